@@ -1,0 +1,95 @@
+//! Seam 1: the broker carries frames from ingest to the workers.
+//!
+//! It is transport, never truth. A broker may deliver a frame twice, deliver it after it was
+//! acked, or lose it: the ledger tells ingest what has to be published again. What it must not do
+//! is grow without bound; [`Broker::publish`] waits instead.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use crate::fault::Fault;
+use crate::frame::{Codec, Frame};
+
+pub mod memory;
+pub mod redis;
+
+/// The publishing side, and the way to the receiving one.
+#[async_trait]
+pub trait Broker: Send + Sync {
+    /// How frames for this broker are best encoded.
+    fn codec(&self) -> Codec;
+
+    /// Hands frames over, in one pipeline where there is a wire. Waits while the queue holds more
+    /// bytes than it may: this wait is the backpressure of the whole engine. A frame that is larger
+    /// than the whole queue passes alone.
+    ///
+    /// # Errors
+    /// After an error each of the frames may have arrived, or not: publish them all again, and
+    /// leave the rest to the ledger.
+    async fn publish(&self, frames: &[Frame]) -> Result<(), Fault>;
+
+    /// A consumer of its own. What an earlier consumer of this name received and never acked is
+    /// delivered first.
+    ///
+    /// # Errors
+    /// A fault of the connection.
+    async fn consumer(&self, name: &str) -> Result<Box<dyn Consumer>, Fault>;
+
+    /// What is in the queue, delivered or not, and not yet acked. A frame that was published and
+    /// is not acked counts; so `frames == 0` says that what the ledger lacks is in no queue.
+    ///
+    /// # Errors
+    /// A fault of the connection.
+    async fn depth(&self) -> Result<Depth, Fault>;
+}
+
+/// One receiver; it is owned by one worker.
+#[async_trait]
+pub trait Consumer: Send {
+    /// Waits for frames and takes at most `max`. Returns none after a while without any, so that the
+    /// caller can look whether it is to stop; dropping the future loses nothing that the broker
+    /// would not deliver again. An entry that is no frame is forgotten (and counted): the ledger
+    /// brings its records back.
+    ///
+    /// # Errors
+    /// A fault of the connection; call again.
+    async fn receive(&mut self, max: usize) -> Result<Vec<Delivery>, Fault>;
+
+    /// Lets the broker forget these. Called after the commit, never before.
+    ///
+    /// # Errors
+    /// After an error the frames may be delivered again; that is harmless.
+    async fn ack(&mut self, deliveries: &[Delivery]) -> Result<(), Fault>;
+}
+
+/// A frame in a worker's hands.
+#[derive(Debug, Clone)]
+pub struct Delivery {
+    /// The broker's own name of the entry.
+    pub tag: Tag,
+    /// The frame.
+    pub frame: Frame,
+    /// Whether the broker knows that it was delivered before.
+    pub redelivered: bool,
+}
+
+/// A broker's own name of an entry: where it stands and which one it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tag {
+    /// The stream.
+    pub stream: Arc<str>,
+    /// The entry.
+    pub entry: String,
+}
+
+/// What a queue holds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Depth {
+    /// Frames published and not acked.
+    pub frames: u64,
+    /// Of these, the ones in a worker's hands.
+    pub pending: u64,
+    /// Their weight in bytes; over a wire an estimate.
+    pub bytes: u64,
+}

@@ -1,0 +1,446 @@
+//! What a dataset is: one definition that drives parsing, the Arrow schema, the table and the
+//! INSERT. Two are built in, and users add theirs; nothing elsewhere knows a dataset by name.
+//!
+//! Pure: no I/O. Definitions are checked once, by [`Datasets::new`]; whoever holds a
+//! [`Dataset`] may rely on its names being safe SQL identifiers.
+
+use std::sync::Arc;
+
+use arrow_schema::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use serde::Deserialize;
+
+/// Name of the primary key column of each table: `file_no << 32 | ordinal`.
+pub const ID_COLUMN: &str = "id";
+
+/// Name of the column that keeps the fields which the dataset does not know.
+pub const RESCUE_COLUMN: &str = "_rescued";
+
+/// Longest identifier that MySQL and MariaDB take.
+const IDENTIFIER_CHARS_MAX: usize = 64;
+
+/// A kind of record and where it goes.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Dataset {
+    /// Its name: in the ledger, as a metric label, as a part of the stream's key.
+    pub name: String,
+    /// A file belongs to this dataset if its name contains this text. Default: the name.
+    #[serde(default)]
+    pub files: String,
+    /// Where the array of records stands in an enveloped document, as a JSON pointer
+    /// (`/vehicle_events`, `/data/status_changes`). Default: `/` and the name.
+    #[serde(default)]
+    pub records: String,
+    /// The table. Default: the name.
+    #[serde(default)]
+    pub table: String,
+    /// The columns, in the order of the table.
+    pub columns: Vec<Column>,
+    /// What becomes of a field that no column takes.
+    #[serde(default)]
+    pub on_unknown_field: OnUnknownField,
+    /// The daily summary over this dataset, where it has one.
+    #[serde(default)]
+    pub summary: Option<Summary>,
+}
+
+/// One column of a dataset and the field that fills it.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Column {
+    /// The column's name.
+    pub name: String,
+    /// The field, as a JSON pointer into the record. Default: `/` and the name.
+    #[serde(default)]
+    pub field: String,
+    /// What the column holds.
+    #[serde(rename = "type")]
+    pub kind: ColumnType,
+    /// Most characters (Unicode scalar values) of a text; more is a reject. At most 16,383.
+    #[serde(default = "default_chars_max")]
+    pub max_chars: u32,
+    /// Whether a record without this field (or with `null`) is a reject. A column that is not
+    /// required holds NULL instead, or its `default`.
+    #[serde(default = "default_required")]
+    pub required: bool,
+    /// JSON text used where the field is missing or null. Only for `json` columns.
+    #[serde(default)]
+    pub default: Option<String>,
+    /// How a number is read as a timestamp. Default: a number is a reject.
+    #[serde(default)]
+    pub epoch: Option<EpochUnit>,
+}
+
+const fn default_chars_max() -> u32 {
+    255
+}
+
+const fn default_required() -> bool {
+    true
+}
+
+/// What a column holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ColumnType {
+    /// Text of at most `max_chars` characters; numbers and booleans are taken as written.
+    Text,
+    /// A 64-bit signed integer.
+    Integer,
+    /// A 64-bit floating point number; integers are taken.
+    Float,
+    /// `true` or `false`.
+    Boolean,
+    /// RFC 3339, or an epoch where the column says so; stored in UTC with microseconds.
+    Timestamp,
+    /// Any JSON value, kept as the text it was written as.
+    Json,
+}
+
+/// The unit of a numeric timestamp.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EpochUnit {
+    /// Seconds since 1970-01-01T00:00:00Z.
+    S,
+    /// Milliseconds.
+    Ms,
+    /// Microseconds.
+    Us,
+}
+
+/// What becomes of a field that no column takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnUnknownField {
+    /// It is kept in the column `_rescued`, a JSON object.
+    #[default]
+    Rescue,
+    /// It is dropped, as the definition says in so many words.
+    Ignore,
+    /// The record is a reject.
+    Reject,
+}
+
+/// The daily summary of a dataset: the last record of each key on each UTC day.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Summary {
+    /// The table.
+    pub table: String,
+    /// The required text column that is summarised by.
+    pub key: String,
+    /// The required timestamp column that says which record is last; ties go to the larger `id`.
+    pub time: String,
+    /// The required text column that is kept of the last record.
+    pub value: String,
+}
+
+impl Dataset {
+    /// Shape of a batch of this dataset: `id` (UInt64), the columns, `_rescued` (Utf8, nullable).
+    ///
+    /// Text and JSON are Utf8, timestamps are microseconds in UTC. The table has the same columns
+    /// in the same order.
+    #[must_use]
+    pub fn schema(&self) -> SchemaRef {
+        let mut fields = vec![Field::new(ID_COLUMN, DataType::UInt64, false)];
+        fields.extend(self.columns.iter().map(|column| {
+            let nullable = !column.required && column.default.is_none();
+            Field::new(&column.name, column.kind.data_type(), nullable)
+        }));
+        fields.push(Field::new(RESCUE_COLUMN, DataType::Utf8, true));
+        Arc::new(Schema::new(fields))
+    }
+
+    /// The column of this name and its place among `columns`.
+    #[must_use]
+    pub fn column(&self, name: &str) -> Option<(usize, &Column)> {
+        self.columns.iter().enumerate().find(|(_, column)| column.name == name)
+    }
+
+    fn fill_defaults(&mut self) {
+        let or = |value: &mut String, default: String| {
+            if value.is_empty() {
+                *value = default;
+            }
+        };
+        or(&mut self.files, self.name.clone());
+        or(&mut self.records, format!("/{}", self.name));
+        or(&mut self.table, self.name.clone());
+        for column in &mut self.columns {
+            or(&mut column.field, format!("/{}", column.name));
+        }
+    }
+}
+
+impl ColumnType {
+    /// The Arrow type of the column.
+    #[must_use]
+    pub fn data_type(self) -> DataType {
+        match self {
+            Self::Text | Self::Json => DataType::Utf8,
+            Self::Integer => DataType::Int64,
+            Self::Float => DataType::Float64,
+            Self::Boolean => DataType::Boolean,
+            Self::Timestamp => DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
+        }
+    }
+}
+
+/// The datasets of this process, checked.
+#[derive(Debug, Clone)]
+pub struct Datasets(Vec<Arc<Dataset>>);
+
+/// Why a definition cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("dataset `{dataset}`: {problem}")]
+pub struct InvalidDataset {
+    /// The dataset's name as it was given.
+    pub dataset: String,
+    /// What is wrong, and what would be right.
+    pub problem: String,
+}
+
+impl Datasets {
+    /// The built-in datasets and those of the user. A user's dataset of a built-in name replaces it.
+    ///
+    /// # Errors
+    /// A name that is no SQL identifier, a name given twice, a pointer that does not begin with
+    /// `/`, a summary over columns that are not there.
+    pub fn new(users: Vec<Dataset>) -> Result<Self, InvalidDataset> {
+        let mut all: Vec<Dataset> = builtin();
+        all.retain(|dataset| !users.iter().any(|user| user.name == dataset.name));
+        all.extend(users);
+        for at in 0..all.len() {
+            all[at].fill_defaults();
+            check(&all[at])?;
+            let repeated = all[..at]
+                .iter()
+                .find(|other| other.name == all[at].name || other.table == all[at].table);
+            if let Some(other) = repeated {
+                return Err(invalid(
+                    &all[at],
+                    format!("its name or table is that of `{}` as well", other.name),
+                ));
+            }
+        }
+        Ok(Self(all.into_iter().map(Arc::new).collect()))
+    }
+
+    /// All of them, in the order of their definition.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Dataset>> {
+        self.0.iter()
+    }
+
+    /// The dataset of this name.
+    #[must_use]
+    pub fn by_name(&self, name: &str) -> Option<&Arc<Dataset>> {
+        self.0.iter().find(|dataset| dataset.name == name)
+    }
+
+    /// The dataset whose pattern this file name (not path) contains. The longest pattern wins, so
+    /// that a dataset `trips_eu` beside `trips` gets its files.
+    #[must_use]
+    pub fn for_file_name(&self, file_name: &[u8]) -> Option<&Arc<Dataset>> {
+        let contains = |pattern: &[u8]| file_name.windows(pattern.len()).any(|part| part == pattern);
+        self.0
+            .iter()
+            .filter(|dataset| contains(dataset.files.as_bytes()))
+            .max_by_key(|dataset| dataset.files.len())
+    }
+}
+
+fn builtin() -> Vec<Dataset> {
+    let column = |name: &str, kind| Column {
+        name: name.to_owned(),
+        field: String::new(),
+        kind,
+        max_chars: default_chars_max(),
+        required: true,
+        default: None,
+        epoch: None,
+    };
+    let dataset = |name: &str, columns, summary| Dataset {
+        name: name.to_owned(),
+        files: String::new(),
+        records: String::new(),
+        table: String::new(),
+        columns,
+        on_unknown_field: OnUnknownField::Rescue,
+        summary,
+    };
+    let mut extra = column("event_extra_data", ColumnType::Json);
+    extra.required = false;
+    extra.default = Some("{}".to_owned());
+    vec![
+        dataset(
+            "vehicle_events",
+            vec![
+                column("vehicle_id", ColumnType::Text),
+                column("event_time", ColumnType::Timestamp),
+                column("event_source", ColumnType::Text),
+                column("event_type", ColumnType::Text),
+                column("event_value", ColumnType::Text),
+                extra,
+            ],
+            Some(Summary {
+                table: "daily_summary".to_owned(),
+                key: "vehicle_id".to_owned(),
+                time: "event_time".to_owned(),
+                value: "event_type".to_owned(),
+            }),
+        ),
+        dataset(
+            "vehicle_status",
+            vec![
+                column("vehicle_id", ColumnType::Text),
+                column("report_time", ColumnType::Timestamp),
+                column("status_source", ColumnType::Text),
+                column("status", ColumnType::Text),
+            ],
+            None,
+        ),
+    ]
+}
+
+fn invalid(dataset: &Dataset, problem: impl Into<String>) -> InvalidDataset {
+    InvalidDataset { dataset: dataset.name.clone(), problem: problem.into() }
+}
+
+fn check(dataset: &Dataset) -> Result<(), InvalidDataset> {
+    let fail = |problem: String| Err(invalid(dataset, problem));
+    let names = [&dataset.name, &dataset.table].into_iter().chain(dataset.summary.iter().map(|s| &s.table));
+    for name in names.chain(dataset.columns.iter().map(|column| &column.name)) {
+        if !is_identifier(name) {
+            return fail(format!("`{name}` is not a name: use letters, digits and `_`, at most 64"));
+        }
+    }
+    if dataset.table.starts_with("ingest_") {
+        return fail("tables named `ingest_…` belong to the ledger".to_owned());
+    }
+    if dataset.columns.is_empty() {
+        return fail("it has no columns".to_owned());
+    }
+    if !dataset.records.starts_with('/') {
+        return fail(format!("`records = \"{}\"` must begin with `/`", dataset.records));
+    }
+    for (at, column) in dataset.columns.iter().enumerate() {
+        if let Some(problem) = column_problem(column) {
+            return fail(format!("column `{}`: {problem}", column.name));
+        }
+        let same = |other: &Column| {
+            other.name.eq_ignore_ascii_case(&column.name) || other.field == column.field
+        };
+        if dataset.columns[..at].iter().any(same) {
+            return fail(format!("column `{}`: its name or field is taken already", column.name));
+        }
+    }
+    match &dataset.summary {
+        Some(summary) => check_summary(dataset, summary),
+        None => Ok(()),
+    }
+}
+
+fn column_problem(column: &Column) -> Option<String> {
+    let reserved = [ID_COLUMN, RESCUE_COLUMN];
+    if reserved.iter().any(|name| column.name.eq_ignore_ascii_case(name)) {
+        return Some("the name is reserved".to_owned());
+    }
+    if !column.field.starts_with('/') {
+        return Some(format!("`field = \"{}\"` must begin with `/`", column.field));
+    }
+    // 16,383 characters of 4 bytes are the longest VARCHAR that MySQL takes in utf8mb4.
+    if !(1..=16_383).contains(&column.max_chars) {
+        return Some("`max_chars` must be 1 to 16383".to_owned());
+    }
+    match (&column.default, column.kind) {
+        (None, _) => None,
+        (Some(text), ColumnType::Json) if serde_json::from_str::<serde_json::Value>(text).is_ok() => None,
+        (Some(text), ColumnType::Json) => Some(format!("`default = '{text}'` is not JSON")),
+        (Some(_), _) => Some("only a json column takes a default".to_owned()),
+    }
+}
+
+fn check_summary(dataset: &Dataset, summary: &Summary) -> Result<(), InvalidDataset> {
+    let wanted = [
+        (&summary.key, ColumnType::Text),
+        (&summary.time, ColumnType::Timestamp),
+        (&summary.value, ColumnType::Text),
+    ];
+    for (name, kind) in wanted {
+        let fits = dataset.column(name).is_some_and(|(_, c)| c.kind == kind && c.required);
+        if !fits {
+            let kind = format!("{kind:?}").to_lowercase();
+            let problem = format!("summary: `{name}` must be a required {kind} column");
+            return Err(invalid(dataset, problem));
+        }
+    }
+    Ok(())
+}
+
+fn is_identifier(name: &str) -> bool {
+    let mut bytes = name.bytes();
+    let first = bytes.next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_');
+    first
+        && name.len() <= IDENTIFIER_CHARS_MAX
+        && bytes.all(|b| b.is_ascii_alphanumeric() || b == b'_')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn user(toml: &str) -> Result<Datasets, InvalidDataset> {
+        Datasets::new(vec![toml::from_str(toml).expect("a definition")])
+    }
+
+    #[test]
+    fn built_in_datasets_need_no_configuration() {
+        let datasets = Datasets::new(vec![]).unwrap();
+        let events = datasets.for_file_name(b"vehicle_events_20220605210234.json").unwrap();
+        assert_eq!(events.table, "vehicle_events");
+        assert_eq!(events.records, "/vehicle_events");
+        let names: Vec<_> = events.schema().fields().iter().map(|f| f.name().clone()).collect();
+        assert_eq!(
+            names.join(" "),
+            "id vehicle_id event_time event_source event_type event_value event_extra_data _rescued"
+        );
+        assert!(datasets.for_file_name(b"other.json").is_none());
+    }
+
+    #[test]
+    fn the_longest_pattern_wins() {
+        let datasets = user(
+            "name = 'eu'\nfiles = 'vehicle_events_eu'\ncolumns = [{name = 'a', type = 'text'}]",
+        )
+        .unwrap();
+        let name = |file: &[u8]| datasets.for_file_name(file).unwrap().name.clone();
+        assert_eq!(name(b"vehicle_events_eu_1.json"), "eu");
+        assert_eq!(name(b"vehicle_events_1.json"), "vehicle_events");
+    }
+
+    #[test]
+    fn definitions_that_cannot_work_are_refused() {
+        let cases = [
+            ("name = 'a; DROP TABLE x'\ncolumns = [{name = 'a', type = 'text'}]", "not a name"),
+            ("name = 'a'\ncolumns = [{name = 'ID', type = 'text'}]", "reserved"),
+            ("name = 'a'\ncolumns = []", "no columns"),
+            ("name = 'a'\ntable = 'ingest_files'\ncolumns = [{name = 'b', type = 'text'}]", "ledger"),
+            ("name = 'a'\ncolumns = [{name = 'b', type = 'text', default = '1'}]", "only a json"),
+            ("name = 'a'\nrecords = 'x'\ncolumns = [{name = 'b', type = 'text'}]", "must begin"),
+            (
+                "name = 'a'\ncolumns = [{name = 'b', type = 'text'}, {name = 'B', type = 'text'}]",
+                "taken already",
+            ),
+            (
+                "name = 'a'\nsummary = {table = 's', key = 'b', time = 'b', value = 'b'}\n\
+                 columns = [{name = 'b', type = 'text'}]",
+                "required timestamp",
+            ),
+        ];
+        for (definition, expected) in cases {
+            let error = user(definition).unwrap_err().to_string();
+            assert!(error.contains(expected), "{definition}: {error}");
+        }
+    }
+}

@@ -1,0 +1,36 @@
+//! Loads files of JSON records into MySQL or SQLite, through Redis Streams or an in-process queue.
+//!
+//! Every record of every file becomes exactly one row, or one reject with a reason, whatever
+//! dies in between. The primary key makes it so: `id = file_no << 32 | ordinal`, where `file_no`
+//! stands for the content of a file and `ordinal` for the place of a record in it. Writing a row
+//! twice is a duplicate key, and a duplicate key means "already there".
+//!
+//! The modules are listed in reading order, which is also the import order: a module imports only
+//! what stands above it. The pure ones come first (no I/O, no clock, no tokio), then the outside,
+//! then the stages, then assembly.
+
+// Pure: what a record is, and how bytes become rows.
+pub mod fault;
+pub mod dataset;
+pub mod timestamp;
+pub mod batch;
+pub mod cut;
+pub mod parse;
+pub mod frame;
+
+// The outside: files, queue, database, metrics.
+pub mod telemetry;
+pub mod content;
+pub mod inbox;
+pub mod broker;
+pub mod sink;
+
+// Stages.
+pub mod worker;
+pub mod ingest;
+pub mod summary;
+
+// Assembly.
+pub mod config;
+pub mod runner;
+pub mod commands;

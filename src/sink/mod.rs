@@ -1,0 +1,258 @@
+//! Seam 2: the sink is the database: rows, rejects and the ledger, which is the truth.
+//!
+//! Contract common to all methods: each is safe to call again after any error, and after an error
+//! whose outcome is unknown (a lost connection during COMMIT) calling again is the only right
+//! thing. None decides by reading first and writing then.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use crate::batch::{Batch, RejectCode};
+use crate::dataset::{Dataset, Datasets};
+use crate::fault::Fault;
+
+pub mod mysql;
+pub mod sqlite;
+
+/// BLAKE3 of a file's stored bytes, cut to 16: the identity of a file.
+pub type ContentHash = [u8; 16];
+
+/// Rows, rejects and ledger of one database.
+#[async_trait]
+pub trait Sink: Send + Sync {
+    /// Brings the ledger and the tables of the datasets into being, or up to date; does nothing
+    /// where they are. Safe with several processes at once. Forward only.
+    ///
+    /// # Errors
+    /// Fatal where the schema is newer than this binary, or an existing table does not fit its
+    /// dataset; the message says which column and what would mend it.
+    async fn migrate(&self, datasets: &Datasets) -> Result<(), Fault>;
+
+    /// Enters files into the ledger, many in one round trip, and tells what it knows of them; in
+    /// the order given. A file that was quarantined before becomes pending again.
+    ///
+    /// # Errors
+    /// A fault of the connection; some of the files may be registered.
+    async fn register(&self, files: &[NewFile]) -> Result<Vec<Registered>, Fault>;
+
+    /// Stores rows, rejects and, after them in the same transaction, the ledger entries of the
+    /// spans. Rows and rejects that are there already are left as they are. A row that the database
+    /// refuses for its values becomes a reject under its own id, and its neighbours are stored.
+    ///
+    /// # Errors
+    /// Nothing or everything of the call is stored, and which of the two is unknown.
+    async fn commit(&self, batches: &[Batch]) -> Result<Committed, Fault>;
+
+    /// Which ordinals of these files are stored: for each, in the order given, disjoint ascending
+    /// ranges. A settled file is covered from 0 to its number of records.
+    ///
+    /// # Errors
+    /// A fault of the connection.
+    async fn coverage(&self, file_nos: &[u32]) -> Result<Vec<Vec<Range<u64>>>, Fault>;
+
+    /// Folds the ledger entries of wholly covered files into their rows of `ingest_files`, with the
+    /// number of rejects. The caller has seen the coverage. A settled file stays as it is.
+    /// Returns what became of each file, in the order given.
+    ///
+    /// # Errors
+    /// A fault of the connection.
+    async fn settle(&self, file_nos: &[u32]) -> Result<Vec<Settled>, Fault>;
+
+    /// Notes in the ledger that a file is set aside, and why.
+    ///
+    /// # Errors
+    /// A fault of the connection.
+    async fn quarantine(&self, file: &NewFile, reason: &str) -> Result<(), Fault>;
+
+    /// Settled files of a dataset that its summary does not contain yet: at most `max` of them.
+    ///
+    /// # Errors
+    /// A fault of the connection.
+    async fn summary_pending(&self, dataset: &Arc<Dataset>, max: usize) -> Result<Vec<u32>, Fault>;
+
+    /// The summarised columns of the rows with an id in `ids`, by ascending id, at most `max`.
+    /// Panics if the dataset has no summary, as do the two below.
+    ///
+    /// # Errors
+    /// A fault of the connection.
+    async fn summary_scan(
+        &self,
+        dataset: &Arc<Dataset>,
+        ids: Range<u64>,
+        max: usize,
+    ) -> Result<Vec<LastEvent>, Fault>;
+
+    /// Merges candidates into the summary: of two for the same key and day the one with the later
+    /// time, then the larger id, stays. Then, in the same transaction, marks the files as
+    /// summarised. Merging is idempotent and does not depend on order.
+    ///
+    /// # Errors
+    /// A fault of the connection.
+    async fn summary_merge(
+        &self,
+        dataset: &Arc<Dataset>,
+        candidates: &[LastEvent],
+        file_nos: &[u32],
+    ) -> Result<(), Fault>;
+
+    /// Empties the summary of a dataset and marks its files as not summarised.
+    ///
+    /// # Errors
+    /// A fault of the connection.
+    async fn summary_reset(&self, dataset: &Arc<Dataset>) -> Result<(), Fault>;
+
+    /// The last `max` entries of the summary by day and key, newest day first.
+    ///
+    /// # Errors
+    /// A fault of the connection.
+    async fn summary_head(&self, dataset: &Arc<Dataset>, max: usize) -> Result<Vec<LastEvent>, Fault>;
+
+    /// What the ledger says in sum, for operators.
+    ///
+    /// # Errors
+    /// A fault of the connection.
+    async fn totals(&self) -> Result<Totals, Fault>;
+
+    /// The last `max` files of the ledger, newest first, for operators.
+    ///
+    /// # Errors
+    /// A fault of the connection.
+    async fn files(&self, max: usize) -> Result<Vec<FileEntry>, Fault>;
+
+    /// The last `max` rejects, newest first, for operators.
+    ///
+    /// # Errors
+    /// A fault of the connection.
+    async fn rejects(&self, max: usize) -> Result<Vec<RejectEntry>, Fault>;
+
+    /// How many rows the table of a dataset holds.
+    ///
+    /// # Errors
+    /// A fault of the connection.
+    async fn count_rows(&self, dataset: &Arc<Dataset>) -> Result<u64, Fault>;
+}
+
+/// A file on its way into the ledger.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewFile {
+    /// Its identity.
+    pub hash: ContentHash,
+    /// The dataset's name; empty for a quarantined file that no dataset matches.
+    pub dataset: String,
+    /// Its name, as text: bytes that are not UTF-8 are replaced. At most 255 bytes.
+    pub name: String,
+    /// Stored bytes.
+    pub bytes: u64,
+    /// How many records it holds; 0 for a file that goes to quarantine.
+    pub records: u32,
+}
+
+/// What the ledger knows of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Registered {
+    /// Its number, from 1.
+    pub file_no: u32,
+    /// Its state before this call made it pending.
+    pub before: Before,
+}
+
+/// The state in which `register` met a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Before {
+    /// Not in the ledger, or in quarantine.
+    New,
+    /// Registered, and not settled: a run that ended early, or another process at work.
+    Pending,
+    /// All of it is stored: this is a duplicate, or its move to history is still due.
+    Settled,
+}
+
+/// What a commit did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Committed {
+    /// Rows stored by this call.
+    pub rows: u64,
+    /// Rows that were there already.
+    pub duplicates: u64,
+    /// Rows that the database refused, now rejects.
+    pub refused: u64,
+}
+
+/// What became of a file's records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Settled {
+    /// The file.
+    pub file_no: u32,
+    /// Its records.
+    pub records: u32,
+    /// Of these, the rejects. The others are rows.
+    pub rejects: u32,
+}
+
+/// One row of a summary, or a candidate for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LastEvent {
+    /// The key: a vehicle.
+    pub key: String,
+    /// When: microseconds since the epoch, UTC. The day follows from it.
+    pub time_us: i64,
+    /// The kept value: an event type.
+    pub value: String,
+    /// The row it came from.
+    pub id: u64,
+}
+
+/// Sums over the ledger.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Files registered and not settled.
+    pub pending: u64,
+    /// Files settled.
+    pub settled: u64,
+    /// Files in quarantine.
+    pub quarantined: u64,
+    /// Records of settled files.
+    pub records: u64,
+    /// Rejects, all of them.
+    pub rejects: u64,
+}
+
+/// A file as the ledger has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileEntry {
+    /// Its number.
+    pub file_no: u32,
+    /// Its name.
+    pub name: String,
+    /// Its dataset; empty where none matched.
+    pub dataset: String,
+    /// `pending`, `settled` or `quarantined`.
+    pub state: String,
+    /// Stored bytes.
+    pub bytes: u64,
+    /// Records.
+    pub records: u32,
+    /// Rejects; known when settled.
+    pub rejects: u32,
+    /// Why it is in quarantine.
+    pub reason: Option<String>,
+}
+
+/// A reject as the database has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RejectEntry {
+    /// The file.
+    pub file_no: u32,
+    /// The record.
+    pub ordinal: u32,
+    /// The reason.
+    pub code: RejectCode,
+    /// The field at fault.
+    pub field: Option<String>,
+    /// Where the record begins in the file.
+    pub byte_offset: u64,
+    /// The record as it stood in the file.
+    pub raw: Vec<u8>,
+}

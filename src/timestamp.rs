@@ -1,0 +1,1 @@
+//! Timestamps: text to microseconds since the epoch, UTC. (Stub.)
