@@ -1,1 +1,149 @@
-//! (stub)
+//! What the engine tells Prometheus. The only module that knows a metric's name.
+//!
+//! One function an event, called once a frame, file or commit, never once a row. Labels come from
+//! closed sets: datasets, outcomes, codes, stages; never a file's name or a vehicle.
+
+use std::time::Duration;
+
+use metrics::{counter, gauge, histogram};
+
+use crate::batch::RejectCode;
+
+/// Files seen in inbound or given to `load`; `via` is `scan` or `path`.
+pub fn files_discovered(via: &'static str, files: u64) {
+    counter!("lemonade_files_discovered_total", "via" => via).increment(files);
+}
+
+/// A file left work; `outcome` is `settled`, `duplicate` or `quarantined`.
+pub fn file_settled(dataset: &str, outcome: &'static str) {
+    counter!("lemonade_files_settled_total", "dataset" => dataset.to_owned(), "outcome" => outcome)
+        .increment(1);
+}
+
+/// From seen in inbound to settled.
+pub fn end_to_end(dataset: &str, latency: Duration) {
+    histogram!("lemonade_end_to_end_latency_seconds", "dataset" => dataset.to_owned())
+        .record(latency.as_secs_f64());
+}
+
+/// Files by state now; `state` is `inbound`, `waiting`, `work`.
+pub fn files_now(state: &'static str, files: u64) {
+    gauge!("lemonade_files", "state" => state).set(files as f64);
+}
+
+/// What stands in inbound and work and is not settled.
+pub fn backlog(files: u64, bytes: u64, oldest_age: Duration) {
+    gauge!("lemonade_backlog_files").set(files as f64);
+    gauge!("lemonade_backlog_bytes").set(bytes as f64);
+    gauge!("lemonade_backlog_oldest_age_seconds").set(oldest_age.as_secs_f64());
+}
+
+/// The kernel dropped notifications; the scan finds the files all the same.
+pub fn watcher_overflow() {
+    counter!("lemonade_watcher_overflows_total").increment(1);
+}
+
+/// Stored bytes of files read.
+pub fn read_bytes(bytes: u64) {
+    counter!("lemonade_read_bytes_total").increment(bytes);
+}
+
+/// Records parsed: rows and rejects of a batch.
+pub fn records(dataset: &str, rows: u64, rejects: u64) {
+    let outcome = |outcome: &'static str, records: u64| {
+        counter!("lemonade_records_total", "dataset" => dataset.to_owned(), "outcome" => outcome)
+            .increment(records);
+    };
+    outcome("row", rows);
+    outcome("reject", rejects);
+}
+
+/// Rejects with this reason.
+pub fn rejects(dataset: &str, code: RejectCode, rejects: u64) {
+    counter!("lemonade_rejects_total", "dataset" => dataset.to_owned(), "code" => code.as_str())
+        .increment(rejects);
+}
+
+/// Frames handed to the broker.
+pub fn frames_published(dataset: &str, frames: u64) {
+    counter!("lemonade_frames_published_total", "dataset" => dataset.to_owned()).increment(frames);
+}
+
+/// Frames committed.
+pub fn frames_committed(dataset: &str, frames: u64) {
+    counter!("lemonade_frames_committed_total", "dataset" => dataset.to_owned()).increment(frames);
+}
+
+/// Frames that the broker delivered again.
+pub fn frames_redelivered(dataset: &str, frames: u64) {
+    counter!("lemonade_frames_redelivered_total", "dataset" => dataset.to_owned())
+        .increment(frames);
+}
+
+/// An entry of the queue that is no frame.
+pub fn frame_damaged() {
+    counter!("lemonade_frames_damaged_total").increment(1);
+}
+
+/// Frames published again because neither the ledger nor the queue had them.
+pub fn frames_lost(dataset: &str, frames: u64) {
+    counter!("lemonade_frames_lost_total", "dataset" => dataset.to_owned()).increment(frames);
+}
+
+/// What the queue holds now.
+pub fn queue(frames: u64, bytes: u64, pending: u64) {
+    gauge!("lemonade_queue_frames").set(frames as f64);
+    gauge!("lemonade_queue_bytes").set(bytes as f64);
+    gauge!("lemonade_queue_pending_frames").set(pending as f64);
+}
+
+/// One commit: rows stored, rows that were there, and how long it took.
+pub fn commit(dataset: &str, rows: u64, duplicates: u64) {
+    let dataset = || dataset.to_owned();
+    counter!("lemonade_rows_committed_total", "dataset" => dataset()).increment(rows);
+    counter!("lemonade_rows_duplicate_total", "dataset" => dataset()).increment(duplicates);
+}
+
+/// How long a commit took and how many rows it carried; also the time of the last commit.
+pub fn commit_took(took: Duration, rows: u64, now_unix: Duration) {
+    histogram!("lemonade_commit_duration_seconds").record(took.as_secs_f64());
+    histogram!("lemonade_commit_rows").record(rows as f64);
+    gauge!("lemonade_last_commit_timestamp_seconds").set(now_unix.as_secs_f64());
+}
+
+/// A fault of the sink; `class` is `transient` or `fatal`.
+pub fn sink_error(class: &'static str) {
+    counter!("lemonade_sink_errors_total", "class" => class).increment(1);
+}
+
+/// A commit was tried again.
+pub fn sink_retry() {
+    counter!("lemonade_sink_retries_total").increment(1);
+}
+
+/// A fault of the broker.
+pub fn broker_error() {
+    counter!("lemonade_broker_errors_total").increment(1);
+}
+
+/// Time that a stage waited for the next one; `stage` is `publish` or `parse`.
+pub fn backpressure(stage: &'static str, waited: Duration) {
+    gauge!("lemonade_backpressure_seconds_total", "stage" => stage).increment(waited.as_secs_f64());
+}
+
+/// The byte budget, and what of it is in flight.
+pub fn memory(budget_bytes: u64, inflight_bytes: u64) {
+    gauge!("lemonade_memory_budget_bytes").set(budget_bytes as f64);
+    gauge!("lemonade_memory_inflight_bytes").set(inflight_bytes as f64);
+}
+
+/// A refresh of the daily summary.
+pub fn summary_refreshed(took: Duration, now_unix: Duration) {
+    gauge!("lemonade_summary_duration_seconds").set(took.as_secs_f64());
+    gauge!("lemonade_summary_last_success_timestamp_seconds").set(now_unix.as_secs_f64());
+}
+
+/// Whether the engine can do its work now.
+pub fn ready(ready: bool) {
+    gauge!("lemonade_ready").set(if ready { 1.0 } else { 0.0 });
+}
