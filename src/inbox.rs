@@ -1,1 +1,470 @@
-//! (stub)
+//! The four directories, and every move between them.
+//!
+//! A file is in exactly one of inbound, work, history and quarantine. It moves by rename, never over
+//! another file, and keeps its name, with a suffix where that is taken. Claiming is the rename into
+//! work, which only one process holds. The scan of inbound is the truth about what is there;
+//! notifications only shorten the wait.
+//!
+//! No directory is synced after a rename on one device: a rename that a power cut takes back is done
+//! again, since the ledger knows the file by its content. Knows nothing of records or datasets.
+
+use std::collections::{BinaryHeap, HashMap};
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, DirBuilder, File, Metadata};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use notify::Watcher as _;
+use rustix::fs::{CWD, RenameFlags};
+use tokio::sync::Notify;
+
+use crate::content::{self, ContentError, Writers};
+use crate::fault::{Fault, Origin};
+use crate::telemetry;
+
+/// Most files that one scan hands out, oldest first. A directory of a million files is then scanned
+/// some fifteen times, with a few megabytes of memory; a smaller number would scan it more often.
+pub const SCAN_FILES_MAX: usize = 65_536;
+
+/// Longest file name that Linux file systems take, in bytes.
+const NAME_BYTES_MAX: usize = 255;
+
+/// Bytes at the end of a file that are looked at to see whether a document closes.
+const TAIL_BYTES: usize = 4096;
+
+const LOCK_FILE: &str = ".lemonade.lock";
+
+/// Where files come from and go to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Directories {
+    /// Files arrive here.
+    pub inbound: PathBuf,
+    /// Claimed files, while their records are on the way.
+    pub work: PathBuf,
+    /// Files of which every record is stored.
+    pub history: PathBuf,
+    /// Files that cannot be read as a whole, each with its reason beside it.
+    pub quarantine: PathBuf,
+}
+
+/// When a file of inbound is taken.
+#[derive(Debug, Clone, Copy)]
+pub struct Patience {
+    /// Where writers cannot be asked about, a file must have been left alone for this long.
+    pub quiet_time: Duration,
+    /// A document that does not close waits this long for the rest of it, then it is quarantined.
+    pub incomplete_after: Duration,
+}
+
+/// The directories, opened and locked.
+#[derive(Debug)]
+pub struct Inbox {
+    directories: Directories,
+    patience: Patience,
+    /// Files that were read and found incomplete, as they were then.
+    incomplete: Mutex<HashMap<OsString, Stamp>>,
+    _lock: File,
+}
+
+/// What a scan of inbound found.
+#[derive(Debug, Default)]
+pub struct Scan {
+    /// Files that may be claimed, oldest first.
+    pub ready: Vec<Candidate>,
+    /// Files that have to wait, and why; the first hundred of them.
+    pub waiting: Vec<Waiting>,
+    /// Files there in all.
+    pub files: u64,
+    /// Their bytes in all.
+    pub bytes: u64,
+    /// When the oldest of them was last written.
+    pub oldest: Option<SystemTime>,
+}
+
+/// A file of inbound that waits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Waiting {
+    /// Its name.
+    pub name: OsString,
+    /// What it waits for.
+    pub why: &'static str,
+}
+
+/// A file of inbound that may be claimed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Candidate {
+    /// Its name.
+    pub name: OsString,
+    /// Its size in bytes.
+    pub bytes: u64,
+    /// When it was last written.
+    pub modified: SystemTime,
+}
+
+/// A file in work.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claimed {
+    /// Its name in work, and where free, in history.
+    pub name: OsString,
+    /// Its path in work.
+    pub path: PathBuf,
+    /// Its size in bytes.
+    pub bytes: u64,
+    /// When it was last written.
+    pub modified: SystemTime,
+}
+
+/// What identifies one state of a file.
+type Stamp = (u64, u64, i64, i64);
+
+impl Inbox {
+    /// Makes the directories where they are missing (for this user alone) and locks them against a
+    /// second process.
+    ///
+    /// # Errors
+    /// Fatal: a directory that cannot be made or written, or another process that holds the lock.
+    pub fn open(directories: Directories, patience: Patience) -> Result<Self, Fault> {
+        let Directories { inbound, work, history, quarantine } = &directories;
+        for dir in [inbound, work, history, quarantine] {
+            DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(|error| {
+                let doing = format!("cannot make the directory {}", dir.display());
+                Fault::fatal(Origin::Files, doing, error)
+            })?;
+        }
+        let lock = lock(work)?;
+        Ok(Self { directories, patience, incomplete: Mutex::default(), _lock: lock })
+    }
+
+    /// The directories.
+    #[must_use]
+    pub fn directories(&self) -> &Directories {
+        &self.directories
+    }
+
+    /// Looks at every file of inbound. At most [`SCAN_FILES_MAX`] are handed out, the oldest.
+    ///
+    /// # Errors
+    /// The directory cannot be read.
+    pub fn scan(&self) -> io::Result<Scan> {
+        let mut scan = Scan::default();
+        let mut oldest_first = BinaryHeap::new();
+        for entry in fs::read_dir(&self.directories.inbound)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            // A file may be gone since the directory was read: somebody took it back.
+            let Ok(metadata) = entry.metadata() else { continue };
+            if !metadata.is_file() || is_temporary(&name) {
+                continue;
+            }
+            let modified = metadata.modified()?;
+            scan.files += 1;
+            scan.bytes += metadata.len();
+            scan.oldest = Some(scan.oldest.map_or(modified, |oldest| oldest.min(modified)));
+            if let Some(why) = self.must_wait(&name, &metadata) {
+                if scan.waiting.len() < 100 {
+                    scan.waiting.push(Waiting { name, why });
+                }
+                continue;
+            }
+            oldest_first.push((modified, name, metadata.len()));
+            if oldest_first.len() > SCAN_FILES_MAX {
+                oldest_first.pop();
+            }
+        }
+        let ready = oldest_first.into_sorted_vec().into_iter();
+        scan.ready =
+            ready.map(|(modified, name, bytes)| Candidate { name, bytes, modified }).collect();
+        self.forget_incomplete(&scan);
+        Ok(scan)
+    }
+
+    /// Whether a file was found incomplete before, has not changed, and may still grow.
+    fn must_wait(&self, name: &OsStr, metadata: &Metadata) -> Option<&'static str> {
+        let incomplete = self.incomplete.lock().unwrap_or_else(PoisonError::into_inner);
+        let unchanged = incomplete.get(name).is_some_and(|then| *then == stamp(metadata));
+        (unchanged && self.is_young(metadata)).then_some("the document is not complete yet")
+    }
+
+    /// Whether a file was written so lately that more of it may come.
+    fn is_young(&self, metadata: &Metadata) -> bool {
+        age(metadata) < self.patience.incomplete_after
+    }
+
+    /// Forgets incomplete files that are no longer there, so that the list stays bounded.
+    fn forget_incomplete(&self, scan: &Scan) {
+        let mut incomplete = self.incomplete.lock().unwrap_or_else(PoisonError::into_inner);
+        if incomplete.len() > scan.waiting.len() {
+            let inbound = &self.directories.inbound;
+            incomplete.retain(|name, _| inbound.join(name).symlink_metadata().is_ok());
+        }
+    }
+
+    /// Takes a file out of inbound, if it is whole as far as that shows without reading it.
+    ///
+    /// # Errors
+    /// `Ok(Err(why))` if it has to wait (the reason is for people). `Err` is the system's.
+    pub fn claim(&self, candidate: &Candidate) -> io::Result<Result<Claimed, &'static str>> {
+        let from = self.directories.inbound.join(&candidate.name);
+        let (file, metadata) = match content::open_regular(&from) {
+            Ok(opened) => opened,
+            Err(ContentError::Io(error)) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(error);
+            }
+            Err(_) => return Ok(Err("it is gone, or no regular file")),
+        };
+        // The lease is held until the file has moved, so that no writer slips in between.
+        match content::writers(&file) {
+            Writers::Some => return Ok(Err("it is still being written")),
+            Writers::Unknown if age(&metadata) < self.patience.quiet_time => {
+                return Ok(Err("it was written a moment ago"));
+            }
+            Writers::Unknown | Writers::None => {}
+        }
+        if self.is_young(&metadata) && !seems_closed(&file, metadata.len())? {
+            self.note_incomplete(&candidate.name, &metadata);
+            return Ok(Err("the document is not complete yet"));
+        }
+        let path = move_into(&from, &self.directories.work, &candidate.name)?;
+        Ok(Ok(claimed(path, &metadata)?))
+    }
+
+    /// What is in work: claimed by an earlier run of this process.
+    ///
+    /// # Errors
+    /// The directory cannot be read.
+    pub fn recovered(&self) -> io::Result<Vec<Claimed>> {
+        let mut found = Vec::new();
+        for entry in fs::read_dir(&self.directories.work)? {
+            let entry = entry?;
+            let metadata = entry.metadata()?;
+            if metadata.is_file() && !entry.file_name().as_bytes().starts_with(b".") {
+                found.push(claimed(entry.path(), &metadata)?);
+            }
+        }
+        found.sort_by(|a, b| (a.modified, &a.name).cmp(&(b.modified, &b.name)));
+        Ok(found)
+    }
+
+    /// Whether more of a claimed file may still come.
+    #[must_use]
+    pub fn may_grow(&self, file: &Claimed) -> bool {
+        fs::metadata(&file.path).is_ok_and(|metadata| self.is_young(&metadata))
+    }
+
+    /// Moves a claimed file back to inbound, to wait for the rest of it.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn put_back(&self, file: &Claimed) -> io::Result<()> {
+        let path = move_into(&file.path, &self.directories.inbound, &file.name)?;
+        let name = path.file_name().expect("a moved file has a name");
+        self.note_incomplete(name, &fs::metadata(&path)?);
+        Ok(())
+    }
+
+    fn note_incomplete(&self, name: &OsStr, metadata: &Metadata) {
+        let mut incomplete = self.incomplete.lock().unwrap_or_else(PoisonError::into_inner);
+        incomplete.insert(name.to_owned(), stamp(metadata));
+    }
+
+    /// Moves a settled file to history. A file that is there already (by the path) is a success.
+    ///
+    /// # Errors
+    /// The system's; the file is still in work.
+    pub fn to_history(&self, file: &Claimed) -> io::Result<PathBuf> {
+        move_into(&file.path, &self.directories.history, &file.name)
+    }
+
+    /// Moves a file that cannot be read as a whole to quarantine, its reason beside it in
+    /// `NAME.reason`.
+    ///
+    /// # Errors
+    /// The system's; the file is still in work.
+    pub fn to_quarantine(&self, file: &Claimed, reason: &str) -> io::Result<PathBuf> {
+        let path = move_into(&file.path, &self.directories.quarantine, &file.name)?;
+        let mut beside = path.clone().into_os_string();
+        beside.push(".reason");
+        // Best effort after the move: the reason stands in the ledger as well.
+        if let Err(error) = fs::write(&beside, format!("{reason}\n")) {
+            tracing::warn!(path = ?beside, %error, "the reason could not be written beside the file");
+        }
+        Ok(path)
+    }
+
+    /// Watches inbound: wakes `wake` after something may have arrived. The watch ends when the
+    /// value is dropped. It is blind on network file systems and after an overflow, and that is
+    /// allowed: see the module's text.
+    ///
+    /// # Errors
+    /// No watch could be had (`fs.inotify.max_user_instances`); the periodic scan still works.
+    pub fn watch(&self, wake: Arc<Notify>) -> notify::Result<Watch> {
+        let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+            match event {
+                Ok(event) if event.need_rescan() => {
+                    telemetry::watcher_overflow();
+                    tracing::warn!("the kernel dropped notifications; the scan finds the files");
+                }
+                // Reading a file is an event, too; waking for our own reading would never end.
+                Ok(event) if is_reading(event.kind) => return,
+                Ok(_) | Err(_) => {}
+            }
+            wake.notify_one();
+        })?;
+        watcher.watch(&self.directories.inbound, notify::RecursiveMode::NonRecursive)?;
+        let at = fs::metadata(&self.directories.inbound).map_err(notify::Error::io)?;
+        Ok(Watch { _watcher: watcher, directory: (at.dev(), at.ino()) })
+    }
+
+    /// Whether a watch still looks at the directory of inbound: one that was removed and made again
+    /// needs a new watch.
+    #[must_use]
+    pub fn is_watched_by(&self, watch: &Watch) -> bool {
+        fs::metadata(&self.directories.inbound)
+            .is_ok_and(|now| (now.dev(), now.ino()) == watch.directory)
+    }
+}
+
+/// A running watch of inbound.
+#[derive(Debug)]
+pub struct Watch {
+    _watcher: notify::RecommendedWatcher,
+    directory: (u64, u64),
+}
+
+/// All regular files below `path`, or `path` itself, without following links: an archive.
+///
+/// # Errors
+/// The system's, with the path that it concerns.
+pub fn archive(path: &Path) -> io::Result<Vec<Claimed>> {
+    let mut found = Vec::new();
+    let mut open = vec![path.to_owned()];
+    while let Some(path) = open.pop() {
+        let about = |error: io::Error| {
+            io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+        };
+        let metadata = fs::symlink_metadata(&path).map_err(about)?;
+        if metadata.is_dir() {
+            for entry in fs::read_dir(&path).map_err(about)? {
+                open.push(entry.map_err(about)?.path());
+            }
+        } else if metadata.is_file() && !path.file_name().is_none_or(is_temporary) {
+            found.push(claimed(path.clone(), &metadata)?);
+        }
+    }
+    Ok(found)
+}
+
+fn lock(work: &Path) -> Result<File, Fault> {
+    let path = work.join(LOCK_FILE);
+    let cannot = |error: io::Error| {
+        Fault::fatal(Origin::Files, format!("cannot open {}", path.display()), error)
+    };
+    let mut file =
+        File::options().create(true).truncate(false).read(true).write(true).open(&path).map_err(cannot)?;
+    if file.try_lock().is_err() {
+        let mut holder = String::new();
+        file.read_to_string(&mut holder).map_err(cannot)?;
+        return Err(Fault::fatal(
+            Origin::Files,
+            format!(
+                "{} is in use by process {}; stop it, or give this one another --work directory",
+                work.display(),
+                holder.trim()
+            ),
+            "locked",
+        ));
+    }
+    file.set_len(0).and_then(|()| write!(file, "{}", std::process::id())).map_err(cannot)?;
+    Ok(file)
+}
+
+fn claimed(path: PathBuf, metadata: &Metadata) -> io::Result<Claimed> {
+    let name = path.file_name().unwrap_or_default().to_owned();
+    Ok(Claimed { name, path, bytes: metadata.len(), modified: metadata.modified()? })
+}
+
+fn stamp(metadata: &Metadata) -> Stamp {
+    (metadata.ino(), metadata.len(), metadata.mtime(), metadata.mtime_nsec())
+}
+
+/// How long ago a file was written; nothing for a time in the future.
+fn age(metadata: &Metadata) -> Duration {
+    metadata.modified().ok().and_then(|at| at.elapsed().ok()).unwrap_or_default()
+}
+
+/// Names by which writers say that a file is not for others yet.
+fn is_temporary(name: &OsStr) -> bool {
+    let name = name.as_bytes();
+    name.starts_with(b".") || [&b".tmp"[..], b".part", b"~"].iter().any(|end| name.ends_with(end))
+}
+
+fn is_reading(kind: notify::EventKind) -> bool {
+    use notify::event::{AccessKind, AccessMode, EventKind};
+    let written = EventKind::Access(AccessKind::Close(AccessMode::Write));
+    matches!(kind, EventKind::Access(_)) && kind != written
+}
+
+/// Whether a file could be a whole document by its last characters. Compressed data says nothing.
+fn seems_closed(file: &File, bytes: u64) -> io::Result<bool> {
+    let mut tail = [0; TAIL_BYTES];
+    let head = file.read_at(&mut tail[..4], 0)?;
+    if content::is_compressed(&tail[..head]) {
+        return Ok(true);
+    }
+    let read = file.read_at(&mut tail, bytes.saturating_sub(TAIL_BYTES as u64))?;
+    let last = tail[..read].iter().rev().find(|byte| !byte.is_ascii_whitespace());
+    // A line of any other end is a whole, if wrong, record of NDJSON once it has a line break.
+    Ok(matches!(last, Some(b'}' | b']')) || (read > 0 && tail[read - 1] == b'\n' && last.is_some()))
+}
+
+/// Moves a file into a directory under its name or, where that is taken, the name with a suffix.
+/// Returns where it is then. Never replaces a file.
+fn move_into(from: &Path, to: &Path, name: &OsStr) -> io::Result<PathBuf> {
+    for attempt in 0..u32::MAX {
+        let target = to.join(with_suffix(name, attempt));
+        match rename_new(from, &target) {
+            Ok(()) => return Ok(target),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Err(io::ErrorKind::AlreadyExists.into())
+}
+
+fn with_suffix(name: &OsStr, attempt: u32) -> OsString {
+    if attempt == 0 {
+        return name.to_owned();
+    }
+    let suffix = format!(".{attempt}");
+    let kept = name.len().min(NAME_BYTES_MAX - suffix.len());
+    let mut name = OsStr::from_bytes(&name.as_bytes()[..kept]).to_owned();
+    name.push(suffix);
+    name
+}
+
+/// Renames without replacing; where the devices differ, copies under a temporary name, syncs and
+/// renames that, so that no half copy is ever seen under the final name.
+fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
+    match rustix::fs::renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+        Ok(()) => Ok(()),
+        Err(rustix::io::Errno::XDEV) => copy_across(from, to),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn copy_across(from: &Path, to: &Path) -> io::Result<()> {
+    let dir = to.parent().expect("a target in a directory");
+    let (mut source, metadata) = content::open_regular(from).map_err(io::Error::other)?;
+    let mut copy = tempfile::Builder::new().prefix(".moving-").tempfile_in(dir)?;
+    source.seek(SeekFrom::Start(0))?;
+    io::copy(&mut source, copy.as_file_mut())?;
+    copy.as_file().set_modified(metadata.modified()?)?;
+    copy.as_file().sync_all()?;
+    copy.persist_noclobber(to).map_err(|error| error.error)?;
+    File::open(dir)?.sync_all()?;
+    fs::remove_file(from)
+}

@@ -14,21 +14,23 @@ pub mod fault;
 pub mod dataset;
 pub mod timestamp;
 pub mod batch;
+pub mod coverage;
 pub mod cut;
 pub mod parse;
 pub mod frame;
 
 // The outside: files, queue, database, metrics.
 pub mod telemetry;
+pub mod retry;
 pub mod content;
 pub mod inbox;
 pub mod broker;
 pub mod sink;
 
 // Stages.
+pub mod summary;
 pub mod worker;
 pub mod ingest;
-pub mod summary;
 
 // Assembly.
 pub mod config;

@@ -1,1 +1,187 @@
-//! (stub)
+//! The stage from broker to sink: receives frames, commits them, acks them.
+//!
+//! A worker holds nothing that matters: whatever it has not committed is delivered again, to it or
+//! to another, or is published again for the ledger's sake. It acks only after the commit. Knows
+//! nothing of files.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use crate::batch::{Batch, RejectCode, Span};
+use crate::broker::{Broker, Consumer, Delivery};
+use crate::dataset::Datasets;
+use crate::fault::Fault;
+use crate::frame;
+use crate::retry::{GivenUp, until_ok};
+use crate::sink::Sink;
+use crate::summary::Accumulator;
+use crate::telemetry;
+
+/// Records that a worker takes for one transaction. More gain nothing (LIMITS: 2 to 5 statements of
+/// a thousand rows), and would leave the other workers idle at the end of a load.
+const COMMIT_RECORDS: u32 = 4_000;
+
+/// Most frames for one transaction, where frames are small.
+const COMMIT_FRAMES_MAX: usize = 256;
+
+/// What workers of this process have committed, by file: it tells the ingest of the same process
+/// when a look at the ledger is worth it. A hint only; it counts redelivered records twice.
+#[derive(Debug, Default)]
+pub struct Progress {
+    committed: Mutex<HashMap<u32, u64>>,
+    changed: Notify,
+}
+
+impl Progress {
+    fn add(&self, spans: impl Iterator<Item = Span>) {
+        let mut committed = self.committed.lock().unwrap_or_else(PoisonError::into_inner);
+        for span in spans {
+            *committed.entry(span.file_no).or_default() += u64::from(span.records);
+        }
+        drop(committed);
+        self.changed.notify_one();
+    }
+
+    /// What was committed since the last call, by file: records.
+    #[must_use]
+    pub fn take(&self) -> HashMap<u32, u64> {
+        std::mem::take(&mut *self.committed.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Waits until something was committed.
+    pub async fn changed(&self) {
+        self.changed.notified().await;
+    }
+}
+
+/// What a worker works with.
+#[derive(Clone)]
+pub struct Worker {
+    /// Its name as a consumer; the same after a restart, so that it gets its own frames back.
+    pub name: String,
+    /// Where frames come from.
+    pub broker: Arc<dyn Broker>,
+    /// Where they go.
+    pub sink: Arc<dyn Sink>,
+    /// The datasets that frames may be of.
+    pub datasets: Datasets,
+    /// Told after each commit.
+    pub progress: Arc<Progress>,
+    /// Told the rows of each commit.
+    pub summaries: Arc<Accumulator>,
+}
+
+impl Worker {
+    /// Works until `stop` is cancelled; then finishes the commit in hand.
+    ///
+    /// # Errors
+    /// A fatal fault.
+    pub async fn run(self, stop: CancellationToken) -> Result<(), Fault> {
+        match self.work(&stop).await {
+            Ok(()) | Err(GivenUp::Stopped) => Ok(()),
+            Err(GivenUp::Fatal(fault)) => Err(fault),
+        }
+    }
+
+    async fn work(&self, stop: &CancellationToken) -> Result<(), GivenUp> {
+        let broken = |_: &Fault| telemetry::broker_error();
+        let mut consumer =
+            until_ok("connecting to the queue", stop, broken, || self.broker.consumer(&self.name))
+                .await?;
+        let mut take = 1;
+        while !stop.is_cancelled() {
+            let received = tokio::select! {
+                received = consumer.receive(take) => received,
+                () = stop.cancelled() => break,
+            };
+            let deliveries = match received {
+                Ok(deliveries) => deliveries,
+                Err(fault) => {
+                    // The connection heals by itself; the pause keeps a dead one from spinning.
+                    broken(&fault);
+                    if !fault.is_transient() {
+                        return Err(GivenUp::Fatal(fault));
+                    }
+                    tracing::debug!(%fault, "receiving failed");
+                    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                    continue;
+                }
+            };
+            if !deliveries.is_empty() {
+                take = frames_to_take(&deliveries);
+                self.commit(&deliveries, stop).await?;
+                self.ack(consumer.as_mut(), &deliveries).await;
+            }
+        }
+        Ok(())
+    }
+
+    async fn commit(&self, deliveries: &[Delivery], stop: &CancellationToken) -> Result<(), GivenUp> {
+        let batches = self.decode(deliveries);
+        if batches.is_empty() {
+            return Ok(());
+        }
+        let began = Instant::now();
+        let failed = |fault: &Fault| {
+            telemetry::sink_error(if fault.is_transient() { "transient" } else { "fatal" });
+            telemetry::sink_retry();
+        };
+        let committed =
+            until_ok("committing to the database", stop, failed, || self.sink.commit(&batches))
+                .await?;
+        self.count(&batches, began);
+        // One dataset is the rule; a commit over several is counted under the first.
+        let dataset = &batches[0].dataset.name;
+        telemetry::commit(dataset, committed.rows, committed.duplicates);
+        telemetry::rejects(dataset, RejectCode::RefusedByDatabase, committed.refused);
+        // A refused row must not count in a summary; without knowing which one it was, the
+        // refresh reads these files from the table.
+        if committed.refused == 0 {
+            self.summaries.add(&batches);
+            self.summaries.relieve(self.sink.as_ref(), &batches[0].dataset, stop).await?;
+        }
+        self.progress.add(batches.iter().map(|batch| batch.span));
+        Ok(())
+    }
+
+    fn decode(&self, deliveries: &[Delivery]) -> Vec<Batch> {
+        let decode = |delivery: &Delivery| match frame::decode(&delivery.frame, &self.datasets) {
+            Ok(batch) => Some(batch),
+            Err(error) => {
+                // It is acked with the others: the ledger lacks it, so it is published again.
+                telemetry::frame_damaged();
+                tracing::error!(entry = %delivery.tag.entry, %error, "a frame cannot be read");
+                None
+            }
+        };
+        deliveries.iter().filter_map(decode).collect()
+    }
+
+    async fn ack(&self, consumer: &mut dyn Consumer, deliveries: &[Delivery]) {
+        let redelivered = deliveries.iter().filter(|delivery| delivery.redelivered).count();
+        telemetry::frames_redelivered(&deliveries[0].frame.dataset, redelivered as u64);
+        if let Err(fault) = consumer.ack(deliveries).await {
+            // Harmless: what is delivered again is met as "already there".
+            telemetry::broker_error();
+            tracing::debug!(%fault, "an ack was lost");
+        }
+    }
+
+    fn count(&self, batches: &[Batch], began: Instant) {
+        let rows = batches.iter().map(|batch| batch.rows.num_rows() as u64).sum();
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        telemetry::commit_took(began.elapsed(), rows, now);
+        telemetry::frames_committed(&batches[0].dataset.name, batches.len() as u64);
+    }
+}
+
+/// How many frames make up one transaction, judged by the last ones.
+fn frames_to_take(deliveries: &[Delivery]) -> usize {
+    let records: u32 = deliveries.iter().map(|delivery| delivery.frame.span.records).sum();
+    let mean = (records / u32::try_from(deliveries.len()).unwrap_or(u32::MAX)).max(1);
+    ((COMMIT_RECORDS / mean) as usize).clamp(1, COMMIT_FRAMES_MAX)
+}
