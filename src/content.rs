@@ -50,7 +50,6 @@ pub struct Content {
     pub stored_bytes: u64,
     body: Body,
     /// Keeps writers away from a mapped file for as long as the map is in use.
-    #[expect(dead_code, reason = "held, not read: closing it would give the lease up")]
     lease: Option<File>,
 }
 
@@ -70,8 +69,13 @@ pub enum ContentError {
     #[error("the file is still being written")]
     Busy,
     /// It is compressed, and its data is damaged or too much.
-    #[error("{0}")]
-    Corrupt(String),
+    #[error("{detail}")]
+    Corrupt {
+        /// The identity of the stored bytes.
+        hash: ContentHash,
+        /// What is wrong with them.
+        detail: String,
+    },
     /// It could not be read.
     #[error("{0}")]
     Io(#[from] io::Error),
@@ -172,7 +176,7 @@ pub fn open(path: &Path, options: &ContentOptions) -> Result<Content, ContentErr
     if changed(&before, &file.metadata()?) || content.len() as u64 != before.len() {
         return Err(ContentError::Busy);
     }
-    if let Some(inflated) = inflate(&content, options)? {
+    if let Some(inflated) = inflate(&content, options).map_err(|e| e.about(content.hash))? {
         content.body = inflated;
     } else if matches!(content.body, Body::Mapped(_)) {
         content.lease = Some(file);
@@ -208,7 +212,28 @@ fn map(file: &File) -> io::Result<Mmap> {
     Ok(map)
 }
 
-fn inflate(stored: &[u8], options: &ContentOptions) -> Result<Option<Body>, ContentError> {
+/// Why data does not inflate: because of itself, or of the place where it should go.
+enum InflateError {
+    Corrupt(String),
+    Io(io::Error),
+}
+
+impl From<io::Error> for InflateError {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+impl InflateError {
+    fn about(self, hash: ContentHash) -> ContentError {
+        match self {
+            Self::Corrupt(detail) => ContentError::Corrupt { hash, detail },
+            Self::Io(error) => ContentError::Io(error),
+        }
+    }
+}
+
+fn inflate(stored: &[u8], options: &ContentOptions) -> Result<Option<Body>, InflateError> {
     if stored.starts_with(GZIP_MAGIC) {
         let decoder = flate2::read::MultiGzDecoder::new(stored);
         return spill(decoder, "gzip", options).map(Some);
@@ -226,10 +251,10 @@ fn spill(
     source: impl Read,
     format: &str,
     options: &ContentOptions,
-) -> Result<Body, ContentError> {
+) -> Result<Body, InflateError> {
     let max = options.inflated_bytes_max;
     let damaged = |error: io::Error| {
-        ContentError::Corrupt(format!("the {format} data is damaged or cut short: {error}"))
+        InflateError::Corrupt(format!("the {format} data is damaged or cut short: {error}"))
     };
     let mut source = source.take(max + 1);
     let mut memory = Vec::new();
@@ -251,7 +276,7 @@ fn spill(
         file.write_all(&buffer[..read])?;
     }
     if written > max {
-        return Err(ContentError::Corrupt(format!(
+        return Err(InflateError::Corrupt(format!(
             "the {format} data inflates to more than {max} bytes (`inflated_bytes_max`)"
         )));
     }
@@ -324,7 +349,7 @@ mod tests {
         let mut garbage = gz.finish().unwrap();
         garbage.extend(b"trailing garbage");
         std::fs::write(&path, garbage).unwrap();
-        assert!(matches!(open(&path, &options(dir.path())), Err(ContentError::Corrupt(_))));
+        assert!(matches!(open(&path, &options(dir.path())), Err(ContentError::Corrupt { .. })));
     }
 
     #[test]

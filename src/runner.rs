@@ -1,1 +1,431 @@
-//! (stub)
+//! Puts the stages together: a load that ends, and a service that does not.
+//!
+//! Stopping has two steps. `quiet` ends the taking of files, and what is in flight is finished;
+//! `stop` ends everything at once. Both lose nothing: the ledger knows what is stored, and what it
+//! lacks is still in work or in its archive.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant, SystemTime};
+
+use tokio::sync::{Notify, mpsc};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::broker::Broker;
+use crate::dataset::Datasets;
+use crate::fault::{Fault, Origin};
+use crate::inbox::{Claimed, Inbox, Waiting};
+use crate::ingest::{Ingest, IngestOptions, Item, ItemOrigin, Tally};
+use crate::retry::GivenUp;
+use crate::sink::Sink;
+use crate::summary::{self, Accumulator};
+use crate::telemetry;
+use crate::worker::{Progress, Worker};
+
+/// Files handed to ingest at a time. A claim costs a few system calls, so a larger number would delay
+/// the first file, and claim more than can be loaded soon.
+const FEED_FILES: usize = 1_024;
+
+/// How often queue and backlog are measured for the metrics.
+const GAUGES_EVERY: Duration = Duration::from_secs(5);
+
+/// Everything that is connected and open.
+#[derive(Clone)]
+pub struct Engine {
+    /// The queue.
+    pub broker: Arc<dyn Broker>,
+    /// The database.
+    pub sink: Arc<dyn Sink>,
+    /// The datasets.
+    pub datasets: Datasets,
+    /// The directories.
+    pub inbox: Arc<Inbox>,
+    /// How it runs.
+    pub options: EngineOptions,
+    /// Sums over the run.
+    pub tally: Arc<Tally>,
+    progress: Arc<Progress>,
+    summaries: Arc<Accumulator>,
+    /// What the last scan of inbound found waiting.
+    waiting: Arc<std::sync::Mutex<Vec<Waiting>>>,
+}
+
+/// How an engine runs.
+#[derive(Debug, Clone)]
+pub struct EngineOptions {
+    /// Names the consumers of this process; the same after a restart.
+    pub node: String,
+    /// Workers, each with a connection to the database.
+    pub workers: usize,
+    /// How files are ingested.
+    pub ingest: IngestOptions,
+    /// How often inbound is scanned when no notification comes.
+    pub scan_interval: Duration,
+    /// How often the daily summary is refreshed; `None` is never.
+    pub summary_every: Option<Duration>,
+    /// How long files in flight may take to finish after the first signal.
+    pub drain_timeout: Duration,
+}
+
+/// Which stages a service runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Roles {
+    /// Takes files.
+    pub ingest: bool,
+    /// Commits frames.
+    pub work: bool,
+    /// Refreshes the summary.
+    pub summary: bool,
+}
+
+impl Roles {
+    /// All of them, in one process.
+    pub const ALL: Self = Self { ingest: true, work: true, summary: true };
+}
+
+/// How a run is ended from outside.
+#[derive(Debug, Clone, Default)]
+pub struct Stop {
+    /// Take no further files, finish the ones in flight.
+    pub quiet: CancellationToken,
+    /// Leave at once.
+    pub now: CancellationToken,
+}
+
+impl Engine {
+    /// An engine over open parts.
+    #[must_use]
+    pub fn new(
+        broker: Arc<dyn Broker>,
+        sink: Arc<dyn Sink>,
+        datasets: Datasets,
+        inbox: Arc<Inbox>,
+        options: EngineOptions,
+    ) -> Self {
+        Self {
+            broker,
+            sink,
+            datasets,
+            inbox,
+            options,
+            tally: Arc::default(),
+            progress: Arc::default(),
+            summaries: Arc::default(),
+            waiting: Arc::default(),
+        }
+    }
+
+    /// Files of inbound that wait, and why, as of the last scan.
+    #[must_use]
+    pub fn waiting(&self) -> Vec<Waiting> {
+        self.waiting.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+    }
+
+    /// Loads an archive, file by file in the order given, and ends when all of it is stored.
+    ///
+    /// # Errors
+    /// A fatal fault.
+    pub async fn load_archive(
+        &self,
+        files: Vec<Claimed>,
+        origin: ItemOrigin,
+        stop: &Stop,
+    ) -> Result<(), Fault> {
+        let feed = |items: mpsc::Sender<Vec<Item>>| async move {
+            for part in files.chunks(FEED_FILES) {
+                if !send(&items, part.to_vec(), origin, stop).await {
+                    break;
+                }
+            }
+            Ok(())
+        };
+        self.load(feed, stop).await
+    }
+
+    /// Loads what is in work and inbound, and ends when all of it is stored.
+    ///
+    /// # Errors
+    /// A fatal fault.
+    pub async fn load_inbound(&self, stop: &Stop) -> Result<(), Fault> {
+        let feed = |items: mpsc::Sender<Vec<Item>>| async move {
+            if !send(&items, self.recovered()?, ItemOrigin::Recovered, stop).await {
+                return Ok(());
+            }
+            while self.feed_inbound(&items, stop).await? > 0 && !stop.quiet.is_cancelled() {}
+            Ok(())
+        };
+        self.load(feed, stop).await
+    }
+
+    async fn load<F>(
+        &self,
+        feed: impl FnOnce(mpsc::Sender<Vec<Item>>) -> F,
+        stop: &Stop,
+    ) -> Result<(), Fault>
+    where
+        F: Future<Output = Result<(), Fault>>,
+    {
+        let (items, taken) = mpsc::channel(1);
+        let mut tasks = self.start_workers(&stop.now);
+        let workers = tasks.stop.clone();
+        let ingest = async {
+            tokio::try_join!(feed(items), self.ingest().run(taken, stop.now.clone()))?;
+            // Nothing is in flight any more: the workers have nothing left to do.
+            workers.cancel();
+            Ok(())
+        };
+        tokio::try_join!(ingest, tasks.join())?;
+        if stop.now.is_cancelled() {
+            return Ok(());
+        }
+        self.refresh_summary(&stop.now).await
+    }
+
+    /// Runs until stopped.
+    ///
+    /// # Errors
+    /// A fatal fault.
+    pub async fn serve(&self, roles: Roles, stop: &Stop) -> Result<(), Fault> {
+        let mut workers = match roles.work {
+            true => self.start_workers(&stop.now),
+            false => Workers::none(&stop.now),
+        };
+        let workers_stop = workers.stop.clone();
+        let ingest = async {
+            if roles.ingest {
+                let (items, taken) = mpsc::channel(1);
+                let feed = self.watch_inbound(items, stop);
+                tokio::try_join!(feed, self.ingest().run(taken, stop.now.clone()))?;
+            }
+            stop.quiet.cancelled().await;
+            workers_stop.cancel();
+            Ok(())
+        };
+        let summary = async {
+            if roles.summary {
+                self.keep_summary(stop).await?;
+            }
+            Ok(())
+        };
+        tokio::select! {
+            result = async { tokio::try_join!(ingest, workers.join(), summary) } => {
+                result?;
+                Ok(())
+            }
+            () = self.keep_gauges() => unreachable!("it never ends"),
+        }
+    }
+
+    fn ingest(&self) -> Ingest {
+        Ingest {
+            broker: self.broker.clone(),
+            sink: self.sink.clone(),
+            datasets: self.datasets.clone(),
+            inbox: self.inbox.clone(),
+            progress: self.progress.clone(),
+            tally: self.tally.clone(),
+            options: self.options.ingest.clone(),
+        }
+    }
+
+    fn start_workers(&self, now: &CancellationToken) -> Workers {
+        let mut workers = Workers::none(now);
+        for number in 0..self.options.workers {
+            let worker = Worker {
+                name: format!("{}-{number}", self.options.node),
+                broker: self.broker.clone(),
+                sink: self.sink.clone(),
+                datasets: self.datasets.clone(),
+                progress: self.progress.clone(),
+                summaries: self.summaries.clone(),
+            };
+            workers.tasks.spawn(worker.run(workers.stop.clone()));
+        }
+        workers
+    }
+
+    /// Scans and claims for ever: after a notification, and in any case every scan interval.
+    async fn watch_inbound(
+        &self,
+        items: mpsc::Sender<Vec<Item>>,
+        stop: &Stop,
+    ) -> Result<(), Fault> {
+        let wake = Arc::new(Notify::new());
+        if !send(&items, self.recovered()?, ItemOrigin::Recovered, stop).await {
+            return Ok(());
+        }
+        let mut watch = None;
+        let mut warned = false;
+        while !stop.quiet.is_cancelled() {
+            if !watch.as_ref().is_some_and(|watch| self.inbox.is_watched_by(watch)) {
+                watch = match self.inbox.watch(wake.clone()) {
+                    Ok(watch) => Some(watch),
+                    Err(error) => {
+                        if !warned {
+                            let every = self.options.scan_interval;
+                            tracing::warn!(%error, ?every, "inbound cannot be watched (see \
+                                fs.inotify.max_user_instances); it is scanned instead");
+                            warned = true;
+                        }
+                        None
+                    }
+                };
+            }
+            match self.feed_inbound(&items, stop).await {
+                Ok(_) => {}
+                // Inbound may be a mount that comes back.
+                Err(fault) if fault.is_transient() => tracing::warn!(%fault, "will try again"),
+                Err(fault) => return Err(fault),
+            }
+            tokio::select! {
+                () = wake.notified() => {}
+                () = tokio::time::sleep(self.options.scan_interval) => {}
+                () = stop.quiet.cancelled() => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Scans inbound once and hands over what can be claimed; returns how many files that were.
+    async fn feed_inbound(
+        &self,
+        items: &mpsc::Sender<Vec<Item>>,
+        stop: &Stop,
+    ) -> Result<usize, Fault> {
+        let inbox = self.inbox.clone();
+        let scan = blocking("reading inbound", move || inbox.scan()).await?;
+        let age = scan.oldest.and_then(|oldest| SystemTime::now().duration_since(oldest).ok());
+        telemetry::backlog(scan.files, scan.bytes, age.unwrap_or_default());
+        telemetry::files_now("inbound", scan.files);
+        let mut waiting = scan.waiting;
+        let mut fed = 0;
+        for part in scan.ready.chunks(FEED_FILES) {
+            let (inbox, part) = (self.inbox.clone(), part.to_vec());
+            let (claimed, busy) = blocking("claiming files", move || {
+                let mut claimed = Vec::new();
+                let mut busy = Vec::new();
+                for file in part {
+                    match inbox.claim(&file)? {
+                        Ok(file) => claimed.push(file),
+                        Err(why) => busy.push(Waiting { name: file.name, why }),
+                    }
+                }
+                Ok((claimed, busy))
+            })
+            .await?;
+            waiting.extend(busy);
+            fed += claimed.len();
+            telemetry::files_discovered("scan", claimed.len() as u64);
+            if !send(items, claimed, ItemOrigin::Mailbox, stop).await {
+                break;
+            }
+        }
+        telemetry::files_now("waiting", waiting.len() as u64);
+        waiting.truncate(100);
+        *self.waiting.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = waiting;
+        Ok(fed)
+    }
+
+    fn recovered(&self) -> Result<Vec<Claimed>, Fault> {
+        let files = self.inbox.recovered().map_err(|error| {
+            Fault::fatal(Origin::Files, "cannot read the work directory", error)
+        })?;
+        if !files.is_empty() {
+            tracing::info!(files = files.len(), "goes on with files of an earlier run");
+        }
+        Ok(files)
+    }
+
+    /// Refreshes the daily summary from what was loaded since the last time.
+    ///
+    /// # Errors
+    /// A fatal fault.
+    pub async fn refresh_summary(&self, stop: &CancellationToken) -> Result<(), Fault> {
+        let refreshed =
+            summary::refresh(self.sink.as_ref(), &self.datasets, &self.summaries, stop).await;
+        match refreshed {
+            Ok(done) => tracing::debug!(?done, "summary refreshed"),
+            Err(GivenUp::Stopped) => {}
+            Err(GivenUp::Fatal(fault)) => return Err(fault),
+        }
+        Ok(())
+    }
+
+    async fn keep_summary(&self, stop: &Stop) -> Result<(), Fault> {
+        loop {
+            self.refresh_summary(&stop.now).await?;
+            let next = async {
+                match self.options.summary_every {
+                    Some(every) => tokio::time::sleep(every).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = next => {}
+                () = stop.quiet.cancelled() => return Ok(()),
+            }
+        }
+    }
+
+    async fn keep_gauges(&self) {
+        loop {
+            if let Ok(depth) = self.broker.depth().await {
+                telemetry::queue(depth.frames, depth.bytes, depth.pending);
+            }
+            let done = self.tally.settled.load(Relaxed)
+                + self.tally.duplicates.load(Relaxed)
+                + self.tally.quarantined.load(Relaxed)
+                + self.tally.left.load(Relaxed);
+            telemetry::files_now("work", self.tally.files.load(Relaxed).saturating_sub(done));
+            tokio::time::sleep(GAUGES_EVERY).await;
+        }
+    }
+}
+
+/// Running workers.
+struct Workers {
+    tasks: JoinSet<Result<(), Fault>>,
+    stop: CancellationToken,
+}
+
+impl Workers {
+    fn none(now: &CancellationToken) -> Self {
+        Self { tasks: JoinSet::new(), stop: now.child_token() }
+    }
+
+    /// Waits for all of them; a fatal fault of one ends the wait.
+    async fn join(&mut self) -> Result<(), Fault> {
+        while let Some(ended) = self.tasks.join_next().await {
+            ended.expect("a worker does not panic")?;
+        }
+        Ok(())
+    }
+}
+
+/// Hands files to ingest; `false` if the engine stops.
+async fn send(
+    items: &mpsc::Sender<Vec<Item>>,
+    files: Vec<Claimed>,
+    origin: ItemOrigin,
+    stop: &Stop,
+) -> bool {
+    let seen = Instant::now();
+    let files: Vec<_> = files.into_iter().map(|file| Item { file, origin, seen }).collect();
+    if files.is_empty() {
+        return !stop.quiet.is_cancelled();
+    }
+    // Claimed files that are not handed over stay in work, and are found there by the next run.
+    tokio::select! {
+        sent = items.send(files) => sent.is_ok() && !stop.quiet.is_cancelled(),
+        () = stop.quiet.cancelled() => false,
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    doing: &'static str,
+    work: impl FnOnce() -> std::io::Result<T> + Send + 'static,
+) -> Result<T, Fault> {
+    let done = tokio::task::spawn_blocking(work).await.expect("file work does not panic");
+    done.map_err(|error| Fault::transient(Origin::Files, doing, error))
+}

@@ -1,0 +1,288 @@
+//! The stage from files to broker, and from ledger to history.
+//!
+//! ```text
+//!  items ─▶ prepare ─▶ register ─▶ produce ═▶ publish ─▶ broker        (frames, under a byte budget)
+//!           read, hash,  ledger     parse,      │
+//!           cut                     encode      ▼
+//!                     history ◀─ settle ◀─ coverage ◀─ ledger
+//! ```
+//!
+//! Starting after a crash is the same as starting: a file is registered, and what the ledger lacks of
+//! it is published. Nothing here waits for a frame to come back; the ledger is asked.
+
+mod prepare;
+mod produce;
+mod settle;
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio_util::sync::CancellationToken;
+
+use crate::broker::Broker;
+use crate::content::ContentOptions;
+use crate::cut::{ChunkLimits, Plan};
+use crate::dataset::{Dataset, Datasets};
+use crate::fault::{Fault, Origin};
+use crate::inbox::{Claimed, Inbox};
+use crate::retry::GivenUp;
+use crate::sink::Sink;
+use crate::telemetry;
+use crate::worker::Progress;
+
+/// Most files registered and not settled at a time: each costs its plan in memory. Many, so that tens
+/// of thousands of small files do not wait for each other's settling.
+const FLIGHTS_MAX: usize = 8_192;
+
+/// Frames on the way to the publisher. What bounds them is the byte budget; this bounds the channel.
+const FRAMES_QUEUED: usize = 1_024;
+
+/// A file to load.
+#[derive(Debug, Clone)]
+pub struct Item {
+    /// The file.
+    pub file: Claimed,
+    /// What is to become of it.
+    pub origin: ItemOrigin,
+    /// When it was seen.
+    pub seen: Instant,
+}
+
+/// Where an item came from, and so where it goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ItemOrigin {
+    /// Out of inbound: it goes to history or quarantine.
+    Mailbox,
+    /// Found in work at the start, claimed by an earlier run: as above; and if the ledger has all of
+    /// it, it is not a duplicate, but its own move was still due.
+    Recovered,
+    /// Part of an archive: it stays where it lies.
+    Archive,
+}
+
+/// How ingest works.
+#[derive(Debug, Clone)]
+pub struct IngestOptions {
+    /// How large a frame gets.
+    pub chunk: ChunkLimits,
+    /// Bytes of chunks between parse and broker.
+    pub budget_bytes: u64,
+    /// How files are read.
+    pub content: ContentOptions,
+    /// The dataset of all files, whatever their names.
+    pub dataset: Option<Arc<Dataset>>,
+    /// Whether an incomplete file may wait for the rest of it; otherwise it is quarantined.
+    pub incomplete_may_wait: bool,
+}
+
+/// Sums over a run, readable at any time.
+#[derive(Debug, Default)]
+pub struct Tally {
+    /// Files taken up.
+    pub files: AtomicU64,
+    /// Files of which all is stored, duplicates not included.
+    pub settled: AtomicU64,
+    /// Files whose content the ledger knew already.
+    pub duplicates: AtomicU64,
+    /// Files in quarantine.
+    pub quarantined: AtomicU64,
+    /// Files left where they were, since they are not complete or not free yet.
+    pub left: AtomicU64,
+    /// Records of settled files.
+    pub records: AtomicU64,
+    /// Their rows.
+    pub rows: AtomicU64,
+    /// Their rejects.
+    pub rejects: AtomicU64,
+    /// Records committed by this process so far, of files settled or not.
+    pub committed: AtomicU64,
+    /// Stored bytes dealt with, for a progress bar; a share of a file counts when committed.
+    pub bytes_done: AtomicU64,
+    /// Stored bytes of settled files.
+    pub bytes: AtomicU64,
+}
+
+impl Tally {
+    fn add(counter: &AtomicU64, more: u64) {
+        counter.fetch_add(more, Relaxed);
+    }
+}
+
+/// The stage with all that it works with.
+pub struct Ingest {
+    /// Where frames go.
+    pub broker: Arc<dyn Broker>,
+    /// Where the ledger is.
+    pub sink: Arc<dyn Sink>,
+    /// The known datasets.
+    pub datasets: Datasets,
+    /// Who moves files.
+    pub inbox: Arc<Inbox>,
+    /// What workers of this process have committed.
+    pub progress: Arc<Progress>,
+    /// What is counted.
+    pub tally: Arc<Tally>,
+    /// How it works.
+    pub options: IngestOptions,
+}
+
+/// A file that is registered and not settled.
+struct Flight {
+    dataset: Arc<Dataset>,
+    plan: Arc<Plan>,
+    hash: crate::content::ContentHash,
+    /// The file, and copies of it that arrived meanwhile.
+    items: Vec<Item>,
+    /// Chunks that are not with the broker yet.
+    unpublished: usize,
+    /// Records that were missing from the ledger when the flight began.
+    missing: u64,
+    /// Of these, committed by workers of this process: a hint.
+    committed: u64,
+    /// What the tally already has of the file's bytes.
+    bytes_done: u64,
+    /// What the ledger had at the last look.
+    covered: u64,
+    /// When something was last seen to move.
+    moved: Instant,
+    /// When the ledger was last asked.
+    asked: Option<Instant>,
+    _room: OwnedSemaphorePermit,
+}
+
+/// State that the tasks of the stage share.
+struct Shared {
+    ingest: Ingest,
+    flights: Mutex<HashMap<u32, Flight>>,
+    /// Bounds the flights.
+    room: Arc<Semaphore>,
+    /// Bounds the bytes between parse and broker, in KiB.
+    budget: Arc<Semaphore>,
+    budget_kib: u32,
+    /// A flight needs a look: it has nothing to publish, or is new.
+    look: Notify,
+    stop: CancellationToken,
+}
+
+impl Shared {
+    fn flights(&self) -> MutexGuard<'_, HashMap<u32, Flight>> {
+        self.flights.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn sink(&self) -> &dyn Sink {
+        self.ingest.sink.as_ref()
+    }
+
+    fn tally(&self) -> &Tally {
+        &self.ingest.tally
+    }
+}
+
+impl Ingest {
+    /// Loads all items that come, until their channel is closed and each of them is settled or in
+    /// quarantine, or until `stop` is cancelled.
+    ///
+    /// # Errors
+    /// A fatal fault.
+    pub async fn run(
+        self,
+        items: mpsc::Receiver<Vec<Item>>,
+        stop: CancellationToken,
+    ) -> Result<(), Fault> {
+        let budget_kib = u32::try_from(self.options.budget_bytes / 1024).unwrap_or(u32::MAX);
+        let shared = Arc::new(Shared {
+            ingest: self,
+            flights: Mutex::default(),
+            room: Arc::new(Semaphore::new(FLIGHTS_MAX)),
+            budget: Arc::new(Semaphore::new(budget_kib.max(1) as usize)),
+            budget_kib: budget_kib.max(1),
+            look: Notify::new(),
+            stop,
+        });
+        let (jobs, jobs_of_producer) = mpsc::channel(1);
+        let (frames, frames_of_publisher) = mpsc::channel(FRAMES_QUEUED);
+        // The channels close one after the other when the items end; settle ends when no flight is
+        // left. It holds a sender of jobs, for what has to be published again, so it ends first.
+        let prepared = CancellationToken::new();
+        let prepare = prepare::run(shared.clone(), items, jobs.clone(), prepared.clone());
+        let settle = settle::run(shared.clone(), jobs, prepared);
+        let produce = produce::run(shared.clone(), jobs_of_producer, frames);
+        let publish = produce::publish(shared.clone(), frames_of_publisher);
+        let result = tokio::try_join!(prepare, settle, produce, publish);
+        match result {
+            Ok(_) | Err(GivenUp::Stopped) => Ok(()),
+            Err(GivenUp::Fatal(fault)) => Err(fault),
+        }
+    }
+}
+
+/// How an item ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ending {
+    Settled,
+    Duplicate,
+}
+
+impl Shared {
+    /// Moves items whose records are all stored to where they belong, and counts them.
+    async fn finish(
+        self: &Arc<Self>,
+        endings: Vec<(Item, Arc<Dataset>, Ending)>,
+    ) -> Result<(), GivenUp> {
+        for (item, dataset, ending) in &endings {
+            let (counter, outcome) = match ending {
+                Ending::Settled => (&self.tally().settled, "settled"),
+                Ending::Duplicate => (&self.tally().duplicates, "duplicate"),
+            };
+            Tally::add(counter, 1);
+            telemetry::file_settled(&dataset.name, outcome);
+            telemetry::end_to_end(&dataset.name, item.seen.elapsed());
+            tracing::debug!(file = ?item.file.name, outcome, "finished");
+        }
+        let moves: Vec<Item> = endings.into_iter().map(|(item, ..)| item).collect();
+        self.moving(moves, |inbox, item| inbox.to_history(&item.file).map(drop)).await
+    }
+
+    /// Moves the items that are no archive, again and again until it works.
+    async fn moving(
+        self: &Arc<Self>,
+        items: Vec<Item>,
+        to: impl Fn(&Inbox, &Item) -> std::io::Result<()> + Clone + Send + 'static,
+    ) -> Result<(), GivenUp> {
+        let mut left = items;
+        left.retain(|item| item.origin != ItemOrigin::Archive);
+        let shared = self.clone();
+        let left = Arc::new(Mutex::new(left));
+        let attempt = move || {
+            let (shared, left, to) = (shared.clone(), left.clone(), to.clone());
+            async move {
+                let moved = tokio::task::spawn_blocking(move || {
+                    let mut left = left.lock().unwrap_or_else(PoisonError::into_inner);
+                    while let Some(item) = left.last() {
+                        match to(&shared.ingest.inbox, item) {
+                            Ok(()) => {}
+                            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                                tracing::warn!(file = ?item.file.path, "was gone before its move");
+                            }
+                            Err(error) => {
+                                let doing = format!("moving {}", item.file.path.display());
+                                return Err(Fault::transient(Origin::Files, doing, error));
+                            }
+                        }
+                        left.pop();
+                    }
+                    Ok(())
+                });
+                moved.await.expect("a move does not panic")
+            }
+        };
+        crate::retry::until_ok("moving files", &self.stop, |_| {}, attempt).await
+    }
+}
+
+/// How long the settle loop waits at most between looks at the ledger. Where the workers are in this
+/// process they wake it; this is for workers elsewhere.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);

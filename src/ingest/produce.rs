@@ -1,0 +1,191 @@
+//! Parses chunks into frames, in parallel, and hands them to the broker.
+
+use std::cell::RefCell;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Instant;
+
+use rayon::prelude::*;
+use tokio::runtime::Handle;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
+
+use super::{Shared, Tally};
+use crate::batch::{Batch, RejectCode};
+use crate::content::Content;
+use crate::coverage;
+use crate::cut::{Chunk, Layout, Plan};
+use crate::dataset::Dataset;
+use crate::frame::{self, Codec, Frame};
+use crate::parse::Parser;
+use crate::retry::{GivenUp, until_ok};
+use crate::telemetry;
+
+/// Frames handed to the broker in one pipeline. More would delay the first of them; a round trip is
+/// paid for by a dozen.
+const PIPELINE_FRAMES: usize = 32;
+
+/// Chunks of a file that have to be parsed and published.
+pub(super) struct Job {
+    pub(super) file_no: u32,
+    pub(super) dataset: Arc<Dataset>,
+    pub(super) layout: Layout,
+    pub(super) content: Arc<Content>,
+    pub(super) chunks: Vec<Chunk>,
+}
+
+/// A frame on its way to the broker, with its share of the byte budget.
+pub(super) struct Produced {
+    frame: Frame,
+    budget: OwnedSemaphorePermit,
+}
+
+/// The chunks of a plan that hold a record which the ledger lacks.
+pub(super) fn missing_chunks(plan: &Plan, covered: &[Range<u64>]) -> Vec<Chunk> {
+    let ordinals = |chunk: &Chunk| {
+        let first = u64::from(chunk.first_ordinal);
+        first..first + u64::from(chunk.records)
+    };
+    let missing = plan.chunks.iter().filter(|chunk| !coverage::holds(covered, &ordinals(chunk)));
+    missing.copied().collect()
+}
+
+/// Parses jobs until their channel closes.
+pub(super) async fn run(
+    shared: Arc<Shared>,
+    mut jobs: mpsc::Receiver<Vec<Job>>,
+    frames: mpsc::Sender<Produced>,
+) -> Result<(), GivenUp> {
+    loop {
+        let job = tokio::select! {
+            job = jobs.recv() => job,
+            () = shared.stop.cancelled() => return Err(GivenUp::Stopped),
+        };
+        let Some(jobs) = job else { return Ok(()) };
+        let (shared, frames) = (shared.clone(), frames.clone());
+        let runtime = Handle::current();
+        let parsing = tokio::task::spawn_blocking(move || {
+            // In order of the file, so that pages are read ahead and left behind; whichever thread
+            // is free takes the next chunk.
+            let chunks = jobs.iter().flat_map(|job| job.chunks.iter().map(move |chunk| (job, *chunk)));
+            let codec = shared.ingest.broker.codec();
+            chunks.par_bridge().try_for_each(|(job, chunk)| {
+                let budget = reserve(&shared, chunk, &runtime)?;
+                let frame = produce(job, chunk, codec);
+                frames.blocking_send(Produced { frame, budget }).map_err(|_| GivenUp::Stopped)
+            })
+        });
+        parsing.await.expect("parsing does not panic")?;
+    }
+}
+
+/// Waits for a share of the byte budget: the bytes of the chunk.
+fn reserve(
+    shared: &Shared,
+    chunk: Chunk,
+    runtime: &Handle,
+) -> Result<OwnedSemaphorePermit, GivenUp> {
+    let kib = u32::try_from((chunk.end - chunk.start) / 1024 + 1).unwrap_or(u32::MAX);
+    // A record larger than the whole budget passes alone.
+    let kib = kib.min(shared.budget_kib);
+    if let Ok(permit) = shared.budget.clone().try_acquire_many_owned(kib) {
+        return Ok(permit);
+    }
+    let began = Instant::now();
+    let permit = runtime.block_on(async {
+        tokio::select! {
+            permit = shared.budget.clone().acquire_many_owned(kib) => {
+                Ok(permit.expect("it is never closed"))
+            }
+            () = shared.stop.cancelled() => Err(GivenUp::Stopped),
+        }
+    });
+    telemetry::backpressure("parse", began.elapsed());
+    permit
+}
+
+fn produce(job: &Job, chunk: Chunk, codec: Codec) -> Frame {
+    thread_local! {
+        static PARSER: RefCell<Parser> = RefCell::default();
+    }
+    let offset = |at: u64| usize::try_from(at).expect("a chunk lies in memory");
+    let bytes = &job.content[offset(chunk.start)..offset(chunk.end)];
+    let batch = PARSER.with_borrow_mut(|parser| {
+        parser.parse(&job.dataset, job.file_no, job.layout, chunk, bytes)
+    });
+    count(&batch);
+    frame::encode(&batch, codec)
+}
+
+fn count(batch: &Batch) {
+    let dataset = &batch.dataset.name;
+    telemetry::records(dataset, batch.rows.num_rows() as u64, batch.rejects.len() as u64);
+    if batch.rejects.is_empty() {
+        return;
+    }
+    for code in RejectCode::ALL {
+        let rejects = batch.rejects.iter().filter(|reject| reject.code == code).count();
+        if rejects > 0 {
+            telemetry::rejects(dataset, code, rejects as u64);
+        }
+    }
+}
+
+/// Hands frames to the broker until their channel closes.
+pub(super) async fn publish(
+    shared: Arc<Shared>,
+    mut produced: mpsc::Receiver<Produced>,
+) -> Result<(), GivenUp> {
+    let mut taken = Vec::with_capacity(PIPELINE_FRAMES);
+    while produced.recv_many(&mut taken, PIPELINE_FRAMES).await > 0 {
+        let (frames, budget): (Vec<Frame>, Vec<OwnedSemaphorePermit>) =
+            taken.drain(..).map(|one| (one.frame, one.budget)).unzip();
+        let broker = &shared.ingest.broker;
+        let failed = |_: &crate::fault::Fault| telemetry::broker_error();
+        let publish = || broker.publish(&frames);
+        tokio::select! {
+            published = until_ok("publishing to the queue", &shared.stop, failed, publish) => {
+                published?;
+            }
+            // The queue may be full, and nobody there to empty it.
+            () = shared.stop.cancelled() => return Err(GivenUp::Stopped),
+        }
+        drop(budget);
+        let held = shared.budget_kib as usize - shared.budget.available_permits();
+        telemetry::memory(u64::from(shared.budget_kib) * 1024, held as u64 * 1024);
+        note_published(&shared, &frames);
+    }
+    Ok(())
+}
+
+fn note_published(shared: &Shared, frames: &[Frame]) {
+    let mut flights = shared.flights();
+    for frame in frames {
+        telemetry::frames_published(&frame.dataset, 1);
+        if let Some(flight) = flights.get_mut(&frame.span.file_no) {
+            flight.unpublished = flight.unpublished.saturating_sub(1);
+            flight.moved = Instant::now();
+            if flight.unpublished == 0 {
+                shared.look.notify_one();
+            }
+        }
+    }
+}
+
+impl Shared {
+    /// Takes note of what workers of this process have committed.
+    pub(super) fn note_committed(&self, committed: std::collections::HashMap<u32, u64>) {
+        let mut flights = self.flights();
+        for (file_no, records) in committed {
+            let Some(flight) = flights.get_mut(&file_no) else { continue };
+            let new = records.min(flight.missing.saturating_sub(flight.committed));
+            flight.committed += records;
+            flight.moved = Instant::now();
+            Tally::add(&self.tally().committed, new);
+            let bytes = flight.items[0].file.bytes;
+            let share = u128::from(bytes) * u128::from(new) / u128::from(flight.plan.records.max(1));
+            let share = u64::try_from(share).unwrap_or(bytes);
+            flight.bytes_done += share;
+            Tally::add(&self.tally().bytes_done, share);
+        }
+    }
+}
