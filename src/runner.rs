@@ -6,10 +6,11 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::broker::Broker;
@@ -122,19 +123,19 @@ impl Engine {
         self.waiting.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
     }
 
-    /// Loads an archive, file by file in the order given, and ends when all of it is stored.
+    /// Loads files in the order given, and ends when all of them are stored.
     ///
     /// # Errors
     /// A fatal fault.
-    pub async fn load_archive(
+    pub async fn load_files(
         &self,
-        files: Vec<Claimed>,
-        origin: ItemOrigin,
+        files: Vec<(Claimed, ItemOrigin)>,
         stop: &Stop,
     ) -> Result<(), Fault> {
         let feed = |items: mpsc::Sender<Vec<Item>>| async move {
+            telemetry::files_discovered("path", files.len() as u64);
             for part in files.chunks(FEED_FILES) {
-                if !send(&items, part.to_vec(), origin, stop).await {
+                if !send(&items, part.to_vec(), stop).await {
                     break;
                 }
             }
@@ -149,7 +150,7 @@ impl Engine {
     /// A fatal fault.
     pub async fn load_inbound(&self, stop: &Stop) -> Result<(), Fault> {
         let feed = |items: mpsc::Sender<Vec<Item>>| async move {
-            if !send(&items, self.recovered()?, ItemOrigin::Recovered, stop).await {
+            if !send(&items, self.recovered()?, stop).await {
                 return Ok(());
             }
             while self.feed_inbound(&items, stop).await? > 0 && !stop.quiet.is_cancelled() {}
@@ -252,7 +253,7 @@ impl Engine {
         stop: &Stop,
     ) -> Result<(), Fault> {
         let wake = Arc::new(Notify::new());
-        if !send(&items, self.recovered()?, ItemOrigin::Recovered, stop).await {
+        if !send(&items, self.recovered()?, stop).await {
             return Ok(());
         }
         let mut watch = None;
@@ -317,7 +318,7 @@ impl Engine {
             waiting.extend(busy);
             fed += claimed.len();
             telemetry::files_discovered("scan", claimed.len() as u64);
-            if !send(items, claimed, ItemOrigin::Mailbox, stop).await {
+            if !send(items, mark(claimed, ItemOrigin::Mailbox), stop).await {
                 break;
             }
         }
@@ -327,14 +328,14 @@ impl Engine {
         Ok(fed)
     }
 
-    fn recovered(&self) -> Result<Vec<Claimed>, Fault> {
+    fn recovered(&self) -> Result<Vec<(Claimed, ItemOrigin)>, Fault> {
         let files = self.inbox.recovered().map_err(|error| {
             Fault::fatal(Origin::Files, "cannot read the work directory", error)
         })?;
         if !files.is_empty() {
             tracing::info!(files = files.len(), "goes on with files of an earlier run");
         }
-        Ok(files)
+        Ok(mark(files, ItemOrigin::Recovered))
     }
 
     /// Refreshes the daily summary from what was loaded since the last time.
@@ -406,12 +407,12 @@ impl Workers {
 /// Hands files to ingest; `false` if the engine stops.
 async fn send(
     items: &mpsc::Sender<Vec<Item>>,
-    files: Vec<Claimed>,
-    origin: ItemOrigin,
+    files: Vec<(Claimed, ItemOrigin)>,
     stop: &Stop,
 ) -> bool {
     let seen = Instant::now();
-    let files: Vec<_> = files.into_iter().map(|file| Item { file, origin, seen }).collect();
+    let item = |(file, origin)| Item { file, origin, seen };
+    let files: Vec<_> = files.into_iter().map(item).collect();
     if files.is_empty() {
         return !stop.quiet.is_cancelled();
     }
@@ -422,10 +423,46 @@ async fn send(
     }
 }
 
+fn mark(files: Vec<Claimed>, origin: ItemOrigin) -> Vec<(Claimed, ItemOrigin)> {
+    files.into_iter().map(|file| (file, origin)).collect()
+}
+
 async fn blocking<T: Send + 'static>(
     doing: &'static str,
     work: impl FnOnce() -> std::io::Result<T> + Send + 'static,
 ) -> Result<T, Fault> {
     let done = tokio::task::spawn_blocking(work).await.expect("file work does not panic");
     done.map_err(|error| Fault::transient(Origin::Files, doing, error))
+}
+
+impl Stop {
+    /// A stop that listens to SIGINT and SIGTERM: the first drains, within a limit; the second
+    /// leaves at once.
+    ///
+    /// # Errors
+    /// The handlers cannot be installed.
+    pub fn on_signals(drain_timeout: Duration) -> std::io::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut terminate = signal(SignalKind::terminate())?;
+        let stop = Self::default();
+        let told = stop.clone();
+        tokio::spawn(async move {
+            let mut next = async || {
+                tokio::select! {
+                    _ = interrupt.recv() => {}
+                    _ = terminate.recv() => {}
+                }
+            };
+            next().await;
+            tracing::info!(?drain_timeout, "stopping: finishes what is in flight; again to leave now");
+            told.quiet.cancel();
+            tokio::select! {
+                () = next() => {}
+                () = tokio::time::sleep(drain_timeout) => {}
+            }
+            told.now.cancel();
+        });
+        Ok(stop)
+    }
 }

@@ -17,9 +17,10 @@ mod settle;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::broker::Broker;
@@ -106,7 +107,8 @@ pub struct Tally {
 }
 
 impl Tally {
-    fn add(counter: &AtomicU64, more: u64) {
+    /// Counts more.
+    pub fn add(counter: &AtomicU64, more: u64) {
         counter.fetch_add(more, Relaxed);
     }
 }

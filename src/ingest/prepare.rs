@@ -1,7 +1,7 @@
 //! Reads, identifies and cuts files, and enters them into the ledger, many at once.
 
 use std::sync::Arc;
-use std::time::Instant;
+use tokio::time::Instant;
 
 use rayon::prelude::*;
 use tokio::sync::mpsc;
