@@ -1,1 +1,287 @@
-//! The in-process queue.
+//! The in-process queue: the same contract as Redis, for an engine that is one process.
+//!
+//! One lock around one state, held for moments and never across an await. A frame is in exactly one
+//! place: in line, or in a consumer's hands; its bytes leave the bound only when it is acked, as
+//! they do in Redis. It knows of no clock but the pause of an idle [`Consumer::receive`], and
+//! keeps nothing that belongs to one runtime.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use tokio::sync::Notify;
+
+use super::{Broker, Consumer, Delivery, Depth, Tag};
+use crate::fault::Fault;
+use crate::frame::{Codec, Frame};
+use crate::telemetry;
+
+/// How long `receive` waits for a frame before it returns none. Longer would delay a shutdown,
+/// shorter would wake an idle process for nothing.
+const IDLE_WAIT: Duration = Duration::from_millis(500);
+
+/// A queue in this process.
+#[derive(Debug)]
+pub struct MemoryBroker {
+    queue: Arc<Queue>,
+}
+
+#[derive(Debug)]
+struct Queue {
+    bytes_max: u64,
+    stream: Arc<str>,
+    state: Mutex<State>,
+    /// Publishers enter one by one and in order, so that small frames of others cannot keep a
+    /// large one out for ever, and whoever waits for room is alone.
+    entrance: tokio::sync::Mutex<()>,
+    room: Notify,
+    arrived: Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    line: VecDeque<Entry>,
+    /// By number, so that what a consumer leaves behind goes back in its old order.
+    held: BTreeMap<u64, Held>,
+    bytes: u64,
+    entries: u64,
+    consumers: u64,
+}
+
+#[derive(Debug)]
+struct Entry {
+    number: u64,
+    frame: Frame,
+    redelivered: bool,
+}
+
+#[derive(Debug)]
+struct Held {
+    consumer: u64,
+    name: Arc<str>,
+    frame: Frame,
+}
+
+impl MemoryBroker {
+    /// An empty queue that holds at most `bytes_max` bytes of frames, or one larger frame.
+    #[must_use]
+    pub fn new(bytes_max: u64) -> Self {
+        let queue = Queue {
+            bytes_max,
+            stream: "memory".into(),
+            state: Mutex::default(),
+            entrance: tokio::sync::Mutex::default(),
+            room: Notify::new(),
+            arrived: Notify::new(),
+        };
+        Self {
+            queue: Arc::new(queue),
+        }
+    }
+}
+
+#[async_trait]
+impl Broker for MemoryBroker {
+    fn codec(&self) -> Codec {
+        Codec::Plain
+    }
+
+    async fn publish(&self, frames: &[Frame]) -> Result<(), Fault> {
+        let _turn = self.queue.entrance.lock().await;
+        for frame in frames {
+            // Notify keeps a notice that comes between the refusal and the wait.
+            while !self.queue.push(frame) {
+                let since = Instant::now();
+                self.queue.room.notified().await;
+                telemetry::backpressure("publish", since.elapsed());
+            }
+        }
+        Ok(())
+    }
+
+    async fn consumer(&self, name: &str) -> Result<Box<dyn Consumer>, Fault> {
+        let mut state = self.queue.lock();
+        state.consumers += 1;
+        let consumer = MemoryConsumer {
+            queue: Arc::clone(&self.queue),
+            number: state.consumers,
+            name: name.into(),
+        };
+        let returned = state.give_back(|held| *held.name == *name);
+        drop(state);
+        if returned {
+            self.queue.arrived.notify_one();
+        }
+        Ok(Box::new(consumer))
+    }
+
+    async fn depth(&self) -> Result<Depth, Fault> {
+        let state = self.queue.lock();
+        let pending = state.held.len() as u64;
+        Ok(Depth {
+            frames: state.line.len() as u64 + pending,
+            pending,
+            bytes: state.bytes,
+        })
+    }
+}
+
+impl Queue {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state
+            .lock()
+            .expect("no code panics while it holds the lock")
+    }
+
+    /// Appends the frame if there is room for it.
+    fn push(&self, frame: &Frame) -> bool {
+        let weight = frame.weight() as u64;
+        let mut state = self.lock();
+        if state.bytes > 0 && state.bytes + weight > self.bytes_max {
+            return false;
+        }
+        state.bytes += weight;
+        state.entries += 1;
+        let entry = Entry {
+            number: state.entries,
+            frame: frame.clone(),
+            redelivered: false,
+        };
+        state.line.push_back(entry);
+        drop(state);
+        self.arrived.notify_one();
+        true
+    }
+}
+
+impl State {
+    /// Puts what these consumers hold back to the front of the line. Tells whether there was any.
+    fn give_back(&mut self, whose: impl Fn(&Held) -> bool) -> bool {
+        let numbers: Vec<u64> = self
+            .held
+            .iter()
+            .filter(|(_, held)| whose(held))
+            .map(|(number, _)| *number)
+            .collect();
+        for number in numbers.iter().rev() {
+            let held = self
+                .held
+                .remove(number)
+                .expect("the number was read from this map");
+            self.line.push_front(Entry {
+                number: *number,
+                frame: held.frame,
+                redelivered: true,
+            });
+        }
+        !numbers.is_empty()
+    }
+
+    /// Forgets an entry wherever it is: it may have been given back since it was delivered.
+    fn forget(&mut self, number: u64) {
+        let frame = match self.held.remove(&number) {
+            Some(held) => Some(held.frame),
+            None => self
+                .line
+                .iter()
+                .position(|entry| entry.number == number)
+                .and_then(|at| self.line.remove(at))
+                .map(|entry| entry.frame),
+        };
+        if let Some(frame) = frame {
+            self.bytes -= frame.weight() as u64;
+        }
+    }
+}
+
+/// What it holds goes back when it is dropped.
+#[derive(Debug)]
+struct MemoryConsumer {
+    queue: Arc<Queue>,
+    number: u64,
+    name: Arc<str>,
+}
+
+impl MemoryConsumer {
+    fn take(&self, max: usize) -> Vec<Delivery> {
+        let mut state = self.queue.lock();
+        let count = max.min(state.line.len());
+        let taken: Vec<Entry> = state.line.drain(..count).collect();
+        for entry in &taken {
+            let frame = entry.frame.clone();
+            let held = Held {
+                consumer: self.number,
+                name: Arc::clone(&self.name),
+                frame,
+            };
+            state.held.insert(entry.number, held);
+        }
+        let more = !state.line.is_empty();
+        drop(state);
+        // Notices of several pushes may have become one; whoever leaves something passes it on.
+        if more {
+            self.queue.arrived.notify_one();
+        }
+        let tag = |entry: u64| Tag {
+            stream: Arc::clone(&self.queue.stream),
+            entry: entry.to_string(),
+        };
+        taken
+            .into_iter()
+            .map(
+                |Entry {
+                     number,
+                     frame,
+                     redelivered,
+                 }| Delivery {
+                    tag: tag(number),
+                    frame,
+                    redelivered,
+                },
+            )
+            .collect()
+    }
+}
+
+#[async_trait]
+impl Consumer for MemoryConsumer {
+    async fn receive(&mut self, max: usize) -> Result<Vec<Delivery>, Fault> {
+        let wait = async {
+            loop {
+                let taken = self.take(max);
+                if !taken.is_empty() || max == 0 {
+                    return taken;
+                }
+                self.queue.arrived.notified().await;
+            }
+        };
+        Ok(tokio::time::timeout(IDLE_WAIT, wait)
+            .await
+            .unwrap_or_default())
+    }
+
+    async fn ack(&mut self, deliveries: &[Delivery]) -> Result<(), Fault> {
+        let mut state = self.queue.lock();
+        for delivery in deliveries {
+            if let Ok(number) = delivery.tag.entry.parse() {
+                state.forget(number);
+            }
+        }
+        drop(state);
+        self.queue.room.notify_one();
+        Ok(())
+    }
+}
+
+impl Drop for MemoryConsumer {
+    fn drop(&mut self) {
+        let returned = self
+            .queue
+            .lock()
+            .give_back(|held| held.consumer == self.number);
+        if returned {
+            self.queue.arrived.notify_one();
+        }
+    }
+}

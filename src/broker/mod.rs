@@ -5,14 +5,70 @@
 //! is grow without bound; [`Broker::publish`] waits instead.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 
-use crate::fault::Fault;
+use crate::dataset::Datasets;
+use crate::fault::{Fault, Origin};
 use crate::frame::{Codec, Frame};
 
 pub mod memory;
 pub mod redis;
+
+/// What an operator may choose about a broker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BrokerOptions {
+    /// Most bytes of frames that the queue holds before publishers wait.
+    pub queue_bytes_max: u64,
+    /// The prefix of each key, so that several engines can share a server: letters, digits and
+    /// `-`, `_`, `.`, `:`.
+    pub namespace: String,
+    /// How long a frame may stay in the hands of a consumer that shows no sign of life before
+    /// another one takes it over. Shorter than a slow commit costs work done twice, never a row
+    /// stored twice; longer delays what a dead worker held.
+    pub claim_idle: Duration,
+}
+
+impl Default for BrokerOptions {
+    fn default() -> Self {
+        Self {
+            // Seconds of work for a fast database, and small beside the memory of any server.
+            queue_bytes_max: 256 << 20,
+            namespace: "lemonade".to_owned(),
+            claim_idle: Duration::from_secs(60),
+        }
+    }
+}
+
+/// The broker that the URL names: `memory:`, or one of [`redis::SCHEMES`]. Frames of the given
+/// datasets may be published and are received; frames of another one are a bug of the caller.
+///
+/// A server is asked for once, so that a wrong password shows at the start and not in the night.
+///
+/// # Errors
+/// Fatal where the URL, the options or the credentials are wrong; transient where the server
+/// cannot be reached now: call again.
+pub async fn open(
+    url: &str,
+    options: &BrokerOptions,
+    datasets: &Datasets,
+) -> Result<Arc<dyn Broker>, Fault> {
+    let scheme = url.split_once(':').map_or("", |(scheme, _)| scheme);
+    if scheme == "memory" {
+        return Ok(Arc::new(memory::MemoryBroker::new(options.queue_bytes_max)));
+    }
+    if redis::SCHEMES.contains(&scheme) {
+        return Ok(Arc::new(redis::RedisBroker::open(url, options, datasets).await?));
+    }
+    // The scheme alone: the rest of a URL may hold a password.
+    Err(Fault::fatal(
+        Origin::Broker,
+        "cannot tell the broker from its URL; use `memory:`, `redis://host:6379` (`rediss://` with \
+         TLS), `redis-cluster://host:6379?node=host:6379` or `redis+unix:///path`",
+        format!("`{scheme}:` is none of them"),
+    ))
+}
 
 /// The publishing side, and the way to the receiving one.
 #[async_trait]
@@ -75,7 +131,7 @@ pub struct Delivery {
 }
 
 /// A broker's own name of an entry: where it stands and which one it is.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Tag {
     /// The stream.
     pub stream: Arc<str>,

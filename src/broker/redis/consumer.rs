@@ -1,0 +1,290 @@
+//! The receiving side: own pending entries first, then those of the dead, then new ones.
+//!
+//! Redis writes an entry down as pending for this consumer in the moment in which it sends it. So
+//! a reply that never arrives (a lost connection, a dropped future) loses nothing: the next call
+//! reads what is pending under this name again, and leaves out what was handed on already.
+
+use std::collections::{HashSet, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use fred::clients::Client;
+use fred::error::Error;
+use fred::interfaces::{ClientLike, StreamsInterface};
+use fred::types::Value;
+
+use super::entry::{self, Entry};
+use super::link::{Link, REPLY_TIMEOUT};
+use super::verdict::{Verdict, classify, fault};
+use super::{GROUP, Queue};
+use crate::broker::{Consumer, Delivery, Tag};
+use crate::fault::Fault;
+use crate::telemetry;
+
+/// How long the server holds a read on an empty queue. Longer would delay a shutdown.
+const BLOCK: Duration = Duration::from_millis(500);
+
+/// The same in a cluster, for one stream at a time: the other streams wait as long.
+const BLOCK_CLUSTER: Duration = Duration::from_millis(100);
+
+/// Where a walk over pending entries begins, and what it says at its end.
+const START: &str = "0-0";
+
+pub(super) struct RedisConsumer {
+    queue: Arc<Queue>,
+    /// Of its own: a blocked read holds up what is behind it.
+    link: Link,
+    name: String,
+    /// Received beyond what the caller asked for: a read takes `max` of each stream.
+    ready: VecDeque<Delivery>,
+    /// What was received and not acked, `ready` included.
+    held: HashSet<Tag>,
+    /// Entries that are no frames, to be forgotten.
+    damaged: Vec<Tag>,
+    /// Whether the last read may have left entries pending that never arrived here.
+    torn: bool,
+    /// The streams whose own pending entries are to be read, and from where on.
+    pending: Vec<(Arc<str>, String)>,
+    /// The streams still to be searched for entries of dead consumers in this round.
+    sweep: Vec<(Arc<str>, String)>,
+    sweep_due: Instant,
+    /// In a cluster: which stream is next to be waited for.
+    turn: usize,
+}
+
+#[async_trait]
+impl Consumer for RedisConsumer {
+    async fn receive(&mut self, max: usize) -> Result<Vec<Delivery>, Fault> {
+        if self.ready.is_empty() && max > 0 {
+            match self.fill(max as u64).await {
+                Ok(()) => {}
+                Err(error) if classify(&error) == Verdict::GroupMissing => {
+                    tracing::info!("the queue in redis is gone or new: making its streams");
+                    let made = self.queue.make_groups().await;
+                    made.map_err(|error| fault("making the streams in redis", error))?;
+                }
+                Err(error) => return Err(fault("receiving from redis", error)),
+            }
+        }
+        Ok(self.ready.drain(..max.min(self.ready.len())).collect())
+    }
+
+    async fn ack(&mut self, deliveries: &[Delivery]) -> Result<(), Fault> {
+        let tags: Vec<&Tag> = deliveries.iter().map(|delivery| &delivery.tag).collect();
+        for tag in &tags {
+            self.held.remove(*tag);
+        }
+        // Until it is known to be done: pending entries are read again after an error.
+        let torn = std::mem::replace(&mut self.torn, true);
+        let done = self.queue.forget(&tags).await;
+        done.map_err(|error| fault("acking in redis", error))?;
+        self.torn = torn;
+        Ok(())
+    }
+}
+
+impl RedisConsumer {
+    pub(super) async fn new(queue: Arc<Queue>, name: &str) -> Result<Self, Error> {
+        queue.make_groups().await?;
+        let link = Link::new(&queue.config, BLOCK + REPLY_TIMEOUT);
+        link.client().await?;
+        Ok(Self {
+            queue,
+            link,
+            name: name.to_owned(),
+            ready: VecDeque::new(),
+            held: HashSet::new(),
+            damaged: Vec::new(),
+            // An earlier consumer of this name may have left some.
+            torn: true,
+            pending: Vec::new(),
+            sweep: Vec::new(),
+            sweep_due: Instant::now(),
+            turn: 0,
+        })
+    }
+
+    /// Brings at least one delivery into `ready`, unless there is none for a while.
+    async fn fill(&mut self, max: u64) -> Result<(), Error> {
+        if std::mem::replace(&mut self.torn, true) {
+            self.pending = self.all_from_start();
+        }
+        let client = self.link.client().await?;
+        let filled = self.fill_from(&client, max).await;
+        if let Err(error) = &filled {
+            self.link.end_if_hung(client.id(), error).await;
+        }
+        filled?;
+        self.torn = false;
+        Ok(())
+    }
+
+    async fn fill_from(&mut self, client: &Client, max: u64) -> Result<(), Error> {
+        self.read_pending(client, max).await?;
+        if self.ready.is_empty() {
+            self.take_over(client, max).await?;
+        }
+        if self.ready.is_empty() {
+            self.read_new(client, max).await?;
+        }
+        Ok(())
+    }
+
+    fn all_from_start(&self) -> Vec<(Arc<str>, String)> {
+        let streams = self.queue.streams.iter();
+        streams
+            .map(|stream| (Arc::clone(&stream.key), START.to_owned()))
+            .collect()
+    }
+
+    async fn read_pending(&mut self, client: &Client, max: u64) -> Result<(), Error> {
+        while self.ready.is_empty() {
+            let Some((key, after)) = self.pending.pop() else {
+                break;
+            };
+            let reply = self
+                .read(client, max, None, vec![&*key], vec![&*after])
+                .await?;
+            let entries = entry::by_key(reply).pop().map(|(_, entries)| entries);
+            let entries = entries.unwrap_or_default();
+            // An id above the cursor each time, and at last no entry: the end.
+            if let Some((last, _)) = entries.last() {
+                self.pending.push((Arc::clone(&key), last.clone()));
+            }
+            let new = |tag: &Tag, held: &HashSet<Tag>| !held.contains(tag);
+            self.absorb(&key, entries, true, new);
+            self.forget_damaged().await?;
+        }
+        Ok(())
+    }
+
+    /// Twice in the time after which an entry counts as abandoned, searches all streams for such.
+    /// This consumer's own are among them: a caller that lost a delivery gets it again.
+    async fn take_over(&mut self, client: &Client, max: u64) -> Result<(), Error> {
+        let idle = self.queue.options.claim_idle;
+        if self.sweep.is_empty() && Instant::now() >= self.sweep_due {
+            self.sweep = self.all_from_start();
+            self.sweep_due = Instant::now() + idle / 2;
+        }
+        let idle_ms = u64::try_from(idle.as_millis()).unwrap_or(u64::MAX);
+        while self.ready.is_empty() {
+            let Some((key, from)) = self.sweep.pop() else {
+                break;
+            };
+            let reply = client
+                .xautoclaim(&*key, GROUP, &*self.name, idle_ms, &*from, Some(max), false)
+                .await?;
+            let (next, entries) = entry::claimed(reply);
+            if next != START {
+                self.sweep.push((Arc::clone(&key), next));
+            }
+            self.absorb(&key, entries, true, |_, _| true);
+            self.forget_damaged().await?;
+        }
+        Ok(())
+    }
+
+    async fn read_new(&mut self, client: &Client, max: u64) -> Result<(), Error> {
+        let queue = Arc::clone(&self.queue);
+        let keys: Vec<&str> = queue.streams.iter().map(|stream| &*stream.key).collect();
+        if !queue.is_cluster() {
+            return self.read_new_of(client, max, Some(BLOCK), keys).await;
+        }
+        // In a cluster one read cannot span streams that lie on several servers.
+        let until = Instant::now() + BLOCK;
+        while self.ready.is_empty() && Instant::now() < until {
+            for key in &keys {
+                self.read_new_of(client, max, None, vec![*key]).await?;
+            }
+            if self.ready.is_empty() {
+                self.turn = (self.turn + 1) % keys.len();
+                let key = keys[self.turn];
+                self.read_new_of(client, max, Some(BLOCK_CLUSTER), vec![key])
+                    .await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn read_new_of(
+        &mut self,
+        client: &Client,
+        max: u64,
+        block: Option<Duration>,
+        keys: Vec<&str>,
+    ) -> Result<(), Error> {
+        let ids = vec![">"; keys.len()];
+        let reply = self.read(client, max, block, keys, ids).await?;
+        for (key, entries) in entry::by_key(reply) {
+            let stream = self.queue.streams.iter().find(|stream| *stream.key == *key);
+            let Some(key) = stream.map(|stream| Arc::clone(&stream.key)) else {
+                continue;
+            };
+            self.absorb(&key, entries, false, |_, _| true);
+        }
+        self.forget_damaged().await
+    }
+
+    async fn read(
+        &self,
+        client: &Client,
+        max: u64,
+        block: Option<Duration>,
+        keys: Vec<&str>,
+        ids: Vec<&str>,
+    ) -> Result<Value, Error> {
+        let block = block.map(|block| u64::try_from(block.as_millis()).unwrap_or(u64::MAX));
+        client
+            .xreadgroup(GROUP, &*self.name, Some(max), block, false, keys, ids)
+            .await
+    }
+
+    /// Makes deliveries of entries; `wanted` tells which, given what is held.
+    fn absorb(
+        &mut self,
+        key: &Arc<str>,
+        entries: Vec<Entry>,
+        redelivered: bool,
+        wanted: impl Fn(&Tag, &HashSet<Tag>) -> bool,
+    ) {
+        let stream = self.queue.streams.iter().find(|stream| stream.key == *key);
+        let stream = stream.expect("keys come from this list");
+        for (id, frame) in entries {
+            let tag = Tag {
+                stream: Arc::clone(key),
+                entry: id,
+            };
+            let Some(frame) = frame else {
+                telemetry::frame_damaged();
+                self.damaged.push(tag);
+                continue;
+            };
+            if !wanted(&tag, &self.held) {
+                continue;
+            }
+            stream.saw(&frame);
+            self.held.insert(tag.clone());
+            self.ready.push_back(Delivery {
+                tag,
+                frame,
+                redelivered,
+            });
+        }
+    }
+
+    async fn forget_damaged(&mut self) -> Result<(), Error> {
+        if self.damaged.is_empty() {
+            return Ok(());
+        }
+        tracing::warn!(
+            entries = self.damaged.len(),
+            "forgetting what is no frame in redis"
+        );
+        self.queue
+            .forget(&self.damaged.iter().collect::<Vec<_>>())
+            .await?;
+        self.damaged.clear();
+        Ok(())
+    }
+}

@@ -1,0 +1,93 @@
+//! A frame as an entry of a stream, and the replies that hold entries.
+//!
+//! Fields: `h` the header, `rows`, and `rejects` where there are any. Replies are those of RESP2:
+//! nested arrays. Nothing here fails: what is no frame is [`None`], and the caller forgets it.
+
+use bytes::Bytes;
+use fred::types::Value;
+
+use crate::frame::Frame;
+
+/// An entry's id and its frame; no frame where the entry was deleted meanwhile, or is none.
+pub(super) type Entry = (String, Option<Frame>);
+
+/// The fields and values of a frame's entry.
+pub(super) fn fields(frame: &Frame) -> Vec<(&'static str, Value)> {
+    let mut fields = vec![
+        ("h", Value::from(frame.header())),
+        ("rows", Value::Bytes(frame.rows.clone())),
+    ];
+    if !frame.rejects.is_empty() {
+        fields.push(("rejects", Value::Bytes(frame.rejects.clone())));
+    }
+    fields
+}
+
+/// The entries of an XREADGROUP reply by key: `[[key, [entry, …]], …]`, or nil where there are
+/// none.
+pub(super) fn by_key(reply: Value) -> Vec<(String, Vec<Entry>)> {
+    let Value::Array(streams) = reply else {
+        return Vec::new();
+    };
+    streams
+        .into_iter()
+        .filter_map(|stream| {
+            let [key, list] = pair(stream)?;
+            Some((key.into_string()?, entries(list)))
+        })
+        .collect()
+}
+
+/// An XAUTOCLAIM reply: `[cursor, [entry, …], [deleted id, …]]`; the third part is of Redis 7 and
+/// needs nothing done. The cursor `0-0` says that the end was reached.
+pub(super) fn claimed(reply: Value) -> (String, Vec<Entry>) {
+    let mut parts = match reply {
+        Value::Array(parts) => parts.into_iter(),
+        _ => Vec::new().into_iter(),
+    };
+    let cursor = parts
+        .next()
+        .and_then(Value::into_string)
+        .unwrap_or_else(|| "0-0".to_owned());
+    (cursor, parts.next().map(entries).unwrap_or_default())
+}
+
+/// `[[id, [field, value, …]], …]`. Redis 6.2 gives nil for a claimed entry that was deleted: it
+/// has no name by which one could forget it.
+fn entries(list: Value) -> Vec<Entry> {
+    let Value::Array(list) = list else {
+        return Vec::new();
+    };
+    list.into_iter()
+        .filter_map(|entry| {
+            let [id, fields] = pair(entry)?;
+            Some((id.into_string()?, frame(fields)))
+        })
+        .collect()
+}
+
+fn frame(fields: Value) -> Option<Frame> {
+    let Value::Array(fields) = fields else {
+        return None;
+    };
+    let (mut header, mut rows, mut rejects) = (None, None, Bytes::new());
+    let mut fields = fields.into_iter();
+    while let (Some(name), Some(value)) = (fields.next(), fields.next()) {
+        let value = value.into_bytes()?;
+        match name.as_bytes()? {
+            b"h" => header = Some(value),
+            b"rows" => rows = Some(value),
+            b"rejects" => rejects = value,
+            // A newer version may add some.
+            _ => {}
+        }
+    }
+    Frame::from_parts(&header?, rows?, rejects).ok()
+}
+
+fn pair(value: Value) -> Option<[Value; 2]> {
+    let Value::Array(parts) = value else {
+        return None;
+    };
+    parts.try_into().ok()
+}

@@ -1,0 +1,213 @@
+//! What an error of Redis or of its client means, decided in one place.
+//!
+//! The client knows few of the server's errors by kind; the rest arrive as text that begins with
+//! a code word, which is a part of the protocol (<https://redis.io/docs/latest/develop/reference/protocol-spec/#simple-errors>)
+//! and not a message for people. Only such beginnings are looked at.
+
+use fred::error::{Error, ErrorKind};
+
+use crate::fault::{Fault, Origin};
+use crate::telemetry;
+
+/// What to do about an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// It passes; whether the command took effect is unknown.
+    Transient,
+    /// The server has no memory left for a write, which it refused: wait, as for a full queue.
+    Full,
+    /// The stream or its group is gone (FLUSHALL, DEL, an empty restart): make it again.
+    GroupMissing,
+    /// Someone has to act; the text says how.
+    Fatal(&'static str),
+}
+
+const CREDENTIALS: &str = "check the user and the password in the URL of the broker";
+const PERMISSIONS: &str =
+    "give the ACL user `~NAMESPACE:*` and `+@stream +@connection +info +memory|usage`";
+const CLUSTER: &str = "the server is part of a cluster: use `redis-cluster://`";
+const NO_CLUSTER: &str = "the server is not part of a cluster: use `redis://`";
+const DATABASE: &str = "choose a database that the server has, at the end of the URL";
+
+/// Beginnings of the server's errors, and what they mean. The first that fits decides.
+const BEGINNINGS: &[(&str, Verdict)] = &[
+    ("OOM", Verdict::Full),
+    ("NOGROUP", Verdict::GroupMissing),
+    ("UNBLOCKED", Verdict::GroupMissing),
+    ("LOADING", Verdict::Transient),
+    ("READONLY", Verdict::Transient),
+    ("MISCONF", Verdict::Transient),
+    ("CLUSTERDOWN", Verdict::Transient),
+    ("MASTERDOWN", Verdict::Transient),
+    ("NOREPLICAS", Verdict::Transient),
+    ("TRYAGAIN", Verdict::Transient),
+    ("BUSY", Verdict::Transient),
+    ("MOVED", Verdict::Transient),
+    ("ASK", Verdict::Transient),
+    ("NOAUTH", Verdict::Fatal(CREDENTIALS)),
+    ("WRONGPASS", Verdict::Fatal(CREDENTIALS)),
+    ("ERR AUTH", Verdict::Fatal(CREDENTIALS)),
+    ("ERR Client sent AUTH", Verdict::Fatal(CREDENTIALS)),
+    ("NOPERM", Verdict::Fatal(PERMISSIONS)),
+    ("CROSSSLOT", Verdict::Fatal(CLUSTER)),
+    ("ERR SELECT is not allowed", Verdict::Fatal(CLUSTER)),
+    (
+        "ERR This instance has cluster support disabled",
+        Verdict::Fatal(NO_CLUSTER),
+    ),
+    ("ERR DB index", Verdict::Fatal(DATABASE)),
+    ("ERR invalid DB index", Verdict::Fatal(DATABASE)),
+    (
+        "WRONGTYPE",
+        Verdict::Fatal("a key of the queue holds something else: choose another namespace"),
+    ),
+    (
+        "ERR unknown command",
+        Verdict::Fatal("use Redis 6.2 or newer, or Valkey"),
+    ),
+];
+
+/// What this error means. Unknown ones are transient: trying again is safe, and the log shows them.
+pub(super) fn classify(error: &Error) -> Verdict {
+    let known = BEGINNINGS
+        .iter()
+        .find(|(beginning, _)| error.details().starts_with(beginning));
+    if let Some((_, verdict)) = known {
+        return *verdict;
+    }
+    match error.kind() {
+        ErrorKind::Auth => Verdict::Fatal(CREDENTIALS),
+        ErrorKind::Url | ErrorKind::Config => Verdict::Fatal("check the URL of the broker"),
+        ErrorKind::Tls => Verdict::Fatal("check the certificates of the server and of this host"),
+        _ => Verdict::Transient,
+    }
+}
+
+/// The fault to hand to the caller, counted.
+pub(super) fn fault(doing: &str, error: Error) -> Fault {
+    telemetry::broker_error();
+    match classify(&error) {
+        Verdict::Fatal(advice) => {
+            Fault::fatal(Origin::Broker, format!("{doing} failed; {advice}"), error)
+        }
+        _ => Fault::transient(Origin::Broker, format!("{doing} failed"), error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fault::Class;
+
+    fn verdict(kind: ErrorKind, details: &'static str) -> Verdict {
+        classify(&Error::new(kind, details))
+    }
+
+    #[test]
+    fn errors_of_the_server_are_told_apart_by_their_code_word() {
+        let fatal = |advice: &str, details| match verdict(ErrorKind::Unknown, details) {
+            Verdict::Fatal(given) => assert!(given.contains(advice), "{details}: {given}"),
+            other => panic!("{details}: {other:?}"),
+        };
+        let is = |expected, details| {
+            assert_eq!(verdict(ErrorKind::Unknown, details), expected, "{details}");
+        };
+        is(
+            Verdict::Full,
+            "OOM command not allowed when used memory > 'maxmemory'.",
+        );
+        is(
+            Verdict::GroupMissing,
+            "NOGROUP No such key 'k' or consumer group 'workers'",
+        );
+        is(
+            Verdict::GroupMissing,
+            "UNBLOCKED the stream key no longer exists",
+        );
+        for passes in [
+            "LOADING Redis is loading the dataset in memory",
+            "READONLY You can't write against a read only replica.",
+            "MISCONF Redis is configured to save RDB snapshots, but it's currently unable to",
+            "CLUSTERDOWN The cluster is down",
+            "MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.",
+            "NOREPLICAS Not enough good replicas to write.",
+            "TRYAGAIN Multiple keys request during rehashing of slot",
+            "MOVED 3999 127.0.0.1:6381",
+            "ERR something that nobody has seen",
+        ] {
+            is(Verdict::Transient, passes);
+        }
+        fatal(
+            "redis-cluster://",
+            "CROSSSLOT Keys in request don't hash to the same slot",
+        );
+        fatal(
+            "another namespace",
+            "WRONGTYPE Operation against a key holding the wrong kind",
+        );
+        fatal("password", "NOAUTH Authentication required.");
+        fatal(
+            "password",
+            "WRONGPASS invalid username-password pair or user is disabled.",
+        );
+        fatal(
+            "password",
+            "ERR AUTH <password> called without any password configured",
+        );
+        fatal(
+            "ACL",
+            "NOPERM this user has no permissions to run the 'xadd' command",
+        );
+        fatal("database", "ERR DB index is out of range");
+        fatal(
+            "6.2",
+            "ERR unknown command 'XAUTOCLAIM', with args beginning with:",
+        );
+    }
+
+    #[test]
+    fn errors_of_the_client_are_told_apart_by_kind() {
+        for kind in [
+            ErrorKind::IO,
+            ErrorKind::Timeout,
+            ErrorKind::Canceled,
+            ErrorKind::Backpressure,
+            ErrorKind::Routing,
+            ErrorKind::Protocol,
+            ErrorKind::Cluster,
+        ] {
+            assert_eq!(
+                verdict(kind.clone(), "whatever"),
+                Verdict::Transient,
+                "{kind:?}"
+            );
+        }
+        for kind in [
+            ErrorKind::Auth,
+            ErrorKind::Config,
+            ErrorKind::Url,
+            ErrorKind::Tls,
+        ] {
+            assert!(
+                matches!(verdict(kind.clone(), "whatever"), Verdict::Fatal(_)),
+                "{kind:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_fault_names_the_next_step_only_where_there_is_one() {
+        let lost = fault(
+            "publishing to redis",
+            Error::new(ErrorKind::IO, "connection lost"),
+        );
+        assert_eq!(lost.class, Class::Transient);
+        assert_eq!(
+            lost.to_string(),
+            "publishing to redis failed: IO Error: connection lost"
+        );
+        let refused = fault("opening redis", Error::new(ErrorKind::Auth, "WRONGPASS no"));
+        assert_eq!(refused.class, Class::Fatal);
+        assert!(refused.doing.contains(CREDENTIALS));
+    }
+}
