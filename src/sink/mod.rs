@@ -11,13 +11,65 @@ use async_trait::async_trait;
 
 use crate::batch::{Batch, RejectCode};
 use crate::dataset::{Dataset, Datasets};
-use crate::fault::Fault;
+use crate::fault::{Fault, Origin};
 
+mod cells;
+mod civil;
+mod intervals;
+mod migrations;
 pub mod mysql;
 pub mod sqlite;
+mod summary;
+mod table;
 
 /// BLAKE3 of a file's stored bytes, cut to 16: the identity of a file.
 pub type ContentHash = [u8; 16];
+
+/// Rows of one statement into MySQL: more gains nothing, fewer cost round trips.
+const ROWS_PER_STATEMENT: usize = 1_000;
+
+/// Connections for commits. One more than the cores of a small machine: beyond that they only wait
+/// for each other, and eight are a quarter slower than three.
+const CONNECTIONS: usize = 3;
+
+/// How a sink is used. A sink takes from it what concerns it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SinkOptions {
+    /// Commits at once, each on its own connection, at least one. SQLite has one writer.
+    pub connections: usize,
+    /// Most rows of one INSERT statement, at least one.
+    pub rows_per_statement: usize,
+}
+
+impl Default for SinkOptions {
+    fn default() -> Self {
+        Self {
+            connections: CONNECTIONS,
+            rows_per_statement: ROWS_PER_STATEMENT,
+        }
+    }
+}
+
+/// The sink of a URL: `mysql://USER:PASSWORD@HOST:PORT/DATABASE` or `sqlite:PATH`. The tables are
+/// not touched: that is [`Sink::migrate`].
+///
+/// # Errors
+/// Fatal for any other URL, and where the database refuses us; transient where it is not there.
+pub async fn open(url: &str, options: &SinkOptions) -> Result<Arc<dyn Sink>, Fault> {
+    if url.starts_with("mysql://") {
+        return Ok(Arc::new(mysql::MysqlSink::open(url, options).await?));
+    }
+    if let Some(path) = url.strip_prefix("sqlite:") {
+        return Ok(Arc::new(sqlite::SqliteSink::open(path).await?));
+    }
+    // The URL may hold a password, so that no more than its scheme is told.
+    let scheme = url.split_once(':').map_or("", |(scheme, _)| scheme);
+    Err(Fault::fatal(
+        Origin::Sink,
+        "the database URL must begin with `mysql://` or `sqlite:`",
+        format!("its scheme is `{scheme}`"),
+    ))
+}
 
 /// Rows, rejects and ledger of one database.
 #[async_trait]
@@ -107,7 +159,11 @@ pub trait Sink: Send + Sync {
     ///
     /// # Errors
     /// A fault of the connection.
-    async fn summary_head(&self, dataset: &Arc<Dataset>, max: usize) -> Result<Vec<LastEvent>, Fault>;
+    async fn summary_head(
+        &self,
+        dataset: &Arc<Dataset>,
+        max: usize,
+    ) -> Result<Vec<LastEvent>, Fault>;
 
     /// What the ledger says in sum, for operators.
     ///

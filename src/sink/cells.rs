@@ -1,0 +1,259 @@
+//! The rows of one dataset in a commit, over all its batches, read cell by cell where they lie in
+//! their Arrow arrays.
+//!
+//! Pure, and borrows: nothing is copied until a dialect binds a value.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use arrow_array::cast::AsArray;
+use arrow_array::types::{Float64Type, Int64Type, TimestampMicrosecondType, UInt64Type};
+use arrow_array::{
+    Array, BooleanArray, Float64Array, Int64Array, RecordBatch, StringArray,
+    TimestampMicrosecondArray, UInt64Array,
+};
+use arrow_schema::DataType;
+
+use crate::batch::{Batch, RAW_BYTES_MAX, Reject, RejectCode, provenance};
+use crate::dataset::Dataset;
+
+use super::civil;
+
+/// One value of a row.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Cell<'a> {
+    Null,
+    Id(u64),
+    Text(&'a str),
+    Integer(i64),
+    Float(f64),
+    Boolean(bool),
+    /// Microseconds since the epoch, UTC.
+    Timestamp(i64),
+}
+
+/// All rows of one dataset in a commit. Those of a batch stand together, by ascending id.
+#[derive(Debug)]
+pub(super) struct Rows<'a> {
+    pub(super) dataset: &'a Arc<Dataset>,
+    parts: Vec<Part<'a>>,
+    len: usize,
+}
+
+/// The rows of one batch.
+#[derive(Debug)]
+struct Part<'a> {
+    /// The number of rows in the parts before.
+    start: usize,
+    len: usize,
+    columns: Vec<Values<'a>>,
+}
+
+/// One column of a batch, by its type.
+#[derive(Debug)]
+enum Values<'a> {
+    Id(&'a UInt64Array),
+    Text(&'a StringArray),
+    Integer(&'a Int64Array),
+    Float(&'a Float64Array),
+    Boolean(&'a BooleanArray),
+    Timestamp(&'a TimestampMicrosecondArray),
+}
+
+/// One row.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Row<'a> {
+    columns: &'a [Values<'a>],
+    at: usize,
+}
+
+/// The rows of a commit by dataset, in the order in which the datasets appear. The batches of each
+/// are put by their first id: keys that ascend are what a B-tree likes best, and two workers that
+/// lock in one order do not wait for each other in a circle.
+pub(super) fn by_dataset(batches: &[Batch]) -> Vec<Rows<'_>> {
+    let mut groups: Vec<(&Arc<Dataset>, Vec<&Batch>)> = Vec::new();
+    for batch in batches.iter().filter(|batch| batch.rows.num_rows() > 0) {
+        match groups
+            .iter_mut()
+            .find(|(dataset, _)| dataset.name == batch.dataset.name)
+        {
+            Some((_, of)) => of.push(batch),
+            None => groups.push((&batch.dataset, vec![batch])),
+        }
+    }
+    groups
+        .into_iter()
+        .map(|(dataset, of)| Rows::new(dataset, of))
+        .collect()
+}
+
+impl<'a> Rows<'a> {
+    fn new(dataset: &'a Arc<Dataset>, mut batches: Vec<&'a Batch>) -> Self {
+        batches.sort_by_key(|batch| (batch.span.file_no, batch.span.first_ordinal));
+        let mut len = 0;
+        let parts = batches
+            .into_iter()
+            .map(|batch| {
+                let start = len;
+                len += batch.rows.num_rows();
+                Part {
+                    start,
+                    len: batch.rows.num_rows(),
+                    columns: columns(&batch.rows),
+                }
+            })
+            .collect();
+        Self {
+            dataset,
+            parts,
+            len,
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// The row at a place.
+    pub(super) fn row(&self, at: usize) -> Row<'_> {
+        assert!(at < self.len, "row {at} of {}", self.len);
+        let part = self.parts.partition_point(|part| part.start <= at) - 1;
+        let part = &self.parts[part];
+        debug_assert!(at - part.start < part.len);
+        Row {
+            columns: &part.columns,
+            at: at - part.start,
+        }
+    }
+
+    /// The rows of a range of places.
+    pub(super) fn range(&self, range: Range<usize>) -> impl Iterator<Item = Row<'_>> {
+        let first = self
+            .parts
+            .partition_point(|part| part.start + part.len <= range.start);
+        self.parts[first..].iter().flat_map(move |part| {
+            let from = range.start.clamp(part.start, part.start + part.len) - part.start;
+            let to = range.end.clamp(part.start, part.start + part.len) - part.start;
+            (from..to).map(|at| Row {
+                columns: &part.columns,
+                at,
+            })
+        })
+    }
+
+    /// The reject of a row that the database does not take.
+    pub(super) fn refused(&self, at: usize, code: RejectCode) -> RefusedRow {
+        let row = self.row(at);
+        let (file_no, ordinal) = provenance(row.id());
+        let mut raw = self.json(row);
+        raw.truncate(RAW_BYTES_MAX);
+        let reject = Reject {
+            ordinal,
+            code,
+            field: None,
+            byte_offset: 0,
+            raw,
+        };
+        RefusedRow { file_no, reject }
+    }
+
+    /// A row as JSON: its record is not at hand any more. JSON columns are put in as they are,
+    /// where they parse.
+    fn json(&self, row: Row<'_>) -> Vec<u8> {
+        let names = self
+            .dataset
+            .columns
+            .iter()
+            .map(|column| column.name.as_str());
+        let names = names.chain([crate::dataset::RESCUE_COLUMN]);
+        let json = |at: usize| {
+            let column = self.dataset.columns.get(at);
+            column.is_none_or(|column| column.kind == crate::dataset::ColumnType::Json)
+        };
+        let object: serde_json::Map<String, serde_json::Value> = names
+            .enumerate()
+            .map(|(at, name)| {
+                let value = match row.cell(at + 1) {
+                    Cell::Null => serde_json::Value::Null,
+                    Cell::Text(text) if json(at) => {
+                        serde_json::from_str(text).unwrap_or_else(|_| text.into())
+                    }
+                    Cell::Text(text) => text.into(),
+                    Cell::Id(number) => number.into(),
+                    Cell::Integer(number) => number.into(),
+                    Cell::Float(number) => number.into(),
+                    Cell::Boolean(value) => value.into(),
+                    Cell::Timestamp(time_us) => civil::text(time_us).into(),
+                };
+                (name.to_owned(), value)
+            })
+            .collect();
+        serde_json::to_vec(&object).expect("a map of JSON values can be written")
+    }
+}
+
+/// A row that became a reject here.
+#[derive(Debug)]
+pub(super) struct RefusedRow {
+    pub(super) file_no: u32,
+    pub(super) reject: Reject,
+}
+
+impl<'a> Row<'a> {
+    pub(super) fn id(self) -> u64 {
+        match self.cell(0) {
+            Cell::Id(id) => id,
+            other => unreachable!("the first column is the id, not {other:?}"),
+        }
+    }
+
+    pub(super) fn cells(self) -> impl Iterator<Item = Cell<'a>> {
+        (0..self.columns.len()).map(move |column| self.cell(column))
+    }
+
+    pub(super) fn cell(self, column: usize) -> Cell<'a> {
+        let at = self.at;
+        let values = &self.columns[column];
+        if values.is_null(at) {
+            return Cell::Null;
+        }
+        match values {
+            Values::Id(array) => Cell::Id(array.value(at)),
+            Values::Text(array) => Cell::Text(array.value(at)),
+            Values::Integer(array) => Cell::Integer(array.value(at)),
+            Values::Float(array) => Cell::Float(array.value(at)),
+            Values::Boolean(array) => Cell::Boolean(array.value(at)),
+            Values::Timestamp(array) => Cell::Timestamp(array.value(at)),
+        }
+    }
+}
+
+impl Values<'_> {
+    fn is_null(&self, at: usize) -> bool {
+        match self {
+            Self::Id(array) => array.is_null(at),
+            Self::Text(array) => array.is_null(at),
+            Self::Integer(array) => array.is_null(at),
+            Self::Float(array) => array.is_null(at),
+            Self::Boolean(array) => array.is_null(at),
+            Self::Timestamp(array) => array.is_null(at),
+        }
+    }
+}
+
+fn columns(rows: &RecordBatch) -> Vec<Values<'_>> {
+    rows.columns()
+        .iter()
+        .map(|array| match array.data_type() {
+            DataType::UInt64 => Values::Id(array.as_primitive::<UInt64Type>()),
+            DataType::Utf8 => Values::Text(array.as_string()),
+            DataType::Int64 => Values::Integer(array.as_primitive::<Int64Type>()),
+            DataType::Float64 => Values::Float(array.as_primitive::<Float64Type>()),
+            DataType::Boolean => Values::Boolean(array.as_boolean()),
+            DataType::Timestamp(..) => {
+                Values::Timestamp(array.as_primitive::<TimestampMicrosecondType>())
+            }
+            other => unreachable!("no dataset has a column of type {other}"),
+        })
+        .collect()
+}

@@ -1,0 +1,111 @@
+//! The numbered migrations of each dialect, embedded in the binary, forward only.
+//!
+//! Pure: which there are, what they consist of, and which are due. Running them is the business of
+//! the dialects. The ledger's tables are migrated so; the tables of datasets are made from their
+//! definitions, since users add their own.
+
+use crate::fault::{Fault, Origin};
+
+/// One step of the schema.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Migration {
+    pub(super) number: u32,
+    pub(super) name: &'static str,
+    pub(super) sql: &'static str,
+}
+
+pub(super) const MYSQL: &[Migration] = &[Migration {
+    number: 1,
+    name: "ledger",
+    sql: include_str!("../../migrations/mysql/0001_ledger.sql"),
+}];
+
+pub(super) const SQLITE: &[Migration] = &[Migration {
+    number: 1,
+    name: "ledger",
+    sql: include_str!("../../migrations/sqlite/0001_ledger.sql"),
+}];
+
+impl Migration {
+    /// Its statements. In our files a statement ends with a semicolon at the end of a line.
+    pub(super) fn statements(&self) -> impl Iterator<Item = &'static str> {
+        self.sql
+            .split(";\n")
+            .map(str::trim)
+            .filter(|statement| !statement.is_empty())
+    }
+
+    /// What tells whether the file was changed after it had been run somewhere.
+    pub(super) fn checksum(&self) -> String {
+        blake3::hash(self.sql.as_bytes()).to_hex()[..32].to_owned()
+    }
+}
+
+/// Those of `known` that are not in `recorded` (number and checksum, as the database has them).
+///
+/// # Errors
+/// Fatal where the database is ahead of this binary, or was built from other migrations.
+pub(super) fn due<'a>(
+    known: &'a [Migration],
+    recorded: &[(u32, String)],
+) -> Result<Vec<&'a Migration>, Fault> {
+    let newest = known.last().map_or(0, |migration| migration.number);
+    if let Some((number, _)) = recorded.iter().find(|(number, _)| *number > newest) {
+        return Err(Fault::fatal(
+            Origin::Sink,
+            "the schema of the database is newer than this binary: install the newer release",
+            format!("migration {number} is recorded, and this binary knows up to {newest}"),
+        ));
+    }
+    let mut due = Vec::new();
+    for migration in known {
+        match recorded
+            .iter()
+            .find(|(number, _)| *number == migration.number)
+        {
+            None => due.push(migration),
+            Some((_, checksum)) if *checksum == migration.checksum() => {}
+            Some((number, _)) => {
+                return Err(Fault::fatal(
+                    Origin::Sink,
+                    "the database was migrated by another build: use a release build, or another \
+                     database",
+                    format!("migration {number} is recorded with another checksum"),
+                ));
+            }
+        }
+    }
+    Ok(due)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn migrations_are_numbered_from_one_and_hold_whole_statements() {
+        for known in [MYSQL, SQLITE] {
+            for (at, migration) in known.iter().enumerate() {
+                assert_eq!(migration.number as usize, at + 1);
+                assert!(
+                    migration
+                        .statements()
+                        .all(|sql| sql.contains("IF NOT EXISTS"))
+                );
+            }
+        }
+        assert_eq!(MYSQL[0].statements().count(), 3);
+        assert_eq!(SQLITE[0].statements().count(), 4);
+    }
+
+    #[test]
+    fn what_is_recorded_decides_what_is_due() {
+        assert_eq!(due(MYSQL, &[]).unwrap().len(), MYSQL.len());
+        let all: Vec<_> = MYSQL.iter().map(|m| (m.number, m.checksum())).collect();
+        assert!(due(MYSQL, &all).unwrap().is_empty());
+        let newer = due(MYSQL, &[(99, String::new())]).unwrap_err();
+        assert!(!newer.is_transient() && newer.doing.contains("newer than this binary"));
+        let other = due(MYSQL, &[(1, "other".to_owned())]).unwrap_err();
+        assert!(!other.is_transient() && other.doing.contains("another build"));
+    }
+}

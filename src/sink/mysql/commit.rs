@@ -1,0 +1,541 @@
+//! A commit: rows, rejects and ledger entries of some batches in one transaction.
+//!
+//! There are three ways, and the last one always works:
+//! 1. LOAD DATA LOCAL, where the server is MySQL and takes it. It has IGNORE semantics even in
+//!    strict mode, so it counts only if every row was stored and nothing was warned of.
+//! 2. Plain multi-row INSERT: the fast path. A duplicate key ends it.
+//! 3. The idempotent form: rows that are there are skipped, and nothing else. It also finds the rows
+//!    that another unique key of the user's own table keeps out.
+//!
+//! In 2 and 3 a statement that the database refuses for its values is halved until the row is found,
+//! which becomes a reject under its own id. Whatever goes wrong otherwise, the transaction is
+//! rolled back, and the caller calls again.
+
+use std::borrow::Cow;
+use std::collections::HashSet;
+use std::fmt::Write as _;
+use std::ops::Range;
+
+use mysql_async::Value;
+
+use crate::batch::{Batch, Reject, RejectCode, Span, row_id};
+use crate::fault::Fault;
+use crate::sink::Committed;
+use crate::sink::cells::{Cell, RefusedRow, Rows, by_dataset};
+use crate::sink::civil;
+use crate::sink::table::quoted;
+
+use super::errors::{Class, Failure};
+use super::load_data;
+use super::session::{Insert, Pool, Server, Session};
+
+/// Most placeholders of a prepared statement: the protocol counts them in 16 bits.
+const PLACEHOLDERS_MAX: usize = 65_535;
+
+/// Most bytes of a statement. Larger ones gain nothing, and hold their locks for longer.
+const STATEMENT_BYTES_MAX: usize = 1 << 20;
+
+/// What a value needs in a packet beside its own bytes: its type, its length, its NULL bit.
+const VALUE_BYTES: usize = 12;
+
+/// Left free in a packet for what surrounds the values.
+const PACKET_BYTES_SPARE: usize = 1_024;
+
+/// Fewer rows than this are sent as INSERT even where LOAD DATA LOCAL could be had: it costs a round
+/// trip more, and pays with the number of rows.
+const LOAD_DATA_ROWS_MIN: usize = 500;
+
+/// Rejects of a statement: each may hold 8 KiB of its record.
+const REJECTS_PER_STATEMENT: usize = 128;
+
+/// Ids of one `IN (...)` list: 20 KiB of text.
+const IDS_PER_QUERY: usize = 1_000;
+
+const SKIP_ROWS: &str = " ON DUPLICATE KEY UPDATE `id` = `id`";
+
+/// How a transaction is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    LoadData,
+    Plain,
+    Idempotent,
+}
+
+/// How large a statement may be.
+#[derive(Debug, Clone, Copy)]
+struct Limits {
+    rows: usize,
+    statement_bytes: usize,
+    row_bytes: usize,
+}
+
+/// One transaction on its way.
+struct Transaction<'a> {
+    session: &'a mut Session,
+    rows_per_statement: usize,
+    way: Way,
+    committed: Committed,
+    refused: Vec<RefusedRow>,
+}
+
+/// Commits batches; see [`Sink::commit`](crate::sink::Sink::commit).
+pub(super) async fn commit(
+    pool: &Pool,
+    batches: &[Batch],
+    rows_per_statement: usize,
+) -> Result<Committed, Fault> {
+    const DOING: &str = "committing to the database";
+    let groups = by_dataset(batches);
+    let mut lease = pool
+        .session()
+        .await
+        .map_err(|failure| failure.into_fault(DOING))?;
+    let session = &mut lease.session;
+    let mut way = if session.server.load_data {
+        Way::LoadData
+    } else {
+        Way::Plain
+    };
+    let outcome = loop {
+        let transaction = Transaction {
+            session: &mut *session,
+            rows_per_statement,
+            way,
+            committed: Committed::default(),
+            refused: Vec::new(),
+        };
+        let failure = match transaction.run(&groups, batches).await {
+            Ok(Some(committed)) => break Ok(committed),
+            Ok(None) => None,
+            Err(failure) => Some(failure),
+        };
+        way = match (failure.as_ref().map(Failure::class), way) {
+            (None | Some(Class::Duplicate), Way::LoadData | Way::Plain) => Way::Idempotent,
+            (Some(Class::LocalRefused), Way::LoadData) => {
+                // Switched off while we were connected: this session asks no more.
+                session.server.load_data = false;
+                Way::Plain
+            }
+            _ => match failure {
+                Some(failure) => break Err(failure),
+                None => unreachable!("the idempotent form has nothing to fall back to"),
+            },
+        };
+        if let Err(failure) = session.rollback().await {
+            break Err(failure);
+        }
+    };
+    lease.finish(DOING, outcome).await
+}
+
+impl Transaction<'_> {
+    /// Runs it. `None`: this way does not do, and the transaction is to be rolled back.
+    async fn run(
+        mut self,
+        groups: &[Rows<'_>],
+        batches: &[Batch],
+    ) -> Result<Option<Committed>, Failure> {
+        self.session.begin().await?;
+        for rows in groups {
+            if self.way == Way::LoadData && rows.len() >= LOAD_DATA_ROWS_MIN {
+                if !load_data::rows(self.session, rows).await? {
+                    return Ok(None);
+                }
+                self.committed.rows += rows.len() as u64;
+            } else {
+                self.rows(rows, batches).await?;
+            }
+        }
+        self.rejects(batches).await?;
+        let spans = spans(batches);
+        if !spans.is_empty() {
+            let idempotent = self.way == Way::Idempotent;
+            let stored = self.session.run(&entries_sql(&spans, idempotent)).await?;
+            // Fewer than given: a file of them is settled already, so this is a late redelivery,
+            // and even rows that seem new have to be held against its rejects.
+            if !idempotent && stored != spans.len() as u64 {
+                return Ok(None);
+            }
+        }
+        self.session.commit().await?;
+        Ok(Some(self.committed))
+    }
+
+    /// Stores the rows of a dataset by multi-row INSERT.
+    async fn rows(&mut self, rows: &Rows<'_>, batches: &[Batch]) -> Result<(), Failure> {
+        let insert = row_insert(rows, self.way);
+        let limits = limits(&insert, self.session.server, self.rows_per_statement);
+        // A stack of what is still to be stored, the first rows on top.
+        let mut pieces = vec![0..rows.len()];
+        if self.way == Way::Idempotent {
+            pieces = self.without_rejected(rows, batches).await?;
+        }
+        while let Some(piece) = pieces.pop() {
+            let Some((now, values)) = bind(rows, piece.clone(), limits) else {
+                let too_large = rows.refused(piece.start, RejectCode::RefusedByDatabase);
+                self.refuse(too_large);
+                pieces.extend(some(piece.start + 1..piece.end));
+                continue;
+            };
+            pieces.extend(some(now.end..piece.end));
+            match self.session.insert(&insert, now.len(), values).await {
+                Ok(stored) => self.tally(rows, now, stored).await?,
+                Err(failure) => match (failure.class(), self.way) {
+                    (Class::Data, _) if now.len() == 1 => {
+                        self.refuse(rows.refused(now.start, RejectCode::RefusedByDatabase));
+                    }
+                    // The idempotent form skips duplicates; one that it meets all the same is in a
+                    // place that only the user knows of, such as a trigger.
+                    (Class::Duplicate, Way::Idempotent) if now.len() == 1 => {
+                        self.refuse(rows.refused(now.start, RejectCode::DuplicateKeyInTable));
+                    }
+                    (Class::Data, _) | (Class::Duplicate, Way::Idempotent) => {
+                        let middle = now.start + now.len() / 2;
+                        pieces.extend([middle..now.end, now.start..middle]);
+                    }
+                    _ => return Err(failure),
+                },
+            }
+        }
+        Ok(())
+    }
+
+    /// Counts what a statement did to its rows. Where it stored fewer, those that are not there even
+    /// now met another unique key.
+    async fn tally(
+        &mut self,
+        rows: &Rows<'_>,
+        sent: Range<usize>,
+        stored: u64,
+    ) -> Result<(), Failure> {
+        self.committed.rows += stored;
+        let others = (sent.len() as u64).saturating_sub(stored);
+        if others == 0 {
+            return Ok(());
+        }
+        let ids: Vec<u64> = rows.range(sent.clone()).map(|row| row.id()).collect();
+        let there = self.stored(&rows.dataset.table, &ids).await?;
+        let mut missing = 0;
+        for (at, id) in sent.zip(ids) {
+            if !there.contains(&id) {
+                missing += 1;
+                self.refuse(rows.refused(at, RejectCode::DuplicateKeyInTable));
+            }
+        }
+        self.committed.duplicates += others - missing;
+        Ok(())
+    }
+
+    fn refuse(&mut self, row: RefusedRow) {
+        self.committed.refused += 1;
+        self.refused.push(row);
+    }
+
+    /// The places of the rows whose records are not rejects already: a record is a row or a reject,
+    /// also where a table or a definition was changed between two deliveries. Last piece first.
+    async fn without_rejected(
+        &mut self,
+        rows: &Rows<'_>,
+        batches: &[Batch],
+    ) -> Result<Vec<Range<usize>>, Failure> {
+        let rejected: HashSet<u64> = self.rejected(&spans(batches)).await?;
+        let mut pieces = Vec::new();
+        let mut start = 0;
+        if !rejected.is_empty() {
+            for (at, row) in rows.range(0..rows.len()).enumerate() {
+                if rejected.contains(&row.id()) {
+                    self.committed.duplicates += 1;
+                    pieces.extend(some(start..at));
+                    start = at + 1;
+                }
+            }
+        }
+        pieces.extend(some(start..rows.len()));
+        pieces.reverse();
+        Ok(pieces)
+    }
+
+    /// The ids of the rejects that are there in these spans.
+    async fn rejected(&mut self, spans: &[Span]) -> Result<HashSet<u64>, Failure> {
+        let mut ids = HashSet::new();
+        for span in spans {
+            let sql = format!(
+                "SELECT file_no, ordinal FROM ingest_rejects WHERE file_no = {} AND ordinal \
+                 BETWEEN {} AND {}",
+                span.file_no,
+                span.first_ordinal,
+                span.ordinals().end - 1
+            );
+            let found = self.session.rows::<(u32, u32)>(&sql).await?;
+            ids.extend(
+                found
+                    .into_iter()
+                    .map(|(file_no, ordinal)| row_id(file_no, ordinal)),
+            );
+        }
+        Ok(ids)
+    }
+
+    /// Which of these ids the table holds.
+    async fn stored(&mut self, table: &str, ids: &[u64]) -> Result<HashSet<u64>, Failure> {
+        let mut there = HashSet::with_capacity(ids.len());
+        for ids in ids.chunks(IDS_PER_QUERY) {
+            let mut sql = format!("SELECT `id` FROM `{table}` WHERE `id` IN (");
+            list(&mut sql, ids);
+            sql.push(')');
+            there.extend(self.session.rows::<u64>(&sql).await?);
+        }
+        Ok(there)
+    }
+
+    /// Stores the rejects of the batches, and of the rows that were refused; those that are there
+    /// stay as they are, and so do records that are rows already.
+    async fn rejects(&mut self, batches: &[Batch]) -> Result<(), Failure> {
+        let refused = std::mem::take(&mut self.refused);
+        let mut due: Vec<(u32, &Reject)> = refused
+            .iter()
+            .map(|row| (row.file_no, &row.reject))
+            .collect();
+        for batch in batches.iter().filter(|batch| !batch.rejects.is_empty()) {
+            let file_no = batch.span.file_no;
+            let ids: Vec<u64> = batch
+                .rejects
+                .iter()
+                .map(|reject| row_id(file_no, reject.ordinal))
+                .collect();
+            let rows = self.stored(&batch.dataset.table, &ids).await?;
+            let rejects = batch.rejects.iter().zip(ids);
+            due.extend(
+                rejects
+                    .filter(|(_, id)| !rows.contains(id))
+                    .map(|(r, _)| (file_no, r)),
+            );
+        }
+        due.sort_unstable_by_key(|(file_no, reject)| (*file_no, reject.ordinal));
+        let insert = Insert {
+            head: "INSERT INTO ingest_rejects (file_no, ordinal, code, field, byte_offset, raw, \
+                   rejected_at)"
+                .to_owned(),
+            group: Cow::Borrowed("(?,?,?,?,?,?,UTC_TIMESTAMP(6))"),
+            columns: 6,
+            tail: Cow::Borrowed(" ON DUPLICATE KEY UPDATE ordinal = ordinal"),
+        };
+        let limits = limits(&insert, self.session.server, REJECTS_PER_STATEMENT);
+        let mut rest = due.as_slice();
+        while !rest.is_empty() {
+            let sizes = rest
+                .iter()
+                .map(|(_, reject)| reject.raw.len() + 6 * VALUE_BYTES + 300);
+            let (now, later) = rest.split_at(fitting(sizes, limits).max(1));
+            let mut values = Vec::with_capacity(now.len() * insert.columns);
+            for (file_no, reject) in now {
+                values.extend([
+                    Value::from(*file_no),
+                    Value::from(reject.ordinal),
+                    Value::from(reject.code.as_str()),
+                    Value::from(reject.field.as_deref()),
+                    Value::from(reject.byte_offset),
+                    Value::from(reject.raw.as_slice()),
+                ]);
+            }
+            self.session.insert(&insert, now.len(), values).await?;
+            rest = later;
+        }
+        Ok(())
+    }
+}
+
+/// The INSERT into the table of a dataset.
+fn row_insert(rows: &Rows<'_>, way: Way) -> Insert {
+    let schema = rows.dataset.schema();
+    let columns = schema.fields().len();
+    let names = quoted(schema.fields().iter().map(|field| field.name().as_str()));
+    Insert {
+        head: format!("INSERT INTO `{}` ({names})", rows.dataset.table),
+        group: Cow::Owned(format!("({})", vec!["?"; columns].join(","))),
+        columns,
+        tail: Cow::Borrowed(if way == Way::Idempotent {
+            SKIP_ROWS
+        } else {
+            ""
+        }),
+    }
+}
+
+fn limits(insert: &Insert, server: Server, rows: usize) -> Limits {
+    Limits {
+        rows: rows.min(PLACEHOLDERS_MAX / insert.columns).max(1),
+        statement_bytes: STATEMENT_BYTES_MAX.min(server.packet_bytes_max / 4),
+        row_bytes: server.packet_bytes_max.saturating_sub(PACKET_BYTES_SPARE),
+    }
+}
+
+/// The values of the first rows of a piece: as many as one statement takes. `None` where the first
+/// row alone is more than the server would take, which would cost the connection.
+fn bind(
+    rows: &Rows<'_>,
+    piece: Range<usize>,
+    limits: Limits,
+) -> Option<(Range<usize>, Vec<Value>)> {
+    let at_most = shape(piece.len(), limits.rows);
+    let columns = rows.row(piece.start).cells().count();
+    let mut values = Vec::with_capacity(at_most * columns);
+    let (mut bound, mut bytes) = (0, 0);
+    for row in rows.range(piece.start..piece.start + at_most) {
+        let mut row_bytes = 0;
+        for cell in row.cells() {
+            let value = value(cell);
+            row_bytes += VALUE_BYTES
+                + if let Value::Bytes(bytes) = &value {
+                    bytes.len()
+                } else {
+                    0
+                };
+            values.push(value);
+        }
+        if bound == 0 && row_bytes > limits.row_bytes {
+            return None;
+        }
+        bytes += row_bytes;
+        if bound > 0 && bytes > limits.statement_bytes {
+            break;
+        }
+        bound += 1;
+    }
+    let taken = shape(bound, limits.rows);
+    values.truncate(taken * columns);
+    Some((piece.start..piece.start + taken, values))
+}
+
+/// How many of these, by their sizes, one statement takes; at least one.
+fn fitting(sizes: impl ExactSizeIterator<Item = usize>, limits: Limits) -> usize {
+    let at_most = shape(sizes.len(), limits.rows);
+    let mut sum = 0;
+    let fit = sizes
+        .take(at_most)
+        .take_while(|size| {
+            sum += size;
+            sum <= limits.statement_bytes
+        })
+        .count();
+    shape(fit.max(1), limits.rows)
+}
+
+/// The number of rows of a statement: full, or a power of two. So there are only a dozen statements
+/// to prepare for a dataset, whatever the sizes of its batches.
+fn shape(rows: usize, full: usize) -> usize {
+    if rows >= full {
+        full
+    } else {
+        1 << rows.ilog2()
+    }
+}
+
+fn value(cell: Cell<'_>) -> Value {
+    match cell {
+        Cell::Null => Value::NULL,
+        Cell::Id(id) => Value::UInt(id),
+        Cell::Text(text) => Value::Bytes(text.as_bytes().to_vec()),
+        Cell::Integer(number) => Value::Int(number),
+        Cell::Float(number) => Value::Double(number),
+        Cell::Boolean(value) => Value::Int(value.into()),
+        Cell::Timestamp(time_us) => {
+            let at = civil::from_micros(time_us);
+            let year = u16::try_from(at.year).expect("the parser takes the years 1000 to 9999");
+            Value::Date(
+                year, at.month, at.day, at.hour, at.minute, at.second, at.micros,
+            )
+        }
+    }
+}
+
+/// The spans that have records, each once, in the order in which all of us lock files.
+fn spans(batches: &[Batch]) -> Vec<Span> {
+    let mut spans: Vec<Span> = batches
+        .iter()
+        .map(|batch| batch.span)
+        .filter(|span| span.records > 0)
+        .collect();
+    spans.sort_unstable();
+    spans.dedup();
+    spans
+}
+
+/// Writes the ledger entries of files that are not settled. The shared lock on the file's row makes
+/// a settle of it wait for this transaction, and this transaction see the settle: so a late
+/// redelivery leaves no entry behind.
+fn entries_sql(spans: &[Span], idempotent: bool) -> String {
+    let mut sql = String::from(
+        "INSERT INTO ingest_frames (file_no, first_ordinal, records) \
+         SELECT e.file_no, e.first_ordinal, e.records FROM (",
+    );
+    for (at, span) in spans.iter().enumerate() {
+        let Span {
+            file_no,
+            first_ordinal,
+            records,
+        } = span;
+        let entry = if at == 0 {
+            format!(
+                "SELECT {file_no} AS file_no, {first_ordinal} AS first_ordinal, {records} AS records"
+            )
+        } else {
+            format!(" UNION ALL SELECT {file_no}, {first_ordinal}, {records}")
+        };
+        sql.push_str(&entry);
+    }
+    sql.push_str(
+        ") e STRAIGHT_JOIN ingest_files f ON f.file_no = e.file_no WHERE f.state <> 'settled' \
+         LOCK IN SHARE MODE",
+    );
+    if idempotent {
+        sql.push_str(" ON DUPLICATE KEY UPDATE records = ingest_frames.records");
+    }
+    sql
+}
+
+/// Numbers with commas between.
+fn list(sql: &mut String, numbers: &[u64]) {
+    for (at, number) in numbers.iter().enumerate() {
+        let comma = if at == 0 { "" } else { "," };
+        write!(sql, "{comma}{number}").expect("writing to a string does not fail");
+    }
+}
+
+fn some(range: Range<usize>) -> Option<Range<usize>> {
+    (!range.is_empty()).then_some(range)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_number_of_rows_is_a_few_shapes() {
+        for rows in 1..2_500 {
+            let (mut rest, mut statements) = (rows, 0);
+            while rest > 0 {
+                let now = shape(rest, 1_000);
+                assert!(now == 1_000 || now.is_power_of_two());
+                rest -= now;
+                statements += 1;
+            }
+            assert!(
+                statements <= 2 + 10,
+                "{rows} rows took {statements} statements"
+            );
+        }
+    }
+
+    #[test]
+    fn a_statement_stays_below_its_limits() {
+        let limits = Limits {
+            rows: 100,
+            statement_bytes: 1_000,
+            row_bytes: 5_000,
+        };
+        assert_eq!(fitting([10; 300].into_iter(), limits), 100);
+        assert_eq!(fitting([300; 300].into_iter(), limits), 2);
+        assert_eq!(fitting([4_000; 3].into_iter(), limits), 1);
+    }
+}

@@ -1,0 +1,234 @@
+//! What the server's errors mean: one pure function, by number and SQL state, never by message.
+//!
+//! The numbers are those of MySQL's and MariaDB's error references; where the two use one number
+//! for different things, the entry says which is meant.
+
+use std::time::Duration;
+
+use crate::fault::{Fault, Origin};
+
+/// What a failed statement says about what to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Class {
+    /// The key is taken: for our keys, already stored.
+    Duplicate,
+    /// The values of a row: halve the statement until the row is found.
+    Data,
+    /// Passes by itself; the connection is good after a ROLLBACK.
+    Retry,
+    /// Passes by itself, on another connection: this one is broken, or leads to a server that is
+    /// not the right one any more.
+    Reconnect,
+    /// The server does not take LOAD DATA LOCAL.
+    LocalRefused,
+    /// Does not pass by itself; the text is the next step.
+    Fatal(&'static str),
+}
+
+const RIGHTS: &str = "check the user, the password and the rights in the database URL: it needs \
+                      SELECT, INSERT, UPDATE, DELETE and CREATE on its database";
+const SCHEMA: &str = "the tables do not fit: run `task_runner migrate`";
+
+/// The class of a server error.
+pub(super) fn classify(code: u16, state: &str) -> Class {
+    match code {
+        // Duplicate entry, in its two forms.
+        1062 | 1586 => Class::Duplicate,
+        // Bad values that come with a state of no help, and: out of range and truncated (1264,
+        // 1265, 1292, 1366, 1406), NULL (1048), larger than max_allowed_packet (1153, 1301), no
+        // partition (1526), check (3819, and 4025 in MariaDB), JSON (3140, 3141, 3143), view (1369),
+        // row too long for its page (1118), character set (1300, 3854), foreign key (1216, 1452).
+        1048 | 1118 | 1153 | 1216 | 1264 | 1265 | 1292 | 1300 | 1301 | 1366 | 1369 | 1406
+        | 1452 | 1526 | 3140 | 3141 | 3143 | 3819 | 3854 | 4025 => Class::Data,
+        // Lock wait and deadlock, changed meanwhile (1020, MariaDB), statement killed or too slow
+        // (1317, 3024, 1969 of MariaDB), too many transactions (1637), certification (3101).
+        1020 | 1205 | 1213 | 1317 | 1637 | 1969 | 3024 | 3101 => Class::Retry,
+        // Disk, memory or table space is full, or an I/O error underneath.
+        1021 | 1030 | 1037 | 1038 | 1041 | 1114 | 1135 | 1180 => Class::Retry,
+        // The connection or the server goes away, is full, or is of the wrong kind: shutdown (1053),
+        // network (1152, 1158 to 1161, 1184, 1927, 2006, 2013, 4031), killed (3169), too many
+        // connections (1040, 1129, 1203, 1226), read only (1290, 1792, 1836, 3100), no quorum (1047).
+        1040
+        | 1047
+        | 1053
+        | 1129
+        | 1152
+        | 1158..=1161
+        | 1184
+        | 1203
+        | 1226
+        | 1290
+        | 1792
+        | 1836
+        | 1927
+        | 2006
+        | 2013
+        | 3100
+        | 3169
+        | 4031 => Class::Reconnect,
+        1148 | 3948 | 4166 => Class::LocalRefused,
+        1044 | 1045 | 1142 | 1143 | 1227 | 1370 | 1698 | 3118 | 3159 => Class::Fatal(RIGHTS),
+        1820 | 1862 => Class::Fatal("the database password has expired: set a new one"),
+        1251 | 1524 => Class::Fatal(
+            "the user's authentication plugin is not to be had: give the \
+                                     user caching_sha2_password or mysql_native_password",
+        ),
+        1049 | 1046 => Class::Fatal(
+            "create the database first (CREATE DATABASE ...) and name it \
+                                     in the database URL",
+        ),
+        1054 | 1146 | 1136 => Class::Fatal(SCHEMA),
+        1364 | 3105 => Class::Fatal(
+            "the table has a column that its dataset does not fill: give \
+                                     it a default, or add it to the dataset",
+        ),
+        1071 | 1074 => {
+            Class::Fatal("a text column is too long for its place: lower its `max_chars`")
+        }
+        1665 => Class::Fatal("the binary log must take rows: set binlog_format=ROW"),
+        1115 | 1273 => {
+            Class::Fatal("the server is too old: MySQL 8.0.17 or MariaDB 10.2 is needed")
+        }
+        _ => by_state(state),
+    }
+}
+
+/// The class of an error that the table does not name, by the class of its SQL state.
+fn by_state(state: &str) -> Class {
+    match state.get(..2) {
+        // Data exceptions, constraints, and SIGNAL in a trigger of the user's.
+        Some("22" | "23" | "44" | "45") => Class::Data,
+        Some("28") => Class::Fatal(RIGHTS),
+        Some("42") => Class::Fatal(
+            "the database does not take the statement: check the release \
+                                    notes for the versions that are supported",
+        ),
+        Some("08") => Class::Reconnect,
+        // What nobody has foreseen is waited out in plain sight, with the work kept: a stop would
+        // end the service for what may be a hiccup.
+        _ => Class::Retry,
+    }
+}
+
+/// A statement, or the wait for it, that failed.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Failure {
+    #[error(transparent)]
+    Driver(#[from] mysql_async::Error),
+    #[error("no answer within {} s", .0.as_secs())]
+    Timeout(Duration),
+    /// Found by us, not by the server.
+    #[error("{problem}")]
+    Found {
+        advice: &'static str,
+        problem: String,
+    },
+}
+
+impl Failure {
+    pub(super) fn class(&self) -> Class {
+        match self {
+            Self::Timeout(_) => Class::Reconnect,
+            Self::Found { advice, .. } => Class::Fatal(advice),
+            Self::Driver(mysql_async::Error::Server(error)) => classify(error.code, &error.state),
+            Self::Driver(mysql_async::Error::Url(_)) => {
+                Class::Fatal("the database URL is none: mysql://USER:PASSWORD@HOST:PORT/DATABASE")
+            }
+            // A lost connection, mostly; and what the driver itself does not like, which a new
+            // connection cures where anything does.
+            Self::Driver(_) => Class::Reconnect,
+        }
+    }
+
+    /// The fault for the caller; `doing` is what was being done.
+    pub(super) fn into_fault(self, doing: &str) -> Fault {
+        match self.class() {
+            Class::Retry | Class::Reconnect | Class::LocalRefused => {
+                Fault::transient(Origin::Sink, doing, self)
+            }
+            Class::Fatal(advice) => Fault::fatal(Origin::Sink, format!("{doing}: {advice}"), self),
+            // The commit sorts out such rows itself. From any other statement it is a surprise that
+            // waiting does not change.
+            Class::Duplicate | Class::Data => {
+                let doing =
+                    format!("{doing}: the database refuses a value of the ledger or schema");
+                Fault::fatal(Origin::Sink, doing, self)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_are_classified_by_number_and_state() {
+        let fatal = |class| matches!(class, Class::Fatal(_));
+        let cases: &[(&[u16], &str, fn(Class) -> bool)] = &[
+            (&[1062], "23000", |class| class == Class::Duplicate),
+            (
+                &[1366, 1406, 1292, 1264, 1048, 3140, 4025, 1153, 3819],
+                "HY000",
+                |class| class == Class::Data,
+            ),
+            (&[1644], "45000", |class| class == Class::Data),
+            (&[1690], "22003", |class| class == Class::Data),
+            (
+                &[
+                    1205, 1213, 1317, 3024, 1969, 1114, 1021, 1030, 1180, 3101, 1020,
+                ],
+                "HY000",
+                |class| class == Class::Retry,
+            ),
+            (
+                &[
+                    1040, 1203, 1226, 1129, 1290, 1792, 1836, 3100, 1053, 1927, 2006, 2013, 1047,
+                ],
+                "HY000",
+                |class| class == Class::Reconnect,
+            ),
+            (&[9999], "08S01", |class| class == Class::Reconnect),
+            (&[9999], "HY000", |class| class == Class::Retry),
+            (&[9999], "", |class| class == Class::Retry),
+            (&[1148, 3948], "42000", |class| class == Class::LocalRefused),
+        ];
+        for (codes, state, expected) in cases {
+            for code in *codes {
+                let class = classify(*code, state);
+                assert!(expected(class), "{code} {state}: {class:?}");
+            }
+        }
+        for code in [1045, 1044, 1142, 1049, 1146, 1054, 1064, 1665, 1364] {
+            assert!(fatal(classify(code, "42000")), "{code}");
+        }
+    }
+
+    #[test]
+    fn a_fault_says_what_to_do() {
+        let server = |code, state: &str| {
+            Failure::Driver(mysql_async::Error::Server(mysql_async::ServerError {
+                code,
+                message: String::new(),
+                state: state.to_owned(),
+            }))
+        };
+        let denied = server(1045, "28000").into_fault("connecting");
+        assert!(!denied.is_transient() && denied.doing.contains("the password"));
+        assert!(
+            server(1213, "40001")
+                .into_fault("committing")
+                .is_transient()
+        );
+        assert!(
+            Failure::Timeout(Duration::from_secs(1))
+                .into_fault("committing")
+                .is_transient()
+        );
+        assert!(
+            !server(1406, "22001")
+                .into_fault("registering")
+                .is_transient()
+        );
+    }
+}

@@ -1,0 +1,337 @@
+//! The ledger in MySQL: files, their entries, and what operators ask of them.
+//!
+//! Numbers go into statements as text, since they cannot break out of it and need no preparing;
+//! everything that came from outside goes as a parameter.
+
+use std::borrow::Cow;
+use std::collections::{HashMap, HashSet};
+use std::fmt::Write as _;
+use std::ops::Range;
+
+use mysql_async::Value;
+
+use crate::batch::RejectCode;
+use crate::sink::intervals;
+use crate::sink::{
+    Before, ContentHash, FileEntry, NewFile, Registered, RejectEntry, Settled, Totals,
+};
+
+use super::errors::Failure;
+use super::session::{Insert, Session};
+
+/// Files of one statement: 500 hashes are 18 KiB of text.
+const FILES_PER_STATEMENT: usize = 500;
+
+/// Longest reason of a quarantine that is kept, in characters.
+const REASON_CHARS_MAX: usize = 1_000;
+
+/// What the ledger has of a hash: number and state.
+type Known = HashMap<ContentHash, (u32, String)>;
+
+/// See [`Sink::register`](crate::sink::Sink::register).
+pub(super) async fn register(
+    session: &mut Session,
+    files: &[NewFile],
+) -> Result<Vec<Registered>, Failure> {
+    let mut known = Known::new();
+    look_up(session, files.iter().map(|file| file.hash), &mut known).await?;
+    let missing = missing(files, &known);
+    let mut fresh: HashSet<ContentHash> = missing.iter().map(|file| file.hash).collect();
+    enter(session, &missing).await?;
+    look_up(session, missing.iter().map(|file| file.hash), &mut known).await?;
+
+    let mut registered = Vec::with_capacity(files.len());
+    for file in files {
+        let (file_no, state) = known
+            .get_mut(&file.hash)
+            .expect("it was there, or just entered");
+        // The same content again in this call is pending: the first one made it so.
+        let before = match state.as_str() {
+            "settled" => Before::Settled,
+            "quarantined" => {
+                reopen(session, *file_no, file).await?;
+                "pending".clone_into(state);
+                Before::New
+            }
+            _ if fresh.remove(&file.hash) => Before::New,
+            _ => Before::Pending,
+        };
+        registered.push(Registered {
+            file_no: *file_no,
+            before,
+        });
+    }
+    let fits = |file_no: u32| (1..=i32::MAX.unsigned_abs()).contains(&file_no);
+    assert!(
+        registered.iter().all(|file| fits(file.file_no)),
+        "a file number needs 31 bits"
+    );
+    Ok(registered)
+}
+
+/// The files that are not known, each content once.
+fn missing<'a>(files: &'a [NewFile], known: &Known) -> Vec<&'a NewFile> {
+    let mut seen = HashSet::new();
+    files
+        .iter()
+        .filter(|file| !known.contains_key(&file.hash) && seen.insert(file.hash))
+        .collect()
+}
+
+async fn look_up(
+    session: &mut Session,
+    hashes: impl Iterator<Item = ContentHash>,
+    known: &mut Known,
+) -> Result<(), Failure> {
+    let hashes: Vec<ContentHash> = hashes.collect();
+    for hashes in hashes.chunks(FILES_PER_STATEMENT) {
+        let mut sql = String::from("SELECT hash, file_no, state FROM ingest_files WHERE hash IN (");
+        for (at, hash) in hashes.iter().enumerate() {
+            let comma = if at == 0 { "" } else { "," };
+            let hash = u128::from_be_bytes(*hash);
+            write!(sql, "{comma}x'{hash:032x}'").expect("writing to a string does not fail");
+        }
+        sql.push(')');
+        for (hash, file_no, state) in session.rows::<(Vec<u8>, u32, String)>(&sql).await? {
+            let hash = hash.try_into().expect("the column is BINARY(16)");
+            known.insert(hash, (file_no, state));
+        }
+    }
+    Ok(())
+}
+
+/// Enters files that were not there a moment ago. One that another process entered meanwhile stays
+/// as that process entered it.
+async fn enter(session: &mut Session, files: &[&NewFile]) -> Result<(), Failure> {
+    let insert = Insert {
+        head:
+            "INSERT INTO ingest_files (hash, dataset, name, bytes, records, state, registered_at)"
+                .to_owned(),
+        group: Cow::Borrowed("(?,?,?,?,?,'pending',UTC_TIMESTAMP(6))"),
+        columns: 5,
+        tail: Cow::Borrowed(" ON DUPLICATE KEY UPDATE file_no = file_no"),
+    };
+    let mut rest = files;
+    while !rest.is_empty() {
+        // Powers of two, so that there are few statements to prepare.
+        let (now, later) = rest.split_at(1 << rest.len().min(FILES_PER_STATEMENT).ilog2());
+        let mut values = Vec::with_capacity(now.len() * insert.columns);
+        for file in now {
+            values.extend([
+                Value::from(file.hash.as_slice()),
+                Value::from(&file.dataset),
+                Value::from(&file.name),
+                Value::from(file.bytes),
+                Value::from(file.records),
+            ]);
+        }
+        session.insert(&insert, now.len(), values).await?;
+        rest = later;
+    }
+    Ok(())
+}
+
+/// Makes a quarantined file pending, with what is known of it now.
+async fn reopen(session: &mut Session, file_no: u32, file: &NewFile) -> Result<(), Failure> {
+    let sql = "UPDATE ingest_files SET state = 'pending', reason = NULL, dataset = ?, name = ?, \
+               bytes = ?, records = ? WHERE file_no = ? AND state = 'quarantined'";
+    let params = (&file.dataset, &file.name, file.bytes, file.records, file_no);
+    session.run_with(sql, params).await.map(drop)
+}
+
+/// See [`Sink::coverage`](crate::sink::Sink::coverage).
+pub(super) async fn coverage(
+    session: &mut Session,
+    file_nos: &[u32],
+) -> Result<Vec<Vec<Range<u64>>>, Failure> {
+    let mut ranges: HashMap<u32, Vec<Range<u64>>> = HashMap::new();
+    for file_nos in file_nos.chunks(FILES_PER_STATEMENT) {
+        let list = list(file_nos);
+        // The entries first: a settle between the two statements takes the entries away, and then
+        // the second one sees the file settled.
+        let sql = format!(
+            "SELECT file_no, first_ordinal, records FROM ingest_frames WHERE file_no IN ({list})"
+        );
+        for (file_no, first, records) in session.rows::<(u32, u64, u64)>(&sql).await? {
+            ranges
+                .entry(file_no)
+                .or_default()
+                .push(first..first + records);
+        }
+        let sql = format!(
+            "SELECT file_no, records FROM ingest_files WHERE file_no IN ({list}) AND state = \
+             'settled'"
+        );
+        for (file_no, records) in session.rows::<(u32, u64)>(&sql).await? {
+            ranges.insert(file_no, vec![0..records]);
+        }
+    }
+    let of = |file_no| ranges.get(file_no).cloned().unwrap_or_default();
+    Ok(file_nos
+        .iter()
+        .map(|file_no| intervals::union(of(file_no)))
+        .collect())
+}
+
+/// See [`Sink::settle`](crate::sink::Sink::settle).
+pub(super) async fn settle(
+    session: &mut Session,
+    file_nos: &[u32],
+) -> Result<Vec<Settled>, Failure> {
+    let mut settled: HashMap<u32, Settled> = HashMap::new();
+    for file_nos in file_nos.chunks(FILES_PER_STATEMENT) {
+        let list = list(file_nos);
+        session.begin().await?;
+        let covered = coverage(session, file_nos).await?;
+        let covered: HashMap<u32, _> = file_nos.iter().copied().zip(covered).collect();
+        session
+            .run(&format!(
+                "UPDATE ingest_files f SET f.rejects = (SELECT COUNT(*) FROM ingest_rejects r WHERE \
+                 r.file_no = f.file_no), f.state = 'settled', f.reason = NULL, f.settled_at = \
+                 UTC_TIMESTAMP(6) WHERE f.file_no IN ({list}) AND f.state <> 'settled'"
+            ))
+            .await?;
+        session
+            .run(&format!(
+                "DELETE FROM ingest_frames WHERE file_no IN ({list})"
+            ))
+            .await?;
+        let sql =
+            format!("SELECT file_no, records, rejects FROM ingest_files WHERE file_no IN ({list})");
+        for (file_no, records, rejects) in session.rows::<(u32, u32, u32)>(&sql).await? {
+            // The caller has seen to it; a file that left for history with a gap would be a loss.
+            let whole = intervals::cover(&covered[&file_no], u64::from(records));
+            assert!(
+                whole,
+                "file {file_no} was to be settled, and the ledger does not cover it"
+            );
+            settled.insert(
+                file_no,
+                Settled {
+                    file_no,
+                    records,
+                    rejects,
+                },
+            );
+        }
+        session.commit().await?;
+    }
+    file_nos
+        .iter()
+        .map(|file_no| {
+            settled
+                .get(file_no)
+                .copied()
+                .ok_or_else(|| unknown_file(*file_no))
+        })
+        .collect()
+}
+
+fn unknown_file(file_no: u32) -> Failure {
+    Failure::Found {
+        advice: "the ledger was emptied under a running service: start it again",
+        problem: format!("file {file_no} is not in ingest_files"),
+    }
+}
+
+/// See [`Sink::quarantine`](crate::sink::Sink::quarantine). What is settled stays settled: the same
+/// content was loaded whole under another name.
+pub(super) async fn quarantine(
+    session: &mut Session,
+    file: &NewFile,
+    reason: &str,
+) -> Result<(), Failure> {
+    let reason: String = reason.chars().take(REASON_CHARS_MAX).collect();
+    // The reason first: the server assigns from left to right, and both look at the old state.
+    let sql = "INSERT INTO ingest_files (hash, dataset, name, bytes, records, state, reason, \
+               registered_at) VALUES (?, ?, ?, ?, ?, 'quarantined', ?, UTC_TIMESTAMP(6)) \
+               ON DUPLICATE KEY UPDATE reason = IF(state = 'settled', reason, VALUES(reason)), \
+               state = IF(state = 'settled', state, VALUES(state))";
+    let hash = file.hash.as_slice();
+    let params = (
+        hash,
+        &file.dataset,
+        &file.name,
+        file.bytes,
+        file.records,
+        reason,
+    );
+    session.run_with(sql, params).await.map(drop)
+}
+
+/// See [`Sink::totals`](crate::sink::Sink::totals).
+pub(super) async fn totals(session: &mut Session) -> Result<Totals, Failure> {
+    let mut totals = Totals::default();
+    let sql = "SELECT state, COUNT(*), CAST(SUM(records) AS UNSIGNED) FROM ingest_files GROUP BY \
+               state";
+    for (state, files, records) in session.rows::<(String, u64, u64)>(sql).await? {
+        match state.as_str() {
+            "settled" => (totals.settled, totals.records) = (files, records),
+            "quarantined" => totals.quarantined = files,
+            _ => totals.pending += files,
+        }
+    }
+    let rejects = session
+        .rows::<u64>("SELECT COUNT(*) FROM ingest_rejects")
+        .await?;
+    totals.rejects = rejects.first().copied().unwrap_or_default();
+    Ok(totals)
+}
+
+/// See [`Sink::files`](crate::sink::Sink::files).
+pub(super) async fn files(session: &mut Session, max: usize) -> Result<Vec<FileEntry>, Failure> {
+    type Row = (u32, String, String, String, u64, u32, u32, Option<String>);
+    let sql = format!(
+        "SELECT file_no, name, dataset, state, bytes, records, rejects, reason FROM ingest_files \
+         ORDER BY file_no DESC LIMIT {max}"
+    );
+    let rows = session.rows::<Row>(&sql).await?;
+    let entry = |(file_no, name, dataset, state, bytes, records, rejects, reason): Row| FileEntry {
+        file_no,
+        name,
+        dataset,
+        state,
+        bytes,
+        records,
+        rejects,
+        reason,
+    };
+    Ok(rows.into_iter().map(entry).collect())
+}
+
+/// See [`Sink::rejects`](crate::sink::Sink::rejects).
+pub(super) async fn rejects(
+    session: &mut Session,
+    max: usize,
+) -> Result<Vec<RejectEntry>, Failure> {
+    type Row = (u32, u32, String, Option<String>, u64, Vec<u8>);
+    // By the primary key: newest file first. A time would need an index of its own.
+    let sql = format!(
+        "SELECT file_no, ordinal, code, field, byte_offset, raw FROM ingest_rejects ORDER BY \
+         file_no DESC, ordinal DESC LIMIT {max}"
+    );
+    let rows = session.rows::<Row>(&sql).await?;
+    let entry = |(file_no, ordinal, code, field, byte_offset, raw): Row| {
+        let code = RejectCode::parse(&code).ok_or_else(|| Failure::Found {
+            advice: "a newer release wrote to this database: install it here, too",
+            problem: format!("`{code}` is no reject code"),
+        })?;
+        Ok(RejectEntry {
+            file_no,
+            ordinal,
+            code,
+            field,
+            byte_offset,
+            raw,
+        })
+    };
+    rows.into_iter().map(entry).collect()
+}
+
+/// Numbers with commas between, ascending: all of us lock rows in one order.
+pub(super) fn list(file_nos: &[u32]) -> String {
+    let mut file_nos = file_nos.to_vec();
+    file_nos.sort_unstable();
+    let texts: Vec<String> = file_nos.iter().map(ToString::to_string).collect();
+    texts.join(",")
+}

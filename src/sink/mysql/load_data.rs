@@ -1,0 +1,129 @@
+//! Rows by LOAD DATA LOCAL: the fastest way into MySQL, and one that hides errors.
+//!
+//! It skips duplicate keys and bends bad values into something that fits, with no more than a
+//! warning, even in strict mode. So a load counts only if the server stored as many rows as were
+//! sent and warned of nothing. Knows nothing of files: the "file" is what the driver is handed.
+
+use bytes::Bytes;
+
+use crate::sink::cells::{Cell, Rows};
+use crate::sink::civil;
+use crate::sink::table::quoted;
+
+use super::errors::Failure;
+use super::session::Session;
+
+/// Bytes of one packet of data: below the smallest `max_allowed_packet` in use (1 MiB), and large
+/// enough that the number of packets does not matter.
+const PACKET_BYTES: usize = 256 * 1024;
+
+/// Room for a row in the buffer before it has to grow.
+const ROW_BYTES_USUAL: usize = 256;
+
+/// Sends rows. Returns whether every one of them was stored as it was sent; if not, the transaction
+/// is to be rolled back.
+pub(super) async fn rows(session: &mut Session, rows: &Rows<'_>) -> Result<bool, Failure> {
+    let schema = rows.dataset.schema();
+    let sql = format!(
+        "LOAD DATA LOCAL INFILE 'rows' INTO TABLE `{}` CHARACTER SET utf8mb4 FIELDS TERMINATED BY \
+         '\\t' ESCAPED BY '\\\\' LINES TERMINATED BY '\\n' ({})",
+        rows.dataset.table,
+        quoted(schema.fields().iter().map(|field| field.name().as_str())),
+    );
+    let mut text = Vec::with_capacity(rows.len() * ROW_BYTES_USUAL);
+    for row in rows.range(0..rows.len()) {
+        for (at, cell) in row.cells().enumerate() {
+            if at > 0 {
+                text.push(b'\t');
+            }
+            write(cell, &mut text);
+        }
+        text.push(b'\n');
+    }
+    let text = Bytes::from(text);
+    let packets = (0..text.len())
+        .step_by(PACKET_BYTES)
+        .map(|from| text.slice(from..text.len().min(from + PACKET_BYTES)))
+        .collect();
+    let (stored, warnings) = session.load_data(&sql, packets).await?;
+    Ok(stored == rows.len() as u64 && warnings == 0)
+}
+
+fn write(cell: Cell<'_>, out: &mut Vec<u8>) {
+    use std::io::Write as _;
+    let written = match cell {
+        Cell::Null => out.write_all(b"\\N"),
+        Cell::Text(text) => {
+            escape(text.as_bytes(), out);
+            Ok(())
+        }
+        Cell::Timestamp(time_us) => {
+            civil::write(time_us, out);
+            Ok(())
+        }
+        Cell::Id(number) => write!(out, "{number}"),
+        Cell::Integer(number) => write!(out, "{number}"),
+        // The shortest text that reads back as the same number.
+        Cell::Float(number) => write!(out, "{number:e}"),
+        Cell::Boolean(value) => write!(out, "{}", u8::from(value)),
+    };
+    written.expect("writing to memory does not fail");
+}
+
+/// The bytes that the server would take for something else: tab and newline end a field or a row,
+/// the backslash escapes, and NUL is written as the manual has it.
+fn escape(text: &[u8], out: &mut Vec<u8>) {
+    let special = |byte: &u8| matches!(byte, b'\t' | b'\n' | b'\\' | 0);
+    let mut rest = text;
+    while let Some(at) = rest.iter().position(special) {
+        out.extend_from_slice(&rest[..at]);
+        out.push(b'\\');
+        out.push(match rest[at] {
+            b'\t' => b't',
+            b'\n' => b'n',
+            0 => b'0',
+            other => other,
+        });
+        rest = &rest[at + 1..];
+    }
+    out.extend_from_slice(rest);
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// What the server does, by the manual of LOAD DATA.
+    fn unescape(field: &[u8]) -> Vec<u8> {
+        let mut bytes = field.iter();
+        let mut out = Vec::new();
+        while let Some(&byte) = bytes.next() {
+            out.push(match byte {
+                b'\\' => match bytes.next().expect("a backslash is never last") {
+                    b't' => b'\t',
+                    b'n' => b'\n',
+                    b'0' => 0,
+                    other => *other,
+                },
+                other => other,
+            });
+        }
+        out
+    }
+
+    proptest! {
+        #[test]
+        fn an_escaped_field_reads_back(bytes in proptest::collection::vec(
+            prop_oneof![any::<u8>(), Just(b'\\'), Just(b'\t'), Just(b'\n'), Just(0), Just(b'N')],
+            0..40,
+        )) {
+            let mut field = Vec::new();
+            escape(&bytes, &mut field);
+            prop_assert!(!field.contains(&b'\t') && !field.contains(&b'\n') && !field.contains(&0));
+            prop_assert!(field != b"\\N", "that would be NULL");
+            prop_assert_eq!(unescape(&field), bytes);
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! The sink in MySQL and MariaDB, and in what speaks their protocol.
+//!
+//! Owns the driver: nothing else knows of it. One statement language for all servers: no
+//! `INSERT ... AS new`, no `VALUES ROW`. Batches go in over a few connections of their own; the
+//! ledger's small statements have others, so that registering a file never waits behind a commit.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use crate::batch::Batch;
+use crate::dataset::{Dataset, Datasets};
+use crate::fault::Fault;
+
+use super::{
+    Committed, FileEntry, LastEvent, NewFile, Registered, RejectEntry, Settled, Sink, SinkOptions,
+    Totals,
+};
+use session::{Lease, Pool};
+
+mod commit;
+mod errors;
+mod ledger;
+mod load_data;
+mod schema;
+mod session;
+mod summary;
+
+/// Connections for everything but commits: one for the stages, one for operators.
+const LEDGER_CONNECTIONS: usize = 2;
+
+/// The sink of a `mysql://` URL.
+#[derive(Debug)]
+pub struct MysqlSink {
+    commits: Pool,
+    ledger: Pool,
+    rows_per_statement: usize,
+}
+
+impl MysqlSink {
+    /// The sink of a URL. Connects once, so that a wrong password or a missing database is told at
+    /// once.
+    ///
+    /// # Errors
+    /// Fatal where the URL is none or the server refuses it; transient where the server is not there.
+    pub async fn open(url: &str, options: &SinkOptions) -> Result<Self, Fault> {
+        const DOING: &str = "connecting to the database";
+        let opts = session::options(url).map_err(|failure| failure.into_fault(DOING))?;
+        let sink = Self {
+            commits: Pool::new(opts.clone(), options.connections.max(1)),
+            ledger: Pool::new(opts, LEDGER_CONNECTIONS),
+            rows_per_statement: options.rows_per_statement,
+        };
+        sink.lease(DOING).await?.finish(DOING, Ok(())).await?;
+        Ok(sink)
+    }
+
+    async fn lease(&self, doing: &str) -> Result<Lease<'_>, Fault> {
+        self.ledger
+            .session()
+            .await
+            .map_err(|failure| failure.into_fault(doing))
+    }
+}
+
+#[async_trait]
+impl Sink for MysqlSink {
+    async fn migrate(&self, datasets: &Datasets) -> Result<(), Fault> {
+        let mut lease = self.lease("migrating the database").await?;
+        // A failed migration may hold its lock: the session is kept only after success.
+        schema::migrate(&mut lease.session, datasets).await?;
+        lease.finish("migrating the database", Ok(())).await
+    }
+
+    async fn register(&self, files: &[NewFile]) -> Result<Vec<Registered>, Fault> {
+        const DOING: &str = "registering files";
+        let mut lease = self.lease(DOING).await?;
+        let outcome = ledger::register(&mut lease.session, files).await;
+        lease.finish(DOING, outcome).await
+    }
+
+    async fn commit(&self, batches: &[Batch]) -> Result<Committed, Fault> {
+        commit::commit(&self.commits, batches, self.rows_per_statement).await
+    }
+
+    async fn coverage(&self, file_nos: &[u32]) -> Result<Vec<Vec<Range<u64>>>, Fault> {
+        const DOING: &str = "reading the ledger";
+        let mut lease = self.lease(DOING).await?;
+        let outcome = ledger::coverage(&mut lease.session, file_nos).await;
+        lease.finish(DOING, outcome).await
+    }
+
+    async fn settle(&self, file_nos: &[u32]) -> Result<Vec<Settled>, Fault> {
+        const DOING: &str = "settling files";
+        let mut lease = self.lease(DOING).await?;
+        let outcome = ledger::settle(&mut lease.session, file_nos).await;
+        lease.finish(DOING, outcome).await
+    }
+
+    async fn quarantine(&self, file: &NewFile, reason: &str) -> Result<(), Fault> {
+        const DOING: &str = "noting a quarantined file";
+        let mut lease = self.lease(DOING).await?;
+        let outcome = ledger::quarantine(&mut lease.session, file, reason).await;
+        lease.finish(DOING, outcome).await
+    }
+
+    async fn summary_pending(&self, dataset: &Arc<Dataset>, max: usize) -> Result<Vec<u32>, Fault> {
+        const DOING: &str = "reading the ledger";
+        let mut lease = self.lease(DOING).await?;
+        let outcome = summary::pending(&mut lease.session, dataset, max).await;
+        lease.finish(DOING, outcome).await
+    }
+
+    async fn summary_scan(
+        &self,
+        dataset: &Arc<Dataset>,
+        ids: Range<u64>,
+        max: usize,
+    ) -> Result<Vec<LastEvent>, Fault> {
+        const DOING: &str = "reading rows for the summary";
+        let mut lease = self.lease(DOING).await?;
+        let outcome = summary::scan(&mut lease.session, dataset, ids, max).await;
+        lease.finish(DOING, outcome).await
+    }
+
+    async fn summary_merge(
+        &self,
+        dataset: &Arc<Dataset>,
+        candidates: &[LastEvent],
+        file_nos: &[u32],
+    ) -> Result<(), Fault> {
+        const DOING: &str = "writing the summary";
+        let mut lease = self.lease(DOING).await?;
+        let outcome = summary::merge(&mut lease.session, dataset, candidates, file_nos).await;
+        lease.finish(DOING, outcome).await
+    }
+
+    async fn summary_reset(&self, dataset: &Arc<Dataset>) -> Result<(), Fault> {
+        const DOING: &str = "emptying the summary";
+        let mut lease = self.lease(DOING).await?;
+        let outcome = summary::reset(&mut lease.session, dataset).await;
+        lease.finish(DOING, outcome).await
+    }
+
+    async fn summary_head(
+        &self,
+        dataset: &Arc<Dataset>,
+        max: usize,
+    ) -> Result<Vec<LastEvent>, Fault> {
+        const DOING: &str = "reading the summary";
+        let mut lease = self.lease(DOING).await?;
+        let outcome = summary::head(&mut lease.session, dataset, max).await;
+        lease.finish(DOING, outcome).await
+    }
+
+    async fn totals(&self) -> Result<Totals, Fault> {
+        const DOING: &str = "reading the ledger";
+        let mut lease = self.lease(DOING).await?;
+        let outcome = ledger::totals(&mut lease.session).await;
+        lease.finish(DOING, outcome).await
+    }
+
+    async fn files(&self, max: usize) -> Result<Vec<FileEntry>, Fault> {
+        const DOING: &str = "reading the ledger";
+        let mut lease = self.lease(DOING).await?;
+        let outcome = ledger::files(&mut lease.session, max).await;
+        lease.finish(DOING, outcome).await
+    }
+
+    async fn rejects(&self, max: usize) -> Result<Vec<RejectEntry>, Fault> {
+        const DOING: &str = "reading the rejects";
+        let mut lease = self.lease(DOING).await?;
+        let outcome = ledger::rejects(&mut lease.session, max).await;
+        lease.finish(DOING, outcome).await
+    }
+
+    async fn count_rows(&self, dataset: &Arc<Dataset>) -> Result<u64, Fault> {
+        const DOING: &str = "counting rows";
+        let mut lease = self.lease(DOING).await?;
+        let outcome = summary::count(&mut lease.session, dataset).await;
+        lease.finish(DOING, outcome).await
+    }
+}

@@ -1,0 +1,366 @@
+//! The schema in MySQL: the numbered migrations of the ledger, and the tables of the datasets.
+//!
+//! DDL commits by itself here, so that each statement must bear being run twice, and a lock of the
+//! server's keeps several processes from migrating at once. A table that exists already is never
+//! changed: it is held against what its dataset needs.
+
+use mysql_async::Row;
+
+use crate::dataset::Datasets;
+use crate::fault::{Fault, Origin};
+use crate::sink::migrations;
+use crate::sink::table::{Kind, Table, TableColumn, quoted, tables};
+
+use super::errors::Failure;
+use super::session::Session;
+
+/// How long one process waits for another one's migration.
+const LOCK_WAIT_SECONDS: u32 = 30;
+
+/// Most bytes of the VARCHAR columns of a table. MySQL takes 65,535 for a whole row, the other
+/// columns included.
+const VARCHAR_BYTES_MAX: u32 = 60_000;
+
+/// Longest text that stays VARCHAR in a table whose texts are together above that limit.
+const VARCHAR_CHARS_SHORT: u32 = 64;
+
+/// Bytes of a character in utf8mb4, at most.
+const CHAR_BYTES: u32 = 4;
+
+const DOING: &str = "migrating the database";
+
+/// See [`Sink::migrate`](crate::sink::Sink::migrate).
+pub(super) async fn migrate(session: &mut Session, datasets: &Datasets) -> Result<(), Fault> {
+    let fault = |failure: Failure| failure.into_fault(DOING);
+    let database = session
+        .rows::<Option<String>>("SELECT DATABASE()")
+        .await
+        .map_err(fault)?;
+    let Some(database) = database.into_iter().next().flatten() else {
+        return Err(Fault::fatal(
+            Origin::Sink,
+            format!("{DOING}: name a database in the URL, mysql://HOST/DATABASE"),
+            "the URL names none",
+        ));
+    };
+    // Locks are the server's, not the database's, and their names end at 64 characters.
+    let lock = format!(
+        "lemonade-{}",
+        &blake3::hash(database.as_bytes()).to_hex()[..32]
+    );
+    let sql = format!("SELECT GET_LOCK('{lock}', {LOCK_WAIT_SECONDS})");
+    let got = session.rows::<Option<i64>>(&sql).await.map_err(fault)?;
+    if got.first().copied().flatten() != Some(1) {
+        let cause = format!("it took longer than {LOCK_WAIT_SECONDS} s");
+        return Err(Fault::transient(
+            Origin::Sink,
+            "waiting for another process that migrates the database",
+            cause,
+        ));
+    }
+    let outcome = locked(session, datasets).await;
+    // If this fails the session is thrown away, which frees the lock as well.
+    let freed = session.run(&format!("DO RELEASE_LOCK('{lock}')")).await;
+    outcome?;
+    freed.map(drop).map_err(fault)
+}
+
+async fn locked(session: &mut Session, datasets: &Datasets) -> Result<(), Fault> {
+    let fault = |failure: Failure| failure.into_fault(DOING);
+    session
+        .run(
+            "CREATE TABLE IF NOT EXISTS ingest_migrations (number INT UNSIGNED NOT NULL PRIMARY \
+             KEY, name VARCHAR(64) NOT NULL, checksum CHAR(32) NOT NULL, applied_at DATETIME(6) NOT \
+             NULL) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin",
+        )
+        .await
+        .map_err(fault)?;
+    let recorded = session
+        .rows::<(u32, String)>("SELECT number, checksum FROM ingest_migrations")
+        .await
+        .map_err(fault)?;
+    for migration in migrations::due(migrations::MYSQL, &recorded)? {
+        for statement in migration.statements() {
+            session.run(statement).await.map_err(fault)?;
+        }
+        let sql = "INSERT INTO ingest_migrations (number, name, checksum, applied_at) VALUES (?, \
+                   ?, ?, UTC_TIMESTAMP(6))";
+        let params = (migration.number, migration.name, migration.checksum());
+        session.run_with(sql, params).await.map_err(fault)?;
+    }
+    for table in tables(datasets) {
+        let ddl = create(&table, session.server.mariadb);
+        session.run(&ddl).await.map_err(fault)?;
+        check(session, &table).await?;
+    }
+    Ok(())
+}
+
+/// The DDL of a table.
+fn create(table: &Table, mariadb: bool) -> String {
+    let texts = table.columns.iter().map(|column| match column.kind {
+        Kind::Text(chars) | Kind::Key(chars) => chars * CHAR_BYTES,
+        _ => 0,
+    });
+    let wide = texts.sum::<u32>() > VARCHAR_BYTES_MAX;
+    let columns: Vec<String> = table
+        .columns
+        .iter()
+        .map(|column| definition(column, wide, mariadb))
+        .collect();
+    format!(
+        "CREATE TABLE IF NOT EXISTS `{}` ({}, PRIMARY KEY ({})) ENGINE = InnoDB DEFAULT CHARACTER \
+         SET utf8mb4 COLLATE utf8mb4_bin",
+        table.name,
+        columns.join(", "),
+        quoted(table.key.iter().map(String::as_str)),
+    )
+}
+
+fn definition(column: &TableColumn, wide: bool, mariadb: bool) -> String {
+    let null = if column.nullable { "NULL" } else { "NOT NULL" };
+    format!(
+        "`{}` {} {null}",
+        column.name,
+        sql_type(column.kind, wide, mariadb)
+    )
+}
+
+fn sql_type(kind: Kind, wide: bool, mariadb: bool) -> String {
+    match kind {
+        Kind::RowId => "BIGINT UNSIGNED".to_owned(),
+        Kind::Text(chars) if wide && chars > VARCHAR_CHARS_SHORT => {
+            "TEXT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin".to_owned()
+        }
+        Kind::Text(chars) => format!("VARCHAR({chars}) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin"),
+        // `utf8mb4_bin` pads with spaces before it compares: 'a' and 'a ' would be one key.
+        Kind::Key(chars) => {
+            let collation = if mariadb {
+                "utf8mb4_nopad_bin"
+            } else {
+                "utf8mb4_0900_bin"
+            };
+            format!("VARCHAR({chars}) CHARACTER SET utf8mb4 COLLATE {collation}")
+        }
+        Kind::Timestamp => "DATETIME(6)".to_owned(),
+        Kind::Day => "DATE".to_owned(),
+        Kind::Integer => "BIGINT".to_owned(),
+        Kind::Float => "DOUBLE".to_owned(),
+        Kind::Boolean => "BOOLEAN".to_owned(),
+        Kind::Json => "JSON".to_owned(),
+    }
+}
+
+/// A column as `information_schema` has it.
+#[derive(Debug, Clone, Default)]
+struct Existing {
+    name: String,
+    data_type: String,
+    unsigned: bool,
+    text_bytes: u64,
+    charset: String,
+    precision: u64,
+    nullable: bool,
+    primary: bool,
+    /// The server fills it where an INSERT does not name it.
+    optional: bool,
+}
+
+/// Holds a table against what is needed.
+async fn check(session: &mut Session, table: &Table) -> Result<(), Fault> {
+    let fault = |failure: Failure| failure.into_fault(DOING);
+    let sql = "SELECT COLUMN_NAME AS a, DATA_TYPE AS b, COLUMN_TYPE AS c, CHARACTER_OCTET_LENGTH AS \
+               d, CHARACTER_SET_NAME AS e, DATETIME_PRECISION AS f, IS_NULLABLE AS g, COLUMN_KEY AS \
+               h, COLUMN_DEFAULT AS i, EXTRA AS j FROM information_schema.COLUMNS WHERE \
+               TABLE_SCHEMA = DATABASE() AND TABLE_NAME = ? ORDER BY ORDINAL_POSITION";
+    let rows = session
+        .rows_with::<Row>(sql, (&table.name,))
+        .await
+        .map_err(fault)?;
+    let existing: Vec<Existing> = rows.iter().map(existing).collect();
+    let sql = "SELECT ENGINE FROM information_schema.TABLES WHERE TABLE_SCHEMA = DATABASE() AND \
+               TABLE_NAME = ?";
+    let engine = session
+        .rows_with::<Option<String>>(sql, (&table.name,))
+        .await
+        .map_err(fault)?;
+    let engine = engine.into_iter().next().flatten().unwrap_or_default();
+    if let Some((problem, mend)) = misfit(table, &existing, &engine, session.server.mariadb) {
+        return Err(Fault::fatal(
+            Origin::Sink,
+            format!(
+                "table `{}` does not fit its dataset: mend it with {mend}",
+                table.name
+            ),
+            problem,
+        ));
+    }
+    Ok(())
+}
+
+fn existing(row: &Row) -> Existing {
+    let text = |at: usize| {
+        row.get::<Option<String>, _>(at)
+            .flatten()
+            .unwrap_or_default()
+    };
+    let number = |at: usize| row.get::<Option<u64>, _>(at).flatten().unwrap_or_default();
+    let default = row.get::<Option<String>, _>(8).flatten();
+    let nullable = text(6) == "YES";
+    let filled = [
+        "auto_increment",
+        "generated",
+        "default_generated",
+        "persistent",
+        "virtual",
+    ];
+    let extra = text(9).to_lowercase();
+    Existing {
+        name: text(0),
+        data_type: text(1).to_lowercase(),
+        unsigned: text(2).to_lowercase().contains("unsigned"),
+        text_bytes: number(3),
+        charset: text(4),
+        precision: number(5),
+        nullable,
+        primary: text(7) == "PRI",
+        optional: nullable || default.is_some() || filled.iter().any(|word| extra.contains(word)),
+    }
+}
+
+/// What is wrong with a table, and the statement that would mend it.
+fn misfit(
+    table: &Table,
+    existing: &[Existing],
+    engine: &str,
+    mariadb: bool,
+) -> Option<(String, String)> {
+    let alter = |change: String| format!("ALTER TABLE `{}` {change}", table.name);
+    if !engine.eq_ignore_ascii_case("InnoDB") {
+        let problem = format!("its engine `{engine}` has no transactions");
+        return Some((problem, alter("ENGINE = InnoDB".to_owned())));
+    }
+    for needed in &table.columns {
+        let definition = definition(needed, false, mariadb);
+        let found = existing
+            .iter()
+            .find(|found| found.name.eq_ignore_ascii_case(&needed.name));
+        let Some(found) = found else {
+            let problem = format!("it has no column `{}`", needed.name);
+            return Some((problem, alter(format!("ADD COLUMN {definition}"))));
+        };
+        if let Some(problem) = column_misfit(needed, found) {
+            let problem = format!("column `{}` {problem}", needed.name);
+            return Some((problem, alter(format!("MODIFY COLUMN {definition}"))));
+        }
+    }
+    let primary = |column: &&Existing| column.primary;
+    let key: Vec<&str> = existing
+        .iter()
+        .filter(primary)
+        .map(|column| column.name.as_str())
+        .collect();
+    let same = |name: &String| key.iter().any(|found| found.eq_ignore_ascii_case(name));
+    if key.len() != table.key.len() || !table.key.iter().all(same) {
+        let wanted = quoted(table.key.iter().map(String::as_str));
+        let drop = if key.is_empty() {
+            ""
+        } else {
+            "DROP PRIMARY KEY, "
+        };
+        let problem = format!("its primary key is ({}), not ({wanted})", quoted(key));
+        return Some((problem, alter(format!("{drop}ADD PRIMARY KEY ({wanted})"))));
+    }
+    let ours = |found: &Existing| {
+        table
+            .columns
+            .iter()
+            .any(|needed| needed.name.eq_ignore_ascii_case(&found.name))
+    };
+    let unfilled = existing
+        .iter()
+        .find(|found| !found.optional && !ours(found))?;
+    let problem = format!(
+        "column `{}` is not in the dataset, takes no NULL and has no default",
+        unfilled.name
+    );
+    Some((
+        problem,
+        alter(format!("ALTER COLUMN `{}` SET DEFAULT ...", unfilled.name)),
+    ))
+}
+
+/// What is wrong with a column.
+fn column_misfit(needed: &TableColumn, found: &Existing) -> Option<String> {
+    let data_type = found.data_type.as_str();
+    let text_type = matches!(
+        data_type,
+        "varchar" | "tinytext" | "text" | "mediumtext" | "longtext"
+    );
+    let type_fits = match needed.kind {
+        Kind::RowId => data_type == "bigint" && found.unsigned,
+        Kind::Integer => data_type == "bigint" && !found.unsigned,
+        Kind::Text(_) | Kind::Key(_) => text_type,
+        Kind::Json => data_type == "json" || (text_type && found.text_bytes >= 65_535),
+        Kind::Timestamp => data_type == "datetime",
+        Kind::Day => data_type == "date",
+        Kind::Float => data_type == "double",
+        Kind::Boolean => data_type.ends_with("int"),
+    };
+    if !type_fits {
+        return Some(format!(
+            "has the type {data_type}{}",
+            if found.unsigned { " unsigned" } else { "" }
+        ));
+    }
+    match needed.kind {
+        Kind::Text(_) | Kind::Key(_) | Kind::Json
+            if data_type != "json" && found.charset != "utf8mb4" =>
+        {
+            return Some(format!("has the character set {}", found.charset));
+        }
+        Kind::Text(chars) | Kind::Key(chars)
+            if found.text_bytes < u64::from(chars) * u64::from(CHAR_BYTES) =>
+        {
+            return Some(format!("is too short for {chars} characters"));
+        }
+        Kind::Timestamp if found.precision < 6 => {
+            return Some("has no microseconds".to_owned());
+        }
+        _ => {}
+    }
+    (needed.nullable && !found.nullable).then(|| "takes no NULL".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ddl_of_the_built_in_tables() {
+        let tables = tables(&Datasets::new(vec![]).unwrap());
+        let events = create(&tables[0], true);
+        assert!(events.starts_with(
+            "CREATE TABLE IF NOT EXISTS `vehicle_events` (`id` BIGINT UNSIGNED NOT NULL, \
+             `vehicle_id` VARCHAR(255) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL, \
+             `event_time` DATETIME(6) NOT NULL"
+        ));
+        assert!(events.contains("`_rescued` JSON NULL, PRIMARY KEY (`id`)) ENGINE = InnoDB"));
+        assert!(create(&tables[2], false).contains("PRIMARY KEY (`vehicle_id`, `day`)"));
+    }
+
+    #[test]
+    fn a_table_of_many_long_texts_keeps_them_outside_of_the_row() {
+        let column = |at: u32| TableColumn {
+            name: format!("c{at}"),
+            kind: Kind::Text(255),
+            nullable: false,
+        };
+        let table = Table {
+            name: "t".to_owned(),
+            columns: (0..80).map(column).collect(),
+            key: vec!["c0".to_owned()],
+        };
+        assert!(create(&table, true).contains("`c0` TEXT "));
+    }
+}

@@ -1,0 +1,197 @@
+//! The daily summary in MySQL: read by ranges of the primary key, written sorted and in bulk.
+//!
+//! Never a statement over the whole table of a dataset: at five million rows that takes a minute and
+//! more than a gigabyte of the server's memory.
+
+use std::borrow::Cow;
+use std::ops::Range;
+
+use mysql_async::Value;
+
+use crate::dataset::Dataset;
+use crate::sink::LastEvent;
+use crate::sink::civil::{self, Civil};
+use crate::sink::summary::reduce;
+use crate::sink::table::{SummaryNames, quoted, summary_of};
+
+use super::errors::Failure;
+use super::ledger::list;
+use super::session::{Insert, Session};
+
+/// Entries of one upsert.
+const ENTRIES_PER_STATEMENT: usize = 1_000;
+
+/// A row as it is read: id, key, time, value.
+type Read = (u64, String, Value, String);
+
+/// See [`Sink::summary_pending`](crate::sink::Sink::summary_pending).
+pub(super) async fn pending(
+    session: &mut Session,
+    dataset: &Dataset,
+    max: usize,
+) -> Result<Vec<u32>, Failure> {
+    let sql = format!(
+        "SELECT file_no FROM ingest_files WHERE dataset = ? AND state = 'settled' AND summarised = \
+         0 ORDER BY file_no LIMIT {max}"
+    );
+    session.rows_with(&sql, (&dataset.name,)).await
+}
+
+/// See [`Sink::summary_scan`](crate::sink::Sink::summary_scan).
+pub(super) async fn scan(
+    session: &mut Session,
+    dataset: &Dataset,
+    ids: Range<u64>,
+    max: usize,
+) -> Result<Vec<LastEvent>, Failure> {
+    let summary = summary_of(dataset);
+    let columns = quoted(["id", &summary.key, &summary.time, &summary.value]);
+    let sql = format!(
+        "SELECT {columns} FROM `{}` WHERE `id` >= ? AND `id` < ? ORDER BY `id` LIMIT {max}",
+        dataset.table
+    );
+    let rows = session
+        .rows_with::<Read>(&sql, (ids.start, ids.end))
+        .await?;
+    rows.into_iter().map(event).collect()
+}
+
+/// See [`Sink::summary_merge`](crate::sink::Sink::summary_merge).
+pub(super) async fn merge(
+    session: &mut Session,
+    dataset: &Dataset,
+    candidates: &[LastEvent],
+    file_nos: &[u32],
+) -> Result<(), Failure> {
+    let insert = upsert(dataset);
+    session.begin().await?;
+    let candidates = reduce(candidates);
+    let mut rest = candidates.as_slice();
+    while !rest.is_empty() {
+        let full = rest.len().min(ENTRIES_PER_STATEMENT);
+        let rows = if full == ENTRIES_PER_STATEMENT {
+            full
+        } else {
+            1 << full.ilog2()
+        };
+        let (now, later) = rest.split_at(rows);
+        let mut values = Vec::with_capacity(rows * insert.columns);
+        for event in now {
+            let at = civil::from_micros(event.time_us);
+            let year = u16::try_from(at.year).expect("it came from a table of years 1000 to 9999");
+            let (hour, minute, second) = (at.hour, at.minute, at.second);
+            values.extend([
+                Value::from(&event.key),
+                Value::Date(year, at.month, at.day, 0, 0, 0, 0),
+                Value::from(&event.value),
+                Value::from(event.id),
+                Value::Date(year, at.month, at.day, hour, minute, second, at.micros),
+            ]);
+        }
+        session.insert(&insert, rows, values).await?;
+        rest = later;
+    }
+    if !file_nos.is_empty() {
+        let files = list(file_nos);
+        let sql = format!("UPDATE ingest_files SET summarised = 1 WHERE file_no IN ({files})");
+        session.run(&sql).await?;
+    }
+    session.commit().await
+}
+
+/// The upsert that keeps the larger of (time, id). The server assigns from left to right, and each
+/// condition must see the old time and id: so the value is first, the id second, the time last.
+fn upsert(dataset: &Dataset) -> Insert {
+    let summary = summary_of(dataset);
+    let SummaryNames {
+        key,
+        day,
+        time,
+        value,
+        id,
+    } = SummaryNames::of(summary);
+    let later = format!(
+        "VALUES(`{time}`) > `{time}` OR (VALUES(`{time}`) = `{time}` AND VALUES(`{id}`) > `{id}`)"
+    );
+    Insert {
+        head: format!(
+            "INSERT INTO `{}` ({})",
+            summary.table,
+            quoted([key, day, value.as_str(), id, time.as_str()])
+        ),
+        group: Cow::Borrowed("(?,?,?,?,?)"),
+        columns: 5,
+        tail: Cow::Owned(format!(
+            " ON DUPLICATE KEY UPDATE `{value}` = IF({later}, VALUES(`{value}`), `{value}`), `{id}` \
+             = IF({later}, VALUES(`{id}`), `{id}`), `{time}` = GREATEST(`{time}`, VALUES(`{time}`))"
+        )),
+    }
+}
+
+/// See [`Sink::summary_reset`](crate::sink::Sink::summary_reset).
+pub(super) async fn reset(session: &mut Session, dataset: &Dataset) -> Result<(), Failure> {
+    let summary = summary_of(dataset);
+    session.begin().await?;
+    session
+        .run_scan(&format!("DELETE FROM `{}`", summary.table))
+        .await?;
+    let sql = "UPDATE ingest_files SET summarised = 0 WHERE dataset = ? AND summarised = 1";
+    session.run_with(sql, (&dataset.name,)).await?;
+    session.commit().await
+}
+
+/// See [`Sink::summary_head`](crate::sink::Sink::summary_head).
+pub(super) async fn head(
+    session: &mut Session,
+    dataset: &Dataset,
+    max: usize,
+) -> Result<Vec<LastEvent>, Failure> {
+    let summary = summary_of(dataset);
+    let SummaryNames {
+        key,
+        day,
+        time,
+        value,
+        id,
+    } = SummaryNames::of(summary);
+    let sql = format!(
+        "SELECT {} FROM `{}` ORDER BY `{day}` DESC, `{key}` LIMIT {max}",
+        quoted([id, key, time.as_str(), value.as_str()]),
+        summary.table,
+    );
+    let rows = session.rows_with::<Read>(&sql, ()).await?;
+    rows.into_iter().map(event).collect()
+}
+
+/// See [`Sink::count_rows`](crate::sink::Sink::count_rows).
+pub(super) async fn count(session: &mut Session, dataset: &Dataset) -> Result<u64, Failure> {
+    let rows = session
+        .rows::<u64>(&format!("SELECT COUNT(*) FROM `{}`", dataset.table))
+        .await?;
+    Ok(rows.first().copied().unwrap_or_default())
+}
+
+fn event((id, key, time, value): Read) -> Result<LastEvent, Failure> {
+    let Value::Date(year, month, day, hour, minute, second, micros) = time else {
+        return Err(Failure::Found {
+            advice: "the tables do not fit: run `task_runner migrate`",
+            problem: format!("row {id} has no DATETIME where its time should be"),
+        });
+    };
+    let year = i64::from(year);
+    let time_us = civil::to_micros(Civil {
+        year,
+        month,
+        day,
+        hour,
+        minute,
+        second,
+        micros,
+    });
+    Ok(LastEvent {
+        key,
+        time_us,
+        value,
+        id,
+    })
+}

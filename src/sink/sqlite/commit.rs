@@ -1,0 +1,162 @@
+//! A commit into SQLite: row by row with one prepared statement, since there are no round trips to
+//! save, and since each row then answers for itself: stored, there already, or refused.
+
+use std::collections::HashSet;
+
+use rusqlite::types::{ToSql, ToSqlOutput, Value, ValueRef};
+use rusqlite::{Statement, Transaction, params};
+
+use crate::batch::{Batch, Reject, RejectCode, Span, row_id};
+use crate::sink::Committed;
+use crate::sink::cells::{Cell, RefusedRow, Row, Rows, by_dataset};
+use crate::sink::civil;
+use crate::sink::table::quoted;
+
+use super::errors::{Class, Failure, classify};
+use super::now;
+
+/// See [`Sink::commit`](crate::sink::Sink::commit).
+pub(super) fn commit(db: &Transaction<'_>, batches: &[Batch]) -> Result<Committed, Failure> {
+    let mut committed = Committed::default();
+    let mut refused = Vec::new();
+    let rejected = rejected(db, batches)?;
+    for rows in by_dataset(batches) {
+        store(db, &rows, &rejected, &mut committed, &mut refused)?;
+    }
+    for batch in batches {
+        let table = &batch.dataset.table;
+        let mut is_row = db.prepare_cached(&format!("SELECT 1 FROM `{table}` WHERE `id` = ?"))?;
+        for reject in &batch.rejects {
+            // A record is a row or a reject, also where its dataset was changed in between.
+            if !is_row.exists([row_id(batch.span.file_no, reject.ordinal)])? {
+                insert_reject(db, batch.span.file_no, reject)?;
+            }
+        }
+    }
+    for row in &refused {
+        insert_reject(db, row.file_no, &row.reject)?;
+    }
+    // No entry for a settled file: a late redelivery leaves nothing behind.
+    let mut entry = db.prepare_cached(
+        "INSERT INTO ingest_frames (file_no, first_ordinal, records) SELECT f.file_no, ?2, ?3 FROM \
+         ingest_files f WHERE f.file_no = ?1 AND f.state <> 'settled' ON CONFLICT DO NOTHING",
+    )?;
+    for Span {
+        file_no,
+        first_ordinal,
+        records,
+    } in batches.iter().map(|batch| batch.span)
+    {
+        if records > 0 {
+            entry.execute(params![file_no, first_ordinal, records])?;
+        }
+    }
+    Ok(committed)
+}
+
+fn store(
+    db: &Transaction<'_>,
+    rows: &Rows<'_>,
+    rejected: &HashSet<u64>,
+    committed: &mut Committed,
+    refused: &mut Vec<RefusedRow>,
+) -> Result<(), Failure> {
+    let schema = rows.dataset.schema();
+    let sql = format!(
+        "INSERT INTO `{}` ({}) VALUES ({}) ON CONFLICT (`id`) DO NOTHING",
+        rows.dataset.table,
+        quoted(schema.fields().iter().map(|field| field.name().as_str())),
+        vec!["?"; schema.fields().len()].join(","),
+    );
+    let mut insert = db.prepare_cached(&sql)?;
+    for (at, row) in rows.range(0..rows.len()).enumerate() {
+        if !rejected.is_empty() && rejected.contains(&row.id()) {
+            committed.duplicates += 1;
+            continue;
+        }
+        let code = match insert_row(&mut insert, row) {
+            Ok(1) => {
+                committed.rows += 1;
+                continue;
+            }
+            Ok(_) => {
+                committed.duplicates += 1;
+                continue;
+            }
+            Err(error) => match classify(&error) {
+                Class::Duplicate => RejectCode::DuplicateKeyInTable,
+                Class::Data => RejectCode::RefusedByDatabase,
+                _ => return Err(error.into()),
+            },
+        };
+        committed.refused += 1;
+        refused.push(rows.refused(at, code));
+    }
+    Ok(())
+}
+
+fn insert_row(insert: &mut Statement<'_>, row: Row<'_>) -> Result<usize, rusqlite::Error> {
+    for (at, cell) in row.cells().enumerate() {
+        insert.raw_bind_parameter(at + 1, cell)?;
+    }
+    insert.raw_execute()
+}
+
+impl ToSql for Cell<'_> {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(match *self {
+            Cell::Null => ToSqlOutput::Owned(Value::Null),
+            Cell::Id(id) => {
+                let id = i64::try_from(id).expect("a file number has 31 bits, so an id has 63");
+                ToSqlOutput::Owned(Value::Integer(id))
+            }
+            Cell::Text(text) => ToSqlOutput::Borrowed(ValueRef::Text(text.as_bytes())),
+            Cell::Integer(number) => ToSqlOutput::Owned(Value::Integer(number)),
+            Cell::Float(number) => ToSqlOutput::Owned(Value::Real(number)),
+            Cell::Boolean(value) => ToSqlOutput::Owned(Value::Integer(value.into())),
+            Cell::Timestamp(time_us) => ToSqlOutput::Owned(Value::Text(civil::text(time_us))),
+        })
+    }
+}
+
+/// The ids of the rejects that are there in these spans.
+fn rejected(db: &Transaction<'_>, batches: &[Batch]) -> Result<HashSet<u64>, Failure> {
+    let mut find = db.prepare_cached(
+        "SELECT ordinal FROM ingest_rejects WHERE file_no = ?1 AND ordinal >= ?2 AND ordinal < ?3",
+    )?;
+    let mut ids = HashSet::new();
+    for span in batches.iter().map(|batch| batch.span) {
+        let ordinals = span.ordinals();
+        let found = find.query_map(params![span.file_no, ordinals.start, ordinals.end], |row| {
+            Ok(row_id(span.file_no, row.get(0)?))
+        })?;
+        for id in found {
+            ids.insert(id?);
+        }
+    }
+    Ok(ids)
+}
+
+fn insert_reject(db: &Transaction<'_>, file_no: u32, reject: &Reject) -> Result<(), Failure> {
+    let mut insert = db.prepare_cached(
+        "INSERT INTO ingest_rejects (file_no, ordinal, code, field, byte_offset, raw, rejected_at) \
+         VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+    )?;
+    let Reject {
+        ordinal,
+        code,
+        field,
+        byte_offset,
+        raw,
+    } = reject;
+    insert.execute(params![
+        file_no,
+        ordinal,
+        code.as_str(),
+        field,
+        byte_offset,
+        raw,
+        now()
+    ])?;
+    Ok(())
+}

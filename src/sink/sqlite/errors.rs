@@ -1,0 +1,130 @@
+//! What SQLite's errors mean: by result code, never by message.
+
+use rusqlite::ErrorCode;
+
+use crate::fault::{Fault, Origin};
+
+/// Extended result codes of a key that is taken: UNIQUE, PRIMARYKEY, ROWID.
+const KEY_TAKEN: [i32; 3] = [2067, 1555, 2579];
+
+/// What a failed statement says about what to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Class {
+    /// Another unique key is taken.
+    Duplicate,
+    /// The values of this row.
+    Data,
+    /// Passes by itself.
+    Transient,
+    /// Does not; the text is the next step.
+    Fatal(&'static str),
+}
+
+/// A statement that failed.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Failure {
+    #[error(transparent)]
+    Sqlite(#[from] rusqlite::Error),
+    /// Found by us.
+    #[error("{problem}")]
+    Found { advice: String, problem: String },
+    /// Classified already.
+    #[error(transparent)]
+    Fault(#[from] Fault),
+}
+
+/// The class of an error.
+pub(super) fn classify(error: &rusqlite::Error) -> Class {
+    let rusqlite::Error::SqliteFailure(error, _) = error else {
+        return Class::Fatal("the tables do not fit: run `task_runner migrate`");
+    };
+    match error.code {
+        ErrorCode::ConstraintViolation if KEY_TAKEN.contains(&error.extended_code) => {
+            Class::Duplicate
+        }
+        ErrorCode::ConstraintViolation | ErrorCode::TypeMismatch | ErrorCode::TooBig => Class::Data,
+        ErrorCode::DatabaseBusy
+        | ErrorCode::DatabaseLocked
+        | ErrorCode::OutOfMemory
+        | ErrorCode::OperationInterrupted
+        | ErrorCode::OperationAborted
+        | ErrorCode::SystemIoFailure
+        | ErrorCode::DiskFull
+        | ErrorCode::FileLockingProtocolFailed
+        | ErrorCode::SchemaChanged => Class::Transient,
+        ErrorCode::PermissionDenied
+        | ErrorCode::ReadOnly
+        | ErrorCode::CannotOpen
+        | ErrorCode::AuthorizationForStatementDenied => {
+            Class::Fatal("the database file and its directory must be writable")
+        }
+        ErrorCode::DatabaseCorrupt => {
+            Class::Fatal("the database file is damaged: restore it, or name a new one")
+        }
+        ErrorCode::NotADatabase => Class::Fatal("the file is no SQLite database: name another one"),
+        _ => Class::Fatal("the tables do not fit: run `task_runner migrate`"),
+    }
+}
+
+impl Failure {
+    /// The fault for the caller; `doing` is what was being done.
+    pub(super) fn into_fault(self, doing: &str) -> Fault {
+        match self {
+            Self::Fault(fault) => fault,
+            Self::Found { advice, problem } => {
+                Fault::fatal(Origin::Sink, format!("{doing}: {advice}"), problem)
+            }
+            Self::Sqlite(error) => match classify(&error) {
+                Class::Transient => Fault::transient(Origin::Sink, doing, error),
+                Class::Fatal(advice) => {
+                    Fault::fatal(Origin::Sink, format!("{doing}: {advice}"), error)
+                }
+                Class::Duplicate | Class::Data => {
+                    let doing = format!("{doing}: the database refuses a value of the ledger");
+                    Fault::fatal(Origin::Sink, doing, error)
+                }
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rusqlite::ffi;
+
+    use super::*;
+
+    #[test]
+    fn errors_are_classified_by_code() {
+        let class = |code| classify(&rusqlite::Error::SqliteFailure(ffi::Error::new(code), None));
+        for code in [
+            ffi::SQLITE_BUSY,
+            ffi::SQLITE_FULL,
+            ffi::SQLITE_IOERR,
+            ffi::SQLITE_LOCKED,
+        ] {
+            assert_eq!(class(code), Class::Transient, "{code}");
+        }
+        for code in [
+            ffi::SQLITE_CONSTRAINT_UNIQUE,
+            ffi::SQLITE_CONSTRAINT_PRIMARYKEY,
+        ] {
+            assert_eq!(class(code), Class::Duplicate, "{code}");
+        }
+        for code in [
+            ffi::SQLITE_CONSTRAINT_CHECK,
+            ffi::SQLITE_CONSTRAINT_NOTNULL,
+            ffi::SQLITE_TOOBIG,
+        ] {
+            assert_eq!(class(code), Class::Data, "{code}");
+        }
+        for code in [
+            ffi::SQLITE_READONLY,
+            ffi::SQLITE_CORRUPT,
+            ffi::SQLITE_NOTADB,
+            ffi::SQLITE_ERROR,
+        ] {
+            assert!(matches!(class(code), Class::Fatal(_)), "{code}");
+        }
+    }
+}

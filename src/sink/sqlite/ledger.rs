@@ -1,0 +1,221 @@
+//! The ledger in SQLite: files, their entries, and what operators ask of them.
+
+use std::ops::Range;
+
+use rusqlite::{OptionalExtension, Row, Transaction, params};
+
+use crate::batch::RejectCode;
+use crate::sink::intervals;
+use crate::sink::{Before, FileEntry, NewFile, Registered, RejectEntry, Settled, Totals};
+
+use super::errors::Failure;
+use super::now;
+
+/// See [`Sink::register`](crate::sink::Sink::register).
+pub(super) fn register(
+    db: &Transaction<'_>,
+    files: &[NewFile],
+) -> Result<Vec<Registered>, Failure> {
+    let mut find = db.prepare_cached("SELECT file_no, state FROM ingest_files WHERE hash = ?")?;
+    let mut enter = db.prepare_cached(
+        "INSERT INTO ingest_files (hash, dataset, name, bytes, records, state, registered_at) \
+         VALUES (?, ?, ?, ?, ?, 'pending', ?)",
+    )?;
+    let mut reopen = db.prepare_cached(
+        "UPDATE ingest_files SET state = 'pending', reason = NULL, dataset = ?, name = ?, bytes = \
+         ?, records = ? WHERE file_no = ?",
+    )?;
+    let mut registered = Vec::with_capacity(files.len());
+    for file in files {
+        let NewFile {
+            hash,
+            dataset,
+            name,
+            bytes,
+            records,
+        } = file;
+        let known: Option<(u32, String)> = find
+            .query_row([hash], |row| Ok((row.get(0)?, row.get(1)?)))
+            .optional()?;
+        let (file_no, before) = match known {
+            None => {
+                let number = enter.insert(params![hash, dataset, name, bytes, records, now()])?;
+                let file_no = u32::try_from(number).expect("a file number needs 31 bits");
+                (file_no, Before::New)
+            }
+            Some((file_no, state)) if state == "quarantined" => {
+                reopen.execute(params![dataset, name, bytes, records, file_no])?;
+                (file_no, Before::New)
+            }
+            Some((file_no, state)) if state == "settled" => (file_no, Before::Settled),
+            Some((file_no, _)) => (file_no, Before::Pending),
+        };
+        assert!(
+            i32::try_from(file_no).is_ok(),
+            "a file number needs 31 bits"
+        );
+        registered.push(Registered { file_no, before });
+    }
+    Ok(registered)
+}
+
+/// See [`Sink::coverage`](crate::sink::Sink::coverage).
+pub(super) fn coverage(
+    db: &Transaction<'_>,
+    file_nos: &[u32],
+) -> Result<Vec<Vec<Range<u64>>>, Failure> {
+    let mut settled = db.prepare_cached(
+        "SELECT records FROM ingest_files WHERE file_no = ? AND state = 'settled'",
+    )?;
+    let mut entries =
+        db.prepare_cached("SELECT first_ordinal, records FROM ingest_frames WHERE file_no = ?")?;
+    let mut coverage = Vec::with_capacity(file_nos.len());
+    for file_no in file_nos {
+        let records: Option<u64> = settled.query_row([file_no], |row| row.get(0)).optional()?;
+        let ranges = match records {
+            Some(records) => vec![0..records],
+            None => entries
+                .query_map([file_no], |row| {
+                    let (first, records): (u64, u64) = (row.get(0)?, row.get(1)?);
+                    Ok(first..first + records)
+                })?
+                .collect::<Result<_, _>>()?,
+        };
+        coverage.push(intervals::union(ranges));
+    }
+    Ok(coverage)
+}
+
+/// See [`Sink::settle`](crate::sink::Sink::settle).
+pub(super) fn settle(db: &Transaction<'_>, file_nos: &[u32]) -> Result<Vec<Settled>, Failure> {
+    let mut fold = db.prepare_cached(
+        "UPDATE ingest_files SET rejects = (SELECT COUNT(*) FROM ingest_rejects r WHERE r.file_no = \
+         ingest_files.file_no), state = 'settled', reason = NULL, settled_at = ?2 WHERE file_no = \
+         ?1 AND state <> 'settled'",
+    )?;
+    let mut drop_entries = db.prepare_cached("DELETE FROM ingest_frames WHERE file_no = ?")?;
+    let mut read =
+        db.prepare_cached("SELECT records, rejects FROM ingest_files WHERE file_no = ?")?;
+    let covered = coverage(db, file_nos)?;
+    let mut settled = Vec::with_capacity(file_nos.len());
+    for (&file_no, covered) in file_nos.iter().zip(covered) {
+        fold.execute(params![file_no, now()])?;
+        drop_entries.execute([file_no])?;
+        let file = read
+            .query_row([file_no], |row| {
+                Ok(Settled {
+                    file_no,
+                    records: row.get(0)?,
+                    rejects: row.get(1)?,
+                })
+            })
+            .optional()?
+            .ok_or_else(|| Failure::Found {
+                advice: "the ledger was emptied under a running service: start it again".to_owned(),
+                problem: format!("file {file_no} is not in ingest_files"),
+            })?;
+        // The caller has seen to it; a file that left for history with a gap would be a loss.
+        let whole = intervals::cover(&covered, u64::from(file.records));
+        assert!(
+            whole,
+            "file {file_no} was to be settled, and the ledger does not cover it"
+        );
+        settled.push(file);
+    }
+    Ok(settled)
+}
+
+/// See [`Sink::quarantine`](crate::sink::Sink::quarantine). What is settled stays settled: the same
+/// content was loaded whole under another name.
+pub(super) fn quarantine(
+    db: &Transaction<'_>,
+    file: &NewFile,
+    reason: &str,
+) -> Result<(), Failure> {
+    let NewFile {
+        hash,
+        dataset,
+        name,
+        bytes,
+        records,
+    } = file;
+    db.execute(
+        "INSERT INTO ingest_files (hash, dataset, name, bytes, records, state, reason, \
+         registered_at) VALUES (?, ?, ?, ?, ?, 'quarantined', ?, ?) ON CONFLICT (hash) DO UPDATE \
+         SET state = excluded.state, reason = excluded.reason WHERE state <> 'settled'",
+        params![hash, dataset, name, bytes, records, reason, now()],
+    )?;
+    Ok(())
+}
+
+/// See [`Sink::totals`](crate::sink::Sink::totals).
+pub(super) fn totals(db: &Transaction<'_>) -> Result<Totals, Failure> {
+    let mut totals = Totals::default();
+    let mut sums =
+        db.prepare_cached("SELECT state, COUNT(*), SUM(records) FROM ingest_files GROUP BY state")?;
+    let sums = sums.query_map([], |row| {
+        Ok((
+            row.get::<_, String>(0)?,
+            row.get::<_, u64>(1)?,
+            row.get::<_, u64>(2)?,
+        ))
+    })?;
+    for sum in sums {
+        let (state, files, records) = sum?;
+        match state.as_str() {
+            "settled" => (totals.settled, totals.records) = (files, records),
+            "quarantined" => totals.quarantined = files,
+            _ => totals.pending += files,
+        }
+    }
+    totals.rejects = db.query_row("SELECT COUNT(*) FROM ingest_rejects", [], |row| row.get(0))?;
+    Ok(totals)
+}
+
+/// See [`Sink::files`](crate::sink::Sink::files).
+pub(super) fn files(db: &Transaction<'_>, max: usize) -> Result<Vec<FileEntry>, Failure> {
+    let entry = |row: &Row<'_>| {
+        Ok(FileEntry {
+            file_no: row.get(0)?,
+            name: row.get(1)?,
+            dataset: row.get(2)?,
+            state: row.get(3)?,
+            bytes: row.get(4)?,
+            records: row.get(5)?,
+            rejects: row.get(6)?,
+            reason: row.get(7)?,
+        })
+    };
+    let mut last = db.prepare_cached(
+        "SELECT file_no, name, dataset, state, bytes, records, rejects, reason FROM ingest_files \
+         ORDER BY file_no DESC LIMIT ?",
+    )?;
+    let entries = last.query_map([max], entry)?;
+    Ok(entries.collect::<Result<_, _>>()?)
+}
+
+/// See [`Sink::rejects`](crate::sink::Sink::rejects).
+pub(super) fn rejects(db: &Transaction<'_>, max: usize) -> Result<Vec<RejectEntry>, Failure> {
+    // By the primary key: newest file first. A time would need an index of its own.
+    let mut last = db.prepare_cached(
+        "SELECT code, file_no, ordinal, field, byte_offset, raw FROM ingest_rejects ORDER BY \
+         file_no DESC, ordinal DESC LIMIT ?",
+    )?;
+    let mut rows = last.query([max])?;
+    let mut entries = Vec::new();
+    while let Some(row) = rows.next()? {
+        let code: String = row.get(0)?;
+        entries.push(RejectEntry {
+            code: RejectCode::parse(&code).ok_or_else(|| Failure::Found {
+                advice: "a newer release wrote to this database: install it here, too".to_owned(),
+                problem: format!("`{code}` is no reject code"),
+            })?,
+            file_no: row.get(1)?,
+            ordinal: row.get(2)?,
+            field: row.get(3)?,
+            byte_offset: row.get(4)?,
+            raw: row.get(5)?,
+        });
+    }
+    Ok(entries)
+}

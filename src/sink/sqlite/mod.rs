@@ -1,0 +1,265 @@
+//! The sink in SQLite: the same contract in one file, with no server.
+//!
+//! Owns the driver: nothing else knows of it. One connection, on a thread of its own, does
+//! everything in the order in which it was asked: SQLite has one writer, and a thread keeps its
+//! waits for the disk away from the runtime. A job runs to its end even if nobody waits for it any
+//! more, which the contract allows: each is safe to do again.
+
+use std::ops::Range;
+use std::path::Path;
+use std::sync::{Arc, mpsc};
+use std::thread;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use async_trait::async_trait;
+use rusqlite::{Connection, Transaction, TransactionBehavior};
+use tokio::sync::oneshot;
+
+use crate::batch::Batch;
+use crate::dataset::{Dataset, Datasets};
+use crate::fault::{Fault, Origin};
+
+use super::{
+    Committed, FileEntry, LastEvent, NewFile, Registered, RejectEntry, Settled, Sink, Totals, civil,
+};
+use errors::Failure;
+
+mod commit;
+mod errors;
+mod ledger;
+mod schema;
+mod summary;
+
+/// How long a statement waits for another process that writes to the same file.
+const BUSY_WAIT: Duration = Duration::from_secs(5);
+
+/// Prepared statements that are kept: a few for the ledger, a few for each dataset.
+const STATEMENTS_KEPT: usize = 128;
+
+/// What the connection is set to. A write-ahead log, so that readers (people with a shell) do not
+/// stop the writer; FULL, so that what is committed survives a power cut; 16 MiB of cache.
+const SETUP: &str = "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA cache_size = \
+                     -16384; PRAGMA temp_store = MEMORY;";
+
+type Job = Box<dyn FnOnce(&mut Connection) + Send>;
+
+/// The sink of a `sqlite:` URL.
+#[derive(Debug)]
+pub struct SqliteSink {
+    jobs: mpsc::Sender<Job>,
+}
+
+impl SqliteSink {
+    /// The sink of a database file, which is made where it is not there, its directory included.
+    /// `//` before an absolute path is taken as a part of the URL.
+    ///
+    /// # Errors
+    /// Fatal where the file cannot be opened or is no database; transient where it is locked.
+    ///
+    /// # Panics
+    /// Where the system gives no thread.
+    pub async fn open(path: &str) -> Result<Self, Fault> {
+        const DOING: &str = "opening the database file";
+        let path = path.strip_prefix("//").unwrap_or(path).to_owned();
+        let (jobs, queue) = mpsc::channel::<Job>();
+        let (opened, outcome) = oneshot::channel();
+        let work = move || {
+            let mut connection = match connect(&path) {
+                Ok(connection) => {
+                    // Nobody waits for the outcome any more: then nobody sends jobs either.
+                    opened.send(Ok(())).ok();
+                    connection
+                }
+                Err(fault) => {
+                    opened.send(Err(fault)).ok();
+                    return;
+                }
+            };
+            for job in queue {
+                job(&mut connection);
+            }
+        };
+        thread::Builder::new()
+            .name("sqlite".to_owned())
+            .spawn(work)
+            .expect("a thread can be had");
+        let gone = |_| Fault::fatal(Origin::Sink, DOING, "its thread ended");
+        outcome.await.map_err(gone)??;
+        Ok(Self { jobs })
+    }
+
+    /// Does something in a transaction on the connection's thread; an error rolls it back.
+    async fn transact<T: Send + 'static>(
+        &self,
+        doing: &'static str,
+        work: impl FnOnce(&Transaction<'_>) -> Result<T, Failure> + Send + 'static,
+    ) -> Result<T, Fault> {
+        let (done, outcome) = oneshot::channel();
+        let job: Job = Box::new(move |connection| {
+            // IMMEDIATE takes the lock at once: a reader that becomes a writer could not wait.
+            let result = connection
+                .transaction_with_behavior(TransactionBehavior::Immediate)
+                .map_err(Failure::from)
+                .and_then(|transaction| {
+                    let value = work(&transaction)?;
+                    transaction.commit()?;
+                    Ok(value)
+                });
+            // Where the receiver is gone its caller was dropped, and will do the same again.
+            done.send(result.map_err(|failure| failure.into_fault(doing)))
+                .ok();
+        });
+        self.jobs
+            .send(job)
+            .expect("the thread ends only by a panic, or when this is dropped");
+        outcome
+            .await
+            .expect("the thread answers each job, or has panicked")
+    }
+}
+
+fn connect(path: &str) -> Result<Connection, Fault> {
+    const DOING: &str = "opening the database file";
+    let parent = Path::new(path)
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty());
+    if let Some(parent) = parent {
+        std::fs::create_dir_all(parent).map_err(|error| {
+            let doing = format!("{DOING}: make its directory {} writable", parent.display());
+            Fault::fatal(Origin::Sink, doing, error)
+        })?;
+    }
+    let open = || -> Result<Connection, rusqlite::Error> {
+        let connection = Connection::open(path)?;
+        connection.busy_timeout(BUSY_WAIT)?;
+        connection.execute_batch(SETUP)?;
+        connection.set_prepared_statement_cache_capacity(STATEMENTS_KEPT);
+        Ok(connection)
+    };
+    open().map_err(|error| Failure::from(error).into_fault(&format!("{DOING} {path}")))
+}
+
+/// The present, as the ledger has it.
+fn now() -> String {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    civil::text(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
+}
+
+#[async_trait]
+impl Sink for SqliteSink {
+    async fn migrate(&self, datasets: &Datasets) -> Result<(), Fault> {
+        let datasets = datasets.clone();
+        self.transact("migrating the database", move |db| {
+            schema::migrate(db, &datasets)
+        })
+        .await
+    }
+
+    async fn register(&self, files: &[NewFile]) -> Result<Vec<Registered>, Fault> {
+        let files = files.to_vec();
+        self.transact("registering files", move |db| ledger::register(db, &files))
+            .await
+    }
+
+    async fn commit(&self, batches: &[Batch]) -> Result<Committed, Fault> {
+        // The arrays are shared, not copied.
+        let batches = batches.to_vec();
+        self.transact("committing to the database", move |db| {
+            commit::commit(db, &batches)
+        })
+        .await
+    }
+
+    async fn coverage(&self, file_nos: &[u32]) -> Result<Vec<Vec<Range<u64>>>, Fault> {
+        let file_nos = file_nos.to_vec();
+        self.transact("reading the ledger", move |db| {
+            ledger::coverage(db, &file_nos)
+        })
+        .await
+    }
+
+    async fn settle(&self, file_nos: &[u32]) -> Result<Vec<Settled>, Fault> {
+        let file_nos = file_nos.to_vec();
+        self.transact("settling files", move |db| ledger::settle(db, &file_nos))
+            .await
+    }
+
+    async fn quarantine(&self, file: &NewFile, reason: &str) -> Result<(), Fault> {
+        let (file, reason) = (file.clone(), reason.to_owned());
+        let work = move |db: &Transaction<'_>| ledger::quarantine(db, &file, &reason);
+        self.transact("noting a quarantined file", work).await
+    }
+
+    async fn summary_pending(&self, dataset: &Arc<Dataset>, max: usize) -> Result<Vec<u32>, Fault> {
+        let dataset = dataset.clone();
+        self.transact("reading the ledger", move |db| {
+            summary::pending(db, &dataset, max)
+        })
+        .await
+    }
+
+    async fn summary_scan(
+        &self,
+        dataset: &Arc<Dataset>,
+        ids: Range<u64>,
+        max: usize,
+    ) -> Result<Vec<LastEvent>, Fault> {
+        let dataset = dataset.clone();
+        let work = move |db: &Transaction<'_>| summary::scan(db, &dataset, &ids, max);
+        self.transact("reading rows for the summary", work).await
+    }
+
+    async fn summary_merge(
+        &self,
+        dataset: &Arc<Dataset>,
+        candidates: &[LastEvent],
+        file_nos: &[u32],
+    ) -> Result<(), Fault> {
+        let (dataset, candidates) = (dataset.clone(), candidates.to_vec());
+        let file_nos = file_nos.to_vec();
+        let work = move |db: &Transaction<'_>| summary::merge(db, &dataset, &candidates, &file_nos);
+        self.transact("writing the summary", work).await
+    }
+
+    async fn summary_reset(&self, dataset: &Arc<Dataset>) -> Result<(), Fault> {
+        let dataset = dataset.clone();
+        self.transact("emptying the summary", move |db| {
+            summary::reset(db, &dataset)
+        })
+        .await
+    }
+
+    async fn summary_head(
+        &self,
+        dataset: &Arc<Dataset>,
+        max: usize,
+    ) -> Result<Vec<LastEvent>, Fault> {
+        let dataset = dataset.clone();
+        self.transact("reading the summary", move |db| {
+            summary::head(db, &dataset, max)
+        })
+        .await
+    }
+
+    async fn totals(&self) -> Result<Totals, Fault> {
+        self.transact("reading the ledger", ledger::totals).await
+    }
+
+    async fn files(&self, max: usize) -> Result<Vec<FileEntry>, Fault> {
+        self.transact("reading the ledger", move |db| ledger::files(db, max))
+            .await
+    }
+
+    async fn rejects(&self, max: usize) -> Result<Vec<RejectEntry>, Fault> {
+        self.transact("reading the rejects", move |db| ledger::rejects(db, max))
+            .await
+    }
+
+    async fn count_rows(&self, dataset: &Arc<Dataset>) -> Result<u64, Fault> {
+        let dataset = dataset.clone();
+        self.transact("counting rows", move |db| summary::count(db, &dataset))
+            .await
+    }
+}

@@ -1,0 +1,180 @@
+//! The schema in SQLite: the numbered migrations of the ledger, and the tables of the datasets, all
+//! in the caller's one transaction. A table that exists already is never changed: it is held
+//! against what its dataset needs.
+
+use rusqlite::{Transaction, params};
+
+use crate::dataset::Datasets;
+use crate::sink::migrations;
+use crate::sink::table::{Kind, Table, quoted, tables};
+
+use super::errors::Failure;
+use super::now;
+
+/// See [`Sink::migrate`](crate::sink::Sink::migrate).
+pub(super) fn migrate(db: &Transaction<'_>, datasets: &Datasets) -> Result<(), Failure> {
+    db.execute_batch(
+        "CREATE TABLE IF NOT EXISTS ingest_migrations (number INTEGER PRIMARY KEY, name TEXT NOT \
+         NULL, checksum TEXT NOT NULL, applied_at TEXT NOT NULL)",
+    )?;
+    let recorded: Vec<(u32, String)> = db
+        .prepare("SELECT number, checksum FROM ingest_migrations")?
+        .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .collect::<Result<_, _>>()?;
+    for migration in migrations::due(migrations::SQLITE, &recorded)? {
+        for statement in migration.statements() {
+            db.execute_batch(statement)?;
+        }
+        db.execute(
+            "INSERT INTO ingest_migrations (number, name, checksum, applied_at) VALUES (?, ?, ?, ?)",
+            params![migration.number, migration.name, migration.checksum(), now()],
+        )?;
+    }
+    for table in tables(datasets) {
+        db.execute_batch(&create(&table))?;
+        check(db, &table)?;
+    }
+    Ok(())
+}
+
+/// The DDL of a table. A single key is the row id itself; otherwise the table is its own index.
+fn create(table: &Table) -> String {
+    let single = table.key.len() == 1;
+    let columns: Vec<String> = table
+        .columns
+        .iter()
+        .map(|column| {
+            let suffix = match (single && table.key[0] == column.name, column.nullable) {
+                (true, _) => " PRIMARY KEY",
+                (false, true) => "",
+                (false, false) => " NOT NULL",
+            };
+            format!("`{}` {}{suffix}", column.name, sql_type(column.kind))
+        })
+        .collect();
+    let columns = columns.join(", ");
+    if single {
+        return format!("CREATE TABLE IF NOT EXISTS `{}` ({columns})", table.name);
+    }
+    let key = quoted(table.key.iter().map(String::as_str));
+    format!(
+        "CREATE TABLE IF NOT EXISTS `{}` ({columns}, PRIMARY KEY ({key})) WITHOUT ROWID",
+        table.name
+    )
+}
+
+fn sql_type(kind: Kind) -> &'static str {
+    match kind {
+        Kind::RowId | Kind::Integer | Kind::Boolean => "INTEGER",
+        Kind::Float => "REAL",
+        Kind::Text(_) | Kind::Key(_) | Kind::Timestamp | Kind::Day | Kind::Json => "TEXT",
+    }
+}
+
+/// A column as SQLite has it.
+struct Existing {
+    name: String,
+    declared: String,
+    not_null: bool,
+    has_default: bool,
+    /// Its place in the primary key, from 1.
+    key: u32,
+}
+
+/// Holds a table against what is needed.
+fn check(db: &Transaction<'_>, table: &Table) -> Result<(), Failure> {
+    let existing: Vec<Existing> = db
+        .prepare("SELECT name, type, `notnull`, dflt_value, pk FROM pragma_table_info(?)")?
+        .query_map([&table.name], |row| {
+            Ok(Existing {
+                name: row.get(0)?,
+                declared: row.get::<_, String>(1)?.to_uppercase(),
+                not_null: row.get(2)?,
+                has_default: row.get::<_, Option<String>>(3)?.is_some(),
+                key: row.get(4)?,
+            })
+        })?
+        .collect::<Result<_, _>>()?;
+    match misfit(table, &existing) {
+        None => Ok(()),
+        Some((problem, mend)) => Err(Failure::Found {
+            advice: format!(
+                "table `{}` does not fit its dataset: mend it with {mend}",
+                table.name
+            ),
+            problem,
+        }),
+    }
+}
+
+/// What is wrong with a table, and the statement that would mend it.
+fn misfit(table: &Table, existing: &[Existing]) -> Option<(String, String)> {
+    let name = &table.name;
+    // SQLite changes no column: the way is a new table.
+    let replace =
+        || format!("ALTER TABLE `{name}` RENAME TO `{name}_old`, and migrate and copy its rows");
+    for needed in &table.columns {
+        let found = existing
+            .iter()
+            .find(|found| found.name.eq_ignore_ascii_case(&needed.name));
+        let Some(found) = found else {
+            let column = format!("`{}` {}", needed.name, sql_type(needed.kind));
+            let problem = format!("it has no column `{}`", needed.name);
+            return Some((problem, format!("ALTER TABLE `{name}` ADD COLUMN {column}")));
+        };
+        let is_id = table.key.len() == 1 && table.key[0] == needed.name;
+        let fits = if is_id {
+            found.declared == "INTEGER"
+        } else {
+            holds(found, needed.kind)
+        };
+        if !fits {
+            let problem = format!("column `{}` has the type {}", needed.name, found.declared);
+            return Some((problem, replace()));
+        }
+        if needed.nullable && found.not_null {
+            return Some((format!("column `{}` takes no NULL", needed.name), replace()));
+        }
+    }
+    let keys = existing.iter().filter(|found| found.key > 0).count();
+    let keyed = |name: &String| {
+        existing
+            .iter()
+            .any(|found| found.key > 0 && found.name.eq_ignore_ascii_case(name))
+    };
+    if keys != table.key.len() || !table.key.iter().all(keyed) {
+        let wanted = quoted(table.key.iter().map(String::as_str));
+        return Some((format!("its primary key is not ({wanted})"), replace()));
+    }
+    let unfilled = existing.iter().find(|found| {
+        let ours = table
+            .columns
+            .iter()
+            .any(|of| of.name.eq_ignore_ascii_case(&found.name));
+        !ours && found.not_null && !found.has_default
+    })?;
+    let problem = format!(
+        "column `{}` is not in the dataset, takes no NULL and has no default",
+        unfilled.name
+    );
+    Some((
+        problem,
+        format!("ALTER TABLE `{name}` DROP COLUMN `{}`", unfilled.name),
+    ))
+}
+
+/// Whether a column gives back what is put in, by the affinity of its declared type: a text in a
+/// column of numeric affinity becomes a number where it looks like one.
+fn holds(found: &Existing, kind: Kind) -> bool {
+    let declared = |parts: &[&str]| parts.iter().any(|part| found.declared.contains(part));
+    let integer = declared(&["INT"]);
+    let text = !integer && declared(&["CHAR", "CLOB", "TEXT"]);
+    let blob = !integer && !text && (found.declared.is_empty() || declared(&["BLOB"]));
+    let real = !integer && !text && !blob && declared(&["REAL", "FLOA", "DOUB"]);
+    let numeric = !(integer || text || blob || real);
+    match kind {
+        Kind::RowId | Kind::Integer | Kind::Boolean => integer || numeric,
+        Kind::Float => real || numeric,
+        Kind::Text(_) | Kind::Key(_) | Kind::Timestamp | Kind::Day | Kind::Json => text || blob,
+    }
+}

@@ -1,0 +1,144 @@
+//! The daily summary in SQLite: read by ranges of the primary key, merged entry by entry.
+
+use std::ops::Range;
+
+use rusqlite::{Row, Transaction, params};
+
+use crate::dataset::Dataset;
+use crate::sink::LastEvent;
+use crate::sink::civil;
+use crate::sink::summary::reduce;
+use crate::sink::table::{SummaryNames, quoted, summary_of};
+
+use super::errors::Failure;
+
+/// Characters of `YYYY-MM-DD`, with which a timestamp begins.
+const DAY_CHARS: usize = 10;
+
+/// See [`Sink::summary_pending`](crate::sink::Sink::summary_pending).
+pub(super) fn pending(
+    db: &Transaction<'_>,
+    dataset: &Dataset,
+    max: usize,
+) -> Result<Vec<u32>, Failure> {
+    let mut find = db.prepare_cached(
+        "SELECT file_no FROM ingest_files WHERE dataset = ? AND state = 'settled' AND summarised = \
+         0 ORDER BY file_no LIMIT ?",
+    )?;
+    let found = find.query_map(params![dataset.name, max], |row| row.get(0))?;
+    Ok(found.collect::<Result<_, _>>()?)
+}
+
+/// See [`Sink::summary_scan`](crate::sink::Sink::summary_scan).
+pub(super) fn scan(
+    db: &Transaction<'_>,
+    dataset: &Dataset,
+    ids: &Range<u64>,
+    max: usize,
+) -> Result<Vec<LastEvent>, Failure> {
+    let summary = summary_of(dataset);
+    let sql = format!(
+        "SELECT {} FROM `{}` WHERE `id` >= ? AND `id` < ? ORDER BY `id` LIMIT ?",
+        quoted(["id", &summary.key, &summary.time, &summary.value]),
+        dataset.table
+    );
+    // The end may lie beyond what SQLite's integers hold; no row does.
+    let bound = |id: u64| i64::try_from(id).unwrap_or(i64::MAX);
+    let mut find = db.prepare_cached(&sql)?;
+    let found = find.query_and_then(params![bound(ids.start), bound(ids.end), max], event)?;
+    found.collect()
+}
+
+/// See [`Sink::summary_merge`](crate::sink::Sink::summary_merge).
+pub(super) fn merge(
+    db: &Transaction<'_>,
+    dataset: &Dataset,
+    candidates: &[LastEvent],
+    file_nos: &[u32],
+) -> Result<(), Failure> {
+    let summary = summary_of(dataset);
+    let SummaryNames {
+        key,
+        day,
+        time,
+        value,
+        id,
+    } = SummaryNames::of(summary);
+    let sql = format!(
+        "INSERT INTO `{}` ({}) VALUES (?, ?, ?, ?, ?) ON CONFLICT (`{key}`, `{day}`) DO UPDATE SET \
+         `{time}` = excluded.`{time}`, `{value}` = excluded.`{value}`, `{id}` = excluded.`{id}` \
+         WHERE (excluded.`{time}`, excluded.`{id}`) > (`{time}`, `{id}`)",
+        summary.table,
+        quoted([key, day, time.as_str(), value.as_str(), id]),
+    );
+    let mut upsert = db.prepare_cached(&sql)?;
+    for event in reduce(candidates) {
+        let time = civil::text(event.time_us);
+        upsert.execute(params![
+            event.key,
+            &time[..DAY_CHARS],
+            time,
+            event.value,
+            event.id
+        ])?;
+    }
+    let mut mark = db.prepare_cached("UPDATE ingest_files SET summarised = 1 WHERE file_no = ?")?;
+    for file_no in file_nos {
+        mark.execute([file_no])?;
+    }
+    Ok(())
+}
+
+/// See [`Sink::summary_reset`](crate::sink::Sink::summary_reset).
+pub(super) fn reset(db: &Transaction<'_>, dataset: &Dataset) -> Result<(), Failure> {
+    db.execute(&format!("DELETE FROM `{}`", summary_of(dataset).table), [])?;
+    db.execute(
+        "UPDATE ingest_files SET summarised = 0 WHERE dataset = ?",
+        [&dataset.name],
+    )?;
+    Ok(())
+}
+
+/// See [`Sink::summary_head`](crate::sink::Sink::summary_head).
+pub(super) fn head(
+    db: &Transaction<'_>,
+    dataset: &Dataset,
+    max: usize,
+) -> Result<Vec<LastEvent>, Failure> {
+    let summary = summary_of(dataset);
+    let SummaryNames {
+        key,
+        day,
+        time,
+        value,
+        id,
+    } = SummaryNames::of(summary);
+    let sql = format!(
+        "SELECT {} FROM `{}` ORDER BY `{day}` DESC, `{key}` LIMIT ?",
+        quoted([id, key, time.as_str(), value.as_str()]),
+        summary.table
+    );
+    let mut find = db.prepare_cached(&sql)?;
+    find.query_and_then([max], event)?.collect()
+}
+
+/// See [`Sink::count_rows`](crate::sink::Sink::count_rows).
+pub(super) fn count(db: &Transaction<'_>, dataset: &Dataset) -> Result<u64, Failure> {
+    let sql = format!("SELECT COUNT(*) FROM `{}`", dataset.table);
+    Ok(db.query_row(&sql, [], |row| row.get(0))?)
+}
+
+fn event(row: &Row<'_>) -> Result<LastEvent, Failure> {
+    let id: u64 = row.get(0)?;
+    let time: String = row.get(2)?;
+    let time_us = civil::parse(&time).ok_or_else(|| Failure::Found {
+        advice: "the tables do not fit: run `task_runner migrate`".to_owned(),
+        problem: format!("row {id} has `{time}` where its time should be"),
+    })?;
+    Ok(LastEvent {
+        key: row.get(1)?,
+        time_us,
+        value: row.get(3)?,
+        id,
+    })
+}

@@ -1,0 +1,170 @@
+//! Which tables a dataset needs, in no particular dialect: its own, and that of its summary.
+//!
+//! Pure. The dialects turn a [`Table`] into DDL, and hold tables that exist already against it.
+
+use std::fmt::Write as _;
+
+use crate::dataset::{ColumnType, Dataset, Datasets, ID_COLUMN, RESCUE_COLUMN, Summary};
+
+/// A table that a dataset needs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Table {
+    pub(super) name: String,
+    pub(super) columns: Vec<TableColumn>,
+    /// The columns of the primary key.
+    pub(super) key: Vec<String>,
+}
+
+/// One column of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct TableColumn {
+    pub(super) name: String,
+    pub(super) kind: Kind,
+    pub(super) nullable: bool,
+}
+
+/// What a column holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// `file_no << 32 | ordinal`.
+    RowId,
+    /// Text of at most so many characters.
+    Text(u32),
+    /// The text that a summary is keyed by: compared byte by byte, trailing spaces included.
+    Key(u32),
+    /// A moment, with microseconds.
+    Timestamp,
+    /// A calendar day.
+    Day,
+    Integer,
+    Float,
+    Boolean,
+    Json,
+}
+
+/// All tables of all datasets, beside the ledger.
+pub(super) fn tables(datasets: &Datasets) -> Vec<Table> {
+    let own = datasets.iter().map(|dataset| dataset_table(dataset));
+    let summaries = datasets
+        .iter()
+        .filter_map(|dataset| Some(summary_table(dataset, dataset.summary.as_ref()?)));
+    own.chain(summaries).collect()
+}
+
+/// The table of a dataset's rows: the columns of [`Dataset::schema`], in its order.
+pub(super) fn dataset_table(dataset: &Dataset) -> Table {
+    let mut columns = vec![column(ID_COLUMN, Kind::RowId)];
+    columns.extend(dataset.columns.iter().map(|of| TableColumn {
+        name: of.name.clone(),
+        nullable: !of.required && of.default.is_none(),
+        kind: match of.kind {
+            ColumnType::Text => Kind::Text(of.max_chars),
+            ColumnType::Integer => Kind::Integer,
+            ColumnType::Float => Kind::Float,
+            ColumnType::Boolean => Kind::Boolean,
+            ColumnType::Timestamp => Kind::Timestamp,
+            ColumnType::Json => Kind::Json,
+        },
+    }));
+    columns.push(TableColumn {
+        nullable: true,
+        ..column(RESCUE_COLUMN, Kind::Json)
+    });
+    Table {
+        name: dataset.table.clone(),
+        columns,
+        key: vec![ID_COLUMN.to_owned()],
+    }
+}
+
+/// The table of a dataset's summary: key, day, and what is last on that day.
+pub(super) fn summary_table(dataset: &Dataset, summary: &Summary) -> Table {
+    let chars = |name: &str| {
+        dataset
+            .column(name)
+            .map_or(255, |(_, column)| column.max_chars)
+    };
+    let names = SummaryNames::of(summary);
+    Table {
+        name: summary.table.clone(),
+        columns: vec![
+            column(names.key, Kind::Key(chars(&summary.key))),
+            column(names.day, Kind::Day),
+            column(&names.time, Kind::Timestamp),
+            column(&names.value, Kind::Text(chars(&summary.value))),
+            column(names.id, Kind::RowId),
+        ],
+        key: vec![names.key.to_owned(), names.day.to_owned()],
+    }
+}
+
+/// The columns of a summary table.
+pub(super) struct SummaryNames<'a> {
+    pub(super) key: &'a str,
+    pub(super) day: &'static str,
+    pub(super) time: String,
+    pub(super) value: String,
+    pub(super) id: &'static str,
+}
+
+impl<'a> SummaryNames<'a> {
+    /// One rule for all: `last_` and the name of the column it comes from.
+    pub(super) fn of(summary: &'a Summary) -> Self {
+        Self {
+            key: &summary.key,
+            day: "day",
+            time: format!("last_{}", summary.time),
+            value: format!("last_{}", summary.value),
+            id: "last_id",
+        }
+    }
+}
+
+/// The summary of a dataset that has one.
+pub(super) fn summary_of(dataset: &Dataset) -> &Summary {
+    dataset
+        .summary
+        .as_ref()
+        .expect("the contract: called only for a dataset with a summary")
+}
+
+/// Names in backticks, with commas between: both dialects read them so.
+pub(super) fn quoted<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
+    let mut list = String::new();
+    for name in names {
+        let comma = if list.is_empty() { "" } else { ", " };
+        write!(list, "{comma}`{name}`").expect("writing to a string does not fail");
+    }
+    list
+}
+
+fn column(name: &str, kind: Kind) -> TableColumn {
+    TableColumn {
+        name: name.to_owned(),
+        kind,
+        nullable: false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_built_in_tables() {
+        let tables = tables(&Datasets::new(vec![]).unwrap());
+        let names: Vec<&str> = tables.iter().map(|table| table.name.as_str()).collect();
+        assert_eq!(names, ["vehicle_events", "vehicle_status", "daily_summary"]);
+        let columns = quoted(tables[2].columns.iter().map(|column| column.name.as_str()));
+        assert_eq!(
+            columns,
+            "`vehicle_id`, `day`, `last_event_time`, `last_event_type`, `last_id`"
+        );
+        let extra = &tables[0].columns[6];
+        assert_eq!(
+            (extra.name.as_str(), extra.nullable),
+            ("event_extra_data", false)
+        );
+        assert!(tables[0].columns[7].nullable);
+    }
+}
