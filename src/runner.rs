@@ -4,8 +4,8 @@
 //! `stop` ends everything at once. Both lose nothing: the ledger knows what is stored, and what it
 //! lacks is still in work or in its archive.
 
-use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::{Notify, mpsc};
@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::broker::Broker;
+use crate::broker::{Broker, Depth};
 use crate::dataset::Datasets;
 use crate::fault::{Fault, Origin};
 use crate::inbox::{Claimed, Inbox, Waiting};
@@ -28,8 +28,8 @@ use crate::worker::{Progress, Worker};
 /// the first file, and claim more than can be loaded soon.
 const FEED_FILES: usize = 1_024;
 
-/// How often queue and backlog are measured for the metrics.
-const GAUGES_EVERY: Duration = Duration::from_secs(5);
+/// How often a service looks whether queue and database are well. Two small calls each time.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
 
 /// Everything that is connected and open.
 #[derive(Clone)]
@@ -48,8 +48,36 @@ pub struct Engine {
     pub tally: Arc<Tally>,
     progress: Arc<Progress>,
     summaries: Arc<Accumulator>,
+    seen: Arc<Seen>,
+}
+
+/// What the engine last saw of the world around it, for whoever asks.
+#[derive(Debug)]
+struct Seen {
+    began: Instant,
     /// What the last scan of inbound found waiting.
-    waiting: Arc<std::sync::Mutex<Vec<Waiting>>>,
+    waiting: Mutex<Vec<Waiting>>,
+    /// Files in inbound at the last scan.
+    inbound: AtomicU64,
+    /// What the queue held at the last look.
+    depth: Mutex<Depth>,
+    /// Why the engine cannot do its work now.
+    unwell: Mutex<Option<String>>,
+    /// Records committed per second, at the last look.
+    rate: AtomicU64,
+}
+
+impl Default for Seen {
+    fn default() -> Self {
+        Self {
+            began: Instant::now(),
+            waiting: Mutex::default(),
+            inbound: AtomicU64::default(),
+            depth: Mutex::default(),
+            unwell: Mutex::new(Some("starting".to_owned())),
+            rate: AtomicU64::default(),
+        }
+    }
 }
 
 /// How an engine runs.
@@ -113,14 +141,8 @@ impl Engine {
             tally: Arc::default(),
             progress: Arc::default(),
             summaries: Arc::default(),
-            waiting: Arc::default(),
+            seen: Arc::default(),
         }
-    }
-
-    /// Files of inbound that wait, and why, as of the last scan.
-    #[must_use]
-    pub fn waiting(&self) -> Vec<Waiting> {
-        self.waiting.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
     }
 
     /// Loads files in the order given, and ends when all of them are stored.
@@ -214,7 +236,7 @@ impl Engine {
                 result?;
                 Ok(())
             }
-            () = self.keep_gauges() => unreachable!("it never ends"),
+            () = self.keep_watch() => unreachable!("it never ends"),
         }
     }
 
@@ -324,7 +346,8 @@ impl Engine {
         }
         telemetry::files_now("waiting", waiting.len() as u64);
         waiting.truncate(100);
-        *self.waiting.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = waiting;
+        *locked(&self.seen.waiting) = waiting;
+        self.seen.inbound.store(scan.files - fed as u64, Relaxed);
         Ok(fed)
     }
 
@@ -369,19 +392,39 @@ impl Engine {
         }
     }
 
-    async fn keep_gauges(&self) {
+    /// Looks at queue and database again and again, for the metrics and for whoever asks.
+    async fn keep_watch(&self) {
+        let mut committed = 0;
+        let mut last = Instant::now();
         loop {
-            if let Ok(depth) = self.broker.depth().await {
-                telemetry::queue(depth.frames, depth.bytes, depth.pending);
-            }
-            let done = self.tally.settled.load(Relaxed)
-                + self.tally.duplicates.load(Relaxed)
-                + self.tally.quarantined.load(Relaxed)
-                + self.tally.left.load(Relaxed);
-            telemetry::files_now("work", self.tally.files.load(Relaxed).saturating_sub(done));
-            tokio::time::sleep(GAUGES_EVERY).await;
+            let unwell = self.look().await.err().map(|fault| fault.to_string());
+            telemetry::ready(unwell.is_none());
+            *locked(&self.seen.unwell) = unwell;
+            telemetry::files_now("work", self.files_in_work());
+            let now = self.tally.committed.load(Relaxed);
+            let seconds = last.elapsed().as_secs_f64().max(0.001);
+            self.seen.rate.store(((now - committed) as f64 / seconds) as u64, Relaxed);
+            (committed, last) = (now, Instant::now());
+            tokio::time::sleep(LOOK_EVERY).await;
         }
     }
+
+    async fn look(&self) -> Result<(), Fault> {
+        let depth = self.broker.depth().await?;
+        telemetry::queue(depth.frames, depth.bytes, depth.pending);
+        *locked(&self.seen.depth) = depth;
+        self.sink.files(1).await.map(drop)
+    }
+
+    fn files_in_work(&self) -> u64 {
+        let Tally { files, settled, duplicates, quarantined, left, .. } = self.tally.as_ref();
+        let ended = [settled, duplicates, quarantined, left].map(|count| count.load(Relaxed));
+        files.load(Relaxed).saturating_sub(ended.iter().sum())
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Running workers.
