@@ -31,6 +31,8 @@ pub mod sink;
 pub mod summary;
 pub mod worker;
 pub mod ingest;
+pub mod status;
+pub mod http;
 
 // Assembly.
 pub mod config;

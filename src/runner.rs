@@ -4,22 +4,29 @@
 //! `stop` ends everything at once. Both lose nothing: the ledger knows what is stored, and what it
 //! lacks is still in work or in its archive.
 
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use async_trait::async_trait;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::broker::{Broker, Depth};
+use crate::broker::{self, Broker, BrokerOptions, Depth};
+use crate::config::{Dirs, Roles, Settings, redacted};
+use crate::content::ContentOptions;
+use crate::cut::ChunkLimits;
 use crate::dataset::Datasets;
 use crate::fault::{Fault, Origin};
-use crate::inbox::{Claimed, Inbox, Waiting};
+use crate::inbox::{Claimed, Directories, Inbox, Patience, Waiting};
+use crate::http::StatusSource;
 use crate::ingest::{Ingest, IngestOptions, Item, ItemOrigin, Tally};
 use crate::retry::GivenUp;
-use crate::sink::Sink;
+use crate::sink::{self, Sink, SinkOptions};
+use crate::status::{self, Status};
 use crate::summary::{self, Accumulator};
 use crate::telemetry;
 use crate::worker::{Progress, Worker};
@@ -30,6 +37,17 @@ const FEED_FILES: usize = 1_024;
 
 /// How often a service looks whether queue and database are well. Two small calls each time.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
+
+/// Most bytes that a compressed file may inflate to: a good part of the 10 GB of disk that the engine,
+/// Redis and the database share.
+const INFLATED_BYTES_MAX: u64 = 4 << 30;
+
+/// Files and rejects of the ledger that a status tells of.
+const STATUS_FILES: usize = 10;
+const STATUS_REJECTS: usize = 1_000;
+
+/// How long a status waits for the database.
+const STATUS_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Everything that is connected and open.
 #[derive(Clone)]
@@ -85,6 +103,12 @@ impl Default for Seen {
 pub struct EngineOptions {
     /// Names the consumers of this process; the same after a restart.
     pub node: String,
+    /// What this process does.
+    pub roles: Roles,
+    /// The database, for people: its password hidden.
+    pub database: String,
+    /// The queue, likewise.
+    pub queue: String,
     /// Workers, each with a connection to the database.
     pub workers: usize,
     /// How files are ingested.
@@ -97,22 +121,6 @@ pub struct EngineOptions {
     pub drain_timeout: Duration,
 }
 
-/// Which stages a service runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Roles {
-    /// Takes files.
-    pub ingest: bool,
-    /// Commits frames.
-    pub work: bool,
-    /// Refreshes the summary.
-    pub summary: bool,
-}
-
-impl Roles {
-    /// All of them, in one process.
-    pub const ALL: Self = Self { ingest: true, work: true, summary: true };
-}
-
 /// How a run is ended from outside.
 #[derive(Debug, Clone, Default)]
 pub struct Stop {
@@ -120,6 +128,54 @@ pub struct Stop {
     pub quiet: CancellationToken,
     /// Leave at once.
     pub now: CancellationToken,
+}
+
+/// Connects and opens everything that the settings name. `dataset` is that of all files, whatever
+/// their names; `incomplete_may_wait` as in [`IngestOptions`].
+///
+/// # Errors
+/// Transient where queue or database cannot be reached now; fatal where they never will be.
+pub async fn open(
+    settings: &Settings,
+    dataset: Option<&str>,
+    incomplete_may_wait: bool,
+) -> Result<Engine, Fault> {
+    let patience = Patience {
+        quiet_time: settings.quiet_time,
+        incomplete_after: settings.incomplete_after,
+    };
+    let Dirs { inbound, work, history, quarantine } = settings.dirs.clone();
+    let inbox = Inbox::open(Directories { inbound, work, history, quarantine }, patience)?;
+    // A queue in this process lives on the same memory as the stages around it.
+    let queue_bytes_max = match settings.broker_url.starts_with("memory:") {
+        true => settings.queue_bytes_max.min(settings.memory_budget_bytes / 2),
+        false => settings.queue_bytes_max,
+    };
+    let broker_options = BrokerOptions { queue_bytes_max, ..BrokerOptions::default() };
+    let sink_options = SinkOptions { connections: settings.workers, ..SinkOptions::default() };
+    let broker = broker::open(&settings.broker_url, &broker_options, &settings.datasets).await?;
+    let sink = sink::open(&settings.database_url, &sink_options).await?;
+    let options = EngineOptions {
+        node: node(&settings.dirs.work),
+        roles: settings.roles,
+        database: redacted(&settings.database_url),
+        queue: redacted(&settings.broker_url),
+        workers: settings.workers,
+        ingest: IngestOptions {
+            chunk: ChunkLimits { records: settings.frame_records, bytes: settings.frame_bytes },
+            budget_bytes: settings.memory_budget_bytes / 4,
+            content: ContentOptions {
+                inflated_bytes_max: INFLATED_BYTES_MAX,
+                spill_dir: settings.dirs.work.clone(),
+            },
+            dataset: dataset.and_then(|name| settings.datasets.by_name(name)).cloned(),
+            incomplete_may_wait,
+        },
+        scan_interval: settings.scan_interval,
+        summary_every: settings.summary_every,
+        drain_timeout: settings.drain_timeout,
+    };
+    Ok(Engine::new(broker, sink, settings.datasets.clone(), Arc::new(inbox), options))
 }
 
 impl Engine {
@@ -209,7 +265,8 @@ impl Engine {
     ///
     /// # Errors
     /// A fatal fault.
-    pub async fn serve(&self, roles: Roles, stop: &Stop) -> Result<(), Fault> {
+    pub async fn serve(&self, stop: &Stop) -> Result<(), Fault> {
+        let roles = self.options.roles;
         let mut workers = match roles.work {
             true => self.start_workers(&stop.now),
             false => Workers::none(&stop.now),
@@ -423,6 +480,15 @@ impl Engine {
     }
 }
 
+/// A name for this process that it has again after a restart, and no other process has: the host and
+/// the work directory, which is locked.
+fn node(work: &Path) -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let work = work.canonicalize().unwrap_or_else(|_| work.to_owned());
+    let place = blake3::hash(work.as_os_str().as_encoded_bytes()).to_hex();
+    format!("{}-{}", host.trim(), &place[..8])
+}
+
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -507,5 +573,59 @@ impl Stop {
             told.now.cancel();
         });
         Ok(stop)
+    }
+}
+
+#[async_trait]
+impl StatusSource for Engine {
+    fn ready(&self) -> Result<(), String> {
+        locked(&self.seen.unwell).clone().map_or(Ok(()), Err)
+    }
+
+    async fn status(&self) -> Status {
+        let depth = *locked(&self.seen.depth);
+        let waiting = |file: &Waiting| status::Waiting {
+            name: file.name.to_string_lossy().into_owned(),
+            why: file.why.to_owned(),
+        };
+        let waiting = locked(&self.seen.waiting).iter().map(waiting).collect();
+        let reason = self.ready().err();
+        let mut status = Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            running: true,
+            ready: reason.is_none(),
+            reason,
+            uptime_seconds: Some(self.seen.began.elapsed().as_secs_f64()),
+            roles: self.options.roles.names().into_iter().map(str::to_owned).collect(),
+            database: self.options.database.clone(),
+            broker: self.options.queue.clone(),
+            queue: Some(status::Queue {
+                frames: depth.frames,
+                bytes: depth.bytes,
+                pending: depth.pending,
+            }),
+            files: status::Files {
+                inbound: self.seen.inbound.load(Relaxed),
+                work: self.files_in_work(),
+                waiting,
+            },
+            records_per_second: Some(self.seen.rate.load(Relaxed) as f64),
+            ..Status::default()
+        };
+        let ledger = async {
+            let totals = self.sink.totals().await?;
+            let files = self.sink.files(STATUS_FILES).await?;
+            let rejects = self.sink.rejects(STATUS_REJECTS).await?;
+            Ok::<_, Fault>((totals, files, rejects))
+        };
+        // A database that does not answer is a fact to be told, not a reason to wait.
+        if let Ok(Ok((totals, files, rejects))) =
+            tokio::time::timeout(STATUS_TIMEOUT, ledger).await
+        {
+            status.totals = Some(totals.into());
+            status.last_files = files.into_iter().map(Into::into).collect();
+            status.rejects = status::by_reason(rejects.iter().map(|reject| reject.code));
+        }
+        status
     }
 }

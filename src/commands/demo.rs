@@ -1,0 +1,115 @@
+//! `demo`: a complete first run, with made data, SQLite and the queue in this process: no server is
+//! needed, and nothing of the user's own settings is touched.
+
+use std::fs::File;
+use std::io::{BufWriter, Write as _};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use jiff::Timestamp;
+
+use super::generate::Generator;
+use super::load::{self, Work};
+use super::{Outcome, say};
+use crate::config::cli::{DemoArgs, Kind};
+use crate::config::{Dirs, Settings};
+use crate::runner::{self, Engine, Stop};
+
+/// Part of the demo's records that are rejected, so that rejects can be seen.
+const BAD: f64 = 0.001;
+
+/// Rows of the daily summary that are shown.
+const SHOWN: usize = 5;
+
+/// Runs the demo.
+pub(super) async fn execute(mut settings: Settings, args: DemoArgs) -> anyhow::Result<Outcome> {
+    let (dir, temporary) = place(&args)?;
+    embed(&mut settings, &dir);
+    let events = Generator { vehicles: 200, bad: BAD, ..Generator::default() };
+    let status = Generator { kind: Kind::VehicleStatus, ..events };
+    std::fs::create_dir_all(&settings.dirs.inbound)?;
+    for index in 0..args.files {
+        write(&settings.dirs.inbound, &events, index, args.records)?;
+    }
+    write(&settings.dirs.inbound, &status, 0, args.records)?;
+    say(&format!("made {} files in {}\n\n", args.files + 1, settings.dirs.inbound.display()))?;
+
+    let stop = Stop::on_signals(settings.drain_timeout)?;
+    let engine = runner::open(&settings, None, false).await?;
+    engine.sink.migrate(&engine.datasets).await?;
+    let began = Instant::now();
+    let outcome = load::run(&engine, Work::inbound(&engine)?, None, false, &stop).await?;
+    load::report(&engine.tally, began.elapsed())?;
+    if outcome == Outcome::Stopped {
+        return Ok(outcome);
+    }
+    say(&tables(&engine).await?)?;
+    say(&next_steps(&dir, temporary.is_none() || args.keep))?;
+    if let (Some(temporary), true) = (temporary, args.keep) {
+        let _kept = temporary.keep();
+    }
+    // Its rejects are on purpose.
+    Ok(Outcome::Complete)
+}
+
+fn place(args: &DemoArgs) -> anyhow::Result<(PathBuf, Option<tempfile::TempDir>)> {
+    if let Some(dir) = &args.dir {
+        std::fs::create_dir_all(dir)?;
+        return Ok((dir.clone(), None));
+    }
+    let temporary = tempfile::Builder::new().prefix("lemonade-demo-").tempdir()?;
+    Ok((temporary.path().to_owned(), Some(temporary)))
+}
+
+/// The settings of a first run below `dir`, whatever the user's own are.
+fn embed(settings: &mut Settings, dir: &Path) {
+    settings.database_url = format!("sqlite:{}", dir.join("lemonade.db").display());
+    settings.broker_url = "memory:".to_owned();
+    settings.data_dir = dir.to_owned();
+    settings.dirs = Dirs {
+        inbound: dir.join("inbound"),
+        work: dir.join("work"),
+        history: dir.join("history"),
+        quarantine: dir.join("quarantine"),
+    };
+}
+
+fn write(inbound: &Path, generator: &Generator, index: u32, records: u32) -> anyhow::Result<()> {
+    let path = inbound.join(generator.file_name(index));
+    let mut out = BufWriter::with_capacity(1 << 20, File::create(path)?);
+    generator.write(index, records, &mut out)?;
+    out.flush()?;
+    Ok(())
+}
+
+/// What the database holds now, asked of the database.
+async fn tables(engine: &Engine) -> anyhow::Result<String> {
+    let mut text = String::from("\nin the database\n");
+    for dataset in engine.datasets.iter() {
+        let rows = engine.sink.count_rows(dataset).await?;
+        text += &format!("  {:15} {rows} rows\n", dataset.table);
+    }
+    let totals = engine.sink.totals().await?;
+    text += &format!("  {:15} {} rows\n", "ingest_rejects", totals.rejects);
+    for dataset in engine.datasets.iter() {
+        let Some(summary) = &dataset.summary else { continue };
+        text += &format!("\nthe first rows of {}\n", summary.table);
+        for last in engine.sink.summary_head(dataset, SHOWN).await? {
+            let at = Timestamp::from_microsecond(last.time_us)?;
+            text += &format!("  {}  {at:.3}  {}\n", last.key, last.value);
+        }
+    }
+    Ok(text)
+}
+
+fn next_steps(dir: &Path, kept: bool) -> String {
+    let kept = match kept {
+        true => format!("everything is in {}\n", dir.display()),
+        false => "everything was in a temporary directory; keep it with `demo --dir DIR`\n".into(),
+    };
+    format!(
+        "\n{kept}\nnext\n  task_runner load PATH    load your own files into ./lemonade-data\n  \
+         task_runner              watch ./lemonade-data/inbound for ever\n  \
+         scripts/up               Redis and MariaDB for the real thing\n"
+    )
+}

@@ -1,0 +1,304 @@
+//! `load`: a backfill that ends. Shows progress while it runs and sums it up at the end.
+
+use std::fmt::Display;
+use std::io::{IsTerminal as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use indicatif::{HumanBytes, HumanCount, HumanDuration, ProgressBar, ProgressStyle};
+use tokio_util::sync::CancellationToken;
+
+use super::{Outcome, say};
+use crate::config::Settings;
+use crate::config::cli::{LoadArgs, Order};
+use crate::inbox::{self, Candidate, Claimed};
+use crate::ingest::{ItemOrigin, Tally};
+use crate::runner::{self, Engine, Stop};
+
+/// How often a line is written where there is no terminal.
+const LINE_EVERY: Duration = Duration::from_secs(10);
+
+/// How often a bar is drawn: often enough to look alive, rarely enough to cost nothing.
+const DRAW_EVERY: Duration = Duration::from_millis(200);
+
+/// Runs the command.
+///
+/// # Errors
+/// A fault that cannot be waited out, or a path that cannot be read.
+pub(super) async fn execute(settings: Settings, args: LoadArgs) -> anyhow::Result<Outcome> {
+    if args.dry_run {
+        return dry_run(&settings, &args);
+    }
+    if let Some(name) = &args.dataset {
+        settings.dataset(name)?;
+    }
+    let stop = Stop::on_signals(settings.drain_timeout)?;
+    let engine = runner::open(&settings, args.dataset.as_deref(), false).await?;
+    engine.sink.migrate(&engine.datasets).await?;
+    let work = Work::find(&engine, &args)?;
+    if work.is_empty() {
+        eprintln!("nothing to load: {} is empty", engine.inbox.directories().inbound.display());
+    }
+    let began = Instant::now();
+    let outcome = run(&engine, work, args.max_rejects, args.no_progress, &stop).await?;
+    report(&engine.tally, began.elapsed())?;
+    Ok(outcome)
+}
+
+/// Loads, and shows how it goes.
+pub(super) async fn run(
+    engine: &Engine,
+    work: Work,
+    max_rejects: Option<u64>,
+    no_progress: bool,
+    stop: &Stop,
+) -> anyhow::Result<Outcome> {
+    let watched = watch_rejects(&engine.tally, max_rejects, stop);
+    let shown = show(&engine.tally, work.bytes, no_progress);
+    let result = work.load(engine, stop).await;
+    watched.cancel();
+    shown.end();
+    result?;
+    Ok(outcome(&engine.tally, stop))
+}
+
+/// What there is to load.
+pub(super) struct Work {
+    files: Vec<(Claimed, ItemOrigin)>,
+    inbound: bool,
+    bytes: u64,
+}
+
+impl Work {
+    fn find(engine: &Engine, args: &LoadArgs) -> anyhow::Result<Self> {
+        let inbound = engine.inbox.directories().inbound.canonicalize()?;
+        let mut files = Vec::new();
+        let mut mailbox = args.paths.is_empty();
+        for path in &args.paths {
+            let full = canonical(path)?;
+            if full == inbound {
+                mailbox = true;
+            } else if full.parent() == Some(&inbound) {
+                files.extend(claim(engine, &full)?.map(|file| (file, ItemOrigin::Mailbox)));
+            } else {
+                let origin = match args.move_files {
+                    true => ItemOrigin::Mailbox,
+                    false => ItemOrigin::Archive,
+                };
+                files.extend(inbox::archive(&full)?.into_iter().map(|file| (file, origin)));
+            }
+        }
+        sort(&mut files, args.order);
+        Self::of(engine, files, mailbox)
+    }
+
+    /// What is in work and inbound.
+    pub(super) fn inbound(engine: &Engine) -> anyhow::Result<Self> {
+        Self::of(engine, Vec::new(), true)
+    }
+
+    fn of(
+        engine: &Engine,
+        files: Vec<(Claimed, ItemOrigin)>,
+        mailbox: bool,
+    ) -> anyhow::Result<Self> {
+        let mut bytes: u64 = files.iter().map(|(file, _)| file.bytes).sum();
+        if mailbox {
+            bytes += engine.inbox.scan()?.bytes;
+            bytes += engine.inbox.recovered()?.iter().map(|file| file.bytes).sum::<u64>();
+        }
+        Ok(Self { files, inbound: mailbox, bytes })
+    }
+
+    fn is_empty(&self) -> bool {
+        self.files.is_empty() && self.bytes == 0
+    }
+
+    async fn load(self, engine: &Engine, stop: &Stop) -> anyhow::Result<()> {
+        if !self.files.is_empty() {
+            engine.load_files(self.files, stop).await?;
+        }
+        if self.inbound && !stop.quiet.is_cancelled() {
+            engine.load_inbound(stop).await?;
+        }
+        Ok(())
+    }
+}
+
+fn canonical(path: &Path) -> anyhow::Result<PathBuf> {
+    path.canonicalize().map_err(|error| {
+        anyhow::Error::new(error).context(format!("cannot load {}", path.display()))
+    })
+}
+
+/// Takes one named file out of inbound.
+fn claim(engine: &Engine, path: &Path) -> anyhow::Result<Option<Claimed>> {
+    let metadata = path.metadata()?;
+    let name = path.file_name().unwrap_or_default().to_owned();
+    let candidate = Candidate { name, bytes: metadata.len(), modified: metadata.modified()? };
+    match engine.inbox.claim(&candidate)? {
+        Ok(file) => Ok(Some(file)),
+        Err(why) => {
+            Tally::add(&engine.tally.left, 1);
+            eprintln!("{} is left where it is: {why}", path.display());
+            Ok(None)
+        }
+    }
+}
+
+fn sort(files: &mut [(Claimed, ItemOrigin)], order: Order) {
+    match order {
+        Order::Name => files.sort_by(|(a, _), (b, _)| a.path.cmp(&b.path)),
+        Order::Oldest => files.sort_by_key(|(file, _)| file.modified),
+        Order::Newest => files.sort_by_key(|(file, _)| std::cmp::Reverse(file.modified)),
+    }
+}
+
+fn dry_run(settings: &Settings, args: &LoadArgs) -> anyhow::Result<Outcome> {
+    let inbound = [settings.dirs.inbound.clone()];
+    let paths = if args.paths.is_empty() { &inbound[..] } else { &args.paths };
+    let mut files = Vec::new();
+    for path in paths {
+        let found = inbox::archive(&canonical(path)?)?;
+        files.extend(found.into_iter().map(|file| (file, ItemOrigin::Archive)));
+    }
+    sort(&mut files, args.order);
+    let mut out = std::io::stdout().lock();
+    for (file, _) in &files {
+        let by_name = settings.datasets.for_file_name(file.name.as_encoded_bytes());
+        let dataset = args.dataset.as_deref().or(by_name.map(|dataset| dataset.name.as_str()));
+        let dataset = dataset.unwrap_or("(no dataset: quarantine)");
+        writeln!(out, "{}\t{}\t{dataset}", file.path.display(), HumanBytes(file.bytes))?;
+    }
+    writeln!(out, "{} files would be loaded", files.len())?;
+    Ok(Outcome::Complete)
+}
+
+/// Stops the load once there are too many rejects.
+fn watch_rejects(tally: &Arc<Tally>, max: Option<u64>, stop: &Stop) -> CancellationToken {
+    let ended = CancellationToken::new();
+    let Some(max) = max else { return ended };
+    let (tally, quiet, until) = (tally.clone(), stop.quiet.clone(), ended.clone());
+    tokio::spawn(async move {
+        while !until.is_cancelled() {
+            let rejects = tally.rejects.load(Relaxed);
+            if rejects > max {
+                tracing::error!(rejects, max, "more rejects than allowed; takes no further files");
+                quiet.cancel();
+                return;
+            }
+            tokio::time::sleep(DRAW_EVERY).await;
+        }
+    });
+    ended
+}
+
+/// Progress on its way to the terminal, or in lines.
+struct Shown {
+    ended: CancellationToken,
+    bar: Option<ProgressBar>,
+}
+
+impl Shown {
+    fn end(self) {
+        self.ended.cancel();
+        if let Some(bar) = self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+fn show(tally: &Arc<Tally>, bytes: u64, quiet: bool) -> Shown {
+    let ended = CancellationToken::new();
+    if quiet {
+        return Shown { ended, bar: None };
+    }
+    let bar = std::io::stderr().is_terminal().then(|| {
+        let style = "{bar:30} {percent:>3} %  {bytes}/{total_bytes}  {msg}  ETA {eta}";
+        let style = ProgressStyle::with_template(style).expect("the template is valid");
+        ProgressBar::new(bytes).with_style(style)
+    });
+    let (tally, until, drawn) = (tally.clone(), ended.clone(), bar.clone());
+    tokio::spawn(async move {
+        let every = if drawn.is_some() { DRAW_EVERY } else { LINE_EVERY };
+        let began = Instant::now();
+        let mut last = (began, 0);
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(every) => {}
+                () = until.cancelled() => return,
+            }
+            let (records, done) = (tally.committed.load(Relaxed), tally.bytes_done.load(Relaxed));
+            let rate = per_second(records - last.1, last.0.elapsed());
+            match &drawn {
+                Some(bar) => {
+                    let mean = per_second(records, began.elapsed());
+                    bar.set_position(done.min(bytes));
+                    bar.set_message(format!("{} records/s", HumanCount(mean)));
+                }
+                None => eprintln!("{}", line(records, rate, done, bytes, began.elapsed())),
+            }
+            last = (Instant::now(), records);
+        }
+    });
+    Shown { ended, bar }
+}
+
+fn line(records: u64, rate: u64, done: u64, bytes: u64, elapsed: Duration) -> String {
+    let left = bytes.saturating_sub(done);
+    let eta = match done {
+        0 => "unknown".to_owned(),
+        _ => {
+            let seconds = elapsed.as_secs_f64() * left as f64 / done as f64;
+            HumanDuration(Duration::from_secs_f64(seconds)).to_string()
+        }
+    };
+    format!(
+        "{} records, {} records/s, {} of {}, ETA {eta}",
+        HumanCount(records),
+        HumanCount(rate),
+        HumanBytes(done),
+        HumanBytes(bytes)
+    )
+}
+
+fn per_second(count: u64, time: Duration) -> u64 {
+    (count as f64 / time.as_secs_f64().max(0.001)) as u64
+}
+
+/// Prints the sums of a load.
+pub(super) fn report(tally: &Tally, took: Duration) -> std::io::Result<()> {
+    let number = |counter: &AtomicU64| counter.load(Relaxed);
+    let records = number(&tally.records);
+    let mut text = String::new();
+    let mut line = |name: &str, value: &dyn Display| text += &format!("{name:<12} {value}\n");
+    for (name, counter) in [
+        ("files", &tally.files),
+        ("records", &tally.records),
+        ("rows", &tally.rows),
+        ("rejects", &tally.rejects),
+        ("quarantined", &tally.quarantined),
+        ("duplicates", &tally.duplicates),
+        ("left", &tally.left),
+    ] {
+        line(name, &HumanCount(number(counter)));
+    }
+    let seconds = took.as_secs_f64().max(0.001);
+    line("seconds", &format_args!("{seconds:.2}"));
+    line("records/s", &HumanCount(per_second(records, took)));
+    line("MB/s", &format_args!("{:.1}", number(&tally.bytes) as f64 / 1e6 / seconds));
+    say(&text)
+}
+
+fn outcome(tally: &Tally, stop: &Stop) -> Outcome {
+    let bad = tally.rejects.load(Relaxed) + tally.quarantined.load(Relaxed);
+    if stop.quiet.is_cancelled() || tally.left.load(Relaxed) > 0 {
+        Outcome::Stopped
+    } else if bad > 0 {
+        Outcome::Rejected
+    } else {
+        Outcome::Complete
+    }
+}
