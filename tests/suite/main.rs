@@ -4,6 +4,7 @@
 //! needs a server which is not there fails and names the command that brings it: nothing is
 //! skipped in silence, nothing is ignored.
 
+mod broker;
 mod dashboard;
 mod support;
 mod tidy;
