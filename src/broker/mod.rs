@@ -59,7 +59,9 @@ pub async fn open(
         return Ok(Arc::new(memory::MemoryBroker::new(options.queue_bytes_max)));
     }
     if redis::SCHEMES.contains(&scheme) {
-        return Ok(Arc::new(redis::RedisBroker::open(url, options, datasets).await?));
+        return Ok(Arc::new(
+            redis::RedisBroker::open(url, options, datasets).await?,
+        ));
     }
     // The scheme alone: the rest of a URL may hold a password.
     Err(Fault::fatal(

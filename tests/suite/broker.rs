@@ -1,0 +1,706 @@
+//! Seam 1: one contract, clause by clause, over each broker; and what Redis alone can do to it.
+
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use lemonade_task::batch::Span;
+use lemonade_task::broker::{self, Broker, BrokerOptions, Consumer, Delivery, Depth};
+use lemonade_task::dataset::Datasets;
+use lemonade_task::fault::Class;
+use lemonade_task::frame::Frame;
+use tokio::time::{Instant, timeout};
+
+use crate::support;
+
+/// Whatever has not happened after this long does not happen: reconnecting takes seconds, and the
+/// machine may be busy.
+const AT_MOST: Duration = Duration::from_secs(40);
+
+/// How long something is watched that must not happen.
+const A_WHILE: Duration = Duration::from_millis(300);
+
+const EVENTS_KEY: &str = "lemonade:{vehicle_events}:frames";
+
+// ---------------------------------------------------------------------------------------------
+// The contract, over every broker
+// ---------------------------------------------------------------------------------------------
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_queue_in_this_process_keeps_the_contract() {
+    contract(|| "memory:".to_owned()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn redis_keeps_the_contract() {
+    let redis = support::redis().await;
+    contract(|| redis.fresh()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redis_cluster_keeps_the_contract() {
+    let node = cluster::Node::start().await;
+    contract(|| {
+        // A cluster has one database; each clause begins with an empty queue.
+        raw(node.port, &["FLUSHALL"]);
+        format!("redis-cluster://127.0.0.1:{}", node.port)
+    })
+    .await;
+}
+
+/// Each clause of the contract, on an empty queue of its own.
+async fn contract(fresh: impl Fn() -> String) {
+    every_frame_comes_once_and_in_order(&fresh()).await;
+    a_receiver_gets_no_more_than_it_asks_for(&fresh()).await;
+    an_idle_queue_gives_nothing_after_a_while(&fresh()).await;
+    a_full_queue_makes_publishers_wait(&fresh()).await;
+    a_frame_larger_than_the_queue_passes_alone(&fresh()).await;
+    frames_of_a_dead_consumer_come_to_another(&fresh()).await;
+    a_consumer_of_the_same_name_begins_with_what_was_left(&fresh()).await;
+    a_dropped_receive_loses_nothing(&fresh()).await;
+    what_is_held_is_not_delivered_again_and_acks_may_be_repeated(&fresh()).await;
+}
+
+async fn every_frame_comes_once_and_in_order(url: &str) {
+    let broker = open(url, BrokerOptions::default()).await;
+    let frames: Vec<Frame> = (0..50).map(|n| frame(dataset_of(n), n, 1000)).collect();
+    publish(&*broker, &frames).await;
+    let depth = broker.depth().await.unwrap();
+    assert_eq!((depth.frames, depth.pending), (50, 0));
+    let weight: usize = frames.iter().map(Frame::weight).sum();
+    assert_eq!(depth.bytes, weight as u64);
+
+    let mut consumers = [
+        broker.consumer("one").await.unwrap(),
+        broker.consumer("two").await.unwrap(),
+    ];
+    let mut received: Vec<Delivery> = Vec::new();
+    for turn in (0..2).cycle() {
+        let deliveries = receive(&mut *consumers[turn], 7).await;
+        for dataset in ["vehicle_events", "vehicle_status"] {
+            let of = deliveries
+                .iter()
+                .filter(|delivery| *delivery.frame.dataset == *dataset);
+            assert!(of.map(|delivery| delivery.frame.span).is_sorted());
+        }
+        received.extend(deliveries);
+        if received.len() >= 50 {
+            break;
+        }
+    }
+    assert!(received.iter().all(|delivery| !delivery.redelivered));
+    received.sort_by_key(|delivery| delivery.frame.span);
+    let same: Vec<&Frame> = received.iter().map(|delivery| &delivery.frame).collect();
+    assert_eq!(same, frames.iter().collect::<Vec<_>>());
+
+    assert_eq!(broker.depth().await.unwrap().pending, 50);
+    // Any consumer may ack what another received.
+    consumers[0].ack(&received).await.unwrap();
+    assert_eq!(broker.depth().await.unwrap(), Depth::default());
+}
+
+async fn a_receiver_gets_no_more_than_it_asks_for(url: &str) {
+    let broker = open(url, BrokerOptions::default()).await;
+    let mut consumer = broker.consumer("one").await.unwrap();
+    publish(
+        &*broker,
+        &(0..10)
+            .map(|n| frame(dataset_of(n), n, 10))
+            .collect::<Vec<_>>(),
+    )
+    .await;
+    let mut received = 0;
+    while received < 10 {
+        let deliveries = receive(&mut *consumer, 3).await;
+        assert!(deliveries.len() <= 3);
+        received += deliveries.len();
+    }
+    assert!(consumer.receive(0).await.unwrap().is_empty());
+}
+
+async fn an_idle_queue_gives_nothing_after_a_while(url: &str) {
+    let broker = open(url, BrokerOptions::default()).await;
+    let mut consumer = broker.consumer("one").await.unwrap();
+    let received = timeout(AT_MOST, consumer.receive(10))
+        .await
+        .expect("it returns")
+        .unwrap();
+    assert!(received.is_empty());
+}
+
+async fn a_full_queue_makes_publishers_wait(url: &str) {
+    let broker = open(url, with_queue_of(100_000)).await;
+    let mut consumer = broker.consumer("one").await.unwrap();
+    publish(&*broker, &[events(0, 40_000), events(1, 40_000)]).await;
+    let third = [events(2, 40_000)];
+    let mut publishing = broker.publish(&third);
+    assert!(
+        timeout(A_WHILE, &mut publishing).await.is_err(),
+        "80,000 + 40,000 > 100,000"
+    );
+    // To have received them is not enough: they may come back.
+    let mut received = Vec::new();
+    while received.len() < 2 {
+        received.extend(receive(&mut *consumer, 2).await);
+    }
+    assert!(
+        timeout(A_WHILE, &mut publishing).await.is_err(),
+        "what is pending weighs as before"
+    );
+    consumer.ack(&received).await.unwrap();
+    timeout(AT_MOST, publishing)
+        .await
+        .expect("there is room now")
+        .unwrap();
+    assert_eq!(broker.depth().await.unwrap().frames, 1);
+}
+
+async fn a_frame_larger_than_the_queue_passes_alone(url: &str) {
+    let broker = open(url, with_queue_of(10_000)).await;
+    let mut consumer = broker.consumer("one").await.unwrap();
+    let frames = [events(0, 40_000), events(1, 40_000)];
+    let mut publishing = broker.publish(&frames);
+    assert!(
+        timeout(A_WHILE, &mut publishing).await.is_err(),
+        "alone, and no other beside it"
+    );
+    assert_eq!(broker.depth().await.unwrap().frames, 1);
+    let received = receive(&mut *consumer, 2).await;
+    consumer.ack(&received).await.unwrap();
+    timeout(AT_MOST, publishing)
+        .await
+        .expect("the queue is empty")
+        .unwrap();
+    assert_eq!(ordinals(&receive(&mut *consumer, 2).await), [1]);
+}
+
+async fn frames_of_a_dead_consumer_come_to_another(url: &str) {
+    let options = BrokerOptions {
+        claim_idle: Duration::from_millis(100),
+        ..BrokerOptions::default()
+    };
+    let broker = open(url, options).await;
+    publish(&*broker, &[events(0, 10), events(1, 10), events(2, 10)]).await;
+    let mut dead = broker.consumer("dead").await.unwrap();
+    let lost = receive(&mut *dead, 3).await;
+    assert_eq!(ordinals(&lost), [0, 1, 2]);
+    drop(dead);
+    let mut heir = broker.consumer("heir").await.unwrap();
+    let mut inherited: BTreeMap<Span, Delivery> = BTreeMap::new();
+    while inherited.len() < 3 {
+        for delivery in receive(&mut *heir, 2).await {
+            assert!(delivery.redelivered);
+            inherited.insert(delivery.frame.span, delivery);
+        }
+    }
+    heir.ack(&inherited.into_values().collect::<Vec<_>>())
+        .await
+        .unwrap();
+    assert_eq!(broker.depth().await.unwrap(), Depth::default());
+}
+
+async fn a_consumer_of_the_same_name_begins_with_what_was_left(url: &str) {
+    let broker = open(url, BrokerOptions::default()).await;
+    publish(&*broker, &[events(0, 10), events(1, 10), events(2, 10)]).await;
+    let mut first = broker.consumer("worker").await.unwrap();
+    let received = receive(&mut *first, 3).await;
+    first.ack(&received[1..2]).await.unwrap();
+    drop(first);
+    publish(&*broker, &[events(3, 10)]).await;
+    let mut second = broker.consumer("worker").await.unwrap();
+    let left = receive(&mut *second, 2).await;
+    assert_eq!(ordinals(&left), [0, 2]);
+    assert!(left.iter().all(|delivery| delivery.redelivered));
+    let new = receive(&mut *second, 2).await;
+    assert_eq!(ordinals(&new), [3]);
+    assert!(!new[0].redelivered);
+}
+
+async fn a_dropped_receive_loses_nothing(url: &str) {
+    let broker = open(url, BrokerOptions::default()).await;
+    let mut consumer = broker.consumer("one").await.unwrap();
+    let mut received: BTreeMap<Span, Delivery> = BTreeMap::new();
+    let mut keep = |deliveries: Vec<Delivery>| {
+        received.extend(
+            deliveries
+                .into_iter()
+                .map(|delivery| (delivery.frame.span, delivery)),
+        );
+        received.len()
+    };
+    for n in 0..40 {
+        // The receiver gives up at some moment around the one in which the frame comes.
+        let give_up = Duration::from_micros(u64::from(n) * 50);
+        let one = [events(n, 10)];
+        let (gave_up, published) =
+            tokio::join!(timeout(give_up, consumer.receive(4)), broker.publish(&one));
+        published.unwrap();
+        keep(gave_up.map(Result::unwrap).unwrap_or_default());
+    }
+    while keep(Vec::new()) < 40 {
+        keep(receive(&mut *consumer, 4).await);
+    }
+    consumer
+        .ack(&received.into_values().collect::<Vec<_>>())
+        .await
+        .unwrap();
+    assert_eq!(broker.depth().await.unwrap(), Depth::default());
+}
+
+async fn what_is_held_is_not_delivered_again_and_acks_may_be_repeated(url: &str) {
+    let broker = open(url, BrokerOptions::default()).await;
+    publish(&*broker, &[events(0, 10), events(1, 10)]).await;
+    let mut one = broker.consumer("one").await.unwrap();
+    let mut two = broker.consumer("two").await.unwrap();
+    let held = receive(&mut *one, 2).await;
+    assert_eq!(ordinals(&held), [0, 1]);
+    assert!(one.receive(2).await.unwrap().is_empty());
+    assert!(two.receive(2).await.unwrap().is_empty());
+    one.ack(&held).await.unwrap();
+    one.ack(&held).await.unwrap();
+    two.ack(&[]).await.unwrap();
+    assert_eq!(broker.depth().await.unwrap(), Depth::default());
+}
+
+// ---------------------------------------------------------------------------------------------
+// Opening
+// ---------------------------------------------------------------------------------------------
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_url_of_another_kind_is_refused_with_the_kinds_there_are() {
+    for url in ["kafka://user:secret@host", "nonsense", ""] {
+        let fault = refused(url).await;
+        assert_eq!(fault.class, Class::Fatal);
+        assert!(fault.to_string().contains("`redis://host:6379`"), "{fault}");
+        assert!(!fault.to_string().contains("secret"), "{fault}");
+    }
+    let namespace = BrokerOptions {
+        namespace: "a{b}".to_owned(),
+        ..BrokerOptions::default()
+    };
+    let datasets = Datasets::new(Vec::new()).unwrap();
+    let opened = broker::open("redis://127.0.0.1", &namespace, &datasets).await;
+    assert!(opened.is_err_and(|fault| fault.to_string().contains("`a{b}` is no namespace")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_password_is_fatal_and_an_absent_server_is_not() {
+    let mut redis = support::private_redis().await;
+    let port = redis.port;
+    raw(
+        port,
+        &[
+            "ACL SETUSER loader on >pass@word:/1 ~lemonade:* +@stream +@connection +info \
+             +memory|usage",
+            "CONFIG SET requirepass s3cret",
+        ],
+    );
+    for url in [
+        format!("redis://127.0.0.1:{port}"),
+        format!("redis://:wr0ng@127.0.0.1:{port}"),
+        format!("redis://loader:wr0ng@127.0.0.1:{port}"),
+    ] {
+        let fault = refused(&url).await;
+        assert_eq!(fault.class, Class::Fatal, "{fault}");
+        assert!(fault.to_string().contains("password"), "{fault}");
+        assert!(!fault.to_string().contains("wr0ng"), "{fault}");
+    }
+    open(
+        &format!("redis://:s3cret@127.0.0.1:{port}"),
+        BrokerOptions::default(),
+    )
+    .await;
+
+    // A user who may do no more than the engine needs, with a password that a URL has to escape.
+    let url = format!("redis://loader:pass%40word%3A%2F1@127.0.0.1:{port}");
+    frames_of_a_dead_consumer_come_to_another(&url).await;
+    let broker = open(&url, BrokerOptions::default()).await;
+    publish(&*broker, &[events(0, 1000)]).await;
+    let other = open(&url, BrokerOptions::default()).await;
+    let depth = other.depth().await.unwrap();
+    assert_eq!(depth.frames, 1);
+    assert!(
+        depth.bytes > 900,
+        "it has seen no frame, but Redis knows: {depth:?}"
+    );
+
+    redis.kill();
+    let fault = refused(&format!("redis://:s3cret@127.0.0.1:{port}")).await;
+    assert_eq!(fault.class, Class::Transient, "{fault}");
+    assert!(!fault.to_string().contains("s3cret"), "{fault}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_of_a_cluster_is_not_taken_for_a_server() {
+    let node = cluster::Node::start().await;
+    let fault = refused(&format!("redis://127.0.0.1:{}", node.port)).await;
+    assert_eq!(fault.class, Class::Fatal, "{fault}");
+    assert!(fault.to_string().contains("`redis-cluster://`"), "{fault}");
+}
+
+// ---------------------------------------------------------------------------------------------
+// What can happen to a queue in Redis
+// ---------------------------------------------------------------------------------------------
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flushed_queue_is_made_again_under_a_blocked_receiver() {
+    let redis = support::private_redis().await;
+    let broker = open(&redis.url, BrokerOptions::default()).await;
+    let mut consumer = broker.consumer("one").await.unwrap();
+    publish(&*broker, &[events(0, 10)]).await;
+    let held = receive(&mut *consumer, 1).await;
+    for round in 1..4 {
+        let flushed = AtomicBool::new(false);
+        let receiving = async {
+            while !flushed.load(Ordering::Relaxed) {
+                assert!(consumer.receive(1).await.expect("this is no error").is_empty());
+            }
+        };
+        let flushing = async {
+            // Once a read is seen to wait there.
+            until(|| raw(redis.port, &["INFO clients"]).contains("blocked_clients:1")).await;
+            raw(redis.port, &["FLUSHALL"]);
+            flushed.store(true, Ordering::Relaxed);
+        };
+        tokio::join!(receiving, flushing);
+        publish(&*broker, &[events(round, 10)]).await;
+        let new = receive(&mut *consumer, 1).await;
+        assert_eq!(ordinals(&new), [round]);
+        consumer.ack(&new).await.unwrap();
+    }
+    consumer
+        .ack(&held)
+        .await
+        .expect("to ack what is gone is harmless");
+    assert_eq!(broker.depth().await.unwrap(), Depth::default());
+    // Flushed and nobody receiving: what is published before the group is there is not lost.
+    raw(redis.port, &["FLUSHALL"]);
+    publish(&*broker, &[events(9, 10)]).await;
+    assert_eq!(broker.depth().await.unwrap().frames, 1);
+    assert_eq!(ordinals(&receive(&mut *consumer, 1).await), [9]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn entries_that_are_gone_or_no_frames_are_forgotten() {
+    let url = support::redis().await.fresh();
+    let (port, select) = address(&url);
+    let broker = open(&url, BrokerOptions::default()).await;
+    publish(&*broker, &[events(0, 10), events(1, 10), events(2, 10)]).await;
+    let mut consumer = broker.consumer("one").await.unwrap();
+    let held = receive(&mut *consumer, 3).await;
+    drop(consumer);
+    raw(
+        port,
+        &[&select, &format!("XDEL {EVENTS_KEY} {}", held[1].tag.entry)],
+    );
+    raw(
+        port,
+        &[
+            &select,
+            &format!("XADD {EVENTS_KEY} * h junk rows junk"),
+            &format!("XADD {EVENTS_KEY} * some thing"),
+        ],
+    );
+    publish(&*broker, &[events(3, 10)]).await;
+
+    let mut consumer = broker.consumer("one").await.unwrap();
+    let mut received = receive(&mut *consumer, 3).await;
+    assert_eq!(ordinals(&received), [0, 2]);
+    while received.len() < 3 {
+        received.extend(receive(&mut *consumer, 3).await);
+    }
+    assert_eq!(ordinals(&received), [0, 2, 3]);
+    consumer.ack(&received).await.unwrap();
+    assert_eq!(broker.depth().await.unwrap(), Depth::default());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_empty_restart_ends_neither_publisher_nor_consumer() {
+    let mut redis = support::private_redis().await;
+    let broker = open(&redis.url, BrokerOptions::default()).await;
+    let mut consumer = broker.consumer("one").await.unwrap();
+    publish(&*broker, &[events(0, 10)]).await;
+    let held = receive(&mut *consumer, 1).await;
+    redis.kill();
+    let fault = consumer.receive(1).await.expect_err("nobody is there");
+    assert!(fault.is_transient(), "{fault}");
+    redis.restart().await;
+    publish_in_the_end(&*broker, &[events(1, 10)]).await;
+    let received = receive_in_the_end(&mut *consumer, 1).await;
+    assert_eq!(ordinals(&received), [1]);
+    consumer.ack(&received).await.unwrap();
+    consumer.ack(&held).await.unwrap();
+    assert_eq!(broker.depth().await.unwrap(), Depth::default());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hung_server_is_a_transient_fault_and_comes_back() {
+    let mut redis = support::private_redis().await;
+    let broker = open(&redis.url, BrokerOptions::default()).await;
+    let mut consumer = broker.consumer("one").await.unwrap();
+    redis.pause();
+    // More than the buffers of a socket take, so that a write hangs as well.
+    let many: Vec<Frame> = (0..200).map(|n| events(n, 100_000)).collect();
+    let (published, received) = timeout(AT_MOST, async {
+        tokio::join!(broker.publish(&many), consumer.receive(1))
+    })
+    .await
+    .expect("both give up by themselves");
+    assert!(published.expect_err("no reply came").is_transient());
+    assert!(received.expect_err("no reply came").is_transient());
+    redis.resume();
+    publish_in_the_end(&*broker, &many).await;
+    // Some may have arrived twice; none may be missing.
+    let mut spans = BTreeMap::new();
+    while spans.len() < many.len() {
+        let received = receive_in_the_end(&mut *consumer, 50).await;
+        consumer.ack(&received).await.unwrap();
+        spans.extend(
+            received
+                .into_iter()
+                .map(|delivery| (delivery.frame.span, ())),
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_connections_lose_nothing() {
+    let redis = support::private_redis().await;
+    let broker = open(&redis.url, BrokerOptions::default()).await;
+    let mut consumer = broker.consumer("one").await.unwrap();
+    let mut spans = BTreeMap::new();
+    for n in 0..20 {
+        publish_in_the_end(&*broker, &[events(n, 10)]).await;
+        raw(redis.port, &["CLIENT KILL TYPE normal"]);
+        while !spans.contains_key(&n) {
+            let received = receive_in_the_end(&mut *consumer, 4).await;
+            let _ = consumer.ack(&received).await;
+            spans.extend(
+                received
+                    .iter()
+                    .map(|delivery| (delivery.frame.span.first_ordinal, ())),
+            );
+        }
+    }
+    // What was acked in vain comes again.
+    while broker.depth().await.is_ok_and(|depth| depth.frames > 0) {
+        let received = receive_in_the_end(&mut *consumer, 4).await;
+        let _ = consumer.ack(&received).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_without_memory_is_waited_for() {
+    let redis = support::private_redis().await;
+    let broker = open(&redis.url, BrokerOptions::default()).await;
+    raw(redis.port, &["CONFIG SET maxmemory 1"]);
+    let frames: Vec<Frame> = (0..5).map(|n| events(n, 1000)).collect();
+    let mut publishing = broker.publish(&frames);
+    assert!(timeout(A_WHILE, &mut publishing).await.is_err());
+    raw(redis.port, &["CONFIG SET maxmemory 0"]);
+    timeout(AT_MOST, publishing)
+        .await
+        .expect("there is memory now")
+        .unwrap();
+    assert_eq!(broker.depth().await.unwrap().frames, 5);
+}
+
+// ---------------------------------------------------------------------------------------------
+// Steps
+// ---------------------------------------------------------------------------------------------
+
+async fn open(url: &str, options: BrokerOptions) -> Arc<dyn Broker> {
+    let datasets = Datasets::new(Vec::new()).unwrap();
+    broker::open(url, &options, &datasets)
+        .await
+        .expect("the server is there")
+}
+
+async fn refused(url: &str) -> lemonade_task::fault::Fault {
+    let datasets = Datasets::new(Vec::new()).unwrap();
+    let opened = broker::open(url, &BrokerOptions::default(), &datasets).await;
+    opened.map(drop).expect_err("it cannot be opened")
+}
+
+fn with_queue_of(queue_bytes_max: u64) -> BrokerOptions {
+    BrokerOptions {
+        queue_bytes_max,
+        ..BrokerOptions::default()
+    }
+}
+
+fn dataset_of(n: u32) -> &'static str {
+    if n.is_multiple_of(2) {
+        "vehicle_events"
+    } else {
+        "vehicle_status"
+    }
+}
+
+fn events(n: u32, bytes: usize) -> Frame {
+    frame("vehicle_events", n, bytes)
+}
+
+/// A frame of record `n`, of this weight. The broker does not look into it: any bytes will do, and
+/// these are not text.
+fn frame(dataset: &str, n: u32, bytes: usize) -> Frame {
+    let rejects = if n.is_multiple_of(3) { bytes / 10 } else { 0 };
+    let payload = |bytes: usize| Bytes::from(vec![u8::try_from(n % 100).unwrap() | 0x80; bytes]);
+    Frame {
+        dataset: dataset.into(),
+        span: Span {
+            file_no: 7,
+            first_ordinal: n,
+            records: 1,
+        },
+        rows: payload(bytes - rejects),
+        rejects: payload(rejects),
+    }
+}
+
+async fn publish(broker: &dyn Broker, frames: &[Frame]) {
+    timeout(AT_MOST, broker.publish(frames))
+        .await
+        .expect("it does not hang")
+        .unwrap();
+}
+
+async fn publish_in_the_end(broker: &dyn Broker, frames: &[Frame]) {
+    let until = Instant::now() + AT_MOST;
+    while let Err(fault) = broker.publish(frames).await {
+        assert!(fault.is_transient() && Instant::now() < until, "{fault}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Waits for at least one delivery.
+async fn receive(consumer: &mut dyn Consumer, max: usize) -> Vec<Delivery> {
+    let until = Instant::now() + AT_MOST;
+    loop {
+        let received = consumer.receive(max).await.unwrap();
+        if !received.is_empty() {
+            return received;
+        }
+        assert!(Instant::now() < until, "nothing comes");
+    }
+}
+
+async fn receive_in_the_end(consumer: &mut dyn Consumer, max: usize) -> Vec<Delivery> {
+    let until = Instant::now() + AT_MOST;
+    loop {
+        match consumer.receive(max).await {
+            Ok(received) if !received.is_empty() => return received,
+            Ok(_) => {}
+            Err(fault) => {
+                assert!(fault.is_transient(), "{fault}");
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }
+        assert!(Instant::now() < until, "nothing comes");
+    }
+}
+
+async fn until(reached: impl Fn() -> bool) {
+    let until = Instant::now() + AT_MOST;
+    while !reached() {
+        assert!(Instant::now() < until, "it is not reached");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+fn ordinals(deliveries: &[Delivery]) -> Vec<u32> {
+    deliveries
+        .iter()
+        .map(|delivery| delivery.frame.span.first_ordinal)
+        .collect()
+}
+
+/// The port of the URL and the command that selects its database.
+fn address(url: &str) -> (u16, String) {
+    let (_, rest) = url.rsplit_once(':').unwrap();
+    let (port, database) = rest.split_once('/').unwrap();
+    (port.parse().unwrap(), format!("SELECT {database}"))
+}
+
+/// Sends these commands as an operator would, and gives the replies as they come.
+fn raw(port: u16, commands: &[&str]) -> String {
+    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
+    stream.set_read_timeout(Some(AT_MOST)).unwrap();
+    write!(stream, "{}\r\nQUIT\r\n", commands.join("\r\n")).unwrap();
+    let mut reply = Vec::new();
+    // A test may kill this very connection.
+    let _ = stream.read_to_end(&mut reply);
+    let reply = String::from_utf8_lossy(&reply).into_owned();
+    assert!(
+        !reply.starts_with('-') && !reply.contains("\n-"),
+        "{commands:?}: {reply}"
+    );
+    reply
+}
+
+/// A cluster of one node. It holds every slot, and still refuses a command whose keys lie in
+/// different ones.
+mod cluster {
+    use std::net::TcpListener;
+    use std::process::{Child, Command, Stdio};
+
+    use super::{raw, until};
+    use crate::support;
+
+    pub struct Node {
+        pub port: u16,
+        server: Child,
+        _folder: tempfile::TempDir,
+    }
+
+    impl Node {
+        pub async fn start() -> Self {
+            let folder = support::folder();
+            // The node's bus takes the port 10,000 above.
+            let port = std::iter::repeat_with(|| {
+                TcpListener::bind("127.0.0.1:0")
+                    .unwrap()
+                    .local_addr()
+                    .unwrap()
+                    .port()
+            })
+            .find(|port| *port < 55_000)
+            .unwrap();
+            let server = Command::new("redis-server")
+                .args([
+                    "--port",
+                    &port.to_string(),
+                    "--bind",
+                    "127.0.0.1",
+                    "--save",
+                    "",
+                ])
+                .args(["--cluster-enabled", "yes", "--appendonly", "no"])
+                .arg("--dir")
+                .arg(folder.path())
+                .stdout(Stdio::null())
+                .spawn()
+                .expect("redis-server is installed: scripts/test brings it");
+            let node = Self {
+                port,
+                server,
+                _folder: folder,
+            };
+            until(|| std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()).await;
+            raw(port, &["CLUSTER ADDSLOTSRANGE 0 16383"]);
+            until(|| raw(port, &["CLUSTER INFO"]).contains("cluster_state:ok")).await;
+            node
+        }
+    }
+
+    impl Drop for Node {
+        fn drop(&mut self) {
+            let _ = self.server.kill();
+            let _ = self.server.wait();
+        }
+    }
+}
