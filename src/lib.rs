@@ -29,6 +29,8 @@ pub mod sink;
 pub mod worker;
 pub mod ingest;
 pub mod summary;
+pub mod status;
+pub mod http;
 
 // Assembly.
 pub mod config;

@@ -1,13 +1,21 @@
 //! What the engine tells Prometheus. The only module that knows a metric's name.
 //!
 //! One function an event, called once a frame, file or commit, never once a row. Labels come from
-//! closed sets: datasets, outcomes, codes, stages; never a file's name or a vehicle.
+//! closed sets: datasets, outcomes, codes, stages; never a file's name or a vehicle. What each
+//! metric is called and means stands in [`exposition`]; the log has its own room, [`logging`].
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use metrics::{counter, gauge, histogram};
 
 use crate::batch::RejectCode;
+use crate::dataset::Datasets;
+
+pub mod exposition;
+pub mod logging;
+
+pub use exposition::{Handle, install};
 
 /// Files seen in inbound or given to `load`; `via` is `scan` or `path`.
 pub fn files_discovered(via: &'static str, files: u64) {
@@ -41,6 +49,11 @@ pub fn backlog(files: u64, bytes: u64, oldest_age: Duration) {
 /// The kernel dropped notifications; the scan finds the files all the same.
 pub fn watcher_overflow() {
     counter!("lemonade_watcher_overflows_total").increment(1);
+}
+
+/// Files that the scan found and no notification had told of.
+pub fn rescan_missed_files(files: u64) {
+    counter!("lemonade_rescan_missed_files_total").increment(files);
 }
 
 /// Stored bytes of files read.
@@ -97,7 +110,13 @@ pub fn queue(frames: u64, bytes: u64, pending: u64) {
     gauge!("lemonade_queue_pending_frames").set(pending as f64);
 }
 
-/// One commit: rows stored, rows that were there, and how long it took.
+/// Age of the oldest entry of a stream that is not acked; `stream` is named by its dataset.
+pub fn queue_oldest_age(stream: &str, age: Duration) {
+    gauge!("lemonade_queue_oldest_age_seconds", "stream" => stream.to_owned())
+        .set(age.as_secs_f64());
+}
+
+/// One commit: rows stored, and rows that were there.
 pub fn commit(dataset: &str, rows: u64, duplicates: u64) {
     let dataset = || dataset.to_owned();
     counter!("lemonade_rows_committed_total", "dataset" => dataset()).increment(rows);
@@ -126,9 +145,28 @@ pub fn broker_error() {
     counter!("lemonade_broker_errors_total").increment(1);
 }
 
+/// The stages that can be held up by the next one.
+const STAGES: [&str; 2] = ["parse", "publish"];
+
+/// Time waited by each of [`STAGES`], in microseconds. Kept here and not in the recorder because
+/// this is a counter of seconds with a fraction, and the recorder's counters are whole numbers; a
+/// gauge in its place would be declared to Prometheus as one.
+static WAITED_US: [AtomicU64; STAGES.len()] = [AtomicU64::new(0), AtomicU64::new(0)];
+
 /// Time that a stage waited for the next one; `stage` is `publish` or `parse`.
 pub fn backpressure(stage: &'static str, waited: Duration) {
-    gauge!("lemonade_backpressure_seconds_total", "stage" => stage).increment(waited.as_secs_f64());
+    let at = STAGES
+        .iter()
+        .position(|name| *name == stage)
+        .expect("a stage of the closed set");
+    let waited_us = u64::try_from(waited.as_micros()).unwrap_or(u64::MAX);
+    WAITED_US[at].fetch_add(waited_us, Ordering::Relaxed);
+}
+
+/// Part of the last interval that a stage was at work, 0 to 1; `stage` is `parse`, `publish` or
+/// `commit`.
+pub fn stage_busy(stage: &'static str, ratio: f64) {
+    gauge!("lemonade_stage_busy_ratio", "stage" => stage).set(ratio);
 }
 
 /// The byte budget, and what of it is in flight.
@@ -146,4 +184,58 @@ pub fn summary_refreshed(took: Duration, now_unix: Duration) {
 /// Whether the engine can do its work now.
 pub fn ready(ready: bool) {
     gauge!("lemonade_ready").set(if ready { 1.0 } else { 0.0 });
+}
+
+/// Whether an operator has paused the engine.
+pub fn paused(paused: bool) {
+    gauge!("lemonade_paused").set(if paused { 1.0 } else { 0.0 });
+}
+
+/// Free bytes of the file system; `path` is `inbound`, `work`, `history` or `quarantine`.
+pub fn disk_free(path: &'static str, bytes: u64) {
+    gauge!("lemonade_disk_free_bytes", "path" => path).set(bytes as f64);
+}
+
+/// Stored bytes of the files in history.
+pub fn history_bytes(bytes: u64) {
+    gauge!("lemonade_history_bytes").set(bytes as f64);
+}
+
+/// Rejects in the database.
+pub fn rejects_open(rejects: u64) {
+    gauge!("lemonade_rejects_open").set(rejects as f64);
+}
+
+/// Brings every counter of a closed set of labels into being, at zero: a series that first appears
+/// with its first event hides that event from `rate()` and leaves panels empty until then.
+pub fn begin_at_zero(datasets: &Datasets) {
+    for via in ["scan", "path"] {
+        files_discovered(via, 0);
+    }
+    for class in ["transient", "fatal"] {
+        counter!("lemonade_sink_errors_total", "class" => class).increment(0);
+    }
+    counter!("lemonade_watcher_overflows_total").increment(0);
+    counter!("lemonade_sink_retries_total").increment(0);
+    counter!("lemonade_broker_errors_total").increment(0);
+    counter!("lemonade_frames_damaged_total").increment(0);
+    rescan_missed_files(0);
+    read_bytes(0);
+    for name in datasets.iter().map(|dataset| dataset.name.as_str()) {
+        for outcome in ["settled", "duplicate", "quarantined"] {
+            counter!(
+                "lemonade_files_settled_total", "dataset" => name.to_owned(), "outcome" => outcome
+            )
+            .increment(0);
+        }
+        for code in RejectCode::ALL {
+            rejects(name, code, 0);
+        }
+        records(name, 0, 0);
+        commit(name, 0, 0);
+        frames_published(name, 0);
+        frames_committed(name, 0);
+        frames_redelivered(name, 0);
+        frames_lost(name, 0);
+    }
 }

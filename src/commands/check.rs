@@ -1,0 +1,230 @@
+//! `check`: parses and validates files as `load` would, prints the rejects, and writes nothing.
+
+use std::fs;
+use std::io::{self, BufWriter, ErrorKind, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use serde_json::json;
+
+use crate::batch::Reject;
+use crate::config::Settings;
+use crate::config::cli::CheckArgs;
+use crate::cut::{self, ChunkLimits};
+use crate::dataset::Dataset;
+use crate::parse::Parser;
+
+use super::{NoInput, Outcome};
+
+/// The parser stamps rows with a file's number; here, no row is kept.
+const FILE_NO: u32 = 1;
+
+/// Most characters of a raw record that are shown to a person.
+const RAW_CHARS_SHOWN: usize = 200;
+
+/// What checking found.
+#[derive(Debug, Default)]
+struct Tally {
+    files: u64,
+    unreadable: u64,
+    records: u64,
+    rejects: u64,
+}
+
+/// Checks files.
+pub(super) fn execute(settings: &Settings, args: &CheckArgs) -> anyhow::Result<Outcome> {
+    let dataset = args
+        .dataset
+        .as_deref()
+        .map(|name| settings.dataset(name))
+        .transpose()?;
+    let mut files = Vec::new();
+    for path in &args.paths {
+        find_files(path, &mut files)?;
+    }
+    let mut out = BufWriter::new(io::stdout().lock());
+    let mut tally = Tally::default();
+    let result = check_all(settings, &files, dataset, args.json, &mut tally, &mut out)
+        .and_then(|()| out.flush().map_err(Into::into));
+    let reader_gone = |error: &anyhow::Error| {
+        error
+            .downcast_ref::<io::Error>()
+            .is_some_and(|io| io.kind() == ErrorKind::BrokenPipe)
+    };
+    match result {
+        Err(error) if !reader_gone(&error) => return Err(error),
+        _ => {}
+    }
+    Ok(match tally.rejects + tally.unreadable {
+        0 => Outcome::Complete,
+        _ => Outcome::Rejected,
+    })
+}
+
+/// The regular files below a path, or the path itself, by name.
+fn find_files(path: &Path, files: &mut Vec<PathBuf>) -> anyhow::Result<()> {
+    let kind = fs::metadata(path).map_err(|error| match error.kind() {
+        ErrorKind::NotFound => anyhow::Error::new(NoInput(path.display().to_string())),
+        _ => anyhow::Error::new(error).context(path.display().to_string()),
+    })?;
+    if !kind.is_dir() {
+        files.push(path.to_owned());
+        return Ok(());
+    }
+    let reading = || path.display().to_string();
+    let mut entries = Vec::new();
+    for entry in fs::read_dir(path).with_context(reading)? {
+        let entry = entry.with_context(reading)?;
+        // Without following links, so that one to a parent does not make this endless.
+        let kind = entry.file_type().with_context(reading)?;
+        if kind.is_dir() || kind.is_file() {
+            entries.push(entry.path());
+        }
+    }
+    entries.sort();
+    entries
+        .iter()
+        .try_for_each(|entry| find_files(entry, files))
+}
+
+fn check_all(
+    settings: &Settings,
+    files: &[PathBuf],
+    dataset: Option<&Arc<Dataset>>,
+    json: bool,
+    tally: &mut Tally,
+    out: &mut impl Write,
+) -> anyhow::Result<()> {
+    let mut parser = Parser::default();
+    for path in files {
+        let name = path
+            .file_name()
+            .map(std::ffi::OsStr::as_encoded_bytes)
+            .unwrap_or_default();
+        tally.files += 1;
+        let found = match dataset.or_else(|| settings.datasets.for_file_name(name)) {
+            None => Err("no dataset matches its name; name one with --dataset".to_owned()),
+            Some(dataset) => check_file(settings, &mut parser, path, dataset)?,
+        };
+        match found {
+            Err(reason) => {
+                tally.unreadable += 1;
+                print_unreadable(path, &reason, json, out)?;
+            }
+            Ok((records, rejects)) => {
+                tally.records += u64::from(records);
+                tally.rejects += rejects.len() as u64;
+                print_rejects(path, &rejects, json, out)?;
+            }
+        }
+    }
+    let Tally {
+        files,
+        unreadable,
+        records,
+        rejects,
+    } = *tally;
+    if json {
+        let sum = json!({
+            "files": files, "unreadable": unreadable, "records": records, "rejects": rejects
+        });
+        writeln!(out, "{sum}")?;
+    } else {
+        let rows = records - rejects;
+        writeln!(
+            out,
+            "{files} files, {unreadable} of them unreadable; {records} records: {rows} rows, \
+             {rejects} rejects"
+        )?;
+    }
+    Ok(())
+}
+
+/// The records of a file and the rejects among them, or why it would go to quarantine.
+fn check_file(
+    settings: &Settings,
+    parser: &mut Parser,
+    path: &Path,
+    dataset: &Arc<Dataset>,
+) -> anyhow::Result<Result<(u32, Vec<Reject>), String>> {
+    let bytes = read_file(path)?;
+    let limits = ChunkLimits {
+        records: settings.frame_records,
+        bytes: settings.frame_bytes,
+    };
+    let plan = match cut::cut(&bytes, &dataset.records, limits) {
+        Ok(plan) => plan,
+        Err(unreadable) => return Ok(Err(unreadable.to_string())),
+    };
+    let mut rejects = Vec::new();
+    for chunk in &plan.chunks {
+        let range = usize::try_from(chunk.start)?..usize::try_from(chunk.end)?;
+        let batch = parser.parse(dataset, FILE_NO, plan.layout, *chunk, &bytes[range]);
+        rejects.extend(batch.rejects);
+    }
+    Ok(Ok((plan.records, rejects)))
+}
+
+/// The bytes of a file.
+fn read_file(path: &Path) -> anyhow::Result<Vec<u8>> {
+    fs::read(path).with_context(|| path.display().to_string())
+}
+
+fn print_unreadable(path: &Path, reason: &str, json: bool, out: &mut impl Write) -> io::Result<()> {
+    let file = path.display().to_string();
+    if json {
+        writeln!(out, "{}", json!({"file": file, "unreadable": reason}))
+    } else {
+        writeln!(
+            out,
+            "{}: unreadable: {}",
+            file.escape_debug(),
+            reason.escape_debug()
+        )
+    }
+}
+
+fn print_rejects(
+    path: &Path,
+    rejects: &[Reject],
+    json: bool,
+    out: &mut impl Write,
+) -> io::Result<()> {
+    let file = path.display().to_string();
+    for Reject {
+        ordinal,
+        code,
+        field,
+        byte_offset,
+        raw,
+    } in rejects
+    {
+        let raw = String::from_utf8_lossy(raw);
+        let code = code.as_str();
+        if json {
+            let reject = json!({
+                "file": file, "ordinal": ordinal, "code": code, "field": field,
+                "byte_offset": byte_offset, "raw": raw
+            });
+            writeln!(out, "{reject}")?;
+            continue;
+        }
+        let field = field
+            .as_ref()
+            .map_or(String::new(), |field| format!(" `{field}`"));
+        let shown: String = raw.chars().take(RAW_CHARS_SHOWN).collect();
+        let more = if shown.len() < raw.len() { "…" } else { "" };
+        let (file, field) = (file.escape_debug(), field.escape_debug());
+        writeln!(
+            out,
+            "{file}: record {ordinal} at byte {byte_offset}: {code}{field}"
+        )?;
+        writeln!(
+            out,
+            "    {}{more}",
+            shown.escape_debug().to_string().replace("\\\"", "\"")
+        )?;
+    }
+    Ok(())
+}

@@ -1,0 +1,152 @@
+//! How a command ends, as other programs see it: one number, documented in the help.
+
+use std::io::{self, ErrorKind};
+use std::process::ExitCode;
+
+use crate::config::ConfigError;
+use crate::fault::{Fault, Origin};
+use crate::telemetry::logging::BadDirectives;
+
+/// How a command ended that did not fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// All that was to be done is done.
+    Complete,
+    /// Finished, and something was rejected or quarantined.
+    Rejected,
+    /// Stopped before the end; running it again goes on where this left off.
+    Stopped,
+}
+
+/// The exit codes. Those from 64 on are of `sysexits.h`, so that a supervisor can tell what a new
+/// start may mend (69, 75) from what needs a person (77, 78).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Exit {
+    /// All loaded.
+    Complete = 0,
+    /// Failed, for no reason that has a code of its own.
+    Failed = 1,
+    /// Finished, something was rejected or quarantined.
+    Rejected = 2,
+    /// The command line is wrong.
+    Usage = 64,
+    /// A path that was given is not there.
+    NoInput = 66,
+    /// Redis or the database cannot be reached.
+    Unavailable = 69,
+    /// A bug.
+    Internal = 70,
+    /// Stopped before the end, run it again.
+    Stopped = 75,
+    /// The operating system does not permit it.
+    Permission = 77,
+    /// A setting is wrong, or what it names does not fit: a password, a table, a schema.
+    Config = 78,
+}
+
+/// A path that was given and is not there.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}: no such file or directory; nothing was done")]
+pub struct NoInput(pub String);
+
+impl Exit {
+    /// The code of an error: that of the first in its chain that has one.
+    #[must_use]
+    pub fn of(error: &anyhow::Error) -> Self {
+        error
+            .chain()
+            .find_map(|cause| {
+                if let Some(fault) = cause.downcast_ref::<Fault>() {
+                    Some(Self::of_fault(fault))
+                } else if cause.is::<ConfigError>() || cause.is::<BadDirectives>() {
+                    Some(Self::Config)
+                } else if cause.is::<NoInput>() {
+                    Some(Self::NoInput)
+                } else {
+                    cause.downcast_ref::<io::Error>().and_then(Self::of_io)
+                }
+            })
+            .unwrap_or(Self::Failed)
+    }
+
+    /// A server that does not answer may do so at the next start; one that refuses us will not.
+    fn of_fault(fault: &Fault) -> Self {
+        match fault.origin {
+            Origin::Broker | Origin::Sink if fault.is_transient() => Self::Unavailable,
+            Origin::Broker | Origin::Sink => Self::Config,
+            Origin::Files => fault
+                .cause
+                .as_ref()
+                .and_then(|cause| cause.downcast_ref::<io::Error>())
+                .and_then(Self::of_io)
+                .unwrap_or(Self::Failed),
+        }
+    }
+
+    fn of_io(error: &io::Error) -> Option<Self> {
+        match error.kind() {
+            ErrorKind::NotFound => Some(Self::NoInput),
+            ErrorKind::PermissionDenied => Some(Self::Permission),
+            _ => None,
+        }
+    }
+}
+
+impl From<Outcome> for Exit {
+    fn from(outcome: Outcome) -> Self {
+        match outcome {
+            Outcome::Complete => Self::Complete,
+            Outcome::Rejected => Self::Rejected,
+            Outcome::Stopped => Self::Stopped,
+        }
+    }
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::Context as _;
+
+    use super::*;
+
+    #[test]
+    fn an_error_has_the_code_of_its_cause() {
+        let io = |kind| anyhow::Error::new(io::Error::from(kind));
+        let fault = |fault: Fault| anyhow::Error::new(fault);
+        let refused = || io::Error::from(ErrorKind::ConnectionRefused);
+        let denied = || io::Error::from(ErrorKind::PermissionDenied);
+        let cases = [
+            (
+                fault(Fault::transient(Origin::Sink, "connecting", refused())),
+                Exit::Unavailable,
+            ),
+            (
+                fault(Fault::transient(Origin::Broker, "connecting", refused())),
+                Exit::Unavailable,
+            ),
+            (
+                fault(Fault::fatal(Origin::Sink, "wrong password", "1045")),
+                Exit::Config,
+            ),
+            (
+                fault(Fault::fatal(Origin::Files, "opening work", denied())),
+                Exit::Permission,
+            ),
+            (io(ErrorKind::NotFound).context("reading"), Exit::NoInput),
+            (io(ErrorKind::PermissionDenied), Exit::Permission),
+            (anyhow::Error::new(NoInput("x".to_owned())), Exit::NoInput),
+            (anyhow::anyhow!("something else"), Exit::Failed),
+        ];
+        for (error, exit) in cases {
+            assert_eq!(Exit::of(&error), exit, "{error:#}");
+        }
+        let wrapped = Err::<(), _>(Fault::transient(Origin::Sink, "x", "y")).context("status");
+        assert_eq!(Exit::of(&wrapped.unwrap_err()), Exit::Unavailable);
+    }
+}

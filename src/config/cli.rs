@@ -1,0 +1,321 @@
+//! The command line: commands, their arguments, and the help.
+
+use std::path::PathBuf;
+
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+
+use super::environment::NAMES;
+use super::options::Options;
+
+const EXAMPLES: &str = "\
+Examples:
+  task_runner demo                        a complete first run with made data, no server needed
+  task_runner load ./archive              load a directory of files, then exit
+  task_runner load                        load what is in inbound, then exit
+  task_runner                             the service: watch inbound for ever
+  task_runner check ./archive             parse only: print the rejects, write nothing
+  task_runner status                      what moves, what waits and why";
+
+const AFTER: &str = "\
+Database and queue are set by the environment or the settings file:
+  DATABASE_URL  mysql://user:password@host:3306/vehicles, or sqlite:PATH
+  REDIS_URL     redis://host:6379, or memory:
+Each may stand in a file that DATABASE_URL_FILE or REDIS_URL_FILE names. With neither set: SQLite
+in the data directory and the in-process queue. A .env file in the current directory is read.
+
+Exit codes:
+  0   all loaded                         69  Redis or database unavailable
+  2   finished, something was rejected   70  internal error
+      or quarantined                     75  stopped before the end, run it again
+  1   failed                             77  permission denied
+  64  usage                              78  configuration
+  66  no input";
+
+/// Loads files of JSON records into MySQL or SQLite: every record becomes one row, or one reject
+/// with a reason.
+#[derive(Debug, Parser)]
+#[command(name = "task_runner", version, before_help = EXAMPLES, after_help = AFTER)]
+#[command(max_term_width = 100, disable_help_subcommand = true)]
+pub struct Cli {
+    /// What to do; without a command, `run`.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+
+    /// Settings, before or after the command.
+    #[command(flatten)]
+    pub options: Options,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// The service: take in what arrives, commit it, keep the summary fresh, serve HTTP
+    Run(RunArgs),
+    /// Load files, then exit; without a path, those in inbound
+    Load(LoadArgs),
+    /// Parse and validate files: print the rejects, write nothing
+    Check(CheckArgs),
+    /// What moves, what waits and why
+    Status(StatusArgs),
+    /// Bring the daily summary up to date
+    Summary(SummaryArgs),
+    /// Create the tables, or bring them up to date
+    Migrate(MigrateArgs),
+    /// Write sample files, the same ones for the same seed
+    Generate(GenerateArgs),
+    /// A complete first run with made data
+    Demo(DemoArgs),
+    /// The settings
+    Config(ConfigArgs),
+}
+
+/// Arguments of `run`. Roles and limits are settings.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct RunArgs {}
+
+/// Arguments of `load`.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct LoadArgs {
+    /// Files and directories (with all below them); outside of inbound they are read where they lie
+    #[arg(value_name = "PATH")]
+    pub paths: Vec<PathBuf>,
+    /// Move files outside of inbound to history, as those of inbound are
+    #[arg(long = "move")]
+    pub move_files: bool,
+    /// Say what would be loaded, and do nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Which files come first
+    #[arg(long, value_enum, default_value_t = Order::Name)]
+    pub order: Order,
+    /// Stop when more records than this are rejected
+    #[arg(long, value_name = "N")]
+    pub max_rejects: Option<u64>,
+    /// Take every file for one of this dataset, whatever its name
+    #[arg(long, value_name = "NAME")]
+    pub dataset: Option<String>,
+    /// No progress, neither bar nor lines
+    #[arg(long)]
+    pub no_progress: bool,
+}
+
+/// Which files come first.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum Order {
+    /// By name.
+    #[default]
+    Name,
+    /// By time of last change, oldest first.
+    Oldest,
+    /// By time of last change, newest first.
+    Newest,
+}
+
+/// Arguments of `check`.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct CheckArgs {
+    /// Files and directories (with all below them)
+    #[arg(value_name = "PATH", required = true)]
+    pub paths: Vec<PathBuf>,
+    /// Take every file for one of this dataset, whatever its name
+    #[arg(long, value_name = "NAME")]
+    pub dataset: Option<String>,
+    /// One JSON object a line
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `status`.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct StatusArgs {
+    /// The same JSON as /api/status
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `summary`.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct SummaryArgs {
+    /// Empty it first and make it again from all rows
+    #[arg(long)]
+    pub rebuild: bool,
+}
+
+/// Arguments of `migrate`.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct MigrateArgs {
+    /// Print the SQL and do nothing
+    #[arg(long)]
+    pub print: bool,
+}
+
+/// Arguments of `generate`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct GenerateArgs {
+    /// Where to (default: inbound)
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+    /// Which kind of record
+    #[arg(long, value_enum, default_value_t = Kind::VehicleEvents)]
+    pub dataset: Kind,
+    /// How many files
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    pub files: u32,
+    /// How many records in each file
+    #[arg(long, value_name = "N", default_value_t = 1_000)]
+    pub records: u32,
+    /// How many vehicles they are of
+    #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..))]
+    pub vehicles: u32,
+    /// Over how many days they are spread, one day a file
+    #[arg(long, value_name = "N", default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..=36_500))]
+    pub days: u32,
+    /// The same seed makes the same bytes
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub seed: u64,
+    /// Shape of the files
+    #[arg(long, value_enum, default_value_t = Format::Document)]
+    pub format: Format,
+    /// Compression of the files
+    #[arg(long, value_enum, default_value_t = Compress::None)]
+    pub compress: Compress,
+    /// Which part of the records is to be rejected, from 0 to 1
+    #[arg(long, value_name = "RATIO", default_value_t = 0.0, value_parser = ratio)]
+    pub bad: f64,
+}
+
+/// A dataset that `generate` can make records of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "snake_case")]
+pub enum Kind {
+    /// Events of vehicles.
+    VehicleEvents,
+    /// Reports of a vehicle's status.
+    VehicleStatus,
+}
+
+/// The shape of a file of records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// An object that holds the array of records.
+    Document,
+    /// A bare array.
+    Array,
+    /// One record a line.
+    Ndjson,
+}
+
+/// The compression of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Compress {
+    /// gzip.
+    Gzip,
+    /// Zstandard.
+    Zstd,
+    /// None.
+    None,
+}
+
+/// Arguments of `demo`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct DemoArgs {
+    /// How many files
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    pub files: u32,
+    /// How many records in each file
+    #[arg(long, value_name = "N", default_value_t = 5_000)]
+    pub records: u32,
+    /// Where to; without it a temporary directory, removed at the end
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+    /// Keep the temporary directory and say where it is
+    #[arg(long)]
+    pub keep: bool,
+}
+
+/// Arguments of `config`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct ConfigArgs {
+    /// What to do with them
+    #[command(subcommand)]
+    pub command: ConfigCommand,
+}
+
+/// What to do with the settings.
+#[derive(Debug, Clone, Subcommand)]
+pub enum ConfigCommand {
+    /// Print the settings as they are in effect, as a settings file, with passwords hidden
+    Show,
+}
+
+impl Cli {
+    /// Reads a command line, program name first.
+    ///
+    /// # Errors
+    /// What is to be printed instead: a usage error, help, or the version.
+    pub fn from_command_line(
+        arguments: impl IntoIterator<Item = std::ffi::OsString>,
+    ) -> Result<Self, clap::Error> {
+        let command = with_variables(Self::command());
+        let mut matches = command.try_get_matches_from(arguments)?;
+        Self::from_arg_matches_mut(&mut matches)
+    }
+}
+
+/// Adds the environment variables of each option to its help. They are not clap's own `env`
+/// because the environment is handed in, with the old names and `.env` merged.
+fn with_variables(command: clap::Command) -> clap::Command {
+    command.mut_args(|arg| {
+        let variables = NAMES.iter().find(|(flag, _)| Some(*flag) == arg.get_long());
+        match (variables, arg.get_help().map(ToString::to_string)) {
+            (Some((_, names)), Some(help)) => arg.help(format!("{help} [{}]", names.join(", "))),
+            _ => arg,
+        }
+    })
+}
+
+fn ratio(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(ratio) if (0.0..=1.0).contains(&ratio) => Ok(ratio),
+        _ => Err("write a number from 0 to 1".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::from_command_line(line.split_whitespace().map(Into::into))
+    }
+
+    #[test]
+    fn options_stand_before_or_after_the_command() {
+        for line in [
+            "task_runner --workers 3 load a b",
+            "task_runner load a --workers 3 b",
+        ] {
+            let cli = parse(line).unwrap();
+            assert_eq!(cli.options.workers.unwrap().get(), 3);
+            let Some(Command::Load(args)) = cli.command else {
+                panic!("{line}")
+            };
+            assert_eq!(args.paths, [PathBuf::from("a"), PathBuf::from("b")]);
+        }
+        assert!(parse("task_runner").unwrap().command.is_none());
+    }
+
+    #[test]
+    fn help_begins_with_examples_and_names_variables() {
+        let help = parse("task_runner --help").unwrap_err().to_string();
+        assert!(help.starts_with("Examples:"), "{help}");
+        assert!(help.contains("[LEMONADE_INBOUND, SRC_PATH]"), "{help}");
+        assert!(help.contains("75  stopped before the end"), "{help}");
+    }
+
+    #[test]
+    fn a_ratio_is_a_ratio() {
+        assert!(parse("task_runner generate --bad 1.5").is_err());
+        assert!(parse("task_runner generate --bad 0.25").is_ok());
+    }
+}

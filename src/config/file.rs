@@ -1,0 +1,118 @@
+//! The settings file: TOML, with unknown keys refused and the near miss named.
+
+use std::path::Path;
+
+use super::ConfigError;
+use super::options::Options;
+
+/// How like two names must be (0 to 1) for one to be offered for the other. Lower offers
+/// nonsense, higher misses a swapped pair of letters in a short name.
+const LIKENESS_MIN: f64 = 0.7;
+
+/// Reads a settings file.
+///
+/// # Errors
+/// It is not there, is no TOML, or holds a key or a value that is no setting; the message names
+/// the file, the place, and what was likely meant.
+pub(super) fn read(path: &Path) -> Result<Options, ConfigError> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| ConfigError::new(format!("settings file {}: {error}", path.display())))?;
+    toml::from_str(&text).map_err(|error| ConfigError::new(describe(path, &text, &error)))
+}
+
+fn describe(path: &Path, text: &str, error: &toml::de::Error) -> String {
+    let line = error.span().map_or_else(String::new, |span| {
+        let before = text.as_bytes().get(..span.start).unwrap_or_default();
+        format!(
+            ":{}",
+            before.iter().filter(|&&byte| byte == b'\n').count() + 1
+        )
+    });
+    let message = error.message().replace('\n', " ");
+    match meant(&message) {
+        Some((unknown, close)) => format!(
+            "settings file {}{line}: unknown setting `{unknown}`; did you mean `{close}`?",
+            path.display()
+        ),
+        None => format!("settings file {}{line}: {message}", path.display()),
+    }
+}
+
+/// From serde's own words about an unknown name, which list what it knows at that place: the
+/// unknown one and the closest known one. Only a hint hangs on the wording.
+fn meant(message: &str) -> Option<(&str, &str)> {
+    if !message.starts_with("unknown field") {
+        return None;
+    }
+    let mut quoted = message.split('`').skip(1).step_by(2);
+    let unknown = quoted.next()?;
+    Some((unknown, nearest(unknown, quoted)?))
+}
+
+/// The name that `unknown` was likely meant to be.
+pub(super) fn nearest<'a>(unknown: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let unknown = unknown.replace('-', "_");
+    known
+        .map(|name| (strsim::normalized_damerau_levenshtein(&unknown, name), name))
+        .filter(|(likeness, _)| *likeness >= LIKENESS_MIN)
+        .max_by(|(a, _), (b, _)| a.total_cmp(b))
+        .map(|(_, name)| name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read_text(text: &str) -> Result<Options, String> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lemonade.toml");
+        std::fs::write(&path, text).unwrap();
+        read(&path).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn all_kinds_of_values_are_read() {
+        let options = read_text(
+            "workers = 4\nqueue_bytes = '32MiB'\nmemory_budget = 1000\nsummary_every = 'off'\n\
+             http_addr = '0.0.0.0:80'\nrole = 'ingest,work'\nlog_format = 'json'\n\
+             database_url = 'sqlite:x'\n[[datasets]]\nname = 'trips'\n\
+             columns = [{name = 'a', type = 'text'}]\n",
+        )
+        .unwrap();
+        assert_eq!(options.workers.unwrap().get(), 4);
+        assert_eq!(options.queue_bytes.unwrap().as_u64(), 32 << 20);
+        assert_eq!(options.summary_every.unwrap().on(), None);
+        assert_eq!(options.datasets[0].name, "trips");
+    }
+
+    #[test]
+    fn a_misspelt_key_names_file_line_and_what_was_meant() {
+        let error = read_text("workers = 4\nquue-bytes = '1MiB'\n").unwrap_err();
+        assert!(error.contains("lemonade.toml:2"), "{error}");
+        assert!(
+            error.contains("`quue-bytes`; did you mean `queue_bytes`?"),
+            "{error}"
+        );
+        let nested = read_text("[[datasets]]\nname = 'a'\ncolums = []\n").unwrap_err();
+        assert!(nested.contains("did you mean `columns`?"), "{nested}");
+    }
+
+    #[test]
+    fn a_key_like_no_other_lists_what_there_is() {
+        let error = read_text("colour = 'green'\n").unwrap_err();
+        assert!(
+            error.contains("unknown field `colour`, expected one of"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_bad_value_names_its_line() {
+        let error = read_text("\nquiet_time = 'soon'\n").unwrap_err();
+        assert!(
+            error.contains("lemonade.toml:2") && error.contains("30s"),
+            "{error}"
+        );
+        assert!(read_text("workers = 0\n").is_err());
+    }
+}

@@ -1,0 +1,464 @@
+//! What the process is told: flags over environment over file over defaults, resolved once.
+//!
+//! [`Settings`] is finished: no part of the engine looks at flags or variables again, and no part
+//! can show a password by printing it. Invariant: the four directories are four, the limits are
+//! within what the engine was built for, and the URLs are of a kind that it knows.
+
+use std::fmt::{self, Write as _};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::available_parallelism;
+use std::time::Duration;
+
+use bytesize::ByteSize;
+
+use crate::dataset::{Dataset, Datasets};
+
+pub mod cli;
+mod environment;
+mod file;
+mod options;
+mod url;
+
+pub use environment::Environment;
+pub use options::{LogFormat, Options, OrOff, Period, Roles};
+pub use url::redacted;
+
+/// Looked for in the current directory where no settings file is named.
+const FILE_DEFAULT: &str = "lemonade.toml";
+
+/// Read before anything else, where it is there.
+pub const DOTENV: &str = ".env";
+
+const DATA_DIR_DEFAULT: &str = "./lemonade-data";
+const HTTP_PORT_DEFAULT: u16 = 9464;
+
+/// Enough to keep workers busy for seconds while ingest waits for a disk; more only adds to what
+/// Redis must hold within the 2 GB that everything shares.
+const QUEUE_BYTES_DEFAULT: ByteSize = ByteSize::mib(64);
+
+/// Two cores that parse and a few commits in flight stay under it with room to spare; halving it
+/// makes stages wait for each other, doubling it gains nothing.
+const MEMORY_BUDGET_DEFAULT: ByteSize = ByteSize::mib(128);
+
+/// Below, one frame in parse and one in commit might not fit, and the engine would stand still.
+const MEMORY_BUDGET_MIN: ByteSize = ByteSize::mib(16);
+
+/// The rows of one INSERT: fewer cost more for each row, and more gain nothing.
+const FRAME_RECORDS_DEFAULT: u32 = 1_000;
+
+/// A frame is committed as a whole; beyond this many rows a transaction holds locks for too long.
+const FRAME_RECORDS_MAX: u32 = 100_000;
+
+/// 1,000 ordinary records are a quarter of it; only unusually large records make frames shorter.
+const FRAME_BYTES_DEFAULT: ByteSize = ByteSize::mib(1);
+
+/// More connections than this help no database, and each takes memory there.
+const WORKERS_MAX: usize = 256;
+
+const SUMMARY_EVERY_DEFAULT: Duration = Duration::from_hours(24);
+const QUIET_TIME_DEFAULT: Duration = Duration::from_secs(2);
+const INCOMPLETE_AFTER_DEFAULT: Duration = Duration::from_mins(1);
+const SCAN_INTERVAL_DEFAULT: Duration = Duration::from_secs(5);
+const DRAIN_TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
+
+const LOG_LEVEL_DEFAULT: &str = "info";
+
+/// A setting that cannot be used: what, where it was said, and what would be right.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct ConfigError(String);
+
+impl ConfigError {
+    fn new(message: String) -> Self {
+        Self(message)
+    }
+}
+
+/// Everything the process was told, resolved and checked.
+///
+/// `Display` and `Debug` print it as a settings file, with passwords hidden.
+#[derive(Clone)]
+pub struct Settings {
+    /// `mysql://…` or `sqlite:PATH`. Holds a password: show it through [`redacted`].
+    pub database_url: String,
+    /// `redis://…` (and its cluster, sentinel and TLS kin) or `memory:`. May hold a password.
+    pub broker_url: String,
+    /// Where everything lives that has no place of its own.
+    pub data_dir: PathBuf,
+    /// The four directories, which are the four states of a file.
+    pub dirs: Dirs,
+    /// The datasets, built in and the user's.
+    pub datasets: Datasets,
+    /// Commits at the same time, each with a connection of its own.
+    pub workers: usize,
+    /// Most bytes in the queue; the publisher waits beyond.
+    pub queue_bytes_max: u64,
+    /// Most bytes in flight from parse to commit.
+    pub memory_budget_bytes: u64,
+    /// Most records in a frame.
+    pub frame_records: u32,
+    /// Most bytes of JSON behind a frame.
+    pub frame_bytes: usize,
+    /// How often the daily summary is refreshed; `None`: only when told.
+    pub summary_every: Option<Duration>,
+    /// A file whose writer cannot be seen is finished after this long without change.
+    pub quiet_time: Duration,
+    /// A document that is still not whole after this long goes to quarantine.
+    pub incomplete_after: Duration,
+    /// How often inbound is scanned, whatever notifications say.
+    pub scan_interval: Duration,
+    /// How long work in hand may take to finish after the first signal to stop.
+    pub drain_timeout: Duration,
+    /// Where HTTP is served; `None`: nowhere.
+    pub http_addr: Option<SocketAddr>,
+    /// What this process does of the service.
+    pub roles: Roles,
+    /// The shape of the log.
+    pub log_format: LogFormat,
+    /// What is logged: a level, or directives by module.
+    pub log_level: String,
+    /// What the user should be told about the settings, to be logged once at start.
+    pub notes: Vec<String>,
+}
+
+/// The four directories.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Dirs {
+    /// Where files arrive.
+    pub inbound: PathBuf,
+    /// Where files stand while they are loaded.
+    pub work: PathBuf,
+    /// Where loaded files go.
+    pub history: PathBuf,
+    /// Where files go that cannot be read as a whole.
+    pub quarantine: PathBuf,
+}
+
+impl Settings {
+    /// Resolves the settings of a process from its flags and its environment, and from the
+    /// settings file that one of them names or that lies in the current directory.
+    ///
+    /// # Errors
+    /// A value, a key, a file or a combination that cannot be used.
+    pub fn resolve(flags: Options, environment: &Environment) -> Result<Self, ConfigError> {
+        let environment::Spoken { options, notes } = environment.options()?;
+        let said = flags.over(options);
+        let file = match &said.config {
+            Some(path) => file::read(path)?,
+            None if Path::new(FILE_DEFAULT).exists() => file::read(Path::new(FILE_DEFAULT))?,
+            None => Options::default(),
+        };
+        Self::finish(said.over(file), notes)
+    }
+
+    /// Fills in defaults and checks what was said.
+    fn finish(said: Options, notes: Vec<String>) -> Result<Self, ConfigError> {
+        let data_dir = said.data_dir.unwrap_or_else(|| DATA_DIR_DEFAULT.into());
+        let place = |own: Option<PathBuf>, name| own.unwrap_or_else(|| data_dir.join(name));
+        let bytes = |own: Option<ByteSize>, default: ByteSize| own.unwrap_or(default).as_u64();
+        let time = |own: Option<Period>, default| own.map_or(default, |period| period.0);
+        let cores = available_parallelism().map_or(1, std::num::NonZero::get);
+        let local = SocketAddr::from((Ipv4Addr::LOCALHOST, HTTP_PORT_DEFAULT));
+        let frame_bytes = bytes(said.frame_bytes, FRAME_BYTES_DEFAULT);
+        let settings = Self {
+            database_url: said
+                .database_url
+                .unwrap_or_else(|| format!("sqlite:{}", data_dir.join("lemonade.db").display())),
+            broker_url: said.redis_url.unwrap_or_else(|| "memory:".to_owned()),
+            dirs: Dirs {
+                inbound: place(said.inbound, "inbound"),
+                work: place(said.work, "work"),
+                history: place(said.history, "history"),
+                quarantine: place(said.quarantine, "quarantine"),
+            },
+            datasets: Datasets::new(said.datasets)
+                .map_err(|error| ConfigError::new(error.to_string()))?,
+            // More than cores + 1 connections loses (measured).
+            workers: said.workers.map_or(cores + 1, std::num::NonZero::get),
+            queue_bytes_max: bytes(said.queue_bytes, QUEUE_BYTES_DEFAULT),
+            memory_budget_bytes: bytes(said.memory_budget, MEMORY_BUDGET_DEFAULT),
+            frame_records: said
+                .frame_records
+                .map_or(FRAME_RECORDS_DEFAULT, |n| n.get()),
+            frame_bytes: usize::try_from(frame_bytes).unwrap_or(usize::MAX),
+            summary_every: said
+                .summary_every
+                .map_or(Some(SUMMARY_EVERY_DEFAULT), |every| {
+                    every.on().map(|period| period.0)
+                }),
+            quiet_time: time(said.quiet_time, QUIET_TIME_DEFAULT),
+            incomplete_after: time(said.incomplete_after, INCOMPLETE_AFTER_DEFAULT),
+            scan_interval: time(said.scan_interval, SCAN_INTERVAL_DEFAULT),
+            drain_timeout: time(said.drain_timeout, DRAIN_TIMEOUT_DEFAULT),
+            http_addr: said.http_addr.map_or(Some(local), OrOff::on),
+            roles: said.role.unwrap_or(Roles::ALL),
+            log_format: said.log_format.unwrap_or(LogFormat::Auto),
+            log_level: said
+                .log_level
+                .unwrap_or_else(|| LOG_LEVEL_DEFAULT.to_owned()),
+            data_dir,
+            notes,
+        };
+        match settings.problem() {
+            Some(problem) => Err(ConfigError::new(problem)),
+            None => Ok(settings),
+        }
+    }
+
+    fn problem(&self) -> Option<String> {
+        let database = url::scheme(&self.database_url);
+        if !matches!(database, "mysql" | "sqlite") {
+            return Some(format!(
+                "DATABASE_URL: `{}` is of no known kind; write mysql://… or sqlite:PATH",
+                redacted(&self.database_url)
+            ));
+        }
+        let queue = url::scheme(&self.broker_url);
+        if !(matches!(queue, "memory") || queue.starts_with("redis")) {
+            return Some(format!(
+                "REDIS_URL: `{}` is of no known kind; write redis://… or memory:",
+                redacted(&self.broker_url)
+            ));
+        }
+        if self.workers > WORKERS_MAX {
+            return Some(format!(
+                "workers: {} is too many; at most {WORKERS_MAX}",
+                self.workers
+            ));
+        }
+        if self.memory_budget_bytes < MEMORY_BUDGET_MIN.as_u64() {
+            return Some(format!(
+                "memory budget: too small; at least {MEMORY_BUDGET_MIN}"
+            ));
+        }
+        if self.frame_records > FRAME_RECORDS_MAX {
+            return Some(format!(
+                "frame records: too many; at most {FRAME_RECORDS_MAX}"
+            ));
+        }
+        if self.frame_bytes == 0 || self.queue_bytes_max == 0 || self.scan_interval.is_zero() {
+            return Some("frame bytes, queue bytes and scan interval must not be 0".to_owned());
+        }
+        // A role of its own meets the others in the queue, so the queue must outlive the process.
+        if queue == "memory" && (self.roles.ingest != self.roles.work) {
+            return Some(format!(
+                "role {}: the in-process queue reaches no other process; set REDIS_URL",
+                self.roles
+            ));
+        }
+        self.shared_directory()
+    }
+
+    fn shared_directory(&self) -> Option<String> {
+        let named = self.dirs.named();
+        for (at, (name, path)) in named.iter().enumerate() {
+            if let Some((other, _)) = named[..at].iter().find(|(_, earlier)| earlier == path) {
+                return Some(format!(
+                    "{other} and {name} are both {}: give each a directory of its own",
+                    path.display()
+                ));
+            }
+        }
+        None
+    }
+
+    /// Whether neither a database nor a queue was set: SQLite and the in-process queue.
+    #[must_use]
+    pub fn embedded(&self) -> bool {
+        url::scheme(&self.database_url) == "sqlite" && url::scheme(&self.broker_url) == "memory"
+    }
+
+    /// The dataset of this name, as `--dataset` gives it.
+    ///
+    /// # Errors
+    /// There is none; the message lists those there are.
+    pub fn dataset(&self, name: &str) -> Result<&Arc<Dataset>, ConfigError> {
+        self.datasets.by_name(name).ok_or_else(|| {
+            let names: Vec<_> = self.datasets.iter().map(|dataset| &*dataset.name).collect();
+            ConfigError::new(format!(
+                "no dataset `{name}`; there are {}",
+                names.join(", ")
+            ))
+        })
+    }
+
+    /// The path of the SQLite database, where it is one.
+    #[must_use]
+    pub fn sqlite_path(&self) -> Option<&Path> {
+        let path = self.database_url.strip_prefix("sqlite:")?;
+        Some(Path::new(path.strip_prefix("//").unwrap_or(path)))
+    }
+}
+
+impl Dirs {
+    /// The directories with their names, in the order of the flow.
+    #[must_use]
+    pub fn named(&self) -> [(&'static str, &Path); 4] {
+        [
+            ("inbound", &self.inbound),
+            ("work", &self.work),
+            ("history", &self.history),
+            ("quarantine", &self.quarantine),
+        ]
+    }
+}
+
+impl fmt::Display for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = |value: &dyn fmt::Display| toml::Value::String(value.to_string()).to_string();
+        let time = |value: Duration| text(&Period(value));
+        let size = |value: u64| text(&ByteSize(value).display().iec());
+        let mut out = String::new();
+        let mut line = |key: &str, value: String| writeln!(out, "{key} = {value}");
+        line("database_url", text(&redacted(&self.database_url)))?;
+        line("redis_url", text(&redacted(&self.broker_url)))?;
+        line("data_dir", text(&self.data_dir.display()))?;
+        for (name, path) in self.dirs.named() {
+            line(name, text(&path.display()))?;
+        }
+        line(
+            "http_addr",
+            self.http_addr
+                .map_or_else(|| text(&"off"), |addr| text(&addr)),
+        )?;
+        line("workers", self.workers.to_string())?;
+        line("queue_bytes", size(self.queue_bytes_max))?;
+        line("memory_budget", size(self.memory_budget_bytes))?;
+        line("frame_records", self.frame_records.to_string())?;
+        line("frame_bytes", size(self.frame_bytes as u64))?;
+        line(
+            "summary_every",
+            self.summary_every.map_or_else(|| text(&"off"), time),
+        )?;
+        line("quiet_time", time(self.quiet_time))?;
+        line("incomplete_after", time(self.incomplete_after))?;
+        line("scan_interval", time(self.scan_interval))?;
+        line("drain_timeout", time(self.drain_timeout))?;
+        line("role", text(&self.roles))?;
+        line("log_format", text(&self.log_format.as_str()))?;
+        line("log_level", text(&self.log_level))?;
+        for dataset in self.datasets.iter() {
+            let (name, table) = (&dataset.name, &dataset.table);
+            writeln!(
+                out,
+                "# dataset {name}: files *{}*, table {table}",
+                dataset.files
+            )?;
+        }
+        f.write_str(&out)
+    }
+}
+
+impl fmt::Debug for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn resolve<const N: usize>(
+        flags: &[&str],
+        environment: [(&str, &str); N],
+    ) -> Result<Settings, String> {
+        use clap::Parser as _;
+        let given = ["task_runner"].iter().chain(flags);
+        let cli = cli::Cli::try_parse_from(given).map_err(|error| error.to_string())?;
+        Settings::resolve(cli.options, &environment.into()).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn with_nothing_set_it_is_the_embedded_pair() {
+        let settings = resolve(&[], []).unwrap();
+        assert_eq!(settings.database_url, "sqlite:./lemonade-data/lemonade.db");
+        assert_eq!(settings.broker_url, "memory:");
+        assert_eq!(settings.dirs.history, Path::new("./lemonade-data/history"));
+        assert_eq!(settings.http_addr, Some("127.0.0.1:9464".parse().unwrap()));
+        assert_eq!(
+            settings.sqlite_path(),
+            Some(Path::new("./lemonade-data/lemonade.db"))
+        );
+        assert!(settings.embedded());
+        assert!(!resolve(&[], [("DB_HOST", "db")]).unwrap().embedded());
+        assert!(!resolve(&[], [("REDIS_HOST", "queue")]).unwrap().embedded());
+    }
+
+    #[test]
+    fn flags_win_over_environment_over_file_over_defaults() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.toml");
+        std::fs::write(
+            &path,
+            "workers = 1\nframe_records = 10\nquiet_time = '7s'\n",
+        )
+        .unwrap();
+        let file = ("LEMONADE_CONFIG", path.to_str().unwrap());
+        let environment = [
+            file,
+            ("LEMONADE_WORKERS", "2"),
+            ("LEMONADE_FRAME_RECORDS", "20"),
+        ];
+        let settings = resolve(&["--workers", "3"], environment).unwrap();
+        assert_eq!(settings.workers, 3);
+        assert_eq!(settings.frame_records, 20);
+        assert_eq!(settings.quiet_time, Duration::from_secs(7));
+        assert_eq!(settings.scan_interval, SCAN_INTERVAL_DEFAULT);
+    }
+
+    #[test]
+    fn what_cannot_work_is_refused() {
+        let cases: [(&[&str], (&str, &str), &str); 8] = [
+            (
+                &[],
+                ("DATABASE_URL", "postgres://u:secret@h/d"),
+                "mysql://… or sqlite:",
+            ),
+            (&[], ("REDIS_URL", "amqp://h"), "redis://… or memory:"),
+            (&["--workers", "999"], ("X", ""), "at most 256"),
+            (&["--memory-budget", "1KiB"], ("X", ""), "at least 16"),
+            (&["--frame-records", "999999"], ("X", ""), "at most 100000"),
+            (
+                &["--work", "x", "--inbound", "x"],
+                ("X", ""),
+                "inbound and work are both x",
+            ),
+            (&["--role", "ingest"], ("X", ""), "set REDIS_URL"),
+            (&["--config", "/nowhere.toml"], ("X", ""), "/nowhere.toml"),
+        ];
+        for (flags, variable, expected) in cases {
+            let error = resolve(flags, [variable]).unwrap_err();
+            assert!(error.contains(expected), "{flags:?} {variable:?}: {error}");
+            assert!(!error.contains("secret"));
+        }
+    }
+
+    #[test]
+    fn it_prints_as_a_settings_file_without_passwords() {
+        let flags = [
+            "--summary-every",
+            "off",
+            "--http-addr",
+            "off",
+            "--role",
+            "summary",
+        ];
+        let secrets = [
+            ("DATABASE_URL", "mysql://u:secret@h/d"),
+            ("REDIS_URL", "redis://:secret@h"),
+        ];
+        let settings = resolve(&flags, secrets).unwrap();
+        let printed = settings.to_string();
+        assert!(!printed.contains("secret"), "{printed}");
+        assert_eq!(format!("{settings:?}"), printed);
+
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.toml");
+        std::fs::write(&path, &printed).unwrap();
+        let again = resolve(&["--config", path.to_str().unwrap()], []).unwrap();
+        assert_eq!(again.to_string(), printed);
+    }
+}

@@ -1,0 +1,359 @@
+//! HTTP for machines and people who watch: metrics, health, status. It reads and never writes.
+//!
+//! Knows nothing of the engine but [`StatusSource`]. Every answer is made when it is asked for, and
+//! the whole of it is bounded by what a [`Status`] holds.
+
+use std::fmt::Write as _;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use axum::Router;
+use axum::extract::State;
+use axum::http::{HeaderName, StatusCode, header};
+use axum::response::{Html, IntoResponse, Json};
+use axum::routing::get;
+use serde_json::json;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::status::Status;
+use crate::telemetry::Handle;
+
+/// The text format that Prometheus reads.
+const PROMETHEUS_TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// The page loads nothing, from nowhere.
+const PAGE_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'";
+
+/// Who tells how the engine is.
+#[async_trait]
+pub trait StatusSource: Send + Sync {
+    /// Whether the engine can do its work now; if not, why. Answers at once, from memory.
+    ///
+    /// # Errors
+    /// The reason, for people.
+    fn ready(&self) -> Result<(), String>;
+
+    /// All there is to tell. May ask the database, and must then answer within a few seconds all
+    /// the same, with what it knows.
+    async fn status(&self) -> Status;
+}
+
+/// A bound address, before anything is served on it.
+#[derive(Debug)]
+pub struct Http {
+    listener: TcpListener,
+}
+
+impl Http {
+    /// Takes the address. Apart from serving, so that a process whose address is taken ends before
+    /// it has moved a file.
+    ///
+    /// # Errors
+    /// The address is taken or is none of this machine; the message names it and the next step.
+    pub async fn bind(addr: SocketAddr) -> io::Result<Self> {
+        let listener = TcpListener::bind(addr).await.map_err(|error| {
+            let message = format!("http on {addr}: {error}; choose another with --http-addr");
+            io::Error::new(error.kind(), message)
+        })?;
+        Ok(Self { listener })
+    }
+
+    /// The address, with the port that was chosen where 0 was asked for.
+    ///
+    /// # Errors
+    /// The operating system does not tell.
+    pub fn addr(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// Serves until told to stop; what is being answered then is answered.
+    ///
+    /// # Errors
+    /// The listener failed.
+    pub async fn serve(
+        self,
+        metrics: Handle,
+        status: Arc<dyn StatusSource>,
+        stop: CancellationToken,
+    ) -> io::Result<()> {
+        axum::serve(self.listener, router(metrics, status))
+            .with_graceful_shutdown(stop.cancelled_owned())
+            .await
+    }
+}
+
+/// Binds and serves, for whoever needs no address back.
+///
+/// # Errors
+/// Those of [`Http::bind`] and [`Http::serve`].
+pub async fn serve(
+    addr: SocketAddr,
+    metrics: Handle,
+    status: Arc<dyn StatusSource>,
+    stop: CancellationToken,
+) -> io::Result<()> {
+    Http::bind(addr).await?.serve(metrics, status, stop).await
+}
+
+fn router(metrics: Handle, source: Arc<dyn StatusSource>) -> Router {
+    let typed = |content_type| [(header::CONTENT_TYPE, content_type)];
+    Router::new()
+        .route(
+            "/metrics",
+            get(move || async move { (typed(PROMETHEUS_TEXT), metrics.render()) }),
+        )
+        .route("/livez", get(|| async { "alive\n" }))
+        .route("/readyz", get(readyz))
+        .route("/api/status", get(api_status))
+        .route("/", get(page))
+        .with_state(source)
+}
+
+async fn readyz(State(source): State<Arc<dyn StatusSource>>) -> impl IntoResponse {
+    match source.ready() {
+        Ok(()) => (StatusCode::OK, Json(json!({"ready": true}))),
+        Err(reason) => {
+            let why = json!({"ready": false, "reason": reason});
+            (StatusCode::SERVICE_UNAVAILABLE, Json(why))
+        }
+    }
+}
+
+async fn api_status(State(source): State<Arc<dyn StatusSource>>) -> impl IntoResponse {
+    (NO_STORE, Json(source.status().await))
+}
+
+async fn page(State(source): State<Arc<dyn StatusSource>>) -> impl IntoResponse {
+    let policy = [(header::CONTENT_SECURITY_POLICY, PAGE_POLICY)];
+    (NO_STORE, policy, Html(render_page(&source.status().await)))
+}
+
+/// A status is of the moment.
+const NO_STORE: [(HeaderName, &str); 1] = [(header::CACHE_CONTROL, "no-store")];
+
+const STYLE: &str = "\
+:root{color-scheme:light dark}\
+body{font:1rem/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}\
+table{border-collapse:collapse;width:100%}\
+th,td{text-align:left;padding:.25rem .75rem .25rem 0;border-bottom:1px solid #8884}\
+td{overflow-wrap:anywhere}";
+
+fn render_page(status: &Status) -> String {
+    let mut html = String::with_capacity(4096);
+    write_page(&mut html, status).expect("writing to a String cannot fail");
+    html
+}
+
+fn write_page(html: &mut String, status: &Status) -> std::fmt::Result {
+    let state = match (&status.reason, status.ready) {
+        (_, true) => "ready".to_owned(),
+        (Some(reason), false) => format!("not ready: {reason}"),
+        (None, false) => "not ready".to_owned(),
+    };
+    write!(
+        html,
+        "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\">\
+         <meta name=\"viewport\" content=\"width=device-width\">\
+         <title>task_runner: {state}</title><style>{STYLE}</style></head><body><main>\
+         <h1>task_runner</h1><p role=\"status\">{state}</p><table>",
+        state = escaped(&state)
+    )?;
+    let mut row = |name: &str, value: &str| {
+        write!(
+            html,
+            "<tr><th scope=\"row\">{name}</th><td>{}</td></tr>",
+            escaped(value)
+        )
+    };
+    row("database", &status.database)?;
+    row("queue", &status.broker)?;
+    if let Some(queue) = status.queue {
+        row(
+            "frames in the queue",
+            &format!("{} ({} bytes)", queue.frames, queue.bytes),
+        )?;
+    }
+    row("files in inbound", &status.files.inbound.to_string())?;
+    row("files in work", &status.files.work.to_string())?;
+    if let Some(totals) = status.totals {
+        row("files settled", &totals.settled.to_string())?;
+        row("files in quarantine", &totals.quarantined.to_string())?;
+        row("records", &totals.records.to_string())?;
+        row("rejects", &totals.rejects.to_string())?;
+    }
+    if let Some(rate) = status.records_per_second {
+        row("records per second", &format!("{rate:.0}"))?;
+    }
+    html.push_str("</table>");
+    let waiting = status
+        .files
+        .waiting
+        .iter()
+        .map(|file| [&*file.name, &*file.why]);
+    section(html, "Waiting", ["file", "why"], waiting)?;
+    let outcome = |file: &crate::status::LastFile| {
+        let why = file
+            .reason
+            .as_ref()
+            .map_or(String::new(), |why| format!(": {why}"));
+        format!(
+            "{}, {} records, {} rejects{why}",
+            file.state, file.records, file.rejects
+        )
+    };
+    let last: Vec<_> = status
+        .last_files
+        .iter()
+        .map(|file| (&file.name, outcome(file)))
+        .collect();
+    let last = last
+        .iter()
+        .map(|(name, outcome)| [name.as_str(), outcome.as_str()]);
+    section(html, "Last files", ["file", "outcome"], last)?;
+    let rejects: Vec<_> = status
+        .rejects
+        .iter()
+        .map(|reject| (&reject.code, reject.records.to_string()))
+        .collect();
+    let rejects = rejects
+        .iter()
+        .map(|(code, records)| [code.as_str(), records.as_str()]);
+    section(html, "Rejects", ["reason", "records"], rejects)?;
+    html.push_str("</main></body></html>\n");
+    Ok(())
+}
+
+fn section<'a>(
+    html: &mut String,
+    title: &str,
+    heads: [&str; 2],
+    rows: impl Iterator<Item = [&'a str; 2]>,
+) -> std::fmt::Result {
+    let mut rows = rows.peekable();
+    if rows.peek().is_none() {
+        return Ok(());
+    }
+    let [a, b] = heads;
+    write!(
+        html,
+        "<h2>{title}</h2><table><tr><th scope=\"col\">{a}</th><th scope=\"col\">{b}</th></tr>"
+    )?;
+    for [a, b] in rows {
+        write!(
+            html,
+            "<tr><td>{}</td><td>{}</td></tr>",
+            escaped(a),
+            escaped(b)
+        )?;
+    }
+    html.push_str("</table>");
+    Ok(())
+}
+
+/// Text as it may stand in HTML: file names are chosen by strangers.
+fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
+        .replace('"', "&quot;")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
+
+    use super::*;
+    use crate::status::{Files, Waiting};
+    use crate::telemetry;
+
+    struct Engine {
+        ready: AtomicBool,
+    }
+
+    #[async_trait]
+    impl StatusSource for Engine {
+        fn ready(&self) -> Result<(), String> {
+            match self.ready.load(Ordering::SeqCst) {
+                true => Ok(()),
+                false => Err("the database \"does\" not answer".to_owned()),
+            }
+        }
+
+        async fn status(&self) -> Status {
+            let file = Waiting {
+                name: "<script>.json".to_owned(),
+                why: "open & young".to_owned(),
+            };
+            let files = Files {
+                inbound: 1,
+                work: 0,
+                waiting: vec![file],
+            };
+            Status {
+                running: true,
+                ready: true,
+                files,
+                ..Status::default()
+            }
+        }
+    }
+
+    async fn get(addr: SocketAddr, path: &str) -> (u16, String) {
+        let mut stream = TcpStream::connect(addr).await.unwrap();
+        let request = format!("GET {path} HTTP/1.0\r\nHost: x\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        let code = answer.split(' ').nth(1).unwrap().parse().unwrap();
+        (code, answer)
+    }
+
+    #[tokio::test]
+    async fn it_tells_what_there_is_to_tell_and_stops() {
+        let engine = Arc::new(Engine {
+            ready: AtomicBool::new(false),
+        });
+        let http = Http::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let addr = http.addr().unwrap();
+        let stop = CancellationToken::new();
+        let source: Arc<dyn StatusSource> = engine.clone();
+        let server = tokio::spawn(http.serve(telemetry::install(), source, stop.clone()));
+
+        assert_eq!(get(addr, "/livez").await.0, 200);
+        let (code, answer) = get(addr, "/readyz").await;
+        assert_eq!(code, 503);
+        assert!(answer.ends_with(r#"{"ready":false,"reason":"the database \"does\" not answer"}"#));
+        engine.ready.store(true, Ordering::SeqCst);
+        assert_eq!(get(addr, "/readyz").await.0, 200);
+        let (code, answer) = get(addr, "/metrics").await;
+        assert!(
+            code == 200 && answer.contains("text/plain; version=0.0.4"),
+            "{answer}"
+        );
+        assert!(answer.contains("lemonade_build_info"), "{answer}");
+        let (_, answer) = get(addr, "/api/status").await;
+        let body = answer.split("\r\n\r\n").nth(1).unwrap();
+        assert_eq!(
+            serde_json::from_str::<Status>(body).unwrap(),
+            engine.status().await
+        );
+        let (code, answer) = get(addr, "/").await;
+        assert_eq!(code, 200);
+        assert!(
+            answer.contains("&lt;script&gt;.json</td><td>open &amp; young"),
+            "{answer}"
+        );
+        assert_eq!(get(addr, "/else").await.0, 404);
+
+        let taken = Http::bind(addr).await.unwrap_err();
+        assert!(taken.to_string().contains("--http-addr"), "{taken}");
+        stop.cancel();
+        server.await.unwrap().unwrap();
+    }
+}

@@ -1,0 +1,383 @@
+//! What Prometheus reads: the table of all metrics, the recorder, and the text of `/metrics`.
+//!
+//! Invariant, held by a test: every metric that is recorded stands in [`METRICS`], with its kind,
+//! and is rendered with HELP and TYPE.
+
+use std::fmt::Write as _;
+use std::sync::OnceLock;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use metrics::{Unit, describe_counter, describe_gauge, describe_histogram, gauge};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use metrics_process::Collector;
+
+use super::{STAGES, WAITED_US};
+
+/// Counted by us and rendered by us; see [`super::backpressure`].
+const BACKPRESSURE: &str = "lemonade_backpressure_seconds_total";
+
+/// The recorder keeps every sample of a histogram until it is told to fold them, so its memory
+/// grows until then; at a few thousand commits a second, five seconds are some 100 KB.
+const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
+
+/// From a commit into an idle database on the same machine to one that waited for a lock.
+const COMMIT_SECONDS: &[f64] = &[
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
+];
+
+/// From a single record to the largest transaction.
+const COMMIT_ROWS: &[f64] = &[1.0, 10.0, 100.0, 500.0, 1e3, 2e3, 3e3, 4e3, 5e3, 1e4, 1e5];
+
+/// From a small file in an idle engine to a backlog of a day.
+const END_TO_END_SECONDS: &[f64] = &[
+    0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3_600.0, 21_600.0,
+    86_400.0,
+];
+
+/// What Prometheus may do with a metric.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Kind {
+    /// It only grows: use `rate()`.
+    Counter,
+    /// A state: never use `rate()`.
+    Gauge,
+    /// Samples in buckets: use `histogram_quantile()`.
+    Histogram(&'static [f64]),
+}
+
+impl Kind {
+    /// The word of the TYPE line.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+            Self::Histogram(_) => "histogram",
+        }
+    }
+}
+
+/// A metric: name, kind, unit, meaning.
+#[derive(Debug, Clone, Copy)]
+pub struct Metric {
+    /// Its name.
+    pub name: &'static str,
+    /// What may be done with it.
+    pub kind: Kind,
+    /// The unit of its value.
+    pub unit: Unit,
+    /// What it means, in a line.
+    pub help: &'static str,
+}
+
+const fn counter(name: &'static str, unit: Unit, help: &'static str) -> Metric {
+    Metric {
+        name,
+        kind: Kind::Counter,
+        unit,
+        help,
+    }
+}
+
+const fn state(name: &'static str, unit: Unit, help: &'static str) -> Metric {
+    Metric {
+        name,
+        kind: Kind::Gauge,
+        unit,
+        help,
+    }
+}
+
+const fn histogram(
+    name: &'static str,
+    unit: Unit,
+    buckets: &'static [f64],
+    help: &'static str,
+) -> Metric {
+    Metric {
+        name,
+        kind: Kind::Histogram(buckets),
+        unit,
+        help,
+    }
+}
+
+/// All metrics of the engine; those named `process_` come on top.
+#[rustfmt::skip]
+pub const METRICS: &[Metric] = &[
+    counter("lemonade_files_discovered_total", Unit::Count, "Files seen, by how they were seen"),
+    counter("lemonade_files_settled_total", Unit::Count, "Files that left work, by outcome"),
+    histogram("lemonade_end_to_end_latency_seconds", Unit::Seconds, END_TO_END_SECONDS, "From a file seen in inbound to all of it stored"),
+    state("lemonade_files", Unit::Count, "Files now, by state"),
+    state("lemonade_backlog_files", Unit::Count, "Files in inbound and work that are not stored"),
+    state("lemonade_backlog_bytes", Unit::Bytes, "Bytes of these files"),
+    state("lemonade_backlog_oldest_age_seconds", Unit::Seconds, "Age of the oldest of these files"),
+    counter("lemonade_watcher_overflows_total", Unit::Count, "Times that the kernel dropped notifications of files"),
+    counter("lemonade_rescan_missed_files_total", Unit::Count, "Files that the scan found and no notification had told of"),
+    counter("lemonade_read_bytes_total", Unit::Bytes, "Stored bytes of files read"),
+    counter("lemonade_records_total", Unit::Count, "Records parsed, by outcome"),
+    counter("lemonade_rejects_total", Unit::Count, "Records rejected, by reason"),
+    counter("lemonade_frames_published_total", Unit::Count, "Frames handed to the queue"),
+    counter("lemonade_frames_committed_total", Unit::Count, "Frames committed to the database"),
+    counter("lemonade_frames_redelivered_total", Unit::Count, "Frames that the queue delivered again"),
+    counter("lemonade_frames_damaged_total", Unit::Count, "Entries of the queue that were no frames"),
+    counter("lemonade_frames_lost_total", Unit::Count, "Frames published again because the queue had lost them"),
+    state("lemonade_queue_frames", Unit::Count, "Frames in the queue, delivered or not"),
+    state("lemonade_queue_bytes", Unit::Bytes, "Bytes of these frames"),
+    state("lemonade_queue_pending_frames", Unit::Count, "Frames in the hands of workers"),
+    state("lemonade_queue_oldest_age_seconds", Unit::Seconds, "Age of the oldest frame in the queue"),
+    counter("lemonade_rows_committed_total", Unit::Count, "Rows stored"),
+    counter("lemonade_rows_duplicate_total", Unit::Count, "Rows that were stored already"),
+    histogram("lemonade_commit_duration_seconds", Unit::Seconds, COMMIT_SECONDS, "How long a commit took"),
+    histogram("lemonade_commit_rows", Unit::Count, COMMIT_ROWS, "Rows in a commit"),
+    state("lemonade_last_commit_timestamp_seconds", Unit::Seconds, "When the last commit was, since the epoch"),
+    counter("lemonade_sink_errors_total", Unit::Count, "Faults of the database, by class"),
+    counter("lemonade_sink_retries_total", Unit::Count, "Commits tried again"),
+    counter("lemonade_broker_errors_total", Unit::Count, "Faults of the queue"),
+    counter(BACKPRESSURE, Unit::Seconds, "Time that a stage waited for the next one"),
+    state("lemonade_stage_busy_ratio", Unit::Count, "Part of the time that a stage was at work, 0 to 1"),
+    state("lemonade_memory_budget_bytes", Unit::Bytes, "Most bytes in flight from parse to commit"),
+    state("lemonade_memory_inflight_bytes", Unit::Bytes, "Bytes in flight from parse to commit"),
+    state("lemonade_disk_free_bytes", Unit::Bytes, "Free bytes of the file system of a directory"),
+    state("lemonade_history_bytes", Unit::Bytes, "Bytes of the files in history"),
+    state("lemonade_rejects_open", Unit::Count, "Rejects in the database"),
+    state("lemonade_summary_duration_seconds", Unit::Seconds, "How long the last refresh of the summary took"),
+    state("lemonade_summary_last_success_timestamp_seconds", Unit::Seconds, "When the summary was last refreshed, since the epoch"),
+    state("lemonade_ready", Unit::Count, "1 while the engine can do its work, else 0"),
+    state("lemonade_paused", Unit::Count, "1 while an operator has paused the engine, else 0"),
+    state("lemonade_build_info", Unit::Count, "1, with the version as a label"),
+];
+
+/// The way to the recorded values.
+#[derive(Clone)]
+pub struct Handle {
+    recorder: PrometheusHandle,
+    process: Collector,
+}
+
+impl std::fmt::Debug for Handle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Handle").finish_non_exhaustive()
+    }
+}
+
+impl Handle {
+    /// All metrics, in the text format of Prometheus.
+    #[must_use]
+    pub fn render(&self) -> String {
+        self.process.collect();
+        let mut text = self.recorder.render();
+        render_backpressure(&mut text);
+        text
+    }
+}
+
+/// Makes the Prometheus recorder that of the process, once: later calls return the same handle.
+/// A thread of its own folds histogram samples from then on, so that memory stays bounded whether
+/// or not anybody asks for `/metrics`.
+///
+/// # Panics
+/// Where another recorder has been installed, which nothing but this module may do.
+pub fn install() -> Handle {
+    static INSTALLED: OnceLock<Handle> = OnceLock::new();
+    let handle = INSTALLED.get_or_init(|| {
+        let recorder = builder()
+            .install_recorder()
+            .expect("only this module installs a recorder, and once");
+        describe();
+        let process = Collector::default();
+        process.describe();
+        let upkeep = recorder.clone();
+        std::thread::Builder::new()
+            .name("metrics-upkeep".to_owned())
+            .spawn(move || {
+                loop {
+                    std::thread::sleep(UPKEEP_INTERVAL);
+                    upkeep.run_upkeep();
+                }
+            })
+            .expect("a process that starts can start a thread");
+        Handle { recorder, process }
+    });
+    handle.clone()
+}
+
+fn builder() -> PrometheusBuilder {
+    METRICS
+        .iter()
+        .fold(PrometheusBuilder::new(), |builder, metric| {
+            match metric.kind {
+                Kind::Histogram(buckets) => builder
+                    .set_buckets_for_metric(Matcher::Full(metric.name.to_owned()), buckets)
+                    .expect("buckets are not empty"),
+                Kind::Counter | Kind::Gauge => builder,
+            }
+        })
+}
+
+fn describe() {
+    for &Metric {
+        name,
+        kind,
+        unit,
+        help,
+    } in METRICS
+    {
+        match kind {
+            Kind::Counter => describe_counter!(name, unit, help),
+            Kind::Gauge => describe_gauge!(name, unit, help),
+            Kind::Histogram(_) => describe_histogram!(name, unit, help),
+        }
+    }
+    gauge!("lemonade_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+}
+
+fn render_backpressure(text: &mut String) {
+    let help = METRICS
+        .iter()
+        .find(|metric| metric.name == BACKPRESSURE)
+        .expect("the table has all metrics")
+        .help;
+    let mut write = || -> std::fmt::Result {
+        writeln!(
+            text,
+            "# HELP {BACKPRESSURE} {help}\n# TYPE {BACKPRESSURE} counter"
+        )?;
+        for (stage, waited_us) in STAGES.iter().zip(&WAITED_US) {
+            let waited_us = waited_us.load(Ordering::Relaxed);
+            let (seconds, rest) = (waited_us / 1_000_000, waited_us % 1_000_000);
+            writeln!(
+                text,
+                "{BACKPRESSURE}{{stage=\"{stage}\"}} {seconds}.{rest:06}"
+            )?;
+        }
+        Ok(())
+    };
+    write().expect("writing to a String cannot fail");
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::batch::RejectCode;
+    use crate::dataset::Datasets;
+    use crate::telemetry;
+
+    /// One event of every kind, into a recorder of this test.
+    fn rendered() -> String {
+        let recorder = builder().build_recorder();
+        let handle = recorder.handle();
+        metrics::with_local_recorder(&recorder, || {
+            describe();
+            telemetry::begin_at_zero(&Datasets::new(vec![]).unwrap());
+            let second = Duration::from_secs(1);
+            telemetry::end_to_end("vehicle_events", second);
+            telemetry::files_now("inbound", 1);
+            telemetry::backlog(1, 2, second);
+            telemetry::queue(1, 2, 3);
+            telemetry::queue_oldest_age("vehicle_events", second);
+            telemetry::commit_took(Duration::from_millis(3), 1_000, second);
+            telemetry::rejects("vehicle_events", RejectCode::MissingField, 7);
+            telemetry::stage_busy("parse", 0.5);
+            telemetry::memory(1, 2);
+            telemetry::disk_free("inbound", 1);
+            telemetry::history_bytes(1);
+            telemetry::rejects_open(1);
+            telemetry::summary_refreshed(second, second);
+            telemetry::ready(true);
+            telemetry::paused(false);
+        });
+        let mut text = handle.render();
+        render_backpressure(&mut text);
+        text
+    }
+
+    #[test]
+    fn every_metric_is_rendered_with_help_and_type_and_none_besides() {
+        let text = rendered();
+        let mut types = BTreeMap::new();
+        for line in text.lines().filter_map(|line| line.strip_prefix("# TYPE ")) {
+            let (name, kind) = line.split_once(' ').unwrap();
+            assert!(types.insert(name, kind).is_none(), "{name} twice");
+        }
+        for metric in METRICS {
+            let kind = types.remove(metric.name);
+            assert_eq!(kind, Some(metric.kind.as_str()), "{}", metric.name);
+            let help = format!("# HELP {} {}", metric.name, metric.help);
+            assert!(text.contains(&help), "{help}");
+        }
+        assert!(types.is_empty(), "not in the table: {types:?}");
+    }
+
+    #[test]
+    fn names_tell_kind_and_unit() {
+        for Metric {
+            name, kind, unit, ..
+        } in METRICS
+        {
+            assert!(name.starts_with("lemonade_"), "{name}");
+            assert_eq!(name.ends_with("_total"), *kind == Kind::Counter, "{name}");
+            let base = name.trim_end_matches("_total");
+            match unit {
+                Unit::Seconds => assert!(base.ends_with("_seconds"), "{name}"),
+                Unit::Bytes => assert!(base.ends_with("_bytes"), "{name}"),
+                _ => assert!(
+                    !base.ends_with("_seconds") && !base.ends_with("_bytes"),
+                    "{name}"
+                ),
+            }
+        }
+    }
+
+    #[test]
+    fn closed_sets_of_labels_begin_at_zero() {
+        let text = rendered();
+        for series in [
+            "lemonade_rejects_total{dataset=\"vehicle_status\",code=\"too_deep\"} 0",
+            "lemonade_rejects_total{dataset=\"vehicle_events\",code=\"missing_field\"} 7",
+            "lemonade_files_settled_total{dataset=\"vehicle_events\",outcome=\"quarantined\"} 0",
+            "lemonade_sink_errors_total{class=\"fatal\"} 0",
+        ] {
+            assert!(text.contains(series), "{series} is not in:\n{text}");
+        }
+    }
+
+    #[test]
+    fn samples_fall_into_buckets() {
+        let text = rendered();
+        assert!(text.contains("lemonade_commit_duration_seconds_bucket{le=\"0.0025\"} 0"));
+        assert!(text.contains("lemonade_commit_duration_seconds_bucket{le=\"0.005\"} 1"));
+    }
+
+    #[test]
+    fn backpressure_is_a_counter_of_seconds_with_a_fraction() {
+        telemetry::backpressure("publish", Duration::from_micros(1_500_250));
+        let mut text = String::new();
+        render_backpressure(&mut text);
+        assert!(
+            text.contains("# TYPE lemonade_backpressure_seconds_total counter"),
+            "{text}"
+        );
+        assert!(text.contains("{stage=\"publish\"} 1.500250"), "{text}");
+        assert!(text.contains("{stage=\"parse\"} 0.000000"), "{text}");
+    }
+
+    #[test]
+    fn the_installed_recorder_tells_of_the_process_too() {
+        let handle = install();
+        let _same = install();
+        let text = handle.render();
+        assert!(text.contains("lemonade_build_info{version="), "{text}");
+        assert!(
+            text.contains("# HELP process_resident_memory_bytes"),
+            "{text}"
+        );
+        assert!(
+            text.contains("# TYPE process_cpu_seconds_total counter"),
+            "{text}"
+        );
+    }
+}

@@ -1,0 +1,160 @@
+//! The log: to stderr, as text for people or JSON for machines.
+//!
+//! File names and records are the input of strangers, and they end up in log fields. Invariant: a
+//! field cannot end its line, nor steer a terminal.
+
+use std::fmt::{self, Write as _};
+use std::io;
+
+use tracing::field::Field;
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::fmt::format::{Writer, debug_fn};
+
+use tracing_subscriber::field::MakeExt as _;
+
+/// The shape of the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shape {
+    /// Lines for people, in colour where `colour` says so.
+    Text {
+        /// Whether to use colour.
+        colour: bool,
+    },
+    /// One JSON object a line.
+    Json,
+}
+
+/// The filter directives are not such.
+#[derive(Debug, thiserror::Error)]
+#[error("log level `{directives}`: {cause}; write error, warn, info, debug or trace")]
+pub struct BadDirectives {
+    directives: String,
+    cause: tracing_subscriber::filter::ParseError,
+}
+
+/// Starts the log of the process. `directives` is a level, or levels by module as in `RUST_LOG`.
+/// Where a log has been started already, that one stays.
+///
+/// # Errors
+/// The directives cannot be read.
+pub fn init(shape: Shape, directives: &str) -> Result<(), BadDirectives> {
+    let subscriber = subscriber(shape, directives, io::stderr)?;
+    // An error says that there is a log already: a test's.
+    let _ = tracing::subscriber::set_global_default(subscriber);
+    Ok(())
+}
+
+fn subscriber<W>(
+    shape: Shape,
+    directives: &str,
+    writer: W,
+) -> Result<Box<dyn tracing::Subscriber + Send + Sync>, BadDirectives>
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
+    let filter = EnvFilter::builder()
+        .with_default_directive(LevelFilter::INFO.into())
+        .parse(directives)
+        .map_err(|cause| BadDirectives {
+            directives: directives.to_owned(),
+            cause,
+        })?;
+    let base = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(writer);
+    Ok(match shape {
+        Shape::Json => Box::new(base.json().flatten_event(true).finish()),
+        Shape::Text { colour } => Box::new(
+            base.with_ansi(colour)
+                .with_target(false)
+                .fmt_fields(debug_fn(write_field).delimited(" "))
+                .finish(),
+        ),
+    })
+}
+
+fn write_field(writer: &mut Writer<'_>, field: &Field, value: &dyn fmt::Debug) -> fmt::Result {
+    if field.name() != "message" {
+        write!(writer, "{field}=")?;
+    }
+    write!(Escaped(writer), "{value:?}")
+}
+
+/// Writes control characters as their escapes.
+struct Escaped<'a, 'w>(&'a mut Writer<'w>);
+
+impl fmt::Write for Escaped<'_, '_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for part in text.split_inclusive(char::is_control) {
+            match part.chars().next_back() {
+                Some(last) if last.is_control() => {
+                    self.0.write_str(&part[..part.len() - last.len_utf8()])?;
+                    write!(self.0, "{}", last.escape_default())?;
+                }
+                _ => self.0.write_str(part)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Memory(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Memory {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn logged(shape: Shape, directives: &str, event: impl FnOnce()) -> String {
+        let memory = Memory::default();
+        let writer = memory.clone();
+        let subscriber = subscriber(shape, directives, move || writer.clone()).unwrap();
+        tracing::subscriber::with_default(subscriber, event);
+        let bytes = memory.0.lock().unwrap().clone();
+        String::from_utf8(bytes).unwrap()
+    }
+
+    #[test]
+    fn a_field_cannot_end_its_line_nor_steer_a_terminal() {
+        let name = "a\u{1b}[2J\nERROR forged\u{9b}.json";
+        let event = || tracing::warn!(file = %name, n = 3, "waits for {name}");
+        let text = logged(Shape::Text { colour: false }, "info", event);
+        assert_eq!(text.lines().count(), 1, "{text}");
+        assert!(!text.trim_end().contains(char::is_control), "{text:?}");
+        assert!(
+            text.contains(r"file=a\u{1b}[2J\nERROR forged\u{9b}.json n=3"),
+            "{text}"
+        );
+
+        let json = logged(Shape::Json, "info", event);
+        let object: serde_json::Value = serde_json::from_str(&json).unwrap();
+        assert_eq!(
+            (object["file"].as_str(), object["n"].as_u64()),
+            (Some(name), Some(3))
+        );
+        assert_eq!(json.lines().count(), 1);
+    }
+
+    #[test]
+    fn the_level_decides() {
+        let event = || tracing::info!("hello");
+        assert_eq!(logged(Shape::Json, "warn", event), "");
+        assert!(logged(Shape::Json, "lemonade_task=debug,warn", event).contains("hello"));
+        assert!(subscriber(Shape::Json, "lemonade=loud", io::sink).is_err());
+    }
+}
