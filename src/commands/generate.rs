@@ -160,7 +160,9 @@ struct Random(Pcg64);
 impl Random {
     fn new(seed: u64, stream: u64) -> Self {
         let mut random = Pcg64::new(u128::from(seed) << 64 | u128::from(stream), 1);
-        (0..WARM_UP).for_each(|_| drop(random.next_u64()));
+        for _ in 0..WARM_UP {
+            random.next_u64();
+        }
         Self(random)
     }
 
@@ -486,7 +488,13 @@ mod tests {
     }
 
     /// Changing this breaks whoever relies on a seed.
-    const PINNED: &str = "";
+    const PINNED: &str = concat!(
+        r#"{"vehicle_events": [{"vehicle_id": "ab98c1bf6735a8fec35bf90061b5d16f", "#,
+        r#""event_time": "2022-06-05T21:37:54.428Z", "event_source": "device", "#,
+        r#""event_type": "door_close", "event_value": "rear_left_door", "#,
+        r#""event_extra_data:": {"note": "reported by the driver, not confirmed", "#,
+        r#""boot_time": 56}}]}"#,
+    );
 
     #[test]
     fn all_shapes_hold_the_same_records() {

@@ -13,6 +13,10 @@
     reason = "the binary has no API: `pub` says what the other modules of it may use"
 )]
 
+mod broker;
+mod command_line;
 mod dashboard;
+mod end_to_end;
+mod simulation;
 mod support;
 mod tidy;

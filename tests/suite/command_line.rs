@@ -1,0 +1,385 @@
+//! The command line as a user meets it: the real binary, in an empty directory, with an empty
+//! environment.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use tempfile::TempDir;
+
+/// A directory of its own to run in.
+struct Shell {
+    dir: TempDir,
+}
+
+/// What a run left.
+#[derive(Debug)]
+struct Run {
+    code: i32,
+    stdout: String,
+    stderr: String,
+}
+
+impl Shell {
+    fn new() -> Self {
+        Self {
+            dir: tempfile::tempdir().unwrap(),
+        }
+    }
+
+    fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        fs::write(self.path().join(name), text).unwrap();
+    }
+
+    fn run(&self, arguments: &[&str]) -> Run {
+        self.run_with(arguments, &[])
+    }
+
+    fn run_with(&self, arguments: &[&str], variables: &[(&str, &str)]) -> Run {
+        let output = Command::new(env!("CARGO_BIN_EXE_task_runner"))
+            .args(arguments)
+            .current_dir(self.path())
+            .env_clear()
+            .envs(variables.iter().copied())
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        Run {
+            code: output.status.code().expect("it was not killed"),
+            stdout: text(output.stdout),
+            stderr: text(output.stderr),
+        }
+    }
+}
+
+/// An address where nothing listens, so that no service of the machine answers for ours.
+const NO_HTTP: (&str, &str) = ("LEMONADE_HTTP_ADDR", "off");
+
+#[test]
+fn help_begins_with_examples_and_ends_with_exit_codes() {
+    let run = Shell::new().run(&["--help"]);
+    assert_eq!(run.code, 0);
+    assert!(
+        run.stdout.starts_with("Examples:\n  task_runner demo"),
+        "{}",
+        run.stdout
+    );
+    let codes = run.stdout.find("Exit codes:").unwrap();
+    assert!(codes > run.stdout.find("--workers").unwrap());
+    assert!(
+        run.stdout.contains("[LEMONADE_HISTORY, HISTORY_PATH]"),
+        "{}",
+        run.stdout
+    );
+    assert_eq!(run.stderr, "");
+}
+
+#[test]
+fn the_version_is_that_of_the_package() {
+    let run = Shell::new().run(&["--version"]);
+    assert_eq!(
+        (run.code, &*run.stdout),
+        (0, concat!("task_runner ", env!("CARGO_PKG_VERSION"), "\n"))
+    );
+}
+
+#[test]
+fn a_wrong_command_line_is_64_and_says_what_was_meant() {
+    let shell = Shell::new();
+    for (arguments, hint) in [
+        (&["laod"][..], "load"),
+        (&["load", "--ordre", "name"], "--order"),
+        (&["--workers", "none"], "--workers"),
+        (&["check"], "<PATH>"),
+    ] {
+        let run = shell.run(arguments);
+        assert_eq!(run.code, 64, "{arguments:?}: {run:?}");
+        assert!(run.stderr.contains(hint), "{arguments:?}: {}", run.stderr);
+        assert_eq!(run.stdout, "");
+    }
+}
+
+#[test]
+fn an_unknown_setting_is_78_and_names_file_line_and_what_was_meant() {
+    let shell = Shell::new();
+    shell.write("lemonade.toml", "workers = 2\nmemory_bugdet = '64MiB'\n");
+    let run = shell.run(&["config", "show"]);
+    assert_eq!(run.code, 78, "{run:?}");
+    assert_eq!(run.stderr.lines().count(), 1, "{}", run.stderr);
+    assert!(run.stderr.contains("lemonade.toml:2"), "{}", run.stderr);
+    assert!(
+        run.stderr.contains("did you mean `memory_budget`?"),
+        "{}",
+        run.stderr
+    );
+}
+
+#[test]
+fn a_setting_that_cannot_be_used_is_78() {
+    let shell = Shell::new();
+    for variable in [
+        ("LEMONADE_WORKERS", "many"),
+        ("DATABASE_URL", "postgres://h/d"),
+        ("REDIS_URL_FILE", "not-there"),
+        ("LEMONADE_LOG", "loud=very"),
+        ("DB_PORT", "99999"),
+    ] {
+        let run = shell.run_with(&["config", "show"], &[variable]);
+        assert_eq!(run.code, 78, "{variable:?}: {run:?}");
+        let name = variable.0.trim_end_matches("_FILE");
+        let named = run.stderr.contains(name) || run.stderr.contains(variable.1);
+        assert!(named, "{variable:?}: {}", run.stderr);
+    }
+}
+
+#[test]
+fn a_path_that_is_not_there_is_66() {
+    let run = Shell::new().run(&["check", "nowhere"]);
+    assert_eq!(run.code, 66, "{run:?}");
+    assert!(run.stderr.contains("nowhere"), "{}", run.stderr);
+}
+
+#[test]
+fn a_database_that_does_not_answer_is_69_and_says_where() {
+    // Bound and not listening: a connection is refused, and no one else can take the port.
+    let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = socket.local_addr().unwrap().port();
+    drop(socket);
+    let url = format!("mysql://root:secret@127.0.0.1:{port}/vehicles");
+    let shell = Shell::new();
+    for command in ["status", "migrate", "summary"] {
+        let run = shell.run_with(&[command], &[("DATABASE_URL", &url), NO_HTTP]);
+        assert_eq!(run.code, 69, "{command}: {run:?}");
+        assert!(
+            run.stderr.contains(&port.to_string()),
+            "{command}: {}",
+            run.stderr
+        );
+        assert!(!run.stderr.contains("secret"), "{command}: {}", run.stderr);
+    }
+}
+
+#[test]
+fn with_nothing_set_settings_are_those_of_the_embedded_pair() {
+    let shell = Shell::new();
+    let run = shell.run(&["config", "show"]);
+    assert_eq!(run.code, 0);
+    for line in [
+        "database_url = \"sqlite:./lemonade-data/lemonade.db\"",
+        "redis_url = \"memory:\"",
+        "inbound = \"./lemonade-data/inbound\"",
+        "http_addr = \"127.0.0.1:9464\"",
+        "frame_records = 1000",
+    ] {
+        assert!(
+            run.stdout.lines().any(|shown| shown == line),
+            "{line} is not in {}",
+            run.stdout
+        );
+    }
+    assert_eq!(
+        fs::read_dir(shell.path()).unwrap().count(),
+        0,
+        "looking leaves nothing behind"
+    );
+}
+
+#[test]
+fn what_it_shows_it_takes_as_a_settings_file() {
+    let shell = Shell::new();
+    let shown = shell.run(&[
+        "config",
+        "show",
+        "--workers",
+        "7",
+        "--summary-every",
+        "1h 30m",
+    ]);
+    shell.write("lemonade.toml", &shown.stdout);
+    assert_eq!(shell.run(&["config", "show"]).stdout, shown.stdout);
+}
+
+#[test]
+fn the_old_names_and_dotenv_are_honoured_and_passwords_are_not_shown() {
+    let shell = Shell::new();
+    shell.write(
+        ".env",
+        "DB_USERNAME=lemon\nDB_PASSWORD='s3cret'\nDB_HOST=db\nREDIS_HOST=queue\n\
+         SRC_PATH=/srv/in\nHISTORY_PATH=/srv/done\nLOG_DIR=/var/log\n",
+    );
+    let run = shell.run_with(&["config", "show"], &[("DB_HOST", "from-the-environment")]);
+    assert_eq!(run.code, 0, "{run:?}");
+    for line in [
+        "database_url = \"mysql://lemon:***@from-the-environment:3307/vehicles\"",
+        "redis_url = \"redis://queue:6379\"",
+        "inbound = \"/srv/in\"",
+        "history = \"/srv/done\"",
+    ] {
+        assert!(
+            run.stdout.lines().any(|shown| shown == line),
+            "{line} is not in {}",
+            run.stdout
+        );
+    }
+    assert!(run.stderr.contains("logs go to stderr"), "{}", run.stderr);
+    assert!(!run.stdout.contains("s3cret") && !run.stderr.contains("s3cret"));
+}
+
+#[test]
+fn flags_win_over_the_environment_and_that_over_the_file() {
+    let shell = Shell::new();
+    shell.write(
+        "other.toml",
+        "workers = 3\nframe_records = 30\nquiet_time = '3s'\n",
+    );
+    let run = shell.run_with(
+        &["config", "show", "--config", "other.toml", "--workers", "1"],
+        &[("LEMONADE_WORKERS", "2"), ("LEMONADE_FRAME_RECORDS", "20")],
+    );
+    for line in ["workers = 1", "frame_records = 20", "quiet_time = \"3s\""] {
+        assert!(
+            run.stdout.lines().any(|shown| shown == line),
+            "{line} is not in {}",
+            run.stdout
+        );
+    }
+}
+
+#[test]
+fn generate_is_repeatable_by_seed_and_overwrites_nothing() {
+    let shell = Shell::new();
+    let generate = |dir: &str, seed: &str| {
+        shell.run(&[
+            "generate",
+            "--dir",
+            dir,
+            "--files",
+            "3",
+            "--records",
+            "50",
+            "--seed",
+            seed,
+        ])
+    };
+    let files = |dir: &str| {
+        let mut files: Vec<_> = fs::read_dir(shell.path().join(dir))
+            .unwrap()
+            .map(|entry| entry.unwrap())
+            .map(|entry| (entry.file_name(), fs::read(entry.path()).unwrap()))
+            .collect();
+        files.sort();
+        files
+    };
+    assert_eq!(generate("a", "7").code, 0);
+    assert_eq!(generate("b", "7").code, 0);
+    assert_eq!(generate("c", "8").code, 0);
+    assert_eq!(files("a").len(), 3);
+    assert_eq!(files("a"), files("b"));
+    assert_ne!(files("a")[0].1, files("c")[0].1);
+
+    let before = files("a");
+    let again = generate("a", "7");
+    assert_eq!(again.code, 1, "{again:?}");
+    assert!(
+        again.stderr.contains("another --seed or --dir"),
+        "{}",
+        again.stderr
+    );
+    assert_eq!(files("a"), before);
+}
+
+#[test]
+fn generate_fills_inbound_unless_told_otherwise() {
+    let shell = Shell::new();
+    let run = shell.run(&[
+        "generate",
+        "--files",
+        "1",
+        "--records",
+        "2",
+        "--compress",
+        "gzip",
+    ]);
+    assert_eq!(run.code, 0, "{run:?}");
+    let inbound = shell.path().join("lemonade-data/inbound");
+    let names: Vec<_> = fs::read_dir(inbound)
+        .unwrap()
+        .map(|e| e.unwrap().file_name())
+        .collect();
+    assert_eq!(names, ["vehicle_events_20220605_1_000000.json.gz"]);
+}
+
+#[test]
+fn status_without_anything_says_what_to_do_next_and_leaves_nothing_behind() {
+    let shell = Shell::new();
+    let run = shell.run_with(&["status"], &[NO_HTTP]);
+    assert_eq!(run.code, 0, "{run:?}");
+    assert!(
+        run.stdout.starts_with("engine    not running\n"),
+        "{}",
+        run.stdout
+    );
+    assert!(run.stdout.contains("next      "), "{}", run.stdout);
+    assert!(run.stdout.contains("task_runner demo"), "{}", run.stdout);
+    assert_eq!(fs::read_dir(shell.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn status_as_json_is_one_object() {
+    let shell = Shell::new();
+    shell.run(&["generate", "--files", "2", "--records", "1"]);
+    let run = shell.run_with(&["status", "--json"], &[NO_HTTP]);
+    let status: serde_json::Value = serde_json::from_str(&run.stdout).unwrap();
+    assert_eq!(status["running"], false);
+    assert_eq!(status["files"]["inbound"], 2);
+    assert_eq!(status["database"], "sqlite:./lemonade-data/lemonade.db");
+}
+
+#[test]
+fn check_counts_what_generate_made_bad() {
+    let shell = Shell::new();
+    let made = shell.run(&[
+        "generate",
+        "--dir",
+        "in",
+        "--records",
+        "500",
+        "--bad",
+        "0.1",
+    ]);
+    let bad = made
+        .stdout
+        .split('(')
+        .nth(1)
+        .unwrap()
+        .split(' ')
+        .next()
+        .unwrap()
+        .to_owned();
+    let run = shell.run(&["check", "in", "--json"]);
+    assert_eq!(run.code, 2, "{}", run.stderr);
+    let sum: serde_json::Value =
+        serde_json::from_str(run.stdout.lines().next_back().unwrap()).unwrap();
+    assert_eq!(sum["rejects"].to_string(), bad);
+    assert_eq!(
+        (&sum["files"], &sum["records"]),
+        (&10.into(), &5_000.into())
+    );
+
+    shell.run(&["generate", "--dir", "good", "--records", "500"]);
+    assert_eq!(shell.run(&["check", "good"]).code, 0);
+    shell.write("stranger.json", "[]");
+    let stranger = shell.run(&["check", "stranger.json"]);
+    assert_eq!(stranger.code, 2);
+    assert!(
+        stranger.stdout.contains("no dataset matches"),
+        "{}",
+        stranger.stdout
+    );
+    assert_eq!(shell.run(&["check", "good", "--dataset", "trips"]).code, 78);
+}
