@@ -15,6 +15,7 @@ use arrow_array::types::UInt64Type;
 use async_trait::async_trait;
 use lemonade_task::batch::{Batch, RejectCode, Span, provenance};
 use lemonade_task::broker::{Broker, Consumer, Delivery, Depth, Tag};
+use lemonade_task::config::Roles;
 use lemonade_task::content::{ContentHash, ContentOptions};
 use lemonade_task::coverage;
 use lemonade_task::cut::ChunkLimits;
@@ -23,7 +24,7 @@ use lemonade_task::fault::{Fault, Origin};
 use lemonade_task::frame::{Codec, Frame};
 use lemonade_task::inbox::{Directories, Inbox, Patience};
 use lemonade_task::ingest::IngestOptions;
-use lemonade_task::runner::{Engine, EngineOptions, Roles, Stop};
+use lemonade_task::runner::{Engine, EngineOptions, Stop};
 use lemonade_task::sink::{
     Before, Committed, FileEntry, LastEvent, NewFile, Registered, RejectEntry, Settled, Sink, Totals,
 };
@@ -469,6 +470,9 @@ fn engine(world: &Arc<World>, root: &Path, random: &mut Random) -> Engine {
     };
     let options = EngineOptions {
         node: "sim".to_owned(),
+        roles: Roles::ALL,
+        database: String::new(),
+        queue: String::new(),
         workers: 1 + usize::try_from(random.below(3)).unwrap(),
         ingest: IngestOptions {
             chunk,
@@ -500,7 +504,7 @@ fn run_for(engine: Engine, limit: Option<Duration>) -> bool {
         let stop = Stop::default();
         match limit {
             // A service that crashes.
-            Some(limit) => tokio::time::timeout(limit, engine.serve(Roles::ALL, &stop)).await.is_ok(),
+            Some(limit) => tokio::time::timeout(limit, engine.serve(&stop)).await.is_ok(),
             // A load that has to end.
             None => {
                 let load = engine.load_inbound(&stop);
