@@ -1,4 +1,31 @@
-//! Cuts a file into chunks of whole records, by one scan over its structure. (Stub: contract only.)
+//! Cuts a file into chunks of whole records, by one scan over its structure.
+//!
+//! Owns where records begin and end, how many there are, and whether the document closes; what is
+//! in a record is for [`parse`](crate::parse). The scan looks at quotes, backslashes, brackets and
+//! the commas between records, 64 bytes at a time, after the idea of simdjson (Langdale and Lemire,
+//! "Parsing Gigabytes of JSON per Second"). It needs no memory but the list of chunks and
+//! never looks at a byte twice, so a file may be larger than memory.
+//!
+//! Rules, which together mean that every record becomes a row or a reject and that nothing
+//! is made up:
+//! * A file that begins with `[` is an array of records. One that begins with `{` is an envelope
+//!   if the pointer leads, through objects, to an array in its first value, and else NDJSON.
+//! * The records of an array are what stands between its commas. `[]` and `[ ]` have none; `[1,]`
+//!   and `[1,,2]` have an empty one, which the parser rejects.
+//! * The records of NDJSON are the lines that are not blank, whatever is in them: a raw newline
+//!   cannot stand in a JSON string, so a broken line harms only itself. The first line
+//!   decides that the file is NDJSON; where it is broken, that must be evident (see
+//!   `first_line_is_broken`), or the file is refused as a whole.
+//! * A single object that spans several lines and lacks the array is a document of another kind.
+//! * `[` and `{` are taken for one another within a record: a mismatch is left to the parser,
+//!   which sees the same record.
+//! * One UTF-8 byte order mark at the start of the file is skipped.
+
+mod scan;
+
+use std::ops::Range;
+
+use scan::{Lines, Scan, skip_blank, trim};
 
 /// How the records of a file are separated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,7 +63,7 @@ pub struct Plan {
 /// How large a chunk may get. It ends at whichever comes first.
 #[derive(Debug, Clone, Copy)]
 pub struct ChunkLimits {
-    /// Records in a chunk.
+    /// Records in a chunk. Zero counts as one.
     pub records: u32,
     /// Bytes in a chunk; a single larger record is a chunk of its own.
     pub bytes: usize,
@@ -63,7 +90,372 @@ pub enum Unreadable {
     },
 }
 
-/// Finds the records of a file.
-pub fn cut(_bytes: &[u8], _records: &str, _limits: ChunkLimits) -> Result<Plan, Unreadable> {
-    todo!()
+/// Finds the records of a file. `records` is the JSON pointer to the array in an envelope; its
+/// segments are keys of objects.
+///
+/// # Errors
+/// [`Unreadable::Incomplete`] where the document does not close, an empty file among them;
+/// [`Unreadable::Malformed`] where it never will be a document with records of this dataset.
+pub fn cut(bytes: &[u8], records: &str, limits: ChunkLimits) -> Result<Plan, Unreadable> {
+    const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
+    let bom = if bytes.starts_with(BYTE_ORDER_MARK) {
+        BYTE_ORDER_MARK.len()
+    } else {
+        0
+    };
+    let start = skip_blank(bytes, bom);
+    match bytes.get(start) {
+        None => Err(incomplete(bytes, "the file is empty")),
+        Some(b'[') => {
+            let mut scan = Scan::new(bytes, start + 1);
+            let (chunker, end) = array(&mut scan, start, limits)?;
+            nothing_after(bytes, end + 1)?;
+            chunker.plan(Layout::Array)
+        }
+        Some(b'{') => object(bytes, start, records, limits),
+        Some(_) => Err(malformed(
+            start,
+            "not JSON: expected `{` or `[` as the first character".to_owned(),
+        )),
+    }
 }
+
+/// The place of each record in the bytes of a chunk, without the whitespace around it.
+///
+/// It gives as many as the chunk has records. A record of an array may be empty (see the rules).
+#[must_use]
+pub fn records(bytes: &[u8], layout: Layout) -> Vec<Range<usize>> {
+    let mut found = Vec::new();
+    match layout {
+        Layout::Lines => found.extend(Lines::new(bytes, 0).filter_map(|line| {
+            let line = trim(bytes, line);
+            (!line.is_empty()).then_some(line)
+        })),
+        Layout::Array => {
+            let mut start = 0;
+            let mut scan = Scan::new(bytes, 0);
+            let end = scan.elements(|comma| {
+                found.push(trim(bytes, start..comma));
+                start = comma + 1;
+            });
+            debug_assert_eq!(end, None, "a chunk lies within its array");
+            found.push(trim(bytes, start..bytes.len()));
+        }
+    }
+    found
+}
+
+/// A file that begins with `{`: an envelope or NDJSON.
+fn object(
+    bytes: &[u8],
+    start: usize,
+    pointer: &str,
+    limits: ChunkLimits,
+) -> Result<Plan, Unreadable> {
+    let segments = pointer
+        .split('/')
+        .skip(1)
+        .map(|part| part.replace("~1", "/").replace("~0", "~"));
+    let mut envelope = Envelope {
+        scan: Scan::new(bytes, start + 1),
+        pointer,
+        path: segments.collect(),
+        limits,
+        found: None,
+        no_array: None,
+    };
+    let walked = envelope.members(0);
+    if let Some(chunker) = envelope.found {
+        nothing_after(bytes, walked? + 1)?;
+        return chunker.plan(Layout::Array);
+    }
+    let end = match walked {
+        Ok(end) => end,
+        Err(_) if first_line_is_broken(bytes, start) => return lines(bytes, start, limits),
+        Err(unreadable) => return Err(unreadable),
+    };
+    let on_one_line = Lines::new(bytes, start)
+        .next()
+        .is_some_and(|line| line.end > end);
+    let alone = skip_blank(bytes, end + 1) == bytes.len();
+    match envelope.no_array {
+        // A single record may well have a field named as the pointer's last key; but then others
+        // follow it. Alone it is an envelope with something else in the place of the records.
+        Some(at) if alone || !on_one_line => {
+            Err(malformed(at, format!("`{pointer}` is no array of records")))
+        }
+        _ if on_one_line || first_line_is_broken(bytes, start) => lines(bytes, start, limits),
+        _ => Err(malformed(start, format!("no array at `{pointer}`"))),
+    }
+}
+
+/// The lines from `start` on, as records.
+fn lines(bytes: &[u8], start: usize, limits: ChunkLimits) -> Result<Plan, Unreadable> {
+    let mut chunker = Chunker::new(bytes, start, limits);
+    let mut last = start..start;
+    for line in Lines::new(bytes, start) {
+        last = line.clone();
+        if !trim(bytes, line.clone()).is_empty() {
+            chunker.record_start = line.start;
+            chunker.end_record(line.end);
+        }
+    }
+    if last.end == bytes.len() && !is_whole(&bytes[last]) {
+        return Err(incomplete(
+            bytes,
+            "the last line does not close and has no newline",
+        ));
+    }
+    chunker.close(bytes.len());
+    chunker.plan(Layout::Lines)
+}
+
+/// Whether the file cannot be one document because of its first line, though it is JSON after
+/// that: the line ends within a string, or it is open and the next one begins an object
+/// where no JSON document can have one. A document cut short by its writer is never taken for it.
+fn first_line_is_broken(bytes: &[u8], start: usize) -> bool {
+    let Some(line) = Lines::new(bytes, start)
+        .next()
+        .filter(|line| line.end < bytes.len())
+    else {
+        return false;
+    };
+    let text = &bytes[trim(bytes, line.clone())];
+    if is_whole(text) {
+        return false;
+    }
+    let ends_in_string = Scan::new(text, 0).quotes() % 2 == 1;
+    let opens_a_value = matches!(text.last(), Some(b'[' | b',' | b':' | b'{'));
+    let object_follows = bytes.get(skip_blank(bytes, line.end)) == Some(&b'{');
+    ends_in_string || object_follows && !opens_a_value
+}
+
+/// Whether all that opens in a line closes in it.
+fn is_whole(line: &[u8]) -> bool {
+    let mut scan = Scan::new(line, 0);
+    while let Some((_, byte)) = scan.next() {
+        let closes = match byte {
+            b'"' => scan.next().is_some(),
+            b'{' | b'[' => scan.elements(|_| ()).is_some(),
+            _ => true,
+        };
+        if !closes {
+            return false;
+        }
+    }
+    true
+}
+
+/// The walk through an object towards the array that the pointer names.
+struct Envelope<'a> {
+    scan: Scan<'a>,
+    pointer: &'a str,
+    path: Vec<String>,
+    limits: ChunkLimits,
+    /// The records, once the array is met.
+    found: Option<Chunker<'a>>,
+    /// Where the pointer led to something else.
+    no_array: Option<usize>,
+}
+
+impl Envelope<'_> {
+    /// Walks the members of an object whose `{` has been passed and to which the first `level`
+    /// segments of the path lead; gives the place of its `}`.
+    ///
+    /// Strings are keys if a colon follows; whatever else is between brackets and commas is
+    /// left to the parser. It recurses once a segment of the pointer, not by the file's nesting.
+    fn members(&mut self, level: usize) -> Result<usize, Unreadable> {
+        let bytes = self.scan.bytes;
+        let open = || incomplete(bytes, "the outer object does not close");
+        loop {
+            let (at, byte) = self.scan.next().ok_or_else(open)?;
+            match byte {
+                b'}' => return Ok(at),
+                b']' => return Err(malformed(at, "`{` is closed by `]`".to_owned())),
+                b'{' | b'[' => {
+                    self.scan.elements(|_| ()).ok_or_else(open)?;
+                }
+                b'"' => {
+                    let (end, _) = self.scan.next().ok_or_else(open)?;
+                    let colon = skip_blank(bytes, end + 1);
+                    let is_key = bytes.get(colon) == Some(&b':');
+                    let segment = self.path.get(level).filter(|_| is_key);
+                    if segment.is_some_and(|key| key_is(&bytes[at + 1..end], key)) {
+                        self.member(level + 1, skip_blank(bytes, colon + 1))?;
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Walks the value of a member on the path, if it is what the path expects there.
+    fn member(&mut self, level: usize, value: usize) -> Result<(), Unreadable> {
+        let is_last = level == self.path.len();
+        match self.scan.bytes.get(value) {
+            Some(b'[') if is_last && self.found.is_some() => {
+                let pointer = self.pointer;
+                Err(malformed(
+                    value,
+                    format!("`{pointer}` is in the document a second time"),
+                ))
+            }
+            Some(b'[') if is_last => {
+                self.scan.next();
+                self.found = Some(array(&mut self.scan, value, self.limits)?.0);
+                Ok(())
+            }
+            Some(b'{') if !is_last => {
+                self.scan.next();
+                self.members(level).map(|_| ())
+            }
+            _ => {
+                // Not consumed: the walk over the members takes it as any other value.
+                if is_last {
+                    self.no_array = Some(value);
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+/// Whether a key, as it stands between its quotes, is this one.
+fn key_is(raw: &[u8], key: &str) -> bool {
+    if !raw.contains(&b'\\') {
+        return raw == key.as_bytes();
+    }
+    let quoted = [b"\"", raw, b"\""].concat();
+    serde_json::from_slice::<String>(&quoted).is_ok_and(|text| text == key)
+}
+
+/// The records of the array whose `[`, at `open`, has been passed; and the place of its `]`.
+fn array<'a>(
+    scan: &mut Scan<'a>,
+    open: usize,
+    limits: ChunkLimits,
+) -> Result<(Chunker<'a>, usize), Unreadable> {
+    let bytes = scan.bytes;
+    let mut chunker = Chunker::new(bytes, open + 1, limits);
+    let end = scan
+        .elements(|comma| chunker.end_record(comma))
+        .ok_or_else(|| incomplete(bytes, "the array of records does not close"))?;
+    if bytes[end] != b']' {
+        return Err(malformed(
+            end,
+            "the array of records is closed by `}`".to_owned(),
+        ));
+    }
+    let has_records = chunker.count > 0 || !trim(bytes, open + 1..end).is_empty();
+    if has_records {
+        chunker.end_record(end);
+    }
+    chunker.close(end);
+    Ok((chunker, end))
+}
+
+fn nothing_after(bytes: &[u8], end: usize) -> Result<(), Unreadable> {
+    let after = skip_blank(bytes, end);
+    if after < bytes.len() {
+        return Err(malformed(
+            after,
+            "data after the end of the document".to_owned(),
+        ));
+    }
+    Ok(())
+}
+
+fn incomplete(bytes: &[u8], detail: &'static str) -> Unreadable {
+    Unreadable::Incomplete {
+        offset: bytes.len() as u64,
+        detail,
+    }
+}
+
+fn malformed(at: usize, detail: String) -> Unreadable {
+    Unreadable::Malformed {
+        offset: at as u64,
+        detail,
+    }
+}
+
+/// Gathers records into chunks.
+struct Chunker<'a> {
+    bytes: &'a [u8],
+    limits: ChunkLimits,
+    chunks: Vec<Chunk>,
+    /// Where the open chunk begins, the whitespace before it included.
+    start: usize,
+    /// Where the next record begins, likewise.
+    record_start: usize,
+    /// Ordinal of the first record of the open chunk. 64 bits: [`Chunker::plan`] has the last word.
+    first: u64,
+    /// Records so far.
+    count: u64,
+}
+
+impl<'a> Chunker<'a> {
+    fn new(bytes: &'a [u8], start: usize, limits: ChunkLimits) -> Self {
+        let chunks = Vec::new();
+        Self {
+            bytes,
+            limits,
+            chunks,
+            start,
+            record_start: start,
+            first: 0,
+            count: 0,
+        }
+    }
+
+    /// A record ends before its separator, at `end`.
+    #[inline]
+    fn end_record(&mut self, end: usize) {
+        if end - self.start > self.limits.bytes && self.count > self.first {
+            self.close(self.record_start - 1);
+            self.start = self.record_start;
+        }
+        self.count += 1;
+        self.record_start = end + 1;
+        if self.count - self.first >= u64::from(self.limits.records) {
+            self.close(end);
+            self.start = end + 1;
+        }
+    }
+
+    /// Ends the open chunk before the separator at `end`, if there are records in it.
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "plan() refuses what does not fit"
+    )]
+    fn close(&mut self, end: usize) {
+        if self.count == self.first {
+            return;
+        }
+        let place = trim(self.bytes, self.start..end);
+        self.chunks.push(Chunk {
+            start: place.start as u64,
+            end: place.end as u64,
+            first_ordinal: self.first as u32,
+            records: (self.count - self.first) as u32,
+        });
+        self.first = self.count;
+    }
+
+    /// The plan, once the last chunk is closed.
+    fn plan(self, layout: Layout) -> Result<Plan, Unreadable> {
+        assert_eq!(self.first, self.count, "each record is in a chunk");
+        let records = u32::try_from(self.count).map_err(|_| {
+            let detail = format!("{} records: a file holds at most {}", self.count, u32::MAX);
+            malformed(self.bytes.len(), detail)
+        })?;
+        Ok(Plan {
+            layout,
+            records,
+            chunks: self.chunks,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,8 +1,34 @@
-//! A batch in transport: encoded as Arrow IPC streams. (Stub: contract only.)
-use crate::batch::{Batch, Span};
-use crate::dataset::Datasets;
-use bytes::Bytes;
+//! A batch in transport: encoded as Arrow IPC streams, which any Arrow reader opens.
+//!
+//! Owns the encoding, and the proof that a decoded frame is what a batch must be: the shape of its
+//! dataset, and each ordinal of its span once, as a row or as a reject. Knows nothing of brokers.
+//!
+//! A frame is a header (text, one line), the rows (one stream, schema included) and the rejects
+//! (another one, or nothing). The bytes of a frame from outside are trusted only after
+//! [`Frame::from_parts`] has found their checksum right: Arrow's reader is made for data that was
+//! written by Arrow, and may panic on other. Frames of this process never left it.
+
 use std::sync::Arc;
+
+use arrow_array::cast::AsArray;
+use arrow_array::types::{UInt32Type, UInt64Type};
+use arrow_array::{
+    Array, ArrayRef, BinaryArray, RecordBatch, StringArray, UInt32Array, UInt64Array,
+};
+use arrow_buffer::Buffer;
+use arrow_ipc::CompressionType;
+use arrow_ipc::reader::StreamDecoder;
+use arrow_ipc::writer::{IpcWriteOptions, StreamWriter};
+use arrow_schema::{ArrowError, DataType, Field, Schema, SchemaRef};
+use bytes::Bytes;
+use xxhash_rust::xxh3::Xxh3;
+
+use crate::batch::{Batch, Reject, RejectCode, Span, provenance};
+use crate::dataset::Datasets;
+
+/// Fewest rows that are compressed. Each of a batch's buffers is compressed by itself, at a cost of
+/// its own; below this the buffers are so small that the cost exceeds what is saved.
+const COMPRESSED_ROWS_MIN: usize = 100;
 
 /// How the buffers of a frame are compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,31 +71,388 @@ impl Frame {
     }
 
     /// The header that goes beside the two payloads in a queue over a network: dataset, span and
-    /// checksum of the payloads, as text.
+    /// checksum of both and the payloads, as text: `dataset:file_no:first:records:checksum`.
     #[must_use]
     pub fn header(&self) -> String {
-        todo!()
+        let provenance = self.provenance();
+        let checksum = checksum(&provenance, &self.rows, &self.rejects);
+        format!("{provenance}:{checksum:016x}")
     }
 
     /// The frame of a header and its payloads.
     ///
     /// # Errors
     /// [`FrameError::Damaged`] where the header is none or the checksum differs.
-    pub fn from_parts(_header: &[u8], _rows: Bytes, _rejects: Bytes) -> Result<Self, FrameError> {
-        todo!()
+    pub fn from_parts(header: &[u8], rows: Bytes, rejects: Bytes) -> Result<Self, FrameError> {
+        let text = str::from_utf8(header).map_err(|_| damaged("the header is no text"))?;
+        let (dataset, span, stated) =
+            parse_header(text).ok_or_else(|| damaged("the header has another form"))?;
+        let frame = Self {
+            dataset: dataset.into(),
+            span,
+            rows,
+            rejects,
+        };
+        if stated != checksum(&frame.provenance(), &frame.rows, &frame.rejects) {
+            return Err(damaged("the checksum differs"));
+        }
+        Ok(frame)
     }
+
+    fn provenance(&self) -> String {
+        let Span {
+            file_no,
+            first_ordinal,
+            records,
+        } = self.span;
+        format!("{}:{file_no}:{first_ordinal}:{records}", self.dataset)
+    }
+}
+
+fn parse_header(text: &str) -> Option<(&str, Span, u64)> {
+    let mut parts = text.split(':');
+    let dataset = parts.next()?;
+    let mut number = || parts.next()?.parse().ok();
+    let span = Span {
+        file_no: number()?,
+        first_ordinal: number()?,
+        records: number()?,
+    };
+    let checksum = u64::from_str_radix(parts.next()?, 16).ok()?;
+    parts.next().is_none().then_some((dataset, span, checksum))
+}
+
+fn checksum(provenance: &str, rows: &[u8], rejects: &[u8]) -> u64 {
+    let mut hash = Xxh3::new();
+    hash.update(provenance.as_bytes());
+    // The length, so that no byte can go over from one payload to the other.
+    hash.update(&(rows.len() as u64).to_le_bytes());
+    hash.update(rows);
+    hash.update(rejects);
+    hash.digest()
 }
 
 /// Encodes a batch.
 #[must_use]
-pub fn encode(_batch: &Batch, _codec: Codec) -> Frame {
-    todo!()
+pub fn encode(batch: &Batch, codec: Codec) -> Frame {
+    let rejects = match batch.rejects.as_slice() {
+        [] => Bytes::new(),
+        rejects => encode_stream(&rejects_to_arrow(rejects), codec),
+    };
+    Frame {
+        dataset: batch.dataset.name.as_str().into(),
+        span: batch.span,
+        rows: encode_stream(&batch.rows, codec),
+        rejects,
+    }
 }
 
-/// Decodes a frame.
+/// Decodes a frame of this process, or one that came through [`Frame::from_parts`].
 ///
 /// # Errors
-/// [`FrameError`].
-pub fn decode(_frame: &Frame, _datasets: &Datasets) -> Result<Batch, FrameError> {
-    todo!()
+/// [`FrameError::Dataset`] where the dataset is unknown here or has another shape;
+/// [`FrameError::Damaged`] where the payloads are not what [`encode`] writes.
+pub fn decode(frame: &Frame, datasets: &Datasets) -> Result<Batch, FrameError> {
+    let other_shape = || FrameError::Dataset(frame.dataset.to_string());
+    let dataset = datasets.by_name(&frame.dataset).ok_or_else(other_shape)?;
+    let rows = decode_stream(&frame.rows)?;
+    if rows.schema_ref().fields() != dataset.schema().fields() {
+        return Err(other_shape());
+    }
+    let rejects = if frame.rejects.is_empty() {
+        Vec::new()
+    } else {
+        rejects_from_arrow(&decode_stream(&frame.rejects)?)?
+    };
+    check_span(frame.span, &rows, &rejects)?;
+    Ok(Batch {
+        dataset: Arc::clone(dataset),
+        span: frame.span,
+        rows,
+        rejects,
+    })
+}
+
+/// Each ordinal of the span is a row or a reject, once, in order.
+fn check_span(span: Span, rows: &RecordBatch, rejects: &[Reject]) -> Result<(), FrameError> {
+    let ids = rows.column(0).as_primitive::<UInt64Type>().values();
+    let mut ids = ids.iter().peekable();
+    let mut rejects = rejects.iter().peekable();
+    let (file_no, ordinals) = (span.file_no, span.ordinals());
+    if file_no == 0 || i32::try_from(file_no).is_err() || ordinals.end > 1 << 32 {
+        return Err(damaged("its span is none"));
+    }
+    for ordinal in ordinals {
+        let is_row = ids.next_if(|id| {
+            let (of_file, of_record) = provenance(**id);
+            of_file == file_no && u64::from(of_record) == ordinal
+        });
+        let is_reject = rejects.next_if(|reject| u64::from(reject.ordinal) == ordinal);
+        if is_row.is_some() == is_reject.is_some() {
+            return Err(damaged(&format!("record {ordinal} is not in it once")));
+        }
+    }
+    if ids.next().is_some() || rejects.next().is_some() {
+        return Err(damaged("it has records beyond its span"));
+    }
+    Ok(())
+}
+
+fn encode_stream(batch: &RecordBatch, codec: Codec) -> Bytes {
+    let compression = match codec {
+        Codec::Lz4 if batch.num_rows() >= COMPRESSED_ROWS_MIN => Some(CompressionType::LZ4_FRAME),
+        Codec::Lz4 | Codec::Plain => None,
+    };
+    let write = || -> Result<Vec<u8>, ArrowError> {
+        let options = IpcWriteOptions::default().try_with_compression(compression)?;
+        let schema = batch.schema_ref();
+        let mut writer = StreamWriter::try_new_with_options(Vec::new(), schema, options)?;
+        writer.write(batch)?;
+        writer.into_inner()
+    };
+    write()
+        .expect("writing an own batch into memory cannot fail")
+        .into()
+}
+
+/// The one batch of a stream. Its buffers are parts of the stream's bytes where that is possible.
+fn decode_stream(stream: &Bytes) -> Result<RecordBatch, FrameError> {
+    let arrow = |error: ArrowError| damaged(&error.to_string());
+    let mut rest = Buffer::from(stream.clone());
+    let mut decoder = StreamDecoder::new();
+    let mut found = None;
+    while !rest.is_empty() {
+        if let Some(batch) = decoder.decode(&mut rest).map_err(arrow)?
+            && found.replace(batch).is_some()
+        {
+            return Err(damaged("a stream has a second batch"));
+        }
+    }
+    decoder.finish().map_err(arrow)?;
+    found.ok_or_else(|| damaged("a stream has no batch"))
+}
+
+fn rejects_schema() -> SchemaRef {
+    Arc::new(Schema::new(vec![
+        Field::new("ordinal", DataType::UInt32, false),
+        Field::new("code", DataType::Utf8, false),
+        Field::new("field", DataType::Utf8, true),
+        Field::new("byte_offset", DataType::UInt64, false),
+        Field::new("raw", DataType::Binary, false),
+    ]))
+}
+
+fn rejects_to_arrow(rejects: &[Reject]) -> RecordBatch {
+    let ordinals = rejects.iter().map(|reject| reject.ordinal);
+    let codes = rejects.iter().map(|reject| reject.code.as_str());
+    let fields: StringArray = rejects
+        .iter()
+        .map(|reject| reject.field.as_deref())
+        .collect();
+    let offsets = rejects.iter().map(|reject| reject.byte_offset);
+    let raws = rejects.iter().map(|reject| reject.raw.as_slice());
+    let columns: [ArrayRef; 5] = [
+        Arc::new(UInt32Array::from_iter_values(ordinals)),
+        Arc::new(StringArray::from_iter_values(codes)),
+        Arc::new(fields),
+        Arc::new(UInt64Array::from_iter_values(offsets)),
+        Arc::new(BinaryArray::from_iter_values(raws)),
+    ];
+    RecordBatch::try_new(rejects_schema(), columns.into()).expect("the columns are the schema's")
+}
+
+fn rejects_from_arrow(batch: &RecordBatch) -> Result<Vec<Reject>, FrameError> {
+    if batch.schema_ref().fields() != rejects_schema().fields() {
+        return Err(damaged("its rejects have another shape"));
+    }
+    let ordinals = batch.column(0).as_primitive::<UInt32Type>().values();
+    let codes = batch.column(1).as_string::<i32>();
+    let fields = batch.column(2).as_string::<i32>();
+    let offsets = batch.column(3).as_primitive::<UInt64Type>().values();
+    let raws = batch.column(4).as_binary::<i32>();
+    (0..batch.num_rows())
+        .map(|at| {
+            let code = RejectCode::parse(codes.value(at));
+            Ok(Reject {
+                ordinal: ordinals[at],
+                code: code.ok_or_else(|| damaged("a reject has an unknown code"))?,
+                field: fields.is_valid(at).then(|| fields.value(at).to_owned()),
+                byte_offset: offsets[at],
+                raw: raws.value(at).to_vec(),
+            })
+        })
+        .collect()
+}
+
+fn damaged(what: &str) -> FrameError {
+    FrameError::Damaged(what.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cut::{ChunkLimits, cut};
+    use crate::parse::Parser;
+    use proptest::prelude::*;
+
+    /// A batch of `records` records, each `nth` of which is a reject.
+    fn batch(datasets: &Datasets, records: usize, nth: usize) -> Batch {
+        let dataset = datasets.by_name("vehicle_status").unwrap();
+        let record = |at: usize| {
+            if at % nth == nth - 1 {
+                return format!("{{\"vehicle_id\":{at}}}");
+            }
+            format!(
+                "{{\"vehicle_id\":\"{at}\",\"report_time\":\"2022-05-05T21:02:34.546Z\",\
+                 \"status_source\":\"mobile\",\"status\":\"é\",\"more\":[{at}]}}"
+            )
+        };
+        let records: Vec<_> = (0..records).map(record).collect();
+        let document = format!("[{}]", records.join(","));
+        let limits = ChunkLimits {
+            records: u32::MAX,
+            bytes: usize::MAX,
+        };
+        let plan = cut(document.as_bytes(), &dataset.records, limits).unwrap();
+        let mut chunk = plan.chunks[0];
+        let bytes = &document.as_bytes()[chunk.start as usize..chunk.end as usize];
+        chunk.first_ordinal = 5;
+        Parser::default().parse(dataset, 3, plan.layout, chunk, bytes)
+    }
+
+    fn datasets() -> Datasets {
+        Datasets::new(vec![]).unwrap()
+    }
+
+    #[test]
+    fn what_is_decoded_is_what_was_encoded() {
+        for (records, nth) in [
+            (1, 1),
+            (1, 2),
+            (3, 2),
+            (COMPRESSED_ROWS_MIN * 2, 7),
+            (2_000, 1),
+        ] {
+            let datasets = datasets();
+            let batch = batch(&datasets, records, nth);
+            for codec in [Codec::Plain, Codec::Lz4] {
+                let frame = encode(&batch, codec);
+                assert_eq!(frame.rejects.is_empty(), batch.rejects.is_empty());
+                let header = frame.header();
+                let again =
+                    Frame::from_parts(header.as_bytes(), frame.rows.clone(), frame.rejects.clone());
+                let again = again.unwrap();
+                assert_eq!(again, frame);
+                assert_eq!(decode(&again, &datasets).unwrap(), batch);
+            }
+        }
+    }
+
+    #[test]
+    fn large_frames_are_compressed() {
+        let batch = batch(&datasets(), 1_000, 10_000);
+        let (plain, lz4) = (encode(&batch, Codec::Plain), encode(&batch, Codec::Lz4));
+        assert!(
+            lz4.weight() * 2 < plain.weight(),
+            "{} of {}",
+            lz4.weight(),
+            plain.weight()
+        );
+    }
+
+    #[test]
+    fn a_header_is_text() {
+        let frame = encode(&batch(&datasets(), 2, 2), Codec::Plain);
+        assert!(
+            frame.header().starts_with("vehicle_status:3:5:2:"),
+            "{}",
+            frame.header()
+        );
+    }
+
+    #[test]
+    fn frames_that_lie_about_their_span_are_refused() {
+        let datasets = datasets();
+        let frame = encode(&batch(&datasets, 4, 2), Codec::Plain);
+        let span = frame.span;
+        let lies = [
+            Span { file_no: 4, ..span },
+            Span { file_no: 0, ..span },
+            Span {
+                first_ordinal: 4,
+                ..span
+            },
+            Span {
+                first_ordinal: u32::MAX,
+                ..span
+            },
+            Span { records: 3, ..span },
+            Span { records: 5, ..span },
+        ];
+        for span in lies {
+            let lie = Frame {
+                span,
+                ..frame.clone()
+            };
+            assert!(
+                matches!(decode(&lie, &datasets), Err(FrameError::Damaged(_))),
+                "{span:?}"
+            );
+        }
+        let lie = Frame {
+            rejects: Bytes::new(),
+            ..frame
+        };
+        assert!(matches!(
+            decode(&lie, &datasets),
+            Err(FrameError::Damaged(_))
+        ));
+    }
+
+    #[test]
+    fn a_frame_of_another_shape_is_refused() {
+        let frame = encode(&batch(&datasets(), 1, 2), Codec::Plain);
+        let other = toml::from_str(
+            "name = 'vehicle_status'\ncolumns = [{name = 'vehicle_id', type = 'text'}]",
+        );
+        let datasets = Datasets::new(vec![other.unwrap()]).unwrap();
+        assert!(matches!(
+            decode(&frame, &datasets),
+            Err(FrameError::Dataset(_))
+        ));
+        let unknown = Frame {
+            dataset: "other".into(),
+            ..frame
+        };
+        assert!(matches!(
+            decode(&unknown, &datasets),
+            Err(FrameError::Dataset(_))
+        ));
+    }
+
+    proptest! {
+        #[test]
+        fn damage_is_noticed(
+            part in 0_usize..3, at in any::<prop::sample::Index>(), bit in 0_u8..8,
+            cut_off in any::<bool>(),
+        ) {
+            let frame = encode(&batch(&datasets(), 6, 2), Codec::Lz4);
+            let mut parts = [frame.header().into_bytes(), frame.rows.to_vec(), frame.rejects.to_vec()];
+            let damaged = &mut parts[part];
+            let at = at.index(damaged.len());
+            if cut_off { damaged.truncate(at) } else { damaged[at] ^= 1 << bit };
+            let [header, rows, rejects] = parts;
+            match Frame::from_parts(&header, rows.into(), rejects.into()) {
+                Err(FrameError::Damaged(_)) => {}
+                // A checksum in upper case, or with a sign, is the same number.
+                Ok(same) => prop_assert!(part == 0 && same == frame),
+                other => prop_assert!(false, "{:?}", other),
+            }
+        }
+
+        #[test]
+        fn any_header_is_read_without_a_panic(header in prop::collection::vec(any::<u8>(), 0..60)) {
+            prop_assert!(Frame::from_parts(&header, Bytes::new(), Bytes::new()).is_err());
+        }
+    }
 }

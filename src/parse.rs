@@ -1,24 +1,327 @@
-//! Turns a chunk into a batch: typed columns and rejects. (Stub: contract only.)
-use crate::batch::Batch;
-use crate::cut::{Chunk, Layout};
-use crate::dataset::Dataset;
+//! Turns a chunk into a batch: typed columns and rejects.
+//!
+//! Owns what a record must look like to become a row. The chunk is parsed as a whole, in
+//! a buffer that is used again, and the result is walked once. Only where that fails is it parsed
+//! record by record, with the same walk, so that the neighbours of a bad record live; both ways
+//! give the same batch, whatever the size of the chunks.
+//!
+//! * A text column takes strings, and numbers and booleans as they are written. JSON columns
+//!   and the rescue column hold the text of the file itself, never a rendering of it.
+//! * Of several things wrong with a record, the first in the order of the file is its reason; what is
+//!   missing counts after what is there, in the order of the columns.
+//! * A record is judged as a whole: a number that no 64 bits hold, broken UTF-8 or
+//!   nesting beyond 32 levels make it a reject even in a field that no column takes.
+//!
+//! It relies on [`cut`](crate::cut) for the place of records, and proves that both see the same
+//! ones. simd-json is used here and nowhere else.
+
+mod columns;
+mod fields;
+mod walk;
+
+use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 
+use arrow_schema::SchemaRef;
+use simd_json::{Buffers, ErrorType, INPUT_PADDING, Tape};
+
+use crate::batch::{Batch, RAW_BYTES_MAX, Reject, RejectCode, Span, row_id};
+use crate::cut::{self, Chunk, Layout};
+use crate::dataset::Dataset;
+use columns::Columns;
+use fields::Fields;
+use walk::{Document, Walker};
+
+/// Most bytes of a record; a larger one is a reject. Records have hundreds of bytes, and the
+/// tables of the parser take up to 16 times the record: much more would not fit the memory budget,
+/// much less could refuse a record that carries a picture.
+pub const RECORD_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// Most levels of nesting in a record, its own braces included. Flat records need one.
+pub const DEPTH_MAX: usize = 32;
+
+/// Buffers beyond this size are given back after a chunk. Chunks are a few hundred KiB; one
+/// huge record must not hold its memory for as long as the thread lives.
+const KEEP_BYTES_MAX: usize = 4 * 1024 * 1024;
+
 /// A parser with its reusable buffers: one a thread.
-#[derive(Debug, Default)]
-pub struct Parser {}
+pub struct Parser {
+    /// The text being parsed, as one JSON array, and padding. simd-json unescapes strings in it.
+    text: Vec<u8>,
+    buffers: Buffers,
+    tape: Tape<'static>,
+    /// What is known about the last dataset; chunks of one dataset come in long runs.
+    shape: Option<Arc<Shape>>,
+}
+
+/// What parsing needs to know of a dataset.
+struct Shape {
+    dataset: Arc<Dataset>,
+    schema: SchemaRef,
+    fields: Fields,
+}
+
+impl Default for Parser {
+    fn default() -> Self {
+        let tape = Tape(Vec::new());
+        Self {
+            text: Vec::new(),
+            buffers: new_buffers(),
+            tape,
+            shape: None,
+        }
+    }
+}
+
+impl fmt::Debug for Parser {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Parser")
+            .field("text_capacity", &self.text.capacity())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The array around the records is a level of nesting, too.
+fn new_buffers() -> Buffers {
+    Buffers::with_max_depth(0, DEPTH_MAX + 1)
+}
 
 impl Parser {
     /// Parses the bytes of a chunk (`bytes` is the file's `chunk.start..chunk.end`). Never fails:
     /// what is no row is a reject.
+    ///
+    /// # Panics
+    /// Where `bytes`, `chunk` and `layout` are not what [`cut`](crate::cut::cut) said.
     pub fn parse(
         &mut self,
-        _dataset: &Arc<Dataset>,
-        _file_no: u32,
-        _layout: Layout,
-        _chunk: Chunk,
-        _bytes: &[u8],
+        dataset: &Arc<Dataset>,
+        file_no: u32,
+        layout: Layout,
+        chunk: Chunk,
+        bytes: &[u8],
     ) -> Batch {
-        todo!()
+        assert_eq!(
+            bytes.len() as u64,
+            chunk.end - chunk.start,
+            "the bytes of the chunk"
+        );
+        let shape = self.shape(dataset);
+        let span = Span {
+            file_no,
+            first_ordinal: chunk.first_ordinal,
+            records: chunk.records,
+        };
+        let origin = chunk.start;
+        let new_output = || Output {
+            span,
+            columns: Columns::new(dataset, chunk.records as usize, bytes.len()),
+            rejects: Vec::new(),
+            done: 0,
+        };
+        let mut output = new_output();
+        let whole = bytes.len() <= RECORD_BYTES_MAX
+            && self
+                .whole(&shape, &mut output, origin, layout, bytes)
+                .is_some();
+        if !whole {
+            output = new_output();
+            self.one_by_one(&shape, &mut output, origin, layout, bytes);
+        }
+        self.give_back();
+        assert_eq!(
+            output.done, chunk.records,
+            "cutting and parsing see the same records"
+        );
+        let rows = output.columns.finish(&shape.schema);
+        let rejects = output.rejects;
+        assert_eq!(rows.num_rows() + rejects.len(), chunk.records as usize);
+        Batch {
+            dataset: Arc::clone(dataset),
+            span,
+            rows,
+            rejects,
+        }
+    }
+
+    /// Parses all records of a chunk at once. `None` if that is impossible: something is no JSON,
+    /// or the records are not where the cut has seen them.
+    fn whole(
+        &mut self,
+        shape: &Shape,
+        output: &mut Output,
+        origin: u64,
+        layout: Layout,
+        bytes: &[u8],
+    ) -> Option<()> {
+        self.fill(bytes);
+        if layout == Layout::Lines {
+            // The blank before a record becomes the comma that an array has there.
+            for record in cut::records(bytes, layout).into_iter().skip(1) {
+                // One byte on: the array's bracket stands before the source.
+                self.text[record.start] = b',';
+            }
+        }
+        self.parse_text(bytes, |document| {
+            if document.records() != output.span.records as usize {
+                return None;
+            }
+            let mut walker = Walker::new(&shape.dataset, &shape.fields, document);
+            while let Some(place) = walker.next_record(output.next_id(), &mut output.columns) {
+                // In NDJSON, a comma of the file itself between records means that a line has
+                // several: as many as in the cut by chance, but not the same.
+                if layout == Layout::Lines && place.separator == b',' {
+                    return None;
+                }
+                output.done(bytes, place.record, origin, place.problem);
+            }
+            Some(())
+        })
+        .ok()
+        .flatten()
+    }
+
+    /// Parses the records of a chunk one by one.
+    fn one_by_one(
+        &mut self,
+        shape: &Shape,
+        output: &mut Output,
+        origin: u64,
+        layout: Layout,
+        bytes: &[u8],
+    ) {
+        for range in cut::records(bytes, layout) {
+            let record = &bytes[range.clone()];
+            let reject = |code| Some(Problem { code, field: None });
+            let problem = if record.len() > RECORD_BYTES_MAX {
+                reject(RejectCode::TooLarge)
+            } else {
+                self.fill(record);
+                let walked = self.parse_text(record, |document| {
+                    if document.records() != 1 {
+                        return reject(RejectCode::InvalidJson);
+                    }
+                    let mut walker = Walker::new(&shape.dataset, &shape.fields, document);
+                    let place = walker.next_record(output.next_id(), &mut output.columns);
+                    place.expect("there is one record").problem
+                });
+                walked.unwrap_or_else(|error| reject(why_invalid(record, &error)))
+            };
+            output.done(bytes, range, origin, problem);
+        }
+    }
+
+    /// Puts records into the buffer, as an array.
+    fn fill(&mut self, records: &[u8]) {
+        self.text.clear();
+        self.text.reserve(records.len() + 2 + INPUT_PADDING);
+        self.text.push(b'[');
+        self.text.extend_from_slice(records);
+        self.text.push(b']');
+        self.text.extend_from_slice(&[b' '; INPUT_PADDING]);
+    }
+
+    /// Parses the text in the buffer, which is the array of `source`, and looks at the result.
+    fn parse_text<T>(
+        &mut self,
+        source: &[u8],
+        look: impl FnOnce(Document<'_>) -> T,
+    ) -> Result<T, simd_json::Error> {
+        let len = self.text.len() - INPUT_PADDING;
+        let mut tape = std::mem::replace(&mut self.tape, Tape(Vec::new()));
+        let parsed = simd_json::fill_tape_padded(&mut self.text, len, &mut self.buffers, &mut tape);
+        let result = parsed.map(|()| {
+            look(Document::new(
+                &tape.0,
+                self.buffers.structural_indexes(),
+                source,
+            ))
+        });
+        self.tape = tape.reset();
+        result
+    }
+
+    fn shape(&mut self, dataset: &Arc<Dataset>) -> Arc<Shape> {
+        match &self.shape {
+            Some(shape) if Arc::ptr_eq(&shape.dataset, dataset) => Arc::clone(shape),
+            _ => {
+                let shape = Arc::new(Shape {
+                    dataset: Arc::clone(dataset),
+                    schema: dataset.schema(),
+                    fields: Fields::new(dataset),
+                });
+                self.shape = Some(Arc::clone(&shape));
+                shape
+            }
+        }
+    }
+
+    fn give_back(&mut self) {
+        if self.text.capacity() > KEEP_BYTES_MAX {
+            *self = Self {
+                shape: self.shape.take(),
+                ..Self::default()
+            };
+        }
     }
 }
+
+/// What is wrong with a record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Problem {
+    code: RejectCode,
+    field: Option<String>,
+}
+
+/// Why simd-json does not take a record. It does not tell a number that is too large from one that
+/// is none, so serde_json is asked whether the record is JSON otherwise.
+fn why_invalid(record: &[u8], error: &simd_json::Error) -> RejectCode {
+    match error.error() {
+        ErrorType::DepthLimitExceeded => RejectCode::TooDeep,
+        ErrorType::InvalidNumber | ErrorType::Overflow
+            if serde_json::from_slice::<serde::de::IgnoredAny>(record).is_ok() =>
+        {
+            RejectCode::NumberRange
+        }
+        _ => RejectCode::InvalidJson,
+    }
+}
+
+/// The batch as it grows.
+struct Output {
+    span: Span,
+    columns: Columns,
+    rejects: Vec<Reject>,
+    /// Records so far.
+    done: u32,
+}
+
+impl Output {
+    fn ordinal(&self) -> u32 {
+        self.span.first_ordinal + self.done
+    }
+
+    /// The id that the next record has, should it be a row.
+    fn next_id(&self) -> u64 {
+        row_id(self.span.file_no, self.ordinal())
+    }
+
+    /// The record at `place` of the chunk is done: as a row, or as a reject with this problem.
+    #[inline]
+    fn done(&mut self, bytes: &[u8], place: Range<usize>, origin: u64, problem: Option<Problem>) {
+        if let Some(Problem { code, field }) = problem {
+            let raw = &bytes[place.clone()];
+            self.rejects.push(Reject {
+                ordinal: self.ordinal(),
+                code,
+                field,
+                byte_offset: origin + place.start as u64,
+                raw: raw[..raw.len().min(RAW_BYTES_MAX)].to_vec(),
+            });
+        }
+        self.done += 1;
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,319 @@
+//! The structure of JSON text, 64 bytes at a time: quotes, brackets, commas, lines.
+//!
+//! Knows no records and no rules of files. Safe code over portable vectors: 16 bytes are what every
+//! x86-64 and ARM64 processor has, and memory is the limit with them already. For text that is no
+//! JSON it gives some structure and never panics.
+
+use std::ops::Range;
+
+use wide::u8x16;
+
+/// Bytes that are looked at together: one bit each in a word.
+const BLOCK: usize = 64;
+
+type Block = [u8; BLOCK];
+
+/// A cursor over the structure of JSON text: what stands outside of strings, and the quotes.
+pub(super) struct Scan<'a> {
+    pub(super) bytes: &'a [u8],
+    /// Where the current block begins.
+    at: usize,
+    /// The current block where it is the last and short, filled up with spaces.
+    short: Block,
+    /// Quotes that are not escaped, in the current block.
+    quotes: u64,
+    /// Brackets outside of strings.
+    brackets: u64,
+    /// Bytes within strings, the opening quote included, the closing one not.
+    strings: u64,
+    /// What of the current block has not been passed.
+    ahead: u64,
+    /// Whether the first byte of the next block is escaped.
+    escape_carry: u64,
+    /// All ones where the next block begins in a string.
+    string_carry: u64,
+}
+
+impl<'a> Scan<'a> {
+    /// A scan that begins at `from`, outside of strings.
+    pub(super) fn new(bytes: &'a [u8], from: usize) -> Self {
+        let mut scan = Self {
+            bytes,
+            at: from,
+            short: [b' '; BLOCK],
+            quotes: 0,
+            brackets: 0,
+            strings: 0,
+            ahead: 0,
+            escape_carry: 0,
+            string_carry: 0,
+        };
+        scan.load();
+        scan
+    }
+
+    /// The next quote, bracket or comma that is structure, and passes it.
+    pub(super) fn next(&mut self) -> Option<(usize, u8)> {
+        loop {
+            let commas = matching(self.block(), b',') & !self.strings;
+            let found = (self.quotes | self.brackets | commas) & self.ahead;
+            if found != 0 {
+                let place = self.at + found.trailing_zeros() as usize;
+                self.ahead = above(lowest(found));
+                return Some((place, self.bytes[place]));
+            }
+            if !self.advance() {
+                return None;
+            }
+        }
+    }
+
+    /// Passes the elements of the array, or members of the object, whose opening bracket has been
+    /// passed; tells of each comma between them; gives the place of the closing bracket, and
+    /// passes that. `None` where the text ends before.
+    #[inline]
+    pub(super) fn elements(&mut self, mut on_comma: impl FnMut(usize)) -> Option<usize> {
+        let mut depth = 0_usize;
+        loop {
+            let mut brackets = self.brackets & self.ahead;
+            if brackets != 0 || depth == 0 {
+                // Commas matter only between elements, which most blocks lie within.
+                let mut commas = None;
+                loop {
+                    let bracket = lowest(brackets);
+                    if depth == 0 {
+                        let commas = *commas
+                            .get_or_insert_with(|| matching(self.block(), b',') & !self.strings);
+                        let mut between = commas & self.ahead & bracket.wrapping_sub(1);
+                        while between != 0 {
+                            on_comma(self.at + between.trailing_zeros() as usize);
+                            between ^= lowest(between);
+                        }
+                    }
+                    if bracket == 0 {
+                        break;
+                    }
+                    let place = self.at + bracket.trailing_zeros() as usize;
+                    self.ahead = above(bracket);
+                    brackets ^= bracket;
+                    if matches!(self.bytes[place], b'{' | b'[') {
+                        depth += 1;
+                    } else if depth == 0 {
+                        return Some(place);
+                    } else {
+                        depth -= 1;
+                    }
+                }
+            }
+            if !self.advance() {
+                return None;
+            }
+        }
+    }
+
+    /// How many quotes are ahead.
+    pub(super) fn quotes(mut self) -> u64 {
+        let mut count = 0;
+        loop {
+            count += u64::from((self.quotes & self.ahead).count_ones());
+            if !self.advance() {
+                return count;
+            }
+        }
+    }
+
+    /// Goes to the next block, if there is one.
+    #[inline]
+    fn advance(&mut self) -> bool {
+        self.ahead = 0;
+        if self.bytes.len() - self.at <= BLOCK {
+            return false;
+        }
+        self.at += BLOCK;
+        self.load();
+        true
+    }
+
+    #[inline]
+    fn block(&self) -> &Block {
+        self.bytes[self.at..].first_chunk().unwrap_or(&self.short)
+    }
+
+    /// Finds the structure of the block at `at`.
+    #[inline]
+    fn load(&mut self) {
+        let rest = &self.bytes[self.at..];
+        if rest.len() < BLOCK {
+            self.short[..rest.len()].copy_from_slice(rest);
+        }
+        let block = *self.block();
+        let escaped = self.escaped(&block);
+        self.quotes = matching(&block, b'"') & !escaped;
+        self.strings = prefix_xor(self.quotes) ^ self.string_carry;
+        self.string_carry = if self.strings >> 63 == 1 { u64::MAX } else { 0 };
+        self.brackets = brackets(&block) & !self.strings;
+        self.ahead = u64::MAX;
+    }
+
+    /// Bytes that a backslash escapes: those after a run of an odd number of backslashes.
+    #[inline]
+    fn escaped(&mut self, block: &Block) -> u64 {
+        const EVEN: u64 = 0x5555_5555_5555_5555;
+        let carry = self.escape_carry;
+        if !contains(block, b'\\') {
+            self.escape_carry = 0;
+            return carry;
+        }
+        // A backslash that is itself escaped begins no run.
+        let backslashes = matching(block, b'\\') & !carry;
+        let after = backslashes << 1 | carry;
+        // Adding runs that begin at odd places to themselves carries their ends along, so that
+        // they come out at the parity of their length.
+        let odd_starts = backslashes & !EVEN & !after;
+        let (ends, overflow) = odd_starts.overflowing_add(backslashes);
+        self.escape_carry = u64::from(overflow);
+        (EVEN ^ (ends << 1)) & after
+    }
+}
+
+/// The lines of a text from a place on, without their newlines. The last is not empty.
+pub(super) struct Lines<'a> {
+    bytes: &'a [u8],
+    start: usize,
+    block: usize,
+    newlines: u64,
+}
+
+impl<'a> Lines<'a> {
+    pub(super) fn new(bytes: &'a [u8], start: usize) -> Self {
+        let mut lines = Self {
+            bytes,
+            start,
+            block: start,
+            newlines: 0,
+        };
+        lines.load();
+        lines
+    }
+
+    fn load(&mut self) {
+        let rest = &self.bytes[self.block..];
+        self.newlines = match rest.first_chunk() {
+            Some(block) => matching(block, b'\n'),
+            None => {
+                let mut short = [b' '; BLOCK];
+                short[..rest.len()].copy_from_slice(rest);
+                matching(&short, b'\n')
+            }
+        };
+    }
+}
+
+impl Iterator for Lines<'_> {
+    type Item = Range<usize>;
+
+    #[inline]
+    fn next(&mut self) -> Option<Range<usize>> {
+        while self.newlines == 0 {
+            if self.bytes.len() - self.block <= BLOCK {
+                let last = self.start..self.bytes.len();
+                self.start = self.bytes.len();
+                return (!last.is_empty()).then_some(last);
+            }
+            self.block += BLOCK;
+            self.load();
+        }
+        let end = self.block + self.newlines.trailing_zeros() as usize;
+        self.newlines ^= lowest(self.newlines);
+        let line = self.start..end;
+        self.start = end + 1;
+        Some(line)
+    }
+}
+
+/// The lowest bit of a word, or none.
+const fn lowest(word: u64) -> u64 {
+    word & word.wrapping_neg()
+}
+
+/// All bits above this one.
+const fn above(bit: u64) -> u64 {
+    !(bit | bit.wrapping_sub(1))
+}
+
+/// Each bit: the parity of the bits up to it and with it. Between an odd quote and the next, that is
+/// the inside of a string.
+const fn prefix_xor(mut word: u64) -> u64 {
+    word ^= word << 1;
+    word ^= word << 2;
+    word ^= word << 4;
+    word ^= word << 8;
+    word ^= word << 16;
+    word ^= word << 32;
+    word
+}
+
+/// The block as four vectors.
+#[inline]
+fn vectors(block: &Block) -> [u8x16; 4] {
+    let (parts, _) = block.as_chunks::<16>();
+    [parts[0], parts[1], parts[2], parts[3]].map(u8x16::new)
+}
+
+#[inline]
+fn mask(hits: [u8x16; 4]) -> u64 {
+    let [a, b, c, d] = hits.map(|part| u64::from(part.to_bitmask()));
+    a | b << 16 | c << 32 | d << 48
+}
+
+/// The places of a byte in a block.
+#[inline]
+fn matching(block: &Block, byte: u8) -> u64 {
+    let byte = u8x16::splat(byte);
+    mask(vectors(block).map(|part| part.simd_eq(byte)))
+}
+
+/// Whether a byte is in a block: cheaper than where.
+#[inline]
+fn contains(block: &Block, byte: u8) -> bool {
+    let byte = u8x16::splat(byte);
+    let [a, b, c, d] = vectors(block).map(|part| part.simd_eq(byte));
+    (a | b | c | d).any()
+}
+
+/// The places of brackets in a block. One bit tells `[` from `{` and `]` from `}`: with it set, two
+/// comparisons find all four.
+#[inline]
+fn brackets(block: &Block) -> u64 {
+    let (bit, open, close) = (u8x16::splat(0x20), u8x16::splat(b'{'), u8x16::splat(b'}'));
+    mask(vectors(block).map(|part| {
+        let curly = part | bit;
+        curly.simd_eq(open) | curly.simd_eq(close)
+    }))
+}
+
+/// Whitespace as JSON has it.
+const fn is_blank(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t' | b'\n' | b'\r')
+}
+
+/// The place of the first byte from `at` on that is not blank, or the end.
+pub(super) fn skip_blank(bytes: &[u8], at: usize) -> usize {
+    let blank = bytes[at..]
+        .iter()
+        .take_while(|byte| is_blank(**byte))
+        .count();
+    at + blank
+}
+
+/// A range without the whitespace at its ends.
+#[inline]
+pub(super) fn trim(bytes: &[u8], mut range: Range<usize>) -> Range<usize> {
+    while range.start < range.end && is_blank(bytes[range.start]) {
+        range.start += 1;
+    }
+    while range.start < range.end && is_blank(bytes[range.end - 1]) {
+        range.end -= 1;
+    }
+    range
+}

@@ -1,0 +1,119 @@
+//! The columns of a batch while it grows: Arrow builders behind one call a row.
+//!
+//! Knows types and nothing of JSON. Each row is appended whole or not at all, so all columns have
+//! the same length at any time.
+
+use std::sync::Arc;
+
+use arrow_array::builder::{
+    BooleanBuilder, Float64Builder, Int64Builder, StringBuilder, TimestampMicrosecondBuilder,
+    UInt64Builder,
+};
+use arrow_array::{ArrayRef, RecordBatch};
+use arrow_schema::SchemaRef;
+
+use crate::dataset::{ColumnType, Dataset};
+
+/// Bytes of text to make room for at first, a row and column. Reallocation takes care of the rest.
+const TEXT_BYTES_GUESS: usize = 32;
+
+/// A value on its way into a column.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Value<'a> {
+    /// Missing or null: NULL in the column.
+    Absent,
+    /// For text and JSON columns.
+    Text(&'a str),
+    Integer(i64),
+    Float(f64),
+    Boolean(bool),
+    /// Microseconds since the epoch.
+    Timestamp(i64),
+}
+
+/// The columns of a batch, `id` first and `_rescued` last.
+pub(super) struct Columns {
+    ids: UInt64Builder,
+    columns: Vec<Column>,
+    rescued: StringBuilder,
+}
+
+enum Column {
+    Text(StringBuilder),
+    Integer(Int64Builder),
+    Float(Float64Builder),
+    Boolean(BooleanBuilder),
+    Timestamp(TimestampMicrosecondBuilder),
+}
+
+impl Columns {
+    /// Room for `rows` rows from `bytes` bytes of JSON.
+    pub(super) fn new(dataset: &Dataset, rows: usize, bytes: usize) -> Self {
+        let text_bytes = (rows * TEXT_BYTES_GUESS).min(bytes);
+        let columns = dataset.columns.iter().map(|column| match column.kind {
+            ColumnType::Text | ColumnType::Json => {
+                Column::Text(StringBuilder::with_capacity(rows, text_bytes))
+            }
+            ColumnType::Integer => Column::Integer(Int64Builder::with_capacity(rows)),
+            ColumnType::Float => Column::Float(Float64Builder::with_capacity(rows)),
+            ColumnType::Boolean => Column::Boolean(BooleanBuilder::with_capacity(rows)),
+            ColumnType::Timestamp => {
+                let builder = TimestampMicrosecondBuilder::with_capacity(rows);
+                Column::Timestamp(builder.with_timezone("UTC"))
+            }
+        });
+        Self {
+            ids: UInt64Builder::with_capacity(rows),
+            columns: columns.collect(),
+            rescued: StringBuilder::with_capacity(rows, 0),
+        }
+    }
+
+    /// Appends a row: a value for each column of the dataset.
+    #[inline]
+    pub(super) fn push(&mut self, id: u64, values: &[Value<'_>], rescued: Option<&str>) {
+        assert_eq!(values.len(), self.columns.len());
+        self.ids.append_value(id);
+        for (column, value) in self.columns.iter_mut().zip(values) {
+            column.push(*value);
+        }
+        self.rescued.append_option(rescued);
+    }
+
+    pub(super) fn finish(mut self, schema: &SchemaRef) -> RecordBatch {
+        let mut arrays: Vec<ArrayRef> = vec![Arc::new(self.ids.finish())];
+        arrays.extend(self.columns.into_iter().map(Column::finish));
+        arrays.push(Arc::new(self.rescued.finish()));
+        RecordBatch::try_new(Arc::clone(schema), arrays)
+            .expect("builders and schema are made from the same columns")
+    }
+}
+
+impl Column {
+    #[inline]
+    fn push(&mut self, value: Value<'_>) {
+        match (self, value) {
+            (Self::Text(column), Value::Text(text)) => column.append_value(text),
+            (Self::Timestamp(column), Value::Timestamp(micros)) => column.append_value(micros),
+            (Self::Integer(column), Value::Integer(number)) => column.append_value(number),
+            (Self::Float(column), Value::Float(number)) => column.append_value(number),
+            (Self::Boolean(column), Value::Boolean(truth)) => column.append_value(truth),
+            (Self::Text(column), Value::Absent) => column.append_null(),
+            (Self::Timestamp(column), Value::Absent) => column.append_null(),
+            (Self::Integer(column), Value::Absent) => column.append_null(),
+            (Self::Float(column), Value::Absent) => column.append_null(),
+            (Self::Boolean(column), Value::Absent) => column.append_null(),
+            (_, value) => panic!("{value:?} was made for a column of another type"),
+        }
+    }
+
+    fn finish(self) -> ArrayRef {
+        match self {
+            Self::Text(mut column) => Arc::new(column.finish()),
+            Self::Integer(mut column) => Arc::new(column.finish()),
+            Self::Float(mut column) => Arc::new(column.finish()),
+            Self::Boolean(mut column) => Arc::new(column.finish()),
+            Self::Timestamp(mut column) => Arc::new(column.finish()),
+        }
+    }
+}

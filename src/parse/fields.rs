@@ -1,0 +1,78 @@
+//! Which columns a field of a record fills: the pointers of a dataset, resolved once.
+//!
+//! Knows nothing of values; [`walk`](super::walk) asks it for names.
+
+use crate::dataset::Dataset;
+
+/// The fields that the columns of a dataset take.
+pub(super) struct Fields(Vec<Field>);
+
+/// A member of the record that at least one column takes, as a whole or in part.
+pub(super) struct Field {
+    pub(super) key: String,
+    /// The column that takes the value itself.
+    pub(super) column: Option<usize>,
+    /// The columns that take something from within it.
+    pub(super) inner: Vec<Inner>,
+}
+
+/// A column that is filled from within a member.
+pub(super) struct Inner {
+    /// The way from the member on: keys of objects, or indices of arrays.
+    pub(super) path: Vec<String>,
+    pub(super) column: usize,
+}
+
+impl Fields {
+    pub(super) fn new(dataset: &Dataset) -> Self {
+        let mut fields: Vec<Field> = Vec::new();
+        for (column, definition) in dataset.columns.iter().enumerate() {
+            let mut path = segments(&definition.field);
+            let key = path.next().expect("a checked pointer begins with `/`");
+            let path: Vec<String> = path.collect();
+            let at = fields
+                .iter()
+                .position(|field| field.key == key)
+                .unwrap_or_else(|| {
+                    fields.push(Field {
+                        key,
+                        column: None,
+                        inner: Vec::new(),
+                    });
+                    fields.len() - 1
+                });
+            if path.is_empty() {
+                fields[at].column = Some(column);
+            } else {
+                fields[at].inner.push(Inner { path, column });
+            }
+        }
+        Self(fields)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub(super) fn get(&self, at: usize) -> &Field {
+        &self.0[at]
+    }
+
+    /// The field of this name. Records of one file have their members in the same order, mostly
+    /// that of the columns, so the one behind the last is tried first.
+    #[inline]
+    pub(super) fn find(&self, key: &str, expected: usize) -> Option<usize> {
+        match self.0.get(expected) {
+            Some(field) if field.key == key => Some(expected),
+            _ => self.0.iter().position(|field| field.key == key),
+        }
+    }
+}
+
+/// The segments of a JSON pointer (RFC 6901), unescaped.
+fn segments(pointer: &str) -> impl Iterator<Item = String> {
+    pointer
+        .split('/')
+        .skip(1)
+        .map(|segment| segment.replace("~1", "/").replace("~0", "~"))
+}

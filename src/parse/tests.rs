@@ -1,0 +1,648 @@
+use arrow_array::cast::AsArray;
+use arrow_array::types::{Float64Type, Int64Type, TimestampMicrosecondType, UInt64Type};
+use arrow_array::{Array, RecordBatch};
+use arrow_schema::DataType;
+use proptest::prelude::*;
+use serde_json::Value;
+
+use super::*;
+use crate::cut::ChunkLimits;
+use crate::dataset::{Column, ColumnType, Datasets};
+
+const NO_LIMITS: ChunkLimits = ChunkLimits {
+    records: u32::MAX,
+    bytes: usize::MAX,
+};
+
+/// A column of each kind, and pointers into members.
+fn all_kinds() -> Arc<Dataset> {
+    let definition = r#"
+        name = "trips"
+        columns = [
+            { name = "t", type = "text", max_chars = 5 },
+            { name = "n", type = "integer", required = false },
+            { name = "f", type = "float", required = false },
+            { name = "b", type = "boolean", required = false },
+            { name = "at", type = "timestamp", required = false, epoch = "ms" },
+            { name = "day", type = "timestamp", required = false },
+            { name = "j", type = "json", required = false, default = "[]" },
+            { name = "deep", type = "text", required = false, field = "/p/q~1r/1" },
+            { name = "whole", type = "json", required = false, field = "/w" },
+            { name = "part", type = "integer", required = false, field = "/w/x" },
+        ]"#;
+    dataset(definition)
+}
+
+fn dataset(definition: &str) -> Arc<Dataset> {
+    let dataset: Dataset = toml::from_str(definition).unwrap();
+    let name = dataset.name.clone();
+    Arc::clone(
+        Datasets::new(vec![dataset])
+            .unwrap()
+            .by_name(&name)
+            .unwrap(),
+    )
+}
+
+fn events() -> Arc<Dataset> {
+    Arc::clone(
+        Datasets::new(vec![])
+            .unwrap()
+            .by_name("vehicle_events")
+            .unwrap(),
+    )
+}
+
+/// A record's outcome: its cells as text, or the reject's code and field.
+type Outcome = Result<Vec<Option<String>>, (RejectCode, Option<String>)>;
+
+/// Cuts and parses a document; checks what holds for every batch; gives each record's outcome.
+fn outcomes(dataset: &Arc<Dataset>, document: &[u8], limits: ChunkLimits) -> Vec<Outcome> {
+    let plan = cut::cut(document, &dataset.records, limits).unwrap();
+    let mut parser = Parser::default();
+    let mut all = Vec::new();
+    for chunk in plan.chunks {
+        let bytes = &document[chunk.start as usize..chunk.end as usize];
+        let batch = parser.parse(dataset, 7, plan.layout, chunk, bytes);
+        assert_eq!(batch.rows.schema(), dataset.schema());
+        let ids = batch.rows.column(0).as_primitive::<UInt64Type>();
+        let (mut row, mut rejects) = (0, batch.rejects.iter().peekable());
+        for ordinal in chunk.first_ordinal..chunk.first_ordinal + chunk.records {
+            assert_eq!(ordinal as usize, all.len());
+            if let Some(reject) = rejects.next_if(|reject| reject.ordinal == ordinal) {
+                let place = reject.byte_offset as usize;
+                assert!(
+                    document[place..].starts_with(&reject.raw),
+                    "the raw record is in its place"
+                );
+                all.push(Err((reject.code, reject.field.clone())));
+            } else {
+                assert_eq!(ids.value(row), row_id(7, ordinal));
+                all.push(Ok(cells(&batch.rows, row)));
+                row += 1;
+            }
+        }
+        assert_eq!((row, rejects.next()), (batch.rows.num_rows(), None));
+    }
+    all
+}
+
+fn cells(rows: &RecordBatch, row: usize) -> Vec<Option<String>> {
+    let cell = |column: &Arc<dyn Array>| {
+        column.is_valid(row).then(|| match column.data_type() {
+            DataType::Utf8 => column.as_string::<i32>().value(row).to_owned(),
+            DataType::Int64 => column.as_primitive::<Int64Type>().value(row).to_string(),
+            DataType::Float64 => format!("{:?}", column.as_primitive::<Float64Type>().value(row)),
+            DataType::Boolean => column.as_boolean().value(row).to_string(),
+            _ => column
+                .as_primitive::<TimestampMicrosecondType>()
+                .value(row)
+                .to_string(),
+        })
+    };
+    rows.columns()[1..].iter().map(cell).collect()
+}
+
+/// The outcome of one record, alone in an array, as a line, and among good neighbours.
+fn outcome(dataset: &Arc<Dataset>, record: &str) -> Outcome {
+    let alone = outcomes(dataset, format!("[{record}]").as_bytes(), NO_LIMITS);
+    assert_eq!(alone.len(), 1, "{record}");
+    let good = r#"{"t":"good"}"#;
+    let among = outcomes(
+        dataset,
+        format!("[{good},{record},{good}]").as_bytes(),
+        NO_LIMITS,
+    );
+    assert_eq!(among[1], alone[0], "{record}");
+    assert_eq!(among[0], among[2]);
+    if !record.contains('\n') {
+        let lines = outcomes(
+            dataset,
+            format!("{good}\n{record}\n{good}\n").as_bytes(),
+            NO_LIMITS,
+        );
+        assert_eq!(lines, among, "{record}");
+    }
+    alone.into_iter().next().unwrap()
+}
+
+#[test]
+fn the_sample_of_the_original_becomes_rows() {
+    let record = r#"{"vehicle_id": "ebab", "event_time": "2022-06-05T21:02:34.546Z",
+        "event_source": "mobile", "event_type": "start_drive", "event_value": "-79.9,9.3",
+        "event_extra_data:": {"note": "ok", "boot_time": 12}}"#;
+    let document = format!("{{\"vehicle_events\": [{record}]}}");
+    let cells = outcomes(&events(), document.as_bytes(), NO_LIMITS)
+        .remove(0)
+        .unwrap();
+    let text = |text: &str| Some(text.to_owned());
+    let expected = vec![
+        text("ebab"),
+        text("1654462954546000"),
+        text("mobile"),
+        text("start_drive"),
+        text("-79.9,9.3"),
+        text("{}"),
+        text(r#"{"event_extra_data:":{"note": "ok", "boot_time": 12}}"#),
+    ];
+    assert_eq!(cells, expected);
+}
+
+#[test]
+fn what_columns_take() {
+    let dataset = all_kinds();
+    // Column, the members that fill it, the cell.
+    let cases = [
+        (0, r#""t":"é\n\"\\""#, Some("é\n\"\\")),
+        (0, r#""t":"12345""#, Some("12345")),
+        (0, r#""t":"ééééé""#, Some("ééééé")),
+        (0, "\"t\": -0.0 ", Some("-0.0")),
+        (0, "\"t\": 1E+2", Some("1E+2")),
+        (0, "\"t\":true", Some("true")),
+        (0, r#""t":"a\u0000b""#, Some("a\0b")),
+        (0, "\"\\u0074\":1", Some("1")),
+        (
+            1,
+            "\"t\":1,\"n\":-9223372036854775808",
+            Some("-9223372036854775808"),
+        ),
+        (
+            1,
+            "\"t\":1,\"n\":9223372036854775807",
+            Some("9223372036854775807"),
+        ),
+        (1, "\"n\":null,\"t\":1", None),
+        (
+            2,
+            "\"f\":18446744073709551615,\"t\":1",
+            Some("1.8446744073709552e19"),
+        ),
+        (2, "\"f\":-2,\"t\":1", Some("-2.0")),
+        (2, "\"f\":1.5e-3,\"t\":1", Some("0.0015")),
+        (3, "\"b\":false,\"t\":1", Some("false")),
+        (
+            4,
+            "\"at\":1654462954546.25,\"t\":1",
+            Some("1654462954546250"),
+        ),
+        (4, "\"at\":\"1970-01-01 00:00:01\",\"t\":1", Some("1000000")),
+        (6, "\"t\":1", Some("[]")),
+        (6, "\"j\":null,\"t\":1", Some("[]")),
+        (6, "\"j\": \"a\\u0062\" ,\"t\":1", Some("\"a\\u0062\"")),
+        (
+            6,
+            "\"j\":{ \"a\" : [1 , 2.50, {}]\n}\n,\"t\":1",
+            Some("{ \"a\" : [1 , 2.50, {}]\n}"),
+        ),
+        (
+            7,
+            "\"p\":{\"z\":[[1],{}],\"q/r\":[0, 1.50]},\"t\":1",
+            Some("1.50"),
+        ),
+        (7, "\"p\":{\"q/r\":[0]},\"t\":1", None),
+        (7, "\"p\":7,\"t\":1", None),
+        (8, "\"w\":{\"x\": 5},\"t\":1", Some("{\"x\": 5}")),
+        (9, "\"w\":{\"x\": 5},\"t\":1", Some("5")),
+        (10, "\"p\":{\"more\":1},\"t\":1", None),
+        (
+            10,
+            "\"t\":1,\"a\\u0062\" : [ ] , \"c\":\"}\"",
+            Some("{\"a\\u0062\":[ ],\"c\":\"}\"}"),
+        ),
+    ];
+    for (column, members, expected) in cases {
+        let cells = outcome(&dataset, &format!("{{{members}}}"));
+        let cells = cells.unwrap_or_else(|problem| panic!("{members}: {problem:?}"));
+        assert_eq!(cells[column].as_deref(), expected, "{members}");
+    }
+}
+
+#[test]
+fn what_becomes_of_bad_records() {
+    use RejectCode::*;
+    let dataset = all_kinds();
+    let nested = |levels: usize| {
+        format!(
+            "{{\"t\":1,\"j\":{}{}}}",
+            "[".repeat(levels),
+            "]".repeat(levels)
+        )
+    };
+    assert!(outcome(&dataset, &nested(DEPTH_MAX - 1)).is_ok());
+    let (too_deep, absurd) = (nested(DEPTH_MAX), nested(100_000));
+    let cases = [
+        ("", InvalidJson, None),
+        ("7", NotAnObject, None),
+        ("null", NotAnObject, None),
+        ("\"text\"", NotAnObject, None),
+        ("[{\"t\":\"a\"}]", NotAnObject, None),
+        ("{}", MissingField, Some("t")),
+        ("{\"t\":null}", MissingField, Some("t")),
+        ("{\"t\":{}}", WrongType, Some("t")),
+        ("{\"t\":[1]}", WrongType, Some("t")),
+        ("{\"t\":\"123456\"}", TextTooLong, Some("t")),
+        ("{\"t\":\"éééééé\"}", TextTooLong, Some("t")),
+        ("{\"t\":1234567}", TextTooLong, Some("t")),
+        ("{\"t\":1,\"n\":1.0}", WrongType, Some("n")),
+        ("{\"t\":1,\"n\":\"1\"}", WrongType, Some("n")),
+        (
+            "{\"t\":1,\"n\":9223372036854775808}",
+            NumberRange,
+            Some("n"),
+        ),
+        (
+            "{\"t\":1,\"n\":123456789012345678901234567890}",
+            NumberRange,
+            None,
+        ),
+        ("{\"t\":1,\"x\":1e400}", NumberRange, None),
+        ("{\"t\":1,\"f\":\"1\"}", WrongType, Some("f")),
+        ("{\"t\":1,\"b\":1}", WrongType, Some("b")),
+        ("{\"t\":1,\"b\":\"true\"}", WrongType, Some("b")),
+        (
+            "{\"t\":1,\"at\":\"2022-02-30T00:00:00Z\"}",
+            InvalidTimestamp,
+            Some("at"),
+        ),
+        ("{\"t\":1,\"at\":1e15}", InvalidTimestamp, Some("at")),
+        ("{\"t\":1,\"at\":true}", WrongType, Some("at")),
+        ("{\"t\":1,\"day\":1}", WrongType, Some("day")),
+        ("{\"t\":1,\"t\":1}", DuplicateField, Some("t")),
+        ("{\"t\":1,\"\\u0074\":null}", DuplicateField, Some("t")),
+        ("{\"t\":1,\"p\":1,\"p\":1}", DuplicateField, Some("p")),
+        (
+            "{\"t\":1,\"w\":{\"x\":1,\"x\":2}}",
+            DuplicateField,
+            Some("part"),
+        ),
+        (
+            "{\"u\":1,\"t\":1,\"v\":2,\"\\u0075\":1}",
+            DuplicateField,
+            Some("u"),
+        ),
+        // The first thing that is wrong is the reason.
+        ("{\"n\":\"\",\"f\":\"\",\"t\":{}}", WrongType, Some("n")),
+        ("{\"n\":\"\",\"u\":1,\"u\":1}", WrongType, Some("n")),
+        (too_deep.as_str(), TooDeep, None),
+        (absurd.as_str(), TooDeep, None),
+        ("{\"t\":1", InvalidJson, None),
+        ("{\"t\" 1}", InvalidJson, None),
+        ("{\"t\":1,}", InvalidJson, None),
+        ("{\"t\":[1}}", InvalidJson, None),
+        ("{\"t\":01}", InvalidJson, None),
+        ("{\"t\":1.}", InvalidJson, None),
+        ("{\"t\":NaN}", InvalidJson, None),
+        ("{\"t\":tru}", InvalidJson, None),
+        ("{t:1}", InvalidJson, None),
+        ("{'t':1}", InvalidJson, None),
+        ("{\"t\":\"\\ud800\"}", InvalidJson, None),
+        ("{\"t\":\"\\x\"}", InvalidJson, None),
+        ("{\"t\":\"\t\"}", InvalidJson, None),
+        ("{\"t\":\"\0\"}", InvalidJson, None),
+        ("\u{feff}{\"t\":1}", InvalidJson, None),
+        ("{\"t\":1}{\"t\":1}", InvalidJson, None),
+        ("{\"t\":1,\"x\":1e400,}", InvalidJson, None),
+    ];
+    for (record, code, field) in cases {
+        // Records that do not close, or are blank, are records in NDJSON or an array only.
+        let good = "{\"t\":\"good\"}";
+        let document = match record {
+            "" => "[{\"t\":1},,{\"t\":1}]".to_owned(),
+            "{\"t\":1" => format!("{good}\n{record}\n{good}\n"),
+            _ => {
+                let expected = Err((code, field.map(str::to_owned)));
+                assert_eq!(outcome(&dataset, record), expected, "{record:.80}");
+                continue;
+            }
+        };
+        let all = outcomes(&dataset, document.as_bytes(), NO_LIMITS);
+        assert_eq!(all[1], Err((code, None)), "{document}");
+        assert!(
+            all.len() == 3 && all[0].is_ok() && all[2].is_ok(),
+            "{document}"
+        );
+    }
+}
+
+#[test]
+fn broken_text_is_a_reject_and_its_neighbours_live() {
+    let mut document = b"[{\"t\":\"a\"},{\"t\":1,\"x\":\"?\"},{\"t\":\"b\"}]".to_vec();
+    let at = document.iter().position(|byte| *byte == b'?').unwrap();
+    document[at] = 0xff;
+    let all = outcomes(&all_kinds(), &document, NO_LIMITS);
+    assert_eq!(all[1], Err((RejectCode::InvalidJson, None)));
+    assert!(all[0].is_ok() && all[2].is_ok());
+}
+
+#[test]
+fn lines_that_hold_several_records_are_no_rows() {
+    // As many values as lines, but others.
+    let document = b"{\"t\":1}\n{\"t\":2},{\"t\":3}\n[{\"t\":4}\n{\"t\":5}]\n";
+    let all = outcomes(&all_kinds(), document, NO_LIMITS);
+    assert_eq!(all.len(), 4);
+    assert!(all[0].is_ok());
+    for outcome in &all[1..] {
+        assert_eq!(*outcome, Err((RejectCode::InvalidJson, None)));
+    }
+}
+
+#[test]
+fn unknown_fields_follow_the_definition() {
+    let definition = |rule| {
+        dataset(&format!(
+            "name = 'x'\non_unknown_field = '{rule}'\ncolumns = [{{name = 't', type = 'text'}}]"
+        ))
+    };
+    let record = "{\"t\":\"a\",\"u\":1}";
+    let refused = Err((RejectCode::UnknownField, Some("u".to_owned())));
+    assert_eq!(outcome(&definition("reject"), record), refused);
+    let row = |rescued: Option<&str>| Ok(vec![Some("a".to_owned()), rescued.map(str::to_owned)]);
+    assert_eq!(outcome(&definition("ignore"), record), row(None));
+    assert_eq!(
+        outcome(&definition("rescue"), record),
+        row(Some("{\"u\":1}"))
+    );
+}
+
+#[test]
+fn huge_records_are_rejects_and_their_memory_is_given_back() {
+    let dataset = all_kinds();
+    let document = |bytes: usize| {
+        let filler = bytes - r#"{"t":1,"j":""}"#.len();
+        format!(
+            "[{{\"t\":1}},{{\"t\":1,\"j\":\"{}\"}},{{\"t\":1}}]",
+            "x".repeat(filler)
+        )
+    };
+    let largest = document(RECORD_BYTES_MAX);
+    assert!(
+        outcomes(&dataset, largest.as_bytes(), NO_LIMITS)
+            .iter()
+            .all(Result::is_ok)
+    );
+    let larger = document(RECORD_BYTES_MAX + 1);
+    let all = outcomes(&dataset, larger.as_bytes(), NO_LIMITS);
+    assert_eq!(all[1], Err((RejectCode::TooLarge, None)));
+    assert!(all[0].is_ok() && all[2].is_ok());
+    let mut parser = Parser::default();
+    let bytes = &largest.as_bytes()[1..largest.len() - 1];
+    let chunk = Chunk {
+        start: 1,
+        end: bytes.len() as u64 + 1,
+        first_ordinal: 0,
+        records: 3,
+    };
+    parser.parse(&dataset, 1, Layout::Array, chunk, bytes);
+    assert!(parser.text.capacity() <= KEEP_BYTES_MAX);
+}
+
+#[test]
+fn a_raw_record_is_kept_up_to_a_limit() {
+    let record = format!("{{\"t\":[\"{}\"]}}", "x".repeat(RAW_BYTES_MAX));
+    let document = format!("[{record}]");
+    let chunk = Chunk {
+        start: 1,
+        end: record.len() as u64 + 1,
+        first_ordinal: 3,
+        records: 1,
+    };
+    let batch = Parser::default().parse(&all_kinds(), 1, Layout::Array, chunk, record.as_bytes());
+    assert_eq!(batch.rejects[0].raw.len(), RAW_BYTES_MAX);
+    assert_eq!(
+        (batch.rejects[0].ordinal, batch.rejects[0].byte_offset),
+        (3, 1)
+    );
+    assert!(document.as_bytes()[1..].starts_with(&batch.rejects[0].raw));
+}
+
+/// Members as they stand in a file: a key and a value, and what is wrong with the value's text.
+type Member = (&'static str, &'static str, Option<RejectCode>);
+
+fn member() -> impl Strategy<Value = Member> {
+    use RejectCode::{InvalidJson, NumberRange};
+    let key = prop::sample::select(vec![
+        "t", "t", "t", "\\u0074", "n", "f", "b", "at", "day", "j", "p", "w", "u", "v", "\\\"{", "",
+    ]);
+    let value = prop::sample::select(vec![
+        ("\"abc\"", None),
+        (r#""\u00e9\n\\\"""#, None),
+        ("\"🦀🦀🦀🦀🦀\"", None),
+        ("\"]}, {[\"", None),
+        ("12", None),
+        ("-0.0", None),
+        ("1.50e1", None),
+        ("18446744073709551615", None),
+        ("true", None),
+        ("null", None),
+        ("{}", None),
+        ("[ 1, {\"x\" : [ ]} ]", None),
+        ("{\"q/r\": [0, \"z\"], \"x\":1}", None),
+        ("{\"x\": 7,\t\"y\":[[],{}]}", None),
+        ("\"2022-06-05T21:02:34Z\"", None),
+        ("1e400", Some(NumberRange)),
+        ("123456789012345678901234567890", Some(NumberRange)),
+        ("{\"x\" 1}", Some(InvalidJson)),
+        ("01", Some(InvalidJson)),
+        ("\"\\ud800\"", Some(InvalidJson)),
+    ]);
+    // Rarely something wrong, or no record would become a row.
+    let value = (value, 0..8).prop_map(|((text, wrong), luck)| match wrong {
+        Some(_) if luck > 0 => ("\"ok\"", None),
+        wrong => (text, wrong),
+    });
+    (key, value).prop_map(|(key, (text, wrong))| (key, text, wrong))
+}
+
+/// The rules once more, slowly: over serde_json's values, one column after the other.
+fn oracle(dataset: &Dataset, members: &[Member]) -> Outcome {
+    if let Some(wrong) = members.iter().find_map(|member| member.2) {
+        // An escape that means nothing is no matter of syntax to serde_json: the first one wins.
+        let syntax = |m: &Member| m.2 == Some(RejectCode::InvalidJson) && !m.1.contains("ud800");
+        let broken = members.iter().any(syntax);
+        let code = if broken {
+            RejectCode::InvalidJson
+        } else {
+            wrong
+        };
+        return Err((code, None));
+    }
+    let unescape = |key| serde_json::from_str::<String>(&format!("\"{key}\"")).unwrap();
+    let mut cells = vec![None; dataset.columns.len() + 1];
+    let (mut names, mut rescued) = (Vec::new(), Vec::new());
+    let (mut problem, mut late): (Option<(RejectCode, Option<String>)>, Option<_>) = (None, None);
+    for (key, raw, _) in members {
+        let name = unescape(key);
+        let value: Value = serde_json::from_str(raw).unwrap();
+        let known = |column: &&Column| {
+            column.field == format!("/{name}") || column.field.starts_with(&format!("/{name}/"))
+        };
+        let columns: Vec<_> = dataset.columns.iter().filter(known).collect();
+        let repeated = names.contains(&name);
+        if columns.is_empty() {
+            if repeated
+                && late
+                    .as_ref()
+                    .is_none_or(|other: &(_, Option<String>)| Some(&name) < other.1.as_ref())
+            {
+                late = Some((RejectCode::DuplicateField, Some(name.clone())));
+            }
+            rescued.push(format!("\"{key}\":{raw}"));
+        } else if repeated {
+            let itself = columns
+                .iter()
+                .find(|column| column.field == format!("/{name}"));
+            let field = itself.map_or(&name, |column| &column.name);
+            problem = problem.or(Some((RejectCode::DuplicateField, Some(field.clone()))));
+        } else {
+            for column in columns {
+                let at = dataset.column(&column.name).unwrap().0;
+                let inner = &column.field[name.len() + 1..];
+                let (value, raw) = match inner {
+                    "" => (Some(&value), (*raw).to_owned()),
+                    pointer => {
+                        let value = value.pointer(pointer);
+                        (value, value.map(Value::to_string).unwrap_or_default())
+                    }
+                };
+                match value.map_or(Ok(None), |value| slowly(column, value, &raw)) {
+                    Ok(cell) => cells[at] = cell,
+                    Err(code) => problem = problem.or(Some((code, Some(column.name.clone())))),
+                }
+            }
+        }
+        names.push(name);
+    }
+    let missing = (cells[0].is_none()).then(|| (RejectCode::MissingField, Some("t".to_owned())));
+    if let Some(problem) = problem.or(late).or(missing) {
+        return Err(problem);
+    }
+    cells[6].get_or_insert_with(|| "[]".to_owned());
+    if !rescued.is_empty() {
+        cells[10] = Some(format!("{{{}}}", rescued.join(",")));
+    }
+    Ok(cells)
+}
+
+fn slowly(column: &Column, value: &Value, raw: &str) -> Result<Option<String>, RejectCode> {
+    use RejectCode::{InvalidTimestamp, NumberRange, TextTooLong, WrongType};
+    let text = match (column.kind, value) {
+        (_, Value::Null) => return Ok(None),
+        (ColumnType::Text, Value::String(text)) => text.clone(),
+        (ColumnType::Text, Value::Number(_) | Value::Bool(_)) | (ColumnType::Json, _) => {
+            raw.to_owned()
+        }
+        (ColumnType::Integer, Value::Number(n)) if n.is_f64() => return Err(WrongType),
+        (ColumnType::Integer, Value::Number(n)) => n.as_i64().ok_or(NumberRange)?.to_string(),
+        (ColumnType::Float, Value::Number(n)) => format!("{:?}", n.as_f64().unwrap()),
+        (ColumnType::Boolean, Value::Bool(truth)) => truth.to_string(),
+        (ColumnType::Timestamp, Value::String(text)) => crate::timestamp::parse(text)
+            .ok_or(InvalidTimestamp)?
+            .to_string(),
+        (ColumnType::Timestamp, Value::Number(_)) => {
+            let unit = column.epoch.ok_or(WrongType)?;
+            crate::timestamp::from_epoch(raw, unit)
+                .ok_or(InvalidTimestamp)?
+                .to_string()
+        }
+        _ => return Err(WrongType),
+    };
+    let too_long = column.kind == ColumnType::Text && text.chars().count() > 5;
+    if too_long {
+        Err(TextTooLong)
+    } else {
+        Ok(Some(text))
+    }
+}
+
+/// Records with their members, and the document that they make.
+fn document() -> impl Strategy<Value = (Vec<Vec<Member>>, String)> {
+    let members = prop::collection::vec(member(), 0..6);
+    let blank = prop::sample::select(vec!["", "", " ", "\t "]);
+    let records = prop::collection::vec((members, blank), 1..12);
+    (records, any::<bool>()).prop_map(|(mut records, lines)| {
+        if lines {
+            // The first line says that it is NDJSON.
+            records[0].0.clear();
+        }
+        let text = |(members, blank): &(Vec<Member>, &str)| {
+            let member =
+                |(key, value, _): &Member| format!("\"{key}\"{blank}:{blank}{value}{blank}");
+            let members: Vec<_> = members.iter().map(member).collect();
+            format!("{{{blank}{}}}{blank}", members.join(&format!(",{blank}")))
+        };
+        let texts: Vec<_> = records.iter().map(text).collect();
+        let text = if lines {
+            texts.join("\n \n") + "\n"
+        } else {
+            format!("[{}]", texts.join(" ,\n"))
+        };
+        (records.into_iter().map(|record| record.0).collect(), text)
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1_000))]
+
+    #[test]
+    fn the_rules_hold_however_the_file_is_cut(
+        (records, text) in document(), records_max in 0_u32..6, bytes in 0_usize..400,
+    ) {
+        let dataset = all_kinds();
+        let expected: Vec<_> = records.iter().map(|members| oracle(&dataset, members)).collect();
+        let whole = outcomes(&dataset, text.as_bytes(), NO_LIMITS);
+        prop_assert_eq!(&whole, &expected, "{}", text);
+        let limits = ChunkLimits { records: records_max, bytes };
+        prop_assert_eq!(outcomes(&dataset, text.as_bytes(), limits), whole, "{}", text);
+    }
+
+    #[test]
+    fn mutated_documents_are_judged_as_serde_json_does(
+        (_, text) in document(), limit in 1_u32..6,
+        mutations in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
+    ) {
+        let dataset = all_kinds();
+        let mut bytes = text.into_bytes();
+        for (at, byte) in mutations {
+            let at = at.index(bytes.len());
+            bytes[at] = if byte < 128 { b"[]{}\",:\\ 1a\n"[byte as usize % 12] } else { byte };
+        }
+        let Ok(plan) = cut::cut(&bytes, &dataset.records, NO_LIMITS) else { return Ok(()) };
+        let all = outcomes(&dataset, &bytes, NO_LIMITS);
+        let limits = ChunkLimits { records: limit, bytes: usize::MAX };
+        prop_assert_eq!(&outcomes(&dataset, &bytes, limits), &all);
+        let mut all = all.into_iter();
+        for chunk in plan.chunks {
+            let bytes = &bytes[chunk.start as usize..chunk.end as usize];
+            for range in cut::records(bytes, plan.layout) {
+                let record = &bytes[range];
+                let json = serde_json::from_slice::<Value>(record);
+                let shown = String::from_utf8_lossy(record);
+                let json_for_us = match all.next().unwrap() {
+                    // Beyond 64 bits serde_json goes over to floats.
+                    Err((RejectCode::NumberRange, None)) => continue,
+                    Err((code, _)) => code != RejectCode::InvalidJson,
+                    Ok(_) => true,
+                };
+                prop_assert_eq!(json_for_us, json.is_ok(), "{}", shown);
+            }
+        }
+    }
+
+    #[test]
+    fn any_bytes_are_parsed_without_a_panic(
+        bytes in prop::collection::vec(prop_oneof![
+            6 => prop::sample::select(b"[]{}\",:\\ 1etu".to_vec()),
+            1 => any::<u8>(),
+        ], 0..200),
+        lines in any::<bool>(),
+    ) {
+        let document = if lines {
+            [b"{}\n", bytes.as_slice(), b"\n"].concat()
+        } else {
+            [b"[", bytes.as_slice(), b"]"].concat()
+        };
+        if cut::cut(&document, "/trips", NO_LIMITS).is_ok() {
+            outcomes(&all_kinds(), &document, NO_LIMITS);
+        }
+    }
+}
