@@ -14,7 +14,7 @@ const MICROS_A_SECOND: i64 = 1_000_000;
 const SECONDS_A_DAY: i64 = 86_400;
 const MICROS_A_DAY: i64 = SECONDS_A_DAY * MICROS_A_SECOND;
 
-/// 1000-01-01T00:00:00Z, the first that MySQL's DATETIME holds.
+/// 1000-01-01T00:00:00Z, the first that a `DATETIME` of MySQL holds.
 pub const MIN: i64 = days_from_civil(1000, 1, 1) * MICROS_A_DAY;
 
 /// 9999-12-31T23:59:59.999999Z, the last.
@@ -212,15 +212,10 @@ fn fraction(text: &[u8]) -> Option<(i64, &[u8])> {
     if digits == 0 {
         return None;
     }
-    let mut micros = 0;
-    for place in 0..6 {
-        let digit = if place < digits {
-            text[place] - b'0'
-        } else {
-            0
-        };
-        micros = micros * 10 + i64::from(digit);
-    }
+    let padded = text[..digits].iter().chain([b'0'; 6].iter());
+    let micros = padded
+        .take(6)
+        .fold(0, |micros, digit| micros * 10 + i64::from(digit - b'0'));
     Some((micros, &text[digits..]))
 }
 
@@ -424,8 +419,9 @@ mod tests {
                 i8::try_from(ours.day).unwrap(),
             );
             prop_assert_eq!(date, expected.date());
+            let Civil { hour, minute, second, micros, .. } = ours;
             prop_assert_eq!(
-                format!("{:02}:{:02}:{:02}.{:06}", ours.hour, ours.minute, ours.second, ours.micros),
+                format!("{hour:02}:{minute:02}:{second:02}.{micros:06}"),
                 expected.time().strftime("%H:%M:%S.%6f").to_string()
             );
             prop_assert_eq!(i64::from(day(us)), us.div_euclid(86_400_000_000));
