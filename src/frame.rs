@@ -206,13 +206,28 @@ fn encode_stream(batch: &RecordBatch, codec: Codec) -> Bytes {
     let write = || -> Result<Vec<u8>, ArrowError> {
         let options = IpcWriteOptions::default().try_with_compression(compression)?;
         let schema = batch.schema_ref();
-        let mut writer = StreamWriter::try_new_with_options(Vec::new(), schema, options)?;
+        let room = Vec::with_capacity(room(batch, compression.is_some())?);
+        let mut writer = StreamWriter::try_new_with_options(room, schema, options)?;
         writer.write(batch)?;
         writer.into_inner()
     };
-    write()
-        .expect("writing an own batch into memory cannot fail")
-        .into()
+    let mut stream = write().expect("writing an own batch into memory cannot fail");
+    // A queue counts what a frame weighs, so that must be close to what it occupies.
+    if stream.capacity() > 2 * stream.len() {
+        stream.shrink_to_fit();
+    }
+    stream.into()
+}
+
+/// Bytes to make room for: what the batch holds and the messages around it, or half if compressed.
+fn room(batch: &RecordBatch, compressed: bool) -> Result<usize, ArrowError> {
+    const MESSAGES: usize = 4 * 1024;
+    let sizes = batch
+        .columns()
+        .iter()
+        .map(|column| column.to_data().get_slice_memory_size());
+    let bytes = sizes.sum::<Result<usize, _>>()?;
+    Ok(MESSAGES + if compressed { bytes / 2 } else { bytes })
 }
 
 /// The one batch of a stream. Its buffers are parts of the stream's bytes where that is possible.
@@ -437,7 +452,8 @@ mod tests {
             cut_off in any::<bool>(),
         ) {
             let frame = encode(&batch(&datasets(), 6, 2), Codec::Lz4);
-            let mut parts = [frame.header().into_bytes(), frame.rows.to_vec(), frame.rejects.to_vec()];
+            let (header, rows, rejects) = (frame.header(), &frame.rows, &frame.rejects);
+            let mut parts = [header.into_bytes(), rows.to_vec(), rejects.to_vec()];
             let damaged = &mut parts[part];
             let at = at.index(damaged.len());
             if cut_off { damaged.truncate(at) } else { damaged[at] ^= 1 << bit };

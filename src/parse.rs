@@ -7,8 +7,9 @@
 //!
 //! * A text column takes strings, and numbers and booleans as they are written. JSON columns
 //!   and the rescue column hold the text of the file itself, never a rendering of it.
-//! * Of several things wrong with a record, the first in the order of the file is its reason; what is
-//!   missing counts after what is there, in the order of the columns.
+//! * Of several things wrong with a record, the first in the order of the file is its reason; what
+//!   shows only at its end counts after that: an unknown field that is there twice, then missing
+//!   fields in the order of the columns.
 //! * A record is judged as a whole: a number that no 64 bits hold, broken UTF-8 or
 //!   nesting beyond 32 levels make it a reject even in a field that no column takes.
 //!
@@ -170,7 +171,7 @@ impl Parser {
             while let Some(place) = walker.next_record(output.next_id(), &mut output.columns) {
                 // In NDJSON, a comma of the file itself between records means that a line has
                 // several: as many as in the cut by chance, but not the same.
-                if layout == Layout::Lines && place.separator == b',' {
+                if layout == Layout::Lines && bytes.get(place.separator) == Some(&b',') {
                     return None;
                 }
                 output.done(bytes, place.record, origin, place.problem);
@@ -274,7 +275,7 @@ struct Problem {
 }
 
 /// Why simd-json does not take a record. It does not tell a number that is too large from one that
-/// is none, so serde_json is asked whether the record is JSON otherwise.
+/// is none, so `serde_json` is asked whether the record is JSON otherwise.
 fn why_invalid(record: &[u8], error: &simd_json::Error) -> RejectCode {
     match error.error() {
         ErrorType::DepthLimitExceeded => RejectCode::TooDeep,

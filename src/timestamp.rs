@@ -14,7 +14,7 @@ const MICROS_A_SECOND: i64 = 1_000_000;
 const SECONDS_A_DAY: i64 = 86_400;
 const MICROS_A_DAY: i64 = SECONDS_A_DAY * MICROS_A_SECOND;
 
-/// 1000-01-01T00:00:00Z, the first that MySQL's DATETIME holds.
+/// 1000-01-01T00:00:00Z, the first that a `DATETIME` of MySQL holds.
 pub const MIN: i64 = days_from_civil(1000, 1, 1) * MICROS_A_DAY;
 
 /// 9999-12-31T23:59:59.999999Z, the last.
@@ -82,7 +82,9 @@ pub fn from_epoch(number: &str, unit: EpochUnit) -> Option<i64> {
         Ok(_) if value == 0 => 0,
         Ok(places) => value.checked_mul(power(places)?)?,
         // Smaller than any power that fits: what is left is less than a microsecond.
-        Err(_) => power(scale.unsigned_abs()).map_or(-i128::from(value < 0), |p| value.div_euclid(p)),
+        Err(_) => {
+            power(scale.unsigned_abs()).map_or(-i128::from(value < 0), |p| value.div_euclid(p))
+        }
     };
     in_range(i64::try_from(micros).ok()?)
 }
@@ -111,9 +113,16 @@ pub struct Civil {
 /// # Panics
 /// Outside of that range: [`parse`] and [`from_epoch`] give nothing outside, so it is a bug.
 #[must_use]
-#[expect(clippy::cast_sign_loss, clippy::cast_possible_truncation, reason = "in range, asserted")]
+#[expect(
+    clippy::cast_sign_loss,
+    clippy::cast_possible_truncation,
+    reason = "in range, asserted"
+)]
 pub fn civil(us: i64) -> Civil {
-    assert!((MIN..=MAX).contains(&us), "{us} is outside of the years 1000 to 9999");
+    assert!(
+        (MIN..=MAX).contains(&us),
+        "{us} is outside of the years 1000 to 9999"
+    );
     let of_day = us.rem_euclid(MICROS_A_DAY);
     let micros = (of_day % MICROS_A_SECOND) as u32;
     let second = (of_day / MICROS_A_SECOND) as u32;
@@ -125,7 +134,11 @@ pub fn civil(us: i64) -> Civil {
     let year_of_era = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
     let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let from_march = (5 * of_year + 2) / 153;
-    let month = if from_march < 10 { from_march + 3 } else { from_march - 9 };
+    let month = if from_march < 10 {
+        from_march + 3
+    } else {
+        from_march - 9
+    };
     Civil {
         year: (era * 400 + year_of_era + u32::from(month <= 2)) as u16,
         month: month as u8,
@@ -199,11 +212,10 @@ fn fraction(text: &[u8]) -> Option<(i64, &[u8])> {
     if digits == 0 {
         return None;
     }
-    let mut micros = 0;
-    for place in 0..6 {
-        let digit = if place < digits { text[place] - b'0' } else { 0 };
-        micros = micros * 10 + i64::from(digit);
-    }
+    let padded = text[..digits].iter().chain([b'0'; 6].iter());
+    let micros = padded
+        .take(6)
+        .fold(0, |micros, digit| micros * 10 + i64::from(digit - b'0'));
     Some((micros, &text[digits..]))
 }
 
@@ -238,8 +250,10 @@ mod tests {
             Ok(timestamp) => timestamp.as_nanosecond(),
             Err(_) => {
                 let local = text.parse::<jiff::civil::DateTime>().ok()?;
-                let utc = local.to_zoned(jiff::tz::TimeZone::UTC).ok()?;
-                utc.timestamp().as_nanosecond()
+                jiff::tz::Offset::UTC
+                    .to_timestamp(local)
+                    .ok()?
+                    .as_nanosecond()
             }
         };
         in_range(i64::try_from(nanos.div_euclid(1_000)).ok()?)
@@ -271,16 +285,38 @@ mod tests {
     #[test]
     fn what_is_none() {
         let cases = [
-            "", "2022-06-05", "2022-06-05T21:02", "2022-06-05T21:02:60Z", "2023-02-29T00:00:00Z",
-            "1900-02-29T00:00:00Z", "2022-13-01T00:00:00Z", "2022-00-01T00:00:00Z",
-            "2022-06-31T00:00:00Z", "2022-06-00T00:00:00Z", "2022-06-05T24:00:00Z",
-            "2022-06-05T21:60:34Z", "2022-06-05T21:02:34.Z", "2022-06-05T21:02:34,5Z",
-            "2022-06-05T21:02:34ZZ", "2022-06-05T21:02:34+24:00", "2022-06-05T21:02:34+1:00",
-            "2022-06-05T21:02:34+01:60", "2022-06-05T21:02:34+01:0", "2022-06-05  21:02:34Z",
-            " 2022-06-05T21:02:34Z", "2022-06-05T21:02:34Z ", "0999-12-31T23:59:59Z",
-            "9999-12-31T23:59:59-01:00", "10000-01-01T00:00:00Z", "-2022-06-05T21:02:34Z",
-            "2022/06/05T21:02:34Z", "2022-06-05T2a:02:34Z", "2022-06-05T21:02:34 +01:00",
-            "2022-06-05T21:02:34[UTC]", "２022-06-05T21:02:34Z", "0000-01-01T00:00:00Z",
+            "",
+            "2022-06-05",
+            "2022-06-05T21:02",
+            "2022-06-05T21:02:60Z",
+            "2023-02-29T00:00:00Z",
+            "1900-02-29T00:00:00Z",
+            "2022-13-01T00:00:00Z",
+            "2022-00-01T00:00:00Z",
+            "2022-06-31T00:00:00Z",
+            "2022-06-00T00:00:00Z",
+            "2022-06-05T24:00:00Z",
+            "2022-06-05T21:60:34Z",
+            "2022-06-05T21:02:34.Z",
+            "2022-06-05T21:02:34,5Z",
+            "2022-06-05T21:02:34ZZ",
+            "2022-06-05T21:02:34+24:00",
+            "2022-06-05T21:02:34+1:00",
+            "2022-06-05T21:02:34+01:60",
+            "2022-06-05T21:02:34+01:0",
+            "2022-06-05  21:02:34Z",
+            " 2022-06-05T21:02:34Z",
+            "2022-06-05T21:02:34Z ",
+            "0999-12-31T23:59:59Z",
+            "9999-12-31T23:59:59-01:00",
+            "10000-01-01T00:00:00Z",
+            "-2022-06-05T21:02:34Z",
+            "2022/06/05T21:02:34Z",
+            "2022-06-05T2a:02:34Z",
+            "2022-06-05T21:02:34 +01:00",
+            "2022-06-05T21:02:34[UTC]",
+            "２022-06-05T21:02:34Z",
+            "0000-01-01T00:00:00Z",
         ];
         for text in cases {
             assert_eq!(parse(text), None, "{text}");
@@ -309,8 +345,16 @@ mod tests {
             ("253402300799.9999999", S, Some(MAX)),
             ("-30610224000", S, Some(MIN)),
             ("-30610224000.0000001", S, None),
-            ("0.00000000000000000000000000000000000000000000000001", S, Some(0)),
-            ("100000000000000000000000000000000000000000000000000e-50", S, Some(1_000_000)),
+            (
+                "0.00000000000000000000000000000000000000000000000001",
+                S,
+                Some(0),
+            ),
+            (
+                "100000000000000000000000000000000000000000000000000e-50",
+                S,
+                Some(1_000_000),
+            ),
         ];
         for (text, unit, micros) in cases {
             assert_eq!(from_epoch(text, unit), micros, "{text} {unit:?}");
@@ -367,7 +411,7 @@ mod tests {
         #[test]
         fn the_calendar_is_that_of_jiff(us in MIN..=MAX) {
             let expected = jiff::Timestamp::from_microsecond(us).unwrap();
-            let expected = expected.to_zoned(jiff::tz::TimeZone::UTC).datetime();
+            let expected = jiff::tz::Offset::UTC.to_datetime(expected);
             let ours = civil(us);
             let date = jiff::civil::date(
                 i16::try_from(ours.year).unwrap(),
@@ -375,8 +419,9 @@ mod tests {
                 i8::try_from(ours.day).unwrap(),
             );
             prop_assert_eq!(date, expected.date());
+            let Civil { hour, minute, second, micros, .. } = ours;
             prop_assert_eq!(
-                format!("{:02}:{:02}:{:02}.{:06}", ours.hour, ours.minute, ours.second, ours.micros),
+                format!("{hour:02}:{minute:02}:{second:02}.{micros:06}"),
                 expected.time().strftime("%H:%M:%S.%6f").to_string()
             );
             prop_assert_eq!(i64::from(day(us)), us.div_euclid(86_400_000_000));

@@ -142,16 +142,24 @@ impl<'a> Scan<'a> {
     /// Finds the structure of the block at `at`.
     #[inline]
     fn load(&mut self) {
-        let rest = &self.bytes[self.at..];
-        if rest.len() < BLOCK {
+        let bytes = self.bytes;
+        let rest = &bytes[self.at..];
+        if let Some(block) = rest.first_chunk() {
+            self.look_at(block);
+        } else {
             self.short[..rest.len()].copy_from_slice(rest);
+            let block = self.short;
+            self.look_at(&block);
         }
-        let block = *self.block();
-        let escaped = self.escaped(&block);
-        self.quotes = matching(&block, b'"') & !escaped;
+    }
+
+    #[inline]
+    fn look_at(&mut self, block: &Block) {
+        let escaped = self.escaped(block);
+        self.quotes = matching(block, b'"') & !escaped;
         self.strings = prefix_xor(self.quotes) ^ self.string_carry;
-        self.string_carry = if self.strings >> 63 == 1 { u64::MAX } else { 0 };
-        self.brackets = brackets(&block) & !self.strings;
+        self.string_carry = 0_u64.wrapping_sub(self.strings >> 63);
+        self.brackets = brackets(block) & !self.strings;
         self.ahead = u64::MAX;
     }
 
@@ -198,13 +206,12 @@ impl<'a> Lines<'a> {
 
     fn load(&mut self) {
         let rest = &self.bytes[self.block..];
-        self.newlines = match rest.first_chunk() {
-            Some(block) => matching(block, b'\n'),
-            None => {
-                let mut short = [b' '; BLOCK];
-                short[..rest.len()].copy_from_slice(rest);
-                matching(&short, b'\n')
-            }
+        self.newlines = if let Some(block) = rest.first_chunk() {
+            matching(block, b'\n')
+        } else {
+            let mut short = [b' '; BLOCK];
+            short[..rest.len()].copy_from_slice(rest);
+            matching(&short, b'\n')
         };
     }
 }
@@ -241,8 +248,8 @@ const fn above(bit: u64) -> u64 {
     !(bit | bit.wrapping_sub(1))
 }
 
-/// Each bit: the parity of the bits up to it and with it. Between an odd quote and the next, that is
-/// the inside of a string.
+/// Each bit: the parity of the bits up to it and with it. Between an odd quote and the next, that
+/// is the inside of a string.
 const fn prefix_xor(mut word: u64) -> u64 {
     word ^= word << 1;
     word ^= word << 2;

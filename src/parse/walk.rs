@@ -85,6 +85,9 @@ impl<'a> Document<'a> {
     /// Where the text of a value is, up to what follows it.
     fn range(&self, value: At, after: At) -> Range<usize> {
         let start = self.place(value.mark);
+        if let Node::Object { .. } | Node::Array { .. } = self.nodes[value.node] {
+            return start..self.place(after.mark - 1) + 1;
+        }
         let text = &self.source[start..self.place(after.mark)];
         start..start + text.trim_ascii_end().len()
     }
@@ -161,8 +164,8 @@ fn marks_of(node: &Node<'_>) -> usize {
 pub(super) struct Passed {
     /// Where it is in the source.
     pub(super) record: Range<usize>,
-    /// The byte of the source in the place of the comma after it; zero after the last.
-    pub(super) separator: u8,
+    /// Where the comma after it is in the source; after the last record, the end.
+    pub(super) separator: usize,
     /// Why it is no row; a row has been appended if it is one.
     pub(super) problem: Option<Problem>,
 }
@@ -227,10 +230,9 @@ impl<'a> Walker<'a> {
             node: after.node,
             mark: after.mark + 1,
         };
-        let separator = self.document.source.get(self.document.place(after.mark));
         Some(Passed {
             record: self.document.range(record, after),
-            separator: separator.copied().unwrap_or(0),
+            separator: self.document.place(after.mark),
             problem,
         })
     }
@@ -314,6 +316,14 @@ impl<'a> Walker<'a> {
     #[inline]
     fn store(&mut self, at: usize, value: At, after: At) {
         let column = &self.dataset.columns[at];
+        let node = self.document.nodes[value.node];
+        // Most values are short texts: a branch of its own is predicted, a jump table is not.
+        if let (ColumnType::Text, Node::String(text)) = (column.kind, node)
+            && text.len() <= column.max_chars as usize
+        {
+            self.values[at] = Value::Text(text);
+            return;
+        }
         match self.read(column, value, after) {
             Ok(value) => self.values[at] = value,
             Err(code) => self.problem(code, &column.name),
@@ -321,7 +331,6 @@ impl<'a> Walker<'a> {
     }
 
     /// What a column makes of a value.
-    #[inline]
     fn read(&self, column: &Column, value: At, after: At) -> Result<Value<'a>, RejectCode> {
         use StaticNode::{Bool, F64, I64, Null, U64};
         let raw = || self.document.text(self.document.range(value, after));
@@ -330,7 +339,9 @@ impl<'a> Walker<'a> {
             (_, Node::Static(Null)) => Ok(Value::Absent),
             (ColumnType::Text, Node::String(text)) => fitting(text, column.max_chars),
             (ColumnType::Text, Node::Static(_)) => fitting(raw(), column.max_chars),
-            (ColumnType::Json, _) => Ok(Value::Text(raw())),
+            (ColumnType::Json, _) => Ok(Value::Json(
+                &self.document.source[self.document.range(value, after)],
+            )),
             (ColumnType::Timestamp, Node::String(text)) => timestamp::parse(text)
                 .map(Value::Timestamp)
                 .ok_or(RejectCode::InvalidTimestamp),
@@ -403,11 +414,11 @@ impl<'a> Walker<'a> {
     #[inline]
     fn fill_absent(&mut self) {
         for (at, column) in self.dataset.columns.iter().enumerate() {
-            if self.values[at] == Value::Absent {
+            if matches!(self.values[at], Value::Absent) {
                 if column.required {
                     self.problem(RejectCode::MissingField, &column.name);
                 } else if let Some(default) = &column.default {
-                    self.values[at] = Value::Text(default);
+                    self.values[at] = Value::Json(default.as_bytes());
                 }
             }
         }

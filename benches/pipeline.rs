@@ -1,0 +1,193 @@
+//! Bytes and events a second of each pure stage on one core: cut, parse, encode, decode.
+//!
+//! The inputs are made from a fixed seed: vehicle events of about 250 bytes. `to_tape` is simd-json
+//! alone on the same bytes, the ceiling that `parse` is compared with. Compare figures of one run
+//! only: machines drift.
+
+use std::hint::black_box;
+use std::sync::Arc;
+
+use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use lemonade_task::batch::Batch;
+use lemonade_task::cut::{Chunk, ChunkLimits, Layout, Plan, cut};
+use lemonade_task::dataset::{Dataset, Datasets};
+use lemonade_task::frame::{Codec, Frame, decode, encode};
+use lemonade_task::parse::Parser;
+
+/// The allocator of the program.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Events in a file: more bytes than the processor caches.
+const EVENTS: u32 = 100_000;
+
+/// Events in a chunk, and so in a frame.
+const CHUNK_EVENTS: u32 = 1_000;
+
+const LIMITS: ChunkLimits = ChunkLimits {
+    records: CHUNK_EVENTS,
+    bytes: 1 << 20,
+};
+
+/// A generator of numbers that look random (Steele, Lea and Flood's SplitMix64).
+struct Numbers(u64);
+
+impl Numbers {
+    fn next(&mut self, below: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        (mixed ^ (mixed >> 31)) % below
+    }
+
+    fn of<'a>(&mut self, words: &[&'a str]) -> &'a str {
+        words[self.next(words.len() as u64) as usize]
+    }
+}
+
+fn event(numbers: &mut Numbers) -> String {
+    let vehicle = numbers.next(10_000) * 0x0001_2345_6789_ABCD;
+    let (hour, minute, milli) = (numbers.next(24), numbers.next(60), numbers.next(1_000));
+    let source = numbers.of(&["mobile", "device", "police", "backend"]);
+    let kind = numbers.of(&["start_drive", "stop", "door_open", "low_fuel"]);
+    let (longitude, latitude) = (numbers.next(180_000_000), numbers.next(90_000_000));
+    let note = numbers.of(&["working properly", "n/a", "the \\\"door\\\" is open"]);
+    let boot_time = numbers.next(10_000);
+    format!(
+        "{{\"vehicle_id\": \"{vehicle:032x}\", \
+         \"event_time\": \"2022-06-05T{hour:02}:{minute:02}:34.{milli:03}Z\", \
+         \"event_source\": \"{source}\", \"event_type\": \"{kind}\", \
+         \"event_value\": \"-{longitude},{latitude}\", \
+         \"event_extra_data\": {{\"note\": \"{note}\", \"boot_time\": {boot_time}}}}}"
+    )
+}
+
+fn events() -> Vec<String> {
+    let mut numbers = Numbers(7);
+    (0..EVENTS).map(|_| event(&mut numbers)).collect()
+}
+
+fn dataset() -> (Datasets, Arc<Dataset>) {
+    let datasets = Datasets::new(vec![]).expect("built in");
+    let dataset = datasets.by_name("vehicle_events").expect("built in");
+    let dataset = Arc::clone(dataset);
+    (datasets, dataset)
+}
+
+fn bytes_of(file: &[u8], chunk: Chunk) -> &[u8] {
+    &file[usize::try_from(chunk.start).unwrap()..usize::try_from(chunk.end).unwrap()]
+}
+
+fn plan_of(file: &[u8], dataset: &Dataset) -> Plan {
+    let plan = cut(file, &dataset.records, LIMITS).expect("a whole file");
+    assert_eq!(plan.records, EVENTS);
+    plan
+}
+
+fn cutting(c: &mut Criterion) {
+    let (_, dataset) = dataset();
+    let events = events();
+    let mut group = c.benchmark_group("cut");
+    let files = [
+        (
+            "envelope",
+            format!("{{\"vehicle_events\": [{}]}}", events.join(", ")),
+        ),
+        ("lines", events.join("\n") + "\n"),
+    ];
+    for (name, file) in files {
+        group.throughput(Throughput::Bytes(file.len() as u64));
+        group.bench_function(name, |b| {
+            b.iter(|| plan_of(black_box(file.as_bytes()), &dataset))
+        });
+    }
+    group.finish();
+}
+
+fn parsing(c: &mut Criterion) {
+    let (_, dataset) = dataset();
+    let events = events();
+    let mut group = c.benchmark_group("parse");
+    group.throughput(Throughput::Elements(u64::from(EVENTS)));
+    let array = format!("[{}]", events.join(", "));
+    let lines = events.join("\n") + "\n";
+    let plan = plan_of(array.as_bytes(), &dataset);
+    let bracketed = |chunk: &Chunk| [b"[", bytes_of(array.as_bytes(), *chunk), b"]"].concat();
+    let mut texts: Vec<Vec<u8>> = plan.chunks.iter().map(bracketed).collect();
+    group.bench_function("to_tape", |b| {
+        // Strings are unescaped in place, so each pass needs the text anew.
+        b.iter_batched_ref(
+            || texts.clone(),
+            |texts| {
+                for text in texts {
+                    black_box(simd_json::to_tape(text).expect("JSON"));
+                }
+            },
+            BatchSize::PerIteration,
+        );
+    });
+    texts.clear();
+    for (name, file) in [("array", &array), ("lines", &lines)] {
+        let plan = plan_of(file.as_bytes(), &dataset);
+        let mut parser = Parser::default();
+        for (suffix, codec) in [
+            ("", None),
+            ("+plain", Some(Codec::Plain)),
+            ("+lz4", Some(Codec::Lz4)),
+        ] {
+            group.bench_function(format!("{name}{suffix}"), |b| {
+                b.iter(|| {
+                    for chunk in &plan.chunks {
+                        let bytes = bytes_of(file.as_bytes(), *chunk);
+                        let batch = parse(&mut parser, &dataset, plan.layout, *chunk, bytes);
+                        match codec {
+                            Some(codec) => drop(black_box(encode(&batch, codec))),
+                            None => drop(black_box(batch)),
+                        }
+                    }
+                });
+            });
+        }
+    }
+    group.finish();
+}
+
+fn parse(
+    parser: &mut Parser,
+    dataset: &Arc<Dataset>,
+    layout: Layout,
+    chunk: Chunk,
+    bytes: &[u8],
+) -> Batch {
+    let batch = parser.parse(dataset, 1, layout, chunk, bytes);
+    assert!(batch.rejects.is_empty());
+    batch
+}
+
+fn framing(c: &mut Criterion) {
+    let (datasets, dataset) = dataset();
+    let file = format!("[{}]", events().join(", "));
+    let mut parser = Parser::default();
+    for records in [10, 30, 100, 300, 1_000] {
+        let limits = ChunkLimits { records, ..LIMITS };
+        let plan = cut(file.as_bytes(), &dataset.records, limits).expect("a whole file");
+        let chunk = plan.chunks[0];
+        let bytes = bytes_of(file.as_bytes(), chunk);
+        let batch = parse(&mut parser, &dataset, plan.layout, chunk, bytes);
+        let mut group = c.benchmark_group(format!("frame/{records}"));
+        group.throughput(Throughput::Elements(u64::from(records)));
+        for (name, codec) in [("plain", Codec::Plain), ("lz4", Codec::Lz4)] {
+            let frame: Frame = encode(&batch, codec);
+            group.bench_function(format!("encode/{name}"), |b| {
+                b.iter(|| encode(black_box(&batch), codec));
+            });
+            group.bench_function(format!("decode/{name}"), |b| {
+                b.iter(|| decode(black_box(&frame), &datasets).expect("an own frame"));
+            });
+        }
+        group.finish();
+    }
+}
+
+criterion_group!(stages, cutting, parsing, framing);
+criterion_main!(stages);
