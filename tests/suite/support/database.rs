@@ -1,0 +1,289 @@
+//! MariaDB and MySQL for tests: small, quick to start, and as durable as in production.
+//!
+//! Making a data folder takes seconds, so one is made per server version and kept under `target/`;
+//! each server starts from a copy of it.
+
+use std::ffi::OsString;
+use std::fs;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use mysql_async::prelude::Queryable;
+use mysql_async::{Conn, OptsBuilder};
+
+use super::server::{AnyKind, Kind, Private, Server, program};
+
+/// An attempt to connect that takes longer is given up and made again.
+const CONNECT_WITHIN: Duration = Duration::from_secs(5);
+
+/// Options of both servers: little memory and small files, since many run at once on a small
+/// machine, but a commit is on disk when it says so, as the tests are about that.
+const OPTIONS: [&str; 8] = [
+    "--no-defaults",
+    "--bind-address=127.0.0.1",
+    "--innodb-buffer-pool-size=64M",
+    "--innodb-flush-log-at-trx-commit=1",
+    "--performance-schema=OFF",
+    "--skip-log-bin",
+    "--max-connections=500",
+    "--character-set-server=utf8mb4",
+];
+
+/// A database server that all tests share.
+pub struct Database {
+    /// Where it listens on 127.0.0.1.
+    pub port: u16,
+    next: AtomicU32,
+    _server: Server,
+}
+
+impl Database {
+    /// Creates an empty database and returns its URL: `mysql://root@127.0.0.1:PORT/test_N`.
+    pub async fn fresh(&self) -> String {
+        let name = format!("test_{}", self.next.fetch_add(1, Ordering::Relaxed));
+        create(self.port, &name).await;
+        url(self.port, &name)
+    }
+
+    fn new(server: Server) -> Self {
+        Self { port: server.port(), next: AtomicU32::new(1), _server: server }
+    }
+}
+
+pub async fn start_mariadb() -> Database {
+    Database::new(Server::start(&MariadbKind).await)
+}
+
+pub async fn start_mysql9(local_infile: bool) -> Database {
+    let kind = Mysql9Kind { home: mysql9_home(), local_infile };
+    Database::new(Server::start(&kind).await)
+}
+
+pub async fn start_private_mariadb() -> Private {
+    let server = Server::start(&MariadbKind).await;
+    create(server.port(), "test_1").await;
+    let url = url(server.port(), "test_1");
+    Private::new(server, AnyKind::Mariadb(MariadbKind), url)
+}
+
+/// How MariaDB is run.
+pub struct MariadbKind;
+
+impl Kind for MariadbKind {
+    fn fill(&self, folder: &Path) {
+        let version = run(Command::new(program("mariadbd")).arg("--version"));
+        copy_template("mariadb", &version, &folder.join("data"), |data| {
+            let mut install = Command::new(program("mariadb-install-db"));
+            install
+                .arg("--no-defaults")
+                .arg("--auth-root-authentication-method=normal")
+                .arg("--skip-test-db")
+                .arg("--innodb-log-file-size=16M")
+                .arg(prefixed("--datadir=", data));
+            if owned_by_root(folder) {
+                install.arg("--user=root");
+            }
+            run(&mut install);
+        });
+    }
+
+    fn command(&self, folder: &Path, port: u16) -> Vec<OsString> {
+        let mut command = vec![program("mariadbd").into()];
+        command.extend(options(folder, port));
+        command.push("--innodb-log-file-size=16M".into());
+        command.push("--skip-name-resolve".into());
+        command
+    }
+
+    async fn answers(&self, server: &Server) -> bool {
+        serves_folder(server).await
+    }
+}
+
+/// How the unpacked MySQL 9 is run.
+struct Mysql9Kind {
+    home: PathBuf,
+    local_infile: bool,
+}
+
+impl Mysql9Kind {
+    /// The server under its own loader and libraries: it was built for a newer system than this.
+    fn mysqld(&self) -> Vec<OsString> {
+        let root = self.home.join("root");
+        let libraries = root.join("usr/lib").join(format!("{}-linux-gnu", std::env::consts::ARCH));
+        let loader = fs::read_dir(&libraries)
+            .into_iter()
+            .flatten()
+            .filter_map(|entry| Some(entry.ok()?.path()))
+            .find(|path| path.file_name().is_some_and(is_loader))
+            .unwrap_or_else(|| panic!("no MySQL in {}: run scripts/mysql9", self.home.display()));
+        let mut search = libraries.into_os_string();
+        search.push(":");
+        search.push(root.join("usr/lib/mysql/private"));
+        let usr = root.join("usr");
+        vec![
+            loader.into(),
+            "--library-path".into(),
+            search,
+            usr.join("sbin/mysqld").into(),
+            "--no-defaults".into(),
+            prefixed("--basedir=", &usr),
+            prefixed("--lc-messages-dir=", &usr.join("share/mysql")),
+            prefixed("--character-sets-dir=", &usr.join("share/mysql/charsets")),
+            prefixed("--plugin-dir=", &usr.join("lib/mysql/plugin")),
+        ]
+    }
+}
+
+impl Kind for Mysql9Kind {
+    fn fill(&self, folder: &Path) {
+        let mysqld = self.mysqld();
+        let version = run(Command::new(&mysqld[0]).args(&mysqld[1..]).arg("--version"));
+        copy_template("mysql9", &version, &folder.join("data"), |data| {
+            // Without this, root may come from the name `localhost` only.
+            let grants = folder.join("grants.sql");
+            fs::write(
+                &grants,
+                "CREATE USER 'root'@'127.0.0.1';\n\
+                 GRANT ALL ON *.* TO 'root'@'127.0.0.1' WITH GRANT OPTION;\n",
+            )
+            .expect("the folder takes a file");
+            let mut initialize = Command::new(&mysqld[0]);
+            initialize
+                .args(&mysqld[1..])
+                .arg("--initialize-insecure")
+                .arg("--innodb-redo-log-capacity=16M")
+                .arg(prefixed("--init-file=", &grants))
+                .arg(prefixed("--datadir=", data));
+            if owned_by_root(folder) {
+                initialize.arg("--user=root");
+            }
+            run(&mut initialize);
+        });
+    }
+
+    fn command(&self, folder: &Path, port: u16) -> Vec<OsString> {
+        let mut command = self.mysqld();
+        command.extend(options(folder, port));
+        command.extend(
+            ["--innodb-redo-log-capacity=16M", "--skip-name-resolve", "--mysqlx=OFF"]
+                .map(Into::into),
+        );
+        command.push(format!("--local-infile={}", u8::from(self.local_infile)).into());
+        command
+    }
+
+    async fn answers(&self, server: &Server) -> bool {
+        serves_folder(server).await
+    }
+}
+
+/// Where `scripts/mysql9` unpacks the server.
+fn mysql9_home() -> PathBuf {
+    std::env::var_os("LEMONADE_MYSQL9_HOME").map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join("target/mysql9"),
+        PathBuf::from,
+    )
+}
+
+fn is_loader(name: &std::ffi::OsStr) -> bool {
+    name.to_str().is_some_and(|name| name.starts_with("ld-linux-") && name.contains(".so"))
+}
+
+fn options(folder: &Path, port: u16) -> Vec<OsString> {
+    let mut options: Vec<OsString> = OPTIONS.map(OsString::from).to_vec();
+    options.push(format!("--port={port}").into());
+    options.push(prefixed("--datadir=", &folder.join("data")));
+    options.push(prefixed("--socket=", &folder.join("sock")));
+    options.push(prefixed("--pid-file=", &folder.join("pid")));
+    options.push("--secure-file-priv=".into());
+    if owned_by_root(folder) {
+        options.push("--user=root".into());
+    }
+    options
+}
+
+/// Both servers refuse to run as root unless told that it is meant.
+fn owned_by_root(folder: &Path) -> bool {
+    fs::metadata(folder).is_ok_and(|metadata| metadata.uid() == 0)
+}
+
+/// Copies the data folder of this server version, making it first where nobody has.
+///
+/// Runs of the tests at the same time are no trouble: the folder is made aside and renamed, and
+/// who comes second finds the name taken by an equal one.
+fn copy_template(name: &str, version: &str, data: &Path, make: impl FnOnce(&Path)) {
+    let mut hasher = DefaultHasher::new();
+    (version, OPTIONS).hash(&mut hasher);
+    let kept = Path::new(env!("CARGO_TARGET_TMPDIR"))
+        .join(format!("{name}-data-{:016x}", hasher.finish()));
+    if !kept.exists() {
+        let aside = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))
+            .expect("the target directory takes new folders");
+        let made = aside.path().join("data");
+        make(&made);
+        if let Err(error) = fs::rename(&made, &kept) {
+            assert!(kept.exists(), "the data folder cannot be kept: {error}");
+        }
+    }
+    run(Command::new("cp").args(["-a", "--reflink=auto", "--sparse=always"]).arg(&kept).arg(data));
+}
+
+/// Runs a program to its end and returns what it printed.
+///
+/// # Panics
+/// Where it fails, with what it said.
+fn run(command: &mut Command) -> String {
+    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(
+        output.status.success(),
+        "{command:?}: {}\n{said}{}",
+        output.status,
+        String::from_utf8_lossy(&output.stderr)
+    );
+    said
+}
+
+fn prefixed(option: &str, path: &Path) -> OsString {
+    let mut argument = OsString::from(option);
+    argument.push(path);
+    argument
+}
+
+fn url(port: u16, database: &str) -> String {
+    format!("mysql://root@127.0.0.1:{port}/{database}")
+}
+
+async fn connect(port: u16) -> mysql_async::Result<Conn> {
+    let options = OptsBuilder::default()
+        .ip_or_hostname("127.0.0.1")
+        .tcp_port(port)
+        .user(Some("root"))
+        // Otherwise the driver goes on over the socket file, past anything put in front of the port.
+        .prefer_socket(false);
+    Conn::new(options).await
+}
+
+async fn create(port: u16, database: &str) {
+    let mut conn = connect(port).await.expect("the server answered before");
+    conn.query_drop(format!("CREATE DATABASE {database}")).await.expect("the name is new");
+    conn.disconnect().await.expect("the server is up");
+}
+
+/// Whether the server on this port works on this folder's data: the port may have been lost to
+/// another one.
+async fn serves_folder(server: &Server) -> bool {
+    let asked = async {
+        let mut conn = connect(server.port()).await.ok()?;
+        let folder: Option<String> = conn.query_first("SELECT @@datadir").await.ok()?;
+        conn.disconnect().await.ok()?;
+        folder
+    };
+    let folder = tokio::time::timeout(CONNECT_WITHIN, asked).await.ok().flatten();
+    folder.is_some_and(|folder| Path::new(&folder) == server.folder().join("data"))
+}

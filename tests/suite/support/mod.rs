@@ -1,0 +1,61 @@
+//! Real servers and folders for tests, private to this run.
+//!
+//! Shared servers are started once a run, by the first test that asks, and told apart by what each
+//! test gets from `fresh()`: a Redis database number or a SQL database that no other test has. A
+//! test that kills, floods or flushes its server takes a private one instead.
+//!
+//! Everything listens on 127.0.0.1 on a free port and lives in a temporary folder. The test runner
+//! has no end-of-run hook and may itself be killed, so no server depends on clean-up code here: see
+//! [`server`] for what ends them.
+//!
+//! Each `#[tokio::test]` has a runtime of its own, so the statics below hold processes, ports and
+//! counters, never a connection or a task.
+
+mod database;
+mod proof;
+mod redis;
+mod server;
+
+use tokio::sync::OnceCell;
+
+pub use database::Database;
+pub use redis::Redis;
+pub use server::Private;
+
+/// The Redis that all tests share; take a database of your own with [`Redis::fresh`].
+pub async fn redis() -> &'static Redis {
+    static SHARED: OnceCell<Redis> = OnceCell::const_new();
+    SHARED.get_or_init(redis::start).await
+}
+
+/// The MariaDB that all tests share; take a database of your own with [`Database::fresh`].
+pub async fn mariadb() -> &'static Database {
+    static SHARED: OnceCell<Database> = OnceCell::const_new();
+    SHARED.get_or_init(database::start_mariadb).await
+}
+
+/// The MySQL 9 that all tests share: one that takes `LOAD DATA LOCAL`, and one that refuses it.
+pub async fn mysql9(local_infile: bool) -> &'static Database {
+    static TAKES: OnceCell<Database> = OnceCell::const_new();
+    static REFUSES: OnceCell<Database> = OnceCell::const_new();
+    let shared = if local_infile { &TAKES } else { &REFUSES };
+    shared.get_or_init(|| database::start_mysql9(local_infile)).await
+}
+
+/// A Redis for one test, which may kill, flush or stop it. It ends with the value.
+pub async fn private_redis() -> Private {
+    redis::start_private().await
+}
+
+/// A MariaDB for one test, with an empty database at its `url`. It ends with the value.
+pub async fn private_mariadb() -> Private {
+    database::start_private_mariadb().await
+}
+
+/// An empty folder that is removed with the value.
+pub fn folder() -> tempfile::TempDir {
+    tempfile::Builder::new()
+        .prefix("lemonade-test-")
+        .tempdir()
+        .expect("the temporary directory takes new folders")
+}
