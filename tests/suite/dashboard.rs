@@ -9,7 +9,14 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 /// The rows, in the order in which an operator asks: is it well, what flows, what waits, why.
-const ROWS: [&str; 6] = ["Overview", "Flow", "Lag", "Bottleneck", "Quality", "Resources"];
+const ROWS: [&str; 6] = [
+    "Overview",
+    "Flow",
+    "Lag",
+    "Bottleneck",
+    "Quality",
+    "Resources",
+];
 
 /// Grafana's grid.
 const COLUMNS: u64 = 24;
@@ -20,7 +27,9 @@ fn dashboard() -> Value {
 }
 
 fn panels(dashboard: &Value) -> &Vec<Value> {
-    dashboard["panels"].as_array().expect("a dashboard has panels")
+    dashboard["panels"]
+        .as_array()
+        .expect("a dashboard has panels")
 }
 
 fn name(panel: &Value) -> String {
@@ -36,7 +45,10 @@ fn place(panel: &Value) -> [u64; 4] {
 
 fn expressions(panel: &Value) -> Vec<&str> {
     let targets = panel["targets"].as_array().map_or(&[][..], Vec::as_slice);
-    targets.iter().map(|target| target["expr"].as_str().unwrap_or_default()).collect()
+    targets
+        .iter()
+        .map(|target| target["expr"].as_str().unwrap_or_default())
+        .collect()
 }
 
 /// Ids tell panels apart in links and state.
@@ -72,9 +84,16 @@ fn places(dashboard: &Value) -> Vec<String> {
 /// A panel that can be read without asking its author.
 fn readable(dashboard: &Value) -> Vec<String> {
     let mut findings = Vec::new();
-    for panel in panels(dashboard).iter().filter(|panel| panel["type"] != "row") {
+    for panel in panels(dashboard)
+        .iter()
+        .filter(|panel| panel["type"] != "row")
+    {
         for pointer in ["/title", "/description", "/fieldConfig/defaults/unit"] {
-            if panel.pointer(pointer).and_then(Value::as_str).is_none_or(str::is_empty) {
+            if panel
+                .pointer(pointer)
+                .and_then(Value::as_str)
+                .is_none_or(str::is_empty)
+            {
                 findings.push(format!("{}: {pointer} is missing", name(panel)));
             }
         }
@@ -84,11 +103,18 @@ fn readable(dashboard: &Value) -> Vec<String> {
 
 /// Each query obeys the variables, and asks what has an answer.
 fn queries(dashboard: &Value) -> Vec<String> {
-    let variables = dashboard["templating"]["list"].as_array().expect("a dashboard has variables");
-    let known: BTreeSet<&str> =
-        variables.iter().filter_map(|variable| variable["name"].as_str()).collect();
+    let variables = dashboard["templating"]["list"]
+        .as_array()
+        .expect("a dashboard has variables");
+    let known: BTreeSet<&str> = variables
+        .iter()
+        .filter_map(|variable| variable["name"].as_str())
+        .collect();
     let mut findings = Vec::new();
-    for panel in panels(dashboard).iter().filter(|panel| panel["type"] != "row") {
+    for panel in panels(dashboard)
+        .iter()
+        .filter(|panel| panel["type"] != "row")
+    {
         let expressions = expressions(panel);
         if expressions.is_empty() {
             findings.push(format!("{}: asks nothing", name(panel)));
@@ -98,17 +124,25 @@ fn queries(dashboard: &Value) -> Vec<String> {
         }
         for expression in expressions {
             if !expression.contains(r#"instance=~"$instance""#) {
-                findings.push(format!("{}: ignores the instance: {expression}", name(panel)));
+                findings.push(format!(
+                    "{}: ignores the instance: {expression}",
+                    name(panel)
+                ));
             }
             for variable in expression.split('$').skip(1) {
-                let variable = variable.split(|c: char| c != '_' && !c.is_alphanumeric()).next();
+                let variable = variable
+                    .split(|c: char| c != '_' && !c.is_alphanumeric())
+                    .next();
                 let variable = variable.unwrap_or_default();
                 if !variable.starts_with("__") && !known.contains(variable) {
                     findings.push(format!("{}: no variable `{variable}`", name(panel)));
                 }
             }
             findings.extend(rates_of_gauges(expression).map(|metric| {
-                format!("{}: the rate of a gauge means nothing: {metric}", name(panel))
+                format!(
+                    "{}: the rate of a gauge means nothing: {metric}",
+                    name(panel)
+                )
             }));
         }
     }
@@ -120,23 +154,34 @@ fn rates_of_gauges(expression: &str) -> impl Iterator<Item = &str> {
     ["rate(", "increase("]
         .into_iter()
         .flat_map(|function| expression.split(function).skip(1))
-        .map(|rest| rest.split(['{', '[', ')']).next().unwrap_or_default().trim())
+        .map(|rest| {
+            rest.split(['{', '[', ')'])
+                .next()
+                .unwrap_or_default()
+                .trim()
+        })
         .filter(|metric| {
-            !["_total", "_bucket", "_sum", "_count"].iter().any(|end| metric.ends_with(end))
+            !["_total", "_bucket", "_sum", "_count"]
+                .iter()
+                .any(|end| metric.ends_with(end))
         })
 }
 
 #[test]
 fn panels_have_ids_places_words_and_queries() {
     let dashboard = dashboard();
-    let findings = [ids, places, readable, queries].map(|rule| rule(&dashboard)).concat();
+    let findings = [ids, places, readable, queries]
+        .map(|rule| rule(&dashboard))
+        .concat();
     assert!(findings.is_empty(), "\n{}", findings.join("\n"));
 }
 
 #[test]
 fn rows_stand_in_the_order_of_questions() {
     let dashboard = dashboard();
-    let rows = panels(&dashboard).iter().filter(|panel| panel["type"] == "row");
+    let rows = panels(&dashboard)
+        .iter()
+        .filter(|panel| panel["type"] == "row");
     let titles: Vec<&str> = rows.map(|row| row["title"].as_str().unwrap()).collect();
     assert_eq!(titles, ROWS);
 }
@@ -150,8 +195,14 @@ fn it_can_be_imported_and_linked_to() {
     // Grafana 10 writes 38 or 39 and later ones read it.
     assert!((38..=39).contains(&dashboard["schemaVersion"].as_u64().unwrap()));
     let variables = dashboard["templating"]["list"].as_array().unwrap();
-    let names: Vec<_> = variables.iter().map(|variable| variable["name"].as_str()).collect();
-    assert_eq!(names, [Some("datasource"), Some("instance"), Some("dataset")]);
+    let names: Vec<_> = variables
+        .iter()
+        .map(|variable| variable["name"].as_str())
+        .collect();
+    assert_eq!(
+        names,
+        [Some("datasource"), Some("instance"), Some("dataset")]
+    );
 }
 
 #[test]
@@ -165,17 +216,21 @@ fn a_broken_dashboard_is_found_out() {
             "targets": [{"expr": expression}],
         })
     };
-    let whole = |panels: &[Value]| {
-        json!({"panels": panels, "templating": {"list": [{"name": "instance"}]}})
-    };
+    let whole = |panels: &[Value]| json!({"panels": panels, "templating": {"list": [{"name": "instance"}]}});
     let good = r#"sum(rate(a_total{instance=~"$instance"}[$__rate_interval]))"#;
     let clean = whole(&[panel(1, 0, good), panel(2, 8, good)]);
     for rule in [ids, places, readable, queries] {
         assert_eq!(rule(&clean), [""; 0]);
     }
 
-    assert_eq!(ids(&whole(&[panel(1, 0, good), panel(1, 8, good)])).len(), 1);
-    assert_eq!(places(&whole(&[panel(1, 0, good), panel(2, 7, good)])).len(), 1);
+    assert_eq!(
+        ids(&whole(&[panel(1, 0, good), panel(1, 8, good)])).len(),
+        1
+    );
+    assert_eq!(
+        places(&whole(&[panel(1, 0, good), panel(2, 7, good)])).len(),
+        1
+    );
     assert_eq!(places(&whole(&[panel(1, 17, good)])).len(), 1);
     let mut mute = panel(1, 0, good);
     mute["fieldConfig"]["defaults"] = json!({});

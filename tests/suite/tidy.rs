@@ -3,10 +3,14 @@
 //! Each rule is a function from a source text to findings. It is run over the tree, and over a
 //! made text that breaks it: a rule that finds nothing anywhere proves nothing.
 
+mod source;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+
+use source::{Source, crate_paths, in_a_word, words};
 
 /// A file longer than this holds more than one thing.
 const LINES_MAX: usize = 600;
@@ -27,42 +31,20 @@ const OWNERS: [(&str, &[&str]); 11] = [
     ("clap", &["config", "commands", "main"]),
 ];
 
-/// One file of the tree, or a made one.
-struct Source {
-    /// Relative to the checkout, with `/`.
-    path: String,
-    text: String,
-}
-
-impl Source {
-    /// The path below `src/` without `.rs`, or `None` for a file elsewhere.
-    fn module(&self) -> Option<&str> {
-        self.path.strip_prefix("src/")?.strip_suffix(".rs")
-    }
-
-    /// The text without comments; lines stay where they are.
-    fn without_comments(&self) -> String {
-        blank(&self.text, false)
-    }
-
-    /// The text without comments and without what stands in string literals.
-    fn code(&self) -> String {
-        blank(&self.text, true)
-    }
-
-    fn finding(&self, offset: usize, message: &str) -> String {
-        let line = self.text.as_bytes()[..offset].iter().filter(|&&byte| byte == b'\n').count() + 1;
-        format!("{}:{line}: {message}", self.path)
-    }
-}
-
 // The rules.
 
 /// A module may name only modules that stand above it in `lib.rs`, and itself.
 fn import_order(source: &Source, modules: &[String]) -> Vec<String> {
-    let Some(module) = source.module() else { return Vec::new() };
-    let top = module.split('/').next().expect("split yields at least one part");
-    let Some(own) = modules.iter().position(|name| name == top) else { return Vec::new() };
+    let Some(module) = source.module() else {
+        return Vec::new();
+    };
+    let top = module
+        .split('/')
+        .next()
+        .expect("split yields at least one part");
+    let Some(own) = modules.iter().position(|name| name == top) else {
+        return Vec::new();
+    };
     crate_paths(&source.code())
         .into_iter()
         .filter(|(_, name)| modules.iter().skip(own + 1).any(|below| below == name))
@@ -75,12 +57,16 @@ fn import_order(source: &Source, modules: &[String]) -> Vec<String> {
 
 /// An outside crate is named by its owner only.
 fn crate_owners(source: &Source) -> Vec<String> {
-    let Some(module) = source.module() else { return Vec::new() };
+    let Some(module) = source.module() else {
+        return Vec::new();
+    };
     let code = source.code();
     let mut findings = Vec::new();
     for (outside, owners) in OWNERS {
         let owned = owners.iter().any(|owner| {
-            module.strip_prefix(owner).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+            module
+                .strip_prefix(owner)
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
         });
         if owned {
             continue;
@@ -101,7 +87,11 @@ fn crate_owners(source: &Source) -> Vec<String> {
 fn opens_with_a_description(source: &Source) -> Vec<String> {
     let opens = source.text.starts_with("//! ");
     let message = "opens without `//!`: say what the file owns";
-    if opens { Vec::new() } else { vec![source.finding(0, message)] }
+    if opens {
+        Vec::new()
+    } else {
+        vec![source.finding(0, message)]
+    }
 }
 
 /// Memory that the compiler does not check is the business of one file.
@@ -147,7 +137,9 @@ fn no_ignored_tests(source: &Source) -> Vec<String> {
 fn metrics_exist(source: &Source, told: &BTreeSet<String>) -> Vec<String> {
     lemonade_words(&source.text)
         .filter(|(_, name)| {
-            let base = ["_bucket", "_sum", "_count"].iter().find_map(|end| name.strip_suffix(end));
+            let base = ["_bucket", "_sum", "_count"]
+                .iter()
+                .find_map(|end| name.strip_suffix(end));
             !told.contains(*name) && !base.is_some_and(|base| told.contains(base))
         })
         .map(|(offset, name)| {
@@ -165,8 +157,15 @@ fn is_executable(path: &Path) -> bool {
 #[test]
 fn modules_use_only_what_stands_above_them() {
     let modules = modules(&read("src/lib.rs").text);
-    assert!(modules.len() > 10, "the modules of lib.rs were not found: {modules:?}");
-    clean(rust().iter().flat_map(|source| import_order(source, &modules)));
+    assert!(
+        modules.len() > 10,
+        "the modules of lib.rs were not found: {modules:?}"
+    );
+    clean(
+        rust()
+            .iter()
+            .flat_map(|source| import_order(source, &modules)),
+    );
 }
 
 #[test]
@@ -202,20 +201,33 @@ fn no_test_is_ignored() {
 #[test]
 fn dashboards_and_alerts_name_metrics_that_exist() {
     let told = metrics_told(&read("src/telemetry.rs"));
-    assert!(told.len() > 20, "the metrics of telemetry.rs were not found: {told:?}");
+    assert!(
+        told.len() > 20,
+        "the metrics of telemetry.rs were not found: {told:?}"
+    );
     let mut asking = files(&["grafana"], &["json", "yml"]);
     asking.extend(files(&["deploy"], &["yml"]));
     assert!(asking.len() > 2, "dashboard and alerts were not found");
-    clean(asking.iter().flat_map(|source| metrics_exist(source, &told)));
+    clean(
+        asking
+            .iter()
+            .flat_map(|source| metrics_exist(source, &told)),
+    );
 }
 
 #[test]
 fn scripts_can_be_run() {
-    let mut scripts: Vec<PathBuf> =
-        fs::read_dir(root().join("scripts")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let mut scripts: Vec<PathBuf> = fs::read_dir(root().join("scripts"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
     scripts.push(root().join(".ci/run"));
     for script in scripts {
-        assert!(is_executable(&script), "{}: not executable: chmod +x", script.display());
+        assert!(
+            is_executable(&script),
+            "{}: not executable: chmod +x",
+            script.display()
+        );
     }
 }
 
@@ -226,12 +238,28 @@ fn import_order_is_found_out() {
     let modules = modules("pub mod low; // comment\npub mod mid;\nmod high;\n");
     assert_eq!(modules, ["low", "mid", "high"]);
     let check = |path: &str, text: &str| import_order(&made(path, text), &modules);
-    let direct = check("src/mid.rs", "//! x\nuse crate::low::A;\nuse crate::high::B;\n");
-    assert_eq!(direct, ["src/mid.rs:3: `mid` uses `high`, which stands below it in lib.rs"]);
-    assert_eq!(check("src/low/sub/deep.rs", "fn f() { crate::mid::g() }").len(), 1);
+    let direct = check(
+        "src/mid.rs",
+        "//! x\nuse crate::low::A;\nuse crate::high::B;\n",
+    );
+    assert_eq!(
+        direct,
+        ["src/mid.rs:3: `mid` uses `high`, which stands below it in lib.rs"]
+    );
+    assert_eq!(
+        check("src/low/sub/deep.rs", "fn f() { crate::mid::g() }").len(),
+        1
+    );
     let grouped = "use crate::{\n    low::{A, high},\n    high,\n};";
     assert_eq!(check("src/mid/mod.rs", grouped).len(), 1);
-    assert_eq!(check("src/mid.rs", "/// [`crate::high::B`]\nuse crate::mid::high;").len(), 0);
+    assert_eq!(
+        check(
+            "src/mid.rs",
+            "/// [`crate::high::B`]\nuse crate::mid::high;"
+        )
+        .len(),
+        0
+    );
     assert_eq!(check("src/main.rs", "use crate::high::B;").len(), 0);
 }
 
@@ -239,31 +267,65 @@ fn import_order_is_found_out() {
 fn crate_owners_are_found_out() {
     let check = |path: &str, text: &str| crate_owners(&made(path, text));
     let found = check("src/worker.rs", "//! x\n\nuse mysql_async::Conn;\n");
-    assert_eq!(found, ["src/worker.rs:3: `mysql_async` belongs to sink/mysql"]);
-    assert_eq!(check("src/sink/mod.rs", "fn f(a: rusqlite::Row) {}").len(), 1);
+    assert_eq!(
+        found,
+        ["src/worker.rs:3: `mysql_async` belongs to sink/mysql"]
+    );
+    assert_eq!(
+        check("src/sink/mod.rs", "fn f(a: rusqlite::Row) {}").len(),
+        1
+    );
     assert_eq!(check("src/broker/redis_like.rs", "use fred;").len(), 1);
-    assert_eq!(check("src/sink/mysql/insert.rs", "use mysql_async::Conn;").len(), 0);
+    assert_eq!(
+        check("src/sink/mysql/insert.rs", "use mysql_async::Conn;").len(),
+        0
+    );
     assert_eq!(check("src/commands/load.rs", "use clap::Parser;").len(), 0);
-    assert_eq!(check("src/worker.rs", "fn notify() { let metrics = 1; super::metrics::f() }").len(), 0);
-    assert_eq!(check("benches/parse.rs", "use simd_json::Buffers;").len(), 0);
+    assert_eq!(
+        check(
+            "src/worker.rs",
+            "fn notify() { let metrics = 1; super::metrics::f() }"
+        )
+        .len(),
+        0
+    );
+    assert_eq!(
+        check("benches/parse.rs", "use simd_json::Buffers;").len(),
+        0
+    );
 }
 
 #[test]
 fn other_offences_are_found_out() {
-    assert_eq!(opens_with_a_description(&made("src/a.rs", "use b;")).len(), 1);
-    assert_eq!(opens_with_a_description(&made("src/a.rs", "// not a doc comment\n")).len(), 1);
+    assert_eq!(
+        opens_with_a_description(&made("src/a.rs", "use b;")).len(),
+        1
+    );
+    assert_eq!(
+        opens_with_a_description(&made("src/a.rs", "// not a doc comment\n")).len(),
+        1
+    );
 
     let unsafe_text = "//! unsafe\n// unsafe\nfn f() { \"unsafe\"; unsafe { g() } }";
     let found = no_unsafe(&made("src/a.rs", unsafe_text));
     assert_eq!(found, ["src/a.rs:3: `unsafe` outside src/content.rs"]);
     assert_eq!(no_unsafe(&made("src/content.rs", unsafe_text)).len(), 0);
-    assert_eq!(no_unsafe(&made("src/a.rs", "#![deny(unsafe_code)]")).len(), 0);
+    assert_eq!(
+        no_unsafe(&made("src/a.rs", "#![deny(unsafe_code)]")).len(),
+        0
+    );
 
     let trims = "//! never MAXLEN\nlet cap = (\"MAXLEN\", 5); XCapKind::MaxLen;";
     assert_eq!(no_maxlen(&made("src/broker/redis.rs", trims)).len(), 2);
 
-    assert_eq!(not_too_long(&made("src/a.rs", &"x\n".repeat(LINES_MAX + 1))).len(), 1);
-    assert_eq!(not_too_long(&made("src/a.rs", &"x\n".repeat(LINES_MAX))).len(), 0);
+    assert_eq!(
+        not_too_long(&made("src/a.rs", &"x\n".repeat(LINES_MAX + 1))).len(),
+        1
+    );
+    assert_eq!(
+        not_too_long(&made("src/a.rs", &"x\n".repeat(LINES_MAX))).len(),
+        0
+    );
 
     let ignored = "#[test]\n#[ignore = \"slow\"]\nfn f() {} // #[ignore]";
     let found = no_ignored_tests(&made("src/a.rs", ignored));
@@ -281,22 +343,16 @@ fn unknown_metrics_are_found_out() {
     let told = metrics_told(&telemetry);
     assert_eq!(Vec::from_iter(&told), ["lemonade_a_total", "lemonade_b"]);
     let check = |text: &str| metrics_exist(&made("grafana/d.json", text), &told);
-    assert_eq!(check("rate(lemonade_a_total[1m]) / lemonade_b_bucket").len(), 0);
+    assert_eq!(
+        check("rate(lemonade_a_total[1m]) / lemonade_b_bucket").len(),
+        0
+    );
     let found = check("up\nlemonade_a");
-    assert_eq!(found, ["grafana/d.json:2: no metric `lemonade_a` in src/telemetry.rs"]);
+    assert_eq!(
+        found,
+        ["grafana/d.json:2: no metric `lemonade_a` in src/telemetry.rs"]
+    );
     assert_eq!(check("lemonade_gone_total + lemonade_c_bucket").len(), 2);
-}
-
-#[test]
-fn comments_and_strings_are_told_from_code() {
-    let text = r####"a /* b /* c */ d */ e // f
-"redis://g" 'h' '"' '\'' 'i: r#"j " k"# "\" l" m 'n'"####;
-    let kept = |strings: bool| -> String {
-        blank(text, strings).split_whitespace().collect::<Vec<_>>().join(" ")
-    };
-    assert_eq!(kept(false), r####"a e "redis://g" 'h' '"' '\'' 'i: r#"j " k"# "\" l" m 'n'"####);
-    assert_eq!(kept(true), r####"a e " " 'h' '"' '\'' 'i: r#" "# " " m 'n'"####);
-    assert_eq!(blank(text, true).len(), text.len());
 }
 
 // Reading.
@@ -306,12 +362,18 @@ fn root() -> &'static Path {
 }
 
 fn made(path: &str, text: &str) -> Source {
-    Source { path: path.to_owned(), text: text.to_owned() }
+    Source {
+        path: path.to_owned(),
+        text: text.to_owned(),
+    }
 }
 
 fn read(path: &str) -> Source {
     let text = fs::read_to_string(root().join(path));
-    made(path, &text.unwrap_or_else(|error| panic!("{path}: {error}")))
+    made(
+        path,
+        &text.unwrap_or_else(|error| panic!("{path}: {error}")),
+    )
 }
 
 fn rust() -> Vec<Source> {
@@ -328,7 +390,10 @@ fn files(folders: &[&str], endings: &[&str]) -> Vec<Source> {
             let path = format!("{folder}/{}", entry.file_name().into_string().unwrap());
             if entry.file_type().unwrap().is_dir() {
                 folders.push(path);
-            } else if endings.iter().any(|ending| path.ends_with(&format!(".{ending}"))) {
+            } else if endings
+                .iter()
+                .any(|ending| path.ends_with(&format!(".{ending}")))
+            {
                 found.push(read(&path));
             }
         }
@@ -345,57 +410,13 @@ fn clean(findings: impl Iterator<Item = String>) {
 /// The modules of `lib.rs` in their order.
 fn modules(text: &str) -> Vec<String> {
     text.lines()
-        .filter_map(|line| line.strip_prefix("pub ").unwrap_or(line).strip_prefix("mod "))
+        .filter_map(|line| {
+            line.strip_prefix("pub ")
+                .unwrap_or(line)
+                .strip_prefix("mod ")
+        })
         .filter_map(|line| Some(line.split_once(';')?.0.to_owned()))
         .collect()
-}
-
-/// Where the code says `crate::NAME`, also in `crate::{NAME, NAME::{...}}`.
-fn crate_paths(code: &str) -> Vec<(usize, String)> {
-    let mut paths = Vec::new();
-    let mut name = |start: usize| {
-        let name: String = code[start..].chars().take_while(|&c| in_a_word(c)).collect();
-        paths.push((start, name));
-    };
-    for start in words(code, "crate") {
-        let Some(rest) = code[start..].strip_prefix("crate::") else { continue };
-        let start = code.len() - rest.len();
-        if !rest.starts_with('{') {
-            name(start);
-            continue;
-        }
-        let mut depth = 0;
-        // Whether the next word stands first in its path, directly in the outer braces.
-        let mut first = false;
-        for (offset, c) in rest.char_indices() {
-            match c {
-                '{' => depth += 1,
-                '}' => depth -= 1,
-                _ => {}
-            }
-            if depth == 0 {
-                break;
-            }
-            if depth == 1 && matches!(c, '{' | ',') {
-                first = true;
-            } else if first && in_a_word(c) {
-                name(start + offset);
-                first = false;
-            }
-        }
-    }
-    paths
-}
-
-/// Where this word stands as a whole word.
-fn words<'a>(text: &'a str, word: &'a str) -> impl Iterator<Item = usize> + 'a {
-    text.match_indices(word).map(|(offset, _)| offset).filter(move |&offset| {
-        !text[..offset].ends_with(in_a_word) && !text[offset + word.len()..].starts_with(in_a_word)
-    })
-}
-
-fn in_a_word(c: char) -> bool {
-    c == '_' || c.is_ascii_alphanumeric()
 }
 
 /// Every word that begins as the names of our metrics do.
@@ -404,99 +425,17 @@ fn lemonade_words(text: &str) -> impl Iterator<Item = (usize, &str)> {
         .filter(|&(offset, _)| !text[..offset].ends_with(in_a_word))
         .map(|(offset, _)| {
             let rest = &text[offset..];
-            (offset, &rest[..rest.find(|c| !in_a_word(c)).unwrap_or(rest.len())])
+            (
+                offset,
+                &rest[..rest.find(|c| !in_a_word(c)).unwrap_or(rest.len())],
+            )
         })
 }
 
 /// The names in the string literals of `telemetry.rs`.
 fn metrics_told(telemetry: &Source) -> BTreeSet<String> {
     let text = telemetry.without_comments();
-    lemonade_words(&text).map(|(_, name)| name.to_owned()).collect()
-}
-
-/// Overwrites comments, and where asked the contents of string literals, with spaces. Offsets and
-/// line ends stay. Not a full lexer: enough for code that compiles.
-fn blank(text: &str, strings: bool) -> String {
-    let mut kept = text.as_bytes().to_vec();
-    let mut at = 0;
-    let wipe = |kept: &mut [u8]| {
-        kept.iter_mut().filter(|byte| **byte != b'\n').for_each(|byte| *byte = b' ');
-    };
-    while at < text.len() {
-        let rest = &text.as_bytes()[at..];
-        let word_before = at > 0 && in_a_word(char::from(text.as_bytes()[at - 1]));
-        match rest {
-            [b'/', b'/', ..] | [b'/', b'*', ..] => {
-                let length = comment(rest);
-                wipe(&mut kept[at..at + length]);
-                at += length;
-            }
-            [b'r', b'"' | b'#', ..] if !word_before && raw_string(rest).is_some() => {
-                let (open, length) = raw_string(rest).expect("asked in the guard");
-                if strings {
-                    wipe(&mut kept[at + open..at + length + 1 - open]);
-                }
-                at += length;
-            }
-            [b'"', ..] => {
-                let length = string(rest);
-                if strings {
-                    wipe(&mut kept[at + 1..at + length - 1]);
-                }
-                at += length;
-            }
-            // A character, not a lifetime: it closes after one character or an escape.
-            [b'\'', b'\\', _, tail @ ..] => {
-                at += 3 + tail.iter().position(|&byte| byte == b'\'').map_or(0, |end| end + 1);
-            }
-            [b'\'', _, b'\'', ..] => at += 3,
-            _ => at += 1,
-        }
-    }
-    String::from_utf8(kept).expect("whole comments and strings were overwritten with spaces")
-}
-
-/// The length of the comment that starts here.
-fn comment(rest: &[u8]) -> usize {
-    if rest[1] == b'/' {
-        return rest.iter().position(|&byte| byte == b'\n').unwrap_or(rest.len());
-    }
-    let (mut depth, mut at) = (0, 0);
-    while at + 1 < rest.len() {
-        match &rest[at..at + 2] {
-            b"/*" => (depth, at) = (depth + 1, at + 2),
-            b"*/" => (depth, at) = (depth - 1, at + 2),
-            _ => at += 1,
-        }
-        if depth == 0 {
-            return at;
-        }
-    }
-    rest.len()
-}
-
-/// The length of the string literal that starts here, quotes included.
-fn string(rest: &[u8]) -> usize {
-    let mut at = 1;
-    while at < rest.len() {
-        match rest[at] {
-            b'\\' => at += 2,
-            b'"' => return at + 1,
-            _ => at += 1,
-        }
-    }
-    rest.len()
-}
-
-/// Length of the opening (`r#"`) and of the whole raw string that starts here, if one does.
-fn raw_string(rest: &[u8]) -> Option<(usize, usize)> {
-    let hashes = rest[1..].iter().take_while(|&&byte| byte == b'#').count();
-    let open = 1 + hashes + 1;
-    if rest.get(open - 1) != Some(&b'"') {
-        return None;
-    }
-    let mut close = vec![b'"'];
-    close.resize(1 + hashes, b'#');
-    let body = rest[open..].windows(close.len()).position(|window| window == close)?;
-    Some((open, open + body + close.len()))
+    lemonade_words(&text)
+        .map(|(_, name)| name.to_owned())
+        .collect()
 }

@@ -50,7 +50,11 @@ impl Database {
     }
 
     fn new(server: Server) -> Self {
-        Self { port: server.port(), next: AtomicU32::new(1), _server: server }
+        Self {
+            port: server.port(),
+            next: AtomicU32::new(1),
+            _server: server,
+        }
     }
 }
 
@@ -59,7 +63,10 @@ pub async fn start_mariadb() -> Database {
 }
 
 pub async fn start_mysql9(local_infile: bool) -> Database {
-    let kind = Mysql9Kind { home: mysql9_home(), local_infile };
+    let kind = Mysql9Kind {
+        home: mysql9_home(),
+        local_infile,
+    };
     Database::new(Server::start(&kind).await)
 }
 
@@ -114,7 +121,9 @@ impl Mysql9Kind {
     /// The server under its own loader and libraries: it was built for a newer system than this.
     fn mysqld(&self) -> Vec<OsString> {
         let root = self.home.join("root");
-        let libraries = root.join("usr/lib").join(format!("{}-linux-gnu", std::env::consts::ARCH));
+        let libraries = root
+            .join("usr/lib")
+            .join(format!("{}-linux-gnu", std::env::consts::ARCH));
         let loader = fs::read_dir(&libraries)
             .into_iter()
             .flatten()
@@ -170,8 +179,12 @@ impl Kind for Mysql9Kind {
         let mut command = self.mysqld();
         command.extend(options(folder, port));
         command.extend(
-            ["--innodb-redo-log-capacity=16M", "--skip-name-resolve", "--mysqlx=OFF"]
-                .map(Into::into),
+            [
+                "--innodb-redo-log-capacity=16M",
+                "--skip-name-resolve",
+                "--mysqlx=OFF",
+            ]
+            .map(Into::into),
         );
         command.push(format!("--local-infile={}", u8::from(self.local_infile)).into());
         command
@@ -191,7 +204,8 @@ fn mysql9_home() -> PathBuf {
 }
 
 fn is_loader(name: &std::ffi::OsStr) -> bool {
-    name.to_str().is_some_and(|name| name.starts_with("ld-linux-") && name.contains(".so"))
+    name.to_str()
+        .is_some_and(|name| name.starts_with("ld-linux-") && name.contains(".so"))
 }
 
 fn options(folder: &Path, port: u16) -> Vec<OsString> {
@@ -230,7 +244,10 @@ fn copy_template(name: &str, version: &str, data: &Path, make: impl FnOnce(&Path
             assert!(kept.exists(), "the data folder cannot be kept: {error}");
         }
     }
-    run(Command::new("cp").args(["-a", "--reflink=auto", "--sparse=always"]).arg(&kept).arg(data));
+    run(Command::new("cp")
+        .args(["-a", "--reflink=auto", "--sparse=always"])
+        .arg(&kept)
+        .arg(data));
 }
 
 /// Runs a program to its end and returns what it printed.
@@ -238,7 +255,9 @@ fn copy_template(name: &str, version: &str, data: &Path, make: impl FnOnce(&Path
 /// # Panics
 /// Where it fails, with what it said.
 fn run(command: &mut Command) -> String {
-    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    let output = command
+        .output()
+        .unwrap_or_else(|error| panic!("{command:?}: {error}"));
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(
         output.status.success(),
@@ -271,7 +290,9 @@ async fn connect(port: u16) -> mysql_async::Result<Conn> {
 
 async fn create(port: u16, database: &str) {
     let mut conn = connect(port).await.expect("the server answered before");
-    conn.query_drop(format!("CREATE DATABASE {database}")).await.expect("the name is new");
+    conn.query_drop(format!("CREATE DATABASE {database}"))
+        .await
+        .expect("the name is new");
     conn.disconnect().await.expect("the server is up");
 }
 
@@ -284,6 +305,9 @@ async fn serves_folder(server: &Server) -> bool {
         conn.disconnect().await.ok()?;
         folder
     };
-    let folder = tokio::time::timeout(CONNECT_WITHIN, asked).await.ok().flatten();
+    let folder = tokio::time::timeout(CONNECT_WITHIN, asked)
+        .await
+        .ok()
+        .flatten();
     folder.is_some_and(|folder| Path::new(&folder) == server.folder().join("data"))
 }

@@ -39,7 +39,9 @@ pub async fn mysql9(local_infile: bool) -> &'static Database {
     static TAKES: OnceCell<Database> = OnceCell::const_new();
     static REFUSES: OnceCell<Database> = OnceCell::const_new();
     let shared = if local_infile { &TAKES } else { &REFUSES };
-    shared.get_or_init(|| database::start_mysql9(local_infile)).await
+    shared
+        .get_or_init(|| database::start_mysql9(local_infile))
+        .await
 }
 
 /// A Redis for one test, which may kill, flush or stop it. It ends with the value.

@@ -16,7 +16,9 @@ fn ask_redis(port: u16, command: &str) -> String {
 }
 
 async fn ask_database(url: &str, statement: &str) -> Option<String> {
-    let mut conn = mysql_async::Conn::new(Opts::from_url(url).unwrap()).await.unwrap();
+    let mut conn = mysql_async::Conn::new(Opts::from_url(url).unwrap())
+        .await
+        .unwrap();
     let answer = conn.query_first(statement).await.unwrap();
     conn.disconnect().await.unwrap();
     answer
@@ -65,7 +67,12 @@ async fn a_killed_mariadb_comes_back_with_what_was_committed() {
     mariadb.kill();
     assert!(TcpStream::connect((Ipv4Addr::LOCALHOST, mariadb.port)).is_err());
     mariadb.restart().await;
-    assert_eq!(ask_database(&mariadb.url, "SELECT a FROM t").await.as_deref(), Some("7"));
+    assert_eq!(
+        ask_database(&mariadb.url, "SELECT a FROM t")
+            .await
+            .as_deref(),
+        Some("7")
+    );
 }
 
 #[tokio::test]
@@ -75,7 +82,10 @@ async fn a_paused_server_answers_only_when_resumed() {
     let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, redis.port)).unwrap();
     stream.write_all(b"PING\r\n").unwrap();
     stream.set_nonblocking(true).unwrap();
-    assert!(stream.read(&mut [0; 16]).is_err(), "a paused server must not answer");
+    assert!(
+        stream.read(&mut [0; 16]).is_err(),
+        "a paused server must not answer"
+    );
     redis.resume();
     stream.set_nonblocking(false).unwrap();
     let mut reply = [0; 7];

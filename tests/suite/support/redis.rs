@@ -24,7 +24,10 @@ impl Redis {
     /// The URL of a database that nobody has used before: `redis://127.0.0.1:PORT/N`.
     pub fn fresh(&self) -> String {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        assert!(number < DATABASES, "all {DATABASES} databases are taken: raise DATABASES");
+        assert!(
+            number < DATABASES,
+            "all {DATABASES} databases are taken: raise DATABASES"
+        );
         format!("redis://127.0.0.1:{}/{number}", self.port)
     }
 }
@@ -60,7 +63,11 @@ impl Kind for RedisKind {
 pub async fn start() -> Redis {
     let server = Server::start(&RedisKind).await;
     // Database 0 stays empty, so that code which forgets the number in a URL is found out.
-    Redis { port: server.port(), next: AtomicU32::new(1), _server: server }
+    Redis {
+        port: server.port(),
+        next: AtomicU32::new(1),
+        _server: server,
+    }
 }
 
 pub async fn start_private() -> Private {
@@ -76,5 +83,9 @@ fn process_id(port: u16) -> Option<u32> {
     stream.write_all(b"INFO server\r\nQUIT\r\n").ok()?;
     let mut reply = String::new();
     stream.read_to_string(&mut reply).ok()?;
-    reply.lines().find_map(|line| line.strip_prefix("process_id:"))?.parse().ok()
+    reply
+        .lines()
+        .find_map(|line| line.strip_prefix("process_id:"))?
+        .parse()
+        .ok()
 }

@@ -106,15 +106,23 @@ impl Server {
     }
 
     fn launch(&mut self) {
-        self.pid = self.tell("start").parse().expect("the supervisor answers with a pid");
+        self.pid = self
+            .tell("start")
+            .parse()
+            .expect("the supervisor answers with a pid");
     }
 
     /// Sends one verb and waits for its answer.
     fn tell(&mut self, verb: &str) -> String {
-        let verbs = self.verbs.as_mut().expect("the pipe is open until the value is dropped");
+        let verbs = self
+            .verbs
+            .as_mut()
+            .expect("the pipe is open until the value is dropped");
         writeln!(verbs, "{verb}").expect("the supervisor reads its pipe");
         let mut reply = String::new();
-        self.replies.read_line(&mut reply).expect("the supervisor answers");
+        self.replies
+            .read_line(&mut reply)
+            .expect("the supervisor answers");
         reply.trim_end().to_owned()
     }
 
@@ -173,7 +181,12 @@ pub enum AnyKind {
 impl Private {
     /// Wraps a started server.
     pub fn new(server: Server, kind: AnyKind, url: String) -> Self {
-        Self { port: server.port(), url, server, kind }
+        Self {
+            port: server.port(),
+            url,
+            server,
+            kind,
+        }
     }
 
     /// SIGKILL, and waits for the process to be gone. Its data folder stays for [`restart`].
@@ -229,7 +242,8 @@ pub fn program(name: &str) -> PathBuf {
 fn alive(pid: u32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     // The state follows the name, which stands in parentheses and may hold anything.
-    stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
+    stat.rsplit_once(") ")
+        .is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
 }
 
 fn free_port() -> u16 {
