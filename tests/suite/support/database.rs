@@ -22,8 +22,7 @@ const CONNECT_WITHIN: Duration = Duration::from_secs(5);
 
 /// Options of both servers: little memory and small files, since many run at once on a small
 /// machine, but a commit is on disk when it says so, as the tests are about that.
-const OPTIONS: [&str; 8] = [
-    "--no-defaults",
+const OPTIONS: [&str; 7] = [
     "--bind-address=127.0.0.1",
     "--innodb-buffer-pool-size=64M",
     "--innodb-flush-log-at-trx-commit=1",
@@ -99,7 +98,7 @@ impl Kind for MariadbKind {
     }
 
     fn command(&self, folder: &Path, port: u16) -> Vec<OsString> {
-        let mut command = vec![program("mariadbd").into()];
+        let mut command = vec![program("mariadbd").into(), "--no-defaults".into()];
         command.extend(options(folder, port));
         command.push("--innodb-log-file-size=16M".into());
         command.push("--skip-name-resolve".into());
