@@ -4,6 +4,15 @@
 //! needs a server which is not there fails and names the command that brings it: nothing is
 //! skipped in silence, nothing is ignored.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "what fails here fails a test, and the panic names the line"
+)]
+#![allow(
+    unreachable_pub,
+    reason = "the binary has no API: `pub` says what the other modules of it may use"
+)]
+
 mod dashboard;
 mod support;
 mod tidy;

@@ -237,9 +237,9 @@ fn copy_template(name: &str, version: &str, data: &Path, make: impl FnOnce(&Path
     if !kept.exists() {
         let aside = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))
             .expect("the target directory takes new folders");
-        let made = aside.path().join("data");
-        make(&made);
-        if let Err(error) = fs::rename(&made, &kept) {
+        let data_aside = aside.path().join("data");
+        make(&data_aside);
+        if let Err(error) = fs::rename(&data_aside, &kept) {
             assert!(kept.exists(), "the data folder cannot be kept: {error}");
         }
     }

@@ -43,4 +43,10 @@ while read -r verb <&3; do
 done
 
 stop
-rm -rf "$folder"
+# The test process may have died while it was filling the folder by another process, which then
+# makes files as these are removed.
+tries=100
+until rm -rf "$folder" || [ "$tries" -eq 0 ]; do
+    tries=$((tries - 1))
+    sleep 0.1
+done

@@ -26,11 +26,7 @@ impl Source {
     }
 
     pub fn finding(&self, offset: usize, message: &str) -> String {
-        let line = self.text.as_bytes()[..offset]
-            .iter()
-            .filter(|&&byte| byte == b'\n')
-            .count()
-            + 1;
+        let line = self.text[..offset].matches('\n').count() + 1;
         format!("{}:{line}: {message}", self.path)
     }
 }
@@ -105,7 +101,7 @@ fn blank(text: &str, strings: bool) -> String {
         let rest = &text.as_bytes()[at..];
         let word_before = at > 0 && in_a_word(char::from(text.as_bytes()[at - 1]));
         match rest {
-            [b'/', b'/', ..] | [b'/', b'*', ..] => {
+            [b'/', b'/' | b'*', ..] => {
                 let length = comment(rest);
                 wipe(&mut kept[at..at + length]);
                 at += length;
@@ -190,8 +186,8 @@ fn raw_string(rest: &[u8]) -> Option<(usize, usize)> {
 
 #[test]
 fn comments_and_strings_are_told_from_code() {
-    let text = r####"a /* b /* c */ d */ e // f
-"redis://g" 'h' '"' '\'' 'i: r#"j " k"# "\" l" m 'n'"####;
+    let text = r##"a /* b /* c */ d */ e // f
+"redis://g" 'h' '"' '\'' 'i: r#"j " k"# "\" l" m 'n'"##;
     let kept = |strings: bool| -> String {
         blank(text, strings)
             .split_whitespace()
@@ -200,11 +196,8 @@ fn comments_and_strings_are_told_from_code() {
     };
     assert_eq!(
         kept(false),
-        r####"a e "redis://g" 'h' '"' '\'' 'i: r#"j " k"# "\" l" m 'n'"####
+        r##"a e "redis://g" 'h' '"' '\'' 'i: r#"j " k"# "\" l" m 'n'"##
     );
-    assert_eq!(
-        kept(true),
-        r####"a e " " 'h' '"' '\'' 'i: r#" "# " " m 'n'"####
-    );
+    assert_eq!(kept(true), r##"a e " " 'h' '"' '\'' 'i: r#" "# " " m 'n'"##);
     assert_eq!(blank(text, true).len(), text.len());
 }
