@@ -14,5 +14,6 @@
 )]
 
 mod dashboard;
+mod sink;
 mod support;
 mod tidy;
