@@ -28,10 +28,8 @@ pub(super) struct TableColumn {
 pub(super) enum Kind {
     /// `file_no << 32 | ordinal`.
     RowId,
-    /// Text of at most so many characters.
+    /// Text of at most so many characters, compared byte by byte, trailing spaces included.
     Text(u32),
-    /// The text that a summary is keyed by: compared byte by byte, trailing spaces included.
-    Key(u32),
     /// A moment, with microseconds.
     Timestamp,
     /// A calendar day.
@@ -88,7 +86,7 @@ pub(super) fn summary_table(dataset: &Dataset, summary: &Summary) -> Table {
     Table {
         name: summary.table.clone(),
         columns: vec![
-            column(names.key, Kind::Key(chars(&summary.key))),
+            column(names.key, Kind::Text(chars(&summary.key))),
             column(names.day, Kind::Day),
             column(&names.time, Kind::Timestamp),
             column(&names.value, Kind::Text(chars(&summary.value))),

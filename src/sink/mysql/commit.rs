@@ -14,6 +14,7 @@
 use std::borrow::Cow;
 use std::collections::HashSet;
 use std::fmt::Write as _;
+use std::iter::once;
 use std::ops::Range;
 
 use mysql_async::Value;
@@ -21,25 +22,13 @@ use mysql_async::Value;
 use crate::batch::{Batch, Reject, RejectCode, Span, row_id};
 use crate::fault::Fault;
 use crate::sink::Committed;
-use crate::sink::cells::{Cell, RefusedRow, Rows, by_dataset};
-use crate::sink::civil;
+use crate::sink::cells::{RefusedRow, Row, Rows, by_dataset};
 use crate::sink::table::quoted;
 
+use super::bind::{VALUE_BYTES, bind, fitting, limits};
 use super::errors::{Class, Failure};
 use super::load_data;
-use super::session::{Insert, Pool, Server, Session};
-
-/// Most placeholders of a prepared statement: the protocol counts them in 16 bits.
-const PLACEHOLDERS_MAX: usize = 65_535;
-
-/// Most bytes of a statement. Larger ones gain nothing, and hold their locks for longer.
-const STATEMENT_BYTES_MAX: usize = 1 << 20;
-
-/// What a value needs in a packet beside its own bytes: its type, its length, its NULL bit.
-const VALUE_BYTES: usize = 12;
-
-/// Left free in a packet for what surrounds the values.
-const PACKET_BYTES_SPARE: usize = 1_024;
+use super::session::{Insert, Pool, Session};
 
 /// Fewer rows than this are sent as INSERT even where LOAD DATA LOCAL could be had: it costs a round
 /// trip more, and pays with the number of rows.
@@ -59,14 +48,6 @@ enum Way {
     LoadData,
     Plain,
     Idempotent,
-}
-
-/// How large a statement may be.
-#[derive(Debug, Clone, Copy)]
-struct Limits {
-    rows: usize,
-    statement_bytes: usize,
-    row_bytes: usize,
 }
 
 /// One transaction on its way.
@@ -166,10 +147,10 @@ impl Transaction<'_> {
         let insert = row_insert(rows, self.way);
         let limits = limits(&insert, self.session.server, self.rows_per_statement);
         // A stack of what is still to be stored, the first rows on top.
-        let mut pieces = vec![0..rows.len()];
-        if self.way == Way::Idempotent {
-            pieces = self.without_rejected(rows, batches).await?;
-        }
+        let mut pieces = match self.way {
+            Way::Idempotent => self.without_rejected(rows, batches).await?,
+            Way::LoadData | Way::Plain => once(0..rows.len()).collect(),
+        };
         while let Some(piece) = pieces.pop() {
             let Some((now, values)) = bind(rows, piece.clone(), limits) else {
                 let too_large = rows.refused(piece.start, RejectCode::RefusedByDatabase);
@@ -213,7 +194,7 @@ impl Transaction<'_> {
         if others == 0 {
             return Ok(());
         }
-        let ids: Vec<u64> = rows.range(sent.clone()).map(|row| row.id()).collect();
+        let ids: Vec<u64> = rows.range(sent.clone()).map(Row::id).collect();
         let there = self.stored(&rows.dataset.table, &ids).await?;
         let mut missing = 0;
         for (at, id) in sent.zip(ids) {
@@ -362,93 +343,6 @@ fn row_insert(rows: &Rows<'_>, way: Way) -> Insert {
     }
 }
 
-fn limits(insert: &Insert, server: Server, rows: usize) -> Limits {
-    Limits {
-        rows: rows.min(PLACEHOLDERS_MAX / insert.columns).max(1),
-        statement_bytes: STATEMENT_BYTES_MAX.min(server.packet_bytes_max / 4),
-        row_bytes: server.packet_bytes_max.saturating_sub(PACKET_BYTES_SPARE),
-    }
-}
-
-/// The values of the first rows of a piece: as many as one statement takes. `None` where the first
-/// row alone is more than the server would take, which would cost the connection.
-fn bind(
-    rows: &Rows<'_>,
-    piece: Range<usize>,
-    limits: Limits,
-) -> Option<(Range<usize>, Vec<Value>)> {
-    let at_most = shape(piece.len(), limits.rows);
-    let columns = rows.row(piece.start).cells().count();
-    let mut values = Vec::with_capacity(at_most * columns);
-    let (mut bound, mut bytes) = (0, 0);
-    for row in rows.range(piece.start..piece.start + at_most) {
-        let mut row_bytes = 0;
-        for cell in row.cells() {
-            let value = value(cell);
-            row_bytes += VALUE_BYTES
-                + if let Value::Bytes(bytes) = &value {
-                    bytes.len()
-                } else {
-                    0
-                };
-            values.push(value);
-        }
-        if bound == 0 && row_bytes > limits.row_bytes {
-            return None;
-        }
-        bytes += row_bytes;
-        if bound > 0 && bytes > limits.statement_bytes {
-            break;
-        }
-        bound += 1;
-    }
-    let taken = shape(bound, limits.rows);
-    values.truncate(taken * columns);
-    Some((piece.start..piece.start + taken, values))
-}
-
-/// How many of these, by their sizes, one statement takes; at least one.
-fn fitting(sizes: impl ExactSizeIterator<Item = usize>, limits: Limits) -> usize {
-    let at_most = shape(sizes.len(), limits.rows);
-    let mut sum = 0;
-    let fit = sizes
-        .take(at_most)
-        .take_while(|size| {
-            sum += size;
-            sum <= limits.statement_bytes
-        })
-        .count();
-    shape(fit.max(1), limits.rows)
-}
-
-/// The number of rows of a statement: full, or a power of two. So there are only a dozen statements
-/// to prepare for a dataset, whatever the sizes of its batches.
-fn shape(rows: usize, full: usize) -> usize {
-    if rows >= full {
-        full
-    } else {
-        1 << rows.ilog2()
-    }
-}
-
-fn value(cell: Cell<'_>) -> Value {
-    match cell {
-        Cell::Null => Value::NULL,
-        Cell::Id(id) => Value::UInt(id),
-        Cell::Text(text) => Value::Bytes(text.as_bytes().to_vec()),
-        Cell::Integer(number) => Value::Int(number),
-        Cell::Float(number) => Value::Double(number),
-        Cell::Boolean(value) => Value::Int(value.into()),
-        Cell::Timestamp(time_us) => {
-            let at = civil::from_micros(time_us);
-            let year = u16::try_from(at.year).expect("the parser takes the years 1000 to 9999");
-            Value::Date(
-                year, at.month, at.day, at.hour, at.minute, at.second, at.micros,
-            )
-        }
-    }
-}
-
 /// The spans that have records, each once, in the order in which all of us lock files.
 fn spans(batches: &[Batch]) -> Vec<Span> {
     let mut spans: Vec<Span> = batches
@@ -504,38 +398,4 @@ fn list(sql: &mut String, numbers: &[u64]) {
 
 fn some(range: Range<usize>) -> Option<Range<usize>> {
     (!range.is_empty()).then_some(range)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn any_number_of_rows_is_a_few_shapes() {
-        for rows in 1..2_500 {
-            let (mut rest, mut statements) = (rows, 0);
-            while rest > 0 {
-                let now = shape(rest, 1_000);
-                assert!(now == 1_000 || now.is_power_of_two());
-                rest -= now;
-                statements += 1;
-            }
-            assert!(
-                statements <= 2 + 10,
-                "{rows} rows took {statements} statements"
-            );
-        }
-    }
-
-    #[test]
-    fn a_statement_stays_below_its_limits() {
-        let limits = Limits {
-            rows: 100,
-            statement_bytes: 1_000,
-            row_bytes: 5_000,
-        };
-        assert_eq!(fitting([10; 300].into_iter(), limits), 100);
-        assert_eq!(fitting([300; 300].into_iter(), limits), 2);
-        assert_eq!(fitting([4_000; 3].into_iter(), limits), 1);
-    }
 }

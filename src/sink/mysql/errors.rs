@@ -41,10 +41,10 @@ pub(super) fn classify(code: u16, state: &str) -> Class {
         1048 | 1118 | 1153 | 1216 | 1264 | 1265 | 1292 | 1300 | 1301 | 1366 | 1369 | 1406
         | 1452 | 1526 | 3140 | 3141 | 3143 | 3819 | 3854 | 4025 => Class::Data,
         // Lock wait and deadlock, changed meanwhile (1020, MariaDB), statement killed or too slow
-        // (1317, 3024, 1969 of MariaDB), too many transactions (1637), certification (3101).
-        1020 | 1205 | 1213 | 1317 | 1637 | 1969 | 3024 | 3101 => Class::Retry,
-        // Disk, memory or table space is full, or an I/O error underneath.
-        1021 | 1030 | 1037 | 1038 | 1041 | 1114 | 1135 | 1180 => Class::Retry,
+        // (1317, 3024, 1969 of MariaDB), too many transactions (1637), certification (3101). And:
+        // disk, memory or table space is full, or an I/O error underneath.
+        1020 | 1205 | 1213 | 1317 | 1637 | 1969 | 3024 | 3101 | 1021 | 1030 | 1037 | 1038
+        | 1041 | 1114 | 1135 | 1180 => Class::Retry,
         // The connection or the server goes away, is full, or is of the wrong kind: shutdown (1053),
         // network (1152, 1158 to 1161, 1184, 1927, 2006, 2013, 4031), killed (3169), too many
         // connections (1040, 1129, 1203, 1226), read only (1290, 1792, 1836, 3100), no quorum (1047).
@@ -128,7 +128,6 @@ pub(super) enum Failure {
 impl Failure {
     pub(super) fn class(&self) -> Class {
         match self {
-            Self::Timeout(_) => Class::Reconnect,
             Self::Found { advice, .. } => Class::Fatal(advice),
             Self::Driver(mysql_async::Error::Server(error)) => classify(error.code, &error.state),
             Self::Driver(mysql_async::Error::Url(_)) => {
@@ -136,7 +135,7 @@ impl Failure {
             }
             // A lost connection, mostly; and what the driver itself does not like, which a new
             // connection cures where anything does.
-            Self::Driver(_) => Class::Reconnect,
+            Self::Driver(_) | Self::Timeout(_) => Class::Reconnect,
         }
     }
 
@@ -164,8 +163,9 @@ mod tests {
 
     #[test]
     fn errors_are_classified_by_number_and_state() {
+        type Case<'a> = (&'a [u16], &'a str, fn(Class) -> bool);
         let fatal = |class| matches!(class, Class::Fatal(_));
-        let cases: &[(&[u16], &str, fn(Class) -> bool)] = &[
+        let cases: &[Case<'_>] = &[
             (&[1062], "23000", |class| class == Class::Duplicate),
             (
                 &[1366, 1406, 1292, 1264, 1048, 3140, 4025, 1153, 3819],

@@ -6,6 +6,7 @@
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
+use std::iter::once;
 use std::ops::Range;
 
 use mysql_async::Value;
@@ -163,7 +164,7 @@ pub(super) async fn coverage(
              'settled'"
         );
         for (file_no, records) in session.rows::<(u32, u64)>(&sql).await? {
-            ranges.insert(file_no, vec![0..records]);
+            ranges.insert(file_no, once(0..records).collect());
         }
     }
     let of = |file_no| ranges.get(file_no).cloned().unwrap_or_default();

@@ -19,6 +19,7 @@ use super::{
 };
 use session::{Lease, Pool};
 
+mod bind;
 mod commit;
 mod errors;
 mod ledger;

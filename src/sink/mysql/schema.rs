@@ -99,7 +99,7 @@ async fn locked(session: &mut Session, datasets: &Datasets) -> Result<(), Fault>
 /// The DDL of a table.
 fn create(table: &Table, mariadb: bool) -> String {
     let texts = table.columns.iter().map(|column| match column.kind {
-        Kind::Text(chars) | Kind::Key(chars) => chars * CHAR_BYTES,
+        Kind::Text(chars) => chars * CHAR_BYTES,
         _ => 0,
     });
     let wide = texts.sum::<u32>() > VARCHAR_BYTES_MAX;
@@ -109,11 +109,11 @@ fn create(table: &Table, mariadb: bool) -> String {
         .map(|column| definition(column, wide, mariadb))
         .collect();
     format!(
-        "CREATE TABLE IF NOT EXISTS `{}` ({}, PRIMARY KEY ({})) ENGINE = InnoDB DEFAULT CHARACTER \
-         SET utf8mb4 COLLATE utf8mb4_bin",
+        "CREATE TABLE IF NOT EXISTS `{}` ({}, PRIMARY KEY ({})) ENGINE = InnoDB DEFAULT {}",
         table.name,
         columns.join(", "),
         quoted(table.key.iter().map(String::as_str)),
+        text(mariadb),
     )
 }
 
@@ -126,22 +126,25 @@ fn definition(column: &TableColumn, wide: bool, mariadb: bool) -> String {
     )
 }
 
+/// Text is compared byte by byte. `utf8mb4_bin` would do so but for spaces at the end, which it pads:
+/// 'a' and 'a ' would be one key of a summary. Both tables have the same, since MySQL joins no two
+/// binary collations.
+fn text(mariadb: bool) -> String {
+    let collation = if mariadb {
+        "utf8mb4_nopad_bin"
+    } else {
+        "utf8mb4_0900_bin"
+    };
+    format!("CHARACTER SET utf8mb4 COLLATE {collation}")
+}
+
 fn sql_type(kind: Kind, wide: bool, mariadb: bool) -> String {
     match kind {
         Kind::RowId => "BIGINT UNSIGNED".to_owned(),
         Kind::Text(chars) if wide && chars > VARCHAR_CHARS_SHORT => {
-            "TEXT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin".to_owned()
+            format!("TEXT {}", text(mariadb))
         }
-        Kind::Text(chars) => format!("VARCHAR({chars}) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin"),
-        // `utf8mb4_bin` pads with spaces before it compares: 'a' and 'a ' would be one key.
-        Kind::Key(chars) => {
-            let collation = if mariadb {
-                "utf8mb4_nopad_bin"
-            } else {
-                "utf8mb4_0900_bin"
-            };
-            format!("VARCHAR({chars}) CHARACTER SET utf8mb4 COLLATE {collation}")
-        }
+        Kind::Text(chars) => format!("VARCHAR({chars}) {}", text(mariadb)),
         Kind::Timestamp => "DATETIME(6)".to_owned(),
         Kind::Day => "DATE".to_owned(),
         Kind::Integer => "BIGINT".to_owned(),
@@ -152,7 +155,11 @@ fn sql_type(kind: Kind, wide: bool, mariadb: bool) -> String {
 }
 
 /// A column as `information_schema` has it.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug)]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "each is a fact of its own about the column"
+)]
 struct Existing {
     name: String,
     data_type: String,
@@ -300,7 +307,7 @@ fn column_misfit(needed: &TableColumn, found: &Existing) -> Option<String> {
     let type_fits = match needed.kind {
         Kind::RowId => data_type == "bigint" && found.unsigned,
         Kind::Integer => data_type == "bigint" && !found.unsigned,
-        Kind::Text(_) | Kind::Key(_) => text_type,
+        Kind::Text(_) => text_type,
         Kind::Json => data_type == "json" || (text_type && found.text_bytes >= 65_535),
         Kind::Timestamp => data_type == "datetime",
         Kind::Day => data_type == "date",
@@ -314,14 +321,10 @@ fn column_misfit(needed: &TableColumn, found: &Existing) -> Option<String> {
         ));
     }
     match needed.kind {
-        Kind::Text(_) | Kind::Key(_) | Kind::Json
-            if data_type != "json" && found.charset != "utf8mb4" =>
-        {
+        Kind::Text(_) | Kind::Json if data_type != "json" && found.charset != "utf8mb4" => {
             return Some(format!("has the character set {}", found.charset));
         }
-        Kind::Text(chars) | Kind::Key(chars)
-            if found.text_bytes < u64::from(chars) * u64::from(CHAR_BYTES) =>
-        {
+        Kind::Text(chars) if found.text_bytes < u64::from(chars) * u64::from(CHAR_BYTES) => {
             return Some(format!("is too short for {chars} characters"));
         }
         Kind::Timestamp if found.precision < 6 => {
@@ -342,7 +345,7 @@ mod tests {
         let events = create(&tables[0], true);
         assert!(events.starts_with(
             "CREATE TABLE IF NOT EXISTS `vehicle_events` (`id` BIGINT UNSIGNED NOT NULL, \
-             `vehicle_id` VARCHAR(255) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL, \
+             `vehicle_id` VARCHAR(255) CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin NOT NULL, \
              `event_time` DATETIME(6) NOT NULL"
         ));
         assert!(events.contains("`_rescued` JSON NULL, PRIMARY KEY (`id`)) ENGINE = InnoDB"));

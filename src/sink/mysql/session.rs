@@ -41,7 +41,7 @@ const KEPT_PLACEHOLDERS_MAX: usize = 64 * 1024;
 
 /// What every session is set to. Times are UTC; a value that does not fit is an error, never a
 /// warning; no gap locks; a lock is waited for less long than a statement. The text mode
-/// NO_BACKSLASH_ESCAPES stays off, which LOAD DATA relies on.
+/// `NO_BACKSLASH_ESCAPES` stays off, which LOAD DATA relies on.
 const SETUP: [&str; 3] = [
     "SET NAMES utf8mb4",
     "SET SESSION time_zone = '+00:00', innodb_lock_wait_timeout = 5, sql_mode = \

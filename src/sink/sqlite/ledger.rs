@@ -1,5 +1,6 @@
 //! The ledger in SQLite: files, their entries, and what operators ask of them.
 
+use std::iter::once;
 use std::ops::Range;
 
 use rusqlite::{OptionalExtension, Row, Transaction, params};
@@ -73,7 +74,7 @@ pub(super) fn coverage(
     for file_no in file_nos {
         let records: Option<u64> = settled.query_row([file_no], |row| row.get(0)).optional()?;
         let ranges = match records {
-            Some(records) => vec![0..records],
+            Some(records) => once(0..records).collect(),
             None => entries
                 .query_map([file_no], |row| {
                     let (first, records): (u64, u64) = (row.get(0)?, row.get(1)?);

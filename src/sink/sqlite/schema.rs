@@ -67,7 +67,7 @@ fn sql_type(kind: Kind) -> &'static str {
     match kind {
         Kind::RowId | Kind::Integer | Kind::Boolean => "INTEGER",
         Kind::Float => "REAL",
-        Kind::Text(_) | Kind::Key(_) | Kind::Timestamp | Kind::Day | Kind::Json => "TEXT",
+        Kind::Text(_) | Kind::Timestamp | Kind::Day | Kind::Json => "TEXT",
     }
 }
 
@@ -175,6 +175,6 @@ fn holds(found: &Existing, kind: Kind) -> bool {
     match kind {
         Kind::RowId | Kind::Integer | Kind::Boolean => integer || numeric,
         Kind::Float => real || numeric,
-        Kind::Text(_) | Kind::Key(_) | Kind::Timestamp | Kind::Day | Kind::Json => text || blob,
+        Kind::Text(_) | Kind::Timestamp | Kind::Day | Kind::Json => text || blob,
     }
 }

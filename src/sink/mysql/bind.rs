@@ -1,0 +1,156 @@
+//! How rows become the values of a statement: how many of them, and in which form.
+//!
+//! Pure. The number of rows of a statement is full or a power of two, so that there are only a dozen
+//! statements to prepare for a dataset; its bytes are measured while it is built, since a packet
+//! above the server's limit would cost the connection.
+
+use std::ops::Range;
+
+use mysql_async::Value;
+
+use crate::sink::cells::{Cell, Rows};
+use crate::sink::civil;
+
+use super::session::{Insert, Server};
+
+/// Most placeholders of a prepared statement: the protocol counts them in 16 bits.
+const PLACEHOLDERS_MAX: usize = 65_535;
+
+/// Most bytes of a statement. Larger ones gain nothing, and hold their locks for longer.
+const STATEMENT_BYTES_MAX: usize = 1 << 20;
+
+/// What a value needs in a packet beside its own bytes: its type, its length, its NULL bit.
+pub(super) const VALUE_BYTES: usize = 12;
+
+/// Left free in a packet for what surrounds the values.
+const PACKET_BYTES_SPARE: usize = 1_024;
+
+/// How large a statement may be.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limits {
+    rows: usize,
+    statement_bytes: usize,
+    row_bytes: usize,
+}
+
+/// The limits of an INSERT on a server, with at most `rows` rows.
+pub(super) fn limits(insert: &Insert, server: Server, rows: usize) -> Limits {
+    Limits {
+        rows: rows.min(PLACEHOLDERS_MAX / insert.columns).max(1),
+        statement_bytes: STATEMENT_BYTES_MAX.min(server.packet_bytes_max / 4),
+        row_bytes: server.packet_bytes_max.saturating_sub(PACKET_BYTES_SPARE),
+    }
+}
+
+/// The values of the first rows of a piece: as many as one statement takes. `None` where the first
+/// row alone is more than the server would take, which would cost the connection.
+pub(super) fn bind(
+    rows: &Rows<'_>,
+    piece: Range<usize>,
+    limits: Limits,
+) -> Option<(Range<usize>, Vec<Value>)> {
+    let at_most = shape(piece.len(), limits.rows);
+    let columns = rows.row(piece.start).cells().count();
+    let mut values = Vec::with_capacity(at_most * columns);
+    let (mut bound, mut bytes) = (0, 0);
+    for row in rows.range(piece.start..piece.start + at_most) {
+        let mut row_bytes = 0;
+        for cell in row.cells() {
+            let value = value(cell);
+            row_bytes += VALUE_BYTES
+                + if let Value::Bytes(bytes) = &value {
+                    bytes.len()
+                } else {
+                    0
+                };
+            values.push(value);
+        }
+        if bound == 0 && row_bytes > limits.row_bytes {
+            return None;
+        }
+        bytes += row_bytes;
+        if bound > 0 && bytes > limits.statement_bytes {
+            break;
+        }
+        bound += 1;
+    }
+    let taken = shape(bound, limits.rows);
+    values.truncate(taken * columns);
+    Some((piece.start..piece.start + taken, values))
+}
+
+/// How many of these, by their sizes, one statement takes; at least one.
+pub(super) fn fitting(sizes: impl ExactSizeIterator<Item = usize>, limits: Limits) -> usize {
+    let at_most = shape(sizes.len(), limits.rows);
+    let mut sum = 0;
+    let fit = sizes
+        .take(at_most)
+        .take_while(|size| {
+            sum += size;
+            sum <= limits.statement_bytes
+        })
+        .count();
+    shape(fit.max(1), limits.rows)
+}
+
+/// The number of rows of a statement: full, or a power of two. So there are only a dozen statements
+/// to prepare for a dataset, whatever the sizes of its batches.
+fn shape(rows: usize, full: usize) -> usize {
+    if rows >= full {
+        full
+    } else {
+        1 << rows.ilog2()
+    }
+}
+
+fn value(cell: Cell<'_>) -> Value {
+    match cell {
+        Cell::Null => Value::NULL,
+        Cell::Id(id) => Value::UInt(id),
+        Cell::Text(text) => Value::Bytes(text.as_bytes().to_vec()),
+        Cell::Integer(number) => Value::Int(number),
+        Cell::Float(number) => Value::Double(number),
+        Cell::Boolean(value) => Value::Int(value.into()),
+        Cell::Timestamp(time_us) => {
+            let at = civil::from_micros(time_us);
+            let year = u16::try_from(at.year).expect("the parser takes the years 1000 to 9999");
+            Value::Date(
+                year, at.month, at.day, at.hour, at.minute, at.second, at.micros,
+            )
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_number_of_rows_is_a_few_shapes() {
+        for rows in 1..2_500 {
+            let (mut rest, mut statements) = (rows, 0);
+            while rest > 0 {
+                let now = shape(rest, 1_000);
+                assert!(now == 1_000 || now.is_power_of_two());
+                rest -= now;
+                statements += 1;
+            }
+            assert!(
+                statements <= 2 + 10,
+                "{rows} rows took {statements} statements"
+            );
+        }
+    }
+
+    #[test]
+    fn a_statement_stays_below_its_limits() {
+        let limits = Limits {
+            rows: 100,
+            statement_bytes: 1_000,
+            row_bytes: 5_000,
+        };
+        assert_eq!(fitting([10; 300].into_iter(), limits), 100);
+        assert_eq!(fitting([300; 300].into_iter(), limits), 2);
+        assert_eq!(fitting([4_000; 3].into_iter(), limits), 1);
+    }
+}

@@ -1,0 +1,113 @@
+//! Conformance of the sinks: the contract of `lemonade_task::sink::Sink`, clause by clause, over
+//! every database that the project supports.
+//!
+//! Each clause gets databases of its own, and speaks to them twice: through the sink, and behind its
+//! back through a connection of the test's, which sees what is really there.
+
+#![allow(
+    clippy::single_range_in_vec_init,
+    reason = "coverage is a list of ranges"
+)]
+
+mod fixture;
+mod ledger;
+mod rows;
+mod schema;
+mod summary;
+
+use fixture::Target;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sqlite_keeps_the_contract() {
+    conformance(Target::Sqlite).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mariadb_keeps_the_contract() {
+    conformance(Target::Mariadb).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mysql_keeps_the_contract() {
+    conformance(Target::Mysql).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mysql_with_load_data_keeps_the_contract() {
+    conformance(Target::MysqlLoadData).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_url_of_no_sink_is_fatal_and_names_those_there_are() {
+    let options = lemonade_task::sink::SinkOptions::default();
+    for url in ["postgres://u:secret@h/d", "mysql:", "", "/tmp/file.db"] {
+        let fault = lemonade_task::sink::open(url, &options)
+            .await
+            .err()
+            .expect("no such sink");
+        assert!(!fault.is_transient(), "{url}");
+        let text = fault.to_string();
+        assert!(
+            text.contains("mysql://") && text.contains("sqlite:"),
+            "{text}"
+        );
+        assert!(!text.contains("secret"), "{text}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_is_not_there_is_waited_for_and_one_that_refuses_is_not() {
+    let options = lemonade_task::sink::SinkOptions::default();
+    let port = {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+        listener.local_addr().expect("it is bound").port()
+    };
+    let url = format!("mysql://root@127.0.0.1:{port}/test");
+    let fault = lemonade_task::sink::open(&url, &options)
+        .await
+        .err()
+        .expect("nobody listens");
+    assert!(fault.is_transient(), "{fault}");
+
+    let url = Target::Mariadb.fresh_url().await;
+    for wrong in [
+        url.replace("root@", "nobody:wrong@"),
+        format!("{url}_not_there"),
+    ] {
+        let fault = lemonade_task::sink::open(&wrong, &options)
+            .await
+            .err()
+            .expect("refused");
+        assert!(!fault.is_transient(), "{fault}");
+    }
+}
+
+/// Every clause, over one kind of database.
+async fn conformance(target: Target) {
+    schema::migration_is_repeatable_and_safe_for_several_processes(target).await;
+    schema::a_newer_schema_is_refused(target).await;
+    schema::a_table_that_does_not_fit_is_refused_with_its_remedy(target).await;
+
+    ledger::a_file_keeps_its_number(target).await;
+    ledger::many_files_are_registered_in_one_call(target).await;
+    ledger::processes_agree_on_numbers(target).await;
+    ledger::a_quarantined_file_becomes_pending(target).await;
+    ledger::coverage_is_the_union_of_entries(target).await;
+    ledger::settle_folds_the_entries(target).await;
+    ledger::operators_see_what_the_ledger_says(target).await;
+
+    rows::values_come_back_as_they_went_in(target).await;
+    rows::a_commit_may_be_repeated(target).await;
+    rows::another_cut_of_the_same_file_adds_nothing(target).await;
+    rows::workers_with_the_same_batches_store_them_once(target).await;
+    rows::rejects_are_stored_once(target).await;
+    rows::a_record_is_a_row_or_a_reject(target).await;
+    rows::a_late_redelivery_leaves_nothing_behind(target).await;
+    rows::a_refused_row_is_a_reject_and_its_neighbours_are_stored(target).await;
+    rows::another_unique_key_makes_a_reject(target).await;
+    rows::large_rows_are_stored_or_refused(target).await;
+    rows::a_lost_connection_is_transient(target).await;
+
+    summary::the_last_event_stays_in_any_order(target).await;
+    summary::the_way_of_a_file_into_the_summary(target).await;
+}

@@ -1,0 +1,374 @@
+//! Databases for the clauses, and batches made by hand.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use arrow_array::{
+    ArrayRef, BooleanArray, Float64Array, Int64Array, RecordBatch, StringArray,
+    TimestampMicrosecondArray, UInt64Array,
+};
+use arrow_schema::DataType;
+use lemonade_task::batch::{Batch, Reject, RejectCode, Span, row_id};
+use lemonade_task::dataset::{Dataset, Datasets};
+use lemonade_task::sink::{Committed, NewFile, Sink, SinkOptions, open};
+use mysql_async::prelude::Queryable;
+
+use crate::support;
+
+/// A database that the project supports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Target {
+    Sqlite,
+    Mariadb,
+    Mysql,
+    MysqlLoadData,
+}
+
+impl Target {
+    pub fn is_sqlite(self) -> bool {
+        self == Self::Sqlite
+    }
+
+    /// The URL of an empty database on a server.
+    pub async fn fresh_url(self) -> String {
+        match self {
+            Self::Sqlite => unreachable!("SQLite needs a folder: see Fixture::empty"),
+            Self::Mariadb => support::mariadb().await.fresh().await,
+            Self::Mysql => support::mysql9(false).await.fresh().await,
+            Self::MysqlLoadData => support::mysql9(true).await.fresh().await,
+        }
+    }
+}
+
+/// One value, as it goes in and as it comes out.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Val {
+    Null,
+    Text(String),
+    Int(i64),
+    Float(f64),
+    Bool(bool),
+    /// Microseconds since the epoch.
+    Time(i64),
+}
+
+pub fn text(value: impl Into<String>) -> Val {
+    Val::Text(value.into())
+}
+
+/// A database, the sink over it, and the way behind the sink's back.
+pub struct Fixture {
+    pub target: Target,
+    pub url: String,
+    pub sink: Arc<dyn Sink>,
+    pub datasets: Datasets,
+    _folder: tempfile::TempDir,
+}
+
+/// A dataset with every type of column, all of them optional.
+const ALL_TYPES: &str = "name = 'all_types'
+    columns = [
+        {name = 'a_text', type = 'text', required = false, max_chars = 300},
+        {name = 'an_integer', type = 'integer', required = false},
+        {name = 'a_float', type = 'float', required = false},
+        {name = 'a_boolean', type = 'boolean', required = false},
+        {name = 'a_time', type = 'timestamp', required = false},
+        {name = 'a_json', type = 'json', required = false},
+    ]";
+
+impl Fixture {
+    /// A database without any table.
+    pub async fn empty(target: Target) -> Self {
+        let folder = support::folder();
+        let url = if target.is_sqlite() {
+            // In a directory that is not there yet.
+            format!(
+                "sqlite:{}",
+                folder.path().join("data/lemonade.db").display()
+            )
+        } else {
+            target.fresh_url().await
+        };
+        let sink = open(&url, &SinkOptions::default())
+            .await
+            .expect("the database is there");
+        let users = vec![toml::from_str(ALL_TYPES).expect("a definition")];
+        let datasets = Datasets::new(users).expect("it is valid");
+        Self {
+            target,
+            url,
+            sink,
+            datasets,
+            _folder: folder,
+        }
+    }
+
+    /// A migrated database.
+    pub async fn new(target: Target) -> Self {
+        let fixture = Self::empty(target).await;
+        fixture
+            .sink
+            .migrate(&fixture.datasets)
+            .await
+            .expect("an empty database can be migrated");
+        fixture
+    }
+
+    /// Another process over the same database.
+    pub async fn another(&self) -> Arc<dyn Sink> {
+        open(&self.url, &SinkOptions::default())
+            .await
+            .expect("the database is there")
+    }
+
+    pub fn dataset(&self, name: &str) -> &Arc<Dataset> {
+        self.datasets.by_name(name).expect("it is defined")
+    }
+
+    /// Registers a new file of so many records.
+    pub async fn file(&self, dataset: &str, records: u32) -> u32 {
+        let file = new_file(dataset, records);
+        self.sink
+            .register(&[file])
+            .await
+            .expect("the database is there")[0]
+            .file_no
+    }
+
+    pub async fn commit(&self, batches: &[Batch]) -> Committed {
+        self.sink
+            .commit(batches)
+            .await
+            .expect("the database is there")
+    }
+
+    /// Runs a statement behind the sink's back.
+    pub async fn run(&self, sql: &str) {
+        self.query(sql).await;
+    }
+
+    /// The rows of a query behind the sink's back. Booleans come as numbers, times as text.
+    pub async fn query(&self, sql: &str) -> Vec<Vec<Val>> {
+        if self.target.is_sqlite() {
+            self.query_sqlite(sql)
+        } else {
+            self.query_mysql(sql).await
+        }
+    }
+
+    /// The one number of a query.
+    pub async fn number(&self, sql: &str) -> i64 {
+        match self.query(sql).await.as_slice() {
+            [row] => match row.as_slice() {
+                [Val::Int(number)] => *number,
+                other => panic!("{sql}: {other:?}"),
+            },
+            other => panic!("{sql}: {other:?}"),
+        }
+    }
+
+    async fn query_mysql(&self, sql: &str) -> Vec<Vec<Val>> {
+        let mut conn = mysql_async::Conn::from_url(&self.url)
+            .await
+            .expect("the server is there");
+        // Prepared, so that values come in their own types.
+        let rows = match conn.exec::<mysql_async::Row, _, _>(sql, ()).await {
+            Ok(rows) => rows,
+            Err(error) => panic!("{sql}: {error}"),
+        };
+        conn.disconnect().await.expect("the server is there");
+        rows.into_iter()
+            .map(|row| row.unwrap().into_iter().map(from_mysql).collect())
+            .collect()
+    }
+
+    /// Kills every connection to the database, the sink's among them.
+    pub async fn kill_connections(&self) {
+        let mut conn = mysql_async::Conn::from_url(&self.url)
+            .await
+            .expect("the server is there");
+        let others = "SELECT id FROM information_schema.processlist WHERE db = DATABASE() AND id <> \
+                      CONNECTION_ID()";
+        let ids: Vec<u64> = conn.query(others).await.expect("root may see them");
+        assert!(!ids.is_empty(), "the sink has connections");
+        for id in ids {
+            match conn.query_drop(format!("KILL {id}")).await {
+                // One that closed by itself in the meantime.
+                Ok(())
+                | Err(mysql_async::Error::Server(mysql_async::ServerError {
+                    code: 1094, ..
+                })) => {}
+                Err(error) => panic!("KILL {id}: {error}"),
+            }
+        }
+        conn.disconnect().await.expect("the server is there");
+    }
+
+    fn query_sqlite(&self, sql: &str) -> Vec<Vec<Val>> {
+        use rusqlite::types::Value;
+        let path = self
+            .url
+            .strip_prefix("sqlite:")
+            .expect("it is a SQLite URL");
+        let db = rusqlite::Connection::open(path).expect("the file is there");
+        db.busy_timeout(std::time::Duration::from_secs(10))
+            .expect("it can be set");
+        let mut statement = db
+            .prepare(sql)
+            .unwrap_or_else(|error| panic!("{sql}: {error}"));
+        let columns = statement.column_count();
+        let rows = statement.query_map([], |row| {
+            (0..columns)
+                .map(|at| {
+                    Ok(match row.get(at)? {
+                        Value::Null => Val::Null,
+                        Value::Integer(number) => Val::Int(number),
+                        Value::Real(number) => Val::Float(number),
+                        Value::Text(value) => Val::Text(value),
+                        Value::Blob(bytes) => Val::Text(String::from_utf8_lossy(&bytes).into()),
+                    })
+                })
+                .collect::<rusqlite::Result<Vec<Val>>>()
+        });
+        let rows = rows.expect("no parameters");
+        rows.map(|row| row.unwrap_or_else(|error| panic!("{sql}: {error}")))
+            .collect()
+    }
+}
+
+fn from_mysql(value: mysql_async::Value) -> Val {
+    use mysql_async::Value;
+    match value {
+        Value::NULL => Val::Null,
+        Value::Bytes(bytes) => Val::Text(String::from_utf8_lossy(&bytes).into()),
+        Value::Int(number) => Val::Int(number),
+        Value::UInt(number) => Val::Int(number.try_into().expect("ids have 63 bits")),
+        Value::Float(number) => Val::Float(number.into()),
+        Value::Double(number) => Val::Float(number),
+        Value::Date(y, mo, d, h, mi, s, us) => Val::Text(format!(
+            "{y:04}-{mo:02}-{d:02} {h:02}:{mi:02}:{s:02}.{us:06}"
+        )),
+        Value::Time(..) => panic!("no column is a TIME"),
+    }
+}
+
+/// A file that is in no ledger: each has content of its own.
+pub fn new_file(dataset: &str, records: u32) -> NewFile {
+    static NEXT: AtomicU32 = AtomicU32::new(1);
+    let mut hash = [0xFF; 16];
+    hash[3..7].copy_from_slice(&NEXT.fetch_add(1, Ordering::Relaxed).to_be_bytes());
+    NewFile {
+        hash,
+        dataset: dataset.to_owned(),
+        name: format!("{dataset} `é'\"\\ 1.json"),
+        bytes: 1 << 40,
+        records,
+    }
+}
+
+pub fn span(file_no: u32, first_ordinal: u32, records: u32) -> Span {
+    Span {
+        file_no,
+        first_ordinal,
+        records,
+    }
+}
+
+/// A batch of these rows (by ordinal; the values of the dataset's columns, without `_rescued`) and
+/// rejects.
+pub fn batch(
+    dataset: &Arc<Dataset>,
+    span: Span,
+    rows: &BTreeMap<u32, Vec<Val>>,
+    rejects: Vec<Reject>,
+) -> Batch {
+    let ids = rows.keys().map(|ordinal| row_id(span.file_no, *ordinal));
+    let mut arrays: Vec<ArrayRef> = vec![Arc::new(UInt64Array::from_iter_values(ids))];
+    let schema = dataset.schema();
+    for (at, field) in schema.fields()[1..].iter().enumerate() {
+        let values = rows.values().map(|row| row.get(at).unwrap_or(&Val::Null));
+        arrays.push(array(field.data_type(), values));
+    }
+    let rows = RecordBatch::try_new(schema, arrays).expect("the values fit the schema");
+    assert_eq!(
+        rows.num_rows() + rejects.len(),
+        span.records as usize,
+        "a test's mistake"
+    );
+    Batch {
+        dataset: dataset.clone(),
+        span,
+        rows,
+        rejects,
+    }
+}
+
+fn array<'a>(data_type: &DataType, values: impl Iterator<Item = &'a Val>) -> ArrayRef {
+    fn all<'a, T>(
+        values: impl Iterator<Item = &'a Val>,
+        of: impl Fn(&'a Val) -> Option<T>,
+    ) -> Vec<Option<T>> {
+        values
+            .map(|value| if *value == Val::Null { None } else { of(value) })
+            .collect()
+    }
+    match data_type {
+        DataType::Utf8 => Arc::new(StringArray::from(all(values, |value| match value {
+            Val::Text(text) => Some(text.as_str()),
+            other => panic!("{other:?} is no text"),
+        }))),
+        DataType::Int64 => Arc::new(Int64Array::from(all(values, |value| match value {
+            Val::Int(number) => Some(*number),
+            other => panic!("{other:?} is no integer"),
+        }))),
+        DataType::Float64 => Arc::new(Float64Array::from(all(values, |value| match value {
+            Val::Float(number) => Some(*number),
+            other => panic!("{other:?} is no float"),
+        }))),
+        DataType::Boolean => Arc::new(BooleanArray::from(all(values, |value| match value {
+            Val::Bool(value) => Some(*value),
+            other => panic!("{other:?} is no boolean"),
+        }))),
+        DataType::Timestamp(..) => {
+            let times = all(values, |value| match value {
+                Val::Time(time_us) => Some(*time_us),
+                other => panic!("{other:?} is no time"),
+            });
+            Arc::new(TimestampMicrosecondArray::from(times).with_timezone("UTC"))
+        }
+        other => panic!("no dataset has {other}"),
+    }
+}
+
+/// 2022-06-05T21:02:34Z.
+pub const SOME_TIME_US: i64 = 1_654_462_954_000_000;
+
+/// The values of an event; each ordinal has its own `event_value`.
+pub fn event(ordinal: u32) -> Vec<Val> {
+    vec![
+        text(format!("vehicle-{}", ordinal % 7)),
+        Val::Time(SOME_TIME_US + i64::from(ordinal)),
+        text("a source"),
+        text("type"),
+        text(format!("value {ordinal}")),
+        text(r#"{"note": "n"}"#),
+    ]
+}
+
+/// A batch of events without rejects.
+pub fn events(fixture: &Fixture, file_no: u32, ordinals: std::ops::Range<u32>) -> Batch {
+    let span = span(file_no, ordinals.start, ordinals.end - ordinals.start);
+    let rows = ordinals.map(|ordinal| (ordinal, event(ordinal))).collect();
+    batch(fixture.dataset("vehicle_events"), span, &rows, vec![])
+}
+
+pub fn reject(ordinal: u32, code: RejectCode) -> Reject {
+    Reject {
+        ordinal,
+        code,
+        field: Some("a `field` é".to_owned()),
+        byte_offset: u64::from(ordinal) << 33,
+        raw: (0..=u8::MAX).cycle().take(700).collect(),
+    }
+}

@@ -1,0 +1,283 @@
+//! Clauses about files: `register`, `coverage`, `settle`, `quarantine`, and the operators' reads.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::slice;
+
+use lemonade_task::batch::RejectCode;
+use lemonade_task::sink::{Before, NewFile, Registered, Totals};
+
+use super::fixture::{Fixture, Target, batch, event, events, new_file, reject, span};
+
+pub async fn a_file_keeps_its_number(target: Target) {
+    let fixture = Fixture::new(target).await;
+    let (one, two) = (new_file("vehicle_events", 2), new_file("vehicle_status", 0));
+    let first = fixture
+        .sink
+        .register(&[one.clone(), two.clone()])
+        .await
+        .unwrap();
+    assert!(
+        first
+            .iter()
+            .all(|file| file.before == Before::New && file.file_no >= 1)
+    );
+    assert_ne!(first[0].file_no, first[1].file_no);
+
+    // In the order given; and the same content twice in one call is one file.
+    let third = new_file("vehicle_events", 9);
+    let files = [two.clone(), third.clone(), one.clone(), third];
+    let again = fixture.sink.register(&files).await.unwrap();
+    let pending = |file_no| Registered {
+        file_no,
+        before: Before::Pending,
+    };
+    assert_eq!(again[0], pending(first[1].file_no));
+    assert_eq!(again[2], pending(first[0].file_no));
+    assert_eq!(again[1].before, Before::New);
+    assert_eq!(again[3], pending(again[1].file_no));
+
+    fixture
+        .commit(&[events(&fixture, first[0].file_no, 0..2)])
+        .await;
+    fixture.sink.settle(&[first[0].file_no]).await.unwrap();
+    let settled = fixture.sink.register(&[one]).await.unwrap();
+    assert_eq!(
+        settled,
+        [Registered {
+            file_no: first[0].file_no,
+            before: Before::Settled
+        }]
+    );
+    assert!(fixture.sink.register(&[]).await.unwrap().is_empty());
+}
+
+pub async fn many_files_are_registered_in_one_call(target: Target) {
+    let fixture = Fixture::new(target).await;
+    let files: Vec<NewFile> = (0..1_201).map(|_| new_file("vehicle_events", 1)).collect();
+    let first = fixture.sink.register(&files[..700]).await.unwrap();
+    let all = fixture.sink.register(&files).await.unwrap();
+    for (at, file) in all.iter().enumerate() {
+        let before = if at < 700 {
+            Before::Pending
+        } else {
+            Before::New
+        };
+        assert_eq!(file.before, before, "file {at}");
+        if let Some(known) = first.get(at) {
+            assert_eq!(file.file_no, known.file_no);
+        }
+    }
+    let numbers: BTreeSet<u32> = all.iter().map(|file| file.file_no).collect();
+    assert_eq!(numbers.len(), files.len());
+}
+
+pub async fn processes_agree_on_numbers(target: Target) {
+    let fixture = Fixture::new(target).await;
+    let files: Vec<NewFile> = (0..300).map(|_| new_file("vehicle_events", 1)).collect();
+    let mut processes = Vec::new();
+    for process in 0..4 {
+        let sink = fixture.another().await;
+        let mut files = files.clone();
+        files.rotate_left(process * 70);
+        processes.push(tokio::spawn(async move {
+            loop {
+                match sink.register(&files).await {
+                    Ok(registered) => {
+                        let numbers = registered.iter().map(|file| file.file_no);
+                        break files.iter().map(|file| file.hash).zip(numbers).collect();
+                    }
+                    // A deadlock is part of the contract: try again.
+                    Err(fault) => assert!(fault.is_transient(), "{fault}"),
+                }
+            }
+        }));
+    }
+    let mut agreed: Option<BTreeMap<[u8; 16], u32>> = None;
+    for process in processes {
+        let numbers: BTreeMap<[u8; 16], u32> = process.await.expect("no panic");
+        assert_eq!(agreed.get_or_insert_with(|| numbers.clone()), &numbers);
+    }
+    assert_eq!(
+        fixture.number("SELECT COUNT(*) FROM ingest_files").await,
+        300
+    );
+}
+
+pub async fn a_quarantined_file_becomes_pending(target: Target) {
+    let fixture = Fixture::new(target).await;
+    let mut file = new_file("", 0);
+    let reason = "it ends \\ in the 'middle' é";
+    fixture.sink.quarantine(&file, reason).await.unwrap();
+    fixture.sink.quarantine(&file, reason).await.unwrap();
+    let entry = fixture.sink.files(1).await.unwrap().remove(0);
+    assert_eq!(
+        (entry.state.as_str(), entry.reason.as_deref()),
+        ("quarantined", Some(reason))
+    );
+
+    // It is mended, or a dataset was defined for it.
+    "vehicle_events".clone_into(&mut file.dataset);
+    (file.records, file.name) = (2, "renamed.json".to_owned());
+    let registered = fixture
+        .sink
+        .register(&[file.clone(), file.clone()])
+        .await
+        .unwrap();
+    assert_eq!(
+        registered[0],
+        Registered {
+            file_no: entry.file_no,
+            before: Before::New
+        }
+    );
+    assert_eq!(
+        registered[1],
+        Registered {
+            file_no: entry.file_no,
+            before: Before::Pending
+        }
+    );
+    let entry = fixture.sink.files(1).await.unwrap().remove(0);
+    assert_eq!((entry.state.as_str(), entry.reason), ("pending", None));
+    assert_eq!((entry.records, entry.name.as_str()), (2, "renamed.json"));
+
+    // A pending file is set aside; a settled one stays settled.
+    fixture.sink.quarantine(&file, "later").await.unwrap();
+    assert_eq!(fixture.sink.totals().await.unwrap().quarantined, 1);
+    fixture.sink.register(slice::from_ref(&file)).await.unwrap();
+    fixture
+        .commit(&[events(&fixture, entry.file_no, 0..2)])
+        .await;
+    fixture.sink.settle(&[entry.file_no]).await.unwrap();
+    fixture
+        .sink
+        .quarantine(&file, "under another name")
+        .await
+        .unwrap();
+    assert_eq!(
+        fixture.sink.register(&[file]).await.unwrap()[0].before,
+        Before::Settled
+    );
+}
+
+pub async fn coverage_is_the_union_of_entries(target: Target) {
+    let fixture = Fixture::new(target).await;
+    let file_no = fixture.file("vehicle_events", 100).await;
+    let other = fixture.file("vehicle_events", 100).await;
+    let unknown = other + 1_000;
+    for ordinals in [50..60, 0..10, 55..70, 5..12, 12..13, 90..100] {
+        fixture.commit(&[events(&fixture, file_no, ordinals)]).await;
+    }
+    let coverage = fixture
+        .sink
+        .coverage(&[other, file_no, unknown, file_no])
+        .await
+        .unwrap();
+    let expected = vec![0..13, 50..70, 90..100];
+    assert_eq!(coverage, [vec![], expected.clone(), vec![], expected]);
+    // A span of rejects only covers as well as one of rows.
+    let rejects = (13..50)
+        .map(|at| reject(at, RejectCode::InvalidJson))
+        .collect();
+    let dataset = fixture.dataset("vehicle_events");
+    let empty = batch(dataset, span(file_no, 13, 37), &[].into(), rejects);
+    fixture.commit(&[empty]).await;
+    assert_eq!(
+        fixture.sink.coverage(&[file_no]).await.unwrap(),
+        [vec![0..70, 90..100]]
+    );
+}
+
+pub async fn settle_folds_the_entries(target: Target) {
+    let fixture = Fixture::new(target).await;
+    let file_no = fixture.file("vehicle_events", 10).await;
+    let other = fixture.file("vehicle_events", 5).await;
+    let nothing = fixture.file("vehicle_events", 0).await;
+    let rows = [0, 2, 3].map(|at| (at, event(at))).into();
+    let rejects = vec![reject(1, RejectCode::WrongType)];
+    let mixed = batch(
+        fixture.dataset("vehicle_events"),
+        span(file_no, 0, 4),
+        &rows,
+        rejects,
+    );
+    fixture
+        .commit(&[mixed, events(&fixture, file_no, 4..10)])
+        .await;
+    fixture.commit(&[events(&fixture, other, 0..3)]).await;
+
+    for _ in 0..2 {
+        let settled = fixture.sink.settle(&[nothing, file_no]).await.unwrap();
+        let counts: Vec<_> = settled
+            .iter()
+            .map(|s| (s.file_no, s.records, s.rejects))
+            .collect();
+        assert_eq!(counts, [(nothing, 0, 0), (file_no, 10, 1)]);
+        // Of the settled files there are no entries left, and all of the other.
+        let entries = fixture.number("SELECT COUNT(*) FROM ingest_frames").await;
+        assert_eq!(entries, 1);
+    }
+    let coverage = fixture
+        .sink
+        .coverage(&[file_no, other, nothing])
+        .await
+        .unwrap();
+    assert_eq!(coverage, [vec![0..10], vec![0..3], vec![]]);
+}
+
+pub async fn operators_see_what_the_ledger_says(target: Target) {
+    let fixture = Fixture::new(target).await;
+    assert_eq!(fixture.sink.totals().await.unwrap(), Totals::default());
+    assert!(fixture.sink.files(10).await.unwrap().is_empty());
+    let settled = fixture.file("vehicle_events", 4).await;
+    let pending = fixture.file("vehicle_status", 3).await;
+    fixture
+        .sink
+        .quarantine(&new_file("", 0), "no dataset")
+        .await
+        .unwrap();
+    let rows = [0, 2].map(|at| (at, event(at))).into();
+    let rejects = vec![
+        reject(1, RejectCode::TooDeep),
+        reject(3, RejectCode::TooLarge),
+    ];
+    let dataset = fixture.dataset("vehicle_events");
+    fixture
+        .commit(&[batch(dataset, span(settled, 0, 4), &rows, rejects.clone())])
+        .await;
+    fixture.sink.settle(&[settled]).await.unwrap();
+
+    let totals = fixture.sink.totals().await.unwrap();
+    let expected = Totals {
+        pending: 1,
+        settled: 1,
+        quarantined: 1,
+        records: 4,
+        rejects: 2,
+    };
+    assert_eq!(totals, expected);
+    let files = fixture.sink.files(2).await.unwrap();
+    assert_eq!(
+        files.iter().map(|f| f.state.as_str()).collect::<Vec<_>>(),
+        ["quarantined", "pending"]
+    );
+    assert_eq!(files[1].file_no, pending);
+    let oldest = fixture.sink.files(9).await.unwrap().remove(2);
+    assert_eq!(
+        (oldest.records, oldest.rejects, oldest.bytes),
+        (4, 2, 1 << 40)
+    );
+    assert_eq!(oldest.name, new_file("vehicle_events", 0).name);
+
+    let last = fixture.sink.rejects(1).await.unwrap();
+    assert_eq!((last[0].file_no, last[0].ordinal), (settled, 3));
+    assert_eq!(
+        (&last[0].field, last[0].code),
+        (&rejects[1].field, rejects[1].code)
+    );
+    assert_eq!(
+        (last[0].byte_offset, &last[0].raw),
+        (rejects[1].byte_offset, &rejects[1].raw)
+    );
+    assert_eq!(fixture.sink.count_rows(dataset).await.unwrap(), 2);
+}

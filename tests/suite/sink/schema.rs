@@ -1,0 +1,163 @@
+//! Clauses about `migrate`.
+
+use super::fixture::{Fixture, Target, events};
+
+pub async fn migration_is_repeatable_and_safe_for_several_processes(target: Target) {
+    let fixture = Fixture::empty(target).await;
+    let mut sinks = vec![fixture.sink.clone()];
+    for _ in 0..3 {
+        sinks.push(fixture.another().await);
+    }
+    let racing = sinks.into_iter().map(|sink| {
+        let datasets = fixture.datasets.clone();
+        tokio::spawn(async move { sink.migrate(&datasets).await })
+    });
+    for process in racing.collect::<Vec<_>>() {
+        process
+            .await
+            .expect("no panic")
+            .expect("each of them finds a migrated database");
+    }
+    assert_eq!(
+        fixture
+            .number("SELECT COUNT(*) FROM ingest_migrations")
+            .await,
+        1
+    );
+
+    let file_no = fixture.file("vehicle_events", 3).await;
+    fixture.commit(&[events(&fixture, file_no, 0..3)]).await;
+    fixture
+        .sink
+        .migrate(&fixture.datasets)
+        .await
+        .expect("nothing to do");
+    assert_eq!(
+        fixture
+            .sink
+            .count_rows(fixture.dataset("vehicle_events"))
+            .await
+            .unwrap(),
+        3
+    );
+    // What a migration that was cut off leaves: the tables, and no record of them.
+    fixture.run("DELETE FROM ingest_migrations").await;
+    fixture
+        .sink
+        .migrate(&fixture.datasets)
+        .await
+        .expect("every statement may run twice");
+    assert_eq!(fixture.number("SELECT COUNT(*) FROM ingest_files").await, 1);
+}
+
+pub async fn a_newer_schema_is_refused(target: Target) {
+    let fixture = Fixture::new(target).await;
+    fixture
+        .run("INSERT INTO ingest_migrations VALUES (9999, 'later', 'x', '2030-01-01 00:00:00')")
+        .await;
+    let fault = fixture
+        .sink
+        .migrate(&fixture.datasets)
+        .await
+        .expect_err("it is newer");
+    assert!(!fault.is_transient());
+    assert!(
+        fault.to_string().contains("newer than this binary"),
+        "{fault}"
+    );
+}
+
+pub async fn a_table_that_does_not_fit_is_refused_with_its_remedy(target: Target) {
+    // What exists, and what the message must name.
+    let columns = "report_time DATETIME(6) NOT NULL, status_source VARCHAR(255) NOT NULL, status \
+                   VARCHAR(255) NOT NULL, _rescued JSON NULL";
+    let good = "id BIGINT UNSIGNED NOT NULL PRIMARY KEY, vehicle_id VARCHAR(255) NOT NULL";
+    let mysql = [
+        (
+            format!("id BIGINT NOT NULL PRIMARY KEY, vehicle_id VARCHAR(255), {columns}"),
+            "`id`",
+        ),
+        (
+            format!(
+                "id BIGINT UNSIGNED NOT NULL PRIMARY KEY, vehicle_id VARCHAR(36) NOT NULL, {columns}"
+            ),
+            "`vehicle_id` VARCHAR(255)",
+        ),
+        (
+            format!("id BIGINT UNSIGNED NOT NULL PRIMARY KEY, {columns}"),
+            "ADD COLUMN `vehicle_id`",
+        ),
+        (
+            format!("{good}, {}", columns.replace("(6)", "")),
+            "`report_time` DATETIME(6)",
+        ),
+        (
+            format!("{good}, {}", columns.replace(", _rescued JSON NULL", "")),
+            "`_rescued` JSON",
+        ),
+        (format!("{good}, {columns}, extra INT NOT NULL"), "`extra`"),
+        (
+            format!("id BIGINT UNSIGNED NOT NULL, vehicle_id VARCHAR(255) NOT NULL, {columns}"),
+            "ADD PRIMARY KEY (`id`)",
+        ),
+    ];
+    let sqlite = [
+        ("id TEXT PRIMARY KEY, vehicle_id TEXT", "`id`"),
+        ("id INTEGER PRIMARY KEY, vehicle_id INTEGER", "`vehicle_id`"),
+        ("id INTEGER PRIMARY KEY", "ADD COLUMN `vehicle_id` TEXT"),
+    ];
+    let cases: Vec<(String, &str)> = if target.is_sqlite() {
+        let rest = "report_time TEXT, status_source TEXT, status TEXT, _rescued TEXT";
+        sqlite
+            .map(|(ddl, named)| (format!("{ddl}, {rest}"), named))
+            .into()
+    } else {
+        mysql.into()
+    };
+    let fixture = Fixture::empty(target).await;
+    for (ddl, named) in cases {
+        let suffix = if target.is_sqlite() {
+            ""
+        } else {
+            " CHARACTER SET utf8mb4"
+        };
+        fixture
+            .run(&format!("CREATE TABLE vehicle_status ({ddl}){suffix}"))
+            .await;
+        let fault = fixture
+            .sink
+            .migrate(&fixture.datasets)
+            .await
+            .expect_err(&ddl);
+        let text = fault.to_string();
+        assert!(
+            !fault.is_transient() && text.contains("ALTER TABLE `vehicle_status`"),
+            "{text}"
+        );
+        assert!(text.contains(named), "{text} does not name {named}");
+        fixture.run("DROP TABLE vehicle_status").await;
+    }
+
+    // A user's own table that does fit stays as it is, with what more it has.
+    let ddl = if target.is_sqlite() {
+        "id INTEGER PRIMARY KEY, vehicle_id VARCHAR(300) NOT NULL, report_time TEXT, status_source \
+         TEXT, status TEXT, _rescued TEXT, mine INTEGER NOT NULL DEFAULT 7"
+            .to_owned()
+    } else {
+        let good = good.replace("(255)", "(300)");
+        format!("{good}, {columns}, mine INT NOT NULL DEFAULT 7, also INT NULL")
+    };
+    let suffix = if target.is_sqlite() {
+        ""
+    } else {
+        " CHARACTER SET utf8mb4"
+    };
+    fixture
+        .run(&format!("CREATE TABLE vehicle_status ({ddl}){suffix}"))
+        .await;
+    fixture
+        .sink
+        .migrate(&fixture.datasets)
+        .await
+        .expect("it fits");
+}

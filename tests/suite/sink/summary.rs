@@ -1,0 +1,184 @@
+//! Clauses about the daily summary.
+
+use std::collections::BTreeMap;
+
+use lemonade_task::sink::LastEvent;
+
+use super::fixture::{Fixture, SOME_TIME_US, Target, events};
+
+const DAY_US: i64 = 86_400_000_000;
+
+/// Candidates with many ties: keys that differ in case, accent or a trailing space only, few times,
+/// days on both sides of the epoch.
+fn candidates() -> Vec<LastEvent> {
+    let keys = ["a", "A", "á", "a ", "b", "日本"];
+    let mut seed = 7_u64;
+    let mut next = |bound: u64| {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (seed >> 33) % bound
+    };
+    (0..3_000)
+        .map(|id| {
+            let day = i64::try_from(next(5)).unwrap() - 2;
+            let within = i64::try_from(next(3)).unwrap() * (DAY_US / 2 - 1);
+            LastEvent {
+                key: keys[usize::try_from(next(6)).unwrap()].to_owned(),
+                time_us: day * DAY_US + within.min(DAY_US - 1),
+                value: format!("type {id}"),
+                id: 1 << 32 | id,
+            }
+        })
+        .collect()
+}
+
+/// What the contract says: by key and day the largest (time, id).
+fn brute_force(candidates: &[LastEvent]) -> Vec<LastEvent> {
+    let mut last: BTreeMap<(i64, &str), &LastEvent> = BTreeMap::new();
+    for event in candidates {
+        let at = last
+            .entry((-event.time_us.div_euclid(DAY_US), &event.key))
+            .or_insert(event);
+        if (at.time_us, at.id) < (event.time_us, event.id) {
+            *at = event;
+        }
+    }
+    last.into_values().cloned().collect()
+}
+
+pub async fn the_last_event_stays_in_any_order(target: Target) {
+    let fixture = Fixture::new(target).await;
+    let dataset = fixture.dataset("vehicle_events");
+    let all = candidates();
+    let expected = brute_force(&all);
+    assert!(expected.len() > 20);
+    for turn in 0..3 {
+        fixture.sink.summary_reset(dataset).await.unwrap();
+        assert!(
+            fixture
+                .sink
+                .summary_head(dataset, 10)
+                .await
+                .unwrap()
+                .is_empty()
+        );
+        let mut order = all.clone();
+        match turn {
+            0 => {}
+            1 => order.reverse(),
+            _ => order.sort_by_key(|event| (event.id.wrapping_mul(2_654_435_761)) % 4_001),
+        }
+        for part in order.chunks(701 + turn * 600) {
+            fixture
+                .sink
+                .summary_merge(dataset, part, &[])
+                .await
+                .unwrap();
+        }
+        // Once more changes nothing.
+        fixture
+            .sink
+            .summary_merge(dataset, &order[..900], &[])
+            .await
+            .unwrap();
+        let head = fixture.sink.summary_head(dataset, 1_000).await.unwrap();
+        assert_eq!(head, expected, "turn {turn}");
+        assert_eq!(
+            fixture.sink.summary_head(dataset, 3).await.unwrap(),
+            expected[..3]
+        );
+    }
+    // More keys than one statement takes.
+    let many: Vec<LastEvent> = (0..2_345)
+        .map(|at| LastEvent {
+            key: format!("key {at:05}"),
+            time_us: SOME_TIME_US,
+            value: String::new(),
+            id: at,
+        })
+        .collect();
+    fixture
+        .sink
+        .summary_merge(dataset, &many, &[])
+        .await
+        .unwrap();
+    assert_eq!(
+        fixture.sink.summary_head(dataset, 2_345).await.unwrap(),
+        many
+    );
+}
+
+pub async fn the_way_of_a_file_into_the_summary(target: Target) {
+    let fixture = Fixture::new(target).await;
+    let dataset = fixture.dataset("vehicle_events");
+    let mut files = Vec::new();
+    for _ in 0..3 {
+        let file_no = fixture.file("vehicle_events", 5).await;
+        fixture.commit(&[events(&fixture, file_no, 0..5)]).await;
+        files.push(file_no);
+    }
+    assert!(
+        fixture
+            .sink
+            .summary_pending(dataset, 9)
+            .await
+            .unwrap()
+            .is_empty(),
+        "none is settled"
+    );
+    fixture.sink.settle(&files).await.unwrap();
+    assert_eq!(
+        fixture.sink.summary_pending(dataset, 2).await.unwrap(),
+        files[..2]
+    );
+
+    let ids = |file_no: u32| u64::from(file_no) << 32..u64::from(file_no + 1) << 32;
+    let first = fixture
+        .sink
+        .summary_scan(dataset, ids(files[0]), 3)
+        .await
+        .unwrap();
+    let from = first.last().expect("there are rows").id + 1;
+    let rest = from..ids(files[0]).end;
+    let second = fixture.sink.summary_scan(dataset, rest, 3).await.unwrap();
+    let scanned: Vec<LastEvent> = first.into_iter().chain(second).collect();
+    let expected: Vec<LastEvent> = (0..5_u32)
+        .map(|ordinal| LastEvent {
+            key: format!("vehicle-{ordinal}"),
+            time_us: SOME_TIME_US + i64::from(ordinal),
+            value: "type".to_owned(),
+            id: u64::from(files[0]) << 32 | u64::from(ordinal),
+        })
+        .map(|event| LastEvent {
+            time_us: event.time_us,
+            ..event
+        })
+        .collect();
+    assert_eq!(scanned, expected);
+
+    fixture
+        .sink
+        .summary_merge(dataset, &scanned, &files[..1])
+        .await
+        .unwrap();
+    assert_eq!(
+        fixture.sink.summary_pending(dataset, 9).await.unwrap(),
+        files[1..]
+    );
+    assert_eq!(
+        fixture.sink.summary_head(dataset, 9).await.unwrap(),
+        expected
+    );
+    let day = "SELECT COUNT(*) FROM daily_summary WHERE day = '2022-06-05' AND last_event_type = \
+               'type' AND last_event_time >= '2022-06-05 21:02:34' AND last_id > 0 AND vehicle_id \
+               LIKE 'vehicle-%'";
+    assert_eq!(fixture.number(day).await, 5);
+    // The key joins with the column it comes from.
+    let join = "SELECT COUNT(*) FROM daily_summary s JOIN vehicle_events e ON e.vehicle_id = \
+                s.vehicle_id";
+    assert_eq!(fixture.number(join).await, 15);
+    fixture.sink.summary_reset(dataset).await.unwrap();
+    assert_eq!(
+        fixture.sink.summary_pending(dataset, 9).await.unwrap(),
+        files
+    );
+}
