@@ -79,14 +79,14 @@ impl Server {
 
     /// Spawns the supervisor only, so that the folder has an owner before anything is in it.
     fn supervise(kind: &impl Kind) -> Self {
-        let folder = super::folder().keep();
+        let folder = super::folder();
         let port = free_port();
         let mut supervisor = Command::new("sh")
             .arg("-c")
             .arg(include_str!("supervise.sh"))
             .arg("supervise.sh")
-            .arg(&folder)
-            .args(kind.command(&folder, port))
+            .arg(folder.path())
+            .args(kind.command(folder.path(), port))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -99,7 +99,7 @@ impl Server {
             verbs: supervisor.stdin.take(),
             replies: BufReader::new(supervisor.stdout.take().expect("stdout is piped")),
             supervisor,
-            folder,
+            folder: folder.keep(),
             port,
             pid: 0,
         }
