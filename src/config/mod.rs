@@ -270,6 +270,18 @@ impl Settings {
         url::scheme(&self.database_url) == "sqlite" && url::scheme(&self.broker_url) == "memory"
     }
 
+    /// What to tell the user of an embedded pair, and how to go on to the real ones.
+    #[must_use]
+    pub fn embedded_note(&self) -> Option<String> {
+        self.embedded().then(|| {
+            format!(
+                "using {} and the queue in this process; set DATABASE_URL and REDIS_URL to go on \
+                 to MySQL and Redis",
+                self.database_url
+            )
+        })
+    }
+
     /// The dataset of this name, as `--dataset` gives it.
     ///
     /// # Errors
@@ -309,7 +321,7 @@ impl fmt::Display for Settings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = |value: &dyn fmt::Display| toml::Value::String(value.to_string()).to_string();
         let time = |value: Duration| text(&Period(value));
-        let size = |value: u64| text(&ByteSize(value).display().iec());
+        let size = |value: u64| text(&exact_size(value));
         let mut out = String::new();
         let mut line = |key: &str, value: String| writeln!(out, "{key} = {value}");
         line("database_url", text(&redacted(&self.database_url)))?;
@@ -348,6 +360,18 @@ impl fmt::Display for Settings {
             )?;
         }
         f.write_str(&out)
+    }
+}
+
+/// A size in the largest unit that says it without a fraction, so that reading it back gives it.
+fn exact_size(bytes: u64) -> String {
+    let units = [("GiB", 30), ("MiB", 20), ("KiB", 10)];
+    match units
+        .iter()
+        .find(|(_, shift)| bytes.trailing_zeros() >= *shift && bytes > 0)
+    {
+        Some((unit, shift)) => format!("{}{unit}", bytes >> shift),
+        None => format!("{bytes}B"),
     }
 }
 
@@ -439,6 +463,8 @@ mod tests {
     #[test]
     fn it_prints_as_a_settings_file_without_passwords() {
         let flags = [
+            "--queue-bytes",
+            "67000001B",
             "--summary-every",
             "off",
             "--http-addr",
@@ -460,5 +486,7 @@ mod tests {
         std::fs::write(&path, &printed).unwrap();
         let again = resolve(&["--config", path.to_str().unwrap()], []).unwrap();
         assert_eq!(again.to_string(), printed);
+        assert_eq!(again.queue_bytes_max, 67_000_001);
+        assert!(printed.contains("frame_bytes = \"1MiB\""), "{printed}");
     }
 }
