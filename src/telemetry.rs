@@ -157,6 +157,9 @@ const BACKPRESSURE: &str = "lemonade_backpressure_seconds_total";
 static WAITED_US: [AtomicU64; STAGES.len()] = [AtomicU64::new(0), AtomicU64::new(0)];
 
 /// Time that a stage waited for the next one; `stage` is `publish` or `parse`.
+///
+/// # Panics
+/// For any other stage.
 pub fn backpressure(stage: &'static str, waited: Duration) {
     let at = STAGES
         .iter()

@@ -57,9 +57,9 @@ const FRAME_BYTES_DEFAULT: ByteSize = ByteSize::mib(1);
 /// More connections than this help no database, and each takes memory there.
 const WORKERS_MAX: usize = 256;
 
-const SUMMARY_EVERY_DEFAULT: Duration = Duration::from_hours(24);
+const SUMMARY_EVERY_DEFAULT: Duration = Duration::from_secs(24 * 60 * 60);
 const QUIET_TIME_DEFAULT: Duration = Duration::from_secs(2);
-const INCOMPLETE_AFTER_DEFAULT: Duration = Duration::from_mins(1);
+const INCOMPLETE_AFTER_DEFAULT: Duration = Duration::from_secs(60);
 const SCAN_INTERVAL_DEFAULT: Duration = Duration::from_secs(5);
 const DRAIN_TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
 
@@ -181,7 +181,7 @@ impl Settings {
             memory_budget_bytes: bytes(said.memory_budget, MEMORY_BUDGET_DEFAULT),
             frame_records: said
                 .frame_records
-                .map_or(FRAME_RECORDS_DEFAULT, |n| n.get()),
+                .map_or(FRAME_RECORDS_DEFAULT, std::num::NonZero::get),
             frame_bytes: usize::try_from(frame_bytes).unwrap_or(usize::MAX),
             summary_every: said
                 .summary_every
@@ -264,7 +264,7 @@ impl Settings {
         None
     }
 
-    /// Whether neither a database nor a queue was set: SQLite and the in-process queue.
+    /// Whether neither a database nor a queue was set: `SQLite` and the in-process queue.
     #[must_use]
     pub fn embedded(&self) -> bool {
         url::scheme(&self.database_url) == "sqlite" && url::scheme(&self.broker_url) == "memory"
@@ -296,7 +296,7 @@ impl Settings {
         })
     }
 
-    /// The path of the SQLite database, where it is one.
+    /// The path of the `SQLite` database, where it is one.
     #[must_use]
     pub fn sqlite_path(&self) -> Option<&Path> {
         let path = self.database_url.strip_prefix("sqlite:")?;
