@@ -7,9 +7,9 @@
 use std::io::{self, ErrorKind, Write as _};
 use std::sync::Arc;
 
+use crate::config::Settings;
 use crate::config::cli::{Command, ConfigCommand, RunArgs};
-use crate::config::{Settings, redacted};
-use crate::fault::{Fault, Origin};
+use crate::fault::Fault;
 use crate::sink::Sink;
 
 mod check;
@@ -29,8 +29,8 @@ pub use exit::{Exit, NoInput, Outcome};
 /// # Errors
 /// What the command failed at; [`Exit::of`] knows its exit code.
 pub async fn dispatch(command: Option<Command>, settings: Settings) -> anyhow::Result<Outcome> {
-    let database = redacted(&settings.database_url);
-    let queue = redacted(&settings.broker_url);
+    let database = crate::config::redacted(&settings.database_url);
+    let queue = crate::config::redacted(&settings.broker_url);
     execute(command, settings)
         .await
         .map_err(|error| name_server(error, &database, &queue))
@@ -38,7 +38,11 @@ pub async fn dispatch(command: Option<Command>, settings: Settings) -> anyhow::R
 
 /// Says which server did not answer, and what to do: the fault itself knows only its connection.
 fn name_server(error: anyhow::Error, database: &str, queue: &str) -> anyhow::Error {
-    let fault = error.chain().find_map(|cause| cause.downcast_ref::<Fault>());
+    use crate::fault::Origin;
+
+    let fault = error
+        .chain()
+        .find_map(|cause| cause.downcast_ref::<Fault>());
     let next_step = match fault {
         Some(fault) if fault.is_transient() => match fault.origin {
             Origin::Sink => format!("{database} does not answer; start it, or set DATABASE_URL"),
@@ -73,9 +77,9 @@ async fn execute(command: Option<Command>, settings: Settings) -> anyhow::Result
 async fn open_sink(settings: &Settings) -> Result<Arc<dyn Sink>, Fault> {
     // The seam to the sink's own `open`, which is being written.
     Err(Fault::fatal(
-        Origin::Sink,
+        crate::fault::Origin::Sink,
         "this build has no database yet",
-        redacted(&settings.database_url),
+        crate::config::redacted(&settings.database_url),
     ))
 }
 
@@ -91,6 +95,7 @@ fn say(text: &str) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fault::Origin;
 
     #[test]
     fn a_server_that_does_not_answer_is_named_with_the_next_step() {
@@ -100,7 +105,10 @@ mod tests {
         };
         let refused = || io::Error::from(ErrorKind::ConnectionRefused);
         let (message, exit) = named(Fault::transient(Origin::Sink, "connecting", refused()));
-        assert!(message.starts_with("mysql://u:***@db/v does not answer; start it"), "{message}");
+        assert!(
+            message.starts_with("mysql://u:***@db/v does not answer; start it"),
+            "{message}"
+        );
         assert_eq!(exit, Exit::Unavailable);
         let (message, _) = named(Fault::transient(Origin::Broker, "connecting", refused()));
         assert!(message.contains("set REDIS_URL"), "{message}");
