@@ -279,10 +279,10 @@ mod tests {
     #[async_trait]
     impl StatusSource for Engine {
         fn ready(&self) -> Result<(), String> {
-            match self.ready.load(Ordering::SeqCst) {
-                true => Ok(()),
-                false => Err("the database \"does\" not answer".to_owned()),
-            }
+            let ready = self.ready.load(Ordering::SeqCst);
+            ready
+                .then_some(())
+                .ok_or_else(|| "the database \"does\" not answer".to_owned())
         }
 
         async fn status(&self) -> Status {

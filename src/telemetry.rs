@@ -148,12 +148,18 @@ pub fn broker_error() {
 /// The stages that can be held up by the next one.
 const STAGES: [&str; 2] = ["parse", "publish"];
 
+/// Counted and rendered by ourselves; see [`WAITED_US`].
+const BACKPRESSURE: &str = "lemonade_backpressure_seconds_total";
+
 /// Time waited by each of [`STAGES`], in microseconds. Kept here and not in the recorder because
 /// this is a counter of seconds with a fraction, and the recorder's counters are whole numbers; a
 /// gauge in its place would be declared to Prometheus as one.
 static WAITED_US: [AtomicU64; STAGES.len()] = [AtomicU64::new(0), AtomicU64::new(0)];
 
 /// Time that a stage waited for the next one; `stage` is `publish` or `parse`.
+///
+/// # Panics
+/// For any other stage.
 pub fn backpressure(stage: &'static str, waited: Duration) {
     let at = STAGES
         .iter()

@@ -159,7 +159,7 @@ struct Random(Pcg64);
 
 impl Random {
     fn new(seed: u64, stream: u64) -> Self {
-        let mut random = Pcg64::new(u128::from(seed) << 64 | u128::from(stream), 1);
+        let mut random = Pcg64::new((u128::from(seed) << 64) | u128::from(stream), 1);
         for _ in 0..WARM_UP {
             random.next_u64();
         }
@@ -167,7 +167,7 @@ impl Random {
     }
 
     fn below(&mut self, end: u64) -> u64 {
-        (u128::from(self.0.next_u64()) * u128::from(end) >> 64) as u64
+        ((u128::from(self.0.next_u64()) * u128::from(end)) >> 64) as u64
     }
 
     fn index(&mut self, len: usize) -> usize {
@@ -186,7 +186,7 @@ impl Random {
 
 fn vehicle_id(seed: u64, vehicle: u64) -> [u8; 32] {
     // Streams of vehicles stand apart from those of files, which have 32 bits.
-    let mut random = Random::new(seed, 1 << 63 | vehicle);
+    let mut random = Random::new(seed, (1 << 63) | vehicle);
     let mut id = [0; 32];
     for half in id.chunks_exact_mut(16) {
         let bits = random.0.next_u64();
@@ -215,7 +215,9 @@ fn time_of(day: &str, millis: u64) -> [u8; 24] {
 }
 
 fn push(text: &mut Vec<u8>, parts: &[&[u8]]) {
-    parts.iter().for_each(|part| text.extend_from_slice(part));
+    for part in parts {
+        text.extend_from_slice(part);
+    }
 }
 
 /// Writes `, "name": "value"`, with the fault where it is of that kind.
@@ -293,8 +295,8 @@ fn write_event(
 ) {
     let event = random.of(&EVENTS);
     let position = format!(
-        "{}.{:07},{}.{:07}",
-        -79 - random.index(5) as i64,
+        "-{}.{:07},{}.{:07}",
+        79 + random.below(5),
         random.below(10_000_000),
         8 + random.below(5),
         random.below(10_000_000)
@@ -524,7 +526,7 @@ mod tests {
         assert!((230..=270).contains(&size), "{size} bytes an event");
         let events = records(&generator, 0, 1_000);
         let mut vehicles: Vec<_> = events.iter().map(|event| &event["vehicle_id"]).collect();
-        vehicles.sort_by_key(|id| id.to_string());
+        vehicles.sort_by_key(ToString::to_string);
         vehicles.dedup();
         assert_eq!(vehicles.len(), 5);
         let times: Vec<_> = events

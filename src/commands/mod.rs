@@ -29,6 +29,32 @@ pub use exit::{Exit, NoInput, Outcome};
 /// # Errors
 /// What the command failed at; [`Exit::of`] knows its exit code.
 pub async fn dispatch(command: Option<Command>, settings: Settings) -> anyhow::Result<Outcome> {
+    let database = crate::config::redacted(&settings.database_url);
+    let queue = crate::config::redacted(&settings.broker_url);
+    execute(command, settings)
+        .await
+        .map_err(|error| name_server(error, &database, &queue))
+}
+
+/// Says which server did not answer, and what to do: the fault itself knows only its connection.
+fn name_server(error: anyhow::Error, database: &str, queue: &str) -> anyhow::Error {
+    use crate::fault::Origin;
+
+    let fault = error
+        .chain()
+        .find_map(|cause| cause.downcast_ref::<Fault>());
+    let next_step = match fault {
+        Some(fault) if fault.is_transient() => match fault.origin {
+            Origin::Sink => format!("{database} does not answer; start it, or set DATABASE_URL"),
+            Origin::Broker => format!("{queue} does not answer; start it, or set REDIS_URL"),
+            Origin::Files => return error,
+        },
+        _ => return error,
+    };
+    error.context(next_step)
+}
+
+async fn execute(command: Option<Command>, settings: Settings) -> anyhow::Result<Outcome> {
     match command.unwrap_or(Command::Run(RunArgs {})) {
         Command::Run(args) => run::execute(settings, args).await,
         Command::Load(args) => load::execute(settings, args).await,
@@ -59,5 +85,30 @@ fn say(text: &str) -> io::Result<()> {
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
         result => result,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fault::Origin;
+
+    #[test]
+    fn a_server_that_does_not_answer_is_named_with_the_next_step() {
+        let named = |fault: Fault| {
+            let error = name_server(fault.into(), "mysql://u:***@db/v", "redis://queue");
+            (format!("{error:#}"), Exit::of(&error))
+        };
+        let refused = || io::Error::from(ErrorKind::ConnectionRefused);
+        let (message, exit) = named(Fault::transient(Origin::Sink, "connecting", refused()));
+        assert!(
+            message.starts_with("mysql://u:***@db/v does not answer; start it"),
+            "{message}"
+        );
+        assert_eq!(exit, Exit::Unavailable);
+        let (message, _) = named(Fault::transient(Origin::Broker, "connecting", refused()));
+        assert!(message.contains("set REDIS_URL"), "{message}");
+        let (message, exit) = named(Fault::fatal(Origin::Sink, "wrong password", "1045"));
+        assert_eq!((&*message, exit), ("wrong password: 1045", Exit::Config));
     }
 }

@@ -31,6 +31,8 @@ Exit codes:
   64  usage                              78  configuration
   66  no input";
 
+// Help is plain text: backticks would be printed.
+#[expect(clippy::doc_markdown, reason = "it is the text of the help")]
 /// Loads files of JSON records into MySQL or SQLite: every record becomes one row, or one reject
 /// with a reason.
 #[derive(Debug, Parser)]

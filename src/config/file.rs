@@ -21,13 +21,12 @@ pub(super) fn read(path: &Path) -> Result<Options, ConfigError> {
 }
 
 fn describe(path: &Path, text: &str, error: &toml::de::Error) -> String {
-    let line = error.span().map_or_else(String::new, |span| {
-        let before = text.as_bytes().get(..span.start).unwrap_or_default();
-        format!(
-            ":{}",
-            before.iter().filter(|&&byte| byte == b'\n').count() + 1
-        )
-    });
+    let line = error
+        .span()
+        .and_then(|span| text.get(..span.start))
+        .map_or_else(String::new, |before| {
+            format!(":{}", before.matches('\n').count() + 1)
+        });
     let message = error.message().replace('\n', " ");
     match meant(&message) {
         Some((unknown, close)) => format!(

@@ -57,9 +57,9 @@ const FRAME_BYTES_DEFAULT: ByteSize = ByteSize::mib(1);
 /// More connections than this help no database, and each takes memory there.
 const WORKERS_MAX: usize = 256;
 
-const SUMMARY_EVERY_DEFAULT: Duration = Duration::from_hours(24);
+const SUMMARY_EVERY_DEFAULT: Duration = Duration::from_secs(24 * 60 * 60);
 const QUIET_TIME_DEFAULT: Duration = Duration::from_secs(2);
-const INCOMPLETE_AFTER_DEFAULT: Duration = Duration::from_mins(1);
+const INCOMPLETE_AFTER_DEFAULT: Duration = Duration::from_secs(60);
 const SCAN_INTERVAL_DEFAULT: Duration = Duration::from_secs(5);
 const DRAIN_TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
 
@@ -181,7 +181,7 @@ impl Settings {
             memory_budget_bytes: bytes(said.memory_budget, MEMORY_BUDGET_DEFAULT),
             frame_records: said
                 .frame_records
-                .map_or(FRAME_RECORDS_DEFAULT, |n| n.get()),
+                .map_or(FRAME_RECORDS_DEFAULT, std::num::NonZero::get),
             frame_bytes: usize::try_from(frame_bytes).unwrap_or(usize::MAX),
             summary_every: said
                 .summary_every
@@ -264,10 +264,22 @@ impl Settings {
         None
     }
 
-    /// Whether neither a database nor a queue was set: SQLite and the in-process queue.
+    /// Whether neither a database nor a queue was set: `SQLite` and the in-process queue.
     #[must_use]
     pub fn embedded(&self) -> bool {
         url::scheme(&self.database_url) == "sqlite" && url::scheme(&self.broker_url) == "memory"
+    }
+
+    /// What to tell the user of an embedded pair, and how to go on to the real ones.
+    #[must_use]
+    pub fn embedded_note(&self) -> Option<String> {
+        self.embedded().then(|| {
+            format!(
+                "using {} and the queue in this process; set DATABASE_URL and REDIS_URL to go on \
+                 to MySQL and Redis",
+                self.database_url
+            )
+        })
     }
 
     /// The dataset of this name, as `--dataset` gives it.
@@ -284,7 +296,7 @@ impl Settings {
         })
     }
 
-    /// The path of the SQLite database, where it is one.
+    /// The path of the `SQLite` database, where it is one.
     #[must_use]
     pub fn sqlite_path(&self) -> Option<&Path> {
         let path = self.database_url.strip_prefix("sqlite:")?;
@@ -309,7 +321,7 @@ impl fmt::Display for Settings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = |value: &dyn fmt::Display| toml::Value::String(value.to_string()).to_string();
         let time = |value: Duration| text(&Period(value));
-        let size = |value: u64| text(&ByteSize(value).display().iec());
+        let size = |value: u64| text(&exact_size(value));
         let mut out = String::new();
         let mut line = |key: &str, value: String| writeln!(out, "{key} = {value}");
         line("database_url", text(&redacted(&self.database_url)))?;
@@ -348,6 +360,18 @@ impl fmt::Display for Settings {
             )?;
         }
         f.write_str(&out)
+    }
+}
+
+/// A size in the largest unit that says it without a fraction, so that reading it back gives it.
+fn exact_size(bytes: u64) -> String {
+    let units = [("GiB", 30), ("MiB", 20), ("KiB", 10)];
+    match units
+        .iter()
+        .find(|(_, shift)| bytes.trailing_zeros() >= *shift && bytes > 0)
+    {
+        Some((unit, shift)) => format!("{}{unit}", bytes >> shift),
+        None => format!("{bytes}B"),
     }
 }
 
@@ -439,6 +463,8 @@ mod tests {
     #[test]
     fn it_prints_as_a_settings_file_without_passwords() {
         let flags = [
+            "--queue-bytes",
+            "67000001B",
             "--summary-every",
             "off",
             "--http-addr",
@@ -460,5 +486,7 @@ mod tests {
         std::fs::write(&path, &printed).unwrap();
         let again = resolve(&["--config", path.to_str().unwrap()], []).unwrap();
         assert_eq!(again.to_string(), printed);
+        assert_eq!(again.queue_bytes_max, 67_000_001);
+        assert!(printed.contains("frame_bytes = \"1MiB\""), "{printed}");
     }
 }

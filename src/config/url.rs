@@ -12,7 +12,7 @@ const RESERVED: &AsciiSet = &NON_ALPHANUMERIC
 /// Shown instead of a secret.
 const HIDDEN: &str = "***";
 
-/// The parts of a MySQL login, as the old names give them.
+/// The parts of a `MySQL` login, as the old names give them.
 pub(super) struct Mysql<'a> {
     pub(super) user: &'a str,
     pub(super) password: &'a str,

@@ -12,10 +12,7 @@ use metrics::{Unit, describe_counter, describe_gauge, describe_histogram, gauge}
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use metrics_process::Collector;
 
-use super::{STAGES, WAITED_US};
-
-/// Counted by us and rendered by us; see [`super::backpressure`].
-const BACKPRESSURE: &str = "lemonade_backpressure_seconds_total";
+use super::{BACKPRESSURE, STAGES, WAITED_US};
 
 /// The recorder keeps every sample of a histogram until it is told to fold them, so its memory
 /// grows until then; at a few thousand commits a second, five seconds are some 100 KB.
