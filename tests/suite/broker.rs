@@ -263,6 +263,10 @@ async fn what_is_held_is_not_delivered_again_and_acks_may_be_repeated(url: &str)
     assert_eq!(ordinals(&held), [0, 1]);
     assert!(one.receive(2).await.unwrap().is_empty());
     assert!(two.receive(2).await.unwrap().is_empty());
+    // Not even where a dropped receive makes the consumer look for what it may have missed.
+    let dropped = timeout(Duration::from_millis(20), one.receive(2)).await;
+    assert!(dropped.is_err());
+    assert!(one.receive(2).await.unwrap().is_empty());
     one.ack(&held).await.unwrap();
     one.ack(&held).await.unwrap();
     two.ack(&[]).await.unwrap();

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use lemonade_task::broker::{BrokerOptions, Depth};
 use lemonade_task::frame::Frame;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::{
@@ -171,6 +173,51 @@ async fn a_hung_server_is_a_transient_fault_and_comes_back() {
                 .map(|delivery| (delivery.frame.span, ())),
         );
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_that_hang_for_ever_are_replaced() {
+    let redis = support::private_redis().await;
+    let (port, freeze) = freezing_proxy(redis.port).await;
+    let url = format!("redis://127.0.0.1:{port}");
+    let broker = open(&url, BrokerOptions::default()).await;
+    let mut consumer = broker.consumer("one").await.unwrap();
+    publish(&*broker, &[events(0, 10)]).await;
+    assert_eq!(ordinals(&receive(&mut *consumer, 1).await), [0]);
+    // As behind a router that forgot its connections: nothing fails, and nothing ever comes.
+    freeze.send_modify(|frozen| *frozen += 1);
+    publish_in_the_end(&*broker, &[events(1, 10)]).await;
+    let mut ordinals = BTreeMap::new();
+    while !ordinals.contains_key(&1) {
+        let received = receive_in_the_end(&mut *consumer, 4).await;
+        ordinals.extend(
+            received
+                .iter()
+                .map(|delivery| (delivery.frame.span.first_ordinal, ())),
+        );
+    }
+}
+
+/// Passes bytes on to the server, until it is told to freeze what is connected by then.
+async fn freezing_proxy(server: u16) -> (u16, watch::Sender<u32>) {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let freeze = watch::Sender::new(0);
+    let told = freeze.clone();
+    tokio::spawn(async move {
+        while let Ok((mut near, _)) = listener.accept().await {
+            let mut told = told.subscribe();
+            tokio::spawn(async move {
+                let mut far = TcpStream::connect(("127.0.0.1", server)).await.unwrap();
+                tokio::select! {
+                    _ = tokio::io::copy_bidirectional(&mut near, &mut far) => {}
+                    // It stays open, and nobody reads it.
+                    _ = told.changed() => std::future::pending().await,
+                }
+            });
+        }
+    });
+    (port, freeze)
 }
 
 #[tokio::test(flavor = "multi_thread")]
