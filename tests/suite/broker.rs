@@ -239,10 +239,10 @@ async fn a_dropped_receive_loses_nothing(url: &str) {
         // The receiver gives up at some moment around the one in which the frame comes.
         let give_up = Duration::from_micros(u64::from(n) * 50);
         let one = [events(n, 10)];
-        let (gave_up, published) =
+        let (until_then, published) =
             tokio::join!(timeout(give_up, consumer.receive(4)), broker.publish(&one));
         published.unwrap();
-        keep(gave_up.map(Result::unwrap).unwrap_or_default());
+        keep(until_then.map(Result::unwrap).unwrap_or_default());
     }
     while keep(Vec::new()) < 40 {
         keep(receive(&mut *consumer, 4).await);

@@ -7,14 +7,14 @@ use std::process::{Child, Command, Stdio};
 use super::{raw, until};
 use crate::support;
 
-pub struct Node {
-    pub port: u16,
+pub(super) struct Node {
+    pub(super) port: u16,
     server: Child,
     _folder: tempfile::TempDir,
 }
 
 impl Node {
-    pub async fn start() -> Self {
+    pub(super) async fn start() -> Self {
         let folder = support::folder();
         // The node's bus takes the port 10,000 above.
         let port = std::iter::repeat_with(|| {
