@@ -181,6 +181,9 @@ impl RedisConsumer {
             }
             self.absorb(&key, entries, true, |_, _| true);
             self.forget_damaged().await?;
+            if self.sweep.is_empty() && self.ready.is_empty() {
+                self.queue.adopt_orphans().await?;
+            }
         }
         Ok(())
     }

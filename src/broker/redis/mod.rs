@@ -31,6 +31,7 @@ use crate::telemetry;
 mod consumer;
 mod entry;
 mod link;
+mod orphans;
 mod verdict;
 
 /// The schemes of the URLs that lead here.

@@ -1,0 +1,76 @@
+//! Entries that the group will never hand out again, and yet count as queued.
+//!
+//! Deleting a consumer (`XGROUP DELCONSUMER`) throws its pending entries out of the group, and they
+//! stay in the stream, as may what a failover tore apart. Enough of them would fill the queue
+//! for ever. They can be told where the stream holds entries, none of them pending and none of them
+//! new; then the group is set back to the stream's beginning and hands them out again. An answer
+//! that is overtaken by events costs work done twice at worst.
+
+use fred::error::Error;
+use fred::interfaces::StreamsInterface;
+use fred::types::Value;
+
+use super::{GROUP, Queue, Stream};
+
+impl Queue {
+    /// Hands out again what was orphaned in any of the streams.
+    pub(super) async fn adopt_orphans(&self) -> Result<(), Error> {
+        for stream in &self.streams {
+            let Some(last_delivered) = self.all_delivered_none_pending(stream).await? else {
+                continue;
+            };
+            let client = self.link.client().await?;
+            let after = format!("({last_delivered}");
+            let new: Value = client.xrange(&*stream.key, after, "+", Some(1)).await?;
+            if new.array_len().unwrap_or(0) == 0 {
+                tracing::warn!(
+                    stream = &*stream.key,
+                    "entries without a consumer: delivering again"
+                );
+                let () = client.xgroup_setid(&*stream.key, GROUP, "0").await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Where the stream holds entries and none is pending: the last id that was handed out.
+    async fn all_delivered_none_pending(&self, stream: &Stream) -> Result<Option<String>, Error> {
+        let pipeline = self.link.client().await?.pipeline();
+        let () = pipeline.xinfo_groups(&*stream.key).await?;
+        let () = pipeline.xlen(&*stream.key).await?;
+        let mut results = self.link.run(pipeline, 2).await?;
+        let length = results
+            .pop()
+            .transpose()?
+            .and_then(|length| length.as_u64());
+        // An error says that there is no stream: nothing to adopt in it.
+        let Some(Ok(Value::Array(groups))) = results.pop() else {
+            return Ok(None);
+        };
+        let ours = groups.into_iter().find(|group| {
+            field(group, "name")
+                .and_then(Value::as_str)
+                .is_some_and(|name| name == GROUP)
+        });
+        let pending = ours
+            .as_ref()
+            .and_then(|group| field(group, "pending")?.as_u64());
+        if length.unwrap_or(0) == 0 || pending != Some(0) {
+            return Ok(None);
+        }
+        Ok(ours
+            .as_ref()
+            .and_then(|group| field(group, "last-delivered-id")?.as_string()))
+    }
+}
+
+/// The value of a field in a RESP2 map: `[name, value, …]`.
+fn field<'a>(map: &'a Value, name: &str) -> Option<&'a Value> {
+    let Value::Array(parts) = map else {
+        return None;
+    };
+    let mut pairs = parts.chunks_exact(2);
+    pairs
+        .find(|pair| pair[0].as_str().is_some_and(|given| given == name))
+        .map(|pair| &pair[1])
+}

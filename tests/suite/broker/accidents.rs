@@ -1,0 +1,259 @@
+//! What can happen to a queue in Redis, and how the broker goes on.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use lemonade_task::broker::{BrokerOptions, Depth};
+use lemonade_task::frame::Frame;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+use super::{
+    A_WHILE, AT_MOST, EVENTS_KEY, address, events, open, ordinals, publish, publish_in_the_end,
+    raw, receive, receive_in_the_end, until,
+};
+use crate::support;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flushed_queue_is_made_again_under_a_blocked_receiver() {
+    let redis = support::private_redis().await;
+    let broker = open(&redis.url, BrokerOptions::default()).await;
+    let mut consumer = broker.consumer("one").await.unwrap();
+    publish(&*broker, &[events(0, 10)]).await;
+    let held = receive(&mut *consumer, 1).await;
+    for round in 1..4 {
+        let flushed = AtomicBool::new(false);
+        let receiving = async {
+            while !flushed.load(Ordering::Relaxed) {
+                assert!(
+                    consumer
+                        .receive(1)
+                        .await
+                        .expect("this is no error")
+                        .is_empty()
+                );
+            }
+        };
+        let flushing = async {
+            // Once a read is seen to wait there.
+            until(|| raw(redis.port, &["INFO clients"]).contains("blocked_clients:1")).await;
+            raw(redis.port, &["FLUSHALL"]);
+            flushed.store(true, Ordering::Relaxed);
+        };
+        tokio::join!(receiving, flushing);
+        publish(&*broker, &[events(round, 10)]).await;
+        let new = receive(&mut *consumer, 1).await;
+        assert_eq!(ordinals(&new), [round]);
+        consumer.ack(&new).await.unwrap();
+    }
+    consumer
+        .ack(&held)
+        .await
+        .expect("to ack what is gone is harmless");
+    assert_eq!(broker.depth().await.unwrap(), Depth::default());
+    // Flushed and nobody receiving: what is published before the group is there is not lost.
+    raw(redis.port, &["FLUSHALL"]);
+    publish(&*broker, &[events(9, 10)]).await;
+    assert_eq!(broker.depth().await.unwrap().frames, 1);
+    assert_eq!(ordinals(&receive(&mut *consumer, 1).await), [9]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn entries_that_are_gone_or_no_frames_are_forgotten() {
+    let url = support::redis().await.fresh();
+    let (port, select) = address(&url);
+    let broker = open(&url, BrokerOptions::default()).await;
+    publish(&*broker, &[events(0, 10), events(1, 10), events(2, 10)]).await;
+    let mut consumer = broker.consumer("one").await.unwrap();
+    let held = receive(&mut *consumer, 3).await;
+    drop(consumer);
+    raw(
+        port,
+        &[&select, &format!("XDEL {EVENTS_KEY} {}", held[1].tag.entry)],
+    );
+    raw(
+        port,
+        &[
+            &select,
+            &format!("XADD {EVENTS_KEY} * h junk rows junk"),
+            &format!("XADD {EVENTS_KEY} * some thing"),
+        ],
+    );
+    publish(&*broker, &[events(3, 10)]).await;
+
+    let mut consumer = broker.consumer("one").await.unwrap();
+    let mut received = receive(&mut *consumer, 3).await;
+    assert_eq!(ordinals(&received), [0, 2]);
+    while received.len() < 3 {
+        received.extend(receive(&mut *consumer, 3).await);
+    }
+    assert_eq!(ordinals(&received), [0, 2, 3]);
+    consumer.ack(&received).await.unwrap();
+    assert_eq!(broker.depth().await.unwrap(), Depth::default());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn entries_of_a_deleted_consumer_are_delivered_again() {
+    let url = support::redis().await.fresh();
+    let (port, select) = address(&url);
+    let claim_idle = Duration::from_millis(100);
+    let broker = open(
+        &url,
+        BrokerOptions {
+            claim_idle,
+            ..BrokerOptions::default()
+        },
+    )
+    .await;
+    publish(&*broker, &[events(0, 10), events(1, 10)]).await;
+    let mut deleted = broker.consumer("deleted").await.unwrap();
+    assert_eq!(ordinals(&receive(&mut *deleted, 2).await), [0, 1]);
+    drop(deleted);
+    raw(
+        port,
+        &[
+            &select,
+            &format!("XGROUP DELCONSUMER {EVENTS_KEY} workers deleted"),
+        ],
+    );
+    assert_eq!(broker.depth().await.unwrap().frames, 2);
+    let mut heir = broker.consumer("heir").await.unwrap();
+    let received = receive(&mut *heir, 2).await;
+    assert_eq!(ordinals(&received), [0, 1]);
+    heir.ack(&received).await.unwrap();
+    assert_eq!(broker.depth().await.unwrap(), Depth::default());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_empty_restart_ends_neither_publisher_nor_consumer() {
+    let mut redis = support::private_redis().await;
+    let broker = open(&redis.url, BrokerOptions::default()).await;
+    let mut consumer = broker.consumer("one").await.unwrap();
+    publish(&*broker, &[events(0, 10)]).await;
+    let held = receive(&mut *consumer, 1).await;
+    redis.kill();
+    let fault = consumer.receive(1).await.expect_err("nobody is there");
+    assert!(fault.is_transient(), "{fault}");
+    redis.restart().await;
+    publish_in_the_end(&*broker, &[events(1, 10)]).await;
+    let received = receive_in_the_end(&mut *consumer, 1).await;
+    assert_eq!(ordinals(&received), [1]);
+    consumer.ack(&received).await.unwrap();
+    consumer.ack(&held).await.unwrap();
+    assert_eq!(broker.depth().await.unwrap(), Depth::default());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hung_server_is_a_transient_fault_and_comes_back() {
+    let mut redis = support::private_redis().await;
+    let broker = open(&redis.url, BrokerOptions::default()).await;
+    let mut consumer = broker.consumer("one").await.unwrap();
+    redis.pause();
+    // More than the buffers of a socket take, so that a write hangs as well.
+    let many: Vec<Frame> = (0..200).map(|n| events(n, 100_000)).collect();
+    let (published, received) = timeout(AT_MOST, async {
+        tokio::join!(broker.publish(&many), consumer.receive(1))
+    })
+    .await
+    .expect("both give up by themselves");
+    assert!(published.expect_err("no reply came").is_transient());
+    assert!(received.expect_err("no reply came").is_transient());
+    redis.resume();
+    publish_in_the_end(&*broker, &many).await;
+    // Some may have arrived twice; none may be missing.
+    let mut spans = BTreeSet::new();
+    while spans.len() < many.len() {
+        let received = receive_in_the_end(&mut *consumer, 50).await;
+        consumer.ack(&received).await.unwrap();
+        spans.extend(received.into_iter().map(|delivery| delivery.frame.span));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_that_hang_for_ever_are_replaced() {
+    let redis = support::private_redis().await;
+    let (port, freeze) = freezing_proxy(redis.port).await;
+    let url = format!("redis://127.0.0.1:{port}");
+    let broker = open(&url, BrokerOptions::default()).await;
+    let mut consumer = broker.consumer("one").await.unwrap();
+    publish(&*broker, &[events(0, 10)]).await;
+    assert_eq!(ordinals(&receive(&mut *consumer, 1).await), [0]);
+    // As behind a router that forgot its connections: nothing fails, and nothing ever comes.
+    freeze.send_modify(|frozen| *frozen += 1);
+    publish_in_the_end(&*broker, &[events(1, 10)]).await;
+    let mut ordinals = BTreeSet::new();
+    while !ordinals.contains(&1) {
+        let received = receive_in_the_end(&mut *consumer, 4).await;
+        ordinals.extend(
+            received
+                .iter()
+                .map(|delivery| delivery.frame.span.first_ordinal),
+        );
+    }
+}
+
+/// Passes bytes on to the server, until it is told to freeze what is connected by then.
+async fn freezing_proxy(server: u16) -> (u16, watch::Sender<u32>) {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let freeze = watch::Sender::new(0);
+    let told = freeze.clone();
+    tokio::spawn(async move {
+        while let Ok((mut near, _)) = listener.accept().await {
+            let mut told = told.subscribe();
+            tokio::spawn(async move {
+                let mut far = TcpStream::connect(("127.0.0.1", server)).await.unwrap();
+                tokio::select! {
+                    _ = tokio::io::copy_bidirectional(&mut near, &mut far) => {}
+                    // It stays open, and nobody reads it.
+                    _ = told.changed() => std::future::pending().await,
+                }
+            });
+        }
+    });
+    (port, freeze)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_connections_lose_nothing() {
+    let redis = support::private_redis().await;
+    let broker = open(&redis.url, BrokerOptions::default()).await;
+    let mut consumer = broker.consumer("one").await.unwrap();
+    let mut spans = BTreeSet::new();
+    for n in 0..20 {
+        publish_in_the_end(&*broker, &[events(n, 10)]).await;
+        raw(redis.port, &["CLIENT KILL TYPE normal"]);
+        while !spans.contains(&n) {
+            let received = receive_in_the_end(&mut *consumer, 4).await;
+            let _ = consumer.ack(&received).await;
+            spans.extend(
+                received
+                    .iter()
+                    .map(|delivery| delivery.frame.span.first_ordinal),
+            );
+        }
+    }
+    // What was acked in vain comes again.
+    while broker.depth().await.is_ok_and(|depth| depth.frames > 0) {
+        let received = receive_in_the_end(&mut *consumer, 4).await;
+        let _ = consumer.ack(&received).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_without_memory_is_waited_for() {
+    let redis = support::private_redis().await;
+    let broker = open(&redis.url, BrokerOptions::default()).await;
+    raw(redis.port, &["CONFIG SET maxmemory 1"]);
+    let frames: Vec<Frame> = (0..5).map(|n| events(n, 1000)).collect();
+    let mut publishing = broker.publish(&frames);
+    assert!(timeout(A_WHILE, &mut publishing).await.is_err());
+    raw(redis.port, &["CONFIG SET maxmemory 0"]);
+    timeout(AT_MOST, publishing)
+        .await
+        .expect("there is memory now")
+        .unwrap();
+    assert_eq!(broker.depth().await.unwrap().frames, 5);
+}
