@@ -118,7 +118,11 @@ pub fn open_regular(path: &Path) -> Result<(File, Metadata), ContentError> {
             _ => ContentError::Io(error),
         })?;
     let metadata = file.metadata()?;
-    if metadata.is_file() { Ok((file, metadata)) } else { Err(ContentError::NotRegular) }
+    if metadata.is_file() {
+        Ok((file, metadata))
+    } else {
+        Err(ContentError::NotRegular)
+    }
 }
 
 /// Asks for a read lease, which tells whether a file has writers, and keeps them out (a later
@@ -170,8 +174,12 @@ pub fn open(path: &Path, options: &ContentOptions) -> Result<Content, ContentErr
         file.read_to_end(&mut bytes)?;
         Body::Owned(bytes)
     };
-    let mut content =
-        Content { hash: [0; 16], stored_bytes: before.len(), body: stored, lease: None };
+    let mut content = Content {
+        hash: [0; 16],
+        stored_bytes: before.len(),
+        body: stored,
+        lease: None,
+    };
     content.hash = identity(&content);
     if changed(&before, &file.metadata()?) || content.len() as u64 != before.len() {
         return Err(ContentError::Busy);
@@ -195,7 +203,10 @@ const ZSTD_MAGIC: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
 
 fn identity(bytes: &[u8]) -> ContentHash {
     let hash = blake3::hash(bytes);
-    let (head, _) = hash.as_bytes().split_first_chunk().expect("a hash of 32 bytes has 16");
+    let (head, _) = hash
+        .as_bytes()
+        .split_first_chunk()
+        .expect("a hash of 32 bytes has 16");
     *head
 }
 
@@ -247,18 +258,19 @@ fn inflate(stored: &[u8], options: &ContentOptions) -> Result<Option<Body>, Infl
 }
 
 /// Reads all of `source` into memory, or once that is too much, into an unlinked file.
-fn spill(
-    source: impl Read,
-    format: &str,
-    options: &ContentOptions,
-) -> Result<Body, InflateError> {
+fn spill(source: impl Read, format: &str, options: &ContentOptions) -> Result<Body, InflateError> {
     let max = options.inflated_bytes_max;
     let damaged = |error: io::Error| {
-        InflateError::Corrupt(format!("the {format} data is damaged or cut short: {error}"))
+        InflateError::Corrupt(format!(
+            "the {format} data is damaged or cut short: {error}"
+        ))
     };
     let mut source = source.take(max + 1);
     let mut memory = Vec::new();
-    (&mut source).take(INFLATED_IN_MEMORY_MAX as u64).read_to_end(&mut memory).map_err(damaged)?;
+    (&mut source)
+        .take(INFLATED_IN_MEMORY_MAX as u64)
+        .read_to_end(&mut memory)
+        .map_err(damaged)?;
     if memory.len() < INFLATED_IN_MEMORY_MAX && memory.len() as u64 <= max {
         return Ok(Body::Owned(memory));
     }
@@ -291,11 +303,16 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     fn options(dir: &Path) -> ContentOptions {
-        ContentOptions { inflated_bytes_max: 32 << 20, spill_dir: dir.to_owned() }
+        ContentOptions {
+            inflated_bytes_max: 32 << 20,
+            spill_dir: dir.to_owned(),
+        }
     }
 
     fn text(bytes: usize) -> Vec<u8> {
-        (0..bytes).map(|at| b"abcdefghij\n"[at % 11] ^ u8::from(at % 4096 == 0)).collect()
+        (0..bytes)
+            .map(|at| b"abcdefghij\n"[at % 11] ^ u8::from(at % 4096 == 0))
+            .collect()
     }
 
     #[test]
@@ -315,7 +332,11 @@ mod tests {
             std::fs::write(&path, zstd::encode_all(&plain[..], 1).unwrap()).unwrap();
             assert_eq!(&*open(&path, &options(dir.path())).unwrap(), &plain[..]);
         }
-        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "spilled files have no name");
+        assert_eq!(
+            std::fs::read_dir(dir.path()).unwrap().count(),
+            1,
+            "spilled files have no name"
+        );
     }
 
     #[test]
@@ -349,7 +370,10 @@ mod tests {
         let mut garbage = gz.finish().unwrap();
         garbage.extend(b"trailing garbage");
         std::fs::write(&path, garbage).unwrap();
-        assert!(matches!(open(&path, &options(dir.path())), Err(ContentError::Corrupt { .. })));
+        assert!(matches!(
+            open(&path, &options(dir.path())),
+            Err(ContentError::Corrupt { .. })
+        ));
     }
 
     #[test]
@@ -358,7 +382,10 @@ mod tests {
         let path = dir.path().join("file");
         let mut writer = File::create(&path).unwrap();
         writer.write_all(b"{}").unwrap();
-        assert!(matches!(open(&path, &options(dir.path())), Err(ContentError::Busy)));
+        assert!(matches!(
+            open(&path, &options(dir.path())),
+            Err(ContentError::Busy)
+        ));
         drop(writer);
         assert_eq!(&*open(&path, &options(dir.path())).unwrap(), b"{}");
     }
@@ -378,7 +405,10 @@ mod tests {
         )
         .unwrap();
         for path in [link, fifo, dir.path().to_owned()] {
-            assert!(matches!(open(&path, &options(dir.path())), Err(ContentError::NotRegular)));
+            assert!(matches!(
+                open(&path, &options(dir.path())),
+                Err(ContentError::NotRegular)
+            ));
         }
     }
 
@@ -387,7 +417,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let hash = |name: &str, bytes: &[u8]| {
             std::fs::write(dir.path().join(name), bytes).unwrap();
-            open(&dir.path().join(name), &options(dir.path())).unwrap().hash
+            open(&dir.path().join(name), &options(dir.path()))
+                .unwrap()
+                .hash
         };
         assert_eq!(hash("a", b"[1]"), hash("b", b"[1]"));
         assert_ne!(hash("a", b"[1]"), hash("a", b"[1] "));

@@ -14,9 +14,7 @@ pub fn insert(set: &mut Vec<Range<u64>>, new: Range<u64>) {
     let after = first + set[first..].partition_point(|range| range.start <= new.end);
     let merged = match set[first..after] {
         [] => new,
-        [ref low, ..] => {
-            low.start.min(new.start)..set[after - 1].end.max(new.end)
-        }
+        [ref low, ..] => low.start.min(new.start)..set[after - 1].end.max(new.end),
     };
     set.splice(first..after, [merged]);
 }
@@ -40,7 +38,10 @@ pub fn is_whole(set: &[Range<u64>], records: u64) -> bool {
 #[must_use]
 pub fn holds(set: &[Range<u64>], ordinals: &Range<u64>) -> bool {
     let at = set.partition_point(|range| range.end < ordinals.end);
-    ordinals.is_empty() || set.get(at).is_some_and(|range| range.start <= ordinals.start)
+    ordinals.is_empty()
+        || set
+            .get(at)
+            .is_some_and(|range| range.start <= ordinals.start)
 }
 
 /// How many ordinals a set holds.

@@ -155,7 +155,10 @@ impl Dataset {
     /// The column of this name and its place among `columns`.
     #[must_use]
     pub fn column(&self, name: &str) -> Option<(usize, &Column)> {
-        self.columns.iter().enumerate().find(|(_, column)| column.name == name)
+        self.columns
+            .iter()
+            .enumerate()
+            .find(|(_, column)| column.name == name)
     }
 
     fn fill_defaults(&mut self) {
@@ -242,7 +245,8 @@ impl Datasets {
     /// that a dataset `trips_eu` beside `trips` gets its files.
     #[must_use]
     pub fn for_file_name(&self, file_name: &[u8]) -> Option<&Arc<Dataset>> {
-        let contains = |pattern: &[u8]| file_name.windows(pattern.len()).any(|part| part == pattern);
+        let contains =
+            |pattern: &[u8]| file_name.windows(pattern.len()).any(|part| part == pattern);
         self.0
             .iter()
             .filter(|dataset| contains(dataset.files.as_bytes()))
@@ -304,15 +308,22 @@ fn builtin() -> Vec<Dataset> {
 }
 
 fn invalid(dataset: &Dataset, problem: impl Into<String>) -> InvalidDataset {
-    InvalidDataset { dataset: dataset.name.clone(), problem: problem.into() }
+    InvalidDataset {
+        dataset: dataset.name.clone(),
+        problem: problem.into(),
+    }
 }
 
 fn check(dataset: &Dataset) -> Result<(), InvalidDataset> {
     let fail = |problem: String| Err(invalid(dataset, problem));
-    let names = [&dataset.name, &dataset.table].into_iter().chain(dataset.summary.iter().map(|s| &s.table));
+    let names = [&dataset.name, &dataset.table]
+        .into_iter()
+        .chain(dataset.summary.iter().map(|s| &s.table));
     for name in names.chain(dataset.columns.iter().map(|column| &column.name)) {
         if !is_identifier(name) {
-            return fail(format!("`{name}` is not a name: use letters, digits and `_`, at most 64"));
+            return fail(format!(
+                "`{name}` is not a name: use letters, digits and `_`, at most 64"
+            ));
         }
     }
     if dataset.table.starts_with("ingest_") {
@@ -322,7 +333,10 @@ fn check(dataset: &Dataset) -> Result<(), InvalidDataset> {
         return fail("it has no columns".to_owned());
     }
     if !dataset.records.starts_with('/') {
-        return fail(format!("`records = \"{}\"` must begin with `/`", dataset.records));
+        return fail(format!(
+            "`records = \"{}\"` must begin with `/`",
+            dataset.records
+        ));
     }
     for (at, column) in dataset.columns.iter().enumerate() {
         if let Some(problem) = column_problem(column) {
@@ -332,7 +346,10 @@ fn check(dataset: &Dataset) -> Result<(), InvalidDataset> {
             other.name.eq_ignore_ascii_case(&column.name) || other.field == column.field
         };
         if dataset.columns[..at].iter().any(same) {
-            return fail(format!("column `{}`: its name or field is taken already", column.name));
+            return fail(format!(
+                "column `{}`: its name or field is taken already",
+                column.name
+            ));
         }
     }
     match &dataset.summary {
@@ -343,11 +360,17 @@ fn check(dataset: &Dataset) -> Result<(), InvalidDataset> {
 
 fn column_problem(column: &Column) -> Option<String> {
     let reserved = [ID_COLUMN, RESCUE_COLUMN];
-    if reserved.iter().any(|name| column.name.eq_ignore_ascii_case(name)) {
+    if reserved
+        .iter()
+        .any(|name| column.name.eq_ignore_ascii_case(name))
+    {
         return Some("the name is reserved".to_owned());
     }
     if !column.field.starts_with('/') {
-        return Some(format!("`field = \"{}\"` must begin with `/`", column.field));
+        return Some(format!(
+            "`field = \"{}\"` must begin with `/`",
+            column.field
+        ));
     }
     // 16,383 characters of 4 bytes are the longest VARCHAR that MySQL takes in utf8mb4.
     if !(1..=16_383).contains(&column.max_chars) {
@@ -355,7 +378,11 @@ fn column_problem(column: &Column) -> Option<String> {
     }
     match (&column.default, column.kind) {
         (None, _) => None,
-        (Some(text), ColumnType::Json) if serde_json::from_str::<serde_json::Value>(text).is_ok() => None,
+        (Some(text), ColumnType::Json)
+            if serde_json::from_str::<serde_json::Value>(text).is_ok() =>
+        {
+            None
+        }
         (Some(text), ColumnType::Json) => Some(format!("`default = '{text}'` is not JSON")),
         (Some(_), _) => Some("only a json column takes a default".to_owned()),
     }
@@ -368,7 +395,9 @@ fn check_summary(dataset: &Dataset, summary: &Summary) -> Result<(), InvalidData
         (&summary.value, ColumnType::Text),
     ];
     for (name, kind) in wanted {
-        let fits = dataset.column(name).is_some_and(|(_, c)| c.kind == kind && c.required);
+        let fits = dataset
+            .column(name)
+            .is_some_and(|(_, c)| c.kind == kind && c.required);
         if !fits {
             let kind = format!("{kind:?}").to_lowercase();
             let problem = format!("summary: `{name}` must be a required {kind} column");
@@ -380,7 +409,9 @@ fn check_summary(dataset: &Dataset, summary: &Summary) -> Result<(), InvalidData
 
 fn is_identifier(name: &str) -> bool {
     let mut bytes = name.bytes();
-    let first = bytes.next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_');
+    let first = bytes
+        .next()
+        .is_some_and(|b| b.is_ascii_alphabetic() || b == b'_');
     first
         && name.len() <= IDENTIFIER_CHARS_MAX
         && bytes.all(|b| b.is_ascii_alphanumeric() || b == b'_')
@@ -397,10 +428,17 @@ mod tests {
     #[test]
     fn built_in_datasets_need_no_configuration() {
         let datasets = Datasets::new(vec![]).unwrap();
-        let events = datasets.for_file_name(b"vehicle_events_20220605210234.json").unwrap();
+        let events = datasets
+            .for_file_name(b"vehicle_events_20220605210234.json")
+            .unwrap();
         assert_eq!(events.table, "vehicle_events");
         assert_eq!(events.records, "/vehicle_events");
-        let names: Vec<_> = events.schema().fields().iter().map(|f| f.name().clone()).collect();
+        let names: Vec<_> = events
+            .schema()
+            .fields()
+            .iter()
+            .map(|f| f.name().clone())
+            .collect();
         assert_eq!(
             names.join(" "),
             "id vehicle_id event_time event_source event_type event_value event_extra_data _rescued"
@@ -422,12 +460,27 @@ mod tests {
     #[test]
     fn definitions_that_cannot_work_are_refused() {
         let cases = [
-            ("name = 'a; DROP TABLE x'\ncolumns = [{name = 'a', type = 'text'}]", "not a name"),
-            ("name = 'a'\ncolumns = [{name = 'ID', type = 'text'}]", "reserved"),
+            (
+                "name = 'a; DROP TABLE x'\ncolumns = [{name = 'a', type = 'text'}]",
+                "not a name",
+            ),
+            (
+                "name = 'a'\ncolumns = [{name = 'ID', type = 'text'}]",
+                "reserved",
+            ),
             ("name = 'a'\ncolumns = []", "no columns"),
-            ("name = 'a'\ntable = 'ingest_files'\ncolumns = [{name = 'b', type = 'text'}]", "ledger"),
-            ("name = 'a'\ncolumns = [{name = 'b', type = 'text', default = '1'}]", "only a json"),
-            ("name = 'a'\nrecords = 'x'\ncolumns = [{name = 'b', type = 'text'}]", "must begin"),
+            (
+                "name = 'a'\ntable = 'ingest_files'\ncolumns = [{name = 'b', type = 'text'}]",
+                "ledger",
+            ),
+            (
+                "name = 'a'\ncolumns = [{name = 'b', type = 'text', default = '1'}]",
+                "only a json",
+            ),
+            (
+                "name = 'a'\nrecords = 'x'\ncolumns = [{name = 'b', type = 'text'}]",
+                "must begin",
+            ),
             (
                 "name = 'a'\ncolumns = [{name = 'b', type = 'text'}, {name = 'B', type = 'text'}]",
                 "taken already",

@@ -46,7 +46,12 @@ impl Fault {
         doing: impl Into<String>,
         cause: impl Into<Box<dyn Error + Send + Sync>>,
     ) -> Self {
-        Self { class: Class::Transient, origin, doing: doing.into(), cause: Some(cause.into()) }
+        Self {
+            class: Class::Transient,
+            origin,
+            doing: doing.into(),
+            cause: Some(cause.into()),
+        }
     }
 
     /// A fault that an operator has to end. `doing` names the next step.
@@ -55,7 +60,12 @@ impl Fault {
         doing: impl Into<String>,
         cause: impl Into<Box<dyn Error + Send + Sync>>,
     ) -> Self {
-        Self { class: Class::Fatal, origin, doing: doing.into(), cause: Some(cause.into()) }
+        Self {
+            class: Class::Fatal,
+            origin,
+            doing: doing.into(),
+            cause: Some(cause.into()),
+        }
     }
 
     /// Whether trying again may help.

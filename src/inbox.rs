@@ -128,15 +128,29 @@ impl Inbox {
     /// # Errors
     /// Fatal: a directory that cannot be made or written, or another process that holds the lock.
     pub fn open(directories: Directories, patience: Patience) -> Result<Self, Fault> {
-        let Directories { inbound, work, history, quarantine } = &directories;
+        let Directories {
+            inbound,
+            work,
+            history,
+            quarantine,
+        } = &directories;
         for dir in [inbound, work, history, quarantine] {
-            DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(|error| {
-                let doing = format!("cannot make the directory {}", dir.display());
-                Fault::fatal(Origin::Files, doing, error)
-            })?;
+            DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(dir)
+                .map_err(|error| {
+                    let doing = format!("cannot make the directory {}", dir.display());
+                    Fault::fatal(Origin::Files, doing, error)
+                })?;
         }
         let lock = lock(work)?;
-        Ok(Self { directories, patience, incomplete: Mutex::default(), _lock: lock })
+        Ok(Self {
+            directories,
+            patience,
+            incomplete: Mutex::default(),
+            _lock: lock,
+        })
     }
 
     /// The directories.
@@ -156,7 +170,9 @@ impl Inbox {
             let entry = entry?;
             let name = entry.file_name();
             // A file may be gone since the directory was read: somebody took it back.
-            let Ok(metadata) = entry.metadata() else { continue };
+            let Ok(metadata) = entry.metadata() else {
+                continue;
+            };
             if !metadata.is_file() || is_temporary(&name) {
                 continue;
             }
@@ -176,16 +192,26 @@ impl Inbox {
             }
         }
         let ready = oldest_first.into_sorted_vec().into_iter();
-        scan.ready =
-            ready.map(|(modified, name, bytes)| Candidate { name, bytes, modified }).collect();
+        scan.ready = ready
+            .map(|(modified, name, bytes)| Candidate {
+                name,
+                bytes,
+                modified,
+            })
+            .collect();
         self.forget_incomplete(&scan);
         Ok(scan)
     }
 
     /// Whether a file was found incomplete before, has not changed, and may still grow.
     fn must_wait(&self, name: &OsStr, metadata: &Metadata) -> Option<&'static str> {
-        let incomplete = self.incomplete.lock().unwrap_or_else(PoisonError::into_inner);
-        let unchanged = incomplete.get(name).is_some_and(|then| *then == stamp(metadata));
+        let incomplete = self
+            .incomplete
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let unchanged = incomplete
+            .get(name)
+            .is_some_and(|then| *then == stamp(metadata));
         (unchanged && self.is_young(metadata)).then_some("the document is not complete yet")
     }
 
@@ -196,7 +222,10 @@ impl Inbox {
 
     /// Forgets incomplete files that are no longer there, so that the list stays bounded.
     fn forget_incomplete(&self, scan: &Scan) {
-        let mut incomplete = self.incomplete.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut incomplete = self
+            .incomplete
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         if incomplete.len() > scan.waiting.len() {
             let inbound = &self.directories.inbound;
             incomplete.retain(|name, _| inbound.join(name).symlink_metadata().is_ok());
@@ -267,7 +296,10 @@ impl Inbox {
     }
 
     fn note_incomplete(&self, name: &OsStr, metadata: &Metadata) {
-        let mut incomplete = self.incomplete.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut incomplete = self
+            .incomplete
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         incomplete.insert(name.to_owned(), stamp(metadata));
     }
 
@@ -302,29 +334,42 @@ impl Inbox {
     /// # Errors
     /// No watch could be had (`fs.inotify.max_user_instances`); the periodic scan still works.
     pub fn watch(&self, wake: Arc<Notify>) -> notify::Result<Watch> {
-        let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-            match event {
-                Ok(event) if event.need_rescan() => {
-                    telemetry::watcher_overflow();
-                    tracing::warn!("the kernel dropped notifications; the scan finds the files");
+        let mut watcher =
+            notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+                match event {
+                    Ok(event) if event.need_rescan() => {
+                        telemetry::watcher_overflow();
+                        tracing::warn!(
+                            "the kernel dropped notifications; the scan finds the files"
+                        );
+                    }
+                    // Reading a file is an event, too; waking for our own reading would never end.
+                    Ok(event) if is_reading(event.kind) => return,
+                    Ok(_) | Err(_) => {}
                 }
-                // Reading a file is an event, too; waking for our own reading would never end.
-                Ok(event) if is_reading(event.kind) => return,
-                Ok(_) | Err(_) => {}
-            }
-            wake.notify_one();
-        })?;
-        watcher.watch(&self.directories.inbound, notify::RecursiveMode::NonRecursive)?;
+                wake.notify_one();
+            })?;
+        watcher.watch(
+            &self.directories.inbound,
+            notify::RecursiveMode::NonRecursive,
+        )?;
         let directory = File::open(&self.directories.inbound).map_err(notify::Error::io)?;
-        Ok(Watch { _watcher: watcher, directory })
+        Ok(Watch {
+            _watcher: watcher,
+            directory,
+        })
     }
 
     /// Whether a watch still looks at the directory of inbound: one that was removed and made again
     /// needs a new watch.
     #[must_use]
     pub fn is_watched_by(&self, watch: &Watch) -> bool {
-        let same = |now: Metadata, then: Metadata| (now.dev(), now.ino()) == (then.dev(), then.ino());
-        match (fs::metadata(&self.directories.inbound), watch.directory.metadata()) {
+        let same =
+            |now: Metadata, then: Metadata| (now.dev(), now.ino()) == (then.dev(), then.ino());
+        match (
+            fs::metadata(&self.directories.inbound),
+            watch.directory.metadata(),
+        ) {
             (Ok(now), Ok(then)) => same(now, then),
             _ => false,
         }
@@ -347,9 +392,8 @@ pub fn archive(path: &Path) -> io::Result<Vec<Claimed>> {
     let mut found = Vec::new();
     let mut open = vec![path.to_owned()];
     while let Some(path) = open.pop() {
-        let about = |error: io::Error| {
-            io::Error::new(error.kind(), format!("{}: {error}", path.display()))
-        };
+        let about =
+            |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
         let metadata = fs::symlink_metadata(&path).map_err(about)?;
         if metadata.is_dir() {
             for entry in fs::read_dir(&path).map_err(about)? {
@@ -365,10 +409,19 @@ pub fn archive(path: &Path) -> io::Result<Vec<Claimed>> {
 fn lock(work: &Path) -> Result<File, Fault> {
     let path = work.join(LOCK_FILE);
     let cannot = |error: io::Error| {
-        Fault::fatal(Origin::Files, format!("cannot open {}", path.display()), error)
+        Fault::fatal(
+            Origin::Files,
+            format!("cannot open {}", path.display()),
+            error,
+        )
     };
-    let mut file =
-        File::options().create(true).truncate(false).read(true).write(true).open(&path).map_err(cannot)?;
+    let mut file = File::options()
+        .create(true)
+        .truncate(false)
+        .read(true)
+        .write(true)
+        .open(&path)
+        .map_err(cannot)?;
     if file.try_lock().is_err() {
         let mut holder = String::new();
         file.read_to_string(&mut holder).map_err(cannot)?;
@@ -382,28 +435,47 @@ fn lock(work: &Path) -> Result<File, Fault> {
             "locked",
         ));
     }
-    file.set_len(0).and_then(|()| write!(file, "{}", std::process::id())).map_err(cannot)?;
+    file.set_len(0)
+        .and_then(|()| write!(file, "{}", std::process::id()))
+        .map_err(cannot)?;
     Ok(file)
 }
 
 fn claimed(path: PathBuf, metadata: &Metadata) -> io::Result<Claimed> {
     let name = path.file_name().unwrap_or_default().to_owned();
-    Ok(Claimed { name, path, bytes: metadata.len(), modified: metadata.modified()? })
+    Ok(Claimed {
+        name,
+        path,
+        bytes: metadata.len(),
+        modified: metadata.modified()?,
+    })
 }
 
 fn stamp(metadata: &Metadata) -> Stamp {
-    (metadata.ino(), metadata.len(), metadata.mtime(), metadata.mtime_nsec())
+    (
+        metadata.ino(),
+        metadata.len(),
+        metadata.mtime(),
+        metadata.mtime_nsec(),
+    )
 }
 
 /// How long ago a file was written; nothing for a time in the future.
 fn age(metadata: &Metadata) -> Duration {
-    metadata.modified().ok().and_then(|at| at.elapsed().ok()).unwrap_or_default()
+    metadata
+        .modified()
+        .ok()
+        .and_then(|at| at.elapsed().ok())
+        .unwrap_or_default()
 }
 
 /// Names by which writers say that a file is not for others yet.
 fn is_temporary(name: &OsStr) -> bool {
     let name = name.as_bytes();
-    name.starts_with(b".") || [&b".tmp"[..], b".part", b"~"].iter().any(|end| name.ends_with(end))
+    name.starts_with(b".")
+        || [&b".tmp"[..], b".part", b"~"]
+            .iter()
+            .any(|end| name.ends_with(end))
 }
 
 fn is_reading(kind: notify::EventKind) -> bool {
@@ -420,9 +492,15 @@ fn seems_closed(file: &File, bytes: u64) -> io::Result<bool> {
         return Ok(true);
     }
     let read = file.read_at(&mut tail, bytes.saturating_sub(TAIL_BYTES as u64))?;
-    let last = tail[..read].iter().rev().find(|byte| !byte.is_ascii_whitespace());
+    let last = tail[..read]
+        .iter()
+        .rev()
+        .find(|byte| !byte.is_ascii_whitespace());
     // A line of any other end is a whole, if wrong, record of NDJSON once it has a line break.
-    Ok(matches!(last, Some(b'}' | b']')) || (read > 0 && tail[read - 1] == b'\n' && last.is_some()))
+    Ok(
+        matches!(last, Some(b'}' | b']'))
+            || (read > 0 && tail[read - 1] == b'\n' && last.is_some()),
+    )
 }
 
 /// Moves a file into a directory under its name or, where that is taken, the name with a suffix.
@@ -463,7 +541,9 @@ fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
 fn copy_across(from: &Path, to: &Path) -> io::Result<()> {
     let dir = to.parent().expect("a target in a directory");
     let (mut source, metadata) = content::open_regular(from).map_err(io::Error::other)?;
-    let mut copy = tempfile::Builder::new().prefix(".moving-").tempfile_in(dir)?;
+    let mut copy = tempfile::Builder::new()
+        .prefix(".moving-")
+        .tempfile_in(dir)?;
     source.seek(SeekFrom::Start(0))?;
     io::copy(&mut source, copy.as_file_mut())?;
     copy.as_file().set_modified(metadata.modified()?)?;
@@ -499,7 +579,10 @@ mod tests {
     }
 
     fn patience(incomplete_after: Duration) -> Patience {
-        Patience { quiet_time: Duration::ZERO, incomplete_after }
+        Patience {
+            quiet_time: Duration::ZERO,
+            incomplete_after,
+        }
     }
 
     impl Place {
@@ -509,13 +592,18 @@ mod tests {
 
         fn claim_all(&self) -> Vec<Claimed> {
             let ready = self.inbox.scan().unwrap().ready;
-            ready.iter().filter_map(|file| self.inbox.claim(file).unwrap().ok()).collect()
+            ready
+                .iter()
+                .filter_map(|file| self.inbox.claim(file).unwrap().ok())
+                .collect()
         }
     }
 
     fn names(dir: &Path) -> Vec<OsString> {
-        let mut names: Vec<_> =
-            fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        let mut names: Vec<_> = fs::read_dir(dir)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name())
+            .collect();
         names.retain(|name| name != LOCK_FILE);
         names.sort();
         names
@@ -574,7 +662,10 @@ mod tests {
         let mut writer = File::create(&path).unwrap();
         writer.write_all(b"[]").unwrap();
         let ready = place.inbox.scan().unwrap().ready;
-        assert_eq!(place.inbox.claim(&ready[0]).unwrap(), Err("it is still being written"));
+        assert_eq!(
+            place.inbox.claim(&ready[0]).unwrap(),
+            Err("it is still being written")
+        );
         drop(writer);
         assert_eq!(place.claim_all().len(), 1);
     }
@@ -594,8 +685,17 @@ mod tests {
         place.put("b.json", b"{\"vehicle_events\": [");
         let long_ago = SystemTime::now() - Duration::from_secs(7200);
         let path = place.inbox.directories.inbound.join("b.json");
-        File::options().append(true).open(path).unwrap().set_modified(long_ago).unwrap();
-        assert_eq!(place.claim_all().len(), 1, "an old one is claimed, to be quarantined");
+        File::options()
+            .append(true)
+            .open(path)
+            .unwrap()
+            .set_modified(long_ago)
+            .unwrap();
+        assert_eq!(
+            place.claim_all().len(),
+            1,
+            "an old one is claimed, to be quarantined"
+        );
     }
 
     #[test]
@@ -615,7 +715,10 @@ mod tests {
         let claimed = place.claim_all();
         assert_eq!(place.inbox.recovered().unwrap(), claimed);
         let path = place.inbox.to_quarantine(&claimed[0], "not JSON").unwrap();
-        assert_eq!(fs::read_to_string(format!("{}.reason", path.display())).unwrap(), "not JSON\n");
+        assert_eq!(
+            fs::read_to_string(format!("{}.reason", path.display())).unwrap(),
+            "not JSON\n"
+        );
         assert!(place.inbox.recovered().unwrap().is_empty());
     }
 
@@ -652,7 +755,10 @@ mod tests {
         place.put("before.json", b"[]");
         let wake = Arc::new(Notify::new());
         let watch = place.inbox.watch(wake.clone()).unwrap();
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()
+            .unwrap();
         let woken = |within: Duration| {
             runtime.block_on(async { tokio::time::timeout(within, wake.notified()).await.is_ok() })
         };

@@ -96,7 +96,11 @@ mod tests {
             |_| failures.set(failures.get() + 1),
             || async {
                 left.set(left.get() - 1);
-                if left.get() > 0 { Err(Fault::transient(Origin::Sink, "x", "y")) } else { Ok(7) }
+                if left.get() > 0 {
+                    Err(Fault::transient(Origin::Sink, "x", "y"))
+                } else {
+                    Ok(7)
+                }
             },
         )
         .await;

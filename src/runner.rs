@@ -21,8 +21,8 @@ use crate::content::ContentOptions;
 use crate::cut::ChunkLimits;
 use crate::dataset::Datasets;
 use crate::fault::{Fault, Origin};
-use crate::inbox::{Claimed, Directories, Inbox, Patience, Waiting};
 use crate::http::StatusSource;
+use crate::inbox::{Claimed, Directories, Inbox, Patience, Waiting};
 use crate::ingest::{Ingest, IngestOptions, Item, ItemOrigin, Tally};
 use crate::retry::GivenUp;
 use crate::sink::{self, Sink, SinkOptions};
@@ -144,15 +144,36 @@ pub async fn open(
         quiet_time: settings.quiet_time,
         incomplete_after: settings.incomplete_after,
     };
-    let Dirs { inbound, work, history, quarantine } = settings.dirs.clone();
-    let inbox = Inbox::open(Directories { inbound, work, history, quarantine }, patience)?;
+    let Dirs {
+        inbound,
+        work,
+        history,
+        quarantine,
+    } = settings.dirs.clone();
+    let inbox = Inbox::open(
+        Directories {
+            inbound,
+            work,
+            history,
+            quarantine,
+        },
+        patience,
+    )?;
     // A queue in this process lives on the same memory as the stages around it.
     let queue_bytes_max = match settings.broker_url.starts_with("memory:") {
-        true => settings.queue_bytes_max.min(settings.memory_budget_bytes / 2),
+        true => settings
+            .queue_bytes_max
+            .min(settings.memory_budget_bytes / 2),
         false => settings.queue_bytes_max,
     };
-    let broker_options = BrokerOptions { queue_bytes_max, ..BrokerOptions::default() };
-    let sink_options = SinkOptions { connections: settings.workers, ..SinkOptions::default() };
+    let broker_options = BrokerOptions {
+        queue_bytes_max,
+        ..BrokerOptions::default()
+    };
+    let sink_options = SinkOptions {
+        connections: settings.workers,
+        ..SinkOptions::default()
+    };
     let broker = broker::open(&settings.broker_url, &broker_options, &settings.datasets).await?;
     let sink = sink::open(&settings.database_url, &sink_options).await?;
     let options = EngineOptions {
@@ -162,20 +183,31 @@ pub async fn open(
         queue: redacted(&settings.broker_url),
         workers: settings.workers,
         ingest: IngestOptions {
-            chunk: ChunkLimits { records: settings.frame_records, bytes: settings.frame_bytes },
+            chunk: ChunkLimits {
+                records: settings.frame_records,
+                bytes: settings.frame_bytes,
+            },
             budget_bytes: settings.memory_budget_bytes / 4,
             content: ContentOptions {
                 inflated_bytes_max: INFLATED_BYTES_MAX,
                 spill_dir: settings.dirs.work.clone(),
             },
-            dataset: dataset.and_then(|name| settings.datasets.by_name(name)).cloned(),
+            dataset: dataset
+                .and_then(|name| settings.datasets.by_name(name))
+                .cloned(),
             incomplete_may_wait,
         },
         scan_interval: settings.scan_interval,
         summary_every: settings.summary_every,
         drain_timeout: settings.drain_timeout,
     };
-    Ok(Engine::new(broker, sink, settings.datasets.clone(), Arc::new(inbox), options))
+    Ok(Engine::new(
+        broker,
+        sink,
+        settings.datasets.clone(),
+        Arc::new(inbox),
+        options,
+    ))
 }
 
 impl Engine {
@@ -338,7 +370,10 @@ impl Engine {
         let mut watch = None;
         let mut warned = false;
         while !stop.quiet.is_cancelled() {
-            if !watch.as_ref().is_some_and(|watch| self.inbox.is_watched_by(watch)) {
+            if !watch
+                .as_ref()
+                .is_some_and(|watch| self.inbox.is_watched_by(watch))
+            {
                 watch = match self.inbox.watch(wake.clone()) {
                     Ok(watch) => Some(watch),
                     Err(error) => {
@@ -375,7 +410,9 @@ impl Engine {
     ) -> Result<usize, Fault> {
         let inbox = self.inbox.clone();
         let scan = blocking("reading inbound", move || inbox.scan()).await?;
-        let age = scan.oldest.and_then(|oldest| SystemTime::now().duration_since(oldest).ok());
+        let age = scan
+            .oldest
+            .and_then(|oldest| SystemTime::now().duration_since(oldest).ok());
         telemetry::backlog(scan.files, scan.bytes, age.unwrap_or_default());
         telemetry::files_now("inbound", scan.files);
         let mut waiting = scan.waiting;
@@ -388,7 +425,10 @@ impl Engine {
                 for file in part {
                     match inbox.claim(&file)? {
                         Ok(file) => claimed.push(file),
-                        Err(why) => busy.push(Waiting { name: file.name, why }),
+                        Err(why) => busy.push(Waiting {
+                            name: file.name,
+                            why,
+                        }),
                     }
                 }
                 Ok((claimed, busy))
@@ -460,7 +500,9 @@ impl Engine {
             telemetry::files_now("work", self.files_in_work());
             let now = self.tally.committed.load(Relaxed);
             let seconds = last.elapsed().as_secs_f64().max(0.001);
-            self.seen.rate.store(((now - committed) as f64 / seconds) as u64, Relaxed);
+            self.seen
+                .rate
+                .store(((now - committed) as f64 / seconds) as u64, Relaxed);
             (committed, last) = (now, Instant::now());
             tokio::time::sleep(LOOK_EVERY).await;
         }
@@ -474,7 +516,14 @@ impl Engine {
     }
 
     fn files_in_work(&self) -> u64 {
-        let Tally { files, settled, duplicates, quarantined, left, .. } = self.tally.as_ref();
+        let Tally {
+            files,
+            settled,
+            duplicates,
+            quarantined,
+            left,
+            ..
+        } = self.tally.as_ref();
         let ended = [settled, duplicates, quarantined, left].map(|count| count.load(Relaxed));
         files.load(Relaxed).saturating_sub(ended.iter().sum())
     }
@@ -501,7 +550,10 @@ struct Workers {
 
 impl Workers {
     fn none(now: &CancellationToken) -> Self {
-        Self { tasks: JoinSet::new(), stop: now.child_token() }
+        Self {
+            tasks: JoinSet::new(),
+            stop: now.child_token(),
+        }
     }
 
     /// Waits for all of them; a fatal fault of one ends the wait.
@@ -540,7 +592,9 @@ async fn blocking<T: Send + 'static>(
     doing: &'static str,
     work: impl FnOnce() -> std::io::Result<T> + Send + 'static,
 ) -> Result<T, Fault> {
-    let done = tokio::task::spawn_blocking(work).await.expect("file work does not panic");
+    let done = tokio::task::spawn_blocking(work)
+        .await
+        .expect("file work does not panic");
     done.map_err(|error| Fault::transient(Origin::Files, doing, error))
 }
 
@@ -564,7 +618,10 @@ impl Stop {
                 }
             };
             next().await;
-            tracing::info!(?drain_timeout, "stopping: finishes what is in flight; again to leave now");
+            tracing::info!(
+                ?drain_timeout,
+                "stopping: finishes what is in flight; again to leave now"
+            );
             told.quiet.cancel();
             tokio::select! {
                 () = next() => {}
@@ -596,7 +653,13 @@ impl StatusSource for Engine {
             ready: reason.is_none(),
             reason,
             uptime_seconds: Some(self.seen.began.elapsed().as_secs_f64()),
-            roles: self.options.roles.names().into_iter().map(str::to_owned).collect(),
+            roles: self
+                .options
+                .roles
+                .names()
+                .into_iter()
+                .map(str::to_owned)
+                .collect(),
             database: self.options.database.clone(),
             broker: self.options.queue.clone(),
             queue: Some(status::Queue {
@@ -619,8 +682,7 @@ impl StatusSource for Engine {
             Ok::<_, Fault>((totals, files, rejects))
         };
         // A database that does not answer is a fact to be told, not a reason to wait.
-        if let Ok(Ok((totals, files, rejects))) =
-            tokio::time::timeout(STATUS_TIMEOUT, ledger).await
+        if let Ok(Ok((totals, files, rejects))) = tokio::time::timeout(STATUS_TIMEOUT, ledger).await
         {
             status.totals = Some(totals.into());
             status.last_files = files.into_iter().map(Into::into).collect();

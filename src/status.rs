@@ -128,7 +128,10 @@ pub fn by_reason(codes: impl Iterator<Item = RejectCode>) -> Vec<RejectCount> {
     for code in codes {
         match counts.iter_mut().find(|count| count.code == code.as_str()) {
             Some(count) => count.records += 1,
-            None => counts.push(RejectCount { code: code.as_str().to_owned(), records: 1 }),
+            None => counts.push(RejectCount {
+                code: code.as_str().to_owned(),
+                records: 1,
+            }),
         }
     }
     counts.sort_by_key(|count| std::cmp::Reverse(count.records));

@@ -76,7 +76,14 @@ impl Reduced {
         match days.get_mut(&day) {
             None => {
                 self.pairs += 1;
-                days.insert(day, Last { time_us, id, value: value.into() });
+                days.insert(
+                    day,
+                    Last {
+                        time_us,
+                        id,
+                        value: value.into(),
+                    },
+                );
             }
             Some(last) if (time_us, id) > (last.time_us, last.id) => {
                 (last.time_us, last.id) = (time_us, id);
@@ -90,14 +97,22 @@ impl Reduced {
 
     fn add_rows(&mut self, batch: &Batch, summary: &Summary) {
         let column = |name: &str| {
-            batch.rows.column_by_name(name).expect("a batch has the columns of its dataset")
+            batch
+                .rows
+                .column_by_name(name)
+                .expect("a batch has the columns of its dataset")
         };
         let ids = batch.rows.column(0).as_primitive::<UInt64Type>();
         let keys = column(&summary.key).as_string::<i32>();
         let times = column(&summary.time).as_primitive::<TimestampMicrosecondType>();
         let values = column(&summary.value).as_string::<i32>();
         for row in 0..batch.rows.num_rows() {
-            self.add(keys.value(row), times.value(row), ids.value(row), values.value(row));
+            self.add(
+                keys.value(row),
+                times.value(row),
+                ids.value(row),
+                values.value(row),
+            );
         }
     }
 
@@ -139,7 +154,9 @@ impl Accumulator {
     pub fn add(&self, batches: &[Batch]) {
         let mut all = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         for batch in batches {
-            let Some(summary) = &batch.dataset.summary else { continue };
+            let Some(summary) = &batch.dataset.summary else {
+                continue;
+            };
             if !all.contains_key(&batch.dataset.name) {
                 all.insert(batch.dataset.name.clone(), Seen::default());
             }
@@ -165,7 +182,8 @@ impl Accumulator {
     ) -> Result<(), GivenUp> {
         let is_full = || {
             let all = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-            all.get(&dataset.name).is_some_and(|seen| seen.reduced.pairs > PAIRS_MAX)
+            all.get(&dataset.name)
+                .is_some_and(|seen| seen.reduced.pairs > PAIRS_MAX)
         };
         if !is_full() {
             return Ok(());
@@ -191,7 +209,8 @@ impl Accumulator {
     fn forget(&self, dataset: &str, file_nos: &[u32]) {
         let mut all = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(seen) = all.get_mut(dataset) {
-            seen.coverage.retain(|file_no, _| !file_nos.contains(file_no));
+            seen.coverage
+                .retain(|file_no, _| !file_nos.contains(file_no));
         }
     }
 }
@@ -212,7 +231,9 @@ pub async fn refresh(
         let _merging = accumulator.merging.lock().await;
         while round(sink, dataset, accumulator, &mut done, stop).await? {}
     }
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     telemetry::summary_refreshed(began.elapsed(), now);
     Ok(done)
 }
@@ -227,7 +248,10 @@ pub async fn rebuild(
     stop: &CancellationToken,
 ) -> Result<Refreshed, GivenUp> {
     for dataset in datasets.iter().filter(|dataset| dataset.summary.is_some()) {
-        until_ok("emptying the summary", stop, ignore, || sink.summary_reset(dataset)).await?;
+        until_ok("emptying the summary", stop, ignore, || {
+            sink.summary_reset(dataset)
+        })
+        .await?;
     }
     refresh(sink, datasets, &Accumulator::default(), stop).await
 }
@@ -250,9 +274,12 @@ async fn round(
     let (mut reduced, seen) = accumulator.take(&dataset.name);
     for (&file_no, whole) in files.iter().zip(&whole) {
         let records = coverage::len(whole);
-        let is_known = seen.get(&file_no).is_some_and(|seen| coverage::is_whole(seen, records));
+        let is_known = seen
+            .get(&file_no)
+            .is_some_and(|seen| coverage::is_whole(seen, records));
         if !is_known {
-            done.rows_read += read(sink, dataset, file_no, records, &mut reduced, done, stop).await?;
+            done.rows_read +=
+                read(sink, dataset, file_no, records, &mut reduced, done, stop).await?;
         }
     }
     done.files += files.len() as u64;
@@ -306,7 +333,11 @@ async fn merge(
         return until_ok("merging into the summary", stop, ignore, none).await;
     }
     while let Some(part) = parts.next() {
-        let files = if parts.peek().is_none() { file_nos } else { &[] };
+        let files = if parts.peek().is_none() {
+            file_nos
+        } else {
+            &[]
+        };
         let merge = || sink.summary_merge(dataset, part, files);
         until_ok("merging into the summary", stop, ignore, merge).await?;
     }

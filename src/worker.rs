@@ -38,7 +38,10 @@ pub struct Progress {
 
 impl Progress {
     fn add(&self, spans: impl Iterator<Item = Span>) {
-        let mut committed = self.committed.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut committed = self
+            .committed
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         for span in spans {
             *committed.entry(span.file_no).or_default() += u64::from(span.records);
         }
@@ -49,7 +52,12 @@ impl Progress {
     /// What was committed since the last call, by file: records.
     #[must_use]
     pub fn take(&self) -> HashMap<u32, u64> {
-        std::mem::take(&mut *self.committed.lock().unwrap_or_else(PoisonError::into_inner))
+        std::mem::take(
+            &mut *self
+                .committed
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner),
+        )
     }
 
     /// Waits until something was committed.
@@ -89,9 +97,10 @@ impl Worker {
 
     async fn work(&self, stop: &CancellationToken) -> Result<(), GivenUp> {
         let broken = |_: &Fault| telemetry::broker_error();
-        let mut consumer =
-            until_ok("connecting to the queue", stop, broken, || self.broker.consumer(&self.name))
-                .await?;
+        let mut consumer = until_ok("connecting to the queue", stop, broken, || {
+            self.broker.consumer(&self.name)
+        })
+        .await?;
         let mut take = 1;
         while !stop.is_cancelled() {
             let received = tokio::select! {
@@ -120,19 +129,28 @@ impl Worker {
         Ok(())
     }
 
-    async fn commit(&self, deliveries: &[Delivery], stop: &CancellationToken) -> Result<(), GivenUp> {
+    async fn commit(
+        &self,
+        deliveries: &[Delivery],
+        stop: &CancellationToken,
+    ) -> Result<(), GivenUp> {
         let batches = self.decode(deliveries);
         if batches.is_empty() {
             return Ok(());
         }
         let began = Instant::now();
         let failed = |fault: &Fault| {
-            telemetry::sink_error(if fault.is_transient() { "transient" } else { "fatal" });
+            telemetry::sink_error(if fault.is_transient() {
+                "transient"
+            } else {
+                "fatal"
+            });
             telemetry::sink_retry();
         };
-        let committed =
-            until_ok("committing to the database", stop, failed, || self.sink.commit(&batches))
-                .await?;
+        let committed = until_ok("committing to the database", stop, failed, || {
+            self.sink.commit(&batches)
+        })
+        .await?;
         self.count(&batches, began);
         // One dataset is the rule; a commit over several is counted under the first.
         let dataset = &batches[0].dataset.name;
@@ -142,7 +160,9 @@ impl Worker {
         // refresh reads these files from the table.
         if committed.refused == 0 {
             self.summaries.add(&batches);
-            self.summaries.relieve(self.sink.as_ref(), &batches[0].dataset, stop).await?;
+            self.summaries
+                .relieve(self.sink.as_ref(), &batches[0].dataset, stop)
+                .await?;
         }
         self.progress.add(batches.iter().map(|batch| batch.span));
         Ok(())
@@ -162,7 +182,10 @@ impl Worker {
     }
 
     async fn ack(&self, consumer: &mut dyn Consumer, deliveries: &[Delivery]) {
-        let redelivered = deliveries.iter().filter(|delivery| delivery.redelivered).count();
+        let redelivered = deliveries
+            .iter()
+            .filter(|delivery| delivery.redelivered)
+            .count();
         telemetry::frames_redelivered(&deliveries[0].frame.dataset, redelivered as u64);
         if let Err(fault) = consumer.ack(deliveries).await {
             // Harmless: what is delivered again is met as "already there".
@@ -172,8 +195,13 @@ impl Worker {
     }
 
     fn count(&self, batches: &[Batch], began: Instant) {
-        let rows = batches.iter().map(|batch| batch.rows.num_rows() as u64).sum();
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let rows = batches
+            .iter()
+            .map(|batch| batch.rows.num_rows() as u64)
+            .sum();
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
         telemetry::commit_took(began.elapsed(), rows, now);
         telemetry::frames_committed(&batches[0].dataset.name, batches.len() as u64);
     }
@@ -181,7 +209,10 @@ impl Worker {
 
 /// How many frames make up one transaction, judged by the last ones.
 fn frames_to_take(deliveries: &[Delivery]) -> usize {
-    let records: u32 = deliveries.iter().map(|delivery| delivery.frame.span.records).sum();
+    let records: u32 = deliveries
+        .iter()
+        .map(|delivery| delivery.frame.span.records)
+        .sum();
     let mean = (records / u32::try_from(deliveries.len()).unwrap_or(u32::MAX)).max(1);
     ((COMMIT_RECORDS / mean) as usize).clamp(1, COMMIT_FRAMES_MAX)
 }

@@ -25,14 +25,25 @@ const SHOWN: usize = 5;
 pub(super) async fn execute(mut settings: Settings, args: DemoArgs) -> anyhow::Result<Outcome> {
     let (dir, temporary) = place(&args)?;
     embed(&mut settings, &dir);
-    let events = Generator { vehicles: 200, bad: BAD, ..Generator::default() };
-    let status = Generator { kind: Kind::VehicleStatus, ..events };
+    let events = Generator {
+        vehicles: 200,
+        bad: BAD,
+        ..Generator::default()
+    };
+    let status = Generator {
+        kind: Kind::VehicleStatus,
+        ..events
+    };
     std::fs::create_dir_all(&settings.dirs.inbound)?;
     for index in 0..args.files {
         write(&settings.dirs.inbound, &events, index, args.records)?;
     }
     write(&settings.dirs.inbound, &status, 0, args.records)?;
-    say(&format!("made {} files in {}\n\n", args.files + 1, settings.dirs.inbound.display()))?;
+    say(&format!(
+        "made {} files in {}\n\n",
+        args.files + 1,
+        settings.dirs.inbound.display()
+    ))?;
 
     let stop = Stop::on_signals(settings.drain_timeout)?;
     let engine = runner::open(&settings, None, false).await?;
@@ -57,7 +68,9 @@ fn place(args: &DemoArgs) -> anyhow::Result<(PathBuf, Option<tempfile::TempDir>)
         std::fs::create_dir_all(dir)?;
         return Ok((dir.clone(), None));
     }
-    let temporary = tempfile::Builder::new().prefix("lemonade-demo-").tempdir()?;
+    let temporary = tempfile::Builder::new()
+        .prefix("lemonade-demo-")
+        .tempdir()?;
     Ok((temporary.path().to_owned(), Some(temporary)))
 }
 
@@ -92,7 +105,9 @@ async fn tables(engine: &Engine) -> anyhow::Result<String> {
     let totals = engine.sink.totals().await?;
     text += &format!("  {:15} {} rows\n", "ingest_rejects", totals.rejects);
     for dataset in engine.datasets.iter() {
-        let Some(summary) = &dataset.summary else { continue };
+        let Some(summary) = &dataset.summary else {
+            continue;
+        };
         text += &format!("\nthe first rows of {}\n", summary.table);
         for last in engine.sink.summary_head(dataset, SHOWN).await? {
             let at = Timestamp::from_microsecond(last.time_us)?;

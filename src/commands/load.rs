@@ -39,7 +39,10 @@ pub(super) async fn execute(settings: Settings, args: LoadArgs) -> anyhow::Resul
     engine.sink.migrate(&engine.datasets).await?;
     let work = Work::find(&engine, &args)?;
     if work.is_empty() {
-        eprintln!("nothing to load: {} is empty", engine.inbox.directories().inbound.display());
+        eprintln!(
+            "nothing to load: {} is empty",
+            engine.inbox.directories().inbound.display()
+        );
     }
     let began = Instant::now();
     let outcome = run(&engine, work, args.max_rejects, args.no_progress, &stop).await?;
@@ -87,7 +90,11 @@ impl Work {
                     true => ItemOrigin::Mailbox,
                     false => ItemOrigin::Archive,
                 };
-                files.extend(inbox::archive(&full)?.into_iter().map(|file| (file, origin)));
+                files.extend(
+                    inbox::archive(&full)?
+                        .into_iter()
+                        .map(|file| (file, origin)),
+                );
             }
         }
         sort(&mut files, args.order);
@@ -107,9 +114,18 @@ impl Work {
         let mut bytes: u64 = files.iter().map(|(file, _)| file.bytes).sum();
         if mailbox {
             bytes += engine.inbox.scan()?.bytes;
-            bytes += engine.inbox.recovered()?.iter().map(|file| file.bytes).sum::<u64>();
+            bytes += engine
+                .inbox
+                .recovered()?
+                .iter()
+                .map(|file| file.bytes)
+                .sum::<u64>();
         }
-        Ok(Self { files, inbound: mailbox, bytes })
+        Ok(Self {
+            files,
+            inbound: mailbox,
+            bytes,
+        })
     }
 
     fn is_empty(&self) -> bool {
@@ -137,7 +153,11 @@ fn canonical(path: &Path) -> anyhow::Result<PathBuf> {
 fn claim(engine: &Engine, path: &Path) -> anyhow::Result<Option<Claimed>> {
     let metadata = path.metadata()?;
     let name = path.file_name().unwrap_or_default().to_owned();
-    let candidate = Candidate { name, bytes: metadata.len(), modified: metadata.modified()? };
+    let candidate = Candidate {
+        name,
+        bytes: metadata.len(),
+        modified: metadata.modified()?,
+    };
     match engine.inbox.claim(&candidate)? {
         Ok(file) => Ok(Some(file)),
         Err(why) => {
@@ -158,7 +178,11 @@ fn sort(files: &mut [(Claimed, ItemOrigin)], order: Order) {
 
 fn dry_run(settings: &Settings, args: &LoadArgs) -> anyhow::Result<Outcome> {
     let inbound = [settings.dirs.inbound.clone()];
-    let paths = if args.paths.is_empty() { &inbound[..] } else { &args.paths };
+    let paths = if args.paths.is_empty() {
+        &inbound[..]
+    } else {
+        &args.paths
+    };
     let mut files = Vec::new();
     for path in paths {
         let found = inbox::archive(&canonical(path)?)?;
@@ -167,10 +191,20 @@ fn dry_run(settings: &Settings, args: &LoadArgs) -> anyhow::Result<Outcome> {
     sort(&mut files, args.order);
     let mut out = std::io::stdout().lock();
     for (file, _) in &files {
-        let by_name = settings.datasets.for_file_name(file.name.as_encoded_bytes());
-        let dataset = args.dataset.as_deref().or(by_name.map(|dataset| dataset.name.as_str()));
+        let by_name = settings
+            .datasets
+            .for_file_name(file.name.as_encoded_bytes());
+        let dataset = args
+            .dataset
+            .as_deref()
+            .or(by_name.map(|dataset| dataset.name.as_str()));
         let dataset = dataset.unwrap_or("(no dataset: quarantine)");
-        writeln!(out, "{}\t{}\t{dataset}", file.path.display(), HumanBytes(file.bytes))?;
+        writeln!(
+            out,
+            "{}\t{}\t{dataset}",
+            file.path.display(),
+            HumanBytes(file.bytes)
+        )?;
     }
     writeln!(out, "{} files would be loaded", files.len())?;
     Ok(Outcome::Complete)
@@ -185,7 +219,11 @@ fn watch_rejects(tally: &Arc<Tally>, max: Option<u64>, stop: &Stop) -> Cancellat
         while !until.is_cancelled() {
             let rejects = tally.rejects.load(Relaxed);
             if rejects > max {
-                tracing::error!(rejects, max, "more rejects than allowed; takes no further files");
+                tracing::error!(
+                    rejects,
+                    max,
+                    "more rejects than allowed; takes no further files"
+                );
                 quiet.cancel();
                 return;
             }
@@ -222,7 +260,11 @@ fn show(tally: &Arc<Tally>, bytes: u64, quiet: bool) -> Shown {
     });
     let (tally, until, drawn) = (tally.clone(), ended.clone(), bar.clone());
     tokio::spawn(async move {
-        let every = if drawn.is_some() { DRAW_EVERY } else { LINE_EVERY };
+        let every = if drawn.is_some() {
+            DRAW_EVERY
+        } else {
+            LINE_EVERY
+        };
         let began = Instant::now();
         let mut last = (began, 0);
         loop {
@@ -230,7 +272,10 @@ fn show(tally: &Arc<Tally>, bytes: u64, quiet: bool) -> Shown {
                 () = tokio::time::sleep(every) => {}
                 () = until.cancelled() => return,
             }
-            let (records, done) = (tally.committed.load(Relaxed), tally.bytes_done.load(Relaxed));
+            let (records, done) = (
+                tally.committed.load(Relaxed),
+                tally.bytes_done.load(Relaxed),
+            );
             let rate = per_second(records - last.1, last.0.elapsed());
             match &drawn {
                 Some(bar) => {
@@ -288,7 +333,10 @@ pub(super) fn report(tally: &Tally, took: Duration) -> std::io::Result<()> {
     let seconds = took.as_secs_f64().max(0.001);
     line("seconds", &format_args!("{seconds:.2}"));
     line("records/s", &HumanCount(per_second(records, took)));
-    line("MB/s", &format_args!("{:.1}", number(&tally.bytes) as f64 / 1e6 / seconds));
+    line(
+        "MB/s",
+        &format_args!("{:.1}", number(&tally.bytes) as f64 / 1e6 / seconds),
+    );
     say(&text)
 }
 

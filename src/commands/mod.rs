@@ -75,7 +75,10 @@ async fn execute(command: Option<Command>, settings: Settings) -> anyhow::Result
 
 /// The database of the settings, connected.
 async fn open_sink(settings: &Settings) -> Result<Arc<dyn Sink>, Fault> {
-    let options = SinkOptions { connections: 1, ..SinkOptions::default() };
+    let options = SinkOptions {
+        connections: 1,
+        ..SinkOptions::default()
+    };
     sink::open(&settings.database_url, &options).await
 }
 

@@ -22,7 +22,9 @@ pub(super) async fn execute(settings: &Settings, args: &SummaryArgs) -> anyhow::
     match refreshed {
         Ok(done) => {
             let (files, rows) = (done.files, done.rows_read);
-            say(&format!("summary: up to date; {files} new files, {rows} rows read\n"))?;
+            say(&format!(
+                "summary: up to date; {files} new files, {rows} rows read\n"
+            ))?;
             Ok(Outcome::Complete)
         }
         Err(GivenUp::Stopped) => Ok(Outcome::Stopped),

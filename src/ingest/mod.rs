@@ -245,7 +245,8 @@ impl Shared {
             tracing::debug!(file = ?item.file.name, outcome, "finished");
         }
         let moves: Vec<Item> = endings.into_iter().map(|(item, ..)| item).collect();
-        self.moving(moves, |inbox, item| inbox.to_history(&item.file).map(drop)).await
+        self.moving(moves, |inbox, item| inbox.to_history(&item.file).map(drop))
+            .await
     }
 
     /// Moves the items that are no archive, again and again until it works.

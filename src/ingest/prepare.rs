@@ -30,9 +30,21 @@ const NAME_BYTES_MAX: usize = 255;
 
 /// A file after reading.
 enum Prepared {
-    Ready { item: Item, dataset: Arc<Dataset>, content: Content, plan: Plan },
-    Bad { item: Item, dataset: Option<Arc<Dataset>>, hash: Option<ContentHash>, reason: String },
-    Later { item: Item },
+    Ready {
+        item: Item,
+        dataset: Arc<Dataset>,
+        content: Content,
+        plan: Plan,
+    },
+    Bad {
+        item: Item,
+        dataset: Option<Arc<Dataset>>,
+        hash: Option<ContentHash>,
+        reason: String,
+    },
+    Later {
+        item: Item,
+    },
 }
 
 /// Takes items until their channel closes; then cancels `prepared`.
@@ -49,7 +61,9 @@ pub(super) async fn run(
             arrived = items.recv() => arrived,
             () = shared.stop.cancelled() => return Err(GivenUp::Stopped),
         };
-        let Some(arrived) = arrived else { return Ok(()) };
+        let Some(arrived) = arrived else {
+            return Ok(());
+        };
         for group in groups(arrived) {
             let started = group_jobs(&shared, group).await?;
             if !started.is_empty() && jobs.send(started).await.is_err() {
@@ -80,15 +94,28 @@ async fn group_jobs(shared: &Arc<Shared>, group: Vec<Item>) -> Result<Vec<Job>, 
     Tally::add(&shared.tally().files, group.len() as u64);
     let reader = shared.clone();
     let prepared = tokio::task::spawn_blocking(move || {
-        group.into_par_iter().map(|item| prepare(&reader, item)).collect::<Vec<_>>()
+        group
+            .into_par_iter()
+            .map(|item| prepare(&reader, item))
+            .collect::<Vec<_>>()
     });
     let mut ready = Vec::new();
     for file in prepared.await.expect("reading does not panic") {
         match file {
-            Prepared::Ready { item, dataset, content, plan } => {
+            Prepared::Ready {
+                item,
+                dataset,
+                content,
+                plan,
+            } => {
                 ready.push((item, dataset, content, plan));
             }
-            Prepared::Bad { item, dataset, hash, reason } => {
+            Prepared::Bad {
+                item,
+                dataset,
+                hash,
+                reason,
+            } => {
                 quarantine(shared, item, dataset, hash, reason).await?;
             }
             Prepared::Later { item } => leave(shared, item).await?,
@@ -99,28 +126,56 @@ async fn group_jobs(shared: &Arc<Shared>, group: Vec<Item>) -> Result<Vec<Job>, 
 
 fn prepare(shared: &Shared, item: Item) -> Prepared {
     let ingest = &shared.ingest;
-    let by_name = || ingest.datasets.for_file_name(item.file.name.as_encoded_bytes()).cloned();
+    let by_name = || {
+        ingest
+            .datasets
+            .for_file_name(item.file.name.as_encoded_bytes())
+            .cloned()
+    };
     let dataset = ingest.options.dataset.clone().or_else(by_name);
     let content = match content::open(&item.file.path, &ingest.options.content) {
         Ok(content) => content,
         Err(ContentError::Busy) => return Prepared::Later { item },
         Err(ContentError::Corrupt { hash, detail }) => {
-            return Prepared::Bad { item, dataset, hash: Some(hash), reason: detail };
+            return Prepared::Bad {
+                item,
+                dataset,
+                hash: Some(hash),
+                reason: detail,
+            };
         }
         Err(error) => {
             let reason = format!("it cannot be read: {error}");
-            return Prepared::Bad { item, dataset, hash: None, reason };
+            return Prepared::Bad {
+                item,
+                dataset,
+                hash: None,
+                reason,
+            };
         }
     };
     telemetry::read_bytes(content.stored_bytes);
     let hash = Some(content.hash);
     let Some(dataset) = dataset else {
         let names: Vec<_> = ingest.datasets.iter().map(|d| d.files.as_str()).collect();
-        let reason = format!("no dataset takes it: its name contains none of {}", names.join(", "));
-        return Prepared::Bad { item, dataset: None, hash, reason };
+        let reason = format!(
+            "no dataset takes it: its name contains none of {}",
+            names.join(", ")
+        );
+        return Prepared::Bad {
+            item,
+            dataset: None,
+            hash,
+            reason,
+        };
     };
     match cut::cut(&content, &dataset.records, ingest.options.chunk) {
-        Ok(plan) => Prepared::Ready { item, dataset, content, plan },
+        Ok(plan) => Prepared::Ready {
+            item,
+            dataset,
+            content,
+            plan,
+        },
         Err(Unreadable::Incomplete { .. })
             if ingest.options.incomplete_may_wait
                 && item.origin != ItemOrigin::Archive
@@ -130,16 +185,29 @@ fn prepare(shared: &Shared, item: Item) -> Prepared {
         }
         Err(unreadable) => {
             let reason = unreadable.to_string();
-            Prepared::Bad { item, dataset: Some(dataset), hash, reason }
+            Prepared::Bad {
+                item,
+                dataset: Some(dataset),
+                hash,
+                reason,
+            }
         }
     }
 }
 
 fn new_file(item: &Item, dataset: &str, hash: ContentHash, records: u32) -> NewFile {
     let mut name = item.file.name.to_string_lossy().into_owned();
-    let end = (0..=NAME_BYTES_MAX.min(name.len())).rev().find(|&at| name.is_char_boundary(at));
+    let end = (0..=NAME_BYTES_MAX.min(name.len()))
+        .rev()
+        .find(|&at| name.is_char_boundary(at));
     name.truncate(end.unwrap_or(0));
-    NewFile { hash, dataset: dataset.to_owned(), name, bytes: item.file.bytes, records }
+    NewFile {
+        hash,
+        dataset: dataset.to_owned(),
+        name,
+        bytes: item.file.bytes,
+        records,
+    }
 }
 
 /// Sets a file aside, with its reason in the ledger and beside it.
@@ -150,7 +218,9 @@ async fn quarantine(
     hash: Option<ContentHash>,
     reason: String,
 ) -> Result<(), GivenUp> {
-    let dataset = dataset.map(|dataset| dataset.name.clone()).unwrap_or_default();
+    let dataset = dataset
+        .map(|dataset| dataset.name.clone())
+        .unwrap_or_default();
     tracing::warn!(file = ?item.file.path, reason, "quarantined");
     if let Some(hash) = hash {
         let file = new_file(&item, &dataset, hash, 0);
@@ -170,7 +240,9 @@ async fn leave(shared: &Arc<Shared>, item: Item) -> Result<(), GivenUp> {
     Tally::add(&shared.tally().left, 1);
     Tally::add(&shared.tally().bytes_done, item.file.bytes);
     tracing::info!(file = ?item.file.path, "is not complete yet, or still being written: it waits");
-    shared.moving(vec![item], |inbox, item| inbox.put_back(&item.file)).await
+    shared
+        .moving(vec![item], |inbox, item| inbox.put_back(&item.file))
+        .await
 }
 
 type Ready = (Item, Arc<Dataset>, Content, Plan);
@@ -191,7 +263,10 @@ async fn register(shared: &Arc<Shared>, ready: Vec<Ready>) -> Result<Vec<Job>, G
     let begun: Vec<u32> = begun.map(|file| file.file_no).collect();
     let covered = || shared.sink().coverage(&begun);
     let covered = until_ok("reading the ledger", &shared.stop, |_| {}, covered).await?;
-    let mut covered = begun.into_iter().zip(covered).collect::<std::collections::HashMap<_, _>>();
+    let mut covered = begun
+        .into_iter()
+        .zip(covered)
+        .collect::<std::collections::HashMap<_, _>>();
 
     let mut jobs = Vec::new();
     let mut endings = Vec::new();
@@ -254,5 +329,11 @@ async fn begin(
         shared.look.notify_one();
         return Ok(None);
     }
-    Ok(Some(Job { file_no, dataset, layout: plan.layout, content: Arc::new(content), chunks }))
+    Ok(Some(Job {
+        file_no,
+        dataset,
+        layout: plan.layout,
+        content: Arc::new(content),
+        chunks,
+    }))
 }

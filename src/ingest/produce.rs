@@ -45,7 +45,10 @@ pub(super) fn missing_chunks(plan: &Plan, covered: &[Range<u64>]) -> Vec<Chunk> 
         let first = u64::from(chunk.first_ordinal);
         first..first + u64::from(chunk.records)
     };
-    let missing = plan.chunks.iter().filter(|chunk| !coverage::holds(covered, &ordinals(chunk)));
+    let missing = plan
+        .chunks
+        .iter()
+        .filter(|chunk| !coverage::holds(covered, &ordinals(chunk)));
     missing.copied().collect()
 }
 
@@ -66,12 +69,16 @@ pub(super) async fn run(
         let parsing = tokio::task::spawn_blocking(move || {
             // In order of the file, so that pages are read ahead and left behind; whichever thread
             // is free takes the next chunk.
-            let chunks = jobs.iter().flat_map(|job| job.chunks.iter().map(move |chunk| (job, *chunk)));
+            let chunks = jobs
+                .iter()
+                .flat_map(|job| job.chunks.iter().map(move |chunk| (job, *chunk)));
             let codec = shared.ingest.broker.codec();
             chunks.par_bridge().try_for_each(|(job, chunk)| {
                 let budget = reserve(&shared, chunk, &runtime)?;
                 let frame = produce(job, chunk, codec);
-                frames.blocking_send(Produced { frame, budget }).map_err(|_| GivenUp::Stopped)
+                frames
+                    .blocking_send(Produced { frame, budget })
+                    .map_err(|_| GivenUp::Stopped)
             })
         });
         parsing.await.expect("parsing does not panic")?;
@@ -118,12 +125,20 @@ fn produce(job: &Job, chunk: Chunk, codec: Codec) -> Frame {
 
 fn count(batch: &Batch) {
     let dataset = &batch.dataset.name;
-    telemetry::records(dataset, batch.rows.num_rows() as u64, batch.rejects.len() as u64);
+    telemetry::records(
+        dataset,
+        batch.rows.num_rows() as u64,
+        batch.rejects.len() as u64,
+    );
     if batch.rejects.is_empty() {
         return;
     }
     for code in RejectCode::ALL {
-        let rejects = batch.rejects.iter().filter(|reject| reject.code == code).count();
+        let rejects = batch
+            .rejects
+            .iter()
+            .filter(|reject| reject.code == code)
+            .count();
         if rejects > 0 {
             telemetry::rejects(dataset, code, rejects as u64);
         }
@@ -176,13 +191,16 @@ impl Shared {
     pub(super) fn note_committed(&self, committed: std::collections::HashMap<u32, u64>) {
         let mut flights = self.flights();
         for (file_no, records) in committed {
-            let Some(flight) = flights.get_mut(&file_no) else { continue };
+            let Some(flight) = flights.get_mut(&file_no) else {
+                continue;
+            };
             let new = records.min(flight.missing.saturating_sub(flight.committed));
             flight.committed += records;
             flight.moved = Instant::now();
             Tally::add(&self.tally().committed, new);
             let bytes = flight.items[0].file.bytes;
-            let share = u128::from(bytes) * u128::from(new) / u128::from(flight.plan.records.max(1));
+            let share =
+                u128::from(bytes) * u128::from(new) / u128::from(flight.plan.records.max(1));
             let share = u64::try_from(share).unwrap_or(bytes);
             flight.bytes_done += share;
             Tally::add(&self.tally().bytes_done, share);

@@ -72,11 +72,16 @@ fn due(shared: &Shared) -> Vec<u32> {
     let is_due = |flight: &Flight| {
         flight.unpublished == 0
             && (flight.committed >= flight.missing
-                || flight.asked.is_none_or(|asked| asked.elapsed() >= LOOK_INTERVAL))
+                || flight
+                    .asked
+                    .is_none_or(|asked| asked.elapsed() >= LOOK_INTERVAL))
     };
     let flights = shared.flights();
-    let mut due: Vec<u32> =
-        flights.iter().filter(|(_, flight)| is_due(flight)).map(|(file_no, _)| *file_no).collect();
+    let mut due: Vec<u32> = flights
+        .iter()
+        .filter(|(_, flight)| is_due(flight))
+        .map(|(file_no, _)| *file_no)
+        .collect();
     due.sort_unstable();
     due
 }
@@ -92,7 +97,9 @@ fn note_covered(
     let mut flights = shared.flights();
     let mut whole = Vec::new();
     for (file_no, covered) in asked.iter().zip(covered) {
-        let Some(flight) = flights.get_mut(file_no) else { continue };
+        let Some(flight) = flights.get_mut(file_no) else {
+            continue;
+        };
         if coverage::is_whole(covered, u64::from(flight.plan.records)) {
             whole.push(*file_no);
             continue;
@@ -123,10 +130,16 @@ async fn settle(shared: &Arc<Shared>, whole: &[u32]) -> Result<(), GivenUp> {
     {
         let mut flights = shared.flights();
         for settled in settled {
-            let Some(flight) = flights.remove(&settled.file_no) else { continue };
+            let Some(flight) = flights.remove(&settled.file_no) else {
+                continue;
+            };
             count(shared, &flight, u64::from(settled.rejects));
             for (copy, item) in flight.items.into_iter().enumerate() {
-                let ending = if copy == 0 { Ending::Settled } else { Ending::Duplicate };
+                let ending = if copy == 0 {
+                    Ending::Settled
+                } else {
+                    Ending::Duplicate
+                };
                 endings.push((item, flight.dataset.clone(), ending));
             }
         }
@@ -143,7 +156,10 @@ fn count(shared: &Shared, flight: &Flight, rejects: u64) {
     let bytes = flight.items[0].file.bytes;
     Tally::add(&tally.bytes, bytes);
     let copies = bytes * (flight.items.len() as u64 - 1);
-    Tally::add(&tally.bytes_done, bytes.saturating_sub(flight.bytes_done) + copies);
+    Tally::add(
+        &tally.bytes_done,
+        bytes.saturating_sub(flight.bytes_done) + copies,
+    );
 }
 
 /// Publishes again what neither the queue nor the ledger has: the queue was emptied, or lost frames.
@@ -156,18 +172,26 @@ async fn publish_lost(
         return Ok(());
     }
     // A fault of the broker says nothing about the frames: look again after the interval.
-    let Ok(depth) = shared.ingest.broker.depth().await else { return Ok(()) };
+    let Ok(depth) = shared.ingest.broker.depth().await else {
+        return Ok(());
+    };
     let is_lost = |flight: &Flight| depth.frames == 0 || flight.moved.elapsed() >= STUCK_AFTER;
     let lost: Vec<u32> = {
         let flights = shared.flights();
-        still.iter().copied().filter(|no| flights.get(no).is_some_and(is_lost)).collect()
+        still
+            .iter()
+            .copied()
+            .filter(|no| flights.get(no).is_some_and(is_lost))
+            .collect()
     };
     // Asked again after the depth: frames leave the queue only after they are in the ledger.
     let covered = || shared.sink().coverage(&lost);
     let covered = until_ok("reading the ledger", &shared.stop, |_| {}, covered).await?;
     let covered: HashMap<u32, _> = lost.into_iter().zip(covered).collect();
     for (file_no, covered) in covered {
-        let Some(job) = reopen(shared, file_no, &covered).await else { continue };
+        let Some(job) = reopen(shared, file_no, &covered).await else {
+            continue;
+        };
         tracing::warn!(
             file_no,
             frames = job.chunks.len(),
@@ -191,7 +215,12 @@ async fn reopen(
         let flights = shared.flights();
         let flight = flights.get(&file_no)?;
         let path = flight.items[0].file.path.clone();
-        (path, flight.plan.clone(), flight.dataset.clone(), flight.hash)
+        (
+            path,
+            flight.plan.clone(),
+            flight.dataset.clone(),
+            flight.hash,
+        )
     };
     let chunks = missing_chunks(&plan, covered);
     let options = shared.ingest.options.content.clone();
@@ -218,5 +247,11 @@ async fn reopen(
     let flight = flights.get_mut(&file_no)?;
     flight.unpublished = chunks.len();
     flight.moved = Instant::now();
-    Some(Job { file_no, dataset, layout: plan.layout, content: Arc::new(content), chunks })
+    Some(Job {
+        file_no,
+        dataset,
+        layout: plan.layout,
+        content: Arc::new(content),
+        chunks,
+    })
 }

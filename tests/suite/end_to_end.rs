@@ -25,7 +25,12 @@ pub struct Pair {
 impl Pair {
     pub async fn all() -> Vec<Self> {
         let mut pairs = Vec::new();
-        for name in ["memory+sqlite", "memory+mysql", "redis+sqlite", "redis+mysql"] {
+        for name in [
+            "memory+sqlite",
+            "memory+mysql",
+            "redis+sqlite",
+            "redis+mysql",
+        ] {
             pairs.push(Self::new(name).await);
         }
         pairs
@@ -41,7 +46,12 @@ impl Pair {
             true => Some(support::redis().await.fresh()),
             false => None,
         };
-        Self { name, database_url, redis_url, dir }
+        Self {
+            name,
+            database_url,
+            redis_url,
+            dir,
+        }
     }
 
     pub fn at(&self, name: &str) -> PathBuf {
@@ -94,9 +104,15 @@ impl Pair {
             let mut statement = db.prepare(sql).unwrap();
             let columns = statement.column_count();
             let row = |row: &rusqlite::Row<'_>| {
-                (0..columns).map(|at| row.get_ref(at).map(sqlite_text)).collect()
+                (0..columns)
+                    .map(|at| row.get_ref(at).map(sqlite_text))
+                    .collect()
             };
-            return statement.query_map([], row).unwrap().collect::<Result<_, _>>().unwrap();
+            return statement
+                .query_map([], row)
+                .unwrap()
+                .collect::<Result<_, _>>()
+                .unwrap();
         }
         let pool = mysql_async::Pool::new(self.database_url.as_str());
         let mut conn = pool.get_conn().await.unwrap();
@@ -107,11 +123,17 @@ impl Pair {
             mysql_async::Value::NULL => None,
             value => Some(mysql_async::from_value::<String>(value)),
         };
-        rows.into_iter().map(|row| row.unwrap().into_iter().map(value).collect()).collect()
+        rows.into_iter()
+            .map(|row| row.unwrap().into_iter().map(value).collect())
+            .collect()
     }
 
     pub async fn number(&self, sql: &str) -> u64 {
-        self.query(sql).await[0][0].as_ref().unwrap().parse().unwrap()
+        self.query(sql).await[0][0]
+            .as_ref()
+            .unwrap()
+            .parse()
+            .unwrap()
     }
 }
 
@@ -133,9 +155,12 @@ fn e2e_records() -> u64 {
 
 /// Names of the files in a directory, sorted.
 pub fn names(dir: &Path) -> Vec<String> {
-    let Ok(entries) = std::fs::read_dir(dir) else { return Vec::new() };
-    let mut names: Vec<String> =
-        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    let Ok(entries) = std::fs::read_dir(dir) else {
+        return Vec::new();
+    };
+    let mut names: Vec<String> = entries
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
     names.retain(|name| !name.starts_with('.'));
     names.sort();
     names
@@ -162,7 +187,12 @@ fn checksum_of_files(dir: &Path) -> Checksum {
     for name in names(dir) {
         let bytes = std::fs::read(dir.join(&name)).unwrap();
         let document: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
-        for (ordinal, record) in document["vehicle_events"].as_array().unwrap().iter().enumerate() {
+        for (ordinal, record) in document["vehicle_events"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .enumerate()
+        {
             let text = |field: &str| record[field].as_str().unwrap().to_owned();
             // Generated times are milliseconds with `Z`.
             let time = text("event_time").replace('T', " ").replace('Z', "000");
@@ -248,16 +278,27 @@ async fn loads_all(pair: &Pair, files: u64, records_each: u64) {
     assert_eq!(names(&pair.at("work")), Vec::<String>::new());
     assert_eq!(names(&pair.at("history")), generated);
     let stored = checksum_of_rows(pair).await;
-    assert_eq!((stored.0, stored.1), (expected.0, expected.1), "{}: rows differ", pair.name);
+    assert_eq!(
+        (stored.0, stored.1),
+        (expected.0, expected.1),
+        "{}: rows differ",
+        pair.name
+    );
     assert_eq!(pair.number("SELECT COUNT(*) FROM ingest_frames").await, 0);
     summary_is_right(pair).await;
 
     // Again: nothing is added, and the files are reported as duplicates.
     let history = pair.at("history");
     let report = pair.expect(0, &["load", history.to_str().unwrap()]);
-    let line = report.lines().find(|line| line.contains("duplicates")).unwrap();
+    let line = report
+        .lines()
+        .find(|line| line.contains("duplicates"))
+        .unwrap();
     assert!(line.contains(&files.to_string()), "{report}");
-    assert_eq!(pair.number("SELECT COUNT(*) FROM vehicle_events").await, files * records_each);
+    assert_eq!(
+        pair.number("SELECT COUNT(*) FROM vehicle_events").await,
+        files * records_each
+    );
     assert_eq!(names(&history), generated, "an archive stays where it is");
 }
 
@@ -309,12 +350,16 @@ async fn the_files_of_the_original_load_as_they_are() {
         pair.expect(0, &["load"]);
         assert_eq!(pair.number("SELECT COUNT(*) FROM vehicle_events").await, 3);
         assert_eq!(pair.number("SELECT COUNT(*) FROM vehicle_status").await, 3);
-        let rescued =
-            pair.query("SELECT _rescued FROM vehicle_events WHERE _rescued IS NOT NULL").await;
+        let rescued = pair
+            .query("SELECT _rescued FROM vehicle_events WHERE _rescued IS NOT NULL")
+            .await;
         assert_eq!(rescued.len(), 1);
         let rescued: serde_json::Value =
             serde_json::from_str(rescued[0][0].as_deref().unwrap()).unwrap();
-        assert_eq!(rescued, serde_json::json!({"event_extra_data:": {"emergency_call": true}}));
+        assert_eq!(
+            rescued,
+            serde_json::json!({"event_extra_data:": {"emergency_call": true}})
+        );
         let summary = pair
             .query(
                 "SELECT vehicle_id, CAST(day AS CHAR), last_event_type FROM daily_summary \
@@ -324,11 +369,17 @@ async fn the_files_of_the_original_load_as_they_are() {
         let row = |values: [&str; 3]| values.map(|value| Some(value.to_owned())).to_vec();
         assert_eq!(
             summary,
-            [row(["v1", "2022-06-05", "stop"]), row(["v2", "2022-06-06", "door_open"])]
+            [
+                row(["v1", "2022-06-05", "stop"]),
+                row(["v2", "2022-06-06", "door_open"])
+            ]
         );
         assert_eq!(
             names(&pair.at("history")),
-            ["vehicle_events_20220605210234.json", "vehicle_status_20220505210234.json"]
+            [
+                "vehicle_events_20220605210234.json",
+                "vehicle_status_20220505210234.json"
+            ]
         );
     }
 }
@@ -379,7 +430,11 @@ async fn bad_records_are_rejects_and_bad_files_are_quarantined() {
             let raw = &records[ordinal.parse::<usize>().unwrap()];
             assert_eq!(reject[4].as_ref(), Some(raw));
             let offset: usize = reject[3].as_ref().unwrap().parse().unwrap();
-            assert!(document[offset..].starts_with(raw.as_str()), "{}: {code}", pair.name);
+            assert!(
+                document[offset..].starts_with(raw.as_str()),
+                "{}: {code}",
+                pair.name
+            );
         }
         assert_eq!(names(&pair.at("history")), ["vehicle_events_bad.json"]);
         let quarantine = pair.at("quarantine");
@@ -400,7 +455,9 @@ async fn bad_records_are_rejects_and_bad_files_are_quarantined() {
         assert!(reason("something_else.json").contains("no dataset"));
         assert!(reason("vehicle_events_cut.json").contains("before it is whole"));
         assert!(reason("vehicle_events_text.json").contains("byte 0"));
-        let reasons = pair.number("SELECT COUNT(*) FROM ingest_files WHERE reason IS NOT NULL").await;
+        let reasons = pair
+            .number("SELECT COUNT(*) FROM ingest_files WHERE reason IS NOT NULL")
+            .await;
         assert_eq!(reasons, 3);
     }
 }
@@ -416,18 +473,29 @@ async fn compressed_files_and_other_layouts_load() {
     for pair in Pair::all().await {
         let inbound = pair.at("inbound");
         let put = |name: &str, bytes: &[u8]| std::fs::write(inbound.join(name), bytes).unwrap();
-        put("vehicle_status_array.json", format!("\u{feff}[{}]", all(0, " ,\n")).as_bytes());
+        put(
+            "vehicle_status_array.json",
+            format!("\u{feff}[{}]", all(0, " ,\n")).as_bytes(),
+        );
         put("vehicle_status_lines.ndjson", all(10, "\r\n").as_bytes());
-        let document = format!("{{\"v\": 1, \"vehicle_status\": [{}], \"end\": [1]}}", all(20, ","));
-        put("vehicle_status.json.zst", &zstd::encode_all(document.as_bytes(), 1).unwrap());
+        let document = format!(
+            "{{\"v\": 1, \"vehicle_status\": [{}], \"end\": [1]}}",
+            all(20, ",")
+        );
+        put(
+            "vehicle_status.json.zst",
+            &zstd::encode_all(document.as_bytes(), 1).unwrap(),
+        );
         let mut gz = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
         gz.write_all(all(30, "\n").as_bytes()).unwrap();
         put("vehicle_status.ndjson.gz", &gz.finish().unwrap());
         put("vehicle_status_empty.json", b"{\"vehicle_status\": []}");
         pair.expect(0, &["load"]);
         let stored = pair.query("SELECT status FROM vehicle_status").await;
-        let mut stored: Vec<u32> =
-            stored.iter().map(|row| row[0].as_ref().unwrap().parse().unwrap()).collect();
+        let mut stored: Vec<u32> = stored
+            .iter()
+            .map(|row| row[0].as_ref().unwrap().parse().unwrap())
+            .collect();
         stored.sort_unstable();
         assert_eq!(stored, (0..40).collect::<Vec<_>>(), "{}", pair.name);
         assert_eq!(names(&pair.at("history")).len(), 5);
@@ -440,8 +508,16 @@ struct Service(Child);
 impl Service {
     fn start(pair: &Pair, args: &[&str]) -> Self {
         let mut command = pair.command(args);
-        command.env("LEMONADE_HTTP_ADDR", "off").env("LEMONADE_SCAN_INTERVAL", "200ms");
-        Self(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
+        command
+            .env("LEMONADE_HTTP_ADDR", "off")
+            .env("LEMONADE_SCAN_INTERVAL", "200ms");
+        Self(
+            command
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn()
+                .unwrap(),
+        )
     }
 
     fn terminate(&mut self) -> Option<i32> {
@@ -489,9 +565,11 @@ async fn the_service_takes_what_arrives_and_stops_cleanly() {
         std::fs::write(&elsewhere, STATUS).unwrap();
         std::fs::rename(&elsewhere, inbound.join("vehicle_status_renamed.json")).unwrap();
 
-        until("both files in history", Duration::from_secs(30), async || {
-            names(&pair.at("history")).len() == 2
-        })
+        until(
+            "both files in history",
+            Duration::from_secs(30),
+            async || names(&pair.at("history")).len() == 2,
+        )
         .await;
         assert_eq!(pair.number("SELECT COUNT(*) FROM vehicle_events").await, 3);
         assert_eq!(pair.number("SELECT COUNT(*) FROM vehicle_status").await, 3);
@@ -506,13 +584,18 @@ async fn a_stop_in_the_middle_loses_nothing_and_the_next_run_finishes() {
         let inbound = pair.at("inbound");
         let dir = inbound.to_str().unwrap().to_owned();
         let args = ["generate", "--dir", &dir, "--dataset", "vehicle_events"];
-        pair.expect(0, &[&args[..], &["--files", "40", "--records", "2000"]].concat());
+        pair.expect(
+            0,
+            &[&args[..], &["--files", "40", "--records", "2000"]].concat(),
+        );
         let mut killed = 0;
         for _ in 0..4 {
             let mut service = Service::start(&pair, &["run"]);
-            until("a first file in history", Duration::from_secs(60), async || {
-                !names(&pair.at("history")).is_empty()
-            })
+            until(
+                "a first file in history",
+                Duration::from_secs(60),
+                async || !names(&pair.at("history")).is_empty(),
+            )
             .await;
             if service.0.try_wait().unwrap().is_none() {
                 service.0.kill().unwrap();
@@ -522,7 +605,10 @@ async fn a_stop_in_the_middle_loses_nothing_and_the_next_run_finishes() {
         }
         assert_eq!(killed, 4);
         pair.expect(0, &["load"]);
-        assert_eq!(pair.number("SELECT COUNT(*) FROM vehicle_events").await, 80_000);
+        assert_eq!(
+            pair.number("SELECT COUNT(*) FROM vehicle_events").await,
+            80_000
+        );
         assert_eq!(names(&pair.at("history")).len(), 40, "{name}");
         assert_eq!(pair.number("SELECT COUNT(*) FROM ingest_frames").await, 0);
     }
@@ -533,8 +619,21 @@ async fn totals_by_vehicle_agree_between_the_pairs() {
     let mut by_pair = BTreeMap::new();
     for pair in Pair::all().await {
         let dir = pair.at("inbound");
-        let args = ["generate", "--dir", dir.to_str().unwrap(), "--dataset", "vehicle_events"];
-        pair.expect(0, &[&args[..], &["--files", "5", "--records", "300", "--bad", "0.1"]].concat());
+        let args = [
+            "generate",
+            "--dir",
+            dir.to_str().unwrap(),
+            "--dataset",
+            "vehicle_events",
+        ];
+        pair.expect(
+            0,
+            &[
+                &args[..],
+                &["--files", "5", "--records", "300", "--bad", "0.1"],
+            ]
+            .concat(),
+        );
         let code = pair.run(&["load"]).status.code();
         assert_eq!(code, Some(2), "{}: some records are bad", pair.name);
         let rows = pair

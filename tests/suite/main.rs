@@ -18,5 +18,6 @@ mod command_line;
 mod dashboard;
 mod end_to_end;
 mod simulation;
+mod sink;
 mod support;
 mod tidy;

@@ -26,7 +26,8 @@ use lemonade_task::inbox::{Directories, Inbox, Patience};
 use lemonade_task::ingest::IngestOptions;
 use lemonade_task::runner::{Engine, EngineOptions, Stop};
 use lemonade_task::sink::{
-    Before, Committed, FileEntry, LastEvent, NewFile, Registered, RejectEntry, Settled, Sink, Totals,
+    Before, Committed, FileEntry, LastEvent, NewFile, Registered, RejectEntry, Settled, Sink,
+    Totals,
 };
 
 use crate::end_to_end::names;
@@ -156,7 +157,11 @@ impl Broker for SimBroker {
             queue.waiting.clear();
             queue.pending.clear();
         }
-        if fails { Err(World::fault(Origin::Broker)) } else { Ok(()) }
+        if fails {
+            Err(World::fault(Origin::Broker))
+        } else {
+            Ok(())
+        }
     }
 
     async fn consumer(&self, name: &str) -> Result<Box<dyn Consumer>, Fault> {
@@ -164,13 +169,20 @@ impl Broker for SimBroker {
             return Err(World::fault(Origin::Broker));
         }
         let mut queue = self.0.queue.lock().unwrap();
-        let own: Vec<u64> =
-            queue.pending.iter().filter(|(_, (of, _))| of == name).map(|(entry, _)| *entry).collect();
+        let own: Vec<u64> = queue
+            .pending
+            .iter()
+            .filter(|(_, (of, _))| of == name)
+            .map(|(entry, _)| *entry)
+            .collect();
         for entry in own {
             let (_, frame) = queue.pending.remove(&entry).unwrap();
             queue.waiting.push_front((entry, frame, true));
         }
-        Ok(Box::new(SimConsumer { world: self.0.clone(), name: name.to_owned() }))
+        Ok(Box::new(SimConsumer {
+            world: self.0.clone(),
+            name: name.to_owned(),
+        }))
     }
 
     async fn depth(&self) -> Result<Depth, Fault> {
@@ -180,7 +192,11 @@ impl Broker for SimBroker {
         }
         let queue = self.0.queue.lock().unwrap();
         let frames = (queue.waiting.len() + queue.pending.len()) as u64;
-        Ok(Depth { frames, pending: queue.pending.len() as u64, bytes: 0 })
+        Ok(Depth {
+            frames,
+            pending: queue.pending.len() as u64,
+            bytes: 0,
+        })
     }
 }
 
@@ -198,10 +214,21 @@ impl Consumer for SimConsumer {
         }
         let mut deliveries = Vec::new();
         while deliveries.len() < max {
-            let Some((entry, frame, redelivered)) = queue.waiting.pop_front() else { break };
-            queue.pending.insert(entry, (self.name.clone(), frame.clone()));
-            let tag = Tag { stream: "sim".into(), entry: entry.to_string() };
-            deliveries.push(Delivery { tag, frame, redelivered });
+            let Some((entry, frame, redelivered)) = queue.waiting.pop_front() else {
+                break;
+            };
+            queue
+                .pending
+                .insert(entry, (self.name.clone(), frame.clone()));
+            let tag = Tag {
+                stream: "sim".into(),
+                entry: entry.to_string(),
+            };
+            deliveries.push(Delivery {
+                tag,
+                frame,
+                redelivered,
+            });
         }
         Ok(deliveries)
     }
@@ -218,7 +245,11 @@ impl Consumer for SimConsumer {
                 queue.waiting.push_back((entry, frame, true));
             }
         }
-        if lost { Err(World::fault(Origin::Broker)) } else { Ok(()) }
+        if lost {
+            Err(World::fault(Origin::Broker))
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -246,7 +277,11 @@ impl SimSink {
         let mut database = self.0.database.lock().unwrap();
         let broken = |rule: Broken| self.0.broken == Some(rule);
         let mut committed = Committed::default();
-        let values = batch.rows.column_by_name("event_value").unwrap().as_string::<i32>();
+        let values = batch
+            .rows
+            .column_by_name("event_value")
+            .unwrap()
+            .as_string::<i32>();
         let ids = batch.rows.column(0).as_primitive::<UInt64Type>();
         for row in 0..batch.rows.num_rows() {
             if broken(Broken::LedgerWithoutRows) && self.0.chance("broken: row not written", 50) {
@@ -263,10 +298,15 @@ impl SimSink {
         }
         if !broken(Broken::RejectsDropped) {
             for reject in &batch.rejects {
-                database.rejects.insert((batch.span.file_no, reject.ordinal), reject.code);
+                database
+                    .rejects
+                    .insert((batch.span.file_no, reject.ordinal), reject.code);
             }
         }
-        let settled = database.files.get(&batch.span.file_no).is_none_or(|f| f.state == "settled");
+        let settled = database
+            .files
+            .get(&batch.span.file_no)
+            .is_none_or(|f| f.state == "settled");
         if !settled {
             database.frames.insert(batch.span);
         }
@@ -295,7 +335,10 @@ impl Sink for SimSink {
                     Some(_) => Before::Pending,
                 };
                 if before == Before::New {
-                    let entry = Entry { records: file.records, state: "pending" };
+                    let entry = Entry {
+                        records: file.records,
+                        state: "pending",
+                    };
                     database.files.insert(file_no, entry);
                 }
                 registered.push(Registered { file_no, before });
@@ -320,12 +363,21 @@ impl Sink for SimSink {
         self.call().await?;
         let database = self.0.database.lock().unwrap();
         let of = |file_no: &u32| {
-            let whole = database.files.get(file_no).map_or(0, |file| u64::from(file.records));
-            let is_settled = database.files.get(file_no).is_some_and(|f| f.state == "settled");
+            let whole = database
+                .files
+                .get(file_no)
+                .map_or(0, |file| u64::from(file.records));
+            let is_settled = database
+                .files
+                .get(file_no)
+                .is_some_and(|f| f.state == "settled");
             if is_settled || self.0.broken == Some(Broken::SettleTooEarly) {
                 return coverage::union([0..whole]);
             }
-            let spans = database.frames.iter().filter(|span| span.file_no == *file_no);
+            let spans = database
+                .frames
+                .iter()
+                .filter(|span| span.file_no == *file_no);
             coverage::union(spans.map(|span| span.ordinals()))
         };
         Ok(file_nos.iter().map(of).collect())
@@ -340,10 +392,17 @@ impl Sink for SimSink {
             for &file_no in file_nos {
                 let file = database.files.get_mut(&file_no).unwrap();
                 file.state = "settled";
-                let rejects = database.rejects.range((file_no, 0)..=(file_no, u32::MAX)).count();
+                let rejects = database
+                    .rejects
+                    .range((file_no, 0)..=(file_no, u32::MAX))
+                    .count();
                 database.frames.retain(|span| span.file_no != file_no);
                 let rejects = u32::try_from(rejects).unwrap();
-                settled.push(Settled { file_no, records: file.records, rejects });
+                settled.push(Settled {
+                    file_no,
+                    records: file.records,
+                    rejects,
+                });
             }
             settled
         };
@@ -356,7 +415,13 @@ impl Sink for SimSink {
             let mut database = self.0.database.lock().unwrap();
             let next = u32::try_from(database.numbers.len()).unwrap() + 1;
             let file_no = *database.numbers.entry(file.hash).or_insert(next);
-            database.files.insert(file_no, Entry { records: 0, state: "quarantined" });
+            database.files.insert(
+                file_no,
+                Entry {
+                    records: 0,
+                    state: "quarantined",
+                },
+            );
         }
         self.answer(())
     }
@@ -441,8 +506,10 @@ fn write_files(random: &mut Random, inbound: &Path) -> Expected {
             expected.rows.insert(value);
         }
         // The file's number keeps empty files apart, which would be duplicates of each other.
-        let document =
-            format!("{{\"file\": {file}, \"vehicle_events\": [{}]}}", records.join(","));
+        let document = format!(
+            "{{\"file\": {file}, \"vehicle_events\": [{}]}}",
+            records.join(",")
+        );
         std::fs::write(inbound.join(&name), &document).unwrap();
         expected.history += 1;
         if random.one_in(10) {
@@ -461,8 +528,10 @@ fn engine(world: &Arc<World>, root: &Path, random: &mut Random) -> Engine {
         history: at("history"),
         quarantine: at("quarantine"),
     };
-    let patience =
-        Patience { quiet_time: Duration::ZERO, incomplete_after: Duration::ZERO };
+    let patience = Patience {
+        quiet_time: Duration::ZERO,
+        incomplete_after: Duration::ZERO,
+    };
     let inbox = Inbox::open(directories, patience).unwrap();
     let chunk = ChunkLimits {
         records: 1 + u32::try_from(random.below(20)).unwrap(),
@@ -479,7 +548,10 @@ fn engine(world: &Arc<World>, root: &Path, random: &mut Random) -> Engine {
             // Large enough that parsing never waits: a virtual clock stands still while a blocking
             // thread does.
             budget_bytes: 1 << 20,
-            content: ContentOptions { inflated_bytes_max: 1 << 20, spill_dir: at("work") },
+            content: ContentOptions {
+                inflated_bytes_max: 1 << 20,
+                spill_dir: at("work"),
+            },
             dataset: None,
             incomplete_may_wait: false,
         },
@@ -504,7 +576,9 @@ fn run_for(engine: Engine, limit: Option<Duration>) -> bool {
         let stop = Stop::default();
         match limit {
             // A service that crashes.
-            Some(limit) => tokio::time::timeout(limit, engine.serve(&stop)).await.is_ok(),
+            Some(limit) => tokio::time::timeout(limit, engine.serve(&stop))
+                .await
+                .is_ok(),
             // A load that has to end.
             None => {
                 let load = engine.load_inbound(&stop);
@@ -517,7 +591,10 @@ fn run_for(engine: Engine, limit: Option<Duration>) -> bool {
 }
 
 /// One seed; returns what is wrong in the end.
-fn simulate(seed: u64, broken: Option<Broken>) -> (Result<(), String>, BTreeMap<&'static str, u64>) {
+fn simulate(
+    seed: u64,
+    broken: Option<Broken>,
+) -> (Result<(), String>, BTreeMap<&'static str, u64>) {
     let mut random = Random(seed);
     let dir = tempfile::tempdir_in("/dev/shm").unwrap();
     let inbound = dir.path().join("inbound");
@@ -547,27 +624,53 @@ fn audit(world: &World, root: &Path, expected: &Expected) -> Result<(), String> 
     let check = |right: bool, what: String| if right { Ok(()) } else { Err(what) };
     let missing: Vec<_> = expected.rows.difference(&rows).take(5).collect();
     check(missing.is_empty(), format!("rows are missing: {missing:?}"))?;
-    check(database.rows.len() == expected.rows.len(), "rows are doubled or invented".to_owned())?;
+    check(
+        database.rows.len() == expected.rows.len(),
+        "rows are doubled or invented".to_owned(),
+    )?;
     for (id, value) in &database.rows {
         let ordinal = value.split('-').nth(1).unwrap();
         let (_, place) = provenance(*id);
-        check(place.to_string() == ordinal, format!("{value} has the id of ordinal {place}"))?;
+        check(
+            place.to_string() == ordinal,
+            format!("{value} has the id of ordinal {place}"),
+        )?;
     }
     let rejects = database.rejects.len();
-    check(rejects == expected.rejects, format!("{rejects} rejects of {}", expected.rejects))?;
-    check(database.frames.is_empty(), "ledger entries are left".to_owned())?;
-    let unsettled = database.files.values().filter(|file| file.state == "pending").count();
+    check(
+        rejects == expected.rejects,
+        format!("{rejects} rejects of {}", expected.rejects),
+    )?;
+    check(
+        database.frames.is_empty(),
+        "ledger entries are left".to_owned(),
+    )?;
+    let unsettled = database
+        .files
+        .values()
+        .filter(|file| file.state == "pending")
+        .count();
     check(unsettled == 0, format!("{unsettled} files are not settled"))?;
     for (dir, count) in [("inbound", 0), ("work", 0), ("history", expected.history)] {
         let found = names(&root.join(dir));
-        check(found.len() == count, format!("{dir} holds {found:?}, not {count} files"))?;
+        check(
+            found.len() == count,
+            format!("{dir} holds {found:?}, not {count} files"),
+        )?;
     }
     let quarantined = names(&root.join("quarantine"));
-    check(quarantined.len() == expected.quarantine * 2, format!("quarantine: {quarantined:?}"))
+    check(
+        quarantined.len() == expected.quarantine * 2,
+        format!("quarantine: {quarantined:?}"),
+    )
 }
 
 fn seeds() -> Range<u64> {
-    let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
+    let number = |name: &str| {
+        std::env::var(name)
+            .ok()
+            .map(|text| text.parse::<u64>().unwrap())
+    };
     match number("LEMONADE_SIM_SEED") {
         Some(seed) => seed..seed + 1,
         None => 0..number("LEMONADE_SIM_SEEDS").unwrap_or(300),
@@ -600,7 +703,11 @@ fn every_seed_lands_every_record_once() {
             "the database's answer is lost",
             "the queue is wiped",
         ];
-        assert_eq!(faults.keys().copied().collect::<Vec<_>>(), kinds, "each kind has happened");
+        assert_eq!(
+            faults.keys().copied().collect::<Vec<_>>(),
+            kinds,
+            "each kind has happened"
+        );
     }
 }
 
