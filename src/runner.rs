@@ -5,49 +5,40 @@
 //! lacks is still in work or in its archive.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, SystemTime};
 
-use async_trait::async_trait;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::broker::{self, Broker, BrokerOptions, Depth};
+use crate::broker::{self, Broker, BrokerOptions};
 use crate::config::{Dirs, Roles, Settings, redacted};
 use crate::content::ContentOptions;
 use crate::cut::ChunkLimits;
 use crate::dataset::Datasets;
 use crate::fault::{Fault, Origin};
-use crate::http::StatusSource;
 use crate::inbox::{Claimed, Directories, Inbox, Patience, Waiting};
 use crate::ingest::{Ingest, IngestOptions, Item, ItemOrigin, Tally};
 use crate::retry::GivenUp;
 use crate::sink::{self, Sink, SinkOptions};
-use crate::status::{self, Status};
 use crate::summary::{self, Accumulator};
 use crate::telemetry;
 use crate::worker::{Progress, Worker};
+
+mod watch;
+
+use watch::{Seen, locked};
 
 /// Files handed to ingest at a time. A claim costs a few system calls, so a larger number would delay
 /// the first file, and claim more than can be loaded soon.
 const FEED_FILES: usize = 1_024;
 
-/// How often a service looks whether queue and database are well. Two small calls each time.
-const LOOK_EVERY: Duration = Duration::from_secs(2);
-
 /// Most bytes that a compressed file may inflate to: a good part of the 10 GB of disk that the engine,
 /// Redis and the database share.
 const INFLATED_BYTES_MAX: u64 = 4 << 30;
-
-/// Files and rejects of the ledger that a status tells of.
-const STATUS_FILES: usize = 10;
-const STATUS_REJECTS: usize = 1_000;
-
-/// How long a status waits for the database.
-const STATUS_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Everything that is connected and open.
 #[derive(Clone)]
@@ -67,35 +58,6 @@ pub struct Engine {
     progress: Arc<Progress>,
     summaries: Arc<Accumulator>,
     seen: Arc<Seen>,
-}
-
-/// What the engine last saw of the world around it, for whoever asks.
-#[derive(Debug)]
-struct Seen {
-    began: Instant,
-    /// What the last scan of inbound found waiting.
-    waiting: Mutex<Vec<Waiting>>,
-    /// Files in inbound at the last scan.
-    inbound: AtomicU64,
-    /// What the queue held at the last look.
-    depth: Mutex<Depth>,
-    /// Why the engine cannot do its work now.
-    unwell: Mutex<Option<String>>,
-    /// Records committed per second, at the last look.
-    rate: AtomicU64,
-}
-
-impl Default for Seen {
-    fn default() -> Self {
-        Self {
-            began: Instant::now(),
-            waiting: Mutex::default(),
-            inbound: AtomicU64::default(),
-            depth: Mutex::default(),
-            unwell: Mutex::new(Some("starting".to_owned())),
-            rate: AtomicU64::default(),
-        }
-    }
 }
 
 /// How an engine runs.
@@ -140,9 +102,14 @@ pub async fn open(
     dataset: Option<&str>,
     incomplete_may_wait: bool,
 ) -> Result<Engine, Fault> {
+    // A load ends, so that there is nobody to wait for the rest of a document.
+    let incomplete_after = match incomplete_may_wait {
+        true => settings.incomplete_after,
+        false => Duration::ZERO,
+    };
     let patience = Patience {
         quiet_time: settings.quiet_time,
-        incomplete_after: settings.incomplete_after,
+        incomplete_after,
     };
     let Dirs {
         inbound,
@@ -264,6 +231,11 @@ impl Engine {
                 return Ok(());
             }
             while self.feed_inbound(&items, stop).await? > 0 && !stop.quiet.is_cancelled() {}
+            for file in locked(&self.seen.waiting).iter() {
+                tracing::warn!(name = ?file.name, why = file.why, "is left in inbound");
+                Tally::add(&self.tally.left, 1);
+                Tally::add(&self.tally.files, 1);
+            }
             Ok(())
         };
         self.load(feed, stop).await
@@ -488,45 +460,6 @@ impl Engine {
             }
         }
     }
-
-    /// Looks at queue and database again and again, for the metrics and for whoever asks.
-    async fn keep_watch(&self) {
-        let mut committed = 0;
-        let mut last = Instant::now();
-        loop {
-            let unwell = self.look().await.err().map(|fault| fault.to_string());
-            telemetry::ready(unwell.is_none());
-            *locked(&self.seen.unwell) = unwell;
-            telemetry::files_now("work", self.files_in_work());
-            let now = self.tally.committed.load(Relaxed);
-            let seconds = last.elapsed().as_secs_f64().max(0.001);
-            self.seen
-                .rate
-                .store(((now - committed) as f64 / seconds) as u64, Relaxed);
-            (committed, last) = (now, Instant::now());
-            tokio::time::sleep(LOOK_EVERY).await;
-        }
-    }
-
-    async fn look(&self) -> Result<(), Fault> {
-        let depth = self.broker.depth().await?;
-        telemetry::queue(depth.frames, depth.bytes, depth.pending);
-        *locked(&self.seen.depth) = depth;
-        self.sink.files(1).await.map(drop)
-    }
-
-    fn files_in_work(&self) -> u64 {
-        let Tally {
-            files,
-            settled,
-            duplicates,
-            quarantined,
-            left,
-            ..
-        } = self.tally.as_ref();
-        let ended = [settled, duplicates, quarantined, left].map(|count| count.load(Relaxed));
-        files.load(Relaxed).saturating_sub(ended.iter().sum())
-    }
 }
 
 /// A name for this process that it has again after a restart, and no other process has: the host and
@@ -536,10 +469,6 @@ fn node(work: &Path) -> String {
     let work = work.canonicalize().unwrap_or_else(|_| work.to_owned());
     let place = blake3::hash(work.as_os_str().as_encoded_bytes()).to_hex();
     format!("{}-{}", host.trim(), &place[..8])
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Running workers.
@@ -630,64 +559,5 @@ impl Stop {
             told.now.cancel();
         });
         Ok(stop)
-    }
-}
-
-#[async_trait]
-impl StatusSource for Engine {
-    fn ready(&self) -> Result<(), String> {
-        locked(&self.seen.unwell).clone().map_or(Ok(()), Err)
-    }
-
-    async fn status(&self) -> Status {
-        let depth = *locked(&self.seen.depth);
-        let waiting = |file: &Waiting| status::Waiting {
-            name: file.name.to_string_lossy().into_owned(),
-            why: file.why.to_owned(),
-        };
-        let waiting = locked(&self.seen.waiting).iter().map(waiting).collect();
-        let reason = self.ready().err();
-        let mut status = Status {
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            running: true,
-            ready: reason.is_none(),
-            reason,
-            uptime_seconds: Some(self.seen.began.elapsed().as_secs_f64()),
-            roles: self
-                .options
-                .roles
-                .names()
-                .into_iter()
-                .map(str::to_owned)
-                .collect(),
-            database: self.options.database.clone(),
-            broker: self.options.queue.clone(),
-            queue: Some(status::Queue {
-                frames: depth.frames,
-                bytes: depth.bytes,
-                pending: depth.pending,
-            }),
-            files: status::Files {
-                inbound: self.seen.inbound.load(Relaxed),
-                work: self.files_in_work(),
-                waiting,
-            },
-            records_per_second: Some(self.seen.rate.load(Relaxed) as f64),
-            ..Status::default()
-        };
-        let ledger = async {
-            let totals = self.sink.totals().await?;
-            let files = self.sink.files(STATUS_FILES).await?;
-            let rejects = self.sink.rejects(STATUS_REJECTS).await?;
-            Ok::<_, Fault>((totals, files, rejects))
-        };
-        // A database that does not answer is a fact to be told, not a reason to wait.
-        if let Ok(Ok((totals, files, rejects))) = tokio::time::timeout(STATUS_TIMEOUT, ledger).await
-        {
-            status.totals = Some(totals.into());
-            status.last_files = files.into_iter().map(Into::into).collect();
-            status.rejects = status::by_reason(rejects.iter().map(|reject| reject.code));
-        }
-        status
     }
 }

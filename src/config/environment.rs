@@ -15,7 +15,7 @@ use super::options::Options;
 use super::{ConfigError, url};
 
 /// The variables of each option, by the name of its flag; the first that is set counts.
-pub const NAMES: &[(&str, &[&str])] = &[
+pub(super) const NAMES: &[(&str, &[&str])] = &[
     ("config", &["LEMONADE_CONFIG"]),
     ("data-dir", &["LEMONADE_DATA_DIR"]),
     ("inbound", &["LEMONADE_INBOUND", "SRC_PATH"]),

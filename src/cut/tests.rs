@@ -1,3 +1,5 @@
+//! Documents and what they are cut into; and, for any bytes at all, what has to hold.
+
 use super::*;
 use proptest::prelude::*;
 use serde_json::Value;

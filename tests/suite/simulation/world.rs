@@ -1,0 +1,463 @@
+//! The simulated world: a broker and a database that fail, lose, double and reorder by a seed's will,
+//! and that outlive the engine's crashes.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::ops::Range;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use arrow_array::cast::AsArray;
+use arrow_array::types::UInt64Type;
+use async_trait::async_trait;
+use lemonade_task::batch::{Batch, RejectCode, Span};
+use lemonade_task::broker::{Broker, Consumer, Delivery, Depth, Tag};
+use lemonade_task::content::ContentHash;
+use lemonade_task::coverage;
+use lemonade_task::dataset::{Dataset, Datasets};
+use lemonade_task::fault::{Fault, Origin};
+use lemonade_task::frame::{Codec, Frame};
+use lemonade_task::sink::{
+    Before, Committed, FileEntry, LastEvent, NewFile, Registered, RejectEntry, Settled, Sink,
+    Totals,
+};
+
+/// A small generator of numbers that a seed repeats (splitmix64).
+#[derive(Clone)]
+pub struct Random(pub u64);
+
+impl Random {
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    pub fn below(&mut self, n: u64) -> u64 {
+        self.next() % n
+    }
+
+    pub fn one_in(&mut self, n: u64) -> bool {
+        self.below(n) == 0
+    }
+}
+
+/// What survives a crash of the engine.
+pub struct World {
+    pub random: Mutex<Random>,
+    /// No faults any more: the last run has to finish.
+    pub healed: Mutex<bool>,
+    pub database: Mutex<Database>,
+    pub queue: Mutex<Queue>,
+    /// A rule of the design that this world breaks on purpose.
+    pub broken: Option<Broken>,
+    pub faults: Mutex<BTreeMap<&'static str, u64>>,
+}
+
+/// Rules that are broken on purpose, to see that the simulation notices.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Broken {
+    /// The ledger is written although the rows are not.
+    LedgerWithoutRows,
+    /// A file is called whole before it is.
+    SettleTooEarly,
+    /// A row that is there already is written a second time under another id.
+    IdsByArrival,
+    /// Rejects are not stored.
+    RejectsDropped,
+}
+
+#[derive(Default)]
+pub struct Database {
+    pub files: BTreeMap<u32, Entry>,
+    pub numbers: HashMap<ContentHash, u32>,
+    pub rows: BTreeMap<u64, String>,
+    pub rejects: BTreeMap<(u32, u32), RejectCode>,
+    pub frames: BTreeSet<Span>,
+}
+
+pub struct Entry {
+    pub records: u32,
+    pub state: &'static str,
+}
+
+#[derive(Default)]
+pub struct Queue {
+    pub next: u64,
+    pub waiting: VecDeque<(u64, Frame, bool)>,
+    pub pending: BTreeMap<u64, (String, Frame)>,
+}
+
+impl World {
+    fn chance(&self, name: &'static str, one_in: u64) -> bool {
+        let healed = *self.healed.lock().unwrap();
+        let hit = !healed && self.random.lock().unwrap().one_in(one_in);
+        if hit {
+            *self.faults.lock().unwrap().entry(name).or_default() += 1;
+        }
+        hit
+    }
+
+    /// Each call takes a while, so that the order of events differs from seed to seed.
+    async fn takes_time(&self) {
+        let micros = self.random.lock().unwrap().below(20_000);
+        tokio::time::sleep(Duration::from_micros(micros)).await;
+    }
+
+    fn fault(origin: Origin) -> Fault {
+        Fault::transient(origin, "a simulated call", "a simulated fault")
+    }
+}
+
+pub struct SimBroker(pub Arc<World>);
+
+struct SimConsumer {
+    world: Arc<World>,
+    name: String,
+}
+
+#[async_trait]
+impl Broker for SimBroker {
+    fn codec(&self) -> Codec {
+        Codec::Plain
+    }
+
+    async fn publish(&self, frames: &[Frame]) -> Result<(), Fault> {
+        self.0.takes_time().await;
+        let mut arrive = frames.len();
+        let fails = self.0.chance("publish fails, some frames arrived", 8);
+        if fails {
+            let part = self.0.random.lock().unwrap().below(frames.len() as u64 + 1);
+            arrive = usize::try_from(part).unwrap();
+        }
+        for frame in &frames[..arrive] {
+            let lost = self.0.chance("a frame is lost", 30);
+            let doubled = self.0.chance("a frame is doubled", 20);
+            let mut queue = self.0.queue.lock().unwrap();
+            for _ in 0..(usize::from(!lost) + usize::from(doubled)) {
+                queue.next += 1;
+                let entry = queue.next;
+                queue.waiting.push_back((entry, frame.clone(), false));
+            }
+        }
+        if self.0.chance("the queue is wiped", 40) {
+            let mut queue = self.0.queue.lock().unwrap();
+            queue.waiting.clear();
+            queue.pending.clear();
+        }
+        if fails {
+            Err(World::fault(Origin::Broker))
+        } else {
+            Ok(())
+        }
+    }
+
+    async fn consumer(&self, name: &str) -> Result<Box<dyn Consumer>, Fault> {
+        if self.0.chance("no connection to the queue", 6) {
+            return Err(World::fault(Origin::Broker));
+        }
+        let mut queue = self.0.queue.lock().unwrap();
+        let own: Vec<u64> = queue
+            .pending
+            .iter()
+            .filter(|(_, (of, _))| of == name)
+            .map(|(entry, _)| *entry)
+            .collect();
+        for entry in own {
+            let (_, frame) = queue.pending.remove(&entry).unwrap();
+            queue.waiting.push_front((entry, frame, true));
+        }
+        Ok(Box::new(SimConsumer {
+            world: self.0.clone(),
+            name: name.to_owned(),
+        }))
+    }
+
+    async fn depth(&self) -> Result<Depth, Fault> {
+        self.0.takes_time().await;
+        if self.0.chance("depth fails", 6) {
+            return Err(World::fault(Origin::Broker));
+        }
+        let queue = self.0.queue.lock().unwrap();
+        let frames = (queue.waiting.len() + queue.pending.len()) as u64;
+        Ok(Depth {
+            frames,
+            pending: queue.pending.len() as u64,
+            bytes: 0,
+        })
+    }
+}
+
+#[async_trait]
+impl Consumer for SimConsumer {
+    async fn receive(&mut self, max: usize) -> Result<Vec<Delivery>, Fault> {
+        self.world.takes_time().await;
+        if self.world.chance("receive fails", 10) {
+            return Err(World::fault(Origin::Broker));
+        }
+        let mut queue = self.world.queue.lock().unwrap();
+        // Some seeds deliver out of order.
+        if self.world.chance("frames are out of order", 10) {
+            queue.waiting.make_contiguous().reverse();
+        }
+        let mut deliveries = Vec::new();
+        while deliveries.len() < max {
+            let Some((entry, frame, redelivered)) = queue.waiting.pop_front() else {
+                break;
+            };
+            queue
+                .pending
+                .insert(entry, (self.name.clone(), frame.clone()));
+            let tag = Tag {
+                stream: "sim".into(),
+                entry: entry.to_string(),
+            };
+            deliveries.push(Delivery {
+                tag,
+                frame,
+                redelivered,
+            });
+        }
+        Ok(deliveries)
+    }
+
+    async fn ack(&mut self, deliveries: &[Delivery]) -> Result<(), Fault> {
+        self.world.takes_time().await;
+        let lost = self.world.chance("an ack is lost", 8);
+        let mut queue = self.world.queue.lock().unwrap();
+        for delivery in deliveries {
+            let entry = delivery.tag.entry.parse().unwrap();
+            if let Some((_, frame)) = queue.pending.remove(&entry)
+                && lost
+            {
+                queue.waiting.push_back((entry, frame, true));
+            }
+        }
+        if lost {
+            Err(World::fault(Origin::Broker))
+        } else {
+            Ok(())
+        }
+    }
+}
+
+pub struct SimSink(pub Arc<World>);
+
+impl SimSink {
+    /// A call that may fail before it did anything.
+    async fn call(&self) -> Result<(), Fault> {
+        self.0.takes_time().await;
+        match self.0.chance("a call to the database fails before", 12) {
+            true => Err(World::fault(Origin::Sink)),
+            false => Ok(()),
+        }
+    }
+
+    /// A call that did its work may fail all the same: the answer is lost.
+    fn answer<T>(&self, value: T) -> Result<T, Fault> {
+        match self.0.chance("the database's answer is lost", 12) {
+            true => Err(World::fault(Origin::Sink)),
+            false => Ok(value),
+        }
+    }
+
+    fn store(&self, batch: &Batch) -> Committed {
+        let mut database = self.0.database.lock().unwrap();
+        let broken = |rule: Broken| self.0.broken == Some(rule);
+        let mut committed = Committed::default();
+        let values = batch
+            .rows
+            .column_by_name("event_value")
+            .unwrap()
+            .as_string::<i32>();
+        let ids = batch.rows.column(0).as_primitive::<UInt64Type>();
+        for row in 0..batch.rows.num_rows() {
+            if broken(Broken::LedgerWithoutRows) && self.0.chance("broken: row not written", 50) {
+                continue;
+            }
+            let mut id = ids.value(row);
+            if broken(Broken::IdsByArrival) {
+                id = (1 << 60) + database.rows.len() as u64;
+            }
+            match database.rows.insert(id, values.value(row).to_owned()) {
+                None => committed.rows += 1,
+                Some(_) => committed.duplicates += 1,
+            }
+        }
+        if !broken(Broken::RejectsDropped) {
+            for reject in &batch.rejects {
+                database
+                    .rejects
+                    .insert((batch.span.file_no, reject.ordinal), reject.code);
+            }
+        }
+        let settled = database
+            .files
+            .get(&batch.span.file_no)
+            .is_none_or(|f| f.state == "settled");
+        if !settled {
+            database.frames.insert(batch.span);
+        }
+        committed
+    }
+}
+
+#[async_trait]
+impl Sink for SimSink {
+    async fn migrate(&self, _: &Datasets) -> Result<(), Fault> {
+        Ok(())
+    }
+
+    async fn register(&self, files: &[NewFile]) -> Result<Vec<Registered>, Fault> {
+        self.call().await?;
+        let registered = {
+            let mut database = self.0.database.lock().unwrap();
+            let mut registered = Vec::new();
+            for file in files {
+                let next = u32::try_from(database.numbers.len()).unwrap() + 1;
+                let file_no = *database.numbers.entry(file.hash).or_insert(next);
+                let entry = database.files.get(&file_no);
+                let before = match entry.map(|entry| entry.state) {
+                    None | Some("quarantined") => Before::New,
+                    Some("settled") => Before::Settled,
+                    Some(_) => Before::Pending,
+                };
+                if before == Before::New {
+                    let entry = Entry {
+                        records: file.records,
+                        state: "pending",
+                    };
+                    database.files.insert(file_no, entry);
+                }
+                registered.push(Registered { file_no, before });
+            }
+            registered
+        };
+        self.answer(registered)
+    }
+
+    async fn commit(&self, batches: &[Batch]) -> Result<Committed, Fault> {
+        self.call().await?;
+        let mut committed = Committed::default();
+        for batch in batches {
+            let one = self.store(batch);
+            committed.rows += one.rows;
+            committed.duplicates += one.duplicates;
+        }
+        self.answer(committed)
+    }
+
+    async fn coverage(&self, file_nos: &[u32]) -> Result<Vec<Vec<Range<u64>>>, Fault> {
+        self.call().await?;
+        let database = self.0.database.lock().unwrap();
+        let of = |file_no: &u32| {
+            let whole = database
+                .files
+                .get(file_no)
+                .map_or(0, |file| u64::from(file.records));
+            let is_settled = database
+                .files
+                .get(file_no)
+                .is_some_and(|f| f.state == "settled");
+            if is_settled || self.0.broken == Some(Broken::SettleTooEarly) {
+                return coverage::union([0..whole]);
+            }
+            let spans = database
+                .frames
+                .iter()
+                .filter(|span| span.file_no == *file_no);
+            coverage::union(spans.map(|span| span.ordinals()))
+        };
+        Ok(file_nos.iter().map(of).collect())
+    }
+
+    async fn settle(&self, file_nos: &[u32]) -> Result<Vec<Settled>, Fault> {
+        self.call().await?;
+        let settled = {
+            let mut database = self.0.database.lock().unwrap();
+            let database = &mut *database;
+            let mut settled = Vec::new();
+            for &file_no in file_nos {
+                let file = database.files.get_mut(&file_no).unwrap();
+                file.state = "settled";
+                let rejects = database
+                    .rejects
+                    .range((file_no, 0)..=(file_no, u32::MAX))
+                    .count();
+                database.frames.retain(|span| span.file_no != file_no);
+                let rejects = u32::try_from(rejects).unwrap();
+                settled.push(Settled {
+                    file_no,
+                    records: file.records,
+                    rejects,
+                });
+            }
+            settled
+        };
+        self.answer(settled)
+    }
+
+    async fn quarantine(&self, file: &NewFile, _: &str) -> Result<(), Fault> {
+        self.call().await?;
+        {
+            let mut database = self.0.database.lock().unwrap();
+            let next = u32::try_from(database.numbers.len()).unwrap() + 1;
+            let file_no = *database.numbers.entry(file.hash).or_insert(next);
+            database.files.insert(
+                file_no,
+                Entry {
+                    records: 0,
+                    state: "quarantined",
+                },
+            );
+        }
+        self.answer(())
+    }
+
+    async fn summary_pending(&self, _: &Arc<Dataset>, _: usize) -> Result<Vec<u32>, Fault> {
+        Ok(Vec::new())
+    }
+
+    async fn summary_scan(
+        &self,
+        _: &Arc<Dataset>,
+        _: Range<u64>,
+        _: usize,
+    ) -> Result<Vec<LastEvent>, Fault> {
+        Ok(Vec::new())
+    }
+
+    async fn summary_merge(
+        &self,
+        _: &Arc<Dataset>,
+        _: &[LastEvent],
+        _: &[u32],
+    ) -> Result<(), Fault> {
+        Ok(())
+    }
+
+    async fn summary_reset(&self, _: &Arc<Dataset>) -> Result<(), Fault> {
+        Ok(())
+    }
+
+    async fn summary_head(&self, _: &Arc<Dataset>, _: usize) -> Result<Vec<LastEvent>, Fault> {
+        Ok(Vec::new())
+    }
+
+    async fn totals(&self) -> Result<Totals, Fault> {
+        Ok(Totals::default())
+    }
+
+    async fn files(&self, _: usize) -> Result<Vec<FileEntry>, Fault> {
+        Ok(Vec::new())
+    }
+
+    async fn rejects(&self, _: usize) -> Result<Vec<RejectEntry>, Fault> {
+        Ok(Vec::new())
+    }
+
+    async fn count_rows(&self, _: &Arc<Dataset>) -> Result<u64, Fault> {
+        Ok(self.0.database.lock().unwrap().rows.len() as u64)
+    }
+}
