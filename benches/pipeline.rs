@@ -29,7 +29,7 @@ const LIMITS: ChunkLimits = ChunkLimits {
     bytes: 1 << 20,
 };
 
-/// A generator of numbers that look random (Steele, Lea and Flood's SplitMix64).
+/// A generator of numbers that look random (Steele, Lea and Flood's `SplitMix64`).
 struct Numbers(u64);
 
 impl Numbers {
@@ -75,7 +75,8 @@ fn dataset() -> (Datasets, Arc<Dataset>) {
 }
 
 fn bytes_of(file: &[u8], chunk: Chunk) -> &[u8] {
-    &file[usize::try_from(chunk.start).unwrap()..usize::try_from(chunk.end).unwrap()]
+    let offset = |at: u64| usize::try_from(at).expect("a chunk lies in memory");
+    &file[offset(chunk.start)..offset(chunk.end)]
 }
 
 fn plan_of(file: &[u8], dataset: &Dataset) -> Plan {
@@ -98,7 +99,7 @@ fn cutting(c: &mut Criterion) {
     for (name, file) in files {
         group.throughput(Throughput::Bytes(file.len() as u64));
         group.bench_function(name, |b| {
-            b.iter(|| plan_of(black_box(file.as_bytes()), &dataset))
+            b.iter(|| plan_of(black_box(file.as_bytes()), &dataset));
         });
     }
     group.finish();

@@ -137,7 +137,7 @@ pub struct Summary {
 }
 
 impl Dataset {
-    /// Shape of a batch of this dataset: `id` (UInt64), the columns, `_rescued` (Utf8, nullable).
+    /// Shape of a batch of this dataset: `id` (`UInt64`), the columns, `_rescued` (Utf8, nullable).
     ///
     /// Text and JSON are Utf8, timestamps are microseconds in UTC. The table has the same columns
     /// in the same order.

@@ -456,7 +456,7 @@ mod tests {
             let mut parts = [header.into_bytes(), rows.to_vec(), rejects.to_vec()];
             let damaged = &mut parts[part];
             let at = at.index(damaged.len());
-            if cut_off { damaged.truncate(at) } else { damaged[at] ^= 1 << bit };
+            if cut_off { damaged.truncate(at) } else { damaged[at] ^= 1 << bit }
             let [header, rows, rejects] = parts;
             match Frame::from_parts(&header, rows.into(), rejects.into()) {
                 Err(FrameError::Damaged(_)) => {}

@@ -13,7 +13,7 @@
 //! * A record is judged as a whole: a number that no 64 bits hold, broken UTF-8 or
 //!   nesting beyond 32 levels make it a reject even in a field that no column takes.
 //!
-//! It relies on [`cut`](crate::cut) for the place of records, and proves that both see the same
+//! It relies on [`cut`] for the place of records, and proves that both see the same
 //! ones. simd-json is used here and nowhere else.
 
 mod columns;

@@ -103,9 +103,10 @@ pub async fn open(
     incomplete_may_wait: bool,
 ) -> Result<Engine, Fault> {
     // A load ends, so that there is nobody to wait for the rest of a document.
-    let incomplete_after = match incomplete_may_wait {
-        true => settings.incomplete_after,
-        false => Duration::ZERO,
+    let incomplete_after = if incomplete_may_wait {
+        settings.incomplete_after
+    } else {
+        Duration::ZERO
     };
     let patience = Patience {
         quiet_time: settings.quiet_time,
@@ -127,11 +128,12 @@ pub async fn open(
         patience,
     )?;
     // A queue in this process lives on the same memory as the stages around it.
-    let queue_bytes_max = match settings.broker_url.starts_with("memory:") {
-        true => settings
+    let queue_bytes_max = if settings.broker_url.starts_with("memory:") {
+        settings
             .queue_bytes_max
-            .min(settings.memory_budget_bytes / 2),
-        false => settings.queue_bytes_max,
+            .min(settings.memory_budget_bytes / 2)
+    } else {
+        settings.queue_bytes_max
     };
     let broker_options = BrokerOptions {
         queue_bytes_max,
@@ -271,9 +273,10 @@ impl Engine {
     /// A fatal fault.
     pub async fn serve(&self, stop: &Stop) -> Result<(), Fault> {
         let roles = self.options.roles;
-        let mut workers = match roles.work {
-            true => self.start_workers(&stop.now),
-            false => Workers::none(&stop.now),
+        let mut workers = if roles.work {
+            self.start_workers(&stop.now)
+        } else {
+            Workers::none(&stop.now)
         };
         let workers_stop = workers.stop.clone();
         let ingest = async {

@@ -246,15 +246,14 @@ mod tests {
 
     /// What jiff makes of a text, cut to microseconds, with our range.
     fn oracle(text: &str) -> Option<i64> {
-        let nanos = match text.parse::<jiff::Timestamp>() {
-            Ok(timestamp) => timestamp.as_nanosecond(),
-            Err(_) => {
-                let local = text.parse::<jiff::civil::DateTime>().ok()?;
-                jiff::tz::Offset::UTC
-                    .to_timestamp(local)
-                    .ok()?
-                    .as_nanosecond()
-            }
+        let nanos = if let Ok(timestamp) = text.parse::<jiff::Timestamp>() {
+            timestamp.as_nanosecond()
+        } else {
+            let local = text.parse::<jiff::civil::DateTime>().ok()?;
+            jiff::tz::Offset::UTC
+                .to_timestamp(local)
+                .ok()?
+                .as_nanosecond()
         };
         in_range(i64::try_from(nanos.div_euclid(1_000)).ok()?)
     }

@@ -151,7 +151,7 @@ impl Worker {
             self.sink.commit(&batches)
         })
         .await?;
-        self.count(&batches, began);
+        Self::count(&batches, began);
         // One dataset is the rule; a commit over several is counted under the first.
         let dataset = &batches[0].dataset.name;
         telemetry::commit(dataset, committed.rows, committed.duplicates);
@@ -194,7 +194,7 @@ impl Worker {
         }
     }
 
-    fn count(&self, batches: &[Batch], began: Instant) {
+    fn count(batches: &[Batch], began: Instant) {
         let rows = batches
             .iter()
             .map(|batch| batch.rows.num_rows() as u64)

@@ -1,6 +1,7 @@
 //! `demo`: a complete first run, with made data, SQLite and the queue in this process: no server is
 //! needed, and nothing of the user's own settings is touched.
 
+use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{BufWriter, Write as _};
 use std::path::{Path, PathBuf};
@@ -77,8 +78,8 @@ fn place(args: &DemoArgs) -> anyhow::Result<(PathBuf, Option<tempfile::TempDir>)
 /// The settings of a first run below `dir`, whatever the user's own are.
 fn embed(settings: &mut Settings, dir: &Path) {
     settings.database_url = format!("sqlite:{}", dir.join("lemonade.db").display());
-    settings.broker_url = "memory:".to_owned();
-    settings.data_dir = dir.to_owned();
+    settings.broker_url = String::from("memory:");
+    settings.data_dir = dir.into();
     settings.dirs = Dirs {
         inbound: dir.join("inbound"),
         work: dir.join("work"),
@@ -100,27 +101,28 @@ async fn tables(engine: &Engine) -> anyhow::Result<String> {
     let mut text = String::from("\nin the database\n");
     for dataset in engine.datasets.iter() {
         let rows = engine.sink.count_rows(dataset).await?;
-        text += &format!("  {:15} {rows} rows\n", dataset.table);
+        writeln!(text, "  {:15} {rows} rows", dataset.table)?;
     }
     let totals = engine.sink.totals().await?;
-    text += &format!("  {:15} {} rows\n", "ingest_rejects", totals.rejects);
+    writeln!(text, "  {:15} {} rows", "ingest_rejects", totals.rejects)?;
     for dataset in engine.datasets.iter() {
         let Some(summary) = &dataset.summary else {
             continue;
         };
-        text += &format!("\nthe first rows of {}\n", summary.table);
+        writeln!(text, "\nthe first rows of {}", summary.table)?;
         for last in engine.sink.summary_head(dataset, SHOWN).await? {
             let at = Timestamp::from_microsecond(last.time_us)?;
-            text += &format!("  {}  {at:.3}  {}\n", last.key, last.value);
+            writeln!(text, "  {}  {at:.3}  {}", last.key, last.value)?;
         }
     }
     Ok(text)
 }
 
 fn next_steps(dir: &Path, kept: bool) -> String {
-    let kept = match kept {
-        true => format!("everything is in {}\n", dir.display()),
-        false => "everything was in a temporary directory; keep it with `demo --dir DIR`\n".into(),
+    let kept = if kept {
+        format!("everything is in {}\n", dir.display())
+    } else {
+        "everything was in a temporary directory; keep it with `demo --dir DIR`\n".into()
     };
     format!(
         "\n{kept}\nnext\n  task_runner load PATH    load your own files into ./lemonade-data\n  \

@@ -1,6 +1,6 @@
 //! `load`: a backfill that ends. Shows progress while it runs and sums it up at the end.
 
-use std::fmt::Display;
+use std::fmt::{Display, Write as _};
 use std::io::{IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -86,9 +86,10 @@ impl Work {
             } else if full.parent() == Some(&inbound) {
                 files.extend(claim(engine, &full)?.map(|file| (file, ItemOrigin::Mailbox)));
             } else {
-                let origin = match args.move_files {
-                    true => ItemOrigin::Mailbox,
-                    false => ItemOrigin::Archive,
+                let origin = if args.move_files {
+                    ItemOrigin::Mailbox
+                } else {
+                    ItemOrigin::Archive
                 };
                 files.extend(
                     inbox::archive(&full)?
@@ -293,12 +294,11 @@ fn show(tally: &Arc<Tally>, bytes: u64, quiet: bool) -> Shown {
 
 fn line(records: u64, rate: u64, done: u64, bytes: u64, elapsed: Duration) -> String {
     let left = bytes.saturating_sub(done);
-    let eta = match done {
-        0 => "unknown".to_owned(),
-        _ => {
-            let seconds = elapsed.as_secs_f64() * left as f64 / done as f64;
-            HumanDuration(Duration::from_secs_f64(seconds)).to_string()
-        }
+    let eta = if done == 0 {
+        "unknown".to_owned()
+    } else {
+        let seconds = elapsed.as_secs_f64() * left as f64 / done as f64;
+        HumanDuration(Duration::from_secs_f64(seconds)).to_string()
     };
     format!(
         "{} records, {} records/s, {} of {}, ETA {eta}",
@@ -318,7 +318,9 @@ pub(super) fn report(tally: &Tally, took: Duration) -> std::io::Result<()> {
     let number = |counter: &AtomicU64| counter.load(Relaxed);
     let records = number(&tally.records);
     let mut text = String::new();
-    let mut line = |name: &str, value: &dyn Display| text += &format!("{name:<12} {value}\n");
+    let mut line = |name: &str, value: &dyn Display| {
+        writeln!(text, "{name:<12} {value}").expect("a String takes what is written");
+    };
     for (name, counter) in [
         ("files", &tally.files),
         ("records", &tally.records),

@@ -38,9 +38,10 @@ pub(super) async fn execute(settings: &Settings, args: &StatusArgs) -> anyhow::R
         Some(status) => status,
         None => without_service(settings).await?,
     };
-    let text = match args.json {
-        true => serde_json::to_string_pretty(&status)? + "\n",
-        false => status.to_string(),
+    let text = if args.json {
+        serde_json::to_string_pretty(&status)? + "\n"
+    } else {
+        status.to_string()
     };
     say(&text)?;
     Ok(Outcome::Complete)

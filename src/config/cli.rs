@@ -32,7 +32,6 @@ Exit codes:
   66  no input";
 
 // Help is plain text: backticks would be printed.
-#[expect(clippy::doc_markdown, reason = "it is the text of the help")]
 /// Loads files of JSON records into MySQL or SQLite: every record becomes one row, or one reject
 /// with a reason.
 #[derive(Debug, Parser)]

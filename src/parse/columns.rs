@@ -36,7 +36,7 @@ pub(super) enum Value<'a> {
 /// The columns of a batch, `id` first and `_rescued` last.
 pub(super) struct Columns {
     ids: UInt64Builder,
-    columns: Vec<Column>,
+    typed: Vec<Column>,
     rescued: StringBuilder,
 }
 
@@ -67,7 +67,7 @@ impl Columns {
         });
         Self {
             ids: UInt64Builder::with_capacity(rows),
-            columns: columns.collect(),
+            typed: columns.collect(),
             rescued: StringBuilder::with_capacity(rows, 0),
         }
     }
@@ -75,9 +75,9 @@ impl Columns {
     /// Appends a row: a value for each column of the dataset.
     #[inline]
     pub(super) fn push(&mut self, id: u64, values: &[Value<'_>], rescued: Option<&str>) {
-        assert_eq!(values.len(), self.columns.len());
+        assert_eq!(values.len(), self.typed.len());
         self.ids.append_value(id);
-        for (column, value) in self.columns.iter_mut().zip(values) {
+        for (column, value) in self.typed.iter_mut().zip(values) {
             // Most values are texts. A branch of their own is predicted; the jump table of the
             // match over all types, taken for each value of each record, is not.
             if let (Column::Text(column), Value::Text(text)) = (&mut *column, value) {
@@ -91,7 +91,7 @@ impl Columns {
 
     pub(super) fn finish(mut self, schema: &SchemaRef) -> RecordBatch {
         let mut arrays: Vec<ArrayRef> = vec![Arc::new(self.ids.finish())];
-        arrays.extend(self.columns.into_iter().map(Column::finish));
+        arrays.extend(self.typed.into_iter().map(Column::finish));
         arrays.push(Arc::new(self.rescued.finish()));
         RecordBatch::try_new(Arc::clone(schema), arrays)
             .expect("builders and schema are made from the same columns")

@@ -211,15 +211,14 @@ impl<'a> Walker<'a> {
         if record.node >= self.document.nodes.len() {
             return None;
         }
-        let after = match self.document.nodes[record.node] {
-            Node::Object { len, .. } => self.members(record, len),
-            _ => {
-                self.problem = Some(Problem {
-                    code: RejectCode::NotAnObject,
-                    field: None,
-                });
-                self.document.after(record)
-            }
+        let after = if let Node::Object { len, .. } = self.document.nodes[record.node] {
+            self.members(record, len)
+        } else {
+            self.problem = Some(Problem {
+                code: RejectCode::NotAnObject,
+                field: None,
+            });
+            self.document.after(record)
         };
         let problem = self.problem.take();
         if problem.is_none() {

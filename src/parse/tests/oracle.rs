@@ -44,7 +44,7 @@ fn member() -> impl Strategy<Value = Member> {
     (key, value).prop_map(|(key, (text, wrong))| (key, text, wrong))
 }
 
-/// The rules once more, slowly: over serde_json's values, one column after the other.
+/// The rules once more, slowly: over `serde_json`'s values, one column after the other.
 fn oracle(dataset: &Dataset, members: &[Member]) -> Outcome {
     if let Some(wrong) = members.iter().find_map(|member| member.2) {
         // An escape that means nothing is no matter of syntax to serde_json: the first one wins.

@@ -32,13 +32,15 @@ impl Pair {
 
     pub async fn new(name: &'static str) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let database_url = match name.ends_with("mysql") {
-            true => support::mariadb().await.fresh().await,
-            false => format!("sqlite:{}", dir.path().join("test.db").display()),
+        let database_url = if name.ends_with("mysql") {
+            support::mariadb().await.fresh().await
+        } else {
+            format!("sqlite:{}", dir.path().join("test.db").display())
         };
-        let redis_url = match name.starts_with("redis") {
-            true => Some(support::redis().await.fresh()),
-            false => None,
+        let redis_url = if name.starts_with("redis") {
+            Some(support::redis().await.fresh())
+        } else {
+            None
         };
         Self {
             name,

@@ -248,17 +248,19 @@ impl SimSink {
     /// A call that may fail before it did anything.
     async fn call(&self) -> Result<(), Fault> {
         self.0.takes_time().await;
-        match self.0.chance("a call to the database fails before", 12) {
-            true => Err(World::fault(Origin::Sink)),
-            false => Ok(()),
+        if self.0.chance("a call to the database fails before", 12) {
+            Err(World::fault(Origin::Sink))
+        } else {
+            Ok(())
         }
     }
 
     /// A call that did its work may fail all the same: the answer is lost.
     fn answer<T>(&self, value: T) -> Result<T, Fault> {
-        match self.0.chance("the database's answer is lost", 12) {
-            true => Err(World::fault(Origin::Sink)),
-            false => Ok(value),
+        if self.0.chance("the database's answer is lost", 12) {
+            Err(World::fault(Origin::Sink))
+        } else {
+            Ok(value)
         }
     }
 
