@@ -116,29 +116,32 @@ fn engine(world: &Arc<World>, root: &Path, random: &mut Random) -> Engine {
     Engine::new(broker, sink, datasets, Arc::new(inbox), options)
 }
 
-/// Runs the engine for a while of virtual time, and then, as a crash would, forgets it.
-fn run_for(engine: Engine, limit: Option<Duration>) -> bool {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .start_paused(true)
-        .build()
-        .unwrap();
-    runtime.block_on(async {
+fn runtime() -> tokio::runtime::Runtime {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    builder.enable_all().start_paused(true).build().unwrap()
+}
+
+/// Runs the engine as a service for a while of virtual time and then, as a crash would, forgets it.
+fn crash_after(limit: Duration, engine: Engine) {
+    runtime().block_on(async {
         let stop = Stop::default();
-        match limit {
-            // A service that crashes.
-            Some(limit) => tokio::time::timeout(limit, engine.serve(&stop))
-                .await
-                .is_ok(),
-            // A load that has to end.
-            None => {
-                let load = engine.load_inbound(&stop);
-                let ended = tokio::time::timeout(Duration::from_secs(3600), load).await;
-                ended.expect("the load ends").expect("no fault is fatal");
-                true
-            }
-        }
-    })
+        let served = tokio::time::timeout(limit, engine.serve(&stop)).await;
+        assert!(
+            served.is_err(),
+            "a service ends only when it is told to: {served:?}"
+        );
+    });
+    drop(engine);
+}
+
+/// Runs a load to its end.
+fn finish(engine: &Engine) {
+    runtime().block_on(async {
+        let stop = Stop::default();
+        let load = engine.load_inbound(&stop);
+        let ended = tokio::time::timeout(Duration::from_secs(3600), load).await;
+        ended.expect("the load ends").expect("no fault is fatal");
+    });
 }
 
 /// One seed; returns what is wrong in the end.
@@ -161,10 +164,10 @@ fn simulate(
     });
     for _ in 0..random.below(5) {
         let engine = engine(&world, dir.path(), &mut random);
-        run_for(engine, Some(Duration::from_millis(1 + random.below(3_000))));
+        crash_after(Duration::from_millis(1 + random.below(3_000)), engine);
     }
     *world.healed.lock().unwrap() = true;
-    run_for(engine(&world, dir.path(), &mut random), None);
+    finish(&engine(&world, dir.path(), &mut random));
     let faults = world.faults.lock().unwrap().clone();
     (audit(&world, dir.path(), &expected), faults)
 }

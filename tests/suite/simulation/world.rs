@@ -363,7 +363,7 @@ impl Sink for SimSink {
                 .get(file_no)
                 .is_some_and(|f| f.state == "settled");
             if is_settled || self.0.broken == Some(Broken::SettleTooEarly) {
-                return coverage::union([0..whole]);
+                return coverage::union(std::iter::once(0..whole));
             }
             let spans = database
                 .frames
