@@ -41,6 +41,16 @@ pub struct ContentOptions {
     pub spill_dir: PathBuf,
 }
 
+impl Default for ContentOptions {
+    fn default() -> Self {
+        Self {
+            // A good part of the 10 GB of disk that the engine, Redis and the database share.
+            inflated_bytes_max: 4 << 30,
+            spill_dir: std::env::temp_dir(),
+        }
+    }
+}
+
 /// An open file, whole, as bytes. Dereferences to its (inflated) bytes.
 #[derive(Debug)]
 pub struct Content {

@@ -21,6 +21,9 @@ pub fn insert(set: &mut Vec<Range<u64>>, new: Range<u64>) {
 
 /// The union of any ranges.
 pub fn union(ranges: impl IntoIterator<Item = Range<u64>>) -> Vec<Range<u64>> {
+    let mut ranges: Vec<_> = ranges.into_iter().collect();
+    // In order, each insert is at the end.
+    ranges.sort_unstable_by_key(|range| range.start);
     let mut set = Vec::new();
     for range in ranges {
         insert(&mut set, range);

@@ -51,6 +51,19 @@ pub struct Directories {
     pub quarantine: PathBuf,
 }
 
+impl Directories {
+    /// The directories with their names, in the order of the flow.
+    #[must_use]
+    pub fn named(&self) -> [(&'static str, &Path); 4] {
+        [
+            ("inbound", &self.inbound),
+            ("work", &self.work),
+            ("history", &self.history),
+            ("quarantine", &self.quarantine),
+        ]
+    }
+}
+
 /// When a file of inbound is taken.
 #[derive(Debug, Clone, Copy)]
 pub struct Patience {

@@ -15,12 +15,12 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::broker::{self, Broker, BrokerOptions};
-use crate::config::{Dirs, Roles, Settings, redacted};
+use crate::config::{Roles, Settings, redacted};
 use crate::content::ContentOptions;
 use crate::cut::ChunkLimits;
 use crate::dataset::Datasets;
 use crate::fault::{Fault, Origin};
-use crate::inbox::{Claimed, Directories, Inbox, Patience, Waiting};
+use crate::inbox::{Claimed, Inbox, Patience, Waiting};
 use crate::ingest::{Ingest, IngestOptions, Item, ItemOrigin, Tally};
 use crate::retry::GivenUp;
 use crate::sink::{self, Sink, SinkOptions};
@@ -35,10 +35,6 @@ use watch::{Seen, locked};
 /// Files handed to ingest at a time. A claim costs a few system calls, so a larger number would delay
 /// the first file, and claim more than can be loaded soon.
 const FEED_FILES: usize = 1_024;
-
-/// Most bytes that a compressed file may inflate to: a good part of the 10 GB of disk that the engine,
-/// Redis and the database share.
-const INFLATED_BYTES_MAX: u64 = 4 << 30;
 
 /// Everything that is connected and open.
 #[derive(Clone)]
@@ -108,25 +104,14 @@ pub async fn open(
     } else {
         Duration::ZERO
     };
+    if let Some(note) = settings.embedded_note() {
+        tracing::info!("{note}");
+    }
     let patience = Patience {
         quiet_time: settings.quiet_time,
         incomplete_after,
     };
-    let Dirs {
-        inbound,
-        work,
-        history,
-        quarantine,
-    } = settings.dirs.clone();
-    let inbox = Inbox::open(
-        Directories {
-            inbound,
-            work,
-            history,
-            quarantine,
-        },
-        patience,
-    )?;
+    let inbox = Inbox::open(settings.dirs.clone(), patience)?;
     // A queue in this process lives on the same memory as the stages around it.
     let queue_bytes_max = if settings.broker_url.starts_with("memory:") {
         settings
@@ -158,8 +143,8 @@ pub async fn open(
             },
             budget_bytes: settings.memory_budget_bytes / 4,
             content: ContentOptions {
-                inflated_bytes_max: INFLATED_BYTES_MAX,
                 spill_dir: settings.dirs.work.clone(),
+                ..ContentOptions::default()
             },
             dataset: dataset
                 .and_then(|name| settings.datasets.by_name(name))

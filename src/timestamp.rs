@@ -150,6 +150,56 @@ pub fn civil(us: i64) -> Civil {
     }
 }
 
+impl Civil {
+    /// The timestamp of this point on the calendar; the way back from [`civil`].
+    #[must_use]
+    pub fn timestamp(self) -> i64 {
+        let days = days_from_civil(self.year.into(), self.month.into(), self.day.into());
+        let seconds =
+            i64::from(self.hour) * 3_600 + i64::from(self.minute) * 60 + i64::from(self.second);
+        days * MICROS_A_DAY + seconds * MICROS_A_SECOND + i64::from(self.micros)
+    }
+}
+
+/// Appends `YYYY-MM-DD HH:MM:SS.ffffff`, which databases read as a timestamp and [`parse`] as well.
+/// Its order as text is its order in time.
+///
+/// # Panics
+/// As [`civil`].
+pub fn write(us: i64, out: &mut Vec<u8>) {
+    let at = civil(us);
+    digits(at.year.into(), 4, out);
+    for (separator, part) in [
+        (b'-', at.month),
+        (b'-', at.day),
+        (b' ', at.hour),
+        (b':', at.minute),
+        (b':', at.second),
+    ] {
+        out.push(separator);
+        digits(part.into(), 2, out);
+    }
+    out.push(b'.');
+    digits(at.micros, 6, out);
+}
+
+/// The same as a text of its own.
+///
+/// # Panics
+/// As [`civil`].
+#[must_use]
+pub fn text(us: i64) -> String {
+    let mut out = Vec::with_capacity(26);
+    write(us, &mut out);
+    String::from_utf8(out).expect("digits and separators are ASCII")
+}
+
+fn digits(number: u32, width: u32, out: &mut Vec<u8>) {
+    for place in (0..width).rev() {
+        out.push(b'0' + u8::try_from(number / 10_u32.pow(place) % 10).expect("a digit"));
+    }
+}
+
 /// The UTC day of a timestamp, in days since the epoch.
 ///
 /// # Panics
@@ -357,6 +407,19 @@ mod tests {
         ];
         for (text, unit, micros) in cases {
             assert_eq!(from_epoch(text, unit), micros, "{text} {unit:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_timestamp_is_written_as_a_date_library_writes_it(us in MIN..=MAX) {
+            let written = text(us);
+            if let Ok(library) = jiff::Timestamp::from_microsecond(us) {
+                let library = library.strftime("%Y-%m-%d %H:%M:%S.%6f").to_string();
+                prop_assert_eq!(&written, &library);
+            }
+            prop_assert_eq!(parse(&written), Some(us));
+            prop_assert_eq!(civil(us).timestamp(), us);
         }
     }
 

@@ -96,10 +96,12 @@ impl Worker {
     }
 
     async fn work(&self, stop: &CancellationToken) -> Result<(), GivenUp> {
-        let broken = |_: &Fault| telemetry::broker_error();
-        let mut consumer = until_ok("connecting to the queue", stop, broken, || {
-            self.broker.consumer(&self.name)
-        })
+        let mut consumer = until_ok(
+            "connecting to the queue",
+            stop,
+            |_| {},
+            || self.broker.consumer(&self.name),
+        )
         .await?;
         let mut take = 1;
         while !stop.is_cancelled() {
@@ -111,7 +113,6 @@ impl Worker {
                 Ok(deliveries) => deliveries,
                 Err(fault) => {
                     // The connection heals by itself; the pause keeps a dead one from spinning.
-                    broken(&fault);
                     if !fault.is_transient() {
                         return Err(GivenUp::Fatal(fault));
                     }
@@ -189,7 +190,6 @@ impl Worker {
         telemetry::frames_redelivered(&deliveries[0].frame.dataset, redelivered as u64);
         if let Err(fault) = consumer.ack(deliveries).await {
             // Harmless: what is delivered again is met as "already there".
-            telemetry::broker_error();
             tracing::debug!(%fault, "an ack was lost");
         }
     }

@@ -11,6 +11,7 @@ use serde_json::json;
 use crate::batch::Reject;
 use crate::config::Settings;
 use crate::config::cli::CheckArgs;
+use crate::content::{self, ContentError, ContentOptions};
 use crate::cut::{self, ChunkLimits};
 use crate::dataset::Dataset;
 use crate::parse::Parser;
@@ -148,7 +149,13 @@ fn check_file(
     path: &Path,
     dataset: &Arc<Dataset>,
 ) -> anyhow::Result<Result<(u32, Vec<Reject>), String>> {
-    let bytes = read_file(path)?;
+    let bytes = match content::open(path, &ContentOptions::default()) {
+        Ok(content) => content,
+        Err(ContentError::Io(error)) => {
+            return Err(anyhow::Error::new(error).context(path.display().to_string()));
+        }
+        Err(error) => return Ok(Err(error.to_string())),
+    };
     let limits = ChunkLimits {
         records: settings.frame_records,
         bytes: settings.frame_bytes,
@@ -164,11 +171,6 @@ fn check_file(
         rejects.extend(batch.rejects);
     }
     Ok(Ok((plan.records, rejects)))
-}
-
-/// The bytes of a file.
-fn read_file(path: &Path) -> anyhow::Result<Vec<u8>> {
-    fs::read(path).with_context(|| path.display().to_string())
 }
 
 fn print_unreadable(path: &Path, reason: &str, json: bool, out: &mut impl Write) -> io::Result<()> {

@@ -12,8 +12,9 @@ use jiff::Timestamp;
 use super::generate::Generator;
 use super::load::{self, Work};
 use super::{Outcome, say};
+use crate::config::Settings;
 use crate::config::cli::{DemoArgs, Kind};
-use crate::config::{Dirs, Settings};
+use crate::inbox::Directories;
 use crate::runner::{self, Engine, Stop};
 
 /// Part of the demo's records that are rejected, so that rejects can be seen.
@@ -80,7 +81,7 @@ fn embed(settings: &mut Settings, dir: &Path) {
     settings.database_url = format!("sqlite:{}", dir.join("lemonade.db").display());
     settings.broker_url = String::from("memory:");
     settings.data_dir = dir.into();
-    settings.dirs = Dirs {
+    settings.dirs = Directories {
         inbound: dir.join("inbound"),
         work: dir.join("work"),
         history: dir.join("history"),

@@ -5,16 +5,15 @@ use crate::config::{Settings, redacted};
 
 use super::{Outcome, open_sink, say};
 
-/// Migrates the database of the settings, or prints what that would be.
+/// Migrates the database of the settings, or prints the statements that would make it from nothing.
 pub(super) async fn execute(settings: &Settings, args: &MigrateArgs) -> anyhow::Result<Outcome> {
+    let sink = open_sink(settings).await?;
     if args.print {
-        say(&statements(settings)?)?;
+        let statements = sink.schema(&settings.datasets).await?;
+        say(&(statements.join(";\n\n") + ";\n"))?;
         return Ok(Outcome::Complete);
     }
-    open_sink(settings)
-        .await?
-        .migrate(&settings.datasets)
-        .await?;
+    sink.migrate(&settings.datasets).await?;
     let tables: Vec<_> = settings
         .datasets
         .iter()
@@ -26,10 +25,4 @@ pub(super) async fn execute(settings: &Settings, args: &MigrateArgs) -> anyhow::
         tables.join(", ")
     ))?;
     Ok(Outcome::Complete)
-}
-
-/// The SQL of a fresh database.
-fn statements(_settings: &Settings) -> anyhow::Result<String> {
-    // The seam to the sink's schema, which is being written.
-    anyhow::bail!("`migrate --print` is not in this build yet")
 }

@@ -16,6 +16,7 @@ use crate::telemetry;
 /// A fatal fault, or an address that HTTP cannot have.
 pub(super) async fn execute(settings: Settings, _args: RunArgs) -> anyhow::Result<Outcome> {
     let metrics = telemetry::install();
+    telemetry::begin_at_zero(&settings.datasets);
     let http = match settings.http_addr {
         Some(addr) => Some(Http::bind(addr).await?),
         None => None,

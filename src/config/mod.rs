@@ -14,6 +14,7 @@ use std::time::Duration;
 use bytesize::ByteSize;
 
 use crate::dataset::{Dataset, Datasets};
+use crate::inbox::Directories;
 
 pub mod cli;
 mod environment;
@@ -88,7 +89,7 @@ pub struct Settings {
     /// Where everything lives that has no place of its own.
     pub data_dir: PathBuf,
     /// The four directories, which are the four states of a file.
-    pub dirs: Dirs,
+    pub dirs: Directories,
     /// The datasets, built in and the user's.
     pub datasets: Datasets,
     /// Commits at the same time, each with a connection of its own.
@@ -123,19 +124,6 @@ pub struct Settings {
     pub notes: Vec<String>,
 }
 
-/// The four directories.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Dirs {
-    /// Where files arrive.
-    pub inbound: PathBuf,
-    /// Where files stand while they are loaded.
-    pub work: PathBuf,
-    /// Where loaded files go.
-    pub history: PathBuf,
-    /// Where files go that cannot be read as a whole.
-    pub quarantine: PathBuf,
-}
-
 impl Settings {
     /// Resolves the settings of a process from its flags and its environment, and from the
     /// settings file that one of them names or that lies in the current directory.
@@ -167,7 +155,7 @@ impl Settings {
                 .database_url
                 .unwrap_or_else(|| format!("sqlite:{}", data_dir.join("lemonade.db").display())),
             broker_url: said.redis_url.unwrap_or_else(|| "memory:".to_owned()),
-            dirs: Dirs {
+            dirs: Directories {
                 inbound: place(said.inbound, "inbound"),
                 work: place(said.work, "work"),
                 history: place(said.history, "history"),
@@ -301,19 +289,6 @@ impl Settings {
     pub fn sqlite_path(&self) -> Option<&Path> {
         let path = self.database_url.strip_prefix("sqlite:")?;
         Some(Path::new(path.strip_prefix("//").unwrap_or(path)))
-    }
-}
-
-impl Dirs {
-    /// The directories with their names, in the order of the flow.
-    #[must_use]
-    pub fn named(&self) -> [(&'static str, &Path); 4] {
-        [
-            ("inbound", &self.inbound),
-            ("work", &self.work),
-            ("history", &self.history),
-            ("quarantine", &self.quarantine),
-        ]
     }
 }
 

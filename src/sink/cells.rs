@@ -17,7 +17,7 @@ use arrow_schema::DataType;
 use crate::batch::{Batch, RAW_BYTES_MAX, Reject, RejectCode, provenance};
 use crate::dataset::Dataset;
 
-use super::civil;
+use crate::timestamp;
 
 /// One value of a row.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -183,7 +183,7 @@ impl<'a> Rows<'a> {
                     Cell::Integer(number) => number.into(),
                     Cell::Float(number) => number.into(),
                     Cell::Boolean(value) => value.into(),
-                    Cell::Timestamp(time_us) => civil::text(time_us).into(),
+                    Cell::Timestamp(time_us) => timestamp::text(time_us).into(),
                 };
                 (name.to_owned(), value)
             })

@@ -26,6 +26,12 @@ pub(super) const SQLITE: &[Migration] = &[Migration {
     sql: include_str!("../../migrations/sqlite/0001_ledger.sql"),
 }];
 
+/// All statements of these migrations and, after them, of the tables.
+pub(super) fn all(known: &[Migration], tables: impl Iterator<Item = String>) -> Vec<String> {
+    let numbered = known.iter().flat_map(Migration::statements);
+    numbered.map(str::to_owned).chain(tables).collect()
+}
+
 impl Migration {
     /// Its statements. In our files a statement ends with a semicolon at the end of a line.
     pub(super) fn statements(&self) -> impl Iterator<Item = &'static str> {

@@ -10,20 +10,16 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use crate::batch::{Batch, RejectCode};
+use crate::content::ContentHash;
 use crate::dataset::{Dataset, Datasets};
 use crate::fault::{Fault, Origin};
 
 mod cells;
-mod civil;
-mod intervals;
 mod migrations;
 pub mod mysql;
 pub mod sqlite;
 mod summary;
 mod table;
-
-/// BLAKE3 of a file's stored bytes, cut to 16: the identity of a file.
-pub type ContentHash = [u8; 16];
 
 /// Rows of one statement into MySQL: more gains nothing, fewer cost round trips.
 const ROWS_PER_STATEMENT: usize = 1_000;
@@ -81,6 +77,13 @@ pub trait Sink: Send + Sync {
     /// Fatal where the schema is newer than this binary, or an existing table does not fit its
     /// dataset; the message says which column and what would mend it.
     async fn migrate(&self, datasets: &Datasets) -> Result<(), Fault>;
+
+    /// The statements by which `migrate` makes the ledger and the tables of the datasets on this
+    /// server from nothing, in order.
+    ///
+    /// # Errors
+    /// A fault of the connection.
+    async fn schema(&self, datasets: &Datasets) -> Result<Vec<String>, Fault>;
 
     /// Enters files into the ledger, many in one round trip, and tells what it knows of them; in
     /// the order given. A file that was quarantined before becomes pending again.

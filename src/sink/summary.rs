@@ -3,15 +3,16 @@
 
 use std::collections::BTreeMap;
 
-use super::{LastEvent, civil};
+use super::LastEvent;
+use crate::timestamp;
 
 /// The one candidate that stays for each key and day: the later time, then the larger id. Sorted by
 /// key and day, as the tables are, so that two mergers lock their rows in one order.
 pub(super) fn reduce(candidates: &[LastEvent]) -> Vec<&LastEvent> {
-    let mut last: BTreeMap<(&str, i64), &LastEvent> = BTreeMap::new();
+    let mut last: BTreeMap<(&str, i32), &LastEvent> = BTreeMap::new();
     for candidate in candidates {
         let entry = last
-            .entry((&candidate.key, civil::day(candidate.time_us)))
+            .entry((&candidate.key, timestamp::day(candidate.time_us)))
             .or_insert(candidate);
         if (candidate.time_us, candidate.id) > (entry.time_us, entry.id) {
             *entry = candidate;

@@ -9,7 +9,7 @@ use std::ops::Range;
 use mysql_async::Value;
 
 use crate::sink::cells::{Cell, Rows};
-use crate::sink::civil;
+use crate::timestamp;
 
 use super::session::{Insert, Server};
 
@@ -112,10 +112,9 @@ fn value(cell: Cell<'_>) -> Value {
         Cell::Float(number) => Value::Double(number),
         Cell::Boolean(value) => Value::Int(value.into()),
         Cell::Timestamp(time_us) => {
-            let at = civil::from_micros(time_us);
-            let year = u16::try_from(at.year).expect("the parser takes the years 1000 to 9999");
+            let at = timestamp::civil(time_us);
             Value::Date(
-                year, at.month, at.day, at.hour, at.minute, at.second, at.micros,
+                at.year, at.month, at.day, at.hour, at.minute, at.second, at.micros,
             )
         }
     }

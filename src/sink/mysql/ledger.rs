@@ -12,7 +12,7 @@ use std::ops::Range;
 use mysql_async::Value;
 
 use crate::batch::RejectCode;
-use crate::sink::intervals;
+use crate::coverage;
 use crate::sink::{
     Before, ContentHash, FileEntry, NewFile, Registered, RejectEntry, Settled, Totals,
 };
@@ -170,7 +170,7 @@ pub(super) async fn coverage(
     let of = |file_no| ranges.get(file_no).cloned().unwrap_or_default();
     Ok(file_nos
         .iter()
-        .map(|file_no| intervals::union(of(file_no)))
+        .map(|file_no| coverage::union(of(file_no)))
         .collect())
 }
 
@@ -201,7 +201,7 @@ pub(super) async fn settle(
             format!("SELECT file_no, records, rejects FROM ingest_files WHERE file_no IN ({list})");
         for (file_no, records, rejects) in session.rows::<(u32, u32, u32)>(&sql).await? {
             // The caller has seen to it; a file that left for history with a gap would be a loss.
-            let whole = intervals::cover(&covered[&file_no], u64::from(records));
+            let whole = coverage::is_whole(&covered[&file_no], u64::from(records));
             assert!(
                 whole,
                 "file {file_no} was to be settled, and the ledger does not cover it"

@@ -7,8 +7,8 @@
 use bytes::Bytes;
 
 use crate::sink::cells::{Cell, Rows};
-use crate::sink::civil;
 use crate::sink::table::quoted;
+use crate::timestamp;
 
 use super::errors::Failure;
 use super::session::Session;
@@ -58,7 +58,7 @@ fn write(cell: Cell<'_>, out: &mut Vec<u8>) {
             Ok(())
         }
         Cell::Timestamp(time_us) => {
-            civil::write(time_us, out);
+            timestamp::write(time_us, out);
             Ok(())
         }
         Cell::Id(number) => write!(out, "{number}"),

@@ -74,6 +74,13 @@ impl Sink for MysqlSink {
         lease.finish("migrating the database", Ok(())).await
     }
 
+    async fn schema(&self, datasets: &Datasets) -> Result<Vec<String>, Fault> {
+        const DOING: &str = "asking the database what it is";
+        let lease = self.lease(DOING).await?;
+        let statements = schema::statements(datasets, lease.session.server.mariadb);
+        lease.finish(DOING, Ok(statements)).await
+    }
+
     async fn register(&self, files: &[NewFile]) -> Result<Vec<Registered>, Fault> {
         const DOING: &str = "registering files";
         let mut lease = self.lease(DOING).await?;

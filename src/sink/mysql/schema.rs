@@ -65,6 +65,15 @@ pub(super) async fn migrate(session: &mut Session, datasets: &Datasets) -> Resul
     freed.map(drop).map_err(fault)
 }
 
+/// See [`Sink::schema`](crate::sink::Sink::schema).
+pub(super) fn statements(datasets: &Datasets, mariadb: bool) -> Vec<String> {
+    let tables = tables(datasets).into_iter();
+    migrations::all(
+        migrations::MYSQL,
+        tables.map(|table| create(&table, mariadb)),
+    )
+}
+
 async fn locked(session: &mut Session, datasets: &Datasets) -> Result<(), Fault> {
     let fault = |failure: Failure| failure.into_fault(DOING);
     session

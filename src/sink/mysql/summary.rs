@@ -10,9 +10,9 @@ use mysql_async::Value;
 
 use crate::dataset::Dataset;
 use crate::sink::LastEvent;
-use crate::sink::civil::{self, Civil};
 use crate::sink::summary::reduce;
 use crate::sink::table::{SummaryNames, quoted, summary_of};
+use crate::timestamp::{self, Civil};
 
 use super::errors::Failure;
 use super::ledger::list;
@@ -77,7 +77,7 @@ pub(super) async fn merge(
         let (now, later) = rest.split_at(rows);
         let mut values = Vec::with_capacity(rows * insert.columns);
         for event in now {
-            let at = civil::from_micros(event.time_us);
+            let at = timestamp::civil(event.time_us);
             let year = u16::try_from(at.year).expect("it came from a table of years 1000 to 9999");
             let (hour, minute, second) = (at.hour, at.minute, at.second);
             values.extend([
@@ -178,8 +178,7 @@ fn event((id, key, time, value): Read) -> Result<LastEvent, Failure> {
             problem: format!("row {id} has no DATETIME where its time should be"),
         });
     };
-    let year = i64::from(year);
-    let time_us = civil::to_micros(Civil {
+    let at = Civil {
         year,
         month,
         day,
@@ -187,10 +186,10 @@ fn event((id, key, time, value): Read) -> Result<LastEvent, Failure> {
         minute,
         second,
         micros,
-    });
+    };
     Ok(LastEvent {
         key,
-        time_us,
+        time_us: at.timestamp(),
         value,
         id,
     })

@@ -9,8 +9,8 @@ use rusqlite::{Statement, Transaction, params};
 use crate::batch::{Batch, Reject, RejectCode, Span, row_id};
 use crate::sink::Committed;
 use crate::sink::cells::{Cell, RefusedRow, Row, Rows, by_dataset};
-use crate::sink::civil;
 use crate::sink::table::quoted;
+use crate::timestamp;
 
 use super::errors::{Class, Failure, classify};
 use super::now;
@@ -114,7 +114,7 @@ impl ToSql for Cell<'_> {
             Cell::Integer(number) => ToSqlOutput::Owned(Value::Integer(number)),
             Cell::Float(number) => ToSqlOutput::Owned(Value::Real(number)),
             Cell::Boolean(value) => ToSqlOutput::Owned(Value::Integer(value.into())),
-            Cell::Timestamp(time_us) => ToSqlOutput::Owned(Value::Text(civil::text(time_us))),
+            Cell::Timestamp(time_us) => ToSqlOutput::Owned(Value::Text(timestamp::text(time_us))),
         })
     }
 }

@@ -6,7 +6,7 @@ use std::ops::Range;
 use rusqlite::{OptionalExtension, Row, Transaction, params};
 
 use crate::batch::RejectCode;
-use crate::sink::intervals;
+use crate::coverage;
 use crate::sink::{Before, FileEntry, NewFile, Registered, RejectEntry, Settled, Totals};
 
 use super::errors::Failure;
@@ -73,7 +73,7 @@ pub(super) fn coverage(
     let mut coverage = Vec::with_capacity(file_nos.len());
     for file_no in file_nos {
         let records: Option<u64> = settled.query_row([file_no], |row| row.get(0)).optional()?;
-        let ranges = match records {
+        let ranges: Vec<_> = match records {
             Some(records) => once(0..records).collect(),
             None => entries
                 .query_map([file_no], |row| {
@@ -82,7 +82,7 @@ pub(super) fn coverage(
                 })?
                 .collect::<Result<_, _>>()?,
         };
-        coverage.push(intervals::union(ranges));
+        coverage.push(coverage::union(ranges));
     }
     Ok(coverage)
 }
@@ -116,7 +116,7 @@ pub(super) fn settle(db: &Transaction<'_>, file_nos: &[u32]) -> Result<Vec<Settl
                 problem: format!("file {file_no} is not in ingest_files"),
             })?;
         // The caller has seen to it; a file that left for history with a gap would be a loss.
-        let whole = intervals::cover(&covered, u64::from(file.records));
+        let whole = coverage::is_whole(&covered, u64::from(file.records));
         assert!(
             whole,
             "file {file_no} was to be settled, and the ledger does not cover it"

@@ -18,9 +18,10 @@ use tokio::sync::oneshot;
 use crate::batch::Batch;
 use crate::dataset::{Dataset, Datasets};
 use crate::fault::{Fault, Origin};
+use crate::timestamp;
 
 use super::{
-    Committed, FileEntry, LastEvent, NewFile, Registered, RejectEntry, Settled, Sink, Totals, civil,
+    Committed, FileEntry, LastEvent, NewFile, Registered, RejectEntry, Settled, Sink, Totals,
 };
 use errors::Failure;
 
@@ -144,7 +145,7 @@ fn now() -> String {
     let since = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
-    civil::text(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
+    timestamp::text(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
 }
 
 #[async_trait]
@@ -155,6 +156,10 @@ impl Sink for SqliteSink {
             schema::migrate(db, &datasets)
         })
         .await
+    }
+
+    async fn schema(&self, datasets: &Datasets) -> Result<Vec<String>, Fault> {
+        Ok(schema::statements(datasets))
     }
 
     async fn register(&self, files: &[NewFile]) -> Result<Vec<Registered>, Fault> {

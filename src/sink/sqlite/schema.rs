@@ -37,6 +37,12 @@ pub(super) fn migrate(db: &Transaction<'_>, datasets: &Datasets) -> Result<(), F
     Ok(())
 }
 
+/// See [`Sink::schema`](crate::sink::Sink::schema).
+pub(super) fn statements(datasets: &Datasets) -> Vec<String> {
+    let tables = tables(datasets).into_iter();
+    migrations::all(migrations::SQLITE, tables.map(|table| create(&table)))
+}
+
 /// The DDL of a table. A single key is the row id itself; otherwise the table is its own index.
 fn create(table: &Table) -> String {
     let single = table.key.len() == 1;

@@ -6,9 +6,9 @@ use rusqlite::{Row, Transaction, params};
 
 use crate::dataset::Dataset;
 use crate::sink::LastEvent;
-use crate::sink::civil;
 use crate::sink::summary::reduce;
 use crate::sink::table::{SummaryNames, quoted, summary_of};
+use crate::timestamp;
 
 use super::errors::Failure;
 
@@ -73,7 +73,7 @@ pub(super) fn merge(
     );
     let mut upsert = db.prepare_cached(&sql)?;
     for event in reduce(candidates) {
-        let time = civil::text(event.time_us);
+        let time = timestamp::text(event.time_us);
         upsert.execute(params![
             event.key,
             &time[..DAY_CHARS],
@@ -131,7 +131,7 @@ pub(super) fn count(db: &Transaction<'_>, dataset: &Dataset) -> Result<u64, Fail
 fn event(row: &Row<'_>) -> Result<LastEvent, Failure> {
     let id: u64 = row.get(0)?;
     let time: String = row.get(2)?;
-    let time_us = civil::parse(&time).ok_or_else(|| Failure::Found {
+    let time_us = timestamp::parse(&time).ok_or_else(|| Failure::Found {
         advice: "the tables do not fit: run `task_runner migrate`".to_owned(),
         problem: format!("row {id} has `{time}` where its time should be"),
     })?;

@@ -311,6 +311,10 @@ impl Sink for SimSink {
         Ok(())
     }
 
+    async fn schema(&self, _: &Datasets) -> Result<Vec<String>, Fault> {
+        Ok(Vec::new())
+    }
+
     async fn register(&self, files: &[NewFile]) -> Result<Vec<Registered>, Fault> {
         self.call().await?;
         let registered = {
