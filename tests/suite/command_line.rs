@@ -384,3 +384,32 @@ fn check_counts_what_generate_made_bad() {
     );
     assert_eq!(shell.run(&["check", "good", "--dataset", "trips"]).code, 78);
 }
+
+#[test]
+fn migrate_prints_the_statements_that_it_would_run() {
+    let shell = Shell::new();
+    let printed = shell.run(&["migrate", "--print"]);
+    assert_eq!(printed.code, 0, "{}", printed.stderr);
+    for table in [
+        "ingest_files",
+        "ingest_rejects",
+        "vehicle_events",
+        "daily_summary",
+    ] {
+        assert!(printed.stdout.contains(table), "{}", printed.stdout);
+    }
+    // What was printed is what makes the schema.
+    let database = rusqlite::Connection::open_in_memory().unwrap();
+    database.execute_batch(&printed.stdout).unwrap();
+}
+
+#[test]
+fn the_embedded_pair_says_so_and_how_to_go_on() {
+    let shell = Shell::new();
+    let loaded = shell.run(&["load"]);
+    assert!(
+        loaded.stderr.contains("set DATABASE_URL and REDIS_URL"),
+        "{}",
+        loaded.stderr
+    );
+}
