@@ -188,7 +188,7 @@ async fn one_large_file_over_each_pair() {
 #[tokio::test(flavor = "multi_thread")]
 async fn many_small_files_over_each_pair() {
     for pair in Pair::all().await {
-        loads_all(&pair, e2e_records() / 200, 200).await;
+        loads_all(&pair, e2e_records() / 1_000, 1_000).await;
     }
 }
 
