@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::batch::{Batch, RejectCode, Span};
 use crate::broker::{Broker, Consumer, Delivery};
-use crate::dataset::Datasets;
+use crate::dataset::{Dataset, Datasets};
 use crate::fault::Fault;
 use crate::frame;
 use crate::retry::{GivenUp, until_ok};
@@ -130,15 +130,26 @@ impl Worker {
         Ok(())
     }
 
+    /// Commits what was received: a transaction for each dataset in it, which is nearly always one.
     async fn commit(
         &self,
         deliveries: &[Delivery],
         stop: &CancellationToken,
     ) -> Result<(), GivenUp> {
-        let batches = self.decode(deliveries);
-        if batches.is_empty() {
-            return Ok(());
+        let mut batches = self.decode(deliveries);
+        batches.sort_by(|a, b| a.dataset.name.cmp(&b.dataset.name));
+        for batches in batches.chunk_by(|a, b| a.dataset.name == b.dataset.name) {
+            self.commit_of(&batches[0].dataset, batches, stop).await?;
         }
+        Ok(())
+    }
+
+    async fn commit_of(
+        &self,
+        dataset: &Arc<Dataset>,
+        batches: &[Batch],
+        stop: &CancellationToken,
+    ) -> Result<(), GivenUp> {
         let began = Instant::now();
         let failed = |fault: &Fault| {
             telemetry::sink_error(if fault.is_transient() {
@@ -148,22 +159,21 @@ impl Worker {
             });
             telemetry::sink_retry();
         };
-        let committed = until_ok("committing to the database", stop, failed, || {
-            self.sink.commit(&batches)
-        })
-        .await?;
-        Self::count(&batches, began);
-        // One dataset is the rule; a commit over several is counted under the first.
-        let dataset = &batches[0].dataset.name;
-        telemetry::commit(dataset, committed.rows, committed.duplicates);
-        telemetry::rejects(dataset, RejectCode::RefusedByDatabase, committed.refused);
+        let commit = || self.sink.commit(batches);
+        let committed = until_ok("committing to the database", stop, failed, commit).await?;
+        let name = &dataset.name;
+        let rows = batches.iter().map(|batch| batch.rows.num_rows() as u64);
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        telemetry::commit_took(began.elapsed(), rows.sum(), now.unwrap_or_default());
+        telemetry::frames_committed(name, batches.len() as u64);
+        telemetry::commit(name, committed.rows, committed.duplicates);
+        telemetry::rejects(name, RejectCode::RefusedByDatabase, committed.refused);
         // A refused row must not count in a summary; without knowing which one it was, the
         // refresh reads these files from the table.
         if committed.refused == 0 {
-            self.summaries.add(&batches);
-            self.summaries
-                .relieve(self.sink.as_ref(), &batches[0].dataset, stop)
-                .await?;
+            self.summaries.add(batches);
+            let sink = self.sink.as_ref();
+            self.summaries.relieve(sink, dataset, stop).await?;
         }
         self.progress.add(batches.iter().map(|batch| batch.span));
         Ok(())
@@ -192,18 +202,6 @@ impl Worker {
             // Harmless: what is delivered again is met as "already there".
             tracing::debug!(%fault, "an ack was lost");
         }
-    }
-
-    fn count(batches: &[Batch], began: Instant) {
-        let rows = batches
-            .iter()
-            .map(|batch| batch.rows.num_rows() as u64)
-            .sum();
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
-        telemetry::commit_took(began.elapsed(), rows, now);
-        telemetry::frames_committed(&batches[0].dataset.name, batches.len() as u64);
     }
 }
 

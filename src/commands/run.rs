@@ -1,13 +1,17 @@
 //! `run`: the service.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use async_trait::async_trait;
 
 use super::Outcome;
-use crate::config::Settings;
 use crate::config::cli::RunArgs;
-use crate::http::Http;
+use crate::config::{Settings, redacted};
+use crate::fault::Fault;
+use crate::http::{Http, StatusSource};
 use crate::retry::{GivenUp, until_ok};
-use crate::runner::{self, Stop};
+use crate::runner::{self, Engine, Stop};
+use crate::status::Status;
 use crate::telemetry;
 
 /// Runs the command: until a signal.
@@ -22,34 +26,94 @@ pub(super) async fn execute(settings: Settings, _args: RunArgs) -> anyhow::Resul
         None => None,
     };
     let stop = Stop::on_signals(settings.drain_timeout)?;
-    let opened = until_ok(
-        "connecting",
-        &stop.quiet,
-        |_| {},
-        || async {
-            let engine = runner::open(&settings, None, true).await?;
-            engine.sink.migrate(&engine.datasets).await?;
-            Ok(engine)
-        },
-    );
-    let engine = match opened.await {
-        Ok(engine) => engine,
-        Err(GivenUp::Stopped) => return Ok(Outcome::Complete),
-        Err(GivenUp::Fatal(fault)) => return Err(fault.into()),
-    };
-    tracing::info!(inbound = ?settings.dirs.inbound, "ready");
+    let service = Arc::new(Service::new(&settings));
     let page = async {
         match http {
             Some(http) => {
-                http.serve(metrics, Arc::new(engine.clone()), stop.quiet.clone())
+                http.serve(metrics, service.clone(), stop.quiet.clone())
                     .await
             }
             None => Ok(()),
         }
     };
     tokio::try_join!(async { anyhow::Ok(page.await?) }, async {
-        Ok(engine.serve(&stop).await?)
+        Ok(service.serve(&settings, &stop).await?)
     })?;
     tracing::info!("stopped; nothing is lost, the next start goes on");
     Ok(Outcome::Complete)
+}
+
+/// The engine, and what there is to tell before it is connected.
+struct Service {
+    engine: OnceLock<Engine>,
+    before: Mutex<Status>,
+}
+
+impl Service {
+    fn new(settings: &Settings) -> Self {
+        let before = Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            running: true,
+            reason: Some("connecting".to_owned()),
+            roles: settings
+                .roles
+                .names()
+                .into_iter()
+                .map(str::to_owned)
+                .collect(),
+            database: redacted(&settings.database_url),
+            broker: redacted(&settings.broker_url),
+            ..Status::default()
+        };
+        Self {
+            engine: OnceLock::new(),
+            before: Mutex::new(before),
+        }
+    }
+
+    fn before(&self) -> Status {
+        self.before
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    fn note(&self, fault: &Fault) {
+        let mut before = self.before.lock().unwrap_or_else(PoisonError::into_inner);
+        before.reason = Some(fault.to_string());
+    }
+
+    /// Connects, however long that takes, and works until stopped.
+    async fn serve(&self, settings: &Settings, stop: &Stop) -> Result<(), Fault> {
+        let open = || async {
+            let engine = runner::open(settings, None, true).await?;
+            engine.sink.migrate(&engine.datasets).await?;
+            Ok(engine)
+        };
+        let opened = until_ok("connecting", &stop.quiet, |fault| self.note(fault), open);
+        let engine = match opened.await {
+            Ok(engine) => self.engine.get_or_init(|| engine),
+            Err(GivenUp::Stopped) => return Ok(()),
+            Err(GivenUp::Fatal(fault)) => return Err(fault),
+        };
+        tracing::info!(inbound = ?settings.dirs.inbound, "ready");
+        engine.serve(stop).await
+    }
+}
+
+#[async_trait]
+impl StatusSource for Service {
+    fn ready(&self) -> Result<(), String> {
+        match self.engine.get() {
+            Some(engine) => engine.ready(),
+            None => self.before().reason.map_or(Ok(()), Err),
+        }
+    }
+
+    async fn status(&self) -> Status {
+        match self.engine.get() {
+            Some(engine) => engine.status().await,
+            None => self.before(),
+        }
+    }
 }

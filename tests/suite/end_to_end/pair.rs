@@ -1,5 +1,6 @@
 //! A broker, a sink and a data directory of a test's own, and the real binary over them.
 
+use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -11,7 +12,7 @@ use crate::support;
 /// A broker and a sink of a test's own, and a data directory.
 pub struct Pair {
     pub name: &'static str,
-    database_url: String,
+    pub database_url: String,
     redis_url: Option<String>,
     dir: tempfile::TempDir,
 }
@@ -163,9 +164,13 @@ pub struct Service(pub Child);
 
 impl Service {
     pub fn start(pair: &Pair, args: &[&str]) -> Self {
+        Self::start_with_http(pair, args, "off")
+    }
+
+    pub fn start_with_http(pair: &Pair, args: &[&str], addr: &str) -> Self {
         let mut command = pair.command(args);
         command
-            .env("LEMONADE_HTTP_ADDR", "off")
+            .env("LEMONADE_HTTP_ADDR", addr)
             .env("LEMONADE_SCAN_INTERVAL", "200ms");
         Self(
             command
@@ -197,4 +202,23 @@ pub async fn until(what: &str, limit: Duration, mut check: impl AsyncFnMut() -> 
         assert!(began.elapsed() < limit, "waited {limit:?} for: {what}");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
+}
+
+/// A page of a service, as its status code and body; `None` where nobody answers.
+pub fn page(addr: &str, path: &str) -> Option<(u16, String)> {
+    let mut stream = std::net::TcpStream::connect(addr).ok()?;
+    let limit = Some(Duration::from_secs(10));
+    stream.set_read_timeout(limit).unwrap();
+    write!(stream, "GET {path} HTTP/1.0\r\nHost: {addr}\r\n\r\n").ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    let (head, body) = answer.split_once("\r\n\r\n")?;
+    let code = head.split(' ').nth(1)?.parse().ok()?;
+    Some((code, body.to_owned()))
+}
+
+/// An address on this machine where nothing listens.
+pub fn free_addr() -> String {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().to_string()
 }
