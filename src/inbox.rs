@@ -172,6 +172,19 @@ impl Inbox {
         &self.directories
     }
 
+    /// Free bytes of the file system of each directory, by the directory's name.
+    ///
+    /// # Errors
+    /// A directory that is not there.
+    pub fn free_bytes(&self) -> io::Result<[(&'static str, u64); 4]> {
+        let mut free = self.directories.named().map(|(name, _)| (name, 0));
+        for ((_, bytes), (_, path)) in free.iter_mut().zip(self.directories.named()) {
+            let at = rustix::fs::statvfs(path)?;
+            *bytes = at.f_bavail.saturating_mul(at.f_frsize);
+        }
+        Ok(free)
+    }
+
     /// Looks at every file of inbound. At most [`SCAN_FILES_MAX`] are handed out, the oldest.
     ///
     /// # Errors

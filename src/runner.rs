@@ -36,6 +36,9 @@ use watch::{Seen, locked};
 /// the first file, and claim more than can be loaded soon.
 const FEED_FILES: usize = 1_024;
 
+/// How often the room on disk is looked at while there is too little.
+const ROOM_EVERY: Duration = Duration::from_secs(1);
+
 /// Everything that is connected and open.
 #[derive(Clone)]
 pub struct Engine {
@@ -75,6 +78,8 @@ pub struct EngineOptions {
     pub scan_interval: Duration,
     /// How often the daily summary is refreshed; `None` is never.
     pub summary_every: Option<Duration>,
+    /// Least free bytes on the file system of each directory for a file to be taken.
+    pub disk_floor_bytes: u64,
     /// How long files in flight may take to finish after the first signal.
     pub drain_timeout: Duration,
 }
@@ -153,6 +158,7 @@ pub async fn open(
         },
         scan_interval: settings.scan_interval,
         summary_every: settings.summary_every,
+        disk_floor_bytes: settings.disk_floor_bytes,
         drain_timeout: settings.drain_timeout,
     };
     Ok(Engine::new(
@@ -199,6 +205,7 @@ impl Engine {
         let feed = |items: mpsc::Sender<Vec<Item>>| async move {
             telemetry::files_discovered("path", files.len() as u64);
             for part in files.chunks(FEED_FILES) {
+                self.wait_for_room(stop).await?;
                 if !send(&items, part.to_vec(), stop).await {
                     break;
                 }
@@ -368,6 +375,7 @@ impl Engine {
         items: &mpsc::Sender<Vec<Item>>,
         stop: &Stop,
     ) -> Result<usize, Fault> {
+        self.wait_for_room(stop).await?;
         let inbox = self.inbox.clone();
         let scan = blocking("reading inbound", move || inbox.scan()).await?;
         let age = scan
@@ -378,6 +386,7 @@ impl Engine {
         let mut waiting = scan.waiting;
         let mut fed = 0;
         for part in scan.ready.chunks(FEED_FILES) {
+            self.wait_for_room(stop).await?;
             let (inbox, part) = (self.inbox.clone(), part.to_vec());
             let (claimed, busy) = blocking("claiming files", move || {
                 let mut claimed = Vec::new();
@@ -406,6 +415,41 @@ impl Engine {
         *locked(&self.seen.waiting) = waiting;
         self.seen.inbound.store(scan.files - fed as u64, Relaxed);
         Ok(fed)
+    }
+
+    /// Waits while a file system is below the floor: a full disk stops the database and Redis too,
+    /// and is easier to mend while there is some room left.
+    async fn wait_for_room(&self, stop: &Stop) -> Result<(), Fault> {
+        loop {
+            let free = self.inbox.free_bytes().map_err(|error| {
+                Fault::transient(Origin::Files, "asking for the room on disk", error)
+            })?;
+            for (directory, bytes) in free {
+                telemetry::disk_free(directory, bytes);
+            }
+            let full = free
+                .into_iter()
+                .find(|(_, bytes)| *bytes < self.options.disk_floor_bytes)
+                .map(|(directory, bytes)| {
+                    let floor = self.options.disk_floor_bytes;
+                    format!("{directory} has {bytes} bytes free, less than disk_floor = {floor}")
+                });
+            let mut paused = locked(&self.seen.paused);
+            match (&full, paused.is_some()) {
+                (Some(why), false) => tracing::warn!(why, "no file is taken until there is room"),
+                (None, true) => tracing::info!("there is room again"),
+                _ => {}
+            }
+            paused.clone_from(&full);
+            drop(paused);
+            if full.is_none() || stop.quiet.is_cancelled() {
+                return Ok(());
+            }
+            tokio::select! {
+                () = tokio::time::sleep(ROOM_EVERY) => {}
+                () = stop.quiet.cancelled() => {}
+            }
+        }
     }
 
     fn recovered(&self) -> Result<Vec<(Claimed, ItemOrigin)>, Fault> {

@@ -33,6 +33,7 @@ pub(super) const NAMES: &[(&str, &[&str])] = &[
     ("incomplete-after", &["LEMONADE_INCOMPLETE_AFTER"]),
     ("scan-interval", &["LEMONADE_SCAN_INTERVAL"]),
     ("drain-timeout", &["LEMONADE_DRAIN_TIMEOUT"]),
+    ("disk-floor", &["LEMONADE_DISK_FLOOR"]),
     ("role", &["LEMONADE_ROLE"]),
     ("log-format", &["LEMONADE_LOG_FORMAT"]),
     ("log-level", &["LEMONADE_LOG", "RUST_LOG"]),

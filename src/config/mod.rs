@@ -62,6 +62,9 @@ const SUMMARY_EVERY_DEFAULT: Duration = Duration::from_secs(24 * 60 * 60);
 const QUIET_TIME_DEFAULT: Duration = Duration::from_secs(2);
 const INCOMPLETE_AFTER_DEFAULT: Duration = Duration::from_secs(60);
 const SCAN_INTERVAL_DEFAULT: Duration = Duration::from_secs(5);
+/// Room for what is in flight to end: spilled data, moves across devices, the logs of the servers.
+const DISK_FLOOR_DEFAULT: ByteSize = ByteSize::mib(256);
+
 const DRAIN_TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
 
 const LOG_LEVEL_DEFAULT: &str = "info";
@@ -112,6 +115,8 @@ pub struct Settings {
     pub scan_interval: Duration,
     /// How long work in hand may take to finish after the first signal to stop.
     pub drain_timeout: Duration,
+    /// Least free bytes on the file system of each directory for a file to be taken.
+    pub disk_floor_bytes: u64,
     /// Where HTTP is served; `None`: nowhere.
     pub http_addr: Option<SocketAddr>,
     /// What this process does of the service.
@@ -180,6 +185,7 @@ impl Settings {
             incomplete_after: time(said.incomplete_after, INCOMPLETE_AFTER_DEFAULT),
             scan_interval: time(said.scan_interval, SCAN_INTERVAL_DEFAULT),
             drain_timeout: time(said.drain_timeout, DRAIN_TIMEOUT_DEFAULT),
+            disk_floor_bytes: bytes(said.disk_floor, DISK_FLOOR_DEFAULT),
             http_addr: said.http_addr.map_or(Some(local), OrOff::on),
             roles: said.role.unwrap_or(Roles::ALL),
             log_format: said.log_format.unwrap_or(LogFormat::Auto),
@@ -323,6 +329,7 @@ impl fmt::Display for Settings {
         line("incomplete_after", time(self.incomplete_after))?;
         line("scan_interval", time(self.scan_interval))?;
         line("drain_timeout", time(self.drain_timeout))?;
+        line("disk_floor", size(self.disk_floor_bytes))?;
         line("role", text(&self.roles))?;
         line("log_format", text(&self.log_format.as_str()))?;
         line("log_level", text(&self.log_level))?;

@@ -89,6 +89,10 @@ pub struct Options {
     #[arg(long, global = true, value_name = "TIME", hide_short_help = true)]
     pub drain_timeout: Option<Period>,
 
+    /// No file is taken while a directory's file system has less room than this (default: 256MiB)
+    #[arg(long, global = true, value_name = "SIZE", hide_short_help = true)]
+    pub disk_floor: Option<ByteSize>,
+
     /// What this process does of `run`: any of ingest,work,summary (default: all)
     #[arg(long, global = true, value_name = "ROLES", hide_short_help = true)]
     pub role: Option<Roles>,
@@ -136,6 +140,7 @@ impl Options {
             incomplete_after: self.incomplete_after.or(below.incomplete_after),
             scan_interval: self.scan_interval.or(below.scan_interval),
             drain_timeout: self.drain_timeout.or(below.drain_timeout),
+            disk_floor: self.disk_floor.or(below.disk_floor),
             role: self.role.or(below.role),
             log_format: self.log_format.or(below.log_format),
             log_level: self.log_level.or(below.log_level),

@@ -37,6 +37,8 @@ pub(super) struct Seen {
     pub(super) inbound: AtomicU64,
     /// What the queue held at the last look.
     depth: Mutex<Depth>,
+    /// Why no file is taken now.
+    pub(super) paused: Mutex<Option<String>>,
     /// Why the engine cannot do its work now.
     unwell: Mutex<Option<String>>,
     /// Records committed per second, at the last look.
@@ -50,6 +52,7 @@ impl Default for Seen {
             waiting: Mutex::default(),
             inbound: AtomicU64::default(),
             depth: Mutex::default(),
+            paused: Mutex::default(),
             unwell: Mutex::new(Some("starting".to_owned())),
             rate: AtomicU64::default(),
         }
@@ -63,8 +66,8 @@ impl Engine {
         let mut last = Instant::now();
         loop {
             let unwell = self.look().await.err().map(|fault| fault.to_string());
-            telemetry::ready(unwell.is_none());
             *locked(&self.seen.unwell) = unwell;
+            telemetry::ready(self.ready().is_ok());
             telemetry::files_now("work", self.files_in_work());
             let now = self.tally.committed.load(Relaxed);
             let seconds = last.elapsed().as_secs_f64().max(0.001);
@@ -104,7 +107,10 @@ pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[async_trait]
 impl StatusSource for Engine {
     fn ready(&self) -> Result<(), String> {
-        locked(&self.seen.unwell).clone().map_or(Ok(()), Err)
+        let unwell = locked(&self.seen.unwell).clone();
+        unwell
+            .or_else(|| locked(&self.seen.paused).clone())
+            .map_or(Ok(()), Err)
     }
 
     async fn status(&self) -> Status {

@@ -434,6 +434,29 @@ async fn the_service_waits_for_its_database_and_says_so() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn no_file_is_taken_while_the_disk_is_below_the_floor() {
+    let pair = Pair::new("memory+sqlite").await;
+    let file = pair.at("inbound").join("vehicle_status.json");
+    std::fs::write(&file, STATUS).unwrap();
+    let addr = free_addr();
+    let limit = Duration::from_secs(30);
+    let mut service = Service::start_with_http(&pair, &["run", "--disk-floor", "1PiB"], &addr);
+    until("a reason for taking no file", limit, async || {
+        page(&addr, "/readyz")
+            .is_some_and(|(code, why)| code == 503 && why.contains("less than disk_floor"))
+    })
+    .await;
+    assert!(file.exists());
+    assert_eq!(service.terminate(), Some(0), "a paused service stops, too");
+
+    let _service = Service::start_with_http(&pair, &["run"], &addr);
+    until("the file in history", limit, async || {
+        names(&pair.at("history")).len() == 1
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_stop_in_the_middle_loses_nothing_and_the_next_run_finishes() {
     for name in ["memory+sqlite", "redis+mysql"] {
         let pair = Pair::new(name).await;
