@@ -26,10 +26,26 @@ pub(super) const SQLITE: &[Migration] = &[Migration {
     sql: include_str!("../../migrations/sqlite/0001_ledger.sql"),
 }];
 
-/// All statements of these migrations and, after them, of the tables.
-pub(super) fn all(known: &[Migration], tables: impl Iterator<Item = String>) -> Vec<String> {
-    let numbered = known.iter().flat_map(Migration::statements);
-    numbered.map(str::to_owned).chain(tables).collect()
+/// All statements that make a schema from nothing: `table` is the DDL of the table of migrations,
+/// `now` the server's expression for the time, `tables` what follows the numbered migrations. They
+/// leave the record that these have been run.
+pub(super) fn all(
+    known: &[Migration],
+    table: &str,
+    now: &str,
+    tables: impl Iterator<Item = String>,
+) -> Vec<String> {
+    let mut all = vec![table.to_owned()];
+    for migration in known {
+        all.extend(migration.statements().map(str::to_owned));
+        let (number, name, checksum) = (migration.number, migration.name, migration.checksum());
+        all.push(format!(
+            "INSERT INTO ingest_migrations (number, name, checksum, applied_at) VALUES ({number}, \
+             '{name}', '{checksum}', {now})"
+        ));
+    }
+    all.extend(tables);
+    all
 }
 
 impl Migration {

@@ -399,8 +399,13 @@ fn migrate_prints_the_statements_that_it_would_run() {
         assert!(printed.stdout.contains(table), "{}", printed.stdout);
     }
     // What was printed is what makes the schema.
-    let database = rusqlite::Connection::open_in_memory().unwrap();
+    let path = shell.path().join("by_hand.db");
+    let database = rusqlite::Connection::open(&path).unwrap();
     database.execute_batch(&printed.stdout).unwrap();
+    drop(database);
+    let url = format!("sqlite:{}", path.display());
+    let migrated = shell.run_with(&["migrate"], &[("DATABASE_URL", &url)]);
+    assert_eq!(migrated.code, 0, "{}", migrated.stderr);
 }
 
 #[test]

@@ -29,6 +29,12 @@ const CHAR_BYTES: u32 = 4;
 
 const DOING: &str = "migrating the database";
 
+const MIGRATIONS: &str = "ingest_migrations";
+
+const MIGRATIONS_DDL: &str = "CREATE TABLE IF NOT EXISTS ingest_migrations (number INT UNSIGNED NOT \
+    NULL PRIMARY KEY, name VARCHAR(64) NOT NULL, checksum CHAR(32) NOT NULL, applied_at \
+    DATETIME(6) NOT NULL) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin";
+
 /// See [`Sink::migrate`](crate::sink::Sink::migrate).
 pub(super) async fn migrate(session: &mut Session, datasets: &Datasets) -> Result<(), Fault> {
     let fault = |failure: Failure| failure.into_fault(DOING);
@@ -70,20 +76,19 @@ pub(super) fn statements(datasets: &Datasets, mariadb: bool) -> Vec<String> {
     let tables = tables(datasets).into_iter();
     migrations::all(
         migrations::MYSQL,
+        MIGRATIONS_DDL,
+        "UTC_TIMESTAMP(6)",
         tables.map(|table| create(&table, mariadb)),
     )
 }
 
 async fn locked(session: &mut Session, datasets: &Datasets) -> Result<(), Fault> {
     let fault = |failure: Failure| failure.into_fault(DOING);
-    session
-        .run(
-            "CREATE TABLE IF NOT EXISTS ingest_migrations (number INT UNSIGNED NOT NULL PRIMARY \
-             KEY, name VARCHAR(64) NOT NULL, checksum CHAR(32) NOT NULL, applied_at DATETIME(6) NOT \
-             NULL) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin",
-        )
-        .await
-        .map_err(fault)?;
+    // Asked for first, because CREATE TABLE wants the right to create even where it finds the table:
+    // the account of a service may do without that right once the database is migrated.
+    if !has_table(session, MIGRATIONS).await.map_err(fault)? {
+        session.run(MIGRATIONS_DDL).await.map_err(fault)?;
+    }
     let recorded = session
         .rows::<(u32, String)>("SELECT number, checksum FROM ingest_migrations")
         .await
@@ -98,11 +103,19 @@ async fn locked(session: &mut Session, datasets: &Datasets) -> Result<(), Fault>
         session.run_with(sql, params).await.map_err(fault)?;
     }
     for table in tables(datasets) {
-        let ddl = create(&table, session.server.mariadb);
-        session.run(&ddl).await.map_err(fault)?;
+        if !has_table(session, &table.name).await.map_err(fault)? {
+            let ddl = create(&table, session.server.mariadb);
+            session.run(&ddl).await.map_err(fault)?;
+        }
         check(session, &table).await?;
     }
     Ok(())
+}
+
+async fn has_table(session: &mut Session, name: &str) -> Result<bool, Failure> {
+    let sql = "SELECT 1 FROM information_schema.TABLES WHERE TABLE_SCHEMA = DATABASE() AND \
+               TABLE_NAME = ?";
+    Ok(!session.rows_with::<u64>(sql, (name,)).await?.is_empty())
 }
 
 /// The DDL of a table.

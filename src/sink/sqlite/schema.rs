@@ -11,12 +11,12 @@ use crate::sink::table::{Kind, Table, quoted, tables};
 use super::errors::Failure;
 use super::now;
 
+const MIGRATIONS_DDL: &str = "CREATE TABLE IF NOT EXISTS ingest_migrations (number INTEGER PRIMARY \
+    KEY, name TEXT NOT NULL, checksum TEXT NOT NULL, applied_at TEXT NOT NULL)";
+
 /// See [`Sink::migrate`](crate::sink::Sink::migrate).
 pub(super) fn migrate(db: &Transaction<'_>, datasets: &Datasets) -> Result<(), Failure> {
-    db.execute_batch(
-        "CREATE TABLE IF NOT EXISTS ingest_migrations (number INTEGER PRIMARY KEY, name TEXT NOT \
-         NULL, checksum TEXT NOT NULL, applied_at TEXT NOT NULL)",
-    )?;
+    db.execute_batch(MIGRATIONS_DDL)?;
     let recorded: Vec<(u32, String)> = db
         .prepare("SELECT number, checksum FROM ingest_migrations")?
         .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
@@ -40,7 +40,9 @@ pub(super) fn migrate(db: &Transaction<'_>, datasets: &Datasets) -> Result<(), F
 /// See [`Sink::schema`](crate::sink::Sink::schema).
 pub(super) fn statements(datasets: &Datasets) -> Vec<String> {
     let tables = tables(datasets).into_iter();
-    migrations::all(migrations::SQLITE, tables.map(|table| create(&table)))
+    let tables = tables.map(|table| create(&table));
+    let now = "strftime('%Y-%m-%d %H:%M:%f000', 'now')";
+    migrations::all(migrations::SQLITE, MIGRATIONS_DDL, now, tables)
 }
 
 /// The DDL of a table. A single key is the row id itself; otherwise the table is its own index.
