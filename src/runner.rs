@@ -434,14 +434,12 @@ impl Engine {
                     let floor = self.options.disk_floor_bytes;
                     format!("{directory} has {bytes} bytes free, less than disk_floor = {floor}")
                 });
-            let mut paused = locked(&self.seen.paused);
-            match (&full, paused.is_some()) {
-                (Some(why), false) => tracing::warn!(why, "no file is taken until there is room"),
-                (None, true) => tracing::info!("there is room again"),
+            let before = std::mem::replace(&mut *locked(&self.seen.paused), full.clone());
+            match (&full, before) {
+                (Some(why), None) => tracing::warn!(why, "no file is taken until there is room"),
+                (None, Some(_)) => tracing::info!("there is room again"),
                 _ => {}
             }
-            paused.clone_from(&full);
-            drop(paused);
             if full.is_none() || stop.quiet.is_cancelled() {
                 return Ok(());
             }
