@@ -11,6 +11,7 @@
 
 // Pure: what a record is, and how bytes become rows.
 pub mod fault;
+pub mod finding;
 pub mod dataset;
 pub mod timestamp;
 pub mod batch;

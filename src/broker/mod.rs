@@ -11,6 +11,7 @@ use async_trait::async_trait;
 
 use crate::dataset::Datasets;
 use crate::fault::{Fault, Origin};
+use crate::finding::Finding;
 use crate::frame::{Codec, Frame};
 
 pub mod memory;
@@ -93,6 +94,12 @@ pub trait Broker: Send + Sync {
     /// # Errors
     /// A fault of the connection.
     async fn consumer(&self, name: &str) -> Result<Box<dyn Consumer>, Fault>;
+
+    /// What of the server's settings matters, for `doctor`.
+    ///
+    /// # Errors
+    /// A fault of the connection.
+    async fn inspect(&self) -> Result<Vec<Finding>, Fault>;
 
     /// What is in the queue, delivered or not, and not yet acked. A frame that was published and
     /// is not acked counts; so `frames == 0` says that what the ledger lacks is in no queue.

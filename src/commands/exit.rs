@@ -14,6 +14,8 @@ pub enum Outcome {
     Complete,
     /// Finished, and something was rejected or quarantined.
     Rejected,
+    /// Finished, and what was looked at is not as it should be.
+    Failed,
     /// Stopped before the end; running it again goes on where this left off.
     Stopped,
 }
@@ -98,6 +100,7 @@ impl From<Outcome> for Exit {
         match outcome {
             Outcome::Complete => Self::Complete,
             Outcome::Rejected => Self::Rejected,
+            Outcome::Failed => Self::Failed,
             Outcome::Stopped => Self::Stopped,
         }
     }

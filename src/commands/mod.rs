@@ -14,6 +14,7 @@ use crate::sink::{self, Sink, SinkOptions};
 
 mod check;
 mod demo;
+mod doctor;
 mod exit;
 pub mod generate;
 mod load;
@@ -59,6 +60,7 @@ async fn execute(command: Option<Command>, settings: Settings) -> anyhow::Result
         Command::Run(args) => run::execute(settings, args).await,
         Command::Load(args) => load::execute(settings, args).await,
         Command::Demo(args) => demo::execute(settings, args).await,
+        Command::Doctor(args) => doctor::execute(&settings, &args).await,
         Command::Check(args) => check::execute(&settings, &args),
         Command::Generate(args) => generate::execute(&settings, &args),
         Command::Status(args) => status::execute(&settings, &args).await,

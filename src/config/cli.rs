@@ -56,6 +56,8 @@ pub enum Command {
     Load(LoadArgs),
     /// Parse and validate files: print the rejects, write nothing
     Check(CheckArgs),
+    /// Looks at settings and surroundings: OK, WARN or FAIL, each with its fix
+    Doctor(DoctorArgs),
     /// What moves, what waits and why
     Status(StatusArgs),
     /// Bring the daily summary up to date
@@ -125,6 +127,10 @@ pub struct CheckArgs {
     #[arg(long)]
     pub json: bool,
 }
+
+/// Arguments of `doctor`.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct DoctorArgs {}
 
 /// Arguments of `status`.
 #[derive(Debug, Clone, Default, clap::Args)]

@@ -13,6 +13,7 @@ use crate::batch::{Batch, RejectCode};
 use crate::content::ContentHash;
 use crate::dataset::{Dataset, Datasets};
 use crate::fault::{Fault, Origin};
+use crate::finding::Finding;
 
 mod cells;
 mod migrations;
@@ -77,6 +78,12 @@ pub trait Sink: Send + Sync {
     /// Fatal where the schema is newer than this binary, or an existing table does not fit its
     /// dataset; the message says which column and what would mend it.
     async fn migrate(&self, datasets: &Datasets) -> Result<(), Fault>;
+
+    /// What of the server's settings and the account's rights matters, for `doctor`.
+    ///
+    /// # Errors
+    /// A fault of the connection.
+    async fn inspect(&self) -> Result<Vec<Finding>, Fault>;
 
     /// The statements by which `migrate` makes the ledger and the tables of the datasets on this
     /// server from nothing, in order.

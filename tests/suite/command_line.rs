@@ -418,3 +418,45 @@ fn the_embedded_pair_says_so_and_how_to_go_on() {
         loaded.stderr
     );
 }
+
+#[test]
+fn doctor_finds_what_is_wrong_and_says_how_to_mend_it() {
+    let shell = Shell::new();
+    let well = shell.run(&["doctor"]);
+    assert_eq!(well.code, 0, "{}", well.stdout);
+    assert!(well.stdout.contains("OK    directories: inbound"));
+
+    let full = shell.run(&["doctor", "--disk-floor", "1PiB"]);
+    assert_eq!(full.code, 1, "{}", full.stdout);
+    assert!(full.stdout.contains("FAIL  directories: inbound has"));
+
+    let gone = shell.run_with(&["doctor"], &[("REDIS_URL", "redis://127.0.0.1:1")]);
+    assert_eq!(gone.code, 1, "{}", gone.stdout);
+    assert!(gone.stdout.contains("FAIL  queue:"), "{}", gone.stdout);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn doctor_looks_at_real_servers() {
+    let shell = Shell::new();
+    let redis = crate::support::redis().await.fresh();
+    for database in [
+        crate::support::mariadb().await,
+        crate::support::mysql9(false).await,
+    ] {
+        let url = database.fresh().await;
+        let found = shell.run_with(
+            &["doctor"],
+            &[("DATABASE_URL", url.as_str()), ("REDIS_URL", &redis)],
+        );
+        assert_eq!(found.code, 0, "{}{}", found.stdout, found.stderr);
+        for line in [
+            "OK    database: the database is",
+            "OK    database: innodb_flush_log_at_trx_commit is 1",
+            "OK    queue: maxmemory-policy is noeviction",
+            "WARN  queue: maxmemory is 0 bytes",
+        ] {
+            assert!(found.stdout.contains(line), "{}", found.stdout);
+        }
+        assert!(!found.stdout.contains("no right to"), "{}", found.stdout);
+    }
+}

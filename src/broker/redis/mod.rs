@@ -25,6 +25,7 @@ use self::verdict::{Verdict, classify, fault};
 use super::{Broker, BrokerOptions, Consumer, Depth, Tag};
 use crate::dataset::Datasets;
 use crate::fault::{Fault, Origin};
+use crate::finding::Finding;
 use crate::frame::{Codec, Frame};
 use crate::telemetry;
 
@@ -83,6 +84,12 @@ struct Stream {
     /// Its length when it was last asked for.
     length: AtomicU64,
     weight: Mutex<Mean>,
+}
+
+/// A line of the answer to INFO.
+fn setting<'a>(info: &'a str, name: &str) -> Option<&'a str> {
+    let of = |line: &'a str| line.strip_prefix(name)?.strip_prefix(':');
+    info.lines().find_map(of).map(str::trim)
 }
 
 /// A mean over the frames seen lately.
@@ -168,6 +175,11 @@ impl Broker for RedisBroker {
         Ok(Box::new(consumer))
     }
 
+    async fn inspect(&self) -> Result<Vec<Finding>, Fault> {
+        let found = self.queue.inspect().await;
+        found.map_err(|error| fault("asking redis how it is", error))
+    }
+
     async fn depth(&self) -> Result<Depth, Fault> {
         self.queue
             .depth()
@@ -215,11 +227,7 @@ impl Queue {
             }
             Err(error) => return Err(error),
         };
-        let setting = |name: &str| {
-            info.lines()
-                .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
-                .map(str::trim)
-        };
+        let setting = |name| setting(&info, name);
         if setting("cluster_enabled") == Some("1") && !self.is_cluster() {
             let kind = fred::error::ErrorKind::Unknown;
             return Err(Error::new(
@@ -234,6 +242,30 @@ impl Queue {
             );
         }
         Ok(())
+    }
+
+    async fn inspect(&self) -> Result<Vec<Finding>, Error> {
+        let client = self.link.client().await?;
+        let info = client.info::<String>(None).await?;
+        let of = |name| setting(&info, name).unwrap_or("unknown");
+        let version = of("redis_version");
+        let policy = of("maxmemory_policy");
+        let maxmemory = of("maxmemory");
+        Ok(vec![
+            Finding::ok(format!("redis {version} at {}", self.place)),
+            Finding::expect(
+                policy == "noeviction",
+                format!("maxmemory-policy is {policy}"),
+                "set it to noeviction: another policy may evict the queue, whose records are then \
+                 read from the files again",
+            ),
+            Finding::expect(
+                maxmemory != "0",
+                format!("maxmemory is {maxmemory} bytes"),
+                "set a limit well above `queue_bytes`, so that a mistake elsewhere cannot take all \
+                 memory",
+            ),
+        ])
     }
 
     fn stream_of(&self, dataset: &str) -> &Stream {

@@ -12,6 +12,7 @@ use async_trait::async_trait;
 use crate::batch::Batch;
 use crate::dataset::{Dataset, Datasets};
 use crate::fault::Fault;
+use crate::finding::Finding;
 
 use super::{
     Committed, FileEntry, LastEvent, NewFile, Registered, RejectEntry, Settled, Sink, SinkOptions,
@@ -22,6 +23,7 @@ use session::{Lease, Pool};
 mod bind;
 mod commit;
 mod errors;
+mod inspect;
 mod ledger;
 mod load_data;
 mod schema;
@@ -72,6 +74,13 @@ impl Sink for MysqlSink {
         // A failed migration may hold its lock: the session is kept only after success.
         schema::migrate(&mut lease.session, datasets).await?;
         lease.finish("migrating the database", Ok(())).await
+    }
+
+    async fn inspect(&self) -> Result<Vec<Finding>, Fault> {
+        const DOING: &str = "asking the database how it is";
+        let mut lease = self.lease(DOING).await?;
+        let outcome = inspect::inspect(&mut lease.session).await;
+        lease.finish(DOING, outcome).await
     }
 
     async fn schema(&self, datasets: &Datasets) -> Result<Vec<String>, Fault> {

@@ -18,6 +18,7 @@ use tokio::sync::oneshot;
 use crate::batch::Batch;
 use crate::dataset::{Dataset, Datasets};
 use crate::fault::{Fault, Origin};
+use crate::finding::Finding;
 use crate::timestamp;
 
 use super::{
@@ -156,6 +157,14 @@ impl Sink for SqliteSink {
             schema::migrate(db, &datasets)
         })
         .await
+    }
+
+    async fn inspect(&self) -> Result<Vec<Finding>, Fault> {
+        let totals = self.totals().await?;
+        let files = totals.pending + totals.settled + totals.quarantined;
+        Ok(vec![Finding::ok(format!(
+            "SQLite answers; {files} files in the ledger"
+        ))])
     }
 
     async fn schema(&self, datasets: &Datasets) -> Result<Vec<String>, Fault> {

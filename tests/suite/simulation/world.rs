@@ -15,6 +15,7 @@ use lemonade_task::content::ContentHash;
 use lemonade_task::coverage;
 use lemonade_task::dataset::{Dataset, Datasets};
 use lemonade_task::fault::{Fault, Origin};
+use lemonade_task::finding::Finding;
 use lemonade_task::frame::{Codec, Frame};
 use lemonade_task::sink::{
     Before, Committed, FileEntry, LastEvent, NewFile, Registered, RejectEntry, Settled, Sink,
@@ -174,6 +175,10 @@ impl Broker for SimBroker {
         }))
     }
 
+    async fn inspect(&self) -> Result<Vec<Finding>, Fault> {
+        Ok(Vec::new())
+    }
+
     async fn depth(&self) -> Result<Depth, Fault> {
         self.0.takes_time().await;
         if self.0.chance("depth fails", 6) {
@@ -309,6 +314,10 @@ impl SimSink {
 impl Sink for SimSink {
     async fn migrate(&self, _: &Datasets) -> Result<(), Fault> {
         Ok(())
+    }
+
+    async fn inspect(&self) -> Result<Vec<Finding>, Fault> {
+        Ok(Vec::new())
     }
 
     async fn schema(&self, _: &Datasets) -> Result<Vec<String>, Fault> {

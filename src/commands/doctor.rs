@@ -1,0 +1,180 @@
+//! `doctor`: looks at settings and surroundings, and says for each thing how to mend it.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+
+use rustix::fs::statfs;
+
+use super::{Outcome, say};
+use crate::broker::{self, BrokerOptions};
+use crate::config::cli::DoctorArgs;
+use crate::config::{Settings, redacted};
+use crate::content::{self, Writers};
+use crate::fault::Fault;
+use crate::finding::{Finding, Level};
+
+/// Magic numbers of file systems on other machines, where notifications and leases do not work
+/// (`statfs(2)`): NFS, SMB, SMB2, CIFS, FUSE, 9P.
+const NETWORK_FILE_SYSTEMS: [i64; 6] = [
+    0x6969,
+    0x517b,
+    0xfe53_4d42,
+    0xff53_4d42,
+    0x6573_5546,
+    0x0102_1997,
+];
+
+/// Watches by one user; each service takes one. The default of the kernel is 128.
+const INOTIFY_INSTANCES_MIN: u64 = 16;
+
+/// Runs the command: complete if nothing failed.
+pub(super) async fn execute(settings: &Settings, _: &DoctorArgs) -> anyhow::Result<Outcome> {
+    let mut all = vec![("settings", vec![settled(settings)])];
+    all.push(("directories", directories(settings)));
+    all.push(("queue", queue(settings).await));
+    all.push(("database", database(settings).await));
+    let mut text = String::new();
+    let mut worst = Level::Ok;
+    for (section, findings) in all {
+        for Finding { level, what, fix } in findings {
+            worst = worst.max(level);
+            let level = match level {
+                Level::Ok => "OK  ",
+                Level::Warn => "WARN",
+                Level::Fail => "FAIL",
+            };
+            writeln!(text, "{level}  {section}: {what}")?;
+            if !fix.is_empty() {
+                writeln!(text, "      {fix}")?;
+            }
+        }
+    }
+    say(&text)?;
+    Ok(if worst == Level::Fail {
+        Outcome::Failed
+    } else {
+        Outcome::Complete
+    })
+}
+
+fn settled(settings: &Settings) -> Finding {
+    let (database, queue) = (
+        redacted(&settings.database_url),
+        redacted(&settings.broker_url),
+    );
+    let names: Vec<_> = settings.datasets.iter().map(|d| d.name.as_str()).collect();
+    Finding::ok(format!(
+        "{database}, {queue}, datasets {}",
+        names.join(", ")
+    ))
+}
+
+fn directories(settings: &Settings) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let mut devices = Vec::new();
+    for (name, path) in settings.dirs.named() {
+        match directory(name, path, settings.disk_floor_bytes) {
+            Ok((found, device)) => {
+                findings.extend(found);
+                devices.push((name, device));
+            }
+            Err(error) => findings.push(Finding::fail(
+                format!("{name} {} cannot be used: {error}", path.display()),
+                "give this user the right to write there, or name another directory",
+            )),
+        }
+    }
+    if let Some((name, _)) = devices.iter().find(|(_, device)| *device != devices[0].1) {
+        findings.push(Finding::warn(
+            format!("{name} is on another file system than {}", devices[0].0),
+            "put them on one: a move between two copies every byte",
+        ));
+    }
+    findings.push(inotify());
+    findings
+}
+
+fn directory(name: &str, path: &Path, floor: u64) -> anyhow::Result<(Vec<Finding>, u64)> {
+    use std::os::unix::fs::MetadataExt as _;
+    fs::create_dir_all(path)?;
+    let probe = tempfile::Builder::new()
+        .prefix(".doctor-")
+        .tempfile_in(path)?;
+    let probe = probe.into_temp_path();
+    let mut findings = vec![Finding::ok(format!(
+        "{name} {} is writable",
+        path.display()
+    ))];
+    let (file, _) = content::open_regular(&probe)?;
+    if content::writers(&file) == Writers::Unknown {
+        findings.push(Finding::warn(
+            format!("{name}: this file system does not tell whether a file is being written"),
+            "write files under a temporary name and rename them; else `quiet_time` decides",
+        ));
+    }
+    let at = statfs(path)?;
+    // The type's width differs between architectures.
+    #[allow(clippy::unnecessary_cast)]
+    let is_network = NETWORK_FILE_SYSTEMS.contains(&(at.f_type as i64));
+    if is_network {
+        findings.push(Finding::warn(
+            format!("{name} is on a network file system: no notifications come from there"),
+            "lower `scan_interval`, or use a local directory",
+        ));
+    }
+    let free = at.f_bavail.saturating_mul(u64::try_from(at.f_bsize)?);
+    if free < floor {
+        findings.push(Finding::fail(
+            format!("{name} has {free} bytes free, less than disk_floor = {floor}"),
+            "make room, or no file is taken",
+        ));
+    }
+    Ok((findings, path.metadata()?.dev()))
+}
+
+fn inotify() -> Finding {
+    let limit = |name: &str| {
+        let text = fs::read_to_string(format!("/proc/sys/fs/inotify/{name}")).ok()?;
+        text.trim().parse::<u64>().ok()
+    };
+    match (limit("max_user_instances"), limit("max_user_watches")) {
+        (Some(instances), Some(watches)) => Finding::expect(
+            instances >= INOTIFY_INSTANCES_MIN && watches > 0,
+            format!("inotify: max_user_instances {instances}, max_user_watches {watches}"),
+            "raise fs.inotify.max_user_instances with sysctl; without a watch inbound is scanned",
+        ),
+        _ => Finding::warn(
+            "inotify: its limits cannot be read",
+            "inbound is scanned every `scan_interval` in any case",
+        ),
+    }
+}
+
+async fn queue(settings: &Settings) -> Vec<Finding> {
+    let options = BrokerOptions::default();
+    let inspected = async {
+        let broker = broker::open(&settings.broker_url, &options, &settings.datasets).await?;
+        broker.inspect().await
+    };
+    inspected.await.unwrap_or_else(|fault| vec![failed(&fault)])
+}
+
+async fn database(settings: &Settings) -> Vec<Finding> {
+    if settings.sqlite_path().is_some_and(|path| !path.exists()) {
+        return vec![Finding::ok(
+            "SQLite: the database is made by the first load",
+        )];
+    }
+    let inspected = async { super::open_sink(settings).await?.inspect().await };
+    inspected.await.unwrap_or_else(|fault| vec![failed(&fault)])
+}
+
+fn failed(fault: &Fault) -> Finding {
+    let fix = if fault.is_transient() {
+        "start the server, or mend the URL"
+    } else {
+        "mend what it says"
+    };
+    Finding::fail(fault.to_string(), fix)
+}

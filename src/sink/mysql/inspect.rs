@@ -1,0 +1,75 @@
+//! What of the server's settings matters to the engine.
+
+use crate::finding::Finding;
+
+use super::errors::Failure;
+use super::session::Session;
+
+/// Least packet that holds a statement of ordinary rows; smaller ones work, in smaller statements.
+const PACKET_BYTES_GOOD: u64 = 4 << 20;
+
+/// A clock that differs by more than this makes `settled_at` and the summary's day doubtful.
+const CLOCK_SECONDS_MAX: f64 = 5.0;
+
+/// See [`Sink::inspect`](crate::sink::Sink::inspect).
+pub(super) async fn inspect(session: &mut Session) -> Result<Vec<Finding>, Failure> {
+    let version: String = first(session, "SELECT VERSION()").await?;
+    let mut findings = vec![Finding::ok(format!("the database is {version}"))];
+
+    let flush: u64 = first(session, "SELECT @@innodb_flush_log_at_trx_commit").await?;
+    findings.push(Finding::expect(
+        flush == 1,
+        format!("innodb_flush_log_at_trx_commit is {flush}"),
+        "set it to 1: with less, a power cut takes back what was committed",
+    ));
+    let packet: u64 = first(session, "SELECT @@max_allowed_packet").await?;
+    findings.push(Finding::expect(
+        packet >= PACKET_BYTES_GOOD,
+        format!("max_allowed_packet is {packet} bytes"),
+        "set it to 16M or more: smaller statements load more slowly, and large records are refused",
+    ));
+    let now: f64 = first(session, "SELECT CAST(UNIX_TIMESTAMP(NOW(6)) AS DOUBLE)").await?;
+    let ours = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let apart = (now - ours.unwrap_or_default().as_secs_f64()).abs();
+    findings.push(Finding::expect(
+        apart <= CLOCK_SECONDS_MAX,
+        format!("the clocks of this host and the database are {apart:.1} s apart"),
+        "run an NTP client on both",
+    ));
+    if !session.server.mariadb {
+        let local: u64 = first(session, "SELECT @@local_infile").await?;
+        findings.push(Finding::expect(
+            local == 1,
+            format!("local_infile is {local}"),
+            "set it to 1 on MySQL for faster loads (LOAD DATA LOCAL); INSERT is used without it",
+        ));
+    }
+    let grants: Vec<String> = session.rows("SHOW GRANTS").await?;
+    let all = grants.join("; ").to_uppercase();
+    let may = |right: &str| all.contains(right) || all.contains("ALL PRIVILEGES");
+    for right in ["SELECT", "INSERT", "UPDATE", "DELETE"] {
+        if !may(right) {
+            findings.push(Finding::fail(
+                format!("the account has no right to {right}"),
+                format!("GRANT {right} on the database to it"),
+            ));
+        }
+    }
+    if !may("CREATE") {
+        findings.push(Finding::ok(
+            "the account may not create tables: right for a service, run `migrate` with another one",
+        ));
+    }
+    Ok(findings)
+}
+
+async fn first<T>(session: &mut Session, sql: &str) -> Result<T, Failure>
+where
+    T: mysql_async::prelude::FromValue + Send + 'static,
+{
+    let rows: Vec<T> = session.rows(sql).await?;
+    rows.into_iter().next().ok_or_else(|| Failure::Found {
+        advice: "this is no MySQL or MariaDB server that is known here",
+        problem: format!("`{sql}` gave nothing"),
+    })
+}
