@@ -80,7 +80,7 @@ fn bytes_of(file: &[u8], chunk: Chunk) -> &[u8] {
 }
 
 fn plan_of(file: &[u8], dataset: &Dataset) -> Plan {
-    let plan = cut(file, &dataset.records, LIMITS).expect("a whole file");
+    let plan = cut(file, &dataset.records, &[], LIMITS).expect("a whole file");
     assert_eq!(plan.records, EVENTS);
     plan
 }
@@ -171,7 +171,7 @@ fn framing(c: &mut Criterion) {
     let mut parser = Parser::default();
     for records in [10, 30, 100, 300, 1_000] {
         let limits = ChunkLimits { records, ..LIMITS };
-        let plan = cut(file.as_bytes(), &dataset.records, limits).expect("a whole file");
+        let plan = cut(file.as_bytes(), &dataset.records, &[], limits).expect("a whole file");
         let chunk = plan.chunks[0];
         let bytes = bytes_of(file.as_bytes(), chunk);
         let batch = parse(&mut parser, &dataset, plan.layout, chunk, bytes);

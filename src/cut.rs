@@ -91,12 +91,18 @@ pub enum Unreadable {
 }
 
 /// Finds the records of a file. `records` is the JSON pointer to the array in an envelope; its
-/// segments are keys of objects.
+/// segments are keys of objects. `fields` are the members that a record may have, of which an object
+/// that is alone in the file must have one to be taken for a record; without any it may be any object.
 ///
 /// # Errors
 /// [`Unreadable::Incomplete`] where the document does not close, an empty file among them;
 /// [`Unreadable::Malformed`] where it never will be a document with records of this dataset.
-pub fn cut(bytes: &[u8], records: &str, limits: ChunkLimits) -> Result<Plan, Unreadable> {
+pub fn cut(
+    bytes: &[u8],
+    records: &str,
+    fields: &[String],
+    limits: ChunkLimits,
+) -> Result<Plan, Unreadable> {
     const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
     let bom = if bytes.starts_with(BYTE_ORDER_MARK) {
         BYTE_ORDER_MARK.len()
@@ -112,7 +118,7 @@ pub fn cut(bytes: &[u8], records: &str, limits: ChunkLimits) -> Result<Plan, Unr
             nothing_after(bytes, end + 1)?;
             chunker.plan(Layout::Array)
         }
-        Some(b'{') => object(bytes, start, records, limits),
+        Some(b'{') => object(bytes, start, records, fields, limits),
         Some(_) => Err(malformed(
             start,
             "not JSON: expected `{` or `[` as the first character".to_owned(),
@@ -150,6 +156,7 @@ fn object(
     bytes: &[u8],
     start: usize,
     pointer: &str,
+    fields: &[String],
     limits: ChunkLimits,
 ) -> Result<Plan, Unreadable> {
     let segments = pointer
@@ -160,6 +167,8 @@ fn object(
         scan: Scan::new(bytes, start + 1),
         pointer,
         path: segments.collect(),
+        fields,
+        has_field: fields.is_empty(),
         limits,
         found: None,
         no_array: None,
@@ -184,6 +193,12 @@ fn object(
         Some(at) if alone || !on_one_line => {
             Err(malformed(at, format!("`{pointer}` is no array of records")))
         }
+        // An envelope under another name, most likely: as a record it would be one reject, or a row
+        // of nothing but rescued fields, in the place of all that it holds.
+        _ if alone && !envelope.has_field => Err(malformed(
+            start,
+            format!("no array at `{pointer}`, and the one object has no field of a record"),
+        )),
         _ if on_one_line || first_line_is_broken(bytes, start) => lines(bytes, start, limits),
         _ => Err(malformed(start, format!("no array at `{pointer}`"))),
     }
@@ -216,7 +231,7 @@ fn lines(bytes: &[u8], start: usize, limits: ChunkLimits) -> Result<Plan, Unread
 fn first_line_is_broken(bytes: &[u8], start: usize) -> bool {
     let Some(line) = Lines::new(bytes, start)
         .next()
-        .filter(|line| line.end < bytes.len())
+        .filter(|line| skip_blank(bytes, line.end) < bytes.len())
     else {
         return false;
     };
@@ -251,6 +266,9 @@ struct Envelope<'a> {
     scan: Scan<'a>,
     pointer: &'a str,
     path: Vec<String>,
+    /// Members of a record, and whether one has been met in the outer object.
+    fields: &'a [String],
+    has_field: bool,
     limits: ChunkLimits,
     /// The records, once the array is met.
     found: Option<Chunker<'a>>,
@@ -279,8 +297,12 @@ impl Envelope<'_> {
                     let (end, _) = self.scan.next().ok_or_else(open)?;
                     let colon = skip_blank(bytes, end + 1);
                     let is_key = bytes.get(colon) == Some(&b':');
+                    let key = &bytes[at + 1..end];
+                    if level == 0 && is_key && !self.has_field {
+                        self.has_field = self.fields.iter().any(|field| key_is(key, field));
+                    }
                     let segment = self.path.get(level).filter(|_| is_key);
-                    if segment.is_some_and(|key| key_is(&bytes[at + 1..end], key)) {
+                    if segment.is_some_and(|segment| key_is(key, segment)) {
                         self.member(level + 1, skip_blank(bytes, colon + 1))?;
                     }
                 }

@@ -152,6 +152,16 @@ impl Dataset {
         Arc::new(Schema::new(fields))
     }
 
+    /// The members of a record that its columns are filled from, as keys.
+    #[must_use]
+    pub fn fields(&self) -> Vec<String> {
+        let key = |column: &Column| {
+            let segment = column.field.split('/').nth(1).unwrap_or_default();
+            segment.replace("~1", "/").replace("~0", "~")
+        };
+        self.columns.iter().map(key).collect()
+    }
+
     /// The column of this name and its place among `columns`.
     #[must_use]
     pub fn column(&self, name: &str) -> Option<(usize, &Column)> {

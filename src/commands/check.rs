@@ -160,7 +160,7 @@ fn check_file(
         records: settings.frame_records,
         bytes: settings.frame_bytes,
     };
-    let plan = match cut::cut(&bytes, &dataset.records, limits) {
+    let plan = match cut::cut(&bytes, &dataset.records, &dataset.fields(), limits) {
         Ok(plan) => plan,
         Err(unreadable) => return Ok(Err(unreadable.to_string())),
     };

@@ -12,7 +12,7 @@ const NO_LIMITS: ChunkLimits = ChunkLimits {
 
 /// Cuts, checks what holds for every plan, and gives the text of each record.
 fn texts(bytes: &[u8], limits: ChunkLimits) -> Result<Vec<Vec<u8>>, Unreadable> {
-    let plan = cut(bytes, POINTER, limits)?;
+    let plan = cut(bytes, POINTER, &[], limits)?;
     let mut all = Vec::new();
     let mut end = 0;
     for chunk in &plan.chunks {
@@ -210,7 +210,7 @@ fn what_will_never_be_a_document() {
 fn chunks_end_at_the_first_limit() {
     let document = b"[1111, 2222, 3333 ,\n\"a long one, a long one\", 5]";
     let chunks = |records, bytes| {
-        let plan = cut(document, POINTER, ChunkLimits { records, bytes }).unwrap();
+        let plan = cut(document, POINTER, &[], ChunkLimits { records, bytes }).unwrap();
         let text = |chunk: &Chunk| &document[chunk.start as usize..chunk.end as usize];
         let chunks = plan
             .chunks
@@ -232,9 +232,14 @@ fn chunks_end_at_the_first_limit() {
 #[test]
 fn deep_and_long_texts_are_walked_without_recursion() {
     let deep = format!("[{}{},1]", "[".repeat(1 << 20), "]".repeat(1 << 20));
-    assert_eq!(cut(deep.as_bytes(), POINTER, NO_LIMITS).unwrap().records, 2);
+    assert_eq!(
+        cut(deep.as_bytes(), POINTER, &[], NO_LIMITS)
+            .unwrap()
+            .records,
+        2
+    );
     let deep = format!("{{\"a\":{}", "{\"data\":".repeat(1 << 18));
-    assert!(cut(deep.as_bytes(), POINTER, NO_LIMITS).is_err());
+    assert!(cut(deep.as_bytes(), POINTER, &[], NO_LIMITS).is_err());
 }
 
 /// JSON values with what makes a scan stumble.
@@ -320,7 +325,7 @@ proptest! {
             while !whole.is_char_boundary(end) {
                 end -= 1;
             }
-            let cut = cut(&whole.as_bytes()[..end], POINTER, NO_LIMITS);
+            let cut = cut(&whole.as_bytes()[..end], POINTER, &[], NO_LIMITS);
             let waits = matches!(cut, Err(Unreadable::Incomplete { .. }));
             prop_assert!(waits, "{:?} {}", cut, &whole[..end]);
         }
@@ -350,4 +355,28 @@ proptest! {
         let bytes = [start.as_bytes(), &bytes].concat();
         let _ = texts(&bytes, limits);
     }
+}
+
+#[test]
+fn an_object_alone_is_a_record_only_with_a_field_of_one() {
+    let fields = ["id".to_owned()];
+    let records = |text: &str| cut(text.as_bytes(), POINTER, &fields, NO_LIMITS);
+    assert_eq!(records(r#"{"x": 1, "id": 2}"#).unwrap().records, 1);
+    assert_eq!(records("{\"x\": 1}\n{\"x\": 2}").unwrap().records, 2);
+    for other in [
+        "{}",
+        r#"{"event": [{"id": 1}]}"#,
+        r#"{"other": {"items": [{"id": 1}]}}"#,
+    ] {
+        let error = records(other).unwrap_err();
+        assert!(matches!(error, Unreadable::Malformed { .. }), "{other}");
+        assert!(error.to_string().contains("has no field of a record"));
+    }
+}
+
+#[test]
+fn one_broken_line_is_a_document_cut_short() {
+    let document = "{\"items\":[{\"id\":\"a\"},{\"i\n";
+    let cut = cut(document.as_bytes(), POINTER, &[], NO_LIMITS);
+    assert!(matches!(cut, Err(Unreadable::Incomplete { .. })), "{cut:?}");
 }

@@ -169,7 +169,12 @@ fn prepare(shared: &Shared, item: Item) -> Prepared {
             reason,
         };
     };
-    match cut::cut(&content, &dataset.records, ingest.options.chunk) {
+    match cut::cut(
+        &content,
+        &dataset.records,
+        &dataset.fields(),
+        ingest.options.chunk,
+    ) {
         Ok(plan) => Prepared::Ready {
             item,
             dataset,

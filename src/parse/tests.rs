@@ -60,7 +60,7 @@ type Outcome = Result<Vec<Option<String>>, (RejectCode, Option<String>)>;
 
 /// Cuts and parses a document; checks what holds for every batch; gives each record's outcome.
 fn outcomes(dataset: &Arc<Dataset>, document: &[u8], limits: ChunkLimits) -> Vec<Outcome> {
-    let plan = cut::cut(document, &dataset.records, limits).unwrap();
+    let plan = cut::cut(document, &dataset.records, &[], limits).unwrap();
     let mut parser = Parser::default();
     let mut all = Vec::new();
     for chunk in plan.chunks {
@@ -205,7 +205,18 @@ fn what_columns_take() {
         (7, "\"p\":7,\"t\":1", None),
         (8, "\"w\":{\"x\": 5},\"t\":1", Some("{\"x\": 5}")),
         (9, "\"w\":{\"x\": 5},\"t\":1", Some("5")),
-        (10, "\"p\":{\"more\":1},\"t\":1", None),
+        (
+            10,
+            "\"p\":{\"more\":1},\"t\":1",
+            Some("{\"p\":{\"more\":1}}"),
+        ),
+        (10, "\"p\":7,\"t\":1", Some("{\"p\":7}")),
+        (10, "\"p\":null,\"t\":1", None),
+        (
+            10,
+            "\"p\":{\"q/r\":[0]},\"t\":1",
+            Some("{\"p\":{\"q/r\":[0]}}"),
+        ),
         (
             10,
             "\"t\":1,\"a\\u0062\" : [ ] , \"c\":\"}\"",

@@ -15,7 +15,7 @@ use simd_json::{Node, StaticNode};
 
 use super::Problem;
 use super::columns::{Columns, Value};
-use super::fields::{Field, Fields, Inner};
+use super::fields::{Field, Fields};
 use crate::batch::RejectCode;
 use crate::dataset::{Column, ColumnType, Dataset, OnUnknownField};
 use crate::timestamp;
@@ -95,6 +95,38 @@ impl<'a> Document<'a> {
     fn text(&self, range: Range<usize>) -> &'a str {
         // Checked again because the source is bytes; it is short and mostly ASCII.
         std::str::from_utf8(&self.source[range]).expect("simd-json took the text as UTF-8")
+    }
+
+    /// The value to which the segments of a pointer lead.
+    fn descend(&self, mut at: At, path: &[String]) -> Result<Option<At>, Repeated> {
+        for segment in path {
+            match self.child(at, segment)? {
+                Some(child) => at = child,
+                None => return Ok(None),
+            }
+        }
+        Ok(Some(at))
+    }
+
+    /// Whether a value holds a scalar, or an empty container, outside of the values at the nodes
+    /// `taken`; and the node after it. It recurses by nesting, which has a limit.
+    fn leaves_any(&self, node: usize, taken: &[usize]) -> (bool, usize) {
+        let is_taken = taken.contains(&node);
+        let (children, per_child) = match self.nodes[node] {
+            Node::String(_) | Node::Static(_) => return (!is_taken, node + 1),
+            Node::Array { len, count } | Node::Object { len, count } if len == 0 || is_taken => {
+                return (!is_taken, node + count + 1);
+            }
+            Node::Array { len, .. } => (len, 0),
+            Node::Object { len, .. } => (len, 1),
+        };
+        let (mut any, mut next) = (false, node + 1);
+        for _ in 0..children {
+            let (leaves, after) = self.leaves_any(next + per_child, taken);
+            any |= leaves;
+            next = after;
+        }
+        (any, next)
     }
 
     /// The member of an object, or element of an array, that a segment of a pointer names.
@@ -260,7 +292,7 @@ impl<'a> Walker<'a> {
             if let Some(at) = fields.find(name, expected) {
                 expected = at + 1;
                 let repeated = mem::replace(&mut self.seen[at], true);
-                self.known(fields.get(at), value, after, repeated);
+                self.known(fields.get(at), key, value, after, repeated);
             } else {
                 self.unknown(name, key, value, after);
             }
@@ -279,7 +311,7 @@ impl<'a> Walker<'a> {
     }
 
     #[inline]
-    fn known(&mut self, field: &'a Field, value: At, after: At, repeated: bool) {
+    fn known(&mut self, field: &'a Field, key: At, value: At, after: At, repeated: bool) {
         if repeated {
             let column = field
                 .column
@@ -290,25 +322,32 @@ impl<'a> Walker<'a> {
         if let Some(column) = field.column {
             self.store(column, value, after);
         }
-        for inner in &field.inner {
-            self.inner(inner, value);
+        if !field.inner.is_empty() {
+            self.inner(field, key, value, after);
         }
     }
 
-    /// A column that is filled from within a value.
-    fn inner(&mut self, inner: &Inner, value: At) {
-        let mut at = value;
-        for segment in &inner.path {
-            match self.document.child(at, segment) {
-                Ok(Some(child)) => at = child,
-                Ok(None) => return,
+    /// Columns that are filled from within a value. Where that leaves something of it, the whole
+    /// member is treated as an unknown field: what no column takes is not lost.
+    fn inner(&mut self, field: &'a Field, key: At, value: At, after: At) {
+        let mut taken = Vec::with_capacity(field.inner.len());
+        for inner in &field.inner {
+            match self.document.descend(value, &inner.path) {
+                Ok(Some(at)) => {
+                    taken.push(at.node);
+                    self.store(inner.column, at, self.document.after(at));
+                }
+                Ok(None) => {}
                 Err(Repeated) => {
                     let name = &self.dataset.columns[inner.column].name;
-                    return self.problem(RejectCode::DuplicateField, name);
+                    self.problem(RejectCode::DuplicateField, name);
                 }
             }
         }
-        self.store(inner.column, at, self.document.after(at));
+        let is_null = self.document.nodes[value.node] == Node::Static(StaticNode::Null);
+        if field.column.is_none() && !is_null && self.document.leaves_any(value.node, &taken).0 {
+            self.unknown(&field.key, key, value, after);
+        }
     }
 
     /// Puts a value into its column's place.
