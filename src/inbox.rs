@@ -432,6 +432,25 @@ pub fn archive(path: &Path) -> io::Result<Vec<Claimed>> {
     Ok(found)
 }
 
+/// The process that has this work directory, if one has it now.
+#[must_use]
+pub fn holder(work: &Path) -> Option<String> {
+    let mut file = File::open(work.join(LOCK_FILE)).ok()?;
+    if file.try_lock_shared().is_ok() {
+        return None;
+    }
+    let mut holder = String::new();
+    file.read_to_string(&mut holder).ok()?;
+    Some(holder.trim().to_owned())
+}
+
+/// The name of a directory that is the same whatever the way to it.
+#[must_use]
+pub fn canonical(directory: &Path) -> String {
+    let path = directory.canonicalize();
+    path.as_deref().unwrap_or(directory).display().to_string()
+}
+
 fn lock(work: &Path) -> Result<File, Fault> {
     let path = work.join(LOCK_FILE);
     let cannot = |error: io::Error| {
@@ -496,7 +515,8 @@ fn age(metadata: &Metadata) -> Duration {
 }
 
 /// Names by which writers say that a file is not for others yet.
-fn is_temporary(name: &OsStr) -> bool {
+#[must_use]
+pub fn is_temporary(name: &OsStr) -> bool {
     let name = name.as_bytes();
     name.starts_with(b".")
         || [&b".tmp"[..], b".part", b"~"]

@@ -207,6 +207,7 @@ impl Engine {
             for part in files.chunks(FEED_FILES) {
                 self.wait_for_room(stop).await?;
                 if !send(&items, part.to_vec(), stop).await {
+                    self.tally.cut_short.store(true, Relaxed);
                     break;
                 }
             }
@@ -225,6 +226,9 @@ impl Engine {
                 return Ok(());
             }
             while self.feed_inbound(&items, stop).await? > 0 && !stop.quiet.is_cancelled() {}
+            if self.seen.inbound.load(Relaxed) > locked(&self.seen.waiting).len() as u64 {
+                self.tally.cut_short.store(true, Relaxed);
+            }
             for file in locked(&self.seen.waiting).iter() {
                 tracing::warn!(name = ?file.name, why = file.why, "is left in inbound");
                 Tally::add(&self.tally.left, 1);

@@ -26,6 +26,8 @@ pub struct Status {
     pub uptime_seconds: Option<f64>,
     /// What this process does: `ingest`, `work`, `summary`.
     pub roles: Vec<String>,
+    /// The work directory, which tells one engine of a host from another.
+    pub work: String,
     /// The database, password hidden.
     pub database: String,
     /// The queue, password hidden.
@@ -186,6 +188,7 @@ impl fmt::Display for Status {
     /// The status for people: a few lines, the next step last.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = match (self.running, self.ready, &self.reason) {
+            (false, _, Some(reason)) => format!("not seen running: {reason}"),
             (false, ..) => "not running".to_owned(),
             (true, true, _) => format!("running as {}", self.roles.join(", ")),
             (true, false, reason) => {
@@ -265,7 +268,7 @@ fn in_queue(
         pending,
     }: Queue,
 ) -> String {
-    format!(": {frames} frames, {bytes} bytes, {pending} with workers")
+    format!(", {frames} frames, {bytes} bytes, {pending} with workers")
 }
 
 /// A name that a stranger chose, so that it cannot steer a terminal.

@@ -39,10 +39,7 @@ pub(super) async fn execute(settings: Settings, args: LoadArgs) -> anyhow::Resul
     engine.sink.migrate(&engine.datasets).await?;
     let work = Work::find(&engine, &args)?;
     if work.is_empty() {
-        eprintln!(
-            "nothing to load: {} is empty",
-            engine.inbox.directories().inbound.display()
-        );
+        eprintln!("nothing to load");
     }
     let began = Instant::now();
     let outcome = run(&engine, work, args.max_rejects, args.no_progress, &stop).await?;
@@ -64,7 +61,7 @@ pub(super) async fn run(
     watched.cancel();
     shown.end();
     result?;
-    Ok(outcome(&engine.tally, stop))
+    Ok(outcome(&engine.tally, max_rejects))
 }
 
 /// What there is to load.
@@ -77,6 +74,12 @@ pub(super) struct Work {
 impl Work {
     fn find(engine: &Engine, args: &LoadArgs) -> anyhow::Result<Self> {
         let inbound = engine.inbox.directories().inbound.canonicalize()?;
+        // An archive may lie around the engine's own directories, whose files are no part of it.
+        let own = engine.inbox.directories().named();
+        let own: Vec<_> = own
+            .iter()
+            .filter_map(|(_, path)| path.canonicalize().ok())
+            .collect();
         let mut files = Vec::new();
         let mut mailbox = args.paths.is_empty();
         for path in &args.paths {
@@ -91,11 +94,9 @@ impl Work {
                 } else {
                     ItemOrigin::Archive
                 };
-                files.extend(
-                    inbox::archive(&full)?
-                        .into_iter()
-                        .map(|file| (file, origin)),
-                );
+                let found = inbox::archive(&full)?.into_iter();
+                let found = found.filter(|file| !own.iter().any(|dir| file.path.starts_with(dir)));
+                files.extend(found.map(|file| (file, origin)));
             }
         }
         sort(&mut files, args.order);
@@ -215,17 +216,12 @@ fn dry_run(settings: &Settings, args: &LoadArgs) -> anyhow::Result<Outcome> {
 fn watch_rejects(tally: &Arc<Tally>, max: Option<u64>, stop: &Stop) -> CancellationToken {
     let ended = CancellationToken::new();
     let Some(max) = max else { return ended };
-    let (tally, quiet, until) = (tally.clone(), stop.quiet.clone(), ended.clone());
+    let (tally, stop, until) = (tally.clone(), stop.clone(), ended.clone());
     tokio::spawn(async move {
         while !until.is_cancelled() {
-            let rejects = tally.rejects.load(Relaxed);
-            if rejects > max {
-                tracing::error!(
-                    rejects,
-                    max,
-                    "more rejects than allowed; takes no further files"
-                );
-                quiet.cancel();
+            if tally.rejected.load(Relaxed) > max {
+                stop.quiet.cancel();
+                stop.now.cancel();
                 return;
             }
             tokio::time::sleep(DRAW_EVERY).await;
@@ -332,6 +328,9 @@ pub(super) fn report(tally: &Tally, took: Duration) -> std::io::Result<()> {
     ] {
         line(name, &HumanCount(number(counter)));
     }
+    if tally.unfinished() > 0 {
+        line("unfinished", &HumanCount(tally.unfinished()));
+    }
     let seconds = took.as_secs_f64().max(0.001);
     line("seconds", &format_args!("{seconds:.2}"));
     line("records/s", &HumanCount(per_second(records, took)));
@@ -342,13 +341,33 @@ pub(super) fn report(tally: &Tally, took: Duration) -> std::io::Result<()> {
     say(&text)
 }
 
-fn outcome(tally: &Tally, stop: &Stop) -> Outcome {
-    let bad = tally.rejects.load(Relaxed) + tally.quarantined.load(Relaxed);
-    if stop.quiet.is_cancelled() || tally.left.load(Relaxed) > 0 {
-        Outcome::Stopped
-    } else if bad > 0 {
-        Outcome::Rejected
-    } else {
-        Outcome::Complete
+/// How the load ended; what is not as expected is said with the next step.
+fn outcome(tally: &Tally, max_rejects: Option<u64>) -> Outcome {
+    let number = |counter: &AtomicU64| counter.load(Relaxed);
+    let rejected = number(&tally.rejected);
+    if let Some(max) = max_rejects.filter(|max| rejected > *max) {
+        eprintln!(
+            "stopped: {rejected} rejects, more than {max}; mend the files (`task_runner check` \
+             lists what is wrong), or allow more"
+        );
+        return Outcome::Failed;
     }
+    if tally.cut_short.load(Relaxed) || tally.unfinished() > 0 {
+        eprintln!("stopped before the end; nothing is lost, run it again to go on");
+        return Outcome::Stopped;
+    }
+    if number(&tally.left) > 0 {
+        eprintln!("some files were not complete or not free; run it again when they are");
+        return Outcome::Stopped;
+    }
+    if number(&tally.rejects) > 0 {
+        eprintln!("rejects are in the table ingest_rejects, with reason, place and text");
+    }
+    if number(&tally.quarantined) > 0 {
+        eprintln!("quarantined files have their reason beside them, in NAME.reason");
+    }
+    if number(&tally.rejects) + number(&tally.quarantined) > 0 {
+        return Outcome::Rejected;
+    }
+    Outcome::Complete
 }

@@ -9,6 +9,7 @@ use crate::config::cli::RunArgs;
 use crate::config::{Settings, redacted};
 use crate::fault::Fault;
 use crate::http::{Http, StatusSource};
+use crate::inbox;
 use crate::retry::{GivenUp, until_ok};
 use crate::runner::{self, Engine, Stop};
 use crate::status::Status;
@@ -22,7 +23,11 @@ pub(super) async fn execute(settings: Settings, _args: RunArgs) -> anyhow::Resul
     let metrics = telemetry::install();
     telemetry::begin_at_zero(&settings.datasets);
     let http = match settings.http_addr {
-        Some(addr) => Some(Http::bind(addr).await?),
+        Some(addr) => {
+            let http = Http::bind(addr).await?;
+            tracing::info!(addr = %http.addr()?, "http");
+            Some(http)
+        }
         None => None,
     };
     let stop = Stop::on_signals(settings.drain_timeout)?;
@@ -61,6 +66,7 @@ impl Service {
                 .into_iter()
                 .map(str::to_owned)
                 .collect(),
+            work: inbox::canonical(&settings.dirs.work),
             database: redacted(&settings.database_url),
             broker: redacted(&settings.broker_url),
             ..Status::default()
@@ -96,7 +102,7 @@ impl Service {
             Err(GivenUp::Stopped) => return Ok(()),
             Err(GivenUp::Fatal(fault)) => return Err(fault),
         };
-        tracing::info!(inbound = ?settings.dirs.inbound, "ready");
+        tracing::info!(inbound = %settings.dirs.inbound.display(), "ready");
         engine.serve(stop).await
     }
 }

@@ -11,6 +11,7 @@ use tokio::time::timeout;
 
 use crate::config::cli::StatusArgs;
 use crate::config::{Settings, redacted};
+use crate::inbox;
 use crate::status::{Status, by_reason};
 
 use super::{Outcome, open_sink, say};
@@ -34,6 +35,9 @@ pub(super) async fn execute(settings: &Settings, args: &StatusArgs) -> anyhow::R
         Some(addr) => ask(addr).await,
         None => None,
     };
+    // Another engine of this host may have the address.
+    let work = inbox::canonical(&settings.dirs.work);
+    let status = status.filter(|status| status.work == work);
     let status = match status {
         Some(status) => status,
         None => without_service(settings).await?,
@@ -90,11 +94,18 @@ async fn fetch(addr: SocketAddr, path: &str) -> io::Result<String> {
 async fn without_service(settings: &Settings) -> anyhow::Result<Status> {
     let mut status = Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        reason: Some("the service does not run".to_owned()),
+        work: inbox::canonical(&settings.dirs.work),
         database: redacted(&settings.database_url),
         broker: redacted(&settings.broker_url),
         ..Status::default()
     };
+    let holder = inbox::holder(&settings.dirs.work);
+    status.reason = Some(match &holder {
+        Some(process) => format!(
+            "process {process} has the work directory, and tells nothing at this HTTP address"
+        ),
+        None => "the service does not run".to_owned(),
+    });
     status.files.inbound = count_files(&settings.dirs.inbound)?;
     status.files.work = count_files(&settings.dirs.work)?;
     // Opening SQLite would create the database, and to look is not to touch.
@@ -120,8 +131,11 @@ async fn without_service(settings: &Settings) -> anyhow::Result<Status> {
         .collect();
     let rejects = sink.rejects(LAST_REJECTS).await?;
     status.rejects = by_reason(rejects.iter().map(|reject| reject.code));
-    if status.files.inbound + status.files.work > 0 {
-        status.next = Some("`task_runner load` loads what is in inbound and work".to_owned());
+    let open = status.totals.map_or(0, |totals| totals.pending);
+    if holder.is_some() {
+        status.next = Some("ask with the --http-addr of that process".to_owned());
+    } else if status.files.inbound + status.files.work + open > 0 {
+        status.next = Some("`task_runner load` goes on with inbound and work; an archive is loaded again by its path".to_owned());
     }
     Ok(status)
 }
@@ -138,8 +152,9 @@ fn count_files(directory: &Path) -> io::Result<u64> {
     let mut files = 0;
     for entry in entries {
         let entry = entry.map_err(about)?;
-        let hidden = entry.file_name().as_encoded_bytes().starts_with(b".");
-        if !hidden && entry.file_type().is_ok_and(|kind| kind.is_file()) {
+        if !inbox::is_temporary(&entry.file_name())
+            && entry.file_type().is_ok_and(|kind| kind.is_file())
+        {
             files += 1;
         }
     }

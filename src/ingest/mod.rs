@@ -15,7 +15,7 @@ mod produce;
 mod settle;
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -98,15 +98,34 @@ pub struct Tally {
     pub rows: AtomicU64,
     /// Their rejects.
     pub rejects: AtomicU64,
+    /// Rejects found by this process so far, of files settled or not.
+    pub rejected: AtomicU64,
     /// Records committed by this process so far, of files settled or not.
     pub committed: AtomicU64,
     /// Stored bytes dealt with, for a progress bar; a share of a file counts when committed.
     pub bytes_done: AtomicU64,
     /// Stored bytes of settled files.
     pub bytes: AtomicU64,
+    /// Whether files were not taken up because the run was stopped.
+    pub cut_short: AtomicBool,
 }
 
 impl Tally {
+    /// Files that were taken up and have not ended: their records are still on the way.
+    #[must_use]
+    pub fn unfinished(&self) -> u64 {
+        let Self {
+            files,
+            settled,
+            duplicates,
+            quarantined,
+            left,
+            ..
+        } = self;
+        let ended = [settled, duplicates, quarantined, left].map(|count| count.load(Relaxed));
+        files.load(Relaxed).saturating_sub(ended.iter().sum())
+    }
+
     /// Counts more.
     pub fn add(counter: &AtomicU64, more: u64) {
         counter.fetch_add(more, Relaxed);

@@ -75,7 +75,7 @@ pub(super) async fn run(
             let codec = shared.ingest.broker.codec();
             chunks.par_bridge().try_for_each(|(job, chunk)| {
                 let budget = reserve(&shared, chunk, &runtime)?;
-                let frame = produce(job, chunk, codec);
+                let frame = produce(&shared, job, chunk, codec);
                 frames
                     .blocking_send(Produced { frame, budget })
                     .map_err(|_| GivenUp::Stopped)
@@ -110,7 +110,7 @@ fn reserve(
     permit
 }
 
-fn produce(job: &Job, chunk: Chunk, codec: Codec) -> Frame {
+fn produce(shared: &Shared, job: &Job, chunk: Chunk, codec: Codec) -> Frame {
     thread_local! {
         static PARSER: RefCell<Parser> = RefCell::default();
     }
@@ -119,6 +119,7 @@ fn produce(job: &Job, chunk: Chunk, codec: Codec) -> Frame {
     let batch = PARSER.with_borrow_mut(|parser| {
         parser.parse(&job.dataset, job.file_no, job.layout, chunk, bytes)
     });
+    Tally::add(&shared.tally().rejected, batch.rejects.len() as u64);
     count(&batch);
     frame::encode(&batch, codec)
 }

@@ -12,8 +12,7 @@ use super::Engine;
 use crate::broker::Depth;
 use crate::fault::Fault;
 use crate::http::StatusSource;
-use crate::inbox::Waiting;
-use crate::ingest::Tally;
+use crate::inbox::{self, Waiting};
 use crate::status::{self, Status};
 use crate::telemetry;
 
@@ -68,7 +67,7 @@ impl Engine {
             let unwell = self.look().await.err().map(|fault| fault.to_string());
             *locked(&self.seen.unwell) = unwell;
             telemetry::ready(self.ready().is_ok());
-            telemetry::files_now("work", self.files_in_work());
+            telemetry::files_now("work", self.tally.unfinished());
             let now = self.tally.committed.load(Relaxed);
             let seconds = last.elapsed().as_secs_f64().max(0.001);
             self.seen
@@ -84,19 +83,6 @@ impl Engine {
         telemetry::queue(depth.frames, depth.bytes, depth.pending);
         *locked(&self.seen.depth) = depth;
         self.sink.files(1).await.map(drop)
-    }
-
-    fn files_in_work(&self) -> u64 {
-        let Tally {
-            files,
-            settled,
-            duplicates,
-            quarantined,
-            left,
-            ..
-        } = self.tally.as_ref();
-        let ended = [settled, duplicates, quarantined, left].map(|count| count.load(Relaxed));
-        files.load(Relaxed).saturating_sub(ended.iter().sum())
     }
 }
 
@@ -134,6 +120,7 @@ impl StatusSource for Engine {
                 .into_iter()
                 .map(str::to_owned)
                 .collect(),
+            work: inbox::canonical(&self.inbox.directories().work),
             database: self.options.database.clone(),
             broker: self.options.queue.clone(),
             queue: Some(status::Queue {
@@ -143,7 +130,7 @@ impl StatusSource for Engine {
             }),
             files: status::Files {
                 inbound: self.seen.inbound.load(Relaxed),
-                work: self.files_in_work(),
+                work: self.tally.unfinished(),
                 waiting,
             },
             records_per_second: Some(self.seen.rate.load(Relaxed) as f64),
