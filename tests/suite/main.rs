@@ -17,6 +17,7 @@ mod broker;
 mod command_line;
 mod dashboard;
 mod end_to_end;
+mod operators;
 mod simulation;
 mod sink;
 mod support;

@@ -78,14 +78,13 @@ pub(super) async fn merge(
         let mut values = Vec::with_capacity(rows * insert.columns);
         for event in now {
             let at = timestamp::civil(event.time_us);
-            let year = u16::try_from(at.year).expect("it came from a table of years 1000 to 9999");
             let (hour, minute, second) = (at.hour, at.minute, at.second);
             values.extend([
                 Value::from(&event.key),
-                Value::Date(year, at.month, at.day, 0, 0, 0, 0),
+                Value::Date(at.year, at.month, at.day, 0, 0, 0, 0),
                 Value::from(&event.value),
                 Value::from(event.id),
-                Value::Date(year, at.month, at.day, hour, minute, second, at.micros),
+                Value::Date(at.year, at.month, at.day, hour, minute, second, at.micros),
             ]);
         }
         session.insert(&insert, rows, values).await?;
