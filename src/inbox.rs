@@ -11,7 +11,7 @@
 use std::collections::{BinaryHeap, HashMap};
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, DirBuilder, File, Metadata};
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, Seek, SeekFrom};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -26,6 +26,14 @@ use crate::content::{self, ContentError, Writers};
 use crate::fault::{Fault, Origin};
 use crate::telemetry;
 
+mod lock;
+mod retry;
+
+use lock::Lock;
+pub use lock::holder;
+use retry::reason_of;
+pub use retry::{REASON_ENDING, retry};
+
 /// Most files that one scan hands out, oldest first. A directory of a million files is then scanned
 /// some fifteen times, with a few megabytes of memory; a smaller number would scan it more often.
 pub const SCAN_FILES_MAX: usize = 65_536;
@@ -35,8 +43,6 @@ const NAME_BYTES_MAX: usize = 255;
 
 /// Bytes at the end of a file that are looked at to see whether a document closes.
 const TAIL_BYTES: usize = 4096;
-
-const LOCK_FILE: &str = ".lemonade.lock";
 
 /// Where files come from and go to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -80,7 +86,7 @@ pub struct Inbox {
     patience: Patience,
     /// Files that were read and found incomplete, as they were then.
     incomplete: Mutex<HashMap<OsString, Stamp>>,
-    _lock: File,
+    _lock: Lock,
 }
 
 /// What a scan of inbound found.
@@ -157,7 +163,7 @@ impl Inbox {
                     Fault::fatal(Origin::Files, doing, error)
                 })?;
         }
-        let lock = lock(work)?;
+        let lock = Lock::take(work)?;
         Ok(Self {
             directories,
             patience,
@@ -344,8 +350,7 @@ impl Inbox {
     /// The system's; the file is still in work.
     pub fn to_quarantine(&self, file: &Claimed, reason: &str) -> io::Result<PathBuf> {
         let path = move_into(&file.path, &self.directories.quarantine, &file.name)?;
-        let mut beside = path.clone().into_os_string();
-        beside.push(".reason");
+        let beside = reason_of(&path);
         // Best effort after the move: the reason stands in the ledger as well.
         if let Err(error) = fs::write(&beside, format!("{reason}\n")) {
             tracing::warn!(path = ?beside, %error, "the reason could not be written beside the file");
@@ -432,58 +437,11 @@ pub fn archive(path: &Path) -> io::Result<Vec<Claimed>> {
     Ok(found)
 }
 
-/// The process that has this work directory, if one has it now.
-#[must_use]
-pub fn holder(work: &Path) -> Option<String> {
-    let mut file = File::open(work.join(LOCK_FILE)).ok()?;
-    if file.try_lock_shared().is_ok() {
-        return None;
-    }
-    let mut holder = String::new();
-    file.read_to_string(&mut holder).ok()?;
-    Some(holder.trim().to_owned())
-}
-
 /// The name of a directory that is the same whatever the way to it.
 #[must_use]
 pub fn canonical(directory: &Path) -> String {
     let path = directory.canonicalize();
     path.as_deref().unwrap_or(directory).display().to_string()
-}
-
-fn lock(work: &Path) -> Result<File, Fault> {
-    let path = work.join(LOCK_FILE);
-    let cannot = |error: io::Error| {
-        Fault::fatal(
-            Origin::Files,
-            format!("cannot open {}", path.display()),
-            error,
-        )
-    };
-    let mut file = File::options()
-        .create(true)
-        .truncate(false)
-        .read(true)
-        .write(true)
-        .open(&path)
-        .map_err(cannot)?;
-    if file.try_lock().is_err() {
-        let mut holder = String::new();
-        file.read_to_string(&mut holder).map_err(cannot)?;
-        return Err(Fault::fatal(
-            Origin::Files,
-            format!(
-                "{} is in use by process {}; stop it, or give this one another --work directory",
-                work.display(),
-                holder.trim()
-            ),
-            "locked",
-        ));
-    }
-    file.set_len(0)
-        .and_then(|()| write!(file, "{}", std::process::id()))
-        .map_err(cannot)?;
-    Ok(file)
 }
 
 fn claimed(path: PathBuf, metadata: &Metadata) -> io::Result<Claimed> {

@@ -52,6 +52,11 @@ pub enum Exit {
 #[error("{0}: no such file or directory; nothing was done")]
 pub struct NoInput(pub String);
 
+/// A command line that cannot be done as it is.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Misuse(pub String);
+
 impl Exit {
     /// The code of an error: that of the first in its chain that has one.
     #[must_use]
@@ -63,6 +68,8 @@ impl Exit {
                     Some(Self::of_fault(fault))
                 } else if cause.is::<ConfigError>() || cause.is::<BadDirectives>() {
                     Some(Self::Config)
+                } else if cause.is::<Misuse>() {
+                    Some(Self::Usage)
                 } else if cause.is::<NoInput>() {
                     Some(Self::NoInput)
                 } else {
@@ -144,6 +151,7 @@ mod tests {
             (io(ErrorKind::NotFound).context("reading"), Exit::NoInput),
             (io(ErrorKind::PermissionDenied), Exit::Permission),
             (anyhow::Error::new(NoInput("x".to_owned())), Exit::NoInput),
+            (anyhow::Error::new(Misuse("x".to_owned())), Exit::Usage),
             (anyhow::anyhow!("something else"), Exit::Failed),
         ];
         for (error, exit) in cases {

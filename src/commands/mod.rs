@@ -10,20 +10,26 @@ use std::sync::Arc;
 use crate::config::Settings;
 use crate::config::cli::{Command, ConfigCommand, RunArgs};
 use crate::fault::Fault;
-use crate::sink::{self, Sink, SinkOptions};
+use crate::sink::{self, Ledger, Sink, SinkOptions};
 
 mod check;
 mod demo;
 mod doctor;
 mod exit;
+mod files;
 pub mod generate;
 mod load;
+mod locate;
 mod migrate;
+mod rejects;
+mod replay;
 mod run;
 mod status;
 mod summary;
+mod trace;
+mod verify;
 
-pub use exit::{Exit, NoInput, Outcome};
+pub use exit::{Exit, Misuse, NoInput, Outcome};
 
 /// Does what the command line says; no command is `run`.
 ///
@@ -64,6 +70,10 @@ async fn execute(command: Option<Command>, settings: Settings) -> anyhow::Result
         Command::Check(args) => check::execute(&settings, &args),
         Command::Generate(args) => generate::execute(&settings, &args),
         Command::Status(args) => status::execute(&settings, &args).await,
+        Command::Files(args) => files::execute(&settings, &args.command).await,
+        Command::Rejects(args) => rejects::execute(&settings, &args.command).await,
+        Command::Trace(args) => trace::execute(&settings, &args).await,
+        Command::Verify(args) => verify::execute(&settings, &args).await,
         Command::Summary(args) => summary::execute(&settings, &args).await,
         Command::Migrate(args) => migrate::execute(&settings, &args).await,
         Command::Config(args) => match args.command {
@@ -75,13 +85,42 @@ async fn execute(command: Option<Command>, settings: Settings) -> anyhow::Result
     }
 }
 
-/// The database of the settings, connected.
-async fn open_sink(settings: &Settings) -> Result<Arc<dyn Sink>, Fault> {
-    let options = SinkOptions {
+/// A command asks one thing at a time.
+fn one_connection() -> SinkOptions {
+    SinkOptions {
         connections: 1,
         ..SinkOptions::default()
-    };
-    sink::open(&settings.database_url, &options).await
+    }
+}
+
+/// The database of the settings, connected.
+async fn open_sink(settings: &Settings) -> Result<Arc<dyn Sink>, Fault> {
+    sink::open(&settings.database_url, &one_connection()).await
+}
+
+/// The ledger of the settings, for operators, with its tables up to date. A SQLite database that
+/// is not there is not made: it would be an empty answer to a wrong question.
+async fn open_ledger(settings: &Settings) -> anyhow::Result<Arc<dyn Ledger>> {
+    if let Some(path) = settings.sqlite_path().filter(|path| !path.exists()) {
+        return Err(NoInput(path.display().to_string()).into());
+    }
+    let ledger = sink::open_ledger(&settings.database_url, &one_connection()).await?;
+    ledger.migrate(&settings.datasets).await?;
+    Ok(ledger)
+}
+
+/// A reader that has gone (`| head`) has seen what it wanted: the command ends well.
+fn unless_reader_gone(result: anyhow::Result<()>) -> anyhow::Result<()> {
+    match result {
+        Err(error)
+            if error
+                .downcast_ref::<io::Error>()
+                .is_some_and(|io| io.kind() == ErrorKind::BrokenPipe) =>
+        {
+            Ok(())
+        }
+        result => result,
+    }
 }
 
 /// Writes data to stdout. A reader that has gone (`| head`) has seen what it wanted.

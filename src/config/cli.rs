@@ -6,6 +6,8 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 use super::environment::NAMES;
 use super::options::Options;
+use crate::batch::{RejectCode, row_id};
+use crate::timestamp;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -14,7 +16,10 @@ Examples:
   task_runner load                        load what is in inbound, then exit
   task_runner                             the service: watch inbound for ever
   task_runner check ./archive             parse only: print the rejects, write nothing
-  task_runner status                      what moves, what waits and why";
+  task_runner status                      what moves, what waits and why
+  task_runner verify                      audit every stored file against the tables
+  task_runner rejects list                the records that are no rows, and why
+  task_runner trace 4294967296            a row back to its file and its original JSON";
 
 const AFTER: &str = "\
 Database and queue are set by the environment or the settings file:
@@ -30,6 +35,12 @@ Exit codes:
   1   failed                             77  permission denied
   64  usage                              78  configuration
   66  no input";
+
+const CORRECTIONS: &str = "\
+FILE has one JSON object a line:
+  {\"file_no\": 1, \"ordinal\": 0, \"record\": {...}}
+Other fields are ignored, so that lines of an export will do once they have a record; without one,
+the text of the reject itself is tried again.";
 
 // Help is plain text: backticks would be printed.
 /// Loads files of JSON records into MySQL or SQLite: every record becomes one row, or one reject
@@ -60,6 +71,14 @@ pub enum Command {
     Doctor(DoctorArgs),
     /// What moves, what waits and why
     Status(StatusArgs),
+    /// The files of the ledger
+    Files(FilesArgs),
+    /// The records that are no rows: list them, mend them, remove them
+    Rejects(RejectsArgs),
+    /// A row or reject back to its file, its place in it, and its original JSON
+    Trace(TraceArgs),
+    /// Audit files against tables: records = rows + rejects
+    Verify(VerifyArgs),
     /// Bring the daily summary up to date
     Summary(SummaryArgs),
     /// Create the tables, or bring them up to date
@@ -136,6 +155,152 @@ pub struct DoctorArgs {}
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct StatusArgs {
     /// The same JSON as /api/status
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `files`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct FilesArgs {
+    /// What to do with them
+    #[command(subcommand)]
+    pub command: FilesCommand,
+}
+
+/// What to do with the files of the ledger.
+#[derive(Debug, Clone, Subcommand)]
+pub enum FilesCommand {
+    /// The files, newest first
+    List {
+        /// Only those in this state
+        #[arg(long, value_enum)]
+        state: Option<State>,
+        /// How many
+        #[arg(long, value_name = "N", default_value_t = 20)]
+        limit: usize,
+        /// One JSON object a line
+        #[arg(long)]
+        json: bool,
+    },
+    /// All about one file, and what is stored of it
+    Show {
+        /// Its number
+        file_no: u32,
+        /// One JSON object
+        #[arg(long)]
+        json: bool,
+    },
+    /// Move files of quarantine back to inbound, to be loaded again
+    Retry {
+        /// Their names in quarantine
+        #[arg(value_name = "NAME", required_unless_present = "all")]
+        names: Vec<std::ffi::OsString>,
+        /// Every file in quarantine
+        #[arg(long, conflicts_with = "names")]
+        all: bool,
+    },
+}
+
+/// The state of a file in the ledger.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum State {
+    /// Some of its records are still to be stored.
+    Pending,
+    /// All of it is stored.
+    Settled,
+    /// Set aside, with a reason.
+    Quarantined,
+}
+
+/// Arguments of `rejects`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct RejectsArgs {
+    /// What to do with them
+    #[command(subcommand)]
+    pub command: RejectsCommand,
+}
+
+/// Which rejects.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct RejectFilter {
+    /// Only those with this reason
+    #[arg(long, value_name = "CODE", value_parser = reject_code())]
+    pub code: Option<String>,
+    /// Only those of this file
+    #[arg(long, value_name = "FILE_NO")]
+    pub file: Option<u32>,
+}
+
+/// What to do with rejects.
+#[derive(Debug, Clone, Subcommand)]
+pub enum RejectsCommand {
+    /// The rejects, newest first
+    List {
+        /// Which
+        #[command(flatten)]
+        filter: RejectFilter,
+        /// How many
+        #[arg(long, value_name = "N", default_value_t = 20)]
+        limit: usize,
+        /// One JSON object a line
+        #[arg(long)]
+        json: bool,
+    },
+    /// All about one reject, and its text
+    Show {
+        /// Its file
+        file_no: u32,
+        /// Its place in the file
+        ordinal: u32,
+        /// One JSON object
+        #[arg(long)]
+        json: bool,
+    },
+    /// All rejects, one JSON object a line, with their text
+    Export {
+        /// Which
+        #[command(flatten)]
+        filter: RejectFilter,
+        /// Where to; without it, to stdout
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+    },
+    /// Put corrected records in the place of their rejects, each under its own id
+    #[command(after_help = CORRECTIONS)]
+    Replay {
+        /// The corrected records; - for stdin
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
+    /// Remove rejects for good; the audit keeps their places
+    Purge {
+        /// Only those of this file
+        #[arg(long, value_name = "FILE_NO")]
+        file: Option<u32>,
+        /// Only those from before this day or moment (UTC)
+        #[arg(long, value_name = "DATE", value_parser = moment)]
+        before: Option<i64>,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+    },
+}
+
+/// Arguments of `trace`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct TraceArgs {
+    /// The id of a row, or file number and ordinal with a colon between
+    #[arg(value_name = "ID", value_parser = record_id)]
+    pub id: u64,
+    /// The file, where it lies neither in history nor in work nor in quarantine
+    #[arg(long, value_name = "PATH")]
+    pub file: Option<PathBuf>,
+}
+
+/// Arguments of `verify`.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct VerifyArgs {
+    /// One JSON object a line: the files that are wrong, then the sums
     #[arg(long)]
     pub json: bool,
 }
@@ -281,6 +446,33 @@ fn with_variables(command: clap::Command) -> clap::Command {
     })
 }
 
+/// One of the closed set of codes.
+fn reject_code() -> clap::builder::PossibleValuesParser {
+    RejectCode::ALL.map(RejectCode::as_str).into()
+}
+
+/// A day or a moment, in microseconds since the epoch.
+fn moment(text: &str) -> Result<i64, String> {
+    timestamp::parse(text)
+        .or_else(|| timestamp::parse(&format!("{text}T00:00:00Z")))
+        .ok_or_else(|| "write a day like 2022-06-05, or 2022-06-05T21:02:34Z".to_owned())
+}
+
+/// The id of a row, as a number or by its parts.
+fn record_id(text: &str) -> Result<u64, String> {
+    let parts = text
+        .split_once(':')
+        .map(|(file_no, ordinal)| (file_no.parse::<u32>(), ordinal.parse::<u32>()));
+    let id = match parts {
+        Some((Ok(file_no), Ok(ordinal))) => Some(row_id(file_no, ordinal)),
+        Some(_) => None,
+        None => text.parse::<u64>().ok(),
+    };
+    // A file number has 31 bits, and the first is 1.
+    id.filter(|id| (row_id(1, 0)..1 << 63).contains(id))
+        .ok_or_else(|| "write the id of a row, or FILE_NO:ORDINAL".to_owned())
+}
+
 fn ratio(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(ratio) if (0.0..=1.0).contains(&ratio) => Ok(ratio),
@@ -324,5 +516,38 @@ mod tests {
     fn a_ratio_is_a_ratio() {
         assert!(parse("task_runner generate --bad 1.5").is_err());
         assert!(parse("task_runner generate --bad 0.25").is_ok());
+    }
+
+    #[test]
+    fn an_id_is_a_number_or_its_parts() {
+        assert_eq!(record_id("4294967298"), Ok((1 << 32) + 2));
+        assert_eq!(record_id("1:2"), Ok((1 << 32) + 2));
+        for none in [
+            "",
+            "1",
+            "0:1",
+            "1:",
+            "a:b",
+            "1:2:3",
+            "18446744073709551615",
+            "-1",
+        ] {
+            assert!(record_id(none).is_err(), "{none}");
+        }
+    }
+
+    #[test]
+    fn a_moment_is_a_day_or_a_time() {
+        assert_eq!(moment("1970-01-02"), Ok(86_400_000_000));
+        assert_eq!(moment("1970-01-01T00:00:01Z"), Ok(1_000_000));
+        assert!(moment("yesterday").is_err());
+    }
+
+    #[test]
+    fn arguments_of_operators_are_checked() {
+        assert!(parse("task_runner rejects list --code wrong_type").is_ok());
+        assert!(parse("task_runner rejects list --code other").is_err());
+        assert!(parse("task_runner files retry").is_err());
+        assert!(parse("task_runner files retry --all a").is_err());
     }
 }

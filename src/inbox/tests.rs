@@ -1,5 +1,8 @@
 //! Files that arrive, wait, move and collide, in real directories.
 
+use std::io::Write as _;
+
+use super::lock::LOCK_FILE;
 use super::*;
 
 struct Place {
@@ -165,6 +168,30 @@ fn work_is_found_again_and_quarantine_says_why() {
         "not JSON\n"
     );
     assert!(place.inbox.recovered().unwrap().is_empty());
+}
+
+#[test]
+fn a_file_of_quarantine_goes_back_without_its_reason() {
+    let place = place(Duration::ZERO);
+    place.put("a.json", b"[1]");
+    let claimed = place.claim_all();
+    place.inbox.to_quarantine(&claimed[0], "not JSON").unwrap();
+    place.put("a.json", b"[2]");
+    let directories = place.inbox.directories.clone();
+    let back = retry(&directories, OsStr::new("a.json")).unwrap();
+    // Never over another file, also on the way back.
+    assert_eq!(back, directories.inbound.join("a.json.1"));
+    assert_eq!(fs::read(back).unwrap(), b"[1]");
+    assert_eq!(
+        fs::read(directories.inbound.join("a.json")).unwrap(),
+        b"[2]"
+    );
+    assert!(names(&directories.quarantine).is_empty());
+    fs::write(directories.history.join("b.json"), b"[3]").unwrap();
+    for name in ["a.json", "../history/b.json", "..", ""] {
+        assert!(retry(&directories, OsStr::new(name)).is_err(), "{name}");
+    }
+    assert!(directories.history.join("b.json").exists());
 }
 
 #[test]

@@ -14,17 +14,31 @@ pub(super) struct Migration {
     pub(super) sql: &'static str,
 }
 
-pub(super) const MYSQL: &[Migration] = &[Migration {
-    number: 1,
-    name: "ledger",
-    sql: include_str!("../../migrations/mysql/0001_ledger.sql"),
-}];
+pub(super) const MYSQL: &[Migration] = &[
+    Migration {
+        number: 1,
+        name: "ledger",
+        sql: include_str!("../../migrations/mysql/0001_ledger.sql"),
+    },
+    Migration {
+        number: 2,
+        name: "purged",
+        sql: include_str!("../../migrations/mysql/0002_purged.sql"),
+    },
+];
 
-pub(super) const SQLITE: &[Migration] = &[Migration {
-    number: 1,
-    name: "ledger",
-    sql: include_str!("../../migrations/sqlite/0001_ledger.sql"),
-}];
+pub(super) const SQLITE: &[Migration] = &[
+    Migration {
+        number: 1,
+        name: "ledger",
+        sql: include_str!("../../migrations/sqlite/0001_ledger.sql"),
+    },
+    Migration {
+        number: 2,
+        name: "purged",
+        sql: include_str!("../../migrations/sqlite/0002_purged.sql"),
+    },
+];
 
 /// All statements that make a schema from nothing: `table` is the DDL of the table of migrations,
 /// `now` the server's expression for the time, `tables` what follows the numbered migrations. They
@@ -118,6 +132,9 @@ mod tests {
         }
         assert_eq!(MYSQL[0].statements().count(), 3);
         assert_eq!(SQLITE[0].statements().count(), 4);
+        for known in [MYSQL, SQLITE] {
+            assert_eq!(known[1].statements().count(), 1);
+        }
     }
 
     #[test]

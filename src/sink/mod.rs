@@ -16,11 +16,16 @@ use crate::fault::{Fault, Origin};
 use crate::finding::Finding;
 
 mod cells;
+mod ledger;
 mod migrations;
 pub mod mysql;
 pub mod sqlite;
 mod summary;
 mod table;
+
+pub use ledger::{
+    Audit, FileState, Ledger, LedgerFile, OpenReject, Purge, RejectQuery, Replayed, Standing,
+};
 
 /// Rows of one statement into MySQL: more gains nothing, fewer cost round trips.
 const ROWS_PER_STATEMENT: usize = 1_000;
@@ -53,6 +58,14 @@ impl Default for SinkOptions {
 /// # Errors
 /// Fatal for any other URL, and where the database refuses us; transient where it is not there.
 pub async fn open(url: &str, options: &SinkOptions) -> Result<Arc<dyn Sink>, Fault> {
+    Ok(open_ledger(url, options).await?)
+}
+
+/// The same with what operators ask of it.
+///
+/// # Errors
+/// As [`open`].
+pub async fn open_ledger(url: &str, options: &SinkOptions) -> Result<Arc<dyn Ledger>, Fault> {
     if url.starts_with("mysql://") {
         return Ok(Arc::new(mysql::MysqlSink::open(url, options).await?));
     }

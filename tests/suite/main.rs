@@ -18,6 +18,7 @@ mod command_line;
 mod dashboard;
 mod end_to_end;
 mod privileges;
+mod operators;
 mod simulation;
 mod sink;
 mod support;

@@ -11,6 +11,7 @@
 
 mod fixture;
 mod ledger;
+mod operators;
 mod rows;
 mod schema;
 mod summary;
@@ -107,6 +108,13 @@ async fn conformance(target: Target) {
     rows::another_unique_key_makes_a_reject(target).await;
     rows::large_rows_are_stored_or_refused(target).await;
     rows::a_lost_connection_is_transient(target).await;
+
+    operators::files_are_listed_by_state_and_page(target).await;
+    operators::an_audit_counts_what_is_stored(target).await;
+    operators::rejects_are_found_by_what_is_asked(target).await;
+    operators::a_corrected_record_takes_the_place_of_its_reject(target).await;
+    operators::what_the_database_refuses_stays_a_reject(target).await;
+    operators::purged_rejects_stay_accounted_for(target).await;
 
     summary::the_last_event_stays_in_any_order(target).await;
     summary::the_way_of_a_file_into_the_summary(target).await;

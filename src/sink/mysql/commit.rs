@@ -44,7 +44,7 @@ const SKIP_ROWS: &str = " ON DUPLICATE KEY UPDATE `id` = `id`";
 
 /// How a transaction is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Way {
+pub(super) enum Way {
     LoadData,
     Plain,
     Idempotent,
@@ -327,7 +327,7 @@ impl Transaction<'_> {
 }
 
 /// The INSERT into the table of a dataset.
-fn row_insert(rows: &Rows<'_>, way: Way) -> Insert {
+pub(super) fn row_insert(rows: &Rows<'_>, way: Way) -> Insert {
     let schema = rows.dataset.schema();
     let columns = schema.fields().len();
     let names = quoted(schema.fields().iter().map(|field| field.name().as_str()));

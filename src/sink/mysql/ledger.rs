@@ -313,20 +313,24 @@ pub(super) async fn rejects(
     );
     let rows = session.rows::<Row>(&sql).await?;
     let entry = |(file_no, ordinal, code, field, byte_offset, raw): Row| {
-        let code = RejectCode::parse(&code).ok_or_else(|| Failure::Found {
-            advice: "a newer release wrote to this database: install it here, too",
-            problem: format!("`{code}` is no reject code"),
-        })?;
         Ok(RejectEntry {
             file_no,
             ordinal,
-            code,
+            code: reject_code(&code)?,
             field,
             byte_offset,
             raw,
         })
     };
     rows.into_iter().map(entry).collect()
+}
+
+/// A reject code as it stands in the table.
+pub(super) fn reject_code(code: &str) -> Result<RejectCode, Failure> {
+    RejectCode::parse(code).ok_or_else(|| Failure::Found {
+        advice: "a newer release wrote to this database: install it here, too",
+        problem: format!("`{code}` is no reject code"),
+    })
 }
 
 /// Numbers with commas between, ascending: all of us lock rows in one order.

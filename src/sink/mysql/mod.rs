@@ -15,7 +15,8 @@ use crate::fault::Fault;
 use crate::finding::Finding;
 
 use super::{
-    Committed, FileEntry, LastEvent, NewFile, Registered, RejectEntry, Settled, Sink, SinkOptions,
+    Audit, Committed, FileEntry, FileState, LastEvent, Ledger, LedgerFile, NewFile, OpenReject,
+    Purge, Registered, RejectEntry, RejectQuery, Replayed, Settled, Sink, SinkOptions, Standing,
     Totals,
 };
 use session::{Lease, Pool};
@@ -26,6 +27,7 @@ mod errors;
 mod inspect;
 mod ledger;
 mod load_data;
+mod operators;
 mod schema;
 mod session;
 mod summary;
@@ -196,6 +198,79 @@ impl Sink for MysqlSink {
         const DOING: &str = "counting rows";
         let mut lease = self.lease(DOING).await?;
         let outcome = summary::count(&mut lease.session, dataset).await;
+        lease.finish(DOING, outcome).await
+    }
+}
+
+#[async_trait]
+impl Ledger for MysqlSink {
+    async fn ledger_files(
+        &self,
+        file_nos: Range<u32>,
+        state: Option<FileState>,
+        max: usize,
+    ) -> Result<Vec<LedgerFile>, Fault> {
+        const DOING: &str = "reading the ledger";
+        let mut lease = self.lease(DOING).await?;
+        let outcome = operators::files(&mut lease.session, &file_nos, state, max).await;
+        lease.finish(DOING, outcome).await
+    }
+
+    async fn audit(&self, dataset: &Arc<Dataset>, file_nos: &[u32]) -> Result<Vec<Audit>, Fault> {
+        const DOING: &str = "auditing files";
+        let mut lease = self.lease(DOING).await?;
+        let outcome = operators::audit(&mut lease.session, dataset, file_nos).await;
+        lease.finish(DOING, outcome).await
+    }
+
+    async fn row_ids(
+        &self,
+        dataset: &Arc<Dataset>,
+        ids: Range<u64>,
+        max: usize,
+    ) -> Result<Vec<u64>, Fault> {
+        const DOING: &str = "reading ids";
+        let mut lease = self.lease(DOING).await?;
+        let outcome = operators::row_ids(&mut lease.session, dataset, &ids, max).await;
+        lease.finish(DOING, outcome).await
+    }
+
+    async fn standing(&self, dataset: &Arc<Dataset>, id: u64) -> Result<Standing, Fault> {
+        const DOING: &str = "looking for a record";
+        let mut lease = self.lease(DOING).await?;
+        let outcome = operators::standing(&mut lease.session, dataset, id).await;
+        lease.finish(DOING, outcome).await
+    }
+
+    async fn find_rejects(
+        &self,
+        query: &RejectQuery,
+        max: usize,
+    ) -> Result<Vec<OpenReject>, Fault> {
+        const DOING: &str = "reading the rejects";
+        let mut lease = self.lease(DOING).await?;
+        let outcome = operators::rejects(&mut lease.session, query, max).await;
+        lease.finish(DOING, outcome).await
+    }
+
+    async fn replay(&self, records: &[Batch]) -> Result<Vec<Replayed>, Fault> {
+        const DOING: &str = "replaying rejects";
+        let mut lease = self.lease(DOING).await?;
+        let outcome = operators::replay(&mut lease.session, records).await;
+        lease.finish(DOING, outcome).await
+    }
+
+    async fn count_purge(&self, purge: &Purge) -> Result<u64, Fault> {
+        const DOING: &str = "counting rejects";
+        let mut lease = self.lease(DOING).await?;
+        let outcome = operators::count_purge(&mut lease.session, purge).await;
+        lease.finish(DOING, outcome).await
+    }
+
+    async fn purge(&self, purge: &Purge, max: usize) -> Result<u64, Fault> {
+        const DOING: &str = "purging rejects";
+        let mut lease = self.lease(DOING).await?;
+        let outcome = operators::purge(&mut lease.session, purge, max).await;
         lease.finish(DOING, outcome).await
     }
 }

@@ -61,14 +61,7 @@ fn store(
     committed: &mut Committed,
     refused: &mut Vec<RefusedRow>,
 ) -> Result<(), Failure> {
-    let schema = rows.dataset.schema();
-    let sql = format!(
-        "INSERT INTO `{}` ({}) VALUES ({}) ON CONFLICT (`id`) DO NOTHING",
-        rows.dataset.table,
-        quoted(schema.fields().iter().map(|field| field.name().as_str())),
-        vec!["?"; schema.fields().len()].join(","),
-    );
-    let mut insert = db.prepare_cached(&sql)?;
+    let mut insert = db.prepare_cached(&row_insert(rows))?;
     for (at, row) in rows.range(0..rows.len()).enumerate() {
         if !rejected.is_empty() && rejected.contains(&row.id()) {
             committed.duplicates += 1;
@@ -95,7 +88,22 @@ fn store(
     Ok(())
 }
 
-fn insert_row(insert: &mut Statement<'_>, row: Row<'_>) -> Result<usize, rusqlite::Error> {
+/// The INSERT of one row; one whose id is there already stays as it is.
+pub(super) fn row_insert(rows: &Rows<'_>) -> String {
+    let schema = rows.dataset.schema();
+    format!(
+        "INSERT INTO `{}` ({}) VALUES ({}) ON CONFLICT (`id`) DO NOTHING",
+        rows.dataset.table,
+        quoted(schema.fields().iter().map(|field| field.name().as_str())),
+        vec!["?"; schema.fields().len()].join(","),
+    )
+}
+
+/// Runs it for a row; returns how many it stored.
+pub(super) fn insert_row(
+    insert: &mut Statement<'_>,
+    row: Row<'_>,
+) -> Result<usize, rusqlite::Error> {
     for (at, cell) in row.cells().enumerate() {
         insert.raw_bind_parameter(at + 1, cell)?;
     }

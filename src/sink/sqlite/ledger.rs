@@ -207,10 +207,7 @@ pub(super) fn rejects(db: &Transaction<'_>, max: usize) -> Result<Vec<RejectEntr
     while let Some(row) = rows.next()? {
         let code: String = row.get(0)?;
         entries.push(RejectEntry {
-            code: RejectCode::parse(&code).ok_or_else(|| Failure::Found {
-                advice: "a newer release wrote to this database: install it here, too".to_owned(),
-                problem: format!("`{code}` is no reject code"),
-            })?,
+            code: reject_code(&code)?,
             file_no: row.get(1)?,
             ordinal: row.get(2)?,
             field: row.get(3)?,
@@ -219,4 +216,12 @@ pub(super) fn rejects(db: &Transaction<'_>, max: usize) -> Result<Vec<RejectEntr
         });
     }
     Ok(entries)
+}
+
+/// A reject code as it stands in the table.
+pub(super) fn reject_code(code: &str) -> Result<RejectCode, Failure> {
+    RejectCode::parse(code).ok_or_else(|| Failure::Found {
+        advice: "a newer release wrote to this database: install it here, too".to_owned(),
+        problem: format!("`{code}` is no reject code"),
+    })
 }

@@ -22,13 +22,15 @@ use crate::finding::Finding;
 use crate::timestamp;
 
 use super::{
-    Committed, FileEntry, LastEvent, NewFile, Registered, RejectEntry, Settled, Sink, Totals,
+    Audit, Committed, FileEntry, FileState, LastEvent, Ledger, LedgerFile, NewFile, OpenReject,
+    Purge, Registered, RejectEntry, RejectQuery, Replayed, Settled, Sink, Standing, Totals,
 };
 use errors::Failure;
 
 mod commit;
 mod errors;
 mod ledger;
+mod operators;
 mod schema;
 mod summary;
 
@@ -275,5 +277,69 @@ impl Sink for SqliteSink {
         let dataset = dataset.clone();
         self.transact("counting rows", move |db| summary::count(db, &dataset))
             .await
+    }
+}
+
+#[async_trait]
+impl Ledger for SqliteSink {
+    async fn ledger_files(
+        &self,
+        file_nos: Range<u32>,
+        state: Option<FileState>,
+        max: usize,
+    ) -> Result<Vec<LedgerFile>, Fault> {
+        let work = move |db: &Transaction<'_>| operators::files(db, &file_nos, state, max);
+        self.transact("reading the ledger", work).await
+    }
+
+    async fn audit(&self, dataset: &Arc<Dataset>, file_nos: &[u32]) -> Result<Vec<Audit>, Fault> {
+        let (dataset, file_nos) = (dataset.clone(), file_nos.to_vec());
+        let work = move |db: &Transaction<'_>| operators::audit(db, &dataset, &file_nos);
+        self.transact("auditing files", work).await
+    }
+
+    async fn row_ids(
+        &self,
+        dataset: &Arc<Dataset>,
+        ids: Range<u64>,
+        max: usize,
+    ) -> Result<Vec<u64>, Fault> {
+        let dataset = dataset.clone();
+        let work = move |db: &Transaction<'_>| operators::row_ids(db, &dataset, &ids, max);
+        self.transact("reading ids", work).await
+    }
+
+    async fn standing(&self, dataset: &Arc<Dataset>, id: u64) -> Result<Standing, Fault> {
+        let dataset = dataset.clone();
+        let work = move |db: &Transaction<'_>| operators::standing(db, &dataset, id);
+        self.transact("looking for a record", work).await
+    }
+
+    async fn find_rejects(
+        &self,
+        query: &RejectQuery,
+        max: usize,
+    ) -> Result<Vec<OpenReject>, Fault> {
+        let query = *query;
+        let work = move |db: &Transaction<'_>| operators::rejects(db, &query, max);
+        self.transact("reading the rejects", work).await
+    }
+
+    async fn replay(&self, records: &[Batch]) -> Result<Vec<Replayed>, Fault> {
+        let records = records.to_vec();
+        let work = move |db: &Transaction<'_>| operators::replay(db, &records);
+        self.transact("replaying rejects", work).await
+    }
+
+    async fn count_purge(&self, purge: &Purge) -> Result<u64, Fault> {
+        let purge = *purge;
+        let work = move |db: &Transaction<'_>| operators::count_purge(db, &purge);
+        self.transact("counting rejects", work).await
+    }
+
+    async fn purge(&self, purge: &Purge, max: usize) -> Result<u64, Fault> {
+        let purge = *purge;
+        let work = move |db: &Transaction<'_>| operators::purge(db, &purge, max);
+        self.transact("purging rejects", work).await
     }
 }

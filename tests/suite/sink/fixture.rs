@@ -11,7 +11,7 @@ use arrow_array::{
 use arrow_schema::DataType;
 use lemonade_task::batch::{Batch, Reject, RejectCode, Span, row_id};
 use lemonade_task::dataset::{Dataset, Datasets};
-use lemonade_task::sink::{Committed, NewFile, Sink, SinkOptions, open};
+use lemonade_task::sink::{Committed, Ledger, NewFile, SinkOptions, open_ledger};
 use mysql_async::prelude::Queryable;
 
 use crate::support;
@@ -61,7 +61,7 @@ pub fn text(value: impl Into<String>) -> Val {
 pub struct Fixture {
     pub target: Target,
     pub url: String,
-    pub sink: Arc<dyn Sink>,
+    pub sink: Arc<dyn Ledger>,
     pub datasets: Datasets,
     _folder: tempfile::TempDir,
 }
@@ -90,7 +90,7 @@ impl Fixture {
         } else {
             target.fresh_url().await
         };
-        let sink = open(&url, &SinkOptions::default())
+        let sink = open_ledger(&url, &SinkOptions::default())
             .await
             .expect("the database is there");
         let users = vec![toml::from_str(ALL_TYPES).expect("a definition")];
@@ -116,8 +116,8 @@ impl Fixture {
     }
 
     /// Another process over the same database.
-    pub async fn another(&self) -> Arc<dyn Sink> {
-        open(&self.url, &SinkOptions::default())
+    pub async fn another(&self) -> Arc<dyn Ledger> {
+        open_ledger(&self.url, &SinkOptions::default())
             .await
             .expect("the database is there")
     }

@@ -22,7 +22,7 @@ pub async fn migration_is_repeatable_and_safe_for_several_processes(target: Targ
         fixture
             .number("SELECT COUNT(*) FROM ingest_migrations")
             .await,
-        1
+        2
     );
 
     let file_no = fixture.file("vehicle_events", 3).await;

@@ -1,0 +1,212 @@
+//! `files`: the files of the ledger; and those in quarantine, back to inbound.
+
+use std::ffi::OsString;
+use std::fmt::{Display, Write as _};
+use std::fs;
+use std::io::{self, ErrorKind, Write as _};
+use std::os::unix::ffi::OsStrExt as _;
+
+use anyhow::{Context as _, anyhow};
+use serde_json::{Value, json};
+
+use crate::config::Settings;
+use crate::config::cli::{FilesCommand, State};
+use crate::inbox::{self, REASON_ENDING};
+use crate::sink::{FileState, LedgerFile};
+
+use super::{NoInput, Outcome, open_ledger, say, unless_reader_gone};
+
+/// Files read from the ledger at a time.
+const PAGE_FILES: usize = 500;
+
+const WRITES: &str = "a String takes what is written";
+
+/// Does what is to be done with files.
+pub(super) async fn execute(
+    settings: &Settings,
+    command: &FilesCommand,
+) -> anyhow::Result<Outcome> {
+    match command {
+        FilesCommand::List { state, limit, json } => {
+            list(settings, state.map(state_of), *limit, *json).await?;
+        }
+        FilesCommand::Show { file_no, json } => show(settings, *file_no, *json).await?,
+        FilesCommand::Retry { names, all } => retry(settings, names, *all)?,
+    }
+    Ok(Outcome::Complete)
+}
+
+fn state_of(state: State) -> FileState {
+    match state {
+        State::Pending => FileState::Pending,
+        State::Settled => FileState::Settled,
+        State::Quarantined => FileState::Quarantined,
+    }
+}
+
+async fn list(
+    settings: &Settings,
+    state: Option<FileState>,
+    limit: usize,
+    json: bool,
+) -> anyhow::Result<()> {
+    let ledger = open_ledger(settings).await?;
+    let (mut left, mut below, mut first) = (limit, u32::MAX, true);
+    while left > 0 {
+        let page = ledger
+            .ledger_files(0..below, state, left.min(PAGE_FILES))
+            .await?;
+        let Some(last) = page.last() else { break };
+        below = last.entry.file_no;
+        left -= page.len();
+        let mut text = String::new();
+        if first && !json {
+            text += "   FILE  STATE        RECORDS  REJECTS  DATASET           NAME\n";
+        }
+        first = false;
+        for file in &page {
+            if json {
+                writeln!(text, "{}", as_json(file)).expect(WRITES);
+                continue;
+            }
+            let entry = &file.entry;
+            let name = entry.name.escape_debug();
+            writeln!(
+                text,
+                "{:>7}  {:<11} {:>8} {:>8}  {:<16}  {name}",
+                entry.file_no, entry.state, entry.records, entry.rejects, entry.dataset
+            )
+            .expect(WRITES);
+        }
+        say(&text)?;
+    }
+    if first {
+        eprintln!("no such files in the ledger");
+    }
+    Ok(())
+}
+
+fn as_json(file: &LedgerFile) -> Value {
+    let entry = &file.entry;
+    json!({
+        "file_no": entry.file_no, "name": entry.name, "dataset": entry.dataset,
+        "state": entry.state, "bytes": entry.bytes, "records": entry.records,
+        "rejects": entry.rejects, "reason": entry.reason, "hash": hex(&file.hash),
+        "registered_at": file.registered_at, "settled_at": file.settled_at
+    })
+}
+
+/// A hash as `b3sum` begins it.
+fn hex(hash: &[u8]) -> String {
+    hash.iter().fold(String::new(), |mut text, byte| {
+        write!(text, "{byte:02x}").expect(WRITES);
+        text
+    })
+}
+
+async fn show(settings: &Settings, file_no: u32, json: bool) -> anyhow::Result<()> {
+    let ledger = open_ledger(settings).await?;
+    let only = file_no..file_no.saturating_add(1);
+    let found = ledger.ledger_files(only, None, 1).await?;
+    let file = found
+        .first()
+        .ok_or_else(|| anyhow!("the ledger has no file {file_no}; see `task_runner files list`"))?;
+    let entry = &file.entry;
+    let audit = match settings.datasets.by_name(&entry.dataset) {
+        Some(dataset) => ledger.audit(dataset, &[file_no]).await?.into_iter().next(),
+        None => None,
+    };
+    if json {
+        let mut object = as_json(file);
+        if let Some(audit) = audit {
+            object["stored"] = json!({
+                "rows": audit.rows, "rejects": audit.rejects, "purged": audit.purged
+            });
+        }
+        return Ok(say(&format!("{object}\n"))?);
+    }
+    let mut text = String::new();
+    let mut line = |name: &str, value: &dyn Display| {
+        writeln!(text, "{name:<14} {value}").expect(WRITES);
+    };
+    line("file", &file_no);
+    line("name", &entry.name.escape_debug());
+    line("dataset", &entry.dataset);
+    line("state", &entry.state);
+    if let Some(reason) = &entry.reason {
+        line("reason", &reason.escape_debug());
+    }
+    line("hash", &hex(&file.hash));
+    line("bytes", &entry.bytes);
+    line("registered", &file.registered_at);
+    if let Some(settled_at) = &file.settled_at {
+        line("settled", settled_at);
+    }
+    line("records", &entry.records);
+    if let Some(audit) = audit {
+        line("rows", &audit.rows);
+        line("rejects", &audit.rejects);
+        if audit.purged > 0 {
+            line("purged", &audit.purged);
+        }
+    }
+    Ok(say(&text)?)
+}
+
+/// Moves files of quarantine back to inbound. The ledger learns of it when they are taken in.
+fn retry(settings: &Settings, names: &[OsString], all: bool) -> anyhow::Result<()> {
+    let quarantine = &settings.dirs.quarantine;
+    let names = if all {
+        quarantined(settings)?
+    } else {
+        names.to_vec()
+    };
+    let mut out = io::stdout().lock();
+    for name in &names {
+        let shown = quarantine.join(name).display().to_string();
+        let path = match inbox::retry(&settings.dirs, name) {
+            Ok(path) => path,
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                return Err(anyhow::Error::new(NoInput(shown)));
+            }
+            Err(error) => return Err(error).context(format!("cannot move {shown} to inbound")),
+        };
+        let line = writeln!(out, "{} is in inbound again", path.display());
+        unless_reader_gone(line.map_err(Into::into))?;
+    }
+    eprintln!(
+        "{} files moved; the service takes them in, or `task_runner load`",
+        names.len()
+    );
+    Ok(())
+}
+
+/// The names in quarantine that are files, not the reasons beside them.
+fn quarantined(settings: &Settings) -> anyhow::Result<Vec<OsString>> {
+    let quarantine = &settings.dirs.quarantine;
+    let about = || quarantine.display().to_string();
+    let entries = match fs::read_dir(quarantine) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.with_context(about)?,
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        let entry = entry.with_context(about)?;
+        let name = entry.file_name();
+        let hidden = name.as_bytes().starts_with(b".");
+        if !hidden && entry.file_type().with_context(about)?.is_file() {
+            names.push(name);
+        }
+    }
+    names.sort();
+    // A reason is one only beside its file: `x.reason` alone was put there by somebody.
+    let is_reason = |name: &OsString| {
+        let of = name.as_bytes().strip_suffix(REASON_ENDING.as_bytes());
+        of.is_some_and(|of| names.iter().any(|other| other.as_bytes() == of))
+    };
+    Ok(names
+        .iter()
+        .filter(|name| !is_reason(name))
+        .cloned()
+        .collect())
+}

@@ -1,0 +1,263 @@
+//! `rejects`: the records that are no rows: shown, exported, mended, removed.
+
+use std::fmt::{Display, Write as _};
+use std::fs::File;
+use std::io::{self, BufRead as _, BufWriter, IsTerminal as _, Write};
+use std::path::Path;
+
+use anyhow::{Context as _, anyhow};
+use serde_json::{Value, json};
+
+use crate::batch::{RAW_BYTES_MAX, RejectCode, row_id};
+use crate::config::Settings;
+use crate::config::cli::{RejectFilter, RejectsCommand};
+use crate::sink::{Ledger, OpenReject, Purge, RejectQuery};
+
+use super::{Misuse, Outcome, open_ledger, replay, say, unless_reader_gone};
+
+/// Rejects read at a time: each may hold 8 KiB of its record.
+const PAGE_REJECTS: usize = 500;
+
+/// Rejects removed in one transaction: few enough that nobody waits for its locks.
+const PURGE_REJECTS: usize = 500;
+
+/// Most characters of a raw record that a list shows.
+const RAW_CHARS_SHOWN: usize = 200;
+
+/// Does what is to be done with rejects.
+pub(super) async fn execute(
+    settings: &Settings,
+    command: &RejectsCommand,
+) -> anyhow::Result<Outcome> {
+    let ledger = open_ledger(settings).await?;
+    let ledger = ledger.as_ref();
+    match command {
+        RejectsCommand::List {
+            filter,
+            limit,
+            json,
+        } => {
+            let mut out = BufWriter::new(io::stdout().lock());
+            let shown = write_all(ledger, filter, *limit, *json, &mut out).await;
+            let flushed = shown.and_then(|()| out.flush().map_err(Into::into));
+            unless_reader_gone(flushed)?;
+        }
+        RejectsCommand::Show {
+            file_no,
+            ordinal,
+            json,
+        } => show(ledger, *file_no, *ordinal, *json).await?,
+        RejectsCommand::Export { filter, out } => export(ledger, filter, out.as_deref()).await?,
+        RejectsCommand::Replay { file } => return replay::execute(settings, ledger, file).await,
+        RejectsCommand::Purge { file, before, yes } => {
+            let purge = Purge {
+                file_no: *file,
+                before_us: *before,
+            };
+            return remove(ledger, &purge, *yes).await;
+        }
+    }
+    Ok(Outcome::Complete)
+}
+
+/// Writes the rejects that fit, page by page, newest first.
+async fn write_all(
+    ledger: &dyn Ledger,
+    filter: &RejectFilter,
+    limit: usize,
+    json: bool,
+    out: &mut impl Write,
+) -> anyhow::Result<()> {
+    let mut query = RejectQuery {
+        file_no: filter.file,
+        code: filter.code.as_deref().and_then(RejectCode::parse),
+        ..RejectQuery::default()
+    };
+    let mut names = Names::default();
+    let mut left = limit;
+    while left > 0 {
+        let page = ledger.find_rejects(&query, left.min(PAGE_REJECTS)).await?;
+        let Some(last) = page.last() else { break };
+        query.before = Some((last.entry.file_no, last.entry.ordinal));
+        left -= page.len();
+        for reject in &page {
+            let of = names.of(ledger, reject.entry.file_no).await?;
+            if json {
+                writeln!(out, "{}", as_json(reject, of))?;
+            } else {
+                write!(out, "{}", in_a_list(reject, of))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The names and datasets of files; of one at a time, since rejects come by file.
+#[derive(Default)]
+struct Names(Option<(u32, Of)>);
+
+/// The file of a reject.
+#[derive(Debug, Clone, Default)]
+struct Of {
+    name: String,
+    dataset: String,
+}
+
+impl Names {
+    async fn of(&mut self, ledger: &dyn Ledger, file_no: u32) -> anyhow::Result<&Of> {
+        if self.0.as_ref().is_none_or(|(known, _)| *known != file_no) {
+            let found = ledger.ledger_files(file_no..file_no + 1, None, 1).await?;
+            let of = found.into_iter().next().map(|file| Of {
+                name: file.entry.name,
+                dataset: file.entry.dataset,
+            });
+            self.0 = Some((file_no, of.unwrap_or_default()));
+        }
+        Ok(&self.0.as_ref().expect("it was just put there").1)
+    }
+}
+
+fn as_json(reject: &OpenReject, of: &Of) -> Value {
+    let entry = &reject.entry;
+    let mut object = json!({
+        "id": row_id(entry.file_no, entry.ordinal), "file_no": entry.file_no,
+        "ordinal": entry.ordinal, "file": of.name, "dataset": of.dataset,
+        "code": entry.code.as_str(), "field": entry.field, "byte_offset": entry.byte_offset,
+        "rejected_at": reject.rejected_at, "raw": String::from_utf8_lossy(&entry.raw)
+    });
+    // Said only where it is so: what stands in `raw` is not the record.
+    if entry.raw.len() >= RAW_BYTES_MAX {
+        object["raw_is_cut"] = true.into();
+    }
+    if str::from_utf8(&entry.raw).is_err() {
+        object["raw_is_not_utf8"] = true.into();
+    }
+    object
+}
+
+fn in_a_list(reject: &OpenReject, of: &Of) -> String {
+    let entry = &reject.entry;
+    let field = entry.field.as_ref().map_or(String::new(), |field| {
+        format!(" `{}`", field.escape_debug())
+    });
+    let raw = String::from_utf8_lossy(&entry.raw);
+    let shown: String = raw.chars().take(RAW_CHARS_SHOWN).collect();
+    let more = if shown.len() < raw.len() { "…" } else { "" };
+    format!(
+        "{}:{}  {}: {}{field}\n    {}{more}\n",
+        entry.file_no,
+        entry.ordinal,
+        of.name.escape_debug(),
+        entry.code.as_str(),
+        shown.escape_debug().to_string().replace("\\\"", "\"")
+    )
+}
+
+async fn show(ledger: &dyn Ledger, file_no: u32, ordinal: u32, json: bool) -> anyhow::Result<()> {
+    let query = RejectQuery {
+        file_no: Some(file_no),
+        ordinal: Some(ordinal),
+        ..RejectQuery::default()
+    };
+    let found = ledger.find_rejects(&query, 1).await?;
+    let reject = found.first().ok_or_else(|| {
+        anyhow!(
+            "record {ordinal} of file {file_no} is no reject; `task_runner trace \
+             {file_no}:{ordinal}` says what it is"
+        )
+    })?;
+    let mut names = Names::default();
+    let of = names.of(ledger, file_no).await?;
+    if json {
+        return Ok(say(&format!("{}\n", as_json(reject, of)))?);
+    }
+    let entry = &reject.entry;
+    let mut text = String::new();
+    let mut line = |name: &str, value: &dyn Display| {
+        writeln!(text, "{name:<12} {value}").expect("a String takes what is written");
+    };
+    line("id", &row_id(file_no, ordinal));
+    line("file", &file_no);
+    line("ordinal", &ordinal);
+    line("name", &of.name.escape_debug());
+    line("dataset", &of.dataset);
+    line("reason", &entry.code.as_str());
+    if let Some(field) = &entry.field {
+        line("field", &field.escape_debug());
+    }
+    line("byte offset", &entry.byte_offset);
+    line("rejected", &reject.rejected_at);
+    if entry.raw.len() >= RAW_BYTES_MAX {
+        line(
+            "text",
+            &"its beginning; `task_runner trace` shows all of it",
+        );
+    }
+    text += &String::from_utf8_lossy(&entry.raw);
+    text.push('\n');
+    Ok(say(&text)?)
+}
+
+/// Writes all rejects that fit as NDJSON. A file is there whole or not at all.
+async fn export(
+    ledger: &dyn Ledger,
+    filter: &RejectFilter,
+    path: Option<&Path>,
+) -> anyhow::Result<()> {
+    let Some(path) = path else {
+        let mut out = BufWriter::new(io::stdout().lock());
+        let written = write_all(ledger, filter, usize::MAX, true, &mut out).await;
+        return unless_reader_gone(written.and_then(|()| out.flush().map_err(Into::into)));
+    };
+    let about = || format!("cannot write {}", path.display());
+    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty());
+    let temporary = tempfile::NamedTempFile::new_in(dir.unwrap_or(Path::new(".")));
+    let mut out = BufWriter::new(temporary.with_context(about)?);
+    write_all(ledger, filter, usize::MAX, true, &mut out).await?;
+    let temporary = out.into_inner().map_err(io::IntoInnerError::into_error);
+    let temporary = temporary.with_context(about)?;
+    let file: File = temporary
+        .persist(path)
+        .map_err(|error| error.error)
+        .with_context(about)?;
+    file.sync_all().with_context(about)
+}
+
+/// Removes rejects, after asking.
+async fn remove(ledger: &dyn Ledger, purge: &Purge, yes: bool) -> anyhow::Result<Outcome> {
+    let rejects = ledger.count_purge(purge).await?;
+    if rejects == 0 {
+        say("there are no such rejects of stored files\n")?;
+        return Ok(Outcome::Complete);
+    }
+    if !yes && !is_confirmed(rejects)? {
+        say("nothing was removed\n")?;
+        return Ok(Outcome::Complete);
+    }
+    let mut removed = 0;
+    loop {
+        match ledger.purge(purge, PURGE_REJECTS).await? {
+            0 => break,
+            some => removed += some,
+        }
+    }
+    say(&format!(
+        "{removed} rejects removed for good; `task_runner verify` counts them as purged\n"
+    ))?;
+    Ok(Outcome::Complete)
+}
+
+/// Asks a person.
+fn is_confirmed(rejects: u64) -> anyhow::Result<bool> {
+    if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
+        let message = format!(
+            "this would remove {rejects} rejects for good: say so with --yes (`task_runner rejects \
+             export` keeps a copy)"
+        );
+        return Err(Misuse(message).into());
+    }
+    eprint!("remove {rejects} rejects for good? [y/N] ");
+    let mut answer = String::new();
+    io::stdin().lock().read_line(&mut answer)?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+}

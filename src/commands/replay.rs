@@ -1,0 +1,272 @@
+//! `rejects replay`: corrected records in the place of their rejects, each under its own id.
+//!
+//! Each record is parsed as any other of its dataset, and the database stores the row and removes
+//! the reject in one transaction. Doing it twice is doing it once. The file of corrections is read
+//! line by line and stored in small groups, so that memory does not grow with it.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader};
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use crate::batch::{Batch, RAW_BYTES_MAX};
+use crate::config::Settings;
+use crate::cut::{Chunk, Layout};
+use crate::dataset::Dataset;
+use crate::parse::{Parser, RECORD_BYTES_MAX};
+use crate::sink::{Ledger, LedgerFile, Replayed};
+
+use super::{NoInput, Outcome, say};
+
+/// Records stored in one transaction.
+const GROUP_RECORDS: usize = 100;
+
+/// Bytes of the records of a group, which bounds memory where they are large.
+const GROUP_BYTES: usize = 4 * 1024 * 1024;
+
+/// Files known at a time. Corrections come by file; more would only be memory.
+const FILES_KNOWN_MAX: usize = 1_000;
+
+/// Longest line: the largest record, and what an export says beside it.
+const LINE_BYTES_MAX: usize = RECORD_BYTES_MAX + 1024 * 1024;
+
+/// One line. Other fields are those of an export, and ignored.
+#[derive(Deserialize)]
+struct Correction<'a> {
+    file_no: u32,
+    ordinal: u32,
+    /// Kept as it is written, as everywhere: numbers and the text of JSON columns.
+    #[serde(borrow)]
+    record: Option<&'a RawValue>,
+    /// The text of the reject, tried again where there is no record.
+    raw: Option<String>,
+}
+
+/// What came of it.
+#[derive(Debug, Default)]
+struct Tally {
+    stored: u64,
+    already_there: u64,
+    still_rejects: u64,
+    unusable: u64,
+}
+
+/// A replay on its way.
+struct Replay<'a> {
+    settings: &'a Settings,
+    ledger: &'a dyn Ledger,
+    parser: Parser,
+    files: HashMap<u32, Option<LedgerFile>>,
+    group: Vec<Batch>,
+    group_bytes: usize,
+    tally: Tally,
+}
+
+/// Replays the corrections of a file, or of stdin.
+pub(super) async fn execute(
+    settings: &Settings,
+    ledger: &dyn Ledger,
+    path: &Path,
+) -> anyhow::Result<Outcome> {
+    let mut lines: Box<dyn BufRead> = if path == Path::new("-") {
+        Box::new(BufReader::new(io::stdin()))
+    } else {
+        let file = File::open(path).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => anyhow::Error::new(NoInput(path.display().to_string())),
+            _ => anyhow::Error::new(error).context(path.display().to_string()),
+        })?;
+        Box::new(BufReader::new(file))
+    };
+    let mut replay = Replay {
+        settings,
+        ledger,
+        parser: Parser::default(),
+        files: HashMap::new(),
+        group: Vec::new(),
+        group_bytes: 0,
+        tally: Tally::default(),
+    };
+    let (mut line, mut number) = (Vec::new(), 0_u64);
+    loop {
+        line.clear();
+        number += 1;
+        // One byte more than allowed tells a line that is too long from one that just fits.
+        let mut limited = io::Read::take(&mut lines, LINE_BYTES_MAX as u64 + 1);
+        let read = limited.read_until(b'\n', &mut line);
+        if read.with_context(|| path.display().to_string())? == 0 {
+            break;
+        }
+        if line.len() > LINE_BYTES_MAX {
+            anyhow::bail!(
+                "line {number} is longer than any record may be ({RECORD_BYTES_MAX} bytes); what \
+                 stood before it is done"
+            );
+        }
+        if line.trim_ascii().is_empty() {
+            continue;
+        }
+        if let Err(problem) = replay.line(&line).await? {
+            replay.tally.unusable += 1;
+            say(&format!("line {number}: {problem}\n"))?;
+        }
+    }
+    replay.store().await?;
+    report(&replay.tally)
+}
+
+impl Replay<'_> {
+    /// Takes a line. The inner error says why it cannot be used.
+    async fn line(&mut self, line: &[u8]) -> anyhow::Result<Result<(), String>> {
+        let correction: Correction<'_> = match serde_json::from_slice(line) {
+            Ok(correction) => correction,
+            Err(error) => return Ok(Err(format!("it is no correction: {error}"))),
+        };
+        let Correction {
+            file_no,
+            ordinal,
+            record,
+            raw,
+        } = correction;
+        let text = match (record, &raw) {
+            (Some(record), _) => record.get(),
+            (None, Some(raw)) if raw.len() >= RAW_BYTES_MAX => {
+                return Ok(Err(
+                    "its `raw` is only a beginning: give a `record`".to_owned()
+                ));
+            }
+            (None, Some(raw)) => raw.as_str(),
+            (None, None) => return Ok(Err("it has no `record`".to_owned())),
+        };
+        let dataset = match self.dataset(file_no, ordinal).await? {
+            Ok(dataset) => dataset,
+            Err(problem) => return Ok(Err(problem)),
+        };
+        let Some(batch) = self.parse(&dataset, file_no, ordinal, text) else {
+            self.still(file_no, ordinal, "invalid_json")?;
+            return Ok(Ok(()));
+        };
+        if let Some(reject) = batch.rejects.first() {
+            let field = reject.field.as_ref();
+            let field = field.map_or(String::new(), |field| {
+                format!(" `{}`", field.escape_debug())
+            });
+            self.still(
+                file_no,
+                ordinal,
+                &format!("{}{field}", reject.code.as_str()),
+            )?;
+            return Ok(Ok(()));
+        }
+        self.group.push(batch);
+        self.group_bytes += text.len();
+        if self.group.len() >= GROUP_RECORDS || self.group_bytes >= GROUP_BYTES {
+            self.store().await?;
+        }
+        Ok(Ok(()))
+    }
+
+    /// The dataset of a record, or why there is none.
+    async fn dataset(
+        &mut self,
+        file_no: u32,
+        ordinal: u32,
+    ) -> anyhow::Result<Result<Arc<Dataset>, String>> {
+        if self.files.len() >= FILES_KNOWN_MAX {
+            self.files.clear();
+        }
+        let file = match self.files.entry(file_no) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(unknown) => {
+                let only = file_no..file_no.saturating_add(1);
+                let found = self.ledger.ledger_files(only, None, 1).await?;
+                unknown.insert(found.into_iter().next())
+            }
+        };
+        let Some(file) = file else {
+            return Ok(Err(format!("the ledger has no file {file_no}")));
+        };
+        if ordinal >= file.entry.records {
+            let records = file.entry.records;
+            let problem = format!("file {file_no} has {records} records, and no {ordinal}");
+            return Ok(Err(problem));
+        }
+        let name = &file.entry.dataset;
+        let dataset = self.settings.datasets.by_name(name).cloned();
+        Ok(dataset.ok_or_else(|| format!("the settings do not define the dataset `{name}`")))
+    }
+
+    /// The batch of one record. `None` where the text is not one JSON value: where such a text
+    /// ends, and whether it is one record, only the file around it could say.
+    fn parse(
+        &mut self,
+        dataset: &Arc<Dataset>,
+        file_no: u32,
+        ordinal: u32,
+        text: &str,
+    ) -> Option<Batch> {
+        let text = text.trim_ascii();
+        serde_json::from_str::<&RawValue>(text).ok()?;
+        let chunk = Chunk {
+            start: 0,
+            end: text.len() as u64,
+            first_ordinal: ordinal,
+            records: 1,
+        };
+        let bytes = text.as_bytes();
+        Some(
+            self.parser
+                .parse(dataset, file_no, Layout::Array, chunk, bytes),
+        )
+    }
+
+    fn still(&mut self, file_no: u32, ordinal: u32, reason: &str) -> io::Result<()> {
+        self.tally.still_rejects += 1;
+        say(&format!("{file_no}:{ordinal}  still a reject: {reason}\n"))
+    }
+
+    /// Stores the records gathered so far.
+    async fn store(&mut self) -> anyhow::Result<()> {
+        let group = std::mem::take(&mut self.group);
+        self.group_bytes = 0;
+        if group.is_empty() {
+            return Ok(());
+        }
+        let replayed = self.ledger.replay(&group).await?;
+        for (batch, replayed) in group.iter().zip(replayed) {
+            let (file_no, ordinal) = (batch.span.file_no, batch.span.first_ordinal);
+            match replayed {
+                Replayed::Stored => self.tally.stored += 1,
+                Replayed::AlreadyThere => self.tally.already_there += 1,
+                Replayed::Refused(code) => self.still(file_no, ordinal, code.as_str())?,
+                Replayed::NoReject => {
+                    self.tally.unusable += 1;
+                    say(&format!("{file_no}:{ordinal}  is no reject\n"))?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn report(tally: &Tally) -> anyhow::Result<Outcome> {
+    let Tally {
+        stored,
+        already_there,
+        still_rejects,
+        unusable,
+    } = *tally;
+    say(&format!(
+        "{stored} stored, {already_there} there already, {still_rejects} still rejects, {unusable} \
+         of no use\n"
+    ))?;
+    Ok(match still_rejects + unusable {
+        0 => Outcome::Complete,
+        _ => Outcome::Rejected,
+    })
+}

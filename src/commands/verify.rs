@@ -1,0 +1,319 @@
+//! `verify`: holds every settled file against the tables: records = rows + rejects, each once and
+//! within the file.
+//!
+//! It reads the ledger page by page and the tables by their primary key, so its memory does not
+//! grow with either. It changes nothing, and may run beside the service.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::io::{self, Write as _};
+use std::sync::Arc;
+
+use anyhow::bail;
+use serde_json::json;
+
+use crate::batch::{provenance, row_id};
+use crate::config::Settings;
+use crate::config::cli::VerifyArgs;
+use crate::dataset::Dataset;
+use crate::sink::{Audit, FileState, Ledger, LedgerFile, Standing};
+
+use super::{Outcome, open_ledger, unless_reader_gone};
+
+/// Files read from the ledger at a time.
+const PAGE_FILES: usize = 500;
+
+/// Records counted in one statement, unless one file has more: a second or two of a scan, during
+/// which SQLite lets nobody write.
+const AUDIT_RECORDS: u64 = 2_000_000;
+
+/// Ids read at a time to find the first one that is missing.
+const IDS_PAGE: usize = 10_000;
+
+/// Most records asked about one by one to find it.
+const LOOKED_AT_MAX: u32 = 1_000;
+
+/// Names of files outside of history that the note at the end shows.
+const NAMES_SHOWN: usize = 3;
+
+const WRITES: &str = "a String takes what is written";
+
+/// What was found, over all files.
+#[derive(Debug, Default)]
+struct Sums {
+    files: u64,
+    wrong: u64,
+    records: u64,
+    rows: u64,
+    rejects: u64,
+    purged: u64,
+    not_in_history: u64,
+    /// The first few of those.
+    names: Vec<String>,
+}
+
+/// A file that is not as it should be.
+struct Wrong {
+    file_no: u32,
+    name: String,
+    dataset: String,
+    problems: Vec<String>,
+}
+
+/// Verifies all settled files.
+pub(super) async fn execute(settings: &Settings, args: &VerifyArgs) -> anyhow::Result<Outcome> {
+    let ledger = open_ledger(settings).await?;
+    let mut sums = Sums::default();
+    let mut below = u32::MAX;
+    loop {
+        let page = ledger
+            .ledger_files(0..below, Some(FileState::Settled), PAGE_FILES)
+            .await?;
+        let Some(last) = page.last() else { break };
+        below = last.entry.file_no;
+        let wrong = audit_page(settings, ledger.as_ref(), &page, &mut sums).await?;
+        print_wrong(&wrong, args.json)?;
+        sums.wrong += wrong.len() as u64;
+    }
+    let totals = ledger.totals().await?;
+    print_sums(&sums, totals.pending, totals.quarantined, args.json)?;
+    if sums.wrong > 0 {
+        bail!(
+            "{} of {} files are not stored as the ledger says; `task_runner trace FILE_NO:ORDINAL` \
+             shows a record that is missing",
+            sums.wrong,
+            sums.files
+        );
+    }
+    Ok(Outcome::Complete)
+}
+
+async fn audit_page(
+    settings: &Settings,
+    ledger: &dyn Ledger,
+    page: &[LedgerFile],
+    sums: &mut Sums,
+) -> anyhow::Result<Vec<Wrong>> {
+    let mut wrong = Vec::new();
+    let mut by_dataset: BTreeMap<&str, Vec<&LedgerFile>> = BTreeMap::new();
+    for file in page {
+        sums.files += 1;
+        sums.records += u64::from(file.entry.records);
+        if !settings.dirs.history.join(&file.entry.name).exists() {
+            sums.not_in_history += 1;
+            if sums.names.len() < NAMES_SHOWN {
+                sums.names.push(file.entry.name.clone());
+            }
+        }
+        by_dataset
+            .entry(&file.entry.dataset)
+            .or_default()
+            .push(file);
+    }
+    for (name, files) in by_dataset {
+        let Some(dataset) = settings.datasets.by_name(name) else {
+            let problem = "its dataset is not in the settings, so its table is not known";
+            wrong.extend(
+                files
+                    .iter()
+                    .map(|file| wrong_file(file, vec![problem.to_owned()])),
+            );
+            continue;
+        };
+        for files in groups(&files) {
+            let file_nos: Vec<u32> = files.iter().map(|file| file.entry.file_no).collect();
+            let audits = ledger.audit(dataset, &file_nos).await?;
+            for (file, audit) in files.iter().zip(audits) {
+                sums.rows += audit.rows;
+                sums.rejects += audit.rejects;
+                sums.purged += audit.purged;
+                let problems = problems(ledger, dataset, file, audit).await?;
+                if !problems.is_empty() {
+                    wrong.push(wrong_file(file, problems));
+                }
+            }
+        }
+    }
+    wrong.sort_by_key(|wrong| std::cmp::Reverse(wrong.file_no));
+    Ok(wrong)
+}
+
+/// Files that are counted in one statement.
+fn groups<'a>(files: &[&'a LedgerFile]) -> Vec<Vec<&'a LedgerFile>> {
+    let mut groups: Vec<Vec<&LedgerFile>> = Vec::new();
+    let mut records = 0;
+    for file in files {
+        records += u64::from(file.entry.records);
+        match groups.last_mut() {
+            Some(group) if records <= AUDIT_RECORDS => group.push(file),
+            _ => {
+                records = u64::from(file.entry.records);
+                groups.push(vec![file]);
+            }
+        }
+    }
+    groups
+}
+
+fn wrong_file(file: &LedgerFile, problems: Vec<String>) -> Wrong {
+    Wrong {
+        file_no: file.entry.file_no,
+        name: file.entry.name.clone(),
+        dataset: file.entry.dataset.clone(),
+        problems,
+    }
+}
+
+/// What is wrong with a file; nothing for most.
+async fn problems(
+    ledger: &dyn Ledger,
+    dataset: &Arc<Dataset>,
+    file: &LedgerFile,
+    audit: Audit,
+) -> anyhow::Result<Vec<String>> {
+    let records = u64::from(file.entry.records);
+    let stored = audit.rows + audit.rejects + audit.purged - audit.doubled;
+    let mut problems = Vec::new();
+    if stored != records {
+        let purged = match audit.purged {
+            0 => String::new(),
+            purged => format!(" + {purged} purged"),
+        };
+        problems.push(format!(
+            "{} rows + {} rejects{purged} of {records} records",
+            audit.rows, audit.rejects
+        ));
+    }
+    if stored < records {
+        let missing = first_missing(ledger, dataset, file).await?;
+        problems.extend(missing.map(|ordinal| format!("the first one missing is {ordinal}")));
+    }
+    if audit.doubled > 0 {
+        problems.push(format!("{} records are both row and reject", audit.doubled));
+    }
+    if let Some(last) = audit
+        .last_ordinal
+        .filter(|last| u64::from(*last) >= records)
+    {
+        problems.push(format!("ordinal {last} is beyond its end"));
+    }
+    if audit.entries > 0 {
+        problems.push(format!(
+            "{} entries of ingest_frames are left, and a settled file has none",
+            audit.entries
+        ));
+    }
+    Ok(problems)
+}
+
+/// The first ordinal that became nothing. Only asked where something is missing, and given up
+/// after so many records that are no rows: a help for the operator, not a part of the audit.
+async fn first_missing(
+    ledger: &dyn Ledger,
+    dataset: &Arc<Dataset>,
+    file: &LedgerFile,
+) -> anyhow::Result<Option<u32>> {
+    let mut next = row_id(file.entry.file_no, 0);
+    let end = next + u64::from(file.entry.records);
+    let mut looked_at = 0;
+    while next < end {
+        let mut ids = ledger.row_ids(dataset, next..end, IDS_PAGE).await?;
+        if ids.len() < IDS_PAGE {
+            ids.push(end);
+        }
+        for id in ids {
+            for id in next..id {
+                if ledger.standing(dataset, id).await? == Standing::Absent {
+                    return Ok(Some(provenance(id).1));
+                }
+                looked_at += 1;
+                if looked_at == LOOKED_AT_MAX {
+                    return Ok(None);
+                }
+            }
+            next = id + 1;
+        }
+    }
+    Ok(None)
+}
+
+fn print_wrong(wrong: &[Wrong], json: bool) -> anyhow::Result<()> {
+    let mut out = io::stdout().lock();
+    let mut print = || -> io::Result<()> {
+        for Wrong {
+            file_no,
+            name,
+            dataset,
+            problems,
+        } in wrong
+        {
+            if json {
+                let line = json!({
+                    "file_no": file_no, "name": name, "dataset": dataset, "problems": problems
+                });
+                writeln!(out, "{line}")?;
+            } else {
+                let problems = problems.join("; ");
+                writeln!(out, "file {file_no} {}: {problems}", name.escape_debug())?;
+            }
+        }
+        Ok(())
+    };
+    // Going on without a reader still says by the exit code what was found.
+    unless_reader_gone(print().map_err(Into::into))
+}
+
+fn print_sums(sums: &Sums, pending: u64, quarantined: u64, json: bool) -> anyhow::Result<()> {
+    let Sums {
+        files,
+        wrong,
+        records,
+        rows,
+        rejects,
+        purged,
+        not_in_history,
+        names,
+    } = sums;
+    let text = if json {
+        let sums = json!({
+            "files": files, "wrong": wrong, "records": records, "rows": rows, "rejects": rejects,
+            "purged": purged, "not_in_history": not_in_history, "pending": pending,
+            "quarantined": quarantined
+        });
+        format!("{sums}\n")
+    } else {
+        let mut text = format!(
+            "{files} files, {wrong} of them wrong; {records} records: {rows} rows, {rejects} \
+             rejects, {purged} purged\n"
+        );
+        if pending + quarantined > 0 {
+            writeln!(
+                text,
+                "note: {pending} files are pending and {quarantined} in quarantine; these are not \
+                 audited"
+            )
+            .expect(WRITES);
+        }
+        if *not_in_history > 0 {
+            let more = if *not_in_history > names.len() as u64 {
+                ", …"
+            } else {
+                ""
+            };
+            let names: Vec<_> = names
+                .iter()
+                .map(|name| name.escape_debug().to_string())
+                .collect();
+            writeln!(
+                text,
+                "note: {not_in_history} files are not in history by name ({}{more}): an archive \
+                 stays where it lies",
+                names.join(", ")
+            )
+            .expect(WRITES);
+        }
+        text
+    };
+    super::say(&text)?;
+    Ok(())
+}

@@ -1,0 +1,347 @@
+//! What operators read and mend, in MySQL.
+//!
+//! Numbers go into statements as text, and so do reject codes, states and times, which are of our
+//! own writing; nothing that came from outside does.
+
+use std::collections::HashMap;
+use std::fmt::Write as _;
+use std::ops::Range;
+use std::slice;
+
+use crate::batch::{Batch, RejectCode, provenance, row_id};
+use crate::dataset::Dataset;
+use crate::sink::cells::by_dataset;
+use crate::sink::ledger::assert_one_row;
+use crate::sink::{
+    Audit, FileEntry, FileState, LedgerFile, OpenReject, Purge, RejectEntry, RejectQuery, Replayed,
+    Standing,
+};
+
+use super::bind::{bind, limits};
+use super::commit::{Way, row_insert};
+use super::errors::{Class, Failure};
+use super::ledger::{list, reject_code};
+use super::session::Session;
+
+/// See [`Ledger::ledger_files`](crate::sink::Ledger::ledger_files).
+pub(super) async fn files(
+    session: &mut Session,
+    file_nos: &Range<u32>,
+    state: Option<FileState>,
+    max: usize,
+) -> Result<Vec<LedgerFile>, Failure> {
+    type Row = (
+        u32,
+        String,
+        String,
+        String,
+        u64,
+        u32,
+        u32,
+        Option<String>,
+        Vec<u8>,
+        String,
+        Option<String>,
+    );
+    let state = state.map_or(String::new(), |state| {
+        format!(" AND state = '{}'", state.as_str())
+    });
+    let sql = format!(
+        "SELECT file_no, name, dataset, state, bytes, records, rejects, reason, hash, \
+         CAST(registered_at AS CHAR), CAST(settled_at AS CHAR) FROM ingest_files WHERE file_no >= \
+         {} AND file_no < {}{state} ORDER BY file_no DESC LIMIT {max}",
+        file_nos.start, file_nos.end
+    );
+    let rows = session.rows::<Row>(&sql).await?;
+    let file = |row: Row| {
+        let (file_no, name, dataset, state, bytes, records, rejects, reason, hash, at, settled_at) =
+            row;
+        LedgerFile {
+            entry: FileEntry {
+                file_no,
+                name,
+                dataset,
+                state,
+                bytes,
+                records,
+                rejects,
+                reason,
+            },
+            hash: hash.try_into().expect("the column is BINARY(16)"),
+            registered_at: at,
+            settled_at,
+        }
+    };
+    Ok(rows.into_iter().map(file).collect())
+}
+
+/// See [`Ledger::audit`](crate::sink::Ledger::audit).
+pub(super) async fn audit(
+    session: &mut Session,
+    dataset: &Dataset,
+    file_nos: &[u32],
+) -> Result<Vec<Audit>, Failure> {
+    let (Some(&first), Some(&last)) = (file_nos.iter().min(), file_nos.iter().max()) else {
+        return Ok(Vec::new());
+    };
+    let mut found: HashMap<u32, Audit> = HashMap::new();
+    let mut of = |file_no: u32, add: &dyn Fn(&mut Audit)| {
+        let audit = found.entry(file_no).or_insert(Audit {
+            file_no,
+            ..Audit::default()
+        });
+        add(audit);
+    };
+    // One moment for all of it: a record that is being replayed must not be seen on both sides.
+    session
+        .run("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        .await?;
+    session
+        .run("START TRANSACTION WITH CONSISTENT SNAPSHOT")
+        .await?;
+
+    // A range of the primary key, without a list: the table has no other rows in it than those of
+    // files of this dataset.
+    let table = &dataset.table;
+    let sql = format!(
+        "SELECT `id` >> 32, COUNT(*), MAX(`id`) FROM `{table}` WHERE `id` BETWEEN {} AND {} GROUP \
+         BY 1",
+        row_id(first, 0),
+        row_id(last, u32::MAX)
+    );
+    for (file_no, rows, last) in session.rows::<(u32, u64, u64)>(&sql).await? {
+        of(file_no, &|audit| {
+            audit.rows = rows;
+            audit.last_ordinal = audit.last_ordinal.max(Some(provenance(last).1));
+        });
+    }
+    let numbers = list(file_nos);
+    let sql = format!(
+        "SELECT file_no, COUNT(*), MAX(ordinal) FROM ingest_rejects WHERE file_no IN ({numbers}) GROUP \
+         BY file_no"
+    );
+    for (file_no, rejects, last) in session.rows::<(u32, u64, u32)>(&sql).await? {
+        of(file_no, &|audit| {
+            audit.rejects = rejects;
+            audit.last_ordinal = audit.last_ordinal.max(Some(last));
+        });
+    }
+    let sql = format!(
+        "SELECT p.file_no, COUNT(*), MAX(p.ordinal) FROM ingest_purged p LEFT JOIN ingest_rejects r \
+         ON r.file_no = p.file_no AND r.ordinal = p.ordinal WHERE p.file_no IN ({numbers}) AND \
+         r.file_no IS NULL GROUP BY p.file_no"
+    );
+    for (file_no, purged, last) in session.rows::<(u32, u64, u32)>(&sql).await? {
+        of(file_no, &|audit| {
+            audit.purged = purged;
+            audit.last_ordinal = audit.last_ordinal.max(Some(last));
+        });
+    }
+    let sql = format!(
+        "SELECT e.file_no, COUNT(*) FROM (SELECT file_no, ordinal FROM ingest_rejects WHERE file_no \
+         IN ({numbers}) UNION SELECT file_no, ordinal FROM ingest_purged WHERE file_no IN ({numbers})) e \
+         JOIN `{table}` t ON t.`id` = (e.file_no << 32 | e.ordinal) GROUP BY e.file_no"
+    );
+    for (file_no, doubled) in session.rows::<(u32, u64)>(&sql).await? {
+        of(file_no, &|audit| audit.doubled = doubled);
+    }
+    let sql = format!(
+        "SELECT file_no, COUNT(*) FROM ingest_frames WHERE file_no IN ({numbers}) GROUP BY file_no"
+    );
+    for (file_no, entries) in session.rows::<(u32, u64)>(&sql).await? {
+        of(file_no, &|audit| audit.entries = entries);
+    }
+    session.commit().await?;
+
+    let of = |file_no: &u32| {
+        found.get(file_no).copied().unwrap_or(Audit {
+            file_no: *file_no,
+            ..Audit::default()
+        })
+    };
+    Ok(file_nos.iter().map(of).collect())
+}
+
+/// See [`Ledger::row_ids`](crate::sink::Ledger::row_ids).
+pub(super) async fn row_ids(
+    session: &mut Session,
+    dataset: &Dataset,
+    ids: &Range<u64>,
+    max: usize,
+) -> Result<Vec<u64>, Failure> {
+    let sql = format!(
+        "SELECT `id` FROM `{}` WHERE `id` >= {} AND `id` < {} ORDER BY `id` LIMIT {max}",
+        dataset.table, ids.start, ids.end
+    );
+    session.rows(&sql).await
+}
+
+/// See [`Ledger::standing`](crate::sink::Ledger::standing).
+pub(super) async fn standing(
+    session: &mut Session,
+    dataset: &Dataset,
+    id: u64,
+) -> Result<Standing, Failure> {
+    let (file_no, ordinal) = provenance(id);
+    let there = |table: &str| {
+        format!("EXISTS (SELECT 1 FROM {table} WHERE file_no = {file_no} AND ordinal = {ordinal})")
+    };
+    let sql = format!(
+        "SELECT EXISTS (SELECT 1 FROM `{}` WHERE `id` = {id}), {}, {}",
+        dataset.table,
+        there("ingest_rejects"),
+        there("ingest_purged")
+    );
+    let found = session.rows::<(bool, bool, bool)>(&sql).await?;
+    Ok(match found.first() {
+        Some((true, _, _)) => Standing::Row,
+        Some((_, true, _)) => Standing::Reject,
+        Some((_, _, true)) => Standing::Purged,
+        _ => Standing::Absent,
+    })
+}
+
+/// See [`Ledger::find_rejects`](crate::sink::Ledger::find_rejects).
+pub(super) async fn rejects(
+    session: &mut Session,
+    query: &RejectQuery,
+    max: usize,
+) -> Result<Vec<OpenReject>, Failure> {
+    type Row = (u32, u32, String, Option<String>, u64, Vec<u8>, String);
+    let sql = format!(
+        "SELECT file_no, ordinal, code, field, byte_offset, raw, CAST(rejected_at AS CHAR) FROM \
+         ingest_rejects WHERE {} ORDER BY file_no DESC, ordinal DESC LIMIT {max}",
+        query.condition()
+    );
+    let rows = session.rows::<Row>(&sql).await?;
+    let reject = |(file_no, ordinal, code, field, byte_offset, raw, rejected_at): Row| {
+        let entry = RejectEntry {
+            file_no,
+            ordinal,
+            code: reject_code(&code)?,
+            field,
+            byte_offset,
+            raw,
+        };
+        Ok(OpenReject { entry, rejected_at })
+    };
+    rows.into_iter().map(reject).collect()
+}
+
+/// See [`Ledger::replay`](crate::sink::Ledger::replay).
+pub(super) async fn replay(
+    session: &mut Session,
+    records: &[Batch],
+) -> Result<Vec<Replayed>, Failure> {
+    session.begin().await?;
+    let mut replayed = Vec::with_capacity(records.len());
+    for record in records {
+        replayed.push(replay_one(session, record).await?);
+    }
+    session.commit().await?;
+    Ok(replayed)
+}
+
+async fn replay_one(session: &mut Session, record: &Batch) -> Result<Replayed, Failure> {
+    assert_one_row(record);
+    let (file_no, ordinal) = (record.span.file_no, record.span.first_ordinal);
+    // What the database refuses must leave the reject where it was.
+    session.run("SAVEPOINT replay").await?;
+    let mut removed = 0;
+    for table in ["ingest_rejects", "ingest_purged"] {
+        let sql = format!("DELETE FROM {table} WHERE file_no = {file_no} AND ordinal = {ordinal}");
+        removed += session.run(&sql).await?;
+    }
+    let there = format!(
+        "SELECT 1 FROM `{}` WHERE `id` = {}",
+        record.dataset.table,
+        row_id(file_no, ordinal)
+    );
+    let replayed = if !session.rows::<u8>(&there).await?.is_empty() {
+        Replayed::AlreadyThere
+    } else if removed == 0 {
+        Replayed::NoReject
+    } else {
+        insert(session, record).await?
+    };
+    match replayed {
+        Replayed::Refused(_) => session
+            .run("ROLLBACK TO SAVEPOINT replay")
+            .await
+            .map(drop)?,
+        Replayed::Stored | Replayed::AlreadyThere if removed > 0 => {
+            let sql = format!(
+                "UPDATE ingest_files SET rejects = GREATEST(rejects, 1) - 1, summarised = 0 WHERE \
+                 file_no = {file_no} AND state = 'settled'"
+            );
+            session.run(&sql).await?;
+        }
+        _ => {}
+    }
+    Ok(replayed)
+}
+
+async fn insert(session: &mut Session, record: &Batch) -> Result<Replayed, Failure> {
+    let groups = by_dataset(slice::from_ref(record));
+    let rows = groups.first().expect("a replay is of one row");
+    let insert = row_insert(rows, Way::Plain);
+    let limits = limits(&insert, session.server, 1);
+    let Some((_, values)) = bind(rows, 0..1, limits) else {
+        return Ok(Replayed::Refused(RejectCode::RefusedByDatabase));
+    };
+    match session.insert(&insert, 1, values).await {
+        Ok(_) => Ok(Replayed::Stored),
+        Err(failure) => match failure.class() {
+            Class::Duplicate => Ok(Replayed::Refused(RejectCode::DuplicateKeyInTable)),
+            Class::Data => Ok(Replayed::Refused(RejectCode::RefusedByDatabase)),
+            _ => Err(failure),
+        },
+    }
+}
+
+/// See [`Ledger::count_purge`](crate::sink::Ledger::count_purge).
+pub(super) async fn count_purge(session: &mut Session, purge: &Purge) -> Result<u64, Failure> {
+    let sql = format!("SELECT COUNT(*) {}", purge.rejects());
+    Ok(session
+        .rows::<u64>(&sql)
+        .await?
+        .first()
+        .copied()
+        .unwrap_or_default())
+}
+
+/// See [`Ledger::purge`](crate::sink::Ledger::purge).
+pub(super) async fn purge(
+    session: &mut Session,
+    purge: &Purge,
+    max: usize,
+) -> Result<u64, Failure> {
+    session.begin().await?;
+    let sql = format!(
+        "SELECT r.file_no, r.ordinal {} ORDER BY r.file_no, r.ordinal LIMIT {max}",
+        purge.rejects()
+    );
+    let places = session.rows::<(u32, u32)>(&sql).await?;
+    let mut removed = 0;
+    // One file at a time, so that each list is a range of the primary key.
+    for places in places.chunk_by(|a, b| a.0 == b.0) {
+        let file_no = places[0].0;
+        let ordinals: Vec<u32> = places.iter().map(|(_, ordinal)| *ordinal).collect();
+        let mut sql =
+            String::from("INSERT INTO ingest_purged (file_no, ordinal, purged_at) VALUES ");
+        for (at, ordinal) in ordinals.iter().enumerate() {
+            let comma = if at == 0 { "" } else { "," };
+            write!(sql, "{comma}({file_no},{ordinal},UTC_TIMESTAMP(6))")
+                .expect("writing to a string does not fail");
+        }
+        sql.push_str(" ON DUPLICATE KEY UPDATE ordinal = ordinal");
+        session.run(&sql).await?;
+        let sql = format!(
+            "DELETE FROM ingest_rejects WHERE file_no = {file_no} AND ordinal IN ({})",
+            list(&ordinals)
+        );
+        removed += session.run(&sql).await?;
+    }
+    session.commit().await?;
+    Ok(removed)
+}

@@ -1,0 +1,260 @@
+//! What operators read and mend, in SQLite.
+
+use std::ops::Range;
+use std::slice;
+
+use rusqlite::{Row, Transaction, params};
+
+use crate::batch::{Batch, RejectCode, provenance, row_id};
+use crate::dataset::Dataset;
+use crate::sink::cells::by_dataset;
+use crate::sink::ledger::assert_one_row;
+use crate::sink::{
+    Audit, FileEntry, FileState, LedgerFile, OpenReject, Purge, RejectEntry, RejectQuery, Replayed,
+    Standing,
+};
+
+use super::commit::{insert_row, row_insert};
+use super::errors::{Class, Failure, classify};
+use super::ledger::reject_code;
+use super::now;
+
+/// See [`Ledger::ledger_files`](crate::sink::Ledger::ledger_files).
+pub(super) fn files(
+    db: &Transaction<'_>,
+    file_nos: &Range<u32>,
+    state: Option<FileState>,
+    max: usize,
+) -> Result<Vec<LedgerFile>, Failure> {
+    let file = |row: &Row<'_>| {
+        Ok(LedgerFile {
+            entry: FileEntry {
+                file_no: row.get(0)?,
+                name: row.get(1)?,
+                dataset: row.get(2)?,
+                state: row.get(3)?,
+                bytes: row.get(4)?,
+                records: row.get(5)?,
+                rejects: row.get(6)?,
+                reason: row.get(7)?,
+            },
+            hash: row.get(8)?,
+            registered_at: row.get(9)?,
+            settled_at: row.get(10)?,
+        })
+    };
+    let mut find = db.prepare_cached(
+        "SELECT file_no, name, dataset, state, bytes, records, rejects, reason, hash, \
+         registered_at, settled_at FROM ingest_files WHERE file_no >= ?1 AND file_no < ?2 AND \
+         (?3 IS NULL OR state = ?3) ORDER BY file_no DESC LIMIT ?4",
+    )?;
+    let state = state.map(FileState::as_str);
+    let found = find.query_map(params![file_nos.start, file_nos.end, state, max], file)?;
+    Ok(found.collect::<Result<_, _>>()?)
+}
+
+/// See [`Ledger::audit`](crate::sink::Ledger::audit).
+pub(super) fn audit(
+    db: &Transaction<'_>,
+    dataset: &Dataset,
+    file_nos: &[u32],
+) -> Result<Vec<Audit>, Failure> {
+    let table = &dataset.table;
+    let mut rows = db.prepare_cached(&format!(
+        "SELECT COUNT(*), MAX(`id`) FROM `{table}` WHERE `id` BETWEEN ?1 AND ?2"
+    ))?;
+    let mut rejects =
+        db.prepare_cached("SELECT COUNT(*), MAX(ordinal) FROM ingest_rejects WHERE file_no = ?")?;
+    let mut purged = db.prepare_cached(
+        "SELECT COUNT(*), MAX(ordinal) FROM ingest_purged p WHERE file_no = ? AND NOT EXISTS \
+         (SELECT 1 FROM ingest_rejects r WHERE r.file_no = p.file_no AND r.ordinal = p.ordinal)",
+    )?;
+    let mut doubled = db.prepare_cached(&format!(
+        "SELECT COUNT(*) FROM (SELECT file_no, ordinal FROM ingest_rejects WHERE file_no = ?1 \
+         UNION SELECT file_no, ordinal FROM ingest_purged WHERE file_no = ?1) r JOIN `{table}` t \
+         ON t.`id` = (r.file_no << 32 | r.ordinal)"
+    ))?;
+    let mut entries = db.prepare_cached("SELECT COUNT(*) FROM ingest_frames WHERE file_no = ?")?;
+    let counted = |row: &Row<'_>| Ok((row.get::<_, u64>(0)?, row.get::<_, Option<u64>>(1)?));
+    let mut audits = Vec::with_capacity(file_nos.len());
+    for &file_no in file_nos {
+        let (first, last) = (row_id(file_no, 0), row_id(file_no, u32::MAX));
+        let (row_count, row_last) = rows.query_row([first, last], counted)?;
+        let (reject_count, reject_last) = rejects.query_row([file_no], counted)?;
+        let (purged_count, purged_last) = purged.query_row([file_no], counted)?;
+        let row_last = row_last.map(|id| provenance(id).1);
+        let others = [reject_last, purged_last].map(|last| last.map(|ordinal| ordinal as u32));
+        audits.push(Audit {
+            file_no,
+            rows: row_count,
+            rejects: reject_count,
+            purged: purged_count,
+            doubled: doubled.query_row([file_no], |row| row.get(0))?,
+            last_ordinal: row_last.max(others[0]).max(others[1]),
+            entries: entries.query_row([file_no], |row| row.get(0))?,
+        });
+    }
+    Ok(audits)
+}
+
+/// See [`Ledger::row_ids`](crate::sink::Ledger::row_ids).
+pub(super) fn row_ids(
+    db: &Transaction<'_>,
+    dataset: &Dataset,
+    ids: &Range<u64>,
+    max: usize,
+) -> Result<Vec<u64>, Failure> {
+    let mut find = db.prepare_cached(&format!(
+        "SELECT `id` FROM `{}` WHERE `id` >= ? AND `id` < ? ORDER BY `id` LIMIT ?",
+        dataset.table
+    ))?;
+    let found = find.query_map(params![ids.start, ids.end, max], |row| row.get(0))?;
+    Ok(found.collect::<Result<_, _>>()?)
+}
+
+/// See [`Ledger::standing`](crate::sink::Ledger::standing).
+pub(super) fn standing(
+    db: &Transaction<'_>,
+    dataset: &Dataset,
+    id: u64,
+) -> Result<Standing, Failure> {
+    let (file_no, ordinal) = provenance(id);
+    let there = |table: &str| -> Result<bool, rusqlite::Error> {
+        db.prepare_cached(&format!(
+            "SELECT 1 FROM {table} WHERE file_no = ? AND ordinal = ?"
+        ))?
+        .exists([file_no, ordinal])
+    };
+    Ok(if is_row(db, dataset, id)? {
+        Standing::Row
+    } else if there("ingest_rejects")? {
+        Standing::Reject
+    } else if there("ingest_purged")? {
+        Standing::Purged
+    } else {
+        Standing::Absent
+    })
+}
+
+/// See [`Ledger::find_rejects`](crate::sink::Ledger::find_rejects).
+pub(super) fn rejects(
+    db: &Transaction<'_>,
+    query: &RejectQuery,
+    max: usize,
+) -> Result<Vec<OpenReject>, Failure> {
+    let mut find = db.prepare(&format!(
+        "SELECT code, file_no, ordinal, field, byte_offset, raw, rejected_at FROM ingest_rejects \
+         WHERE {} ORDER BY file_no DESC, ordinal DESC LIMIT ?",
+        query.condition()
+    ))?;
+    let mut rows = find.query([max])?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        let entry = RejectEntry {
+            code: reject_code(&row.get::<_, String>(0)?)?,
+            file_no: row.get(1)?,
+            ordinal: row.get(2)?,
+            field: row.get(3)?,
+            byte_offset: row.get(4)?,
+            raw: row.get(5)?,
+        };
+        found.push(OpenReject {
+            entry,
+            rejected_at: row.get(6)?,
+        });
+    }
+    Ok(found)
+}
+
+/// See [`Ledger::replay`](crate::sink::Ledger::replay).
+pub(super) fn replay(db: &Transaction<'_>, records: &[Batch]) -> Result<Vec<Replayed>, Failure> {
+    records
+        .iter()
+        .map(|record| replay_one(db, record))
+        .collect()
+}
+
+fn replay_one(db: &Transaction<'_>, record: &Batch) -> Result<Replayed, Failure> {
+    assert_one_row(record);
+    let place = (record.span.file_no, record.span.first_ordinal);
+    let id = row_id(place.0, place.1);
+    // What the database refuses must leave the reject where it was.
+    db.execute_batch("SAVEPOINT replay")?;
+    let mut removed = 0;
+    for table in ["ingest_rejects", "ingest_purged"] {
+        removed += db
+            .prepare_cached(&format!(
+                "DELETE FROM {table} WHERE file_no = ? AND ordinal = ?"
+            ))?
+            .execute(params![place.0, place.1])?;
+    }
+    let replayed = if is_row(db, &record.dataset, id)? {
+        Replayed::AlreadyThere
+    } else if removed == 0 {
+        Replayed::NoReject
+    } else {
+        insert(db, record)?
+    };
+    match replayed {
+        Replayed::Refused(_) => db.execute_batch("ROLLBACK TO replay")?,
+        Replayed::Stored | Replayed::AlreadyThere if removed > 0 => {
+            db.prepare_cached(
+                "UPDATE ingest_files SET rejects = MAX(rejects, 1) - 1, summarised = 0 WHERE \
+                 file_no = ? AND state = 'settled'",
+            )?
+            .execute([place.0])?;
+        }
+        _ => {}
+    }
+    db.execute_batch("RELEASE replay")?;
+    Ok(replayed)
+}
+
+fn insert(db: &Transaction<'_>, record: &Batch) -> Result<Replayed, Failure> {
+    let groups = by_dataset(slice::from_ref(record));
+    let rows = groups.first().expect("a replay is of one row");
+    let mut insert = db.prepare_cached(&row_insert(rows))?;
+    match insert_row(&mut insert, rows.row(0)) {
+        Ok(1) => Ok(Replayed::Stored),
+        Ok(_) => Ok(Replayed::AlreadyThere),
+        Err(error) => match classify(&error) {
+            Class::Duplicate => Ok(Replayed::Refused(RejectCode::DuplicateKeyInTable)),
+            Class::Data => Ok(Replayed::Refused(RejectCode::RefusedByDatabase)),
+            _ => Err(error.into()),
+        },
+    }
+}
+
+fn is_row(db: &Transaction<'_>, dataset: &Dataset, id: u64) -> Result<bool, rusqlite::Error> {
+    db.prepare_cached(&format!("SELECT 1 FROM `{}` WHERE `id` = ?", dataset.table))?
+        .exists([id])
+}
+
+/// See [`Ledger::count_purge`](crate::sink::Ledger::count_purge).
+pub(super) fn count_purge(db: &Transaction<'_>, purge: &Purge) -> Result<u64, Failure> {
+    let sql = format!("SELECT COUNT(*) {}", purge.rejects());
+    Ok(db.query_row(&sql, [], |row| row.get(0))?)
+}
+
+/// See [`Ledger::purge`](crate::sink::Ledger::purge).
+pub(super) fn purge(db: &Transaction<'_>, purge: &Purge, max: usize) -> Result<u64, Failure> {
+    let places: Vec<(u32, u32)> = db
+        .prepare(&format!(
+            "SELECT r.file_no, r.ordinal {} ORDER BY r.file_no, r.ordinal LIMIT ?",
+            purge.rejects()
+        ))?
+        .query_map([max], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .collect::<Result<_, _>>()?;
+    let mut keep = db.prepare_cached(
+        "INSERT INTO ingest_purged (file_no, ordinal, purged_at) VALUES (?, ?, ?) ON CONFLICT DO \
+         NOTHING",
+    )?;
+    let mut remove =
+        db.prepare_cached("DELETE FROM ingest_rejects WHERE file_no = ? AND ordinal = ?")?;
+    let now = now();
+    for (file_no, ordinal) in &places {
+        keep.execute(params![file_no, ordinal, now])?;
+        remove.execute(params![file_no, ordinal])?;
+    }
+    Ok(places.len() as u64)
+}

@@ -1,0 +1,420 @@
+//! The operators' commands, through the real binary over both kinds of database: what is bad is
+//! listed, mended and replayed, what is lost is found, and every row leads back to its text.
+
+use std::fs;
+use std::io::Write as _;
+use std::path::Path;
+use std::process::Stdio;
+
+use serde_json::{Value, json};
+
+use crate::end_to_end::pair::{Pair, names};
+
+/// A good record, with text that a rendering would change.
+const GOOD: &str = r#"{"vehicle_id": "v-1",  "report_time": "2022-06-05T21:02:34.546Z", "status_source":"mo\u0062ile", "status":"ok"}"#;
+
+/// One without a status.
+const BAD: &str =
+    r#"{"vehicle_id":"v-2","report_time":"2022-06-05T21:02:34Z","status_source":"é"}"#;
+
+async fn pairs() -> Vec<Pair> {
+    vec![
+        Pair::new("memory+sqlite").await,
+        Pair::new("memory+mysql").await,
+    ]
+}
+
+fn put(pair: &Pair, name: &str, bytes: &[u8]) {
+    fs::write(pair.at("inbound").join(name), bytes).unwrap();
+}
+
+fn document(records: &[&str]) -> Vec<u8> {
+    format!("{{\"vehicle_status\": [{}]}}", records.join(" ,\n ")).into_bytes()
+}
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+/// NDJSON of a command's output.
+fn objects(text: &str) -> Vec<Value> {
+    text.lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
+}
+
+/// The number of a file in the ledger.
+async fn file_no(pair: &Pair, name: &str) -> u64 {
+    let sql = format!("SELECT file_no FROM ingest_files WHERE name = '{name}'");
+    pair.number(&sql).await
+}
+
+fn write(pair: &Pair, name: &str, lines: &[Value]) -> String {
+    let lines: Vec<String> = lines.iter().map(Value::to_string).collect();
+    fs::write(pair.at(name), lines.join("\n")).unwrap();
+    pair.at(name).to_str().unwrap().to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reject_is_shown_mended_and_replayed_under_its_own_id() {
+    for pair in pairs().await {
+        put(
+            &pair,
+            "vehicle_status_a.json",
+            &document(&[GOOD, BAD, GOOD, "7"]),
+        );
+        pair.expect(2, &["load"]);
+        let file_no = file_no(&pair, "vehicle_status_a.json").await;
+        let number = file_no.to_string();
+        assert!(
+            pair.expect(0, &["verify"])
+                .contains("1 files, 0 of them wrong")
+        );
+
+        let listed = pair.expect(0, &["rejects", "list"]);
+        assert!(
+            listed.contains(&format!(
+                "{file_no}:1  vehicle_status_a.json: missing_field `status`"
+            )),
+            "{listed}"
+        );
+        assert!(listed.contains(BAD), "{listed}");
+        let listed = objects(&pair.expect(0, &["rejects", "list", "--json", "--limit", "1"]));
+        assert_eq!(listed[0]["ordinal"], 3);
+        let coded = [
+            "rejects",
+            "list",
+            "--code",
+            "missing_field",
+            "--file",
+            &number,
+            "--json",
+        ];
+        let listed = objects(&pair.expect(0, &coded));
+        assert_eq!((listed.len(), &listed[0]["ordinal"]), (1, &json!(1)));
+        let shown = pair.expect(0, &["rejects", "show", &number, "1"]);
+        assert!(shown.ends_with(&format!("\n{BAD}\n")), "{shown}");
+        pair.expect(1, &["rejects", "show", &number, "0"]);
+
+        let exported = objects(&pair.expect(0, &["rejects", "export"]));
+        let out = pair.at("out.ndjson");
+        pair.expect(0, &["rejects", "export", "--out", out.to_str().unwrap()]);
+        assert_eq!(objects(&fs::read_to_string(out).unwrap()), exported);
+        assert_eq!(exported.len(), 2);
+        let place = GOOD.len() + BAD.len() + GOOD.len() + "{\"vehicle_status\": [".len() + 12;
+        assert_eq!(
+            exported[0],
+            json!({
+                "id": (file_no << 32) + 3, "file_no": file_no, "ordinal": 3,
+                "file": "vehicle_status_a.json", "dataset": "vehicle_status",
+                "code": "not_an_object", "field": null, "byte_offset": place,
+                "rejected_at": exported[0]["rejected_at"], "raw": "7"
+            })
+        );
+
+        // As a person would: the exported line, with a record put in.
+        let mut mended = exported[1].clone();
+        mended["record"] = serde_json::from_str(BAD).unwrap();
+        mended["record"]["status"] = json!("mended");
+        let still = json!({"file_no": file_no, "ordinal": 3, "record": [1]});
+        let path = write(&pair, "mended.ndjson", &[mended.clone(), still]);
+        let replayed = pair.expect(2, &["rejects", "replay", &path]);
+        let expected = format!(
+            "{file_no}:3  still a reject: not_an_object\n1 stored, 0 there already, 1 still rejects, 0 of no use\n"
+        );
+        assert_eq!(replayed, expected);
+        let id = (file_no << 32) + 1;
+        let row = pair
+            .query(&format!(
+                "SELECT status, vehicle_id FROM vehicle_status WHERE id = {id}"
+            ))
+            .await;
+        assert_eq!(row, [[Some("mended".to_owned()), Some("v-2".to_owned())]]);
+        let rejects = format!("SELECT ordinal FROM ingest_rejects WHERE file_no = {file_no}");
+        assert_eq!(pair.query(&rejects).await, [[Some("3".to_owned())]]);
+        let sums = objects(&pair.expect(0, &["verify", "--json"]))
+            .pop()
+            .unwrap();
+        assert_eq!(
+            (&sums["rows"], &sums["rejects"], &sums["wrong"]),
+            (&json!(3), &json!(1), &json!(0))
+        );
+
+        // Twice is once.
+        let path = write(&pair, "again.ndjson", &[mended]);
+        let replayed = pair.expect(0, &["rejects", "replay", &path]);
+        assert!(
+            replayed.starts_with("0 stored, 1 there already"),
+            "{replayed}"
+        );
+        assert_eq!(pair.number("SELECT COUNT(*) FROM vehicle_status").await, 3);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lines_that_are_no_corrections_are_named_and_harm_no_other() {
+    let pair = Pair::new("memory+sqlite").await;
+    put(
+        &pair,
+        "vehicle_status.ndjson",
+        format!("{BAD}\n{{\"a\":1}},{{}}\n").as_bytes(),
+    );
+    pair.expect(2, &["load"]);
+    let line =
+        |ordinal: u32, more: &str| format!("{{\"file_no\":1,\"ordinal\":{ordinal},{more}}}\n");
+    // Its own text, which is not one value; a value and more; a place that is none; no record.
+    let lines = line(1, r#""raw":"{\"a\":1},{}""#)
+        + "\nnot JSON\n"
+        + &line(2, "\"record\":{}")
+        + "{\"file_no\":9,\"ordinal\":0,\"record\":{}}\n"
+        + &line(0, "\"code\":\"x\"")
+        + &line(
+            0,
+            &format!(
+                "\"record\":{}",
+                BAD.replace("\"é\"", "\"é\",\"status\":1e400")
+            ),
+        )
+        + &line(
+            0,
+            &format!(
+                "\"record\":{}",
+                BAD.replace("\"é\"", "\"é\",\"status\":1.50")
+            ),
+        );
+    let mut replay = pair.command(&["rejects", "replay", "-"]);
+    replay.stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = replay.spawn().unwrap();
+    child
+        .stdin
+        .take()
+        .unwrap()
+        .write_all(lines.as_bytes())
+        .unwrap();
+    let output = child.wait_with_output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{text}");
+    for said in [
+        "1:1  still a reject: invalid_json",
+        "line 3: it is no correction",
+        "line 4: file 1 has 2 records, and no 2",
+        "line 5: the ledger has no file 9",
+        "line 6: it has no `record`",
+        "1:0  still a reject: number_range",
+        "1 stored, 0 there already, 2 still rejects, 4 of no use",
+    ] {
+        assert!(text.contains(said), "{said}: {text}");
+    }
+    // As it is written, not as a float would be rendered.
+    let status = pair.query("SELECT status FROM vehicle_status").await;
+    assert_eq!(status, [[Some("1.50".to_owned())]]);
+    pair.expect(66, &["rejects", "replay", "not_there.ndjson"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn verify_names_the_file_that_was_broken() {
+    for pair in pairs().await {
+        put(&pair, "vehicle_status_good.json", &document(&[GOOD]));
+        put(
+            &pair,
+            "vehicle_status_broken.json",
+            &document(&[GOOD, BAD, GOOD, GOOD]),
+        );
+        pair.expect(2, &["load"]);
+        pair.expect(0, &["verify"]);
+        let file_no = file_no(&pair, "vehicle_status_broken.json").await;
+        let id = (file_no << 32) + 2;
+        pair.query(&format!("DELETE FROM vehicle_status WHERE id = {id}"))
+            .await;
+
+        let said = pair.expect(1, &["verify"]);
+        let line = format!(
+            "file {file_no} vehicle_status_broken.json: 2 rows + 1 rejects of 4 records; the first one missing is 2\n2 files, 1 of them wrong; 5 records: 3 rows, 1 rejects, 0 purged\n"
+        );
+        assert_eq!(said, line);
+        let said = objects(&pair.expect(1, &["verify", "--json"]));
+        assert_eq!((said.len(), &said[0]["file_no"]), (2, &json!(file_no)));
+        let said = pair.expect(0, &["trace", &id.to_string()]);
+        assert!(said.contains("neither row nor reject"), "{said}");
+        assert!(said.ends_with(&format!("\n{GOOD}\n")), "{said}");
+
+        // A file that is gone from history is a note: only files of inbound go there.
+        fs::remove_file(pair.at("history").join("vehicle_status_good.json")).unwrap();
+        let said = pair.expect(1, &["verify"]);
+        assert!(
+            said.contains("note: 1 files are not in history by name (vehicle_status_good.json)"),
+            "{said}"
+        );
+    }
+}
+
+/// Each record of a file, by `trace`, is what stands at its offset.
+async fn traces(pair: &Pair, name: &str, inflated: &[u8], records: &[&str], extra: &[&str]) {
+    let file_no = file_no(pair, name).await;
+    for (ordinal, record) in records.iter().enumerate() {
+        let id = ((file_no << 32) + ordinal as u64).to_string();
+        let parts = format!("{file_no}:{ordinal}");
+        let said = pair.expect(0, &[&["trace", &id], extra].concat());
+        assert_eq!(said, pair.expect(0, &[&["trace", &parts], extra].concat()));
+        let (about, text) = said.trim_end().rsplit_once('\n').unwrap();
+        assert_eq!(text, *record, "{said}");
+        let value = |key: &str| {
+            let line = about.lines().find_map(|line| line.strip_prefix(key));
+            line.unwrap_or_else(|| panic!("{key}: {said}"))
+                .trim()
+                .to_owned()
+        };
+        assert_eq!(value("name"), name);
+        assert_eq!(value("ordinal"), ordinal.to_string());
+        let became = if *record == BAD {
+            "reject: missing_field `status`"
+        } else {
+            "row of vehicle_status"
+        };
+        assert_eq!(value("record"), became);
+        let at: usize = value("byte offset").parse().unwrap();
+        assert_eq!(&inflated[at..at + record.len()], record.as_bytes());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn trace_prints_the_text_of_a_record_as_it_stands_in_its_file() {
+    for pair in pairs().await {
+        let records = [GOOD, BAD, GOOD];
+        let whole = document(&records);
+        let lines = format!("{}\n\n{}\n{}", records[0], records[1], records[2]).into_bytes();
+        put(&pair, "vehicle_status.json", &whole);
+        put(&pair, "vehicle_status.ndjson", &lines);
+        put(&pair, "vehicle_status.json.gz", &gzip(&whole));
+        pair.expect(2, &["load"]);
+        // Chunks of one record and of many give the same.
+        for extra in [&[][..], &["--frame-records", "1"]] {
+            traces(&pair, "vehicle_status.json", &whole, &records, extra).await;
+            traces(&pair, "vehicle_status.ndjson", &lines, &records, extra).await;
+            traces(&pair, "vehicle_status.json.gz", &whole, &records, extra).await;
+        }
+
+        // Another file of the same name stands in its place: it is not taken for the one.
+        let history = pair.at("history");
+        let (kept, other) = (
+            history.join("vehicle_status.json"),
+            pair.at("elsewhere.json"),
+        );
+        fs::rename(&kept, &other).unwrap();
+        fs::write(&kept, document(&[BAD, BAD, BAD])).unwrap();
+        let file_no = file_no(&pair, "vehicle_status.json").await;
+        let id = format!("{file_no}:0");
+        let output = pair.run(&["trace", &id]);
+        assert_eq!(output.status.code(), Some(1));
+        assert!(
+            String::from_utf8_lossy(&output.stderr).contains("--file"),
+            "{output:?}"
+        );
+        assert!(
+            !String::from_utf8_lossy(&output.stdout).contains("v-2"),
+            "{output:?}"
+        );
+        let at = |path: &Path| path.to_str().unwrap().to_owned();
+        pair.expect(1, &["trace", &id, "--file", &at(&kept)]);
+        let found = pair.expect(0, &["trace", &id, "--file", &at(&other)]);
+        assert!(found.ends_with(&format!("\n{GOOD}\n")), "{found}");
+        // Under the suffix that a taken name gets, it is found by itself.
+        fs::rename(&other, history.join("vehicle_status.json.1")).unwrap();
+        traces(&pair, "vehicle_status.json", &whole, &records, &[]).await;
+        pair.expect(1, &["trace", &format!("{file_no}:3")]);
+        pair.expect(64, &["trace", "7"]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn purging_asks_and_the_audit_still_adds_up() {
+    for pair in pairs().await {
+        put(&pair, "vehicle_status.json", &document(&[GOOD, BAD, "7"]));
+        pair.expect(2, &["load"]);
+        let said = pair.run(&["rejects", "purge"]);
+        assert_eq!(said.status.code(), Some(64), "{said:?}");
+        assert!(
+            String::from_utf8_lossy(&said.stderr).contains("--yes"),
+            "{said:?}"
+        );
+        let before = ["rejects", "purge", "--yes", "--before", "2001-01-01"];
+        assert!(pair.expect(0, &before).contains("no such rejects"));
+        assert_eq!(pair.number("SELECT COUNT(*) FROM ingest_rejects").await, 2);
+
+        let number = file_no(&pair, "vehicle_status.json").await.to_string();
+        let said = pair.expect(0, &["rejects", "purge", "--yes", "--file", &number]);
+        assert!(said.starts_with("2 rejects removed for good"), "{said}");
+        assert_eq!(pair.number("SELECT COUNT(*) FROM ingest_rejects").await, 0);
+        let said = pair.expect(0, &["verify"]);
+        assert!(
+            said.contains("3 records: 1 rows, 0 rejects, 2 purged"),
+            "{said}"
+        );
+        let said = pair.expect(0, &["files", "show", &number]);
+        assert!(said.contains("purged         2"), "{said}");
+        let said = pair.expect(0, &["trace", &format!("{number}:1")]);
+        assert!(said.contains("reject, purged"), "{said}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_quarantined_file_is_listed_and_goes_back_to_inbound() {
+    for pair in pairs().await {
+        put(&pair, "vehicle_status_cut.json", b"{\"vehicle_status\": [");
+        put(&pair, "vehicle_status.json", &document(&[GOOD, BAD]));
+        pair.expect(2, &["load"]);
+        let set_aside = ["files", "list", "--state", "quarantined", "--json"];
+        let listed = objects(&pair.expect(0, &set_aside));
+        assert_eq!(listed.len(), 1);
+        assert_eq!(listed[0]["name"], "vehicle_status_cut.json");
+        assert!(
+            listed[0]["reason"]
+                .as_str()
+                .unwrap()
+                .contains("before it is whole")
+        );
+        let listed = pair.expect(0, &["files", "list"]);
+        assert_eq!(listed.lines().count(), 3, "{listed}");
+        let number = file_no(&pair, "vehicle_status.json").await.to_string();
+        let shown = objects(&pair.expect(0, &["files", "show", &number, "--json"])).remove(0);
+        assert_eq!(
+            shown["stored"],
+            json!({"rows": 1, "rejects": 1, "purged": 0})
+        );
+        assert_eq!(
+            (&shown["state"], &shown["records"]),
+            (&json!("settled"), &json!(2))
+        );
+        let hash = blake3::hash(&document(&[GOOD, BAD])).to_hex();
+        assert_eq!(shown["hash"], hash[..32]);
+
+        let quarantine = pair.at("quarantine");
+        assert_eq!(names(&quarantine).len(), 2);
+        pair.expect(66, &["files", "retry", "vehicle_status_none.json"]);
+        pair.expect(1, &["files", "retry", "../history/vehicle_status.json"]);
+        pair.expect(0, &["files", "retry", "--all"]);
+        assert_eq!(names(&quarantine), Vec::<String>::new());
+        assert_eq!(names(&pair.at("inbound")), ["vehicle_status_cut.json"]);
+        // Mended where it lies, it is loaded as any other.
+        put(&pair, "vehicle_status_cut.json", &document(&[GOOD]));
+        pair.expect(0, &["load"]);
+        pair.expect(0, &["verify"]);
+        assert_eq!(pair.number("SELECT COUNT(*) FROM vehicle_status").await, 2);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_there_is_no_database_nothing_is_made() {
+    let pair = Pair::new("memory+sqlite").await;
+    for args in [
+        &["verify"][..],
+        &["files", "list"],
+        &["rejects", "list"],
+        &["trace", "1:0"],
+    ] {
+        pair.expect(66, args);
+    }
+    assert!(!pair.at("test.db").exists());
+}
