@@ -17,6 +17,7 @@ mod broker;
 mod command_line;
 mod dashboard;
 mod end_to_end;
+mod files;
 mod simulation;
 mod sink;
 mod support;
