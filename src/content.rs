@@ -1,21 +1,27 @@
 //! The bytes of a file: read, mapped or inflated, with their identity.
 //!
-//! A small file is read. A large one is mapped, if nobody can change it under the map: it has no
-//! writer, which a read lease proves and keeps so while the file is open. gzip and zstd are known by
-//! their magic bytes and inflated under a cap, large ones into an unlinked file of the work
-//! directory. Memory does not grow with the file.
+//! A small file is read. A large one is mapped, if it has no writer, which a read lease proves, and
+//! keeps so for a while. A lease can be broken, though, and root needs none: so whoever reads a
+//! mapped file asks afterwards whether it is intact, and a file that is cut short does not
+//! end the process (see `mapping`). gzip and zstd are known by their magic bytes and inflated under a
+//! cap, large ones into an unlinked file of the work directory. Memory does not grow with the file.
 //!
-//! The only `unsafe` of the crate lives here. Knows nothing of records, and moves no file.
+//! The only `unsafe` of the crate lives here and in `mapping`. Knows nothing of records, and moves
+//! no file.
+
+mod inflate;
+mod mapping;
 
 use std::fs::{File, Metadata, OpenOptions};
-use std::io::{self, BufWriter, Read, Seek, Write};
-use std::ops::Deref;
+use std::io::{self, Read};
+use std::ops::{Deref, Range};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Once;
 
-use memmap2::{Advice, Mmap};
+pub use inflate::is_compressed;
+use mapping::Mapping;
 
 /// BLAKE3 of a file's stored bytes, cut to 16: the identity of a file. A cryptographic hash, since
 /// equal identity means that a file's data is dropped as a duplicate: nobody may be able to make one.
@@ -24,13 +30,6 @@ pub type ContentHash = [u8; 16];
 /// Files up to this size are read, larger ones mapped. A map costs page faults and a system call or
 /// two, which pay off from about a megabyte.
 const READ_BYTES_MAX: u64 = 2 * 1024 * 1024;
-
-/// Inflated data up to this size stays in memory, more goes to an unlinked file.
-const INFLATED_IN_MEMORY_MAX: usize = 8 * 1024 * 1024;
-
-/// Largest zstd window, as a power of two: 128 MiB, the most that the `zstd` tool uses by default
-/// at its highest levels. A larger one is an attack on memory.
-const ZSTD_WINDOW_LOG_MAX: u32 = 27;
 
 /// How bytes are to be had.
 #[derive(Debug, Clone)]
@@ -59,14 +58,25 @@ pub struct Content {
     /// Bytes as stored; the inflated ones are `len()`.
     pub stored_bytes: u64,
     body: Body,
-    /// Keeps writers away from a mapped file for as long as the map is in use.
-    lease: Option<File>,
+    /// The mapped file, as it was when it was opened.
+    held: Option<Held>,
 }
+
+/// A file that is mapped and that others can reach. Its descriptor keeps writers away, and tells
+/// whether that worked.
+#[derive(Debug)]
+struct Held {
+    file: File,
+    opened: Stamp,
+}
+
+/// Device, inode, size and time of the last change: what tells one state of a file from another.
+type Stamp = (u64, u64, u64, i64, i64);
 
 #[derive(Debug)]
 enum Body {
     Owned(Vec<u8>),
-    Mapped(Mmap),
+    Mapped(Mapping),
 }
 
 /// Why a file gives no bytes.
@@ -166,50 +176,92 @@ fn ignore_lease_signals() {
 /// # Errors
 /// [`ContentError`].
 pub fn open(path: &Path, options: &ContentOptions) -> Result<Content, ContentError> {
-    let (mut file, before) = open_regular(path)?;
+    let (file, opened) = open_regular(path)?;
     let writers = writers(&file);
     if writers == Writers::Some {
         return Err(ContentError::Busy);
     }
-    let stored = if before.len() > READ_BYTES_MAX && writers == Writers::None {
-        Body::Mapped(map(&file)?)
-    } else if before.len() > READ_BYTES_MAX {
-        // Without a lease a writer could come at any time, and a map would change or vanish under
-        // the reader. A private copy on disk cannot.
-        let mut copy = tempfile::tempfile_in(&options.spill_dir)?;
-        io::copy(&mut file, &mut copy)?;
-        Body::Mapped(map(&copy)?)
-    } else {
-        let mut bytes = Vec::with_capacity(usize::try_from(before.len()).unwrap_or(0) + 1);
-        file.read_to_end(&mut bytes)?;
+    let mut maps_the_file = false;
+    let body = if opened.len() <= READ_BYTES_MAX {
+        let mut bytes = Vec::with_capacity(usize::try_from(opened.len()).unwrap_or(0) + 1);
+        (&file).take(opened.len() + 1).read_to_end(&mut bytes)?;
         Body::Owned(bytes)
+    } else if writers == Writers::None
+        && let Some(mapping) = Mapping::shared(&file)?
+    {
+        maps_the_file = true;
+        Body::Mapped(mapping)
+    } else {
+        // Without a lease a writer could come at any time; and a map wants to be guarded.
+        Body::Mapped(private_copy(&file, opened.len(), options)?)
     };
     let mut content = Content {
         hash: [0; 16],
-        stored_bytes: before.len(),
-        body: stored,
-        lease: None,
+        stored_bytes: opened.len(),
+        body,
+        held: Some(Held {
+            file,
+            opened: stamp(&opened),
+        }),
     };
     content.hash = identity(&content);
-    if changed(&before, &file.metadata()?) || content.len() as u64 != before.len() {
+    let inflated = inflate::inflate(&content, options);
+    // Asked before the result is believed: bytes that changed are no reason for quarantine.
+    if content.len() as u64 != content.stored_bytes || !content.is_intact() {
         return Err(ContentError::Busy);
     }
-    if let Some(inflated) = inflate(&content, options).map_err(|e| e.about(content.hash))? {
+    if let Some(inflated) = inflated.map_err(|error| error.about(content.hash))? {
         content.body = inflated;
-    } else if matches!(content.body, Body::Mapped(_)) {
-        content.lease = Some(file);
+        maps_the_file = false;
+    }
+    if !maps_the_file {
+        content.held = None;
     }
     Ok(content)
 }
 
-/// Whether a file of this beginning is compressed, and how.
-#[must_use]
-pub fn is_compressed(beginning: &[u8]) -> bool {
-    beginning.starts_with(GZIP_MAGIC) || beginning.starts_with(ZSTD_MAGIC)
+impl Content {
+    /// Whether all bytes that were read until now are those of the file as it was opened. Once
+    /// `false`, what was made of them since the last `true` is worth nothing.
+    #[must_use]
+    pub fn is_intact(&self) -> bool {
+        if let Body::Mapped(mapping) = &self.body
+            && mapping.is_damaged()
+        {
+            return false;
+        }
+        // The system sets the time of a file before it changes the bytes.
+        self.held.as_ref().is_none_or(|held| {
+            let now = held.file.metadata();
+            now.is_ok_and(|now| stamp(&now) == held.opened)
+        })
+    }
+
+    /// Bytes of the file that do not change any more: those in memory, or else a copy of them in
+    /// `copy`, that was made while the file was intact. `None` if it is no longer.
+    #[must_use]
+    pub fn stable<'a>(&'a self, range: Range<usize>, copy: &'a mut Vec<u8>) -> Option<&'a [u8]> {
+        let mapping = match &self.body {
+            Body::Owned(bytes) => return Some(&bytes[range]),
+            Body::Mapped(mapping) => mapping,
+        };
+        // Most files never change, and of one that did no more needs to be read.
+        if !self.is_intact() {
+            return None;
+        }
+        copy.clear();
+        copy.extend_from_slice(&mapping[range]);
+        self.is_intact().then_some(copy)
+    }
 }
 
-const GZIP_MAGIC: &[u8] = &[0x1f, 0x8b];
-const ZSTD_MAGIC: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
+/// Copies a file into one without a name, which nobody else can change, and maps that.
+fn private_copy(file: &File, bytes: u64, options: &ContentOptions) -> io::Result<Mapping> {
+    let mut copy = tempfile::tempfile_in(&options.spill_dir)?;
+    // One byte more than there was: a file that grows is found out, and not followed for ever.
+    io::copy(&mut file.take(bytes + 1), &mut copy)?;
+    Mapping::private(&copy)
+}
 
 fn identity(bytes: &[u8]) -> ContentHash {
     let hash = blake3::hash(bytes);
@@ -220,96 +272,14 @@ fn identity(bytes: &[u8]) -> ContentHash {
     *head
 }
 
-fn changed(before: &Metadata, after: &Metadata) -> bool {
-    let stamp = |m: &Metadata| (m.dev(), m.ino(), m.len(), m.mtime(), m.mtime_nsec());
-    stamp(before) != stamp(after)
-}
-
-fn map(file: &File) -> io::Result<Mmap> {
-    // SAFETY: the file is either unlinked and ours alone, or under a read lease that is held as
-    // long as the map: the kernel keeps writers out.
-    let map = unsafe { Mmap::map(file)? };
-    map.advise(Advice::Sequential)?;
-    Ok(map)
-}
-
-/// Why data does not inflate: because of itself, or of the place where it should go.
-enum InflateError {
-    Corrupt(String),
-    Io(io::Error),
-}
-
-impl From<io::Error> for InflateError {
-    fn from(error: io::Error) -> Self {
-        Self::Io(error)
-    }
-}
-
-impl InflateError {
-    fn about(self, hash: ContentHash) -> ContentError {
-        match self {
-            Self::Corrupt(detail) => ContentError::Corrupt { hash, detail },
-            Self::Io(error) => ContentError::Io(error),
-        }
-    }
-}
-
-fn inflate(stored: &[u8], options: &ContentOptions) -> Result<Option<Body>, InflateError> {
-    if stored.starts_with(GZIP_MAGIC) {
-        let decoder = flate2::read::MultiGzDecoder::new(stored);
-        return spill(decoder, "gzip", options).map(Some);
-    }
-    if stored.starts_with(ZSTD_MAGIC) {
-        let mut decoder = zstd::stream::read::Decoder::with_buffer(stored)?;
-        decoder.window_log_max(ZSTD_WINDOW_LOG_MAX)?;
-        return spill(decoder, "zstd", options).map(Some);
-    }
-    Ok(None)
-}
-
-/// Reads all of `source` into memory, or once that is too much, into an unlinked file.
-fn spill(source: impl Read, format: &str, options: &ContentOptions) -> Result<Body, InflateError> {
-    let max = options.inflated_bytes_max;
-    let damaged = |error: io::Error| {
-        InflateError::Corrupt(format!(
-            "the {format} data is damaged or cut short: {error}"
-        ))
-    };
-    let mut source = source.take(max + 1);
-    let mut memory = Vec::new();
-    (&mut source)
-        .take(INFLATED_IN_MEMORY_MAX as u64)
-        .read_to_end(&mut memory)
-        .map_err(damaged)?;
-    if memory.len() < INFLATED_IN_MEMORY_MAX && memory.len() as u64 <= max {
-        return Ok(Body::Owned(memory));
-    }
-    let mut file = BufWriter::with_capacity(1 << 20, tempfile::tempfile_in(&options.spill_dir)?);
-    file.write_all(&memory)?;
-    let mut written = memory.len() as u64;
-    drop(memory);
-    let mut buffer = vec![0; 1 << 18];
-    loop {
-        let read = source.read(&mut buffer).map_err(damaged)?;
-        if read == 0 {
-            break;
-        }
-        written += read as u64;
-        file.write_all(&buffer[..read])?;
-    }
-    if written > max {
-        return Err(InflateError::Corrupt(format!(
-            "the {format} data inflates to more than {max} bytes (`inflated_bytes_max`)"
-        )));
-    }
-    let mut file = file.into_inner().map_err(io::IntoInnerError::into_error)?;
-    file.rewind()?;
-    Ok(Body::Mapped(map(&file)?))
+fn stamp(m: &Metadata) -> Stamp {
+    (m.dev(), m.ino(), m.len(), m.mtime(), m.mtime_nsec())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::Write as _;
     use std::os::unix::fs::symlink;
 
     fn options(dir: &Path) -> ContentOptions {
@@ -420,6 +390,60 @@ mod tests {
                 Err(ContentError::NotRegular)
             ));
         }
+    }
+
+    /// Changes a file as root could, whatever leases there are: through a descriptor that was
+    /// opened before.
+    #[test]
+    fn a_mapped_file_that_changes_is_not_intact_and_gives_no_more_bytes() {
+        type Change = fn(&File);
+        let changes: [(&str, Change); 4] = [
+            ("cut short", |file| file.set_len(5000).unwrap()),
+            ("emptied", |file| file.set_len(0).unwrap()),
+            ("grown", |file| file.set_len(5 << 20).unwrap()),
+            ("written", |mut file| file.write_all(b"new").unwrap()),
+        ];
+        let dir = tempfile::tempdir().unwrap();
+        for (how, change) in changes {
+            let path = dir.path().join("large");
+            std::fs::write(&path, text(4 << 20)).unwrap();
+            let content = open(&path, &options(dir.path())).unwrap();
+            let mut copy = Vec::new();
+            let range = (3 << 20)..(3 << 20) + 100;
+            assert_eq!(
+                content.stable(range.clone(), &mut copy),
+                Some(&text(4 << 20)[range.clone()])
+            );
+            assert!(content.is_intact());
+            // A writer that asks to wait for no lease gets none; the lease is given up for it.
+            // SAFETY: as in `writers`.
+            unsafe {
+                let held = content.held.as_ref().unwrap();
+                libc::fcntl(held.file.as_raw_fd(), libc::F_SETLEASE, libc::F_UNLCK);
+            }
+            change(&File::options().write(true).open(&path).unwrap());
+            assert!(!content.is_intact(), "{how}");
+            assert_eq!(content.stable(range, &mut copy), None, "{how}");
+            // Reading on is harmless.
+            std::hint::black_box(identity(&content));
+        }
+    }
+
+    #[test]
+    fn a_bomb_ends_by_its_ratio_before_the_cap_of_bytes() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("bomb");
+        let generous = ContentOptions {
+            inflated_bytes_max: 4 << 30,
+            spill_dir: dir.path().to_owned(),
+        };
+        let bytes = |count: u64| io::Read::take(io::repeat(b'x'), count);
+        std::fs::write(&path, zstd::encode_all(bytes(65 << 20), 1).unwrap()).unwrap();
+        let error = open(&path, &generous).unwrap_err().to_string();
+        assert!(error.contains("more than 67108864 bytes"), "{error}");
+        // What is not large may be as repetitive as it likes.
+        std::fs::write(&path, zstd::encode_all(bytes(60 << 20), 1).unwrap()).unwrap();
+        assert_eq!(open(&path, &generous).unwrap().len(), 60 << 20);
     }
 
     #[test]

@@ -289,8 +289,13 @@ impl Inbox {
             self.note_incomplete(&candidate.name, &metadata);
             return Ok(Err("the document is not complete yet"));
         }
-        let path = move_into(&from, &self.directories.work, &candidate.name)?;
-        Ok(Ok(claimed(path, &metadata)?))
+        match move_into(&from, &self.directories.work, &candidate.name) {
+            Ok(path) => Ok(Ok(claimed(path, &metadata)?)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound && !from.exists() => {
+                Ok(Err("it is gone, or no regular file"))
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// What is in work: claimed by an earlier run of this process.

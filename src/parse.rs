@@ -46,6 +46,13 @@ pub const DEPTH_MAX: usize = 32;
 /// huge record must not hold its memory for as long as the thread lives.
 const KEEP_BYTES_MAX: usize = 4 * 1024 * 1024;
 
+/// Whether a chunk is a single record that is too large to be looked at. Only its first bytes are
+/// kept, so that nobody needs to have all of it in memory.
+#[must_use]
+pub fn is_one_too_large(records: u32, bytes: u64) -> bool {
+    records == 1 && bytes > RECORD_BYTES_MAX as u64
+}
+
 /// A parser with its reusable buffers: one a thread.
 pub struct Parser {
     /// The text being parsed, as one JSON array, and padding. simd-json unescapes strings in it.
@@ -191,6 +198,11 @@ impl Parser {
         layout: Layout,
         bytes: &[u8],
     ) {
+        if is_one_too_large(output.span.records, bytes.len() as u64) {
+            let code = RejectCode::TooLarge;
+            let problem = Some(Problem { code, field: None });
+            return output.done(bytes, 0..bytes.len(), origin, problem);
+        }
         for range in cut::records(bytes, layout) {
             let record = &bytes[range.clone()];
             let reject = |code| Some(Problem { code, field: None });

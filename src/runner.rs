@@ -4,6 +4,7 @@
 //! `stop` ends everything at once. Both lose nothing: the ledger knows what is stored, and what it
 //! lacks is still in work or in its archive.
 
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -22,7 +23,7 @@ use crate::dataset::Datasets;
 use crate::fault::{Fault, Origin};
 use crate::inbox::{Claimed, Inbox, Patience, Waiting};
 use crate::ingest::{Ingest, IngestOptions, Item, ItemOrigin, Tally};
-use crate::retry::GivenUp;
+use crate::retry::{GivenUp, until_ok};
 use crate::sink::{self, Sink, SinkOptions};
 use crate::summary::{self, Accumulator};
 use crate::telemetry;
@@ -225,7 +226,15 @@ impl Engine {
             if !send(&items, self.recovered()?, stop).await {
                 return Ok(());
             }
-            while self.feed_inbound(&items, stop).await? > 0 && !stop.quiet.is_cancelled() {}
+            let once = || Box::pin(self.feed_inbound(&items, stop));
+            loop {
+                match until_ok("claiming files", &stop.quiet, |_| {}, once).await {
+                    Ok(0) | Err(GivenUp::Stopped) => break,
+                    Ok(_) if stop.quiet.is_cancelled() => break,
+                    Ok(_) => {}
+                    Err(GivenUp::Fatal(fault)) => return Err(fault),
+                }
+            }
             if self.seen.inbound.load(Relaxed) > locked(&self.seen.waiting).len() as u64 {
                 self.tally.cut_short.store(true, Relaxed);
             }
@@ -392,19 +401,26 @@ impl Engine {
         for part in scan.ready.chunks(FEED_FILES) {
             self.wait_for_room(stop).await?;
             let (inbox, part) = (self.inbox.clone(), part.to_vec());
-            let (claimed, busy) = blocking("claiming files", move || {
+            let (claimed, busy, failed) = blocking("claiming files", move || {
                 let mut claimed = Vec::new();
                 let mut busy = Vec::new();
                 for file in part {
-                    match inbox.claim(&file)? {
-                        Ok(file) => claimed.push(file),
-                        Err(why) => busy.push(Waiting {
-                            name: file.name,
-                            why,
-                        }),
+                    let wait = |why| Waiting {
+                        name: file.name.clone(),
+                        why,
+                    };
+                    match inbox.claim(&file) {
+                        Ok(Ok(file)) => claimed.push(file),
+                        Ok(Err(why)) => busy.push(wait(why)),
+                        // The file is at fault, and the others need not wait for it.
+                        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                            busy.push(wait("this user may not read or move it"));
+                        }
+                        // What is claimed goes on: nobody else looks into work.
+                        Err(error) => return Ok((claimed, busy, Some(error))),
                     }
                 }
-                Ok((claimed, busy))
+                Ok((claimed, busy, None))
             })
             .await?;
             waiting.extend(busy);
@@ -412,6 +428,9 @@ impl Engine {
             telemetry::files_discovered("scan", claimed.len() as u64);
             if !send(items, mark(claimed, ItemOrigin::Mailbox), stop).await {
                 break;
+            }
+            if let Some(error) = failed {
+                return Err(Fault::transient(Origin::Files, "claiming files", error));
             }
         }
         telemetry::files_now("waiting", waiting.len() as u64);

@@ -14,7 +14,7 @@ use crate::config::cli::CheckArgs;
 use crate::content::{self, ContentError, ContentOptions};
 use crate::cut::{self, ChunkLimits};
 use crate::dataset::Dataset;
-use crate::parse::Parser;
+use crate::parse::{self, Parser};
 
 use super::{NoInput, Outcome};
 
@@ -165,9 +165,18 @@ fn check_file(
         Err(unreadable) => return Ok(Err(unreadable.to_string())),
     };
     let mut rejects = Vec::new();
+    let mut copy = Vec::new();
     for chunk in &plan.chunks {
         let range = usize::try_from(chunk.start)?..usize::try_from(chunk.end)?;
-        let batch = parser.parse(dataset, FILE_NO, plan.layout, *chunk, &bytes[range]);
+        let stable = if parse::is_one_too_large(chunk.records, chunk.end - chunk.start) {
+            Some(&bytes[range])
+        } else {
+            bytes.stable(range, &mut copy)
+        };
+        let Some(stable) = stable else {
+            return Ok(Err("it changed while it was read".to_owned()));
+        };
+        let batch = parser.parse(dataset, FILE_NO, plan.layout, *chunk, stable);
         rejects.extend(batch.rejects);
     }
     Ok(Ok((plan.records, rejects)))

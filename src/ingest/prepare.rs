@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use tokio::time::Instant;
 
+use rayon::iter::Either;
 use rayon::prelude::*;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -13,6 +14,7 @@ use crate::content::{self, Content, ContentError, ContentHash};
 use crate::coverage;
 use crate::cut::{self, Plan, Unreadable};
 use crate::dataset::Dataset;
+use crate::fault::{Fault, Origin};
 use crate::inbox::Inbox;
 use crate::retry::{GivenUp, until_ok};
 use crate::sink::{Before, NewFile, Registered};
@@ -28,6 +30,11 @@ const GROUP_BYTES: u64 = 16 * 1024 * 1024;
 /// Longest name in the ledger, in bytes.
 const NAME_BYTES_MAX: usize = 255;
 
+// Why a file is left for later.
+const CHANGING: &str = "it is still being written";
+const INCOMPLETE: &str = "the document is not complete yet";
+const GONE: &str = "it was removed before it was read";
+
 /// A file after reading.
 enum Prepared {
     Ready {
@@ -42,9 +49,8 @@ enum Prepared {
         hash: Option<ContentHash>,
         reason: String,
     },
-    Later {
-        item: Item,
-    },
+    /// To be left where it came from, and why.
+    Later { item: Item, why: &'static str },
 }
 
 /// Takes items until their channel closes; then cancels `prepared`.
@@ -65,9 +71,16 @@ pub(super) async fn run(
             return Ok(());
         };
         for group in groups(arrived) {
-            let started = group_jobs(&shared, group).await?;
-            if !started.is_empty() && jobs.send(started).await.is_err() {
-                return Err(GivenUp::Stopped);
+            Tally::add(&shared.tally().files, group.len() as u64);
+            let (prepared, faulty) = read_all(&shared, group).await;
+            // Boxed, since the future is large, and there are several places that wait for one.
+            Box::pin(start(&shared, prepared, &jobs)).await?;
+            // After the others have gone on, since what they hold may be what is lacking: room on
+            // the disk, or descriptors.
+            for item in faulty {
+                let again = || read_again(&shared, &item);
+                let prepared = until_ok("reading files", &shared.stop, |_| {}, again).await?;
+                Box::pin(start(&shared, vec![prepared], &jobs)).await?;
             }
         }
     }
@@ -89,18 +102,34 @@ fn groups(items: Vec<Item>) -> Vec<Vec<Item>> {
     groups
 }
 
-/// Reads and registers a group; returns what has to be parsed of it.
-async fn group_jobs(shared: &Arc<Shared>, group: Vec<Item>) -> Result<Vec<Job>, GivenUp> {
-    Tally::add(&shared.tally().files, group.len() as u64);
-    let reader = shared.clone();
-    let prepared = tokio::task::spawn_blocking(move || {
+/// Reads a group of files; those that the system has no means for just now are returned as they are.
+async fn read_all(shared: &Arc<Shared>, group: Vec<Item>) -> (Vec<Prepared>, Vec<Item>) {
+    let shared = shared.clone();
+    let reading = tokio::task::spawn_blocking(move || {
         group
             .into_par_iter()
-            .map(|item| prepare(&reader, item))
-            .collect::<Vec<_>>()
+            .partition_map(|item| match prepare(&shared, item.clone()) {
+                Ok(prepared) => Either::Left(prepared),
+                Err(_) => Either::Right(item),
+            })
     });
+    reading.await.expect("reading does not panic")
+}
+
+async fn read_again(shared: &Arc<Shared>, item: &Item) -> Result<Prepared, Fault> {
+    let (shared, item) = (shared.clone(), item.clone());
+    let reading = tokio::task::spawn_blocking(move || prepare(&shared, item));
+    reading.await.expect("reading does not panic")
+}
+
+/// Registers files, and hands on what has to be parsed of them.
+async fn start(
+    shared: &Arc<Shared>,
+    prepared: Vec<Prepared>,
+    jobs: &mpsc::Sender<Vec<Job>>,
+) -> Result<(), GivenUp> {
     let mut ready = Vec::new();
-    for file in prepared.await.expect("reading does not panic") {
+    for file in prepared {
         match file {
             Prepared::Ready {
                 item,
@@ -118,13 +147,41 @@ async fn group_jobs(shared: &Arc<Shared>, group: Vec<Item>) -> Result<Vec<Job>, 
             } => {
                 quarantine(shared, item, dataset, hash, reason).await?;
             }
-            Prepared::Later { item } => leave(shared, item).await?,
+            Prepared::Later { item, why } => leave(shared, item, why).await?,
         }
     }
-    register(shared, ready).await
+    let started = register(shared, ready).await?;
+    if !started.is_empty() && jobs.send(started).await.is_err() {
+        return Err(GivenUp::Stopped);
+    }
+    Ok(())
 }
 
-fn prepare(shared: &Shared, item: Item) -> Prepared {
+/// Whether an error says nothing about the file, and passes: no room, no memory, no descriptors, a
+/// server of files that does not answer.
+fn passes(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind;
+    const NO_DESCRIPTORS: [i32; 2] = [libc::EMFILE, libc::ENFILE];
+    matches!(
+        error.kind(),
+        ErrorKind::StorageFull
+            | ErrorKind::QuotaExceeded
+            | ErrorKind::OutOfMemory
+            | ErrorKind::Interrupted
+            | ErrorKind::WouldBlock
+            | ErrorKind::ResourceBusy
+            | ErrorKind::TimedOut
+            | ErrorKind::StaleNetworkFileHandle
+    ) || error
+        .raw_os_error()
+        .is_some_and(|code| NO_DESCRIPTORS.contains(&code))
+}
+
+/// Reads, identifies and cuts a file.
+///
+/// # Errors
+/// A transient fault: nothing is known about the file yet.
+fn prepare(shared: &Shared, item: Item) -> Result<Prepared, Fault> {
     let ingest = &shared.ingest;
     let by_name = || {
         ingest
@@ -135,23 +192,35 @@ fn prepare(shared: &Shared, item: Item) -> Prepared {
     let dataset = ingest.options.dataset.clone().or_else(by_name);
     let content = match content::open(&item.file.path, &ingest.options.content) {
         Ok(content) => content,
-        Err(ContentError::Busy) => return Prepared::Later { item },
+        Err(ContentError::Busy) => {
+            return Ok(Prepared::Later {
+                item,
+                why: CHANGING,
+            });
+        }
+        Err(ContentError::Io(error)) if passes(&error) => {
+            let doing = format!("reading {}", item.file.path.display());
+            return Err(Fault::transient(Origin::Files, doing, error));
+        }
+        Err(ContentError::Io(error)) if error.kind() == std::io::ErrorKind::NotFound => {
+            return Ok(Prepared::Later { item, why: GONE });
+        }
         Err(ContentError::Corrupt { hash, detail }) => {
-            return Prepared::Bad {
+            return Ok(Prepared::Bad {
                 item,
                 dataset,
                 hash: Some(hash),
                 reason: detail,
-            };
+            });
         }
         Err(error) => {
             let reason = format!("it cannot be read: {error}");
-            return Prepared::Bad {
+            return Ok(Prepared::Bad {
                 item,
                 dataset,
                 hash: None,
                 reason,
-            };
+            });
         }
     };
     telemetry::read_bytes(content.stored_bytes);
@@ -162,19 +231,26 @@ fn prepare(shared: &Shared, item: Item) -> Prepared {
             "no dataset takes it: its name contains none of {}",
             names.join(", ")
         );
-        return Prepared::Bad {
+        return Ok(Prepared::Bad {
             item,
             dataset: None,
             hash,
             reason,
-        };
+        });
     };
-    match cut::cut(
+    let plan = cut::cut(
         &content,
         &dataset.records,
         &dataset.fields(),
         ingest.options.chunk,
-    ) {
+    );
+    if !content.is_intact() {
+        return Ok(Prepared::Later {
+            item,
+            why: CHANGING,
+        });
+    }
+    Ok(match plan {
         Ok(plan) => Prepared::Ready {
             item,
             dataset,
@@ -186,7 +262,10 @@ fn prepare(shared: &Shared, item: Item) -> Prepared {
                 && item.origin != ItemOrigin::Archive
                 && ingest.inbox.may_grow(&item.file) =>
         {
-            Prepared::Later { item }
+            Prepared::Later {
+                item,
+                why: INCOMPLETE,
+            }
         }
         Err(unreadable) => {
             let reason = unreadable.to_string();
@@ -197,7 +276,7 @@ fn prepare(shared: &Shared, item: Item) -> Prepared {
                 reason,
             }
         }
-    }
+    })
 }
 
 fn new_file(item: &Item, dataset: &str, hash: ContentHash, records: u32) -> NewFile {
@@ -216,7 +295,7 @@ fn new_file(item: &Item, dataset: &str, hash: ContentHash, records: u32) -> NewF
 }
 
 /// Sets a file aside, with its reason in the ledger and beside it.
-async fn quarantine(
+pub(super) async fn quarantine(
     shared: &Arc<Shared>,
     item: Item,
     dataset: Option<Arc<Dataset>>,
@@ -241,10 +320,10 @@ async fn quarantine(
 }
 
 /// Leaves a file for later: one of inbound goes back there.
-async fn leave(shared: &Arc<Shared>, item: Item) -> Result<(), GivenUp> {
+async fn leave(shared: &Arc<Shared>, item: Item, why: &'static str) -> Result<(), GivenUp> {
     Tally::add(&shared.tally().left, 1);
     Tally::add(&shared.tally().bytes_done, item.file.bytes);
-    tracing::info!(file = ?item.file.path, "is not complete yet, or still being written: it waits");
+    tracing::info!(file = ?item.file.path, why, "is left for later");
     shared
         .moving(vec![item], |inbox, item| inbox.put_back(&item.file))
         .await

@@ -1,8 +1,9 @@
 //! Parses chunks into frames, in parallel, and hands them to the broker.
 
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use tokio::time::Instant;
 
 use rayon::prelude::*;
@@ -16,13 +17,16 @@ use crate::coverage;
 use crate::cut::{Chunk, Layout, Plan};
 use crate::dataset::Dataset;
 use crate::frame::{self, Codec, Frame};
-use crate::parse::Parser;
+use crate::parse::{self, Parser};
 use crate::retry::{GivenUp, until_ok};
 use crate::telemetry;
 
 /// Frames handed to the broker in one pipeline. More would delay the first of them; a round trip is
 /// paid for by a dozen.
 const PIPELINE_FRAMES: usize = 32;
+
+/// A thread's copy of a chunk keeps this much memory between chunks. They are a megabyte by default.
+const COPY_KEPT_BYTES: usize = 4 * 1024 * 1024;
 
 /// Chunks of a file that have to be parsed and published.
 pub(super) struct Job {
@@ -52,7 +56,7 @@ pub(super) fn missing_chunks(plan: &Plan, covered: &[Range<u64>]) -> Vec<Chunk> 
     missing.copied().collect()
 }
 
-/// Parses jobs until their channel closes.
+/// Parses jobs until their channel closes. The flight of a file that changes meanwhile ends.
 pub(super) async fn run(
     shared: Arc<Shared>,
     mut jobs: mpsc::Receiver<Vec<Job>>,
@@ -64,6 +68,7 @@ pub(super) async fn run(
             () = shared.stop.cancelled() => return Err(GivenUp::Stopped),
         };
         let Some(jobs) = job else { return Ok(()) };
+        let of_flights = shared.clone();
         let (shared, frames) = (shared.clone(), frames.clone());
         let runtime = Handle::current();
         let parsing = tokio::task::spawn_blocking(move || {
@@ -73,15 +78,23 @@ pub(super) async fn run(
                 .iter()
                 .flat_map(|job| job.chunks.iter().map(move |chunk| (job, *chunk)));
             let codec = shared.ingest.broker.codec();
-            chunks.par_bridge().try_for_each(|(job, chunk)| {
+            let changed = Mutex::new(BTreeSet::new());
+            let done = chunks.par_bridge().try_for_each(|(job, chunk)| {
                 let budget = reserve(&shared, chunk, &runtime)?;
-                let frame = produce(&shared, job, chunk, codec);
+                let Some(frame) = produce(&shared, job, chunk, codec) else {
+                    let mut changed = changed.lock().unwrap_or_else(PoisonError::into_inner);
+                    changed.insert(job.file_no);
+                    return Ok(());
+                };
                 frames
                     .blocking_send(Produced { frame, budget })
                     .map_err(|_| GivenUp::Stopped)
-            })
+            });
+            done.map(|()| changed.into_inner().unwrap_or_else(PoisonError::into_inner))
         });
-        parsing.await.expect("parsing does not panic")?;
+        for file_no in parsing.await.expect("parsing does not panic")? {
+            super::settle::end_changed(&of_flights, file_no).await?;
+        }
     }
 }
 
@@ -110,18 +123,31 @@ fn reserve(
     permit
 }
 
-fn produce(shared: &Shared, job: &Job, chunk: Chunk, codec: Codec) -> Frame {
+/// Makes the frame of a chunk; `None` if the file is not what it was. No frame is made of bytes that
+/// were read after a change, even if this chunk is not concerned: the plan is of another file.
+fn produce(shared: &Shared, job: &Job, chunk: Chunk, codec: Codec) -> Option<Frame> {
     thread_local! {
-        static PARSER: RefCell<Parser> = RefCell::default();
+        static PARSER: RefCell<(Parser, Vec<u8>)> = RefCell::default();
     }
     let offset = |at: u64| usize::try_from(at).expect("a chunk lies in memory");
-    let bytes = &job.content[offset(chunk.start)..offset(chunk.end)];
-    let batch = PARSER.with_borrow_mut(|parser| {
-        parser.parse(&job.dataset, job.file_no, job.layout, chunk, bytes)
-    });
+    let range = offset(chunk.start)..offset(chunk.end);
+    let batch = PARSER.with_borrow_mut(|(parser, copy)| {
+        let bytes = if parse::is_one_too_large(chunk.records, chunk.end - chunk.start) {
+            &job.content[range]
+        } else {
+            job.content.stable(range, copy)?
+        };
+        let batch = parser.parse(&job.dataset, job.file_no, job.layout, chunk, bytes);
+        // One huge record must not hold its memory for as long as the thread lives.
+        copy.shrink_to(COPY_KEPT_BYTES);
+        Some(batch)
+    })?;
+    if !job.content.is_intact() {
+        return None;
+    }
     Tally::add(&shared.tally().rejected, batch.rejects.len() as u64);
     count(&batch);
-    frame::encode(&batch, codec)
+    Some(frame::encode(&batch, codec))
 }
 
 fn count(batch: &Batch) {

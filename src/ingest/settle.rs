@@ -10,9 +10,10 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::produce::{Job, missing_chunks};
-use super::{Ending, Flight, LOOK_INTERVAL, Shared, Tally};
-use crate::content;
+use super::{Ending, Flight, Item, ItemOrigin, LOOK_INTERVAL, Shared, Tally};
+use crate::content::{self, ContentError};
 use crate::coverage;
+use crate::dataset::Dataset;
 use crate::retry::{GivenUp, until_ok};
 use crate::telemetry;
 
@@ -189,7 +190,7 @@ async fn publish_lost(
     let covered = until_ok("reading the ledger", &shared.stop, |_| {}, covered).await?;
     let covered: HashMap<u32, _> = lost.into_iter().zip(covered).collect();
     for (file_no, covered) in covered {
-        let Some(job) = reopen(shared, file_no, &covered).await else {
+        let Some(job) = reopen(shared, file_no, &covered).await? else {
             continue;
         };
         tracing::warn!(
@@ -205,15 +206,17 @@ async fn publish_lost(
     Ok(())
 }
 
-/// Reads a file again for the chunks that are missing.
+/// Reads a file again for the chunks that are missing. `None` where that cannot be, now or ever.
 async fn reopen(
     shared: &Arc<Shared>,
     file_no: u32,
     covered: &[std::ops::Range<u64>],
-) -> Option<Job> {
+) -> Result<Option<Job>, GivenUp> {
     let (path, plan, dataset, hash) = {
         let flights = shared.flights();
-        let flight = flights.get(&file_no)?;
+        let Some(flight) = flights.get(&file_no) else {
+            return Ok(None);
+        };
         let path = flight.items[0].file.path.clone();
         (
             path,
@@ -230,28 +233,93 @@ async fn reopen(
     };
     let content = match opened.await.expect("reading does not panic") {
         Ok(content) if content.hash == hash => content,
-        Ok(_) => {
-            // Only a file of an archive can: what is in work is ours alone. It is another file now,
-            // and this run has no place for it; the next one takes it.
-            tracing::error!(?path, "was changed while it was loaded; load it again");
-            shared.flights().remove(&file_no);
-            Tally::add(&shared.tally().left, 1);
-            return None;
+        Ok(_) | Err(ContentError::Corrupt { .. } | ContentError::NotRegular) => {
+            end_changed(shared, file_no).await?;
+            return Ok(None);
+        }
+        Err(ContentError::Io(error)) if error.kind() == std::io::ErrorKind::NotFound => {
+            end_gone(shared, file_no);
+            return Ok(None);
         }
         Err(error) => {
             tracing::error!(?path, %error, "cannot be read again; tries later");
-            return None;
+            return Ok(None);
         }
     };
     let mut flights = shared.flights();
-    let flight = flights.get_mut(&file_no)?;
+    let Some(flight) = flights.get_mut(&file_no) else {
+        return Ok(None);
+    };
     flight.unpublished = chunks.len();
     flight.moved = Instant::now();
-    Some(Job {
+    Ok(Some(Job {
         file_no,
         dataset,
         layout: plan.layout,
         content: Arc::new(content),
         chunks,
-    })
+    }))
+}
+
+/// Ends the part of a file in its flight that is no longer what was registered.
+///
+/// Frames of it that were published before were made of good bytes: their rows are stored under its
+/// number, with their ledger entries, and they stay. So the ledger has a file that is covered in part
+/// and in quarantine, and what lies in quarantine is another content. If the old content comes
+/// again, the same number is completed; the new one, if it is brought again, is a file of
+/// its own. An archive is not ours to move: its file stays pending in the ledger, where it lies.
+///
+/// Where copies of the content have arrived meanwhile, the flight goes on with the next of them.
+pub(super) async fn end_changed(shared: &Arc<Shared>, file_no: u32) -> Result<(), GivenUp> {
+    let Some((item, flight)) = take_first(shared, file_no) else {
+        return Ok(());
+    };
+    if item.origin == ItemOrigin::Archive {
+        tracing::error!(file = ?item.file.path, "changed while it was read; load it again");
+        Tally::add(&shared.tally().left, 1);
+        return Ok(());
+    }
+    let reason = format!(
+        "it changed while it was read; records that were read before may be stored as file {file_no}"
+    );
+    // With copies there, the ledger's file is not what is set aside.
+    let hash = flight.is_over.then_some(flight.hash);
+    super::prepare::quarantine(shared, item, Some(flight.dataset), hash, reason).await
+}
+
+/// Ends the part of a file in its flight that somebody has removed: what is not published is lost
+/// with it, and the ledger's file stays pending until the content comes again.
+fn end_gone(shared: &Shared, file_no: u32) {
+    if let Some((item, _)) = take_first(shared, file_no) {
+        tracing::error!(file = ?item.file.path, "was removed while it was loaded; bring it again");
+        Tally::add(&shared.tally().left, 1);
+    }
+}
+
+/// What is known of a flight that lost its first file.
+struct Bereft {
+    dataset: Arc<Dataset>,
+    hash: content::ContentHash,
+    /// Whether no copy is left to go on with.
+    is_over: bool,
+}
+
+/// Takes the first file out of its flight. The next one, if there is one, is opened once the ledger
+/// has been asked what is missing.
+fn take_first(shared: &Shared, file_no: u32) -> Option<(Item, Bereft)> {
+    let mut flights = shared.flights();
+    let flight = flights.get_mut(&file_no)?;
+    let item = flight.items.remove(0);
+    let bereft = Bereft {
+        dataset: flight.dataset.clone(),
+        hash: flight.hash,
+        is_over: flight.items.is_empty(),
+    };
+    if bereft.is_over {
+        flights.remove(&file_no);
+    } else {
+        flight.unpublished = 0;
+        flight.moved = Instant::now();
+    }
+    Some((item, bereft))
 }

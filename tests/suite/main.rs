@@ -19,6 +19,7 @@ mod dashboard;
 mod end_to_end;
 mod privileges;
 mod operators;
+mod files;
 mod simulation;
 mod sink;
 mod support;
