@@ -14,6 +14,7 @@
 )]
 
 mod broker;
+mod chaos;
 mod command_line;
 mod dashboard;
 mod end_to_end;

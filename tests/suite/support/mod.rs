@@ -13,6 +13,7 @@
 
 mod database;
 mod proof;
+pub mod proxy;
 mod redis;
 mod server;
 

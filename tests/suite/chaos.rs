@@ -1,0 +1,377 @@
+//! Everything fails at random while files arrive; then everything heals, and an audit compares what
+//! is stored with what the files were worth, record by record.
+//!
+//! The real binary runs twice over real servers: a service that does all, and a process that only
+//! works. `scripts/chaos --seconds N --seed S` runs it for as long as one likes. The seed decides the
+//! files and the faults; when they meet is a matter of timing, so a run is not exactly repeatable,
+//! and a failure leaves its folder for a look.
+
+mod arrivals;
+mod audit;
+mod files;
+mod process;
+mod world;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use crate::support;
+use arrivals::{Places, arrive};
+use audit::{Directories, Findings, audit, queued};
+use files::{Dice, Expected, Worth};
+use world::{Fault, SERVICE, WORKER, World};
+
+/// How long the short run lasts.
+const SECONDS: u64 = 20;
+
+/// In a run that is as long as this, every kind of fault must have happened.
+const SECONDS_FOR_ALL: u64 = 300;
+
+/// From the last fault until everything must be at rest.
+const HEAL_WITHIN: Duration = Duration::from_secs(90);
+
+/// Between two looks at whether a fault is over, or everything at rest.
+const TICK: Duration = Duration::from_millis(50);
+
+/// A number from the environment.
+fn setting(name: &str, default: u64) -> u64 {
+    std::env::var(name).map_or(default, |value| value.parse().expect(name))
+}
+
+/// Where everything of a run is. Kept after a failure.
+struct Site {
+    folder: PathBuf,
+    history: PathBuf,
+    _elsewhere: Option<tempfile::TempDir>,
+    kept: Option<tempfile::TempDir>,
+}
+
+impl Site {
+    /// `elsewhere`: history is on another file system, where this machine has one.
+    fn new(elsewhere: bool) -> Self {
+        let kept = support::folder();
+        let folder = kept.path().to_owned();
+        let shm = Path::new("/dev/shm");
+        let other = (elsewhere && shm.is_dir())
+            .then(|| tempfile::tempdir_in(shm).expect("/dev/shm takes folders"));
+        let history = other
+            .as_ref()
+            .map_or_else(|| folder.join("history"), |dir| dir.path().join("history"));
+        for dir in [
+            &folder.join("outside"),
+            &folder.join(SERVICE).join("inbound"),
+            &history,
+        ] {
+            fs::create_dir_all(dir).unwrap();
+        }
+        Self {
+            folder,
+            history,
+            _elsewhere: other,
+            kept: Some(kept),
+        }
+    }
+
+    fn of_service(&self, name: &str) -> PathBuf {
+        self.folder.join(SERVICE).join(name)
+    }
+
+    fn places(&self) -> Places {
+        Places {
+            inbound: self.of_service("inbound"),
+            work: self.of_service("work"),
+            outside: self.folder.join("outside"),
+        }
+    }
+
+    async fn audit(&self, world: &World, log: &[Expected]) -> Findings {
+        let directories = Directories {
+            inbound: &self.of_service("inbound"),
+            work: &self.of_service("work"),
+            history: &self.history,
+            quarantine: &self.of_service("quarantine"),
+        };
+        audit(world, &directories, log).await
+    }
+
+    /// Fails, and leaves the folder where it is.
+    fn fail(mut self, why: &str) -> ! {
+        if let Some(kept) = self.kept.take() {
+            let _ = kept.keep();
+        }
+        panic!("{why}\nlogs and files are in {}", self.folder.display());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_lost_or_doubled_while_everything_fails() {
+    let seed = setting("LEMONADE_CHAOS_SEED", 1);
+    let seconds = setting("LEMONADE_CHAOS_SECONDS", SECONDS);
+    let site = Site::new(seed.is_multiple_of(2));
+    let mut world = World::new(&site.folder, &site.history).await;
+    world.service.start();
+    world.worker.start();
+
+    let until = Instant::now() + Duration::from_secs(seconds);
+    let arrivals = tokio::spawn(arrive(seed, site.places(), until));
+    let struck = torment(&mut world, &mut Dice::new(seed, 4), until).await;
+    let log = arrivals.await.unwrap();
+    print_struck(&struck);
+    print_files(&log);
+    let healing = Instant::now();
+    if let Err(why) = heal(&mut world, &site).await {
+        site.fail(&why);
+    }
+    eprintln!(
+        "at rest {} s after the last fault",
+        healing.elapsed().as_secs()
+    );
+    let findings = finish(&mut world, &site, &log).await;
+    print_told(&site.folder);
+    let offences = [&world.service, &world.worker]
+        .map(|process| process.offences.join("\n"))
+        .join("\n");
+    if !findings.is_empty() || !offences.trim().is_empty() {
+        site.fail(&format!("seed {seed}\n{findings}\n{offences}"));
+    }
+    assert!(world.redis_link.accepted() > 0 && world.database_link.accepted() > 0);
+    if seconds >= SECONDS_FOR_ALL {
+        for fault in Fault::all() {
+            assert!(struck.contains_key(&fault), "{fault:?} never happened");
+        }
+    }
+}
+
+/// The test of the test: an audit that finds nothing wrong anywhere would prove nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_audit_is_clean_without_faults_and_finds_what_is_wrong() {
+    let site = Site::new(false);
+    let mut world = World::new(&site.folder, &site.history).await;
+    world.service.start();
+    world.worker.start();
+    let until = Instant::now() + Duration::from_secs(4);
+    let log = arrive(7, site.places(), until).await;
+    heal(&mut world, &site).await.unwrap();
+    let findings = finish(&mut world, &site, &log).await;
+    assert!(findings.is_empty(), "{findings}");
+    assert_eq!(world.service.offences, Vec::<String>::new());
+
+    let harms = [
+        ("rows missing", "DELETE FROM vehicle_events LIMIT 1"),
+        (
+            "rows doubled",
+            "INSERT INTO vehicle_status SELECT id + 1000000, vehicle_id, report_time, \
+             status_source, status, _rescued FROM vehicle_status LIMIT 1",
+        ),
+        (
+            "rows with wrong values",
+            "UPDATE vehicle_status SET status_source = 'x' LIMIT 1",
+        ),
+        ("rejects missing", "DELETE FROM ingest_rejects LIMIT 1"),
+        (
+            "rejects with a wrong code",
+            "UPDATE ingest_rejects SET code = 'x' LIMIT 1",
+        ),
+        (
+            "wrong lines in the ledger",
+            "UPDATE ingest_files SET records = records + 1 LIMIT 1",
+        ),
+        (
+            "ledger entries of frames left",
+            "INSERT INTO ingest_frames VALUES (1, 1, 1)",
+        ),
+        (
+            "days in the summary that are not so",
+            "UPDATE daily_summary SET last_id = 1 LIMIT 1",
+        ),
+    ];
+    for (_, statement) in harms {
+        use mysql_async::prelude::Queryable as _;
+        let mut conn = world.connect().await.unwrap();
+        conn.query_drop(statement).await.unwrap();
+        assert_eq!(conn.affected_rows(), 1, "{statement}");
+    }
+    let mut history = fs::read_dir(&site.history).unwrap();
+    let file = history.next().unwrap().unwrap().path();
+    fs::rename(file, site.of_service("inbound").join("again")).unwrap();
+    world
+        .ask_redis(&format!("XADD {} * a b", world::STREAMS[0]))
+        .unwrap();
+    let found = site.audit(&world, &log).await.kinds();
+    let expected = harms.map(|(kind, _)| kind).into_iter().chain([
+        "files missing",
+        "left in inbound",
+        "left in the queue",
+    ]);
+    for kind in expected {
+        assert!(found.contains(&kind), "{kind} was not found: {found:?}");
+    }
+}
+
+/// Does one fault after the other until that time; returns how often each took.
+async fn torment(world: &mut World, dice: &mut Dice, until: Instant) -> BTreeMap<Fault, u64> {
+    let all = Fault::all();
+    let mut struck = BTreeMap::new();
+    let mut active: Vec<(Instant, Fault)> = Vec::new();
+    let mut next = Instant::now();
+    while Instant::now() < until {
+        tokio::time::sleep(TICK).await;
+        end_due(world, &mut active).await;
+        look(world, &active);
+        if Instant::now() < next {
+            continue;
+        }
+        next = Instant::now() + Duration::from_millis(dice.between(100, 1_500));
+        let fault = dice.pick(&all);
+        if active.iter().any(|(_, other)| other.shares_subject(fault)) {
+            continue;
+        }
+        if let Some(lasts) = world.begin(fault, dice).await {
+            *struck.entry(fault).or_default() += 1;
+            active.push((Instant::now() + lasts, fault));
+        }
+    }
+    while !active.is_empty() {
+        for (due, _) in &mut active {
+            *due = Instant::now();
+        }
+        end_due(world, &mut active).await;
+        tokio::time::sleep(TICK).await;
+    }
+    struck
+}
+
+/// Takes back the faults whose time is over.
+async fn end_due(world: &mut World, active: &mut Vec<(Instant, Fault)>) {
+    for (due, fault) in std::mem::take(active) {
+        if Instant::now() < due || !world.end(fault).await {
+            active.push((due, fault));
+        }
+    }
+}
+
+/// Notes processes that ended by themselves, and starts them again.
+fn look(world: &mut World, active: &[(Instant, Fault)]) {
+    let busy = |of: fn(&Fault) -> bool| active.iter().any(|(_, fault)| of(fault));
+    let service_is_busy = busy(|fault| matches!(fault, Fault::Service(_)));
+    let worker_is_busy = busy(|fault| matches!(fault, Fault::Worker(_)));
+    for (process, is_busy) in [
+        (&mut world.service, service_is_busy),
+        (&mut world.worker, worker_is_busy),
+    ] {
+        if !is_busy {
+            process.look();
+            process.start();
+        }
+    }
+}
+
+/// Waits until no file is under way and nothing is queued.
+async fn heal(world: &mut World, site: &Site) -> Result<(), String> {
+    let deadline = Instant::now() + HEAL_WITHIN;
+    loop {
+        look(world, &[]);
+        let visible = |dir: PathBuf| -> Vec<_> {
+            let entries = fs::read_dir(dir).into_iter().flatten();
+            let names = entries.map(|entry| entry.unwrap().file_name());
+            names.filter(|name| name != ".lemonade.lock").collect()
+        };
+        let (inbound, work) = (
+            visible(site.of_service("inbound")),
+            visible(site.of_service("work")),
+        );
+        let queue = queued(world);
+        if inbound.is_empty() && work.is_empty() && queue.is_empty() {
+            return Ok(());
+        }
+        if Instant::now() >= deadline {
+            let pending = gaps(world).await;
+            return Err(format!(
+                "no rest within {HEAL_WITHIN:?}\ninbound {inbound:?}\nwork {work:?}\nqueue \
+                 {queue:?}\nledger\n{pending}\nservice\n{}\nworker\n{}",
+                process::log_end(&site.folder.join("service.log"), 20),
+                process::log_end(&site.folder.join("worker.log"), 20),
+            ));
+        }
+        tokio::time::sleep(TICK).await;
+    }
+}
+
+/// What the ledger has of the files that are not settled.
+async fn gaps(world: &World) -> String {
+    let sql = "SELECT GROUP_CONCAT(line SEPARATOR '\n') FROM (SELECT CONCAT_WS(' ', f.file_no, \
+               f.name, f.records, 'stored:', GROUP_CONCAT(e.first_ordinal, '+', e.records ORDER BY \
+               e.first_ordinal)) AS line FROM ingest_files f LEFT JOIN ingest_frames e USING \
+               (file_no) WHERE f.state = 'pending' GROUP BY f.file_no) AS pending";
+    world.ask_database(sql).await.unwrap_or_default()
+}
+
+/// Ends the processes, brings the summary up to date, and audits.
+async fn finish(world: &mut World, site: &Site, log: &[Expected]) -> Findings {
+    for process in [&mut world.service, &mut world.worker] {
+        process.terminate();
+        while !process.is_down() {
+            tokio::time::sleep(TICK).await;
+            process.look();
+        }
+        eprintln!(
+            "{} took at most {:?} to stop",
+            process.name, process.slowest_stop
+        );
+    }
+    let summary = world.run(&["summary"]);
+    assert!(summary.status.success(), "{summary:?}");
+    for name in ["inbound", "history", "quarantine"] {
+        let of_worker = site.folder.join(WORKER).join(name);
+        let files = fs::read_dir(of_worker).map_or(0, Iterator::count);
+        assert_eq!(files, 0, "a worker has no files: {name}");
+    }
+    site.audit(world, log).await
+}
+
+fn print_struck(struck: &BTreeMap<Fault, u64>) {
+    eprintln!("faults: {}", struck.values().sum::<u64>());
+    for (fault, times) in struck {
+        eprintln!("{times:8}  {fault:?}");
+    }
+}
+
+fn print_files(log: &[Expected]) {
+    let records = || log.iter().filter_map(|expected| expected.records.as_ref());
+    let rejects = |records: &Vec<Worth>| {
+        let reject = |worth: &&Worth| matches!(worth, Worth::Reject(_));
+        records.iter().filter(reject).count()
+    };
+    eprintln!(
+        "files: {} of {} contents, {} of them not to be read; {} records, {} of them invalid",
+        log.iter()
+            .map(|expected| expected.names.len())
+            .sum::<usize>(),
+        log.len(),
+        log.len() - records().count(),
+        records().map(Vec::len).sum::<usize>(),
+        records().map(rejects).sum::<usize>(),
+    );
+}
+
+/// What the engine said about it all: lines of its logs by message.
+fn print_told(folder: &Path) {
+    let mut told: BTreeMap<String, u64> = BTreeMap::new();
+    for name in [SERVICE, WORKER] {
+        let log = fs::read(folder.join(format!("{name}.log"))).unwrap_or_default();
+        for line in String::from_utf8_lossy(&log).lines() {
+            let line: serde_json::Value = serde_json::from_str(line).unwrap_or_default();
+            let message = line.pointer("/message").or(line.pointer("/fields/message"));
+            let level = line["level"].as_str().unwrap_or_default();
+            if let Some(message) = message.and_then(serde_json::Value::as_str) {
+                *told.entry(format!("{level} {message}")).or_default() += 1;
+            }
+        }
+    }
+    eprintln!("log lines of the engine:");
+    for (message, times) in told {
+        eprintln!("{times:8}  {message}");
+    }
+}

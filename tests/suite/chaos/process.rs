@@ -1,0 +1,186 @@
+//! A process of the real binary that is killed, stopped and started again, and watched: it may end
+//! when it is told to, and never otherwise.
+
+use std::fs::{self, File};
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+/// A process that has not ended for so long after SIGTERM hangs: it finishes what is in hand within
+/// its drain timeout, and a statement into a black hole within a minute.
+const STOP_WITHIN: Duration = Duration::from_secs(90);
+
+/// Lines of a log that are shown with a failure.
+const LOG_LINES: usize = 15;
+
+/// One process of the engine, again and again.
+pub struct Process {
+    pub name: &'static str,
+    /// How it is started.
+    command: Box<dyn Fn() -> Command + Send>,
+    log: PathBuf,
+    state: State,
+    /// What it did that it should not have done.
+    pub offences: Vec<String>,
+    /// The longest time from SIGTERM to its end.
+    pub slowest_stop: Duration,
+}
+
+enum State {
+    Down,
+    Running(Child),
+    Paused(Child),
+    Ending(Child, Instant),
+}
+
+impl Process {
+    /// A process that is not running yet; its log is appended to.
+    pub fn new(
+        name: &'static str,
+        log: PathBuf,
+        command: impl Fn() -> Command + Send + 'static,
+    ) -> Self {
+        Self {
+            name,
+            command: Box::new(command),
+            log,
+            state: State::Down,
+            offences: Vec::new(),
+            slowest_stop: Duration::ZERO,
+        }
+    }
+
+    pub fn start(&mut self) {
+        if !matches!(self.state, State::Down) {
+            return;
+        }
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(&self.log)
+            .unwrap();
+        let child = (self.command)()
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        self.state = State::Running(child);
+    }
+
+    /// Whether it runs, is not paused, and was not told to end.
+    pub fn is_running(&self) -> bool {
+        matches!(self.state, State::Running(_))
+    }
+
+    pub fn is_down(&self) -> bool {
+        matches!(self.state, State::Down)
+    }
+
+    /// SIGKILL.
+    pub fn kill(&mut self) {
+        let (State::Running(mut child) | State::Paused(mut child) | State::Ending(mut child, _)) =
+            std::mem::replace(&mut self.state, State::Down)
+        else {
+            return;
+        };
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    /// SIGSTOP.
+    pub fn pause(&mut self) {
+        match std::mem::replace(&mut self.state, State::Down) {
+            State::Running(child) => {
+                signal(&child, Signal::STOP);
+                self.state = State::Paused(child);
+            }
+            other => self.state = other,
+        }
+    }
+
+    /// SIGCONT.
+    pub fn resume(&mut self) {
+        match std::mem::replace(&mut self.state, State::Down) {
+            State::Paused(child) => {
+                signal(&child, Signal::CONT);
+                self.state = State::Running(child);
+            }
+            other => self.state = other,
+        }
+    }
+
+    /// SIGTERM. It is down once [`look`](Self::look) has seen its end.
+    pub fn terminate(&mut self) {
+        match std::mem::replace(&mut self.state, State::Down) {
+            State::Running(child) => {
+                signal(&child, Signal::TERM);
+                self.state = State::Ending(child, Instant::now());
+            }
+            other => self.state = other,
+        }
+    }
+
+    /// Notes how it has ended, where it has.
+    pub fn look(&mut self) {
+        match &mut self.state {
+            State::Down | State::Paused(_) => {}
+            State::Running(child) => {
+                if let Some(status) = child.try_wait().unwrap() {
+                    self.state = State::Down;
+                    self.offend(&format!("ended by itself: {status}"));
+                }
+            }
+            State::Ending(child, since) => {
+                let took = since.elapsed();
+                let ended = child.try_wait().unwrap();
+                self.slowest_stop = self.slowest_stop.max(took);
+                match ended {
+                    Some(status) => {
+                        self.state = State::Down;
+                        if !is_clean(status) {
+                            self.offend(&format!("ended after SIGTERM with {status}"));
+                        }
+                    }
+                    None if took >= STOP_WITHIN => {
+                        self.offend(&format!("did not end {took:?} after SIGTERM"));
+                        self.kill();
+                    }
+                    None => {}
+                }
+            }
+        }
+    }
+
+    fn offend(&mut self, what: &str) {
+        let tail = log_end(&self.log, LOG_LINES);
+        self.offences
+            .push(format!("{} {what}; its log ends:\n{tail}", self.name));
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// It ended of its own accord and content, or before it had a handler for the signal.
+fn is_clean(status: ExitStatus) -> bool {
+    status.code() == Some(0) || status.signal() == Some(Signal::TERM.as_raw())
+}
+
+fn signal(child: &Child, signal: Signal) {
+    kill_process(Pid::from_child(child), signal).unwrap();
+}
+
+/// The last lines of a log.
+pub fn log_end(log: &Path, lines: usize) -> String {
+    let text = fs::read(log).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let all: Vec<&str> = text.lines().collect();
+    all[all.len().saturating_sub(lines)..].join("\n")
+}

@@ -1,0 +1,271 @@
+//! A TCP proxy in front of a server, which misbehaves when it is told to.
+//!
+//! It does what a network can do and nothing else: bytes may be late, in small pieces, or held for
+//! as long as one likes, and a connection may end at any moment; bytes are never changed, and none
+//! is left out of a connection that lives on. Whoever connects while the server is down is let in
+//! and cut off at once.
+
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio_util::task::AbortOnDropHandle;
+
+/// Bytes that are read at a time. Small enough that a fault strikes in the middle of a large
+/// statement, too.
+const READ_BYTES: usize = 16 * 1024;
+
+/// How bytes are passed on, in both directions and on all connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Manner {
+    /// At once.
+    Pass,
+    /// Not at all, until the manner changes; then nothing is missing.
+    Blackhole,
+    /// Each piece after a pause.
+    Delay(Duration),
+    /// Byte by byte.
+    Trickle,
+}
+
+/// A running proxy. It ends, and all of its connections, with the value.
+pub struct Proxy {
+    /// Where it listens on 127.0.0.1.
+    pub port: u16,
+    shared: Arc<Shared>,
+    _accepts: AbortOnDropHandle<()>,
+}
+
+struct Shared {
+    target: u16,
+    manner: watch::Sender<Manner>,
+    cuts: watch::Sender<()>,
+    drop_reply: AtomicBool,
+    accepted: AtomicU64,
+}
+
+impl Proxy {
+    /// A proxy in front of a port of 127.0.0.1.
+    pub async fn start(target: u16) -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+            .await
+            .expect("127.0.0.1 has a free port");
+        let port = listener.local_addr().expect("it is bound").port();
+        let shared = Arc::new(Shared {
+            target,
+            manner: watch::Sender::new(Manner::Pass),
+            cuts: watch::Sender::new(()),
+            drop_reply: AtomicBool::new(false),
+            accepted: AtomicU64::new(0),
+        });
+        let accepts = tokio::spawn(accept(Arc::clone(&shared), listener));
+        Self {
+            port,
+            shared,
+            _accepts: AbortOnDropHandle::new(accepts),
+        }
+    }
+
+    /// From now on, bytes are passed on like this.
+    pub fn set(&self, manner: Manner) {
+        self.shared.manner.send_replace(manner);
+    }
+
+    /// Ends all connections.
+    pub fn cut(&self) {
+        self.shared.cuts.send_replace(());
+    }
+
+    /// The next reply of the server, on whichever connection, does not arrive: its connection ends
+    /// instead. What was asked for has been done, and nobody is told.
+    pub fn drop_next_reply(&self) {
+        self.shared.drop_reply.store(true, Relaxed);
+    }
+
+    /// Whether the reply that was to be dropped has come and gone.
+    pub fn has_dropped(&self) -> bool {
+        !self.shared.drop_reply.load(Relaxed)
+    }
+
+    /// Connections so far.
+    pub fn accepted(&self) -> u64 {
+        self.shared.accepted.load(Relaxed)
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.cut();
+    }
+}
+
+async fn accept(shared: Arc<Shared>, listener: TcpListener) {
+    loop {
+        // An accept fails where the other side has gone already.
+        if let Ok((client, _)) = listener.accept().await {
+            shared.accepted.fetch_add(1, Relaxed);
+            let cuts = shared.cuts.subscribe();
+            tokio::spawn(relay(Arc::clone(&shared), client, cuts));
+        }
+    }
+}
+
+/// One connection, until one side or a cut ends it.
+async fn relay(shared: Arc<Shared>, client: TcpStream, mut cuts: watch::Receiver<()>) {
+    let Ok(server) = TcpStream::connect((Ipv4Addr::LOCALHOST, shared.target)).await else {
+        return;
+    };
+    for side in [&client, &server] {
+        // Otherwise the kernel would put single bytes together again.
+        if side.set_nodelay(true).is_err() {
+            return;
+        }
+    }
+    let (from_client, to_client) = client.into_split();
+    let (from_server, to_server) = server.into_split();
+    tokio::select! {
+        () = carry(&shared, from_client, to_server, false) => {}
+        () = carry(&shared, from_server, to_client, true) => {}
+        _ = cuts.changed() => {}
+    }
+}
+
+/// One direction of a connection.
+async fn carry(shared: &Shared, mut from: OwnedReadHalf, mut to: OwnedWriteHalf, replies: bool) {
+    let mut manner = shared.manner.subscribe();
+    let mut buffer = vec![0; READ_BYTES];
+    while let Ok(read @ 1..) = from.read(&mut buffer).await {
+        if replies && shared.drop_reply.swap(false, Relaxed) {
+            return;
+        }
+        if pass_on(&mut manner, &buffer[..read], &mut to)
+            .await
+            .is_none()
+        {
+            return;
+        }
+    }
+}
+
+/// `None` where the other side has gone.
+async fn pass_on(
+    manner: &mut watch::Receiver<Manner>,
+    mut bytes: &[u8],
+    to: &mut OwnedWriteHalf,
+) -> Option<()> {
+    while !bytes.is_empty() {
+        let now = *manner.borrow_and_update();
+        let piece = match now {
+            Manner::Pass => bytes.len(),
+            Manner::Trickle => 1,
+            Manner::Delay(pause) => {
+                tokio::time::sleep(pause).await;
+                bytes.len()
+            }
+            Manner::Blackhole => {
+                manner.changed().await.ok()?;
+                continue;
+            }
+        };
+        let (first, rest) = bytes.split_at(piece);
+        to.write_all(first).await.ok()?;
+        bytes = rest;
+    }
+    Some(())
+}
+
+/// The proxy, tested: a fault that does not strike would prove nothing.
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+
+    /// A server that says everything back.
+    async fn echo() -> (u16, AbortOnDropHandle<()>) {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let serve = tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let (mut from, mut to) = stream.into_split();
+                tokio::spawn(async move { tokio::io::copy(&mut from, &mut to).await });
+            }
+        });
+        (port, AbortOnDropHandle::new(serve))
+    }
+
+    async fn connect(proxy: &Proxy) -> TcpStream {
+        TcpStream::connect((Ipv4Addr::LOCALHOST, proxy.port))
+            .await
+            .unwrap()
+    }
+
+    /// Sends a word and waits for it; `None` where the connection ends instead.
+    async fn ask(stream: &mut TcpStream, word: &[u8]) -> Option<()> {
+        stream.write_all(word).await.ok()?;
+        let mut reply = vec![0; word.len()];
+        stream.read_exact(&mut reply).await.ok()?;
+        assert_eq!(reply, word);
+        Some(())
+    }
+
+    #[tokio::test]
+    async fn bytes_pass_in_each_manner_unchanged() {
+        let (port, _echo) = echo().await;
+        let proxy = Proxy::start(port).await;
+        let mut stream = connect(&proxy).await;
+        let pause = Duration::from_millis(40);
+        for manner in [Manner::Pass, Manner::Trickle, Manner::Delay(pause)] {
+            proxy.set(manner);
+            let began = Instant::now();
+            let words: Vec<u8> = (0..=255).collect();
+            ask(&mut stream, &words).await.unwrap();
+            if manner == Manner::Delay(pause) {
+                assert!(began.elapsed() >= pause * 2, "there and back");
+            }
+        }
+        assert_eq!(proxy.accepted(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_blackhole_holds_bytes_and_loses_none() {
+        let (port, _echo) = echo().await;
+        let proxy = Proxy::start(port).await;
+        let mut stream = connect(&proxy).await;
+        ask(&mut stream, b"before").await.unwrap();
+        proxy.set(Manner::Blackhole);
+        let silence = Duration::from_millis(200);
+        let answer = tokio::time::timeout(silence, async {
+            stream.write_all(b"held").await.unwrap();
+            stream.read_u8().await.unwrap()
+        });
+        assert!(answer.await.is_err(), "a blackhole must not answer");
+        proxy.set(Manner::Pass);
+        let mut reply = [0; 4];
+        stream.read_exact(&mut reply).await.unwrap();
+        assert_eq!(&reply, b"held");
+    }
+
+    #[tokio::test]
+    async fn a_cut_and_a_dropped_reply_end_connections_once() {
+        let (port, _echo) = echo().await;
+        let proxy = Proxy::start(port).await;
+        let mut stream = connect(&proxy).await;
+        ask(&mut stream, b"before").await.unwrap();
+        proxy.cut();
+        assert_eq!(stream.read(&mut [0]).await.unwrap_or(0), 0);
+
+        let mut stream = connect(&proxy).await;
+        ask(&mut stream, b"before").await.unwrap();
+        proxy.drop_next_reply();
+        assert!(!proxy.has_dropped());
+        assert_eq!(ask(&mut stream, b"lost").await, None);
+        assert!(proxy.has_dropped());
+        let mut stream = connect(&proxy).await;
+        ask(&mut stream, b"after").await.unwrap();
+    }
+}
