@@ -29,8 +29,10 @@ use crate::summary::{self, Accumulator};
 use crate::telemetry;
 use crate::worker::{Progress, Worker};
 
+mod stop;
 mod watch;
 
+pub use stop::Stop;
 use watch::{Seen, locked};
 
 /// Files handed to ingest at a time. A claim costs a few system calls, so a larger number would delay
@@ -83,15 +85,6 @@ pub struct EngineOptions {
     pub disk_floor_bytes: u64,
     /// How long files in flight may take to finish after the first signal.
     pub drain_timeout: Duration,
-}
-
-/// How a run is ended from outside.
-#[derive(Debug, Clone, Default)]
-pub struct Stop {
-    /// Take no further files, finish the ones in flight.
-    pub quiet: CancellationToken,
-    /// Leave at once.
-    pub now: CancellationToken,
 }
 
 /// Connects and opens everything that the settings name. `dataset` is that of all files, whatever
@@ -578,39 +571,4 @@ async fn blocking<T: Send + 'static>(
         .await
         .expect("file work does not panic");
     done.map_err(|error| Fault::transient(Origin::Files, doing, error))
-}
-
-impl Stop {
-    /// A stop that listens to SIGINT and SIGTERM: the first drains, within a limit; the second
-    /// leaves at once.
-    ///
-    /// # Errors
-    /// The handlers cannot be installed.
-    pub fn on_signals(drain_timeout: Duration) -> std::io::Result<Self> {
-        use tokio::signal::unix::{SignalKind, signal};
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        let mut terminate = signal(SignalKind::terminate())?;
-        let stop = Self::default();
-        let told = stop.clone();
-        tokio::spawn(async move {
-            let mut next = async || {
-                tokio::select! {
-                    _ = interrupt.recv() => {}
-                    _ = terminate.recv() => {}
-                }
-            };
-            next().await;
-            tracing::info!(
-                ?drain_timeout,
-                "stopping: finishes what is in flight; again to leave now"
-            );
-            told.quiet.cancel();
-            tokio::select! {
-                () = next() => {}
-                () = tokio::time::sleep(drain_timeout) => {}
-            }
-            told.now.cancel();
-        });
-        Ok(stop)
-    }
 }

@@ -188,7 +188,7 @@ impl fmt::Display for Status {
     /// The status for people: a few lines, the next step last.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = match (self.running, self.ready, &self.reason) {
-            (false, _, Some(reason)) => format!("not seen running: {reason}"),
+            (false, _, Some(reason)) => reason.clone(),
             (false, ..) => "not running".to_owned(),
             (true, true, _) => format!("running as {}", self.roles.join(", ")),
             (true, false, reason) => {

@@ -95,7 +95,11 @@ impl Work {
                     ItemOrigin::Archive
                 };
                 let found = inbox::archive(&full)?.into_iter();
-                let found = found.filter(|file| !own.iter().any(|dir| file.path.starts_with(dir)));
+                let found = found.filter(|file| {
+                    !own.iter().any(|dir| {
+                        *dir != full && dir.starts_with(&full) && file.path.starts_with(dir)
+                    })
+                });
                 files.extend(found.map(|file| (file, origin)));
             }
         }

@@ -102,9 +102,9 @@ async fn without_service(settings: &Settings) -> anyhow::Result<Status> {
     let holder = inbox::holder(&settings.dirs.work);
     status.reason = Some(match &holder {
         Some(process) => format!(
-            "process {process} has the work directory, and tells nothing at this HTTP address"
+            "process {process} runs on this work directory, and does not answer at this HTTP address"
         ),
-        None => "the service does not run".to_owned(),
+        None => "not running".to_owned(),
     });
     status.files.inbound = count_files(&settings.dirs.inbound)?;
     status.files.work = count_files(&settings.dirs.work)?;
