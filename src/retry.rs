@@ -27,7 +27,7 @@ pub enum GivenUp {
     Fatal(Fault),
 }
 
-/// Tries until it succeeds, meets a fatal fault, or `stop` is cancelled during a wait. `failed` is
+/// Tries until it succeeds, meets a fatal fault, or `stop` is cancelled. `failed` is
 /// told of each fault (for a counter); the log has one line when the fault has lasted a while and
 /// one when it is over.
 ///
@@ -46,7 +46,13 @@ where
     let began = Instant::now();
     let mut said = false;
     loop {
-        let fault = match operation().await {
+        // An attempt may take as long as its timeouts allow. Leaving it in the middle is as safe as a
+        // lost connection: its outcome is unknown, and the ledger tells.
+        let attempt = tokio::select! {
+            attempt = operation() => attempt,
+            () = stop.cancelled() => return Err(GivenUp::Stopped),
+        };
+        let fault = match attempt {
             Ok(value) => {
                 if said {
                     tracing::info!(doing, seconds = began.elapsed().as_secs(), "works again");

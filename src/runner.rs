@@ -325,7 +325,9 @@ impl Engine {
                 progress: self.progress.clone(),
                 summaries: self.summaries.clone(),
             };
-            workers.tasks.spawn(worker.run(workers.stop.clone()));
+            workers
+                .tasks
+                .spawn(worker.run(workers.stop.clone(), now.clone()));
         }
         workers
     }

@@ -84,30 +84,35 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// Works until `stop` is cancelled; then finishes the commit in hand.
+    /// Works until `quiet` is cancelled, and then finishes the commit in hand; or leaves at once when
+    /// `now` is.
     ///
     /// # Errors
     /// A fatal fault.
-    pub async fn run(self, stop: CancellationToken) -> Result<(), Fault> {
-        match self.work(&stop).await {
+    pub async fn run(self, quiet: CancellationToken, now: CancellationToken) -> Result<(), Fault> {
+        match self.work(&quiet, &now).await {
             Ok(()) | Err(GivenUp::Stopped) => Ok(()),
             Err(GivenUp::Fatal(fault)) => Err(fault),
         }
     }
 
-    async fn work(&self, stop: &CancellationToken) -> Result<(), GivenUp> {
+    async fn work(
+        &self,
+        quiet: &CancellationToken,
+        now: &CancellationToken,
+    ) -> Result<(), GivenUp> {
         let mut consumer = until_ok(
             "connecting to the queue",
-            stop,
+            quiet,
             |_| {},
             || self.broker.consumer(&self.name),
         )
         .await?;
         let mut take = 1;
-        while !stop.is_cancelled() {
+        while !quiet.is_cancelled() {
             let received = tokio::select! {
                 received = consumer.receive(take) => received,
-                () = stop.cancelled() => break,
+                () = quiet.cancelled() => break,
             };
             let deliveries = match received {
                 Ok(deliveries) => deliveries,
@@ -123,7 +128,7 @@ impl Worker {
             };
             if !deliveries.is_empty() {
                 take = frames_to_take(&deliveries);
-                self.commit(&deliveries, stop).await?;
+                self.commit(&deliveries, now).await?;
                 self.ack(consumer.as_mut(), &deliveries).await;
             }
         }

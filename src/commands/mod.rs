@@ -63,7 +63,7 @@ fn name_server(error: anyhow::Error, database: &str, queue: &str) -> anyhow::Err
 
 async fn execute(command: Option<Command>, settings: Settings) -> anyhow::Result<Outcome> {
     match command.unwrap_or(Command::Run(RunArgs {})) {
-        Command::Run(args) => run::execute(settings, args).await,
+        Command::Run(args) => Box::pin(run::execute(settings, args)).await,
         Command::Load(args) => load::execute(settings, args).await,
         Command::Demo(args) => demo::execute(settings, args).await,
         Command::Doctor(args) => doctor::execute(&settings, &args).await,

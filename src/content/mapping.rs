@@ -222,8 +222,8 @@ mod tests {
     #[test]
     fn what_is_cut_off_reads_as_zeros_and_is_marked() {
         let (cut, whole) = (file(PAGES), file(PAGES));
-        std::os::unix::fs::FileExt::write_all_at(&cut, &[7; PAGES], 0).unwrap();
-        std::os::unix::fs::FileExt::write_all_at(&whole, &[7; PAGES], 0).unwrap();
+        std::os::unix::fs::FileExt::write_all_at(&cut, &vec![7; PAGES], 0).unwrap();
+        std::os::unix::fs::FileExt::write_all_at(&whole, &vec![7; PAGES], 0).unwrap();
         let mapping = Mapping::shared(&cut).unwrap().unwrap();
         let other = Mapping::shared(&whole).unwrap().unwrap();
         assert_eq!((mapping[PAGES - 1], mapping.is_damaged()), (7, false));
