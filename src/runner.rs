@@ -207,7 +207,7 @@ impl Engine {
             }
             Ok(())
         };
-        self.load(feed, stop).await
+        Box::pin(self.load(feed, stop)).await
     }
 
     /// Loads what is in work and inbound, and ends when all of it is stored.
@@ -238,7 +238,7 @@ impl Engine {
             }
             Ok(())
         };
-        self.load(feed, stop).await
+        Box::pin(self.load(feed, stop)).await
     }
 
     async fn load<F>(

@@ -38,7 +38,7 @@ pub use exit::{Exit, Misuse, NoInput, Outcome};
 pub async fn dispatch(command: Option<Command>, settings: Settings) -> anyhow::Result<Outcome> {
     let database = crate::config::redacted(&settings.database_url);
     let queue = crate::config::redacted(&settings.broker_url);
-    execute(command, settings)
+    Box::pin(execute(command, settings))
         .await
         .map_err(|error| name_server(error, &database, &queue))
 }

@@ -211,7 +211,9 @@ fn zeros_from(address: usize, end: usize) -> bool {
 mod tests {
     use super::*;
 
-    const PAGES: usize = 4096 * 16;
+    /// A multiple of every page size that Linux has.
+    const PAGE: usize = 64 * 1024;
+    const PAGES: usize = PAGE * 16;
 
     fn file(bytes: usize) -> File {
         let file = tempfile::tempfile().unwrap();
@@ -227,9 +229,9 @@ mod tests {
         let mapping = Mapping::shared(&cut).unwrap().unwrap();
         let other = Mapping::shared(&whole).unwrap().unwrap();
         assert_eq!((mapping[PAGES - 1], mapping.is_damaged()), (7, false));
-        cut.set_len(4096 * 2).unwrap();
-        assert_eq!((mapping[4096 * 5], mapping.is_damaged()), (0, true));
-        assert_eq!(mapping[4096 * 2 - 1], 7, "what is there is left as it is");
+        cut.set_len(PAGE as u64 * 2).unwrap();
+        assert_eq!((mapping[PAGE * 5], mapping.is_damaged()), (0, true));
+        assert_eq!(mapping[PAGE * 2 - 1], 7, "what is there is left as it is");
         cut.set_len(0).unwrap();
         assert!(mapping.iter().all(|byte| *byte == 0));
         assert!(!other.is_damaged());
@@ -250,7 +252,7 @@ mod tests {
                 for thread in 0..4 {
                     let mapping = &mapping;
                     scope.spawn(move || {
-                        let pages = mapping.chunks(4096).skip(1 + thread).rev();
+                        let pages = mapping.chunks(PAGE).skip(1 + thread).rev();
                         assert_eq!(pages.map(|page| u32::from(page[9])).sum::<u32>(), 0);
                         assert!(mapping.is_damaged());
                     });
@@ -272,7 +274,7 @@ mod tests {
                 // SAFETY: none, on purpose: this process is to die of it.
                 let map = unsafe { Mmap::map(&file).unwrap() };
                 file.set_len(0).unwrap();
-                std::hint::black_box(map[4096]);
+                std::hint::black_box(map[PAGE]);
             }
             Ok("sent") => {
                 guard_against_bus_errors();
