@@ -273,7 +273,7 @@ async fn no_room_to_inflate_is_waited_out() {
         &mounted,
         "sh",
     ];
-    let mut load = start(&pair, &in_namespace, &["load"]);
+    let mut load = start(&pair, &in_namespace, &["load", "--disk-floor", "0B"]);
     let mut said = BufReader::new(load.stderr.take().unwrap()).lines();
     let waits = said.find(|line| {
         line.as_ref()
