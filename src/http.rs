@@ -194,7 +194,7 @@ fn write_page(html: &mut String, status: &Status) -> std::fmt::Result {
         .iter()
         .map(|file| [&*file.name, &*file.why]);
     section(html, "Waiting", ["file", "why"], waiting)?;
-    let outcome = |file: &crate::status::LastFile| {
+    let outcome = |file: &crate::sink::FileEntry| {
         let why = file
             .reason
             .as_ref()

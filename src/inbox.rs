@@ -326,6 +326,10 @@ impl Inbox {
     /// # Errors
     /// The system's.
     pub fn put_back(&self, file: &Claimed) -> io::Result<()> {
+        // A file of an archive that is to be moved was never in inbound: it stays where it is.
+        if file.path.parent() != Some(self.directories.work.as_path()) {
+            return Ok(());
+        }
         let path = move_into(&file.path, &self.directories.inbound, &file.name)?;
         let name = path.file_name().expect("a moved file has a name");
         self.note_incomplete(name, &fs::metadata(&path)?);

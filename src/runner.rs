@@ -216,19 +216,22 @@ impl Engine {
     /// A fatal fault.
     pub async fn load_inbound(&self, stop: &Stop) -> Result<(), Fault> {
         let feed = |items: mpsc::Sender<Vec<Item>>| async move {
-            if !send(&items, self.recovered()?, stop).await {
-                return Ok(());
-            }
-            let once = || Box::pin(self.feed_inbound(&items, stop));
-            loop {
-                match until_ok("claiming files", &stop.quiet, |_| {}, once).await {
-                    Ok(0) | Err(GivenUp::Stopped) => break,
-                    Ok(_) if stop.quiet.is_cancelled() => break,
-                    Ok(_) => {}
-                    Err(GivenUp::Fatal(fault)) => return Err(fault),
+            let mut all = false;
+            if send(&items, self.recovered()?, stop).await {
+                let once = || Box::pin(self.feed_inbound(&items, stop));
+                loop {
+                    match until_ok("claiming files", &stop.quiet, |_| {}, once).await {
+                        Ok(0) => {
+                            all = true;
+                            break;
+                        }
+                        Ok(_) => {}
+                        Err(GivenUp::Stopped) => break,
+                        Err(GivenUp::Fatal(fault)) => return Err(fault),
+                    }
                 }
             }
-            if self.seen.inbound.load(Relaxed) > locked(&self.seen.waiting).len() as u64 {
+            if !all {
                 self.tally.cut_short.store(true, Relaxed);
             }
             for file in locked(&self.seen.waiting).iter() {

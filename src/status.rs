@@ -9,7 +9,7 @@ use std::fmt::{self, Write as _};
 use serde::{Deserialize, Serialize};
 
 use crate::batch::RejectCode;
-use crate::sink;
+use crate::sink::{FileEntry, Totals};
 
 /// The state of the engine, or of what it left behind where it does not run.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -39,7 +39,7 @@ pub struct Status {
     /// Sums over the ledger.
     pub totals: Option<Totals>,
     /// The last files of the ledger, newest first.
-    pub last_files: Vec<LastFile>,
+    pub last_files: Vec<FileEntry>,
     /// Rejects by reason, most frequent first.
     pub rejects: Vec<RejectCount>,
     /// Records stored per second, over the last seconds.
@@ -79,42 +79,6 @@ pub struct Waiting {
     pub why: String,
 }
 
-/// Sums over the ledger.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Totals {
-    /// Files registered and not settled.
-    pub pending: u64,
-    /// Files settled.
-    pub settled: u64,
-    /// Files in quarantine.
-    pub quarantined: u64,
-    /// Records of settled files.
-    pub records: u64,
-    /// Rejects.
-    pub rejects: u64,
-}
-
-/// A file of the ledger.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LastFile {
-    /// Its number.
-    pub file_no: u32,
-    /// Its name.
-    pub name: String,
-    /// Its dataset; empty where none matched.
-    pub dataset: String,
-    /// `pending`, `settled` or `quarantined`.
-    pub state: String,
-    /// Stored bytes.
-    pub bytes: u64,
-    /// Records.
-    pub records: u32,
-    /// Rejects; known when settled.
-    pub rejects: u32,
-    /// Why it is in quarantine.
-    pub reason: Option<String>,
-}
-
 /// How many rejects have one reason.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RejectCount {
@@ -138,50 +102,6 @@ pub fn by_reason(codes: impl Iterator<Item = RejectCode>) -> Vec<RejectCount> {
     }
     counts.sort_by_key(|count| std::cmp::Reverse(count.records));
     counts
-}
-
-impl From<sink::Totals> for Totals {
-    fn from(totals: sink::Totals) -> Self {
-        let sink::Totals {
-            pending,
-            settled,
-            quarantined,
-            records,
-            rejects,
-        } = totals;
-        Self {
-            pending,
-            settled,
-            quarantined,
-            records,
-            rejects,
-        }
-    }
-}
-
-impl From<sink::FileEntry> for LastFile {
-    fn from(entry: sink::FileEntry) -> Self {
-        let sink::FileEntry {
-            file_no,
-            name,
-            dataset,
-            state,
-            bytes,
-            records,
-            rejects,
-            reason,
-        } = entry;
-        Self {
-            file_no,
-            name,
-            dataset,
-            state,
-            bytes,
-            records,
-            rejects,
-            reason,
-        }
-    }
 }
 
 impl fmt::Display for Status {
@@ -236,7 +156,7 @@ impl fmt::Display for Status {
             writeln!(f, "  reject  {code}: {records}")?;
         }
         for file in &self.last_files {
-            let LastFile {
+            let FileEntry {
                 file_no,
                 name,
                 state,

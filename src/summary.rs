@@ -191,26 +191,41 @@ impl Accumulator {
         let _merging = self.merging.lock().await;
         // Another worker may have done it while this one waited.
         if is_full() {
-            let reduced = self.take(&dataset.name).0;
+            let reduced = self.take(&dataset.name);
             merge(sink, dataset, reduced, &[], stop).await?;
         }
         Ok(())
     }
 
-    /// Takes the candidates out, and a copy of the coverage.
-    fn take(&self, dataset: &str) -> (Reduced, HashMap<u32, Vec<Range<u64>>>) {
+    /// Takes the candidates out.
+    fn take(&self, dataset: &str) -> Reduced {
         let mut all = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        match all.get_mut(dataset) {
-            Some(seen) => (std::mem::take(&mut seen.reduced), seen.coverage.clone()),
-            None => Default::default(),
-        }
+        let seen = all.get_mut(dataset);
+        seen.map(|seen| std::mem::take(&mut seen.reduced))
+            .unwrap_or_default()
+    }
+
+    /// Takes the candidates out; and tells of each file, by its number of records, whether all of its
+    /// rows have passed here.
+    fn take_with(&self, dataset: &str, files: &[(u32, u64)]) -> (Reduced, Vec<bool>) {
+        let mut all = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(seen) = all.get_mut(dataset) else {
+            return (Reduced::default(), vec![false; files.len()]);
+        };
+        let passed = |&(file_no, records): &(u32, u64)| {
+            let covered = seen.coverage.get(&file_no);
+            covered.is_some_and(|covered| coverage::is_whole(covered, records))
+        };
+        let passed = files.iter().map(passed).collect();
+        (std::mem::take(&mut seen.reduced), passed)
     }
 
     fn forget(&self, dataset: &str, file_nos: &[u32]) {
         let mut all = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(seen) = all.get_mut(dataset) {
-            seen.coverage
-                .retain(|file_no, _| !file_nos.contains(file_no));
+            for file_no in file_nos {
+                seen.coverage.remove(file_no);
+            }
         }
     }
 }
@@ -271,13 +286,14 @@ async fn round(
     }
     let whole = || sink.coverage(&files);
     let whole = until_ok("reading the ledger", stop, ignore, whole).await?;
-    let (mut reduced, seen) = accumulator.take(&dataset.name);
-    for (&file_no, whole) in files.iter().zip(&whole) {
-        let records = coverage::len(whole);
-        let is_known = seen
-            .get(&file_no)
-            .is_some_and(|seen| coverage::is_whole(seen, records));
-        if !is_known {
+    let sizes: Vec<(u32, u64)> = files
+        .iter()
+        .zip(&whole)
+        .map(|(file_no, whole)| (*file_no, coverage::len(whole)))
+        .collect();
+    let (mut reduced, passed) = accumulator.take_with(&dataset.name, &sizes);
+    for ((file_no, records), passed) in sizes.into_iter().zip(passed) {
+        if !passed {
             done.rows_read +=
                 read(sink, dataset, file_no, records, &mut reduced, done, stop).await?;
         }

@@ -51,11 +51,6 @@ pub fn watcher_overflow() {
     counter!("lemonade_watcher_overflows_total").increment(1);
 }
 
-/// Files that the scan found and no notification had told of.
-pub fn rescan_missed_files(files: u64) {
-    counter!("lemonade_rescan_missed_files_total").increment(files);
-}
-
 /// Stored bytes of files read.
 pub fn read_bytes(bytes: u64) {
     counter!("lemonade_read_bytes_total").increment(bytes);
@@ -108,12 +103,6 @@ pub fn queue(frames: u64, bytes: u64, pending: u64) {
     gauge!("lemonade_queue_frames").set(frames as f64);
     gauge!("lemonade_queue_bytes").set(bytes as f64);
     gauge!("lemonade_queue_pending_frames").set(pending as f64);
-}
-
-/// Age of the oldest entry of a stream that is not acked; `stream` is named by its dataset.
-pub fn queue_oldest_age(stream: &str, age: Duration) {
-    gauge!("lemonade_queue_oldest_age_seconds", "stream" => stream.to_owned())
-        .set(age.as_secs_f64());
 }
 
 /// One commit: rows stored, and rows that were there.
@@ -169,12 +158,6 @@ pub fn backpressure(stage: &'static str, waited: Duration) {
     WAITED_US[at].fetch_add(waited_us, Ordering::Relaxed);
 }
 
-/// Part of the last interval that a stage was at work, 0 to 1; `stage` is `parse`, `publish` or
-/// `commit`.
-pub fn stage_busy(stage: &'static str, ratio: f64) {
-    gauge!("lemonade_stage_busy_ratio", "stage" => stage).set(ratio);
-}
-
 /// The byte budget, and what of it is in flight.
 pub fn memory(budget_bytes: u64, inflight_bytes: u64) {
     gauge!("lemonade_memory_budget_bytes").set(budget_bytes as f64);
@@ -192,24 +175,9 @@ pub fn ready(ready: bool) {
     gauge!("lemonade_ready").set(if ready { 1.0 } else { 0.0 });
 }
 
-/// Whether an operator has paused the engine.
-pub fn paused(paused: bool) {
-    gauge!("lemonade_paused").set(if paused { 1.0 } else { 0.0 });
-}
-
 /// Free bytes of the file system; `path` is `inbound`, `work`, `history` or `quarantine`.
 pub fn disk_free(path: &'static str, bytes: u64) {
     gauge!("lemonade_disk_free_bytes", "path" => path).set(bytes as f64);
-}
-
-/// Stored bytes of the files in history.
-pub fn history_bytes(bytes: u64) {
-    gauge!("lemonade_history_bytes").set(bytes as f64);
-}
-
-/// Rejects in the database.
-pub fn rejects_open(rejects: u64) {
-    gauge!("lemonade_rejects_open").set(rejects as f64);
 }
 
 /// Brings every counter of a closed set of labels into being, at zero: a series that first appears
@@ -225,7 +193,6 @@ pub fn begin_at_zero(datasets: &Datasets) {
     counter!("lemonade_sink_retries_total").increment(0);
     counter!("lemonade_broker_errors_total").increment(0);
     counter!("lemonade_frames_damaged_total").increment(0);
-    rescan_missed_files(0);
     read_bytes(0);
     for name in datasets.iter().map(|dataset| dataset.name.as_str()) {
         for outcome in ["settled", "duplicate", "quarantined"] {

@@ -122,13 +122,8 @@ async fn without_service(settings: &Settings) -> anyhow::Result<Status> {
         return Ok(status);
     }
     let sink = open_sink(settings).await?;
-    status.totals = Some(sink.totals().await?.into());
-    status.last_files = sink
-        .files(LAST_FILES)
-        .await?
-        .into_iter()
-        .map(Into::into)
-        .collect();
+    status.totals = Some(sink.totals().await?);
+    status.last_files = sink.files(LAST_FILES).await?;
     let rejects = sink.rejects(LAST_REJECTS).await?;
     status.rejects = by_reason(rejects.iter().map(|reject| reject.code));
     let open = status.totals.map_or(0, |totals| totals.pending);

@@ -1,11 +1,11 @@
 //! Reads, identifies and cuts files, and enters them into the ledger, many at once.
 
 use std::sync::Arc;
-use tokio::time::Instant;
 
 use rayon::iter::Either;
 use rayon::prelude::*;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::produce::Job;
@@ -392,7 +392,8 @@ async fn begin(
         () = shared.stop.cancelled() => return Err(GivenUp::Stopped),
     };
     let plan = Arc::new(plan);
-    let missing = u64::from(plan.records) - coverage::len(&covered);
+    // The ledger may know more than there is here, where a dataset was defined in another way then.
+    let missing = u64::from(plan.records).saturating_sub(coverage::len(&covered));
     let chunks = super::produce::missing_chunks(&plan, &covered);
     let flight = Flight {
         dataset: dataset.clone(),

@@ -4,11 +4,11 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
-use tokio::time::Instant;
 
 use rayon::prelude::*;
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::time::Instant;
 
 use super::{Shared, Tally};
 use crate::batch::{Batch, RejectCode};
@@ -183,13 +183,8 @@ pub(super) async fn publish(
             taken.drain(..).map(|one| (one.frame, one.budget)).unzip();
         let broker = &shared.ingest.broker;
         let publish = || broker.publish(&frames);
-        tokio::select! {
-            published = until_ok("publishing to the queue", &shared.stop, |_| {}, publish) => {
-                published?;
-            }
-            // The queue may be full, and nobody there to empty it.
-            () = shared.stop.cancelled() => return Err(GivenUp::Stopped),
-        }
+        // The queue may be full, and nobody there to empty it: a stop ends the wait.
+        until_ok("publishing to the queue", &shared.stop, |_| {}, publish).await?;
         drop(budget);
         let held = shared.budget_kib as usize - shared.budget.available_permits();
         telemetry::memory(u64::from(shared.budget_kib) * 1024, held as u64 * 1024);
@@ -208,28 +203,6 @@ fn note_published(shared: &Shared, frames: &[Frame]) {
             if flight.unpublished == 0 {
                 shared.look.notify_one();
             }
-        }
-    }
-}
-
-impl Shared {
-    /// Takes note of what workers of this process have committed.
-    pub(super) fn note_committed(&self, committed: std::collections::HashMap<u32, u64>) {
-        let mut flights = self.flights();
-        for (file_no, records) in committed {
-            let Some(flight) = flights.get_mut(&file_no) else {
-                continue;
-            };
-            let new = records.min(flight.missing.saturating_sub(flight.committed));
-            flight.committed += records;
-            flight.moved = Instant::now();
-            Tally::add(&self.tally().committed, new);
-            let bytes = flight.items[0].file.bytes;
-            let share =
-                u128::from(bytes) * u128::from(new) / u128::from(flight.plan.records.max(1));
-            let share = u64::try_from(share).unwrap_or(bytes);
-            flight.bytes_done += share;
-            Tally::add(&self.tally().bytes_done, share);
         }
     }
 }

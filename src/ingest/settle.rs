@@ -20,7 +20,7 @@ use crate::telemetry;
 /// Files asked about in one statement.
 const ASK_FILES: usize = 500;
 
-/// Shortest time between two looks. Commits come every few milliseconds in a load of small files; so
+/// Shortest time between two looks; else as long as a look takes. Commits come every few milliseconds in a load of small files; so
 /// some of them are settled together. Short against the 250 ms that a file may take to history.
 const LOOK_PAUSE: Duration = Duration::from_millis(10);
 
@@ -51,7 +51,7 @@ pub(super) async fn run(
         let began = Instant::now();
         shared.note_committed(shared.ingest.progress.take());
         look(&shared, &jobs).await?;
-        tokio::time::sleep(LOOK_PAUSE.max(began.elapsed())).await;
+        tokio::time::sleep(began.elapsed().clamp(LOOK_PAUSE, LOOK_INTERVAL)).await;
     }
 }
 
@@ -322,4 +322,26 @@ fn take_first(shared: &Shared, file_no: u32) -> Option<(Item, Bereft)> {
         flight.moved = Instant::now();
     }
     Some((item, bereft))
+}
+
+impl Shared {
+    /// Takes note of what workers of this process have committed.
+    fn note_committed(&self, committed: HashMap<u32, u64>) {
+        let mut flights = self.flights();
+        for (file_no, records) in committed {
+            let Some(flight) = flights.get_mut(&file_no) else {
+                continue;
+            };
+            let new = records.min(flight.missing.saturating_sub(flight.committed));
+            flight.committed += records;
+            flight.moved = Instant::now();
+            Tally::add(&self.tally().committed, new);
+            let bytes = flight.items[0].file.bytes;
+            let share =
+                u128::from(bytes) * u128::from(new) / u128::from(flight.plan.records.max(1));
+            let share = u64::try_from(share).unwrap_or(bytes);
+            flight.bytes_done += share;
+            Tally::add(&self.tally().bytes_done, share);
+        }
+    }
 }

@@ -145,8 +145,8 @@ impl StatusSource for Engine {
         // A database that does not answer is a fact to be told, not a reason to wait.
         if let Ok(Ok((totals, files, rejects))) = tokio::time::timeout(STATUS_TIMEOUT, ledger).await
         {
-            status.totals = Some(totals.into());
-            status.last_files = files.into_iter().map(Into::into).collect();
+            status.totals = Some(totals);
+            status.last_files = files;
             status.rejects = status::by_reason(rejects.iter().map(|reject| reject.code));
         }
         status

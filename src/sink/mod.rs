@@ -8,6 +8,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
 
 use crate::batch::{Batch, RejectCode};
 use crate::content::ContentHash;
@@ -284,7 +285,7 @@ pub struct LastEvent {
 }
 
 /// Sums over the ledger.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Totals {
     /// Files registered and not settled.
     pub pending: u64,
@@ -299,7 +300,7 @@ pub struct Totals {
 }
 
 /// A file as the ledger has it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileEntry {
     /// Its number.
     pub file_no: u32,

@@ -111,7 +111,6 @@ pub const METRICS: &[Metric] = &[
     state("lemonade_backlog_bytes", Unit::Bytes, "Bytes of these files"),
     state("lemonade_backlog_oldest_age_seconds", Unit::Seconds, "Age of the oldest of these files"),
     counter("lemonade_watcher_overflows_total", Unit::Count, "Times that the kernel dropped notifications of files"),
-    counter("lemonade_rescan_missed_files_total", Unit::Count, "Files that the scan found and no notification had told of"),
     counter("lemonade_read_bytes_total", Unit::Bytes, "Stored bytes of files read"),
     counter("lemonade_records_total", Unit::Count, "Records parsed, by outcome"),
     counter("lemonade_rejects_total", Unit::Count, "Records rejected, by reason"),
@@ -123,7 +122,6 @@ pub const METRICS: &[Metric] = &[
     state("lemonade_queue_frames", Unit::Count, "Frames in the queue, delivered or not"),
     state("lemonade_queue_bytes", Unit::Bytes, "Bytes of these frames"),
     state("lemonade_queue_pending_frames", Unit::Count, "Frames in the hands of workers"),
-    state("lemonade_queue_oldest_age_seconds", Unit::Seconds, "Age of the oldest frame in the queue"),
     counter("lemonade_rows_committed_total", Unit::Count, "Rows stored"),
     counter("lemonade_rows_duplicate_total", Unit::Count, "Rows that were stored already"),
     histogram("lemonade_commit_duration_seconds", Unit::Seconds, COMMIT_SECONDS, "How long a commit took"),
@@ -133,16 +131,12 @@ pub const METRICS: &[Metric] = &[
     counter("lemonade_sink_retries_total", Unit::Count, "Commits tried again"),
     counter("lemonade_broker_errors_total", Unit::Count, "Faults of the queue"),
     counter(BACKPRESSURE, Unit::Seconds, "Time that a stage waited for the next one"),
-    state("lemonade_stage_busy_ratio", Unit::Count, "Part of the time that a stage was at work, 0 to 1"),
     state("lemonade_memory_budget_bytes", Unit::Bytes, "Most bytes in flight from parse to commit"),
     state("lemonade_memory_inflight_bytes", Unit::Bytes, "Bytes in flight from parse to commit"),
     state("lemonade_disk_free_bytes", Unit::Bytes, "Free bytes of the file system of a directory"),
-    state("lemonade_history_bytes", Unit::Bytes, "Bytes of the files in history"),
-    state("lemonade_rejects_open", Unit::Count, "Rejects in the database"),
     state("lemonade_summary_duration_seconds", Unit::Seconds, "How long the last refresh of the summary took"),
     state("lemonade_summary_last_success_timestamp_seconds", Unit::Seconds, "When the summary was last refreshed, since the epoch"),
     state("lemonade_ready", Unit::Count, "1 while the engine can do its work, else 0"),
-    state("lemonade_paused", Unit::Count, "1 while an operator has paused the engine, else 0"),
     state("lemonade_build_info", Unit::Count, "1, with the version as a label"),
 ];
 
@@ -275,17 +269,12 @@ mod tests {
             telemetry::files_now("inbound", 1);
             telemetry::backlog(1, 2, second);
             telemetry::queue(1, 2, 3);
-            telemetry::queue_oldest_age("vehicle_events", second);
             telemetry::commit_took(Duration::from_millis(3), 1_000, second);
             telemetry::rejects("vehicle_events", RejectCode::MissingField, 7);
-            telemetry::stage_busy("parse", 0.5);
             telemetry::memory(1, 2);
             telemetry::disk_free("inbound", 1);
-            telemetry::history_bytes(1);
-            telemetry::rejects_open(1);
             telemetry::summary_refreshed(second, second);
             telemetry::ready(true);
-            telemetry::paused(false);
         });
         let mut text = handle.render();
         render_backpressure(&mut text);

@@ -409,6 +409,29 @@ fn migrate_prints_the_statements_that_it_would_run() {
 }
 
 #[test]
+fn the_demo_needs_nothing_and_ends_with_figures_of_the_database() {
+    let shell = Shell::new();
+    let dir = shell.path().join("demo");
+    let args = ["demo", "--files", "3", "--records", "1000", "--dir"];
+    let demo = shell.run(&[&args[..], &[dir.to_str().unwrap()]].concat());
+    assert_eq!(demo.code, 0, "{}", demo.stderr);
+    let database = rusqlite::Connection::open(dir.join("lemonade.db")).unwrap();
+    for table in ["vehicle_events", "vehicle_status", "ingest_rejects"] {
+        let sql = format!("SELECT COUNT(*) FROM {table}");
+        let rows: u64 = database.query_row(&sql, [], |row| row.get(0)).unwrap();
+        let line = format!("  {table:15} {rows} rows");
+        assert!(demo.stdout.contains(&line), "{line}: {}", demo.stdout);
+    }
+    for line in [
+        "records      4,000",
+        "first rows of daily_summary",
+        "task_runner load PATH",
+    ] {
+        assert!(demo.stdout.contains(line), "{line}: {}", demo.stdout);
+    }
+}
+
+#[test]
 fn the_embedded_pair_says_so_and_how_to_go_on() {
     let shell = Shell::new();
     let loaded = shell.run(&["load"]);

@@ -6,15 +6,14 @@
 use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::support;
-
 pub mod pair;
+mod service;
 
-use pair::{Pair, Service, free_addr, names, page, until};
+use pair::{Pair, names};
 
 fn e2e_records() -> u64 {
     std::env::var("LEMONADE_E2E_RECORDS").map_or(20_000, |records| records.parse().unwrap())
@@ -362,135 +361,56 @@ async fn compressed_files_and_other_layouts_load() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn the_service_takes_what_arrives_and_stops_cleanly() {
-    for pair in Pair::all().await {
-        let inbound = pair.at("inbound");
-        pair.expect(0, &["migrate"]);
-        // No command is `run`.
-        let mut service = Service::start(&pair, &[]);
-
-        // Written in place, slowly: never taken as a whole before its end.
-        let slow = inbound.join("vehicle_events_slow.json");
-        let mut writer = std::fs::File::create(&slow).unwrap();
-        for part in EVENTS.as_bytes().chunks(200) {
-            writer.write_all(part).unwrap();
-            writer.flush().unwrap();
-            tokio::time::sleep(Duration::from_millis(150)).await;
-            assert!(slow.exists(), "a file is taken while it is written");
-        }
-        drop(writer);
-        // Written elsewhere and renamed in.
-        let elsewhere = pair.at("elsewhere.json");
-        std::fs::write(&elsewhere, STATUS).unwrap();
-        std::fs::rename(&elsewhere, inbound.join("vehicle_status_renamed.json")).unwrap();
-
-        until(
-            "both files in history",
-            Duration::from_secs(30),
-            async || names(&pair.at("history")).len() == 2,
-        )
-        .await;
-        assert_eq!(pair.number("SELECT COUNT(*) FROM vehicle_events").await, 3);
-        assert_eq!(pair.number("SELECT COUNT(*) FROM vehicle_status").await, 3);
-        assert_eq!(service.terminate(), Some(0), "{}: a clean stop", pair.name);
-    }
+/// Generates files of events into inbound.
+fn generate(pair: &Pair, args: &[&str]) {
+    let dir = pair.at("inbound");
+    let common = [
+        "generate",
+        "--dir",
+        dir.to_str().unwrap(),
+        "--dataset",
+        "vehicle_events",
+    ];
+    pair.expect(0, &[&common[..], args].concat());
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_service_waits_for_its_database_and_says_so() {
-    let mut database = support::private_mariadb().await;
-    let mut pair = Pair::new("memory+mysql").await;
-    pair.database_url.clone_from(&database.url);
-    std::fs::write(pair.at("inbound").join("vehicle_status.json"), STATUS).unwrap();
-    database.kill();
-    let addr = free_addr();
-    let mut service = Service::start_with_http(&pair, &["run"], &addr);
-    let is_ready = |expected: u16| {
-        let addr = addr.clone();
-        async move || page(&addr, "/readyz").is_some_and(|(code, _)| code == expected)
-    };
-    let limit = Duration::from_secs(30);
-    until("not ready, with no database", limit, is_ready(503)).await;
-    assert_eq!(page(&addr, "/livez").unwrap().0, 200);
-    let (_, reason) = page(&addr, "/readyz").unwrap();
-    assert!(reason.contains("database"), "{reason}");
-
-    database.restart().await;
-    until("ready, with a database", limit, is_ready(200)).await;
-    until("the file in history", limit, async || {
-        names(&pair.at("history")).len() == 1
-    })
-    .await;
-
-    database.kill();
-    until("not ready again", limit, is_ready(503)).await;
-    database.restart().await;
-    until("ready again", limit, is_ready(200)).await;
-    let metrics = page(&addr, "/metrics").unwrap().1;
-    let committed = "lemonade_rows_committed_total{dataset=\"vehicle_status\"} 3";
-    assert!(metrics.contains(committed), "{metrics}");
-    assert_eq!(service.terminate(), Some(0));
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn no_file_is_taken_while_the_disk_is_below_the_floor() {
+async fn a_load_stops_at_too_many_rejects_and_says_so() {
     let pair = Pair::new("memory+sqlite").await;
-    let file = pair.at("inbound").join("vehicle_status.json");
-    std::fs::write(&file, STATUS).unwrap();
-    let addr = free_addr();
-    let limit = Duration::from_secs(30);
-    let mut service = Service::start_with_http(&pair, &["run", "--disk-floor", "1PiB"], &addr);
-    until("a reason for taking no file", limit, async || {
-        page(&addr, "/readyz")
-            .is_some_and(|(code, why)| code == 503 && why.contains("less than disk_floor"))
-    })
-    .await;
-    assert!(file.exists());
-    assert_eq!(service.terminate(), Some(0), "a paused service stops, too");
-
-    let _service = Service::start_with_http(&pair, &["run"], &addr);
-    until("the file in history", limit, async || {
-        names(&pair.at("history")).len() == 1
-    })
-    .await;
+    generate(
+        &pair,
+        &["--files", "60", "--records", "2000", "--bad", "0.5"],
+    );
+    let stopped = pair.run(&["load", "--max-rejects", "100"]);
+    assert_eq!(stopped.status.code(), Some(1));
+    let message = String::from_utf8(stopped.stderr).unwrap();
+    assert!(message.contains("more than 100"), "{message}");
+    assert!(
+        names(&pair.at("history")).len() < 60,
+        "it loaded everything all the same"
+    );
+    // With enough allowed, it ends as any load with rejects does, and nothing was lost.
+    pair.expect(2, &["load", "--max-rejects", "120000"]);
+    let stored = pair.number("SELECT COUNT(*) FROM vehicle_events").await
+        + pair.number("SELECT COUNT(*) FROM ingest_rejects").await;
+    assert_eq!(stored, 120_000);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stop_in_the_middle_loses_nothing_and_the_next_run_finishes() {
-    for name in ["memory+sqlite", "redis+mysql"] {
-        let pair = Pair::new(name).await;
-        let inbound = pair.at("inbound");
-        let dir = inbound.to_str().unwrap().to_owned();
-        let args = ["generate", "--dir", &dir, "--dataset", "vehicle_events"];
-        pair.expect(
-            0,
-            &[&args[..], &["--files", "40", "--records", "2000"]].concat(),
-        );
-        let mut killed = 0;
-        for _ in 0..4 {
-            let mut service = Service::start(&pair, &["run"]);
-            until(
-                "a first file in history",
-                Duration::from_secs(60),
-                async || !names(&pair.at("history")).is_empty(),
-            )
-            .await;
-            if service.0.try_wait().unwrap().is_none() {
-                service.0.kill().unwrap();
-                killed += 1;
-            }
-            service.0.wait().unwrap();
-        }
-        assert_eq!(killed, 4);
-        pair.expect(0, &["load"]);
-        assert_eq!(
-            pair.number("SELECT COUNT(*) FROM vehicle_events").await,
-            80_000
-        );
-        assert_eq!(names(&pair.at("history")).len(), 40, "{name}");
-        assert_eq!(pair.number("SELECT COUNT(*) FROM ingest_frames").await, 0);
-    }
+async fn a_busy_file_of_an_archive_stays_where_it_lies() {
+    let pair = Pair::new("memory+sqlite").await;
+    let archive = pair.at("archive");
+    std::fs::create_dir(&archive).unwrap();
+    let file = archive.join("vehicle_status.json");
+    let mut writer = std::fs::File::create(&file).unwrap();
+    writer.write_all(STATUS.as_bytes()).unwrap();
+    pair.expect(75, &["load", "--move", archive.to_str().unwrap()]);
+    assert!(file.exists());
+    assert!(names(&pair.at("inbound")).is_empty());
+    drop(writer);
+    pair.expect(0, &["load", "--move", archive.to_str().unwrap()]);
+    assert!(!file.exists());
+    assert_eq!(names(&pair.at("history")), ["vehicle_status.json"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

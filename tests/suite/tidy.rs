@@ -173,6 +173,29 @@ fn outside_crates_are_named_by_their_owner_only() {
     clean(rust().iter().flat_map(crate_owners));
 }
 
+/// The events of `telemetry.rs`: its public functions.
+fn events(telemetry: &str) -> Vec<&str> {
+    let functions = telemetry
+        .lines()
+        .filter_map(|line| line.strip_prefix("pub fn "));
+    functions
+        .filter_map(|line| Some(line.split_once('(')?.0))
+        .collect()
+}
+
+/// Events that no other file calls: a metric that is described and never set.
+fn untold(telemetry: &Source, tellers: &[Source]) -> Vec<String> {
+    let code = telemetry.code();
+    let is_untold = |event: &&str| {
+        let call = format!("telemetry::{event}(");
+        !tellers.iter().any(|source| source.code().contains(&call))
+    };
+    let untold = events(&code).into_iter().filter(is_untold);
+    untold
+        .map(|event| format!("src/telemetry.rs: nobody tells of `{event}`: remove it"))
+        .collect()
+}
+
 #[test]
 fn files_open_with_a_description() {
     clean(rust().iter().flat_map(opens_with_a_description));
@@ -213,6 +236,20 @@ fn dashboards_and_alerts_name_metrics_that_exist() {
             .iter()
             .flat_map(|source| metrics_exist(source, &told)),
     );
+}
+
+#[test]
+fn every_event_of_telemetry_is_told_by_somebody() {
+    let telemetry = read("src/telemetry.rs");
+    let tellers: Vec<Source> = files(&["src"], &["rs"])
+        .into_iter()
+        .filter(|source| !source.path.starts_with("src/telemetry"))
+        .collect();
+    assert!(
+        events(&telemetry.code()).len() > 15,
+        "the events were not found"
+    );
+    clean(untold(&telemetry, &tellers).into_iter());
 }
 
 #[test]
@@ -332,6 +369,20 @@ fn other_offences_are_found_out() {
     assert_eq!(found, ["src/a.rs:2: an ignored test: mend it or delete it"]);
 
     assert!(!is_executable(&root().join("Cargo.toml")));
+}
+
+#[test]
+fn untold_events_are_found_out() {
+    let telemetry = made(
+        "src/telemetry.rs",
+        "pub fn told(n: u64) {}\npub fn untold() {}\n",
+    );
+    let teller = made("src/a.rs", "telemetry::told(1); // telemetry::untold()");
+    let found = untold(&telemetry, &[teller]);
+    assert_eq!(
+        found,
+        ["src/telemetry.rs: nobody tells of `untold`: remove it"]
+    );
 }
 
 #[test]

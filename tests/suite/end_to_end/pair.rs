@@ -181,9 +181,14 @@ impl Service {
         )
     }
 
-    pub fn terminate(&mut self) -> Option<i32> {
+    pub fn signal(&self, signal: rustix::process::Signal) {
         let pid = rustix::process::Pid::from_child(&self.0);
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        rustix::process::kill_process(pid, signal).unwrap();
+    }
+
+    /// SIGTERM, and the exit code.
+    pub fn terminate(&mut self) -> Option<i32> {
+        self.signal(rustix::process::Signal::TERM);
         self.0.wait().unwrap().code()
     }
 }

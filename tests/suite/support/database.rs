@@ -89,6 +89,7 @@ impl Kind for MariadbKind {
                 .arg("--auth-root-authentication-method=normal")
                 .arg("--skip-test-db")
                 .arg("--innodb-log-file-size=16M")
+                .arg(prefixed("--tmpdir=", folder))
                 .arg(prefixed("--datadir=", data));
             if owned_by_root(folder) {
                 install.arg("--user=root");
@@ -165,6 +166,7 @@ impl Kind for Mysql9Kind {
                 .args(&mysqld[1..])
                 .arg("--initialize-insecure")
                 .arg("--innodb-redo-log-capacity=16M")
+                .arg(prefixed("--tmpdir=", folder))
                 .arg(prefixed("--init-file=", &grants))
                 .arg(prefixed("--datadir=", data));
             if owned_by_root(folder) {
@@ -213,6 +215,8 @@ fn options(folder: &Path, port: u16) -> Vec<OsString> {
     options.push(prefixed("--datadir=", &folder.join("data")));
     options.push(prefixed("--socket=", &folder.join("sock")));
     options.push(prefixed("--pid-file=", &folder.join("pid")));
+    // A starting server clears the temporary tables of its tmpdir, those of another one, too.
+    options.push(prefixed("--tmpdir=", folder));
     options.push("--secure-file-priv=".into());
     if owned_by_root(folder) {
         options.push("--user=root".into());
