@@ -1,8 +1,8 @@
 //! How rows become the values of a statement: how many of them, and in which form.
 //!
-//! Pure. The number of rows of a statement is full or a power of two, so that there are only a dozen
-//! statements to prepare for a dataset; its bytes are measured while it is built, since a packet
-//! above the server's limit would cost the connection.
+//! Pure. Where a statement has placeholders for each row, the number of its rows is full or a power of
+//! two, so that there are only a dozen statements to prepare for a dataset; its bytes are measured
+//! while it is built, since a packet above the server's limit would cost the connection.
 
 use std::ops::Range;
 
@@ -15,6 +15,10 @@ use super::session::{Insert, Server};
 
 /// Most placeholders of a prepared statement: the protocol counts them in 16 bits.
 const PLACEHOLDERS_MAX: usize = 65_535;
+
+/// Most rows of a statement with placeholders for each of them: each costs the server more, the more
+/// there are, and above this more than round trips cost.
+const PREPARED_ROWS_MAX: usize = 1_000;
 
 /// Most bytes of a statement. Larger ones gain nothing, and hold their locks for longer.
 const STATEMENT_BYTES_MAX: usize = 1 << 20;
@@ -29,6 +33,8 @@ const PACKET_BYTES_SPARE: usize = 1_024;
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Limits {
     rows: usize,
+    /// Each number of rows up to that is as good as another.
+    any_number: bool,
     statement_bytes: usize,
     row_bytes: usize,
 }
@@ -36,7 +42,13 @@ pub(super) struct Limits {
 /// The limits of an INSERT on a server, with at most `rows` rows.
 pub(super) fn limits(insert: &Insert, server: Server, rows: usize) -> Limits {
     Limits {
-        rows: rows.min(PLACEHOLDERS_MAX / insert.columns).max(1),
+        rows: if server.mariadb {
+            rows
+        } else {
+            let at_most = PREPARED_ROWS_MAX.min(PLACEHOLDERS_MAX / insert.columns);
+            rows.min(at_most).max(1)
+        },
+        any_number: server.mariadb,
         statement_bytes: STATEMENT_BYTES_MAX.min(server.packet_bytes_max / 4),
         row_bytes: server.packet_bytes_max.saturating_sub(PACKET_BYTES_SPARE),
     }
@@ -49,7 +61,7 @@ pub(super) fn bind(
     piece: Range<usize>,
     limits: Limits,
 ) -> Option<(Range<usize>, Vec<Value>)> {
-    let at_most = shape(piece.len(), limits.rows);
+    let at_most = limits.shape(piece.len());
     let columns = rows.row(piece.start).cells().count();
     let mut values = Vec::with_capacity(at_most * columns);
     let (mut bound, mut bytes) = (0, 0);
@@ -74,14 +86,14 @@ pub(super) fn bind(
         }
         bound += 1;
     }
-    let taken = shape(bound, limits.rows);
+    let taken = limits.shape(bound);
     values.truncate(taken * columns);
     Some((piece.start..piece.start + taken, values))
 }
 
 /// How many of these, by their sizes, one statement takes; at least one.
 pub(super) fn fitting(sizes: impl ExactSizeIterator<Item = usize>, limits: Limits) -> usize {
-    let at_most = shape(sizes.len(), limits.rows);
+    let at_most = limits.shape(sizes.len());
     let mut sum = 0;
     let fit = sizes
         .take(at_most)
@@ -90,16 +102,20 @@ pub(super) fn fitting(sizes: impl ExactSizeIterator<Item = usize>, limits: Limit
             sum <= limits.statement_bytes
         })
         .count();
-    shape(fit.max(1), limits.rows)
+    limits.shape(fit.max(1))
 }
 
-/// The number of rows of a statement: full, or a power of two. So there are only a dozen statements
-/// to prepare for a dataset, whatever the sizes of its batches.
-fn shape(rows: usize, full: usize) -> usize {
-    if rows >= full {
-        full
-    } else {
-        1 << rows.ilog2()
+impl Limits {
+    /// The number of rows of the next statement, with so many left. Where each has placeholders of
+    /// its own: full, or a power of two, so that a dozen statements do for a dataset.
+    fn shape(self, rows: usize) -> usize {
+        if rows >= self.rows {
+            self.rows
+        } else if self.any_number {
+            rows
+        } else {
+            1 << rows.ilog2()
+        }
     }
 }
 
@@ -126,10 +142,16 @@ mod tests {
 
     #[test]
     fn any_number_of_rows_is_a_few_shapes() {
+        let limits = Limits {
+            rows: 1_000,
+            any_number: false,
+            statement_bytes: usize::MAX,
+            row_bytes: usize::MAX,
+        };
         for rows in 1..2_500 {
             let (mut rest, mut statements) = (rows, 0);
             while rest > 0 {
-                let now = shape(rest, 1_000);
+                let now = limits.shape(rest);
                 assert!(now == 1_000 || now.is_power_of_two());
                 rest -= now;
                 statements += 1;
@@ -145,6 +167,7 @@ mod tests {
     fn a_statement_stays_below_its_limits() {
         let limits = Limits {
             rows: 100,
+            any_number: false,
             statement_bytes: 1_000,
             row_bytes: 5_000,
         };
