@@ -210,12 +210,14 @@ impl Maker {
     fn unreadable(&mut self) -> Made {
         let dataset = self.dice.pick(&[Dataset::Events, Dataset::Status]);
         let file = self.log.len();
-        let (mut text, _) = self.text(dataset, file, 40, Shape::Document);
+        let (text, _) = self.text(dataset, file, 40, Shape::Document);
         let prefix = dataset.name();
         let (name, bytes) = match self.dice.below(5) {
             0 => {
-                text.truncate(text.len() / 2);
-                (format!("{prefix}_{file}_cut.json"), text.into_bytes())
+                // Bytes, since a writer that dies does not stop between two characters.
+                let mut bytes = text.into_bytes();
+                bytes.truncate(bytes.len() / 2);
+                (format!("{prefix}_{file}_cut.json"), bytes)
             }
             1 => {
                 let text = format!("hello, world {file}");
