@@ -9,6 +9,7 @@
     reason = "coverage is a list of ranges"
 )]
 
+mod faults;
 mod fixture;
 mod ledger;
 mod operators;

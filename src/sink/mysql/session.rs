@@ -40,11 +40,12 @@ const IDLE_MAX: Duration = Duration::from_secs(120);
 const KEPT_PLACEHOLDERS_MAX: usize = 64 * 1024;
 
 /// What every session is set to. Times are UTC; a value that does not fit is an error, never a
-/// warning; no gap locks; a lock is waited for less long than a statement. The text mode
-/// `NO_BACKSLASH_ESCAPES` stays off, which LOAD DATA relies on.
+/// warning; no gap locks; a lock is waited for less long than a statement; and a statement outside a
+/// transaction is one, which a server may be set not to do. The text mode `NO_BACKSLASH_ESCAPES`
+/// stays off, which LOAD DATA relies on.
 const SETUP: [&str; 3] = [
     "SET NAMES utf8mb4",
-    "SET SESSION time_zone = '+00:00', innodb_lock_wait_timeout = 5, sql_mode = \
+    "SET SESSION time_zone = '+00:00', autocommit = 1, innodb_lock_wait_timeout = 5, sql_mode = \
      'STRICT_ALL_TABLES,NO_ZERO_DATE,NO_ZERO_IN_DATE,ERROR_FOR_DIVISION_BY_ZERO,\
      NO_ENGINE_SUBSTITUTION'",
     "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",

@@ -52,7 +52,17 @@ pub async fn private_redis() -> Private {
 
 /// A MariaDB for one test, with an empty database at its `url`. It ends with the value.
 pub async fn private_mariadb() -> Private {
-    database::start_private_mariadb().await
+    database::start_private_mariadb(&[]).await
+}
+
+/// The same with options of its own.
+pub async fn private_mariadb_with(options: &[String]) -> Private {
+    database::start_private_mariadb(options).await
+}
+
+/// A MySQL 9 for one test, with an empty database at its `url`. It ends with the value.
+pub async fn private_mysql9() -> Private {
+    database::start_private_mysql9().await
 }
 
 /// An empty folder that is removed with the value.
