@@ -9,13 +9,14 @@
     reason = "coverage is a list of ranges"
 )]
 
-mod faults;
+pub mod faults;
 mod fixture;
 mod ledger;
 mod operators;
 mod rows;
 mod schema;
 mod summary;
+mod workers;
 
 use fixture::Target;
 
