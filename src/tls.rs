@@ -58,8 +58,14 @@ mod tests {
         std::fs::write(&path, "text\n-----BEGIN CERTIFICATE-----\n").unwrap();
         let parameter = format!("ca={}", path.display().to_string().replace(' ', "%20"));
         for (with, without) in [
-            (format!("rediss://u:p@h:1/2?{parameter}"), "rediss://u:p@h:1/2"),
-            (format!("mysql://h/d?a=1&{parameter}&b=2"), "mysql://h/d?a=1&b=2"),
+            (
+                format!("rediss://u:p@h:1/2?{parameter}"),
+                "rediss://u:p@h:1/2",
+            ),
+            (
+                format!("mysql://h/d?a=1&{parameter}&b=2"),
+                "mysql://h/d?a=1&b=2",
+            ),
         ] {
             let (url, certificates) = split_ca(&with).unwrap();
             assert_eq!(url, without);
@@ -70,7 +76,10 @@ mod tests {
         }
         std::fs::write(&path, "no certificate").unwrap();
         let empty = split_ca(&format!("mysql://u:secret@h/d?{parameter}")).unwrap_err();
-        assert!(empty.to_string().ends_with("no certificate in PEM"), "{empty}");
+        assert!(
+            empty.to_string().ends_with("no certificate in PEM"),
+            "{empty}"
+        );
         let missing = split_ca("mysql://u:secret@h/d?ca=/nowhere").unwrap_err();
         assert!(missing.to_string().contains("ca=/nowhere"), "{missing}");
         assert!(!missing.to_string().contains("secret"), "{missing}");

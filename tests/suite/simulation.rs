@@ -40,7 +40,10 @@ fn write_files(random: &mut Random, inbound: &Path, delivery: u64, expected: &mu
         let name = format!("vehicle_events_{file}.json");
         let copy = format!("copy_of_{name}");
         // A producer does not write over what it delivered.
-        if [&name, &copy].iter().any(|name| inbound.join(name).exists()) {
+        if [&name, &copy]
+            .iter()
+            .any(|name| inbound.join(name).exists())
+        {
             continue;
         }
         let file = format!("{delivery}.{file}");

@@ -204,10 +204,7 @@ fn config_of(url: &str) -> Result<Config, Error> {
         return Ok(config);
     };
     if config.tls.is_none() {
-        return Err(Error::new(
-            ErrorKind::Config,
-            "`ca` needs TLS: `rediss://`",
-        ));
+        return Err(Error::new(ErrorKind::Config, "`ca` needs TLS: `rediss://`"));
     }
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(&certificates) {

@@ -47,7 +47,10 @@ async fn a_paused_server_is_waited_for_without_an_error() {
     publish(&*broker, &[events(0, 10)]).await;
     let received = receive(&mut *consumer, 1).await;
     consumer.ack(&received).await.unwrap();
-    assert!(began.elapsed() > Duration::from_millis(900), "it stood still");
+    assert!(
+        began.elapsed() > Duration::from_millis(900),
+        "it stood still"
+    );
     assert_eq!(broker.depth().await.unwrap(), Depth::default());
 }
 

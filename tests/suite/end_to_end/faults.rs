@@ -44,7 +44,10 @@ impl Behind {
         let mut command = self.pair.command(&["load"]);
         command
             .env("REDIS_URL", through(redis_url, &self.redis))
-            .env("DATABASE_URL", through(&self.pair.database_url, &self.database))
+            .env(
+                "DATABASE_URL",
+                through(&self.pair.database_url, &self.database),
+            )
             .stdout(Stdio::null())
             .stderr(Stdio::null());
         command
@@ -91,21 +94,37 @@ async fn killed_at_any_step_the_next_load_finishes() {
         (IN_REDIS, "XADD", Strike::HoldRequest),
         (IN_REDIS, "XADD", Strike::HoldReply),
         (IN_REDIS, "XREADGROUP", Strike::HoldReply),
-        (IN_DATABASE, "INSERT INTO `vehicle_events`", Strike::HoldRequest),
-        (IN_DATABASE, "INSERT INTO ingest_frames", Strike::HoldRequest),
+        (
+            IN_DATABASE,
+            "INSERT INTO `vehicle_events`",
+            Strike::HoldRequest,
+        ),
+        (
+            IN_DATABASE,
+            "INSERT INTO ingest_frames",
+            Strike::HoldRequest,
+        ),
         (IN_DATABASE, "INSERT INTO ingest_frames", Strike::HoldReply),
         (IN_DATABASE, COMMIT, Strike::HoldRequest),
         (IN_DATABASE, COMMIT, Strike::HoldReply),
         (IN_REDIS, "XDEL", Strike::HoldRequest),
         (IN_REDIS, "XDEL", Strike::HoldReply),
-        (IN_DATABASE, "UPDATE ingest_files f SET", Strike::HoldRequest),
+        (
+            IN_DATABASE,
+            "UPDATE ingest_files f SET",
+            Strike::HoldRequest,
+        ),
         (IN_DATABASE, "DELETE FROM ingest_frames", Strike::HoldReply),
     ];
     for (in_redis, step, strike) in steps {
         let when = format!("{step:?} {strike:?}");
         let behind = Behind::new().await;
         generate(&behind.pair, &["--files", "3", "--records", "1500"]);
-        let proxy = if in_redis { &behind.redis } else { &behind.database };
+        let proxy = if in_redis {
+            &behind.redis
+        } else {
+            &behind.database
+        };
         proxy.strike(step, strike);
         let load = behind.load().spawn().unwrap();
         let struck = tokio::time::timeout(LIMIT, proxy.struck(1)).await;
@@ -128,7 +147,11 @@ async fn lost_requests_and_replies_cost_a_load_nothing() {
             let when = format!("{request:?} {strike:?}");
             let behind = Behind::new().await;
             generate(&behind.pair, &["--files", "3", "--records", "1500"]);
-            let proxy = if in_redis { &behind.redis } else { &behind.database };
+            let proxy = if in_redis {
+                &behind.redis
+            } else {
+                &behind.database
+            };
             proxy.strike(request, strike);
             let mut load = behind.load().spawn().unwrap();
             let ended = tokio::task::spawn_blocking(move || load.wait().unwrap());
@@ -171,9 +194,13 @@ async fn a_queue_that_is_harmed_again_and_again_costs_a_load_nothing() {
     generate(&pair, &["--files", "60", "--records", "2000"]);
     let mut load = Service::start(&pair, &["load"]);
     let mut harms = 0;
-    for harm in ["CLIENT KILL TYPE normal", "FLUSHALL", "CLIENT PAUSE 100 ALL"]
-        .iter()
-        .cycle()
+    for harm in [
+        "CLIENT KILL TYPE normal",
+        "FLUSHALL",
+        "CLIENT PAUSE 100 ALL",
+    ]
+    .iter()
+    .cycle()
     {
         if load.0.try_wait().unwrap().is_some() {
             break;

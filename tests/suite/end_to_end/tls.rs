@@ -7,8 +7,8 @@ use std::process::{Command, Output};
 
 use mysql_async::prelude::Queryable;
 
-use super::pair::{Pair, names};
 use super::STATUS;
+use super::pair::{Pair, names};
 use crate::broker::raw;
 use crate::support;
 
@@ -136,7 +136,11 @@ async fn redis_over_tls_is_trusted_by_its_authority_alone() {
     }
     let refused = load(&pair, &url("", "?ca=/not/there.pem"), &database);
     distrusted(&refused, "ca=/not/there.pem");
-    let refused = load(&pair, &url("", &trusted).replace("rediss:", "redis:"), &database);
+    let refused = load(
+        &pair,
+        &url("", &trusted).replace("rediss:", "redis:"),
+        &database,
+    );
     distrusted(&refused, "`ca` needs TLS");
     let wrong = url("", &trusted).replace("all", "none");
     distrusted(&load(&pair, &wrong, &database), "the password");
@@ -169,7 +173,10 @@ async fn database_over_tls(admin_url: &str, ours: &Authority) {
         distrusted(&refused, "certificate is not trusted");
     }
     let another_name = url(&trusted).replace("127.0.0.1", "localhost");
-    distrusted(&load(&pair, memory, &another_name), "certificate is not trusted");
+    distrusted(
+        &load(&pair, memory, &another_name),
+        "certificate is not trusted",
+    );
     let refused = load(&pair, memory, &url("?ca=/not/there.pem"));
     distrusted(&refused, "ca=/not/there.pem");
     // The account may not come without TLS, nor with another password.

@@ -259,13 +259,10 @@ async fn a_row_above_a_small_packet_limit_is_a_reject_and_its_neighbours_are_row
     for target in [Target::Mariadb, Target::Mysql] {
         let server = Served::start(target).await;
         let fixture = &server.fixture;
-        fixture
-            .run("SET GLOBAL max_allowed_packet = 1048576")
-            .await;
+        fixture.run("SET GLOBAL max_allowed_packet = 1048576").await;
         let sink = server.service().await;
         let file_no = fixture.file("vehicle_events", 600).await;
-        let mut rows_of_all: BTreeMap<u32, Vec<Val>> =
-            (0..600).map(|at| (at, event(at))).collect();
+        let mut rows_of_all: BTreeMap<u32, Vec<Val>> = (0..600).map(|at| (at, event(at))).collect();
         rows_of_all.get_mut(&300).unwrap()[5] = text(format!("[\"{}\"]", "x".repeat(2 << 20)));
         // As large as it may be, and not in one statement with much else.
         rows_of_all.get_mut(&301).unwrap()[5] = text(format!("[\"{}\"]", "x".repeat(900_000)));
@@ -307,8 +304,7 @@ async fn what_a_server_is_set_to_does_not_change_what_is_stored() {
         let sink = server.service().await;
         let new = super::fixture::new_file("vehicle_events", 3);
         let file_no = sink.register(&[new]).await.unwrap()[0].file_no;
-        let mut three: BTreeMap<u32, Vec<Val>> =
-            (0..3).map(|at| (at, event(at))).collect();
+        let mut three: BTreeMap<u32, Vec<Val>> = (0..3).map(|at| (at, event(at))).collect();
         three.get_mut(&1).unwrap()[2] = text("longer than it may be");
         three.get_mut(&2).unwrap()[4] = text("\\ \"é\" 😀");
         let batch = batch(
@@ -330,10 +326,7 @@ async fn what_a_server_is_set_to_does_not_change_what_is_stored() {
             fixture.query(what).await,
             [
                 [text("2022-06-05 21:02:34.000000"), text(hex("value 0"))],
-                [
-                    text("2022-06-05 21:02:34.000002"),
-                    text(hex("\\ \"é\" 😀"))
-                ],
+                [text("2022-06-05 21:02:34.000002"), text(hex("\\ \"é\" 😀"))],
             ]
         );
         let entries = fixture.number("SELECT COUNT(*) FROM ingest_frames").await;
@@ -537,7 +530,9 @@ async fn stored_once(fixture: &Fixture) {
                4294967295)";
     assert_eq!(fixture.number(own).await, 600);
     assert_eq!(rows(fixture).await, 600);
-    let file_no = fixture.number("SELECT MAX(file_no) FROM ingest_files").await;
+    let file_no = fixture
+        .number("SELECT MAX(file_no) FROM ingest_files")
+        .await;
     let file_no = u32::try_from(file_no).unwrap();
     let covered = fixture.sink.coverage(&[file_no]).await.unwrap();
     assert_eq!(covered, [vec![0..600]]);
