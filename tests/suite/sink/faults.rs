@@ -321,7 +321,10 @@ async fn what_a_server_is_set_to_does_not_change_what_is_stored() {
         assert_eq!((settled[0].records, settled[0].rejects), (3, 1));
         let what = "SELECT CAST(event_time AS CHAR), HEX(event_value) FROM vehicle_events ORDER \
                     BY id";
-        let hex = |text: &str| text.bytes().map(|b| format!("{b:02X}")).collect::<String>();
+        let hex = |text: &str| {
+            let digits: Vec<String> = text.bytes().map(|byte| format!("{byte:02X}")).collect();
+            digits.concat()
+        };
         assert_eq!(
             fixture.query(what).await,
             [

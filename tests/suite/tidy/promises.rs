@@ -80,9 +80,12 @@ fn unproved(text: &str, tests: &BTreeSet<String>) -> Vec<String> {
         if !promise.names.iter().any(|name| name.contains("::")) {
             findings.push(format!("no test is named: {}", promise.text));
         }
-        let is_there = |name: &str| match name.contains("::") {
-            true => exists(name, tests),
-            false => root().join(name).exists(),
+        let is_there = |name: &str| {
+            if name.contains("::") {
+                exists(name, tests)
+            } else {
+                root().join(name).exists()
+            }
         };
         let missing = promise.names.iter().filter(|name| !is_there(name));
         findings.extend(missing.map(|name| format!("no test has the name `{name}`")));
