@@ -23,6 +23,7 @@ pub mod frame;
 // The outside: files, queue, database, metrics.
 pub mod telemetry;
 pub mod retry;
+pub mod tls;
 pub mod content;
 pub mod inbox;
 pub mod broker;

@@ -18,6 +18,7 @@ use crate::support;
 
 mod accidents;
 mod cluster;
+mod faults;
 
 /// Whatever has not happened after this long does not happen: reconnecting takes seconds, and the
 /// machine may be busy.
@@ -460,14 +461,14 @@ fn ordinals(deliveries: &[Delivery]) -> Vec<u32> {
 }
 
 /// The port of the URL and the command that selects its database.
-fn address(url: &str) -> (u16, String) {
+pub fn address(url: &str) -> (u16, String) {
     let (_, rest) = url.rsplit_once(':').unwrap();
     let (port, database) = rest.split_once('/').unwrap();
     (port.parse().unwrap(), format!("SELECT {database}"))
 }
 
 /// Sends these commands as an operator would, and gives the replies as they come.
-fn raw(port: u16, commands: &[&str]) -> String {
+pub fn raw(port: u16, commands: &[&str]) -> String {
     let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
     stream.set_read_timeout(Some(AT_MOST)).unwrap();
     write!(stream, "{}\r\nQUIT\r\n", commands.join("\r\n")).unwrap();

@@ -10,8 +10,10 @@ use std::time::Instant;
 
 use xxhash_rust::xxh3::xxh3_64;
 
+mod faults;
 pub mod pair;
 mod service;
+mod tls;
 
 use pair::{Pair, names};
 

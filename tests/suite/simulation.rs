@@ -33,11 +33,20 @@ struct Expected {
     quarantine: usize,
 }
 
-fn write_files(random: &mut Random, inbound: &Path) -> Expected {
-    let mut expected = Expected::default();
+/// Another delivery comes under the names of the last one, with other content.
+fn write_files(random: &mut Random, inbound: &Path, delivery: u64, expected: &mut Expected) {
     let files = 1 + random.below(6);
     for file in 0..files {
         let name = format!("vehicle_events_{file}.json");
+        let copy = format!("copy_of_{name}");
+        // A producer does not write over what it delivered.
+        if [&name, &copy]
+            .iter()
+            .any(|name| inbound.join(name).exists())
+        {
+            continue;
+        }
+        let file = format!("{delivery}.{file}");
         if random.one_in(12) {
             std::fs::write(inbound.join(name), format!("no JSON {file}")).unwrap();
             expected.quarantine += 1;
@@ -58,17 +67,26 @@ fn write_files(random: &mut Random, inbound: &Path) -> Expected {
         }
         // The file's number keeps empty files apart, which would be duplicates of each other.
         let document = format!(
-            "{{\"file\": {file}, \"vehicle_events\": [{}]}}",
+            "{{\"file\": \"{file}\", \"vehicle_events\": [{}]}}",
             records.join(",")
         );
         std::fs::write(inbound.join(&name), &document).unwrap();
         expected.history += 1;
         if random.one_in(10) {
-            std::fs::write(inbound.join(format!("copy_of_{name}")), &document).unwrap();
+            std::fs::write(inbound.join(copy), &document).unwrap();
             expected.history += 1;
         }
     }
-    expected
+}
+
+/// What a move that replaces would do to the files of a name that comes again.
+fn replace_namesakes(root: &Path) {
+    for name in names(&root.join("inbound")) {
+        for dir in ["work", "history"] {
+            // Mostly there is none.
+            let _ = std::fs::remove_file(root.join(dir).join(&name));
+        }
+    }
 }
 
 fn engine(world: &Arc<World>, root: &Path, random: &mut Random) -> Engine {
@@ -154,7 +172,8 @@ fn simulate(
     let dir = tempfile::tempdir_in("/dev/shm").unwrap();
     let inbound = dir.path().join("inbound");
     std::fs::create_dir(&inbound).unwrap();
-    let expected = write_files(&mut random, &inbound);
+    let mut expected = Expected::default();
+    write_files(&mut random, &inbound, 0, &mut expected);
     let world = Arc::new(World {
         random: Mutex::new(Random(random.next())),
         healed: Mutex::new(false),
@@ -163,7 +182,13 @@ fn simulate(
         broken,
         faults: Mutex::default(),
     });
-    for _ in 0..random.below(5) {
+    for crash in 0..random.below(5) {
+        if crash > 0 && random.one_in(2) {
+            write_files(&mut random, &inbound, crash, &mut expected);
+        }
+        if broken == Some(Broken::MovesReplace) {
+            replace_namesakes(dir.path());
+        }
         let engine = engine(&world, dir.path(), &mut random);
         crash_after(Duration::from_millis(1 + random.below(3_000)), engine);
     }
@@ -273,8 +298,17 @@ fn a_broken_rule_is_noticed() {
         Broken::SettleTooEarly,
         Broken::IdsByArrival,
         Broken::RejectsDropped,
+        Broken::MovesReplace,
     ] {
         let noticed = (0..60).any(|seed| simulate(seed, Some(broken)).0.is_err());
         assert!(noticed, "{broken:?} went unnoticed");
+    }
+}
+
+#[test]
+fn an_ack_before_the_commit_costs_no_record() {
+    for seed in 0..150 {
+        let (result, _) = simulate(seed, Some(Broken::AckBeforeCommit));
+        result.unwrap_or_else(|wrong| panic!("seed {seed}: {wrong}"));
     }
 }

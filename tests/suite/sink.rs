@@ -9,12 +9,14 @@
     reason = "coverage is a list of ranges"
 )]
 
+pub mod faults;
 mod fixture;
 mod ledger;
 mod operators;
 mod rows;
 mod schema;
 mod summary;
+mod workers;
 
 use fixture::Target;
 

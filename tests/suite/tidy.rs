@@ -3,6 +3,7 @@
 //! Each rule is a function from a source text to findings. It is run over the tree, and over a
 //! made text that breaks it: a rule that finds nothing anywhere proves nothing.
 
+mod promises;
 mod source;
 
 use std::collections::BTreeSet;

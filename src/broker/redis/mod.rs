@@ -9,14 +9,18 @@
 //! Publishing, acks and questions share one connection and are pipelined; each consumer has one of
 //! its own, since a blocked read holds up what is behind it.
 
+use std::fmt::Display;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use fred::error::Error;
+use fred::error::{Error, ErrorKind};
 use fred::interfaces::{ClientLike, StreamsInterface};
-use fred::types::config::{Config, Server};
+use fred::rustls::pki_types::CertificateDer;
+use fred::rustls::pki_types::pem::PemObject;
+use fred::rustls::{ClientConfig, RootCertStore};
+use fred::types::config::{Config, Server, TlsConnector};
 use fred::types::{ClusterHash, CustomCommand, Value};
 
 use self::consumer::RedisConsumer;
@@ -28,6 +32,7 @@ use crate::fault::{Fault, Origin};
 use crate::finding::Finding;
 use crate::frame::{Codec, Frame};
 use crate::telemetry;
+use crate::tls::split_ca;
 
 mod consumer;
 mod entry;
@@ -109,7 +114,7 @@ impl RedisBroker {
         options: &BrokerOptions,
         datasets: &Datasets,
     ) -> Result<Self, Fault> {
-        let config = Config::from_url(url).map_err(|error| fault("reading its URL", error))?;
+        let config = config_of(url).map_err(|error| fault("reading its URL", error))?;
         check_namespace(&options.namespace)?;
         let place = |server: &Server| match server.port {
             0 => server.host.to_string(),
@@ -188,6 +193,28 @@ impl Broker for RedisBroker {
     }
 }
 
+/// The client's configuration for a URL, with whom it trusts.
+fn config_of(url: &str) -> Result<Config, Error> {
+    fn wrong(error: impl Display) -> Error {
+        Error::new(ErrorKind::Tls, error.to_string())
+    }
+    let (url, authority) = split_ca(url).map_err(wrong)?;
+    let mut config = Config::from_url(&url)?;
+    let Some(certificates) = authority else {
+        return Ok(config);
+    };
+    if config.tls.is_none() {
+        return Err(Error::new(ErrorKind::Config, "`ca` needs TLS: `rediss://`"));
+    }
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(&certificates) {
+        roots.add(certificate.map_err(wrong)?)?;
+    }
+    let client = ClientConfig::builder().with_root_certificates(roots);
+    config.tls = Some(TlsConnector::from(client.with_no_client_auth()).into());
+    Ok(config)
+}
+
 /// How many frames go into the next round trip: at least one.
 fn round_trip(frames: &[Frame], bytes_max: u64) -> usize {
     let mut bytes = 0;
@@ -229,9 +256,8 @@ impl Queue {
         };
         let setting = |name| setting(&info, name);
         if setting("cluster_enabled") == Some("1") && !self.is_cluster() {
-            let kind = fred::error::ErrorKind::Unknown;
             return Err(Error::new(
-                kind,
+                ErrorKind::Unknown,
                 "CROSSSLOT streams of a cluster lie on several servers",
             ));
         }

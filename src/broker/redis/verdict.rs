@@ -23,6 +23,9 @@ pub(super) enum Verdict {
 }
 
 const CREDENTIALS: &str = "check the user and the password in the URL of the broker";
+const UNTRUSTED: &str = "the server's certificate is not trusted: name its authority with `ca=FILE` \
+                         in the URL of the broker, and the server by a name that stands in the \
+                         certificate";
 const PERMISSIONS: &str =
     "give the ACL user `~NAMESPACE:*` and `+@stream +@connection +info +memory|usage`";
 const CLUSTER: &str = "the server is part of a cluster: use `redis-cluster://`";
@@ -75,10 +78,14 @@ pub(super) fn classify(error: &Error) -> Verdict {
     if let Some((_, verdict)) = known {
         return *verdict;
     }
+    // Of a handshake that failed, the client keeps the text of the error and no more.
+    if error.details().contains("InvalidCertificate(") {
+        return Verdict::Fatal(UNTRUSTED);
+    }
     match error.kind() {
         ErrorKind::Auth => Verdict::Fatal(CREDENTIALS),
         ErrorKind::Url | ErrorKind::Config => Verdict::Fatal("check the URL of the broker"),
-        ErrorKind::Tls => Verdict::Fatal("check the certificates of the server and of this host"),
+        ErrorKind::Tls => Verdict::Fatal("check `ca` in the URL and the certificates of this host"),
         _ => Verdict::Transient,
     }
 }

@@ -8,15 +8,17 @@
 
 use std::borrow::Cow;
 use std::future::Future;
+use std::io::ErrorKind::InvalidData;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use mysql_async::prelude::{FromRow, Queryable};
-use mysql_async::{Conn, Opts, OptsBuilder, Params, Statement, Value};
+use mysql_async::{Conn, DriverError, IoError, Opts, OptsBuilder, Params, Statement, Value};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::fault::Fault;
+use crate::tls::split_ca;
 
 use super::errors::{Class, Failure};
 
@@ -39,12 +41,17 @@ const IDLE_MAX: Duration = Duration::from_secs(120);
 /// shapes of four such datasets. More costs the server memory, fewer would prepare again and again.
 const KEPT_PLACEHOLDERS_MAX: usize = 64 * 1024;
 
+const UNTRUSTED: &str = "the server's certificate is not trusted: name its authority with `ca=FILE` \
+                         in the database URL, and the server by a name that stands in the \
+                         certificate";
+
 /// What every session is set to. Times are UTC; a value that does not fit is an error, never a
-/// warning; no gap locks; a lock is waited for less long than a statement. The text mode
-/// `NO_BACKSLASH_ESCAPES` stays off, which LOAD DATA relies on.
+/// warning; no gap locks; a lock is waited for less long than a statement; and a statement outside a
+/// transaction is one, which a server may be set not to do. The text mode `NO_BACKSLASH_ESCAPES`
+/// stays off, which LOAD DATA relies on.
 const SETUP: [&str; 3] = [
     "SET NAMES utf8mb4",
-    "SET SESSION time_zone = '+00:00', innodb_lock_wait_timeout = 5, sql_mode = \
+    "SET SESSION time_zone = '+00:00', autocommit = 1, innodb_lock_wait_timeout = 5, sql_mode = \
      'STRICT_ALL_TABLES,NO_ZERO_DATE,NO_ZERO_IN_DATE,ERROR_FOR_DIVISION_BY_ZERO,\
      NO_ENGINE_SUBSTITUTION'",
     "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
@@ -52,8 +59,21 @@ const SETUP: [&str; 3] = [
 
 /// The connection options of a URL, with what we rely on.
 pub(super) fn options(url: &str) -> Result<Opts, Failure> {
-    let opts = Opts::from_url(url).map_err(mysql_async::Error::from)?;
+    let (url, authority) = split_ca(url).map_err(|error| Failure::Found {
+        advice: "check the `ca` of the database URL",
+        problem: error.to_string(),
+    })?;
+    let opts = Opts::from_url(&url).map_err(mysql_async::Error::from)?;
+    let mut tls = opts.ssl_opts().cloned();
+    if let Some(certificates) = authority {
+        let trusting = tls
+            .unwrap_or_default()
+            .with_disable_built_in_roots(true)
+            .with_root_certs(vec![certificates.into()]);
+        tls = Some(trusting);
+    }
     let opts = OptsBuilder::from_opts(opts)
+        .ssl_opts(tls)
         // On the loopback the driver would go round a proxy, through the server's socket.
         .prefer_socket(false)
         // Affected rows must tell stored rows from those that were there.
@@ -210,7 +230,9 @@ pub(super) struct Session {
 
 impl Session {
     async fn connect(opts: &Opts) -> Result<Self, Failure> {
-        let mut conn = within(CONNECT_WAIT, Conn::new(opts.clone())).await?;
+        let mut conn = within(CONNECT_WAIT, Conn::new(opts.clone()))
+            .await
+            .map_err(or_untrusted)?;
         let asked = conn.query_first::<(String, bool, usize), _>(
             "SELECT VERSION(), @@GLOBAL.local_infile, @@max_allowed_packet",
         );
@@ -387,6 +409,23 @@ impl Session {
     pub(super) async fn rollback(&mut self) -> Result<(), Failure> {
         self.run("ROLLBACK").await.map(drop)
     }
+}
+
+/// A server that cannot be trusted, told from one that cannot be reached. While a connection is made
+/// over TLS, the driver calls nothing but a handshake that failed invalid data.
+fn or_untrusted(failure: Failure) -> Failure {
+    use mysql_async::Error;
+    let advice = match &failure {
+        Failure::Driver(Error::Io(IoError::Tls(_))) => UNTRUSTED,
+        Failure::Driver(Error::Io(IoError::Io(error))) if error.kind() == InvalidData => UNTRUSTED,
+        Failure::Driver(Error::Driver(DriverError::NoClientSslFlagFromServer)) => {
+            "the server offers no TLS: give it a certificate, or take `require_ssl` and `ca` out of \
+             the database URL"
+        }
+        _ => return failure,
+    };
+    let problem = failure.to_string();
+    Failure::Found { advice, problem }
 }
 
 /// Waits for the driver, but not longer than `limit`.

@@ -13,7 +13,7 @@ use crate::support;
 pub struct Pair {
     pub name: &'static str,
     pub database_url: String,
-    redis_url: Option<String>,
+    pub redis_url: Option<String>,
     dir: tempfile::TempDir,
 }
 

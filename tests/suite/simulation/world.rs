@@ -67,6 +67,10 @@ pub enum Broken {
     IdsByArrival,
     /// Rejects are not stored.
     RejectsDropped,
+    /// A file that is moved replaces one of its name.
+    MovesReplace,
+    /// A frame is acked before it is committed. Harmless: the ledger brings back what is lost.
+    AckBeforeCommit,
 }
 
 #[derive(Default)]
@@ -211,9 +215,10 @@ impl Consumer for SimConsumer {
             let Some((entry, frame, redelivered)) = queue.waiting.pop_front() else {
                 break;
             };
-            queue
-                .pending
-                .insert(entry, (self.name.clone(), frame.clone()));
+            if self.world.broken != Some(Broken::AckBeforeCommit) {
+                let taken = (self.name.clone(), frame.clone());
+                queue.pending.insert(entry, taken);
+            }
             let tag = Tag {
                 stream: "sim".into(),
                 entry: entry.to_string(),

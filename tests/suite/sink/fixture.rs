@@ -90,6 +90,16 @@ impl Fixture {
         } else {
             target.fresh_url().await
         };
+        Self::over(target, url, folder).await
+    }
+
+    /// A migrated database on a server of the test's own.
+    pub async fn at(target: Target, url: &str) -> Self {
+        let fixture = Self::over(target, url.to_owned(), support::folder()).await;
+        fixture.migrated().await
+    }
+
+    async fn over(target: Target, url: String, folder: tempfile::TempDir) -> Self {
         let sink = open_ledger(&url, &SinkOptions::default())
             .await
             .expect("the database is there");
@@ -106,13 +116,15 @@ impl Fixture {
 
     /// A migrated database.
     pub async fn new(target: Target) -> Self {
-        let fixture = Self::empty(target).await;
-        fixture
-            .sink
-            .migrate(&fixture.datasets)
+        Self::empty(target).await.migrated().await
+    }
+
+    async fn migrated(self) -> Self {
+        self.sink
+            .migrate(&self.datasets)
             .await
             .expect("an empty database can be migrated");
-        fixture
+        self
     }
 
     /// Another process over the same database.

@@ -12,7 +12,7 @@ use super::fixture::{
     Fixture, SOME_TIME_US, Target, Val, batch, event, events, new_file, reject, span, text,
 };
 
-fn stored(rows: u64, duplicates: u64, refused: u64) -> Committed {
+pub fn stored(rows: u64, duplicates: u64, refused: u64) -> Committed {
     Committed {
         rows,
         duplicates,

@@ -58,7 +58,7 @@ impl Database {
 }
 
 pub async fn start_mariadb() -> Database {
-    Database::new(Server::start(&MariadbKind).await)
+    Database::new(Server::start(&MariadbKind::default()).await)
 }
 
 pub async fn start_mysql9(local_infile: bool) -> Database {
@@ -69,15 +69,34 @@ pub async fn start_mysql9(local_infile: bool) -> Database {
     Database::new(Server::start(&kind).await)
 }
 
-pub async fn start_private_mariadb() -> Private {
-    let server = Server::start(&MariadbKind).await;
+/// A MariaDB with options beyond those of all tests.
+pub async fn start_private_mariadb(options: &[String]) -> Private {
+    let kind = MariadbKind {
+        options: options.to_vec(),
+    };
+    let server = Server::start(&kind).await;
     create(server.port(), "test_1").await;
     let url = url(server.port(), "test_1");
-    Private::new(server, AnyKind::Mariadb(MariadbKind), url)
+    Private::new(server, AnyKind::Mariadb(kind), url)
+}
+
+pub async fn start_private_mysql9() -> Private {
+    let kind = Mysql9Kind {
+        home: mysql9_home(),
+        local_infile: false,
+    };
+    let server = Server::start(&kind).await;
+    create(server.port(), "test_1").await;
+    let url = url(server.port(), "test_1");
+    Private::new(server, AnyKind::Mysql9(kind), url)
 }
 
 /// How MariaDB is run.
-pub struct MariadbKind;
+#[derive(Default)]
+pub struct MariadbKind {
+    /// Options beyond those of all tests.
+    options: Vec<String>,
+}
 
 impl Kind for MariadbKind {
     fn fill(&self, folder: &Path) {
@@ -103,6 +122,7 @@ impl Kind for MariadbKind {
         command.extend(options(folder, port));
         command.push("--innodb-log-file-size=16M".into());
         command.push("--skip-name-resolve".into());
+        command.extend(self.options.iter().map(OsString::from));
         command
     }
 
@@ -112,7 +132,7 @@ impl Kind for MariadbKind {
 }
 
 /// How the unpacked MySQL 9 is run.
-struct Mysql9Kind {
+pub struct Mysql9Kind {
     home: PathBuf,
     local_infile: bool,
 }

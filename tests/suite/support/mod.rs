@@ -47,12 +47,27 @@ pub async fn mysql9(local_infile: bool) -> &'static Database {
 
 /// A Redis for one test, which may kill, flush or stop it. It ends with the value.
 pub async fn private_redis() -> Private {
-    redis::start_private().await
+    redis::start_private(&[]).await
+}
+
+/// The same with options of its own.
+pub async fn private_redis_with(options: &[&str]) -> Private {
+    redis::start_private(options).await
 }
 
 /// A MariaDB for one test, with an empty database at its `url`. It ends with the value.
 pub async fn private_mariadb() -> Private {
-    database::start_private_mariadb().await
+    database::start_private_mariadb(&[]).await
+}
+
+/// The same with options of its own.
+pub async fn private_mariadb_with(options: &[String]) -> Private {
+    database::start_private_mariadb(options).await
+}
+
+/// A MySQL 9 for one test, with an empty database at its `url`. It ends with the value.
+pub async fn private_mysql9() -> Private {
+    database::start_private_mysql9().await
 }
 
 /// An empty folder that is removed with the value.

@@ -6,8 +6,8 @@
 //! and cut off at once.
 
 use std::net::Ipv4Addr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -33,6 +33,29 @@ pub enum Manner {
     Trickle,
 }
 
+/// What befalls a request that is waited for, or the server's reply to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Strike {
+    /// The connection ends before the request arrives.
+    LoseRequest,
+    /// What was asked for is done, and the connection ends before anybody is told.
+    LoseReply,
+    /// The request does not arrive, and nobody notices: the connection stays.
+    HoldRequest,
+    /// What was asked for is done, and no reply ever comes.
+    HoldReply,
+}
+
+impl Strike {
+    fn is_of_replies(self) -> bool {
+        matches!(self, Self::LoseReply | Self::HoldReply)
+    }
+
+    fn ends_connection(self) -> bool {
+        matches!(self, Self::LoseRequest | Self::LoseReply)
+    }
+}
+
 /// A running proxy. It ends, and all of its connections, with the value.
 pub struct Proxy {
     /// Where it listens on 127.0.0.1.
@@ -46,6 +69,9 @@ struct Shared {
     manner: watch::Sender<Manner>,
     cuts: watch::Sender<()>,
     drop_reply: AtomicBool,
+    /// What a request holds that is struck, and how.
+    trap: Mutex<Option<(&'static [u8], Strike)>>,
+    struck: watch::Sender<u32>,
     accepted: AtomicU64,
 }
 
@@ -61,6 +87,8 @@ impl Proxy {
             manner: watch::Sender::new(Manner::Pass),
             cuts: watch::Sender::new(()),
             drop_reply: AtomicBool::new(false),
+            trap: Mutex::default(),
+            struck: watch::Sender::new(0),
             accepted: AtomicU64::new(0),
         });
         let accepts = tokio::spawn(accept(Arc::clone(&shared), listener));
@@ -90,6 +118,25 @@ impl Proxy {
     /// Whether the reply that was to be dropped has come and gone.
     pub fn has_dropped(&self) -> bool {
         !self.shared.drop_reply.load(Relaxed)
+    }
+
+    /// The next request with these bytes in it, on whichever connection, is struck like this, once.
+    pub fn strike(&self, request: &'static str, strike: Strike) {
+        *self.shared.trap.lock().unwrap() = Some((request.as_bytes(), strike));
+    }
+
+    /// How many requests were struck so far.
+    pub fn strikes(&self) -> u32 {
+        *self.shared.struck.borrow()
+    }
+
+    /// Waits until so many requests were struck.
+    pub async fn struck(&self, times: u32) {
+        let mut struck = self.shared.struck.subscribe();
+        struck
+            .wait_for(|so_far| *so_far >= times)
+            .await
+            .expect("the proxy lives");
     }
 
     /// Connections so far.
@@ -128,26 +175,75 @@ async fn relay(shared: Arc<Shared>, client: TcpStream, mut cuts: watch::Receiver
     }
     let (from_client, to_client) = client.into_split();
     let (from_server, to_server) = server.into_split();
+    // Set while the reply to a request that is struck is still to come.
+    let due = Mutex::new(None);
     tokio::select! {
-        () = carry(&shared, from_client, to_server, false) => {}
-        () = carry(&shared, from_server, to_client, true) => {}
+        () = carry_requests(&shared, from_client, to_server, &due) => {}
+        () = carry_replies(&shared, from_server, to_client, &due) => {}
         _ = cuts.changed() => {}
     }
 }
 
-/// One direction of a connection.
-async fn carry(shared: &Shared, mut from: OwnedReadHalf, mut to: OwnedWriteHalf, replies: bool) {
+async fn carry_requests(
+    shared: &Shared,
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    due: &Mutex<Option<Strike>>,
+) {
     let mut manner = shared.manner.subscribe();
     let mut buffer = vec![0; READ_BYTES];
     while let Ok(read @ 1..) = from.read(&mut buffer).await {
-        if replies && shared.drop_reply.swap(false, Relaxed) {
+        let bytes = &buffer[..read];
+        match shared.strike_for(bytes) {
+            Some(strike) if strike.is_of_replies() => *due.lock().unwrap() = Some(strike),
+            Some(strike) => return shared.execute(strike).await,
+            None => {}
+        }
+        if pass_on(&mut manner, bytes, &mut to).await.is_none() {
             return;
+        }
+    }
+}
+
+async fn carry_replies(
+    shared: &Shared,
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    due: &Mutex<Option<Strike>>,
+) {
+    let mut manner = shared.manner.subscribe();
+    let mut buffer = vec![0; READ_BYTES];
+    while let Ok(read @ 1..) = from.read(&mut buffer).await {
+        if shared.drop_reply.swap(false, Relaxed) {
+            return;
+        }
+        let strike = due.lock().unwrap().take();
+        if let Some(strike) = strike {
+            return shared.execute(strike).await;
         }
         if pass_on(&mut manner, &buffer[..read], &mut to)
             .await
             .is_none()
         {
             return;
+        }
+    }
+}
+
+impl Shared {
+    /// Whether this request is the one that is waited for; then nobody waits for it any more.
+    fn strike_for(&self, bytes: &[u8]) -> Option<Strike> {
+        let mut trap = self.trap.lock().unwrap();
+        let (request, strike) = (*trap)?;
+        let is_it = bytes.windows(request.len()).any(|part| part == request);
+        is_it.then(|| trap.take()).flatten().map(|_| strike)
+    }
+
+    /// Returns where the connection is to end.
+    async fn execute(&self, strike: Strike) {
+        self.struck.send_modify(|times| *times += 1);
+        if !strike.ends_connection() {
+            std::future::pending::<()>().await;
         }
     }
 }
@@ -267,5 +363,32 @@ mod tests {
         assert!(proxy.has_dropped());
         let mut stream = connect(&proxy).await;
         ask(&mut stream, b"after").await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_request_is_struck_once_in_each_way() {
+        let (port, _echo) = echo().await;
+        let proxy = Proxy::start(port).await;
+        for (at, strike) in (1..).zip([
+            Strike::LoseRequest,
+            Strike::LoseReply,
+            Strike::HoldRequest,
+            Strike::HoldReply,
+        ]) {
+            let mut stream = connect(&proxy).await;
+            proxy.strike("COMMIT", strike);
+            ask(&mut stream, b"other").await.unwrap();
+            let answer = ask(&mut stream, b"x COMMIT");
+            let answer = tokio::time::timeout(Duration::from_millis(200), answer).await;
+            if strike.ends_connection() {
+                assert_eq!(answer, Ok(None), "{strike:?}");
+            } else {
+                assert!(answer.is_err(), "{strike:?} must not answer");
+            }
+            proxy.struck(at).await;
+            assert_eq!(proxy.strikes(), at);
+            let mut stream = connect(&proxy).await;
+            ask(&mut stream, b"COMMIT").await.unwrap();
+        }
     }
 }

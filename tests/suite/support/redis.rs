@@ -33,7 +33,11 @@ impl Redis {
 }
 
 /// How Redis is run.
-pub struct RedisKind;
+#[derive(Default)]
+pub struct RedisKind {
+    /// Options beyond those of all tests.
+    options: Vec<String>,
+}
 
 impl Kind for RedisKind {
     fn fill(&self, _folder: &Path) {}
@@ -52,6 +56,7 @@ impl Kind for RedisKind {
         let mut command = vec![program("redis-server").into()];
         command.extend(options.as_flattened().iter().map(OsString::from));
         command.extend(["--dir".into(), folder.into()]);
+        command.extend(self.options.iter().map(OsString::from));
         command
     }
 
@@ -61,7 +66,7 @@ impl Kind for RedisKind {
 }
 
 pub async fn start() -> Redis {
-    let server = Server::start(&RedisKind).await;
+    let server = Server::start(&RedisKind::default()).await;
     // Database 0 stays empty, so that code which forgets the number in a URL is found out.
     Redis {
         port: server.port(),
@@ -70,10 +75,13 @@ pub async fn start() -> Redis {
     }
 }
 
-pub async fn start_private() -> Private {
-    let server = Server::start(&RedisKind).await;
+pub async fn start_private(options: &[&str]) -> Private {
+    let kind = RedisKind {
+        options: options.iter().map(ToString::to_string).collect(),
+    };
+    let server = Server::start(&kind).await;
     let url = format!("redis://127.0.0.1:{}/0", server.port());
-    Private::new(server, AnyKind::Redis(RedisKind), url)
+    Private::new(server, AnyKind::Redis(kind), url)
 }
 
 /// Who listens there, by its own account. `None`: nobody, or nobody who is ready.

@@ -176,6 +176,8 @@ pub enum AnyKind {
     Redis(super::redis::RedisKind),
     /// Keeps what was committed.
     Mariadb(super::database::MariadbKind),
+    /// The same.
+    Mysql9(super::database::Mysql9Kind),
 }
 
 impl Private {
@@ -203,6 +205,7 @@ impl Private {
         let ready = match &self.kind {
             AnyKind::Redis(kind) => self.server.ready(kind).await,
             AnyKind::Mariadb(kind) => self.server.ready(kind).await,
+            AnyKind::Mysql9(kind) => self.server.ready(kind).await,
         };
         if let Err(log) = ready {
             panic!("the server did not start again; its log ends:\n{log}");
