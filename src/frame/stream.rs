@@ -12,7 +12,7 @@ use arrow_buffer::Buffer;
 use arrow_ipc::convert::try_fb_to_schema;
 use arrow_ipc::reader::read_record_batch;
 use arrow_ipc::{Message, root_as_message};
-use arrow_schema::{ArrowError, SchemaRef};
+use arrow_schema::{ArrowError, DataType, SchemaRef};
 use bytes::Bytes;
 
 /// What each message begins with, before the length of its head.
@@ -50,7 +50,7 @@ pub(super) fn decode(stream: &Bytes, schema: &SchemaRef) -> Result<RecordBatch, 
     let said = message(&head)?;
     let batch = said.header_as_record_batch();
     let batch = batch.ok_or_else(|| damaged("a stream has something else than its batch"))?;
-    check(&batch, &body)?;
+    check(&batch, schema, &body)?;
     if next_message(&mut rest)?.is_some() || !rest.is_empty() {
         return Err(damaged("a stream has more than a batch"));
     }
@@ -92,7 +92,11 @@ fn message(head: &Buffer) -> Result<Message<'_>, StreamError> {
 
 /// Whether all that the batch says of itself lies within its body. Columns are flat: each has as
 /// many values as the batch has rows.
-fn check(batch: &arrow_ipc::RecordBatch<'_>, body: &Buffer) -> Result<(), StreamError> {
+fn check(
+    batch: &arrow_ipc::RecordBatch<'_>,
+    schema: &SchemaRef,
+    body: &[u8],
+) -> Result<(), StreamError> {
     let rows = batch.length();
     if u32::try_from(rows).is_err() {
         return Err(damaged("a batch has an impossible number of rows"));
@@ -103,23 +107,44 @@ fn check(batch: &arrow_ipc::RecordBatch<'_>, body: &Buffer) -> Result<(), Stream
         }
     }
     let mut inflated = 0_u64;
-    for buffer in batch.buffers().into_iter().flatten() {
-        let place = usize::try_from(buffer.offset()).ok();
-        let place = place.zip(usize::try_from(buffer.length()).ok());
-        let bytes = place.and_then(|(at, length)| body.get(at..at.checked_add(length)?));
-        let bytes = bytes.ok_or_else(|| damaged("a column lies beyond its message"))?;
-        if batch.compression().is_some()
-            && let Some(prefix) = bytes.first_chunk()
-        {
-            // -1 says that the rest stands as it is.
-            let says = u64::try_from(i64::from_le_bytes(*prefix)).unwrap_or_default();
-            inflated = inflated.saturating_add(says);
+    let mut buffers = batch.buffers().into_iter().flatten();
+    for field in schema.fields() {
+        let widths = match field.data_type() {
+            DataType::Utf8 | DataType::Binary => &[1, size_of::<i32>(), 1][..],
+            fixed => &[1, fixed.primitive_width().unwrap_or(1)],
+        };
+        for width in widths {
+            let buffer = buffers.next();
+            let bytes = buffer.and_then(|buffer| place(buffer, body));
+            let bytes = bytes.ok_or_else(|| damaged("a column lies beyond its message"))?;
+            let size = match (batch.compression(), bytes.first_chunk()) {
+                (Some(_), Some(prefix)) => match u64::try_from(i64::from_le_bytes(*prefix)) {
+                    Ok(size) => {
+                        inflated = inflated.saturating_add(size);
+                        size
+                    }
+                    // -1 says that the rest stands as it is.
+                    Err(_) => bytes.len() as u64 - 8,
+                },
+                _ => bytes.len() as u64,
+            };
+            // Arrow looks at some buffers as a whole, and asserts that they are whole numbers.
+            if size % *width as u64 != 0 {
+                return Err(damaged("a column ends within a value"));
+            }
         }
     }
     if inflated > INFLATED_RATIO_MAX * body.len() as u64 {
         return Err(damaged("a batch inflates to more than it can"));
     }
     Ok(())
+}
+
+/// The bytes of a buffer, if they lie within the body.
+fn place<'a>(buffer: &arrow_ipc::Buffer, body: &'a [u8]) -> Option<&'a [u8]> {
+    let at = usize::try_from(buffer.offset()).ok()?;
+    let length = usize::try_from(buffer.length()).ok()?;
+    body.get(at..at.checked_add(length)?)
 }
 
 fn damaged(what: &str) -> StreamError {

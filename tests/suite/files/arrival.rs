@@ -115,7 +115,10 @@ async fn an_inbound_that_is_removed_and_made_again_is_scanned_and_watched() {
     .await;
     let inode = fs::metadata(&inbound).unwrap().ino();
     assert_ne!(inode, old.metadata().unwrap().ino());
-    until("the new watch", LIMIT, async || watched(&service) == [inode]).await;
+    until("the new watch", LIMIT, async || {
+        watched(&service) == [inode]
+    })
+    .await;
     assert_eq!(good_rows(&pair).await, 1);
     assert_eq!(page(&addr, "/readyz").unwrap().0, 200);
     assert_eq!(service.terminate(), Some(0));
@@ -126,7 +129,15 @@ async fn an_inbound_that_is_removed_and_made_again_is_scanned_and_watched() {
 async fn a_service_that_can_watch_nothing_scans_and_says_so() {
     let pair = embedded().await;
     let no_watch = "echo 0 >/proc/sys/user/max_inotify_instances && exec \"$@\"";
-    let through = ["unshare", "--user", "--map-root-user", "sh", "-c", no_watch, "sh"];
+    let through = [
+        "unshare",
+        "--user",
+        "--map-root-user",
+        "sh",
+        "-c",
+        no_watch,
+        "sh",
+    ];
     let often = [("LEMONADE_SCAN_INTERVAL", "200ms")];
     let (mut service, _) = service(&pair, &through, &often).await;
     put_good(&pair);
@@ -162,8 +173,11 @@ async fn a_writer_that_pauses_in_the_middle_is_waited_for() {
     fs::write(&closed, &first).unwrap();
     until("both to wait", LIMIT, async || {
         let closed = "the document is not complete yet";
-        waits(&addr, "vehicle_status_kept.json", "it is still being written")
-            && waits(&addr, "vehicle_status_closed.json", closed)
+        waits(
+            &addr,
+            "vehicle_status_kept.json",
+            "it is still being written",
+        ) && waits(&addr, "vehicle_status_closed.json", closed)
     })
     .await;
     let second = format!("{}]", record("good"));
@@ -173,7 +187,10 @@ async fn a_writer_that_pauses_in_the_middle_is_waited_for() {
     writer.write_all(second.as_bytes()).unwrap();
     drop(writer);
     // The same bytes, so the same file to the ledger: both are there, and their records once.
-    until("both in history", LIMIT, async || names(&pair.at("history")).len() == 2).await;
+    until("both in history", LIMIT, async || {
+        names(&pair.at("history")).len() == 2
+    })
+    .await;
     assert_eq!((good_rows(&pair).await, rows(&pair).await), (2, 2));
     assert_eq!(names(&pair.at("quarantine")), [""; 0]);
     assert_eq!(service.terminate(), Some(0));
@@ -192,7 +209,9 @@ async fn files_of_any_time_load() {
         std::time::UNIX_EPOCH - second * 86_400 * 365 * 60,
     ];
     for (number, time) in times.into_iter().enumerate() {
-        let path = pair.at("inbound").join(format!("vehicle_status_{number}.json"));
+        let path = pair
+            .at("inbound")
+            .join(format!("vehicle_status_{number}.json"));
         fs::write(&path, format!("[{}]", record(number))).unwrap();
         let file = OpenOptions::new().append(true).open(&path).unwrap();
         file.set_modified(time).unwrap();
