@@ -133,13 +133,13 @@ fn copy_across(from: &Path, to: &Path) -> io::Result<()> {
 
 /// Whether a regular file at `path` has the same bytes; on the disk, then.
 fn is_equal(source: &File, path: &Path) -> io::Result<bool> {
+    const PIECE: usize = 256 * 1024;
     let Ok((there, metadata)) = content::open_regular(path) else {
         return Ok(false);
     };
     if metadata.len() != source.metadata()?.len() {
         return Ok(false);
     }
-    const PIECE: usize = 256 * 1024;
     let mut ours = BufReader::with_capacity(PIECE, source);
     let mut theirs = BufReader::with_capacity(PIECE, &there);
     loop {

@@ -104,6 +104,27 @@ fn only_regular_files_of_final_names_are_ready() {
     assert_eq!((scan.files, scan.bytes), (1, 2));
 }
 
+/// More files than a scan may hold: the oldest come first, and the rest is counted.
+#[test]
+fn a_scan_of_a_huge_directory_holds_the_oldest_and_counts_the_rest() {
+    const FILES: usize = SCAN_FILES_MAX + 5_000;
+    let place = place(Duration::ZERO);
+    let inbound = &place.inbox.directories.inbound;
+    let long_ago = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
+    for number in 0..FILES {
+        let file = File::create(inbound.join(number.to_string())).unwrap();
+        // The last that is made is the oldest.
+        let age = Duration::from_secs(number as u64);
+        file.set_modified(long_ago - age).unwrap();
+    }
+    let scan = place.inbox.scan().unwrap();
+    assert_eq!(scan.files, FILES as u64);
+    let names = scan.ready.iter().map(|file| file.name.to_str().unwrap());
+    let expected = (0..FILES).rev().take(SCAN_FILES_MAX);
+    assert!(names.eq(expected.map(|number| number.to_string())));
+    assert!(scan.waiting.is_empty());
+}
+
 #[test]
 fn a_file_that_is_being_written_waits() {
     let place = place(Duration::ZERO);
