@@ -4,9 +4,10 @@
 //! dataset, and each ordinal of its span once, as a row or as a reject. Knows nothing of brokers.
 //!
 //! A frame is a header (text, one line), the rows (one stream, schema included) and the rejects
-//! (another one, or nothing). The bytes of a frame from outside are trusted only after
-//! [`Frame::from_parts`] has found their checksum right: Arrow's reader is made for data that was
-//! written by Arrow, and may panic on other. Frames of this process never left it.
+//! (another one, or nothing). The checksum in the header finds damage, not ill will, and whoever
+//! can write into the queue can make a right one: so [`decode`] panics on no bytes at all.
+
+mod stream;
 
 use std::sync::Arc;
 
@@ -15,9 +16,7 @@ use arrow_array::types::{UInt32Type, UInt64Type};
 use arrow_array::{
     Array, ArrayRef, BinaryArray, RecordBatch, StringArray, UInt32Array, UInt64Array,
 };
-use arrow_buffer::Buffer;
 use arrow_ipc::CompressionType;
-use arrow_ipc::reader::StreamDecoder;
 use arrow_ipc::writer::{IpcWriteOptions, StreamWriter};
 use arrow_schema::{ArrowError, DataType, Field, Schema, SchemaRef};
 use bytes::Bytes;
@@ -25,6 +24,7 @@ use xxhash_rust::xxh3::Xxh3;
 
 use crate::batch::{Batch, Reject, RejectCode, Span, provenance};
 use crate::dataset::Datasets;
+use stream::StreamError;
 
 /// Fewest rows that are compressed. Each of a batch's buffers is compressed by itself, at a cost of
 /// its own; below this the buffers are so small that the cost exceeds what is saved.
@@ -155,14 +155,18 @@ pub fn encode(batch: &Batch, codec: Codec) -> Frame {
 pub fn decode(frame: &Frame, datasets: &Datasets) -> Result<Batch, FrameError> {
     let other_shape = || FrameError::Dataset(frame.dataset.to_string());
     let dataset = datasets.by_name(&frame.dataset).ok_or_else(other_shape)?;
-    let rows = decode_stream(&frame.rows)?;
-    if rows.schema_ref().fields() != dataset.schema().fields() {
-        return Err(other_shape());
-    }
+    let rows = stream::decode(&frame.rows, &dataset.schema()).map_err(|error| match error {
+        StreamError::Damaged(what) => FrameError::Damaged(what),
+        StreamError::OtherShape => other_shape(),
+    })?;
     let rejects = if frame.rejects.is_empty() {
         Vec::new()
     } else {
-        rejects_from_arrow(&decode_stream(&frame.rejects)?)?
+        let rejects = stream::decode(&frame.rejects, &rejects_schema());
+        rejects_from_arrow(&rejects.map_err(|error| match error {
+            StreamError::Damaged(what) => FrameError::Damaged(what),
+            StreamError::OtherShape => damaged("its rejects have another shape"),
+        })?)?
     };
     check_span(frame.span, &rows, &rejects)?;
     Ok(Batch {
@@ -230,23 +234,6 @@ fn room(batch: &RecordBatch, compressed: bool) -> Result<usize, ArrowError> {
     Ok(MESSAGES + if compressed { bytes / 2 } else { bytes })
 }
 
-/// The one batch of a stream. Its buffers are parts of the stream's bytes where that is possible.
-fn decode_stream(stream: &Bytes) -> Result<RecordBatch, FrameError> {
-    let arrow = |error: ArrowError| damaged(&error.to_string());
-    let mut rest = Buffer::from(stream.clone());
-    let mut decoder = StreamDecoder::new();
-    let mut found = None;
-    while !rest.is_empty() {
-        if let Some(batch) = decoder.decode(&mut rest).map_err(arrow)?
-            && found.replace(batch).is_some()
-        {
-            return Err(damaged("a stream has a second batch"));
-        }
-    }
-    decoder.finish().map_err(arrow)?;
-    found.ok_or_else(|| damaged("a stream has no batch"))
-}
-
 fn rejects_schema() -> SchemaRef {
     Arc::new(Schema::new(vec![
         Field::new("ordinal", DataType::UInt32, false),
@@ -277,9 +264,6 @@ fn rejects_to_arrow(rejects: &[Reject]) -> RecordBatch {
 }
 
 fn rejects_from_arrow(batch: &RecordBatch) -> Result<Vec<Reject>, FrameError> {
-    if batch.schema_ref().fields() != rejects_schema().fields() {
-        return Err(damaged("its rejects have another shape"));
-    }
     let ordinals = batch.column(0).as_primitive::<UInt32Type>().values();
     let codes = batch.column(1).as_string::<i32>();
     let fields = batch.column(2).as_string::<i32>();
@@ -443,6 +427,49 @@ mod tests {
             decode(&unknown, &datasets),
             Err(FrameError::Dataset(_))
         ));
+    }
+
+    /// Each number of a frame, its bytes and each word of eight, changed to what would lead beyond the
+    /// end, or before the beginning, or to a huge piece of memory; with a right checksum.
+    #[test]
+    fn a_frame_of_somebody_else_is_refused_without_a_panic() {
+        const NUMBERS: [i64; 7] = [-1, 0, 7, 1 << 31, 1 << 40, i64::MIN, i64::MAX];
+        let datasets = datasets();
+        for (records, codec) in [(4, Codec::Plain), (COMPRESSED_ROWS_MIN * 2, Codec::Lz4)] {
+            let frame = encode(&batch(&datasets, records, 3), codec);
+            let (mut refused, mut tried) = (0, 0);
+            let mut arrives = |rows: Vec<u8>, rejects: Vec<u8>| {
+                let sent = Frame {
+                    rows: rows.into(),
+                    rejects: rejects.into(),
+                    ..frame.clone()
+                };
+                let header = sent.header();
+                let frame = Frame::from_parts(header.as_bytes(), sent.rows, sent.rejects).unwrap();
+                tried += 1;
+                refused += usize::from(decode(&frame, &datasets).is_err());
+            };
+            for at in 0..frame.rows.len() {
+                let mut rows = frame.rows.to_vec();
+                rows[at] ^= 0x81;
+                arrives(rows.clone(), frame.rejects.to_vec());
+                rows.truncate(at);
+                arrives(rows, frame.rejects.to_vec());
+            }
+            for number in NUMBERS {
+                for at in (0..frame.rows.len() - 8).step_by(8) {
+                    let mut rows = frame.rows.to_vec();
+                    rows[at..at + 8].copy_from_slice(&number.to_le_bytes());
+                    arrives(rows, frame.rejects.to_vec());
+                }
+                for at in (0..frame.rejects.len() - 8).step_by(8) {
+                    let mut rejects = frame.rejects.to_vec();
+                    rejects[at..at + 8].copy_from_slice(&number.to_le_bytes());
+                    arrives(frame.rows.to_vec(), rejects);
+                }
+            }
+            assert!(refused > tried / 2, "{refused} of {tried}");
+        }
     }
 
     proptest! {

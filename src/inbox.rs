@@ -11,7 +11,7 @@
 use std::collections::{BinaryHeap, HashMap};
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, DirBuilder, File, Metadata};
-use std::io::{self, Seek, SeekFrom};
+use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -19,7 +19,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use notify::Watcher as _;
-use rustix::fs::{CWD, RenameFlags};
 use tokio::sync::Notify;
 
 use crate::content::{self, ContentError, Writers};
@@ -27,19 +26,18 @@ use crate::fault::{Fault, Origin};
 use crate::telemetry;
 
 mod lock;
+mod moving;
 mod retry;
 
 use lock::Lock;
 pub use lock::holder;
+use moving::{move_into, move_with_reason, remove_leftovers};
 use retry::reason_of;
 pub use retry::{REASON_ENDING, retry};
 
 /// Most files that one scan hands out, oldest first. A directory of a million files is then scanned
 /// some fifteen times, with a few megabytes of memory; a smaller number would scan it more often.
 pub const SCAN_FILES_MAX: usize = 65_536;
-
-/// Longest file name that Linux file systems take, in bytes.
-const NAME_BYTES_MAX: usize = 255;
 
 /// Bytes at the end of a file that are looked at to see whether a document closes.
 const TAIL_BYTES: usize = 4096;
@@ -164,6 +162,12 @@ impl Inbox {
                 })?;
         }
         let lock = Lock::take(work)?;
+        for (_, dir) in directories.named() {
+            remove_leftovers(dir).map_err(|error| {
+                let doing = format!("cannot clear up {}", dir.display());
+                Fault::fatal(Origin::Files, doing, error)
+            })?;
+        }
         Ok(Self {
             directories,
             patience,
@@ -358,13 +362,8 @@ impl Inbox {
     /// # Errors
     /// The system's; the file is still in work.
     pub fn to_quarantine(&self, file: &Claimed, reason: &str) -> io::Result<PathBuf> {
-        let path = move_into(&file.path, &self.directories.quarantine, &file.name)?;
-        let beside = reason_of(&path);
-        // Best effort after the move: the reason stands in the ledger as well.
-        if let Err(error) = fs::write(&beside, format!("{reason}\n")) {
-            tracing::warn!(path = ?beside, %error, "the reason could not be written beside the file");
-        }
-        Ok(path)
+        let text = format!("{reason}\n");
+        move_with_reason(&file.path, &self.directories.quarantine, &file.name, &text)
     }
 
     /// Watches inbound: wakes `wake` after something may have arrived. The watch ends when the
@@ -514,56 +513,6 @@ fn seems_closed(file: &File, bytes: u64) -> io::Result<bool> {
         matches!(last, Some(b'}' | b']'))
             || (read > 0 && tail[read - 1] == b'\n' && last.is_some()),
     )
-}
-
-/// Moves a file into a directory under its name or, where that is taken, the name with a suffix.
-/// Returns where it is then. Never replaces a file.
-fn move_into(from: &Path, to: &Path, name: &OsStr) -> io::Result<PathBuf> {
-    for attempt in 0..u32::MAX {
-        let target = to.join(with_suffix(name, attempt));
-        match rename_new(from, &target) {
-            Ok(()) => return Ok(target),
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Err(io::ErrorKind::AlreadyExists.into())
-}
-
-fn with_suffix(name: &OsStr, attempt: u32) -> OsString {
-    if attempt == 0 {
-        return name.to_owned();
-    }
-    let suffix = format!(".{attempt}");
-    let kept = name.len().min(NAME_BYTES_MAX - suffix.len());
-    let mut name = OsStr::from_bytes(&name.as_bytes()[..kept]).to_owned();
-    name.push(suffix);
-    name
-}
-
-/// Renames without replacing; where the devices differ, copies under a temporary name, syncs and
-/// renames that, so that no half copy is ever seen under the final name.
-fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
-    match rustix::fs::renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
-        Ok(()) => Ok(()),
-        Err(rustix::io::Errno::XDEV) => copy_across(from, to),
-        Err(error) => Err(error.into()),
-    }
-}
-
-fn copy_across(from: &Path, to: &Path) -> io::Result<()> {
-    let dir = to.parent().expect("a target in a directory");
-    let (mut source, metadata) = content::open_regular(from).map_err(io::Error::other)?;
-    let mut copy = tempfile::Builder::new()
-        .prefix(".moving-")
-        .tempfile_in(dir)?;
-    source.seek(SeekFrom::Start(0))?;
-    io::copy(&mut source, copy.as_file_mut())?;
-    copy.as_file().set_modified(metadata.modified()?)?;
-    copy.as_file().sync_all()?;
-    copy.persist_noclobber(to).map_err(|error| error.error)?;
-    File::open(dir)?.sync_all()?;
-    fs::remove_file(from)
 }
 
 #[cfg(test)]

@@ -212,10 +212,11 @@ impl Worker {
 
 /// How many frames make up one transaction, judged by the last ones.
 fn frames_to_take(deliveries: &[Delivery]) -> usize {
-    let records: u32 = deliveries
+    // Each number is as large as the sender says, which may be nobody of ours.
+    let records: u64 = deliveries
         .iter()
-        .map(|delivery| delivery.frame.span.records)
+        .map(|delivery| u64::from(delivery.frame.span.records))
         .sum();
-    let mean = (records / u32::try_from(deliveries.len()).unwrap_or(u32::MAX)).max(1);
-    ((COMMIT_RECORDS / mean) as usize).clamp(1, COMMIT_FRAMES_MAX)
+    let mean = (records / deliveries.len() as u64).max(1);
+    ((u64::from(COMMIT_RECORDS) / mean) as usize).clamp(1, COMMIT_FRAMES_MAX)
 }

@@ -3,6 +3,7 @@
 use std::io::Write as _;
 
 use super::lock::LOCK_FILE;
+use super::moving::{COPY_PREFIX, NAME_BYTES_MAX};
 use super::*;
 
 struct Place {
@@ -101,6 +102,27 @@ fn only_regular_files_of_final_names_are_ready() {
     let scan = place.inbox.scan().unwrap();
     assert_eq!(scan.ready.len(), 1);
     assert_eq!((scan.files, scan.bytes), (1, 2));
+}
+
+/// More files than a scan may hold: the oldest come first, and the rest is counted.
+#[test]
+fn a_scan_of_a_huge_directory_holds_the_oldest_and_counts_the_rest() {
+    const FILES: usize = SCAN_FILES_MAX + 5_000;
+    let place = place(Duration::ZERO);
+    let inbound = &place.inbox.directories.inbound;
+    let long_ago = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
+    for number in 0..FILES {
+        let file = File::create(inbound.join(number.to_string())).unwrap();
+        // The last that is made is the oldest.
+        let age = Duration::from_secs(number as u64);
+        file.set_modified(long_ago - age).unwrap();
+    }
+    let scan = place.inbox.scan().unwrap();
+    assert_eq!(scan.files, FILES as u64);
+    let names = scan.ready.iter().map(|file| file.name.to_str().unwrap());
+    let expected = (0..FILES).rev().take(SCAN_FILES_MAX);
+    assert!(names.eq(expected.map(|number| number.to_string())));
+    assert!(scan.waiting.is_empty());
 }
 
 #[test]
@@ -203,8 +225,8 @@ fn a_second_process_is_refused() {
     assert!(!error.is_transient());
 }
 
-#[test]
-fn a_move_across_devices_copies_first() {
+/// A place whose history is on another device.
+fn two_devices() -> (Place, tempfile::TempDir) {
     let Ok(shm) = tempfile::tempdir_in("/dev/shm") else {
         panic!("the test needs a second file system at /dev/shm")
     };
@@ -212,13 +234,137 @@ fn a_move_across_devices_copies_first() {
     let mut directories = directories(dir.path());
     directories.history = shm.path().join("history");
     let inbox = Inbox::open(directories, patience(Duration::ZERO)).unwrap();
-    let place = Place { _dir: dir, inbox };
+    let device = |dir: &Path| fs::metadata(dir).unwrap().dev();
+    assert_ne!(device(shm.path()), device(dir.path()));
+    (Place { _dir: dir, inbox }, shm)
+}
+
+#[test]
+fn a_move_across_devices_copies_first() {
+    let (place, _shm) = two_devices();
     place.put("a.json", b"[1]");
     let claimed = place.claim_all();
     let at = place.inbox.to_history(&claimed[0]).unwrap();
     assert_eq!(fs::read(at).unwrap(), b"[1]");
     assert_eq!(names(&place.inbox.directories.history), ["a.json"]);
     assert!(names(&place.inbox.directories.work).is_empty());
+}
+
+/// What a kill between the last two steps of a move leaves behind: the whole copy, and the file.
+#[test]
+fn a_move_across_devices_that_was_killed_before_its_end_leaves_one_file() {
+    let (place, _shm) = two_devices();
+    let history = place.inbox.directories.history.clone();
+    // Larger than what is compared at a time, and such that differ only at the end, or in length.
+    let long = vec![b'x'; 600_000];
+    let other_end = [&long[1..], b"y"].concat();
+    let contents = [&long[..], b"", &other_end, &long[1..]];
+    for (number, content) in contents.into_iter().enumerate() {
+        place.put("a.json", content);
+        let file = place.inbox.scan().unwrap().ready.remove(0);
+        // As if claimed, whether or not it looks like a document.
+        let path = place.inbox.directories.work.join("a.json");
+        fs::rename(place.inbox.directories.inbound.join("a.json"), &path).unwrap();
+        let file = Claimed {
+            name: file.name,
+            path,
+            bytes: file.bytes,
+            modified: file.modified,
+        };
+        let target = history.join(with_number("a.json", number));
+        fs::copy(&file.path, &target).unwrap();
+        assert_eq!(place.inbox.to_history(&file).unwrap(), target);
+        assert!(!file.path.exists());
+        assert_eq!(fs::read(&target).unwrap(), content);
+    }
+    assert_eq!(
+        names(&history),
+        ["a.json", "a.json.1", "a.json.2", "a.json.3"]
+    );
+}
+
+fn with_number(name: &str, number: usize) -> String {
+    if number == 0 {
+        name.to_owned()
+    } else {
+        format!("{name}.{number}")
+    }
+}
+
+#[test]
+fn half_copies_of_a_killed_process_are_removed_and_nothing_else() {
+    let (place, _shm) = two_devices();
+    let directories = place.inbox.directories.clone();
+    drop(place.inbox);
+    let at = |random: &str| directories.history.join(format!("{COPY_PREFIX}{random}"));
+    for random in ["Abc123", "locked", "twelve_chars", "a-note"] {
+        fs::write(at(random), "half").unwrap();
+    }
+    fs::create_dir(at("direct")).unwrap();
+    std::os::unix::fs::symlink(at("a-note"), at("a0link")).unwrap();
+    let in_the_making = File::open(at("locked")).unwrap();
+    in_the_making.lock().unwrap();
+    let open = || Inbox::open(directories.clone(), patience(Duration::ZERO)).unwrap();
+    drop(open());
+    let left = |rest: &[&str]| {
+        let mut expected: Vec<_> = rest.iter().map(|random| at(random)).collect();
+        expected.sort();
+        let found = names(&directories.history).into_iter();
+        let found: Vec<_> = found.map(|name| directories.history.join(name)).collect();
+        assert_eq!(found, expected);
+    };
+    left(&["locked", "twelve_chars", "a-note", "direct", "a0link"]);
+    drop(in_the_making);
+    drop(open());
+    left(&["twelve_chars", "a-note", "direct", "a0link"]);
+}
+
+/// A kill can come between any two steps: the reason is there, whole, before the file is.
+#[test]
+fn the_reason_is_in_quarantine_before_its_file() {
+    let place = place(Duration::ZERO);
+    place.put("a.json", b"[]");
+    let file = place.claim_all().remove(0);
+    let (happened, events) = std::sync::mpsc::channel();
+    let mut watcher = notify::recommended_watcher(happened).unwrap();
+    let quarantine = &place.inbox.directories.quarantine;
+    let mode = notify::RecursiveMode::NonRecursive;
+    watcher.watch(quarantine, mode).unwrap();
+    place.inbox.to_quarantine(&file, "not JSON").unwrap();
+    let mut order = Vec::new();
+    while !order.contains(&"a.json".to_owned()) {
+        let event = events.recv_timeout(Duration::from_secs(10)).unwrap();
+        for path in event.unwrap().paths {
+            order.push(path.file_name().unwrap().to_str().unwrap().to_owned());
+        }
+    }
+    order.dedup();
+    assert_eq!(order, ["a.json.reason", "a.json"]);
+}
+
+#[test]
+fn a_reason_that_is_there_is_used_if_it_is_the_same_and_never_replaced() {
+    let place = place(Duration::ZERO);
+    let quarantine = place.inbox.directories.quarantine.clone();
+    // Left by a kill before the move, and a file of somebody that only looks like a reason.
+    fs::write(quarantine.join("a.json.reason"), "not JSON\n").unwrap();
+    fs::write(quarantine.join("b.json.reason"), "a file").unwrap();
+    for name in ["a.json", "b.json"] {
+        place.put(name, b"[]");
+        let file = place.claim_all().remove(0);
+        place.inbox.to_quarantine(&file, "not JSON").unwrap();
+    }
+    let expected = [
+        "a.json",
+        "a.json.reason",
+        "b.json.1",
+        "b.json.1.reason",
+        "b.json.reason",
+    ];
+    assert_eq!(names(&quarantine), expected);
+    let text = |name: &str| fs::read_to_string(quarantine.join(name)).unwrap();
+    assert_eq!(text("b.json.1.reason"), "not JSON\n");
+    assert_eq!(text("b.json.reason"), "a file");
 }
 
 #[test]

@@ -1,0 +1,81 @@
+//! What the targets share: the datasets, and limits out of one byte.
+//!
+//! The last byte of an input chooses how it is looked at, so that a JSON document is an input as
+//! it stands, and each seed is a file that can be read.
+
+use std::sync::{Arc, LazyLock};
+
+use arrow_array::RecordBatch;
+use lemonade_task::batch::{Batch, Reject};
+use lemonade_task::cut::{ChunkLimits, Plan};
+use lemonade_task::dataset::{Dataset, Datasets};
+use lemonade_task::parse::Parser;
+
+/// No limits: the whole document is one chunk.
+pub const NO_LIMITS: ChunkLimits = ChunkLimits {
+    records: u32::MAX,
+    bytes: usize::MAX,
+};
+
+/// The built-in datasets, and one with a column of each kind.
+pub static DATASETS: LazyLock<Datasets> = LazyLock::new(|| {
+    let definition = r#"
+        name = "trips"
+        records = "/data/trips"
+        columns = [
+            { name = "t", type = "text", max_chars = 5 },
+            { name = "n", type = "integer", required = false },
+            { name = "f", type = "float", required = false },
+            { name = "b", type = "boolean", required = false },
+            { name = "at", type = "timestamp", required = false, epoch = "ms" },
+            { name = "day", type = "timestamp", required = false },
+            { name = "j", type = "json", required = false, default = "[]" },
+            { name = "deep", type = "text", required = false, field = "/p/q~1r/1" },
+            { name = "whole", type = "json", required = false, field = "/w" },
+            { name = "part", type = "integer", required = false, field = "/w/x" },
+        ]"#;
+    let trips = toml::from_str(definition).expect("the definition is right");
+    Datasets::new(vec![trips]).expect("the definition is right")
+});
+
+/// The dataset that a byte chooses.
+pub fn dataset(choice: u8) -> &'static Arc<Dataset> {
+    let name = ["trips", "vehicle_events", "vehicle_status"][choice as usize % 3];
+    DATASETS.by_name(name).expect("the dataset is defined")
+}
+
+/// Small limits, as a byte says.
+pub fn limits(choice: u8) -> ChunkLimits {
+    ChunkLimits {
+        records: u32::from(choice >> 4),
+        bytes: [0, 1, 7, 64, 200, 1000, 65_536, usize::MAX][choice as usize % 8],
+    }
+}
+
+/// Parses each chunk of a plan.
+pub fn batches(dataset: &Arc<Dataset>, document: &[u8], plan: &Plan) -> Vec<Batch> {
+    let mut parser = Parser::default();
+    let chunks = plan.chunks.iter();
+    chunks
+        .map(|chunk| {
+            let bytes = &document[chunk.start as usize..chunk.end as usize];
+            let batch = parser.parse(dataset, 1, plan.layout, *chunk, bytes);
+            assert_eq!(batch.span.records, chunk.records);
+            batch
+        })
+        .collect()
+}
+
+/// Whether the chunks' batches, one after the other, are the batch of the whole document.
+pub fn assert_same(whole: &RecordBatch, whole_rejects: &[Reject], parts: &[Batch]) {
+    let mut rows = 0;
+    let mut rejects = Vec::new();
+    for part in parts {
+        let count = part.rows.num_rows();
+        assert_eq!(whole.slice(rows, count), part.rows, "rows from {rows} on");
+        rows += count;
+        rejects.extend_from_slice(&part.rejects);
+    }
+    assert_eq!(whole.num_rows(), rows);
+    assert_eq!(whole_rejects, rejects);
+}

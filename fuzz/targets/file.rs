@@ -1,0 +1,73 @@
+//! The way of a file from its bytes to the worker's hands: opened (plain, gzip, zstd), cut, parsed,
+//! framed and decoded. Every record is a row or a reject, whatever is in the file.
+#![no_main]
+
+use std::io::Write as _;
+use std::sync::LazyLock;
+
+use lemonade_fuzz::{DATASETS, batches, dataset, limits};
+use lemonade_task::content::{self, ContentError, ContentOptions};
+use lemonade_task::cut::cut;
+use lemonade_task::frame::{Codec, Frame, decode, encode};
+use libfuzzer_sys::fuzz_target;
+
+static DIR: LazyLock<tempfile::TempDir> =
+    LazyLock::new(|| tempfile::tempdir().expect("a directory for the files"));
+
+fuzz_target!(|data: &[u8]| {
+    let Some((&choice, document)) = data.split_last() else {
+        return;
+    };
+    let stored = match choice >> 6 {
+        2 => gzip(document),
+        3 => zstd::encode_all(document, 1).expect("memory takes it"),
+        // As it is: a document, or what somebody calls a compressed one.
+        _ => document.to_vec(),
+    };
+    let path = DIR.path().join("file");
+    std::fs::write(&path, &stored).expect("the directory takes it");
+    let options = ContentOptions {
+        inflated_bytes_max: 1 << 20,
+        spill_dir: DIR.path().to_owned(),
+    };
+    let content = match content::open(&path, &options) {
+        Ok(content) => content,
+        Err(ContentError::Corrupt { .. }) => {
+            assert!(choice >> 6 < 2, "what was compressed here is not corrupt");
+            return;
+        }
+        Err(other) => panic!("{other}"),
+    };
+    assert_eq!(content.stored_bytes, stored.len() as u64);
+    if choice >> 6 >= 2 {
+        assert_eq!(&*content, document);
+    }
+    arrives(&content, choice);
+});
+
+/// Cuts, parses, frames and decodes, and counts.
+fn arrives(content: &[u8], choice: u8) {
+    let dataset = dataset(choice);
+    let limits = limits(choice);
+    let Ok(plan) = cut(content, &dataset.records, &dataset.fields(), limits) else {
+        return;
+    };
+    let mut records = 0;
+    for batch in batches(dataset, content, &plan) {
+        let codec = [Codec::Plain, Codec::Lz4][choice as usize % 2];
+        let sent = encode(&batch, codec);
+        let header = sent.header();
+        let frame = Frame::from_parts(header.as_bytes(), sent.rows, sent.rejects);
+        let frame = frame.expect("the header fits");
+        let arrived = decode(&frame, &DATASETS).expect("the frame is one of ours");
+        assert_eq!(arrived, batch);
+        records += arrived.rows.num_rows() + arrived.rejects.len();
+    }
+    assert_eq!(records, plan.records as usize);
+}
+
+fn gzip(document: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(document).expect("memory takes it");
+    encoder.finish().expect("memory takes it")
+}

@@ -1,0 +1,58 @@
+//! Any document that can be cut is parsed without a panic, the same however it is cut, and what
+//! is no JSON is what `serde_json` says is none.
+#![no_main]
+
+use std::collections::HashMap;
+
+use lemonade_fuzz::{NO_LIMITS, assert_same, batches, dataset, limits};
+use lemonade_task::batch::{Batch, RejectCode};
+use lemonade_task::cut::{cut, records};
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|data: &[u8]| {
+    let Some((&choice, document)) = data.split_last() else {
+        return;
+    };
+    let dataset = dataset(choice);
+    let plan = |limits| cut(document, &dataset.records, &dataset.fields(), limits);
+    let Ok(whole) = plan(NO_LIMITS) else {
+        return;
+    };
+    let parsed = batches(dataset, document, &whole);
+    let cut_small = plan(limits(choice)).expect("limits decide nothing");
+    let parts = batches(dataset, document, &cut_small);
+    match (&parsed[..], &whole.chunks[..]) {
+        ([], []) => assert!(parts.is_empty()),
+        ([parsed], [chunk]) => {
+            assert_same(&parsed.rows, &parsed.rejects, &parts);
+            let bytes = &document[chunk.start as usize..chunk.end as usize];
+            let texts = records(bytes, whole.layout);
+            let texts: Vec<_> = texts.into_iter().map(|range| &bytes[range]).collect();
+            judged_as_serde_json_does(parsed, &texts);
+        }
+        _ => panic!("without limits a document is one chunk"),
+    }
+});
+
+fn judged_as_serde_json_does(batch: &Batch, texts: &[&[u8]]) {
+    let codes: HashMap<usize, _> = batch
+        .rejects
+        .iter()
+        .map(|reject| (reject.ordinal as usize, (reject.code, &reject.field)))
+        .collect();
+    for (ordinal, text) in texts.iter().enumerate() {
+        let is_json = match codes.get(&ordinal) {
+            None => true,
+            // A number beyond 64 bits or nesting beyond the limit ends the look at a record.
+            Some((RejectCode::NumberRange | RejectCode::TooDeep, None)) => continue,
+            Some((code, _)) => *code != RejectCode::InvalidJson,
+        };
+        let json = serde_json::from_slice::<serde_json::Value>(text);
+        assert_eq!(
+            is_json,
+            json.is_ok(),
+            "{} {json:?}",
+            String::from_utf8_lossy(text)
+        );
+    }
+}

@@ -1,0 +1,112 @@
+//! Directories without room, and directories with a great many files.
+
+use super::*;
+
+/// Runs a load in a mount namespace of its own, where a directory is a tmpfs of so many MiB.
+fn start_with_small(pair: &Pair, place: &str, mib: u32) -> Child {
+    let place = pair.at(place);
+    fs::create_dir(&place).unwrap();
+    let place = place.to_str().unwrap();
+    let mounted = format!("mount -t tmpfs -o size={mib}M tmpfs '{place}' && exec \"$@\"");
+    let in_namespace = [
+        "unshare",
+        "--mount",
+        "--map-root-user",
+        "sh",
+        "-c",
+        &mounted,
+        "sh",
+    ];
+    start(pair, &in_namespace, &["load", "--disk-floor", "0B"])
+}
+
+/// Runs a command where the load of [`start_with_small`] is, and gives what it prints.
+fn beside(load: &Child, command: &[&str]) -> String {
+    let enter = ["--user", "--preserve-credentials", "--mount", "-t"];
+    let output = Command::new("nsenter")
+        .args(enter)
+        .arg(load.id().to_string())
+        .args(command)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{command:?}: {output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_room_to_inflate_is_waited_out() {
+    let pair = embedded().await;
+    put_good(&pair);
+    let line = format!("{}\n{}", record("large"), " ".repeat(1_000_000));
+    let mut gz = GzEncoder::new(Vec::new(), Compression::fast());
+    for _ in 0..20 {
+        gz.write_all(line.as_bytes()).unwrap();
+    }
+    let large = pair.at("inbound").join("vehicle_status_large.json.gz");
+    fs::write(large, gz.finish().unwrap()).unwrap();
+    let mut load = start_with_small(&pair, "work", 8);
+    let mut said = BufReader::new(load.stderr.take().unwrap()).lines();
+    let waits = said.find(|line| {
+        line.as_ref()
+            .unwrap()
+            .contains("tries again until it works")
+    });
+    let waits = waits.expect("it waits").unwrap();
+    assert!(waits.contains("reading"), "{waits}");
+    until("the good file", LIMIT, async || good_rows(&pair).await == 1).await;
+    let work = pair.at("work");
+    let work = work.to_str().unwrap();
+    beside(&load, &["mount", "-o", "remount,size=100M", work]);
+    let rest: Vec<String> = said.map(Result::unwrap).collect();
+    assert_eq!(load.wait().unwrap().code(), Some(0), "{rest:?}");
+    assert_eq!(rows(&pair).await, 21);
+    assert_eq!(names(&pair.at("quarantine")), [""; 0]);
+    assert_eq!(names(&pair.at("history")).len(), 2);
+}
+
+/// History is on another device, which is full: the file stays in work, whole, and no half copy stays
+/// in history.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_room_in_history_is_waited_out() {
+    let pair = embedded().await;
+    let text = format!("[{}]{}", record("good"), " ".repeat(3 << 20));
+    fs::write(pair.at("inbound").join("vehicle_status_large.json"), &text).unwrap();
+    let mut load = start_with_small(&pair, "history", 1);
+    let mut said = BufReader::new(load.stderr.take().unwrap()).lines();
+    let waits = said.find(|line| {
+        line.as_ref()
+            .unwrap()
+            .contains("tries again until it works")
+    });
+    let waits = waits.expect("it waits").unwrap();
+    assert!(waits.contains("moving"), "{waits}");
+    assert_eq!(good_rows(&pair).await, 1);
+    let work = pair.at("work").join("vehicle_status_large.json");
+    assert_eq!(fs::read_to_string(work).unwrap(), text);
+    let history = pair.at("history");
+    let history = history.to_str().unwrap();
+    until("nothing in history", LIMIT, async || {
+        beside(&load, &["ls", "-A", history]).is_empty()
+    })
+    .await;
+    // The namespace ends with the load, and its tmpfs with it: the bytes are looked at before.
+    let wait = format!(
+        "mount -o remount,size=100M '{history}' && \
+         while [ ! -e '{history}/vehicle_status_large.json' ]; do sleep 0.05; done && \
+         ls -A '{history}' && sha256sum <'{history}/vehicle_status_large.json'"
+    );
+    let stored = beside(&load, &["sh", "-c", &wait]);
+    let rest: Vec<String> = said.map(Result::unwrap).collect();
+    assert_eq!(load.wait().unwrap().code(), Some(0), "{rest:?}");
+    let original = pair.at("original");
+    fs::write(&original, &text).unwrap();
+    let sum = Command::new("sh")
+        .args(["-c", "sha256sum <\"$1\"", "sh"])
+        .arg(&original)
+        .output()
+        .unwrap();
+    let sum = String::from_utf8(sum.stdout).unwrap();
+    assert_eq!(stored, format!("vehicle_status_large.json\n{sum}"));
+    assert_eq!(names(&pair.at("work")), [""; 0]);
+    assert_eq!(rows(&pair).await, 1);
+}
