@@ -83,6 +83,10 @@ pub enum Command {
     Summary(SummaryArgs),
     /// Create the tables, or bring them up to date
     Migrate(MigrateArgs),
+    /// Take no files out of inbound, until `resume`; what is in work is finished
+    Pause,
+    /// Take files again
+    Resume,
     /// Write sample files, the same ones for the same seed
     Generate(GenerateArgs),
     /// A complete first run with made data
