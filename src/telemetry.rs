@@ -232,6 +232,9 @@ pub fn begin_at_zero(datasets: &Datasets) {
     counter!("lemonade_broker_errors_total").increment(0);
     counter!("lemonade_frames_damaged_total").increment(0);
     read_bytes(0);
+    // A file that no dataset takes counts for none.
+    counter!("lemonade_files_settled_total", "dataset" => "", "outcome" => "quarantined")
+        .increment(0);
     for name in datasets.iter().map(|dataset| dataset.name.as_str()) {
         for outcome in ["settled", "duplicate", "quarantined"] {
             counter!(
