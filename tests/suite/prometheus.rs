@@ -81,7 +81,7 @@ async fn every_panel_has_data_and_every_rule_is_evaluated() {
     }
     // What was made to go wrong is seen.
     for fault in [
-        r#"sum(lemonade_rejects_total{code="bad_timestamp"})"#,
+        r#"sum(lemonade_rejects_total{code="invalid_timestamp"})"#,
         r#"sum(lemonade_files_settled_total{outcome="quarantined"})"#,
         r#"sum(lemonade_log_messages_total{level="warn"})"#,
         "lemonade_backlog_oldest_age_seconds >= bool 0",
