@@ -25,13 +25,18 @@ use crate::content::{self, ContentError, Writers};
 use crate::fault::{Fault, Origin};
 use crate::telemetry;
 
+mod census;
 mod lock;
 mod moving;
+mod pause;
 mod retry;
 
+use census::arrived;
+pub use census::{Census, missed};
 use lock::Lock;
 pub use lock::holder;
 use moving::{move_into, move_with_reason, remove_leftovers};
+pub use pause::{pause, resume};
 use retry::reason_of;
 pub use retry::{REASON_ENDING, retry};
 
@@ -98,8 +103,6 @@ pub struct Scan {
     pub files: u64,
     /// Their bytes in all.
     pub bytes: u64,
-    /// When the oldest of them was last written.
-    pub oldest: Option<SystemTime>,
 }
 
 /// A file of inbound that waits.
@@ -120,6 +123,8 @@ pub struct Candidate {
     pub bytes: u64,
     /// When it was last written.
     pub modified: SystemTime,
+    /// When it came into inbound, or was last written there.
+    pub arrived: SystemTime,
 }
 
 /// A file in work.
@@ -133,6 +138,8 @@ pub struct Claimed {
     pub bytes: u64,
     /// When it was last written.
     pub modified: SystemTime,
+    /// When it came into inbound; for one that was found in work, when it came there.
+    pub arrived: SystemTime,
 }
 
 /// What identifies one state of a file.
@@ -182,6 +189,12 @@ impl Inbox {
         &self.directories
     }
 
+    /// Whether an operator has said that no file is to be taken.
+    #[must_use]
+    pub fn is_paused(&self) -> bool {
+        pause::is_paused(&self.directories.work)
+    }
+
     /// Free bytes of the file system of each directory, by the directory's name.
     ///
     /// # Errors
@@ -215,24 +228,24 @@ impl Inbox {
             let modified = metadata.modified()?;
             scan.files += 1;
             scan.bytes += metadata.len();
-            scan.oldest = Some(scan.oldest.map_or(modified, |oldest| oldest.min(modified)));
             if let Some(why) = self.must_wait(&name, &metadata) {
                 if scan.waiting.len() < 100 {
                     scan.waiting.push(Waiting { name, why });
                 }
                 continue;
             }
-            oldest_first.push((modified, name, metadata.len()));
+            oldest_first.push((modified, name, metadata.len(), arrived(&metadata)));
             if oldest_first.len() > SCAN_FILES_MAX {
                 oldest_first.pop();
             }
         }
         let ready = oldest_first.into_sorted_vec().into_iter();
         scan.ready = ready
-            .map(|(modified, name, bytes)| Candidate {
+            .map(|(modified, name, bytes, arrived)| Candidate {
                 name,
                 bytes,
                 modified,
+                arrived,
             })
             .collect();
         self.forget_incomplete(&scan);
@@ -459,6 +472,7 @@ fn claimed(path: PathBuf, metadata: &Metadata) -> io::Result<Claimed> {
         path,
         bytes: metadata.len(),
         modified: metadata.modified()?,
+        arrived: arrived(metadata),
     })
 }
 

@@ -39,6 +39,7 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
         .enable_all()
         .build()?;
     let outcome = runtime.block_on(commands::dispatch(cli.command, settings));
+    logging::flush();
     // Whatever still runs is of no use to anybody, and starting again is always safe.
     runtime.shutdown_background();
     outcome.map(Exit::from)

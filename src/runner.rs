@@ -12,7 +12,6 @@ use std::time::{Duration, SystemTime};
 
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::broker::{self, Broker, BrokerOptions};
@@ -21,7 +20,7 @@ use crate::content::ContentOptions;
 use crate::cut::ChunkLimits;
 use crate::dataset::Datasets;
 use crate::fault::{Fault, Origin};
-use crate::inbox::{Claimed, Inbox, Patience, Waiting};
+use crate::inbox::{self, Claimed, Inbox, Patience, Waiting};
 use crate::ingest::{Ingest, IngestOptions, Item, ItemOrigin, Tally};
 use crate::retry::{GivenUp, until_ok};
 use crate::sink::{self, Sink, SinkOptions};
@@ -29,9 +28,12 @@ use crate::summary::{self, Accumulator};
 use crate::telemetry;
 use crate::worker::{Progress, Worker};
 
+mod feed;
+mod observe;
 mod stop;
 mod watch;
 
+use feed::{Cause, mark, send};
 pub use stop::Stop;
 use watch::{Seen, locked};
 
@@ -218,7 +220,7 @@ impl Engine {
         let feed = |items: mpsc::Sender<Vec<Item>>| async move {
             let mut all = false;
             if send(&items, self.recovered()?, stop).await {
-                let once = || Box::pin(self.feed_inbound(&items, stop));
+                let once = || Box::pin(self.feed_inbound(&items, &Cause::Load, stop));
                 loop {
                     match until_ok("claiming files", &stop.quiet, |_| {}, once).await {
                         Ok(0) => {
@@ -301,7 +303,9 @@ impl Engine {
                 result?;
                 Ok(())
             }
-            () = self.keep_watch() => unreachable!("it never ends"),
+            () = async { tokio::join!(self.keep_watch(), self.observe()); } => {
+                unreachable!("they never end")
+            }
         }
     }
 
@@ -347,6 +351,7 @@ impl Engine {
         }
         let mut watch = None;
         let mut warned = false;
+        let mut cause = Cause::Notice;
         while !stop.quiet.is_cancelled() {
             if !watch
                 .as_ref()
@@ -365,15 +370,18 @@ impl Engine {
                     }
                 };
             }
-            match self.feed_inbound(&items, stop).await {
+            let before = SystemTime::now();
+            match self.feed_inbound(&items, &cause, stop).await {
                 Ok(_) => {}
                 // Inbound may be a mount that comes back.
                 Err(fault) if fault.is_transient() => tracing::warn!(%fault, "will try again"),
                 Err(fault) => return Err(fault),
             }
             tokio::select! {
-                () = wake.notified() => {}
-                () = tokio::time::sleep(self.options.scan_interval) => {}
+                () = wake.notified() => cause = Cause::Notice,
+                () = tokio::time::sleep(self.options.scan_interval) => {
+                    cause = Cause::Interval { before };
+                }
                 () = stop.quiet.cancelled() => {}
             }
         }
@@ -384,20 +392,25 @@ impl Engine {
     async fn feed_inbound(
         &self,
         items: &mpsc::Sender<Vec<Item>>,
+        cause: &Cause,
         stop: &Stop,
     ) -> Result<usize, Fault> {
         self.wait_for_room(stop).await?;
         let inbox = self.inbox.clone();
+        let now = SystemTime::now();
         let scan = blocking("reading inbound", move || inbox.scan()).await?;
-        let age = scan
-            .oldest
-            .and_then(|oldest| SystemTime::now().duration_since(oldest).ok());
-        telemetry::backlog(scan.files, scan.bytes, age.unwrap_or_default());
-        telemetry::files_now("inbound", scan.files);
+        if let Cause::Interval { before } = cause {
+            telemetry::rescan_missed(inbox::missed(&scan.ready, *before, now));
+        }
+        // An operator's word is for the service; a load is an operator's word itself.
+        let is_paused = || *cause != Cause::Load && self.inbox.is_paused();
         let mut waiting = scan.waiting;
         let mut fed = 0;
         for part in scan.ready.chunks(FEED_FILES) {
             self.wait_for_room(stop).await?;
+            if is_paused() {
+                break;
+            }
             let (inbox, part) = (self.inbox.clone(), part.to_vec());
             let (claimed, busy, failed) = blocking("claiming files", move || {
                 let mut claimed = Vec::new();
@@ -431,7 +444,6 @@ impl Engine {
                 return Err(Fault::transient(Origin::Files, "claiming files", error));
             }
         }
-        telemetry::files_now("waiting", waiting.len() as u64);
         waiting.truncate(100);
         *locked(&self.seen.waiting) = waiting;
         self.seen.inbound.store(scan.files - fed as u64, Relaxed);
@@ -543,29 +555,6 @@ impl Workers {
         }
         Ok(())
     }
-}
-
-/// Hands files to ingest; `false` if the engine stops.
-async fn send(
-    items: &mpsc::Sender<Vec<Item>>,
-    files: Vec<(Claimed, ItemOrigin)>,
-    stop: &Stop,
-) -> bool {
-    let seen = Instant::now();
-    let item = |(file, origin)| Item { file, origin, seen };
-    let files: Vec<_> = files.into_iter().map(item).collect();
-    if files.is_empty() {
-        return !stop.quiet.is_cancelled();
-    }
-    // Claimed files that are not handed over stay in work, and are found there by the next run.
-    tokio::select! {
-        sent = items.send(files) => sent.is_ok() && !stop.quiet.is_cancelled(),
-        () = stop.quiet.cancelled() => false,
-    }
-}
-
-fn mark(files: Vec<Claimed>, origin: ItemOrigin) -> Vec<(Claimed, ItemOrigin)> {
-    files.into_iter().map(|file| (file, origin)).collect()
 }
 
 async fn blocking<T: Send + 'static>(

@@ -4,7 +4,6 @@
 //! closed sets: datasets, outcomes, codes, stages; never a file's name or a vehicle. What each
 //! metric is called and means stands in [`exposition`]; the log has its own room, [`logging`].
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use metrics::{counter, gauge, histogram};
@@ -14,8 +13,10 @@ use crate::dataset::Datasets;
 
 pub mod exposition;
 pub mod logging;
+mod stages;
 
 pub use exposition::{Handle, install};
+pub use stages::{Busy, HeldUp, Ratios, Stage};
 
 /// Files seen in inbound or given to `load`; `via` is `scan` or `path`.
 pub fn files_discovered(via: &'static str, files: u64) {
@@ -49,6 +50,26 @@ pub fn backlog(files: u64, bytes: u64, oldest_age: Duration) {
 /// The kernel dropped notifications; the scan finds the files all the same.
 pub fn watcher_overflow() {
     counter!("lemonade_watcher_overflows_total").increment(1);
+}
+
+/// Files that the periodic scan found and no notification had told of.
+pub fn rescan_missed(files: u64) {
+    counter!("lemonade_rescan_missed_files_total").increment(files);
+}
+
+/// Whether an operator has told the engine to take no files.
+pub fn paused(paused: bool) {
+    gauge!("lemonade_paused").set(if paused { 1.0 } else { 0.0 });
+}
+
+/// Bytes of the files in history.
+pub fn history(bytes: u64) {
+    gauge!("lemonade_history_bytes").set(bytes as f64);
+}
+
+/// Rejects in the database that are neither mended nor purged.
+pub fn rejects_open(rejects: u64) {
+    gauge!("lemonade_rejects_open").set(rejects as f64);
 }
 
 /// Stored bytes of files read.
@@ -105,6 +126,12 @@ pub fn queue(frames: u64, bytes: u64, pending: u64) {
     gauge!("lemonade_queue_pending_frames").set(pending as f64);
 }
 
+/// How long the oldest frame has been in a stream of the queue; nothing for an empty one.
+pub fn queue_oldest(stream: &str, age: Duration) {
+    gauge!("lemonade_queue_oldest_age_seconds", "stream" => stream.to_owned())
+        .set(age.as_secs_f64());
+}
+
 /// One commit: rows stored, and rows that were there.
 pub fn commit(dataset: &str, rows: u64, duplicates: u64) {
     let dataset = || dataset.to_owned();
@@ -134,28 +161,18 @@ pub fn broker_error() {
     counter!("lemonade_broker_errors_total").increment(1);
 }
 
-/// The stages that can be held up by the next one.
-const STAGES: [&str; 2] = ["parse", "publish"];
-
-/// Counted and rendered by ourselves; see [`WAITED_US`].
+/// Counted and rendered by [`stages`], as is the next one.
+const STAGE_BUSY: &str = "lemonade_stage_busy_seconds_total";
 const BACKPRESSURE: &str = "lemonade_backpressure_seconds_total";
 
-/// Time waited by each of [`STAGES`], in microseconds. Kept here and not in the recorder because
-/// this is a counter of seconds with a fraction, and the recorder's counters are whole numbers; a
-/// gauge in its place would be declared to Prometheus as one.
-static WAITED_US: [AtomicU64; STAGES.len()] = [AtomicU64::new(0), AtomicU64::new(0)];
+/// A stage works, until the guard is dropped.
+pub fn busy(stage: Stage) -> Busy {
+    Busy::begin(stage)
+}
 
-/// Time that a stage waited for the next one; `stage` is `publish` or `parse`.
-///
-/// # Panics
-/// For any other stage.
-pub fn backpressure(stage: &'static str, waited: Duration) {
-    let at = STAGES
-        .iter()
-        .position(|name| *name == stage)
-        .expect("a stage of the closed set");
-    let waited_us = u64::try_from(waited.as_micros()).unwrap_or(u64::MAX);
-    WAITED_US[at].fetch_add(waited_us, Ordering::Relaxed);
+/// A stage waits for the next one, until the guard is dropped.
+pub fn backpressure(stage: Stage) -> HeldUp {
+    HeldUp::begin(stage)
 }
 
 /// The byte budget, and what of it is in flight.
@@ -180,6 +197,23 @@ pub fn disk_free(path: &'static str, bytes: u64) {
     gauge!("lemonade_disk_free_bytes", "path" => path).set(bytes as f64);
 }
 
+/// A warning or an error went to the log, or was held back there as repeated.
+fn logged(level: &'static str) {
+    counter!("lemonade_log_messages_total", "level" => level).increment(1);
+}
+
+/// The engine begins: it is not ready yet. Commits and, where this process keeps it, the summary
+/// count as fresh from here on: without a time to begin with, an engine that never reaches its
+/// database would never be called stalled.
+pub fn begin(now_unix: Duration, keeps_summary: bool) {
+    ready(false);
+    paused(false);
+    gauge!("lemonade_last_commit_timestamp_seconds").set(now_unix.as_secs_f64());
+    if keeps_summary {
+        gauge!("lemonade_summary_last_success_timestamp_seconds").set(now_unix.as_secs_f64());
+    }
+}
+
 /// Brings every counter of a closed set of labels into being, at zero: a series that first appears
 /// with its first event hides that event from `rate()` and leaves panels empty until then.
 pub fn begin_at_zero(datasets: &Datasets) {
@@ -189,11 +223,18 @@ pub fn begin_at_zero(datasets: &Datasets) {
     for class in ["transient", "fatal"] {
         counter!("lemonade_sink_errors_total", "class" => class).increment(0);
     }
+    for level in ["warn", "error"] {
+        counter!("lemonade_log_messages_total", "level" => level).increment(0);
+    }
     counter!("lemonade_watcher_overflows_total").increment(0);
+    rescan_missed(0);
     counter!("lemonade_sink_retries_total").increment(0);
     counter!("lemonade_broker_errors_total").increment(0);
     counter!("lemonade_frames_damaged_total").increment(0);
     read_bytes(0);
+    // A file that no dataset takes counts for none.
+    counter!("lemonade_files_settled_total", "dataset" => "", "outcome" => "quarantined")
+        .increment(0);
     for name in datasets.iter().map(|dataset| dataset.name.as_str()) {
         for outcome in ["settled", "duplicate", "quarantined"] {
             counter!(

@@ -10,6 +10,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
 
 use crate::batch::{Batch, RejectCode, Span};
 use crate::broker::{Broker, Consumer, Delivery};
@@ -19,7 +20,7 @@ use crate::frame;
 use crate::retry::{GivenUp, until_ok};
 use crate::sink::Sink;
 use crate::summary::Accumulator;
-use crate::telemetry;
+use crate::telemetry::{self, Stage};
 
 /// Records that a worker takes for one transaction. More gain nothing (LIMITS: 2 to 5 statements of
 /// a thousand rows), and would leave the other workers idle at the end of a load.
@@ -144,7 +145,11 @@ impl Worker {
         let mut batches = self.decode(deliveries);
         batches.sort_by(|a, b| a.dataset.name.cmp(&b.dataset.name));
         for batches in batches.chunk_by(|a, b| a.dataset.name == b.dataset.name) {
-            self.commit_of(&batches[0].dataset, batches, stop).await?;
+            let dataset = &batches[0].dataset;
+            let span =
+                tracing::debug_span!("commit", dataset = %dataset.name, frames = batches.len());
+            let commit = self.commit_of(dataset, batches, stop);
+            commit.instrument(span).await?;
         }
         Ok(())
     }
@@ -156,6 +161,7 @@ impl Worker {
         stop: &CancellationToken,
     ) -> Result<(), GivenUp> {
         let began = Instant::now();
+        let _busy = telemetry::busy(Stage::Commit);
         let failed = |fault: &Fault| {
             telemetry::sink_error(if fault.is_transient() {
                 "transient"

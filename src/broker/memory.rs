@@ -16,7 +16,7 @@ use super::{Broker, Consumer, Delivery, Depth, Tag};
 use crate::fault::Fault;
 use crate::finding::Finding;
 use crate::frame::{Codec, Frame};
-use crate::telemetry;
+use crate::telemetry::{self, Stage};
 
 /// How long `receive` waits for a frame before it returns none. Longer would delay a shutdown,
 /// shorter would wake an idle process for nothing.
@@ -54,6 +54,7 @@ struct State {
 struct Entry {
     number: u64,
     frame: Frame,
+    arrived: Instant,
     redelivered: bool,
 }
 
@@ -62,6 +63,7 @@ struct Held {
     consumer: u64,
     name: Arc<str>,
     frame: Frame,
+    arrived: Instant,
 }
 
 impl MemoryBroker {
@@ -93,9 +95,8 @@ impl Broker for MemoryBroker {
         for frame in frames {
             // Notify keeps a notice that comes between the refusal and the wait.
             while !self.queue.push(frame) {
-                let since = Instant::now();
+                let _held_up = telemetry::backpressure(Stage::Publish);
                 self.queue.room.notified().await;
-                telemetry::backpressure("publish", since.elapsed());
             }
         }
         Ok(())
@@ -130,6 +131,16 @@ impl Broker for MemoryBroker {
             bytes: state.bytes,
         })
     }
+
+    async fn oldest(&self) -> Result<Vec<(Arc<str>, Duration)>, Fault> {
+        let state = self.queue.lock();
+        // By number, so the first is the oldest of those in hand; what was given back is in front.
+        let held = state.held.values().next().map(|held| held.arrived);
+        let oldest = state.line.front().map(|entry| entry.arrived);
+        let oldest = oldest.into_iter().chain(held).min();
+        let age = oldest.map_or(Duration::ZERO, |arrived| arrived.elapsed());
+        Ok(vec![(Arc::clone(&self.queue.stream), age)])
+    }
 }
 
 impl Queue {
@@ -151,6 +162,7 @@ impl Queue {
         let entry = Entry {
             number: state.entries,
             frame: frame.clone(),
+            arrived: Instant::now(),
             redelivered: false,
         };
         state.line.push_back(entry);
@@ -177,6 +189,7 @@ impl State {
             self.line.push_front(Entry {
                 number: *number,
                 frame: held.frame,
+                arrived: held.arrived,
                 redelivered: true,
             });
         }
@@ -219,6 +232,7 @@ impl MemoryConsumer {
                 consumer: self.number,
                 name: Arc::clone(&self.name),
                 frame,
+                arrived: entry.arrived,
             };
             state.held.insert(entry.number, held);
         }
@@ -239,6 +253,7 @@ impl MemoryConsumer {
                      number,
                      frame,
                      redelivered,
+                     ..
                  }| Delivery {
                     tag: tag(number),
                     frame,

@@ -107,6 +107,13 @@ pub trait Broker: Send + Sync {
     /// # Errors
     /// A fault of the connection.
     async fn depth(&self) -> Result<Depth, Fault>;
+
+    /// How long the oldest frame of each stream has been in it, by the name of its dataset, or
+    /// `memory` for the one queue of a process; nothing where a stream is empty.
+    ///
+    /// # Errors
+    /// A fault of the connection.
+    async fn oldest(&self) -> Result<Vec<(Arc<str>, Duration)>, Fault>;
 }
 
 /// One receiver; it is owned by one worker.

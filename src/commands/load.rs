@@ -158,11 +158,14 @@ fn canonical(path: &Path) -> anyhow::Result<PathBuf> {
 /// Takes one named file out of inbound.
 fn claim(engine: &Engine, path: &Path) -> anyhow::Result<Option<Claimed>> {
     let metadata = path.metadata()?;
+    let modified = metadata.modified()?;
     let name = path.file_name().unwrap_or_default().to_owned();
     let candidate = Candidate {
         name,
         bytes: metadata.len(),
-        modified: metadata.modified()?,
+        modified,
+        // Nobody asks how long it took from there.
+        arrived: modified,
     };
     match engine.inbox.claim(&candidate)? {
         Ok(file) => Ok(Some(file)),

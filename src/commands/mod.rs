@@ -21,6 +21,7 @@ pub mod generate;
 mod load;
 mod locate;
 mod migrate;
+mod pause;
 mod rejects;
 mod replay;
 mod run;
@@ -76,6 +77,8 @@ async fn execute(command: Option<Command>, settings: Settings) -> anyhow::Result
         Command::Verify(args) => verify::execute(&settings, &args).await,
         Command::Summary(args) => summary::execute(&settings, &args).await,
         Command::Migrate(args) => migrate::execute(&settings, &args).await,
+        Command::Pause => pause::pause(&settings),
+        Command::Resume => pause::resume(&settings),
         Command::Config(args) => match args.command {
             ConfigCommand::Show => {
                 say(&settings.to_string())?;

@@ -1,6 +1,7 @@
 //! `run`: the service.
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 
@@ -22,6 +23,9 @@ use crate::telemetry;
 pub(super) async fn execute(settings: Settings, _args: RunArgs) -> anyhow::Result<Outcome> {
     let metrics = telemetry::install();
     telemetry::begin_at_zero(&settings.datasets);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    let keeps_summary = settings.roles.summary && settings.summary_every.is_some();
+    telemetry::begin(now.unwrap_or_default(), keeps_summary);
     let http = match settings.http_addr {
         Some(addr) => {
             let http = Http::bind(addr).await?;

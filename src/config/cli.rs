@@ -17,6 +17,7 @@ Examples:
   task_runner                             the service: watch inbound for ever
   task_runner check ./archive             parse only: print the rejects, write nothing
   task_runner status                      what moves, what waits and why
+  task_runner pause                       take no files for a while; resume goes on
   task_runner verify                      audit every stored file against the tables
   task_runner rejects list                the records that are no rows, and why
   task_runner trace 4294967296            a row back to its file and its original JSON";
@@ -83,6 +84,10 @@ pub enum Command {
     Summary(SummaryArgs),
     /// Create the tables, or bring them up to date
     Migrate(MigrateArgs),
+    /// Take no files out of inbound, until resume; what is in work is finished
+    Pause,
+    /// Take files again
+    Resume,
     /// Write sample files, the same ones for the same seed
     Generate(GenerateArgs),
     /// A complete first run with made data

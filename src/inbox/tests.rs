@@ -183,7 +183,18 @@ fn work_is_found_again_and_quarantine_says_why() {
     let place = place(Duration::ZERO);
     place.put("a.json", b"[]");
     let claimed = place.claim_all();
-    assert_eq!(place.inbox.recovered().unwrap(), claimed);
+    let recovered = place.inbox.recovered().unwrap();
+    let paths = |files: &[Claimed]| {
+        files
+            .iter()
+            .map(|file| file.path.clone())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(paths(&recovered), paths(&claimed));
+    assert!(
+        recovered[0].arrived >= claimed[0].arrived,
+        "then it came into work"
+    );
     let path = place.inbox.to_quarantine(&claimed[0], "not JSON").unwrap();
     assert_eq!(
         fs::read_to_string(format!("{}.reason", path.display())).unwrap(),

@@ -223,6 +223,7 @@ impl Ingest {
             look: Notify::new(),
             stop,
         });
+        shared.tell_memory();
         let (jobs, jobs_of_producer) = mpsc::channel(1);
         let (frames, frames_of_publisher) = mpsc::channel(FRAMES_QUEUED);
         // The channels close one after the other when the items end; settle ends when no flight is
@@ -238,6 +239,12 @@ impl Ingest {
             Err(GivenUp::Fatal(fault)) => Err(fault),
         }
     }
+}
+
+/// How many threads parse.
+#[must_use]
+pub fn parsers() -> usize {
+    rayon::current_num_threads()
 }
 
 /// How an item ended.

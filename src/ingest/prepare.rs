@@ -18,7 +18,7 @@ use crate::fault::{Fault, Origin};
 use crate::inbox::Inbox;
 use crate::retry::{GivenUp, until_ok};
 use crate::sink::{Before, NewFile, Registered};
-use crate::telemetry;
+use crate::telemetry::{self, Stage};
 
 /// Files entered in one round trip. More gain little, and would delay the first frame.
 const GROUP_FILES: usize = 256;
@@ -72,7 +72,9 @@ pub(super) async fn run(
         };
         for group in groups(arrived) {
             Tally::add(&shared.tally().files, group.len() as u64);
+            let busy = telemetry::busy(Stage::Read);
             let (prepared, faulty) = read_all(&shared, group).await;
+            drop(busy);
             // Boxed, since the future is large, and there are several places that wait for one.
             Box::pin(start(&shared, prepared, &jobs)).await?;
             // After the others have gone on, since what they hold may be what is lacking: room on
@@ -182,6 +184,7 @@ fn passes(error: &std::io::Error) -> bool {
 /// # Errors
 /// A transient fault: nothing is known about the file yet.
 fn prepare(shared: &Shared, item: Item) -> Result<Prepared, Fault> {
+    let _file = tracing::debug_span!("file", name = ?item.file.name).entered();
     let ingest = &shared.ingest;
     let by_name = || {
         ingest

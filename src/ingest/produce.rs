@@ -19,7 +19,7 @@ use crate::dataset::Dataset;
 use crate::frame::{self, Codec, Frame};
 use crate::parse::{self, Parser};
 use crate::retry::{GivenUp, until_ok};
-use crate::telemetry;
+use crate::telemetry::{self, Stage};
 
 /// Frames handed to the broker in one pipeline. More would delay the first of them; a round trip is
 /// paid for by a dozen.
@@ -80,8 +80,11 @@ pub(super) async fn run(
             let codec = shared.ingest.broker.codec();
             let changed = Mutex::new(BTreeSet::new());
             let done = chunks.par_bridge().try_for_each(|(job, chunk)| {
+                let busy = telemetry::busy(Stage::Parse);
                 let budget = reserve(&shared, chunk, &runtime)?;
-                let Some(frame) = produce(&shared, job, chunk, codec) else {
+                let frame = produce(&shared, job, chunk, codec);
+                drop(busy);
+                let Some(frame) = frame else {
                     let mut changed = changed.lock().unwrap_or_else(PoisonError::into_inner);
                     changed.insert(job.file_no);
                     return Ok(());
@@ -110,17 +113,15 @@ fn reserve(
     if let Ok(permit) = shared.budget.clone().try_acquire_many_owned(kib) {
         return Ok(permit);
     }
-    let began = Instant::now();
-    let permit = runtime.block_on(async {
+    let _held_up = telemetry::backpressure(Stage::Parse);
+    runtime.block_on(async {
         tokio::select! {
             permit = shared.budget.clone().acquire_many_owned(kib) => {
                 Ok(permit.expect("it is never closed"))
             }
             () = shared.stop.cancelled() => Err(GivenUp::Stopped),
         }
-    });
-    telemetry::backpressure("parse", began.elapsed());
-    permit
+    })
 }
 
 /// Makes the frame of a chunk; `None` if the file is not what it was. No frame is made of bytes that
@@ -129,6 +130,13 @@ fn produce(shared: &Shared, job: &Job, chunk: Chunk, codec: Codec) -> Option<Fra
     thread_local! {
         static PARSER: RefCell<(Parser, Vec<u8>)> = RefCell::default();
     }
+    let _frame = tracing::debug_span!(
+        "frame",
+        file_no = job.file_no,
+        first = chunk.first_ordinal,
+        records = chunk.records
+    )
+    .entered();
     let offset = |at: u64| usize::try_from(at).expect("a chunk lies in memory");
     let range = offset(chunk.start)..offset(chunk.end);
     let batch = PARSER.with_borrow_mut(|(parser, copy)| {
@@ -181,16 +189,25 @@ pub(super) async fn publish(
     while produced.recv_many(&mut taken, PIPELINE_FRAMES).await > 0 {
         let (frames, budget): (Vec<Frame>, Vec<OwnedSemaphorePermit>) =
             taken.drain(..).map(|one| (one.frame, one.budget)).unzip();
+        let busy = telemetry::busy(Stage::Publish);
         let broker = &shared.ingest.broker;
         let publish = || broker.publish(&frames);
         // The queue may be full, and nobody there to empty it: a stop ends the wait.
         until_ok("publishing to the queue", &shared.stop, |_| {}, publish).await?;
+        drop(busy);
         drop(budget);
-        let held = shared.budget_kib as usize - shared.budget.available_permits();
-        telemetry::memory(u64::from(shared.budget_kib) * 1024, held as u64 * 1024);
+        shared.tell_memory();
         note_published(&shared, &frames);
     }
     Ok(())
+}
+
+impl Shared {
+    /// Tells how much of the byte budget is taken.
+    pub(super) fn tell_memory(&self) {
+        let held = self.budget_kib as usize - self.budget.available_permits();
+        telemetry::memory(u64::from(self.budget_kib) * 1024, held as u64 * 1024);
+    }
 }
 
 fn note_published(shared: &Shared, frames: &[Frame]) {

@@ -15,7 +15,7 @@ use crate::content::{self, ContentError};
 use crate::coverage;
 use crate::dataset::Dataset;
 use crate::retry::{GivenUp, until_ok};
-use crate::telemetry;
+use crate::telemetry::{self, Stage};
 
 /// Files asked about in one statement.
 const ASK_FILES: usize = 500;
@@ -50,7 +50,9 @@ pub(super) async fn run(
         }
         let began = Instant::now();
         shared.note_committed(shared.ingest.progress.take());
+        let busy = telemetry::busy(Stage::Settle);
         look(&shared, &jobs).await?;
+        drop(busy);
         tokio::time::sleep(began.elapsed().clamp(LOOK_PAUSE, LOOK_INTERVAL)).await;
     }
 }

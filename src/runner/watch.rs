@@ -67,7 +67,6 @@ impl Engine {
             let unwell = self.look().await.err().map(|fault| fault.to_string());
             *locked(&self.seen.unwell) = unwell;
             telemetry::ready(self.ready().is_ok());
-            telemetry::files_now("work", self.tally.unfinished());
             let now = self.tally.committed.load(Relaxed);
             let seconds = last.elapsed().as_secs_f64().max(0.001);
             self.seen
@@ -82,6 +81,9 @@ impl Engine {
         let depth = self.broker.depth().await?;
         telemetry::queue(depth.frames, depth.bytes, depth.pending);
         *locked(&self.seen.depth) = depth;
+        for (stream, age) in self.broker.oldest().await? {
+            telemetry::queue_oldest(&stream, age);
+        }
         self.sink.files(1).await.map(drop)
     }
 }
@@ -133,6 +135,9 @@ impl StatusSource for Engine {
                 work: self.tally.unfinished(),
                 waiting,
             },
+            next: self.inbox.is_paused().then(|| {
+                "it is paused and takes no files: `task_runner resume` lets it go on".to_owned()
+            }),
             records_per_second: Some(self.seen.rate.load(Relaxed) as f64),
             ..Status::default()
         };

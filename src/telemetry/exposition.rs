@@ -3,16 +3,14 @@
 //! Invariant, held by a test: every metric that is recorded stands in [`METRICS`], with its kind,
 //! and is rendered with HELP and TYPE.
 
-use std::fmt::Write as _;
 use std::sync::OnceLock;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use metrics::{Unit, describe_counter, describe_gauge, describe_histogram, gauge};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use metrics_process::Collector;
 
-use super::{BACKPRESSURE, STAGES, WAITED_US};
+use super::{BACKPRESSURE, STAGE_BUSY, stages};
 
 /// The recorder keeps every sample of a histogram until it is told to fold them, so its memory
 /// grows until then; at a few thousand commits a second, five seconds are some 100 KB.
@@ -55,7 +53,7 @@ impl Kind {
     }
 }
 
-/// A metric: name, kind, unit, meaning.
+/// A metric: name, kind, unit, labels, meaning.
 #[derive(Debug, Clone, Copy)]
 pub struct Metric {
     /// Its name.
@@ -64,81 +62,109 @@ pub struct Metric {
     pub kind: Kind,
     /// The unit of its value.
     pub unit: Unit,
+    /// What tells its series apart, those of Prometheus aside.
+    pub labels: &'static [&'static str],
     /// What it means, in a line.
     pub help: &'static str,
 }
 
-const fn counter(name: &'static str, unit: Unit, help: &'static str) -> Metric {
+type Labels = &'static [&'static str];
+
+const fn metric(
+    name: &'static str,
+    kind: Kind,
+    unit: Unit,
+    labels: Labels,
+    help: &'static str,
+) -> Metric {
     Metric {
         name,
-        kind: Kind::Counter,
+        kind,
         unit,
+        labels,
         help,
     }
 }
 
-const fn state(name: &'static str, unit: Unit, help: &'static str) -> Metric {
-    Metric {
-        name,
-        kind: Kind::Gauge,
-        unit,
-        help,
-    }
+const fn counter(name: &'static str, unit: Unit, labels: Labels, help: &'static str) -> Metric {
+    metric(name, Kind::Counter, unit, labels, help)
+}
+
+const fn state(name: &'static str, unit: Unit, labels: Labels, help: &'static str) -> Metric {
+    metric(name, Kind::Gauge, unit, labels, help)
 }
 
 const fn histogram(
     name: &'static str,
     unit: Unit,
+    labels: Labels,
     buckets: &'static [f64],
     help: &'static str,
 ) -> Metric {
-    Metric {
-        name,
-        kind: Kind::Histogram(buckets),
-        unit,
-        help,
-    }
+    metric(name, Kind::Histogram(buckets), unit, labels, help)
 }
 
-/// All metrics of the engine; those named `process_` come on top.
+/// All metrics of the engine, in the order in which a reader asks; those named `process_` come on
+/// top.
 #[rustfmt::skip]
 pub const METRICS: &[Metric] = &[
-    counter("lemonade_files_discovered_total", Unit::Count, "Files seen, by how they were seen"),
-    counter("lemonade_files_settled_total", Unit::Count, "Files that left work, by outcome"),
-    histogram("lemonade_end_to_end_latency_seconds", Unit::Seconds, END_TO_END_SECONDS, "From a file seen in inbound to all of it stored"),
-    state("lemonade_files", Unit::Count, "Files now, by state"),
-    state("lemonade_backlog_files", Unit::Count, "Files in inbound and work that are not stored"),
-    state("lemonade_backlog_bytes", Unit::Bytes, "Bytes of these files"),
-    state("lemonade_backlog_oldest_age_seconds", Unit::Seconds, "Age of the oldest of these files"),
-    counter("lemonade_watcher_overflows_total", Unit::Count, "Times that the kernel dropped notifications of files"),
-    counter("lemonade_read_bytes_total", Unit::Bytes, "Stored bytes of files read"),
-    counter("lemonade_records_total", Unit::Count, "Records parsed, by outcome"),
-    counter("lemonade_rejects_total", Unit::Count, "Records rejected, by reason"),
-    counter("lemonade_frames_published_total", Unit::Count, "Frames handed to the queue"),
-    counter("lemonade_frames_committed_total", Unit::Count, "Frames committed to the database"),
-    counter("lemonade_frames_redelivered_total", Unit::Count, "Frames that the queue delivered again"),
-    counter("lemonade_frames_damaged_total", Unit::Count, "Entries of the queue that were no frames"),
-    counter("lemonade_frames_lost_total", Unit::Count, "Frames published again because the queue had lost them"),
-    state("lemonade_queue_frames", Unit::Count, "Frames in the queue, delivered or not"),
-    state("lemonade_queue_bytes", Unit::Bytes, "Bytes of these frames"),
-    state("lemonade_queue_pending_frames", Unit::Count, "Frames in the hands of workers"),
-    counter("lemonade_rows_committed_total", Unit::Count, "Rows stored"),
-    counter("lemonade_rows_duplicate_total", Unit::Count, "Rows that were stored already"),
-    histogram("lemonade_commit_duration_seconds", Unit::Seconds, COMMIT_SECONDS, "How long a commit took"),
-    histogram("lemonade_commit_rows", Unit::Count, COMMIT_ROWS, "Rows in a commit"),
-    state("lemonade_last_commit_timestamp_seconds", Unit::Seconds, "When the last commit was, since the epoch"),
-    counter("lemonade_sink_errors_total", Unit::Count, "Faults of the database, by class"),
-    counter("lemonade_sink_retries_total", Unit::Count, "Commits tried again"),
-    counter("lemonade_broker_errors_total", Unit::Count, "Faults of the queue"),
-    counter(BACKPRESSURE, Unit::Seconds, "Time that a stage waited for the next one"),
-    state("lemonade_memory_budget_bytes", Unit::Bytes, "Most bytes in flight from parse to commit"),
-    state("lemonade_memory_inflight_bytes", Unit::Bytes, "Bytes in flight from parse to commit"),
-    state("lemonade_disk_free_bytes", Unit::Bytes, "Free bytes of the file system of a directory"),
-    state("lemonade_summary_duration_seconds", Unit::Seconds, "How long the last refresh of the summary took"),
-    state("lemonade_summary_last_success_timestamp_seconds", Unit::Seconds, "When the summary was last refreshed, since the epoch"),
-    state("lemonade_ready", Unit::Count, "1 while the engine can do its work, else 0"),
-    state("lemonade_build_info", Unit::Count, "1, with the version as a label"),
+    state("lemonade_ready", Unit::Count, &[], "1 while the engine can do its work, else 0"),
+    state("lemonade_paused", Unit::Count, &[], "1 while an operator has told the engine to take no files, else 0"),
+    state("lemonade_build_info", Unit::Count, &["version"], "1, with the version as a label"),
+
+    counter("lemonade_files_discovered_total", Unit::Count, &["via"], "Files taken up, by how they were found: scan of inbound or path given"),
+    counter("lemonade_files_settled_total", Unit::Count, &["dataset", "outcome"], "Files that left work, by outcome: settled, duplicate or quarantined"),
+    state("lemonade_files", Unit::Count, &["state"], "Files now, by state: inbound, of these waiting, and work"),
+    state("lemonade_backlog_files", Unit::Count, &[], "Files in inbound and work: those that are not stored as a whole"),
+    state("lemonade_backlog_bytes", Unit::Bytes, &[], "Bytes of these files"),
+    state("lemonade_backlog_oldest_age_seconds", Unit::Seconds, &[], "How long the longest waiting of these files has been where it is"),
+    counter("lemonade_watcher_overflows_total", Unit::Count, &[], "Times that the kernel dropped notifications of files"),
+    counter("lemonade_rescan_missed_files_total", Unit::Count, &[], "Files that the periodic scan found and no notification had told of"),
+    histogram("lemonade_end_to_end_latency_seconds", Unit::Seconds, &["dataset"], END_TO_END_SECONDS, "From a file's arrival in inbound to all of it stored"),
+
+    counter("lemonade_read_bytes_total", Unit::Bytes, &[], "Stored bytes of files read"),
+    counter("lemonade_records_total", Unit::Count, &["dataset", "outcome"], "Records parsed, by outcome: row or reject"),
+    counter("lemonade_rejects_total", Unit::Count, &["dataset", "code"], "Records rejected, by reason"),
+    state("lemonade_rejects_open", Unit::Count, &[], "Rejects in the database that are neither mended nor purged"),
+
+    counter("lemonade_frames_published_total", Unit::Count, &["dataset"], "Frames handed to the queue"),
+    counter("lemonade_frames_committed_total", Unit::Count, &["dataset"], "Frames committed to the database"),
+    counter("lemonade_frames_redelivered_total", Unit::Count, &["dataset"], "Frames that the queue delivered again"),
+    counter("lemonade_frames_damaged_total", Unit::Count, &[], "Entries of the queue that were no frames"),
+    counter("lemonade_frames_lost_total", Unit::Count, &["dataset"], "Frames published again because the queue had lost them"),
+    state("lemonade_queue_frames", Unit::Count, &[], "Frames in the queue, delivered or not"),
+    state("lemonade_queue_bytes", Unit::Bytes, &[], "Bytes of these frames"),
+    state("lemonade_queue_pending_frames", Unit::Count, &[], "Frames in the hands of workers"),
+    state("lemonade_queue_oldest_age_seconds", Unit::Seconds, &["stream"], "How long the oldest frame has been in a stream of the queue; 0 where it is empty"),
+    counter("lemonade_broker_errors_total", Unit::Count, &[], "Faults of the queue"),
+
+    counter("lemonade_rows_committed_total", Unit::Count, &["dataset"], "Rows stored"),
+    counter("lemonade_rows_duplicate_total", Unit::Count, &["dataset"], "Rows that were stored already"),
+    histogram("lemonade_commit_duration_seconds", Unit::Seconds, &[], COMMIT_SECONDS, "How long a commit took, its retries included"),
+    histogram("lemonade_commit_rows", Unit::Count, &[], COMMIT_ROWS, "Rows in a commit"),
+    state("lemonade_last_commit_timestamp_seconds", Unit::Seconds, &[], "When the last commit was, since the epoch; before the first one, when the engine began"),
+    counter("lemonade_sink_errors_total", Unit::Count, &["class"], "Faults of the database, by class: transient or fatal"),
+    counter("lemonade_sink_retries_total", Unit::Count, &[], "Commits tried again"),
+
+    counter(STAGE_BUSY, Unit::Seconds, &["stage"], "Time that a stage worked, summed over those of its lanes that work at once"),
+    state("lemonade_stage_busy_ratio", Unit::Count, &["stage"], "Share of its time that a stage worked lately, over all of its lanes: 1 is as much as it can"),
+    counter(BACKPRESSURE, Unit::Seconds, &["stage"], "Time that a stage waited for the next one: parse for the byte budget, publish for room in the queue"),
+
+    state("lemonade_memory_budget_bytes", Unit::Bytes, &[], "Most bytes of chunks between parse and queue: a quarter of memory_budget"),
+    state("lemonade_memory_inflight_bytes", Unit::Bytes, &[], "Bytes of chunks between parse and queue"),
+    state("lemonade_disk_free_bytes", Unit::Bytes, &["path"], "Free bytes of the file system of a directory"),
+    state("lemonade_history_bytes", Unit::Bytes, &[], "Bytes of the files in history"),
+
+    state("lemonade_summary_duration_seconds", Unit::Seconds, &[], "How long the last refresh of the summary took"),
+    state("lemonade_summary_last_success_timestamp_seconds", Unit::Seconds, &[], "When the summary was last refreshed, since the epoch; before the first time, when the engine began"),
+    counter("lemonade_log_messages_total", Unit::Count, &["level"], "Warnings and errors of the log, repeated ones included"),
 ];
+
+/// The line of the table that tells what a metric means.
+pub(super) fn help(name: &str) -> &'static str {
+    let metric = METRICS.iter().find(|metric| metric.name == name);
+    metric.expect("the table has all metrics").help
+}
 
 /// The way to the recorded values.
 #[derive(Clone)]
@@ -159,7 +185,7 @@ impl Handle {
     pub fn render(&self) -> String {
         self.process.collect();
         let mut text = self.recorder.render();
-        render_backpressure(&mut text);
+        stages::render(&mut text);
         text
     }
 }
@@ -213,6 +239,7 @@ fn describe() {
         kind,
         unit,
         help,
+        ..
     } in METRICS
     {
         match kind {
@@ -222,30 +249,6 @@ fn describe() {
         }
     }
     gauge!("lemonade_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
-}
-
-fn render_backpressure(text: &mut String) {
-    let help = METRICS
-        .iter()
-        .find(|metric| metric.name == BACKPRESSURE)
-        .expect("the table has all metrics")
-        .help;
-    let mut write = || -> std::fmt::Result {
-        writeln!(
-            text,
-            "# HELP {BACKPRESSURE} {help}\n# TYPE {BACKPRESSURE} counter"
-        )?;
-        for (stage, waited_us) in STAGES.iter().zip(&WAITED_US) {
-            let waited_us = waited_us.load(Ordering::Relaxed);
-            let (seconds, rest) = (waited_us / 1_000_000, waited_us % 1_000_000);
-            writeln!(
-                text,
-                "{BACKPRESSURE}{{stage=\"{stage}\"}} {seconds}.{rest:06}"
-            )?;
-        }
-        Ok(())
-    };
-    write().expect("writing to a String cannot fail");
 }
 
 #[cfg(test)]
@@ -274,10 +277,14 @@ mod tests {
             telemetry::memory(1, 2);
             telemetry::disk_free("inbound", 1);
             telemetry::summary_refreshed(second, second);
-            telemetry::ready(true);
+            telemetry::begin(second, true);
+            telemetry::queue_oldest("memory", second);
+            telemetry::history(1);
+            telemetry::rejects_open(1);
+            telemetry::Ratios::default().tell(|_| 1);
         });
         let mut text = handle.render();
-        render_backpressure(&mut text);
+        stages::render(&mut text);
         text
     }
 
@@ -339,16 +346,26 @@ mod tests {
     }
 
     #[test]
-    fn backpressure_is_a_counter_of_seconds_with_a_fraction() {
-        telemetry::backpressure("publish", Duration::from_micros(1_500_250));
-        let mut text = String::new();
-        render_backpressure(&mut text);
-        assert!(
-            text.contains("# TYPE lemonade_backpressure_seconds_total counter"),
-            "{text}"
-        );
-        assert!(text.contains("{stage=\"publish\"} 1.500250"), "{text}");
-        assert!(text.contains("{stage=\"parse\"} 0.000000"), "{text}");
+    fn series_have_the_labels_of_the_table() {
+        let text = rendered();
+        let mut seen = 0;
+        for series in text.lines().filter(|line| !line.starts_with('#')) {
+            let Some((name, rest)) = series.split_once('{') else {
+                continue;
+            };
+            let (labels, _) = rest.split_once('}').unwrap();
+            let labels: Vec<&str> = labels
+                .split(',')
+                .map(|label| label.split_once('=').unwrap().0)
+                .filter(|label| *label != "le")
+                .collect();
+            let base = name.trim_end_matches("_bucket").trim_end_matches("_sum");
+            let base = base.trim_end_matches("_count");
+            let metric = METRICS.iter().find(|metric| metric.name == base);
+            assert_eq!(labels, metric.unwrap().labels, "{series}");
+            seen += 1;
+        }
+        assert!(seen > 50, "{text}");
     }
 
     #[test]

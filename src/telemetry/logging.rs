@@ -2,17 +2,29 @@
 //!
 //! File names and records are the input of strangers, and they end up in log fields. Invariant: a
 //! field cannot end its line, nor steer a terminal.
+//!
+//! What is repeated is counted instead: see [`repeats`].
 
 use std::fmt::{self, Write as _};
 use std::io;
+use std::sync::OnceLock;
 
 use tracing::field::Field;
 use tracing::level_filters::LevelFilter;
-use tracing_subscriber::EnvFilter;
+use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::fmt::format::{Writer, debug_fn};
+use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
+use tracing_subscriber::{EnvFilter, Registry};
 
 use tracing_subscriber::field::MakeExt as _;
+
+mod repeats;
+
+use repeats::Repeats;
+
+/// What the log of the process holds back.
+static REPEATS: OnceLock<Repeats> = OnceLock::new();
 
 /// The shape of the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,17 +52,29 @@ pub struct BadDirectives {
 /// # Errors
 /// The directives cannot be read.
 pub fn init(shape: Shape, directives: &str) -> Result<(), BadDirectives> {
-    let subscriber = subscriber(shape, directives, io::stderr)?;
+    let repeats = Repeats::default();
+    let subscriber = subscriber(shape, directives, repeats.clone(), io::stderr)?;
     // An error says that there is a log already: a test's.
-    let _ = tracing::subscriber::set_global_default(subscriber);
+    if tracing::subscriber::set_global_default(subscriber).is_ok() {
+        repeats.watch();
+        let _ = REPEATS.set(repeats);
+    }
     Ok(())
+}
+
+/// Tells of what was held back as repeated: the process ends.
+pub fn flush() {
+    if let Some(repeats) = REPEATS.get() {
+        repeats.flush();
+    }
 }
 
 fn subscriber<W>(
     shape: Shape,
     directives: &str,
+    repeats: Repeats,
     writer: W,
-) -> Result<Box<dyn tracing::Subscriber + Send + Sync>, BadDirectives>
+) -> Result<Box<dyn Subscriber + Send + Sync>, BadDirectives>
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
@@ -61,18 +85,33 @@ where
             directives: directives.to_owned(),
             cause,
         })?;
-    let base = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(writer);
+    let base = Registry::default().with(filter).with(repeats).with(Counted);
+    let lines = tracing_subscriber::fmt::layer().with_writer(writer);
     Ok(match shape {
-        Shape::Json => Box::new(base.json().flatten_event(true).finish()),
+        Shape::Json => Box::new(base.with(lines.json().flatten_event(true))),
         Shape::Text { colour } => Box::new(
-            base.with_ansi(colour)
-                .with_target(false)
-                .fmt_fields(debug_fn(write_field).delimited(" "))
-                .finish(),
+            base.with(
+                lines
+                    .with_ansi(colour)
+                    .with_target(false)
+                    .fmt_fields(debug_fn(write_field).delimited(" ")),
+            ),
         ),
     })
+}
+
+/// A counter beside every warning, also those that are held back.
+struct Counted;
+
+impl<S: Subscriber> Layer<S> for Counted {
+    fn event_enabled(&self, event: &Event<'_>, _: Context<'_, S>) -> bool {
+        match *event.metadata().level() {
+            Level::ERROR => super::logged("error"),
+            Level::WARN => super::logged("warn"),
+            _ => {}
+        }
+        true
+    }
 }
 
 fn write_field(writer: &mut Writer<'_>, field: &Field, value: &dyn fmt::Debug) -> fmt::Result {
@@ -123,8 +162,13 @@ mod tests {
     fn logged(shape: Shape, directives: &str, event: impl FnOnce()) -> String {
         let memory = Memory::default();
         let writer = memory.clone();
-        let subscriber = subscriber(shape, directives, move || writer.clone()).unwrap();
-        tracing::subscriber::with_default(subscriber, event);
+        let repeats = Repeats::default();
+        let subscriber =
+            subscriber(shape, directives, repeats.clone(), move || writer.clone()).unwrap();
+        tracing::subscriber::with_default(subscriber, || {
+            event();
+            repeats.flush();
+        });
         let bytes = memory.0.lock().unwrap().clone();
         String::from_utf8(bytes).unwrap()
     }
@@ -155,6 +199,33 @@ mod tests {
         let event = || tracing::info!("hello");
         assert_eq!(logged(Shape::Json, "warn", event), "");
         assert!(logged(Shape::Json, "lemonade_task=debug,warn", event).contains("hello"));
-        assert!(subscriber(Shape::Json, "lemonade=loud", io::sink).is_err());
+        assert!(subscriber(Shape::Json, "lemonade=loud", Repeats::default(), io::sink).is_err());
+    }
+
+    #[test]
+    fn what_is_repeated_is_counted_and_other_files_are_not_hidden() {
+        let text = logged(Shape::Text { colour: false }, "info", || {
+            for _ in 0..40 {
+                tracing::warn!(file = "a", "waits");
+            }
+            tracing::warn!(file = "b", "waits");
+        });
+        let count = |part: &str| text.lines().filter(|line| line.ends_with(part)).count();
+        assert_eq!(count("waits file=\"a\""), 3, "{text}");
+        assert_eq!(count("waits file=\"b\""), 1, "{text}");
+        assert_eq!(count("waits file=\"a\" ... repeated 37 times"), 1, "{text}");
+        assert_eq!(text.lines().count(), 5, "{text}");
+    }
+
+    #[test]
+    fn spans_say_what_a_message_is_about_where_they_are_asked_for() {
+        let event = || {
+            let _file = tracing::debug_span!("file", name = "a\n.json").entered();
+            tracing::info!("hello");
+        };
+        let shape = Shape::Text { colour: false };
+        let text = logged(shape, "debug", event);
+        assert!(text.contains(r#"file{name="a\n.json"}: hello"#), "{text}");
+        assert!(!logged(shape, "info", event).contains("file{"));
     }
 }

@@ -67,6 +67,7 @@ async fn contract(fresh: impl Fn() -> String) {
     a_consumer_of_the_same_name_begins_with_what_was_left(&fresh()).await;
     a_dropped_receive_loses_nothing(&fresh()).await;
     what_is_held_is_not_delivered_again_and_acks_may_be_repeated(&fresh()).await;
+    the_oldest_frame_grows_older_until_it_is_acked(&fresh()).await;
 }
 
 async fn every_frame_comes_once_and_in_order(url: &str) {
@@ -161,6 +162,30 @@ async fn a_full_queue_makes_publishers_wait(url: &str) {
         .expect("there is room now")
         .unwrap();
     assert_eq!(broker.depth().await.unwrap().frames, 1);
+}
+
+async fn the_oldest_frame_grows_older_until_it_is_acked(url: &str) {
+    let broker = open(url, BrokerOptions::default()).await;
+    let mut consumer = broker.consumer("one").await.unwrap();
+    let oldest = async || {
+        let ages = broker.oldest().await.unwrap().into_iter();
+        ages.map(|(_, age)| age).max().unwrap()
+    };
+    assert_eq!(oldest().await, Duration::ZERO);
+    publish(&*broker, &[events(0, 100)]).await;
+    tokio::time::sleep(A_WHILE).await;
+    let waiting = oldest().await;
+    assert!(waiting >= A_WHILE, "{waiting:?}");
+    publish(&*broker, &[events(1, 100)]).await;
+    let received = receive(&mut *consumer, 1).await;
+    let held = oldest().await;
+    assert!(held >= waiting, "{held:?} in hand");
+    consumer.ack(&received).await.unwrap();
+    let younger = oldest().await;
+    assert!(younger > Duration::ZERO && younger < held, "{younger:?}");
+    let received = receive(&mut *consumer, 1).await;
+    consumer.ack(&received).await.unwrap();
+    assert_eq!(oldest().await, Duration::ZERO);
 }
 
 async fn a_frame_larger_than_the_queue_passes_alone(url: &str) {

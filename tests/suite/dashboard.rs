@@ -51,6 +51,33 @@ fn expressions(panel: &Value) -> Vec<&str> {
         .collect()
 }
 
+/// What each panel asks, with its name and values for the variables: all instances and datasets.
+pub fn panel_expressions() -> Vec<(String, String)> {
+    let dashboard = dashboard();
+    let of_panel = |panel: &Value| {
+        let asked = expressions(panel).into_iter();
+        let asked = asked.map(|expression| (name(panel), substituted(expression)));
+        asked.collect::<Vec<_>>()
+    };
+    panels(&dashboard).iter().flat_map(of_panel).collect()
+}
+
+/// What the annotations ask.
+pub fn annotation_expressions() -> Vec<String> {
+    let dashboard = dashboard();
+    let annotations = dashboard["annotations"]["list"].as_array().unwrap().iter();
+    let expressions = annotations.filter_map(|annotation| annotation["expr"].as_str());
+    expressions.map(substituted).collect()
+}
+
+/// Grafana takes four scrapes for `$__rate_interval`; the scrapes of the tests are a second apart.
+fn substituted(expression: &str) -> String {
+    expression
+        .replace("$__rate_interval", "4s")
+        .replace("$instance", ".*")
+        .replace("$dataset", ".*")
+}
+
 /// Ids tell panels apart in links and state.
 fn ids(dashboard: &Value) -> Vec<String> {
     let mut seen = BTreeSet::new();

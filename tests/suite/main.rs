@@ -13,6 +13,7 @@
     reason = "the binary has no API: `pub` says what the other modules of it may use"
 )]
 
+mod alerts;
 mod broker;
 mod chaos;
 mod command_line;
@@ -21,6 +22,8 @@ mod end_to_end;
 mod privileges;
 mod operators;
 mod files;
+mod metrics;
+mod prometheus;
 mod simulation;
 mod sink;
 mod support;

@@ -12,7 +12,7 @@
 use std::fmt::Display;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use fred::error::{Error, ErrorKind};
@@ -31,12 +31,13 @@ use crate::dataset::Datasets;
 use crate::fault::{Fault, Origin};
 use crate::finding::Finding;
 use crate::frame::{Codec, Frame};
-use crate::telemetry;
+use crate::telemetry::{self, Stage};
 use crate::tls::split_ca;
 
 mod consumer;
 mod entry;
 mod link;
+mod oldest;
 mod orphans;
 mod verdict;
 
@@ -190,6 +191,12 @@ impl Broker for RedisBroker {
             .depth()
             .await
             .map_err(|error| fault("asking redis for its depth", error))
+    }
+
+    /// By this machine's clock, where the names of entries are by that of Redis.
+    async fn oldest(&self) -> Result<Vec<(Arc<str>, Duration)>, Fault> {
+        let oldest = self.queue.oldest().await;
+        oldest.map_err(|error| fault("asking redis for its oldest frames", error))
     }
 }
 
@@ -534,8 +541,7 @@ impl Pause {
 
     async fn wait(&mut self) {
         self.last = (self.last * 2).clamp(FULL_WAIT.0, FULL_WAIT.1);
-        let since = Instant::now();
+        let _held_up = telemetry::backpressure(Stage::Publish);
         tokio::time::sleep(self.last).await;
-        telemetry::backpressure("publish", since.elapsed());
     }
 }

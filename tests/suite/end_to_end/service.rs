@@ -102,6 +102,47 @@ async fn no_file_is_taken_while_the_disk_is_below_the_floor() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_paused_service_takes_no_file_until_it_is_resumed() {
+    let pair = Pair::new("memory+sqlite").await;
+    let limit = Duration::from_secs(30);
+    // Before the first start: the word is kept.
+    assert!(pair.expect(0, &["pause"]).contains("resume"));
+    pair.expect(0, &["pause"]);
+    let addr = free_addr();
+    let mut service = Service::start_with_http(&pair, &["run"], &addr);
+    let gauge = |value: &'static str| {
+        let addr = addr.clone();
+        async move || {
+            let line = format!("\nlemonade_paused {value}\n");
+            page(&addr, "/metrics").is_some_and(|(_, metrics)| metrics.contains(&line))
+        }
+    };
+    until("the gauge says so", limit, gauge("1")).await;
+    std::fs::write(pair.at("inbound").join("vehicle_status.json"), STATUS).unwrap();
+    until("it is seen in inbound", limit, async || {
+        page(&addr, "/metrics").is_some_and(|(_, metrics)| {
+            metrics.contains("\nlemonade_files{state=\"inbound\"} 1\n")
+        })
+    })
+    .await;
+    let status = page(&addr, "/api/status").unwrap().1;
+    assert!(status.contains("task_runner resume"), "{status}");
+    assert_eq!(names(&pair.at("work")), [""; 0]);
+
+    pair.expect(0, &["resume"]);
+    until("the file in history", limit, async || {
+        names(&pair.at("history")).len() == 1
+    })
+    .await;
+    until("the gauge says so again", limit, gauge("0")).await;
+    assert_eq!(service.terminate(), Some(0));
+    pair.expect(0, &["pause"]);
+    std::fs::write(pair.at("inbound").join("vehicle_events.json"), EVENTS).unwrap();
+    pair.expect(0, &["load"]);
+    assert_eq!(names(&pair.at("history")).len(), 2, "a load loads all the same");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_stop_in_the_middle_loses_nothing_and_the_next_run_finishes() {
     for name in ["memory+sqlite", "redis+mysql"] {
         let pair = Pair::new(name).await;

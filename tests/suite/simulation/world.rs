@@ -196,6 +196,10 @@ impl Broker for SimBroker {
             bytes: 0,
         })
     }
+
+    async fn oldest(&self) -> Result<Vec<(Arc<str>, Duration)>, Fault> {
+        Ok(Vec::new())
+    }
 }
 
 #[async_trait]

@@ -12,6 +12,7 @@
 //! counters, never a connection or a task.
 
 mod database;
+pub mod prometheus;
 mod proof;
 pub mod proxy;
 mod redis;
@@ -21,7 +22,7 @@ use tokio::sync::OnceCell;
 
 pub use database::Database;
 pub use redis::Redis;
-pub use server::Private;
+pub use server::{Private, program};
 
 /// The Redis that all tests share; take a database of your own with [`Redis::fresh`].
 pub async fn redis() -> &'static Redis {

@@ -1,0 +1,76 @@
+//! How long frames have been in their streams. An entry's id begins with the time of its arrival.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use fred::error::Error;
+use fred::interfaces::{ClientLike, StreamsInterface};
+use fred::types::Value;
+
+use super::verdict::{Verdict, classify};
+use super::{GROUP, Queue, Stream};
+
+impl Queue {
+    /// How long the oldest entry of each stream has been in it.
+    pub(super) async fn oldest(&self) -> Result<Vec<(Arc<str>, Duration)>, Error> {
+        let pipeline = self.link.client().await?.pipeline();
+        for stream in &self.streams {
+            let () = pipeline.xpending(&*stream.key, GROUP, ()).await?;
+        }
+        let pending = self.link.run(pipeline, self.streams.len()).await?;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        let now = now.unwrap_or_default();
+        let mut oldest = Vec::with_capacity(self.streams.len());
+        for (stream, pending) in self.streams.iter().zip(pending) {
+            // The lowest id in a worker's hands. Where there is none, no worker lives, and looking
+            // at a whole entry holds up nobody.
+            let mut first = match pending {
+                Ok(Value::Array(summary)) => summary.get(1).and_then(Value::as_string),
+                Err(error) if classify(&error) != Verdict::GroupMissing => return Err(error),
+                _ => None,
+            };
+            if first.is_none() && stream.length.load(Ordering::Relaxed) > 0 {
+                first = self.first(stream).await?;
+            }
+            let arrived = first.as_deref().and_then(time_of);
+            let age = arrived.map_or(Duration::ZERO, |arrived| now.saturating_sub(arrived));
+            oldest.push((Arc::clone(&stream.dataset), age));
+        }
+        Ok(oldest)
+    }
+
+    /// The id of the first entry of a stream.
+    async fn first(&self, stream: &Stream) -> Result<Option<String>, Error> {
+        let client = self.link.client().await?;
+        let entries = client.xrange::<Value, _, _, _>(&*stream.key, "-", "+", Some(1));
+        match entries.await {
+            Ok(Value::Array(entries)) => Ok(match entries.first() {
+                Some(Value::Array(entry)) => entry.first().and_then(Value::as_string),
+                _ => None,
+            }),
+            Ok(_) => Ok(None),
+            Err(error) => {
+                self.link.end_if_hung(client.id(), &error).await;
+                Err(error)
+            }
+        }
+    }
+}
+
+/// When an entry arrived, since the epoch, by the clock of Redis: the part of its id before the dash.
+fn time_of(id: &str) -> Option<Duration> {
+    let (milliseconds, _) = id.split_once('-')?;
+    Some(Duration::from_millis(milliseconds.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_tells_when_its_entry_arrived() {
+        assert_eq!(time_of("1500-3"), Some(Duration::from_millis(1500)));
+        assert_eq!(time_of("no id"), None);
+    }
+}

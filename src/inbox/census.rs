@@ -1,0 +1,129 @@
+//! How much lies in the directories, for whoever watches. Reads and never moves.
+
+use std::fs::{self, Metadata};
+use std::io;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use super::{Candidate, Inbox, is_temporary};
+
+/// A notification that has not come after this time does not come.
+const NOTICE_WITHIN: Duration = Duration::from_millis(100);
+
+/// The files of a directory in sum.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Content {
+    /// How many.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// When the first of them came into the directory, or was last written there.
+    pub oldest: Option<SystemTime>,
+}
+
+/// The files that are not stored as a whole.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Census {
+    /// Those of inbound.
+    pub inbound: Content,
+    /// Those of work.
+    pub work: Content,
+}
+
+impl Inbox {
+    /// Counts the files of inbound and work.
+    ///
+    /// # Errors
+    /// A directory cannot be read.
+    pub fn census(&self) -> io::Result<Census> {
+        Ok(Census {
+            inbound: content(&self.directories.inbound)?,
+            work: content(&self.directories.work)?,
+        })
+    }
+
+    /// Counts the files of history: there may be very many.
+    ///
+    /// # Errors
+    /// The directory cannot be read.
+    pub fn history(&self) -> io::Result<Content> {
+        content(&self.directories.history)
+    }
+}
+
+fn content(directory: &Path) -> io::Result<Content> {
+    let mut content = Content::default();
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        // What is hidden is not ours, or not there yet; in work it is the lock and the like.
+        if entry.file_name().as_bytes().starts_with(b".") || is_temporary(&entry.file_name()) {
+            continue;
+        }
+        // A file may be gone since the directory was read.
+        let Some(metadata) = entry.metadata().ok().filter(Metadata::is_file) else {
+            continue;
+        };
+        let arrived = arrived(&metadata);
+        content.files += 1;
+        content.bytes += metadata.len();
+        content.oldest = Some(content.oldest.map_or(arrived, |then| then.min(arrived)));
+    }
+    Ok(content)
+}
+
+/// When a file came to where it is, or was last written: its time of change, which a move sets and
+/// nobody can set back. The time of its content says nothing: a copied archive may be years old.
+pub(super) fn arrived(metadata: &Metadata) -> SystemTime {
+    let seconds = Duration::from_secs(metadata.ctime().try_into().unwrap_or_default());
+    let rest = Duration::from_nanos(metadata.ctime_nsec().try_into().unwrap_or_default());
+    UNIX_EPOCH + seconds + rest
+}
+
+/// Of these files, the ones that came after the scan before this one and that no notification has
+/// told of, where this scan is at `now` and for no notification.
+#[must_use]
+pub fn missed(found: &[Candidate], before: SystemTime, now: SystemTime) -> u64 {
+    let is_missed = |file: &&Candidate| {
+        let age = now.duration_since(file.arrived).unwrap_or_default();
+        file.arrived > before && age > NOTICE_WITHIN
+    };
+    found.iter().filter(is_missed).count() as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_are_counted_by_when_they_came_not_by_how_old_they_are() {
+        let dir = tempfile::tempdir().unwrap();
+        let made = SystemTime::now() - Duration::from_secs(1);
+        assert_eq!(content(dir.path()).unwrap(), Content::default());
+        for name in ["a", "b", ".hidden", "c.tmp"] {
+            let file = fs::File::create(dir.path().join(name)).unwrap();
+            file.set_len(10).unwrap();
+            file.set_modified(UNIX_EPOCH).unwrap();
+        }
+        fs::create_dir(dir.path().join("d")).unwrap();
+        let content = content(dir.path()).unwrap();
+        assert_eq!((content.files, content.bytes), (2, 20));
+        assert!(content.oldest.unwrap() > made);
+    }
+
+    #[test]
+    fn missed_is_what_came_since_the_last_scan_and_had_time_to_be_told_of() {
+        let at = |seconds: u64| UNIX_EPOCH + Duration::from_secs(seconds);
+        let file = |arrived| Candidate {
+            name: "a".into(),
+            bytes: 1,
+            modified: at(0),
+            arrived,
+        };
+        let just_now = at(20) - NOTICE_WITHIN;
+        let found = [file(at(10)), file(at(15)), file(just_now), file(at(25))];
+        assert_eq!(missed(&found, at(10), at(20)), 1);
+        assert_eq!(missed(&found, at(9), at(20)), 2);
+    }
+}

@@ -1,0 +1,56 @@
+//! The operator's word that no file is to be taken: a marker in the work directory, so that it
+//! holds for the one engine of that directory, also for one that starts later.
+
+use std::fs::{self, DirBuilder, File};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::Path;
+
+/// Hidden, as is everything in work that is no claimed file.
+const PAUSE_FILE: &str = ".lemonade.paused";
+
+/// Puts the marker; `false` if it was there already.
+///
+/// # Errors
+/// The system's.
+pub fn pause(work: &Path) -> io::Result<bool> {
+    DirBuilder::new().recursive(true).mode(0o700).create(work)?;
+    match File::create_new(work.join(PAUSE_FILE)) {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Takes the marker away; `false` if there was none.
+///
+/// # Errors
+/// The system's.
+pub fn resume(work: &Path) -> io::Result<bool> {
+    match fs::remove_file(work.join(PAUSE_FILE)) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether the marker is there.
+#[must_use]
+pub(super) fn is_paused(work: &Path) -> bool {
+    work.join(PAUSE_FILE).symlink_metadata().is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_marker_is_put_and_taken_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let work = dir.path().join("work");
+        assert!(!is_paused(&work) && !resume(&work).unwrap());
+        assert!(pause(&work).unwrap() && !pause(&work).unwrap());
+        assert!(is_paused(&work));
+        assert!(resume(&work).unwrap() && !is_paused(&work));
+    }
+}
