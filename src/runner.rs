@@ -29,9 +29,11 @@ use crate::summary::{self, Accumulator};
 use crate::telemetry;
 use crate::worker::{Progress, Worker};
 
+mod journal;
 mod stop;
 mod watch;
 
+pub use journal::Journal;
 pub use stop::Stop;
 use watch::{Seen, locked};
 
@@ -234,7 +236,7 @@ impl Engine {
             if !all {
                 self.tally.cut_short.store(true, Relaxed);
             }
-            for file in locked(&self.seen.waiting).iter() {
+            for (file, _) in locked(&self.seen.waiting).iter() {
                 tracing::warn!(name = ?file.name, why = file.why, "is left in inbound");
                 Tally::add(&self.tally.left, 1);
                 Tally::add(&self.tally.files, 1);
@@ -432,8 +434,7 @@ impl Engine {
             }
         }
         telemetry::files_now("waiting", waiting.len() as u64);
-        waiting.truncate(100);
-        *locked(&self.seen.waiting) = waiting;
+        self.seen.note_waiting(waiting);
         self.seen.inbound.store(scan.files - fed as u64, Relaxed);
         Ok(fed)
     }
