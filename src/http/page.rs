@@ -483,10 +483,10 @@ mod tests {
         let html = render(&hostile());
         assert!(!html.contains("<script>"), "{html}");
         assert!(!html.contains(['\u{202e}', '\u{1b}']), "{html}");
-        // Version, headline (twice), role, waiting (twice), file, its state (thrice), its reason,
+        // Version, headline (twice), role, waiting (twice), file, its state (twice), its reason,
         // code, outage (twice). The next step has its backtick taken for code.
         assert_eq!(html.matches(HARMLESS).count(), 13, "{html}");
-        assert!(html.contains("</script&gt;<code>&lt;b&gt;"), "{html}");
+        assert!(html.contains("&lt;/script&gt;<code>&lt;b&gt;"), "{html}");
     }
 
     #[test]

@@ -144,10 +144,19 @@ impl Engine {
             *locked(&self.seen.beat) = now;
             self.note();
             if now - sampled >= SAMPLE_EVERY {
-                let (committed, bytes) = (&self.tally.committed, &self.tally.bytes_done);
-                locked(&self.seen.journal).sample(committed.load(Relaxed), bytes.load(Relaxed));
+                let bytes = self.tally.bytes_done.load(Relaxed);
+                locked(&self.seen.journal).sample(self.stored(), bytes);
                 sampled = now;
             }
+        }
+    }
+
+    /// Records stored since the start. A process without workers learns of them when a file is whole.
+    fn stored(&self) -> u64 {
+        if self.options.roles.work {
+            self.progress.records()
+        } else {
+            self.tally.records.load(Relaxed)
         }
     }
 

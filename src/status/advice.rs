@@ -31,8 +31,11 @@ impl Status {
         }
     }
 
-    /// Whether nothing was stored lately.
+    /// Whether nothing was stored lately, as far as this process would know.
     fn is_silent(&self) -> bool {
+        if !self.roles.iter().any(|role| role == "work") {
+            return false;
+        }
         let samples = &self.history.records_per_second;
         samples.len() >= SILENT_SAMPLES
             && samples.iter().rev().take(SILENT_SAMPLES).all(|n| *n == 0)
@@ -55,7 +58,7 @@ impl Status {
             }
             State::Waiting => format!("Waiting with {}", files(self.files.waiting.len() as u64)),
             State::Idle if self.totals.is_some_and(|totals| totals.settled > 0) => {
-                "Idle: all that arrived is stored".to_owned()
+                "Idle: nothing waits".to_owned()
             }
             State::Idle => "Idle: nothing has arrived yet".to_owned(),
         }
@@ -123,6 +126,7 @@ mod tests {
             ready: status.outage().is_none() && status.reason.is_none(),
             database: "mysql://db".to_owned(),
             inbound: "/in".to_owned(),
+            roles: vec!["work".to_owned()],
             ..status
         };
         status.conclude();
@@ -211,10 +215,7 @@ mod tests {
         );
         assert!(next(totals(1, 0, 3)).starts_with("`task_runner rejects list` shows 3 records"));
         assert_eq!(next(totals(1, 0, 0)), "");
-        assert_eq!(
-            concluded(totals(1, 0, 0)).1,
-            "Idle: all that arrived is stored"
-        );
+        assert_eq!(concluded(totals(1, 0, 0)).1, "Idle: nothing waits");
         let (state, headline, _) = concluded(Status {
             files: Files {
                 waiting: vec![Waiting {

@@ -11,6 +11,7 @@
 //! Each `#[tokio::test]` has a runtime of its own, so the statics below hold processes, ports and
 //! counters, never a connection or a task.
 
+pub mod browser;
 mod database;
 mod proof;
 pub mod proxy;
@@ -21,7 +22,7 @@ use tokio::sync::OnceCell;
 
 pub use database::Database;
 pub use redis::Redis;
-pub use server::Private;
+pub use server::{Private, program};
 
 /// The Redis that all tests share; take a database of your own with [`Redis::fresh`].
 pub async fn redis() -> &'static Redis {
