@@ -59,7 +59,8 @@ impl Scene {
         pair.database_url.clone_from(&database.url);
         pair.at("inbound");
         let addr = free_addr();
-        let service = Service::start_with_http(&pair, &["run"], &addr);
+        let args = ["run", "--incomplete-after", "10m"];
+        let service = Service::start_with_http(&pair, &args, &addr);
         until("an answer", LIMIT, async || page(&addr, "/livez").is_some()).await;
         Self {
             pair,
@@ -159,7 +160,7 @@ async fn the_page_follows_a_run_through_a_fault_without_a_reload() {
     scene.shows("#live", "live").await;
 
     // Files arrive: one that waits, one for quarantine, and some with rejects.
-    scene.put(HOSTILE, "hello");
+    scene.put(HOSTILE, "hello\n");
     scene.put("vehicle_status_open.json", "{\"vehicle_status\": [");
     scene.feed_for(110).await;
     let settled = (scene.rounds * 4).to_string();
@@ -249,7 +250,7 @@ async fn the_page_follows_a_run_through_a_fault_without_a_reload() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_page_needs_neither_script_nor_mouse() {
     let mut scene = Scene::new().await;
-    scene.put(HOSTILE, "hello");
+    scene.put(HOSTILE, "hello\n");
     scene.feed();
     let addr = scene.addr.clone();
     until("all in the ledger", LIMIT, async || {
