@@ -3,7 +3,6 @@
 //! Knows nothing of the engine but [`StatusSource`]. Every answer is made when it is asked for, and
 //! the whole of it is bounded by what a [`Status`] holds.
 
-use std::fmt::Write as _;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -13,7 +12,7 @@ use axum::Router;
 use axum::extract::State;
 use axum::http::{HeaderName, StatusCode, header};
 use axum::response::{Html, IntoResponse, Json};
-use axum::routing::get;
+use axum::routing::{MethodRouter, get};
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -21,11 +20,10 @@ use tokio_util::sync::CancellationToken;
 use crate::status::Status;
 use crate::telemetry::Handle;
 
+mod page;
+
 /// The text format that Prometheus reads.
 const PROMETHEUS_TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
-
-/// The page loads nothing, from nowhere.
-const PAGE_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'";
 
 /// Who tells how the engine is.
 #[async_trait]
@@ -108,7 +106,12 @@ fn router(metrics: Handle, source: Arc<dyn StatusSource>) -> Router {
         .route("/livez", get(|| async { "alive\n" }))
         .route("/readyz", get(readyz))
         .route("/api/status", get(api_status))
-        .route("/", get(page))
+        .route("/", get(show_page))
+        .route("/page.css", part("text/css; charset=utf-8", page::STYLE))
+        .route(
+            "/page.js",
+            part("text/javascript; charset=utf-8", page::SCRIPT),
+        )
         .with_state(source)
 }
 
@@ -126,140 +129,28 @@ async fn api_status(State(source): State<Arc<dyn StatusSource>>) -> impl IntoRes
     (NO_STORE, Json(source.status().await))
 }
 
-async fn page(State(source): State<Arc<dyn StatusSource>>) -> impl IntoResponse {
-    let policy = [(header::CONTENT_SECURITY_POLICY, PAGE_POLICY)];
-    (NO_STORE, policy, Html(render_page(&source.status().await)))
+async fn show_page(State(source): State<Arc<dyn StatusSource>>) -> impl IntoResponse {
+    let headers = [
+        (header::CONTENT_SECURITY_POLICY, page::POLICY),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::REFERRER_POLICY, "no-referrer"),
+    ];
+    let html = Html(page::render(&source.status().await));
+    (NO_STORE, headers, html)
+}
+
+/// A part of the page: the same as long as the binary is, which the browser has to ask for.
+fn part(content_type: &'static str, text: &'static str) -> MethodRouter<Arc<dyn StatusSource>> {
+    let headers = [
+        (header::CONTENT_TYPE, content_type),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::CACHE_CONTROL, "no-cache"),
+    ];
+    get(move || async move { (headers, text) })
 }
 
 /// A status is of the moment.
 const NO_STORE: [(HeaderName, &str); 1] = [(header::CACHE_CONTROL, "no-store")];
-
-const STYLE: &str = "\
-:root{color-scheme:light dark}\
-body{font:1rem/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}\
-table{border-collapse:collapse;width:100%}\
-th,td{text-align:left;padding:.25rem .75rem .25rem 0;border-bottom:1px solid #8884}\
-td{overflow-wrap:anywhere}";
-
-fn render_page(status: &Status) -> String {
-    let mut html = String::with_capacity(4096);
-    write_page(&mut html, status).expect("writing to a String cannot fail");
-    html
-}
-
-fn write_page(html: &mut String, status: &Status) -> std::fmt::Result {
-    let state = match (&status.reason, status.ready) {
-        (_, true) => "ready".to_owned(),
-        (Some(reason), false) => format!("not ready: {reason}"),
-        (None, false) => "not ready".to_owned(),
-    };
-    write!(
-        html,
-        "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\">\
-         <meta name=\"viewport\" content=\"width=device-width\">\
-         <title>task_runner: {state}</title><style>{STYLE}</style></head><body><main>\
-         <h1>task_runner</h1><p role=\"status\">{state}</p><table>",
-        state = escaped(&state)
-    )?;
-    let mut row = |name: &str, value: &str| {
-        write!(
-            html,
-            "<tr><th scope=\"row\">{name}</th><td>{}</td></tr>",
-            escaped(value)
-        )
-    };
-    row("database", &status.database)?;
-    row("queue", &status.broker)?;
-    if let Some(queue) = status.queue {
-        row(
-            "frames in the queue",
-            &format!("{} ({} bytes)", queue.frames, queue.bytes),
-        )?;
-    }
-    row("files in inbound", &status.files.inbound.to_string())?;
-    row("files in work", &status.files.work.to_string())?;
-    if let Some(totals) = status.totals {
-        row("files settled", &totals.settled.to_string())?;
-        row("files in quarantine", &totals.quarantined.to_string())?;
-        row("records", &totals.records.to_string())?;
-        row("rejects", &totals.rejects.to_string())?;
-    }
-    if let Some(rate) = status.records_per_second {
-        row("records per second", &format!("{rate:.0}"))?;
-    }
-    html.push_str("</table>");
-    let waiting = status
-        .files
-        .waiting
-        .iter()
-        .map(|file| [&*file.name, &*file.why]);
-    section(html, "Waiting", ["file", "why"], waiting)?;
-    let outcome = |file: &crate::sink::FileEntry| {
-        let why = file
-            .reason
-            .as_ref()
-            .map_or(String::new(), |why| format!(": {why}"));
-        format!(
-            "{}, {} records, {} rejects{why}",
-            file.state, file.records, file.rejects
-        )
-    };
-    let last: Vec<_> = status
-        .last_files
-        .iter()
-        .map(|file| (&file.name, outcome(file)))
-        .collect();
-    let last = last
-        .iter()
-        .map(|(name, outcome)| [name.as_str(), outcome.as_str()]);
-    section(html, "Last files", ["file", "outcome"], last)?;
-    let rejects: Vec<_> = status
-        .rejects
-        .iter()
-        .map(|reject| (&reject.code, reject.records.to_string()))
-        .collect();
-    let rejects = rejects
-        .iter()
-        .map(|(code, records)| [code.as_str(), records.as_str()]);
-    section(html, "Rejects", ["reason", "records"], rejects)?;
-    html.push_str("</main></body></html>\n");
-    Ok(())
-}
-
-fn section<'a>(
-    html: &mut String,
-    title: &str,
-    heads: [&str; 2],
-    rows: impl Iterator<Item = [&'a str; 2]>,
-) -> std::fmt::Result {
-    let mut rows = rows.peekable();
-    if rows.peek().is_none() {
-        return Ok(());
-    }
-    let [a, b] = heads;
-    write!(
-        html,
-        "<h2>{title}</h2><table><tr><th scope=\"col\">{a}</th><th scope=\"col\">{b}</th></tr>"
-    )?;
-    for [a, b] in rows {
-        write!(
-            html,
-            "<tr><td>{}</td><td>{}</td></tr>",
-            escaped(a),
-            escaped(b)
-        )?;
-    }
-    html.push_str("</table>");
-    Ok(())
-}
-
-/// Text as it may stand in HTML: file names are chosen by strangers.
-fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;")
-        .replace('<', "&lt;")
-        .replace('>', "&gt;")
-        .replace('"', "&quot;")
-}
 
 #[cfg(test)]
 mod tests {
@@ -289,6 +180,7 @@ mod tests {
             let file = Waiting {
                 name: "<script>.json".to_owned(),
                 why: "open & young".to_owned(),
+                seconds: None,
             };
             let files = Files {
                 inbound: 1,
@@ -346,7 +238,7 @@ mod tests {
         let (code, answer) = get(addr, "/").await;
         assert_eq!(code, 200);
         assert!(
-            answer.contains("&lt;script&gt;.json</td><td>open &amp; young"),
+            answer.contains("&lt;script&gt;.json</th><td>open &amp; young"),
             "{answer}"
         );
         assert_eq!(get(addr, "/else").await.0, 404);

@@ -29,11 +29,13 @@ use crate::telemetry;
 use crate::worker::{Progress, Worker};
 
 mod feed;
+mod journal;
 mod observe;
 mod stop;
 mod watch;
 
 use feed::{Cause, mark, send};
+pub use journal::Journal;
 pub use stop::Stop;
 use watch::{Seen, locked};
 
@@ -236,7 +238,7 @@ impl Engine {
             if !all {
                 self.tally.cut_short.store(true, Relaxed);
             }
-            for file in locked(&self.seen.waiting).iter() {
+            for (file, _) in locked(&self.seen.waiting).iter() {
                 tracing::warn!(name = ?file.name, why = file.why, "is left in inbound");
                 Tally::add(&self.tally.left, 1);
                 Tally::add(&self.tally.files, 1);
@@ -303,7 +305,7 @@ impl Engine {
                 result?;
                 Ok(())
             }
-            () = async { tokio::join!(self.keep_watch(), self.observe()); } => {
+            () = Box::pin(async { tokio::join!(self.keep_watch(), self.observe()); }) => {
                 unreachable!("they never end")
             }
         }
@@ -444,8 +446,7 @@ impl Engine {
                 return Err(Fault::transient(Origin::Files, "claiming files", error));
             }
         }
-        waiting.truncate(100);
-        *locked(&self.seen.waiting) = waiting;
+        self.seen.note_waiting(waiting);
         self.seen.inbound.store(scan.files - fed as u64, Relaxed);
         Ok(fed)
     }

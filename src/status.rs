@@ -4,28 +4,41 @@
 //! Pure data; whoever runs the engine fills it in. Fields are only added, never renamed, because
 //! programs read them.
 
-use std::fmt::{self, Write as _};
-
 use serde::{Deserialize, Serialize};
 
 use crate::batch::RejectCode;
 use crate::sink::{FileEntry, Totals};
 
-/// The state of the engine, or of what it left behind where it does not run.
+mod advice;
+mod text;
+
+pub use text::{bytes, grouped, length};
+
+/// The state of the engine, or of what it left behind where it does not run. Bounded: the lists
+/// hold at most some dozens of entries, whatever there is to tell.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Status {
     /// Version of the binary that tells.
     pub version: String,
     /// Whether the engine runs; where not, the database and the directories tell.
     pub running: bool,
+    /// What it does, in one word.
+    pub state: State,
+    /// The same in a sentence, for people.
+    pub headline: String,
     /// Whether it can do its work now.
     pub ready: bool,
     /// Why it is not ready.
     pub reason: Option<String>,
+    /// Whether an operator told it to take no files for a while.
+    pub paused: bool,
     /// Seconds since it started.
     pub uptime_seconds: Option<f64>,
     /// What this process does: `ingest`, `work`, `summary`.
     pub roles: Vec<String>,
+    /// Where files arrive.
+    pub inbound: String,
     /// The work directory, which tells one engine of a host from another.
     pub work: String,
     /// The database, password hidden.
@@ -36,16 +49,113 @@ pub struct Status {
     pub queue: Option<Queue>,
     /// The files that are not settled.
     pub files: Files,
+    /// Age of what the ledger tells (the three below); it grows while the database is silent.
+    pub ledger_seconds_ago: Option<f64>,
     /// Sums over the ledger.
     pub totals: Option<Totals>,
     /// The last files of the ledger, newest first.
     pub last_files: Vec<FileEntry>,
-    /// Rejects by reason, most frequent first.
+    /// Rejects by reason, most frequent first, among the last thousand.
     pub rejects: Vec<RejectCount>,
     /// Records stored per second, over the last seconds.
     pub records_per_second: Option<f64>,
+    /// Bytes of files dealt with per second, likewise.
+    pub bytes_per_second: Option<f64>,
+    /// The last minutes.
+    pub history: History,
+    /// What kept it from working lately, newest first; the first may still last.
+    pub outages: Vec<Outage>,
     /// What to do next, where something is to be done.
     pub next: Option<String>,
+}
+
+/// What the engine does, in one word.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// It does not run.
+    #[default]
+    Stopped,
+    /// It connects, or has not looked around yet.
+    Starting,
+    /// Records are on their way.
+    Working,
+    /// Files wait for something that is not the engine's to give.
+    Waiting,
+    /// It takes no files, because an operator said so.
+    Paused,
+    /// There is nothing to do.
+    Idle,
+    /// Something outside keeps it from working.
+    Unwell,
+}
+
+impl State {
+    /// As it is written.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Stopped => "stopped",
+            Self::Starting => "starting",
+            Self::Working => "working",
+            Self::Waiting => "waiting",
+            Self::Paused => "paused",
+            Self::Idle => "idle",
+            Self::Unwell => "unwell",
+        }
+    }
+}
+
+/// The last minutes, as samples at even distances, oldest first. Two lists of equal length.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct History {
+    /// The distance.
+    pub every_seconds: f64,
+    /// Records stored per second.
+    pub records_per_second: Vec<u64>,
+    /// Whether the engine could work.
+    pub ready: Vec<bool>,
+}
+
+/// What keeps an engine from working.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Trouble {
+    /// The database does not answer.
+    Database,
+    /// The queue does not answer.
+    Queue,
+    /// A directory cannot be used.
+    Files,
+    /// There is too little room on disk.
+    Disk,
+}
+
+impl Trouble {
+    /// In words.
+    #[must_use]
+    pub const fn as_text(self) -> &'static str {
+        match self {
+            Self::Database => "database unavailable",
+            Self::Queue => "queue unavailable",
+            Self::Files => "a directory cannot be used",
+            Self::Disk => "no room on disk, so that no file is taken",
+        }
+    }
+}
+
+/// A time during which the engine could not work.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Outage {
+    /// Who was at fault.
+    pub trouble: Trouble,
+    /// What was met last.
+    pub detail: String,
+    /// How long it lasted, or has lasted until now.
+    pub seconds: f64,
+    /// How long ago it ended; `None` while it lasts.
+    pub ended_seconds_ago: Option<f64>,
 }
 
 /// What is in the queue.
@@ -60,23 +170,26 @@ pub struct Queue {
 }
 
 /// The files that are not settled.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Files {
     /// Files in inbound.
     pub inbound: u64,
     /// Files in work.
     pub work: u64,
-    /// Files of inbound that are not taken yet, and why.
+    /// Files of inbound that are not taken yet, and why; the first of them.
     pub waiting: Vec<Waiting>,
 }
 
 /// A file that waits.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Waiting {
     /// Its name.
     pub name: String,
     /// What it waits for.
     pub why: String,
+    /// For how long it has been seen to wait for this.
+    #[serde(default)]
+    pub seconds: Option<f64>,
 }
 
 /// How many rejects have one reason.
@@ -86,6 +199,15 @@ pub struct RejectCount {
     pub code: String,
     /// How many.
     pub records: u64,
+}
+
+impl Status {
+    /// The outage that lasts.
+    #[must_use]
+    pub fn outage(&self) -> Option<&Outage> {
+        let newest = self.outages.first();
+        newest.filter(|outage| outage.ended_seconds_ago.is_none())
+    }
 }
 
 /// Counts codes, most frequent first.
@@ -102,106 +224,6 @@ pub fn by_reason(codes: impl Iterator<Item = RejectCode>) -> Vec<RejectCount> {
     }
     counts.sort_by_key(|count| std::cmp::Reverse(count.records));
     counts
-}
-
-impl fmt::Display for Status {
-    /// The status for people: a few lines, the next step last.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let state = match (self.running, self.ready, &self.reason) {
-            (false, _, Some(reason)) => reason.clone(),
-            (false, ..) => "not running".to_owned(),
-            (true, true, _) => format!("running as {}", self.roles.join(", ")),
-            (true, false, reason) => {
-                format!(
-                    "running, not ready: {}",
-                    reason.as_deref().unwrap_or("no reason known")
-                )
-            }
-        };
-        writeln!(f, "engine    {state}")?;
-        writeln!(f, "database  {}", self.database)?;
-        writeln!(
-            f,
-            "queue     {}{}",
-            self.broker,
-            self.queue.map_or(String::new(), in_queue)
-        )?;
-        let Files {
-            inbound,
-            work,
-            waiting,
-        } = &self.files;
-        writeln!(f, "files     {inbound} in inbound, {work} in work")?;
-        for Waiting { name, why } in waiting {
-            writeln!(f, "  waits   {}: {why}", shown(name))?;
-        }
-        if let Some(totals) = self.totals {
-            let Totals {
-                pending,
-                settled,
-                quarantined,
-                records,
-                rejects,
-            } = totals;
-            writeln!(
-                f,
-                "ledger    {settled} settled, {pending} pending, {quarantined} quarantined; \
-                 {records} records, {rejects} rejects"
-            )?;
-        }
-        if let Some(rate) = self.records_per_second {
-            writeln!(f, "rate      {rate:.0} records/s")?;
-        }
-        for RejectCount { code, records } in &self.rejects {
-            writeln!(f, "  reject  {code}: {records}")?;
-        }
-        for file in &self.last_files {
-            let FileEntry {
-                file_no,
-                name,
-                state,
-                records,
-                rejects,
-                reason,
-                ..
-            } = file;
-            let why = reason
-                .as_ref()
-                .map_or(String::new(), |why| format!(": {}", shown(why)));
-            writeln!(
-                f,
-                "  file    {file_no} {} {state}, {records} records, {rejects} rejects{why}",
-                shown(name)
-            )?;
-        }
-        match &self.next {
-            Some(next) => writeln!(f, "next      {next}"),
-            None => Ok(()),
-        }
-    }
-}
-
-fn in_queue(
-    Queue {
-        frames,
-        bytes,
-        pending,
-    }: Queue,
-) -> String {
-    format!(", {frames} frames, {bytes} bytes, {pending} with workers")
-}
-
-/// A name that a stranger chose, so that it cannot steer a terminal.
-fn shown(name: &str) -> String {
-    name.chars()
-        .fold(String::with_capacity(name.len()), |mut out, c| {
-            if c.is_control() {
-                write!(out, "{}", c.escape_default()).expect("writing to a String cannot fail");
-            } else {
-                out.push(c);
-            }
-            out
-        })
 }
 
 #[cfg(test)]
@@ -229,27 +251,10 @@ mod tests {
     }
 
     #[test]
-    fn people_are_told_why_and_what_next() {
-        let status = Status {
-            running: true,
-            reason: Some("the database does not answer".to_owned()),
-            files: Files {
-                inbound: 1,
-                work: 0,
-                waiting: vec![Waiting {
-                    name: "a\u{1b}[2J".to_owned(),
-                    why: "open".to_owned(),
-                }],
-            },
-            next: Some("start it".to_owned()),
-            ..Status::default()
-        };
-        let text = status.to_string();
-        assert!(
-            text.contains("not ready: the database does not answer"),
-            "{text}"
-        );
-        assert!(text.contains(r"waits   a\u{1b}[2J: open"), "{text}");
-        assert!(text.ends_with("next      start it\n"), "{text}");
+    fn what_an_older_release_wrote_is_read() {
+        let old = r#"{"running": true, "files": {"inbound": 1, "work": 0, "waiting":
+            [{"name": "a", "why": "open"}]}}"#;
+        let status: Status = serde_json::from_str(old).unwrap();
+        assert_eq!(status.files.waiting[0].seconds, None);
     }
 }

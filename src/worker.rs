@@ -5,6 +5,7 @@
 //! nothing of files.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -35,6 +36,7 @@ const COMMIT_FRAMES_MAX: usize = 256;
 pub struct Progress {
     committed: Mutex<HashMap<u32, u64>>,
     changed: Notify,
+    records: AtomicU64,
 }
 
 impl Progress {
@@ -44,6 +46,7 @@ impl Progress {
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         for span in spans {
+            self.records.fetch_add(u64::from(span.records), Relaxed);
             *committed.entry(span.file_no).or_default() += u64::from(span.records);
         }
         drop(committed);
@@ -59,6 +62,12 @@ impl Progress {
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner),
         )
+    }
+
+    /// Records committed since the start.
+    #[must_use]
+    pub fn records(&self) -> u64 {
+        self.records.load(Relaxed)
     }
 
     /// Waits until something was committed.

@@ -12,12 +12,14 @@ use crate::config::cli::{Command, ConfigCommand, RunArgs};
 use crate::fault::Fault;
 use crate::sink::{self, Ledger, Sink, SinkOptions};
 
+mod ask;
 mod check;
 mod demo;
 mod doctor;
 mod exit;
 mod files;
 pub mod generate;
+mod health;
 mod load;
 mod locate;
 mod migrate;
@@ -27,8 +29,10 @@ mod replay;
 mod run;
 mod status;
 mod summary;
+mod systemd;
 mod trace;
 mod verify;
+mod watch;
 
 pub use exit::{Exit, Misuse, NoInput, Outcome};
 
@@ -71,6 +75,7 @@ async fn execute(command: Option<Command>, settings: Settings) -> anyhow::Result
         Command::Check(args) => check::execute(&settings, &args),
         Command::Generate(args) => generate::execute(&settings, &args),
         Command::Status(args) => status::execute(&settings, &args).await,
+        Command::Health(_) => health::execute(&settings).await,
         Command::Files(args) => files::execute(&settings, &args.command).await,
         Command::Rejects(args) => rejects::execute(&settings, &args.command).await,
         Command::Trace(args) => trace::execute(&settings, &args).await,

@@ -1,18 +1,18 @@
 //! `run`: the service.
 
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 
-use super::Outcome;
+use super::{Outcome, systemd};
 use crate::config::cli::RunArgs;
 use crate::config::{Settings, redacted};
 use crate::fault::Fault;
 use crate::http::{Http, StatusSource};
 use crate::inbox;
 use crate::retry::{GivenUp, until_ok};
-use crate::runner::{self, Engine, Stop};
+use crate::runner::{self, Engine, Journal, Stop};
 use crate::status::Status;
 use crate::telemetry;
 
@@ -45,9 +45,15 @@ pub(super) async fn execute(settings: Settings, _args: RunArgs) -> anyhow::Resul
             None => Ok(()),
         }
     };
-    tokio::try_join!(async { anyhow::Ok(page.await?) }, async {
-        Ok(service.serve(&settings, &stop).await?)
-    })?;
+    let work = async {
+        tokio::try_join!(async { anyhow::Ok(page.await?) }, async {
+            Ok(service.serve(&settings, &stop).await?)
+        })
+    };
+    tokio::select! {
+        ended = work => ended?,
+        () = systemd::keep_told(service.as_ref(), &stop.quiet) => unreachable!("it never ends"),
+    };
     tracing::info!("stopped; nothing is lost, the next start goes on");
     Ok(Outcome::Complete)
 }
@@ -55,21 +61,19 @@ pub(super) async fn execute(settings: Settings, _args: RunArgs) -> anyhow::Resul
 /// The engine, and what there is to tell before it is connected.
 struct Service {
     engine: OnceLock<Engine>,
-    before: Mutex<Status>,
+    before: Status,
+    journal: Mutex<Journal>,
 }
 
 impl Service {
     fn new(settings: &Settings) -> Self {
+        let roles = settings.roles.names().into_iter();
         let before = Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             running: true,
             reason: Some("connecting".to_owned()),
-            roles: settings
-                .roles
-                .names()
-                .into_iter()
-                .map(str::to_owned)
-                .collect(),
+            roles: roles.map(str::to_owned).collect(),
+            inbound: inbox::canonical(&settings.dirs.inbound),
             work: inbox::canonical(&settings.dirs.work),
             database: redacted(&settings.database_url),
             broker: redacted(&settings.broker_url),
@@ -77,20 +81,20 @@ impl Service {
         };
         Self {
             engine: OnceLock::new(),
-            before: Mutex::new(before),
+            before,
+            journal: Mutex::default(),
         }
     }
 
-    fn before(&self) -> Status {
-        self.before
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+    fn journal(&self) -> MutexGuard<'_, Journal> {
+        self.journal.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn note(&self, fault: &Fault) {
-        let mut before = self.before.lock().unwrap_or_else(PoisonError::into_inner);
-        before.reason = Some(fault.to_string());
+    fn before(&self) -> Status {
+        let mut status = self.before.clone();
+        self.journal().tell(&mut status);
+        status.conclude();
+        status
     }
 
     /// Connects, however long that takes, and works until stopped.
@@ -100,14 +104,37 @@ impl Service {
             engine.sink.migrate(&engine.datasets).await?;
             Ok(engine)
         };
-        let opened = until_ok("connecting", &stop.quiet, |fault| self.note(fault), open);
+        let opened = until_ok(
+            "connecting",
+            &stop.quiet,
+            |fault| self.journal().note_fault(fault),
+            open,
+        );
         let engine = match opened.await {
-            Ok(engine) => self.engine.get_or_init(|| engine),
+            Ok(engine) => self.begin(engine),
             Err(GivenUp::Stopped) => return Ok(()),
             Err(GivenUp::Fatal(fault)) => return Err(fault),
         };
         tracing::info!(inbound = %settings.dirs.inbound.display(), "ready");
         engine.serve(stop).await
+    }
+
+    fn begin(&self, engine: Engine) -> &Engine {
+        let mut journal = std::mem::take(&mut *self.journal());
+        journal.note_well();
+        engine.remember(journal);
+        self.engine.get_or_init(|| engine)
+    }
+}
+
+impl systemd::Told for Service {
+    fn ready(&self) -> Result<(), String> {
+        StatusSource::ready(self)
+    }
+
+    fn turned_within(&self, time: Duration) -> bool {
+        let engine = self.engine.get();
+        engine.is_some_and(|engine| engine.turned_within(time))
     }
 }
 

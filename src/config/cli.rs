@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 use super::environment::NAMES;
-use super::options::Options;
+use super::options::{Options, Period};
 use crate::batch::{RejectCode, row_id};
 use crate::timestamp;
 
@@ -16,7 +16,7 @@ Examples:
   task_runner load                        load what is in inbound, then exit
   task_runner                             the service: watch inbound for ever
   task_runner check ./archive             parse only: print the rejects, write nothing
-  task_runner status                      what moves, what waits and why
+  task_runner status --watch              what moves, what waits and why
   task_runner pause                       take no files for a while; resume goes on
   task_runner verify                      audit every stored file against the tables
   task_runner rejects list                the records that are no rows, and why
@@ -72,6 +72,8 @@ pub enum Command {
     Doctor(DoctorArgs),
     /// What moves, what waits and why
     Status(StatusArgs),
+    /// Ask the running service whether it is ready: exit code 0 if so, else 1
+    Health(HealthArgs),
     /// The files of the ledger
     Files(FilesArgs),
     /// The records that are no rows: list them, mend them, remove them
@@ -157,12 +159,22 @@ pub struct CheckArgs {
 pub struct DoctorArgs {}
 
 /// Arguments of `status`.
-#[derive(Debug, Clone, Default, clap::Args)]
+#[derive(Debug, Clone, clap::Args)]
 pub struct StatusArgs {
-    /// The same JSON as /api/status
+    /// The same JSON as /api/status; with --watch, one object a line
     #[arg(long)]
     pub json: bool,
+    /// Again and again, until q or Ctrl-C
+    #[arg(long)]
+    pub watch: bool,
+    /// How often, with --watch
+    #[arg(long, value_name = "TIME", default_value = "1s", requires = "watch")]
+    pub interval: Period,
 }
+
+/// Arguments of `health`.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct HealthArgs {}
 
 /// Arguments of `files`.
 #[derive(Debug, Clone, clap::Args)]

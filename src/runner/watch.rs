@@ -6,86 +6,230 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use tokio::time::Instant;
+use tokio::time::{Instant, MissedTickBehavior};
 
 use super::Engine;
+use super::journal::{Journal, Met, SAMPLE_EVERY};
 use crate::broker::Depth;
-use crate::fault::Fault;
+use crate::fault::{Fault, Origin};
 use crate::http::StatusSource;
 use crate::inbox::{self, Waiting};
-use crate::status::{self, Status};
+use crate::sink::{FileEntry, Totals};
+use crate::status::{self, RejectCount, Status, Trouble};
 use crate::telemetry;
 
 /// How often a service looks whether queue and database are well. Two small calls each time.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 
-/// Files and rejects of the ledger that a status tells of.
+/// A server that is silent for so long is not there. A commit holds each connection for less.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How often the engine shows that it turns, and notices what changed: people see seconds.
+const BEAT_EVERY: Duration = Duration::from_secs(1);
+
+/// Files and rejects of the ledger, and waiting files, that a status tells of.
 const STATUS_FILES: usize = 10;
 const STATUS_REJECTS: usize = 1_000;
+const STATUS_WAITING: usize = 20;
+
+/// Most characters of the reason of a file.
+const STATUS_REASON_CHARS: usize = 300;
 
 /// How long a status waits for the database.
 const STATUS_TIMEOUT: Duration = Duration::from_secs(3);
 
+/// The ledger is asked again after ten times as long as its answer took, within these limits: however
+/// many people look, the database spends no more than a tenth of one connection on them.
+const LEDGER_AGE: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(30)];
+
+/// Waiting files that are remembered, with the moment since when.
+const WAITING_MAX: usize = 100;
+
 /// What the engine last saw of the world around it, for whoever asks.
 #[derive(Debug)]
 pub(super) struct Seen {
-    began: Instant,
-    /// What the last scan of inbound found waiting.
-    pub(super) waiting: Mutex<Vec<Waiting>>,
+    /// What the last scan of inbound found waiting, and since when it waits.
+    pub(super) waiting: Mutex<Vec<(Waiting, Instant)>>,
     /// Files in inbound at the last scan.
     pub(super) inbound: AtomicU64,
     /// What the queue held at the last look.
     depth: Mutex<Depth>,
     /// Why no file is taken now.
     pub(super) paused: Mutex<Option<String>>,
-    /// Why the engine cannot do its work now.
-    unwell: Mutex<Option<String>>,
-    /// Records committed per second, at the last look.
-    rate: AtomicU64,
+    /// What the last look met; the outer `None` is before the first.
+    looked: Mutex<Option<Option<Met>>>,
+    journal: Mutex<Journal>,
+    ledger: Mutex<LedgerSeen>,
+    /// Held by the one who asks the ledger.
+    asking: tokio::sync::Mutex<()>,
+    /// When the engine last showed that it turns.
+    beat: Mutex<Instant>,
+}
+
+/// What the ledger said last, and when and how fast.
+#[derive(Debug, Clone, Default)]
+struct LedgerSeen {
+    said: Option<(Instant, Totals, Vec<FileEntry>, Vec<RejectCount>)>,
+    asked: Option<(Instant, Duration)>,
 }
 
 impl Default for Seen {
     fn default() -> Self {
         Self {
-            began: Instant::now(),
             waiting: Mutex::default(),
             inbound: AtomicU64::default(),
             depth: Mutex::default(),
             paused: Mutex::default(),
-            unwell: Mutex::new(Some("starting".to_owned())),
-            rate: AtomicU64::default(),
+            looked: Mutex::default(),
+            journal: Mutex::default(),
+            ledger: Mutex::default(),
+            asking: tokio::sync::Mutex::default(),
+            beat: Mutex::new(Instant::now()),
         }
     }
 }
 
+impl Seen {
+    /// Notes what waits, and keeps since when.
+    pub(super) fn note_waiting(&self, mut waiting: Vec<Waiting>) {
+        waiting.truncate(WAITING_MAX);
+        let now = Instant::now();
+        let mut known = locked(&self.waiting);
+        let since = |file: Waiting| {
+            let before = known.iter().find(|(before, _)| *before == file);
+            let since = before.map_or(now, |(_, since)| *since);
+            (file, since)
+        };
+        let noted = waiting.into_iter().map(since).collect();
+        *known = noted;
+    }
+}
+
 impl Engine {
+    /// What was remembered before there was an engine.
+    pub fn remember(&self, journal: Journal) {
+        *locked(&self.seen.journal) = journal;
+    }
+
+    /// Whether the loop of the service turned within this time. It is polled together with ingest
+    /// and workers: one of them that blocks its thread stops the loop as well.
+    #[must_use]
+    pub fn turned_within(&self, time: Duration) -> bool {
+        locked(&self.seen.beat).elapsed() <= time
+    }
+
     /// Looks at queue and database again and again, for the metrics and for whoever asks.
     pub(super) async fn keep_watch(&self) {
-        let mut committed = 0;
-        let mut last = Instant::now();
+        tokio::join!(self.keep_looking(), self.keep_journal());
+    }
+
+    async fn keep_looking(&self) {
         loop {
-            let unwell = self.look().await.err().map(|fault| fault.to_string());
-            *locked(&self.seen.unwell) = unwell;
+            let began = Instant::now();
+            let met = self.look().await.err();
+            *locked(&self.seen.looked) = Some(met.map(|fault| Met::by(&fault, began)));
+            self.note();
             telemetry::ready(self.ready().is_ok());
-            let now = self.tally.committed.load(Relaxed);
-            let seconds = last.elapsed().as_secs_f64().max(0.001);
-            self.seen
-                .rate
-                .store(((now - committed) as f64 / seconds) as u64, Relaxed);
-            (committed, last) = (now, Instant::now());
             tokio::time::sleep(LOOK_EVERY).await;
         }
     }
 
+    async fn keep_journal(&self) {
+        let mut ticks = tokio::time::interval(BEAT_EVERY);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut sampled = Instant::now();
+        loop {
+            let now = ticks.tick().await;
+            *locked(&self.seen.beat) = now;
+            self.note();
+            if now - sampled >= SAMPLE_EVERY {
+                let bytes = self.tally.bytes_done.load(Relaxed);
+                locked(&self.seen.journal).sample(self.stored(), bytes);
+                sampled = now;
+            }
+        }
+    }
+
+    /// Records stored since the start. A process without workers learns of them when a file is whole.
+    fn stored(&self) -> u64 {
+        if self.options.roles.work {
+            self.progress.records()
+        } else {
+            self.tally.records.load(Relaxed)
+        }
+    }
+
+    /// Enters into the journal what keeps the engine from working now.
+    fn note(&self) {
+        let Some(met) = locked(&self.seen.looked).clone() else {
+            return;
+        };
+        let paused = locked(&self.seen.paused).clone().map(|detail| Met {
+            trouble: Trouble::Disk,
+            detail,
+            since: Instant::now(),
+        });
+        locked(&self.seen.journal).note(met.or(paused));
+    }
+
     async fn look(&self) -> Result<(), Fault> {
-        let depth = self.broker.depth().await?;
+        let depth = within(LOOK_TIMEOUT, Origin::Broker, self.broker.depth()).await?;
         telemetry::queue(depth.frames, depth.bytes, depth.pending);
         *locked(&self.seen.depth) = depth;
-        for (stream, age) in self.broker.oldest().await? {
+        let oldest = within(LOOK_TIMEOUT, Origin::Broker, self.broker.oldest());
+        for (stream, age) in oldest.await? {
             telemetry::queue_oldest(&stream, age);
         }
-        self.sink.files(1).await.map(drop)
+        let files = within(LOOK_TIMEOUT, Origin::Sink, self.sink.files(1));
+        files.await.map(drop)
     }
+
+    /// Asks the ledger, unless it was asked a moment ago, is being asked, or does not answer.
+    async fn refresh_ledger(&self) {
+        let now = Instant::now();
+        let is_fresh = locked(&self.seen.ledger)
+            .asked
+            .is_some_and(|(at, took)| now - at < (took * 10).clamp(LEDGER_AGE[0], LEDGER_AGE[1]));
+        let is_away = locked(&self.seen.journal)
+            .lasting()
+            .is_some_and(|met| met.trouble == Trouble::Database);
+        let Ok(_asking) = self.seen.asking.try_lock() else {
+            return;
+        };
+        if is_fresh || is_away {
+            return;
+        }
+        let ask = async {
+            let totals = self.sink.totals().await?;
+            let files = self.sink.files(STATUS_FILES).await?;
+            let rejects = self.sink.rejects(STATUS_REJECTS).await?;
+            Ok::<_, Fault>((totals, files, rejects))
+        };
+        // A database that does not answer is a fact to be told, not a reason to wait.
+        let said = tokio::time::timeout(STATUS_TIMEOUT, ask).await;
+        let mut ledger = locked(&self.seen.ledger);
+        ledger.asked = Some((Instant::now(), now.elapsed()));
+        if let Ok(Ok((totals, mut files, rejects))) = said {
+            for reason in files.iter_mut().filter_map(|file| file.reason.as_mut()) {
+                *reason = reason.chars().take(STATUS_REASON_CHARS).collect();
+            }
+            let rejects = status::by_reason(rejects.iter().map(|reject| reject.code));
+            ledger.said = Some((Instant::now(), totals, files, rejects));
+        }
+    }
+}
+
+/// A server that does not answer in time has a fault that passes.
+async fn within<T>(
+    limit: Duration,
+    origin: Origin,
+    answer: impl Future<Output = Result<T, Fault>>,
+) -> Result<T, Fault> {
+    let silent = |_| {
+        let cause = format!("no answer within {} s", limit.as_secs());
+        Fault::transient(origin, "looking whether it is well", cause)
+    };
+    tokio::time::timeout(limit, answer).await.map_err(silent)?
 }
 
 pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -95,34 +239,38 @@ pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[async_trait]
 impl StatusSource for Engine {
     fn ready(&self) -> Result<(), String> {
-        let unwell = locked(&self.seen.unwell).clone();
-        unwell
-            .or_else(|| locked(&self.seen.paused).clone())
-            .map_or(Ok(()), Err)
+        if locked(&self.seen.looked).is_none() {
+            return Err("starting".to_owned());
+        }
+        locked(&self.seen.journal)
+            .lasting()
+            .map_or(Ok(()), |met| Err(met.reason()))
     }
 
     async fn status(&self) -> Status {
+        self.refresh_ledger().await;
         let depth = *locked(&self.seen.depth);
-        let waiting = |file: &Waiting| status::Waiting {
+        let waiting = |(file, since): &(Waiting, Instant)| status::Waiting {
             name: file.name.to_string_lossy().into_owned(),
             why: file.why.to_owned(),
+            seconds: Some(since.elapsed().as_secs_f64()),
         };
-        let waiting = locked(&self.seen.waiting).iter().map(waiting).collect();
+        let waiting = locked(&self.seen.waiting)
+            .iter()
+            .take(STATUS_WAITING)
+            .map(waiting)
+            .collect();
         let reason = self.ready().err();
+        let roles = self.options.roles.names().into_iter();
+        let directories = self.inbox.directories();
         let mut status = Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             running: true,
             ready: reason.is_none(),
             reason,
-            uptime_seconds: Some(self.seen.began.elapsed().as_secs_f64()),
-            roles: self
-                .options
-                .roles
-                .names()
-                .into_iter()
-                .map(str::to_owned)
-                .collect(),
-            work: inbox::canonical(&self.inbox.directories().work),
+            roles: roles.map(str::to_owned).collect(),
+            inbound: inbox::canonical(&directories.inbound),
+            work: inbox::canonical(&directories.work),
             database: self.options.database.clone(),
             broker: self.options.queue.clone(),
             queue: Some(status::Queue {
@@ -135,25 +283,17 @@ impl StatusSource for Engine {
                 work: self.tally.unfinished(),
                 waiting,
             },
-            next: self.inbox.is_paused().then(|| {
-                "it is paused and takes no files: `task_runner resume` lets it go on".to_owned()
-            }),
-            records_per_second: Some(self.seen.rate.load(Relaxed) as f64),
+            paused: self.inbox.is_paused(),
             ..Status::default()
         };
-        let ledger = async {
-            let totals = self.sink.totals().await?;
-            let files = self.sink.files(STATUS_FILES).await?;
-            let rejects = self.sink.rejects(STATUS_REJECTS).await?;
-            Ok::<_, Fault>((totals, files, rejects))
-        };
-        // A database that does not answer is a fact to be told, not a reason to wait.
-        if let Ok(Ok((totals, files, rejects))) = tokio::time::timeout(STATUS_TIMEOUT, ledger).await
-        {
+        locked(&self.seen.journal).tell(&mut status);
+        if let Some((at, totals, files, rejects)) = locked(&self.seen.ledger).said.clone() {
+            status.ledger_seconds_ago = Some(at.elapsed().as_secs_f64());
             status.totals = Some(totals);
             status.last_files = files;
-            status.rejects = status::by_reason(rejects.iter().map(|reject| reject.code));
+            status.rejects = rejects;
         }
+        status.conclude();
         status
     }
 }

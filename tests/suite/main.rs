@@ -21,6 +21,8 @@ mod dashboard;
 mod end_to_end;
 mod privileges;
 mod operators;
+mod page;
+mod supervision;
 mod files;
 mod metrics;
 mod prometheus;

@@ -11,6 +11,7 @@
 //! Each `#[tokio::test]` has a runtime of its own, so the statics below hold processes, ports and
 //! counters, never a connection or a task.
 
+pub mod browser;
 mod database;
 pub mod prometheus;
 mod proof;

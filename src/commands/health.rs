@@ -1,0 +1,22 @@
+//! `health`: whether the running service is ready, as an exit code: for health checks of containers.
+
+use anyhow::{Context as _, bail};
+
+use super::{Outcome, ask};
+use crate::config::Settings;
+
+/// Asks the service.
+///
+/// # Errors
+/// It is not ready, and why; or it does not answer.
+pub(super) async fn execute(settings: &Settings) -> anyhow::Result<Outcome> {
+    let Some(addr) = settings.http_addr else {
+        bail!("HTTP is off: set --http-addr as the service has it");
+    };
+    let answer = ask::page(addr, "/readyz").await;
+    let (code, body) = answer.with_context(|| format!("no service answers at {addr}"))?;
+    if code != 200 {
+        bail!("the service at {addr} is not ready: {}", body.trim());
+    }
+    Ok(Outcome::Complete)
+}

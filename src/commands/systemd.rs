@@ -1,0 +1,66 @@
+//! Tells systemd how the service is: ready, alive, stopping. Where no `NOTIFY_SOCKET` is set, which
+//! is everywhere but under such a supervisor, nobody is told and nothing happens.
+
+use std::time::Duration;
+
+use sd_notify::NotifyState;
+use tokio_util::sync::CancellationToken;
+
+/// How often it is looked whether there is something to tell.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// The loop of the engine shows every second that it turns; a busy machine may be late.
+const TURN_MIN: Duration = Duration::from_secs(3);
+
+/// What systemd is told of.
+pub(super) trait Told {
+    /// Whether it can do its work; if not, why.
+    fn ready(&self) -> Result<(), String>;
+    /// Whether its main loop turned within this time.
+    fn turned_within(&self, time: Duration) -> bool;
+}
+
+/// Tells, for ever: `READY=1` once it can work for the first time; `STATUS=` when that changes;
+/// `WATCHDOG=1` as long as its main loop turns, so that a service that hangs is started again;
+/// `STOPPING=1` once `quiet` is cancelled.
+pub(super) async fn keep_told(service: &impl Told, quiet: &CancellationToken) {
+    let watchdog = sd_notify::watchdog_enabled();
+    // Three times within the limit, so that one late beat does no harm.
+    let every = watchdog.map_or(LOOK_EVERY, |limit| LOOK_EVERY.min(limit / 3));
+    let turn = watchdog.map(|limit| TURN_MIN.max(limit / 2));
+    let (mut was_ready, mut stopping) = (false, false);
+    let mut said = String::new();
+    loop {
+        let ready = service.ready();
+        if ready.is_ok() && !was_ready {
+            tell(NotifyState::Ready);
+            was_ready = true;
+        }
+        if quiet.is_cancelled() && !stopping {
+            tell(NotifyState::Stopping);
+            stopping = true;
+        }
+        let status = match ready {
+            _ if stopping => "stopping: finishes what is in flight".to_owned(),
+            Ok(()) => "ready".to_owned(),
+            Err(reason) => format!("not ready: {reason}").replace(char::is_control, " "),
+        };
+        if status != said {
+            tell(NotifyState::Status(&status));
+            said = status;
+        }
+        if turn.is_some_and(|turn| service.turned_within(turn)) {
+            tell(NotifyState::Watchdog);
+        }
+        tokio::select! {
+            () = tokio::time::sleep(every) => {}
+            () = quiet.cancelled(), if !stopping => {}
+        }
+    }
+}
+
+fn tell(state: NotifyState<'_>) {
+    if let Err(error) = sd_notify::notify(&[state]) {
+        tracing::debug!(%error, "systemd cannot be told");
+    }
+}

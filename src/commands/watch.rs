@@ -1,0 +1,159 @@
+//! `status --watch`: the status again and again, until told to stop. On a terminal it is drawn in
+//! place; elsewhere each one is printed below the last.
+
+use std::fmt::Write as _;
+use std::io::{self, ErrorKind, IsTerminal as _, Read as _, Write as _};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Notify;
+
+use crate::status::Status;
+
+/// Redrawing more often shows nothing new and costs the service its time.
+const INTERVAL_MIN: Duration = Duration::from_millis(100);
+
+/// The other screen, no cursor, and lines that end at the edge instead of going on below.
+const ENTER: &str = "\x1b[?1049h\x1b[?25l\x1b[?7l";
+const LEAVE: &str = "\x1b[?7h\x1b[?25h\x1b[?1049l";
+
+/// Shows what `get` gets, until q, Ctrl-C or SIGTERM, or until nobody reads any more. A failure is
+/// shown as well, and passes.
+///
+/// # Errors
+/// The output or the terminal fails.
+pub(super) async fn until_told(
+    get: impl AsyncFn() -> anyhow::Result<Status>,
+    interval: Duration,
+    json: bool,
+) -> anyhow::Result<()> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let screen = (!json && io::stdout().is_terminal()).then(Screen::enter);
+    let quit = Arc::new(Notify::new());
+    if screen
+        .as_ref()
+        .is_some_and(|screen| screen.before.is_some())
+    {
+        quit_on_q(&quit);
+    }
+    let mut ticks = tokio::time::interval(interval.max(INTERVAL_MIN));
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        let shown = async {
+            ticks.tick().await;
+            let text = match get().await {
+                Ok(status) if json => serde_json::to_string(&status)? + "\n",
+                Ok(status) => status.to_string(),
+                Err(error) => format!("engine    cannot tell: {error:#}\n"),
+            };
+            anyhow::Ok(text)
+        };
+        let text = tokio::select! {
+            text = shown => text?,
+            () = quit.notified() => return Ok(()),
+            _ = interrupt.recv() => return Ok(()),
+            _ = terminate.recv() => return Ok(()),
+        };
+        let text = match &screen {
+            Some(_) => drawn(&text, rows()),
+            None if json => text,
+            None => text + "\n",
+        };
+        let mut out = io::stdout().lock();
+        match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => return Ok(()),
+            result => result?,
+        }
+    }
+}
+
+/// A terminal in our hands; as it was when dropped.
+struct Screen {
+    /// Its modes before; `None` where stdin is no terminal, so that no key can be read.
+    before: Option<Termios>,
+}
+
+impl Screen {
+    fn enter() -> Self {
+        let before = tcgetattr(io::stdin()).ok();
+        if let Some(before) = &before {
+            // Keys come at once and are not shown. Ctrl-C still is a signal.
+            let mut modes = before.clone();
+            modes.local_modes -= LocalModes::ICANON | LocalModes::ECHO;
+            let _ = tcsetattr(io::stdin(), OptionalActions::Now, &modes);
+        }
+        let _ = io::stdout().write_all(ENTER.as_bytes());
+        Self { before }
+    }
+}
+
+impl Drop for Screen {
+    fn drop(&mut self) {
+        let mut out = io::stdout().lock();
+        let _ = out.write_all(LEAVE.as_bytes()).and_then(|()| out.flush());
+        if let Some(before) = &self.before {
+            let _ = tcsetattr(io::stdin(), OptionalActions::Now, before);
+        }
+    }
+}
+
+/// Reads keys on a thread of its own, which ends with the process.
+fn quit_on_q(quit: &Arc<Notify>) {
+    let quit = quit.clone();
+    std::thread::spawn(move || {
+        let pressed = io::stdin().lock().bytes().map_while(Result::ok);
+        for key in pressed {
+            if matches!(key, b'q' | b'Q') {
+                quit.notify_one();
+                return;
+            }
+        }
+    });
+}
+
+/// The height of the terminal.
+fn rows() -> usize {
+    let size = tcgetwinsize(io::stdout()).map_or(0, |size| size.ws_row);
+    // A terminal that does not know its size says 0.
+    if size == 0 { 24 } else { size.into() }
+}
+
+/// A text as it is drawn over the last one. Where there are too few rows the last line, which is the
+/// next step, takes the place of what does not fit.
+fn drawn(text: &str, rows: usize) -> String {
+    let keys = "          q to quit";
+    let lines: Vec<&str> = text.lines().chain([keys]).collect();
+    let (first, last) = lines.split_at(lines.len().saturating_sub(2));
+    let mut out = "\x1b[H".to_owned();
+    let fitting = first.iter().take(rows.saturating_sub(last.len()));
+    for (at, line) in fitting.chain(last).take(rows).enumerate() {
+        let end = if at == 0 { "" } else { "\r\n" };
+        write!(out, "{end}{line}\x1b[K").expect("writing to a String cannot fail");
+    }
+    out + "\x1b[J"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_next_step_is_seen_on_a_small_terminal() {
+        let text = "engine\na\nb\nc\nnext\n";
+        let lines = |rows| {
+            let drawn = drawn(text, rows);
+            let drawn = drawn.strip_prefix("\x1b[H").unwrap();
+            let drawn = drawn.strip_suffix("\x1b[K\x1b[J").unwrap();
+            drawn
+                .split("\x1b[K\r\n")
+                .map(|line| line.trim().to_owned())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(lines(24), ["engine", "a", "b", "c", "next", "q to quit"]);
+        assert_eq!(lines(4), ["engine", "a", "next", "q to quit"]);
+        assert_eq!(lines(1), ["next"]);
+    }
+}

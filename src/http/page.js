@@ -1,0 +1,66 @@
+// Keeps the page fresh: asks for it again every second and carries the differences over, node by
+// node, so that focus, selection and the place on the page stay. It knows nothing of what the page
+// says, and makes no markup of data: the server alone writes both, from the same status as
+// api/status. Without this script the page is as true, at the moment it was loaded.
+"use strict";
+
+const EVERY_MS = 1000;
+const ANSWER_WITHIN_MS = 5000;
+
+function carryOver(to, from) {
+  if (to.nodeType !== from.nodeType || to.nodeName !== from.nodeName) {
+    to.replaceWith(document.importNode(from, true));
+    return;
+  }
+  if (to.nodeType !== Node.ELEMENT_NODE) {
+    if (to.data !== from.data) to.data = from.data;
+    return;
+  }
+  for (const { name } of [...to.attributes]) {
+    if (!from.hasAttribute(name)) to.removeAttribute(name);
+  }
+  for (const { name, value } of from.attributes) {
+    if (to.getAttribute(name) !== value) to.setAttribute(name, value);
+  }
+  const [old, fresh] = [[...to.childNodes], [...from.childNodes]];
+  fresh.forEach((node, at) => {
+    if (old[at]) carryOver(old[at], node);
+    else to.append(document.importNode(node, true));
+  });
+  old.slice(fresh.length).forEach((node) => node.remove());
+}
+
+let heard = Date.now();
+
+// Said only when it changes, since it is read out.
+function say(text, lost) {
+  const live = document.getElementById("live");
+  if (live.textContent !== text) live.textContent = text;
+  live.classList.toggle("lost", lost);
+}
+
+async function refresh() {
+  try {
+    const answer = await fetch(location.pathname, {
+      cache: "no-store",
+      signal: AbortSignal.timeout(ANSWER_WITHIN_MS),
+    });
+    if (!answer.ok) throw new Error(`code ${answer.status}`);
+    const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
+    for (const part of ["main", "#about", "title", "link[rel=icon]"]) {
+      carryOver(document.querySelector(part), fresh.querySelector(part));
+    }
+    heard = Date.now();
+    say("live", false);
+  } catch {
+    const time = new Date(heard).toLocaleTimeString();
+    say(`no answer since ${time}: the engine has stopped, or cannot be reached`, true);
+  }
+}
+
+async function keepFresh() {
+  if (!document.hidden) await refresh();
+  setTimeout(keepFresh, EVERY_MS);
+}
+
+keepFresh();

@@ -1,0 +1,240 @@
+//! What an engine remembers of its last minutes, for whoever asks: how fast it was, and what kept it
+//! from working. Bounded, and pure but for the clock.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::fault::{Fault, Origin};
+use crate::status::{History, Outage, Status, Trouble};
+
+/// The distance of two samples: two looks of a person at a page, and one of the engine at its world.
+pub(super) const SAMPLE_EVERY: Duration = Duration::from_secs(2);
+
+/// Five minutes of samples: long enough to see what went before, and a page of a few kilobytes.
+const SAMPLES: usize = 150;
+
+/// Outages kept, the one that lasts included.
+const OUTAGES: usize = 5;
+
+/// Most characters of what an outage is told with. Servers may put anything into an error.
+const DETAIL_CHARS: usize = 300;
+
+/// What keeps the engine from working, and since when.
+#[derive(Debug, Clone)]
+pub(super) struct Met {
+    pub(super) trouble: Trouble,
+    pub(super) detail: String,
+    pub(super) since: Instant,
+}
+
+impl Met {
+    /// A fault that was met by an attempt which began at `since`.
+    pub(super) fn by(fault: &Fault, since: Instant) -> Self {
+        Self {
+            trouble: match fault.origin {
+                Origin::Broker => Trouble::Queue,
+                Origin::Sink => Trouble::Database,
+                Origin::Files => Trouble::Files,
+            },
+            detail: fault.to_string().chars().take(DETAIL_CHARS).collect(),
+            since,
+        }
+    }
+
+    /// For people.
+    pub(super) fn reason(&self) -> String {
+        format!("{}: {}", self.trouble.as_text(), self.detail)
+    }
+}
+
+#[derive(Debug)]
+struct Past {
+    met: Met,
+    ended: Option<Instant>,
+}
+
+/// The memory of one process, from its start.
+#[derive(Debug)]
+pub struct Journal {
+    began: Instant,
+    samples: VecDeque<(u64, bool)>,
+    /// Newest first.
+    outages: VecDeque<Past>,
+    counted_at: Instant,
+    records: u64,
+    bytes: u64,
+    records_per_second: f64,
+    bytes_per_second: f64,
+}
+
+impl Default for Journal {
+    fn default() -> Self {
+        let now = Instant::now();
+        Self {
+            began: now,
+            samples: VecDeque::new(),
+            outages: VecDeque::new(),
+            counted_at: now,
+            records: 0,
+            bytes: 0,
+            records_per_second: 0.0,
+            bytes_per_second: 0.0,
+        }
+    }
+}
+
+impl Journal {
+    /// A fault that the engine meets while it cannot even begin.
+    pub fn note_fault(&mut self, fault: &Fault) {
+        self.note(Some(Met::by(fault, Instant::now())));
+    }
+
+    /// Nothing keeps it from working any more.
+    pub fn note_well(&mut self) {
+        self.note(None);
+    }
+
+    /// What keeps the engine from working now. The same trouble again is the same outage.
+    pub(super) fn note(&mut self, met: Option<Met>) {
+        let now = Instant::now();
+        let lasting = self.outages.front_mut().filter(|past| past.ended.is_none());
+        match (lasting, met) {
+            (Some(past), Some(met)) if past.met.trouble == met.trouble => {
+                past.met.detail = met.detail;
+            }
+            (lasting, met) => {
+                if let Some(past) = lasting {
+                    past.ended = Some(now);
+                }
+                if let Some(met) = met {
+                    self.outages.push_front(Past { met, ended: None });
+                    self.outages.truncate(OUTAGES);
+                }
+            }
+        }
+    }
+
+    /// What keeps the engine from working.
+    pub(super) fn lasting(&self) -> Option<&Met> {
+        let newest = self.outages.front();
+        newest
+            .filter(|past| past.ended.is_none())
+            .map(|past| &past.met)
+    }
+
+    /// A sample, from what was done since the start.
+    pub(super) fn sample(&mut self, records: u64, bytes: u64) {
+        let now = Instant::now();
+        // After a pause of the whole process the time is long; right after a sample it is none.
+        let seconds = (now - self.counted_at).as_secs_f64().max(0.001);
+        let rate = |now: u64, before: u64| now.saturating_sub(before) as f64 / seconds;
+        self.records_per_second = rate(records, self.records);
+        self.bytes_per_second = rate(bytes, self.bytes);
+        (self.counted_at, self.records, self.bytes) = (now, records, bytes);
+        if self.samples.len() == SAMPLES {
+            self.samples.pop_front();
+        }
+        let ready = self.lasting().is_none();
+        self.samples
+            .push_back((self.records_per_second as u64, ready));
+    }
+
+    /// Enters what it remembers.
+    pub fn tell(&self, status: &mut Status) {
+        let now = Instant::now();
+        status.uptime_seconds = Some((now - self.began).as_secs_f64());
+        status.records_per_second = Some(self.records_per_second);
+        status.bytes_per_second = Some(self.bytes_per_second);
+        status.history = History {
+            every_seconds: SAMPLE_EVERY.as_secs_f64(),
+            records_per_second: self.samples.iter().map(|(records, _)| *records).collect(),
+            ready: self.samples.iter().map(|(_, ready)| *ready).collect(),
+        };
+        let outage = |past: &Past| Outage {
+            trouble: past.met.trouble,
+            detail: past.met.detail.clone(),
+            seconds: (past.ended.unwrap_or(now) - past.met.since).as_secs_f64(),
+            ended_seconds_ago: past.ended.map(|ended| (now - ended).as_secs_f64()),
+        };
+        status.outages = self.outages.iter().map(outage).collect();
+        if let Some(met) = self.lasting() {
+            status.ready = false;
+            status.reason = Some(met.reason());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fault(origin: Origin, cause: &'static str) -> Fault {
+        Fault::transient(origin, "asking", cause)
+    }
+
+    fn told(journal: &Journal) -> Status {
+        let mut status = Status::default();
+        journal.tell(&mut status);
+        status
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_outage_lasts_from_its_first_fault_to_the_first_success() {
+        let mut journal = Journal::default();
+        journal.note_fault(&fault(Origin::Sink, "refused"));
+        tokio::time::advance(Duration::from_secs(7)).await;
+        journal.note_fault(&fault(Origin::Sink, "no answer"));
+        tokio::time::advance(Duration::from_secs(5)).await;
+        let status = told(&journal);
+        let outage = status.outage().unwrap();
+        assert_eq!(
+            (outage.trouble, outage.seconds as u64),
+            (Trouble::Database, 12)
+        );
+        let reason = "database unavailable: asking: no answer";
+        assert_eq!(status.reason.as_deref(), Some(reason));
+        // Another trouble is another outage.
+        journal.note_fault(&fault(Origin::Broker, "refused"));
+        tokio::time::advance(Duration::from_secs(1)).await;
+        journal.note_well();
+        tokio::time::advance(Duration::from_secs(2)).await;
+        journal.note_well();
+        let status = told(&journal);
+        assert_eq!(status.outage(), None);
+        let ended: Vec<_> = status
+            .outages
+            .iter()
+            .map(|o| {
+                (
+                    o.trouble,
+                    o.seconds as u64,
+                    o.ended_seconds_ago.unwrap() as u64,
+                )
+            })
+            .collect();
+        assert_eq!(ended, [(Trouble::Queue, 1, 2), (Trouble::Database, 12, 3)]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_it_remembers_is_bounded() {
+        let mut journal = Journal::default();
+        let endless = "x".repeat(10_000).leak();
+        for round in 1..=1_000 {
+            tokio::time::advance(SAMPLE_EVERY).await;
+            if round % 2 == 0 {
+                journal.note_fault(&fault(Origin::Sink, endless));
+            } else {
+                journal.note_well();
+            }
+            journal.sample(round * 10, round * 100);
+        }
+        let status = told(&journal);
+        assert_eq!(status.history.records_per_second, [5; SAMPLES]);
+        assert_eq!(status.history.ready.len(), SAMPLES);
+        assert_eq!(status.bytes_per_second, Some(50.0));
+        assert_eq!(status.outages.len(), OUTAGES);
+        assert!(serde_json::to_string(&status).unwrap().len() < 8 << 10);
+    }
+}

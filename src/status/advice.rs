@@ -1,0 +1,253 @@
+//! From facts to a word, a sentence and a next step: the same ones on the page, in `status` and in
+//! its JSON.
+
+use super::{State, Status, Trouble, grouped};
+
+/// Samples without a stored record after which work in hand is no longer called progress.
+const SILENT_SAMPLES: usize = 5;
+
+impl Status {
+    /// Fills in state, headline and next step from the rest. For a running engine.
+    pub fn conclude(&mut self) {
+        self.state = self.judge();
+        self.headline = self.sentence();
+        self.next = self.advise();
+    }
+
+    fn judge(&self) -> State {
+        let in_hand = self.files.work + self.queue.map_or(0, |queue| queue.frames);
+        if self.outage().is_some() {
+            State::Unwell
+        } else if !self.ready {
+            State::Starting
+        } else if in_hand > 0 && self.is_silent() {
+            State::Waiting
+        } else if in_hand > 0 || self.records_per_second.is_some_and(|rate| rate > 0.0) {
+            State::Working
+        } else if self.paused {
+            State::Paused
+        } else if !self.files.waiting.is_empty() {
+            State::Waiting
+        } else {
+            State::Idle
+        }
+    }
+
+    /// Whether nothing was stored lately, as far as this process would know.
+    fn is_silent(&self) -> bool {
+        if !self.roles.iter().any(|role| role == "work") {
+            return false;
+        }
+        let samples = &self.history.records_per_second;
+        samples.len() >= SILENT_SAMPLES
+            && samples.iter().rev().take(SILENT_SAMPLES).all(|n| *n == 0)
+    }
+
+    fn sentence(&self) -> String {
+        let files = |number: u64| counted(number, "file", "files");
+        match self.state {
+            State::Unwell => self.outage().map_or(String::new(), |outage| {
+                capitalised(outage.trouble.as_text())
+            }),
+            State::Starting => format!("Starting: {}", self.reason.as_deref().unwrap_or_default()),
+            State::Stopped => "Not running".to_owned(),
+            State::Working => format!("Loading {}", files(self.files.work.max(1))),
+            State::Waiting if self.files.work > 0 => {
+                format!(
+                    "{} in work, but nothing is being stored",
+                    files(self.files.work)
+                )
+            }
+            State::Paused => "Paused: no file is taken".to_owned(),
+            State::Waiting => format!("Waiting with {}", files(self.files.waiting.len() as u64)),
+            State::Idle if self.totals.is_some_and(|totals| totals.settled > 0) => {
+                "Idle: nothing waits".to_owned()
+            }
+            State::Idle => "Idle: nothing has arrived yet".to_owned(),
+        }
+    }
+
+    fn advise(&self) -> Option<String> {
+        const BY_ITSELF: &str = "nothing is lost, and the engine goes on by itself";
+        if let Some(outage) = self.outage() {
+            return Some(match outage.trouble {
+                Trouble::Database => format!("start `{}`; {BY_ITSELF}", self.database),
+                Trouble::Queue => format!("start `{}`; {BY_ITSELF}", self.broker),
+                Trouble::Disk => {
+                    format!("make room, or set a lower `--disk-floor`; {BY_ITSELF}")
+                }
+                Trouble::Files => format!("`task_runner doctor` looks at them; {BY_ITSELF}"),
+            });
+        }
+        if self.state == State::Waiting && self.files.work > 0 {
+            return Some("`task_runner doctor` looks at database, queue and disk".to_owned());
+        }
+        if self.paused {
+            return Some("`task_runner resume` lets it take files again".to_owned());
+        }
+        let totals = self.totals.unwrap_or_default();
+        if totals.quarantined > 0 {
+            return Some(format!(
+                "`task_runner files list --state quarantined` says what is wrong with {}",
+                counted(totals.quarantined, "file", "files")
+            ));
+        }
+        if totals.rejects > 0 {
+            return Some(format!(
+                "`task_runner rejects list` shows {} that could not become rows",
+                counted(totals.rejects, "record", "records")
+            ));
+        }
+        if self.state == State::Idle && self.totals.is_some() && totals.settled == 0 {
+            return Some(format!("put files into `{}`", self.inbound));
+        }
+        None
+    }
+}
+
+fn counted(number: u64, one: &str, many: &str) -> String {
+    format!(
+        "{} {}",
+        grouped(number),
+        if number == 1 { one } else { many }
+    )
+}
+
+fn capitalised(text: &str) -> String {
+    let mut chars = text.chars();
+    chars.next().map_or(String::new(), |first| {
+        first.to_uppercase().chain(chars).collect()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Files, History, Outage, Queue, Waiting};
+    use super::*;
+    use crate::sink::Totals;
+
+    fn concluded(status: Status) -> (State, String, Option<String>) {
+        let mut status = Status {
+            running: true,
+            ready: status.outage().is_none() && status.reason.is_none(),
+            database: "mysql://db".to_owned(),
+            inbound: "/in".to_owned(),
+            roles: vec!["work".to_owned()],
+            ..status
+        };
+        status.conclude();
+        (status.state, status.headline, status.next)
+    }
+
+    fn work(work: u64) -> Files {
+        Files {
+            work,
+            ..Files::default()
+        }
+    }
+
+    #[test]
+    fn an_outage_comes_first_and_says_what_to_start() {
+        let outage = Outage {
+            trouble: Trouble::Database,
+            detail: "refused".to_owned(),
+            seconds: 12.0,
+            ended_seconds_ago: None,
+        };
+        let (state, headline, next) = concluded(Status {
+            outages: vec![outage.clone()],
+            files: work(3),
+            ..Status::default()
+        });
+        assert_eq!((state, &*headline), (State::Unwell, "Database unavailable"));
+        assert!(
+            next.unwrap()
+                .starts_with("start `mysql://db`; nothing is lost")
+        );
+        // One that has ended is history.
+        let (state, ..) = concluded(Status {
+            outages: vec![Outage {
+                ended_seconds_ago: Some(1.0),
+                ..outage
+            }],
+            ..Status::default()
+        });
+        assert_eq!(state, State::Idle);
+    }
+
+    #[test]
+    fn work_is_progress_until_nothing_is_stored() {
+        let with = |samples: &[u64]| {
+            concluded(Status {
+                files: work(2),
+                history: History {
+                    records_per_second: samples.to_vec(),
+                    ..History::default()
+                },
+                ..Status::default()
+            })
+        };
+        assert_eq!(with(&[0; 4]).0, State::Working);
+        assert_eq!(with(&[0, 0, 0, 0, 0, 9]).1, "Loading 2 files");
+        let (state, headline, next) = with(&[9, 0, 0, 0, 0, 0]);
+        assert_eq!(state, State::Waiting);
+        assert_eq!(headline, "2 files in work, but nothing is being stored");
+        assert!(next.unwrap().contains("doctor"));
+        let queued = Status {
+            queue: Some(Queue {
+                frames: 1,
+                ..Queue::default()
+            }),
+            ..Status::default()
+        };
+        assert_eq!(concluded(queued).1, "Loading 1 file");
+    }
+
+    #[test]
+    fn a_quiet_engine_says_what_is_left_to_do() {
+        let totals = |settled, quarantined, rejects| Status {
+            totals: Some(Totals {
+                settled,
+                quarantined,
+                rejects,
+                ..Totals::default()
+            }),
+            ..Status::default()
+        };
+        let next = |status| concluded(status).2.unwrap_or_default();
+        assert_eq!(next(totals(0, 0, 0)), "put files into `/in`");
+        assert!(
+            next(totals(1, 2, 3)).contains("--state quarantined` says what is wrong with 2 files")
+        );
+        assert!(next(totals(1, 0, 3)).starts_with("`task_runner rejects list` shows 3 records"));
+        assert_eq!(next(totals(1, 0, 0)), "");
+        assert_eq!(concluded(totals(1, 0, 0)).1, "Idle: nothing waits");
+        let (state, headline, _) = concluded(Status {
+            files: Files {
+                waiting: vec![Waiting {
+                    name: "a".to_owned(),
+                    why: "open".to_owned(),
+                    seconds: None,
+                }],
+                ..Files::default()
+            },
+            ..Status::default()
+        });
+        assert_eq!((state, &*headline), (State::Waiting, "Waiting with 1 file"));
+        let paused = Status {
+            paused: true,
+            ..totals(1, 1, 0)
+        };
+        let (state, headline, next) = concluded(paused);
+        assert_eq!(
+            (state, &*headline),
+            (State::Paused, "Paused: no file is taken")
+        );
+        assert!(next.unwrap().contains("task_runner resume"));
+        let starting = Status {
+            reason: Some("connecting".to_owned()),
+            ..Status::default()
+        };
+        assert_eq!(concluded(starting).1, "Starting: connecting");
+    }
+}

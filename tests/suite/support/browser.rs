@@ -1,0 +1,212 @@
+//! A headless Chromium with one page, driven over its debugging pipe.
+//!
+//! The browser ends when the pipe closes, however this process ends, so nothing is left behind.
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::os::unix::process::CommandExt as _;
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::{Duration, Instant};
+
+use base64::Engine as _;
+use serde_json::{Value, json};
+
+use super::server::program;
+
+/// A browser that has not answered for so long will not. An answer takes milliseconds, a start
+/// seconds on a busy machine.
+const ANSWER_WITHIN: Duration = Duration::from_secs(60);
+
+/// What an end may take before it is helped along.
+const END_WITHIN: Duration = Duration::from_secs(10);
+
+/// The browser asks nobody but us for anything.
+const FLAGS: [&str; 9] = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--remote-debugging-pipe",
+];
+
+/// The browser talks on descriptors 3 and 4.
+const LAUNCH: &str = "exec \"$@\" 3<&0 4>&1 </dev/null >/dev/null";
+
+/// A running browser with one page.
+pub struct Browser {
+    child: Child,
+    /// `None` only while dropping.
+    requests: Option<ChildStdin>,
+    messages: Receiver<Value>,
+    events: Vec<Value>,
+    session: Option<String>,
+    asked: u64,
+    _profile: tempfile::TempDir,
+}
+
+impl Browser {
+    /// Starts one, with an empty page.
+    pub fn start() -> Self {
+        let profile = super::folder();
+        let mut child = Command::new("sh")
+            .args(["-c", LAUNCH, "sh"])
+            .arg(program("chromium"))
+            .args(FLAGS)
+            .arg(format!("--user-data-dir={}", profile.path().display()))
+            .arg("about:blank")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .process_group(0)
+            .spawn()
+            .unwrap();
+        let requests = child.stdin.take();
+        let mut replies = BufReader::new(child.stdout.take().unwrap());
+        let (sender, messages) = channel();
+        std::thread::spawn(move || {
+            let mut message = Vec::new();
+            while replies.read_until(0, &mut message).is_ok_and(|n| n > 0) {
+                let value = serde_json::from_slice(&message[..message.len() - 1]);
+                if value.is_err() || sender.send(value.unwrap()).is_err() {
+                    return;
+                }
+                message.clear();
+            }
+        });
+        let mut browser = Self {
+            child,
+            requests,
+            messages,
+            events: Vec::new(),
+            session: None,
+            asked: 0,
+            _profile: profile,
+        };
+        let target = browser.ask("Target.createTarget", json!({"url": "about:blank"}));
+        let attach = json!({"targetId": target["targetId"], "flatten": true});
+        let attached = browser.ask("Target.attachToTarget", attach);
+        browser.session = attached["sessionId"].as_str().map(str::to_owned);
+        for domain in ["Page", "Runtime", "Log"] {
+            browser.ask(&format!("{domain}.enable"), json!({}));
+        }
+        browser
+    }
+
+    /// Calls a method of the debugging protocol on the page.
+    ///
+    /// # Panics
+    /// Where the browser refuses.
+    pub fn ask(&mut self, method: &str, params: Value) -> Value {
+        self.asked += 1;
+        let mut request = json!({"id": self.asked, "method": method, "params": params});
+        if let Some(session) = &self.session {
+            request["sessionId"] = json!(session);
+        }
+        let pipe = self.requests.as_mut().unwrap();
+        pipe.write_all(format!("{request}\0").as_bytes()).unwrap();
+        pipe.flush().unwrap();
+        loop {
+            let mut message = self.next();
+            if message["id"] == self.asked {
+                assert!(message["error"].is_null(), "{method}: {message}");
+                return message["result"].take();
+            }
+            self.events.push(message);
+        }
+    }
+
+    fn next(&mut self) -> Value {
+        let message = self.messages.recv_timeout(ANSWER_WITHIN);
+        message.expect("the browser runs and answers")
+    }
+
+    /// Goes to an address and waits until the page is loaded.
+    pub fn open(&mut self, url: &str) {
+        let is_loaded = |event: &Value| event["method"] == "Page.loadEventFired";
+        self.events.retain(|event| !is_loaded(event));
+        let gone = self.ask("Page.navigate", json!({"url": url}));
+        assert!(gone["errorText"].is_null(), "{url}: {gone}");
+        while !self.events.iter().any(is_loaded) {
+            let message = self.next();
+            self.events.push(message);
+        }
+    }
+
+    /// The value of an expression in the page.
+    pub fn evaluate(&mut self, expression: &str) -> Value {
+        let params = json!({"expression": expression, "returnByValue": true});
+        let mut answer = self.ask("Runtime.evaluate", params);
+        assert!(
+            answer["exceptionDetails"].is_null(),
+            "{expression}: {answer}"
+        );
+        answer["result"]["value"].take()
+    }
+
+    /// The text of the first element that the selector finds; empty where there is none.
+    pub fn text(&mut self, selector: &str) -> String {
+        let found = format!("document.querySelector({})", json!(selector));
+        let text = self.evaluate(&format!("{found} ? {found}.textContent : ''"));
+        text.as_str().unwrap().to_owned()
+    }
+
+    /// Presses the Tab key, and tells what has the focus then.
+    pub fn tab(&mut self) -> String {
+        for kind in ["keyDown", "keyUp"] {
+            let key =
+                json!({"type": kind, "key": "Tab", "code": "Tab", "windowsVirtualKeyCode": 9});
+            self.ask("Input.dispatchKeyEvent", key);
+        }
+        let focus = self.evaluate("document.activeElement.textContent");
+        focus.as_str().unwrap().to_owned()
+    }
+
+    /// The size of the page in pixels, and whether it is dark.
+    pub fn look(&mut self, width: u32, height: u32, dark: bool) {
+        let size = json!({"width": width, "height": height, "deviceScaleFactor": 1,
+            "mobile": width < 600});
+        self.ask("Emulation.setDeviceMetricsOverride", size);
+        let scheme = if dark { "dark" } else { "light" };
+        let features = json!([{"name": "prefers-color-scheme", "value": scheme}]);
+        self.ask("Emulation.setEmulatedMedia", json!({"features": features}));
+    }
+
+    /// What the page looks like now, as a PNG of its whole length.
+    pub fn picture(&mut self) -> Vec<u8> {
+        let params = json!({"format": "png", "captureBeyondViewport": true});
+        let picture = self.ask("Page.captureScreenshot", params);
+        let text = picture["data"].as_str().unwrap();
+        base64::prelude::BASE64_STANDARD.decode(text).unwrap()
+    }
+
+    /// What the console has had to complain of until now, violations of the page's policy included.
+    pub fn complaints(&mut self) -> Vec<String> {
+        // An answer comes after all that was said before.
+        self.evaluate("0");
+        let is_complaint = |event: &&Value| match event["method"].as_str() {
+            Some("Runtime.exceptionThrown") => true,
+            Some("Log.entryAdded") => event["params"]["entry"]["level"] == "error",
+            Some("Runtime.consoleAPICalled") => event["params"]["type"] == "error",
+            _ => false,
+        };
+        let complaints = self.events.iter().filter(is_complaint);
+        complaints.map(ToString::to_string).collect()
+    }
+}
+
+impl Drop for Browser {
+    fn drop(&mut self) {
+        drop(self.requests.take());
+        let began = Instant::now();
+        while self.child.try_wait().is_ok_and(|ended| ended.is_none()) {
+            if began.elapsed() > END_WITHIN {
+                let _ = self.child.kill();
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
