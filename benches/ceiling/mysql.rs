@@ -345,7 +345,8 @@ fn text(run: Run, rows: &[Row<'_>]) -> String {
             write!(text, "{}\t", row.id).expect("memory takes what is written");
         }
         let time = timestamp::text(row.event_time);
-        let extra = row.event_extra_data.replace('\\', "\\\\");
+        let escaped = |json: &str| json.replace('\\', "\\\\");
+        let extra = escaped(row.event_extra_data);
         let words = [
             row.vehicle_id,
             &time,
@@ -357,7 +358,10 @@ fn text(run: Run, rows: &[Row<'_>]) -> String {
         text.push_str(&words.join("\t"));
         if run.table != Table::Auto {
             text.push('\t');
-            text.push_str(row.rescued.unwrap_or("\\N"));
+            match row.rescued {
+                Some(rescued) => text.push_str(&escaped(rescued)),
+                None => text.push_str("\\N"),
+            }
         }
         text.push('\n');
     }
