@@ -69,7 +69,7 @@ fn main() -> anyhow::Result<()> {
         .build()?;
     match Cli::parse().part {
         Some(Part::Mysql(options)) => runtime.block_on(mysql::measure(&options)),
-        Some(Part::Sqlite(options)) => sqlite::measure(&options),
+        Some(Part::Sqlite(options)) => runtime.block_on(sqlite::measure(&options)),
         Some(Part::Redis(options)) => redis::measure(&options),
         Some(Part::Parse(options)) => parse::measure(&options),
         Some(Part::Discard(options)) => runtime.block_on(discard::measure(&options)),
@@ -89,6 +89,6 @@ async fn small() -> anyhow::Result<()> {
     let files: PathBuf = folder.path().join("files");
     made::write_files(&made, &files)?;
     parse::measure(&parse::Options::of(made.clone()))?;
-    sqlite::measure(&sqlite::Options::of(made, folder.path().join("rows.db")))?;
+    sqlite::measure(&sqlite::Options::of(made, folder.path().join("rows.db"))).await?;
     discard::measure(&discard::Options::of(files)).await
 }

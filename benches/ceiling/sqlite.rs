@@ -31,9 +31,9 @@ impl Options {
     }
 }
 
-pub(super) fn measure(options: &Options) -> anyhow::Result<()> {
+pub(super) async fn measure(options: &Options) -> anyhow::Result<()> {
     let (datasets, _) = made::dataset();
-    make_table(options, &datasets)?;
+    make_table(options, &datasets).await?;
     let mut database = Connection::open(&options.path)?;
     database.execute_batch(
         "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA cache_size = -16384; \
@@ -70,14 +70,9 @@ pub(super) fn measure(options: &Options) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn make_table(options: &Options, datasets: &Datasets) -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    runtime.block_on(async {
-        let url = format!("sqlite:{}", options.path.display());
-        let sink = sink::open(&url, &SinkOptions::default()).await?;
-        sink.migrate(datasets).await?;
-        Ok(())
-    })
+async fn make_table(options: &Options, datasets: &Datasets) -> anyhow::Result<()> {
+    let url = format!("sqlite:{}", options.path.display());
+    let sink = sink::open(&url, &SinkOptions::default()).await?;
+    sink.migrate(datasets).await?;
+    Ok(())
 }
