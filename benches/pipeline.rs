@@ -1,6 +1,6 @@
 //! Bytes and events a second of each pure stage on one core: cut, parse, encode, decode.
 //!
-//! The inputs are made from a fixed seed: vehicle events of about 250 bytes. `to_tape` is simd-json
+//! The inputs are those of `task_runner generate`: vehicle events of about 260 bytes. `to_tape` is simd-json
 //! alone on the same bytes, the ceiling that `parse` is compared with. Compare figures of one run
 //! only: machines drift.
 
@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use lemonade_task::batch::Batch;
+use lemonade_task::commands::generate::{Format, Generator};
 use lemonade_task::cut::{Chunk, ChunkLimits, Layout, Plan, cut};
 use lemonade_task::dataset::{Dataset, Datasets};
 use lemonade_task::frame::{Codec, Frame, decode, encode};
@@ -29,42 +30,18 @@ const LIMITS: ChunkLimits = ChunkLimits {
     bytes: 1 << 20,
 };
 
-/// A generator of numbers that look random (Steele, Lea and Flood's `SplitMix64`).
-struct Numbers(u64);
-
-impl Numbers {
-    fn next(&mut self, below: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        (mixed ^ (mixed >> 31)) % below
-    }
-
-    fn of<'a>(&mut self, words: &[&'a str]) -> &'a str {
-        words[self.next(words.len() as u64) as usize]
-    }
-}
-
-fn event(numbers: &mut Numbers) -> String {
-    let vehicle = numbers.next(10_000) * 0x0001_2345_6789_ABCD;
-    let (hour, minute, milli) = (numbers.next(24), numbers.next(60), numbers.next(1_000));
-    let source = numbers.of(&["mobile", "device", "police", "backend"]);
-    let kind = numbers.of(&["start_drive", "stop", "door_open", "low_fuel"]);
-    let (longitude, latitude) = (numbers.next(180_000_000), numbers.next(90_000_000));
-    let note = numbers.of(&["working properly", "n/a", "the \\\"door\\\" is open"]);
-    let boot_time = numbers.next(10_000);
-    format!(
-        "{{\"vehicle_id\": \"{vehicle:032x}\", \
-         \"event_time\": \"2022-06-05T{hour:02}:{minute:02}:34.{milli:03}Z\", \
-         \"event_source\": \"{source}\", \"event_type\": \"{kind}\", \
-         \"event_value\": \"-{longitude},{latitude}\", \
-         \"event_extra_data\": {{\"note\": \"{note}\", \"boot_time\": {boot_time}}}}}"
-    )
-}
-
-fn events() -> Vec<String> {
-    let mut numbers = Numbers(7);
-    (0..EVENTS).map(|_| event(&mut numbers)).collect()
+/// The text of a file in this shape.
+fn file(format: Format) -> String {
+    let generator = Generator {
+        format,
+        vehicles: 2_000,
+        ..Generator::default()
+    };
+    let mut text = Vec::new();
+    generator
+        .write(0, EVENTS, &mut text)
+        .expect("memory takes what is written");
+    String::from_utf8(text).expect("made records are text")
 }
 
 fn dataset() -> (Datasets, Arc<Dataset>) {
@@ -87,14 +64,10 @@ fn plan_of(file: &[u8], dataset: &Dataset) -> Plan {
 
 fn cutting(c: &mut Criterion) {
     let (_, dataset) = dataset();
-    let events = events();
     let mut group = c.benchmark_group("cut");
     let files = [
-        (
-            "envelope",
-            format!("{{\"vehicle_events\": [{}]}}", events.join(", ")),
-        ),
-        ("lines", events.join("\n") + "\n"),
+        ("envelope", file(Format::Document)),
+        ("lines", file(Format::Ndjson)),
     ];
     for (name, file) in files {
         group.throughput(Throughput::Bytes(file.len() as u64));
@@ -107,11 +80,9 @@ fn cutting(c: &mut Criterion) {
 
 fn parsing(c: &mut Criterion) {
     let (_, dataset) = dataset();
-    let events = events();
     let mut group = c.benchmark_group("parse");
     group.throughput(Throughput::Elements(u64::from(EVENTS)));
-    let array = format!("[{}]", events.join(", "));
-    let lines = events.join("\n") + "\n";
+    let (array, lines) = (file(Format::Array), file(Format::Ndjson));
     let plan = plan_of(array.as_bytes(), &dataset);
     let bracketed = |chunk: &Chunk| [b"[", bytes_of(array.as_bytes(), *chunk), b"]"].concat();
     let mut texts: Vec<Vec<u8>> = plan.chunks.iter().map(bracketed).collect();
@@ -167,7 +138,7 @@ fn parse(
 
 fn framing(c: &mut Criterion) {
     let (datasets, dataset) = dataset();
-    let file = format!("[{}]", events().join(", "));
+    let file = file(Format::Array);
     let mut parser = Parser::default();
     for records in [10, 30, 100, 300, 1_000] {
         let limits = ChunkLimits { records, ..LIMITS };

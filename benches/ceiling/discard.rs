@@ -1,0 +1,237 @@
+//! The whole engine over files into a sink that stores nothing: what it costs without a database.
+//!
+//! The sink keeps the ledger, since a load ends when the ledger covers its files. The rows are read
+//! once, as a database would read them, and dropped.
+
+use std::collections::HashMap;
+use std::hint::black_box;
+use std::ops::Range;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use anyhow::ensure;
+use async_trait::async_trait;
+use clap::Args;
+use lemonade_task::batch::Batch;
+use lemonade_task::config::{Environment, Options as Flags, Settings};
+use lemonade_task::content::ContentHash;
+use lemonade_task::coverage;
+use lemonade_task::dataset::{Dataset, Datasets};
+use lemonade_task::fault::Fault;
+use lemonade_task::finding::Finding;
+use lemonade_task::inbox;
+use lemonade_task::ingest::ItemOrigin;
+use lemonade_task::runner::{self, Stop};
+use lemonade_task::sink::{
+    Before, Committed, FileEntry, LastEvent, NewFile, Registered, RejectEntry, Settled, Sink,
+    Totals,
+};
+
+use super::made;
+use super::meter::Meter;
+
+#[derive(Args)]
+pub(super) struct Options {
+    /// Folder of files
+    #[arg(long)]
+    files: PathBuf,
+    /// The queue
+    #[arg(long, default_value = "memory:")]
+    broker: String,
+    /// Process of Redis, for its processor time
+    #[arg(long)]
+    server_pid: Option<u32>,
+}
+
+impl Options {
+    pub(super) fn of(files: PathBuf) -> Self {
+        Self {
+            files,
+            broker: "memory:".to_owned(),
+            server_pid: None,
+        }
+    }
+}
+
+pub(super) async fn measure(options: &Options) -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let flags = Flags {
+        data_dir: Some(folder.path().to_owned()),
+        redis_url: Some(options.broker.clone()),
+        ..Flags::default()
+    };
+    let settings = Settings::resolve(flags, &Environment::default())?;
+    let mut engine = runner::open(&settings, None, false).await?;
+    let sink = Arc::new(Discard::default());
+    engine.sink = sink.clone();
+    let mut files: Vec<_> = inbox::archive(&options.files)?
+        .into_iter()
+        .map(|file| (file, ItemOrigin::Archive))
+        .collect();
+    files.sort_by(|(a, _), (b, _)| a.path.cmp(&b.path));
+
+    let meter = Meter::start(options.server_pid);
+    engine.load_files(files, &Stop::default()).await?;
+    let records = sink
+        .ledger()
+        .files
+        .iter()
+        .map(|file| u64::from(file.records))
+        .sum();
+    let queue = options.broker.split(':').next();
+    meter.report(
+        records,
+        &serde_json::json!({"part": "discard", "queue": queue}),
+    );
+    ensure!(engine.tally.unfinished() == 0, "files are left");
+    Ok(())
+}
+
+/// What is stored of each file.
+#[derive(Default)]
+struct Ledger {
+    numbers: HashMap<ContentHash, u32>,
+    /// By number, from 1.
+    files: Vec<File>,
+}
+
+struct File {
+    records: u32,
+    stored: Vec<Range<u64>>,
+}
+
+impl Ledger {
+    fn file(&mut self, file_no: u32) -> &mut File {
+        &mut self.files[file_no as usize - 1]
+    }
+}
+
+/// Keeps the ledger and nothing else.
+#[derive(Default)]
+struct Discard {
+    ledger: Mutex<Ledger>,
+}
+
+impl Discard {
+    fn ledger(&self) -> MutexGuard<'_, Ledger> {
+        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[async_trait]
+impl Sink for Discard {
+    async fn migrate(&self, _: &Datasets) -> Result<(), Fault> {
+        Ok(())
+    }
+
+    async fn inspect(&self) -> Result<Vec<Finding>, Fault> {
+        Ok(Vec::new())
+    }
+
+    async fn schema(&self, _: &Datasets) -> Result<Vec<String>, Fault> {
+        Ok(Vec::new())
+    }
+
+    async fn register(&self, files: &[NewFile]) -> Result<Vec<Registered>, Fault> {
+        let mut ledger = self.ledger();
+        let mut registered = Vec::with_capacity(files.len());
+        for file in files {
+            let known = ledger.numbers.get(&file.hash).copied();
+            let file_no = known.unwrap_or(ledger.files.len() as u32 + 1);
+            if known.is_none() {
+                ledger.numbers.insert(file.hash, file_no);
+                ledger.files.push(File {
+                    records: file.records,
+                    stored: Vec::new(),
+                });
+            }
+            let before = if known.is_some() {
+                Before::Pending
+            } else {
+                Before::New
+            };
+            registered.push(Registered { file_no, before });
+        }
+        Ok(registered)
+    }
+
+    async fn commit(&self, batches: &[Batch]) -> Result<Committed, Fault> {
+        let mut committed = Committed::default();
+        for batch in batches {
+            for row in made::rows(batch) {
+                black_box(row);
+                committed.rows += 1;
+            }
+            let mut ledger = self.ledger();
+            let file = ledger.file(batch.span.file_no);
+            coverage::insert(&mut file.stored, batch.span.ordinals());
+        }
+        Ok(committed)
+    }
+
+    async fn coverage(&self, file_nos: &[u32]) -> Result<Vec<Vec<Range<u64>>>, Fault> {
+        let mut ledger = self.ledger();
+        let stored = |file_no: &u32| ledger.file(*file_no).stored.clone();
+        Ok(file_nos.iter().map(stored).collect())
+    }
+
+    async fn settle(&self, file_nos: &[u32]) -> Result<Vec<Settled>, Fault> {
+        let mut ledger = self.ledger();
+        let settled = |&file_no: &u32| Settled {
+            file_no,
+            records: ledger.file(file_no).records,
+            rejects: 0,
+        };
+        Ok(file_nos.iter().map(settled).collect())
+    }
+
+    async fn quarantine(&self, file: &NewFile, reason: &str) -> Result<(), Fault> {
+        panic!("{} is a made file and has no fault: {reason}", file.name);
+    }
+
+    async fn summary_pending(&self, _: &Arc<Dataset>, _: usize) -> Result<Vec<u32>, Fault> {
+        Ok(Vec::new())
+    }
+
+    async fn summary_scan(
+        &self,
+        _: &Arc<Dataset>,
+        _: Range<u64>,
+        _: usize,
+    ) -> Result<Vec<LastEvent>, Fault> {
+        Ok(Vec::new())
+    }
+
+    async fn summary_merge(
+        &self,
+        _: &Arc<Dataset>,
+        _: &[LastEvent],
+        _: &[u32],
+    ) -> Result<(), Fault> {
+        Ok(())
+    }
+
+    async fn summary_reset(&self, _: &Arc<Dataset>) -> Result<(), Fault> {
+        Ok(())
+    }
+
+    async fn summary_head(&self, _: &Arc<Dataset>, _: usize) -> Result<Vec<LastEvent>, Fault> {
+        Ok(Vec::new())
+    }
+
+    async fn totals(&self) -> Result<Totals, Fault> {
+        Ok(Totals::default())
+    }
+
+    async fn files(&self, _: usize) -> Result<Vec<FileEntry>, Fault> {
+        Ok(Vec::new())
+    }
+
+    async fn rejects(&self, _: usize) -> Result<Vec<RejectEntry>, Fault> {
+        Ok(Vec::new())
+    }
+
+    async fn count_rows(&self, _: &Arc<Dataset>) -> Result<u64, Fault> {
+        Ok(0)
+    }
+}

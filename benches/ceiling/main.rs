@@ -1,0 +1,94 @@
+//! What the parts can do without the engine: bare clients that send what was made beforehand.
+//!
+//! Each command measures one part and prints one line of JSON for each run, for `scripts/bench`,
+//! which sets the engine's figures beside them. What is sent is made before the clock starts, by the
+//! engine's own parser, so that rows, keys and frames are those of the engine. Without a command it
+//! runs what needs no server, once and small: it must work, its time does not matter then.
+
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use clap::{Args, Parser, Subcommand};
+
+mod discard;
+mod made;
+mod meter;
+mod mysql;
+mod parse;
+mod redis;
+mod sqlite;
+
+/// The allocator of the program.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+#[derive(Parser)]
+#[command(about = "What the parts can do without the engine")]
+struct Cli {
+    /// Given by `cargo bench`; of no meaning here
+    #[arg(long, hide = true)]
+    bench: bool,
+    #[command(subcommand)]
+    part: Option<Part>,
+}
+
+#[derive(Subcommand)]
+enum Part {
+    /// Rows into MySQL or MariaDB
+    Mysql(mysql::Options),
+    /// Rows into SQLite
+    Sqlite(sqlite::Options),
+    /// Frames through a Redis stream
+    Redis(redis::Options),
+    /// Cut, parse and encode on one core and on all, beside simd-json alone
+    Parse(parse::Options),
+    /// Files through the whole engine into a sink that stores nothing
+    Discard(discard::Options),
+}
+
+/// What is made to be sent.
+#[derive(Debug, Clone, Args)]
+struct Made {
+    /// Events in all
+    #[arg(long, default_value_t = 10_000)]
+    events: u32,
+    /// Events in a file
+    #[arg(long, default_value_t = 1_000)]
+    per_file: u32,
+    /// Vehicles that they are of
+    #[arg(long, default_value_t = 2_000)]
+    vehicles: u32,
+    /// Days over which they are spread, one day a file
+    #[arg(long, default_value_t = 30)]
+    days: u32,
+}
+
+fn main() -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
+    match Cli::parse().part {
+        Some(Part::Mysql(options)) => runtime.block_on(mysql::measure(&options)),
+        Some(Part::Sqlite(options)) => runtime.block_on(sqlite::measure(&options)),
+        Some(Part::Redis(options)) => redis::measure(&options),
+        Some(Part::Parse(options)) => parse::measure(&options),
+        Some(Part::Discard(options)) => runtime.block_on(discard::measure(&options)),
+        None => runtime.block_on(small()),
+    }
+}
+
+/// All parts that need no server.
+async fn small() -> anyhow::Result<()> {
+    let made = Made {
+        events: 2_000,
+        per_file: 1_000,
+        vehicles: 20,
+        days: 2,
+    };
+    let folder = tempfile::tempdir().context("a folder for the small run")?;
+    let files: PathBuf = folder.path().join("files");
+    made::write_files(&made, &files)?;
+    parse::measure(&parse::Options::of(made.clone()))?;
+    sqlite::measure(&sqlite::Options::of(made, folder.path().join("rows.db"))).await?;
+    discard::measure(&discard::Options::of(files)).await
+}

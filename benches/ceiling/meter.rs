@@ -1,0 +1,68 @@
+//! Time, and the processor time of processes, over a run.
+
+use std::fs;
+use std::time::Instant;
+
+/// What `/proc/PID/stat` counts in: `USER_HZ`, which is 100 on every Linux.
+const TICK_SECONDS: f64 = 0.01;
+
+/// Running.
+pub(super) struct Meter {
+    server: Option<u32>,
+    client_before: f64,
+    server_before: f64,
+    began: Instant,
+}
+
+impl Meter {
+    /// Starts the clock. `server` is the process whose time counts as the server's.
+    pub(super) fn start(server: Option<u32>) -> Self {
+        Self {
+            server,
+            client_before: cpu_seconds("self"),
+            server_before: cpu_of(server),
+            began: Instant::now(),
+        }
+    }
+
+    /// Stops it, and prints a line of JSON: what was measured, by the words of the caller.
+    pub(super) fn report(self, events: u64, words: &serde_json::Value) {
+        let seconds = self.began.elapsed().as_secs_f64();
+        let per_event = |seconds: f64| seconds * 1e6 / events as f64;
+        let mut line = serde_json::json!({
+            "events": events,
+            "seconds": seconds,
+            "rate": events as f64 / seconds,
+            "client_us": per_event(cpu_seconds("self") - self.client_before),
+        });
+        if self.server.is_some() {
+            line["server_us"] = per_event(cpu_of(self.server) - self.server_before).into();
+        }
+        print(line, words);
+    }
+}
+
+/// Prints a line with the words of the caller added.
+#[allow(clippy::print_stdout, reason = "the lines are what the program is for")]
+pub(super) fn print(mut line: serde_json::Value, words: &serde_json::Value) {
+    for (name, word) in words.as_object().into_iter().flatten() {
+        line[name] = word.clone();
+    }
+    println!("{line}");
+}
+
+fn cpu_of(server: Option<u32>) -> f64 {
+    server.map_or(0.0, |pid| cpu_seconds(&pid.to_string()))
+}
+
+/// User and system time of a process and all of its threads.
+fn cpu_seconds(process: &str) -> f64 {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+    // The name may hold anything, and ends at the last parenthesis; the times are 12 fields on.
+    let after = stat.rsplit_once(") ").map_or("", |(_, after)| after);
+    let ticks = after.split(' ').skip(11).take(2);
+    ticks
+        .filter_map(|field| field.parse::<f64>().ok())
+        .sum::<f64>()
+        * TICK_SECONDS
+}

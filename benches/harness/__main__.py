@@ -1,0 +1,191 @@
+"""scripts/bench: what the engine does beside what its parts can do, in one run.
+
+    scripts/bench                       all cases, three rounds: half an hour on an idle machine
+    scripts/bench --only large,peer     these cases
+    scripts/bench --short               the same with few events: it must work, its figures mean nothing
+    scripts/bench --baseline            engine, Redis and MariaDB within 2 GB of memory and 10 GB of disk
+    scripts/bench --json FILE           the results as JSON as well
+    scripts/bench --render FILE...      docs/performance.md and docs/performance.svg out of such files
+
+The cases of a round run one after the other, so that a drift of the machine meets all of them: compare
+the figures of one run only. Medians count. Servers are private and start empty.
+"""
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+import cases
+import render
+import servers
+from baseline import baseline
+from inputs import Inputs
+
+ROOT = os.getcwd()
+
+
+def main():
+    arguments = parse()
+    if arguments.render:
+        results = [load_json(path) for path in arguments.render]
+        render.write_docs(results)
+        return
+    began = time.monotonic()
+    programs = build(arguments.short)
+    sizes = cases.Sizes(arguments.short)
+    os.makedirs("target/bench", exist_ok=True)
+    folder = tempfile.mkdtemp(prefix="run-", dir=os.path.abspath("target/bench"))
+    results = {
+        "command": "scripts/bench " + " ".join(sys.argv[1:]),
+        "short": arguments.short,
+        "machine": machine(),
+        "rounds": arguments.rounds,
+        "results": {},
+    }
+    try:
+        if arguments.baseline:
+            results["baseline"] = baseline(programs, sizes, folder)
+        else:
+            results["servers"], results["results"] = all_cases(programs, sizes, folder, arguments)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    results["took_seconds"] = time.monotonic() - began
+    if arguments.json:
+        with open(arguments.json, "w") as file:
+            json.dump(results, file, indent=1)
+            file.write("\n")
+    print(render.text(results))
+
+
+def parse():
+    parser = argparse.ArgumentParser(
+        prog="scripts/bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--short", action="store_true", help="few events, the debug build")
+    parser.add_argument("--rounds", type=int, help="how often each case runs (3; 1 with --short)")
+    parser.add_argument("--only", metavar="CASE,...", help="these cases")
+    parser.add_argument("--baseline", action="store_true", help="2 GB of memory and 10 GB of disk for everything")
+    parser.add_argument("--json", metavar="FILE", help="write the results there")
+    parser.add_argument("--render", metavar="FILE", nargs="+", help="write docs/performance.md and .svg from results")
+    arguments = parser.parse_args()
+    arguments.rounds = arguments.rounds or (1 if arguments.short else 3)
+    return arguments
+
+
+def load_json(path):
+    with open(path) as file:
+        return json.load(file)
+
+
+def all_cases(programs, sizes, folder, arguments):
+    started = []
+    try:
+        redis = servers.Redis(folder)
+        started.append(redis)
+        mariadb = servers.Mariadb(folder)
+        started.append(mariadb)
+        only = arguments.only.split(",") if arguments.only else None
+        mysql9 = None
+        if only is None or "mysql9" in only:
+            mysql9 = servers.Mysql9(folder)
+            started.append(mysql9)
+        inputs = Inputs(programs[0], os.path.join(folder, "inputs"))
+        bench = cases.Bench(programs, inputs, sizes, folder, redis, mariadb, mysql9)
+        jobs = cases.jobs(bench)
+        known = {job.case for job in jobs} | {"mysql9"}
+        if only and (strangers := set(only) - known):
+            sys.exit(f"scripts/bench: no case {', '.join(sorted(strangers))}; there are {', '.join(sorted(known))}")
+        jobs = [job for job in jobs if only is None or job.case in only]
+        return versions(redis, mariadb, mysql9), run_rounds(jobs, arguments.rounds)
+    finally:
+        for server in reversed(started):
+            server.stop()
+
+
+def run_rounds(jobs, rounds):
+    taken = {job.name: [] for job in jobs}
+    for number in range(rounds):
+        for job in jobs:
+            if job.once and number > 0:
+                continue
+            result = job.run()
+            taken[job.name].append(result)
+            rate = f"{result['rate']:12,.0f} events/s" if "rate" in result else ""
+            print(f"{number + 1}/{rounds} {job.name:45} {rate}", file=sys.stderr, flush=True)
+    return {job.name: {"case": job.case, **median(taken[job.name])} for job in jobs}
+
+
+def median(rounds):
+    """The round with the median rate, whole, with the rates of all of them."""
+    if "rate" not in rounds[0]:
+        return rounds[0]
+    middle = sorted(rounds, key=lambda result: result["rate"])[(len(rounds) - 1) // 2]
+    rates = [result["rate"] for result in rounds]
+    return {**middle, "rate": statistics.median(rates), "rates": rates}
+
+
+def versions(redis, mariadb, mysql9):
+    info = dict(line.split(":", 1) for line in redis.command("INFO", "server") if ":" in line)
+    found = {"redis": info.get("redis_version"), "mariadb": mariadb.sql("SELECT VERSION()").strip()}
+    if mysql9:
+        found["mysql9"] = mysql9.sql("SELECT VERSION()").strip()
+    return found
+
+
+def machine():
+    with open("/proc/cpuinfo") as file:
+        models = [line.split(":", 1)[1].strip() for line in file if line.startswith("model name")]
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return {
+        "cores": os.cpu_count(),
+        "processor": models[0] if models else platform.machine(),
+        "memory_gb": round(memory / 1e9, 1),
+        "system": f"Linux {platform.release()}",
+        "load_before": os.getloadavg()[0],
+    }
+
+
+def build(short):
+    """The programs: task_runner, the bare clients, the Python pipeline.
+
+    The short run takes both as the tests build them, so that nothing is built twice. The engine that
+    is measured is the one that is shipped: built by itself, since the features of what only tests and
+    benches need would change it.
+    """
+    built = cargo("test" if short else "bench", "--no-run", "--bench", "ceiling")
+    if not short:
+        built |= cargo("build", "--release", "--bin", "task_runner")
+    return built["task_runner"], built["ceiling"], peer()
+
+
+def cargo(*arguments):
+    """Builds; returns the programs by name."""
+    command = ["cargo", *arguments, "--locked", "--message-format=json-render-diagnostics"]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+    if done.returncode != 0:
+        sys.exit(done.returncode)
+    messages = [json.loads(line) for line in done.stdout.splitlines()]
+    return {message["target"]["name"]: message["executable"] for message in messages if message.get("executable")}
+
+
+def peer():
+    """The Python pipeline, in an environment of its own, which is kept."""
+    home, requirements = os.path.abspath("target/bench/venv"), "benches/peers/requirements.txt"
+    python, kept = os.path.join(home, "bin/python"), os.path.join(home, "requirements.txt")
+    with open(requirements) as file:
+        wanted = file.read()
+    if not os.path.exists(kept) or open(kept).read() != wanted:
+        servers.run([sys.executable, "-m", "venv", "--clear", home])
+        servers.run([python, "-m", "pip", "install", "--quiet", "--requirement", requirements])
+        shutil.copy(requirements, kept)
+    return [python, os.path.abspath("benches/peers/pipeline.py")]
+
+
+main()

@@ -1,0 +1,340 @@
+"""The cases: what is run, and what each run must have done to count."""
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+
+from measure import json_lines, measured, per_event
+from servers import run
+
+# `vehicle_events` without its summary: a definition of a built-in name replaces the built-in one.
+NO_SUMMARY = """
+[[datasets]]
+name = "vehicle_events"
+""" + "".join(
+    f'\n[[datasets.columns]]\nname = "{name}"\ntype = "{kind}"\n{more}'
+    for name, kind, more in (
+        ("vehicle_id", "text", ""),
+        ("event_time", "timestamp", ""),
+        ("event_source", "text", ""),
+        ("event_type", "text", ""),
+        ("event_value", "text", ""),
+        ("event_extra_data", "json", 'required = false\ndefault = "{}"\n'),
+    )
+)
+
+# Says how many records are stored, settled or not.
+STORED = (
+    "SELECT (SELECT COALESCE(SUM(records), 0) FROM ingest_frames) + "
+    "(SELECT COALESCE(SUM(records), 0) FROM ingest_files WHERE state = 'settled')"
+)
+
+
+class Sizes:
+    def __init__(self, short):
+        self.large = 2_000 if short else 1_000_000
+        self.files = (4, 500) if short else (1_000, 1_000)
+        self.small = (40, 50) if short else (20_000, 50)
+        self.packed = (4, 500) if short else (40, 25_000)
+        self.hard_vehicles = 500 if short else 20_000
+        # Events of the large file, and how often they are repeated.
+        self.growth = [(400, 1), (2_000, 1), (2_000, 2)] if short else [
+            (100_000, 1), (1_000_000, 1), (1_000_000, 5), (1_000_000, 10),
+        ]  # fmt: skip
+        self.huge_repeat = 4 if short else 40
+        self.latency_files = (10, 100) if short else (200, 1_000)
+        self.baseline_repeat = 2 if short else 5
+
+
+class Bench:
+    """Everything that a case needs."""
+
+    def __init__(self, programs, inputs, sizes, folder, redis, mariadb, mysql9=None):
+        self.task_runner, self.ceiling, self.peer = programs
+        self.inputs, self.sizes, self.folder = inputs, sizes, folder
+        self.redis, self.mariadb, self.mysql9 = redis, mariadb, mysql9
+        self.confine = None
+        self.no_summary = os.path.join(folder, "no-summary.toml")
+        with open(self.no_summary, "w") as file:
+            file.write(NO_SUMMARY)
+
+    def environment(self, database_url, queue_url):
+        """Of the engine: nothing of the caller's settings goes in."""
+        ours = ("DATABASE_URL", "REDIS_URL", "DB_", "REDIS_", "LEMONADE_", "SRC_PATH", "HISTORY_PATH")
+        for name in [name for name in os.environ if name.startswith(ours) and name != "LEMONADE_MYSQL9_HOME"]:
+            del os.environ[name]
+        return {"DATABASE_URL": database_url, "REDIS_URL": queue_url, "LEMONADE_HTTP_ADDR": "off"}
+
+    def data(self, name="data"):
+        folder = os.path.join(self.folder, name)
+        shutil.rmtree(folder, ignore_errors=True)
+        os.makedirs(os.path.join(folder, "inbound"), mode=0o700)
+        return folder
+
+    def load(self, source, events, database=None, queue=None, config=None):
+        """Loads the files of a folder out of inbound: to rows, ledger and history."""
+        data = self.data()
+        inbound = os.path.join(data, "inbound")
+        names = os.listdir(source)
+        for name in names:
+            os.link(os.path.join(source, name), os.path.join(inbound, name))
+        if database:
+            database.clear()
+        self.redis.clear()
+        url = database.url if database else f"sqlite:{data}/rows.db"
+        environment = self.environment(url, queue or "memory:")
+        flags = ["--data-dir", data, *(["--config", config] if config else [])]
+        subprocess.run(
+            [self.task_runner, "migrate", *flags], env={**os.environ, **environment}, check=True, capture_output=True
+        )
+        servers = [*([self.redis] if queue else []), *([database] if database else [])]
+        command = [self.task_runner, "load", "--no-progress", *flags]
+        result = per_event(measured(command, servers, environment, self.confine), events)
+        done = subprocess.run(
+            [self.task_runner, "status", "--json", *flags], env={**os.environ, **environment}, capture_output=True
+        )
+        in_history = sum(len(names) for _, _, names in os.walk(os.path.join(data, "history")))
+        if database:
+            stored = database.rows()
+            if (stored, in_history) != (events, len(names)):
+                sys.exit(f"scripts/bench: {stored} rows of {events}, {in_history} files in history: {done.stdout}")
+            result["disk_mb"] = database.disk_bytes() / 1e6
+        shutil.rmtree(data)
+        return result
+
+    def bare_mysql(self, database, way, connections, events, per_file=1_000, vehicles=2_000, table="engine"):
+        """Rows made beforehand, from a client that only sends."""
+        database.clear()
+        command = [
+            self.ceiling, "mysql", "--url", database.url, "--server-pid", str(database.pid), "--ways", way,
+            "--connections", str(connections), "--events", str(events), "--per-file", str(per_file),
+            "--vehicles", str(vehicles), "--tables", table, "--folder", self.folder,
+            "--rows", str(min(1_000, events // 4)),
+        ]  # fmt: skip
+        return cpu_named(json_lines(command)[0], database.name)
+
+    def bare(self, part, *arguments):
+        return json_lines([self.ceiling, part, *arguments])
+
+    def peer_load(self, source, events):
+        self.mariadb.clear()
+        self.redis.clear()
+        command = [*self.peer, source, "--redis", self.redis.address]
+        command += ["--database", f"127.0.0.1:{self.mariadb.port}/vehicles"]
+        result = per_event(measured(command, [self.redis, self.mariadb]), events)
+        stored = self.mariadb.rows()
+        if stored != events:
+            sys.exit(f"scripts/bench: the Python pipeline stored {stored} rows of {events}")
+        return result
+
+    def latency(self):
+        """From the rename of a complete file to its rows committed, and to its move to history."""
+        files, records = self.sizes.latency_files
+        source = self.inputs.files(files, records, prefix="latency")
+        data = self.data()
+        database = self.mariadb
+        database.clear()
+        self.redis.clear()
+        environment = {**os.environ, **self.environment(database.url, self.redis.url)}
+        flags = ["--data-dir", data]
+        subprocess.run([self.task_runner, "migrate", *flags], env=environment, check=True, capture_output=True)
+        with open(os.path.join(data, "log"), "wb") as log:
+            service = subprocess.Popen(
+                [self.task_runner, "run", *flags], env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            )
+        asking = subprocess.Popen(
+            [*database.client("vehicles"), "--unbuffered"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+        def stored():
+            asking.stdin.write(STORED + ";\n")
+            asking.stdin.flush()
+            return int(asking.stdout.readline())
+
+        committed, moved = [], []
+        try:
+            for number, name in enumerate(sorted(os.listdir(source))):
+                before = os.path.join(data, "inbound", "." + name)
+                history = os.path.join(data, "history", name)
+                os.link(os.path.join(source, name), before)
+                # The service is idle again, and the next file does not meet the end of a cycle of its own.
+                time.sleep(0.02)
+                began = time.monotonic()
+                os.rename(before, before.replace("/." + name, "/" + name))
+                in_table = in_history = None
+                while in_table is None or in_history is None:
+                    now = time.monotonic()
+                    if in_table is None and stored() >= (number + 1) * records:
+                        in_table = time.monotonic() - began
+                    if in_history is None and os.path.exists(history):
+                        in_history = time.monotonic() - began
+                    if now - began > 30 or service.poll() is not None:
+                        with open(os.path.join(data, "log"), errors="replace") as log:
+                            sys.exit(f"scripts/bench: {name} did not pass the service:\n{log.read()[-3000:]}")
+                    time.sleep(max(0.0, 0.001 - (time.monotonic() - now)))
+                # The first one opens connections and prepares statements.
+                if number > 0:
+                    committed.append(in_table * 1e3)
+                    moved.append(in_history * 1e3)
+        finally:
+            asking.kill()
+            asking.wait()
+            service.terminate()
+            service.wait()
+        shutil.rmtree(data)
+        return {
+            "files": len(committed),
+            "committed_ms": {"p50": percentile(committed, 50), "p99": percentile(committed, 99)},
+            "history_ms": {"p50": percentile(moved, 50), "p99": percentile(moved, 99)},
+        }
+
+
+def percentile(values, part):
+    values = sorted(values)
+    return values[min(len(values) - 1, len(values) * part // 100)]
+
+
+def cpu_named(line, server):
+    """A line of the bare clients in the words of `measured`."""
+    line["cpu_us"] = {"own": line.pop("client_us"), server: line.pop("server_us", 0.0)}
+    return line
+
+
+class Job:
+    """One thing that is run once a round (or once in all), under a name in the results."""
+
+    def __init__(self, case, name, run, once=False):
+        self.case, self.name, self.run, self.once = case, name, run, once
+
+
+def jobs(bench):
+    """All jobs, in an order in which what is compared with each other is close together."""
+    sizes, inputs = bench.sizes, bench.inputs
+    redis, mariadb, mysql9 = bench.redis, bench.mariadb, bench.mysql9
+    found = []
+
+    def job(case, name, call, once=False):
+        found.append(Job(case, name, call, once))
+
+    def ceiling(case, database, way, connections, events, name=None, **more):
+        name = name or f"{case}: bare {way}, {connections}"
+        job(case, name, lambda: bench.bare_mysql(database, way, connections, events, **more))
+
+    count = sizes.large
+    large = lambda: inputs.large(count)
+    job("large", "large: redis", lambda: bench.load(large(), count, mariadb, redis.url))
+    for connections in (1, 2, 3):
+        for way in ("insert", "bulk"):
+            ceiling("large", mariadb, way, connections, count)
+    job("large", "large: memory", lambda: bench.load(large(), count, mariadb))
+    for connections in (1, 2):
+        name = f"large: LOAD DATA INFILE, {connections}"
+        ceiling("large", mariadb, "infile", connections, count, name, table="auto")
+
+    files, records = sizes.files
+    many = lambda **more: inputs.files(files, records, **more)
+    total = files * records
+    job("files", "files: redis", lambda: bench.load(many(), total, mariadb, redis.url))
+    job("peer", "peer: python", lambda: bench.peer_load(many(), total))
+    job("files", "files: memory", lambda: bench.load(many(), total, mariadb))
+    job("summary", "summary: without", lambda: bench.load(many(), total, mariadb, redis.url, bench.no_summary))
+    job("summary", "summary: with", lambda: bench.load(many(), total, mariadb, redis.url))
+
+    small_files, small_records = sizes.small
+    small = lambda: inputs.files(small_files, small_records)
+    job("small", "small: redis", lambda: bench.load(small(), small_files * small_records, mariadb, redis.url))
+    job("small", "small: memory", lambda: bench.load(small(), small_files * small_records, mariadb))
+
+    packed_files, packed_records = sizes.packed
+    job("ndjson", "ndjson: redis", lambda: bench.load(inputs.large(count, "ndjson"), count, mariadb, redis.url))
+    for compress in ("gzip", "zstd"):
+        packed = lambda compress=compress: inputs.files(packed_files, packed_records, compress=compress)
+        run_it = lambda packed=packed: bench.load(packed(), packed_files * packed_records, mariadb, redis.url)
+        job(compress, f"{compress}: redis", run_it)
+
+    vehicles = sizes.hard_vehicles
+    hard = lambda: many(vehicles=vehicles)
+    job("hard", "hard: redis", lambda: bench.load(hard(), total, mariadb, redis.url))
+    job("hard", "hard: without summary", lambda: bench.load(hard(), total, mariadb, redis.url, bench.no_summary))
+    for connections in (2, 3):
+        ceiling("hard", mariadb, "bulk", connections, total, vehicles=vehicles)
+
+    if mysql9:
+        def with_load_data(on, call):
+            def switched():
+                mysql9.load_data(on)
+                return call()
+            return switched
+
+        for on, way, numbers in ((True, "local", (1, 2, 3)), (False, "insert", (1, 2, 3))):
+            word = "on" if on else "off"
+            call = with_load_data(on, lambda: bench.load(large(), count, mysql9, redis.url))
+            job("mysql9", f"mysql9, LOAD DATA {word}: redis", call)
+            for connections in numbers:
+                bare = lambda way=way, n=connections: bench.bare_mysql(mysql9, way, n, count)
+                job("mysql9", f"mysql9, LOAD DATA {word}: bare {way}, {connections}", with_load_data(True, bare))
+
+    def bare_sqlite():
+        path = os.path.join(bench.folder, "bare.db")
+        for old in (path, path + "-wal", path + "-shm"):
+            if os.path.exists(old):
+                os.remove(old)
+        return cpu_named(bench.bare("sqlite", "--path", path, "--events", str(count))[0], "sqlite")
+
+    job("sqlite", "sqlite: embedded", lambda: bench.load(many(), total))
+    job("sqlite", "sqlite: bare", bare_sqlite)
+
+    for queue in ("redis", "memory"):
+        def discard(queue=queue):
+            redis.clear()
+            broker = redis.url if queue == "redis" else "memory:"
+            pid = ["--server-pid", str(redis.pid)] if queue == "redis" else []
+            return cpu_named(bench.bare("discard", "--files", many(), "--broker", broker, *pid)[0], "redis")
+
+        job("discard", f"discard: {queue}", discard)
+
+    def through_redis():
+        redis.clear()
+        lines = bench.bare("redis", "--addr", redis.address, "--server-pid", str(redis.pid), "--events", str(count))
+        return cpu_named(lines[1], "redis")
+
+    job("redis", "redis: bare", through_redis)
+    job("parse", "parse", lambda: stages(bench.bare("parse", "--events", str(count), "--rounds", "3")))
+    job("latency", "latency", bench.latency, once=True)
+
+    for events, repeat in sizes.growth:
+        def grow(events=events, repeat=repeat):
+            folder = inputs.large(events, repeat=repeat)
+            result = bench.load(folder, events * repeat, mariadb, redis.url)
+            if repeat > 1:
+                shutil.rmtree(folder)
+            return result
+
+        job("growth", f"growth: {events * repeat}", grow, once=True)
+
+    def huge():
+        folder = inputs.large(count, repeat=sizes.huge_repeat)
+        redis.clear()
+        command = [bench.ceiling, "discard", "--files", folder, "--broker", redis.url]
+        result = per_event(measured(command, [redis]), count * sizes.huge_repeat)
+        result["file_mb"] = sum(entry.stat().st_size for entry in os.scandir(folder)) / 1e6
+        shutil.rmtree(folder)
+        return result
+
+    job("huge", "huge", huge, once=True)
+    return found
+
+
+def stages(lines):
+    """The best of each stage: what disturbs it only makes it slower."""
+    best = {}
+    for line in lines:
+        name = f"{line['stage']}, {line['cores']}"
+        if name not in best or line["seconds"] < best[name]["seconds"]:
+            best[name] = line
+    return {
+        "rate": best["parse+frame, 1"]["rate"],
+        "stages": {name: {"rate": line["rate"], "bytes_rate": line["bytes_rate"]} for name, line in best.items()},
+    }

@@ -1,0 +1,141 @@
+"""What must be reached (one row each), computed from the results of a run."""
+
+import re
+
+
+class Goal:
+    """`value` takes the results and gives a number, or raises KeyError where its cases did not run."""
+
+    def __init__(self, what, only, limit, value, shape="{:.2f}", at_most=False):
+        self.what, self.only, self.limit = what, only, limit
+        self.value, self.shape, self.at_most = value, shape, at_most
+
+    @property
+    def command(self):
+        return "scripts/bench --baseline" if self.only == "baseline" else f"scripts/bench --only {self.only}"
+
+    def wanted(self):
+        return ("at most " if self.at_most else "") + self.shape.format(self.limit)
+
+    def reached(self, value):
+        return value <= self.limit if self.at_most else value >= self.limit
+
+
+def rate(results, name):
+    return results[name]["rate"]
+
+
+def best(results, prefix):
+    """The best rate of the results whose name begins so; KeyError where there are none."""
+    rates = [result["rate"] for name, result in results.items() if name.startswith(prefix)]
+    if not rates:
+        raise KeyError(prefix)
+    return max(rates)
+
+
+def ratio(name, *others):
+    return lambda results: rate(results, name) / max(best(results, other) for other in others)
+
+
+def cpu(results, name, *processes):
+    return sum(results[name]["cpu_us"].get(process, 0.0) for process in processes)
+
+
+def stage(results, name, key):
+    return results["parse"]["stages"][name][key]
+
+
+def all_cores(results):
+    several = [name for name in results["parse"]["stages"] if re.fullmatch(r"parse\+frame, (?!1$)\d+", name)]
+    return stage(results, several[0], "rate") / stage(results, "parse+frame, 1", "rate")
+
+
+def growth(results):
+    """How much more than ten times the time ten times the events took, the worst of such pairs."""
+    times = growth_times(results)
+    pairs = [later / earlier for size, earlier in times.items() for more, later in times.items() if more == 10 * size]
+    if not pairs:
+        raise KeyError("growth")
+    return max(pairs)
+
+
+def growth_times(results):
+    return {
+        int(name.removeprefix("growth: ")): result["seconds"]
+        for name, result in results.items()
+        if name.startswith("growth: ")
+    }
+
+
+def own_memory(results):
+    # The Python pipeline is none of ours.
+    found = [
+        result["memory_mb"]["own"]
+        for name, result in results.items()
+        if "memory_mb" in result and not name.startswith("peer")
+    ]
+    if "huge" not in results:
+        raise KeyError("huge")
+    return max(found)
+
+
+def cost(with_it, without):
+    return lambda results: 100 * (rate(results, without) / rate(results, with_it) - 1)
+
+
+def limited(results):
+    return results["baseline"]["limited"]["rate"] / results["baseline"]["unlimited"]["rate"]
+
+
+BARE, INFILE = "large: bare", "large: LOAD DATA INFILE"
+
+GOALS = [
+    Goal("one large file through Redis into MariaDB / bare client, same keys", "large", 0.85, ratio("large: redis", BARE)),
+    Goal("1,000 × 1,000 through Redis into MariaDB / bare client, same keys", "large,files", 0.85, ratio("files: redis", BARE)),
+    Goal("the same / LOAD DATA INFILE of a ready TSV, AUTO_INCREMENT", "large,files", 1.15, ratio("files: redis", INFILE)),
+    Goal("the same / tuned Python pipeline through Redis", "files,peer", 2.5, ratio("files: redis", "peer: python")),
+    Goal(
+        "… client CPU / that of the Python pipeline", "files,peer", 0.25,
+        lambda r: cpu(r, "files: redis", "own") / cpu(r, "peer: python", "own"), at_most=True,
+    ),
+    Goal("through Redis / in-process queue", "large", 0.97, ratio("large: redis", "large: memory")),
+    Goal(
+        "MySQL 9, LOAD DATA LOCAL on / bare LOAD DATA LOCAL", "mysql9", 0.85,
+        ratio("mysql9, LOAD DATA on: redis", "mysql9, LOAD DATA on: bare"),
+    ),
+    Goal(
+        "MySQL 9, LOAD DATA LOCAL off / bare prepared INSERT", "mysql9", 0.85,
+        ratio("mysql9, LOAD DATA off: redis", "mysql9, LOAD DATA off: bare"),
+    ),
+    Goal("20,000 × 50 through Redis / one large file", "large,small", 0.60, ratio("small: redis", "large: redis")),
+    Goal("without a database, through Redis: events/s", "discard", 1_200_000, lambda r: rate(r, "discard: redis"), "{:,.0f}"),
+    Goal(
+        "… CPU µs an event, Redis included", "discard", 1.3,
+        lambda r: cpu(r, "discard: redis", "own", "redis"), at_most=True,
+    ),
+    Goal("cut, one core: GB/s", "parse", 4, lambda r: stage(r, "cut, 1", "bytes_rate") / 1e9, "{:.1f}"),
+    Goal(
+        "parse + frame, one core / bare simd-json to_tape", "parse", 0.80,
+        lambda r: stage(r, "parse+frame, 1", "rate") / stage(r, "to_tape, 1", "rate"),
+    ),
+    Goal("parse + frame, all cores / one", "parse", 1.8, all_cores),
+    Goal("embedded (in-process queue, SQLite) / bare rusqlite", "sqlite", 0.6, ratio("sqlite: embedded", "sqlite: bare")),
+    Goal(
+        "Redis memory: bytes an event in flight", "redis", 100,
+        lambda r: r["redis: bare"]["redis_bytes_per_event"], "{:.0f}", at_most=True,
+    ),
+    Goal("engine's own memory in all cases, a 10 GB file included: MB", "huge,growth,files", 200, own_memory, "{:.0f}", at_most=True),
+    Goal("5,000,000 events within 2 GB / without a limit", "baseline", 0.85, limited),
+    Goal(
+        "… processes that the kernel killed", "baseline", 0,
+        lambda r: r["baseline"]["limited"]["oom_kills"], "{:.0f}", at_most=True,
+    ),
+    Goal("10 × the events: times the time", "growth", 10.5, growth, "{:.1f}", at_most=True),
+    Goal(
+        "service, file of 1,000 events: p99 ms to committed", "latency", 100,
+        lambda r: r["latency"]["committed_ms"]["p99"], "{:.0f}", at_most=True,
+    ),
+    Goal("… p99 ms to history", "latency", 250, lambda r: r["latency"]["history_ms"]["p99"], "{:.0f}", at_most=True),
+    Goal("daily summary of 2,000 vehicles: % of the time", "summary", 15, cost("summary: with", "summary: without"), "{:.0f}", at_most=True),
+    Goal("daily summary of 20,000 vehicles: % of the time", "hard", 40, cost("hard: redis", "hard: without summary"), "{:.0f}", at_most=True),
+]

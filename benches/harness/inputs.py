@@ -1,0 +1,53 @@
+"""Files of made events, in folders by what is in them. The same numbers make the same bytes."""
+
+import os
+import shutil
+
+from servers import run
+
+# A file of `task_runner generate` is of one day. A large file is put together from such parts, so
+# that its events are of thirty days.
+PARTS = 40
+DAYS = 30
+HEAD, BETWEEN, TAIL = b'{"vehicle_events": [', b", ", b"]}"
+
+
+class Inputs:
+    def __init__(self, task_runner, folder):
+        self.task_runner, self.folder = task_runner, folder
+
+    def files(self, files, records, vehicles=2_000, shape="document", compress="none", prefix="files"):
+        """A folder of so many files of so many events."""
+        name = f"{prefix}-{files}x{records}-{vehicles}-{shape}-{compress}"
+        folder = os.path.join(self.folder, name)
+        if not os.path.exists(folder):
+            os.makedirs(folder)
+            run([
+                self.task_runner, "generate", "--dir", folder, "--files", str(files), "--records", str(records),
+                "--vehicles", str(vehicles), "--days", str(DAYS), "--format", shape, "--compress", compress,
+            ])  # fmt: skip
+        return folder
+
+    def large(self, events, shape="document", repeat=1):
+        """A folder of one file. `repeat`: the events so many times over, each a record of its own."""
+        name = f"large-{events}x{repeat}-{shape}"
+        folder = os.path.join(self.folder, name)
+        if os.path.exists(folder):
+            return folder
+        parts = self.files(PARTS, events // PARTS, shape=shape, prefix="parts")
+        os.makedirs(folder)
+        ending = "ndjson" if shape == "ndjson" else "json"
+        with open(os.path.join(folder, f"vehicle_events_{name}.{ending}"), "wb") as out:
+            if shape == "document":
+                out.write(HEAD)
+            for time in range(repeat):
+                for number, part in enumerate(sorted(os.listdir(parts))):
+                    with open(os.path.join(parts, part), "rb") as file:
+                        text = file.read()
+                    if shape == "document":
+                        text = (BETWEEN if time or number else b"") + text[len(HEAD) : -len(TAIL)]
+                    out.write(text)
+            if shape == "document":
+                out.write(TAIL)
+        shutil.rmtree(parts)
+        return folder

@@ -1,0 +1,214 @@
+"""Results as text, as the tables of docs/performance.md, and as docs/performance.svg."""
+
+import math
+import re
+
+from goals import GOALS, growth_times
+
+PAGE, PLOT = "docs/performance.md", "docs/performance.svg"
+
+
+def merged(runs):
+    """The results of several runs, for the table: each row uses those of one run only."""
+    return [run["results"] | ({"baseline": run["baseline"]} if "baseline" in run else {}) for run in runs]
+
+
+def goal_rows(runs):
+    """(what, at least, measured, reached, command) of each goal; measured is None where it did not run."""
+    rows = []
+    for goal in GOALS:
+        value = None
+        for results in merged(runs):
+            try:
+                value = goal.value(results)
+            except KeyError:
+                continue
+        if value is None:
+            rows.append((goal.what, goal.wanted(), None, None, goal.command))
+        else:
+            rows.append((goal.what, goal.wanted(), goal.shape.format(value), goal.reached(value), goal.command))
+    return rows
+
+
+def result_rows(results):
+    """(name, events/s, CPU µs an event by process, MB of the engine) of each result with a rate."""
+    for name, result in results.items():
+        if "rate" not in result or "cpu_us" not in result:
+            continue
+        cpu = {("client" if process == "own" else process): us for process, us in result["cpu_us"].items()}
+        cpu = ", ".join(f"{process} {us:.2f}" for process, us in cpu.items())
+        memory = result.get("memory_mb", {}).get("own")
+        yield name, f"{result['rate']:,.0f}", cpu, "" if memory is None else f"{memory:.0f}"
+
+
+def text(run):
+    """For the terminal."""
+    lines = []
+    rows = list(result_rows(run["results"]))
+    if rows:
+        lines.append(f"{'case':42} {'events/s':>12}  {'MB':>5}  CPU µs an event")
+        lines += [f"{name:42} {rate:>12}  {memory:>5}  {cpu}" for name, rate, cpu, memory in rows]
+    for what, wanted, value, reached, _ in goal_rows([run]):
+        if value is not None:
+            mark = "" if run["short"] else ("  reached" if reached else "  NOT REACHED")
+            if not lines or lines[-1] and not lines[-1].startswith("  "):
+                lines.append("")
+            lines.append(f"  {what:70} {value:>10}   wanted {wanted}{mark}")
+    if "latency" in run["results"]:
+        latency = run["results"]["latency"]
+        for name in ("committed_ms", "history_ms"):
+            lines.append(f"  latency, {name}: p50 {latency[name]['p50']:.1f}, p99 {latency[name]['p99']:.1f}")
+    if "baseline" in run:
+        lines.append("")
+        lines += ["  " + " | ".join(row) for row in baseline_rows(run["baseline"])]
+    if run["short"]:
+        lines += ["", "a short run: everything works; the figures mean nothing"]
+    return "\n".join(lines)
+
+
+def baseline_rows(baseline):
+    """A header, and a row each for the load without a limit and within it."""
+    yield (
+        "", "events/s", "engine, anonymous MB", "Redis, peak MB", "MariaDB, peak MB", "cgroup, peak MB",
+        "disk: MariaDB MB", "disk: input MB", "killed",
+    )  # fmt: skip
+    for name in ("unlimited", "limited"):
+        run = baseline[name]
+        peak = run.get("cgroup_peak_mb")
+        yield (
+            name, f"{run['rate']:,.0f}", f"{run['memory_mb']['own']:.0f}", f"{run['peak_mb']['redis']:.0f}",
+            f"{run['peak_mb']['mariadb']:.0f}", "" if peak is None else f"{peak:.0f}",
+            f"{run['disk_parts_mb']['mariadb']:.0f}", f"{run['disk_parts_mb']['input']:.0f}",
+            str(run.get("oom_kills", "")),
+        )  # fmt: skip
+
+
+def write_docs(runs):
+    """Replaces what stands between the marks of the page, and draws the plot."""
+    with open(PAGE) as file:
+        page = file.read()
+    parts = {"goals": goals_table(runs), "results": results_table(runs), "baseline": baseline_table(runs)}
+    for name, table in parts.items():
+        marks = re.compile(f"(<!-- {name} -->\n).*?(<!-- end of {name} -->)", re.DOTALL)
+        page, found = marks.subn(lambda match: match[1] + table + match[2], page)
+        assert found == 1, f"{PAGE} has no marks for {name}"
+    with open(PAGE, "w") as file:
+        file.write(page)
+    for run in runs:
+        if growth_times(run["results"]):
+            with open(PLOT, "w") as file:
+                file.write(plot(run["results"]))
+
+
+def table(header, rows):
+    lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
+    lines += ["| " + " | ".join(row) + " |" for row in rows]
+    return "\n".join(lines) + "\n"
+
+
+def goals_table(runs):
+    rows = []
+    for what, wanted, value, reached, command in goal_rows(runs):
+        shown = "not measured" if value is None else f"**{value}**" if reached else f"{value} (not reached)"
+        rows.append((what, wanted, shown, f"`{command}`"))
+    return table(("what", "at least", "measured", "command"), rows)
+
+
+def results_table(runs):
+    text = ""
+    for run in runs:
+        rows = list(result_rows(run["results"]))
+        if not rows:
+            continue
+        machine, servers = run["machine"], run.get("servers", {})
+        versions = ", ".join(f"{name} {version}" for name, version in servers.items())
+        text += (
+            f"`{run['command'].strip()}`, medians of {run['rounds']}: {machine['cores']} cores of "
+            f"{machine['processor']}, {machine['memory_gb']:.0f} GB, {machine['system']}; {versions}.\n\n"
+        )
+        text += table(("case", "events/s", "CPU µs an event", "own memory, MB"), rows) + "\n"
+    return text
+
+
+def baseline_table(runs):
+    for run in runs:
+        if "baseline" in run:
+            header, *rows = baseline_rows(run["baseline"])
+            return table(header, rows)
+    return "Not measured.\n"
+
+
+# The plot.
+
+WIDTH, HEIGHT = 860, 340
+LEFT, TOP, PANEL_WIDTH, PANEL_HEIGHT, GAP = 70, 56, 320, 220, 100
+
+STYLE = """
+  text { font: 12px system-ui, sans-serif; fill: #444c56 }
+  .title { font-size: 14px; font-weight: 600; fill: #1f2328 }
+  .grid { stroke: #d8dee4; stroke-width: 1 }
+  .line { fill: none; stroke-width: 2.5; stroke-linejoin: round; stroke-linecap: round }
+  .c0 { stroke: #0969da; fill: #0969da } .c1 { stroke: #bc4c00; fill: #bc4c00 } .c2 { stroke: #1a7f37; fill: #1a7f37 }
+  .line { fill: none } .label { stroke: none; font-weight: 600 }
+  @media (prefers-color-scheme: dark) {
+    text { fill: #9198a1 } .title { fill: #f0f6fc } .grid { stroke: #3d444d }
+    .c0 { stroke: #4493f8; fill: #4493f8 } .c1 { stroke: #f0883e; fill: #f0883e } .c2 { stroke: #3fb950; fill: #3fb950 }
+    .line { fill: none } .label { stroke: none }
+  }
+"""
+
+
+def plot(results):
+    """Rate and memory over the number of events: two panels side by side, the events on a log scale."""
+    found = {int(name.removeprefix("growth: ")): r for name, r in results.items() if name.startswith("growth: ")}
+    sizes = sorted(found)
+    rates = {"events/s": [found[size]["rate"] for size in sizes]}
+    memory = {
+        name: [found[size]["memory_mb"][key] for size in sizes]
+        for name, key in (("engine", "own"), ("MariaDB", "mariadb"), ("Redis", "redis"))
+    }
+    body = panel(LEFT, "Events a second, through Redis into MariaDB", sizes, rates, "thousands")
+    body += panel(LEFT + PANEL_WIDTH + GAP, "Memory at its peak, MB (anonymous)", sizes, memory, "")
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
+        f'aria-label="Rate and memory over the number of events">\n<style>{STYLE}</style>\n{body}</svg>\n'
+    )
+
+
+def panel(left, title, sizes, series, unit):
+    top = nice(max(max(values) for values in series.values()))
+    first, last = math.log10(sizes[0]), math.log10(sizes[-1])
+    spread = (last - first) or 1.0
+    x = lambda size: left + 14 + (PANEL_WIDTH - 28) * (math.log10(size) - first) / spread
+    y = lambda value: TOP + PANEL_HEIGHT * (1 - value / top)
+    out = [f'<text class="title" x="{left - 46}" y="{TOP - 26}">{title}</text>']
+    for step in range(5):
+        value = top * step / 4
+        shown = f"{value / 1000:,.0f}k" if unit else f"{value:,.0f}"
+        out.append(f'<line class="grid" x1="{left}" x2="{left + PANEL_WIDTH}" y1="{y(value):.1f}" y2="{y(value):.1f}"/>')
+        out.append(f'<text x="{left - 8}" y="{y(value) + 4:.1f}" text-anchor="end">{shown}</text>')
+    for size in sizes:
+        shown = f"{size / 1e6:g} M" if size >= 1e5 else f"{size:,}"
+        out.append(f'<text x="{x(size):.1f}" y="{TOP + PANEL_HEIGHT + 20}" text-anchor="middle">{shown}</text>')
+    out.append(
+        f'<text x="{left + PANEL_WIDTH / 2}" y="{TOP + PANEL_HEIGHT + 42}" text-anchor="middle">events in the file</text>'
+    )
+    for number, (name, values) in enumerate(series.items()):
+        points = [(x(size), y(value)) for size, value in zip(sizes, values)]
+        path = " ".join(f"{'M' if at == 0 else 'L'}{px:.1f} {py:.1f}" for at, (px, py) in enumerate(points))
+        out.append(f'<path class="line c{number}" d="{path}"/>')
+        out += [f'<circle class="c{number}" cx="{px:.1f}" cy="{py:.1f}" r="3.5"/>' for px, py in points]
+        if len(series) > 1:
+            px, py = points[-1]
+            out.append(f'<text class="label c{number}" x="{px:.1f}" y="{py - 9:.1f}" text-anchor="end">{name}</text>')
+    return "\n".join(out) + "\n"
+
+
+def nice(value):
+    """The next round number above, of which a quarter is round as well."""
+    scale = 1
+    while True:
+        for step in (1, 2, 4, 6, 8):
+            if step * scale >= value * 1.05:
+                return step * scale
+        scale *= 10
