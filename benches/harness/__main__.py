@@ -62,6 +62,8 @@ def main():
             json.dump(results, file, indent=1)
             file.write("\n")
     print(render.text(results))
+    if missing := render.missing(results, arguments.only):
+        sys.exit("scripts/bench: no result for: " + "; ".join(missing))
 
 
 def parse():
