@@ -17,7 +17,10 @@ fuzz_target!(|data: &[u8]| {
         && !last.is_ascii_whitespace()
     {
         let less = texts(less, choice, NO_LIMITS);
-        assert!(matches!(less, Err(Unreadable::Incomplete { .. })), "{less:?}");
+        assert!(
+            matches!(less, Err(Unreadable::Incomplete { .. })),
+            "{less:?}"
+        );
     }
 });
 

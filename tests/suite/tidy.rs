@@ -430,7 +430,10 @@ fn read(path: &str) -> Source {
 }
 
 fn rust() -> Vec<Source> {
-    files(&["src", "tests", "benches"], &["rs"])
+    files(
+        &["src", "tests", "benches", "fuzz/src", "fuzz/targets"],
+        &["rs"],
+    )
 }
 
 /// The files below these folders with these endings. A folder that is not there has none.
