@@ -56,8 +56,8 @@ pub(super) struct Seen {
     depth: Mutex<Depth>,
     /// Why no file is taken now.
     pub(super) paused: Mutex<Option<String>>,
-    /// What the last look met; the outer `None` is before the first.
-    looked: Mutex<Option<Option<Met>>>,
+    /// How the last look ended; `None` is before the first.
+    looked: Mutex<Option<Result<(), Met>>>,
     journal: Mutex<Journal>,
     ledger: Mutex<LedgerSeen>,
     /// Held by the one who asks the ledger.
@@ -126,8 +126,8 @@ impl Engine {
     async fn keep_looking(&self) {
         loop {
             let began = Instant::now();
-            let met = self.look().await.err();
-            *locked(&self.seen.looked) = Some(met.map(|fault| Met::by(&fault, began)));
+            let look = self.look().await;
+            *locked(&self.seen.looked) = Some(look.map_err(|fault| Met::by(&fault, began)));
             self.note();
             telemetry::ready(self.ready().is_ok());
             tokio::time::sleep(LOOK_EVERY).await;
@@ -161,7 +161,7 @@ impl Engine {
 
     /// Enters into the journal what keeps the engine from working now.
     fn note(&self) {
-        let Some(met) = locked(&self.seen.looked).clone() else {
+        let Some(look) = locked(&self.seen.looked).clone() else {
             return;
         };
         let paused = locked(&self.seen.paused).clone().map(|detail| Met {
@@ -169,7 +169,7 @@ impl Engine {
             detail,
             since: Instant::now(),
         });
-        locked(&self.seen.journal).note(met.or(paused));
+        locked(&self.seen.journal).note(look.err().or(paused));
     }
 
     async fn look(&self) -> Result<(), Fault> {

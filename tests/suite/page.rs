@@ -254,7 +254,9 @@ async fn the_page_needs_neither_script_nor_mouse() {
     scene.feed();
     let addr = scene.addr.clone();
     until("all in the ledger", LIMIT, async || {
-        page(&addr, "/").is_some_and(|(_, html)| html.contains("id=\"stored\">4<"))
+        page(&addr, "/").is_some_and(|(_, html)| {
+            html.contains("id=\"stored\">4<") && html.contains("class=\"curve\"")
+        })
     })
     .await;
 

@@ -338,6 +338,10 @@ impl Session {
     /// MariaDB takes a statement of one row with the values of many (`COM_STMT_BULK_EXECUTE`), and
     /// runs it as one statement: all of them or none. It costs the server a fourth less than as many
     /// groups of placeholders, each of which it would have to resolve anew.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the one server where it is one statement"
+    )]
     async fn insert_in_bulk(
         &mut self,
         insert: &Insert,

@@ -84,7 +84,8 @@ fn unproved(text: &str, tests: &BTreeSet<String>) -> Vec<String> {
             if name.contains("::") {
                 exists(name, tests)
             } else {
-                root().join(name).exists()
+                let script = name.split_whitespace().next().unwrap_or(name);
+                root().join(script).exists()
             }
         };
         let missing = promise.names.iter().filter(|name| !is_there(name));
