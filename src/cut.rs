@@ -41,7 +41,8 @@ pub enum Layout {
 pub struct Chunk {
     /// First byte, from the start of the file.
     pub start: u64,
-    /// The byte after the last one. Separators between records lie within, none before or after.
+    /// The byte after the last one. Separators between records lie within, none before or after;
+    /// and no blanks, but for those of an empty record at the end.
     pub end: u64,
     /// Ordinal of the first record.
     pub first_ordinal: u32,
@@ -454,7 +455,12 @@ impl<'a> Chunker<'a> {
         if self.count == self.first {
             return;
         }
-        let place = trim(self.bytes, self.start..end);
+        let mut place = trim(self.bytes, self.start..end);
+        // An empty record is where its blanks end. At the end of a chunk they are kept, or its place
+        // would depend on the size of the chunks.
+        if place.end > place.start && self.bytes[place.end - 1] == b',' {
+            place.end = end;
+        }
         self.chunks.push(Chunk {
             start: place.start as u64,
             end: place.end as u64,
