@@ -303,7 +303,7 @@ impl Engine {
                 result?;
                 Ok(())
             }
-            () = async { tokio::join!(self.keep_watch(), self.observe()); } => {
+            () = Box::pin(async { tokio::join!(self.keep_watch(), self.observe()); }) => {
                 unreachable!("they never end")
             }
         }

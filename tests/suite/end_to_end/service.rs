@@ -120,9 +120,8 @@ async fn a_paused_service_takes_no_file_until_it_is_resumed() {
     until("the gauge says so", limit, gauge("1")).await;
     std::fs::write(pair.at("inbound").join("vehicle_status.json"), STATUS).unwrap();
     until("it is seen in inbound", limit, async || {
-        page(&addr, "/metrics").is_some_and(|(_, metrics)| {
-            metrics.contains("\nlemonade_files{state=\"inbound\"} 1\n")
-        })
+        page(&addr, "/metrics")
+            .is_some_and(|(_, metrics)| metrics.contains("\nlemonade_files{state=\"inbound\"} 1\n"))
     })
     .await;
     let status = page(&addr, "/api/status").unwrap().1;
@@ -139,7 +138,11 @@ async fn a_paused_service_takes_no_file_until_it_is_resumed() {
     pair.expect(0, &["pause"]);
     std::fs::write(pair.at("inbound").join("vehicle_events.json"), EVENTS).unwrap();
     pair.expect(0, &["load"]);
-    assert_eq!(names(&pair.at("history")).len(), 2, "a load loads all the same");
+    assert_eq!(
+        names(&pair.at("history")).len(),
+        2,
+        "a load loads all the same"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
