@@ -165,6 +165,9 @@ pub fn broker_error() {
 const STAGE_BUSY: &str = "lemonade_stage_busy_seconds_total";
 const BACKPRESSURE: &str = "lemonade_backpressure_seconds_total";
 
+/// The same as a share of the time, by [`Ratios`].
+const STAGE_RATIO: &str = "lemonade_stage_busy_ratio";
+
 /// A stage works, until the guard is dropped.
 pub fn busy(stage: Stage) -> Busy {
     Busy::begin(stage)

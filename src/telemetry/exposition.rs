@@ -10,7 +10,7 @@ use metrics::{Unit, describe_counter, describe_gauge, describe_histogram, gauge}
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use metrics_process::Collector;
 
-use super::{BACKPRESSURE, STAGE_BUSY, stages};
+use super::{BACKPRESSURE, STAGE_BUSY, STAGE_RATIO, stages};
 
 /// The recorder keeps every sample of a histogram until it is told to fold them, so its memory
 /// grows until then; at a few thousand commits a second, five seconds are some 100 KB.
@@ -147,7 +147,7 @@ pub const METRICS: &[Metric] = &[
     counter("lemonade_sink_retries_total", Unit::Count, &[], "Commits tried again"),
 
     counter(STAGE_BUSY, Unit::Seconds, &["stage"], "Time that a stage worked, summed over those of its lanes that work at once"),
-    state("lemonade_stage_busy_ratio", Unit::Count, &["stage"], "Share of its time that a stage worked lately, over all of its lanes: 1 is as much as it can"),
+    state(STAGE_RATIO, Unit::Count, &["stage"], "Share of its time that a stage worked lately, over all of its lanes: 1 is as much as it can"),
     counter(BACKPRESSURE, Unit::Seconds, &["stage"], "Time that a stage waited for the next one: parse for the byte budget, publish for room in the queue"),
 
     state("lemonade_memory_budget_bytes", Unit::Bytes, &[], "Most bytes of chunks between parse and queue: a quarter of memory_budget"),

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use metrics::gauge;
 
-use super::{BACKPRESSURE, STAGE_BUSY, exposition};
+use super::{BACKPRESSURE, STAGE_BUSY, STAGE_RATIO, exposition};
 
 /// What a file goes through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -168,7 +168,7 @@ impl Ratios {
             let now = stage.busy();
             let worked = now.saturating_sub(*before).as_secs_f64();
             let ratio = worked / passed / lanes(stage).max(1) as f64;
-            gauge!("lemonade_stage_busy_ratio", "stage" => stage.as_str()).set(ratio.min(1.0));
+            gauge!(STAGE_RATIO, "stage" => stage.as_str()).set(ratio.min(1.0));
             *before = now;
         }
     }
