@@ -40,6 +40,7 @@ def main():
     began = time.monotonic()
     programs = build(arguments.short)
     sizes = cases.Sizes(arguments.short)
+    servers.Database.flushes = not arguments.short
     os.makedirs("target/bench", exist_ok=True)
     folder = tempfile.mkdtemp(prefix="run-", dir=os.path.abspath("target/bench"))
     results = {
@@ -62,6 +63,8 @@ def main():
             json.dump(results, file, indent=1)
             file.write("\n")
     print(render.text(results))
+    if missing := render.missing(results, arguments.only):
+        sys.exit("scripts/bench: no result for: " + "; ".join(missing))
 
 
 def parse():

@@ -7,7 +7,6 @@ import sys
 import time
 
 from measure import json_lines, measured, per_event
-from servers import run
 
 # `vehicle_events` without its summary: a definition of a built-in name replaces the built-in one.
 NO_SUMMARY = """
@@ -30,6 +29,11 @@ STORED = (
     "SELECT (SELECT COALESCE(SUM(records), 0) FROM ingest_frames) + "
     "(SELECT COALESCE(SUM(records), 0) FROM ingest_files WHERE state = 'settled')"
 )
+
+
+# Rows of a statement, by what costs the server least; a transaction has as many rows as the engine's.
+STATEMENT_ROWS = {"insert": 500, "bulk": 2_000, "local": 1_000, "infile": 1_000}
+TRANSACTION_ROWS = 4_000
 
 
 class Sizes:
@@ -107,11 +111,13 @@ class Bench:
     def bare_mysql(self, database, way, connections, events, per_file=1_000, vehicles=2_000, table="engine"):
         """Rows made beforehand, from a client that only sends."""
         database.clear()
+        # A few transactions for each connection, however few events there are.
+        rows = min(STATEMENT_ROWS[way], events // 8)
         command = [
             self.ceiling, "mysql", "--url", database.url, "--server-pid", str(database.pid), "--ways", way,
             "--connections", str(connections), "--events", str(events), "--per-file", str(per_file),
             "--vehicles", str(vehicles), "--tables", table, "--folder", self.folder,
-            "--rows", str(min(1_000, events // 4)),
+            "--rows", str(rows), "--statements", str(max(1, min(TRANSACTION_ROWS, events // 4) // rows)),
         ]  # fmt: skip
         return cpu_named(json_lines(command)[0], database.name)
 

@@ -8,19 +8,15 @@ from goals import GOALS, growth_times
 PAGE, PLOT = "docs/performance.md", "docs/performance.svg"
 
 
-def merged(runs):
-    """The results of several runs, for the table: each row uses those of one run only."""
-    return [run["results"] | ({"baseline": run["baseline"]} if "baseline" in run else {}) for run in runs]
-
-
 def goal_rows(runs):
     """(what, at least, measured, reached, command) of each goal; measured is None where it did not run."""
     rows = []
     for goal in GOALS:
         value = None
-        for results in merged(runs):
+        for run in runs:
+            # Each row is of one run: figures of two are not compared.
             try:
-                value = goal.value(results)
+                value = goal.value(run["results"] | ({"baseline": run["baseline"]} if "baseline" in run else {}))
             except KeyError:
                 continue
         if value is None:
@@ -28,6 +24,15 @@ def goal_rows(runs):
         else:
             rows.append((goal.what, goal.wanted(), goal.shape.format(value), goal.reached(value), goal.command))
     return rows
+
+
+def missing(run, only):
+    """The goals that a run should have figures for and has none."""
+    if only:
+        return []
+    asked = [goal for goal in GOALS if (goal.only == "baseline") == ("baseline" in run)]
+    measured = {what for what, _, value, _, _ in goal_rows([run]) if value is not None}
+    return [goal.what for goal in asked if goal.what not in measured]
 
 
 def result_rows(results):
