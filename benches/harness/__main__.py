@@ -35,15 +35,18 @@ def main():
     arguments = parse()
     if arguments.render:
         results = [load_json(path) for path in arguments.render]
+        if any(result["short"] for result in results):
+            sys.exit("scripts/bench: the figures of a short run mean nothing, so no page is made of them")
         render.write_docs(results)
         return
     began = time.monotonic()
     programs = build(arguments.short)
     sizes = cases.Sizes(arguments.short)
+    servers.Database.flushes = not arguments.short
     os.makedirs("target/bench", exist_ok=True)
     folder = tempfile.mkdtemp(prefix="run-", dir=os.path.abspath("target/bench"))
     results = {
-        "command": "scripts/bench " + " ".join(sys.argv[1:]),
+        "command": command(arguments),
         "short": arguments.short,
         "machine": machine(),
         "rounds": arguments.rounds,
@@ -79,6 +82,13 @@ def parse():
     arguments = parser.parse_args()
     arguments.rounds = arguments.rounds or (1 if arguments.short else 3)
     return arguments
+
+
+def command(arguments):
+    """The command again, without where its results went."""
+    flags = ["--short"] * arguments.short + ["--baseline"] * arguments.baseline
+    flags += ["--only", arguments.only] if arguments.only else []
+    return " ".join(["scripts/bench", *flags, "--rounds", str(arguments.rounds)])
 
 
 def load_json(path):
