@@ -100,7 +100,10 @@ impl Browser {
     ///
     /// # Panics
     /// Where the browser refuses.
-    #[expect(clippy::needless_pass_by_value, reason = "json!() reads better at the calls")]
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "json!() reads better at the calls"
+    )]
     pub fn ask(&mut self, method: &str, params: Value) -> Value {
         self.asked += 1;
         let mut request = json!({"id": self.asked, "method": method, "params": params});
