@@ -42,7 +42,7 @@ pub struct Chunk {
     /// First byte, from the start of the file.
     pub start: u64,
     /// The byte after the last one. Separators between records lie within, none before or after;
-    /// and no blanks, but for those of an empty record at the end.
+    /// and no blanks, but for those of an array's empty record at the end.
     pub end: u64,
     /// Ordinal of the first record.
     pub first_ordinal: u32,
@@ -117,7 +117,7 @@ pub fn cut(
             let mut scan = Scan::new(bytes, start + 1);
             let (chunker, end) = array(&mut scan, start, limits)?;
             nothing_after(bytes, end + 1)?;
-            chunker.plan(Layout::Array)
+            chunker.plan()
         }
         Some(b'{') => object(bytes, start, records, fields, limits),
         Some(_) => Err(malformed(
@@ -177,7 +177,7 @@ fn object(
     let walked = envelope.members(0);
     if let Some(chunker) = envelope.found {
         nothing_after(bytes, walked? + 1)?;
-        return chunker.plan(Layout::Array);
+        return chunker.plan();
     }
     let end = match walked {
         Ok(end) => end,
@@ -207,7 +207,7 @@ fn object(
 
 /// The lines from `start` on, as records.
 fn lines(bytes: &[u8], start: usize, limits: ChunkLimits) -> Result<Plan, Unreadable> {
-    let mut chunker = Chunker::new(bytes, start, limits);
+    let mut chunker = Chunker::new(bytes, start, limits, Layout::Lines);
     let mut last = start..start;
     for line in Lines::new(bytes, start) {
         last = line.clone();
@@ -223,7 +223,7 @@ fn lines(bytes: &[u8], start: usize, limits: ChunkLimits) -> Result<Plan, Unread
         ));
     }
     chunker.close(bytes.len());
-    chunker.plan(Layout::Lines)
+    chunker.plan()
 }
 
 /// Whether the file cannot be one document because of its first line, though it is JSON after
@@ -359,7 +359,7 @@ fn array<'a>(
     limits: ChunkLimits,
 ) -> Result<(Chunker<'a>, usize), Unreadable> {
     let bytes = scan.bytes;
-    let mut chunker = Chunker::new(bytes, open + 1, limits);
+    let mut chunker = Chunker::new(bytes, open + 1, limits, Layout::Array);
     let end = scan
         .elements(|comma| chunker.end_record(comma))
         .ok_or_else(|| incomplete(bytes, "the array of records does not close"))?;
@@ -406,6 +406,7 @@ fn malformed(at: usize, detail: String) -> Unreadable {
 struct Chunker<'a> {
     bytes: &'a [u8],
     limits: ChunkLimits,
+    layout: Layout,
     chunks: Vec<Chunk>,
     /// Where the open chunk begins, the whitespace before it included.
     start: usize,
@@ -418,11 +419,12 @@ struct Chunker<'a> {
 }
 
 impl<'a> Chunker<'a> {
-    fn new(bytes: &'a [u8], start: usize, limits: ChunkLimits) -> Self {
+    fn new(bytes: &'a [u8], start: usize, limits: ChunkLimits, layout: Layout) -> Self {
         let chunks = Vec::new();
         Self {
             bytes,
             limits,
+            layout,
             chunks,
             start,
             record_start: start,
@@ -456,9 +458,9 @@ impl<'a> Chunker<'a> {
             return;
         }
         let mut place = trim(self.bytes, self.start..end);
-        // An empty record is where its blanks end. At the end of a chunk they are kept, or its place
-        // would depend on the size of the chunks.
-        if place.end > place.start && self.bytes[place.end - 1] == b',' {
+        // An empty record of an array is where its blanks end. At the end of a chunk they are kept,
+        // or its place would depend on the size of the chunks.
+        if self.layout == Layout::Array && self.bytes[place.clone()].ends_with(b",") {
             place.end = end;
         }
         self.chunks.push(Chunk {
@@ -471,14 +473,14 @@ impl<'a> Chunker<'a> {
     }
 
     /// The plan, once the last chunk is closed.
-    fn plan(self, layout: Layout) -> Result<Plan, Unreadable> {
+    fn plan(self) -> Result<Plan, Unreadable> {
         assert_eq!(self.first, self.count, "each record is in a chunk");
         let records = u32::try_from(self.count).map_err(|_| {
             let detail = format!("{} records: a file holds at most {}", self.count, u32::MAX);
             malformed(self.bytes.len(), detail)
         })?;
         Ok(Plan {
-            layout,
+            layout: self.layout,
             records,
             chunks: self.chunks,
         })

@@ -30,7 +30,7 @@ fn texts(bytes: &[u8], limits: ChunkLimits) -> Result<Vec<Vec<u8>>, Unreadable> 
         let bytes = &bytes[chunk.start as usize..chunk.end as usize];
         assert!(bytes.len() <= limits.bytes || chunk.records == 1);
         let place = trim(bytes, 0..bytes.len());
-        let ends_empty = bytes[..place.end].ends_with(b",");
+        let ends_empty = plan.layout == Layout::Array && bytes[..place.end].ends_with(b",");
         assert!(
             place.start == 0 && (place.end == bytes.len() || ends_empty),
             "no blanks around a chunk"
