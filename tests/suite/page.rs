@@ -160,9 +160,9 @@ async fn the_page_follows_a_run_through_a_fault_without_a_reload() {
     scene.shows("#live", "live").await;
 
     // Files arrive: one that waits, one for quarantine, and some with rejects.
-    scene.put(HOSTILE, "hello\n");
     scene.put("vehicle_status_open.json", "{\"vehicle_status\": [");
-    scene.feed_for(110).await;
+    scene.feed_for(100).await;
+    scene.put(HOSTILE, "hello\n");
     let settled = (scene.rounds * 4).to_string();
     scene.shows("#stored", &settled).await;
     scene.shows("main", HOSTILE).await;
@@ -222,8 +222,9 @@ async fn the_page_follows_a_run_through_a_fault_without_a_reload() {
     // Its end shows as well.
     scene.database.restart().await;
     scene.shows("#recovered", "database unavailable for").await;
-    scene.feed_for(60).await;
-    scene.put("vehicle_status_open.json", "{\"vehicle_status\": [ ");
+    scene.feed_for(50).await;
+    scene.put("vehicle_status_cut.json", "{\"vehicle_status\": [{]}\n");
+    scene.feed_for(1).await;
     tokio::time::sleep(Duration::from_millis(if scene.pictures.is_some() {
         900
     } else {
