@@ -56,8 +56,8 @@ pub(super) struct Seen {
     depth: Mutex<Depth>,
     /// Why no file is taken now.
     pub(super) paused: Mutex<Option<String>>,
-    /// What the last look met; the outer `None` is before the first.
-    looked: Mutex<Option<Option<Met>>>,
+    /// What the last look met; `None` before the first.
+    looked: Mutex<Option<Result<(), Met>>>,
     journal: Mutex<Journal>,
     ledger: Mutex<LedgerSeen>,
     /// Held by the one who asks the ledger.
@@ -126,8 +126,8 @@ impl Engine {
     async fn keep_looking(&self) {
         loop {
             let began = Instant::now();
-            let met = self.look().await.err();
-            *locked(&self.seen.looked) = Some(met.map(|fault| Met::by(&fault, began)));
+            let look = self.look().await;
+            *locked(&self.seen.looked) = Some(look.map_err(|fault| Met::by(&fault, began)));
             self.note();
             telemetry::ready(self.ready().is_ok());
             telemetry::files_now("work", self.tally.unfinished());
@@ -162,7 +162,7 @@ impl Engine {
 
     /// Enters into the journal what keeps the engine from working now.
     fn note(&self) {
-        let Some(met) = locked(&self.seen.looked).clone() else {
+        let Some(looked) = locked(&self.seen.looked).clone() else {
             return;
         };
         let paused = locked(&self.seen.paused).clone().map(|detail| Met {
@@ -170,7 +170,7 @@ impl Engine {
             detail,
             since: Instant::now(),
         });
-        locked(&self.seen.journal).note(met.or(paused));
+        locked(&self.seen.journal).note(looked.err().or(paused));
     }
 
     async fn look(&self) -> Result<(), Fault> {

@@ -109,7 +109,8 @@ impl Scene {
         let Some(dir) = self.pictures.clone() else {
             return;
         };
-        self.browser.look(width, 400, dark);
+        let height = if width < 600 { 1_500 } else { 1_150 };
+        self.browser.look(width, height, dark);
         fs::write(dir.join(name), self.browser.picture()).unwrap();
     }
 
@@ -262,7 +263,7 @@ async fn the_page_needs_neither_script_nor_mouse() {
     let script = |off: bool| serde_json::json!({"value": off});
     scene
         .browser
-        .ask("Emulation.setScriptExecutionDisabled", script(true));
+        .ask("Emulation.setScriptExecutionDisabled", &script(true));
     scene.browser.open(&format!("http://{}/", scene.addr));
     let main = scene.browser.text("main");
     let essentials = [
@@ -292,7 +293,7 @@ async fn the_page_needs_neither_script_nor_mouse() {
 
     scene
         .browser
-        .ask("Emulation.setScriptExecutionDisabled", script(false));
+        .ask("Emulation.setScriptExecutionDisabled", &script(false));
     scene.browser.open(&format!("http://{}/", scene.addr));
     scene.shows("#live", "live").await;
     let focus: Vec<String> = (0..4).map(|_| scene.browser.tab()).collect();
