@@ -109,7 +109,7 @@ impl Scene {
         let Some(dir) = self.pictures.clone() else {
             return;
         };
-        let height = if width < 600 { 1_500 } else { 1_150 };
+        let height = if width < 600 { 1_500 } else { 1_050 };
         self.browser.look(width, height, dark);
         fs::write(dir.join(name), self.browser.picture()).unwrap();
     }
@@ -255,8 +255,10 @@ async fn the_page_needs_neither_script_nor_mouse() {
     scene.put(HOSTILE, "hello\n");
     scene.feed();
     let addr = scene.addr.clone();
-    until("all in the ledger", LIMIT, async || {
-        page(&addr, "/").is_some_and(|(_, html)| html.contains("id=\"stored\">4<"))
+    until("all in the ledger, and a first sample", LIMIT, async || {
+        page(&addr, "/").is_some_and(|(_, html)| {
+            html.contains("id=\"stored\">4<") && html.contains("class=\"curve\"")
+        })
     })
     .await;
 
