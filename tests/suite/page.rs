@@ -255,11 +255,16 @@ async fn the_page_needs_neither_script_nor_mouse() {
     scene.put(HOSTILE, "hello\n");
     scene.feed();
     let addr = scene.addr.clone();
-    until("all in the ledger, and a first sample", LIMIT, async || {
-        page(&addr, "/").is_some_and(|(_, html)| {
-            html.contains("id=\"stored\">4<") && html.contains("class=\"curve\"")
-        })
-    })
+    until(
+        "all in the ledger, a first sample, and rest",
+        LIMIT,
+        async || {
+            page(&addr, "/").is_some_and(|(_, html)| {
+                let signs = ["id=\"stored\">4<", "class=\"curve\"", "Idle: nothing waits"];
+                signs.iter().all(|sign| html.contains(sign))
+            })
+        },
+    )
     .await;
 
     let script = |off: bool| serde_json::json!({"value": off});
