@@ -232,7 +232,7 @@ fn chart(html: &mut String, history: &History, now: Option<f64>) -> fmt::Result 
         )?;
     }
     let down = if history.ready.contains(&false) {
-        "<small>marked: it could not work</small>"
+        "<small>marked: could not work</small>"
     } else {
         ""
     };
@@ -260,7 +260,7 @@ fn waiting(html: &mut String, status: &Status) -> fmt::Result {
     for file in &status.files.waiting {
         write!(
             html,
-            "<tr><th scope=\"row\">{}</th><td>{}</td><td class=\"n\">{}</td></tr>",
+            "<tr><th scope=\"row\" class=\"name\">{}</th><td>{}</td><td class=\"n\">{}</td></tr>",
             escaped(&file.name),
             escaped(&file.why),
             file.seconds.map_or(String::new(), length)
@@ -340,7 +340,7 @@ fn last_files(html: &mut String, status: &Status) -> fmt::Result {
             .map_or(String::new(), |why| format!(": {}", escaped(why)));
         write!(
             html,
-            "<tr><th scope=\"row\">{}</th><td><span class=\"{state}\">{state}</span>{why}</td>\
+            "<tr><th scope=\"row\" class=\"name\">{}</th><td><span class=\"{state}\">{state}</span>{why}</td>\
              <td class=\"n\" data-unit=\"records\">{}</td><td class=\"n wide\" \
              data-unit=\"rejects\">{}</td><td class=\"n\">{}</td></tr>",
             escaped(name),
@@ -370,7 +370,7 @@ fn outages(html: &mut String, status: &Status) -> fmt::Result {
             .map_or("lasts".to_owned(), |ago| format!("{} ago", length(ago)));
         write!(
             html,
-            "<tr><th scope=\"row\">{}</th><td>{}</td><td class=\"n\">{}</td><td class=\"n\">{ended}\
+            "<tr><th scope=\"row\">{}</th><td class=\"name\">{}</td><td class=\"n\">{}</td><td class=\"n\">{ended}\
              </td></tr>",
             outage.trouble.as_text(),
             escaped(&outage.detail),

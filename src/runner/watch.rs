@@ -56,7 +56,7 @@ pub(super) struct Seen {
     depth: Mutex<Depth>,
     /// Why no file is taken now.
     pub(super) paused: Mutex<Option<String>>,
-    /// How the last look ended; `None` is before the first.
+    /// What the last look met; `None` before the first.
     looked: Mutex<Option<Result<(), Met>>>,
     journal: Mutex<Journal>,
     ledger: Mutex<LedgerSeen>,
@@ -161,7 +161,7 @@ impl Engine {
 
     /// Enters into the journal what keeps the engine from working now.
     fn note(&self) {
-        let Some(look) = locked(&self.seen.looked).clone() else {
+        let Some(looked) = locked(&self.seen.looked).clone() else {
             return;
         };
         let paused = locked(&self.seen.paused).clone().map(|detail| Met {
@@ -169,7 +169,7 @@ impl Engine {
             detail,
             since: Instant::now(),
         });
-        locked(&self.seen.journal).note(look.err().or(paused));
+        locked(&self.seen.journal).note(looked.err().or(paused));
     }
 
     async fn look(&self) -> Result<(), Fault> {

@@ -51,7 +51,8 @@ impl Status {
             }),
             State::Starting => format!("Starting: {}", self.reason.as_deref().unwrap_or_default()),
             State::Stopped => "Not running".to_owned(),
-            State::Working => format!("Loading {}", files(self.files.work.max(1))),
+            State::Working if self.files.work == 0 => "Loading records".to_owned(),
+            State::Working => format!("Loading {}", files(self.files.work)),
             State::Waiting if self.files.work > 0 => {
                 format!(
                     "{} in work, but nothing is being stored",
@@ -200,7 +201,7 @@ mod tests {
             }),
             ..Status::default()
         };
-        assert_eq!(concluded(queued).1, "Loading 1 file");
+        assert_eq!(concluded(queued).1, "Loading records");
     }
 
     #[test]

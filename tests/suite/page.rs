@@ -109,7 +109,8 @@ impl Scene {
         let Some(dir) = self.pictures.clone() else {
             return;
         };
-        self.browser.look(width, 400, dark);
+        let height = if width < 600 { 1_500 } else { 1_050 };
+        self.browser.look(width, height, dark);
         fs::write(dir.join(name), self.browser.picture()).unwrap();
     }
 
@@ -160,9 +161,9 @@ async fn the_page_follows_a_run_through_a_fault_without_a_reload() {
     scene.shows("#live", "live").await;
 
     // Files arrive: one that waits, one for quarantine, and some with rejects.
-    scene.put(HOSTILE, "hello\n");
     scene.put("vehicle_status_open.json", "{\"vehicle_status\": [");
-    scene.feed_for(110).await;
+    scene.feed_for(100).await;
+    scene.put(HOSTILE, "hello\n");
     let settled = (scene.rounds * 4).to_string();
     scene.shows("#stored", &settled).await;
     scene.shows("main", HOSTILE).await;
@@ -222,8 +223,9 @@ async fn the_page_follows_a_run_through_a_fault_without_a_reload() {
     // Its end shows as well.
     scene.database.restart().await;
     scene.shows("#recovered", "database unavailable for").await;
-    scene.feed_for(60).await;
-    scene.put("vehicle_status_open.json", "{\"vehicle_status\": [ ");
+    scene.feed_for(50).await;
+    scene.put("vehicle_status_cut.json", "{\"vehicle_status\": [{]}\n");
+    scene.feed_for(1).await;
     tokio::time::sleep(Duration::from_millis(if scene.pictures.is_some() {
         900
     } else {
@@ -253,17 +255,22 @@ async fn the_page_needs_neither_script_nor_mouse() {
     scene.put(HOSTILE, "hello\n");
     scene.feed();
     let addr = scene.addr.clone();
-    until("all in the ledger", LIMIT, async || {
-        page(&addr, "/").is_some_and(|(_, html)| {
-            html.contains("id=\"stored\">4<") && html.contains("class=\"curve\"")
-        })
-    })
+    until(
+        "all in the ledger, a first sample, and rest",
+        LIMIT,
+        async || {
+            page(&addr, "/").is_some_and(|(_, html)| {
+                let signs = ["id=\"stored\">4<", "class=\"curve\"", "Idle: nothing waits"];
+                signs.iter().all(|sign| html.contains(sign))
+            })
+        },
+    )
     .await;
 
     let script = |off: bool| serde_json::json!({"value": off});
     scene
         .browser
-        .ask("Emulation.setScriptExecutionDisabled", script(true));
+        .ask("Emulation.setScriptExecutionDisabled", &script(true));
     scene.browser.open(&format!("http://{}/", scene.addr));
     let main = scene.browser.text("main");
     let essentials = [
@@ -293,7 +300,7 @@ async fn the_page_needs_neither_script_nor_mouse() {
 
     scene
         .browser
-        .ask("Emulation.setScriptExecutionDisabled", script(false));
+        .ask("Emulation.setScriptExecutionDisabled", &script(false));
     scene.browser.open(&format!("http://{}/", scene.addr));
     scene.shows("#live", "live").await;
     let focus: Vec<String> = (0..4).map(|_| scene.browser.tab()).collect();

@@ -86,12 +86,12 @@ impl Browser {
             asked: 0,
             _profile: profile,
         };
-        let target = browser.ask("Target.createTarget", json!({"url": "about:blank"}));
+        let target = browser.ask("Target.createTarget", &json!({"url": "about:blank"}));
         let attach = json!({"targetId": target["targetId"], "flatten": true});
-        let attached = browser.ask("Target.attachToTarget", attach);
+        let attached = browser.ask("Target.attachToTarget", &attach);
         browser.session = attached["sessionId"].as_str().map(str::to_owned);
         for domain in ["Page", "Runtime", "Log"] {
-            browser.ask(&format!("{domain}.enable"), json!({}));
+            browser.ask(&format!("{domain}.enable"), &json!({}));
         }
         browser
     }
@@ -100,11 +100,7 @@ impl Browser {
     ///
     /// # Panics
     /// Where the browser refuses.
-    #[expect(
-        clippy::needless_pass_by_value,
-        reason = "json!() reads better at the calls"
-    )]
-    pub fn ask(&mut self, method: &str, params: Value) -> Value {
+    pub fn ask(&mut self, method: &str, params: &Value) -> Value {
         self.asked += 1;
         let mut request = json!({"id": self.asked, "method": method, "params": params});
         if let Some(session) = &self.session {
@@ -132,7 +128,7 @@ impl Browser {
     pub fn open(&mut self, url: &str) {
         let is_loaded = |event: &Value| event["method"] == "Page.loadEventFired";
         self.events.retain(|event| !is_loaded(event));
-        let gone = self.ask("Page.navigate", json!({"url": url}));
+        let gone = self.ask("Page.navigate", &json!({"url": url}));
         assert!(gone["errorText"].is_null(), "{url}: {gone}");
         while !self.events.iter().any(is_loaded) {
             let message = self.next();
@@ -143,7 +139,7 @@ impl Browser {
     /// The value of an expression in the page.
     pub fn evaluate(&mut self, expression: &str) -> Value {
         let params = json!({"expression": expression, "returnByValue": true});
-        let mut answer = self.ask("Runtime.evaluate", params);
+        let mut answer = self.ask("Runtime.evaluate", &params);
         assert!(
             answer["exceptionDetails"].is_null(),
             "{expression}: {answer}"
@@ -163,7 +159,7 @@ impl Browser {
         for kind in ["keyDown", "keyUp"] {
             let key =
                 json!({"type": kind, "key": "Tab", "code": "Tab", "windowsVirtualKeyCode": 9});
-            self.ask("Input.dispatchKeyEvent", key);
+            self.ask("Input.dispatchKeyEvent", &key);
         }
         let focus = self.evaluate("document.activeElement.textContent");
         focus.as_str().unwrap().to_owned()
@@ -173,16 +169,17 @@ impl Browser {
     pub fn look(&mut self, width: u32, height: u32, dark: bool) {
         let size = json!({"width": width, "height": height, "deviceScaleFactor": 1,
             "mobile": width < 600});
-        self.ask("Emulation.setDeviceMetricsOverride", size);
+        self.ask("Emulation.setDeviceMetricsOverride", &size);
         let scheme = if dark { "dark" } else { "light" };
         let features = json!([{"name": "prefers-color-scheme", "value": scheme}]);
-        self.ask("Emulation.setEmulatedMedia", json!({"features": features}));
+        self.ask("Emulation.setEmulatedMedia", &json!({"features": features}));
     }
 
-    /// What the page looks like now, as a PNG of its whole length.
+    /// What the page looks like now, as a PNG of what is in view.
     pub fn picture(&mut self) -> Vec<u8> {
-        let params = json!({"format": "png", "captureBeyondViewport": true});
-        let picture = self.ask("Page.captureScreenshot", params);
+        self.ask("Emulation.setScrollbarsHidden", &json!({"hidden": true}));
+        let params = json!({"format": "png"});
+        let picture = self.ask("Page.captureScreenshot", &params);
         let text = picture["data"].as_str().unwrap();
         base64::prelude::BASE64_STANDARD.decode(text).unwrap()
     }
