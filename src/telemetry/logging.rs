@@ -3,7 +3,7 @@
 //! File names and records are the input of strangers, and they end up in log fields. Invariant: a
 //! field cannot end its line, nor steer a terminal.
 //!
-//! What is repeated is counted instead: see [`repeats`].
+//! What is repeated is counted instead: see `repeats`.
 
 use std::fmt::{self, Write as _};
 use std::io;
