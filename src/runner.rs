@@ -61,7 +61,8 @@ pub struct Engine {
     pub options: EngineOptions,
     /// Sums over the run.
     pub tally: Arc<Tally>,
-    progress: Arc<Progress>,
+    /// What the workers of this process have committed.
+    pub progress: Arc<Progress>,
     summaries: Arc<Accumulator>,
     seen: Arc<Seen>,
 }
@@ -458,9 +459,6 @@ impl Engine {
             let free = self.inbox.free_bytes().map_err(|error| {
                 Fault::transient(Origin::Files, "asking for the room on disk", error)
             })?;
-            for (directory, bytes) in free {
-                telemetry::disk_free(directory, bytes);
-            }
             let full = free
                 .into_iter()
                 .find(|(_, bytes)| *bytes < self.options.disk_floor_bytes)
@@ -468,7 +466,7 @@ impl Engine {
                     let floor = self.options.disk_floor_bytes;
                     format!("{directory} has {bytes} bytes free, less than disk_floor = {floor}")
                 });
-            let before = std::mem::replace(&mut *locked(&self.seen.paused), full.clone());
+            let before = std::mem::replace(&mut *locked(&self.seen.no_room), full.clone());
             match (&full, before) {
                 (Some(why), None) => tracing::warn!(why, "no file is taken until there is room"),
                 (None, Some(_)) => tracing::info!("there is room again"),

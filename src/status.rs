@@ -211,7 +211,8 @@ impl Status {
 }
 
 /// Counts codes, most frequent first.
-pub fn by_reason(codes: impl Iterator<Item = RejectCode>) -> Vec<RejectCount> {
+#[must_use]
+pub fn by_reason(codes: &[RejectCode]) -> Vec<RejectCount> {
     let mut counts: Vec<RejectCount> = Vec::new();
     for code in codes {
         match counts.iter_mut().find(|count| count.code == code.as_str()) {

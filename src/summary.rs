@@ -68,9 +68,13 @@ struct Last {
     /// The key, and behind it the value: they are looked at together, and so lie together.
     text: String,
     key_bytes: usize,
-    day: i64,
     time_us: i64,
     id: u64,
+}
+
+/// The UTC day of a moment, from the epoch.
+fn day_of(time_us: i64) -> i64 {
+    time_us.div_euclid(MICROS_PER_DAY)
 }
 
 impl Last {
@@ -81,14 +85,18 @@ impl Last {
     fn value(&self) -> &str {
         &self.text[self.key_bytes..]
     }
+
+    fn day(&self) -> i64 {
+        day_of(self.time_us)
+    }
 }
 
 impl Reduced {
     fn add(&mut self, key: &str, time_us: i64, id: u64, value: &str) {
         let Self { pairs, hasher } = self;
-        let day = time_us.div_euclid(MICROS_PER_DAY);
+        let day = day_of(time_us);
         let hash = hasher.hash_one((key, day));
-        match pairs.find_mut(hash, |last| last.day == day && last.key() == key) {
+        match pairs.find_mut(hash, |last| last.day() == day && last.key() == key) {
             None => {
                 let mut text = String::with_capacity(key.len() + value.len());
                 text.push_str(key);
@@ -96,11 +104,10 @@ impl Reduced {
                 let last = Last {
                     text,
                     key_bytes: key.len(),
-                    day,
                     time_us,
                     id,
                 };
-                pairs.insert_unique(hash, last, |last| hasher.hash_one((last.key(), last.day)));
+                pairs.insert_unique(hash, last, |last| hasher.hash_one((last.key(), last.day())));
             }
             Some(last) if (time_us, id) > (last.time_us, last.id) => {
                 (last.time_us, last.id) = (time_us, id);

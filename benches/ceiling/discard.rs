@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use anyhow::ensure;
 use async_trait::async_trait;
 use clap::Args;
-use lemonade_task::batch::Batch;
+use lemonade_task::batch::{Batch, RejectCode};
 use lemonade_task::config::{Environment, Options as Flags, Settings};
 use lemonade_task::content::ContentHash;
 use lemonade_task::coverage;
@@ -23,8 +23,7 @@ use lemonade_task::inbox;
 use lemonade_task::ingest::ItemOrigin;
 use lemonade_task::runner::{self, Stop};
 use lemonade_task::sink::{
-    Before, Committed, FileEntry, LastEvent, NewFile, Registered, RejectEntry, Settled, Sink,
-    Totals,
+    Before, Committed, FileEntry, LastEvent, NewFile, Registered, Settled, Sink, Totals,
 };
 
 use super::made;
@@ -227,7 +226,7 @@ impl Sink for Discard {
         Ok(Vec::new())
     }
 
-    async fn rejects(&self, _: usize) -> Result<Vec<RejectEntry>, Fault> {
+    async fn reject_codes(&self, _: usize) -> Result<Vec<RejectCode>, Fault> {
         Ok(Vec::new())
     }
 

@@ -56,7 +56,7 @@ pub(super) async fn run(
     stop: &Stop,
 ) -> anyhow::Result<Outcome> {
     let watched = watch_rejects(&engine.tally, max_rejects, stop);
-    let shown = show(&engine.tally, work.bytes, no_progress);
+    let shown = show(engine, work.bytes, no_progress);
     let result = work.load(engine, stop).await;
     watched.cancel();
     shown.end();
@@ -252,7 +252,7 @@ impl Shown {
     }
 }
 
-fn show(tally: &Arc<Tally>, bytes: u64, quiet: bool) -> Shown {
+fn show(engine: &Engine, bytes: u64, quiet: bool) -> Shown {
     let ended = CancellationToken::new();
     if quiet {
         return Shown { ended, bar: None };
@@ -262,7 +262,8 @@ fn show(tally: &Arc<Tally>, bytes: u64, quiet: bool) -> Shown {
         let style = ProgressStyle::with_template(style).expect("the template is valid");
         ProgressBar::new(bytes).with_style(style)
     });
-    let (tally, until, drawn) = (tally.clone(), ended.clone(), bar.clone());
+    let (tally, progress) = (engine.tally.clone(), engine.progress.clone());
+    let (until, drawn) = (ended.clone(), bar.clone());
     tokio::spawn(async move {
         let every = if drawn.is_some() {
             DRAW_EVERY
@@ -276,10 +277,7 @@ fn show(tally: &Arc<Tally>, bytes: u64, quiet: bool) -> Shown {
                 () = tokio::time::sleep(every) => {}
                 () = until.cancelled() => return,
             }
-            let (records, done) = (
-                tally.committed.load(Relaxed),
-                tally.bytes_done.load(Relaxed),
-            );
+            let (records, done) = (progress.records(), tally.bytes_done.load(Relaxed));
             let rate = per_second(records - last.1, last.0.elapsed());
             match &drawn {
                 Some(bar) => {

@@ -83,8 +83,7 @@ async fn without_service(settings: &Settings) -> anyhow::Result<Status> {
     let sink = open_sink(settings).await?;
     status.totals = Some(sink.totals().await?);
     status.last_files = sink.files(LAST_FILES).await?;
-    let rejects = sink.rejects(LAST_REJECTS).await?;
-    status.rejects = by_reason(rejects.iter().map(|reject| reject.code));
+    status.rejects = by_reason(&sink.reject_codes(LAST_REJECTS).await?);
     let open = status.totals.map_or(0, |totals| totals.pending);
     if holder.is_some() {
         status.next = Some("ask with the --http-addr of that process".to_owned());

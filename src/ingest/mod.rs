@@ -100,8 +100,6 @@ pub struct Tally {
     pub rejects: AtomicU64,
     /// Rejects found by this process so far, of files settled or not.
     pub rejected: AtomicU64,
-    /// Records committed by this process so far, of files settled or not.
-    pub committed: AtomicU64,
     /// Stored bytes dealt with, for a progress bar; a share of a file counts when committed.
     pub bytes_done: AtomicU64,
     /// Stored bytes of settled files.

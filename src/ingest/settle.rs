@@ -337,7 +337,6 @@ impl Shared {
             let new = records.min(flight.missing.saturating_sub(flight.committed));
             flight.committed += records;
             flight.moved = Instant::now();
-            Tally::add(&self.tally().committed, new);
             let bytes = flight.items[0].file.bytes;
             let share =
                 u128::from(bytes) * u128::from(new) / u128::from(flight.plan.records.max(1));

@@ -50,7 +50,7 @@ impl Engine {
                 let waiting = locked(&self.seen.waiting).len();
                 telemetry::files_now("waiting", waiting as u64);
             }
-            pause(LOOK_EVERY, began).await;
+            rest(LOOK_EVERY, began).await;
         }
     }
 
@@ -64,7 +64,7 @@ impl Engine {
             if let Ok(totals) = self.sink.totals().await {
                 telemetry::rejects_open(totals.rejects);
             }
-            pause(COUNT_EVERY, began).await;
+            rest(COUNT_EVERY, began).await;
         }
     }
 }
@@ -81,6 +81,6 @@ fn tell_census(Census { inbound, work }: &Census) {
     );
 }
 
-async fn pause(at_least: Duration, began: Instant) {
+async fn rest(at_least: Duration, began: Instant) {
     tokio::time::sleep(at_least.max(began.elapsed() * SHARE)).await;
 }

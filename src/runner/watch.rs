@@ -54,8 +54,8 @@ pub(super) struct Seen {
     pub(super) inbound: AtomicU64,
     /// What the queue held at the last look.
     depth: Mutex<Depth>,
-    /// Why no file is taken now.
-    pub(super) paused: Mutex<Option<String>>,
+    /// Why no file is taken now: which disk lacks room.
+    pub(super) no_room: Mutex<Option<String>>,
     /// What the last look met; `None` before the first.
     looked: Mutex<Option<Result<(), Met>>>,
     journal: Mutex<Journal>,
@@ -79,7 +79,7 @@ impl Default for Seen {
             waiting: Mutex::default(),
             inbound: AtomicU64::default(),
             depth: Mutex::default(),
-            paused: Mutex::default(),
+            no_room: Mutex::default(),
             looked: Mutex::default(),
             journal: Mutex::default(),
             ledger: Mutex::default(),
@@ -164,12 +164,12 @@ impl Engine {
         let Some(looked) = locked(&self.seen.looked).clone() else {
             return;
         };
-        let paused = locked(&self.seen.paused).clone().map(|detail| Met {
+        let no_room = locked(&self.seen.no_room).clone().map(|detail| Met {
             trouble: Trouble::Disk,
             detail,
             since: Instant::now(),
         });
-        locked(&self.seen.journal).note(looked.err().or(paused));
+        locked(&self.seen.journal).note(looked.err().or(no_room));
     }
 
     async fn look(&self) -> Result<(), Fault> {
@@ -202,7 +202,7 @@ impl Engine {
         let ask = async {
             let totals = self.sink.totals().await?;
             let files = self.sink.files(STATUS_FILES).await?;
-            let rejects = self.sink.rejects(STATUS_REJECTS).await?;
+            let rejects = self.sink.reject_codes(STATUS_REJECTS).await?;
             Ok::<_, Fault>((totals, files, rejects))
         };
         // A database that does not answer is a fact to be told, not a reason to wait.
@@ -213,7 +213,7 @@ impl Engine {
             for reason in files.iter_mut().filter_map(|file| file.reason.as_mut()) {
                 *reason = reason.chars().take(STATUS_REASON_CHARS).collect();
             }
-            let rejects = status::by_reason(rejects.iter().map(|reject| reject.code));
+            let rejects = status::by_reason(&rejects);
             ledger.said = Some((Instant::now(), totals, files, rejects));
         }
     }

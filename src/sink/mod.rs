@@ -202,11 +202,12 @@ pub trait Sink: Send + Sync {
     /// A fault of the connection.
     async fn files(&self, max: usize) -> Result<Vec<FileEntry>, Fault>;
 
-    /// The last `max` rejects, newest first, for operators.
+    /// The reasons of the last `max` rejects, newest first, for operators. Not the rejects: each may
+    /// hold 8 KiB of its record.
     ///
     /// # Errors
     /// A fault of the connection.
-    async fn rejects(&self, max: usize) -> Result<Vec<RejectEntry>, Fault>;
+    async fn reject_codes(&self, max: usize) -> Result<Vec<RejectCode>, Fault>;
 
     /// How many rows the table of a dataset holds.
     ///

@@ -108,7 +108,7 @@ pub(super) fn fitting(sizes: impl ExactSizeIterator<Item = usize>, limits: Limit
 impl Limits {
     /// The number of rows of the next statement, with so many left. Where each has placeholders of
     /// its own: full, or a power of two, so that a dozen statements do for a dataset.
-    fn shape(self, rows: usize) -> usize {
+    pub(super) fn shape(self, rows: usize) -> usize {
         if rows >= self.rows {
             self.rows
         } else if self.any_number {

@@ -13,9 +13,7 @@ use mysql_async::Value;
 
 use crate::batch::RejectCode;
 use crate::coverage;
-use crate::sink::{
-    Before, ContentHash, FileEntry, NewFile, Registered, RejectEntry, Settled, Totals,
-};
+use crate::sink::{Before, ContentHash, FileEntry, NewFile, Registered, Settled, Totals};
 
 use super::errors::Failure;
 use super::session::{Insert, Session};
@@ -300,29 +298,16 @@ pub(super) async fn files(session: &mut Session, max: usize) -> Result<Vec<FileE
     Ok(rows.into_iter().map(entry).collect())
 }
 
-/// See [`Sink::rejects`](crate::sink::Sink::rejects).
-pub(super) async fn rejects(
+/// See [`Sink::reject_codes`](crate::sink::Sink::reject_codes).
+pub(super) async fn reject_codes(
     session: &mut Session,
     max: usize,
-) -> Result<Vec<RejectEntry>, Failure> {
-    type Row = (u32, u32, String, Option<String>, u64, Vec<u8>);
+) -> Result<Vec<RejectCode>, Failure> {
     // By the primary key: newest file first. A time would need an index of its own.
-    let sql = format!(
-        "SELECT file_no, ordinal, code, field, byte_offset, raw FROM ingest_rejects ORDER BY \
-         file_no DESC, ordinal DESC LIMIT {max}"
-    );
-    let rows = session.rows::<Row>(&sql).await?;
-    let entry = |(file_no, ordinal, code, field, byte_offset, raw): Row| {
-        Ok(RejectEntry {
-            file_no,
-            ordinal,
-            code: reject_code(&code)?,
-            field,
-            byte_offset,
-            raw,
-        })
-    };
-    rows.into_iter().map(entry).collect()
+    let sql =
+        format!("SELECT code FROM ingest_rejects ORDER BY file_no DESC, ordinal DESC LIMIT {max}");
+    let codes = session.rows::<String>(&sql).await?;
+    codes.iter().map(|code| reject_code(code)).collect()
 }
 
 /// A reject code as it stands in the table.

@@ -9,15 +9,14 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use crate::batch::Batch;
+use crate::batch::{Batch, RejectCode};
 use crate::dataset::{Dataset, Datasets};
 use crate::fault::Fault;
 use crate::finding::Finding;
 
 use super::{
     Audit, Committed, FileEntry, FileState, LastEvent, Ledger, LedgerFile, NewFile, OpenReject,
-    Purge, Registered, RejectEntry, RejectQuery, Replayed, Settled, Sink, SinkOptions, Standing,
-    Totals,
+    Purge, Registered, RejectQuery, Replayed, Settled, Sink, SinkOptions, Standing, Totals,
 };
 use session::{Lease, Pool};
 
@@ -187,10 +186,10 @@ impl Sink for MysqlSink {
         lease.finish(DOING, outcome).await
     }
 
-    async fn rejects(&self, max: usize) -> Result<Vec<RejectEntry>, Fault> {
+    async fn reject_codes(&self, max: usize) -> Result<Vec<RejectCode>, Fault> {
         const DOING: &str = "reading the rejects";
         let mut lease = self.lease(DOING).await?;
-        let outcome = ledger::rejects(&mut lease.session, max).await;
+        let outcome = ledger::reject_codes(&mut lease.session, max).await;
         lease.finish(DOING, outcome).await
     }
 

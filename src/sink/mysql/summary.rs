@@ -14,6 +14,7 @@ use crate::sink::summary::reduce;
 use crate::sink::table::{SummaryNames, quoted, summary_of};
 use crate::timestamp::{self, Civil};
 
+use super::bind::limits;
 use super::errors::Failure;
 use super::ledger::list;
 use super::session::{Insert, Session};
@@ -66,14 +67,10 @@ pub(super) async fn merge(
     let insert = upsert(dataset);
     session.begin().await?;
     let candidates = reduce(candidates);
+    let limits = limits(&insert, session.server, ENTRIES_PER_STATEMENT);
     let mut rest = candidates.as_slice();
     while !rest.is_empty() {
-        let full = rest.len().min(ENTRIES_PER_STATEMENT);
-        let rows = if full == ENTRIES_PER_STATEMENT {
-            full
-        } else {
-            1 << full.ilog2()
-        };
+        let rows = limits.shape(rest.len());
         let (now, later) = rest.split_at(rows);
         let mut values = Vec::with_capacity(rows * insert.columns);
         for event in now {

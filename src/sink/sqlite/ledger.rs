@@ -7,7 +7,7 @@ use rusqlite::{OptionalExtension, Row, Transaction, params};
 
 use crate::batch::RejectCode;
 use crate::coverage;
-use crate::sink::{Before, FileEntry, NewFile, Registered, RejectEntry, Settled, Totals};
+use crate::sink::{Before, FileEntry, NewFile, Registered, Settled, Totals};
 
 use super::errors::Failure;
 use super::now;
@@ -195,27 +195,18 @@ pub(super) fn files(db: &Transaction<'_>, max: usize) -> Result<Vec<FileEntry>, 
     Ok(entries.collect::<Result<_, _>>()?)
 }
 
-/// See [`Sink::rejects`](crate::sink::Sink::rejects).
-pub(super) fn rejects(db: &Transaction<'_>, max: usize) -> Result<Vec<RejectEntry>, Failure> {
+/// See [`Sink::reject_codes`](crate::sink::Sink::reject_codes).
+pub(super) fn reject_codes(db: &Transaction<'_>, max: usize) -> Result<Vec<RejectCode>, Failure> {
     // By the primary key: newest file first. A time would need an index of its own.
     let mut last = db.prepare_cached(
-        "SELECT code, file_no, ordinal, field, byte_offset, raw FROM ingest_rejects ORDER BY \
-         file_no DESC, ordinal DESC LIMIT ?",
+        "SELECT code FROM ingest_rejects ORDER BY file_no DESC, ordinal DESC LIMIT ?",
     )?;
     let mut rows = last.query([max])?;
-    let mut entries = Vec::new();
+    let mut codes = Vec::new();
     while let Some(row) = rows.next()? {
-        let code: String = row.get(0)?;
-        entries.push(RejectEntry {
-            code: reject_code(&code)?,
-            file_no: row.get(1)?,
-            ordinal: row.get(2)?,
-            field: row.get(3)?,
-            byte_offset: row.get(4)?,
-            raw: row.get(5)?,
-        });
+        codes.push(reject_code(&row.get::<_, String>(0)?)?);
     }
-    Ok(entries)
+    Ok(codes)
 }
 
 /// A reject code as it stands in the table.

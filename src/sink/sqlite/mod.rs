@@ -15,7 +15,7 @@ use async_trait::async_trait;
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 use tokio::sync::oneshot;
 
-use crate::batch::Batch;
+use crate::batch::{Batch, RejectCode};
 use crate::dataset::{Dataset, Datasets};
 use crate::fault::{Fault, Origin};
 use crate::finding::Finding;
@@ -23,7 +23,7 @@ use crate::timestamp;
 
 use super::{
     Audit, Committed, FileEntry, FileState, LastEvent, Ledger, LedgerFile, NewFile, OpenReject,
-    Purge, Registered, RejectEntry, RejectQuery, Replayed, Settled, Sink, Standing, Totals,
+    Purge, Registered, RejectQuery, Replayed, Settled, Sink, Standing, Totals,
 };
 use errors::Failure;
 
@@ -268,9 +268,11 @@ impl Sink for SqliteSink {
             .await
     }
 
-    async fn rejects(&self, max: usize) -> Result<Vec<RejectEntry>, Fault> {
-        self.transact("reading the rejects", move |db| ledger::rejects(db, max))
-            .await
+    async fn reject_codes(&self, max: usize) -> Result<Vec<RejectCode>, Fault> {
+        self.transact("reading the rejects", move |db| {
+            ledger::reject_codes(db, max)
+        })
+        .await
     }
 
     async fn count_rows(&self, dataset: &Arc<Dataset>) -> Result<u64, Fault> {

@@ -18,8 +18,7 @@ use lemonade_task::fault::{Fault, Origin};
 use lemonade_task::finding::Finding;
 use lemonade_task::frame::{Codec, Frame};
 use lemonade_task::sink::{
-    Before, Committed, FileEntry, LastEvent, NewFile, Registered, RejectEntry, Settled, Sink,
-    Totals,
+    Before, Committed, FileEntry, LastEvent, NewFile, Registered, Settled, Sink, Totals,
 };
 
 /// A small generator of numbers that a seed repeats (splitmix64).
@@ -477,7 +476,7 @@ impl Sink for SimSink {
         Ok(Vec::new())
     }
 
-    async fn rejects(&self, _: usize) -> Result<Vec<RejectEntry>, Fault> {
+    async fn reject_codes(&self, _: usize) -> Result<Vec<RejectCode>, Fault> {
         Ok(Vec::new())
     }
 

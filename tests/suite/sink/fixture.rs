@@ -11,7 +11,9 @@ use arrow_array::{
 use arrow_schema::DataType;
 use lemonade_task::batch::{Batch, Reject, RejectCode, Span, row_id};
 use lemonade_task::dataset::{Dataset, Datasets};
-use lemonade_task::sink::{Committed, Ledger, NewFile, SinkOptions, open_ledger};
+use lemonade_task::sink::{
+    Committed, Ledger, NewFile, RejectEntry, RejectQuery, SinkOptions, open_ledger,
+};
 use mysql_async::prelude::Queryable;
 
 use crate::support;
@@ -78,6 +80,13 @@ const ALL_TYPES: &str = "name = 'all_types'
     ]";
 
 impl Fixture {
+    /// The last rejects, newest first.
+    pub async fn rejects(&self, max: usize) -> Vec<RejectEntry> {
+        let all = RejectQuery::default();
+        let found = self.sink.find_rejects(&all, max).await.unwrap();
+        found.into_iter().map(|open| open.entry).collect()
+    }
+
     /// A database without any table.
     pub async fn empty(target: Target) -> Self {
         let folder = support::folder();

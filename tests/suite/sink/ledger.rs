@@ -269,15 +269,7 @@ pub async fn operators_see_what_the_ledger_says(target: Target) {
     );
     assert_eq!(oldest.name, new_file("vehicle_events", 0).name);
 
-    let last = fixture.sink.rejects(1).await.unwrap();
-    assert_eq!((last[0].file_no, last[0].ordinal), (settled, 3));
-    assert_eq!(
-        (&last[0].field, last[0].code),
-        (&rejects[1].field, rejects[1].code)
-    );
-    assert_eq!(
-        (last[0].byte_offset, &last[0].raw),
-        (rejects[1].byte_offset, &rejects[1].raw)
-    );
+    let codes = fixture.sink.reject_codes(1).await.unwrap();
+    assert_eq!(codes, [rejects[1].code]);
     assert_eq!(fixture.sink.count_rows(dataset).await.unwrap(), 2);
 }
