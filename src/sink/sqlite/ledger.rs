@@ -175,24 +175,27 @@ pub(super) fn totals(db: &Transaction<'_>) -> Result<Totals, Failure> {
 
 /// See [`Sink::files`](crate::sink::Sink::files).
 pub(super) fn files(db: &Transaction<'_>, max: usize) -> Result<Vec<FileEntry>, Failure> {
-    let entry = |row: &Row<'_>| {
-        Ok(FileEntry {
-            file_no: row.get(0)?,
-            name: row.get(1)?,
-            dataset: row.get(2)?,
-            state: row.get(3)?,
-            bytes: row.get(4)?,
-            records: row.get(5)?,
-            rejects: row.get(6)?,
-            reason: row.get(7)?,
-        })
-    };
     let mut last = db.prepare_cached(
         "SELECT file_no, name, dataset, state, bytes, records, rejects, reason FROM ingest_files \
          ORDER BY file_no DESC LIMIT ?",
     )?;
     let entries = last.query_map([max], entry)?;
     Ok(entries.collect::<Result<_, _>>()?)
+}
+
+/// A file out of a row that begins with `file_no, name, dataset, state, bytes, records, rejects,
+/// reason`.
+pub(super) fn entry(row: &Row<'_>) -> rusqlite::Result<FileEntry> {
+    Ok(FileEntry {
+        file_no: row.get(0)?,
+        name: row.get(1)?,
+        dataset: row.get(2)?,
+        state: row.get(3)?,
+        bytes: row.get(4)?,
+        records: row.get(5)?,
+        rejects: row.get(6)?,
+        reason: row.get(7)?,
+    })
 }
 
 /// See [`Sink::reject_codes`](crate::sink::Sink::reject_codes).

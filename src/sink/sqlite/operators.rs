@@ -10,13 +10,12 @@ use crate::dataset::Dataset;
 use crate::sink::cells::by_dataset;
 use crate::sink::ledger::assert_one_row;
 use crate::sink::{
-    Audit, FileEntry, FileState, LedgerFile, OpenReject, Purge, RejectEntry, RejectQuery, Replayed,
-    Standing,
+    Audit, FileState, LedgerFile, OpenReject, Purge, RejectEntry, RejectQuery, Replayed, Standing,
 };
 
 use super::commit::{insert_row, row_insert};
 use super::errors::{Class, Failure, classify};
-use super::ledger::reject_code;
+use super::ledger::{entry, reject_code};
 use super::now;
 
 /// See [`Ledger::ledger_files`](crate::sink::Ledger::ledger_files).
@@ -28,16 +27,7 @@ pub(super) fn files(
 ) -> Result<Vec<LedgerFile>, Failure> {
     let file = |row: &Row<'_>| {
         Ok(LedgerFile {
-            entry: FileEntry {
-                file_no: row.get(0)?,
-                name: row.get(1)?,
-                dataset: row.get(2)?,
-                state: row.get(3)?,
-                bytes: row.get(4)?,
-                records: row.get(5)?,
-                rejects: row.get(6)?,
-                reason: row.get(7)?,
-            },
+            entry: entry(row)?,
             hash: row.get(8)?,
             registered_at: row.get(9)?,
             settled_at: row.get(10)?,
