@@ -11,6 +11,7 @@
 
 mod inflate;
 mod mapping;
+mod room;
 
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Read};
@@ -22,6 +23,8 @@ use std::sync::Once;
 
 pub use inflate::is_compressed;
 use mapping::Mapping;
+pub use room::Room;
+use room::Taken;
 
 /// BLAKE3 of a file's stored bytes, cut to 16: the identity of a file. A cryptographic hash, since
 /// equal identity means that a file's data is dropped as a duplicate: nobody may be able to make one.
@@ -38,6 +41,8 @@ pub struct ContentOptions {
     pub inflated_bytes_max: u64,
     /// Directory for inflated data that is too large for memory; on a disk, not in memory.
     pub spill_dir: PathBuf,
+    /// Memory for inflated data, shared with whoever has a clone of these options.
+    pub room: Room,
 }
 
 impl Default for ContentOptions {
@@ -46,6 +51,7 @@ impl Default for ContentOptions {
             // A good part of the 10 GB of disk that the engine, Redis and the database share.
             inflated_bytes_max: 4 << 30,
             spill_dir: std::env::temp_dir(),
+            room: Room::default(),
         }
     }
 }
@@ -76,6 +82,7 @@ type Stamp = (u64, u64, u64, i64, i64);
 #[derive(Debug)]
 enum Body {
     Owned(Vec<u8>),
+    Inflated { bytes: Vec<u8>, _taken: Taken },
     Mapped(Mapping),
 }
 
@@ -117,7 +124,7 @@ impl Deref for Content {
 
     fn deref(&self) -> &[u8] {
         match &self.body {
-            Body::Owned(bytes) => bytes,
+            Body::Owned(bytes) | Body::Inflated { bytes, .. } => bytes,
             Body::Mapped(map) => map,
         }
     }
@@ -242,7 +249,7 @@ impl Content {
     #[must_use]
     pub fn stable<'a>(&'a self, range: Range<usize>, copy: &'a mut Vec<u8>) -> Option<&'a [u8]> {
         let mapping = match &self.body {
-            Body::Owned(bytes) => return Some(&bytes[range]),
+            Body::Owned(bytes) | Body::Inflated { bytes, .. } => return Some(&bytes[range]),
             Body::Mapped(mapping) => mapping,
         };
         // Most files never change, and of one that did no more needs to be read.
@@ -286,6 +293,7 @@ mod tests {
         ContentOptions {
             inflated_bytes_max: 32 << 20,
             spill_dir: dir.to_owned(),
+            ..ContentOptions::default()
         }
     }
 
@@ -436,6 +444,7 @@ mod tests {
         let generous = ContentOptions {
             inflated_bytes_max: 4 << 30,
             spill_dir: dir.path().to_owned(),
+            ..ContentOptions::default()
         };
         let bytes = |count: u64| io::Read::take(io::repeat(b'x'), count);
         std::fs::write(&path, zstd::encode_all(bytes(65 << 20), 1).unwrap()).unwrap();
@@ -444,6 +453,33 @@ mod tests {
         // What is not large may be as repetitive as it likes.
         std::fs::write(&path, zstd::encode_all(bytes(60 << 20), 1).unwrap()).unwrap();
         assert_eq!(open(&path, &generous).unwrap().len(), 60 << 20);
+    }
+
+    #[test]
+    fn inflated_files_share_a_room_in_memory_and_the_others_go_to_disk() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = options(dir.path());
+        let bytes = text((6 << 20) - 1);
+        let all: Vec<Content> = (0..12_u8)
+            .map(|number| {
+                let path = dir.path().join(number.to_string());
+                let bytes = [&bytes[..], &[number]].concat();
+                std::fs::write(&path, zstd::encode_all(&bytes[..], 1).unwrap()).unwrap();
+                let content = open(&path, &options).unwrap();
+                assert!(content[..] == bytes[..]);
+                content
+            })
+            .collect();
+        let in_memory = |content: &&Content| matches!(content.body, Body::Inflated { .. });
+        // Each needs 8 MiB while it is made, and then 6.
+        assert_eq!(all.iter().filter(in_memory).count(), 5);
+        let none = dir.path().join("none");
+        std::fs::write(&none, zstd::encode_all(&b""[..], 1).unwrap()).unwrap();
+        let rest = std::iter::from_fn(|| options.room.take(1 << 20)).collect::<Vec<_>>();
+        assert!(open(&none, &options).unwrap().is_empty());
+        drop((all, rest));
+        let again = open(&dir.path().join("11"), &options).unwrap();
+        assert!(in_memory(&&again), "there is room again");
     }
 
     #[test]

@@ -29,6 +29,7 @@ fuzz_target!(|data: &[u8]| {
     let options = ContentOptions {
         inflated_bytes_max: 1 << 20,
         spill_dir: DIR.path().to_owned(),
+        ..ContentOptions::default()
     };
     let content = match content::open(&path, &options) {
         Ok(content) => content,

@@ -1,6 +1,6 @@
 //! gzip and zstd: known by their magic bytes, inflated under a limit, in bounded memory.
 //!
-//! Small results stay in memory, large ones go to an unlinked file. The limit is checked before
+//! Small results stay in memory while there is room, the others go to an unlinked file. The limit is checked before
 //! bytes are written, so that a bomb costs the disk no more than the limit.
 
 use std::fs::File;
@@ -123,15 +123,22 @@ fn spill(
         ))
     };
     let mut memory = Vec::new();
-    (&mut source)
-        .take(INFLATED_IN_MEMORY_MAX as u64)
-        .read_to_end(&mut memory)
-        .map_err(damaged)?;
-    if memory.len() as u64 > limit.bytes {
-        return Err(too_much());
-    }
-    if memory.len() < INFLATED_IN_MEMORY_MAX {
-        return Ok(Body::Owned(memory));
+    if let Some(mut taken) = options.room.take(INFLATED_IN_MEMORY_MAX) {
+        (&mut source)
+            .take(INFLATED_IN_MEMORY_MAX as u64)
+            .read_to_end(&mut memory)
+            .map_err(damaged)?;
+        if memory.len() as u64 > limit.bytes {
+            return Err(too_much());
+        }
+        if memory.len() < INFLATED_IN_MEMORY_MAX {
+            memory.shrink_to_fit();
+            taken.shrink_to(memory.len());
+            return Ok(Body::Inflated {
+                bytes: memory,
+                _taken: taken,
+            });
+        }
     }
     let mut file: File = tempfile::tempfile_in(&options.spill_dir)?;
     file.write_all(&memory)?;
@@ -141,6 +148,10 @@ fn spill(
     loop {
         let filled = fill(&mut source, &mut piece).map_err(damaged)?;
         if filled == 0 {
+            if written == 0 {
+                // Nothing cannot be mapped.
+                return Ok(Body::Owned(Vec::new()));
+            }
             return Ok(Body::Mapped(Mapping::private(&file)?));
         }
         written += filled as u64;

@@ -120,6 +120,7 @@ fn engine(world: &Arc<World>, root: &Path, random: &mut Random) -> Engine {
             content: ContentOptions {
                 inflated_bytes_max: 1 << 20,
                 spill_dir: at("work"),
+                ..ContentOptions::default()
             },
             dataset: None,
             incomplete_may_wait: false,
