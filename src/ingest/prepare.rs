@@ -25,7 +25,7 @@ const GROUP_FILES: usize = 256;
 
 /// Bytes of the files of a group. Three groups are in memory at a time (being read, waiting, being
 /// parsed), as far as their files are small enough to be read; larger ones are mapped.
-const GROUP_BYTES: u64 = 16 * 1024 * 1024;
+const GROUP_BYTES: u64 = 8 * 1024 * 1024;
 
 /// Longest name in the ledger, in bytes.
 const NAME_BYTES_MAX: usize = 255;
