@@ -14,7 +14,10 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::{TimestampMicrosecondType, UInt64Type};
+use futures_util::stream::{self, TryStreamExt};
+use hashbrown::hash_table::Entry;
 use hashbrown::{DefaultHashBuilder, HashTable};
+use indexmap::IndexSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::batch::{Batch, row_id};
@@ -24,10 +27,12 @@ use crate::fault::Fault;
 use crate::retry::{GivenUp, until_ok};
 use crate::sink::{LastEvent, Sink};
 use crate::telemetry;
+use crate::timestamp;
 
-/// Most (key, day) pairs kept in memory, some 30 MB of them. More would merge less often into the
-/// database, at the cost of the memory that is promised to others.
-const PAIRS_MAX: usize = 200_000;
+/// Most entries kept in memory: pairs of key and day, and their texts. That is as many as a table of
+/// 2^19 places takes, 21 MB, before it would double. Fewer would be merged more often, and a pair
+/// costs the database as much as a row does.
+const ENTRIES_MAX: usize = (1 << 19) / 8 * 7;
 
 /// Most files whose coverage is kept in memory between two refreshes; further ones are read.
 const FILES_MAX: usize = 100_000;
@@ -35,13 +40,14 @@ const FILES_MAX: usize = 100_000;
 /// Candidates merged in one transaction.
 const MERGE_PAIRS: usize = 10_000;
 
+/// Such transactions at once, at the end of a load: no worker uses the other connections then.
+const MERGES_AT_ONCE: usize = 2;
+
 /// Rows read at a time from the table, about 5 MB.
 const SCAN_ROWS: usize = 50_000;
 
 /// Settled files looked at in one round.
 const ROUND_FILES: usize = 1_000;
-
-const MICROS_PER_DAY: i64 = 86_400_000_000;
 
 /// What a refresh did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -54,70 +60,59 @@ pub struct Refreshed {
     pub pairs: u64,
 }
 
-/// The last event of each key and day seen so far. One table of both, since each row of a load is
-/// looked up here, and each level of maps costs a miss of the processor's cache or two.
+/// The last event of each key and day seen so far. Each row of a load is looked up here, so an entry
+/// is small: the texts, of which there are few beside the pairs, stand elsewhere once.
 #[derive(Debug, Default)]
 struct Reduced {
+    keys: Texts,
+    values: Texts,
     pairs: HashTable<Last>,
     hasher: DefaultHashBuilder,
+}
+
+/// Texts, each once and known by a number.
+type Texts = IndexSet<Box<str>, DefaultHashBuilder>;
+
+fn number_of(text: &str, texts: &mut Texts) -> u32 {
+    let at = texts.get_index_of(text);
+    at.unwrap_or_else(|| texts.insert_full(text.into()).0) as u32
 }
 
 /// The last event of a key on a day.
 #[derive(Debug)]
 struct Last {
-    /// The key, and behind it the value: they are looked at together, and so lie together.
-    text: String,
-    key_bytes: usize,
+    key: u32,
+    day: i32,
     time_us: i64,
     id: u64,
-}
-
-/// The UTC day of a moment, from the epoch.
-fn day_of(time_us: i64) -> i64 {
-    time_us.div_euclid(MICROS_PER_DAY)
-}
-
-impl Last {
-    fn key(&self) -> &str {
-        &self.text[..self.key_bytes]
-    }
-
-    fn value(&self) -> &str {
-        &self.text[self.key_bytes..]
-    }
-
-    fn day(&self) -> i64 {
-        day_of(self.time_us)
-    }
+    value: u32,
 }
 
 impl Reduced {
     fn add(&mut self, key: &str, time_us: i64, id: u64, value: &str) {
-        let Self { pairs, hasher } = self;
-        let day = day_of(time_us);
-        let hash = hasher.hash_one((key, day));
-        match pairs.find_mut(hash, |last| last.day() == day && last.key() == key) {
-            None => {
-                let mut text = String::with_capacity(key.len() + value.len());
-                text.push_str(key);
-                text.push_str(value);
-                let last = Last {
-                    text,
-                    key_bytes: key.len(),
-                    time_us,
-                    id,
-                };
-                pairs.insert_unique(hash, last, |last| hasher.hash_one((last.key(), last.day())));
-            }
-            Some(last) if (time_us, id) > (last.time_us, last.id) => {
-                (last.time_us, last.id) = (time_us, id);
-                if last.value() != value {
-                    last.text.truncate(last.key_bytes);
-                    last.text.push_str(value);
-                }
-            }
-            Some(_) => {}
+        let Self {
+            keys,
+            values,
+            pairs,
+            hasher,
+        } = self;
+        let (key, day) = (number_of(key, keys), timestamp::day(time_us));
+        let pair = pairs.entry(
+            hasher.hash_one((key, day)),
+            |last| (last.key, last.day) == (key, day),
+            |last| hasher.hash_one((last.key, last.day)),
+        );
+        let is_later = |last: &Last| (time_us, id) > (last.time_us, last.id);
+        if matches!(&pair, Entry::Occupied(last) if !is_later(last.get())) {
+            return;
         }
+        pair.insert(Last {
+            key,
+            day,
+            time_us,
+            id,
+            value: number_of(value, values),
+        });
     }
 
     fn add_rows(&mut self, batch: &Batch, summary: &Summary) {
@@ -141,17 +136,36 @@ impl Reduced {
         }
     }
 
-    /// The candidates in the order of the table's key: an upsert in key order touches each page once.
-    fn into_sorted(self) -> Vec<LastEvent> {
-        let candidates = self.pairs.into_iter().map(|mut last| LastEvent {
-            value: last.text.split_off(last.key_bytes),
-            key: last.text,
-            time_us: last.time_us,
-            id: last.id,
-        });
-        let mut all: Vec<LastEvent> = candidates.collect();
-        all.sort_unstable_by(|a, b| (&a.key, a.time_us).cmp(&(&b.key, b.time_us)));
-        all
+    /// Whether it holds as much as it may.
+    fn is_full(&self) -> bool {
+        self.pairs.len() + self.keys.len() + self.values.len() > ENTRIES_MAX
+    }
+
+    /// The candidates in the order of the table's key, in parts of one transaction each: an upsert in
+    /// key order touches each page once.
+    fn into_parts(self) -> impl ExactSizeIterator<Item = Vec<LastEvent>> {
+        let (keys, values) = (self.keys, self.values);
+        // The texts are compared here, and no more when the pairs are.
+        let mut by_text: Vec<u32> = (0..keys.len() as u32).collect();
+        by_text.sort_unstable_by_key(|key| &keys[*key as usize]);
+        let mut ranks = vec![0_u32; keys.len()];
+        for (rank, key) in by_text.into_iter().enumerate() {
+            ranks[key as usize] = rank as u32;
+        }
+        let mut pairs: Vec<Last> = self.pairs.into_iter().collect();
+        pairs.sort_unstable_by_key(|last| (ranks[last.key as usize], last.day));
+        let parts = pairs.len().div_ceil(MERGE_PAIRS);
+        (0..parts).map(move |part| {
+            let start = part * MERGE_PAIRS;
+            let end = (start + MERGE_PAIRS).min(pairs.len());
+            let candidates = pairs[start..end].iter().map(|last| LastEvent {
+                key: keys[last.key as usize].to_string(),
+                time_us: last.time_us,
+                value: values[last.value as usize].to_string(),
+                id: last.id,
+            });
+            candidates.collect()
+        })
     }
 }
 
@@ -206,7 +220,7 @@ impl Accumulator {
         let is_full = || {
             let all = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
             all.get(&dataset.name)
-                .is_some_and(|seen| seen.reduced.pairs.len() > PAIRS_MAX)
+                .is_some_and(|seen| seen.reduced.is_full())
         };
         if !is_full() {
             return Ok(());
@@ -349,7 +363,7 @@ async fn read(
         for event in &page {
             reduced.add(&event.key, event.time_us, event.id, &event.value);
         }
-        if reduced.pairs.len() > PAIRS_MAX {
+        if reduced.is_full() {
             done.pairs += reduced.pairs.len() as u64;
             merge(sink, dataset, std::mem::take(reduced), &[], stop).await?;
         }
@@ -365,22 +379,21 @@ async fn merge(
     file_nos: &[u32],
     stop: &CancellationToken,
 ) -> Result<(), GivenUp> {
-    let candidates = reduced.into_sorted();
-    let mut parts = candidates.chunks(MERGE_PAIRS).peekable();
-    if parts.peek().is_none() && !file_nos.is_empty() {
-        let none = || sink.summary_merge(dataset, &[], file_nos);
-        return until_ok("merging into the summary", stop, ignore, none).await;
+    let merge = |part: Vec<LastEvent>, file_nos| async move {
+        let merge = || sink.summary_merge(dataset, &part, file_nos);
+        until_ok("merging into the summary", stop, ignore, merge).await
+    };
+    let mut parts = reduced.into_parts();
+    let but_one = parts.len().saturating_sub(1);
+    // Parts are of different pairs, so none waits for the locks of another.
+    stream::iter(parts.by_ref().take(but_one).map(Ok))
+        .try_for_each_concurrent(MERGES_AT_ONCE, |part| merge(part, &[]))
+        .await?;
+    match parts.next() {
+        Some(last) => merge(last, file_nos).await,
+        None if file_nos.is_empty() => Ok(()),
+        None => merge(Vec::new(), file_nos).await,
     }
-    while let Some(part) = parts.next() {
-        let files = if parts.peek().is_none() {
-            file_nos
-        } else {
-            &[]
-        };
-        let merge = || sink.summary_merge(dataset, part, files);
-        until_ok("merging into the summary", stop, ignore, merge).await?;
-    }
-    Ok(())
 }
 
 fn ignore(_: &Fault) {}
