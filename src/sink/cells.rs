@@ -141,6 +141,23 @@ impl<'a> Rows<'a> {
         })
     }
 
+    /// How many bytes the texts of a range of places have.
+    pub(super) fn text_bytes(&self, range: Range<usize>) -> usize {
+        let parts = self.parts.iter().map(|part| {
+            let [from, to] = [range.start, range.end]
+                .map(|at| at.clamp(part.start, part.start + part.len) - part.start);
+            let texts = part.columns.iter().map(|values| match values {
+                Values::Text(array) => {
+                    let offsets = array.value_offsets();
+                    (offsets[to] - offsets[from]) as usize
+                }
+                _ => 0,
+            });
+            texts.sum::<usize>()
+        });
+        parts.sum()
+    }
+
     /// The reject of a row that the database does not take.
     pub(super) fn refused(&self, at: usize, code: RejectCode) -> RefusedRow {
         let row = self.row(at);

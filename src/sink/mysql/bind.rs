@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use mysql_async::Value;
 
-use crate::sink::cells::{Cell, Rows};
+use crate::sink::cells::{Cell, Row, Rows};
 use crate::timestamp;
 
 use super::session::{Insert, Server};
@@ -54,41 +54,23 @@ pub(super) fn limits(insert: &Insert, server: Server, rows: usize) -> Limits {
     }
 }
 
-/// The values of the first rows of a piece: as many as one statement takes. `None` where the first
-/// row alone is more than the server would take, which would cost the connection.
-pub(super) fn bind(
-    rows: &Rows<'_>,
-    piece: Range<usize>,
-    limits: Limits,
-) -> Option<(Range<usize>, Vec<Value>)> {
-    let at_most = limits.shape(piece.len());
+/// The first rows of a piece: as many as one statement takes. `None` where the first row alone is
+/// more than the server would take, which would cost the connection.
+pub(super) fn first(rows: &Rows<'_>, piece: Range<usize>, limits: Limits) -> Option<Range<usize>> {
     let columns = rows.row(piece.start).cells().count();
-    let mut values = Vec::with_capacity(at_most * columns);
-    let (mut bound, mut bytes) = (0, 0);
-    for row in rows.range(piece.start..piece.start + at_most) {
-        let mut row_bytes = 0;
-        for cell in row.cells() {
-            let value = value(cell);
-            row_bytes += VALUE_BYTES
-                + if let Value::Bytes(bytes) = &value {
-                    bytes.len()
-                } else {
-                    0
-                };
-            values.push(value);
-        }
-        if bound == 0 && row_bytes > limits.row_bytes {
-            return None;
-        }
-        bytes += row_bytes;
-        if bound > 0 && bytes > limits.statement_bytes {
-            break;
-        }
-        bound += 1;
+    let bytes = |rows: &Rows<'_>, range: Range<usize>| {
+        range.len() * columns * VALUE_BYTES + rows.text_bytes(range)
+    };
+    let at_most = piece.start..piece.start + limits.shape(piece.len());
+    // Rows are small, nearly always, and then one look at all of them does.
+    if bytes(rows, at_most.clone()) <= limits.statement_bytes.min(limits.row_bytes) {
+        return Some(at_most);
     }
-    let taken = limits.shape(bound);
-    values.truncate(taken * columns);
-    Some((piece.start..piece.start + taken, values))
+    if bytes(rows, piece.start..piece.start + 1) > limits.row_bytes {
+        return None;
+    }
+    let sizes = piece.map(|row| bytes(rows, row..row + 1));
+    Some(at_most.start..at_most.start + fitting(sizes, limits))
 }
 
 /// How many of these, by their sizes, one statement takes; at least one.
@@ -117,6 +99,11 @@ impl Limits {
             1 << rows.ilog2()
         }
     }
+}
+
+/// The values of a row.
+pub(super) fn values(row: Row<'_>) -> Vec<Value> {
+    row.cells().map(value).collect()
 }
 
 fn value(cell: Cell<'_>) -> Value {

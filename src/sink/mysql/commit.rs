@@ -25,7 +25,7 @@ use crate::sink::Committed;
 use crate::sink::cells::{RefusedRow, Row, Rows, by_dataset};
 use crate::sink::table::quoted;
 
-use super::bind::{VALUE_BYTES, bind, fitting, limits};
+use super::bind::{self, VALUE_BYTES, fitting, limits};
 use super::errors::{Class, Failure};
 use super::load_data;
 use super::session::{Insert, Pool, Session};
@@ -152,13 +152,14 @@ impl Transaction<'_> {
             Way::LoadData | Way::Plain => once(0..rows.len()).collect(),
         };
         while let Some(piece) = pieces.pop() {
-            let Some((now, values)) = bind(rows, piece.clone(), limits) else {
+            let Some(now) = bind::first(rows, piece.clone(), limits) else {
                 let too_large = rows.refused(piece.start, RejectCode::RefusedByDatabase);
                 self.refuse(too_large);
                 pieces.extend(some(piece.start + 1..piece.end));
                 continue;
             };
             pieces.extend(some(now.end..piece.end));
+            let values = rows.range(now.clone()).map(bind::values);
             match self.session.insert(&insert, now.len(), values).await {
                 Ok(stored) => self.tally(rows, now, stored).await?,
                 Err(failure) => match (failure.class(), self.way) {
@@ -308,17 +309,16 @@ impl Transaction<'_> {
                 .iter()
                 .map(|(_, reject)| reject.raw.len() + 6 * VALUE_BYTES + 300);
             let (now, later) = rest.split_at(fitting(sizes, limits).max(1));
-            let mut values = Vec::with_capacity(now.len() * insert.columns);
-            for (file_no, reject) in now {
-                values.extend([
+            let values = now.iter().map(|(file_no, reject)| {
+                vec![
                     Value::from(*file_no),
                     Value::from(reject.ordinal),
                     Value::from(reject.code.as_str()),
                     Value::from(reject.field.as_deref()),
                     Value::from(reject.byte_offset),
                     Value::from(reject.raw.as_slice()),
-                ]);
-            }
+                ]
+            });
             self.session.insert(&insert, now.len(), values).await?;
             rest = later;
         }

@@ -114,16 +114,15 @@ async fn enter(session: &mut Session, files: &[&NewFile]) -> Result<(), Failure>
     while !rest.is_empty() {
         // Powers of two, so that there are few statements to prepare.
         let (now, later) = rest.split_at(1 << rest.len().min(FILES_PER_STATEMENT).ilog2());
-        let mut values = Vec::with_capacity(now.len() * insert.columns);
-        for file in now {
-            values.extend([
+        let values = now.iter().map(|file| {
+            vec![
                 Value::from(file.hash.as_slice()),
                 Value::from(&file.dataset),
                 Value::from(&file.name),
                 Value::from(file.bytes),
                 Value::from(file.records),
-            ]);
-        }
+            ]
+        });
         session.insert(&insert, now.len(), values).await?;
         rest = later;
     }

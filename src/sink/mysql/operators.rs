@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
+use std::iter::once;
 use std::ops::Range;
 use std::slice;
 
@@ -17,7 +18,7 @@ use crate::sink::{
     Standing,
 };
 
-use super::bind::{bind, limits};
+use super::bind::{self, limits};
 use super::commit::{Way, row_insert};
 use super::errors::{Class, Failure};
 use super::ledger::{list, reject_code};
@@ -286,9 +287,10 @@ async fn insert(session: &mut Session, record: &Batch) -> Result<Replayed, Failu
     let rows = groups.first().expect("a replay is of one row");
     let insert = row_insert(rows, Way::Plain);
     let limits = limits(&insert, session.server, 1);
-    let Some((_, values)) = bind(rows, 0..1, limits) else {
+    if bind::first(rows, 0..1, limits).is_none() {
         return Ok(Replayed::Refused(RejectCode::RefusedByDatabase));
-    };
+    }
+    let values = once(bind::values(rows.row(0)));
     match session.insert(&insert, 1, values).await {
         Ok(_) => Ok(Replayed::Stored),
         Err(failure) => match failure.class() {

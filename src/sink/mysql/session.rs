@@ -314,19 +314,21 @@ impl Session {
         Ok(rows)
     }
 
-    /// Runs an [`Insert`] of `rows` rows, whose values stand in `values` one after the other;
-    /// returns the number of affected rows.
+    /// Runs an [`Insert`] of `count` rows, each a value for each column; returns the number of
+    /// affected rows.
     pub(super) async fn insert(
         &mut self,
         insert: &Insert,
-        rows: usize,
-        values: Vec<Value>,
+        count: usize,
+        rows: impl Iterator<Item = Vec<Value>> + Send,
     ) -> Result<u64, Failure> {
-        debug_assert_eq!(values.len(), rows * insert.columns);
         if self.server.mariadb {
-            return self.insert_in_bulk(insert, rows, values).await;
+            return self.insert_in_bulk(insert, rows).await;
         }
-        let statement = self.prepared(insert, rows).await?;
+        let statement = self.prepared(insert, count).await?;
+        let mut values = Vec::with_capacity(count * insert.columns);
+        values.extend(rows.flatten());
+        debug_assert_eq!(values.len(), count * insert.columns);
         within(
             STATEMENT_WAIT,
             self.conn.exec_drop(&statement, Params::Positional(values)),
@@ -346,14 +348,10 @@ impl Session {
     async fn insert_in_bulk(
         &mut self,
         insert: &Insert,
-        rows: usize,
-        values: Vec<Value>,
+        rows: impl Iterator<Item = Vec<Value>> + Send,
     ) -> Result<u64, Failure> {
         let statement = self.prepared(insert, 1).await?;
-        let columns = insert.columns;
-        let mut values = values.into_iter();
-        let rows =
-            (0..rows).map(move |_| Params::Positional(values.by_ref().take(columns).collect()));
+        let rows = rows.map(Params::Positional);
         within(STATEMENT_WAIT, self.conn.exec_batch(&statement, rows)).await?;
         Ok(self.conn.affected_rows())
     }

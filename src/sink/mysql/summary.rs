@@ -72,18 +72,17 @@ pub(super) async fn merge(
     while !rest.is_empty() {
         let rows = limits.shape(rest.len());
         let (now, later) = rest.split_at(rows);
-        let mut values = Vec::with_capacity(rows * insert.columns);
-        for event in now {
+        let values = now.iter().map(|event| {
             let at = timestamp::civil(event.time_us);
             let (hour, minute, second) = (at.hour, at.minute, at.second);
-            values.extend([
+            vec![
                 Value::from(&event.key),
                 Value::Date(at.year, at.month, at.day, 0, 0, 0, 0),
                 Value::from(&event.value),
                 Value::from(event.id),
                 Value::Date(at.year, at.month, at.day, hour, minute, second, at.micros),
-            ]);
-        }
+            ]
+        });
         session.insert(&insert, rows, values).await?;
         rest = later;
     }
