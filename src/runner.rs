@@ -306,9 +306,7 @@ impl Engine {
                 result?;
                 Ok(())
             }
-            () = Box::pin(async { tokio::join!(self.keep_watch(), self.observe()); }) => {
-                unreachable!("they never end")
-            }
+            () = Box::pin(self.keep_watch()) => unreachable!("it never ends"),
         }
     }
 

@@ -135,12 +135,16 @@ def run_rounds(jobs, rounds):
 
 
 def median(rounds):
-    """The round with the median rate, whole, with the rates of all of them."""
+    """The round with the median rate, with the rates of all of them, and medians of processor time."""
     if "rate" not in rounds[0]:
         return rounds[0]
     middle = sorted(rounds, key=lambda result: result["rate"])[(len(rounds) - 1) // 2]
     rates = [result["rate"] for result in rounds]
-    return {**middle, "rate": statistics.median(rates), "rates": rates}
+    result = {**middle, "rate": statistics.median(rates), "rates": rates}
+    if "cpu_us" in middle:
+        names = middle["cpu_us"]
+        result["cpu_us"] = {name: statistics.median(taken["cpu_us"][name] for taken in rounds) for name in names}
+    return result
 
 
 def versions(redis, mariadb, mysql9):

@@ -21,24 +21,25 @@ use crate::telemetry;
 /// # Errors
 /// A fatal fault, or an address that HTTP cannot have.
 pub(super) async fn execute(settings: Settings, _args: RunArgs) -> anyhow::Result<Outcome> {
-    let metrics = telemetry::install();
-    telemetry::begin_at_zero(&settings.datasets);
-    let now = SystemTime::now().duration_since(UNIX_EPOCH);
-    let keeps_summary = settings.roles.summary && settings.summary_every.is_some();
-    telemetry::begin(now.unwrap_or_default(), keeps_summary);
     let http = match settings.http_addr {
         Some(addr) => {
+            let metrics = telemetry::install();
+            telemetry::begin_at_zero(&settings.datasets);
+            let now = SystemTime::now().duration_since(UNIX_EPOCH);
+            let keeps_summary = settings.roles.summary && settings.summary_every.is_some();
+            telemetry::begin(now.unwrap_or_default(), keeps_summary);
             let http = Http::bind(addr).await?;
             tracing::info!(addr = %http.addr()?, "http");
-            Some(http)
+            Some((http, metrics))
         }
+        // Without an address nobody can ask for metrics, so none are kept.
         None => None,
     };
     let stop = Stop::on_signals(settings.drain_timeout)?;
     let service = Arc::new(Service::new(&settings));
     let page = async {
         match http {
-            Some(http) => {
+            Some((http, metrics)) => {
                 http.serve(metrics, service.clone(), stop.quiet.clone())
                     .await
             }
@@ -116,7 +117,16 @@ impl Service {
             Err(GivenUp::Fatal(fault)) => return Err(fault),
         };
         tracing::info!(inbound = %settings.dirs.inbound.display(), "ready");
-        engine.serve(stop).await
+        let observe = async {
+            if settings.http_addr.is_none() {
+                std::future::pending::<()>().await;
+            }
+            engine.observe().await;
+        };
+        tokio::select! {
+            ended = engine.serve(stop) => ended,
+            () = Box::pin(observe) => unreachable!("it never ends"),
+        }
     }
 
     fn begin(&self, engine: Engine) -> &Engine {

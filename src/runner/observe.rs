@@ -18,8 +18,9 @@ const COUNT_EVERY: Duration = Duration::from_secs(30);
 const SHARE: u32 = 100;
 
 impl Engine {
-    /// Looks again and again.
-    pub(super) async fn observe(&self) {
+    /// Looks again and again, for ever: to be run beside [`serve`](Engine::serve) where somebody may
+    /// ask for the metrics.
+    pub async fn observe(&self) {
         tokio::join!(self.observe_stages(), self.observe_files(), self.count());
     }
 
