@@ -4,6 +4,7 @@
     scripts/bench --only large,peer     these cases
     scripts/bench --short               the same with few events: it must work, its figures mean nothing
     scripts/bench --baseline            engine, Redis and MariaDB within 2 GB of memory and 10 GB of disk
+    scripts/bench --profile             where the engine's processor time goes, by perf
     scripts/bench --json FILE           the results as JSON as well
     scripts/bench --render FILE...      docs/performance.md and docs/performance.svg out of such files
 
@@ -27,6 +28,7 @@ import render
 import servers
 from baseline import baseline
 from inputs import Inputs
+from hotspots import hotspots
 
 ROOT = os.getcwd()
 
@@ -55,6 +57,8 @@ def main():
     try:
         if arguments.baseline:
             results["baseline"] = baseline(programs, sizes, folder)
+        elif arguments.profile:
+            results["servers"], results["profile"] = one_profile(programs, sizes, folder)
         else:
             results["servers"], results["results"] = all_cases(programs, sizes, folder, arguments)
     finally:
@@ -77,6 +81,7 @@ def parse():
     parser.add_argument("--rounds", type=int, help="how often each case runs (3; 1 with --short)")
     parser.add_argument("--only", metavar="CASE,...", help="these cases")
     parser.add_argument("--baseline", action="store_true", help="2 GB of memory and 10 GB of disk for everything")
+    parser.add_argument("--profile", action="store_true", help="where the engine's processor time goes, by perf")
     parser.add_argument("--json", metavar="FILE", help="write the results there")
     parser.add_argument("--render", metavar="FILE", nargs="+", help="write docs/performance.md and .svg from results")
     arguments = parser.parse_args()
@@ -87,6 +92,7 @@ def parse():
 def command(arguments):
     """The command again, without where its results went."""
     flags = ["--short"] * arguments.short + ["--baseline"] * arguments.baseline
+    flags += ["--profile"] * arguments.profile
     flags += ["--only", arguments.only] if arguments.only else []
     return " ".join(["scripts/bench", *flags, "--rounds", str(arguments.rounds)])
 
@@ -116,6 +122,19 @@ def all_cases(programs, sizes, folder, arguments):
             sys.exit(f"scripts/bench: no case {', '.join(sorted(strangers))}; there are {', '.join(sorted(known))}")
         jobs = [job for job in jobs if only is None or job.case in only]
         return versions(redis, mariadb, mysql9), run_rounds(jobs, arguments.rounds)
+    finally:
+        for server in reversed(started):
+            server.stop()
+
+
+def one_profile(programs, sizes, folder):
+    started = []
+    try:
+        for server in (servers.Redis, servers.Mariadb):
+            started.append(server(folder))
+        bench = cases.Bench(programs, Inputs(programs[0], os.path.join(folder, "inputs")), sizes, folder, *started)
+        found = hotspots(bench, bench.inputs.large(sizes.large), sizes.large)
+        return versions(*started, None), found
     finally:
         for server in reversed(started):
             server.stop()

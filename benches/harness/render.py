@@ -28,7 +28,7 @@ def goal_rows(runs):
 
 def missing(run, only):
     """The goals that a run should have figures for and has none."""
-    if only:
+    if only or "profile" in run:
         return []
     asked = [goal for goal in GOALS if (goal.only == "baseline") == ("baseline" in run)]
     measured = {what for what, _, value, _, _ in goal_rows([run]) if value is not None}
@@ -63,6 +63,8 @@ def text(run):
         latency = run["results"]["latency"]
         for name in ("committed_ms", "history_ms"):
             lines.append(f"  latency, {name}: p50 {latency[name]['p50']:.1f}, p99 {latency[name]['p99']:.1f}")
+    if "profile" in run:
+        lines += [f"  {' '.join(row)}" for row in profile_rows(run["profile"])]
     if "baseline" in run:
         lines.append("")
         lines += ["  " + " | ".join(row) for row in baseline_rows(run["baseline"])]
@@ -92,7 +94,12 @@ def write_docs(runs):
     """Replaces what stands between the marks of the page, and draws the plot."""
     with open(PAGE) as file:
         page = file.read()
-    parts = {"goals": goals_table(runs), "results": results_table(runs), "baseline": baseline_table(runs)}
+    parts = {
+        "goals": goals_table(runs),
+        "profile": profile_table(runs),
+        "baseline": baseline_table(runs),
+        "results": results_table(runs),
+    }
     for name, table in parts.items():
         marks = re.compile(f"(<!-- {name} -->\n).*?(<!-- end of {name} -->)", re.DOTALL)
         page, found = marks.subn(lambda match: match[1] + table + match[2], page)
@@ -140,6 +147,21 @@ def baseline_table(runs):
         if "baseline" in run:
             header, *rows = baseline_rows(run["baseline"])
             return table(header, rows)
+    return "Not measured.\n"
+
+
+def profile_rows(found):
+    """What for, µs an event, a bar of that; the largest first."""
+    parts = sorted(found["parts"].items(), key=lambda part: -part[1])
+    for name, us in parts:
+        yield name, f"{us:.2f}", "█" * round(us * 100)
+    yield "together", f"{found['cpu_us']:.2f}", ""
+
+
+def profile_table(runs):
+    for run in runs:
+        if "profile" in run:
+            return table(("what for", "µs an event", ""), profile_rows(run["profile"]))
     return "Not measured.\n"
 
 
