@@ -23,7 +23,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const EVENTS: u32 = 100_000;
 
 /// Events in a chunk, and so in a frame.
-const CHUNK_EVENTS: u32 = 1_000;
+const CHUNK_EVENTS: u32 = 2_000;
 
 const LIMITS: ChunkLimits = ChunkLimits {
     records: CHUNK_EVENTS,
@@ -140,7 +140,7 @@ fn framing(c: &mut Criterion) {
     let (datasets, dataset) = dataset();
     let file = file(Format::Array);
     let mut parser = Parser::default();
-    for records in [10, 30, 100, 300, 1_000] {
+    for records in [10, 30, 100, 300, 1_000, 2_000] {
         let limits = ChunkLimits { records, ..LIMITS };
         let plan = cut(file.as_bytes(), &dataset.records, &[], limits).expect("a whole file");
         let chunk = plan.chunks[0];

@@ -26,6 +26,9 @@ use mapping::Mapping;
 pub use room::Room;
 use room::Taken;
 
+/// Files from this size on are hashed on all cores: nothing of a large file can be published before.
+const PARALLEL_BYTES_MIN: usize = 1 << 20;
+
 /// BLAKE3 of a file's stored bytes, cut to 16: the identity of a file. A cryptographic hash, since
 /// equal identity means that a file's data is dropped as a duplicate: nobody may be able to make one.
 pub type ContentHash = [u8; 16];
@@ -271,7 +274,13 @@ fn private_copy(file: &File, bytes: u64, options: &ContentOptions) -> io::Result
 }
 
 fn identity(bytes: &[u8]) -> ContentHash {
-    let hash = blake3::hash(bytes);
+    let mut hasher = blake3::Hasher::new();
+    if bytes.len() < PARALLEL_BYTES_MIN {
+        hasher.update(bytes);
+    } else {
+        hasher.update_rayon(bytes);
+    }
+    let hash = hasher.finalize();
     let (head, _) = hash
         .as_bytes()
         .split_first_chunk()

@@ -30,18 +30,18 @@ use crate::telemetry;
 use crate::timestamp;
 
 /// Most entries kept in memory: pairs of key and day, and their texts. That is as many as a table of
-/// 2^19 places takes, 21 MB, before it would double. Fewer would be merged more often, and a pair
-/// costs the database as much as a row does.
-const ENTRIES_MAX: usize = (1 << 19) / 8 * 7;
+/// 2^20 places takes, 42 MB, before it would double: 30,000 vehicles over a month. With fewer, a pair
+/// is merged more often, and each time costs the database as much as a row does.
+const ENTRIES_MAX: usize = (1 << 20) / 8 * 7;
 
 /// Most files whose coverage is kept in memory between two refreshes; further ones are read.
 const FILES_MAX: usize = 100_000;
 
 /// Candidates merged in one transaction.
-const MERGE_PAIRS: usize = 10_000;
+const MERGE_PAIRS: usize = 5_000;
 
 /// Such transactions at once, at the end of a load: no worker uses the other connections then.
-const MERGES_AT_ONCE: usize = 2;
+const MERGES_AT_ONCE: usize = 3;
 
 /// Rows read at a time from the table, about 5 MB.
 const SCAN_ROWS: usize = 50_000;

@@ -18,7 +18,7 @@ use super::Made;
 
 /// As the engine cuts by default.
 pub(super) const LIMITS: ChunkLimits = ChunkLimits {
-    records: 1_000,
+    records: 2_000,
     bytes: 1 << 20,
 };
 
@@ -70,7 +70,7 @@ pub(super) fn write_files(made: &Made, folder: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The batches of the files, of at most 1,000 rows each.
+/// The batches of the files, of at most 2,000 rows each.
 pub(super) fn batches(made: &Made) -> Vec<Batch> {
     let (_, dataset) = dataset();
     let mut parser = Parser::default();

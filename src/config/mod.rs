@@ -47,7 +47,7 @@ const MEMORY_BUDGET_DEFAULT: ByteSize = ByteSize::mib(128);
 const MEMORY_BUDGET_MIN: ByteSize = ByteSize::mib(16);
 
 /// The rows of one INSERT: fewer cost more for each row, and more gain nothing.
-const FRAME_RECORDS_DEFAULT: u32 = 1_000;
+const FRAME_RECORDS_DEFAULT: u32 = 2_000;
 
 /// A frame is committed as a whole; beyond this many rows a transaction holds locks for too long.
 const FRAME_RECORDS_MAX: u32 = 100_000;

@@ -61,7 +61,7 @@ pub struct Options {
     #[arg(long, global = true, value_name = "SIZE")]
     pub memory_budget: Option<ByteSize>,
 
-    /// Most records in a frame (default: 1000)
+    /// Most records in a frame (default: 2000)
     #[arg(long, global = true, value_name = "N", hide_short_help = true)]
     pub frame_records: Option<NonZeroU32>,
 

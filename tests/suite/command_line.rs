@@ -175,7 +175,7 @@ fn with_nothing_set_settings_are_those_of_the_embedded_pair() {
         "redis_url = \"memory:\"",
         "inbound = \"./lemonade-data/inbound\"",
         "http_addr = \"127.0.0.1:9464\"",
-        "frame_records = 1000",
+        "frame_records = 2000",
     ] {
         assert!(
             run.stdout.lines().any(|shown| shown == line),
