@@ -297,7 +297,7 @@ impl Engine {
         };
         let summary = async {
             if roles.summary {
-                self.keep_summary(stop).await?;
+                Box::pin(self.keep_summary(stop)).await?;
             }
             Ok(())
         };
