@@ -320,7 +320,9 @@ impl Inbox {
             }
             Writers::Unknown | Writers::None => {}
         }
-        if self.is_young(&metadata) && !seems_closed(&file, metadata.len())? {
+        // What cannot be read here is for the reader of the whole file to judge: it must not hold up the
+        // files behind it.
+        if self.is_young(&metadata) && !seems_closed(&file, metadata.len()).unwrap_or(true) {
             self.note_incomplete(&candidate.name, &metadata);
             return Ok(Err("the document is not complete yet"));
         }
