@@ -47,6 +47,9 @@ pub const SCAN_FILES_MAX: usize = 65_536;
 /// Bytes at the end of a file that are looked at to see whether a document closes.
 const TAIL_BYTES: usize = 4096;
 
+/// Why a file waits that has a hard link elsewhere.
+const OTHER_NAME: &str = "it has another name (a hard link), and `hard_links` is `wait`";
+
 /// Where files come from and go to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Directories {
@@ -80,6 +83,9 @@ pub struct Patience {
     pub quiet_time: Duration,
     /// A document that does not close waits this long for the rest of it, then it is quarantined.
     pub incomplete_after: Duration,
+    /// Whether a file waits as long as it has a second name (a hard link): who made that may have had
+    /// no right to read the file, and can still write into it.
+    pub one_name: bool,
 }
 
 /// The directories, opened and locked.
@@ -252,8 +258,12 @@ impl Inbox {
         Ok(scan)
     }
 
-    /// Whether a file was found incomplete before, has not changed, and may still grow.
+    /// Whether a file has another name that it must not have, or was found incomplete before, has not
+    /// changed, and may still grow.
     fn must_wait(&self, name: &OsStr, metadata: &Metadata) -> Option<&'static str> {
+        if self.has_other_name(metadata) {
+            return Some(OTHER_NAME);
+        }
         let incomplete = self
             .incomplete
             .lock()
@@ -262,6 +272,10 @@ impl Inbox {
             .get(name)
             .is_some_and(|then| *then == stamp(metadata));
         (unchanged && self.is_young(metadata)).then_some("the document is not complete yet")
+    }
+
+    fn has_other_name(&self, metadata: &Metadata) -> bool {
+        self.patience.one_name && metadata.nlink() > 1
     }
 
     /// Whether a file was written so lately that more of it may come.
@@ -294,6 +308,10 @@ impl Inbox {
             }
             Err(_) => return Ok(Err("it is gone, or no regular file")),
         };
+        // Asked again of the open file: the name may stand for another one since the scan.
+        if self.has_other_name(&metadata) {
+            return Ok(Err(OTHER_NAME));
+        }
         // The lease is held until the file has moved, so that no writer slips in between.
         match content::writers(&file) {
             Writers::Some => return Ok(Err("it is still being written")),
@@ -302,7 +320,9 @@ impl Inbox {
             }
             Writers::Unknown | Writers::None => {}
         }
-        if self.is_young(&metadata) && !seems_closed(&file, metadata.len())? {
+        // What cannot be read here is for the reader of the whole file to judge: it must not hold up the
+        // files behind it.
+        if self.is_young(&metadata) && !seems_closed(&file, metadata.len()).unwrap_or(true) {
             self.note_incomplete(&candidate.name, &metadata);
             return Ok(Err("the document is not complete yet"));
         }

@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::broker::{self, Broker, BrokerOptions};
-use crate::config::{Roles, Settings, redacted};
+use crate::config::{HardLinks, Roles, Settings, redacted};
 use crate::content::ContentOptions;
 use crate::cut::ChunkLimits;
 use crate::dataset::Datasets;
@@ -114,6 +114,7 @@ pub async fn open(
     let patience = Patience {
         quiet_time: settings.quiet_time,
         incomplete_after,
+        one_name: settings.hard_links == HardLinks::Wait,
     };
     let inbox = Inbox::open(settings.dirs.clone(), patience)?;
     // A queue in this process lives on the same memory as the stages around it.

@@ -31,6 +31,7 @@ pub(super) const NAMES: &[(&str, &[&str])] = &[
     ("summary-every", &["LEMONADE_SUMMARY_EVERY"]),
     ("quiet-time", &["LEMONADE_QUIET_TIME"]),
     ("incomplete-after", &["LEMONADE_INCOMPLETE_AFTER"]),
+    ("hard-links", &["LEMONADE_HARD_LINKS"]),
     ("scan-interval", &["LEMONADE_SCAN_INTERVAL"]),
     ("drain-timeout", &["LEMONADE_DRAIN_TIMEOUT"]),
     ("disk-floor", &["LEMONADE_DISK_FLOOR"]),

@@ -61,6 +61,7 @@ pub(super) fn nearest<'a>(unknown: &str, known: impl Iterator<Item = &'a str>) -
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::HardLinks;
 
     fn read_text(text: &str) -> Result<Options, String> {
         let dir = tempfile::tempdir().unwrap();
@@ -74,13 +75,14 @@ mod tests {
         let options = read_text(
             "workers = 4\nqueue_bytes = '32MiB'\nmemory_budget = 1000\nsummary_every = 'off'\n\
              http_addr = '0.0.0.0:80'\nrole = 'ingest,work'\nlog_format = 'json'\n\
-             database_url = 'sqlite:x'\n[[datasets]]\nname = 'trips'\n\
+             hard_links = 'wait'\ndatabase_url = 'sqlite:x'\n[[datasets]]\nname = 'trips'\n\
              columns = [{name = 'a', type = 'text'}]\n",
         )
         .unwrap();
         assert_eq!(options.workers.unwrap().get(), 4);
         assert_eq!(options.queue_bytes.unwrap().as_u64(), 32 << 20);
         assert_eq!(options.summary_every.unwrap().on(), None);
+        assert_eq!(options.hard_links, Some(HardLinks::Wait));
         assert_eq!(options.datasets[0].name, "trips");
     }
 

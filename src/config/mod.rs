@@ -23,7 +23,7 @@ mod options;
 mod url;
 
 pub use environment::Environment;
-pub use options::{LogFormat, Options, OrOff, Period, Roles};
+pub use options::{HardLinks, LogFormat, Options, OrOff, Period, Roles};
 pub use url::redacted;
 
 /// Looked for in the current directory where no settings file is named.
@@ -111,6 +111,8 @@ pub struct Settings {
     pub quiet_time: Duration,
     /// A document that is still not whole after this long goes to quarantine.
     pub incomplete_after: Duration,
+    /// What becomes of a file in inbound that has a second name.
+    pub hard_links: HardLinks,
     /// How often inbound is scanned, whatever notifications say.
     pub scan_interval: Duration,
     /// How long work in hand may take to finish after the first signal to stop.
@@ -183,6 +185,7 @@ impl Settings {
                 }),
             quiet_time: time(said.quiet_time, QUIET_TIME_DEFAULT),
             incomplete_after: time(said.incomplete_after, INCOMPLETE_AFTER_DEFAULT),
+            hard_links: said.hard_links.unwrap_or(HardLinks::Take),
             scan_interval: time(said.scan_interval, SCAN_INTERVAL_DEFAULT),
             drain_timeout: time(said.drain_timeout, DRAIN_TIMEOUT_DEFAULT),
             disk_floor_bytes: bytes(said.disk_floor, DISK_FLOOR_DEFAULT),
@@ -327,6 +330,7 @@ impl fmt::Display for Settings {
         )?;
         line("quiet_time", time(self.quiet_time))?;
         line("incomplete_after", time(self.incomplete_after))?;
+        line("hard_links", text(&self.hard_links.as_str()))?;
         line("scan_interval", time(self.scan_interval))?;
         line("drain_timeout", time(self.drain_timeout))?;
         line("disk_floor", size(self.disk_floor_bytes))?;

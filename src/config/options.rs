@@ -81,6 +81,10 @@ pub struct Options {
     #[arg(long, global = true, value_name = "TIME", hide_short_help = true)]
     pub incomplete_after: Option<Period>,
 
+    /// A file in inbound that has a second name, a hard link: take it, or let it wait (default: take)
+    #[arg(long, global = true, value_name = "WHAT", hide_short_help = true)]
+    pub hard_links: Option<HardLinks>,
+
     /// How often inbound is scanned, whatever notifications say (default: 5s)
     #[arg(long, global = true, value_name = "TIME", hide_short_help = true)]
     pub scan_interval: Option<Period>,
@@ -138,6 +142,7 @@ impl Options {
             summary_every: self.summary_every.or(below.summary_every),
             quiet_time: self.quiet_time.or(below.quiet_time),
             incomplete_after: self.incomplete_after.or(below.incomplete_after),
+            hard_links: self.hard_links.or(below.hard_links),
             scan_interval: self.scan_interval.or(below.scan_interval),
             drain_timeout: self.drain_timeout.or(below.drain_timeout),
             disk_floor: self.disk_floor.or(below.disk_floor),
@@ -293,6 +298,27 @@ impl fmt::Display for Roles {
 impl<'de> Deserialize<'de> for Roles {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         from_text(deserializer)
+    }
+}
+
+/// What becomes of a file in inbound that has a second name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum HardLinks {
+    /// It is taken like any other; its bytes are those of the other name.
+    Take,
+    /// It waits until the other name is gone.
+    Wait,
+}
+
+impl HardLinks {
+    /// As it is written.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Take => "take",
+            Self::Wait => "wait",
+        }
     }
 }
 

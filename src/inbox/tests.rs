@@ -31,6 +31,7 @@ fn patience(incomplete_after: Duration) -> Patience {
     Patience {
         quiet_time: Duration::ZERO,
         incomplete_after,
+        one_name: false,
     }
 }
 

@@ -27,6 +27,11 @@ const GROUP_FILES: usize = 256;
 /// parsed), as far as their files are small enough to be read; larger ones are mapped.
 const GROUP_BYTES: u64 = 8 * 1024 * 1024;
 
+/// How often a file is read that the device fails to read, before it is set aside. A loose cable or a path
+/// that moves to another controller is over in a moment, and a healthy file must not be set aside for
+/// it; a bad sector stays, and the others wait meanwhile: with the pauses of a retry this is a second or two.
+const DEVICE_ATTEMPTS: u32 = 8;
+
 /// Longest name in the ledger, in bytes.
 const NAME_BYTES_MAX: usize = 255;
 
@@ -80,7 +85,11 @@ pub(super) async fn run(
             // After the others have gone on, since what they hold may be what is lacking: room on
             // the disk, or descriptors.
             for item in faulty {
-                let again = || read_again(&shared, &item);
+                let mut attempt = 1;
+                let again = || {
+                    attempt += 1;
+                    read_again(&shared, &item, attempt)
+                };
                 let prepared = until_ok("reading files", &shared.stop, |_| {}, again).await?;
                 Box::pin(start(&shared, vec![prepared], &jobs)).await?;
             }
@@ -110,7 +119,7 @@ async fn read_all(shared: &Arc<Shared>, group: Vec<Item>) -> (Vec<Prepared>, Vec
     let reading = tokio::task::spawn_blocking(move || {
         group
             .into_par_iter()
-            .partition_map(|item| match prepare(&shared, item.clone()) {
+            .partition_map(|item| match prepare(&shared, item.clone(), 1) {
                 Ok(prepared) => Either::Left(prepared),
                 Err(_) => Either::Right(item),
             })
@@ -118,9 +127,9 @@ async fn read_all(shared: &Arc<Shared>, group: Vec<Item>) -> (Vec<Prepared>, Vec
     reading.await.expect("reading does not panic")
 }
 
-async fn read_again(shared: &Arc<Shared>, item: &Item) -> Result<Prepared, Fault> {
+async fn read_again(shared: &Arc<Shared>, item: &Item, attempt: u32) -> Result<Prepared, Fault> {
     let (shared, item) = (shared.clone(), item.clone());
-    let reading = tokio::task::spawn_blocking(move || prepare(&shared, item));
+    let reading = tokio::task::spawn_blocking(move || prepare(&shared, item, attempt));
     reading.await.expect("reading does not panic")
 }
 
@@ -179,11 +188,16 @@ fn passes(error: &std::io::Error) -> bool {
         .is_some_and(|code| NO_DESCRIPTORS.contains(&code))
 }
 
-/// Reads, identifies and cuts a file.
+/// Whether the device failed, which may pass or not.
+fn is_of_device(error: &std::io::Error) -> bool {
+    error.raw_os_error() == Some(libc::EIO)
+}
+
+/// Reads, identifies and cuts a file; `attempt` counts how often, from 1.
 ///
 /// # Errors
 /// A transient fault: nothing is known about the file yet.
-fn prepare(shared: &Shared, item: Item) -> Result<Prepared, Fault> {
+fn prepare(shared: &Shared, item: Item, attempt: u32) -> Result<Prepared, Fault> {
     let _file = tracing::debug_span!("file", name = ?item.file.name).entered();
     let ingest = &shared.ingest;
     let by_name = || {
@@ -201,7 +215,9 @@ fn prepare(shared: &Shared, item: Item) -> Result<Prepared, Fault> {
                 why: CHANGING,
             });
         }
-        Err(ContentError::Io(error)) if passes(&error) => {
+        Err(ContentError::Io(error))
+            if passes(&error) || (is_of_device(&error) && attempt < DEVICE_ATTEMPTS) =>
+        {
             let doing = format!("reading {}", item.file.path.display());
             return Err(Fault::transient(Origin::Files, doing, error));
         }

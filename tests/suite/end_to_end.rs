@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use xxhash_rust::xxh3::xxh3_64;
 
+mod failover;
 mod faults;
 pub mod pair;
 mod service;

@@ -4,6 +4,7 @@
 //! load.
 
 mod arrival;
+mod copies;
 mod hostile;
 mod room;
 

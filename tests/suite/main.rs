@@ -24,6 +24,7 @@ mod operators;
 mod page;
 mod supervision;
 mod files;
+mod machine;
 mod metrics;
 mod prometheus;
 mod simulation;

@@ -99,6 +99,7 @@ fn engine(world: &Arc<World>, root: &Path, random: &mut Random) -> Engine {
     };
     let patience = Patience {
         quiet_time: Duration::ZERO,
+        one_name: false,
         incomplete_after: Duration::ZERO,
     };
     let inbox = Inbox::open(directories, patience).unwrap();

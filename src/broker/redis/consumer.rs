@@ -44,6 +44,8 @@ pub(super) struct RedisConsumer {
     damaged: Vec<Tag>,
     /// Whether the last read may have left entries pending that never arrived here.
     torn: bool,
+    /// Which connection the last read went over.
+    connection: u64,
     /// The streams whose own pending entries are to be read, and from where on.
     pending: Vec<(Arc<str>, String)>,
     /// The streams still to be searched for entries of dead consumers in this round.
@@ -98,6 +100,7 @@ impl RedisConsumer {
             damaged: Vec::new(),
             // An earlier consumer of this name may have left some.
             torn: true,
+            connection: 0,
             pending: Vec::new(),
             sweep: Vec::new(),
             sweep_due: Instant::now(),
@@ -107,10 +110,14 @@ impl RedisConsumer {
 
     /// Brings at least one delivery into `ready`, unless there is none for a while.
     async fn fill(&mut self, max: u64) -> Result<(), Error> {
-        if std::mem::replace(&mut self.torn, true) {
+        let torn = std::mem::replace(&mut self.torn, true);
+        let client = self.link.client().await?;
+        // Another connection may lead to another server: a replica that was promoted and lacks the last
+        // acks. What they were for is pending there, and nobody else takes it from a living consumer.
+        let connection = self.link.connections();
+        if torn || connection != std::mem::replace(&mut self.connection, connection) {
             self.pending = self.all_from_start();
         }
-        let client = self.link.client().await?;
         let filled = self.fill_from(&client, max).await;
         if let Err(error) = &filled {
             self.link.end_if_hung(client.id(), error).await;

@@ -6,16 +6,20 @@
 //! is cheap (a few round trips), correct (an error always leaves the outcome open), and shows
 //! the true cause where the new connection cannot be made either.
 
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use fred::clients::{Client, Pipeline};
 use fred::error::{Error, ErrorKind};
-use fred::interfaces::ClientLike;
+use fred::interfaces::{ClientLike, EventInterface};
 use fred::types::config::{
-    Config, ConnectionConfig, PerformanceConfig, ReconnectPolicy, TcpConfig, UnresponsiveConfig,
+    Config, ConnectionConfig, PerformanceConfig, ReconnectPolicy, Server, TcpConfig,
+    UnresponsiveConfig,
 };
 use fred::types::{ConnectHandle, RespVersion, Value};
 use tokio::sync::Mutex;
+use tokio::sync::broadcast::Receiver;
+use tokio::sync::broadcast::error::TryRecvError;
 
 /// For a connection to come up, and for each step of its set-up.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -43,11 +47,15 @@ pub(super) struct Link {
     config: Config,
     reply_timeout: Duration,
     live: Mutex<Option<Live>>,
+    /// Connections so far, those that the client made by itself included.
+    connections: AtomicU64,
 }
 
 struct Live {
     client: Client,
     task: ConnectHandle,
+    /// Told of each connection that the client makes by itself.
+    reconnects: Receiver<Server>,
 }
 
 impl Drop for Live {
@@ -69,18 +77,33 @@ impl Link {
             config,
             reply_timeout,
             live: Mutex::new(None),
+            connections: AtomicU64::new(0),
         }
     }
 
     /// The client, connected if it is new.
     pub(super) async fn client(&self) -> Result<Client, Error> {
         let mut slot = self.live.lock().await;
-        if let Some(live) = slot.as_ref().filter(|live| !live.task.is_finished()) {
+        if let Some(live) = slot.as_mut().filter(|live| !live.task.is_finished()) {
+            // Where some were missed, there were more than one.
+            while !matches!(
+                live.reconnects.try_recv(),
+                Err(TryRecvError::Empty | TryRecvError::Closed)
+            ) {
+                self.connections.fetch_add(1, Relaxed);
+            }
             return Ok(live.client.clone());
         }
         *slot = None;
         let live = connect(&self.config, self.reply_timeout).await?;
+        self.connections.fetch_add(1, Relaxed);
         Ok(slot.insert(live).client.clone())
+    }
+
+    /// Another number than before says that the connection is another one, at the last call of
+    /// [`client`](Self::client).
+    pub(super) fn connections(&self) -> u64 {
+        self.connections.load(Relaxed)
     }
 
     /// Runs the pipeline and gives one result a command, in their order. An outer error says that
@@ -143,8 +166,13 @@ async fn connect(config: &Config, reply_timeout: Duration) -> Result<Live, Error
         Some(connection),
         Some(policy),
     );
+    let reconnects = client.reconnect_rx();
     let task = client.connect();
-    let mut live = Live { client, task };
+    let mut live = Live {
+        client,
+        task,
+        reconnects,
+    };
     let connected = async {
         tokio::select! {
             connected = live.client.wait_for_connect() => connected,

@@ -15,6 +15,7 @@ use super::{
     raw, receive, receive_in_the_end, until,
 };
 use crate::support;
+use crate::support::proxy::{Manner, Proxy};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_flushed_queue_is_made_again_under_a_blocked_receiver() {
@@ -256,4 +257,45 @@ async fn a_server_without_memory_is_waited_for() {
         .expect("there is memory now")
         .unwrap();
     assert_eq!(broker.depth().await.unwrap().frames, 5);
+}
+
+/// A consumer that is busy while its connection ends gets no error: the client connects again by itself.
+/// Where that leads to a replica that was promoted, what was acked before may be pending again.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_promoted_replica_still_has_pending_is_delivered_again() {
+    let mut master = support::private_redis().await;
+    let replica = support::private_redis().await;
+    let link = Proxy::start(master.port).await;
+    raw(
+        replica.port,
+        &[&format!("REPLICAOF 127.0.0.1 {}", link.port)],
+    );
+    until(|| raw(replica.port, &["INFO replication"]).contains("master_link_status:up")).await;
+    let proxy = Proxy::start(master.port).await;
+    let url = format!("redis://127.0.0.1:{}/0", proxy.port);
+    let broker = open(&url, BrokerOptions::default()).await;
+    let mut consumer = broker.consumer("one").await.unwrap();
+    publish(&*broker, &[events(0, 10), events(1, 10)]).await;
+    let received = receive(&mut *consumer, 2).await;
+    let on_replica = |command: &str| raw(replica.port, &[&format!("{command} {EVENTS_KEY}")]);
+    until(|| on_replica("XLEN").starts_with(":2")).await;
+    until(|| on_replica("XINFO GROUPS").contains("$7\r\npending\r\n:2\r\n")).await;
+    link.set(Manner::Blackhole);
+    consumer.ack(&received).await.unwrap();
+    assert_eq!(broker.depth().await.unwrap(), Depth::default());
+
+    master.kill();
+    link.cut();
+    raw(replica.port, &["REPLICAOF NO ONE"]);
+    proxy.lead_to(replica.port);
+    let before = proxy.accepted();
+    proxy.cut();
+    // Publisher and consumer have a connection each, and both come back while neither is used.
+    until(|| proxy.accepted() >= before + 2).await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let again = receive_in_the_end(&mut *consumer, 2).await;
+    assert_eq!(ordinals(&again), ordinals(&received));
+    assert!(again.iter().all(|delivery| delivery.redelivered));
+    consumer.ack(&again).await.unwrap();
+    assert_eq!(broker.depth().await.unwrap(), Depth::default());
 }

@@ -58,7 +58,7 @@ impl Behind {
     }
 }
 
-async fn is_loaded_once(pair: &Pair, records: u64, files: usize, when: &str) {
+pub(super) async fn is_loaded_once(pair: &Pair, records: u64, files: usize, when: &str) {
     for sql in [
         "SELECT COUNT(*) FROM vehicle_events",
         "SELECT COUNT(DISTINCT vehicle_id, event_time, event_value, id & 4294967295) FROM \
@@ -233,7 +233,7 @@ async fn a_process_that_stood_still_while_its_connections_died_goes_on() {
 }
 
 /// The exit code of a load that comes to its end.
-async fn ended(load: &mut Service) -> Option<i32> {
+pub(super) async fn ended(load: &mut Service) -> Option<i32> {
     let mut code = None;
     until("the end of the load", LIMIT * 2, async || {
         code = load.0.try_wait().unwrap();

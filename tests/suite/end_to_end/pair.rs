@@ -32,7 +32,12 @@ impl Pair {
     }
 
     pub async fn new(name: &'static str) -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        Self::within(name, &std::env::temp_dir()).await
+    }
+
+    /// The same with its data directory in a place of the test's choice.
+    pub async fn within(name: &'static str, place: &Path) -> Self {
+        let dir = tempfile::tempdir_in(place).unwrap();
         let database_url = if name.ends_with("mysql") {
             support::mariadb().await.fresh().await
         } else {

@@ -6,7 +6,7 @@
 //! and cut off at once.
 
 use std::net::Ipv4Addr;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -65,7 +65,7 @@ pub struct Proxy {
 }
 
 struct Shared {
-    target: u16,
+    target: AtomicU16,
     manner: watch::Sender<Manner>,
     cuts: watch::Sender<()>,
     drop_reply: AtomicBool,
@@ -83,7 +83,7 @@ impl Proxy {
             .expect("127.0.0.1 has a free port");
         let port = listener.local_addr().expect("it is bound").port();
         let shared = Arc::new(Shared {
-            target,
+            target: AtomicU16::new(target),
             manner: watch::Sender::new(Manner::Pass),
             cuts: watch::Sender::new(()),
             drop_reply: AtomicBool::new(false),
@@ -97,6 +97,11 @@ impl Proxy {
             shared,
             _accepts: AbortOnDropHandle::new(accepts),
         }
+    }
+
+    /// From now on, new connections lead to another port of 127.0.0.1.
+    pub fn lead_to(&self, target: u16) {
+        self.shared.target.store(target, Relaxed);
     }
 
     /// From now on, bytes are passed on like this.
@@ -164,7 +169,8 @@ async fn accept(shared: Arc<Shared>, listener: TcpListener) {
 
 /// One connection, until one side or a cut ends it.
 async fn relay(shared: Arc<Shared>, client: TcpStream, mut cuts: watch::Receiver<()>) {
-    let Ok(server) = TcpStream::connect((Ipv4Addr::LOCALHOST, shared.target)).await else {
+    let target = shared.target.load(Relaxed);
+    let Ok(server) = TcpStream::connect((Ipv4Addr::LOCALHOST, target)).await else {
         return;
     };
     for side in [&client, &server] {
@@ -280,6 +286,7 @@ mod tests {
     use std::time::Instant;
 
     use super::*;
+    use crate::support::server::free_port;
 
     /// A server that says everything back.
     async fn echo() -> (u16, AbortOnDropHandle<()>) {
@@ -363,6 +370,15 @@ mod tests {
         assert!(proxy.has_dropped());
         let mut stream = connect(&proxy).await;
         ask(&mut stream, b"after").await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn new_connections_lead_to_where_they_are_told() {
+        let (port, _echo) = echo().await;
+        let proxy = Proxy::start(free_port()).await;
+        assert_eq!(ask(&mut connect(&proxy).await, b"nobody").await, None);
+        proxy.lead_to(port);
+        ask(&mut connect(&proxy).await, b"echo").await.unwrap();
     }
 
     #[tokio::test]

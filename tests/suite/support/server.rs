@@ -249,7 +249,8 @@ fn alive(pid: u32) -> bool {
         .is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
 }
 
-fn free_port() -> u16 {
+/// A port on 127.0.0.1 that nobody uses at this moment.
+pub fn free_port() -> u16 {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
         .and_then(|listener| listener.local_addr())
         .expect("127.0.0.1 has a free port")

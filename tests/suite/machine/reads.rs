@@ -1,0 +1,71 @@
+//! Reads that fail, are interrupted, or give less than was asked for: libfiu stands between the engine
+//! and the system.
+
+use super::*;
+
+/// A command of the engine in which calls of the system fail, as libfiu is told.
+fn failing(pair: &Pair, args: &[&str], faults: &str) -> Command {
+    let engine = pair.command(args);
+    let mut command = Command::new(crate::support::program("fiu-run"));
+    // No pipe to change the faults by.
+    command.args(["-x", "-f", "", "-c", faults]);
+    through(command, &engine)
+}
+
+/// EIO, EINTR, and a read that gives less, each for a share of all reads. The files are small enough to
+/// be read; larger ones are mapped.
+#[tokio::test(flavor = "multi_thread")]
+async fn reads_that_fail_or_are_short_cost_a_load_nothing() {
+    for fault in [
+        "posix/io/rw/read,failinfo=5,probability=0.05",
+        "posix/io/rw/read,failinfo=4,probability=0.05",
+        "posix/io/rw/read/reduce,probability=0.2",
+    ] {
+        let pair = Pair::new("memory+mysql").await;
+        pair.expect(0, &["migrate"]);
+        generate(&pair, &["--files", "300", "--records", "20"]);
+        let faults = format!("enable_random name={fault}");
+        let output = failing(&pair, &["load"], &faults).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{fault}: {}", said(&output));
+        is_loaded_once(&pair, 6_000, 300).await;
+    }
+}
+
+/// As of a bad sector: the file is set aside, and comes back when the disk is well.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_the_device_never_gives_is_set_aside() {
+    let pair = Pair::new("memory+mysql").await;
+    pair.expect(0, &["migrate"]);
+    generate(&pair, &["--files", "2", "--records", "20"]);
+    let delivered = names(&pair.at("inbound"));
+    let faults = "enable name=posix/io/rw/read,failinfo=5";
+    let output = failing(&pair, &["load"], faults).output().unwrap();
+    assert_eq!(output.status.code(), Some(2), "{}", said(&output));
+    let quarantine = pair.at("quarantine");
+    for name in &delivered {
+        let reason = fs::read_to_string(quarantine.join(format!("{name}.reason"))).unwrap();
+        assert!(reason.contains("Input/output error"), "{reason}");
+    }
+    pair.expect(0, &["files", "retry", "--all"]);
+    pair.expect(0, &["load"]);
+    is_loaded_once(&pair, 40, 2).await;
+}
+
+/// The service looks at the end of a file that is new before it takes it, and what it cannot look at it
+/// takes: reading tells.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_end_of_a_file_that_cannot_be_read_holds_up_no_file() {
+    const WITHIN: Duration = Duration::from_secs(20);
+    let pair = Pair::new("memory+mysql").await;
+    pair.expect(0, &["migrate"]);
+    let faults = "enable name=posix/io/rw/pread,failinfo=5";
+    let mut service = failing(&pair, &["run", "--http-addr", "off"], faults);
+    let mut service = Service(service.stderr(Stdio::null()).spawn().unwrap());
+    generate(&pair, &["--files", "5", "--records", "20"]);
+    until("the files in history", WITHIN, async || {
+        names(&pair.at("history")).len() == 5
+    })
+    .await;
+    assert_eq!(service.terminate(), Some(0));
+    is_loaded_once(&pair, 100, 5).await;
+}
