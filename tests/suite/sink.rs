@@ -18,7 +18,8 @@ mod schema;
 mod summary;
 mod workers;
 
-use fixture::Target;
+use fixture::{Fixture, Target};
+use lemonade_task::finding::Level;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sqlite_keeps_the_contract() {
@@ -38,6 +39,17 @@ async fn mysql_keeps_the_contract() {
 #[tokio::test(flavor = "multi_thread")]
 async fn mysql_with_load_data_keeps_the_contract() {
     conformance(Target::MysqlLoadData).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_galera_cluster_keeps_the_contract() {
+    conformance(Target::Galera).await;
+    let findings = Fixture::new(Target::Galera).await.sink.inspect().await;
+    let findings = findings.expect("the node is there");
+    let log = findings
+        .iter()
+        .find(|finding| finding.what.contains("node of a Galera"));
+    assert_eq!(log.expect("doctor looks").level, Level::Ok, "{findings:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -44,6 +44,16 @@ pub(super) async fn inspect(session: &mut Session) -> Result<Vec<Finding>, Failu
             "set it to 1 on MySQL for faster loads (LOAD DATA LOCAL); INSERT is used without it",
         ));
     }
+    let galera = "SELECT VARIABLE_VALUE FROM information_schema.GLOBAL_VARIABLES WHERE VARIABLE_NAME = \
+                  'WSREP_ON'";
+    if session.server.mariadb && session.rows::<String>(galera).await? == ["ON"] {
+        let log: u64 = first(session, "SELECT @@log_bin").await?;
+        findings.push(Finding::expect(
+            log == 1,
+            format!("log_bin is {log} on a node of a Galera cluster"),
+            "set it to ON: without it a refused row can make the other nodes leave the cluster",
+        ));
+    }
     let grants: Vec<String> = session.rows("SHOW GRANTS").await?;
     let all = grants.join("; ").to_uppercase();
     let may = |right: &str| all.contains(right) || all.contains("ALL PRIVILEGES");

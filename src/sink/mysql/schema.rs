@@ -97,8 +97,9 @@ async fn locked(session: &mut Session, datasets: &Datasets) -> Result<(), Fault>
         for statement in migration.statements() {
             session.run(statement).await.map_err(fault)?;
         }
+        // The lock is of one server: on another node of a cluster the same may happen at the same time.
         let sql = "INSERT INTO ingest_migrations (number, name, checksum, applied_at) VALUES (?, \
-                   ?, ?, UTC_TIMESTAMP(6))";
+                   ?, ?, UTC_TIMESTAMP(6)) ON DUPLICATE KEY UPDATE number = number";
         let params = (migration.number, migration.name, migration.checksum());
         session.run_with(sql, params).await.map_err(fault)?;
     }

@@ -25,6 +25,8 @@ pub enum Target {
     Mariadb,
     Mysql,
     MysqlLoadData,
+    /// The sink on one node of a cluster, other processes on another.
+    Galera,
 }
 
 impl Target {
@@ -39,6 +41,7 @@ impl Target {
             Self::Mariadb => support::mariadb().await.fresh().await,
             Self::Mysql => support::mysql9(false).await.fresh().await,
             Self::MysqlLoadData => support::mysql9(true).await.fresh().await,
+            Self::Galera => support::galera().await.fresh().await,
         }
     }
 }
@@ -138,7 +141,11 @@ impl Fixture {
 
     /// Another process over the same database.
     pub async fn another(&self) -> Arc<dyn Ledger> {
-        open_ledger(&self.url, &SinkOptions::default())
+        let url = match self.target {
+            Target::Galera => support::galera().await.on_second(&self.url),
+            _ => self.url.clone(),
+        };
+        open_ledger(&url, &SinkOptions::default())
             .await
             .expect("the database is there")
     }
@@ -193,6 +200,10 @@ impl Fixture {
         let mut conn = mysql_async::Conn::from_url(&self.url)
             .await
             .expect("the server is there");
+        if self.target == Target::Galera {
+            let waits = conn.query_drop(support::SYNC_WAIT).await;
+            waits.expect("the node knows it");
+        }
         // Prepared, so that values come in their own types.
         let rows = match conn.exec::<mysql_async::Row, _, _>(sql, ()).await {
             Ok(rows) => rows,

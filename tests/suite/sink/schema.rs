@@ -10,7 +10,15 @@ pub async fn migration_is_repeatable_and_safe_for_several_processes(target: Targ
     }
     let racing = sinks.into_iter().map(|sink| {
         let datasets = fixture.datasets.clone();
-        tokio::spawn(async move { sink.migrate(&datasets).await })
+        tokio::spawn(async move {
+            loop {
+                match sink.migrate(&datasets).await {
+                    // Nodes of a cluster find out late that they did the same: try again.
+                    Err(fault) if fault.is_transient() => {}
+                    done => break done,
+                }
+            }
+        })
     });
     for process in racing.collect::<Vec<_>>() {
         process

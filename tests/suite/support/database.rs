@@ -3,6 +3,7 @@
 //! Making a data folder takes seconds, so one is made per server version and kept under `target/`;
 //! each server starts from a copy of it.
 
+use std::collections::HashMap;
 use std::ffi::OsString;
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -10,15 +11,18 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, OptsBuilder};
 
-use super::server::{AnyKind, Kind, Private, Server, program};
+use super::server::{AnyKind, Kind, Private, Server, free_port, program};
 
 /// An attempt to connect that takes longer is given up and made again.
 const CONNECT_WITHIN: Duration = Duration::from_secs(5);
+
+/// Two nodes find each other in a second or two.
+const JOINED_WITHIN: Duration = Duration::from_secs(60);
 
 /// Options of both servers: little memory and small files, since many run at once on a small
 /// machine, but a commit is on disk when it says so, as the tests are about that.
@@ -69,10 +73,123 @@ pub async fn start_mysql9(local_infile: bool) -> Database {
     Database::new(Server::start(&kind).await)
 }
 
+/// Has a statement of this connection wait until its node has applied what others have committed.
+pub const SYNC_WAIT: &str = "SET SESSION wsrep_sync_wait = 15";
+
+/// Two nodes of a Galera cluster. Each of them takes writes.
+pub struct Galera {
+    nodes: [Server; 2],
+    next: AtomicU32,
+}
+
+impl Galera {
+    /// Creates an empty database and returns its URL on the first node.
+    pub async fn fresh(&self) -> String {
+        let name = format!("test_{}", self.next.fetch_add(1, Ordering::Relaxed));
+        let [first, second] = self.nodes.each_ref().map(Server::port);
+        create(first, &name).await;
+        let mut conn = connect(second).await.expect("the node answered before");
+        for statement in [SYNC_WAIT, &format!("SHOW CREATE DATABASE {name}")] {
+            let done = conn.query_drop(statement).await;
+            done.expect("both nodes have it");
+        }
+        conn.disconnect().await.expect("the node is up");
+        url(first, &name)
+    }
+
+    /// The same database on the second node.
+    pub fn on_second(&self, url: &str) -> String {
+        let [first, second] = self
+            .nodes
+            .each_ref()
+            .map(|node| format!(":{}/", node.port()));
+        url.replace(&first, &second)
+    }
+}
+
+pub async fn start_galera() -> Galera {
+    let port = free_port();
+    let first = Server::start(&galera_node(port, "")).await;
+    let deadline = Instant::now() + JOINED_WITHIN;
+    let joined = async |node: &Server, size: &str| {
+        loop {
+            let status = wsrep_status(node.port()).await;
+            if status.get("size").is_some_and(|now| now == size) && status["ready"] == "ON" {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "no cluster: {status:?}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let mut second = galera_node(free_port(), &format!("127.0.0.1:{port}"));
+    // Nothing is written yet, so that the second node's data is that of the first: said so, it asks
+    // for no copy.
+    let status = joined(&first, "1").await;
+    second.galera_state = format!(
+        "version: 2.1\nuuid: {}\nseqno: {}\nsafe_to_bootstrap: 0\n",
+        status["uuid"], status["seqno"]
+    );
+    let nodes = [first, Server::start(&second).await];
+    for node in &nodes {
+        joined(node, "2").await;
+    }
+    Galera {
+        nodes,
+        next: AtomicU32::new(1),
+    }
+}
+
+/// What a node says of its cluster; nothing while it does not answer.
+async fn wsrep_status(port: u16) -> HashMap<&'static str, String> {
+    const NAMES: [(&str, &str); 4] = [
+        ("wsrep_cluster_size", "size"),
+        ("wsrep_ready", "ready"),
+        ("wsrep_cluster_state_uuid", "uuid"),
+        ("wsrep_last_committed", "seqno"),
+    ];
+    let asked = async {
+        let mut conn = connect(port).await.ok()?;
+        let status = conn.query("SHOW STATUS LIKE 'wsrep%'").await.ok()?;
+        conn.disconnect().await.ok()?;
+        Some(status)
+    };
+    let status: HashMap<String, String> =
+        asked.await.unwrap_or_else(Vec::new).into_iter().collect();
+    let known = |(name, short)| Some((short, status.get(name)?.clone()));
+    NAMES.into_iter().filter_map(known).collect()
+}
+
+/// A node that listens to the others on a port, and joins the cluster of another one; with none, it
+/// is the first of a new cluster.
+fn galera_node(port: u16, other: &str) -> MariadbKind {
+    let ist = free_port();
+    let options = [
+        "--wsrep-on=ON".to_owned(),
+        "--wsrep-provider=/usr/lib/galera/libgalera_smm.so".to_owned(),
+        format!("--wsrep-cluster-address=gcomm://{other}"),
+        format!("--wsrep-node-address=127.0.0.1:{port}"),
+        format!(
+            "--wsrep-provider-options=gmcast.listen_addr=tcp://127.0.0.1:{port};\
+             ist.recv_addr=127.0.0.1:{ist};gcache.size=16M"
+        ),
+        // Without it, the rows of a statement that failed in the middle are replicated all the same, and
+        // the other node leaves the cluster (measured with MariaDB 10.11).
+        "--log-bin=binlog".to_owned(),
+        "--log-slave-updates".to_owned(),
+        "--binlog-format=ROW".to_owned(),
+        "--innodb-autoinc-lock-mode=2".to_owned(),
+    ];
+    MariadbKind {
+        options: options.to_vec(),
+        ..MariadbKind::default()
+    }
+}
+
 /// A MariaDB with options beyond those of all tests.
 pub async fn start_private_mariadb(options: &[String]) -> Private {
     let kind = MariadbKind {
         options: options.to_vec(),
+        ..MariadbKind::default()
     };
     let server = Server::start(&kind).await;
     create(server.port(), "test_1").await;
@@ -96,6 +213,8 @@ pub async fn start_private_mysql9() -> Private {
 pub struct MariadbKind {
     /// Options beyond those of all tests.
     options: Vec<String>,
+    /// Which state of a Galera cluster the data folder has; empty for none.
+    galera_state: String,
 }
 
 impl Kind for MariadbKind {
@@ -115,6 +234,10 @@ impl Kind for MariadbKind {
             }
             run(&mut install);
         });
+        if !self.galera_state.is_empty() {
+            let state = folder.join("data/grastate.dat");
+            fs::write(state, &self.galera_state).expect("the folder takes a file");
+        }
     }
 
     fn command(&self, folder: &Path, port: u16) -> Vec<OsString> {

@@ -21,7 +21,7 @@ mod server;
 
 use tokio::sync::OnceCell;
 
-pub use database::Database;
+pub use database::{Database, Galera, SYNC_WAIT};
 pub use redis::Redis;
 pub use server::{Private, program};
 
@@ -45,6 +45,12 @@ pub async fn mysql9(local_infile: bool) -> &'static Database {
     shared
         .get_or_init(|| database::start_mysql9(local_infile))
         .await
+}
+
+/// The Galera cluster that all tests share.
+pub async fn galera() -> &'static Galera {
+    static SHARED: OnceCell<Galera> = OnceCell::const_new();
+    SHARED.get_or_init(database::start_galera).await
 }
 
 /// A Redis for one test, which may kill, flush or stop it. It ends with the value.
