@@ -415,6 +415,42 @@ async fn a_name_may_be_any_bytes() {
     }
 }
 
+#[tokio::test]
+async fn a_name_cannot_write_to_the_terminal_or_make_a_line_of_its_own() {
+    let pair = embedded().await;
+    let name = "vehicle_status_\x1b[2J\x07\nERROR: run `rm -rf`.json";
+    let inbound = pair.at("inbound");
+    fs::write(inbound.join(name), "[{").unwrap();
+    let (aside, reject) = (pair.at("aside"), name.replace("status_", "status_reject_"));
+    fs::create_dir(&aside).unwrap();
+    fs::write(aside.join(reject), "[{\"vehicle_id\":1}]").unwrap();
+    let aside = aside.to_str().unwrap();
+    let commands: &[&[&str]] = &[
+        &["check", aside],
+        &["load", "--log-format", "text", aside],
+        &["load", "--log-format", "text"],
+        &["load", "--log-format", "json"],
+        &["files", "list"],
+        &["files", "show", "1"],
+        &["rejects", "list"],
+        &["status"],
+        &["verify"],
+    ];
+    let mut named = 0;
+    for command in commands {
+        let done = pair.run(command);
+        for output in [&done.stdout, &done.stderr] {
+            let text = String::from_utf8_lossy(output);
+            named += usize::from(text.contains("[2J"));
+            let raw = text.contains(['\x1b', '\x07']);
+            let own_line = text.lines().any(|line| line.starts_with("ERROR: run"));
+            assert!(!raw && !own_line, "{command:?}: {text:?}");
+        }
+    }
+    assert!(named >= 5, "the names were told {named} times");
+    assert_eq!(names(&pair.at("quarantine")).len(), 2);
+}
+
 /// A file that is claimed waits for the ledger when somebody removes it. If it was read by then, its
 /// records are stored; if not, it is left; and either way the service goes on.
 #[tokio::test(flavor = "multi_thread")]
