@@ -16,7 +16,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use notify::Watcher as _;
 use tokio::sync::Notify;
@@ -505,13 +505,16 @@ fn stamp(metadata: &Metadata) -> Stamp {
     )
 }
 
-/// How long ago a file was written; nothing for a time in the future.
+/// How long ago a file was written. Its writer may say any time; where that is in the future, the time
+/// counts at which the system last changed it, and nothing where that is, too.
 fn age(metadata: &Metadata) -> Duration {
-    metadata
-        .modified()
-        .ok()
-        .and_then(|at| at.elapsed().ok())
-        .unwrap_or_default()
+    let written = metadata.modified().ok();
+    let age = written.and_then(|at| at.elapsed().ok());
+    age.unwrap_or_else(|| {
+        let changed = Duration::new(metadata.ctime() as u64, metadata.ctime_nsec() as u32);
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        now.unwrap_or_default().saturating_sub(changed)
+    })
 }
 
 /// Names by which writers say that a file is not for others yet.

@@ -170,6 +170,20 @@ fn an_incomplete_document_waits_until_it_changes_or_is_old() {
 }
 
 #[test]
+fn a_file_of_a_time_in_the_future_does_not_wait_until_then() {
+    let place = place(Duration::from_millis(50));
+    place.put("a.json", b"[{\"a\": 1},");
+    let path = place.inbox.directories.inbound.join("a.json");
+    let next_year = SystemTime::now() + Duration::from_secs(365 * 86_400);
+    let file = File::options().append(true).open(path).unwrap();
+    file.set_modified(next_year).unwrap();
+    drop(file);
+    assert!(place.claim_all().is_empty(), "more of it may come");
+    std::thread::sleep(Duration::from_millis(60));
+    assert_eq!(place.claim_all().len(), 1, "to be quarantined");
+}
+
+#[test]
 fn what_was_put_back_waits() {
     let place = place(Duration::from_secs(3600));
     place.put("a.json", b"[[1]");
