@@ -24,6 +24,7 @@ mod load;
 mod locate;
 mod migrate;
 mod pause;
+mod queue;
 mod rejects;
 mod replay;
 mod run;
@@ -84,6 +85,7 @@ async fn execute(command: Option<Command>, settings: Settings) -> anyhow::Result
         Command::Migrate(args) => migrate::execute(&settings, &args).await,
         Command::Pause => pause::pause(&settings),
         Command::Resume => pause::resume(&settings),
+        Command::Queue(args) => queue::execute(&settings, &args.command).await,
         Command::Config(args) => match args.command {
             ConfigCommand::Show => {
                 say(&settings.to_string())?;

@@ -12,6 +12,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 mod faults;
 pub mod pair;
+mod queue;
 mod service;
 mod tls;
 
