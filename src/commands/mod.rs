@@ -8,7 +8,7 @@ use std::io::{self, ErrorKind, Write as _};
 use std::sync::Arc;
 
 use crate::config::Settings;
-use crate::config::cli::{Command, ConfigCommand, RunArgs};
+use crate::config::cli::{Cli, Command, CompletionsArgs, ConfigCommand, RunArgs};
 use crate::fault::Fault;
 use crate::sink::{self, Ledger, Sink, SinkOptions};
 
@@ -92,7 +92,18 @@ async fn execute(command: Option<Command>, settings: Settings) -> anyhow::Result
                 Ok(Outcome::Complete)
             }
         },
+        Command::Completions(args) => completions(&args),
     }
+}
+
+/// Prints the completions of a shell. Needs no settings, and the shell that asks for them while it
+/// starts may stand where they are wrong.
+///
+/// # Errors
+/// The output fails.
+pub fn completions(args: &CompletionsArgs) -> anyhow::Result<Outcome> {
+    say(&Cli::completions(args.shell))?;
+    Ok(Outcome::Complete)
 }
 
 /// A command asks one thing at a time.

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
 
 use super::environment::NAMES;
 use super::options::{Options, Period};
@@ -10,7 +11,7 @@ use super::options::{Options, Period};
 mod help;
 mod values;
 
-use help::{AFTER, CORRECTIONS, DRAIN, EXAMPLES, PEEK};
+use help::{AFTER, COMPLETIONS, CORRECTIONS, DRAIN, EXAMPLES, PEEK};
 use values::{a_second_at_least, moment, ratio, record_id, reject_code};
 
 // Help is plain text: backticks would be printed.
@@ -68,6 +69,9 @@ pub enum Command {
     Demo(DemoArgs),
     /// The settings
     Config(ConfigArgs),
+    /// Print what makes a shell complete this command line
+    #[command(before_help = COMPLETIONS)]
+    Completions(CompletionsArgs),
 }
 
 /// Arguments of `run`. Roles and limits are settings.
@@ -340,6 +344,14 @@ pub enum QueueCommand {
     },
 }
 
+/// Arguments of `completions`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct CompletionsArgs {
+    /// Which shell
+    #[arg(value_enum)]
+    pub shell: Shell,
+}
+
 /// Arguments of `generate`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct GenerateArgs {
@@ -450,6 +462,16 @@ impl Cli {
         let command = with_variables(Self::command());
         let mut matches = command.try_get_matches_from(arguments)?;
         Self::from_arg_matches_mut(&mut matches)
+    }
+
+    /// The script that makes a shell complete command lines.
+    #[must_use]
+    pub fn completions(shell: Shell) -> String {
+        let mut script = Vec::new();
+        let mut command = Self::command();
+        let name = command.get_name().to_owned();
+        clap_complete::generate(shell, &mut command, name, &mut script);
+        String::from_utf8(script).expect("it is made of the help, which is text")
     }
 }
 

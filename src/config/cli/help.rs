@@ -45,6 +45,12 @@ Examples:
   task_runner queue peek                  the oldest 20 frames of each stream
   task_runner queue peek --limit 1000 --json";
 
+pub(super) const COMPLETIONS: &str = "\
+Examples:
+  source <(task_runner completions bash)                    in ~/.bashrc
+  source <(task_runner completions zsh)                     in ~/.zshrc, after compinit
+  task_runner completions fish > ~/.config/fish/completions/task_runner.fish";
+
 pub(super) const CORRECTIONS: &str = "\
 FILE has one JSON object a line:
   {\"file_no\": 1, \"ordinal\": 0, \"record\": {...}}
