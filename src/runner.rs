@@ -28,12 +28,14 @@ use crate::summary::{self, Accumulator};
 use crate::telemetry;
 use crate::worker::{Progress, Worker};
 
+mod drain;
 mod feed;
 mod journal;
 mod observe;
 mod stop;
 mod watch;
 
+pub use drain::Drain;
 use feed::{Cause, mark, send};
 pub use journal::Journal;
 pub use stop::Stop;
@@ -289,7 +291,7 @@ impl Engine {
         let ingest = async {
             if roles.ingest {
                 let (items, taken) = mpsc::channel(1);
-                let feed = self.watch_inbound(items, stop);
+                let feed = Box::pin(self.watch_inbound(items, stop));
                 tokio::try_join!(feed, self.ingest().run(taken, stop.now.clone()))?;
             }
             stop.quiet.cancelled().await;
@@ -324,21 +326,15 @@ impl Engine {
     }
 
     fn start_workers(&self, now: &CancellationToken) -> Workers {
-        let mut workers = Workers::none(now);
-        for number in 0..self.options.workers {
-            let worker = Worker {
-                name: format!("{}-{number}", self.options.node),
-                broker: self.broker.clone(),
-                sink: self.sink.clone(),
-                datasets: self.datasets.clone(),
-                progress: self.progress.clone(),
-                summaries: self.summaries.clone(),
-            };
-            workers
-                .tasks
-                .spawn(worker.run(workers.stop.clone(), now.clone()));
-        }
-        workers
+        let like = Worker {
+            name: self.options.node.clone(),
+            broker: self.broker.clone(),
+            sink: self.sink.clone(),
+            datasets: self.datasets.clone(),
+            progress: self.progress.clone(),
+            summaries: self.summaries.clone(),
+        };
+        Workers::start(&like, self.options.workers, now)
     }
 
     /// Scans and claims for ever: after a notification, and in any case every scan interval.
@@ -544,6 +540,21 @@ impl Workers {
             tasks: JoinSet::new(),
             stop: now.child_token(),
         }
+    }
+
+    /// So many of them, told apart by a number after the name.
+    fn start(like: &Worker, count: usize, now: &CancellationToken) -> Self {
+        let mut workers = Self::none(now);
+        for number in 0..count {
+            let worker = Worker {
+                name: format!("{}-{number}", like.name),
+                ..like.clone()
+            };
+            workers
+                .tasks
+                .spawn(worker.run(workers.stop.clone(), now.clone()));
+        }
+        workers
     }
 
     /// Waits for all of them; a fatal fault of one ends the wait.

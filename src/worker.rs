@@ -19,7 +19,7 @@ use crate::dataset::{Dataset, Datasets};
 use crate::fault::Fault;
 use crate::frame;
 use crate::retry::{GivenUp, until_ok};
-use crate::sink::Sink;
+use crate::sink::{Committed, Sink};
 use crate::summary::Accumulator;
 use crate::telemetry::{self, Stage};
 
@@ -36,11 +36,17 @@ const COMMIT_FRAMES_MAX: usize = 256;
 pub struct Progress {
     committed: Mutex<HashMap<u32, u64>>,
     changed: Notify,
+    frames: AtomicU64,
     records: AtomicU64,
+    rows: AtomicU64,
+    duplicates: AtomicU64,
 }
 
 impl Progress {
-    fn add(&self, spans: impl Iterator<Item = Span>) {
+    fn add(&self, spans: impl ExactSizeIterator<Item = Span>, by: Committed) {
+        self.frames.fetch_add(spans.len() as u64, Relaxed);
+        self.rows.fetch_add(by.rows, Relaxed);
+        self.duplicates.fetch_add(by.duplicates, Relaxed);
         let mut committed = self
             .committed
             .lock()
@@ -62,6 +68,18 @@ impl Progress {
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner),
         )
+    }
+
+    /// Frames committed since the start.
+    #[must_use]
+    pub fn frames(&self) -> u64 {
+        self.frames.load(Relaxed)
+    }
+
+    /// Rows stored since the start, and rows met that were there already.
+    #[must_use]
+    pub fn rows(&self) -> (u64, u64) {
+        (self.rows.load(Relaxed), self.duplicates.load(Relaxed))
     }
 
     /// Records committed since the start.
@@ -195,7 +213,8 @@ impl Worker {
             let sink = self.sink.as_ref();
             self.summaries.relieve(sink, dataset, stop).await?;
         }
-        self.progress.add(batches.iter().map(|batch| batch.span));
+        let spans = batches.iter().map(|batch| batch.span);
+        self.progress.add(spans, committed);
         Ok(())
     }
 

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use tokio::sync::Notify;
 
-use super::{Broker, Consumer, Delivery, Depth, Tag};
+use super::{Broker, Consumer, Delivery, Depth, Holder, Queued, Tag};
 use crate::fault::Fault;
 use crate::finding::Finding;
 use crate::frame::{Codec, Frame};
@@ -55,15 +55,15 @@ struct Entry {
     number: u64,
     frame: Frame,
     arrived: Instant,
-    redelivered: bool,
+    deliveries: u64,
 }
 
 #[derive(Debug)]
 struct Held {
     consumer: u64,
     name: Arc<str>,
-    frame: Frame,
-    arrived: Instant,
+    since: Instant,
+    entry: Entry,
 }
 
 impl MemoryBroker {
@@ -135,11 +135,31 @@ impl Broker for MemoryBroker {
     async fn oldest(&self) -> Result<Vec<(Arc<str>, Duration)>, Fault> {
         let state = self.queue.lock();
         // By number, so the first is the oldest of those in hand; what was given back is in front.
-        let held = state.held.values().next().map(|held| held.arrived);
+        let held = state.held.values().next().map(|held| held.entry.arrived);
         let oldest = state.line.front().map(|entry| entry.arrived);
         let oldest = oldest.into_iter().chain(held).min();
         let age = oldest.map_or(Duration::ZERO, |arrived| arrived.elapsed());
         Ok(vec![(Arc::clone(&self.queue.stream), age)])
+    }
+
+    async fn peek(&self, max: usize) -> Result<Vec<Queued>, Fault> {
+        let state = self.queue.lock();
+        let held = state.held.values().map(|held| (&held.entry, Some(held)));
+        let line = state.line.iter().map(|entry| (entry, None));
+        let mut entries: Vec<(&Entry, Option<&Held>)> = held.chain(line).collect();
+        entries.sort_unstable_by_key(|(entry, _)| entry.number);
+        let queued = |(entry, held): (&Entry, Option<&Held>)| Queued {
+            dataset: Arc::clone(&entry.frame.dataset),
+            entry: entry.number.to_string(),
+            frame: Some((entry.frame.span, entry.frame.weight() as u64)),
+            age: entry.arrived.elapsed(),
+            holder: held.map(|held| Holder {
+                consumer: held.name.to_string(),
+                held: held.since.elapsed(),
+                deliveries: entry.deliveries,
+            }),
+        };
+        Ok(entries.into_iter().take(max).map(queued).collect())
     }
 }
 
@@ -163,7 +183,7 @@ impl Queue {
             number: state.entries,
             frame: frame.clone(),
             arrived: Instant::now(),
-            redelivered: false,
+            deliveries: 0,
         };
         state.line.push_back(entry);
         drop(state);
@@ -186,12 +206,7 @@ impl State {
                 .held
                 .remove(number)
                 .expect("the number was read from this map");
-            self.line.push_front(Entry {
-                number: *number,
-                frame: held.frame,
-                arrived: held.arrived,
-                redelivered: true,
-            });
+            self.line.push_front(held.entry);
         }
         !numbers.is_empty()
     }
@@ -199,7 +214,7 @@ impl State {
     /// Forgets an entry wherever it is: it may have been given back since it was delivered.
     fn forget(&mut self, number: u64) {
         let frame = match self.held.remove(&number) {
-            Some(held) => Some(held.frame),
+            Some(held) => Some(held.entry.frame),
             None => self
                 .line
                 .iter()
@@ -226,15 +241,24 @@ impl MemoryConsumer {
         let mut state = self.queue.lock();
         let count = max.min(state.line.len());
         let taken: Vec<Entry> = state.line.drain(..count).collect();
-        for entry in &taken {
-            let frame = entry.frame.clone();
+        let mut deliveries = Vec::with_capacity(count);
+        for mut entry in taken {
+            deliveries.push(Delivery {
+                tag: Tag {
+                    stream: Arc::clone(&self.queue.stream),
+                    entry: entry.number.to_string(),
+                },
+                frame: entry.frame.clone(),
+                redelivered: entry.deliveries > 0,
+            });
+            entry.deliveries += 1;
             let held = Held {
                 consumer: self.number,
                 name: Arc::clone(&self.name),
-                frame,
-                arrived: entry.arrived,
+                since: Instant::now(),
+                entry,
             };
-            state.held.insert(entry.number, held);
+            state.held.insert(held.entry.number, held);
         }
         let more = !state.line.is_empty();
         drop(state);
@@ -242,25 +266,7 @@ impl MemoryConsumer {
         if more {
             self.queue.arrived.notify_one();
         }
-        let tag = |entry: u64| Tag {
-            stream: Arc::clone(&self.queue.stream),
-            entry: entry.to_string(),
-        };
-        taken
-            .into_iter()
-            .map(
-                |Entry {
-                     number,
-                     frame,
-                     redelivered,
-                     ..
-                 }| Delivery {
-                    tag: tag(number),
-                    frame,
-                    redelivered,
-                },
-            )
-            .collect()
+        deliveries
     }
 }
 

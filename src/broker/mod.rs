@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+use crate::batch::Span;
 use crate::dataset::Datasets;
 use crate::fault::{Fault, Origin};
 use crate::finding::Finding;
@@ -114,6 +115,13 @@ pub trait Broker: Send + Sync {
     /// # Errors
     /// A fault of the connection.
     async fn oldest(&self) -> Result<Vec<(Arc<str>, Duration)>, Fault>;
+
+    /// The oldest `max` entries of each stream, oldest first, stream by stream. Takes none of them
+    /// and changes nothing; each is told as it stood at some moment of the call.
+    ///
+    /// # Errors
+    /// A fault of the connection.
+    async fn peek(&self, max: usize) -> Result<Vec<Queued>, Fault>;
 }
 
 /// One receiver; it is owned by one worker.
@@ -153,6 +161,32 @@ pub struct Tag {
     pub stream: Arc<str>,
     /// The entry.
     pub entry: String,
+}
+
+/// An entry of the queue, seen in passing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Queued {
+    /// The dataset of its stream.
+    pub dataset: Arc<str>,
+    /// The broker's own name of the entry.
+    pub entry: String,
+    /// Its records, and its weight in bytes; `None` where it is no frame, and will be forgotten.
+    pub frame: Option<(Span, u64)>,
+    /// How long it has been in the queue.
+    pub age: Duration,
+    /// Whose hands it is in; `None` where it waits.
+    pub holder: Option<Holder>,
+}
+
+/// Who has an entry in hand.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Holder {
+    /// The name of the consumer.
+    pub consumer: String,
+    /// For how long, since it was last delivered.
+    pub held: Duration,
+    /// How often it was delivered, to whomever.
+    pub deliveries: u64,
 }
 
 /// What a queue holds.

@@ -8,7 +8,7 @@ use std::io::{self, ErrorKind, Write as _};
 use std::sync::Arc;
 
 use crate::config::Settings;
-use crate::config::cli::{Command, ConfigCommand, RunArgs};
+use crate::config::cli::{Cli, Command, CompletionsArgs, ConfigCommand, RunArgs};
 use crate::fault::Fault;
 use crate::sink::{self, Ledger, Sink, SinkOptions};
 
@@ -24,6 +24,7 @@ mod load;
 mod locate;
 mod migrate;
 mod pause;
+mod queue;
 mod rejects;
 mod replay;
 mod run;
@@ -84,13 +85,25 @@ async fn execute(command: Option<Command>, settings: Settings) -> anyhow::Result
         Command::Migrate(args) => migrate::execute(&settings, &args).await,
         Command::Pause => pause::pause(&settings),
         Command::Resume => pause::resume(&settings),
+        Command::Queue(args) => queue::execute(&settings, &args.command).await,
         Command::Config(args) => match args.command {
             ConfigCommand::Show => {
                 say(&settings.to_string())?;
                 Ok(Outcome::Complete)
             }
         },
+        Command::Completions(args) => completions(&args),
     }
+}
+
+/// Prints the completions of a shell. Needs no settings, and the shell that asks for them while it
+/// starts may stand where they are wrong.
+///
+/// # Errors
+/// The output fails.
+pub fn completions(args: &CompletionsArgs) -> anyhow::Result<Outcome> {
+    say(&Cli::completions(args.shell))?;
+    Ok(Outcome::Complete)
 }
 
 /// A command asks one thing at a time.

@@ -3,45 +3,16 @@
 use std::path::PathBuf;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
 
 use super::environment::NAMES;
 use super::options::{Options, Period};
-use crate::batch::{RejectCode, row_id};
-use crate::timestamp;
 
-const EXAMPLES: &str = "\
-Examples:
-  task_runner demo                        a complete first run with made data, no server needed
-  task_runner load ./archive              load a directory of files, then exit
-  task_runner load                        load what is in inbound, then exit
-  task_runner                             the service: watch inbound for ever
-  task_runner check ./archive             parse only: print the rejects, write nothing
-  task_runner status --watch              what moves, what waits and why
-  task_runner pause                       take no files for a while; resume goes on
-  task_runner verify                      audit every stored file against the tables
-  task_runner rejects list                the records that are no rows, and why
-  task_runner trace 4294967296            a row back to its file and its original JSON";
+mod help;
+mod values;
 
-const AFTER: &str = "\
-Database and queue are set by the environment or the settings file:
-  DATABASE_URL  mysql://user:password@host:3306/vehicles, or sqlite:PATH
-  REDIS_URL     redis://host:6379, or memory:
-Each may stand in a file that DATABASE_URL_FILE or REDIS_URL_FILE names. With neither set: SQLite
-in the data directory and the in-process queue. A .env file in the current directory is read.
-
-Exit codes:
-  0   all loaded                         69  Redis or database unavailable
-  2   finished, something was rejected   70  internal error
-      or quarantined                     75  stopped before the end, run it again
-  1   failed                             77  permission denied
-  64  usage                              78  configuration
-  66  no input";
-
-const CORRECTIONS: &str = "\
-FILE has one JSON object a line:
-  {\"file_no\": 1, \"ordinal\": 0, \"record\": {...}}
-Other fields are ignored, so that lines of an export will do once they have a record; without one,
-the text of the reject itself is tried again.";
+use help::{AFTER, COMPLETIONS, CORRECTIONS, DRAIN, EXAMPLES, PEEK};
+use values::{a_second_at_least, moment, ratio, record_id, reject_code};
 
 // Help is plain text: backticks would be printed.
 /// Loads files of JSON records into MySQL or SQLite: every record becomes one row, or one reject
@@ -90,12 +61,17 @@ pub enum Command {
     Pause,
     /// Take files again
     Resume,
+    /// What is in the queue: look at it, or empty it into the database
+    Queue(QueueArgs),
     /// Write sample files, the same ones for the same seed
     Generate(GenerateArgs),
     /// A complete first run with made data
     Demo(DemoArgs),
     /// The settings
     Config(ConfigArgs),
+    /// Print what makes a shell complete this command line
+    #[command(before_help = COMPLETIONS)]
+    Completions(CompletionsArgs),
 }
 
 /// Arguments of `run`. Roles and limits are settings.
@@ -338,6 +314,44 @@ pub struct MigrateArgs {
     pub print: bool,
 }
 
+/// Arguments of `queue`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct QueueArgs {
+    /// What to do with it
+    #[command(subcommand)]
+    pub command: QueueCommand,
+}
+
+/// What to do with the queue.
+#[derive(Debug, Clone, Subcommand)]
+pub enum QueueCommand {
+    /// The oldest frames of each stream, and whose hands they are in; changes nothing
+    #[command(before_help = PEEK)]
+    Peek {
+        /// How many of each stream
+        #[arg(long, value_name = "N", default_value_t = 20)]
+        limit: usize,
+        /// One JSON object a line
+        #[arg(long)]
+        json: bool,
+    },
+    /// Commit what is in the queue, whoever holds it; ends when it is empty
+    #[command(before_help = DRAIN)]
+    Drain {
+        /// Take over what another consumer has held for this long, at least a second (default: 60s)
+        #[arg(long, value_name = "TIME", value_parser = a_second_at_least)]
+        take_over_after: Option<Period>,
+    },
+}
+
+/// Arguments of `completions`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct CompletionsArgs {
+    /// Which shell
+    #[arg(value_enum)]
+    pub shell: Shell,
+}
+
 /// Arguments of `generate`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct GenerateArgs {
@@ -449,6 +463,16 @@ impl Cli {
         let mut matches = command.try_get_matches_from(arguments)?;
         Self::from_arg_matches_mut(&mut matches)
     }
+
+    /// The script that makes a shell complete command lines.
+    #[must_use]
+    pub fn completions(shell: Shell) -> String {
+        let mut script = Vec::new();
+        let mut command = Self::command();
+        let name = command.get_name().to_owned();
+        clap_complete::generate(shell, &mut command, name, &mut script);
+        String::from_utf8(script).expect("it is made of the help, which is text")
+    }
 }
 
 /// Adds the environment variables of each option to its help. They are not clap's own `env`
@@ -461,40 +485,6 @@ fn with_variables(command: clap::Command) -> clap::Command {
             _ => arg,
         }
     })
-}
-
-/// One of the closed set of codes.
-fn reject_code() -> clap::builder::PossibleValuesParser {
-    RejectCode::ALL.map(RejectCode::as_str).into()
-}
-
-/// A day or a moment, in microseconds since the epoch.
-fn moment(text: &str) -> Result<i64, String> {
-    timestamp::parse(text)
-        .or_else(|| timestamp::parse(&format!("{text}T00:00:00Z")))
-        .ok_or_else(|| "write a day like 2022-06-05, or 2022-06-05T21:02:34Z".to_owned())
-}
-
-/// The id of a row, as a number or by its parts.
-fn record_id(text: &str) -> Result<u64, String> {
-    let parts = text
-        .split_once(':')
-        .map(|(file_no, ordinal)| (file_no.parse::<u32>(), ordinal.parse::<u32>()));
-    let id = match parts {
-        Some((Ok(file_no), Ok(ordinal))) => Some(row_id(file_no, ordinal)),
-        Some(_) => None,
-        None => text.parse::<u64>().ok(),
-    };
-    // A file number has 31 bits, and the first is 1.
-    id.filter(|id| (row_id(1, 0)..1 << 63).contains(id))
-        .ok_or_else(|| "write the id of a row, or FILE_NO:ORDINAL".to_owned())
-}
-
-fn ratio(text: &str) -> Result<f64, String> {
-    match text.parse::<f64>() {
-        Ok(ratio) if (0.0..=1.0).contains(&ratio) => Ok(ratio),
-        _ => Err("write a number from 0 to 1".to_owned()),
-    }
 }
 
 #[cfg(test)]

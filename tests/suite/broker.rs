@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use lemonade_task::batch::Span;
-use lemonade_task::broker::{self, Broker, BrokerOptions, Consumer, Delivery, Depth};
+use lemonade_task::broker::{self, Broker, BrokerOptions, Consumer, Delivery, Depth, Queued};
 use lemonade_task::dataset::Datasets;
 use lemonade_task::fault::Class;
 use lemonade_task::frame::Frame;
@@ -68,6 +68,7 @@ async fn contract(fresh: impl Fn() -> String) {
     a_dropped_receive_loses_nothing(&fresh()).await;
     what_is_held_is_not_delivered_again_and_acks_may_be_repeated(&fresh()).await;
     the_oldest_frame_grows_older_until_it_is_acked(&fresh()).await;
+    a_look_into_the_queue_tells_all_and_takes_nothing(&fresh()).await;
 }
 
 async fn every_frame_comes_once_and_in_order(url: &str) {
@@ -186,6 +187,56 @@ async fn the_oldest_frame_grows_older_until_it_is_acked(url: &str) {
     let received = receive(&mut *consumer, 1).await;
     consumer.ack(&received).await.unwrap();
     assert_eq!(oldest().await, Duration::ZERO);
+}
+
+async fn a_look_into_the_queue_tells_all_and_takes_nothing(url: &str) {
+    let broker = open(url, BrokerOptions::default()).await;
+    assert_eq!(broker.peek(10).await.unwrap(), []);
+    // More than are read in one round trip, and before there is any consumer.
+    let frames: Vec<Frame> = (0..40).map(|n| events(n, 1000)).collect();
+    publish(&*broker, &frames).await;
+    tokio::time::sleep(A_WHILE).await;
+    let peek = async |max| broker.peek(max).await.unwrap();
+    let all = peek(100).await;
+    let seen = |queued: &Queued| (queued.frame.unwrap(), queued.dataset.clone());
+    let expected = frames
+        .iter()
+        .map(|frame| ((frame.span, 1000), frame.dataset.clone()));
+    assert!(all.iter().map(seen).eq(expected), "{all:?}");
+    for queued in &all {
+        assert_eq!(queued.holder, None);
+        assert!(queued.age >= A_WHILE && queued.age < AT_MOST, "{queued:?}");
+    }
+    assert_eq!(entries(&peek(33).await), entries(&all[..33]));
+
+    let mut dead = broker.consumer("dead").await.unwrap();
+    assert_eq!(ordinals(&receive(&mut *dead, 2).await), [0, 1]);
+    tokio::time::sleep(A_WHILE).await;
+    let looked = peek(3).await;
+    assert_eq!(entries(&looked), entries(&all[..3]), "the order stays");
+    for queued in &looked[..2] {
+        let holder = queued.holder.as_ref().unwrap();
+        assert_eq!((&*holder.consumer, holder.deliveries), ("dead", 1));
+        assert!(holder.held >= A_WHILE && holder.held < queued.age);
+    }
+    assert_eq!(looked[2].holder, None);
+    // Delivered again to its next self; to have looked has not counted.
+    drop(dead);
+    let mut next = broker.consumer("dead").await.unwrap();
+    let again = receive(&mut *next, 1).await;
+    assert_eq!(ordinals(&again), [0]);
+    let looked = peek(1).await;
+    assert_eq!(looked[0].holder.as_ref().unwrap().deliveries, 2);
+    next.ack(&again).await.unwrap();
+    assert_eq!(entries(&peek(1).await), entries(&all[1..2]));
+    // Stream by stream.
+    publish(&*broker, &[frame("vehicle_status", 99, 500)]).await;
+    let last = peek(100).await.pop().unwrap();
+    assert_eq!(
+        (&*last.dataset, last.frame.unwrap().1),
+        ("vehicle_status", 500)
+    );
+    assert_eq!(broker.depth().await.unwrap().frames, 40);
 }
 
 async fn a_frame_larger_than_the_queue_passes_alone(url: &str) {
@@ -354,6 +405,7 @@ async fn a_wrong_password_is_fatal_and_an_absent_server_is_not() {
     let broker = open(&url, BrokerOptions::default()).await;
     publish(&*broker, &[events(0, 1000)]).await;
     let other = open(&url, BrokerOptions::default()).await;
+    assert_eq!(other.peek(9).await.unwrap().len(), 1);
     let depth = other.depth().await.unwrap();
     assert_eq!(depth.frames, 1);
     assert!(
@@ -483,6 +535,11 @@ fn ordinals(deliveries: &[Delivery]) -> Vec<u32> {
         .iter()
         .map(|delivery| delivery.frame.span.first_ordinal)
         .collect()
+}
+
+/// The broker's own names of entries.
+fn entries(queued: &[Queued]) -> Vec<&str> {
+    queued.iter().map(|queued| &*queued.entry).collect()
 }
 
 /// The port of the URL and the command that selects its database.

@@ -483,3 +483,29 @@ async fn doctor_looks_at_real_servers() {
         assert!(!found.stdout.contains("no right to"), "{}", found.stdout);
     }
 }
+
+#[test]
+fn each_shell_gets_completions_that_know_the_commands_whatever_the_settings() {
+    let shell = Shell::new();
+    shell.write("lemonade.toml", "nonsense = 1\n");
+    for name in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let run = shell.run(&["completions", name]);
+        assert_eq!((run.code, &*run.stderr), (0, ""), "{name}");
+        for word in ["task_runner", "rejects", "purge", "take-over-after"] {
+            assert!(run.stdout.contains(word), "{name} lacks {word}");
+        }
+    }
+    assert_eq!(shell.run(&["completions", "tcsh"]).code, 64);
+
+    // Bash itself, asked what could follow.
+    let script = shell.run(&["completions", "bash"]).stdout;
+    shell.write("completions.bash", &script);
+    let ask = "source completions.bash; COMP_WORDS=(task_runner queue dr); COMP_CWORD=2; \
+               _task_runner task_runner dr queue; echo ${COMPREPLY[@]}";
+    let bash = Command::new("bash")
+        .args(["--norc", "-c", ask])
+        .current_dir(shell.path())
+        .output()
+        .unwrap();
+    assert_eq!(String::from_utf8_lossy(&bash.stdout), "drain\n", "{bash:?}");
+}

@@ -13,6 +13,7 @@ use xxhash_rust::xxh3::xxh3_64;
 mod failover;
 mod faults;
 pub mod pair;
+mod queue;
 mod service;
 mod tls;
 

@@ -18,7 +18,7 @@ const LINES_MAX: usize = 600;
 
 /// Outside crates that one module owns, so that replacing one touches one place: the crate as it
 /// is written in paths, and the files or folders of `src/` that may name it.
-const OWNERS: [(&str, &[&str]); 12] = [
+const OWNERS: [(&str, &[&str]); 13] = [
     ("simd_json", &["parse"]),
     ("rayon", &["ingest"]),
     ("memmap2", &["content"]),
@@ -30,6 +30,7 @@ const OWNERS: [(&str, &[&str]); 12] = [
     ("metrics_exporter_prometheus", &["telemetry"]),
     ("metrics_process", &["telemetry"]),
     ("clap", &["config", "commands", "main"]),
+    ("clap_complete", &["config"]),
     ("sd_notify", &["commands/systemd"]),
 ];
 

@@ -26,7 +26,7 @@ use fred::types::{ClusterHash, CustomCommand, Value};
 use self::consumer::RedisConsumer;
 use self::link::{Link, REPLY_TIMEOUT};
 use self::verdict::{Verdict, classify, fault};
-use super::{Broker, BrokerOptions, Consumer, Depth, Tag};
+use super::{Broker, BrokerOptions, Consumer, Depth, Queued, Tag};
 use crate::dataset::Datasets;
 use crate::fault::{Fault, Origin};
 use crate::finding::Finding;
@@ -39,6 +39,7 @@ mod entry;
 mod link;
 mod oldest;
 mod orphans;
+mod peek;
 mod verdict;
 
 /// The schemes of the URLs that lead here.
@@ -197,6 +198,12 @@ impl Broker for RedisBroker {
     async fn oldest(&self) -> Result<Vec<(Arc<str>, Duration)>, Fault> {
         let oldest = self.queue.oldest().await;
         oldest.map_err(|error| fault("asking redis for its oldest frames", error))
+    }
+
+    /// Ages by this machine's clock, as those of [`oldest`](Broker::oldest).
+    async fn peek(&self, max: usize) -> Result<Vec<Queued>, Fault> {
+        let queued = self.queue.peek(max).await;
+        queued.map_err(|error| fault("looking into the queue in redis", error))
     }
 }
 

@@ -59,7 +59,7 @@ impl Queue {
 }
 
 /// When an entry arrived, since the epoch, by the clock of Redis: the part of its id before the dash.
-fn time_of(id: &str) -> Option<Duration> {
+pub(super) fn time_of(id: &str) -> Option<Duration> {
     let (milliseconds, _) = id.split_once('-')?;
     Some(Duration::from_millis(milliseconds.parse().ok()?))
 }

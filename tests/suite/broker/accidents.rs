@@ -83,6 +83,13 @@ async fn entries_that_are_gone_or_no_frames_are_forgotten() {
         ],
     );
     publish(&*broker, &[events(3, 10)]).await;
+    let seen = broker.peek(9).await.unwrap();
+    let frames = seen.iter().map(|queued| queued.frame.is_some());
+    assert_eq!(
+        frames.collect::<Vec<_>>(),
+        [true, true, false, false, true],
+        "a look tells what is none"
+    );
 
     let mut consumer = broker.consumer("one").await.unwrap();
     let mut received = receive(&mut *consumer, 3).await;

@@ -8,6 +8,7 @@ use rustix::process::Signal;
 
 use super::generate;
 use super::pair::{Pair, Service, names, until};
+use super::queue::{peek, published};
 use crate::broker::{address, raw};
 use crate::sink::faults::COMMIT;
 use crate::support;
@@ -132,6 +133,43 @@ async fn killed_at_any_step_the_next_load_finishes() {
         kill(load, &behind);
         behind.pair.expect(0, &["load"]);
         behind.is_loaded_once(4_500, 3, &when).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_killed_load_had_in_hand_is_drained_and_the_next_load_publishes_only_the_rest() {
+    // Frames in hand and not committed; committed and not acked; and others in the queue.
+    for (in_redis, step, strike) in [
+        (false, COMMIT, Strike::HoldRequest),
+        (true, "XDEL", Strike::HoldRequest),
+    ] {
+        let when = format!("{step:?} {strike:?}");
+        let mut behind = Behind::new().await;
+        let redis = support::private_redis().await;
+        behind.pair.redis_url = Some(redis.url.clone());
+        behind.redis = Proxy::start(redis.port).await;
+        generate(&behind.pair, &["--files", "3", "--records", "1500"]);
+        let proxy = if in_redis {
+            &behind.redis
+        } else {
+            &behind.database
+        };
+        proxy.strike(step, strike);
+        let load = behind.load().spawn().unwrap();
+        let struck = tokio::time::timeout(LIMIT, proxy.struck(1)).await;
+        assert!(struck.is_ok(), "{when}: it never came to that");
+        kill(load, &behind);
+        let held = peek(&behind.pair);
+        assert!(
+            held.iter().any(|frame| frame["deliveries"] == 1),
+            "{held:?}"
+        );
+
+        let drain = ["queue", "drain", "--take-over-after", "1s"];
+        behind.pair.expect(0, &drain);
+        behind.pair.expect(0, &["load"]);
+        behind.is_loaded_once(4_500, 3, &when).await;
+        assert_eq!(published(redis.port), 6, "{when}: published again");
     }
 }
 

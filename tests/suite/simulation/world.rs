@@ -10,7 +10,7 @@ use arrow_array::cast::AsArray;
 use arrow_array::types::UInt64Type;
 use async_trait::async_trait;
 use lemonade_task::batch::{Batch, RejectCode, Span};
-use lemonade_task::broker::{Broker, Consumer, Delivery, Depth, Tag};
+use lemonade_task::broker::{Broker, Consumer, Delivery, Depth, Queued, Tag};
 use lemonade_task::content::ContentHash;
 use lemonade_task::coverage;
 use lemonade_task::dataset::{Dataset, Datasets};
@@ -197,6 +197,10 @@ impl Broker for SimBroker {
     }
 
     async fn oldest(&self) -> Result<Vec<(Arc<str>, Duration)>, Fault> {
+        Ok(Vec::new())
+    }
+
+    async fn peek(&self, _max: usize) -> Result<Vec<Queued>, Fault> {
         Ok(Vec::new())
     }
 }

@@ -1,0 +1,108 @@
+//! A look into the streams that changes nothing: XRANGE and XPENDING, and no XREADGROUP.
+//!
+//! Redis has no way to read an entry without its payload. So no entry is read but those that are
+//! told of, a few at a time, and each payload is dropped once its checksum has been looked at.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use fred::error::Error;
+use fred::interfaces::{ClientLike, StreamsInterface};
+use fred::types::Value;
+
+use super::entry::{self, Entry};
+use super::oldest::time_of;
+use super::verdict::{Verdict, classify};
+use super::{GROUP, Queue, Stream};
+use crate::broker::{Holder, Queued};
+use crate::frame::Frame;
+
+/// Entries in one round trip: about as many bytes as a publisher sends at a time. More would hold up
+/// what else is asked of the server, fewer would cost more round trips.
+const PAGE_ENTRIES: usize = 16;
+
+impl Queue {
+    /// The oldest `max` entries of each stream.
+    pub(super) async fn peek(&self, max: usize) -> Result<Vec<Queued>, Error> {
+        let mut queued = Vec::new();
+        for stream in &self.streams {
+            let (mut from, mut left) = ("-".to_owned(), max);
+            while left > 0 {
+                let page = self.page(stream, &from, left.min(PAGE_ENTRIES)).await?;
+                let Some((last, _)) = page.last() else { break };
+                from = format!("({last}");
+                left -= page.len();
+                let holders = self.holders(stream, &page).await?;
+                let entries = page.into_iter().zip(holders);
+                queued.extend(entries.map(|(entry, holder)| seen(stream, entry, holder)));
+            }
+        }
+        Ok(queued)
+    }
+
+    async fn page(&self, stream: &Stream, from: &str, count: usize) -> Result<Vec<Entry>, Error> {
+        let client = self.link.client().await?;
+        let reply = client.xrange::<Value, _, _, _>(&*stream.key, from, "+", Some(count as u64));
+        match reply.await {
+            Ok(entries) => Ok(entry::entries(entries)),
+            Err(error) => {
+                self.link.end_if_hung(client.id(), &error).await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Whose hands each entry is in. Asked for one by one: a range may hold any number of others,
+    /// whose entries were deleted.
+    async fn holders(
+        &self,
+        stream: &Stream,
+        entries: &[Entry],
+    ) -> Result<Vec<Option<Holder>>, Error> {
+        let pipeline = self.link.client().await?.pipeline();
+        for (id, _) in entries {
+            let only = (id.as_str(), id.as_str(), 1);
+            let () = pipeline.xpending(&*stream.key, GROUP, only).await?;
+        }
+        let pending = self.link.run(pipeline, entries.len()).await?;
+        let holder = |pending| match pending {
+            Ok(pending) => Ok(holder(&pending)),
+            // Nobody has ever received anything.
+            Err(error) if classify(&error) == Verdict::GroupMissing => Ok(None),
+            Err(error) => Err(error),
+        };
+        pending.into_iter().map(holder).collect()
+    }
+}
+
+fn seen(stream: &Stream, (id, frame): Entry, holder: Option<Holder>) -> Queued {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    let arrived = time_of(&id);
+    let weighed = |frame: Frame| (frame.span, frame.weight() as u64);
+    Queued {
+        dataset: stream.dataset.clone(),
+        frame: frame.map(weighed),
+        age: arrived.map_or(Duration::ZERO, |arrived| {
+            now.unwrap_or_default().saturating_sub(arrived)
+        }),
+        entry: id,
+        holder,
+    }
+}
+
+/// Of the extended form of an XPENDING reply: `[[id, consumer, idle ms, deliveries]]`, or `[]`.
+fn holder(reply: &Value) -> Option<Holder> {
+    let Value::Array(entries) = reply else {
+        return None;
+    };
+    let Some(Value::Array(parts)) = entries.first() else {
+        return None;
+    };
+    let [_, consumer, idle_ms, deliveries] = parts.as_slice() else {
+        return None;
+    };
+    Some(Holder {
+        consumer: consumer.as_string()?,
+        held: Duration::from_millis(idle_ms.as_u64()?),
+        deliveries: deliveries.as_u64()?,
+    })
+}

@@ -1,0 +1,160 @@
+//! `queue`: what is in the queue between ingest and the workers; and the queue emptied into the
+//! database, as before a Redis server is taken out of use.
+
+use std::fmt::{Display, Write as _};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use super::{Misuse, Outcome, say};
+use crate::broker::{self, BrokerOptions, Queued};
+use crate::config::Settings;
+use crate::config::cli::QueueCommand;
+use crate::runner::{Drain, Stop};
+use crate::status::{grouped, length};
+
+const WRITES: &str = "a String takes what is written";
+
+/// Does what is to be done with the queue.
+///
+/// # Errors
+/// A fault of the queue or the database, or a queue that lives in another process.
+pub(super) async fn execute(
+    settings: &Settings,
+    command: &QueueCommand,
+) -> anyhow::Result<Outcome> {
+    if settings.broker_url.starts_with("memory:") {
+        return Err(Misuse(
+            "the queue is `memory:`: it lives in the process of the service and ends with it; \
+             `task_runner status` tells what waits there, and REDIS_URL names a queue that can be \
+             looked into"
+                .to_owned(),
+        )
+        .into());
+    }
+    match command {
+        QueueCommand::Peek { limit, json } => peek(settings, *limit, *json).await,
+        QueueCommand::Drain { take_over_after } => {
+            let default = BrokerOptions::default().claim_idle;
+            drain(settings, take_over_after.map_or(default, |period| period.0)).await
+        }
+    }
+}
+
+async fn peek(settings: &Settings, limit: usize, json: bool) -> anyhow::Result<Outcome> {
+    let options = BrokerOptions::default();
+    let broker = broker::open(&settings.broker_url, &options, &settings.datasets).await?;
+    let queued = broker.peek(limit).await?;
+    let depth = broker.depth().await?;
+    let mut text = String::new();
+    if !json && !queued.is_empty() {
+        text += "DATASET                FILE    FIRST  RECORDS    BYTES           AGE  ENTRY            STATE\n";
+    }
+    for entry in &queued {
+        if json {
+            writeln!(text, "{}", as_json(entry)).expect(WRITES);
+        } else {
+            writeln!(text, "{}", line(entry)).expect(WRITES);
+        }
+    }
+    say(&text)?;
+    if depth.frames == 0 && queued.is_empty() {
+        eprintln!("the queue is empty");
+    } else if depth.frames > queued.len() as u64 {
+        eprintln!(
+            "{} of {} frames; --limit shows more",
+            grouped(queued.len() as u64),
+            grouped(depth.frames)
+        );
+    }
+    Ok(Outcome::Complete)
+}
+
+fn line(queued: &Queued) -> String {
+    let column = |value: Option<u64>| value.map_or("-".to_owned(), |value| value.to_string());
+    let (span, bytes) = queued.frame.unzip();
+    let state = match &queued.holder {
+        None => "waits".to_owned(),
+        // Whoever may write into Redis chose the name.
+        Some(holder) => format!(
+            "with {} for {}, delivered {}",
+            holder.consumer.escape_debug(),
+            length(holder.held.as_secs_f64()),
+            match holder.deliveries {
+                1 => "once".to_owned(),
+                times => format!("{times} times"),
+            }
+        ),
+    };
+    format!(
+        "{:<18} {:>8} {:>8} {:>8} {:>8} {:>13}  {:<15}  {}{state}",
+        queued.dataset,
+        column(span.map(|span| span.file_no.into())),
+        column(span.map(|span| span.first_ordinal.into())),
+        column(span.map(|span| span.records.into())),
+        column(bytes),
+        length(queued.age.as_secs_f64()),
+        queued.entry,
+        if span.is_none() { "damaged; " } else { "" },
+    )
+}
+
+fn as_json(queued: &Queued) -> Value {
+    let (span, bytes) = queued.frame.unzip();
+    let holder = queued.holder.as_ref();
+    json!({
+        "dataset": *queued.dataset, "entry": queued.entry, "damaged": span.is_none(),
+        "file_no": span.map(|span| span.file_no),
+        "first_ordinal": span.map(|span| span.first_ordinal),
+        "records": span.map(|span| span.records), "bytes": bytes,
+        "age_seconds": queued.age.as_secs_f64(),
+        "consumer": holder.map(|holder| &holder.consumer),
+        "held_seconds": holder.map(|holder| holder.held.as_secs_f64()),
+        "deliveries": holder.map_or(0, |holder| holder.deliveries)
+    })
+}
+
+async fn drain(settings: &Settings, take_over_after: Duration) -> anyhow::Result<Outcome> {
+    let stop = Stop::on_signals(settings.drain_timeout)?;
+    let drain = Drain::open(settings, take_over_after).await?;
+    drain.sink.migrate(&settings.datasets).await?;
+    let began = Instant::now();
+    let is_empty = drain.run(&stop).await?;
+    report(&drain, began.elapsed())?;
+    if !is_empty {
+        eprintln!(
+            "stopped before the queue was empty; nothing is lost, run it again to go on \
+             (`task_runner queue peek` shows what is left)"
+        );
+        return Ok(Outcome::Stopped);
+    }
+    eprintln!(
+        "the queue is empty; files that are stored as a whole now go to history at the next look of \
+         their service, or by `task_runner load`"
+    );
+    Ok(Outcome::Complete)
+}
+
+/// Prints what was committed. A frame that was delivered twice counts twice, its rows the second
+/// time as duplicates.
+fn report(drain: &Drain, took: Duration) -> std::io::Result<()> {
+    let progress = &drain.progress;
+    let records = progress.records();
+    let (rows, duplicates) = progress.rows();
+    let mut text = String::new();
+    let mut line = |name: &str, value: &dyn Display| {
+        writeln!(text, "{name:<12} {value}").expect(WRITES);
+    };
+    for (name, number) in [
+        ("files", progress.take().len() as u64),
+        ("frames", progress.frames()),
+        ("records", records),
+        ("rows", rows),
+        ("rejects", records.saturating_sub(rows + duplicates)),
+        ("duplicates", duplicates),
+    ] {
+        line(name, &grouped(number));
+    }
+    line("seconds", &format_args!("{:.2}", took.as_secs_f64()));
+    say(&text)
+}

@@ -1,0 +1,50 @@
+//! Values of arguments as people write them, and what is said of those that are none.
+
+use std::time::Duration;
+
+use crate::batch::{RejectCode, row_id};
+use crate::config::options::Period;
+use crate::timestamp;
+
+/// One of the closed set of codes.
+pub(super) fn reject_code() -> clap::builder::PossibleValuesParser {
+    RejectCode::ALL.map(RejectCode::as_str).into()
+}
+
+/// A day or a moment, in microseconds since the epoch.
+pub(super) fn moment(text: &str) -> Result<i64, String> {
+    timestamp::parse(text)
+        .or_else(|| timestamp::parse(&format!("{text}T00:00:00Z")))
+        .ok_or_else(|| "write a day like 2022-06-05, or 2022-06-05T21:02:34Z".to_owned())
+}
+
+/// The id of a row, as a number or by its parts.
+pub(super) fn record_id(text: &str) -> Result<u64, String> {
+    let parts = text
+        .split_once(':')
+        .map(|(file_no, ordinal)| (file_no.parse::<u32>(), ordinal.parse::<u32>()));
+    let id = match parts {
+        Some((Ok(file_no), Ok(ordinal))) => Some(row_id(file_no, ordinal)),
+        Some(_) => None,
+        None => text.parse::<u64>().ok(),
+    };
+    // A file number has 31 bits, and the first is 1.
+    id.filter(|id| (row_id(1, 0)..1 << 63).contains(id))
+        .ok_or_else(|| "write the id of a row, or FILE_NO:ORDINAL".to_owned())
+}
+
+/// Less would make workers take from each other what is not yet committed.
+pub(super) fn a_second_at_least(text: &str) -> Result<Period, String> {
+    let period: Period = text.parse()?;
+    if period.0 < Duration::from_secs(1) {
+        return Err("write a second or more".to_owned());
+    }
+    Ok(period)
+}
+
+pub(super) fn ratio(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(ratio) if (0.0..=1.0).contains(&ratio) => Ok(ratio),
+        _ => Err("write a number from 0 to 1".to_owned()),
+    }
+}

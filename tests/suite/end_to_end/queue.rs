@@ -1,0 +1,277 @@
+//! `queue peek` and `queue drain` over a real Redis: to look takes nothing, and what a dead or a
+//! living process has published is committed once, without a look at any directory.
+
+use std::process::Stdio;
+use std::time::Duration;
+
+use lemonade_task::broker::{self, BrokerOptions};
+use lemonade_task::dataset::Datasets;
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+use super::faults::is_loaded_once;
+use super::generate;
+use super::pair::{Pair, Service, names, until};
+use crate::broker::raw;
+use crate::support;
+use crate::support::Private;
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// Where the frames of `vehicle_events` lie.
+const KEY: &str = "lemonade:{vehicle_events}:frames";
+
+/// A pair whose Redis is its own, so that its counters are.
+async fn pair_with_redis(name: &'static str) -> (Pair, Private) {
+    let redis = support::private_redis().await;
+    let mut pair = Pair::new(name).await;
+    pair.redis_url = Some(redis.url.clone());
+    (pair, redis)
+}
+
+/// Three files of 1,500 records, which are six frames.
+fn six_frames(pair: &Pair) {
+    generate(pair, &["--files", "3", "--records", "1500"]);
+}
+
+/// A service that only ingests, once it has published so many frames in all.
+async fn ingest(pair: &Pair, port: u16, frames: u64) -> Service {
+    let service = Service::start(pair, &["run", "--role", "ingest"]);
+    is_published(port, frames).await;
+    service
+}
+
+async fn is_published(port: u16, frames: u64) {
+    until("the frames in Redis", LIMIT, async || {
+        published(port) == frames
+    })
+    .await;
+}
+
+/// Takes so many frames into the hands of a consumer that does nothing with them.
+async fn hold(url: &str, frames: usize) {
+    let datasets = Datasets::new(Vec::new()).unwrap();
+    let options = BrokerOptions::default();
+    let broker = broker::open(url, &options, &datasets).await.unwrap();
+    let mut consumer = broker.consumer("other").await.unwrap();
+    let mut held = 0;
+    while held < frames {
+        held += consumer.receive(frames - held).await.unwrap().len();
+    }
+}
+
+/// How many frames were ever published.
+pub(super) fn published(port: u16) -> u64 {
+    let info = raw(port, &["INFO commandstats"]);
+    let calls = info.split_once("cmdstat_xadd:calls=");
+    calls.map_or(0, |(_, after)| {
+        after.split_once(',').unwrap().0.parse().unwrap()
+    })
+}
+
+/// What `queue peek --json` shows.
+pub(super) fn peek(pair: &Pair) -> Vec<Value> {
+    let shown = pair.expect(0, &["queue", "peek", "--json", "--limit", "100"]);
+    let parse = |line: &str| serde_json::from_str(line).unwrap();
+    shown.lines().map(parse).collect()
+}
+
+/// That the report has these lines.
+fn reports(report: &str, lines: &[(&str, &str)]) {
+    for (name, number) in lines {
+        let line = format!("{name:<12} {number}");
+        assert!(report.lines().any(|is| is == line), "{line}: {report}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn frames_of_a_dead_service_are_drained_and_the_next_load_publishes_none_of_them_again() {
+    let (pair, redis) = pair_with_redis("redis+mysql").await;
+    six_frames(&pair);
+    let mut service = ingest(&pair, redis.port, 6).await;
+    service.0.kill().unwrap();
+    service.0.wait().unwrap();
+    assert_eq!(names(&pair.at("work")).len(), 3);
+
+    let report = pair.expect(0, &["queue", "drain"]);
+    let all = [
+        ("files", "3"),
+        ("frames", "6"),
+        ("records", "4,500"),
+        ("rows", "4,500"),
+        ("rejects", "0"),
+        ("duplicates", "0"),
+    ];
+    reports(&report, &all);
+    assert_eq!(peek(&pair), [Value::Null; 0]);
+    assert_eq!(names(&pair.at("work")).len(), 3, "no file is touched");
+
+    pair.expect(0, &["load"]);
+    is_loaded_once(&pair, 4_500, 3, "drained").await;
+    assert_eq!(published(redis.port), 6, "published again");
+    // With nothing to do it says so.
+    let report = pair.expect(0, &["queue", "drain"]);
+    reports(&report, &[("frames", "0"), ("rows", "0")]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_that_only_ingests_settles_what_a_drain_beside_it_commits() {
+    let (pair, redis) = pair_with_redis("redis+mysql").await;
+    six_frames(&pair);
+    let mut service = ingest(&pair, redis.port, 6).await;
+    let report = pair.expect(0, &["queue", "drain"]);
+    reports(&report, &[("frames", "6"), ("rows", "4,500")]);
+    until("all files in history", LIMIT, async || {
+        names(&pair.at("history")).len() == 3
+    })
+    .await;
+    assert_eq!(service.terminate(), Some(0));
+    is_loaded_once(&pair, 4_500, 3, "beside a service").await;
+    assert_eq!(published(redis.port), 6, "published again");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drain_beside_a_service_with_workers_stores_every_record_once() {
+    let (pair, redis) = pair_with_redis("redis+mysql").await;
+    generate(&pair, &["--files", "40", "--records", "2000"]);
+    let mut service = Service::start(&pair, &["run"]);
+    until("a first frame", LIMIT, async || published(redis.port) > 0).await;
+    pair.expect(0, &["queue", "drain"]);
+    until("all files in history", LIMIT, async || {
+        names(&pair.at("history")).len() == 40
+    })
+    .await;
+    assert_eq!(service.terminate(), Some(0));
+    is_loaded_once(&pair, 80_000, 40, "beside workers").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drain_waits_for_what_others_hold_says_who_publishes_and_is_stopped_by_a_signal() {
+    let (pair, redis) = pair_with_redis("redis+mysql").await;
+    six_frames(&pair);
+    let _service = ingest(&pair, redis.port, 6).await;
+    hold(&redis.url, 2).await;
+    let mut command = pair.command(&["queue", "drain"]);
+    let errors = pair.at("errors");
+    command.stdout(Stdio::null());
+    command.stderr(std::fs::File::create(&errors).unwrap());
+    let mut drain = Service(command.spawn().unwrap());
+    let left = |frames: u64| {
+        let pair = &pair;
+        async move || {
+            let rows = pair.number("SELECT COUNT(*) FROM ingest_frames").await;
+            (rows, peek(pair).len() as u64) == (frames - 2, 2)
+        }
+    };
+    until("what others hold alone is left", LIMIT, left(6)).await;
+    let said = || std::fs::read_to_string(&errors).unwrap();
+    assert!(!said().contains("somebody publishes"), "{}", said());
+
+    generate(&pair, &["--files", "1", "--records", "9000", "--seed", "2"]);
+    is_published(redis.port, 15).await;
+    until("the new ones are committed, too", LIMIT, left(15)).await;
+    until("it says that there is a publisher", LIMIT, async || {
+        said().contains("somebody publishes")
+    })
+    .await;
+    assert!(
+        drain.0.try_wait().unwrap().is_none(),
+        "the queue is not empty"
+    );
+    drain.signal(Signal::TERM);
+    let code = drain.0.wait().unwrap().code();
+    assert_eq!(code, Some(75), "{}", said());
+    assert!(said().contains("run it again"), "{}", said());
+    for entry in peek(&pair) {
+        assert_eq!(entry["consumer"], "other");
+    }
+
+    pair.expect(0, &["queue", "drain", "--take-over-after", "1s"]);
+    until("all files in history", LIMIT, async || {
+        names(&pair.at("history")).len() == 4
+    })
+    .await;
+    is_loaded_once(&pair, 13_500, 4, "taken over").await;
+    assert_eq!(published(redis.port), 15, "published again");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn to_peek_shows_each_frame_whose_hands_it_is_in_and_what_is_damaged() {
+    let (pair, redis) = pair_with_redis("redis+sqlite").await;
+    let empty = pair.run(&["queue", "peek"]);
+    assert_eq!(empty.status.code(), Some(0));
+    assert_eq!(empty.stdout, b"");
+    assert_eq!(empty.stderr, b"the queue is empty\n");
+
+    six_frames(&pair);
+    let mut service = ingest(&pair, redis.port, 6).await;
+    service.0.kill().unwrap();
+    service.0.wait().unwrap();
+    hold(&redis.url, 1).await;
+    raw(redis.port, &[&format!("XADD {KEY} * h junk rows junk")]);
+    let before = raw(redis.port, &[&format!("XPENDING {KEY} workers - + 9")]);
+    let shown = peek(&pair);
+    let mut spans: Vec<(u64, u64, u64)> = shown[..6]
+        .iter()
+        .map(|frame| {
+            let number = |name: &str| frame[name].as_u64().unwrap();
+            assert!(number("bytes") > 1_000, "{frame}");
+            (
+                number("file_no"),
+                number("first_ordinal"),
+                number("records"),
+            )
+        })
+        .collect();
+    spans.sort_unstable();
+    let expected = [1, 2, 3].map(|file_no| [(file_no, 0, 1_000), (file_no, 1_000, 500)]);
+    assert_eq!(spans, expected.concat());
+    assert!(shown[0]["held_seconds"].as_f64() <= shown[0]["age_seconds"].as_f64());
+    let hands: Vec<Value> = shown
+        .iter()
+        .map(|frame| json!([frame["consumer"], frame["deliveries"], frame["damaged"]]))
+        .collect();
+    let waits = json!([null, 0, false]);
+    let mut expected = vec![waits; 7];
+    expected[0] = json!(["other", 1, false]);
+    expected[6] = json!([null, 0, true]);
+    assert_eq!(hands, expected);
+    assert_eq!(shown[6]["file_no"], Value::Null);
+
+    let text = pair.expect(0, &["queue", "peek"]);
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines.len(), 8, "{text}");
+    assert!(
+        lines[1].contains("with other for ") && lines[1].ends_with("delivered once"),
+        "{text}"
+    );
+    assert!(lines[2].ends_with("  waits"), "{text}");
+    assert!(lines[7].ends_with("damaged; waits"), "{text}");
+    let some = pair.run(&["queue", "peek", "--limit", "2"]);
+    assert_eq!(some.stderr, b"2 of 7 frames; --limit shows more\n");
+
+    // Neither how often nor to whom: only the time goes on.
+    let after = raw(redis.port, &[&format!("XPENDING {KEY} workers - + 9")]);
+    let but_idle = |reply: &str| {
+        let mut lines: Vec<String> = reply.lines().map(str::to_owned).collect();
+        assert!(lines[6].starts_with(':'), "{reply}");
+        lines.remove(6);
+        lines
+    };
+    assert_eq!(but_idle(&before), but_idle(&after));
+    let groups = raw(redis.port, &[&format!("XINFO CONSUMERS {KEY} workers")]);
+    assert!(groups.starts_with("*1\r\n"), "{groups}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_queue_in_another_process_is_said_to_be_one() {
+    let pair = Pair::new("memory+sqlite").await;
+    for what in ["peek", "drain"] {
+        let refused = pair.run(&["queue", what]);
+        assert_eq!(refused.status.code(), Some(64));
+        let message = String::from_utf8(refused.stderr).unwrap();
+        assert!(message.contains("`task_runner status`"), "{message}");
+        assert!(names(&pair.at("work")).is_empty());
+    }
+    pair.expect(64, &["queue", "drain", "--take-over-after", "10ms"]);
+}
