@@ -162,7 +162,7 @@ class Bench:
                 [self.task_runner, "run", *flags], env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
         try:
-            while any(entry.is_file() for place in (inbound, work) for entry in os.scandir(place)):
+            while any(not name.startswith(".") for place in (inbound, work) for name in os.listdir(place)):
                 if service.poll() is not None or time.monotonic() - began > 300:
                     sys.exit("scripts/bench: the service did not take its files")
                 if pages and time.monotonic() - asked >= 1:
