@@ -4,12 +4,13 @@
 //! Criterion measures the same stages one by one, with statistics (`benches/pipeline.rs`); this has
 //! them all in one run and in the words of `scripts/bench`.
 
+use std::cell::OnceCell;
 use std::hint::black_box;
 use std::time::Instant;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use lemonade_task::cut::{Chunk, Plan, cut};
-use lemonade_task::frame::{Codec, encode};
+use lemonade_task::frame::{Codec, Frame, decode, encode};
 use lemonade_task::parse::Parser;
 use rayon::iter::{IntoParallelRefIterator as _, ParallelIterator as _};
 
@@ -24,16 +25,39 @@ pub(super) struct Options {
     /// How often each is run; the best counts, since what disturbs it only makes it slower
     #[arg(long, default_value_t = 5)]
     rounds: u32,
+    /// This stage alone, on one core
+    #[arg(long, value_enum)]
+    only: Option<Stage>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Stage {
+    /// Bytes to the places of records
+    Cut,
+    /// simd-json alone, over the same bytes
+    #[value(name = "to_tape")]
+    ToTape,
+    /// Chunks to batches
+    Parse,
+    /// Chunks to compressed frames
+    #[value(name = "parse+frame")]
+    ParseFrame,
+    /// Compressed frames to batches
+    Decode,
 }
 
 impl Options {
     pub(super) fn of(made: Made) -> Self {
-        Self { made, rounds: 1 }
+        Self {
+            made,
+            rounds: 1,
+            only: None,
+        }
     }
 }
 
 pub(super) fn measure(options: &Options) -> anyhow::Result<()> {
-    let (_, dataset) = made::dataset();
+    let (datasets, dataset) = made::dataset();
     let one_file = Made {
         per_file: options.made.events,
         ..options.made.clone()
@@ -41,84 +65,125 @@ pub(super) fn measure(options: &Options) -> anyhow::Result<()> {
     let text = made::texts(&one_file).pop().expect("there is one file");
     let plan = cut(&text, &dataset.records, &[], LIMITS)?;
     let bytes = |chunk: &Chunk| &text[chunk.start as usize..chunk.end as usize];
-    let parse_and_encode = |parser: &mut Parser, chunk: &Chunk| {
-        let batch = parser.parse(&dataset, 1, plan.layout, *chunk, bytes(chunk));
-        encode(&batch, Codec::Lz4).weight() as u64
+    let parsed = |parser: &mut Parser, chunk: &Chunk| {
+        parser.parse(&dataset, 1, plan.layout, *chunk, bytes(chunk))
     };
+    let framed = |parser: &mut Parser, chunk: &Chunk| encode(&parsed(parser, chunk), Codec::Lz4);
     // simd-json unescapes in place: each pass has a copy of its own, made outside of the clock.
     let documents = || -> Vec<Vec<u8>> {
         let document = |chunk: &Chunk| [b"[", bytes(chunk), b"]"].concat();
         plan.chunks.iter().map(document).collect()
     };
+    // Made once, so that a second round takes what the stage takes and nothing else.
+    let encoded = OnceCell::<Vec<Frame>>::new();
+    let encode_once = || {
+        let mut parser = Parser::default();
+        let chunks = plan.chunks.iter();
+        chunks.map(|chunk| framed(&mut parser, chunk)).collect()
+    };
     let cores = rayon::current_num_threads();
     let one = rayon::ThreadPoolBuilder::new().num_threads(1).build()?;
-    let parallel = || -> u64 {
-        let encode = |parser: &mut Parser, chunk: &Chunk| parse_and_encode(parser, chunk);
+    let parse_all = || -> usize {
+        let rows = |parser: &mut Parser, chunk: &Chunk| parsed(parser, chunk).rows.num_rows();
+        plan.chunks.par_iter().map_init(Parser::default, rows).sum()
+    };
+    let frame_all = || -> usize {
+        let weight = |parser: &mut Parser, chunk: &Chunk| framed(parser, chunk).weight();
         plan.chunks
             .par_iter()
-            .map_init(Parser::default, encode)
+            .map_init(Parser::default, weight)
             .sum()
     };
+    let run = |stage: Stage| {
+        let clock = Clock {
+            text: &text,
+            plan: &plan,
+            stage,
+        };
+        match stage {
+            Stage::Cut => clock.run(
+                1,
+                || (),
+                |()| {
+                    black_box(
+                        cut(&text, &dataset.records, &[], LIMITS).expect("it was whole before"),
+                    );
+                },
+            ),
+            Stage::ToTape => clock.run(1, documents, |documents| {
+                for document in documents {
+                    black_box(simd_json::to_tape(document).expect("made records are JSON"));
+                }
+            }),
+            Stage::Parse => clock.run(
+                1,
+                || (),
+                |()| {
+                    black_box(one.install(parse_all));
+                },
+            ),
+            Stage::ParseFrame => clock.run(
+                1,
+                || (),
+                |()| {
+                    black_box(one.install(frame_all));
+                },
+            ),
+            Stage::Decode => clock.run(
+                1,
+                || encoded.get_or_init(encode_once),
+                |frames| {
+                    for frame in *frames {
+                        black_box(decode(frame, &datasets).expect("a frame of our own"));
+                    }
+                },
+            ),
+        }
+    };
     for _ in 0..options.rounds {
-        stage(
-            &text,
-            &plan,
-            "cut",
-            1,
-            || (),
-            |()| {
-                black_box(cut(&text, &dataset.records, &[], LIMITS).expect("it was whole before"));
-            },
-        );
-        stage(&text, &plan, "to_tape", 1, documents, |documents| {
-            for document in documents {
-                black_box(simd_json::to_tape(document).expect("made records are JSON"));
-            }
-        });
-        stage(
-            &text,
-            &plan,
-            "parse+frame",
-            1,
-            || (),
-            |()| {
-                black_box(one.install(parallel));
-            },
-        );
-        stage(
-            &text,
-            &plan,
-            "parse+frame",
+        if let Some(stage) = options.only {
+            run(stage);
+            continue;
+        }
+        Stage::value_variants().iter().copied().for_each(run);
+        let clock = Clock {
+            text: &text,
+            plan: &plan,
+            stage: Stage::ParseFrame,
+        };
+        clock.run(
             cores,
             || (),
             |()| {
-                black_box(parallel());
+                black_box(frame_all());
             },
         );
     }
     Ok(())
 }
 
-/// Runs a stage over the file once, with what `made` makes, and prints what it took.
-fn stage<T>(
-    text: &[u8],
-    plan: &Plan,
-    name: &str,
-    cores: usize,
-    made: impl Fn() -> T,
-    run: impl Fn(&mut T),
-) {
-    let mut input = made();
-    let began = Instant::now();
-    run(&mut input);
-    let seconds = began.elapsed().as_secs_f64();
-    let line = serde_json::json!({
-        "part": "parse",
-        "stage": name,
-        "cores": cores,
-        "seconds": seconds,
-        "rate": f64::from(plan.records) / seconds,
-        "bytes_rate": text.len() as f64 / seconds,
-    });
-    meter::print(line, &serde_json::Value::Null);
+struct Clock<'a> {
+    text: &'a [u8],
+    plan: &'a Plan,
+    stage: Stage,
+}
+
+impl Clock<'_> {
+    /// Runs the stage over the file once, with what `made` makes, and prints what it took.
+    fn run<T>(&self, cores: usize, made: impl Fn() -> T, run: impl Fn(&mut T)) {
+        let mut input = made();
+        let began = Instant::now();
+        run(&mut input);
+        let seconds = began.elapsed().as_secs_f64();
+        let name = self.stage.to_possible_value().expect("no stage is hidden");
+        let line = serde_json::json!({
+            "part": "parse",
+            "stage": name.get_name(),
+            "cores": cores,
+            "seconds": seconds,
+            "rate": f64::from(self.plan.records) / seconds,
+            "bytes_rate": self.text.len() as f64 / seconds,
+        });
+        meter::print(line, &serde_json::Value::Null);
+    }
 }

@@ -5,6 +5,7 @@
     scripts/bench --short               the same with few events: it must work, its figures mean nothing
     scripts/bench --baseline            engine, Redis and MariaDB within 2 GB of memory and 10 GB of disk
     scripts/bench --profile             where the engine's processor time goes, by perf
+    scripts/bench --instructions        instructions of each stage, beside simd-json alone: fails above limits
     scripts/bench --json FILE           the results as JSON as well
     scripts/bench --render FILE...      docs/performance.md and docs/performance.svg out of such files
 
@@ -24,6 +25,7 @@ import tempfile
 import time
 
 import cases
+import instructions
 import render
 import servers
 from baseline import baseline
@@ -40,6 +42,9 @@ def main():
         if any(result["short"] for result in results):
             sys.exit("scripts/bench: the figures of a short run mean nothing, so no page is made of them")
         render.write_docs(results)
+        return
+    if arguments.instructions:
+        count_instructions()
         return
     began = time.monotonic()
     programs = build(arguments.short)
@@ -82,6 +87,7 @@ def parse():
     parser.add_argument("--only", metavar="CASE,...", help="these cases")
     parser.add_argument("--baseline", action="store_true", help="2 GB of memory and 10 GB of disk for everything")
     parser.add_argument("--profile", action="store_true", help="where the engine's processor time goes, by perf")
+    parser.add_argument("--instructions", action="store_true", help="instructions of each stage, by callgrind")
     parser.add_argument("--json", metavar="FILE", help="write the results there")
     parser.add_argument("--render", metavar="FILE", nargs="+", help="write docs/performance.md and .svg from results")
     arguments = parser.parse_args()
@@ -125,6 +131,15 @@ def all_cases(programs, sizes, folder, arguments):
     finally:
         for server in reversed(started):
             server.stop()
+
+
+def count_instructions():
+    found = instructions.instructions(cargo("bench", "--no-run", "--bench", "ceiling")["ceiling"])
+    print(f"{'stage':14} {'an event':>10} {'/ to_tape':>10} {'at most':>10}")
+    for row in instructions.rows(found):
+        print("{:14} {:>10} {:>10} {:>10}".format(*row))
+    if excess := instructions.excess(found):
+        sys.exit(f"scripts/bench: more instructions than the limit: {', '.join(excess)}")
 
 
 def one_profile(programs, sizes, folder):

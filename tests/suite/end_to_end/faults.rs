@@ -120,7 +120,7 @@ async fn killed_at_any_step_the_next_load_finishes() {
     for (in_redis, step, strike) in steps {
         let when = format!("{step:?} {strike:?}");
         let behind = Behind::new().await;
-        generate(&behind.pair, &["--files", "3", "--records", "1500"]);
+        generate(&behind.pair, &["--files", "3", "--records", "3000"]);
         let proxy = if in_redis {
             &behind.redis
         } else {
@@ -132,7 +132,7 @@ async fn killed_at_any_step_the_next_load_finishes() {
         assert!(struck.is_ok(), "{when}: it never came to that");
         kill(load, &behind);
         behind.pair.expect(0, &["load"]);
-        behind.is_loaded_once(4_500, 3, &when).await;
+        behind.is_loaded_once(9_000, 3, &when).await;
     }
 }
 
@@ -148,7 +148,7 @@ async fn what_a_killed_load_had_in_hand_is_drained_and_the_next_load_publishes_o
         let redis = support::private_redis().await;
         behind.pair.redis_url = Some(redis.url.clone());
         behind.redis = Proxy::start(redis.port).await;
-        generate(&behind.pair, &["--files", "3", "--records", "1500"]);
+        generate(&behind.pair, &["--files", "3", "--records", "3000"]);
         let proxy = if in_redis {
             &behind.redis
         } else {
@@ -168,7 +168,7 @@ async fn what_a_killed_load_had_in_hand_is_drained_and_the_next_load_publishes_o
         let drain = ["queue", "drain", "--take-over-after", "1s"];
         behind.pair.expect(0, &drain);
         behind.pair.expect(0, &["load"]);
-        behind.is_loaded_once(4_500, 3, &when).await;
+        behind.is_loaded_once(9_000, 3, &when).await;
         assert_eq!(published(redis.port), 6, "{when}: published again");
     }
 }
@@ -184,7 +184,7 @@ async fn lost_requests_and_replies_cost_a_load_nothing() {
         ] {
             let when = format!("{request:?} {strike:?}");
             let behind = Behind::new().await;
-            generate(&behind.pair, &["--files", "3", "--records", "1500"]);
+            generate(&behind.pair, &["--files", "3", "--records", "3000"]);
             let proxy = if in_redis {
                 &behind.redis
             } else {
@@ -196,7 +196,7 @@ async fn lost_requests_and_replies_cost_a_load_nothing() {
             let code = tokio::time::timeout(LIMIT, ended).await.expect("it ends");
             assert_eq!(code.unwrap().code(), Some(0), "{when}");
             assert_eq!(proxy.strikes(), 1, "{when}: it never came to that");
-            behind.is_loaded_once(4_500, 3, &when).await;
+            behind.is_loaded_once(9_000, 3, &when).await;
         }
     }
 }

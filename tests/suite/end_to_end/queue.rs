@@ -31,7 +31,7 @@ async fn pair_with_redis(name: &'static str) -> (Pair, Private) {
 
 /// Three files of 1,500 records, which are six frames.
 fn six_frames(pair: &Pair) {
-    generate(pair, &["--files", "3", "--records", "1500"]);
+    generate(pair, &["--files", "3", "--records", "3000"]);
 }
 
 /// A service that only ingests, once it has published so many frames in all.
@@ -97,8 +97,8 @@ async fn frames_of_a_dead_service_are_drained_and_the_next_load_publishes_none_o
     let all = [
         ("files", "3"),
         ("frames", "6"),
-        ("records", "4,500"),
-        ("rows", "4,500"),
+        ("records", "9,000"),
+        ("rows", "9,000"),
         ("rejects", "0"),
         ("duplicates", "0"),
     ];
@@ -107,8 +107,12 @@ async fn frames_of_a_dead_service_are_drained_and_the_next_load_publishes_none_o
     assert_eq!(names(&pair.at("work")).len(), 3, "no file is touched");
 
     pair.expect(0, &["load"]);
-    is_loaded_once(&pair, 4_500, 3, "drained").await;
+    is_loaded_once(&pair, 9_000, 3, "drained").await;
     assert_eq!(published(redis.port), 6, "published again");
+    // The drain knew of no settled file: the load's refresh has read its rows from the table.
+    let pairs = "SELECT COUNT(DISTINCT vehicle_id, DATE(event_time)) FROM vehicle_events";
+    let summary = "SELECT COUNT(*) FROM daily_summary";
+    assert_eq!(pair.number(summary).await, pair.number(pairs).await);
     // With nothing to do it says so.
     let report = pair.expect(0, &["queue", "drain"]);
     reports(&report, &[("frames", "0"), ("rows", "0")]);
@@ -120,13 +124,13 @@ async fn a_service_that_only_ingests_settles_what_a_drain_beside_it_commits() {
     six_frames(&pair);
     let mut service = ingest(&pair, redis.port, 6).await;
     let report = pair.expect(0, &["queue", "drain"]);
-    reports(&report, &[("frames", "6"), ("rows", "4,500")]);
+    reports(&report, &[("frames", "6"), ("rows", "9,000")]);
     until("all files in history", LIMIT, async || {
         names(&pair.at("history")).len() == 3
     })
     .await;
     assert_eq!(service.terminate(), Some(0));
-    is_loaded_once(&pair, 4_500, 3, "beside a service").await;
+    is_loaded_once(&pair, 9_000, 3, "beside a service").await;
     assert_eq!(published(redis.port), 6, "published again");
 }
 
@@ -167,7 +171,10 @@ async fn a_drain_waits_for_what_others_hold_says_who_publishes_and_is_stopped_by
     let said = || std::fs::read_to_string(&errors).unwrap();
     assert!(!said().contains("somebody publishes"), "{}", said());
 
-    generate(&pair, &["--files", "1", "--records", "9000", "--seed", "2"]);
+    generate(
+        &pair,
+        &["--files", "1", "--records", "18000", "--seed", "2"],
+    );
     is_published(redis.port, 15).await;
     until("the new ones are committed, too", LIMIT, left(15)).await;
     until("it says that there is a publisher", LIMIT, async || {
@@ -191,7 +198,7 @@ async fn a_drain_waits_for_what_others_hold_says_who_publishes_and_is_stopped_by
         names(&pair.at("history")).len() == 4
     })
     .await;
-    is_loaded_once(&pair, 13_500, 4, "taken over").await;
+    is_loaded_once(&pair, 27_000, 4, "taken over").await;
     assert_eq!(published(redis.port), 15, "published again");
 }
 
@@ -224,7 +231,7 @@ async fn to_peek_shows_each_frame_whose_hands_it_is_in_and_what_is_damaged() {
         })
         .collect();
     spans.sort_unstable();
-    let expected = [1, 2, 3].map(|file_no| [(file_no, 0, 1_000), (file_no, 1_000, 500)]);
+    let expected = [1, 2, 3].map(|file_no| [(file_no, 0, 2_000), (file_no, 2_000, 1_000)]);
     assert_eq!(spans, expected.concat());
     assert!(shown[0]["held_seconds"].as_f64() <= shown[0]["age_seconds"].as_f64());
     let hands: Vec<Value> = shown

@@ -1,0 +1,44 @@
+"""What the stages of the hot path take in instructions, by callgrind: the same number on each run, where
+time has noise. What is judged is their ratio to simd-json alone on the same bytes, since another
+compiler or processor changes all of them."""
+
+import re
+import subprocess
+
+from servers import program
+
+EVENTS = 20_000
+# At most so many times the instructions of bare simd-json: a fifth above what they took when measured,
+# 0.25, 1.68, 2.37 and 0.49.
+LIMITS = {"cut": 0.30, "parse": 2.0, "parse+frame": 2.85, "decode": 0.6}
+
+
+def instructions(ceiling):
+    """Instructions an event by stage."""
+    found = {}
+    for stage in ("to_tape", *LIMITS):
+        # The second round only runs the stage again: what differs is the stage.
+        once, again = (counted(ceiling, stage, rounds) for rounds in (1, 2))
+        found[stage] = (again - once) / EVENTS
+    return found
+
+
+def counted(ceiling, stage, rounds):
+    command = [program("valgrind"), "--tool=callgrind", "--callgrind-out-file=/dev/null", ceiling, "parse"]
+    command += ["--events", str(EVENTS), "--rounds", str(rounds), "--only", stage]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode != 0:
+        raise SystemExit(f"scripts/bench: {' '.join(command)}: exit code {done.returncode}\n{done.stderr[-3000:]}")
+    return int(re.search(r"Collected : (\d+)", done.stderr)[1])
+
+
+def rows(found):
+    """(stage, instructions an event, ratio to simd-json, its limit)."""
+    for stage, count in found.items():
+        limit = LIMITS.get(stage)
+        yield stage, f"{count:,.0f}", f"{count / found['to_tape']:.2f}", "" if limit is None else f"{limit:.2f}"
+
+
+def excess(found):
+    """The stages that take more than their limit."""
+    return [stage for stage, limit in LIMITS.items() if found[stage] > limit * found["to_tape"]]
