@@ -9,11 +9,13 @@ use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 use std::time::Duration;
 
 use mysql_async::prelude::Queryable as _;
 use mysql_async::{Conn, Opts, OptsBuilder};
 
+use super::disk::Disk;
 use super::files::Dice;
 use super::process::Process;
 use crate::support::proxy::{Manner, Proxy};
@@ -85,11 +87,13 @@ pub enum Fault {
     RedisLink(OnLink),
     Database(OnDatabase),
     DatabaseLink(OnLink),
+    /// The file system of history has no room.
+    HistoryFull,
 }
 
 impl Fault {
-    /// Every fault.
-    pub fn all() -> Vec<Self> {
+    /// Every fault that can be: history is full only on a file system of its own.
+    pub fn all(own_history: bool) -> Vec<Self> {
         let mut all = Vec::new();
         let processes = [OnProcess::Kill, OnProcess::Pause, OnProcess::Terminate];
         all.extend(processes.map(Self::Service));
@@ -127,6 +131,7 @@ impl Fault {
         ];
         all.extend(links.map(Self::RedisLink));
         all.extend(links.map(Self::DatabaseLink));
+        all.extend(own_history.then_some(Self::HistoryFull));
         all
     }
 
@@ -144,6 +149,8 @@ pub struct World {
     pub database: Private,
     pub redis_link: Proxy,
     pub database_link: Proxy,
+    /// The file system of history, where it has one of its own.
+    history_disk: Option<Arc<Disk>>,
     /// An administrator's connection that holds something, until it ends.
     held: Option<Conn>,
     /// How the engine is called, for commands that end.
@@ -190,8 +197,8 @@ pub const WORKER: &str = "worker";
 
 impl World {
     /// Starts the servers, not yet the processes. Everything of the engine is below `folder`, but
-    /// for `history`.
-    pub async fn new(folder: &Path, history: &Path) -> Self {
+    /// for `history`, which may be on a file system of its own.
+    pub async fn new(folder: &Path, history: &Path, history_disk: Option<Arc<Disk>>) -> Self {
         let redis = support::private_redis().await;
         let database = support::private_mariadb().await;
         let redis_link = Proxy::start(redis.port).await;
@@ -219,6 +226,7 @@ impl World {
             database,
             redis_link,
             database_link,
+            history_disk,
             held: None,
             engine,
         };
@@ -296,6 +304,10 @@ impl World {
                 self.begin_redis(what, stream, dice).await
             }
             Fault::Database(what) => self.begin_database(what, dice).await,
+            Fault::HistoryFull => {
+                let full = self.history_disk.as_ref()?.fill();
+                millis(300, 3_000).filter(|_| full)
+            }
         }
     }
 
@@ -403,6 +415,9 @@ impl World {
             }
             Fault::Database(OnDatabase::ReadLock | OnDatabase::HeldRows) => self.held = None,
             Fault::Database(OnDatabase::Pause) => self.database.resume(),
+            Fault::HistoryFull => {
+                return self.history_disk.as_ref().is_none_or(|disk| disk.relieve());
+            }
             Fault::Redis(_) | Fault::Database(_) => {}
         }
         true
