@@ -220,6 +220,7 @@ def panel(left, title, sizes, series, unit):
     out.append(
         f'<text x="{left + PANEL_WIDTH / 2}" y="{TOP + PANEL_HEIGHT + 42}" text-anchor="middle">events in the file</text>'
     )
+    labels = []
     for number, (name, values) in enumerate(series.items()):
         points = [(x(size), y(value)) for size, value in zip(sizes, values)]
         path = " ".join(f"{'M' if at == 0 else 'L'}{px:.1f} {py:.1f}" for at, (px, py) in enumerate(points))
@@ -227,7 +228,10 @@ def panel(left, title, sizes, series, unit):
         out += [f'<circle class="c{number}" cx="{px:.1f}" cy="{py:.1f}" r="3.5"/>' for px, py in points]
         if len(series) > 1:
             px, py = points[-1]
-            out.append(f'<text class="label c{number}" x="{px:.1f}" y="{py - 9:.1f}" text-anchor="end">{name}</text>')
+            # Above the line, or below it where another label is above.
+            py = py + 20 if any(abs(py - other) < 16 for other in labels) else py - 9
+            labels.append(py + 9)
+            out.append(f'<text class="label c{number}" x="{px:.1f}" y="{py:.1f}" text-anchor="end">{name}</text>')
     return "\n".join(out) + "\n"
 
 
