@@ -300,7 +300,7 @@ impl Engine {
         };
         let summary = async {
             if roles.summary {
-                Box::pin(self.keep_summary(stop)).await?;
+                self.keep_summary(stop).await?;
             }
             Ok(())
         };

@@ -52,8 +52,8 @@ pub(super) fn claimed(reply: Value) -> (String, Vec<Entry>) {
     (cursor, parts.next().map(entries).unwrap_or_default())
 }
 
-/// The entries of an XRANGE reply: `[[id, [field, value, …]], …]`. Redis 6.2 gives nil for a claimed entry that was deleted: it
-/// has no name by which one could forget it.
+/// `[[id, [field, value, …]], …]`, as XRANGE replies and others hold it. Redis 6.2 gives nil for a
+/// claimed entry that was deleted: it has no name by which one could forget it.
 pub(super) fn entries(list: Value) -> Vec<Entry> {
     let Value::Array(list) = list else {
         return Vec::new();

@@ -2,7 +2,7 @@
 //!
 //! Pure. Where a statement has placeholders for each row, the number of its rows is full or a power of
 //! two, so that there are only a dozen statements to prepare for a dataset; its bytes are measured
-//! while it is built, since a packet above the server's limit would cost the connection.
+//! before it is built, since a packet above the server's limit would cost the connection.
 
 use std::ops::Range;
 

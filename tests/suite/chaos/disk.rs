@@ -13,7 +13,7 @@ impl Disk {
     /// # Panics
     /// Where none can be mounted: that takes root.
     pub fn new() -> Self {
-        let disk = Self(tempfile::tempdir().unwrap());
+        let disk = Self(crate::support::folder());
         let mut mount = Command::new("mount");
         mount.args([
             "-t",

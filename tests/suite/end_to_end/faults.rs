@@ -120,20 +120,31 @@ async fn killed_at_any_step_the_next_load_finishes() {
     for (in_redis, step, strike) in steps {
         let when = format!("{step:?} {strike:?}");
         let behind = Behind::new().await;
-        generate(&behind.pair, &["--files", "3", "--records", "3000"]);
-        let proxy = if in_redis {
-            &behind.redis
-        } else {
-            &behind.database
-        };
-        proxy.strike(step, strike);
-        let load = behind.load().spawn().unwrap();
-        let struck = tokio::time::timeout(LIMIT, proxy.struck(1)).await;
-        assert!(struck.is_ok(), "{when}: it never came to that");
-        kill(load, &behind);
+        killed_at(&behind, in_redis, step, strike, &when).await;
         behind.pair.expect(0, &["load"]);
         behind.is_loaded_once(9_000, 3, &when).await;
     }
+}
+
+/// A load of three files that is killed when it comes to a step.
+async fn killed_at(
+    behind: &Behind,
+    in_redis: bool,
+    step: &'static str,
+    strike: Strike,
+    when: &str,
+) {
+    generate(&behind.pair, &["--files", "3", "--records", "3000"]);
+    let proxy = if in_redis {
+        &behind.redis
+    } else {
+        &behind.database
+    };
+    proxy.strike(step, strike);
+    let load = behind.load().spawn().unwrap();
+    let struck = tokio::time::timeout(LIMIT, proxy.struck(1)).await;
+    assert!(struck.is_ok(), "{when}: it never came to that");
+    kill(load, behind);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -148,17 +159,7 @@ async fn what_a_killed_load_had_in_hand_is_drained_and_the_next_load_publishes_o
         let redis = support::private_redis().await;
         behind.pair.redis_url = Some(redis.url.clone());
         behind.redis = Proxy::start(redis.port).await;
-        generate(&behind.pair, &["--files", "3", "--records", "3000"]);
-        let proxy = if in_redis {
-            &behind.redis
-        } else {
-            &behind.database
-        };
-        proxy.strike(step, strike);
-        let load = behind.load().spawn().unwrap();
-        let struck = tokio::time::timeout(LIMIT, proxy.struck(1)).await;
-        assert!(struck.is_ok(), "{when}: it never came to that");
-        kill(load, &behind);
+        killed_at(&behind, in_redis, step, strike, &when).await;
         let held = peek(&behind.pair);
         assert!(
             held.iter().any(|frame| frame["deliveries"] == 1),
