@@ -25,7 +25,7 @@ use crate::telemetry::{self, Stage};
 
 /// Records that a worker takes for one transaction. More gain nothing (LIMITS: 2 to 5 statements of
 /// a thousand rows), and would leave the other workers idle at the end of a load.
-const COMMIT_RECORDS: u32 = 4_000;
+pub(crate) const COMMIT_RECORDS: u32 = 4_000;
 
 /// Most frames for one transaction, where frames are small.
 const COMMIT_FRAMES_MAX: usize = 256;

@@ -123,6 +123,10 @@ impl Sink for Discard {
         Ok(())
     }
 
+    fn writers(&self) -> usize {
+        1
+    }
+
     async fn inspect(&self) -> Result<Vec<Finding>, Fault> {
         Ok(Vec::new())
     }

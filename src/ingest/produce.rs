@@ -20,6 +20,7 @@ use crate::frame::{self, Codec, Frame};
 use crate::parse::{self, Parser};
 use crate::retry::{GivenUp, until_ok};
 use crate::telemetry::{self, Stage};
+use crate::worker::COMMIT_RECORDS;
 
 /// Frames handed to the broker in one pipeline. More would delay the first of them; a round trip is
 /// paid for by a dozen.
@@ -56,6 +57,28 @@ pub(super) fn missing_chunks(plan: &Plan, covered: &[Range<u64>]) -> Vec<Chunk> 
     missing.copied().collect()
 }
 
+/// The chunks of a file in the order in which they are parsed: a transaction's worth from each of
+/// `strands` distant places in turn. So the workers insert into distant parts of a table's key, where
+/// a server's connections wait less for each other than side by side.
+fn in_strands(chunks: &[Chunk], strands: usize) -> impl Iterator<Item = Chunk> {
+    let strand = chunks.len().div_ceil(strands).max(1);
+    let mut rests: Vec<&[Chunk]> = chunks.chunks(strand).collect();
+    let mut order = Vec::with_capacity(chunks.len());
+    while order.len() < chunks.len() {
+        for rest in &mut rests {
+            let mut records = 0;
+            let more = rest.iter().take_while(|chunk| {
+                records += u64::from(chunk.records);
+                records <= u64::from(COMMIT_RECORDS)
+            });
+            let (now, later) = rest.split_at(more.count().max(1).min(rest.len()));
+            order.extend_from_slice(now);
+            *rest = later;
+        }
+    }
+    order.into_iter()
+}
+
 /// Parses jobs until their channel closes. The flight of a file that changes meanwhile ends.
 pub(super) async fn run(
     shared: Arc<Shared>,
@@ -72,11 +95,12 @@ pub(super) async fn run(
         let (shared, frames) = (shared.clone(), frames.clone());
         let runtime = Handle::current();
         let parsing = tokio::task::spawn_blocking(move || {
-            // In order of the file, so that pages are read ahead and left behind; whichever thread
-            // is free takes the next chunk.
+            // Each strand in order of the file, so that pages are read ahead and left behind;
+            // whichever thread is free takes the next chunk.
+            let strands = shared.ingest.sink.writers();
             let chunks = jobs
                 .iter()
-                .flat_map(|job| job.chunks.iter().map(move |chunk| (job, *chunk)));
+                .flat_map(|job| in_strands(&job.chunks, strands).map(move |chunk| (job, chunk)));
             let codec = shared.ingest.broker.codec();
             let changed = Mutex::new(BTreeSet::new());
             let done = chunks.par_bridge().try_for_each(|(job, chunk)| {
@@ -219,6 +243,44 @@ fn note_published(shared: &Shared, frames: &[Frame]) {
             flight.moved = Instant::now();
             if flight.unpublished == 0 {
                 shared.look.notify_one();
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn chunks(count: u32, records: u32) -> Vec<Chunk> {
+        let chunk = |at| Chunk {
+            start: u64::from(at) * 100,
+            end: u64::from(at + 1) * 100,
+            first_ordinal: at * records,
+            records,
+        };
+        (0..count).map(chunk).collect()
+    }
+
+    #[test]
+    fn strands_take_turns_by_transactions() {
+        let order: Vec<u32> = in_strands(&chunks(14, COMMIT_RECORDS / 2), 3)
+            .map(|chunk| chunk.start as u32 / 100)
+            .collect();
+        assert_eq!(order, [0, 1, 5, 6, 10, 11, 2, 3, 7, 8, 12, 13, 4, 9]);
+    }
+
+    #[test]
+    fn strands_lose_no_chunk_and_keep_one_strand_in_order() {
+        for count in [0, 1, 2, 5, 100] {
+            for records in [1, COMMIT_RECORDS / 3, COMMIT_RECORDS, COMMIT_RECORDS + 1] {
+                let chunks = chunks(count, records);
+                assert!(in_strands(&chunks, 1).eq(chunks.iter().copied()));
+                for strands in [2, 3, 64] {
+                    let mut order: Vec<Chunk> = in_strands(&chunks, strands).collect();
+                    order.sort_by_key(|chunk| chunk.start);
+                    assert_eq!(order, chunks, "{strands} strands of {records} records");
+                }
             }
         }
     }

@@ -94,6 +94,9 @@ pub trait Sink: Send + Sync {
     /// dataset; the message says which column and what would mend it.
     async fn migrate(&self, datasets: &Datasets) -> Result<(), Fault>;
 
+    /// How many commits can be under way at once.
+    fn writers(&self) -> usize;
+
     /// What of the server's settings and the account's rights matters, for `doctor`.
     ///
     /// # Errors

@@ -39,6 +39,7 @@ const LEDGER_CONNECTIONS: usize = 2;
 pub struct MysqlSink {
     commits: Pool,
     ledger: Pool,
+    writers: usize,
     rows_per_statement: usize,
 }
 
@@ -51,9 +52,11 @@ impl MysqlSink {
     pub async fn open(url: &str, options: &SinkOptions) -> Result<Self, Fault> {
         const DOING: &str = "connecting to the database";
         let opts = session::options(url).map_err(|failure| failure.into_fault(DOING))?;
+        let writers = options.connections.max(1);
         let sink = Self {
-            commits: Pool::new(opts.clone(), options.connections.max(1)),
+            commits: Pool::new(opts.clone(), writers),
             ledger: Pool::new(opts, LEDGER_CONNECTIONS),
+            writers,
             rows_per_statement: options.rows_per_statement,
         };
         sink.lease(DOING).await?.finish(DOING, Ok(())).await?;
@@ -75,6 +78,10 @@ impl Sink for MysqlSink {
         // A failed migration may hold its lock: the session is kept only after success.
         schema::migrate(&mut lease.session, datasets).await?;
         lease.finish("migrating the database", Ok(())).await
+    }
+
+    fn writers(&self) -> usize {
+        self.writers
     }
 
     async fn inspect(&self) -> Result<Vec<Finding>, Fault> {

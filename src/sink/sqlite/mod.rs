@@ -161,6 +161,10 @@ impl Sink for SqliteSink {
         .await
     }
 
+    fn writers(&self) -> usize {
+        1
+    }
+
     async fn inspect(&self) -> Result<Vec<Finding>, Fault> {
         let totals = self.totals().await?;
         let files = totals.pending + totals.settled + totals.quarantined;

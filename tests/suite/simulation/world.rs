@@ -328,6 +328,10 @@ impl Sink for SimSink {
         Ok(())
     }
 
+    fn writers(&self) -> usize {
+        3
+    }
+
     async fn inspect(&self) -> Result<Vec<Finding>, Fault> {
         Ok(Vec::new())
     }
