@@ -18,6 +18,7 @@ use futures_util::stream::{self, TryStreamExt};
 use hashbrown::hash_table::Entry;
 use hashbrown::{DefaultHashBuilder, HashTable};
 use indexmap::IndexSet;
+use rayon::slice::ParallelSliceMut as _;
 use tokio_util::sync::CancellationToken;
 
 use crate::batch::{Batch, row_id};
@@ -90,13 +91,21 @@ struct Last {
 
 impl Reduced {
     fn add(&mut self, key: &str, time_us: i64, id: u64, value: &str) {
+        let pair = self.pair(key, time_us);
+        self.add_to(pair, time_us, id, value);
+    }
+
+    fn pair(&mut self, key: &str, time_us: i64) -> (u32, i32) {
+        (number_of(key, &mut self.keys), timestamp::day(time_us))
+    }
+
+    fn add_to(&mut self, (key, day): (u32, i32), time_us: i64, id: u64, value: &str) {
         let Self {
-            keys,
             values,
             pairs,
             hasher,
+            ..
         } = self;
-        let (key, day) = (number_of(key, keys), timestamp::day(time_us));
         let pair = pairs.entry(
             hasher.hash_one((key, day)),
             |last| (last.key, last.day) == (key, day),
@@ -126,13 +135,12 @@ impl Reduced {
         let keys = column(&summary.key).as_string::<i32>();
         let times = column(&summary.time).as_primitive::<TimestampMicrosecondType>();
         let values = column(&summary.value).as_string::<i32>();
-        for row in 0..batch.rows.num_rows() {
-            self.add(
-                keys.value(row),
-                times.value(row),
-                ids.value(row),
-                values.value(row),
-            );
+        // Few pairs are in a cache, and in a loop of their own several look-ups are under way at once.
+        let pairs: Vec<(u32, i32)> = (0..batch.rows.num_rows())
+            .map(|row| self.pair(keys.value(row), times.value(row)))
+            .collect();
+        for (row, pair) in pairs.into_iter().enumerate() {
+            self.add_to(pair, times.value(row), ids.value(row), values.value(row));
         }
     }
 
@@ -153,7 +161,7 @@ impl Reduced {
             ranks[key as usize] = rank as u32;
         }
         let mut pairs: Vec<Last> = self.pairs.into_iter().collect();
-        pairs.sort_unstable_by_key(|last| (ranks[last.key as usize], last.day));
+        pairs.par_sort_unstable_by_key(|last| (ranks[last.key as usize], last.day));
         let parts = pairs.len().div_ceil(MERGE_PAIRS);
         (0..parts).map(move |part| {
             let start = part * MERGE_PAIRS;

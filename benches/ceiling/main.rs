@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
 
+mod cores;
 mod discard;
 mod made;
 mod meter;
@@ -42,6 +43,8 @@ enum Part {
     Redis(redis::Options),
     /// Cut, parse and encode on one core and on all, beside simd-json alone
     Parse(parse::Options),
+    /// How far two cores are from each other
+    Cores,
     /// Files through the whole engine into a sink that stores nothing
     Discard(discard::Options),
 }
@@ -72,6 +75,10 @@ fn main() -> anyhow::Result<()> {
         Some(Part::Sqlite(options)) => runtime.block_on(sqlite::measure(&options)),
         Some(Part::Redis(options)) => redis::measure(&options),
         Some(Part::Parse(options)) => parse::measure(&options),
+        Some(Part::Cores) => {
+            cores::measure();
+            Ok(())
+        }
         Some(Part::Discard(options)) => runtime.block_on(discard::measure(&options)),
         None => runtime.block_on(small()),
     }

@@ -10,7 +10,8 @@
     scripts/bench --render FILE...      docs/performance.md and docs/performance.svg out of such files
 
 The cases of a round run one after the other, so that a drift of the machine meets all of them: compare
-the figures of one run only. Medians count. Servers are private and start empty.
+the figures of one run only. Medians count. Servers are private and start empty. Runs are made while the
+cores are near each other, as far as ten minutes of patience reach (benches/harness/cores.py).
 """
 
 import argparse
@@ -29,6 +30,7 @@ import instructions
 import render
 import servers
 from baseline import baseline
+from cores import Cores
 from inputs import Inputs
 from hotspots import hotspots
 
@@ -127,7 +129,8 @@ def all_cases(programs, sizes, folder, arguments):
         if only and (strangers := set(only) - known):
             sys.exit(f"scripts/bench: no case {', '.join(sorted(strangers))}; there are {', '.join(sorted(known))}")
         jobs = [job for job in jobs if only is None or job.case in only]
-        return versions(redis, mariadb, mysql9), run_rounds(jobs, arguments.rounds)
+        cores = Cores(programs[1], patient=not arguments.short)
+        return versions(redis, mariadb, mysql9), run_rounds(jobs, arguments.rounds, cores)
     finally:
         for server in reversed(started):
             server.stop()
@@ -155,16 +158,17 @@ def one_profile(programs, sizes, folder):
             server.stop()
 
 
-def run_rounds(jobs, rounds):
+def run_rounds(jobs, rounds, cores):
     taken = {job.name: [] for job in jobs}
     for number in range(rounds):
         for job in jobs:
             if job.once and number > 0:
                 continue
-            result = job.run()
+            result = cores.steady(job.run)
             taken[job.name].append(result)
             rate = f"{result['rate']:12,.0f} events/s" if "rate" in result else ""
-            print(f"{number + 1}/{rounds} {job.name:45} {rate}", file=sys.stderr, flush=True)
+            apart = f"cores {result['cores_ns']:.0f} ns apart"
+            print(f"{number + 1}/{rounds} {job.name:45} {rate:21} {apart}", file=sys.stderr, flush=True)
     return {job.name: {"case": job.case, **median(taken[job.name])} for job in jobs}
 
 
@@ -175,6 +179,7 @@ def median(rounds):
     middle = sorted(rounds, key=lambda result: result["rate"])[(len(rounds) - 1) // 2]
     rates = [result["rate"] for result in rounds]
     result = {**middle, "rate": statistics.median(rates), "rates": rates}
+    result["cores_ns"] = statistics.median(taken["cores_ns"] for taken in rounds)
     if "cpu_us" in middle:
         names = middle["cpu_us"]
         result["cpu_us"] = {name: statistics.median(taken["cpu_us"][name] for taken in rounds) for name in names}

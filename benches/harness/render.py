@@ -36,14 +36,15 @@ def missing(run, only):
 
 
 def result_rows(results):
-    """(name, events/s, CPU µs an event by process, MB of the engine) of each result with a rate."""
+    """(name, events/s, CPU µs an event by process, MB of the engine, ns between cores) of each result with a rate."""
     for name, result in results.items():
         if "rate" not in result or "cpu_us" not in result:
             continue
         cpu = {("client" if process == "own" else process): us for process, us in result["cpu_us"].items()}
         cpu = ", ".join(f"{process} {us:.2f}" for process, us in cpu.items())
         memory = result.get("memory_mb", {}).get("own")
-        yield name, f"{result['rate']:,.0f}", cpu, "" if memory is None else f"{memory:.0f}"
+        memory = "" if memory is None else f"{memory:.0f}"
+        yield name, f"{result['rate']:,.0f}", cpu, memory, f"{result['cores_ns']:.0f}"
 
 
 def text(run):
@@ -51,8 +52,8 @@ def text(run):
     lines = []
     rows = list(result_rows(run["results"]))
     if rows:
-        lines.append(f"{'case':42} {'events/s':>12}  {'MB':>5}  CPU µs an event")
-        lines += [f"{name:42} {rate:>12}  {memory:>5}  {cpu}" for name, rate, cpu, memory in rows]
+        lines.append(f"{'case':42} {'events/s':>12}  {'MB':>5}  {'ns':>4}  CPU µs an event")
+        lines += [f"{name:42} {rate:>12}  {memory:>5}  {apart:>4}  {cpu}" for name, rate, cpu, memory, apart in rows]
     for what, wanted, value, reached, _ in goal_rows([run]):
         if value is not None:
             mark = "" if run["short"] else ("  reached" if reached else "  NOT REACHED")
@@ -138,7 +139,7 @@ def results_table(runs):
             f"`{run['command'].strip()}`, medians of {run['rounds']}: {machine['cores']} cores of "
             f"{machine['processor']}, {machine['memory_gb']:.0f} GB, {machine['system']}; {versions}.\n\n"
         )
-        text += table(("case", "events/s", "CPU µs an event", "own memory, MB"), rows) + "\n"
+        text += table(("case", "events/s", "CPU µs an event", "own memory, MB", "cores apart, ns"), rows) + "\n"
     return text
 
 

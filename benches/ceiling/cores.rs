@@ -1,0 +1,63 @@
+//! How far two cores are from each other: what a cache line takes from one to the other and back.
+//!
+//! In a virtual machine that changes while it runs, as the host moves its cores; whatever shares
+//! memory between threads, a server's latches above all, gets faster or slower with it.
+
+use std::hint::spin_loop;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::meter;
+
+/// How long one attempt lasts, and how many there are: in one or another both threads may have to
+/// share a core.
+const LASTS: Duration = Duration::from_millis(10);
+const ATTEMPTS: u32 = 3;
+
+/// Told by the first thread in the place of a turn: there are no more.
+const OVER: u64 = u64::MAX;
+
+/// Prints the mean round trip of the best attempt, in nanoseconds. It takes two cores.
+pub(super) fn measure() {
+    let round_trip_ns = (0..ATTEMPTS)
+        .map(|_| attempt())
+        .fold(f64::INFINITY, f64::min);
+    let words = serde_json::json!({ "part": "cores", "round_trip_ns": round_trip_ns });
+    meter::print(serde_json::json!({}), &words);
+}
+
+/// The mean round trip, in nanoseconds.
+fn attempt() -> f64 {
+    let turn = AtomicU64::new(0);
+    let (round_trips, elapsed) = thread::scope(|scope| {
+        scope.spawn(|| answer(&turn));
+        let began = Instant::now();
+        let mut asked = 0;
+        while began.elapsed() < LASTS {
+            // A look at the clock costs as much as a round trip.
+            for _ in 0..100 {
+                turn.store(asked + 1, Ordering::Release);
+                asked += 2;
+                while turn.load(Ordering::Acquire) != asked {
+                    spin_loop();
+                }
+            }
+        }
+        let elapsed = began.elapsed();
+        turn.store(OVER, Ordering::Release);
+        (asked / 2, elapsed)
+    });
+    elapsed.as_secs_f64() * 1e9 / round_trips as f64
+}
+
+/// Gives each odd number back as the next even one.
+fn answer(turn: &AtomicU64) {
+    loop {
+        match turn.load(Ordering::Acquire) {
+            OVER => return,
+            asked if asked % 2 == 1 => turn.store(asked + 1, Ordering::Release),
+            _ => spin_loop(),
+        }
+    }
+}
