@@ -18,7 +18,6 @@ use futures_util::stream::{self, TryStreamExt};
 use hashbrown::hash_table::Entry;
 use hashbrown::{DefaultHashBuilder, HashTable};
 use indexmap::IndexSet;
-use rayon::slice::ParallelSliceMut as _;
 use tokio_util::sync::CancellationToken;
 
 use crate::batch::{Batch, row_id};
@@ -161,7 +160,7 @@ impl Reduced {
             ranks[key as usize] = rank as u32;
         }
         let mut pairs: Vec<Last> = self.pairs.into_iter().collect();
-        pairs.par_sort_unstable_by_key(|last| (ranks[last.key as usize], last.day));
+        pairs.sort_unstable_by_key(|last| (ranks[last.key as usize], last.day));
         let parts = pairs.len().div_ceil(MERGE_PAIRS);
         (0..parts).map(move |part| {
             let start = part * MERGE_PAIRS;
