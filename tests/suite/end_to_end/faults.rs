@@ -35,6 +35,14 @@ impl Behind {
         }
     }
 
+    fn proxy(&self, in_redis: bool) -> &Proxy {
+        if in_redis {
+            &self.redis
+        } else {
+            &self.database
+        }
+    }
+
     /// A load that speaks through the proxies.
     fn load(&self) -> Command {
         let through = |url: &str, proxy: &Proxy| {
@@ -135,11 +143,7 @@ async fn killed_at(
     when: &str,
 ) {
     generate(&behind.pair, &["--files", "3", "--records", "3000"]);
-    let proxy = if in_redis {
-        &behind.redis
-    } else {
-        &behind.database
-    };
+    let proxy = behind.proxy(in_redis);
     proxy.strike(step, strike);
     let load = behind.load().spawn().unwrap();
     let struck = tokio::time::timeout(LIMIT, proxy.struck(1)).await;
@@ -186,11 +190,7 @@ async fn lost_requests_and_replies_cost_a_load_nothing() {
             let when = format!("{request:?} {strike:?}");
             let behind = Behind::new().await;
             generate(&behind.pair, &["--files", "3", "--records", "3000"]);
-            let proxy = if in_redis {
-                &behind.redis
-            } else {
-                &behind.database
-            };
+            let proxy = behind.proxy(in_redis);
             proxy.strike(request, strike);
             let mut load = behind.load().spawn().unwrap();
             let ended = tokio::task::spawn_blocking(move || load.wait().unwrap());
