@@ -1,9 +1,11 @@
 //! Turns a chunk into a batch: typed columns and rejects.
 //!
-//! Owns what a record must look like to become a row. The chunk is parsed as a whole, in
-//! a buffer that is used again, and the result is walked once. Only where that fails is it parsed
-//! record by record, with the same walk, so that the neighbours of a bad record live; both ways
-//! give the same batch, whatever the size of the chunks.
+//! Owns what a record must look like to become a row. Plain records are read straight from their
+//! text (see `direct`); the few others of a chunk are parsed by simd-json, one by one, and
+//! the result is walked. Where they are not few, what is left of the chunk is parsed as a whole, in
+//! a buffer that is used again, and walked once. Only where that fails is all of it parsed record by
+//! record, so that the neighbours of a bad record live. All ways give the same batch, whatever
+//! the size of the chunks.
 //!
 //! * A text column takes strings, and numbers and booleans as they are written. JSON columns
 //!   and the rescue column hold the text of the file itself, never a rendering of it.
@@ -17,7 +19,9 @@
 //! ones. simd-json is used here and nowhere else.
 
 mod columns;
+mod direct;
 mod fields;
+mod record;
 mod walk;
 
 use std::fmt;
@@ -31,6 +35,7 @@ use crate::batch::{Batch, RAW_BYTES_MAX, Reject, RejectCode, Span, row_id};
 use crate::cut::{self, Chunk, Layout};
 use crate::dataset::Dataset;
 use columns::Columns;
+use direct::Direct;
 use fields::Fields;
 use walk::{Document, Walker};
 
@@ -41,6 +46,10 @@ pub const RECORD_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// Most levels of nesting in a record, its own braces included. Flat records need one.
 pub const DEPTH_MAX: usize = 32;
+
+/// Of so many records of a chunk at least, one may be not plain and is parsed by itself. That takes
+/// three times as long as in a run of records that are parsed together.
+const PLAIN_FOR_EACH_OTHER: u32 = 8;
 
 /// Buffers beyond this size are given back after a chunk. Chunks are a few hundred KiB; one
 /// huge record must not hold its memory for as long as the thread lives.
@@ -121,18 +130,13 @@ impl Parser {
             records: chunk.records,
         };
         let origin = chunk.start;
-        let new_output = || Output {
-            span,
-            columns: Columns::new(dataset, chunk.records as usize, bytes.len()),
-            rejects: Vec::new(),
-            done: 0,
-        };
+        let new_output = || Output::new(dataset, span, bytes.len());
         let mut output = new_output();
-        let whole = bytes.len() <= RECORD_BYTES_MAX
+        let done = bytes.len() <= RECORD_BYTES_MAX
             && self
-                .whole(&shape, &mut output, origin, layout, bytes)
+                .plain(&shape, &mut output, origin, layout, bytes)
                 .is_some();
-        if !whole {
+        if !done {
             output = new_output();
             self.one_by_one(&shape, &mut output, origin, layout, bytes);
         }
@@ -152,8 +156,48 @@ impl Parser {
         }
     }
 
-    /// Parses all records of a chunk at once. `None` if that is impossible: something is no JSON,
-    /// or the records are not where the cut has seen them.
+    /// Reads plain records directly, and parses the others by themselves while they are few. `None`
+    /// as [`whole`](Self::whole) has it.
+    fn plain(
+        &mut self,
+        shape: &Shape,
+        output: &mut Output,
+        origin: u64,
+        layout: Layout,
+        bytes: &[u8],
+    ) -> Option<()> {
+        let text = simdutf8::basic::from_utf8(bytes).ok()?;
+        let mut direct = Direct::new(&shape.dataset, &shape.fields, layout, text);
+        let mut places = None;
+        let mut others = 0;
+        while output.done < output.span.records {
+            if direct
+                .next_record(output.next_id(), &mut output.columns)
+                .is_some()
+            {
+                output.done += 1;
+                continue;
+            }
+            others += 1;
+            let at = direct.at();
+            if others > output.done / PLAIN_FOR_EACH_OTHER {
+                let origin = origin + at as u64;
+                return self.whole(shape, output, origin, layout, &bytes[at..]);
+            }
+            let places = places.get_or_insert_with(|| cut::records(bytes, layout));
+            let place = places.get(output.done as usize)?.clone();
+            // An object over several lines of NDJSON is one record to JSON, but not to the cut.
+            if place.start != at {
+                return None;
+            }
+            direct.pass(place.end)?;
+            self.one(shape, output, origin, bytes, place);
+        }
+        (direct.at() == bytes.len()).then_some(())
+    }
+
+    /// Parses all records at once that are left of a chunk. `None` if that is impossible: something is
+    /// no JSON, or the records are not where the cut has seen them.
     fn whole(
         &mut self,
         shape: &Shape,
@@ -171,7 +215,7 @@ impl Parser {
             }
         }
         self.parse_text(bytes, |document| {
-            if document.records() != output.span.records as usize {
+            if document.records() != (output.span.records - output.done) as usize {
                 return None;
             }
             let mut walker = Walker::new(&shape.dataset, &shape.fields, document);
@@ -203,25 +247,37 @@ impl Parser {
             let problem = Some(Problem { code, field: None });
             return output.done(bytes, 0..bytes.len(), origin, problem);
         }
-        for range in cut::records(bytes, layout) {
-            let record = &bytes[range.clone()];
-            let reject = |code| Some(Problem { code, field: None });
-            let problem = if record.len() > RECORD_BYTES_MAX {
-                reject(RejectCode::TooLarge)
-            } else {
-                self.fill(record);
-                let walked = self.parse_text(record, |document| {
-                    if document.records() != 1 {
-                        return reject(RejectCode::InvalidJson);
-                    }
-                    let mut walker = Walker::new(&shape.dataset, &shape.fields, document);
-                    let place = walker.next_record(output.next_id(), &mut output.columns);
-                    place.expect("there is one record").problem
-                });
-                walked.unwrap_or_else(|error| reject(why_invalid(record, &error)))
-            };
-            output.done(bytes, range, origin, problem);
+        for place in cut::records(bytes, layout) {
+            self.one(shape, output, origin, bytes, place);
         }
+    }
+
+    /// Parses the record at `place` of a chunk.
+    fn one(
+        &mut self,
+        shape: &Shape,
+        output: &mut Output,
+        origin: u64,
+        bytes: &[u8],
+        place: Range<usize>,
+    ) {
+        let record = &bytes[place.clone()];
+        let reject = |code| Some(Problem { code, field: None });
+        let problem = if record.len() > RECORD_BYTES_MAX {
+            reject(RejectCode::TooLarge)
+        } else {
+            self.fill(record);
+            let walked = self.parse_text(record, |document| {
+                if document.records() != 1 {
+                    return reject(RejectCode::InvalidJson);
+                }
+                let mut walker = Walker::new(&shape.dataset, &shape.fields, document);
+                let passed = walker.next_record(output.next_id(), &mut output.columns);
+                passed.expect("there is one record").problem
+            });
+            walked.unwrap_or_else(|error| reject(why_invalid(record, &error)))
+        };
+        output.done(bytes, place, origin, problem);
     }
 
     /// Puts records into the buffer, as an array.
@@ -310,6 +366,16 @@ struct Output {
 }
 
 impl Output {
+    /// Room for what becomes of `bytes` bytes of JSON.
+    fn new(dataset: &Dataset, span: Span, bytes: usize) -> Self {
+        Self {
+            span,
+            columns: Columns::new(dataset, span.records as usize, bytes),
+            rejects: Vec::new(),
+            done: 0,
+        }
+    }
+
     fn ordinal(&self) -> u32 {
         self.span.first_ordinal + self.done
     }

@@ -8,20 +8,16 @@
 //!
 //! Knows one record at a time, and nothing of chunks.
 
-use std::mem;
 use std::ops::Range;
 
 use simd_json::{Node, StaticNode};
 
 use super::Problem;
-use super::columns::{Columns, Value};
+use super::columns::Columns;
 use super::fields::{Field, Fields};
+use super::record::{Json, Record};
 use crate::batch::RejectCode;
-use crate::dataset::{Column, ColumnType, Dataset, OnUnknownField};
-use crate::timestamp;
-
-/// Most characters of a field's name in a reject.
-const FIELD_CHARS_MAX: usize = 255;
+use crate::dataset::Dataset;
 
 /// A parsed array of records, beside its source.
 #[derive(Clone, Copy)]
@@ -204,65 +200,44 @@ pub(super) struct Passed {
 
 /// Walks over the records of a document.
 pub(super) struct Walker<'a> {
-    dataset: &'a Dataset,
-    fields: &'a Fields,
     document: Document<'a>,
     /// The next record.
     next: At,
-    /// The current record: a value for each column,
-    values: Vec<Value<'a>>,
-    /// which of the fields have been there,
-    seen: Vec<bool>,
-    /// the names of unknown fields that are kept,
-    unknown: Vec<&'a str>,
-    /// the text of those, an object that is still open,
-    rescued: String,
-    /// and what is wrong, the first thing of it.
-    problem: Option<Problem>,
+    record: Record<'a>,
 }
 
 impl<'a> Walker<'a> {
     pub(super) fn new(dataset: &'a Dataset, fields: &'a Fields, document: Document<'a>) -> Self {
         Self {
-            dataset,
-            fields,
             document,
             next: At { node: 1, mark: 1 },
-            values: vec![Value::Absent; dataset.columns.len()],
-            seen: vec![false; fields.len()],
-            unknown: Vec::new(),
-            rescued: String::new(),
-            problem: None,
+            record: Record::new(dataset, fields),
         }
     }
 
     /// Passes the next record and appends it to the columns if it is a row. `None` after the last.
     #[inline]
     pub(super) fn next_record(&mut self, id: u64, columns: &mut Columns) -> Option<Passed> {
-        let record = self.next;
-        if record.node >= self.document.nodes.len() {
+        let at = self.next;
+        if at.node >= self.document.nodes.len() {
             return None;
         }
-        let after = if let Node::Object { len, .. } = self.document.nodes[record.node] {
-            self.members(record, len)
+        let (after, problem) = if let Node::Object { len, .. } = self.document.nodes[at.node] {
+            let after = self.members(at, len);
+            (after, self.record.append(id, columns).err())
         } else {
-            self.problem = Some(Problem {
+            let problem = Problem {
                 code: RejectCode::NotAnObject,
                 field: None,
-            });
-            self.document.after(record)
+            };
+            (self.document.after(at), Some(problem))
         };
-        let problem = self.problem.take();
-        if problem.is_none() {
-            let rescued = (!self.rescued.is_empty()).then_some(self.rescued.as_str());
-            columns.push(id, &self.values, rescued);
-        }
         self.next = At {
             node: after.node,
             mark: after.mark + 1,
         };
         Some(Passed {
-            record: self.document.range(record, after),
+            record: self.document.range(at, after),
             separator: self.document.place(after.mark),
             problem,
         })
@@ -271,10 +246,7 @@ impl<'a> Walker<'a> {
     /// Walks the members of a record; gives what follows it.
     #[inline]
     fn members(&mut self, record: At, len: usize) -> At {
-        self.values.fill(Value::Absent);
-        self.seen.fill(false);
-        self.rescued.clear();
-        let mut expected = 0;
+        self.record.begin();
         let mut key = At {
             node: record.node + 1,
             mark: record.mark + 1,
@@ -288,11 +260,10 @@ impl<'a> Walker<'a> {
             let Node::String(name) = self.document.nodes[key.node] else {
                 unreachable!("the tape has a key before each value of an object");
             };
-            let fields = self.fields;
-            if let Some(at) = fields.find(name, expected) {
-                expected = at + 1;
-                let repeated = mem::replace(&mut self.seen[at], true);
-                self.known(fields.get(at), key, value, after, repeated);
+            if let Some(at) = self.record.field(name) {
+                if let Some(field) = self.record.meet(at) {
+                    self.known(field, key, value, after);
+                }
             } else {
                 self.unknown(name, key, value, after);
             }
@@ -301,8 +272,7 @@ impl<'a> Walker<'a> {
                 mark: after.mark + 1,
             };
         }
-        self.end_unknown();
-        self.fill_absent();
+        self.record.end();
         // Each member's end passed one mark more, the comma or the brace; an empty object has none.
         At {
             node: key.node,
@@ -311,14 +281,7 @@ impl<'a> Walker<'a> {
     }
 
     #[inline]
-    fn known(&mut self, field: &'a Field, key: At, value: At, after: At, repeated: bool) {
-        if repeated {
-            let column = field
-                .column
-                .map(|at| self.dataset.columns[at].name.as_str());
-            self.problem(RejectCode::DuplicateField, column.unwrap_or(&field.key));
-            return;
-        }
+    fn known(&mut self, field: &'a Field, key: At, value: At, after: At) {
         if let Some(column) = field.column {
             self.store(column, value, after);
         }
@@ -339,8 +302,8 @@ impl<'a> Walker<'a> {
                 }
                 Ok(None) => {}
                 Err(Repeated) => {
-                    let name = &self.dataset.columns[inner.column].name;
-                    self.problem(RejectCode::DuplicateField, name);
+                    let name = &self.record.dataset.columns[inner.column].name;
+                    self.record.problem(RejectCode::DuplicateField, name);
                 }
             }
         }
@@ -352,131 +315,30 @@ impl<'a> Walker<'a> {
 
     /// Puts a value into its column's place.
     #[inline]
-    fn store(&mut self, at: usize, value: At, after: At) {
-        let column = &self.dataset.columns[at];
-        let node = self.document.nodes[value.node];
-        // Most values are short texts: a branch of its own is predicted, a jump table is not.
-        if let (ColumnType::Text, Node::String(text)) = (column.kind, node)
-            && text.len() <= column.max_chars as usize
-        {
-            self.values[at] = Value::Text(text);
-            return;
-        }
-        match self.read(column, value, after) {
-            Ok(value) => self.values[at] = value,
-            Err(code) => self.problem(code, &column.name),
-        }
-    }
-
-    /// What a column makes of a value.
-    fn read(&self, column: &Column, value: At, after: At) -> Result<Value<'a>, RejectCode> {
-        use StaticNode::{Bool, F64, I64, Null, U64};
-        let raw = || self.document.text(self.document.range(value, after));
-        let node = self.document.nodes[value.node];
-        match (column.kind, node) {
-            (_, Node::Static(Null)) => Ok(Value::Absent),
-            (ColumnType::Text, Node::String(text)) => fitting(text, column.max_chars),
-            (ColumnType::Text, Node::Static(_)) => fitting(raw(), column.max_chars),
-            (ColumnType::Json, _) => Ok(Value::Json(
-                &self.document.source[self.document.range(value, after)],
-            )),
-            (ColumnType::Timestamp, Node::String(text)) => timestamp::parse(text)
-                .map(Value::Timestamp)
-                .ok_or(RejectCode::InvalidTimestamp),
-            (ColumnType::Timestamp, Node::Static(I64(_) | U64(_) | F64(_))) => {
-                let unit = column.epoch.ok_or(RejectCode::WrongType)?;
-                let micros = timestamp::from_epoch(raw(), unit);
-                micros
-                    .map(Value::Timestamp)
-                    .ok_or(RejectCode::InvalidTimestamp)
-            }
-            (ColumnType::Integer, Node::Static(I64(number))) => Ok(Value::Integer(number)),
-            (ColumnType::Integer, Node::Static(U64(number))) => i64::try_from(number)
-                .map(Value::Integer)
-                .map_err(|_| RejectCode::NumberRange),
-            (ColumnType::Float, Node::Static(F64(number))) => Ok(Value::Float(number)),
-            #[expect(
-                clippy::cast_precision_loss,
-                reason = "the nearest float is what JSON means"
-            )]
-            (ColumnType::Float, Node::Static(I64(number))) => Ok(Value::Float(number as f64)),
-            #[expect(
-                clippy::cast_precision_loss,
-                reason = "the nearest float is what JSON means"
-            )]
-            (ColumnType::Float, Node::Static(U64(number))) => Ok(Value::Float(number as f64)),
-            (ColumnType::Boolean, Node::Static(Bool(truth))) => Ok(Value::Boolean(truth)),
-            _ => Err(RejectCode::WrongType),
-        }
+    fn store(&mut self, column: usize, value: At, after: At) {
+        let document = self.document;
+        let json = match document.nodes[value.node] {
+            Node::String(text) => Json::Text(text),
+            Node::Static(StaticNode::Null) => Json::Null,
+            Node::Static(StaticNode::Bool(truth)) => Json::Boolean(truth),
+            Node::Static(StaticNode::I64(number)) => Json::Signed(number),
+            Node::Static(StaticNode::U64(number)) => Json::Unsigned(number),
+            Node::Static(StaticNode::F64(number)) => Json::Float(number),
+            Node::Object { .. } | Node::Array { .. } => Json::Container,
+        };
+        let raw = || &document.source[document.range(value, after)];
+        self.record.set(column, json, raw);
     }
 
     #[cold]
     fn unknown(&mut self, name: &'a str, key: At, value: At, after: At) {
-        match self.dataset.on_unknown_field {
-            OnUnknownField::Ignore => {}
-            OnUnknownField::Reject => self.problem(RejectCode::UnknownField, name),
-            OnUnknownField::Rescue => {
-                let document = self.document;
-                let colon = At {
-                    node: value.node,
-                    mark: key.mark + 1,
-                };
-                self.rescued
-                    .push(if self.unknown.is_empty() { '{' } else { ',' });
-                self.rescued
-                    .push_str(document.text(document.range(key, colon)));
-                self.rescued.push(':');
-                self.rescued
-                    .push_str(document.text(document.range(value, after)));
-                self.unknown.push(name);
-            }
-        }
+        let document = self.document;
+        let colon = At {
+            node: value.node,
+            mark: key.mark + 1,
+        };
+        let key = document.text(document.range(key, colon));
+        let value = document.text(document.range(value, after));
+        self.record.unknown(name, key, value);
     }
-
-    /// Ends the rescued object. Sorted, so that a record of a million names costs no minutes.
-    fn end_unknown(&mut self) {
-        if self.unknown.is_empty() {
-            return;
-        }
-        self.rescued.push('}');
-        let mut names = mem::take(&mut self.unknown);
-        names.sort_unstable();
-        if let Some(pair) = names.windows(2).find(|pair| pair[0] == pair[1]) {
-            self.problem(RejectCode::DuplicateField, pair[0]);
-        }
-        names.clear();
-        self.unknown = names;
-    }
-
-    /// What becomes of columns without a value.
-    #[inline]
-    fn fill_absent(&mut self) {
-        for (at, column) in self.dataset.columns.iter().enumerate() {
-            if matches!(self.values[at], Value::Absent) {
-                if column.required {
-                    self.problem(RejectCode::MissingField, &column.name);
-                } else if let Some(default) = &column.default {
-                    self.values[at] = Value::Json(default.as_bytes());
-                }
-            }
-        }
-    }
-
-    #[cold]
-    fn problem(&mut self, code: RejectCode, field: &str) {
-        self.problem.get_or_insert_with(|| Problem {
-            code,
-            field: Some(field.chars().take(FIELD_CHARS_MAX).collect()),
-        });
-    }
-}
-
-/// A text, if it is short enough: characters are counted only if its bytes are too many.
-#[inline]
-fn fitting(text: &str, chars_max: u32) -> Result<Value<'_>, RejectCode> {
-    let chars_max = chars_max as usize;
-    if text.len() > chars_max && text.chars().count() > chars_max {
-        return Err(RejectCode::TextTooLong);
-    }
-    Ok(Value::Text(text))
 }

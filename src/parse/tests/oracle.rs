@@ -242,6 +242,64 @@ proptest! {
         }
     }
 
+    /// Records that are all read directly, but for a few between them.
+    #[test]
+    fn a_few_other_records_among_plain_ones_change_nothing(
+        (others, _) in document(), apart in 1_usize..30, lines in any::<bool>(),
+    ) {
+        let dataset = all_kinds();
+        let plain: [Member; 3] = [("t", "\"abc\"", None), ("n", "12", None), ("u", "[{}]", None)];
+        let mut records = vec![plain.to_vec()];
+        for other in others {
+            records.extend(vec![plain.to_vec(); apart]);
+            records.push(other);
+        }
+        let expected: Vec<_> = records.iter().map(|members| oracle(&dataset, members)).collect();
+        let text = |members: &Vec<Member>| {
+            let members = members.iter().map(|(key, value, _)| format!("\"{key}\":{value}"));
+            format!("{{{}}}", members.collect::<Vec<_>>().join(","))
+        };
+        let texts: Vec<_> = records.iter().map(text).collect();
+        let text = if lines { texts.join("\n") } else { format!("[{}]", texts.join(",")) };
+        prop_assert_eq!(outcomes(&dataset, text.as_bytes(), NO_LIMITS), expected, "{}", text);
+    }
+
+    /// What is read directly is what the walk makes of it, whatever the bytes are.
+    #[test]
+    fn records_read_directly_are_those_of_the_walk(
+        (_, text) in document(),
+        mutations in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..3),
+    ) {
+        let dataset = all_kinds();
+        let mut bytes = text.into_bytes();
+        for (at, byte) in mutations {
+            let at = at.index(bytes.len());
+            bytes[at] = if byte < 128 { b"[]{}\",:\\ 1u\n.-0e"[byte as usize % 16] } else { byte };
+        }
+        let Ok(plan) = cut::cut(&bytes, &dataset.records, &[], NO_LIMITS) else { return Ok(()) };
+        let records = plan.chunks.iter().flat_map(|chunk| {
+            let bytes = &bytes[chunk.start as usize..chunk.end as usize];
+            cut::records(bytes, plan.layout).into_iter().map(move |range| &bytes[range])
+        });
+        for record in records {
+            let Ok(text) = str::from_utf8(record) else { continue };
+            let mut parser = Parser::default();
+            let shape = parser.shape(&dataset);
+            let new_output = || Output::new(&dataset, Span { file_no: 1, first_ordinal: 0, records: 1 }, 0);
+            let mut direct = Direct::new(&dataset, &shape.fields, plan.layout, text);
+            let mut output = new_output();
+            if direct.next_record(output.next_id(), &mut output.columns).is_none() {
+                continue;
+            }
+            prop_assert_eq!(direct.at(), text.len());
+            let mut walked = new_output();
+            parser.one_by_one(&shape, &mut walked, 0, plan.layout, record);
+            prop_assert_eq!(&walked.rejects, &[], "{}", text);
+            let rows = [output, walked].map(|output| output.columns.finish(&shape.schema));
+            prop_assert_eq!(&rows[0], &rows[1], "{}", text);
+        }
+    }
+
     #[test]
     fn any_bytes_are_parsed_without_a_panic(
         bytes in prop::collection::vec(prop_oneof![

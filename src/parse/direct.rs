@@ -1,0 +1,287 @@
+//! Reads plain records straight from their text: one pass, nothing copied, no tape.
+//!
+//! Most records of most files are *plain*: objects whose keys and texts have no escapes, whose
+//! numbers are short and whose values suit their columns. Those become rows here. Of any other
+//! nothing is said at all, and simd-json and the [`walk`](super::walk) decide: what is read
+//! here is what they would have made of it, to which a test holds both.
+
+use std::ops::Range;
+
+use wide::u8x16;
+
+use super::columns::Columns;
+use super::fields::Fields;
+use super::record::{Json, Record};
+use crate::cut::Layout;
+use crate::dataset::Dataset;
+
+/// Most digits of a number here, so that 64 bits hold it.
+const DIGITS_MAX: usize = 18;
+
+/// Most levels of nesting in a value here.
+const NESTING_MAX: usize = 8;
+
+/// A reader of the records of a chunk, one after the other.
+pub(super) struct Direct<'a> {
+    text: &'a str,
+    layout: Layout,
+    /// Where the next record begins.
+    at: usize,
+    record: Record<'a>,
+}
+
+impl<'a> Direct<'a> {
+    pub(super) fn new(
+        dataset: &'a Dataset,
+        fields: &'a Fields,
+        layout: Layout,
+        text: &'a str,
+    ) -> Self {
+        Self {
+            text,
+            layout,
+            at: 0,
+            record: Record::new(dataset, fields),
+        }
+    }
+
+    /// Where the next record begins; after the last, the end.
+    pub(super) fn at(&self) -> usize {
+        self.at
+    }
+
+    /// Appends the next record as a row and passes it. `None` if it is not plain: then it is still
+    /// the next one.
+    #[inline]
+    pub(super) fn next_record(&mut self, id: u64, columns: &mut Columns) -> Option<()> {
+        self.record.begin();
+        let end = self.members()?;
+        let next = self.separator(end)?;
+        self.record.end();
+        self.record.append(id, columns).ok()?;
+        self.at = next;
+        Some(())
+    }
+
+    /// Passes the next record, which ends at `end`, unread. `None` if no record can end there.
+    pub(super) fn pass(&mut self, end: usize) -> Option<()> {
+        self.at = self.separator(end)?;
+        Some(())
+    }
+
+    /// What follows the separator after a record that ends at `end`; the end of the text has none.
+    #[inline]
+    fn separator(&self, end: usize) -> Option<usize> {
+        let bytes = self.text.as_bytes();
+        let next = skip_blank(bytes, end);
+        if next == bytes.len() {
+            return Some(next);
+        }
+        match self.layout {
+            Layout::Array if bytes[next] == b',' => Some(skip_blank(bytes, next + 1)),
+            Layout::Lines if bytes[end..next].contains(&b'\n') => Some(next),
+            Layout::Array | Layout::Lines => None,
+        }
+    }
+
+    /// Reads the members of the next record; gives the place after it.
+    #[inline]
+    fn members(&mut self) -> Option<usize> {
+        let bytes = self.text.as_bytes();
+        let mut at = after(bytes, self.at, b'{')?;
+        at = skip_blank(bytes, at);
+        if bytes.get(at) == Some(&b'}') {
+            return Some(at + 1);
+        }
+        loop {
+            let key = at;
+            let name = plain(bytes, key)?;
+            let name = &self.text[name];
+            let colon = key + name.len() + 2;
+            let value = skip_blank(bytes, after(bytes, skip_blank(bytes, colon), b':')?);
+            let end = if let Some(at) = self.record.field(name) {
+                let field = self.record.meet(at)?;
+                if !field.inner.is_empty() {
+                    return None;
+                }
+                let (json, end) = self.value(value)?;
+                if let Some(column) = field.column {
+                    self.record.set(column, json, || &bytes[value..end]);
+                }
+                end
+            } else {
+                let end = skip(bytes, value, NESTING_MAX)?;
+                let (key, value) = (&self.text[key..colon], &self.text[value..end]);
+                self.record.unknown(name, key, value);
+                end
+            };
+            at = skip_blank(bytes, end);
+            match bytes.get(at)? {
+                b',' => at = skip_blank(bytes, at + 1),
+                b'}' => return Some(at + 1),
+                _ => return None,
+            }
+        }
+    }
+
+    /// Reads a value; gives the place after it.
+    #[inline]
+    fn value(&self, at: usize) -> Option<(Json<'a>, usize)> {
+        let bytes = self.text.as_bytes();
+        match bytes.get(at)? {
+            b'"' => {
+                let text = plain(bytes, at)?;
+                let end = text.end + 1;
+                Some((Json::Text(&self.text[text]), end))
+            }
+            b'{' | b'[' => Some((Json::Container, skip(bytes, at, NESTING_MAX)?)),
+            b't' => Some((Json::Boolean(true), word(bytes, at, b"true")?)),
+            b'f' => Some((Json::Boolean(false), word(bytes, at, b"false")?)),
+            b'n' => Some((Json::Null, word(bytes, at, b"null")?)),
+            _ => {
+                let (end, whole) = number(bytes, at)?;
+                let text = &self.text[at..end];
+                let json = if whole {
+                    Json::Signed(text.parse().ok()?)
+                } else {
+                    Json::Float(text.parse().ok()?)
+                };
+                Some((json, end))
+            }
+        }
+    }
+}
+
+/// The place after this byte, if it is here.
+#[inline]
+fn after(bytes: &[u8], at: usize, byte: u8) -> Option<usize> {
+    (bytes.get(at) == Some(&byte)).then_some(at + 1)
+}
+
+/// The place after this word, if it is here.
+fn word(bytes: &[u8], at: usize, word: &[u8]) -> Option<usize> {
+    bytes[at..].starts_with(word).then_some(at + word.len())
+}
+
+/// The place of the first byte from `at` on that is not blank, or the end. There is one blank or
+/// none, mostly.
+#[inline]
+fn skip_blank(bytes: &[u8], mut at: usize) -> usize {
+    while let Some(b' ' | b'\t' | b'\n' | b'\r') = bytes.get(at) {
+        at += 1;
+    }
+    at
+}
+
+/// What is in the string whose opening quote is here, if it stands there as it is meant.
+#[inline]
+fn plain(bytes: &[u8], at: usize) -> Option<Range<usize>> {
+    let start = after(bytes, at, b'"')?;
+    let end = special(bytes, start)?;
+    (bytes[end] == b'"').then_some(start..end)
+}
+
+/// The first byte from `at` on that means something in a string: a quote, a backslash, or what must
+/// not stand there.
+#[inline]
+fn special(bytes: &[u8], mut at: usize) -> Option<usize> {
+    const WIDTH: usize = 16;
+    let control = u8x16::splat(0x1f);
+    while let Some(part) = bytes.get(at..)?.first_chunk::<WIDTH>() {
+        let part = u8x16::new(*part);
+        let hits = part.simd_eq(u8x16::splat(b'"'))
+            | part.simd_eq(u8x16::splat(b'\\'))
+            | part.min(control).simd_eq(part);
+        let hits = hits.to_bitmask();
+        if hits != 0 {
+            return Some(at + hits.trailing_zeros() as usize);
+        }
+        at += WIDTH;
+    }
+    let is_special = |byte: &u8| matches!(byte, b'"' | b'\\' | 0..=0x1f);
+    Some(at + bytes[at..].iter().position(is_special)?)
+}
+
+/// The place after a number, and whether it is a whole one.
+#[inline]
+fn number(bytes: &[u8], at: usize) -> Option<(usize, bool)> {
+    let digits = |at: usize| {
+        let rest = &bytes[at.min(bytes.len())..];
+        rest.iter().take_while(|byte| byte.is_ascii_digit()).count()
+    };
+    let first = at + usize::from(bytes[at] == b'-');
+    let whole = digits(first);
+    if whole == 0 || whole > 1 && bytes[first] == b'0' {
+        return None;
+    }
+    let (mut end, mut fraction) = (first + whole, 0);
+    if bytes.get(end) == Some(&b'.') {
+        fraction = digits(end + 1);
+        if fraction == 0 {
+            return None;
+        }
+        end += 1 + fraction;
+    }
+    let short = whole + fraction <= DIGITS_MAX && !matches!(bytes.get(end), Some(b'e' | b'E'));
+    short.then_some((end, fraction == 0))
+}
+
+/// The place after a value that is kept as it stands, if it is JSON.
+#[inline]
+fn skip(bytes: &[u8], at: usize, levels: usize) -> Option<usize> {
+    match bytes.get(at)? {
+        b'"' => skip_string(bytes, at),
+        b'{' => skip_elements(bytes, at + 1, b'}', levels.checked_sub(1)?),
+        b'[' => skip_elements(bytes, at + 1, b']', levels.checked_sub(1)?),
+        b't' => word(bytes, at, b"true"),
+        b'f' => word(bytes, at, b"false"),
+        b'n' => word(bytes, at, b"null"),
+        _ => number(bytes, at).map(|(end, _)| end),
+    }
+}
+
+/// The place after a container whose opening bracket has been passed.
+fn skip_elements(bytes: &[u8], at: usize, close: u8, levels: usize) -> Option<usize> {
+    let mut at = skip_blank(bytes, at);
+    if bytes.get(at) == Some(&close) {
+        return Some(at + 1);
+    }
+    loop {
+        if close == b'}' {
+            at = skip_blank(bytes, skip_string(bytes, at)?);
+            at = skip_blank(bytes, after(bytes, at, b':')?);
+        }
+        at = skip_blank(bytes, skip(bytes, at, levels)?);
+        match bytes.get(at)? {
+            b',' => at = skip_blank(bytes, at + 1),
+            end if *end == close => return Some(at + 1),
+            _ => return None,
+        }
+    }
+}
+
+/// The place after a string, if what it escapes means something. Halves of surrogate pairs are left
+/// to simd-json.
+#[inline]
+fn skip_string(bytes: &[u8], at: usize) -> Option<usize> {
+    let mut at = after(bytes, at, b'"')?;
+    loop {
+        at = special(bytes, at)?;
+        match (bytes[at], bytes.get(at + 1)) {
+            (b'"', _) => return Some(at + 1),
+            (b'\\', Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't')) => at += 2,
+            (b'\\', Some(b'u')) => {
+                let digits = bytes[at + 2..].first_chunk::<4>()?;
+                let is_surrogate = matches!(
+                    digits,
+                    [b'd' | b'D', b'8' | b'9' | b'a'..=b'f' | b'A'..=b'F', ..]
+                );
+                if is_surrogate || !digits.iter().all(u8::is_ascii_hexdigit) {
+                    return None;
+                }
+                at += 6;
+            }
+            _ => return None,
+        }
+    }
+}

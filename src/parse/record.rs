@@ -1,0 +1,231 @@
+//! A record on its way to a row: a value for each column, and the first thing that is wrong.
+//!
+//! The rules of types and fields, whoever reads the JSON: [`direct`](super::direct) or
+//! [`walk`](super::walk).
+
+use std::mem;
+
+use super::Problem;
+use super::columns::{Columns, Value};
+use super::fields::{Field, Fields};
+use crate::batch::RejectCode;
+use crate::dataset::{Column, ColumnType, Dataset, OnUnknownField};
+use crate::timestamp;
+
+/// Most characters of a field's name in a reject.
+const FIELD_CHARS_MAX: usize = 255;
+
+/// What a record has for a column.
+#[derive(Clone, Copy)]
+pub(super) enum Json<'a> {
+    Null,
+    Boolean(bool),
+    Signed(i64),
+    Unsigned(u64),
+    Float(f64),
+    Text(&'a str),
+    /// An object or an array.
+    Container,
+}
+
+/// The record that is being read. It is used for one after the other.
+pub(super) struct Record<'a> {
+    pub(super) dataset: &'a Dataset,
+    fields: &'a Fields,
+    /// A value for each column,
+    values: Vec<Value<'a>>,
+    /// which of the fields have been there,
+    seen: Vec<bool>,
+    /// the field that comes next if this record has its members as the one before,
+    expected: usize,
+    /// the names of unknown fields that are kept,
+    unknown: Vec<&'a str>,
+    /// the text of those, an object that is still open,
+    rescued: String,
+    /// and what is wrong, the first thing of it.
+    problem: Option<Problem>,
+}
+
+impl<'a> Record<'a> {
+    pub(super) fn new(dataset: &'a Dataset, fields: &'a Fields) -> Self {
+        Self {
+            dataset,
+            fields,
+            values: vec![Value::Absent; dataset.columns.len()],
+            seen: vec![false; fields.len()],
+            expected: 0,
+            unknown: Vec::new(),
+            rescued: String::new(),
+            problem: None,
+        }
+    }
+
+    /// Forgets the record before.
+    #[inline]
+    pub(super) fn begin(&mut self) {
+        self.values.fill(Value::Absent);
+        self.seen.fill(false);
+        self.expected = 0;
+        self.rescued.clear();
+        self.unknown.clear();
+        self.problem = None;
+    }
+
+    /// The field of a member. `None` where no column takes anything of it.
+    #[inline]
+    pub(super) fn field(&mut self, name: &str) -> Option<usize> {
+        let at = self.fields.find(name, self.expected)?;
+        self.expected = at + 1;
+        Some(at)
+    }
+
+    /// The field, if the record has it for the first time; else that is a problem.
+    #[inline]
+    pub(super) fn meet(&mut self, at: usize) -> Option<&'a Field> {
+        let field = self.fields.get(at);
+        if !mem::replace(&mut self.seen[at], true) {
+            return Some(field);
+        }
+        let dataset = self.dataset;
+        let column = field.column.map(|at| dataset.columns[at].name.as_str());
+        self.problem(RejectCode::DuplicateField, column.unwrap_or(&field.key));
+        None
+    }
+
+    /// Puts a value into its column's place. `raw` is its text as it stands in the file.
+    #[inline]
+    pub(super) fn set(&mut self, at: usize, json: Json<'a>, raw: impl Fn() -> &'a [u8]) {
+        let column = &self.dataset.columns[at];
+        // Most values are short texts: a branch of its own is predicted, a jump table is not.
+        if let (ColumnType::Text, Json::Text(text)) = (column.kind, json)
+            && text.len() <= column.max_chars as usize
+        {
+            self.values[at] = Value::Text(text);
+            return;
+        }
+        match read(column, json, raw) {
+            Ok(value) => self.values[at] = value,
+            Err(code) => self.problem(code, &column.name),
+        }
+    }
+
+    /// Treats a member that no column takes as the dataset says. `key` and `value` are its texts as
+    /// they stand in the file.
+    #[cold]
+    pub(super) fn unknown(&mut self, name: &'a str, key: &str, value: &str) {
+        match self.dataset.on_unknown_field {
+            OnUnknownField::Ignore => {}
+            OnUnknownField::Reject => self.problem(RejectCode::UnknownField, name),
+            OnUnknownField::Rescue => {
+                let before = if self.unknown.is_empty() { '{' } else { ',' };
+                self.rescued.push(before);
+                self.rescued.push_str(key);
+                self.rescued.push(':');
+                self.rescued.push_str(value);
+                self.unknown.push(name);
+            }
+        }
+    }
+
+    /// The object has ended: looks at what shows only then.
+    #[inline]
+    pub(super) fn end(&mut self) {
+        self.end_unknown();
+        for (at, column) in self.dataset.columns.iter().enumerate() {
+            if matches!(self.values[at], Value::Absent) {
+                if column.required {
+                    self.problem(RejectCode::MissingField, &column.name);
+                } else if let Some(default) = &column.default {
+                    self.values[at] = Value::Json(default.as_bytes());
+                }
+            }
+        }
+    }
+
+    /// Ends the rescued object. Sorted, so that a record of a million names costs no minutes.
+    #[inline]
+    fn end_unknown(&mut self) {
+        if self.unknown.is_empty() {
+            return;
+        }
+        self.rescued.push('}');
+        let mut names = mem::take(&mut self.unknown);
+        names.sort_unstable();
+        if let Some(pair) = names.windows(2).find(|pair| pair[0] == pair[1]) {
+            self.problem(RejectCode::DuplicateField, pair[0]);
+        }
+        self.unknown = names;
+    }
+
+    /// Appends the record as a row, or says why it is none.
+    #[inline]
+    pub(super) fn append(&mut self, id: u64, columns: &mut Columns) -> Result<(), Problem> {
+        if let Some(problem) = self.problem.take() {
+            return Err(problem);
+        }
+        let rescued = (!self.rescued.is_empty()).then_some(self.rescued.as_str());
+        columns.push(id, &self.values, rescued);
+        Ok(())
+    }
+
+    #[cold]
+    pub(super) fn problem(&mut self, code: RejectCode, field: &str) {
+        self.problem.get_or_insert_with(|| Problem {
+            code,
+            field: Some(field.chars().take(FIELD_CHARS_MAX).collect()),
+        });
+    }
+}
+
+/// What a column makes of a value.
+fn read<'a>(
+    column: &Column,
+    json: Json<'a>,
+    raw: impl Fn() -> &'a [u8],
+) -> Result<Value<'a>, RejectCode> {
+    // Checked again because the source is bytes; it is short and mostly ASCII.
+    let text = || str::from_utf8(raw()).expect("the reader took the text as UTF-8");
+    match (column.kind, json) {
+        (_, Json::Null) => Ok(Value::Absent),
+        (ColumnType::Json, _) => Ok(Value::Json(raw())),
+        (_, Json::Container) => Err(RejectCode::WrongType),
+        (ColumnType::Text, Json::Text(text)) => fitting(text, column.max_chars),
+        (ColumnType::Text, _) => fitting(text(), column.max_chars),
+        (ColumnType::Timestamp, Json::Text(text)) => timestamp::parse(text)
+            .map(Value::Timestamp)
+            .ok_or(RejectCode::InvalidTimestamp),
+        (ColumnType::Timestamp, Json::Signed(_) | Json::Unsigned(_) | Json::Float(_)) => {
+            let unit = column.epoch.ok_or(RejectCode::WrongType)?;
+            timestamp::from_epoch(text(), unit)
+                .map(Value::Timestamp)
+                .ok_or(RejectCode::InvalidTimestamp)
+        }
+        (ColumnType::Integer, Json::Signed(number)) => Ok(Value::Integer(number)),
+        (ColumnType::Integer, Json::Unsigned(number)) => i64::try_from(number)
+            .map(Value::Integer)
+            .map_err(|_| RejectCode::NumberRange),
+        (ColumnType::Float, Json::Float(number)) => Ok(Value::Float(number)),
+        #[expect(
+            clippy::cast_precision_loss,
+            reason = "the nearest float is what JSON means"
+        )]
+        (ColumnType::Float, Json::Signed(number)) => Ok(Value::Float(number as f64)),
+        #[expect(
+            clippy::cast_precision_loss,
+            reason = "the nearest float is what JSON means"
+        )]
+        (ColumnType::Float, Json::Unsigned(number)) => Ok(Value::Float(number as f64)),
+        (ColumnType::Boolean, Json::Boolean(truth)) => Ok(Value::Boolean(truth)),
+        _ => Err(RejectCode::WrongType),
+    }
+}
+
+/// A text, if it is short enough: characters are counted only if its bytes are too many.
+#[inline]
+fn fitting(text: &str, chars_max: u32) -> Result<Value<'_>, RejectCode> {
+    let chars_max = chars_max as usize;
+    if text.len() > chars_max && text.chars().count() > chars_max {
+        return Err(RejectCode::TextTooLong);
+    }
+    Ok(Value::Text(text))
+}
