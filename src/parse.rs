@@ -47,8 +47,8 @@ pub const RECORD_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Most levels of nesting in a record, its own braces included. Flat records need one.
 pub const DEPTH_MAX: usize = 32;
 
-/// Of so many records of a chunk at least, one may be not plain and is parsed by itself. That takes
-/// three times as long as in a run of records that are parsed together.
+/// For so many plain records of a chunk one of the others is parsed by itself. More of them are cheaper
+/// parsed together, in one run with what is left of the chunk.
 const PLAIN_FOR_EACH_OTHER: u32 = 8;
 
 /// Buffers beyond this size are given back after a chunk. Chunks are a few hundred KiB; one

@@ -492,8 +492,7 @@ impl Engine {
     /// # Errors
     /// A fatal fault.
     pub async fn refresh_summary(&self, stop: &CancellationToken) -> Result<(), Fault> {
-        let refreshed =
-            summary::refresh(self.sink.as_ref(), &self.datasets, &self.summaries, stop).await;
+        let refreshed = summary::refresh(&self.sink, &self.datasets, &self.summaries, stop).await;
         match refreshed {
             Ok(done) => tracing::debug!(?done, "summary refreshed"),
             Err(GivenUp::Stopped) => {}

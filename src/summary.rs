@@ -14,10 +14,10 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::{TimestampMicrosecondType, UInt64Type};
-use futures_util::stream::{self, TryStreamExt};
 use hashbrown::hash_table::Entry;
 use hashbrown::{DefaultHashBuilder, HashTable};
 use indexmap::IndexSet;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::batch::{Batch, row_id};
@@ -220,7 +220,7 @@ impl Accumulator {
     /// As [`until_ok`].
     pub async fn relieve(
         &self,
-        sink: &dyn Sink,
+        sink: &Arc<dyn Sink>,
         dataset: &Arc<Dataset>,
         stop: &CancellationToken,
     ) -> Result<(), GivenUp> {
@@ -279,7 +279,7 @@ impl Accumulator {
 /// # Errors
 /// As [`until_ok`]; what was merged stays, and the rest is done by the next refresh.
 pub async fn refresh(
-    sink: &dyn Sink,
+    sink: &Arc<dyn Sink>,
     datasets: &Datasets,
     accumulator: &Accumulator,
     stop: &CancellationToken,
@@ -302,7 +302,7 @@ pub async fn refresh(
 /// # Errors
 /// As [`until_ok`].
 pub async fn rebuild(
-    sink: &dyn Sink,
+    sink: &Arc<dyn Sink>,
     datasets: &Datasets,
     stop: &CancellationToken,
 ) -> Result<Refreshed, GivenUp> {
@@ -317,7 +317,7 @@ pub async fn rebuild(
 
 /// Brings some of the pending files in; returns whether there may be more.
 async fn round(
-    sink: &dyn Sink,
+    sink: &Arc<dyn Sink>,
     dataset: &Arc<Dataset>,
     accumulator: &Accumulator,
     done: &mut Refreshed,
@@ -351,7 +351,7 @@ async fn round(
 
 /// Reads the rows of a file; returns how many there were.
 async fn read(
-    sink: &dyn Sink,
+    sink: &Arc<dyn Sink>,
     dataset: &Arc<Dataset>,
     file_no: u32,
     records: u64,
@@ -380,27 +380,44 @@ async fn read(
 
 /// Merges candidates, in bounded transactions; the files are marked with the last one.
 async fn merge(
-    sink: &dyn Sink,
+    sink: &Arc<dyn Sink>,
     dataset: &Arc<Dataset>,
     reduced: Reduced,
     file_nos: &[u32],
     stop: &CancellationToken,
 ) -> Result<(), GivenUp> {
-    let merge = |part: Vec<LastEvent>, file_nos| async move {
-        let merge = || sink.summary_merge(dataset, &part, file_nos);
-        until_ok("merging into the summary", stop, ignore, merge).await
+    let merge = |part: Vec<LastEvent>, file_nos: &[u32]| {
+        let (sink, dataset, stop) = (Arc::clone(sink), Arc::clone(dataset), stop.clone());
+        let file_nos = file_nos.to_vec();
+        async move {
+            let merge = || sink.summary_merge(&dataset, &part, &file_nos);
+            until_ok("merging into the summary", &stop, ignore, merge).await
+        }
     };
     let mut parts = reduced.into_parts();
     let but_one = parts.len().saturating_sub(1);
-    // Parts are of different pairs, so none waits for the locks of another.
-    stream::iter(parts.by_ref().take(but_one).map(Ok))
-        .try_for_each_concurrent(MERGES_AT_ONCE, |part| merge(part, &[]))
-        .await?;
+    // Parts are of different pairs, so none waits for the locks of another. A task each, so
+    // that one is bound on this core while others are on their way.
+    let mut merging = JoinSet::new();
+    for part in parts.by_ref().take(but_one) {
+        if merging.len() == MERGES_AT_ONCE {
+            join_one(&mut merging).await?;
+        }
+        merging.spawn(merge(part, &[]));
+    }
+    while !merging.is_empty() {
+        join_one(&mut merging).await?;
+    }
     match parts.next() {
         Some(last) => merge(last, file_nos).await,
         None if file_nos.is_empty() => Ok(()),
         None => merge(Vec::new(), file_nos).await,
     }
+}
+
+async fn join_one(merging: &mut JoinSet<Result<(), GivenUp>>) -> Result<(), GivenUp> {
+    let joined = merging.join_next().await;
+    joined.map_or(Ok(()), |merged| merged.expect("merging does not panic"))
 }
 
 fn ignore(_: &Fault) {}

@@ -210,8 +210,7 @@ impl Worker {
         // refresh reads these files from the table.
         if committed.refused == 0 {
             self.summaries.add(batches);
-            let sink = self.sink.as_ref();
-            self.summaries.relieve(sink, dataset, stop).await?;
+            self.summaries.relieve(&self.sink, dataset, stop).await?;
         }
         let spans = batches.iter().map(|batch| batch.span);
         self.progress.add(spans, committed);

@@ -14,10 +14,10 @@ pub(super) async fn execute(settings: &Settings, args: &SummaryArgs) -> anyhow::
     sink.migrate(&settings.datasets).await?;
     let stop = CancellationToken::new();
     let refreshed = if args.rebuild {
-        summary::rebuild(sink.as_ref(), &settings.datasets, &stop).await
+        summary::rebuild(&sink, &settings.datasets, &stop).await
     } else {
         let nothing = Accumulator::default();
-        summary::refresh(sink.as_ref(), &settings.datasets, &nothing, &stop).await
+        summary::refresh(&sink, &settings.datasets, &nothing, &stop).await
     };
     match refreshed {
         Ok(done) => {
