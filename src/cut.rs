@@ -25,7 +25,8 @@ mod scan;
 
 use std::ops::Range;
 
-use scan::{Lines, Scan, skip_blank, trim};
+pub(crate) use scan::skip_blank;
+use scan::{Lines, Scan, trim};
 
 /// How the records of a file are separated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

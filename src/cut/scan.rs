@@ -305,7 +305,8 @@ const fn is_blank(byte: u8) -> bool {
 }
 
 /// The place of the first byte from `at` on that is not blank, or the end.
-pub(super) fn skip_blank(bytes: &[u8], at: usize) -> usize {
+#[inline]
+pub(crate) fn skip_blank(bytes: &[u8], at: usize) -> usize {
     let blank = bytes[at..]
         .iter()
         .take_while(|byte| is_blank(**byte))

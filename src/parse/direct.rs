@@ -12,7 +12,7 @@ use wide::u8x16;
 use super::columns::Columns;
 use super::fields::Fields;
 use super::record::{Json, Record};
-use crate::cut::Layout;
+use crate::cut::{Layout, skip_blank};
 use crate::dataset::Dataset;
 
 /// Most digits of a number here, so that 64 bits hold it.
@@ -161,16 +161,6 @@ fn after(bytes: &[u8], at: usize, byte: u8) -> Option<usize> {
 /// The place after this word, if it is here.
 fn word(bytes: &[u8], at: usize, word: &[u8]) -> Option<usize> {
     bytes[at..].starts_with(word).then_some(at + word.len())
-}
-
-/// The place of the first byte from `at` on that is not blank, or the end. There is one blank or
-/// none, mostly.
-#[inline]
-fn skip_blank(bytes: &[u8], mut at: usize) -> usize {
-    while let Some(b' ' | b'\t' | b'\n' | b'\r') = bytes.get(at) {
-        at += 1;
-    }
-    at
 }
 
 /// What is in the string whose opening quote is here, if it stands there as it is meant.

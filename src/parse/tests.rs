@@ -128,6 +128,58 @@ fn outcome(dataset: &Arc<Dataset>, record: &str) -> Outcome {
     alone.into_iter().next().unwrap()
 }
 
+/// The span of a record alone.
+const ONE: Span = Span {
+    file_no: 7,
+    first_ordinal: 0,
+    records: 1,
+};
+
+/// The row of a record, if it is plain.
+fn read_directly(dataset: &Arc<Dataset>, record: &str) -> Option<RecordBatch> {
+    let shape = Parser::default().shape(dataset);
+    let mut output = Output::new(dataset, ONE, 0);
+    let mut direct = Direct::new(dataset, &shape.fields, Layout::Lines, record);
+    direct.next_record(output.next_id(), &mut output.columns)?;
+    assert_eq!(direct.at(), record.len(), "{record}");
+    Some(output.columns.finish(&shape.schema))
+}
+
+#[test]
+fn plain_records_are_read_directly_and_others_are_left() {
+    let dataset = all_kinds();
+    let plain = [
+        r#"{"t":"abc"}"#,
+        "{ \"t\" :\t\"é\" , \"n\": -12 }",
+        r#"{"b":true,"t":12.5,"f":0.25,"at":1651784554546,"day":"2022-06-05T21:02:34.546Z"}"#,
+        r#"{"t":"a","n":null,"j":{"a":[1,"b\n\u00fc",{}],"c":-0.5}}"#,
+        r#"{"t":"a","unknown":[{"b":false}]}"#,
+    ];
+    for record in plain {
+        assert!(read_directly(&dataset, record).is_some(), "{record}");
+    }
+    let others = [
+        r#"{"t":"\u0061"}"#,
+        r#"{"\u0074":"a"}"#,
+        r#"{"t":"a","n":1234567890123456789}"#,
+        r#"{"t":"a","f":1e3}"#,
+        r#"{"t":"a","w":{"x":1}}"#,
+        r#"{"t":"a","j":"\ud83e\udd80"}"#,
+        r#"{"t":"too long"}"#,
+        r#"{"n":1}"#,
+        r#"{"t":"a","t":"a"}"#,
+        r#"{"t":"a"},"#,
+        r#"{"t":"a",}"#,
+        r#"{"t":"a","n":01}"#,
+        r#"{"t":"a""#,
+        "[]",
+        "",
+    ];
+    for record in others {
+        assert!(read_directly(&dataset, record).is_none(), "{record}");
+    }
+}
+
 #[test]
 fn the_sample_of_the_original_becomes_rows() {
     let record = r#"{"vehicle_id": "ebab", "event_time": "2022-06-05T21:02:34.546Z",
