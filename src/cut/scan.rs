@@ -304,14 +304,14 @@ const fn is_blank(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t' | b'\n' | b'\r')
 }
 
-/// The place of the first byte from `at` on that is not blank, or the end.
+/// The place of the first byte from `at` on that is not blank, or the end. There is one blank or none,
+/// mostly, so each is looked at by itself.
 #[inline]
-pub(crate) fn skip_blank(bytes: &[u8], at: usize) -> usize {
-    let blank = bytes[at..]
-        .iter()
-        .take_while(|byte| is_blank(**byte))
-        .count();
-    at + blank
+pub(crate) fn skip_blank(bytes: &[u8], mut at: usize) -> usize {
+    while bytes.get(at).is_some_and(|byte| is_blank(*byte)) {
+        at += 1;
+    }
+    at
 }
 
 /// A range without the whitespace at its ends.
