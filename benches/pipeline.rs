@@ -12,7 +12,7 @@ use lemonade_task::batch::Batch;
 use lemonade_task::commands::generate::{Format, Generator};
 use lemonade_task::cut::{Chunk, ChunkLimits, Layout, Plan, cut};
 use lemonade_task::dataset::{Dataset, Datasets};
-use lemonade_task::frame::{Codec, Frame, decode, encode};
+use lemonade_task::frame::{Codec, Encoder, Frame, decode};
 use lemonade_task::parse::Parser;
 
 /// The allocator of the program.
@@ -101,7 +101,7 @@ fn parsing(c: &mut Criterion) {
     texts.clear();
     for (name, file) in [("array", &array), ("lines", &lines)] {
         let plan = plan_of(file.as_bytes(), &dataset);
-        let mut parser = Parser::default();
+        let (mut parser, mut encoder) = (Parser::default(), Encoder::default());
         for (suffix, codec) in [
             ("", None),
             ("+plain", Some(Codec::Plain)),
@@ -113,7 +113,7 @@ fn parsing(c: &mut Criterion) {
                         let bytes = bytes_of(file.as_bytes(), *chunk);
                         let batch = parse(&mut parser, &dataset, plan.layout, *chunk, bytes);
                         match codec {
-                            Some(codec) => drop(black_box(encode(&batch, codec))),
+                            Some(codec) => drop(black_box(encoder.encode(&batch, codec))),
                             None => drop(black_box(batch)),
                         }
                     }
@@ -149,9 +149,10 @@ fn framing(c: &mut Criterion) {
         let mut group = c.benchmark_group(format!("frame/{records}"));
         group.throughput(Throughput::Elements(u64::from(records)));
         for (name, codec) in [("plain", Codec::Plain), ("lz4", Codec::Lz4)] {
-            let frame: Frame = encode(&batch, codec);
+            let mut encoder = Encoder::default();
+            let frame: Frame = encoder.encode(&batch, codec);
             group.bench_function(format!("encode/{name}"), |b| {
-                b.iter(|| encode(black_box(&batch), codec));
+                b.iter(|| encoder.encode(black_box(&batch), codec));
             });
             group.bench_function(format!("decode/{name}"), |b| {
                 b.iter(|| decode(black_box(&frame), &datasets).expect("an own frame"));

@@ -7,8 +7,10 @@
 //! (another one, or nothing). The checksum in the header finds damage, not ill will, and whoever
 //! can write into the queue can make a right one: so [`decode`] panics on no bytes at all.
 
-mod stream;
+mod read;
+mod write;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow_array::cast::AsArray;
@@ -16,26 +18,22 @@ use arrow_array::types::{UInt32Type, UInt64Type};
 use arrow_array::{
     Array, ArrayRef, BinaryArray, RecordBatch, StringArray, UInt32Array, UInt64Array,
 };
-use arrow_ipc::CompressionType;
-use arrow_ipc::writer::{IpcWriteOptions, StreamWriter};
-use arrow_schema::{ArrowError, DataType, Field, Schema, SchemaRef};
+use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use bytes::Bytes;
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::batch::{Batch, Reject, RejectCode, Span, provenance};
 use crate::dataset::Datasets;
-use stream::StreamError;
-
-/// Fewest rows that are compressed. Each of a batch's buffers is compressed by itself, at a cost of
-/// its own; below this the buffers are so small that the cost exceeds what is saved.
-const COMPRESSED_ROWS_MIN: usize = 100;
+use read::StreamError;
+use write::Writer;
 
 /// How the buffers of a frame are compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Codec {
     /// Not at all: for a queue in this process.
     Plain,
-    /// LZ4, where a frame is large enough to gain by it: for a queue over a network.
+    /// LZ4, where a frame is large enough to gain by it, and of it what shrinks: for a queue over a
+    /// network.
     Lz4,
 }
 
@@ -132,18 +130,41 @@ fn checksum(provenance: &str, rows: &[u8], rejects: &[u8]) -> u64 {
     hash.digest()
 }
 
-/// Encodes a batch.
-#[must_use]
-pub fn encode(batch: &Batch, codec: Codec) -> Frame {
-    let rejects = match batch.rejects.as_slice() {
-        [] => Bytes::new(),
-        rejects => encode_stream(&rejects_to_arrow(rejects), codec),
-    };
-    Frame {
-        dataset: batch.dataset.name.as_str().into(),
-        span: batch.span,
-        rows: encode_stream(&batch.rows, codec),
-        rejects,
+/// Encodes batches. A thread that encodes has one: it learns what is worth compressing.
+#[derive(Debug, Default)]
+pub struct Encoder {
+    /// By dataset.
+    rows: HashMap<String, Writer>,
+    rejects: Option<Writer>,
+}
+
+impl Encoder {
+    /// Encodes a batch.
+    #[must_use]
+    pub fn encode(&mut self, batch: &Batch, codec: Codec) -> Frame {
+        let (name, schema) = (&batch.dataset.name, batch.rows.schema_ref());
+        let writer = match self.rows.get_mut(name) {
+            Some(writer) if writer.schema() == schema => writer,
+            _ => {
+                let writer = self.rows.entry(name.clone());
+                writer.insert_entry(Writer::new(schema.clone())).into_mut()
+            }
+        };
+        let rejects = match batch.rejects.as_slice() {
+            [] => Bytes::new(),
+            rejects => {
+                let writer = self
+                    .rejects
+                    .get_or_insert_with(|| Writer::new(rejects_schema()));
+                writer.write(&rejects_to_arrow(rejects), codec)
+            }
+        };
+        Frame {
+            dataset: name.as_str().into(),
+            span: batch.span,
+            rows: writer.write(&batch.rows, codec),
+            rejects,
+        }
     }
 }
 
@@ -155,14 +176,14 @@ pub fn encode(batch: &Batch, codec: Codec) -> Frame {
 pub fn decode(frame: &Frame, datasets: &Datasets) -> Result<Batch, FrameError> {
     let other_shape = || FrameError::Dataset(frame.dataset.to_string());
     let dataset = datasets.by_name(&frame.dataset).ok_or_else(other_shape)?;
-    let rows = stream::decode(&frame.rows, &dataset.schema()).map_err(|error| match error {
+    let rows = read::decode(&frame.rows, &dataset.schema()).map_err(|error| match error {
         StreamError::Damaged(what) => FrameError::Damaged(what),
         StreamError::OtherShape => other_shape(),
     })?;
     let rejects = if frame.rejects.is_empty() {
         Vec::new()
     } else {
-        let rejects = stream::decode(&frame.rejects, &rejects_schema());
+        let rejects = read::decode(&frame.rejects, &rejects_schema());
         rejects_from_arrow(&rejects.map_err(|error| match error {
             StreamError::Damaged(what) => FrameError::Damaged(what),
             StreamError::OtherShape => damaged("its rejects have another shape"),
@@ -200,39 +221,6 @@ fn check_span(span: Span, rows: &RecordBatch, rejects: &[Reject]) -> Result<(), 
         return Err(damaged("it has records beyond its span"));
     }
     Ok(())
-}
-
-fn encode_stream(batch: &RecordBatch, codec: Codec) -> Bytes {
-    let compression = match codec {
-        Codec::Lz4 if batch.num_rows() >= COMPRESSED_ROWS_MIN => Some(CompressionType::LZ4_FRAME),
-        Codec::Lz4 | Codec::Plain => None,
-    };
-    let write = || -> Result<Vec<u8>, ArrowError> {
-        let options = IpcWriteOptions::default().try_with_compression(compression)?;
-        let schema = batch.schema_ref();
-        let room = Vec::with_capacity(room(batch, compression.is_some())?);
-        let mut writer = StreamWriter::try_new_with_options(room, schema, options)?;
-        writer.write(batch)?;
-        writer.into_inner()
-    };
-    let mut stream = write().expect("writing an own batch into memory cannot fail");
-    // A queue counts what a frame weighs, so that must be close to what it occupies.
-    if stream.capacity() > 2 * stream.len() {
-        stream.shrink_to_fit();
-    }
-    stream.into()
-}
-
-/// Bytes to make room for: what the batch holds and the messages around it. Texts compress to half,
-/// more or less; a guess that is a little too small would cost twice the room.
-fn room(batch: &RecordBatch, compressed: bool) -> Result<usize, ArrowError> {
-    const MESSAGES: usize = 4 * 1024;
-    let sizes = batch
-        .columns()
-        .iter()
-        .map(|column| column.to_data().get_slice_memory_size());
-    let bytes = sizes.sum::<Result<usize, _>>()?;
-    Ok(MESSAGES + if compressed { bytes / 8 * 5 } else { bytes })
 }
 
 fn rejects_schema() -> SchemaRef {
@@ -294,6 +282,7 @@ mod tests {
     use crate::cut::{ChunkLimits, cut};
     use crate::parse::Parser;
     use proptest::prelude::*;
+    use write::COMPRESSED_ROWS_MIN;
 
     /// A batch of `records` records, each `nth` of which is a reject.
     fn batch(datasets: &Datasets, records: usize, nth: usize) -> Batch {
@@ -318,6 +307,10 @@ mod tests {
         let bytes = &document.as_bytes()[chunk.start as usize..chunk.end as usize];
         chunk.first_ordinal = 5;
         Parser::default().parse(dataset, 3, plan.layout, chunk, bytes)
+    }
+
+    fn encode(batch: &Batch, codec: Codec) -> Frame {
+        Encoder::default().encode(batch, codec)
     }
 
     fn datasets() -> Datasets {

@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use clap::{Args, ValueEnum};
 use lemonade_task::cut::{Chunk, Plan, cut};
-use lemonade_task::frame::{Codec, Frame, decode, encode};
+use lemonade_task::frame::{Codec, Encoder, Frame, decode};
 use lemonade_task::parse::Parser;
 use rayon::iter::{IntoParallelRefIterator as _, ParallelIterator as _};
 
@@ -68,7 +68,9 @@ pub(super) fn measure(options: &Options) -> anyhow::Result<()> {
     let parsed = |parser: &mut Parser, chunk: &Chunk| {
         parser.parse(&dataset, 1, plan.layout, *chunk, bytes(chunk))
     };
-    let framed = |parser: &mut Parser, chunk: &Chunk| encode(&parsed(parser, chunk), Codec::Lz4);
+    let framed = |(parser, encoder): &mut (Parser, Encoder), chunk: &Chunk| {
+        encoder.encode(&parsed(parser, chunk), Codec::Lz4)
+    };
     // simd-json unescapes in place: each pass has a copy of its own, made outside of the clock.
     let documents = || -> Vec<Vec<u8>> {
         let document = |chunk: &Chunk| [b"[", bytes(chunk), b"]"].concat();
@@ -77,9 +79,9 @@ pub(super) fn measure(options: &Options) -> anyhow::Result<()> {
     // Made once, so that a second round takes what the stage takes and nothing else.
     let encoded = OnceCell::<Vec<Frame>>::new();
     let encode_once = || {
-        let mut parser = Parser::default();
+        let mut stages = Default::default();
         let chunks = plan.chunks.iter();
-        chunks.map(|chunk| framed(&mut parser, chunk)).collect()
+        chunks.map(|chunk| framed(&mut stages, chunk)).collect()
     };
     let cores = rayon::current_num_threads();
     let one = rayon::ThreadPoolBuilder::new().num_threads(1).build()?;
@@ -88,11 +90,9 @@ pub(super) fn measure(options: &Options) -> anyhow::Result<()> {
         plan.chunks.par_iter().map_init(Parser::default, rows).sum()
     };
     let frame_all = || -> usize {
-        let weight = |parser: &mut Parser, chunk: &Chunk| framed(parser, chunk).weight();
-        plan.chunks
-            .par_iter()
-            .map_init(Parser::default, weight)
-            .sum()
+        let weight = |stages: &mut _, chunk: &Chunk| framed(stages, chunk).weight();
+        let chunks = plan.chunks.par_iter();
+        chunks.map_init(Default::default, weight).sum()
     };
     let run = |stage: Stage| {
         let clock = Clock {

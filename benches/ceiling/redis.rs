@@ -6,7 +6,7 @@ use std::net::TcpStream;
 
 use anyhow::{Context as _, bail, ensure};
 use clap::Args;
-use lemonade_task::frame::{Codec, Frame, encode};
+use lemonade_task::frame::{Codec, Encoder, Frame};
 
 use super::Made;
 use super::made;
@@ -32,9 +32,10 @@ pub(super) struct Options {
 
 pub(super) fn measure(options: &Options) -> anyhow::Result<()> {
     let batches = made::batches(&options.made);
+    let mut encoder = Encoder::default();
     let frames: Vec<Frame> = batches
         .iter()
-        .map(|batch| encode(batch, Codec::Lz4))
+        .map(|batch| encoder.encode(batch, Codec::Lz4))
         .collect();
     let mut publisher = Client::connect(&options.addr)?;
     publisher.call(&[b"DEL", KEY.as_bytes()])?;

@@ -8,7 +8,7 @@ use std::sync::LazyLock;
 use lemonade_fuzz::{DATASETS, batches, dataset, limits};
 use lemonade_task::content::{self, ContentError, ContentOptions};
 use lemonade_task::cut::cut;
-use lemonade_task::frame::{Codec, Frame, decode, encode};
+use lemonade_task::frame::{Codec, Encoder, Frame, decode};
 use libfuzzer_sys::fuzz_target;
 
 static DIR: LazyLock<tempfile::TempDir> =
@@ -56,7 +56,7 @@ fn arrives(content: &[u8], choice: u8) {
     let mut records = 0;
     for batch in batches(dataset, content, &plan) {
         let codec = [Codec::Plain, Codec::Lz4][choice as usize % 2];
-        let sent = encode(&batch, codec);
+        let sent = Encoder::default().encode(&batch, codec);
         let header = sent.header();
         let frame = Frame::from_parts(header.as_bytes(), sent.rows, sent.rejects);
         let frame = frame.expect("the header fits");

@@ -7,7 +7,7 @@ use std::sync::LazyLock;
 use lemonade_fuzz::{DATASETS, NO_LIMITS, dataset};
 use lemonade_task::batch::Span;
 use lemonade_task::cut::cut;
-use lemonade_task::frame::{Codec, Frame, FrameError, decode, encode};
+use lemonade_task::frame::{Codec, Encoder, Frame, FrameError, decode};
 use lemonade_task::parse::Parser;
 use libfuzzer_sys::fuzz_target;
 
@@ -102,7 +102,7 @@ fn arrive(sent: Frame) {
             assert_eq!(batch.span, frame.span);
             let records = batch.rows.num_rows() + batch.rejects.len();
             assert_eq!(records, batch.span.records as usize);
-            let again = decode(&encode(&batch, Codec::Plain), &DATASETS);
+            let again = decode(&Encoder::default().encode(&batch, Codec::Plain), &DATASETS);
             let again = again.expect("what was decoded can be encoded");
             // Text by text: a float that is no number differs from itself.
             assert_eq!(format!("{:?}", again.rows), format!("{:?}", batch.rows));
@@ -130,7 +130,7 @@ static FRAMES: LazyLock<Vec<Frame>> = LazyLock::new(|| {
             let chunk = plan.chunks[0];
             let bytes = &document.as_bytes()[chunk.start as usize..chunk.end as usize];
             let batch = Parser::default().parse(dataset, 3, plan.layout, chunk, bytes);
-            frames.push(encode(&batch, codec));
+            frames.push(Encoder::default().encode(&batch, codec));
         }
     }
     frames

@@ -16,7 +16,7 @@ use crate::content::Content;
 use crate::coverage;
 use crate::cut::{Chunk, Layout, Plan};
 use crate::dataset::Dataset;
-use crate::frame::{self, Codec, Frame};
+use crate::frame::{Codec, Encoder, Frame};
 use crate::parse::{self, Parser};
 use crate::retry::{GivenUp, until_ok};
 use crate::telemetry::{self, Stage};
@@ -153,6 +153,7 @@ fn reserve(
 fn produce(shared: &Shared, job: &Job, chunk: Chunk, codec: Codec) -> Option<Frame> {
     thread_local! {
         static PARSER: RefCell<(Parser, Vec<u8>)> = RefCell::default();
+        static ENCODER: RefCell<Encoder> = RefCell::default();
     }
     let _frame = tracing::debug_span!(
         "frame",
@@ -179,7 +180,7 @@ fn produce(shared: &Shared, job: &Job, chunk: Chunk, codec: Codec) -> Option<Fra
     }
     Tally::add(&shared.tally().rejected, batch.rejects.len() as u64);
     count(&batch);
-    Some(frame::encode(&batch, codec))
+    Some(ENCODER.with_borrow_mut(|encoder| encoder.encode(&batch, codec)))
 }
 
 fn count(batch: &Batch) {

@@ -20,8 +20,9 @@ use crate::telemetry::{self, Stage};
 /// Files asked about in one statement.
 const ASK_FILES: usize = 500;
 
-/// Shortest time between two looks; else as long as a look takes. Commits come every few milliseconds in a load of small files; so
-/// some of them are settled together. Short against the 250 ms that a file may take to history.
+/// Shortest time between two looks; else as long as a look takes, unless no more will come. Commits come
+/// every few milliseconds in a load of small files, so some of them are settled together. Short against
+/// the 250 ms that a file may take to history.
 const LOOK_PAUSE: Duration = Duration::from_millis(10);
 
 /// A file that has not moved for this long, while the queue is empty, has lost frames.
@@ -53,7 +54,26 @@ pub(super) async fn run(
         let busy = telemetry::busy(Stage::Settle);
         look(&shared, &jobs).await?;
         drop(busy);
-        tokio::time::sleep(began.elapsed().clamp(LOOK_PAUSE, LOOK_INTERVAL)).await;
+        tokio::select! {
+            () = tokio::time::sleep(began.elapsed().clamp(LOOK_PAUSE, LOOK_INTERVAL)) => {}
+            () = all_committed(&shared, &prepared) => {}
+        }
+    }
+}
+
+/// Waits until the last records of the last files are committed: there is nothing left to wait for.
+async fn all_committed(shared: &Shared, prepared: &CancellationToken) {
+    prepared.cancelled().await;
+    while shared
+        .flights()
+        .values()
+        .any(|flight| flight.committed < flight.missing)
+    {
+        let progress = &shared.ingest.progress;
+        progress.changed().await;
+        shared.note_committed(progress.take());
+        // What is noted here is no news to the next look, which is due all the same.
+        shared.look.notify_one();
     }
 }
 

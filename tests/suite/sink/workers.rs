@@ -28,7 +28,7 @@ async fn a_frame_that_is_taken_over_from_a_slow_worker_is_stored_once() {
     let file_no = fixture.file("vehicle_events", 800).await;
     let frames: Vec<_> = (0..4)
         .map(|at| events(&fixture, file_no, at * 200..(at + 1) * 200))
-        .map(|batch| frame::encode(&batch, broker.codec()))
+        .map(|batch| frame::Encoder::default().encode(&batch, broker.codec()))
         .collect();
     // The database takes its time: somebody holds its ledger.
     let mut holder = Conn::from_url(&fixture.url).await.unwrap();

@@ -16,7 +16,7 @@ use arrow_schema::{ArrowError, DataType, SchemaRef};
 use bytes::Bytes;
 
 /// What each message begins with, before the length of its head.
-const CONTINUATION: [u8; 4] = [0xff; 4];
+pub(super) const CONTINUATION: [u8; 4] = [0xff; 4];
 
 /// LZ4 makes at most this many bytes of one. A stream that says more wants memory for nothing.
 const INFLATED_RATIO_MAX: u64 = 255;
