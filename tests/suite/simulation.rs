@@ -155,14 +155,16 @@ fn crash_after(limit: Duration, engine: Engine) {
     drop(engine);
 }
 
-/// Runs a load to its end.
-fn finish(engine: &Engine) {
+/// Runs a load to its end; returns what it took.
+fn finish(engine: &Engine) -> Duration {
     runtime().block_on(async {
+        let began = tokio::time::Instant::now();
         let stop = Stop::default();
         let load = engine.load_inbound(&stop);
         let ended = tokio::time::timeout(Duration::from_secs(3600), load).await;
         ended.expect("the load ends").expect("no fault is fatal");
-    });
+        began.elapsed()
+    })
 }
 
 /// One seed; returns what is wrong in the end.
@@ -182,6 +184,7 @@ fn simulate(
         database: Mutex::default(),
         queue: Mutex::default(),
         broken,
+        look_takes: Duration::ZERO,
         faults: Mutex::default(),
     });
     for crash in 0..random.below(5) {
@@ -313,4 +316,30 @@ fn an_ack_before_the_commit_costs_no_record() {
         let (result, _) = simulate(seed, Some(Broken::AckBeforeCommit));
         result.unwrap_or_else(|wrong| panic!("seed {seed}: {wrong}"));
     }
+}
+
+/// Of two files the first is settled by a look that takes so long that the second is committed meanwhile.
+/// The look that settles the second one follows at once.
+#[test]
+fn a_load_does_not_pause_once_its_last_record_is_committed() {
+    const LOOK: Duration = Duration::from_millis(800);
+    let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+    let inbound = dir.path().join("inbound");
+    std::fs::create_dir(&inbound).unwrap();
+    let mut random = Random(1);
+    let mut expected = Expected::default();
+    write_files(&mut random, &inbound, 0, &mut expected);
+    let world = Arc::new(World {
+        random: Mutex::new(Random(2)),
+        healed: Mutex::new(true),
+        database: Mutex::default(),
+        queue: Mutex::default(),
+        broken: None,
+        look_takes: LOOK,
+        faults: Mutex::default(),
+    });
+    let took = finish(&engine(&world, dir.path(), &mut random));
+    audit(&world, dir.path(), &expected).unwrap();
+    assert!(took >= LOOK * 2, "one look settled all: {took:?}");
+    assert!(took < LOOK * 2 + LOOK / 2, "{took:?}");
 }

@@ -52,6 +52,8 @@ pub struct World {
     pub queue: Mutex<Queue>,
     /// A rule of the design that this world breaks on purpose.
     pub broken: Option<Broken>,
+    /// How long the database takes to say what it has of files, besides what each call takes.
+    pub look_takes: Duration,
     pub faults: Mutex<BTreeMap<&'static str, u64>>,
 }
 
@@ -381,6 +383,7 @@ impl Sink for SimSink {
 
     async fn coverage(&self, file_nos: &[u32]) -> Result<Vec<Vec<Range<u64>>>, Fault> {
         self.call().await?;
+        tokio::time::sleep(self.0.look_takes).await;
         let database = self.0.database.lock().unwrap();
         let of = |file_no: &u32| {
             let whole = database
