@@ -262,36 +262,22 @@ mod tests {
     /// Rows of each type that a column may have.
     type Row = (u64, Option<String>, Vec<u8>, Option<i64>, Option<bool>, f64);
 
-    fn batch(rows: Vec<Row>) -> RecordBatch {
-        let texts = rows.iter().map(|row| row.1.as_deref());
+    fn batch(rows: &[Row]) -> RecordBatch {
+        let ids: UInt64Array = rows.iter().map(|row| Some(row.0)).collect();
+        let texts: StringArray = rows.iter().map(|row| row.1.as_deref()).collect();
+        let bytes = BinaryArray::from_iter_values(rows.iter().map(|row| &row.2));
+        let numbers: Int64Array = rows.iter().map(|row| row.3).collect();
+        let times: TimestampMicrosecondArray = rows.iter().map(|row| row.3).collect();
+        let booleans: BooleanArray = rows.iter().map(|row| row.4).collect();
+        let floats: Float64Array = rows.iter().map(|row| Some(row.5)).collect();
         let columns: [(ArrayRef, bool); 7] = [
-            (
-                Arc::new(UInt64Array::from_iter_values(rows.iter().map(|row| row.0))),
-                false,
-            ),
-            (Arc::new(StringArray::from_iter(texts)), true),
-            (
-                Arc::new(BinaryArray::from_iter_values(rows.iter().map(|row| &row.2))),
-                false,
-            ),
-            (
-                Arc::new(Int64Array::from_iter(rows.iter().map(|row| row.3))),
-                true,
-            ),
-            (
-                Arc::new(BooleanArray::from_iter(rows.iter().map(|row| row.4))),
-                true,
-            ),
-            (
-                Arc::new(Float64Array::from_iter_values(rows.iter().map(|row| row.5))),
-                false,
-            ),
-            (
-                Arc::new(TimestampMicrosecondArray::from_iter(
-                    rows.iter().map(|row| row.3),
-                )),
-                true,
-            ),
+            (Arc::new(ids), false),
+            (Arc::new(texts), true),
+            (Arc::new(bytes), false),
+            (Arc::new(numbers), true),
+            (Arc::new(times), true),
+            (Arc::new(booleans), true),
+            (Arc::new(floats), false),
         ];
         let fields: Vec<Field> = columns
             .iter()
@@ -329,7 +315,7 @@ mod tests {
             rows in prop::collection::vec(row(), 0..COMPRESSED_ROWS_MIN * 3),
             first in any::<prop::sample::Index>(),
         ) {
-            let whole = batch(rows);
+            let whole = batch(&rows);
             let first = first.index(whole.num_rows() + 1);
             let part = whole.slice(first, whole.num_rows() - first);
             for codec in [Codec::Plain, Codec::Lz4] {
@@ -348,7 +334,7 @@ mod tests {
                 let text = text(u64::wrapping_mul(at, 0x9e37_79b9_7f4a_7c15));
                 (at, Some(text), Vec::new(), None, None, 0.0)
             });
-            batch(rows.collect())
+            batch(&rows.collect::<Vec<_>>())
         };
         let random = of(|number| format!("{number:016x}"));
         let alike = of(|_| "0123456789abcdef".to_owned());
@@ -372,7 +358,7 @@ mod tests {
 
     #[test]
     fn a_stream_has_no_more_room_than_it_needs() {
-        let batch = batch(vec![(1, Some("a".to_owned()), vec![2], Some(3), None, 4.0)]);
+        let batch = batch(&[(1, Some("a".to_owned()), vec![2], Some(3), None, 4.0)]);
         let stream = Writer::new(batch.schema()).write(&batch, Codec::Plain);
         let stream: Vec<u8> = stream.into();
         assert_eq!(stream.capacity(), stream.len());
