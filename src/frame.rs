@@ -172,7 +172,7 @@ impl Encoder {
 ///
 /// # Errors
 /// [`FrameError::Dataset`] where the dataset is unknown here or has another shape;
-/// [`FrameError::Damaged`] where the payloads are not what [`encode`] writes.
+/// [`FrameError::Damaged`] where the payloads are not what [`Encoder::encode`] writes.
 pub fn decode(frame: &Frame, datasets: &Datasets) -> Result<Batch, FrameError> {
     let other_shape = || FrameError::Dataset(frame.dataset.to_string());
     let dataset = datasets.by_name(&frame.dataset).ok_or_else(other_shape)?;
