@@ -318,8 +318,8 @@ fn an_ack_before_the_commit_costs_no_record() {
     }
 }
 
-/// Of two files the first is settled by a look that takes so long that the second is committed meanwhile.
-/// The look that settles the second one follows at once.
+/// The first look takes so long that the last records are committed meanwhile. The look that settles their
+/// files follows at once, not after a pause as long as the first.
 #[test]
 fn a_load_does_not_pause_once_its_last_record_is_committed() {
     const LOOK: Duration = Duration::from_millis(800);
