@@ -6,10 +6,10 @@
 use std::sync::Arc;
 
 use arrow_array::builder::{
-    BinaryBuilder, BooleanBuilder, Float64Builder, Int64Builder, StringBuilder,
-    TimestampMicrosecondBuilder, UInt64Builder,
+    BooleanBuilder, Float64Builder, Int64Builder, StringBuilder, TimestampMicrosecondBuilder,
+    UInt64Builder,
 };
-use arrow_array::{ArrayRef, RecordBatch, StringArray};
+use arrow_array::{ArrayRef, RecordBatch};
 use arrow_schema::SchemaRef;
 
 use crate::dataset::{ColumnType, Dataset};
@@ -22,10 +22,8 @@ const TEXT_BYTES_GUESS: usize = 48;
 pub(super) enum Value<'a> {
     /// Missing or null: NULL in the column.
     Absent,
-    /// For text columns.
+    /// For columns of text and of JSON.
     Text(&'a str),
-    /// For JSON columns: valid UTF-8.
-    Json(&'a [u8]),
     Integer(i64),
     Float(f64),
     Boolean(bool),
@@ -42,8 +40,6 @@ pub(super) struct Columns {
 
 enum Column {
     Text(StringBuilder),
-    /// Bytes until the end, so that UTF-8 is checked once a batch and not once a value.
-    Json(BinaryBuilder),
     Integer(Int64Builder),
     Float(Float64Builder),
     Boolean(BooleanBuilder),
@@ -55,8 +51,9 @@ impl Columns {
     pub(super) fn new(dataset: &Dataset, rows: usize, bytes: usize) -> Self {
         let text_bytes = (rows * TEXT_BYTES_GUESS).min(bytes);
         let columns = dataset.columns.iter().map(|column| match column.kind {
-            ColumnType::Text => Column::Text(StringBuilder::with_capacity(rows, text_bytes)),
-            ColumnType::Json => Column::Json(BinaryBuilder::with_capacity(rows, text_bytes)),
+            ColumnType::Text | ColumnType::Json => {
+                Column::Text(StringBuilder::with_capacity(rows, text_bytes))
+            }
             ColumnType::Integer => Column::Integer(Int64Builder::with_capacity(rows)),
             ColumnType::Float => Column::Float(Float64Builder::with_capacity(rows)),
             ColumnType::Boolean => Column::Boolean(BooleanBuilder::with_capacity(rows)),
@@ -103,13 +100,11 @@ impl Column {
     fn push(&mut self, value: Value<'_>) {
         match (self, value) {
             (Self::Text(column), Value::Text(text)) => column.append_value(text),
-            (Self::Json(column), Value::Json(text)) => column.append_value(text),
             (Self::Timestamp(column), Value::Timestamp(micros)) => column.append_value(micros),
             (Self::Integer(column), Value::Integer(number)) => column.append_value(number),
             (Self::Float(column), Value::Float(number)) => column.append_value(number),
             (Self::Boolean(column), Value::Boolean(truth)) => column.append_value(truth),
             (Self::Text(column), Value::Absent) => column.append_null(),
-            (Self::Json(column), Value::Absent) => column.append_null(),
             (Self::Timestamp(column), Value::Absent) => column.append_null(),
             (Self::Integer(column), Value::Absent) => column.append_null(),
             (Self::Float(column), Value::Absent) => column.append_null(),
@@ -121,10 +116,6 @@ impl Column {
     fn finish(self) -> ArrayRef {
         match self {
             Self::Text(mut column) => Arc::new(column.finish()),
-            Self::Json(mut column) => Arc::new(
-                StringArray::try_from_binary(column.finish())
-                    .expect("simd-json took the text as UTF-8"),
-            ),
             Self::Integer(mut column) => Arc::new(column.finish()),
             Self::Float(mut column) => Arc::new(column.finish()),
             Self::Boolean(mut column) => Arc::new(column.finish()),

@@ -106,7 +106,7 @@ impl<'a> Direct<'a> {
                 }
                 let (json, end) = self.value(value)?;
                 if let Some(column) = field.column {
-                    self.record.set(column, json, || &bytes[value..end]);
+                    self.record.set(column, json, || &self.text[value..end]);
                 }
                 end
             } else {

@@ -94,7 +94,7 @@ impl<'a> Record<'a> {
 
     /// Puts a value into its column's place. `raw` is its text as it stands in the file.
     #[inline]
-    pub(super) fn set(&mut self, at: usize, json: Json<'a>, raw: impl Fn() -> &'a [u8]) {
+    pub(super) fn set(&mut self, at: usize, json: Json<'a>, raw: impl Fn() -> &'a str) {
         let column = &self.dataset.columns[at];
         // Most values are short texts: a branch of its own is predicted, a jump table is not.
         if let (ColumnType::Text, Json::Text(text)) = (column.kind, json)
@@ -136,7 +136,7 @@ impl<'a> Record<'a> {
                 if column.required {
                     self.problem(RejectCode::MissingField, &column.name);
                 } else if let Some(default) = &column.default {
-                    self.values[at] = Value::Json(default.as_bytes());
+                    self.values[at] = Value::Text(default);
                 }
             }
         }
@@ -181,22 +181,20 @@ impl<'a> Record<'a> {
 fn read<'a>(
     column: &Column,
     json: Json<'a>,
-    raw: impl Fn() -> &'a [u8],
+    raw: impl Fn() -> &'a str,
 ) -> Result<Value<'a>, RejectCode> {
-    // Checked again because the source is bytes; it is short and mostly ASCII.
-    let text = || str::from_utf8(raw()).expect("the reader took the text as UTF-8");
     match (column.kind, json) {
         (_, Json::Null) => Ok(Value::Absent),
-        (ColumnType::Json, _) => Ok(Value::Json(raw())),
+        (ColumnType::Json, _) => Ok(Value::Text(raw())),
         (_, Json::Container) => Err(RejectCode::WrongType),
         (ColumnType::Text, Json::Text(text)) => fitting(text, column.max_chars),
-        (ColumnType::Text, _) => fitting(text(), column.max_chars),
+        (ColumnType::Text, _) => fitting(raw(), column.max_chars),
         (ColumnType::Timestamp, Json::Text(text)) => timestamp::parse(text)
             .map(Value::Timestamp)
             .ok_or(RejectCode::InvalidTimestamp),
         (ColumnType::Timestamp, Json::Signed(_) | Json::Unsigned(_) | Json::Float(_)) => {
             let unit = column.epoch.ok_or(RejectCode::WrongType)?;
-            timestamp::from_epoch(text(), unit)
+            timestamp::from_epoch(raw(), unit)
                 .map(Value::Timestamp)
                 .ok_or(RejectCode::InvalidTimestamp)
         }

@@ -326,7 +326,7 @@ impl<'a> Walker<'a> {
             Node::Static(StaticNode::F64(number)) => Json::Float(number),
             Node::Object { .. } | Node::Array { .. } => Json::Container,
         };
-        let raw = || &document.source[document.range(value, after)];
+        let raw = || document.text(document.range(value, after));
         self.record.set(column, json, raw);
     }
 
