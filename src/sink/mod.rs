@@ -28,9 +28,9 @@ pub use ledger::{
     Audit, FileState, Ledger, LedgerFile, OpenReject, Purge, RejectQuery, Replayed, Standing,
 };
 
-/// Rows of one statement into MySQL: more gains nothing, fewer cost round trips and, in MariaDB, what
-/// a statement costs beside its rows.
-const ROWS_PER_STATEMENT: usize = 2_000;
+/// Rows of one statement into MySQL: more gains nothing and wants the values of all of them in memory
+/// at once, where a core's cache does not hold them any more; fewer cost round trips.
+const ROWS_PER_STATEMENT: usize = 1_000;
 
 /// Connections for commits. One more than the cores of a small machine: beyond that they only wait
 /// for each other, and eight are a quarter slower than three.

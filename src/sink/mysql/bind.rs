@@ -16,10 +16,6 @@ use super::session::{Insert, Server};
 /// Most placeholders of a prepared statement: the protocol counts them in 16 bits.
 const PLACEHOLDERS_MAX: usize = 65_535;
 
-/// Most rows of a statement with placeholders for each of them: each costs the server more, the more
-/// there are, and above this more than round trips cost.
-const PREPARED_ROWS_MAX: usize = 1_000;
-
 /// Most bytes of a statement. Larger ones gain nothing, and hold their locks for longer.
 const STATEMENT_BYTES_MAX: usize = 1 << 20;
 
@@ -45,8 +41,7 @@ pub(super) fn limits(insert: &Insert, server: Server, rows: usize) -> Limits {
         rows: if server.mariadb {
             rows
         } else {
-            let at_most = PREPARED_ROWS_MAX.min(PLACEHOLDERS_MAX / insert.columns);
-            rows.min(at_most).max(1)
+            rows.min(PLACEHOLDERS_MAX / insert.columns).max(1)
         },
         any_number: server.mariadb,
         statement_bytes: STATEMENT_BYTES_MAX.min(server.packet_bytes_max / 4),
