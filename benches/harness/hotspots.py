@@ -1,4 +1,5 @@
-"""Where the engine's processor time goes: one load under perf, its samples by what they are for."""
+"""Where the engine's processor time goes: one load under perf, each sample counted for the part of the
+work that it was taken in, whoever was called for it: allocator, copies, kernel."""
 
 import os
 import re
@@ -6,37 +7,40 @@ import subprocess
 
 from servers import program
 
-# A timer that machines without performance counters have, too.
-EVENT, HERTZ = "cpu-clock", "1499"
+# A timer that machines without performance counters have, too. Stacks are copied and unwound later,
+# since release builds keep no frame pointers; this many bytes reach the stage from its deepest callee.
+EVENT, HERTZ, STACK_BYTES = "cpu-clock", "997", 8192
 
-# The first that fits a symbol counts. Copies, allocation and the kernel's part serve all the others.
+# The first that fits any function of a sample's stack counts.
 PARTS = (
-    ("find and build the JSON (simd-json)", r"simd_json"),
-    ("records to columns (walk, timestamps)", r"lemonade_task::(parse|timestamp)|arrow_array::builder|from_utf8"),
+    ("rows to the database (values, packets, sending)", r"exec_batch|ExecBulk|ExecRoutine|sink::mysql::bind|load_data"),
+    ("the rest of the driver (transactions, ledger)", r"mysql_|sink::mysql"),
+    ("daily summary", r"lemonade_task::summary"),
+    ("frames to batches", r"frame::(decode|read|check_span)|arrow_ipc::reader|lz4_flex::.*decompress"),
+    ("batches to frames", r"frame::(write|Encoder)|lz4_flex::.*compress"),
+    ("records to batches", r"lemonade_task::(parse|timestamp)|simd_json"),
     ("cut", r"lemonade_task::cut"),
     ("hash of the content (BLAKE3)", r"blake3"),
-    ("compression of frames (LZ4)", r"lz4_flex"),
-    ("frames (Arrow IPC, checksum)", r"arrow_|flatbuffers|xxh|lemonade_task::frame"),
-    ("rows to the database (binding, driver)", r"mysql_|lemonade_task::sink"),
-    ("Redis client", r"fred|redis_protocol|lemonade_task::broker|bytes::bytes"),
-    ("daily summary", r"lemonade_task::summary|hashbrown|indexmap"),
-    ("copies and comparisons of memory", r"mem(move|cpy|set|cmp)"),
-    ("allocator", r"\bmi_|_mi_|mimalloc|alloc::"),
-    ("kernel: memory", r"\[k\].*(clear_page|folio|fault|pte|pmd|pgd|page|unmap|zap|memcg|lruvec|mmap|vma|madvise|tlb|xa_)"),
-    ("kernel: network", r"\[k\].*(tcp|skb|ip_|inet|sock|net_|netif|dev_|copy_(to|from)_iter|send|recv|softirq|loopback)"),
-    ("kernel: the rest (files, threads)", r"\[k\]"),
+    ("bytes of files", r"lemonade_task::content"),
+    ("moves of files", r"lemonade_task::inbox"),
+    ("Redis client", r"fred|redis_protocol|lemonade_task::broker"),
+    ("the rest of ingest and workers", r"lemonade_task::(ingest|worker)"),
+    ("threads and timers", r"tokio|rayon|crossbeam"),
     ("everything else", r""),
 )
+ALLOCATOR_AND_COPIES = re.compile(r"\bmi_|_mi_|mem(move|cpy|set)|alloc::")
 
 
 def hotspots(bench, source, events):
-    """Loads the files of a folder through Redis into MariaDB; µs an event of each part."""
+    """Loads the files of a folder through Redis into MariaDB; µs an event of each part: in all, of it in
+    the kernel, of it in the allocator and in copies."""
     data, wrapper = (os.path.join(bench.folder, name) for name in ("perf.data", "under-perf"))
     perf = program("perf")
     with open(wrapper, "w") as file:
         file.write(
             f'#!/bin/sh\n[ "$1" = load ] || exec {bench.task_runner} "$@"\n'
-            f'exec {perf} record --quiet --event {EVENT} --freq {HERTZ} --output {data} {bench.task_runner} "$@"\n'
+            f"exec {perf} record --quiet --event {EVENT} --freq {HERTZ} --call-graph dwarf,{STACK_BYTES} "
+            f'--output {data} {bench.task_runner} "$@"\n'
         )
     os.chmod(wrapper, 0o755)
     engine, bench.task_runner = bench.task_runner, wrapper
@@ -44,13 +48,17 @@ def hotspots(bench, source, events):
         result = bench.load(source, events, bench.mariadb, bench.redis.url)
     finally:
         bench.task_runner = engine
-    command = [perf, "report", "--input", data, "--stdio", "--no-children", "--sort", "symbol", "--field-separator", ";"]
-    report = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    shares = dict.fromkeys((name for name, _ in PARTS), 0.0)
-    for line in report.splitlines():
-        if sample := re.match(r"\s*([\d.]+)%?\s*;(.*)", line):
-            name = next(name for name, pattern in PARTS if re.search(pattern, sample[2]))
-            shares[name] += float(sample[1])
-    whole = sum(shares.values())
+    command = [perf, "script", "--input", data, "--no-inline", "--fields", "ip,sym"]
+    script = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    counts = {name: [0, 0, 0] for name, _ in PARTS}
+    samples = [stack.strip().split("\n") for stack in script.split("\n\n") if stack.strip()]
+    for stack in samples:
+        part = counts[next(name for name, pattern in PARTS if any(re.search(pattern, frame) for frame in stack))]
+        address, _, leaf = stack[0].strip().partition(" ")
+        in_kernel = address.startswith("ffffffff")
+        part[0] += 1
+        part[1] += in_kernel
+        part[2] += not in_kernel and bool(ALLOCATOR_AND_COPIES.search(leaf))
     cpu = result["cpu_us"]["own"]
-    return {"cpu_us": cpu, "parts": {name: cpu * share / whole for name, share in shares.items()}}
+    parts = {name: [cpu * count / len(samples) for count in found] for name, found in counts.items()}
+    return {"cpu_us": cpu, "parts": parts}
