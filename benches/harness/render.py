@@ -225,18 +225,19 @@ def panel(left, title, sizes, series, unit):
     out.append(
         f'<text x="{left + PANEL_WIDTH / 2}" y="{TOP + PANEL_HEIGHT + 42}" text-anchor="middle">events in the file</text>'
     )
-    labels = []
+    ends = []
     for number, (name, values) in enumerate(series.items()):
         points = [(x(size), y(value)) for size, value in zip(sizes, values)]
         path = " ".join(f"{'M' if at == 0 else 'L'}{px:.1f} {py:.1f}" for at, (px, py) in enumerate(points))
         out.append(f'<path class="line c{number}" d="{path}"/>')
         out += [f'<circle class="c{number}" cx="{px:.1f}" cy="{py:.1f}" r="3.5"/>' for px, py in points]
-        if len(series) > 1:
-            px, py = points[-1]
-            # Above the line, or below it where another label is above.
-            py = py + 20 if any(abs(py - other) < 16 for other in labels) else py - 9
-            labels.append(py + 9)
-            out.append(f'<text class="label c{number}" x="{px:.1f}" y="{py:.1f}" text-anchor="end">{name}</text>')
+        ends.append((points[-1][1], points[-1][0], number, name))
+    above = -math.inf
+    for py, px, number, name in sorted(ends) if len(series) > 1 else ():
+        # From the top: above the line's end, or below it where the label would meet the line before.
+        at = py - 9 if py - above > 36 else py + 20
+        above = py
+        out.append(f'<text class="label c{number}" x="{px:.1f}" y="{at:.1f}" text-anchor="end">{name}</text>')
     return "\n".join(out) + "\n"
 
 
