@@ -1,5 +1,5 @@
 """Where the engine's processor time goes: one load under perf, each sample counted for the part of the
-work that it was taken in, whoever was called for it: allocator, copies, kernel."""
+work that it was taken in, what that calls included: allocator, copies, kernel."""
 
 import os
 import re

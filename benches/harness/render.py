@@ -232,11 +232,12 @@ def panel(left, title, sizes, series, unit):
         out.append(f'<path class="line c{number}" d="{path}"/>')
         out += [f'<circle class="c{number}" cx="{px:.1f}" cy="{py:.1f}" r="3.5"/>' for px, py in points]
         ends.append((points[-1][1], points[-1][0], number, name))
-    above = -math.inf
+    line_before = -math.inf
     for py, px, number, name in sorted(ends) if len(series) > 1 else ():
-        # From the top: above the line's end, or below it where the label would meet the line before.
-        at = py - 9 if py - above > 36 else py + 20
-        above = py
+        # From the top: above the line's end, or below it where the label would meet the line before or
+        # that one's label, which may be below its line.
+        at = py - 9 if py - line_before > 36 else py + 20
+        line_before = py
         out.append(f'<text class="label c{number}" x="{px:.1f}" y="{at:.1f}" text-anchor="end">{name}</text>')
     return "\n".join(out) + "\n"
 
