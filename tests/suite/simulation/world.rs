@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::ops::Range;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -54,6 +55,8 @@ pub struct World {
     pub broken: Option<Broken>,
     /// How long the database takes to say what it has of files, besides what each call takes.
     pub look_takes: Duration,
+    /// How often it was asked.
+    pub looks: AtomicU32,
     pub faults: Mutex<BTreeMap<&'static str, u64>>,
 }
 
@@ -383,6 +386,7 @@ impl Sink for SimSink {
 
     async fn coverage(&self, file_nos: &[u32]) -> Result<Vec<Vec<Range<u64>>>, Fault> {
         self.call().await?;
+        self.0.looks.fetch_add(1, Relaxed);
         tokio::time::sleep(self.0.look_takes).await;
         let database = self.0.database.lock().unwrap();
         let of = |file_no: &u32| {
