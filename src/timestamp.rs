@@ -159,6 +159,18 @@ impl Civil {
             i64::from(self.hour) * 3_600 + i64::from(self.minute) * 60 + i64::from(self.second);
         days * MICROS_A_DAY + seconds * MICROS_A_SECOND + i64::from(self.micros)
     }
+
+    /// The beginning of its day.
+    #[must_use]
+    pub fn midnight(self) -> Self {
+        Self {
+            hour: 0,
+            minute: 0,
+            second: 0,
+            micros: 0,
+            ..self
+        }
+    }
 }
 
 /// Appends `YYYY-MM-DD HH:MM:SS.ffffff`, which databases read as a timestamp and [`parse`] as well.

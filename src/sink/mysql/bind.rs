@@ -5,12 +5,14 @@
 //! before it is built, since a packet above the server's limit would cost the connection.
 
 use std::ops::Range;
+use std::sync::Arc;
 
-use mysql_async::Value;
+use arrow_schema::{DataType, Field, Schema};
 
 use crate::sink::cells::{Cell, Row, Rows};
 use crate::timestamp;
 
+use super::client::{Type, Values};
 use super::session::{Insert, Server};
 
 /// Most placeholders of a prepared statement: the protocol counts them in 16 bits.
@@ -38,12 +40,12 @@ pub(super) struct Limits {
 /// The limits of an INSERT on a server, with at most `rows` rows.
 pub(super) fn limits(insert: &Insert, server: Server, rows: usize) -> Limits {
     Limits {
-        rows: if server.mariadb {
+        rows: if server.bulk {
             rows
         } else {
-            rows.min(PLACEHOLDERS_MAX / insert.columns).max(1)
+            rows.min(PLACEHOLDERS_MAX / insert.types.len()).max(1)
         },
-        any_number: server.mariadb,
+        any_number: server.bulk,
         statement_bytes: STATEMENT_BYTES_MAX.min(server.packet_bytes_max / 4),
         row_bytes: server.packet_bytes_max.saturating_sub(PACKET_BYTES_SPARE),
     }
@@ -96,24 +98,30 @@ impl Limits {
     }
 }
 
-/// The values of a row.
-pub(super) fn values(row: Row<'_>) -> Vec<Value> {
-    row.cells().map(value).collect()
+/// The types of the values of a dataset's rows.
+pub(super) fn types(schema: &Schema) -> Vec<Type> {
+    let of = |field: &Arc<Field>| match field.data_type() {
+        DataType::UInt64 => Type::UNSIGNED,
+        DataType::Utf8 => Type::BYTES,
+        DataType::Int64 | DataType::Boolean => Type::INTEGER,
+        DataType::Float64 => Type::FLOAT,
+        DataType::Timestamp(..) => Type::DATETIME,
+        other => unreachable!("no dataset has a column of type {other}"),
+    };
+    schema.fields().iter().map(of).collect()
 }
 
-fn value(cell: Cell<'_>) -> Value {
-    match cell {
-        Cell::Null => Value::NULL,
-        Cell::Id(id) => Value::UInt(id),
-        Cell::Text(text) => Value::Bytes(text.as_bytes().to_vec()),
-        Cell::Integer(number) => Value::Int(number),
-        Cell::Float(number) => Value::Double(number),
-        Cell::Boolean(value) => Value::Int(value.into()),
-        Cell::Timestamp(time_us) => {
-            let at = timestamp::civil(time_us);
-            Value::Date(
-                at.year, at.month, at.day, at.hour, at.minute, at.second, at.micros,
-            )
+/// Writes the values of a row.
+pub(super) fn write(row: Row<'_>, values: &mut Values<'_>) {
+    for cell in row.cells() {
+        match cell {
+            Cell::Null => values.null(),
+            Cell::Id(id) => values.unsigned(id),
+            Cell::Text(text) => values.bytes(text.as_bytes()),
+            Cell::Integer(number) => values.integer(number),
+            Cell::Float(number) => values.float(number),
+            Cell::Boolean(value) => values.integer(value.into()),
+            Cell::Timestamp(time_us) => values.datetime(&timestamp::civil(time_us)),
         }
     }
 }

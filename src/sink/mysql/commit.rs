@@ -12,12 +12,10 @@
 //! rolled back, and the caller calls again.
 
 use std::borrow::Cow;
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 use std::fmt::Write as _;
 use std::iter::once;
 use std::ops::Range;
-
-use mysql_async::Value;
 
 use crate::batch::{Batch, Reject, RejectCode, Span, row_id};
 use crate::fault::Fault;
@@ -26,6 +24,7 @@ use crate::sink::cells::{RefusedRow, Row, Rows, by_dataset};
 use crate::sink::table::quoted;
 
 use super::bind::{self, VALUE_BYTES, fitting, limits};
+use super::client::{Type, Values};
 use super::errors::{Class, Failure};
 use super::load_data;
 use super::session::{Insert, Pool, Session};
@@ -33,6 +32,9 @@ use super::session::{Insert, Pool, Session};
 /// Fewer rows than this are sent as INSERT even where LOAD DATA LOCAL could be had: it costs a round
 /// trip more, and pays with the number of rows.
 const LOAD_DATA_ROWS_MIN: usize = 500;
+
+/// Statements that are on their way to the server at once.
+const STATEMENTS_AHEAD: usize = 4;
 
 /// Rejects of a statement: each may hold 8 KiB of its record.
 const REJECTS_PER_STATEMENT: usize = 128;
@@ -116,7 +118,6 @@ impl Transaction<'_> {
         groups: &[Rows<'_>],
         batches: &[Batch],
     ) -> Result<Option<Committed>, Failure> {
-        self.session.begin().await?;
         for rows in groups {
             if self.way == Way::LoadData && rows.len() >= LOAD_DATA_ROWS_MIN {
                 if !load_data::rows(self.session, rows).await? {
@@ -151,16 +152,32 @@ impl Transaction<'_> {
             Way::Idempotent => self.without_rejected(rows, batches).await?,
             Way::LoadData | Way::Plain => once(0..rows.len()).collect(),
         };
-        while let Some(piece) = pieces.pop() {
-            let Some(now) = bind::first(rows, piece.clone(), limits) else {
-                let too_large = rows.refused(piece.start, RejectCode::RefusedByDatabase);
-                self.refuse(too_large);
-                pieces.extend(some(piece.start + 1..piece.end));
+        // The server is never without a statement while we write the next one.
+        let mut sent = VecDeque::new();
+        loop {
+            if sent.len() < STATEMENTS_AHEAD
+                && let Some(piece) = pieces.pop()
+            {
+                let Some(now) = bind::first(rows, piece.clone(), limits) else {
+                    let too_large = rows.refused(piece.start, RejectCode::RefusedByDatabase);
+                    self.refuse(too_large);
+                    pieces.extend(some(piece.start + 1..piece.end));
+                    continue;
+                };
+                pieces.extend(some(now.end..piece.end));
+                let write = |values: &mut Values<'_>| {
+                    for row in rows.range(now.clone()) {
+                        bind::write(row, values);
+                    }
+                };
+                self.session.send(&insert, now.len(), write).await?;
+                sent.push_back(now);
                 continue;
+            }
+            let Some(now) = sent.pop_front() else {
+                return Ok(());
             };
-            pieces.extend(some(now.end..piece.end));
-            let values = rows.range(now.clone()).map(bind::values);
-            match self.session.insert(&insert, now.len(), values).await {
+            match self.session.outcome().await {
                 Ok(stored) => self.tally(rows, now, stored).await?,
                 Err(failure) => match (failure.class(), self.way) {
                     (Class::Data, _) if now.len() == 1 => {
@@ -179,7 +196,6 @@ impl Transaction<'_> {
                 },
             }
         }
-        Ok(())
     }
 
     /// Counts what a statement did to its rows. Where it stored fewer, those that are not there even
@@ -299,7 +315,14 @@ impl Transaction<'_> {
                    rejected_at)"
                 .to_owned(),
             group: Cow::Borrowed("(?,?,?,?,?,?,UTC_TIMESTAMP(6))"),
-            columns: 6,
+            types: Cow::Borrowed(&[
+                Type::UNSIGNED,
+                Type::UNSIGNED,
+                Type::BYTES,
+                Type::BYTES,
+                Type::UNSIGNED,
+                Type::BYTES,
+            ]),
             tail: Cow::Borrowed(" ON DUPLICATE KEY UPDATE ordinal = ordinal"),
         };
         let limits = limits(&insert, self.session.server, REJECTS_PER_STATEMENT);
@@ -309,17 +332,20 @@ impl Transaction<'_> {
                 .iter()
                 .map(|(_, reject)| reject.raw.len() + 6 * VALUE_BYTES + 300);
             let (now, later) = rest.split_at(fitting(sizes, limits).max(1));
-            let values = now.iter().map(|(file_no, reject)| {
-                vec![
-                    Value::from(*file_no),
-                    Value::from(reject.ordinal),
-                    Value::from(reject.code.as_str()),
-                    Value::from(reject.field.as_deref()),
-                    Value::from(reject.byte_offset),
-                    Value::from(reject.raw.as_slice()),
-                ]
-            });
-            self.session.insert(&insert, now.len(), values).await?;
+            let write = |values: &mut Values<'_>| {
+                for (file_no, reject) in now {
+                    values.unsigned((*file_no).into());
+                    values.unsigned(reject.ordinal.into());
+                    values.bytes(reject.code.as_str().as_bytes());
+                    match &reject.field {
+                        Some(field) => values.bytes(field.as_bytes()),
+                        None => values.null(),
+                    }
+                    values.unsigned(reject.byte_offset);
+                    values.bytes(&reject.raw);
+                }
+            };
+            self.session.insert(&insert, now.len(), write).await?;
             rest = later;
         }
         Ok(())
@@ -334,7 +360,7 @@ pub(super) fn row_insert(rows: &Rows<'_>, way: Way) -> Insert {
     Insert {
         head: format!("INSERT INTO `{}` ({names})", rows.dataset.table),
         group: Cow::Owned(format!("({})", vec!["?"; columns].join(","))),
-        columns,
+        types: bind::types(&schema).into(),
         tail: Cow::Borrowed(if way == Way::Idempotent {
             SKIP_ROWS
         } else {

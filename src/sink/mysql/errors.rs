@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use crate::fault::{Fault, Origin};
 
+use super::client::Error;
+
 /// What a failed statement says about what to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Class {
@@ -27,6 +29,8 @@ pub(super) enum Class {
 
 const RIGHTS: &str = "check the user, the password and the rights in the database URL: it needs \
                       SELECT, INSERT, UPDATE, DELETE and CREATE on its database";
+const PLUGIN: &str = "the user's authentication plugin is not to be had: give the user \
+                      caching_sha2_password or mysql_native_password";
 const SCHEMA: &str = "the tables do not fit: run `task_runner migrate`";
 
 /// The class of a server error.
@@ -69,10 +73,7 @@ pub(super) fn classify(code: u16, state: &str) -> Class {
         1148 | 3948 | 4166 => Class::LocalRefused,
         1044 | 1045 | 1142 | 1143 | 1227 | 1370 | 1698 | 3118 | 3159 => Class::Fatal(RIGHTS),
         1820 | 1862 => Class::Fatal("the database password has expired: set a new one"),
-        1251 | 1524 => Class::Fatal(
-            "the user's authentication plugin is not to be had: give the \
-                                     user caching_sha2_password or mysql_native_password",
-        ),
+        1251 | 1524 => Class::Fatal(PLUGIN),
         1049 | 1046 => Class::Fatal(
             "create the database first (CREATE DATABASE ...) and name it \
                                      in the database URL",
@@ -114,7 +115,7 @@ fn by_state(state: &str) -> Class {
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Failure {
     #[error(transparent)]
-    Driver(#[from] mysql_async::Error),
+    Client(#[from] Error),
     #[error("no answer within {} s", .0.as_secs())]
     Timeout(Duration),
     /// Found by us, not by the server.
@@ -128,14 +129,22 @@ pub(super) enum Failure {
 impl Failure {
     pub(super) fn class(&self) -> Class {
         match self {
-            Self::Found { advice, .. } => Class::Fatal(advice),
-            Self::Driver(mysql_async::Error::Server(error)) => classify(error.code, &error.state),
-            Self::Driver(mysql_async::Error::Url(_)) => {
-                Class::Fatal("the database URL is none: mysql://USER:PASSWORD@HOST:PORT/DATABASE")
+            Self::Client(Error::Server(error)) => classify(error.code, &error.state),
+            Self::Client(Error::Url { advice, .. }) | Self::Found { advice, .. } => {
+                Class::Fatal(advice)
             }
-            // A lost connection, mostly; and what the driver itself does not like, which a new
+            Self::Client(Error::Untrusted(_)) => Class::Fatal(
+                "the server's certificate is not trusted: name its authority with `ca=FILE` in the \
+                 database URL, and the server by a name that stands in the certificate",
+            ),
+            Self::Client(Error::NoTls) => Class::Fatal(
+                "the server offers no TLS: give it a certificate, or take `require_ssl` and `ca` \
+                 out of the database URL",
+            ),
+            Self::Client(Error::Plugin(_)) => Class::Fatal(PLUGIN),
+            // A lost connection, mostly; or a server that does not keep to the protocol, which a new
             // connection cures where anything does.
-            Self::Driver(_) | Self::Timeout(_) => Class::Reconnect,
+            Self::Client(Error::Io(_)) | Self::Timeout(_) => Class::Reconnect,
         }
     }
 
@@ -160,6 +169,7 @@ impl Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sink::mysql::client::ServerError;
 
     #[test]
     fn errors_are_classified_by_number_and_state() {
@@ -207,7 +217,7 @@ mod tests {
     #[test]
     fn a_fault_says_what_to_do() {
         let server = |code, state: &str| {
-            Failure::Driver(mysql_async::Error::Server(mysql_async::ServerError {
+            Failure::Client(Error::Server(ServerError {
                 code,
                 message: String::new(),
                 state: state.to_owned(),

@@ -75,7 +75,7 @@ pub(super) async fn inspect(session: &mut Session) -> Result<Vec<Finding>, Failu
 
 async fn first<T>(session: &mut Session, sql: &str) -> Result<T, Failure>
 where
-    T: mysql_async::prelude::FromValue + Send + 'static,
+    T: mysql_common::prelude::FromValue,
 {
     let rows: Vec<T> = session.rows(sql).await?;
     rows.into_iter().next().ok_or_else(|| Failure::Found {

@@ -9,12 +9,11 @@ use std::fmt::Write as _;
 use std::iter::once;
 use std::ops::Range;
 
-use mysql_async::Value;
-
 use crate::batch::RejectCode;
 use crate::coverage;
 use crate::sink::{Before, ContentHash, FileEntry, NewFile, Registered, Settled, Totals};
 
+use super::client::{Type, Values};
 use super::errors::Failure;
 use super::session::{Insert, Session};
 
@@ -107,23 +106,29 @@ async fn enter(session: &mut Session, files: &[&NewFile]) -> Result<(), Failure>
             "INSERT INTO ingest_files (hash, dataset, name, bytes, records, state, registered_at)"
                 .to_owned(),
         group: Cow::Borrowed("(?,?,?,?,?,'pending',UTC_TIMESTAMP(6))"),
-        columns: 5,
+        types: Cow::Borrowed(&[
+            Type::BYTES,
+            Type::BYTES,
+            Type::BYTES,
+            Type::UNSIGNED,
+            Type::UNSIGNED,
+        ]),
         tail: Cow::Borrowed(" ON DUPLICATE KEY UPDATE file_no = file_no"),
     };
     let mut rest = files;
     while !rest.is_empty() {
         // Powers of two, so that there are few statements to prepare.
         let (now, later) = rest.split_at(1 << rest.len().min(FILES_PER_STATEMENT).ilog2());
-        let values = now.iter().map(|file| {
-            vec![
-                Value::from(file.hash.as_slice()),
-                Value::from(&file.dataset),
-                Value::from(&file.name),
-                Value::from(file.bytes),
-                Value::from(file.records),
-            ]
-        });
-        session.insert(&insert, now.len(), values).await?;
+        let write = |values: &mut Values<'_>| {
+            for file in now {
+                values.bytes(&file.hash);
+                values.bytes(file.dataset.as_bytes());
+                values.bytes(file.name.as_bytes());
+                values.unsigned(file.bytes);
+                values.unsigned(file.records.into());
+            }
+        };
+        session.insert(&insert, now.len(), write).await?;
         rest = later;
     }
     Ok(())

@@ -2,9 +2,7 @@
 //!
 //! It skips duplicate keys and bends bad values into something that fits, with no more than a
 //! warning, even in strict mode. So a load counts only if the server stored as many rows as were
-//! sent and warned of nothing. Knows nothing of files: the "file" is what the driver is handed.
-
-use bytes::Bytes;
+//! sent and warned of nothing. Knows nothing of files: the "file" is made here.
 
 use crate::sink::cells::{Cell, Rows};
 use crate::sink::table::quoted;
@@ -12,10 +10,6 @@ use crate::timestamp;
 
 use super::errors::Failure;
 use super::session::Session;
-
-/// Bytes of one packet of data: below the smallest `max_allowed_packet` in use (1 MiB), and large
-/// enough that the number of packets does not matter.
-const PACKET_BYTES: usize = 256 * 1024;
 
 /// Room for a row in the buffer before it has to grow.
 const ROW_BYTES_USUAL: usize = 256;
@@ -40,13 +34,8 @@ pub(super) async fn rows(session: &mut Session, rows: &Rows<'_>) -> Result<bool,
         }
         text.push(b'\n');
     }
-    let text = Bytes::from(text);
-    let packets = (0..text.len())
-        .step_by(PACKET_BYTES)
-        .map(|from| text.slice(from..text.len().min(from + PACKET_BYTES)))
-        .collect();
-    let (stored, warnings) = session.load_data(&sql, packets).await?;
-    Ok(stored == rows.len() as u64 && warnings == 0)
+    let done = session.load_data(&sql, &text).await?;
+    Ok(done.affected == rows.len() as u64 && done.warnings == 0)
 }
 
 fn write(cell: Cell<'_>, out: &mut Vec<u8>) {

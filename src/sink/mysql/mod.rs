@@ -1,6 +1,6 @@
 //! The sink in MySQL and MariaDB, and in what speaks their protocol.
 //!
-//! Owns the driver: nothing else knows of it. One statement language for all servers: no
+//! Owns the protocol: nothing else knows of it. One statement language for all servers: no
 //! `INSERT ... AS new`, no `VALUES ROW`. Batches go in over a few connections of their own; the
 //! ledger's small statements have others, so that registering a file never waits behind a commit.
 
@@ -18,9 +18,12 @@ use super::{
     Audit, Committed, FileEntry, FileState, LastEvent, Ledger, LedgerFile, NewFile, OpenReject,
     Purge, Registered, RejectQuery, Replayed, Settled, Sink, SinkOptions, Standing, Totals,
 };
-use session::{Lease, Pool};
+use client::Address;
+use errors::Failure;
+use session::{Lease, Mode, Pool};
 
 mod bind;
+mod client;
 mod commit;
 mod errors;
 mod inspect;
@@ -51,11 +54,12 @@ impl MysqlSink {
     /// Fatal where the URL is none or the server refuses it; transient where the server is not there.
     pub async fn open(url: &str, options: &SinkOptions) -> Result<Self, Fault> {
         const DOING: &str = "connecting to the database";
-        let opts = session::options(url).map_err(|failure| failure.into_fault(DOING))?;
+        let address =
+            Address::parse(url).map_err(|error| Failure::from(error).into_fault(DOING))?;
         let writers = options.connections.max(1);
         let sink = Self {
-            commits: Pool::new(opts.clone(), writers),
-            ledger: Pool::new(opts, LEDGER_CONNECTIONS),
+            commits: Pool::new(address.clone(), Mode::Transactions, writers),
+            ledger: Pool::new(address, Mode::AutoCommit, LEDGER_CONNECTIONS),
             writers,
             rows_per_statement: options.rows_per_statement,
         };

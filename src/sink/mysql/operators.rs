@@ -5,7 +5,6 @@
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
-use std::iter::once;
 use std::ops::Range;
 use std::slice;
 
@@ -290,8 +289,11 @@ async fn insert(session: &mut Session, record: &Batch) -> Result<Replayed, Failu
     if bind::first(rows, 0..1, limits).is_none() {
         return Ok(Replayed::Refused(RejectCode::RefusedByDatabase));
     }
-    let values = once(bind::values(rows.row(0)));
-    match session.insert(&insert, 1, values).await {
+    let row = rows.row(0);
+    match session
+        .insert(&insert, 1, |values| bind::write(row, values))
+        .await
+    {
         Ok(_) => Ok(Replayed::Stored),
         Err(failure) => match failure.class() {
             Class::Duplicate => Ok(Replayed::Refused(RejectCode::DuplicateKeyInTable)),

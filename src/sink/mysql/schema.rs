@@ -4,7 +4,7 @@
 //! server's keeps several processes from migrating at once. A table that exists already is never
 //! changed: it is held against what its dataset needs.
 
-use mysql_async::Row;
+use mysql_common::Row;
 
 use crate::dataset::Datasets;
 use crate::fault::{Fault, Origin};

@@ -1,6 +1,6 @@
 //! One connection in the state that every statement of ours relies on, and the pool of them.
 //!
-//! Invariants. Every wait for the server has a limit: the driver has none, and a connection into a
+//! Invariants. Every wait for the server has a limit: the client has none, and a connection into a
 //! black hole would hang for ever. A connection goes back into the pool only when its user says
 //! that it is good; one whose future was dropped half-way, or that failed, is thrown away, and the
 //! server rolls back what was open on it. Prepared statements are kept per connection and counted
@@ -8,18 +8,16 @@
 
 use std::borrow::Cow;
 use std::future::Future;
-use std::io::ErrorKind::InvalidData;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use mysql_async::prelude::{FromRow, Queryable};
-use mysql_async::{Conn, DriverError, IoError, Opts, OptsBuilder, Params, Statement, Value};
+use mysql_common::params::Params;
+use mysql_common::prelude::FromRow;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::fault::Fault;
-use crate::tls::split_ca;
 
+use super::client::{Address, Client, Done, Error, Statement, Type, Values};
 use super::errors::{Class, Failure};
 
 /// Longest wait for a connection. A server that accepts nothing for so long is down.
@@ -41,55 +39,36 @@ const IDLE_MAX: Duration = Duration::from_secs(120);
 /// shapes of four such datasets. More costs the server memory, fewer would prepare again and again.
 const KEPT_PLACEHOLDERS_MAX: usize = 64 * 1024;
 
-const UNTRUSTED: &str = "the server's certificate is not trusted: name its authority with `ca=FILE` \
-                         in the database URL, and the server by a name that stands in the \
-                         certificate";
+/// Bytes of one packet of a LOAD DATA LOCAL: below the smallest `max_allowed_packet` in use (1 MiB),
+/// and large enough that the number of packets does not matter.
+const FILE_PACKET_BYTES: usize = 256 * 1024;
 
 /// What every session is set to. Times are UTC; a value that does not fit is an error, never a
-/// warning; no gap locks; a lock is waited for less long than a statement; and a statement outside a
-/// transaction is one, which a server may be set not to do. The text mode `NO_BACKSLASH_ESCAPES`
-/// stays off, which LOAD DATA relies on.
+/// warning; no gap locks; a lock is waited for less long than a statement. The text mode
+/// `NO_BACKSLASH_ESCAPES` stays off, which LOAD DATA relies on.
 const SETUP: [&str; 3] = [
     "SET NAMES utf8mb4",
-    "SET SESSION time_zone = '+00:00', autocommit = 1, innodb_lock_wait_timeout = 5, sql_mode = \
+    "SET SESSION time_zone = '+00:00', innodb_lock_wait_timeout = 5, sql_mode = \
      'STRICT_ALL_TABLES,NO_ZERO_DATE,NO_ZERO_IN_DATE,ERROR_FOR_DIVISION_BY_ZERO,\
      NO_ENGINE_SUBSTITUTION'",
     "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
 ];
 
-/// The connection options of a URL, with what we rely on.
-pub(super) fn options(url: &str) -> Result<Opts, Failure> {
-    let (url, authority) = split_ca(url).map_err(|error| Failure::Found {
-        advice: "check the `ca` of the database URL",
-        problem: error.to_string(),
-    })?;
-    let opts = Opts::from_url(&url).map_err(mysql_async::Error::from)?;
-    let mut tls = opts.ssl_opts().cloned();
-    if let Some(certificates) = authority {
-        let trusting = tls
-            .unwrap_or_default()
-            .with_disable_built_in_roots(true)
-            .with_root_certs(vec![certificates.into()]);
-        tls = Some(trusting);
-    }
-    let opts = OptsBuilder::from_opts(opts)
-        .ssl_opts(tls)
-        // On the loopback the driver would go round a proxy, through the server's socket.
-        .prefer_socket(false)
-        // Affected rows must tell stored rows from those that were there.
-        .client_found_rows(false)
-        .tcp_nodelay(true)
-        .tcp_keepalive(Some(Duration::from_secs(30)))
-        // We keep our own statements: the driver's cache would parse 20 KiB of text to find one.
-        .stmt_cache_size(0)
-        .setup(SETUP.to_vec());
-    Ok(opts.into())
+/// When a statement counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Mode {
+    /// At once, where no transaction was begun; a server may be set to something else.
+    AutoCommit,
+    /// Never before COMMIT. Statements that were sent behind one that failed, and that took its
+    /// transaction with it, begin another one, which is rolled back as well.
+    Transactions,
 }
 
 /// Connections to one database.
 #[derive(Debug)]
 pub(super) struct Pool {
-    opts: Opts,
+    address: Address,
+    mode: Mode,
     idle: Mutex<Vec<Session>>,
     permits: Semaphore,
 }
@@ -103,9 +82,10 @@ pub(super) struct Lease<'a> {
 
 impl Pool {
     /// At most `max` connections at once; whoever needs one more waits.
-    pub(super) fn new(opts: Opts, max: usize) -> Self {
+    pub(super) fn new(address: Address, mode: Mode, max: usize) -> Self {
         Self {
-            opts,
+            address,
+            mode,
             idle: Mutex::default(),
             permits: Semaphore::new(max),
         }
@@ -125,7 +105,7 @@ impl Pool {
         };
         let session = match idle {
             Some(session) => session,
-            None => Session::connect(&self.opts).await?,
+            None => Session::connect(&self.address, self.mode).await?,
         };
         Ok(Lease {
             session,
@@ -177,6 +157,9 @@ impl Lease<'_> {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Server {
     pub(super) mariadb: bool,
+    /// A statement with placeholders for one row takes many (`COM_STMT_BULK_EXECUTE`): MariaDB, but
+    /// not each proxy before it.
+    pub(super) bulk: bool,
     /// LOAD DATA LOCAL may be tried.
     pub(super) load_data: bool,
     /// Largest packet that the server takes, in bytes.
@@ -188,8 +171,8 @@ pub(super) struct Server {
 pub(super) struct Insert {
     pub(super) head: String,
     pub(super) group: Cow<'static, str>,
-    /// How many placeholders a group has.
-    pub(super) columns: usize,
+    /// Of each placeholder of a group.
+    pub(super) types: Cow<'static, [Type]>,
     pub(super) tail: Cow<'static, str>,
 }
 
@@ -221,7 +204,7 @@ struct Prepared {
 /// One connection.
 #[derive(Debug)]
 pub(super) struct Session {
-    conn: Conn,
+    client: Client,
     pub(super) server: Server,
     /// The least recently used first.
     prepared: Vec<Prepared>,
@@ -229,16 +212,21 @@ pub(super) struct Session {
 }
 
 impl Session {
-    async fn connect(opts: &Opts) -> Result<Self, Failure> {
-        let mut conn = within(CONNECT_WAIT, Conn::new(opts.clone()))
-            .await
-            .map_err(or_untrusted)?;
-        let asked = conn.query_first::<(String, bool, usize), _>(
-            "SELECT VERSION(), @@GLOBAL.local_infile, @@max_allowed_packet",
-        );
-        let (version, local_infile, packet_bytes_max) = within(CONNECT_WAIT, asked)
-            .await?
-            .ok_or_else(|| Failure::Found {
+    async fn connect(address: &Address, mode: Mode) -> Result<Self, Failure> {
+        type Told = (String, bool, usize);
+        let mut client = within(CONNECT_WAIT, Client::connect(address)).await?;
+        let autocommit = match mode {
+            Mode::AutoCommit => "SET SESSION autocommit = 1",
+            Mode::Transactions => "SET SESSION autocommit = 0",
+        };
+        for sql in SETUP.into_iter().chain([autocommit]) {
+            within(CONNECT_WAIT, client.run(sql)).await?;
+        }
+        let asked =
+            client.query::<Told>("SELECT VERSION(), @@GLOBAL.local_infile, @@max_allowed_packet");
+        let told = within(CONNECT_WAIT, asked).await?;
+        let (version, local_infile, packet_bytes_max) =
+            told.into_iter().next().ok_or_else(|| Failure::Found {
                 advice: "this is no MySQL server: check the database URL",
                 problem: "no version was told".to_owned(),
             })?;
@@ -250,11 +238,12 @@ impl Session {
             .any(|name| version.contains(name));
         let server = Server {
             mariadb,
+            bulk: client.takes_bulk(),
             load_data: local_infile && !mariadb && !other,
             packet_bytes_max,
         };
         Ok(Self {
-            conn,
+            client,
             server,
             prepared: Vec::new(),
             idle_since: Instant::now(),
@@ -263,17 +252,12 @@ impl Session {
 
     /// Runs a statement of text; returns the number of affected rows.
     pub(super) async fn run(&mut self, sql: &str) -> Result<u64, Failure> {
-        self.run_within(STATEMENT_WAIT, sql).await
+        Ok(within(STATEMENT_WAIT, self.client.run(sql)).await?.affected)
     }
 
     /// The same for a statement over a whole table.
     pub(super) async fn run_scan(&mut self, sql: &str) -> Result<u64, Failure> {
-        self.run_within(SCAN_WAIT, sql).await
-    }
-
-    async fn run_within(&mut self, limit: Duration, sql: &str) -> Result<u64, Failure> {
-        within(limit, self.conn.query_drop(sql)).await?;
-        Ok(self.conn.affected_rows())
+        Ok(within(SCAN_WAIT, self.client.run(sql)).await?.affected)
     }
 
     /// Runs a statement with parameters, prepared for this once.
@@ -282,122 +266,97 @@ impl Session {
         sql: &str,
         params: impl Into<Params>,
     ) -> Result<u64, Failure> {
-        let statement = within(STATEMENT_WAIT, self.conn.prep(sql)).await?;
-        let params: Params = params.into();
-        within(STATEMENT_WAIT, self.conn.exec_drop(&statement, params)).await?;
-        let affected = self.conn.affected_rows();
-        within(STATEMENT_WAIT, self.conn.close(statement)).await?;
-        Ok(affected)
+        let statement = within(STATEMENT_WAIT, self.client.prepare(sql)).await?;
+        let ran = within(STATEMENT_WAIT, self.client.execute(statement, params)).await?;
+        within(STATEMENT_WAIT, self.client.close(statement)).await?;
+        Ok(ran.affected)
     }
 
     /// Rows of a query of text.
-    pub(super) async fn rows<T>(&mut self, sql: &str) -> Result<Vec<T>, Failure>
-    where
-        T: FromRow + Send + 'static,
-    {
-        within(SCAN_WAIT, self.conn.query(sql)).await
+    pub(super) async fn rows<T: FromRow>(&mut self, sql: &str) -> Result<Vec<T>, Failure> {
+        within(SCAN_WAIT, self.client.query(sql)).await
     }
 
     /// Rows of a query with parameters, prepared for this once.
-    pub(super) async fn rows_with<T>(
+    pub(super) async fn rows_with<T: FromRow>(
         &mut self,
         sql: &str,
         params: impl Into<Params>,
-    ) -> Result<Vec<T>, Failure>
-    where
-        T: FromRow + Send + 'static,
-    {
-        let statement = within(STATEMENT_WAIT, self.conn.prep(sql)).await?;
-        let params: Params = params.into();
-        let rows = within(SCAN_WAIT, self.conn.exec(&statement, params)).await?;
-        within(STATEMENT_WAIT, self.conn.close(statement)).await?;
+    ) -> Result<Vec<T>, Failure> {
+        let statement = within(STATEMENT_WAIT, self.client.prepare(sql)).await?;
+        let rows = within(SCAN_WAIT, self.client.execute_query(statement, params)).await?;
+        within(STATEMENT_WAIT, self.client.close(statement)).await?;
         Ok(rows)
     }
 
-    /// Runs an [`Insert`] of `count` rows, each a value for each column; returns the number of
+    /// Runs an [`Insert`] of `rows` rows, whose values `write` puts down; returns the number of
     /// affected rows.
     pub(super) async fn insert(
         &mut self,
         insert: &Insert,
-        count: usize,
-        rows: impl Iterator<Item = Vec<Value>> + Send,
+        rows: usize,
+        write: impl FnOnce(&mut Values<'_>),
     ) -> Result<u64, Failure> {
-        if self.server.mariadb {
-            return self.insert_in_bulk(insert, rows).await;
-        }
-        let statement = self.prepared(insert, count).await?;
-        let mut values = Vec::with_capacity(count * insert.columns);
-        values.extend(rows.flatten());
-        debug_assert_eq!(values.len(), count * insert.columns);
-        within(
-            STATEMENT_WAIT,
-            self.conn.exec_drop(&statement, Params::Positional(values)),
-        )
-        .await?;
-        Ok(self.conn.affected_rows())
+        self.send(insert, rows, write).await?;
+        self.outcome().await
     }
 
-    /// MariaDB takes a statement of one row with the values of many (`COM_STMT_BULK_EXECUTE`), and
-    /// runs it as one statement: all of them or none. It costs the server a fourth less than as many
-    /// groups of placeholders, each of which it would have to resolve anew. Through a proxy that does
-    /// not know the command, the driver sends row by row: slow, and right all the same.
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "the one server where it is one statement"
-    )]
-    async fn insert_in_bulk(
+    /// Sends an [`Insert`] without waiting for what becomes of it; see [`Session::outcome`].
+    ///
+    /// In bulk it is one statement all the same: all rows or none. It costs the server a fourth less
+    /// than as many groups of placeholders, each of which it would have to resolve anew.
+    pub(super) async fn send(
         &mut self,
         insert: &Insert,
-        rows: impl Iterator<Item = Vec<Value>> + Send,
-    ) -> Result<u64, Failure> {
-        let statement = self.prepared(insert, 1).await?;
-        let rows = rows.map(Params::Positional);
-        within(STATEMENT_WAIT, self.conn.exec_batch(&statement, rows)).await?;
-        Ok(self.conn.affected_rows())
+        rows: usize,
+        write: impl FnOnce(&mut Values<'_>),
+    ) -> Result<(), Failure> {
+        let groups = if self.server.bulk { 1 } else { rows };
+        let statement = self.prepared(insert, groups).await?;
+        let sent = self.client.send(statement, &insert.types, rows, write);
+        within(STATEMENT_WAIT, sent).await
+    }
+
+    /// The number of rows that the oldest statement affected which was sent and not asked for.
+    pub(super) async fn outcome(&mut self) -> Result<u64, Failure> {
+        Ok(within(STATEMENT_WAIT, self.client.outcome())
+            .await?
+            .affected)
     }
 
     async fn prepared(&mut self, insert: &Insert, rows: usize) -> Result<Statement, Failure> {
         let same = |kept: &Prepared| kept.rows == rows && kept.insert == *insert;
         if let Some(at) = self.prepared.iter().position(same) {
             let kept = self.prepared.remove(at);
-            let statement = kept.statement.clone();
+            let statement = kept.statement;
             self.prepared.push(kept);
             return Ok(statement);
         }
-        let needed = rows * insert.columns;
+        let needed = rows * insert.types.len();
         while self.placeholders() + needed > KEPT_PLACEHOLDERS_MAX && !self.prepared.is_empty() {
             let oldest = self.prepared.remove(0);
-            within(STATEMENT_WAIT, self.conn.close(oldest.statement)).await?;
+            within(STATEMENT_WAIT, self.client.close(oldest.statement)).await?;
         }
-        let statement = within(STATEMENT_WAIT, self.conn.prep(insert.sql(rows))).await?;
-        let kept = Prepared {
+        let statement = within(STATEMENT_WAIT, self.client.prepare(&insert.sql(rows))).await?;
+        self.prepared.push(Prepared {
             insert: insert.clone(),
             rows,
-            statement: statement.clone(),
-        };
-        self.prepared.push(kept);
+            statement,
+        });
         Ok(statement)
     }
 
     fn placeholders(&self) -> usize {
         self.prepared
             .iter()
-            .map(|kept| kept.rows * kept.insert.columns)
+            .map(|kept| kept.rows * kept.insert.types.len())
             .sum()
     }
 
-    /// Runs LOAD DATA LOCAL with `data` as its file; returns affected rows and warnings.
-    pub(super) async fn load_data(
-        &mut self,
-        sql: &str,
-        data: Vec<Bytes>,
-    ) -> Result<(u64, u16), Failure> {
-        self.conn.set_infile_handler(async move {
-            let data = futures_util::stream::iter(data.into_iter().map(Ok));
-            Ok(Box::pin(data) as mysql_async::InfileData)
-        });
-        within(STATEMENT_WAIT, self.conn.query_drop(sql)).await?;
-        Ok((self.conn.affected_rows(), self.conn.get_warnings()))
+    /// Runs LOAD DATA LOCAL with `data` as its file.
+    pub(super) async fn load_data(&mut self, sql: &str, data: &[u8]) -> Result<Done, Failure> {
+        let ran = self.client.load_data(sql, data, FILE_PACKET_BYTES);
+        within(STATEMENT_WAIT, ran).await
     }
 
     pub(super) async fn begin(&mut self) -> Result<(), Failure> {
@@ -409,32 +368,17 @@ impl Session {
         self.run("COMMIT").await.map(drop)
     }
 
+    /// Rolls back all that was sent.
     pub(super) async fn rollback(&mut self) -> Result<(), Failure> {
+        within(STATEMENT_WAIT, self.client.forget()).await?;
         self.run("ROLLBACK").await.map(drop)
     }
 }
 
-/// A server that cannot be trusted, told from one that cannot be reached. While a connection is made
-/// over TLS, the driver calls nothing but a handshake that failed invalid data.
-fn or_untrusted(failure: Failure) -> Failure {
-    use mysql_async::Error;
-    let advice = match &failure {
-        Failure::Driver(Error::Io(IoError::Tls(_))) => UNTRUSTED,
-        Failure::Driver(Error::Io(IoError::Io(error))) if error.kind() == InvalidData => UNTRUSTED,
-        Failure::Driver(Error::Driver(DriverError::NoClientSslFlagFromServer)) => {
-            "the server offers no TLS: give it a certificate, or take `require_ssl` and `ca` out of \
-             the database URL"
-        }
-        _ => return failure,
-    };
-    let problem = failure.to_string();
-    Failure::Found { advice, problem }
-}
-
-/// Waits for the driver, but not longer than `limit`.
+/// Waits for the server, but not longer than `limit`.
 async fn within<T>(
     limit: Duration,
-    answer: impl Future<Output = mysql_async::Result<T>>,
+    answer: impl Future<Output = Result<T, Error>>,
 ) -> Result<T, Failure> {
     match tokio::time::timeout(limit, answer).await {
         Ok(answer) => Ok(answer?),

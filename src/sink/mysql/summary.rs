@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-use mysql_async::Value;
+use mysql_common::Value;
 
 use crate::dataset::Dataset;
 use crate::sink::LastEvent;
@@ -15,6 +15,7 @@ use crate::sink::table::{SummaryNames, quoted, summary_of};
 use crate::timestamp::{self, Civil};
 
 use super::bind::limits;
+use super::client::{Type, Values};
 use super::errors::Failure;
 use super::ledger::list;
 use super::session::{Insert, Session};
@@ -72,18 +73,17 @@ pub(super) async fn merge(
     while !rest.is_empty() {
         let rows = limits.shape(rest.len());
         let (now, later) = rest.split_at(rows);
-        let values = now.iter().map(|event| {
-            let at = timestamp::civil(event.time_us);
-            let (hour, minute, second) = (at.hour, at.minute, at.second);
-            vec![
-                Value::from(&event.key),
-                Value::Date(at.year, at.month, at.day, 0, 0, 0, 0),
-                Value::from(&event.value),
-                Value::from(event.id),
-                Value::Date(at.year, at.month, at.day, hour, minute, second, at.micros),
-            ]
-        });
-        session.insert(&insert, rows, values).await?;
+        let write = |values: &mut Values<'_>| {
+            for event in now {
+                let at = timestamp::civil(event.time_us);
+                values.bytes(event.key.as_bytes());
+                values.datetime(&at.midnight());
+                values.bytes(event.value.as_bytes());
+                values.unsigned(event.id);
+                values.datetime(&at);
+            }
+        };
+        session.insert(&insert, rows, write).await?;
         rest = later;
     }
     if !file_nos.is_empty() {
@@ -115,7 +115,13 @@ fn upsert(dataset: &Dataset) -> Insert {
             quoted([key, day, value.as_str(), id, time.as_str()])
         ),
         group: Cow::Borrowed("(?,?,?,?,?)"),
-        columns: 5,
+        types: Cow::Borrowed(&[
+            Type::BYTES,
+            Type::DATETIME,
+            Type::BYTES,
+            Type::UNSIGNED,
+            Type::DATETIME,
+        ]),
         tail: Cow::Owned(format!(
             " ON DUPLICATE KEY UPDATE `{value}` = IF({later}, VALUES(`{value}`), `{value}`), `{id}` \
              = IF({later}, VALUES(`{id}`), `{id}`), `{time}` = GREATEST(`{time}`, VALUES(`{time}`))"
