@@ -13,8 +13,8 @@ EVENT, HERTZ, STACK_BYTES = "cpu-clock", "997", 8192
 
 # The first that fits any function of a sample's stack counts.
 PARTS = (
-    ("rows to the database (values, packets, sending)", r"exec_batch|ExecBulk|ExecRoutine|sink::mysql::bind|load_data"),
-    ("the rest of the driver (transactions, ledger)", r"mysql_|sink::mysql"),
+    ("rows to the database (values, packets, sending)", r"sink::mysql::(bind|load_data)|client::Client>?::(send|outcome|load_data)"),
+    ("the rest of the database client (transactions, ledger)", r"mysql_|sink::mysql"),
     ("daily summary", r"lemonade_task::summary"),
     ("frames to batches", r"frame::(decode|read|check_span)|arrow_ipc::reader|lz4_flex::.*decompress"),
     ("batches to frames", r"frame::(write|Encoder)|lz4_flex::.*compress"),
