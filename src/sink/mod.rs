@@ -28,9 +28,8 @@ pub use ledger::{
     Audit, FileState, Ledger, LedgerFile, OpenReject, Purge, RejectQuery, Replayed, Standing,
 };
 
-/// Rows of one statement into MySQL. Of more, a core's cache does not hold the values, which are in
-/// memory at once; and each group of placeholders costs the server more, the more there are. Fewer cost
-/// round trips.
+/// Rows of one statement into MySQL, where a statement takes any number. Of more, a core's cache does
+/// not hold the values, which are in memory at once; fewer cost more packets.
 const ROWS_PER_STATEMENT: usize = 1_000;
 
 /// Connections for commits. One more than the cores of a small machine: beyond that they only wait

@@ -15,8 +15,10 @@ use crate::timestamp;
 use super::client::{Type, Values};
 use super::session::{Insert, Server};
 
-/// Most placeholders of a prepared statement: the protocol counts them in 16 bits.
-const PLACEHOLDERS_MAX: usize = 65_535;
+/// Most placeholders of a prepared statement that has some for each row. The more there are, the more
+/// MySQL 9 takes for each of them (measured): of 8,000 a fourth more in all than of 1,000, of 500 no
+/// less. The protocol would count up to 65,535.
+const PLACEHOLDERS_MAX: usize = 1_024;
 
 /// Most bytes of a statement. Larger ones gain nothing, and hold their locks for longer.
 const STATEMENT_BYTES_MAX: usize = 1 << 20;

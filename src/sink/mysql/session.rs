@@ -34,10 +34,10 @@ const SCAN_WAIT: Duration = Duration::from_secs(900);
 /// without a word, and after a failover it may lead to yesterday's primary.
 const IDLE_MAX: Duration = Duration::from_secs(120);
 
-/// Most placeholders of the prepared statements that a connection keeps. One of 1,000 rows of 8
-/// columns has 8,000 and costs the server a few MiB; its tail shapes double that. 64 Ki hold the
-/// shapes of four such datasets. More costs the server memory, fewer would prepare again and again.
-const KEPT_PLACEHOLDERS_MAX: usize = 64 * 1024;
+/// Most placeholders of the prepared statements that a connection keeps. A full one has 1,000, which
+/// cost the server a few hundred KiB, and its tail shapes double that: this holds the shapes of
+/// sixteen datasets. More costs the server memory, fewer would prepare again and again.
+const KEPT_PLACEHOLDERS_MAX: usize = 32 * 1024;
 
 /// Bytes of one packet of a LOAD DATA LOCAL: below the smallest `max_allowed_packet` in use (1 MiB),
 /// and large enough that the number of packets does not matter.
