@@ -129,16 +129,7 @@ async fn a_deadlock_is_tried_again() {
         let fixture = Fixture::new(target).await;
         let batch = frame(&fixture).await;
         let mut other = holding(&fixture, &batch, 599).await;
-        // The server ends the transaction that has changed less: this one is to have changed more.
-        let ballast = "INSERT INTO ballast SELECT id + 10000 FROM ballast";
-        other
-            .query_drop("INSERT INTO ballast VALUES (1)")
-            .await
-            .unwrap();
-        for power in 0..11 {
-            let ballast = ballast.replace("10000", &(1 << power).to_string());
-            other.query_drop(ballast).await.unwrap();
-        }
+        outweigh(&mut other).await;
         let committing = commit(&fixture.sink, &batch);
         blocked(&fixture).await;
         // It holds row 0 and waits for row 599; we hold row 599 and ask for row 0.
@@ -151,6 +142,36 @@ async fn a_deadlock_is_tried_again() {
         assert_eq!(rows(&fixture).await, 0);
         other.query_drop("ROLLBACK").await.unwrap();
         let again = fixture.commit(&[batch]).await;
+        assert_eq!(again, stored(600, 0, 0));
+        stored_once(&fixture).await;
+    }
+}
+
+/// The server runs those statements after it, too: they were on their way.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_sent_behind_a_statement_that_failed_does_not_count() {
+    for target in [Target::Mariadb, Target::Mysql] {
+        let fixture = Fixture::new(target).await;
+        let batch = frame(&fixture).await;
+        let options = SinkOptions {
+            rows_per_statement: 100,
+            ..SinkOptions::default()
+        };
+        let sink = open_ledger(&fixture.url, &options).await.unwrap();
+        // The second of six statements waits for it, and the first has the row that it will want.
+        let mut other = holding(&fixture, &batch, 150).await;
+        outweigh(&mut other).await;
+        let committing = commit(&sink, &batch);
+        blocked(&fixture).await;
+        other
+            .query_drop(statement_with(&batch, 0))
+            .await
+            .expect("the smaller transaction gives way");
+        let fault = refused(committing.await.unwrap());
+        assert!(fault.to_string().contains("1213"), "{fault}");
+        other.query_drop("ROLLBACK").await.unwrap();
+        assert_eq!(rows(&fixture).await, 0);
+        let again = sink.commit(&[batch]).await.unwrap();
         assert_eq!(again, stored(600, 0, 0));
         stored_once(&fixture).await;
     }
@@ -483,6 +504,19 @@ async fn holding(fixture: &Fixture, batch: &Batch, ordinal: u32) -> Conn {
         .await
         .unwrap();
     conn
+}
+
+/// Changes more than the other side of a deadlock, since the server ends the one that has changed less.
+async fn outweigh(conn: &mut Conn) {
+    let mut rows = 1;
+    conn.query_drop("INSERT INTO ballast VALUES (1)")
+        .await
+        .unwrap();
+    while rows < 2_000 {
+        let again = format!("INSERT INTO ballast SELECT id + {rows} FROM ballast");
+        conn.query_drop(again).await.unwrap();
+        rows *= 2;
+    }
 }
 
 /// Waits until a connection to this database waits for a lock; returns its id.
