@@ -1,10 +1,11 @@
-//! Bytes and events a second of each pure stage on one core: cut, parse, encode, decode.
+//! Bytes and events a second of each pure stage on one core: cut, parse, encode, decode, bind.
 //!
 //! The inputs are those of `task_runner generate`: vehicle events of about 260 bytes. `to_tape` is simd-json
 //! alone on the same bytes, the ceiling that `parse` is compared with. Compare figures of one run
 //! only: machines drift.
 
 use std::hint::black_box;
+use std::slice;
 use std::sync::Arc;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
@@ -14,6 +15,7 @@ use lemonade_task::cut::{Chunk, ChunkLimits, Layout, Plan, cut};
 use lemonade_task::dataset::{Dataset, Datasets};
 use lemonade_task::frame::{Codec, Encoder, Frame, decode};
 use lemonade_task::parse::Parser;
+use lemonade_task::sink::mysql::bind;
 
 /// The allocator of the program.
 #[global_allocator]
@@ -158,6 +160,13 @@ fn framing(c: &mut Criterion) {
                 b.iter(|| decode(black_box(&frame), &datasets).expect("an own frame"));
             });
         }
+        let mut packet = Vec::new();
+        group.bench_function("bind", |b| {
+            b.iter(|| {
+                packet.clear();
+                bind(slice::from_ref(black_box(&batch)), &mut packet);
+            });
+        });
         group.finish();
     }
 }

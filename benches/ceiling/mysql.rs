@@ -352,10 +352,6 @@ fn text(run: Run, rows: &[Row<'_>]) -> String {
 }
 
 /// Sends transactions until there are none left.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "`exec_batch` is what is measured, and only MariaDB is asked for it"
-)]
 async fn send(
     mut conn: Conn,
     statement: Option<Statement>,

@@ -6,12 +6,15 @@
 
 use std::cell::OnceCell;
 use std::hint::black_box;
+use std::slice;
 use std::time::Instant;
 
 use clap::{Args, ValueEnum};
+use lemonade_task::batch::Batch;
 use lemonade_task::cut::{Chunk, Plan, cut};
 use lemonade_task::frame::{Codec, Encoder, Frame, decode};
 use lemonade_task::parse::Parser;
+use lemonade_task::sink::mysql::bind;
 use rayon::iter::{IntoParallelRefIterator as _, ParallelIterator as _};
 
 use super::Made;
@@ -44,6 +47,8 @@ enum Stage {
     ParseFrame,
     /// Compressed frames to batches
     Decode,
+    /// Batches to the packets of a database
+    Bind,
 }
 
 impl Options {
@@ -82,6 +87,12 @@ pub(super) fn measure(options: &Options) -> anyhow::Result<()> {
         let mut stages = Default::default();
         let chunks = plan.chunks.iter();
         chunks.map(|chunk| framed(&mut stages, chunk)).collect()
+    };
+    let batches = OnceCell::<Vec<Batch>>::new();
+    let parse_once = || {
+        let mut parser = Parser::default();
+        let chunks = plan.chunks.iter();
+        chunks.map(|chunk| parsed(&mut parser, chunk)).collect()
     };
     let cores = rayon::current_num_threads();
     let one = rayon::ThreadPoolBuilder::new().num_threads(1).build()?;
@@ -135,6 +146,17 @@ pub(super) fn measure(options: &Options) -> anyhow::Result<()> {
                 |frames| {
                     for frame in *frames {
                         black_box(decode(frame, &datasets).expect("a frame of our own"));
+                    }
+                },
+            ),
+            Stage::Bind => clock.run(
+                1,
+                || (batches.get_or_init(parse_once), Vec::new()),
+                |(batches, packet)| {
+                    for batch in *batches {
+                        packet.clear();
+                        bind(slice::from_ref(batch), packet);
+                        black_box(&packet);
                     }
                 },
             ),

@@ -113,8 +113,15 @@ pub(super) fn types(schema: &Schema) -> Vec<Type> {
     schema.fields().iter().map(of).collect()
 }
 
+/// Writes the values of a range of rows.
+pub(super) fn rows(rows: &Rows<'_>, range: Range<usize>, values: &mut Values<'_>) {
+    for row in rows.range(range) {
+        write(row, values);
+    }
+}
+
 /// Writes the values of a row.
-pub(super) fn write(row: Row<'_>, values: &mut Values<'_>) {
+fn write(row: Row<'_>, values: &mut Values<'_>) {
     for cell in row.cells() {
         match cell {
             Cell::Null => values.null(),

@@ -165,11 +165,7 @@ impl Transaction<'_> {
                     continue;
                 };
                 pieces.extend(some(now.end..piece.end));
-                let write = |values: &mut Values<'_>| {
-                    for row in rows.range(now.clone()) {
-                        bind::write(row, values);
-                    }
-                };
+                let write = |values: &mut Values<'_>| bind::rows(rows, now.clone(), values);
                 self.session.send(&insert, now.len(), write).await?;
                 sent.push_back(now);
                 continue;

@@ -63,6 +63,11 @@ fn write(cell: Cell<'_>, out: &mut Vec<u8>) {
 /// the backslash escapes, and NUL is written as the manual has it.
 fn escape(text: &[u8], out: &mut Vec<u8>) {
     let special = |byte: &u8| matches!(byte, b'\t' | b'\n' | b'\\' | 0);
+    // Nearly always there is none, and to look at all bytes is faster than to stop at the first.
+    if !text.iter().fold(false, |any, byte| any | special(byte)) {
+        out.extend_from_slice(text);
+        return;
+    }
     let mut rest = text;
     while let Some(at) = rest.iter().position(special) {
         out.extend_from_slice(&rest[..at]);

@@ -14,11 +14,13 @@ use crate::dataset::{Dataset, Datasets};
 use crate::fault::Fault;
 use crate::finding::Finding;
 
+use super::cells::by_dataset;
 use super::{
     Audit, Committed, FileEntry, FileState, LastEvent, Ledger, LedgerFile, NewFile, OpenReject,
     Purge, Registered, RejectQuery, Replayed, Settled, Sink, SinkOptions, Standing, Totals,
 };
-use client::Address;
+use client::{Address, Values};
+use commit::Way;
 use errors::Failure;
 use session::{Lease, Mode, Pool};
 
@@ -72,6 +74,16 @@ impl MysqlSink {
             .session()
             .await
             .map_err(|failure| failure.into_fault(doing))
+    }
+}
+
+/// Appends the rows of batches of one dataset as a commit sends them to MariaDB: the payload of a bulk
+/// execution. For benchmarks, which no server is to slow down.
+pub fn bind(batches: &[Batch], payload: &mut Vec<u8>) {
+    for rows in by_dataset(batches) {
+        let insert = commit::row_insert(&rows, Way::Plain);
+        let mut values = Values::in_bulk(payload, 0, &insert.types);
+        bind::rows(&rows, 0..rows.len(), &mut values);
     }
 }
 

@@ -18,6 +18,7 @@ use crate::sink::{
 };
 
 use super::bind::{self, limits};
+use super::client::Values;
 use super::commit::{Way, row_insert};
 use super::errors::{Class, Failure};
 use super::ledger::{list, reject_code};
@@ -289,11 +290,8 @@ async fn insert(session: &mut Session, record: &Batch) -> Result<Replayed, Failu
     if bind::first(rows, 0..1, limits).is_none() {
         return Ok(Replayed::Refused(RejectCode::RefusedByDatabase));
     }
-    let row = rows.row(0);
-    match session
-        .insert(&insert, 1, |values| bind::write(row, values))
-        .await
-    {
+    let write = |values: &mut Values<'_>| bind::rows(rows, 0..1, values);
+    match session.insert(&insert, 1, write).await {
         Ok(_) => Ok(Replayed::Stored),
         Err(failure) => match failure.class() {
             Class::Duplicate => Ok(Replayed::Refused(RejectCode::DuplicateKeyInTable)),

@@ -214,7 +214,7 @@ mod tests {
     async fn an_endless_answer_is_given_up() {
         let (mut client, mut server) = pair();
         let mut packet = Packet::default_with(&vec![0; ANSWER_BYTES_MAX + 1]);
-        let (_, read) = tokio::join!(
+        let ((), read) = tokio::join!(
             async {
                 // The reader leaves in the middle of it.
                 let _ = server.write(&mut packet).await;

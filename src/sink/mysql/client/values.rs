@@ -51,7 +51,11 @@ enum Form {
 
 impl<'a> Values<'a> {
     /// A statement with placeholders for one row, executed for each row that is written.
-    pub(super) fn in_bulk(out: &'a mut Vec<u8>, statement: u32, types: &[Type]) -> Self {
+    pub(in crate::sink::mysql) fn in_bulk(
+        out: &'a mut Vec<u8>,
+        statement: u32,
+        types: &[Type],
+    ) -> Self {
         out.push(BULK_EXECUTE);
         out.extend_from_slice(&statement.to_le_bytes());
         out.extend_from_slice(&SEND_TYPES.to_le_bytes());
@@ -98,62 +102,66 @@ impl<'a> Values<'a> {
         }
     }
 
-    fn value(&mut self) {
+    /// A value of so many bytes, with its mark in one piece.
+    fn fixed<const N: usize>(&mut self, bytes: [u8; N]) {
         match &mut self.form {
-            Form::InBulk => self.out.push(VALUE_FOLLOWS),
-            Form::Placed { next, .. } => *next += 1,
+            Form::InBulk => {
+                let mut marked = [VALUE_FOLLOWS; 16];
+                marked[1..=N].copy_from_slice(&bytes);
+                self.out.extend_from_slice(&marked[..=N]);
+            }
+            Form::Placed { next, .. } => {
+                *next += 1;
+                self.out.extend_from_slice(&bytes);
+            }
         }
     }
 
     pub(in crate::sink::mysql) fn unsigned(&mut self, number: u64) {
-        self.value();
-        self.out.extend_from_slice(&number.to_le_bytes());
+        self.fixed(number.to_le_bytes());
     }
 
     pub(in crate::sink::mysql) fn integer(&mut self, number: i64) {
-        self.value();
-        self.out.extend_from_slice(&number.to_le_bytes());
+        self.fixed(number.to_le_bytes());
     }
 
     pub(in crate::sink::mysql) fn float(&mut self, number: f64) {
-        self.value();
-        self.out.extend_from_slice(&number.to_le_bytes());
+        self.fixed(number.to_le_bytes());
     }
 
     /// Text, or bytes.
     pub(in crate::sink::mysql) fn bytes(&mut self, bytes: &[u8]) {
-        self.value();
-        let length = (bytes.len() as u64).to_le_bytes();
+        let length = bytes.len().to_le_bytes();
         match bytes.len() {
-            0..=250 => self.out.push(length[0]),
-            251..=0xFFFF => self.out.extend_from_slice(&[0xFC, length[0], length[1]]),
-            0x1_0000..=0xFF_FFFF => {
-                self.out
-                    .extend_from_slice(&[0xFD, length[0], length[1], length[2]]);
-            }
+            0..=250 => self.fixed([length[0]]),
+            251..=0xFFFF => self.fixed([0xFC, length[0], length[1]]),
+            0x1_0000..=0xFF_FFFF => self.fixed([0xFD, length[0], length[1], length[2]]),
             _ => {
-                self.out.push(0xFE);
-                self.out.extend_from_slice(&length);
+                let mut marked = [0xFE; 9];
+                marked[1..].copy_from_slice(&length);
+                self.fixed(marked);
             }
         }
         self.out.extend_from_slice(bytes);
     }
 
+    /// In the shortest of three lengths that has all that is not zero.
     pub(in crate::sink::mysql) fn datetime(&mut self, at: &Civil) {
-        self.value();
-        let [low, high] = at.year.to_le_bytes();
+        let [y, z] = at.year.to_le_bytes();
+        let Civil {
+            month,
+            day,
+            hour,
+            minute,
+            second,
+            ..
+        } = *at;
         let [a, b, c, d] = at.micros.to_le_bytes();
-        let whole = [
-            11, low, high, at.month, at.day, at.hour, at.minute, at.second, a, b, c, d,
-        ];
-        // The shortest of three lengths that has all that is not zero.
-        let bytes = match (at.micros, (at.hour, at.minute, at.second)) {
-            (0, (0, 0, 0)) => 4,
-            (0, _) => 7,
-            _ => 11,
-        };
-        self.out.push(bytes);
-        self.out.extend_from_slice(&whole[1..=usize::from(bytes)]);
+        match (at.micros, (hour, minute, second)) {
+            (0, (0, 0, 0)) => self.fixed([4, y, z, month, day]),
+            (0, _) => self.fixed([7, y, z, month, day, hour, minute, second]),
+            _ => self.fixed([11, y, z, month, day, hour, minute, second, a, b, c, d]),
+        }
     }
 }
 
@@ -241,7 +249,9 @@ mod tests {
         ) {
             let mut ours = Vec::new();
             let mut values = Values::placed(&mut ours, 7, &TYPES, rows.len());
-            rows.iter().for_each(|row| write(&mut values, row));
+            for row in &rows {
+                write(&mut values, row);
+            }
             let flat = rows.concat();
             let (request, _) = ComStmtExecuteRequestBuilder::new(7).build(&flat);
             let mut theirs = Vec::new();
@@ -259,7 +269,9 @@ mod tests {
 
             let mut ours = Vec::new();
             let mut values = Values::in_bulk(&mut ours, 7, &TYPES);
-            rows.iter().for_each(|row| write(&mut values, row));
+            for row in &rows {
+                write(&mut values, row);
+            }
             let mut builder = ComStmtBulkExecuteRequestBuilder::new(7, 1 << 30);
             for row in &rows {
                 prop_assert!(builder.add_row(row.clone()).unwrap().is_none());
