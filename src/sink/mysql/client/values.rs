@@ -147,20 +147,16 @@ impl<'a> Values<'a> {
 
     /// In the shortest of three lengths that has all that is not zero.
     pub(in crate::sink::mysql) fn datetime(&mut self, at: &Civil) {
-        let [y, z] = at.year.to_le_bytes();
-        let Civil {
-            month,
-            day,
-            hour,
-            minute,
-            second,
-            ..
-        } = *at;
-        let [a, b, c, d] = at.micros.to_le_bytes();
+        let (year, micros) = (at.year.to_le_bytes(), at.micros.to_le_bytes());
+        let (month, day) = (at.month, at.day);
+        let (hour, minute, second) = (at.hour, at.minute, at.second);
         match (at.micros, (hour, minute, second)) {
-            (0, (0, 0, 0)) => self.fixed([4, y, z, month, day]),
-            (0, _) => self.fixed([7, y, z, month, day, hour, minute, second]),
-            _ => self.fixed([11, y, z, month, day, hour, minute, second, a, b, c, d]),
+            (0, (0, 0, 0)) => self.fixed([4, year[0], year[1], month, day]),
+            (0, _) => self.fixed([7, year[0], year[1], month, day, hour, minute, second]),
+            _ => self.fixed([
+                11, year[0], year[1], month, day, hour, minute, second, micros[0], micros[1],
+                micros[2], micros[3],
+            ]),
         }
     }
 }
