@@ -1,8 +1,8 @@
 //! Whom a connection over TLS trusts: the `ca` parameter of a URL, which names a file of
-//! certificates in PEM. With it, no other authority counts; without it, those that the driver knows.
+//! certificates in PEM. With it, no other authority counts; without it, those of the system.
 //!
 //! In the URL, since there is one for each server, and it comes with its login. Knows nothing of
-//! the drivers.
+//! the clients.
 
 use std::borrow::Cow;
 use std::io;

@@ -33,7 +33,8 @@ use super::session::{Insert, Pool, Session};
 /// trip more, and pays with the number of rows.
 const LOAD_DATA_ROWS_MIN: usize = 500;
 
-/// Statements that are on their way to the server at once.
+/// Statements that are on their way to a server at once which takes them in bulk. What stands before
+/// other servers may not bear a client that does not wait: `ProxySQL` cuts the connection.
 const STATEMENTS_AHEAD: usize = 4;
 
 /// Rejects of a statement: each may hold 8 KiB of its record.
@@ -118,6 +119,7 @@ impl Transaction<'_> {
         groups: &[Rows<'_>],
         batches: &[Batch],
     ) -> Result<Option<Committed>, Failure> {
+        self.session.begin().await?;
         for rows in groups {
             if self.way == Way::LoadData && rows.len() >= LOAD_DATA_ROWS_MIN {
                 if !load_data::rows(self.session, rows).await? {
@@ -152,10 +154,15 @@ impl Transaction<'_> {
             Way::Idempotent => self.without_rejected(rows, batches).await?,
             Way::LoadData | Way::Plain => once(0..rows.len()).collect(),
         };
-        // The server is never without a statement while we write the next one.
+        // So the server is never without a statement while we write the next one.
+        let ahead = if self.session.server.bulk {
+            STATEMENTS_AHEAD
+        } else {
+            1
+        };
         let mut sent = VecDeque::new();
         loop {
-            if sent.len() < STATEMENTS_AHEAD
+            if sent.len() < ahead
                 && let Some(piece) = pieces.pop()
             {
                 let Some(now) = bind::first(rows, piece.clone(), limits) else {

@@ -142,6 +142,11 @@ impl Failure {
                  out of the database URL",
             ),
             Self::Client(Error::Plugin(_)) => Class::Fatal(PLUGIN),
+            Self::Client(Error::Key) => Class::Fatal(
+                "log in over TLS (`ca=FILE` in the database URL), or take a password of at most \
+                 213 bytes and a key of 2,048 bits",
+            ),
+            Self::Client(Error::Unfit { .. }) => Class::Fatal(SCHEMA),
             // A lost connection, mostly; or a server that does not keep to the protocol, which a new
             // connection cures where anything does.
             Self::Client(Error::Io(_)) | Self::Timeout(_) => Class::Reconnect,

@@ -59,8 +59,8 @@ const SETUP: [&str; 3] = [
 pub(super) enum Mode {
     /// At once, where no transaction was begun; a server may be set to something else.
     AutoCommit,
-    /// Never before COMMIT. Statements that were sent behind one that failed, and that took its
-    /// transaction with it, begin another one, which is rolled back as well.
+    /// Never before COMMIT. Statements that were sent behind one that took the transaction with it
+    /// when it failed begin another one, which is rolled back as well.
     Transactions,
 }
 

@@ -154,9 +154,13 @@ async fn database_over_tls(admin_url: &str, ours: &Authority) {
     for sql in [
         format!("CREATE USER 'secure'@'%' IDENTIFIED BY '{SECRET}' REQUIRE SSL"),
         "GRANT SELECT, INSERT, UPDATE, DELETE, CREATE ON *.* TO 'secure'@'%'".to_owned(),
+        // Of the server's own machine, which is who comes through its socket.
+        format!("CREATE USER 'near'@'localhost' IDENTIFIED BY '{SECRET}'"),
+        "GRANT SELECT, INSERT, UPDATE, DELETE, CREATE ON *.* TO 'near'@'localhost'".to_owned(),
     ] {
         admin.query_drop(sql).await.unwrap();
     }
+    let socket: Option<String> = admin.query_first("SELECT @@socket").await.unwrap();
     admin.disconnect().await.unwrap();
     let other = Authority::new();
     let pair = Pair::new("memory+mysql").await;
@@ -185,6 +189,9 @@ async fn database_over_tls(admin_url: &str, ours: &Authority) {
     distrusted(&load(&pair, memory, &wrong), "the password");
     let shown = with_secrets(&pair, &["config", "show"], memory, &url(&trusted));
     assert!(said(&shown).contains("mysql://secure:***@127.0.0.1"));
+
+    let near = url(&format!("?socket={}", socket.unwrap())).replace("secure:", "near:");
+    loaded(&pair, &load(&pair, memory, &near));
 }
 
 #[tokio::test(flavor = "multi_thread")]

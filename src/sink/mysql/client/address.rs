@@ -75,25 +75,28 @@ impl Address {
                 ("require_ssl", "true") => secure = true,
                 ("require_ssl", "false") => {}
                 ("socket", path) => place = Place::Unix(path.into()),
-                (name, value) => {
-                    return Err(Error::Url {
-                        advice: "check the database URL: its parameters are require_ssl=true, \
-                                 ca=FILE and socket=PATH",
-                        problem: format!("`{name}={value}` is none of them"),
-                    });
+                // What is no name may be a part of a password that was not encoded.
+                (name, _) => {
+                    let is_name = |byte: u8| byte.is_ascii_lowercase() || byte == b'_';
+                    let problem = if name.bytes().all(is_name) {
+                        format!("`{name}` is none of them, or has another value")
+                    } else {
+                        "it has others, or a password with ? in the place of %3F".to_owned()
+                    };
+                    return Err(parameter(problem));
                 }
             }
         }
         let database = decoded(url.path().trim_start_matches('/'))?;
-        let over_network = matches!(place, Place::Tcp(..));
+        if secure && matches!(place, Place::Unix(_)) {
+            return Err(parameter("there is no TLS over a socket".to_owned()));
+        }
         Ok(Self {
             place,
             user: decoded(url.username())?,
             password: decoded(url.password().unwrap_or_default())?,
             database: (!database.is_empty()).then_some(database),
-            tls: (secure && over_network)
-                .then(|| Trust::new(host, authority))
-                .transpose()?,
+            tls: secure.then(|| Trust::new(host, authority)).transpose()?,
         })
     }
 }
@@ -136,6 +139,14 @@ fn decoded(part: &str) -> Result<String, Error> {
     Ok(text.map_err(|_| wrong("it is no UTF-8"))?.into_owned())
 }
 
+fn parameter(problem: String) -> Error {
+    Error::Url {
+        advice: "check the database URL: its parameters are require_ssl=true, ca=FILE and \
+                 socket=PATH",
+        problem,
+    }
+}
+
 fn wrong(problem: &str) -> Error {
     Error::Url {
         advice: FORM,
@@ -174,12 +185,15 @@ mod tests {
             ("mysql:///d", FORM),
             ("mysql://h/d?pool_max=3", "require_ssl=true"),
             ("mysql://h/d?require_ssl=perhaps", "require_ssl=true"),
+            ("mysql://h/d?socket=/s&require_ssl=true", "require_ssl=true"),
+            ("mysql://u:12?secret@h/d", "require_ssl=true"),
             ("mysql://h/d?ca=/not/there", "`ca`"),
         ] {
-            let Err(Error::Url { advice, .. }) = Address::parse(url) else {
+            let Err(Error::Url { advice, problem }) = Address::parse(url) else {
                 panic!("{url} was taken");
             };
             assert!(advice.contains(expected), "{url}: {advice}");
+            assert!(!problem.contains("secret"), "{problem}");
         }
     }
 }

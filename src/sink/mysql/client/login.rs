@@ -1,5 +1,8 @@
 //! The beginning of a connection: greeting, TLS, and the proof of who we are.
 
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
 use mysql_common::collations::CollationId;
 use mysql_common::constants::{CapabilityFlags, MariadbCapabilities};
 use mysql_common::crypto;
@@ -10,7 +13,7 @@ use mysql_common::packets::{
 use mysql_common::proto::MySerialize;
 use rustix::net::sockopt;
 use tokio::net::{TcpStream, UnixStream};
-use tokio_rustls::TlsConnector;
+use tokio_rustls::{TlsConnector, rustls};
 
 use super::address::{Address, Place, Trust};
 use super::packets::{Packet, Packets, Stream, invalid};
@@ -28,8 +31,14 @@ const SPOKEN: CapabilityFlags = CapabilityFlags::CLIENT_PROTOCOL_41
 /// Longest command that we may send, as far as we are concerned: the server has its own limit.
 const COMMAND_BYTES_MAX: u32 = 1 << 30;
 
-/// Seconds of silence after which the connection is tried.
-const KEEPALIVE: std::time::Duration = std::time::Duration::from_secs(30);
+/// Length of a server's public key as text: RSA of 2,048 to 4,096 bits. Servers make 2,048.
+const KEY_BYTES: RangeInclusive<usize> = 400..=1_024;
+
+/// What such a key encrypts in one piece, the password and a zero byte.
+const ENCRYPTED_BYTES_MAX: usize = 214;
+
+/// Silence after which the connection is tried.
+const KEEPALIVE: Duration = Duration::from_secs(30);
 
 /// A connection that is let in.
 pub(super) struct Login {
@@ -179,6 +188,9 @@ impl Proof<'_> {
                 Some(key) if key.starts_with(b"-----BEGIN PUBLIC KEY-----") => key,
                 _ => return Err(invalid("the server has no public key for the login").into()),
             };
+            if !KEY_BYTES.contains(&key.len()) || password.len() > ENCRYPTED_BYTES_MAX {
+                return Err(Error::Key);
+            }
             for (byte, noise) in password.iter_mut().zip(self.nonce.iter().cycle()) {
                 *byte ^= noise;
             }
@@ -202,16 +214,19 @@ async fn connect(place: &Place) -> std::io::Result<Box<dyn Stream>> {
     }
 }
 
-/// Puts TLS on the connection. What fails here is the server's certificate, nearly always.
+/// Puts TLS on the connection.
 async fn secure(packets: Packets, trust: &Trust) -> Result<Packets, Error> {
     let (stream, number) = packets.into_stream()?;
     let connector = TlsConnector::from(trust.config.clone());
     let stream = connector
         .connect(trust.name.clone(), stream)
         .await
-        .map_err(|error| match error.kind() {
-            std::io::ErrorKind::InvalidData => Error::Untrusted(error),
-            _ => Error::Io(error),
+        .map_err(|error| {
+            let cause = error.get_ref().and_then(|cause| cause.downcast_ref());
+            match cause {
+                Some(rustls::Error::InvalidCertificate(_)) => Error::Untrusted(error),
+                _ => Error::Io(error),
+            }
         })?;
     Ok(Packets::resume(Box::new(stream), number))
 }

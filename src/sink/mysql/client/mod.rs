@@ -7,14 +7,14 @@
 //! is `rustls`'.
 //!
 //! Has no limits of time and no state of a session beyond what the protocol needs; see
-//! [`session`](super::session) for both. After an [`Error`] other than one of the server's, the
-//! connection is of no more use.
+//! [`session`](super::session) for both. After an [`Error::Io`] the connection is of no more use.
 
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 
-use mysql_common::constants::CapabilityFlags;
+use futures_util::FutureExt as _;
+use mysql_common::constants::{CapabilityFlags, Command};
 use mysql_common::io::ParseBuf;
 use mysql_common::packets::{
     Column, ComStmtExecuteRequestBuilder, CommonOkPacket, ErrPacket, OkPacketDeserializer,
@@ -33,11 +33,9 @@ pub(super) use values::{Type, Values};
 mod address;
 mod login;
 mod packets;
+#[cfg(test)]
+mod tests;
 mod values;
-
-const QUERY: u8 = 0x03;
-const PREPARE: u8 = 0x16;
-const CLOSE: u8 = 0x19;
 
 /// A packet's memory is kept for the next one up to this size.
 const KEPT_BYTES_MAX: usize = 2 << 20;
@@ -60,6 +58,10 @@ pub(super) enum Error {
     NoTls,
     #[error("the login `{0}` is not known here")]
     Plugin(String),
+    #[error("the server's public key, or the password, has a length that is not expected")]
+    Key,
+    #[error("row {row} of the answer has other types than were asked for")]
+    Unfit { row: usize },
 }
 
 /// What the server says is wrong.
@@ -144,7 +146,7 @@ impl Client {
 
     /// Runs a statement that gives no rows.
     pub(super) async fn run(&mut self, sql: &str) -> Result<Done, Error> {
-        self.command(QUERY, sql.as_bytes()).await?;
+        self.command(Command::COM_QUERY, sql.as_bytes()).await?;
         match self.answer().await? {
             Answer::Done(done) => Ok(done),
             _ => Err(unexpected()),
@@ -153,7 +155,7 @@ impl Client {
 
     /// The rows of a query.
     pub(super) async fn query<T: FromRow>(&mut self, sql: &str) -> Result<Vec<T>, Error> {
-        self.command(QUERY, sql.as_bytes()).await?;
+        self.command(Command::COM_QUERY, sql.as_bytes()).await?;
         match self.answer().await? {
             Answer::Rows(columns) => {
                 self.rows::<T, RowDeserializer<ServerSide, Text>>(columns)
@@ -170,7 +172,7 @@ impl Client {
         data: &[u8],
         packet_bytes: usize,
     ) -> Result<Done, Error> {
-        self.command(QUERY, sql.as_bytes()).await?;
+        self.command(Command::COM_QUERY, sql.as_bytes()).await?;
         match self.answer().await? {
             Answer::File => {}
             Answer::Done(done) => return Ok(done),
@@ -189,7 +191,8 @@ impl Client {
 
     /// Prepares a statement.
     pub(super) async fn prepare(&mut self, sql: &str) -> Result<Statement, Error> {
-        self.command(PREPARE, sql.as_bytes()).await?;
+        self.command(Command::COM_STMT_PREPARE, sql.as_bytes())
+            .await?;
         let packet = self.packets.read().await?;
         if packet.first() == Some(&0xFF) {
             return Err(ServerError::parse(&packet, self.capabilities)?.into());
@@ -209,7 +212,8 @@ impl Client {
 
     /// Forgets a prepared statement. The server does not answer.
     pub(super) async fn close(&mut self, statement: Statement) -> Result<(), Error> {
-        self.command(CLOSE, &statement.id.to_le_bytes()).await
+        self.command(Command::COM_STMT_CLOSE, &statement.id.to_le_bytes())
+            .await
     }
 
     /// Runs a prepared statement that gives no rows.
@@ -287,8 +291,7 @@ impl Client {
         if let Some(early) = self.early.pop_front() {
             return Ok(early?);
         }
-        debug_assert!(self.unanswered > 0, "nothing was sent");
-        self.unanswered -= 1;
+        self.unanswered = self.unanswered.checked_sub(1).expect("it was sent");
         match self.answer().await? {
             Answer::Done(done) => Ok(done),
             _ => Err(unexpected()),
@@ -317,10 +320,10 @@ impl Client {
         Ok(())
     }
 
-    async fn command(&mut self, command: u8, argument: &[u8]) -> Result<(), Error> {
+    async fn command(&mut self, command: Command, argument: &[u8]) -> Result<(), Error> {
         self.catch_up().await?;
         let payload = self.packet.restart();
-        payload.push(command);
+        payload.push(command as u8);
         payload.extend_from_slice(argument);
         Ok(self.packets.command(&mut self.packet).await?)
     }
@@ -361,7 +364,7 @@ impl Client {
         self.end_of_definitions().await?;
         let definitions: Arc<[Column]> = definitions.into();
         let mut rows = Vec::new();
-        // A row that does not fit is told after the last one: the connection is good for more.
+        // Told after the last one: the connection is good for more.
         let mut unfit = None;
         loop {
             let packet = self.packets.read().await?;
@@ -373,11 +376,12 @@ impl Client {
             let row: Row = ParseBuf(&packet).parse::<R>(definitions.clone())?.into();
             match T::from_row_opt(row) {
                 Ok(row) => rows.push(row),
-                Err(error) => unfit = Some(error),
+                // Its error would show the row.
+                Err(_) => unfit = unfit.or(Some(rows.len())),
             }
         }
         match unfit {
-            Some(error) => Err(invalid(&error.to_string()).into()),
+            Some(row) => Err(Error::Unfit { row }),
             None => Ok(rows),
         }
     }
@@ -402,6 +406,17 @@ impl Client {
     fn without_eof(&self) -> bool {
         self.capabilities
             .contains(CapabilityFlags::CLIENT_DEPRECATE_EOF)
+    }
+}
+
+/// Says goodbye, or the server would count and log a client that was lost. It is a few bytes, for
+/// which there is room where nothing else is on its way; there is no waiting for more.
+impl Drop for Client {
+    fn drop(&mut self) {
+        if self.packets.is_between_packets() {
+            self.packet.restart().push(Command::COM_QUIT as u8);
+            let _ = self.packets.command(&mut self.packet).now_or_never();
+        }
     }
 }
 

@@ -48,6 +48,8 @@ pub(super) struct Packets {
     stream: BufReader<Box<dyn Stream>>,
     /// The number of the next part. A command starts with 0, and both sides go on counting.
     number: u8,
+    /// Whether a packet was begun and not sent to its end: an error, or somebody who did not wait.
+    torn: bool,
 }
 
 impl std::fmt::Debug for Packets {
@@ -63,7 +65,13 @@ impl Packets {
         Self {
             stream: BufReader::with_capacity(READ_BYTES, stream),
             number: 0,
+            torn: false,
         }
+    }
+
+    /// Whether what is sent now would be taken for a packet.
+    pub(super) fn is_between_packets(&self) -> bool {
+        !self.torn
     }
 
     /// The stream beneath, to put TLS on. What came after the last packet was sent by someone who
@@ -91,6 +99,7 @@ impl Packets {
 
     /// Sends a packet.
     pub(super) async fn write(&mut self, packet: &mut Packet) -> Result<()> {
+        self.torn = true;
         let payload = packet.bytes.len() - HEADER_BYTES;
         if payload < PART_BYTES {
             let header = self.header(payload);
@@ -110,7 +119,9 @@ impl Packets {
                 }
             }
         }
-        self.stream.flush().await
+        self.stream.flush().await?;
+        self.torn = false;
+        Ok(())
     }
 
     fn header(&mut self, length: usize) -> [u8; HEADER_BYTES] {

@@ -2,27 +2,25 @@
 //!
 //! Pure. Each value is written once, in its place in the packet: nothing is kept beside it.
 
-use mysql_common::constants::ColumnType;
+use mysql_common::constants::{
+    ColumnType, Command, MariadbBulkIndicator, StmtBulkExecuteFlags, StmtExecuteParamFlags,
+};
 
 use crate::timestamp::Civil;
 
-const EXECUTE: u8 = 0x17;
-const BULK_EXECUTE: u8 = 0xFA;
-
-/// Of a bulk execution: types come along.
-const SEND_TYPES: u16 = 128;
-
 /// Marks before each value of a bulk execution.
-const VALUE_FOLLOWS: u8 = 0;
-const NULL_FOLLOWS: u8 = 1;
+const VALUE_FOLLOWS: u8 = MariadbBulkIndicator::BULK_INDICATOR_NONE as u8;
+const NULL_FOLLOWS: u8 = MariadbBulkIndicator::BULK_INDICATOR_NULL as u8;
 
 /// The type of a column's values, as the protocol numbers them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::sink::mysql) struct Type([u8; 2]);
 
 impl Type {
-    pub(in crate::sink::mysql) const UNSIGNED: Self =
-        Self([ColumnType::MYSQL_TYPE_LONGLONG as u8, 0x80]);
+    pub(in crate::sink::mysql) const UNSIGNED: Self = Self([
+        ColumnType::MYSQL_TYPE_LONGLONG as u8,
+        StmtExecuteParamFlags::UNSIGNED.bits(),
+    ]);
     pub(in crate::sink::mysql) const INTEGER: Self =
         Self([ColumnType::MYSQL_TYPE_LONGLONG as u8, 0]);
     pub(in crate::sink::mysql) const FLOAT: Self = Self([ColumnType::MYSQL_TYPE_DOUBLE as u8, 0]);
@@ -56,9 +54,10 @@ impl<'a> Values<'a> {
         statement: u32,
         types: &[Type],
     ) -> Self {
-        out.push(BULK_EXECUTE);
+        out.push(Command::COM_STMT_BULK_EXECUTE as u8);
         out.extend_from_slice(&statement.to_le_bytes());
-        out.extend_from_slice(&SEND_TYPES.to_le_bytes());
+        let flags = StmtBulkExecuteFlags::SEND_TYPES_TO_SERVER;
+        out.extend_from_slice(&flags.bits().to_le_bytes());
         out.extend(types.iter().flat_map(|of| of.0));
         Self {
             out,
@@ -76,7 +75,7 @@ impl<'a> Values<'a> {
         const NO_CURSOR: u8 = 0;
         const ONCE: u32 = 1;
         const TYPES_FOLLOW: u8 = 1;
-        out.push(EXECUTE);
+        out.push(Command::COM_STMT_EXECUTE as u8);
         out.extend_from_slice(&statement.to_le_bytes());
         out.push(NO_CURSOR);
         out.extend_from_slice(&ONCE.to_le_bytes());
