@@ -158,7 +158,7 @@ async fn what_was_sent_behind_a_statement_that_failed_does_not_count() {
             ..SinkOptions::default()
         };
         let sink = open_ledger(&fixture.url, &options).await.unwrap();
-        // The second of six statements waits for it, and the first has the row that it will want.
+        // The second of six statements waits for it, the first has the row that it will want.
         let mut other = holding(&fixture, &batch, 150).await;
         outweigh(&mut other).await;
         let committing = commit(&sink, &batch);
@@ -171,8 +171,8 @@ async fn what_was_sent_behind_a_statement_that_failed_does_not_count() {
         assert!(fault.to_string().contains("1213"), "{fault}");
         other.query_drop("ROLLBACK").await.unwrap();
         assert_eq!(rows(&fixture).await, 0);
-        let again = sink.commit(&[batch]).await.unwrap();
-        assert_eq!(again, stored(600, 0, 0));
+        let again = sink.commit(&[batch]).await;
+        assert_eq!(again.unwrap(), stored(600, 0, 0));
         stored_once(&fixture).await;
     }
 }
@@ -245,6 +245,30 @@ async fn a_server_without_free_connections_is_waited_for() {
         drop(taken);
         assert_eq!(in_the_end(&sink, &batch).await, stored(600, 0, 0));
         stored_once(&server.fixture).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_that_are_not_needed_any_more_end_with_a_goodbye() {
+    for target in [Target::Mariadb, Target::Mysql] {
+        let server = Served::start(target).await;
+        let mut conn = Conn::from_url(&server.service_url).await.unwrap();
+        let sink = server.service().await;
+        sink.commit(&[frame(&server.fixture).await]).await.unwrap();
+        let mut of_clients = async |what: &str| {
+            let sql = format!("SHOW GLOBAL STATUS LIKE '{what}'");
+            let found: Option<(String, u64)> = conn.query_first(sql).await.unwrap();
+            found.expect("both servers count it").1
+        };
+        let lost = of_clients("Aborted_clients").await;
+        let before = of_clients("Threads_connected").await;
+        let until = Instant::now() + AT_MOST;
+        drop(sink);
+        while of_clients("Threads_connected").await + 2 > before {
+            assert!(Instant::now() < until, "the connections stay open");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        assert_eq!(of_clients("Aborted_clients").await, lost);
     }
 }
 
