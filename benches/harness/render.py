@@ -221,9 +221,9 @@ def panel(left, title, sizes, series, unit):
         out.append(f'<text x="{left - 8}" y="{y(value) + 4:.1f}" text-anchor="end">{shown}</text>')
     for size in sizes:
         shown = f"{size / 1e6:g} M" if size >= 1e5 else f"{size:,}"
-        out.append(f'<text x="{x(size):.1f}" y="{TOP + PANEL_HEIGHT + 20}" text-anchor="middle">{shown}</text>')
+        out.append(f'<text x="{x(size):.1f}" y="{TOP + PANEL_HEIGHT + 26}" text-anchor="middle">{shown}</text>')
     out.append(
-        f'<text x="{left + PANEL_WIDTH / 2}" y="{TOP + PANEL_HEIGHT + 42}" text-anchor="middle">events in the file</text>'
+        f'<text x="{left + PANEL_WIDTH / 2}" y="{TOP + PANEL_HEIGHT + 48}" text-anchor="middle">events in the file</text>'
     )
     ends = []
     for number, (name, values) in enumerate(series.items()):
