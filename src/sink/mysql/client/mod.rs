@@ -147,10 +147,7 @@ impl Client {
     /// Runs a statement that gives no rows.
     pub(super) async fn run(&mut self, sql: &str) -> Result<Done, Error> {
         self.command(Command::COM_QUERY, sql.as_bytes()).await?;
-        match self.answer().await? {
-            Answer::Done(done) => Ok(done),
-            _ => Err(unexpected()),
-        }
+        self.done().await
     }
 
     /// The rows of a query.
@@ -183,10 +180,7 @@ impl Client {
             self.packet.restart().extend_from_slice(part);
             self.packets.write(&mut self.packet).await?;
         }
-        match self.answer().await? {
-            Answer::Done(done) => Ok(done),
-            _ => Err(unexpected()),
-        }
+        self.done().await
     }
 
     /// Prepares a statement.
@@ -223,10 +217,7 @@ impl Client {
         params: impl Into<Params>,
     ) -> Result<Done, Error> {
         self.start(statement, params.into()).await?;
-        match self.answer().await? {
-            Answer::Done(done) => Ok(done),
-            _ => Err(unexpected()),
-        }
+        self.done().await
     }
 
     /// The rows of a prepared query.
@@ -292,10 +283,7 @@ impl Client {
             return Ok(early?);
         }
         self.unanswered = self.unanswered.checked_sub(1).expect("it was sent");
-        match self.answer().await? {
-            Answer::Done(done) => Ok(done),
-            _ => Err(unexpected()),
-        }
+        self.done().await
     }
 
     /// Waits for what was sent, and forgets what became of it.
@@ -309,9 +297,8 @@ impl Client {
     async fn catch_up(&mut self) -> Result<(), Error> {
         while self.unanswered > 0 {
             self.unanswered -= 1;
-            let outcome = match self.answer().await {
-                Ok(Answer::Done(done)) => Ok(done),
-                Ok(_) => return Err(unexpected()),
+            let outcome = match self.done().await {
+                Ok(done) => Ok(done),
                 Err(Error::Server(error)) => Err(error),
                 Err(other) => return Err(other),
             };
@@ -326,6 +313,14 @@ impl Client {
         payload.push(command as u8);
         payload.extend_from_slice(argument);
         Ok(self.packets.command(&mut self.packet).await?)
+    }
+
+    /// The answer to a statement that gives no rows.
+    async fn done(&mut self) -> Result<Done, Error> {
+        match self.answer().await? {
+            Answer::Done(done) => Ok(done),
+            _ => Err(unexpected()),
+        }
     }
 
     async fn answer(&mut self) -> Result<Answer, Error> {
