@@ -135,11 +135,11 @@ const ONE: Span = Span {
     records: 1,
 };
 
-/// The row of a record, if it is plain.
-fn read_directly(dataset: &Arc<Dataset>, record: &str) -> Option<RecordBatch> {
+/// The row of a record from a file of this layout, if it is plain.
+fn read_directly(dataset: &Arc<Dataset>, layout: Layout, record: &str) -> Option<RecordBatch> {
     let shape = Parser::default().shape(dataset);
     let mut output = Output::new(dataset, ONE, 0);
-    let mut direct = Direct::new(dataset, &shape.fields, Layout::Lines, record);
+    let mut direct = Direct::new(dataset, &shape.fields, layout, record);
     direct.next_record(output.next_id(), &mut output.columns)?;
     assert_eq!(direct.at(), record.len(), "{record}");
     Some(output.columns.finish(&shape.schema))
@@ -155,8 +155,10 @@ fn plain_records_are_read_directly_and_others_are_left() {
         r#"{"t":"a","n":null,"j":{"a":[1,"b\n\u00fc",{}],"c":-0.5}}"#,
         r#"{"t":"a","unknown":[{"b":false}]}"#,
     ];
+    let directly = |layout, record| read_directly(&dataset, layout, record);
     for record in plain {
-        assert!(read_directly(&dataset, record).is_some(), "{record}");
+        assert!(directly(Layout::Lines, record).is_some(), "{record}");
+        assert!(directly(Layout::Array, record).is_some(), "{record}");
     }
     let others = [
         r#"{"t":"\u0061"}"#,
@@ -176,8 +178,11 @@ fn plain_records_are_read_directly_and_others_are_left() {
         "",
     ];
     for record in others {
-        assert!(read_directly(&dataset, record).is_none(), "{record}");
+        assert!(directly(Layout::Lines, record).is_none(), "{record}");
     }
+    // Between two elements of an array a line feed is no separator: they are one broken record.
+    let no_comma = "{\"t\":\"a\"}\n{\"t\":\"b\"}";
+    assert!(directly(Layout::Array, no_comma).is_none());
 }
 
 #[test]

@@ -288,7 +288,7 @@ proptest! {
         });
         for record in records {
             let Ok(text) = str::from_utf8(record) else { continue };
-            let Some(direct) = read_directly(&dataset, text) else { continue };
+            let Some(direct) = read_directly(&dataset, plan.layout, text) else { continue };
             let mut parser = Parser::default();
             let shape = parser.shape(&dataset);
             let mut walked = Output::new(&dataset, ONE, 0);
