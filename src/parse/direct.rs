@@ -95,11 +95,15 @@ impl<'a> Direct<'a> {
         }
         loop {
             let key = at;
-            let name = plain(bytes, key)?;
-            let name = &self.text[name];
-            let colon = key + name.len() + 2;
+            let (field, colon) = if let Some((at, bytes)) = self.record.expected(&bytes[key..]) {
+                (Some(at), key + bytes)
+            } else {
+                let name = plain(bytes, key)?;
+                let colon = name.end + 1;
+                (self.record.field(&self.text[name]), colon)
+            };
             let value = skip_blank(bytes, after(bytes, skip_blank(bytes, colon), b':')?);
-            let end = if let Some(at) = self.record.field(name) {
+            let end = if let Some(at) = field {
                 let field = self.record.meet(at)?;
                 if !field.inner.is_empty() {
                     return None;
@@ -111,6 +115,7 @@ impl<'a> Direct<'a> {
                 end
             } else {
                 let end = skip(bytes, value, NESTING_MAX)?;
+                let name = &self.text[key + 1..colon - 1];
                 let (key, value) = (&self.text[key..colon], &self.text[value..end]);
                 self.record.unknown(name, key, value);
                 end

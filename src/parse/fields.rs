@@ -10,6 +10,8 @@ pub(super) struct Fields(Vec<Field>);
 /// A member of the record that at least one column takes, as a whole or in part.
 pub(super) struct Field {
     pub(super) key: String,
+    /// The key as it stands in a record, in its quotes, if it can stand there as it is.
+    quoted: Option<String>,
     /// The column that takes the value itself.
     pub(super) column: Option<usize>,
     /// The columns that take something from within it.
@@ -35,6 +37,7 @@ impl Fields {
                 .position(|field| field.key == key)
                 .unwrap_or_else(|| {
                     fields.push(Field {
+                        quoted: quoted(&key),
                         key,
                         column: None,
                         inner: Vec::new(),
@@ -58,12 +61,22 @@ impl Fields {
         &self.0[at]
     }
 
+    /// The bytes of the key of the field `expected`, quotes included, if that is what comes next.
+    #[inline]
+    pub(super) fn begins(&self, next: &[u8], expected: usize) -> Option<usize> {
+        let quoted = self.0.get(expected)?.quoted.as_ref()?;
+        let begins = next
+            .get(..quoted.len())
+            .is_some_and(|next| same(quoted.as_bytes(), next));
+        begins.then_some(quoted.len())
+    }
+
     /// The field of this name. Records of one file have their members in the same order, mostly
     /// that of the columns, so the one behind the last is tried first.
     #[inline]
     pub(super) fn find(&self, key: &str, expected: usize) -> Option<usize> {
         match self.0.get(expected) {
-            Some(field) if same(&field.key, key) => Some(expected),
+            Some(field) if same(field.key.as_bytes(), key.as_bytes()) => Some(expected),
             _ => self.0.iter().position(|field| field.key == key),
         }
     }
@@ -77,16 +90,26 @@ fn segments(pointer: &str) -> impl Iterator<Item = String> {
         .map(|segment| segment.replace("~1", "/").replace("~0", "~"))
 }
 
-/// Whether two keys are the same. Most have 8 to 16 bytes, which two overlapping words hold; a call
+/// A key in quotes, unless JSON writes it in another way.
+fn quoted(key: &str) -> Option<String> {
+    let is_plain = !key
+        .bytes()
+        .any(|byte| matches!(byte, b'"' | b'\\' | 0..=0x1f));
+    is_plain.then(|| format!("\"{key}\""))
+}
+
+/// Whether two keys are the same. Most have 8 to 32 bytes, which two overlapping words hold; a call
 /// to `memcmp` for each member of each record is a tenth of the whole walk.
 #[inline]
-fn same(one: &str, other: &str) -> bool {
-    let (one, other) = (one.as_bytes(), other.as_bytes());
-    match (one.first_chunk::<8>(), one.last_chunk::<8>()) {
-        _ if one.len() != other.len() => false,
-        (Some(first), Some(last)) if one.len() <= 16 => {
-            other.first_chunk() == Some(first) && other.last_chunk() == Some(last)
-        }
-        _ => one == other,
+fn same(one: &[u8], other: &[u8]) -> bool {
+    #[inline]
+    fn by_ends<const N: usize>(one: &[u8], other: &[u8]) -> bool {
+        one.first_chunk::<N>() == other.first_chunk() && one.last_chunk::<N>() == other.last_chunk()
     }
+    one.len() == other.len()
+        && match one.len() {
+            8..=16 => by_ends::<8>(one, other),
+            17..=32 => by_ends::<16>(one, other),
+            _ => one == other,
+        }
 }

@@ -71,6 +71,15 @@ impl<'a> Record<'a> {
         self.problem = None;
     }
 
+    /// The field that is expected next and the bytes of its key, if that is what comes next.
+    #[inline]
+    pub(super) fn expected(&mut self, next: &[u8]) -> Option<(usize, usize)> {
+        let at = self.expected;
+        let bytes = self.fields.begins(next, at)?;
+        self.expected = at + 1;
+        Some((at, bytes))
+    }
+
     /// The field of a member. `None` where no column takes anything of it.
     #[inline]
     pub(super) fn field(&mut self, name: &str) -> Option<usize> {
