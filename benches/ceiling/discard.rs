@@ -180,12 +180,15 @@ impl Sink for Discard {
 
     async fn settle(&self, file_nos: &[u32]) -> Result<Vec<Settled>, Fault> {
         let mut ledger = self.ledger();
-        let settled = |&file_no: &u32| Settled {
-            file_no,
-            records: ledger.file(file_no).records,
-            rejects: 0,
+        let settled = |&file_no: &u32| {
+            let File { records, stored } = ledger.file(file_no);
+            coverage::is_whole(stored, (*records).into()).then_some(Settled {
+                file_no,
+                records: *records,
+                rejects: 0,
+            })
         };
-        Ok(file_nos.iter().map(settled).collect())
+        Ok(file_nos.iter().filter_map(settled).collect())
     }
 
     async fn quarantine(&self, file: &NewFile, reason: &str) -> Result<(), Fault> {

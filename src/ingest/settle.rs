@@ -1,7 +1,7 @@
 //! Asks the ledger which files are stored as a whole, and lets them go; publishes again what is in
 //! no queue and not in the ledger.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -81,10 +81,13 @@ async fn look(shared: &Arc<Shared>, jobs: &mpsc::Sender<Vec<Job>>) -> Result<(),
     let due = due(shared);
     let mut still = Vec::new();
     for asked in due.chunks(ASK_FILES) {
-        let coverage = || shared.sink().coverage(asked);
+        let open = settle(shared, asked).await?;
+        if open.is_empty() {
+            continue;
+        }
+        let coverage = || shared.sink().coverage(&open);
         let covered = until_ok("reading the ledger", &shared.stop, |_| {}, coverage).await?;
-        let whole = note_covered(shared, asked, &covered, &mut still);
-        settle(shared, &whole).await?;
+        note_covered(shared, &open, &covered, &mut still);
     }
     publish_lost(shared, jobs, &still).await
 }
@@ -109,24 +112,19 @@ fn due(shared: &Shared) -> Vec<u32> {
     due
 }
 
-/// Notes what the ledger said; returns the files that are whole, and adds the others that have not
-/// moved for long to `still`.
+/// Notes what the ledger said of files that are not settled, and adds those that have not moved for
+/// long to `still`.
 fn note_covered(
     shared: &Shared,
     asked: &[u32],
     covered: &[Vec<std::ops::Range<u64>>],
     still: &mut Vec<u32>,
-) -> Vec<u32> {
+) {
     let mut flights = shared.flights();
-    let mut whole = Vec::new();
     for (file_no, covered) in asked.iter().zip(covered) {
         let Some(flight) = flights.get_mut(file_no) else {
             continue;
         };
-        if coverage::is_whole(covered, u64::from(flight.plan.records)) {
-            whole.push(*file_no);
-            continue;
-        }
         let now = coverage::len(covered);
         if now != flight.covered {
             flight.covered = now;
@@ -139,16 +137,13 @@ fn note_covered(
             still.push(*file_no);
         }
     }
-    whole
 }
 
-/// Settles files and moves them to history.
-async fn settle(shared: &Arc<Shared>, whole: &[u32]) -> Result<(), GivenUp> {
-    if whole.is_empty() {
-        return Ok(());
-    }
-    let settle = || shared.sink().settle(whole);
+/// Settles the files that the ledger covers and moves them to history; returns the others.
+async fn settle(shared: &Arc<Shared>, asked: &[u32]) -> Result<Vec<u32>, GivenUp> {
+    let settle = || shared.sink().settle(asked);
     let settled = until_ok("settling files", &shared.stop, |_| {}, settle).await?;
+    let done: HashSet<u32> = settled.iter().map(|file| file.file_no).collect();
     let mut endings = Vec::new();
     {
         let mut flights = shared.flights();
@@ -167,7 +162,9 @@ async fn settle(shared: &Arc<Shared>, whole: &[u32]) -> Result<(), GivenUp> {
             }
         }
     }
-    shared.finish(endings).await
+    shared.finish(endings).await?;
+    let is_open = |file_no: &u32| !done.contains(file_no);
+    Ok(asked.iter().copied().filter(is_open).collect())
 }
 
 fn count(shared: &Shared, flight: &Flight, rejects: u64) {

@@ -120,6 +120,7 @@ pub trait Sink: Send + Sync {
     /// Stores rows, rejects and, after them in the same transaction, the ledger entries of the
     /// spans. Rows and rejects that are there already are left as they are. A row that the database
     /// refuses for its values becomes a reject under its own id, and its neighbours are stored.
+    /// A pending file of which nothing was stored before and all is now may be settled at once.
     ///
     /// # Errors
     /// Nothing or everything of the call is stored, and which of the two is unknown.
@@ -132,9 +133,9 @@ pub trait Sink: Send + Sync {
     /// A fault of the connection.
     async fn coverage(&self, file_nos: &[u32]) -> Result<Vec<Vec<Range<u64>>>, Fault>;
 
-    /// Folds the ledger entries of wholly covered files into their rows of `ingest_files`, with the
-    /// number of rejects. The caller has seen the coverage. A settled file stays as it is.
-    /// Returns what became of each file, in the order given.
+    /// Folds the ledger entries of those files that they cover into the files' rows of
+    /// `ingest_files`, with the number of rejects. A settled file stays as it is. Returns those of
+    /// the files that are settled now, in the order given.
     ///
     /// # Errors
     /// A fault of the connection.

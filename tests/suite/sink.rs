@@ -109,6 +109,8 @@ async fn conformance(target: Target) {
     ledger::a_quarantined_file_becomes_pending(target).await;
     ledger::coverage_is_the_union_of_entries(target).await;
     ledger::settle_folds_the_entries(target).await;
+    ledger::settle_leaves_what_is_not_covered(target).await;
+    ledger::a_file_that_is_one_batch_is_settled_by_its_commit(target).await;
     ledger::operators_see_what_the_ledger_says(target).await;
 
     rows::values_come_back_as_they_went_in(target).await;

@@ -12,7 +12,7 @@
 //! rolled back, and the caller calls again.
 
 use std::borrow::Cow;
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::fmt::Write as _;
 use std::iter::once;
 use std::ops::Range;
@@ -26,6 +26,7 @@ use crate::sink::table::quoted;
 use super::bind::{self, VALUE_BYTES, fitting, limits};
 use super::client::{Type, Values};
 use super::errors::{Class, Failure};
+use super::ledger::list;
 use super::load_data;
 use super::session::{Insert, Pool, Session};
 
@@ -130,10 +131,14 @@ impl Transaction<'_> {
                 self.rows(rows, batches).await?;
             }
         }
-        self.rejects(batches).await?;
-        let spans = spans(batches);
+        let rejects = self.rejects(batches).await?;
+        let mut spans = spans(batches);
+        let idempotent = self.way == Way::Idempotent;
+        // What is told of here for the first time may be all of a file. Otherwise settle sees to it.
+        if !idempotent && !self.settle_whole(&mut spans, &rejects).await? {
+            return Ok(None);
+        }
         if !spans.is_empty() {
-            let idempotent = self.way == Way::Idempotent;
             let stored = self.session.run(&entries_sql(&spans, idempotent)).await?;
             // Fewer than given: a file of them is settled already, so this is a late redelivery,
             // and even rows that seem new have to be held against its rejects.
@@ -282,16 +287,71 @@ impl Transaction<'_> {
         let mut there = HashSet::with_capacity(ids.len());
         for ids in ids.chunks(IDS_PER_QUERY) {
             let mut sql = format!("SELECT `id` FROM `{table}` WHERE `id` IN (");
-            list(&mut sql, ids);
+            ids_of(&mut sql, ids);
             sql.push(')');
             there.extend(self.session.rows::<u64>(&sql).await?);
         }
         Ok(there)
     }
 
+    /// Settles the files of which a span has every record and nothing was stored before: an entry of
+    /// such a span would only be folded again. Leaves the other spans. `false` if one of the files
+    /// was settled, or had entries, by the time that it was to be written.
+    async fn settle_whole(
+        &mut self,
+        spans: &mut Vec<Span>,
+        rejects: &HashMap<u32, u32>,
+    ) -> Result<bool, Failure> {
+        let first: Vec<u32> = spans
+            .iter()
+            .filter(|span| span.first_ordinal == 0)
+            .map(|span| span.file_no)
+            .collect();
+        if first.is_empty() {
+            return Ok(true);
+        }
+        // Read without locks: the first frame of a large file must not hold up its others.
+        let sql = format!(
+            "SELECT f.file_no, f.records FROM ingest_files f WHERE f.file_no IN ({}) AND f.state = \
+             'pending' AND NOT EXISTS (SELECT 1 FROM ingest_frames e WHERE e.file_no = f.file_no)",
+            list(&first)
+        );
+        let untouched: HashMap<u32, u32> = self.session.rows(&sql).await?.into_iter().collect();
+        let is_whole = |span: &Span| {
+            span.first_ordinal == 0 && untouched.get(&span.file_no) == Some(&span.records)
+        };
+        let whole: Vec<u32> = spans
+            .iter()
+            .filter(|span| is_whole(span))
+            .map(|span| span.file_no)
+            .collect();
+        spans.retain(|span| !is_whole(span));
+        if whole.is_empty() {
+            return Ok(true);
+        }
+        let mut counts = String::from("0");
+        if !rejects.is_empty() {
+            counts = String::from("CASE file_no");
+            for (file_no, rejects) in rejects {
+                write!(counts, " WHEN {file_no} THEN {rejects}")
+                    .expect("writing to a string does not fail");
+            }
+            counts.push_str(" ELSE 0 END");
+        }
+        let settled = self
+            .session
+            .run(&format!(
+                "UPDATE ingest_files SET rejects = {counts}, state = 'settled', settled_at = \
+                 UTC_TIMESTAMP(6) WHERE file_no IN ({}) AND state = 'pending'",
+                list(&whole)
+            ))
+            .await?;
+        Ok(settled == whole.len() as u64)
+    }
+
     /// Stores the rejects of the batches, and of the rows that were refused; those that are there
-    /// stay as they are, and so do records that are rows already.
-    async fn rejects(&mut self, batches: &[Batch]) -> Result<(), Failure> {
+    /// stay as they are, and so do records that are rows already. Returns how many a file has of them.
+    async fn rejects(&mut self, batches: &[Batch]) -> Result<HashMap<u32, u32>, Failure> {
         let refused = std::mem::take(&mut self.refused);
         let mut due: Vec<(u32, &Reject)> = refused
             .iter()
@@ -351,7 +411,11 @@ impl Transaction<'_> {
             self.session.insert(&insert, now.len(), write).await?;
             rest = later;
         }
-        Ok(())
+        let mut of_files = HashMap::new();
+        for (file_no, _) in due {
+            *of_files.entry(file_no).or_default() += 1;
+        }
+        Ok(of_files)
     }
 }
 
@@ -418,7 +482,7 @@ fn entries_sql(spans: &[Span], idempotent: bool) -> String {
 }
 
 /// Numbers with commas between.
-fn list(sql: &mut String, numbers: &[u64]) {
+fn ids_of(sql: &mut String, numbers: &[u64]) {
     for (at, number) in numbers.iter().enumerate() {
         let comma = if at == 0 { "" } else { "," };
         write!(sql, "{comma}{number}").expect("writing to a string does not fail");

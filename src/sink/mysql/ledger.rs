@@ -149,31 +149,36 @@ pub(super) async fn coverage(
 ) -> Result<Vec<Vec<Range<u64>>>, Failure> {
     let mut ranges: HashMap<u32, Vec<Range<u64>>> = HashMap::new();
     for file_nos in file_nos.chunks(FILES_PER_STATEMENT) {
-        let list = list(file_nos);
         // The entries first: a settle between the two statements takes the entries away, and then
         // the second one sees the file settled.
+        ranges.extend(entries(session, file_nos).await?);
         let sql = format!(
-            "SELECT file_no, first_ordinal, records FROM ingest_frames WHERE file_no IN ({list})"
-        );
-        for (file_no, first, records) in session.rows::<(u32, u64, u64)>(&sql).await? {
-            ranges
-                .entry(file_no)
-                .or_default()
-                .push(first..first + records);
-        }
-        let sql = format!(
-            "SELECT file_no, records FROM ingest_files WHERE file_no IN ({list}) AND state = \
-             'settled'"
+            "SELECT file_no, records FROM ingest_files WHERE file_no IN ({}) AND state = 'settled'",
+            list(file_nos)
         );
         for (file_no, records) in session.rows::<(u32, u64)>(&sql).await? {
-            ranges.insert(file_no, once(0..records).collect());
+            ranges.insert(file_no, coverage::union(once(0..records)));
         }
     }
     let of = |file_no| ranges.get(file_no).cloned().unwrap_or_default();
-    Ok(file_nos
-        .iter()
-        .map(|file_no| coverage::union(of(file_no)))
-        .collect())
+    Ok(file_nos.iter().map(of).collect())
+}
+
+/// What the entries of files cover, for those that have any.
+async fn entries(
+    session: &mut Session,
+    file_nos: &[u32],
+) -> Result<HashMap<u32, Vec<Range<u64>>>, Failure> {
+    let sql = format!(
+        "SELECT file_no, first_ordinal, records FROM ingest_frames WHERE file_no IN ({})",
+        list(file_nos)
+    );
+    let mut ranges: HashMap<u32, Vec<Range<u64>>> = HashMap::new();
+    for (file_no, first, records) in session.rows::<(u32, u64, u64)>(&sql).await? {
+        let of_file = ranges.entry(file_no).or_default();
+        coverage::insert(of_file, first..first + records);
+    }
+    Ok(ranges)
 }
 
 /// See [`Sink::settle`](crate::sink::Sink::settle).
@@ -183,51 +188,72 @@ pub(super) async fn settle(
 ) -> Result<Vec<Settled>, Failure> {
     let mut settled: HashMap<u32, Settled> = HashMap::new();
     for file_nos in file_nos.chunks(FILES_PER_STATEMENT) {
-        let list = list(file_nos);
-        session.begin().await?;
-        let covered = coverage(session, file_nos).await?;
-        let covered: HashMap<u32, _> = file_nos.iter().copied().zip(covered).collect();
-        session
-            .run(&format!(
-                "UPDATE ingest_files f SET f.rejects = (SELECT COUNT(*) FROM ingest_rejects r WHERE \
-                 r.file_no = f.file_no), f.state = 'settled', f.reason = NULL, f.settled_at = \
-                 UTC_TIMESTAMP(6) WHERE f.file_no IN ({list}) AND f.state <> 'settled'"
-            ))
-            .await?;
-        session
-            .run(&format!(
-                "DELETE FROM ingest_frames WHERE file_no IN ({list})"
-            ))
-            .await?;
-        let sql =
-            format!("SELECT file_no, records, rejects FROM ingest_files WHERE file_no IN ({list})");
-        for (file_no, records, rejects) in session.rows::<(u32, u32, u32)>(&sql).await? {
-            // The caller has seen to it; a file that left for history with a gap would be a loss.
-            let whole = coverage::is_whole(&covered[&file_no], u64::from(records));
-            assert!(
-                whole,
-                "file {file_no} was to be settled, and the ledger does not cover it"
-            );
-            settled.insert(
-                file_no,
-                Settled {
-                    file_no,
-                    records,
-                    rejects,
-                },
-            );
+        // Before the states, as above. What is covered now stays so.
+        let covered = entries(session, file_nos).await?;
+        let mut due = Vec::new();
+        for (file, is_settled) in states(session, file_nos).await? {
+            let covered = covered.get(&file.file_no).map_or(&[][..], Vec::as_slice);
+            if is_settled && covered.is_empty() {
+                settled.insert(file.file_no, file);
+            } else if is_settled || coverage::is_whole(covered, file.records.into()) {
+                due.push(file.file_no);
+            }
         }
-        session.commit().await?;
+        if due.is_empty() {
+            continue;
+        }
+        fold(session, &due).await?;
+        let files = states(session, &due).await?;
+        settled.extend(files.into_iter().map(|(file, _)| (file.file_no, file)));
     }
-    file_nos
+    Ok(file_nos
         .iter()
-        .map(|file_no| {
-            settled
-                .get(file_no)
-                .copied()
-                .ok_or_else(|| unknown_file(*file_no))
-        })
-        .collect()
+        .filter_map(|file_no| settled.get(file_no).copied())
+        .collect())
+}
+
+/// What the ledger has of files, and whether it is settled.
+async fn states(session: &mut Session, file_nos: &[u32]) -> Result<Vec<(Settled, bool)>, Failure> {
+    let sql = format!(
+        "SELECT file_no, records, rejects, state FROM ingest_files WHERE file_no IN ({})",
+        list(file_nos)
+    );
+    let files = session.rows::<(u32, u32, u32, String)>(&sql).await?;
+    let mut unknown: HashSet<u32> = file_nos.iter().copied().collect();
+    for (file_no, ..) in &files {
+        unknown.remove(file_no);
+    }
+    if let Some(file_no) = unknown.into_iter().min() {
+        return Err(unknown_file(file_no));
+    }
+    let state = |(file_no, records, rejects, state): (u32, u32, u32, String)| {
+        let file = Settled {
+            file_no,
+            records,
+            rejects,
+        };
+        (file, state == "settled")
+    };
+    Ok(files.into_iter().map(state).collect())
+}
+
+/// Folds the entries of files that they cover.
+async fn fold(session: &mut Session, file_nos: &[u32]) -> Result<(), Failure> {
+    let list = list(file_nos);
+    session.begin().await?;
+    session
+        .run(&format!(
+            "UPDATE ingest_files f SET f.rejects = (SELECT COUNT(*) FROM ingest_rejects r WHERE \
+             r.file_no = f.file_no), f.state = 'settled', f.reason = NULL, f.settled_at = \
+             UTC_TIMESTAMP(6) WHERE f.file_no IN ({list}) AND f.state <> 'settled'"
+        ))
+        .await?;
+    session
+        .run(&format!(
+            "DELETE FROM ingest_frames WHERE file_no IN ({list})"
+        ))
+        .await?;
+    session.commit().await
 }
 
 fn unknown_file(file_no: u32) -> Failure {

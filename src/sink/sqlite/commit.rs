@@ -36,6 +36,12 @@ pub(super) fn commit(db: &Transaction<'_>, batches: &[Batch]) -> Result<Committe
     for row in &refused {
         insert_reject(db, row.file_no, &row.reject)?;
     }
+    // All of a file at once: its entry would only be folded again.
+    let mut whole = db.prepare_cached(
+        "UPDATE ingest_files SET rejects = (SELECT COUNT(*) FROM ingest_rejects r WHERE r.file_no = \
+         ?1), state = 'settled', settled_at = ?3 WHERE file_no = ?1 AND records = ?2 AND state = \
+         'pending' AND NOT EXISTS (SELECT 1 FROM ingest_frames e WHERE e.file_no = ?1)",
+    )?;
     // No entry for a settled file: a late redelivery leaves nothing behind.
     let mut entry = db.prepare_cached(
         "INSERT INTO ingest_frames (file_no, first_ordinal, records) SELECT f.file_no, ?2, ?3 FROM \
@@ -47,7 +53,8 @@ pub(super) fn commit(db: &Transaction<'_>, batches: &[Batch]) -> Result<Committe
         records,
     } in batches.iter().map(|batch| batch.span)
     {
-        if records > 0 {
+        let is_whole = first_ordinal == 0 && whole.execute(params![file_no, records, now()])? == 1;
+        if records > 0 && !is_whole {
             entry.execute(params![file_no, first_ordinal, records])?;
         }
     }

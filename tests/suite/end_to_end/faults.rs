@@ -128,13 +128,24 @@ async fn killed_at_any_step_the_next_load_finishes() {
     for (in_redis, step, strike) in steps {
         let when = format!("{step:?} {strike:?}");
         let behind = Behind::new().await;
+        generate(&behind.pair, &["--files", "3", "--records", "3000"]);
         killed_at(&behind, in_redis, step, strike, &when).await;
         behind.pair.expect(0, &["load"]);
         behind.is_loaded_once(9_000, 3, &when).await;
     }
+    // A file that is one frame is settled by its commit.
+    for strike in [Strike::HoldRequest, Strike::HoldReply] {
+        let when = format!("settled by its commit, {strike:?}");
+        let behind = Behind::new().await;
+        generate(&behind.pair, &["--files", "3", "--records", "1000"]);
+        let step = "UPDATE ingest_files SET rejects";
+        killed_at(&behind, IN_DATABASE, step, strike, &when).await;
+        behind.pair.expect(0, &["load"]);
+        behind.is_loaded_once(3_000, 3, &when).await;
+    }
 }
 
-/// A load of three files that is killed when it comes to a step.
+/// A load of some files that is killed when it comes to a step.
 async fn killed_at(
     behind: &Behind,
     in_redis: bool,
@@ -142,7 +153,6 @@ async fn killed_at(
     strike: Strike,
     when: &str,
 ) {
-    generate(&behind.pair, &["--files", "3", "--records", "3000"]);
     let proxy = behind.proxy(in_redis);
     proxy.strike(step, strike);
     let load = behind.load().spawn().unwrap();
@@ -163,6 +173,7 @@ async fn what_a_killed_load_had_in_hand_is_drained_and_the_next_load_publishes_o
         let redis = support::private_redis().await;
         behind.pair.redis_url = Some(redis.url.clone());
         behind.redis = Proxy::start(redis.port).await;
+        generate(&behind.pair, &["--files", "3", "--records", "3000"]);
         killed_at(&behind, in_redis, step, strike, &when).await;
         let held = peek(&behind.pair);
         assert!(

@@ -316,12 +316,16 @@ impl SimSink {
                     .insert((batch.span.file_no, reject.ordinal), reject.code);
             }
         }
-        let settled = database
-            .files
-            .get(&batch.span.file_no)
-            .is_none_or(|f| f.state == "settled");
-        if !settled {
-            database.frames.insert(batch.span);
+        let Database { files, frames, .. } = &mut *database;
+        let Some(file) = files.get_mut(&batch.span.file_no) else {
+            return committed;
+        };
+        let nothing_before = || frames.iter().all(|span| span.file_no != batch.span.file_no);
+        let all = 0..u64::from(file.records);
+        if file.state == "pending" && batch.span.ordinals() == all && nothing_before() {
+            file.state = "settled";
+        } else if file.state != "settled" {
+            frames.insert(batch.span);
         }
         committed
     }
@@ -418,6 +422,14 @@ impl Sink for SimSink {
             let mut settled = Vec::new();
             for &file_no in file_nos {
                 let file = database.files.get_mut(&file_no).unwrap();
+                let spans = database.frames.iter().filter(|s| s.file_no == file_no);
+                let covered = coverage::union(spans.map(|span| span.ordinals()));
+                if file.state != "settled"
+                    && self.0.broken != Some(Broken::SettleTooEarly)
+                    && !coverage::is_whole(&covered, file.records.into())
+                {
+                    continue;
+                }
                 file.state = "settled";
                 let rejects = database
                     .rejects

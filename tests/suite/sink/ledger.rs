@@ -225,6 +225,69 @@ pub async fn settle_folds_the_entries(target: Target) {
     assert_eq!(coverage, [vec![0..10], vec![0..3], vec![]]);
 }
 
+pub async fn settle_leaves_what_is_not_covered(target: Target) {
+    let fixture = Fixture::new(target).await;
+    let file_no = fixture.file("vehicle_events", 5).await;
+    fixture.commit(&[events(&fixture, file_no, 0..3)]).await;
+    assert_eq!(fixture.sink.settle(&[file_no]).await.unwrap(), []);
+    assert_eq!(
+        fixture.sink.coverage(&[file_no]).await.unwrap(),
+        [vec![0..3]]
+    );
+    fixture.commit(&[events(&fixture, file_no, 3..5)]).await;
+    let settled = fixture.sink.settle(&[file_no]).await.unwrap();
+    assert_eq!((settled[0].file_no, settled[0].records), (file_no, 5));
+}
+
+pub async fn a_file_that_is_one_batch_is_settled_by_its_commit(target: Target) {
+    let fixture = Fixture::new(target).await;
+    let [whole, part, known, aside] =
+        [4, 5, 5, 5].map(|records| new_file("vehicle_events", records));
+    let files = [whole, part, known, aside.clone()];
+    let registered = fixture.sink.register(&files).await.unwrap();
+    let [whole, part, known, aside_no] = [0, 1, 2, 3].map(|at: usize| registered[at].file_no);
+    fixture.commit(&[events(&fixture, known, 0..2)]).await;
+    fixture.sink.quarantine(&aside, "it changed").await.unwrap();
+
+    let dataset = fixture.dataset("vehicle_events");
+    let rows = [0, 2].map(|at| (at, event(at))).into();
+    let rejects = [1, 3].map(|at| reject(at, RejectCode::WrongType)).into();
+    let whole_batch = batch(dataset, span(whole, 0, 4), &rows, rejects);
+    let rest = [
+        events(&fixture, part, 0..3),
+        events(&fixture, known, 2..5),
+        events(&fixture, aside_no, 0..5),
+    ];
+    fixture
+        .commit(&[slice::from_ref(&whole_batch), &rest].concat())
+        .await;
+
+    let mut states = fixture.sink.files(4).await.unwrap();
+    states.reverse();
+    let states = states
+        .iter()
+        .map(|file| (file.state.as_str(), file.rejects));
+    let pending = ("pending", 0);
+    assert_eq!(
+        states.collect::<Vec<_>>(),
+        [("settled", 2), pending, pending, ("quarantined", 0)]
+    );
+    let entries = "SELECT COUNT(*) FROM ingest_frames";
+    assert_eq!(fixture.number(entries).await, 4, "of the three others");
+    let covered = fixture.sink.coverage(&[whole, part, known]).await.unwrap();
+    assert_eq!(covered, [vec![0..4], vec![0..3], vec![0..5]]);
+
+    // Again, and in another cut: nothing is added.
+    for again in [whole_batch, events(&fixture, known, 0..5)] {
+        let committed = fixture.commit(&[again]).await;
+        assert_eq!(committed.rows, 0);
+    }
+    let settled = fixture.sink.settle(&[part, whole, known]).await.unwrap();
+    let settled = settled.iter().map(|file| (file.file_no, file.rejects));
+    assert_eq!(settled.collect::<Vec<_>>(), [(whole, 2), (known, 0)]);
+    assert_eq!(fixture.number(entries).await, 2, "of two files");
+}
+
 pub async fn operators_see_what_the_ledger_says(target: Target) {
     let fixture = Fixture::new(target).await;
     assert_eq!(fixture.sink.totals().await.unwrap(), Totals::default());

@@ -370,7 +370,7 @@ pub async fn a_late_redelivery_leaves_nothing_behind(target: Target) {
     let fixture = Fixture::new(target).await;
     let (one, two) = (
         fixture.file("vehicle_events", 10).await,
-        fixture.file("vehicle_events", 6).await,
+        fixture.file("vehicle_events", 7).await,
     );
     let dataset = fixture.dataset("vehicle_events");
     let rejects = vec![reject(9, RejectCode::InvalidJson)];

@@ -113,7 +113,8 @@ pub async fn the_way_of_a_file_into_the_summary(target: Target) {
     let mut files = Vec::new();
     for _ in 0..3 {
         let file_no = fixture.file("vehicle_events", 5).await;
-        fixture.commit(&[events(&fixture, file_no, 0..5)]).await;
+        let parts = [0..2, 2..5].map(|ordinals| events(&fixture, file_no, ordinals));
+        fixture.commit(&parts).await;
         files.push(file_no);
     }
     assert!(
