@@ -92,15 +92,13 @@ async fn look(shared: &Arc<Shared>, jobs: &mpsc::Sender<Vec<Job>>) -> Result<(),
     publish_lost(shared, jobs, &still).await
 }
 
-/// Files worth a look: all published, and either committed as far as this process knows, or not
-/// asked about for a while.
+/// Files worth a look: all published, and either committed as far as this process knows, or neither
+/// moved nor asked about for a while.
 fn due(shared: &Shared) -> Vec<u32> {
     let is_due = |flight: &Flight| {
+        let last = flight.asked.unwrap_or(flight.moved);
         flight.unpublished == 0
-            && (flight.committed >= flight.missing
-                || flight
-                    .asked
-                    .is_none_or(|asked| asked.elapsed() >= LOOK_INTERVAL))
+            && (flight.committed >= flight.missing || last.elapsed() >= LOOK_INTERVAL)
     };
     let flights = shared.flights();
     let mut due: Vec<u32> = flights

@@ -294,9 +294,10 @@ impl Transaction<'_> {
         Ok(there)
     }
 
-    /// Settles the files of which a span has every record and nothing was stored before: an entry of
-    /// such a span would only be folded again. Leaves the other spans. `false` if one of the files
-    /// was settled, or had entries, by the time that it was to be written.
+    /// Settles the pending files of which a span has every record: an entry of such a span would only
+    /// be folded again. Leaves the other spans. Of rows stored before, the INSERT would have told; what
+    /// entries of rejects there may be is left to [`settle`](super::ledger::settle). `false` if one of
+    /// the files was settled by the time that it was to be written.
     async fn settle_whole(
         &mut self,
         spans: &mut Vec<Span>,
@@ -312,13 +313,12 @@ impl Transaction<'_> {
         }
         // Read without locks: the first frame of a large file must not hold up its others.
         let sql = format!(
-            "SELECT f.file_no, f.records FROM ingest_files f WHERE f.file_no IN ({}) AND f.state = \
-             'pending' AND NOT EXISTS (SELECT 1 FROM ingest_frames e WHERE e.file_no = f.file_no)",
+            "SELECT file_no, records FROM ingest_files WHERE file_no IN ({}) AND state = 'pending'",
             list(&first)
         );
-        let untouched: HashMap<u32, u32> = self.session.rows(&sql).await?.into_iter().collect();
+        let pending: HashMap<u32, u32> = self.session.rows(&sql).await?.into_iter().collect();
         let is_whole = |span: &Span| {
-            span.first_ordinal == 0 && untouched.get(&span.file_no) == Some(&span.records)
+            span.first_ordinal == 0 && pending.get(&span.file_no) == Some(&span.records)
         };
         let whole: Vec<u32> = spans
             .iter()
