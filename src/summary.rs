@@ -328,19 +328,13 @@ async fn round(
     stop: &CancellationToken,
 ) -> Result<bool, GivenUp> {
     let pending = || sink.summary_pending(dataset, ROUND_FILES);
-    let files = until_ok("reading the ledger", stop, ignore, pending).await?;
-    if files.is_empty() {
+    let pending = until_ok("reading the ledger", stop, ignore, pending).await?;
+    if pending.is_empty() {
         return Ok(false);
     }
-    let whole = || sink.coverage(&files);
-    let whole = until_ok("reading the ledger", stop, ignore, whole).await?;
-    let sizes: Vec<(u32, u64)> = files
-        .iter()
-        .zip(&whole)
-        .map(|(file_no, whole)| (*file_no, coverage::len(whole)))
-        .collect();
-    let (mut reduced, passed) = accumulator.take_with(&dataset.name, &sizes);
-    for ((file_no, records), passed) in sizes.into_iter().zip(passed) {
+    let files: Vec<u32> = pending.iter().map(|(file_no, _)| *file_no).collect();
+    let (mut reduced, passed) = accumulator.take_with(&dataset.name, &pending);
+    for ((file_no, records), passed) in pending.into_iter().zip(passed) {
         if !passed {
             done.rows_read +=
                 read(sink, dataset, file_no, records, &mut reduced, done, stop).await?;
@@ -425,3 +419,45 @@ async fn join_one(merging: &mut JoinSet<Result<(), GivenUp>>) -> Result<(), Give
 }
 
 fn ignore(_: &Fault) {}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const DAY_US: i64 = 86_400_000_000;
+
+    proptest! {
+        /// Days that follow each other, and others far away, in any order of arrival.
+        #[test]
+        fn the_last_event_of_each_key_and_day_is_kept(
+            events in prop::collection::vec(
+                ("[a-c]", prop_oneof![4 => -4_i64..8, 1 => -9_000_i64..9_000], 0..3_i64, "[x-z]"),
+                0..200,
+            ),
+        ) {
+            let mut reduced = Reduced::default();
+            let mut expected: BTreeMap<(String, i64), (i64, u64, String)> = BTreeMap::new();
+            for (id, (key, day, time, value)) in (0_u64..).zip(events) {
+                let time_us = day * DAY_US + time;
+                reduced.add(&key, time_us, id, &value);
+                let last = expected.entry((key, day)).or_insert((time_us, id, value.clone()));
+                if (time_us, id) > (last.0, last.1) {
+                    *last = (time_us, id, value);
+                }
+            }
+            prop_assert_eq!(reduced.pairs.len(), expected.len());
+            let parts: Vec<LastEvent> = reduced.into_parts().flatten().collect();
+            let expected = expected.into_iter().map(|((key, _), (time_us, id, value))| LastEvent {
+                key,
+                time_us,
+                value,
+                id,
+            });
+            prop_assert_eq!(parts, expected.collect::<Vec<_>>());
+        }
+    }
+}

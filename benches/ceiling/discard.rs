@@ -195,7 +195,7 @@ impl Sink for Discard {
         panic!("{} is a made file and has no fault: {reason}", file.name);
     }
 
-    async fn summary_pending(&self, _: &Arc<Dataset>, _: usize) -> Result<Vec<u32>, Fault> {
+    async fn summary_pending(&self, _: &Arc<Dataset>, _: usize) -> Result<Vec<(u32, u64)>, Fault> {
         Ok(Vec::new())
     }
 

@@ -147,11 +147,16 @@ pub trait Sink: Send + Sync {
     /// A fault of the connection.
     async fn quarantine(&self, file: &NewFile, reason: &str) -> Result<(), Fault>;
 
-    /// Settled files of a dataset that its summary does not contain yet: at most `max` of them.
+    /// Settled files of a dataset that its summary does not contain yet, at most `max` of them, each
+    /// with its number of records.
     ///
     /// # Errors
     /// A fault of the connection.
-    async fn summary_pending(&self, dataset: &Arc<Dataset>, max: usize) -> Result<Vec<u32>, Fault>;
+    async fn summary_pending(
+        &self,
+        dataset: &Arc<Dataset>,
+        max: usize,
+    ) -> Result<Vec<(u32, u64)>, Fault>;
 
     /// The summarised columns of the rows with an id in `ids`, by ascending id, at most `max`.
     /// Panics if the dataset has no summary, as do the two below.

@@ -146,7 +146,11 @@ impl Sink for MysqlSink {
         lease.finish(DOING, outcome).await
     }
 
-    async fn summary_pending(&self, dataset: &Arc<Dataset>, max: usize) -> Result<Vec<u32>, Fault> {
+    async fn summary_pending(
+        &self,
+        dataset: &Arc<Dataset>,
+        max: usize,
+    ) -> Result<Vec<(u32, u64)>, Fault> {
         const DOING: &str = "reading the ledger";
         let mut lease = self.lease(DOING).await?;
         let outcome = summary::pending(&mut lease.session, dataset, max).await;

@@ -31,10 +31,10 @@ pub(super) async fn pending(
     session: &mut Session,
     dataset: &Dataset,
     max: usize,
-) -> Result<Vec<u32>, Failure> {
+) -> Result<Vec<(u32, u64)>, Failure> {
     let sql = format!(
-        "SELECT file_no FROM ingest_files WHERE dataset = ? AND state = 'settled' AND summarised = \
-         0 ORDER BY file_no LIMIT {max}"
+        "SELECT file_no, records FROM ingest_files WHERE dataset = ? AND state = 'settled' AND \
+         summarised = 0 ORDER BY file_no LIMIT {max}"
     );
     session.rows_with(&sql, (&dataset.name,)).await
 }

@@ -212,7 +212,11 @@ impl Sink for SqliteSink {
         self.transact("noting a quarantined file", work).await
     }
 
-    async fn summary_pending(&self, dataset: &Arc<Dataset>, max: usize) -> Result<Vec<u32>, Fault> {
+    async fn summary_pending(
+        &self,
+        dataset: &Arc<Dataset>,
+        max: usize,
+    ) -> Result<Vec<(u32, u64)>, Fault> {
         let dataset = dataset.clone();
         self.transact("reading the ledger", move |db| {
             summary::pending(db, &dataset, max)

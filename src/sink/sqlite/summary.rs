@@ -20,12 +20,14 @@ pub(super) fn pending(
     db: &Transaction<'_>,
     dataset: &Dataset,
     max: usize,
-) -> Result<Vec<u32>, Failure> {
+) -> Result<Vec<(u32, u64)>, Failure> {
     let mut find = db.prepare_cached(
-        "SELECT file_no FROM ingest_files WHERE dataset = ? AND state = 'settled' AND summarised = \
-         0 ORDER BY file_no LIMIT ?",
+        "SELECT file_no, records FROM ingest_files WHERE dataset = ? AND state = 'settled' AND \
+         summarised = 0 ORDER BY file_no LIMIT ?",
     )?;
-    let found = find.query_map(params![dataset.name, max], |row| row.get(0))?;
+    let found = find.query_map(params![dataset.name, max], |row| {
+        Ok((row.get(0)?, row.get(1)?))
+    })?;
     Ok(found.collect::<Result<_, _>>()?)
 }
 

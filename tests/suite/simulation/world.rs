@@ -465,7 +465,7 @@ impl Sink for SimSink {
         self.answer(())
     }
 
-    async fn summary_pending(&self, _: &Arc<Dataset>, _: usize) -> Result<Vec<u32>, Fault> {
+    async fn summary_pending(&self, _: &Arc<Dataset>, _: usize) -> Result<Vec<(u32, u64)>, Fault> {
         Ok(Vec::new())
     }
 

@@ -242,7 +242,7 @@ pub async fn a_corrected_record_takes_the_place_of_its_reject(target: Target) {
     assert_eq!(file[0].entry.rejects, 1);
     assert_eq!(
         fixture.sink.summary_pending(dataset, 9).await.unwrap(),
-        [file_no]
+        [(file_no, 5)]
     );
 
     // Again changes nothing; nor does a record that never was there.
