@@ -41,9 +41,9 @@ pub use journal::Journal;
 pub use stop::Stop;
 use watch::{Seen, locked};
 
-/// Files handed to ingest at a time. A claim costs a few system calls, so a larger number would delay
-/// the first file, and claim more than can be loaded soon.
-const FEED_FILES: usize = 1_024;
+/// Files handed to ingest at a time. A claim costs a few system calls, 25 us, so a larger number would
+/// delay the first file, and claim more than can be loaded soon.
+const FEED_FILES: usize = 256;
 
 /// How often the room on disk is looked at while there is too little.
 const ROOM_EVERY: Duration = Duration::from_secs(1);

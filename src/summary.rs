@@ -40,6 +40,9 @@ const FILES_MAX: usize = 100_000;
 /// Candidates merged in one transaction.
 const MERGE_PAIRS: usize = 5_000;
 
+/// Files marked as summarised in one transaction.
+const MARK_FILES: usize = 1_000;
+
 /// Such transactions at once, as far as connections are free: at the end of a load no worker uses them.
 const MERGES_AT_ONCE: usize = 3;
 
@@ -47,7 +50,7 @@ const MERGES_AT_ONCE: usize = 3;
 const SCAN_ROWS: usize = 50_000;
 
 /// Settled files looked at in one round.
-const ROUND_FILES: usize = 1_000;
+const ROUND_FILES: usize = 10_000;
 
 /// What a refresh did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -154,7 +157,7 @@ impl Reduced {
 
     /// The candidates in the order of the table's key, in parts of one transaction each: an upsert in
     /// key order touches each page once.
-    fn into_parts(self) -> impl ExactSizeIterator<Item = Vec<LastEvent>> {
+    fn into_parts(self) -> impl Iterator<Item = Vec<LastEvent>> {
         let (keys, values) = (self.keys, self.values);
         // The texts are compared here, and no more when the pairs are.
         let mut by_text: Vec<u32> = (0..keys.len() as u32).collect();
@@ -342,7 +345,7 @@ async fn round(
     }
     done.files += files.len() as u64;
     done.pairs += reduced.pairs.len() as u64;
-    merge(sink, dataset, reduced, &files, stop).await?;
+    Box::pin(merge(sink, dataset, reduced, &files, stop)).await?;
     accumulator.forget(&dataset.name, &files);
     Ok(files.len() == ROUND_FILES)
 }
@@ -370,13 +373,13 @@ async fn read(
         }
         if reduced.is_full() {
             done.pairs += reduced.pairs.len() as u64;
-            merge(sink, dataset, std::mem::take(reduced), &[], stop).await?;
+            Box::pin(merge(sink, dataset, std::mem::take(reduced), &[], stop)).await?;
         }
     }
     Ok(rows)
 }
 
-/// Merges candidates, in bounded transactions; the files are marked with the last one.
+/// Merges candidates and then marks the files, in bounded transactions.
 async fn merge(
     sink: &Arc<dyn Sink>,
     dataset: &Arc<Dataset>,
@@ -384,37 +387,40 @@ async fn merge(
     file_nos: &[u32],
     stop: &CancellationToken,
 ) -> Result<(), GivenUp> {
-    let merge = |part: Vec<LastEvent>, file_nos: &[u32]| {
+    let one = |part: Vec<LastEvent>, file_nos: Vec<u32>| {
         let (sink, dataset, stop) = (Arc::clone(sink), Arc::clone(dataset), stop.clone());
-        let file_nos = file_nos.to_vec();
         async move {
             let merge = || sink.summary_merge(&dataset, &part, &file_nos);
             until_ok("merging into the summary", &stop, ignore, merge).await
         }
     };
-    let mut parts = reduced.into_parts();
-    let but_one = parts.len().saturating_sub(1);
-    // Parts are of different pairs, so none waits for the locks of another. A task each, so
-    // that one is bound on this core while others are on their way.
-    let mut merging = JoinSet::new();
-    for part in parts.by_ref().take(but_one) {
-        if merging.len() == MERGES_AT_ONCE {
-            join_one(&mut merging).await?;
-        }
-        merging.spawn(merge(part, &[]));
-    }
-    while !merging.is_empty() {
-        join_one(&mut merging).await?;
-    }
-    match parts.next() {
-        Some(last) => merge(last, file_nos).await,
-        None if file_nos.is_empty() => Ok(()),
-        None => merge(Vec::new(), file_nos).await,
-    }
+    // Parts are of different pairs, so none waits for the locks of another.
+    all(reduced.into_parts().map(|part| one(part, Vec::new()))).await?;
+    let marks = file_nos.chunks(MARK_FILES);
+    all(marks.map(|files| one(Vec::new(), files.to_vec()))).await
 }
 
-async fn join_one(merging: &mut JoinSet<Result<(), GivenUp>>) -> Result<(), GivenUp> {
-    let joined = merging.join_next().await;
+/// Runs transactions, some at a time. A task each, so that one is bound on this core while others are
+/// on their way.
+async fn all<T>(transactions: impl Iterator<Item = T>) -> Result<(), GivenUp>
+where
+    T: Future<Output = Result<(), GivenUp>> + Send + 'static,
+{
+    let mut running = JoinSet::new();
+    for transaction in transactions {
+        if running.len() == MERGES_AT_ONCE {
+            join_one(&mut running).await?;
+        }
+        running.spawn(transaction);
+    }
+    while !running.is_empty() {
+        join_one(&mut running).await?;
+    }
+    Ok(())
+}
+
+async fn join_one(running: &mut JoinSet<Result<(), GivenUp>>) -> Result<(), GivenUp> {
+    let joined = running.join_next().await;
     joined.map_or(Ok(()), |merged| merged.expect("merging does not panic"))
 }
 
