@@ -371,6 +371,7 @@ async fn register(shared: &Arc<Shared>, ready: Vec<Ready>) -> Result<Vec<Job>, G
         .zip(covered)
         .collect::<std::collections::HashMap<_, _>>();
 
+    clear_up(shared, &ready, &known).await?;
     let mut jobs = Vec::new();
     let mut endings = Vec::new();
     for ((item, dataset, content, plan), Registered { file_no, before }) in
@@ -394,6 +395,31 @@ async fn register(shared: &Arc<Shared>, ready: Vec<Ready>) -> Result<Vec<Job>, G
     }
     shared.finish(endings).await?;
     Ok(jobs)
+}
+
+/// Lets go of the entries that a file found in work may still have though it is settled: a kill came
+/// between its last commit and its settling.
+async fn clear_up(
+    shared: &Arc<Shared>,
+    ready: &[Ready],
+    known: &[Registered],
+) -> Result<(), GivenUp> {
+    let is_left = |(item, ..): &Ready, before| {
+        item.origin == ItemOrigin::Recovered && before == Before::Settled
+    };
+    let left: Vec<u32> = ready
+        .iter()
+        .zip(known)
+        .filter(|(file, known)| is_left(file, known.before))
+        .map(|(_, known)| known.file_no)
+        .collect();
+    if left.is_empty() {
+        return Ok(());
+    }
+    let settle = || shared.sink().settle(&left);
+    until_ok("settling files", &shared.stop, |_| {}, settle)
+        .await
+        .map(drop)
 }
 
 /// Starts the flight of a file; returns what is to be parsed of it.

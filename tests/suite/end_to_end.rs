@@ -400,6 +400,24 @@ async fn a_load_stops_at_too_many_rejects_and_says_so() {
     assert_eq!(stored, 120_000);
 }
 
+/// A kill between the commit that settles a file and its settling may leave entries of another cut.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_entries_a_settled_file_still_has_go_with_its_move() {
+    for pair in Pair::all().await {
+        generate(&pair, &["--files", "1", "--records", "50"]);
+        pair.expect(0, &["load"]);
+        let name = &names(&pair.at("history"))[0];
+        pair.query("INSERT INTO ingest_frames VALUES (1, 0, 7)")
+            .await;
+        pair.expect(1, &["verify"]);
+        std::fs::rename(pair.at("history").join(name), pair.at("work").join(name)).unwrap();
+        pair.expect(0, &["load"]);
+        assert_eq!(names(&pair.at("history")), [name.as_str()]);
+        assert_eq!(pair.number("SELECT COUNT(*) FROM ingest_frames").await, 0);
+        pair.expect(0, &["verify"]);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_busy_file_of_an_archive_stays_where_it_lies() {
     let pair = Pair::new("memory+sqlite").await;
