@@ -34,6 +34,13 @@ struct Expected {
     quarantine: usize,
 }
 
+/// A record that becomes a row of this value.
+fn record(value: &str) -> String {
+    format!(
+        r#"{{"vehicle_id":"v","event_time":"2024-01-01T00:00:00Z","event_source":"s","event_type":"t","event_value":"{value}"}}"#
+    )
+}
+
 /// Another delivery comes under the names of the last one, with other content.
 fn write_files(random: &mut Random, inbound: &Path, delivery: u64, expected: &mut Expected) {
     let files = 1 + random.below(6);
@@ -61,9 +68,7 @@ fn write_files(random: &mut Random, inbound: &Path, delivery: u64, expected: &mu
                 continue;
             }
             let value = format!("{file}-{ordinal}");
-            records.push(format!(
-                r#"{{"vehicle_id":"v","event_time":"2024-01-01T00:00:00Z","event_source":"s","event_type":"t","event_value":"{value}"}}"#
-            ));
+            records.push(record(&value));
             expected.rows.insert(value);
         }
         // The file's number keeps empty files apart, which would be duplicates of each other.
@@ -331,7 +336,14 @@ fn a_load_does_not_pause_once_its_last_record_is_committed() {
     std::fs::create_dir(&inbound).unwrap();
     let mut random = Random(1);
     let mut expected = Expected::default();
-    write_files(&mut random, &inbound, 0, &mut expected);
+    // More than are committed before the first look begins.
+    for file in 0..64 {
+        let value = format!("0.{file}-0");
+        let text = format!("[{}]", record(&value));
+        std::fs::write(inbound.join(format!("vehicle_events_{file}.json")), text).unwrap();
+        expected.rows.insert(value);
+        expected.history += 1;
+    }
     let world = Arc::new(World {
         random: Mutex::new(Random(2)),
         healed: Mutex::new(true),

@@ -390,8 +390,6 @@ impl Sink for SimSink {
 
     async fn coverage(&self, file_nos: &[u32]) -> Result<Vec<Vec<Range<u64>>>, Fault> {
         self.call().await?;
-        self.0.looks.fetch_add(1, Relaxed);
-        tokio::time::sleep(self.0.look_takes).await;
         let database = self.0.database.lock().unwrap();
         let of = |file_no: &u32| {
             let whole = database
@@ -416,6 +414,8 @@ impl Sink for SimSink {
 
     async fn settle(&self, file_nos: &[u32]) -> Result<Vec<Settled>, Fault> {
         self.call().await?;
+        self.0.looks.fetch_add(1, Relaxed);
+        tokio::time::sleep(self.0.look_takes).await;
         let settled = {
             let mut database = self.0.database.lock().unwrap();
             let database = &mut *database;
