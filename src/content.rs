@@ -18,8 +18,10 @@ use std::io::{self, Read};
 use std::ops::{Deref, Range};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::sync::Once;
+use std::thread;
 
 pub use inflate::is_compressed;
 use mapping::Mapping;
@@ -28,6 +30,9 @@ use room::Taken;
 
 /// Files from this size on are hashed on all cores: nothing of a large file can be published before.
 const PARALLEL_BYTES_MIN: usize = 1 << 20;
+
+/// Files from this size on are looked at by a thread of its own meanwhile: some 10 ms of work.
+const THREAD_BYTES_MIN: usize = 32 << 20;
 
 /// BLAKE3 of a file's stored bytes, cut to 16: the identity of a file. A cryptographic hash, since
 /// equal identity means that a file's data is dropped as a duplicate: nobody may be able to make one.
@@ -186,6 +191,18 @@ fn ignore_lease_signals() {
 /// # Errors
 /// [`ContentError`].
 pub fn open(path: &Path, options: &ContentOptions) -> Result<Content, ContentError> {
+    open_and(path, options, |_| ()).map(|(content, ())| content)
+}
+
+/// Opens a file, and looks at its (inflated) bytes, of a large file while its identity is found.
+///
+/// # Errors
+/// [`ContentError`].
+pub fn open_and<T: Send>(
+    path: &Path,
+    options: &ContentOptions,
+    look: impl FnOnce(&[u8]) -> T + Send,
+) -> Result<(Content, T), ContentError> {
     let (file, opened) = open_regular(path)?;
     let writers = writers(&file);
     if writers == Writers::Some {
@@ -214,20 +231,50 @@ pub fn open(path: &Path, options: &ContentOptions) -> Result<Content, ContentErr
             opened: stamp(&opened),
         }),
     };
-    content.hash = identity(&content);
-    let inflated = inflate::inflate(&content, options);
-    // Asked before the result is believed: bytes that changed are no reason for quarantine.
-    if content.len() as u64 != content.stored_bytes || !content.is_intact() {
-        return Err(ContentError::Busy);
-    }
-    if let Some(inflated) = inflated.map_err(|error| error.about(content.hash))? {
-        content.body = inflated;
-        maps_the_file = false;
-    }
+    // Asked before what was made of the bytes is believed: that they changed is no reason for quarantine.
+    let check = |content: &Content| {
+        if content.len() as u64 == content.stored_bytes && content.is_intact() {
+            return Ok(());
+        }
+        Err(ContentError::Busy)
+    };
+    let looked = if is_compressed(&content) {
+        content.hash = identity(&content);
+        let inflated = inflate::inflate(&content, options);
+        check(&content)?;
+        if let Some(inflated) = inflated.map_err(|error| error.about(content.hash))? {
+            content.body = inflated;
+            maps_the_file = false;
+        }
+        look(&content)
+    } else {
+        let bytes = &*content;
+        let (hash, looked) = both(bytes.len(), || identity(bytes), || look(bytes));
+        check(&content)?;
+        content.hash = hash;
+        looked
+    };
     if !maps_the_file {
         content.held = None;
     }
-    Ok(content)
+    Ok((content, looked))
+}
+
+/// Does both, at the same time where there are so many bytes that a thread pays.
+fn both<A, B: Send>(
+    bytes: usize,
+    one: impl FnOnce() -> A,
+    other: impl FnOnce() -> B + Send,
+) -> (A, B) {
+    if bytes < THREAD_BYTES_MIN {
+        return (one(), other());
+    }
+    thread::scope(|scope| {
+        let other = scope.spawn(other);
+        let one = one();
+        let other = other.join().unwrap_or_else(|panic| resume_unwind(panic));
+        (one, other)
+    })
 }
 
 impl Content {

@@ -207,8 +207,14 @@ fn prepare(shared: &Shared, item: Item, attempt: u32) -> Result<Prepared, Fault>
             .cloned()
     };
     let dataset = ingest.options.dataset.clone().or_else(by_name);
-    let content = match content::open(&item.file.path, &ingest.options.content) {
-        Ok(content) => content,
+    let cut = |bytes: &[u8]| {
+        let dataset = dataset.as_ref()?;
+        let (records, fields) = (&dataset.records, dataset.fields());
+        Some(cut::cut(bytes, records, &fields, ingest.options.chunk))
+    };
+    let opened = content::open_and(&item.file.path, &ingest.options.content, cut);
+    let (content, plan) = match opened {
+        Ok(opened) => opened,
         Err(ContentError::Busy) => {
             return Ok(Prepared::Later {
                 item,
@@ -244,7 +250,7 @@ fn prepare(shared: &Shared, item: Item, attempt: u32) -> Result<Prepared, Fault>
     };
     telemetry::read_bytes(content.stored_bytes);
     let hash = Some(content.hash);
-    let Some(dataset) = dataset else {
+    let (Some(dataset), Some(plan)) = (dataset, plan) else {
         let names: Vec<_> = ingest.datasets.iter().map(|d| d.files.as_str()).collect();
         let reason = format!(
             "no dataset takes it: its name contains none of {}",
@@ -257,12 +263,6 @@ fn prepare(shared: &Shared, item: Item, attempt: u32) -> Result<Prepared, Fault>
             reason,
         });
     };
-    let plan = cut::cut(
-        &content,
-        &dataset.records,
-        &dataset.fields(),
-        ingest.options.chunk,
-    );
     if !content.is_intact() {
         return Ok(Prepared::Later {
             item,
