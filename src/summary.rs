@@ -9,7 +9,7 @@
 use std::collections::HashMap;
 use std::hash::BuildHasher;
 use std::ops::Range;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use arrow_array::cast::AsArray;
@@ -189,6 +189,8 @@ impl Reduced {
 #[derive(Debug, Default)]
 pub struct Accumulator {
     seen: Mutex<HashMap<String, Seen>>,
+    /// Files of which rows are being committed, and in how many commits.
+    committing: Mutex<HashMap<u32, u32>>,
     /// Held while candidates that were taken out are on their way into the database. A refresh that
     /// believed the coverage meanwhile could mark files whose candidates are lost in a crash.
     merging: tokio::sync::Mutex<()>,
@@ -200,7 +202,51 @@ struct Seen {
     coverage: HashMap<u32, Vec<Range<u64>>>,
 }
 
+/// A commit under way; see [`Accumulator::begin`].
+#[derive(Debug)]
+pub struct Committing<'a> {
+    of: &'a Accumulator,
+    file_nos: Vec<u32>,
+}
+
+impl Drop for Committing<'_> {
+    fn drop(&mut self) {
+        let mut committing = self.of.committing();
+        for file_no in &self.file_nos {
+            if let Some(commits) = committing.get_mut(file_no) {
+                *commits -= 1;
+                if *commits == 0 {
+                    committing.remove(file_no);
+                }
+            }
+        }
+    }
+}
+
 impl Accumulator {
+    /// Tells that batches are about to be committed. Until the value is dropped, no refresh brings in
+    /// their files: a commit may settle a file, and its rows are taken in only after that.
+    pub fn begin(&self, batches: &[Batch]) -> Committing<'_> {
+        let summarised = |batch: &&Batch| batch.dataset.summary.is_some();
+        let file_nos = batches
+            .iter()
+            .filter(summarised)
+            .map(|batch| batch.span.file_no);
+        let file_nos: Vec<u32> = file_nos.collect();
+        let mut committing = self.committing();
+        for file_no in &file_nos {
+            *committing.entry(*file_no).or_default() += 1;
+        }
+        drop(committing);
+        Committing { of: self, file_nos }
+    }
+
+    fn committing(&self) -> MutexGuard<'_, HashMap<u32, u32>> {
+        self.committing
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Takes in committed batches.
     pub fn add(&self, batches: &[Batch]) {
         let mut all = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
@@ -331,7 +377,13 @@ async fn round(
     stop: &CancellationToken,
 ) -> Result<bool, GivenUp> {
     let pending = || sink.summary_pending(dataset, ROUND_FILES);
-    let pending = until_ok("reading the ledger", stop, ignore, pending).await?;
+    let mut pending = until_ok("reading the ledger", stop, ignore, pending).await?;
+    let is_last = pending.len() < ROUND_FILES;
+    {
+        // The next refresh has them.
+        let committing = accumulator.committing();
+        pending.retain(|(file_no, _)| !committing.contains_key(file_no));
+    }
     if pending.is_empty() {
         return Ok(false);
     }
@@ -347,7 +399,7 @@ async fn round(
     done.pairs += reduced.pairs.len() as u64;
     Box::pin(merge(sink, dataset, reduced, &files, stop)).await?;
     accumulator.forget(&dataset.name, &files);
-    Ok(files.len() == ROUND_FILES)
+    Ok(!is_last)
 }
 
 /// Reads the rows of a file; returns how many there were.

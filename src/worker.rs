@@ -197,6 +197,7 @@ impl Worker {
             });
             telemetry::sink_retry();
         };
+        let _committing = self.summaries.begin(batches);
         let commit = || self.sink.commit(batches);
         let committed = until_ok("committing to the database", stop, failed, commit).await?;
         let name = &dataset.name;

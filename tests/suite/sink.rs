@@ -134,4 +134,5 @@ async fn conformance(target: Target) {
 
     summary::the_last_event_stays_in_any_order(target).await;
     summary::the_way_of_a_file_into_the_summary(target).await;
+    summary::a_file_is_summarised_once_its_commit_is_over(target).await;
 }

@@ -1,8 +1,12 @@
 //! Clauses about the daily summary.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use lemonade_task::sink::LastEvent;
+use lemonade_task::dataset::Datasets;
+use lemonade_task::sink::{LastEvent, Sink};
+use lemonade_task::summary::{self, Accumulator};
+use tokio_util::sync::CancellationToken;
 
 use super::fixture::{Fixture, SOME_TIME_US, Target, events};
 
@@ -183,4 +187,29 @@ pub async fn the_way_of_a_file_into_the_summary(target: Target) {
         fixture.sink.summary_pending(dataset, 9).await.unwrap(),
         of_five(&files)
     );
+}
+
+pub async fn a_file_is_summarised_once_its_commit_is_over(target: Target) {
+    let fixture = Fixture::new(target).await;
+    let sink: Arc<dyn Sink> = fixture.sink.clone();
+    let datasets = Datasets::new(Vec::new()).unwrap();
+    let stop = CancellationToken::new();
+    let accumulator = Accumulator::default();
+    let refresh = async || {
+        let done = summary::refresh(&sink, &datasets, &accumulator, &stop).await;
+        let done = done.map_err(drop).expect("the database is there");
+        (done.files, done.rows_read)
+    };
+    let file_no = fixture.file("vehicle_events", 5).await;
+    let whole = [events(&fixture, file_no, 0..5)];
+    let committing = accumulator.begin(&whole);
+    let again = accumulator.begin(&whole);
+    fixture.commit(&whole).await;
+    assert_eq!(refresh().await, (0, 0), "settled, and not taken in");
+    accumulator.add(&whole);
+    drop(committing);
+    assert_eq!(refresh().await, (0, 0), "there is another delivery of it");
+    drop(again);
+    assert_eq!(refresh().await, (1, 0), "none of its rows is read");
+    assert_eq!(refresh().await, (0, 0));
 }
