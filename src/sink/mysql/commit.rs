@@ -286,9 +286,7 @@ impl Transaction<'_> {
     async fn stored(&mut self, table: &str, ids: &[u64]) -> Result<HashSet<u64>, Failure> {
         let mut there = HashSet::with_capacity(ids.len());
         for ids in ids.chunks(IDS_PER_QUERY) {
-            let mut sql = format!("SELECT `id` FROM `{table}` WHERE `id` IN (");
-            ids_of(&mut sql, ids);
-            sql.push(')');
+            let sql = format!("SELECT `id` FROM `{table}` WHERE `id` IN ({})", list(ids));
             there.extend(self.session.rows::<u64>(&sql).await?);
         }
         Ok(there)
@@ -479,14 +477,6 @@ fn entries_sql(spans: &[Span], idempotent: bool) -> String {
         sql.push_str(" ON DUPLICATE KEY UPDATE records = ingest_frames.records");
     }
     sql
-}
-
-/// Numbers with commas between.
-fn ids_of(sql: &mut String, numbers: &[u64]) {
-    for (at, number) in numbers.iter().enumerate() {
-        let comma = if at == 0 { "" } else { "," };
-        write!(sql, "{comma}{number}").expect("writing to a string does not fail");
-    }
 }
 
 fn some(range: Range<usize>) -> Option<Range<usize>> {

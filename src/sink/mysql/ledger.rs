@@ -349,9 +349,9 @@ pub(super) fn reject_code(code: &str) -> Result<RejectCode, Failure> {
 }
 
 /// Numbers with commas between, ascending: all of us lock rows in one order.
-pub(super) fn list(file_nos: &[u32]) -> String {
-    let mut file_nos = file_nos.to_vec();
-    file_nos.sort_unstable();
-    let texts: Vec<String> = file_nos.iter().map(ToString::to_string).collect();
+pub(super) fn list<T: Copy + Ord + ToString>(numbers: &[T]) -> String {
+    let mut numbers = numbers.to_vec();
+    numbers.sort_unstable();
+    let texts: Vec<String> = numbers.iter().map(ToString::to_string).collect();
     texts.join(",")
 }
