@@ -260,7 +260,7 @@ pub fn open_and<T: Send>(
     Ok((content, looked))
 }
 
-/// Does both, at the same time where there are so many bytes that a thread pays.
+/// Does both, at the same time where there are so many bytes that a thread pays, and the system has one.
 fn both<A, B: Send>(
     bytes: usize,
     one: impl FnOnce() -> A,
@@ -269,12 +269,17 @@ fn both<A, B: Send>(
     if bytes < THREAD_BYTES_MIN {
         return (one(), other());
     }
-    thread::scope(|scope| {
-        let other = scope.spawn(other);
+    let mut other = Some(other);
+    let mut beside = || other.take().map(|other| other());
+    let (one, done) = thread::scope(|scope| {
+        let beside = thread::Builder::new().spawn_scoped(scope, &mut beside);
         let one = one();
-        let other = other.join().unwrap_or_else(|panic| resume_unwind(panic));
-        (one, other)
-    })
+        let joined =
+            beside.map(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic)));
+        (one, joined.ok().flatten())
+    });
+    let done = done.or_else(beside);
+    (one, done.expect("what is not done there is done here"))
 }
 
 impl Content {

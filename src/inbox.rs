@@ -165,14 +165,10 @@ impl Inbox {
             quarantine,
         } = &directories;
         for dir in [inbound, work, history, quarantine] {
-            DirBuilder::new()
-                .recursive(true)
-                .mode(0o700)
-                .create(dir)
-                .map_err(|error| {
-                    let doing = format!("cannot make the directory {}", dir.display());
-                    Fault::fatal(Origin::Files, doing, error)
-                })?;
+            make_directory(dir).map_err(|error| {
+                let doing = format!("cannot make the directory {}", dir.display());
+                Fault::fatal(Origin::Files, doing, error)
+            })?;
         }
         let lock = Lock::take(work)?;
         for (_, dir) in directories.named() {
@@ -483,6 +479,14 @@ pub fn archive(path: &Path) -> io::Result<Vec<Claimed>> {
 pub fn canonical(directory: &Path) -> String {
     let path = directory.canonicalize();
     path.as_deref().unwrap_or(directory).display().to_string()
+}
+
+/// Makes a directory, and what is missing above it, for this user alone.
+///
+/// # Errors
+/// The system's.
+pub fn make_directory(path: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
 fn claimed(path: PathBuf, metadata: &Metadata) -> io::Result<Claimed> {

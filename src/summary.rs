@@ -25,7 +25,7 @@ use crate::coverage;
 use crate::dataset::{Dataset, Datasets, Summary};
 use crate::fault::Fault;
 use crate::retry::{GivenUp, until_ok};
-use crate::sink::{LastEvent, Sink};
+use crate::sink::{LastEvent, Sink, Unsummarised};
 use crate::telemetry;
 use crate::timestamp;
 
@@ -34,7 +34,7 @@ use crate::timestamp;
 /// is merged more often, and each time costs the database as much as a row does.
 const ENTRIES_MAX: usize = (1 << 20) / 8 * 7;
 
-/// Most files whose coverage is kept in memory between two refreshes; further ones are read.
+/// Most files whose coverage is kept in memory; all are forgotten, and then read, beyond it.
 const FILES_MAX: usize = 100_000;
 
 /// Candidates merged in one transaction.
@@ -259,11 +259,12 @@ impl Accumulator {
             }
             let seen = all.get_mut(&batch.dataset.name).expect("inserted above");
             seen.reduced.add_rows(batch, summary);
-            let room = seen.coverage.len() < FILES_MAX;
-            if room || seen.coverage.contains_key(&batch.span.file_no) {
-                let covered = seen.coverage.entry(batch.span.file_no).or_default();
-                coverage::insert(covered, batch.span.ordinals());
+            // Files that another process marked are not asked for here any more, and would stay.
+            if seen.coverage.len() >= FILES_MAX {
+                seen.coverage.clear();
             }
+            let covered = seen.coverage.entry(batch.span.file_no).or_default();
+            coverage::insert(covered, batch.span.ordinals());
         }
     }
 
@@ -302,26 +303,27 @@ impl Accumulator {
             .unwrap_or_default()
     }
 
-    /// Takes the candidates out; and tells of each file, by its number of records, whether all of its
-    /// rows have passed here.
-    fn take_with(&self, dataset: &str, files: &[(u32, u64)]) -> (Reduced, Vec<bool>) {
+    /// Takes the candidates out; and tells of each file whether that is enough, since all of its rows
+    /// have passed here.
+    fn take_with(&self, dataset: &str, files: &[Unsummarised]) -> (Reduced, Vec<bool>) {
         let mut all = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(seen) = all.get_mut(dataset) else {
             return (Reduced::default(), vec![false; files.len()]);
         };
-        let passed = |&(file_no, records): &(u32, u64)| {
-            let covered = seen.coverage.get(&file_no);
-            covered.is_some_and(|covered| coverage::is_whole(covered, records))
+        let passed = |file: &Unsummarised| {
+            let covered = seen.coverage.get(&file.file_no);
+            !file.must_be_read()
+                && covered.is_some_and(|covered| coverage::is_whole(covered, file.records))
         };
         let passed = files.iter().map(passed).collect();
         (std::mem::take(&mut seen.reduced), passed)
     }
 
-    fn forget(&self, dataset: &str, file_nos: &[u32]) {
+    fn forget(&self, dataset: &str, files: &[Unsummarised]) {
         let mut all = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(seen) = all.get_mut(dataset) {
-            for file_no in file_nos {
-                seen.coverage.remove(file_no);
+            for file in files {
+                seen.coverage.remove(&file.file_no);
             }
         }
     }
@@ -377,22 +379,20 @@ async fn round(
     stop: &CancellationToken,
 ) -> Result<bool, GivenUp> {
     let pending = || sink.summary_pending(dataset, ROUND_FILES);
-    let mut pending = until_ok("reading the ledger", stop, ignore, pending).await?;
-    let is_last = pending.len() < ROUND_FILES;
+    let mut files = until_ok("reading the ledger", stop, ignore, pending).await?;
+    let is_last = files.len() < ROUND_FILES;
     {
         // The next refresh has them.
         let committing = accumulator.committing();
-        pending.retain(|(file_no, _)| !committing.contains_key(file_no));
+        files.retain(|file| !committing.contains_key(&file.file_no));
     }
-    if pending.is_empty() {
+    if files.is_empty() {
         return Ok(false);
     }
-    let files: Vec<u32> = pending.iter().map(|(file_no, _)| *file_no).collect();
-    let (mut reduced, passed) = accumulator.take_with(&dataset.name, &pending);
-    for ((file_no, records), passed) in pending.into_iter().zip(passed) {
+    let (mut reduced, passed) = accumulator.take_with(&dataset.name, &files);
+    for (file, passed) in files.iter().zip(passed) {
         if !passed {
-            done.rows_read +=
-                read(sink, dataset, file_no, records, &mut reduced, done, stop).await?;
+            done.rows_read += read(sink, dataset, file, &mut reduced, done, stop).await?;
         }
     }
     done.files += files.len() as u64;
@@ -406,13 +406,12 @@ async fn round(
 async fn read(
     sink: &Arc<dyn Sink>,
     dataset: &Arc<Dataset>,
-    file_no: u32,
-    records: u64,
+    file: &Unsummarised,
     reduced: &mut Reduced,
     done: &mut Refreshed,
     stop: &CancellationToken,
 ) -> Result<u64, GivenUp> {
-    let mut ids = row_id(file_no, 0)..row_id(file_no, 0) + records;
+    let mut ids = row_id(file.file_no, 0)..row_id(file.file_no, 0) + file.records;
     let mut rows = 0;
     while !ids.is_empty() {
         let page = || sink.summary_scan(dataset, ids.clone(), SCAN_ROWS);
@@ -436,19 +435,19 @@ async fn merge(
     sink: &Arc<dyn Sink>,
     dataset: &Arc<Dataset>,
     reduced: Reduced,
-    file_nos: &[u32],
+    files: &[Unsummarised],
     stop: &CancellationToken,
 ) -> Result<(), GivenUp> {
-    let one = |part: Vec<LastEvent>, file_nos: Vec<u32>| {
+    let one = |part: Vec<LastEvent>, files: Vec<Unsummarised>| {
         let (sink, dataset, stop) = (Arc::clone(sink), Arc::clone(dataset), stop.clone());
         async move {
-            let merge = || sink.summary_merge(&dataset, &part, &file_nos);
+            let merge = || sink.summary_merge(&dataset, &part, &files);
             until_ok("merging into the summary", &stop, ignore, merge).await
         }
     };
     // Parts are of different pairs, so none waits for the locks of another.
     all(reduced.into_parts().map(|part| one(part, Vec::new()))).await?;
-    let marks = file_nos.chunks(MARK_FILES);
+    let marks = files.chunks(MARK_FILES);
     all(marks.map(|files| one(Vec::new(), files.to_vec()))).await
 }
 

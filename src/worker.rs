@@ -207,9 +207,9 @@ impl Worker {
         telemetry::frames_committed(name, batches.len() as u64);
         telemetry::commit(name, committed.rows, committed.duplicates);
         telemetry::rejects(name, RejectCode::RefusedByDatabase, committed.refused);
-        // A refused row must not count in a summary; without knowing which one it was, the
-        // refresh reads these files from the table.
-        if committed.refused == 0 {
+        // A row that the database refuses, now or when it was delivered before, must not count in a
+        // summary. Without knowing which one it was, the refresh reads these files from the table.
+        if committed.refused == 0 && committed.duplicates == 0 {
             self.summaries.add(batches);
             self.summaries.relieve(&self.sink, dataset, stop).await?;
         }

@@ -24,6 +24,7 @@ use lemonade_task::ingest::ItemOrigin;
 use lemonade_task::runner::{self, Stop};
 use lemonade_task::sink::{
     Before, Committed, FileEntry, LastEvent, NewFile, Registered, Settled, Sink, Totals,
+    Unsummarised,
 };
 
 use super::made;
@@ -195,7 +196,11 @@ impl Sink for Discard {
         panic!("{} is a made file and has no fault: {reason}", file.name);
     }
 
-    async fn summary_pending(&self, _: &Arc<Dataset>, _: usize) -> Result<Vec<(u32, u64)>, Fault> {
+    async fn summary_pending(
+        &self,
+        _: &Arc<Dataset>,
+        _: usize,
+    ) -> Result<Vec<Unsummarised>, Fault> {
         Ok(Vec::new())
     }
 
@@ -212,7 +217,7 @@ impl Sink for Discard {
         &self,
         _: &Arc<Dataset>,
         _: &[LastEvent],
-        _: &[u32],
+        _: &[Unsummarised],
     ) -> Result<(), Fault> {
         Ok(())
     }

@@ -1,10 +1,11 @@
 //! The operator's word that no file is to be taken: a marker in the work directory, so that it
 //! holds for the one engine of that directory, also for one that starts later.
 
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, File};
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
+
+use super::make_directory;
 
 /// Hidden, as is everything in work that is no claimed file.
 const PAUSE_FILE: &str = ".lemonade.paused";
@@ -14,7 +15,7 @@ const PAUSE_FILE: &str = ".lemonade.paused";
 /// # Errors
 /// The system's.
 pub fn pause(work: &Path) -> io::Result<bool> {
-    DirBuilder::new().recursive(true).mode(0o700).create(work)?;
+    make_directory(work)?;
     match File::create_new(work.join(PAUSE_FILE)) {
         Ok(_) => Ok(true),
         Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(false),

@@ -371,7 +371,7 @@ async fn register(shared: &Arc<Shared>, ready: Vec<Ready>) -> Result<Vec<Job>, G
         .zip(covered)
         .collect::<std::collections::HashMap<_, _>>();
 
-    clear_up(shared, &ready, &known).await?;
+    clear_up(shared, &known).await?;
     let mut jobs = Vec::new();
     let mut endings = Vec::new();
     for ((item, dataset, content, plan), Registered { file_no, before }) in
@@ -397,22 +397,11 @@ async fn register(shared: &Arc<Shared>, ready: Vec<Ready>) -> Result<Vec<Job>, G
     Ok(jobs)
 }
 
-/// Lets go of the entries that a file found in work may still have though it is settled: a kill came
-/// between its last commit and its settling.
-async fn clear_up(
-    shared: &Arc<Shared>,
-    ready: &[Ready],
-    known: &[Registered],
-) -> Result<(), GivenUp> {
-    let is_left = |(item, ..): &Ready, before| {
-        item.origin == ItemOrigin::Recovered && before == Before::Settled
-    };
-    let left: Vec<u32> = ready
-        .iter()
-        .zip(known)
-        .filter(|(file, known)| is_left(file, known.before))
-        .map(|(_, known)| known.file_no)
-        .collect();
+/// Lets go of the entries that a file may still have though it is settled: a kill came between its last
+/// commit and its settling.
+async fn clear_up(shared: &Arc<Shared>, known: &[Registered]) -> Result<(), GivenUp> {
+    let settled = known.iter().filter(|known| known.before == Before::Settled);
+    let left: Vec<u32> = settled.map(|known| known.file_no).collect();
     if left.is_empty() {
         return Ok(());
     }

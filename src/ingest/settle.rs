@@ -170,7 +170,7 @@ fn count(shared: &Shared, flight: &Flight, rejects: u64) {
     let records = u64::from(flight.plan.records);
     Tally::add(&tally.records, records);
     Tally::add(&tally.rejects, rejects);
-    Tally::add(&tally.rows, records - rejects);
+    Tally::add(&tally.rows, records.saturating_sub(rejects));
     let bytes = flight.items[0].file.bytes;
     Tally::add(&tally.bytes, bytes);
     let copies = bytes * (flight.items.len() as u64 - 1);

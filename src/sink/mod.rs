@@ -83,6 +83,26 @@ pub async fn open_ledger(url: &str, options: &SinkOptions) -> Result<Arc<dyn Led
     ))
 }
 
+/// A settled file that the summary of its dataset lacks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unsummarised {
+    /// Its number.
+    pub file_no: u32,
+    /// Its records.
+    pub records: u64,
+    /// Its mark in the ledger when it was read: 0 since it was registered; 2 or more since the summary
+    /// was emptied, another number each time. A file with the mark 1 is in the summary.
+    pub mark: u8,
+}
+
+impl Unsummarised {
+    /// Whether its rows have to be read, also by those whose hands they passed through.
+    #[must_use]
+    pub fn must_be_read(&self) -> bool {
+        self.mark > 0
+    }
+}
+
 /// Rows, rejects and ledger of one database.
 #[async_trait]
 pub trait Sink: Send + Sync {
@@ -147,8 +167,7 @@ pub trait Sink: Send + Sync {
     /// A fault of the connection.
     async fn quarantine(&self, file: &NewFile, reason: &str) -> Result<(), Fault>;
 
-    /// Settled files of a dataset that its summary does not contain yet, at most `max` of them, each
-    /// with its number of records.
+    /// Settled files of a dataset that its summary does not contain yet, at most `max` of them.
     ///
     /// # Errors
     /// A fault of the connection.
@@ -156,7 +175,7 @@ pub trait Sink: Send + Sync {
         &self,
         dataset: &Arc<Dataset>,
         max: usize,
-    ) -> Result<Vec<(u32, u64)>, Fault>;
+    ) -> Result<Vec<Unsummarised>, Fault>;
 
     /// The summarised columns of the rows with an id in `ids`, by ascending id, at most `max`.
     /// Panics if the dataset has no summary, as do the two below.
@@ -172,7 +191,8 @@ pub trait Sink: Send + Sync {
 
     /// Merges candidates into the summary: of two for the same key and day the one with the later
     /// time, then the larger id, stays. Then, in the same transaction, marks the files as
-    /// summarised. Merging is idempotent and does not depend on order.
+    /// summarised, but for those whose mark has changed since it was read. Merging is idempotent and
+    /// does not depend on order.
     ///
     /// # Errors
     /// A fault of the connection.
@@ -180,10 +200,11 @@ pub trait Sink: Send + Sync {
         &self,
         dataset: &Arc<Dataset>,
         candidates: &[LastEvent],
-        file_nos: &[u32],
+        files: &[Unsummarised],
     ) -> Result<(), Fault>;
 
-    /// Empties the summary of a dataset and marks its files as not summarised.
+    /// Empties the summary of a dataset and marks all of its files, settled or not, as to be read: what
+    /// anybody knows of their rows may have been in the summary already.
     ///
     /// # Errors
     /// A fault of the connection.

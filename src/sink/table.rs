@@ -13,6 +13,8 @@ pub(super) struct Table {
     pub(super) columns: Vec<TableColumn>,
     /// The columns of the primary key.
     pub(super) key: Vec<String>,
+    /// Whether it is made out of another one, and so can be made again.
+    pub(super) is_summary: bool,
 }
 
 /// One column of it.
@@ -72,6 +74,7 @@ pub(super) fn dataset_table(dataset: &Dataset) -> Table {
         name: dataset.table.clone(),
         columns,
         key: vec![ID_COLUMN.to_owned()],
+        is_summary: false,
     }
 }
 
@@ -93,6 +96,7 @@ pub(super) fn summary_table(dataset: &Dataset, summary: &Summary) -> Table {
             column(names.id, Kind::RowId),
         ],
         key: vec![names.key.to_owned(), names.day.to_owned()],
+        is_summary: true,
     }
 }
 

@@ -102,6 +102,7 @@ async fn conformance(target: Target) {
     schema::migration_is_repeatable_and_safe_for_several_processes(target).await;
     schema::a_newer_schema_is_refused(target).await;
     schema::a_table_that_does_not_fit_is_refused_with_its_remedy(target).await;
+    schema::tables_of_the_original_are_mended_by_what_the_refusal_says(target).await;
 
     ledger::a_file_keeps_its_number(target).await;
     ledger::many_files_are_registered_in_one_call(target).await;
@@ -111,6 +112,7 @@ async fn conformance(target: Target) {
     ledger::settle_folds_the_entries(target).await;
     ledger::settle_leaves_what_is_not_covered(target).await;
     ledger::a_file_that_is_one_batch_is_settled_by_its_commit(target).await;
+    ledger::a_batch_that_is_there_twice_counts_once(target).await;
     ledger::operators_see_what_the_ledger_says(target).await;
 
     rows::values_come_back_as_they_went_in(target).await;
@@ -135,4 +137,5 @@ async fn conformance(target: Target) {
     summary::the_last_event_stays_in_any_order(target).await;
     summary::the_way_of_a_file_into_the_summary(target).await;
     summary::a_file_is_summarised_once_its_commit_is_over(target).await;
+    summary::a_summary_is_made_again_beside_a_load(target).await;
 }

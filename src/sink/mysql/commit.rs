@@ -121,6 +121,12 @@ impl Transaction<'_> {
         batches: &[Batch],
     ) -> Result<Option<Committed>, Failure> {
         self.session.begin().await?;
+        let mut spans = spans(batches);
+        let idempotent = self.way == Way::Idempotent;
+        if idempotent {
+            // What is read here of rows and rejects holds until the end, also against a replay.
+            self.hold(&spans).await?;
+        }
         for rows in groups {
             if self.way == Way::LoadData && rows.len() >= LOAD_DATA_ROWS_MIN {
                 if !load_data::rows(self.session, rows).await? {
@@ -132,16 +138,16 @@ impl Transaction<'_> {
             }
         }
         let rejects = self.rejects(batches).await?;
-        let mut spans = spans(batches);
-        let idempotent = self.way == Way::Idempotent;
         // What is told of here for the first time may be all of a file. Otherwise settle sees to it.
         if !idempotent && !self.settle_whole(&mut spans, &rejects).await? {
             return Ok(None);
         }
         if !spans.is_empty() {
-            let stored = self.session.run(&entries_sql(&spans, idempotent)).await?;
-            // Fewer than given: a file of them is settled already, so this is a late redelivery,
-            // and even rows that seem new have to be held against its rejects.
+            let rejects = (!idempotent).then_some(&rejects);
+            let stored = self.session.run(&entries_sql(&spans, rejects)).await?;
+            // Fewer than given: a file of them is settled already, so this is a late redelivery; or
+            // some of the records were rejects before, under another definition of their dataset.
+            // Either way even rows that seem new have to be held against the rejects.
             if !idempotent && stored != spans.len() as u64 {
                 return Ok(None);
             }
@@ -292,14 +298,27 @@ impl Transaction<'_> {
         Ok(there)
     }
 
+    /// Locks the files against what settles them and what replays their rejects.
+    async fn hold(&mut self, spans: &[Span]) -> Result<(), Failure> {
+        let files: Vec<u32> = spans.iter().map(|span| span.file_no).collect();
+        if files.is_empty() {
+            return Ok(());
+        }
+        let sql = format!(
+            "SELECT file_no FROM ingest_files WHERE file_no IN ({}) LOCK IN SHARE MODE",
+            list(&files)
+        );
+        self.session.rows::<u32>(&sql).await.map(drop)
+    }
+
     /// Settles the pending files of which a span has every record: an entry of such a span would only
     /// be folded again. Leaves the other spans. Of rows stored before, the INSERT would have told; what
     /// entries of rejects there may be is left to [`settle`](super::ledger::settle). `false` if one of
-    /// the files was settled by the time that it was to be written.
+    /// the files was settled by the time that it was to be written, or has other rejects than these.
     async fn settle_whole(
         &mut self,
         spans: &mut Vec<Span>,
-        rejects: &HashMap<u32, u32>,
+        rejects: &Rejects,
     ) -> Result<bool, Failure> {
         let first: Vec<u32> = spans
             .iter()
@@ -328,19 +347,20 @@ impl Transaction<'_> {
             return Ok(true);
         }
         let mut counts = String::from("0");
-        if !rejects.is_empty() {
-            counts = String::from("CASE file_no");
-            for (file_no, rejects) in rejects {
-                write!(counts, " WHEN {file_no} THEN {rejects}")
+        if !rejects.0.is_empty() {
+            counts = String::from("CASE f.file_no");
+            for file_no in &whole {
+                write!(counts, " WHEN {file_no} THEN {}", rejects.of_file(*file_no))
                     .expect("writing to a string does not fail");
             }
-            counts.push_str(" ELSE 0 END");
+            counts.push_str(" END");
         }
         let settled = self
             .session
             .run(&format!(
-                "UPDATE ingest_files SET rejects = {counts}, state = 'settled', settled_at = \
-                 UTC_TIMESTAMP(6) WHERE file_no IN ({}) AND state = 'pending'",
+                "UPDATE ingest_files f SET rejects = {counts}, state = 'settled', settled_at = \
+                 UTC_TIMESTAMP(6) WHERE file_no IN ({}) AND state = 'pending' AND {counts} = (SELECT \
+                 COUNT(*) FROM ingest_rejects r WHERE r.file_no = f.file_no)",
                 list(&whole)
             ))
             .await?;
@@ -348,8 +368,8 @@ impl Transaction<'_> {
     }
 
     /// Stores the rejects of the batches, and of the rows that were refused; those that are there
-    /// stay as they are, and so do records that are rows already. Returns how many a file has of them.
-    async fn rejects(&mut self, batches: &[Batch]) -> Result<HashMap<u32, u32>, Failure> {
+    /// stay as they are, and so do records that are rows already.
+    async fn rejects(&mut self, batches: &[Batch]) -> Result<Rejects, Failure> {
         let refused = std::mem::take(&mut self.refused);
         let mut due: Vec<(u32, &Reject)> = refused
             .iter()
@@ -370,7 +390,10 @@ impl Transaction<'_> {
                     .map(|(r, _)| (file_no, r)),
             );
         }
-        due.sort_unstable_by_key(|(file_no, reject)| (*file_no, reject.ordinal));
+        let id = |(file_no, reject): &(u32, &Reject)| row_id(*file_no, reject.ordinal);
+        due.sort_unstable_by_key(id);
+        // A frame may have been published twice, and be here twice.
+        due.dedup_by_key(|reject| id(reject));
         let insert = Insert {
             head: "INSERT INTO ingest_rejects (file_no, ordinal, code, field, byte_offset, raw, \
                    rejected_at)"
@@ -409,11 +432,26 @@ impl Transaction<'_> {
             self.session.insert(&insert, now.len(), write).await?;
             rest = later;
         }
-        let mut of_files = HashMap::new();
-        for (file_no, _) in due {
-            *of_files.entry(file_no).or_default() += 1;
-        }
-        Ok(of_files)
+        Ok(Rejects(due.iter().map(id).collect()))
+    }
+}
+
+/// The ids of the rejects that a transaction is about, ascending.
+struct Rejects(Vec<u64>);
+
+impl Rejects {
+    fn within(&self, ids: Range<u64>) -> usize {
+        let before = |end: u64| self.0.partition_point(|id| *id < end);
+        before(ids.end) - before(ids.start)
+    }
+
+    fn of_file(&self, file_no: u32) -> usize {
+        self.within(row_id(file_no, 0)..row_id(file_no + 1, 0))
+    }
+
+    fn of_span(&self, span: &Span) -> usize {
+        let first = row_id(span.file_no, span.first_ordinal);
+        self.within(first..first + u64::from(span.records))
     }
 }
 
@@ -446,10 +484,10 @@ fn spans(batches: &[Batch]) -> Vec<Span> {
     spans
 }
 
-/// Writes the ledger entries of files that are not settled. The shared lock on the file's row makes
-/// a settle of it wait for this transaction, and this transaction see the settle: so a late
-/// redelivery leaves no entry behind.
-fn entries_sql(spans: &[Span], idempotent: bool) -> String {
+/// Writes the ledger entries of files that are not settled and, where `rejects` are told, of spans that
+/// have no others. The shared lock on the file's row makes a settle of it wait for this transaction, and
+/// this transaction see the settle: so a late redelivery leaves no entry behind.
+fn entries_sql(spans: &[Span], rejects: Option<&Rejects>) -> String {
     let mut sql = String::from(
         "INSERT INTO ingest_frames (file_no, first_ordinal, records) \
          SELECT e.file_no, e.first_ordinal, e.records FROM (",
@@ -460,20 +498,28 @@ fn entries_sql(spans: &[Span], idempotent: bool) -> String {
             first_ordinal,
             records,
         } = span;
+        let rejects = rejects.map_or(0, |rejects| rejects.of_span(span));
         let entry = if at == 0 {
             format!(
-                "SELECT {file_no} AS file_no, {first_ordinal} AS first_ordinal, {records} AS records"
+                "SELECT {file_no} AS file_no, {first_ordinal} AS first_ordinal, {records} AS records, \
+                 {rejects} AS rejects"
             )
         } else {
-            format!(" UNION ALL SELECT {file_no}, {first_ordinal}, {records}")
+            format!(" UNION ALL SELECT {file_no}, {first_ordinal}, {records}, {rejects}")
         };
         sql.push_str(&entry);
     }
     sql.push_str(
-        ") e STRAIGHT_JOIN ingest_files f ON f.file_no = e.file_no WHERE f.state <> 'settled' \
-         LOCK IN SHARE MODE",
+        ") e STRAIGHT_JOIN ingest_files f ON f.file_no = e.file_no WHERE f.state <> 'settled'",
     );
-    if idempotent {
+    if rejects.is_some() {
+        sql.push_str(
+            " AND e.rejects = (SELECT COUNT(*) FROM ingest_rejects r WHERE r.file_no = e.file_no AND \
+             r.ordinal >= e.first_ordinal AND r.ordinal < e.first_ordinal + e.records)",
+        );
+    }
+    sql.push_str(" LOCK IN SHARE MODE");
+    if rejects.is_none() {
         sql.push_str(" ON DUPLICATE KEY UPDATE records = ingest_frames.records");
     }
     sql

@@ -28,7 +28,7 @@ pub(super) enum Class {
 }
 
 const RIGHTS: &str = "check the user, the password and the rights in the database URL: it needs \
-                      SELECT, INSERT, UPDATE, DELETE and CREATE on its database";
+                      SELECT, INSERT, UPDATE and DELETE on its database, and CREATE to migrate it";
 const PLUGIN: &str = "the user's authentication plugin is not to be had: give the user \
                       caching_sha2_password or mysql_native_password";
 const SCHEMA: &str = "the tables do not fit: run `task_runner migrate`";

@@ -18,6 +18,7 @@ use super::cells::by_dataset;
 use super::{
     Audit, Committed, FileEntry, FileState, LastEvent, Ledger, LedgerFile, NewFile, OpenReject,
     Purge, Registered, RejectQuery, Replayed, Settled, Sink, SinkOptions, Standing, Totals,
+    Unsummarised,
 };
 use client::{Address, Values};
 use commit::Way;
@@ -150,7 +151,7 @@ impl Sink for MysqlSink {
         &self,
         dataset: &Arc<Dataset>,
         max: usize,
-    ) -> Result<Vec<(u32, u64)>, Fault> {
+    ) -> Result<Vec<Unsummarised>, Fault> {
         const DOING: &str = "reading the ledger";
         let mut lease = self.lease(DOING).await?;
         let outcome = summary::pending(&mut lease.session, dataset, max).await;
@@ -173,11 +174,11 @@ impl Sink for MysqlSink {
         &self,
         dataset: &Arc<Dataset>,
         candidates: &[LastEvent],
-        file_nos: &[u32],
+        files: &[Unsummarised],
     ) -> Result<(), Fault> {
         const DOING: &str = "writing the summary";
         let mut lease = self.lease(DOING).await?;
-        let outcome = summary::merge(&mut lease.session, dataset, candidates, file_nos).await;
+        let outcome = summary::merge(&mut lease.session, dataset, candidates, files).await;
         lease.finish(DOING, outcome).await
     }
 

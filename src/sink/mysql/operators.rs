@@ -12,6 +12,7 @@ use crate::batch::{Batch, RejectCode, provenance, row_id};
 use crate::dataset::Dataset;
 use crate::sink::cells::by_dataset;
 use crate::sink::ledger::assert_one_row;
+use crate::sink::summary::candidates;
 use crate::sink::{
     Audit, FileEntry, FileState, LedgerFile, OpenReject, Purge, RejectEntry, RejectQuery, Replayed,
     Standing,
@@ -23,6 +24,7 @@ use super::commit::{Way, row_insert};
 use super::errors::{Class, Failure};
 use super::ledger::{list, reject_code};
 use super::session::Session;
+use super::summary;
 
 /// See [`Ledger::ledger_files`](crate::sink::Ledger::ledger_files).
 pub(super) async fn files(
@@ -246,6 +248,9 @@ pub(super) async fn replay(
 async fn replay_one(session: &mut Session, record: &Batch) -> Result<Replayed, Failure> {
     assert_one_row(record);
     let (file_no, ordinal) = (record.span.file_no, record.span.first_ordinal);
+    // A late delivery of the file's frames waits, and then finds a row here, or did store its reject.
+    let lock = format!("SELECT 1 FROM ingest_files WHERE file_no = {file_no} FOR UPDATE");
+    session.rows::<u8>(&lock).await?;
     // What the database refuses must leave the reject where it was.
     session.run("SAVEPOINT replay").await?;
     let mut removed = 0;
@@ -265,6 +270,10 @@ async fn replay_one(session: &mut Session, record: &Batch) -> Result<Replayed, F
     } else {
         insert(session, record).await?
     };
+    // No refresh can be told to look for it: whom the file's rows have passed does not read them.
+    if replayed == Replayed::Stored && record.dataset.summary.is_some() {
+        summary::upsert(session, &record.dataset, &candidates(record)).await?;
+    }
     match replayed {
         Replayed::Refused(_) => session
             .run("ROLLBACK TO SAVEPOINT replay")
@@ -272,8 +281,8 @@ async fn replay_one(session: &mut Session, record: &Batch) -> Result<Replayed, F
             .map(drop)?,
         Replayed::Stored | Replayed::AlreadyThere if removed > 0 => {
             let sql = format!(
-                "UPDATE ingest_files SET rejects = GREATEST(rejects, 1) - 1, summarised = 0 WHERE \
-                 file_no = {file_no} AND state = 'settled'"
+                "UPDATE ingest_files SET rejects = GREATEST(rejects, 1) - 1 WHERE file_no = \
+                 {file_no} AND state = 'settled'"
             );
             session.run(&sql).await?;
         }

@@ -103,14 +103,25 @@ async fn locked(session: &mut Session, datasets: &Datasets) -> Result<(), Fault>
         let params = (migration.number, migration.name, migration.checksum());
         session.run_with(sql, params).await.map_err(fault)?;
     }
+    let mut misfits = Vec::new();
     for table in tables(datasets) {
         if !has_table(session, &table.name).await.map_err(fault)? {
             let ddl = create(&table, session.server.mariadb);
             session.run(&ddl).await.map_err(fault)?;
         }
-        check(session, &table).await?;
+        misfits.extend(check(session, &table).await.map_err(fault)?);
     }
-    Ok(())
+    if misfits.is_empty() {
+        return Ok(());
+    }
+    // All of them at once, so that they can be mended at once.
+    let mends: Vec<&str> = misfits.iter().map(|misfit| &*misfit.mend).collect();
+    let problems: Vec<&str> = misfits.iter().map(|misfit| &*misfit.problem).collect();
+    let doing = format!(
+        "tables do not fit their datasets: mend them with {}",
+        mends.join("; ")
+    );
+    Err(Fault::fatal(Origin::Sink, doing, problems.join("; ")))
 }
 
 async fn has_table(session: &mut Session, name: &str) -> Result<bool, Failure> {
@@ -196,36 +207,21 @@ struct Existing {
     optional: bool,
 }
 
-/// Holds a table against what is needed.
-async fn check(session: &mut Session, table: &Table) -> Result<(), Fault> {
-    let fault = |failure: Failure| failure.into_fault(DOING);
+/// Holds a table against what is needed; `None` where it fits.
+async fn check(session: &mut Session, table: &Table) -> Result<Option<Misfit>, Failure> {
     let sql = "SELECT COLUMN_NAME AS a, DATA_TYPE AS b, COLUMN_TYPE AS c, CHARACTER_OCTET_LENGTH AS \
                d, CHARACTER_SET_NAME AS e, DATETIME_PRECISION AS f, IS_NULLABLE AS g, COLUMN_KEY AS \
                h, COLUMN_DEFAULT AS i, EXTRA AS j FROM information_schema.COLUMNS WHERE \
                TABLE_SCHEMA = DATABASE() AND TABLE_NAME = ? ORDER BY ORDINAL_POSITION";
-    let rows = session
-        .rows_with::<Row>(sql, (&table.name,))
-        .await
-        .map_err(fault)?;
+    let rows = session.rows_with::<Row>(sql, (&table.name,)).await?;
     let existing: Vec<Existing> = rows.iter().map(existing).collect();
     let sql = "SELECT ENGINE FROM information_schema.TABLES WHERE TABLE_SCHEMA = DATABASE() AND \
                TABLE_NAME = ?";
     let engine = session
         .rows_with::<Option<String>>(sql, (&table.name,))
-        .await
-        .map_err(fault)?;
+        .await?;
     let engine = engine.into_iter().next().flatten().unwrap_or_default();
-    if let Some((problem, mend)) = misfit(table, &existing, &engine, session.server.mariadb) {
-        return Err(Fault::fatal(
-            Origin::Sink,
-            format!(
-                "table `{}` does not fit its dataset: mend it with {mend}",
-                table.name
-            ),
-            problem,
-        ));
-    }
-    Ok(())
+    Ok(misfit(table, &existing, &engine, session.server.mariadb))
 }
 
 fn existing(row: &Row) -> Existing {
@@ -258,30 +254,38 @@ fn existing(row: &Row) -> Existing {
     }
 }
 
-/// What is wrong with a table, and the statement that would mend it.
-fn misfit(
-    table: &Table,
-    existing: &[Existing],
-    engine: &str,
-    mariadb: bool,
-) -> Option<(String, String)> {
-    let alter = |change: String| format!("ALTER TABLE `{}` {change}", table.name);
+/// What is wrong with a table, and the one statement that would mend all of it.
+#[derive(Debug)]
+struct Misfit {
+    problem: String,
+    mend: String,
+}
+
+fn misfit(table: &Table, existing: &[Existing], engine: &str, mariadb: bool) -> Option<Misfit> {
+    let mut problems = Vec::new();
+    let mut changes = Vec::new();
+    let mut wrong = |problem: String, change: String| {
+        problems.push(problem);
+        changes.push(change);
+    };
     if !engine.eq_ignore_ascii_case("InnoDB") {
         let problem = format!("its engine `{engine}` has no transactions");
-        return Some((problem, alter("ENGINE = InnoDB".to_owned())));
+        wrong(problem, "ENGINE = InnoDB".to_owned());
     }
     for needed in &table.columns {
-        let definition = definition(needed, false, mariadb);
         let found = existing
             .iter()
             .find(|found| found.name.eq_ignore_ascii_case(&needed.name));
         let Some(found) = found else {
+            let definition = definition(needed, false, mariadb);
             let problem = format!("it has no column `{}`", needed.name);
-            return Some((problem, alter(format!("ADD COLUMN {definition}"))));
+            wrong(problem, format!("ADD COLUMN {definition}"));
+            continue;
         };
         if let Some(problem) = column_misfit(needed, found) {
             let problem = format!("column `{}` {problem}", needed.name);
-            return Some((problem, alter(format!("MODIFY COLUMN {definition}"))));
+            let definition = mended(needed, found, mariadb);
+            wrong(problem, format!("MODIFY COLUMN {definition}"));
         }
     }
     let primary = |column: &&Existing| column.primary;
@@ -293,13 +297,23 @@ fn misfit(
     let same = |name: &String| key.iter().any(|found| found.eq_ignore_ascii_case(name));
     if key.len() != table.key.len() || !table.key.iter().all(same) {
         let wanted = quoted(table.key.iter().map(String::as_str));
+        let problem = format!(
+            "its primary key is ({}), not ({wanted})",
+            quoted(key.clone())
+        );
+        if table.is_summary {
+            // Its rows may not be apart by that key, and another table is made out of ours.
+            return Some(Misfit {
+                problem: format!("`{}`: {problem}", table.name),
+                mend: format!("RENAME TABLE `{0}` TO `{0}_old`", table.name),
+            });
+        }
         let drop = if key.is_empty() {
             ""
         } else {
             "DROP PRIMARY KEY, "
         };
-        let problem = format!("its primary key is ({}), not ({wanted})", quoted(key));
-        return Some((problem, alter(format!("{drop}ADD PRIMARY KEY ({wanted})"))));
+        wrong(problem, format!("{drop}ADD PRIMARY KEY ({wanted})"));
     }
     let ours = |found: &Existing| {
         table
@@ -307,26 +321,47 @@ fn misfit(
             .iter()
             .any(|needed| needed.name.eq_ignore_ascii_case(&found.name))
     };
-    let unfilled = existing
+    for unfilled in existing
         .iter()
-        .find(|found| !found.optional && !ours(found))?;
-    let problem = format!(
-        "column `{}` is not in the dataset, takes no NULL and has no default",
-        unfilled.name
-    );
-    Some((
-        problem,
-        alter(format!("ALTER COLUMN `{}` SET DEFAULT ...", unfilled.name)),
-    ))
+        .filter(|found| !found.optional && !ours(found))
+    {
+        let name = &unfilled.name;
+        let problem =
+            format!("column `{name}` is not in the dataset, takes no NULL and has no default");
+        wrong(problem, format!("ALTER COLUMN `{name}` SET DEFAULT ..."));
+    }
+    (!problems.is_empty()).then(|| Misfit {
+        problem: format!("`{}`: {}", table.name, problems.join(", ")),
+        mend: format!("ALTER TABLE `{}` {}", table.name, changes.join(", ")),
+    })
+}
+
+/// A column as it is to become, whatever its rows hold: NULL stays allowed where it is, and a text that
+/// nobody has held to be JSON stays a text.
+fn mended(needed: &TableColumn, found: &Existing, mariadb: bool) -> String {
+    let null = if needed.nullable || found.nullable {
+        "NULL"
+    } else {
+        "NOT NULL"
+    };
+    let sql_type = match needed.kind {
+        Kind::Json if is_text(&found.data_type) => format!("LONGTEXT {}", text(mariadb)),
+        kind => sql_type(kind, false, mariadb),
+    };
+    format!("`{}` {sql_type} {null}", needed.name)
+}
+
+fn is_text(data_type: &str) -> bool {
+    matches!(
+        data_type,
+        "varchar" | "tinytext" | "text" | "mediumtext" | "longtext"
+    )
 }
 
 /// What is wrong with a column.
 fn column_misfit(needed: &TableColumn, found: &Existing) -> Option<String> {
     let data_type = found.data_type.as_str();
-    let text_type = matches!(
-        data_type,
-        "varchar" | "tinytext" | "text" | "mediumtext" | "longtext"
-    );
+    let text_type = is_text(data_type);
     let type_fits = match needed.kind {
         Kind::RowId => data_type == "bigint" && found.unsigned,
         Kind::Integer => data_type == "bigint" && !found.unsigned,
@@ -386,6 +421,7 @@ mod tests {
             name: "t".to_owned(),
             columns: (0..80).map(column).collect(),
             key: vec!["c0".to_owned()],
+            is_summary: false,
         };
         assert!(create(&table, true).contains("`c0` TEXT "));
     }

@@ -9,9 +9,9 @@ use std::ops::Range;
 use mysql_common::Value;
 
 use crate::dataset::Dataset;
-use crate::sink::LastEvent;
-use crate::sink::summary::reduce;
+use crate::sink::summary::{OTHER_MARK, reduce};
 use crate::sink::table::{SummaryNames, quoted, summary_of};
+use crate::sink::{LastEvent, Unsummarised};
 use crate::timestamp::{self, Civil};
 
 use super::bind::limits;
@@ -31,12 +31,18 @@ pub(super) async fn pending(
     session: &mut Session,
     dataset: &Dataset,
     max: usize,
-) -> Result<Vec<(u32, u64)>, Failure> {
+) -> Result<Vec<Unsummarised>, Failure> {
     let sql = format!(
-        "SELECT file_no, records FROM ingest_files WHERE dataset = ? AND state = 'settled' AND \
-         summarised = 0 ORDER BY file_no LIMIT {max}"
+        "SELECT file_no, records, summarised FROM ingest_files WHERE dataset = ? AND state = \
+         'settled' AND summarised <> 1 ORDER BY summarised, file_no LIMIT {max}"
     );
-    session.rows_with(&sql, (&dataset.name,)).await
+    let rows = session.rows_with(&sql, (&dataset.name,)).await?;
+    let file = |(file_no, records, mark)| Unsummarised {
+        file_no,
+        records,
+        mark,
+    };
+    Ok(rows.into_iter().map(file).collect())
 }
 
 /// See [`Sink::summary_scan`](crate::sink::Sink::summary_scan).
@@ -63,10 +69,28 @@ pub(super) async fn merge(
     session: &mut Session,
     dataset: &Dataset,
     candidates: &[LastEvent],
-    file_nos: &[u32],
+    files: &[Unsummarised],
 ) -> Result<(), Failure> {
-    let insert = upsert(dataset);
     session.begin().await?;
+    upsert(session, dataset, candidates).await?;
+    for files in files.chunk_by(|a, b| a.mark == b.mark) {
+        let sql = format!(
+            "UPDATE ingest_files SET summarised = 1 WHERE file_no IN ({}) AND summarised = {}",
+            list(&files.iter().map(|file| file.file_no).collect::<Vec<_>>()),
+            files[0].mark
+        );
+        session.run(&sql).await?;
+    }
+    session.commit().await
+}
+
+/// Merges candidates within the transaction of the caller.
+pub(super) async fn upsert(
+    session: &mut Session,
+    dataset: &Dataset,
+    candidates: &[LastEvent],
+) -> Result<(), Failure> {
+    let insert = upsert_sql(dataset);
     let candidates = reduce(candidates);
     let limits = limits(&insert, session.server, ENTRIES_PER_STATEMENT);
     let mut rest = candidates.as_slice();
@@ -86,17 +110,12 @@ pub(super) async fn merge(
         session.insert(&insert, rows, write).await?;
         rest = later;
     }
-    if !file_nos.is_empty() {
-        let files = list(file_nos);
-        let sql = format!("UPDATE ingest_files SET summarised = 1 WHERE file_no IN ({files})");
-        session.run(&sql).await?;
-    }
-    session.commit().await
+    Ok(())
 }
 
 /// The upsert that keeps the larger of (time, id). The server assigns from left to right, and each
 /// condition must see the old time and id: so the value is first, the id second, the time last.
-fn upsert(dataset: &Dataset) -> Insert {
+fn upsert_sql(dataset: &Dataset) -> Insert {
     let summary = summary_of(dataset);
     let SummaryNames {
         key,
@@ -136,8 +155,8 @@ pub(super) async fn reset(session: &mut Session, dataset: &Dataset) -> Result<()
     session
         .run_scan(&format!("DELETE FROM `{}`", summary.table))
         .await?;
-    let sql = "UPDATE ingest_files SET summarised = 0 WHERE dataset = ? AND summarised = 1";
-    session.run_with(sql, (&dataset.name,)).await?;
+    let sql = format!("UPDATE ingest_files SET summarised = {OTHER_MARK} WHERE dataset = ?");
+    session.run_with(&sql, (&dataset.name,)).await?;
     session.commit().await
 }
 

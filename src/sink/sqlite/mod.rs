@@ -19,11 +19,12 @@ use crate::batch::{Batch, RejectCode};
 use crate::dataset::{Dataset, Datasets};
 use crate::fault::{Fault, Origin};
 use crate::finding::Finding;
+use crate::inbox::make_directory;
 use crate::timestamp;
 
 use super::{
     Audit, Committed, FileEntry, FileState, LastEvent, Ledger, LedgerFile, NewFile, OpenReject,
-    Purge, Registered, RejectQuery, Replayed, Settled, Sink, Standing, Totals,
+    Purge, Registered, RejectQuery, Replayed, Settled, Sink, Standing, Totals, Unsummarised,
 };
 use errors::Failure;
 
@@ -128,7 +129,7 @@ fn connect(path: &str) -> Result<Connection, Fault> {
         .parent()
         .filter(|parent| !parent.as_os_str().is_empty());
     if let Some(parent) = parent {
-        std::fs::create_dir_all(parent).map_err(|error| {
+        make_directory(parent).map_err(|error| {
             let doing = format!("{DOING}: make its directory {} writable", parent.display());
             Fault::fatal(Origin::Sink, doing, error)
         })?;
@@ -216,7 +217,7 @@ impl Sink for SqliteSink {
         &self,
         dataset: &Arc<Dataset>,
         max: usize,
-    ) -> Result<Vec<(u32, u64)>, Fault> {
+    ) -> Result<Vec<Unsummarised>, Fault> {
         let dataset = dataset.clone();
         self.transact("reading the ledger", move |db| {
             summary::pending(db, &dataset, max)
@@ -239,11 +240,11 @@ impl Sink for SqliteSink {
         &self,
         dataset: &Arc<Dataset>,
         candidates: &[LastEvent],
-        file_nos: &[u32],
+        files: &[Unsummarised],
     ) -> Result<(), Fault> {
         let (dataset, candidates) = (dataset.clone(), candidates.to_vec());
-        let file_nos = file_nos.to_vec();
-        let work = move |db: &Transaction<'_>| summary::merge(db, &dataset, &candidates, &file_nos);
+        let files = files.to_vec();
+        let work = move |db: &Transaction<'_>| summary::merge(db, &dataset, &candidates, &files);
         self.transact("writing the summary", work).await
     }
 

@@ -9,6 +9,7 @@ use crate::batch::{Batch, RejectCode, provenance, row_id};
 use crate::dataset::Dataset;
 use crate::sink::cells::by_dataset;
 use crate::sink::ledger::assert_one_row;
+use crate::sink::summary::candidates;
 use crate::sink::{
     Audit, FileState, LedgerFile, OpenReject, Purge, RejectEntry, RejectQuery, Replayed, Standing,
 };
@@ -16,7 +17,7 @@ use crate::sink::{
 use super::commit::{insert_row, row_insert};
 use super::errors::{Class, Failure, classify};
 use super::ledger::{entry, reject_code};
-use super::now;
+use super::{now, summary};
 
 /// See [`Ledger::ledger_files`](crate::sink::Ledger::ledger_files).
 pub(super) fn files(
@@ -185,12 +186,16 @@ fn replay_one(db: &Transaction<'_>, record: &Batch) -> Result<Replayed, Failure>
     } else {
         insert(db, record)?
     };
+    // No refresh can be told to look for it: whom the file's rows have passed does not read them.
+    if replayed == Replayed::Stored && record.dataset.summary.is_some() {
+        summary::upsert(db, &record.dataset, &candidates(record))?;
+    }
     match replayed {
         Replayed::Refused(_) => db.execute_batch("ROLLBACK TO replay")?,
         Replayed::Stored | Replayed::AlreadyThere if removed > 0 => {
             db.prepare_cached(
-                "UPDATE ingest_files SET rejects = MAX(rejects, 1) - 1, summarised = 0 WHERE \
-                 file_no = ? AND state = 'settled'",
+                "UPDATE ingest_files SET rejects = MAX(rejects, 1) - 1 WHERE file_no = ? AND state = \
+                 'settled'",
             )?
             .execute([place.0])?;
         }

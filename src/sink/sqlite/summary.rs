@@ -5,9 +5,9 @@ use std::ops::Range;
 use rusqlite::{Row, Transaction, params};
 
 use crate::dataset::Dataset;
-use crate::sink::LastEvent;
-use crate::sink::summary::reduce;
+use crate::sink::summary::{OTHER_MARK, reduce};
 use crate::sink::table::{SummaryNames, quoted, summary_of};
+use crate::sink::{LastEvent, Unsummarised};
 use crate::timestamp;
 
 use super::errors::Failure;
@@ -20,13 +20,17 @@ pub(super) fn pending(
     db: &Transaction<'_>,
     dataset: &Dataset,
     max: usize,
-) -> Result<Vec<(u32, u64)>, Failure> {
+) -> Result<Vec<Unsummarised>, Failure> {
     let mut find = db.prepare_cached(
-        "SELECT file_no, records FROM ingest_files WHERE dataset = ? AND state = 'settled' AND \
-         summarised = 0 ORDER BY file_no LIMIT ?",
+        "SELECT file_no, records, summarised FROM ingest_files WHERE dataset = ? AND state = \
+         'settled' AND summarised <> 1 ORDER BY summarised, file_no LIMIT ?",
     )?;
     let found = find.query_map(params![dataset.name, max], |row| {
-        Ok((row.get(0)?, row.get(1)?))
+        Ok(Unsummarised {
+            file_no: row.get(0)?,
+            records: row.get(1)?,
+            mark: row.get(2)?,
+        })
     })?;
     Ok(found.collect::<Result<_, _>>()?)
 }
@@ -56,7 +60,23 @@ pub(super) fn merge(
     db: &Transaction<'_>,
     dataset: &Dataset,
     candidates: &[LastEvent],
-    file_nos: &[u32],
+    files: &[Unsummarised],
+) -> Result<(), Failure> {
+    upsert(db, dataset, candidates)?;
+    let mut mark = db.prepare_cached(
+        "UPDATE ingest_files SET summarised = 1 WHERE file_no = ? AND summarised = ?",
+    )?;
+    for file in files {
+        mark.execute(params![file.file_no, file.mark])?;
+    }
+    Ok(())
+}
+
+/// Merges candidates within the transaction of the caller.
+pub(super) fn upsert(
+    db: &Transaction<'_>,
+    dataset: &Dataset,
+    candidates: &[LastEvent],
 ) -> Result<(), Failure> {
     let summary = summary_of(dataset);
     let SummaryNames {
@@ -84,10 +104,6 @@ pub(super) fn merge(
             event.id
         ])?;
     }
-    let mut mark = db.prepare_cached("UPDATE ingest_files SET summarised = 1 WHERE file_no = ?")?;
-    for file_no in file_nos {
-        mark.execute([file_no])?;
-    }
     Ok(())
 }
 
@@ -95,7 +111,7 @@ pub(super) fn merge(
 pub(super) fn reset(db: &Transaction<'_>, dataset: &Dataset) -> Result<(), Failure> {
     db.execute(&format!("DELETE FROM `{}`", summary_of(dataset).table), [])?;
     db.execute(
-        "UPDATE ingest_files SET summarised = 0 WHERE dataset = ?",
+        &format!("UPDATE ingest_files SET summarised = {OTHER_MARK} WHERE dataset = ?"),
         [&dataset.name],
     )?;
     Ok(())

@@ -138,7 +138,7 @@ async fn killed_at_any_step_the_next_load_finishes() {
         let when = format!("settled by its commit, {strike:?}");
         let behind = Behind::new().await;
         generate(&behind.pair, &["--files", "3", "--records", "1000"]);
-        let step = "UPDATE ingest_files SET rejects";
+        let step = "UPDATE ingest_files f SET rejects";
         killed_at(&behind, IN_DATABASE, step, strike, &when).await;
         behind.pair.expect(0, &["load"]);
         behind.is_loaded_once(3_000, 3, &when).await;

@@ -20,6 +20,7 @@ use lemonade_task::finding::Finding;
 use lemonade_task::frame::{Codec, Frame};
 use lemonade_task::sink::{
     Before, Committed, FileEntry, LastEvent, NewFile, Registered, Settled, Sink, Totals,
+    Unsummarised,
 };
 
 /// A small generator of numbers that a seed repeats (splitmix64).
@@ -465,7 +466,11 @@ impl Sink for SimSink {
         self.answer(())
     }
 
-    async fn summary_pending(&self, _: &Arc<Dataset>, _: usize) -> Result<Vec<(u32, u64)>, Fault> {
+    async fn summary_pending(
+        &self,
+        _: &Arc<Dataset>,
+        _: usize,
+    ) -> Result<Vec<Unsummarised>, Fault> {
         Ok(Vec::new())
     }
 
@@ -482,7 +487,7 @@ impl Sink for SimSink {
         &self,
         _: &Arc<Dataset>,
         _: &[LastEvent],
-        _: &[u32],
+        _: &[Unsummarised],
     ) -> Result<(), Fault> {
         Ok(())
     }

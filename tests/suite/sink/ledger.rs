@@ -288,6 +288,19 @@ pub async fn a_file_that_is_one_batch_is_settled_by_its_commit(target: Target) {
     assert_eq!(fixture.number(entries).await, 2, "of two files");
 }
 
+/// As after a publication of which the answer was lost. No row is there to tell of it.
+pub async fn a_batch_that_is_there_twice_counts_once(target: Target) {
+    let fixture = Fixture::new(target).await;
+    let file_no = fixture.file("vehicle_events", 3).await;
+    let dataset = fixture.dataset("vehicle_events");
+    let rejects = (0..3).map(|at| reject(at, RejectCode::WrongType)).collect();
+    let rejected = batch(dataset, span(file_no, 0, 3), &[].into(), rejects);
+    fixture.commit(&[rejected.clone(), rejected]).await;
+    fixture.sink.settle(&[file_no]).await.unwrap();
+    let file = &fixture.sink.files(1).await.unwrap()[0];
+    assert_eq!((file.state.as_str(), file.rejects), ("settled", 3));
+}
+
 pub async fn operators_see_what_the_ledger_says(target: Target) {
     let fixture = Fixture::new(target).await;
     assert_eq!(fixture.sink.totals().await.unwrap(), Totals::default());

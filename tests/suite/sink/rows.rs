@@ -364,6 +364,15 @@ pub async fn a_record_is_a_row_or_a_reject(target: Target) {
         fixture.number("SELECT ordinal FROM ingest_rejects").await,
         1
     );
+
+    // And where it is cut in another way since: into all of the file, or a part of it.
+    for records in [4, 6] {
+        let file_no = fixture.file("vehicle_events", records).await;
+        let before = batch(dataset, span(file_no, 0, 2), &[].into(), rejects(&[0, 1]));
+        fixture.commit(&[before]).await;
+        let after = events(&fixture, file_no, 0..4);
+        assert_eq!(fixture.commit(&[after]).await, stored(2, 2, 0));
+    }
 }
 
 pub async fn a_late_redelivery_leaves_nothing_behind(target: Target) {

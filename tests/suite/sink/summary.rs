@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use lemonade_task::batch::row_id;
 use lemonade_task::dataset::Datasets;
-use lemonade_task::sink::{LastEvent, Sink};
+use lemonade_task::sink::{LastEvent, Sink, Unsummarised};
 use lemonade_task::summary::{self, Accumulator};
 use tokio_util::sync::CancellationToken;
 
@@ -131,11 +132,13 @@ pub async fn the_way_of_a_file_into_the_summary(target: Target) {
         "none is settled"
     );
     fixture.sink.settle(&files).await.unwrap();
-    let of_five = |files: &[u32]| files.iter().map(|no| (*no, 5)).collect::<Vec<_>>();
-    assert_eq!(
-        fixture.sink.summary_pending(dataset, 2).await.unwrap(),
-        of_five(&files[..2])
-    );
+    let lacking = fixture.sink.summary_pending(dataset, 2).await.unwrap();
+    let expected = |file_no: &u32| Unsummarised {
+        file_no: *file_no,
+        records: 5,
+        mark: 0,
+    };
+    assert_eq!(lacking, files[..2].iter().map(expected).collect::<Vec<_>>());
 
     let ids = |file_no: u32| u64::from(file_no) << 32..u64::from(file_no + 1) << 32;
     let first = fixture
@@ -163,13 +166,16 @@ pub async fn the_way_of_a_file_into_the_summary(target: Target) {
 
     fixture
         .sink
-        .summary_merge(dataset, &scanned, &files[..1])
+        .summary_merge(dataset, &scanned, &lacking[..1])
         .await
         .unwrap();
-    assert_eq!(
-        fixture.sink.summary_pending(dataset, 9).await.unwrap(),
-        of_five(&files[1..])
-    );
+    let pending = async || {
+        let pending = fixture.sink.summary_pending(dataset, 9).await.unwrap();
+        let read = pending.iter().map(Unsummarised::must_be_read).collect();
+        let files = pending.into_iter().map(|file| file.file_no).collect();
+        (files, read)
+    };
+    assert_eq!(pending().await, (files[1..].to_vec(), vec![false; 2]));
     assert_eq!(
         fixture.sink.summary_head(dataset, 9).await.unwrap(),
         expected
@@ -182,11 +188,52 @@ pub async fn the_way_of_a_file_into_the_summary(target: Target) {
     let join = "SELECT COUNT(*) FROM daily_summary s JOIN vehicle_events e ON e.vehicle_id = \
                 s.vehicle_id";
     assert_eq!(fixture.number(join).await, 15);
-    fixture.sink.summary_reset(dataset).await.unwrap();
-    assert_eq!(
-        fixture.sink.summary_pending(dataset, 9).await.unwrap(),
-        of_five(&files)
-    );
+    for _ in 0..2 {
+        // Who has read the ledger before, and marks the files now, has not read their rows since.
+        let before = fixture.sink.summary_pending(dataset, 9).await.unwrap();
+        fixture.sink.summary_reset(dataset).await.unwrap();
+        let marked = fixture.sink.summary_merge(dataset, &[], &before).await;
+        marked.unwrap();
+        let (mut found, read) = pending().await;
+        found.sort_unstable();
+        assert_eq!((found, read), (files.clone(), vec![true; 3]));
+    }
+}
+
+/// A refresh of the service has taken in what it knew of a file in work; then an operator has the
+/// summary made again.
+pub async fn a_summary_is_made_again_beside_a_load(target: Target) {
+    let fixture = Fixture::new(target).await;
+    let sink: Arc<dyn Sink> = fixture.sink.clone();
+    let datasets = Datasets::new(Vec::new()).unwrap();
+    let stop = CancellationToken::new();
+    let service = Accumulator::default();
+    let refresh = async || {
+        let done = summary::refresh(&sink, &datasets, &service, &stop).await;
+        let done = done.map_err(drop).expect("the database is there");
+        (done.files, done.rows_read)
+    };
+    let commit = async |file_no, ordinals| {
+        let batch = [events(&fixture, file_no, ordinals)];
+        fixture.commit(&batch).await;
+        service.add(&batch);
+    };
+    let whole = fixture.file("vehicle_events", 5).await;
+    let in_work = fixture.file("vehicle_events", 5).await;
+    commit(whole, 0..5).await;
+    commit(in_work, 0..2).await;
+    assert_eq!(refresh().await, (1, 0));
+
+    let rebuilt = summary::rebuild(&sink, &datasets, &stop).await;
+    assert_eq!(rebuilt.map_err(drop).expect("it is there").rows_read, 5);
+    commit(in_work, 2..5).await;
+    fixture.sink.settle(&[in_work]).await.unwrap();
+    assert_eq!(refresh().await, (1, 5), "its rows are read, all of them");
+    let dataset = fixture.dataset("vehicle_events");
+    let head = fixture.sink.summary_head(dataset, 9).await.unwrap();
+    let ids: Vec<u64> = head.iter().map(|last| last.id).collect();
+    let expected: Vec<u64> = (0..5).map(|ordinal| row_id(in_work, ordinal)).collect();
+    assert_eq!(ids, expected);
 }
 
 pub async fn a_file_is_summarised_once_its_commit_is_over(target: Target) {

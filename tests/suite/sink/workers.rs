@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 
 use lemonade_task::broker::{self, BrokerOptions, Depth};
 use lemonade_task::frame;
+use lemonade_task::sink::Sink;
+use lemonade_task::summary;
 use lemonade_task::worker::Worker;
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
@@ -80,4 +82,49 @@ async fn a_frame_that_is_taken_over_from_a_slow_worker_is_stored_once() {
     assert_eq!(fixture.number(all).await, 800);
     let covered = fixture.sink.coverage(&[file_no]).await.unwrap();
     assert_eq!(covered, [vec![0..800]]);
+}
+
+/// The second delivery finds the row among the rejects, and no longer hears that it was refused.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_row_is_in_no_summary_however_often_its_frame_is_delivered() {
+    let fixture = Fixture::new(Target::Mariadb).await;
+    let picky = "ALTER TABLE vehicle_events ADD CONSTRAINT picky CHECK (event_value <> 'value 3')";
+    fixture.run(picky).await;
+    let broker = broker::open("memory:", &BrokerOptions::default(), &fixture.datasets)
+        .await
+        .unwrap();
+    let file_no = fixture.file("vehicle_events", 5).await;
+    let batch = events(&fixture, file_no, 0..5);
+    let worker = Worker {
+        name: "one".to_owned(),
+        broker: Arc::clone(&broker),
+        sink: fixture.sink.clone(),
+        datasets: fixture.datasets.clone(),
+        progress: Arc::default(),
+        summaries: Arc::default(),
+    };
+    let (quiet, now) = (CancellationToken::new(), CancellationToken::new());
+    let running = tokio::spawn(worker.clone().run(quiet.clone(), now));
+    let until = Instant::now() + Duration::from_secs(40);
+    for delivered in 1..=2 {
+        let frame = frame::Encoder::default().encode(&batch, broker.codec());
+        broker.publish(&[frame]).await.unwrap();
+        while worker.progress.frames() < delivered {
+            assert!(Instant::now() < until, "it is not committed");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+    quiet.cancel();
+    running.await.unwrap().unwrap();
+
+    fixture.sink.settle(&[file_no]).await.unwrap();
+    let sink: Arc<dyn Sink> = fixture.sink.clone();
+    let stop = CancellationToken::new();
+    let done = summary::refresh(&sink, &fixture.datasets, &worker.summaries, &stop).await;
+    let done = done.map_err(drop).expect("the database is there");
+    assert_eq!((done.files, done.rows_read), (1, 4));
+    let rows = "SELECT COUNT(*) FROM daily_summary s JOIN vehicle_events e ON e.id = s.last_id";
+    assert_eq!(fixture.number(rows).await, 4);
+    let entries = "SELECT COUNT(*) FROM daily_summary";
+    assert_eq!(fixture.number(entries).await, 4);
 }
