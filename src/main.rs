@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use lemonade_task::commands::{self, Exit};
-use lemonade_task::config::cli::{Cli, Command};
+use lemonade_task::config::cli::Cli;
 use lemonade_task::config::{self, Environment, LogFormat, Settings};
 use lemonade_task::telemetry::logging::{self, Shape};
 
@@ -29,8 +29,8 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> anyhow::Result<Exit> {
-    if let Some(Command::Completions(args)) = &cli.command {
-        return commands::completions(args).map(Exit::from);
+    if let Some(done) = commands::without_settings(cli.command.as_ref()) {
+        return done.map(Exit::from);
     }
     let environment = Environment::read(Path::new(config::DOTENV))?;
     let settings = Settings::resolve(cli.options, &environment)?;

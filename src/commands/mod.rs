@@ -8,12 +8,13 @@ use std::io::{self, ErrorKind, Write as _};
 use std::sync::Arc;
 
 use crate::config::Settings;
-use crate::config::cli::{Cli, Command, CompletionsArgs, ConfigCommand, RunArgs};
+use crate::config::cli::{Cli, Command, CompletionsArgs, ConfigArgs, ConfigCommand, RunArgs};
 use crate::fault::Fault;
 use crate::sink::{self, Ledger, Sink, SinkOptions};
 
 mod ask;
 mod check;
+mod config;
 mod demo;
 mod doctor;
 mod exit;
@@ -86,22 +87,25 @@ async fn execute(command: Option<Command>, settings: Settings) -> anyhow::Result
         Command::Pause => pause::pause(&settings),
         Command::Resume => pause::resume(&settings),
         Command::Queue(args) => queue::execute(&settings, &args.command).await,
-        Command::Config(args) => match args.command {
-            ConfigCommand::Show => {
-                say(&settings.to_string())?;
-                Ok(Outcome::Complete)
-            }
-        },
+        Command::Config(args) => config::execute(&settings, &args.command),
         Command::Completions(args) => completions(&args),
     }
 }
 
-/// Prints the completions of a shell. Needs no settings, and the shell that asks for them while it
-/// starts may stand where they are wrong.
-///
-/// # Errors
-/// The output fails.
-pub fn completions(args: &CompletionsArgs) -> anyhow::Result<Outcome> {
+/// Does what needs no settings, and so works where they are wrong; `None` is every other command.
+#[must_use]
+pub fn without_settings(command: Option<&Command>) -> Option<anyhow::Result<Outcome>> {
+    match command? {
+        Command::Completions(args) => Some(completions(args)),
+        Command::Config(ConfigArgs {
+            command: ConfigCommand::Init(args),
+        }) => Some(config::init(args)),
+        _ => None,
+    }
+}
+
+/// Prints the completions of a shell, which may ask for them while it starts.
+fn completions(args: &CompletionsArgs) -> anyhow::Result<Outcome> {
     say(&Cli::completions(args.shell))?;
     Ok(Outcome::Complete)
 }
@@ -123,7 +127,9 @@ async fn open_sink(settings: &Settings) -> Result<Arc<dyn Sink>, Fault> {
 /// is not there is not made: it would be an empty answer to a wrong question.
 async fn open_ledger(settings: &Settings) -> anyhow::Result<Arc<dyn Ledger>> {
     if let Some(path) = settings.sqlite_path().filter(|path| !path.exists()) {
-        return Err(NoInput(path.display().to_string()).into());
+        let why = "there is no database yet: load something first, or name another with DATABASE_URL or \
+                   --data-dir";
+        return Err(anyhow::Error::new(NoInput(path.display().to_string())).context(why));
     }
     let ledger = sink::open_ledger(&settings.database_url, &one_connection()).await?;
     ledger.migrate(&settings.datasets).await?;

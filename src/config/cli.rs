@@ -5,13 +5,14 @@ use std::path::PathBuf;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
+use super::FILE_DEFAULT;
 use super::environment::NAMES;
 use super::options::{Options, Period};
 
 mod help;
 mod values;
 
-use help::{AFTER, COMPLETIONS, CORRECTIONS, DRAIN, EXAMPLES, PEEK};
+use help::{AFTER, CORRECTIONS, EXAMPLES};
 use values::{a_second_at_least, moment, ratio, record_id, reject_code};
 
 // Help is plain text: backticks would be printed.
@@ -34,28 +35,38 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// The service: take in what arrives, commit it, keep the summary fresh, serve HTTP
+    #[command(before_help = help::RUN)]
     Run(RunArgs),
     /// Load files, then exit; without a path, those in inbound
+    #[command(before_help = help::LOAD)]
     Load(LoadArgs),
     /// Parse and validate files: print the rejects, write nothing
+    #[command(before_help = help::CHECK)]
     Check(CheckArgs),
     /// Looks at settings and surroundings: OK, WARN or FAIL, each with its fix
     Doctor(DoctorArgs),
     /// What moves, what waits and why
+    #[command(before_help = help::STATUS)]
     Status(StatusArgs),
     /// Ask the running service whether it is ready: exit code 0 if so, else 1
     Health(HealthArgs),
     /// The files of the ledger
+    #[command(before_help = help::FILES)]
     Files(FilesArgs),
     /// The records that are no rows: list them, mend them, remove them
+    #[command(before_help = help::REJECTS)]
     Rejects(RejectsArgs),
     /// A row or reject back to its file, its place in it, and its original JSON
+    #[command(before_help = help::TRACE)]
     Trace(TraceArgs),
     /// Audit files against tables: records = rows + rejects
+    #[command(before_help = help::VERIFY)]
     Verify(VerifyArgs),
     /// Bring the daily summary up to date
+    #[command(before_help = help::SUMMARY)]
     Summary(SummaryArgs),
     /// Create the tables, or bring them up to date
+    #[command(before_help = help::MIGRATE)]
     Migrate(MigrateArgs),
     /// Take no files out of inbound, until resume; what is in work is finished
     Pause,
@@ -64,13 +75,16 @@ pub enum Command {
     /// What is in the queue: look at it, or empty it into the database
     Queue(QueueArgs),
     /// Write sample files, the same ones for the same seed
+    #[command(before_help = help::GENERATE)]
     Generate(GenerateArgs),
     /// A complete first run with made data
+    #[command(before_help = help::DEMO)]
     Demo(DemoArgs),
     /// The settings
+    #[command(before_help = help::CONFIG)]
     Config(ConfigArgs),
     /// Print what makes a shell complete this command line
-    #[command(before_help = COMPLETIONS)]
+    #[command(before_help = help::COMPLETIONS)]
     Completions(CompletionsArgs),
 }
 
@@ -90,7 +104,7 @@ pub struct LoadArgs {
     /// Say what would be loaded, and do nothing
     #[arg(long)]
     pub dry_run: bool,
-    /// Which files come first
+    /// Which of the paths' files come first; those of inbound come oldest first
     #[arg(long, value_enum, default_value_t = Order::Name)]
     pub order: Order,
     /// Stop when more records than this are rejected
@@ -326,7 +340,7 @@ pub struct QueueArgs {
 #[derive(Debug, Clone, Subcommand)]
 pub enum QueueCommand {
     /// The oldest frames of each stream, and whose hands they are in; changes nothing
-    #[command(before_help = PEEK)]
+    #[command(before_help = help::PEEK)]
     Peek {
         /// How many of each stream
         #[arg(long, value_name = "N", default_value_t = 20)]
@@ -336,7 +350,7 @@ pub enum QueueCommand {
         json: bool,
     },
     /// Commit what is in the queue, whoever holds it; ends when it is empty
-    #[command(before_help = DRAIN)]
+    #[command(before_help = help::DRAIN)]
     Drain {
         /// Take over what another consumer has held for this long, at least a second (default: 60s)
         #[arg(long, value_name = "TIME", value_parser = a_second_at_least)]
@@ -449,6 +463,16 @@ pub struct ConfigArgs {
 pub enum ConfigCommand {
     /// Print the settings as they are in effect, as a settings file, with passwords hidden
     Show,
+    /// Write a settings file to begin with: every setting, its meaning and its default, as comments
+    Init(InitArgs),
+}
+
+/// Arguments of `config init`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct InitArgs {
+    /// Where to; a file that is there stays as it is
+    #[arg(value_name = "FILE", default_value = FILE_DEFAULT)]
+    pub file: PathBuf,
 }
 
 impl Cli {
@@ -520,34 +544,35 @@ mod tests {
     }
 
     #[test]
-    fn a_ratio_is_a_ratio() {
-        assert!(parse("task_runner generate --bad 1.5").is_err());
-        assert!(parse("task_runner generate --bad 0.25").is_ok());
-    }
-
-    #[test]
-    fn an_id_is_a_number_or_its_parts() {
-        assert_eq!(record_id("4294967298"), Ok((1 << 32) + 2));
-        assert_eq!(record_id("1:2"), Ok((1 << 32) + 2));
-        for none in [
-            "",
-            "1",
-            "0:1",
-            "1:",
-            "a:b",
-            "1:2:3",
-            "18446744073709551615",
-            "-1",
-        ] {
-            assert!(record_id(none).is_err(), "{none}");
+    fn every_example_is_a_command_line() {
+        fn lines(command: &clap::Command, found: &mut Vec<String>) {
+            let help = command.get_before_help().map(ToString::to_string);
+            for line in help.unwrap_or_default().lines() {
+                // What it does stands behind; what a shell does with it is none of ours.
+                let line = line.trim().split("   ").next().unwrap_or_default();
+                let line = line.split(" > ").next().unwrap_or_default();
+                if line.starts_with("task_runner") {
+                    found.push(line.to_owned());
+                }
+            }
+            for command in command.get_subcommands() {
+                lines(command, found);
+            }
+        }
+        let mut found = Vec::new();
+        lines(&Cli::command(), &mut found);
+        assert!(found.len() > 30, "{found:?}");
+        for line in found {
+            if let Err(error) = parse(&line) {
+                panic!("{line}: {error}");
+            }
         }
     }
 
     #[test]
-    fn a_moment_is_a_day_or_a_time() {
-        assert_eq!(moment("1970-01-02"), Ok(86_400_000_000));
-        assert_eq!(moment("1970-01-01T00:00:01Z"), Ok(1_000_000));
-        assert!(moment("yesterday").is_err());
+    fn a_ratio_is_a_ratio() {
+        assert!(parse("task_runner generate --bad 1.5").is_err());
+        assert!(parse("task_runner generate --bad 0.25").is_ok());
     }
 
     #[test]

@@ -20,10 +20,12 @@ pub mod cli;
 mod environment;
 mod file;
 mod options;
+mod template;
 mod url;
 
 pub use environment::Environment;
 pub use options::{HardLinks, LogFormat, Options, OrOff, Period, Roles};
+pub use template::template;
 pub use url::redacted;
 
 /// Looked for in the current directory where no settings file is named.
@@ -99,13 +101,13 @@ pub struct Settings {
     pub workers: usize,
     /// Most bytes in the queue; the publisher waits beyond.
     pub queue_bytes_max: u64,
-    /// Most bytes in flight from parse to commit.
+    /// Memory for records in flight: a quarter of it between parse and queue.
     pub memory_budget_bytes: u64,
     /// Most records in a frame.
     pub frame_records: u32,
     /// Most bytes of JSON behind a frame.
     pub frame_bytes: usize,
-    /// How often the daily summary is refreshed; `None`: only when told.
+    /// How often the daily summary is refreshed; `None`: only at the start.
     pub summary_every: Option<Duration>,
     /// A file whose writer cannot be seen is finished after this long without change.
     pub quiet_time: Duration,

@@ -57,7 +57,7 @@ pub struct Options {
     #[arg(long, global = true, value_name = "SIZE", hide_short_help = true)]
     pub queue_bytes: Option<ByteSize>,
 
-    /// Most bytes in flight from parse to commit (default: 128MiB)
+    /// Memory for records in flight; a quarter of it is for those between parse and queue (default: 128MiB)
     #[arg(long, global = true, value_name = "SIZE")]
     pub memory_budget: Option<ByteSize>,
 
@@ -69,7 +69,7 @@ pub struct Options {
     #[arg(long, global = true, value_name = "SIZE", hide_short_help = true)]
     pub frame_bytes: Option<ByteSize>,
 
-    /// How often the daily summary is refreshed, or `off` (default: 24h)
+    /// How often the daily summary is refreshed; `off`: only at the start (default: 24h)
     #[arg(long, global = true, value_name = "TIME", hide_short_help = true)]
     pub summary_every: Option<OrOff<Period>>,
 

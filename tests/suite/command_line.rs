@@ -2,6 +2,7 @@
 //! environment.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -203,6 +204,40 @@ fn what_it_shows_it_takes_as_a_settings_file() {
     ]);
     shell.write("lemonade.toml", &shown.stdout);
     assert_eq!(shell.run(&["config", "show"]).stdout, shown.stdout);
+}
+
+#[test]
+fn a_settings_file_to_begin_with_changes_nothing_and_replaces_none() {
+    let shell = Shell::new();
+    let before = shell.run(&["config", "show"]).stdout;
+    let run = shell.run(&["config", "init"]);
+    assert_eq!((run.code, &*run.stdout), (0, ""), "{run:?}");
+    let path = shell.path().join("lemonade.toml");
+    let mode = fs::metadata(&path).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600, "a password may come to stand in it");
+    assert_eq!(shell.run(&["config", "show"]).stdout, before);
+
+    let ours = fs::read_to_string(&path).unwrap();
+    let ours = ours.replace("#frame_records = 2000", "frame_records = 30");
+    shell.write("lemonade.toml", &ours);
+    let shown = shell.run(&["config", "show"]).stdout;
+    assert!(shown.contains("\nframe_records = 30\n"), "{shown}");
+    let again = shell.run(&["config", "init"]);
+    assert_eq!(again.code, 1, "{again:?}");
+    assert!(again.stderr.contains("name another file"), "{again:?}");
+    assert_eq!(fs::read_to_string(&path).unwrap(), ours);
+}
+
+#[test]
+fn a_settings_file_to_begin_with_is_made_where_the_settings_are_wrong() {
+    let shell = Shell::new();
+    shell.write("lemonade.toml", "workers = 'many'\n");
+    assert_eq!(shell.run(&["config", "show"]).code, 78);
+    assert_eq!(shell.run(&["config", "init", "new.toml"]).code, 0);
+    assert!(shell.path().join("new.toml").exists());
+    let run = shell.run(&["config", "init", "nowhere/new.toml"]);
+    assert_eq!(run.code, 66, "{run:?}");
+    assert!(run.stderr.contains("nowhere/new.toml"), "{run:?}");
 }
 
 #[test]
@@ -448,6 +483,8 @@ fn doctor_finds_what_is_wrong_and_says_how_to_mend_it() {
     let well = shell.run(&["doctor"]);
     assert_eq!(well.code, 0, "{}", well.stdout);
     assert!(well.stdout.contains("OK    directories: inbound"));
+    let left = fs::read_dir(shell.path()).unwrap().count();
+    assert_eq!(left, 0, "looking leaves nothing behind");
 
     let full = shell.run(&["doctor", "--disk-floor", "1PiB"]);
     assert_eq!(full.code, 1, "{}", full.stdout);

@@ -56,3 +56,73 @@ FILE has one JSON object a line:
   {\"file_no\": 1, \"ordinal\": 0, \"record\": {...}}
 Other fields are ignored, so that lines of an export will do once they have a record; without one,
 the text of the reject itself is tried again.";
+
+pub(super) const RUN: &str = "\
+Examples:
+  task_runner                             the service, with all of its roles
+  task_runner run --role ingest           takes files in; another process commits
+  task_runner run --http-addr off         without metrics and status page";
+
+pub(super) const LOAD: &str = "\
+Examples:
+  task_runner load                        what is in inbound; its files go to history
+  task_runner load ./archive              all below it, read where it lies
+  task_runner load ./archive --dry-run    say what would be loaded, and do nothing
+  task_runner load trips.json --dataset trips --max-rejects 100";
+
+pub(super) const CHECK: &str = "\
+Examples:
+  task_runner check ./archive             all rejects, and nothing is written
+  task_runner check new.json --dataset vehicle_events";
+
+pub(super) const STATUS: &str = "\
+Examples:
+  task_runner status --watch              again and again, until q
+  task_runner status --json               the same for programs";
+
+pub(super) const FILES: &str = "\
+Examples:
+  task_runner files list --state quarantined
+  task_runner files show 17               one file, and what is stored of it
+  task_runner files retry --all           those in quarantine, back to inbound";
+
+pub(super) const REJECTS: &str = "\
+Examples:
+  task_runner rejects list --file 17
+  task_runner rejects export --out bad.ndjson
+  task_runner rejects replay mended.ndjson";
+
+pub(super) const TRACE: &str = "\
+Examples:
+  task_runner trace 4294967299            the id of a row
+  task_runner trace 1:3                   the same as file and ordinal";
+
+pub(super) const VERIFY: &str = "\
+Examples:
+  task_runner verify                      every stored file
+  task_runner verify --json               the same for programs";
+
+pub(super) const SUMMARY: &str = "\
+Examples:
+  task_runner summary                     what was stored since the last time
+  task_runner summary --rebuild           all of it, from the tables";
+
+pub(super) const MIGRATE: &str = "\
+Examples:
+  task_runner migrate
+  task_runner migrate --print             the statements, to be run by hand";
+
+pub(super) const GENERATE: &str = "\
+Examples:
+  task_runner generate                    sample files, into inbound
+  task_runner generate --dir ./samples --files 20 --records 50000 --bad 0.01";
+
+pub(super) const DEMO: &str = "\
+Examples:
+  task_runner demo                        a first run in a directory that is gone after it
+  task_runner demo --keep                 the same, and the directory stays";
+
+pub(super) const CONFIG: &str = "\
+Examples:
+  task_runner config show                 the settings in effect
+  task_runner config init                 write ./lemonade.toml to begin with";

@@ -48,3 +48,33 @@ pub(super) fn ratio(text: &str) -> Result<f64, String> {
         _ => Err("write a number from 0 to 1".to_owned()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_is_a_number_or_its_parts() {
+        assert_eq!(record_id("4294967298"), Ok((1 << 32) + 2));
+        assert_eq!(record_id("1:2"), Ok((1 << 32) + 2));
+        for none in [
+            "",
+            "1",
+            "0:1",
+            "1:",
+            "a:b",
+            "1:2:3",
+            "18446744073709551615",
+            "-1",
+        ] {
+            assert!(record_id(none).is_err(), "{none}");
+        }
+    }
+
+    #[test]
+    fn a_moment_is_a_day_or_a_time() {
+        assert_eq!(moment("1970-01-02"), Ok(86_400_000_000));
+        assert_eq!(moment("1970-01-01T00:00:01Z"), Ok(1_000_000));
+        assert!(moment("yesterday").is_err());
+    }
+}
