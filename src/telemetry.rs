@@ -205,13 +205,15 @@ fn logged(level: &'static str) {
     counter!("lemonade_log_messages_total", "level" => level).increment(1);
 }
 
-/// The engine begins: it is not ready yet. Commits and, where this process keeps it, the summary
-/// count as fresh from here on: without a time to begin with, an engine that never reaches its
+/// The engine begins: it is not ready yet. Where this process has to do with them, commits and the
+/// summary count as fresh from here on: without a time to begin with, an engine that never reaches its
 /// database would never be called stalled.
-pub fn begin(now_unix: Duration, keeps_summary: bool) {
+pub fn begin(now_unix: Duration, commits: bool, keeps_summary: bool) {
     ready(false);
     paused(false);
-    gauge!("lemonade_last_commit_timestamp_seconds").set(now_unix.as_secs_f64());
+    if commits {
+        gauge!("lemonade_last_commit_timestamp_seconds").set(now_unix.as_secs_f64());
+    }
     if keeps_summary {
         gauge!("lemonade_summary_last_success_timestamp_seconds").set(now_unix.as_secs_f64());
     }

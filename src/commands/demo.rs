@@ -14,7 +14,7 @@ use super::load::{self, Work};
 use super::{Outcome, say};
 use crate::config::Settings;
 use crate::config::cli::{DemoArgs, Kind};
-use crate::inbox::Directories;
+use crate::inbox::{Directories, make_directory};
 use crate::runner::{self, Engine, Stop};
 
 /// Part of the demo's records that are rejected, so that rejects can be seen.
@@ -36,7 +36,7 @@ pub(super) async fn execute(mut settings: Settings, args: DemoArgs) -> anyhow::R
         kind: Kind::VehicleStatus,
         ..events
     };
-    std::fs::create_dir_all(&settings.dirs.inbound)?;
+    make_directory(&settings.dirs.inbound)?;
     for index in 0..args.files {
         write(&settings.dirs.inbound, &events, index, args.records)?;
     }
@@ -67,7 +67,7 @@ pub(super) async fn execute(mut settings: Settings, args: DemoArgs) -> anyhow::R
 
 fn place(args: &DemoArgs) -> anyhow::Result<(PathBuf, Option<tempfile::TempDir>)> {
     if let Some(dir) = &args.dir {
-        std::fs::create_dir_all(dir)?;
+        make_directory(dir)?;
         return Ok((dir.clone(), None));
     }
     let temporary = tempfile::Builder::new()

@@ -95,17 +95,22 @@ fn directories(settings: &Settings) -> Vec<Finding> {
     findings
 }
 
+/// Makes nothing that stays: whoever looks may be another user than the one who is to have it.
 fn directory(name: &str, path: &Path, floor: u64) -> anyhow::Result<(Vec<Finding>, u64)> {
     use std::os::unix::fs::MetadataExt as _;
-    fs::create_dir_all(path)?;
+    let shown = path.display();
+    let there = path.ancestors().find(|path| path.is_dir());
+    let there = there.unwrap_or(Path::new("."));
     let probe = tempfile::Builder::new()
         .prefix(".doctor-")
-        .tempfile_in(path)?;
+        .tempfile_in(there)?;
     let probe = probe.into_temp_path();
-    let mut findings = vec![Finding::ok(format!(
-        "{name} {} is writable",
-        path.display()
-    ))];
+    let mut findings = vec![Finding::ok(if there == path {
+        format!("{name} {shown} is writable")
+    } else {
+        format!("{name} {shown} is not there yet: the first start makes it")
+    })];
+    let path = there;
     let (file, _) = content::open_regular(&probe)?;
     if content::writers(&file) == Writers::Unknown {
         findings.push(Finding::warn(
@@ -174,7 +179,7 @@ fn failed(fault: &Fault) -> Finding {
     let fix = if fault.is_transient() {
         "start the server, or mend the URL"
     } else {
-        "mend what it says"
+        "it passes only once what it says is mended"
     };
     Finding::fail(fault.to_string(), fix)
 }

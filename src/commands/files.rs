@@ -14,7 +14,7 @@ use crate::config::cli::{FilesCommand, State};
 use crate::inbox::{self, REASON_ENDING};
 use crate::sink::{FileState, LedgerFile};
 
-use super::{NoInput, Outcome, open_ledger, say, unless_reader_gone};
+use super::{Misuse, NoInput, Outcome, open_ledger, say, unless_reader_gone};
 
 /// Files read from the ledger at a time.
 const PAGE_FILES: usize = 500;
@@ -77,6 +77,9 @@ async fn list(
                 entry.file_no, entry.state, entry.records, entry.rejects, entry.dataset
             )
             .expect(WRITES);
+            if let Some(reason) = &entry.reason {
+                writeln!(text, "         {}", reason.escape_debug()).expect(WRITES);
+            }
         }
         say(&text)?;
     }
@@ -168,6 +171,10 @@ fn retry(settings: &Settings, names: &[OsString], all: bool) -> anyhow::Result<(
             Ok(path) => path,
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 return Err(anyhow::Error::new(NoInput(shown)));
+            }
+            Err(error) if error.kind() == ErrorKind::InvalidInput => {
+                let why = "is no file of quarantine; give its name as it stands there";
+                return Err(anyhow::Error::new(Misuse(format!("{shown} {why}"))));
             }
             Err(error) => return Err(error).context(format!("cannot move {shown} to inbound")),
         };

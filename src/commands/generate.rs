@@ -16,6 +16,7 @@ use rand_pcg::rand_core::Rng as _;
 use crate::config::Settings;
 use crate::config::cli::{Compress, GenerateArgs};
 pub use crate::config::cli::{Format, Kind};
+use crate::inbox::make_directory;
 
 use super::{Outcome, say};
 
@@ -367,7 +368,7 @@ pub(super) fn execute(settings: &Settings, args: &GenerateArgs) -> anyhow::Resul
         format,
     };
     let dir = args.dir.as_ref().unwrap_or(&settings.dirs.inbound);
-    fs::create_dir_all(dir).with_context(|| dir.display().to_string())?;
+    make_directory(dir).with_context(|| dir.display().to_string())?;
     let (mut bytes, mut bad) = (0, 0);
     for index in 0..args.files {
         let written = write_file(&generator, index, args.records, args.compress, dir)?;

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Outcome, say};
 use crate::config::Settings;
 use crate::config::cli::{LoadArgs, Order};
-use crate::inbox::{self, Candidate, Claimed};
+use crate::inbox::{self, Candidate, Claimed, Directories};
 use crate::ingest::{ItemOrigin, Tally};
 use crate::runner::{self, Engine, Stop};
 
@@ -28,11 +28,11 @@ const DRAW_EVERY: Duration = Duration::from_millis(200);
 /// # Errors
 /// A fault that cannot be waited out, or a path that cannot be read.
 pub(super) async fn execute(settings: Settings, args: LoadArgs) -> anyhow::Result<Outcome> {
-    if args.dry_run {
-        return dry_run(&settings, &args);
-    }
     if let Some(name) = &args.dataset {
         settings.dataset(name)?;
+    }
+    if args.dry_run {
+        return dry_run(&settings, &args);
     }
     let stop = Stop::on_signals(settings.drain_timeout)?;
     let engine = runner::open(&settings, args.dataset.as_deref(), false).await?;
@@ -73,34 +73,22 @@ pub(super) struct Work {
 
 impl Work {
     fn find(engine: &Engine, args: &LoadArgs) -> anyhow::Result<Self> {
-        let inbound = engine.inbox.directories().inbound.canonicalize()?;
-        // An archive may lie around the engine's own directories, whose files are no part of it.
-        let own = engine.inbox.directories().named();
-        let own: Vec<_> = own
-            .iter()
-            .filter_map(|(_, path)| path.canonicalize().ok())
-            .collect();
         let mut files = Vec::new();
-        let mut mailbox = args.paths.is_empty();
-        for path in &args.paths {
-            let full = canonical(path)?;
-            if full == inbound {
-                mailbox = true;
-            } else if full.parent() == Some(&inbound) {
-                files.extend(claim(engine, &full)?.map(|file| (file, ItemOrigin::Mailbox)));
-            } else {
-                let origin = if args.move_files {
-                    ItemOrigin::Mailbox
-                } else {
-                    ItemOrigin::Archive
-                };
-                let found = inbox::archive(&full)?.into_iter();
-                let found = found.filter(|file| {
-                    !own.iter().any(|dir| {
-                        *dir != full && dir.starts_with(&full) && file.path.starts_with(dir)
-                    })
-                });
-                files.extend(found.map(|file| (file, origin)));
+        let mut mailbox = false;
+        for place in places(engine.inbox.directories(), &args.paths)? {
+            match place {
+                Place::Inbound => mailbox = true,
+                Place::InInbound(path) => {
+                    files.extend(claim(engine, &path)?.map(|file| (file, ItemOrigin::Mailbox)));
+                }
+                Place::Archive(found) => {
+                    let origin = if args.move_files {
+                        ItemOrigin::Mailbox
+                    } else {
+                        ItemOrigin::Archive
+                    };
+                    files.extend(found.into_iter().map(|file| (file, origin)));
+                }
             }
         }
         sort(&mut files, args.order);
@@ -149,6 +137,48 @@ impl Work {
     }
 }
 
+/// What a path that is to be loaded stands for.
+enum Place {
+    /// All that is in inbound, and in work.
+    Inbound,
+    /// One file there.
+    InInbound(PathBuf),
+    /// Files elsewhere.
+    Archive(Vec<Claimed>),
+}
+
+/// What the paths stand for; none is inbound.
+fn places(directories: &Directories, paths: &[PathBuf]) -> anyhow::Result<Vec<Place>> {
+    if paths.is_empty() {
+        return Ok(vec![Place::Inbound]);
+    }
+    let inbound = directories.inbound.canonicalize().ok();
+    // An archive may lie around the engine's own directories, whose files are no part of it.
+    let own: Vec<_> = directories
+        .named()
+        .iter()
+        .filter_map(|(_, path)| path.canonicalize().ok())
+        .collect();
+    let place = |path: &PathBuf| {
+        let full = canonical(path)?;
+        if Some(&full) == inbound.as_ref() {
+            return Ok(Place::Inbound);
+        }
+        if inbound.is_some() && full.parent() == inbound.as_deref() {
+            return Ok(Place::InInbound(full));
+        }
+        let mut files = inbox::archive(&full)?;
+        files.retain(|file| {
+            let is_in = |dir: &PathBuf| {
+                *dir != full && dir.starts_with(&full) && file.path.starts_with(dir)
+            };
+            !own.iter().any(is_in)
+        });
+        Ok(Place::Archive(files))
+    };
+    paths.iter().map(place).collect()
+}
+
 fn canonical(path: &Path) -> anyhow::Result<PathBuf> {
     path.canonicalize().map_err(|error| {
         anyhow::Error::new(error).context(format!("cannot load {}", path.display()))
@@ -186,15 +216,25 @@ fn sort(files: &mut [(Claimed, ItemOrigin)], order: Order) {
 }
 
 fn dry_run(settings: &Settings, args: &LoadArgs) -> anyhow::Result<Outcome> {
-    let inbound = [settings.dirs.inbound.clone()];
-    let paths = if args.paths.is_empty() {
-        &inbound[..]
-    } else {
-        &args.paths
-    };
     let mut files = Vec::new();
-    for path in paths {
-        let found = inbox::archive(&canonical(path)?)?;
+    for place in places(&settings.dirs, &args.paths)? {
+        let found = match place {
+            Place::Inbound => {
+                // What lies below a directory there is left alone.
+                let directly = |dir: &PathBuf| {
+                    let mut found = inbox::archive(dir)?;
+                    found.retain(|file| file.path.parent() == Some(dir));
+                    anyhow::Ok(found)
+                };
+                let mut found = directly(&canonical(&settings.dirs.inbound)?)?;
+                if let Ok(work) = settings.dirs.work.canonicalize() {
+                    found.extend(directly(&work)?);
+                }
+                found
+            }
+            Place::InInbound(path) => inbox::archive(&path)?,
+            Place::Archive(found) => found,
+        };
         files.extend(found.into_iter().map(|file| (file, ItemOrigin::Archive)));
     }
     sort(&mut files, args.order);
@@ -369,7 +409,10 @@ fn outcome(tally: &Tally, max_rejects: Option<u64>) -> Outcome {
         eprintln!("rejects are in the table ingest_rejects, with reason, place and text");
     }
     if number(&tally.quarantined) > 0 {
-        eprintln!("quarantined files have their reason beside them, in NAME.reason");
+        eprintln!(
+            "quarantined files have their reason beside them, in NAME.reason; files that are read \
+             where they lie stay there, and have it in `task_runner files list --state quarantined`"
+        );
     }
     if number(&tally.rejects) + number(&tally.quarantined) > 0 {
         return Outcome::Rejected;

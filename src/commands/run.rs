@@ -26,8 +26,9 @@ pub(super) async fn execute(settings: Settings, _args: RunArgs) -> anyhow::Resul
             let metrics = telemetry::install();
             telemetry::begin_at_zero(&settings.datasets);
             let now = SystemTime::now().duration_since(UNIX_EPOCH);
-            let keeps_summary = settings.roles.summary && settings.summary_every.is_some();
-            telemetry::begin(now.unwrap_or_default(), keeps_summary);
+            let roles = settings.roles;
+            let keeps_summary = roles.summary && settings.summary_every.is_some();
+            telemetry::begin(now.unwrap_or_default(), roles.work, keeps_summary);
             let http = Http::bind(addr).await?;
             tracing::info!(addr = %http.addr()?, "http");
             Some((http, metrics))

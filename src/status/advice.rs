@@ -87,17 +87,21 @@ impl Status {
             return Some("`task_runner resume` lets it take files again".to_owned());
         }
         let totals = self.totals.unwrap_or_default();
-        if totals.quarantined > 0 {
-            return Some(format!(
+        let quarantined = (totals.quarantined > 0).then(|| {
+            format!(
                 "`task_runner files list --state quarantined` says what is wrong with {}",
                 counted(totals.quarantined, "file", "files")
-            ));
-        }
-        if totals.rejects > 0 {
-            return Some(format!(
+            )
+        });
+        let rejects = (totals.rejects > 0).then(|| {
+            format!(
                 "`task_runner rejects list` shows {} that could not become rows",
                 counted(totals.rejects, "record", "records")
-            ));
+            )
+        });
+        let to_mend: Vec<String> = quarantined.into_iter().chain(rejects).collect();
+        if !to_mend.is_empty() {
+            return Some(to_mend.join("; "));
         }
         if self.state == State::Idle && self.totals.is_some() && totals.settled == 0 {
             return Some(format!("put files into `{}`", self.inbound));

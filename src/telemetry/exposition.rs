@@ -142,7 +142,7 @@ pub const METRICS: &[Metric] = &[
     counter("lemonade_rows_duplicate_total", Unit::Count, &["dataset"], "Rows that were stored already"),
     histogram("lemonade_commit_duration_seconds", Unit::Seconds, &[], COMMIT_SECONDS, "How long a commit took, its retries included"),
     histogram("lemonade_commit_rows", Unit::Count, &[], COMMIT_ROWS, "Rows in a commit"),
-    state("lemonade_last_commit_timestamp_seconds", Unit::Seconds, &[], "When the last commit was, since the epoch; before the first one, when the engine began"),
+    state("lemonade_last_commit_timestamp_seconds", Unit::Seconds, &[], "When the last commit was, since the epoch; before the first one, when the engine began; none without the role work"),
     counter("lemonade_sink_errors_total", Unit::Count, &["class"], "Faults of the database, by class: transient or fatal"),
     counter("lemonade_sink_retries_total", Unit::Count, &[], "Commits tried again"),
 
@@ -277,7 +277,7 @@ mod tests {
             telemetry::memory(1, 2);
             telemetry::disk_free("inbound", 1);
             telemetry::summary_refreshed(second, second);
-            telemetry::begin(second, true);
+            telemetry::begin(second, true, true);
             telemetry::queue_oldest("memory", second);
             telemetry::history(1);
             telemetry::rejects_open(1);
