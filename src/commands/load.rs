@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Outcome, say};
 use crate::config::Settings;
 use crate::config::cli::{LoadArgs, Order};
-use crate::inbox::{self, Candidate, Claimed, Directories};
+use crate::inbox::{self, Candidate, Claimed};
 use crate::ingest::{ItemOrigin, Tally};
 use crate::runner::{self, Engine, Stop};
 
@@ -37,7 +37,7 @@ pub(super) async fn execute(settings: Settings, args: LoadArgs) -> anyhow::Resul
     let stop = Stop::on_signals(settings.drain_timeout)?;
     let engine = runner::open(&settings, args.dataset.as_deref(), false).await?;
     engine.sink.migrate(&engine.datasets).await?;
-    let work = Work::find(&engine, &args)?;
+    let work = Work::find(&settings, &engine, &args)?;
     if work.is_empty() {
         eprintln!("nothing to load");
     }
@@ -72,10 +72,10 @@ pub(super) struct Work {
 }
 
 impl Work {
-    fn find(engine: &Engine, args: &LoadArgs) -> anyhow::Result<Self> {
+    fn find(settings: &Settings, engine: &Engine, args: &LoadArgs) -> anyhow::Result<Self> {
         let mut files = Vec::new();
         let mut mailbox = false;
-        for place in places(engine.inbox.directories(), &args.paths)? {
+        for place in places(settings, &args.paths)? {
             match place {
                 Place::Inbound => mailbox = true,
                 Place::InInbound(path) => {
@@ -148,17 +148,22 @@ enum Place {
 }
 
 /// What the paths stand for; none is inbound.
-fn places(directories: &Directories, paths: &[PathBuf]) -> anyhow::Result<Vec<Place>> {
+fn places(settings: &Settings, paths: &[PathBuf]) -> anyhow::Result<Vec<Place>> {
     if paths.is_empty() {
         return Ok(vec![Place::Inbound]);
     }
-    let inbound = directories.inbound.canonicalize().ok();
-    // An archive may lie around the engine's own directories, whose files are no part of it.
-    let own: Vec<_> = directories
-        .named()
-        .iter()
-        .filter_map(|(_, path)| path.canonicalize().ok())
-        .collect();
+    let inbound = settings.dirs.inbound.canonicalize().ok();
+    // An archive may lie around what is the engine's own, which is no part of it.
+    let directories = settings.dirs.named().map(|(_, path)| path.to_owned());
+    let database = settings.sqlite_path().map(|database| {
+        ["", "-wal", "-shm", "-journal"].map(|ending| {
+            let mut path = database.as_os_str().to_owned();
+            path.push(ending);
+            PathBuf::from(path)
+        })
+    });
+    let own = directories.into_iter().chain(database.into_iter().flatten());
+    let own: Vec<_> = own.filter_map(|path| path.canonicalize().ok()).collect();
     let place = |path: &PathBuf| {
         let full = canonical(path)?;
         if Some(&full) == inbound.as_ref() {
@@ -169,8 +174,8 @@ fn places(directories: &Directories, paths: &[PathBuf]) -> anyhow::Result<Vec<Pl
         }
         let mut files = inbox::archive(&full)?;
         files.retain(|file| {
-            let is_in = |dir: &PathBuf| {
-                *dir != full && dir.starts_with(&full) && file.path.starts_with(dir)
+            let is_in = |own: &PathBuf| {
+                *own != full && own.starts_with(&full) && file.path.starts_with(own)
             };
             !own.iter().any(is_in)
         });
@@ -217,7 +222,7 @@ fn sort(files: &mut [(Claimed, ItemOrigin)], order: Order) {
 
 fn dry_run(settings: &Settings, args: &LoadArgs) -> anyhow::Result<Outcome> {
     let mut files = Vec::new();
-    for place in places(&settings.dirs, &args.paths)? {
+    for place in places(settings, &args.paths)? {
         let found = match place {
             Place::Inbound => {
                 // What lies below a directory there is left alone.

@@ -351,6 +351,39 @@ fn generate_fills_inbound_unless_told_otherwise() {
 }
 
 #[test]
+fn a_dry_run_says_what_a_load_takes() {
+    let shell = Shell::new();
+    let made = |dir: &str, seed: &str| {
+        let small = ["--files", "1", "--records", "2", "--seed", seed];
+        let run = shell.run(&[&["generate", "--dir", dir], &small[..]].concat());
+        assert_eq!(run.code, 0, "{run:?}");
+    };
+    let would = |arguments: &[&str]| {
+        let run = shell.run(&[&["load", "--dry-run"], arguments].concat());
+        assert_eq!(run.code, 0, "{run:?}");
+        run.stdout.lines().next_back().unwrap().to_owned()
+    };
+    made("lemonade-data/inbound", "1");
+    made("lemonade-data/inbound/below", "2");
+    made("lemonade-data/work", "3");
+    made("archive/a", "4");
+    assert_eq!(would(&[]), "2 files would be loaded");
+    assert_eq!(would(&["archive"]), "1 files would be loaded");
+    // What is above the directories of the engine is an archive without them.
+    assert_eq!(would(&["."]), "1 files would be loaded");
+    let stranger = shell.run(&["load", "--dry-run", "--dataset", "trips"]);
+    assert_eq!(stranger.code, 78, "{stranger:?}");
+
+    for (arguments, files) in [(&["load", "."][..], 1), (&["load"], 2)] {
+        let run = shell.run(arguments);
+        let counted = format!("files        {files}\n");
+        assert!(run.stdout.starts_with(&counted), "{run:?}");
+        // Now there is a database beside them, which is no archive either.
+        assert_eq!(would(&["."]), "1 files would be loaded");
+    }
+}
+
+#[test]
 fn status_without_anything_says_what_to_do_next_and_leaves_nothing_behind() {
     let shell = Shell::new();
     let run = shell.run_with(&["status"], &[NO_HTTP]);
