@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use arrow_schema::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 /// Name of the primary key column of each table: `file_no << 32 | ordinal`.
@@ -19,7 +20,7 @@ pub const RESCUE_COLUMN: &str = "_rescued";
 const IDENTIFIER_CHARS_MAX: usize = 64;
 
 /// A kind of record and where it goes.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Dataset {
     /// Its name: in the ledger, as a metric label, as a part of the stream's key.
@@ -45,7 +46,7 @@ pub struct Dataset {
 }
 
 /// One column of a dataset and the field that fills it.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Column {
     /// The column's name.
@@ -80,7 +81,7 @@ const fn default_required() -> bool {
 }
 
 /// What a column holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ColumnType {
     /// Text of at most `max_chars` characters; numbers and booleans are taken as written.
@@ -98,7 +99,7 @@ pub enum ColumnType {
 }
 
 /// The unit of a numeric timestamp.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum EpochUnit {
     /// Seconds since 1970-01-01T00:00:00Z.
@@ -110,7 +111,7 @@ pub enum EpochUnit {
 }
 
 /// What becomes of a field that no column takes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum OnUnknownField {
     /// It is kept in the column `_rescued`, a JSON object.
@@ -123,7 +124,7 @@ pub enum OnUnknownField {
 }
 
 /// The daily summary of a dataset: the last record of each key on each UTC day.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Summary {
     /// The table.

@@ -1,4 +1,4 @@
-//! `config`: the settings in effect, and a settings file to begin with.
+//! `config`: the settings in effect, a settings file to begin with, and its schema.
 
 use std::fs::File;
 use std::io::{ErrorKind, Write as _};
@@ -22,6 +22,7 @@ pub(super) fn execute(settings: &Settings, command: &ConfigCommand) -> anyhow::R
             Ok(Outcome::Complete)
         }
         ConfigCommand::Init(args) => init(args),
+        ConfigCommand::Schema => schema(),
     }
 }
 
@@ -42,6 +43,16 @@ pub(super) fn init(args: &InitArgs) -> anyhow::Result<Outcome> {
         "{} is written: all of it is comments, so nothing has changed yet",
         path.display()
     );
+    Ok(Outcome::Complete)
+}
+
+/// Prints the schema. Needs no settings, likewise.
+///
+/// # Errors
+/// The output fails.
+pub(super) fn schema() -> anyhow::Result<Outcome> {
+    let schema = serde_json::to_string_pretty(&config::schema())?;
+    say(&format!("{schema}\n"))?;
     Ok(Outcome::Complete)
 }
 

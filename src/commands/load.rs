@@ -162,7 +162,9 @@ fn places(settings: &Settings, paths: &[PathBuf]) -> anyhow::Result<Vec<Place>> 
             PathBuf::from(path)
         })
     });
-    let own = directories.into_iter().chain(database.into_iter().flatten());
+    let own = directories
+        .into_iter()
+        .chain(database.into_iter().flatten());
     let own: Vec<_> = own.filter_map(|path| path.canonicalize().ok()).collect();
     let place = |path: &PathBuf| {
         let full = canonical(path)?;

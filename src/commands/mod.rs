@@ -100,6 +100,9 @@ pub fn without_settings(command: Option<&Command>) -> Option<anyhow::Result<Outc
         Command::Config(ConfigArgs {
             command: ConfigCommand::Init(args),
         }) => Some(config::init(args)),
+        Command::Config(ConfigArgs {
+            command: ConfigCommand::Schema,
+        }) => Some(config::schema()),
         _ => None,
     }
 }

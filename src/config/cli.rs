@@ -465,6 +465,8 @@ pub enum ConfigCommand {
     Show,
     /// Write a settings file to begin with: every setting, its meaning and its default, as comments
     Init(InitArgs),
+    /// Print the JSON Schema of a settings file, for editors that complete and check it
+    Schema,
 }
 
 /// Arguments of `config init`.

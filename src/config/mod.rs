@@ -71,6 +71,12 @@ const DRAIN_TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
 
 const LOG_LEVEL_DEFAULT: &str = "info";
 
+/// The JSON Schema of a settings file, made of the types that read it.
+#[must_use]
+pub fn schema() -> schemars::Schema {
+    schemars::schema_for!(Options)
+}
+
 /// A setting that cannot be used: what, where it was said, and what would be right.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]

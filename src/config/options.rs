@@ -11,14 +11,19 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use bytesize::ByteSize;
+use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer};
 
 use crate::dataset::Dataset;
 
 /// What a layer says; `None` leaves a setting to the layer below.
-#[derive(Debug, Clone, Default, PartialEq, clap::Args, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, clap::Args, Deserialize, JsonSchema)]
 #[command(next_help_heading = "Settings")]
 #[serde(default, deny_unknown_fields)]
+#[schemars(
+    title = "Settings of task_runner",
+    description = "A settings file: lemonade.toml"
+)]
 pub struct Options {
     /// Settings file; without it ./lemonade.toml, where there is one
     #[arg(long, global = true, value_name = "FILE")]
@@ -47,6 +52,7 @@ pub struct Options {
 
     /// Address of /metrics, health and the status page, or `off` (default: 127.0.0.1:9464)
     #[arg(long, global = true, value_name = "ADDR")]
+    #[schemars(with = "Option<String>")]
     pub http_addr: Option<OrOff<SocketAddr>>,
 
     /// Commits at the same time, each with a connection (default: cores + 1)
@@ -55,10 +61,12 @@ pub struct Options {
 
     /// Most bytes in the queue; the publisher waits beyond (default: 64MiB)
     #[arg(long, global = true, value_name = "SIZE", hide_short_help = true)]
+    #[schemars(with = "Option<Size>")]
     pub queue_bytes: Option<ByteSize>,
 
     /// Memory for records in flight; a quarter of it is for those between parse and queue (default: 128MiB)
     #[arg(long, global = true, value_name = "SIZE")]
+    #[schemars(with = "Option<Size>")]
     pub memory_budget: Option<ByteSize>,
 
     /// Most records in a frame (default: 2000)
@@ -67,18 +75,22 @@ pub struct Options {
 
     /// Most bytes of JSON behind a frame (default: 1MiB)
     #[arg(long, global = true, value_name = "SIZE", hide_short_help = true)]
+    #[schemars(with = "Option<Size>")]
     pub frame_bytes: Option<ByteSize>,
 
     /// How often the daily summary is refreshed; `off`: only at the start (default: 24h)
     #[arg(long, global = true, value_name = "TIME", hide_short_help = true)]
+    #[schemars(with = "Option<String>")]
     pub summary_every: Option<OrOff<Period>>,
 
     /// A file whose writer cannot be seen is finished after this long without change (default: 2s)
     #[arg(long, global = true, value_name = "TIME", hide_short_help = true)]
+    #[schemars(with = "Option<String>")]
     pub quiet_time: Option<Period>,
 
     /// A document that is still not whole after this long goes to quarantine (default: 60s)
     #[arg(long, global = true, value_name = "TIME", hide_short_help = true)]
+    #[schemars(with = "Option<String>")]
     pub incomplete_after: Option<Period>,
 
     /// A file in inbound that has a second name, a hard link: take it, or let it wait (default: take)
@@ -87,18 +99,22 @@ pub struct Options {
 
     /// How often inbound is scanned, whatever notifications say (default: 5s)
     #[arg(long, global = true, value_name = "TIME", hide_short_help = true)]
+    #[schemars(with = "Option<String>")]
     pub scan_interval: Option<Period>,
 
     /// How long work in hand may take to finish after the first Ctrl-C (default: 30s)
     #[arg(long, global = true, value_name = "TIME", hide_short_help = true)]
+    #[schemars(with = "Option<String>")]
     pub drain_timeout: Option<Period>,
 
     /// No file is taken while a directory's file system has less room than this (default: 256MiB)
     #[arg(long, global = true, value_name = "SIZE", hide_short_help = true)]
+    #[schemars(with = "Option<Size>")]
     pub disk_floor: Option<ByteSize>,
 
     /// What this process does of `run`: any of ingest,work,summary (default: all)
     #[arg(long, global = true, value_name = "ROLES", hide_short_help = true)]
+    #[schemars(with = "Option<String>")]
     pub role: Option<Roles>,
 
     /// Shape of the log on stderr; auto is text on a terminal, else JSON (default: auto)
@@ -158,6 +174,17 @@ impl Options {
             },
         }
     }
+}
+
+/// How a size may be written in the file.
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+#[expect(dead_code, reason = "it is there for its schema")]
+enum Size {
+    /// Such as `64MiB` or `2GB`.
+    Text(String),
+    /// Bytes.
+    Bytes(u64),
 }
 
 /// A length of time as people write it: `500ms`, `30s`, `1h 30m`.
@@ -302,7 +329,7 @@ impl<'de> Deserialize<'de> for Roles {
 }
 
 /// What becomes of a file in inbound that has a second name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum HardLinks {
     /// It is taken like any other; its bytes are those of the other name.
@@ -323,7 +350,7 @@ impl HardLinks {
 }
 
 /// The shape of the log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
     /// Lines for people.

@@ -125,4 +125,6 @@ Examples:
 pub(super) const CONFIG: &str = "\
 Examples:
   task_runner config show                 the settings in effect
-  task_runner config init                 write ./lemonade.toml to begin with";
+  task_runner config init                 write ./lemonade.toml to begin with
+  task_runner config schema > lemonade.schema.json
+                                          what an editor can check it by";

@@ -1,0 +1,183 @@
+//! Settings as a user meets them: what is said where, what is shown of it, and files to begin with.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+
+use super::Shell;
+
+#[test]
+fn an_unknown_setting_is_78_and_names_file_line_and_what_was_meant() {
+    let shell = Shell::new();
+    shell.write("lemonade.toml", "workers = 2\nmemory_bugdet = '64MiB'\n");
+    let run = shell.run(&["config", "show"]);
+    assert_eq!(run.code, 78, "{run:?}");
+    assert_eq!(run.stderr.lines().count(), 1, "{}", run.stderr);
+    assert!(run.stderr.contains("lemonade.toml:2"), "{}", run.stderr);
+    assert!(
+        run.stderr.contains("did you mean `memory_budget`?"),
+        "{}",
+        run.stderr
+    );
+}
+
+#[test]
+fn a_setting_that_cannot_be_used_is_78() {
+    let shell = Shell::new();
+    for variable in [
+        ("LEMONADE_WORKERS", "many"),
+        ("DATABASE_URL", "postgres://h/d"),
+        ("REDIS_URL_FILE", "not-there"),
+        ("LEMONADE_LOG", "loud=very"),
+        ("DB_PORT", "99999"),
+    ] {
+        let run = shell.run_with(&["config", "show"], &[variable]);
+        assert_eq!(run.code, 78, "{variable:?}: {run:?}");
+        let name = variable.0.trim_end_matches("_FILE");
+        let named = run.stderr.contains(name) || run.stderr.contains(variable.1);
+        assert!(named, "{variable:?}: {}", run.stderr);
+    }
+}
+
+#[test]
+fn with_nothing_set_settings_are_those_of_the_embedded_pair() {
+    let shell = Shell::new();
+    let run = shell.run(&["config", "show"]);
+    assert_eq!(run.code, 0);
+    for line in [
+        "database_url = \"sqlite:./lemonade-data/lemonade.db\"",
+        "redis_url = \"memory:\"",
+        "inbound = \"./lemonade-data/inbound\"",
+        "http_addr = \"127.0.0.1:9464\"",
+        "frame_records = 2000",
+    ] {
+        assert!(
+            run.stdout.lines().any(|shown| shown == line),
+            "{line} is not in {}",
+            run.stdout
+        );
+    }
+    assert_eq!(
+        fs::read_dir(shell.path()).unwrap().count(),
+        0,
+        "looking leaves nothing behind"
+    );
+}
+
+#[test]
+fn what_it_shows_it_takes_as_a_settings_file() {
+    let shell = Shell::new();
+    let shown = shell.run(&[
+        "config",
+        "show",
+        "--workers",
+        "7",
+        "--summary-every",
+        "1h 30m",
+    ]);
+    shell.write("lemonade.toml", &shown.stdout);
+    assert_eq!(shell.run(&["config", "show"]).stdout, shown.stdout);
+}
+
+#[test]
+fn a_settings_file_to_begin_with_changes_nothing_and_replaces_none() {
+    let shell = Shell::new();
+    let before = shell.run(&["config", "show"]).stdout;
+    let run = shell.run(&["config", "init"]);
+    assert_eq!((run.code, &*run.stdout), (0, ""), "{run:?}");
+    let path = shell.path().join("lemonade.toml");
+    let mode = fs::metadata(&path).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600, "a password may come to stand in it");
+    assert_eq!(shell.run(&["config", "show"]).stdout, before);
+
+    let ours = fs::read_to_string(&path).unwrap();
+    let ours = ours.replace("#frame_records = 2000", "frame_records = 30");
+    shell.write("lemonade.toml", &ours);
+    let shown = shell.run(&["config", "show"]).stdout;
+    assert!(shown.contains("\nframe_records = 30\n"), "{shown}");
+    let again = shell.run(&["config", "init"]);
+    assert_eq!(again.code, 1, "{again:?}");
+    assert!(again.stderr.contains("name another file"), "{again:?}");
+    assert_eq!(fs::read_to_string(&path).unwrap(), ours);
+}
+
+#[test]
+fn a_settings_file_to_begin_with_is_made_where_the_settings_are_wrong() {
+    let shell = Shell::new();
+    shell.write("lemonade.toml", "workers = 'many'\n");
+    assert_eq!(shell.run(&["config", "show"]).code, 78);
+    assert_eq!(shell.run(&["config", "init", "new.toml"]).code, 0);
+    assert!(shell.path().join("new.toml").exists());
+    let run = shell.run(&["config", "init", "nowhere/new.toml"]);
+    assert_eq!(run.code, 66, "{run:?}");
+    assert!(run.stderr.contains("nowhere/new.toml"), "{run:?}");
+}
+
+#[test]
+fn the_schema_knows_the_keys_of_a_settings_file_and_of_a_dataset() {
+    let shell = Shell::new();
+    let shown = shell.run(&["config", "show"]).stdout;
+    let mut keys: Vec<&str> = shown
+        .lines()
+        .filter_map(|line| Some(line.split_once(" = ")?.0))
+        .chain(["datasets"])
+        .collect();
+    keys.sort_unstable();
+    shell.write("lemonade.toml", "workers = 'many'\n");
+    let run = shell.run(&["config", "schema"]);
+    assert_eq!(run.code, 0, "{run:?}");
+    let schema: serde_json::Value = serde_json::from_str(&run.stdout).unwrap();
+    let mut known: Vec<&String> = schema["properties"].as_object().unwrap().keys().collect();
+    known.sort_unstable();
+    assert_eq!(known, keys);
+    assert_eq!(schema["additionalProperties"], false);
+    assert_eq!(schema["properties"]["workers"]["minimum"], 1);
+    let required = |of: &str| schema["$defs"][of]["required"].clone();
+    assert_eq!(required("Dataset"), serde_json::json!(["name", "columns"]));
+    assert_eq!(required("Column"), serde_json::json!(["name", "type"]));
+}
+
+#[test]
+fn the_old_names_and_dotenv_are_honoured_and_passwords_are_not_shown() {
+    let shell = Shell::new();
+    shell.write(
+        ".env",
+        "DB_USERNAME=lemon\nDB_PASSWORD='s3cret'\nDB_HOST=db\nREDIS_HOST=queue\n\
+         SRC_PATH=/srv/in\nHISTORY_PATH=/srv/done\nLOG_DIR=/var/log\n",
+    );
+    let run = shell.run_with(&["config", "show"], &[("DB_HOST", "from-the-environment")]);
+    assert_eq!(run.code, 0, "{run:?}");
+    for line in [
+        "database_url = \"mysql://lemon:***@from-the-environment:3307/vehicles\"",
+        "redis_url = \"redis://queue:6379\"",
+        "inbound = \"/srv/in\"",
+        "history = \"/srv/done\"",
+    ] {
+        assert!(
+            run.stdout.lines().any(|shown| shown == line),
+            "{line} is not in {}",
+            run.stdout
+        );
+    }
+    assert!(run.stderr.contains("logs go to stderr"), "{}", run.stderr);
+    assert!(!run.stdout.contains("s3cret") && !run.stderr.contains("s3cret"));
+}
+
+#[test]
+fn flags_win_over_the_environment_and_that_over_the_file() {
+    let shell = Shell::new();
+    shell.write(
+        "other.toml",
+        "workers = 3\nframe_records = 30\nquiet_time = '3s'\n",
+    );
+    let run = shell.run_with(
+        &["config", "show", "--config", "other.toml", "--workers", "1"],
+        &[("LEMONADE_WORKERS", "2"), ("LEMONADE_FRAME_RECORDS", "20")],
+    );
+    for line in ["workers = 1", "frame_records = 20", "quiet_time = \"3s\""] {
+        assert!(
+            run.stdout.lines().any(|shown| shown == line),
+            "{line} is not in {}",
+            run.stdout
+        );
+    }
+}
