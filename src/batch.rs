@@ -6,7 +6,8 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use arrow_array::RecordBatch;
+use arrow_array::cast::AsArray as _;
+use arrow_array::{RecordBatch, StringArray, TimestampMicrosecondArray, UInt64Array};
 
 use crate::dataset::Dataset;
 
@@ -57,6 +58,38 @@ pub struct Batch {
     pub rows: RecordBatch,
     /// The records that are no rows, by ascending ordinal.
     pub rejects: Vec<Reject>,
+}
+
+/// The columns of a batch that its dataset's summary is made of.
+#[derive(Debug, Clone, Copy)]
+pub struct SummaryColumns<'a> {
+    /// The ids of the rows.
+    pub ids: &'a UInt64Array,
+    /// What is summarised by.
+    pub keys: &'a StringArray,
+    /// What says which row is last, in microseconds.
+    pub times: &'a TimestampMicrosecondArray,
+    /// What is kept of the last row.
+    pub values: &'a StringArray,
+}
+
+impl Batch {
+    /// The columns of the summary; `None` where its dataset has none.
+    #[must_use]
+    pub fn summary_columns(&self) -> Option<SummaryColumns<'_>> {
+        let summary = self.dataset.summary.as_ref()?;
+        let column = |name: &str| {
+            self.rows
+                .column_by_name(name)
+                .expect("a batch has the columns of its dataset")
+        };
+        Some(SummaryColumns {
+            ids: self.rows.column(0).as_primitive(),
+            keys: column(&summary.key).as_string(),
+            times: column(&summary.time).as_primitive(),
+            values: column(&summary.value).as_string(),
+        })
+    }
 }
 
 /// A record that did not become a row, and why.

@@ -12,17 +12,15 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use arrow_array::cast::AsArray;
-use arrow_array::types::{TimestampMicrosecondType, UInt64Type};
 use hashbrown::hash_table::Entry;
 use hashbrown::{DefaultHashBuilder, HashTable};
 use indexmap::IndexSet;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::batch::{Batch, row_id};
+use crate::batch::{Batch, SummaryColumns, row_id};
 use crate::coverage;
-use crate::dataset::{Dataset, Datasets, Summary};
+use crate::dataset::{Dataset, Datasets};
 use crate::fault::Fault;
 use crate::retry::{GivenUp, until_ok};
 use crate::sink::{LastEvent, Sink, Unsummarised};
@@ -34,7 +32,7 @@ use crate::timestamp;
 /// is merged more often, and each time costs the database as much as a row does.
 const ENTRIES_MAX: usize = (1 << 20) / 8 * 7;
 
-/// Most files whose coverage is kept in memory; all are forgotten, and then read, beyond it.
+/// Most files whose coverage is kept in memory between two refreshes; further ones are read.
 const FILES_MAX: usize = 100_000;
 
 /// Candidates merged in one transaction.
@@ -130,19 +128,15 @@ impl Reduced {
         });
     }
 
-    fn add_rows(&mut self, batch: &Batch, summary: &Summary) {
-        let column = |name: &str| {
-            batch
-                .rows
-                .column_by_name(name)
-                .expect("a batch has the columns of its dataset")
-        };
-        let ids = batch.rows.column(0).as_primitive::<UInt64Type>();
-        let keys = column(&summary.key).as_string::<i32>();
-        let times = column(&summary.time).as_primitive::<TimestampMicrosecondType>();
-        let values = column(&summary.value).as_string::<i32>();
+    fn add_rows(&mut self, columns: SummaryColumns<'_>) {
+        let SummaryColumns {
+            ids,
+            keys,
+            times,
+            values,
+        } = columns;
         // Few pairs are in a cache, and in a loop of their own several look-ups are under way at once.
-        let pairs: Vec<(u32, i32)> = (0..batch.rows.num_rows())
+        let pairs: Vec<(u32, i32)> = (0..ids.len())
             .map(|row| self.pair(keys.value(row), times.value(row)))
             .collect();
         for (row, pair) in pairs.into_iter().enumerate() {
@@ -251,20 +245,19 @@ impl Accumulator {
     pub fn add(&self, batches: &[Batch]) {
         let mut all = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         for batch in batches {
-            let Some(summary) = &batch.dataset.summary else {
+            let Some(columns) = batch.summary_columns() else {
                 continue;
             };
             if !all.contains_key(&batch.dataset.name) {
                 all.insert(batch.dataset.name.clone(), Seen::default());
             }
             let seen = all.get_mut(&batch.dataset.name).expect("inserted above");
-            seen.reduced.add_rows(batch, summary);
-            // Files that another process marked are not asked for here any more, and would stay.
-            if seen.coverage.len() >= FILES_MAX {
-                seen.coverage.clear();
+            seen.reduced.add_rows(columns);
+            let room = seen.coverage.len() < FILES_MAX;
+            if room || seen.coverage.contains_key(&batch.span.file_no) {
+                let covered = seen.coverage.entry(batch.span.file_no).or_default();
+                coverage::insert(covered, batch.span.ordinals());
             }
-            let covered = seen.coverage.entry(batch.span.file_no).or_default();
-            coverage::insert(covered, batch.span.ordinals());
         }
     }
 

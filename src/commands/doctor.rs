@@ -99,8 +99,9 @@ fn directories(settings: &Settings) -> Vec<Finding> {
 fn directory(name: &str, path: &Path, floor: u64) -> anyhow::Result<(Vec<Finding>, u64)> {
     use std::os::unix::fs::MetadataExt as _;
     let shown = path.display();
-    let there = path.ancestors().find(|path| path.is_dir());
-    let there = there.unwrap_or(Path::new("."));
+    let is_there = |path: &&Path| path.symlink_metadata().is_ok();
+    let there = path.ancestors().find(is_there).unwrap_or(Path::new("."));
+    anyhow::ensure!(there.is_dir(), "{} is no directory", there.display());
     let probe = tempfile::Builder::new()
         .prefix(".doctor-")
         .tempfile_in(there)?;

@@ -1,7 +1,7 @@
 //! `load`: a backfill that ends. Shows progress while it runs and sums it up at the end.
 
 use std::fmt::{Display, Write as _};
-use std::io::{IsTerminal as _, Write as _};
+use std::io::{ErrorKind, IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -227,18 +227,11 @@ fn dry_run(settings: &Settings, args: &LoadArgs) -> anyhow::Result<Outcome> {
     for place in places(settings, &args.paths)? {
         let found = match place {
             Place::Inbound => {
-                // What lies below a directory there is left alone.
-                let directly = |dir: &PathBuf| {
-                    let mut found = inbox::archive(dir)?;
-                    found.retain(|file| file.path.parent() == Some(dir));
-                    anyhow::Ok(found)
-                };
-                let mut found = directly(&canonical(&settings.dirs.inbound)?)?;
-                if let Ok(work) = settings.dirs.work.canonicalize() {
-                    found.extend(directly(&work)?);
-                }
+                let mut found = directly_in(&settings.dirs.inbound)?;
+                found.extend(directly_in(&settings.dirs.work)?);
                 found
             }
+            Place::InInbound(path) if path.is_dir() => Vec::new(),
             Place::InInbound(path) => inbox::archive(&path)?,
             Place::Archive(found) => found,
         };
@@ -264,6 +257,27 @@ fn dry_run(settings: &Settings, args: &LoadArgs) -> anyhow::Result<Outcome> {
     }
     writeln!(out, "{} files would be loaded", files.len())?;
     Ok(Outcome::Complete)
+}
+
+/// The files of a directory, which may not be there yet; what lies below another one in it is left alone.
+fn directly_in(directory: &Path) -> std::io::Result<Vec<Claimed>> {
+    let entries = match directory.read_dir() {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries?,
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let path = entry?.path();
+        if path.is_dir() {
+            continue;
+        }
+        match inbox::archive(&path) {
+            // A service has it by now.
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            files => found.extend(files?),
+        }
+    }
+    Ok(found)
 }
 
 /// Stops the load once there are too many rejects.

@@ -12,6 +12,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use backon::{ExponentialBuilder, Retryable as _};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -19,6 +20,7 @@ use crate::batch::{Batch, RAW_BYTES_MAX};
 use crate::config::Settings;
 use crate::cut::{Chunk, Layout};
 use crate::dataset::Dataset;
+use crate::fault::Fault;
 use crate::parse::{Parser, RECORD_BYTES_MAX};
 use crate::sink::{Ledger, LedgerFile, Replayed};
 
@@ -237,7 +239,12 @@ impl Replay<'_> {
         if group.is_empty() {
             return Ok(());
         }
-        let replayed = self.ledger.replay(&group).await?;
+        // A lock that a service holds passes; an absent database is told of soon enough.
+        let replay = || self.ledger.replay(&group);
+        let replayed = replay
+            .retry(ExponentialBuilder::default())
+            .when(Fault::is_transient)
+            .await?;
         for (batch, replayed) in group.iter().zip(replayed) {
             let (file_no, ordinal) = (batch.span.file_no, batch.span.first_ordinal);
             match replayed {

@@ -65,8 +65,8 @@ pub trait Ledger: Sink {
     -> Result<Vec<OpenReject>, Fault>;
 
     /// Puts corrected records in the place of their rejects. Each batch is one record, which is a
-    /// row: it is stored under its own id and its reject (also a purged one) is removed, both in
-    /// one transaction, and its file is due for the summary again. A row that is there already
+    /// row: it is stored under its own id, its reject (also a purged one) is removed, and the summary
+    /// takes it in, all in one transaction. A row that is there already
     /// stays as it is. What the database refuses stays a reject. Returns what became of each, in
     /// the order given.
     ///

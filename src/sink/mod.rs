@@ -91,7 +91,7 @@ pub struct Unsummarised {
     /// Its records.
     pub records: u64,
     /// Its mark in the ledger when it was read: 0 since it was registered; 2 or more since the summary
-    /// was emptied, another number each time. A file with the mark 1 is in the summary.
+    /// was emptied. A file with the mark 1 is in the summary.
     pub mark: u8,
 }
 

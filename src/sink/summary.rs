@@ -1,36 +1,32 @@
 //! What both databases have of the summary in common: which candidate is the last of its key and day
-//! (the rule is in their statements as well), and how a file is marked. Pure.
+//! (the rule is in their statements as well), and how a file is marked.
 
-use arrow_array::cast::AsArray;
-use arrow_array::types::{TimestampMicrosecondType, UInt64Type};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::LastEvent;
-use super::table::summary_of;
 use crate::batch::Batch;
 use crate::timestamp;
 
-/// In SQL, a mark of a file that says "to be read" and is not the one that it has: whoever read that
-/// one and merges what it knew of the file finds it changed. Marks have a byte with a sign.
-pub(super) const OTHER_MARK: &str = "2 + (summarised + 1) % 100";
+/// In SQL, a mark of a file that says "to be read" and is not the one that it has: who read that one,
+/// and merges what it knew of the file, finds it changed. It goes on by another step each time, so that
+/// a file that was brought in since, and is to be read again, is not likely to have the same one.
+pub(super) fn other_mark() -> String {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    // With 98 or more a mark could become itself. A mark is a byte with a sign.
+    let step = 1 + now.unwrap_or_default().as_micros() % 97;
+    format!("2 + (summarised + {step}) % 100")
+}
 
-/// The rows of a batch as candidates.
+/// The rows of a batch as candidates; none where its dataset has no summary.
 pub(super) fn candidates(batch: &Batch) -> Vec<LastEvent> {
-    let summary = summary_of(&batch.dataset);
-    let column = |name: &str| {
-        batch
-            .rows
-            .column_by_name(name)
-            .expect("a batch has the columns of its dataset")
+    let Some(columns) = batch.summary_columns() else {
+        return Vec::new();
     };
-    let ids = batch.rows.column(0).as_primitive::<UInt64Type>();
-    let keys = column(&summary.key).as_string::<i32>();
-    let times = column(&summary.time).as_primitive::<TimestampMicrosecondType>();
-    let values = column(&summary.value).as_string::<i32>();
     let candidate = |row| LastEvent {
-        key: keys.value(row).to_owned(),
-        time_us: times.value(row),
-        value: values.value(row).to_owned(),
-        id: ids.value(row),
+        key: columns.keys.value(row).to_owned(),
+        time_us: columns.times.value(row),
+        value: columns.values.value(row).to_owned(),
+        id: columns.ids.value(row),
     };
     (0..batch.rows.num_rows()).map(candidate).collect()
 }

@@ -13,8 +13,8 @@ pub(super) struct Table {
     pub(super) columns: Vec<TableColumn>,
     /// The columns of the primary key.
     pub(super) key: Vec<String>,
-    /// Whether it is made out of another one, and so can be made again.
-    pub(super) is_summary: bool,
+    /// The dataset of which it is the summary: it is made out of that one's table, and can be again.
+    pub(super) summary_of: Option<String>,
 }
 
 /// One column of it.
@@ -74,7 +74,7 @@ pub(super) fn dataset_table(dataset: &Dataset) -> Table {
         name: dataset.table.clone(),
         columns,
         key: vec![ID_COLUMN.to_owned()],
-        is_summary: false,
+        summary_of: None,
     }
 }
 
@@ -96,7 +96,7 @@ pub(super) fn summary_table(dataset: &Dataset, summary: &Summary) -> Table {
             column(names.id, Kind::RowId),
         ],
         key: vec![names.key.to_owned(), names.day.to_owned()],
-        is_summary: true,
+        summary_of: Some(dataset.name.clone()),
     }
 }
 

@@ -125,7 +125,8 @@ impl Transaction<'_> {
         let idempotent = self.way == Way::Idempotent;
         if idempotent {
             // What is read here of rows and rejects holds until the end, also against a replay.
-            self.hold(&spans).await?;
+            let files = spans.iter().map(|span| span.file_no);
+            self.lock(files, "LOCK IN SHARE MODE").await?;
         }
         for rows in groups {
             if self.way == Way::LoadData && rows.len() >= LOAD_DATA_ROWS_MIN {
@@ -142,15 +143,8 @@ impl Transaction<'_> {
         if !idempotent && !self.settle_whole(&mut spans, &rejects).await? {
             return Ok(None);
         }
-        if !spans.is_empty() {
-            let rejects = (!idempotent).then_some(&rejects);
-            let stored = self.session.run(&entries_sql(&spans, rejects)).await?;
-            // Fewer than given: a file of them is settled already, so this is a late redelivery; or
-            // some of the records were rejects before, under another definition of their dataset.
-            // Either way even rows that seem new have to be held against the rejects.
-            if !idempotent && stored != spans.len() as u64 {
-                return Ok(None);
-            }
+        if !spans.is_empty() && !self.entries(&spans, &rejects).await? {
+            return Ok(None);
         }
         self.session.commit().await?;
         Ok(Some(self.committed))
@@ -298,14 +292,35 @@ impl Transaction<'_> {
         Ok(there)
     }
 
-    /// Locks the files against what settles them and what replays their rejects.
-    async fn hold(&mut self, spans: &[Span]) -> Result<(), Failure> {
-        let files: Vec<u32> = spans.iter().map(|span| span.file_no).collect();
+    /// Writes the entries. `false` if this way does not do: a file is settled already, so this is a late
+    /// redelivery; or some of the records were rejects before, under another definition of their
+    /// dataset. Either way even rows that seem new have to be held against the rejects.
+    async fn entries(&mut self, spans: &[Span], rejects: &Rejects) -> Result<bool, Failure> {
+        if self.way == Way::Idempotent {
+            let sql = entries_sql(spans, Entries::Any);
+            return self.session.run(&sql).await.map(|_| true);
+        }
+        let sql = entries_sql(spans, Entries::OfFilesWithoutRejects);
+        let mut stored = self.session.run(&sql).await?;
+        if stored < spans.len() as u64 {
+            stored += self.session.run(&entries_sql(spans, Entries::Any)).await?;
+            // Only now: with the files locked, nobody's rejects of them are under way.
+            let ours: HashSet<u64> = rejects.0.iter().copied().collect();
+            if !self.rejected(spans).await?.is_subset(&ours) {
+                return Ok(false);
+            }
+        }
+        Ok(stored == spans.len() as u64)
+    }
+
+    /// Locks files until the end of the transaction.
+    async fn lock(&mut self, files: impl Iterator<Item = u32>, how: &str) -> Result<(), Failure> {
+        let files: Vec<u32> = files.collect();
         if files.is_empty() {
             return Ok(());
         }
         let sql = format!(
-            "SELECT file_no FROM ingest_files WHERE file_no IN ({}) LOCK IN SHARE MODE",
+            "SELECT file_no FROM ingest_files WHERE file_no IN ({}) ORDER BY file_no {how}",
             list(&files)
         );
         self.session.rows::<u32>(&sql).await.map(drop)
@@ -375,7 +390,12 @@ impl Transaction<'_> {
             .iter()
             .map(|row| (row.file_no, &row.reject))
             .collect();
-        for batch in batches.iter().filter(|batch| !batch.rejects.is_empty()) {
+        let with_rejects = || batches.iter().filter(|batch| !batch.rejects.is_empty());
+        // Who stores one of these records as a row, under another definition of the dataset, has either
+        // written the file's entry by now, and is waited for; or waits, and then sees the reject.
+        let files = with_rejects().map(|batch| batch.span.file_no);
+        self.lock(files, "FOR UPDATE").await?;
+        for batch in with_rejects() {
             let file_no = batch.span.file_no;
             let ids: Vec<u64> = batch
                 .rejects
@@ -440,18 +460,10 @@ impl Transaction<'_> {
 struct Rejects(Vec<u64>);
 
 impl Rejects {
-    fn within(&self, ids: Range<u64>) -> usize {
-        let before = |end: u64| self.0.partition_point(|id| *id < end);
-        before(ids.end) - before(ids.start)
-    }
-
+    /// How many a file has of them.
     fn of_file(&self, file_no: u32) -> usize {
-        self.within(row_id(file_no, 0)..row_id(file_no + 1, 0))
-    }
-
-    fn of_span(&self, span: &Span) -> usize {
-        let first = row_id(span.file_no, span.first_ordinal);
-        self.within(first..first + u64::from(span.records))
+        let before = |file_no| self.0.partition_point(|id| *id < row_id(file_no, 0));
+        before(file_no + 1) - before(file_no)
     }
 }
 
@@ -484,10 +496,18 @@ fn spans(batches: &[Batch]) -> Vec<Span> {
     spans
 }
 
-/// Writes the ledger entries of files that are not settled and, where `rejects` are told, of spans that
-/// have no others. The shared lock on the file's row makes a settle of it wait for this transaction, and
-/// this transaction see the settle: so a late redelivery leaves no entry behind.
-fn entries_sql(spans: &[Span], rejects: Option<&Rejects>) -> String {
+/// Which ledger entries are written; of settled files none is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Entries {
+    /// Those of files that have no rejects: most have none, and to find that out is one look at an index.
+    OfFilesWithoutRejects,
+    /// Those that are not there already.
+    Any,
+}
+
+/// Writes ledger entries. The shared lock on the file's row makes a settle of it wait for this
+/// transaction, and this transaction see the settle: so a late redelivery leaves no entry behind.
+fn entries_sql(spans: &[Span], which: Entries) -> String {
     let mut sql = String::from(
         "INSERT INTO ingest_frames (file_no, first_ordinal, records) \
          SELECT e.file_no, e.first_ordinal, e.records FROM (",
@@ -498,30 +518,27 @@ fn entries_sql(spans: &[Span], rejects: Option<&Rejects>) -> String {
             first_ordinal,
             records,
         } = span;
-        let rejects = rejects.map_or(0, |rejects| rejects.of_span(span));
         let entry = if at == 0 {
             format!(
-                "SELECT {file_no} AS file_no, {first_ordinal} AS first_ordinal, {records} AS records, \
-                 {rejects} AS rejects"
+                "SELECT {file_no} AS file_no, {first_ordinal} AS first_ordinal, {records} AS records"
             )
         } else {
-            format!(" UNION ALL SELECT {file_no}, {first_ordinal}, {records}, {rejects}")
+            format!(" UNION ALL SELECT {file_no}, {first_ordinal}, {records}")
         };
         sql.push_str(&entry);
     }
     sql.push_str(
         ") e STRAIGHT_JOIN ingest_files f ON f.file_no = e.file_no WHERE f.state <> 'settled'",
     );
-    if rejects.is_some() {
-        sql.push_str(
-            " AND e.rejects = (SELECT COUNT(*) FROM ingest_rejects r WHERE r.file_no = e.file_no AND \
-             r.ordinal >= e.first_ordinal AND r.ordinal < e.first_ordinal + e.records)",
-        );
-    }
-    sql.push_str(" LOCK IN SHARE MODE");
-    if rejects.is_none() {
-        sql.push_str(" ON DUPLICATE KEY UPDATE records = ingest_frames.records");
-    }
+    sql.push_str(match which {
+        Entries::OfFilesWithoutRejects => {
+            " AND NOT EXISTS (SELECT 1 FROM ingest_rejects r WHERE r.file_no = f.file_no) LOCK IN SHARE \
+             MODE"
+        }
+        Entries::Any => {
+            " LOCK IN SHARE MODE ON DUPLICATE KEY UPDATE records = ingest_frames.records"
+        }
+    });
     sql
 }
 

@@ -14,8 +14,8 @@ use crate::sink::cells::by_dataset;
 use crate::sink::ledger::assert_one_row;
 use crate::sink::summary::candidates;
 use crate::sink::{
-    Audit, FileEntry, FileState, LedgerFile, OpenReject, Purge, RejectEntry, RejectQuery, Replayed,
-    Standing,
+    Audit, FileEntry, FileState, LastEvent, LedgerFile, OpenReject, Purge, RejectEntry,
+    RejectQuery, Replayed, Standing,
 };
 
 use super::bind::{self, limits};
@@ -236,10 +236,37 @@ pub(super) async fn replay(
     session: &mut Session,
     records: &[Batch],
 ) -> Result<Vec<Replayed>, Failure> {
+    if records.is_empty() {
+        return Ok(Vec::new());
+    }
     session.begin().await?;
+    // A late delivery of these files waits, and then finds a row, or has stored its reject. All at once
+    // and in order, as whoever else locks files.
+    let files: Vec<u32> = records.iter().map(|record| record.span.file_no).collect();
+    let lock = format!(
+        "SELECT file_no FROM ingest_files WHERE file_no IN ({}) ORDER BY file_no FOR UPDATE",
+        list(&files)
+    );
+    session.rows::<u32>(&lock).await?;
     let mut replayed = Vec::with_capacity(records.len());
+    let mut stored = Vec::new();
     for record in records {
-        replayed.push(replay_one(session, record).await?);
+        let outcome = replay_one(session, record).await?;
+        if outcome == Replayed::Stored {
+            stored.push(record);
+        }
+        replayed.push(outcome);
+    }
+    // No refresh can be told to look for them: whom the files' rows have passed does not read them.
+    stored.sort_by_key(|record| &record.dataset.name);
+    for stored in stored.chunk_by(|a, b| a.dataset.name == b.dataset.name) {
+        let candidates: Vec<LastEvent> = stored
+            .iter()
+            .flat_map(|record| candidates(record))
+            .collect();
+        if !candidates.is_empty() {
+            summary::upsert(session, &stored[0].dataset, &candidates).await?;
+        }
     }
     session.commit().await?;
     Ok(replayed)
@@ -248,9 +275,6 @@ pub(super) async fn replay(
 async fn replay_one(session: &mut Session, record: &Batch) -> Result<Replayed, Failure> {
     assert_one_row(record);
     let (file_no, ordinal) = (record.span.file_no, record.span.first_ordinal);
-    // A late delivery of the file's frames waits, and then finds a row here, or did store its reject.
-    let lock = format!("SELECT 1 FROM ingest_files WHERE file_no = {file_no} FOR UPDATE");
-    session.rows::<u8>(&lock).await?;
     // What the database refuses must leave the reject where it was.
     session.run("SAVEPOINT replay").await?;
     let mut removed = 0;
@@ -270,10 +294,6 @@ async fn replay_one(session: &mut Session, record: &Batch) -> Result<Replayed, F
     } else {
         insert(session, record).await?
     };
-    // No refresh can be told to look for it: whom the file's rows have passed does not read them.
-    if replayed == Replayed::Stored && record.dataset.summary.is_some() {
-        summary::upsert(session, &record.dataset, &candidates(record)).await?;
-    }
     match replayed {
         Replayed::Refused(_) => session
             .run("ROLLBACK TO SAVEPOINT replay")

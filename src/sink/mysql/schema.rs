@@ -13,6 +13,7 @@ use crate::sink::table::{Kind, Table, TableColumn, quoted, tables};
 
 use super::errors::Failure;
 use super::session::Session;
+use super::summary;
 
 /// How long one process waits for another one's migration.
 const LOCK_WAIT_SECONDS: u32 = 30;
@@ -106,6 +107,10 @@ async fn locked(session: &mut Session, datasets: &Datasets) -> Result<(), Fault>
     let mut misfits = Vec::new();
     for table in tables(datasets) {
         if !has_table(session, &table.name).await.map_err(fault)? {
+            // Before, since the table may be there and this not yet done.
+            if let Some(dataset) = &table.summary_of {
+                summary::mark(session, dataset).await.map_err(fault)?;
+            }
             let ddl = create(&table, session.server.mariadb);
             session.run(&ddl).await.map_err(fault)?;
         }
@@ -198,8 +203,12 @@ struct Existing {
     name: String,
     data_type: String,
     unsigned: bool,
+    /// As it is declared, without character set.
+    column_type: String,
     text_bytes: u64,
-    charset: String,
+    /// Most characters, of a text.
+    chars: u64,
+    collation: String,
     precision: u64,
     nullable: bool,
     primary: bool,
@@ -207,12 +216,38 @@ struct Existing {
     optional: bool,
 }
 
+impl Existing {
+    fn is_text(&self) -> bool {
+        matches!(
+            self.data_type.as_str(),
+            "varchar" | "tinytext" | "text" | "mediumtext" | "longtext"
+        )
+    }
+
+    /// What the name of a collation begins with.
+    fn charset(&self) -> &str {
+        self.collation.split('_').next().unwrap_or_default()
+    }
+
+    /// The same column, where an INSERT may leave it out.
+    fn as_optional(&self) -> String {
+        let collated = if self.collation.is_empty() {
+            String::new()
+        } else {
+            let (charset, collation) = (self.charset(), &self.collation);
+            format!(" CHARACTER SET {charset} COLLATE {collation}")
+        };
+        format!("`{}` {}{collated} NULL", self.name, self.column_type)
+    }
+}
+
 /// Holds a table against what is needed; `None` where it fits.
 async fn check(session: &mut Session, table: &Table) -> Result<Option<Misfit>, Failure> {
     let sql = "SELECT COLUMN_NAME AS a, DATA_TYPE AS b, COLUMN_TYPE AS c, CHARACTER_OCTET_LENGTH AS \
-               d, CHARACTER_SET_NAME AS e, DATETIME_PRECISION AS f, IS_NULLABLE AS g, COLUMN_KEY AS \
-               h, COLUMN_DEFAULT AS i, EXTRA AS j FROM information_schema.COLUMNS WHERE \
-               TABLE_SCHEMA = DATABASE() AND TABLE_NAME = ? ORDER BY ORDINAL_POSITION";
+               d, COLLATION_NAME AS e, DATETIME_PRECISION AS f, IS_NULLABLE AS g, COLUMN_KEY AS h, \
+               COLUMN_DEFAULT AS i, EXTRA AS j, CHARACTER_MAXIMUM_LENGTH AS k FROM \
+               information_schema.COLUMNS WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME = ? ORDER BY \
+               ORDINAL_POSITION";
     let rows = session.rows_with::<Row>(sql, (&table.name,)).await?;
     let existing: Vec<Existing> = rows.iter().map(existing).collect();
     let sql = "SELECT ENGINE FROM information_schema.TABLES WHERE TABLE_SCHEMA = DATABASE() AND \
@@ -245,8 +280,10 @@ fn existing(row: &Row) -> Existing {
         name: text(0),
         data_type: text(1).to_lowercase(),
         unsigned: text(2).to_lowercase().contains("unsigned"),
+        column_type: text(2),
         text_bytes: number(3),
-        charset: text(4),
+        chars: number(10),
+        collation: text(4),
         precision: number(5),
         nullable,
         primary: text(7) == "PRI",
@@ -268,23 +305,32 @@ fn misfit(table: &Table, existing: &[Existing], engine: &str, mariadb: bool) -> 
         problems.push(problem);
         changes.push(change);
     };
+    let find = |name: &str| {
+        existing
+            .iter()
+            .find(|found| found.name.eq_ignore_ascii_case(name))
+    };
     if !engine.eq_ignore_ascii_case("InnoDB") {
         let problem = format!("its engine `{engine}` has no transactions");
         wrong(problem, "ENGINE = InnoDB".to_owned());
     }
     for needed in &table.columns {
-        let found = existing
-            .iter()
-            .find(|found| found.name.eq_ignore_ascii_case(&needed.name));
-        let Some(found) = found else {
-            let definition = definition(needed, false, mariadb);
+        let in_key = table.key.contains(&needed.name);
+        let Some(found) = find(&needed.name) else {
+            // The rows that are there have nothing for it.
+            let added = TableColumn {
+                nullable: true,
+                ..needed.clone()
+            };
+            let definition = definition(&added, false, mariadb);
             let problem = format!("it has no column `{}`", needed.name);
             wrong(problem, format!("ADD COLUMN {definition}"));
             continue;
         };
         if let Some(problem) = column_misfit(needed, found) {
             let problem = format!("column `{}` {problem}", needed.name);
-            let definition = mended(needed, found, mariadb);
+            let nullable = !in_key && (needed.nullable || found.nullable);
+            let definition = mended(needed, found, nullable, mariadb);
             wrong(problem, format!("MODIFY COLUMN {definition}"));
         }
     }
@@ -301,8 +347,9 @@ fn misfit(table: &Table, existing: &[Existing], engine: &str, mariadb: bool) -> 
             "its primary key is ({}), not ({wanted})",
             quoted(key.clone())
         );
-        if table.is_summary {
-            // Its rows may not be apart by that key, and another table is made out of ours.
+        // The rows that are there may not be apart by that key, or have nothing for it at all; and a
+        // summary is made again out of the table of its dataset.
+        if table.summary_of.is_some() || table.key.iter().any(|name| find(name).is_none()) {
             return Some(Misfit {
                 problem: format!("`{}`: {problem}", table.name),
                 mend: format!("RENAME TABLE `{0}` TO `{0}_old`", table.name),
@@ -316,19 +363,16 @@ fn misfit(table: &Table, existing: &[Existing], engine: &str, mariadb: bool) -> 
         wrong(problem, format!("{drop}ADD PRIMARY KEY ({wanted})"));
     }
     let ours = |found: &Existing| {
-        table
-            .columns
-            .iter()
-            .any(|needed| needed.name.eq_ignore_ascii_case(&found.name))
+        let is_it = |needed: &TableColumn| needed.name.eq_ignore_ascii_case(&found.name);
+        table.columns.iter().any(is_it)
     };
-    for unfilled in existing
-        .iter()
-        .filter(|found| !found.optional && !ours(found))
-    {
-        let name = &unfilled.name;
-        let problem =
-            format!("column `{name}` is not in the dataset, takes no NULL and has no default");
-        wrong(problem, format!("ALTER COLUMN `{name}` SET DEFAULT ..."));
+    let unfilled = |found: &&Existing| !found.optional && !ours(found);
+    for found in existing.iter().filter(unfilled) {
+        let problem = format!(
+            "column `{}` is not in the dataset, takes no NULL and has no default",
+            found.name
+        );
+        wrong(problem, format!("MODIFY COLUMN {}", found.as_optional()));
     }
     (!problems.is_empty()).then(|| Misfit {
         problem: format!("`{}`: {}", table.name, problems.join(", ")),
@@ -336,32 +380,24 @@ fn misfit(table: &Table, existing: &[Existing], engine: &str, mariadb: bool) -> 
     })
 }
 
-/// A column as it is to become, whatever its rows hold: NULL stays allowed where it is, and a text that
-/// nobody has held to be JSON stays a text.
-fn mended(needed: &TableColumn, found: &Existing, mariadb: bool) -> String {
-    let null = if needed.nullable || found.nullable {
-        "NULL"
-    } else {
-        "NOT NULL"
-    };
+/// A column as it is to become, whatever its rows hold: NULL stays allowed where it is, a long text
+/// long, and a text that nobody has held to be JSON a text.
+fn mended(needed: &TableColumn, found: &Existing, nullable: bool, mariadb: bool) -> String {
+    let null = if nullable { "NULL" } else { "NOT NULL" };
     let sql_type = match needed.kind {
-        Kind::Json if is_text(&found.data_type) => format!("LONGTEXT {}", text(mariadb)),
+        Kind::Json if found.is_text() => format!("LONGTEXT {}", text(mariadb)),
+        Kind::Text(chars) if found.is_text() && found.chars > u64::from(chars) => {
+            format!("{} {}", found.column_type, text(mariadb))
+        }
         kind => sql_type(kind, false, mariadb),
     };
     format!("`{}` {sql_type} {null}", needed.name)
 }
 
-fn is_text(data_type: &str) -> bool {
-    matches!(
-        data_type,
-        "varchar" | "tinytext" | "text" | "mediumtext" | "longtext"
-    )
-}
-
 /// What is wrong with a column.
 fn column_misfit(needed: &TableColumn, found: &Existing) -> Option<String> {
     let data_type = found.data_type.as_str();
-    let text_type = is_text(data_type);
+    let text_type = found.is_text();
     let type_fits = match needed.kind {
         Kind::RowId => data_type == "bigint" && found.unsigned,
         Kind::Integer => data_type == "bigint" && !found.unsigned,
@@ -379,8 +415,8 @@ fn column_misfit(needed: &TableColumn, found: &Existing) -> Option<String> {
         ));
     }
     match needed.kind {
-        Kind::Text(_) | Kind::Json if data_type != "json" && found.charset != "utf8mb4" => {
-            return Some(format!("has the character set {}", found.charset));
+        Kind::Text(_) | Kind::Json if data_type != "json" && found.charset() != "utf8mb4" => {
+            return Some(format!("has the character set {}", found.charset()));
         }
         Kind::Text(chars) if found.text_bytes < u64::from(chars) * u64::from(CHAR_BYTES) => {
             return Some(format!("is too short for {chars} characters"));
@@ -421,7 +457,7 @@ mod tests {
             name: "t".to_owned(),
             columns: (0..80).map(column).collect(),
             key: vec!["c0".to_owned()],
-            is_summary: false,
+            summary_of: None,
         };
         assert!(create(&table, true).contains("`c0` TEXT "));
     }

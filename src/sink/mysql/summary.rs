@@ -9,7 +9,7 @@ use std::ops::Range;
 use mysql_common::Value;
 
 use crate::dataset::Dataset;
-use crate::sink::summary::{OTHER_MARK, reduce};
+use crate::sink::summary::{other_mark, reduce};
 use crate::sink::table::{SummaryNames, quoted, summary_of};
 use crate::sink::{LastEvent, Unsummarised};
 use crate::timestamp::{self, Civil};
@@ -155,9 +155,15 @@ pub(super) async fn reset(session: &mut Session, dataset: &Dataset) -> Result<()
     session
         .run_scan(&format!("DELETE FROM `{}`", summary.table))
         .await?;
-    let sql = format!("UPDATE ingest_files SET summarised = {OTHER_MARK} WHERE dataset = ?");
-    session.run_with(&sql, (&dataset.name,)).await?;
+    mark(session, &dataset.name).await?;
     session.commit().await
+}
+
+/// Marks all files of a dataset as to be read.
+pub(super) async fn mark(session: &mut Session, dataset: &str) -> Result<(), Failure> {
+    let mark = other_mark();
+    let sql = format!("UPDATE ingest_files SET summarised = {mark} WHERE dataset = ?");
+    session.run_with(&sql, (dataset,)).await.map(drop)
 }
 
 /// See [`Sink::summary_head`](crate::sink::Sink::summary_head).

@@ -187,8 +187,9 @@ fn replay_one(db: &Transaction<'_>, record: &Batch) -> Result<Replayed, Failure>
         insert(db, record)?
     };
     // No refresh can be told to look for it: whom the file's rows have passed does not read them.
-    if replayed == Replayed::Stored && record.dataset.summary.is_some() {
-        summary::upsert(db, &record.dataset, &candidates(record))?;
+    let candidates = candidates(record);
+    if replayed == Replayed::Stored && !candidates.is_empty() {
+        summary::upsert(db, &record.dataset, &candidates)?;
     }
     match replayed {
         Replayed::Refused(_) => db.execute_batch("ROLLBACK TO replay")?,

@@ -9,7 +9,7 @@ use crate::sink::migrations;
 use crate::sink::table::{Kind, Table, quoted, tables};
 
 use super::errors::Failure;
-use super::now;
+use super::{now, summary};
 
 const MIGRATIONS_DDL: &str = "CREATE TABLE IF NOT EXISTS ingest_migrations (number INTEGER PRIMARY \
     KEY, name TEXT NOT NULL, checksum TEXT NOT NULL, applied_at TEXT NOT NULL)";
@@ -31,7 +31,15 @@ pub(super) fn migrate(db: &Transaction<'_>, datasets: &Datasets) -> Result<(), F
         )?;
     }
     for table in tables(datasets) {
-        db.execute_batch(&create(&table))?;
+        let is_there = db
+            .prepare("SELECT 1 FROM pragma_table_info(?)")?
+            .exists([&table.name])?;
+        if !is_there {
+            db.execute_batch(&create(&table))?;
+            if let Some(dataset) = &table.summary_of {
+                summary::mark(db, dataset)?;
+            }
+        }
         check(db, &table)?;
     }
     Ok(())

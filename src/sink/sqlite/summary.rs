@@ -5,7 +5,7 @@ use std::ops::Range;
 use rusqlite::{Row, Transaction, params};
 
 use crate::dataset::Dataset;
-use crate::sink::summary::{OTHER_MARK, reduce};
+use crate::sink::summary::{other_mark, reduce};
 use crate::sink::table::{SummaryNames, quoted, summary_of};
 use crate::sink::{LastEvent, Unsummarised};
 use crate::timestamp;
@@ -110,10 +110,14 @@ pub(super) fn upsert(
 /// See [`Sink::summary_reset`](crate::sink::Sink::summary_reset).
 pub(super) fn reset(db: &Transaction<'_>, dataset: &Dataset) -> Result<(), Failure> {
     db.execute(&format!("DELETE FROM `{}`", summary_of(dataset).table), [])?;
-    db.execute(
-        &format!("UPDATE ingest_files SET summarised = {OTHER_MARK} WHERE dataset = ?"),
-        [&dataset.name],
-    )?;
+    mark(db, &dataset.name)
+}
+
+/// Marks all files of a dataset as to be read.
+pub(super) fn mark(db: &Transaction<'_>, dataset: &str) -> Result<(), Failure> {
+    let mark = other_mark();
+    let sql = format!("UPDATE ingest_files SET summarised = {mark} WHERE dataset = ?");
+    db.execute(&sql, [dataset])?;
     Ok(())
 }
 

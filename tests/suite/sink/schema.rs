@@ -76,54 +76,95 @@ pub async fn a_newer_schema_is_refused(target: Target) {
 }
 
 pub async fn a_table_that_does_not_fit_is_refused_with_its_remedy(target: Target) {
-    // What exists, and what the message must name.
+    // What exists, a row of it, and what the message must name.
     let columns = "report_time DATETIME(6) NOT NULL, status_source VARCHAR(255) NOT NULL, status \
                    VARCHAR(255) NOT NULL, _rescued JSON NULL";
     let good = "id BIGINT UNSIGNED NOT NULL PRIMARY KEY, vehicle_id VARCHAR(255) NOT NULL";
+    let rest = "'2022-06-05 21:02:34', 's', 'x'";
+    let long = format!("1, '{}', {rest}, NULL", "v".repeat(300));
+    let whole = format!("1, 'v', {rest}, NULL");
     let mysql = [
         (
             format!("id BIGINT NOT NULL PRIMARY KEY, vehicle_id VARCHAR(255), {columns}"),
+            whole.clone(),
             "`id`",
         ),
         (
             format!(
                 "id BIGINT UNSIGNED NOT NULL PRIMARY KEY, vehicle_id VARCHAR(36) NOT NULL, {columns}"
             ),
+            whole.clone(),
             "`vehicle_id` VARCHAR(255)",
         ),
         (
+            format!(
+                "id BIGINT UNSIGNED NOT NULL PRIMARY KEY, vehicle_id VARCHAR(300) CHARACTER SET latin1 \
+                 NOT NULL, {columns}"
+            ),
+            long,
+            "`vehicle_id` varchar(300)",
+        ),
+        (
             format!("id BIGINT UNSIGNED NOT NULL PRIMARY KEY, {columns}"),
+            format!("1, {rest}, NULL"),
             "ADD COLUMN `vehicle_id`",
         ),
         (
             format!("{good}, {}", columns.replace("(6)", "")),
+            whole.clone(),
             "`report_time` DATETIME(6)",
         ),
         (
             format!("{good}, {}", columns.replace(", _rescued JSON NULL", "")),
+            format!("1, 'v', {rest}"),
             "`_rescued` JSON",
         ),
-        (format!("{good}, {columns}, extra INT NOT NULL"), "`extra`"),
         (
-            format!("id BIGINT UNSIGNED NOT NULL, vehicle_id VARCHAR(255) NOT NULL, {columns}"),
+            format!("{good}, {columns}, extra VARCHAR(9) NOT NULL"),
+            format!("{whole}, 'e'"),
+            "`extra`",
+        ),
+        (
+            format!("id BIGINT UNSIGNED NULL, vehicle_id VARCHAR(255) NOT NULL, {columns}"),
+            whole.clone(),
             "ADD PRIMARY KEY (`id`)",
+        ),
+        (
+            format!("id BIGINT NULL, vehicle_id VARCHAR(255) NOT NULL, {columns}"),
+            whole.clone(),
+            "`id` BIGINT UNSIGNED NOT NULL, ADD PRIMARY KEY (`id`)",
+        ),
+        (
+            format!("own INT AUTO_INCREMENT PRIMARY KEY, vehicle_id VARCHAR(255), {columns}"),
+            whole,
+            "RENAME TABLE `vehicle_status` TO `vehicle_status_old`",
         ),
     ];
     let sqlite = [
-        ("id TEXT PRIMARY KEY, vehicle_id TEXT", "`id`"),
-        ("id INTEGER PRIMARY KEY, vehicle_id INTEGER", "`vehicle_id`"),
-        ("id INTEGER PRIMARY KEY", "ADD COLUMN `vehicle_id` TEXT"),
+        ("id TEXT PRIMARY KEY, vehicle_id TEXT", "1, 'v'", "`id`"),
+        (
+            "id INTEGER PRIMARY KEY, vehicle_id INTEGER",
+            "1, 2",
+            "`vehicle_id`",
+        ),
+        (
+            "id INTEGER PRIMARY KEY",
+            "1",
+            "ADD COLUMN `vehicle_id` TEXT",
+        ),
     ];
-    let cases: Vec<(String, &str)> = if target.is_sqlite() {
-        let rest = "report_time TEXT, status_source TEXT, status TEXT, _rescued TEXT";
-        sqlite
-            .map(|(ddl, named)| (format!("{ddl}, {rest}"), named))
-            .into()
+    let cases: Vec<(String, String, &str)> = if target.is_sqlite() {
+        let columns = "report_time TEXT, status_source TEXT, status TEXT, _rescued TEXT";
+        let case = |(ddl, row, named)| {
+            let row = format!("{row}, {rest}, NULL");
+            (format!("{ddl}, {columns}"), row, named)
+        };
+        sqlite.map(case).into()
     } else {
         mysql.into()
     };
     let fixture = Fixture::empty(target).await;
-    for (ddl, named) in cases {
+    for (ddl, row, named) in cases {
         let suffix = if target.is_sqlite() {
             ""
         } else {
@@ -132,17 +173,36 @@ pub async fn a_table_that_does_not_fit_is_refused_with_its_remedy(target: Target
         fixture
             .run(&format!("CREATE TABLE vehicle_status ({ddl}){suffix}"))
             .await;
-        let fault = fixture
-            .sink
-            .migrate(&fixture.datasets)
-            .await
-            .expect_err(&ddl);
+        fixture
+            .run(&format!("INSERT INTO vehicle_status VALUES ({row})"))
+            .await;
+        let refused = fixture.sink.migrate(&fixture.datasets).await;
+        let fault = refused.expect_err(&ddl);
         let text = fault.to_string();
         assert!(
-            !fault.is_transient() && text.contains("ALTER TABLE `vehicle_status`"),
+            !fault.is_transient() && text.contains("TABLE `vehicle_status`"),
             "{text}"
         );
         assert!(text.contains(named), "{text} does not name {named}");
+        if !target.is_sqlite() {
+            // It does what it says, and the row stays.
+            let (_, mend) = text.split_once("mend them with ").expect("it says how");
+            let (mend, _) = mend.split_once(": `").expect("and then why");
+            fixture.run(mend).await;
+            let mended = fixture.sink.migrate(&fixture.datasets).await;
+            mended.expect("it fits");
+            let is_renamed = mend.starts_with("RENAME");
+            let now = if is_renamed {
+                "vehicle_status_old"
+            } else {
+                "vehicle_status"
+            };
+            let rows = format!("SELECT COUNT(*) FROM {now} WHERE status = 'x'");
+            assert_eq!(fixture.number(&rows).await, 1, "{mend}");
+            if is_renamed {
+                fixture.run("DROP TABLE vehicle_status_old").await;
+            }
+        }
         fixture.run("DROP TABLE vehicle_status").await;
     }
 

@@ -230,10 +230,18 @@ pub async fn a_summary_is_made_again_beside_a_load(target: Target) {
     fixture.sink.settle(&[in_work]).await.unwrap();
     assert_eq!(refresh().await, (1, 5), "its rows are read, all of them");
     let dataset = fixture.dataset("vehicle_events");
-    let head = fixture.sink.summary_head(dataset, 9).await.unwrap();
-    let ids: Vec<u64> = head.iter().map(|last| last.id).collect();
+    let head = async || {
+        let head = fixture.sink.summary_head(dataset, 9).await.unwrap();
+        head.iter().map(|last| last.id).collect::<Vec<u64>>()
+    };
     let expected: Vec<u64> = (0..5).map(|ordinal| row_id(in_work, ordinal)).collect();
-    assert_eq!(ids, expected);
+    assert_eq!(head().await, expected);
+
+    // And without anybody's word, where its table is a new one.
+    fixture.run("DROP TABLE daily_summary").await;
+    fixture.sink.migrate(&fixture.datasets).await.unwrap();
+    assert_eq!(refresh().await, (2, 10));
+    assert_eq!(head().await, expected);
 }
 
 pub async fn a_file_is_summarised_once_its_commit_is_over(target: Target) {
