@@ -36,7 +36,7 @@ pub use census::{Census, missed};
 use lock::Lock;
 pub use lock::holder;
 use moving::{move_into, move_with_reason, remove_leftovers};
-pub use pause::{pause, resume};
+pub use pause::{is_paused, pause, resume};
 use retry::reason_of;
 pub use retry::{REASON_ENDING, retry};
 
@@ -194,7 +194,7 @@ impl Inbox {
     /// Whether an operator has said that no file is to be taken.
     #[must_use]
     pub fn is_paused(&self) -> bool {
-        pause::is_paused(&self.directories.work)
+        is_paused(&self.directories.work)
     }
 
     /// Free bytes of the file system of each directory, by the directory's name.

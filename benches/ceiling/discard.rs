@@ -128,7 +128,7 @@ impl Sink for Discard {
         1
     }
 
-    async fn inspect(&self) -> Result<Vec<Finding>, Fault> {
+    async fn inspect(&self, _: &Datasets) -> Result<Vec<Finding>, Fault> {
         Ok(Vec::new())
     }
 

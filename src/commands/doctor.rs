@@ -172,7 +172,10 @@ async fn database(settings: &Settings) -> Vec<Finding> {
             "SQLite: the database is made by the first load",
         )];
     }
-    let inspected = async { super::open_sink(settings).await?.inspect().await };
+    let inspected = async {
+        let sink = super::open_sink(settings).await?;
+        sink.inspect(&settings.datasets).await
+    };
     inspected.await.unwrap_or_else(|fault| vec![failed(&fault)])
 }
 

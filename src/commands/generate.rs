@@ -382,6 +382,9 @@ pub(super) fn execute(settings: &Settings, args: &GenerateArgs) -> anyhow::Resul
         args.files,
         bytesize::ByteSize(bytes).display().iec()
     ))?;
+    if args.dir.is_none() {
+        eprintln!("`task_runner load` loads them");
+    }
     Ok(Outcome::Complete)
 }
 

@@ -39,7 +39,10 @@ pub(super) async fn execute(settings: Settings, args: LoadArgs) -> anyhow::Resul
     engine.sink.migrate(&engine.datasets).await?;
     let work = Work::find(&settings, &engine, &args)?;
     if work.is_empty() {
-        eprintln!("nothing to load");
+        let inbound = engine.inbox.directories().inbound.display();
+        eprintln!(
+            "nothing to load; files are looked for in {inbound}, or in the paths that are given"
+        );
     }
     let began = Instant::now();
     let outcome = run(&engine, work, args.max_rejects, args.no_progress, &stop).await?;
@@ -255,7 +258,11 @@ fn dry_run(settings: &Settings, args: &LoadArgs) -> anyhow::Result<Outcome> {
             HumanBytes(file.bytes)
         )?;
     }
-    writeln!(out, "{} files would be loaded", files.len())?;
+    writeln!(
+        out,
+        "{} files would be loaded, but for those that turn out to be stored already",
+        files.len()
+    )?;
     Ok(Outcome::Complete)
 }
 
@@ -427,12 +434,15 @@ fn outcome(tally: &Tally, max_rejects: Option<u64>) -> Outcome {
         return Outcome::Stopped;
     }
     if number(&tally.rejects) > 0 {
-        eprintln!("rejects are in the table ingest_rejects, with reason, place and text");
+        eprintln!(
+            "rejects are in the table ingest_rejects, with reason, place and text; `task_runner rejects \
+             list` shows them"
+        );
     }
     if number(&tally.quarantined) > 0 {
         eprintln!(
-            "quarantined files have their reason beside them, in NAME.reason; files that are read \
-             where they lie stay there, and have it in `task_runner files list --state quarantined`"
+            "`task_runner files list --state quarantined` says why; files that were moved have their \
+             reason beside them, in NAME.reason, and `task_runner files retry` takes them back"
         );
     }
     if number(&tally.rejects) + number(&tally.quarantined) > 0 {

@@ -17,7 +17,14 @@ pub(super) async fn execute(settings: &Settings, args: &MigrateArgs) -> anyhow::
     let tables: Vec<_> = settings
         .datasets
         .iter()
-        .map(|dataset| dataset.table.as_str())
+        .flat_map(|dataset| {
+            let summary = dataset
+                .summary
+                .as_ref()
+                .map(|summary| summary.table.as_str());
+            [Some(dataset.table.as_str()), summary]
+        })
+        .flatten()
         .collect();
     say(&format!(
         "{}: up to date: {}\n",

@@ -11,7 +11,8 @@ pub(super) fn pause(settings: &Settings) -> anyhow::Result<Outcome> {
     let work = &settings.dirs.work;
     let is_new = inbox::pause(work).with_context(|| format!("pausing in {}", work.display()))?;
     say(if is_new {
-        "paused: no file is taken out of inbound; what is in work is finished. `task_runner resume` ends it\n"
+        "paused: the service of these directories takes no file out of inbound, and finishes what is in work; \
+         `task_runner load` does not ask. `task_runner resume` ends it\n"
     } else {
         "it is paused already; `task_runner resume` ends it\n"
     })?;

@@ -8,7 +8,7 @@ use std::path::Path;
 use anyhow::{Context as _, anyhow};
 use serde_json::{Value, json};
 
-use crate::batch::{RAW_BYTES_MAX, RejectCode, row_id};
+use crate::batch::{RAW_BYTES_MAX, RejectCode, provenance, row_id};
 use crate::config::Settings;
 use crate::config::cli::{RejectFilter, RejectsCommand};
 use crate::sink::{Ledger, OpenReject, Purge, RejectQuery};
@@ -38,15 +38,18 @@ pub(super) async fn execute(
             json,
         } => {
             let mut out = BufWriter::new(io::stdout().lock());
-            let shown = write_all(ledger, filter, *limit, *json, &mut out).await;
-            let flushed = shown.and_then(|()| out.flush().map_err(Into::into));
-            unless_reader_gone(flushed)?;
+            let written = write_all(ledger, filter, *limit, *json, &mut out).await;
+            let shown = written.and_then(|shown| out.flush().map(|()| shown).map_err(Into::into));
+            let is_cut = |shown: &usize| *shown == *limit;
+            if shown.as_ref().is_ok_and(is_cut) {
+                eprintln!("these are the last {limit}; there may be more: --limit N");
+            }
+            unless_reader_gone(shown.map(drop))?;
         }
-        RejectsCommand::Show {
-            file_no,
-            ordinal,
-            json,
-        } => show(ledger, *file_no, *ordinal, *json).await?,
+        RejectsCommand::Show { id, json } => {
+            let (file_no, ordinal) = provenance(*id);
+            show(ledger, file_no, ordinal, *json).await?;
+        }
         RejectsCommand::Export { filter, out } => export(ledger, filter, out.as_deref()).await?,
         RejectsCommand::Replay { file } => return replay::execute(settings, ledger, file).await,
         RejectsCommand::Purge { file, before, yes } => {
@@ -60,14 +63,14 @@ pub(super) async fn execute(
     Ok(Outcome::Complete)
 }
 
-/// Writes the rejects that fit, page by page, newest first.
+/// Writes the rejects that fit, page by page, newest first; returns how many.
 async fn write_all(
     ledger: &dyn Ledger,
     filter: &RejectFilter,
     limit: usize,
     json: bool,
     out: &mut impl Write,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<usize> {
     let mut query = RejectQuery {
         file_no: filter.file,
         code: filter.code.as_deref().and_then(RejectCode::parse),
@@ -89,7 +92,7 @@ async fn write_all(
             }
         }
     }
-    Ok(())
+    Ok(limit - left)
 }
 
 /// The names and datasets of files; of one at a time, since rejects come by file.
@@ -207,20 +210,25 @@ async fn export(
     let Some(path) = path else {
         let mut out = BufWriter::new(io::stdout().lock());
         let written = write_all(ledger, filter, usize::MAX, true, &mut out).await;
-        return unless_reader_gone(written.and_then(|()| out.flush().map_err(Into::into)));
+        return unless_reader_gone(written.and_then(|_| out.flush().map_err(Into::into)));
     };
     let about = || format!("cannot write {}", path.display());
     let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty());
     let temporary = tempfile::NamedTempFile::new_in(dir.unwrap_or(Path::new(".")));
     let mut out = BufWriter::new(temporary.with_context(about)?);
-    write_all(ledger, filter, usize::MAX, true, &mut out).await?;
+    let written = write_all(ledger, filter, usize::MAX, true, &mut out).await?;
     let temporary = out.into_inner().map_err(io::IntoInnerError::into_error);
     let temporary = temporary.with_context(about)?;
     let file: File = temporary
         .persist(path)
         .map_err(|error| error.error)
         .with_context(about)?;
-    file.sync_all().with_context(about)
+    file.sync_all().with_context(about)?;
+    eprintln!(
+        "{written} rejects are in {}; give each its `record`, and `task_runner rejects replay` takes it",
+        path.display()
+    );
+    Ok(())
 }
 
 /// Removes rejects, after asking.

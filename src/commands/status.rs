@@ -85,10 +85,15 @@ async fn without_service(settings: &Settings) -> anyhow::Result<Status> {
     status.last_files = sink.files(LAST_FILES).await?;
     status.rejects = by_reason(&sink.reject_codes(LAST_REJECTS).await?);
     let open = status.totals.map_or(0, |totals| totals.pending);
+    status.paused = inbox::is_paused(&settings.dirs.work);
     if holder.is_some() {
         status.next = Some("ask with the --http-addr of that process".to_owned());
     } else if status.files.inbound + status.files.work + open > 0 {
         status.next = Some("`task_runner load` goes on with inbound and work; an archive is loaded again by its path".to_owned());
+    } else if status.paused {
+        status.next = Some("`task_runner resume` lets a service take files again".to_owned());
+    } else {
+        status.next = status.to_mend();
     }
     Ok(status)
 }

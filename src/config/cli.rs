@@ -255,10 +255,9 @@ pub enum RejectsCommand {
     },
     /// All about one reject, and its text
     Show {
-        /// Its file
-        file_no: u32,
-        /// Its place in the file
-        ordinal: u32,
+        /// Its id, or file number and ordinal with a colon between
+        #[arg(value_name = "ID", value_parser = record_id)]
+        id: u64,
         /// One JSON object
         #[arg(long)]
         json: bool,
@@ -315,7 +314,7 @@ pub struct VerifyArgs {
 /// Arguments of `summary`.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct SummaryArgs {
-    /// Empty it first and make it again from all rows
+    /// Empty it first and make it again from the rows of all files in the ledger
     #[arg(long)]
     pub rebuild: bool,
 }

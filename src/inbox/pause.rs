@@ -37,7 +37,7 @@ pub fn resume(work: &Path) -> io::Result<bool> {
 
 /// Whether the marker is there.
 #[must_use]
-pub(super) fn is_paused(work: &Path) -> bool {
+pub fn is_paused(work: &Path) -> bool {
     work.join(PAUSE_FILE).symlink_metadata().is_ok()
 }
 

@@ -124,12 +124,20 @@ impl Engine {
     }
 
     async fn keep_looking(&self) {
+        let mut before = Ok(());
         loop {
             let began = Instant::now();
             let look = self.look().await;
             *locked(&self.seen.looked) = Some(look.map_err(|fault| Met::by(&fault, began)));
             self.note();
-            telemetry::ready(self.ready().is_ok());
+            let now = self.ready();
+            telemetry::ready(now.is_ok());
+            match (&before, &now) {
+                (Ok(()), Err(reason)) => tracing::warn!(reason, "not ready"),
+                (Err(_), Ok(())) => tracing::info!("ready again"),
+                _ => {}
+            }
+            before = now;
             tokio::time::sleep(LOOK_EVERY).await;
         }
     }

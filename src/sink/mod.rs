@@ -117,11 +117,11 @@ pub trait Sink: Send + Sync {
     /// How many commits can be under way at once.
     fn writers(&self) -> usize;
 
-    /// What of the server's settings and the account's rights matters, for `doctor`.
+    /// What of the server's settings, the account's rights and the tables matters, for `doctor`.
     ///
     /// # Errors
     /// A fault of the connection.
-    async fn inspect(&self) -> Result<Vec<Finding>, Fault>;
+    async fn inspect(&self, datasets: &Datasets) -> Result<Vec<Finding>, Fault>;
 
     /// The statements by which `migrate` makes the ledger and the tables of the datasets on this
     /// server from nothing, in order.

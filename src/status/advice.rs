@@ -68,6 +68,25 @@ impl Status {
         }
     }
 
+    /// What an operator may look at, whether or not anything runs.
+    pub(crate) fn to_mend(&self) -> Option<String> {
+        let totals = self.totals.unwrap_or_default();
+        let quarantined = (totals.quarantined > 0).then(|| {
+            format!(
+                "`task_runner files list --state quarantined` says what is wrong with {}",
+                counted(totals.quarantined, "file", "files")
+            )
+        });
+        let rejects = (totals.rejects > 0).then(|| {
+            format!(
+                "`task_runner rejects list` shows {} that could not become rows",
+                counted(totals.rejects, "record", "records")
+            )
+        });
+        let to_mend: Vec<String> = quarantined.into_iter().chain(rejects).collect();
+        (!to_mend.is_empty()).then(|| to_mend.join("; "))
+    }
+
     fn advise(&self) -> Option<String> {
         const BY_ITSELF: &str = "nothing is lost, and the engine goes on by itself";
         if let Some(outage) = self.outage() {
@@ -86,24 +105,11 @@ impl Status {
         if self.paused {
             return Some("`task_runner resume` lets it take files again".to_owned());
         }
-        let totals = self.totals.unwrap_or_default();
-        let quarantined = (totals.quarantined > 0).then(|| {
-            format!(
-                "`task_runner files list --state quarantined` says what is wrong with {}",
-                counted(totals.quarantined, "file", "files")
-            )
-        });
-        let rejects = (totals.rejects > 0).then(|| {
-            format!(
-                "`task_runner rejects list` shows {} that could not become rows",
-                counted(totals.rejects, "record", "records")
-            )
-        });
-        let to_mend: Vec<String> = quarantined.into_iter().chain(rejects).collect();
-        if !to_mend.is_empty() {
-            return Some(to_mend.join("; "));
+        if let Some(to_mend) = self.to_mend() {
+            return Some(to_mend);
         }
-        if self.state == State::Idle && self.totals.is_some() && totals.settled == 0 {
+        let settled = self.totals.map(|totals| totals.settled);
+        if self.state == State::Idle && settled == Some(0) {
             return Some(format!("put files into `{}`", self.inbound));
         }
         None

@@ -209,16 +209,17 @@ fn a_dry_run_says_what_a_load_takes() {
     let would = |arguments: &[&str]| {
         let run = shell.run(&[&["load", "--dry-run"], arguments].concat());
         assert_eq!(run.code, 0, "{run:?}");
-        run.stdout.lines().next_back().unwrap().to_owned()
+        let last = run.stdout.lines().next_back().unwrap();
+        last.split(" would").next().unwrap().to_owned()
     };
     made("lemonade-data/inbound", "1");
     made("lemonade-data/inbound/below", "2");
     made("lemonade-data/work", "3");
     made("archive/a", "4");
-    assert_eq!(would(&[]), "2 files would be loaded");
-    assert_eq!(would(&["archive"]), "1 files would be loaded");
+    assert_eq!(would(&[]), "2 files");
+    assert_eq!(would(&["archive"]), "1 files");
     // What is above the directories of the engine is an archive without them.
-    assert_eq!(would(&["."]), "1 files would be loaded");
+    assert_eq!(would(&["."]), "1 files");
     let stranger = shell.run(&["load", "--dry-run", "--dataset", "trips"]);
     assert_eq!(stranger.code, 78, "{stranger:?}");
 
@@ -227,7 +228,7 @@ fn a_dry_run_says_what_a_load_takes() {
         let counted = format!("files        {files}\n");
         assert!(run.stdout.starts_with(&counted), "{run:?}");
         // Now there is a database beside them, which is no archive either.
-        assert_eq!(would(&["."]), "1 files would be loaded");
+        assert_eq!(would(&["."]), "1 files");
     }
 }
 

@@ -94,9 +94,9 @@ async fn a_reject_is_shown_mended_and_replayed_under_its_own_id() {
         ];
         let listed = objects(&pair.expect(0, &coded));
         assert_eq!((listed.len(), &listed[0]["ordinal"]), (1, &json!(1)));
-        let shown = pair.expect(0, &["rejects", "show", &number, "1"]);
+        let shown = pair.expect(0, &["rejects", "show", &format!("{number}:1")]);
         assert!(shown.ends_with(&format!("\n{BAD}\n")), "{shown}");
-        pair.expect(1, &["rejects", "show", &number, "0"]);
+        pair.expect(1, &["rejects", "show", &format!("{number}:0")]);
 
         let exported = objects(&pair.expect(0, &["rejects", "export"]));
         let out = pair.at("out.ndjson");

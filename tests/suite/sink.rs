@@ -44,7 +44,8 @@ async fn mysql_with_load_data_keeps_the_contract() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_galera_cluster_keeps_the_contract() {
     conformance(Target::Galera).await;
-    let findings = Fixture::new(Target::Galera).await.sink.inspect().await;
+    let fixture = Fixture::new(Target::Galera).await;
+    let findings = fixture.sink.inspect(&fixture.datasets).await;
     let findings = findings.expect("the node is there");
     let log = findings
         .iter()

@@ -89,6 +89,7 @@ Examples:
 pub(super) const REJECTS: &str = "\
 Examples:
   task_runner rejects list --file 17
+  task_runner rejects show 17:160         one of them, as the list names it
   task_runner rejects export --out bad.ndjson
   task_runner rejects replay mended.ndjson";
 

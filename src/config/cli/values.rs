@@ -30,7 +30,10 @@ pub(super) fn record_id(text: &str) -> Result<u64, String> {
     };
     // A file number has 31 bits, and the first is 1.
     id.filter(|id| (row_id(1, 0)..1 << 63).contains(id))
-        .ok_or_else(|| "write the id of a row, or FILE_NO:ORDINAL".to_owned())
+        .ok_or_else(|| {
+            let first = row_id(1, 0);
+            format!("write the id of a row, or FILE_NO:ORDINAL; the first id of a file is {first}")
+        })
 }
 
 /// Less would make workers take from each other what is not yet committed.

@@ -1,8 +1,10 @@
 //! What of the server's settings matters to the engine.
 
+use crate::dataset::Datasets;
 use crate::finding::Finding;
 
 use super::errors::Failure;
+use super::schema;
 use super::session::Session;
 
 /// Least packet that holds a statement of ordinary rows; smaller ones work, in smaller statements.
@@ -12,7 +14,10 @@ const PACKET_BYTES_GOOD: u64 = 4 << 20;
 const CLOCK_SECONDS_MAX: f64 = 5.0;
 
 /// See [`Sink::inspect`](crate::sink::Sink::inspect).
-pub(super) async fn inspect(session: &mut Session) -> Result<Vec<Finding>, Failure> {
+pub(super) async fn inspect(
+    session: &mut Session,
+    datasets: &Datasets,
+) -> Result<Vec<Finding>, Failure> {
     let version: String = first(session, "SELECT VERSION()").await?;
     let mut findings = vec![Finding::ok(format!("the database is {version}"))];
 
@@ -65,11 +70,16 @@ pub(super) async fn inspect(session: &mut Session) -> Result<Vec<Finding>, Failu
             ));
         }
     }
-    if !may("CREATE") {
-        findings.push(Finding::ok(
-            "the account may not create tables: right for a service, run `migrate` with another one",
-        ));
-    }
+    let (missing, misfits) = schema::inspect(session, datasets).await?;
+    findings.extend(misfits);
+    findings.push(match (may("CREATE"), missing.join(", ")) {
+        (_, missing) if missing.is_empty() => Finding::ok("the tables of the datasets are there"),
+        (true, missing) => Finding::ok(format!("the first start makes {missing}")),
+        (false, missing) => Finding::fail(
+            format!("the account may not create tables, and {missing} are not there"),
+            "run `task_runner migrate` once with an account that may",
+        ),
+    });
     Ok(findings)
 }
 

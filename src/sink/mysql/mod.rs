@@ -101,10 +101,10 @@ impl Sink for MysqlSink {
         self.writers
     }
 
-    async fn inspect(&self) -> Result<Vec<Finding>, Fault> {
+    async fn inspect(&self, datasets: &Datasets) -> Result<Vec<Finding>, Fault> {
         const DOING: &str = "asking the database how it is";
         let mut lease = self.lease(DOING).await?;
-        let outcome = inspect::inspect(&mut lease.session).await;
+        let outcome = inspect::inspect(&mut lease.session, datasets).await;
         lease.finish(DOING, outcome).await
     }
 

@@ -8,6 +8,7 @@ use mysql_common::Row;
 
 use crate::dataset::Datasets;
 use crate::fault::{Fault, Origin};
+use crate::finding::Finding;
 use crate::sink::migrations;
 use crate::sink::table::{Kind, Table, TableColumn, quoted, tables};
 
@@ -119,14 +120,34 @@ async fn locked(session: &mut Session, datasets: &Datasets) -> Result<(), Fault>
     if misfits.is_empty() {
         return Ok(());
     }
-    // All of them at once, so that they can be mended at once.
-    let mends: Vec<&str> = misfits.iter().map(|misfit| &*misfit.mend).collect();
+    // All of them at once, so that they can be mended at once; as they can be pasted.
     let problems: Vec<&str> = misfits.iter().map(|misfit| &*misfit.problem).collect();
-    let doing = format!(
-        "tables do not fit their datasets: mend them with {}",
-        mends.join("; ")
+    let mends: Vec<&str> = misfits.iter().map(|misfit| &*misfit.mend).collect();
+    let doing = format!("tables do not fit their datasets: {}", problems.join("; "));
+    let cause = format!(
+        "run these statements, and then `task_runner migrate` again:\n\n{};\n",
+        mends.join(";\n")
     );
-    Err(Fault::fatal(Origin::Sink, doing, problems.join("; ")))
+    Err(Fault::fatal(Origin::Sink, doing, cause))
+}
+
+/// What migrating would find of the tables of the datasets: the names of those that are missing, and
+/// findings about the others.
+pub(super) async fn inspect(
+    session: &mut Session,
+    datasets: &Datasets,
+) -> Result<(Vec<String>, Vec<Finding>), Failure> {
+    let mut missing = Vec::new();
+    let mut findings = Vec::new();
+    for table in tables(datasets) {
+        if !has_table(session, &table.name).await? {
+            missing.push(table.name);
+        } else if let Some(Misfit { problem, mend }) = check(session, &table).await? {
+            let what = format!("a table does not fit its dataset: {problem}");
+            findings.push(Finding::fail(what, format!("{mend};")));
+        }
+    }
+    Ok((missing, findings))
 }
 
 async fn has_table(session: &mut Session, name: &str) -> Result<bool, Failure> {

@@ -166,7 +166,7 @@ impl Sink for SqliteSink {
         1
     }
 
-    async fn inspect(&self) -> Result<Vec<Finding>, Fault> {
+    async fn inspect(&self, _: &Datasets) -> Result<Vec<Finding>, Fault> {
         let totals = self.totals().await?;
         let files = totals.pending + totals.settled + totals.quarantined;
         Ok(vec![Finding::ok(format!(

@@ -342,7 +342,7 @@ impl Sink for SimSink {
         3
     }
 
-    async fn inspect(&self) -> Result<Vec<Finding>, Fault> {
+    async fn inspect(&self, _: &Datasets) -> Result<Vec<Finding>, Fault> {
         Ok(Vec::new())
     }
 

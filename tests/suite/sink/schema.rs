@@ -1,6 +1,14 @@
 //! Clauses about `migrate`.
 
+use lemonade_task::finding::{Finding, Level};
+
 use super::fixture::{Fixture, Target, events};
+
+/// The statements of a refusal.
+fn mends(refusal: &str) -> Vec<&str> {
+    let (_, mends) = refusal.split_once(":\n\n").expect("it says how");
+    mends.trim().trim_end_matches(';').split(";\n").collect()
+}
 
 pub async fn migration_is_repeatable_and_safe_for_several_processes(target: Target) {
     let fixture = Fixture::empty(target).await;
@@ -186,8 +194,14 @@ pub async fn a_table_that_does_not_fit_is_refused_with_its_remedy(target: Target
         assert!(text.contains(named), "{text} does not name {named}");
         if !target.is_sqlite() {
             // It does what it says, and the row stays.
-            let (_, mend) = text.split_once("mend them with ").expect("it says how");
-            let (mend, _) = mend.split_once(": `").expect("and then why");
+            let mends = mends(&text);
+            assert_eq!(mends.len(), 1, "{text}");
+            let mend = mends[0];
+            let found = fixture.sink.inspect(&fixture.datasets).await.unwrap();
+            let is_said = |finding: &Finding| {
+                finding.level == Level::Fail && finding.fix == format!("{mend};")
+            };
+            assert!(found.iter().any(is_said), "doctor says the same: {found:?}");
             fixture.run(mend).await;
             let mended = fixture.sink.migrate(&fixture.datasets).await;
             mended.expect("it fits");
@@ -281,14 +295,9 @@ pub async fn tables_of_the_original_are_mended_by_what_the_refusal_says(target: 
 
     let refused = fixture.sink.migrate(&fixture.datasets).await;
     let refused = refused.expect_err("they do not fit").to_string();
-    let (_, mends) = refused.split_once("mend them with ").expect("it says how");
-    let (mends, _) = mends.split_once(": `").expect("and then why");
-    assert_eq!(
-        mends.split("; ").count(),
-        3,
-        "one for each table: {refused}"
-    );
-    for mend in mends.split("; ") {
+    let mends = mends(&refused);
+    assert_eq!(mends.len(), 3, "one for each table: {refused}");
+    for mend in mends {
         fixture.run(mend).await;
     }
     fixture
