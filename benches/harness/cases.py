@@ -279,14 +279,18 @@ def jobs(bench):
 
     count = sizes.large
     large = lambda: inputs.large(count)
-    job("large", "large: redis", lambda: bench.load(large(), count, mariadb, redis.url))
-    for connections in (1, 2, 3):
-        for way in ("insert", "bulk"):
-            ceiling("large", mariadb, way, connections, count)
-    job("large", "large: memory", lambda: bench.load(large(), count, mariadb))
+    # The ways that nobody takes come first: a server that has just started, or comes from other work, is
+    # slower for a while, which would be held against whatever comes first.
     for connections in (1, 2):
         name = f"large: LOAD DATA INFILE, {connections}"
         ceiling("large", mariadb, "infile", connections, count, name, table="auto")
+    bare = [(connections, way) for connections in (1, 2, 3) for way in ("insert", "bulk")]
+    for connections, way in bare[:3]:
+        ceiling("large", mariadb, way, connections, count)
+    job("large", "large: redis", lambda: bench.load(large(), count, mariadb, redis.url))
+    job("large", "large: memory", lambda: bench.load(large(), count, mariadb))
+    for connections, way in bare[3:]:
+        ceiling("large", mariadb, way, connections, count)
 
     files, records = sizes.files
     many = lambda **more: inputs.files(files, records, **more)
