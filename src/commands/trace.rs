@@ -12,8 +12,9 @@ use anyhow::{anyhow, bail};
 use crate::batch::provenance;
 use crate::config::Settings;
 use crate::config::cli::TraceArgs;
-use crate::cut::{self, ChunkLimits};
+use crate::cut::{self, Chunk, ChunkLimits, Layout};
 use crate::dataset::Dataset;
+use crate::parse::Parser;
 use crate::sink::{Ledger, LedgerFile, RejectQuery, Standing};
 
 use super::locate::{Found, locate};
@@ -45,7 +46,9 @@ pub(super) async fn execute(settings: &Settings, args: &TraceArgs) -> anyhow::Re
             entry.records
         );
     }
-    line("record", &became(ledger.as_ref(), dataset, args.id).await?);
+    let standing = ledger.standing(dataset, args.id).await?;
+    let what = became(ledger.as_ref(), dataset, args.id, standing).await?;
+    line("record", &what);
     let found = locate(settings, &file, args.file.as_deref());
     let found = match found {
         Ok(Some(found)) => found,
@@ -68,7 +71,11 @@ pub(super) async fn execute(settings: &Settings, args: &TraceArgs) -> anyhow::Re
     line("path", &found.path.display().to_string().escape_debug());
     line("byte offset", &place.start);
     line("bytes", &place.len());
-    print(&text, &found.content[place])?;
+    let record = &found.content[place];
+    if standing == Standing::Row && !is_row(dataset, file_no, ordinal, record) {
+        line("mended", &"the row is of a correction, this of the file");
+    }
+    print(&text, record)?;
     Ok(Outcome::Complete)
 }
 
@@ -91,9 +98,14 @@ fn no_dataset(file: &LedgerFile) -> anyhow::Error {
 }
 
 /// What became of a record, for people.
-async fn became(ledger: &dyn Ledger, dataset: &Arc<Dataset>, id: u64) -> anyhow::Result<String> {
+async fn became(
+    ledger: &dyn Ledger,
+    dataset: &Arc<Dataset>,
+    id: u64,
+    standing: Standing,
+) -> anyhow::Result<String> {
     let (file_no, ordinal) = provenance(id);
-    Ok(match ledger.standing(dataset, id).await? {
+    Ok(match standing {
         Standing::Row => format!("row of {}", dataset.table),
         Standing::Purged => "reject, purged".to_owned(),
         Standing::Absent => "neither row nor reject".to_owned(),
@@ -113,6 +125,18 @@ async fn became(ledger: &dyn Ledger, dataset: &Arc<Dataset>, id: u64) -> anyhow:
             }
         }
     })
+}
+
+/// Whether a record is one that becomes a row.
+fn is_row(dataset: &Arc<Dataset>, file_no: u32, ordinal: u32, record: &[u8]) -> bool {
+    let chunk = Chunk {
+        start: 0,
+        end: record.len() as u64,
+        first_ordinal: ordinal,
+        records: 1,
+    };
+    let batch = Parser::default().parse(dataset, file_no, Layout::Array, chunk, record);
+    batch.rejects.is_empty()
 }
 
 /// Where a record stands in its file.

@@ -108,7 +108,7 @@ async fn locked(session: &mut Session, datasets: &Datasets) -> Result<(), Fault>
     let mut misfits = Vec::new();
     for table in tables(datasets) {
         if !has_table(session, &table.name).await.map_err(fault)? {
-            // Before, since the table may be there and this not yet done.
+            // Before: once the table is there, nobody does it any more.
             if let Some(dataset) = &table.summary_of {
                 summary::mark(session, dataset).await.map_err(fault)?;
             }
