@@ -105,6 +105,23 @@ fn new_buffers() -> Buffers {
 }
 
 impl Parser {
+    /// Parses the bytes of one record, which stand alone.
+    pub fn parse_record(
+        &mut self,
+        dataset: &Arc<Dataset>,
+        file_no: u32,
+        ordinal: u32,
+        record: &[u8],
+    ) -> Batch {
+        let chunk = Chunk {
+            start: 0,
+            end: record.len() as u64,
+            first_ordinal: ordinal,
+            records: 1,
+        };
+        self.parse(dataset, file_no, Layout::Array, chunk, record)
+    }
+
     /// Parses the bytes of a chunk (`bytes` is the file's `chunk.start..chunk.end`). Never fails:
     /// what is no row is a reject.
     ///

@@ -18,7 +18,6 @@ use serde_json::value::RawValue;
 
 use crate::batch::{Batch, RAW_BYTES_MAX};
 use crate::config::Settings;
-use crate::cut::{Chunk, Layout};
 use crate::dataset::Dataset;
 use crate::fault::Fault;
 use crate::parse::{Parser, RECORD_BYTES_MAX};
@@ -214,17 +213,8 @@ impl Replay<'_> {
     ) -> Option<Batch> {
         let text = text.trim_ascii();
         serde_json::from_str::<&RawValue>(text).ok()?;
-        let chunk = Chunk {
-            start: 0,
-            end: text.len() as u64,
-            first_ordinal: ordinal,
-            records: 1,
-        };
-        let bytes = text.as_bytes();
-        Some(
-            self.parser
-                .parse(dataset, file_no, Layout::Array, chunk, bytes),
-        )
+        let record = text.as_bytes();
+        Some(self.parser.parse_record(dataset, file_no, ordinal, record))
     }
 
     fn still(&mut self, file_no: u32, ordinal: u32, reason: &str) -> io::Result<()> {

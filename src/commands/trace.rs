@@ -12,7 +12,7 @@ use anyhow::{anyhow, bail};
 use crate::batch::provenance;
 use crate::config::Settings;
 use crate::config::cli::TraceArgs;
-use crate::cut::{self, Chunk, ChunkLimits, Layout};
+use crate::cut::{self, ChunkLimits};
 use crate::dataset::Dataset;
 use crate::parse::Parser;
 use crate::sink::{Ledger, LedgerFile, RejectQuery, Standing};
@@ -72,8 +72,11 @@ pub(super) async fn execute(settings: &Settings, args: &TraceArgs) -> anyhow::Re
     line("byte offset", &place.start);
     line("bytes", &place.len());
     let record = &found.content[place];
-    if standing == Standing::Row && !is_row(dataset, file_no, ordinal, record) {
-        line("mended", &"the row is of a correction, this of the file");
+    let parsed = Parser::default().parse_record(dataset, file_no, ordinal, record);
+    if standing == Standing::Row && !parsed.rejects.is_empty() {
+        let why = "the file's record is a reject as its dataset is defined now: the row is of a correction, \
+                   or of an earlier definition";
+        line("note", &why);
     }
     print(&text, record)?;
     Ok(Outcome::Complete)
@@ -125,18 +128,6 @@ async fn became(
             }
         }
     })
-}
-
-/// Whether a record is one that becomes a row.
-fn is_row(dataset: &Arc<Dataset>, file_no: u32, ordinal: u32, record: &[u8]) -> bool {
-    let chunk = Chunk {
-        start: 0,
-        end: record.len() as u64,
-        first_ordinal: ordinal,
-        records: 1,
-    };
-    let batch = Parser::default().parse(dataset, file_no, Layout::Array, chunk, record);
-    batch.rejects.is_empty()
 }
 
 /// Where a record stands in its file.

@@ -66,9 +66,8 @@ pub trait Ledger: Sink {
 
     /// Puts corrected records in the place of their rejects. Each batch is one record, which is a
     /// row: it is stored under its own id, its reject (also a purged one) is removed, and the summary
-    /// takes it in, all in one transaction. A row that is there already
-    /// stays as it is. What the database refuses stays a reject. Returns what became of each, in
-    /// the order given.
+    /// takes it in, all in one transaction. A row that is there already stays as it is. What the
+    /// database refuses stays a reject. Returns what became of each, in the order given.
     ///
     /// # Errors
     /// A fault of the connection: nothing or everything of the call is done, and which is unknown.

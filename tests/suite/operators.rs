@@ -136,7 +136,7 @@ async fn a_reject_is_shown_mended_and_replayed_under_its_own_id() {
         assert_eq!(pair.query(&rejects).await, [[Some("3".to_owned())]]);
         for (ordinal, is_mended) in [(0, false), (1, true)] {
             let said = pair.expect(0, &["trace", &format!("{file_no}:{ordinal}")]);
-            let is_said = said.contains("the row is of a correction");
+            let is_said = said.contains("note         the file's record is a reject");
             assert_eq!(is_said, is_mended, "{said}");
         }
         let sums = objects(&pair.expect(0, &["verify", "--json"]))
