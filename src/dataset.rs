@@ -172,6 +172,12 @@ impl Dataset {
             .find(|(_, column)| column.name == name)
     }
 
+    /// The tables that are written to: its own, and that of its summary.
+    fn tables(&self) -> impl Iterator<Item = &str> {
+        let summary = self.summary.iter().map(|summary| summary.table.as_str());
+        std::iter::once(self.table.as_str()).chain(summary)
+    }
+
     fn fill_defaults(&mut self) {
         let or = |value: &mut String, default: String| {
             if value.is_empty() {
@@ -219,8 +225,8 @@ impl Datasets {
     /// The built-in datasets and those of the user. A user's dataset of a built-in name replaces it.
     ///
     /// # Errors
-    /// A name that is no SQL identifier, a name given twice, a pointer that does not begin with
-    /// `/`, a summary over columns that are not there.
+    /// A name that is no SQL identifier, a name or a table given twice, a pointer that does not
+    /// begin with `/`, a summary over columns that are not there.
     pub fn new(users: Vec<Dataset>) -> Result<Self, InvalidDataset> {
         let mut all: Vec<Dataset> = builtin();
         all.retain(|dataset| !users.iter().any(|user| user.name == dataset.name));
@@ -228,15 +234,7 @@ impl Datasets {
         for at in 0..all.len() {
             all[at].fill_defaults();
             check(&all[at])?;
-            let repeated = all[..at]
-                .iter()
-                .find(|other| other.name == all[at].name || other.table == all[at].table);
-            if let Some(other) = repeated {
-                return Err(invalid(
-                    &all[at],
-                    format!("its name or table is that of `{}` as well", other.name),
-                ));
-            }
+            check_apart(&all[..at], &all[at])?;
         }
         Ok(Self(all.into_iter().map(Arc::new).collect()))
     }
@@ -325,20 +323,47 @@ fn invalid(dataset: &Dataset, problem: impl Into<String>) -> InvalidDataset {
     }
 }
 
+/// Whether a dataset has its name and its tables for itself.
+fn check_apart(others: &[Dataset], dataset: &Dataset) -> Result<(), InvalidDataset> {
+    if others.iter().any(|other| other.name == dataset.name) {
+        return Err(invalid(dataset, "there are two of this name"));
+    }
+    for (at, table) in dataset.tables().enumerate() {
+        // SQLite takes names for the same that differ in case only.
+        let is_it = |other: &str| other.eq_ignore_ascii_case(table);
+        let of_other = others.iter().find(|other| other.tables().any(is_it));
+        let owner = match of_other {
+            Some(other) => format!("`{}`", other.name),
+            None if dataset.tables().take(at).any(is_it) => "its own records".to_owned(),
+            None => continue,
+        };
+        let problem = format!("the table `{table}` is that of {owner} already: name another one");
+        return Err(invalid(dataset, problem));
+    }
+    Ok(())
+}
+
 fn check(dataset: &Dataset) -> Result<(), InvalidDataset> {
     let fail = |problem: String| Err(invalid(dataset, problem));
-    let names = [&dataset.name, &dataset.table]
-        .into_iter()
-        .chain(dataset.summary.iter().map(|s| &s.table));
-    for name in names.chain(dataset.columns.iter().map(|column| &column.name)) {
+    let names = std::iter::once(dataset.name.as_str()).chain(dataset.tables());
+    for name in names.chain(dataset.columns.iter().map(|column| column.name.as_str())) {
         if !is_identifier(name) {
             return fail(format!(
                 "`{name}` is not a name: use letters, digits and `_`, at most 64"
             ));
         }
     }
-    if dataset.table.starts_with("ingest_") {
-        return fail("tables named `ingest_…` belong to the ledger".to_owned());
+    for table in dataset.tables().map(str::to_ascii_lowercase) {
+        if table.starts_with("ingest_") {
+            return fail(format!(
+                "`{table}`: tables named `ingest_…` belong to the ledger"
+            ));
+        }
+        if table.starts_with("sqlite_") {
+            return fail(format!(
+                "`{table}`: SQLite keeps names of this kind for itself"
+            ));
+        }
     }
     if dataset.columns.is_empty() {
         return fail("it has no columns".to_owned());
@@ -494,6 +519,30 @@ mod tests {
             (
                 "name = 'a'\ntable = 'ingest_files'\ncolumns = [{name = 'b', type = 'text'}]",
                 "ledger",
+            ),
+            (
+                "name = 'a'\ntable = 'SQLite_a'\ncolumns = [{name = 'b', type = 'text'}]",
+                "SQLite keeps",
+            ),
+            (
+                "name = 'vehicle_events'\ntable = 'Vehicle_Status'\n\
+                 columns = [{name = 'b', type = 'text'}]",
+                "that of `vehicle_status` already",
+            ),
+            (
+                "name = 'a'\nsummary = {table = 'Ingest_files', key = 'b', time = 'b', value = 'b'}\n\
+                 columns = [{name = 'b', type = 'text'}]",
+                "ledger",
+            ),
+            (
+                "name = 'a'\nsummary = {table = 'daily_summary', key = 'k', time = 't', value = 'k'}\n\
+                 columns = [{name = 'k', type = 'text'}, {name = 't', type = 'timestamp'}]",
+                "that of `vehicle_events` already",
+            ),
+            (
+                "name = 'a'\nsummary = {table = 'A', key = 'k', time = 't', value = 'k'}\n\
+                 columns = [{name = 'k', type = 'text'}, {name = 't', type = 'timestamp'}]",
+                "that of its own records already",
             ),
             (
                 "name = 'a'\ncolumns = [{name = 'b', type = 'text', default = '1'}]",

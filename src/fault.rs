@@ -4,7 +4,6 @@
 //! fault: a bad record is a [`Reject`](crate::batch::Reject), a bad file goes to quarantine.
 
 use std::error::Error;
-use std::fmt;
 
 /// What the caller may do about a fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,7 +26,8 @@ pub enum Origin {
 }
 
 /// Something outside the process that did not do what it was asked.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
+#[error("{doing}: {cause}")]
 pub struct Fault {
     /// What the caller may do.
     pub class: Class,
@@ -35,8 +35,8 @@ pub struct Fault {
     pub origin: Origin,
     /// What was being done, and for a fatal fault the next step: lower case, no full stop.
     pub doing: String,
-    /// The error underneath, where there is one.
-    pub cause: Option<Box<dyn Error + Send + Sync>>,
+    /// The error underneath. Its text is a part of that of the fault, so it is no source of it.
+    pub cause: Box<dyn Error + Send + Sync>,
 }
 
 impl Fault {
@@ -50,7 +50,7 @@ impl Fault {
             class: Class::Transient,
             origin,
             doing: doing.into(),
-            cause: Some(cause.into()),
+            cause: cause.into(),
         }
     }
 
@@ -64,7 +64,7 @@ impl Fault {
             class: Class::Fatal,
             origin,
             doing: doing.into(),
-            cause: Some(cause.into()),
+            cause: cause.into(),
         }
     }
 
@@ -74,14 +74,3 @@ impl Fault {
         self.class == Class::Transient
     }
 }
-
-impl fmt::Display for Fault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.cause {
-            Some(cause) => write!(f, "{}: {cause}", self.doing),
-            None => f.write_str(&self.doing),
-        }
-    }
-}
-
-impl Error for Fault {}

@@ -5,7 +5,9 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use axum::Router;
@@ -13,9 +15,14 @@ use axum::extract::State;
 use axum::http::{HeaderName, StatusCode, header};
 use axum::response::{Html, IntoResponse, Json};
 use axum::routing::{MethodRouter, get};
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
 use serde_json::json;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::status::Status;
 use crate::telemetry::Handle;
@@ -24,6 +31,22 @@ mod page;
 
 /// The text format that Prometheus reads.
 const PROMETHEUS_TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// Most clients at a time; more wait to be accepted. A browser takes six, Prometheus one.
+const CONNECTIONS_MAX: usize = 64;
+
+/// For a client to say what it asks for, from the moment that it is expected to.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a client stays at most, so that none that reads nothing holds a place for ever. Those
+/// that go on asking connect again.
+const STAY_MAX: Duration = Duration::from_secs(600);
+
+/// For the answer that is under way when a client has to leave.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+/// After a connection that could not be accepted.
+const ACCEPT_AGAIN_AFTER: Duration = Duration::from_millis(100);
 
 /// Who tells how the engine is.
 #[async_trait]
@@ -67,33 +90,69 @@ impl Http {
         self.listener.local_addr()
     }
 
-    /// Serves until told to stop; what is being answered then is answered.
-    ///
-    /// # Errors
-    /// The listener failed.
+    /// Serves until told to stop; what is being answered then has [`FAREWELL`] to be read.
     pub async fn serve(
         self,
         metrics: Handle,
         status: Arc<dyn StatusSource>,
         stop: CancellationToken,
-    ) -> io::Result<()> {
-        axum::serve(self.listener, router(metrics, status))
-            .with_graceful_shutdown(stop.cancelled_owned())
-            .await
+    ) {
+        let router = router(metrics, status);
+        let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        let connections = TaskTracker::new();
+        while let Some((stream, place)) = self.accept(&places, &stop).await {
+            let connection = converse(stream, router.clone(), stop.clone());
+            connections.spawn(async move {
+                connection.await;
+                drop(place);
+            });
+        }
+        connections.close();
+        connections.wait().await;
+    }
+
+    /// The next connection, once there is a place for it; `None` when it is time to stop.
+    async fn accept(
+        &self,
+        places: &Arc<Semaphore>,
+        stop: &CancellationToken,
+    ) -> Option<(TcpStream, OwnedSemaphorePermit)> {
+        let accepting = async {
+            let place = places.clone().acquire_owned().await;
+            let place = place.expect("nobody closes it");
+            loop {
+                match self.listener.accept().await {
+                    Ok((stream, _)) => return (stream, place),
+                    Err(error) => {
+                        // A client that is gone already, or too many open files: both pass.
+                        tracing::debug!(%error, "http: a connection was not accepted");
+                        tokio::time::sleep(ACCEPT_AGAIN_AFTER).await;
+                    }
+                }
+            }
+        };
+        tokio::select! {
+            accepted = accepting => Some(accepted),
+            () = stop.cancelled() => None,
+        }
     }
 }
 
-/// Binds and serves, for whoever needs no address back.
-///
-/// # Errors
-/// Those of [`Http::bind`] and [`Http::serve`].
-pub async fn serve(
-    addr: SocketAddr,
-    metrics: Handle,
-    status: Arc<dyn StatusSource>,
-    stop: CancellationToken,
-) -> io::Result<()> {
-    Http::bind(addr).await?.serve(metrics, status, stop).await
+/// Answers what one client asks, for as long as a client may stay.
+async fn converse(stream: TcpStream, router: Router, stop: CancellationToken) {
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    let mut connection = pin!(connection);
+    tokio::select! {
+        // How a client leaves is its own affair.
+        _ = connection.as_mut() => return,
+        () = tokio::time::sleep(STAY_MAX) => {}
+        () = stop.cancelled() => {}
+    }
+    connection.as_mut().graceful_shutdown();
+    let _ = tokio::time::timeout(FAREWELL, connection).await;
 }
 
 fn router(metrics: Handle, source: Arc<dyn StatusSource>) -> Router {
@@ -245,7 +304,14 @@ mod tests {
 
         let taken = Http::bind(addr).await.unwrap_err();
         assert!(taken.to_string().contains("--http-addr"), "{taken}");
+        // A client that does not finish its question keeps nobody from ending.
+        let mut silent = TcpStream::connect(addr).await.unwrap();
+        silent.write_all(b"GET /livez HTTP/1.1\r\n").await.unwrap();
+        assert_eq!(get(addr, "/livez").await.0, 200);
         stop.cancel();
-        server.await.unwrap().unwrap();
+        let ended = tokio::time::timeout(FAREWELL * 5, server).await;
+        ended.expect("it ends").unwrap();
+        let left = silent.read(&mut [0; 64]).await;
+        assert!(matches!(left, Ok(0) | Err(_)), "{left:?}");
     }
 }

@@ -12,13 +12,14 @@ use std::time::{Duration, SystemTime};
 
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::broker::{self, Broker, BrokerOptions};
 use crate::config::{HardLinks, Roles, Settings, redacted};
 use crate::content::ContentOptions;
 use crate::cut::ChunkLimits;
-use crate::dataset::Datasets;
+use crate::dataset::{Dataset, Datasets};
 use crate::fault::{Fault, Origin};
 use crate::inbox::{self, Claimed, Inbox, Patience, Waiting};
 use crate::ingest::{Ingest, IngestOptions, Item, ItemOrigin, Tally};
@@ -38,6 +39,7 @@ mod watch;
 pub use drain::Drain;
 use feed::{Cause, mark, send};
 pub use journal::Journal;
+use journal::Met;
 pub use stop::Stop;
 use watch::{Seen, locked};
 
@@ -86,12 +88,10 @@ pub struct EngineOptions {
     pub ingest: IngestOptions,
     /// How often inbound is scanned when no notification comes.
     pub scan_interval: Duration,
-    /// How often the daily summary is refreshed; `None` is never.
+    /// How often the daily summary is refreshed; `None` is once, at the start.
     pub summary_every: Option<Duration>,
     /// Least free bytes on the file system of each directory for a file to be taken.
     pub disk_floor_bytes: u64,
-    /// How long files in flight may take to finish after the first signal.
-    pub drain_timeout: Duration,
 }
 
 /// Connects and opens everything that the settings name. `dataset` is that of all files, whatever
@@ -101,7 +101,7 @@ pub struct EngineOptions {
 /// Transient where queue or database cannot be reached now; fatal where they never will be.
 pub async fn open(
     settings: &Settings,
-    dataset: Option<&str>,
+    dataset: Option<&Arc<Dataset>>,
     incomplete_may_wait: bool,
 ) -> Result<Engine, Fault> {
     // A load ends, so that there is nobody to wait for the rest of a document.
@@ -153,15 +153,12 @@ pub async fn open(
                 spill_dir: settings.dirs.work.clone(),
                 ..ContentOptions::default()
             },
-            dataset: dataset
-                .and_then(|name| settings.datasets.by_name(name))
-                .cloned(),
+            dataset: dataset.cloned(),
             incomplete_may_wait,
         },
         scan_interval: settings.scan_interval,
         summary_every: settings.summary_every,
         disk_floor_bytes: settings.disk_floor_bytes,
-        drain_timeout: settings.drain_timeout,
     };
     Ok(Engine::new(
         broker,
@@ -170,6 +167,24 @@ pub async fn open(
         Arc::new(inbox),
         options,
     ))
+}
+
+/// The same for a run that ends: with the tables of the database up to date; `None` where it was
+/// stopped before.
+///
+/// # Errors
+/// Those of [`open`], and of the migration.
+pub async fn open_to_load(
+    settings: &Settings,
+    dataset: Option<&Arc<Dataset>>,
+    stop: &Stop,
+) -> Result<Option<Engine>, Fault> {
+    let opening = Box::pin(async {
+        let engine = open(settings, dataset, false).await?;
+        engine.sink.migrate(&engine.datasets).await?;
+        Ok(engine)
+    });
+    stop.unless_stopped(opening).await.transpose()
 }
 
 impl Engine {
@@ -205,7 +220,6 @@ impl Engine {
         stop: &Stop,
     ) -> Result<(), Fault> {
         let feed = |items: mpsc::Sender<Vec<Item>>| async move {
-            telemetry::files_discovered("path", files.len() as u64);
             for part in files.chunks(FEED_FILES) {
                 self.wait_for_room(stop).await?;
                 if !send(&items, part.to_vec(), stop).await {
@@ -369,12 +383,18 @@ impl Engine {
                 };
             }
             let before = SystemTime::now();
-            match self.feed_inbound(&items, &cause, stop).await {
-                Ok(_) => {}
+            let began = Instant::now();
+            let fed = self.feed_inbound(&items, &cause, stop).await;
+            let fault = match fed {
+                Ok(_) => None,
                 // Inbound may be a mount that comes back.
-                Err(fault) if fault.is_transient() => tracing::warn!(%fault, "will try again"),
+                Err(fault) if fault.is_transient() => Some(fault),
                 Err(fault) => return Err(fault),
+            };
+            if let Some(fault) = &fault {
+                tracing::warn!(%fault, "will try again");
             }
+            *locked(&self.seen.inbox) = fault.map(|fault| Met::by(&fault, began));
             tokio::select! {
                 () = wake.notified() => cause = Cause::Notice,
                 () = tokio::time::sleep(self.options.scan_interval) => {
@@ -400,6 +420,9 @@ impl Engine {
         if let Cause::Interval { before } = cause {
             telemetry::rescan_missed(inbox::missed(&scan.ready, *before, now));
         }
+        // Told at once: handing over takes as long as the stages behind it.
+        self.seen.note_waiting(scan.waiting.clone());
+        self.seen.inbound.store(scan.files, Relaxed);
         // An operator's word is for the service; a load is an operator's word itself.
         let is_paused = || *cause != Cause::Load && self.inbox.is_paused();
         let mut waiting = scan.waiting;
@@ -434,6 +457,7 @@ impl Engine {
             .await?;
             waiting.extend(busy);
             fed += claimed.len();
+            self.seen.inbound.fetch_sub(claimed.len() as u64, Relaxed);
             telemetry::files_discovered("scan", claimed.len() as u64);
             if !send(items, mark(claimed, ItemOrigin::Mailbox), stop).await {
                 break;
@@ -443,7 +467,6 @@ impl Engine {
             }
         }
         self.seen.note_waiting(waiting);
-        self.seen.inbound.store(scan.files - fed as u64, Relaxed);
         Ok(fed)
     }
 
@@ -451,9 +474,8 @@ impl Engine {
     /// and is easier to mend while there is some room left.
     async fn wait_for_room(&self, stop: &Stop) -> Result<(), Fault> {
         loop {
-            let free = self.inbox.free_bytes().map_err(|error| {
-                Fault::transient(Origin::Files, "asking for the room on disk", error)
-            })?;
+            let inbox = self.inbox.clone();
+            let free = blocking("asking for the room on disk", move || inbox.free_bytes()).await?;
             let full = free
                 .into_iter()
                 .find(|(_, bytes)| *bytes < self.options.disk_floor_bytes)
@@ -484,6 +506,7 @@ impl Engine {
         if !files.is_empty() {
             tracing::info!(files = files.len(), "goes on with files of an earlier run");
         }
+        telemetry::files_discovered("recovered", files.len() as u64);
         Ok(mark(files, ItemOrigin::Recovered))
     }
 

@@ -4,7 +4,7 @@
 //! time and a larger id, replaces what is there, and nothing else does. Merging twice changes
 //! nothing. So workers may reduce the rows that pass through their hands ([`Accumulator`]), and a
 //! refresh reads only those settled files from the table whose rows passed elsewhere, or before a
-//! restart. It never reads the whole table: LIMITS shows what that costs.
+//! restart. It never reads the whole table, whose size has no bound.
 
 use std::collections::HashMap;
 use std::hash::BuildHasher;

@@ -18,7 +18,7 @@ mod stages;
 pub use exposition::{Handle, install};
 pub use stages::{Busy, HeldUp, Ratios, Stage};
 
-/// Files seen in inbound or given to `load`; `via` is `scan` or `path`.
+/// Files taken out of inbound, or found in work at the start; `via` is `scan` or `recovered`.
 pub fn files_discovered(via: &'static str, files: u64) {
     counter!("lemonade_files_discovered_total", "via" => via).increment(files);
 }
@@ -222,7 +222,7 @@ pub fn begin(now_unix: Duration, commits: bool, keeps_summary: bool) {
 /// Brings every counter of a closed set of labels into being, at zero: a series that first appears
 /// with its first event hides that event from `rate()` and leaves panels empty until then.
 pub fn begin_at_zero(datasets: &Datasets) {
-    for via in ["scan", "path"] {
+    for via in ["scan", "recovered"] {
         files_discovered(via, 0);
     }
     for class in ["transient", "fatal"] {

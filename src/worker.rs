@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -23,12 +23,15 @@ use crate::sink::{Committed, Sink};
 use crate::summary::Accumulator;
 use crate::telemetry::{self, Stage};
 
-/// Records that a worker takes for one transaction. More gain nothing (LIMITS: 2 to 5 statements of
-/// a thousand rows), and would leave the other workers idle at the end of a load.
+/// Records that a worker takes for one transaction: four statements of a thousand rows. More gain
+/// nothing (docs/performance.md), and would leave the other workers idle at the end of a load.
 pub(crate) const COMMIT_RECORDS: u32 = 4_000;
 
 /// Most frames for one transaction, where frames are small.
 const COMMIT_FRAMES_MAX: usize = 256;
+
+/// How long a worker waits when its queue cannot be read.
+const RECEIVE_AGAIN_AFTER: Duration = Duration::from_millis(100);
 
 /// What workers of this process have committed, by file: it tells the ingest of the same process
 /// when a look at the ledger is worth it. A hint only; it counts redelivered records twice.
@@ -150,7 +153,7 @@ impl Worker {
                         return Err(GivenUp::Fatal(fault));
                     }
                     tracing::debug!(%fault, "receiving failed");
-                    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                    tokio::time::sleep(RECEIVE_AGAIN_AFTER).await;
                     continue;
                 }
             };
@@ -190,12 +193,12 @@ impl Worker {
         let began = Instant::now();
         let _busy = telemetry::busy(Stage::Commit);
         let failed = |fault: &Fault| {
-            telemetry::sink_error(if fault.is_transient() {
-                "transient"
+            if fault.is_transient() {
+                telemetry::sink_error("transient");
+                telemetry::sink_retry();
             } else {
-                "fatal"
-            });
-            telemetry::sink_retry();
+                telemetry::sink_error("fatal");
+            }
         };
         let _committing = self.summaries.begin(batches);
         let commit = || self.sink.commit(batches);
@@ -220,7 +223,11 @@ impl Worker {
 
     fn decode(&self, deliveries: &[Delivery]) -> Vec<Batch> {
         let decode = |delivery: &Delivery| match frame::decode(&delivery.frame, &self.datasets) {
-            Ok(batch) => Some(batch),
+            Ok(batch) => {
+                let redelivered = u64::from(delivery.redelivered);
+                telemetry::frames_redelivered(&batch.dataset.name, redelivered);
+                Some(batch)
+            }
             Err(error) => {
                 // It is acked with the others: the ledger lacks it, so it is published again.
                 telemetry::frame_damaged();
@@ -232,11 +239,6 @@ impl Worker {
     }
 
     async fn ack(&self, consumer: &mut dyn Consumer, deliveries: &[Delivery]) {
-        let redelivered = deliveries
-            .iter()
-            .filter(|delivery| delivery.redelivered)
-            .count();
-        telemetry::frames_redelivered(&deliveries[0].frame.dataset, redelivered as u64);
         if let Err(fault) = consumer.ack(deliveries).await {
             // Harmless: what is delivered again is met as "already there".
             tracing::debug!(%fault, "an ack was lost");

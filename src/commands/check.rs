@@ -16,13 +16,10 @@ use crate::cut::{self, ChunkLimits};
 use crate::dataset::Dataset;
 use crate::parse::{self, Parser};
 
-use super::{NoInput, Outcome};
+use super::{NoInput, Outcome, output, unless_reader_gone};
 
 /// The parser stamps rows with a file's number; here, no row is kept.
 const FILE_NO: u32 = 1;
-
-/// Most characters of a raw record that are shown to a person.
-const RAW_CHARS_SHOWN: usize = 200;
 
 /// What checking found.
 #[derive(Debug, Default)]
@@ -48,15 +45,7 @@ pub(super) fn execute(settings: &Settings, args: &CheckArgs) -> anyhow::Result<O
     let mut tally = Tally::default();
     let result = check_all(settings, &files, dataset, args.json, &mut tally, &mut out)
         .and_then(|()| out.flush().map_err(Into::into));
-    let reader_gone = |error: &anyhow::Error| {
-        error
-            .downcast_ref::<io::Error>()
-            .is_some_and(|io| io.kind() == ErrorKind::BrokenPipe)
-    };
-    match result {
-        Err(error) if !reader_gone(&error) => return Err(error),
-        _ => {}
-    }
+    unless_reader_gone(result)?;
     Ok(match tally.rejects + tally.unreadable {
         0 => Outcome::Complete,
         _ => Outcome::Rejected,
@@ -211,30 +200,20 @@ fn print_rejects(
         raw,
     } in rejects
     {
-        let raw = String::from_utf8_lossy(raw);
         let code = code.as_str();
         if json {
             let reject = json!({
                 "file": file, "ordinal": ordinal, "code": code, "field": field,
-                "byte_offset": byte_offset, "raw": raw
+                "byte_offset": byte_offset, "raw": String::from_utf8_lossy(raw)
             });
             writeln!(out, "{reject}")?;
             continue;
         }
-        let field = field
-            .as_ref()
-            .map_or(String::new(), |field| format!(" `{field}`"));
-        let shown: String = raw.chars().take(RAW_CHARS_SHOWN).collect();
-        let more = if shown.len() < raw.len() { "…" } else { "" };
-        let (file, field) = (file.escape_debug(), field.escape_debug());
+        let (file, field) = (file.escape_debug(), output::in_field(field.as_ref()));
+        let beginning = output::beginning(raw);
         writeln!(
             out,
-            "{file}: record {ordinal} at byte {byte_offset}: {code}{field}"
-        )?;
-        writeln!(
-            out,
-            "    {}{more}",
-            shown.escape_debug().to_string().replace("\\\"", "\"")
+            "{file}: record {ordinal} at byte {byte_offset}: {code}{field}\n    {beginning}"
         )?;
     }
     Ok(())

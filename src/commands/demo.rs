@@ -48,8 +48,9 @@ pub(super) async fn execute(mut settings: Settings, args: DemoArgs) -> anyhow::R
     ))?;
 
     let stop = Stop::on_signals(settings.drain_timeout)?;
-    let engine = runner::open(&settings, None, false).await?;
-    engine.sink.migrate(&engine.datasets).await?;
+    let Some(engine) = runner::open_to_load(&settings, None, &stop).await? else {
+        return Ok(Outcome::Stopped);
+    };
     let began = Instant::now();
     let outcome = load::run(&engine, Work::inbound(&engine)?, None, false, &stop).await?;
     load::report(&engine.tally, began.elapsed())?;

@@ -8,7 +8,6 @@ use rustix::fs::statfs;
 
 use super::{Outcome, say};
 use crate::broker::{self, BrokerOptions};
-use crate::config::cli::DoctorArgs;
 use crate::config::{Settings, redacted};
 use crate::content::{self, Writers};
 use crate::fault::Fault;
@@ -29,7 +28,7 @@ const NETWORK_FILE_SYSTEMS: [i64; 6] = [
 const INOTIFY_INSTANCES_MIN: u64 = 16;
 
 /// Runs the command: complete if nothing failed.
-pub(super) async fn execute(settings: &Settings, _: &DoctorArgs) -> anyhow::Result<Outcome> {
+pub(super) async fn execute(settings: &Settings) -> anyhow::Result<Outcome> {
     let mut all = vec![("settings", vec![settled(settings)])];
     all.push(("directories", directories(settings)));
     all.push(("queue", queue(settings).await));

@@ -86,8 +86,7 @@ impl Exit {
             Origin::Broker | Origin::Sink => Self::Config,
             Origin::Files => fault
                 .cause
-                .as_ref()
-                .and_then(|cause| cause.downcast_ref::<io::Error>())
+                .downcast_ref::<io::Error>()
                 .and_then(Self::of_io)
                 .unwrap_or(Self::Failed),
         }

@@ -1,12 +1,12 @@
 //! `files`: the files of the ledger; and those in quarantine, back to inbound.
 
 use std::ffi::OsString;
-use std::fmt::{Display, Write as _};
+use std::fmt::Write as _;
 use std::fs;
-use std::io::{self, ErrorKind, Write as _};
+use std::io::ErrorKind;
 use std::os::unix::ffi::OsStrExt as _;
 
-use anyhow::{Context as _, anyhow};
+use anyhow::Context as _;
 use serde_json::{Value, json};
 
 use crate::config::Settings;
@@ -14,12 +14,10 @@ use crate::config::cli::{FilesCommand, State};
 use crate::inbox::{self, REASON_ENDING};
 use crate::sink::{FileState, LedgerFile};
 
-use super::{Misuse, NoInput, Outcome, open_ledger, say, unless_reader_gone};
+use super::{Facts, Misuse, NoInput, Outcome, WRITES, open_ledger, say, wanted_file};
 
 /// Files read from the ledger at a time.
 const PAGE_FILES: usize = 500;
-
-const WRITES: &str = "a String takes what is written";
 
 /// Does what is to be done with files.
 pub(super) async fn execute(
@@ -109,18 +107,14 @@ fn hex(hash: &[u8]) -> String {
 
 async fn show(settings: &Settings, file_no: u32, json: bool) -> anyhow::Result<()> {
     let ledger = open_ledger(settings).await?;
-    let only = file_no..file_no.saturating_add(1);
-    let found = ledger.ledger_files(only, None, 1).await?;
-    let file = found
-        .first()
-        .ok_or_else(|| anyhow!("the ledger has no file {file_no}; see `task_runner files list`"))?;
+    let file = wanted_file(ledger.as_ref(), file_no).await?;
     let entry = &file.entry;
     let audit = match settings.datasets.by_name(&entry.dataset) {
         Some(dataset) => ledger.audit(dataset, &[file_no]).await?.into_iter().next(),
         None => None,
     };
     if json {
-        let mut object = as_json(file);
+        let mut object = as_json(&file);
         if let Some(audit) = audit {
             object["stored"] = json!({
                 "rows": audit.rows, "rejects": audit.rejects, "purged": audit.purged
@@ -128,32 +122,29 @@ async fn show(settings: &Settings, file_no: u32, json: bool) -> anyhow::Result<(
         }
         return Ok(say(&format!("{object}\n"))?);
     }
-    let mut text = String::new();
-    let mut line = |name: &str, value: &dyn Display| {
-        writeln!(text, "{name:<14} {value}").expect(WRITES);
-    };
-    line("file", &file_no);
-    line("name", &entry.name.escape_debug());
-    line("dataset", &entry.dataset);
-    line("state", &entry.state);
+    let mut facts = Facts::default();
+    facts.add("file", file_no);
+    facts.add("name", entry.name.escape_debug());
+    facts.add("dataset", &entry.dataset);
+    facts.add("state", &entry.state);
     if let Some(reason) = &entry.reason {
-        line("reason", &reason.escape_debug());
+        facts.add("reason", reason.escape_debug());
     }
-    line("hash", &hex(&file.hash));
-    line("bytes", &entry.bytes);
-    line("registered", &file.registered_at);
+    facts.add("hash", hex(&file.hash));
+    facts.add("bytes", entry.bytes);
+    facts.add("registered", file.registered_at);
     if let Some(settled_at) = &file.settled_at {
-        line("settled", settled_at);
+        facts.add("settled", settled_at);
     }
-    line("records", &entry.records);
+    facts.add("records", entry.records);
     if let Some(audit) = audit {
-        line("rows", &audit.rows);
-        line("rejects", &audit.rejects);
+        facts.add("rows", audit.rows);
+        facts.add("rejects", audit.rejects);
         if audit.purged > 0 {
-            line("purged", &audit.purged);
+            facts.add("purged", audit.purged);
         }
     }
-    Ok(say(&text)?)
+    Ok(say(&facts.into_text())?)
 }
 
 /// Moves files of quarantine back to inbound. The ledger learns of it when they are taken in.
@@ -164,7 +155,6 @@ fn retry(settings: &Settings, names: &[OsString], all: bool) -> anyhow::Result<(
     } else {
         names.to_vec()
     };
-    let mut out = io::stdout().lock();
     for name in &names {
         let shown = quarantine.join(name).display().to_string();
         let path = match inbox::retry(&settings.dirs, name) {
@@ -178,8 +168,8 @@ fn retry(settings: &Settings, names: &[OsString], all: bool) -> anyhow::Result<(
             }
             Err(error) => return Err(error).context(format!("cannot move {shown} to inbound")),
         };
-        let line = writeln!(out, "{} is in inbound again", path.display());
-        unless_reader_gone(line.map_err(Into::into))?;
+        let path = path.display().to_string();
+        say(&format!("{} is in inbound again\n", path.escape_debug()))?;
     }
     eprintln!(
         "{} files moved; the service takes them in, or `task_runner load`",
@@ -209,7 +199,10 @@ fn quarantined(settings: &Settings) -> anyhow::Result<Vec<OsString>> {
     // A reason is one only beside its file: `x.reason` alone was put there by somebody.
     let is_reason = |name: &OsString| {
         let of = name.as_bytes().strip_suffix(REASON_ENDING.as_bytes());
-        of.is_some_and(|of| names.iter().any(|other| other.as_bytes() == of))
+        of.is_some_and(|of| {
+            let found = names.binary_search_by(|other| other.as_bytes().cmp(of));
+            found.is_ok()
+        })
     };
     Ok(names
         .iter()

@@ -1,7 +1,7 @@
 //! `load`: a backfill that ends. Shows progress while it runs and sums it up at the end.
 
-use std::fmt::{Display, Write as _};
-use std::io::{ErrorKind, IsTerminal as _, Write as _};
+use std::fmt::Write as _;
+use std::io::{ErrorKind, IsTerminal as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -10,9 +10,10 @@ use std::time::{Duration, Instant};
 use indicatif::{HumanBytes, HumanCount, HumanDuration, ProgressBar, ProgressStyle};
 use tokio_util::sync::CancellationToken;
 
-use super::{Outcome, say};
+use super::{Facts, Outcome, WRITES, say};
 use crate::config::Settings;
 use crate::config::cli::{LoadArgs, Order};
+use crate::dataset::Dataset;
 use crate::inbox::{self, Candidate, Claimed};
 use crate::ingest::{ItemOrigin, Tally};
 use crate::runner::{self, Engine, Stop};
@@ -28,15 +29,15 @@ const DRAW_EVERY: Duration = Duration::from_millis(200);
 /// # Errors
 /// A fault that cannot be waited out, or a path that cannot be read.
 pub(super) async fn execute(settings: Settings, args: LoadArgs) -> anyhow::Result<Outcome> {
-    if let Some(name) = &args.dataset {
-        settings.dataset(name)?;
-    }
+    let dataset = args.dataset.as_deref();
+    let dataset = dataset.map(|name| settings.dataset(name)).transpose()?;
     if args.dry_run {
-        return dry_run(&settings, &args);
+        return dry_run(&settings, &args, dataset);
     }
     let stop = Stop::on_signals(settings.drain_timeout)?;
-    let engine = runner::open(&settings, args.dataset.as_deref(), false).await?;
-    engine.sink.migrate(&engine.datasets).await?;
+    let Some(engine) = runner::open_to_load(&settings, dataset, &stop).await? else {
+        return Ok(Outcome::Stopped);
+    };
     let work = Work::find(&settings, &engine, &args)?;
     if work.is_empty() {
         let inbound = engine.inbox.directories().inbound.display();
@@ -225,7 +226,11 @@ fn sort(files: &mut [(Claimed, ItemOrigin)], order: Order) {
     }
 }
 
-fn dry_run(settings: &Settings, args: &LoadArgs) -> anyhow::Result<Outcome> {
+fn dry_run(
+    settings: &Settings,
+    args: &LoadArgs,
+    dataset: Option<&Arc<Dataset>>,
+) -> anyhow::Result<Outcome> {
     let mut files = Vec::new();
     for place in places(settings, &args.paths)? {
         let found = match place {
@@ -241,28 +246,19 @@ fn dry_run(settings: &Settings, args: &LoadArgs) -> anyhow::Result<Outcome> {
         files.extend(found.into_iter().map(|file| (file, ItemOrigin::Archive)));
     }
     sort(&mut files, args.order);
-    let mut out = std::io::stdout().lock();
+    let mut text = String::new();
     for (file, _) in &files {
-        let by_name = settings
-            .datasets
-            .for_file_name(file.name.as_encoded_bytes());
-        let dataset = args
-            .dataset
-            .as_deref()
-            .or(by_name.map(|dataset| dataset.name.as_str()));
-        let dataset = dataset.unwrap_or("(no dataset: quarantine)");
-        writeln!(
-            out,
-            "{}\t{}\t{dataset}",
-            file.path.display(),
-            HumanBytes(file.bytes)
-        )?;
+        let name = file.name.as_encoded_bytes();
+        let dataset = dataset.or_else(|| settings.datasets.for_file_name(name));
+        let dataset = dataset.map_or("(no dataset: quarantine)", |dataset| &dataset.name);
+        let path = file.path.display().to_string();
+        let (path, bytes) = (path.escape_debug(), HumanBytes(file.bytes));
+        writeln!(text, "{path}\t{bytes}\t{dataset}").expect(WRITES);
     }
-    writeln!(
-        out,
-        "{} files would be loaded, but for those that turn out to be stored already",
-        files.len()
-    )?;
+    let files = files.len();
+    say(&format!(
+        "{text}{files} files would be loaded, but for those that turn out to be stored already\n"
+    ))?;
     Ok(Outcome::Complete)
 }
 
@@ -386,10 +382,7 @@ fn per_second(count: u64, time: Duration) -> u64 {
 pub(super) fn report(tally: &Tally, took: Duration) -> std::io::Result<()> {
     let number = |counter: &AtomicU64| counter.load(Relaxed);
     let records = number(&tally.records);
-    let mut text = String::new();
-    let mut line = |name: &str, value: &dyn Display| {
-        writeln!(text, "{name:<12} {value}").expect("a String takes what is written");
-    };
+    let mut facts = Facts::default();
     for (name, counter) in [
         ("files", &tally.files),
         ("records", &tally.records),
@@ -399,19 +392,19 @@ pub(super) fn report(tally: &Tally, took: Duration) -> std::io::Result<()> {
         ("duplicates", &tally.duplicates),
         ("left", &tally.left),
     ] {
-        line(name, &HumanCount(number(counter)));
+        facts.add(name, HumanCount(number(counter)));
     }
     if tally.unfinished() > 0 {
-        line("unfinished", &HumanCount(tally.unfinished()));
+        facts.add("unfinished", HumanCount(tally.unfinished()));
     }
     let seconds = took.as_secs_f64().max(0.001);
-    line("seconds", &format_args!("{seconds:.2}"));
-    line("records/s", &HumanCount(per_second(records, took)));
-    line(
+    facts.add("seconds", format_args!("{seconds:.2}"));
+    facts.add("records/s", HumanCount(per_second(records, took)));
+    facts.add(
         "MB/s",
-        &format_args!("{:.1}", number(&tally.bytes) as f64 / 1e6 / seconds),
+        format_args!("{:.1}", number(&tally.bytes) as f64 / 1e6 / seconds),
     );
-    say(&text)
+    say(&facts.into_text())
 }
 
 /// How the load ended; what is not as expected is said with the next step.

@@ -4,13 +4,14 @@
 //! `execute` of a command owns nothing that outlives it, and two commands know nothing of each
 //! other.
 
-use std::io::{self, ErrorKind, Write as _};
 use std::sync::Arc;
 
+use anyhow::anyhow;
+
 use crate::config::Settings;
-use crate::config::cli::{Cli, Command, CompletionsArgs, ConfigArgs, ConfigCommand, RunArgs};
+use crate::config::cli::{Cli, Command, CompletionsArgs, ConfigArgs, ConfigCommand};
 use crate::fault::Fault;
-use crate::sink::{self, Ledger, Sink, SinkOptions};
+use crate::sink::{self, Ledger, LedgerFile, Sink, SinkOptions};
 
 mod ask;
 mod check;
@@ -24,6 +25,7 @@ mod health;
 mod load;
 mod locate;
 mod migrate;
+mod output;
 mod pause;
 mod queue;
 mod rejects;
@@ -37,6 +39,7 @@ mod verify;
 mod watch;
 
 pub use exit::{Exit, Misuse, NoInput, Outcome};
+use output::{Facts, WRITES, say, unless_reader_gone};
 
 /// Does what the command line says; no command is `run`.
 ///
@@ -69,15 +72,15 @@ fn name_server(error: anyhow::Error, database: &str, queue: &str) -> anyhow::Err
 }
 
 async fn execute(command: Option<Command>, settings: Settings) -> anyhow::Result<Outcome> {
-    match command.unwrap_or(Command::Run(RunArgs {})) {
-        Command::Run(args) => Box::pin(run::execute(settings, args)).await,
+    match command.unwrap_or(Command::Run) {
+        Command::Run => Box::pin(run::execute(settings)).await,
         Command::Load(args) => load::execute(settings, args).await,
         Command::Demo(args) => demo::execute(settings, args).await,
-        Command::Doctor(args) => doctor::execute(&settings, &args).await,
+        Command::Doctor => doctor::execute(&settings).await,
         Command::Check(args) => check::execute(&settings, &args),
         Command::Generate(args) => generate::execute(&settings, &args),
         Command::Status(args) => status::execute(&settings, &args).await,
-        Command::Health(_) => health::execute(&settings).await,
+        Command::Health => health::execute(&settings).await,
         Command::Files(args) => files::execute(&settings, &args.command).await,
         Command::Rejects(args) => rejects::execute(&settings, &args.command).await,
         Command::Trace(args) => trace::execute(&settings, &args).await,
@@ -139,31 +142,22 @@ async fn open_ledger(settings: &Settings) -> anyhow::Result<Arc<dyn Ledger>> {
     Ok(ledger)
 }
 
-/// A reader that has gone (`| head`) has seen what it wanted: the command ends well.
-fn unless_reader_gone(result: anyhow::Result<()>) -> anyhow::Result<()> {
-    match result {
-        Err(error)
-            if error
-                .downcast_ref::<io::Error>()
-                .is_some_and(|io| io.kind() == ErrorKind::BrokenPipe) =>
-        {
-            Ok(())
-        }
-        result => result,
-    }
+/// What the ledger has of a file.
+async fn ledger_file(ledger: &dyn Ledger, file_no: u32) -> Result<Option<LedgerFile>, Fault> {
+    let only = file_no..file_no.saturating_add(1);
+    Ok(ledger.ledger_files(only, None, 1).await?.pop())
 }
 
-/// Writes data to stdout. A reader that has gone (`| head`) has seen what it wanted.
-fn say(text: &str) -> io::Result<()> {
-    let mut out = io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
-        result => result,
-    }
+/// The same for a file that somebody asked for.
+async fn wanted_file(ledger: &dyn Ledger, file_no: u32) -> anyhow::Result<LedgerFile> {
+    let found = ledger_file(ledger, file_no).await?;
+    found.ok_or_else(|| anyhow!("the ledger has no file {file_no}; see `task_runner files list`"))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io::{self, ErrorKind};
+
     use super::*;
     use crate::fault::Origin;
 

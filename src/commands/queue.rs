@@ -1,19 +1,18 @@
 //! `queue`: what is in the queue between ingest and the workers; and the queue emptied into the
 //! database, as before a Redis server is taken out of use.
 
-use std::fmt::{Display, Write as _};
+use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::{Misuse, Outcome, say};
+use super::{Facts, Misuse, Outcome, WRITES, say};
 use crate::broker::{self, BrokerOptions, Queued};
 use crate::config::Settings;
 use crate::config::cli::QueueCommand;
+use crate::fault::Fault;
 use crate::runner::{Drain, Stop};
 use crate::status::{grouped, length};
-
-const WRITES: &str = "a String takes what is written";
 
 /// Does what is to be done with the queue.
 ///
@@ -116,8 +115,14 @@ fn as_json(queued: &Queued) -> Value {
 
 async fn drain(settings: &Settings, take_over_after: Duration) -> anyhow::Result<Outcome> {
     let stop = Stop::on_signals(settings.drain_timeout)?;
-    let drain = Drain::open(settings, take_over_after).await?;
-    drain.sink.migrate(&settings.datasets).await?;
+    let opening = Box::pin(async {
+        let drain = Drain::open(settings, take_over_after).await?;
+        drain.sink.migrate(&settings.datasets).await?;
+        Ok::<_, Fault>(drain)
+    });
+    let Some(drain) = stop.unless_stopped(opening).await.transpose()? else {
+        return Ok(Outcome::Stopped);
+    };
     let began = Instant::now();
     let is_empty = drain.run(&stop).await?;
     report(&drain, began.elapsed())?;
@@ -141,10 +146,7 @@ fn report(drain: &Drain, took: Duration) -> std::io::Result<()> {
     let progress = &drain.progress;
     let records = progress.records();
     let (rows, duplicates) = progress.rows();
-    let mut text = String::new();
-    let mut line = |name: &str, value: &dyn Display| {
-        writeln!(text, "{name:<12} {value}").expect(WRITES);
-    };
+    let mut facts = Facts::default();
     for (name, number) in [
         ("files", progress.take().len() as u64),
         ("frames", progress.frames()),
@@ -153,8 +155,8 @@ fn report(drain: &Drain, took: Duration) -> std::io::Result<()> {
         ("rejects", records.saturating_sub(rows + duplicates)),
         ("duplicates", duplicates),
     ] {
-        line(name, &grouped(number));
+        facts.add(name, grouped(number));
     }
-    line("seconds", &format_args!("{:.2}", took.as_secs_f64()));
-    say(&text)
+    facts.add("seconds", format_args!("{:.2}", took.as_secs_f64()));
+    say(&facts.into_text())
 }

@@ -1,6 +1,5 @@
 //! `rejects`: the records that are no rows: shown, exported, mended, removed.
 
-use std::fmt::{Display, Write as _};
 use std::fs::File;
 use std::io::{self, BufRead as _, BufWriter, IsTerminal as _, Write};
 use std::path::Path;
@@ -13,16 +12,15 @@ use crate::config::Settings;
 use crate::config::cli::{RejectFilter, RejectsCommand};
 use crate::sink::{Ledger, OpenReject, Purge, RejectQuery};
 
-use super::{Misuse, Outcome, open_ledger, replay, say, unless_reader_gone};
+use super::{
+    Facts, Misuse, Outcome, ledger_file, open_ledger, output, replay, say, unless_reader_gone,
+};
 
 /// Rejects read at a time: each may hold 8 KiB of its record.
 const PAGE_REJECTS: usize = 500;
 
 /// Rejects removed in one transaction: few enough that nobody waits for its locks.
 const PURGE_REJECTS: usize = 500;
-
-/// Most characters of a raw record that a list shows.
-const RAW_CHARS_SHOWN: usize = 200;
 
 /// Does what is to be done with rejects.
 pub(super) async fn execute(
@@ -109,8 +107,7 @@ struct Of {
 impl Names {
     async fn of(&mut self, ledger: &dyn Ledger, file_no: u32) -> anyhow::Result<&Of> {
         if self.0.as_ref().is_none_or(|(known, _)| *known != file_no) {
-            let found = ledger.ledger_files(file_no..file_no + 1, None, 1).await?;
-            let of = found.into_iter().next().map(|file| Of {
+            let of = ledger_file(ledger, file_no).await?.map(|file| Of {
                 name: file.entry.name,
                 dataset: file.entry.dataset,
             });
@@ -140,19 +137,14 @@ fn as_json(reject: &OpenReject, of: &Of) -> Value {
 
 fn in_a_list(reject: &OpenReject, of: &Of) -> String {
     let entry = &reject.entry;
-    let field = entry.field.as_ref().map_or(String::new(), |field| {
-        format!(" `{}`", field.escape_debug())
-    });
-    let raw = String::from_utf8_lossy(&entry.raw);
-    let shown: String = raw.chars().take(RAW_CHARS_SHOWN).collect();
-    let more = if shown.len() < raw.len() { "…" } else { "" };
+    let field = output::in_field(entry.field.as_ref());
     format!(
-        "{}:{}  {}: {}{field}\n    {}{more}\n",
+        "{}:{}  {}: {}{field}\n    {}\n",
         entry.file_no,
         entry.ordinal,
         of.name.escape_debug(),
         entry.code.as_str(),
-        shown.escape_debug().to_string().replace("\\\"", "\"")
+        output::beginning(&entry.raw)
     )
 }
 
@@ -175,27 +167,22 @@ async fn show(ledger: &dyn Ledger, file_no: u32, ordinal: u32, json: bool) -> an
         return Ok(say(&format!("{}\n", as_json(reject, of)))?);
     }
     let entry = &reject.entry;
-    let mut text = String::new();
-    let mut line = |name: &str, value: &dyn Display| {
-        writeln!(text, "{name:<12} {value}").expect("a String takes what is written");
-    };
-    line("id", &row_id(file_no, ordinal));
-    line("file", &file_no);
-    line("ordinal", &ordinal);
-    line("name", &of.name.escape_debug());
-    line("dataset", &of.dataset);
-    line("reason", &entry.code.as_str());
+    let mut facts = Facts::default();
+    facts.add("id", row_id(file_no, ordinal));
+    facts.add("file", file_no);
+    facts.add("ordinal", ordinal);
+    facts.add("name", of.name.escape_debug());
+    facts.add("dataset", &of.dataset);
+    facts.add("reason", entry.code.as_str());
     if let Some(field) = &entry.field {
-        line("field", &field.escape_debug());
+        facts.add("field", field.escape_debug());
     }
-    line("byte offset", &entry.byte_offset);
-    line("rejected", &reject.rejected_at);
+    facts.add("byte offset", entry.byte_offset);
+    facts.add("rejected", &reject.rejected_at);
     if entry.raw.len() >= RAW_BYTES_MAX {
-        line(
-            "text",
-            &"its beginning; `task_runner trace` shows all of it",
-        );
+        facts.add("text", "its beginning; `task_runner trace` shows all of it");
     }
+    let mut text = facts.into_text();
     text += &String::from_utf8_lossy(&entry.raw);
     text.push('\n');
     Ok(say(&text)?)

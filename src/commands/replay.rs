@@ -23,7 +23,7 @@ use crate::fault::Fault;
 use crate::parse::{Parser, RECORD_BYTES_MAX};
 use crate::sink::{Ledger, LedgerFile, Replayed};
 
-use super::{NoInput, Outcome, say};
+use super::{NoInput, Outcome, ledger_file, output, say};
 
 /// Records stored in one transaction.
 const GROUP_RECORDS: usize = 100;
@@ -153,15 +153,9 @@ impl Replay<'_> {
             return Ok(Ok(()));
         };
         if let Some(reject) = batch.rejects.first() {
-            let field = reject.field.as_ref();
-            let field = field.map_or(String::new(), |field| {
-                format!(" `{}`", field.escape_debug())
-            });
-            self.still(
-                file_no,
-                ordinal,
-                &format!("{}{field}", reject.code.as_str()),
-            )?;
+            let field = output::in_field(reject.field.as_ref());
+            let reason = format!("{}{field}", reject.code.as_str());
+            self.still(file_no, ordinal, &reason)?;
             return Ok(Ok(()));
         }
         self.group.push(batch);
@@ -183,11 +177,7 @@ impl Replay<'_> {
         }
         let file = match self.files.entry(file_no) {
             Entry::Occupied(known) => known.into_mut(),
-            Entry::Vacant(unknown) => {
-                let only = file_no..file_no.saturating_add(1);
-                let found = self.ledger.ledger_files(only, None, 1).await?;
-                unknown.insert(found.into_iter().next())
-            }
+            Entry::Vacant(unknown) => unknown.insert(ledger_file(self.ledger, file_no).await?),
         };
         let Some(file) = file else {
             return Ok(Err(format!("the ledger has no file {file_no}")));

@@ -4,9 +4,9 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
+use tokio_util::sync::CancellationToken;
 
 use super::{Outcome, systemd};
-use crate::config::cli::RunArgs;
 use crate::config::{Settings, redacted};
 use crate::fault::Fault;
 use crate::http::{Http, StatusSource};
@@ -20,7 +20,7 @@ use crate::telemetry;
 ///
 /// # Errors
 /// A fatal fault, or an address that HTTP cannot have.
-pub(super) async fn execute(settings: Settings, _args: RunArgs) -> anyhow::Result<Outcome> {
+pub(super) async fn execute(settings: Settings) -> anyhow::Result<Outcome> {
     let http = match settings.http_addr {
         Some(addr) => {
             let metrics = telemetry::install();
@@ -37,24 +37,25 @@ pub(super) async fn execute(settings: Settings, _args: RunArgs) -> anyhow::Resul
         None => None,
     };
     let stop = Stop::on_signals(settings.drain_timeout)?;
-    let service = Arc::new(Service::new(&settings));
+    let service = Arc::new(Service::new(&settings, stop.quiet.clone()));
+    // It answers until the work has ended: whoever watches wants to see that, too.
+    let ended = CancellationToken::new();
     let page = async {
-        match http {
-            Some((http, metrics)) => {
-                http.serve(metrics, service.clone(), stop.quiet.clone())
-                    .await
-            }
-            None => Ok(()),
+        if let Some((http, metrics)) = http {
+            http.serve(metrics, service.clone(), ended.clone()).await;
         }
     };
     let work = async {
-        tokio::try_join!(async { anyhow::Ok(page.await?) }, async {
-            Ok(service.serve(&settings, &stop).await?)
-        })
+        let result = service.serve(&settings, &stop).await;
+        ended.cancel();
+        result
     };
+    let work = async { tokio::join!(work, page).0 };
+    let ready = || StatusSource::ready(service.as_ref());
+    let turned = |time| service.turned_within(time);
     tokio::select! {
         ended = work => ended?,
-        () = systemd::keep_told(service.as_ref(), &stop.quiet) => unreachable!("it never ends"),
+        () = systemd::keep_told(ready, turned, &stop.quiet) => unreachable!("it never ends"),
     };
     tracing::info!("stopped; nothing is lost, the next start goes on");
     Ok(Outcome::Complete)
@@ -65,10 +66,11 @@ struct Service {
     engine: OnceLock<Engine>,
     before: Status,
     journal: Mutex<Journal>,
+    quiet: CancellationToken,
 }
 
 impl Service {
-    fn new(settings: &Settings) -> Self {
+    fn new(settings: &Settings, quiet: CancellationToken) -> Self {
         let roles = settings.roles.names().into_iter();
         let before = Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -85,6 +87,7 @@ impl Service {
             engine: OnceLock::new(),
             before,
             journal: Mutex::default(),
+            quiet,
         }
     }
 
@@ -136,13 +139,8 @@ impl Service {
         engine.remember(journal);
         self.engine.get_or_init(|| engine)
     }
-}
 
-impl systemd::Told for Service {
-    fn ready(&self) -> Result<(), String> {
-        StatusSource::ready(self)
-    }
-
+    /// Whether the main loop of the engine turned within this time.
     fn turned_within(&self, time: Duration) -> bool {
         let engine = self.engine.get();
         engine.is_some_and(|engine| engine.turned_within(time))
@@ -152,6 +150,9 @@ impl systemd::Told for Service {
 #[async_trait]
 impl StatusSource for Service {
     fn ready(&self) -> Result<(), String> {
+        if self.quiet.is_cancelled() {
+            return Err("stopping: finishes what is in flight".to_owned());
+        }
         match self.engine.get() {
             Some(engine) => engine.ready(),
             None => self.before().reason.map_or(Ok(()), Err),

@@ -1,23 +1,22 @@
 //! `summary`: the daily summary, brought up to date or made again.
 
-use tokio_util::sync::CancellationToken;
-
 use super::{Outcome, open_sink, say};
 use crate::config::Settings;
 use crate::config::cli::SummaryArgs;
 use crate::retry::GivenUp;
+use crate::runner::Stop;
 use crate::summary::{self, Accumulator};
 
 /// Refreshes the summaries of all datasets from the settled files.
 pub(super) async fn execute(settings: &Settings, args: &SummaryArgs) -> anyhow::Result<Outcome> {
+    let stop = Stop::on_signals(settings.drain_timeout)?;
     let sink = open_sink(settings).await?;
     sink.migrate(&settings.datasets).await?;
-    let stop = CancellationToken::new();
     let refreshed = if args.rebuild {
-        summary::rebuild(&sink, &settings.datasets, &stop).await
+        summary::rebuild(&sink, &settings.datasets, &stop.quiet).await
     } else {
         let nothing = Accumulator::default();
-        summary::refresh(&sink, &settings.datasets, &nothing, &stop).await
+        summary::refresh(&sink, &settings.datasets, &nothing, &stop.quiet).await
     };
     match refreshed {
         Ok(done) => {

@@ -12,18 +12,17 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// The loop of the engine shows every second that it turns; a busy machine may be late.
 const TURN_MIN: Duration = Duration::from_secs(3);
 
-/// What systemd is told of.
-pub(super) trait Told {
-    /// Whether it can do its work; if not, why.
-    fn ready(&self) -> Result<(), String>;
-    /// Whether its main loop turned within this time.
-    fn turned_within(&self, time: Duration) -> bool;
-}
-
 /// Tells, for ever: `READY=1` once it can work for the first time; `STATUS=` when that changes;
 /// `WATCHDOG=1` as long as its main loop turns, so that a service that hangs is started again;
 /// `STOPPING=1` once `quiet` is cancelled.
-pub(super) async fn keep_told(service: &impl Told, quiet: &CancellationToken) {
+///
+/// `ready` says whether it can work, and if not, why; `turned_within` whether its main loop turned
+/// within a time.
+pub(super) async fn keep_told(
+    ready: impl Fn() -> Result<(), String>,
+    turned_within: impl Fn(Duration) -> bool,
+    quiet: &CancellationToken,
+) {
     let watchdog = sd_notify::watchdog_enabled();
     // Three times within the limit, so that one late beat does no harm.
     let every = watchdog.map_or(LOOK_EVERY, |limit| LOOK_EVERY.min(limit / 3));
@@ -31,7 +30,7 @@ pub(super) async fn keep_told(service: &impl Told, quiet: &CancellationToken) {
     let (mut was_ready, mut stopping) = (false, false);
     let mut said = String::new();
     loop {
-        let ready = service.ready();
+        let ready = ready();
         if ready.is_ok() && !was_ready {
             tell(NotifyState::Ready);
             was_ready = true;
@@ -49,7 +48,7 @@ pub(super) async fn keep_told(service: &impl Told, quiet: &CancellationToken) {
             tell(NotifyState::Status(&status));
             said = status;
         }
-        if turn.is_some_and(|turn| service.turned_within(turn)) {
+        if turn.is_some_and(&turned_within) {
             tell(NotifyState::Watchdog);
         }
         tokio::select! {

@@ -2,7 +2,6 @@
 //!
 //! The ledger says which file and which record; the file itself, proved by its hash, says the rest.
 
-use std::fmt::{Display, Write as _};
 use std::io::{self, Write as _};
 use std::ops::Range;
 use std::sync::Arc;
@@ -14,28 +13,25 @@ use crate::config::Settings;
 use crate::config::cli::TraceArgs;
 use crate::cut::{self, ChunkLimits};
 use crate::dataset::Dataset;
-use crate::parse::Parser;
-use crate::sink::{Ledger, LedgerFile, RejectQuery, Standing};
+use crate::parse::{self, Parser};
+use crate::sink::{Ledger, LedgerFile, OpenReject, RejectQuery, Standing};
 
 use super::locate::{Found, locate};
-use super::{Outcome, open_ledger, unless_reader_gone};
+use super::{Facts, Outcome, open_ledger, output, unless_reader_gone, wanted_file};
 
 /// Prints what is known of a record and, as the last line, the record as it stands in its file.
 pub(super) async fn execute(settings: &Settings, args: &TraceArgs) -> anyhow::Result<Outcome> {
     let (file_no, ordinal) = provenance(args.id);
     let ledger = open_ledger(settings).await?;
-    let file = file(ledger.as_ref(), file_no).await?;
+    let file = wanted_file(ledger.as_ref(), file_no).await?;
     let entry = &file.entry;
-    let mut text = String::new();
-    let mut line = |name: &str, value: &dyn Display| {
-        writeln!(text, "{name:<12} {value}").expect("a String takes what is written");
-    };
-    line("id", &args.id);
-    line("file", &file_no);
-    line("ordinal", &ordinal);
-    line("name", &entry.name.escape_debug());
-    line("dataset", &entry.dataset);
-    line("state", &entry.state);
+    let mut facts = Facts::default();
+    facts.add("id", args.id);
+    facts.add("file", file_no);
+    facts.add("ordinal", ordinal);
+    facts.add("name", entry.name.escape_debug());
+    facts.add("dataset", &entry.dataset);
+    facts.add("state", &entry.state);
     let dataset = settings
         .dataset(&entry.dataset)
         .map_err(|_| no_dataset(&file))?;
@@ -48,47 +44,47 @@ pub(super) async fn execute(settings: &Settings, args: &TraceArgs) -> anyhow::Re
     }
     let standing = ledger.standing(dataset, args.id).await?;
     let what = became(ledger.as_ref(), dataset, args.id, standing).await?;
-    line("record", &what);
+    facts.add("record", what);
     let found = locate(settings, &file, args.file.as_deref());
     let found = match found {
         Ok(Some(found)) => found,
         Ok(None) => {
-            print(&text, b"")?;
+            print(facts, b"")?;
             bail!(
                 "{} is neither in history nor in work nor in quarantine: say where it is with --file",
                 entry.name.escape_debug()
             );
         }
         Err(error) => {
-            print(&text, b"")?;
+            print(facts, b"")?;
             return Err(error);
         }
     };
     let place = place(settings, dataset, &found, ordinal)?;
-    let mut line = |name: &str, value: &dyn Display| {
-        writeln!(text, "{name:<12} {value}").expect("a String takes what is written");
+    facts.add("path", found.path.display().to_string().escape_debug());
+    facts.add("byte offset", place.start);
+    facts.add("bytes", place.len());
+    let mut copy = Vec::new();
+    let record = if parse::is_one_too_large(1, place.len() as u64) {
+        // The parser does not look into it, and it need not fit into memory.
+        &found.content[place]
+    } else {
+        let stable = found.content.stable(place, &mut copy);
+        stable.ok_or_else(|| {
+            anyhow!(
+                "{} changed while it was read: run this again",
+                found.path.display()
+            )
+        })?
     };
-    line("path", &found.path.display().to_string().escape_debug());
-    line("byte offset", &place.start);
-    line("bytes", &place.len());
-    let record = &found.content[place];
     let parsed = Parser::default().parse_record(dataset, file_no, ordinal, record);
     if standing == Standing::Row && !parsed.rejects.is_empty() {
         let why = "the file's record is a reject as its dataset is defined now: the row is of a correction, \
                    or of an earlier definition";
-        line("note", &why);
+        facts.add("note", why);
     }
-    print(&text, record)?;
+    print(facts, record)?;
     Ok(Outcome::Complete)
-}
-
-/// What the ledger has of a file.
-async fn file(ledger: &dyn Ledger, file_no: u32) -> anyhow::Result<LedgerFile> {
-    let found = ledger.ledger_files(file_no..file_no + 1, None, 1).await?;
-    found
-        .into_iter()
-        .next()
-        .ok_or_else(|| anyhow!("the ledger has no file {file_no}; see `task_runner files list`"))
 }
 
 fn no_dataset(file: &LedgerFile) -> anyhow::Error {
@@ -119,13 +115,10 @@ async fn became(
                 ..RejectQuery::default()
             };
             let reject = ledger.find_rejects(&query, 1).await?.into_iter().next();
-            match reject.map(|reject| (reject.entry.code, reject.entry.field)) {
-                Some((code, Some(field))) => {
-                    format!("reject: {} `{}`", code.as_str(), field.escape_debug())
-                }
-                Some((code, None)) => format!("reject: {}", code.as_str()),
-                None => "reject".to_owned(),
-            }
+            reject.map_or("reject".to_owned(), |OpenReject { entry, .. }| {
+                let field = output::in_field(entry.field.as_ref());
+                format!("reject: {}{field}", entry.code.as_str())
+            })
         }
     })
 }
@@ -163,10 +156,10 @@ fn place(
 }
 
 /// The record goes out byte for byte: it may be no UTF-8.
-fn print(text: &str, record: &[u8]) -> anyhow::Result<()> {
+fn print(facts: Facts, record: &[u8]) -> anyhow::Result<()> {
     let mut out = io::stdout().lock();
-    let mut write = || -> io::Result<()> {
-        out.write_all(text.as_bytes())?;
+    let write = || -> io::Result<()> {
+        out.write_all(facts.into_text().as_bytes())?;
         if !record.is_empty() {
             out.write_all(record)?;
             out.write_all(b"\n")?;

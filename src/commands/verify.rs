@@ -18,7 +18,7 @@ use crate::config::cli::VerifyArgs;
 use crate::dataset::Dataset;
 use crate::sink::{Audit, FileState, Ledger, LedgerFile, Standing};
 
-use super::{Outcome, open_ledger, unless_reader_gone};
+use super::{Outcome, WRITES, open_ledger, unless_reader_gone};
 
 /// Files read from the ledger at a time.
 const PAGE_FILES: usize = 500;
@@ -35,8 +35,6 @@ const LOOKED_AT_MAX: u32 = 1_000;
 
 /// Names of files outside of history that the note at the end shows.
 const NAMES_SHOWN: usize = 3;
-
-const WRITES: &str = "a String takes what is written";
 
 /// What was found, over all files.
 #[derive(Debug, Default)]

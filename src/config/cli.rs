@@ -36,7 +36,7 @@ pub struct Cli {
 pub enum Command {
     /// The service: take in what arrives, commit it, keep the summary fresh, serve HTTP
     #[command(before_help = help::RUN)]
-    Run(RunArgs),
+    Run,
     /// Load files, then exit; without a path, those in inbound
     #[command(before_help = help::LOAD)]
     Load(LoadArgs),
@@ -44,12 +44,12 @@ pub enum Command {
     #[command(before_help = help::CHECK)]
     Check(CheckArgs),
     /// Looks at settings and surroundings: OK, WARN or FAIL, each with its fix
-    Doctor(DoctorArgs),
+    Doctor,
     /// What moves, what waits and why
     #[command(before_help = help::STATUS)]
     Status(StatusArgs),
     /// Ask the running service whether it is ready: exit code 0 if so, else 1
-    Health(HealthArgs),
+    Health,
     /// The files of the ledger
     #[command(before_help = help::FILES)]
     Files(FilesArgs),
@@ -87,10 +87,6 @@ pub enum Command {
     #[command(before_help = help::COMPLETIONS)]
     Completions(CompletionsArgs),
 }
-
-/// Arguments of `run`. Roles and limits are settings.
-#[derive(Debug, Clone, Default, clap::Args)]
-pub struct RunArgs {}
 
 /// Arguments of `load`.
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -144,10 +140,6 @@ pub struct CheckArgs {
     pub json: bool,
 }
 
-/// Arguments of `doctor`.
-#[derive(Debug, Clone, Default, clap::Args)]
-pub struct DoctorArgs {}
-
 /// Arguments of `status`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct StatusArgs {
@@ -161,10 +153,6 @@ pub struct StatusArgs {
     #[arg(long, value_name = "TIME", default_value = "1s", requires = "watch")]
     pub interval: Period,
 }
-
-/// Arguments of `health`.
-#[derive(Debug, Clone, Default, clap::Args)]
-pub struct HealthArgs {}
 
 /// Arguments of `files`.
 #[derive(Debug, Clone, clap::Args)]

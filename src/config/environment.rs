@@ -76,21 +76,28 @@ impl Environment {
     /// A file that is there and cannot be read.
     pub fn read(dotenv: &Path) -> Result<Self, ConfigError> {
         let mut all = BTreeMap::new();
-        let broken = |error: dotenvy::Error| {
-            ConfigError::new(format!(
-                "{}: {error}; mend the file or remove it",
-                dotenv.display()
-            ))
+        let broken = |what: &str| {
+            let file = dotenv.display();
+            ConfigError::new(format!("{file}: {what}; mend the file or remove it"))
         };
         match dotenvy::from_path_iter(dotenv) {
             Ok(pairs) => {
+                let mut place = "at its beginning".to_owned();
                 for pair in pairs {
-                    let (name, value) = pair.map_err(broken)?;
+                    let (name, value) = pair.map_err(|error| match error {
+                        // The line may hold a password, so it is not shown.
+                        dotenvy::Error::LineParse(..) => broken(&format!(
+                            "a line cannot be read, {place}: write NAME=value, and a value with \
+                             blanks in quotes"
+                        )),
+                        error => broken(&error.to_string()),
+                    })?;
+                    place = format!("after that of {name}");
                     all.insert(name, OsString::from(value));
                 }
             }
             Err(dotenvy::Error::Io(error)) if error.kind() == ErrorKind::NotFound => {}
-            Err(error) => return Err(broken(error)),
+            Err(error) => return Err(broken(&error.to_string())),
         }
         // Names that are not UTF-8 are none of ours.
         all.extend(std::env::vars_os().filter_map(|(name, v)| Some((name.into_string().ok()?, v))));
@@ -366,5 +373,15 @@ mod tests {
         assert_ne!(environment.get("PATH").unwrap(), Some("from-the-file"));
         std::fs::write(&path, "not a line of it\n").unwrap();
         assert!(Environment::read(&path).is_err());
+    }
+
+    #[test]
+    fn a_line_that_cannot_be_read_is_not_shown() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(".env");
+        std::fs::write(&path, "DB_USER=fleet\nDB_PASSWORD=se cret\n").unwrap();
+        let error = Environment::read(&path).unwrap_err().to_string();
+        assert!(error.contains("after that of DB_USER"), "{error}");
+        assert!(!error.contains("cret"), "{error}");
     }
 }

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 
+use crate::broker::redis;
 use crate::dataset::{Dataset, Datasets};
 use crate::inbox::Directories;
 
@@ -48,13 +49,14 @@ const MEMORY_BUDGET_DEFAULT: ByteSize = ByteSize::mib(128);
 /// Below, one frame in parse and one in commit might not fit, and the engine would stand still.
 const MEMORY_BUDGET_MIN: ByteSize = ByteSize::mib(16);
 
-/// The rows of one INSERT: fewer cost more for each row, and more gain nothing.
+/// Two INSERTs of 1,000 rows. Fewer cost Redis and the ledger more for each row; more gain a few
+/// percent and take more memory (docs/performance.md).
 const FRAME_RECORDS_DEFAULT: u32 = 2_000;
 
 /// A frame is committed as a whole; beyond this many rows a transaction holds locks for too long.
 const FRAME_RECORDS_MAX: u32 = 100_000;
 
-/// 1,000 ordinary records are a quarter of it; only unusually large records make frames shorter.
+/// 2,000 ordinary records are half of it; only unusually large records make frames shorter.
 const FRAME_BYTES_DEFAULT: ByteSize = ByteSize::mib(1);
 
 /// More connections than this help no database, and each takes memory there.
@@ -95,7 +97,7 @@ impl ConfigError {
 pub struct Settings {
     /// `mysql://…` or `sqlite:PATH`. Holds a password: show it through [`redacted`].
     pub database_url: String,
-    /// `redis://…` (and its cluster, sentinel and TLS kin) or `memory:`. May hold a password.
+    /// `redis://…` (and its kin for clusters, TLS and Unix sockets) or `memory:`. May hold a password.
     pub broker_url: String,
     /// Where everything lives that has no place of its own.
     pub data_dir: PathBuf,
@@ -221,7 +223,7 @@ impl Settings {
             ));
         }
         let queue = url::scheme(&self.broker_url);
-        if !(matches!(queue, "memory") || queue.starts_with("redis")) {
+        if queue != "memory" && !redis::SCHEMES.contains(&queue) {
             return Some(format!(
                 "REDIS_URL: `{}` is of no known kind; write redis://… or memory:",
                 redacted(&self.broker_url)

@@ -58,7 +58,11 @@ pub(super) fn scheme(url: &str) -> &str {
 #[must_use]
 pub fn redacted(url: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://") else {
-        return url.to_owned();
+        // A colon alone, or nothing: a login may stand there all the same. Paths have no login.
+        return match url.rsplit_once('@') {
+            Some((_, rest)) if self::scheme(url) != "sqlite" => format!("{HIDDEN}@{rest}"),
+            _ => url.to_owned(),
+        };
     };
     let (before, query) = rest.split_once('?').unwrap_or((rest, ""));
     // The last @, because a password that is not percent-encoded may hold another.
@@ -102,6 +106,8 @@ mod tests {
                 "redis-sentinel://h:1?sentinelPassword=secret&x=1",
                 "redis-sentinel://h:1?sentinelPassword=***&x=1",
             ),
+            ("root:secret@db:3306/vehicles", "***@db:3306/vehicles"),
+            ("mysql:root:secret@db/v", "***@db/v"),
             ("mysql://root@db/v", "mysql://root@db/v"),
             ("sqlite:./a@b.db", "sqlite:./a@b.db"),
             ("memory:", "memory:"),

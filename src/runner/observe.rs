@@ -28,6 +28,12 @@ impl Engine {
         let mut ratios = Ratios::default();
         loop {
             tokio::time::sleep(LOOK_EVERY).await;
+            telemetry::paused(self.inbox.is_paused());
+            let inbox = self.inbox.clone();
+            let free = blocking("asking for the room on disk", move || inbox.free_bytes()).await;
+            for (directory, bytes) in free.into_iter().flatten() {
+                telemetry::disk_free(directory, bytes);
+            }
             ratios.tell(|stage| match stage {
                 Stage::Read | Stage::Publish | Stage::Settle => 1,
                 Stage::Parse => ingest::parsers(),
@@ -40,14 +46,10 @@ impl Engine {
         loop {
             let began = Instant::now();
             let inbox = self.inbox.clone();
-            let look = move || Ok((inbox.census()?, inbox.free_bytes()?));
-            telemetry::paused(self.inbox.is_paused());
             // A directory that cannot be read just now keeps its last figures; the stages complain.
-            if let Ok((census, free)) = blocking("looking at the directories", look).await {
+            if let Ok(census) = blocking("looking at the directories", move || inbox.census()).await
+            {
                 tell_census(&census);
-                for (directory, bytes) in free {
-                    telemetry::disk_free(directory, bytes);
-                }
                 let waiting = locked(&self.seen.waiting).len();
                 telemetry::files_now("waiting", waiting as u64);
             }

@@ -46,4 +46,12 @@ impl Stop {
         });
         Ok(stop)
     }
+
+    /// Does what is not begun work yet, such as connecting; `None` where the stop came first.
+    pub async fn unless_stopped<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        tokio::select! {
+            done = work => Some(done),
+            () = self.quiet.cancelled() => None,
+        }
+    }
 }

@@ -56,6 +56,8 @@ pub(super) struct Seen {
     depth: Mutex<Depth>,
     /// Why no file is taken now: which disk lacks room.
     pub(super) no_room: Mutex<Option<String>>,
+    /// What the last scan of inbound failed at.
+    pub(super) inbox: Mutex<Option<Met>>,
     /// What the last look met; `None` before the first.
     looked: Mutex<Option<Result<(), Met>>>,
     journal: Mutex<Journal>,
@@ -80,6 +82,7 @@ impl Default for Seen {
             inbound: AtomicU64::default(),
             depth: Mutex::default(),
             no_room: Mutex::default(),
+            inbox: Mutex::default(),
             looked: Mutex::default(),
             journal: Mutex::default(),
             ledger: Mutex::default(),
@@ -150,6 +153,10 @@ impl Engine {
             let now = ticks.tick().await;
             *locked(&self.seen.beat) = now;
             self.note();
+            if !self.options.roles.ingest {
+                // Nobody here asks which files these commits were of.
+                drop(self.progress.take());
+            }
             if now - sampled >= SAMPLE_EVERY {
                 let bytes = self.tally.bytes_done.load(Relaxed);
                 locked(&self.seen.journal).sample(self.stored(), bytes);
@@ -177,7 +184,8 @@ impl Engine {
             detail,
             since: Instant::now(),
         });
-        locked(&self.seen.journal).note(looked.err().or(no_room));
+        let inbox = || locked(&self.seen.inbox).clone();
+        locked(&self.seen.journal).note(looked.err().or(no_room).or_else(inbox));
     }
 
     async fn look(&self) -> Result<(), Fault> {

@@ -522,6 +522,17 @@ async fn receive_in_the_end(consumer: &mut dyn Consumer, max: usize) -> Vec<Deli
     }
 }
 
+async fn depth_in_the_end(broker: &dyn Broker) -> Depth {
+    let until = Instant::now() + AT_MOST;
+    loop {
+        match broker.depth().await {
+            Ok(depth) => return depth,
+            Err(fault) => assert!(fault.is_transient() && Instant::now() < until, "{fault}"),
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
 async fn until(reached: impl Fn() -> bool) {
     let until = Instant::now() + AT_MOST;
     while !reached() {

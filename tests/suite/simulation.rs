@@ -135,7 +135,6 @@ fn engine(world: &Arc<World>, root: &Path, random: &mut Random) -> Engine {
         scan_interval: Duration::from_secs(1),
         summary_every: None,
         disk_floor_bytes: 0,
-        drain_timeout: Duration::from_secs(5),
     };
     let datasets = Datasets::new(vec![]).unwrap();
     let broker = Arc::new(SimBroker(world.clone()));

@@ -55,6 +55,17 @@ pub(super) struct RedisConsumer {
     turn: usize,
 }
 
+/// Why entries came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Source {
+    /// They are pending under this consumer's name; those that it holds are among them.
+    Own,
+    /// Nobody had acked them for too long.
+    Abandoned,
+    /// Nobody had them before.
+    New,
+}
+
 #[async_trait]
 impl Consumer for RedisConsumer {
     async fn receive(&mut self, max: usize) -> Result<Vec<Delivery>, Fault> {
@@ -159,8 +170,7 @@ impl RedisConsumer {
             if let Some((last, _)) = entries.last() {
                 self.pending.push((Arc::clone(&key), last.clone()));
             }
-            let new = |tag: &Tag, held: &HashSet<Tag>| !held.contains(tag);
-            self.absorb(&key, entries, true, new);
+            self.absorb(&key, entries, Source::Own);
             self.forget_damaged().await?;
         }
         Ok(())
@@ -186,7 +196,7 @@ impl RedisConsumer {
             if next != START {
                 self.sweep.push((Arc::clone(&key), next));
             }
-            self.absorb(&key, entries, true, |_, _| true);
+            self.absorb(&key, entries, Source::Abandoned);
             self.forget_damaged().await?;
             if self.sweep.is_empty() && self.ready.is_empty() {
                 self.queue.adopt_orphans().await?;
@@ -231,7 +241,7 @@ impl RedisConsumer {
             let Some(key) = stream.map(|stream| Arc::clone(&stream.key)) else {
                 continue;
             };
-            self.absorb(&key, entries, false, |_, _| true);
+            self.absorb(&key, entries, Source::New);
         }
         self.forget_damaged().await
     }
@@ -250,14 +260,8 @@ impl RedisConsumer {
             .await
     }
 
-    /// Makes deliveries of entries; `wanted` tells which, given what is held.
-    fn absorb(
-        &mut self,
-        key: &Arc<str>,
-        entries: Vec<Entry>,
-        redelivered: bool,
-        wanted: impl Fn(&Tag, &HashSet<Tag>) -> bool,
-    ) {
+    /// Makes deliveries of entries.
+    fn absorb(&mut self, key: &Arc<str>, entries: Vec<Entry>, source: Source) {
         let stream = self.queue.streams.iter().find(|stream| stream.key == *key);
         let stream = stream.expect("keys come from this list");
         for (id, frame) in entries {
@@ -270,7 +274,7 @@ impl RedisConsumer {
                 self.damaged.push(tag);
                 continue;
             };
-            if !wanted(&tag, &self.held) {
+            if source == Source::Own && self.held.contains(&tag) {
                 continue;
             }
             stream.saw(&frame);
@@ -278,7 +282,7 @@ impl RedisConsumer {
             self.ready.push_back(Delivery {
                 tag,
                 frame,
-                redelivered,
+                redelivered: source != Source::New,
             });
         }
     }

@@ -125,6 +125,19 @@ impl Link {
         Err(results.pop().and_then(Result::err).unwrap_or_else(few))
     }
 
+    /// Waits for the reply to a single command of this client.
+    pub(super) async fn ask<T>(
+        &self,
+        client: &Client,
+        reply: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Error> {
+        let reply = reply.await;
+        if let Err(error) = &reply {
+            self.end_if_hung(client.id(), error).await;
+        }
+        reply
+    }
+
     /// Where the error of this client is a timeout, the connection ends here. By the client's id,
     /// so that two callers who waited for the same one do not end its successor.
     pub(super) async fn end_if_hung(&self, client_id: &str, error: &Error) {

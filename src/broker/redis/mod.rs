@@ -10,7 +10,7 @@
 //! its own, since a blocked read holds up what is behind it.
 
 use std::fmt::Display;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -81,6 +81,9 @@ struct Queue {
     link: Link,
     streams: Vec<Stream>,
     options: BrokerOptions,
+    /// Whether frames were sent of which no reply says that they are in the queue or not: the
+    /// lengths of the streams are to be asked for.
+    is_unsure: AtomicBool,
     /// Where it is waited for, for messages: no credentials.
     place: String,
 }
@@ -133,6 +136,7 @@ impl RedisBroker {
             link: Link::new(&config, REPLY_TIMEOUT),
             streams: streams.collect(),
             options: options.clone(),
+            is_unsure: AtomicBool::new(false),
             place: config
                 .server
                 .hosts()
@@ -260,7 +264,7 @@ impl Queue {
     /// whether it keeps what it is given.
     async fn check_server(&self) -> Result<(), Error> {
         let client = self.link.client().await?;
-        let info = match client.info::<String>(None).await {
+        let info = match self.link.ask(&client, client.info::<String>(None)).await {
             Ok(info) => info,
             Err(error) if error.details().starts_with("NOPERM") => {
                 tracing::warn!("redis does not let this user see INFO: its settings are unchecked");
@@ -286,7 +290,7 @@ impl Queue {
 
     async fn inspect(&self) -> Result<Vec<Finding>, Error> {
         let client = self.link.client().await?;
-        let info = client.info::<String>(None).await?;
+        let info = self.link.ask(&client, client.info::<String>(None)).await?;
         let of = |name| setting(&info, name).unwrap_or("unknown");
         let version = of("redis_version");
         let policy = of("maxmemory_policy");
@@ -324,10 +328,15 @@ impl Queue {
         let mut pause = Pause::default();
         loop {
             self.wait_for_room(&left).await?;
-            left = self.add(&left).await?;
+            let added = self.add(&left).await;
+            if added.is_err() {
+                self.is_unsure.store(true, Ordering::Relaxed);
+            }
+            left = added?;
             if left.is_empty() {
                 return Ok(());
             }
+            telemetry::broker_error();
             if pause.is_first() {
                 tracing::warn!("redis is out of memory: publishing waits until it has some");
             }
@@ -342,13 +351,14 @@ impl Queue {
             (0, _) => true,
             (_, queued) => queued + bytes <= self.options.queue_bytes_max,
         };
-        if has_room() {
+        if !self.is_unsure.load(Ordering::Relaxed) && has_room() {
             return Ok(());
         }
         // The lengths are as old as the last reply: ask before waiting.
         let mut pause = Pause::default();
         loop {
             self.look().await?;
+            self.is_unsure.store(false, Ordering::Relaxed);
             if has_room() {
                 return Ok(());
             }
@@ -451,17 +461,9 @@ impl Queue {
     async fn memory_usage(&self, stream: &Stream) -> Result<u64, Error> {
         let client = self.link.client().await?;
         let command = CustomCommand::new_static("MEMORY", ClusterHash::Offset(1), false);
-        let reply = client
-            .custom(command, vec!["USAGE", &*stream.key, "SAMPLES", "5"])
-            .await;
-        match reply {
-            Ok(Value::Null) => Ok(0),
-            Ok(bytes) => Ok(bytes.as_u64().unwrap_or(0)),
-            Err(error) => {
-                self.link.end_if_hung(client.id(), &error).await;
-                Err(error)
-            }
-        }
+        let words = vec!["USAGE", &*stream.key, "SAMPLES", "5"];
+        let bytes = client.custom::<Value, _>(command, words);
+        Ok(self.link.ask(&client, bytes).await?.as_u64().unwrap_or(0))
     }
 
     /// Makes what is not there of streams and groups. A group begins at the stream's beginning, so

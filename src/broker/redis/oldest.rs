@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use fred::error::Error;
-use fred::interfaces::{ClientLike, StreamsInterface};
+use fred::interfaces::StreamsInterface;
 use fred::types::Value;
 
 use super::verdict::{Verdict, classify};
@@ -44,17 +44,13 @@ impl Queue {
     async fn first(&self, stream: &Stream) -> Result<Option<String>, Error> {
         let client = self.link.client().await?;
         let entries = client.xrange::<Value, _, _, _>(&*stream.key, "-", "+", Some(1));
-        match entries.await {
-            Ok(Value::Array(entries)) => Ok(match entries.first() {
-                Some(Value::Array(entry)) => entry.first().and_then(Value::as_string),
-                _ => None,
-            }),
-            Ok(_) => Ok(None),
-            Err(error) => {
-                self.link.end_if_hung(client.id(), &error).await;
-                Err(error)
-            }
-        }
+        let Value::Array(entries) = self.link.ask(&client, entries).await? else {
+            return Ok(None);
+        };
+        Ok(match entries.first() {
+            Some(Value::Array(entry)) => entry.first().and_then(Value::as_string),
+            _ => None,
+        })
     }
 }
 

@@ -21,13 +21,15 @@ impl Queue {
             };
             let client = self.link.client().await?;
             let after = format!("({last_delivered}");
-            let new: Value = client.xrange(&*stream.key, after, "+", Some(1)).await?;
+            let new = client.xrange::<Value, _, _, _>(&*stream.key, after, "+", Some(1));
+            let new = self.link.ask(&client, new).await?;
             if new.array_len().unwrap_or(0) == 0 {
                 tracing::warn!(
                     stream = &*stream.key,
                     "entries without a consumer: delivering again"
                 );
-                let () = client.xgroup_setid(&*stream.key, GROUP, "0").await?;
+                let set = client.xgroup_setid::<(), _, _, _>(&*stream.key, GROUP, "0");
+                self.link.ask(&client, set).await?;
             }
         }
         Ok(())

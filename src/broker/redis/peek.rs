@@ -6,7 +6,7 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use fred::error::Error;
-use fred::interfaces::{ClientLike, StreamsInterface};
+use fred::interfaces::StreamsInterface;
 use fred::types::Value;
 
 use super::entry::{self, Entry};
@@ -42,13 +42,7 @@ impl Queue {
     async fn page(&self, stream: &Stream, from: &str, count: usize) -> Result<Vec<Entry>, Error> {
         let client = self.link.client().await?;
         let reply = client.xrange::<Value, _, _, _>(&*stream.key, from, "+", Some(count as u64));
-        match reply.await {
-            Ok(entries) => Ok(entry::entries(entries)),
-            Err(error) => {
-                self.link.end_if_hung(client.id(), &error).await;
-                Err(error)
-            }
-        }
+        Ok(entry::entries(self.link.ask(&client, reply).await?))
     }
 
     /// Whose hands each entry is in. Asked for one by one: a range may hold any number of others,
