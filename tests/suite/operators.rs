@@ -358,7 +358,7 @@ async fn purging_asks_and_the_audit_still_adds_up() {
             "{said}"
         );
         let said = pair.expect(0, &["files", "show", &number]);
-        assert!(said.contains("purged         2"), "{said}");
+        assert!(said.contains("purged       2"), "{said}");
         let said = pair.expect(0, &["trace", &format!("{number}:1")]);
         assert!(said.contains("reject, purged"), "{said}");
     }
