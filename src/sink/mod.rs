@@ -17,14 +17,14 @@ use crate::fault::{Fault, Origin};
 use crate::finding::Finding;
 
 mod cells;
-mod ledger;
 mod migrations;
 pub mod mysql;
+mod operators;
 pub mod sqlite;
 mod summary;
 mod table;
 
-pub use ledger::{
+pub use operators::{
     Audit, FileState, Ledger, LedgerFile, OpenReject, Purge, RejectQuery, Replayed, Standing,
 };
 

@@ -1,4 +1,4 @@
-//! The ledger in MySQL: files, their entries, and what operators ask of them.
+//! The ledger in MySQL: the files and their entries, as the engine writes and reads them.
 //!
 //! Numbers go into statements as text, since they cannot break out of it and need no preparing;
 //! everything that came from outside goes as a parameter.

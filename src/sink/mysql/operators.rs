@@ -1,4 +1,4 @@
-//! What operators read and mend, in MySQL.
+//! What operators read and mend, in MySQL: [`Ledger`](crate::sink::Ledger).
 //!
 //! Numbers go into statements as text, and so do reject codes, states and times, which are of our
 //! own writing; nothing that came from outside does.
@@ -11,7 +11,7 @@ use std::slice;
 use crate::batch::{Batch, RejectCode, provenance, row_id};
 use crate::dataset::Dataset;
 use crate::sink::cells::by_dataset;
-use crate::sink::ledger::assert_one_row;
+use crate::sink::operators::assert_one_row;
 use crate::sink::summary::candidates;
 use crate::sink::{
     Audit, FileEntry, FileState, LastEvent, LedgerFile, OpenReject, Purge, RejectEntry,

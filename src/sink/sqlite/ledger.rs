@@ -1,4 +1,4 @@
-//! The ledger in SQLite: files, their entries, and what operators ask of them.
+//! The ledger in SQLite: the files and their entries, as the engine writes and reads them.
 
 use std::iter::once;
 use std::ops::Range;

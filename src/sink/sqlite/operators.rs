@@ -1,4 +1,4 @@
-//! What operators read and mend, in SQLite.
+//! What operators read and mend, in SQLite: [`Ledger`](crate::sink::Ledger).
 
 use std::ops::Range;
 use std::slice;
@@ -8,7 +8,7 @@ use rusqlite::{Row, Transaction, params};
 use crate::batch::{Batch, RejectCode, provenance, row_id};
 use crate::dataset::Dataset;
 use crate::sink::cells::by_dataset;
-use crate::sink::ledger::assert_one_row;
+use crate::sink::operators::assert_one_row;
 use crate::sink::summary::candidates;
 use crate::sink::{
     Audit, FileState, LedgerFile, OpenReject, Purge, RejectEntry, RejectQuery, Replayed, Standing,

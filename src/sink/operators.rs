@@ -1,8 +1,9 @@
 //! What operators ask of the database, and the two things that they may change in it: a corrected
 //! record takes the place of its reject, and rejects are removed for good.
 //!
-//! A part of seam 2, kept apart from [`Sink`] because the engine needs none of it. The contract
-//! common to all methods of [`Sink`] holds here as well: each is safe to call again.
+//! A part of seam 2, kept apart from [`Sink`] because the engine needs none of it; each dialect
+//! has it in its own `operators.rs`. The contract common to all methods of [`Sink`] holds here as
+//! well: each is safe to call again.
 
 use std::fmt::Write as _;
 use std::ops::Range;
