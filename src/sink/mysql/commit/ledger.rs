@@ -1,0 +1,324 @@
+//! What a commit writes after its rows: rejects, and the ledger entries of the spans, or the files
+//! of which a span is all as settled.
+
+use std::borrow::Cow;
+use std::collections::{HashMap, HashSet};
+use std::fmt::Write as _;
+
+use crate::batch::{Batch, Reject, Span, row_id};
+use crate::sink::cells::RefusedRow;
+use crate::sink::mysql::bind::{VALUE_BYTES, fitting, limits};
+use crate::sink::mysql::client::{Type, Values};
+use crate::sink::mysql::errors::Failure;
+use crate::sink::mysql::ledger::list;
+use crate::sink::mysql::session::Insert;
+
+use super::{Transaction, Unfinished, Way};
+
+/// Rejects of a statement: each may hold 8 KiB of its record.
+const REJECTS_PER_STATEMENT: usize = 128;
+
+/// Bytes of a reject beside its raw record: its field has at most 255 characters.
+const REJECT_BYTES: usize = 6 * VALUE_BYTES + 300;
+
+/// The ids of the rejects that a transaction is about, ascending.
+pub(super) struct Rejects(Vec<u64>);
+
+/// Which ledger entries are written; of settled files none is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Entries {
+    /// Those of files that have no rejects: most have none, and to find that out is one look at an index.
+    OfFilesWithoutRejects,
+    /// Those that are not there already.
+    Any,
+}
+
+impl Transaction<'_> {
+    /// Locks files until the end of the transaction.
+    pub(super) async fn lock(
+        &mut self,
+        files: impl Iterator<Item = u32>,
+        how: &str,
+    ) -> Result<(), Failure> {
+        let files: Vec<u32> = files.collect();
+        if files.is_empty() {
+            return Ok(());
+        }
+        let sql = format!(
+            "SELECT file_no FROM ingest_files WHERE file_no IN ({}) ORDER BY file_no {how}",
+            list(&files)
+        );
+        self.session.rows::<u32>(&sql).await.map(drop)
+    }
+
+    /// Stores the rejects of the batches, and of the rows that were refused; those that are there
+    /// stay as they are, and so do records that are rows already.
+    pub(super) async fn rejects(&mut self, batches: &[Batch]) -> Result<Rejects, Failure> {
+        let refused = std::mem::take(&mut self.refused);
+        let due = self.due(&refused, batches).await?;
+        let insert = reject_insert();
+        let limits = limits(&insert, self.session.server, REJECTS_PER_STATEMENT);
+        let mut rest = due.as_slice();
+        while !rest.is_empty() {
+            let sizes = rest
+                .iter()
+                .map(|(_, reject)| reject.raw.len() + REJECT_BYTES);
+            let (now, later) = rest.split_at(fitting(sizes, limits).max(1));
+            let write = |values: &mut Values<'_>| {
+                for (file_no, reject) in now {
+                    write_reject(*file_no, reject, values);
+                }
+            };
+            self.session.insert(&insert, now.len(), write).await?;
+            rest = later;
+        }
+        Ok(Rejects(due.iter().map(id).collect()))
+    }
+
+    /// The rejects to be stored, each once, by ascending id.
+    async fn due<'r>(
+        &mut self,
+        refused: &'r [RefusedRow],
+        batches: &'r [Batch],
+    ) -> Result<Vec<(u32, &'r Reject)>, Failure> {
+        let mut due: Vec<(u32, &Reject)> = refused
+            .iter()
+            .map(|row| (row.file_no, &row.reject))
+            .collect();
+        let with_rejects = || batches.iter().filter(|batch| !batch.rejects.is_empty());
+        // Whoever stores one of these records as a row, under another definition of the dataset,
+        // either has written the file's entry by now, and is waited for; or waits, and then sees the
+        // reject.
+        let files = with_rejects().map(|batch| batch.span.file_no);
+        self.lock(files, "FOR UPDATE").await?;
+        for batch in with_rejects() {
+            let file_no = batch.span.file_no;
+            let ids: Vec<u64> = batch
+                .rejects
+                .iter()
+                .map(|reject| row_id(file_no, reject.ordinal))
+                .collect();
+            let rows = self.stored(&batch.dataset.table, &ids).await?;
+            let rejects = batch.rejects.iter().zip(ids);
+            let no_rows = rejects.filter(|(_, id)| !rows.contains(id));
+            due.extend(no_rows.map(|(reject, _)| (file_no, reject)));
+        }
+        due.sort_unstable_by_key(id);
+        // A frame may have been published twice, and be here twice.
+        due.dedup_by_key(|reject| id(reject));
+        Ok(due)
+    }
+
+    /// The ids of the rejects that are there in these spans.
+    pub(super) async fn rejected(&mut self, spans: &[Span]) -> Result<HashSet<u64>, Failure> {
+        let mut ids = HashSet::new();
+        for span in spans {
+            let sql = format!(
+                "SELECT file_no, ordinal FROM ingest_rejects WHERE file_no = {} AND ordinal \
+                 BETWEEN {} AND {}",
+                span.file_no,
+                span.first_ordinal,
+                span.ordinals().end - 1
+            );
+            let found = self.session.rows::<(u32, u32)>(&sql).await?;
+            ids.extend(
+                found
+                    .into_iter()
+                    .map(|(file_no, ordinal)| row_id(file_no, ordinal)),
+            );
+        }
+        Ok(ids)
+    }
+
+    /// Settles the pending files of which a span has every record: an entry of such a span would only
+    /// be folded again. Leaves the other spans. If rows had been stored before, the INSERT would have
+    /// said so; entries of rejects, where there are any, are left to
+    /// [`settle`](crate::sink::mysql::ledger::settle).
+    ///
+    /// Needs the idempotent way if one of the files was settled meanwhile, or has other rejects than
+    /// these.
+    pub(super) async fn settle_whole(
+        &mut self,
+        spans: &mut Vec<Span>,
+        rejects: &Rejects,
+    ) -> Result<(), Unfinished> {
+        let whole = self.take_whole(spans).await?;
+        if whole.is_empty() {
+            return Ok(());
+        }
+        let counts = rejects.counts_sql(&whole);
+        let settled = self
+            .session
+            .run(&format!(
+                "UPDATE ingest_files f SET rejects = {counts}, state = 'settled', settled_at = \
+                 UTC_TIMESTAMP(6) WHERE file_no IN ({}) AND state = 'pending' AND {counts} = (SELECT \
+                 COUNT(*) FROM ingest_rejects r WHERE r.file_no = f.file_no)",
+                list(&whole)
+            ))
+            .await?;
+        if settled != whole.len() as u64 {
+            return Err(Unfinished::NeedsIdempotent);
+        }
+        Ok(())
+    }
+
+    /// Takes those spans out that have every record of a pending file; returns the files.
+    async fn take_whole(&mut self, spans: &mut Vec<Span>) -> Result<Vec<u32>, Failure> {
+        let first: Vec<u32> = spans
+            .iter()
+            .filter(|span| span.first_ordinal == 0)
+            .map(|span| span.file_no)
+            .collect();
+        if first.is_empty() {
+            return Ok(Vec::new());
+        }
+        // Read without locks: the first frame of a large file must not hold up its others.
+        let sql = format!(
+            "SELECT file_no, records FROM ingest_files WHERE file_no IN ({}) AND state = 'pending'",
+            list(&first)
+        );
+        let pending: HashMap<u32, u32> = self.session.rows(&sql).await?.into_iter().collect();
+        let is_whole = |span: &mut Span| {
+            span.first_ordinal == 0 && pending.get(&span.file_no) == Some(&span.records)
+        };
+        let whole = spans.extract_if(.., is_whole);
+        Ok(whole.map(|span| span.file_no).collect())
+    }
+
+    /// Writes the entries.
+    ///
+    /// Needs the idempotent way if a file is settled already, so that this is a late redelivery, or
+    /// if some of the records were rejects before, under another definition of their dataset. Either
+    /// way even rows that seem new have to be held against the rejects.
+    pub(super) async fn entries(
+        &mut self,
+        spans: &[Span],
+        rejects: &Rejects,
+    ) -> Result<(), Unfinished> {
+        if self.way == Way::Idempotent {
+            self.session.run(&entries_sql(spans, Entries::Any)).await?;
+            return Ok(());
+        }
+        let sql = entries_sql(spans, Entries::OfFilesWithoutRejects);
+        let mut stored = self.session.run(&sql).await?;
+        if stored < spans.len() as u64 {
+            stored += self.session.run(&entries_sql(spans, Entries::Any)).await?;
+            // Only now: with the files locked, nobody's rejects of them are under way.
+            let ours: HashSet<u64> = rejects.0.iter().copied().collect();
+            if !self.rejected(spans).await?.is_subset(&ours) {
+                return Err(Unfinished::NeedsIdempotent);
+            }
+        }
+        if stored != spans.len() as u64 {
+            return Err(Unfinished::NeedsIdempotent);
+        }
+        Ok(())
+    }
+}
+
+impl Rejects {
+    /// The number of rejects of the file `f.file_no`, one of these, as an SQL expression.
+    fn counts_sql(&self, files: &[u32]) -> String {
+        if self.0.is_empty() {
+            return String::from("0");
+        }
+        let mut sql = String::from("CASE f.file_no");
+        for file_no in files {
+            write!(sql, " WHEN {file_no} THEN {}", self.of_file(*file_no))
+                .expect("writing to a string does not fail");
+        }
+        sql.push_str(" END");
+        sql
+    }
+
+    /// How many a file has of them.
+    fn of_file(&self, file_no: u32) -> usize {
+        let before = |file_no| self.0.partition_point(|id| *id < row_id(file_no, 0));
+        before(file_no + 1) - before(file_no)
+    }
+}
+
+fn id((file_no, reject): &(u32, &Reject)) -> u64 {
+    row_id(*file_no, reject.ordinal)
+}
+
+/// The INSERT of rejects; one that is there stays as it is.
+fn reject_insert() -> Insert {
+    Insert {
+        head: "INSERT INTO ingest_rejects (file_no, ordinal, code, field, byte_offset, raw, \
+               rejected_at)"
+            .to_owned(),
+        group: Cow::Borrowed("(?,?,?,?,?,?,UTC_TIMESTAMP(6))"),
+        types: Cow::Borrowed(&[
+            Type::UNSIGNED,
+            Type::UNSIGNED,
+            Type::BYTES,
+            Type::BYTES,
+            Type::UNSIGNED,
+            Type::BYTES,
+        ]),
+        tail: Cow::Borrowed(" ON DUPLICATE KEY UPDATE ordinal = ordinal"),
+    }
+}
+
+fn write_reject(file_no: u32, reject: &Reject, values: &mut Values<'_>) {
+    values.unsigned(file_no.into());
+    values.unsigned(reject.ordinal.into());
+    values.bytes(reject.code.as_str().as_bytes());
+    match &reject.field {
+        Some(field) => values.bytes(field.as_bytes()),
+        None => values.null(),
+    }
+    values.unsigned(reject.byte_offset);
+    values.bytes(&reject.raw);
+}
+
+/// The spans that have records, each once, in the order in which all of us lock files.
+pub(super) fn spans(batches: &[Batch]) -> Vec<Span> {
+    let mut spans: Vec<Span> = batches
+        .iter()
+        .map(|batch| batch.span)
+        .filter(|span| span.records > 0)
+        .collect();
+    spans.sort_unstable();
+    spans.dedup();
+    spans
+}
+
+/// The statement that writes ledger entries. The shared lock on the file's row makes a settle of it
+/// wait for this transaction, and this transaction see the settle: so a late redelivery leaves no
+/// entry behind.
+fn entries_sql(spans: &[Span], which: Entries) -> String {
+    let mut sql = String::from(
+        "INSERT INTO ingest_frames (file_no, first_ordinal, records) \
+         SELECT e.file_no, e.first_ordinal, e.records FROM (",
+    );
+    for (at, span) in spans.iter().enumerate() {
+        let Span {
+            file_no,
+            first_ordinal,
+            records,
+        } = span;
+        let entry = if at == 0 {
+            format!(
+                "SELECT {file_no} AS file_no, {first_ordinal} AS first_ordinal, {records} AS records"
+            )
+        } else {
+            format!(" UNION ALL SELECT {file_no}, {first_ordinal}, {records}")
+        };
+        sql.push_str(&entry);
+    }
+    sql.push_str(
+        ") e STRAIGHT_JOIN ingest_files f ON f.file_no = e.file_no WHERE f.state <> 'settled'",
+    );
+    sql.push_str(match which {
+        Entries::OfFilesWithoutRejects => {
+            " AND NOT EXISTS (SELECT 1 FROM ingest_rejects r WHERE r.file_no = f.file_no) LOCK IN SHARE \
+             MODE"
+        }
+        Entries::Any => {
+            " LOCK IN SHARE MODE ON DUPLICATE KEY UPDATE records = ingest_frames.records"
+        }
+    });
+    sql
+}

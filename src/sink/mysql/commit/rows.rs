@@ -1,0 +1,205 @@
+//! The rows of a commit, of one dataset after the other: sent, counted, and where the database
+//! refuses one, narrowed down to it.
+
+use std::borrow::Cow;
+use std::collections::{HashSet, VecDeque};
+use std::iter::once;
+use std::ops::Range;
+
+use crate::batch::{Batch, RejectCode};
+use crate::sink::cells::{RefusedRow, Row, Rows};
+use crate::sink::mysql::client::Values;
+use crate::sink::mysql::errors::{Class, Failure};
+use crate::sink::mysql::ledger::list;
+use crate::sink::mysql::session::Insert;
+use crate::sink::mysql::{bind, load_data};
+use crate::sink::table::quoted;
+
+use super::ledger::spans;
+use super::{Transaction, Unfinished, Way};
+
+/// Fewer rows than this are sent as INSERT even where LOAD DATA LOCAL could be had: it costs one more
+/// round trip, which pays only with many rows.
+const LOAD_DATA_ROWS_MIN: usize = 500;
+
+/// Statements on their way at once to a server that takes them in bulk. What stands before other
+/// servers may not bear a client that does not wait: `ProxySQL` cuts the connection.
+const STATEMENTS_AHEAD: usize = 4;
+
+/// Ids of one `IN (...)` list: 20 KiB of text.
+const IDS_PER_QUERY: usize = 1_000;
+
+const SKIP_ROWS: &str = " ON DUPLICATE KEY UPDATE `id` = `id`";
+
+impl Transaction<'_> {
+    /// Stores the rows of a dataset.
+    pub(super) async fn rows(
+        &mut self,
+        rows: &Rows<'_>,
+        batches: &[Batch],
+    ) -> Result<(), Unfinished> {
+        if self.way == Way::LoadData && rows.len() >= LOAD_DATA_ROWS_MIN {
+            if !load_data::rows(self.session, rows).await? {
+                return Err(Unfinished::NeedsIdempotent);
+            }
+            self.committed.rows += rows.len() as u64;
+            return Ok(());
+        }
+        Ok(self.insert(rows, batches).await?)
+    }
+
+    /// Stores them by multi-row INSERT.
+    async fn insert(&mut self, rows: &Rows<'_>, batches: &[Batch]) -> Result<(), Failure> {
+        let insert = row_insert(rows, self.way);
+        let limits = bind::limits(&insert, self.session.server, self.rows_per_statement);
+        // A stack of what is still to be stored, the first rows on top.
+        let mut pieces = match self.way {
+            Way::Idempotent => self.without_rejected(rows, batches).await?,
+            Way::LoadData | Way::Plain => once(0..rows.len()).collect(),
+        };
+        // So the server is never without a statement while we write the next one.
+        let ahead = if self.session.server.bulk {
+            STATEMENTS_AHEAD
+        } else {
+            1
+        };
+        let mut sent = VecDeque::new();
+        loop {
+            if sent.len() < ahead
+                && let Some(piece) = pieces.pop()
+            {
+                let Some(now) = bind::first(rows, piece.clone(), limits) else {
+                    let too_large = rows.refused(piece.start, RejectCode::RefusedByDatabase);
+                    self.refuse(too_large);
+                    pieces.extend(non_empty(piece.start + 1..piece.end));
+                    continue;
+                };
+                pieces.extend(non_empty(now.end..piece.end));
+                let write = |values: &mut Values<'_>| bind::rows(rows, now.clone(), values);
+                self.session.send(&insert, now.len(), write).await?;
+                sent.push_back(now);
+                continue;
+            }
+            let Some(now) = sent.pop_front() else {
+                return Ok(());
+            };
+            match self.session.outcome().await {
+                Ok(stored) => self.tally(rows, now, stored).await?,
+                Err(failure) => pieces.extend(self.narrow(rows, now, failure)?),
+            }
+        }
+    }
+
+    /// Counts what a statement did to its rows. Where it stored fewer, those that are not there even
+    /// now met another unique key.
+    async fn tally(
+        &mut self,
+        rows: &Rows<'_>,
+        sent: Range<usize>,
+        stored: u64,
+    ) -> Result<(), Failure> {
+        self.committed.rows += stored;
+        let others = (sent.len() as u64).saturating_sub(stored);
+        if others == 0 {
+            return Ok(());
+        }
+        let ids: Vec<u64> = rows.range(sent.clone()).map(Row::id).collect();
+        let there = self.stored(&rows.dataset.table, &ids).await?;
+        let mut missing = 0;
+        for (at, id) in sent.zip(ids) {
+            if !there.contains(&id) {
+                missing += 1;
+                self.refuse(rows.refused(at, RejectCode::DuplicateKeyInTable));
+            }
+        }
+        self.committed.duplicates += others - missing;
+        Ok(())
+    }
+
+    /// What to send in the place of a statement that was refused for its rows: its halves, the first
+    /// one on top. Of one row nothing: it is the one, and becomes a reject.
+    fn narrow(
+        &mut self,
+        rows: &Rows<'_>,
+        sent: Range<usize>,
+        failure: Failure,
+    ) -> Result<Vec<Range<usize>>, Failure> {
+        let code = match (failure.class(), self.way) {
+            (Class::Data, _) => RejectCode::RefusedByDatabase,
+            // The idempotent form skips duplicates; one that it meets all the same is in a place
+            // that only the user knows of, such as a trigger.
+            (Class::Duplicate, Way::Idempotent) => RejectCode::DuplicateKeyInTable,
+            _ => return Err(failure),
+        };
+        if sent.len() == 1 {
+            self.refuse(rows.refused(sent.start, code));
+            return Ok(Vec::new());
+        }
+        let middle = sent.start + sent.len() / 2;
+        Ok(vec![middle..sent.end, sent.start..middle])
+    }
+
+    fn refuse(&mut self, row: RefusedRow) {
+        self.committed.refused += 1;
+        self.refused.push(row);
+    }
+
+    /// The places of the rows whose records are not rejects already: a record is a row or a reject,
+    /// also where a table or a definition was changed between two deliveries. Last piece first.
+    async fn without_rejected(
+        &mut self,
+        rows: &Rows<'_>,
+        batches: &[Batch],
+    ) -> Result<Vec<Range<usize>>, Failure> {
+        let rejected: HashSet<u64> = self.rejected(&spans(batches)).await?;
+        let mut pieces = Vec::new();
+        let mut start = 0;
+        if !rejected.is_empty() {
+            for (at, row) in rows.range(0..rows.len()).enumerate() {
+                if rejected.contains(&row.id()) {
+                    self.committed.duplicates += 1;
+                    pieces.extend(non_empty(start..at));
+                    start = at + 1;
+                }
+            }
+        }
+        pieces.extend(non_empty(start..rows.len()));
+        pieces.reverse();
+        Ok(pieces)
+    }
+
+    /// Which of these ids the table holds.
+    pub(super) async fn stored(
+        &mut self,
+        table: &str,
+        ids: &[u64],
+    ) -> Result<HashSet<u64>, Failure> {
+        let mut there = HashSet::with_capacity(ids.len());
+        for ids in ids.chunks(IDS_PER_QUERY) {
+            let sql = format!("SELECT `id` FROM `{table}` WHERE `id` IN ({})", list(ids));
+            there.extend(self.session.rows::<u64>(&sql).await?);
+        }
+        Ok(there)
+    }
+}
+
+/// The INSERT into the table of a dataset.
+pub(in crate::sink::mysql) fn row_insert(rows: &Rows<'_>, way: Way) -> Insert {
+    let schema = rows.dataset.schema();
+    let columns = schema.fields().len();
+    let names = quoted(schema.fields().iter().map(|field| field.name().as_str()));
+    Insert {
+        head: format!("INSERT INTO `{}` ({names})", rows.dataset.table),
+        group: Cow::Owned(format!("({})", vec!["?"; columns].join(","))),
+        types: bind::types(&schema).into(),
+        tail: Cow::Borrowed(if way == Way::Idempotent {
+            SKIP_ROWS
+        } else {
+            ""
+        }),
+    }
+}
+
+fn non_empty(range: Range<usize>) -> Option<Range<usize>> {
+    (!range.is_empty()).then_some(range)
+}
