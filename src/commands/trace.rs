@@ -14,7 +14,7 @@ use crate::config::cli::TraceArgs;
 use crate::cut::{self, ChunkLimits};
 use crate::dataset::Dataset;
 use crate::parse::{self, Parser};
-use crate::sink::{Ledger, LedgerFile, OpenReject, RejectQuery, Standing};
+use crate::sink::{FileState, Ledger, LedgerFile, OpenReject, RejectQuery, Standing};
 
 use super::locate::{Found, locate};
 use super::{Facts, Outcome, open_ledger, output, unless_reader_gone, wanted_file};
@@ -35,7 +35,7 @@ pub(super) async fn execute(settings: &Settings, args: &TraceArgs) -> anyhow::Re
     let dataset = settings
         .dataset(&entry.dataset)
         .map_err(|_| no_dataset(&file))?;
-    let is_record = ordinal < entry.records || entry.state != "settled";
+    let is_record = ordinal < entry.records || entry.state != FileState::Settled;
     if !is_record {
         bail!(
             "file {file_no} has {} records, and so none with the ordinal {ordinal}",

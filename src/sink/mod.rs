@@ -4,6 +4,7 @@
 //! whose outcome is unknown (a lost connection during COMMIT) calling again is the only right
 //! thing. None decides by reading first and writing then.
 
+use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -25,7 +26,7 @@ mod summary;
 mod table;
 
 pub use operators::{
-    Audit, FileState, Ledger, LedgerFile, OpenReject, Purge, RejectQuery, Replayed, Standing,
+    Audit, Ledger, LedgerFile, OpenReject, Purge, RejectQuery, Replayed, Standing,
 };
 
 /// Rows of one statement into MySQL, where a statement takes any number. Of more, a core's cache does
@@ -331,6 +332,45 @@ pub struct Totals {
     pub rejects: u64,
 }
 
+/// The states of a file in the ledger.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FileState {
+    /// Registered; some of its records are still to be stored.
+    Pending,
+    /// All of it is stored.
+    Settled,
+    /// Set aside, with a reason.
+    Quarantined,
+}
+
+impl FileState {
+    /// Every state.
+    pub const ALL: [Self; 3] = [Self::Pending, Self::Settled, Self::Quarantined];
+
+    /// The state as it stands in the ledger, in messages and in JSON.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Settled => "settled",
+            Self::Quarantined => "quarantined",
+        }
+    }
+
+    /// The state that is written so.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|state| state.as_str() == text)
+    }
+}
+
+impl fmt::Display for FileState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
 /// A file as the ledger has it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileEntry {
@@ -340,8 +380,8 @@ pub struct FileEntry {
     pub name: String,
     /// Its dataset; empty where none matched.
     pub dataset: String,
-    /// `pending`, `settled` or `quarantined`.
-    pub state: String,
+    /// Its state.
+    pub state: FileState,
     /// Stored bytes.
     pub bytes: u64,
     /// Records.
@@ -367,4 +407,20 @@ pub struct RejectEntry {
     pub byte_offset: u64,
     /// The record as it stood in the file.
     pub raw: Vec<u8>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn states_are_read_as_they_are_written() {
+        for state in FileState::ALL {
+            assert_eq!(FileState::parse(state.as_str()), Some(state));
+            let json = serde_json::to_value(state).unwrap();
+            assert_eq!(json, state.as_str());
+            assert_eq!(format!("{state:<12}|").len(), 13);
+        }
+        assert_eq!(FileState::parse("other"), None);
+    }
 }

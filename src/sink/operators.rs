@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use super::{FileEntry, RejectEntry, Sink};
+use super::{FileEntry, FileState, RejectEntry, Sink};
 use crate::batch::{Batch, RejectCode};
 use crate::content::ContentHash;
 use crate::dataset::Dataset;
@@ -89,29 +89,6 @@ pub trait Ledger: Sink {
     /// # Errors
     /// A fault of the connection.
     async fn purge(&self, purge: &Purge, max: usize) -> Result<u64, Fault>;
-}
-
-/// The states of a file in the ledger.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FileState {
-    /// Registered; some of its records are still to be stored.
-    Pending,
-    /// All of it is stored.
-    Settled,
-    /// Set aside, with a reason.
-    Quarantined,
-}
-
-impl FileState {
-    /// The state as it stands in the ledger.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Pending => "pending",
-            Self::Settled => "settled",
-            Self::Quarantined => "quarantined",
-        }
-    }
 }
 
 /// All that the ledger has of a file.

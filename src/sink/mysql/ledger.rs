@@ -11,7 +11,7 @@ use std::ops::Range;
 
 use crate::batch::RejectCode;
 use crate::coverage;
-use crate::sink::{Before, ContentHash, FileEntry, NewFile, Registered, Settled, Totals};
+use crate::sink::{Before, ContentHash, FileState, NewFile, Registered, Settled, Totals};
 
 use super::client::{Type, Values};
 use super::errors::Failure;
@@ -23,8 +23,10 @@ const FILES_PER_STATEMENT: usize = 500;
 /// Longest reason of a quarantine that is kept, in characters.
 const REASON_CHARS_MAX: usize = 1_000;
 
+const NEWER: &str = "a newer release wrote to this database: install it here, too";
+
 /// What the ledger has of a hash: number and state.
-type Known = HashMap<ContentHash, (u32, String)>;
+type Known = HashMap<ContentHash, (u32, FileState)>;
 
 /// See [`Sink::register`](crate::sink::Sink::register).
 pub(super) async fn register(
@@ -44,15 +46,15 @@ pub(super) async fn register(
             .get_mut(&file.hash)
             .expect("it was there, or just entered");
         // The same content again in this call is pending: the first one made it so.
-        let before = match state.as_str() {
-            "settled" => Before::Settled,
-            "quarantined" => {
+        let before = match state {
+            FileState::Settled => Before::Settled,
+            FileState::Quarantined => {
                 reopen(session, *file_no, file).await?;
-                "pending".clone_into(state);
+                *state = FileState::Pending;
                 Before::New
             }
-            _ if fresh.remove(&file.hash) => Before::New,
-            _ => Before::Pending,
+            FileState::Pending if fresh.remove(&file.hash) => Before::New,
+            FileState::Pending => Before::Pending,
         };
         registered.push(Registered {
             file_no: *file_no,
@@ -92,7 +94,7 @@ async fn look_up(
         sql.push(')');
         for (hash, file_no, state) in session.rows::<(Vec<u8>, u32, String)>(&sql).await? {
             let hash = hash.try_into().expect("the column is BINARY(16)");
-            known.insert(hash, (file_no, state));
+            known.insert(hash, (file_no, file_state(&state)?));
         }
     }
     Ok(())
@@ -232,12 +234,12 @@ async fn states(session: &mut Session, file_nos: &[u32]) -> Result<Vec<(Settled,
             records,
             rejects,
         };
-        (file, state == "settled")
+        Ok((file, file_state(&state)? == FileState::Settled))
     };
-    Ok(files.into_iter().map(state).collect())
+    files.into_iter().map(state).collect()
 }
 
-/// Folds the entries of files that they cover.
+/// Folds the entries of files that are covered by them.
 async fn fold(session: &mut Session, file_nos: &[u32]) -> Result<(), Failure> {
     let list = list(file_nos);
     session.begin().await?;
@@ -294,10 +296,10 @@ pub(super) async fn totals(session: &mut Session) -> Result<Totals, Failure> {
     let sql = "SELECT state, COUNT(*), CAST(SUM(records) AS UNSIGNED) FROM ingest_files GROUP BY \
                state";
     for (state, files, records) in session.rows::<(String, u64, u64)>(sql).await? {
-        match state.as_str() {
-            "settled" => (totals.settled, totals.records) = (files, records),
-            "quarantined" => totals.quarantined = files,
-            _ => totals.pending += files,
+        match file_state(&state)? {
+            FileState::Pending => totals.pending = files,
+            FileState::Settled => (totals.settled, totals.records) = (files, records),
+            FileState::Quarantined => totals.quarantined = files,
         }
     }
     let rejects = session
@@ -305,27 +307,6 @@ pub(super) async fn totals(session: &mut Session) -> Result<Totals, Failure> {
         .await?;
     totals.rejects = rejects.first().copied().unwrap_or_default();
     Ok(totals)
-}
-
-/// See [`Sink::files`](crate::sink::Sink::files).
-pub(super) async fn files(session: &mut Session, max: usize) -> Result<Vec<FileEntry>, Failure> {
-    type Row = (u32, String, String, String, u64, u32, u32, Option<String>);
-    let sql = format!(
-        "SELECT file_no, name, dataset, state, bytes, records, rejects, reason FROM ingest_files \
-         ORDER BY file_no DESC LIMIT {max}"
-    );
-    let rows = session.rows::<Row>(&sql).await?;
-    let entry = |(file_no, name, dataset, state, bytes, records, rejects, reason): Row| FileEntry {
-        file_no,
-        name,
-        dataset,
-        state,
-        bytes,
-        records,
-        rejects,
-        reason,
-    };
-    Ok(rows.into_iter().map(entry).collect())
 }
 
 /// See [`Sink::reject_codes`](crate::sink::Sink::reject_codes).
@@ -340,11 +321,19 @@ pub(super) async fn reject_codes(
     codes.iter().map(|code| reject_code(code)).collect()
 }
 
+/// The state of a file as it stands in the table.
+pub(super) fn file_state(state: &str) -> Result<FileState, Failure> {
+    FileState::parse(state).ok_or_else(|| Failure::Found {
+        advice: NEWER,
+        problem: format!("`{state}` is not a state of a file"),
+    })
+}
+
 /// A reject code as it stands in the table.
 pub(super) fn reject_code(code: &str) -> Result<RejectCode, Failure> {
     RejectCode::parse(code).ok_or_else(|| Failure::Found {
-        advice: "a newer release wrote to this database: install it here, too",
-        problem: format!("`{code}` is no reject code"),
+        advice: NEWER,
+        problem: format!("`{code}` is not a reject code"),
     })
 }
 

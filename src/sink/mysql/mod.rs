@@ -208,10 +208,8 @@ impl Sink for MysqlSink {
     }
 
     async fn files(&self, max: usize) -> Result<Vec<FileEntry>, Fault> {
-        const DOING: &str = "reading the ledger";
-        let mut lease = self.lease(DOING).await?;
-        let outcome = ledger::files(&mut lease.session, max).await;
-        lease.finish(DOING, outcome).await
+        let files = self.ledger_files(0..u32::MAX, None, max).await?;
+        Ok(files.into_iter().map(|file| file.entry).collect())
     }
 
     async fn reject_codes(&self, max: usize) -> Result<Vec<RejectCode>, Fault> {

@@ -22,7 +22,7 @@ use super::bind::{self, limits};
 use super::client::Values;
 use super::commit::{Way, row_insert};
 use super::errors::{Class, Failure};
-use super::ledger::{list, reject_code};
+use super::ledger::{file_state, list, reject_code};
 use super::session::Session;
 use super::summary;
 
@@ -59,23 +59,24 @@ pub(super) async fn files(
     let file = |row: Row| {
         let (file_no, name, dataset, state, bytes, records, rejects, reason, hash, at, settled_at) =
             row;
-        LedgerFile {
-            entry: FileEntry {
-                file_no,
-                name,
-                dataset,
-                state,
-                bytes,
-                records,
-                rejects,
-                reason,
-            },
+        let entry = FileEntry {
+            file_no,
+            name,
+            dataset,
+            state: file_state(&state)?,
+            bytes,
+            records,
+            rejects,
+            reason,
+        };
+        Ok(LedgerFile {
+            entry,
             hash: hash.try_into().expect("the column is BINARY(16)"),
             registered_at: at,
             settled_at,
-        }
+        })
     };
-    Ok(rows.into_iter().map(file).collect())
+    rows.into_iter().map(file).collect()
 }
 
 /// See [`Ledger::audit`](crate::sink::Ledger::audit).

@@ -3,14 +3,16 @@
 use std::iter::once;
 use std::ops::Range;
 
-use rusqlite::{OptionalExtension, Row, Transaction, params};
+use rusqlite::{OptionalExtension, Transaction, params};
 
 use crate::batch::RejectCode;
 use crate::coverage;
-use crate::sink::{Before, FileEntry, NewFile, Registered, Settled, Totals};
+use crate::sink::{Before, FileState, NewFile, Registered, Settled, Totals};
 
 use super::errors::Failure;
 use super::now;
+
+const NEWER: &str = "a newer release wrote to this database: install it here, too";
 
 /// See [`Sink::register`](crate::sink::Sink::register).
 pub(super) fn register(
@@ -44,12 +46,17 @@ pub(super) fn register(
                 let file_no = u32::try_from(number).expect("a file number needs 31 bits");
                 (file_no, Before::New)
             }
-            Some((file_no, state)) if state == "quarantined" => {
-                reopen.execute(params![dataset, name, bytes, records, file_no])?;
-                (file_no, Before::New)
+            Some((file_no, state)) => {
+                let before = match file_state(&state)? {
+                    FileState::Pending => Before::Pending,
+                    FileState::Settled => Before::Settled,
+                    FileState::Quarantined => {
+                        reopen.execute(params![dataset, name, bytes, records, file_no])?;
+                        Before::New
+                    }
+                };
+                (file_no, before)
             }
-            Some((file_no, state)) if state == "settled" => (file_no, Before::Settled),
-            Some((file_no, _)) => (file_no, Before::Pending),
         };
         assert!(
             i32::try_from(file_no).is_ok(),
@@ -160,39 +167,14 @@ pub(super) fn totals(db: &Transaction<'_>) -> Result<Totals, Failure> {
     })?;
     for sum in sums {
         let (state, files, records) = sum?;
-        match state.as_str() {
-            "settled" => (totals.settled, totals.records) = (files, records),
-            "quarantined" => totals.quarantined = files,
-            _ => totals.pending += files,
+        match file_state(&state)? {
+            FileState::Pending => totals.pending = files,
+            FileState::Settled => (totals.settled, totals.records) = (files, records),
+            FileState::Quarantined => totals.quarantined = files,
         }
     }
     totals.rejects = db.query_row("SELECT COUNT(*) FROM ingest_rejects", [], |row| row.get(0))?;
     Ok(totals)
-}
-
-/// See [`Sink::files`](crate::sink::Sink::files).
-pub(super) fn files(db: &Transaction<'_>, max: usize) -> Result<Vec<FileEntry>, Failure> {
-    let mut last = db.prepare_cached(
-        "SELECT file_no, name, dataset, state, bytes, records, rejects, reason FROM ingest_files \
-         ORDER BY file_no DESC LIMIT ?",
-    )?;
-    let entries = last.query_map([max], entry)?;
-    Ok(entries.collect::<Result<_, _>>()?)
-}
-
-/// A file out of a row that begins with `file_no, name, dataset, state, bytes, records, rejects,
-/// reason`.
-pub(super) fn entry(row: &Row<'_>) -> rusqlite::Result<FileEntry> {
-    Ok(FileEntry {
-        file_no: row.get(0)?,
-        name: row.get(1)?,
-        dataset: row.get(2)?,
-        state: row.get(3)?,
-        bytes: row.get(4)?,
-        records: row.get(5)?,
-        rejects: row.get(6)?,
-        reason: row.get(7)?,
-    })
 }
 
 /// See [`Sink::reject_codes`](crate::sink::Sink::reject_codes).
@@ -209,10 +191,18 @@ pub(super) fn reject_codes(db: &Transaction<'_>, max: usize) -> Result<Vec<Rejec
     Ok(codes)
 }
 
+/// The state of a file as it stands in the table.
+pub(super) fn file_state(state: &str) -> Result<FileState, Failure> {
+    FileState::parse(state).ok_or_else(|| Failure::Found {
+        advice: NEWER.to_owned(),
+        problem: format!("`{state}` is not a state of a file"),
+    })
+}
+
 /// A reject code as it stands in the table.
 pub(super) fn reject_code(code: &str) -> Result<RejectCode, Failure> {
     RejectCode::parse(code).ok_or_else(|| Failure::Found {
-        advice: "a newer release wrote to this database: install it here, too".to_owned(),
-        problem: format!("`{code}` is no reject code"),
+        advice: NEWER.to_owned(),
+        problem: format!("`{code}` is not a reject code"),
     })
 }

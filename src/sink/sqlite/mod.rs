@@ -273,8 +273,8 @@ impl Sink for SqliteSink {
     }
 
     async fn files(&self, max: usize) -> Result<Vec<FileEntry>, Fault> {
-        self.transact("reading the ledger", move |db| ledger::files(db, max))
-            .await
+        let files = self.ledger_files(0..u32::MAX, None, max).await?;
+        Ok(files.into_iter().map(|file| file.entry).collect())
     }
 
     async fn reject_codes(&self, max: usize) -> Result<Vec<RejectCode>, Fault> {

@@ -11,12 +11,13 @@ use crate::sink::cells::by_dataset;
 use crate::sink::operators::assert_one_row;
 use crate::sink::summary::candidates;
 use crate::sink::{
-    Audit, FileState, LedgerFile, OpenReject, Purge, RejectEntry, RejectQuery, Replayed, Standing,
+    Audit, FileEntry, FileState, LedgerFile, OpenReject, Purge, RejectEntry, RejectQuery, Replayed,
+    Standing,
 };
 
 use super::commit::{insert_row, row_insert};
 use super::errors::{Class, Failure, classify};
-use super::ledger::{entry, reject_code};
+use super::ledger::{file_state, reject_code};
 use super::{now, summary};
 
 /// See [`Ledger::ledger_files`](crate::sink::Ledger::ledger_files).
@@ -26,22 +27,33 @@ pub(super) fn files(
     state: Option<FileState>,
     max: usize,
 ) -> Result<Vec<LedgerFile>, Failure> {
-    let file = |row: &Row<'_>| {
-        Ok(LedgerFile {
-            entry: entry(row)?,
-            hash: row.get(8)?,
-            registered_at: row.get(9)?,
-            settled_at: row.get(10)?,
-        })
-    };
     let mut find = db.prepare_cached(
         "SELECT file_no, name, dataset, state, bytes, records, rejects, reason, hash, \
          registered_at, settled_at FROM ingest_files WHERE file_no >= ?1 AND file_no < ?2 AND \
          (?3 IS NULL OR state = ?3) ORDER BY file_no DESC LIMIT ?4",
     )?;
     let state = state.map(FileState::as_str);
-    let found = find.query_map(params![file_nos.start, file_nos.end, state, max], file)?;
-    Ok(found.collect::<Result<_, _>>()?)
+    find.query_and_then(params![file_nos.start, file_nos.end, state, max], file)?
+        .collect()
+}
+
+fn file(row: &Row<'_>) -> Result<LedgerFile, Failure> {
+    let entry = FileEntry {
+        file_no: row.get(0)?,
+        name: row.get(1)?,
+        dataset: row.get(2)?,
+        state: file_state(&row.get::<_, String>(3)?)?,
+        bytes: row.get(4)?,
+        records: row.get(5)?,
+        rejects: row.get(6)?,
+        reason: row.get(7)?,
+    };
+    Ok(LedgerFile {
+        entry,
+        hash: row.get(8)?,
+        registered_at: row.get(9)?,
+        settled_at: row.get(10)?,
+    })
 }
 
 /// See [`Ledger::audit`](crate::sink::Ledger::audit).

@@ -348,4 +348,12 @@ pub async fn operators_see_what_the_ledger_says(target: Target) {
     let codes = fixture.sink.reject_codes(1).await.unwrap();
     assert_eq!(codes, [rejects[1].code]);
     assert_eq!(fixture.sink.count_rows(dataset).await.unwrap(), 2);
+
+    // A state that only a newer release knows is not taken for one of these.
+    fixture
+        .run("UPDATE ingest_files SET state = 'archived' WHERE state = 'pending'")
+        .await;
+    assert!(!fixture.sink.totals().await.unwrap_err().is_transient());
+    assert!(!fixture.sink.files(2).await.unwrap_err().is_transient());
+    assert_eq!(fixture.sink.files(1).await.unwrap().len(), 1);
 }
