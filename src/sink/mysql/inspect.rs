@@ -18,22 +18,26 @@ pub(super) async fn inspect(
     session: &mut Session,
     datasets: &Datasets,
 ) -> Result<Vec<Finding>, Failure> {
-    let version: String = first(session, "SELECT VERSION()").await?;
+    let version: String = session.one("SELECT VERSION()").await?;
     let mut findings = vec![Finding::ok(format!("the database is {version}"))];
 
-    let flush: u64 = first(session, "SELECT @@innodb_flush_log_at_trx_commit").await?;
+    let flush: u64 = session
+        .one("SELECT @@innodb_flush_log_at_trx_commit")
+        .await?;
     findings.push(Finding::expect(
         flush == 1,
         format!("innodb_flush_log_at_trx_commit is {flush}"),
         "set it to 1: with less, a power cut takes back what was committed",
     ));
-    let packet: u64 = first(session, "SELECT @@max_allowed_packet").await?;
+    let packet: u64 = session.one("SELECT @@max_allowed_packet").await?;
     findings.push(Finding::expect(
         packet >= PACKET_BYTES_GOOD,
         format!("max_allowed_packet is {packet} bytes"),
         "set it to 16M or more: smaller statements load more slowly, and large records are refused",
     ));
-    let now: f64 = first(session, "SELECT CAST(UNIX_TIMESTAMP(NOW(6)) AS DOUBLE)").await?;
+    let now: f64 = session
+        .one("SELECT CAST(UNIX_TIMESTAMP(NOW(6)) AS DOUBLE)")
+        .await?;
     let ours = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     let apart = (now - ours.unwrap_or_default().as_secs_f64()).abs();
     findings.push(Finding::expect(
@@ -42,7 +46,7 @@ pub(super) async fn inspect(
         "run an NTP client on both",
     ));
     if !session.server.mariadb {
-        let local: u64 = first(session, "SELECT @@local_infile").await?;
+        let local: u64 = session.one("SELECT @@local_infile").await?;
         findings.push(Finding::expect(
             local == 1,
             format!("local_infile is {local}"),
@@ -52,7 +56,7 @@ pub(super) async fn inspect(
     let galera = "SELECT VARIABLE_VALUE FROM information_schema.GLOBAL_VARIABLES WHERE VARIABLE_NAME = \
                   'WSREP_ON'";
     if session.server.mariadb && session.rows::<String>(galera).await? == ["ON"] {
-        let log: u64 = first(session, "SELECT @@log_bin").await?;
+        let log: u64 = session.one("SELECT @@log_bin").await?;
         findings.push(Finding::expect(
             log == 1,
             format!("log_bin is {log} on a node of a Galera cluster"),
@@ -81,15 +85,4 @@ pub(super) async fn inspect(
         ),
     });
     Ok(findings)
-}
-
-async fn first<T>(session: &mut Session, sql: &str) -> Result<T, Failure>
-where
-    T: mysql_common::prelude::FromValue,
-{
-    let rows: Vec<T> = session.rows(sql).await?;
-    rows.into_iter().next().ok_or_else(|| Failure::Found {
-        advice: "this is no MySQL or MariaDB server that is known here",
-        problem: format!("`{sql}` gave nothing"),
-    })
 }

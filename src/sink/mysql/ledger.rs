@@ -302,10 +302,7 @@ pub(super) async fn totals(session: &mut Session) -> Result<Totals, Failure> {
             FileState::Quarantined => totals.quarantined = files,
         }
     }
-    let rejects = session
-        .rows::<u64>("SELECT COUNT(*) FROM ingest_rejects")
-        .await?;
-    totals.rejects = rejects.first().copied().unwrap_or_default();
+    totals.rejects = session.one("SELECT COUNT(*) FROM ingest_rejects").await?;
     Ok(totals)
 }
 

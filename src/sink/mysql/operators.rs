@@ -88,14 +88,14 @@ pub(super) async fn audit(
     let (Some(&first), Some(&last)) = (file_nos.iter().min(), file_nos.iter().max()) else {
         return Ok(Vec::new());
     };
-    let mut found: HashMap<u32, Audit> = HashMap::new();
-    let mut of = |file_no: u32, add: &dyn Fn(&mut Audit)| {
-        let audit = found.entry(file_no).or_insert(Audit {
+    let nothing = |&file_no: &u32| {
+        let audit = Audit {
             file_no,
             ..Audit::default()
-        });
-        add(audit);
+        };
+        (file_no, audit)
     };
+    let mut found: HashMap<u32, Audit> = file_nos.iter().map(nothing).collect();
     // One moment for all of it: a record that is being replayed must not be seen on both sides.
     session
         .run("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
@@ -114,21 +114,33 @@ pub(super) async fn audit(
         row_id(last, u32::MAX)
     );
     for (file_no, rows, last) in session.rows::<(u32, u64, u64)>(&sql).await? {
-        of(file_no, &|audit| {
+        if let Some(audit) = found.get_mut(&file_no) {
             audit.rows = rows;
             audit.last_ordinal = audit.last_ordinal.max(Some(provenance(last).1));
-        });
+        }
     }
+    audit_others(session, table, file_nos, &mut found).await?;
+    session.commit().await?;
+    Ok(file_nos.iter().map(|file_no| found[file_no]).collect())
+}
+
+/// What an audit counts beside the rows.
+async fn audit_others(
+    session: &mut Session,
+    table: &str,
+    file_nos: &[u32],
+    found: &mut HashMap<u32, Audit>,
+) -> Result<(), Failure> {
     let numbers = list(file_nos);
     let sql = format!(
         "SELECT file_no, COUNT(*), MAX(ordinal) FROM ingest_rejects WHERE file_no IN ({numbers}) GROUP \
          BY file_no"
     );
     for (file_no, rejects, last) in session.rows::<(u32, u64, u32)>(&sql).await? {
-        of(file_no, &|audit| {
+        if let Some(audit) = found.get_mut(&file_no) {
             audit.rejects = rejects;
             audit.last_ordinal = audit.last_ordinal.max(Some(last));
-        });
+        }
     }
     let sql = format!(
         "SELECT p.file_no, COUNT(*), MAX(p.ordinal) FROM ingest_purged p LEFT JOIN ingest_rejects r \
@@ -136,10 +148,10 @@ pub(super) async fn audit(
          r.file_no IS NULL GROUP BY p.file_no"
     );
     for (file_no, purged, last) in session.rows::<(u32, u64, u32)>(&sql).await? {
-        of(file_no, &|audit| {
+        if let Some(audit) = found.get_mut(&file_no) {
             audit.purged = purged;
             audit.last_ordinal = audit.last_ordinal.max(Some(last));
-        });
+        }
     }
     let sql = format!(
         "SELECT e.file_no, COUNT(*) FROM (SELECT file_no, ordinal FROM ingest_rejects WHERE file_no \
@@ -147,23 +159,19 @@ pub(super) async fn audit(
          JOIN `{table}` t ON t.`id` = (e.file_no << 32 | e.ordinal) GROUP BY e.file_no"
     );
     for (file_no, doubled) in session.rows::<(u32, u64)>(&sql).await? {
-        of(file_no, &|audit| audit.doubled = doubled);
+        if let Some(audit) = found.get_mut(&file_no) {
+            audit.doubled = doubled;
+        }
     }
     let sql = format!(
         "SELECT file_no, COUNT(*) FROM ingest_frames WHERE file_no IN ({numbers}) GROUP BY file_no"
     );
     for (file_no, entries) in session.rows::<(u32, u64)>(&sql).await? {
-        of(file_no, &|audit| audit.entries = entries);
+        if let Some(audit) = found.get_mut(&file_no) {
+            audit.entries = entries;
+        }
     }
-    session.commit().await?;
-
-    let of = |file_no: &u32| {
-        found.get(file_no).copied().unwrap_or(Audit {
-            file_no: *file_no,
-            ..Audit::default()
-        })
-    };
-    Ok(file_nos.iter().map(of).collect())
+    Ok(())
 }
 
 /// See [`Ledger::row_ids`](crate::sink::Ledger::row_ids).
@@ -196,12 +204,11 @@ pub(super) async fn standing(
         there("ingest_rejects"),
         there("ingest_purged")
     );
-    let found = session.rows::<(bool, bool, bool)>(&sql).await?;
-    Ok(match found.first() {
-        Some((true, _, _)) => Standing::Row,
-        Some((_, true, _)) => Standing::Reject,
-        Some((_, _, true)) => Standing::Purged,
-        _ => Standing::Absent,
+    Ok(match session.one(&sql).await? {
+        (true, _, _) => Standing::Row,
+        (_, true, _) => Standing::Reject,
+        (_, _, true) => Standing::Purged,
+        (false, false, false) => Standing::Absent,
     })
 }
 
@@ -334,12 +341,7 @@ async fn insert(session: &mut Session, record: &Batch) -> Result<Replayed, Failu
 /// See [`Ledger::count_purge`](crate::sink::Ledger::count_purge).
 pub(super) async fn count_purge(session: &mut Session, purge: &Purge) -> Result<u64, Failure> {
     let sql = format!("SELECT COUNT(*) {}", purge.rejects());
-    Ok(session
-        .rows::<u64>(&sql)
-        .await?
-        .first()
-        .copied()
-        .unwrap_or_default())
+    session.one(&sql).await
 }
 
 /// See [`Ledger::purge`](crate::sink::Ledger::purge).

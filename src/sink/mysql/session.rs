@@ -7,7 +7,6 @@
 //! by their placeholders, since these are what costs the server memory.
 
 use std::borrow::Cow;
-use std::future::Future;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -275,6 +274,15 @@ impl Session {
     /// Rows of a query of text.
     pub(super) async fn rows<T: FromRow>(&mut self, sql: &str) -> Result<Vec<T>, Failure> {
         within(SCAN_WAIT, self.client.query(sql)).await
+    }
+
+    /// The one row of a query of text that always gives one.
+    pub(super) async fn one<T: FromRow>(&mut self, sql: &str) -> Result<T, Failure> {
+        let rows = self.rows(sql).await?;
+        rows.into_iter().next().ok_or_else(|| Failure::Found {
+            advice: "this is no MySQL or MariaDB server that is known here",
+            problem: format!("`{sql}` gave nothing"),
+        })
     }
 
     /// Rows of a query with parameters, prepared for this once.

@@ -191,10 +191,8 @@ pub(super) async fn head(
 
 /// See [`Sink::count_rows`](crate::sink::Sink::count_rows).
 pub(super) async fn count(session: &mut Session, dataset: &Dataset) -> Result<u64, Failure> {
-    let rows = session
-        .rows::<u64>(&format!("SELECT COUNT(*) FROM `{}`", dataset.table))
-        .await?;
-    Ok(rows.first().copied().unwrap_or_default())
+    let sql = format!("SELECT COUNT(*) FROM `{}`", dataset.table);
+    session.one(&sql).await
 }
 
 fn event((id, key, time, value): Read) -> Result<LastEvent, Failure> {
