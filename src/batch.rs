@@ -101,9 +101,11 @@ pub struct Reject {
     pub code: RejectCode,
     /// The field at fault, where it is one field. At most 255 characters.
     pub field: Option<String>,
-    /// Where the record begins: bytes from the start of the (inflated) file.
+    /// Where the record begins: bytes from the start of the (inflated) file. Not kept with a code
+    /// of the database ([`RejectCode::is_of_database`]): then 0 stands here.
     pub byte_offset: u64,
-    /// The record as it stands in the file, at most [`RAW_BYTES_MAX`] bytes of it.
+    /// The record as it stands in the file, at most [`RAW_BYTES_MAX`] bytes of it. With a code of the
+    /// database it is the row that was refused, as JSON: the record is not at hand any more.
     pub raw: Vec<u8>,
 }
 
@@ -174,6 +176,13 @@ impl RejectCode {
             Self::RefusedByDatabase => "refused_by_database",
             Self::DuplicateKeyInTable => "duplicate_key_in_table",
         }
+    }
+
+    /// Whether it was the database that did not take the row. By then the record is not at hand any
+    /// more: such a reject holds neither its place in the file nor its text.
+    #[must_use]
+    pub const fn is_of_database(self) -> bool {
+        matches!(self, Self::RefusedByDatabase | Self::DuplicateKeyInTable)
     }
 
     /// The code that is written so.

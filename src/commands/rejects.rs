@@ -119,10 +119,11 @@ impl Names {
 
 fn as_json(reject: &OpenReject, of: &Of) -> Value {
     let entry = &reject.entry;
+    let byte_offset = (!entry.code.is_of_database()).then_some(entry.byte_offset);
     let mut object = json!({
         "id": row_id(entry.file_no, entry.ordinal), "file_no": entry.file_no,
         "ordinal": entry.ordinal, "file": of.name, "dataset": of.dataset,
-        "code": entry.code.as_str(), "field": entry.field, "byte_offset": entry.byte_offset,
+        "code": entry.code.as_str(), "field": entry.field, "byte_offset": byte_offset,
         "rejected_at": reject.rejected_at, "raw": String::from_utf8_lossy(&entry.raw)
     });
     // Said only where it is so: what stands in `raw` is not the record.
@@ -177,7 +178,9 @@ async fn show(ledger: &dyn Ledger, file_no: u32, ordinal: u32, json: bool) -> an
     if let Some(field) = &entry.field {
         facts.add("field", field.escape_debug());
     }
-    facts.add("byte offset", entry.byte_offset);
+    if !entry.code.is_of_database() {
+        facts.add("byte offset", entry.byte_offset);
+    }
     facts.add("rejected", &reject.rejected_at);
     if entry.raw.len() >= RAW_BYTES_MAX {
         facts.add("text", "its beginning; `task_runner trace` shows all of it");

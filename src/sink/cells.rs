@@ -158,7 +158,7 @@ impl<'a> Rows<'a> {
         parts.sum()
     }
 
-    /// The reject of a row that the database does not take.
+    /// The reject of a row that the database does not take. Its record is not at hand any more.
     pub(super) fn refused(&self, at: usize, code: RejectCode) -> RefusedRow {
         let row = self.row(at);
         let (file_no, ordinal) = provenance(row.id());
@@ -174,8 +174,7 @@ impl<'a> Rows<'a> {
         RefusedRow { file_no, reject }
     }
 
-    /// A row as JSON: its record is not at hand any more. JSON columns are put in as they are,
-    /// where they parse.
+    /// A row as JSON, the columns by name. JSON columns are put in as they are, where they parse.
     fn json(&self, row: Row<'_>) -> Vec<u8> {
         let names = self
             .dataset

@@ -403,9 +403,9 @@ pub struct RejectEntry {
     pub code: RejectCode,
     /// The field at fault.
     pub field: Option<String>,
-    /// Where the record begins in the file.
+    /// Where the record begins in the file, as [`Reject::byte_offset`](crate::batch::Reject) has it.
     pub byte_offset: u64,
-    /// The record as it stood in the file.
+    /// The record as it stood in the file, as [`Reject::raw`](crate::batch::Reject) has it.
     pub raw: Vec<u8>,
 }
 

@@ -159,6 +159,28 @@ async fn a_reject_is_shown_mended_and_replayed_under_its_own_id() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_reject_of_the_database_is_shown_without_a_place() {
+    for pair in pairs().await {
+        pair.expect(0, &["migrate"]);
+        pair.query("CREATE UNIQUE INDEX mine ON vehicle_status (vehicle_id)")
+            .await;
+        put(&pair, "vehicle_status.json", &document(&[GOOD, GOOD]));
+        pair.expect(2, &["load"]);
+        let file_no = file_no(&pair, "vehicle_status.json").await;
+        let record = format!("{file_no}:1");
+        let shown = pair.expect(0, &["rejects", "show", &record]);
+        assert!(shown.contains("duplicate_key_in_table"), "{shown}");
+        assert!(!shown.contains("byte offset"), "{shown}");
+        let shown = objects(&pair.expect(0, &["rejects", "show", &record, "--json"]));
+        assert_eq!(shown[0]["byte_offset"], Value::Null, "{shown:?}");
+        // Its text is in the file.
+        let said = pair.expect(0, &["trace", &record]);
+        assert!(said.contains("byte offset"), "{said}");
+        assert!(said.ends_with(&format!("\n{GOOD}\n")), "{said}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn lines_that_are_no_corrections_are_named_and_harm_no_other() {
     let pair = Pair::new("memory+sqlite").await;
     put(

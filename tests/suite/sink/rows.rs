@@ -448,6 +448,7 @@ async fn refused_rows(fixture: &Fixture, rows: &BTreeMap<u32, Vec<Val>>, refused
     assert_eq!(ordinals, refused);
     for reject in rejects {
         assert_eq!(reject.code, RejectCode::RefusedByDatabase);
+        assert!(reject.code.is_of_database());
         assert_eq!((reject.field, reject.byte_offset), (None, 0));
         let raw: serde_json::Value = serde_json::from_slice(&reject.raw).expect("it is JSON");
         assert_eq!(raw["event_value"], format!("value {}", reject.ordinal));
@@ -501,6 +502,7 @@ pub async fn another_unique_key_makes_a_reject(target: Target) {
         .collect();
     let code = RejectCode::DuplicateKeyInTable;
     assert_eq!(places, [(two, 2, code), (two, 1, code)]);
+    assert!(code.is_of_database() && rejects.iter().all(|reject| reject.byte_offset == 0));
     assert_eq!(fixture.sink.settle(&[two]).await.unwrap()[0].rejects, 2);
 }
 
