@@ -68,7 +68,7 @@ pub(super) struct Row<'a> {
 }
 
 /// The rows of a commit by dataset, in the order in which the datasets appear. The batches of each
-/// are put by their first id: keys that ascend are what a B-tree likes best, and two workers that
+/// are sorted by their first id: ascending keys are what a B-tree likes best, and two workers that
 /// lock in one order do not wait for each other in a circle.
 pub(super) fn by_dataset(batches: &[Batch]) -> Vec<Rows<'_>> {
     let mut groups: Vec<(&Arc<Dataset>, Vec<&Batch>)> = Vec::new();
@@ -229,7 +229,7 @@ impl<'a> Row<'a> {
 
     #[expect(
         clippy::inline_always,
-        reason = "the match on what it returns becomes one with the match in it: a third less a row"
+        reason = "the match on what it returns merges with the match in it: a third less for a row"
     )]
     #[inline(always)]
     pub(super) fn cell(self, column: usize) -> Cell<'a> {

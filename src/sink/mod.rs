@@ -2,7 +2,7 @@
 //!
 //! Contract common to all methods: each is safe to call again after any error, and after an error
 //! whose outcome is unknown (a lost connection during COMMIT) calling again is the only right
-//! thing. None decides by reading first and writing then.
+//! thing. None reads first and then decides what to write.
 
 use std::fmt;
 use std::ops::Range;
@@ -29,15 +29,15 @@ pub use operators::{
     Audit, Ledger, LedgerFile, OpenReject, Purge, RejectQuery, Replayed, Standing,
 };
 
-/// Rows of one statement into MySQL, where a statement takes any number. Of more, a core's cache does
-/// not hold the values, which are in memory at once; fewer cost more packets.
+/// Rows of one statement into MySQL, where a statement takes any number. With more, a core's cache
+/// does not hold the values, which are in memory all at once; fewer cost more packets.
 const ROWS_PER_STATEMENT: usize = 1_000;
 
 /// Connections for commits. One more than the cores of a small machine: beyond that they only wait
 /// for each other, and eight are a quarter slower than three.
 const CONNECTIONS: usize = 3;
 
-/// How a sink is used. A sink takes from it what concerns it.
+/// How a sink is used. Each sink takes from it what concerns it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SinkOptions {
     /// Commits at once, each on its own connection, at least one. SQLite has one writer.
@@ -75,7 +75,7 @@ pub async fn open_ledger(url: &str, options: &SinkOptions) -> Result<Arc<dyn Led
     if let Some(path) = url.strip_prefix("sqlite:") {
         return Ok(Arc::new(sqlite::SqliteSink::open(path).await?));
     }
-    // The URL may hold a password, so that no more than its scheme is told.
+    // The URL may hold a password, so no more than its scheme is shown.
     let scheme = url.split_once(':').map_or("", |(scheme, _)| scheme);
     Err(Fault::fatal(
         Origin::Sink,
@@ -97,7 +97,8 @@ pub struct Unsummarised {
 }
 
 impl Unsummarised {
-    /// Whether its rows have to be read, also by those whose hands they passed through.
+    /// Whether its rows have to be read, even by a process that committed them itself: the summary was
+    /// emptied since.
     #[must_use]
     pub fn must_be_read(&self) -> bool {
         self.mark > 0
@@ -112,13 +113,13 @@ pub trait Sink: Send + Sync {
     ///
     /// # Errors
     /// Fatal where the schema is newer than this binary, or an existing table does not fit its
-    /// dataset; the message says which column and what would mend it.
+    /// dataset; the message says which column, and what would mend it.
     async fn migrate(&self, datasets: &Datasets) -> Result<(), Fault>;
 
     /// How many commits can be under way at once.
     fn writers(&self) -> usize;
 
-    /// What of the server's settings, the account's rights and the tables matters, for `doctor`.
+    /// What matters of the server's settings, the account's rights and the tables, for `doctor`.
     ///
     /// # Errors
     /// A fault of the connection.
@@ -179,10 +180,12 @@ pub trait Sink: Send + Sync {
     ) -> Result<Vec<Unsummarised>, Fault>;
 
     /// The summarised columns of the rows with an id in `ids`, by ascending id, at most `max`.
-    /// Panics if the dataset has no summary, as do the two below.
     ///
     /// # Errors
     /// A fault of the connection.
+    ///
+    /// # Panics
+    /// Where the dataset has no summary.
     async fn summary_scan(
         &self,
         dataset: &Arc<Dataset>,
@@ -197,6 +200,9 @@ pub trait Sink: Send + Sync {
     ///
     /// # Errors
     /// A fault of the connection.
+    ///
+    /// # Panics
+    /// Where the dataset has no summary.
     async fn summary_merge(
         &self,
         dataset: &Arc<Dataset>,
@@ -205,16 +211,22 @@ pub trait Sink: Send + Sync {
     ) -> Result<(), Fault>;
 
     /// Empties the summary of a dataset and marks all of its files, settled or not, as to be read: what
-    /// anybody knows of their rows may have been in the summary already.
+    /// a process knows of their rows may have been in the summary already.
     ///
     /// # Errors
     /// A fault of the connection.
+    ///
+    /// # Panics
+    /// Where the dataset has no summary.
     async fn summary_reset(&self, dataset: &Arc<Dataset>) -> Result<(), Fault>;
 
     /// The last `max` entries of the summary by day and key, newest day first.
     ///
     /// # Errors
     /// A fault of the connection.
+    ///
+    /// # Panics
+    /// Where the dataset has no summary.
     async fn summary_head(
         &self,
         dataset: &Arc<Dataset>,

@@ -52,7 +52,7 @@ pub trait Ledger: Sink {
         max: usize,
     ) -> Result<Vec<u64>, Fault>;
 
-    /// What became of a record. Of a row and a reject, the row counts.
+    /// What became of a record. Where there is both a row and a reject, the row counts.
     ///
     /// # Errors
     /// A fault of the connection.
@@ -74,7 +74,7 @@ pub trait Ledger: Sink {
     /// A fault of the connection: nothing or everything of the call is done, and which is unknown.
     ///
     /// # Panics
-    /// Where a batch is anything else than one row.
+    /// Where a batch is anything but one row.
     async fn replay(&self, records: &[Batch]) -> Result<Vec<Replayed>, Fault>;
 
     /// How many rejects a purge would remove.
@@ -136,7 +136,7 @@ pub enum Standing {
     Absent,
 }
 
-/// Which rejects are asked for; what is `None` does not narrow.
+/// Which rejects are asked for; what is `None` does not narrow the choice.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct RejectQuery {
     /// Of this file.

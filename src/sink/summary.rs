@@ -1,4 +1,4 @@
-//! What both databases have of the summary in common: which candidate is the last of its key and day
+//! What the summary has in common in both databases: which candidate is the last of its key and day
 //! (the rule is in their statements as well), and how a file is marked.
 
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -7,12 +7,12 @@ use super::LastEvent;
 use crate::batch::Batch;
 use crate::timestamp;
 
-/// In SQL, a mark of a file that says "to be read" and is not the one that it has: who read that one,
-/// and merges what it knew of the file, finds it changed. It goes on by another step each time, so that
-/// a file that was brought in since, and is to be read again, is not likely to have the same one.
+/// SQL for a new mark of a file: it says that the rows must be read, and always differs from the
+/// present one, so a merge that read the old mark matches no file. The step comes from the clock, so
+/// an earlier mark is unlikely to return.
 pub(super) fn other_mark() -> String {
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
-    // With 98 or more a mark could become itself. A mark is a byte with a sign.
+    // A step of 98 would leave a mark as it is. A mark is a signed byte.
     let step = 1 + now.unwrap_or_default().as_micros() % 97;
     format!("2 + (summarised + {step}) % 100")
 }

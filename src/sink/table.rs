@@ -1,6 +1,6 @@
 //! Which tables a dataset needs, in no particular dialect: its own, and that of its summary.
 //!
-//! Pure. The dialects turn a [`Table`] into DDL, and hold tables that exist already against it.
+//! Pure. The dialects turn a [`Table`] into DDL, and compare tables that exist already with it.
 
 use std::fmt::Write as _;
 
@@ -13,7 +13,7 @@ pub(super) struct Table {
     pub(super) columns: Vec<TableColumn>,
     /// The columns of the primary key.
     pub(super) key: Vec<String>,
-    /// The dataset of which it is the summary: it is made out of that one's table, and can be again.
+    /// The dataset of which it is the summary: it is made from that one's table, and can be made again.
     pub(super) summary_of: Option<String>,
 }
 

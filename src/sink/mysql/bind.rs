@@ -15,9 +15,9 @@ use crate::timestamp;
 use super::client::{Type, Values};
 use super::session::{Insert, Server};
 
-/// Most placeholders of a prepared statement that has some for each row. The more there are, the more
-/// MySQL 9 takes for each of them (measured): of 8,000 a fourth more in all than of 1,000, of 500 no
-/// less. The protocol would count up to 65,535.
+/// Most placeholders of a prepared statement that has some for each row. The more there are, the longer
+/// MySQL 9 takes for each (measured): with 8,000 a quarter longer in all than with 1,000, with 500 no
+/// less long. The protocol would count up to 65,535.
 const PLACEHOLDERS_MAX: usize = 1_024;
 
 /// Most bytes of a statement. Larger ones gain nothing, and hold their locks for longer.
@@ -33,7 +33,7 @@ const PACKET_BYTES_SPARE: usize = 1_024;
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Limits {
     rows: usize,
-    /// Each number of rows up to that is as good as another.
+    /// Any number of rows up to `rows` may be sent; otherwise only `rows` or a power of two.
     any_number: bool,
     statement_bytes: usize,
     row_bytes: usize,
@@ -61,7 +61,7 @@ pub(super) fn first(rows: &Rows<'_>, piece: Range<usize>, limits: Limits) -> Opt
         range.len() * columns * VALUE_BYTES + rows.text_bytes(range)
     };
     let at_most = piece.start..piece.start + limits.shape(piece.len());
-    // Rows are small, nearly always, and then one look at all of them does.
+    // Rows are nearly always small, and then one look at all of them is enough.
     if bytes(rows, at_most.clone()) <= limits.statement_bytes.min(limits.row_bytes) {
         return Some(at_most);
     }
@@ -88,7 +88,7 @@ pub(super) fn fitting(sizes: impl ExactSizeIterator<Item = usize>, limits: Limit
 
 impl Limits {
     /// The number of rows of the next statement, with so many left. Where each has placeholders of
-    /// its own: full, or a power of two, so that a dozen statements do for a dataset.
+    /// its own: full, or a power of two, so that a dozen statements are enough for a dataset.
     pub(super) fn shape(self, rows: usize) -> usize {
         if rows >= self.rows {
             self.rows

@@ -38,7 +38,7 @@ pub(super) fn classify(code: u16, state: &str) -> Class {
     match code {
         // Duplicate entry, in its two forms.
         1062 | 1586 => Class::Duplicate,
-        // Bad values that come with a state of no help, and: out of range and truncated (1264,
+        // Bad values whose state does not say so, and: out of range and truncated (1264,
         // 1265, 1292, 1366, 1406), NULL (1048), larger than max_allowed_packet (1153, 1301), no
         // partition (1526), check (3819, and 4025 in MariaDB), JSON (3140, 3141, 3143), view (1369),
         // row too long for its page (1118), character set (1300, 3854), foreign key (1216, 1452).
@@ -105,7 +105,7 @@ fn by_state(state: &str) -> Class {
                                     notes for the versions that are supported",
         ),
         Some("08") => Class::Reconnect,
-        // What nobody has foreseen is waited out in plain sight, with the work kept: a stop would
+        // What nobody has foreseen is waited out, in plain sight and with the work kept: a stop would
         // end the service for what may be a hiccup.
         _ => Class::Retry,
     }

@@ -1,4 +1,4 @@
-//! What of the server's settings matters to the engine.
+//! Which of the server's settings matter to the engine.
 
 use crate::dataset::Datasets;
 use crate::finding::Finding;

@@ -15,7 +15,7 @@ use super::session::Session;
 const ROW_BYTES_USUAL: usize = 256;
 
 /// Sends rows. Returns whether every one of them was stored as it was sent; if not, the transaction
-/// is to be rolled back.
+/// must be rolled back.
 pub(super) async fn rows(session: &mut Session, rows: &Rows<'_>) -> Result<bool, Failure> {
     let schema = rows.dataset.schema();
     let sql = format!(
@@ -63,7 +63,7 @@ fn write(cell: Cell<'_>, out: &mut Vec<u8>) {
 /// the backslash escapes, and NUL is written as the manual has it.
 fn escape(text: &[u8], out: &mut Vec<u8>) {
     let special = |byte: &u8| matches!(byte, b'\t' | b'\n' | b'\\' | 0);
-    // Nearly always there is none, and to look at all bytes is faster than to stop at the first.
+    // Nearly always there is none, and looking at all bytes is faster than stopping at the first.
     if !text.iter().fold(false, |any, byte| any | special(byte)) {
         out.extend_from_slice(text);
         return;

@@ -50,11 +50,11 @@ pub struct MysqlSink {
 }
 
 impl MysqlSink {
-    /// The sink of a URL. Connects once, so that a wrong password or a missing database is told at
-    /// once.
+    /// The sink of a URL. Connects once, so that a wrong password or a missing database shows at once.
     ///
     /// # Errors
-    /// Fatal where the URL is none or the server refuses it; transient where the server is not there.
+    /// Fatal where it is not a database URL, or the server refuses it; transient where the server is
+    /// not there.
     pub async fn open(url: &str, options: &SinkOptions) -> Result<Self, Fault> {
         const DOING: &str = "connecting to the database";
         let address =
@@ -79,7 +79,7 @@ impl MysqlSink {
 }
 
 /// Appends the rows of batches of one dataset as a commit sends them to MariaDB: the payload of a bulk
-/// execution. For benchmarks, which no server is to slow down.
+/// execution. For benchmarks, so that no server slows them down.
 pub fn bind(batches: &[Batch], payload: &mut Vec<u8>) {
     for rows in by_dataset(batches) {
         let insert = commit::row_insert(&rows, Way::Plain);

@@ -265,7 +265,8 @@ pub(super) async fn replay(
         }
         replayed.push(outcome);
     }
-    // No refresh can be told to look for them: whom the files' rows have passed does not read them.
+    // A refresh would miss these rows: a process that committed the whole file itself does not read
+    // it again.
     stored.sort_by_key(|record| &record.dataset.name);
     for stored in stored.chunk_by(|a, b| a.dataset.name == b.dataset.name) {
         let candidates: Vec<LastEvent> = stored

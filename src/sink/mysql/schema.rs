@@ -1,8 +1,8 @@
 //! The schema in MySQL: the numbered migrations of the ledger, and the tables of the datasets.
 //!
-//! DDL commits by itself here, so that each statement must bear being run twice, and a lock of the
+//! DDL commits by itself here, so each statement must bear being run twice, and a lock of the
 //! server's keeps several processes from migrating at once. A table that exists already is never
-//! changed: it is held against what its dataset needs.
+//! changed: it is compared with what its dataset needs.
 
 use mysql_common::Row;
 
@@ -108,7 +108,7 @@ async fn locked(session: &mut Session, datasets: &Datasets) -> Result<(), Fault>
     let mut misfits = Vec::new();
     for table in tables(datasets) {
         if !has_table(session, &table.name).await.map_err(fault)? {
-            // Before: once the table is there, nobody does it any more.
+            // Before the table is made: once it is there, nobody does this any more.
             if let Some(dataset) = &table.summary_of {
                 summary::mark(session, dataset).await.map_err(fault)?;
             }
@@ -120,7 +120,7 @@ async fn locked(session: &mut Session, datasets: &Datasets) -> Result<(), Fault>
     if misfits.is_empty() {
         return Ok(());
     }
-    // All of them at once, so that they can be mended at once; as they can be pasted.
+    // All of them at once, so that they can be mended at once; in a form that can be pasted.
     let problems: Vec<&str> = misfits.iter().map(|misfit| &*misfit.problem).collect();
     let mends: Vec<&str> = misfits.iter().map(|misfit| &*misfit.mend).collect();
     let doing = format!("tables do not fit their datasets: {}", problems.join("; "));
@@ -262,7 +262,7 @@ impl Existing {
     }
 }
 
-/// Holds a table against what is needed; `None` where it fits.
+/// Compares a table with what is needed; `None` where it fits.
 async fn check(session: &mut Session, table: &Table) -> Result<Option<Misfit>, Failure> {
     let sql = "SELECT COLUMN_NAME AS a, DATA_TYPE AS b, COLUMN_TYPE AS c, CHARACTER_OCTET_LENGTH AS \
                d, COLLATION_NAME AS e, DATETIME_PRECISION AS f, IS_NULLABLE AS g, COLUMN_KEY AS h, \
@@ -338,7 +338,7 @@ fn misfit(table: &Table, existing: &[Existing], engine: &str, mariadb: bool) -> 
     for needed in &table.columns {
         let in_key = table.key.contains(&needed.name);
         let Some(found) = find(&needed.name) else {
-            // The rows that are there have nothing for it.
+            // The rows that are there have no value for it.
             let added = TableColumn {
                 nullable: true,
                 ..needed.clone()
@@ -368,8 +368,8 @@ fn misfit(table: &Table, existing: &[Existing], engine: &str, mariadb: bool) -> 
             "its primary key is ({}), not ({wanted})",
             quoted(key.clone())
         );
-        // The rows that are there may not be apart by that key, or have nothing for it at all; and a
-        // summary is made again out of the table of its dataset.
+        // The rows that are there may not be distinct by that key, or have no value for it at all; and
+        // a summary can be made again from the table of its dataset.
         if table.summary_of.is_some() || table.key.iter().any(|name| find(name).is_none()) {
             return Some(Misfit {
                 problem: format!("`{}`: {problem}", table.name),

@@ -29,7 +29,7 @@ const STATEMENT_WAIT: Duration = Duration::from_secs(60);
 /// Longest wait for a statement over a whole table: an operator's count, or emptying a summary.
 const SCAN_WAIT: Duration = Duration::from_secs(900);
 
-/// A connection that lay idle for so long is replaced: firewalls and `wait_timeout` cut such ones
+/// A connection that has been idle for so long is replaced: firewalls and `wait_timeout` cut such ones
 /// without a word, and after a failover it may lead to yesterday's primary.
 const IDLE_MAX: Duration = Duration::from_secs(120);
 
@@ -43,7 +43,7 @@ const KEPT_PLACEHOLDERS_MAX: usize = 32 * 1024;
 const FILE_PACKET_BYTES: usize = 256 * 1024;
 
 /// What every session is set to. Times are UTC; a value that does not fit is an error, never a
-/// warning; no gap locks; a lock is waited for less long than a statement. The text mode
+/// warning; no gap locks; the wait for a lock is shorter than that for a statement. The text mode
 /// `NO_BACKSLASH_ESCAPES` stays off, which LOAD DATA relies on.
 const SETUP: [&str; 3] = [
     "SET NAMES utf8mb4",
@@ -58,8 +58,8 @@ const SETUP: [&str; 3] = [
 pub(super) enum Mode {
     /// At once, where no transaction was begun; a server may be set to something else.
     AutoCommit,
-    /// Never before COMMIT. Statements that were sent behind one that took the transaction with it
-    /// when it failed begin another one, which is rolled back as well.
+    /// Never before COMMIT. Where a statement fails and takes the transaction with it, those that were
+    /// sent behind it begin another one, which is rolled back as well.
     Transactions,
 }
 
@@ -297,7 +297,7 @@ impl Session {
         Ok(rows)
     }
 
-    /// Runs an [`Insert`] of `rows` rows, whose values `write` puts down; returns the number of
+    /// Runs an [`Insert`] of `rows` rows, whose values `write` writes; returns the number of
     /// affected rows.
     pub(super) async fn insert(
         &mut self,
@@ -311,7 +311,7 @@ impl Session {
 
     /// Sends an [`Insert`] without waiting for what becomes of it; see [`Session::outcome`].
     ///
-    /// In bulk it is one statement all the same: all rows or none. It costs the server a fourth less
+    /// In bulk it is one statement all the same: all rows or none. It costs the server a quarter less
     /// than as many groups of placeholders, each of which it would have to resolve anew.
     pub(super) async fn send(
         &mut self,
@@ -325,7 +325,7 @@ impl Session {
         within(STATEMENT_WAIT, sent).await
     }
 
-    /// The number of rows that the oldest statement affected which was sent and not asked for.
+    /// The number of rows affected by the oldest statement that was sent and not yet asked about.
     pub(super) async fn outcome(&mut self) -> Result<u64, Failure> {
         Ok(within(STATEMENT_WAIT, self.client.outcome())
             .await?

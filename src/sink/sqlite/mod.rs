@@ -144,7 +144,7 @@ fn connect(path: &str) -> Result<Connection, Fault> {
     open().map_err(|error| Failure::from(error).into_fault(&format!("{DOING} {path}")))
 }
 
-/// The present, as the ledger has it.
+/// The current time, as the ledger has it.
 fn now() -> String {
     let since = SystemTime::now()
         .duration_since(UNIX_EPOCH)

@@ -198,7 +198,8 @@ fn replay_one(db: &Transaction<'_>, record: &Batch) -> Result<Replayed, Failure>
     } else {
         insert(db, record)?
     };
-    // No refresh can be told to look for it: whom the file's rows have passed does not read them.
+    // A refresh would miss this row: a process that committed the whole file itself does not read it
+    // again.
     let candidates = candidates(record);
     if replayed == Replayed::Stored && !candidates.is_empty() {
         summary::upsert(db, &record.dataset, &candidates)?;

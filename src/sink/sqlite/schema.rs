@@ -1,6 +1,6 @@
 //! The schema in SQLite: the numbered migrations of the ledger, and the tables of the datasets, all
-//! in the caller's one transaction. A table that exists already is never changed: it is held
-//! against what its dataset needs.
+//! in the caller's one transaction. A table that exists already is never changed: it is
+//! compared with what its dataset needs.
 
 use rusqlite::{Transaction, params};
 
@@ -97,7 +97,7 @@ struct Existing {
     key: u32,
 }
 
-/// Holds a table against what is needed.
+/// Compares a table with what is needed.
 fn check(db: &Transaction<'_>, table: &Table) -> Result<(), Failure> {
     let existing: Vec<Existing> = db
         .prepare("SELECT name, type, `notnull`, dflt_value, pk FROM pragma_table_info(?)")?

@@ -17,7 +17,7 @@ use super::Error;
 
 const PORT: u16 = 3306;
 
-const FORM: &str = "the database URL is none: mysql://USER:PASSWORD@HOST:PORT/DATABASE";
+const FORM: &str = "not a database URL; write mysql://USER:PASSWORD@HOST:PORT/DATABASE";
 
 /// What a database URL says. Shows no password.
 #[derive(Clone)]
@@ -75,7 +75,7 @@ impl Address {
                 ("require_ssl", "true") => secure = true,
                 ("require_ssl", "false") => {}
                 ("socket", path) => place = Place::Unix(path.into()),
-                // What is no name may be a part of a password that was not encoded.
+                // What is not a name may be part of a password that was not encoded.
                 (name, _) => {
                     let is_name = |byte: u8| byte.is_ascii_lowercase() || byte == b'_';
                     let problem = if name.bytes().all(is_name) {
@@ -136,7 +136,7 @@ impl Trust {
 
 fn decoded(part: &str) -> Result<String, Error> {
     let text = percent_decode_str(part).decode_utf8();
-    Ok(text.map_err(|_| wrong("it is no UTF-8"))?.into_owned())
+    Ok(text.map_err(|_| wrong("it is not UTF-8"))?.into_owned())
 }
 
 fn parameter(problem: String) -> Error {

@@ -19,7 +19,7 @@ use super::address::{Address, Place, Trust};
 use super::packets::{Packet, Packets, Stream, invalid};
 use super::{Error, ServerError};
 
-/// What we speak of what servers may.
+/// What we speak of the options of the protocol.
 const SPOKEN: CapabilityFlags = CapabilityFlags::CLIENT_PROTOCOL_41
     .union(CapabilityFlags::CLIENT_LONG_PASSWORD)
     .union(CapabilityFlags::CLIENT_SECURE_CONNECTION)
@@ -34,17 +34,17 @@ const COMMAND_BYTES_MAX: u32 = 1 << 30;
 /// Length of a server's public key as text: RSA of 2,048 to 4,096 bits. Servers make 2,048.
 const KEY_BYTES: RangeInclusive<usize> = 400..=1_024;
 
-/// What such a key encrypts in one piece, the password and a zero byte.
+/// The most that such a key encrypts in one piece: the password and a zero byte.
 const ENCRYPTED_BYTES_MAX: usize = 214;
 
-/// Silence after which the connection is tried.
+/// Silence after which the connection is probed.
 const KEEPALIVE: Duration = Duration::from_secs(30);
 
-/// A connection that is let in.
+/// A connection that is logged in.
 pub(super) struct Login {
     pub(super) packets: Packets,
     pub(super) capabilities: CapabilityFlags,
-    /// The server takes many rows for one statement of a row.
+    /// The server takes many rows for a statement with placeholders for one.
     pub(super) bulk: bool,
 }
 
@@ -118,11 +118,11 @@ pub(super) async fn login(address: &Address) -> Result<Login, Error> {
     })
 }
 
-/// What the server is to believe.
+/// What proves to the server who we are.
 struct Proof<'a> {
     password: &'a str,
     nonce: Vec<u8>,
-    /// Nobody else hears what we say.
+    /// Nobody else can hear what we say.
     private: bool,
 }
 

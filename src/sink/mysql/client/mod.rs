@@ -3,11 +3,11 @@
 //! Drivers want every value of a row in memory of its own, and copy it twice more before it is sent:
 //! for us that was two fifths of all work. Here rows are written straight into the packet that goes
 //! out ([`Values`]), and statements follow each other without waiting for each answer. How packets
-//! look inside, how passwords are proven and how rows of answers are read is `mysql_common`'s, as TLS
-//! is `rustls`'.
+//! look inside, how passwords are proven and how rows of answers are read is the business of
+//! `mysql_common`, as TLS is that of `rustls`.
 //!
-//! Has no limits of time and no state of a session beyond what the protocol needs; see
-//! [`session`](super::session) for both. After an [`Error::Io`] the connection is of no more use.
+//! Has no time limits, and no session state beyond what the protocol needs; see
+//! [`session`](super::session) for both. After an [`Error::Io`] the connection is of no further use.
 
 use std::collections::VecDeque;
 use std::io;
@@ -119,7 +119,7 @@ pub(super) struct Client {
     capabilities: CapabilityFlags,
     bulk: bool,
     packet: Packet,
-    /// How many statements are sent whose answer was not read.
+    /// How many statements were sent whose answers have not been read.
     unanswered: usize,
     /// Answers that were read before they were asked for.
     early: VecDeque<Result<Done, ServerError>>,
@@ -251,10 +251,10 @@ impl Client {
         Ok(self.packets.command(&mut self.packet).await?)
     }
 
-    /// Sends the execution of a prepared INSERT: `write` puts down the values of `rows` rows. What
-    /// became of it is what [`Client::outcome`] says once it has said so of all that was sent before.
+    /// Sends the execution of a prepared INSERT: `write` writes the values of `rows` rows.
+    /// [`Client::outcome`] tells what became of it, after all that was sent before.
     ///
-    /// In bulk the statement has placeholders for one row, or else for all of them.
+    /// In bulk the statement has placeholders for one row; otherwise for all of them.
     pub(super) async fn send(
         &mut self,
         statement: Statement,
@@ -277,7 +277,7 @@ impl Client {
         Ok(())
     }
 
-    /// What became of the oldest statement that was sent and has not been asked for.
+    /// What became of the oldest statement that was sent and not yet asked about.
     pub(super) async fn outcome(&mut self) -> Result<Done, Error> {
         if let Some(early) = self.early.pop_front() {
             return Ok(early?);
@@ -359,7 +359,7 @@ impl Client {
         self.end_of_definitions().await?;
         let definitions: Arc<[Column]> = definitions.into();
         let mut rows = Vec::new();
-        // Told after the last one: the connection is good for more.
+        // Reported after the last row, so that the connection stays usable.
         let mut unfit = None;
         loop {
             let packet = self.packets.read().await?;
@@ -404,7 +404,7 @@ impl Client {
     }
 }
 
-/// Says goodbye, or the server would count and log a client that was lost. It is a few bytes, for
+/// Says goodbye: otherwise the server would count and log a client that was lost. It is a few bytes, for
 /// which there is room where nothing else is on its way; there is no waiting for more.
 impl Drop for Client {
     fn drop(&mut self) {

@@ -12,7 +12,7 @@ const PART_BYTES: usize = 0xFF_FFFF;
 /// Length and number of a part.
 const HEADER_BYTES: usize = 4;
 
-/// Longest answer that is read. What we ask for is far below; the rest is no answer to us.
+/// Longest answer that is read. What we ask for is far below; anything longer is no answer to us.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
 
 /// How much is read from the connection at once.
@@ -164,7 +164,7 @@ fn ended(error: Error) -> Error {
     error
 }
 
-/// What the server sent is none of the protocol.
+/// What the server sent is not as the protocol has it.
 pub(super) fn invalid(problem: &str) -> Error {
     Error::new(ErrorKind::InvalidData, problem)
 }
