@@ -126,7 +126,7 @@ async fn show(settings: &Settings, file_no: u32, json: bool) -> anyhow::Result<(
     facts.add("file", file_no);
     facts.add("name", entry.name.escape_debug());
     facts.add("dataset", &entry.dataset);
-    facts.add("state", &entry.state);
+    facts.add("state", entry.state);
     if let Some(reason) = &entry.reason {
         facts.add("reason", reason.escape_debug());
     }

@@ -31,7 +31,7 @@ pub(super) async fn execute(settings: &Settings, args: &TraceArgs) -> anyhow::Re
     facts.add("ordinal", ordinal);
     facts.add("name", entry.name.escape_debug());
     facts.add("dataset", &entry.dataset);
-    facts.add("state", &entry.state);
+    facts.add("state", entry.state);
     let dataset = settings
         .dataset(&entry.dataset)
         .map_err(|_| no_dataset(&file))?;
