@@ -6,17 +6,18 @@
 //! "Parsing Gigabytes of JSON per Second"). It needs no memory but the list of chunks and
 //! never looks at a byte twice, so a file may be larger than memory.
 //!
-//! Rules, which together mean that every record becomes a row or a reject and that nothing
-//! is made up:
+//! These rules together mean that every record becomes a row or a reject, and that nothing is made
+//! up:
 //! * A file that begins with `[` is an array of records. One that begins with `{` is an envelope
 //!   if the pointer leads, through objects, to an array in its first value, and else NDJSON.
 //! * The records of an array are what stands between its commas. `[]` and `[ ]` have none; `[1,]`
-//!   and `[1,,2]` have an empty one, which the parser rejects.
+//!   and `[1,,2]` each have an empty one, which the parser rejects.
 //! * The records of NDJSON are the lines that are not blank, whatever is in them: a raw newline
 //!   cannot stand in a JSON string, so a broken line harms only itself. The first line
 //!   decides that the file is NDJSON; where it is broken, that must be evident (see
 //!   `first_line_is_broken`), or the file is refused as a whole.
-//! * A single object that spans several lines and lacks the array is a document of another kind.
+//! * A single object that spans several lines and lacks the array is a document of another kind,
+//!   and the file is refused.
 //! * `[` and `{` are taken for one another within a record: a mismatch is left to the parser,
 //!   which sees the same record.
 //! * One UTF-8 byte order mark at the start of the file is skipped.
@@ -25,6 +26,7 @@ mod scan;
 
 use std::ops::Range;
 
+use crate::dataset::segments;
 pub(crate) use scan::skip_blank;
 use scan::{Lines, Scan, trim};
 
@@ -42,8 +44,8 @@ pub enum Layout {
 pub struct Chunk {
     /// First byte, from the start of the file.
     pub start: u64,
-    /// The byte after the last one. Separators between records lie within, none before or after;
-    /// and no blanks, but for those of an array's empty record at the end.
+    /// The byte after the last one. The separators between its records lie within; none stands at
+    /// either end, and no blank, except those of an empty record at the end in an array.
     pub end: u64,
     /// Ordinal of the first record.
     pub first_ordinal: u32,
@@ -161,14 +163,10 @@ fn object(
     fields: &[String],
     limits: ChunkLimits,
 ) -> Result<Plan, Unreadable> {
-    let segments = pointer
-        .split('/')
-        .skip(1)
-        .map(|part| part.replace("~1", "/").replace("~0", "~"));
     let mut envelope = Envelope {
         scan: Scan::new(bytes, start + 1),
         pointer,
-        path: segments.collect(),
+        path: segments(pointer).collect(),
         fields,
         has_field: fields.is_empty(),
         limits,
@@ -190,13 +188,13 @@ fn object(
         .is_some_and(|line| line.end > end);
     let alone = skip_blank(bytes, end + 1) == bytes.len();
     match envelope.no_array {
-        // A single record may well have a field named as the pointer's last key; but then others
-        // follow it. Alone it is an envelope with something else in the place of the records.
+        // A record may well have a field named like the pointer's last key, but then other records
+        // follow it. An object alone is an envelope with something else in place of the records.
         Some(at) if alone || !on_one_line => {
             Err(malformed(at, format!("`{pointer}` is no array of records")))
         }
-        // An envelope under another name, most likely: as a record it would be one reject, or a row
-        // of nothing but rescued fields, in the place of all that it holds.
+        // Most likely an envelope under another name. Taken for a record, it would be one reject,
+        // or one row of nothing but rescued fields, in place of all the records that it holds.
         _ if alone && !envelope.has_field => Err(malformed(
             start,
             format!("no array at `{pointer}`, and the one object has no field of a record"),
@@ -227,9 +225,9 @@ fn lines(bytes: &[u8], start: usize, limits: ChunkLimits) -> Result<Plan, Unread
     chunker.plan()
 }
 
-/// Whether the file cannot be one document because of its first line, though it is JSON after
-/// that: the line ends within a string, or it is open and the next one begins an object
-/// where no JSON document can have one. A document cut short by its writer is never taken for it.
+/// Whether the first line shows that the file is not one document but lines, of which the first is
+/// broken: it ends within a string, or it does not close and the next line begins an object where
+/// no JSON document can have one. A document cut short by its writer is never taken for this.
 fn first_line_is_broken(bytes: &[u8], start: usize) -> bool {
     let Some(line) = Lines::new(bytes, start)
         .next()
@@ -268,7 +266,7 @@ struct Envelope<'a> {
     scan: Scan<'a>,
     pointer: &'a str,
     path: Vec<String>,
-    /// Members of a record, and whether one has been met in the outer object.
+    /// The keys that a record may have, and whether one of them has been met in the outer object.
     fields: &'a [String],
     has_field: bool,
     limits: ChunkLimits,
@@ -413,7 +411,8 @@ struct Chunker<'a> {
     start: usize,
     /// Where the next record begins, likewise.
     record_start: usize,
-    /// Ordinal of the first record of the open chunk. 64 bits: [`Chunker::plan`] has the last word.
+    /// Ordinal of the first record of the open chunk. 64 bits, since only [`Chunker::plan`] refuses
+    /// what does not fit into 32.
     first: u64,
     /// Records so far.
     count: u64,
@@ -449,18 +448,15 @@ impl<'a> Chunker<'a> {
         }
     }
 
-    /// Ends the open chunk before the separator at `end`, if there are records in it.
-    #[expect(
-        clippy::cast_possible_truncation,
-        reason = "plan() refuses what does not fit"
-    )]
+    /// Ends the open chunk before the separator at `end`, if there are records in it. Its ordinals
+    /// are cut to 32 bits; [`plan`](Self::plan) refuses a file for which that is too few.
     fn close(&mut self, end: usize) {
         if self.count == self.first {
             return;
         }
         let mut place = trim(self.bytes, self.start..end);
-        // An empty record of an array is where its blanks end. At the end of a chunk they are kept,
-        // or its place would depend on the size of the chunks.
+        // The place of an empty record of an array is where its blanks end. At the end of a chunk
+        // the blanks are kept, or that place would depend on the size of the chunks.
         if self.layout == Layout::Array && self.bytes[place.clone()].ends_with(b",") {
             place.end = end;
         }

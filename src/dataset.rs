@@ -156,10 +156,7 @@ impl Dataset {
     /// The members of a record that its columns are filled from, as keys.
     #[must_use]
     pub fn fields(&self) -> Vec<String> {
-        let key = |column: &Column| {
-            let segment = column.field.split('/').nth(1).unwrap_or_default();
-            segment.replace("~1", "/").replace("~0", "~")
-        };
+        let key = |column: &Column| segments(&column.field).next().unwrap_or_default();
         self.columns.iter().map(key).collect()
     }
 
@@ -261,6 +258,14 @@ impl Datasets {
             .filter(|dataset| contains(dataset.files.as_bytes()))
             .max_by_key(|dataset| dataset.files.len())
     }
+}
+
+/// The segments of a JSON pointer (RFC 6901), unescaped.
+pub fn segments(pointer: &str) -> impl Iterator<Item = String> {
+    pointer
+        .split('/')
+        .skip(1)
+        .map(|segment| segment.replace("~1", "/").replace("~0", "~"))
 }
 
 fn builtin() -> Vec<Dataset> {

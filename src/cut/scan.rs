@@ -1,7 +1,7 @@
 //! The structure of JSON text, 64 bytes at a time: quotes, brackets, commas, lines.
 //!
-//! Knows no records and no rules of files. Safe code over portable vectors: 16 bytes are what every
-//! x86-64 and ARM64 processor has, and memory is the limit with them already. For text that is no
+//! Knows no records and no rules of files. Safe code over portable vectors: every x86-64 and ARM64
+//! processor has those of 16 bytes, and with them memory is the limit already. For text that is not
 //! JSON it gives some structure and never panics.
 
 use std::ops::Range;
@@ -18,7 +18,7 @@ pub(super) struct Scan<'a> {
     pub(super) bytes: &'a [u8],
     /// Where the current block begins.
     at: usize,
-    /// The current block where it is the last and short, filled up with spaces.
+    /// The current block, filled up with spaces, if it is the last and short.
     short: Block,
     /// Quotes that are not escaped, in the current block.
     quotes: u64,
@@ -26,7 +26,7 @@ pub(super) struct Scan<'a> {
     brackets: u64,
     /// Bytes within strings, the opening quote included, the closing one not.
     strings: u64,
-    /// What of the current block has not been passed.
+    /// What has not been passed yet of the current block.
     ahead: u64,
     /// Whether the first byte of the next block is escaped.
     escape_carry: u64,
@@ -77,7 +77,8 @@ impl<'a> Scan<'a> {
         loop {
             let mut brackets = self.brackets & self.ahead;
             if brackets != 0 || depth == 0 {
-                // Commas matter only between elements, which most blocks lie within.
+                // Commas matter only between elements, and most blocks lie within one: looked for
+                // only when needed.
                 let mut commas = None;
                 loop {
                     let bracket = lowest(brackets);
@@ -248,8 +249,8 @@ const fn above(bit: u64) -> u64 {
     !(bit | bit.wrapping_sub(1))
 }
 
-/// Each bit: the parity of the bits up to it and with it. Between an odd quote and the next, that
-/// is the inside of a string.
+/// Each bit becomes the parity of the bits up to and including it. With quotes as the bits, that
+/// marks the inside of strings.
 const fn prefix_xor(mut word: u64) -> u64 {
     word ^= word << 1;
     word ^= word << 2;
@@ -280,7 +281,7 @@ fn matching(block: &Block, byte: u8) -> u64 {
     mask(vectors(block).map(|part| part.simd_eq(byte)))
 }
 
-/// Whether a byte is in a block: cheaper than where.
+/// Whether a byte is in a block: cheaper to know than where.
 #[inline]
 fn contains(block: &Block, byte: u8) -> bool {
     let byte = u8x16::splat(byte);
@@ -304,8 +305,8 @@ const fn is_blank(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t' | b'\n' | b'\r')
 }
 
-/// The place of the first byte from `at` on that is not blank, or the end. There is one blank or none,
-/// mostly, so each is looked at by itself.
+/// The place of the first byte from `at` on that is not blank, or the end. Mostly there is one
+/// blank or none, so bytes are looked at one by one.
 #[inline]
 pub(crate) fn skip_blank(bytes: &[u8], mut at: usize) -> usize {
     while bytes.get(at).is_some_and(|byte| is_blank(*byte)) {

@@ -2,7 +2,7 @@
 //!
 //! Knows nothing of values; [`walk`](super::walk) asks it for names.
 
-use crate::dataset::Dataset;
+use crate::dataset::{Dataset, segments};
 
 /// The fields that the columns of a dataset take.
 pub(super) struct Fields(Vec<Field>);
@@ -72,7 +72,7 @@ impl Fields {
     }
 
     /// The field of this name. Records of one file have their members in the same order, mostly
-    /// that of the columns, so the one behind the last is tried first.
+    /// that of the columns, so the field after the last one is tried first.
     #[inline]
     pub(super) fn find(&self, key: &str, expected: usize) -> Option<usize> {
         match self.0.get(expected) {
@@ -80,14 +80,6 @@ impl Fields {
             _ => self.0.iter().position(|field| field.key == key),
         }
     }
-}
-
-/// The segments of a JSON pointer (RFC 6901), unescaped.
-fn segments(pointer: &str) -> impl Iterator<Item = String> {
-    pointer
-        .split('/')
-        .skip(1)
-        .map(|segment| segment.replace("~1", "/").replace("~0", "~"))
 }
 
 /// A key in quotes, unless JSON writes it in another way.
@@ -98,8 +90,8 @@ fn quoted(key: &str) -> Option<String> {
     is_plain.then(|| format!("\"{key}\""))
 }
 
-/// Whether two keys are the same. Most have 8 to 32 bytes, which two overlapping words hold; a call
-/// to `memcmp` for each member of each record is a tenth of the whole walk.
+/// Whether two keys are the same. Most have 8 to 32 bytes, which two overlapping words cover; a
+/// call to `memcmp` for each member of each record would be a tenth of the whole walk.
 #[inline]
 fn same(one: &[u8], other: &[u8]) -> bool {
     #[inline]
