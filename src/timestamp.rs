@@ -4,9 +4,9 @@
 //! What is finer than a microsecond is cut, never rounded, so that no timestamp moves into another
 //! second or day. Only the years 1000 to 9999 exist here: a DATETIME can hold no others.
 //!
-//! The reader is written by hand because it runs once a record. A property test holds it to jiff;
-//! where it is stricter, on purpose: a leap second `:60`, an offset of 24 hours or more, a decimal
-//! comma, a week date, a date alone, and a time-zone name are no timestamps.
+//! The reader is written by hand because it runs once a record. A property test holds it to jiff.
+//! On purpose it is stricter: a leap second `:60`, an offset of 24 hours or more, a decimal comma,
+//! a week date, a date alone, and a time-zone name are no timestamps.
 
 use crate::dataset::EpochUnit;
 
@@ -113,12 +113,8 @@ pub struct Civil {
 /// # Panics
 /// Outside of that range: [`parse`] and [`from_epoch`] give nothing outside, so it is a bug.
 #[must_use]
-#[expect(
-    clippy::cast_sign_loss,
-    clippy::cast_possible_truncation,
-    reason = "in range, asserted"
-)]
 pub fn civil(us: i64) -> Civil {
+    // All casts below are of numbers in range, by this assertion.
     assert!(
         (MIN..=MAX).contains(&us),
         "{us} is outside of the years 1000 to 9999"
@@ -258,7 +254,7 @@ fn days_of_month(year: u32, month: u32) -> u32 {
 
 /// Days since the epoch, in the manner of Howard Hinnant's `days_from_civil`, for years from 0 on.
 const fn days_from_civil(year: u32, month: u32, day: u32) -> i64 {
-    // A year that begins in March; one more, so that January of year 0 does not fall below zero.
+    // A year that begins in March, an era later, so that January of year 0 is not below zero.
     let year = year + 400 - (month <= 2) as u32;
     let era = year / 400;
     let of_era = year % 400;
