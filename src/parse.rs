@@ -1,22 +1,22 @@
 //! Turns a chunk into a batch: typed columns and rejects.
 //!
 //! Owns what a record must look like to become a row. Plain records are read straight from their
-//! text (see `direct`); the few others of a chunk are parsed by simd-json, one by one, and
-//! the result is walked. Where they are not few, what is left of the chunk is parsed as a whole, in
-//! a buffer that is used again, and walked once. Only where that fails is all of it parsed record by
-//! record, so that the neighbours of a bad record live. All ways give the same batch, whatever
-//! the size of the chunks.
+//! text (see `direct`). The few others of a chunk are parsed by simd-json, one by one, and the
+//! result is walked. Where they are not few, what is left of the chunk is parsed at once, in a
+//! buffer that is used again, and walked once. Only where that fails is the whole chunk parsed
+//! record by record, so that the neighbours of a bad record live. All ways give the same batch,
+//! whatever the size of the chunks.
 //!
 //! * A text column takes strings, and numbers and booleans as they are written. JSON columns
 //!   and the rescue column hold the text of the file itself, never a rendering of it.
-//! * Of several things wrong with a record, the first in the order of the file is its reason; what
-//!   shows only at its end counts after that: an unknown field that is there twice, then missing
-//!   fields in the order of the columns.
-//! * A record is judged as a whole: a number that no 64 bits hold, broken UTF-8 or
-//!   nesting beyond 32 levels make it a reject even in a field that no column takes.
+//! * If several things are wrong with a record, its reason is the first in the order of the file.
+//!   What shows only at the end of the record counts after that: an unknown field that is there
+//!   twice, then missing fields in the order of the columns.
+//! * A record is judged as a whole: a number that does not fit into 64 bits, broken UTF-8, or
+//!   nesting beyond 32 levels makes it a reject, even in a field that no column takes.
 //!
-//! It relies on [`cut`] for the place of records, and proves that both see the same
-//! ones. simd-json is used here and nowhere else.
+//! It relies on [`cut`] for the place of each record, and asserts that both see the same records.
+//! simd-json is used here and nowhere else.
 
 mod columns;
 mod direct;
@@ -40,23 +40,24 @@ use fields::Fields;
 use walk::{Document, Walker};
 
 /// Most bytes of a record; a larger one is a reject. Records have hundreds of bytes, and the
-/// tables of the parser take up to 16 times the record: much more would not fit the memory budget,
-/// much less could refuse a record that carries a picture.
+/// tables of the parser take up to 16 times the record: a much higher limit would not fit the
+/// memory budget, a much lower one could refuse a record that carries a picture.
 pub const RECORD_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// Most levels of nesting in a record, its own braces included. Flat records need one.
 pub const DEPTH_MAX: usize = 32;
 
-/// For so many plain records of a chunk one of the others is parsed by itself. More of them are cheaper
-/// parsed together, in one run with what is left of the chunk.
+/// One record in this many may be parsed by itself; if more are not plain, parsing the rest of the
+/// chunk at once is cheaper.
 const PLAIN_FOR_EACH_OTHER: u32 = 8;
 
-/// Buffers beyond this size are given back after a chunk. Chunks are a few hundred KiB; one
-/// huge record must not hold its memory for as long as the thread lives.
+/// Buffers beyond this size are given back after a chunk. Chunks have at most a megabyte by
+/// default, so only a huge record needs more, and its memory must not be held for as long as the
+/// thread lives.
 const KEEP_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// Whether a chunk is a single record that is too large to be looked at. Only its first bytes are
-/// kept, so that nobody needs to have all of it in memory.
+/// kept, so that nobody has to hold all of it in memory.
 #[must_use]
 pub fn is_one_too_large(records: u32, bytes: u64) -> bool {
     records == 1 && bytes > RECORD_BYTES_MAX as u64
@@ -68,7 +69,7 @@ pub struct Parser {
     text: Vec<u8>,
     buffers: Buffers,
     tape: Tape<'static>,
-    /// What is known about the last dataset; chunks of one dataset come in long runs.
+    /// What is known of the last dataset: chunks of one dataset come in long runs.
     shape: Option<Arc<Shape>>,
 }
 
@@ -77,6 +78,26 @@ struct Shape {
     dataset: Arc<Dataset>,
     schema: SchemaRef,
     fields: Fields,
+}
+
+/// Bytes of a file that hold whole records: a chunk, or what is left of it.
+#[derive(Clone, Copy)]
+struct Source<'a> {
+    bytes: &'a [u8],
+    /// Where the bytes begin in the file.
+    origin: u64,
+    layout: Layout,
+}
+
+impl Source<'_> {
+    /// What is left of the bytes from this offset on.
+    fn from(self, at: usize) -> Self {
+        Self {
+            bytes: &self.bytes[at..],
+            origin: self.origin + at as u64,
+            layout: self.layout,
+        }
+    }
 }
 
 impl Default for Parser {
@@ -123,7 +144,11 @@ impl Parser {
     }
 
     /// Parses the bytes of a chunk (`bytes` is the file's `chunk.start..chunk.end`). Never fails:
-    /// what is no row is a reject.
+    /// what is no row is a reject. Which way is taken when:
+    /// * a plain record is read straight from its text: `read_plain`;
+    /// * one that is not plain is parsed by itself, while such records are few: `parse_one`;
+    /// * once they are not few, all that is left of the chunk is parsed at once: `parse_rest`;
+    /// * if none of that gets through the chunk, or it is huge, each record anew: `parse_each`.
     ///
     /// # Panics
     /// Where `bytes`, `chunk` and `layout` are not what [`cut`](crate::cut::cut) said.
@@ -146,16 +171,18 @@ impl Parser {
             first_ordinal: chunk.first_ordinal,
             records: chunk.records,
         };
-        let origin = chunk.start;
+        let source = Source {
+            bytes,
+            origin: chunk.start,
+            layout,
+        };
         let new_output = || Output::new(dataset, span, bytes.len());
         let mut output = new_output();
         let done = bytes.len() <= RECORD_BYTES_MAX
-            && self
-                .plain(&shape, &mut output, origin, layout, bytes)
-                .is_some();
+            && self.read_plain(&shape, &mut output, source).is_some();
         if !done {
             output = new_output();
-            self.one_by_one(&shape, &mut output, origin, layout, bytes);
+            self.parse_each(&shape, &mut output, source);
         }
         self.give_back();
         assert_eq!(
@@ -173,16 +200,12 @@ impl Parser {
         }
     }
 
-    /// Reads plain records directly, and parses the others by themselves while they are few. `None`
-    /// as [`whole`](Self::whole) has it.
-    fn plain(
-        &mut self,
-        shape: &Shape,
-        output: &mut Output,
-        origin: u64,
-        layout: Layout,
-        bytes: &[u8],
-    ) -> Option<()> {
+    /// Reads plain records directly, and parses the others by themselves while they are few; once
+    /// they are not, the rest of the chunk is parsed at once. `None` if the chunk has to be parsed
+    /// record by record: it is not UTF-8, a record is not where the cut saw it, or the rest does
+    /// not parse.
+    fn read_plain(&mut self, shape: &Shape, output: &mut Output, source: Source<'_>) -> Option<()> {
+        let Source { bytes, layout, .. } = source;
         let text = simdutf8::basic::from_utf8(bytes).ok()?;
         let mut direct = Direct::new(&shape.dataset, &shape.fields, layout, text);
         let mut places = None;
@@ -198,8 +221,7 @@ impl Parser {
             others += 1;
             let at = direct.at();
             if others > output.done / PLAIN_FOR_EACH_OTHER {
-                let origin = origin + at as u64;
-                return self.whole(shape, output, origin, layout, &bytes[at..]);
+                return self.parse_rest(shape, output, source.from(at));
             }
             let places = places.get_or_insert_with(|| cut::records(bytes, layout));
             let place = places.get(output.done as usize)?.clone();
@@ -208,21 +230,15 @@ impl Parser {
                 return None;
             }
             direct.pass(place.end)?;
-            self.one(shape, output, origin, bytes, place);
+            self.parse_one(shape, output, source, place);
         }
         (direct.at() == bytes.len()).then_some(())
     }
 
-    /// Parses all records at once that are left of a chunk. `None` if that is impossible: something is
-    /// no JSON, or the records are not where the cut has seen them.
-    fn whole(
-        &mut self,
-        shape: &Shape,
-        output: &mut Output,
-        origin: u64,
-        layout: Layout,
-        bytes: &[u8],
-    ) -> Option<()> {
+    /// Parses all records of `source` at once: those that are left of the chunk. `None` if that is
+    /// impossible: something is not JSON, or the records are not where the cut saw them.
+    fn parse_rest(&mut self, shape: &Shape, output: &mut Output, source: Source<'_>) -> Option<()> {
+        let Source { bytes, layout, .. } = source;
         self.fill(bytes);
         if layout == Layout::Lines {
             // The blank before a record becomes the comma that an array has there.
@@ -236,13 +252,13 @@ impl Parser {
                 return None;
             }
             let mut walker = Walker::new(&shape.dataset, &shape.fields, document);
-            while let Some(place) = walker.next_record(output.next_id(), &mut output.columns) {
-                // In NDJSON, a comma of the file itself between records means that a line has
-                // several: as many as in the cut by chance, but not the same.
-                if layout == Layout::Lines && bytes.get(place.separator) == Some(&b',') {
+            while let Some(passed) = walker.next_record(output.next_id(), &mut output.columns) {
+                // In NDJSON, a comma in the file itself between two records means that a line holds
+                // several: by chance as many as the cut saw, but not the same ones.
+                if layout == Layout::Lines && bytes.get(passed.separator) == Some(&b',') {
                     return None;
                 }
-                output.done(bytes, place.record, origin, place.problem);
+                output.end_record(source, passed.record, passed.problem);
             }
             Some(())
         })
@@ -251,35 +267,27 @@ impl Parser {
     }
 
     /// Parses the records of a chunk one by one.
-    fn one_by_one(
-        &mut self,
-        shape: &Shape,
-        output: &mut Output,
-        origin: u64,
-        layout: Layout,
-        bytes: &[u8],
-    ) {
+    fn parse_each(&mut self, shape: &Shape, output: &mut Output, source: Source<'_>) {
+        let bytes = source.bytes;
         if is_one_too_large(output.span.records, bytes.len() as u64) {
-            let code = RejectCode::TooLarge;
-            let problem = Some(Problem { code, field: None });
-            return output.done(bytes, 0..bytes.len(), origin, problem);
+            let problem = Problem::of_record(RejectCode::TooLarge);
+            return output.end_record(source, 0..bytes.len(), Some(problem));
         }
-        for place in cut::records(bytes, layout) {
-            self.one(shape, output, origin, bytes, place);
+        for place in cut::records(bytes, source.layout) {
+            self.parse_one(shape, output, source, place);
         }
     }
 
-    /// Parses the record at `place` of a chunk.
-    fn one(
+    /// Parses the record at `place` of `source` by itself.
+    fn parse_one(
         &mut self,
         shape: &Shape,
         output: &mut Output,
-        origin: u64,
-        bytes: &[u8],
+        source: Source<'_>,
         place: Range<usize>,
     ) {
-        let record = &bytes[place.clone()];
-        let reject = |code| Some(Problem { code, field: None });
+        let record = &source.bytes[place.clone()];
+        let reject = |code| Some(Problem::of_record(code));
         let problem = if record.len() > RECORD_BYTES_MAX {
             reject(RejectCode::TooLarge)
         } else {
@@ -294,7 +302,7 @@ impl Parser {
             });
             walked.unwrap_or_else(|error| reject(why_invalid(record, &error)))
         };
-        output.done(bytes, place, origin, problem);
+        output.end_record(source, place, problem);
     }
 
     /// Puts records into the buffer, as an array.
@@ -359,8 +367,15 @@ struct Problem {
     field: Option<String>,
 }
 
-/// Why simd-json does not take a record. It does not tell a number that is too large from one that
-/// is none, so `serde_json` is asked whether the record is JSON otherwise.
+impl Problem {
+    /// A problem of the record as a whole, not of one field.
+    fn of_record(code: RejectCode) -> Self {
+        Self { code, field: None }
+    }
+}
+
+/// Why simd-json does not take a record. It does not tell a number that is too large from text
+/// that is no number, so `serde_json` is asked whether the record is JSON otherwise.
 fn why_invalid(record: &[u8], error: &simd_json::Error) -> RejectCode {
     match error.error() {
         ErrorType::DepthLimitExceeded => RejectCode::TooDeep,
@@ -402,16 +417,16 @@ impl Output {
         row_id(self.span.file_no, self.ordinal())
     }
 
-    /// The record at `place` of the chunk is done: as a row, or as a reject with this problem.
+    /// The record at `place` of `source` is done: as a row, or as a reject with this problem.
     #[inline]
-    fn done(&mut self, bytes: &[u8], place: Range<usize>, origin: u64, problem: Option<Problem>) {
+    fn end_record(&mut self, source: Source<'_>, place: Range<usize>, problem: Option<Problem>) {
         if let Some(Problem { code, field }) = problem {
-            let raw = &bytes[place.clone()];
+            let raw = &source.bytes[place.clone()];
             self.rejects.push(Reject {
                 ordinal: self.ordinal(),
                 code,
                 field,
-                byte_offset: origin + place.start as u64,
+                byte_offset: source.origin + place.start as u64,
                 raw: raw[..raw.len().min(RAW_BYTES_MAX)].to_vec(),
             });
         }

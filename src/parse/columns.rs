@@ -14,7 +14,7 @@ use arrow_schema::SchemaRef;
 
 use crate::dataset::{ColumnType, Dataset};
 
-/// Bytes of text to make room for at first, a row and column. Reallocation takes care of the rest.
+/// Bytes of text to make room for at first, for each row and column. Reallocation does the rest.
 const TEXT_BYTES_GUESS: usize = 48;
 
 /// A value on its way into a column.

@@ -1,9 +1,9 @@
 //! Reads plain records straight from their text: one pass, nothing copied, no tape.
 //!
 //! Most records of most files are *plain*: objects whose keys and texts have no escapes, whose
-//! numbers are short and whose values suit their columns. Those become rows here. Of any other
-//! nothing is said at all, and simd-json and the [`walk`](super::walk) decide: what is read
-//! here is what they would have made of it, to which a test holds both.
+//! numbers are short and whose values suit their columns. Those become rows here. Nothing is said
+//! of any other record: simd-json and the [`walk`](super::walk) decide. What is read here is what
+//! they would have made of it, and a test holds both to that.
 
 use std::ops::Range;
 
@@ -15,10 +15,10 @@ use super::record::{Json, Record};
 use crate::cut::{Layout, skip_blank};
 use crate::dataset::Dataset;
 
-/// Most digits of a number here, so that 64 bits hold it.
+/// Most digits of a number that is read here, so that it fits into 64 bits.
 const DIGITS_MAX: usize = 18;
 
-/// Most levels of nesting in a value here.
+/// Most levels of nesting in a value that is read here.
 const NESTING_MAX: usize = 8;
 
 /// A reader of the records of a chunk, one after the other.
@@ -63,7 +63,8 @@ impl<'a> Direct<'a> {
         Some(())
     }
 
-    /// Passes the next record, which ends at `end`, unread. `None` if no record can end there.
+    /// Passes the next record, which ends at `end`, without reading it. `None` if no record can end
+    /// there.
     pub(super) fn pass(&mut self, end: usize) -> Option<()> {
         self.at = self.separator(end)?;
         Some(())
@@ -168,7 +169,7 @@ fn word(bytes: &[u8], at: usize, word: &[u8]) -> Option<usize> {
     bytes[at..].starts_with(word).then_some(at + word.len())
 }
 
-/// What is in the string whose opening quote is here, if it stands there as it is meant.
+/// What is in the string whose opening quote is here, if it is whole and has no escapes.
 #[inline]
 fn plain(bytes: &[u8], at: usize) -> Option<Range<usize>> {
     let start = after(bytes, at, b'"')?;
@@ -255,8 +256,7 @@ fn skip_elements(bytes: &[u8], at: usize, close: u8, levels: usize) -> Option<us
     }
 }
 
-/// The place after a string, if what it escapes means something. Halves of surrogate pairs are left
-/// to simd-json.
+/// The place after a string, if its escapes are valid. Surrogate pairs are left to simd-json.
 #[inline]
 fn skip_string(bytes: &[u8], at: usize) -> Option<usize> {
     let mut at = after(bytes, at, b'"')?;

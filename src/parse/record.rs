@@ -1,7 +1,7 @@
 //! A record on its way to a row: a value for each column, and the first thing that is wrong.
 //!
-//! The rules of types and fields, whoever reads the JSON: [`direct`](super::direct) or
-//! [`walk`](super::walk).
+//! Owns the rules of types and fields. They are the same whichever reads the JSON,
+//! [`direct`](super::direct) or [`walk`](super::walk).
 
 use std::mem;
 
@@ -28,21 +28,21 @@ pub(super) enum Json<'a> {
     Container,
 }
 
-/// The record that is being read. It is used for one after the other.
+/// The record that is being read. One value serves for one record after the other.
 pub(super) struct Record<'a> {
     pub(super) dataset: &'a Dataset,
     fields: &'a Fields,
-    /// A value for each column,
+    /// A value for each column.
     values: Vec<Value<'a>>,
-    /// which of the fields have been there,
+    /// Which of the fields have been met.
     seen: Vec<bool>,
-    /// the field that comes next if this record has its members as the one before,
+    /// The field that comes next if this record has its members in the order of the fields.
     expected: usize,
-    /// the names of unknown fields that are kept,
+    /// The names of the unknown fields that are kept.
     unknown: Vec<&'a str>,
-    /// the text of those, an object that is still open,
+    /// The text of the unknown fields: a JSON object, whose brace is open until the record ends.
     rescued: String,
-    /// and what is wrong, the first thing of it.
+    /// The first thing that is wrong with the record.
     problem: Option<Problem>,
 }
 
@@ -88,7 +88,7 @@ impl<'a> Record<'a> {
         Some(at)
     }
 
-    /// The field, if the record has it for the first time; else that is a problem.
+    /// The field, if the record has not had it before; a second time is a problem.
     #[inline]
     pub(super) fn meet(&mut self, at: usize) -> Option<&'a Field> {
         let field = self.fields.get(at);
@@ -151,7 +151,8 @@ impl<'a> Record<'a> {
         }
     }
 
-    /// Ends the rescued object. Sorted, so that a record of a million names costs no minutes.
+    /// Ends the rescued object. The names are sorted to find one that is there twice, so that a
+    /// record of a million names does not take minutes.
     #[inline]
     fn end_unknown(&mut self) {
         if self.unknown.is_empty() {
@@ -166,7 +167,7 @@ impl<'a> Record<'a> {
         self.unknown = names;
     }
 
-    /// Appends the record as a row, or says why it is none.
+    /// Appends the record as a row, or says why it is not one.
     #[inline]
     pub(super) fn append(&mut self, id: u64, columns: &mut Columns) -> Result<(), Problem> {
         if let Some(problem) = self.problem.take() {
@@ -212,15 +213,8 @@ fn read<'a>(
             .map(Value::Integer)
             .map_err(|_| RejectCode::NumberRange),
         (ColumnType::Float, Json::Float(number)) => Ok(Value::Float(number)),
-        #[expect(
-            clippy::cast_precision_loss,
-            reason = "the nearest float is what JSON means"
-        )]
+        // The nearest float is what JSON means.
         (ColumnType::Float, Json::Signed(number)) => Ok(Value::Float(number as f64)),
-        #[expect(
-            clippy::cast_precision_loss,
-            reason = "the nearest float is what JSON means"
-        )]
         (ColumnType::Float, Json::Unsigned(number)) => Ok(Value::Float(number as f64)),
         (ColumnType::Boolean, Json::Boolean(truth)) => Ok(Value::Boolean(truth)),
         _ => Err(RejectCode::WrongType),

@@ -1,10 +1,10 @@
 //! The walk over parsed records: from simd-json's tape to values, or a problem.
 //!
 //! The tape holds values and keys in order; simd-json's structural indexes hold the place of every
-//! bracket, colon, comma, string and scalar in the text. Each node of the tape has a
-//! known number of those *marks*, so both are walked in step, and the source text of any value
-//! is at hand without looking for it. Strings are read from the tape (unescaped); numbers in
-//! text columns, JSON columns and rescued fields are slices of the source.
+//! bracket, colon, comma, string and scalar in the text. Each node of the tape has a known number
+//! of those *marks*, so both are walked in step, and the source text of any value is at hand
+//! without a search. Strings are read from the tape (unescaped); numbers in text columns, JSON
+//! columns and rescued fields are slices of the source.
 //!
 //! Knows one record at a time, and nothing of chunks.
 
@@ -104,7 +104,7 @@ impl<'a> Document<'a> {
         Ok(Some(at))
     }
 
-    /// Whether a value holds a scalar, or an empty container, outside of the values at the nodes
+    /// Whether a value holds a scalar, or an empty container, outside the values at the nodes
     /// `taken`; and the node after it. It recurses by nesting, which has a limit.
     fn leaves_any(&self, node: usize, taken: &[usize]) -> (bool, usize) {
         let is_taken = taken.contains(&node);
@@ -177,8 +177,8 @@ impl<'a> Document<'a> {
 /// A key that an object has twice.
 struct Repeated;
 
-/// How many marks a node has itself: a scalar or key one; a container its brackets, the
-/// commas between its elements, and for an object the colons.
+/// How many marks a node has itself: a scalar or a key has one; a container has its brackets, the
+/// commas between its elements and, if it is an object, the colons.
 #[inline]
 fn marks_of(node: &Node<'_>) -> usize {
     match *node {
@@ -194,7 +194,7 @@ pub(super) struct Passed {
     pub(super) record: Range<usize>,
     /// Where the comma after it is in the source; after the last record, the end.
     pub(super) separator: usize,
-    /// Why it is no row; a row has been appended if it is one.
+    /// Why it is not a row; if it is one, it has been appended.
     pub(super) problem: Option<Problem>,
 }
 
@@ -226,10 +226,7 @@ impl<'a> Walker<'a> {
             let after = self.members(at, len);
             (after, self.record.append(id, columns).err())
         } else {
-            let problem = Problem {
-                code: RejectCode::NotAnObject,
-                field: None,
-            };
+            let problem = Problem::of_record(RejectCode::NotAnObject);
             (self.document.after(at), Some(problem))
         };
         self.next = At {
@@ -290,8 +287,8 @@ impl<'a> Walker<'a> {
         }
     }
 
-    /// Columns that are filled from within a value. Where that leaves something of it, the whole
-    /// member is treated as an unknown field: what no column takes is not lost.
+    /// Fills the columns that take something from within a value. If they leave anything of it, the
+    /// whole member is treated as an unknown field, so that what no column takes is not lost.
     fn inner(&mut self, field: &'a Field, key: At, value: At, after: At) {
         let mut taken = Vec::with_capacity(field.inner.len());
         for inner in &field.inner {

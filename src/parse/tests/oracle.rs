@@ -292,7 +292,8 @@ proptest! {
             let mut parser = Parser::default();
             let shape = parser.shape(&dataset);
             let mut walked = Output::new(&dataset, ONE, 0);
-            parser.one_by_one(&shape, &mut walked, 0, plan.layout, record);
+            let source = Source { bytes: record, origin: 0, layout: plan.layout };
+            parser.parse_each(&shape, &mut walked, source);
             prop_assert_eq!(&walked.rejects, &[], "{}", text);
             prop_assert_eq!(walked.columns.finish(&shape.schema), direct, "{}", text);
         }
