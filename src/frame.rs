@@ -32,8 +32,8 @@ use write::Writer;
 pub enum Codec {
     /// Not at all: for a queue in this process.
     Plain,
-    /// LZ4, where a frame is large enough to gain by it, and of it what shrinks: for a queue over a
-    /// network.
+    /// LZ4, if a frame is large enough to gain by it, for those of its buffers that shrink: for a
+    /// queue over a network.
     Lz4,
 }
 
@@ -68,8 +68,9 @@ impl Frame {
         self.rows.len() + self.rejects.len()
     }
 
-    /// The header that goes beside the two payloads in a queue over a network: dataset, span and
-    /// checksum of both and the payloads, as text: `dataset:file_no:first:records:checksum`.
+    /// The header that goes beside the two payloads in a queue over a network, as text:
+    /// `dataset:file_no:first:records:checksum`. The checksum is of all that is before it and of
+    /// both payloads.
     #[must_use]
     pub fn header(&self) -> String {
         let provenance = self.provenance();
@@ -80,7 +81,7 @@ impl Frame {
     /// The frame of a header and its payloads.
     ///
     /// # Errors
-    /// [`FrameError::Damaged`] where the header is none or the checksum differs.
+    /// [`FrameError::Damaged`] where the header is invalid or the checksum differs.
     pub fn from_parts(header: &[u8], rows: Bytes, rejects: Bytes) -> Result<Self, FrameError> {
         let text = str::from_utf8(header).map_err(|_| damaged("the header is no text"))?;
         let (dataset, span, stated) =
@@ -123,14 +124,14 @@ fn parse_header(text: &str) -> Option<(&str, Span, u64)> {
 fn checksum(provenance: &str, rows: &[u8], rejects: &[u8]) -> u64 {
     let mut hash = Xxh3::new();
     hash.update(provenance.as_bytes());
-    // The length, so that no byte can go over from one payload to the other.
+    // The length, so that no byte can pass from one payload to the other unnoticed.
     hash.update(&(rows.len() as u64).to_le_bytes());
     hash.update(rows);
     hash.update(rejects);
     hash.digest()
 }
 
-/// Encodes batches. A thread that encodes has one: it learns what is worth compressing.
+/// Encodes batches. Each thread that encodes has its own, which learns what is worth compressing.
 #[derive(Debug, Default)]
 pub struct Encoder {
     /// By dataset.
@@ -205,7 +206,7 @@ fn check_span(span: Span, rows: &RecordBatch, rejects: &[Reject]) -> Result<(), 
     let mut rejects = rejects.iter().peekable();
     let (file_no, ordinals) = (span.file_no, span.ordinals());
     if file_no == 0 || i32::try_from(file_no).is_err() || ordinals.end > 1 << 32 {
-        return Err(damaged("its span is none"));
+        return Err(damaged("its span is invalid"));
     }
     for ordinal in ordinals {
         let is_row = ids.next_if(|id| {
@@ -214,7 +215,9 @@ fn check_span(span: Span, rows: &RecordBatch, rejects: &[Reject]) -> Result<(), 
         });
         let is_reject = rejects.next_if(|reject| u64::from(reject.ordinal) == ordinal);
         if is_row.is_some() == is_reject.is_some() {
-            return Err(damaged(&format!("record {ordinal} is not in it once")));
+            return Err(damaged(&format!(
+                "record {ordinal} is missing, or there twice"
+            )));
         }
     }
     if ids.next().is_some() || rejects.next().is_some() {
@@ -423,8 +426,8 @@ mod tests {
         ));
     }
 
-    /// Each number of a frame, its bytes and each word of eight, changed to what would lead beyond the
-    /// end, or before the beginning, or to a huge piece of memory; with a right checksum.
+    /// Each byte of a frame, and each word of eight, changed to what would lead beyond the end, or
+    /// before the beginning, or to a huge piece of memory; with a right checksum.
     #[test]
     fn a_frame_of_somebody_else_is_refused_without_a_panic() {
         const NUMBERS: [i64; 7] = [-1, 0, 7, 1 << 31, 1 << 40, i64::MIN, i64::MAX];

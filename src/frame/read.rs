@@ -1,9 +1,9 @@
 //! One batch out of an Arrow IPC stream that anybody may have written.
 //!
 //! Arrow's reader checks the values of a batch, but trusts what the stream says of where they
-//! are: a buffer beyond the end of its message is a panic, and a panic ends the process, to which
-//! its successor gets the same frame again. So all that is said of places, counts and sizes is
-//! checked here before the reader sees it, and of types only those of the expected schema reach it.
+//! are: a buffer beyond the end of its message is a panic. A panic ends the process, and its
+//! successor gets the same frame again. So all that is said of places, counts and sizes is
+//! checked here before the reader sees it, and only types of the expected schema reach it.
 
 use std::collections::HashMap;
 
@@ -18,7 +18,7 @@ use bytes::Bytes;
 /// What each message begins with, before the length of its head.
 pub(super) const CONTINUATION: [u8; 4] = [0xff; 4];
 
-/// LZ4 makes at most this many bytes of one. A stream that says more wants memory for nothing.
+/// LZ4 makes at most this many bytes of one. A stream that states more asks for memory in vain.
 const INFLATED_RATIO_MAX: u64 = 255;
 
 /// Why a stream gives no batch.
@@ -26,7 +26,7 @@ const INFLATED_RATIO_MAX: u64 = 255;
 pub(super) enum StreamError {
     /// It is not what the encoder writes.
     Damaged(String),
-    /// Its schema is another one.
+    /// It has another schema.
     OtherShape,
 }
 

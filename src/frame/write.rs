@@ -26,18 +26,18 @@ use super::read::CONTINUATION;
 /// its own; below this the buffers are so small that the cost exceeds what is saved.
 pub(super) const COMPRESSED_ROWS_MIN: usize = 100;
 
-/// One frame in so many has all its buffers compressed, to learn which are worth it.
+/// One frame in this many has all its buffers compressed, to learn which are worth it.
 const LEARN_EVERY: u32 = 32;
 
-/// A buffer is worth compressing if this much of it or less is left. Of what the built-in datasets
-/// hold, texts of few kinds shrink to a third and less, and ids to a half; identifiers, places and times
-/// stay at two thirds and more.
+/// A buffer is worth compressing if at most this part of it is left. In the built-in datasets,
+/// texts of few kinds shrink to a third and less, and ids to a half; identifiers, places and times
+/// keep two thirds and more.
 const WORTH_MAX: f64 = 0.6;
 
-/// What the format wants heads and buffers to be multiples of.
+/// The lengths of heads and buffers are multiples of this: the format demands it.
 const ALIGNMENT: usize = 8;
 
-/// Stands in the place of a buffer's length where the buffer is not compressed.
+/// Stands in place of a buffer's length where the buffer is not compressed.
 const AS_IT_IS: i64 = -1;
 
 /// A body's memory is kept up to this size for the next frame.
@@ -53,8 +53,8 @@ pub(super) struct Writer {
     worth: Vec<bool>,
     /// Frames compressed so far.
     compressed: u32,
-    /// Writes to the body: the batch's buffers, before it is known how long what stands before them is.
-    /// One for all buffers, since it has a table and two blocks of its own.
+    /// Writes to the body: the batch's buffers, which stand apart until the length of the head
+    /// before them is known. One for all buffers, since it has a table and two blocks of its own.
     encoder: FrameEncoder<Vec<u8>>,
     nodes: Vec<FieldNode>,
     buffers: Vec<arrow_ipc::Buffer>,
@@ -121,7 +121,7 @@ impl Writer {
         if !is_compressed {
             self.encoder.get_mut().extend_from_slice(bytes);
         } else if bytes.is_empty() {
-            // Has no length either.
+            // An empty buffer has no length before it, either.
         } else if learns || known.is_some_and(|is_worth| *is_worth) {
             self.push_compressed(bytes);
         } else {
