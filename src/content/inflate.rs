@@ -1,7 +1,7 @@
 //! gzip and zstd: known by their magic bytes, inflated under a limit, in bounded memory.
 //!
-//! Small results stay in memory while there is room, the others go to an unlinked file. The limit is checked before
-//! bytes are written, so that a bomb costs the disk no more than the limit.
+//! Small results stay in memory while there is room, the others go to an unlinked file. The limit
+//! is checked before bytes are written, so that a bomb costs the disk no more than the limit.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -9,7 +9,7 @@ use std::io::{self, Read, Write};
 use super::mapping::Mapping;
 use super::{Body, ContentError, ContentHash, ContentOptions};
 
-/// Inflated data up to this size stays in memory, more goes to an unlinked file.
+/// Inflated data that is smaller stays in memory; other data goes to an unlinked file.
 const INFLATED_IN_MEMORY_MAX: usize = 8 * 1024 * 1024;
 
 /// Largest zstd window, as a power of two: 128 MiB, the most that the `zstd` tool uses by default
@@ -22,8 +22,8 @@ const ZSTD_WINDOW_LOG_MAX: u32 = 27;
 /// the cap of bytes; with this it ends at 2.5 GB. A smaller number would refuse data that exists.
 const RATIO_MAX: u64 = 256;
 
-/// Up to this size the ratio does not matter: it costs little, and even one record repeated for
-/// ever may be somebody's test data (zstd packs that 11,000 to 1).
+/// Up to this size the ratio does not matter: so much costs little, and even a single record
+/// repeated over and over may be somebody's test data (zstd packs that 11,000 to 1).
 const RATIO_FREE_BYTES: u64 = 64 * 1024 * 1024;
 
 /// Bytes that are inflated and written at a time.
@@ -84,27 +84,32 @@ pub(super) fn inflate(
 #[derive(Clone, Copy)]
 struct Limit {
     bytes: u64,
-    why: &'static str,
+    /// Whether the limit comes from the size of the file; else it is that of all files.
+    is_by_ratio: bool,
 }
 
 impl Limit {
     fn of(stored_bytes: u64, options: &ContentOptions) -> Self {
         let by_ratio = stored_bytes.saturating_mul(RATIO_MAX).max(RATIO_FREE_BYTES);
-        if by_ratio < options.inflated_bytes_max {
-            Self {
-                bytes: by_ratio,
-                why: "256 times its size: no records look like that",
-            }
-        } else {
-            Self {
-                bytes: options.inflated_bytes_max,
-                why: "`inflated_bytes_max`",
-            }
+        Self {
+            bytes: by_ratio.min(options.inflated_bytes_max),
+            is_by_ratio: by_ratio < options.inflated_bytes_max,
         }
+    }
+
+    /// Why data of this format that inflates to more is not taken.
+    fn reason(self, format: &str) -> String {
+        let bytes = self.bytes;
+        let why = if self.is_by_ratio {
+            format!("more than {RATIO_MAX} times its size: no records look like that")
+        } else {
+            "the most that is taken; split the file, or put it in uncompressed".to_owned()
+        };
+        format!("the {format} data has more than {bytes} bytes when inflated, {why}")
     }
 }
 
-/// Reads all of `source` into memory, or once that is too much, into an unlinked file.
+/// Reads all of `source` into memory or, where it does not fit there, into an unlinked file.
 fn spill(
     mut source: impl Read,
     format: &str,
@@ -116,12 +121,7 @@ fn spill(
             "the {format} data is damaged or cut short: {error}"
         ))
     };
-    let too_much = || {
-        let Limit { bytes, why } = limit;
-        InflateError::Corrupt(format!(
-            "the {format} data inflates to more than {bytes} bytes ({why})"
-        ))
-    };
+    let too_much = || InflateError::Corrupt(limit.reason(format));
     let mut memory = Vec::new();
     if let Some(mut taken) = options.room.take(INFLATED_IN_MEMORY_MAX) {
         (&mut source)

@@ -18,8 +18,8 @@ use libc::{c_int, c_void, siginfo_t};
 use memmap2::{Advice, Mmap};
 
 /// Maps that can be guarded at a time. A group of files has at most eight that are large enough to
-/// be mapped, and three groups are in memory. The handler looks at all of them, so that many more
-/// would be slow; a file that finds no place is copied instead.
+/// be mapped, and three groups are in memory. The handler looks at all entries, so many more would
+/// be slow; a file that finds no place is copied instead.
 const ENTRIES: usize = 256;
 
 /// Marks an entry that is taken and not filled in yet. No map begins in the first page.
@@ -43,7 +43,7 @@ static TABLE: [Entry; ENTRIES] = [const {
     }
 }; ENTRIES];
 
-/// Bytes of a page; asked for once, since asking is not safe in a signal handler.
+/// Bytes of a page. Asked for beforehand, since asking is not safe in a signal handler.
 static PAGE: AtomicUsize = AtomicUsize::new(4096);
 
 /// A map of a file.

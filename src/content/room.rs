@@ -5,8 +5,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-/// Bytes that all inflated files together may have in memory. Each core inflates one file at a time,
-/// and these may be large; what is done with, and waits to be parsed, is mostly small.
+/// Bytes that all inflated files together may have in memory. Each core inflates one file at a
+/// time, and these may be large; those that are inflated and wait to be parsed are mostly small.
 const ROOM_BYTES: usize = 32 * 1024 * 1024;
 
 /// What is left of the room. Clones share it.
@@ -20,7 +20,7 @@ impl Default for Room {
 }
 
 impl Room {
-    /// Takes so many bytes of it; `None` where fewer are left.
+    /// Takes this many bytes of it; `None` where fewer are left.
     pub(super) fn take(&self, bytes: usize) -> Option<Taken> {
         let less = |left: usize| left.checked_sub(bytes);
         self.0.fetch_update(Relaxed, Relaxed, less).ok()?;
@@ -39,7 +39,7 @@ pub(super) struct Taken {
 }
 
 impl Taken {
-    /// Gives back what is beyond so many bytes.
+    /// Keeps this many bytes and gives back the rest.
     pub(super) fn shrink_to(&mut self, bytes: usize) {
         let beyond = self.bytes.saturating_sub(bytes);
         self.bytes -= beyond;
