@@ -1,10 +1,10 @@
 //! The bytes of a file: read, mapped or inflated, with their identity.
 //!
-//! A small file is read. A large one is mapped, if it has no writer, which a read lease proves, and
-//! keeps so for a while. A lease can be broken, though, and root needs none: so whoever reads a
-//! mapped file asks afterwards whether it is intact, and a file that is cut short does not
-//! end the process (see `mapping`). gzip and zstd are known by their magic bytes and inflated under a
-//! cap, large ones into an unlinked file of the work directory. Memory does not grow with the file.
+//! A small file is read. A large one is mapped if it has no writer: a read lease proves that, and
+//! keeps it so for a while. A lease can be broken, though, and root needs none: so whoever reads a
+//! mapped file asks afterwards whether it is intact, and a file that is cut short does not end the
+//! process (see `mapping`). gzip and zstd are known by their magic bytes and inflated under a cap,
+//! large ones into an unlinked file of the work directory. Memory does not grow with the file.
 //!
 //! The only `unsafe` of the crate lives here and in `mapping`. Knows nothing of records, and moves
 //! no file.
@@ -28,21 +28,22 @@ use mapping::Mapping;
 pub use room::Room;
 use room::Taken;
 
-/// Files from this size on are hashed on all cores: nothing of a large file can be published before.
+/// Files from this size on are hashed on all cores, since nothing of a file can be published before
+/// it is hashed.
 const PARALLEL_BYTES_MIN: usize = 1 << 20;
 
-/// Files from this size on are looked at by a thread of its own meanwhile: some 10 ms of work.
+/// Files from this size on are hashed and looked at by two threads: some 10 ms of work for each.
 const THREAD_BYTES_MIN: usize = 32 << 20;
 
 /// BLAKE3 of a file's stored bytes, cut to 16: the identity of a file. A cryptographic hash, since
-/// equal identity means that a file's data is dropped as a duplicate: nobody may be able to make one.
+/// equal identity means that a file is dropped as a duplicate: nobody may be able to forge one.
 pub type ContentHash = [u8; 16];
 
 /// Files up to this size are read, larger ones mapped. A map costs page faults and a system call or
 /// two, which pay off from about a megabyte.
 const READ_BYTES_MAX: u64 = 2 * 1024 * 1024;
 
-/// How bytes are to be had.
+/// How files are read.
 #[derive(Debug, Clone)]
 pub struct ContentOptions {
     /// Most bytes that a compressed file may inflate to.
@@ -69,7 +70,7 @@ impl Default for ContentOptions {
 pub struct Content {
     /// Identity: the hash of the bytes as they are stored.
     pub hash: ContentHash,
-    /// Bytes as stored; the inflated ones are `len()`.
+    /// Its size in bytes as it is stored; `len()` is the inflated size.
     pub stored_bytes: u64,
     body: Body,
     /// The mapped file, as it was when it was opened.
@@ -84,8 +85,9 @@ struct Held {
     opened: Stamp,
 }
 
-/// Device, inode, size and time of the last change: what tells one state of a file from another.
-type Stamp = (u64, u64, u64, i64, i64);
+/// What tells one state of a file from another: its device, inode and size, and the time when it
+/// was last written.
+pub(crate) type Stamp = (u64, u64, u64, i64, i64);
 
 #[derive(Debug)]
 enum Body {
@@ -186,7 +188,7 @@ fn ignore_lease_signals() {
     });
 }
 
-/// Opens a file and has its bytes and its identity.
+/// Opens a file: gives its bytes and its identity.
 ///
 /// # Errors
 /// [`ContentError`].
@@ -194,7 +196,8 @@ pub fn open(path: &Path, options: &ContentOptions) -> Result<Content, ContentErr
     open_and(path, options, |_| ()).map(|(content, ())| content)
 }
 
-/// Opens a file, and looks at its (inflated) bytes, of a large file while its identity is found.
+/// Opens a file, and looks at its (inflated) bytes. Those of a large file are looked at while it is
+/// hashed.
 ///
 /// # Errors
 /// [`ContentError`].
@@ -219,7 +222,8 @@ pub fn open_and<T: Send>(
         maps_the_file = true;
         Body::Mapped(mapping)
     } else {
-        // Without a lease a writer could come at any time; and a map wants to be guarded.
+        // Without a lease a writer could come at any time, and a map that found no place in the
+        // table is not guarded.
         Body::Mapped(private_copy(&file, opened.len(), options)?)
     };
     let mut content = Content {
@@ -231,7 +235,8 @@ pub fn open_and<T: Send>(
             opened: stamp(&opened),
         }),
     };
-    // Asked before what was made of the bytes is believed: that they changed is no reason for quarantine.
+    // Asked before anything that was made of the bytes is believed: if they have changed, they are
+    // no reason for quarantine.
     let check = |content: &Content| {
         if content.len() as u64 == content.stored_bytes && content.is_intact() {
             return Ok(());
@@ -260,7 +265,7 @@ pub fn open_and<T: Send>(
     Ok((content, looked))
 }
 
-/// Does both, at the same time where there are so many bytes that a thread pays, and the system has one.
+/// Does both: at the same time, if the bytes are worth a thread and the system has one.
 fn both<A, B: Send>(
     bytes: usize,
     one: impl FnOnce() -> A,
@@ -299,15 +304,15 @@ impl Content {
         })
     }
 
-    /// Bytes of the file that do not change any more: those in memory, or else a copy of them in
-    /// `copy`, that was made while the file was intact. `None` if it is no longer.
+    /// Bytes of the file that do not change any more: those in memory, or else a copy of them, in
+    /// `copy`, that was made while the file was intact. `None` if it no longer is.
     #[must_use]
     pub fn stable<'a>(&'a self, range: Range<usize>, copy: &'a mut Vec<u8>) -> Option<&'a [u8]> {
         let mapping = match &self.body {
             Body::Owned(bytes) | Body::Inflated { bytes, .. } => return Some(&bytes[range]),
             Body::Mapped(mapping) => mapping,
         };
-        // Most files never change, and of one that did no more needs to be read.
+        // Of a file that has changed no more needs to be read.
         if !self.is_intact() {
             return None;
         }
@@ -320,7 +325,7 @@ impl Content {
 /// Copies a file into one without a name, which nobody else can change, and maps that.
 fn private_copy(file: &File, bytes: u64, options: &ContentOptions) -> io::Result<Mapping> {
     let mut copy = tempfile::tempfile_in(&options.spill_dir)?;
-    // One byte more than there was: a file that grows is found out, and not followed for ever.
+    // One byte more than there was: a file that grows is noticed, and not followed for ever.
     io::copy(&mut file.take(bytes + 1), &mut copy)?;
     Mapping::private(&copy)
 }
@@ -340,219 +345,17 @@ fn identity(bytes: &[u8]) -> ContentHash {
     *head
 }
 
-fn stamp(m: &Metadata) -> Stamp {
+/// The state in which a file is.
+pub(crate) fn stamp(m: &Metadata) -> Stamp {
     (m.dev(), m.ino(), m.len(), m.mtime(), m.mtime_nsec())
 }
 
+/// Lets writers come to a mapped file at once, as a lease does once it is broken.
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::io::Write as _;
-    use std::os::unix::fs::symlink;
-
-    fn options(dir: &Path) -> ContentOptions {
-        ContentOptions {
-            inflated_bytes_max: 32 << 20,
-            spill_dir: dir.to_owned(),
-            ..ContentOptions::default()
-        }
-    }
-
-    fn text(bytes: usize) -> Vec<u8> {
-        (0..bytes)
-            .map(|at| b"abcdefghij\n"[at % 11] ^ u8::from(at % 4096 == 0))
-            .collect()
-    }
-
-    #[test]
-    fn small_large_and_compressed_files_give_the_same_bytes() {
-        let dir = tempfile::tempdir().unwrap();
-        for size in [0, 10, 100_000, 3 << 20, 20 << 20] {
-            let plain = text(size);
-            let path = dir.path().join("plain");
-            std::fs::write(&path, &plain).unwrap();
-            assert_eq!(&*open(&path, &options(dir.path())).unwrap(), &plain[..]);
-
-            let mut gz = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-            gz.write_all(&plain).unwrap();
-            std::fs::write(&path, gz.finish().unwrap()).unwrap();
-            assert_eq!(&*open(&path, &options(dir.path())).unwrap(), &plain[..]);
-
-            std::fs::write(&path, zstd::encode_all(&plain[..], 1).unwrap()).unwrap();
-            assert_eq!(&*open(&path, &options(dir.path())).unwrap(), &plain[..]);
-        }
-        assert_eq!(
-            std::fs::read_dir(dir.path()).unwrap().count(),
-            1,
-            "spilled files have no name"
-        );
-    }
-
-    #[test]
-    fn several_members_of_a_compressed_file_are_all_read() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("members");
-        let twice = |part: Vec<u8>| [part.clone(), part].concat();
-        std::fs::write(&path, twice(zstd::encode_all(&b"ab"[..], 1).unwrap())).unwrap();
-        assert_eq!(&*open(&path, &options(dir.path())).unwrap(), b"abab");
-        let mut gz = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-        gz.write_all(b"ab").unwrap();
-        std::fs::write(&path, twice(gz.finish().unwrap())).unwrap();
-        assert_eq!(&*open(&path, &options(dir.path())).unwrap(), b"abab");
-    }
-
-    #[test]
-    fn damaged_and_exploding_data_is_refused() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("bomb");
-        let bomb = zstd::encode_all(&vec![b'x'; 33 << 20][..], 1).unwrap();
-        std::fs::write(&path, &bomb).unwrap();
-        let error = open(&path, &options(dir.path())).unwrap_err().to_string();
-        assert!(error.contains("more than 33554432 bytes"), "{error}");
-
-        std::fs::write(&path, &bomb[..bomb.len() / 2]).unwrap();
-        let error = open(&path, &options(dir.path())).unwrap_err().to_string();
-        assert!(error.contains("damaged or cut short"), "{error}");
-
-        let mut gz = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-        gz.write_all(b"ab").unwrap();
-        let mut garbage = gz.finish().unwrap();
-        garbage.extend(b"trailing garbage");
-        std::fs::write(&path, garbage).unwrap();
-        assert!(matches!(
-            open(&path, &options(dir.path())),
-            Err(ContentError::Corrupt { .. })
-        ));
-    }
-
-    #[test]
-    fn a_file_with_a_writer_is_busy_and_without_it_is_not() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("file");
-        let mut writer = File::create(&path).unwrap();
-        writer.write_all(b"{}").unwrap();
-        assert!(matches!(
-            open(&path, &options(dir.path())),
-            Err(ContentError::Busy)
-        ));
-        drop(writer);
-        assert_eq!(&*open(&path, &options(dir.path())).unwrap(), b"{}");
-    }
-
-    #[test]
-    fn what_is_no_regular_file_is_not_opened() {
-        let dir = tempfile::tempdir().unwrap();
-        let link = dir.path().join("link");
-        symlink("/etc/hostname", &link).unwrap();
-        let fifo = dir.path().join("fifo");
-        rustix::fs::mknodat(
-            rustix::fs::CWD,
-            &fifo,
-            rustix::fs::FileType::Fifo,
-            rustix::fs::Mode::RUSR,
-            0,
-        )
-        .unwrap();
-        for path in [link, fifo, dir.path().to_owned()] {
-            assert!(matches!(
-                open(&path, &options(dir.path())),
-                Err(ContentError::NotRegular)
-            ));
-        }
-    }
-
-    /// Changes a file as root could, whatever leases there are: through a descriptor that was
-    /// opened before.
-    #[test]
-    fn a_mapped_file_that_changes_is_not_intact_and_gives_no_more_bytes() {
-        type Change = fn(&File);
-        let changes: [(&str, Change); 4] = [
-            ("cut short", |file| file.set_len(5000).unwrap()),
-            ("emptied", |file| file.set_len(0).unwrap()),
-            ("grown", |file| file.set_len(5 << 20).unwrap()),
-            ("written", |mut file| file.write_all(b"new").unwrap()),
-        ];
-        let dir = tempfile::tempdir().unwrap();
-        for (how, change) in changes {
-            let path = dir.path().join("large");
-            std::fs::write(&path, text(4 << 20)).unwrap();
-            let content = open(&path, &options(dir.path())).unwrap();
-            let mut copy = Vec::new();
-            let range = (3 << 20)..(3 << 20) + 100;
-            assert_eq!(
-                content.stable(range.clone(), &mut copy),
-                Some(&text(4 << 20)[range.clone()])
-            );
-            assert!(content.is_intact());
-            // A writer that asks to wait for no lease gets none; the lease is given up for it.
-            // SAFETY: as in `writers`.
-            unsafe {
-                let held = content.held.as_ref().unwrap();
-                libc::fcntl(held.file.as_raw_fd(), libc::F_SETLEASE, libc::F_UNLCK);
-            }
-            change(&File::options().write(true).open(&path).unwrap());
-            assert!(!content.is_intact(), "{how}");
-            assert_eq!(content.stable(range, &mut copy), None, "{how}");
-            // Reading on is harmless.
-            std::hint::black_box(identity(&content));
-        }
-    }
-
-    #[test]
-    fn a_bomb_ends_by_its_ratio_before_the_cap_of_bytes() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("bomb");
-        let generous = ContentOptions {
-            inflated_bytes_max: 4 << 30,
-            spill_dir: dir.path().to_owned(),
-            ..ContentOptions::default()
-        };
-        let bytes = |count: u64| io::Read::take(io::repeat(b'x'), count);
-        std::fs::write(&path, zstd::encode_all(bytes(65 << 20), 1).unwrap()).unwrap();
-        let error = open(&path, &generous).unwrap_err().to_string();
-        assert!(error.contains("more than 67108864 bytes"), "{error}");
-        // What is not large may be as repetitive as it likes.
-        std::fs::write(&path, zstd::encode_all(bytes(60 << 20), 1).unwrap()).unwrap();
-        assert_eq!(open(&path, &generous).unwrap().len(), 60 << 20);
-    }
-
-    #[test]
-    fn inflated_files_share_a_room_in_memory_and_the_others_go_to_disk() {
-        let dir = tempfile::tempdir().unwrap();
-        let options = options(dir.path());
-        let bytes = text((6 << 20) - 1);
-        let all: Vec<Content> = (0..12_u8)
-            .map(|number| {
-                let path = dir.path().join(number.to_string());
-                let bytes = [&bytes[..], &[number]].concat();
-                std::fs::write(&path, zstd::encode_all(&bytes[..], 1).unwrap()).unwrap();
-                let content = open(&path, &options).unwrap();
-                assert!(content[..] == bytes[..]);
-                content
-            })
-            .collect();
-        let in_memory = |content: &&Content| matches!(content.body, Body::Inflated { .. });
-        // Each needs 8 MiB while it is made, and then 6.
-        assert_eq!(all.iter().filter(in_memory).count(), 5);
-        let none = dir.path().join("none");
-        std::fs::write(&none, zstd::encode_all(&b""[..], 1).unwrap()).unwrap();
-        let rest = std::iter::from_fn(|| options.room.take(1 << 20)).collect::<Vec<_>>();
-        assert!(open(&none, &options).unwrap().is_empty());
-        drop((all, rest));
-        let again = open(&dir.path().join("11"), &options).unwrap();
-        assert!(in_memory(&&again), "there is room again");
-    }
-
-    #[test]
-    fn identity_is_the_content_not_the_name() {
-        let dir = tempfile::tempdir().unwrap();
-        let hash = |name: &str, bytes: &[u8]| {
-            std::fs::write(dir.path().join(name), bytes).unwrap();
-            open(&dir.path().join(name), &options(dir.path()))
-                .unwrap()
-                .hash
-        };
-        assert_eq!(hash("a", b"[1]"), hash("b", b"[1]"));
-        assert_ne!(hash("a", b"[1]"), hash("a", b"[1] "));
-    }
+fn give_up_lease(held: &Held) {
+    // SAFETY: as in `writers`.
+    unsafe { libc::fcntl(held.file.as_raw_fd(), libc::F_SETLEASE, libc::F_UNLCK) };
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,206 @@
+//! Files that are read, mapped, inflated and changed meanwhile, in real directories.
+
+use super::*;
+use std::io::Write as _;
+use std::os::unix::fs::symlink;
+
+fn options(dir: &Path) -> ContentOptions {
+    ContentOptions {
+        inflated_bytes_max: 32 << 20,
+        spill_dir: dir.to_owned(),
+        ..ContentOptions::default()
+    }
+}
+
+fn text(bytes: usize) -> Vec<u8> {
+    (0..bytes)
+        .map(|at| b"abcdefghij\n"[at % 11] ^ u8::from(at % 4096 == 0))
+        .collect()
+}
+
+#[test]
+fn small_large_and_compressed_files_give_the_same_bytes() {
+    let dir = tempfile::tempdir().unwrap();
+    for size in [0, 10, 100_000, 3 << 20, 20 << 20] {
+        let plain = text(size);
+        let path = dir.path().join("plain");
+        std::fs::write(&path, &plain).unwrap();
+        assert_eq!(&*open(&path, &options(dir.path())).unwrap(), &plain[..]);
+
+        let mut gz = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        gz.write_all(&plain).unwrap();
+        std::fs::write(&path, gz.finish().unwrap()).unwrap();
+        assert_eq!(&*open(&path, &options(dir.path())).unwrap(), &plain[..]);
+
+        std::fs::write(&path, zstd::encode_all(&plain[..], 1).unwrap()).unwrap();
+        assert_eq!(&*open(&path, &options(dir.path())).unwrap(), &plain[..]);
+    }
+    assert_eq!(
+        std::fs::read_dir(dir.path()).unwrap().count(),
+        1,
+        "spilled files have no name"
+    );
+}
+
+#[test]
+fn several_members_of_a_compressed_file_are_all_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("members");
+    let twice = |part: Vec<u8>| [part.clone(), part].concat();
+    std::fs::write(&path, twice(zstd::encode_all(&b"ab"[..], 1).unwrap())).unwrap();
+    assert_eq!(&*open(&path, &options(dir.path())).unwrap(), b"abab");
+    let mut gz = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    gz.write_all(b"ab").unwrap();
+    std::fs::write(&path, twice(gz.finish().unwrap())).unwrap();
+    assert_eq!(&*open(&path, &options(dir.path())).unwrap(), b"abab");
+}
+
+#[test]
+fn damaged_and_exploding_data_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("bomb");
+    let bomb = zstd::encode_all(&vec![b'x'; 33 << 20][..], 1).unwrap();
+    std::fs::write(&path, &bomb).unwrap();
+    let error = open(&path, &options(dir.path())).unwrap_err().to_string();
+    assert!(error.contains("more than 33554432 bytes"), "{error}");
+
+    std::fs::write(&path, &bomb[..bomb.len() / 2]).unwrap();
+    let error = open(&path, &options(dir.path())).unwrap_err().to_string();
+    assert!(error.contains("damaged or cut short"), "{error}");
+
+    let mut gz = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    gz.write_all(b"ab").unwrap();
+    let mut garbage = gz.finish().unwrap();
+    garbage.extend(b"trailing garbage");
+    std::fs::write(&path, garbage).unwrap();
+    assert!(matches!(
+        open(&path, &options(dir.path())),
+        Err(ContentError::Corrupt { .. })
+    ));
+}
+
+#[test]
+fn a_file_with_a_writer_is_busy_and_without_it_is_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("file");
+    let mut writer = File::create(&path).unwrap();
+    writer.write_all(b"{}").unwrap();
+    assert!(matches!(
+        open(&path, &options(dir.path())),
+        Err(ContentError::Busy)
+    ));
+    drop(writer);
+    assert_eq!(&*open(&path, &options(dir.path())).unwrap(), b"{}");
+}
+
+#[test]
+fn what_is_no_regular_file_is_not_opened() {
+    let dir = tempfile::tempdir().unwrap();
+    let link = dir.path().join("link");
+    symlink("/etc/hostname", &link).unwrap();
+    let fifo = dir.path().join("fifo");
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        &fifo,
+        rustix::fs::FileType::Fifo,
+        rustix::fs::Mode::RUSR,
+        0,
+    )
+    .unwrap();
+    for path in [link, fifo, dir.path().to_owned()] {
+        assert!(matches!(
+            open(&path, &options(dir.path())),
+            Err(ContentError::NotRegular)
+        ));
+    }
+}
+
+/// Changes a file as root could, whatever leases there are: through a descriptor that was
+/// opened before.
+#[test]
+fn a_mapped_file_that_changes_is_not_intact_and_gives_no_more_bytes() {
+    type Change = fn(&File);
+    let changes: [(&str, Change); 4] = [
+        ("cut short", |file| file.set_len(5000).unwrap()),
+        ("emptied", |file| file.set_len(0).unwrap()),
+        ("grown", |file| file.set_len(5 << 20).unwrap()),
+        ("written", |mut file| file.write_all(b"new").unwrap()),
+    ];
+    let dir = tempfile::tempdir().unwrap();
+    for (how, change) in changes {
+        let path = dir.path().join("large");
+        std::fs::write(&path, text(4 << 20)).unwrap();
+        let content = open(&path, &options(dir.path())).unwrap();
+        let mut copy = Vec::new();
+        let range = (3 << 20)..(3 << 20) + 100;
+        assert_eq!(
+            content.stable(range.clone(), &mut copy),
+            Some(&text(4 << 20)[range.clone()])
+        );
+        assert!(content.is_intact());
+        give_up_lease(content.held.as_ref().unwrap());
+        change(&File::options().write(true).open(&path).unwrap());
+        assert!(!content.is_intact(), "{how}");
+        assert_eq!(content.stable(range, &mut copy), None, "{how}");
+        // Reading on is harmless.
+        std::hint::black_box(identity(&content));
+    }
+}
+
+#[test]
+fn a_bomb_ends_by_its_ratio_before_the_cap_of_bytes() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("bomb");
+    let generous = ContentOptions {
+        inflated_bytes_max: 4 << 30,
+        spill_dir: dir.path().to_owned(),
+        ..ContentOptions::default()
+    };
+    let bytes = |count: u64| io::Read::take(io::repeat(b'x'), count);
+    std::fs::write(&path, zstd::encode_all(bytes(65 << 20), 1).unwrap()).unwrap();
+    let error = open(&path, &generous).unwrap_err().to_string();
+    assert!(error.contains("more than 67108864 bytes"), "{error}");
+    // What is not large may be as repetitive as it likes.
+    std::fs::write(&path, zstd::encode_all(bytes(60 << 20), 1).unwrap()).unwrap();
+    assert_eq!(open(&path, &generous).unwrap().len(), 60 << 20);
+}
+
+#[test]
+fn inflated_files_share_a_room_in_memory_and_the_others_go_to_disk() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = options(dir.path());
+    let bytes = text((6 << 20) - 1);
+    let all: Vec<Content> = (0..12_u8)
+        .map(|number| {
+            let path = dir.path().join(number.to_string());
+            let bytes = [&bytes[..], &[number]].concat();
+            std::fs::write(&path, zstd::encode_all(&bytes[..], 1).unwrap()).unwrap();
+            let content = open(&path, &options).unwrap();
+            assert!(content[..] == bytes[..]);
+            content
+        })
+        .collect();
+    let in_memory = |content: &&Content| matches!(content.body, Body::Inflated { .. });
+    // Each needs 8 MiB while it is made, and then 6.
+    assert_eq!(all.iter().filter(in_memory).count(), 5);
+    let none = dir.path().join("none");
+    std::fs::write(&none, zstd::encode_all(&b""[..], 1).unwrap()).unwrap();
+    let rest = std::iter::from_fn(|| options.room.take(1 << 20)).collect::<Vec<_>>();
+    assert!(open(&none, &options).unwrap().is_empty());
+    drop((all, rest));
+    let again = open(&dir.path().join("11"), &options).unwrap();
+    assert!(in_memory(&&again), "there is room again");
+}
+
+#[test]
+fn identity_is_the_content_not_the_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let hash = |name: &str, bytes: &[u8]| {
+        std::fs::write(dir.path().join(name), bytes).unwrap();
+        open(&dir.path().join(name), &options(dir.path()))
+            .unwrap()
+            .hash
+    };
+    assert_eq!(hash("a", b"[1]"), hash("b", b"[1]"));
+    assert_ne!(hash("a", b"[1]"), hash("a", b"[1] "));
+}
