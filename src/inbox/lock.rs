@@ -1,6 +1,6 @@
 //! The lock on work, which one process holds for as long as it lives.
 
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::io::{self, Read as _, Write as _};
 use std::path::Path;
 
@@ -16,7 +16,7 @@ impl Lock {
     /// Takes the lock of a work directory.
     ///
     /// # Errors
-    /// Fatal: its file cannot be made, or another process holds it.
+    /// Fatal: its file cannot be made or locked, or another process holds it.
     pub(super) fn take(work: &Path) -> Result<Self, Fault> {
         let path = work.join(LOCK_FILE);
         let cannot = |error: io::Error| {
@@ -33,18 +33,25 @@ impl Lock {
             .write(true)
             .open(&path)
             .map_err(cannot)?;
-        if file.try_lock().is_err() {
-            let mut holder = String::new();
-            file.read_to_string(&mut holder).map_err(cannot)?;
-            return Err(Fault::fatal(
-                Origin::Files,
-                format!(
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                let mut holder = String::new();
+                file.read_to_string(&mut holder).map_err(cannot)?;
+                let doing = format!(
                     "{} is in use by process {}; stop it, or give this one another --work directory",
                     work.display(),
                     holder.trim()
-                ),
-                "locked",
-            ));
+                );
+                return Err(Fault::fatal(Origin::Files, doing, "locked"));
+            }
+            Err(TryLockError::Error(error)) => {
+                let doing = format!(
+                    "cannot lock {}; use a file system with locks for --work",
+                    path.display()
+                );
+                return Err(Fault::fatal(Origin::Files, doing, error));
+            }
         }
         file.set_len(0)
             .and_then(|()| write!(file, "{}", std::process::id()))
@@ -66,8 +73,8 @@ pub fn holder(work: &Path) -> Option<String> {
 }
 
 impl Drop for Lock {
-    /// Closing alone would leave the lock to a child that is being started at this moment, and that
-    /// has the file open until it runs its own program.
+    /// Closing alone would leave the lock to a child that is being started at this moment: it has
+    /// the file open until it runs its own program.
     fn drop(&mut self) {
         // Where it fails, the close that follows does what it can.
         let _ = self.0.unlock();
