@@ -15,21 +15,18 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
 
-use notify::Watcher as _;
-use tokio::sync::Notify;
-
-use crate::content::{self, ContentError, Writers};
+use crate::content::{self, ContentError, Stamp, Writers, stamp};
 use crate::fault::{Fault, Origin};
-use crate::telemetry;
 
 mod census;
 mod lock;
 mod moving;
 mod pause;
-mod retry;
+mod requeue;
+mod watch;
 
 use census::arrived;
 pub use census::{Census, missed};
@@ -37,17 +34,18 @@ use lock::Lock;
 pub use lock::holder;
 use moving::{move_into, move_with_reason, remove_leftovers};
 pub use pause::{is_paused, pause, resume};
-use retry::reason_of;
-pub use retry::{REASON_ENDING, retry};
+use requeue::reason_of;
+pub use requeue::{REASON_ENDING, requeue};
+pub use watch::Watch;
 
-/// Most files that one scan hands out, oldest first. A directory of a million files is then scanned
-/// some fifteen times, with a few megabytes of memory; a smaller number would scan it more often.
+/// Most files that one scan hands out, oldest first. A directory of a million files is scanned some
+/// fifteen times then, with a few megabytes of memory; a smaller number would mean more scans.
 pub const SCAN_FILES_MAX: usize = 65_536;
 
 /// Bytes at the end of a file that are looked at to see whether a document closes.
 const TAIL_BYTES: usize = 4096;
 
-/// Why a file waits that has a hard link elsewhere.
+/// Why a file waits that has another hard link.
 const OTHER_NAME: &str = "it has another name (a hard link), and `hard_links` is `wait`";
 
 /// Where files come from and go to.
@@ -79,12 +77,12 @@ impl Directories {
 /// When a file of inbound is taken.
 #[derive(Debug, Clone, Copy)]
 pub struct Patience {
-    /// Where writers cannot be asked about, a file must have been left alone for this long.
+    /// Where the system does not tell of writers, a file must have been left alone for this long.
     pub quiet_time: Duration,
     /// A document that does not close waits this long for the rest of it, then it is quarantined.
     pub incomplete_after: Duration,
-    /// Whether a file waits as long as it has a second name (a hard link): who made that may have had
-    /// no right to read the file, and can still write into it.
+    /// Whether a file waits as long as it has a second name (a hard link): whoever made that link
+    /// may have had no right to read the file, and can still write into it.
     pub one_name: bool,
 }
 
@@ -147,9 +145,6 @@ pub struct Claimed {
     /// When it came into inbound; for one that was found in work, when it came there.
     pub arrived: SystemTime,
 }
-
-/// What identifies one state of a file.
-type Stamp = (u64, u64, i64, i64);
 
 impl Inbox {
     /// Makes the directories where they are missing (for this user alone) and locks them against a
@@ -254,8 +249,8 @@ impl Inbox {
         Ok(scan)
     }
 
-    /// Whether a file has another name that it must not have, or was found incomplete before, has not
-    /// changed, and may still grow.
+    /// Why a file has to wait, if it does: it has another name that it must not have, or it was
+    /// found incomplete before, has not changed since, and may still grow.
     fn must_wait(&self, name: &OsStr, metadata: &Metadata) -> Option<&'static str> {
         if self.has_other_name(metadata) {
             return Some(OTHER_NAME);
@@ -274,7 +269,7 @@ impl Inbox {
         self.patience.one_name && metadata.nlink() > 1
     }
 
-    /// Whether a file was written so lately that more of it may come.
+    /// Whether a file was written so recently that more of it may come.
     fn is_young(&self, metadata: &Metadata) -> bool {
         age(metadata) < self.patience.incomplete_after
     }
@@ -291,7 +286,7 @@ impl Inbox {
         }
     }
 
-    /// Takes a file out of inbound, if it is whole as far as that shows without reading it.
+    /// Takes a file out of inbound, if it is whole as far as can be seen without reading all of it.
     ///
     /// # Errors
     /// `Ok(Err(why))` if it has to wait (the reason is for people). `Err` is the system's.
@@ -304,7 +299,7 @@ impl Inbox {
             }
             Err(_) => return Ok(Err("it is gone, or no regular file")),
         };
-        // Asked again of the open file: the name may stand for another one since the scan.
+        // Asked again, of the open file: since the scan the name may have passed to another one.
         if self.has_other_name(&metadata) {
             return Ok(Err(OTHER_NAME));
         }
@@ -316,8 +311,8 @@ impl Inbox {
             }
             Writers::Unknown | Writers::None => {}
         }
-        // What cannot be read here is for the reader of the whole file to judge: it must not hold up the
-        // files behind it.
+        // What cannot be read here is for the reader of the whole file to judge: it must not hold
+        // up the files behind it.
         if self.is_young(&metadata) && !seems_closed(&file, metadata.len()).unwrap_or(true) {
             self.note_incomplete(&candidate.name, &metadata);
             return Ok(Err("the document is not complete yet"));
@@ -377,7 +372,8 @@ impl Inbox {
         incomplete.insert(name.to_owned(), stamp(metadata));
     }
 
-    /// Moves a settled file to history. A file that is there already (by the path) is a success.
+    /// Moves a settled file to history; returns where it is then. A whole copy of it that a killed
+    /// move from another device left there is a success.
     ///
     /// # Errors
     /// The system's; the file is still in work.
@@ -394,62 +390,6 @@ impl Inbox {
         let text = format!("{reason}\n");
         move_with_reason(&file.path, &self.directories.quarantine, &file.name, &text)
     }
-
-    /// Watches inbound: wakes `wake` after something may have arrived. The watch ends when the
-    /// value is dropped. It is blind on network file systems and after an overflow, and that is
-    /// allowed: see the module's text.
-    ///
-    /// # Errors
-    /// No watch could be had (`fs.inotify.max_user_instances`); the periodic scan still works.
-    pub fn watch(&self, wake: Arc<Notify>) -> notify::Result<Watch> {
-        let mut watcher =
-            notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-                match event {
-                    Ok(event) if event.need_rescan() => {
-                        telemetry::watcher_overflow();
-                        tracing::warn!(
-                            "the kernel dropped notifications; the scan finds the files"
-                        );
-                    }
-                    // Reading a file is an event, too; waking for our own reading would never end.
-                    Ok(event) if is_reading(event.kind) => return,
-                    Ok(_) | Err(_) => {}
-                }
-                wake.notify_one();
-            })?;
-        watcher.watch(
-            &self.directories.inbound,
-            notify::RecursiveMode::NonRecursive,
-        )?;
-        let directory = File::open(&self.directories.inbound).map_err(notify::Error::io)?;
-        Ok(Watch {
-            _watcher: watcher,
-            directory,
-        })
-    }
-
-    /// Whether a watch still looks at the directory of inbound: one that was removed and made again
-    /// needs a new watch.
-    #[must_use]
-    pub fn is_watched_by(&self, watch: &Watch) -> bool {
-        let same =
-            |now: Metadata, then: Metadata| (now.dev(), now.ino()) == (then.dev(), then.ino());
-        match (
-            fs::metadata(&self.directories.inbound),
-            watch.directory.metadata(),
-        ) {
-            (Ok(now), Ok(then)) => same(now, then),
-            _ => false,
-        }
-    }
-}
-
-/// A running watch of inbound.
-#[derive(Debug)]
-pub struct Watch {
-    _watcher: notify::RecommendedWatcher,
-    /// Held open, so that a directory made anew cannot get the same inode number.
-    directory: File,
 }
 
 /// All regular files below `path`, or `path` itself, without following links: an archive.
@@ -474,7 +414,7 @@ pub fn archive(path: &Path) -> io::Result<Vec<Claimed>> {
     Ok(found)
 }
 
-/// The name of a directory that is the same whatever the way to it.
+/// A directory's absolute path with links resolved, or the path as given if it does not exist.
 #[must_use]
 pub fn canonical(directory: &Path) -> String {
     let path = directory.canonicalize();
@@ -500,25 +440,13 @@ fn claimed(path: PathBuf, metadata: &Metadata) -> io::Result<Claimed> {
     })
 }
 
-fn stamp(metadata: &Metadata) -> Stamp {
-    (
-        metadata.ino(),
-        metadata.len(),
-        metadata.mtime(),
-        metadata.mtime_nsec(),
-    )
-}
-
-/// How long ago a file was written. Its writer may say any time; where that is in the future, the time
-/// counts at which the system last changed it, and nothing where that is, too.
+/// How long ago a file was written. Its writer may claim any time. If that is in the future, the
+/// time counts at which the system last saw the file change; if that is in the future, too, it is
+/// zero.
 fn age(metadata: &Metadata) -> Duration {
     let written = metadata.modified().ok();
     let age = written.and_then(|at| at.elapsed().ok());
-    age.unwrap_or_else(|| {
-        let changed = Duration::new(metadata.ctime() as u64, metadata.ctime_nsec() as u32);
-        let now = SystemTime::now().duration_since(UNIX_EPOCH);
-        now.unwrap_or_default().saturating_sub(changed)
-    })
+    age.unwrap_or_else(|| arrived(metadata).elapsed().unwrap_or_default())
 }
 
 /// Names by which writers say that a file is not for others yet.
@@ -531,13 +459,8 @@ pub fn is_temporary(name: &OsStr) -> bool {
             .any(|end| name.ends_with(end))
 }
 
-fn is_reading(kind: notify::EventKind) -> bool {
-    use notify::event::{AccessKind, AccessMode, EventKind};
-    let written = EventKind::Access(AccessKind::Close(AccessMode::Write));
-    matches!(kind, EventKind::Access(_)) && kind != written
-}
-
-/// Whether a file could be a whole document by its last characters. Compressed data says nothing.
+/// Whether a file could be a whole document, by its last characters. Those of compressed data say
+/// nothing, so it could be.
 fn seems_closed(file: &File, bytes: u64) -> io::Result<bool> {
     let mut tail = [0; TAIL_BYTES];
     let head = file.read_at(&mut tail[..4], 0)?;
@@ -549,7 +472,7 @@ fn seems_closed(file: &File, bytes: u64) -> io::Result<bool> {
         .iter()
         .rev()
         .find(|byte| !byte.is_ascii_whitespace());
-    // A line of any other end is a whole, if wrong, record of NDJSON once it has a line break.
+    // A line that ends otherwise is a record of NDJSON, if a bad one, once it has its line break.
     Ok(
         matches!(last, Some(b'}' | b']'))
             || (read > 0 && tail[read - 1] == b'\n' && last.is_some()),

@@ -157,7 +157,7 @@ fn retry(settings: &Settings, names: &[OsString], all: bool) -> anyhow::Result<(
     };
     for name in &names {
         let shown = quarantine.join(name).display().to_string();
-        let path = match inbox::retry(&settings.dirs, name) {
+        let path = match inbox::requeue(&settings.dirs, name) {
             Ok(path) => path,
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 return Err(anyhow::Error::new(NoInput(shown)));

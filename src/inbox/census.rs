@@ -2,19 +2,18 @@
 
 use std::fs::{self, Metadata};
 use std::io;
-use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::{Candidate, Inbox, is_temporary};
 
-/// A notification that has not come after this time does not come.
+/// A notification that has not come within this time will not come.
 const NOTICE_WITHIN: Duration = Duration::from_millis(100);
 
 /// The files of a directory in sum.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Content {
+pub struct Count {
     /// How many.
     pub files: u64,
     /// Their bytes.
@@ -27,9 +26,9 @@ pub struct Content {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Census {
     /// Those of inbound.
-    pub inbound: Content,
+    pub inbound: Count,
     /// Those of work.
-    pub work: Content,
+    pub work: Count,
 }
 
 impl Inbox {
@@ -39,8 +38,8 @@ impl Inbox {
     /// A directory cannot be read.
     pub fn census(&self) -> io::Result<Census> {
         Ok(Census {
-            inbound: content(&self.directories.inbound)?,
-            work: content(&self.directories.work)?,
+            inbound: count(&self.directories.inbound)?,
+            work: count(&self.directories.work)?,
         })
     }
 
@@ -48,17 +47,18 @@ impl Inbox {
     ///
     /// # Errors
     /// The directory cannot be read.
-    pub fn history(&self) -> io::Result<Content> {
-        content(&self.directories.history)
+    pub fn history(&self) -> io::Result<Count> {
+        count(&self.directories.history)
     }
 }
 
-fn content(directory: &Path) -> io::Result<Content> {
-    let mut content = Content::default();
+fn count(directory: &Path) -> io::Result<Count> {
+    let mut count = Count::default();
     for entry in fs::read_dir(directory)? {
         let entry = entry?;
-        // What is hidden is not ours, or not there yet; in work it is the lock and the like.
-        if entry.file_name().as_bytes().starts_with(b".") || is_temporary(&entry.file_name()) {
+        // What is hidden or temporary is not there yet, or not ours; in work it is the lock and the
+        // like.
+        if is_temporary(&entry.file_name()) {
             continue;
         }
         // A file may be gone since the directory was read.
@@ -66,23 +66,24 @@ fn content(directory: &Path) -> io::Result<Content> {
             continue;
         };
         let arrived = arrived(&metadata);
-        content.files += 1;
-        content.bytes += metadata.len();
-        content.oldest = Some(content.oldest.map_or(arrived, |then| then.min(arrived)));
+        count.files += 1;
+        count.bytes += metadata.len();
+        count.oldest = Some(count.oldest.map_or(arrived, |then| then.min(arrived)));
     }
-    Ok(content)
+    Ok(count)
 }
 
-/// When a file came to where it is, or was last written: its time of change, which a move sets and
-/// nobody can set back. The time of its content says nothing: a copied archive may be years old.
+/// When a file came to where it is, or was last written: its time of change (ctime), which a move
+/// sets and nobody can set back. The time of its content says nothing: a copied archive may be
+/// years old.
 pub(super) fn arrived(metadata: &Metadata) -> SystemTime {
     let seconds = Duration::from_secs(metadata.ctime().try_into().unwrap_or_default());
     let rest = Duration::from_nanos(metadata.ctime_nsec().try_into().unwrap_or_default());
     UNIX_EPOCH + seconds + rest
 }
 
-/// Of these files, the ones that came after the scan before this one and that no notification has
-/// told of, where this scan is at `now` and for no notification.
+/// Counts the files that arrived after the previous scan (`before`) and long enough before this one
+/// (`now`) that a notification should have reported them. For scans that no notification caused.
 #[must_use]
 pub fn missed(found: &[Candidate], before: SystemTime, now: SystemTime) -> u64 {
     let is_missed = |file: &&Candidate| {
@@ -100,16 +101,16 @@ mod tests {
     fn files_are_counted_by_when_they_came_not_by_how_old_they_are() {
         let dir = tempfile::tempdir().unwrap();
         let made = SystemTime::now() - Duration::from_secs(1);
-        assert_eq!(content(dir.path()).unwrap(), Content::default());
+        assert_eq!(count(dir.path()).unwrap(), Count::default());
         for name in ["a", "b", ".hidden", "c.tmp"] {
             let file = fs::File::create(dir.path().join(name)).unwrap();
             file.set_len(10).unwrap();
             file.set_modified(UNIX_EPOCH).unwrap();
         }
         fs::create_dir(dir.path().join("d")).unwrap();
-        let content = content(dir.path()).unwrap();
-        assert_eq!((content.files, content.bytes), (2, 20));
-        assert!(content.oldest.unwrap() > made);
+        let count = count(dir.path()).unwrap();
+        assert_eq!((count.files, count.bytes), (2, 20));
+        assert!(count.oldest.unwrap() > made);
     }
 
     #[test]

@@ -39,16 +39,16 @@ pub(super) fn move_into(from: &Path, to: &Path, name: &OsStr) -> io::Result<Path
     Err(io::ErrorKind::AlreadyExists.into())
 }
 
-/// Moves a file like [`move_into`], and has a text beside it in `NAME.reason`. The text comes first,
-/// so that no kill leaves a file without it; one that is there already, from such a kill, is used.
-/// A name is taken, too, where the name of its reason is.
+/// Moves a file like [`move_into`], and puts a text beside it in `NAME.reason`. The text is written
+/// first, so that no kill leaves a file without it; the same text that is there already, from such
+/// a kill, is used. A name counts as taken, too, if the name of its reason is.
 pub(super) fn move_with_reason(
     from: &Path,
     to: &Path,
     name: &OsStr,
     text: &str,
 ) -> io::Result<PathBuf> {
-    // No reason without a file, as far as that can be known.
+    // No reason is written for a file that is gone, as far as that can be known.
     fs::symlink_metadata(from)?;
     for attempt in 0..u32::MAX {
         let target = to.join(with_suffix(name, attempt));
@@ -66,8 +66,9 @@ pub(super) fn move_with_reason(
     Err(io::ErrorKind::AlreadyExists.into())
 }
 
-/// Writes a reason; whether its name was free. Best effort apart from that: the reason stands in the
-/// ledger as well, and a full disk must not keep a file from being set aside.
+/// Writes a reason; says whether its name was free, or taken by the same reason. Best effort apart
+/// from that: the reason is in the ledger as well, and a full disk must not keep a file from being
+/// set aside.
 fn note(beside: &Path, text: &str) -> bool {
     let written = File::create_new(beside).and_then(|mut file| file.write_all(text.as_bytes()));
     match written {
@@ -119,8 +120,8 @@ fn copy_across(from: &Path, to: &Path) -> io::Result<()> {
             .prefix(COPY_PREFIX)
             .rand_bytes(COPY_SUFFIX_CHARS)
             .tempfile_in(dir)?;
-        // Tells whoever clears up that this one is still being made. A file system that knows no
-        // locks lets nobody lock it there, either.
+        // Tells whoever clears up that this one is still being made. Where the file system has no
+        // locks, whoever clears up gets none, either, and leaves the copy alone.
         let _ = copy.as_file().lock();
         io::copy(&mut source, copy.as_file_mut())?;
         copy.as_file().set_modified(metadata.modified()?)?;
@@ -131,7 +132,7 @@ fn copy_across(from: &Path, to: &Path) -> io::Result<()> {
     fs::remove_file(from)
 }
 
-/// Whether a regular file at `path` has the same bytes; on the disk, then.
+/// Whether there is a regular file at `path` with the same bytes. If so, it is synced to the disk.
 fn is_equal(source: &File, path: &Path) -> io::Result<bool> {
     const PIECE: usize = 256 * 1024;
     let Ok((there, metadata)) = content::open_regular(path) else {
@@ -158,8 +159,8 @@ fn is_equal(source: &File, path: &Path) -> io::Result<bool> {
     Ok(true)
 }
 
-/// Removes the copies that a killed process left unfinished in a directory: regular files of the
-/// name that a copy has, which nobody holds locked.
+/// Removes the copies that a killed process left unfinished in a directory: regular files with the
+/// name of a copy that nobody holds locked.
 pub(super) fn remove_leftovers(dir: &Path) -> io::Result<()> {
     for entry in fs::read_dir(dir)? {
         let entry = entry?;

@@ -1,5 +1,5 @@
-//! The operator's word that no file is to be taken: a marker in the work directory, so that it
-//! holds for the one engine of that directory, also for one that starts later.
+//! The operator's word that no file is to be taken: a marker in the work directory. It holds for
+//! the one engine of that directory, and also for one that starts later.
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind};

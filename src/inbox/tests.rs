@@ -1,6 +1,10 @@
 //! Files that arrive, wait, move and collide, in real directories.
 
 use std::io::Write as _;
+use std::sync::Arc;
+
+use notify::Watcher as _;
+use tokio::sync::Notify;
 
 use super::lock::LOCK_FILE;
 use super::moving::{COPY_PREFIX, NAME_BYTES_MAX};
@@ -226,7 +230,7 @@ fn a_file_of_quarantine_goes_back_without_its_reason() {
     place.inbox.to_quarantine(&claimed[0], "not JSON").unwrap();
     place.put("a.json", b"[2]");
     let directories = place.inbox.directories.clone();
-    let back = retry(&directories, OsStr::new("a.json")).unwrap();
+    let back = requeue(&directories, OsStr::new("a.json")).unwrap();
     // Never over another file, also on the way back.
     assert_eq!(back, directories.inbound.join("a.json.1"));
     assert_eq!(fs::read(back).unwrap(), b"[1]");
@@ -237,7 +241,7 @@ fn a_file_of_quarantine_goes_back_without_its_reason() {
     assert!(names(&directories.quarantine).is_empty());
     fs::write(directories.history.join("b.json"), b"[3]").unwrap();
     for name in ["a.json", "../history/b.json", "..", ""] {
-        assert!(retry(&directories, OsStr::new(name)).is_err(), "{name}");
+        assert!(requeue(&directories, OsStr::new(name)).is_err(), "{name}");
     }
     assert!(directories.history.join("b.json").exists());
 }

@@ -7,15 +7,16 @@ use std::path::{Path, PathBuf};
 
 use super::{Directories, move_into};
 
-/// What the name of a reason in quarantine ends with, after that of its file.
+/// What the name of a reason in quarantine ends with, after the name of its file.
 pub const REASON_ENDING: &str = ".reason";
 
 /// Moves a file of quarantine back to inbound, to be taken in again, and removes its reason. Safe
-/// beside a running service, which never touches quarantine but to add to it.
+/// beside a running service, which only ever adds to quarantine.
 ///
 /// # Errors
-/// The system's, `NotFound` and `InvalidInput` (a name that is none of a file there) among them.
-pub fn retry(directories: &Directories, name: &OsStr) -> io::Result<PathBuf> {
+/// The system's. Among them are `NotFound`, and `InvalidInput` for what is not the name of a file
+/// there.
+pub fn requeue(directories: &Directories, name: &OsStr) -> io::Result<PathBuf> {
     let from = directories.quarantine.join(name);
     if Path::new(name).file_name() != Some(name) || !fs::symlink_metadata(&from)?.is_file() {
         return Err(io::ErrorKind::InvalidInput.into());
