@@ -10,6 +10,7 @@
 //! Starting after a crash is the same as starting: a file is registered, and what the ledger lacks of
 //! it is published. Nothing here waits for a frame to come back; the ledger is asked.
 
+mod flight;
 mod prepare;
 mod produce;
 mod settle;
@@ -17,15 +18,14 @@ mod settle;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::broker::Broker;
 use crate::content::ContentOptions;
-use crate::cut::{ChunkLimits, Plan};
+use crate::cut::ChunkLimits;
 use crate::dataset::{Dataset, Datasets};
 use crate::fault::{Fault, Origin};
 use crate::inbox::{Claimed, Inbox};
@@ -33,12 +33,14 @@ use crate::retry::GivenUp;
 use crate::sink::Sink;
 use crate::telemetry;
 use crate::worker::Progress;
+use flight::Flight;
 
-/// Most files registered and not settled at a time: each costs its plan in memory. Many, so that tens
-/// of thousands of small files do not wait for each other's settling.
+/// Most files that are registered and not settled at a time: each costs its plan in memory. Many,
+/// so that tens of thousands of small files do not wait for each other to be settled.
 const FLIGHTS_MAX: usize = 8_192;
 
-/// Frames on the way to the publisher. What bounds them is the byte budget; this bounds the channel.
+/// Most frames on the way to the publisher. Their bytes are bounded by the byte budget; this bounds
+/// the channel.
 const FRAMES_QUEUED: usize = 1_024;
 
 /// A file to load.
@@ -57,8 +59,8 @@ pub struct Item {
 pub enum ItemOrigin {
     /// Out of inbound: it goes to history or quarantine.
     Mailbox,
-    /// Found in work at the start, claimed by an earlier run: as above; and if the ledger has all of
-    /// it, it is not a duplicate, but its own move was still due.
+    /// Found in work at the start, claimed by an earlier run. It goes where one of the mailbox
+    /// goes; but if the ledger has all of it, it is no duplicate: its own move was still due.
     Recovered,
     /// Part of an archive: it stays where it lies.
     Archive,
@@ -67,13 +69,13 @@ pub enum ItemOrigin {
 /// How ingest works.
 #[derive(Debug, Clone)]
 pub struct IngestOptions {
-    /// How large a frame gets.
+    /// How large the chunk of a frame gets.
     pub chunk: ChunkLimits,
     /// Bytes of chunks between parse and broker.
     pub budget_bytes: u64,
     /// How files are read.
     pub content: ContentOptions,
-    /// The dataset of all files, whatever their names.
+    /// The dataset of all files, whatever their names. `None`: the name of each file tells.
     pub dataset: Option<Arc<Dataset>>,
     /// Whether an incomplete file may wait for the rest of it; otherwise it is quarantined.
     pub incomplete_may_wait: bool,
@@ -148,30 +150,6 @@ pub struct Ingest {
     pub options: IngestOptions,
 }
 
-/// A file that is registered and not settled.
-struct Flight {
-    dataset: Arc<Dataset>,
-    plan: Arc<Plan>,
-    hash: crate::content::ContentHash,
-    /// The file, and copies of it that arrived meanwhile.
-    items: Vec<Item>,
-    /// Chunks that are not with the broker yet.
-    unpublished: usize,
-    /// Records that were missing from the ledger when the flight began.
-    missing: u64,
-    /// Of these, committed by workers of this process: a hint.
-    committed: u64,
-    /// What the tally already has of the file's bytes.
-    bytes_done: u64,
-    /// What the ledger had at the last look.
-    covered: u64,
-    /// When something was last seen to move.
-    moved: Instant,
-    /// When the ledger was last asked.
-    asked: Option<Instant>,
-    _room: OwnedSemaphorePermit,
-}
-
 /// State that the tasks of the stage share.
 struct Shared {
     ingest: Ingest,
@@ -181,7 +159,7 @@ struct Shared {
     /// Bounds the bytes between parse and broker, in KiB.
     budget: Arc<Semaphore>,
     budget_kib: u32,
-    /// A flight needs a look: it has nothing to publish, or is new.
+    /// Wakes the settle loop: a flight has nothing left to publish.
     look: Notify,
     stop: CancellationToken,
 }
@@ -224,8 +202,9 @@ impl Ingest {
         shared.tell_memory();
         let (jobs, jobs_of_producer) = mpsc::channel(1);
         let (frames, frames_of_publisher) = mpsc::channel(FRAMES_QUEUED);
-        // The channels close one after the other when the items end; settle ends when no flight is
-        // left. It holds a sender of jobs, for what has to be published again, so it ends first.
+        // When the items end, the channels close one after the other. Settle holds a sender of
+        // jobs, for what has to be published again, so produce ends after it; and settle ends when
+        // no flight is left.
         let prepared = CancellationToken::new();
         let prepare = prepare::run(shared.clone(), items, jobs.clone(), prepared.clone());
         let settle = settle::run(shared.clone(), jobs, prepared);
@@ -309,7 +288,3 @@ impl Shared {
         crate::retry::until_ok("moving files", &self.stop, |_| {}, attempt).await
     }
 }
-
-/// How long the settle loop waits at most between looks at the ledger. Where the workers are in this
-/// process they wake it; this is for workers elsewhere.
-const LOOK_INTERVAL: Duration = Duration::from_secs(1);

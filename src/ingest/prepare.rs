@@ -1,17 +1,18 @@
 //! Reads, identifies and cuts files, and enters them into the ledger, many at once.
 
+use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use rayon::iter::Either;
 use rayon::prelude::*;
 use tokio::sync::mpsc;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::produce::Job;
-use super::{Ending, Flight, Item, ItemOrigin, Shared, Tally};
+use super::flight::Flight;
+use super::produce::{Job, missing_chunks};
+use super::{Ending, Ingest, Item, ItemOrigin, Shared, Tally};
 use crate::content::{self, Content, ContentError, ContentHash};
-use crate::coverage;
 use crate::cut::{self, Plan, Unreadable};
 use crate::dataset::Dataset;
 use crate::fault::{Fault, Origin};
@@ -23,13 +24,15 @@ use crate::telemetry::{self, Stage};
 /// Files entered in one round trip. More gain little, and would delay the first frame.
 const GROUP_FILES: usize = 256;
 
-/// Bytes of the files of a group. Three groups are in memory at a time (being read, waiting, being
-/// parsed), as far as their files are small enough to be read; larger ones are mapped.
+/// Bytes of the files of a group. Three groups are in memory at a time (one is being read, one
+/// waits, one is being parsed), as far as their files are small enough to be read; larger ones are
+/// mapped.
 const GROUP_BYTES: u64 = 8 * 1024 * 1024;
 
-/// How often a file is read that the device fails to read, before it is set aside. A loose cable or a path
-/// that moves to another controller is over in a moment, and a healthy file must not be set aside for
-/// it; a bad sector stays, and the others wait meanwhile: with the pauses of a retry this is a second or two.
+/// How many times a file is tried that the device fails to read, before it is set aside. A loose
+/// cable, or a path that moves to another controller, is over in a moment, and a healthy file must
+/// not be set aside for it. A bad sector stays, and the other files wait meanwhile: with the pauses
+/// of a retry that is a second or two.
 const DEVICE_ATTEMPTS: u32 = 8;
 
 /// Longest name in the ledger, in bytes.
@@ -40,22 +43,33 @@ const CHANGING: &str = "it is still being written";
 const INCOMPLETE: &str = "the document is not complete yet";
 const GONE: &str = "it was removed before it was read";
 
+/// A file that was read and cut.
+pub(super) struct Ready {
+    pub(super) item: Item,
+    pub(super) dataset: Arc<Dataset>,
+    pub(super) content: Arc<Content>,
+    pub(super) plan: Arc<Plan>,
+}
+
+/// A file to be quarantined, and why.
+pub(super) struct Bad {
+    pub(super) item: Item,
+    /// Its dataset, if one takes it.
+    pub(super) dataset: Option<Arc<Dataset>>,
+    /// Its identity, if the ledger is to have it as quarantined.
+    pub(super) hash: Option<ContentHash>,
+    pub(super) reason: String,
+}
+
 /// A file after reading.
 enum Prepared {
-    Ready {
-        item: Item,
-        dataset: Arc<Dataset>,
-        content: Content,
-        plan: Plan,
-    },
-    Bad {
-        item: Item,
-        dataset: Option<Arc<Dataset>>,
-        hash: Option<ContentHash>,
-        reason: String,
-    },
+    Ready(Ready),
+    Bad(Bad),
     /// To be left where it came from, and why.
-    Later { item: Item, why: &'static str },
+    Later {
+        item: Item,
+        why: &'static str,
+    },
 }
 
 /// Takes items until their channel closes; then cancels `prepared`.
@@ -80,9 +94,9 @@ pub(super) async fn run(
             let busy = telemetry::busy(Stage::Read);
             let (prepared, faulty) = read_all(&shared, group).await;
             drop(busy);
-            // Boxed, since the future is large, and there are several places that wait for one.
+            // Boxed, since the future is large and is awaited in several places.
             Box::pin(start(&shared, prepared, &jobs)).await?;
-            // After the others have gone on, since what they hold may be what is lacking: room on
+            // After the others have gone on, since what is lacking may be what they held: room on
             // the disk, or descriptors.
             for item in faulty {
                 let mut attempt = 1;
@@ -113,7 +127,8 @@ fn groups(items: Vec<Item>) -> Vec<Vec<Item>> {
     groups
 }
 
-/// Reads a group of files; those that the system has no means for just now are returned as they are.
+/// Reads a group of files. Those that cannot be read just now, since the system lacks something for
+/// it, are returned as they are.
 async fn read_all(shared: &Arc<Shared>, group: Vec<Item>) -> (Vec<Prepared>, Vec<Item>) {
     let shared = shared.clone();
     let reading = tokio::task::spawn_blocking(move || {
@@ -142,22 +157,8 @@ async fn start(
     let mut ready = Vec::new();
     for file in prepared {
         match file {
-            Prepared::Ready {
-                item,
-                dataset,
-                content,
-                plan,
-            } => {
-                ready.push((item, dataset, content, plan));
-            }
-            Prepared::Bad {
-                item,
-                dataset,
-                hash,
-                reason,
-            } => {
-                quarantine(shared, item, dataset, hash, reason).await?;
-            }
+            Prepared::Ready(file) => ready.push(file),
+            Prepared::Bad(file) => quarantine(shared, file).await?,
             Prepared::Later { item, why } => leave(shared, item, why).await?,
         }
     }
@@ -168,8 +169,8 @@ async fn start(
     Ok(())
 }
 
-/// Whether an error says nothing about the file, and passes: no room, no memory, no descriptors, a
-/// server of files that does not answer.
+/// Whether an error passes and says nothing about the file: no room, no memory, no descriptors, a
+/// file server that does not answer.
 fn passes(error: &std::io::Error) -> bool {
     use std::io::ErrorKind;
     const NO_DESCRIPTORS: [i32; 2] = [libc::EMFILE, libc::ENFILE];
@@ -200,13 +201,7 @@ fn is_of_device(error: &std::io::Error) -> bool {
 fn prepare(shared: &Shared, item: Item, attempt: u32) -> Result<Prepared, Fault> {
     let _file = tracing::debug_span!("file", name = ?item.file.name).entered();
     let ingest = &shared.ingest;
-    let by_name = || {
-        ingest
-            .datasets
-            .for_file_name(item.file.name.as_encoded_bytes())
-            .cloned()
-    };
-    let dataset = ingest.options.dataset.clone().or_else(by_name);
+    let dataset = ingest.dataset_of(&item);
     let cut = |bytes: &[u8]| {
         let dataset = dataset.as_ref()?;
         let (records, fields) = (&dataset.records, dataset.fields());
@@ -215,87 +210,96 @@ fn prepare(shared: &Shared, item: Item, attempt: u32) -> Result<Prepared, Fault>
     let opened = content::open_and(&item.file.path, &ingest.options.content, cut);
     let (content, plan) = match opened {
         Ok(opened) => opened,
-        Err(ContentError::Busy) => {
-            return Ok(Prepared::Later {
-                item,
-                why: CHANGING,
-            });
+        Err(error) => return unopened(item, dataset, error, attempt),
+    };
+    telemetry::read_bytes(content.stored_bytes);
+    let hash = Some(content.hash);
+    let (Some(dataset), Some(plan)) = (dataset, plan) else {
+        let reason = ingest.why_no_dataset();
+        return Ok(Prepared::Bad(Bad {
+            item,
+            dataset: None,
+            hash,
+            reason,
+        }));
+    };
+    if !content.is_intact() {
+        let why = CHANGING;
+        return Ok(Prepared::Later { item, why });
+    }
+    Ok(match plan {
+        Ok(plan) => Prepared::Ready(Ready {
+            item,
+            dataset,
+            content: Arc::new(content),
+            plan: Arc::new(plan),
+        }),
+        Err(Unreadable::Incomplete { .. }) if ingest.may_wait(&item) => {
+            let why = INCOMPLETE;
+            Prepared::Later { item, why }
         }
-        Err(ContentError::Io(error))
+        Err(unreadable) => Prepared::Bad(Bad {
+            item,
+            dataset: Some(dataset),
+            hash,
+            reason: unreadable.to_string(),
+        }),
+    })
+}
+
+/// What becomes of a file that could not be opened as a whole.
+fn unopened(
+    item: Item,
+    dataset: Option<Arc<Dataset>>,
+    error: ContentError,
+    attempt: u32,
+) -> Result<Prepared, Fault> {
+    let (hash, reason) = match error {
+        ContentError::Busy => {
+            let why = CHANGING;
+            return Ok(Prepared::Later { item, why });
+        }
+        ContentError::Io(error)
             if passes(&error) || (is_of_device(&error) && attempt < DEVICE_ATTEMPTS) =>
         {
             let doing = format!("reading {}", item.file.path.display());
             return Err(Fault::transient(Origin::Files, doing, error));
         }
-        Err(ContentError::Io(error)) if error.kind() == std::io::ErrorKind::NotFound => {
+        ContentError::Io(error) if error.kind() == std::io::ErrorKind::NotFound => {
             return Ok(Prepared::Later { item, why: GONE });
         }
-        Err(ContentError::Corrupt { hash, detail }) => {
-            return Ok(Prepared::Bad {
-                item,
-                dataset,
-                hash: Some(hash),
-                reason: detail,
-            });
-        }
-        Err(error) => {
-            let reason = format!("it cannot be read: {error}");
-            return Ok(Prepared::Bad {
-                item,
-                dataset,
-                hash: None,
-                reason,
-            });
-        }
+        ContentError::Corrupt { hash, detail } => (Some(hash), detail),
+        error => (None, format!("it cannot be read: {error}")),
     };
-    telemetry::read_bytes(content.stored_bytes);
-    let hash = Some(content.hash);
-    let (Some(dataset), Some(plan)) = (dataset, plan) else {
-        let names: Vec<_> = ingest.datasets.iter().map(|d| d.files.as_str()).collect();
-        let reason = format!(
+    Ok(Prepared::Bad(Bad {
+        item,
+        dataset,
+        hash,
+        reason,
+    }))
+}
+
+impl Ingest {
+    fn dataset_of(&self, item: &Item) -> Option<Arc<Dataset>> {
+        let name = item.file.name.as_encoded_bytes();
+        let by_name = || self.datasets.for_file_name(name).cloned();
+        self.options.dataset.clone().or_else(by_name)
+    }
+
+    fn why_no_dataset(&self) -> String {
+        let names: Vec<_> = self.datasets.iter().map(|d| d.files.as_str()).collect();
+        format!(
             "no dataset takes it: its name contains none of {}",
             names.join(", ")
-        );
-        return Ok(Prepared::Bad {
-            item,
-            dataset: None,
-            hash,
-            reason,
-        });
-    };
-    if !content.is_intact() {
-        return Ok(Prepared::Later {
-            item,
-            why: CHANGING,
-        });
+        )
     }
-    Ok(match plan {
-        Ok(plan) => Prepared::Ready {
-            item,
-            dataset,
-            content,
-            plan,
-        },
-        Err(Unreadable::Incomplete { .. })
-            if ingest.options.incomplete_may_wait
-                && item.origin != ItemOrigin::Archive
-                && ingest.inbox.may_grow(&item.file) =>
-        {
-            Prepared::Later {
-                item,
-                why: INCOMPLETE,
-            }
-        }
-        Err(unreadable) => {
-            let reason = unreadable.to_string();
-            Prepared::Bad {
-                item,
-                dataset: Some(dataset),
-                hash,
-                reason,
-            }
-        }
-    })
+
+    /// Whether an incomplete file may wait for the rest of it.
+    fn may_wait(&self, item: &Item) -> bool {
+        self.options.incomplete_may_wait
+            && item.origin != ItemOrigin::Archive
+            && self.inbox.may_grow(&item.file)
+    }
 }
 
 fn new_file(item: &Item, dataset: &str, hash: ContentHash, records: u32) -> NewFile {
@@ -314,13 +318,13 @@ fn new_file(item: &Item, dataset: &str, hash: ContentHash, records: u32) -> NewF
 }
 
 /// Sets a file aside, with its reason in the ledger and beside it.
-pub(super) async fn quarantine(
-    shared: &Arc<Shared>,
-    item: Item,
-    dataset: Option<Arc<Dataset>>,
-    hash: Option<ContentHash>,
-    reason: String,
-) -> Result<(), GivenUp> {
+pub(super) async fn quarantine(shared: &Arc<Shared>, file: Bad) -> Result<(), GivenUp> {
+    let Bad {
+        item,
+        dataset,
+        hash,
+        reason,
+    } = file;
     let dataset = dataset
         .map(|dataset| dataset.name.clone())
         .unwrap_or_default();
@@ -348,16 +352,17 @@ async fn leave(shared: &Arc<Shared>, item: Item, why: &'static str) -> Result<()
         .await
 }
 
-type Ready = (Item, Arc<Dataset>, Content, Plan);
-
+/// Enters files into the ledger; returns what is to be parsed of them. Those that the ledger has as
+/// a whole are finished, and copies join the flight of their content.
 async fn register(shared: &Arc<Shared>, ready: Vec<Ready>) -> Result<Vec<Job>, GivenUp> {
     if ready.is_empty() {
         return Ok(Vec::new());
     }
     let files: Vec<_> = ready
         .iter()
-        .map(|(item, dataset, content, plan)| {
-            new_file(item, &dataset.name, content.hash, plan.records)
+        .map(|file| {
+            let (hash, records) = (file.content.hash, file.plan.records);
+            new_file(&file.item, &file.dataset.name, hash, records)
         })
         .collect();
     let register = || shared.sink().register(&files);
@@ -366,39 +371,34 @@ async fn register(shared: &Arc<Shared>, ready: Vec<Ready>) -> Result<Vec<Job>, G
     let begun: Vec<u32> = begun.map(|file| file.file_no).collect();
     let covered = || shared.sink().coverage(&begun);
     let covered = until_ok("reading the ledger", &shared.stop, |_| {}, covered).await?;
-    let mut covered = begun
-        .into_iter()
-        .zip(covered)
-        .collect::<std::collections::HashMap<_, _>>();
+    let mut covered: HashMap<u32, _> = begun.into_iter().zip(covered).collect();
 
     clear_up(shared, &known).await?;
     let mut jobs = Vec::new();
     let mut endings = Vec::new();
-    for ((item, dataset, content, plan), Registered { file_no, before }) in
-        ready.into_iter().zip(known)
-    {
+    for (ready, Registered { file_no, before }) in ready.into_iter().zip(known) {
         if before == Before::Settled {
-            let ending = match item.origin {
+            let ending = match ready.item.origin {
                 ItemOrigin::Recovered => Ending::Settled,
                 ItemOrigin::Mailbox | ItemOrigin::Archive => Ending::Duplicate,
             };
-            Tally::add(&shared.tally().bytes_done, item.file.bytes);
-            endings.push((item, dataset, ending));
+            Tally::add(&shared.tally().bytes_done, ready.item.file.bytes);
+            endings.push((ready.item, ready.dataset, ending));
             continue;
         }
         if let Some(flight) = shared.flights().get_mut(&file_no) {
-            flight.items.push(item);
+            flight.add_copy(ready.item);
             continue;
         }
         let covered = covered.remove(&file_no).unwrap_or_default();
-        jobs.extend(begin(shared, item, dataset, content, plan, file_no, covered).await?);
+        jobs.extend(begin(shared, ready, file_no, &covered).await?);
     }
     shared.finish(endings).await?;
     Ok(jobs)
 }
 
-/// Lets go of the entries that a file may still have though it is settled: a kill came between its last
-/// commit and its settling.
+/// Folds the ledger entries that a file may still have though it is settled: a kill came between
+/// its last commit and its settling.
 async fn clear_up(shared: &Arc<Shared>, known: &[Registered]) -> Result<(), GivenUp> {
     let settled = known.iter().filter(|known| known.before == Before::Settled);
     let left: Vec<u32> = settled.map(|known| known.file_no).collect();
@@ -411,48 +411,29 @@ async fn clear_up(shared: &Arc<Shared>, known: &[Registered]) -> Result<(), Give
         .map(drop)
 }
 
-/// Starts the flight of a file; returns what is to be parsed of it.
+/// Begins the flight of a file; returns what is to be parsed of it.
 async fn begin(
     shared: &Arc<Shared>,
-    item: Item,
-    dataset: Arc<Dataset>,
-    content: Content,
-    plan: Plan,
+    ready: Ready,
     file_no: u32,
-    covered: Vec<std::ops::Range<u64>>,
+    covered: &[Range<u64>],
 ) -> Result<Option<Job>, GivenUp> {
     let room = tokio::select! {
         room = shared.room.clone().acquire_owned() => room.expect("it is never closed"),
         () = shared.stop.cancelled() => return Err(GivenUp::Stopped),
     };
-    let plan = Arc::new(plan);
-    // The ledger may know more than there is here, where a dataset was defined in another way then.
-    let missing = u64::from(plan.records).saturating_sub(coverage::len(&covered));
-    let chunks = super::produce::missing_chunks(&plan, &covered);
-    let flight = Flight {
-        dataset: dataset.clone(),
-        plan: plan.clone(),
-        hash: content.hash,
-        items: vec![item],
-        unpublished: chunks.len(),
-        missing,
-        committed: 0,
-        bytes_done: 0,
-        covered: coverage::len(&covered),
-        moved: Instant::now(),
-        asked: None,
-        _room: room,
+    let job = Job {
+        file_no,
+        dataset: ready.dataset.clone(),
+        layout: ready.plan.layout,
+        content: ready.content.clone(),
+        chunks: missing_chunks(&ready.plan, covered),
     };
+    let flight = Flight::begin(ready, covered, job.chunks.len(), room);
     shared.flights().insert(file_no, flight);
-    if chunks.is_empty() {
+    if job.chunks.is_empty() {
         shared.look.notify_one();
         return Ok(None);
     }
-    Ok(Some(Job {
-        file_no,
-        dataset,
-        layout: plan.layout,
-        content: Arc::new(content),
-        chunks,
-    }))
+    Ok(Some(job))
 }

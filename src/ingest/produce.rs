@@ -8,7 +8,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rayon::prelude::*;
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
-use tokio::time::Instant;
 
 use super::{Shared, Tally};
 use crate::batch::{Batch, RejectCode};
@@ -22,11 +21,12 @@ use crate::retry::{GivenUp, until_ok};
 use crate::telemetry::{self, Stage};
 use crate::worker::COMMIT_RECORDS;
 
-/// Frames handed to the broker in one pipeline. More would delay the first of them; a round trip is
-/// paid for by a dozen.
+/// Most frames handed to the broker in one pipeline. More would delay the first of them; a dozen
+/// already pay for a round trip.
 const PIPELINE_FRAMES: usize = 32;
 
-/// A thread's copy of a chunk keeps this much memory between chunks. They are a megabyte by default.
+/// A thread's copy of a chunk keeps this much memory between chunks, which have at most a megabyte
+/// by default.
 const COPY_KEPT_BYTES: usize = 4 * 1024 * 1024;
 
 /// Chunks of a file that have to be parsed and published.
@@ -58,8 +58,8 @@ pub(super) fn missing_chunks(plan: &Plan, covered: &[Range<u64>]) -> Vec<Chunk> 
 }
 
 /// The chunks of a file in the order in which they are parsed: a transaction's worth from each of
-/// `strands` distant places in turn. So the workers insert into distant parts of a table's key, where
-/// a server's connections wait less for each other than side by side.
+/// `strands` distant places in turn. So the workers insert into distant parts of a table's key,
+/// where the connections of a server wait less for each other than they do side by side.
 fn in_strands(chunks: &[Chunk], strands: usize) -> impl Iterator<Item = Chunk> {
     let strand = chunks.len().div_ceil(strands).max(1);
     let mut rests: Vec<&[Chunk]> = chunks.chunks(strand).collect();
@@ -95,8 +95,8 @@ pub(super) async fn run(
         let (shared, frames) = (shared.clone(), frames.clone());
         let runtime = Handle::current();
         let parsing = tokio::task::spawn_blocking(move || {
-            // Each strand in order of the file, so that pages are read ahead and left behind;
-            // whichever thread is free takes the next chunk.
+            // Each strand is in the order of the file, so that its pages are read ahead and then
+            // left behind; whichever thread is free takes the next chunk.
             let strands = shared.ingest.sink.writers();
             let chunks = jobs
                 .iter()
@@ -148,8 +148,9 @@ fn reserve(
     })
 }
 
-/// Makes the frame of a chunk; `None` if the file is not what it was. No frame is made of bytes that
-/// were read after a change, even if this chunk is not concerned: the plan is of another file.
+/// Makes the frame of a chunk; `None` if the file is not what it was. No frame is made of bytes
+/// that were read after a change, even of a chunk that did not change: the plan is that of another
+/// file.
 fn produce(shared: &Shared, job: &Job, chunk: Chunk, codec: Codec) -> Option<Frame> {
     thread_local! {
         static PARSER: RefCell<(Parser, Vec<u8>)> = RefCell::default();
@@ -239,12 +240,10 @@ fn note_published(shared: &Shared, frames: &[Frame]) {
     let mut flights = shared.flights();
     for frame in frames {
         telemetry::frames_published(&frame.dataset, 1);
-        if let Some(flight) = flights.get_mut(&frame.span.file_no) {
-            flight.unpublished = flight.unpublished.saturating_sub(1);
-            flight.moved = Instant::now();
-            if flight.unpublished == 0 {
-                shared.look.notify_one();
-            }
+        if let Some(flight) = flights.get_mut(&frame.span.file_no)
+            && flight.note_published()
+        {
+            shared.look.notify_one();
         }
     }
 }

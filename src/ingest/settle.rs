@@ -2,6 +2,7 @@
 //! no queue and not in the ledger.
 
 use std::collections::{HashMap, HashSet};
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,10 +10,11 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::flight::Flight;
+use super::prepare::{Bad, quarantine};
 use super::produce::{Job, missing_chunks};
-use super::{Ending, Flight, Item, ItemOrigin, LOOK_INTERVAL, Shared, Tally};
+use super::{Ending, Item, ItemOrigin, Shared, Tally};
 use crate::content::{self, ContentError};
-use crate::coverage;
 use crate::dataset::Dataset;
 use crate::retry::{GivenUp, until_ok};
 use crate::telemetry::{self, Stage};
@@ -20,16 +22,21 @@ use crate::telemetry::{self, Stage};
 /// Files asked about in one statement.
 const ASK_FILES: usize = 500;
 
-/// Shortest time between two looks; else as long as a look takes, unless no more will come. Commits come
-/// every few milliseconds in a load of small files, so some of them are settled together. Short against
-/// the 250 ms that a file may take to history.
+/// How long the loop waits at most between looks at the ledger. Workers in this process wake it;
+/// this is for workers elsewhere.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Shortest pause between two looks. A pause is as long as the look before it took, and ends early
+/// where nothing more will come. In a load of small files commits come every few milliseconds, so
+/// this lets some of them be settled together; it is short against the 250 ms that a file may take
+/// to history.
 const LOOK_PAUSE: Duration = Duration::from_millis(10);
 
 /// A file that has not moved for this long, while the queue is empty, has lost frames.
 const LOST_AFTER: Duration = Duration::from_secs(2);
 
-/// A file that has not moved for this long has lost frames, whatever the queue holds: longer than a
-/// full queue takes to drain. If it was too short, the frames are there twice, which is harmless.
+/// A file that has not moved for this long has lost frames, whatever the queue holds: a full queue
+/// drains in less. Should one take longer, frames are there twice, which is harmless.
 const STUCK_AFTER: Duration = Duration::from_secs(60);
 
 /// Settles until `prepared` is cancelled and no flight is left.
@@ -64,15 +71,11 @@ pub(super) async fn run(
 /// Waits until the last records of the last files are committed: there is nothing left to wait for.
 async fn all_committed(shared: &Shared, prepared: &CancellationToken) {
     prepared.cancelled().await;
-    while shared
-        .flights()
-        .values()
-        .any(|flight| flight.committed < flight.missing)
-    {
+    while !shared.flights().values().all(Flight::is_committed) {
         let progress = &shared.ingest.progress;
         progress.changed().await;
         shared.note_committed(progress.take());
-        // What is noted here is no news to the next look, which is due all the same.
+        // `take` has used up this notice, so ask for the next look explicitly.
         shared.look.notify_one();
     }
 }
@@ -92,18 +95,12 @@ async fn look(shared: &Arc<Shared>, jobs: &mpsc::Sender<Vec<Job>>) -> Result<(),
     publish_lost(shared, jobs, &still).await
 }
 
-/// Files worth a look: all published, and either committed as far as this process knows, or neither
-/// moved nor asked about for a while.
+/// Files about which to ask the ledger.
 fn due(shared: &Shared) -> Vec<u32> {
-    let is_due = |flight: &Flight| {
-        let last = flight.asked.unwrap_or(flight.moved);
-        flight.unpublished == 0
-            && (flight.committed >= flight.missing || last.elapsed() >= LOOK_INTERVAL)
-    };
     let flights = shared.flights();
     let mut due: Vec<u32> = flights
         .iter()
-        .filter(|(_, flight)| is_due(flight))
+        .filter(|(_, flight)| flight.is_due(LOOK_INTERVAL))
         .map(|(file_no, _)| *file_no)
         .collect();
     due.sort_unstable();
@@ -112,26 +109,14 @@ fn due(shared: &Shared) -> Vec<u32> {
 
 /// Notes what the ledger said of files that are not settled, and adds those that have not moved for
 /// long to `still`.
-fn note_covered(
-    shared: &Shared,
-    asked: &[u32],
-    covered: &[Vec<std::ops::Range<u64>>],
-    still: &mut Vec<u32>,
-) {
+fn note_covered(shared: &Shared, asked: &[u32], covered: &[Vec<Range<u64>>], still: &mut Vec<u32>) {
     let mut flights = shared.flights();
     for (file_no, covered) in asked.iter().zip(covered) {
         let Some(flight) = flights.get_mut(file_no) else {
             continue;
         };
-        let now = coverage::len(covered);
-        if now != flight.covered {
-            flight.covered = now;
-            flight.moved = Instant::now();
-        }
-        // The hint was wrong, or is not there: look again after the interval.
-        flight.committed = flight.committed.min(flight.missing.saturating_sub(1));
-        flight.asked = Some(Instant::now());
-        if flight.moved.elapsed() >= LOST_AFTER {
+        flight.note_covered(covered);
+        if flight.is_still_for(LOST_AFTER) {
             still.push(*file_no);
         }
     }
@@ -150,13 +135,9 @@ async fn settle(shared: &Arc<Shared>, asked: &[u32]) -> Result<Vec<u32>, GivenUp
                 continue;
             };
             count(shared, &flight, u64::from(settled.rejects));
-            for (copy, item) in flight.items.into_iter().enumerate() {
-                let ending = if copy == 0 {
-                    Ending::Settled
-                } else {
-                    Ending::Duplicate
-                };
-                endings.push((item, flight.dataset.clone(), ending));
+            endings.push((flight.first, flight.dataset.clone(), Ending::Settled));
+            for copy in flight.copies {
+                endings.push((copy, flight.dataset.clone(), Ending::Duplicate));
             }
         }
     }
@@ -171,13 +152,8 @@ fn count(shared: &Shared, flight: &Flight, rejects: u64) {
     Tally::add(&tally.records, records);
     Tally::add(&tally.rejects, rejects);
     Tally::add(&tally.rows, records.saturating_sub(rejects));
-    let bytes = flight.items[0].file.bytes;
-    Tally::add(&tally.bytes, bytes);
-    let copies = bytes * (flight.items.len() as u64 - 1);
-    Tally::add(
-        &tally.bytes_done,
-        bytes.saturating_sub(flight.bytes_done) + copies,
-    );
+    Tally::add(&tally.bytes, flight.first.file.bytes);
+    Tally::add(&tally.bytes_done, flight.bytes_left());
 }
 
 /// Publishes again what neither the queue nor the ledger has: the queue was emptied, or lost frames.
@@ -193,7 +169,7 @@ async fn publish_lost(
     let Ok(depth) = shared.ingest.broker.depth().await else {
         return Ok(());
     };
-    let is_lost = |flight: &Flight| depth.frames == 0 || flight.moved.elapsed() >= STUCK_AFTER;
+    let is_lost = |flight: &Flight| depth.frames == 0 || flight.is_still_for(STUCK_AFTER);
     let lost: Vec<u32> = {
         let flights = shared.flights();
         still
@@ -227,20 +203,16 @@ async fn publish_lost(
 async fn reopen(
     shared: &Arc<Shared>,
     file_no: u32,
-    covered: &[std::ops::Range<u64>],
+    covered: &[Range<u64>],
 ) -> Result<Option<Job>, GivenUp> {
     let (path, plan, dataset, hash) = {
         let flights = shared.flights();
         let Some(flight) = flights.get(&file_no) else {
             return Ok(None);
         };
-        let path = flight.items[0].file.path.clone();
-        (
-            path,
-            flight.plan.clone(),
-            flight.dataset.clone(),
-            flight.hash,
-        )
+        let path = flight.first.file.path.clone();
+        let (plan, dataset) = (flight.plan.clone(), flight.dataset.clone());
+        (path, plan, dataset, flight.hash)
     };
     let chunks = missing_chunks(&plan, covered);
     let options = shared.ingest.options.content.clone();
@@ -267,8 +239,7 @@ async fn reopen(
     let Some(flight) = flights.get_mut(&file_no) else {
         return Ok(None);
     };
-    flight.unpublished = chunks.len();
-    flight.moved = Instant::now();
+    flight.publish_again(chunks.len());
     Ok(Some(Job {
         file_no,
         dataset,
@@ -278,17 +249,18 @@ async fn reopen(
     }))
 }
 
-/// Ends the part of a file in its flight that is no longer what was registered.
+/// Takes a file out of its flight that is no longer what was registered.
 ///
 /// Frames of it that were published before were made of good bytes: their rows are stored under its
-/// number, with their ledger entries, and they stay. So the ledger has a file that is covered in part
-/// and in quarantine, and what lies in quarantine is another content. If the old content comes
-/// again, the same number is completed; the new one, if it is brought again, is a file of
-/// its own. An archive is not ours to move: its file stays pending in the ledger, where it lies.
+/// number, with their ledger entries, and they stay. So to the ledger the file is in quarantine,
+/// and covered in part; and what lies in quarantine has another content. If the old content comes
+/// again, the same number is completed; the new content, if it is brought again, is a file of its
+/// own. The file of an archive is not ours to move: it stays where it lies, and is pending in the
+/// ledger.
 ///
-/// Where copies of the content have arrived meanwhile, the flight goes on with the next of them.
+/// If copies of the content have arrived meanwhile, the flight goes on with the next of them.
 pub(super) async fn end_changed(shared: &Arc<Shared>, file_no: u32) -> Result<(), GivenUp> {
-    let Some((item, flight)) = take_first(shared, file_no) else {
+    let Some((item, left)) = take_first(shared, file_no) else {
         return Ok(());
     };
     if item.origin == ItemOrigin::Archive {
@@ -299,13 +271,20 @@ pub(super) async fn end_changed(shared: &Arc<Shared>, file_no: u32) -> Result<()
     let reason = format!(
         "it changed while it was read; records that were read before may be stored as file {file_no}"
     );
-    // With copies there, the ledger's file is not what is set aside.
-    let hash = flight.is_over.then_some(flight.hash);
-    super::prepare::quarantine(shared, item, Some(flight.dataset), hash, reason).await
+    let file = Bad {
+        item,
+        dataset: Some(left.dataset),
+        // If there are copies, the file of the ledger lives on in them, and only this one is set
+        // aside.
+        hash: left.is_over.then_some(left.hash),
+        reason,
+    };
+    quarantine(shared, file).await
 }
 
-/// Ends the part of a file in its flight that somebody has removed: what is not published is lost
-/// with it, and the ledger's file stays pending until the content comes again.
+/// Takes a file out of its flight that somebody has removed. If it was the last of its content,
+/// what is not published is lost with it, and it stays pending in the ledger until the content
+/// comes again.
 fn end_gone(shared: &Shared, file_no: u32) {
     if let Some((item, _)) = take_first(shared, file_no) {
         tracing::error!(file = ?item.file.path, "was removed while it was loaded; bring it again");
@@ -313,32 +292,29 @@ fn end_gone(shared: &Shared, file_no: u32) {
     }
 }
 
-/// What is known of a flight that lost its first file.
-struct Bereft {
+/// What is left of a flight that has lost its first file.
+struct Remainder {
     dataset: Arc<Dataset>,
     hash: content::ContentHash,
     /// Whether no copy is left to go on with.
     is_over: bool,
 }
 
-/// Takes the first file out of its flight. The next one, if there is one, is opened once the ledger
-/// has been asked what is missing.
-fn take_first(shared: &Shared, file_no: u32) -> Option<(Item, Bereft)> {
+/// Takes the first file out of its flight, and ends the flight if there is no copy to go on with.
+fn take_first(shared: &Shared, file_no: u32) -> Option<(Item, Remainder)> {
     let mut flights = shared.flights();
     let flight = flights.get_mut(&file_no)?;
-    let item = flight.items.remove(0);
-    let bereft = Bereft {
-        dataset: flight.dataset.clone(),
-        hash: flight.hash,
-        is_over: flight.items.is_empty(),
+    let (dataset, hash) = (flight.dataset.clone(), flight.hash);
+    let (item, is_over) = match flight.lose_first() {
+        Some(item) => (item, false),
+        None => (flights.remove(&file_no)?.first, true),
     };
-    if bereft.is_over {
-        flights.remove(&file_no);
-    } else {
-        flight.unpublished = 0;
-        flight.moved = Instant::now();
-    }
-    Some((item, bereft))
+    let left = Remainder {
+        dataset,
+        hash,
+        is_over,
+    };
+    Some((item, left))
 }
 
 impl Shared {
@@ -346,18 +322,10 @@ impl Shared {
     fn note_committed(&self, committed: HashMap<u32, u64>) {
         let mut flights = self.flights();
         for (file_no, records) in committed {
-            let Some(flight) = flights.get_mut(&file_no) else {
-                continue;
-            };
-            let new = records.min(flight.missing.saturating_sub(flight.committed));
-            flight.committed += records;
-            flight.moved = Instant::now();
-            let bytes = flight.items[0].file.bytes;
-            let share =
-                u128::from(bytes) * u128::from(new) / u128::from(flight.plan.records.max(1));
-            let share = u64::try_from(share).unwrap_or(bytes);
-            flight.bytes_done += share;
-            Tally::add(&self.tally().bytes_done, share);
+            if let Some(flight) = flights.get_mut(&file_no) {
+                let bytes = flight.note_committed(records);
+                Tally::add(&self.tally().bytes_done, bytes);
+            }
         }
     }
 }

@@ -1,0 +1,244 @@
+//! A flight: a file that is registered and not settled, and what is known of its way.
+//!
+//! Owns the counters of a flight. They change by the events below and in no other way. What it is
+//! told of commits is a hint, and may be wrong: only the ledger says what is stored, and nothing is
+//! settled by a counter.
+
+use std::collections::VecDeque;
+use std::mem;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::Instant;
+
+use super::Item;
+use super::prepare::Ready;
+use crate::content::ContentHash;
+use crate::coverage;
+use crate::cut::Plan;
+use crate::dataset::Dataset;
+
+/// A file that is registered and not settled.
+///
+/// | event | what changes |
+/// |---|---|
+/// | `begin` | what the ledger lacks is `missing`, and its chunks are `unpublished` |
+/// | `add_copy` | `copies` has one more |
+/// | `note_published` | `unpublished` is one less; `moved` is now |
+/// | `note_committed` | `committed` and `bytes_done` grow; `moved` is now |
+/// | `note_covered` | `covered`, and `moved` if that is new; `asked`; `committed` < `missing` |
+/// | `publish_again` | the chunks that were lost are `unpublished`; `moved` is now |
+/// | `lose_first` | the next copy is `first`; nothing is `unpublished`; `moved` is now |
+pub(super) struct Flight {
+    pub(super) dataset: Arc<Dataset>,
+    pub(super) plan: Arc<Plan>,
+    pub(super) hash: ContentHash,
+    /// The file that is read.
+    pub(super) first: Item,
+    /// Copies of it that arrived meanwhile.
+    pub(super) copies: VecDeque<Item>,
+    /// Chunks that are not with the broker yet.
+    unpublished: usize,
+    /// Records that the ledger lacked when the flight began.
+    missing: u64,
+    /// Of these, committed by workers of this process: a hint.
+    committed: u64,
+    /// What the tally already has of the file's bytes.
+    bytes_done: u64,
+    /// Records that the ledger had when it was last asked.
+    covered: u64,
+    /// When something was last seen to move.
+    moved: Instant,
+    /// When the ledger was last asked.
+    asked: Option<Instant>,
+    /// Its place among the flights.
+    _room: OwnedSemaphorePermit,
+}
+
+impl Flight {
+    /// The flight of a file of which the ledger has `covered`, and of which so many chunks are to
+    /// be published.
+    pub(super) fn begin(
+        ready: Ready,
+        covered: &[Range<u64>],
+        chunks: usize,
+        room: OwnedSemaphorePermit,
+    ) -> Self {
+        let covered = coverage::len(covered);
+        // The ledger may know of more records than there are here, if the dataset was defined in
+        // another way then.
+        let missing = u64::from(ready.plan.records).saturating_sub(covered);
+        Self {
+            dataset: ready.dataset,
+            plan: ready.plan,
+            hash: ready.content.hash,
+            first: ready.item,
+            copies: VecDeque::new(),
+            unpublished: chunks,
+            missing,
+            committed: 0,
+            bytes_done: 0,
+            covered,
+            moved: Instant::now(),
+            asked: None,
+            _room: room,
+        }
+    }
+
+    /// A file of the same content has arrived.
+    pub(super) fn add_copy(&mut self, item: Item) {
+        self.copies.push_back(item);
+    }
+
+    /// A frame is with the broker. Says whether none is left to publish.
+    pub(super) fn note_published(&mut self) -> bool {
+        self.unpublished = self.unpublished.saturating_sub(1);
+        self.moved = Instant::now();
+        self.unpublished == 0
+    }
+
+    /// Workers of this process have committed so many records. Gives the bytes of the file that are
+    /// done by that: its share by records, rounded down.
+    pub(super) fn note_committed(&mut self, records: u64) -> u64 {
+        let new = records.min(self.missing.saturating_sub(self.committed));
+        self.committed += records;
+        self.moved = Instant::now();
+        let bytes = self.first.file.bytes;
+        let share = u128::from(bytes) * u128::from(new) / u128::from(self.plan.records.max(1));
+        let share = u64::try_from(share).unwrap_or(bytes);
+        self.bytes_done += share;
+        share
+    }
+
+    /// The ledger was asked, and has not all of the file yet.
+    pub(super) fn note_covered(&mut self, covered: &[Range<u64>]) {
+        let now = coverage::len(covered);
+        if now != self.covered {
+            self.covered = now;
+            self.moved = Instant::now();
+        }
+        // If all seemed to be committed, the hint was wrong: look again after the interval.
+        self.committed = self.committed.min(self.missing.saturating_sub(1));
+        self.asked = Some(Instant::now());
+    }
+
+    /// So many chunks are in neither queue nor ledger, and are to be published again.
+    pub(super) fn publish_again(&mut self, chunks: usize) {
+        self.unpublished = chunks;
+        self.moved = Instant::now();
+    }
+
+    /// The first file is gone, or is another one: the next copy takes its place, and is opened once
+    /// the ledger has been asked what is missing. Gives the file that was first; `None` if there is
+    /// no copy to go on with, and nothing has changed.
+    pub(super) fn lose_first(&mut self) -> Option<Item> {
+        let next = self.copies.pop_front()?;
+        self.unpublished = 0;
+        self.moved = Instant::now();
+        Some(mem::replace(&mut self.first, next))
+    }
+
+    /// Whether all is committed, as far as this process knows.
+    pub(super) fn is_committed(&self) -> bool {
+        self.committed >= self.missing
+    }
+
+    /// Whether it is worth asking the ledger about: all is published, and either committed as far
+    /// as this process knows, or it has neither moved nor been asked about for the interval.
+    pub(super) fn is_due(&self, interval: Duration) -> bool {
+        let last = self.asked.unwrap_or(self.moved);
+        self.unpublished == 0 && (self.is_committed() || last.elapsed() >= interval)
+    }
+
+    /// Whether nothing has moved for so long.
+    pub(super) fn is_still_for(&self, time: Duration) -> bool {
+        self.moved.elapsed() >= time
+    }
+
+    /// The bytes of its files, copies included, that the tally does not have yet.
+    pub(super) fn bytes_left(&self) -> u64 {
+        let bytes = self.first.file.bytes;
+        bytes.saturating_sub(self.bytes_done) + bytes * self.copies.len() as u64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::Semaphore;
+
+    use super::*;
+    use crate::content::{self, ContentOptions};
+    use crate::cut::Layout;
+    use crate::dataset::Datasets;
+    use crate::inbox::archive;
+    use crate::ingest::ItemOrigin;
+
+    /// The flight of a file of ten bytes and six records, of which the ledger has two.
+    fn flight() -> Flight {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        std::fs::write(&path, "0123456789").unwrap();
+        let item = Item {
+            file: archive(&path).unwrap().remove(0),
+            origin: ItemOrigin::Mailbox,
+            seen: Instant::now(),
+        };
+        let datasets = Datasets::new(vec![]).unwrap();
+        let ready = Ready {
+            item,
+            dataset: datasets.by_name("vehicle_status").unwrap().clone(),
+            content: Arc::new(content::open(&path, &ContentOptions::default()).unwrap()),
+            plan: Arc::new(Plan {
+                layout: Layout::Lines,
+                records: 6,
+                chunks: Vec::new(),
+            }),
+        };
+        let room = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
+        Flight::begin(ready, &[0..1, 2..3], 2, room)
+    }
+
+    #[test]
+    fn it_is_due_once_all_is_published_and_committed_or_after_the_interval() {
+        let (soon, at_once) = (Duration::from_secs(3600), Duration::ZERO);
+        let mut flight = flight();
+        assert!(!flight.note_published() && !flight.is_due(at_once));
+        assert!(flight.note_published());
+        assert!(flight.is_due(at_once) && !flight.is_due(soon));
+        assert_eq!(flight.note_committed(3), 5);
+        assert!(!flight.is_due(soon));
+        assert_eq!((flight.note_committed(1), flight.bytes_left()), (1, 4));
+        assert!(flight.is_committed() && flight.is_due(soon));
+        // The ledger knows better.
+        flight.note_covered(&[0..4, 5..6]);
+        assert!(!flight.is_committed() && !flight.is_due(soon));
+        flight.publish_again(1);
+        assert!(!flight.is_due(at_once));
+    }
+
+    #[test]
+    fn a_commit_counts_no_more_than_what_was_missing() {
+        let mut flight = flight();
+        assert_eq!((flight.note_committed(9), flight.bytes_left()), (6, 4));
+        assert_eq!((flight.note_committed(1), flight.bytes_left()), (0, 4));
+    }
+
+    #[test]
+    fn copies_take_the_place_of_the_first_in_the_order_of_their_arrival() {
+        let mut flight = flight();
+        for name in ["b", "c"] {
+            let mut copy = flight.first.clone();
+            copy.file.name = name.into();
+            flight.add_copy(copy);
+        }
+        assert_eq!(flight.bytes_left(), 30);
+        let mut lost = || flight.lose_first().map(|item| item.file.name);
+        assert_eq!(lost(), Some("file".into()));
+        assert_eq!(lost(), Some("b".into()));
+        assert_eq!(lost(), None);
+        assert_eq!(flight.first.file.name, "c");
+        assert!(flight.is_due(Duration::ZERO));
+    }
+}
