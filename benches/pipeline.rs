@@ -9,7 +9,7 @@ use std::slice;
 use std::sync::Arc;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use lemonade_task::batch::Batch;
+use lemonade_task::batch::{Batch, SourceFile};
 use lemonade_task::commands::generate::{Format, Generator};
 use lemonade_task::cut::{Chunk, ChunkLimits, Layout, Plan, cut};
 use lemonade_task::dataset::{Dataset, Datasets};
@@ -26,6 +26,11 @@ const EVENTS: u32 = 100_000;
 
 /// Events in a chunk, and so in a frame.
 const CHUNK_EVENTS: u32 = 2_000;
+
+const FILE: SourceFile = SourceFile {
+    file_no: 1,
+    hash: [0; 16],
+};
 
 const LIMITS: ChunkLimits = ChunkLimits {
     records: CHUNK_EVENTS,
@@ -133,7 +138,7 @@ fn parse(
     chunk: Chunk,
     bytes: &[u8],
 ) -> Batch {
-    let batch = parser.parse(dataset, 1, layout, chunk, bytes);
+    let batch = parser.parse(dataset, FILE, layout, chunk, bytes);
     assert!(batch.rejects.is_empty());
     batch
 }

@@ -15,10 +15,27 @@ use crate::dataset::Dataset;
 /// is. Larger would let one bad file fill the database; smaller would cut ordinary records.
 pub const RAW_BYTES_MAX: usize = 8 * 1024;
 
+/// BLAKE3 of a file's stored bytes, cut to 16: the identity of a file. A cryptographic hash, since
+/// equal identity means that a file is dropped as a duplicate: nobody may be able to forge one.
+pub type ContentHash = [u8; 16];
+
+/// A file of the ledger.
+///
+/// The number alone would do as long as there is one ledger. But a frame may outlive the ledger it
+/// was made for (a database made anew, or restored), or reach the workers of another one (two
+/// databases that share a queue); there, its number is nobody's, or another file's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SourceFile {
+    /// Its number; 1 to 2^31 - 1, so that an id fits a signed 64-bit column.
+    pub file_no: u32,
+    /// Its identity.
+    pub hash: ContentHash,
+}
+
 /// A run of records of one file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Span {
-    /// The file's number in the ledger; 1 to 2^31 - 1, so that an id fits a signed 64-bit column.
+    /// The file's number in the ledger, as in [`SourceFile`].
     pub file_no: u32,
     /// Ordinal of the first record.
     pub first_ordinal: u32,
@@ -54,6 +71,8 @@ pub struct Batch {
     pub dataset: Arc<Dataset>,
     /// Which records these are.
     pub span: Span,
+    /// The identity of their file.
+    pub hash: ContentHash,
     /// The rows, in the shape of [`Dataset::schema`], by ascending `id`.
     pub rows: RecordBatch,
     /// The records that are no rows, by ascending ordinal.
@@ -74,6 +93,15 @@ pub struct SummaryColumns<'a> {
 }
 
 impl Batch {
+    /// The file that its records are of.
+    #[must_use]
+    pub fn file(&self) -> SourceFile {
+        SourceFile {
+            file_no: self.span.file_no,
+            hash: self.hash,
+        }
+    }
+
     /// The columns of the summary; `None` where its dataset has none.
     #[must_use]
     pub fn summary_columns(&self) -> Option<SummaryColumns<'_>> {

@@ -28,16 +28,14 @@ use mapping::Mapping;
 pub use room::Room;
 use room::Taken;
 
+use crate::batch::ContentHash;
+
 /// Files from this size on are hashed on all cores, since nothing of a file can be published before
 /// it is hashed.
 const PARALLEL_BYTES_MIN: usize = 1 << 20;
 
 /// Files from this size on are hashed and looked at by two threads: some 10 ms of work for each.
 const THREAD_BYTES_MIN: usize = 32 << 20;
-
-/// BLAKE3 of a file's stored bytes, cut to 16: the identity of a file. A cryptographic hash, since
-/// equal identity means that a file is dropped as a duplicate: nobody may be able to forge one.
-pub type ContentHash = [u8; 16];
 
 /// Files up to this size are read, larger ones mapped. A map costs page faults and a system call or
 /// two, which pay off from about a megabyte.

@@ -22,7 +22,7 @@ use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use bytes::Bytes;
 use xxhash_rust::xxh3::Xxh3;
 
-use crate::batch::{Batch, Reject, RejectCode, Span, provenance};
+use crate::batch::{Batch, ContentHash, Reject, RejectCode, Span, provenance};
 use crate::dataset::Datasets;
 use read::StreamError;
 use write::Writer;
@@ -44,6 +44,8 @@ pub struct Frame {
     pub dataset: Arc<str>,
     /// Which records these are.
     pub span: Span,
+    /// The identity of their file.
+    pub hash: ContentHash,
     /// The rows: an Arrow IPC stream, its schema included.
     pub rows: Bytes,
     /// The rejects: an Arrow IPC stream; empty where there are none.
@@ -69,8 +71,8 @@ impl Frame {
     }
 
     /// The header that goes beside the two payloads in a queue over a network, as text:
-    /// `dataset:file_no:first:records:checksum`. The checksum is of all that is before it and of
-    /// both payloads.
+    /// `dataset:file_no:hash:first:records:checksum`. The checksum is of all that is before it and
+    /// of both payloads.
     #[must_use]
     pub fn header(&self) -> String {
         let provenance = self.provenance();
@@ -84,11 +86,16 @@ impl Frame {
     /// [`FrameError::Damaged`] where the header is invalid or the checksum differs.
     pub fn from_parts(header: &[u8], rows: Bytes, rejects: Bytes) -> Result<Self, FrameError> {
         let text = str::from_utf8(header).map_err(|_| damaged("the header is no text"))?;
-        let (dataset, span, stated) =
-            parse_header(text).ok_or_else(|| damaged("the header has another form"))?;
+        let Header {
+            dataset,
+            span,
+            hash,
+            checksum: stated,
+        } = parse_header(text).ok_or_else(|| damaged("the header has another form"))?;
         let frame = Self {
             dataset: dataset.into(),
             span,
+            hash,
             rows,
             rejects,
         };
@@ -104,21 +111,33 @@ impl Frame {
             first_ordinal,
             records,
         } = self.span;
-        format!("{}:{file_no}:{first_ordinal}:{records}", self.dataset)
+        let (dataset, hash) = (&self.dataset, u128::from_be_bytes(self.hash));
+        format!("{dataset}:{file_no}:{hash:032x}:{first_ordinal}:{records}")
     }
 }
 
-fn parse_header(text: &str) -> Option<(&str, Span, u64)> {
-    let mut parts = text.split(':');
-    let dataset = parts.next()?;
-    let mut number = || parts.next()?.parse().ok();
-    let span = Span {
-        file_no: number()?,
-        first_ordinal: number()?,
-        records: number()?,
+struct Header<'a> {
+    dataset: &'a str,
+    span: Span,
+    hash: ContentHash,
+    checksum: u64,
+}
+
+fn parse_header(text: &str) -> Option<Header<'_>> {
+    let parts: Vec<&str> = text.split(':').collect();
+    let [dataset, file_no, hash, first_ordinal, records, checksum] = parts[..] else {
+        return None;
     };
-    let checksum = u64::from_str_radix(parts.next()?, 16).ok()?;
-    parts.next().is_none().then_some((dataset, span, checksum))
+    Some(Header {
+        dataset,
+        span: Span {
+            file_no: file_no.parse().ok()?,
+            first_ordinal: first_ordinal.parse().ok()?,
+            records: records.parse().ok()?,
+        },
+        hash: u128::from_str_radix(hash, 16).ok()?.to_be_bytes(),
+        checksum: u64::from_str_radix(checksum, 16).ok()?,
+    })
 }
 
 fn checksum(provenance: &str, rows: &[u8], rejects: &[u8]) -> u64 {
@@ -163,6 +182,7 @@ impl Encoder {
         Frame {
             dataset: name.as_str().into(),
             span: batch.span,
+            hash: batch.hash,
             rows: writer.write(&batch.rows, codec),
             rejects,
         }
@@ -194,6 +214,7 @@ pub fn decode(frame: &Frame, datasets: &Datasets) -> Result<Batch, FrameError> {
     Ok(Batch {
         dataset: Arc::clone(dataset),
         span: frame.span,
+        hash: frame.hash,
         rows,
         rejects,
     })
@@ -282,6 +303,7 @@ fn damaged(what: &str) -> FrameError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::batch::SourceFile;
     use crate::cut::{ChunkLimits, cut};
     use crate::parse::Parser;
     use proptest::prelude::*;
@@ -309,7 +331,11 @@ mod tests {
         let mut chunk = plan.chunks[0];
         let bytes = &document.as_bytes()[chunk.start as usize..chunk.end as usize];
         chunk.first_ordinal = 5;
-        Parser::default().parse(dataset, 3, plan.layout, chunk, bytes)
+        let file = SourceFile {
+            file_no: 3,
+            hash: *b"0123456789abcdef",
+        };
+        Parser::default().parse(dataset, file, plan.layout, chunk, bytes)
     }
 
     fn encode(batch: &Batch, codec: Codec) -> Frame {

@@ -31,7 +31,7 @@ use std::sync::Arc;
 use arrow_schema::SchemaRef;
 use simd_json::{Buffers, ErrorType, INPUT_PADDING, Tape};
 
-use crate::batch::{Batch, RAW_BYTES_MAX, Reject, RejectCode, Span, row_id};
+use crate::batch::{Batch, RAW_BYTES_MAX, Reject, RejectCode, SourceFile, Span, row_id};
 use crate::cut::{self, Chunk, Layout};
 use crate::dataset::Dataset;
 use columns::Columns;
@@ -130,7 +130,7 @@ impl Parser {
     pub fn parse_record(
         &mut self,
         dataset: &Arc<Dataset>,
-        file_no: u32,
+        file: SourceFile,
         ordinal: u32,
         record: &[u8],
     ) -> Batch {
@@ -140,7 +140,7 @@ impl Parser {
             first_ordinal: ordinal,
             records: 1,
         };
-        self.parse(dataset, file_no, Layout::Array, chunk, record)
+        self.parse(dataset, file, Layout::Array, chunk, record)
     }
 
     /// Parses the bytes of a chunk (`bytes` is the file's `chunk.start..chunk.end`). Never fails:
@@ -155,7 +155,7 @@ impl Parser {
     pub fn parse(
         &mut self,
         dataset: &Arc<Dataset>,
-        file_no: u32,
+        file: SourceFile,
         layout: Layout,
         chunk: Chunk,
         bytes: &[u8],
@@ -167,7 +167,7 @@ impl Parser {
         );
         let shape = self.shape(dataset);
         let span = Span {
-            file_no,
+            file_no: file.file_no,
             first_ordinal: chunk.first_ordinal,
             records: chunk.records,
         };
@@ -195,6 +195,7 @@ impl Parser {
         Batch {
             dataset: Arc::clone(dataset),
             span,
+            hash: file.hash,
             rows,
             rejects,
         }

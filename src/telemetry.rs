@@ -114,6 +114,11 @@ pub fn frame_damaged() {
     counter!("lemonade_frames_damaged_total").increment(1);
 }
 
+/// Frames of files that are not in this process's ledger.
+pub fn frames_foreign(frames: u64) {
+    counter!("lemonade_frames_foreign_total").increment(frames);
+}
+
 /// Frames published again because neither the ledger nor the queue had them.
 pub fn frames_lost(dataset: &str, frames: u64) {
     counter!("lemonade_frames_lost_total", "dataset" => dataset.to_owned()).increment(frames);
@@ -236,6 +241,7 @@ pub fn begin_at_zero(datasets: &Datasets) {
     counter!("lemonade_sink_retries_total").increment(0);
     counter!("lemonade_broker_errors_total").increment(0);
     counter!("lemonade_frames_damaged_total").increment(0);
+    counter!("lemonade_frames_foreign_total").increment(0);
     read_bytes(0);
     // A file that no dataset takes counts for none.
     counter!("lemonade_files_settled_total", "dataset" => "", "outcome" => "quarantined")

@@ -210,9 +210,18 @@ impl Worker {
         telemetry::frames_committed(name, batches.len() as u64);
         telemetry::commit(name, committed.rows, committed.duplicates);
         telemetry::rejects(name, RejectCode::RefusedByDatabase, committed.refused);
+        if committed.foreign > 0 {
+            telemetry::frames_foreign(committed.foreign);
+            tracing::error!(
+                frames = committed.foreign,
+                "frames of files that are not in this ledger: give each database a queue of its own (another \
+                 number at the end of REDIS_URL); those of a ledger that is no more are gone now"
+            );
+        }
         // A row that the database refuses, now or when it was delivered before, must not count in a
-        // summary. Without knowing which one it was, the refresh reads these files from the table.
-        if committed.refused == 0 && committed.duplicates == 0 {
+        // summary, nor one of another ledger. Without knowing which one it was, the refresh reads
+        // these files from the table.
+        if committed.refused + committed.duplicates + committed.foreign == 0 {
             self.summaries.add(batches);
             self.summaries.relieve(&self.sink, dataset, stop).await?;
         }

@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use arrow_array::Array as _;
 use arrow_array::cast::AsArray;
 use arrow_array::types::{TimestampMicrosecondType, UInt64Type};
-use lemonade_task::batch::Batch;
+use lemonade_task::batch::{Batch, SourceFile};
 use lemonade_task::commands::generate::Generator;
 use lemonade_task::cut::{ChunkLimits, cut};
 use lemonade_task::dataset::{Dataset, Datasets};
@@ -77,9 +77,13 @@ pub(super) fn batches(made: &Made) -> Vec<Batch> {
     let mut batches = Vec::new();
     for (file_no, text) in (1..).zip(texts(made)) {
         let plan = cut(&text, &dataset.records, &[], LIMITS).expect("made files are whole");
+        let file = SourceFile {
+            file_no,
+            hash: [0; 16],
+        };
         for chunk in &plan.chunks {
             let bytes = &text[chunk.start as usize..chunk.end as usize];
-            let batch = parser.parse(&dataset, file_no, plan.layout, *chunk, bytes);
+            let batch = parser.parse(&dataset, file, plan.layout, *chunk, bytes);
             assert!(batch.rejects.is_empty(), "made records are good");
             batches.push(batch);
         }

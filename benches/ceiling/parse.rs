@@ -10,7 +10,7 @@ use std::slice;
 use std::time::Instant;
 
 use clap::{Args, ValueEnum};
-use lemonade_task::batch::Batch;
+use lemonade_task::batch::{Batch, SourceFile};
 use lemonade_task::cut::{Chunk, Plan, cut};
 use lemonade_task::frame::{Codec, Encoder, Frame, decode};
 use lemonade_task::parse::Parser;
@@ -70,8 +70,12 @@ pub(super) fn measure(options: &Options) -> anyhow::Result<()> {
     let text = made::texts(&one_file).pop().expect("there is one file");
     let plan = cut(&text, &dataset.records, &[], LIMITS)?;
     let bytes = |chunk: &Chunk| &text[chunk.start as usize..chunk.end as usize];
+    let file = SourceFile {
+        file_no: 1,
+        hash: [0; 16],
+    };
     let parsed = |parser: &mut Parser, chunk: &Chunk| {
-        parser.parse(&dataset, 1, plan.layout, *chunk, bytes(chunk))
+        parser.parse(&dataset, file, plan.layout, *chunk, bytes(chunk))
     };
     let framed = |(parser, encoder): &mut (Parser, Encoder), chunk: &Chunk| {
         encoder.encode(&parsed(parser, chunk), Codec::Lz4)

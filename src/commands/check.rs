@@ -8,7 +8,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use serde_json::json;
 
-use crate::batch::Reject;
+use crate::batch::{Reject, SourceFile};
 use crate::config::Settings;
 use crate::config::cli::CheckArgs;
 use crate::content::{self, ContentError, ContentOptions};
@@ -153,6 +153,10 @@ fn check_file(
         Ok(plan) => plan,
         Err(unreadable) => return Ok(Err(unreadable.to_string())),
     };
+    let file = SourceFile {
+        file_no: FILE_NO,
+        hash: bytes.hash,
+    };
     let mut rejects = Vec::new();
     let mut copy = Vec::new();
     for chunk in &plan.chunks {
@@ -165,7 +169,7 @@ fn check_file(
         let Some(stable) = stable else {
             return Ok(Err("it changed while it was read".to_owned()));
         };
-        let batch = parser.parse(dataset, FILE_NO, plan.layout, *chunk, stable);
+        let batch = parser.parse(dataset, file, plan.layout, *chunk, stable);
         rejects.extend(batch.rejects);
     }
     Ok(Ok((plan.records, rejects)))

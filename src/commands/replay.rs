@@ -16,7 +16,7 @@ use backon::{ExponentialBuilder, Retryable as _};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::batch::{Batch, RAW_BYTES_MAX};
+use crate::batch::{Batch, RAW_BYTES_MAX, SourceFile};
 use crate::config::Settings;
 use crate::dataset::Dataset;
 use crate::fault::Fault;
@@ -144,11 +144,11 @@ impl Replay<'_> {
             (None, Some(raw)) => raw.as_str(),
             (None, None) => return Ok(Err("it has no `record`".to_owned())),
         };
-        let dataset = match self.dataset(file_no, ordinal).await? {
-            Ok(dataset) => dataset,
+        let (dataset, source) = match self.source(file_no, ordinal).await? {
+            Ok(found) => found,
             Err(problem) => return Ok(Err(problem)),
         };
-        let Some(batch) = self.parse(&dataset, file_no, ordinal, text) else {
+        let Some(batch) = self.parse(&dataset, source, ordinal, text) else {
             self.still(file_no, ordinal, "invalid_json")?;
             return Ok(Ok(()));
         };
@@ -166,12 +166,12 @@ impl Replay<'_> {
         Ok(Ok(()))
     }
 
-    /// The dataset of a record, or why there is none.
-    async fn dataset(
+    /// The dataset and the file of a record, or why there is none.
+    async fn source(
         &mut self,
         file_no: u32,
         ordinal: u32,
-    ) -> anyhow::Result<Result<Arc<Dataset>, String>> {
+    ) -> anyhow::Result<Result<(Arc<Dataset>, SourceFile), String>> {
         if self.files.len() >= FILES_KNOWN_MAX {
             self.files.clear();
         }
@@ -188,8 +188,15 @@ impl Replay<'_> {
             return Ok(Err(problem));
         }
         let name = &file.entry.dataset;
-        let dataset = self.settings.datasets.by_name(name).cloned();
-        Ok(dataset.ok_or_else(|| format!("the settings do not define the dataset `{name}`")))
+        let Some(dataset) = self.settings.datasets.by_name(name) else {
+            let problem = format!("the settings do not define the dataset `{name}`");
+            return Ok(Err(problem));
+        };
+        let source = SourceFile {
+            file_no,
+            hash: file.hash,
+        };
+        Ok(Ok((Arc::clone(dataset), source)))
     }
 
     /// The batch of one record. `None` where the text is not one JSON value: where such a text
@@ -197,14 +204,14 @@ impl Replay<'_> {
     fn parse(
         &mut self,
         dataset: &Arc<Dataset>,
-        file_no: u32,
+        source: SourceFile,
         ordinal: u32,
         text: &str,
     ) -> Option<Batch> {
         let text = text.trim_ascii();
         serde_json::from_str::<&RawValue>(text).ok()?;
         let record = text.as_bytes();
-        Some(self.parser.parse_record(dataset, file_no, ordinal, record))
+        Some(self.parser.parse_record(dataset, source, ordinal, record))
     }
 
     fn still(&mut self, file_no: u32, ordinal: u32, reason: &str) -> io::Result<()> {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use anyhow::{anyhow, bail};
 
-use crate::batch::provenance;
+use crate::batch::{SourceFile, provenance};
 use crate::config::Settings;
 use crate::config::cli::TraceArgs;
 use crate::cut::{self, ChunkLimits};
@@ -64,6 +64,10 @@ pub(super) async fn execute(settings: &Settings, args: &TraceArgs) -> anyhow::Re
     facts.add("path", found.path.display().to_string().escape_debug());
     facts.add("byte offset", place.start);
     facts.add("bytes", place.len());
+    let source = SourceFile {
+        file_no,
+        hash: file.hash,
+    };
     let mut copy = Vec::new();
     let record = if parse::is_one_too_large(1, place.len() as u64) {
         // The parser does not look into it, and it need not fit into memory.
@@ -77,7 +81,7 @@ pub(super) async fn execute(settings: &Settings, args: &TraceArgs) -> anyhow::Re
             )
         })?
     };
-    let parsed = Parser::default().parse_record(dataset, file_no, ordinal, record);
+    let parsed = Parser::default().parse_record(dataset, source, ordinal, record);
     if standing == Standing::Row && !parsed.rejects.is_empty() {
         let why = "the file's record is a reject as its dataset is defined now: the row is of a correction, \
                    or of an earlier definition";

@@ -7,7 +7,8 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 
 use super::mapping::Mapping;
-use super::{Body, ContentError, ContentHash, ContentOptions};
+use super::{Body, ContentError, ContentOptions};
+use crate::batch::ContentHash;
 
 /// Inflated data that is smaller stays in memory; other data goes to an unlinked file.
 const INFLATED_IN_MEMORY_MAX: usize = 8 * 1024 * 1024;

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use super::Item;
 use super::prepare::Ready;
-use crate::content::ContentHash;
+use crate::batch::ContentHash;
 use crate::coverage;
 use crate::cut::Plan;
 use crate::dataset::Dataset;

@@ -10,7 +10,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use super::{Shared, Tally};
-use crate::batch::{Batch, RejectCode};
+use crate::batch::{Batch, RejectCode, SourceFile};
 use crate::content::Content;
 use crate::coverage;
 use crate::cut::{Chunk, Layout, Plan};
@@ -36,6 +36,15 @@ pub(super) struct Job {
     pub(super) layout: Layout,
     pub(super) content: Arc<Content>,
     pub(super) chunks: Vec<Chunk>,
+}
+
+impl Job {
+    fn file(&self) -> SourceFile {
+        SourceFile {
+            file_no: self.file_no,
+            hash: self.content.hash,
+        }
+    }
 }
 
 /// A frame on its way to the broker, with its share of the byte budget.
@@ -171,7 +180,7 @@ fn produce(shared: &Shared, job: &Job, chunk: Chunk, codec: Codec) -> Option<Fra
         } else {
             job.content.stable(range, copy)?
         };
-        let batch = parser.parse(&job.dataset, job.file_no, job.layout, chunk, bytes);
+        let batch = parser.parse(&job.dataset, job.file(), job.layout, chunk, bytes);
         // One huge record must not hold its memory for as long as the thread lives.
         copy.shrink_to(COPY_KEPT_BYTES);
         Some(batch)

@@ -14,6 +14,7 @@ use super::flight::Flight;
 use super::prepare::{Bad, quarantine};
 use super::produce::{Job, missing_chunks};
 use super::{Ending, Item, ItemOrigin, Shared, Tally};
+use crate::batch::ContentHash;
 use crate::content::{self, ContentError};
 use crate::dataset::Dataset;
 use crate::retry::{GivenUp, until_ok};
@@ -295,7 +296,7 @@ fn end_gone(shared: &Shared, file_no: u32) {
 /// What is left of a flight that has lost its first file.
 struct Remainder {
     dataset: Arc<Dataset>,
-    hash: content::ContentHash,
+    hash: ContentHash,
     /// Whether no copy is left to go on with.
     is_over: bool,
 }

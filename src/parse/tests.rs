@@ -11,6 +11,11 @@ use super::*;
 use crate::cut::ChunkLimits;
 use crate::dataset::Datasets;
 
+const FILE: SourceFile = SourceFile {
+    file_no: 7,
+    hash: [0; 16],
+};
+
 const NO_LIMITS: ChunkLimits = ChunkLimits {
     records: u32::MAX,
     bytes: usize::MAX,
@@ -65,7 +70,7 @@ fn outcomes(dataset: &Arc<Dataset>, document: &[u8], limits: ChunkLimits) -> Vec
     let mut all = Vec::new();
     for chunk in plan.chunks {
         let bytes = &document[chunk.start as usize..chunk.end as usize];
-        let batch = parser.parse(dataset, 7, plan.layout, chunk, bytes);
+        let batch = parser.parse(dataset, FILE, plan.layout, chunk, bytes);
         assert_eq!(batch.rows.schema(), dataset.schema());
         let ids = batch.rows.column(0).as_primitive::<UInt64Type>();
         let (mut row, mut rejects) = (0, batch.rejects.iter().peekable());
@@ -462,7 +467,7 @@ fn huge_records_are_rejects_and_their_memory_is_given_back() {
         first_ordinal: 0,
         records: 3,
     };
-    parser.parse(&dataset, 1, Layout::Array, chunk, bytes);
+    parser.parse(&dataset, FILE, Layout::Array, chunk, bytes);
     assert!(parser.text.capacity() <= KEEP_BYTES_MAX);
 }
 
@@ -476,7 +481,8 @@ fn a_raw_record_is_kept_up_to_a_limit() {
         first_ordinal: 3,
         records: 1,
     };
-    let batch = Parser::default().parse(&all_kinds(), 1, Layout::Array, chunk, record.as_bytes());
+    let batch =
+        Parser::default().parse(&all_kinds(), FILE, Layout::Array, chunk, record.as_bytes());
     assert_eq!(batch.rejects[0].raw.len(), RAW_BYTES_MAX);
     assert_eq!(
         (batch.rejects[0].ordinal, batch.rejects[0].byte_offset),

@@ -11,8 +11,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-use crate::batch::{Batch, RejectCode};
-use crate::content::ContentHash;
+use crate::batch::{Batch, ContentHash, RejectCode};
 use crate::dataset::{Dataset, Datasets};
 use crate::fault::{Fault, Origin};
 use crate::finding::Finding;
@@ -143,6 +142,9 @@ pub trait Sink: Send + Sync {
     /// spans. Rows and rejects that are there already are left as they are. A row that the database
     /// refuses for its values becomes a reject under its own id, and its neighbours are stored.
     /// A pending file of which nothing was stored before and all is now may be settled at once.
+    ///
+    /// Of a batch whose file is not in the ledger under this number, or with another content,
+    /// nothing is stored.
     ///
     /// # Errors
     /// Nothing or everything of the call is stored, and which of the two is unknown.
@@ -303,6 +305,8 @@ pub struct Committed {
     pub duplicates: u64,
     /// Rows that the database refused, now rejects.
     pub refused: u64,
+    /// Batches of files that are not in this ledger: they are left out.
+    pub foreign: u64,
 }
 
 /// What became of a file's records.

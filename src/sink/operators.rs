@@ -12,8 +12,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::{FileEntry, FileState, RejectEntry, Sink};
-use crate::batch::{Batch, RejectCode};
-use crate::content::ContentHash;
+use crate::batch::{Batch, ContentHash, RejectCode};
 use crate::dataset::Dataset;
 use crate::fault::Fault;
 use crate::timestamp;

@@ -131,6 +131,7 @@ pub const METRICS: &[Metric] = &[
     counter("lemonade_frames_committed_total", Unit::Count, &["dataset"], "Frames committed to the database"),
     counter("lemonade_frames_redelivered_total", Unit::Count, &["dataset"], "Frames that the queue delivered again"),
     counter("lemonade_frames_damaged_total", Unit::Count, &[], "Entries of the queue that were no frames"),
+    counter("lemonade_frames_foreign_total", Unit::Count, &[], "Frames of files that are not in this ledger, dropped"),
     counter("lemonade_frames_lost_total", Unit::Count, &["dataset"], "Frames published again because the queue had lost them"),
     state("lemonade_queue_frames", Unit::Count, &[], "Frames in the queue, delivered or not"),
     state("lemonade_queue_bytes", Unit::Bytes, &[], "Bytes of these frames"),

@@ -475,6 +475,7 @@ fn frame(dataset: &str, n: u32, bytes: usize) -> Frame {
             first_ordinal: n,
             records: 1,
         },
+        hash: [7; 16],
         rows: payload(bytes - rejects),
         rejects: payload(rejects),
     }

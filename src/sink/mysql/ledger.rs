@@ -9,9 +9,9 @@ use std::fmt::Write as _;
 use std::iter::once;
 use std::ops::Range;
 
-use crate::batch::RejectCode;
+use crate::batch::{ContentHash, RejectCode};
 use crate::coverage;
-use crate::sink::{Before, ContentHash, FileState, NewFile, Registered, Settled, Totals};
+use crate::sink::{Before, FileState, NewFile, Registered, Settled, Totals};
 
 use super::client::{Type, Values};
 use super::errors::Failure;

@@ -17,7 +17,12 @@ use super::now;
 
 /// See [`Sink::commit`](crate::sink::Sink::commit).
 pub(super) fn commit(db: &Transaction<'_>, batches: &[Batch]) -> Result<Committed, Failure> {
-    let mut committed = Committed::default();
+    let ours = ours(db, batches)?;
+    let mut committed = Committed {
+        foreign: (batches.len() - ours.len()) as u64,
+        ..Committed::default()
+    };
+    let batches = ours.as_slice();
     let mut refused = Vec::new();
     let rejected = rejected(db, batches)?;
     for rows in by_dataset(batches) {
@@ -59,6 +64,19 @@ pub(super) fn commit(db: &Transaction<'_>, batches: &[Batch]) -> Result<Committe
         }
     }
     Ok(committed)
+}
+
+/// The batches of files that this ledger has.
+fn ours(db: &Transaction<'_>, batches: &[Batch]) -> Result<Vec<Batch>, Failure> {
+    let mut is_known =
+        db.prepare_cached("SELECT 1 FROM ingest_files WHERE file_no = ? AND hash = ?")?;
+    let mut ours = Vec::with_capacity(batches.len());
+    for batch in batches {
+        if is_known.exists(params![batch.span.file_no, batch.hash])? {
+            ours.push(batch.clone());
+        }
+    }
+    Ok(ours)
 }
 
 fn store(

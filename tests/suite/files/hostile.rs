@@ -11,6 +11,7 @@ mod values;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
+use lemonade_task::batch::SourceFile;
 use lemonade_task::cut::{self, ChunkLimits, Unreadable};
 use lemonade_task::dataset::{Dataset, Datasets};
 use lemonade_task::parse::Parser;
@@ -18,6 +19,11 @@ use lemonade_task::parse::Parser;
 use crate::end_to_end::pair::{Pair, names};
 
 /// A good record.
+const FILE: SourceFile = SourceFile {
+    file_no: 1,
+    hash: [0; 16],
+};
+
 const GOOD: &str =
     r#"{"vehicle_id":"v","report_time":"2024-01-01T00:00:00Z","status_source":"s","status":"ok"}"#;
 
@@ -81,7 +87,7 @@ fn outcome(bytes: &[u8], dataset: &Arc<Dataset>, limits: ChunkLimits) -> String 
     let mut rows = 0;
     for chunk in plan.chunks {
         let bytes = &bytes[chunk.start as usize..chunk.end as usize];
-        let batch = parser.parse(dataset, 1, plan.layout, chunk, bytes);
+        let batch = parser.parse(dataset, FILE, plan.layout, chunk, bytes);
         rows += batch.rows.num_rows();
         for reject in batch.rejects {
             all[reject.ordinal as usize] = reject.code.as_str();

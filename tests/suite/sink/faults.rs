@@ -347,8 +347,7 @@ async fn what_a_server_is_set_to_does_not_change_what_is_stored() {
             .run("ALTER TABLE vehicle_events MODIFY event_source VARCHAR(8) NOT NULL")
             .await;
         let sink = server.service().await;
-        let new = super::fixture::new_file("vehicle_events", 3);
-        let file_no = sink.register(&[new]).await.unwrap()[0].file_no;
+        let file_no = fixture.file_by(&sink, "vehicle_events", 3).await;
         let mut three: BTreeMap<u32, Vec<Val>> = (0..3).map(|at| (at, event(at))).collect();
         three.get_mut(&1).unwrap()[2] = text("longer than it may be");
         three.get_mut(&2).unwrap()[4] = text("\\ \"é\" 😀");

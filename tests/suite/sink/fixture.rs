@@ -9,7 +9,7 @@ use arrow_array::{
     TimestampMicrosecondArray, UInt64Array,
 };
 use arrow_schema::DataType;
-use lemonade_task::batch::{Batch, Reject, RejectCode, Span, row_id};
+use lemonade_task::batch::{Batch, ContentHash, Reject, RejectCode, Span, row_id};
 use lemonade_task::dataset::{Dataset, Datasets};
 use lemonade_task::sink::{
     Committed, Ledger, NewFile, RejectEntry, RejectQuery, SinkOptions, open_ledger,
@@ -156,12 +156,25 @@ impl Fixture {
 
     /// Registers a new file of so many records.
     pub async fn file(&self, dataset: &str, records: u32) -> u32 {
-        let file = new_file(dataset, records);
-        self.sink
-            .register(&[file])
-            .await
-            .expect("the database is there")[0]
-            .file_no
+        self.file_by(&self.sink, dataset, records).await
+    }
+
+    /// The same by another process.
+    pub async fn file_by(&self, sink: &Arc<dyn Ledger>, dataset: &str, records: u32) -> u32 {
+        let registered = sink.register(&[new_file(dataset, records)]).await;
+        let file_no = registered.expect("the database is there")[0].file_no;
+        self.adopt(file_no).await;
+        file_no
+    }
+
+    /// Gives a registered file the identity that [`batch`] says its records are of; returns it.
+    pub async fn adopt(&self, file_no: u32) -> ContentHash {
+        let hash = hash_of(file_no);
+        let text = u128::from_be_bytes(hash);
+        let sql =
+            format!("UPDATE ingest_files SET hash = x'{text:032x}' WHERE file_no = {file_no}");
+        self.run(&sql).await;
+        hash
     }
 
     pub async fn commit(&self, batches: &[Batch]) -> Committed {
@@ -200,6 +213,9 @@ impl Fixture {
         let mut conn = mysql_async::Conn::from_url(&self.url)
             .await
             .expect("the server is there");
+        // Whatever the server was told to be.
+        let commits = conn.query_drop("SET autocommit = 1").await;
+        commits.expect("the server is there");
         if self.target == Target::Galera {
             let waits = conn.query_drop(support::SYNC_WAIT).await;
             waits.expect("the node knows it");
@@ -299,6 +315,11 @@ pub fn new_file(dataset: &str, records: u32) -> NewFile {
     }
 }
 
+/// The identity of a file of tests: batches are made before anybody asks for it.
+fn hash_of(file_no: u32) -> ContentHash {
+    u128::from(file_no).to_be_bytes()
+}
+
 pub fn span(file_no: u32, first_ordinal: u32, records: u32) -> Span {
     Span {
         file_no,
@@ -331,6 +352,7 @@ pub fn batch(
     Batch {
         dataset: dataset.clone(),
         span,
+        hash: hash_of(span.file_no),
         rows,
         rejects,
     }

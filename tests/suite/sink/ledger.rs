@@ -4,13 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::slice;
 
 use lemonade_task::batch::RejectCode;
-use lemonade_task::sink::{Before, NewFile, Registered, Totals};
+use lemonade_task::sink::{Before, Committed, NewFile, Registered, Totals};
 
-use super::fixture::{Fixture, Target, batch, event, events, new_file, reject, span};
+use super::fixture::{Fixture, Target, Val, batch, event, events, new_file, reject, span};
 
 pub async fn a_file_keeps_its_number(target: Target) {
     let fixture = Fixture::new(target).await;
-    let (one, two) = (new_file("vehicle_events", 2), new_file("vehicle_status", 0));
+    let (mut one, two) = (new_file("vehicle_events", 2), new_file("vehicle_status", 0));
     let first = fixture
         .sink
         .register(&[one.clone(), two.clone()])
@@ -36,6 +36,7 @@ pub async fn a_file_keeps_its_number(target: Target) {
     assert_eq!(again[1].before, Before::New);
     assert_eq!(again[3], pending(again[1].file_no));
 
+    one.hash = fixture.adopt(first[0].file_no).await;
     fixture
         .commit(&[events(&fixture, first[0].file_no, 0..2)])
         .await;
@@ -145,6 +146,7 @@ pub async fn a_quarantined_file_becomes_pending(target: Target) {
     fixture.sink.quarantine(&file, "later").await.unwrap();
     assert_eq!(fixture.sink.totals().await.unwrap().quarantined, 1);
     fixture.sink.register(slice::from_ref(&file)).await.unwrap();
+    file.hash = fixture.adopt(entry.file_no).await;
     fixture
         .commit(&[events(&fixture, entry.file_no, 0..2)])
         .await;
@@ -246,8 +248,11 @@ pub async fn a_file_that_is_one_batch_is_settled_by_its_commit(target: Target) {
     let files = [whole, part, known, aside.clone()];
     let registered = fixture.sink.register(&files).await.unwrap();
     let [whole, part, known, aside_no] = [0, 1, 2, 3].map(|at: usize| registered[at].file_no);
-    fixture.commit(&[events(&fixture, known, 0..2)]).await;
     fixture.sink.quarantine(&aside, "it changed").await.unwrap();
+    for file_no in [whole, part, known, aside_no] {
+        fixture.adopt(file_no).await;
+    }
+    fixture.commit(&[events(&fixture, known, 0..2)]).await;
 
     let dataset = fixture.dataset("vehicle_events");
     let rows = [0, 2].map(|at| (at, event(at))).into();
@@ -286,6 +291,42 @@ pub async fn a_file_that_is_one_batch_is_settled_by_its_commit(target: Target) {
     let settled = settled.iter().map(|file| (file.file_no, file.rejects));
     assert_eq!(settled.collect::<Vec<_>>(), [(whole, 2), (known, 0)]);
     assert_eq!(fixture.number(entries).await, 2, "of two files");
+}
+
+/// Two databases share a queue, or this one was made anew while frames waited in it.
+pub async fn batches_of_another_ledger_are_left_out(target: Target) {
+    let fixture = Fixture::new(target).await;
+    let ours = fixture.file("vehicle_events", 3).await;
+    let other = fixture.file("vehicle_events", 3).await;
+    let content =
+        "UPDATE ingest_files SET hash = x'ffffffffffffffffffffffffffffffff' WHERE file_no =";
+    fixture.run(&format!("{content} {other}")).await;
+    let dataset = fixture.dataset("vehicle_events");
+    let of_other = batch(
+        dataset,
+        span(other, 0, 3),
+        &[0, 2].map(|at| (at, event(at))).into(),
+        vec![reject(1, RejectCode::WrongType)],
+    );
+    let unknown = events(&fixture, other + 1, 0..2);
+    let mine = events(&fixture, ours, 0..3);
+
+    let foreign = |rows, duplicates, foreign| Committed {
+        rows,
+        duplicates,
+        foreign,
+        ..Committed::default()
+    };
+    let all = [of_other.clone(), mine, unknown];
+    assert_eq!(fixture.commit(&all).await, foreign(3, 0, 2));
+    assert_eq!(fixture.commit(&all).await, foreign(0, 3, 2));
+    assert_eq!(fixture.commit(&[of_other]).await, foreign(0, 0, 1));
+    let ids = fixture.query("SELECT id >> 32 FROM vehicle_events").await;
+    assert_eq!(ids, vec![vec![Val::Int(ours.into())]; 3]);
+    let number = async |sql: &str| fixture.number(sql).await;
+    assert_eq!(number("SELECT COUNT(*) FROM ingest_rejects").await, 0);
+    let covered = fixture.sink.coverage(&[ours, other]).await.unwrap();
+    assert_eq!(covered, [vec![0..3], vec![]]);
 }
 
 /// As after a publication of which the answer was lost. No row is there to tell of it.

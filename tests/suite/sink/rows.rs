@@ -18,6 +18,7 @@ pub fn stored(rows: u64, duplicates: u64, refused: u64) -> Committed {
         rows,
         duplicates,
         refused,
+        foreign: 0,
     }
 }
 
@@ -136,6 +137,7 @@ pub async fn values_come_back_as_they_went_in(target: Target) {
     }
     let file = new_file("all_types", u32::try_from(values.len()).unwrap());
     let file_no = fixture.sink.register(&[file]).await.unwrap()[0].file_no;
+    fixture.adopt(file_no).await;
     let len = u32::try_from(values.len()).unwrap();
     let batch = batch(
         fixture.dataset("all_types"),

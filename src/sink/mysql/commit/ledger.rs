@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
 
-use crate::batch::{Batch, Reject, Span, row_id};
+use crate::batch::{Batch, ContentHash, Reject, SourceFile, Span, row_id};
 use crate::sink::cells::RefusedRow;
 use crate::sink::mysql::bind::{VALUE_BYTES, fitting, limits};
 use crate::sink::mysql::client::{Type, Values};
@@ -21,6 +21,9 @@ const REJECTS_PER_STATEMENT: usize = 128;
 /// Bytes of a reject beside its raw record: its field has at most 255 characters.
 const REJECT_BYTES: usize = 6 * VALUE_BYTES + 300;
 
+/// A ledger entry to be written: a span, and the identity of its file.
+pub(super) type Entry = (Span, ContentHash);
+
 /// The ids of the rejects that a transaction is about, ascending.
 pub(super) struct Rejects(Vec<u64>);
 
@@ -34,21 +37,22 @@ enum Entries {
 }
 
 impl Transaction<'_> {
-    /// Locks files until the end of the transaction.
+    /// Locks files until the end of the transaction; returns those that the ledger has.
     pub(super) async fn lock(
         &mut self,
         files: impl Iterator<Item = u32>,
         how: &str,
-    ) -> Result<(), Failure> {
+    ) -> Result<Vec<SourceFile>, Failure> {
         let files: Vec<u32> = files.collect();
         if files.is_empty() {
-            return Ok(());
+            return Ok(Vec::new());
         }
         let sql = format!(
-            "SELECT file_no FROM ingest_files WHERE file_no IN ({}) ORDER BY file_no {how}",
+            "SELECT file_no, hash FROM ingest_files WHERE file_no IN ({}) ORDER BY file_no {how}",
             list(&files)
         );
-        self.session.rows::<u32>(&sql).await.map(drop)
+        let files = self.session.rows::<(u32, Vec<u8>)>(&sql).await?.into_iter();
+        Ok(files.map(source_file).collect())
     }
 
     /// Stores the rejects of the batches, and of the rows that were refused; those that are there
@@ -109,10 +113,10 @@ impl Transaction<'_> {
         Ok(due)
     }
 
-    /// The ids of the rejects that are there in these spans.
-    pub(super) async fn rejected(&mut self, spans: &[Span]) -> Result<HashSet<u64>, Failure> {
+    /// The ids of the rejects that are there in the spans of these entries.
+    pub(super) async fn rejected(&mut self, entries: &[Entry]) -> Result<HashSet<u64>, Failure> {
         let mut ids = HashSet::new();
-        for span in spans {
+        for (span, _) in entries {
             let sql = format!(
                 "SELECT file_no, ordinal FROM ingest_rejects WHERE file_no = {} AND ordinal \
                  BETWEEN {} AND {}",
@@ -130,8 +134,8 @@ impl Transaction<'_> {
         Ok(ids)
     }
 
-    /// Settles the pending files of which a span has every record: an entry of such a span would only
-    /// be folded again. Leaves the other spans. If rows had been stored before, the INSERT would have
+    /// Settles the pending files of which a span has every record: its entry would only be folded
+    /// again. Leaves the other entries. If rows had been stored before, the INSERT would have
     /// said so; entries of rejects, where there are any, are left to
     /// [`settle`](crate::sink::mysql::ledger::settle).
     ///
@@ -139,10 +143,10 @@ impl Transaction<'_> {
     /// these.
     pub(super) async fn settle_whole(
         &mut self,
-        spans: &mut Vec<Span>,
+        entries: &mut Vec<Entry>,
         rejects: &Rejects,
     ) -> Result<(), Unfinished> {
-        let whole = self.take_whole(spans).await?;
+        let whole = self.take_whole(entries).await?;
         if whole.is_empty() {
             return Ok(());
         }
@@ -162,54 +166,72 @@ impl Transaction<'_> {
         Ok(())
     }
 
-    /// Takes those spans out that have every record of a pending file; returns the files.
-    async fn take_whole(&mut self, spans: &mut Vec<Span>) -> Result<Vec<u32>, Failure> {
-        let first: Vec<u32> = spans
+    /// Takes those entries out that have every record of a pending file; returns the files.
+    async fn take_whole(&mut self, entries: &mut Vec<Entry>) -> Result<Vec<u32>, Failure> {
+        let first: Vec<u32> = entries
             .iter()
-            .filter(|span| span.first_ordinal == 0)
-            .map(|span| span.file_no)
+            .filter(|(span, _)| span.first_ordinal == 0)
+            .map(|(span, _)| span.file_no)
             .collect();
         if first.is_empty() {
             return Ok(Vec::new());
         }
         // Read without locks: the first frame of a large file must not hold up its others.
         let sql = format!(
-            "SELECT file_no, records FROM ingest_files WHERE file_no IN ({}) AND state = 'pending'",
+            "SELECT file_no, hash, records FROM ingest_files WHERE file_no IN ({}) AND state = \
+             'pending'",
             list(&first)
         );
-        let pending: HashMap<u32, u32> = self.session.rows(&sql).await?.into_iter().collect();
-        let is_whole = |span: &mut Span| {
-            span.first_ordinal == 0 && pending.get(&span.file_no) == Some(&span.records)
+        let pending = self.session.rows::<(u32, Vec<u8>, u32)>(&sql).await?;
+        let pending: HashMap<u32, (SourceFile, u32)> = pending
+            .into_iter()
+            .map(|(file_no, hash, records)| (file_no, (source_file((file_no, hash)), records)))
+            .collect();
+        let is_whole = |entry: &mut Entry| {
+            let (
+                Span {
+                    file_no, records, ..
+                },
+                hash,
+            ) = *entry;
+            let all = Some(&(SourceFile { file_no, hash }, records));
+            entry.0.first_ordinal == 0 && pending.get(&file_no) == all
         };
-        let whole = spans.extract_if(.., is_whole);
-        Ok(whole.map(|span| span.file_no).collect())
+        let whole = entries.extract_if(.., is_whole);
+        Ok(whole.map(|(span, _)| span.file_no).collect())
     }
 
     /// Writes the entries.
     ///
     /// Needs the idempotent way if a file is settled already, so that this is a late redelivery, or
     /// if some of the records were rejects before, under another definition of their dataset. Either
-    /// way even rows that seem new have to be held against the rejects.
+    /// way even rows that seem new have to be held against the rejects. And if a file is not in this
+    /// ledger.
     pub(super) async fn entries(
         &mut self,
-        spans: &[Span],
+        entries: &[Entry],
         rejects: &Rejects,
     ) -> Result<(), Unfinished> {
         if self.way == Way::Idempotent {
-            self.session.run(&entries_sql(spans, Entries::Any)).await?;
+            self.session
+                .run(&entries_sql(entries, Entries::Any))
+                .await?;
             return Ok(());
         }
-        let sql = entries_sql(spans, Entries::OfFilesWithoutRejects);
+        let sql = entries_sql(entries, Entries::OfFilesWithoutRejects);
         let mut stored = self.session.run(&sql).await?;
-        if stored < spans.len() as u64 {
-            stored += self.session.run(&entries_sql(spans, Entries::Any)).await?;
+        if stored < entries.len() as u64 {
+            stored += self
+                .session
+                .run(&entries_sql(entries, Entries::Any))
+                .await?;
             // Only now: with the files locked, nobody's rejects of them are under way.
             let ours: HashSet<u64> = rejects.0.iter().copied().collect();
-            if !self.rejected(spans).await?.is_subset(&ours) {
+            if !self.rejected(entries).await?.is_subset(&ours) {
                 return Err(Unfinished::NeedsIdempotent);
             }
         }
-        if stored != spans.len() as u64 {
+        if stored != entries.len() as u64 {
             return Err(Unfinished::NeedsIdempotent);
         }
         Ok(())
@@ -273,43 +295,62 @@ fn write_reject(file_no: u32, reject: &Reject, values: &mut Values<'_>) {
     values.bytes(&reject.raw);
 }
 
-/// The spans that have records, each once, in the order in which all of us lock files.
-pub(super) fn spans(batches: &[Batch]) -> Vec<Span> {
-    let mut spans: Vec<Span> = batches
+/// What the batches want to have written into the ledger: for each span that has records, once, in
+/// the order in which all of us lock files.
+pub(super) fn entries_of(batches: &[Batch]) -> Vec<Entry> {
+    let mut entries: Vec<Entry> = batches
         .iter()
-        .map(|batch| batch.span)
-        .filter(|span| span.records > 0)
+        .map(|batch| (batch.span, batch.hash))
+        .filter(|(span, _)| span.records > 0)
         .collect();
-    spans.sort_unstable();
-    spans.dedup();
-    spans
+    entries.sort_unstable();
+    entries.dedup();
+    entries
+}
+
+/// The files of entries.
+pub(super) fn files_of(entries: &[Entry]) -> impl Iterator<Item = SourceFile> {
+    entries.iter().map(|(span, hash)| SourceFile {
+        file_no: span.file_no,
+        hash: *hash,
+    })
+}
+
+fn source_file((file_no, hash): (u32, Vec<u8>)) -> SourceFile {
+    SourceFile {
+        file_no,
+        hash: hash.try_into().expect("the column is BINARY(16)"),
+    }
 }
 
 /// The statement that writes ledger entries. The shared lock on the file's row makes a settle of it
 /// wait for this transaction, and this transaction see the settle: so a late redelivery leaves no
 /// entry behind.
-fn entries_sql(spans: &[Span], which: Entries) -> String {
+fn entries_sql(entries: &[Entry], which: Entries) -> String {
     let mut sql = String::from(
         "INSERT INTO ingest_frames (file_no, first_ordinal, records) \
          SELECT e.file_no, e.first_ordinal, e.records FROM (",
     );
-    for (at, span) in spans.iter().enumerate() {
+    for (at, (span, hash)) in entries.iter().enumerate() {
         let Span {
             file_no,
             first_ordinal,
             records,
         } = span;
+        let hash = u128::from_be_bytes(*hash);
         let entry = if at == 0 {
             format!(
-                "SELECT {file_no} AS file_no, {first_ordinal} AS first_ordinal, {records} AS records"
+                "SELECT {file_no} AS file_no, x'{hash:032x}' AS hash, {first_ordinal} AS \
+                 first_ordinal, {records} AS records"
             )
         } else {
-            format!(" UNION ALL SELECT {file_no}, {first_ordinal}, {records}")
+            format!(" UNION ALL SELECT {file_no}, x'{hash:032x}', {first_ordinal}, {records}")
         };
         sql.push_str(&entry);
     }
     sql.push_str(
-        ") e STRAIGHT_JOIN ingest_files f ON f.file_no = e.file_no WHERE f.state <> 'settled'",
+        ") e STRAIGHT_JOIN ingest_files f ON f.file_no = e.file_no AND f.hash = e.hash WHERE f.state \
+         <> 'settled'",
     );
     sql.push_str(match which {
         Entries::OfFilesWithoutRejects => {

@@ -10,8 +10,13 @@
 //! In 2 and 3 a statement that the database refuses for its values is halved until the row is found,
 //! which becomes a reject under its own id. Whatever else goes wrong, the transaction is rolled
 //! back, and the caller calls again.
+//!
+//! Batches of files that this ledger does not have are met by the last way only, which all of them
+//! lead to: no entry can be written for them. They are left out, and the others are written anew.
 
-use crate::batch::Batch;
+use std::borrow::Cow;
+
+use crate::batch::{Batch, SourceFile};
 use crate::fault::Fault;
 use crate::sink::Committed;
 use crate::sink::cells::{RefusedRow, Rows, by_dataset};
@@ -37,6 +42,9 @@ enum Unfinished {
     /// Its way is not enough: what is stored already has to be held against what is to be stored.
     /// Never of the idempotent way.
     NeedsIdempotent,
+    /// Some of the batches are of files that this ledger does not have: the ones of these files.
+    /// Of the idempotent way only.
+    Foreign(Vec<SourceFile>),
     /// A statement failed.
     Failed(Failure),
 }
@@ -57,23 +65,23 @@ pub(super) async fn commit(
     rows_per_statement: usize,
 ) -> Result<Committed, Fault> {
     const DOING: &str = "committing to the database";
-    let groups = by_dataset(batches);
     let mut lease = pool
         .session()
         .await
         .map_err(|failure| failure.into_fault(DOING))?;
     let session = &mut lease.session;
-    let outcome = one_way_or_another(session, &groups, batches, rows_per_statement).await;
+    let outcome = one_way_or_another(session, batches, rows_per_statement).await;
     lease.finish(DOING, outcome).await
 }
 
 /// Tries the fastest way that the server takes, and the next one where it is not enough.
 async fn one_way_or_another(
     session: &mut Session,
-    groups: &[Rows<'_>],
     batches: &[Batch],
     rows_per_statement: usize,
 ) -> Result<Committed, Failure> {
+    let mut batches = Cow::Borrowed(batches);
+    let mut foreign = 0;
     let mut way = if session.server.load_data {
         Way::LoadData
     } else {
@@ -87,8 +95,19 @@ async fn one_way_or_another(
             committed: Committed::default(),
             refused: Vec::new(),
         };
-        match transaction.run(groups, batches).await {
-            Ok(committed) => return Ok(committed),
+        match transaction.run(&by_dataset(&batches), &batches).await {
+            Ok(committed) => {
+                return Ok(Committed {
+                    foreign,
+                    ..committed
+                });
+            }
+            Err(Unfinished::Foreign(files)) => {
+                let is_ours = |batch: &Batch| !files.contains(&batch.file());
+                let all = batches.len();
+                batches.to_mut().retain(is_ours);
+                foreign += (all - batches.len()) as u64;
+            }
             Err(unfinished) => way = unfinished.next_way(way)?,
         }
         if way == Way::Plain {
@@ -107,11 +126,16 @@ impl Transaction<'_> {
         batches: &[Batch],
     ) -> Result<Committed, Unfinished> {
         self.session.begin().await?;
-        let mut spans = ledger::spans(batches);
+        let mut entries = ledger::entries_of(batches);
         if self.way == Way::Idempotent {
             // What is read here of rows and rejects holds until the end, also against a replay.
-            let files = spans.iter().map(|span| span.file_no);
-            self.lock(files, "LOCK IN SHARE MODE").await?;
+            let files = entries.iter().map(|(span, _)| span.file_no);
+            let known = self.lock(files, "LOCK IN SHARE MODE").await?;
+            let is_foreign = |file: &SourceFile| !known.contains(file);
+            let foreign: Vec<SourceFile> = ledger::files_of(&entries).filter(is_foreign).collect();
+            if !foreign.is_empty() {
+                return Err(Unfinished::Foreign(foreign));
+            }
         }
         for rows in groups {
             self.rows(rows, batches).await?;
@@ -120,10 +144,10 @@ impl Transaction<'_> {
         if self.way != Way::Idempotent {
             // What is told of here for the first time may be all of a file. Otherwise settle sees
             // to it.
-            self.settle_whole(&mut spans, &rejects).await?;
+            self.settle_whole(&mut entries, &rejects).await?;
         }
-        if !spans.is_empty() {
-            self.entries(&spans, &rejects).await?;
+        if !entries.is_empty() {
+            self.entries(&entries, &rejects).await?;
         }
         self.session.commit().await?;
         Ok(self.committed)
@@ -141,6 +165,7 @@ impl Unfinished {
                 );
                 Ok(Way::Idempotent)
             }
+            Self::Foreign(_) => Ok(way),
             Self::Failed(failure) => match (failure.class(), way) {
                 (Class::Duplicate, Way::LoadData | Way::Plain) => Ok(Way::Idempotent),
                 (Class::LocalRefused, Way::LoadData) => Ok(Way::Plain),

@@ -15,7 +15,7 @@ use crate::sink::mysql::session::Insert;
 use crate::sink::mysql::{bind, load_data};
 use crate::sink::table::quoted;
 
-use super::ledger::spans;
+use super::ledger::entries_of;
 use super::{Transaction, Unfinished, Way};
 
 /// Fewer rows than this are sent as INSERT even where LOAD DATA LOCAL could be had: it costs one more
@@ -151,7 +151,7 @@ impl Transaction<'_> {
         rows: &Rows<'_>,
         batches: &[Batch],
     ) -> Result<Vec<Range<usize>>, Failure> {
-        let rejected: HashSet<u64> = self.rejected(&spans(batches)).await?;
+        let rejected: HashSet<u64> = self.rejected(&entries_of(batches)).await?;
         let mut pieces = Vec::new();
         let mut start = 0;
         if !rejected.is_empty() {
