@@ -131,12 +131,15 @@ fn hasty_rules() -> String {
             Some((before, after)) if before.trim().is_empty() && after.ends_with(['m', 'h']) => {
                 format!("{before}for: 1s")
             }
-            _ => line.replace("_timestamp_seconds) > 300", "_timestamp_seconds) > 3"),
+            _ => line
+                .replace("_timestamp_seconds) > 300", "_timestamp_seconds) > 3")
+                .replace("[5m])", "[3s])"),
         })
         .collect();
     let hasty = hasty.join("\n");
     assert_eq!(hasty.matches("for: 1s").count(), 9);
-    assert_eq!(hasty.matches("> 3\n").count(), 1);
+    assert_eq!(hasty.matches("_timestamp_seconds) > 3\n").count(), 1);
+    assert_eq!(hasty.matches("[3s])").count(), 3);
     hasty
 }
 
