@@ -7,8 +7,9 @@ use std::process::Command;
 
 use crate::support;
 
-const ALERTS: [&str; 10] = [
+const ALERTS: [&str; 11] = [
     "LemonadeBacklogTooOld",
+    "LemonadeCrashLooping",
     "LemonadeDiskLow",
     "LemonadeDown",
     "LemonadeFilesQuarantined",
@@ -116,7 +117,7 @@ fn promtool(args: &[&str]) -> String {
 #[test]
 fn promtool_takes_the_rules_and_the_configuration() {
     let said = promtool(&["check", "rules", "deploy/alerts.yml"]);
-    assert!(said.contains("10 rules found"), "{said}");
+    assert!(said.contains("11 rules found"), "{said}");
     promtool(&["check", "config", "deploy/prometheus.yml"]);
 }
 
