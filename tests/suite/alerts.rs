@@ -7,12 +7,13 @@ use std::process::Command;
 
 use crate::support;
 
-const ALERTS: [&str; 11] = [
+const ALERTS: [&str; 12] = [
     "LemonadeBacklogTooOld",
     "LemonadeCrashLooping",
     "LemonadeDiskLow",
     "LemonadeDown",
     "LemonadeFilesQuarantined",
+    "LemonadeForeignFrames",
     "LemonadeMemoryNearBudget",
     "LemonadeNotReady",
     "LemonadeRejectRatioHigh",
@@ -117,7 +118,7 @@ fn promtool(args: &[&str]) -> String {
 #[test]
 fn promtool_takes_the_rules_and_the_configuration() {
     let said = promtool(&["check", "rules", "deploy/alerts.yml"]);
-    assert!(said.contains("11 rules found"), "{said}");
+    assert!(said.contains("12 rules found"), "{said}");
     promtool(&["check", "config", "deploy/prometheus.yml"]);
 }
 
