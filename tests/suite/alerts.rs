@@ -119,7 +119,9 @@ fn promtool(args: &[&str]) -> String {
 fn promtool_takes_the_rules_and_the_configuration() {
     let said = promtool(&["check", "rules", "deploy/alerts.yml"]);
     assert!(said.contains("12 rules found"), "{said}");
-    promtool(&["check", "config", "deploy/prometheus.yml"]);
+    for config in ["deploy/prometheus.yml", "deploy/prometheus.compose.yml"] {
+        promtool(&["check", "config", config]);
+    }
 }
 
 #[test]

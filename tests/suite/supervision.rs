@@ -232,6 +232,28 @@ fn the_containers_share_two_gigabytes_and_tell_their_health() {
     assert_eq!(published.count(), 3, "the page, Prometheus, Grafana");
 }
 
+#[test]
+fn prometheus_finds_the_engine_whenever_its_container_is_made_anew() {
+    let compose = include_str!("../../deploy/compose.yaml");
+    assert!(!compose.contains("network_mode"));
+    assert!(compose.contains("./prometheus.compose.yml:/etc/prometheus/prometheus.yml:ro"));
+    assert!(compose.contains("PROMETHEUS_URL: http://prometheus:9090"));
+    // It listens where the network of the containers reaches it.
+    let image = include_str!("../../deploy/Containerfile");
+    assert!(image.contains("LEMONADE_HTTP_ADDR=0.0.0.0:9464"));
+    assert!(!compose.contains("LEMONADE_HTTP_ADDR"));
+    // All else is as on a machine.
+    let statements = |text: &str| -> Vec<String> {
+        let lines = text.lines().filter(|line| !line.starts_with('#'));
+        lines.map(str::to_owned).collect()
+    };
+    let on_a_machine = include_str!("../../deploy/prometheus.yml");
+    assert_eq!(
+        statements(include_str!("../../deploy/prometheus.compose.yml")),
+        statements(&on_a_machine.replace("127.0.0.1:9464", "engine:9464"))
+    );
+}
+
 /// The same arguments and environment for another program.
 fn as_program(command: &std::process::Command, program: &str) -> std::process::Command {
     let mut other = std::process::Command::new(program);
