@@ -10,6 +10,7 @@
 //! Starting after a crash is the same as starting: a file is registered, and what the ledger lacks of
 //! it is published. Nothing here waits for a frame to come back; the ledger is asked.
 
+mod ending;
 mod flight;
 mod prepare;
 mod produce;
@@ -27,12 +28,12 @@ use crate::broker::Broker;
 use crate::content::ContentOptions;
 use crate::cut::ChunkLimits;
 use crate::dataset::{Dataset, Datasets};
-use crate::fault::{Fault, Origin};
+use crate::fault::Fault;
 use crate::inbox::{Claimed, Inbox};
 use crate::retry::GivenUp;
 use crate::sink::Sink;
-use crate::telemetry;
 use crate::worker::Progress;
+use ending::{Ended, Ending, Stuck};
 use flight::Flight;
 
 /// Most files that are registered and not settled at a time: each costs its plan in memory. Many,
@@ -159,6 +160,8 @@ struct Shared {
     /// Bounds the bytes between parse and broker, in KiB.
     budget: Arc<Semaphore>,
     budget_kib: u32,
+    /// Files at their end that could not be moved yet.
+    stuck: Mutex<Stuck>,
     /// Wakes the settle loop: a flight has nothing left to publish.
     look: Notify,
     stop: CancellationToken,
@@ -196,6 +199,7 @@ impl Ingest {
             room: Arc::new(Semaphore::new(FLIGHTS_MAX)),
             budget: Arc::new(Semaphore::new(budget_kib.max(1) as usize)),
             budget_kib: budget_kib.max(1),
+            stuck: Mutex::default(),
             look: Notify::new(),
             stop,
         });
@@ -222,69 +226,4 @@ impl Ingest {
 #[must_use]
 pub fn parsers() -> usize {
     rayon::current_num_threads()
-}
-
-/// How an item ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Ending {
-    Settled,
-    Duplicate,
-}
-
-impl Shared {
-    /// Moves items whose records are all stored to where they belong, and counts them.
-    async fn finish(
-        self: &Arc<Self>,
-        endings: Vec<(Item, Arc<Dataset>, Ending)>,
-    ) -> Result<(), GivenUp> {
-        for (item, dataset, ending) in &endings {
-            let (counter, outcome) = match ending {
-                Ending::Settled => (&self.tally().settled, "settled"),
-                Ending::Duplicate => (&self.tally().duplicates, "duplicate"),
-            };
-            Tally::add(counter, 1);
-            telemetry::file_settled(&dataset.name, outcome);
-            telemetry::end_to_end(&dataset.name, item.seen.elapsed());
-            tracing::debug!(file = ?item.file.name, outcome, "finished");
-        }
-        let moves: Vec<Item> = endings.into_iter().map(|(item, ..)| item).collect();
-        self.moving(moves, |inbox, item| inbox.to_history(&item.file).map(drop))
-            .await
-    }
-
-    /// Moves the items that are no archive, again and again until it works.
-    async fn moving(
-        self: &Arc<Self>,
-        items: Vec<Item>,
-        to: impl Fn(&Inbox, &Item) -> std::io::Result<()> + Clone + Send + 'static,
-    ) -> Result<(), GivenUp> {
-        let mut left = items;
-        left.retain(|item| item.origin != ItemOrigin::Archive);
-        let shared = self.clone();
-        let left = Arc::new(Mutex::new(left));
-        let attempt = move || {
-            let (shared, left, to) = (shared.clone(), left.clone(), to.clone());
-            async move {
-                let moved = tokio::task::spawn_blocking(move || {
-                    let mut left = left.lock().unwrap_or_else(PoisonError::into_inner);
-                    while let Some(item) = left.last() {
-                        match to(&shared.ingest.inbox, item) {
-                            Ok(()) => {}
-                            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                                tracing::warn!(file = ?item.file.path, "was gone before its move");
-                            }
-                            Err(error) => {
-                                let doing = format!("moving {}", item.file.path.display());
-                                return Err(Fault::transient(Origin::Files, doing, error));
-                            }
-                        }
-                        left.pop();
-                    }
-                    Ok(())
-                });
-                moved.await.expect("a move does not panic")
-            }
-        };
-        crate::retry::until_ok("moving files", &self.stop, |_| {}, attempt).await
-    }
 }

@@ -11,13 +11,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::flight::Flight;
 use super::produce::{Job, missing_chunks};
-use super::{Ending, Ingest, Item, ItemOrigin, Shared, Tally};
+use super::{Ended, Ending, Ingest, Item, ItemOrigin, Shared, Tally};
 use crate::batch::ContentHash;
 use crate::content::{self, Content, ContentError};
 use crate::cut::{self, Plan, Unreadable};
 use crate::dataset::Dataset;
 use crate::fault::{Fault, Origin};
-use crate::inbox::Inbox;
 use crate::retry::{GivenUp, until_ok};
 use crate::sink::{Before, NewFile, Registered};
 use crate::telemetry::{self, Stage};
@@ -326,31 +325,34 @@ pub(super) async fn quarantine(shared: &Arc<Shared>, file: Bad) -> Result<(), Gi
         hash,
         reason,
     } = file;
-    let dataset = dataset
-        .map(|dataset| dataset.name.clone())
-        .unwrap_or_default();
     tracing::warn!(file = ?item.file.path, reason, "quarantined");
     if let Some(hash) = hash {
-        let file = new_file(&item, &dataset, hash, 0);
+        let dataset = dataset.as_ref().map_or("", |dataset| &dataset.name);
+        let file = new_file(&item, dataset, hash, 0);
         let note = || shared.sink().quarantine(&file, &reason);
         until_ok("writing to the ledger", &shared.stop, |_| {}, note).await?;
     }
-    Tally::add(&shared.tally().quarantined, 1);
     Tally::add(&shared.tally().bytes_done, item.file.bytes);
-    telemetry::file_settled(&dataset, "quarantined");
-    let reason: Arc<str> = reason.into();
-    let to = move |inbox: &Inbox, item: &Item| inbox.to_quarantine(&item.file, &reason).map(drop);
-    shared.moving(vec![item], to).await
+    let quarantined = Ended {
+        item,
+        file_no: None,
+        dataset,
+        ending: Ending::Quarantined(reason.into()),
+    };
+    shared.finish(vec![quarantined]).await
 }
 
 /// Leaves a file for later: one of inbound goes back there.
 async fn leave(shared: &Arc<Shared>, item: Item, why: &'static str) -> Result<(), GivenUp> {
-    Tally::add(&shared.tally().left, 1);
     Tally::add(&shared.tally().bytes_done, item.file.bytes);
     tracing::info!(file = ?item.file.path, why, "is left for later");
-    shared
-        .moving(vec![item], |inbox, item| inbox.put_back(&item.file))
-        .await
+    let left = Ended {
+        item,
+        file_no: None,
+        dataset: None,
+        ending: Ending::Left,
+    };
+    shared.finish(vec![left]).await
 }
 
 /// Enters files into the ledger; returns what is to be parsed of them. Those that the ledger has as
@@ -384,11 +386,23 @@ async fn register(shared: &Arc<Shared>, ready: Vec<Ready>) -> Result<Vec<Job>, G
                 ItemOrigin::Mailbox | ItemOrigin::Archive => Ending::Duplicate,
             };
             Tally::add(&shared.tally().bytes_done, ready.item.file.bytes);
-            endings.push((ready.item, ready.dataset, ending));
+            endings.push(Ended {
+                item: ready.item,
+                file_no: Some(file_no),
+                dataset: Some(ready.dataset),
+                ending,
+            });
             continue;
         }
         if let Some(flight) = shared.flights().get_mut(&file_no) {
+            if flight.hash != ready.content.hash {
+                return Err(GivenUp::Fatal(other_ledger(file_no)));
+            }
             flight.add_copy(ready.item);
+            continue;
+        }
+        if before == Before::Otherwise {
+            quarantine(shared, otherwise(ready, file_no)).await?;
             continue;
         }
         let covered = covered.remove(&file_no).unwrap_or_default();
@@ -396,6 +410,32 @@ async fn register(shared: &Arc<Shared>, ready: Vec<Ready>) -> Result<Vec<Job>, G
     }
     shared.finish(endings).await?;
     Ok(jobs)
+}
+
+/// The ledger was restored, or failed over to a server that had not all of it, under a run: it gives
+/// numbers again that it gave before. What was published under them is told apart by its content;
+/// a new start registers all files anew.
+fn other_ledger(file_no: u32) -> Fault {
+    Fault::fatal(
+        Origin::Files,
+        "the ledger was changed under this run; start again, it goes on with what is in work",
+        format!("it has given the number {file_no} to another content"),
+    )
+}
+
+/// A file that was begun by another definition, by which some of it may be stored.
+fn otherwise(ready: Ready, file_no: u32) -> Bad {
+    let reason = format!(
+        "it was begun as file {file_no} for another dataset or with another number of records \
+         (`task_runner files show {file_no}`), and some of that may be stored: load it by the \
+         definition of that time; if nothing of it was stored, `task_runner files retry` begins it anew"
+    );
+    Bad {
+        item: ready.item,
+        dataset: Some(ready.dataset),
+        hash: Some(ready.content.hash),
+        reason,
+    }
 }
 
 /// Folds the ledger entries that a file may still have though it is settled: a kill came between
@@ -423,6 +463,8 @@ async fn begin(
         room = shared.room.clone().acquire_owned() => room.expect("it is never closed"),
         () = shared.stop.cancelled() => return Err(GivenUp::Stopped),
     };
+    let (file, records) = (&ready.item.file.name, ready.plan.records);
+    tracing::debug!(?file, file_no, records, "registered");
     let job = Job {
         file_no,
         dataset: ready.dataset.clone(),

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::flight::Flight;
 use super::prepare::{Bad, quarantine};
 use super::produce::{Job, missing_chunks};
-use super::{Ending, Item, ItemOrigin, Shared, Tally};
+use super::{Ended, Ending, Item, ItemOrigin, Shared, Tally};
 use crate::batch::ContentHash;
 use crate::content::{self, ContentError};
 use crate::dataset::Dataset;
@@ -47,7 +47,7 @@ pub(super) async fn run(
     prepared: CancellationToken,
 ) -> Result<(), GivenUp> {
     loop {
-        if prepared.is_cancelled() && shared.flights().is_empty() {
+        if prepared.is_cancelled() && shared.flights().is_empty() && !shared.has_stuck() {
             return Ok(());
         }
         tokio::select! {
@@ -61,6 +61,7 @@ pub(super) async fn run(
         shared.note_committed(shared.ingest.progress.take());
         let busy = telemetry::busy(Stage::Settle);
         look(&shared, &jobs).await?;
+        shared.finish_stuck().await;
         drop(busy);
         tokio::select! {
             () = tokio::time::sleep(began.elapsed().clamp(LOOK_PAUSE, LOOK_INTERVAL)) => {}
@@ -136,10 +137,16 @@ async fn settle(shared: &Arc<Shared>, asked: &[u32]) -> Result<Vec<u32>, GivenUp
                 continue;
             };
             count(shared, &flight, u64::from(settled.rejects));
-            endings.push((flight.first, flight.dataset.clone(), Ending::Settled));
-            for copy in flight.copies {
-                endings.push((copy, flight.dataset.clone(), Ending::Duplicate));
-            }
+            let dataset = flight.dataset;
+            let ended = |item, ending| Ended {
+                item,
+                file_no: Some(settled.file_no),
+                dataset: Some(dataset.clone()),
+                ending,
+            };
+            endings.push(ended(flight.first, Ending::Settled));
+            let copies = flight.copies.into_iter();
+            endings.extend(copies.map(|copy| ended(copy, Ending::Duplicate)));
         }
     }
     shared.finish(endings).await?;

@@ -132,7 +132,8 @@ pub trait Sink: Send + Sync {
     async fn schema(&self, datasets: &Datasets) -> Result<Vec<String>, Fault>;
 
     /// Enters files into the ledger, many in one round trip, and tells what it knows of them; in
-    /// the order given. A file that was quarantined before becomes pending again.
+    /// the order given. A file that was quarantined before becomes pending again, unless some of it
+    /// is stored by another definition.
     ///
     /// # Errors
     /// A fault of the connection; some of the files may be registered.
@@ -294,6 +295,10 @@ pub enum Before {
     Pending,
     /// All of it is stored: this is a duplicate, or its move to history is still due.
     Settled,
+    /// Not settled, and entered for another dataset or with another number of records: by another
+    /// definition, whose ordinals stand for other records. Some of it may be stored. The ledger is
+    /// left as it is.
+    Otherwise,
 }
 
 /// What a commit did.

@@ -114,6 +114,7 @@ async fn conformance(target: Target) {
     ledger::settle_leaves_what_is_not_covered(target).await;
     ledger::a_file_that_is_one_batch_is_settled_by_its_commit(target).await;
     ledger::a_batch_that_is_there_twice_counts_once(target).await;
+    ledger::a_file_that_was_begun_by_another_definition_is_told_apart(target).await;
     ledger::batches_of_another_ledger_are_left_out(target).await;
     ledger::operators_see_what_the_ledger_says(target).await;
 

@@ -25,8 +25,22 @@ const REASON_CHARS_MAX: usize = 1_000;
 
 const NEWER: &str = "a newer release wrote to this database: install it here, too";
 
-/// What the ledger has of a hash: number and state.
-type Known = HashMap<ContentHash, (u32, FileState)>;
+/// What the ledger has of contents.
+type Known = HashMap<ContentHash, Entered>;
+
+struct Entered {
+    file_no: u32,
+    state: FileState,
+    dataset: String,
+    records: u32,
+}
+
+impl Entered {
+    /// Whether it was entered by the definition that this file is read by.
+    fn is_like(&self, file: &NewFile) -> bool {
+        self.dataset == file.dataset && self.records == file.records
+    }
+}
 
 /// See [`Sink::register`](crate::sink::Sink::register).
 pub(super) async fn register(
@@ -42,24 +56,32 @@ pub(super) async fn register(
 
     let mut registered = Vec::with_capacity(files.len());
     for file in files {
-        let (file_no, state) = known
+        let entered = known
             .get_mut(&file.hash)
             .expect("it was there, or just entered");
+        let file_no = entered.file_no;
         // The same content again in this call is pending: the first one made it so.
-        let before = match state {
+        let before = match entered.state {
             FileState::Settled => Before::Settled,
             FileState::Quarantined => {
-                reopen(session, *file_no, file).await?;
-                *state = FileState::Pending;
-                Before::New
+                if !entered.is_like(file) && !entries(session, &[file_no]).await?.is_empty() {
+                    Before::Otherwise
+                } else {
+                    reopen(session, file_no, file).await?;
+                    *entered = Entered {
+                        file_no,
+                        state: FileState::Pending,
+                        dataset: file.dataset.clone(),
+                        records: file.records,
+                    };
+                    Before::New
+                }
             }
+            FileState::Pending if !entered.is_like(file) => Before::Otherwise,
             FileState::Pending if fresh.remove(&file.hash) => Before::New,
             FileState::Pending => Before::Pending,
         };
-        registered.push(Registered {
-            file_no: *file_no,
-            before,
-        });
+        registered.push(Registered { file_no, before });
     }
     let fits = |file_no: u32| (1..=i32::MAX.unsigned_abs()).contains(&file_no);
     assert!(
@@ -83,18 +105,27 @@ async fn look_up(
     hashes: impl Iterator<Item = ContentHash>,
     known: &mut Known,
 ) -> Result<(), Failure> {
+    type Found = (Vec<u8>, u32, String, String, u32);
     let hashes: Vec<ContentHash> = hashes.collect();
     for hashes in hashes.chunks(FILES_PER_STATEMENT) {
-        let mut sql = String::from("SELECT hash, file_no, state FROM ingest_files WHERE hash IN (");
+        let mut sql = String::from(
+            "SELECT hash, file_no, state, dataset, records FROM ingest_files WHERE hash IN (",
+        );
         for (at, hash) in hashes.iter().enumerate() {
             let comma = if at == 0 { "" } else { "," };
             let hash = u128::from_be_bytes(*hash);
             write!(sql, "{comma}x'{hash:032x}'").expect("writing to a string does not fail");
         }
         sql.push(')');
-        for (hash, file_no, state) in session.rows::<(Vec<u8>, u32, String)>(&sql).await? {
+        for (hash, file_no, state, dataset, records) in session.rows::<Found>(&sql).await? {
             let hash = hash.try_into().expect("the column is BINARY(16)");
-            known.insert(hash, (file_no, file_state(&state)?));
+            let entered = Entered {
+                file_no,
+                state: file_state(&state)?,
+                dataset,
+                records,
+            };
+            known.insert(hash, entered);
         }
     }
     Ok(())

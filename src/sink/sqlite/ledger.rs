@@ -19,7 +19,10 @@ pub(super) fn register(
     db: &Transaction<'_>,
     files: &[NewFile],
 ) -> Result<Vec<Registered>, Failure> {
-    let mut find = db.prepare_cached("SELECT file_no, state FROM ingest_files WHERE hash = ?")?;
+    let mut find = db.prepare_cached(
+        "SELECT file_no, state, dataset = ?2 AND records = ?3, EXISTS (SELECT 1 FROM ingest_frames e \
+         WHERE e.file_no = f.file_no) FROM ingest_files f WHERE hash = ?1",
+    )?;
     let mut enter = db.prepare_cached(
         "INSERT INTO ingest_files (hash, dataset, name, bytes, records, state, registered_at) \
          VALUES (?, ?, ?, ?, ?, 'pending', ?)",
@@ -37,8 +40,10 @@ pub(super) fn register(
             bytes,
             records,
         } = file;
-        let known: Option<(u32, String)> = find
-            .query_row([hash], |row| Ok((row.get(0)?, row.get(1)?)))
+        let known: Option<(u32, String, bool, bool)> = find
+            .query_row(params![hash, dataset, records], |row| {
+                Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
+            })
             .optional()?;
         let (file_no, before) = match known {
             None => {
@@ -46,10 +51,12 @@ pub(super) fn register(
                 let file_no = u32::try_from(number).expect("a file number needs 31 bits");
                 (file_no, Before::New)
             }
-            Some((file_no, state)) => {
+            Some((file_no, state, is_alike, has_entries)) => {
                 let before = match file_state(&state)? {
-                    FileState::Pending => Before::Pending,
+                    FileState::Pending if is_alike => Before::Pending,
+                    FileState::Pending => Before::Otherwise,
                     FileState::Settled => Before::Settled,
+                    FileState::Quarantined if has_entries && !is_alike => Before::Otherwise,
                     FileState::Quarantined => {
                         reopen.execute(params![dataset, name, bytes, records, file_no])?;
                         Before::New

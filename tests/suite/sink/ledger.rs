@@ -162,6 +162,50 @@ pub async fn a_quarantined_file_becomes_pending(target: Target) {
     );
 }
 
+/// Ordinals stand for other records where a dataset is defined in another way.
+pub async fn a_file_that_was_begun_by_another_definition_is_told_apart(target: Target) {
+    let fixture = Fixture::new(target).await;
+    let mut file = new_file("vehicle_events", 3);
+    let registered = fixture.sink.register(slice::from_ref(&file)).await.unwrap();
+    let file_no = registered[0].file_no;
+    file.hash = fixture.adopt(file_no).await;
+    let as_now = async |file: &NewFile| {
+        let registered = fixture.sink.register(slice::from_ref(file)).await.unwrap();
+        assert_eq!(registered[0].file_no, file_no);
+        registered[0].before
+    };
+    let others = [
+        NewFile {
+            records: 4,
+            ..file.clone()
+        },
+        NewFile {
+            dataset: "vehicle_status".to_owned(),
+            ..file.clone()
+        },
+    ];
+    for other in &others {
+        assert_eq!(as_now(other).await, Before::Otherwise);
+    }
+    assert_eq!(as_now(&file).await, Before::Pending, "it is as it was");
+
+    // Set aside, and nothing of it is stored: it may begin anew.
+    fixture.sink.quarantine(&file, "why").await.unwrap();
+    assert_eq!(as_now(&others[0]).await, Before::New);
+    fixture.sink.quarantine(&file, "why").await.unwrap();
+    assert_eq!(as_now(&file).await, Before::New);
+
+    fixture.commit(&[events(&fixture, file_no, 0..2)]).await;
+    fixture.sink.quarantine(&file, "why").await.unwrap();
+    for other in &others {
+        assert_eq!(as_now(other).await, Before::Otherwise);
+    }
+    assert_eq!(as_now(&file).await, Before::New);
+    fixture.commit(&[events(&fixture, file_no, 2..3)]).await;
+    assert_eq!(fixture.sink.settle(&[file_no]).await.unwrap().len(), 1);
+    assert_eq!(as_now(&others[0]).await, Before::Settled);
+}
+
 pub async fn coverage_is_the_union_of_entries(target: Target) {
     let fixture = Fixture::new(target).await;
     let file_no = fixture.file("vehicle_events", 100).await;
