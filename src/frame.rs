@@ -385,11 +385,14 @@ mod tests {
     #[test]
     fn a_header_is_text() {
         let frame = encode(&batch(&datasets(), 2, 2), Codec::Plain);
-        assert!(
-            frame.header().starts_with("vehicle_status:3:5:2:"),
-            "{}",
-            frame.header()
-        );
+        let header = frame.header();
+        let expected = "vehicle_status:3:30313233343536373839616263646566:5:2:";
+        assert!(header.starts_with(expected), "{header}");
+        let other = Frame {
+            hash: [0; 16],
+            ..frame
+        };
+        assert_ne!(header.rsplit(':').next(), other.header().rsplit(':').next());
     }
 
     #[test]

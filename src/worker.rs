@@ -194,10 +194,7 @@ impl Worker {
         let _busy = telemetry::busy(Stage::Commit);
         let failed = |fault: &Fault| {
             if fault.is_transient() {
-                telemetry::sink_error("transient");
                 telemetry::sink_retry();
-            } else {
-                telemetry::sink_error("fatal");
             }
         };
         let _committing = self.summaries.begin(batches);

@@ -114,7 +114,7 @@ impl Shared {
         let failed = self.go(ended).await;
         for (ended, error) in &failed {
             let file = &ended.item.file.path;
-            tracing::warn!(?file, %error, "cannot be moved, and tries again until it works");
+            tracing::warn!(?file, %error, "cannot be moved; waits, and tries again until it works");
         }
         if failed.is_empty() {
             return Ok(());

@@ -30,7 +30,8 @@ use crate::dataset::Dataset;
 /// | `note_committed` | `committed` and `bytes_done` grow; `moved` is now |
 /// | `note_covered` | `covered`, and `moved` if that is new; `asked`; `committed` < `missing` |
 /// | `publish_again` | the chunks that were lost are `unpublished`; `moved` is now |
-/// | `lose_first` | the next copy is `first`; nothing is `unpublished`; `moved` is now |
+/// | `note_unreadable` | `unreadable` is one more; `moved` is now |
+/// | `lose_first` | the next copy is `first`; nothing is `unpublished` or `unreadable`; `moved` is now |
 pub(super) struct Flight {
     pub(super) dataset: Arc<Dataset>,
     pub(super) plan: Arc<Plan>,
@@ -53,6 +54,8 @@ pub(super) struct Flight {
     moved: Instant,
     /// When the ledger was last asked.
     asked: Option<Instant>,
+    /// How often it could not be opened again.
+    unreadable: u32,
     /// Its place among the flights.
     _room: OwnedSemaphorePermit,
 }
@@ -83,6 +86,7 @@ impl Flight {
             covered,
             moved: Instant::now(),
             asked: None,
+            unreadable: 0,
             _room: room,
         }
     }
@@ -127,7 +131,15 @@ impl Flight {
     /// So many chunks are in neither queue nor ledger, and are to be published again.
     pub(super) fn publish_again(&mut self, chunks: usize) {
         self.unpublished = chunks;
+        self.unreadable = 0;
         self.moved = Instant::now();
+    }
+
+    /// The first file cannot be opened again just now; gives how often that was so.
+    pub(super) fn note_unreadable(&mut self) -> u32 {
+        self.moved = Instant::now();
+        self.unreadable += 1;
+        self.unreadable
     }
 
     /// The first file is gone, or is another one: the next copy takes its place, and is opened once
@@ -136,6 +148,7 @@ impl Flight {
     pub(super) fn lose_first(&mut self) -> Option<Item> {
         let next = self.copies.pop_front()?;
         self.unpublished = 0;
+        self.unreadable = 0;
         self.moved = Instant::now();
         Some(mem::replace(&mut self.first, next))
     }
@@ -152,9 +165,9 @@ impl Flight {
         self.unpublished == 0 && (self.is_committed() || last.elapsed() >= interval)
     }
 
-    /// Whether nothing has moved for so long.
-    pub(super) fn is_still_for(&self, time: Duration) -> bool {
-        self.moved.elapsed() >= time
+    /// For how long nothing has moved.
+    pub(super) fn still(&self) -> Duration {
+        self.moved.elapsed()
     }
 
     /// The bytes of its files, copies included, that the tally does not have yet.

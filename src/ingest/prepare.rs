@@ -190,7 +190,7 @@ fn passes(error: &std::io::Error) -> bool {
 }
 
 /// Whether the device failed, which may pass or not.
-fn is_of_device(error: &std::io::Error) -> bool {
+pub(super) fn is_of_device(error: &std::io::Error) -> bool {
     error.raw_os_error() == Some(libc::EIO)
 }
 

@@ -9,6 +9,7 @@ use rayon::prelude::*;
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
+use super::settle::CHANGED;
 use super::{Shared, Tally};
 use crate::batch::{Batch, RejectCode, SourceFile};
 use crate::content::Content;
@@ -129,7 +130,7 @@ pub(super) async fn run(
             done.map(|()| changed.into_inner().unwrap_or_else(PoisonError::into_inner))
         });
         for file_no in parsing.await.expect("parsing does not panic")? {
-            super::settle::end_changed(&of_flights, file_no).await?;
+            super::settle::end_bad(&of_flights, file_no, CHANGED).await?;
         }
     }
 }
@@ -144,12 +145,14 @@ fn reserve(
     // A record larger than the whole budget passes alone.
     let kib = kib.min(shared.budget_kib);
     if let Ok(permit) = shared.budget.clone().try_acquire_many_owned(kib) {
+        shared.tell_memory();
         return Ok(permit);
     }
     let _held_up = telemetry::backpressure(Stage::Parse);
     runtime.block_on(async {
         tokio::select! {
             permit = shared.budget.clone().acquire_many_owned(kib) => {
+                shared.tell_memory();
                 Ok(permit.expect("it is never closed"))
             }
             () = shared.stop.cancelled() => Err(GivenUp::Stopped),

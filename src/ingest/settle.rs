@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::flight::Flight;
-use super::prepare::{Bad, quarantine};
+use super::prepare::{Bad, is_of_device, quarantine};
 use super::produce::{Job, missing_chunks};
 use super::{Ended, Ending, Item, ItemOrigin, Shared, Tally};
 use crate::batch::ContentHash;
@@ -36,9 +36,19 @@ const LOOK_PAUSE: Duration = Duration::from_millis(10);
 /// A file that has not moved for this long, while the queue is empty, has lost frames.
 const LOST_AFTER: Duration = Duration::from_secs(2);
 
-/// A file that has not moved for this long has lost frames, whatever the queue holds: a full queue
-/// drains in less. Should one take longer, frames are there twice, which is harmless.
+/// A file that has been still for this much longer than the oldest frame is in the queue has lost
+/// frames: its own would have been read before that one. As long as nobody reads, nothing is lost.
 const STUCK_AFTER: Duration = Duration::from_secs(60);
+
+/// A file that has not moved for this long has lost frames, whatever the queue holds. Should they
+/// still be there, they are there twice, which is harmless.
+const LOST_IN_ANY_CASE_AFTER: Duration = Duration::from_secs(60 * 60);
+
+/// How many times a file is opened again in vain, where the device fails, before it is set aside.
+const DEVICE_ATTEMPTS: u32 = 8;
+
+/// Why a file is set aside whose content is not what was registered.
+pub(super) const CHANGED: &str = "it changed while it was read";
 
 /// Settles until `prepared` is cancelled and no flight is left.
 pub(super) async fn run(
@@ -118,7 +128,7 @@ fn note_covered(shared: &Shared, asked: &[u32], covered: &[Vec<Range<u64>>], sti
             continue;
         };
         flight.note_covered(covered);
-        if flight.is_still_for(LOST_AFTER) {
+        if flight.still() >= LOST_AFTER {
             still.push(*file_no);
         }
     }
@@ -174,10 +184,13 @@ async fn publish_lost(
         return Ok(());
     }
     // A fault of the broker says nothing about the frames: look again after the interval.
-    let Ok(depth) = shared.ingest.broker.depth().await else {
+    let broker = &shared.ingest.broker;
+    let (Ok(depth), Ok(oldest)) = (broker.depth().await, broker.oldest().await) else {
         return Ok(());
     };
-    let is_lost = |flight: &Flight| depth.frames == 0 || flight.is_still_for(STUCK_AFTER);
+    let oldest = oldest.into_iter().map(|(_, age)| age).max();
+    let oldest = oldest.unwrap_or_default();
+    let is_lost = |flight: &Flight| is_lost(flight.still(), depth.frames, oldest);
     let lost: Vec<u32> = {
         let flights = shared.flights();
         still
@@ -207,6 +220,12 @@ async fn publish_lost(
     Ok(())
 }
 
+/// Whether frames of a file that has been still for so long are in no queue: of so many frames
+/// there, the oldest is so old.
+fn is_lost(still: Duration, queued: u64, oldest: Duration) -> bool {
+    queued == 0 || still >= oldest + STUCK_AFTER || still >= LOST_IN_ANY_CASE_AFTER
+}
+
 /// Reads a file again for the chunks that are missing. `None` where that cannot be, now or ever.
 async fn reopen(
     shared: &Arc<Shared>,
@@ -231,7 +250,7 @@ async fn reopen(
     let content = match opened.await.expect("reading does not panic") {
         Ok(content) if content.hash == hash => content,
         Ok(_) | Err(ContentError::Corrupt { .. } | ContentError::NotRegular) => {
-            end_changed(shared, file_no).await?;
+            end_bad(shared, file_no, CHANGED).await?;
             return Ok(None);
         }
         Err(ContentError::Io(error)) if error.kind() == std::io::ErrorKind::NotFound => {
@@ -240,6 +259,14 @@ async fn reopen(
         }
         Err(error) => {
             tracing::error!(?path, %error, "cannot be read again; tries later");
+            let is_of_device = matches!(&error, ContentError::Io(io) if is_of_device(io));
+            let attempts = shared
+                .flights()
+                .get_mut(&file_no)
+                .map_or(0, Flight::note_unreadable);
+            if is_of_device && attempts >= DEVICE_ATTEMPTS {
+                end_bad(shared, file_no, &format!("it cannot be read: {error}")).await?;
+            }
             return Ok(None);
         }
     };
@@ -257,7 +284,7 @@ async fn reopen(
     }))
 }
 
-/// Takes a file out of its flight that is no longer what was registered.
+/// Takes a file out of its flight that is no longer what was registered, or cannot be read any more.
 ///
 /// Frames of it that were published before were made of good bytes: their rows are stored under its
 /// number, with their ledger entries, and they stay. So to the ledger the file is in quarantine,
@@ -267,18 +294,16 @@ async fn reopen(
 /// ledger.
 ///
 /// If copies of the content have arrived meanwhile, the flight goes on with the next of them.
-pub(super) async fn end_changed(shared: &Arc<Shared>, file_no: u32) -> Result<(), GivenUp> {
+pub(super) async fn end_bad(shared: &Arc<Shared>, file_no: u32, why: &str) -> Result<(), GivenUp> {
     let Some((item, left)) = take_first(shared, file_no) else {
         return Ok(());
     };
     if item.origin == ItemOrigin::Archive {
-        tracing::error!(file = ?item.file.path, "changed while it was read; load it again");
+        tracing::error!(file = ?item.file.path, why, "is not loaded as a whole; load it again");
         Tally::add(&shared.tally().left, 1);
         return Ok(());
     }
-    let reason = format!(
-        "it changed while it was read; records that were read before may be stored as file {file_no}"
-    );
+    let reason = format!("{why}; records that were read before may be stored as file {file_no}");
     let file = Bad {
         item,
         dataset: Some(left.dataset),
@@ -335,5 +360,26 @@ impl Shared {
                 Tally::add(&self.tally().bytes_done, bytes);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_are_lost_if_younger_ones_are_read_and_not_while_nobody_reads() {
+        let seconds = Duration::from_secs;
+        assert!(is_lost(seconds(2), 0, seconds(0)), "the queue is empty");
+        assert!(
+            !is_lost(seconds(30), 9, seconds(1)),
+            "it may be its turn soon"
+        );
+        assert!(is_lost(seconds(70), 9, seconds(1)), "others came after it");
+        // Nobody reads: what waits longest has waited as long as the file.
+        for still in [70, 600, 3_000] {
+            assert!(!is_lost(seconds(still), 9, seconds(still)), "{still}");
+        }
+        assert!(is_lost(seconds(3_600), 9, seconds(3_600)), "in any case");
     }
 }

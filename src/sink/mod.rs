@@ -15,6 +15,7 @@ use crate::batch::{Batch, ContentHash, RejectCode};
 use crate::dataset::{Dataset, Datasets};
 use crate::fault::{Fault, Origin};
 use crate::finding::Finding;
+use crate::telemetry;
 
 mod cells;
 mod migrations;
@@ -81,6 +82,16 @@ pub async fn open_ledger(url: &str, options: &SinkOptions) -> Result<Arc<dyn Led
         "the database URL must begin with `mysql://` or `sqlite:`",
         format!("its scheme is `{scheme}`"),
     ))
+}
+
+/// The fault of a database, counted: where it is made, so that whoever waits it out need not.
+fn counted(fault: Fault) -> Fault {
+    telemetry::sink_error(if fault.is_transient() {
+        "transient"
+    } else {
+        "fatal"
+    });
+    fault
 }
 
 /// A settled file that the summary of its dataset lacks.

@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use crate::fault::{Fault, Origin};
+use crate::sink::counted;
 
 use super::client::Error;
 
@@ -155,7 +156,7 @@ impl Failure {
 
     /// The fault for the caller; `doing` is what was being done.
     pub(super) fn into_fault(self, doing: &str) -> Fault {
-        match self.class() {
+        counted(match self.class() {
             Class::Retry | Class::Reconnect | Class::LocalRefused => {
                 Fault::transient(Origin::Sink, doing, self)
             }
@@ -167,7 +168,7 @@ impl Failure {
                     format!("{doing}: the database refuses a value of the ledger or schema");
                 Fault::fatal(Origin::Sink, doing, self)
             }
-        }
+        })
     }
 }
 

@@ -3,6 +3,7 @@
 use rusqlite::ErrorCode;
 
 use crate::fault::{Fault, Origin};
+use crate::sink::counted;
 
 /// Extended result codes of a key that is taken: UNIQUE, PRIMARYKEY, ROWID.
 const KEY_TAKEN: [i32; 3] = [2067, 1555, 2579];
@@ -69,7 +70,7 @@ pub(super) fn classify(error: &rusqlite::Error) -> Class {
 impl Failure {
     /// The fault for the caller; `doing` is what was being done.
     pub(super) fn into_fault(self, doing: &str) -> Fault {
-        match self {
+        counted(match self {
             Self::Fault(fault) => fault,
             Self::Found { advice, problem } => {
                 Fault::fatal(Origin::Sink, format!("{doing}: {advice}"), problem)
@@ -84,7 +85,7 @@ impl Failure {
                     Fault::fatal(Origin::Sink, doing, error)
                 }
             },
-        }
+        })
     }
 }
 

@@ -79,7 +79,7 @@ async fn no_room_in_history_is_waited_out() {
             .contains("tries again until it works")
     });
     let waits = waits.expect("it waits").unwrap();
-    assert!(waits.contains("moving"), "{waits}");
+    assert!(waits.contains("cannot be moved"), "{waits}");
     assert_eq!(good_rows(&pair).await, 1);
     let work = pair.at("work").join("vehicle_status_large.json");
     assert_eq!(fs::read_to_string(work).unwrap(), text);
@@ -109,4 +109,25 @@ async fn no_room_in_history_is_waited_out() {
     assert_eq!(stored, format!("vehicle_status_large.json\n{sum}"));
     assert_eq!(names(&pair.at("work")), [""; 0]);
     assert_eq!(rows(&pair).await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_cannot_be_moved_holds_up_nobody() {
+    let pair = embedded().await;
+    put_good(&pair);
+    let cut_off = format!("[{}", " ".repeat(3 << 20));
+    fs::write(pair.at("inbound").join("vehicle_status_cut.json"), cut_off).unwrap();
+    let mut load = start_with_small(&pair, "quarantine", 1);
+    until("the good file", LIMIT, async || {
+        names(&pair.at("history")).len() == 1
+    })
+    .await;
+    assert_eq!(good_rows(&pair).await, 1);
+    assert_eq!(names(&pair.at("work")), ["vehicle_status_cut.json"]);
+    assert!(load.try_wait().unwrap().is_none(), "it waits for the other");
+    let quarantine = pair.at("quarantine");
+    let quarantine = quarantine.to_str().unwrap();
+    beside(&load, &["mount", "-o", "remount,size=100M", quarantine]);
+    assert_eq!(load.wait().unwrap().code(), Some(2));
+    assert_eq!(names(&pair.at("work")), [""; 0]);
 }
