@@ -9,7 +9,7 @@ use lemonade_task::dataset::Datasets;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use super::faults::is_loaded_once;
+use super::faults::{ended, is_loaded_once};
 use super::generate;
 use super::pair::{Pair, Service, names, until};
 use crate::broker::raw;
@@ -268,6 +268,65 @@ async fn to_peek_shows_each_frame_whose_hands_it_is_in_and_what_is_damaged() {
     assert_eq!(but_idle(&before), but_idle(&after));
     let groups = raw(redis.port, &[&format!("XINFO CONSUMERS {KEY} workers")]);
     assert!(groups.starts_with("*1\r\n"), "{groups}");
+}
+
+/// A mistake that is easily made: both ledgers begin with file 1. What the workers of one take of the
+/// other's frames is published again.
+#[tokio::test(flavor = "multi_thread")]
+async fn two_databases_on_one_queue_store_their_own_files_only() {
+    let (mut one, redis) = pair_with_redis("redis+mysql").await;
+    let mut other = Pair::new("redis+sqlite").await;
+    other.redis_url = Some(redis.url.clone());
+    generate(
+        &one,
+        &["--files", "8", "--records", "3000", "--vehicles", "500"],
+    );
+    generate(
+        &other,
+        &["--files", "8", "--records", "3000", "--vehicles", "7"],
+    );
+    let mut loads = [&one, &other].map(|pair| Service::start(pair, &["load"]));
+    for load in &mut loads {
+        assert_eq!(ended(load).await, Some(0));
+    }
+    let vehicles = "SELECT COUNT(DISTINCT vehicle_id) FROM vehicle_events";
+    assert_eq!(one.number(vehicles).await, 500);
+    assert_eq!(other.number(vehicles).await, 7);
+    for pair in [&mut one, &mut other] {
+        assert_eq!(
+            pair.number("SELECT COUNT(*) FROM vehicle_events").await,
+            24_000
+        );
+        assert_eq!(names(&pair.at("history")).len(), 8);
+        pair.expect(0, &["verify"]);
+    }
+}
+
+/// What waits in Redis for a database that is no more is of no file of the new one.
+#[tokio::test(flavor = "multi_thread")]
+async fn frames_for_a_database_that_was_made_anew_are_dropped() {
+    let (pair, redis) = pair_with_redis("redis+sqlite").await;
+    six_frames(&pair);
+    let mut service = ingest(&pair, redis.port, 6).await;
+    service.signal(Signal::KILL);
+    service.0.wait().unwrap();
+    for ending in ["", "-wal", "-shm"] {
+        let _ = std::fs::remove_file(pair.at(&format!("test.db{ending}")));
+    }
+    for name in names(&pair.at("work")) {
+        std::fs::remove_file(pair.at("work").join(name)).unwrap();
+    }
+    let new = ["--files", "3", "--records", "3000", "--seed", "2"];
+    generate(&pair, &[&new[..], &["--vehicles", "7"]].concat());
+    pair.expect(0, &["load"]);
+    assert_eq!(published(redis.port), 12, "each frame once");
+    let vehicles = "SELECT COUNT(DISTINCT vehicle_id) FROM vehicle_events";
+    assert_eq!(pair.number(vehicles).await, 7);
+    assert_eq!(
+        pair.number("SELECT COUNT(*) FROM vehicle_events").await,
+        9_000
+    );
+    pair.expect(0, &["verify"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
