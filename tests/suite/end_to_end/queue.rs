@@ -29,7 +29,7 @@ async fn pair_with_redis(name: &'static str) -> (Pair, Private) {
     (pair, redis)
 }
 
-/// Three files of 1,500 records, which are six frames.
+/// Three files of 3,000 records, which are six frames of 1,500.
 fn six_frames(pair: &Pair) {
     generate(pair, &["--files", "3", "--records", "3000"]);
 }
@@ -160,14 +160,15 @@ async fn a_drain_waits_for_what_others_hold_says_who_publishes_and_is_stopped_by
     command.stdout(Stdio::null());
     command.stderr(std::fs::File::create(&errors).unwrap());
     let mut drain = Service(command.spawn().unwrap());
-    let left = |frames: u64| {
+    // Two frames, of 1,500 records each, are in the hands of others.
+    let left = |rows: u64| {
         let pair = &pair;
         async move || {
-            let rows = pair.number("SELECT COUNT(*) FROM ingest_frames").await;
-            (rows, peek(pair).len() as u64) == (frames - 2, 2)
+            let stored = pair.number("SELECT COUNT(*) FROM vehicle_events").await;
+            (stored, peek(pair).len()) == (rows, 2)
         }
     };
-    until("what others hold alone is left", LIMIT, left(6)).await;
+    until("what others hold alone is left", LIMIT, left(6_000)).await;
     let said = || std::fs::read_to_string(&errors).unwrap();
     assert!(!said().contains("somebody publishes"), "{}", said());
 
@@ -176,7 +177,7 @@ async fn a_drain_waits_for_what_others_hold_says_who_publishes_and_is_stopped_by
         &["--files", "1", "--records", "18000", "--seed", "2"],
     );
     is_published(redis.port, 15).await;
-    until("the new ones are committed, too", LIMIT, left(15)).await;
+    until("the new ones are committed, too", LIMIT, left(24_000)).await;
     until("it says that there is a publisher", LIMIT, async || {
         said().contains("somebody publishes")
     })
