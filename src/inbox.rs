@@ -32,6 +32,7 @@ use census::arrived;
 pub use census::{Census, missed};
 use lock::Lock;
 pub use lock::holder;
+pub use moving::try_move;
 use moving::{move_into, move_with_reason, remove_leftovers};
 pub use pause::{is_paused, pause, resume};
 use requeue::reason_of;

@@ -12,6 +12,7 @@ use crate::config::{Settings, redacted};
 use crate::content::{self, Writers};
 use crate::fault::Fault;
 use crate::finding::{Finding, Level};
+use crate::inbox;
 
 /// Magic numbers of file systems on other machines, where notifications and leases do not work
 /// (`statfs(2)`): NFS, SMB, SMB2, CIFS, FUSE, 9P.
@@ -105,11 +106,20 @@ fn directory(name: &str, path: &Path, floor: u64) -> anyhow::Result<(Vec<Finding
         .prefix(".doctor-")
         .tempfile_in(there)?;
     let probe = probe.into_temp_path();
-    let mut findings = vec![Finding::ok(if there == path {
-        format!("{name} {shown} is writable")
-    } else {
+    let moved = inbox::try_move(&probe);
+    let mut findings = vec![Finding::ok(if there != path {
         format!("{name} {shown} is not there yet: the first start makes it")
+    } else if moved.is_ok() {
+        format!("{name} {shown} is writable, and files can be moved there")
+    } else {
+        format!("{name} {shown} is writable")
     })];
+    if let Err(error) = moved {
+        findings.push(Finding::fail(
+            format!("{name}: no file can be moved there: {error}"),
+            "use a file system that renames without replacing, as local ones do, or has hard links",
+        ));
+    }
     let path = there;
     let (file, _) = content::open_regular(&probe)?;
     if content::writers(&file) == Writers::Unknown {

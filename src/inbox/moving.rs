@@ -1,6 +1,7 @@
 //! The move of a file into a directory: never over another, and whole or not at all.
 //!
-//! A rename does it. Where the devices differ, the file is copied under a temporary name, synced,
+//! A rename does it, or a second name where the file system has no rename that never replaces
+//! ([`move_by_link`]). Where the devices differ, the file is copied under a temporary name, synced,
 //! renamed and only then removed where it was: no half copy is ever seen under a final name. A kill
 //! in the middle leaves the file where it was, and may leave a copy; see [`copy_across`] and
 //! [`remove_leftovers`] for what becomes of that.
@@ -12,6 +13,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, RenameFlags};
+use rustix::io::Errno;
 
 use super::reason_of;
 use crate::content;
@@ -94,13 +96,63 @@ fn with_suffix(name: &OsStr, attempt: u32) -> OsString {
     name
 }
 
-/// Renames without replacing, or copies where the devices differ.
+/// Renames without replacing, by two links where the file system cannot do that, or copies where
+/// the devices differ.
 fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
     match rustix::fs::renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
         Ok(()) => Ok(()),
-        Err(rustix::io::Errno::XDEV) => copy_across(from, to),
+        Err(Errno::XDEV) => copy_across(from, to),
+        Err(error) if is_of_the_flag(error) => move_by_link(from, to, |name| fs::remove_file(name)),
         Err(error) => Err(error.into()),
     }
+}
+
+/// Whether a rename without replacing failed because there is no such thing here: NFS, Ceph and
+/// some of FUSE take no flag at all (`EINVAL`), and so do old kernels.
+fn is_of_the_flag(error: Errno) -> bool {
+    matches!(error, Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP)
+}
+
+/// Moves a file within a device by a second name, which is never made over another file, and by
+/// taking the first one away with `unlink`.
+///
+/// A kill between the two leaves the file under both names. That is harmless: the ledger knows the
+/// content, so the name that is found again is a duplicate, which adds nothing and goes to history
+/// as any other. (Where hard links have to wait, it waits until somebody removes one of the two.)
+fn move_by_link(
+    from: &Path,
+    to: &Path,
+    unlink: impl Fn(&Path) -> io::Result<()>,
+) -> io::Result<()> {
+    fs::hard_link(from, to)?;
+    let Err(error) = unlink(from) else {
+        return Ok(());
+    };
+    match error.kind() {
+        // Somebody took the first name away, or a server did that was asked twice.
+        io::ErrorKind::NotFound => return Ok(()),
+        // It has not moved: each further attempt would leave one more name of it.
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ResourceBusy => {
+            let _ = fs::remove_file(to);
+        }
+        // The first name may be gone all the same, so the second one has to stay.
+        _ => {}
+    }
+    Err(error)
+}
+
+/// Moves a file to another name beside it and back again, as all files are moved.
+///
+/// # Errors
+/// No file can be moved here; this one is where it was.
+pub fn try_move(file: &Path) -> io::Result<()> {
+    let mut aside = file.as_os_str().to_owned();
+    aside.push("-moved");
+    let aside = Path::new(&aside);
+    rename_new(file, aside)?;
+    rename_new(aside, file).inspect_err(|_| {
+        let _ = fs::remove_file(aside);
+    })
 }
 
 /// Moves a file to another device. Where the target is there already and is equal byte for byte, it is
@@ -188,4 +240,86 @@ pub(super) fn remove_leftovers(dir: &Path) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt as _;
+
+    use super::*;
+
+    #[test]
+    fn a_move_by_link_leaves_one_name_and_never_replaces_a_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        fs::write(at("a"), "1").unwrap();
+        let inode = fs::metadata(at("a")).unwrap().ino();
+        let unlink = |name: &Path| fs::remove_file(name);
+        move_by_link(&at("a"), &at("b"), unlink).unwrap();
+        assert!(!at("a").exists());
+        let moved = fs::metadata(at("b")).unwrap();
+        assert_eq!((moved.ino(), moved.nlink()), (inode, 1));
+
+        fs::write(at("a"), "2").unwrap();
+        let taken = move_by_link(&at("a"), &at("b"), unlink).unwrap_err();
+        assert_eq!(taken.kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(fs::read(at("a")).unwrap(), b"2");
+        assert_eq!(fs::read(at("b")).unwrap(), b"1");
+        let gone = move_by_link(&at("none"), &at("c"), unlink).unwrap_err();
+        assert_eq!(gone.kind(), io::ErrorKind::NotFound);
+    }
+
+    /// Whoever may not take the first name away has not moved the file. After any other error the
+    /// first name may be gone, and no move may cost the last name of a file.
+    #[test]
+    fn a_first_name_that_stays_costs_no_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        for (error, stays) in [
+            (Errno::PERM, false),
+            (Errno::BUSY, false),
+            (Errno::IO, true),
+        ] {
+            fs::write(at("a"), "1").unwrap();
+            let unlink = |_: &Path| Err(error.into());
+            let met = move_by_link(&at("a"), &at("b"), unlink).unwrap_err();
+            assert_eq!(met.raw_os_error(), Some(error.raw_os_error()));
+            assert_eq!((at("a").exists(), at("b").exists()), (true, stays));
+        }
+        fs::remove_file(at("b")).unwrap();
+        let done_before = |name: &Path| {
+            fs::remove_file(name)?;
+            fs::remove_file(name)
+        };
+        move_by_link(&at("a"), &at("b"), done_before).unwrap();
+        assert!(!at("a").exists() && at("b").exists());
+    }
+
+    /// `EINVAL` is what NFS says of the flag, and Ceph, and FUSE without it.
+    #[test]
+    fn a_file_system_without_the_flag_is_told_from_a_move_that_fails() {
+        for error in [Errno::INVAL, Errno::NOSYS, Errno::NOTSUP, Errno::OPNOTSUPP] {
+            assert!(is_of_the_flag(error), "{error}");
+        }
+        for error in [
+            Errno::EXIST,
+            Errno::XDEV,
+            Errno::NOENT,
+            Errno::IO,
+            Errno::ACCESS,
+        ] {
+            assert!(!is_of_the_flag(error), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_move_that_is_tried_leaves_the_file_where_it_was() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("a");
+        fs::write(&file, "1").unwrap();
+        try_move(&file).unwrap();
+        assert_eq!(fs::read(&file).unwrap(), b"1");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+        assert!(try_move(&dir.path().join("none")).is_err());
+    }
 }

@@ -255,6 +255,27 @@ fn a_second_process_is_refused() {
     assert!(!error.is_transient());
 }
 
+/// What a kill in the middle of a move by link leaves is a file of two names, and each goes its way.
+#[test]
+fn a_kill_between_two_names_of_a_file_leaves_a_copy_and_holds_up_nothing() {
+    let place = place(Duration::ZERO);
+    let directories = place.inbox.directories.clone();
+    place.put("a.json", b"[1]");
+    fs::hard_link(
+        directories.inbound.join("a.json"),
+        directories.work.join("a.json"),
+    )
+    .unwrap();
+    let recovered = place.inbox.recovered().unwrap();
+    let claimed = place.claim_all();
+    assert_eq!(names(&directories.work), ["a.json", "a.json.1"]);
+    for file in recovered.iter().chain(&claimed) {
+        place.inbox.to_history(file).unwrap();
+    }
+    assert_eq!(names(&directories.history), ["a.json", "a.json.1"]);
+    assert!(names(&directories.inbound).is_empty() && names(&directories.work).is_empty());
+}
+
 /// A place whose history is on another device.
 fn two_devices() -> (Place, tempfile::TempDir) {
     let Ok(shm) = tempfile::tempdir_in("/dev/shm") else {

@@ -368,6 +368,14 @@ fn doctor_finds_what_is_wrong_and_says_how_to_mend_it() {
     let left = fs::read_dir(shell.path()).unwrap().count();
     assert_eq!(left, 0, "looking leaves nothing behind");
 
+    let quarantine = shell.path().join("data/quarantine");
+    fs::create_dir_all(&quarantine).unwrap();
+    let there = shell.run_with(&["doctor"], &[("LEMONADE_DATA_DIR", "data")]);
+    let moved = "data/quarantine is writable, and files can be moved there";
+    assert!(there.stdout.contains(moved), "{}", there.stdout);
+    let left = fs::read_dir(quarantine).unwrap().count();
+    assert_eq!(left, 0, "nor does trying a move");
+
     let full = shell.run(&["doctor", "--disk-floor", "1PiB"]);
     assert_eq!(full.code, 1, "{}", full.stdout);
     assert!(full.stdout.contains("FAIL  directories: inbound has"));
