@@ -41,7 +41,7 @@ impl Lock {
                 let doing = format!(
                     "{} is in use by process {}; stop it, or give this one another --work directory",
                     work.display(),
-                    holder.trim()
+                    number(&holder)
                 );
                 return Err(Fault::fatal(Origin::Files, doing, "locked"));
             }
@@ -53,10 +53,23 @@ impl Lock {
                 return Err(Fault::fatal(Origin::Files, doing, error));
             }
         }
-        file.set_len(0)
-            .and_then(|()| write!(file, "{}", std::process::id()))
-            .map_err(cannot)?;
+        // For messages alone: a full disk must not keep the engine from starting, which waits for
+        // room by itself.
+        let noted = file
+            .set_len(0)
+            .and_then(|()| write!(file, "{}", std::process::id()));
+        if let Err(error) = noted {
+            tracing::warn!(?path, %error, "the process id could not be written");
+        }
         Ok(Self(file))
+    }
+}
+
+/// What a lock file tells of its holder, for people. It is empty where there was no room for more.
+fn number(holder: &str) -> String {
+    match holder.trim() {
+        "" => "(number unknown)".to_owned(),
+        number => number.to_owned(),
     }
 }
 
@@ -69,7 +82,7 @@ pub fn holder(work: &Path) -> Option<String> {
     }
     let mut holder = String::new();
     file.read_to_string(&mut holder).ok()?;
-    Some(holder.trim().to_owned())
+    Some(number(&holder))
 }
 
 impl Drop for Lock {
@@ -95,5 +108,17 @@ mod tests {
         drop(lock);
         Lock::take(work.path()).unwrap();
         drop(in_the_child);
+    }
+
+    #[test]
+    fn a_holder_that_could_not_note_its_number_is_told_of_all_the_same() {
+        let work = tempfile::tempdir().unwrap();
+        let lock = Lock::take(work.path()).unwrap();
+        let number = std::process::id().to_string();
+        assert_eq!(holder(work.path()), Some(number));
+        lock.0.set_len(0).unwrap();
+        assert_eq!(holder(work.path()).as_deref(), Some("(number unknown)"));
+        let error = Lock::take(work.path()).unwrap_err().to_string();
+        assert!(error.contains("by process (number unknown);"), "{error}");
     }
 }

@@ -20,6 +20,39 @@ fn start_with_small(pair: &Pair, place: &str, mib: u32) -> Child {
     start(pair, &in_namespace, &["load", "--disk-floor", "0B"])
 }
 
+/// The lock of work is taken without a byte to note in it whose it is. The file is small, and of an
+/// archive: it needs no room.
+#[tokio::test]
+async fn no_room_in_work_keeps_nothing_from_starting() {
+    let pair = embedded().await;
+    let archive = pair.at("vehicle_status_archive.json");
+    fs::write(&archive, format!("[{}]", record("good"))).unwrap();
+    let work = pair.at("work");
+    fs::create_dir(&work).unwrap();
+    let work = work.to_str().unwrap();
+    let full = format!(
+        "mount -t tmpfs -o size=64k tmpfs '{work}' && \
+         ! dd if=/dev/zero of='{work}/.full' bs=4k 2>/dev/null && exec \"$@\""
+    );
+    let through = [
+        "unshare",
+        "--mount",
+        "--map-root-user",
+        "sh",
+        "-c",
+        &full,
+        "sh",
+    ];
+    let args = ["load", "--disk-floor", "0B", archive.to_str().unwrap()];
+    let (code, said) = ended(start(&pair, &through, &args));
+    assert_eq!(code, Some(0), "{said}");
+    assert!(
+        said.contains("the process id could not be written"),
+        "{said}"
+    );
+    assert_eq!(good_rows(&pair).await, 1);
+}
+
 /// Runs a command where the load of [`start_with_small`] is, and gives what it prints.
 fn beside(load: &Child, command: &[&str]) -> String {
     let enter = ["--user", "--preserve-credentials", "--mount", "-t"];
