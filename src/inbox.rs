@@ -35,8 +35,7 @@ pub use lock::holder;
 pub use moving::try_move;
 use moving::{move_into, move_with_reason, remove_leftovers};
 pub use pause::{is_paused, pause, resume};
-use requeue::reason_of;
-pub use requeue::{REASON_ENDING, requeue};
+pub use requeue::{quarantined, requeue};
 pub use watch::Watch;
 
 /// Most files that one scan hands out, oldest first. A directory of a million files is scanned some
@@ -383,7 +382,7 @@ impl Inbox {
     }
 
     /// Moves a file that cannot be read as a whole to quarantine, its reason beside it in
-    /// `NAME.reason`.
+    /// `NAME.reason`, which is cut before the ending where it would be too long.
     ///
     /// # Errors
     /// The system's; the file is still in work.

@@ -2,16 +2,14 @@
 
 use std::ffi::OsString;
 use std::fmt::Write as _;
-use std::fs;
 use std::io::ErrorKind;
-use std::os::unix::ffi::OsStrExt as _;
 
 use anyhow::Context as _;
 use serde_json::{Value, json};
 
 use crate::config::Settings;
 use crate::config::cli::{FilesCommand, State};
-use crate::inbox::{self, REASON_ENDING};
+use crate::inbox;
 use crate::sink::{FileState, LedgerFile};
 
 use super::{Facts, Misuse, NoInput, Outcome, WRITES, open_ledger, say, wanted_file};
@@ -181,32 +179,8 @@ fn retry(settings: &Settings, names: &[OsString], all: bool) -> anyhow::Result<(
 /// The names in quarantine that are files, not the reasons beside them.
 fn quarantined(settings: &Settings) -> anyhow::Result<Vec<OsString>> {
     let quarantine = &settings.dirs.quarantine;
-    let about = || quarantine.display().to_string();
-    let entries = match fs::read_dir(quarantine) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-        entries => entries.with_context(about)?,
-    };
-    let mut names = Vec::new();
-    for entry in entries {
-        let entry = entry.with_context(about)?;
-        let name = entry.file_name();
-        let hidden = name.as_bytes().starts_with(b".");
-        if !hidden && entry.file_type().with_context(about)?.is_file() {
-            names.push(name);
-        }
+    match inbox::quarantined(quarantine) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
+        names => names.with_context(|| quarantine.display().to_string()),
     }
-    names.sort();
-    // A reason is one only beside its file: `x.reason` alone was put there by somebody.
-    let is_reason = |name: &OsString| {
-        let of = name.as_bytes().strip_suffix(REASON_ENDING.as_bytes());
-        of.is_some_and(|of| {
-            let found = names.binary_search_by(|other| other.as_bytes().cmp(of));
-            found.is_ok()
-        })
-    };
-    Ok(names
-        .iter()
-        .filter(|name| !is_reason(name))
-        .cloned()
-        .collect())
 }

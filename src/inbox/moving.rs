@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{CWD, RenameFlags};
 use rustix::io::Errno;
 
-use super::reason_of;
+use super::requeue::{REASON_ENDING, reason_of};
 use crate::content;
 
 /// Longest file name that Linux file systems take, in bytes.
@@ -53,7 +53,7 @@ pub(super) fn move_with_reason(
     // No reason is written for a file that is gone, as far as that can be known.
     fs::symlink_metadata(from)?;
     for attempt in 0..u32::MAX {
-        let target = to.join(with_suffix(name, attempt));
+        let target = to.join(with_suffix_and_reason(name, attempt));
         let beside = reason_of(&target);
         if fs::symlink_metadata(&target).is_ok() || !note(&beside, text) {
             continue;
@@ -89,10 +89,24 @@ fn with_suffix(name: &OsStr, attempt: u32) -> OsString {
     if attempt == 0 {
         return name.to_owned();
     }
-    let suffix = format!(".{attempt}");
-    let kept = name.len().min(NAME_BYTES_MAX - suffix.len());
+    with_ending(name, &format!(".{attempt}"), NAME_BYTES_MAX)
+}
+
+/// The same, short enough that the name of the reason is not cut: it has the suffix, too, and is
+/// another one for each attempt. A name without a suffix is kept whole.
+fn with_suffix_and_reason(name: &OsStr, attempt: u32) -> OsString {
+    if attempt == 0 {
+        return name.to_owned();
+    }
+    let bytes_max = NAME_BYTES_MAX - REASON_ENDING.len();
+    with_ending(name, &format!(".{attempt}"), bytes_max)
+}
+
+/// A name with an ending, cut before it so that both have no more than so many bytes.
+pub(super) fn with_ending(name: &OsStr, ending: &str, bytes_max: usize) -> OsString {
+    let kept = name.len().min(bytes_max - ending.len());
     let mut name = OsStr::from_bytes(&name.as_bytes()[..kept]).to_owned();
-    name.push(suffix);
+    name.push(ending);
     name
 }
 

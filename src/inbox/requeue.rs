@@ -1,14 +1,17 @@
 //! The way back from quarantine to inbound, and the reasons that lie beside the files there.
 
-use std::ffi::OsStr;
+use std::collections::HashSet;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
+use super::moving::{NAME_BYTES_MAX, with_ending};
 use super::{Directories, move_into};
 
 /// What the name of a reason in quarantine ends with, after the name of its file.
-pub const REASON_ENDING: &str = ".reason";
+pub(super) const REASON_ENDING: &str = ".reason";
 
 /// Moves a file of quarantine back to inbound, to be taken in again, and removes its reason. Safe
 /// beside a running service, which only ever adds to quarantine.
@@ -22,15 +25,52 @@ pub fn requeue(directories: &Directories, name: &OsStr) -> io::Result<PathBuf> {
         return Err(io::ErrorKind::InvalidInput.into());
     }
     let path = move_into(&from, &directories.inbound, name)?;
-    match fs::remove_file(reason_of(&from)) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(path),
+    // The file has moved: a reason that stays behind is untidy, and no failure.
+    let reason = reason_of(&from);
+    match fs::remove_file(&reason) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            tracing::warn!(path = ?reason, %error, "the reason could not be removed");
+        }
+        _ => {}
     }
+    Ok(path)
+}
+
+/// The names of the files in quarantine, in order, without the reasons beside them.
+///
+/// # Errors
+/// The directory cannot be read.
+pub fn quarantined(quarantine: &Path) -> io::Result<Vec<OsString>> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(quarantine)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        if !is_hidden(&name) && entry.file_type()?.is_file() {
+            names.push(name);
+        }
+    }
+    // A reason is one only beside its file: `x.reason` alone was put there by somebody.
+    let reasons: HashSet<OsString> = names.iter().filter_map(|name| reason_name(name)).collect();
+    names.retain(|name| !reasons.contains(name));
+    names.sort();
+    Ok(names)
 }
 
 /// Where the reason of a file in quarantine stands.
 pub(super) fn reason_of(path: &Path) -> PathBuf {
-    let mut beside = path.as_os_str().to_owned();
-    beside.push(REASON_ENDING);
-    beside.into()
+    path.with_file_name(with_reason_ending(path.file_name().unwrap_or_default()))
+}
+
+/// The name of the reason of a file; none for what is named as a reason whose name was cut.
+fn reason_name(name: &OsStr) -> Option<OsString> {
+    let reason = with_reason_ending(name);
+    (reason != name).then_some(reason)
+}
+
+fn with_reason_ending(name: &OsStr) -> OsString {
+    with_ending(name, REASON_ENDING, NAME_BYTES_MAX)
+}
+
+fn is_hidden(name: &OsStr) -> bool {
+    name.as_bytes().starts_with(b".")
 }

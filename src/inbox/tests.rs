@@ -246,6 +246,69 @@ fn a_file_of_quarantine_goes_back_without_its_reason() {
     assert!(directories.history.join("b.json").exists());
 }
 
+/// The longest names have room for no ending: that of the reason is cut, and so is that of a file
+/// with a suffix, whose reason has it as well.
+#[test]
+fn a_file_of_a_name_of_full_length_has_its_reason_beside_it_and_goes_back() {
+    let place = place(Duration::ZERO);
+    let directories = place.inbox.directories.clone();
+    let name = |last: &str| OsString::from("x".repeat(NAME_BYTES_MAX - 1) + last);
+    let reason = "x".repeat(248) + ".reason";
+    let other = "x".repeat(246) + ".1";
+    for (last, why) in [("a", "not JSON"), ("b", "no dataset")] {
+        place.put(name(last), b"[]");
+        let file = place.claim_all().remove(0);
+        place.inbox.to_quarantine(&file, why).unwrap();
+    }
+    let mut expected: Vec<OsString> = vec![
+        name("a"),
+        reason.clone().into(),
+        other.clone().into(),
+        format!("{other}.reason").into(),
+    ];
+    expected.sort();
+    assert_eq!(names(&directories.quarantine), expected);
+    let text = |name: &str| fs::read_to_string(directories.quarantine.join(name)).unwrap();
+    assert_eq!(text(&reason), "not JSON\n");
+    assert_eq!(text(&format!("{other}.reason")), "no dataset\n");
+    let files = quarantined(&directories.quarantine).unwrap();
+    assert_eq!(files, [OsString::from(other), name("a")]);
+    for name in &files {
+        requeue(&directories, name).unwrap();
+    }
+    assert!(names(&directories.quarantine).is_empty());
+}
+
+#[test]
+fn what_stands_beside_no_file_is_no_reason() {
+    let dir = tempfile::tempdir().unwrap();
+    for name in [
+        "a",
+        "a.reason",
+        "b.reason",
+        "c.reason",
+        ".d",
+        "e.reason.reason",
+    ] {
+        fs::write(dir.path().join(name), "").unwrap();
+    }
+    fs::create_dir(dir.path().join("c")).unwrap();
+    let files = quarantined(dir.path()).unwrap();
+    assert_eq!(files, ["a", "b.reason", "c.reason", "e.reason.reason"]);
+    assert!(quarantined(&dir.path().join("none")).is_err());
+}
+
+/// The file is back: that its reason could not be removed is no failure.
+#[test]
+fn a_file_goes_back_although_its_reason_cannot_be_removed() {
+    let place = place(Duration::ZERO);
+    let directories = place.inbox.directories.clone();
+    fs::write(directories.quarantine.join("a.json"), "[1]").unwrap();
+    fs::create_dir(directories.quarantine.join("a.json.reason")).unwrap();
+    let back = requeue(&directories, OsStr::new("a.json")).unwrap();
+    assert_eq!(fs::read(back).unwrap(), b"[1]");
+}
+
 #[test]
 fn a_second_process_is_refused() {
     let place = place(Duration::ZERO);
