@@ -243,8 +243,8 @@ mod tests {
             };
             let files = Files {
                 inbound: 1,
-                work: 0,
                 waiting: vec![file],
+                ..Files::default()
             };
             Status {
                 running: true,

@@ -26,6 +26,7 @@ mod lock;
 mod moving;
 mod pause;
 mod requeue;
+mod waits;
 mod watch;
 
 use census::arrived;
@@ -36,6 +37,7 @@ pub use moving::try_move;
 use moving::{move_into, move_with_reason, remove_leftovers};
 pub use pause::{is_paused, pause, resume};
 pub use requeue::{quarantined, requeue};
+pub use waits::{Waiting, Waits};
 pub use watch::Watch;
 
 /// Most files that one scan hands out, oldest first. A directory of a million files is scanned some
@@ -101,21 +103,12 @@ pub struct Inbox {
 pub struct Scan {
     /// Files that may be claimed, oldest first.
     pub ready: Vec<Candidate>,
-    /// Files that have to wait, and why; the first hundred of them.
-    pub waiting: Vec<Waiting>,
+    /// Files that have to wait, and why.
+    pub waiting: Waits,
     /// Files there in all.
     pub files: u64,
     /// Their bytes in all.
     pub bytes: u64,
-}
-
-/// A file of inbound that waits.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Waiting {
-    /// Its name.
-    pub name: OsString,
-    /// What it waits for.
-    pub why: &'static str,
 }
 
 /// A file of inbound that may be claimed.
@@ -226,9 +219,8 @@ impl Inbox {
             scan.files += 1;
             scan.bytes += metadata.len();
             if let Some(why) = self.must_wait(&name, &metadata) {
-                if scan.waiting.len() < 100 {
-                    scan.waiting.push(Waiting { name, why });
-                }
+                let why = why.into();
+                scan.waiting.add(Waiting { name, why });
                 continue;
             }
             oldest_first.push((modified, name, metadata.len(), arrived(&metadata)));
@@ -280,7 +272,7 @@ impl Inbox {
             .incomplete
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        if incomplete.len() > scan.waiting.len() {
+        if incomplete.len() as u64 > scan.waiting.files {
             let inbound = &self.directories.inbound;
             incomplete.retain(|name, _| inbound.join(name).symlink_metadata().is_ok());
         }

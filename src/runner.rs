@@ -4,6 +4,7 @@
 //! `stop` ends everything at once. Both lose nothing: the ledger knows what is stored, and what it
 //! lacks is still in work or in its archive.
 
+use std::borrow::Cow;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -37,7 +38,7 @@ mod stop;
 mod watch;
 
 pub use drain::Drain;
-use feed::{Cause, mark, send};
+use feed::{Cause, leave, mark, send};
 pub use journal::Journal;
 use journal::Met;
 pub use stop::Stop;
@@ -256,11 +257,7 @@ impl Engine {
             if !all {
                 self.tally.cut_short.store(true, Relaxed);
             }
-            for (file, _) in locked(&self.seen.waiting).iter() {
-                tracing::warn!(name = ?file.name, why = file.why, "is left in inbound");
-                Tally::add(&self.tally.left, 1);
-                Tally::add(&self.tally.files, 1);
-            }
+            leave(&locked(&self.seen.waiting), &self.tally);
             Ok(())
         };
         Box::pin(self.load(feed, stop)).await
@@ -421,7 +418,8 @@ impl Engine {
             telemetry::rescan_missed(inbox::missed(&scan.ready, *before, now));
         }
         // Told at once: handing over takes as long as the stages behind it.
-        self.seen.note_waiting(scan.waiting.clone());
+        let before = locked(&self.seen.waiting).clone();
+        self.seen.note_waiting(&scan.waiting, &before);
         self.seen.inbound.store(scan.files, Relaxed);
         // An operator's word is for the service; a load is an operator's word itself.
         let is_paused = || *cause != Cause::Load && self.inbox.is_paused();
@@ -439,7 +437,7 @@ impl Engine {
                 for file in part {
                     let wait = |why| Waiting {
                         name: file.name.clone(),
-                        why,
+                        why: Cow::Borrowed(why),
                     };
                     match inbox.claim(&file) {
                         Ok(Ok(file)) => claimed.push(file),
@@ -455,7 +453,10 @@ impl Engine {
                 Ok((claimed, busy, None))
             })
             .await?;
-            waiting.extend(busy);
+            for file in busy {
+                waiting.add(file);
+            }
+            self.seen.note_waiting(&waiting, &before);
             fed += claimed.len();
             self.seen.inbound.fetch_sub(claimed.len() as u64, Relaxed);
             telemetry::files_discovered("scan", claimed.len() as u64);
@@ -466,7 +467,6 @@ impl Engine {
                 return Err(Fault::transient(Origin::Files, "claiming files", error));
             }
         }
-        self.seen.note_waiting(waiting);
         Ok(fed)
     }
 

@@ -176,8 +176,19 @@ pub struct Files {
     pub inbound: u64,
     /// Files in work.
     pub work: u64,
-    /// Files of inbound that are not taken yet, and why; the first of them.
+    /// Files of inbound that wait: those that were looked at and could not be taken.
+    #[serde(default)]
+    pub waiting_files: u64,
+    /// The first of these, and why each waits.
     pub waiting: Vec<Waiting>,
+}
+
+impl Files {
+    /// How many files wait. An older release tells of the first of them alone.
+    #[must_use]
+    pub fn waiting_in_all(&self) -> u64 {
+        self.waiting_files.max(self.waiting.len() as u64)
+    }
 }
 
 /// A file that waits.
@@ -257,5 +268,6 @@ mod tests {
             [{"name": "a", "why": "open"}]}}"#;
         let status: Status = serde_json::from_str(old).unwrap();
         assert_eq!(status.files.waiting[0].seconds, None);
+        assert_eq!(status.files.waiting_in_all(), 1);
     }
 }

@@ -127,10 +127,11 @@ fn flow(html: &mut String, status: &Status) -> fmt::Result {
         )
     };
     let files = &status.files;
-    let waiting = files.waiting.len();
+    let (waiting, listed) = (files.waiting_in_all(), files.waiting.len() as u64);
     let waits = match waiting {
         0 => "files".to_owned(),
-        _ => format!("files, {waiting} listed below"),
+        _ if waiting == listed => format!("files, {listed} listed below"),
+        _ => format!("files, {} wait, {listed} listed below", grouped(waiting)),
     };
     stage("inbound", "Inbound", &grouped(files.inbound), &waits)?;
     stage(
@@ -487,6 +488,14 @@ mod tests {
         // The next step has its backtick taken for code.
         assert_eq!(html.matches(HARMLESS).count(), 11, "{html}");
         assert!(html.contains("&lt;/script&gt;<code>&lt;b&gt;"), "{html}");
+    }
+
+    #[test]
+    fn all_files_that_wait_are_counted_and_the_first_are_listed() {
+        let mut status = hostile();
+        assert!(render(&status).contains("files, 1 listed below"));
+        status.files.waiting_files = 1_234;
+        assert!(render(&status).contains("files, 1,234 wait, 1 listed below"));
     }
 
     #[test]

@@ -127,7 +127,7 @@ fn a_scan_of_a_huge_directory_holds_the_oldest_and_counts_the_rest() {
     let names = scan.ready.iter().map(|file| file.name.to_str().unwrap());
     let expected = (0..FILES).rev().take(SCAN_FILES_MAX);
     assert!(names.eq(expected.map(|number| number.to_string())));
-    assert!(scan.waiting.is_empty());
+    assert_eq!(scan.waiting.files, 0);
 }
 
 #[test]
@@ -152,7 +152,9 @@ fn an_incomplete_document_waits_until_it_changes_or_is_old() {
     assert!(place.claim_all().is_empty());
     let scan = place.inbox.scan().unwrap();
     assert!(scan.ready.is_empty());
-    assert_eq!(scan.waiting[0].why, "the document is not complete yet");
+    assert_eq!(scan.waiting.files, 1);
+    let waits = &scan.waiting.named[0];
+    assert_eq!(waits.why, "the document is not complete yet");
 
     place.put("a.json", b"{\"vehicle_events\": [{\"a\": 1}]}");
     assert_eq!(place.claim_all().len(), 1);

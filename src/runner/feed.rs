@@ -6,8 +6,9 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::Stop;
+use super::watch::WaitsSeen;
 use crate::inbox::Claimed;
-use crate::ingest::{Item, ItemOrigin};
+use crate::ingest::{Item, ItemOrigin, Tally};
 
 /// Why inbound is scanned.
 #[derive(Debug, PartialEq)]
@@ -45,6 +46,19 @@ pub(super) async fn send(
     }
 }
 
+/// What waits has to stay where it is: a load ends.
+pub(super) fn leave(waits: &WaitsSeen, tally: &Tally) {
+    for (file, _) in &waits.named {
+        tracing::warn!(name = ?file.name, why = &*file.why, "is left in inbound");
+    }
+    let more = waits.files - waits.named.len() as u64;
+    if more > 0 {
+        tracing::warn!(files = more, "more files are left in inbound");
+    }
+    Tally::add(&tally.left, waits.files);
+    Tally::add(&tally.files, waits.files);
+}
+
 /// When a file was there to be taken: it may have lain in inbound while the engine was held up.
 fn seen(file: &Claimed, origin: ItemOrigin) -> Instant {
     let now = Instant::now();
@@ -59,4 +73,25 @@ fn seen(file: &Claimed, origin: ItemOrigin) -> Instant {
 
 pub(super) fn mark(files: Vec<Claimed>, origin: ItemOrigin) -> Vec<(Claimed, ItemOrigin)> {
     files.into_iter().map(|file| (file, origin)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::Ordering::Relaxed;
+
+    use super::*;
+
+    #[test]
+    fn a_load_counts_all_that_it_leaves() {
+        let (tally, waits) = (
+            Tally::default(),
+            WaitsSeen {
+                files: 7,
+                named: Vec::new(),
+            },
+        );
+        leave(&waits, &tally);
+        let counted = [&tally.left, &tally.files].map(|count| count.load(Relaxed));
+        assert_eq!(counted, [7, 7]);
+    }
 }

@@ -50,8 +50,8 @@ impl Engine {
             if let Ok(census) = blocking("looking at the directories", move || inbox.census()).await
             {
                 tell_census(&census);
-                let waiting = locked(&self.seen.waiting).len();
-                telemetry::files_now("waiting", waiting as u64);
+                let waiting = locked(&self.seen.waiting).files;
+                telemetry::files_now("waiting", waiting);
             }
             rest(LOOK_EVERY, began).await;
         }

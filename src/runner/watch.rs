@@ -13,7 +13,7 @@ use super::journal::{Journal, Met, SAMPLE_EVERY};
 use crate::broker::Depth;
 use crate::fault::{Fault, Origin};
 use crate::http::StatusSource;
-use crate::inbox::{self, Waiting};
+use crate::inbox::{self, Waiting, Waits};
 use crate::sink::{FileEntry, Totals};
 use crate::status::{self, RejectCount, Status, Trouble};
 use crate::telemetry;
@@ -42,14 +42,11 @@ const STATUS_TIMEOUT: Duration = Duration::from_secs(3);
 /// many people look, the database spends no more than a tenth of one connection on them.
 const LEDGER_AGE: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(30)];
 
-/// Waiting files that are remembered, with the moment since when.
-const WAITING_MAX: usize = 100;
-
 /// What the engine last saw of the world around it, for whoever asks.
 #[derive(Debug)]
 pub(super) struct Seen {
-    /// What the last scan of inbound found waiting, and since when it waits.
-    pub(super) waiting: Mutex<Vec<(Waiting, Instant)>>,
+    /// What the last scan of inbound found waiting.
+    pub(super) waiting: Mutex<WaitsSeen>,
     /// Files in inbound at the last scan.
     pub(super) inbound: AtomicU64,
     /// What the queue held at the last look.
@@ -66,6 +63,15 @@ pub(super) struct Seen {
     asking: tokio::sync::Mutex<()>,
     /// When the engine last showed that it turns.
     beat: Mutex<Instant>,
+}
+
+/// Files of inbound that wait.
+#[derive(Debug, Clone, Default)]
+pub(super) struct WaitsSeen {
+    /// How many.
+    pub(super) files: u64,
+    /// The first of them, and since when each waits for the same.
+    pub(super) named: Vec<(Waiting, Instant)>,
 }
 
 /// What the ledger said last, and when and how fast.
@@ -93,18 +99,19 @@ impl Default for Seen {
 }
 
 impl Seen {
-    /// Notes what waits, and keeps since when.
-    pub(super) fn note_waiting(&self, mut waiting: Vec<Waiting>) {
-        waiting.truncate(WAITING_MAX);
+    /// Notes what waits, and keeps since when: since `before` the scan, or since it was noted.
+    pub(super) fn note_waiting(&self, waits: &Waits, before: &WaitsSeen) {
         let now = Instant::now();
         let mut known = locked(&self.waiting);
-        let since = |file: Waiting| {
-            let before = known.iter().find(|(before, _)| *before == file);
-            let since = before.map_or(now, |(_, since)| *since);
-            (file, since)
+        let since = |file: &Waiting| {
+            let mut then = before.named.iter().chain(&known.named);
+            let since = then.find_map(|(then, since)| (then == file).then_some(*since));
+            (file.clone(), since.unwrap_or(now))
         };
-        let noted = waiting.into_iter().map(since).collect();
-        *known = noted;
+        *known = WaitsSeen {
+            files: waits.files,
+            named: waits.named.iter().map(since).collect(),
+        };
     }
 }
 
@@ -268,14 +275,11 @@ impl StatusSource for Engine {
         let depth = *locked(&self.seen.depth);
         let waiting = |(file, since): &(Waiting, Instant)| status::Waiting {
             name: file.name.to_string_lossy().into_owned(),
-            why: file.why.to_owned(),
+            why: file.why.clone().into_owned(),
             seconds: Some(since.elapsed().as_secs_f64()),
         };
-        let waiting = locked(&self.seen.waiting)
-            .iter()
-            .take(STATUS_WAITING)
-            .map(waiting)
-            .collect();
+        let waits = locked(&self.seen.waiting).clone();
+        let named = waits.named.iter().take(STATUS_WAITING);
         let reason = self.ready().err();
         let roles = self.options.roles.names().into_iter();
         let directories = self.inbox.directories();
@@ -297,7 +301,8 @@ impl StatusSource for Engine {
             files: status::Files {
                 inbound: self.seen.inbound.load(Relaxed),
                 work: self.tally.unfinished(),
-                waiting,
+                waiting_files: waits.files,
+                waiting: named.map(waiting).collect(),
             },
             paused: self.inbox.is_paused(),
             ..Status::default()
@@ -311,5 +316,41 @@ impl StatusSource for Engine {
         }
         status.conclude();
         status
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn waits(files: &[(&'static str, &'static str)]) -> Waits {
+        let mut waits = Waits::default();
+        for (name, why) in files {
+            waits.add(Waiting {
+                name: (*name).into(),
+                why: (*why).into(),
+            });
+        }
+        waits
+    }
+
+    /// A scan notes at once what it found waiting, and later what turned out to be busy.
+    #[tokio::test(start_paused = true)]
+    async fn a_file_waits_since_it_was_first_seen_to_wait_for_the_same() {
+        let seen = Seen::default();
+        let second = Duration::from_secs(1);
+        for _ in 0..3 {
+            let before = locked(&seen.waiting).clone();
+            seen.note_waiting(&waits(&[("young", "not complete")]), &before);
+            let all = [("young", "not complete"), ("open", "written")];
+            seen.note_waiting(&waits(&all), &before);
+            tokio::time::advance(second).await;
+        }
+        let after = |at: usize| locked(&seen.waiting).named[at].1.elapsed();
+        assert_eq!([after(0), after(1)], [second * 3; 2]);
+        let before = locked(&seen.waiting).clone();
+        seen.note_waiting(&waits(&[("open", "not complete")]), &before);
+        assert_eq!(after(0), Duration::ZERO, "it waits for something else");
+        assert_eq!(locked(&seen.waiting).files, 1);
     }
 }

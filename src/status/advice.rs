@@ -26,7 +26,7 @@ impl Status {
             State::Working
         } else if self.paused {
             State::Paused
-        } else if !self.files.waiting.is_empty() {
+        } else if self.files.waiting_in_all() > 0 {
             State::Waiting
         } else {
             State::Idle
@@ -60,7 +60,7 @@ impl Status {
                 )
             }
             State::Paused => "Paused: no file is taken".to_owned(),
-            State::Waiting => format!("Waiting with {}", files(self.files.waiting.len() as u64)),
+            State::Waiting => format!("Waiting with {}", files(self.files.waiting_in_all())),
             State::Idle if self.totals.is_some_and(|totals| totals.settled > 0) => {
                 "Idle: nothing waits".to_owned()
             }
@@ -233,18 +233,23 @@ mod tests {
         assert!(next(totals(1, 0, 3)).starts_with("`task_runner rejects list` shows 3 records"));
         assert_eq!(next(totals(1, 0, 0)), "");
         assert_eq!(concluded(totals(1, 0, 0)).1, "Idle: nothing waits");
-        let (state, headline, _) = concluded(Status {
-            files: Files {
-                waiting: vec![Waiting {
-                    name: "a".to_owned(),
-                    why: "open".to_owned(),
-                    seconds: None,
-                }],
-                ..Files::default()
-            },
-            ..Status::default()
-        });
+        let waiting = |waiting_files| {
+            concluded(Status {
+                files: Files {
+                    waiting_files,
+                    waiting: vec![Waiting {
+                        name: "a".to_owned(),
+                        why: "open".to_owned(),
+                        seconds: None,
+                    }],
+                    ..Files::default()
+                },
+                ..Status::default()
+            })
+        };
+        let (state, headline, _) = waiting(1);
         assert_eq!((state, &*headline), (State::Waiting, "Waiting with 1 file"));
+        assert_eq!(waiting(1_234).1, "Waiting with 1,234 files");
         let paused = Status {
             paused: true,
             ..totals(1, 1, 0)

@@ -20,11 +20,16 @@ impl fmt::Display for Status {
             inbound,
             work,
             waiting,
+            ..
         } = &self.files;
         writeln!(f, "files     {inbound} in inbound, {work} in work")?;
         for Waiting { name, why, seconds } in waiting {
             let seconds = seconds.map_or(String::new(), |s| format!(" ({})", length(s)));
-            writeln!(f, "  waits   {}: {why}{seconds}", shown(name))?;
+            writeln!(f, "  waits   {}: {}{seconds}", shown(name), shown(why))?;
+        }
+        let more = self.files.waiting_in_all() - waiting.len() as u64;
+        if more > 0 {
+            writeln!(f, "  waits   {} more", grouped(more))?;
         }
         if let Some(totals) = self.totals {
             let Totals {
@@ -198,6 +203,7 @@ mod tests {
             files: Files {
                 inbound: 1,
                 work: 0,
+                waiting_files: 1_235,
                 waiting: vec![Waiting {
                     name: "a\u{1b}[2J".to_owned(),
                     why: "open".to_owned(),
@@ -217,6 +223,7 @@ mod tests {
         let told = |line: &str| assert!(text.contains(line), "{line}\n{text}");
         told("running, not ready for 1 min 15 s: the database does not answer");
         told(r"waits   a\u{1b}[2J: open (3 s)");
+        told("waits   1,234 more\n");
         told("rate      12,345 records/s  ▁▂▅█\n");
         told("outage  database unavailable for 1 min 15 s, until 9 s ago");
         assert!(text.ends_with("goes on by itself\n"), "{text}");

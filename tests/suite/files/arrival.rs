@@ -221,3 +221,37 @@ async fn files_of_any_time_load() {
     assert_eq!(rows(&pair).await, 4);
     assert_eq!(names(&pair.at("history")).len(), 4);
 }
+
+/// More files wait than are named anywhere: the number is that of all.
+#[tokio::test(flavor = "multi_thread")]
+async fn all_files_that_wait_are_counted() {
+    const FILES: u64 = 130;
+    let pair = embedded().await;
+    let settings = [
+        ("LEMONADE_SCAN_INTERVAL", "200ms"),
+        ("LEMONADE_INCOMPLETE_AFTER", "1h"),
+    ];
+    let (mut service, addr) = service(&pair, &["env"], &settings).await;
+    let inbound = pair.at("inbound");
+    for number in 0..FILES {
+        let name = format!("vehicle_status_{number}.json");
+        fs::write(inbound.join(name), "[{").unwrap();
+    }
+    put_good(&pair);
+    until("the metric", LIMIT, async || {
+        metric(&addr, "lemonade_files{state=\"waiting\"}") == FILES
+    })
+    .await;
+    let (_, status) = page(&addr, "/api/status").unwrap();
+    let status: serde_json::Value = serde_json::from_str(&status).unwrap();
+    let files = &status["files"];
+    assert_eq!(files["waiting_files"], FILES, "{files}");
+    assert_eq!(files["waiting"].as_array().unwrap().len(), 20, "{files}");
+    until("the headline", LIMIT, async || {
+        let (_, status) = page(&addr, "/api/status").unwrap();
+        status.contains("\"Waiting with 130 files\"")
+    })
+    .await;
+    assert_eq!(good_rows(&pair).await, 1);
+    assert_eq!(service.terminate(), Some(0));
+}
