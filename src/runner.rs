@@ -4,8 +4,6 @@
 //! `stop` ends everything at once. Both lose nothing: the ledger knows what is stored, and what it
 //! lacks is still in work or in its archive.
 
-use std::borrow::Cow;
-use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -22,7 +20,7 @@ use crate::content::ContentOptions;
 use crate::cut::ChunkLimits;
 use crate::dataset::{Dataset, Datasets};
 use crate::fault::{Fault, Origin};
-use crate::inbox::{self, Claimed, Inbox, Patience, Waiting};
+use crate::inbox::{self, Claimed, Inbox, Patience};
 use crate::ingest::{Ingest, IngestOptions, Item, ItemOrigin, Tally};
 use crate::retry::{GivenUp, until_ok};
 use crate::sink::{self, Sink, SinkOptions};
@@ -423,7 +421,7 @@ impl Engine {
         self.seen.inbound.store(scan.files, Relaxed);
         // An operator's word is for the service; a load is an operator's word itself.
         let is_paused = || *cause != Cause::Load && self.inbox.is_paused();
-        let mut waiting = scan.waiting;
+        let mut waits = scan.waiting;
         let mut fed = 0;
         for part in scan.ready.chunks(FEED_FILES) {
             self.wait_for_room(stop).await?;
@@ -431,32 +429,13 @@ impl Engine {
                 break;
             }
             let (inbox, part) = (self.inbox.clone(), part.to_vec());
-            let (claimed, busy, failed) = blocking("claiming files", move || {
-                let mut claimed = Vec::new();
-                let mut busy = Vec::new();
-                for file in part {
-                    let wait = |why| Waiting {
-                        name: file.name.clone(),
-                        why: Cow::Borrowed(why),
-                    };
-                    match inbox.claim(&file) {
-                        Ok(Ok(file)) => claimed.push(file),
-                        Ok(Err(why)) => busy.push(wait(why)),
-                        // The file is at fault, and the others need not wait for it.
-                        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                            busy.push(wait("this user may not read or move it"));
-                        }
-                        // What is claimed goes on: nobody else looks into work.
-                        Err(error) => return Ok((claimed, busy, Some(error))),
-                    }
-                }
-                Ok((claimed, busy, None))
+            let (claimed, failed);
+            (claimed, failed, waits) = blocking("claiming files", move || {
+                let (claimed, failed) = inbox.claim_all(&part, &mut waits);
+                Ok((claimed, failed, waits))
             })
             .await?;
-            for file in busy {
-                waiting.add(file);
-            }
-            self.seen.note_waiting(&waiting, &before);
+            self.seen.note_waiting(&waits, &before);
             fed += claimed.len();
             self.seen.inbound.fetch_sub(claimed.len() as u64, Relaxed);
             telemetry::files_discovered("scan", claimed.len() as u64);

@@ -145,6 +145,30 @@ fn a_file_that_is_being_written_waits() {
     assert_eq!(place.claim_all().len(), 1);
 }
 
+/// What is claimed before the work directory goes is not lost from sight, and no file is at fault.
+#[test]
+fn a_claim_of_many_ends_where_work_is_gone() {
+    let place = place(Duration::ZERO);
+    place.put("a.json", b"[]");
+    let mut ready = place.inbox.scan().unwrap().ready;
+    ready.push(Candidate {
+        name: "gone.json".into(),
+        ..ready[0].clone()
+    });
+    let mut waits = Waits::default();
+    let (claimed, ended_by) = place.inbox.claim_all(&ready, &mut waits);
+    assert!(ended_by.is_none(), "{ended_by:?}");
+    assert_eq!((claimed.len(), waits.files), (1, 1));
+    assert_eq!(waits.named[0].why, "it is gone, or no regular file");
+
+    place.put("b.json", b"[]");
+    let ready = place.inbox.scan().unwrap().ready;
+    fs::remove_dir_all(&place.inbox.directories.work).unwrap();
+    let (claimed, ended_by) = place.inbox.claim_all(&ready, &mut waits);
+    assert_eq!(ended_by.unwrap().kind(), io::ErrorKind::NotFound);
+    assert_eq!((claimed.len(), waits.files), (0, 1));
+}
+
 #[test]
 fn an_incomplete_document_waits_until_it_changes_or_is_old() {
     let place = place(Duration::from_secs(3600));

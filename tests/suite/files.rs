@@ -312,6 +312,42 @@ async fn an_unreadable_file_waits_and_the_others_load() {
     assert_eq!(rows(&pair).await, 2);
 }
 
+/// A file that is a mount point cannot be moved (EBUSY): any error of a claim is the file's own, in a
+/// load, which ends, and in a service, which goes on.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_whose_claim_fails_waits_and_the_others_load() {
+    let pair = embedded().await;
+    pair.expect(0, &["migrate"]);
+    let inbound = pair.at("inbound");
+    let mounted = inbound.join("vehicle_status_a_mounted.json");
+    fs::write(&mounted, format!("[{}]", record("mounted"))).unwrap();
+    // The oldest comes first: without it nothing does.
+    let long_ago = std::time::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
+    let file = File::options().append(true).open(&mounted).unwrap();
+    file.set_modified(long_ago).unwrap();
+    drop(file);
+    put_good(&pair);
+    let mount = format!("mount --bind '{0}' '{0}' && exec \"$@\"", mounted.display());
+    let through = ["timeout", "60", "unshare", "--mount", "--map-root-user"];
+    let through = [&through[..], &["sh", "-c", &mount, "sh"]].concat();
+    let (code, said) = ended(start(&pair, &through, &["load"]));
+    assert_eq!(code, Some(75), "{said}");
+    assert!(said.contains("it cannot be claimed: "), "{said}");
+    assert!(said.contains("cannot be claimed, and waits"), "{said}");
+    assert_eq!(names(&inbound), ["vehicle_status_a_mounted.json"]);
+    assert_eq!((good_rows(&pair).await, rows(&pair).await), (1, 1));
+
+    let off = [&through[..], &["env", "LEMONADE_HTTP_ADDR=off"]].concat();
+    let mut service = Service(start(&pair, &off, &["run"]));
+    let text = format!("[{}]", record("next"));
+    fs::write(inbound.join("vehicle_status_next.json"), text).unwrap();
+    until("the next file", LIMIT, async || rows(&pair).await == 2).await;
+    assert_eq!(service.terminate(), Some(0));
+    assert_eq!(names(&inbound), ["vehicle_status_a_mounted.json"]);
+    pair.expect(0, &["load"]);
+    assert_eq!(rows(&pair).await, 3);
+}
+
 #[tokio::test]
 async fn what_is_no_regular_file_stays_where_it_is() {
     let pair = embedded().await;
