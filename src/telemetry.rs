@@ -35,7 +35,7 @@ pub fn end_to_end(dataset: &str, latency: Duration) {
         .record(latency.as_secs_f64());
 }
 
-/// Files by state now; `state` is `inbound`, `waiting`, `work`.
+/// Files by state now; `state` is `inbound`, `waiting`, `work`, `quarantine`.
 pub fn files_now(state: &'static str, files: u64) {
     gauge!("lemonade_files", "state" => state).set(files as f64);
 }
@@ -114,7 +114,7 @@ pub fn frame_damaged() {
     counter!("lemonade_frames_damaged_total").increment(1);
 }
 
-/// Frames of files that are not in this process's ledger.
+/// Frames of files that the ledger of this process does not have, or has with another content.
 pub fn frames_foreign(frames: u64) {
     counter!("lemonade_frames_foreign_total").increment(frames);
 }
@@ -151,7 +151,7 @@ pub fn commit_took(took: Duration, rows: u64, now_unix: Duration) {
     gauge!("lemonade_last_commit_timestamp_seconds").set(now_unix.as_secs_f64());
 }
 
-/// A fault of the sink; `class` is `transient` or `fatal`.
+/// A fault of the sink at whatever it was asked; `class` is `transient` or `fatal`.
 pub fn sink_error(class: &'static str) {
     counter!("lemonade_sink_errors_total", "class" => class).increment(1);
 }

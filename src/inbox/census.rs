@@ -6,6 +6,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use super::requeue::count_quarantined;
 use super::{Candidate, Inbox, is_temporary};
 
 /// A notification that has not come within this time will not come.
@@ -49,6 +50,14 @@ impl Inbox {
     /// The directory cannot be read.
     pub fn history(&self) -> io::Result<Count> {
         count(&self.directories.history)
+    }
+
+    /// Counts the files of quarantine, without the reasons beside them.
+    ///
+    /// # Errors
+    /// The directory cannot be read.
+    pub fn quarantine(&self) -> io::Result<u64> {
+        count_quarantined(&self.directories.quarantine)
     }
 }
 

@@ -56,6 +56,29 @@ pub fn quarantined(quarantine: &Path) -> io::Result<Vec<OsString>> {
     Ok(names)
 }
 
+/// Counts what [`quarantined`] lists, one name at a time: there may be very many.
+///
+/// # Errors
+/// The directory cannot be read.
+pub(super) fn count_quarantined(quarantine: &Path) -> io::Result<u64> {
+    let is_file = |name: OsString| {
+        let metadata = quarantine.join(name).symlink_metadata();
+        metadata.is_ok_and(|metadata| metadata.is_file())
+    };
+    let (mut all, mut reasons) = (0_u64, 0);
+    for entry in fs::read_dir(quarantine)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        if is_hidden(&name) || !entry.file_type().is_ok_and(|kind| kind.is_file()) {
+            continue;
+        }
+        all += 1;
+        reasons += u64::from(reason_name(&name).is_some_and(is_file));
+    }
+    // Files come and go while they are counted.
+    Ok(all.saturating_sub(reasons))
+}
+
 /// Where the reason of a file in quarantine stands.
 pub(super) fn reason_of(path: &Path) -> PathBuf {
     path.with_file_name(with_reason_ending(path.file_name().unwrap_or_default()))

@@ -299,6 +299,7 @@ fn a_file_of_a_name_of_full_length_has_its_reason_beside_it_and_goes_back() {
     assert_eq!(text(&format!("{other}.reason")), "no dataset\n");
     let files = quarantined(&directories.quarantine).unwrap();
     assert_eq!(files, [OsString::from(other), name("a")]);
+    assert_eq!(place.inbox.quarantine().unwrap(), 2);
     for name in &files {
         requeue(&directories, name).unwrap();
     }
@@ -307,7 +308,8 @@ fn a_file_of_a_name_of_full_length_has_its_reason_beside_it_and_goes_back() {
 
 #[test]
 fn what_stands_beside_no_file_is_no_reason() {
-    let dir = tempfile::tempdir().unwrap();
+    let place = place(Duration::ZERO);
+    let quarantine = &place.inbox.directories.quarantine;
     for name in [
         "a",
         "a.reason",
@@ -316,12 +318,13 @@ fn what_stands_beside_no_file_is_no_reason() {
         ".d",
         "e.reason.reason",
     ] {
-        fs::write(dir.path().join(name), "").unwrap();
+        fs::write(quarantine.join(name), "").unwrap();
     }
-    fs::create_dir(dir.path().join("c")).unwrap();
-    let files = quarantined(dir.path()).unwrap();
+    fs::create_dir(quarantine.join("c")).unwrap();
+    let files = quarantined(quarantine).unwrap();
     assert_eq!(files, ["a", "b.reason", "c.reason", "e.reason.reason"]);
-    assert!(quarantined(&dir.path().join("none")).is_err());
+    assert_eq!(place.inbox.quarantine().unwrap(), 4);
+    assert!(quarantined(&quarantine.join("none")).is_err());
 }
 
 /// The file is back: that its reason could not be removed is no failure.

@@ -11,7 +11,7 @@ use crate::telemetry::{self, Ratios, Stage};
 /// How often inbound, work and the stages are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 
-/// How often what costs more is looked at: all of history, all rejects.
+/// How often what costs more is looked at: all of history and quarantine, all rejects.
 const COUNT_EVERY: Duration = Duration::from_secs(30);
 
 /// A look that takes long is done less often: it may take one part of this many of the time.
@@ -63,6 +63,11 @@ impl Engine {
             let inbox = self.inbox.clone();
             if let Ok(history) = blocking("looking at history", move || inbox.history()).await {
                 telemetry::history(history.bytes);
+            }
+            let inbox = self.inbox.clone();
+            let quarantine = blocking("looking at quarantine", move || inbox.quarantine()).await;
+            if let Ok(files) = quarantine {
+                telemetry::files_now("quarantine", files);
             }
             if let Ok(totals) = self.sink.totals().await {
                 telemetry::rejects_open(totals.rejects);

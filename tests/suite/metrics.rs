@@ -25,8 +25,9 @@ nothing is counted for a single row.
 The one to be paged by is `lemonade_backlog_oldest_age_seconds`: whatever is wrong, it grows. Alerts:
 [runbook](runbook.md). Free bytes, `lemonade_paused` and gauges of stages are renewed every 2 seconds.
 So are the files and the backlog, where they are counted within 20 ms: a count rests a hundred times
-as long as it took, so with very many files it is less often. Likewise history and open rejects, every
-30 seconds at the soonest.
+as long as it took, so with very many files it is less often. Likewise history, quarantine and open
+rejects, every 30 seconds at the soonest. Of the files that wait all are counted; `status` names the
+first of them.
 ";
 
 fn page() -> String {

@@ -239,7 +239,8 @@ async fn all_files_that_wait_are_counted() {
     }
     put_good(&pair);
     until("the metric", LIMIT, async || {
-        metric(&addr, "lemonade_files{state=\"waiting\"}") == FILES
+        let (_, metrics) = page(&addr, "/metrics").unwrap();
+        metrics.contains("lemonade_files{state=\"waiting\"} 130\n")
     })
     .await;
     let (_, status) = page(&addr, "/api/status").unwrap();
@@ -253,5 +254,23 @@ async fn all_files_that_wait_are_counted() {
     })
     .await;
     assert_eq!(good_rows(&pair).await, 1);
+    assert_eq!(service.terminate(), Some(0));
+}
+
+/// Hidden files and reasons are no files of quarantine; a reason without its file is one.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_files_in_quarantine_are_counted() {
+    let pair = embedded().await;
+    let quarantine = pair.at("quarantine");
+    fs::create_dir(&quarantine).unwrap();
+    for name in ["a.json", "a.json.reason", "b.json.reason", ".hidden"] {
+        fs::write(quarantine.join(name), "x").unwrap();
+    }
+    let (mut service, addr) = service(&pair, &["env"], &[]).await;
+    until("the metric", LIMIT, async || {
+        let (_, metrics) = page(&addr, "/metrics").unwrap();
+        metrics.contains("lemonade_files{state=\"quarantine\"} 2\n")
+    })
+    .await;
     assert_eq!(service.terminate(), Some(0));
 }
