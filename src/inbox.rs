@@ -37,7 +37,7 @@ pub use moving::try_move;
 use moving::{move_into, move_with_reason, remove_leftovers};
 pub use pause::{is_paused, pause, resume};
 pub use requeue::{quarantined, requeue};
-pub use waits::{Waiting, Waits};
+pub use waits::{Waiting, Waits, concerns_all};
 pub use watch::Watch;
 
 /// Most files that one scan hands out, oldest first. A directory of a million files is scanned some

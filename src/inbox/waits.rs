@@ -85,9 +85,10 @@ impl Inbox {
     }
 }
 
-/// Whether the error of a claim would be that of each other file, too: no room, no memory, no
-/// descriptors, or no work directory (a file that is gone itself is no error).
-fn concerns_all(error: &io::Error) -> bool {
+/// Whether the error of a move would be that of each other file, too: no room, no memory, no
+/// descriptors, or no directory to move it into (a file that is gone itself is no error).
+#[must_use]
+pub fn concerns_all(error: &io::Error) -> bool {
     use io::ErrorKind::{NotFound, OutOfMemory, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
     matches!(
         error.kind(),

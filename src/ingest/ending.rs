@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::{Item, ItemOrigin, Shared, Tally};
 use crate::dataset::Dataset;
 use crate::fault::{Fault, Origin};
-use crate::inbox::Inbox;
+use crate::inbox::{Inbox, Waiting, concerns_all};
 use crate::retry::{GivenUp, until_ok};
 use crate::telemetry;
 
@@ -103,33 +103,45 @@ impl Ended {
 /// Files that could not be moved.
 #[derive(Debug, Default)]
 pub(super) struct Stuck {
-    files: Vec<Ended>,
+    files: Vec<Failed>,
     tried: Option<Instant>,
+}
+
+/// A file that could not be moved, since when, and why not the last time.
+#[derive(Debug)]
+struct Failed {
+    ended: Ended,
+    since: Instant,
+    error: io::Error,
 }
 
 impl Shared {
     /// Moves items to where they belong, and counts them. Those that cannot be moved now are tried
     /// again by [`finish_stuck`](Self::finish_stuck).
     pub(super) async fn finish(self: &Arc<Self>, ended: Vec<Ended>) -> Result<(), GivenUp> {
-        let failed = self.go(ended).await;
-        for (ended, error) in &failed {
-            let file = &ended.item.file.path;
-            tracing::warn!(?file, %error, "cannot be moved; waits, and tries again until it works");
-        }
+        let now = Instant::now();
+        let new = ended.into_iter().map(|ended| (ended, now)).collect();
+        let failed = self.go(new).await;
         if failed.is_empty() {
             return Ok(());
         }
-        let failed = failed.into_iter().map(|(ended, _)| ended);
+        for Failed { ended, error, .. } in &failed {
+            let file = &ended.item.file.path;
+            tracing::warn!(?file, %error, "cannot be moved; waits, and tries again until it works");
+        }
         self.stuck().files.extend(failed);
+        self.tell_stuck();
         let again = async || {
             if self.stuck().files.len() <= STUCK_MAX {
                 return Ok(());
             }
-            match self.try_stuck().await {
-                Some(error) if self.stuck().files.len() > STUCK_MAX => {
-                    Err(Fault::transient(Origin::Files, "moving files", error))
+            self.try_stuck().await;
+            match self.stuck().files.len() {
+                ..=STUCK_MAX => Ok(()),
+                files => {
+                    let cause = format!("{files} files cannot be moved to where they belong");
+                    Err(Fault::transient(Origin::Files, "moving files", cause))
                 }
-                _ => Ok(()),
             }
         };
         until_ok("moving files", &self.stop, |_| {}, again).await
@@ -152,11 +164,11 @@ impl Shared {
         }
     }
 
-    /// Gives the error of one that is still stuck.
-    async fn try_stuck(self: &Arc<Self>) -> Option<io::Error> {
+    async fn try_stuck(self: &Arc<Self>) {
         let files = std::mem::take(&mut self.stuck().files);
         let tried = files.len();
-        let failed = self.go(files).await;
+        let again = files.into_iter().map(|failed| (failed.ended, failed.since));
+        let failed = self.go(again.collect()).await;
         if failed.len() < tried {
             let (moved, left) = (tried - failed.len(), failed.len());
             tracing::info!(
@@ -165,15 +177,16 @@ impl Shared {
                 "files that could not be moved are where they belong"
             );
         }
-        let (files, mut errors): (Vec<_>, Vec<_>) = failed.into_iter().unzip();
-        let mut stuck = self.stuck();
-        stuck.files.extend(files);
-        stuck.tried = Some(Instant::now());
-        errors.pop()
+        {
+            let mut stuck = self.stuck();
+            stuck.files.extend(failed);
+            stuck.tried = Some(Instant::now());
+        }
+        self.tell_stuck();
     }
 
-    /// Moves and counts; gives those back that cannot be moved now, and why.
-    async fn go(self: &Arc<Self>, ended: Vec<Ended>) -> Vec<(Ended, io::Error)> {
+    /// Moves and counts; gives those back that cannot be moved now.
+    async fn go(self: &Arc<Self>, ended: Vec<(Ended, Instant)>) -> Vec<Failed> {
         if ended.is_empty() {
             return Vec::new();
         }
@@ -181,18 +194,22 @@ impl Shared {
         let moving = tokio::task::spawn_blocking(move || {
             let mut failed = Vec::new();
             let mut ended = ended.into_iter();
-            while let Some(one) = ended.next() {
-                match one.go(&shared.ingest.inbox) {
-                    Ok(()) => one.count(shared.tally()),
-                    Err(error) => {
-                        // What fails one will fail the others, after copying each of them in vain.
-                        let is_over = concerns_all(&error);
-                        let kind = error.kind();
-                        failed.push((one, error));
-                        if is_over {
-                            failed.extend(ended.by_ref().map(|one| (one, kind.into())));
-                        }
-                    }
+            while let Some((one, since)) = ended.next() {
+                let Err(error) = one.go(&shared.ingest.inbox) else {
+                    one.count(shared.tally());
+                    continue;
+                };
+                let is_over = concerns_all(&error);
+                let kind = error.kind();
+                let fail = |(ended, since), error| Failed {
+                    ended,
+                    since,
+                    error,
+                };
+                failed.push(fail((one, since), error));
+                if is_over {
+                    // The others would fail as well, each after it was copied in vain.
+                    failed.extend(ended.by_ref().map(|one| fail(one, kind.into())));
                 }
             }
             failed
@@ -200,15 +217,22 @@ impl Shared {
         moving.await.expect("a move does not panic")
     }
 
+    /// Lets whoever watches see what is stuck.
+    fn tell_stuck(&self) {
+        let waiting = |failed: &Failed| {
+            let name = failed.ended.item.file.name.clone();
+            let why = format!("it cannot be moved out of work: {}", failed.error).into();
+            (Waiting { name, why }, failed.since)
+        };
+        let stuck: Vec<_> = self.stuck().files.iter().map(waiting).collect();
+        *self
+            .tally()
+            .stuck
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = stuck;
+    }
+
     fn stuck(&self) -> MutexGuard<'_, Stuck> {
         self.stuck.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Whether an error will meet every other file as well.
-fn concerns_all(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::ReadOnlyFilesystem
-    )
 }

@@ -29,7 +29,7 @@ use crate::content::ContentOptions;
 use crate::cut::ChunkLimits;
 use crate::dataset::{Dataset, Datasets};
 use crate::fault::Fault;
-use crate::inbox::{Claimed, Inbox};
+use crate::inbox::{Claimed, Inbox, Waiting};
 use crate::retry::GivenUp;
 use crate::sink::Sink;
 use crate::worker::Progress;
@@ -109,6 +109,8 @@ pub struct Tally {
     pub bytes: AtomicU64,
     /// Whether files were not taken up because the run was stopped.
     pub cut_short: AtomicBool,
+    /// Files at their end that cannot be moved out of work now, why, and since when.
+    pub stuck: Mutex<Vec<(Waiting, Instant)>>,
 }
 
 impl Tally {

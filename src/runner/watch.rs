@@ -279,7 +279,8 @@ impl StatusSource for Engine {
             seconds: Some(since.elapsed().as_secs_f64()),
         };
         let waits = locked(&self.seen.waiting).clone();
-        let named = waits.named.iter().take(STATUS_WAITING);
+        let stuck = locked(&self.tally.stuck).clone();
+        let named = stuck.iter().chain(&waits.named).take(STATUS_WAITING);
         let reason = self.ready().err();
         let roles = self.options.roles.names().into_iter();
         let directories = self.inbox.directories();
@@ -301,7 +302,7 @@ impl StatusSource for Engine {
             files: status::Files {
                 inbound: self.seen.inbound.load(Relaxed),
                 work: self.tally.unfinished(),
-                waiting_files: waits.files,
+                waiting_files: waits.files + stuck.len() as u64,
                 waiting: named.map(waiting).collect(),
             },
             paused: self.inbox.is_paused(),
