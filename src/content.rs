@@ -111,7 +111,8 @@ pub enum ContentError {
         /// What is wrong with them.
         detail: String,
     },
-    /// It could not be read.
+    /// It could not be read. EIO also where a map met pages that the device does not give, of a file
+    /// that nobody has changed.
     #[error("{0}")]
     Io(#[from] io::Error),
 }
@@ -236,10 +237,10 @@ pub fn open_and<T: Send>(
     // Asked before anything that was made of the bytes is believed: if they have changed, they are
     // no reason for quarantine.
     let check = |content: &Content| {
-        if content.len() as u64 == content.stored_bytes && content.is_intact() {
-            return Ok(());
+        if content.len() as u64 != content.stored_bytes {
+            return Err(ContentError::Busy);
         }
-        Err(ContentError::Busy)
+        content.harm().map_or(Ok(()), Err)
     };
     let looked = if is_compressed(&content) {
         content.hash = identity(&content);
@@ -247,9 +248,12 @@ pub fn open_and<T: Send>(
         check(&content)?;
         if let Some(inflated) = inflated.map_err(|error| error.about(content.hash))? {
             content.body = inflated;
+            content.held = None;
             maps_the_file = false;
         }
-        look(&content)
+        let looked = look(&content);
+        // What was inflated to a disk is read from there.
+        content.harm().map_or(Ok(looked), Err)?
     } else {
         let bytes = &*content;
         let (hash, looked) = both(bytes.len(), || identity(bytes), || look(bytes));
@@ -290,16 +294,24 @@ impl Content {
     /// `false`, what was made of them since the last `true` is worth nothing.
     #[must_use]
     pub fn is_intact(&self) -> bool {
-        if let Body::Mapped(mapping) = &self.body
-            && mapping.is_damaged()
-        {
-            return false;
+        self.harm().is_none()
+    }
+
+    /// What has happened to the bytes since the file was opened; `None` while they are its own.
+    fn harm(&self) -> Option<ContentError> {
+        // Asked in this order: pages that are gone because the file was cut short are gone after its
+        // size has changed. Where it has not, the device did not give them. To take that for a
+        // writer would be to wait for somebody who is not there.
+        let is_damaged = matches!(&self.body, Body::Mapped(mapping) if mapping.is_damaged());
+        if let Some(held) = &self.held {
+            match held.file.metadata() {
+                // The system sets the time of a file before it changes the bytes.
+                Ok(now) if stamp(&now) != held.opened => return Some(ContentError::Busy),
+                Ok(_) => {}
+                Err(error) => return Some(ContentError::Io(error)),
+            }
         }
-        // The system sets the time of a file before it changes the bytes.
-        self.held.as_ref().is_none_or(|held| {
-            let now = held.file.metadata();
-            now.is_ok_and(|now| stamp(&now) == held.opened)
-        })
+        is_damaged.then(|| ContentError::Io(io::Error::from_raw_os_error(libc::EIO)))
     }
 
     /// Bytes of the file that do not change any more: those in memory, or else a copy of them, in

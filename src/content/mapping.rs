@@ -207,6 +207,28 @@ fn zeros_from(address: usize, end: usize) -> bool {
     }
 }
 
+/// Makes a page of a map unreadable, as a bad sector does: reading it raises SIGBUS, and nobody has
+/// changed the file. What stands there is a page of a file that has none.
+#[cfg(test)]
+pub(super) fn lose_page(map: &[u8], at: usize) {
+    use std::os::fd::AsRawFd;
+    let empty = tempfile::tempfile().unwrap();
+    let page = PAGE.load(SeqCst);
+    let start = (map[at..].as_ptr() as usize) & !(page - 1);
+    // SAFETY: the page belongs to a map that is borrowed, and the handler guards it as before.
+    let placed = unsafe {
+        libc::mmap(
+            start as *mut c_void,
+            page,
+            libc::PROT_READ,
+            libc::MAP_SHARED | libc::MAP_FIXED,
+            empty.as_raw_fd(),
+            0,
+        )
+    };
+    assert_ne!(placed, libc::MAP_FAILED);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -142,9 +142,41 @@ fn a_mapped_file_that_changes_is_not_intact_and_gives_no_more_bytes() {
         change(&File::options().write(true).open(&path).unwrap());
         assert!(!content.is_intact(), "{how}");
         assert_eq!(content.stable(range, &mut copy), None, "{how}");
-        // Reading on is harmless.
+        // Reading on is harmless, and what is gone is gone because of the change.
         std::hint::black_box(identity(&content));
+        assert!(matches!(content.harm(), Some(ContentError::Busy)), "{how}");
     }
+}
+
+/// As of a bad sector: that nobody is writing it decides whether it is waited for.
+#[test]
+fn pages_that_the_device_does_not_give_are_a_read_error_and_no_change() {
+    let dir = tempfile::tempdir().unwrap();
+    let is_of_device = |error: &ContentError| matches!(error, ContentError::Io(error) if error.raw_os_error() == Some(libc::EIO));
+    let at = 3 << 20;
+    let plain = dir.path().join("plain");
+    std::fs::write(&plain, text(4 << 20)).unwrap();
+    let inflated = dir.path().join("inflated");
+    std::fs::write(&inflated, zstd::encode_all(&text(20 << 20)[..], 1).unwrap()).unwrap();
+    for path in [&plain, &inflated] {
+        let opened = open_and(path, &options(dir.path()), |bytes| {
+            mapping::lose_page(bytes, at);
+            bytes[at]
+        });
+        let error = opened.unwrap_err();
+        assert!(is_of_device(&error), "{error:?}");
+    }
+    // The same after it was opened.
+    let content = open(&plain, &options(dir.path())).unwrap();
+    mapping::lose_page(&content, at);
+    let mut copy = Vec::new();
+    assert_eq!(content.stable(at..at + 1, &mut copy), None);
+    assert!(!content.is_intact() && is_of_device(&content.harm().unwrap()));
+    // The next attempt begins anew.
+    assert_eq!(
+        &*open(&plain, &options(dir.path())).unwrap(),
+        &text(4 << 20)[..]
+    );
 }
 
 #[test]

@@ -1,7 +1,13 @@
 //! Reads that fail, are interrupted, or give less than was asked for: libfiu stands between the engine
-//! and the system.
+//! and the system, and a library of our own where a file is mapped.
 
 use super::*;
+
+/// What stands before the system's own `mmap`.
+const BAD_SECTOR: &str = concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/tests/suite/machine/bad_sector.c"
+);
 
 /// A command of the engine in which calls of the system fail, as libfiu is told.
 fn failing(pair: &Pair, args: &[&str], faults: &str) -> Command {
@@ -49,6 +55,34 @@ async fn a_file_that_the_device_never_gives_is_set_aside() {
     pair.expect(0, &["files", "retry", "--all"]);
     pair.expect(0, &["load"]);
     is_loaded_once(&pair, 40, 2).await;
+}
+
+/// The same of a file that is mapped, where nothing fails but the page that is read: nobody is writing
+/// that file, so it is not waited for.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mapped_file_that_the_device_never_gives_is_set_aside() {
+    let pair = Pair::new("memory+sqlite").await;
+    pair.expect(0, &["migrate"]);
+    generate(&pair, &["--files", "2", "--records", "20000"]);
+    let inbound = pair.at("inbound");
+    let name = "vehicle_events_bad_sector.json";
+    let delivered = names(&inbound);
+    fs::rename(inbound.join(&delivered[0]), inbound.join(name)).unwrap();
+    assert!(inbound.join(name).metadata().unwrap().len() > 3 << 20);
+    let library = pair.at("bad_sector.so");
+    let mut compiler = Command::new(crate::support::program("cc"));
+    let compiler = compiler.args(["-shared", "-fPIC", "-o"]).arg(&library);
+    assert!(compiler.arg(BAD_SECTOR).status().unwrap().success());
+    let mut load = pair.command(&["load"]);
+    let output = load.env("LD_PRELOAD", &library).output().unwrap();
+    assert_eq!(output.status.code(), Some(2), "{}", said(&output));
+    let reason = pair.at("quarantine").join(format!("{name}.reason"));
+    let reason = fs::read_to_string(reason).unwrap();
+    assert!(reason.contains("Input/output error"), "{reason}");
+    assert_eq!(names(&pair.at("history")), delivered[1..]);
+    pair.expect(0, &["files", "retry", "--all"]);
+    pair.expect(0, &["load"]);
+    is_loaded_once(&pair, 40_000, 2).await;
 }
 
 /// The service looks at the end of a file that is new before it takes it, and what it cannot look at it
