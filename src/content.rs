@@ -4,7 +4,8 @@
 //! keeps it so for a while. A lease can be broken, though, and root needs none: so whoever reads a
 //! mapped file asks afterwards whether it is intact, and a file that is cut short does not end the
 //! process (see `mapping`). gzip and zstd are known by their magic bytes and inflated under a cap,
-//! large ones into an unlinked file of the work directory. Memory does not grow with the file.
+//! large ones into an unlinked file of the work directory, as long as its disk has room to spare.
+//! Memory does not grow with the file.
 //!
 //! The only `unsafe` of the crate lives here and in `mapping`. Knows nothing of records, and moves
 //! no file.
@@ -12,6 +13,7 @@
 mod inflate;
 mod mapping;
 mod room;
+mod spill;
 
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Read};
@@ -27,6 +29,7 @@ pub use inflate::is_compressed;
 use mapping::Mapping;
 pub use room::Room;
 use room::Taken;
+use spill::Spill;
 
 use crate::batch::ContentHash;
 
@@ -48,6 +51,9 @@ pub struct ContentOptions {
     pub inflated_bytes_max: u64,
     /// Directory for inflated data that is too large for memory; on a disk, not in memory.
     pub spill_dir: PathBuf,
+    /// Bytes of its disk that stay free for others. What would take them gives
+    /// [`io::ErrorKind::StorageFull`], and may be tried again.
+    pub spill_floor_bytes: u64,
     /// Memory for inflated data, shared with whoever has a clone of these options.
     pub room: Room,
 }
@@ -58,6 +64,8 @@ impl Default for ContentOptions {
             // A good part of the 10 GB of disk that the engine, Redis and the database share.
             inflated_bytes_max: 4 << 30,
             spill_dir: std::env::temp_dir(),
+            // None: whoever looks at one file is no service that has to live with others.
+            spill_floor_bytes: 0,
             room: Room::default(),
         }
     }
@@ -159,6 +167,15 @@ pub fn open_regular(path: &Path) -> Result<(File, Metadata), ContentError> {
     } else {
         Err(ContentError::NotRegular)
     }
+}
+
+/// Bytes that this user may still write to the file system of a directory.
+///
+/// # Errors
+/// A directory that is not there.
+pub fn free_bytes(dir: &Path) -> io::Result<u64> {
+    let at = rustix::fs::statvfs(dir)?;
+    Ok(at.f_bavail.saturating_mul(at.f_frsize))
 }
 
 /// Asks for a read lease, which tells whether a file has writers, and keeps them out (a later
@@ -334,10 +351,10 @@ impl Content {
 
 /// Copies a file into one without a name, which nobody else can change, and maps that.
 fn private_copy(file: &File, bytes: u64, options: &ContentOptions) -> io::Result<Mapping> {
-    let mut copy = tempfile::tempfile_in(&options.spill_dir)?;
+    let mut copy = Spill::begin(options)?;
     // One byte more than there was: a file that grows is noticed, and not followed for ever.
-    io::copy(&mut file.take(bytes + 1), &mut copy)?;
-    Mapping::private(&copy)
+    copy.copy(file, bytes + 1)?;
+    copy.map()
 }
 
 fn identity(bytes: &[u8]) -> ContentHash {

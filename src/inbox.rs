@@ -192,8 +192,7 @@ impl Inbox {
     pub fn free_bytes(&self) -> io::Result<[(&'static str, u64); 4]> {
         let mut free = self.directories.named().map(|(name, _)| (name, 0));
         for ((_, bytes), (_, path)) in free.iter_mut().zip(self.directories.named()) {
-            let at = rustix::fs::statvfs(path)?;
-            *bytes = at.f_bavail.saturating_mul(at.f_frsize);
+            *bytes = content::free_bytes(path)?;
         }
         Ok(free)
     }

@@ -150,6 +150,7 @@ pub async fn open(
             budget_bytes: settings.memory_budget_bytes / 4,
             content: ContentOptions {
                 spill_dir: settings.dirs.work.clone(),
+                spill_floor_bytes: settings.disk_floor_bytes,
                 ..ContentOptions::default()
             },
             dataset: dataset.cloned(),

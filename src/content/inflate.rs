@@ -1,16 +1,14 @@
 //! gzip and zstd: known by their magic bytes, inflated under a limit, in bounded memory.
 //!
-//! Small results stay in memory while there is room, the others go to an unlinked file. The limit
-//! is checked before bytes are written, so that a bomb costs the disk no more than the limit.
+//! Small results stay in memory while there is room, the others go to a spill. The limit is checked
+//! before bytes are written, so that a bomb costs the disk no more than the limit.
 
-use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 
-use super::mapping::Mapping;
-use super::{Body, ContentError, ContentOptions};
+use super::{Body, ContentError, ContentOptions, Spill};
 use crate::batch::ContentHash;
 
-/// Inflated data that is smaller stays in memory; other data goes to an unlinked file.
+/// Inflated data that is smaller stays in memory; other data goes to a spill.
 const INFLATED_IN_MEMORY_MAX: usize = 8 * 1024 * 1024;
 
 /// Largest zstd window, as a power of two: 128 MiB, the most that the `zstd` tool uses by default
@@ -71,12 +69,12 @@ pub(super) fn inflate(
     let limit = Limit::of(stored.len() as u64, options);
     if stored.starts_with(GZIP_MAGIC) {
         let decoder = flate2::read::MultiGzDecoder::new(stored);
-        return spill(decoder, "gzip", limit, options).map(Some);
+        return read_whole(decoder, "gzip", limit, options).map(Some);
     }
     if stored.starts_with(ZSTD_MAGIC) {
         let mut decoder = zstd::stream::read::Decoder::new(stored)?;
         decoder.window_log_max(ZSTD_WINDOW_LOG_MAX)?;
-        return spill(decoder, "zstd", limit, options).map(Some);
+        return read_whole(decoder, "zstd", limit, options).map(Some);
     }
     Ok(None)
 }
@@ -110,8 +108,8 @@ impl Limit {
     }
 }
 
-/// Reads all of `source` into memory or, where it does not fit there, into an unlinked file.
-fn spill(
+/// Reads all of `source` into memory or, where it does not fit there, into a spill.
+fn read_whole(
     mut source: impl Read,
     format: &str,
     limit: Limit,
@@ -141,8 +139,8 @@ fn spill(
             });
         }
     }
-    let mut file: File = tempfile::tempfile_in(&options.spill_dir)?;
-    file.write_all(&memory)?;
+    let mut spill = Spill::begin(options)?;
+    spill.write(&memory)?;
     let mut written = memory.len() as u64;
     drop(memory);
     let mut piece = vec![0; PIECE];
@@ -153,13 +151,13 @@ fn spill(
                 // Nothing cannot be mapped.
                 return Ok(Body::Owned(Vec::new()));
             }
-            return Ok(Body::Mapped(Mapping::private(&file)?));
+            return Ok(Body::Mapped(spill.map()?));
         }
         written += filled as u64;
         if written > limit.bytes {
             return Err(too_much());
         }
-        file.write_all(&piece[..filled])?;
+        spill.write(&piece[..filled])?;
     }
 }
 

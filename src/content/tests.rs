@@ -224,6 +224,31 @@ fn inflated_files_share_a_room_in_memory_and_the_others_go_to_disk() {
     assert!(in_memory(&&again), "there is room again");
 }
 
+/// What needs no spill needs no room either.
+#[test]
+fn nothing_is_spilled_to_a_disk_below_the_floor() {
+    let dir = tempfile::tempdir().unwrap();
+    let full = ContentOptions {
+        spill_floor_bytes: u64::MAX,
+        ..options(dir.path())
+    };
+    let (small, large) = (dir.path().join("small"), dir.path().join("large"));
+    let compressed = |bytes| zstd::encode_all(&text(bytes)[..], 1).unwrap();
+    std::fs::write(&small, compressed(3 << 20)).unwrap();
+    std::fs::write(&large, compressed(20 << 20)).unwrap();
+    assert_eq!(open(&small, &full).unwrap().len(), 3 << 20);
+    let copied = private_copy(&File::open(&small).unwrap(), 100, &full);
+    let inflated = match open(&large, &full) {
+        Err(ContentError::Io(error)) => Err(error),
+        other => Ok(other),
+    };
+    for error in [copied.map(drop).unwrap_err(), inflated.unwrap_err()] {
+        assert_eq!(error.kind(), io::ErrorKind::StorageFull);
+        assert!(error.to_string().contains("disk_floor"), "{error}");
+    }
+    assert_eq!(open(&large, &options(dir.path())).unwrap().len(), 20 << 20);
+}
+
 #[test]
 fn identity_is_the_content_not_the_name() {
     let dir = tempfile::tempdir().unwrap();

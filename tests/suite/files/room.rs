@@ -4,6 +4,11 @@ use super::*;
 
 /// Runs a load in a mount namespace of its own, where a directory is a tmpfs of so many MiB.
 fn start_with_small(pair: &Pair, place: &str, mib: u32) -> Child {
+    start_within(pair, place, mib, &["load", "--disk-floor", "0B"])
+}
+
+/// The same with a command of the test's choice.
+fn start_within(pair: &Pair, place: &str, mib: u32, args: &[&str]) -> Child {
     let place = pair.at(place);
     fs::create_dir(&place).unwrap();
     let place = place.to_str().unwrap();
@@ -17,7 +22,18 @@ fn start_with_small(pair: &Pair, place: &str, mib: u32) -> Child {
         &mounted,
         "sh",
     ];
-    start(pair, &in_namespace, &["load", "--disk-floor", "0B"])
+    start(pair, &in_namespace, args)
+}
+
+/// Puts a file into inbound that inflates to so many MB, with a record in each.
+fn put_compressed(pair: &Pair, records: u32) {
+    let line = format!("{}\n{}", record("large"), " ".repeat(1_000_000));
+    let mut gz = GzEncoder::new(Vec::new(), Compression::fast());
+    for _ in 0..records {
+        gz.write_all(line.as_bytes()).unwrap();
+    }
+    let large = pair.at("inbound").join("vehicle_status_large.json.gz");
+    fs::write(large, gz.finish().unwrap()).unwrap();
 }
 
 /// The lock of work is taken without a byte to note in it whose it is. The file is small, and of an
@@ -70,13 +86,7 @@ fn beside(load: &Child, command: &[&str]) -> String {
 async fn no_room_to_inflate_is_waited_out() {
     let pair = embedded().await;
     put_good(&pair);
-    let line = format!("{}\n{}", record("large"), " ".repeat(1_000_000));
-    let mut gz = GzEncoder::new(Vec::new(), Compression::fast());
-    for _ in 0..20 {
-        gz.write_all(line.as_bytes()).unwrap();
-    }
-    let large = pair.at("inbound").join("vehicle_status_large.json.gz");
-    fs::write(large, gz.finish().unwrap()).unwrap();
+    put_compressed(&pair, 20);
     let mut load = start_with_small(&pair, "work", 8);
     let mut said = BufReader::new(load.stderr.take().unwrap()).lines();
     let waits = said.find(|line| {
@@ -94,6 +104,40 @@ async fn no_room_to_inflate_is_waited_out() {
     assert_eq!(load.wait().unwrap().code(), Some(0), "{rest:?}");
     assert_eq!(rows(&pair).await, 21);
     assert_eq!(names(&pair.at("quarantine")), [""; 0]);
+    assert_eq!(names(&pair.at("history")).len(), 2);
+}
+
+/// The disk would take all of the file, but less than the floor would be left of it: the database has
+/// the same disk in most places. What was written until then is gone while the load waits.
+#[tokio::test(flavor = "multi_thread")]
+async fn inflating_a_file_leaves_the_disk_its_floor() {
+    let pair = embedded().await;
+    put_good(&pair);
+    put_compressed(&pair, 30);
+    let args = ["load", "--disk-floor", "40MiB"];
+    let mut load = start_within(&pair, "work", 64, &args);
+    let mut said = BufReader::new(load.stderr.take().unwrap()).lines();
+    let waits = said.find(|line| {
+        line.as_ref()
+            .unwrap()
+            .contains("tries again until it works")
+    });
+    let waits = waits.expect("it waits").unwrap();
+    assert!(waits.contains("less than disk_floor"), "{waits}");
+    until("the good file", LIMIT, async || good_rows(&pair).await == 1).await;
+    let work = pair.at("work");
+    let work = work.to_str().unwrap();
+    let free = || beside(&load, &["stat", "--file-system", "--format=%a %S", work]);
+    until("the room that was taken", LIMIT, async || {
+        let free = free();
+        let (blocks, bytes) = free.trim().split_once(' ').unwrap();
+        blocks.parse::<u64>().unwrap() * bytes.parse::<u64>().unwrap() > 60 << 20
+    })
+    .await;
+    beside(&load, &["mount", "-o", "remount,size=100M", work]);
+    let rest: Vec<String> = said.map(Result::unwrap).collect();
+    assert_eq!(load.wait().unwrap().code(), Some(0), "{rest:?}");
+    assert_eq!(rows(&pair).await, 31);
     assert_eq!(names(&pair.at("history")).len(), 2);
 }
 
