@@ -4,9 +4,11 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 
+use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt as _, StreamExt as _};
 use rayon::iter::Either;
 use rayon::prelude::*;
-use tokio::sync::mpsc;
+use tokio::sync::{Mutex, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::flight::Flight;
@@ -31,9 +33,14 @@ const GROUP_BYTES: u64 = 8 * 1024 * 1024;
 
 /// How many times a file is tried that the device fails to read, before it is set aside. A loose
 /// cable, or a path that moves to another controller, is over in a moment, and a healthy file must
-/// not be set aside for it. A bad sector stays, and the other files wait meanwhile: with the pauses
-/// of a retry that is a second or two.
+/// not be set aside for it. A bad sector stays: with the pauses of a retry, all attempts take a
+/// second or two.
 const DEVICE_ATTEMPTS: u32 = 8;
+
+/// Files that could not be read just now and are tried again while others go on. With so many of
+/// them those that come have to wait, or else all of inbound would be claimed and lie in work,
+/// unread. A group may bring as many again, since it comes whole.
+const FAULTY_FILES_MAX: usize = 256;
 
 /// Longest name in the ledger, in bytes.
 const NAME_BYTES_MAX: usize = 255;
@@ -81,33 +88,71 @@ pub(super) async fn run(
 ) -> Result<(), GivenUp> {
     // Cancelled on every way out, so that the settle loop never waits for a task that is gone.
     let _prepared = prepared.drop_guard();
+    // What cannot be read now is tried again beside all else: the others do not wait for it.
+    let turn = Mutex::new(());
+    let mut faulty = FuturesUnordered::new();
     loop {
         let arrived = tokio::select! {
             arrived = items.recv() => arrived,
+            Some(again) = faulty.next() => {
+                Box::pin(start(&shared, vec![again?], &jobs)).await?;
+                continue;
+            }
             () = shared.stop.cancelled() => return Err(GivenUp::Stopped),
         };
         let Some(arrived) = arrived else {
-            return Ok(());
+            break;
         };
         for group in groups(arrived) {
             Tally::add(&shared.tally().files, group.len() as u64);
             let busy = telemetry::busy(Stage::Read);
-            let (prepared, faulty) = read_all(&shared, group).await;
+            let (prepared, not_read) = read_all(&shared, group).await;
             drop(busy);
             // Boxed, since the future is large and is awaited in several places.
             Box::pin(start(&shared, prepared, &jobs)).await?;
             // After the others have gone on, since what is lacking may be what they held: room on
             // the disk, or descriptors.
-            for item in faulty {
-                let mut attempt = 1;
-                let again = || {
-                    attempt += 1;
-                    read_again(&shared, &item, attempt)
-                };
-                let prepared = until_ok("reading files", &shared.stop, |_| {}, again).await?;
-                Box::pin(start(&shared, vec![prepared], &jobs)).await?;
+            faulty.extend(
+                not_read
+                    .into_iter()
+                    .map(|item| read_in_turn(&shared, item, &turn)),
+            );
+            while let Some(again) = read_by_now(&mut faulty).await {
+                Box::pin(start(&shared, vec![again?], &jobs)).await?;
             }
         }
+    }
+    while let Some(again) = faulty.next().await {
+        Box::pin(start(&shared, vec![again?], &jobs)).await?;
+    }
+    Ok(())
+}
+
+/// Reads a file until that works. One file at a time is read in this way: large ones would take the
+/// room on the disk from each other, and what was read waits in memory until it is started.
+async fn read_in_turn(
+    shared: &Arc<Shared>,
+    item: Item,
+    turn: &Mutex<()>,
+) -> Result<Prepared, GivenUp> {
+    let mut attempt = 1;
+    let again = || {
+        attempt += 1;
+        let (item, attempt) = (&item, attempt);
+        async move {
+            let _turn = turn.lock().await;
+            read_again(shared, item, attempt).await
+        }
+    };
+    until_ok("reading files", &shared.stop, |_| {}, again).await
+}
+
+/// The next of the faulty files that could be read by now. Waits for one where there are too many.
+async fn read_by_now<F: Future>(faulty: &mut FuturesUnordered<F>) -> Option<F::Output> {
+    if faulty.len() < FAULTY_FILES_MAX {
+        faulty.next().now_or_never().flatten()
+    } else {
+        faulty.next().await
     }
 }
 
@@ -479,4 +524,32 @@ async fn begin(
         return Ok(None);
     }
     Ok(Some(job))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn faulty_files_are_waited_for_only_where_they_are_too_many() {
+        let read_after = |seconds| async move {
+            tokio::time::sleep(Duration::from_secs(seconds)).await;
+            seconds
+        };
+        let mut faulty = FuturesUnordered::new();
+        assert_eq!(read_by_now(&mut faulty).await, None);
+        for second in 1..FAULTY_FILES_MAX as u64 {
+            faulty.push(read_after(second));
+        }
+        assert_eq!(read_by_now(&mut faulty).await, None);
+        tokio::time::advance(Duration::from_secs(2)).await;
+        assert_eq!(read_by_now(&mut faulty).await, Some(1));
+        assert_eq!(read_by_now(&mut faulty).await, Some(2));
+        assert_eq!(read_by_now(&mut faulty).await, None);
+        faulty.extend([300, 300, 300].map(read_after));
+        assert_eq!(read_by_now(&mut faulty).await, Some(3));
+        assert_eq!(read_by_now(&mut faulty).await, None);
+    }
 }

@@ -107,6 +107,38 @@ async fn no_room_to_inflate_is_waited_out() {
     assert_eq!(names(&pair.at("history")).len(), 2);
 }
 
+/// Files that come after it do not wait for it either.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_without_room_holds_up_none_that_comes_later() {
+    let pair = embedded().await;
+    put_compressed(&pair, 20);
+    let args = ["run", "--disk-floor", "0B", "--http-addr", "off"];
+    let mut service = Service(start_within(&pair, "work", 8, &args));
+    let mut said = BufReader::new(service.0.stderr.take().unwrap()).lines();
+    let waits = said.find(|line| {
+        line.as_ref()
+            .unwrap()
+            .contains("tries again until it works")
+    });
+    let waits = waits.expect("it waits").unwrap();
+    assert!(waits.contains("reading"), "{waits}");
+    put_good(&pair);
+    until("the good file", LIMIT, async || {
+        names(&pair.at("history")).len() == 1
+    })
+    .await;
+    assert_eq!((rows(&pair).await, good_rows(&pair).await), (1, 1));
+    let work = pair.at("work");
+    let work = work.to_str().unwrap();
+    beside(&service.0, &["mount", "-o", "remount,size=100M", work]);
+    until("the large file", LIMIT, async || {
+        names(&pair.at("history")).len() == 2
+    })
+    .await;
+    assert_eq!(service.terminate(), Some(0));
+    assert_eq!(rows(&pair).await, 21);
+}
+
 /// The disk would take all of the file, but less than the floor would be left of it: the database has
 /// the same disk in most places. What was written until then is gone while the load waits.
 #[tokio::test(flavor = "multi_thread")]
