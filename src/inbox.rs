@@ -15,7 +15,6 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use crate::content::{self, ContentError, Stamp, Writers, stamp};
@@ -35,6 +34,7 @@ use lock::Lock;
 pub use lock::holder;
 pub use moving::try_move;
 use moving::{move_into, move_with_reason, remove_leftovers};
+use parking_lot::Mutex;
 pub use pause::{is_paused, pause, resume};
 pub use requeue::{quarantined, requeue};
 pub use waits::{Waiting, Waits, concerns_all};
@@ -246,10 +246,7 @@ impl Inbox {
         if self.has_other_name(metadata) {
             return Some(OTHER_NAME);
         }
-        let incomplete = self
-            .incomplete
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let incomplete = self.incomplete.lock();
         let unchanged = incomplete
             .get(name)
             .is_some_and(|then| *then == stamp(metadata));
@@ -267,10 +264,7 @@ impl Inbox {
 
     /// Forgets incomplete files that are no longer there, so that the list stays bounded.
     fn forget_incomplete(&self, scan: &Scan) {
-        let mut incomplete = self
-            .incomplete
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut incomplete = self.incomplete.lock();
         if incomplete.len() as u64 > scan.waiting.files {
             let inbound = &self.directories.inbound;
             incomplete.retain(|name, _| inbound.join(name).symlink_metadata().is_ok());
@@ -356,10 +350,7 @@ impl Inbox {
     }
 
     fn note_incomplete(&self, name: &OsStr, metadata: &Metadata) {
-        let mut incomplete = self
-            .incomplete
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut incomplete = self.incomplete.lock();
         incomplete.insert(name.to_owned(), stamp(metadata));
     }
 

@@ -40,7 +40,7 @@ use feed::{Cause, leave, mark, send};
 pub use journal::Journal;
 use journal::Met;
 pub use stop::Stop;
-use watch::{Seen, locked};
+use watch::Seen;
 
 /// Files handed to ingest at a time. A claim costs a few system calls, 25 us, so a larger number would
 /// delay the first file, and claim more than can be loaded soon.
@@ -256,7 +256,7 @@ impl Engine {
             if !all {
                 self.tally.cut_short.store(true, Relaxed);
             }
-            leave(&locked(&self.seen.waiting), &self.tally);
+            leave(&self.seen.waiting.lock(), &self.tally);
             Ok(())
         };
         Box::pin(self.load(feed, stop)).await
@@ -390,7 +390,7 @@ impl Engine {
             if let Some(fault) = &fault {
                 tracing::warn!(%fault, "will try again");
             }
-            *locked(&self.seen.inbox) = fault.map(|fault| Met::by(&fault, began));
+            *self.seen.inbox.lock() = fault.map(|fault| Met::by(&fault, began));
             tokio::select! {
                 () = wake.notified() => cause = Cause::Notice,
                 () = tokio::time::sleep(self.options.scan_interval) => {
@@ -417,7 +417,7 @@ impl Engine {
             telemetry::rescan_missed(inbox::missed(&scan.ready, *before, now));
         }
         // Told at once: handing over takes as long as the stages behind it.
-        let before = locked(&self.seen.waiting).clone();
+        let before = self.seen.waiting.lock().clone();
         self.seen.note_waiting(&scan.waiting, &before);
         self.seen.inbound.store(scan.files, Relaxed);
         // An operator's word is for the service; a load is an operator's word itself.
@@ -463,7 +463,7 @@ impl Engine {
                     let floor = self.options.disk_floor_bytes;
                     format!("{directory} has {bytes} bytes free, less than disk_floor = {floor}")
                 });
-            let before = std::mem::replace(&mut *locked(&self.seen.no_room), full.clone());
+            let before = std::mem::replace(&mut *self.seen.no_room.lock(), full.clone());
             match (&full, before) {
                 (Some(why), None) => tracing::warn!(why, "no file is taken until there is room"),
                 (None, Some(_)) => tracing::info!("there is room again"),

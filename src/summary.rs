@@ -9,12 +9,13 @@
 use std::collections::HashMap;
 use std::hash::BuildHasher;
 use std::ops::Range;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use hashbrown::hash_table::Entry;
 use hashbrown::{DefaultHashBuilder, HashTable};
 use indexmap::IndexSet;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -236,14 +237,12 @@ impl Accumulator {
     }
 
     fn committing(&self) -> MutexGuard<'_, HashMap<u32, u32>> {
-        self.committing
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.committing.lock()
     }
 
     /// Takes in committed batches.
     pub fn add(&self, batches: &[Batch]) {
-        let mut all = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.seen.lock();
         for batch in batches {
             let Some(columns) = batch.summary_columns() else {
                 continue;
@@ -272,7 +271,7 @@ impl Accumulator {
         stop: &CancellationToken,
     ) -> Result<(), GivenUp> {
         let is_full = || {
-            let all = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+            let all = self.seen.lock();
             all.get(&dataset.name)
                 .is_some_and(|seen| seen.reduced.is_full())
         };
@@ -290,7 +289,7 @@ impl Accumulator {
 
     /// Takes the candidates out.
     fn take(&self, dataset: &str) -> Reduced {
-        let mut all = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.seen.lock();
         let seen = all.get_mut(dataset);
         seen.map(|seen| std::mem::take(&mut seen.reduced))
             .unwrap_or_default()
@@ -299,7 +298,7 @@ impl Accumulator {
     /// Takes the candidates out; and tells of each file whether that is enough, since all of its rows
     /// have passed here.
     fn take_with(&self, dataset: &str, files: &[Unsummarised]) -> (Reduced, Vec<bool>) {
-        let mut all = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.seen.lock();
         let Some(seen) = all.get_mut(dataset) else {
             return (Reduced::default(), vec![false; files.len()]);
         };
@@ -313,7 +312,7 @@ impl Accumulator {
     }
 
     fn forget(&self, dataset: &str, files: &[Unsummarised]) {
-        let mut all = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.seen.lock();
         if let Some(seen) = all.get_mut(dataset) {
             for file in files {
                 seen.coverage.remove(&file.file_no);

@@ -5,10 +5,11 @@
 //! nothing of files.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
@@ -50,10 +51,7 @@ impl Progress {
         self.frames.fetch_add(spans.len() as u64, Relaxed);
         self.rows.fetch_add(by.rows, Relaxed);
         self.duplicates.fetch_add(by.duplicates, Relaxed);
-        let mut committed = self
-            .committed
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut committed = self.committed.lock();
         for span in spans {
             self.records.fetch_add(u64::from(span.records), Relaxed);
             *committed.entry(span.file_no).or_default() += u64::from(span.records);
@@ -65,12 +63,7 @@ impl Progress {
     /// What was committed since the last call, by file: records.
     #[must_use]
     pub fn take(&self) -> HashMap<u32, u64> {
-        std::mem::take(
-            &mut *self
-                .committed
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner),
-        )
+        std::mem::take(&mut *self.committed.lock())
     }
 
     /// Frames committed since the start.

@@ -6,10 +6,11 @@
 //! keeps nothing that belongs to one runtime.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
 use super::{Broker, Consumer, Delivery, Depth, Holder, Queued, Tag};
@@ -165,9 +166,7 @@ impl Broker for MemoryBroker {
 
 impl Queue {
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state
-            .lock()
-            .expect("no code panics while it holds the lock")
+        self.state.lock()
     }
 
     /// Appends the frame if there is room for it.

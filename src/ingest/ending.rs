@@ -4,9 +4,10 @@
 //! it is gone.
 
 use std::io::{self, ErrorKind};
-use std::sync::{Arc, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::MutexGuard;
 use tokio::time::Instant;
 
 use super::{Item, ItemOrigin, Shared, Tally};
@@ -225,14 +226,10 @@ impl Shared {
             (Waiting { name, why }, failed.since)
         };
         let stuck: Vec<_> = self.stuck().files.iter().map(waiting).collect();
-        *self
-            .tally()
-            .stuck
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = stuck;
+        *self.tally().stuck.lock() = stuck;
     }
 
     fn stuck(&self) -> MutexGuard<'_, Stuck> {
-        self.stuck.lock().unwrap_or_else(PoisonError::into_inner)
+        self.stuck.lock()
     }
 }

@@ -17,9 +17,10 @@ mod produce;
 mod settle;
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -171,7 +172,7 @@ struct Shared {
 
 impl Shared {
     fn flights(&self) -> MutexGuard<'_, HashMap<u32, Flight>> {
-        self.flights.lock().unwrap_or_else(PoisonError::into_inner)
+        self.flights.lock()
     }
 
     fn sink(&self) -> &dyn Sink {

@@ -3,8 +3,9 @@
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::ops::Range;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use rayon::prelude::*;
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
@@ -119,7 +120,7 @@ pub(super) async fn run(
                 let frame = produce(&shared, job, chunk, codec);
                 drop(busy);
                 let Some(frame) = frame else {
-                    let mut changed = changed.lock().unwrap_or_else(PoisonError::into_inner);
+                    let mut changed = changed.lock();
                     changed.insert(job.file_no);
                     return Ok(());
                 };
@@ -127,7 +128,7 @@ pub(super) async fn run(
                     .blocking_send(Produced { frame, budget })
                     .map_err(|_| GivenUp::Stopped)
             });
-            done.map(|()| changed.into_inner().unwrap_or_else(PoisonError::into_inner))
+            done.map(|()| changed.into_inner())
         });
         for file_no in parsing.await.expect("parsing does not panic")? {
             super::settle::end_bad(&of_flights, file_no, CHANGED).await?;

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
-use super::{Engine, blocking, watch::locked};
+use super::{Engine, blocking};
 use crate::inbox::Census;
 use crate::ingest;
 use crate::telemetry::{self, Ratios, Stage};
@@ -50,7 +50,7 @@ impl Engine {
             if let Ok(census) = blocking("looking at the directories", move || inbox.census()).await
             {
                 tell_census(&census);
-                let waiting = locked(&self.seen.waiting).files;
+                let waiting = self.seen.waiting.lock().files;
                 telemetry::files_now("waiting", waiting);
             }
             rest(LOOK_EVERY, began).await;

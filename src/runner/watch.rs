@@ -2,10 +2,10 @@
 //! metrics and for whoever asks.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use parking_lot::Mutex;
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::Engine;
@@ -102,7 +102,7 @@ impl Seen {
     /// Notes what waits, and keeps since when: since `before` the scan, or since it was noted.
     pub(super) fn note_waiting(&self, waits: &Waits, before: &WaitsSeen) {
         let now = Instant::now();
-        let mut known = locked(&self.waiting);
+        let mut known = self.waiting.lock();
         let since = |file: &Waiting| {
             let mut then = before.named.iter().chain(&known.named);
             let since = then.find_map(|(then, since)| (then == file).then_some(*since));
@@ -118,14 +118,14 @@ impl Seen {
 impl Engine {
     /// What was remembered before there was an engine.
     pub fn remember(&self, journal: Journal) {
-        *locked(&self.seen.journal) = journal;
+        *self.seen.journal.lock() = journal;
     }
 
     /// Whether the loop of the service turned within this time. It is polled together with ingest
     /// and workers: one of them that blocks its thread stops the loop as well.
     #[must_use]
     pub fn turned_within(&self, time: Duration) -> bool {
-        locked(&self.seen.beat).elapsed() <= time
+        self.seen.beat.lock().elapsed() <= time
     }
 
     /// Looks at queue and database again and again, for the metrics and for whoever asks.
@@ -138,7 +138,7 @@ impl Engine {
         loop {
             let began = Instant::now();
             let look = self.look().await;
-            *locked(&self.seen.looked) = Some(look.map_err(|fault| Met::by(&fault, began)));
+            *self.seen.looked.lock() = Some(look.map_err(|fault| Met::by(&fault, began)));
             self.note();
             let now = self.ready();
             telemetry::ready(now.is_ok());
@@ -158,7 +158,7 @@ impl Engine {
         let mut sampled = Instant::now();
         loop {
             let now = ticks.tick().await;
-            *locked(&self.seen.beat) = now;
+            *self.seen.beat.lock() = now;
             self.note();
             if !self.options.roles.ingest {
                 // Nobody here asks which files these commits were of.
@@ -166,7 +166,7 @@ impl Engine {
             }
             if now - sampled >= SAMPLE_EVERY {
                 let bytes = self.tally.bytes_done.load(Relaxed);
-                locked(&self.seen.journal).sample(self.stored(), bytes);
+                self.seen.journal.lock().sample(self.stored(), bytes);
                 sampled = now;
             }
         }
@@ -183,22 +183,25 @@ impl Engine {
 
     /// Enters into the journal what keeps the engine from working now.
     fn note(&self) {
-        let Some(looked) = locked(&self.seen.looked).clone() else {
+        let Some(looked) = self.seen.looked.lock().clone() else {
             return;
         };
-        let no_room = locked(&self.seen.no_room).clone().map(|detail| Met {
+        let no_room = self.seen.no_room.lock().clone().map(|detail| Met {
             trouble: Trouble::Disk,
             detail,
             since: Instant::now(),
         });
-        let inbox = || locked(&self.seen.inbox).clone();
-        locked(&self.seen.journal).note(looked.err().or(no_room).or_else(inbox));
+        let inbox = || self.seen.inbox.lock().clone();
+        self.seen
+            .journal
+            .lock()
+            .note(looked.err().or(no_room).or_else(inbox));
     }
 
     async fn look(&self) -> Result<(), Fault> {
         let depth = within(LOOK_TIMEOUT, Origin::Broker, self.broker.depth()).await?;
         telemetry::queue(depth.frames, depth.bytes, depth.pending);
-        *locked(&self.seen.depth) = depth;
+        *self.seen.depth.lock() = depth;
         let oldest = within(LOOK_TIMEOUT, Origin::Broker, self.broker.oldest());
         for (stream, age) in oldest.await? {
             telemetry::queue_oldest(&stream, age);
@@ -210,10 +213,14 @@ impl Engine {
     /// Asks the ledger, unless it was asked a moment ago, is being asked, or does not answer.
     async fn refresh_ledger(&self) {
         let now = Instant::now();
-        let is_fresh = locked(&self.seen.ledger)
-            .asked
-            .is_some_and(|(at, took)| now - at < (took * 10).clamp(LEDGER_AGE[0], LEDGER_AGE[1]));
-        let is_away = locked(&self.seen.journal)
+        let is_fresh =
+            self.seen.ledger.lock().asked.is_some_and(|(at, took)| {
+                now - at < (took * 10).clamp(LEDGER_AGE[0], LEDGER_AGE[1])
+            });
+        let is_away = self
+            .seen
+            .journal
+            .lock()
             .lasting()
             .is_some_and(|met| met.trouble == Trouble::Database);
         let Ok(_asking) = self.seen.asking.try_lock() else {
@@ -230,7 +237,7 @@ impl Engine {
         };
         // A database that does not answer is a fact to be told, not a reason to wait.
         let said = tokio::time::timeout(STATUS_TIMEOUT, ask).await;
-        let mut ledger = locked(&self.seen.ledger);
+        let mut ledger = self.seen.ledger.lock();
         ledger.asked = Some((Instant::now(), now.elapsed()));
         if let Ok(Ok((totals, mut files, rejects))) = said {
             for reason in files.iter_mut().filter_map(|file| file.reason.as_mut()) {
@@ -255,31 +262,29 @@ async fn within<T>(
     tokio::time::timeout(limit, answer).await.map_err(silent)?
 }
 
-pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 #[async_trait]
 impl StatusSource for Engine {
     fn ready(&self) -> Result<(), String> {
-        if locked(&self.seen.looked).is_none() {
+        if self.seen.looked.lock().is_none() {
             return Err("starting".to_owned());
         }
-        locked(&self.seen.journal)
+        self.seen
+            .journal
+            .lock()
             .lasting()
             .map_or(Ok(()), |met| Err(met.reason()))
     }
 
     async fn status(&self) -> Status {
         self.refresh_ledger().await;
-        let depth = *locked(&self.seen.depth);
+        let depth = *self.seen.depth.lock();
         let waiting = |(file, since): &(Waiting, Instant)| status::Waiting {
             name: file.name.to_string_lossy().into_owned(),
             why: file.why.clone().into_owned(),
             seconds: Some(since.elapsed().as_secs_f64()),
         };
-        let waits = locked(&self.seen.waiting).clone();
-        let stuck = locked(&self.tally.stuck).clone();
+        let waits = self.seen.waiting.lock().clone();
+        let stuck = self.tally.stuck.lock().clone();
         let named = stuck.iter().chain(&waits.named).take(STATUS_WAITING);
         let reason = self.ready().err();
         let roles = self.options.roles.names().into_iter();
@@ -308,8 +313,8 @@ impl StatusSource for Engine {
             paused: self.inbox.is_paused(),
             ..Status::default()
         };
-        locked(&self.seen.journal).tell(&mut status);
-        if let Some((at, totals, files, rejects)) = locked(&self.seen.ledger).said.clone() {
+        self.seen.journal.lock().tell(&mut status);
+        if let Some((at, totals, files, rejects)) = self.seen.ledger.lock().said.clone() {
             status.ledger_seconds_ago = Some(at.elapsed().as_secs_f64());
             status.totals = Some(totals);
             status.last_files = files;
@@ -341,17 +346,17 @@ mod tests {
         let seen = Seen::default();
         let second = Duration::from_secs(1);
         for _ in 0..3 {
-            let before = locked(&seen.waiting).clone();
+            let before = seen.waiting.lock().clone();
             seen.note_waiting(&waits(&[("young", "not complete")]), &before);
             let all = [("young", "not complete"), ("open", "written")];
             seen.note_waiting(&waits(&all), &before);
             tokio::time::advance(second).await;
         }
-        let after = |at: usize| locked(&seen.waiting).named[at].1.elapsed();
+        let after = |at: usize| seen.waiting.lock().named[at].1.elapsed();
         assert_eq!([after(0), after(1)], [second * 3; 2]);
-        let before = locked(&seen.waiting).clone();
+        let before = seen.waiting.lock().clone();
         seen.note_waiting(&waits(&[("open", "not complete")]), &before);
         assert_eq!(after(0), Duration::ZERO, "it waits for something else");
-        assert_eq!(locked(&seen.waiting).files, 1);
+        assert_eq!(seen.waiting.lock().files, 1);
     }
 }

@@ -6,10 +6,11 @@
 //! numbers, so these seconds are kept and rendered by ourselves. One lock a frame, file or commit.
 
 use std::fmt::Write as _;
-use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use metrics::gauge;
+use parking_lot::{Mutex, MutexGuard};
 
 use super::{BACKPRESSURE, STAGE_BUSY, STAGE_RATIO, exposition};
 
@@ -56,9 +57,7 @@ impl Stage {
     fn clock(self) -> MutexGuard<'static, Clock> {
         static CLOCKS: LazyLock<[Mutex<Clock>; Stage::ALL.len()]> =
             LazyLock::new(|| Stage::ALL.map(|_| Mutex::new(Clock::new(Instant::now()))));
-        CLOCKS[self as usize]
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        CLOCKS[self as usize].lock()
     }
 
     /// Seconds of work so far, of all of its lanes.

@@ -10,8 +10,8 @@
 //! its own, since a blocked read holds up what is behind it.
 
 use std::fmt::Display;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -22,6 +22,7 @@ use fred::rustls::pki_types::pem::PemObject;
 use fred::rustls::{ClientConfig, RootCertStore};
 use fred::types::config::{Config, Server, TlsConnector};
 use fred::types::{ClusterHash, CustomCommand, Value};
+use parking_lot::Mutex;
 
 use self::consumer::RedisConsumer;
 use self::link::{Link, REPLY_TIMEOUT};
@@ -513,10 +514,7 @@ impl Queue {
 
 impl Stream {
     fn saw(&self, frame: &Frame) {
-        let mut mean = self
-            .weight
-            .lock()
-            .expect("no code panics while it holds the lock");
+        let mut mean = self.weight.lock();
         if mean.frames == MEAN_FRAMES_MAX {
             *mean = Mean {
                 frames: mean.frames / 2,
@@ -529,10 +527,7 @@ impl Stream {
 
     /// The mean weight of the stream's frames in bytes; 0 where none was seen.
     fn mean(&self) -> u64 {
-        let mean = *self
-            .weight
-            .lock()
-            .expect("no code panics while it holds the lock");
+        let mean = *self.weight.lock();
         mean.bytes.checked_div(mean.frames).unwrap_or(0)
     }
 }

@@ -7,11 +7,11 @@
 //! by their placeholders, since these are what costs the server memory.
 
 use std::borrow::Cow;
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use mysql_common::params::Params;
 use mysql_common::prelude::FromRow;
+use parking_lot::Mutex;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::fault::Fault;
@@ -98,7 +98,7 @@ impl Pool {
             .await
             .expect("the semaphore is never closed");
         let idle = {
-            let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut idle = self.idle.lock();
             idle.retain(|session| session.idle_since.elapsed() < IDLE_MAX);
             idle.pop()
         };
@@ -123,10 +123,7 @@ impl Lease<'_> {
             _permit,
         } = self;
         session.idle_since = Instant::now();
-        pool.idle
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(session);
+        pool.idle.lock().push(session);
     }
 
     /// Ends the use of the session for `doing`, and puts it back where the outcome leaves it usable.

@@ -6,9 +6,10 @@
 
 use std::collections::HashMap;
 use std::fmt::{self, Write as _};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::Layer;
@@ -85,7 +86,7 @@ impl Repeats {
 
     /// Takes a message in; tells whether it is shown.
     fn shows(&self, message: Message, now: Instant) -> bool {
-        let mut messages = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut messages = self.0.lock();
         if let Some(times) = messages.get_mut(&message) {
             if times.seen <= SHOWN && now.duration_since(times.since) >= WINDOW {
                 *times = Times {
@@ -109,7 +110,7 @@ impl Repeats {
     /// Ends windows. A message that was held back stays so, and is told of again after another
     /// window; one that was not is forgotten.
     fn over(&self, is_over: impl Fn(&Times) -> bool, now: Instant) -> Vec<Repeated> {
-        let mut messages = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut messages = self.0.lock();
         let mut repeated = Vec::new();
         messages.retain(|message, times| {
             if !is_over(times) {
