@@ -315,7 +315,9 @@ impl Content {
     }
 
     /// What has happened to the bytes since the file was opened; `None` while they are its own.
-    fn harm(&self) -> Option<ContentError> {
+    /// [`ContentError::Busy`] says that somebody changed them.
+    #[must_use]
+    pub fn harm(&self) -> Option<ContentError> {
         // Asked in this order: pages that are gone because the file was cut short are gone after its
         // size has changed. Where it has not, the device did not give them. To take that for a
         // writer would be to wait for somebody who is not there.

@@ -379,7 +379,6 @@ impl Engine {
                 };
             }
             let before = SystemTime::now();
-            let began = Instant::now();
             let fed = self.feed_inbound(&items, &cause, stop).await;
             let fault = match fed {
                 Ok(_) => None,
@@ -390,7 +389,7 @@ impl Engine {
             if let Some(fault) = &fault {
                 tracing::warn!(%fault, "will try again");
             }
-            *self.seen.inbox.lock() = fault.map(|fault| Met::by(&fault, began));
+            *self.seen.inbox.lock() = fault.map(|fault| Met::by(&fault, Instant::now()));
             tokio::select! {
                 () = wake.notified() => cause = Cause::Notice,
                 () = tokio::time::sleep(self.options.scan_interval) => {
@@ -440,6 +439,10 @@ impl Engine {
             fed += claimed.len();
             self.seen.inbound.fetch_sub(claimed.len() as u64, Relaxed);
             telemetry::files_discovered("scan", claimed.len() as u64);
+            if failed.is_none() {
+                // Told at once, as above.
+                *self.seen.inbox.lock() = None;
+            }
             if !send(items, mark(claimed, ItemOrigin::Mailbox), stop).await {
                 break;
             }

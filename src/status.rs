@@ -176,7 +176,8 @@ pub struct Files {
     pub inbound: u64,
     /// Files in work.
     pub work: u64,
-    /// Files of inbound that wait: those that were looked at and could not be taken.
+    /// Files that wait: those of inbound that were looked at and could not be taken, and those in
+    /// work that cannot be read now, or be moved to where they belong.
     #[serde(default)]
     pub waiting_files: u64,
     /// The first of these, and why each waits.

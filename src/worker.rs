@@ -44,13 +44,15 @@ pub struct Progress {
     records: AtomicU64,
     rows: AtomicU64,
     duplicates: AtomicU64,
+    foreign: AtomicU64,
 }
 
 impl Progress {
-    fn add(&self, spans: impl ExactSizeIterator<Item = Span>, by: Committed) {
+    fn add(&self, spans: &[Span], by: &Committed) {
         self.frames.fetch_add(spans.len() as u64, Relaxed);
         self.rows.fetch_add(by.rows, Relaxed);
         self.duplicates.fetch_add(by.duplicates, Relaxed);
+        self.foreign.fetch_add(by.foreign.len() as u64, Relaxed);
         let mut committed = self.committed.lock();
         for span in spans {
             self.records.fetch_add(u64::from(span.records), Relaxed);
@@ -76,6 +78,12 @@ impl Progress {
     #[must_use]
     pub fn rows(&self) -> (u64, u64) {
         (self.rows.load(Relaxed), self.duplicates.load(Relaxed))
+    }
+
+    /// Frames of other ledgers, which were dropped.
+    #[must_use]
+    pub fn foreign(&self) -> u64 {
+        self.foreign.load(Relaxed)
     }
 
     /// Records committed since the start.
@@ -197,13 +205,20 @@ impl Worker {
         let rows = batches.iter().map(|batch| batch.rows.num_rows() as u64);
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
         telemetry::commit_took(began.elapsed(), rows.sum(), now.unwrap_or_default());
-        telemetry::frames_committed(name, batches.len() as u64);
+        let is_ours = |batch: &&Batch| !committed.foreign.contains(&batch.file());
+        let spans: Vec<Span> = batches
+            .iter()
+            .filter(is_ours)
+            .map(|batch| batch.span)
+            .collect();
+        telemetry::frames_committed(name, spans.len() as u64);
         telemetry::commit(name, committed.rows, committed.duplicates);
         telemetry::rejects(name, RejectCode::RefusedByDatabase, committed.refused);
-        if committed.foreign > 0 {
-            telemetry::frames_foreign(committed.foreign);
+        let foreign = committed.foreign.len() as u64;
+        if foreign > 0 {
+            telemetry::frames_foreign(foreign);
             tracing::error!(
-                frames = committed.foreign,
+                frames = foreign,
                 "frames of files that are not in this ledger: give each database a queue of its own (another \
                  number at the end of REDIS_URL); those of a ledger that is no more are gone now"
             );
@@ -211,12 +226,11 @@ impl Worker {
         // A row that the database refuses, now or when it was delivered before, must not count in a
         // summary, nor one of another ledger. Without knowing which one it was, the refresh reads
         // these files from the table.
-        if committed.refused + committed.duplicates + committed.foreign == 0 {
+        if committed.refused + committed.duplicates + foreign == 0 {
             self.summaries.add(batches);
             self.summaries.relieve(&self.sink, dataset, stop).await?;
         }
-        let spans = batches.iter().map(|batch| batch.span);
-        self.progress.add(spans, committed);
+        self.progress.add(&spans, &committed);
         Ok(())
     }
 

@@ -141,7 +141,7 @@ async fn drain(settings: &Settings, take_over_after: Duration) -> anyhow::Result
 }
 
 /// Prints what was committed. A frame that was delivered twice counts twice, its rows the second
-/// time as duplicates.
+/// time as duplicates. Frames of another ledger count as foreign, and nowhere else.
 fn report(drain: &Drain, took: Duration) -> std::io::Result<()> {
     let progress = &drain.progress;
     let records = progress.records();
@@ -156,6 +156,9 @@ fn report(drain: &Drain, took: Duration) -> std::io::Result<()> {
         ("duplicates", duplicates),
     ] {
         facts.add(name, grouped(number));
+    }
+    if progress.foreign() > 0 {
+        facts.add("foreign", grouped(progress.foreign()));
     }
     facts.add("seconds", format_args!("{:.2}", took.as_secs_f64()));
     say(&facts.into_text())

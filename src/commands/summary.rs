@@ -3,6 +3,7 @@
 use super::{Outcome, open_sink, say};
 use crate::config::Settings;
 use crate::config::cli::SummaryArgs;
+use crate::fault::Fault;
 use crate::retry::GivenUp;
 use crate::runner::Stop;
 use crate::summary::{self, Accumulator};
@@ -10,8 +11,14 @@ use crate::summary::{self, Accumulator};
 /// Refreshes the summaries of all datasets from the settled files.
 pub(super) async fn execute(settings: &Settings, args: &SummaryArgs) -> anyhow::Result<Outcome> {
     let stop = Stop::on_signals(settings.drain_timeout)?;
-    let sink = open_sink(settings).await?;
-    sink.migrate(&settings.datasets).await?;
+    let opening = async {
+        let sink = open_sink(settings).await?;
+        sink.migrate(&settings.datasets).await?;
+        Ok::<_, Fault>(sink)
+    };
+    let Some(sink) = stop.unless_stopped(opening).await.transpose()? else {
+        return Ok(Outcome::Stopped);
+    };
     let refreshed = if args.rebuild {
         summary::rebuild(&sink, &settings.datasets, &stop.quiet).await
     } else {

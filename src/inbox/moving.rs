@@ -10,6 +10,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, RenameFlags};
@@ -72,7 +73,13 @@ pub(super) fn move_with_reason(
 /// from that: the reason is in the ledger as well, and a full disk must not keep a file from being
 /// set aside.
 fn note(beside: &Path, text: &str) -> bool {
-    let written = File::create_new(beside).and_then(|mut file| file.write_all(text.as_bytes()));
+    let made = File::create_new(beside);
+    let written = made.and_then(|mut file| {
+        // Half of a reason would take its name from the next attempt.
+        file.write_all(text.as_bytes()).inspect_err(|_| {
+            let _ = fs::remove_file(beside);
+        })
+    });
     match written {
         Ok(()) => true,
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
@@ -138,7 +145,11 @@ fn move_by_link(
     to: &Path,
     unlink: impl Fn(&Path) -> io::Result<()>,
 ) -> io::Result<()> {
-    fs::hard_link(from, to)?;
+    match fs::hard_link(from, to) {
+        // An earlier attempt came as far as that.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && is_same_file(from, to) => {}
+        linked => linked?,
+    }
     let Err(error) = unlink(from) else {
         return Ok(());
     };
@@ -153,6 +164,11 @@ fn move_by_link(
         _ => {}
     }
     Err(error)
+}
+
+fn is_same_file(one: &Path, other: &Path) -> bool {
+    let place = |path| fs::symlink_metadata(path).map(|file| (file.dev(), file.ino()));
+    matches!((place(one), place(other)), (Ok(one), Ok(other)) if one == other)
 }
 
 /// Moves a file to another name beside it and back again, as all files are moved.

@@ -5,10 +5,13 @@
 
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
-use parking_lot::MutexGuard;
+use parking_lot::Mutex;
+use tokio::sync::Notify;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::{Item, ItemOrigin, Shared, Tally};
 use crate::dataset::Dataset;
@@ -17,8 +20,9 @@ use crate::inbox::{Inbox, Waiting, concerns_all};
 use crate::retry::{GivenUp, until_ok};
 use crate::telemetry;
 
-/// How often files are tried again that could not be moved.
-const AGAIN_EVERY: Duration = Duration::from_secs(1);
+/// How long files wait that could not be moved, until they are tried again: at first, and at most.
+/// Each round may copy a large file in vain.
+const AGAIN_AFTER: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(5)];
 
 /// Most files that wait for their move while the others go on. With more, something is wrong with
 /// all of them.
@@ -46,6 +50,24 @@ pub(super) struct Ended {
     /// Its dataset, where one takes it.
     pub(super) dataset: Option<Arc<Dataset>>,
     pub(super) ending: Ending,
+}
+
+/// Where a file goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Destination {
+    History,
+    Quarantine,
+    Inbound,
+}
+
+impl Ending {
+    fn destination(&self) -> Destination {
+        match self {
+            Self::Settled | Self::Duplicate => Destination::History,
+            Self::Quarantined(_) => Destination::Quarantine,
+            Self::Left => Destination::Inbound,
+        }
+    }
 }
 
 impl Ended {
@@ -101,11 +123,63 @@ impl Ended {
     }
 }
 
-/// Files that could not be moved.
+/// Files at their end that are not where they belong yet.
 #[derive(Debug, Default)]
-pub(super) struct Stuck {
-    files: Vec<Failed>,
-    tried: Option<Instant>,
+pub(super) struct Endings {
+    /// Those that could not be moved.
+    stuck: Mutex<Vec<Failed>>,
+    /// How many times somebody is at work on some. None of these files is in a flight any more, and
+    /// it may be among the stuck soon.
+    under_way: AtomicUsize,
+    /// Wakes [`run`]: there are stuck ones.
+    wake: Notify,
+}
+
+/// Files are on the way to their end as long as this is there.
+pub(super) struct UnderWay<'a>(&'a Endings);
+
+impl Endings {
+    pub(super) fn under_way(&self) -> UnderWay<'_> {
+        self.under_way.fetch_add(1, SeqCst);
+        UnderWay(self)
+    }
+
+    /// Whether every file that has ended is where it belongs.
+    pub(super) fn is_done(&self) -> bool {
+        self.under_way.load(SeqCst) == 0 && self.stuck.lock().is_empty()
+    }
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.0.under_way.fetch_sub(1, SeqCst);
+    }
+}
+
+/// Tries again what could not be moved, until `settled` is cancelled.
+pub(super) async fn run(shared: Arc<Shared>, settled: CancellationToken) -> Result<(), GivenUp> {
+    loop {
+        tokio::select! {
+            () = shared.endings.wake.notified() => {}
+            () = settled.cancelled() => return Ok(()),
+            () = shared.stop.cancelled() => return Err(GivenUp::Stopped),
+        }
+        let mut pause = AGAIN_AFTER[0];
+        while !shared.endings.stuck.lock().is_empty() {
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = shared.stop.cancelled() => return Err(GivenUp::Stopped),
+            }
+            let some_moved = shared.try_stuck().await;
+            pause = if some_moved {
+                AGAIN_AFTER[0]
+            } else {
+                AGAIN_AFTER[1].min(pause * 2)
+            };
+        }
+        // Settle waits for these, too.
+        shared.look.notify_one();
+    }
 }
 
 /// A file that could not be moved, since when, and why not the last time.
@@ -118,8 +192,9 @@ struct Failed {
 
 impl Shared {
     /// Moves items to where they belong, and counts them. Those that cannot be moved now are tried
-    /// again by [`finish_stuck`](Self::finish_stuck).
+    /// again by [`run`].
     pub(super) async fn finish(self: &Arc<Self>, ended: Vec<Ended>) -> Result<(), GivenUp> {
+        let _under_way = self.endings.under_way();
         let now = Instant::now();
         let new = ended.into_iter().map(|ended| (ended, now)).collect();
         let failed = self.go(new).await;
@@ -130,47 +205,28 @@ impl Shared {
             let file = &ended.item.file.path;
             tracing::warn!(?file, %error, "cannot be moved; waits, and tries again until it works");
         }
-        self.stuck().files.extend(failed);
+        self.endings.stuck.lock().extend(failed);
         self.tell_stuck();
-        let again = async || {
-            if self.stuck().files.len() <= STUCK_MAX {
-                return Ok(());
-            }
-            self.try_stuck().await;
-            match self.stuck().files.len() {
-                ..=STUCK_MAX => Ok(()),
-                files => {
-                    let cause = format!("{files} files cannot be moved to where they belong");
-                    Err(Fault::transient(Origin::Files, "moving files", cause))
-                }
+        self.endings.wake.notify_one();
+        let few = async || match self.endings.stuck.lock().len() {
+            ..=STUCK_MAX => Ok(()),
+            files => {
+                let cause = format!("{files} files cannot be moved to where they belong");
+                Err(Fault::transient(Origin::Files, "moving files", cause))
             }
         };
-        until_ok("moving files", &self.stop, |_| {}, again).await
+        until_ok("moving files", &self.stop, |_| {}, few).await
     }
 
-    /// Whether files wait for their move.
-    pub(super) fn has_stuck(&self) -> bool {
-        !self.stuck().files.is_empty()
-    }
-
-    /// Tries again what could not be moved, once it is time to.
-    pub(super) async fn finish_stuck(self: &Arc<Self>) {
-        let is_due = {
-            let stuck = self.stuck();
-            let is_time = stuck.tried.is_none_or(|at| at.elapsed() >= AGAIN_EVERY);
-            is_time && !stuck.files.is_empty()
-        };
-        if is_due {
-            self.try_stuck().await;
-        }
-    }
-
-    async fn try_stuck(self: &Arc<Self>) {
-        let files = std::mem::take(&mut self.stuck().files);
+    /// Tries all that are stuck; says whether some are where they belong now.
+    async fn try_stuck(self: &Arc<Self>) -> bool {
+        let _under_way = self.endings.under_way();
+        let files = std::mem::take(&mut *self.endings.stuck.lock());
         let tried = files.len();
         let again = files.into_iter().map(|failed| (failed.ended, failed.since));
         let failed = self.go(again.collect()).await;
-        if failed.len() < tried {
+        let some_moved = failed.len() < tried;
+        if some_moved {
             let (moved, left) = (tried - failed.len(), failed.len());
             tracing::info!(
                 moved,
@@ -178,42 +234,53 @@ impl Shared {
                 "files that could not be moved are where they belong"
             );
         }
-        {
-            let mut stuck = self.stuck();
-            stuck.files.extend(failed);
-            stuck.tried = Some(Instant::now());
-        }
+        self.endings.stuck.lock().extend(failed);
         self.tell_stuck();
+        some_moved
     }
 
-    /// Moves and counts; gives those back that cannot be moved now.
+    /// Moves and counts; gives those back that cannot be moved now, in the order in which they are to
+    /// be tried again.
     async fn go(self: &Arc<Self>, ended: Vec<(Ended, Instant)>) -> Vec<Failed> {
         if ended.is_empty() {
             return Vec::new();
         }
         let shared = self.clone();
         let moving = tokio::task::spawn_blocking(move || {
-            let mut failed = Vec::new();
-            let mut ended = ended.into_iter();
-            while let Some((one, since)) = ended.next() {
-                let Err(error) = one.go(&shared.ingest.inbox) else {
-                    one.count(shared.tally());
-                    continue;
+            let (mut failed, mut untried) = (Vec::new(), Vec::new());
+            let mut closed = Vec::new();
+            for (ended, since) in ended {
+                let destination = ended.ending.destination();
+                let result = if closed.contains(&destination) {
+                    Err(None)
+                } else {
+                    ended.go(&shared.ingest.inbox).map_err(Some)
                 };
-                let is_over = concerns_all(&error);
-                let kind = error.kind();
-                let fail = |(ended, since), error| Failed {
-                    ended,
-                    since,
-                    error,
-                };
-                failed.push(fail((one, since), error));
-                if is_over {
-                    // The others would fail as well, each after it was copied in vain.
-                    failed.extend(ended.by_ref().map(|one| fail(one, kind.into())));
+                match result {
+                    Ok(()) => ended.count(shared.tally()),
+                    // What lies behind it has its turn first the next time.
+                    Err(Some(error)) => {
+                        if concerns_all(&error) {
+                            closed.push(destination);
+                        }
+                        failed.push(Failed {
+                            ended,
+                            since,
+                            error,
+                        });
+                    }
+                    Err(None) => {
+                        let error = io::Error::other("another file could not be moved there");
+                        untried.push(Failed {
+                            ended,
+                            since,
+                            error,
+                        });
+                    }
                 }
             }
-            failed
+            untried.extend(failed);
+            untried
         });
         moving.await.expect("a move does not panic")
     }
@@ -225,11 +292,7 @@ impl Shared {
             let why = format!("it cannot be moved out of work: {}", failed.error).into();
             (Waiting { name, why }, failed.since)
         };
-        let stuck: Vec<_> = self.stuck().files.iter().map(waiting).collect();
+        let stuck: Vec<_> = self.endings.stuck.lock().iter().map(waiting).collect();
         *self.tally().stuck.lock() = stuck;
-    }
-
-    fn stuck(&self) -> MutexGuard<'_, Stuck> {
-        self.stuck.lock()
     }
 }

@@ -30,7 +30,7 @@ use crate::dataset::Dataset;
 /// | `note_committed` | `committed` and `bytes_done` grow; `moved` is now |
 /// | `note_covered` | `covered`, and `moved` if that is new; `asked`; `committed` < `missing` |
 /// | `publish_again` | the chunks that were lost are `unpublished`; `moved` is now |
-/// | `note_unreadable` | `unreadable` is one more; `moved` is now |
+/// | `note_unreadable` | `unreadable` may be one more; nothing is `unpublished`; `moved` is now |
 /// | `lose_first` | the next copy is `first`; nothing is `unpublished` or `unreadable`; `moved` is now |
 pub(super) struct Flight {
     pub(super) dataset: Arc<Dataset>,
@@ -54,7 +54,7 @@ pub(super) struct Flight {
     moved: Instant,
     /// When the ledger was last asked.
     asked: Option<Instant>,
-    /// How often it could not be opened again.
+    /// How often the device failed to give it.
     unreadable: u32,
     /// Its place among the flights.
     _room: OwnedSemaphorePermit,
@@ -131,14 +131,14 @@ impl Flight {
     /// So many chunks are in neither queue nor ledger, and are to be published again.
     pub(super) fn publish_again(&mut self, chunks: usize) {
         self.unpublished = chunks;
-        self.unreadable = 0;
         self.moved = Instant::now();
     }
 
-    /// The first file cannot be opened again just now; gives how often that was so.
-    pub(super) fn note_unreadable(&mut self) -> u32 {
+    /// The first file cannot be read just now; gives how often that was the device's fault.
+    pub(super) fn note_unreadable(&mut self, is_of_device: bool) -> u32 {
+        self.unpublished = 0;
         self.moved = Instant::now();
-        self.unreadable += 1;
+        self.unreadable += u32::from(is_of_device);
         self.unreadable
     }
 

@@ -17,6 +17,7 @@ mod produce;
 mod settle;
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
@@ -34,7 +35,7 @@ use crate::inbox::{Claimed, Inbox, Waiting};
 use crate::retry::GivenUp;
 use crate::sink::Sink;
 use crate::worker::Progress;
-use ending::{Ended, Ending, Stuck};
+use ending::{Ended, Ending, Endings};
 use flight::Flight;
 
 /// Most files that are registered and not settled at a time: each costs its plan in memory. Many,
@@ -112,6 +113,8 @@ pub struct Tally {
     pub cut_short: AtomicBool,
     /// Files at their end that cannot be moved out of work now, why, and since when.
     pub stuck: Mutex<Vec<(Waiting, Instant)>>,
+    /// Files that cannot be read now, likewise, by their paths.
+    pub faulty: Mutex<HashMap<PathBuf, (Waiting, Instant)>>,
 }
 
 impl Tally {
@@ -163,8 +166,7 @@ struct Shared {
     /// Bounds the bytes between parse and broker, in KiB.
     budget: Arc<Semaphore>,
     budget_kib: u32,
-    /// Files at their end that could not be moved yet.
-    stuck: Mutex<Stuck>,
+    endings: Endings,
     /// Wakes the settle loop: a flight has nothing left to publish.
     look: Notify,
     stop: CancellationToken,
@@ -202,7 +204,7 @@ impl Ingest {
             room: Arc::new(Semaphore::new(FLIGHTS_MAX)),
             budget: Arc::new(Semaphore::new(budget_kib.max(1) as usize)),
             budget_kib: budget_kib.max(1),
-            stuck: Mutex::default(),
+            endings: Endings::default(),
             look: Notify::new(),
             stop,
         });
@@ -214,10 +216,12 @@ impl Ingest {
         // no flight is left.
         let prepared = CancellationToken::new();
         let prepare = prepare::run(shared.clone(), items, jobs.clone(), prepared.clone());
-        let settle = settle::run(shared.clone(), jobs, prepared);
+        let settled = CancellationToken::new();
+        let settle = settle::run(shared.clone(), jobs, prepared, settled.clone());
+        let ending = ending::run(shared.clone(), settled);
         let produce = produce::run(shared.clone(), jobs_of_producer, frames);
         let publish = produce::publish(shared.clone(), frames_of_publisher);
-        let result = tokio::try_join!(prepare, settle, produce, publish);
+        let result = tokio::try_join!(prepare, settle, produce, publish, ending);
         match result {
             Ok(_) | Err(GivenUp::Stopped) => Ok(()),
             Err(GivenUp::Fatal(fault)) => Err(fault),

@@ -1,5 +1,6 @@
 //! Reads, identifies and cuts files, and enters them into the ledger, many at once.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
@@ -9,6 +10,7 @@ use futures_util::{FutureExt as _, StreamExt as _};
 use rayon::iter::Either;
 use rayon::prelude::*;
 use tokio::sync::{Mutex, mpsc};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::flight::Flight;
@@ -19,6 +21,7 @@ use crate::content::{self, Content, ContentError};
 use crate::cut::{self, Plan, Unreadable};
 use crate::dataset::Dataset;
 use crate::fault::{Fault, Origin};
+use crate::inbox::Waiting;
 use crate::retry::{GivenUp, until_ok};
 use crate::sink::{Before, NewFile, Registered};
 use crate::telemetry::{self, Stage};
@@ -41,6 +44,9 @@ const DEVICE_ATTEMPTS: u32 = 8;
 /// them those that come have to wait, or else all of inbound would be claimed and lie in work,
 /// unread. A group may bring as many again, since it comes whole.
 const FAULTY_FILES_MAX: usize = 256;
+
+/// Most characters of a fault that a status tells of.
+const FAULT_CHARS_MAX: usize = 300;
 
 /// Longest name in the ledger, in bytes.
 const NAME_BYTES_MAX: usize = 255;
@@ -135,16 +141,33 @@ async fn read_in_turn(
     item: Item,
     turn: &Mutex<()>,
 ) -> Result<Prepared, GivenUp> {
-    let mut attempt = 1;
-    let again = || {
-        attempt += 1;
-        let (item, attempt) = (&item, attempt);
-        async move {
-            let _turn = turn.lock().await;
-            read_again(shared, item, attempt).await
-        }
+    let attempts = Cell::new(2);
+    let again = async || {
+        let _turn = turn.lock().await;
+        read_again(shared, &item, attempts.get()).await
     };
-    until_ok("reading files", &shared.stop, |_| {}, again).await
+    // A wait for room on the disk says nothing about the device.
+    let failed = |fault: &Fault| {
+        let io = fault.cause.downcast_ref::<std::io::Error>();
+        attempts.set(attempts.get() + u32::from(io.is_some_and(is_of_device)));
+        note_faulty(shared, &item, fault);
+    };
+    let read = until_ok("reading files", &shared.stop, failed, again).await;
+    shared.tally().faulty.lock().remove(&item.file.path);
+    read
+}
+
+/// Lets whoever watches see what holds a file up.
+fn note_faulty(shared: &Shared, item: &Item, fault: &Fault) {
+    let why: String = fault.to_string().chars().take(FAULT_CHARS_MAX).collect();
+    let waiting = Waiting {
+        name: item.file.name.clone(),
+        why: why.into(),
+    };
+    let mut faulty = shared.tally().faulty.lock();
+    let known = faulty.get(&item.file.path);
+    let since = known.map_or_else(Instant::now, |(_, since)| *since);
+    faulty.insert(item.file.path.clone(), (waiting, since));
 }
 
 /// The next of the faulty files that could be read by now. Waits for one where there are too many.

@@ -1,7 +1,7 @@
 //! Parses chunks into frames, in parallel, and hands them to the broker.
 
 use std::cell::RefCell;
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -10,10 +10,10 @@ use rayon::prelude::*;
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
-use super::settle::CHANGED;
+use super::settle::{CHANGED, end_bad, note_unreadable};
 use super::{Shared, Tally};
 use crate::batch::{Batch, RejectCode, SourceFile};
-use crate::content::Content;
+use crate::content::{Content, ContentError};
 use crate::coverage;
 use crate::cut::{Chunk, Layout, Plan};
 use crate::dataset::Dataset;
@@ -113,25 +113,29 @@ pub(super) async fn run(
                 .iter()
                 .flat_map(|job| in_strands(&job.chunks, strands).map(move |chunk| (job, chunk)));
             let codec = shared.ingest.broker.codec();
-            let changed = Mutex::new(BTreeSet::new());
+            let harmed = Mutex::new(BTreeMap::new());
             let done = chunks.par_bridge().try_for_each(|(job, chunk)| {
                 let busy = telemetry::busy(Stage::Parse);
                 let budget = reserve(&shared, chunk, &runtime)?;
                 let frame = produce(&shared, job, chunk, codec);
                 drop(busy);
                 let Some(frame) = frame else {
-                    let mut changed = changed.lock();
-                    changed.insert(job.file_no);
+                    let harm = job.content.harm().unwrap_or(ContentError::Busy);
+                    harmed.lock().insert(job.file_no, harm);
                     return Ok(());
                 };
                 frames
                     .blocking_send(Produced { frame, budget })
                     .map_err(|_| GivenUp::Stopped)
             });
-            done.map(|()| changed.into_inner())
+            done.map(|()| harmed.into_inner())
         });
-        for file_no in parsing.await.expect("parsing does not panic")? {
-            super::settle::end_bad(&of_flights, file_no, CHANGED).await?;
+        for (file_no, harm) in parsing.await.expect("parsing does not panic")? {
+            match harm {
+                // It is opened again, and what is missing of it is parsed then.
+                ContentError::Io(_) => note_unreadable(&of_flights, file_no, &harm).await?,
+                _ => end_bad(&of_flights, file_no, CHANGED).await?,
+            }
         }
     }
 }

@@ -50,14 +50,17 @@ const DEVICE_ATTEMPTS: u32 = 8;
 /// Why a file is set aside whose content is not what was registered.
 pub(super) const CHANGED: &str = "it changed while it was read";
 
-/// Settles until `prepared` is cancelled and no flight is left.
+/// Settles until `prepared` is cancelled, no flight is left, and each file is where it belongs; then
+/// cancels `settled`.
 pub(super) async fn run(
     shared: Arc<Shared>,
     jobs: mpsc::Sender<Vec<Job>>,
     prepared: CancellationToken,
+    settled: CancellationToken,
 ) -> Result<(), GivenUp> {
+    let _settled = settled.drop_guard();
     loop {
-        if prepared.is_cancelled() && shared.flights().is_empty() && !shared.has_stuck() {
+        if prepared.is_cancelled() && shared.flights().is_empty() && shared.endings.is_done() {
             return Ok(());
         }
         tokio::select! {
@@ -71,7 +74,6 @@ pub(super) async fn run(
         shared.note_committed(shared.ingest.progress.take());
         let busy = telemetry::busy(Stage::Settle);
         look(&shared, &jobs).await?;
-        shared.finish_stuck().await;
         drop(busy);
         tokio::select! {
             () = tokio::time::sleep(began.elapsed().clamp(LOOK_PAUSE, LOOK_INTERVAL)) => {}
@@ -259,14 +261,7 @@ async fn reopen(
         }
         Err(error) => {
             tracing::error!(?path, %error, "cannot be read again; tries later");
-            let is_of_device = matches!(&error, ContentError::Io(io) if is_of_device(io));
-            let attempts = shared
-                .flights()
-                .get_mut(&file_no)
-                .map_or(0, Flight::note_unreadable);
-            if is_of_device && attempts >= DEVICE_ATTEMPTS {
-                end_bad(shared, file_no, &format!("it cannot be read: {error}")).await?;
-            }
+            note_unreadable(shared, file_no, &error).await?;
             return Ok(None);
         }
     };
@@ -284,6 +279,23 @@ async fn reopen(
     }))
 }
 
+/// A file cannot be read just now. If the device fails to give it again and again, it is set aside.
+pub(super) async fn note_unreadable(
+    shared: &Arc<Shared>,
+    file_no: u32,
+    error: &ContentError,
+) -> Result<(), GivenUp> {
+    let is_of_device = matches!(error, ContentError::Io(io) if is_of_device(io));
+    let attempts = match shared.flights().get_mut(&file_no) {
+        Some(flight) => flight.note_unreadable(is_of_device),
+        None => return Ok(()),
+    };
+    if is_of_device && attempts >= DEVICE_ATTEMPTS {
+        end_bad(shared, file_no, &format!("it cannot be read: {error}")).await?;
+    }
+    Ok(())
+}
+
 /// Takes a file out of its flight that is no longer what was registered, or cannot be read any more.
 ///
 /// Frames of it that were published before were made of good bytes: their rows are stored under its
@@ -295,6 +307,7 @@ async fn reopen(
 ///
 /// If copies of the content have arrived meanwhile, the flight goes on with the next of them.
 pub(super) async fn end_bad(shared: &Arc<Shared>, file_no: u32, why: &str) -> Result<(), GivenUp> {
+    let _under_way = shared.endings.under_way();
     let Some((item, left)) = take_first(shared, file_no) else {
         return Ok(());
     };

@@ -284,8 +284,9 @@ impl StatusSource for Engine {
             seconds: Some(since.elapsed().as_secs_f64()),
         };
         let waits = self.seen.waiting.lock().clone();
-        let stuck = self.tally.stuck.lock().clone();
-        let named = stuck.iter().chain(&waits.named).take(STATUS_WAITING);
+        let mut held = self.tally.stuck.lock().clone();
+        held.extend(self.tally.faulty.lock().values().cloned());
+        let named = held.iter().chain(&waits.named).take(STATUS_WAITING);
         let reason = self.ready().err();
         let roles = self.options.roles.names().into_iter();
         let directories = self.inbox.directories();
@@ -307,7 +308,7 @@ impl StatusSource for Engine {
             files: status::Files {
                 inbound: self.seen.inbound.load(Relaxed),
                 work: self.tally.unfinished(),
-                waiting_files: waits.files + stuck.len() as u64,
+                waiting_files: waits.files + held.len() as u64,
                 waiting: named.map(waiting).collect(),
             },
             paused: self.inbox.is_paused(),

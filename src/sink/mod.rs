@@ -11,7 +11,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-use crate::batch::{Batch, ContentHash, RejectCode};
+use crate::batch::{Batch, ContentHash, RejectCode, SourceFile};
 use crate::dataset::{Dataset, Datasets};
 use crate::fault::{Fault, Origin};
 use crate::finding::Finding;
@@ -313,7 +313,7 @@ pub enum Before {
 }
 
 /// What a commit did.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Committed {
     /// Rows stored by this call.
     pub rows: u64,
@@ -321,8 +321,8 @@ pub struct Committed {
     pub duplicates: u64,
     /// Rows that the database refused, now rejects.
     pub refused: u64,
-    /// Batches of files that are not in this ledger: they are left out.
-    pub foreign: u64,
+    /// The batches that were left out, since their files are not in this ledger.
+    pub foreign: Vec<SourceFile>,
 }
 
 /// What became of a file's records.

@@ -373,6 +373,18 @@ impl Session {
         self.run("COMMIT").await.map(drop)
     }
 
+    /// Lets a node of a Galera cluster apply what the others have committed; outside of a
+    /// transaction. Of no effect, or an error that says nothing, on any other server.
+    pub(super) async fn catch_up(&mut self) {
+        if self.server.bulk {
+            let sql =
+                "SET STATEMENT wsrep_sync_wait = 1 FOR SELECT COUNT(*) FROM ingest_migrations";
+            if let Err(failure) = self.rows::<u64>(sql).await {
+                tracing::debug!(?failure, "the server knows nothing of a cluster");
+            }
+        }
+    }
+
     /// Rolls back all that was sent.
     pub(super) async fn rollback(&mut self) -> Result<(), Failure> {
         within(STATEMENT_WAIT, self.client.forget()).await?;

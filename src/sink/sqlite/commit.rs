@@ -1,12 +1,13 @@
 //! A commit into SQLite: row by row with one prepared statement, since there are no round trips to
 //! save, and since each row then answers for itself: stored, there already, or refused.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 
 use rusqlite::types::{ToSql, ToSqlOutput, Value, ValueRef};
 use rusqlite::{Statement, Transaction, params};
 
-use crate::batch::{Batch, Reject, RejectCode, Span, row_id};
+use crate::batch::{Batch, Reject, RejectCode, SourceFile, Span, row_id};
 use crate::sink::Committed;
 use crate::sink::cells::{Cell, RefusedRow, Row, Rows, by_dataset};
 use crate::sink::table::quoted;
@@ -17,12 +18,18 @@ use super::now;
 
 /// See [`Sink::commit`](crate::sink::Sink::commit).
 pub(super) fn commit(db: &Transaction<'_>, batches: &[Batch]) -> Result<Committed, Failure> {
-    let ours = ours(db, batches)?;
+    let foreign = foreign(db, batches)?;
+    let mut batches = Cow::Borrowed(batches);
+    if !foreign.is_empty() {
+        batches
+            .to_mut()
+            .retain(|batch| !foreign.contains(&batch.file()));
+    }
+    let batches = &*batches;
     let mut committed = Committed {
-        foreign: (batches.len() - ours.len()) as u64,
+        foreign,
         ..Committed::default()
     };
-    let batches = ours.as_slice();
     let mut refused = Vec::new();
     let rejected = rejected(db, batches)?;
     for rows in by_dataset(batches) {
@@ -66,17 +73,17 @@ pub(super) fn commit(db: &Transaction<'_>, batches: &[Batch]) -> Result<Committe
     Ok(committed)
 }
 
-/// The batches of files that this ledger has.
-fn ours(db: &Transaction<'_>, batches: &[Batch]) -> Result<Vec<Batch>, Failure> {
+/// The files of the batches that are not in this ledger, once for each batch.
+fn foreign(db: &Transaction<'_>, batches: &[Batch]) -> Result<Vec<SourceFile>, Failure> {
     let mut is_known =
         db.prepare_cached("SELECT 1 FROM ingest_files WHERE file_no = ? AND hash = ?")?;
-    let mut ours = Vec::with_capacity(batches.len());
-    for batch in batches {
-        if is_known.exists(params![batch.span.file_no, batch.hash])? {
-            ours.push(batch.clone());
+    let mut foreign = Vec::new();
+    for file in batches.iter().map(Batch::file) {
+        if !is_known.exists(params![file.file_no, file.hash])? {
+            foreign.push(file);
         }
     }
-    Ok(ours)
+    Ok(foreign)
 }
 
 fn store(

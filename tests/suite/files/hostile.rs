@@ -18,12 +18,12 @@ use lemonade_task::parse::Parser;
 
 use crate::end_to_end::pair::{Pair, names};
 
-/// A good record.
 const FILE: SourceFile = SourceFile {
     file_no: 1,
     hash: [0; 16],
 };
 
+/// A good record.
 const GOOD: &str =
     r#"{"vehicle_id":"v","report_time":"2024-01-01T00:00:00Z","status_source":"s","status":"ok"}"#;
 

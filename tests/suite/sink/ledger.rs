@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::slice;
 
-use lemonade_task::batch::RejectCode;
+use lemonade_task::batch::{Batch, RejectCode};
 use lemonade_task::sink::{Before, Committed, NewFile, Registered, Totals};
 
 use super::fixture::{Fixture, Target, Val, batch, event, events, new_file, reject, span};
@@ -355,16 +355,18 @@ pub async fn batches_of_another_ledger_are_left_out(target: Target) {
     let unknown = events(&fixture, other + 1, 0..2);
     let mine = events(&fixture, ours, 0..3);
 
-    let foreign = |rows, duplicates, foreign| Committed {
+    let foreign = |rows, duplicates, foreign: &[&Batch]| Committed {
         rows,
         duplicates,
-        foreign,
+        foreign: foreign.iter().map(|batch| batch.file()).collect(),
         ..Committed::default()
     };
-    let all = [of_other.clone(), mine, unknown];
-    assert_eq!(fixture.commit(&all).await, foreign(3, 0, 2));
-    assert_eq!(fixture.commit(&all).await, foreign(0, 3, 2));
-    assert_eq!(fixture.commit(&[of_other]).await, foreign(0, 0, 1));
+    let both = [&of_other, &unknown];
+    let all = [of_other.clone(), mine, unknown.clone()];
+    assert_eq!(fixture.commit(&all).await, foreign(3, 0, &both));
+    assert_eq!(fixture.commit(&all).await, foreign(0, 3, &both));
+    let only = std::slice::from_ref(&of_other);
+    assert_eq!(fixture.commit(only).await, foreign(0, 0, &[&of_other]));
     let ids = fixture.query("SELECT id >> 32 FROM vehicle_events").await;
     assert_eq!(ids, vec![vec![Val::Int(ours.into())]; 3]);
     let number = async |sql: &str| fixture.number(sql).await;

@@ -18,7 +18,7 @@ pub fn stored(rows: u64, duplicates: u64, refused: u64) -> Committed {
         rows,
         duplicates,
         refused,
-        foreign: 0,
+        foreign: Vec::new(),
     }
 }
 

@@ -12,7 +12,9 @@
 //! back, and the caller calls again.
 //!
 //! Batches of files that this ledger does not have are met by the last way only, which all of them
-//! lead to: no entry can be written for them. They are left out, and the others are written anew.
+//! lead to: no entry can be written for them. They are left out, and the others are written anew. A
+//! node of a Galera cluster may only lag behind the one where they were registered, so it catches up
+//! first.
 
 use std::borrow::Cow;
 
@@ -81,7 +83,7 @@ async fn one_way_or_another(
     rows_per_statement: usize,
 ) -> Result<Committed, Failure> {
     let mut batches = Cow::Borrowed(batches);
-    let mut foreign = 0;
+    let (mut foreign, mut caught_up) = (Vec::new(), false);
     let mut way = if session.server.load_data {
         Way::LoadData
     } else {
@@ -102,11 +104,20 @@ async fn one_way_or_another(
                     ..committed
                 });
             }
+            Err(Unfinished::Foreign(_)) if !caught_up => {
+                session.rollback().await?;
+                session.catch_up().await;
+                caught_up = true;
+                continue;
+            }
             Err(Unfinished::Foreign(files)) => {
-                let is_ours = |batch: &Batch| !files.contains(&batch.file());
-                let all = batches.len();
-                batches.to_mut().retain(is_ours);
-                foreign += (all - batches.len()) as u64;
+                let is_foreign = |batch: &Batch| files.contains(&batch.file());
+                foreign = batches
+                    .iter()
+                    .filter(|batch| is_foreign(batch))
+                    .map(Batch::file)
+                    .collect();
+                batches.to_mut().retain(|batch| !is_foreign(batch));
             }
             Err(unfinished) => way = unfinished.next_way(way)?,
         }
