@@ -107,7 +107,7 @@ pub struct Options {
     #[schemars(with = "Option<String>")]
     pub drain_timeout: Option<Period>,
 
-    /// No file is taken while a directory's file system has less room than this (default: 256MiB)
+    /// No file is taken or inflated while a file system has less room than this (default: 256MiB)
     #[arg(long, global = true, value_name = "SIZE", hide_short_help = true)]
     #[schemars(with = "Option<Size>")]
     pub disk_floor: Option<ByteSize>,

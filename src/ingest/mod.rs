@@ -11,6 +11,7 @@
 //! it is published. Nothing here waits for a frame to come back; the ledger is asked.
 
 mod ending;
+mod faulty;
 mod flight;
 mod prepare;
 mod produce;

@@ -1,18 +1,17 @@
 //! Reads, identifies and cuts files, and enters them into the ledger, many at once.
 
-use std::cell::Cell;
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 
+use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
-use futures_util::{FutureExt as _, StreamExt as _};
 use rayon::iter::Either;
 use rayon::prelude::*;
 use tokio::sync::{Mutex, mpsc};
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::faulty::{read_by_now, read_in_turn};
 use super::flight::Flight;
 use super::produce::{Job, missing_chunks};
 use super::{Ended, Ending, Ingest, Item, ItemOrigin, Shared, Tally};
@@ -21,7 +20,6 @@ use crate::content::{self, Content, ContentError};
 use crate::cut::{self, Plan, Unreadable};
 use crate::dataset::Dataset;
 use crate::fault::{Fault, Origin};
-use crate::inbox::Waiting;
 use crate::retry::{GivenUp, until_ok};
 use crate::sink::{Before, NewFile, Registered};
 use crate::telemetry::{self, Stage};
@@ -39,14 +37,6 @@ const GROUP_BYTES: u64 = 8 * 1024 * 1024;
 /// not be set aside for it. A bad sector stays: with the pauses of a retry, all attempts take a
 /// second or two.
 const DEVICE_ATTEMPTS: u32 = 8;
-
-/// Files that could not be read just now and are tried again while others go on. With so many of
-/// them those that come have to wait, or else all of inbound would be claimed and lie in work,
-/// unread. A group may bring as many again, since it comes whole.
-const FAULTY_FILES_MAX: usize = 256;
-
-/// Most characters of a fault that a status tells of.
-const FAULT_CHARS_MAX: usize = 300;
 
 /// Longest name in the ledger, in bytes.
 const NAME_BYTES_MAX: usize = 255;
@@ -75,7 +65,7 @@ pub(super) struct Bad {
 }
 
 /// A file after reading.
-enum Prepared {
+pub(super) enum Prepared {
     Ready(Ready),
     Bad(Bad),
     /// To be left where it came from, and why.
@@ -134,51 +124,6 @@ pub(super) async fn run(
     Ok(())
 }
 
-/// Reads a file until that works. One file at a time is read in this way: large ones would take the
-/// room on the disk from each other, and what was read waits in memory until it is started.
-async fn read_in_turn(
-    shared: &Arc<Shared>,
-    item: Item,
-    turn: &Mutex<()>,
-) -> Result<Prepared, GivenUp> {
-    let attempts = Cell::new(2);
-    let again = async || {
-        let _turn = turn.lock().await;
-        read_again(shared, &item, attempts.get()).await
-    };
-    // A wait for room on the disk says nothing about the device.
-    let failed = |fault: &Fault| {
-        let io = fault.cause.downcast_ref::<std::io::Error>();
-        attempts.set(attempts.get() + u32::from(io.is_some_and(is_of_device)));
-        note_faulty(shared, &item, fault);
-    };
-    let read = until_ok("reading files", &shared.stop, failed, again).await;
-    shared.tally().faulty.lock().remove(&item.file.path);
-    read
-}
-
-/// Lets whoever watches see what holds a file up.
-fn note_faulty(shared: &Shared, item: &Item, fault: &Fault) {
-    let why: String = fault.to_string().chars().take(FAULT_CHARS_MAX).collect();
-    let waiting = Waiting {
-        name: item.file.name.clone(),
-        why: why.into(),
-    };
-    let mut faulty = shared.tally().faulty.lock();
-    let known = faulty.get(&item.file.path);
-    let since = known.map_or_else(Instant::now, |(_, since)| *since);
-    faulty.insert(item.file.path.clone(), (waiting, since));
-}
-
-/// The next of the faulty files that could be read by now. Waits for one where there are too many.
-async fn read_by_now<F: Future>(faulty: &mut FuturesUnordered<F>) -> Option<F::Output> {
-    if faulty.len() < FAULTY_FILES_MAX {
-        faulty.next().now_or_never().flatten()
-    } else {
-        faulty.next().await
-    }
-}
-
 fn groups(items: Vec<Item>) -> Vec<Vec<Item>> {
     let mut groups: Vec<Vec<Item>> = Vec::new();
     let mut bytes = 0;
@@ -210,7 +155,12 @@ async fn read_all(shared: &Arc<Shared>, group: Vec<Item>) -> (Vec<Prepared>, Vec
     reading.await.expect("reading does not panic")
 }
 
-async fn read_again(shared: &Arc<Shared>, item: &Item, attempt: u32) -> Result<Prepared, Fault> {
+/// Reads a file another time; `attempt` as in [`prepare`].
+pub(super) async fn read_again(
+    shared: &Arc<Shared>,
+    item: &Item,
+    attempt: u32,
+) -> Result<Prepared, Fault> {
     let (shared, item) = (shared.clone(), item.clone());
     let reading = tokio::task::spawn_blocking(move || prepare(&shared, item, attempt));
     reading.await.expect("reading does not panic")
@@ -547,32 +497,4 @@ async fn begin(
         return Ok(None);
     }
     Ok(Some(job))
-}
-
-#[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::*;
-
-    #[tokio::test(start_paused = true)]
-    async fn faulty_files_are_waited_for_only_where_they_are_too_many() {
-        let read_after = |seconds| async move {
-            tokio::time::sleep(Duration::from_secs(seconds)).await;
-            seconds
-        };
-        let mut faulty = FuturesUnordered::new();
-        assert_eq!(read_by_now(&mut faulty).await, None);
-        for second in 1..FAULTY_FILES_MAX as u64 {
-            faulty.push(read_after(second));
-        }
-        assert_eq!(read_by_now(&mut faulty).await, None);
-        tokio::time::advance(Duration::from_secs(2)).await;
-        assert_eq!(read_by_now(&mut faulty).await, Some(1));
-        assert_eq!(read_by_now(&mut faulty).await, Some(2));
-        assert_eq!(read_by_now(&mut faulty).await, None);
-        faulty.extend([300, 300, 300].map(read_after));
-        assert_eq!(read_by_now(&mut faulty).await, Some(3));
-        assert_eq!(read_by_now(&mut faulty).await, None);
-    }
 }
