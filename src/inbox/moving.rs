@@ -316,7 +316,12 @@ mod tests {
             assert_eq!(met.raw_os_error(), Some(error.raw_os_error()));
             assert_eq!((at("a").exists(), at("b").exists()), (true, stays));
         }
-        fs::remove_file(at("b")).unwrap();
+        // The next attempt makes no other name.
+        move_by_link(&at("a"), &at("b"), |name| fs::remove_file(name)).unwrap();
+        assert!(!at("a").exists());
+        assert_eq!(fs::metadata(at("b")).unwrap().nlink(), 1);
+
+        fs::rename(at("b"), at("a")).unwrap();
         let done_before = |name: &Path| {
             fs::remove_file(name)?;
             fs::remove_file(name)
