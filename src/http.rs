@@ -90,7 +90,7 @@ impl Http {
         self.listener.local_addr()
     }
 
-    /// Serves until told to stop; what is being answered then has [`FAREWELL`] to be read.
+    /// Serves until told to stop; what is being answered then has two seconds to be read.
     pub async fn serve(
         self,
         metrics: Handle,

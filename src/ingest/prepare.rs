@@ -36,7 +36,7 @@ const GROUP_BYTES: u64 = 8 * 1024 * 1024;
 /// cable, or a path that moves to another controller, is over in a moment, and a healthy file must
 /// not be set aside for it. A bad sector stays: with the pauses of a retry, all attempts take a
 /// second or two.
-const DEVICE_ATTEMPTS: u32 = 8;
+pub(super) const DEVICE_ATTEMPTS: u32 = 8;
 
 /// Longest name in the ledger, in bytes.
 const NAME_BYTES_MAX: usize = 255;

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::flight::Flight;
-use super::prepare::{Bad, is_of_device, quarantine};
+use super::prepare::{Bad, DEVICE_ATTEMPTS, is_of_device, quarantine};
 use super::produce::{Job, missing_chunks};
 use super::{Ended, Ending, Item, ItemOrigin, Shared, Tally};
 use crate::batch::ContentHash;
@@ -43,9 +43,6 @@ const STUCK_AFTER: Duration = Duration::from_secs(60);
 /// A file that has not moved for this long has lost frames, whatever the queue holds. Should they
 /// still be there, they are there twice, which is harmless.
 const LOST_IN_ANY_CASE_AFTER: Duration = Duration::from_secs(60 * 60);
-
-/// How many times a file is opened again in vain, where the device fails, before it is set aside.
-const DEVICE_ATTEMPTS: u32 = 8;
 
 /// Why a file is set aside whose content is not what was registered.
 pub(super) const CHANGED: &str = "it changed while it was read";
