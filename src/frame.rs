@@ -124,7 +124,7 @@ struct Header<'a> {
 }
 
 fn parse_header(text: &str) -> Option<Header<'_>> {
-    let parts: Vec<&str> = text.split(':').collect();
+    let parts: Vec<&str> = text.splitn(7, ':').collect();
     let [dataset, file_no, hash, first_ordinal, records, checksum] = parts[..] else {
         return None;
     };

@@ -314,4 +314,22 @@ mod tests {
         let left = silent.read(&mut [0; 64]).await;
         assert!(matches!(left, Ok(0) | Err(_)), "{left:?}");
     }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_asks_for_nothing_is_cut_off() {
+        let engine = Arc::new(Engine {
+            ready: AtomicBool::new(true),
+        });
+        let http = Http::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let addr = http.addr().unwrap();
+        tokio::spawn(http.serve(telemetry::install(), engine, CancellationToken::new()));
+        let mut silent = TcpStream::connect(addr).await.unwrap();
+        silent.write_all(b"GET /livez HTTP/1.1\r\n").await.unwrap();
+        let began = tokio::time::Instant::now();
+        let mut answer = Vec::new();
+        let _ = silent.read_to_end(&mut answer).await;
+        let took = began.elapsed();
+        assert!((HEAD_TIMEOUT..HEAD_TIMEOUT * 3).contains(&took), "{took:?}");
+        assert!(!answer.starts_with(b"HTTP/1.1 200"), "{answer:?}");
+    }
 }

@@ -192,7 +192,9 @@ impl Inbox {
     pub fn free_bytes(&self) -> io::Result<[(&'static str, u64); 4]> {
         let mut free = self.directories.named().map(|(name, _)| (name, 0));
         for ((_, bytes), (_, path)) in free.iter_mut().zip(self.directories.named()) {
-            *bytes = content::free_bytes(path)?;
+            *bytes = content::free_bytes(path).map_err(|error| {
+                io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+            })?;
         }
         Ok(free)
     }

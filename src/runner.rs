@@ -184,7 +184,7 @@ pub async fn open_to_load(
         engine.sink.migrate(&engine.datasets).await?;
         Ok(engine)
     });
-    stop.unless_stopped(opening).await.transpose()
+    stop.unless_stopped(opening).await
 }
 
 impl Engine {

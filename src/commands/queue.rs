@@ -120,7 +120,7 @@ async fn drain(settings: &Settings, take_over_after: Duration) -> anyhow::Result
         drain.sink.migrate(&settings.datasets).await?;
         Ok::<_, Fault>(drain)
     });
-    let Some(drain) = stop.unless_stopped(opening).await.transpose()? else {
+    let Some(drain) = stop.unless_stopped(opening).await? else {
         return Ok(Outcome::Stopped);
     };
     let began = Instant::now();

@@ -16,7 +16,7 @@ pub(super) async fn execute(settings: &Settings, args: &SummaryArgs) -> anyhow::
         sink.migrate(&settings.datasets).await?;
         Ok::<_, Fault>(sink)
     };
-    let Some(sink) = stop.unless_stopped(opening).await.transpose()? else {
+    let Some(sink) = stop.unless_stopped(opening).await? else {
         return Ok(Outcome::Stopped);
     };
     let refreshed = if args.rebuild {

@@ -10,13 +10,12 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{Item, ItemOrigin, Shared, Tally};
 use crate::dataset::Dataset;
 use crate::fault::{Fault, Origin};
-use crate::inbox::{Inbox, Waiting, concerns_all};
+use crate::inbox::{Inbox, concerns_all};
 use crate::retry::{GivenUp, until_ok};
 use crate::telemetry;
 
@@ -127,7 +126,7 @@ impl Ended {
 #[derive(Debug, Default)]
 pub(super) struct Endings {
     /// Those that could not be moved.
-    stuck: Mutex<Vec<Failed>>,
+    stuck: Mutex<Vec<Ended>>,
     /// How many times somebody is at work on some. None of these files is in a flight any more, and
     /// it may be among the stuck soon.
     under_way: AtomicUsize,
@@ -182,31 +181,16 @@ pub(super) async fn run(shared: Arc<Shared>, settled: CancellationToken) -> Resu
     }
 }
 
-/// A file that could not be moved, since when, and why not the last time.
-#[derive(Debug)]
-struct Failed {
-    ended: Ended,
-    since: Instant,
-    error: io::Error,
-}
-
 impl Shared {
     /// Moves items to where they belong, and counts them. Those that cannot be moved now are tried
     /// again by [`run`].
     pub(super) async fn finish(self: &Arc<Self>, ended: Vec<Ended>) -> Result<(), GivenUp> {
         let _under_way = self.endings.under_way();
-        let now = Instant::now();
-        let new = ended.into_iter().map(|ended| (ended, now)).collect();
-        let failed = self.go(new).await;
-        if failed.is_empty() {
+        let left = self.go(ended).await;
+        if left.is_empty() {
             return Ok(());
         }
-        for Failed { ended, error, .. } in &failed {
-            let file = &ended.item.file.path;
-            tracing::warn!(?file, %error, "cannot be moved; waits, and tries again until it works");
-        }
-        self.endings.stuck.lock().extend(failed);
-        self.tell_stuck();
+        self.endings.stuck.lock().extend(left);
         self.endings.wake.notify_one();
         let few = async || match self.endings.stuck.lock().len() {
             ..=STUCK_MAX => Ok(()),
@@ -221,78 +205,65 @@ impl Shared {
     /// Tries all that are stuck; says whether some are where they belong now.
     async fn try_stuck(self: &Arc<Self>) -> bool {
         let _under_way = self.endings.under_way();
-        let files = std::mem::take(&mut *self.endings.stuck.lock());
-        let tried = files.len();
-        let again = files.into_iter().map(|failed| (failed.ended, failed.since));
-        let failed = self.go(again.collect()).await;
-        let some_moved = failed.len() < tried;
-        if some_moved {
-            let (moved, left) = (tried - failed.len(), failed.len());
+        let stuck = std::mem::take(&mut *self.endings.stuck.lock());
+        let tried = stuck.len();
+        let stuck = self.go(stuck).await;
+        let (moved, left) = (tried - stuck.len(), stuck.len());
+        if moved > 0 {
             tracing::info!(
                 moved,
                 left,
                 "files that could not be moved are where they belong"
             );
         }
-        self.endings.stuck.lock().extend(failed);
-        self.tell_stuck();
-        some_moved
+        self.endings.stuck.lock().extend(stuck);
+        moved > 0
     }
 
     /// Moves and counts; gives those back that cannot be moved now, in the order in which they are to
     /// be tried again.
-    async fn go(self: &Arc<Self>, ended: Vec<(Ended, Instant)>) -> Vec<Failed> {
+    async fn go(self: &Arc<Self>, ended: Vec<Ended>) -> Vec<Ended> {
         if ended.is_empty() {
-            return Vec::new();
+            return ended;
         }
         let shared = self.clone();
         let moving = tokio::task::spawn_blocking(move || {
             let (mut failed, mut untried) = (Vec::new(), Vec::new());
             let mut closed = Vec::new();
-            for (ended, since) in ended {
+            for ended in ended {
                 let destination = ended.ending.destination();
-                let result = if closed.contains(&destination) {
-                    Err(None)
+                if closed.contains(&destination) {
+                    shared.hold(&ended, "another file could not be moved there");
+                    untried.push(ended);
+                } else if let Err(error) = ended.go(&shared.ingest.inbox) {
+                    if concerns_all(&error) {
+                        closed.push(destination);
+                    }
+                    shared.hold(&ended, &error.to_string());
+                    failed.push(ended);
                 } else {
-                    ended.go(&shared.ingest.inbox).map_err(Some)
-                };
-                match result {
-                    Ok(()) => ended.count(shared.tally()),
-                    // What lies behind it has its turn first the next time.
-                    Err(Some(error)) => {
-                        if concerns_all(&error) {
-                            closed.push(destination);
-                        }
-                        failed.push(Failed {
-                            ended,
-                            since,
-                            error,
-                        });
-                    }
-                    Err(None) => {
-                        let error = io::Error::other("another file could not be moved there");
-                        untried.push(Failed {
-                            ended,
-                            since,
-                            error,
-                        });
-                    }
+                    shared.tally().release(&ended.item.file);
+                    ended.count(shared.tally());
                 }
             }
+            // What lies behind a file that fails has its turn first the next time.
             untried.extend(failed);
             untried
         });
         moving.await.expect("a move does not panic")
     }
 
-    /// Lets whoever watches see what is stuck.
-    fn tell_stuck(&self) {
-        let waiting = |failed: &Failed| {
-            let name = failed.ended.item.file.name.clone();
-            let why = format!("it cannot be moved out of work: {}", failed.error).into();
-            (Waiting { name, why }, failed.since)
-        };
-        let stuck: Vec<_> = self.endings.stuck.lock().iter().map(waiting).collect();
-        *self.tally().stuck.lock() = stuck;
+    /// Lets whoever watches see what is stuck; the log has it once.
+    fn hold(&self, ended: &Ended, error: &str) {
+        let file = &ended.item.file;
+        let why = format!("it cannot be moved out of work: {error}");
+        if self.tally().hold(file, &why) {
+            let file = &file.path;
+            tracing::warn!(
+                ?file,
+                error,
+                "cannot be moved; waits, and tries again until it works"
+            );
+        }
     }
 }

@@ -6,21 +6,16 @@ use std::sync::Arc;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt as _, StreamExt as _};
 use tokio::sync::Mutex;
-use tokio::time::Instant;
 
 use super::prepare::{Prepared, is_of_device, read_again};
 use super::{Item, Shared};
 use crate::fault::Fault;
-use crate::inbox::Waiting;
 use crate::retry::{GivenUp, until_ok};
 
 /// Files that could not be read just now and are tried again while others go on. With so many of
 /// them those that come have to wait, or else all of inbound would be claimed and lie in work,
 /// unread. A group may bring as many again, since it comes whole.
 const FAULTY_FILES_MAX: usize = 256;
-
-/// Most characters of a fault that a status tells of.
-const FAULT_CHARS_MAX: usize = 300;
 
 /// Reads a file until that works. One file at a time is read in this way: large ones would take the
 /// room on the disk from each other, and what was read waits in memory until it is started.
@@ -29,6 +24,7 @@ pub(super) async fn read_in_turn(
     item: Item,
     turn: &Mutex<()>,
 ) -> Result<Prepared, GivenUp> {
+    // The first attempt was that of its group.
     let attempts = Cell::new(2);
     let again = async || {
         let _turn = turn.lock().await;
@@ -38,24 +34,11 @@ pub(super) async fn read_in_turn(
     let failed = |fault: &Fault| {
         let io = fault.cause.downcast_ref::<std::io::Error>();
         attempts.set(attempts.get() + u32::from(io.is_some_and(is_of_device)));
-        note_faulty(shared, &item, fault);
+        shared.tally().hold(&item.file, &fault.to_string());
     };
     let read = until_ok("reading files", &shared.stop, failed, again).await;
-    shared.tally().faulty.lock().remove(&item.file.path);
+    shared.tally().release(&item.file);
     read
-}
-
-/// Lets whoever watches see what holds a file up.
-fn note_faulty(shared: &Shared, item: &Item, fault: &Fault) {
-    let why: String = fault.to_string().chars().take(FAULT_CHARS_MAX).collect();
-    let waiting = Waiting {
-        name: item.file.name.clone(),
-        why: why.into(),
-    };
-    let mut faulty = shared.tally().faulty.lock();
-    let known = faulty.get(&item.file.path);
-    let since = known.map_or_else(Instant::now, |(_, since)| *since);
-    faulty.insert(item.file.path.clone(), (waiting, since));
 }
 
 /// The next of the faulty files that could be read by now. Waits for one where there are too many.

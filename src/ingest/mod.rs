@@ -47,6 +47,9 @@ const FLIGHTS_MAX: usize = 8_192;
 /// the channel.
 const FRAMES_QUEUED: usize = 1_024;
 
+/// Most characters of why a file is held up. A file system may put anything into an error.
+const WHY_CHARS_MAX: usize = 300;
+
 /// A file to load.
 #[derive(Debug, Clone)]
 pub struct Item {
@@ -112,10 +115,7 @@ pub struct Tally {
     pub bytes: AtomicU64,
     /// Whether files were not taken up because the run was stopped.
     pub cut_short: AtomicBool,
-    /// Files at their end that cannot be moved out of work now, why, and since when.
-    pub stuck: Mutex<Vec<(Waiting, Instant)>>,
-    /// Files that cannot be read now, likewise, by their paths.
-    pub faulty: Mutex<HashMap<PathBuf, (Waiting, Instant)>>,
+    held: Mutex<HashMap<PathBuf, (Waiting, Instant)>>,
 }
 
 impl Tally {
@@ -132,6 +132,30 @@ impl Tally {
         } = self;
         let ended = [settled, duplicates, quarantined, left].map(|count| count.load(Relaxed));
         files.load(Relaxed).saturating_sub(ended.iter().sum())
+    }
+
+    /// The files that were taken up and cannot be read or moved now: why, and since when.
+    #[must_use]
+    pub fn held(&self) -> Vec<(Waiting, Instant)> {
+        self.held.lock().values().cloned().collect()
+    }
+
+    /// A file cannot go on now; says whether that is new.
+    fn hold(&self, file: &Claimed, why: &str) -> bool {
+        let mut held = self.held.lock();
+        let since = held.get(&file.path).map(|(_, since)| *since);
+        let waiting = Waiting {
+            name: file.name.clone(),
+            why: why.chars().take(WHY_CHARS_MAX).collect::<String>().into(),
+        };
+        let now = since.unwrap_or_else(Instant::now);
+        held.insert(file.path.clone(), (waiting, now));
+        since.is_none()
+    }
+
+    /// A file that could not go on has done so.
+    fn release(&self, file: &Claimed) {
+        self.held.lock().remove(&file.path);
     }
 
     /// Counts more.

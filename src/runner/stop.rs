@@ -47,11 +47,17 @@ impl Stop {
         Ok(stop)
     }
 
-    /// Does what is not begun work yet, such as connecting; `None` where the stop came first.
-    pub async fn unless_stopped<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+    /// Does what comes before the work, such as connecting; `None` where the stop came first.
+    ///
+    /// # Errors
+    /// Those of what is done.
+    pub async fn unless_stopped<T, E>(
+        &self,
+        opening: impl Future<Output = Result<T, E>>,
+    ) -> Result<Option<T>, E> {
         tokio::select! {
-            done = work => Some(done),
-            () = self.quiet.cancelled() => None,
+            opened = opening => opened.map(Some),
+            () = self.quiet.cancelled() => Ok(None),
         }
     }
 }

@@ -284,8 +284,7 @@ impl StatusSource for Engine {
             seconds: Some(since.elapsed().as_secs_f64()),
         };
         let waits = self.seen.waiting.lock().clone();
-        let mut held = self.tally.stuck.lock().clone();
-        held.extend(self.tally.faulty.lock().values().cloned());
+        let held = self.tally.held();
         let named = held.iter().chain(&waits.named).take(STATUS_WAITING);
         let reason = self.ready().err();
         let roles = self.options.roles.names().into_iter();

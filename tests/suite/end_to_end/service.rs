@@ -43,6 +43,71 @@ async fn the_service_takes_what_arrives_and_stops_cleanly() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_service_says_so_where_inbound_cannot_be_read() {
+    let pair = Pair::new("memory+sqlite").await;
+    let inbound = pair.at("inbound");
+    let addr = free_addr();
+    let mut service = Service::start_with_http(&pair, &["run", "--scan-interval", "100ms"], &addr);
+    let limit = Duration::from_secs(30);
+    let is_ready = |expected: u16| {
+        let addr = addr.clone();
+        async move || page(&addr, "/readyz").is_some_and(|(code, _)| code == expected)
+    };
+    until("ready", limit, is_ready(200)).await;
+    std::fs::rename(&inbound, pair.at("away")).unwrap();
+    until("not ready without inbound", limit, is_ready(503)).await;
+    let (_, reason) = page(&addr, "/readyz").unwrap();
+    assert!(reason.contains("inbound"), "{reason}");
+    std::fs::rename(pair.at("away"), &inbound).unwrap();
+    until("ready with it", limit, is_ready(200)).await;
+    assert_eq!(service.terminate(), Some(0));
+}
+
+/// A file whose move fails is named, and the log has what became of the others.
+#[tokio::test(flavor = "multi_thread")]
+async fn status_names_a_file_that_cannot_be_moved_and_the_log_what_moved() {
+    let pair = Pair::new("memory+sqlite").await;
+    let inbound = pair.at("inbound");
+    let addr = free_addr();
+    let errors = pair.at("errors");
+    let mut command = pair.command(&["run", "--http-addr", &addr, "--scan-interval", "100ms"]);
+    command
+        .env("LEMONADE_LOG", "info,lemonade_task::ingest=debug")
+        .stdout(std::process::Stdio::null())
+        .stderr(std::fs::File::create(&errors).unwrap());
+    let mut service = Service(command.spawn().unwrap());
+    let limit = Duration::from_secs(30);
+    let is_ready = || page(&addr, "/readyz").is_some_and(|(code, _)| code == 200);
+    until("ready", limit, async || is_ready()).await;
+    let history = pair.at("history");
+    std::fs::rename(&history, pair.at("away")).unwrap();
+    std::fs::write(&history, "no directory").unwrap();
+    std::fs::write(inbound.join("vehicle_status_stuck.json"), STATUS).unwrap();
+    until("its name in the status", limit, async || {
+        let status = page(&addr, "/api/status").unwrap().1;
+        status.contains("cannot be moved out of work") && status.contains("_stuck.json")
+    })
+    .await;
+    std::fs::remove_file(&history).unwrap();
+    std::fs::rename(pair.at("away"), &history).unwrap();
+    std::fs::write(inbound.join("vehicle_status_again.json"), STATUS).unwrap();
+    until("both files in history", limit, async || {
+        names(&history).len() == 2
+    })
+    .await;
+    assert_eq!(service.terminate(), Some(0));
+    let said = std::fs::read_to_string(&errors).unwrap();
+    for (file, what) in [
+        ("_stuck.json", "registered"),
+        ("_stuck.json", "settled"),
+        ("_again.json", "is a duplicate"),
+    ] {
+        let is_said = |line: &str| line.contains(file) && line.contains(what);
+        assert!(said.lines().any(is_said), "{file} {what}: {said}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_service_waits_for_its_database_and_says_so() {
     let mut database = support::private_mariadb().await;
     let mut pair = Pair::new("memory+mysql").await;

@@ -1,5 +1,8 @@
 //! Directories without room, and directories with a great many files.
 
+use std::io::Lines;
+use std::process::ChildStderr;
+
 use super::*;
 
 /// Runs a load in a mount namespace of its own, where a directory is a tmpfs of so many MiB.
@@ -69,6 +72,17 @@ async fn no_room_in_work_keeps_nothing_from_starting() {
     assert_eq!(good_rows(&pair).await, 1);
 }
 
+/// What a process says once it waits for something, and the lines that come after it.
+fn waits(process: &mut Child) -> (String, Lines<BufReader<ChildStderr>>) {
+    let mut said = BufReader::new(process.stderr.take().unwrap()).lines();
+    let waits = said.find(|line| {
+        line.as_ref()
+            .unwrap()
+            .contains("tries again until it works")
+    });
+    (waits.expect("it waits").unwrap(), said)
+}
+
 /// Runs a command where the load of [`start_with_small`] is, and gives what it prints.
 fn beside(load: &Child, command: &[&str]) -> String {
     let enter = ["--user", "--preserve-credentials", "--mount", "-t"];
@@ -88,13 +102,7 @@ async fn no_room_to_inflate_is_waited_out() {
     put_good(&pair);
     put_compressed(&pair, 20);
     let mut load = start_with_small(&pair, "work", 8);
-    let mut said = BufReader::new(load.stderr.take().unwrap()).lines();
-    let waits = said.find(|line| {
-        line.as_ref()
-            .unwrap()
-            .contains("tries again until it works")
-    });
-    let waits = waits.expect("it waits").unwrap();
+    let (waits, said) = waits(&mut load);
     assert!(waits.contains("reading"), "{waits}");
     until("the good file", LIMIT, async || good_rows(&pair).await == 1).await;
     let work = pair.at("work");
@@ -114,13 +122,7 @@ async fn a_file_without_room_holds_up_none_that_comes_later() {
     put_compressed(&pair, 20);
     let args = ["run", "--disk-floor", "0B", "--http-addr", "off"];
     let mut service = Service(start_within(&pair, "work", 8, &args));
-    let mut said = BufReader::new(service.0.stderr.take().unwrap()).lines();
-    let waits = said.find(|line| {
-        line.as_ref()
-            .unwrap()
-            .contains("tries again until it works")
-    });
-    let waits = waits.expect("it waits").unwrap();
+    let (waits, _said) = waits(&mut service.0);
     assert!(waits.contains("reading"), "{waits}");
     put_good(&pair);
     until("the good file", LIMIT, async || {
@@ -148,13 +150,7 @@ async fn inflating_a_file_leaves_the_disk_its_floor() {
     put_compressed(&pair, 30);
     let args = ["load", "--disk-floor", "40MiB"];
     let mut load = start_within(&pair, "work", 64, &args);
-    let mut said = BufReader::new(load.stderr.take().unwrap()).lines();
-    let waits = said.find(|line| {
-        line.as_ref()
-            .unwrap()
-            .contains("tries again until it works")
-    });
-    let waits = waits.expect("it waits").unwrap();
+    let (waits, said) = waits(&mut load);
     assert!(waits.contains("less than disk_floor"), "{waits}");
     until("the good file", LIMIT, async || good_rows(&pair).await == 1).await;
     let work = pair.at("work");
@@ -181,13 +177,7 @@ async fn no_room_in_history_is_waited_out() {
     let text = format!("[{}]{}", record("good"), " ".repeat(3 << 20));
     fs::write(pair.at("inbound").join("vehicle_status_large.json"), &text).unwrap();
     let mut load = start_with_small(&pair, "history", 1);
-    let mut said = BufReader::new(load.stderr.take().unwrap()).lines();
-    let waits = said.find(|line| {
-        line.as_ref()
-            .unwrap()
-            .contains("tries again until it works")
-    });
-    let waits = waits.expect("it waits").unwrap();
+    let (waits, said) = waits(&mut load);
     assert!(waits.contains("cannot be moved"), "{waits}");
     assert_eq!(good_rows(&pair).await, 1);
     let work = pair.at("work").join("vehicle_status_large.json");
