@@ -96,6 +96,7 @@ struct Ledger {
 }
 
 struct File {
+    hash: ContentHash,
     records: u32,
     stored: Vec<Range<u64>>,
 }
@@ -145,6 +146,7 @@ impl Sink for Discard {
             if known.is_none() {
                 ledger.numbers.insert(file.hash, file_no);
                 ledger.files.push(File {
+                    hash: file.hash,
                     records: file.records,
                     stored: Vec::new(),
                 });
@@ -182,9 +184,14 @@ impl Sink for Discard {
     async fn settle(&self, file_nos: &[u32]) -> Result<Vec<Settled>, Fault> {
         let mut ledger = self.ledger();
         let settled = |&file_no: &u32| {
-            let File { records, stored } = ledger.file(file_no);
+            let File {
+                hash,
+                records,
+                stored,
+            } = ledger.file(file_no);
             coverage::is_whole(stored, (*records).into()).then_some(Settled {
                 file_no,
+                hash: *hash,
                 records: *records,
                 rejects: 0,
             })

@@ -433,7 +433,7 @@ async fn register(shared: &Arc<Shared>, ready: Vec<Ready>) -> Result<Vec<Job>, G
 /// The ledger was restored, or failed over to a server that had not all of it, under a run: it gives
 /// numbers again that it gave before. What was published under them is told apart by its content;
 /// a new start registers all files anew.
-fn other_ledger(file_no: u32) -> Fault {
+pub(super) fn other_ledger(file_no: u32) -> Fault {
     Fault::fatal(
         Origin::Files,
         "the ledger was changed under this run; start again, it goes on with what is in work",

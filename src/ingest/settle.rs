@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::flight::Flight;
-use super::prepare::{Bad, DEVICE_ATTEMPTS, is_of_device, quarantine};
+use super::prepare::{Bad, DEVICE_ATTEMPTS, is_of_device, other_ledger, quarantine};
 use super::produce::{Job, missing_chunks};
 use super::{Ended, Ending, Item, ItemOrigin, Shared, Tally};
 use crate::batch::ContentHash;
@@ -145,6 +145,9 @@ async fn settle(shared: &Arc<Shared>, asked: &[u32]) -> Result<Vec<u32>, GivenUp
             let Some(flight) = flights.remove(&settled.file_no) else {
                 continue;
             };
+            if flight.hash != settled.hash {
+                return Err(GivenUp::Fatal(other_ledger(settled.file_no)));
+            }
             count(shared, &flight, u64::from(settled.rejects));
             let dataset = flight.dataset;
             let ended = |item, ending| Ended {

@@ -330,6 +330,8 @@ pub struct Committed {
 pub struct Settled {
     /// The file.
     pub file_no: u32,
+    /// Its identity: whether it is still the file that was asked about is for the caller to see.
+    pub hash: ContentHash,
     /// Its records.
     pub records: u32,
     /// Of these, the rejects. The others are rows.

@@ -118,14 +118,13 @@ async fn look_up(
         }
         sql.push(')');
         for (hash, file_no, state, dataset, records) in session.rows::<Found>(&sql).await? {
-            let hash = hash.try_into().expect("the column is BINARY(16)");
             let entered = Entered {
                 file_no,
                 state: file_state(&state)?,
                 dataset,
                 records,
             };
-            known.insert(hash, entered);
+            known.insert(identity(hash), entered);
         }
     }
     Ok(())
@@ -247,11 +246,12 @@ pub(super) async fn settle(
 
 /// What the ledger has of files, and whether it is settled.
 async fn states(session: &mut Session, file_nos: &[u32]) -> Result<Vec<(Settled, bool)>, Failure> {
+    type Found = (u32, Vec<u8>, u32, u32, String);
     let sql = format!(
-        "SELECT file_no, records, rejects, state FROM ingest_files WHERE file_no IN ({})",
+        "SELECT file_no, hash, records, rejects, state FROM ingest_files WHERE file_no IN ({})",
         list(file_nos)
     );
-    let files = session.rows::<(u32, u32, u32, String)>(&sql).await?;
+    let files = session.rows::<Found>(&sql).await?;
     let mut unknown: HashSet<u32> = file_nos.iter().copied().collect();
     for (file_no, ..) in &files {
         unknown.remove(file_no);
@@ -259,9 +259,10 @@ async fn states(session: &mut Session, file_nos: &[u32]) -> Result<Vec<(Settled,
     if let Some(file_no) = unknown.into_iter().min() {
         return Err(unknown_file(file_no));
     }
-    let state = |(file_no, records, rejects, state): (u32, u32, u32, String)| {
+    let state = |(file_no, hash, records, rejects, state): Found| {
         let file = Settled {
             file_no,
+            hash: identity(hash),
             records,
             rejects,
         };
@@ -287,6 +288,11 @@ async fn fold(session: &mut Session, file_nos: &[u32]) -> Result<(), Failure> {
         ))
         .await?;
     session.commit().await
+}
+
+/// The identity of a file, as it stands in a row.
+pub(super) fn identity(hash: Vec<u8>) -> ContentHash {
+    hash.try_into().expect("the column is BINARY(16)")
 }
 
 fn unknown_file(file_no: u32) -> Failure {

@@ -110,13 +110,14 @@ pub(super) fn settle(db: &Transaction<'_>, file_nos: &[u32]) -> Result<Vec<Settl
     )?;
     let mut drop_entries = db.prepare_cached("DELETE FROM ingest_frames WHERE file_no = ?")?;
     let mut read =
-        db.prepare_cached("SELECT records, rejects FROM ingest_files WHERE file_no = ?")?;
+        db.prepare_cached("SELECT records, rejects, hash FROM ingest_files WHERE file_no = ?")?;
     let mut read = |file_no: u32| {
         let file = read.query_row([file_no], |row| {
             Ok(Settled {
                 file_no,
                 records: row.get(0)?,
                 rejects: row.get(1)?,
+                hash: row.get(2)?,
             })
         });
         file.optional()?.ok_or_else(|| Failure::Found {

@@ -437,8 +437,10 @@ impl Sink for SimSink {
                     .count();
                 database.frames.retain(|span| span.file_no != file_no);
                 let rejects = u32::try_from(rejects).unwrap();
+                let hash = database.numbers.iter().find(|(_, no)| **no == file_no);
                 settled.push(Settled {
                     file_no,
+                    hash: *hash.unwrap().0,
                     records: file.records,
                     rejects,
                 });

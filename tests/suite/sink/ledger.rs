@@ -283,6 +283,7 @@ pub async fn settle_leaves_what_is_not_covered(target: Target) {
     fixture.commit(&[events(&fixture, file_no, 3..5)]).await;
     let settled = fixture.sink.settle(&[file_no]).await.unwrap();
     assert_eq!((settled[0].file_no, settled[0].records), (file_no, 5));
+    assert_eq!(settled[0].hash, fixture.adopt(file_no).await);
 }
 
 pub async fn a_file_that_is_one_batch_is_settled_by_its_commit(target: Target) {

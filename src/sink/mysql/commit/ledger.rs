@@ -10,7 +10,7 @@ use crate::sink::cells::RefusedRow;
 use crate::sink::mysql::bind::{VALUE_BYTES, fitting, limits};
 use crate::sink::mysql::client::{Type, Values};
 use crate::sink::mysql::errors::Failure;
-use crate::sink::mysql::ledger::list;
+use crate::sink::mysql::ledger::{identity, list};
 use crate::sink::mysql::session::Insert;
 
 use super::{Transaction, Unfinished, Way};
@@ -319,7 +319,7 @@ pub(super) fn files_of(entries: &[Entry]) -> impl Iterator<Item = SourceFile> {
 fn source_file((file_no, hash): (u32, Vec<u8>)) -> SourceFile {
     SourceFile {
         file_no,
-        hash: hash.try_into().expect("the column is BINARY(16)"),
+        hash: identity(hash),
     }
 }
 
