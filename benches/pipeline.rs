@@ -10,11 +10,11 @@ use std::sync::Arc;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use lemonade_task::batch::{Batch, SourceFile};
-use lemonade_task::commands::generate::{Format, Generator};
 use lemonade_task::cut::{Chunk, ChunkLimits, Layout, Plan, cut};
 use lemonade_task::dataset::{Dataset, Datasets};
 use lemonade_task::frame::{Codec, Encoder, Frame, decode};
 use lemonade_task::parse::Parser;
+use lemonade_task::sample::{FileFormat, Generator};
 use lemonade_task::sink::mysql::bind;
 
 /// The allocator of the program.
@@ -38,7 +38,7 @@ const LIMITS: ChunkLimits = ChunkLimits {
 };
 
 /// The text of a file in this shape.
-fn file(format: Format) -> String {
+fn file(format: FileFormat) -> String {
     let generator = Generator {
         format,
         vehicles: 2_000,
@@ -73,8 +73,8 @@ fn cutting(c: &mut Criterion) {
     let (_, dataset) = dataset();
     let mut group = c.benchmark_group("cut");
     let files = [
-        ("envelope", file(Format::Document)),
-        ("lines", file(Format::Ndjson)),
+        ("envelope", file(FileFormat::Document)),
+        ("lines", file(FileFormat::Ndjson)),
     ];
     for (name, file) in files {
         group.throughput(Throughput::Bytes(file.len() as u64));
@@ -89,7 +89,7 @@ fn parsing(c: &mut Criterion) {
     let (_, dataset) = dataset();
     let mut group = c.benchmark_group("parse");
     group.throughput(Throughput::Elements(u64::from(EVENTS)));
-    let (array, lines) = (file(Format::Array), file(Format::Ndjson));
+    let (array, lines) = (file(FileFormat::Array), file(FileFormat::Ndjson));
     let plan = plan_of(array.as_bytes(), &dataset);
     let bracketed = |chunk: &Chunk| [b"[", bytes_of(array.as_bytes(), *chunk), b"]"].concat();
     let mut texts: Vec<Vec<u8>> = plan.chunks.iter().map(bracketed).collect();
@@ -145,7 +145,7 @@ fn parse(
 
 fn framing(c: &mut Criterion) {
     let (datasets, dataset) = dataset();
-    let file = file(Format::Array);
+    let file = file(FileFormat::Array);
     let mut parser = Parser::default();
     for records in [10, 30, 100, 300, 1_000, 2_000] {
         let limits = ChunkLimits { records, ..LIMITS };

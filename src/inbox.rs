@@ -10,14 +10,15 @@
 
 use std::collections::{BinaryHeap, HashMap};
 use std::ffi::{OsStr, OsString};
-use std::fs::{self, DirBuilder, File, Metadata};
+use std::fs::{self, File, Metadata};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt};
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use crate::content::{self, ContentError, Stamp, Writers, stamp};
+use crate::directory;
 use crate::fault::{Fault, Origin};
 
 mod census;
@@ -153,7 +154,7 @@ impl Inbox {
             quarantine,
         } = &directories;
         for dir in [inbound, work, history, quarantine] {
-            make_directory(dir).map_err(|error| {
+            directory::create_private(dir).map_err(|error| {
                 let doing = format!("cannot make the directory {}", dir.display());
                 Fault::fatal(Origin::Files, doing, error)
             })?;
@@ -403,14 +404,6 @@ pub fn archive(path: &Path) -> io::Result<Vec<Claimed>> {
 pub fn canonical(directory: &Path) -> String {
     let path = directory.canonicalize();
     path.as_deref().unwrap_or(directory).display().to_string()
-}
-
-/// Makes a directory, and what is missing above it, for this user alone.
-///
-/// # Errors
-/// The system's.
-pub fn make_directory(path: &Path) -> io::Result<()> {
-    DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
 fn claimed(path: PathBuf, metadata: &Metadata) -> io::Result<Claimed> {

@@ -24,6 +24,7 @@ pub mod frame;
 pub mod telemetry;
 pub mod retry;
 pub mod tls;
+pub mod directory;
 pub mod content;
 pub mod inbox;
 pub mod broker;
@@ -37,6 +38,7 @@ pub mod status;
 pub mod http;
 
 // Assembly.
+pub mod sample;
 pub mod config;
 pub mod runner;
 pub mod commands;

@@ -9,10 +9,10 @@ use arrow_array::Array as _;
 use arrow_array::cast::AsArray;
 use arrow_array::types::{TimestampMicrosecondType, UInt64Type};
 use lemonade_task::batch::{Batch, SourceFile};
-use lemonade_task::commands::generate::Generator;
 use lemonade_task::cut::{ChunkLimits, cut};
 use lemonade_task::dataset::{Dataset, Datasets};
 use lemonade_task::parse::Parser;
+use lemonade_task::sample::Generator;
 
 use super::Made;
 

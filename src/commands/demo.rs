@@ -9,13 +9,14 @@ use std::time::Instant;
 
 use jiff::Timestamp;
 
-use super::generate::Generator;
 use super::load::{self, Work};
 use super::{Outcome, say};
 use crate::config::Settings;
-use crate::config::cli::{DemoArgs, Kind};
-use crate::inbox::{Directories, make_directory};
+use crate::config::cli::DemoArgs;
+use crate::directory;
+use crate::inbox::Directories;
 use crate::runner::{self, Engine, Stop};
+use crate::sample::{Generator, RecordType};
 
 /// Part of the demo's records that are rejected, so that rejects can be seen.
 const BAD: f64 = 0.001;
@@ -33,10 +34,10 @@ pub(super) async fn execute(mut settings: Settings, args: DemoArgs) -> anyhow::R
         ..Generator::default()
     };
     let status = Generator {
-        kind: Kind::VehicleStatus,
+        record_type: RecordType::VehicleStatus,
         ..events
     };
-    make_directory(&settings.dirs.inbound)?;
+    directory::create_private(&settings.dirs.inbound)?;
     for index in 0..args.files {
         write(&settings.dirs.inbound, &events, index, args.records)?;
     }
@@ -68,7 +69,7 @@ pub(super) async fn execute(mut settings: Settings, args: DemoArgs) -> anyhow::R
 
 fn place(args: &DemoArgs) -> anyhow::Result<(PathBuf, Option<tempfile::TempDir>)> {
     if let Some(dir) = &args.dir {
-        make_directory(dir)?;
+        directory::create_private(dir)?;
         return Ok((dir.clone(), None));
     }
     let temporary = tempfile::Builder::new()

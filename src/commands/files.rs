@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use serde_json::{Value, json};
 
 use crate::config::Settings;
-use crate::config::cli::{FilesCommand, State};
+use crate::config::cli::{FilesCommand, StateFilter};
 use crate::inbox;
 use crate::sink::{FileState, LedgerFile};
 
@@ -32,11 +32,11 @@ pub(super) async fn execute(
     Ok(Outcome::Complete)
 }
 
-fn state_of(state: State) -> FileState {
+fn state_of(state: StateFilter) -> FileState {
     match state {
-        State::Pending => FileState::Pending,
-        State::Settled => FileState::Settled,
-        State::Quarantined => FileState::Quarantined,
+        StateFilter::Pending => FileState::Pending,
+        StateFilter::Settled => FileState::Settled,
+        StateFilter::Quarantined => FileState::Quarantined,
     }
 }
 

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Facts, Outcome, WRITES, say};
 use crate::config::Settings;
-use crate::config::cli::{LoadArgs, Order};
+use crate::config::cli::{FileOrder, LoadArgs};
 use crate::dataset::Dataset;
 use crate::inbox::{self, Candidate, Claimed};
 use crate::ingest::{ItemOrigin, Tally};
@@ -218,11 +218,11 @@ fn claim(engine: &Engine, path: &Path) -> anyhow::Result<Option<Claimed>> {
     }
 }
 
-fn sort(files: &mut [(Claimed, ItemOrigin)], order: Order) {
+fn sort(files: &mut [(Claimed, ItemOrigin)], order: FileOrder) {
     match order {
-        Order::Name => files.sort_by(|(a, _), (b, _)| a.path.cmp(&b.path)),
-        Order::Oldest => files.sort_by_key(|(file, _)| file.modified),
-        Order::Newest => files.sort_by_key(|(file, _)| std::cmp::Reverse(file.modified)),
+        FileOrder::Name => files.sort_by(|(a, _), (b, _)| a.path.cmp(&b.path)),
+        FileOrder::Oldest => files.sort_by_key(|(file, _)| file.modified),
+        FileOrder::Newest => files.sort_by_key(|(file, _)| std::cmp::Reverse(file.modified)),
     }
 }
 

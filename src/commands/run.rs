@@ -10,11 +10,11 @@ use tokio_util::sync::CancellationToken;
 use super::{Outcome, systemd};
 use crate::config::{Settings, redacted};
 use crate::fault::Fault;
-use crate::http::{Http, StatusSource};
+use crate::http::Http;
 use crate::inbox;
 use crate::retry::{GivenUp, until_ok};
 use crate::runner::{self, Engine, Journal, Stop};
-use crate::status::Status;
+use crate::status::{Status, StatusSource};
 use crate::telemetry;
 
 /// Runs the command: until a signal.

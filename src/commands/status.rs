@@ -8,7 +8,7 @@ use crate::config::{Settings, redacted};
 use crate::inbox;
 use crate::status::{Status, by_reason};
 
-use super::{Outcome, ask, open_sink, say, watch};
+use super::{Outcome, ask, open_sink, say, status_watch};
 
 /// Files shown where the service does not run.
 const LAST_FILES: usize = 10;
@@ -20,7 +20,7 @@ const LAST_REJECTS: usize = 1_000;
 pub(super) async fn execute(settings: &Settings, args: &StatusArgs) -> anyhow::Result<Outcome> {
     if args.watch {
         let get = async || get(settings).await;
-        watch::until_told(get, args.interval.0, args.json).await?;
+        status_watch::until_quit(get, args.interval.0, args.json).await?;
         return Ok(Outcome::Complete);
     }
     let status = get(settings).await?;

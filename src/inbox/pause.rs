@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::io::{self, ErrorKind};
 use std::path::Path;
 
-use super::make_directory;
+use crate::directory;
 
 /// Hidden, as is everything in work that is no claimed file.
 const PAUSE_FILE: &str = ".lemonade.paused";
@@ -15,7 +15,7 @@ const PAUSE_FILE: &str = ".lemonade.paused";
 /// # Errors
 /// The system's.
 pub fn pause(work: &Path) -> io::Result<bool> {
-    make_directory(work)?;
+    directory::create_private(work)?;
     match File::create_new(work.join(PAUSE_FILE)) {
         Ok(_) => Ok(true),
         Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(false),

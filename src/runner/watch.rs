@@ -12,10 +12,9 @@ use super::Engine;
 use super::journal::{Journal, Met, SAMPLE_EVERY};
 use crate::broker::Depth;
 use crate::fault::{Fault, Origin};
-use crate::http::StatusSource;
 use crate::inbox::{self, Waiting, Waits};
 use crate::sink::{FileEntry, Totals};
-use crate::status::{self, RejectCount, Status, Trouble};
+use crate::status::{self, RejectCount, Status, StatusSource, Trouble};
 use crate::telemetry;
 
 /// How often a service looks whether queue and database are well. Two small calls each time.

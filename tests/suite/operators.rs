@@ -8,7 +8,7 @@ use std::process::Stdio;
 
 use serde_json::{Value, json};
 
-use crate::end_to_end::pair::{Pair, names};
+use crate::support::{Pair, names};
 
 /// A good record, with text that a rendering would change.
 const GOOD: &str = r#"{"vehicle_id": "v-1",  "report_time": "2022-06-05T21:02:34.546Z", "status_source":"mo\u0062ile", "status":"ok"}"#;

@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::end_to_end::pair::{Pair, Service, free_addr, page, until};
 use crate::support;
 use crate::support::browser::Browser;
+use crate::support::{Pair, Service, free_addr, page, until};
 
 /// A name that would be markup, if it were taken for such.
 const HOSTILE: &str = "vehicle_events_<img src=x onerror=alert(1)>'\"&amp;.json";

@@ -2,8 +2,8 @@
 
 use mysql_async::prelude::Queryable;
 
-use crate::end_to_end::pair::Pair;
 use crate::support;
+use crate::support::Pair;
 
 /// What the account of a service is granted once an administrator has run `migrate`.
 const SERVICE: &str = "SELECT, INSERT, UPDATE, DELETE";

@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use crate::alerts::rules;
 use crate::dashboard;
-use crate::end_to_end::pair::{Pair, Service, free_addr, names, page, until};
 use crate::support;
 use crate::support::prometheus::{self, Prometheus};
+use crate::support::{Pair, Service, free_addr, names, page, until};
 
 const LIMIT: Duration = Duration::from_secs(60);
 

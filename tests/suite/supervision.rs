@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::end_to_end::pair::{Pair, Service, free_addr, page, until};
 use crate::support;
+use crate::support::{Pair, Service, free_addr, page, until};
 
 const LIMIT: Duration = Duration::from_secs(60);
 

@@ -2,9 +2,42 @@
 
 use std::time::Duration;
 
+use clap::ValueEnum;
+use clap::builder::PossibleValue;
+
 use crate::batch::{RejectCode, row_id};
 use crate::config::options::Period;
+use crate::sample::{FileFormat, RecordType};
 use crate::timestamp;
+
+impl ValueEnum for RecordType {
+    fn value_variants<'a>() -> &'a [Self] {
+        &[Self::VehicleEvents, Self::VehicleStatus]
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        let help = match self {
+            Self::VehicleEvents => "Events of vehicles",
+            Self::VehicleStatus => "Reports of a vehicle's status",
+        };
+        Some(PossibleValue::new(self.dataset()).help(help))
+    }
+}
+
+impl ValueEnum for FileFormat {
+    fn value_variants<'a>() -> &'a [Self] {
+        &[Self::Document, Self::Array, Self::Ndjson]
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        let (name, help) = match self {
+            Self::Document => ("document", "An object that holds the array of records"),
+            Self::Array => ("array", "A bare array"),
+            Self::Ndjson => ("ndjson", "One record a line"),
+        };
+        Some(PossibleValue::new(name).help(help))
+    }
+}
 
 /// One of the closed set of codes.
 pub(super) fn reject_code() -> clap::builder::PossibleValuesParser {

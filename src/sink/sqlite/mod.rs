@@ -17,9 +17,9 @@ use tokio::sync::oneshot;
 
 use crate::batch::{Batch, RejectCode};
 use crate::dataset::{Dataset, Datasets};
+use crate::directory;
 use crate::fault::{Fault, Origin};
 use crate::finding::Finding;
-use crate::inbox::make_directory;
 use crate::timestamp;
 
 use super::{
@@ -129,7 +129,7 @@ fn connect(path: &str) -> Result<Connection, Fault> {
         .parent()
         .filter(|parent| !parent.as_os_str().is_empty());
     if let Some(parent) = parent {
-        make_directory(parent).map_err(|error| {
+        directory::create_private(parent).map_err(|error| {
             let doing = format!("{DOING}: make its directory {} writable", parent.display());
             Fault::fatal(Origin::Sink, doing, error)
         })?;

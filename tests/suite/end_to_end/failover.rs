@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use super::faults::{ended, is_loaded_once};
 use super::generate;
-use super::pair::{Pair, Service, names, until};
 use crate::broker::raw;
 use crate::support;
 use crate::support::proxy::{Manner, Proxy};
+use crate::support::{Pair, Service, names, until};
 
 const LIMIT: Duration = Duration::from_secs(60);
 

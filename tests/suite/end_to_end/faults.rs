@@ -7,12 +7,12 @@ use std::time::Duration;
 use rustix::process::Signal;
 
 use super::generate;
-use super::pair::{Pair, Service, names, until};
 use super::queue::{peek, published};
 use crate::broker::{address, raw};
 use crate::sink::faults::COMMIT;
 use crate::support;
 use crate::support::proxy::{Proxy, Strike};
+use crate::support::{Pair, Service, names, until};
 
 const LIMIT: Duration = Duration::from_secs(60);
 

@@ -11,10 +11,10 @@ use serde_json::{Value, json};
 
 use super::faults::{ended, is_loaded_once};
 use super::generate;
-use super::pair::{Pair, Service, names, until};
 use crate::broker::raw;
 use crate::support;
 use crate::support::Private;
+use crate::support::{Pair, Service, names, until};
 
 const LIMIT: Duration = Duration::from_secs(60);
 

@@ -3,9 +3,9 @@
 use std::io::Write as _;
 use std::time::{Duration, Instant};
 
-use super::pair::{Pair, Service, free_addr, names, page, until};
 use super::{EVENTS, STATUS, generate};
 use crate::support;
+use crate::support::{Pair, Service, free_addr, names, page, until};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_service_takes_what_arrives_and_stops_cleanly() {

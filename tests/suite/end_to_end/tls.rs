@@ -8,9 +8,9 @@ use std::process::{Command, Output};
 use mysql_async::prelude::Queryable;
 
 use super::STATUS;
-use super::pair::{Pair, names};
 use crate::broker::raw;
 use crate::support;
+use crate::support::{Pair, names};
 
 const SECRET: &str = "s3cret/of:all@them";
 const SECRET_IN_URL: &str = "s3cret%2Fof%3Aall%40them";

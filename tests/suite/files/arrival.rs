@@ -5,7 +5,7 @@ use std::fs::OpenOptions;
 use rustix::process::Signal;
 
 use super::*;
-use crate::end_to_end::pair::{free_addr, page};
+use crate::support::{free_addr, page};
 
 /// A service with a page for its metrics, and whether it is ready.
 async fn service(pair: &Pair, through: &[&str], settings: &[(&str, &str)]) -> (Service, String) {

@@ -13,17 +13,21 @@
 
 pub mod browser;
 mod database;
+mod pair;
 pub mod prometheus;
 mod proof;
 pub mod proxy;
 mod redis;
 mod server;
+mod service;
 
 use tokio::sync::OnceCell;
 
 pub use database::{Database, Galera, SYNC_WAIT};
+pub use pair::{Pair, names};
 pub use redis::Redis;
 pub use server::{Private, program};
+pub use service::{Service, free_addr, page, until};
 
 /// The Redis that all tests share; take a database of your own with [`Redis::fresh`].
 pub async fn redis() -> &'static Redis {

@@ -7,8 +7,8 @@ use std::path::Path;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 
+use super::page;
 use super::server::{Kind, Server, program};
-use crate::end_to_end::pair::page;
 
 /// A running Prometheus.
 pub struct Prometheus {

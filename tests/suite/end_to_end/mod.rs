@@ -12,12 +12,11 @@ use xxhash_rust::xxh3::xxh3_64;
 
 mod failover;
 mod faults;
-pub mod pair;
 mod queue;
 mod service;
 mod tls;
 
-use pair::{Pair, names};
+use crate::support::{Pair, names};
 
 fn e2e_records() -> u64 {
     std::env::var("LEMONADE_E2E_RECORDS").map_or(20_000, |records| records.parse().unwrap())

@@ -9,7 +9,6 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
 use axum::Router;
 use axum::extract::State;
 use axum::http::{HeaderName, StatusCode, header};
@@ -24,7 +23,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::status::Status;
+use crate::status::{Status, StatusSource};
 use crate::telemetry::Handle;
 
 mod page;
@@ -47,20 +46,6 @@ const FAREWELL: Duration = Duration::from_secs(2);
 
 /// After a connection that could not be accepted.
 const ACCEPT_AGAIN_AFTER: Duration = Duration::from_millis(100);
-
-/// Who tells how the engine is.
-#[async_trait]
-pub trait StatusSource: Send + Sync {
-    /// Whether the engine can do its work now; if not, why. Answers at once, from memory.
-    ///
-    /// # Errors
-    /// The reason, for people.
-    fn ready(&self) -> Result<(), String>;
-
-    /// All there is to tell. May ask the database, and must then answer within a few seconds all
-    /// the same, with what it knows.
-    async fn status(&self) -> Status;
-}
 
 /// A bound address, before anything is served on it.
 #[derive(Debug)]
@@ -217,6 +202,8 @@ mod tests {
 
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpStream;
+
+    use async_trait::async_trait;
 
     use super::*;
     use crate::status::{Files, Waiting};

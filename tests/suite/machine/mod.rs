@@ -15,7 +15,7 @@ use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
-use crate::end_to_end::pair::{Pair, Service, names, until};
+use crate::support::{Pair, Service, names, until};
 
 const LIMIT: Duration = Duration::from_secs(60);
 

@@ -4,6 +4,7 @@
 //! Pure data; whoever runs the engine fills it in. Fields are only added, never renamed, because
 //! programs read them.
 
+use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 use crate::batch::RejectCode;
@@ -13,6 +14,20 @@ mod advice;
 mod text;
 
 pub use text::{bytes, grouped, length};
+
+/// Reports the state of an engine.
+#[async_trait]
+pub trait StatusSource: Send + Sync {
+    /// Whether the engine can do its work now. Returns at once, from memory.
+    ///
+    /// # Errors
+    /// The reason why it cannot, for people.
+    fn ready(&self) -> Result<(), String>;
+
+    /// The whole status. May ask the database, but returns within a few seconds even if the
+    /// database does not answer.
+    async fn status(&self) -> Status;
+}
 
 /// The state of the engine, or of what it left behind where it does not run. Bounded: the lists
 /// hold at most some dozens of entries, whatever there is to tell.

@@ -1,15 +1,11 @@
-//! A broker, a sink and a data directory of a test's own, and the real binary over them.
+//! A broker, a database and a data directory for one test, and the real binary over them.
 
-use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Command, Output, Stdio};
 
 use mysql_async::prelude::Queryable;
 
-use crate::support;
-
-/// A broker and a sink of a test's own, and a data directory.
+/// A broker and a database for one test, and a data directory.
 pub struct Pair {
     pub name: &'static str,
     pub database_url: String,
@@ -35,16 +31,16 @@ impl Pair {
         Self::within(name, &std::env::temp_dir()).await
     }
 
-    /// The same with its data directory in a place of the test's choice.
+    /// As [`Pair::new`], with the data directory below `place`.
     pub async fn within(name: &'static str, place: &Path) -> Self {
         let dir = tempfile::tempdir_in(place).unwrap();
         let database_url = if name.ends_with("mysql") {
-            support::mariadb().await.fresh().await
+            super::mariadb().await.fresh().await
         } else {
             format!("sqlite:{}", dir.path().join("test.db").display())
         };
         let redis_url = if name.starts_with("redis") {
-            Some(support::redis().await.fresh())
+            Some(super::redis().await.fresh())
         } else {
             None
         };
@@ -162,73 +158,4 @@ pub fn names(dir: &Path) -> Vec<String> {
     names.retain(|name| !name.starts_with('.'));
     names.sort();
     names
-}
-
-/// A running service, ended when dropped.
-pub struct Service(pub Child);
-
-impl Service {
-    pub fn start(pair: &Pair, args: &[&str]) -> Self {
-        Self::start_with_http(pair, args, "off")
-    }
-
-    pub fn start_with_http(pair: &Pair, args: &[&str], addr: &str) -> Self {
-        let mut command = pair.command(args);
-        command
-            .env("LEMONADE_HTTP_ADDR", addr)
-            .env("LEMONADE_SCAN_INTERVAL", "200ms");
-        Self(
-            command
-                .stdout(Stdio::null())
-                .stderr(Stdio::null())
-                .spawn()
-                .unwrap(),
-        )
-    }
-
-    pub fn signal(&self, signal: rustix::process::Signal) {
-        let pid = rustix::process::Pid::from_child(&self.0);
-        rustix::process::kill_process(pid, signal).unwrap();
-    }
-
-    /// SIGTERM, and the exit code.
-    pub fn terminate(&mut self) -> Option<i32> {
-        self.signal(rustix::process::Signal::TERM);
-        self.0.wait().unwrap().code()
-    }
-}
-
-impl Drop for Service {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-/// Waits for something to come true.
-pub async fn until(what: &str, limit: Duration, mut check: impl AsyncFnMut() -> bool) {
-    let began = Instant::now();
-    while !check().await {
-        assert!(began.elapsed() < limit, "waited {limit:?} for: {what}");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-}
-
-/// A page of a service, as its status code and body; `None` where nobody answers.
-pub fn page(addr: &str, path: &str) -> Option<(u16, String)> {
-    let mut stream = std::net::TcpStream::connect(addr).ok()?;
-    let limit = Some(Duration::from_secs(10));
-    stream.set_read_timeout(limit).unwrap();
-    write!(stream, "GET {path} HTTP/1.0\r\nHost: {addr}\r\n\r\n").ok()?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).ok()?;
-    let (head, body) = answer.split_once("\r\n\r\n")?;
-    let code = head.split(' ').nth(1)?.parse().ok()?;
-    Some((code, body.to_owned()))
-}
-
-/// An address on this machine where nothing listens.
-pub fn free_addr() -> String {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().to_string()
 }

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 
-use crate::end_to_end::pair::{Pair, Service, names, until};
+use crate::support::{Pair, Service, names, until};
 
 const LIMIT: Duration = Duration::from_secs(60);
 

@@ -16,7 +16,7 @@ use lemonade_task::cut::{self, ChunkLimits, Unreadable};
 use lemonade_task::dataset::{Dataset, Datasets};
 use lemonade_task::parse::Parser;
 
-use crate::end_to_end::pair::{Pair, names};
+use crate::support::{Pair, names};
 
 const FILE: SourceFile = SourceFile {
     file_no: 1,

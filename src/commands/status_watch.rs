@@ -24,7 +24,7 @@ const LEAVE: &str = "\x1b[?7h\x1b[?25h\x1b[?1049l";
 ///
 /// # Errors
 /// The output or the terminal fails.
-pub(super) async fn until_told(
+pub(super) async fn until_quit(
     get: impl AsyncFn() -> anyhow::Result<Status>,
     interval: Duration,
     json: bool,

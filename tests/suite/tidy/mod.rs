@@ -107,6 +107,30 @@ fn no_unsafe(source: &Source) -> Vec<String> {
         .collect()
 }
 
+/// Modules that still have the other form: `name.rs` beside `name/`.
+const TO_BE_MOVED: [&str; 7] = [
+    "src/content.rs",
+    "src/cut.rs",
+    "src/frame.rs",
+    "src/inbox.rs",
+    "src/parse.rs",
+    "src/parse/tests.rs",
+    "src/runner.rs",
+];
+
+/// A module with children is `name/mod.rs`, so that one folder holds all of it.
+fn one_module_form(sources: &[Source]) -> Vec<String> {
+    let has_children = |source: &&Source| {
+        let folder = format!("{}/", source.path.trim_end_matches(".rs"));
+        sources.iter().any(|other| other.path.starts_with(&folder))
+    };
+    sources
+        .iter()
+        .filter(has_children)
+        .map(|source| source.finding(0, "has child modules: move it to `mod.rs` in their folder"))
+        .collect()
+}
+
 /// A stream is bounded by making the publisher wait; `MAXLEN` drops what nobody has read.
 fn no_maxlen(source: &Source) -> Vec<String> {
     if source.module().is_none() {
@@ -146,7 +170,10 @@ fn metrics_exist(source: &Source, told: &BTreeSet<String>) -> Vec<String> {
             !told.contains(*name) && !base.is_some_and(|base| told.contains(base))
         })
         .map(|(offset, name)| {
-            source.finding(offset, &format!("no metric `{name}` in src/telemetry.rs"))
+            source.finding(
+                offset,
+                &format!("no metric `{name}` in src/telemetry/mod.rs"),
+            )
         })
         .collect()
 }
@@ -195,13 +222,20 @@ fn untold(telemetry: &Source, tellers: &[Source]) -> Vec<String> {
     };
     let untold = events(&code).into_iter().filter(is_untold);
     untold
-        .map(|event| format!("src/telemetry.rs: nobody tells of `{event}`: remove it"))
+        .map(|event| format!("src/telemetry/mod.rs: nobody tells of `{event}`: remove it"))
         .collect()
 }
 
 #[test]
 fn files_open_with_a_description() {
     clean(rust().iter().flat_map(opens_with_a_description));
+}
+
+#[test]
+fn modules_with_children_have_one_form() {
+    let mut sources = rust();
+    sources.retain(|source| !TO_BE_MOVED.contains(&source.path.as_str()));
+    clean(one_module_form(&sources).into_iter());
 }
 
 #[test]
@@ -226,10 +260,10 @@ fn no_test_is_ignored() {
 
 #[test]
 fn dashboards_and_alerts_name_metrics_that_exist() {
-    let told = metrics_told(&read("src/telemetry.rs"));
+    let told = metrics_told(&read("src/telemetry/mod.rs"));
     assert!(
         told.len() > 20,
-        "the metrics of telemetry.rs were not found: {told:?}"
+        "the metrics of telemetry were not found: {told:?}"
     );
     let mut asking = files(&["grafana"], &["json", "yml"]);
     asking.extend(files(&["deploy"], &["yml"]));
@@ -243,7 +277,7 @@ fn dashboards_and_alerts_name_metrics_that_exist() {
 
 #[test]
 fn every_event_of_telemetry_is_told_by_somebody() {
-    let telemetry = read("src/telemetry.rs");
+    let telemetry = read("src/telemetry/mod.rs");
     let tellers: Vec<Source> = files(&["src"], &["rs"])
         .into_iter()
         .filter(|source| !source.path.starts_with("src/telemetry"))
@@ -375,23 +409,39 @@ fn other_offences_are_found_out() {
 }
 
 #[test]
+fn the_other_module_form_is_found_out() {
+    let sources = [
+        "src/a.rs",
+        "src/a/b.rs",
+        "src/c/mod.rs",
+        "src/c/d.rs",
+        "src/cd.rs",
+    ];
+    let sources = sources.map(|path| made(path, "//! x\n"));
+    assert_eq!(
+        one_module_form(&sources),
+        ["src/a.rs:1: has child modules: move it to `mod.rs` in their folder"]
+    );
+}
+
+#[test]
 fn untold_events_are_found_out() {
     let telemetry = made(
-        "src/telemetry.rs",
+        "src/telemetry/mod.rs",
         "pub fn told(n: u64) {}\npub fn untold() {}\n",
     );
     let teller = made("src/a.rs", "telemetry::told(1); // telemetry::untold()");
     let found = untold(&telemetry, &[teller]);
     assert_eq!(
         found,
-        ["src/telemetry.rs: nobody tells of `untold`: remove it"]
+        ["src/telemetry/mod.rs: nobody tells of `untold`: remove it"]
     );
 }
 
 #[test]
 fn unknown_metrics_are_found_out() {
     let telemetry = made(
-        "src/telemetry.rs",
+        "src/telemetry/mod.rs",
         "// \"lemonade_gone_total\"\ncounter!(\"lemonade_a_total\"); histogram!(\"lemonade_b\");",
     );
     let told = metrics_told(&telemetry);
@@ -404,7 +454,7 @@ fn unknown_metrics_are_found_out() {
     let found = check("up\nlemonade_a");
     assert_eq!(
         found,
-        ["grafana/d.json:2: no metric `lemonade_a` in src/telemetry.rs"]
+        ["grafana/d.json:2: no metric `lemonade_a` in src/telemetry/mod.rs"]
     );
     assert_eq!(check("lemonade_gone_total + lemonade_c_bucket").len(), 2);
 }

@@ -22,7 +22,7 @@ use lemonade_task::inbox::{Directories, Inbox, Patience};
 use lemonade_task::ingest::IngestOptions;
 use lemonade_task::runner::{Engine, EngineOptions, Stop};
 
-use crate::end_to_end::pair::names;
+use crate::support::names;
 use world::{Broken, Random, SimBroker, SimSink, World};
 
 /// What a seed's files must become.

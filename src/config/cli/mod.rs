@@ -8,6 +8,7 @@ use clap_complete::Shell;
 use super::FILE_DEFAULT;
 use super::environment::NAMES;
 use super::options::{Options, Period};
+use crate::sample::{FileFormat, RecordType};
 
 mod help;
 mod values;
@@ -101,8 +102,8 @@ pub struct LoadArgs {
     #[arg(long)]
     pub dry_run: bool,
     /// Which of the paths' files come first; those of inbound come oldest first
-    #[arg(long, value_enum, default_value_t = Order::Name)]
-    pub order: Order,
+    #[arg(long, value_enum, default_value_t = FileOrder::Name)]
+    pub order: FileOrder,
     /// Stop when more records than this are rejected
     #[arg(long, value_name = "N")]
     pub max_rejects: Option<u64>,
@@ -116,7 +117,7 @@ pub struct LoadArgs {
 
 /// Which files come first.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
-pub enum Order {
+pub enum FileOrder {
     /// By name.
     #[default]
     Name,
@@ -169,7 +170,7 @@ pub enum FilesCommand {
     List {
         /// Only those in this state
         #[arg(long, value_enum)]
-        state: Option<State>,
+        state: Option<StateFilter>,
         /// How many
         #[arg(long, value_name = "N", default_value_t = 20)]
         limit: usize,
@@ -198,7 +199,7 @@ pub enum FilesCommand {
 
 /// The state of a file in the ledger.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum State {
+pub enum StateFilter {
     /// Some of its records are still to be stored.
     Pending,
     /// All of it is stored.
@@ -360,8 +361,8 @@ pub struct GenerateArgs {
     #[arg(long, value_name = "DIR")]
     pub dir: Option<PathBuf>,
     /// Which kind of record
-    #[arg(long, value_enum, default_value_t = Kind::VehicleEvents)]
-    pub dataset: Kind,
+    #[arg(long, value_enum, default_value_t = RecordType::VehicleEvents)]
+    pub dataset: RecordType,
     /// How many files
     #[arg(long, value_name = "N", default_value_t = 10)]
     pub files: u32,
@@ -378,40 +379,19 @@ pub struct GenerateArgs {
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub seed: u64,
     /// Shape of the files
-    #[arg(long, value_enum, default_value_t = Format::Document)]
-    pub format: Format,
+    #[arg(long, value_enum, default_value_t = FileFormat::Document)]
+    pub format: FileFormat,
     /// Compression of the files
-    #[arg(long, value_enum, default_value_t = Compress::None)]
-    pub compress: Compress,
+    #[arg(long, value_enum, default_value_t = Compression::None)]
+    pub compress: Compression,
     /// Which part of the records is to be rejected, from 0 to 1
     #[arg(long, value_name = "RATIO", default_value_t = 0.0, value_parser = ratio)]
     pub bad: f64,
 }
 
-/// A dataset that `generate` can make records of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-#[value(rename_all = "snake_case")]
-pub enum Kind {
-    /// Events of vehicles.
-    VehicleEvents,
-    /// Reports of a vehicle's status.
-    VehicleStatus,
-}
-
-/// The shape of a file of records.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Format {
-    /// An object that holds the array of records.
-    Document,
-    /// A bare array.
-    Array,
-    /// One record a line.
-    Ndjson,
-}
-
 /// The compression of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Compress {
+pub enum Compression {
     /// gzip.
     Gzip,
     /// Zstandard.
