@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use lemonade_task::commands::{self, Exit};
 use lemonade_task::config::cli::Cli;
 use lemonade_task::config::{self, Environment, LogFormat, Settings};
-use lemonade_task::telemetry::logging::{self, Shape};
+use lemonade_task::telemetry::logging::{self, LogStyle};
 
 /// Many threads allocate batches here and free them there, which is what this allocator is for.
 #[global_allocator]
@@ -22,7 +22,7 @@ fn main() -> ExitCode {
     run(cli)
         .unwrap_or_else(|error| {
             // One line: causes follow each other, and each names what is to be done where it knows.
-            tell(&format!("task_runner: {error:#}"));
+            print_error(&format!("task_runner: {error:#}"));
             Exit::of(&error)
         })
         .into()
@@ -34,7 +34,7 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
     }
     let environment = Environment::read(Path::new(config::DOTENV))?;
     let settings = Settings::resolve(cli.options, &environment)?;
-    logging::init(shape(settings.log_format), &settings.log_level)?;
+    logging::init(log_style(settings.log_format), &settings.log_level)?;
     for note in &settings.notes {
         tracing::warn!("{note}");
     }
@@ -54,7 +54,9 @@ fn exit_on_panic() {
     let print = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
         print(panic);
-        tell("task_runner: this is a bug; nothing is lost, start again and report the lines above");
+        print_error(
+            "task_runner: this is a bug; nothing is lost, start again and report the lines above",
+        );
         std::process::exit(Exit::Internal as i32);
     }));
 }
@@ -70,19 +72,19 @@ fn print_usage(message: &clap::Error) -> ExitCode {
     }
 }
 
-fn shape(format: LogFormat) -> Shape {
+fn log_style(format: LogFormat) -> LogStyle {
     let terminal = io::stderr().is_terminal();
     let no_colour = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     match format {
-        LogFormat::Json => Shape::Json,
-        LogFormat::Auto if !terminal => Shape::Json,
-        LogFormat::Text | LogFormat::Auto => Shape::Text {
+        LogFormat::Json => LogStyle::Json,
+        LogFormat::Auto if !terminal => LogStyle::Json,
+        LogFormat::Text | LogFormat::Auto => LogStyle::Text {
             colour: terminal && !no_colour,
         },
     }
 }
 
 /// A message for a person; where stderr is closed, there is none to be told.
-fn tell(message: &str) {
+fn print_error(message: &str) {
     let _ = writeln!(io::stderr(), "{message}");
 }

@@ -16,7 +16,7 @@ const DELAY_MIN: Duration = Duration::from_millis(20);
 const DELAY_MAX: Duration = Duration::from_secs(5);
 
 /// A fault that lasts this long is worth a line; a deadlock is not.
-const SILENT: Duration = Duration::from_secs(1);
+const LOG_AFTER: Duration = Duration::from_secs(1);
 
 /// Why an operation was given up.
 #[derive(Debug)]
@@ -44,7 +44,7 @@ where
 {
     let mut delays = None;
     let began = Instant::now();
-    let mut said = false;
+    let mut logged = false;
     loop {
         // An attempt may take as long as its timeouts allow. Leaving it in the middle is as safe as a
         // lost connection: its outcome is unknown, and the ledger tells.
@@ -54,7 +54,7 @@ where
         };
         let fault = match attempt {
             Ok(value) => {
-                if said {
+                if logged {
                     tracing::info!(doing, seconds = began.elapsed().as_secs(), "works again");
                 }
                 return Ok(value);
@@ -65,9 +65,9 @@ where
         if !fault.is_transient() {
             return Err(GivenUp::Fatal(fault));
         }
-        if !said && began.elapsed() >= SILENT {
+        if !logged && began.elapsed() >= LOG_AFTER {
             tracing::warn!(doing, %fault, "waits, and tries again until it works");
-            said = true;
+            logged = true;
         }
         let delays = delays.get_or_insert_with(|| {
             ExponentialBuilder::default()

@@ -62,13 +62,13 @@ pub struct Refreshed {
     pub pairs: u64,
 }
 
-/// The last event of each key and day seen so far. Each row of a load is looked up here, so an entry
+/// The last event of each key and day state so far. Each row of a load is looked up here, so an entry
 /// is small: the texts, of which there are few beside the pairs, stand elsewhere once.
 #[derive(Debug, Default)]
 struct Reduced {
     keys: Texts,
     values: Texts,
-    pairs: HashTable<Last>,
+    pairs: HashTable<LastOfDay>,
     hasher: DefaultHashBuilder,
 }
 
@@ -82,14 +82,14 @@ fn number_of(text: &str, texts: &mut Texts) -> u32 {
 
 /// The last event of a key on the day of its time.
 #[derive(Debug)]
-struct Last {
+struct LastOfDay {
     key: u32,
     value: u32,
     time_us: i64,
     id: u64,
 }
 
-impl Last {
+impl LastOfDay {
     fn pair(&self) -> (u32, i32) {
         (self.key, timestamp::day(self.time_us))
     }
@@ -117,11 +117,11 @@ impl Reduced {
             |last| last.pair() == pair,
             |last| hasher.hash_one(last.pair()),
         );
-        let is_later = |last: &Last| (time_us, id) > (last.time_us, last.id);
+        let is_later = |last: &LastOfDay| (time_us, id) > (last.time_us, last.id);
         if matches!(&entry, Entry::Occupied(last) if !is_later(last.get())) {
             return;
         }
-        entry.insert(Last {
+        entry.insert(LastOfDay {
             key: pair.0,
             value: number_of(value, values),
             time_us,
@@ -161,7 +161,7 @@ impl Reduced {
         for (rank, key) in by_text.into_iter().enumerate() {
             ranks[key as usize] = rank as u32;
         }
-        let mut pairs: Vec<Last> = self.pairs.into_iter().collect();
+        let mut pairs: Vec<LastOfDay> = self.pairs.into_iter().collect();
         pairs.sort_unstable_by_key(|last| (ranks[last.key as usize], last.time_us));
         let parts = pairs.len().div_ceil(MERGE_PAIRS);
         (0..parts).map(move |part| {
@@ -183,7 +183,7 @@ impl Reduced {
 /// It is told of rows only after their commit. What it holds is lost in a crash, and then read.
 #[derive(Debug, Default)]
 pub struct Accumulator {
-    seen: Mutex<HashMap<String, Seen>>,
+    states: Mutex<HashMap<String, DatasetState>>,
     /// Files of which rows are being committed, and in how many commits.
     committing: Mutex<HashMap<u32, u32>>,
     /// Held while candidates that were taken out are on their way into the database. A refresh that
@@ -192,7 +192,7 @@ pub struct Accumulator {
 }
 
 #[derive(Debug, Default)]
-struct Seen {
+struct DatasetState {
     reduced: Reduced,
     coverage: HashMap<u32, Vec<Range<u64>>>,
 }
@@ -242,19 +242,19 @@ impl Accumulator {
 
     /// Takes in committed batches.
     pub fn add(&self, batches: &[Batch]) {
-        let mut all = self.seen.lock();
+        let mut all = self.states.lock();
         for batch in batches {
             let Some(columns) = batch.summary_columns() else {
                 continue;
             };
             if !all.contains_key(&batch.dataset.name) {
-                all.insert(batch.dataset.name.clone(), Seen::default());
+                all.insert(batch.dataset.name.clone(), DatasetState::default());
             }
-            let seen = all.get_mut(&batch.dataset.name).expect("inserted above");
-            seen.reduced.add_rows(columns);
-            let room = seen.coverage.len() < FILES_MAX;
-            if room || seen.coverage.contains_key(&batch.span.file_no) {
-                let covered = seen.coverage.entry(batch.span.file_no).or_default();
+            let state = all.get_mut(&batch.dataset.name).expect("inserted above");
+            state.reduced.add_rows(columns);
+            let room = state.coverage.len() < FILES_MAX;
+            if room || state.coverage.contains_key(&batch.span.file_no) {
+                let covered = state.coverage.entry(batch.span.file_no).or_default();
                 coverage::insert(covered, batch.span.ordinals());
             }
         }
@@ -271,9 +271,9 @@ impl Accumulator {
         stop: &CancellationToken,
     ) -> Result<(), GivenUp> {
         let is_full = || {
-            let all = self.seen.lock();
+            let all = self.states.lock();
             all.get(&dataset.name)
-                .is_some_and(|seen| seen.reduced.is_full())
+                .is_some_and(|state| state.reduced.is_full())
         };
         if !is_full() {
             return Ok(());
@@ -289,33 +289,34 @@ impl Accumulator {
 
     /// Takes the candidates out.
     fn take(&self, dataset: &str) -> Reduced {
-        let mut all = self.seen.lock();
-        let seen = all.get_mut(dataset);
-        seen.map(|seen| std::mem::take(&mut seen.reduced))
+        let mut all = self.states.lock();
+        let state = all.get_mut(dataset);
+        state
+            .map(|state| std::mem::take(&mut state.reduced))
             .unwrap_or_default()
     }
 
     /// Takes the candidates out; and tells of each file whether that is enough, since all of its rows
     /// have passed here.
     fn take_with(&self, dataset: &str, files: &[Unsummarised]) -> (Reduced, Vec<bool>) {
-        let mut all = self.seen.lock();
-        let Some(seen) = all.get_mut(dataset) else {
+        let mut all = self.states.lock();
+        let Some(state) = all.get_mut(dataset) else {
             return (Reduced::default(), vec![false; files.len()]);
         };
         let passed = |file: &Unsummarised| {
-            let covered = seen.coverage.get(&file.file_no);
+            let covered = state.coverage.get(&file.file_no);
             !file.must_be_read()
                 && covered.is_some_and(|covered| coverage::is_whole(covered, file.records))
         };
         let passed = files.iter().map(passed).collect();
-        (std::mem::take(&mut seen.reduced), passed)
+        (std::mem::take(&mut state.reduced), passed)
     }
 
     fn forget(&self, dataset: &str, files: &[Unsummarised]) {
-        let mut all = self.seen.lock();
-        if let Some(seen) = all.get_mut(dataset) {
+        let mut all = self.states.lock();
+        if let Some(state) = all.get_mut(dataset) {
             for file in files {
-                seen.coverage.remove(&file.file_no);
+                state.coverage.remove(&file.file_no);
             }
         }
     }

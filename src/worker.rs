@@ -116,13 +116,17 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// Works until `quiet` is cancelled, and then finishes the commit in hand; or leaves at once when
-    /// `now` is.
+    /// Works until `drain` is cancelled, and then finishes the commit in hand; or leaves at once when
+    /// `abort` is.
     ///
     /// # Errors
     /// A fatal fault.
-    pub async fn run(self, quiet: CancellationToken, now: CancellationToken) -> Result<(), Fault> {
-        match self.work(&quiet, &now).await {
+    pub async fn run(
+        self,
+        drain: CancellationToken,
+        abort: CancellationToken,
+    ) -> Result<(), Fault> {
+        match self.work(&drain, &abort).await {
             Ok(()) | Err(GivenUp::Stopped) => Ok(()),
             Err(GivenUp::Fatal(fault)) => Err(fault),
         }
@@ -130,21 +134,21 @@ impl Worker {
 
     async fn work(
         &self,
-        quiet: &CancellationToken,
-        now: &CancellationToken,
+        drain: &CancellationToken,
+        abort: &CancellationToken,
     ) -> Result<(), GivenUp> {
         let mut consumer = until_ok(
             "connecting to the queue",
-            quiet,
+            drain,
             |_| {},
             || self.broker.consumer(&self.name),
         )
         .await?;
         let mut take = 1;
-        while !quiet.is_cancelled() {
+        while !drain.is_cancelled() {
             let received = tokio::select! {
                 received = consumer.receive(take) => received,
-                () = quiet.cancelled() => break,
+                () = drain.cancelled() => break,
             };
             let deliveries = match received {
                 Ok(deliveries) => deliveries,
@@ -160,7 +164,7 @@ impl Worker {
             };
             if !deliveries.is_empty() {
                 take = frames_to_take(&deliveries);
-                self.commit(&deliveries, now).await?;
+                self.commit(&deliveries, abort).await?;
                 self.ack(consumer.as_mut(), &deliveries).await;
             }
         }

@@ -1,7 +1,7 @@
 //! The in-process queue: the same contract as Redis, for an engine that is one process.
 //!
-//! One lock around one state, held for moments and never across an await. A frame is in exactly one
-//! place: in line, or in a consumer's hands; its bytes leave the bound only when it is acked, as
+//! One lock around one state, delivered for moments and never across an await. A frame is in exactly one
+//! place: in waiting, or in a consumer's hands; its bytes leave the bound only when it is acked, as
 //! they do in Redis. It knows of no clock but the pause of an idle [`Consumer::receive`], and
 //! keeps nothing that belongs to one runtime.
 
@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
-use super::{Broker, Consumer, Delivery, Depth, Holder, Queued, Tag};
+use super::{Broker, Consumer, Delivery, Depth, Owner, Queued, Tag};
 use crate::fault::Fault;
 use crate::finding::Finding;
 use crate::frame::{Codec, Frame};
@@ -43,9 +43,9 @@ struct Queue {
 
 #[derive(Debug, Default)]
 struct State {
-    line: VecDeque<Entry>,
+    waiting: VecDeque<Entry>,
     /// By number, so that what a consumer leaves behind goes back in its old order.
-    held: BTreeMap<u64, Held>,
+    delivered: BTreeMap<u64, Delivered>,
     bytes: u64,
     entries: u64,
     consumers: u64,
@@ -60,7 +60,7 @@ struct Entry {
 }
 
 #[derive(Debug)]
-struct Held {
+struct Delivered {
     consumer: u64,
     name: Arc<str>,
     since: Instant,
@@ -111,7 +111,7 @@ impl Broker for MemoryBroker {
             number: state.consumers,
             name: name.into(),
         };
-        let returned = state.give_back(|held| *held.name == *name);
+        let returned = state.give_back(|delivered| *delivered.name == *name);
         drop(state);
         if returned {
             self.queue.arrived.notify_one();
@@ -125,9 +125,9 @@ impl Broker for MemoryBroker {
 
     async fn depth(&self) -> Result<Depth, Fault> {
         let state = self.queue.lock();
-        let pending = state.held.len() as u64;
+        let pending = state.delivered.len() as u64;
         Ok(Depth {
-            frames: state.line.len() as u64 + pending,
+            frames: state.waiting.len() as u64 + pending,
             pending,
             bytes: state.bytes,
         })
@@ -136,27 +136,34 @@ impl Broker for MemoryBroker {
     async fn oldest(&self) -> Result<Vec<(Arc<str>, Duration)>, Fault> {
         let state = self.queue.lock();
         // By number, so the first is the oldest of those in hand; what was given back is in front.
-        let held = state.held.values().next().map(|held| held.entry.arrived);
-        let oldest = state.line.front().map(|entry| entry.arrived);
-        let oldest = oldest.into_iter().chain(held).min();
+        let delivered = state
+            .delivered
+            .values()
+            .next()
+            .map(|delivered| delivered.entry.arrived);
+        let oldest = state.waiting.front().map(|entry| entry.arrived);
+        let oldest = oldest.into_iter().chain(delivered).min();
         let age = oldest.map_or(Duration::ZERO, |arrived| arrived.elapsed());
         Ok(vec![(Arc::clone(&self.queue.stream), age)])
     }
 
     async fn peek(&self, max: usize) -> Result<Vec<Queued>, Fault> {
         let state = self.queue.lock();
-        let held = state.held.values().map(|held| (&held.entry, Some(held)));
-        let line = state.line.iter().map(|entry| (entry, None));
-        let mut entries: Vec<(&Entry, Option<&Held>)> = held.chain(line).collect();
+        let delivered = state
+            .delivered
+            .values()
+            .map(|delivered| (&delivered.entry, Some(delivered)));
+        let waiting = state.waiting.iter().map(|entry| (entry, None));
+        let mut entries: Vec<(&Entry, Option<&Delivered>)> = delivered.chain(waiting).collect();
         entries.sort_unstable_by_key(|(entry, _)| entry.number);
-        let queued = |(entry, held): (&Entry, Option<&Held>)| Queued {
+        let queued = |(entry, delivered): (&Entry, Option<&Delivered>)| Queued {
             dataset: Arc::clone(&entry.frame.dataset),
             entry: entry.number.to_string(),
             frame: Some((entry.frame.span, entry.frame.weight() as u64)),
             age: entry.arrived.elapsed(),
-            holder: held.map(|held| Holder {
-                consumer: held.name.to_string(),
-                held: held.since.elapsed(),
+            owner: delivered.map(|delivered| Owner {
+                consumer: delivered.name.to_string(),
+                held_for: delivered.since.elapsed(),
                 deliveries: entry.deliveries,
             }),
         };
@@ -184,7 +191,7 @@ impl Queue {
             arrived: Instant::now(),
             deliveries: 0,
         };
-        state.line.push_back(entry);
+        state.waiting.push_back(entry);
         drop(state);
         self.arrived.notify_one();
         true
@@ -192,33 +199,33 @@ impl Queue {
 }
 
 impl State {
-    /// Puts what these consumers hold back to the front of the line. Tells whether there was any.
-    fn give_back(&mut self, whose: impl Fn(&Held) -> bool) -> bool {
+    /// Puts what these consumers hold back to the front of the waiting. Tells whether there was any.
+    fn give_back(&mut self, whose: impl Fn(&Delivered) -> bool) -> bool {
         let numbers: Vec<u64> = self
-            .held
+            .delivered
             .iter()
-            .filter(|(_, held)| whose(held))
+            .filter(|(_, delivered)| whose(delivered))
             .map(|(number, _)| *number)
             .collect();
         for number in numbers.iter().rev() {
-            let held = self
-                .held
+            let delivered = self
+                .delivered
                 .remove(number)
                 .expect("the number was read from this map");
-            self.line.push_front(held.entry);
+            self.waiting.push_front(delivered.entry);
         }
         !numbers.is_empty()
     }
 
     /// Forgets an entry wherever it is: it may have been given back since it was delivered.
     fn forget(&mut self, number: u64) {
-        let frame = match self.held.remove(&number) {
-            Some(held) => Some(held.entry.frame),
+        let frame = match self.delivered.remove(&number) {
+            Some(delivered) => Some(delivered.entry.frame),
             None => self
-                .line
+                .waiting
                 .iter()
                 .position(|entry| entry.number == number)
-                .and_then(|at| self.line.remove(at))
+                .and_then(|at| self.waiting.remove(at))
                 .map(|entry| entry.frame),
         };
         if let Some(frame) = frame {
@@ -238,8 +245,8 @@ struct MemoryConsumer {
 impl MemoryConsumer {
     fn take(&self, max: usize) -> Vec<Delivery> {
         let mut state = self.queue.lock();
-        let count = max.min(state.line.len());
-        let taken: Vec<Entry> = state.line.drain(..count).collect();
+        let count = max.min(state.waiting.len());
+        let taken: Vec<Entry> = state.waiting.drain(..count).collect();
         let mut deliveries = Vec::with_capacity(count);
         for mut entry in taken {
             deliveries.push(Delivery {
@@ -251,15 +258,15 @@ impl MemoryConsumer {
                 redelivered: entry.deliveries > 0,
             });
             entry.deliveries += 1;
-            let held = Held {
+            let delivered = Delivered {
                 consumer: self.number,
                 name: Arc::clone(&self.name),
                 since: Instant::now(),
                 entry,
             };
-            state.held.insert(held.entry.number, held);
+            state.delivered.insert(delivered.entry.number, delivered);
         }
-        let more = !state.line.is_empty();
+        let more = !state.waiting.is_empty();
         drop(state);
         // Notices of several pushes may have become one; whoever leaves something passes it on.
         if more {
@@ -304,7 +311,7 @@ impl Drop for MemoryConsumer {
         let returned = self
             .queue
             .lock()
-            .give_back(|held| held.consumer == self.number);
+            .give_back(|delivered| delivered.consumer == self.number);
         if returned {
             self.queue.arrived.notify_one();
         }

@@ -175,16 +175,16 @@ pub struct Queued {
     /// How long it has been in the queue.
     pub age: Duration,
     /// Whose hands it is in; `None` where it waits.
-    pub holder: Option<Holder>,
+    pub owner: Option<Owner>,
 }
 
 /// Who has an entry in hand.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Holder {
+pub struct Owner {
     /// The name of the consumer.
     pub consumer: String,
     /// For how long, since it was last delivered.
-    pub held: Duration,
+    pub held_for: Duration,
     /// How often it was delivered, to whomever.
     pub deliveries: u64,
 }

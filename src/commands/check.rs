@@ -213,8 +213,8 @@ fn print_rejects(
             writeln!(out, "{reject}")?;
             continue;
         }
-        let (file, field) = (file.escape_debug(), output::in_field(field.as_ref()));
-        let beginning = output::beginning(raw);
+        let (file, field) = (file.escape_debug(), output::field_suffix(field.as_ref()));
+        let beginning = output::excerpt(raw);
         writeln!(
             out,
             "{file}: record {ordinal} at byte {byte_offset}: {code}{field}\n    {beginning}"

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use anyhow::Context as _;
 
-use super::{Outcome, say};
+use super::{Outcome, print};
 use crate::config::cli::{ConfigCommand, InitArgs};
 use crate::config::{self, Settings};
 
@@ -18,7 +18,7 @@ use crate::config::{self, Settings};
 pub(super) fn execute(settings: &Settings, command: &ConfigCommand) -> anyhow::Result<Outcome> {
     match command {
         ConfigCommand::Show => {
-            say(&settings.to_string())?;
+            print(&settings.to_string())?;
             Ok(Outcome::Complete)
         }
         ConfigCommand::Init(args) => init(args),
@@ -52,7 +52,7 @@ pub(super) fn init(args: &InitArgs) -> anyhow::Result<Outcome> {
 /// The output fails.
 pub(super) fn schema() -> anyhow::Result<Outcome> {
     let schema = serde_json::to_string_pretty(&config::schema())?;
-    say(&format!("{schema}\n"))?;
+    print(&format!("{schema}\n"))?;
     Ok(Outcome::Complete)
 }
 

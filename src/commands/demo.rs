@@ -9,8 +9,8 @@ use std::time::Instant;
 
 use jiff::Timestamp;
 
-use super::load::{self, Work};
-use super::{Outcome, say};
+use super::load::{self, LoadPlan};
+use super::{Outcome, print};
 use crate::config::Settings;
 use crate::config::cli::DemoArgs;
 use crate::directory;
@@ -26,8 +26,8 @@ const SHOWN: usize = 5;
 
 /// Runs the demo.
 pub(super) async fn execute(mut settings: Settings, args: DemoArgs) -> anyhow::Result<Outcome> {
-    let (dir, temporary) = place(&args)?;
-    embed(&mut settings, &dir);
+    let (dir, temporary) = data_directory(&args)?;
+    use_embedded_servers(&mut settings, &dir);
     let events = Generator {
         vehicles: 200,
         bad: BAD,
@@ -42,7 +42,7 @@ pub(super) async fn execute(mut settings: Settings, args: DemoArgs) -> anyhow::R
         write(&settings.dirs.inbound, &events, index, args.records)?;
     }
     write(&settings.dirs.inbound, &status, 0, args.records)?;
-    say(&format!(
+    print(&format!(
         "made {} files in {}\n\n",
         args.files + 1,
         settings.dirs.inbound.display()
@@ -53,13 +53,13 @@ pub(super) async fn execute(mut settings: Settings, args: DemoArgs) -> anyhow::R
         return Ok(Outcome::Stopped);
     };
     let began = Instant::now();
-    let outcome = load::run(&engine, Work::inbound(&engine)?, None, false, &stop).await?;
-    load::report(&engine.tally, began.elapsed())?;
+    let outcome = load::run(&engine, LoadPlan::inbound(&engine)?, None, false, &stop).await?;
+    load::print_totals(&engine.tally, began.elapsed())?;
     if outcome == Outcome::Stopped {
         return Ok(outcome);
     }
-    say(&tables(&engine).await?)?;
-    say(&next_steps(&dir, temporary.is_none() || args.keep))?;
+    print(&tables(&engine).await?)?;
+    print(&next_steps(&dir, temporary.is_none() || args.keep))?;
     if let (Some(temporary), true) = (temporary, args.keep) {
         let _kept = temporary.keep();
     }
@@ -67,7 +67,7 @@ pub(super) async fn execute(mut settings: Settings, args: DemoArgs) -> anyhow::R
     Ok(Outcome::Complete)
 }
 
-fn place(args: &DemoArgs) -> anyhow::Result<(PathBuf, Option<tempfile::TempDir>)> {
+fn data_directory(args: &DemoArgs) -> anyhow::Result<(PathBuf, Option<tempfile::TempDir>)> {
     if let Some(dir) = &args.dir {
         directory::create_private(dir)?;
         return Ok((dir.clone(), None));
@@ -79,7 +79,7 @@ fn place(args: &DemoArgs) -> anyhow::Result<(PathBuf, Option<tempfile::TempDir>)
 }
 
 /// The settings of a first run below `dir`, whatever the user's own are.
-fn embed(settings: &mut Settings, dir: &Path) {
+fn use_embedded_servers(settings: &mut Settings, dir: &Path) {
     settings.database_url = format!("sqlite:{}", dir.join("lemonade.db").display());
     settings.broker_url = String::from("memory:");
     settings.data_dir = dir.into();

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use rustix::fs::statfs;
 
-use super::{Outcome, say};
+use super::{Outcome, print};
 use crate::broker::{self, BrokerOptions};
 use crate::config::{Settings, redacted};
 use crate::content::{self, Writers};
@@ -30,7 +30,7 @@ const INOTIFY_INSTANCES_MIN: u64 = 16;
 
 /// Runs the command: complete if nothing failed.
 pub(super) async fn execute(settings: &Settings) -> anyhow::Result<Outcome> {
-    let mut all = vec![("settings", vec![settled(settings)])];
+    let mut all = vec![("settings", vec![settings_in_effect(settings)])];
     all.push(("directories", directories(settings)));
     all.push(("queue", queue(settings).await));
     all.push(("database", database(settings).await));
@@ -50,7 +50,7 @@ pub(super) async fn execute(settings: &Settings) -> anyhow::Result<Outcome> {
             }
         }
     }
-    say(&text)?;
+    print(&text)?;
     Ok(if worst == Level::Fail {
         Outcome::Failed
     } else {
@@ -58,7 +58,7 @@ pub(super) async fn execute(settings: &Settings) -> anyhow::Result<Outcome> {
     })
 }
 
-fn settled(settings: &Settings) -> Finding {
+fn settings_in_effect(settings: &Settings) -> Finding {
     let (database, queue) = (
         redacted(&settings.database_url),
         redacted(&settings.broker_url),
@@ -172,7 +172,9 @@ async fn queue(settings: &Settings) -> Vec<Finding> {
         let broker = broker::open(&settings.broker_url, &options, &settings.datasets).await?;
         broker.inspect().await
     };
-    inspected.await.unwrap_or_else(|fault| vec![failed(&fault)])
+    inspected
+        .await
+        .unwrap_or_else(|fault| vec![failed_check(&fault)])
 }
 
 async fn database(settings: &Settings) -> Vec<Finding> {
@@ -185,10 +187,12 @@ async fn database(settings: &Settings) -> Vec<Finding> {
         let sink = super::open_sink(settings).await?;
         sink.inspect(&settings.datasets).await
     };
-    inspected.await.unwrap_or_else(|fault| vec![failed(&fault)])
+    inspected
+        .await
+        .unwrap_or_else(|fault| vec![failed_check(&fault)])
 }
 
-fn failed(fault: &Fault) -> Finding {
+fn failed_check(fault: &Fault) -> Finding {
     let fix = if fault.is_transient() {
         "start the server, or mend the URL"
     } else {

@@ -55,7 +55,7 @@ pub struct NoInput(pub String);
 /// A command line that cannot be done as it is.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-pub struct Misuse(pub String);
+pub struct UsageError(pub String);
 
 impl Exit {
     /// The code of an error: that of the first in its chain that has one.
@@ -68,7 +68,7 @@ impl Exit {
                     Some(Self::of_fault(fault))
                 } else if cause.is::<ConfigError>() || cause.is::<BadDirectives>() {
                     Some(Self::Config)
-                } else if cause.is::<Misuse>() {
+                } else if cause.is::<UsageError>() {
                     Some(Self::Usage)
                 } else if cause.is::<NoInput>() {
                     Some(Self::NoInput)
@@ -150,7 +150,7 @@ mod tests {
             (io(ErrorKind::NotFound).context("reading"), Exit::NoInput),
             (io(ErrorKind::PermissionDenied), Exit::Permission),
             (anyhow::Error::new(NoInput("x".to_owned())), Exit::NoInput),
-            (anyhow::Error::new(Misuse("x".to_owned())), Exit::Usage),
+            (anyhow::Error::new(UsageError("x".to_owned())), Exit::Usage),
             (anyhow::anyhow!("something else"), Exit::Failed),
         ];
         for (error, exit) in cases {

@@ -12,7 +12,9 @@ use crate::config::cli::{FilesCommand, StateFilter};
 use crate::inbox;
 use crate::sink::{FileState, LedgerFile};
 
-use super::{Facts, Misuse, NoInput, Outcome, WRITES, open_ledger, say, wanted_file};
+use super::{
+    INFALLIBLE, KeyValueText, NoInput, Outcome, UsageError, open_ledger, print, wanted_file,
+};
 
 /// Files read from the ledger at a time.
 const PAGE_FILES: usize = 500;
@@ -62,7 +64,7 @@ async fn list(
         first = false;
         for file in &page {
             if json {
-                writeln!(text, "{}", as_json(file)).expect(WRITES);
+                writeln!(text, "{}", as_json(file)).expect(INFALLIBLE);
                 continue;
             }
             let entry = &file.entry;
@@ -72,12 +74,12 @@ async fn list(
                 "{:>7}  {:<11} {:>8} {:>8}  {:<16}  {name}",
                 entry.file_no, entry.state, entry.records, entry.rejects, entry.dataset
             )
-            .expect(WRITES);
+            .expect(INFALLIBLE);
             if let Some(reason) = &entry.reason {
-                writeln!(text, "         {}", reason.escape_debug()).expect(WRITES);
+                writeln!(text, "         {}", reason.escape_debug()).expect(INFALLIBLE);
             }
         }
-        say(&text)?;
+        print(&text)?;
     }
     if first {
         eprintln!("no such files in the ledger");
@@ -98,7 +100,7 @@ fn as_json(file: &LedgerFile) -> Value {
 /// A hash as `b3sum` begins it.
 fn hex(hash: &[u8]) -> String {
     hash.iter().fold(String::new(), |mut text, byte| {
-        write!(text, "{byte:02x}").expect(WRITES);
+        write!(text, "{byte:02x}").expect(INFALLIBLE);
         text
     })
 }
@@ -118,31 +120,31 @@ async fn show(settings: &Settings, file_no: u32, json: bool) -> anyhow::Result<(
                 "rows": audit.rows, "rejects": audit.rejects, "purged": audit.purged
             });
         }
-        return Ok(say(&format!("{object}\n"))?);
+        return Ok(print(&format!("{object}\n"))?);
     }
-    let mut facts = Facts::default();
-    facts.add("file", file_no);
-    facts.add("name", entry.name.escape_debug());
-    facts.add("dataset", &entry.dataset);
-    facts.add("state", entry.state);
+    let mut lines = KeyValueText::default();
+    lines.add("file", file_no);
+    lines.add("name", entry.name.escape_debug());
+    lines.add("dataset", &entry.dataset);
+    lines.add("state", entry.state);
     if let Some(reason) = &entry.reason {
-        facts.add("reason", reason.escape_debug());
+        lines.add("reason", reason.escape_debug());
     }
-    facts.add("hash", hex(&file.hash));
-    facts.add("bytes", entry.bytes);
-    facts.add("registered", file.registered_at);
+    lines.add("hash", hex(&file.hash));
+    lines.add("bytes", entry.bytes);
+    lines.add("registered", file.registered_at);
     if let Some(settled_at) = &file.settled_at {
-        facts.add("settled", settled_at);
+        lines.add("settled", settled_at);
     }
-    facts.add("records", entry.records);
+    lines.add("records", entry.records);
     if let Some(audit) = audit {
-        facts.add("rows", audit.rows);
-        facts.add("rejects", audit.rejects);
+        lines.add("rows", audit.rows);
+        lines.add("rejects", audit.rejects);
         if audit.purged > 0 {
-            facts.add("purged", audit.purged);
+            lines.add("purged", audit.purged);
         }
     }
-    Ok(say(&facts.into_text())?)
+    Ok(print(&lines.into_text())?)
 }
 
 /// Moves files of quarantine back to inbound. The ledger learns of it when they are taken in.
@@ -162,12 +164,12 @@ fn retry(settings: &Settings, names: &[OsString], all: bool) -> anyhow::Result<(
             }
             Err(error) if error.kind() == ErrorKind::InvalidInput => {
                 let why = "is no file of quarantine; give its name as it stands there";
-                return Err(anyhow::Error::new(Misuse(format!("{shown} {why}"))));
+                return Err(anyhow::Error::new(UsageError(format!("{shown} {why}"))));
             }
             Err(error) => return Err(error).context(format!("cannot move {shown} to inbound")),
         };
         let path = path.display().to_string();
-        say(&format!("{} is in inbound again\n", path.escape_debug()))?;
+        print(&format!("{} is in inbound again\n", path.escape_debug()))?;
     }
     eprintln!(
         "{} files moved; the service takes them in, or `task_runner load`",

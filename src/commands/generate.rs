@@ -14,7 +14,7 @@ use crate::config::cli::{Compression, GenerateArgs};
 use crate::directory;
 use crate::sample::Generator;
 
-use super::{Outcome, say};
+use super::{Outcome, print};
 
 /// Runs the command.
 pub(super) fn execute(settings: &Settings, args: &GenerateArgs) -> anyhow::Result<Outcome> {
@@ -44,7 +44,7 @@ pub(super) fn execute(settings: &Settings, args: &GenerateArgs) -> anyhow::Resul
         bad += u64::from(written.1);
     }
     let records = u64::from(args.files) * u64::from(args.records);
-    say(&format!(
+    print(&format!(
         "{}: {} files, {records} records ({bad} of them bad), {}\n",
         dir.display(),
         args.files,

@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, bail};
 
-use super::{Outcome, ask};
+use super::{Outcome, http_client};
 use crate::config::Settings;
 
 /// Asks the service.
@@ -13,7 +13,7 @@ pub(super) async fn execute(settings: &Settings) -> anyhow::Result<Outcome> {
     let Some(addr) = settings.http_addr else {
         bail!("HTTP is off: set --http-addr as the service has it");
     };
-    let answer = ask::page(addr, "/readyz").await;
+    let answer = http_client::page(addr, "/readyz").await;
     let (code, body) = answer.with_context(|| format!("no service answers at {addr}"))?;
     if code != 200 {
         bail!("the service at {addr} is not ready: {}", body.trim());

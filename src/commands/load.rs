@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use indicatif::{HumanBytes, HumanCount, HumanDuration, ProgressBar, ProgressStyle};
 use tokio_util::sync::CancellationToken;
 
-use super::{Facts, Outcome, WRITES, say};
+use super::{INFALLIBLE, KeyValueText, Outcome, print};
 use crate::config::Settings;
 use crate::config::cli::{FileOrder, LoadArgs};
 use crate::dataset::Dataset;
@@ -38,54 +38,54 @@ pub(super) async fn execute(settings: Settings, args: LoadArgs) -> anyhow::Resul
     let Some(engine) = runner::open_to_load(&settings, dataset, &stop).await? else {
         return Ok(Outcome::Stopped);
     };
-    let work = Work::find(&settings, &engine, &args)?;
-    if work.is_empty() {
+    let plan = LoadPlan::find(&settings, &engine, &args)?;
+    if plan.is_empty() {
         let inbound = engine.inbox.directories().inbound.display();
         eprintln!(
             "nothing to load; files are looked for in {inbound}, or in the paths that are given"
         );
     }
     let began = Instant::now();
-    let outcome = run(&engine, work, args.max_rejects, args.no_progress, &stop).await?;
-    report(&engine.tally, began.elapsed())?;
+    let outcome = run(&engine, plan, args.max_rejects, args.no_progress, &stop).await?;
+    print_totals(&engine.tally, began.elapsed())?;
     Ok(outcome)
 }
 
 /// Loads, and shows how it goes.
 pub(super) async fn run(
     engine: &Engine,
-    work: Work,
+    plan: LoadPlan,
     max_rejects: Option<u64>,
     no_progress: bool,
     stop: &Stop,
 ) -> anyhow::Result<Outcome> {
-    let watched = watch_rejects(&engine.tally, max_rejects, stop);
-    let shown = show(engine, work.bytes, no_progress);
-    let result = work.load(engine, stop).await;
+    let watched = stop_at_max_rejects(&engine.tally, max_rejects, stop);
+    let shown = show_progress(engine, plan.bytes, no_progress);
+    let result = plan.load(engine, stop).await;
     watched.cancel();
     shown.end();
     result?;
-    Ok(outcome(&engine.tally, max_rejects))
+    Ok(outcome_of(&engine.tally, max_rejects))
 }
 
 /// What there is to load.
-pub(super) struct Work {
+pub(super) struct LoadPlan {
     files: Vec<(Claimed, ItemOrigin)>,
     inbound: bool,
     bytes: u64,
 }
 
-impl Work {
+impl LoadPlan {
     fn find(settings: &Settings, engine: &Engine, args: &LoadArgs) -> anyhow::Result<Self> {
         let mut files = Vec::new();
         let mut mailbox = false;
-        for place in places(settings, &args.paths)? {
-            match place {
-                Place::Inbound => mailbox = true,
-                Place::InInbound(path) => {
+        for source in find_sources(settings, &args.paths)? {
+            match source {
+                Source::Inbound => mailbox = true,
+                Source::FileInInbound(path) => {
                     files.extend(claim(engine, &path)?.map(|file| (file, ItemOrigin::Mailbox)));
                 }
-                Place::Archive(found) => {
+                Source::Archive(found) => {
                     let origin = if args.move_files {
                         ItemOrigin::Mailbox
                     } else {
@@ -96,15 +96,15 @@ impl Work {
             }
         }
         sort(&mut files, args.order);
-        Self::of(engine, files, mailbox)
+        Self::new(engine, files, mailbox)
     }
 
     /// What is in work and inbound.
     pub(super) fn inbound(engine: &Engine) -> anyhow::Result<Self> {
-        Self::of(engine, Vec::new(), true)
+        Self::new(engine, Vec::new(), true)
     }
 
-    fn of(
+    fn new(
         engine: &Engine,
         files: Vec<(Claimed, ItemOrigin)>,
         mailbox: bool,
@@ -142,19 +142,19 @@ impl Work {
 }
 
 /// What a path that is to be loaded stands for.
-enum Place {
+enum Source {
     /// All that is in inbound, and in work.
     Inbound,
     /// One file there.
-    InInbound(PathBuf),
+    FileInInbound(PathBuf),
     /// Files elsewhere.
     Archive(Vec<Claimed>),
 }
 
 /// What the paths stand for; none is inbound.
-fn places(settings: &Settings, paths: &[PathBuf]) -> anyhow::Result<Vec<Place>> {
+fn find_sources(settings: &Settings, paths: &[PathBuf]) -> anyhow::Result<Vec<Source>> {
     if paths.is_empty() {
-        return Ok(vec![Place::Inbound]);
+        return Ok(vec![Source::Inbound]);
     }
     let inbound = settings.dirs.inbound.canonicalize().ok();
     // An archive may lie around what is the engine's own, which is no part of it.
@@ -170,13 +170,13 @@ fn places(settings: &Settings, paths: &[PathBuf]) -> anyhow::Result<Vec<Place>> 
         .into_iter()
         .chain(database.into_iter().flatten());
     let own: Vec<_> = own.filter_map(|path| path.canonicalize().ok()).collect();
-    let place = |path: &PathBuf| {
+    let source_of = |path: &PathBuf| {
         let full = canonical(path)?;
         if Some(&full) == inbound.as_ref() {
-            return Ok(Place::Inbound);
+            return Ok(Source::Inbound);
         }
         if inbound.is_some() && full.parent() == inbound.as_deref() {
-            return Ok(Place::InInbound(full));
+            return Ok(Source::FileInInbound(full));
         }
         let mut files = inbox::archive(&full)?;
         files.retain(|file| {
@@ -185,9 +185,9 @@ fn places(settings: &Settings, paths: &[PathBuf]) -> anyhow::Result<Vec<Place>> 
             };
             !own.iter().any(is_in)
         });
-        Ok(Place::Archive(files))
+        Ok(Source::Archive(files))
     };
-    paths.iter().map(place).collect()
+    paths.iter().map(source_of).collect()
 }
 
 fn canonical(path: &Path) -> anyhow::Result<PathBuf> {
@@ -232,16 +232,16 @@ fn dry_run(
     dataset: Option<&Arc<Dataset>>,
 ) -> anyhow::Result<Outcome> {
     let mut files = Vec::new();
-    for place in places(settings, &args.paths)? {
-        let found = match place {
-            Place::Inbound => {
+    for source in find_sources(settings, &args.paths)? {
+        let found = match source {
+            Source::Inbound => {
                 let mut found = directly_in(&settings.dirs.inbound)?;
                 found.extend(directly_in(&settings.dirs.work)?);
                 found
             }
-            Place::InInbound(path) if path.is_dir() => Vec::new(),
-            Place::InInbound(path) => inbox::archive(&path)?,
-            Place::Archive(found) => found,
+            Source::FileInInbound(path) if path.is_dir() => Vec::new(),
+            Source::FileInInbound(path) => inbox::archive(&path)?,
+            Source::Archive(found) => found,
         };
         files.extend(found.into_iter().map(|file| (file, ItemOrigin::Archive)));
     }
@@ -253,10 +253,10 @@ fn dry_run(
         let dataset = dataset.map_or("(no dataset: quarantine)", |dataset| &dataset.name);
         let path = file.path.display().to_string();
         let (path, bytes) = (path.escape_debug(), HumanBytes(file.bytes));
-        writeln!(text, "{path}\t{bytes}\t{dataset}").expect(WRITES);
+        writeln!(text, "{path}\t{bytes}\t{dataset}").expect(INFALLIBLE);
     }
     let files = files.len();
-    say(&format!(
+    print(&format!(
         "{text}{files} files would be loaded, but for those that turn out to be stored already\n"
     ))?;
     Ok(Outcome::Complete)
@@ -284,7 +284,7 @@ fn directly_in(directory: &Path) -> std::io::Result<Vec<Claimed>> {
 }
 
 /// Stops the load once there are too many rejects.
-fn watch_rejects(tally: &Arc<Tally>, max: Option<u64>, stop: &Stop) -> CancellationToken {
+fn stop_at_max_rejects(tally: &Arc<Tally>, max: Option<u64>, stop: &Stop) -> CancellationToken {
     let ended = CancellationToken::new();
     let Some(max) = max else { return ended };
     let (tally, stop, until) = (tally.clone(), stop.clone(), ended.clone());
@@ -302,12 +302,12 @@ fn watch_rejects(tally: &Arc<Tally>, max: Option<u64>, stop: &Stop) -> Cancellat
 }
 
 /// Progress on its way to the terminal, or in lines.
-struct Shown {
+struct ProgressDisplay {
     ended: CancellationToken,
     bar: Option<ProgressBar>,
 }
 
-impl Shown {
+impl ProgressDisplay {
     fn end(self) {
         self.ended.cancel();
         if let Some(bar) = self.bar {
@@ -316,10 +316,10 @@ impl Shown {
     }
 }
 
-fn show(engine: &Engine, bytes: u64, quiet: bool) -> Shown {
+fn show_progress(engine: &Engine, bytes: u64, hidden: bool) -> ProgressDisplay {
     let ended = CancellationToken::new();
-    if quiet {
-        return Shown { ended, bar: None };
+    if hidden {
+        return ProgressDisplay { ended, bar: None };
     }
     let bar = std::io::stderr().is_terminal().then(|| {
         let style = "{bar:30} {percent:>3} %  {bytes}/{total_bytes}  {msg}  ETA {eta}";
@@ -349,15 +349,18 @@ fn show(engine: &Engine, bytes: u64, quiet: bool) -> Shown {
                     bar.set_position(done.min(bytes));
                     bar.set_message(format!("{} records/s", HumanCount(mean)));
                 }
-                None => eprintln!("{}", line(records, rate, done, bytes, began.elapsed())),
+                None => eprintln!(
+                    "{}",
+                    progress_line(records, rate, done, bytes, began.elapsed())
+                ),
             }
             last = (Instant::now(), records);
         }
     });
-    Shown { ended, bar }
+    ProgressDisplay { ended, bar }
 }
 
-fn line(records: u64, rate: u64, done: u64, bytes: u64, elapsed: Duration) -> String {
+fn progress_line(records: u64, rate: u64, done: u64, bytes: u64, elapsed: Duration) -> String {
     let left = bytes.saturating_sub(done);
     let eta = if done == 0 {
         "unknown".to_owned()
@@ -379,10 +382,10 @@ fn per_second(count: u64, time: Duration) -> u64 {
 }
 
 /// Prints the sums of a load.
-pub(super) fn report(tally: &Tally, took: Duration) -> std::io::Result<()> {
+pub(super) fn print_totals(tally: &Tally, took: Duration) -> std::io::Result<()> {
     let number = |counter: &AtomicU64| counter.load(Relaxed);
     let records = number(&tally.records);
-    let mut facts = Facts::default();
+    let mut lines = KeyValueText::default();
     for (name, counter) in [
         ("files", &tally.files),
         ("records", &tally.records),
@@ -392,23 +395,23 @@ pub(super) fn report(tally: &Tally, took: Duration) -> std::io::Result<()> {
         ("duplicates", &tally.duplicates),
         ("left", &tally.left),
     ] {
-        facts.add(name, HumanCount(number(counter)));
+        lines.add(name, HumanCount(number(counter)));
     }
     if tally.unfinished() > 0 {
-        facts.add("unfinished", HumanCount(tally.unfinished()));
+        lines.add("unfinished", HumanCount(tally.unfinished()));
     }
     let seconds = took.as_secs_f64().max(0.001);
-    facts.add("seconds", format_args!("{seconds:.2}"));
-    facts.add("records/s", HumanCount(per_second(records, took)));
-    facts.add(
+    lines.add("seconds", format_args!("{seconds:.2}"));
+    lines.add("records/s", HumanCount(per_second(records, took)));
+    lines.add(
         "MB/s",
         format_args!("{:.1}", number(&tally.bytes) as f64 / 1e6 / seconds),
     );
-    say(&facts.into_text())
+    print(&lines.into_text())
 }
 
 /// How the load ended; what is not as expected is said with the next step.
-fn outcome(tally: &Tally, max_rejects: Option<u64>) -> Outcome {
+fn outcome_of(tally: &Tally, max_rejects: Option<u64>) -> Outcome {
     let number = |counter: &AtomicU64| counter.load(Relaxed);
     let rejected = number(&tally.rejected);
     if let Some(max) = max_rejects.filter(|max| rejected > *max) {

@@ -3,14 +3,14 @@
 use crate::config::cli::MigrateArgs;
 use crate::config::{Settings, redacted};
 
-use super::{Outcome, open_sink, say};
+use super::{Outcome, open_sink, print};
 
 /// Migrates the database of the settings, or prints the statements that would make it from nothing.
 pub(super) async fn execute(settings: &Settings, args: &MigrateArgs) -> anyhow::Result<Outcome> {
     let sink = open_sink(settings).await?;
     if args.print {
         let statements = sink.schema(&settings.datasets).await?;
-        say(&(statements.join(";\n\n") + ";\n"))?;
+        print(&(statements.join(";\n\n") + ";\n"))?;
         return Ok(Outcome::Complete);
     }
     sink.migrate(&settings.datasets).await?;
@@ -26,7 +26,7 @@ pub(super) async fn execute(settings: &Settings, args: &MigrateArgs) -> anyhow::
         })
         .flatten()
         .collect();
-    say(&format!(
+    print(&format!(
         "{}: up to date: {}\n",
         redacted(&settings.database_url),
         tables.join(", ")

@@ -13,7 +13,7 @@ use crate::config::cli::{Cli, Command, CompletionsArgs, ConfigArgs, ConfigComman
 use crate::fault::Fault;
 use crate::sink::{self, Ledger, LedgerFile, Sink, SinkOptions};
 
-mod ask;
+mod http_client;
 mod check;
 mod config;
 mod demo;
@@ -38,8 +38,8 @@ mod systemd;
 mod trace;
 mod verify;
 
-pub use exit::{Exit, Misuse, NoInput, Outcome};
-use output::{Facts, WRITES, say, unless_reader_gone};
+pub use exit::{Exit, NoInput, Outcome, UsageError};
+use output::{INFALLIBLE, KeyValueText, print, unless_reader_gone};
 
 /// Does what the command line says; no command is `run`.
 ///
@@ -112,7 +112,7 @@ pub fn without_settings(command: Option<&Command>) -> Option<anyhow::Result<Outc
 
 /// Prints the completions of a shell, which may ask for them while it starts.
 fn completions(args: &CompletionsArgs) -> anyhow::Result<Outcome> {
-    say(&Cli::completions(args.shell))?;
+    print(&Cli::completions(args.shell))?;
     Ok(Outcome::Complete)
 }
 

@@ -4,18 +4,18 @@ use std::fmt::{Display, Write as _};
 use std::io::{self, ErrorKind, Write as _};
 
 /// Why writing into a `String` cannot fail.
-pub(super) const WRITES: &str = "a String takes what is written";
+pub(super) const INFALLIBLE: &str = "writing to a String cannot fail";
 
 /// Most characters of a raw record that a list shows.
 const RAW_CHARS_SHOWN: usize = 200;
 
 /// Lines of a name and a value, one below the other.
 #[derive(Debug, Default)]
-pub(super) struct Facts(String);
+pub(super) struct KeyValueText(String);
 
-impl Facts {
+impl KeyValueText {
     pub(super) fn add(&mut self, name: &str, value: impl Display) {
-        writeln!(self.0, "{name:<12} {value}").expect(WRITES);
+        writeln!(self.0, "{name:<12} {value}").expect(INFALLIBLE);
     }
 
     pub(super) fn into_text(self) -> String {
@@ -24,14 +24,14 @@ impl Facts {
 }
 
 /// A field for people, after what it is the field of; nothing where there is none.
-pub(super) fn in_field(field: Option<&String>) -> String {
+pub(super) fn field_suffix(field: Option<&String>) -> String {
     field.map_or(String::new(), |field| {
         format!(" `{}`", field.escape_debug())
     })
 }
 
 /// The beginning of a record for people, on one line.
-pub(super) fn beginning(raw: &[u8]) -> String {
+pub(super) fn excerpt(raw: &[u8]) -> String {
     let raw = String::from_utf8_lossy(raw);
     let shown: String = raw.chars().take(RAW_CHARS_SHOWN).collect();
     let more = if shown.len() < raw.len() { "…" } else { "" };
@@ -41,7 +41,7 @@ pub(super) fn beginning(raw: &[u8]) -> String {
 }
 
 /// Writes data to stdout.
-pub(super) fn say(text: &str) -> io::Result<()> {
+pub(super) fn print(text: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Err(error) if is_reader_gone(&error) => Ok(()),
@@ -68,12 +68,9 @@ mod tests {
 
     #[test]
     fn the_beginning_of_a_record_is_one_line_that_a_terminal_can_show() {
-        assert_eq!(beginning(b"{\"a\": 1}"), "{\"a\": 1}");
-        assert_eq!(beginning(b"a\n\x1b[2J\xff"), "a\\n\\u{1b}[2J\u{fffd}");
+        assert_eq!(excerpt(b"{\"a\": 1}"), "{\"a\": 1}");
+        assert_eq!(excerpt(b"a\n\x1b[2J\xff"), "a\\n\\u{1b}[2J\u{fffd}");
         let long = "é".repeat(RAW_CHARS_SHOWN + 1);
-        assert_eq!(
-            beginning(long.as_bytes()),
-            "é".repeat(RAW_CHARS_SHOWN) + "…"
-        );
+        assert_eq!(excerpt(long.as_bytes()), "é".repeat(RAW_CHARS_SHOWN) + "…");
     }
 }

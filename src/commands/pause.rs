@@ -2,7 +2,7 @@
 
 use anyhow::Context as _;
 
-use super::{Outcome, say};
+use super::{Outcome, print};
 use crate::config::Settings;
 use crate::inbox;
 
@@ -10,7 +10,7 @@ use crate::inbox;
 pub(super) fn pause(settings: &Settings) -> anyhow::Result<Outcome> {
     let work = &settings.dirs.work;
     let is_new = inbox::pause(work).with_context(|| format!("pausing in {}", work.display()))?;
-    say(if is_new {
+    print(if is_new {
         "paused: the service of these directories takes no file out of inbound, and finishes what is in work; \
          `task_runner load` does not ask. `task_runner resume` ends it\n"
     } else {
@@ -23,7 +23,7 @@ pub(super) fn pause(settings: &Settings) -> anyhow::Result<Outcome> {
 pub(super) fn resume(settings: &Settings) -> anyhow::Result<Outcome> {
     let work = &settings.dirs.work;
     let was = inbox::resume(work).with_context(|| format!("resuming in {}", work.display()))?;
-    say(if was {
+    print(if was {
         "resumed: files are taken out of inbound again\n"
     } else {
         "it was not paused\n"

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::{Facts, Misuse, Outcome, WRITES, say};
+use super::{INFALLIBLE, KeyValueText, Outcome, UsageError, print};
 use crate::broker::{self, BrokerOptions, Queued};
 use crate::config::Settings;
 use crate::config::cli::QueueCommand;
@@ -23,7 +23,7 @@ pub(super) async fn execute(
     command: &QueueCommand,
 ) -> anyhow::Result<Outcome> {
     if settings.broker_url.starts_with("memory:") {
-        return Err(Misuse(
+        return Err(UsageError(
             "the queue is `memory:`: it lives in the process of the service and ends with it; \
              `task_runner status` tells what waits there, and REDIS_URL names a queue that can be \
              looked into"
@@ -51,12 +51,12 @@ async fn peek(settings: &Settings, limit: usize, json: bool) -> anyhow::Result<O
     }
     for entry in &queued {
         if json {
-            writeln!(text, "{}", as_json(entry)).expect(WRITES);
+            writeln!(text, "{}", as_json(entry)).expect(INFALLIBLE);
         } else {
-            writeln!(text, "{}", line(entry)).expect(WRITES);
+            writeln!(text, "{}", list_entry(entry)).expect(INFALLIBLE);
         }
     }
-    say(&text)?;
+    print(&text)?;
     if depth.frames == 0 && queued.is_empty() {
         eprintln!("the queue is empty");
     } else if depth.frames > queued.len() as u64 {
@@ -69,17 +69,17 @@ async fn peek(settings: &Settings, limit: usize, json: bool) -> anyhow::Result<O
     Ok(Outcome::Complete)
 }
 
-fn line(queued: &Queued) -> String {
+fn list_entry(queued: &Queued) -> String {
     let column = |value: Option<u64>| value.map_or("-".to_owned(), |value| value.to_string());
     let (span, bytes) = queued.frame.unzip();
-    let state = match &queued.holder {
+    let state = match &queued.owner {
         None => "waits".to_owned(),
         // Whoever may write into Redis chose the name.
-        Some(holder) => format!(
+        Some(owner) => format!(
             "with {} for {}, delivered {}",
-            holder.consumer.escape_debug(),
-            length(holder.held.as_secs_f64()),
-            match holder.deliveries {
+            owner.consumer.escape_debug(),
+            length(owner.held_for.as_secs_f64()),
+            match owner.deliveries {
                 1 => "once".to_owned(),
                 times => format!("{times} times"),
             }
@@ -100,16 +100,16 @@ fn line(queued: &Queued) -> String {
 
 fn as_json(queued: &Queued) -> Value {
     let (span, bytes) = queued.frame.unzip();
-    let holder = queued.holder.as_ref();
+    let owner = queued.owner.as_ref();
     json!({
         "dataset": *queued.dataset, "entry": queued.entry, "damaged": span.is_none(),
         "file_no": span.map(|span| span.file_no),
         "first_ordinal": span.map(|span| span.first_ordinal),
         "records": span.map(|span| span.records), "bytes": bytes,
         "age_seconds": queued.age.as_secs_f64(),
-        "consumer": holder.map(|holder| &holder.consumer),
-        "held_seconds": holder.map(|holder| holder.held.as_secs_f64()),
-        "deliveries": holder.map_or(0, |holder| holder.deliveries)
+        "consumer": owner.map(|owner| &owner.consumer),
+        "held_seconds": owner.map(|owner| owner.held_for.as_secs_f64()),
+        "deliveries": owner.map_or(0, |owner| owner.deliveries)
     })
 }
 
@@ -125,7 +125,7 @@ async fn drain(settings: &Settings, take_over_after: Duration) -> anyhow::Result
     };
     let began = Instant::now();
     let is_empty = drain.run(&stop).await?;
-    report(&drain, began.elapsed())?;
+    print_totals(&drain, began.elapsed())?;
     if !is_empty {
         eprintln!(
             "stopped before the queue was empty; nothing is lost, run it again to go on \
@@ -142,11 +142,11 @@ async fn drain(settings: &Settings, take_over_after: Duration) -> anyhow::Result
 
 /// Prints what was committed. A frame that was delivered twice counts twice, its rows the second
 /// time as duplicates. Frames of another ledger count as foreign, and nowhere else.
-fn report(drain: &Drain, took: Duration) -> std::io::Result<()> {
+fn print_totals(drain: &Drain, took: Duration) -> std::io::Result<()> {
     let progress = &drain.progress;
     let records = progress.records();
     let (rows, duplicates) = progress.rows();
-    let mut facts = Facts::default();
+    let mut lines = KeyValueText::default();
     for (name, number) in [
         ("files", progress.take().len() as u64),
         ("frames", progress.frames()),
@@ -155,11 +155,11 @@ fn report(drain: &Drain, took: Duration) -> std::io::Result<()> {
         ("rejects", records.saturating_sub(rows + duplicates)),
         ("duplicates", duplicates),
     ] {
-        facts.add(name, grouped(number));
+        lines.add(name, grouped(number));
     }
     if progress.foreign() > 0 {
-        facts.add("foreign", grouped(progress.foreign()));
+        lines.add("foreign", grouped(progress.foreign()));
     }
-    facts.add("seconds", format_args!("{:.2}", took.as_secs_f64()));
-    say(&facts.into_text())
+    lines.add("seconds", format_args!("{:.2}", took.as_secs_f64()));
+    print(&lines.into_text())
 }

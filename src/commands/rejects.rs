@@ -13,7 +13,8 @@ use crate::config::cli::{RejectFilter, RejectsCommand};
 use crate::sink::{Ledger, OpenReject, Purge, RejectQuery};
 
 use super::{
-    Facts, Misuse, Outcome, ledger_file, open_ledger, output, replay, say, unless_reader_gone,
+    KeyValueText, Outcome, UsageError, ledger_file, open_ledger, output, print, replay,
+    unless_reader_gone,
 };
 
 /// Rejects read at a time: each may hold 8 KiB of its record.
@@ -55,7 +56,7 @@ pub(super) async fn execute(
                 file_no: *file,
                 before_us: *before,
             };
-            return remove(ledger, &purge, *yes).await;
+            return purge_rejects(ledger, &purge, *yes).await;
         }
     }
     Ok(Outcome::Complete)
@@ -74,7 +75,7 @@ async fn write_all(
         code: filter.code.as_deref().and_then(RejectCode::parse),
         ..RejectQuery::default()
     };
-    let mut names = Names::default();
+    let mut known = KnownFile::default();
     let mut left = limit;
     while left > 0 {
         let page = ledger.find_rejects(&query, left.min(PAGE_REJECTS)).await?;
@@ -82,47 +83,53 @@ async fn write_all(
         query.before = Some((last.entry.file_no, last.entry.ordinal));
         left -= page.len();
         for reject in &page {
-            let of = names.of(ledger, reject.entry.file_no).await?;
+            let file = known.file_of(ledger, reject.entry.file_no).await?;
             if json {
-                writeln!(out, "{}", as_json(reject, of))?;
+                writeln!(out, "{}", as_json(reject, file))?;
             } else {
-                write!(out, "{}", in_a_list(reject, of))?;
+                write!(out, "{}", list_entry(reject, file))?;
             }
         }
     }
     Ok(limit - left)
 }
 
-/// The names and datasets of files; of one at a time, since rejects come by file.
+/// The name and dataset of the file last asked for. One is enough: rejects are sorted by file.
 #[derive(Default)]
-struct Names(Option<(u32, Of)>);
+struct KnownFile(Option<(u32, FileOfReject)>);
 
 /// The file of a reject.
 #[derive(Debug, Clone, Default)]
-struct Of {
+struct FileOfReject {
     name: String,
     dataset: String,
 }
 
-impl Names {
-    async fn of(&mut self, ledger: &dyn Ledger, file_no: u32) -> anyhow::Result<&Of> {
+impl KnownFile {
+    async fn file_of(
+        &mut self,
+        ledger: &dyn Ledger,
+        file_no: u32,
+    ) -> anyhow::Result<&FileOfReject> {
         if self.0.as_ref().is_none_or(|(known, _)| *known != file_no) {
-            let of = ledger_file(ledger, file_no).await?.map(|file| Of {
-                name: file.entry.name,
-                dataset: file.entry.dataset,
-            });
-            self.0 = Some((file_no, of.unwrap_or_default()));
+            let file = ledger_file(ledger, file_no)
+                .await?
+                .map(|file| FileOfReject {
+                    name: file.entry.name,
+                    dataset: file.entry.dataset,
+                });
+            self.0 = Some((file_no, file.unwrap_or_default()));
         }
         Ok(&self.0.as_ref().expect("it was just put there").1)
     }
 }
 
-fn as_json(reject: &OpenReject, of: &Of) -> Value {
+fn as_json(reject: &OpenReject, file: &FileOfReject) -> Value {
     let entry = &reject.entry;
     let byte_offset = (!entry.code.is_of_database()).then_some(entry.byte_offset);
     let mut object = json!({
         "id": row_id(entry.file_no, entry.ordinal), "file_no": entry.file_no,
-        "ordinal": entry.ordinal, "file": of.name, "dataset": of.dataset,
+        "ordinal": entry.ordinal, "file": file.name, "dataset": file.dataset,
         "code": entry.code.as_str(), "field": entry.field, "byte_offset": byte_offset,
         "rejected_at": reject.rejected_at, "raw": String::from_utf8_lossy(&entry.raw)
     });
@@ -136,16 +143,16 @@ fn as_json(reject: &OpenReject, of: &Of) -> Value {
     object
 }
 
-fn in_a_list(reject: &OpenReject, of: &Of) -> String {
+fn list_entry(reject: &OpenReject, file: &FileOfReject) -> String {
     let entry = &reject.entry;
-    let field = output::in_field(entry.field.as_ref());
+    let field = output::field_suffix(entry.field.as_ref());
     format!(
         "{}:{}  {}: {}{field}\n    {}\n",
         entry.file_no,
         entry.ordinal,
-        of.name.escape_debug(),
+        file.name.escape_debug(),
         entry.code.as_str(),
-        output::beginning(&entry.raw)
+        output::excerpt(&entry.raw)
     )
 }
 
@@ -162,33 +169,33 @@ async fn show(ledger: &dyn Ledger, file_no: u32, ordinal: u32, json: bool) -> an
              {file_no}:{ordinal}` says what it is"
         )
     })?;
-    let mut names = Names::default();
-    let of = names.of(ledger, file_no).await?;
+    let mut known = KnownFile::default();
+    let file = known.file_of(ledger, file_no).await?;
     if json {
-        return Ok(say(&format!("{}\n", as_json(reject, of)))?);
+        return Ok(print(&format!("{}\n", as_json(reject, file)))?);
     }
     let entry = &reject.entry;
-    let mut facts = Facts::default();
-    facts.add("id", row_id(file_no, ordinal));
-    facts.add("file", file_no);
-    facts.add("ordinal", ordinal);
-    facts.add("name", of.name.escape_debug());
-    facts.add("dataset", &of.dataset);
-    facts.add("reason", entry.code.as_str());
+    let mut lines = KeyValueText::default();
+    lines.add("id", row_id(file_no, ordinal));
+    lines.add("file", file_no);
+    lines.add("ordinal", ordinal);
+    lines.add("name", file.name.escape_debug());
+    lines.add("dataset", &file.dataset);
+    lines.add("reason", entry.code.as_str());
     if let Some(field) = &entry.field {
-        facts.add("field", field.escape_debug());
+        lines.add("field", field.escape_debug());
     }
     if !entry.code.is_of_database() {
-        facts.add("byte offset", entry.byte_offset);
+        lines.add("byte offset", entry.byte_offset);
     }
-    facts.add("rejected", &reject.rejected_at);
+    lines.add("rejected", &reject.rejected_at);
     if entry.raw.len() >= RAW_BYTES_MAX {
-        facts.add("text", "its beginning; `task_runner trace` shows all of it");
+        lines.add("text", "its beginning; `task_runner trace` shows all of it");
     }
-    let mut text = facts.into_text();
+    let mut text = lines.into_text();
     text += &String::from_utf8_lossy(&entry.raw);
     text.push('\n');
-    Ok(say(&text)?)
+    Ok(print(&text)?)
 }
 
 /// Writes all rejects that fit as NDJSON. A file is there whole or not at all.
@@ -222,14 +229,14 @@ async fn export(
 }
 
 /// Removes rejects, after asking.
-async fn remove(ledger: &dyn Ledger, purge: &Purge, yes: bool) -> anyhow::Result<Outcome> {
+async fn purge_rejects(ledger: &dyn Ledger, purge: &Purge, yes: bool) -> anyhow::Result<Outcome> {
     let rejects = ledger.count_purge(purge).await?;
     if rejects == 0 {
-        say("there are no such rejects of stored files\n")?;
+        print("there are no such rejects of stored files\n")?;
         return Ok(Outcome::Complete);
     }
     if !yes && !is_confirmed(rejects)? {
-        say("nothing was removed\n")?;
+        print("nothing was removed\n")?;
         return Ok(Outcome::Complete);
     }
     let mut removed = 0;
@@ -239,7 +246,7 @@ async fn remove(ledger: &dyn Ledger, purge: &Purge, yes: bool) -> anyhow::Result
             some => removed += some,
         }
     }
-    say(&format!(
+    print(&format!(
         "{removed} rejects removed for good; `task_runner verify` counts them as purged\n"
     ))?;
     Ok(Outcome::Complete)
@@ -252,7 +259,7 @@ fn is_confirmed(rejects: u64) -> anyhow::Result<bool> {
             "this would remove {rejects} rejects for good: say so with --yes (`task_runner rejects \
              export` keeps a copy)"
         );
-        return Err(Misuse(message).into());
+        return Err(UsageError(message).into());
     }
     eprint!("remove {rejects} rejects for good? [y/N] ");
     let mut answer = String::new();

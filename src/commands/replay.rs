@@ -23,7 +23,7 @@ use crate::fault::Fault;
 use crate::parse::{Parser, RECORD_BYTES_MAX};
 use crate::sink::{Ledger, LedgerFile, Replayed};
 
-use super::{NoInput, Outcome, ledger_file, output, say};
+use super::{NoInput, Outcome, ledger_file, output, print};
 
 /// Records stored in one transaction.
 const GROUP_RECORDS: usize = 100;
@@ -114,11 +114,11 @@ pub(super) async fn execute(
         }
         if let Err(problem) = replay.line(&line).await? {
             replay.tally.unusable += 1;
-            say(&format!("line {number}: {problem}\n"))?;
+            print(&format!("line {number}: {problem}\n"))?;
         }
     }
     replay.store().await?;
-    report(&replay.tally)
+    print_totals(&replay.tally)
 }
 
 impl Replay<'_> {
@@ -149,13 +149,13 @@ impl Replay<'_> {
             Err(problem) => return Ok(Err(problem)),
         };
         let Some(batch) = self.parse(&dataset, source, ordinal, text) else {
-            self.still(file_no, ordinal, "invalid_json")?;
+            self.print_still_rejected(file_no, ordinal, "invalid_json")?;
             return Ok(Ok(()));
         };
         if let Some(reject) = batch.rejects.first() {
-            let field = output::in_field(reject.field.as_ref());
+            let field = output::field_suffix(reject.field.as_ref());
             let reason = format!("{}{field}", reject.code.as_str());
-            self.still(file_no, ordinal, &reason)?;
+            self.print_still_rejected(file_no, ordinal, &reason)?;
             return Ok(Ok(()));
         }
         self.group.push(batch);
@@ -214,9 +214,9 @@ impl Replay<'_> {
         Some(self.parser.parse_record(dataset, source, ordinal, record))
     }
 
-    fn still(&mut self, file_no: u32, ordinal: u32, reason: &str) -> io::Result<()> {
+    fn print_still_rejected(&mut self, file_no: u32, ordinal: u32, reason: &str) -> io::Result<()> {
         self.tally.still_rejects += 1;
-        say(&format!("{file_no}:{ordinal}  still a reject: {reason}\n"))
+        print(&format!("{file_no}:{ordinal}  still a reject: {reason}\n"))
     }
 
     /// Stores the records gathered so far.
@@ -237,10 +237,12 @@ impl Replay<'_> {
             match replayed {
                 Replayed::Stored => self.tally.stored += 1,
                 Replayed::AlreadyThere => self.tally.already_there += 1,
-                Replayed::Refused(code) => self.still(file_no, ordinal, code.as_str())?,
+                Replayed::Refused(code) => {
+                    self.print_still_rejected(file_no, ordinal, code.as_str())?
+                }
                 Replayed::NoReject => {
                     self.tally.unusable += 1;
-                    say(&format!("{file_no}:{ordinal}  is no reject\n"))?;
+                    print(&format!("{file_no}:{ordinal}  is no reject\n"))?;
                 }
             }
         }
@@ -248,14 +250,14 @@ impl Replay<'_> {
     }
 }
 
-fn report(tally: &Tally) -> anyhow::Result<Outcome> {
+fn print_totals(tally: &Tally) -> anyhow::Result<Outcome> {
     let Tally {
         stored,
         already_there,
         still_rejects,
         unusable,
     } = *tally;
-    say(&format!(
+    print(&format!(
         "{stored} stored, {already_there} there already, {still_rejects} still rejects, {unusable} \
          of no use\n"
     ))?;

@@ -56,7 +56,7 @@ pub(super) async fn execute(settings: Settings) -> anyhow::Result<Outcome> {
     let turned = |time| service.turned_within(time);
     tokio::select! {
         ended = work => ended?,
-        () = systemd::keep_told(ready, turned, &stop.quiet) => unreachable!("it never ends"),
+        () = systemd::report_state(ready, turned, &stop.quiet) => unreachable!("it never ends"),
     };
     tracing::info!("stopped; nothing is lost, the next start goes on");
     Ok(Outcome::Complete)

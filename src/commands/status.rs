@@ -8,7 +8,7 @@ use crate::config::{Settings, redacted};
 use crate::inbox;
 use crate::status::{Status, by_reason};
 
-use super::{Outcome, ask, open_sink, say, status_watch};
+use super::{Outcome, http_client, open_sink, print, status_watch};
 
 /// Files shown where the service does not run.
 const LAST_FILES: usize = 10;
@@ -19,34 +19,34 @@ const LAST_REJECTS: usize = 1_000;
 /// Prints the status, once or until told to stop.
 pub(super) async fn execute(settings: &Settings, args: &StatusArgs) -> anyhow::Result<Outcome> {
     if args.watch {
-        let get = async || get(settings).await;
+        let get = async || current_status(settings).await;
         status_watch::until_quit(get, args.interval.0, args.json).await?;
         return Ok(Outcome::Complete);
     }
-    let status = get(settings).await?;
+    let status = current_status(settings).await?;
     let text = if args.json {
         serde_json::to_string_pretty(&status)? + "\n"
     } else {
         status.to_string()
     };
-    say(&text)?;
+    print(&text)?;
     Ok(Outcome::Complete)
 }
 
-async fn get(settings: &Settings) -> anyhow::Result<Status> {
+async fn current_status(settings: &Settings) -> anyhow::Result<Status> {
     let status = match settings.http_addr {
-        Some(addr) => ask::status(addr).await,
+        Some(addr) => http_client::status(addr).await,
         None => None,
     };
     // Another engine of this host may have the address.
     let work = inbox::canonical(&settings.dirs.work);
     match status.filter(|status| status.work == work) {
         Some(status) => Ok(status),
-        None => without_service(settings).await,
+        None => status_without_service(settings).await,
     }
 }
 
-async fn without_service(settings: &Settings) -> anyhow::Result<Status> {
+async fn status_without_service(settings: &Settings) -> anyhow::Result<Status> {
     let mut status = Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         inbound: inbox::canonical(&settings.dirs.inbound),
@@ -93,7 +93,7 @@ async fn without_service(settings: &Settings) -> anyhow::Result<Status> {
     } else if status.paused {
         status.next = Some("`task_runner resume` lets a service take files again".to_owned());
     } else {
-        status.next = status.to_mend();
+        status.next = status.needs_attention();
     }
     Ok(status)
 }

@@ -1,6 +1,6 @@
 //! `summary`: the daily summary, brought up to date or made again.
 
-use super::{Outcome, open_sink, say};
+use super::{Outcome, open_sink, print};
 use crate::config::Settings;
 use crate::config::cli::SummaryArgs;
 use crate::fault::Fault;
@@ -28,7 +28,7 @@ pub(super) async fn execute(settings: &Settings, args: &SummaryArgs) -> anyhow::
     match refreshed {
         Ok(done) => {
             let (files, rows) = (done.files, done.rows_read);
-            say(&format!(
+            print(&format!(
                 "summary: up to date; {files} new files, {rows} rows read\n"
             ))?;
             Ok(Outcome::Complete)

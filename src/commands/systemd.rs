@@ -7,7 +7,7 @@ use sd_notify::NotifyState;
 use tokio_util::sync::CancellationToken;
 
 /// How often it is looked whether there is something to tell.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+const CHECK_EVERY: Duration = Duration::from_secs(1);
 
 /// The loop of the engine shows every second that it turns; a busy machine may be late.
 const TURN_MIN: Duration = Duration::from_secs(3);
@@ -18,25 +18,25 @@ const TURN_MIN: Duration = Duration::from_secs(3);
 ///
 /// `ready` says whether it can work, and if not, why; `turned_within` whether its main loop turned
 /// within a time.
-pub(super) async fn keep_told(
+pub(super) async fn report_state(
     ready: impl Fn() -> Result<(), String>,
     turned_within: impl Fn(Duration) -> bool,
     quiet: &CancellationToken,
 ) {
     let watchdog = sd_notify::watchdog_enabled();
     // Three times within the limit, so that one late beat does no harm.
-    let every = watchdog.map_or(LOOK_EVERY, |limit| LOOK_EVERY.min(limit / 3));
+    let every = watchdog.map_or(CHECK_EVERY, |limit| CHECK_EVERY.min(limit / 3));
     let turn = watchdog.map(|limit| TURN_MIN.max(limit / 2));
     let (mut was_ready, mut stopping) = (false, false);
-    let mut said = String::new();
+    let mut reported = String::new();
     loop {
         let ready = ready();
         if ready.is_ok() && !was_ready {
-            tell(NotifyState::Ready);
+            notify(NotifyState::Ready);
             was_ready = true;
         }
         if quiet.is_cancelled() && !stopping {
-            tell(NotifyState::Stopping);
+            notify(NotifyState::Stopping);
             stopping = true;
         }
         let status = match ready {
@@ -44,12 +44,12 @@ pub(super) async fn keep_told(
             Ok(()) => "ready".to_owned(),
             Err(reason) => format!("not ready: {reason}").replace(char::is_control, " "),
         };
-        if status != said {
-            tell(NotifyState::Status(&status));
-            said = status;
+        if status != reported {
+            notify(NotifyState::Status(&status));
+            reported = status;
         }
         if turn.is_some_and(&turned_within) {
-            tell(NotifyState::Watchdog);
+            notify(NotifyState::Watchdog);
         }
         tokio::select! {
             () = tokio::time::sleep(every) => {}
@@ -58,7 +58,7 @@ pub(super) async fn keep_told(
     }
 }
 
-fn tell(state: NotifyState<'_>) {
+fn notify(state: NotifyState<'_>) {
     if let Err(error) = sd_notify::notify(&[state]) {
         tracing::debug!(%error, "systemd cannot be told");
     }

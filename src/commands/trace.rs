@@ -17,7 +17,7 @@ use crate::parse::{self, Parser};
 use crate::sink::{FileState, Ledger, LedgerFile, OpenReject, RejectQuery, Standing};
 
 use super::locate::{Found, locate};
-use super::{Facts, Outcome, open_ledger, output, unless_reader_gone, wanted_file};
+use super::{KeyValueText, Outcome, open_ledger, output, unless_reader_gone, wanted_file};
 
 /// Prints what is known of a record and, as the last line, the record as it stands in its file.
 pub(super) async fn execute(settings: &Settings, args: &TraceArgs) -> anyhow::Result<Outcome> {
@@ -25,13 +25,13 @@ pub(super) async fn execute(settings: &Settings, args: &TraceArgs) -> anyhow::Re
     let ledger = open_ledger(settings).await?;
     let file = wanted_file(ledger.as_ref(), file_no).await?;
     let entry = &file.entry;
-    let mut facts = Facts::default();
-    facts.add("id", args.id);
-    facts.add("file", file_no);
-    facts.add("ordinal", ordinal);
-    facts.add("name", entry.name.escape_debug());
-    facts.add("dataset", &entry.dataset);
-    facts.add("state", entry.state);
+    let mut lines = KeyValueText::default();
+    lines.add("id", args.id);
+    lines.add("file", file_no);
+    lines.add("ordinal", ordinal);
+    lines.add("name", entry.name.escape_debug());
+    lines.add("dataset", &entry.dataset);
+    lines.add("state", entry.state);
     let dataset = settings
         .dataset(&entry.dataset)
         .map_err(|_| no_dataset(&file))?;
@@ -43,37 +43,37 @@ pub(super) async fn execute(settings: &Settings, args: &TraceArgs) -> anyhow::Re
         );
     }
     let standing = ledger.standing(dataset, args.id).await?;
-    let what = became(ledger.as_ref(), dataset, args.id, standing).await?;
-    facts.add("record", what);
+    let what = describe_outcome(ledger.as_ref(), dataset, args.id, standing).await?;
+    lines.add("record", what);
     let found = locate(settings, &file, args.file.as_deref());
     let found = match found {
         Ok(Some(found)) => found,
         Ok(None) => {
-            print(facts, b"")?;
+            print_record(lines, b"")?;
             bail!(
                 "{} is neither in history nor in work nor in quarantine: say where it is with --file",
                 entry.name.escape_debug()
             );
         }
         Err(error) => {
-            print(facts, b"")?;
+            print_record(lines, b"")?;
             return Err(error);
         }
     };
-    let place = place(settings, dataset, &found, ordinal)?;
-    facts.add("path", found.path.display().to_string().escape_debug());
-    facts.add("byte offset", place.start);
-    facts.add("bytes", place.len());
+    let range = locate_record(settings, dataset, &found, ordinal)?;
+    lines.add("path", found.path.display().to_string().escape_debug());
+    lines.add("byte offset", range.start);
+    lines.add("bytes", range.len());
     let source = SourceFile {
         file_no,
         hash: file.hash,
     };
     let mut copy = Vec::new();
-    let record = if parse::is_one_too_large(1, place.len() as u64) {
+    let record = if parse::is_one_too_large(1, range.len() as u64) {
         // The parser does not look into it, and it need not fit into memory.
-        &found.content[place]
+        &found.content[range]
     } else {
-        let stable = found.content.stable(place, &mut copy);
+        let stable = found.content.stable(range, &mut copy);
         stable.ok_or_else(|| {
             anyhow!(
                 "{} changed while it was read: run this again",
@@ -85,9 +85,9 @@ pub(super) async fn execute(settings: &Settings, args: &TraceArgs) -> anyhow::Re
     if standing == Standing::Row && !parsed.rejects.is_empty() {
         let why = "the file's record is a reject as its dataset is defined now: the row is of a correction, \
                    or of an earlier definition";
-        facts.add("note", why);
+        lines.add("note", why);
     }
-    print(facts, record)?;
+    print_record(lines, record)?;
     Ok(Outcome::Complete)
 }
 
@@ -101,7 +101,7 @@ fn no_dataset(file: &LedgerFile) -> anyhow::Error {
 }
 
 /// What became of a record, for people.
-async fn became(
+async fn describe_outcome(
     ledger: &dyn Ledger,
     dataset: &Arc<Dataset>,
     id: u64,
@@ -120,7 +120,7 @@ async fn became(
             };
             let reject = ledger.find_rejects(&query, 1).await?.into_iter().next();
             reject.map_or("reject".to_owned(), |OpenReject { entry, .. }| {
-                let field = output::in_field(entry.field.as_ref());
+                let field = output::field_suffix(entry.field.as_ref());
                 format!("reject: {}{field}", entry.code.as_str())
             })
         }
@@ -128,7 +128,7 @@ async fn became(
 }
 
 /// Where a record stands in its file.
-fn place(
+fn locate_record(
     settings: &Settings,
     dataset: &Dataset,
     found: &Found,
@@ -160,10 +160,10 @@ fn place(
 }
 
 /// The record goes out byte for byte: it may be no UTF-8.
-fn print(facts: Facts, record: &[u8]) -> anyhow::Result<()> {
+fn print_record(lines: KeyValueText, record: &[u8]) -> anyhow::Result<()> {
     let mut out = io::stdout().lock();
     let write = || -> io::Result<()> {
-        out.write_all(facts.into_text().as_bytes())?;
+        out.write_all(lines.into_text().as_bytes())?;
         if !record.is_empty() {
             out.write_all(record)?;
             out.write_all(b"\n")?;

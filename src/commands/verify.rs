@@ -18,7 +18,7 @@ use crate::config::cli::VerifyArgs;
 use crate::dataset::Dataset;
 use crate::sink::{Audit, FileState, Ledger, LedgerFile, Standing};
 
-use super::{Outcome, WRITES, open_ledger, unless_reader_gone};
+use super::{INFALLIBLE, Outcome, open_ledger, unless_reader_gone};
 
 /// Files read from the ledger at a time.
 const PAGE_FILES: usize = 500;
@@ -31,14 +31,14 @@ const AUDIT_RECORDS: u64 = 2_000_000;
 const IDS_PAGE: usize = 10_000;
 
 /// Most records asked about one by one to find it.
-const LOOKED_AT_MAX: u32 = 1_000;
+const PROBES_MAX: u32 = 1_000;
 
 /// Names of files outside of history that the note at the end shows.
 const NAMES_SHOWN: usize = 3;
 
 /// What was found, over all files.
 #[derive(Debug, Default)]
-struct Sums {
+struct AuditTotals {
     files: u64,
     wrong: u64,
     records: u64,
@@ -51,7 +51,7 @@ struct Sums {
 }
 
 /// A file that is not as it should be.
-struct Wrong {
+struct WrongFile {
     file_no: u32,
     name: String,
     dataset: String,
@@ -61,7 +61,7 @@ struct Wrong {
 /// Verifies all settled files.
 pub(super) async fn execute(settings: &Settings, args: &VerifyArgs) -> anyhow::Result<Outcome> {
     let ledger = open_ledger(settings).await?;
-    let mut sums = Sums::default();
+    let mut audited = AuditTotals::default();
     let mut below = u32::MAX;
     loop {
         let page = ledger
@@ -69,18 +69,18 @@ pub(super) async fn execute(settings: &Settings, args: &VerifyArgs) -> anyhow::R
             .await?;
         let Some(last) = page.last() else { break };
         below = last.entry.file_no;
-        let wrong = audit_page(settings, ledger.as_ref(), &page, &mut sums).await?;
+        let wrong = audit_page(settings, ledger.as_ref(), &page, &mut audited).await?;
         print_wrong(&wrong, args.json)?;
-        sums.wrong += wrong.len() as u64;
+        audited.wrong += wrong.len() as u64;
     }
     let totals = ledger.totals().await?;
-    print_sums(&sums, totals.pending, totals.quarantined, args.json)?;
-    if sums.wrong > 0 {
+    print_sums(&audited, totals.pending, totals.quarantined, args.json)?;
+    if audited.wrong > 0 {
         bail!(
             "{} of {} files are not stored as the ledger says; `task_runner trace FILE_NO:ORDINAL` \
              shows a record that is missing",
-            sums.wrong,
-            sums.files
+            audited.wrong,
+            audited.files
         );
     }
     Ok(Outcome::Complete)
@@ -90,17 +90,17 @@ async fn audit_page(
     settings: &Settings,
     ledger: &dyn Ledger,
     page: &[LedgerFile],
-    sums: &mut Sums,
-) -> anyhow::Result<Vec<Wrong>> {
+    audited: &mut AuditTotals,
+) -> anyhow::Result<Vec<WrongFile>> {
     let mut wrong = Vec::new();
     let mut by_dataset: BTreeMap<&str, Vec<&LedgerFile>> = BTreeMap::new();
     for file in page {
-        sums.files += 1;
-        sums.records += u64::from(file.entry.records);
+        audited.files += 1;
+        audited.records += u64::from(file.entry.records);
         if !settings.dirs.history.join(&file.entry.name).exists() {
-            sums.not_in_history += 1;
-            if sums.names.len() < NAMES_SHOWN {
-                sums.names.push(file.entry.name.clone());
+            audited.not_in_history += 1;
+            if audited.names.len() < NAMES_SHOWN {
+                audited.names.push(file.entry.name.clone());
             }
         }
         by_dataset
@@ -122,9 +122,9 @@ async fn audit_page(
             let file_nos: Vec<u32> = files.iter().map(|file| file.entry.file_no).collect();
             let audits = ledger.audit(dataset, &file_nos).await?;
             for (file, audit) in files.iter().zip(audits) {
-                sums.rows += audit.rows;
-                sums.rejects += audit.rejects;
-                sums.purged += audit.purged;
+                audited.rows += audit.rows;
+                audited.rejects += audit.rejects;
+                audited.purged += audit.purged;
                 let problems = problems(ledger, dataset, file, audit).await?;
                 if !problems.is_empty() {
                     wrong.push(wrong_file(file, problems));
@@ -153,8 +153,8 @@ fn groups<'a>(files: &[&'a LedgerFile]) -> Vec<Vec<&'a LedgerFile>> {
     groups
 }
 
-fn wrong_file(file: &LedgerFile, problems: Vec<String>) -> Wrong {
-    Wrong {
+fn wrong_file(file: &LedgerFile, problems: Vec<String>) -> WrongFile {
+    WrongFile {
         file_no: file.entry.file_no,
         name: file.entry.name.clone(),
         dataset: file.entry.dataset.clone(),
@@ -213,7 +213,7 @@ async fn first_missing(
 ) -> anyhow::Result<Option<u32>> {
     let mut next = row_id(file.entry.file_no, 0);
     let end = next + u64::from(file.entry.records);
-    let mut looked_at = 0;
+    let mut probes = 0;
     while next < end {
         let mut ids = ledger.row_ids(dataset, next..end, IDS_PAGE).await?;
         if ids.len() < IDS_PAGE {
@@ -224,8 +224,8 @@ async fn first_missing(
                 if ledger.standing(dataset, id).await? == Standing::Absent {
                     return Ok(Some(provenance(id).1));
                 }
-                looked_at += 1;
-                if looked_at == LOOKED_AT_MAX {
+                probes += 1;
+                if probes == PROBES_MAX {
                     return Ok(None);
                 }
             }
@@ -235,10 +235,10 @@ async fn first_missing(
     Ok(None)
 }
 
-fn print_wrong(wrong: &[Wrong], json: bool) -> anyhow::Result<()> {
+fn print_wrong(wrong: &[WrongFile], json: bool) -> anyhow::Result<()> {
     let mut out = io::stdout().lock();
     let mut print = || -> io::Result<()> {
-        for Wrong {
+        for WrongFile {
             file_no,
             name,
             dataset,
@@ -261,8 +261,13 @@ fn print_wrong(wrong: &[Wrong], json: bool) -> anyhow::Result<()> {
     unless_reader_gone(print().map_err(Into::into))
 }
 
-fn print_sums(sums: &Sums, pending: u64, quarantined: u64, json: bool) -> anyhow::Result<()> {
-    let Sums {
+fn print_sums(
+    audited: &AuditTotals,
+    pending: u64,
+    quarantined: u64,
+    json: bool,
+) -> anyhow::Result<()> {
+    let AuditTotals {
         files,
         wrong,
         records,
@@ -271,14 +276,14 @@ fn print_sums(sums: &Sums, pending: u64, quarantined: u64, json: bool) -> anyhow
         purged,
         not_in_history,
         names,
-    } = sums;
+    } = audited;
     let text = if json {
-        let sums = json!({
+        let audited = json!({
             "files": files, "wrong": wrong, "records": records, "rows": rows, "rejects": rejects,
             "purged": purged, "not_in_history": not_in_history, "pending": pending,
             "quarantined": quarantined
         });
-        format!("{sums}\n")
+        format!("{audited}\n")
     } else {
         let mut text = format!(
             "{files} files, {wrong} of them wrong; {records} records: {rows} rows, {rejects} \
@@ -290,7 +295,7 @@ fn print_sums(sums: &Sums, pending: u64, quarantined: u64, json: bool) -> anyhow
                 "note: {pending} files are pending and {quarantined} in quarantine; these are not \
                  audited"
             )
-            .expect(WRITES);
+            .expect(INFALLIBLE);
         }
         if *not_in_history > 0 {
             let more = if *not_in_history > names.len() as u64 {
@@ -308,10 +313,10 @@ fn print_sums(sums: &Sums, pending: u64, quarantined: u64, json: bool) -> anyhow
                  stays where it lies",
                 names.join(", ")
             )
-            .expect(WRITES);
+            .expect(INFALLIBLE);
         }
         text
     };
-    super::say(&text)?;
+    super::print(&text)?;
     Ok(())
 }

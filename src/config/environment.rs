@@ -15,7 +15,7 @@ use super::options::Options;
 use super::{ConfigError, url};
 
 /// The variables of each option, by the name of its flag; the first that is set counts.
-pub(super) const NAMES: &[(&str, &[&str])] = &[
+pub(super) const VARIABLES: &[(&str, &[&str])] = &[
     ("config", &["LEMONADE_CONFIG"]),
     ("data-dir", &["LEMONADE_DATA_DIR"]),
     ("inbound", &["LEMONADE_INBOUND", "SRC_PATH"]),
@@ -64,7 +64,7 @@ pub struct Environment(BTreeMap<String, OsString>);
 
 /// What the environment says, and what its owner should be told about it.
 #[derive(Debug, Default)]
-pub(super) struct Spoken {
+pub(super) struct EnvironmentLayer {
     pub(super) options: Options,
     pub(super) notes: Vec<String>,
 }
@@ -134,43 +134,47 @@ impl Environment {
     }
 
     /// The environment as a layer of settings.
-    pub(super) fn options(&self) -> Result<Spoken, ConfigError> {
-        let mut spoken = Spoken {
+    pub(super) fn options(&self) -> Result<EnvironmentLayer, ConfigError> {
+        let mut layer = EnvironmentLayer {
             options: self.flags()?,
             notes: Vec::new(),
         };
-        spoken.options.database_url = match self.secret(DATABASE_URL)? {
+        layer.options.database_url = match self.secret(DATABASE_URL)? {
             Some(url) => Some(url),
             None => self.old_database()?,
         };
-        spoken.options.redis_url = match self.secret(REDIS_URL)? {
+        layer.options.redis_url = match self.secret(REDIS_URL)? {
             Some(url) => Some(url),
             None => self.old_redis()?,
         };
         if self.get(LOG_DIR)?.is_some() {
-            spoken
+            layer
                 .notes
                 .push("LOG_DIR is set, but logs go to stderr: redirect that".to_owned());
         }
         for name in self.0.keys().filter(|name| name.starts_with("LEMONADE_")) {
-            let known = || NAMES.iter().flat_map(|(_, names)| names.iter().copied());
+            let known = || {
+                VARIABLES
+                    .iter()
+                    .flat_map(|(_, names)| names.iter().copied())
+            };
             // Not an error: orchestrators inject variables of their own, such as
             // LEMONADE_SERVICE_HOST for a service named `lemonade`.
             if !known().any(|other| other == name)
                 && let Some(close) = super::file::nearest(name, known())
             {
-                spoken
+                layer
                     .notes
                     .push(format!("{name} is no setting; did you mean {close}?"));
             }
         }
-        Ok(spoken)
+        Ok(layer)
     }
 
     /// Each variable is read by the parser of its flag, so that both take the same values.
     fn flags(&self) -> Result<Options, ConfigError> {
         let mut options = Options::default();
-        for (flag, names) in NAMES {
+        for (flag, names) in VARIABLES {
             for name in *names {
                 let Some(value) = self.get(name)? else {
                     continue;
@@ -271,7 +275,7 @@ mod tests {
             .get_arguments()
             .filter_map(clap::Arg::get_long)
             .collect();
-        let named: Vec<_> = NAMES.iter().map(|(flag, _)| *flag).collect();
+        let named: Vec<_> = VARIABLES.iter().map(|(flag, _)| *flag).collect();
         assert_eq!(flags, named);
         super::super::cli::Cli::command().debug_assert();
     }
@@ -285,29 +289,29 @@ mod tests {
             ("HISTORY_PATH", "/done"),
             ("LOG_DIR", "/logs"),
         ]);
-        let spoken = environment.options().unwrap();
+        let layer = environment.options().unwrap();
         assert_eq!(
-            spoken.options.database_url.as_deref(),
+            layer.options.database_url.as_deref(),
             Some("mysql://root:p%40ss%2Fw%3Ard@localhost:3307/vehicles")
         );
         assert_eq!(
-            spoken.options.redis_url.as_deref(),
+            layer.options.redis_url.as_deref(),
             Some("redis://queue:6379")
         );
-        assert_eq!(spoken.options.inbound.as_deref(), Some(Path::new("/in")));
-        assert_eq!(spoken.options.history.as_deref(), Some(Path::new("/done")));
-        assert!(spoken.notes[0].contains("stderr"), "{:?}", spoken.notes);
+        assert_eq!(layer.options.inbound.as_deref(), Some(Path::new("/in")));
+        assert_eq!(layer.options.history.as_deref(), Some(Path::new("/done")));
+        assert!(layer.notes[0].contains("stderr"), "{:?}", layer.notes);
     }
 
     #[test]
     fn the_choices_of_database_and_queue_are_independent() {
-        let spoken = Environment::from([("DB_HOST", "db")]).options().unwrap();
-        assert!(spoken.options.database_url.is_some());
-        assert_eq!(spoken.options.redis_url, None);
-        let spoken = Environment::from([("REDIS_PORT", "1")]).options().unwrap();
-        assert_eq!(spoken.options.database_url, None);
+        let layer = Environment::from([("DB_HOST", "db")]).options().unwrap();
+        assert!(layer.options.database_url.is_some());
+        assert_eq!(layer.options.redis_url, None);
+        let layer = Environment::from([("REDIS_PORT", "1")]).options().unwrap();
+        assert_eq!(layer.options.database_url, None);
         assert_eq!(
-            spoken.options.redis_url.as_deref(),
+            layer.options.redis_url.as_deref(),
             Some("redis://localhost:1")
         );
     }

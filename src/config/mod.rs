@@ -79,7 +79,7 @@ pub fn schema() -> schemars::Schema {
     schemars::schema_for!(Options)
 }
 
-/// A setting that cannot be used: what, where it was said, and what would be right.
+/// A setting that cannot be used: what, where it was given, and what would be right.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct ConfigError(String);
@@ -148,61 +148,61 @@ impl Settings {
     /// # Errors
     /// A value, a key, a file or a combination that cannot be used.
     pub fn resolve(flags: Options, environment: &Environment) -> Result<Self, ConfigError> {
-        let environment::Spoken { options, notes } = environment.options()?;
-        let said = flags.over(options);
-        let file = match &said.config {
+        let environment::EnvironmentLayer { options, notes } = environment.options()?;
+        let given = flags.over(options);
+        let file = match &given.config {
             Some(path) => file::read(path)?,
             None if Path::new(FILE_DEFAULT).exists() => file::read(Path::new(FILE_DEFAULT))?,
             None => Options::default(),
         };
-        Self::finish(said.over(file), notes)
+        Self::finish(given.over(file), notes)
     }
 
-    /// Fills in defaults and checks what was said.
-    fn finish(said: Options, notes: Vec<String>) -> Result<Self, ConfigError> {
-        let data_dir = said.data_dir.unwrap_or_else(|| DATA_DIR_DEFAULT.into());
+    /// Fills in defaults and checks what was given.
+    fn finish(given: Options, notes: Vec<String>) -> Result<Self, ConfigError> {
+        let data_dir = given.data_dir.unwrap_or_else(|| DATA_DIR_DEFAULT.into());
         let place = |own: Option<PathBuf>, name| own.unwrap_or_else(|| data_dir.join(name));
         let bytes = |own: Option<ByteSize>, default: ByteSize| own.unwrap_or(default).as_u64();
         let time = |own: Option<Period>, default| own.map_or(default, |period| period.0);
         let cores = available_parallelism().map_or(1, std::num::NonZero::get);
         let local = SocketAddr::from((Ipv4Addr::LOCALHOST, HTTP_PORT_DEFAULT));
-        let frame_bytes = bytes(said.frame_bytes, FRAME_BYTES_DEFAULT);
+        let frame_bytes = bytes(given.frame_bytes, FRAME_BYTES_DEFAULT);
         let settings = Self {
-            database_url: said
+            database_url: given
                 .database_url
                 .unwrap_or_else(|| format!("sqlite:{}", data_dir.join("lemonade.db").display())),
-            broker_url: said.redis_url.unwrap_or_else(|| "memory:".to_owned()),
+            broker_url: given.redis_url.unwrap_or_else(|| "memory:".to_owned()),
             dirs: Directories {
-                inbound: place(said.inbound, "inbound"),
-                work: place(said.work, "work"),
-                history: place(said.history, "history"),
-                quarantine: place(said.quarantine, "quarantine"),
+                inbound: place(given.inbound, "inbound"),
+                work: place(given.work, "work"),
+                history: place(given.history, "history"),
+                quarantine: place(given.quarantine, "quarantine"),
             },
-            datasets: Datasets::new(said.datasets)
+            datasets: Datasets::new(given.datasets)
                 .map_err(|error| ConfigError::new(error.to_string()))?,
             // More than cores + 1 connections loses (measured).
-            workers: said.workers.map_or(cores + 1, std::num::NonZero::get),
-            queue_bytes_max: bytes(said.queue_bytes, QUEUE_BYTES_DEFAULT),
-            memory_budget_bytes: bytes(said.memory_budget, MEMORY_BUDGET_DEFAULT),
-            frame_records: said
+            workers: given.workers.map_or(cores + 1, std::num::NonZero::get),
+            queue_bytes_max: bytes(given.queue_bytes, QUEUE_BYTES_DEFAULT),
+            memory_budget_bytes: bytes(given.memory_budget, MEMORY_BUDGET_DEFAULT),
+            frame_records: given
                 .frame_records
                 .map_or(FRAME_RECORDS_DEFAULT, std::num::NonZero::get),
             frame_bytes: usize::try_from(frame_bytes).unwrap_or(usize::MAX),
-            summary_every: said
+            summary_every: given
                 .summary_every
                 .map_or(Some(SUMMARY_EVERY_DEFAULT), |every| {
                     every.on().map(|period| period.0)
                 }),
-            quiet_time: time(said.quiet_time, QUIET_TIME_DEFAULT),
-            incomplete_after: time(said.incomplete_after, INCOMPLETE_AFTER_DEFAULT),
-            hard_links: said.hard_links.unwrap_or(HardLinks::Take),
-            scan_interval: time(said.scan_interval, SCAN_INTERVAL_DEFAULT),
-            drain_timeout: time(said.drain_timeout, DRAIN_TIMEOUT_DEFAULT),
-            disk_floor_bytes: bytes(said.disk_floor, DISK_FLOOR_DEFAULT),
-            http_addr: said.http_addr.map_or(Some(local), OrOff::on),
-            roles: said.role.unwrap_or(Roles::ALL),
-            log_format: said.log_format.unwrap_or(LogFormat::Auto),
-            log_level: said
+            quiet_time: time(given.quiet_time, QUIET_TIME_DEFAULT),
+            incomplete_after: time(given.incomplete_after, INCOMPLETE_AFTER_DEFAULT),
+            hard_links: given.hard_links.unwrap_or(HardLinks::Take),
+            scan_interval: time(given.scan_interval, SCAN_INTERVAL_DEFAULT),
+            drain_timeout: time(given.drain_timeout, DRAIN_TIMEOUT_DEFAULT),
+            disk_floor_bytes: bytes(given.disk_floor, DISK_FLOOR_DEFAULT),
+            http_addr: given.http_addr.map_or(Some(local), OrOff::on),
+            roles: given.role.unwrap_or(Roles::ALL),
+            log_format: given.log_format.unwrap_or(LogFormat::Auto),
+            log_level: given
                 .log_level
                 .unwrap_or_else(|| LOG_LEVEL_DEFAULT.to_owned()),
             data_dir,

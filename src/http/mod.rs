@@ -1,7 +1,7 @@
 //! HTTP for machines and people who watch: metrics, health, status. It reads and never writes.
 //!
 //! Knows nothing of the engine but [`StatusSource`]. Every answer is made when it is asked for, and
-//! the whole of it is bounded by what a [`Status`] holds.
+//! the whole of it is bounded by what a [`Status`](crate::status::Status) holds.
 
 use std::io;
 use std::net::SocketAddr;
@@ -23,7 +23,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::status::{Status, StatusSource};
+use crate::status::StatusSource;
 use crate::telemetry::Handle;
 
 mod page;
@@ -206,7 +206,7 @@ mod tests {
     use async_trait::async_trait;
 
     use super::*;
-    use crate::status::{Files, Waiting};
+    use crate::status::{Files, Status, WaitingFile};
     use crate::telemetry;
 
     struct Engine {
@@ -223,7 +223,7 @@ mod tests {
         }
 
         async fn status(&self) -> Status {
-            let file = Waiting {
+            let file = WaitingFile {
                 name: "<script>.json".to_owned(),
                 why: "open & young".to_owned(),
                 seconds: None,

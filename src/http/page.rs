@@ -7,7 +7,7 @@
 use std::fmt::{self, Write as _};
 
 use crate::sink::{FileEntry, Totals};
-use crate::status::{History, Outage, State, Status, bytes, grouped, length};
+use crate::status::{EngineState, History, Outage, Status, bytes, grouped, length};
 
 pub(super) const STYLE: &str = include_str!("page.css");
 pub(super) const SCRIPT: &str = include_str!("page.js");
@@ -248,7 +248,7 @@ fn waiting(html: &mut String, status: &Status) -> fmt::Result {
     html.push_str("<section aria-labelledby=\"waits\"><h2 id=\"waits\">What waits, and why</h2>");
     if status.files.waiting.is_empty() {
         let none = match status.state {
-            State::Unwell => "No file is held up by itself; the engine is, as said above.",
+            EngineState::Unwell => "No file is held up by itself; the engine is, as said above.",
             _ => "No file waits.",
         };
         writeln!(html, "<p class=\"quiet\">{none}</p></section>")?;
@@ -382,11 +382,11 @@ fn outages(html: &mut String, status: &Status) -> fmt::Result {
 }
 
 /// A dot in the colour of the state, for a row of tabs.
-fn icon(state: State) -> String {
+fn icon(state: EngineState) -> String {
     let colour = match state {
-        State::Working | State::Idle => "0f8a7f",
-        State::Waiting | State::Starting | State::Paused => "d98a00",
-        State::Unwell | State::Stopped => "d0342c",
+        EngineState::Working | EngineState::Idle => "0f8a7f",
+        EngineState::Waiting | EngineState::Starting | EngineState::Paused => "d98a00",
+        EngineState::Unwell | EngineState::Stopped => "d0342c",
     };
     format!(
         "<link rel=\"icon\" href=\"data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' \
@@ -433,7 +433,7 @@ fn escaped(text: &str) -> String {
 mod tests {
     use super::*;
     use crate::sink::FileState;
-    use crate::status::{Files, RejectCount, Trouble, Waiting};
+    use crate::status::{Files, RejectCount, Trouble, WaitingFile};
 
     const HOSTILE: &str = "\"><script>alert('x')</script>`<b>\u{202e}\u{1b}[2J&amp;.json";
     const HARMLESS: &str = "&quot;&gt;&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt;`&lt;b&gt;\
@@ -448,7 +448,7 @@ mod tests {
             roles: vec![text()],
             next: Some(text()),
             files: Files {
-                waiting: vec![Waiting {
+                waiting: vec![WaitingFile {
                     name: text(),
                     why: text(),
                     seconds: Some(1.0),

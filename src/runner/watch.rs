@@ -277,7 +277,7 @@ impl StatusSource for Engine {
     async fn status(&self) -> Status {
         self.refresh_ledger().await;
         let depth = *self.seen.depth.lock();
-        let waiting = |(file, since): &(Waiting, Instant)| status::Waiting {
+        let waiting = |(file, since): &(Waiting, Instant)| status::WaitingFile {
             name: file.name.to_string_lossy().into_owned(),
             why: file.why.clone().into_owned(),
             seconds: Some(since.elapsed().as_secs_f64()),

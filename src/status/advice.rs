@@ -1,10 +1,10 @@
 //! From facts to a word, a sentence and a next step: the same ones on the page, in `status` and in
 //! its JSON.
 
-use super::{State, Status, Trouble, grouped};
+use super::{EngineState, Status, Trouble, grouped};
 
 /// Samples without a stored record after which work in hand is no longer called progress.
-const SILENT_SAMPLES: usize = 5;
+const STALLED_SAMPLES: usize = 5;
 
 impl Status {
     /// Fills in state, headline and next step from the rest. For a running engine.
@@ -14,62 +14,64 @@ impl Status {
         self.next = self.advise();
     }
 
-    fn judge(&self) -> State {
-        let in_hand = self.files.work + self.queue.map_or(0, |queue| queue.frames);
+    fn judge(&self) -> EngineState {
+        let unfinished = self.files.work + self.queue.map_or(0, |queue| queue.frames);
         if self.outage().is_some() {
-            State::Unwell
+            EngineState::Unwell
         } else if !self.ready {
-            State::Starting
-        } else if in_hand > 0 && self.is_silent() {
-            State::Waiting
-        } else if in_hand > 0 || self.records_per_second.is_some_and(|rate| rate > 0.0) {
-            State::Working
+            EngineState::Starting
+        } else if unfinished > 0 && self.is_stalled() {
+            EngineState::Waiting
+        } else if unfinished > 0 || self.records_per_second.is_some_and(|rate| rate > 0.0) {
+            EngineState::Working
         } else if self.paused {
-            State::Paused
+            EngineState::Paused
         } else if self.files.waiting_in_all() > 0 {
-            State::Waiting
+            EngineState::Waiting
         } else {
-            State::Idle
+            EngineState::Idle
         }
     }
 
     /// Whether nothing was stored lately, as far as this process would know.
-    fn is_silent(&self) -> bool {
+    fn is_stalled(&self) -> bool {
         if !self.roles.iter().any(|role| role == "work") {
             return false;
         }
         let samples = &self.history.records_per_second;
-        samples.len() >= SILENT_SAMPLES
-            && samples.iter().rev().take(SILENT_SAMPLES).all(|n| *n == 0)
+        samples.len() >= STALLED_SAMPLES
+            && samples.iter().rev().take(STALLED_SAMPLES).all(|n| *n == 0)
     }
 
     fn sentence(&self) -> String {
         let files = |number: u64| counted(number, "file", "files");
         match self.state {
-            State::Unwell => self.outage().map_or(String::new(), |outage| {
+            EngineState::Unwell => self.outage().map_or(String::new(), |outage| {
                 capitalised(outage.trouble.as_text())
             }),
-            State::Starting => format!("Starting: {}", self.reason.as_deref().unwrap_or_default()),
-            State::Stopped => "Not running".to_owned(),
-            State::Working if self.files.work == 0 => "Loading records".to_owned(),
-            State::Working => format!("Loading {}", files(self.files.work)),
-            State::Waiting if self.files.work > 0 => {
+            EngineState::Starting => {
+                format!("Starting: {}", self.reason.as_deref().unwrap_or_default())
+            }
+            EngineState::Stopped => "Not running".to_owned(),
+            EngineState::Working if self.files.work == 0 => "Loading records".to_owned(),
+            EngineState::Working => format!("Loading {}", files(self.files.work)),
+            EngineState::Waiting if self.files.work > 0 => {
                 format!(
                     "{} in work, but nothing is being stored",
                     files(self.files.work)
                 )
             }
-            State::Paused => "Paused: no file is taken".to_owned(),
-            State::Waiting => format!("Waiting with {}", files(self.files.waiting_in_all())),
-            State::Idle if self.totals.is_some_and(|totals| totals.settled > 0) => {
+            EngineState::Paused => "Paused: no file is taken".to_owned(),
+            EngineState::Waiting => format!("Waiting with {}", files(self.files.waiting_in_all())),
+            EngineState::Idle if self.totals.is_some_and(|totals| totals.settled > 0) => {
                 "Idle: nothing waits".to_owned()
             }
-            State::Idle => "Idle: nothing has arrived yet".to_owned(),
+            EngineState::Idle => "Idle: nothing has arrived yet".to_owned(),
         }
     }
 
     /// What an operator may look at, whether or not anything runs.
-    pub(crate) fn to_mend(&self) -> Option<String> {
+    pub(crate) fn needs_attention(&self) -> Option<String> {
         let totals = self.totals.unwrap_or_default();
         let quarantined = (totals.quarantined > 0).then(|| {
             format!(
@@ -83,8 +85,8 @@ impl Status {
                 counted(totals.rejects, "record", "records")
             )
         });
-        let to_mend: Vec<String> = quarantined.into_iter().chain(rejects).collect();
-        (!to_mend.is_empty()).then(|| to_mend.join("; "))
+        let needs_attention: Vec<String> = quarantined.into_iter().chain(rejects).collect();
+        (!needs_attention.is_empty()).then(|| needs_attention.join("; "))
     }
 
     fn advise(&self) -> Option<String> {
@@ -99,17 +101,17 @@ impl Status {
                 Trouble::Files => format!("`task_runner doctor` looks at them; {BY_ITSELF}"),
             });
         }
-        if self.state == State::Waiting && self.files.work > 0 {
+        if self.state == EngineState::Waiting && self.files.work > 0 {
             return Some("`task_runner doctor` looks at database, queue and disk".to_owned());
         }
         if self.paused {
             return Some("`task_runner resume` lets it take files again".to_owned());
         }
-        if let Some(to_mend) = self.to_mend() {
-            return Some(to_mend);
+        if let Some(needs_attention) = self.needs_attention() {
+            return Some(needs_attention);
         }
         let settled = self.totals.map(|totals| totals.settled);
-        if self.state == State::Idle && settled == Some(0) {
+        if self.state == EngineState::Idle && settled == Some(0) {
             return Some(format!("put files into `{}`", self.inbound));
         }
         None
@@ -133,11 +135,11 @@ fn capitalised(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Files, History, Outage, Queue, Waiting};
+    use super::super::{Files, History, Outage, Queue, WaitingFile};
     use super::*;
     use crate::sink::Totals;
 
-    fn concluded(status: Status) -> (State, String, Option<String>) {
+    fn concluded(status: Status) -> (EngineState, String, Option<String>) {
         let mut status = Status {
             running: true,
             ready: status.outage().is_none() && status.reason.is_none(),
@@ -170,7 +172,10 @@ mod tests {
             files: work(3),
             ..Status::default()
         });
-        assert_eq!((state, &*headline), (State::Unwell, "Database unavailable"));
+        assert_eq!(
+            (state, &*headline),
+            (EngineState::Unwell, "Database unavailable")
+        );
         assert!(
             next.unwrap()
                 .starts_with("start `mysql://db`; nothing is lost")
@@ -183,7 +188,7 @@ mod tests {
             }],
             ..Status::default()
         });
-        assert_eq!(state, State::Idle);
+        assert_eq!(state, EngineState::Idle);
     }
 
     #[test]
@@ -198,10 +203,10 @@ mod tests {
                 ..Status::default()
             })
         };
-        assert_eq!(with(&[0; 4]).0, State::Working);
+        assert_eq!(with(&[0; 4]).0, EngineState::Working);
         assert_eq!(with(&[0, 0, 0, 0, 0, 9]).1, "Loading 2 files");
         let (state, headline, next) = with(&[9, 0, 0, 0, 0, 0]);
-        assert_eq!(state, State::Waiting);
+        assert_eq!(state, EngineState::Waiting);
         assert_eq!(headline, "2 files in work, but nothing is being stored");
         assert!(next.unwrap().contains("doctor"));
         let queued = Status {
@@ -237,7 +242,7 @@ mod tests {
             concluded(Status {
                 files: Files {
                     waiting_files,
-                    waiting: vec![Waiting {
+                    waiting: vec![WaitingFile {
                         name: "a".to_owned(),
                         why: "open".to_owned(),
                         seconds: None,
@@ -248,7 +253,10 @@ mod tests {
             })
         };
         let (state, headline, _) = waiting(1);
-        assert_eq!((state, &*headline), (State::Waiting, "Waiting with 1 file"));
+        assert_eq!(
+            (state, &*headline),
+            (EngineState::Waiting, "Waiting with 1 file")
+        );
         assert_eq!(waiting(1_234).1, "Waiting with 1,234 files");
         let paused = Status {
             paused: true,
@@ -257,7 +265,7 @@ mod tests {
         let (state, headline, next) = concluded(paused);
         assert_eq!(
             (state, &*headline),
-            (State::Paused, "Paused: no file is taken")
+            (EngineState::Paused, "Paused: no file is taken")
         );
         assert!(next.unwrap().contains("task_runner resume"));
         let starting = Status {

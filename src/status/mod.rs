@@ -39,7 +39,7 @@ pub struct Status {
     /// Whether the engine runs; where not, the database and the directories tell.
     pub running: bool,
     /// What it does, in one word.
-    pub state: State,
+    pub state: EngineState,
     /// The same in a sentence, for people.
     pub headline: String,
     /// Whether it can do its work now.
@@ -87,7 +87,7 @@ pub struct Status {
 /// What the engine does, in one word.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum State {
+pub enum EngineState {
     /// It does not run.
     #[default]
     Stopped,
@@ -105,7 +105,7 @@ pub enum State {
     Unwell,
 }
 
-impl State {
+impl EngineState {
     /// As it is written.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -196,7 +196,7 @@ pub struct Files {
     #[serde(default)]
     pub waiting_files: u64,
     /// The first of these, and why each waits.
-    pub waiting: Vec<Waiting>,
+    pub waiting: Vec<WaitingFile>,
 }
 
 impl Files {
@@ -209,7 +209,7 @@ impl Files {
 
 /// A file that waits.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Waiting {
+pub struct WaitingFile {
     /// Its name.
     pub name: String,
     /// What it waits for.

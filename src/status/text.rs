@@ -4,7 +4,7 @@ use std::fmt::{self, Write as _};
 
 use bytesize::ByteSize;
 
-use super::{Files, Outage, Queue, RejectCount, State, Status, Waiting};
+use super::{EngineState, Files, Outage, Queue, RejectCount, Status, WaitingFile};
 use crate::sink::{FileEntry, Totals};
 
 /// Samples of the history that a line of text shows.
@@ -23,7 +23,7 @@ impl fmt::Display for Status {
             ..
         } = &self.files;
         writeln!(f, "files     {inbound} in inbound, {work} in work")?;
-        for Waiting { name, why, seconds } in waiting {
+        for WaitingFile { name, why, seconds } in waiting {
             let seconds = seconds.map_or(String::new(), |s| format!(" ({})", length(s)));
             writeln!(f, "  waits   {}: {}{seconds}", shown(name), shown(why))?;
         }
@@ -104,7 +104,7 @@ impl Status {
         if !self.running {
             return shown(self.reason.as_deref().unwrap_or("not running"));
         }
-        if self.state != State::Unwell {
+        if self.state != EngineState::Unwell {
             return format!("running as {roles}. {}", shown(&self.headline));
         }
         let lasts = self.outage().map_or(String::new(), |outage| {
@@ -204,7 +204,7 @@ mod tests {
                 inbound: 1,
                 work: 0,
                 waiting_files: 1_235,
-                waiting: vec![Waiting {
+                waiting: vec![WaitingFile {
                     name: "a\u{1b}[2J".to_owned(),
                     why: "open".to_owned(),
                     seconds: Some(3.9),

@@ -32,7 +32,7 @@ const END_TO_END_SECONDS: &[f64] = &[
 
 /// What Prometheus may do with a metric.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Kind {
+pub enum MetricKind {
     /// It only grows: use `rate()`.
     Counter,
     /// A state: never use `rate()`.
@@ -41,7 +41,7 @@ pub enum Kind {
     Histogram(&'static [f64]),
 }
 
-impl Kind {
+impl MetricKind {
     /// The word of the TYPE line.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -59,7 +59,7 @@ pub struct Metric {
     /// Its name.
     pub name: &'static str,
     /// What may be done with it.
-    pub kind: Kind,
+    pub kind: MetricKind,
     /// The unit of its value.
     pub unit: Unit,
     /// What tells its series apart, those of Prometheus aside.
@@ -72,7 +72,7 @@ type Labels = &'static [&'static str];
 
 const fn metric(
     name: &'static str,
-    kind: Kind,
+    kind: MetricKind,
     unit: Unit,
     labels: Labels,
     help: &'static str,
@@ -87,11 +87,11 @@ const fn metric(
 }
 
 const fn counter(name: &'static str, unit: Unit, labels: Labels, help: &'static str) -> Metric {
-    metric(name, Kind::Counter, unit, labels, help)
+    metric(name, MetricKind::Counter, unit, labels, help)
 }
 
-const fn state(name: &'static str, unit: Unit, labels: Labels, help: &'static str) -> Metric {
-    metric(name, Kind::Gauge, unit, labels, help)
+const fn gauge(name: &'static str, unit: Unit, labels: Labels, help: &'static str) -> Metric {
+    metric(name, MetricKind::Gauge, unit, labels, help)
 }
 
 const fn histogram(
@@ -101,23 +101,23 @@ const fn histogram(
     buckets: &'static [f64],
     help: &'static str,
 ) -> Metric {
-    metric(name, Kind::Histogram(buckets), unit, labels, help)
+    metric(name, MetricKind::Histogram(buckets), unit, labels, help)
 }
 
 /// All metrics of the engine, in the order in which a reader asks; those named `process_` come on
 /// top.
 #[rustfmt::skip]
 pub const METRICS: &[Metric] = &[
-    state("lemonade_ready", Unit::Count, &[], "1 while the engine can do its work, else 0"),
-    state("lemonade_paused", Unit::Count, &[], "1 while an operator has told the engine to take no files, else 0"),
-    state("lemonade_build_info", Unit::Count, &["version"], "1, with the version as a label"),
+    gauge("lemonade_ready", Unit::Count, &[], "1 while the engine can do its work, else 0"),
+    gauge("lemonade_paused", Unit::Count, &[], "1 while an operator has told the engine to take no files, else 0"),
+    gauge("lemonade_build_info", Unit::Count, &["version"], "1, with the version as a label"),
 
     counter("lemonade_files_discovered_total", Unit::Count, &["via"], "Files taken up, by how they were found: scan of inbound, or recovered: left in work by an earlier run"),
     counter("lemonade_files_settled_total", Unit::Count, &["dataset", "outcome"], "Files that left work, by outcome: settled, duplicate or quarantined"),
-    state("lemonade_files", Unit::Count, &["state"], "Files now, by state: inbound, of these waiting, work, and quarantine"),
-    state("lemonade_backlog_files", Unit::Count, &[], "Files in inbound and work: those that are not stored as a whole"),
-    state("lemonade_backlog_bytes", Unit::Bytes, &[], "Bytes of these files"),
-    state("lemonade_backlog_oldest_age_seconds", Unit::Seconds, &[], "How long the longest waiting of these files has been where it is"),
+    gauge("lemonade_files", Unit::Count, &["state"], "Files now, by state: inbound, of these waiting, work, and quarantine"),
+    gauge("lemonade_backlog_files", Unit::Count, &[], "Files in inbound and work: those that are not stored as a whole"),
+    gauge("lemonade_backlog_bytes", Unit::Bytes, &[], "Bytes of these files"),
+    gauge("lemonade_backlog_oldest_age_seconds", Unit::Seconds, &[], "How long the longest waiting of these files has been where it is"),
     counter("lemonade_watcher_overflows_total", Unit::Count, &[], "Times that the kernel dropped notifications of files"),
     counter("lemonade_rescan_missed_files_total", Unit::Count, &[], "Files that the periodic scan found and no notification had told of"),
     histogram("lemonade_end_to_end_latency_seconds", Unit::Seconds, &["dataset"], END_TO_END_SECONDS, "From a file's arrival in inbound to all of it stored"),
@@ -125,7 +125,7 @@ pub const METRICS: &[Metric] = &[
     counter("lemonade_read_bytes_total", Unit::Bytes, &[], "Stored bytes of files read"),
     counter("lemonade_records_total", Unit::Count, &["dataset", "outcome"], "Records parsed, by outcome: row or reject"),
     counter("lemonade_rejects_total", Unit::Count, &["dataset", "code"], "Records rejected, by reason"),
-    state("lemonade_rejects_open", Unit::Count, &[], "Rejects in the database that are neither mended nor purged"),
+    gauge("lemonade_rejects_open", Unit::Count, &[], "Rejects in the database that are neither mended nor purged"),
 
     counter("lemonade_frames_published_total", Unit::Count, &["dataset"], "Frames handed to the queue"),
     counter("lemonade_frames_committed_total", Unit::Count, &["dataset"], "Frames committed to the database"),
@@ -133,31 +133,31 @@ pub const METRICS: &[Metric] = &[
     counter("lemonade_frames_damaged_total", Unit::Count, &[], "Entries of the queue that were no frames"),
     counter("lemonade_frames_foreign_total", Unit::Count, &[], "Frames of a file that the database does not know, or knows with another content"),
     counter("lemonade_frames_lost_total", Unit::Count, &["dataset"], "Frames published again because the queue had lost them"),
-    state("lemonade_queue_frames", Unit::Count, &[], "Frames in the queue, delivered or not"),
-    state("lemonade_queue_bytes", Unit::Bytes, &[], "Bytes of these frames"),
-    state("lemonade_queue_pending_frames", Unit::Count, &[], "Frames in the hands of workers"),
-    state("lemonade_queue_oldest_age_seconds", Unit::Seconds, &["stream"], "How long the oldest frame has been in a stream of the queue; 0 where it is empty"),
+    gauge("lemonade_queue_frames", Unit::Count, &[], "Frames in the queue, delivered or not"),
+    gauge("lemonade_queue_bytes", Unit::Bytes, &[], "Bytes of these frames"),
+    gauge("lemonade_queue_pending_frames", Unit::Count, &[], "Frames in the hands of workers"),
+    gauge("lemonade_queue_oldest_age_seconds", Unit::Seconds, &["stream"], "How long the oldest frame has been in a stream of the queue; 0 where it is empty"),
     counter("lemonade_broker_errors_total", Unit::Count, &[], "Faults of the queue"),
 
     counter("lemonade_rows_committed_total", Unit::Count, &["dataset"], "Rows stored"),
     counter("lemonade_rows_duplicate_total", Unit::Count, &["dataset"], "Rows that were stored already"),
     histogram("lemonade_commit_duration_seconds", Unit::Seconds, &[], COMMIT_SECONDS, "How long a commit took, its retries included"),
     histogram("lemonade_commit_rows", Unit::Count, &[], COMMIT_ROWS, "Rows in a commit"),
-    state("lemonade_last_commit_timestamp_seconds", Unit::Seconds, &[], "When the last commit was, since the epoch; before the first one, when the engine began; none without the role work"),
+    gauge("lemonade_last_commit_timestamp_seconds", Unit::Seconds, &[], "When the last commit was, since the epoch; before the first one, when the engine began; none without the role work"),
     counter("lemonade_sink_errors_total", Unit::Count, &["class"], "Faults of the database at whatever it is asked, by class: transient or fatal"),
     counter("lemonade_sink_retries_total", Unit::Count, &[], "Commits tried again"),
 
     counter(STAGE_BUSY, Unit::Seconds, &["stage"], "Time that a stage worked, summed over those of its lanes that work at once"),
-    state(STAGE_RATIO, Unit::Count, &["stage"], "Share of its time that a stage worked lately, over all of its lanes: 1 is as much as it can"),
+    gauge(STAGE_RATIO, Unit::Count, &["stage"], "Share of its time that a stage worked lately, over all of its lanes: 1 is as much as it can"),
     counter(BACKPRESSURE, Unit::Seconds, &["stage"], "Time that a stage waited for the next one: parse for the byte budget, publish for room in the queue"),
 
-    state("lemonade_memory_budget_bytes", Unit::Bytes, &[], "Most bytes of chunks between parse and queue: a quarter of memory_budget"),
-    state("lemonade_memory_inflight_bytes", Unit::Bytes, &[], "Bytes of chunks between parse and queue"),
-    state("lemonade_disk_free_bytes", Unit::Bytes, &["path"], "Free bytes of the file system of a directory"),
-    state("lemonade_history_bytes", Unit::Bytes, &[], "Bytes of the files in history"),
+    gauge("lemonade_memory_budget_bytes", Unit::Bytes, &[], "Most bytes of chunks between parse and queue: a quarter of memory_budget"),
+    gauge("lemonade_memory_inflight_bytes", Unit::Bytes, &[], "Bytes of chunks between parse and queue"),
+    gauge("lemonade_disk_free_bytes", Unit::Bytes, &["path"], "Free bytes of the file system of a directory"),
+    gauge("lemonade_history_bytes", Unit::Bytes, &[], "Bytes of the files in history"),
 
-    state("lemonade_summary_duration_seconds", Unit::Seconds, &[], "How long the last refresh of the summary took"),
-    state("lemonade_summary_last_success_timestamp_seconds", Unit::Seconds, &[], "When the summary was last refreshed, since the epoch; before the first time, when the engine began"),
+    gauge("lemonade_summary_duration_seconds", Unit::Seconds, &[], "How long the last refresh of the summary took"),
+    gauge("lemonade_summary_last_success_timestamp_seconds", Unit::Seconds, &[], "When the summary was last refreshed, since the epoch; before the first time, when the engine began"),
     counter("lemonade_log_messages_total", Unit::Count, &["level"], "Warnings and errors of the log, repeated ones included"),
 ];
 
@@ -226,10 +226,10 @@ fn builder() -> PrometheusBuilder {
         .iter()
         .fold(PrometheusBuilder::new(), |builder, metric| {
             match metric.kind {
-                Kind::Histogram(buckets) => builder
+                MetricKind::Histogram(buckets) => builder
                     .set_buckets_for_metric(Matcher::Full(metric.name.to_owned()), buckets)
                     .expect("buckets are not empty"),
-                Kind::Counter | Kind::Gauge => builder,
+                MetricKind::Counter | MetricKind::Gauge => builder,
             }
         })
 }
@@ -244,9 +244,9 @@ fn describe() {
     } in METRICS
     {
         match kind {
-            Kind::Counter => describe_counter!(name, unit, help),
-            Kind::Gauge => describe_gauge!(name, unit, help),
-            Kind::Histogram(_) => describe_histogram!(name, unit, help),
+            MetricKind::Counter => describe_counter!(name, unit, help),
+            MetricKind::Gauge => describe_gauge!(name, unit, help),
+            MetricKind::Histogram(_) => describe_histogram!(name, unit, help),
         }
     }
     gauge!("lemonade_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
@@ -313,7 +313,11 @@ mod tests {
         } in METRICS
         {
             assert!(name.starts_with("lemonade_"), "{name}");
-            assert_eq!(name.ends_with("_total"), *kind == Kind::Counter, "{name}");
+            assert_eq!(
+                name.ends_with("_total"),
+                *kind == MetricKind::Counter,
+                "{name}"
+            );
             let base = name.trim_end_matches("_total");
             match unit {
                 Unit::Seconds => assert!(base.ends_with("_seconds"), "{name}"),

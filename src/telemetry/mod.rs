@@ -16,7 +16,7 @@ pub mod logging;
 mod stages;
 
 pub use exposition::{Handle, install};
-pub use stages::{Busy, HeldUp, Ratios, Stage};
+pub use stages::{BackpressureTimer, BusyTimer, Ratios, Stage};
 
 /// Files taken out of inbound, or found in work at the start; `via` is `scan` or `recovered`.
 pub fn files_discovered(via: &'static str, files: u64) {
@@ -174,13 +174,13 @@ const BACKPRESSURE: &str = "lemonade_backpressure_seconds_total";
 const STAGE_RATIO: &str = "lemonade_stage_busy_ratio";
 
 /// A stage works, until the guard is dropped.
-pub fn busy(stage: Stage) -> Busy {
-    Busy::begin(stage)
+pub fn busy(stage: Stage) -> BusyTimer {
+    BusyTimer::begin(stage)
 }
 
 /// A stage waits for the next one, until the guard is dropped.
-pub fn backpressure(stage: Stage) -> HeldUp {
-    HeldUp::begin(stage)
+pub fn backpressure(stage: Stage) -> BackpressureTimer {
+    BackpressureTimer::begin(stage)
 }
 
 /// The byte budget, and what of it is in flight.

@@ -40,7 +40,7 @@ impl Stage {
     ];
 
     /// Those that the next one can hold up.
-    const HELD_UP: [Self; 2] = [Self::Parse, Self::Publish];
+    const WITH_BACKPRESSURE: [Self; 2] = [Self::Parse, Self::Publish];
 
     /// Its name as a label.
     #[must_use]
@@ -106,16 +106,16 @@ impl Clock {
 /// A stage works for as long as this lives.
 #[derive(Debug)]
 #[must_use = "the clock stops when it is dropped"]
-pub struct Busy(Stage);
+pub struct BusyTimer(Stage);
 
-impl Busy {
+impl BusyTimer {
     pub(super) fn begin(stage: Stage) -> Self {
         stage.clock().at(Instant::now()).working += 1;
         Self(stage)
     }
 }
 
-impl Drop for Busy {
+impl Drop for BusyTimer {
     fn drop(&mut self) {
         self.0.clock().at(Instant::now()).working -= 1;
     }
@@ -124,16 +124,16 @@ impl Drop for Busy {
 /// A stage waits for the next one for as long as this lives; in the midst of work, it does not work.
 #[derive(Debug)]
 #[must_use = "the clock stops when it is dropped"]
-pub struct HeldUp(Stage);
+pub struct BackpressureTimer(Stage);
 
-impl HeldUp {
+impl BackpressureTimer {
     pub(super) fn begin(stage: Stage) -> Self {
         stage.clock().at(Instant::now()).waiting += 1;
         Self(stage)
     }
 }
 
-impl Drop for HeldUp {
+impl Drop for BackpressureTimer {
     fn drop(&mut self) {
         self.0.clock().at(Instant::now()).waiting -= 1;
     }
@@ -142,14 +142,14 @@ impl Drop for HeldUp {
 /// The share of its time that each stage works, between two looks.
 #[derive(Debug)]
 pub struct Ratios {
-    looked: Instant,
+    measured_at: Instant,
     busy: [Duration; Stage::ALL.len()],
 }
 
 impl Default for Ratios {
     fn default() -> Self {
         Self {
-            looked: Instant::now(),
+            measured_at: Instant::now(),
             busy: Stage::ALL.map(Stage::busy),
         }
     }
@@ -158,11 +158,11 @@ impl Default for Ratios {
 impl Ratios {
     /// Tells of the time since the last look. `lanes` is how many of a stage can work at once.
     pub fn tell(&mut self, lanes: impl Fn(Stage) -> usize) {
-        let passed = self.looked.elapsed().as_secs_f64();
+        let passed = self.measured_at.elapsed().as_secs_f64();
         if passed <= 0.0 {
             return;
         }
-        self.looked = Instant::now();
+        self.measured_at = Instant::now();
         for (stage, before) in Stage::ALL.into_iter().zip(&mut self.busy) {
             let now = stage.busy();
             let worked = now.saturating_sub(*before).as_secs_f64();
@@ -185,7 +185,7 @@ pub(super) fn render(text: &mut String) {
         std::fmt::Result::Ok(())
     };
     write(STAGE_BUSY, &Stage::ALL, Stage::busy)
-        .and_then(|()| write(BACKPRESSURE, &Stage::HELD_UP, Stage::waited))
+        .and_then(|()| write(BACKPRESSURE, &Stage::WITH_BACKPRESSURE, Stage::waited))
         .expect("writing to a String cannot fail");
 }
 
@@ -220,8 +220,8 @@ mod tests {
 
     #[test]
     fn seconds_are_counters_with_a_fraction() {
-        drop(Busy::begin(Stage::Read));
-        drop(HeldUp::begin(Stage::Publish));
+        drop(BusyTimer::begin(Stage::Read));
+        drop(BackpressureTimer::begin(Stage::Publish));
         let mut text = String::new();
         render(&mut text);
         for line in [

@@ -277,7 +277,7 @@ impl RedisConsumer {
             if source == Source::Own && self.held.contains(&tag) {
                 continue;
             }
-            stream.saw(&frame);
+            stream.note_weight(&frame);
             self.held.insert(tag.clone());
             self.ready.push_back(Delivery {
                 tag,

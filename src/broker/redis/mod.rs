@@ -86,7 +86,7 @@ struct Queue {
     /// lengths of the streams are to be asked for.
     is_unsure: AtomicBool,
     /// Where it is waited for, for messages: no credentials.
-    place: String,
+    address: String,
 }
 
 struct Stream {
@@ -122,7 +122,7 @@ impl RedisBroker {
     ) -> Result<Self, Fault> {
         let config = config_of(url).map_err(|error| fault("reading its URL", error))?;
         check_namespace(&options.namespace)?;
-        let place = |server: &Server| match server.port {
+        let address = |server: &Server| match server.port {
             0 => server.host.to_string(),
             port => format!("{}:{port}", server.host),
         };
@@ -138,16 +138,16 @@ impl RedisBroker {
             streams: streams.collect(),
             options: options.clone(),
             is_unsure: AtomicBool::new(false),
-            place: config
+            address: config
                 .server
                 .hosts()
                 .iter()
-                .map(place)
+                .map(address)
                 .collect::<Vec<_>>()
                 .join(", "),
             config,
         };
-        let doing = || format!("connecting to redis at {}", queue.place);
+        let doing = || format!("connecting to redis at {}", queue.address);
         queue
             .check_server()
             .await
@@ -297,7 +297,7 @@ impl Queue {
         let policy = of("maxmemory_policy");
         let maxmemory = of("maxmemory");
         Ok(vec![
-            Finding::ok(format!("redis {version} at {}", self.place)),
+            Finding::ok(format!("redis {version} at {}", self.address)),
             Finding::expect(
                 policy == "noeviction",
                 format!("maxmemory-policy is {policy}"),
@@ -324,7 +324,7 @@ impl Queue {
     async fn publish(&self, frames: &[Frame]) -> Result<(), Error> {
         let mut left: Vec<&Frame> = frames.iter().collect();
         for frame in frames {
-            self.stream_of(&frame.dataset).saw(frame);
+            self.stream_of(&frame.dataset).note_weight(frame);
         }
         let mut pause = Pause::default();
         loop {
@@ -358,7 +358,7 @@ impl Queue {
         // The lengths are as old as the last reply: ask before waiting.
         let mut pause = Pause::default();
         loop {
-            self.look().await?;
+            self.update_lengths().await?;
             self.is_unsure.store(false, Ordering::Relaxed);
             if has_room() {
                 return Ok(());
@@ -411,7 +411,7 @@ impl Queue {
     }
 
     /// Asks for the lengths of the streams.
-    async fn look(&self) -> Result<(), Error> {
+    async fn update_lengths(&self) -> Result<(), Error> {
         let pipeline = self.link.client().await?.pipeline();
         for stream in &self.streams {
             let () = pipeline.xlen(&*stream.key).await?;
@@ -513,7 +513,7 @@ impl Queue {
 }
 
 impl Stream {
-    fn saw(&self, frame: &Frame) {
+    fn note_weight(&self, frame: &Frame) {
         let mut mean = self.weight.lock();
         if mean.frames == MEAN_FRAMES_MAX {
             *mean = Mean {

@@ -13,7 +13,7 @@ use super::entry::{self, Entry};
 use super::oldest::time_of;
 use super::verdict::{Verdict, classify};
 use super::{GROUP, Queue, Stream};
-use crate::broker::{Holder, Queued};
+use crate::broker::{Owner, Queued};
 use crate::frame::Frame;
 
 /// Entries in one round trip: about as many bytes as a publisher sends at a time. More would hold up
@@ -31,9 +31,9 @@ impl Queue {
                 let Some((last, _)) = page.last() else { break };
                 from = format!("({last}");
                 left -= page.len();
-                let holders = self.holders(stream, &page).await?;
-                let entries = page.into_iter().zip(holders);
-                queued.extend(entries.map(|(entry, holder)| seen(stream, entry, holder)));
+                let owners = self.owners(stream, &page).await?;
+                let entries = page.into_iter().zip(owners);
+                queued.extend(entries.map(|(entry, owner)| as_queued(stream, entry, owner)));
             }
         }
         Ok(queued)
@@ -47,28 +47,28 @@ impl Queue {
 
     /// Whose hands each entry is in. Asked for one by one: a range may hold any number of others,
     /// whose entries were deleted.
-    async fn holders(
+    async fn owners(
         &self,
         stream: &Stream,
         entries: &[Entry],
-    ) -> Result<Vec<Option<Holder>>, Error> {
+    ) -> Result<Vec<Option<Owner>>, Error> {
         let pipeline = self.link.client().await?.pipeline();
         for (id, _) in entries {
             let only = (id.as_str(), id.as_str(), 1);
             let () = pipeline.xpending(&*stream.key, GROUP, only).await?;
         }
         let pending = self.link.run(pipeline, entries.len()).await?;
-        let holder = |pending| match pending {
-            Ok(pending) => Ok(holder(&pending)),
+        let owner = |pending| match pending {
+            Ok(pending) => Ok(owner(&pending)),
             // Nobody has ever received anything.
             Err(error) if classify(&error) == Verdict::GroupMissing => Ok(None),
             Err(error) => Err(error),
         };
-        pending.into_iter().map(holder).collect()
+        pending.into_iter().map(owner).collect()
     }
 }
 
-fn seen(stream: &Stream, (id, frame): Entry, holder: Option<Holder>) -> Queued {
+fn as_queued(stream: &Stream, (id, frame): Entry, owner: Option<Owner>) -> Queued {
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     let arrived = time_of(&id);
     let weighed = |frame: Frame| (frame.span, frame.weight() as u64);
@@ -79,12 +79,12 @@ fn seen(stream: &Stream, (id, frame): Entry, holder: Option<Holder>) -> Queued {
             now.unwrap_or_default().saturating_sub(arrived)
         }),
         entry: id,
-        holder,
+        owner,
     }
 }
 
 /// Of the extended form of an XPENDING reply: `[[id, consumer, idle ms, deliveries]]`, or `[]`.
-fn holder(reply: &Value) -> Option<Holder> {
+fn owner(reply: &Value) -> Option<Owner> {
     let Value::Array(entries) = reply else {
         return None;
     };
@@ -94,9 +94,9 @@ fn holder(reply: &Value) -> Option<Holder> {
     let [_, consumer, idle_ms, deliveries] = parts.as_slice() else {
         return None;
     };
-    Some(Holder {
+    Some(Owner {
         consumer: consumer.as_string()?,
-        held: Duration::from_millis(idle_ms.as_u64()?),
+        held_for: Duration::from_millis(idle_ms.as_u64()?),
         deliveries: deliveries.as_u64()?,
     })
 }

@@ -6,7 +6,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
 use super::FILE_DEFAULT;
-use super::environment::NAMES;
+use super::environment::VARIABLES;
 use super::options::{Options, Period};
 use crate::sample::{FileFormat, RecordType};
 
@@ -472,7 +472,9 @@ impl Cli {
 /// because the environment is handed in, with the old names and `.env` merged.
 fn with_variables(command: clap::Command) -> clap::Command {
     command.mut_args(|arg| {
-        let variables = NAMES.iter().find(|(flag, _)| Some(*flag) == arg.get_long());
+        let variables = VARIABLES
+            .iter()
+            .find(|(flag, _)| Some(*flag) == arg.get_long());
         match (variables, arg.get_help().map(ToString::to_string)) {
             (Some((_, names)), Some(help)) => arg.help(format!("{help} [{}]", names.join(", "))),
             _ => arg,

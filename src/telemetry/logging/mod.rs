@@ -26,9 +26,9 @@ use repeats::Repeats;
 /// What the log of the process holds back.
 static REPEATS: OnceLock<Repeats> = OnceLock::new();
 
-/// The shape of the log.
+/// The style of the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Shape {
+pub enum LogStyle {
     /// Lines for people, in colour where `colour` says so.
     Text {
         /// Whether to use colour.
@@ -51,12 +51,12 @@ pub struct BadDirectives {
 ///
 /// # Errors
 /// The directives cannot be read.
-pub fn init(shape: Shape, directives: &str) -> Result<(), BadDirectives> {
+pub fn init(style: LogStyle, directives: &str) -> Result<(), BadDirectives> {
     let repeats = Repeats::default();
-    let subscriber = subscriber(shape, directives, repeats.clone(), io::stderr)?;
+    let subscriber = subscriber(style, directives, repeats.clone(), io::stderr)?;
     // An error says that there is a log already: a test's.
     if tracing::subscriber::set_global_default(subscriber).is_ok() {
-        repeats.watch();
+        repeats.start_reporting();
         let _ = REPEATS.set(repeats);
     }
     Ok(())
@@ -70,7 +70,7 @@ pub fn flush() {
 }
 
 fn subscriber<W>(
-    shape: Shape,
+    style: LogStyle,
     directives: &str,
     repeats: Repeats,
     writer: W,
@@ -87,9 +87,9 @@ where
         })?;
     let base = Registry::default().with(filter).with(repeats).with(Counted);
     let lines = tracing_subscriber::fmt::layer().with_writer(writer);
-    Ok(match shape {
-        Shape::Json => Box::new(base.with(lines.json().flatten_event(true))),
-        Shape::Text { colour } => Box::new(
+    Ok(match style {
+        LogStyle::Json => Box::new(base.with(lines.json().flatten_event(true))),
+        LogStyle::Text { colour } => Box::new(
             base.with(
                 lines
                     .with_ansi(colour)
@@ -159,12 +159,12 @@ mod tests {
         }
     }
 
-    fn logged(shape: Shape, directives: &str, event: impl FnOnce()) -> String {
+    fn logged(style: LogStyle, directives: &str, event: impl FnOnce()) -> String {
         let memory = Memory::default();
         let writer = memory.clone();
         let repeats = Repeats::default();
         let subscriber =
-            subscriber(shape, directives, repeats.clone(), move || writer.clone()).unwrap();
+            subscriber(style, directives, repeats.clone(), move || writer.clone()).unwrap();
         tracing::subscriber::with_default(subscriber, || {
             event();
             repeats.flush();
@@ -177,7 +177,7 @@ mod tests {
     fn a_field_cannot_end_its_line_nor_steer_a_terminal() {
         let name = "a\u{1b}[2J\nERROR forged\u{9b}.json";
         let event = || tracing::warn!(file = %name, n = 3, "waits for {name}");
-        let text = logged(Shape::Text { colour: false }, "info", event);
+        let text = logged(LogStyle::Text { colour: false }, "info", event);
         assert_eq!(text.lines().count(), 1, "{text}");
         assert!(!text.trim_end().contains(char::is_control), "{text:?}");
         assert!(
@@ -185,7 +185,7 @@ mod tests {
             "{text}"
         );
 
-        let json = logged(Shape::Json, "info", event);
+        let json = logged(LogStyle::Json, "info", event);
         let object: serde_json::Value = serde_json::from_str(&json).unwrap();
         assert_eq!(
             (object["file"].as_str(), object["n"].as_u64()),
@@ -197,14 +197,22 @@ mod tests {
     #[test]
     fn the_level_decides() {
         let event = || tracing::info!("hello");
-        assert_eq!(logged(Shape::Json, "warn", event), "");
-        assert!(logged(Shape::Json, "lemonade_task=debug,warn", event).contains("hello"));
-        assert!(subscriber(Shape::Json, "lemonade=loud", Repeats::default(), io::sink).is_err());
+        assert_eq!(logged(LogStyle::Json, "warn", event), "");
+        assert!(logged(LogStyle::Json, "lemonade_task=debug,warn", event).contains("hello"));
+        assert!(
+            subscriber(
+                LogStyle::Json,
+                "lemonade=loud",
+                Repeats::default(),
+                io::sink
+            )
+            .is_err()
+        );
     }
 
     #[test]
     fn what_is_repeated_is_counted_and_other_files_are_not_hidden() {
-        let text = logged(Shape::Text { colour: false }, "info", || {
+        let text = logged(LogStyle::Text { colour: false }, "info", || {
             for _ in 0..40 {
                 tracing::warn!(file = "a", "waits");
             }
@@ -223,9 +231,9 @@ mod tests {
             let _file = tracing::debug_span!("file", name = "a\n.json").entered();
             tracing::info!("hello");
         };
-        let shape = Shape::Text { colour: false };
-        let text = logged(shape, "debug", event);
+        let style = LogStyle::Text { colour: false };
+        let text = logged(style, "debug", event);
         assert!(text.contains(r#"file{name="a\n.json"}: hello"#), "{text}");
-        assert!(!logged(shape, "info", event).contains("file{"));
+        assert!(!logged(style, "info", event).contains("file{"));
     }
 }

@@ -16,14 +16,14 @@ use tracing_subscriber::Layer;
 use tracing_subscriber::layer::Context;
 
 /// How many of the same message are shown: enough to see that it goes on.
-const SHOWN: u64 = 3;
+const SHOWN_MAX: u64 = 3;
 
 /// How long messages are counted before a line tells of them. Longer would hide for too long that
 /// it still goes on; shorter would be a repetition again.
 const WINDOW: Duration = Duration::from_secs(30);
 
 /// How often it is looked whether a window has ended.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+const CHECK_EVERY: Duration = Duration::from_secs(1);
 
 /// Most messages that are remembered. Further ones are shown: a log is never hidden for want of
 /// memory.
@@ -41,7 +41,7 @@ struct Message {
 }
 
 #[derive(Debug)]
-struct Times {
+struct Counter {
     since: Instant,
     seen: u64,
 }
@@ -55,19 +55,19 @@ struct Repeated {
 
 /// Holds repetitions back, and knows how many there were.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Repeats(Arc<Mutex<HashMap<Message, Times>>>);
+pub(super) struct Repeats(Arc<Mutex<HashMap<Message, Counter>>>);
 
 impl Repeats {
     /// Tells of ended windows from now on.
-    pub(super) fn watch(&self) {
+    pub(super) fn start_reporting(&self) {
         let repeats = self.clone();
         let watching = std::thread::Builder::new().name("log-repeats".to_owned());
         watching
             .spawn(move || {
                 loop {
-                    std::thread::sleep(LOOK_EVERY);
+                    std::thread::sleep(CHECK_EVERY);
                     let now = Instant::now();
-                    repeats.take(|times| now.duration_since(times.since) >= WINDOW, now);
+                    repeats.report(|times| now.duration_since(times.since) >= WINDOW, now);
                 }
             })
             .expect("a process that starts can start a thread");
@@ -75,12 +75,12 @@ impl Repeats {
 
     /// Tells of everything that was held back: the process ends.
     pub(super) fn flush(&self) {
-        self.take(|_| true, Instant::now());
+        self.report(|_| true, Instant::now());
     }
 
-    fn take(&self, is_over: impl Fn(&Times) -> bool, now: Instant) {
-        for repeated in self.over(is_over, now) {
-            tell(&repeated);
+    fn report(&self, is_over: impl Fn(&Counter) -> bool, now: Instant) {
+        for repeated in self.end_windows(is_over, now) {
+            log_repeated(&repeated);
         }
     }
 
@@ -88,17 +88,17 @@ impl Repeats {
     fn shows(&self, message: Message, now: Instant) -> bool {
         let mut messages = self.0.lock();
         if let Some(times) = messages.get_mut(&message) {
-            if times.seen <= SHOWN && now.duration_since(times.since) >= WINDOW {
-                *times = Times {
+            if times.seen <= SHOWN_MAX && now.duration_since(times.since) >= WINDOW {
+                *times = Counter {
                     since: now,
                     seen: 0,
                 };
             }
             times.seen += 1;
-            return times.seen <= SHOWN;
+            return times.seen <= SHOWN_MAX;
         }
         if messages.len() < MESSAGES_MAX {
-            let times = Times {
+            let times = Counter {
                 since: now,
                 seen: 1,
             };
@@ -109,22 +109,22 @@ impl Repeats {
 
     /// Ends windows. A message that was held back stays so, and is told of again after another
     /// window; one that was not is forgotten.
-    fn over(&self, is_over: impl Fn(&Times) -> bool, now: Instant) -> Vec<Repeated> {
+    fn end_windows(&self, is_over: impl Fn(&Counter) -> bool, now: Instant) -> Vec<Repeated> {
         let mut messages = self.0.lock();
         let mut repeated = Vec::new();
         messages.retain(|message, times| {
             if !is_over(times) {
                 return true;
             }
-            let held_back = times.seen.saturating_sub(SHOWN);
+            let held_back = times.seen.saturating_sub(SHOWN_MAX);
             if held_back > 0 {
                 repeated.push(Repeated {
                     message: message.clone(),
                     times: held_back,
                 });
-                *times = Times {
+                *times = Counter {
                     since: now,
-                    seen: SHOWN,
+                    seen: SHOWN_MAX,
                 };
             }
             held_back > 0
@@ -133,7 +133,7 @@ impl Repeats {
     }
 }
 
-fn tell(repeated: &Repeated) {
+fn log_repeated(repeated: &Repeated) {
     let Repeated { message, times } = repeated;
     let text = &message.text;
     match message.level {
@@ -193,27 +193,27 @@ mod tests {
     fn a_repetition_is_held_back_counted_and_told_of() {
         let repeats = Repeats::default();
         let start = Instant::now();
-        let over = |now: Instant| {
-            repeats.over(move |times| now.duration_since(times.since) >= WINDOW, now)
+        let end_windows = |now: Instant| {
+            repeats.end_windows(move |times| now.duration_since(times.since) >= WINDOW, now)
         };
         let shown = (0..40)
             .filter(|_| repeats.shows(message("a"), start))
             .count();
         assert_eq!(shown, 3);
         assert!(repeats.shows(message("b"), start), "another message passes");
-        assert_eq!(over(start), [], "its window has not ended");
+        assert_eq!(end_windows(start), [], "its window has not ended");
         let later = start + WINDOW;
         let told = |times| Repeated {
             message: message("a"),
             times,
         };
-        assert_eq!(over(later), [told(37)]);
+        assert_eq!(end_windows(later), [told(37)]);
 
         // It goes on: one line a window.
         assert!(!repeats.shows(message("a"), later));
-        assert_eq!(over(later + WINDOW), [told(1)]);
+        assert_eq!(end_windows(later + WINDOW), [told(1)]);
         // It was over: it is news again.
-        assert_eq!(over(later + WINDOW * 2), []);
+        assert_eq!(end_windows(later + WINDOW * 2), []);
         assert!(repeats.shows(message("a"), later + WINDOW * 2));
     }
 
@@ -222,7 +222,7 @@ mod tests {
         let repeats = Repeats::default();
         let start = Instant::now();
         assert!((0..20).all(|n| repeats.shows(message("a"), start + WINDOW / 2 * n)));
-        assert_eq!(repeats.over(|_| true, start), []);
+        assert_eq!(repeats.end_windows(|_| true, start), []);
     }
 
     #[test]

@@ -204,7 +204,7 @@ async fn a_look_into_the_queue_tells_all_and_takes_nothing(url: &str) {
         .map(|frame| ((frame.span, 1000), frame.dataset.clone()));
     assert!(all.iter().map(seen).eq(expected), "{all:?}");
     for queued in &all {
-        assert_eq!(queued.holder, None);
+        assert_eq!(queued.owner, None);
         assert!(queued.age >= A_WHILE && queued.age < AT_MOST, "{queued:?}");
     }
     assert_eq!(entries(&peek(33).await), entries(&all[..33]));
@@ -215,18 +215,18 @@ async fn a_look_into_the_queue_tells_all_and_takes_nothing(url: &str) {
     let looked = peek(3).await;
     assert_eq!(entries(&looked), entries(&all[..3]), "the order stays");
     for queued in &looked[..2] {
-        let holder = queued.holder.as_ref().unwrap();
-        assert_eq!((&*holder.consumer, holder.deliveries), ("dead", 1));
-        assert!(holder.held >= A_WHILE && holder.held < queued.age);
+        let owner = queued.owner.as_ref().unwrap();
+        assert_eq!((&*owner.consumer, owner.deliveries), ("dead", 1));
+        assert!(owner.held_for >= A_WHILE && owner.held_for < queued.age);
     }
-    assert_eq!(looked[2].holder, None);
+    assert_eq!(looked[2].owner, None);
     // Delivered again to its next self; to have looked has not counted.
     drop(dead);
     let mut next = broker.consumer("dead").await.unwrap();
     let again = receive(&mut *next, 1).await;
     assert_eq!(ordinals(&again), [0]);
     let looked = peek(1).await;
-    assert_eq!(looked[0].holder.as_ref().unwrap().deliveries, 2);
+    assert_eq!(looked[0].owner.as_ref().unwrap().deliveries, 2);
     next.ack(&again).await.unwrap();
     assert_eq!(entries(&peek(1).await), entries(&all[1..2]));
     // Stream by stream.
