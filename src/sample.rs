@@ -133,10 +133,10 @@ impl Generator {
             let time = time_of(&day, millis);
             match self.record_type {
                 RecordType::VehicleEvents => {
-                    write_event(&mut text, &mut random, vehicle, time, defect)
+                    write_event(&mut text, &mut random, vehicle, time, defect);
                 }
                 RecordType::VehicleStatus => {
-                    write_status(&mut text, &mut random, vehicle, time, defect)
+                    write_status(&mut text, &mut random, vehicle, time, defect);
                 }
             }
             if text.len() >= WRITE_BYTES {

@@ -238,7 +238,7 @@ impl Replay<'_> {
                 Replayed::Stored => self.tally.stored += 1,
                 Replayed::AlreadyThere => self.tally.already_there += 1,
                 Replayed::Refused(code) => {
-                    self.print_still_rejected(file_no, ordinal, code.as_str())?
+                    self.print_still_rejected(file_no, ordinal, code.as_str())?;
                 }
                 Replayed::NoReject => {
                     self.tally.unusable += 1;
