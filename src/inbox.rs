@@ -406,6 +406,20 @@ pub fn canonical(directory: &Path) -> String {
     path.as_deref().unwrap_or(directory).display().to_string()
 }
 
+/// Does file work on a thread that may block, and makes its error a fault.
+///
+/// # Errors
+/// Transient: whatever the error is, it may pass.
+pub async fn blocking<T: Send + 'static>(
+    doing: &'static str,
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> Result<T, Fault> {
+    let done = tokio::task::spawn_blocking(work)
+        .await
+        .expect("file work does not panic");
+    done.map_err(|error| Fault::transient(Origin::Files, doing, error))
+}
+
 fn claimed(path: PathBuf, metadata: &Metadata) -> io::Result<Claimed> {
     let name = path.file_name().unwrap_or_default().to_owned();
     Ok(Claimed {

@@ -23,6 +23,7 @@ pub mod frame;
 // The outside: files, queue, database, metrics.
 pub mod telemetry;
 pub mod retry;
+pub mod shutdown;
 pub mod tls;
 pub mod directory;
 pub mod content;

@@ -21,7 +21,8 @@ use lemonade_task::fault::Fault;
 use lemonade_task::finding::Finding;
 use lemonade_task::inbox;
 use lemonade_task::ingest::ItemOrigin;
-use lemonade_task::runner::{self, Stop};
+use lemonade_task::runner;
+use lemonade_task::shutdown::Shutdown;
 use lemonade_task::sink::{
     Before, Committed, FileEntry, LastEvent, NewFile, Registered, Settled, Sink, Totals,
     Unsummarised,
@@ -71,7 +72,7 @@ pub(super) async fn measure(options: &Options) -> anyhow::Result<()> {
     files.sort_by(|(a, _), (b, _)| a.path.cmp(&b.path));
 
     let meter = Meter::start(options.server_pid);
-    engine.load_files(files, &Stop::default()).await?;
+    engine.load_files(files, &Shutdown::default()).await?;
     let records = sink
         .ledger()
         .files

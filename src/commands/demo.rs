@@ -15,8 +15,9 @@ use crate::config::Settings;
 use crate::config::cli::DemoArgs;
 use crate::directory;
 use crate::inbox::Directories;
-use crate::runner::{self, Engine, Stop};
+use crate::runner::{self, Engine};
 use crate::sample::{Generator, RecordType};
+use crate::shutdown::Shutdown;
 
 /// Part of the demo's records that are rejected, so that rejects can be seen.
 const BAD: f64 = 0.001;
@@ -48,12 +49,12 @@ pub(super) async fn execute(mut settings: Settings, args: DemoArgs) -> anyhow::R
         settings.dirs.inbound.display()
     ))?;
 
-    let stop = Stop::on_signals(settings.drain_timeout)?;
-    let Some(engine) = runner::open_to_load(&settings, None, &stop).await? else {
+    let shutdown = Shutdown::on_signals(settings.drain_timeout)?;
+    let Some(engine) = runner::open_to_load(&settings, None, &shutdown).await? else {
         return Ok(Outcome::Stopped);
     };
     let began = Instant::now();
-    let outcome = load::run(&engine, LoadPlan::inbound(&engine)?, None, false, &stop).await?;
+    let outcome = load::run(&engine, LoadPlan::inbound(&engine)?, None, false, &shutdown).await?;
     load::print_totals(&engine.tally, began.elapsed())?;
     if outcome == Outcome::Stopped {
         return Ok(outcome);

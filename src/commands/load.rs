@@ -16,7 +16,8 @@ use crate::config::cli::{FileOrder, LoadArgs};
 use crate::dataset::Dataset;
 use crate::inbox::{self, Candidate, Claimed};
 use crate::ingest::{ItemOrigin, Tally};
-use crate::runner::{self, Engine, Stop};
+use crate::runner::{self, Engine};
+use crate::shutdown::Shutdown;
 
 /// How often a line is written where there is no terminal.
 const LINE_EVERY: Duration = Duration::from_secs(10);
@@ -34,8 +35,8 @@ pub(super) async fn execute(settings: Settings, args: LoadArgs) -> anyhow::Resul
     if args.dry_run {
         return dry_run(&settings, &args, dataset);
     }
-    let stop = Stop::on_signals(settings.drain_timeout)?;
-    let Some(engine) = runner::open_to_load(&settings, dataset, &stop).await? else {
+    let shutdown = Shutdown::on_signals(settings.drain_timeout)?;
+    let Some(engine) = runner::open_to_load(&settings, dataset, &shutdown).await? else {
         return Ok(Outcome::Stopped);
     };
     let plan = LoadPlan::find(&settings, &engine, &args)?;
@@ -46,7 +47,7 @@ pub(super) async fn execute(settings: Settings, args: LoadArgs) -> anyhow::Resul
         );
     }
     let began = Instant::now();
-    let outcome = run(&engine, plan, args.max_rejects, args.no_progress, &stop).await?;
+    let outcome = run(&engine, plan, args.max_rejects, args.no_progress, &shutdown).await?;
     print_totals(&engine.tally, began.elapsed())?;
     Ok(outcome)
 }
@@ -57,11 +58,11 @@ pub(super) async fn run(
     plan: LoadPlan,
     max_rejects: Option<u64>,
     no_progress: bool,
-    stop: &Stop,
+    shutdown: &Shutdown,
 ) -> anyhow::Result<Outcome> {
-    let watched = stop_at_max_rejects(&engine.tally, max_rejects, stop);
+    let watched = stop_at_max_rejects(&engine.tally, max_rejects, shutdown);
     let shown = show_progress(engine, plan.bytes, no_progress);
-    let result = plan.load(engine, stop).await;
+    let result = plan.load(engine, shutdown).await;
     watched.cancel();
     shown.end();
     result?;
@@ -130,12 +131,12 @@ impl LoadPlan {
         self.files.is_empty() && self.bytes == 0
     }
 
-    async fn load(self, engine: &Engine, stop: &Stop) -> anyhow::Result<()> {
+    async fn load(self, engine: &Engine, shutdown: &Shutdown) -> anyhow::Result<()> {
         if !self.files.is_empty() {
-            engine.load_files(self.files, stop).await?;
+            engine.load_files(self.files, shutdown).await?;
         }
-        if self.inbound && !stop.quiet.is_cancelled() {
-            engine.load_inbound(stop).await?;
+        if self.inbound && !shutdown.drain.is_cancelled() {
+            engine.load_inbound(shutdown).await?;
         }
         Ok(())
     }
@@ -284,15 +285,19 @@ fn directly_in(directory: &Path) -> std::io::Result<Vec<Claimed>> {
 }
 
 /// Stops the load once there are too many rejects.
-fn stop_at_max_rejects(tally: &Arc<Tally>, max: Option<u64>, stop: &Stop) -> CancellationToken {
+fn stop_at_max_rejects(
+    tally: &Arc<Tally>,
+    max: Option<u64>,
+    shutdown: &Shutdown,
+) -> CancellationToken {
     let ended = CancellationToken::new();
     let Some(max) = max else { return ended };
-    let (tally, stop, until) = (tally.clone(), stop.clone(), ended.clone());
+    let (tally, shutdown, until) = (tally.clone(), shutdown.clone(), ended.clone());
     tokio::spawn(async move {
         while !until.is_cancelled() {
             if tally.rejected.load(Relaxed) > max {
-                stop.quiet.cancel();
-                stop.now.cancel();
+                shutdown.drain.cancel();
+                shutdown.abort.cancel();
                 return;
             }
             tokio::time::sleep(DRAW_EVERY).await;

@@ -11,7 +11,8 @@ use crate::broker::{self, BrokerOptions, Queued};
 use crate::config::Settings;
 use crate::config::cli::QueueCommand;
 use crate::fault::Fault;
-use crate::runner::{Drain, Stop};
+use crate::runner::Drain;
+use crate::shutdown::Shutdown;
 use crate::status::{grouped, length};
 
 /// Does what is to be done with the queue.
@@ -114,17 +115,17 @@ fn as_json(queued: &Queued) -> Value {
 }
 
 async fn drain(settings: &Settings, take_over_after: Duration) -> anyhow::Result<Outcome> {
-    let stop = Stop::on_signals(settings.drain_timeout)?;
+    let shutdown = Shutdown::on_signals(settings.drain_timeout)?;
     let opening = Box::pin(async {
         let drain = Drain::open(settings, take_over_after).await?;
         drain.sink.migrate(&settings.datasets).await?;
         Ok::<_, Fault>(drain)
     });
-    let Some(drain) = stop.unless_stopped(opening).await? else {
+    let Some(drain) = shutdown.unless_draining(opening).await? else {
         return Ok(Outcome::Stopped);
     };
     let began = Instant::now();
-    let is_empty = drain.run(&stop).await?;
+    let is_empty = drain.run(&shutdown).await?;
     print_totals(&drain, began.elapsed())?;
     if !is_empty {
         eprintln!(

@@ -13,7 +13,8 @@ use crate::fault::Fault;
 use crate::http::Http;
 use crate::inbox;
 use crate::retry::{GivenUp, until_ok};
-use crate::runner::{self, Engine, Journal, Stop};
+use crate::runner::{self, Engine, Journal};
+use crate::shutdown::Shutdown;
 use crate::status::{Status, StatusSource};
 use crate::telemetry;
 
@@ -37,8 +38,8 @@ pub(super) async fn execute(settings: Settings) -> anyhow::Result<Outcome> {
         // Without an address nobody can ask for metrics, so none are kept.
         None => None,
     };
-    let stop = Stop::on_signals(settings.drain_timeout)?;
-    let service = Arc::new(Service::new(&settings, stop.quiet.clone()));
+    let shutdown = Shutdown::on_signals(settings.drain_timeout)?;
+    let service = Arc::new(Service::new(&settings, shutdown.drain.clone()));
     // It answers until the work has ended: whoever watches wants to see that, too.
     let ended = CancellationToken::new();
     let page = async {
@@ -47,7 +48,7 @@ pub(super) async fn execute(settings: Settings) -> anyhow::Result<Outcome> {
         }
     };
     let work = async {
-        let result = service.serve(&settings, &stop).await;
+        let result = service.serve(&settings, &shutdown).await;
         ended.cancel();
         result
     };
@@ -56,7 +57,7 @@ pub(super) async fn execute(settings: Settings) -> anyhow::Result<Outcome> {
     let turned = |time| service.turned_within(time);
     tokio::select! {
         ended = work => ended?,
-        () = systemd::report_state(ready, turned, &stop.quiet) => unreachable!("it never ends"),
+        () = systemd::report_state(ready, turned, &shutdown.drain) => unreachable!("it never ends"),
     };
     tracing::info!("stopped; nothing is lost, the next start goes on");
     Ok(Outcome::Complete)
@@ -98,13 +99,13 @@ impl Service {
 
     fn before(&self) -> Status {
         let mut status = self.before.clone();
-        self.journal().tell(&mut status);
+        self.journal().report(&mut status);
         status.conclude();
         status
     }
 
     /// Connects, however long that takes, and works until stopped.
-    async fn serve(&self, settings: &Settings, stop: &Stop) -> Result<(), Fault> {
+    async fn serve(&self, settings: &Settings, shutdown: &Shutdown) -> Result<(), Fault> {
         let open = || async {
             let engine = runner::open(settings, None, true).await?;
             engine.sink.migrate(&engine.datasets).await?;
@@ -112,7 +113,7 @@ impl Service {
         };
         let opened = until_ok(
             "connecting",
-            &stop.quiet,
+            &shutdown.drain,
             |fault| self.journal().note_fault(fault),
             open,
         );
@@ -129,7 +130,7 @@ impl Service {
             engine.observe().await;
         };
         tokio::select! {
-            ended = engine.serve(stop) => ended,
+            ended = engine.serve(shutdown) => ended,
             () = Box::pin(observe) => unreachable!("it never ends"),
         }
     }

@@ -5,25 +5,25 @@ use crate::config::Settings;
 use crate::config::cli::SummaryArgs;
 use crate::fault::Fault;
 use crate::retry::GivenUp;
-use crate::runner::Stop;
+use crate::shutdown::Shutdown;
 use crate::summary::{self, Accumulator};
 
 /// Refreshes the summaries of all datasets from the settled files.
 pub(super) async fn execute(settings: &Settings, args: &SummaryArgs) -> anyhow::Result<Outcome> {
-    let stop = Stop::on_signals(settings.drain_timeout)?;
+    let shutdown = Shutdown::on_signals(settings.drain_timeout)?;
     let opening = async {
         let sink = open_sink(settings).await?;
         sink.migrate(&settings.datasets).await?;
         Ok::<_, Fault>(sink)
     };
-    let Some(sink) = stop.unless_stopped(opening).await? else {
+    let Some(sink) = shutdown.unless_draining(opening).await? else {
         return Ok(Outcome::Stopped);
     };
     let refreshed = if args.rebuild {
-        summary::rebuild(&sink, &settings.datasets, &stop.quiet).await
+        summary::rebuild(&sink, &settings.datasets, &shutdown.drain).await
     } else {
         let nothing = Accumulator::default();
-        summary::refresh(&sink, &settings.datasets, &nothing, &stop.quiet).await
+        summary::refresh(&sink, &settings.datasets, &nothing, &shutdown.drain).await
     };
     match refreshed {
         Ok(done) => {

@@ -1,8 +1,8 @@
-//! A flight: a file that is registered and not settled, and what is known of its way.
+//! A flight: a file that is registered and not settled, and how far it is.
 //!
-//! Owns the counters of a flight. They change by the events below and in no other way. What it is
-//! told of commits is a hint, and may be wrong: only the ledger says what is stored, and nothing is
-//! settled by a counter.
+//! Owns the counters of a flight. They change by the events below and in no other way. Reports of
+//! commits are hints and may be wrong: only the ledger says what is stored, and no file is settled
+//! because of a counter.
 
 use std::collections::VecDeque;
 use std::mem;
@@ -13,12 +13,13 @@ use std::time::Duration;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
-use super::Item;
-use super::prepare::Ready;
+use super::item::{Item, ReadyFile};
 use crate::batch::ContentHash;
 use crate::coverage;
 use crate::cut::Plan;
 use crate::dataset::Dataset;
+use crate::fault::{Fault, Origin};
+use crate::retry::GivenUp;
 
 /// A file that is registered and not settled.
 ///
@@ -40,38 +41,38 @@ pub(super) struct Flight {
     pub(super) first: Item,
     /// Copies of it that arrived meanwhile.
     pub(super) copies: VecDeque<Item>,
-    /// Chunks that are not with the broker yet.
+    /// Chunks that the broker has not taken yet.
     unpublished: usize,
     /// Records that the ledger lacked when the flight began.
     missing: u64,
     /// Of these, committed by workers of this process: a hint.
     committed: u64,
-    /// What the tally already has of the file's bytes.
+    /// Bytes of the file that are in the tally already.
     bytes_done: u64,
-    /// Records that the ledger had when it was last asked.
+    /// Records that the ledger covered when it was last asked.
     covered: u64,
-    /// When something was last seen to move.
+    /// When it last got on.
     moved: Instant,
     /// When the ledger was last asked.
     asked: Option<Instant>,
-    /// How often the device failed to give it.
+    /// How often the device failed to read it.
     unreadable: u32,
-    /// Its place among the flights.
-    _room: OwnedSemaphorePermit,
+    /// Its share of the largest number of flights.
+    _slot: OwnedSemaphorePermit,
 }
 
 impl Flight {
-    /// The flight of a file of which the ledger has `covered`, and of which so many chunks are to
-    /// be published.
+    /// The flight of a file of which the ledger covers `covered`, and of which this number of chunks
+    /// is to be published.
     pub(super) fn begin(
-        ready: Ready,
+        ready: ReadyFile,
         covered: &[Range<u64>],
         chunks: usize,
-        room: OwnedSemaphorePermit,
+        slot: OwnedSemaphorePermit,
     ) -> Self {
         let covered = coverage::len(covered);
-        // The ledger may know of more records than there are here, if the dataset was defined in
-        // another way then.
+        // The ledger may cover more records than the file has now, if the dataset had another
+        // definition then.
         let missing = u64::from(ready.plan.records).saturating_sub(covered);
         Self {
             dataset: ready.dataset,
@@ -87,8 +88,25 @@ impl Flight {
             moved: Instant::now(),
             asked: None,
             unreadable: 0,
-            _room: room,
+            _slot: slot,
         }
+    }
+
+    /// Checks that the ledger gives the number of this flight to the content of this flight.
+    ///
+    /// # Errors
+    /// Fatal if not: the ledger was restored, or failed over to a server that lacked some of it, and
+    /// gives numbers again that it gave before. Frames that were published under such a number are
+    /// told apart by their content; a new start registers all files anew.
+    pub(super) fn check_content(&self, file_no: u32, hash: ContentHash) -> Result<(), GivenUp> {
+        if self.hash == hash {
+            return Ok(());
+        }
+        Err(GivenUp::Fatal(Fault::fatal(
+            Origin::Files,
+            "the ledger was changed under this run; start again, it goes on with what is in work",
+            format!("it has given the number {file_no} to another content"),
+        )))
     }
 
     /// A file of the same content has arrived.
@@ -96,15 +114,15 @@ impl Flight {
         self.copies.push_back(item);
     }
 
-    /// A frame is with the broker. Says whether none is left to publish.
+    /// The broker has taken a frame. Returns whether none is left to publish.
     pub(super) fn note_published(&mut self) -> bool {
         self.unpublished = self.unpublished.saturating_sub(1);
         self.moved = Instant::now();
         self.unpublished == 0
     }
 
-    /// Workers of this process have committed so many records. Gives the bytes of the file that are
-    /// done by that: its share by records, rounded down.
+    /// Workers of this process have committed `records`. Returns the bytes of the file that are done
+    /// by that: its share by records, rounded down.
     pub(super) fn note_committed(&mut self, records: u64) -> u64 {
         let new = records.min(self.missing.saturating_sub(self.committed));
         self.committed += records;
@@ -123,28 +141,29 @@ impl Flight {
             self.covered = now;
             self.moved = Instant::now();
         }
-        // If all seemed to be committed, the hint was wrong: look again after the interval.
+        // If all seemed to be committed, the hint was wrong: the ledger is asked again after the
+        // interval.
         self.committed = self.committed.min(self.missing.saturating_sub(1));
         self.asked = Some(Instant::now());
     }
 
-    /// So many chunks are in neither queue nor ledger, and are to be published again.
+    /// This number of chunks is in neither queue nor ledger, and is to be published again.
     pub(super) fn publish_again(&mut self, chunks: usize) {
         self.unpublished = chunks;
         self.moved = Instant::now();
     }
 
-    /// The first file cannot be read just now; gives how often that was the device's fault.
-    pub(super) fn note_unreadable(&mut self, is_of_device: bool) -> u32 {
+    /// The first file cannot be read now. Returns how often that was the device's fault.
+    pub(super) fn note_unreadable(&mut self, is_device_error: bool) -> u32 {
         self.unpublished = 0;
         self.moved = Instant::now();
-        self.unreadable += u32::from(is_of_device);
+        self.unreadable += u32::from(is_device_error);
         self.unreadable
     }
 
-    /// The first file is gone, or is another one: the next copy takes its place, and is opened once
-    /// the ledger has been asked what is missing. Gives the file that was first; `None` if there is
-    /// no copy to go on with, and nothing has changed.
+    /// The first file was removed or replaced. The next copy takes its place, and is opened once the
+    /// ledger has been asked what is missing. Returns the file that was first. `None` if there is no
+    /// copy to go on with; nothing changes then.
     pub(super) fn lose_first(&mut self) -> Option<Item> {
         let next = self.copies.pop_front()?;
         self.unpublished = 0;
@@ -158,19 +177,19 @@ impl Flight {
         self.committed >= self.missing
     }
 
-    /// Whether it is worth asking the ledger about: all is published, and either committed as far
-    /// as this process knows, or it has neither moved nor been asked about for the interval.
+    /// Whether to ask the ledger about it: all is published, and either committed as far as this
+    /// process knows, or it has neither moved nor been asked about for the interval.
     pub(super) fn is_due(&self, interval: Duration) -> bool {
         let last = self.asked.unwrap_or(self.moved);
         self.unpublished == 0 && (self.is_committed() || last.elapsed() >= interval)
     }
 
-    /// For how long nothing has moved.
+    /// For how long it has not got on.
     pub(super) fn still(&self) -> Duration {
         self.moved.elapsed()
     }
 
-    /// The bytes of its files, copies included, that the tally does not have yet.
+    /// The bytes of its files, copies included, that are not in the tally yet.
     pub(super) fn bytes_left(&self) -> u64 {
         let bytes = self.first.file.bytes;
         bytes.saturating_sub(self.bytes_done) + bytes * self.copies.len() as u64
@@ -186,7 +205,7 @@ mod tests {
     use crate::cut::Layout;
     use crate::dataset::Datasets;
     use crate::inbox::archive;
-    use crate::ingest::ItemOrigin;
+    use crate::ingest::item::ItemOrigin;
 
     /// The flight of a file of ten bytes and six records, of which the ledger has two.
     fn flight() -> Flight {
@@ -196,10 +215,10 @@ mod tests {
         let item = Item {
             file: archive(&path).unwrap().remove(0),
             origin: ItemOrigin::Mailbox,
-            seen: Instant::now(),
+            found_at: Instant::now(),
         };
         let datasets = Datasets::new(vec![]).unwrap();
-        let ready = Ready {
+        let ready = ReadyFile {
             item,
             dataset: datasets.by_name("vehicle_status").unwrap().clone(),
             content: Arc::new(content::open(&path, &ContentOptions::default()).unwrap()),
@@ -209,8 +228,8 @@ mod tests {
                 chunks: Vec::new(),
             }),
         };
-        let room = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
-        Flight::begin(ready, &[0..1, 2..3], 2, room)
+        let slot = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
+        Flight::begin(ready, &[0..1, 2..3], 2, slot)
     }
 
     #[test]
@@ -224,7 +243,7 @@ mod tests {
         assert!(!flight.is_due(soon));
         assert_eq!((flight.note_committed(1), flight.bytes_left()), (1, 4));
         assert!(flight.is_committed() && flight.is_due(soon));
-        // The ledger knows better.
+        // The ledger covers less than the hints said.
         flight.note_covered(&[0..4, 5..6]);
         assert!(!flight.is_committed() && !flight.is_due(soon));
         flight.publish_again(1);

@@ -1,5 +1,5 @@
-//! What an engine remembers of its last minutes, for whoever asks: how fast it was, and what kept it
-//! from working. Bounded, and pure but for the clock.
+//! What an engine remembers of its last minutes, for status: how fast it was, and what kept it from
+//! working. Bounded, and pure but for the clock.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -9,29 +9,30 @@ use tokio::time::Instant;
 use crate::fault::{Fault, Origin};
 use crate::status::{History, Outage, Status, Trouble};
 
-/// The distance of two samples: two looks of a person at a page, and one of the engine at its world.
+/// Sampling interval: equal to that of the health check, and short enough that a page that is
+/// refreshed every few seconds shows movement.
 pub(super) const SAMPLE_EVERY: Duration = Duration::from_secs(2);
 
 /// Five minutes of samples: long enough to see what went before, and a page of a few kilobytes.
 const SAMPLES: usize = 150;
 
-/// Outages kept, the one that lasts included.
+/// Most outages kept, the one that lasts included.
 const OUTAGES: usize = 5;
 
-/// Most characters of what an outage is told with. Servers may put anything into an error.
+/// Most characters of the detail of an outage. A server may send an error text of any length.
 const DETAIL_CHARS: usize = 300;
 
 /// What keeps the engine from working, and since when.
 #[derive(Debug, Clone)]
-pub(super) struct Met {
+pub(super) struct Problem {
     pub(super) trouble: Trouble,
     pub(super) detail: String,
     pub(super) since: Instant,
 }
 
-impl Met {
-    /// A fault that was met by an attempt which began at `since`.
-    pub(super) fn by(fault: &Fault, since: Instant) -> Self {
+impl Problem {
+    /// The problem of a fault in an attempt that began at `since`.
+    pub(super) fn new(fault: &Fault, since: Instant) -> Self {
         Self {
             trouble: match fault.origin {
                 Origin::Broker => Trouble::Queue,
@@ -43,15 +44,17 @@ impl Met {
         }
     }
 
-    /// For people.
+    /// The problem in one line, for people.
     pub(super) fn reason(&self) -> String {
         format!("{}: {}", self.trouble.as_text(), self.detail)
     }
 }
 
+/// A problem from its beginning to its end.
 #[derive(Debug)]
-struct Past {
-    met: Met,
+struct Episode {
+    problem: Problem,
+    /// `None` while it lasts.
     ended: Option<Instant>,
 }
 
@@ -61,7 +64,7 @@ pub struct Journal {
     began: Instant,
     samples: VecDeque<(u64, bool)>,
     /// Newest first.
-    outages: VecDeque<Past>,
+    outages: VecDeque<Episode>,
     counted_at: Instant,
     records: u64,
     bytes: u64,
@@ -86,48 +89,54 @@ impl Default for Journal {
 }
 
 impl Journal {
-    /// A fault that the engine meets while it cannot even begin.
+    /// Notes a fault that keeps the engine from beginning.
     pub fn note_fault(&mut self, fault: &Fault) {
-        self.note(Some(Met::by(fault, Instant::now())));
+        self.note(Some(Problem::new(fault, Instant::now())));
     }
 
-    /// Nothing keeps it from working any more.
+    /// Notes that nothing keeps it from working any more.
     pub fn note_well(&mut self) {
         self.note(None);
     }
 
-    /// What keeps the engine from working now. The same trouble again is the same outage.
-    pub(super) fn note(&mut self, met: Option<Met>) {
+    /// Notes what keeps the engine from working now. The same trouble again is the same outage.
+    pub(super) fn note(&mut self, problem: Option<Problem>) {
         let now = Instant::now();
-        let lasting = self.outages.front_mut().filter(|past| past.ended.is_none());
-        match (lasting, met) {
-            (Some(past), Some(met)) if past.met.trouble == met.trouble => {
-                past.met.detail = met.detail;
+        let lasting = self
+            .outages
+            .front_mut()
+            .filter(|episode| episode.ended.is_none());
+        match (lasting, problem) {
+            (Some(episode), Some(problem)) if episode.problem.trouble == problem.trouble => {
+                episode.problem.detail = problem.detail;
             }
-            (lasting, met) => {
-                if let Some(past) = lasting {
-                    past.ended = Some(now);
+            (lasting, problem) => {
+                if let Some(episode) = lasting {
+                    episode.ended = Some(now);
                 }
-                if let Some(met) = met {
-                    self.outages.push_front(Past { met, ended: None });
+                if let Some(problem) = problem {
+                    self.outages.push_front(Episode {
+                        problem,
+                        ended: None,
+                    });
                     self.outages.truncate(OUTAGES);
                 }
             }
         }
     }
 
-    /// What keeps the engine from working.
-    pub(super) fn lasting(&self) -> Option<&Met> {
+    /// What keeps the engine from working now. `None` if nothing does.
+    pub(super) fn lasting(&self) -> Option<&Problem> {
         let newest = self.outages.front();
         newest
-            .filter(|past| past.ended.is_none())
-            .map(|past| &past.met)
+            .filter(|episode| episode.ended.is_none())
+            .map(|episode| &episode.problem)
     }
 
-    /// A sample, from what was done since the start.
+    /// Adds a sample, from the records and bytes done since the start.
     pub(super) fn sample(&mut self, records: u64, bytes: u64) {
         let now = Instant::now();
-        // After a pause of the whole process the time is long; right after a sample it is none.
+        // After a pause of the whole process the time is long; right after a sample it is 0.
         let seconds = (now - self.counted_at).as_secs_f64().max(0.001);
         let rate = |now: u64, before: u64| now.saturating_sub(before) as f64 / seconds;
         self.records_per_second = rate(records, self.records);
@@ -141,8 +150,8 @@ impl Journal {
             .push_back((self.records_per_second as u64, ready));
     }
 
-    /// Enters what it remembers.
-    pub fn tell(&self, status: &mut Status) {
+    /// Enters what it remembers into a status.
+    pub fn report(&self, status: &mut Status) {
         let now = Instant::now();
         status.uptime_seconds = Some((now - self.began).as_secs_f64());
         status.records_per_second = Some(self.records_per_second);
@@ -152,16 +161,16 @@ impl Journal {
             records_per_second: self.samples.iter().map(|(records, _)| *records).collect(),
             ready: self.samples.iter().map(|(_, ready)| *ready).collect(),
         };
-        let outage = |past: &Past| Outage {
-            trouble: past.met.trouble,
-            detail: past.met.detail.clone(),
-            seconds: (past.ended.unwrap_or(now) - past.met.since).as_secs_f64(),
-            ended_seconds_ago: past.ended.map(|ended| (now - ended).as_secs_f64()),
+        let outage = |episode: &Episode| Outage {
+            trouble: episode.problem.trouble,
+            detail: episode.problem.detail.clone(),
+            seconds: (episode.ended.unwrap_or(now) - episode.problem.since).as_secs_f64(),
+            ended_seconds_ago: episode.ended.map(|ended| (now - ended).as_secs_f64()),
         };
         status.outages = self.outages.iter().map(outage).collect();
-        if let Some(met) = self.lasting() {
+        if let Some(problem) = self.lasting() {
             status.ready = false;
-            status.reason = Some(met.reason());
+            status.reason = Some(problem.reason());
         }
     }
 }
@@ -176,7 +185,7 @@ mod tests {
 
     fn told(journal: &Journal) -> Status {
         let mut status = Status::default();
-        journal.tell(&mut status);
+        journal.report(&mut status);
         status
     }
 

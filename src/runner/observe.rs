@@ -1,33 +1,37 @@
-//! The engine's view of its directories and of its stages, for the metrics alone. It runs beside
-//! the stages, so that what is told stays true while they are held up.
+//! Feeds the metrics of directories and stages. Runs beside the stages, so that these metrics stay
+//! true while a stage waits.
 
 use std::time::{Duration, Instant, SystemTime};
 
-use super::{Engine, blocking};
-use crate::inbox::Census;
+use super::engine::Engine;
+use crate::inbox::{Census, blocking};
 use crate::ingest;
 use crate::telemetry::{self, Ratios, Stage};
 
-/// How often inbound, work and the stages are looked at.
-const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// Pause between two observations of inbound, work and the stages.
+const OBSERVE_INTERVAL: Duration = Duration::from_secs(2);
 
-/// How often what costs more is looked at: all of history and quarantine, all rejects.
-const COUNT_EVERY: Duration = Duration::from_secs(30);
+/// Pause between two counts of what costs more: all of history and quarantine, all rejects.
+const COUNT_INTERVAL: Duration = Duration::from_secs(30);
 
-/// A look that takes long is done less often: it may take one part of this many of the time.
+/// An observation that takes long is made less often: it may take one part in this many of the time.
 const SHARE: u32 = 100;
 
 impl Engine {
-    /// Looks again and again, for ever: to be run beside [`serve`](Engine::serve) where somebody may
-    /// ask for the metrics.
+    /// Observes again and again, and never ends. To be run beside [`serve`](Engine::serve) if metrics
+    /// are served.
     pub async fn observe(&self) {
-        tokio::join!(self.observe_stages(), self.observe_files(), self.count());
+        tokio::join!(
+            self.observe_stages(),
+            self.observe_files(),
+            self.observe_totals()
+        );
     }
 
     async fn observe_stages(&self) {
         let mut ratios = Ratios::default();
         loop {
-            tokio::time::sleep(LOOK_EVERY).await;
+            tokio::time::sleep(OBSERVE_INTERVAL).await;
             telemetry::paused(self.inbox.is_paused());
             let inbox = self.inbox.clone();
             let free = blocking("asking for the room on disk", move || inbox.free_bytes()).await;
@@ -46,38 +50,38 @@ impl Engine {
         loop {
             let began = Instant::now();
             let inbox = self.inbox.clone();
-            // A directory that cannot be read just now keeps its last figures; the stages complain.
-            if let Ok(census) = blocking("looking at the directories", move || inbox.census()).await
+            // A directory that cannot be read now keeps its last figures; the stages log the error.
+            if let Ok(census) = blocking("counting inbound and work", move || inbox.census()).await
             {
-                tell_census(&census);
-                let waiting = self.seen.waiting.lock().files;
+                report_census(&census);
+                let waiting = self.inbound.waiting.lock().files;
                 telemetry::files_now("waiting", waiting);
             }
-            rest(LOOK_EVERY, began).await;
+            rest(OBSERVE_INTERVAL, began).await;
         }
     }
 
-    async fn count(&self) {
+    async fn observe_totals(&self) {
         loop {
             let began = Instant::now();
             let inbox = self.inbox.clone();
-            if let Ok(history) = blocking("looking at history", move || inbox.history()).await {
+            if let Ok(history) = blocking("counting history", move || inbox.history()).await {
                 telemetry::history(history.bytes);
             }
             let inbox = self.inbox.clone();
-            let quarantine = blocking("looking at quarantine", move || inbox.quarantine()).await;
+            let quarantine = blocking("counting quarantine", move || inbox.quarantine()).await;
             if let Ok(files) = quarantine {
                 telemetry::files_now("quarantine", files);
             }
             if let Ok(totals) = self.sink.totals().await {
                 telemetry::rejects_open(totals.rejects);
             }
-            rest(COUNT_EVERY, began).await;
+            rest(COUNT_INTERVAL, began).await;
         }
     }
 }
 
-fn tell_census(Census { inbound, work }: &Census) {
+fn report_census(Census { inbound, work }: &Census) {
     telemetry::files_now("inbound", inbound.files);
     telemetry::files_now("work", work.files);
     let oldest = inbound.oldest.into_iter().chain(work.oldest).min();

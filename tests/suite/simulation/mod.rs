@@ -20,7 +20,8 @@ use lemonade_task::cut::ChunkLimits;
 use lemonade_task::dataset::Datasets;
 use lemonade_task::inbox::{Directories, Inbox, Patience};
 use lemonade_task::ingest::IngestOptions;
-use lemonade_task::runner::{Engine, EngineOptions, Stop};
+use lemonade_task::runner::{Engine, EngineOptions};
+use lemonade_task::shutdown::Shutdown;
 
 use crate::support::names;
 use world::{Broken, Random, SimBroker, SimSink, World};
@@ -150,8 +151,8 @@ fn runtime() -> tokio::runtime::Runtime {
 /// Runs the engine as a service for a while of virtual time and then, as a crash would, forgets it.
 fn crash_after(limit: Duration, engine: Engine) {
     runtime().block_on(async {
-        let stop = Stop::default();
-        let served = tokio::time::timeout(limit, engine.serve(&stop)).await;
+        let shutdown = Shutdown::default();
+        let served = tokio::time::timeout(limit, engine.serve(&shutdown)).await;
         assert!(
             served.is_err(),
             "a service ends only when it is told to: {served:?}"
@@ -164,8 +165,8 @@ fn crash_after(limit: Duration, engine: Engine) {
 fn finish(engine: &Engine) -> Duration {
     runtime().block_on(async {
         let began = tokio::time::Instant::now();
-        let stop = Stop::default();
-        let load = engine.load_inbound(&stop);
+        let shutdown = Shutdown::default();
+        let load = engine.load_inbound(&shutdown);
         let ended = tokio::time::timeout(Duration::from_secs(3600), load).await;
         ended.expect("the load ends").expect("no fault is fatal");
         began.elapsed()

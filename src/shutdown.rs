@@ -1,4 +1,6 @@
 //! How a run is ended: in two steps, neither of which loses anything.
+//!
+//! The ledger knows what is stored, and what it lacks is still in work or in its archive.
 
 use std::time::Duration;
 
@@ -6,25 +8,25 @@ use tokio_util::sync::CancellationToken;
 
 /// How a run is ended from outside.
 #[derive(Debug, Clone, Default)]
-pub struct Stop {
-    /// Take no further files, finish the ones in flight.
-    pub quiet: CancellationToken,
-    /// Leave at once.
-    pub now: CancellationToken,
+pub struct Shutdown {
+    /// Cancelled first: take no further files, and finish those in flight.
+    pub drain: CancellationToken,
+    /// Cancelled second: leave at once.
+    pub abort: CancellationToken,
 }
 
-impl Stop {
-    /// A stop that listens to SIGINT and SIGTERM: the first drains, within a limit; the second
-    /// leaves at once.
+impl Shutdown {
+    /// A shutdown by SIGINT and SIGTERM. The first signal drains. The second, or the end of
+    /// `drain_timeout` after the first, aborts.
     ///
     /// # Errors
-    /// The handlers cannot be installed.
+    /// The signal handlers cannot be installed.
     pub fn on_signals(drain_timeout: Duration) -> std::io::Result<Self> {
         use tokio::signal::unix::{SignalKind, signal};
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut terminate = signal(SignalKind::terminate())?;
-        let stop = Self::default();
-        let told = stop.clone();
+        let shutdown = Self::default();
+        let Self { drain, abort } = shutdown.clone();
         tokio::spawn(async move {
             let mut next = async || {
                 tokio::select! {
@@ -37,27 +39,27 @@ impl Stop {
                 ?drain_timeout,
                 "stopping: finishes what is in flight; again to leave now"
             );
-            told.quiet.cancel();
+            drain.cancel();
             tokio::select! {
                 () = next() => {}
                 () = tokio::time::sleep(drain_timeout) => {}
             }
-            told.now.cancel();
+            abort.cancel();
         });
-        Ok(stop)
+        Ok(shutdown)
     }
 
-    /// Does what comes before the work, such as connecting; `None` where the stop came first.
+    /// Does what comes before the work, such as connecting. `None` if the shutdown began first.
     ///
     /// # Errors
-    /// Those of what is done.
-    pub async fn unless_stopped<T, E>(
+    /// Those of `opening`.
+    pub async fn unless_draining<T, E>(
         &self,
         opening: impl Future<Output = Result<T, E>>,
     ) -> Result<Option<T>, E> {
         tokio::select! {
             opened = opening => opened.map(Some),
-            () = self.quiet.cancelled() => Ok(None),
+            () = self.drain.cancelled() => Ok(None),
         }
     }
 }

@@ -1,0 +1,228 @@
+//! The last stage: moves a file to where it belongs, and counts it once it is there.
+//!
+//! A move that fails does not hold up other files. The file stays in work, its move is tried again
+//! until it works, and status lists it until then.
+
+use std::io::{self, ErrorKind};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use super::disposal::{Disposal, Outcome};
+use super::item::{BadFile, Item, ItemOrigin};
+use super::shared::Shared;
+use super::tally::Tally;
+use crate::fault::{Fault, Origin};
+use crate::inbox::{Inbox, concerns_all};
+use crate::retry::{GivenUp, until_ok};
+use crate::telemetry;
+
+/// Pause before the files that could not be moved are tried again: the first, and the longest. Each
+/// round may copy a large file in vain.
+const RETRY_PAUSE: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(5)];
+
+/// Most files that wait for their move while others go on. With more, the cause is not one file.
+const STUCK_MAX: usize = 1_024;
+
+/// Tries again what could not be moved, until `settled` is cancelled.
+pub(super) async fn run(shared: Arc<Shared>, settled: CancellationToken) -> Result<(), GivenUp> {
+    loop {
+        tokio::select! {
+            () = shared.disposals.wake.notified() => {}
+            () = settled.cancelled() => return Ok(()),
+            () = shared.stop.cancelled() => return Err(GivenUp::Stopped),
+        }
+        let mut pause = RETRY_PAUSE[0];
+        while !shared.disposals.stuck.lock().is_empty() {
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = shared.stop.cancelled() => return Err(GivenUp::Stopped),
+            }
+            let some_moved = try_stuck(&shared).await;
+            pause = if some_moved {
+                RETRY_PAUSE[0]
+            } else {
+                RETRY_PAUSE[1].min(pause * 2)
+            };
+        }
+        // Settle ends only when no file is stuck.
+        shared.settle_soon.notify_one();
+    }
+}
+
+/// Quarantines a file: its reason goes into the ledger and beside the file.
+pub(super) async fn quarantine(shared: &Arc<Shared>, file: BadFile) -> Result<(), GivenUp> {
+    let BadFile {
+        item,
+        dataset,
+        hash,
+        reason,
+    } = file;
+    tracing::warn!(file = ?item.file.path, reason, "quarantined");
+    if let Some(hash) = hash {
+        let dataset = dataset.as_ref().map_or("", |dataset| &dataset.name);
+        let file = item.new_file(dataset, hash, 0);
+        let note = || shared.sink().quarantine(&file, &reason);
+        until_ok("writing to the ledger", &shared.stop, |_| {}, note).await?;
+    }
+    Tally::add(&shared.tally().bytes_done, item.file.bytes);
+    let quarantined = Disposal {
+        item,
+        file_no: None,
+        dataset,
+        outcome: Outcome::Quarantined(reason.into()),
+    };
+    dispose(shared, vec![quarantined]).await
+}
+
+/// Leaves a file for later: a file of inbound goes back there.
+pub(super) async fn leave(
+    shared: &Arc<Shared>,
+    item: Item,
+    why: &'static str,
+) -> Result<(), GivenUp> {
+    Tally::add(&shared.tally().bytes_done, item.file.bytes);
+    tracing::info!(file = ?item.file.path, why, "is left for later");
+    let left = Disposal {
+        item,
+        file_no: None,
+        dataset: None,
+        outcome: Outcome::Left,
+    };
+    dispose(shared, vec![left]).await
+}
+
+/// Moves items to where they belong, and counts them. Those that cannot be moved now are tried
+/// again by [`run`]. Waits while more than [`STUCK_MAX`] cannot be moved.
+pub(super) async fn dispose(shared: &Arc<Shared>, disposals: Vec<Disposal>) -> Result<(), GivenUp> {
+    let _in_progress = shared.disposals.begin();
+    let failed = move_and_count(shared, disposals).await;
+    if failed.is_empty() {
+        return Ok(());
+    }
+    shared.disposals.stuck.lock().extend(failed);
+    shared.disposals.wake.notify_one();
+    let few = async || match shared.disposals.stuck.lock().len() {
+        ..=STUCK_MAX => Ok(()),
+        files => {
+            let cause = format!("{files} files cannot be moved to where they belong");
+            Err(Fault::transient(Origin::Files, "moving files", cause))
+        }
+    };
+    until_ok("moving files", &shared.stop, |_| {}, few).await
+}
+
+/// Tries all that are stuck. Returns whether some were moved.
+async fn try_stuck(shared: &Arc<Shared>) -> bool {
+    let _in_progress = shared.disposals.begin();
+    let stuck = std::mem::take(&mut *shared.disposals.stuck.lock());
+    let tried = stuck.len();
+    let failed = move_and_count(shared, stuck).await;
+    let (moved, left) = (tried - failed.len(), failed.len());
+    if moved > 0 {
+        tracing::info!(moved, left, "files that were stuck have been moved");
+    }
+    shared.disposals.stuck.lock().extend(failed);
+    moved > 0
+}
+
+/// Moves items and counts them. Returns those that cannot be moved now, in the order in which they
+/// are to be tried again.
+async fn move_and_count(shared: &Arc<Shared>, disposals: Vec<Disposal>) -> Vec<Disposal> {
+    if disposals.is_empty() {
+        return disposals;
+    }
+    let shared = shared.clone();
+    let moving = tokio::task::spawn_blocking(move || {
+        let (mut failed, mut untried) = (Vec::new(), Vec::new());
+        let mut closed = Vec::new();
+        for disposal in disposals {
+            let destination = disposal.outcome.destination();
+            if closed.contains(&destination) {
+                note_stuck(&shared, &disposal, "another file could not be moved there");
+                untried.push(disposal);
+            } else if let Err(error) = move_file(&disposal, &shared.ingest.inbox) {
+                if concerns_all(&error) {
+                    closed.push(destination);
+                }
+                note_stuck(&shared, &disposal, &error.to_string());
+                failed.push(disposal);
+            } else {
+                shared.tally().note_unstuck(&disposal.item.file);
+                count(&disposal, shared.tally());
+            }
+        }
+        // The files behind one that fails are tried before it next time.
+        untried.extend(failed);
+        untried
+    });
+    moving.await.expect("a move does not panic")
+}
+
+/// Moves the file of an item, unless it is part of an archive.
+fn move_file(disposal: &Disposal, inbox: &Inbox) -> io::Result<()> {
+    let Item { file, origin, .. } = &disposal.item;
+    if *origin == ItemOrigin::Archive {
+        return Ok(());
+    }
+    let moved = match &disposal.outcome {
+        Outcome::Settled | Outcome::Duplicate => inbox.to_history(file).map(drop),
+        Outcome::Quarantined(reason) => inbox.to_quarantine(file, reason).map(drop),
+        Outcome::Left => inbox.put_back(file),
+    };
+    match moved {
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            if file.path.exists() {
+                let what = "the directory that it belongs into is not there";
+                return Err(io::Error::new(ErrorKind::NotFound, what));
+            }
+            tracing::warn!(file = ?file.path, "was gone before its move");
+            Ok(())
+        }
+        moved => moved,
+    }
+}
+
+/// Counts an item that has been moved, and logs it.
+fn count(disposal: &Disposal, tally: &Tally) {
+    let dataset = disposal.dataset.as_ref();
+    let dataset = dataset.map_or("", |dataset| &dataset.name);
+    let (file, file_no) = (&disposal.item.file.name, disposal.file_no);
+    let took = disposal.item.found_at.elapsed();
+    let seconds = took.as_secs_f64();
+    match &disposal.outcome {
+        Outcome::Settled => {
+            Tally::add(&tally.settled, 1);
+            telemetry::file_settled(dataset, "settled");
+            telemetry::end_to_end(dataset, took);
+            tracing::debug!(?file, file_no, seconds, "settled");
+        }
+        Outcome::Duplicate => {
+            Tally::add(&tally.duplicates, 1);
+            telemetry::file_settled(dataset, "duplicate");
+            telemetry::end_to_end(dataset, took);
+            // The ledger lists the file that came first, so only the log tells what became of this.
+            tracing::info!(?file, file_no, seconds, "is a duplicate");
+        }
+        Outcome::Quarantined(_) => {
+            Tally::add(&tally.quarantined, 1);
+            telemetry::file_settled(dataset, "quarantined");
+        }
+        Outcome::Left => Tally::add(&tally.left, 1),
+    }
+}
+
+/// Lists a file as stuck in status, and logs it the first time.
+fn note_stuck(shared: &Shared, disposal: &Disposal, error: &str) {
+    let file = &disposal.item.file;
+    let why = format!("it cannot be moved out of work: {error}");
+    if shared.tally().note_stuck(file, &why) {
+        let file = &file.path;
+        tracing::warn!(
+            ?file,
+            error,
+            "cannot be moved; waits, and tries again until it works"
+        );
+    }
+}

@@ -1,0 +1,398 @@
+//! The first stage: takes files out of inbound, or from a list, and sends them on as items.
+//!
+//! Inbound is scanned after a notification, and every scan interval in any case, because
+//! notifications may be lost. While a disk is nearly full, no file is taken.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, SystemTime};
+
+use parking_lot::Mutex;
+use tokio::sync::{Notify, mpsc};
+use tokio::time::Instant;
+
+use super::item::{Item, ItemOrigin};
+use super::tally::Tally;
+use crate::fault::{Fault, Origin};
+use crate::inbox::{self, Claimed, Inbox, Waiting, Waits};
+use crate::retry::{GivenUp, until_ok};
+use crate::shutdown::Shutdown;
+use crate::telemetry;
+
+/// Files sent on at a time. A claim costs a few system calls, 25 us, so a larger number would delay
+/// the first file, and claim more than can be loaded soon.
+const PART_FILES: usize = 256;
+
+/// Pause between two checks of the free space while there is too little.
+const ROOM_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Takes files out of inbound, or from a list.
+pub struct Intake {
+    /// The directories.
+    pub inbox: Arc<Inbox>,
+    /// Sums over the run.
+    pub tally: Arc<Tally>,
+    /// What it last saw of inbound.
+    pub view: Arc<InboundView>,
+    /// Longest pause between two scans of inbound.
+    pub scan_interval: Duration,
+    /// Least free bytes on the file system of each directory for a file to be taken.
+    pub disk_floor_bytes: u64,
+}
+
+/// What intake last saw of inbound, for metrics and status.
+#[derive(Debug, Default)]
+pub struct InboundView {
+    /// The files that wait.
+    pub waiting: Mutex<WaitingFiles>,
+    /// Files in inbound.
+    pub files: AtomicU64,
+    /// Why no file is taken now: which disk lacks room. `None` if there is room.
+    pub no_room: Mutex<Option<String>>,
+    /// Why the last scan failed, and since when. `None` if it did not.
+    pub fault: Mutex<Option<(Fault, Instant)>>,
+}
+
+/// Files of inbound that wait.
+#[derive(Debug, Clone, Default)]
+pub struct WaitingFiles {
+    /// How many.
+    pub files: u64,
+    /// The first of them, and since when each waits for the same reason.
+    pub named: Vec<(Waiting, Instant)>,
+}
+
+impl InboundView {
+    /// Notes which files wait. A file that waited for the same reason in `before` or at the last
+    /// call has waited since then.
+    fn note_waiting(&self, waits: &Waits, before: &WaitingFiles) {
+        let now = Instant::now();
+        let mut known = self.waiting.lock();
+        let since = |file: &Waiting| {
+            let mut earlier = before.named.iter().chain(&known.named);
+            let since = earlier.find_map(|(then, since)| (then == file).then_some(*since));
+            (file.clone(), since.unwrap_or(now))
+        };
+        *known = WaitingFiles {
+            files: waits.files,
+            named: waits.named.iter().map(since).collect(),
+        };
+    }
+}
+
+/// Why inbound is scanned.
+#[derive(Debug, PartialEq)]
+enum ScanCause {
+    /// A load takes all that is in inbound.
+    Load,
+    /// A file may have arrived.
+    Notice,
+    /// The scan interval has passed without a notification.
+    Interval {
+        /// When the previous scan began: it could not find files that arrived later.
+        previous: SystemTime,
+    },
+}
+
+impl Intake {
+    /// Takes files from a list, in its order. Ends early if the shutdown begins.
+    ///
+    /// # Errors
+    /// A fault of the file system.
+    pub async fn take_listed(
+        &self,
+        files: Vec<(Claimed, ItemOrigin)>,
+        items: mpsc::Sender<Vec<Item>>,
+        shutdown: &Shutdown,
+    ) -> Result<(), Fault> {
+        for part in files.chunks(PART_FILES) {
+            self.wait_for_room(shutdown).await?;
+            if !send(&items, part.to_vec(), shutdown).await {
+                self.tally.cut_short.store(true, Relaxed);
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the files of work and inbound until no file is left that can be taken.
+    ///
+    /// # Errors
+    /// A fatal fault.
+    pub async fn take_inbound(
+        &self,
+        items: mpsc::Sender<Vec<Item>>,
+        shutdown: &Shutdown,
+    ) -> Result<(), Fault> {
+        let mut all = false;
+        if send(&items, self.recovered()?, shutdown).await {
+            let once = || Box::pin(self.scan_and_take(&items, &ScanCause::Load, shutdown));
+            loop {
+                match until_ok("claiming files", &shutdown.drain, |_| {}, once).await {
+                    Ok(0) => {
+                        all = true;
+                        break;
+                    }
+                    Ok(_) => {}
+                    Err(GivenUp::Stopped) => break,
+                    Err(GivenUp::Fatal(fault)) => return Err(fault),
+                }
+            }
+        }
+        if !all {
+            self.tally.cut_short.store(true, Relaxed);
+        }
+        count_left(&self.view.waiting.lock(), &self.tally);
+        Ok(())
+    }
+
+    /// Takes the files of work, then those of inbound as they arrive, until the shutdown begins.
+    ///
+    /// # Errors
+    /// A fatal fault.
+    pub async fn watch_inbound(
+        &self,
+        items: mpsc::Sender<Vec<Item>>,
+        shutdown: &Shutdown,
+    ) -> Result<(), Fault> {
+        let wake = Arc::new(Notify::new());
+        if !send(&items, self.recovered()?, shutdown).await {
+            return Ok(());
+        }
+        let mut watch = None;
+        let mut warned = false;
+        let mut cause = ScanCause::Notice;
+        while !shutdown.drain.is_cancelled() {
+            if !watch
+                .as_ref()
+                .is_some_and(|watch| self.inbox.is_watched_by(watch))
+            {
+                watch = match self.inbox.watch(wake.clone()) {
+                    Ok(watch) => Some(watch),
+                    Err(error) => {
+                        if !warned {
+                            let every = self.scan_interval;
+                            tracing::warn!(%error, ?every, "inbound cannot be watched (see \
+                                fs.inotify.max_user_instances); it is scanned instead");
+                            warned = true;
+                        }
+                        None
+                    }
+                };
+            }
+            let previous = SystemTime::now();
+            let taken = self.scan_and_take(&items, &cause, shutdown).await;
+            let fault = match taken {
+                Ok(_) => None,
+                // Inbound may be a mount that comes back.
+                Err(fault) if fault.is_transient() => Some(fault),
+                Err(fault) => return Err(fault),
+            };
+            if let Some(fault) = &fault {
+                tracing::warn!(%fault, "will try again");
+            }
+            *self.view.fault.lock() = fault.map(|fault| (fault, Instant::now()));
+            tokio::select! {
+                () = wake.notified() => cause = ScanCause::Notice,
+                () = tokio::time::sleep(self.scan_interval) => {
+                    cause = ScanCause::Interval { previous };
+                }
+                () = shutdown.drain.cancelled() => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Scans inbound once, and claims and sends on the files that can be taken. Returns how many.
+    async fn scan_and_take(
+        &self,
+        items: &mpsc::Sender<Vec<Item>>,
+        cause: &ScanCause,
+        shutdown: &Shutdown,
+    ) -> Result<usize, Fault> {
+        self.wait_for_room(shutdown).await?;
+        let inbox = self.inbox.clone();
+        let now = SystemTime::now();
+        let scan = inbox::blocking("reading inbound", move || inbox.scan()).await?;
+        if let ScanCause::Interval { previous } = cause {
+            telemetry::rescan_missed(inbox::missed(&scan.ready, *previous, now));
+        }
+        // Noted at once: sending the files on takes as long as the stages behind it.
+        let before = self.view.waiting.lock().clone();
+        self.view.note_waiting(&scan.waiting, &before);
+        self.view.files.store(scan.files, Relaxed);
+        // `pause` applies to the service only: an operator who starts a load wants the files.
+        let is_paused = || *cause != ScanCause::Load && self.inbox.is_paused();
+        let mut waits = scan.waiting;
+        let mut taken = 0;
+        for part in scan.ready.chunks(PART_FILES) {
+            self.wait_for_room(shutdown).await?;
+            if is_paused() {
+                break;
+            }
+            let (inbox, part) = (self.inbox.clone(), part.to_vec());
+            let (claimed, failed);
+            (claimed, failed, waits) = inbox::blocking("claiming files", move || {
+                let (claimed, failed) = inbox.claim_all(&part, &mut waits);
+                Ok((claimed, failed, waits))
+            })
+            .await?;
+            self.view.note_waiting(&waits, &before);
+            taken += claimed.len();
+            self.view.files.fetch_sub(claimed.len() as u64, Relaxed);
+            telemetry::files_discovered("scan", claimed.len() as u64);
+            if failed.is_none() {
+                // Noted at once, as above.
+                *self.view.fault.lock() = None;
+            }
+            if !send(items, with_origin(claimed, ItemOrigin::Mailbox), shutdown).await {
+                break;
+            }
+            if let Some(error) = failed {
+                return Err(Fault::transient(Origin::Files, "claiming files", error));
+            }
+        }
+        Ok(taken)
+    }
+
+    /// Waits while a file system is below the floor. A full disk stops the database and Redis too,
+    /// and is easier to clear while there is some room left.
+    async fn wait_for_room(&self, shutdown: &Shutdown) -> Result<(), Fault> {
+        loop {
+            let inbox = self.inbox.clone();
+            let free = inbox::blocking("asking for the room on disk", move || inbox.free_bytes());
+            let full = free
+                .await?
+                .into_iter()
+                .find(|(_, bytes)| *bytes < self.disk_floor_bytes)
+                .map(|(directory, bytes)| {
+                    let floor = self.disk_floor_bytes;
+                    format!("{directory} has {bytes} bytes free, less than disk_floor = {floor}")
+                });
+            let before = std::mem::replace(&mut *self.view.no_room.lock(), full.clone());
+            match (&full, before) {
+                (Some(why), None) => tracing::warn!(why, "no file is taken until there is room"),
+                (None, Some(_)) => tracing::info!("there is room again"),
+                _ => {}
+            }
+            if full.is_none() || shutdown.drain.is_cancelled() {
+                return Ok(());
+            }
+            tokio::select! {
+                () = tokio::time::sleep(ROOM_INTERVAL) => {}
+                () = shutdown.drain.cancelled() => {}
+            }
+        }
+    }
+
+    /// The files of work, claimed by an earlier run.
+    fn recovered(&self) -> Result<Vec<(Claimed, ItemOrigin)>, Fault> {
+        let files = self.inbox.recovered().map_err(|error| {
+            Fault::fatal(Origin::Files, "cannot read the work directory", error)
+        })?;
+        if !files.is_empty() {
+            tracing::info!(files = files.len(), "goes on with files of an earlier run");
+        }
+        telemetry::files_discovered("recovered", files.len() as u64);
+        Ok(with_origin(files, ItemOrigin::Recovered))
+    }
+}
+
+/// Sends files on as items. Returns whether the run goes on.
+async fn send(
+    items: &mpsc::Sender<Vec<Item>>,
+    files: Vec<(Claimed, ItemOrigin)>,
+    shutdown: &Shutdown,
+) -> bool {
+    let item = |(file, origin): (Claimed, _)| Item {
+        found_at: found_at(&file, origin),
+        file,
+        origin,
+    };
+    let files: Vec<_> = files.into_iter().map(item).collect();
+    if files.is_empty() {
+        return !shutdown.drain.is_cancelled();
+    }
+    // Claimed files that are not sent on stay in work, and the next run finds them there.
+    tokio::select! {
+        sent = items.send(files) => sent.is_ok() && !shutdown.drain.is_cancelled(),
+        () = shutdown.drain.cancelled() => false,
+    }
+}
+
+/// Counts and logs the files that a load leaves in inbound because they wait.
+fn count_left(waiting: &WaitingFiles, tally: &Tally) {
+    for (file, _) in &waiting.named {
+        tracing::warn!(name = ?file.name, why = &*file.why, "is left in inbound");
+    }
+    let more = waiting.files - waiting.named.len() as u64;
+    if more > 0 {
+        tracing::warn!(files = more, "more files are left in inbound");
+    }
+    Tally::add(&tally.left, waiting.files);
+    Tally::add(&tally.files, waiting.files);
+}
+
+/// When a file could first be taken: it may have been in inbound for long before it was claimed.
+fn found_at(file: &Claimed, origin: ItemOrigin) -> Instant {
+    let now = Instant::now();
+    let waited = match origin {
+        ItemOrigin::Archive => None,
+        ItemOrigin::Mailbox | ItemOrigin::Recovered => file.arrived.elapsed().ok(),
+    };
+    waited
+        .and_then(|waited| now.checked_sub(waited))
+        .unwrap_or(now)
+}
+
+fn with_origin(files: Vec<Claimed>, origin: ItemOrigin) -> Vec<(Claimed, ItemOrigin)> {
+    files.into_iter().map(|file| (file, origin)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_load_counts_all_that_it_leaves() {
+        let tally = Tally::default();
+        let waiting = WaitingFiles {
+            files: 7,
+            named: Vec::new(),
+        };
+        count_left(&waiting, &tally);
+        let counted = [&tally.left, &tally.files].map(|count| count.load(Relaxed));
+        assert_eq!(counted, [7, 7]);
+    }
+
+    fn waits(files: &[(&'static str, &'static str)]) -> Waits {
+        let mut waits = Waits::default();
+        for (name, why) in files {
+            waits.add(Waiting {
+                name: (*name).into(),
+                why: (*why).into(),
+            });
+        }
+        waits
+    }
+
+    /// A scan notes at once which files wait, and after each claim which more turned out to.
+    #[tokio::test(start_paused = true)]
+    async fn a_file_waits_since_it_was_first_seen_to_wait_for_the_same() {
+        let view = InboundView::default();
+        let second = Duration::from_secs(1);
+        for _ in 0..3 {
+            let before = view.waiting.lock().clone();
+            view.note_waiting(&waits(&[("young", "not complete")]), &before);
+            let all = [("young", "not complete"), ("open", "written")];
+            view.note_waiting(&waits(&all), &before);
+            tokio::time::advance(second).await;
+        }
+        let after = |at: usize| view.waiting.lock().named[at].1.elapsed();
+        assert_eq!([after(0), after(1)], [second * 3; 2]);
+        let before = view.waiting.lock().clone();
+        view.note_waiting(&waits(&[("open", "not complete")]), &before);
+        assert_eq!(after(0), Duration::ZERO, "it waits for another reason");
+        assert_eq!(view.waiting.lock().files, 1);
+    }
+}

@@ -1,0 +1,329 @@
+//! Reads files, identifies them by their content, and cuts them into chunks of records.
+//!
+//! Small files are read in groups, in parallel. A file that cannot be read now, for a cause that
+//! says nothing about the file, is tried again by a task of its own while others go on.
+
+use std::cell::Cell;
+use std::io::ErrorKind;
+use std::sync::Arc;
+
+use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt as _, StreamExt as _};
+use rayon::iter::Either;
+use rayon::prelude::*;
+use tokio::sync::{Mutex, mpsc};
+use tokio_util::sync::CancellationToken;
+
+use super::item::{BadFile, Item, ItemOrigin, ReadOutcome, ReadyFile};
+use super::job::Job;
+use super::register::start;
+use super::shared::{Ingest, Shared};
+use super::tally::Tally;
+use crate::content::{self, ContentError};
+use crate::cut::{self, Unreadable};
+use crate::dataset::Dataset;
+use crate::fault::{Fault, Origin};
+use crate::retry::{GivenUp, until_ok};
+use crate::telemetry::{self, Stage};
+
+/// Files read and registered in one group, with one round trip to the ledger. More gain little, and
+/// would delay the first frame.
+const GROUP_FILES: usize = 256;
+
+/// Bytes of the files of a group. Three groups are in memory at a time (one is being read, one
+/// waits, one is being parsed), as far as their files are small enough to be read; larger files are
+/// mapped.
+const GROUP_BYTES: u64 = 8 * 1024 * 1024;
+
+/// How many times a file is tried that the device fails to read, before it is quarantined. A loose
+/// cable, or a path that moves to another controller, recovers in a moment, and a healthy file must
+/// not be quarantined for it. A bad sector stays: with the pauses of a retry, all attempts take a
+/// second or two.
+pub(super) const DEVICE_ATTEMPTS: u32 = 8;
+
+/// Most files that are tried again while others go on. With so many, new files wait, or else all of
+/// inbound would be claimed and lie in work, unread. There may be as many again, since a group is
+/// read as a whole.
+const RETRIED_FILES_MAX: usize = 256;
+
+// Why a file is left for later.
+const CHANGING: &str = "it is still being written";
+const INCOMPLETE: &str = "the document is not complete yet";
+const GONE: &str = "it was removed before it was read";
+
+/// Reads items until their channel closes; then cancels `all_read`.
+pub(super) async fn run(
+    shared: Arc<Shared>,
+    mut items: mpsc::Receiver<Vec<Item>>,
+    jobs: mpsc::Sender<Vec<Job>>,
+    all_read: CancellationToken,
+) -> Result<(), GivenUp> {
+    // Cancelled on every way out, so that settle never waits for a task that has ended.
+    let _all_read = all_read.drop_guard();
+    let turn = Mutex::new(());
+    let mut retried = FuturesUnordered::new();
+    loop {
+        let arrived = tokio::select! {
+            arrived = items.recv() => arrived,
+            Some(outcome) = retried.next() => {
+                Box::pin(start(&shared, vec![outcome?], &jobs)).await?;
+                continue;
+            }
+            () = shared.stop.cancelled() => return Err(GivenUp::Stopped),
+        };
+        let Some(arrived) = arrived else {
+            break;
+        };
+        for group in groups(arrived) {
+            Tally::add(&shared.tally().files, group.len() as u64);
+            let busy = telemetry::busy(Stage::Read);
+            let (outcomes, not_read) = read_all(&shared, group).await;
+            drop(busy);
+            // Boxed, since the future is large and is awaited in several places.
+            Box::pin(start(&shared, outcomes, &jobs)).await?;
+            // After the other files have gone on, since they may hold what is lacking: room on the
+            // disk, or descriptors.
+            retried.extend(
+                not_read
+                    .into_iter()
+                    .map(|item| retry_in_turn(&shared, item, &turn)),
+            );
+            while let Some(outcome) = next_retried(&mut retried).await {
+                Box::pin(start(&shared, vec![outcome?], &jobs)).await?;
+            }
+        }
+    }
+    while let Some(outcome) = retried.next().await {
+        Box::pin(start(&shared, vec![outcome?], &jobs)).await?;
+    }
+    Ok(())
+}
+
+fn groups(items: Vec<Item>) -> Vec<Vec<Item>> {
+    let mut groups: Vec<Vec<Item>> = Vec::new();
+    let mut bytes = 0;
+    for item in items {
+        bytes += item.file.bytes;
+        match groups.last_mut() {
+            Some(group) if group.len() < GROUP_FILES && bytes <= GROUP_BYTES => group.push(item),
+            _ => {
+                bytes = item.file.bytes;
+                groups.push(vec![item]);
+            }
+        }
+    }
+    groups
+}
+
+/// Reads a group of files. Returns unchanged those that cannot be read now.
+async fn read_all(shared: &Arc<Shared>, group: Vec<Item>) -> (Vec<ReadOutcome>, Vec<Item>) {
+    let shared = shared.clone();
+    let reading = tokio::task::spawn_blocking(move || {
+        group
+            .into_par_iter()
+            .partition_map(|item| match read(&shared, item.clone(), 1) {
+                Ok(outcome) => Either::Left(outcome),
+                Err(_) => Either::Right(item),
+            })
+    });
+    reading.await.expect("reading does not panic")
+}
+
+/// Reads a file again until that works. One file at a time: large files would take the room on the
+/// disk from each other, and what was read waits in memory until it is started.
+async fn retry_in_turn(
+    shared: &Arc<Shared>,
+    item: Item,
+    turn: &Mutex<()>,
+) -> Result<ReadOutcome, GivenUp> {
+    // The first attempt was made with its group.
+    let attempts = Cell::new(2);
+    let again = async || {
+        let _turn = turn.lock().await;
+        let (shared, item, attempt) = (shared.clone(), item.clone(), attempts.get());
+        let reading = tokio::task::spawn_blocking(move || read(&shared, item, attempt));
+        reading.await.expect("reading does not panic")
+    };
+    let failed = |fault: &Fault| {
+        // Only errors of the device count: a wait for room on the disk says nothing about it.
+        let io = fault.cause.downcast_ref::<std::io::Error>();
+        attempts.set(attempts.get() + u32::from(io.is_some_and(is_device_error)));
+        shared.tally().note_stuck(&item.file, &fault.to_string());
+    };
+    let outcome = until_ok("reading files", &shared.stop, failed, again).await;
+    shared.tally().note_unstuck(&item.file);
+    outcome
+}
+
+/// The next retried file that has been read by now, if there is one. Waits for one if too many are
+/// being retried.
+async fn next_retried<F: Future>(retried: &mut FuturesUnordered<F>) -> Option<F::Output> {
+    if retried.len() < RETRIED_FILES_MAX {
+        retried.next().now_or_never().flatten()
+    } else {
+        retried.next().await
+    }
+}
+
+/// Reads, identifies and cuts a file; `attempt` counts how often, from 1.
+///
+/// # Errors
+/// A transient fault: nothing is known about the file yet.
+fn read(shared: &Shared, item: Item, attempt: u32) -> Result<ReadOutcome, Fault> {
+    let _file = tracing::debug_span!("file", name = ?item.file.name).entered();
+    let ingest = &shared.ingest;
+    let dataset = ingest.dataset_of(&item);
+    let cut = |bytes: &[u8]| {
+        let dataset = dataset.as_ref()?;
+        let (records, fields) = (&dataset.records, dataset.fields());
+        Some(cut::cut(bytes, records, &fields, ingest.options.chunk))
+    };
+    let opened = content::open_and(&item.file.path, &ingest.options.content, cut);
+    let (content, plan) = match opened {
+        Ok(opened) => opened,
+        Err(error) => return not_opened(item, dataset, error, attempt),
+    };
+    telemetry::read_bytes(content.stored_bytes);
+    let hash = Some(content.hash);
+    let (Some(dataset), Some(plan)) = (dataset, plan) else {
+        let reason = ingest.why_no_dataset();
+        return Ok(ReadOutcome::Bad(BadFile {
+            item,
+            dataset: None,
+            hash,
+            reason,
+        }));
+    };
+    if !content.is_intact() {
+        let why = CHANGING;
+        return Ok(ReadOutcome::Later { item, why });
+    }
+    Ok(match plan {
+        Ok(plan) => ReadOutcome::Ready(ReadyFile {
+            item,
+            dataset,
+            content: Arc::new(content),
+            plan: Arc::new(plan),
+        }),
+        Err(Unreadable::Incomplete { .. }) if ingest.may_wait(&item) => {
+            let why = INCOMPLETE;
+            ReadOutcome::Later { item, why }
+        }
+        Err(unreadable) => ReadOutcome::Bad(BadFile {
+            item,
+            dataset: Some(dataset),
+            hash,
+            reason: unreadable.to_string(),
+        }),
+    })
+}
+
+/// What becomes of a file that could not be opened as a whole.
+///
+/// # Errors
+/// As [`read`].
+fn not_opened(
+    item: Item,
+    dataset: Option<Arc<Dataset>>,
+    error: ContentError,
+    attempt: u32,
+) -> Result<ReadOutcome, Fault> {
+    let (hash, reason) = match error {
+        ContentError::Busy => {
+            let why = CHANGING;
+            return Ok(ReadOutcome::Later { item, why });
+        }
+        ContentError::Io(error)
+            if is_transient(&error) || (is_device_error(&error) && attempt < DEVICE_ATTEMPTS) =>
+        {
+            let doing = format!("reading {}", item.file.path.display());
+            return Err(Fault::transient(Origin::Files, doing, error));
+        }
+        ContentError::Io(error) if error.kind() == ErrorKind::NotFound => {
+            return Ok(ReadOutcome::Later { item, why: GONE });
+        }
+        ContentError::Corrupt { hash, detail } => (Some(hash), detail),
+        error => (None, format!("it cannot be read: {error}")),
+    };
+    Ok(ReadOutcome::Bad(BadFile {
+        item,
+        dataset,
+        hash,
+        reason,
+    }))
+}
+
+/// Whether an error passes by itself and says nothing about the file: no room, no memory, no
+/// descriptors, a file server that does not answer.
+fn is_transient(error: &std::io::Error) -> bool {
+    const NO_DESCRIPTORS: [i32; 2] = [libc::EMFILE, libc::ENFILE];
+    matches!(
+        error.kind(),
+        ErrorKind::StorageFull
+            | ErrorKind::QuotaExceeded
+            | ErrorKind::OutOfMemory
+            | ErrorKind::Interrupted
+            | ErrorKind::WouldBlock
+            | ErrorKind::ResourceBusy
+            | ErrorKind::TimedOut
+            | ErrorKind::StaleNetworkFileHandle
+    ) || error
+        .raw_os_error()
+        .is_some_and(|code| NO_DESCRIPTORS.contains(&code))
+}
+
+/// Whether the device failed to read. That may be transient or not.
+pub(super) fn is_device_error(error: &std::io::Error) -> bool {
+    error.raw_os_error() == Some(libc::EIO)
+}
+
+impl Ingest {
+    fn dataset_of(&self, item: &Item) -> Option<Arc<Dataset>> {
+        let name = item.file.name.as_encoded_bytes();
+        let by_name = || self.datasets.for_file_name(name).cloned();
+        self.options.dataset.clone().or_else(by_name)
+    }
+
+    fn why_no_dataset(&self) -> String {
+        let names: Vec<_> = self.datasets.iter().map(|d| d.files.as_str()).collect();
+        format!(
+            "no dataset takes it: its name contains none of {}",
+            names.join(", ")
+        )
+    }
+
+    /// Whether an incomplete file may wait for the rest of it.
+    fn may_wait(&self, item: &Item) -> bool {
+        self.options.incomplete_may_wait
+            && item.origin != ItemOrigin::Archive
+            && self.inbox.may_grow(&item.file)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn retried_files_are_waited_for_only_if_there_are_too_many() {
+        let read_after = |seconds| async move {
+            tokio::time::sleep(Duration::from_secs(seconds)).await;
+            seconds
+        };
+        let mut retried = FuturesUnordered::new();
+        assert_eq!(next_retried(&mut retried).await, None);
+        for second in 1..RETRIED_FILES_MAX as u64 {
+            retried.push(read_after(second));
+        }
+        assert_eq!(next_retried(&mut retried).await, None);
+        tokio::time::advance(Duration::from_secs(2)).await;
+        assert_eq!(next_retried(&mut retried).await, Some(1));
+        assert_eq!(next_retried(&mut retried).await, Some(2));
+        assert_eq!(next_retried(&mut retried).await, None);
+        retried.extend([300, 300, 300].map(read_after));
+        assert_eq!(next_retried(&mut retried).await, Some(3));
+        assert_eq!(next_retried(&mut retried).await, None);
+    }
+}

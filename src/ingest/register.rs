@@ -1,0 +1,151 @@
+//! Enters files into the ledger, many at once, and begins their flights.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+
+use super::disposal::{Disposal, Outcome};
+use super::dispose::{dispose, leave, quarantine};
+use super::flight::Flight;
+use super::item::{BadFile, ItemOrigin, ReadOutcome, ReadyFile};
+use super::job::{Job, missing_chunks};
+use super::shared::Shared;
+use super::tally::Tally;
+use crate::retry::{GivenUp, until_ok};
+use crate::sink::{Before, Registered};
+
+/// Registers files that were read, and sends on what has to be parsed of them.
+pub(super) async fn start(
+    shared: &Arc<Shared>,
+    outcomes: Vec<ReadOutcome>,
+    jobs: &mpsc::Sender<Vec<Job>>,
+) -> Result<(), GivenUp> {
+    let mut ready = Vec::new();
+    for outcome in outcomes {
+        match outcome {
+            ReadOutcome::Ready(file) => ready.push(file),
+            ReadOutcome::Bad(file) => quarantine(shared, file).await?,
+            ReadOutcome::Later { item, why } => leave(shared, item, why).await?,
+        }
+    }
+    let started = register(shared, ready).await?;
+    if !started.is_empty() && jobs.send(started).await.is_err() {
+        return Err(GivenUp::Stopped);
+    }
+    Ok(())
+}
+
+/// Enters files into the ledger. Returns what has to be parsed of them. A file that the ledger
+/// covers as a whole is finished, and a copy joins the flight of its content.
+async fn register(shared: &Arc<Shared>, ready: Vec<ReadyFile>) -> Result<Vec<Job>, GivenUp> {
+    if ready.is_empty() {
+        return Ok(Vec::new());
+    }
+    let files: Vec<_> = ready
+        .iter()
+        .map(|file| {
+            let (hash, records) = (file.content.hash, file.plan.records);
+            file.item.new_file(&file.dataset.name, hash, records)
+        })
+        .collect();
+    let register = || shared.sink().register(&files);
+    let known = until_ok("registering files", &shared.stop, |_| {}, register).await?;
+    let begun = known.iter().filter(|file| file.before == Before::Pending);
+    let begun: Vec<u32> = begun.map(|file| file.file_no).collect();
+    let covered = || shared.sink().coverage(&begun);
+    let covered = until_ok("reading the ledger", &shared.stop, |_| {}, covered).await?;
+    let mut covered: HashMap<u32, _> = begun.into_iter().zip(covered).collect();
+
+    fold_settled(shared, &known).await?;
+    let mut jobs = Vec::new();
+    let mut disposals = Vec::new();
+    for (ready, Registered { file_no, before }) in ready.into_iter().zip(known) {
+        if before == Before::Settled {
+            let outcome = match ready.item.origin {
+                ItemOrigin::Recovered => Outcome::Settled,
+                ItemOrigin::Mailbox | ItemOrigin::Archive => Outcome::Duplicate,
+            };
+            Tally::add(&shared.tally().bytes_done, ready.item.file.bytes);
+            disposals.push(Disposal {
+                item: ready.item,
+                file_no: Some(file_no),
+                dataset: Some(ready.dataset),
+                outcome,
+            });
+            continue;
+        }
+        if let Some(flight) = shared.flights().get_mut(&file_no) {
+            flight.check_content(file_no, ready.content.hash)?;
+            flight.add_copy(ready.item);
+            continue;
+        }
+        if before == Before::Otherwise {
+            quarantine(shared, other_definition(ready, file_no)).await?;
+            continue;
+        }
+        let covered = covered.remove(&file_no).unwrap_or_default();
+        jobs.extend(begin(shared, ready, file_no, &covered).await?);
+    }
+    dispose(shared, disposals).await?;
+    Ok(jobs)
+}
+
+/// A file that was begun by another definition of its dataset, by which some of it may be stored.
+fn other_definition(ready: ReadyFile, file_no: u32) -> BadFile {
+    let reason = format!(
+        "it was begun as file {file_no} for another dataset or with another number of records \
+         (`task_runner files show {file_no}`), and some of that may be stored: load it by the \
+         definition of that time; if nothing of it was stored, `task_runner files retry` begins it anew"
+    );
+    BadFile {
+        item: ready.item,
+        dataset: Some(ready.dataset),
+        hash: Some(ready.content.hash),
+        reason,
+    }
+}
+
+/// Folds the ledger entries that a settled file may still have: a kill between its last commit and
+/// its settling leaves them.
+async fn fold_settled(shared: &Arc<Shared>, known: &[Registered]) -> Result<(), GivenUp> {
+    let settled = known.iter().filter(|known| known.before == Before::Settled);
+    let settled: Vec<u32> = settled.map(|known| known.file_no).collect();
+    if settled.is_empty() {
+        return Ok(());
+    }
+    let settle = || shared.sink().settle(&settled);
+    until_ok("settling files", &shared.stop, |_| {}, settle)
+        .await
+        .map(drop)
+}
+
+/// Begins the flight of a file. Returns what has to be parsed of it.
+async fn begin(
+    shared: &Arc<Shared>,
+    ready: ReadyFile,
+    file_no: u32,
+    covered: &[Range<u64>],
+) -> Result<Option<Job>, GivenUp> {
+    let slot = tokio::select! {
+        slot = shared.flight_slots.clone().acquire_owned() => slot.expect("it is never closed"),
+        () = shared.stop.cancelled() => return Err(GivenUp::Stopped),
+    };
+    let (file, records) = (&ready.item.file.name, ready.plan.records);
+    tracing::debug!(?file, file_no, records, "registered");
+    let job = Job {
+        file_no,
+        dataset: ready.dataset.clone(),
+        layout: ready.plan.layout,
+        content: ready.content.clone(),
+        chunks: missing_chunks(&ready.plan, covered),
+    };
+    let flight = Flight::begin(ready, covered, job.chunks.len(), slot);
+    shared.flights().insert(file_no, flight);
+    if job.chunks.is_empty() {
+        shared.settle_soon.notify_one();
+        return Ok(None);
+    }
+    Ok(Some(job))
+}

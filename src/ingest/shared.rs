@@ -1,0 +1,110 @@
+//! What the tasks of ingest share: the parts that they work with, the open flights, the byte budget.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use parking_lot::{Mutex, MutexGuard};
+use tokio::sync::{Notify, Semaphore};
+use tokio_util::sync::CancellationToken;
+
+use super::disposal::Disposals;
+use super::flight::Flight;
+use super::tally::Tally;
+use crate::broker::Broker;
+use crate::content::ContentOptions;
+use crate::cut::ChunkLimits;
+use crate::dataset::{Dataset, Datasets};
+use crate::inbox::Inbox;
+use crate::sink::Sink;
+use crate::telemetry;
+use crate::worker::Progress;
+
+/// Most files that are registered and not settled at a time. Each keeps its plan in memory, so more
+/// would cost memory; fewer would make tens of thousands of small files wait for each other.
+const FLIGHTS_MAX: usize = 8_192;
+
+/// How ingest works.
+#[derive(Debug, Clone)]
+pub struct IngestOptions {
+    /// Largest chunk, and so largest frame.
+    pub chunk: ChunkLimits,
+    /// Most bytes of chunks between parse and broker.
+    pub budget_bytes: u64,
+    /// How files are read.
+    pub content: ContentOptions,
+    /// The dataset of all files. `None` if the name of each file decides.
+    pub dataset: Option<Arc<Dataset>>,
+    /// Whether an incomplete file may wait for the rest of it. If not, it is quarantined.
+    pub incomplete_may_wait: bool,
+}
+
+/// Ingest, with the parts that it works with.
+pub struct Ingest {
+    /// Carries frames to the workers.
+    pub broker: Arc<dyn Broker>,
+    /// The database with the ledger.
+    pub sink: Arc<dyn Sink>,
+    /// The known datasets.
+    pub datasets: Datasets,
+    /// The directories, and every move between them.
+    pub inbox: Arc<Inbox>,
+    /// What the workers of this process have committed.
+    pub progress: Arc<Progress>,
+    /// Sums over the run.
+    pub tally: Arc<Tally>,
+    /// How it works.
+    pub options: IngestOptions,
+}
+
+/// State that the tasks of ingest share.
+pub(super) struct Shared {
+    pub(super) ingest: Ingest,
+    flights: Mutex<HashMap<u32, Flight>>,
+    /// Bounds the number of flights.
+    pub(super) flight_slots: Arc<Semaphore>,
+    /// Bounds the bytes between parse and broker, in KiB.
+    pub(super) budget: Arc<Semaphore>,
+    pub(super) budget_kib: u32,
+    pub(super) disposals: Disposals,
+    /// Wakes settle: a flight has nothing left to publish, or a stuck file was moved.
+    pub(super) settle_soon: Notify,
+    pub(super) stop: CancellationToken,
+}
+
+impl Shared {
+    pub(super) fn new(ingest: Ingest, stop: CancellationToken) -> Self {
+        let budget_kib = u32::try_from(ingest.options.budget_bytes / 1024).unwrap_or(u32::MAX);
+        let budget_kib = budget_kib.max(1);
+        let shared = Self {
+            ingest,
+            flights: Mutex::default(),
+            flight_slots: Arc::new(Semaphore::new(FLIGHTS_MAX)),
+            budget: Arc::new(Semaphore::new(budget_kib as usize)),
+            budget_kib,
+            disposals: Disposals::default(),
+            settle_soon: Notify::new(),
+            stop,
+        };
+        shared.report_memory();
+        shared
+    }
+
+    /// The open flights, by the number of their file.
+    pub(super) fn flights(&self) -> MutexGuard<'_, HashMap<u32, Flight>> {
+        self.flights.lock()
+    }
+
+    pub(super) fn sink(&self) -> &dyn Sink {
+        self.ingest.sink.as_ref()
+    }
+
+    pub(super) fn tally(&self) -> &Tally {
+        &self.ingest.tally
+    }
+
+    /// Reports how much of the byte budget is in use.
+    pub(super) fn report_memory(&self) {
+        let used = self.budget_kib as usize - self.budget.available_permits();
+        telemetry::memory(u64::from(self.budget_kib) * 1024, used as u64 * 1024);
+    }
+}

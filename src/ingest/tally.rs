@@ -1,0 +1,89 @@
+//! The sums of a run, and the files in work that cannot go on now.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use crate::inbox::{Claimed, Waiting};
+
+/// Most characters of why a file is stuck. An error of a file system may have a text of any length.
+const WHY_CHARS_MAX: usize = 300;
+
+/// Sums over a run, readable at any time.
+#[derive(Debug, Default)]
+pub struct Tally {
+    /// Files that intake has taken.
+    pub files: AtomicU64,
+    /// Files whose records are all stored, without duplicates.
+    pub settled: AtomicU64,
+    /// Files whose content the ledger had already.
+    pub duplicates: AtomicU64,
+    /// Files in quarantine.
+    pub quarantined: AtomicU64,
+    /// Files left where they were, because they are not complete or are being written.
+    pub left: AtomicU64,
+    /// Records of settled files.
+    pub records: AtomicU64,
+    /// Rows of settled files.
+    pub rows: AtomicU64,
+    /// Rejects of settled files.
+    pub rejects: AtomicU64,
+    /// Rejects found by this process so far, of files settled or not.
+    pub rejected: AtomicU64,
+    /// Stored bytes that are done, for a progress bar. A share of a file counts when it is committed.
+    pub bytes_done: AtomicU64,
+    /// Stored bytes of settled files.
+    pub bytes: AtomicU64,
+    /// Whether files were not taken because the run was stopped.
+    pub cut_short: AtomicBool,
+    stuck: Mutex<HashMap<PathBuf, (Waiting, Instant)>>,
+}
+
+impl Tally {
+    /// Files that intake has taken and that are neither settled, in quarantine nor left.
+    #[must_use]
+    pub fn unfinished(&self) -> u64 {
+        let Self {
+            files,
+            settled,
+            duplicates,
+            quarantined,
+            left,
+            ..
+        } = self;
+        let ended = [settled, duplicates, quarantined, left].map(|count| count.load(Relaxed));
+        files.load(Relaxed).saturating_sub(ended.iter().sum())
+    }
+
+    /// The files in work that cannot be read or moved now: why, and since when.
+    #[must_use]
+    pub fn stuck(&self) -> Vec<(Waiting, Instant)> {
+        self.stuck.lock().values().cloned().collect()
+    }
+
+    /// Notes that a file cannot go on now. Returns whether it was able to until now.
+    pub(super) fn note_stuck(&self, file: &Claimed, why: &str) -> bool {
+        let mut stuck = self.stuck.lock();
+        let since = stuck.get(&file.path).map(|(_, since)| *since);
+        let waiting = Waiting {
+            name: file.name.clone(),
+            why: why.chars().take(WHY_CHARS_MAX).collect::<String>().into(),
+        };
+        let now = since.unwrap_or_else(Instant::now);
+        stuck.insert(file.path.clone(), (waiting, now));
+        since.is_none()
+    }
+
+    /// Notes that a file goes on. Does nothing if it was not stuck.
+    pub(super) fn note_unstuck(&self, file: &Claimed) {
+        self.stuck.lock().remove(&file.path);
+    }
+
+    /// Adds to a sum.
+    pub fn add(counter: &AtomicU64, more: u64) {
+        counter.fetch_add(more, Relaxed);
+    }
+}

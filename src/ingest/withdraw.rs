@@ -1,0 +1,104 @@
+//! Takes a file out of its flight: it changed, was removed, or cannot be read any more.
+
+use std::sync::Arc;
+
+use super::dispose::quarantine;
+use super::item::{BadFile, Item, ItemOrigin};
+use super::read::{DEVICE_ATTEMPTS, is_device_error};
+use super::shared::Shared;
+use super::tally::Tally;
+use crate::batch::ContentHash;
+use crate::content::ContentError;
+use crate::dataset::Dataset;
+use crate::retry::GivenUp;
+
+/// Why a file is quarantined whose content is not what was registered.
+pub(super) const CHANGED: &str = "it changed while it was read";
+
+/// Notes that a file cannot be read now. Once the device has failed to read it
+/// [`DEVICE_ATTEMPTS`] times, it is quarantined.
+pub(super) async fn note_unreadable(
+    shared: &Arc<Shared>,
+    file_no: u32,
+    error: &ContentError,
+) -> Result<(), GivenUp> {
+    let is_device_error = matches!(error, ContentError::Io(io) if is_device_error(io));
+    let attempts = match shared.flights().get_mut(&file_no) {
+        Some(flight) => flight.note_unreadable(is_device_error),
+        None => return Ok(()),
+    };
+    if is_device_error && attempts >= DEVICE_ATTEMPTS {
+        withdraw_bad(shared, file_no, &format!("it cannot be read: {error}")).await?;
+    }
+    Ok(())
+}
+
+/// Takes a file out of its flight that is no longer what was registered, or cannot be read any more.
+///
+/// Frames of it that were published before were made of good bytes. Their rows are stored under its
+/// number, with their ledger entries, and they stay. So in the ledger the file is quarantined and
+/// covered in part, while the file in quarantine has another content. If the old content arrives
+/// again, the same number is completed. The new content, if it arrives again, is another file. A
+/// file of an archive is not moved: it stays where it is, and is pending in the ledger.
+///
+/// If copies of the content have arrived meanwhile, the flight goes on with the next of them.
+pub(super) async fn withdraw_bad(
+    shared: &Arc<Shared>,
+    file_no: u32,
+    why: &str,
+) -> Result<(), GivenUp> {
+    let _in_progress = shared.disposals.begin();
+    let Some((item, rest)) = take_first(shared, file_no) else {
+        return Ok(());
+    };
+    if item.origin == ItemOrigin::Archive {
+        tracing::error!(file = ?item.file.path, why, "is not loaded as a whole; load it again");
+        Tally::add(&shared.tally().left, 1);
+        return Ok(());
+    }
+    let reason = format!("{why}; records that were read before may be stored as file {file_no}");
+    let file = BadFile {
+        item,
+        dataset: Some(rest.dataset),
+        // With a copy, the file of the ledger goes on in that copy, and only this file is
+        // quarantined.
+        hash: rest.is_over.then_some(rest.hash),
+        reason,
+    };
+    quarantine(shared, file).await
+}
+
+/// Takes a file out of its flight that was removed. If it was the last of its content, its records
+/// that are not published are lost with it. It stays pending in the ledger until the content
+/// arrives again.
+pub(super) fn withdraw_gone(shared: &Shared, file_no: u32) {
+    if let Some((item, _)) = take_first(shared, file_no) {
+        tracing::error!(file = ?item.file.path, "was removed while it was loaded; bring it again");
+        Tally::add(&shared.tally().left, 1);
+    }
+}
+
+/// What remains of a flight that has lost its first file.
+struct Remainder {
+    dataset: Arc<Dataset>,
+    hash: ContentHash,
+    /// Whether there is no copy to go on with.
+    is_over: bool,
+}
+
+/// Takes the first file out of its flight, and ends the flight if there is no copy to go on with.
+fn take_first(shared: &Shared, file_no: u32) -> Option<(Item, Remainder)> {
+    let mut flights = shared.flights();
+    let flight = flights.get_mut(&file_no)?;
+    let (dataset, hash) = (flight.dataset.clone(), flight.hash);
+    let (item, is_over) = match flight.lose_first() {
+        Some(item) => (item, false),
+        None => (flights.remove(&file_no)?.first, true),
+    };
+    let rest = Remainder {
+        dataset,
+        hash,
+        is_over,
+    };
+    Some((item, rest))
+}

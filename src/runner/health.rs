@@ -1,0 +1,254 @@
+//! The health of the engine: it checks queue and database at intervals, and answers `/readyz` and
+//! status from what it saw.
+
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::time::{Instant, MissedTickBehavior};
+
+use super::engine::Engine;
+use super::journal::{Journal, Problem, SAMPLE_EVERY};
+use crate::fault::{Fault, Origin};
+use crate::inbox::{self, Waiting};
+use crate::status::{self, Status, StatusSource, Trouble};
+use crate::telemetry;
+
+/// Pause between two checks of queue and database. A check is three small calls.
+const CHECK_INTERVAL: Duration = Duration::from_secs(2);
+
+/// A server that does not answer for this long counts as unavailable. A commit uses its connection
+/// for less.
+const CHECK_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Heartbeat for the watchdog of systemd, and interval at which the journal notes what changed. One
+/// second: the shortest time that a person notices.
+const BEAT_EVERY: Duration = Duration::from_secs(1);
+
+/// Most files of the ledger, rejects, and waiting files in a status.
+const STATUS_FILES: usize = 10;
+const STATUS_REJECTS: usize = 1_000;
+const STATUS_WAITING: usize = 20;
+
+/// Most characters of the reason of a file in a status.
+const STATUS_REASON_CHARS: usize = 300;
+
+/// How long a status waits for the database.
+const STATUS_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// The ledger is asked again after ten times as long as its answer took, within these limits. So
+/// the database spends at most a tenth of one connection on status, however many clients ask.
+const LEDGER_AGE: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(30)];
+
+impl Engine {
+    /// Takes over a journal that was begun before there was an engine.
+    pub fn remember(&self, journal: Journal) {
+        *self.health.journal.lock() = journal;
+    }
+
+    /// Whether the main loop of the service turned within this time. It is polled together with
+    /// ingest and workers: one of them that blocks its thread stops the loop as well.
+    #[must_use]
+    pub fn turned_within(&self, time: Duration) -> bool {
+        self.health.beat.lock().elapsed() <= time
+    }
+
+    /// Checks queue and database again and again, and keeps the journal. Never ends.
+    pub(super) async fn check_health(&self) {
+        tokio::join!(self.check_servers(), self.keep_journal());
+    }
+
+    async fn check_servers(&self) {
+        let mut before = Ok(());
+        loop {
+            let began = Instant::now();
+            let check = self.check().await;
+            let checked = check.map_err(|fault| Problem::new(&fault, began));
+            *self.health.checked.lock() = Some(checked);
+            self.note_problem();
+            let now = self.ready();
+            telemetry::ready(now.is_ok());
+            match (&before, &now) {
+                (Ok(()), Err(reason)) => tracing::warn!(reason, "not ready"),
+                (Err(_), Ok(())) => tracing::info!("ready again"),
+                _ => {}
+            }
+            before = now;
+            tokio::time::sleep(CHECK_INTERVAL).await;
+        }
+    }
+
+    async fn keep_journal(&self) {
+        let mut ticks = tokio::time::interval(BEAT_EVERY);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut sampled = Instant::now();
+        loop {
+            let now = ticks.tick().await;
+            *self.health.beat.lock() = now;
+            self.note_problem();
+            if !self.options.roles.ingest {
+                // Only ingest asks which files these commits were of: without it they would pile up.
+                drop(self.progress.take());
+            }
+            if now - sampled >= SAMPLE_EVERY {
+                let bytes = self.tally.bytes_done.load(Relaxed);
+                self.health.journal.lock().sample(self.stored(), bytes);
+                sampled = now;
+            }
+        }
+    }
+
+    /// Records stored since the start. A process without workers learns of them when a file settles.
+    fn stored(&self) -> u64 {
+        if self.options.roles.work {
+            self.progress.records()
+        } else {
+            self.tally.records.load(Relaxed)
+        }
+    }
+
+    /// Enters into the journal what keeps the engine from working now.
+    fn note_problem(&self) {
+        let Some(checked) = self.health.checked.lock().clone() else {
+            return;
+        };
+        let no_room = self.inbound.no_room.lock().clone().map(|detail| Problem {
+            trouble: Trouble::Disk,
+            detail,
+            since: Instant::now(),
+        });
+        let inbound = || {
+            let fault = self.inbound.fault.lock();
+            let (fault, since) = fault.as_ref()?;
+            Some(Problem::new(fault, *since))
+        };
+        let problem = checked.err().or(no_room).or_else(inbound);
+        self.health.journal.lock().note(problem);
+    }
+
+    async fn check(&self) -> Result<(), Fault> {
+        let depth = within(CHECK_TIMEOUT, Origin::Broker, self.broker.depth()).await?;
+        telemetry::queue(depth.frames, depth.bytes, depth.pending);
+        *self.health.depth.lock() = depth;
+        let oldest = within(CHECK_TIMEOUT, Origin::Broker, self.broker.oldest());
+        for (stream, age) in oldest.await? {
+            telemetry::queue_oldest(&stream, age);
+        }
+        let files = within(CHECK_TIMEOUT, Origin::Sink, self.sink.files(1));
+        files.await.map(drop)
+    }
+
+    /// Asks the ledger, unless it was asked a moment ago, is being asked, or is unavailable.
+    async fn refresh_ledger(&self) {
+        let now = Instant::now();
+        let is_fresh =
+            self.health.ledger.lock().asked.is_some_and(|(at, took)| {
+                now - at < (took * 10).clamp(LEDGER_AGE[0], LEDGER_AGE[1])
+            });
+        let is_unavailable = self
+            .health
+            .journal
+            .lock()
+            .lasting()
+            .is_some_and(|problem| problem.trouble == Trouble::Database);
+        let Ok(_asking) = self.health.asking.try_lock() else {
+            return;
+        };
+        if is_fresh || is_unavailable {
+            return;
+        }
+        let ask = async {
+            let totals = self.sink.totals().await?;
+            let files = self.sink.files(STATUS_FILES).await?;
+            let rejects = self.sink.reject_codes(STATUS_REJECTS).await?;
+            Ok::<_, Fault>((totals, files, rejects))
+        };
+        // Status answers without the ledger if the database does not answer in time.
+        let answer = tokio::time::timeout(STATUS_TIMEOUT, ask).await;
+        let mut ledger = self.health.ledger.lock();
+        ledger.asked = Some((Instant::now(), now.elapsed()));
+        if let Ok(Ok((totals, mut files, rejects))) = answer {
+            for reason in files.iter_mut().filter_map(|file| file.reason.as_mut()) {
+                *reason = reason.chars().take(STATUS_REASON_CHARS).collect();
+            }
+            let rejects = status::by_reason(&rejects);
+            ledger.answer = Some((Instant::now(), totals, files, rejects));
+        }
+    }
+}
+
+/// Waits for an answer. A server that does not answer within the limit has a transient fault.
+async fn within<T>(
+    limit: Duration,
+    origin: Origin,
+    answer: impl Future<Output = Result<T, Fault>>,
+) -> Result<T, Fault> {
+    let silent = |_| {
+        let cause = format!("no answer within {} s", limit.as_secs());
+        Fault::transient(origin, "checking whether it answers", cause)
+    };
+    tokio::time::timeout(limit, answer).await.map_err(silent)?
+}
+
+#[async_trait]
+impl StatusSource for Engine {
+    fn ready(&self) -> Result<(), String> {
+        if self.health.checked.lock().is_none() {
+            return Err("starting".to_owned());
+        }
+        self.health
+            .journal
+            .lock()
+            .lasting()
+            .map_or(Ok(()), |problem| Err(problem.reason()))
+    }
+
+    async fn status(&self) -> Status {
+        self.refresh_ledger().await;
+        let depth = *self.health.depth.lock();
+        let waiting = |(file, since): &(Waiting, Instant)| status::WaitingFile {
+            name: file.name.to_string_lossy().into_owned(),
+            why: file.why.clone().into_owned(),
+            seconds: Some(since.elapsed().as_secs_f64()),
+        };
+        let waits = self.inbound.waiting.lock().clone();
+        let stuck = self.tally.stuck();
+        let named = stuck.iter().chain(&waits.named).take(STATUS_WAITING);
+        let reason = self.ready().err();
+        let roles = self.options.roles.names().into_iter();
+        let directories = self.inbox.directories();
+        let mut status = Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            running: true,
+            ready: reason.is_none(),
+            reason,
+            roles: roles.map(str::to_owned).collect(),
+            inbound: inbox::canonical(&directories.inbound),
+            work: inbox::canonical(&directories.work),
+            database: self.options.database.clone(),
+            broker: self.options.queue.clone(),
+            queue: Some(status::Queue {
+                frames: depth.frames,
+                bytes: depth.bytes,
+                pending: depth.pending,
+            }),
+            files: status::Files {
+                inbound: self.inbound.files.load(Relaxed),
+                work: self.tally.unfinished(),
+                waiting_files: waits.files + stuck.len() as u64,
+                waiting: named.map(waiting).collect(),
+            },
+            paused: self.inbox.is_paused(),
+            ..Status::default()
+        };
+        self.health.journal.lock().report(&mut status);
+        if let Some((at, totals, files, rejects)) = self.health.ledger.lock().answer.clone() {
+            status.ledger_seconds_ago = Some(at.elapsed().as_secs_f64());
+            status.totals = Some(totals);
+            status.last_files = files;
+            status.rejects = rejects;
+        }
+        status.conclude();
+        status
+    }
+}

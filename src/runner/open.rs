@@ -1,0 +1,120 @@
+//! Makes an engine from settings: connects to queue and database, and opens the directories.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::engine::{Engine, EngineOptions};
+use crate::broker::{self, BrokerOptions};
+use crate::config::{HardLinks, Settings, redacted};
+use crate::content::ContentOptions;
+use crate::cut::ChunkLimits;
+use crate::dataset::Dataset;
+use crate::fault::Fault;
+use crate::inbox::{Inbox, Patience};
+use crate::ingest::IngestOptions;
+use crate::shutdown::Shutdown;
+use crate::sink::{self, SinkOptions};
+
+/// Connects and opens everything that the settings name. `dataset` is the dataset of all files,
+/// whatever their names; `incomplete_may_wait` as in [`IngestOptions`].
+///
+/// # Errors
+/// Transient if queue or database cannot be reached now; fatal if they never will be.
+pub async fn open(
+    settings: &Settings,
+    dataset: Option<&Arc<Dataset>>,
+    incomplete_may_wait: bool,
+) -> Result<Engine, Fault> {
+    // A load ends, so it does not wait for the rest of a document.
+    let incomplete_after = if incomplete_may_wait {
+        settings.incomplete_after
+    } else {
+        Duration::ZERO
+    };
+    if let Some(note) = settings.embedded_note() {
+        tracing::info!("{note}");
+    }
+    let patience = Patience {
+        quiet_time: settings.quiet_time,
+        incomplete_after,
+        one_name: settings.hard_links == HardLinks::Wait,
+    };
+    let inbox = Inbox::open(settings.dirs.clone(), patience)?;
+    // A queue in this process shares the memory of the stages around it.
+    let queue_bytes_max = if settings.broker_url.starts_with("memory:") {
+        settings
+            .queue_bytes_max
+            .min(settings.memory_budget_bytes / 2)
+    } else {
+        settings.queue_bytes_max
+    };
+    let broker_options = BrokerOptions {
+        queue_bytes_max,
+        ..BrokerOptions::default()
+    };
+    let sink_options = SinkOptions {
+        connections: settings.workers,
+        ..SinkOptions::default()
+    };
+    let broker = broker::open(&settings.broker_url, &broker_options, &settings.datasets).await?;
+    let sink = sink::open(&settings.database_url, &sink_options).await?;
+    let options = EngineOptions {
+        node: node(&settings.dirs.work),
+        roles: settings.roles,
+        database: redacted(&settings.database_url),
+        queue: redacted(&settings.broker_url),
+        workers: settings.workers,
+        ingest: IngestOptions {
+            chunk: ChunkLimits {
+                records: settings.frame_records,
+                bytes: settings.frame_bytes,
+            },
+            budget_bytes: settings.memory_budget_bytes / 4,
+            content: ContentOptions {
+                spill_dir: settings.dirs.work.clone(),
+                spill_floor_bytes: settings.disk_floor_bytes,
+                ..ContentOptions::default()
+            },
+            dataset: dataset.cloned(),
+            incomplete_may_wait,
+        },
+        scan_interval: settings.scan_interval,
+        summary_every: settings.summary_every,
+        disk_floor_bytes: settings.disk_floor_bytes,
+    };
+    Ok(Engine::new(
+        broker,
+        sink,
+        settings.datasets.clone(),
+        Arc::new(inbox),
+        options,
+    ))
+}
+
+/// Opens an engine for a run that ends, and brings the tables of the database up to date. `None` if
+/// the shutdown began first.
+///
+/// # Errors
+/// Those of [`open`], and of the migration.
+pub async fn open_to_load(
+    settings: &Settings,
+    dataset: Option<&Arc<Dataset>>,
+    shutdown: &Shutdown,
+) -> Result<Option<Engine>, Fault> {
+    let opening = Box::pin(async {
+        let engine = open(settings, dataset, false).await?;
+        engine.sink.migrate(&engine.datasets).await?;
+        Ok(engine)
+    });
+    shutdown.unless_draining(opening).await
+}
+
+/// A name that this process has again after a restart, and that no other process has: the host and
+/// the work directory, which is locked.
+pub(super) fn node(work: &Path) -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let work = work.canonicalize().unwrap_or_else(|_| work.to_owned());
+    let place = blake3::hash(work.as_os_str().as_encoded_bytes()).to_hex();
+    format!("{}-{}", host.trim(), &place[..8])
+}

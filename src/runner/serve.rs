@@ -1,0 +1,64 @@
+//! A run that goes on until it is stopped.
+
+use tokio::sync::mpsc;
+
+use super::engine::Engine;
+use super::workers::Workers;
+use crate::fault::Fault;
+use crate::shutdown::Shutdown;
+
+impl Engine {
+    /// Runs until stopped.
+    ///
+    /// # Errors
+    /// A fatal fault.
+    pub async fn serve(&self, shutdown: &Shutdown) -> Result<(), Fault> {
+        let roles = self.options.roles;
+        let mut workers = if roles.work {
+            Workers::start(&self.worker(), self.options.workers, &shutdown.abort)
+        } else {
+            Workers::none(&shutdown.abort)
+        };
+        let stop_workers = workers.stop.clone();
+        let ingest = async {
+            if roles.ingest {
+                let (items, taken) = mpsc::channel(1);
+                let intake = self.intake();
+                let take = Box::pin(intake.watch_inbound(items, shutdown));
+                tokio::try_join!(take, self.ingest().run(taken, shutdown.abort.clone()))?;
+            }
+            shutdown.drain.cancelled().await;
+            stop_workers.cancel();
+            Ok(())
+        };
+        let summary = async {
+            if roles.summary {
+                self.keep_summary(shutdown).await?;
+            }
+            Ok(())
+        };
+        tokio::select! {
+            result = async { tokio::try_join!(ingest, workers.join(), summary) } => {
+                result?;
+                Ok(())
+            }
+            () = Box::pin(self.check_health()) => unreachable!("it never ends"),
+        }
+    }
+
+    async fn keep_summary(&self, shutdown: &Shutdown) -> Result<(), Fault> {
+        loop {
+            self.refresh_summary(&shutdown.abort).await?;
+            let next = async {
+                match self.options.summary_every {
+                    Some(every) => tokio::time::sleep(every).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = next => {}
+                () = shutdown.drain.cancelled() => return Ok(()),
+            }
+        }
+    }
+}
