@@ -113,7 +113,7 @@ impl Drain {
             let waiting = depth.frames.saturating_sub(depth.pending);
             if !warned && committed + waiting > first_frames {
                 tracing::warn!(
-                    "frames arrive: a service is publishing, and drain ends only when the queue is empty; \
+                    "frames are still being published, and this ends only when the queue is empty; \
                      `task_runner pause` keeps a service from taking files"
                 );
                 warned = true;
