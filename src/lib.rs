@@ -6,21 +6,15 @@
 //! twice is a duplicate key, and a duplicate key means "already there".
 //!
 //! The modules are listed in reading order, which is also the import order: a module imports only
-//! what stands above it. The pure ones come first (no I/O, no clock, no tokio), then the outside,
-//! then the stages, then assembly.
+//! from those above it. The pure ones are a crate of their own, `lemonade-records` in
+//! `crates/records`; here come the outside, then the stages, then assembly.
 
-// Pure: what a record is, and how bytes become rows.
-pub mod fault;
-pub mod finding;
-pub mod dataset;
-pub mod timestamp;
-pub mod batch;
-pub mod coverage;
-pub mod cut;
-pub mod parse;
-pub mod frame;
+// What a record is, and how bytes become rows.
+pub use lemonade_records::{batch, coverage, cut, dataset, frame, parse, timestamp};
 
 // The outside: files, queue, database, metrics.
+pub mod fault;
+pub mod finding;
 pub mod telemetry;
 pub mod retry;
 pub mod shutdown;

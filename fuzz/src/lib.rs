@@ -6,7 +6,7 @@
 use std::sync::{Arc, LazyLock};
 
 use arrow_array::RecordBatch;
-use lemonade_task::batch::{Batch, Reject};
+use lemonade_task::batch::{Batch, Reject, SourceFile};
 use lemonade_task::cut::{ChunkLimits, Plan};
 use lemonade_task::dataset::{Dataset, Datasets};
 use lemonade_task::parse::Parser;
@@ -15,6 +15,12 @@ use lemonade_task::parse::Parser;
 pub const NO_LIMITS: ChunkLimits = ChunkLimits {
     records: u32::MAX,
     bytes: usize::MAX,
+};
+
+/// The file that the records are from.
+pub const FILE: SourceFile = SourceFile {
+    file_no: 3,
+    hash: [0; 16],
 };
 
 /// The built-in datasets, and one with a column of each kind.
@@ -39,12 +45,14 @@ pub static DATASETS: LazyLock<Datasets> = LazyLock::new(|| {
 });
 
 /// The dataset that a byte chooses.
+#[must_use]
 pub fn dataset(choice: u8) -> &'static Arc<Dataset> {
     let name = ["trips", "vehicle_events", "vehicle_status"][choice as usize % 3];
     DATASETS.by_name(name).expect("the dataset is defined")
 }
 
 /// Small limits, as a byte says.
+#[must_use]
 pub fn limits(choice: u8) -> ChunkLimits {
     ChunkLimits {
         records: u32::from(choice >> 4),
@@ -53,13 +61,14 @@ pub fn limits(choice: u8) -> ChunkLimits {
 }
 
 /// Parses each chunk of a plan.
+#[must_use]
 pub fn batches(dataset: &Arc<Dataset>, document: &[u8], plan: &Plan) -> Vec<Batch> {
     let mut parser = Parser::default();
     let chunks = plan.chunks.iter();
     chunks
         .map(|chunk| {
             let bytes = &document[chunk.start as usize..chunk.end as usize];
-            let batch = parser.parse(dataset, 1, plan.layout, *chunk, bytes);
+            let batch = parser.parse(dataset, FILE, plan.layout, *chunk, bytes);
             assert_eq!(batch.span.records, chunk.records);
             batch
         })

@@ -4,8 +4,8 @@
 
 use std::sync::LazyLock;
 
-use lemonade_fuzz::{DATASETS, NO_LIMITS, dataset};
-use lemonade_task::batch::{SourceFile, Span};
+use lemonade_fuzz::{DATASETS, FILE, NO_LIMITS, dataset};
+use lemonade_task::batch::Span;
 use lemonade_task::cut::cut;
 use lemonade_task::frame::{Codec, Encoder, Frame, FrameError, decode};
 use lemonade_task::parse::Parser;
@@ -48,6 +48,7 @@ fn any_payloads(data: &[u8], choice: u8) {
             first_ordinal: 0,
             records: u32::from(choice),
         },
+        hash: FILE.hash,
         rows: rows.to_vec().into(),
         rejects: rejects.to_vec().into(),
     });
@@ -75,7 +76,7 @@ fn damaged(data: &[u8], choice: u8) {
             // Numbers of eight bytes that begin where lengths and offsets do.
             4..=15 => {
                 let at = at & !7;
-                let number = (i64::from(byte as i8) << (change[0] % 57)).to_le_bytes();
+                let number = (i64::from(byte.cast_signed()) << (change[0] % 57)).to_le_bytes();
                 if let Some(eight) = payload.get_mut(at..at + 8) {
                     eight.copy_from_slice(&number);
                 }
@@ -87,6 +88,7 @@ fn damaged(data: &[u8], choice: u8) {
     arrive(Frame {
         dataset: frame.dataset.clone(),
         span,
+        hash: frame.hash,
         rows: rows.into(),
         rejects: rejects.into(),
     });
@@ -113,11 +115,6 @@ fn arrive(sent: Frame) {
 }
 
 /// Good frames: of each dataset, compressed and not, with and without rejects.
-const FILE: SourceFile = SourceFile {
-    file_no: 3,
-    hash: [0; 16],
-};
-
 static FRAMES: LazyLock<Vec<Frame>> = LazyLock::new(|| {
     let mut frames = Vec::new();
     let trip = r#"{"t":"a","n":-1,"f":1.5,"b":true,"at":1,"day":"2024-01-01","w":{"x":1},"u":[]}"#;

@@ -33,7 +33,7 @@ fn promises(text: &str) -> Vec<Promise<'_>> {
 /// The tests of a file, by their full names.
 fn tests(source: &Source) -> Vec<String> {
     let path = source.path.trim_end_matches(".rs").trim_end_matches("/mod");
-    let Some(path) = ["tests/suite/", "src/"]
+    let Some(path) = ["tests/suite/", "src/", "crates/records/src/"]
         .iter()
         .find_map(|root| path.strip_prefix(root))
     else {
@@ -98,7 +98,7 @@ fn unproved(text: &str, tests: &BTreeSet<String>) -> Vec<String> {
 fn every_promise_names_tests_that_exist() {
     let text = read("docs/guarantees.md").text;
     assert!(promises(&text).len() > 50, "the tables were not found");
-    let tests = files(&["src", "tests"], &["rs"])
+    let tests = files(&["src", "crates", "tests"], &["rs"])
         .iter()
         .flat_map(tests)
         .collect();

@@ -10,9 +10,11 @@ pub struct Source {
 }
 
 impl Source {
-    /// The path below `src/` without `.rs`, or `None` for a file elsewhere.
+    /// The path below the `src/` of its crate without `.rs`. `None` for a file elsewhere.
     pub fn module(&self) -> Option<&str> {
-        self.path.strip_prefix("src/")?.strip_suffix(".rs")
+        let of_crate = self.path.strip_prefix("crates/records/");
+        let path = of_crate.unwrap_or(&self.path).strip_prefix("src/")?;
+        path.strip_suffix(".rs")
     }
 
     /// The text without comments; lines stay where they are.

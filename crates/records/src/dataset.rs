@@ -488,17 +488,6 @@ mod tests {
     }
 
     #[test]
-    fn the_example_of_the_documentation_is_a_dataset() {
-        let page = include_str!("../docs/datasets.md");
-        let (_, example) = page.split_once("```toml\n").unwrap();
-        let (example, _) = example.split_once("```").unwrap();
-        let file: toml::Table = toml::from_str(example).unwrap();
-        let trips = file["datasets"][0].clone().try_into().unwrap();
-        let datasets = Datasets::new(vec![trips]).unwrap();
-        assert_eq!(datasets.by_name("trips").unwrap().columns.len(), 4);
-    }
-
-    #[test]
     fn the_longest_pattern_wins() {
         let datasets = user(
             "name = 'eu'\nfiles = 'vehicle_events_eu'\ncolumns = [{name = 'a', type = 'text'}]",
