@@ -1,0 +1,79 @@
+#!/usr/bin/env bash
+# MariaDB: with unique_checks and foreign_key_checks off, a failed INSERT takes earlier rows along.
+#
+#   findings/mariadb-unchecked-insert-loses-rows.sh
+#
+# Versions: MariaDB 10.11.19 of Debian 12.
+# Expected: these two settings, which mariadb-dump writes into each dump and guides to fast loading
+#   name, concern keys alone. A statement that fails for another reason is undone by itself, as it is
+#   without them. The commit message of MDEV-24818 announces a change: on an error, the whole
+#   transaction is rolled back.
+# Seen: neither. A transaction inserts rows 1 and 2 into an empty table, and a row into another table;
+#   an INSERT of rows 3 and 4 fails for a value out of range (1264); rows 5 and 6 are inserted, and COMMIT
+#   succeeds. Rows 1 and 2 are gone. Rows 5 and 6 are stored, as is the row of the other table.
+# What to do: leave the settings on where a statement can fail, or end the transaction after any error.
+#
+# It needs mariadb-server of Debian 12, takes 10 seconds, and exits with 1 if it sees something else.
+set -euo pipefail
+
+readonly MADE_WITH=10.11.19-MariaDB
+work=$(mktemp -d)
+server=
+
+trap 'if [[ -n $server ]]; then kill "$server"; wait "$server"; fi 2>/dev/null; rm -rf "$work"' EXIT
+
+sql() {
+    mariadb --no-defaults --socket="$work/sock" --user=root --skip-column-names "$@"
+}
+
+mariadb-install-db --no-defaults --user="$(id -un)" --datadir="$work/data" \
+    --auth-root-authentication-method=normal >/dev/null 2>&1
+mariadbd --no-defaults --user="$(id -un)" --datadir="$work/data" --socket="$work/sock" \
+    --pid-file="$work/pid" --log-error="$work/log" --skip-networking \
+    --innodb-buffer-pool-size=32M >/dev/null 2>&1 &
+server=$!
+for _ in {1..150}; do
+    sql --execute='DO 0' 2>/dev/null && break
+    sleep 0.2
+done
+version=$(sql --execute='SELECT VERSION()')
+echo "MariaDB $version"
+[[ $version == *"$MADE_WITH"* ]] || echo "this was written with $MADE_WITH" >&2
+
+# Sets `seen` to the rows that the transaction leaves.
+load() { # value of both settings
+    sql --execute='
+        CREATE OR REPLACE DATABASE f;
+        CREATE TABLE f.e (id INT PRIMARY KEY, v TINYINT NOT NULL) ENGINE=InnoDB;
+        CREATE TABLE f.other (id INT PRIMARY KEY) ENGINE=InnoDB;
+        INSERT INTO f.other VALUES (1);'
+    sql --force f >"$work/output" 2>"$work/errors" <<SQL
+SET unique_checks = $1, foreign_key_checks = $1;
+START TRANSACTION;
+INSERT INTO other VALUES (2);
+INSERT INTO e VALUES (1, 1), (2, 2);
+INSERT INTO e VALUES (3, 3), (4, 1000);
+INSERT INTO e VALUES (5, 5), (6, 6);
+COMMIT;
+SQL
+    # One error, that of the third INSERT: COMMIT says nothing.
+    [[ $(grep -c '^ERROR' "$work/errors") == 1 ]]
+    grep '^ERROR 1264' "$work/errors"
+    seen=$(sql --execute='SELECT CONCAT(
+        (SELECT GROUP_CONCAT(id ORDER BY id) FROM f.e), " and ",
+        (SELECT GROUP_CONCAT(id ORDER BY id) FROM f.other))')
+}
+
+failed=0
+expect() { # what, expected
+    echo "$1: rows $seen in the other table"
+    if [[ $seen != "$2" ]]; then
+        echo "  this has changed: it was $2" >&2
+        failed=1
+    fi
+}
+load 1
+expect "checks on" "1,2,5,6 and 1,2"
+load 0
+expect "checks off" "5,6 and 1,2"
+exit "$failed"
