@@ -20,7 +20,7 @@ readonly MADE_WITH=10.11.19-MariaDB
 work=$(mktemp -d)
 server=
 
-trap 'if [[ -n $server ]]; then kill "$server"; wait "$server"; fi 2>/dev/null; rm -rf "$work"' EXIT
+trap 'kill "$server" 2>/dev/null || true; wait; rm -rf "$work"' EXIT
 
 sql() {
     mariadb --no-defaults --socket="$work/sock" --user=root --skip-column-names "$@"
