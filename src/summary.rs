@@ -24,7 +24,7 @@ use crate::coverage;
 use crate::dataset::{Dataset, Datasets};
 use crate::fault::Fault;
 use crate::retry::{GivenUp, until_ok};
-use crate::sink::{LastEvent, Sink, Unsummarised};
+use crate::sink::{LastEvent, SummaryStore, Unsummarised};
 use crate::telemetry;
 use crate::timestamp;
 
@@ -180,9 +180,10 @@ impl Reduced {
 
 /// Reduces the rows that workers of this process commit, so that a refresh need not read them.
 ///
-/// It is told of rows only after their commit. What it holds is lost in a crash, and then read.
-#[derive(Debug, Default)]
+/// It takes in rows only after their commit. A crash loses what it holds; then a refresh reads the
+/// rows from the table.
 pub struct Accumulator {
+    store: Arc<dyn SummaryStore>,
     states: Mutex<HashMap<String, DatasetState>>,
     /// Files of which rows are being committed, and in how many commits.
     committing: Mutex<HashMap<u32, u32>>,
@@ -198,7 +199,6 @@ struct DatasetState {
 }
 
 /// A commit under way; see [`Accumulator::begin`].
-#[derive(Debug)]
 pub struct Committing<'a> {
     of: &'a Accumulator,
     file_nos: Vec<u32>,
@@ -219,6 +219,17 @@ impl Drop for Committing<'_> {
 }
 
 impl Accumulator {
+    /// An empty one over the summaries of a database.
+    #[must_use]
+    pub fn new(store: Arc<dyn SummaryStore>) -> Self {
+        Self {
+            store,
+            states: Mutex::default(),
+            committing: Mutex::default(),
+            merging: tokio::sync::Mutex::default(),
+        }
+    }
+
     /// Tells that batches are about to be committed. Until the value is dropped, no refresh brings in
     /// their files: a commit may settle a file, and its rows are taken in only after that.
     pub fn begin(&self, batches: &[Batch]) -> Committing<'_> {
@@ -266,7 +277,6 @@ impl Accumulator {
     /// As [`until_ok`].
     pub async fn relieve(
         &self,
-        sink: &Arc<dyn Sink>,
         dataset: &Arc<Dataset>,
         stop: &CancellationToken,
     ) -> Result<(), GivenUp> {
@@ -282,7 +292,7 @@ impl Accumulator {
         // Another worker may have done it while this one waited.
         if is_full() {
             let reduced = self.take(&dataset.name);
-            merge(sink, dataset, reduced, &[], stop).await?;
+            merge(&self.store, dataset, reduced, &[], stop).await?;
         }
         Ok(())
     }
@@ -327,16 +337,15 @@ impl Accumulator {
 /// # Errors
 /// As [`until_ok`]; what was merged stays, and the rest is done by the next refresh.
 pub async fn refresh(
-    sink: &Arc<dyn Sink>,
-    datasets: &Datasets,
     accumulator: &Accumulator,
+    datasets: &Datasets,
     stop: &CancellationToken,
 ) -> Result<Refreshed, GivenUp> {
     let began = Instant::now();
     let mut done = Refreshed::default();
     for dataset in datasets.iter().filter(|dataset| dataset.summary.is_some()) {
         let _merging = accumulator.merging.lock().await;
-        while round(sink, dataset, accumulator, &mut done, stop).await? {}
+        while round(accumulator, dataset, &mut done, stop).await? {}
     }
     let now = SystemTime::now()
         .duration_since(UNIX_EPOCH)
@@ -350,28 +359,28 @@ pub async fn refresh(
 /// # Errors
 /// As [`until_ok`].
 pub async fn rebuild(
-    sink: &Arc<dyn Sink>,
+    store: &Arc<dyn SummaryStore>,
     datasets: &Datasets,
     stop: &CancellationToken,
 ) -> Result<Refreshed, GivenUp> {
     for dataset in datasets.iter().filter(|dataset| dataset.summary.is_some()) {
         until_ok("emptying the summary", stop, ignore, || {
-            sink.summary_reset(dataset)
+            store.summary_reset(dataset)
         })
         .await?;
     }
-    refresh(sink, datasets, &Accumulator::default(), stop).await
+    refresh(&Accumulator::new(store.clone()), datasets, stop).await
 }
 
 /// Brings some of the pending files in; returns whether there may be more.
 async fn round(
-    sink: &Arc<dyn Sink>,
-    dataset: &Arc<Dataset>,
     accumulator: &Accumulator,
+    dataset: &Arc<Dataset>,
     done: &mut Refreshed,
     stop: &CancellationToken,
 ) -> Result<bool, GivenUp> {
-    let pending = || sink.summary_pending(dataset, ROUND_FILES);
+    let store = &accumulator.store;
+    let pending = || store.summary_pending(dataset, ROUND_FILES);
     let mut files = until_ok("reading the ledger", stop, ignore, pending).await?;
     let is_last = files.len() < ROUND_FILES;
     {
@@ -385,19 +394,19 @@ async fn round(
     let (mut reduced, passed) = accumulator.take_with(&dataset.name, &files);
     for (file, passed) in files.iter().zip(passed) {
         if !passed {
-            done.rows_read += read(sink, dataset, file, &mut reduced, done, stop).await?;
+            done.rows_read += read(store, dataset, file, &mut reduced, done, stop).await?;
         }
     }
     done.files += files.len() as u64;
     done.pairs += reduced.pairs.len() as u64;
-    Box::pin(merge(sink, dataset, reduced, &files, stop)).await?;
+    Box::pin(merge(store, dataset, reduced, &files, stop)).await?;
     accumulator.forget(&dataset.name, &files);
     Ok(!is_last)
 }
 
 /// Reads the rows of a file; returns how many there were.
 async fn read(
-    sink: &Arc<dyn Sink>,
+    store: &Arc<dyn SummaryStore>,
     dataset: &Arc<Dataset>,
     file: &Unsummarised,
     reduced: &mut Reduced,
@@ -407,7 +416,7 @@ async fn read(
     let mut ids = row_id(file.file_no, 0)..row_id(file.file_no, 0) + file.records;
     let mut rows = 0;
     while !ids.is_empty() {
-        let page = || sink.summary_scan(dataset, ids.clone(), SCAN_ROWS);
+        let page = || store.summary_scan(dataset, ids.clone(), SCAN_ROWS);
         let page = until_ok("reading rows for the summary", stop, ignore, page).await?;
         let Some(last) = page.last() else { break };
         ids.start = last.id + 1;
@@ -417,7 +426,7 @@ async fn read(
         }
         if reduced.is_full() {
             done.pairs += reduced.pairs.len() as u64;
-            Box::pin(merge(sink, dataset, std::mem::take(reduced), &[], stop)).await?;
+            Box::pin(merge(store, dataset, std::mem::take(reduced), &[], stop)).await?;
         }
     }
     Ok(rows)
@@ -425,16 +434,16 @@ async fn read(
 
 /// Merges candidates and then marks the files, in bounded transactions.
 async fn merge(
-    sink: &Arc<dyn Sink>,
+    store: &Arc<dyn SummaryStore>,
     dataset: &Arc<Dataset>,
     reduced: Reduced,
     files: &[Unsummarised],
     stop: &CancellationToken,
 ) -> Result<(), GivenUp> {
     let one = |part: Vec<LastEvent>, files: Vec<Unsummarised>| {
-        let (sink, dataset, stop) = (Arc::clone(sink), Arc::clone(dataset), stop.clone());
+        let (store, dataset, stop) = (Arc::clone(store), Arc::clone(dataset), stop.clone());
         async move {
-            let merge = || sink.summary_merge(&dataset, &part, &files);
+            let merge = || store.summary_merge(&dataset, &part, &files);
             until_ok("merging into the summary", &stop, ignore, merge).await
         }
     };

@@ -111,8 +111,8 @@ pub struct Worker {
     pub datasets: Datasets,
     /// Told after each commit.
     pub progress: Arc<Progress>,
-    /// Told the rows of each commit.
-    pub summaries: Arc<Accumulator>,
+    /// Takes in the rows of each commit; `None` leaves them to a refresh, which reads the table.
+    pub summaries: Option<Arc<Accumulator>>,
 }
 
 impl Worker {
@@ -202,7 +202,8 @@ impl Worker {
                 telemetry::sink_retry();
             }
         };
-        let _committing = self.summaries.begin(batches);
+        let summaries = self.summaries.as_deref();
+        let _committing = summaries.map(|summaries| summaries.begin(batches));
         let commit = || self.sink.commit(batches);
         let committed = until_ok("committing to the database", stop, failed, commit).await?;
         let name = &dataset.name;
@@ -230,9 +231,10 @@ impl Worker {
         // A row that the database refuses, now or when it was delivered before, must not count in a
         // summary, nor one of another ledger. Without knowing which one it was, the refresh reads
         // these files from the table.
-        if committed.refused + committed.duplicates + foreign == 0 {
-            self.summaries.add(batches);
-            self.summaries.relieve(&self.sink, dataset, stop).await?;
+        let all_stored = committed.refused + committed.duplicates + foreign == 0;
+        if let Some(summaries) = summaries.filter(|_| all_stored) {
+            summaries.add(batches);
+            summaries.relieve(dataset, stop).await?;
         }
         self.progress.add(&spans, &committed);
         Ok(())

@@ -9,24 +9,18 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use anyhow::ensure;
+use anyhow::{Context, ensure};
 use async_trait::async_trait;
 use clap::Args;
-use lemonade_task::batch::ContentHash;
-use lemonade_task::batch::{Batch, RejectCode};
+use lemonade_task::batch::{Batch, ContentHash};
 use lemonade_task::config::{Environment, Options as Flags, Settings};
 use lemonade_task::coverage;
-use lemonade_task::dataset::{Dataset, Datasets};
 use lemonade_task::fault::Fault;
-use lemonade_task::finding::Finding;
 use lemonade_task::inbox;
 use lemonade_task::ingest::ItemOrigin;
 use lemonade_task::runner;
 use lemonade_task::shutdown::Shutdown;
-use lemonade_task::sink::{
-    Before, Committed, FileEntry, LastEvent, NewFile, Registered, Settled, Sink, Totals,
-    Unsummarised,
-};
+use lemonade_task::sink::{Committed, EarlierState, NewFile, Registered, Settled, Sink};
 
 use super::made;
 use super::meter::Meter;
@@ -62,7 +56,9 @@ pub(super) async fn measure(options: &Options) -> anyhow::Result<()> {
         ..Flags::default()
     };
     let settings = Settings::resolve(flags, &Environment::default())?;
-    let mut engine = runner::open(&settings, None, false).await?;
+    let shutdown = Shutdown::default();
+    let opened = runner::open_to_load(&settings, None, &shutdown).await?;
+    let mut engine = opened.context("nothing stops it")?;
     let sink = Arc::new(Discard::default());
     engine.sink = sink.clone();
     let mut files: Vec<_> = inbox::archive(&options.files)?
@@ -72,7 +68,7 @@ pub(super) async fn measure(options: &Options) -> anyhow::Result<()> {
     files.sort_by(|(a, _), (b, _)| a.path.cmp(&b.path));
 
     let meter = Meter::start(options.server_pid);
-    engine.load_files(files, &Shutdown::default()).await?;
+    engine.load_files(files, &shutdown).await?;
     let records = sink
         .ledger()
         .files
@@ -122,20 +118,8 @@ impl Discard {
 
 #[async_trait]
 impl Sink for Discard {
-    async fn migrate(&self, _: &Datasets) -> Result<(), Fault> {
-        Ok(())
-    }
-
     fn writers(&self) -> usize {
         1
-    }
-
-    async fn inspect(&self, _: &Datasets) -> Result<Vec<Finding>, Fault> {
-        Ok(Vec::new())
-    }
-
-    async fn schema(&self, _: &Datasets) -> Result<Vec<String>, Fault> {
-        Ok(Vec::new())
     }
 
     async fn register(&self, files: &[NewFile]) -> Result<Vec<Registered>, Fault> {
@@ -152,12 +136,12 @@ impl Sink for Discard {
                     stored: Vec::new(),
                 });
             }
-            let before = if known.is_some() {
-                Before::Pending
+            let earlier = if known.is_some() {
+                EarlierState::Pending
             } else {
-                Before::New
+                EarlierState::New
             };
-            registered.push(Registered { file_no, before });
+            registered.push(Registered { file_no, earlier });
         }
         Ok(registered)
     }
@@ -202,55 +186,5 @@ impl Sink for Discard {
 
     async fn quarantine(&self, file: &NewFile, reason: &str) -> Result<(), Fault> {
         panic!("{} is a made file and has no fault: {reason}", file.name);
-    }
-
-    async fn summary_pending(
-        &self,
-        _: &Arc<Dataset>,
-        _: usize,
-    ) -> Result<Vec<Unsummarised>, Fault> {
-        Ok(Vec::new())
-    }
-
-    async fn summary_scan(
-        &self,
-        _: &Arc<Dataset>,
-        _: Range<u64>,
-        _: usize,
-    ) -> Result<Vec<LastEvent>, Fault> {
-        Ok(Vec::new())
-    }
-
-    async fn summary_merge(
-        &self,
-        _: &Arc<Dataset>,
-        _: &[LastEvent],
-        _: &[Unsummarised],
-    ) -> Result<(), Fault> {
-        Ok(())
-    }
-
-    async fn summary_reset(&self, _: &Arc<Dataset>) -> Result<(), Fault> {
-        Ok(())
-    }
-
-    async fn summary_head(&self, _: &Arc<Dataset>, _: usize) -> Result<Vec<LastEvent>, Fault> {
-        Ok(Vec::new())
-    }
-
-    async fn totals(&self) -> Result<Totals, Fault> {
-        Ok(Totals::default())
-    }
-
-    async fn files(&self, _: usize) -> Result<Vec<FileEntry>, Fault> {
-        Ok(Vec::new())
-    }
-
-    async fn reject_codes(&self, _: usize) -> Result<Vec<RejectCode>, Fault> {
-        Ok(Vec::new())
-    }
-
-    async fn count_rows(&self, _: &Arc<Dataset>) -> Result<u64, Fault> {
-        Ok(0)
     }
 }

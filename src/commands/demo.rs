@@ -10,14 +10,16 @@ use std::time::Instant;
 use jiff::Timestamp;
 
 use super::load::{self, LoadPlan};
-use super::{Outcome, print};
+use super::{Outcome, open_database, print};
 use crate::config::Settings;
 use crate::config::cli::DemoArgs;
+use crate::dataset::Datasets;
 use crate::directory;
 use crate::inbox::Directories;
-use crate::runner::{self, Engine};
+use crate::runner;
 use crate::sample::{Generator, RecordType};
 use crate::shutdown::Shutdown;
+use crate::sink::Database;
 
 /// Part of the demo's records that are rejected, so that rejects can be seen.
 const BAD: f64 = 0.001;
@@ -59,7 +61,8 @@ pub(super) async fn execute(mut settings: Settings, args: DemoArgs) -> anyhow::R
     if outcome == Outcome::Stopped {
         return Ok(outcome);
     }
-    print(&tables(&engine).await?)?;
+    let database = open_database(&settings).await?;
+    print(&tables(database.as_ref(), &engine.datasets).await?)?;
     print(&next_steps(&dir, temporary.is_none() || args.keep))?;
     if let (Some(temporary), true) = (temporary, args.keep) {
         let _kept = temporary.keep();
@@ -100,21 +103,21 @@ fn write(inbound: &Path, generator: &Generator, index: u32, records: u32) -> any
     Ok(())
 }
 
-/// What the database holds now, asked of the database.
-async fn tables(engine: &Engine) -> anyhow::Result<String> {
+/// What the database holds now.
+async fn tables(database: &dyn Database, datasets: &Datasets) -> anyhow::Result<String> {
     let mut text = String::from("\nin the database\n");
-    for dataset in engine.datasets.iter() {
-        let rows = engine.sink.count_rows(dataset).await?;
+    for dataset in datasets.iter() {
+        let rows = database.count_rows(dataset).await?;
         writeln!(text, "  {:15} {rows} rows", dataset.table)?;
     }
-    let totals = engine.sink.totals().await?;
+    let totals = database.totals().await?;
     writeln!(text, "  {:15} {} rows", "ingest_rejects", totals.rejects)?;
-    for dataset in engine.datasets.iter() {
+    for dataset in datasets.iter() {
         let Some(summary) = &dataset.summary else {
             continue;
         };
         writeln!(text, "\nthe first rows of {}", summary.table)?;
-        for last in engine.sink.summary_head(dataset, SHOWN).await? {
+        for last in database.summary_head(dataset, SHOWN).await? {
             let at = Timestamp::from_microsecond(last.time_us)?;
             writeln!(text, "  {}  {at:.3}  {}", last.key, last.value)?;
         }

@@ -184,8 +184,8 @@ async fn database(settings: &Settings) -> Vec<Finding> {
         )];
     }
     let inspected = async {
-        let sink = super::open_sink(settings).await?;
-        sink.inspect(&settings.datasets).await
+        let database = super::open_database(settings).await?;
+        database.inspect(&settings.datasets).await
     };
     inspected
         .await

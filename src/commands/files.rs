@@ -13,7 +13,7 @@ use crate::inbox;
 use crate::sink::{FileState, LedgerFile};
 
 use super::{
-    INFALLIBLE, KeyValueText, NoInput, Outcome, UsageError, open_ledger, print, wanted_file,
+    INFALLIBLE, KeyValueText, NoInput, Outcome, UsageError, open_for_operators, print, wanted_file,
 };
 
 /// Files read from the ledger at a time.
@@ -48,11 +48,11 @@ async fn list(
     limit: usize,
     json: bool,
 ) -> anyhow::Result<()> {
-    let ledger = open_ledger(settings).await?;
+    let operators = open_for_operators(settings).await?;
     let (mut left, mut below, mut first) = (limit, u32::MAX, true);
     while left > 0 {
-        let page = ledger
-            .ledger_files(0..below, state, left.min(PAGE_FILES))
+        let page = operators
+            .files(0..below, state, left.min(PAGE_FILES))
             .await?;
         let Some(last) = page.last() else { break };
         below = last.entry.file_no;
@@ -106,11 +106,15 @@ fn hex(hash: &[u8]) -> String {
 }
 
 async fn show(settings: &Settings, file_no: u32, json: bool) -> anyhow::Result<()> {
-    let ledger = open_ledger(settings).await?;
-    let file = wanted_file(ledger.as_ref(), file_no).await?;
+    let operators = open_for_operators(settings).await?;
+    let file = wanted_file(operators.as_ref(), file_no).await?;
     let entry = &file.entry;
     let audit = match settings.datasets.by_name(&entry.dataset) {
-        Some(dataset) => ledger.audit(dataset, &[file_no]).await?.into_iter().next(),
+        Some(dataset) => operators
+            .audit(dataset, &[file_no])
+            .await?
+            .into_iter()
+            .next(),
         None => None,
     };
     if json {

@@ -3,17 +3,17 @@
 use crate::config::cli::MigrateArgs;
 use crate::config::{Settings, redacted};
 
-use super::{Outcome, open_sink, print};
+use super::{Outcome, open_database, print};
 
 /// Migrates the database of the settings, or prints the statements that would make it from nothing.
 pub(super) async fn execute(settings: &Settings, args: &MigrateArgs) -> anyhow::Result<Outcome> {
-    let sink = open_sink(settings).await?;
+    let database = open_database(settings).await?;
     if args.print {
-        let statements = sink.schema(&settings.datasets).await?;
+        let statements = database.schema(&settings.datasets).await?;
         print(&(statements.join(";\n\n") + ";\n"))?;
         return Ok(Outcome::Complete);
     }
-    sink.migrate(&settings.datasets).await?;
+    database.migrate(&settings.datasets).await?;
     let tables: Vec<_> = settings
         .datasets
         .iter()

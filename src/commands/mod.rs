@@ -11,7 +11,7 @@ use anyhow::anyhow;
 use crate::config::Settings;
 use crate::config::cli::{Cli, Command, CompletionsArgs, ConfigArgs, ConfigCommand};
 use crate::fault::Fault;
-use crate::sink::{self, Ledger, LedgerFile, Sink, SinkOptions};
+use crate::sink::{self, Database, LedgerFile, Operators, SinkOptions};
 
 mod http_client;
 mod check;
@@ -125,32 +125,32 @@ fn one_connection() -> SinkOptions {
 }
 
 /// The database of the settings, connected.
-async fn open_sink(settings: &Settings) -> Result<Arc<dyn Sink>, Fault> {
+async fn open_database(settings: &Settings) -> Result<Arc<dyn Database>, Fault> {
     sink::open(&settings.database_url, &one_connection()).await
 }
 
-/// The ledger of the settings, for operators, with its tables up to date. A SQLite database that
-/// is not there is not made: it would be an empty answer to a wrong question.
-async fn open_ledger(settings: &Settings) -> anyhow::Result<Arc<dyn Ledger>> {
+/// The database of the settings, for operators, with its tables up to date. A SQLite database that
+/// does not exist is an error: an empty one would be an empty answer to a wrong question.
+async fn open_for_operators(settings: &Settings) -> anyhow::Result<Arc<dyn Database>> {
     if let Some(path) = settings.sqlite_path().filter(|path| !path.exists()) {
         let why = "there is no database yet: load something first, or name another with DATABASE_URL or \
                    --data-dir";
         return Err(anyhow::Error::new(NoInput(path.display().to_string())).context(why));
     }
-    let ledger = sink::open_ledger(&settings.database_url, &one_connection()).await?;
-    ledger.migrate(&settings.datasets).await?;
-    Ok(ledger)
+    let database = open_database(settings).await?;
+    database.migrate(&settings.datasets).await?;
+    Ok(database)
 }
 
 /// What the ledger has of a file.
-async fn ledger_file(ledger: &dyn Ledger, file_no: u32) -> Result<Option<LedgerFile>, Fault> {
+async fn ledger_file(operators: &dyn Operators, file_no: u32) -> Result<Option<LedgerFile>, Fault> {
     let only = file_no..file_no.saturating_add(1);
-    Ok(ledger.ledger_files(only, None, 1).await?.pop())
+    Ok(operators.files(only, None, 1).await?.pop())
 }
 
 /// The same for a file that somebody asked for.
-async fn wanted_file(ledger: &dyn Ledger, file_no: u32) -> anyhow::Result<LedgerFile> {
-    let found = ledger_file(ledger, file_no).await?;
+async fn wanted_file(operators: &dyn Operators, file_no: u32) -> anyhow::Result<LedgerFile> {
+    let found = ledger_file(operators, file_no).await?;
     found.ok_or_else(|| anyhow!("the ledger has no file {file_no}; see `task_runner files list`"))
 }
 

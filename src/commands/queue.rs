@@ -118,7 +118,7 @@ async fn drain(settings: &Settings, take_over_after: Duration) -> anyhow::Result
     let shutdown = Shutdown::on_signals(settings.drain_timeout)?;
     let opening = Box::pin(async {
         let drain = Drain::open(settings, take_over_after).await?;
-        drain.sink.migrate(&settings.datasets).await?;
+        drain.database.migrate(&settings.datasets).await?;
         Ok::<_, Fault>(drain)
     });
     let Some(drain) = shutdown.unless_draining(opening).await? else {

@@ -10,10 +10,10 @@ use serde_json::{Value, json};
 use crate::batch::{RAW_BYTES_MAX, RejectCode, provenance, row_id};
 use crate::config::Settings;
 use crate::config::cli::{RejectFilter, RejectsCommand};
-use crate::sink::{Ledger, OpenReject, Purge, RejectQuery};
+use crate::sink::{OpenReject, Operators, Purge, RejectQuery};
 
 use super::{
-    KeyValueText, Outcome, UsageError, ledger_file, open_ledger, output, print, replay,
+    KeyValueText, Outcome, UsageError, ledger_file, open_for_operators, output, print, replay,
     unless_reader_gone,
 };
 
@@ -28,8 +28,8 @@ pub(super) async fn execute(
     settings: &Settings,
     command: &RejectsCommand,
 ) -> anyhow::Result<Outcome> {
-    let ledger = open_ledger(settings).await?;
-    let ledger = ledger.as_ref();
+    let operators = open_for_operators(settings).await?;
+    let operators = operators.as_ref();
     match command {
         RejectsCommand::List {
             filter,
@@ -37,7 +37,7 @@ pub(super) async fn execute(
             json,
         } => {
             let mut out = BufWriter::new(io::stdout().lock());
-            let written = write_all(ledger, filter, *limit, *json, &mut out).await;
+            let written = write_all(operators, filter, *limit, *json, &mut out).await;
             let shown = written.and_then(|shown| out.flush().map(|()| shown).map_err(Into::into));
             let is_cut = |shown: &usize| *shown == *limit;
             if shown.as_ref().is_ok_and(is_cut) {
@@ -47,16 +47,16 @@ pub(super) async fn execute(
         }
         RejectsCommand::Show { id, json } => {
             let (file_no, ordinal) = provenance(*id);
-            show(ledger, file_no, ordinal, *json).await?;
+            show(operators, file_no, ordinal, *json).await?;
         }
-        RejectsCommand::Export { filter, out } => export(ledger, filter, out.as_deref()).await?,
-        RejectsCommand::Replay { file } => return replay::execute(settings, ledger, file).await,
+        RejectsCommand::Export { filter, out } => export(operators, filter, out.as_deref()).await?,
+        RejectsCommand::Replay { file } => return replay::execute(settings, operators, file).await,
         RejectsCommand::Purge { file, before, yes } => {
             let purge = Purge {
                 file_no: *file,
                 before_us: *before,
             };
-            return purge_rejects(ledger, &purge, *yes).await;
+            return purge_rejects(operators, &purge, *yes).await;
         }
     }
     Ok(Outcome::Complete)
@@ -64,7 +64,7 @@ pub(super) async fn execute(
 
 /// Writes the rejects that fit, page by page, newest first; returns how many.
 async fn write_all(
-    ledger: &dyn Ledger,
+    operators: &dyn Operators,
     filter: &RejectFilter,
     limit: usize,
     json: bool,
@@ -78,12 +78,14 @@ async fn write_all(
     let mut known = KnownFile::default();
     let mut left = limit;
     while left > 0 {
-        let page = ledger.find_rejects(&query, left.min(PAGE_REJECTS)).await?;
+        let page = operators
+            .find_rejects(&query, left.min(PAGE_REJECTS))
+            .await?;
         let Some(last) = page.last() else { break };
         query.before = Some((last.entry.file_no, last.entry.ordinal));
         left -= page.len();
         for reject in &page {
-            let file = known.file_of(ledger, reject.entry.file_no).await?;
+            let file = known.file_of(operators, reject.entry.file_no).await?;
             if json {
                 writeln!(out, "{}", as_json(reject, file))?;
             } else {
@@ -108,11 +110,11 @@ struct FileOfReject {
 impl KnownFile {
     async fn file_of(
         &mut self,
-        ledger: &dyn Ledger,
+        operators: &dyn Operators,
         file_no: u32,
     ) -> anyhow::Result<&FileOfReject> {
         if self.0.as_ref().is_none_or(|(known, _)| *known != file_no) {
-            let file = ledger_file(ledger, file_no)
+            let file = ledger_file(operators, file_no)
                 .await?
                 .map(|file| FileOfReject {
                     name: file.entry.name,
@@ -156,13 +158,18 @@ fn list_entry(reject: &OpenReject, file: &FileOfReject) -> String {
     )
 }
 
-async fn show(ledger: &dyn Ledger, file_no: u32, ordinal: u32, json: bool) -> anyhow::Result<()> {
+async fn show(
+    operators: &dyn Operators,
+    file_no: u32,
+    ordinal: u32,
+    json: bool,
+) -> anyhow::Result<()> {
     let query = RejectQuery {
         file_no: Some(file_no),
         ordinal: Some(ordinal),
         ..RejectQuery::default()
     };
-    let found = ledger.find_rejects(&query, 1).await?;
+    let found = operators.find_rejects(&query, 1).await?;
     let reject = found.first().ok_or_else(|| {
         anyhow!(
             "record {ordinal} of file {file_no} is no reject; `task_runner trace \
@@ -170,7 +177,7 @@ async fn show(ledger: &dyn Ledger, file_no: u32, ordinal: u32, json: bool) -> an
         )
     })?;
     let mut known = KnownFile::default();
-    let file = known.file_of(ledger, file_no).await?;
+    let file = known.file_of(operators, file_no).await?;
     if json {
         return Ok(print(&format!("{}\n", as_json(reject, file)))?);
     }
@@ -200,20 +207,20 @@ async fn show(ledger: &dyn Ledger, file_no: u32, ordinal: u32, json: bool) -> an
 
 /// Writes all rejects that fit as NDJSON. A file is there whole or not at all.
 async fn export(
-    ledger: &dyn Ledger,
+    operators: &dyn Operators,
     filter: &RejectFilter,
     path: Option<&Path>,
 ) -> anyhow::Result<()> {
     let Some(path) = path else {
         let mut out = BufWriter::new(io::stdout().lock());
-        let written = write_all(ledger, filter, usize::MAX, true, &mut out).await;
+        let written = write_all(operators, filter, usize::MAX, true, &mut out).await;
         return unless_reader_gone(written.and_then(|_| out.flush().map_err(Into::into)));
     };
     let about = || format!("cannot write {}", path.display());
     let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty());
     let temporary = tempfile::NamedTempFile::new_in(dir.unwrap_or(Path::new(".")));
     let mut out = BufWriter::new(temporary.with_context(about)?);
-    let written = write_all(ledger, filter, usize::MAX, true, &mut out).await?;
+    let written = write_all(operators, filter, usize::MAX, true, &mut out).await?;
     let temporary = out.into_inner().map_err(io::IntoInnerError::into_error);
     let temporary = temporary.with_context(about)?;
     let file: File = temporary
@@ -229,8 +236,12 @@ async fn export(
 }
 
 /// Removes rejects, after asking.
-async fn purge_rejects(ledger: &dyn Ledger, purge: &Purge, yes: bool) -> anyhow::Result<Outcome> {
-    let rejects = ledger.count_purge(purge).await?;
+async fn purge_rejects(
+    operators: &dyn Operators,
+    purge: &Purge,
+    yes: bool,
+) -> anyhow::Result<Outcome> {
+    let rejects = operators.count_purge(purge).await?;
     if rejects == 0 {
         print("there are no such rejects of stored files\n")?;
         return Ok(Outcome::Complete);
@@ -241,7 +252,7 @@ async fn purge_rejects(ledger: &dyn Ledger, purge: &Purge, yes: bool) -> anyhow:
     }
     let mut removed = 0;
     loop {
-        match ledger.purge(purge, PURGE_REJECTS).await? {
+        match operators.purge(purge, PURGE_REJECTS).await? {
             0 => break,
             some => removed += some,
         }

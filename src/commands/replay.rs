@@ -21,7 +21,7 @@ use crate::config::Settings;
 use crate::dataset::Dataset;
 use crate::fault::Fault;
 use crate::parse::{Parser, RECORD_BYTES_MAX};
-use crate::sink::{Ledger, LedgerFile, Replayed};
+use crate::sink::{LedgerFile, Operators, Replayed};
 
 use super::{NoInput, Outcome, ledger_file, output, print};
 
@@ -61,7 +61,7 @@ struct Tally {
 /// A replay on its way.
 struct Replay<'a> {
     settings: &'a Settings,
-    ledger: &'a dyn Ledger,
+    operators: &'a dyn Operators,
     parser: Parser,
     files: HashMap<u32, Option<LedgerFile>>,
     group: Vec<Batch>,
@@ -72,7 +72,7 @@ struct Replay<'a> {
 /// Replays the corrections of a file, or of stdin.
 pub(super) async fn execute(
     settings: &Settings,
-    ledger: &dyn Ledger,
+    operators: &dyn Operators,
     path: &Path,
 ) -> anyhow::Result<Outcome> {
     let mut lines: Box<dyn BufRead> = if path == Path::new("-") {
@@ -86,7 +86,7 @@ pub(super) async fn execute(
     };
     let mut replay = Replay {
         settings,
-        ledger,
+        operators,
         parser: Parser::default(),
         files: HashMap::new(),
         group: Vec::new(),
@@ -177,7 +177,7 @@ impl Replay<'_> {
         }
         let file = match self.files.entry(file_no) {
             Entry::Occupied(known) => known.into_mut(),
-            Entry::Vacant(unknown) => unknown.insert(ledger_file(self.ledger, file_no).await?),
+            Entry::Vacant(unknown) => unknown.insert(ledger_file(self.operators, file_no).await?),
         };
         let Some(file) = file else {
             return Ok(Err(format!("the ledger has no file {file_no}")));
@@ -227,7 +227,7 @@ impl Replay<'_> {
             return Ok(());
         }
         // A lock that a service holds passes; an absent database is told of soon enough.
-        let replay = || self.ledger.replay(&group);
+        let replay = || self.operators.replay(&group);
         let replayed = replay
             .retry(ExponentialBuilder::default())
             .when(Fault::is_transient)

@@ -108,7 +108,7 @@ impl Service {
     async fn serve(&self, settings: &Settings, shutdown: &Shutdown) -> Result<(), Fault> {
         let open = || async {
             let engine = runner::open(settings, None, true).await?;
-            engine.sink.migrate(&engine.datasets).await?;
+            engine.migrate().await?;
             Ok(engine)
         };
         let opened = until_ok(

@@ -8,7 +8,7 @@ use crate::config::{Settings, redacted};
 use crate::inbox;
 use crate::status::{Status, by_reason};
 
-use super::{Outcome, http_client, open_sink, print, status_watch};
+use super::{Outcome, http_client, open_database, print, status_watch};
 
 /// Files shown where the service does not run.
 const LAST_FILES: usize = 10;
@@ -80,10 +80,10 @@ async fn status_without_service(settings: &Settings) -> anyhow::Result<Status> {
         );
         return Ok(status);
     }
-    let sink = open_sink(settings).await?;
-    status.totals = Some(sink.totals().await?);
-    status.last_files = sink.files(LAST_FILES).await?;
-    status.rejects = by_reason(&sink.reject_codes(LAST_REJECTS).await?);
+    let database = open_database(settings).await?;
+    status.totals = Some(database.totals().await?);
+    status.last_files = database.last_files(LAST_FILES).await?;
+    status.rejects = by_reason(&database.reject_codes(LAST_REJECTS).await?);
     let open = status.totals.map_or(0, |totals| totals.pending);
     status.paused = inbox::is_paused(&settings.dirs.work);
     if holder.is_some() {

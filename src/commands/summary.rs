@@ -1,29 +1,37 @@
 //! `summary`: the daily summary, brought up to date or made again.
 
-use super::{Outcome, open_sink, print};
+use std::sync::Arc;
+
+use super::{Outcome, open_database, print};
 use crate::config::Settings;
 use crate::config::cli::SummaryArgs;
 use crate::fault::Fault;
 use crate::retry::GivenUp;
 use crate::shutdown::Shutdown;
+use crate::sink::SummaryStore;
 use crate::summary::{self, Accumulator};
 
 /// Refreshes the summaries of all datasets from the settled files.
 pub(super) async fn execute(settings: &Settings, args: &SummaryArgs) -> anyhow::Result<Outcome> {
     let shutdown = Shutdown::on_signals(settings.drain_timeout)?;
     let opening = async {
-        let sink = open_sink(settings).await?;
-        sink.migrate(&settings.datasets).await?;
-        Ok::<_, Fault>(sink)
+        let database = open_database(settings).await?;
+        database.migrate(&settings.datasets).await?;
+        Ok::<_, Fault>(database)
     };
-    let Some(sink) = shutdown.unless_draining(opening).await? else {
+    let Some(database) = shutdown.unless_draining(opening).await? else {
         return Ok(Outcome::Stopped);
     };
+    let store: Arc<dyn SummaryStore> = database;
     let refreshed = if args.rebuild {
-        summary::rebuild(&sink, &settings.datasets, &shutdown.drain).await
+        summary::rebuild(&store, &settings.datasets, &shutdown.drain).await
     } else {
-        let nothing = Accumulator::default();
-        summary::refresh(&sink, &settings.datasets, &nothing, &shutdown.drain).await
+        summary::refresh(
+            &Accumulator::new(store),
+            &settings.datasets,
+            &shutdown.drain,
+        )
+        .await
     };
     match refreshed {
         Ok(done) => {

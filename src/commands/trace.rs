@@ -14,16 +14,16 @@ use crate::config::cli::TraceArgs;
 use crate::cut::{self, ChunkLimits};
 use crate::dataset::Dataset;
 use crate::parse::{self, Parser};
-use crate::sink::{FileState, Ledger, LedgerFile, OpenReject, RejectQuery, Standing};
+use crate::sink::{FileState, LedgerFile, OpenReject, Operators, RejectQuery, Standing};
 
 use super::locate::{Found, locate};
-use super::{KeyValueText, Outcome, open_ledger, output, unless_reader_gone, wanted_file};
+use super::{KeyValueText, Outcome, open_for_operators, output, unless_reader_gone, wanted_file};
 
 /// Prints what is known of a record and, as the last line, the record as it stands in its file.
 pub(super) async fn execute(settings: &Settings, args: &TraceArgs) -> anyhow::Result<Outcome> {
     let (file_no, ordinal) = provenance(args.id);
-    let ledger = open_ledger(settings).await?;
-    let file = wanted_file(ledger.as_ref(), file_no).await?;
+    let operators = open_for_operators(settings).await?;
+    let file = wanted_file(operators.as_ref(), file_no).await?;
     let entry = &file.entry;
     let mut lines = KeyValueText::default();
     lines.add("id", args.id);
@@ -42,8 +42,8 @@ pub(super) async fn execute(settings: &Settings, args: &TraceArgs) -> anyhow::Re
             entry.records
         );
     }
-    let standing = ledger.standing(dataset, args.id).await?;
-    let what = describe_outcome(ledger.as_ref(), dataset, args.id, standing).await?;
+    let standing = operators.standing(dataset, args.id).await?;
+    let what = describe_outcome(operators.as_ref(), dataset, args.id, standing).await?;
     lines.add("record", what);
     let found = locate(settings, &file, args.file.as_deref());
     let found = match found {
@@ -102,7 +102,7 @@ fn no_dataset(file: &LedgerFile) -> anyhow::Error {
 
 /// What became of a record, for people.
 async fn describe_outcome(
-    ledger: &dyn Ledger,
+    operators: &dyn Operators,
     dataset: &Arc<Dataset>,
     id: u64,
     standing: Standing,
@@ -118,7 +118,7 @@ async fn describe_outcome(
                 ordinal: Some(ordinal),
                 ..RejectQuery::default()
             };
-            let reject = ledger.find_rejects(&query, 1).await?.into_iter().next();
+            let reject = operators.find_rejects(&query, 1).await?.into_iter().next();
             reject.map_or("reject".to_owned(), |OpenReject { entry, .. }| {
                 let field = output::field_suffix(entry.field.as_ref());
                 format!("reject: {}{field}", entry.code.as_str())

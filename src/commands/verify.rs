@@ -16,9 +16,9 @@ use crate::batch::{provenance, row_id};
 use crate::config::Settings;
 use crate::config::cli::VerifyArgs;
 use crate::dataset::Dataset;
-use crate::sink::{Audit, FileState, Ledger, LedgerFile, Standing};
+use crate::sink::{Audit, FileState, LedgerFile, Operators, Standing};
 
-use super::{INFALLIBLE, Outcome, open_ledger, unless_reader_gone};
+use super::{INFALLIBLE, Outcome, open_for_operators, unless_reader_gone};
 
 /// Files read from the ledger at a time.
 const PAGE_FILES: usize = 500;
@@ -60,20 +60,20 @@ struct WrongFile {
 
 /// Verifies all settled files.
 pub(super) async fn execute(settings: &Settings, args: &VerifyArgs) -> anyhow::Result<Outcome> {
-    let ledger = open_ledger(settings).await?;
+    let operators = open_for_operators(settings).await?;
     let mut audited = AuditTotals::default();
     let mut below = u32::MAX;
     loop {
-        let page = ledger
-            .ledger_files(0..below, Some(FileState::Settled), PAGE_FILES)
+        let page = operators
+            .files(0..below, Some(FileState::Settled), PAGE_FILES)
             .await?;
         let Some(last) = page.last() else { break };
         below = last.entry.file_no;
-        let wrong = audit_page(settings, ledger.as_ref(), &page, &mut audited).await?;
+        let wrong = audit_page(settings, operators.as_ref(), &page, &mut audited).await?;
         print_wrong(&wrong, args.json)?;
         audited.wrong += wrong.len() as u64;
     }
-    let totals = ledger.totals().await?;
+    let totals = operators.totals().await?;
     print_sums(&audited, totals.pending, totals.quarantined, args.json)?;
     if audited.wrong > 0 {
         bail!(
@@ -88,7 +88,7 @@ pub(super) async fn execute(settings: &Settings, args: &VerifyArgs) -> anyhow::R
 
 async fn audit_page(
     settings: &Settings,
-    ledger: &dyn Ledger,
+    operators: &dyn Operators,
     page: &[LedgerFile],
     audited: &mut AuditTotals,
 ) -> anyhow::Result<Vec<WrongFile>> {
@@ -120,12 +120,12 @@ async fn audit_page(
         };
         for files in groups(&files) {
             let file_nos: Vec<u32> = files.iter().map(|file| file.entry.file_no).collect();
-            let audits = ledger.audit(dataset, &file_nos).await?;
+            let audits = operators.audit(dataset, &file_nos).await?;
             for (file, audit) in files.iter().zip(audits) {
                 audited.rows += audit.rows;
                 audited.rejects += audit.rejects;
                 audited.purged += audit.purged;
-                let problems = problems(ledger, dataset, file, audit).await?;
+                let problems = problems(operators, dataset, file, audit).await?;
                 if !problems.is_empty() {
                     wrong.push(wrong_file(file, problems));
                 }
@@ -164,7 +164,7 @@ fn wrong_file(file: &LedgerFile, problems: Vec<String>) -> WrongFile {
 
 /// What is wrong with a file; nothing for most.
 async fn problems(
-    ledger: &dyn Ledger,
+    operators: &dyn Operators,
     dataset: &Arc<Dataset>,
     file: &LedgerFile,
     audit: Audit,
@@ -183,7 +183,7 @@ async fn problems(
         ));
     }
     if stored < records {
-        let missing = first_missing(ledger, dataset, file).await?;
+        let missing = first_missing(operators, dataset, file).await?;
         problems.extend(missing.map(|ordinal| format!("the first one missing is {ordinal}")));
     }
     if audit.doubled > 0 {
@@ -207,7 +207,7 @@ async fn problems(
 /// The first ordinal that became nothing. Only asked where something is missing, and given up
 /// after so many records that are no rows: a help for the operator, not a part of the audit.
 async fn first_missing(
-    ledger: &dyn Ledger,
+    operators: &dyn Operators,
     dataset: &Arc<Dataset>,
     file: &LedgerFile,
 ) -> anyhow::Result<Option<u32>> {
@@ -215,13 +215,13 @@ async fn first_missing(
     let end = next + u64::from(file.entry.records);
     let mut probes = 0;
     while next < end {
-        let mut ids = ledger.row_ids(dataset, next..end, IDS_PAGE).await?;
+        let mut ids = operators.row_ids(dataset, next..end, IDS_PAGE).await?;
         if ids.len() < IDS_PAGE {
             ids.push(end);
         }
         for id in ids {
             for id in next..id {
-                if ledger.standing(dataset, id).await? == Standing::Absent {
+                if operators.standing(dataset, id).await? == Standing::Absent {
                     return Ok(Some(provenance(id).1));
                 }
                 probes += 1;

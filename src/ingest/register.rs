@@ -14,7 +14,7 @@ use super::job::{Job, missing_chunks};
 use super::shared::Shared;
 use super::tally::Tally;
 use crate::retry::{GivenUp, until_ok};
-use crate::sink::{Before, Registered};
+use crate::sink::{EarlierState, Registered};
 
 /// Registers files that were read, and sends on what has to be parsed of them.
 pub(super) async fn start(
@@ -52,7 +52,9 @@ async fn register(shared: &Arc<Shared>, ready: Vec<ReadyFile>) -> Result<Vec<Job
         .collect();
     let register = || shared.sink().register(&files);
     let known = until_ok("registering files", &shared.stop, |_| {}, register).await?;
-    let begun = known.iter().filter(|file| file.before == Before::Pending);
+    let begun = known
+        .iter()
+        .filter(|file| file.earlier == EarlierState::Pending);
     let begun: Vec<u32> = begun.map(|file| file.file_no).collect();
     let covered = || shared.sink().coverage(&begun);
     let covered = until_ok("reading the ledger", &shared.stop, |_| {}, covered).await?;
@@ -61,8 +63,8 @@ async fn register(shared: &Arc<Shared>, ready: Vec<ReadyFile>) -> Result<Vec<Job
     fold_settled(shared, &known).await?;
     let mut jobs = Vec::new();
     let mut disposals = Vec::new();
-    for (ready, Registered { file_no, before }) in ready.into_iter().zip(known) {
-        if before == Before::Settled {
+    for (ready, Registered { file_no, earlier }) in ready.into_iter().zip(known) {
+        if earlier == EarlierState::Settled {
             let outcome = match ready.item.origin {
                 ItemOrigin::Recovered => Outcome::Settled,
                 ItemOrigin::Mailbox | ItemOrigin::Archive => Outcome::Duplicate,
@@ -81,7 +83,7 @@ async fn register(shared: &Arc<Shared>, ready: Vec<ReadyFile>) -> Result<Vec<Job
             flight.add_copy(ready.item);
             continue;
         }
-        if before == Before::Otherwise {
+        if earlier == EarlierState::OtherDefinition {
             quarantine(shared, other_definition(ready, file_no)).await?;
             continue;
         }
@@ -110,7 +112,9 @@ fn other_definition(ready: ReadyFile, file_no: u32) -> BadFile {
 /// Folds the ledger entries that a settled file may still have: a kill between its last commit and
 /// its settling leaves them.
 async fn fold_settled(shared: &Arc<Shared>, known: &[Registered]) -> Result<(), GivenUp> {
-    let settled = known.iter().filter(|known| known.before == Before::Settled);
+    let settled = known
+        .iter()
+        .filter(|known| known.earlier == EarlierState::Settled);
     let settled: Vec<u32> = settled.map(|known| known.file_no).collect();
     if settled.is_empty() {
         return Ok(());

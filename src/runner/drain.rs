@@ -13,7 +13,7 @@ use crate::config::Settings;
 use crate::fault::Fault;
 use crate::retry::{GivenUp, until_ok};
 use crate::shutdown::Shutdown;
-use crate::sink::{self, Sink, SinkOptions};
+use crate::sink::{self, Database, SinkOptions};
 use crate::worker::{Progress, Worker};
 
 /// Pause between two checks whether the queue is empty.
@@ -27,7 +27,7 @@ pub struct Drain {
     /// The queue.
     pub broker: Arc<dyn Broker>,
     /// The database.
-    pub sink: Arc<dyn Sink>,
+    pub database: Arc<dyn Database>,
     /// What was committed.
     pub progress: Arc<Progress>,
     template: Worker,
@@ -51,21 +51,20 @@ impl Drain {
         };
         let broker =
             broker::open(&settings.broker_url, &broker_options, &settings.datasets).await?;
-        let sink = sink::open(&settings.database_url, &sink_options).await?;
+        let database = sink::open(&settings.database_url, &sink_options).await?;
         let progress = Arc::<Progress>::default();
         let template = Worker {
             // Not the name of the service: its delivered frames would be delivered here again.
             name: format!("{}-drain", node(&settings.dirs.work)),
             broker: broker.clone(),
-            sink: sink.clone(),
+            sink: database.clone(),
             datasets: settings.datasets.clone(),
             progress: progress.clone(),
-            // Dropped at the end: a refresh reads the rows of these files once they are settled.
-            summaries: Arc::default(),
+            summaries: None,
         };
         Ok(Self {
             broker,
-            sink,
+            database,
             progress,
             template,
             workers: settings.workers,

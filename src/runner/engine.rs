@@ -15,7 +15,7 @@ use crate::fault::Fault;
 use crate::inbox::Inbox;
 use crate::ingest::{InboundView, Ingest, IngestOptions, Intake, Tally};
 use crate::retry::GivenUp;
-use crate::sink::{FileEntry, Sink, Totals};
+use crate::sink::{Database, FileEntry, Sink, Totals};
 use crate::status::RejectCount;
 use crate::summary::{self, Accumulator};
 use crate::worker::{Progress, Worker};
@@ -25,8 +25,11 @@ use crate::worker::{Progress, Worker};
 pub struct Engine {
     /// The queue.
     pub broker: Arc<dyn Broker>,
-    /// The database.
+    /// The database, as the stages use it.
     pub sink: Arc<dyn Sink>,
+    /// The same with its tables, summaries and what operators ask of it. `None` if the sink stores
+    /// rows and ledger only: then there are no summaries, and status has no totals.
+    pub database: Option<Arc<dyn Database>>,
     /// The datasets.
     pub datasets: Datasets,
     /// The directories.
@@ -37,7 +40,7 @@ pub struct Engine {
     pub tally: Arc<Tally>,
     /// What the workers of this process have committed.
     pub progress: Arc<Progress>,
-    summaries: Arc<Accumulator>,
+    summaries: Option<Arc<Accumulator>>,
     pub(super) inbound: Arc<InboundView>,
     pub(super) health: Arc<HealthState>,
 }
@@ -106,21 +109,35 @@ impl Engine {
     pub fn new(
         broker: Arc<dyn Broker>,
         sink: Arc<dyn Sink>,
+        database: Option<Arc<dyn Database>>,
         datasets: Datasets,
         inbox: Arc<Inbox>,
         options: EngineOptions,
     ) -> Self {
+        let summaries = database.clone().map(|store| Accumulator::new(store));
         Self {
             broker,
             sink,
+            database,
             datasets,
             inbox,
             options,
             tally: Arc::default(),
             progress: Arc::default(),
-            summaries: Arc::default(),
+            summaries: summaries.map(Arc::new),
             inbound: Arc::default(),
             health: Arc::default(),
+        }
+    }
+
+    /// Brings the tables of the database up to date.
+    ///
+    /// # Errors
+    /// Those of [`Schema::migrate`](crate::sink::Schema::migrate).
+    pub async fn migrate(&self) -> Result<(), Fault> {
+        match &self.database {
+            Some(database) => database.migrate(&self.datasets).await,
+            None => Ok(()),
         }
     }
 
@@ -163,8 +180,10 @@ impl Engine {
     /// # Errors
     /// A fatal fault.
     pub async fn refresh_summary(&self, stop: &CancellationToken) -> Result<(), Fault> {
-        let refreshed = summary::refresh(&self.sink, &self.datasets, &self.summaries, stop).await;
-        match refreshed {
+        let Some(summaries) = &self.summaries else {
+            return Ok(());
+        };
+        match summary::refresh(summaries, &self.datasets, stop).await {
             Ok(done) => tracing::debug!(?done, "summary refreshed"),
             Err(GivenUp::Stopped) => {}
             Err(GivenUp::Fatal(fault)) => return Err(fault),

@@ -134,8 +134,10 @@ impl Engine {
         for (stream, age) in oldest.await? {
             telemetry::queue_oldest(&stream, age);
         }
-        let files = within(CHECK_TIMEOUT, Origin::Sink, self.sink.files(1));
-        files.await.map(drop)
+        if let Some(database) = &self.database {
+            within(CHECK_TIMEOUT, Origin::Sink, database.last_files(1)).await?;
+        }
+        Ok(())
     }
 
     /// Asks the ledger, unless it was asked a moment ago, is being asked, or is unavailable.
@@ -151,6 +153,9 @@ impl Engine {
             .lock()
             .lasting()
             .is_some_and(|problem| problem.trouble == Trouble::Database);
+        let Some(database) = &self.database else {
+            return;
+        };
         let Ok(_asking) = self.health.asking.try_lock() else {
             return;
         };
@@ -158,9 +163,9 @@ impl Engine {
             return;
         }
         let ask = async {
-            let totals = self.sink.totals().await?;
-            let files = self.sink.files(STATUS_FILES).await?;
-            let rejects = self.sink.reject_codes(STATUS_REJECTS).await?;
+            let totals = database.totals().await?;
+            let files = database.last_files(STATUS_FILES).await?;
+            let rejects = database.reject_codes(STATUS_REJECTS).await?;
             Ok::<_, Fault>((totals, files, rejects))
         };
         // Status answers without the ledger if the database does not answer in time.

@@ -73,7 +73,9 @@ impl Engine {
             if let Ok(files) = quarantine {
                 telemetry::files_now("quarantine", files);
             }
-            if let Ok(totals) = self.sink.totals().await {
+            if let Some(database) = &self.database
+                && let Ok(totals) = database.totals().await
+            {
                 telemetry::rejects_open(totals.rejects);
             }
             rest(COUNT_INTERVAL, began).await;

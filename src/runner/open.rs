@@ -58,7 +58,7 @@ pub async fn open(
         ..SinkOptions::default()
     };
     let broker = broker::open(&settings.broker_url, &broker_options, &settings.datasets).await?;
-    let sink = sink::open(&settings.database_url, &sink_options).await?;
+    let database = sink::open(&settings.database_url, &sink_options).await?;
     let options = EngineOptions {
         node: node(&settings.dirs.work),
         roles: settings.roles,
@@ -85,7 +85,8 @@ pub async fn open(
     };
     Ok(Engine::new(
         broker,
-        sink,
+        database.clone(),
+        Some(database),
         settings.datasets.clone(),
         Arc::new(inbox),
         options,
@@ -104,7 +105,7 @@ pub async fn open_to_load(
 ) -> Result<Option<Engine>, Fault> {
     let opening = Box::pin(async {
         let engine = open(settings, dataset, false).await?;
-        engine.sink.migrate(&engine.datasets).await?;
+        engine.migrate().await?;
         Ok(engine)
     });
     shutdown.unless_draining(opening).await

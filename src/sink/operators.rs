@@ -1,49 +1,49 @@
-//! What operators ask of the database, and the two things that they may change in it: a corrected
-//! record takes the place of its reject, and rejects are removed for good.
-//!
-//! A part of seam 2, kept apart from [`Sink`] because the engine needs none of it; each dialect
-//! has it in its own `operators.rs`. The contract common to all methods of [`Sink`] holds here as
-//! well: each is safe to call again.
+//! What commands and the status page ask of the database, and the two changes that operators make in
+//! it: a corrected record replaces its reject, and rejects are removed for good.
 
+use std::fmt;
 use std::fmt::Write as _;
 use std::ops::Range;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
 
-use super::{FileEntry, FileState, RejectEntry, Sink};
 use crate::batch::{Batch, ContentHash, RejectCode};
 use crate::dataset::Dataset;
 use crate::fault::Fault;
 use crate::timestamp;
 
-/// The reads and repairs of operators.
+/// The reads and repairs of operators. Contract and errors: see [`sink`](super).
 #[async_trait]
-pub trait Ledger: Sink {
-    /// Files of the ledger with a number in `file_nos`, in this state where one is given; newest
-    /// first, at most `max`. To page, ask again for the numbers below the last.
-    ///
-    /// # Errors
-    /// A fault of the connection.
-    async fn ledger_files(
+pub trait Operators: Send + Sync {
+    /// Sums over the ledger.
+    async fn totals(&self) -> Result<Totals, Fault>;
+
+    /// Files of the ledger with a number in `file_nos`, only those in `state` if one is given;
+    /// newest first, at most `max`. To page, ask again for the numbers below the last.
+    async fn files(
         &self,
         file_nos: Range<u32>,
         state: Option<FileState>,
         max: usize,
     ) -> Result<Vec<LedgerFile>, Fault>;
 
+    /// The last `max` files of the ledger, newest first.
+    async fn last_files(&self, max: usize) -> Result<Vec<FileEntry>, Fault> {
+        let files = self.files(0..u32::MAX, None, max).await?;
+        Ok(files.into_iter().map(|file| file.entry).collect())
+    }
+
+    /// How many rows the table of a dataset holds.
+    async fn count_rows(&self, dataset: &Arc<Dataset>) -> Result<u64, Fault>;
+
     /// What is stored of the records of settled files of one dataset, in the order given; all of
-    /// it seen at one moment. Reads every id between the least and the largest number, so that
-    /// neighbours are asked about together.
-    ///
-    /// # Errors
-    /// A fault of the connection.
+    /// it seen at one moment. Reads every id between the least and the largest number, so the files
+    /// should be neighbours.
     async fn audit(&self, dataset: &Arc<Dataset>, file_nos: &[u32]) -> Result<Vec<Audit>, Fault>;
 
     /// Ids of rows of a dataset in this range, ascending, at most `max`.
-    ///
-    /// # Errors
-    /// A fault of the connection.
     async fn row_ids(
         &self,
         dataset: &Arc<Dataset>,
@@ -51,53 +51,136 @@ pub trait Ledger: Sink {
         max: usize,
     ) -> Result<Vec<u64>, Fault>;
 
-    /// What became of a record. Where there is both a row and a reject, the row counts.
-    ///
-    /// # Errors
-    /// A fault of the connection.
+    /// What became of a record. If there is both a row and a reject, the row counts.
     async fn standing(&self, dataset: &Arc<Dataset>, id: u64) -> Result<Standing, Fault>;
 
+    /// The reasons of the last `max` rejects, newest first. Not the rejects: each may hold 8 KiB of
+    /// its record.
+    async fn reject_codes(&self, max: usize) -> Result<Vec<RejectCode>, Fault>;
+
     /// The rejects that fit, newest first (by file, then ordinal), at most `max`.
-    ///
-    /// # Errors
-    /// A fault of the connection.
     async fn find_rejects(&self, query: &RejectQuery, max: usize)
     -> Result<Vec<OpenReject>, Fault>;
 
-    /// Puts corrected records in the place of their rejects. Each batch is one record, which is a
-    /// row: it is stored under its own id, its reject (also a purged one) is removed, and the summary
-    /// takes it in, all in one transaction. A row that is there already stays as it is. What the
-    /// database refuses stays a reject. Returns what became of each, in the order given.
+    /// Replaces rejects by corrected records. Each batch is one record, which is a row: it is stored
+    /// under its own id, its reject (also a purged one) is removed, and the summary takes it in, all
+    /// in one transaction. A row that is stored already stays as it is. A record that the database
+    /// refuses stays a reject. Returns what became of each, in the order given.
     ///
-    /// # Errors
-    /// A fault of the connection: nothing or everything of the call is done, and which is unknown.
+    /// After an error either nothing or everything of the call is done, and which is unknown.
     ///
     /// # Panics
-    /// Where a batch is anything but one row.
+    /// If a batch is anything but one row.
     async fn replay(&self, records: &[Batch]) -> Result<Vec<Replayed>, Fault>;
 
     /// How many rejects a purge would remove.
-    ///
-    /// # Errors
-    /// A fault of the connection.
     async fn count_purge(&self, purge: &Purge) -> Result<u64, Fault>;
 
     /// Removes rejects of settled files for good, at most `max` of them, and keeps their places
-    /// for the audit. Returns how many; call again until there are none.
-    ///
-    /// # Errors
-    /// A fault of the connection.
+    /// for the audit. Returns how many; call again until it returns 0.
     async fn purge(&self, purge: &Purge, max: usize) -> Result<u64, Fault>;
 }
 
-/// All that the ledger has of a file.
+/// Sums over the ledger.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Totals {
+    /// Files registered and not settled.
+    pub pending: u64,
+    /// Files settled.
+    pub settled: u64,
+    /// Files in quarantine.
+    pub quarantined: u64,
+    /// Records of settled files.
+    pub records: u64,
+    /// Rejects, all of them.
+    pub rejects: u64,
+}
+
+/// The states of a file in the ledger.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FileState {
+    /// Registered; some of its records are still to be stored.
+    Pending,
+    /// All of it is stored.
+    Settled,
+    /// Set aside, with a reason.
+    Quarantined,
+}
+
+impl FileState {
+    /// Every state.
+    pub const ALL: [Self; 3] = [Self::Pending, Self::Settled, Self::Quarantined];
+
+    /// The state as the ledger, messages and JSON spell it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Settled => "settled",
+            Self::Quarantined => "quarantined",
+        }
+    }
+
+    /// The state of this spelling; `None` if there is none.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|state| state.as_str() == text)
+    }
+}
+
+impl fmt::Display for FileState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// A file in the ledger.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileEntry {
+    /// Its number.
+    pub file_no: u32,
+    /// Its name.
+    pub name: String,
+    /// Its dataset; empty if none matched.
+    pub dataset: String,
+    /// Its state.
+    pub state: FileState,
+    /// Stored bytes.
+    pub bytes: u64,
+    /// Records.
+    pub records: u32,
+    /// Rejects; known when settled.
+    pub rejects: u32,
+    /// Why it is in quarantine.
+    pub reason: Option<String>,
+}
+
+/// A reject in the database.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RejectEntry {
+    /// The file.
+    pub file_no: u32,
+    /// The record.
+    pub ordinal: u32,
+    /// The reason.
+    pub code: RejectCode,
+    /// The field at fault.
+    pub field: Option<String>,
+    /// Where the record begins in the file, as [`Reject::byte_offset`](crate::batch::Reject) has it.
+    pub byte_offset: u64,
+    /// The record as it is in the file, as [`Reject::raw`](crate::batch::Reject) has it.
+    pub raw: Vec<u8>,
+}
+
+/// A file in the ledger, with its identity and times.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LedgerFile {
     /// Number, name, dataset, state and counts.
     pub entry: FileEntry,
-    /// Its identity, by which the file itself is known again.
+    /// Its identity: the hash of the file's bytes.
     pub hash: ContentHash,
-    /// When it was first met, in UTC.
+    /// When it was registered first, in UTC.
     pub registered_at: String,
     /// When all of it was stored, in UTC.
     pub settled_at: Option<String>,
@@ -112,7 +195,7 @@ pub struct Audit {
     pub rows: u64,
     /// Rejects.
     pub rejects: u64,
-    /// Purged rejects that are not there again.
+    /// Purged rejects that did not become rejects again.
     pub purged: u64,
     /// Records that are more than one of these.
     pub doubled: u64,
@@ -135,7 +218,7 @@ pub enum Standing {
     Absent,
 }
 
-/// Which rejects are asked for; what is `None` does not narrow the choice.
+/// Which rejects are asked for. A field that is `None` excludes none.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct RejectQuery {
     /// Of this file.
@@ -144,7 +227,7 @@ pub struct RejectQuery {
     pub code: Option<RejectCode>,
     /// Only this ordinal.
     pub ordinal: Option<u32>,
-    /// Older than this one (file, ordinal): how one pages.
+    /// Older than this one (file, ordinal), to page.
     pub before: Option<(u32, u32)>,
 }
 
@@ -162,7 +245,7 @@ impl RejectQuery {
     }
 }
 
-/// A reject, and when it became one.
+/// A reject, and when it was stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OpenReject {
     /// The reject.
@@ -174,7 +257,7 @@ pub struct OpenReject {
 /// What became of a corrected record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Replayed {
-    /// It is a row now, and a reject no more.
+    /// It is a row now, and no longer a reject.
     Stored,
     /// It was a row already.
     AlreadyThere,
@@ -184,7 +267,7 @@ pub enum Replayed {
     NoReject,
 }
 
-/// Which rejects are removed. Those of files that are not settled never are: they may come again.
+/// Which rejects are removed. Only those of settled files are: those of others may be stored again.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Purge {
     /// Of this file only.
@@ -194,8 +277,8 @@ pub struct Purge {
 }
 
 impl Purge {
-    /// The rejects meant, as SQL from FROM on, the same in both dialects: numbers, and a time of
-    /// our own writing.
+    /// The rejects of this purge as SQL from FROM on, the same in both dialects: numbers, and a time
+    /// that this module formats.
     pub(super) fn rejects(&self) -> String {
         const WRITES: &str = "writing to a string does not fail";
         let mut sql = String::from(
@@ -213,10 +296,26 @@ impl Purge {
     }
 }
 
-/// Holds a replay to its contract: one record, which is a row.
+/// Panics unless a record to be replayed is one row.
 pub(super) fn assert_one_row(record: &Batch) {
     assert!(
         record.rows.num_rows() == 1 && record.span.records == 1 && record.rejects.is_empty(),
         "a replay is of one row each"
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn states_are_read_as_they_are_written() {
+        for state in FileState::ALL {
+            assert_eq!(FileState::parse(state.as_str()), Some(state));
+            let json = serde_json::to_value(state).unwrap();
+            assert_eq!(json, state.as_str());
+            assert_eq!(format!("{state:<12}|").len(), 13);
+        }
+        assert_eq!(FileState::parse("other"), None);
+    }
 }

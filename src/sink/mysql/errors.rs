@@ -119,7 +119,10 @@ pub(super) enum Failure {
     Client(#[from] Error),
     #[error("no answer within {} s", .0.as_secs())]
     Timeout(Duration),
-    /// Found by us, not by the server.
+    /// A fault that says itself what to do.
+    #[error(transparent)]
+    Fault(#[from] Fault),
+    /// The engine's own finding about what the server returned.
     #[error("{problem}")]
     Found {
         advice: &'static str,
@@ -148,14 +151,17 @@ impl Failure {
                  213 bytes and a key of 2,048 bits",
             ),
             Self::Client(Error::Unfit { .. }) => Class::Fatal(SCHEMA),
-            // A lost connection, mostly; or a server that does not keep to the protocol, which a new
-            // connection cures where anything does.
-            Self::Client(Error::Io(_)) | Self::Timeout(_) => Class::Reconnect,
+            // Usually a lost connection. The session of a failed migration may hold its lock. The
+            // answers of a server that breaks the protocol may be out of step.
+            Self::Client(Error::Io(_)) | Self::Timeout(_) | Self::Fault(_) => Class::Reconnect,
         }
     }
 
     /// The fault for the caller; `doing` is what was being done.
     pub(super) fn into_fault(self, doing: &str) -> Fault {
+        if let Self::Fault(fault) = self {
+            return counted(fault);
+        }
         counted(match self.class() {
             Class::Retry | Class::Reconnect | Class::LocalRefused => {
                 Fault::transient(Origin::Sink, doing, self)

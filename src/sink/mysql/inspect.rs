@@ -13,7 +13,7 @@ const PACKET_BYTES_GOOD: u64 = 4 << 20;
 /// A clock that differs by more than this makes `settled_at` and the summary's day doubtful.
 const CLOCK_SECONDS_MAX: f64 = 5.0;
 
-/// See [`Sink::inspect`](crate::sink::Sink::inspect).
+/// See [`Schema::inspect`](crate::sink::Schema::inspect).
 pub(super) async fn inspect(
     session: &mut Session,
     datasets: &Datasets,

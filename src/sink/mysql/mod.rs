@@ -16,21 +16,21 @@ use crate::finding::Finding;
 
 use super::cells::by_dataset;
 use super::{
-    Audit, Committed, FileEntry, FileState, LastEvent, Ledger, LedgerFile, NewFile, OpenReject,
-    Purge, Registered, RejectQuery, Replayed, Settled, Sink, SinkOptions, Standing, Totals,
-    Unsummarised,
+    Audit, Committed, FileState, LastEvent, LedgerFile, NewFile, OpenReject, Operators, Purge,
+    Registered, RejectQuery, Replayed, Schema, Settled, Sink, SinkOptions, Standing, SummaryStore,
+    Totals, Unsummarised,
 };
 use client::{Address, Values};
-use commit::Way;
+use commit::Strategy;
 use errors::Failure;
-use session::{Lease, Mode, Pool};
+use session::{Mode, Pool, Session};
 
 mod bind;
 mod client;
 mod commit;
 mod errors;
+mod files;
 mod inspect;
-mod ledger;
 mod load_data;
 mod operators;
 mod schema;
@@ -38,13 +38,17 @@ mod session;
 mod summary;
 
 /// Connections for everything but commits: one for the stages, one for operators.
-const LEDGER_CONNECTIONS: usize = 2;
+const CONTROL_CONNECTIONS: usize = 2;
+
+const READING_LEDGER: &str = "reading the ledger";
+const READING_REJECTS: &str = "reading the rejects";
 
 /// The sink of a `mysql://` URL.
 #[derive(Debug)]
 pub struct MysqlSink {
     commits: Pool,
-    ledger: Pool,
+    /// For everything but commits.
+    control: Pool,
     writers: usize,
     rows_per_statement: usize,
 }
@@ -62,19 +66,12 @@ impl MysqlSink {
         let writers = options.connections.max(1);
         let sink = Self {
             commits: Pool::new(address.clone(), Mode::Transactions, writers),
-            ledger: Pool::new(address, Mode::AutoCommit, LEDGER_CONNECTIONS),
+            control: Pool::new(address, Mode::AutoCommit, CONTROL_CONNECTIONS),
             writers,
             rows_per_statement: options.rows_per_statement,
         };
-        sink.lease(DOING).await?.finish(DOING, Ok(())).await?;
+        sink.control.on_session(DOING, async |_| Ok(())).await?;
         Ok(sink)
-    }
-
-    async fn lease(&self, doing: &str) -> Result<Lease<'_>, Fault> {
-        self.ledger
-            .session()
-            .await
-            .map_err(|failure| failure.into_fault(doing))
     }
 }
 
@@ -82,7 +79,7 @@ impl MysqlSink {
 /// execution. For benchmarks, so that no server slows them down.
 pub fn bind(batches: &[Batch], payload: &mut Vec<u8>) {
     for rows in by_dataset(batches) {
-        let insert = commit::row_insert(&rows, Way::Plain);
+        let insert = commit::row_insert(&rows, Strategy::Plain);
         let mut values = Values::in_bulk(payload, 0, &insert.types);
         bind::rows(&rows, 0..rows.len(), &mut values);
     }
@@ -90,72 +87,72 @@ pub fn bind(batches: &[Batch], payload: &mut Vec<u8>) {
 
 #[async_trait]
 impl Sink for MysqlSink {
-    async fn migrate(&self, datasets: &Datasets) -> Result<(), Fault> {
-        let mut lease = self.lease("migrating the database").await?;
-        // A failed migration may hold its lock: the session is kept only after success.
-        schema::migrate(&mut lease.session, datasets).await?;
-        lease.finish("migrating the database", Ok(())).await
-    }
-
     fn writers(&self) -> usize {
         self.writers
     }
 
-    async fn inspect(&self, datasets: &Datasets) -> Result<Vec<Finding>, Fault> {
-        const DOING: &str = "asking the database how it is";
-        let mut lease = self.lease(DOING).await?;
-        let outcome = inspect::inspect(&mut lease.session, datasets).await;
-        lease.finish(DOING, outcome).await
-    }
-
-    async fn schema(&self, datasets: &Datasets) -> Result<Vec<String>, Fault> {
-        const DOING: &str = "asking the database what it is";
-        let lease = self.lease(DOING).await?;
-        let statements = schema::statements(datasets, lease.session.server.mariadb);
-        lease.finish(DOING, Ok(statements)).await
-    }
-
     async fn register(&self, files: &[NewFile]) -> Result<Vec<Registered>, Fault> {
-        const DOING: &str = "registering files";
-        let mut lease = self.lease(DOING).await?;
-        let outcome = ledger::register(&mut lease.session, files).await;
-        lease.finish(DOING, outcome).await
+        let work = async |session: &mut Session| files::register(session, files).await;
+        self.control.on_session("registering files", work).await
     }
 
     async fn commit(&self, batches: &[Batch]) -> Result<Committed, Fault> {
-        commit::commit(&self.commits, batches, self.rows_per_statement).await
+        let rows = self.rows_per_statement;
+        let work = async |session: &mut Session| commit::commit(session, batches, rows).await;
+        self.commits
+            .on_session("committing to the database", work)
+            .await
     }
 
     async fn coverage(&self, file_nos: &[u32]) -> Result<Vec<Vec<Range<u64>>>, Fault> {
-        const DOING: &str = "reading the ledger";
-        let mut lease = self.lease(DOING).await?;
-        let outcome = ledger::coverage(&mut lease.session, file_nos).await;
-        lease.finish(DOING, outcome).await
+        let work = async |session: &mut Session| files::coverage(session, file_nos).await;
+        self.control.on_session(READING_LEDGER, work).await
     }
 
     async fn settle(&self, file_nos: &[u32]) -> Result<Vec<Settled>, Fault> {
-        const DOING: &str = "settling files";
-        let mut lease = self.lease(DOING).await?;
-        let outcome = ledger::settle(&mut lease.session, file_nos).await;
-        lease.finish(DOING, outcome).await
+        let work = async |session: &mut Session| files::settle(session, file_nos).await;
+        self.control.on_session("settling files", work).await
     }
 
     async fn quarantine(&self, file: &NewFile, reason: &str) -> Result<(), Fault> {
-        const DOING: &str = "noting a quarantined file";
-        let mut lease = self.lease(DOING).await?;
-        let outcome = ledger::quarantine(&mut lease.session, file, reason).await;
-        lease.finish(DOING, outcome).await
+        let work = async |session: &mut Session| files::quarantine(session, file, reason).await;
+        self.control
+            .on_session("noting a quarantined file", work)
+            .await
+    }
+}
+
+#[async_trait]
+impl Schema for MysqlSink {
+    async fn migrate(&self, datasets: &Datasets) -> Result<(), Fault> {
+        const DOING: &str = "migrating the database";
+        let work = async |session: &mut Session| schema::migrate(session, datasets).await;
+        self.control.on_session(DOING, work).await
     }
 
+    async fn schema(&self, datasets: &Datasets) -> Result<Vec<String>, Fault> {
+        const DOING: &str = "asking the database for its version";
+        let statements =
+            async |session: &mut Session| Ok(schema::statements(datasets, session.server.mariadb));
+        self.control.on_session(DOING, statements).await
+    }
+
+    async fn inspect(&self, datasets: &Datasets) -> Result<Vec<Finding>, Fault> {
+        const DOING: &str = "asking the database for its settings";
+        let work = async |session: &mut Session| inspect::inspect(session, datasets).await;
+        self.control.on_session(DOING, work).await
+    }
+}
+
+#[async_trait]
+impl SummaryStore for MysqlSink {
     async fn summary_pending(
         &self,
         dataset: &Arc<Dataset>,
         max: usize,
     ) -> Result<Vec<Unsummarised>, Fault> {
-        const DOING: &str = "reading the ledger";
-        let mut lease = self.lease(DOING).await?;
-        let outcome = summary::pending(&mut lease.session, dataset, max).await;
-        lease.finish(DOING, outcome).await
+        let work = async |session: &mut Session| summary::pending(session, dataset, max).await;
+        self.control.on_session(READING_LEDGER, work).await
     }
 
     async fn summary_scan(
@@ -165,9 +162,8 @@ impl Sink for MysqlSink {
         max: usize,
     ) -> Result<Vec<LastEvent>, Fault> {
         const DOING: &str = "reading rows for the summary";
-        let mut lease = self.lease(DOING).await?;
-        let outcome = summary::scan(&mut lease.session, dataset, ids, max).await;
-        lease.finish(DOING, outcome).await
+        let work = async |session: &mut Session| summary::scan(session, dataset, ids, max).await;
+        self.control.on_session(DOING, work).await
     }
 
     async fn summary_merge(
@@ -176,17 +172,14 @@ impl Sink for MysqlSink {
         candidates: &[LastEvent],
         files: &[Unsummarised],
     ) -> Result<(), Fault> {
-        const DOING: &str = "writing the summary";
-        let mut lease = self.lease(DOING).await?;
-        let outcome = summary::merge(&mut lease.session, dataset, candidates, files).await;
-        lease.finish(DOING, outcome).await
+        let work =
+            async |session: &mut Session| summary::merge(session, dataset, candidates, files).await;
+        self.control.on_session("writing the summary", work).await
     }
 
     async fn summary_reset(&self, dataset: &Arc<Dataset>) -> Result<(), Fault> {
-        const DOING: &str = "emptying the summary";
-        let mut lease = self.lease(DOING).await?;
-        let outcome = summary::reset(&mut lease.session, dataset).await;
-        lease.finish(DOING, outcome).await
+        let work = async |session: &mut Session| summary::reset(session, dataset).await;
+        self.control.on_session("emptying the summary", work).await
     }
 
     async fn summary_head(
@@ -194,58 +187,37 @@ impl Sink for MysqlSink {
         dataset: &Arc<Dataset>,
         max: usize,
     ) -> Result<Vec<LastEvent>, Fault> {
-        const DOING: &str = "reading the summary";
-        let mut lease = self.lease(DOING).await?;
-        let outcome = summary::head(&mut lease.session, dataset, max).await;
-        lease.finish(DOING, outcome).await
-    }
-
-    async fn totals(&self) -> Result<Totals, Fault> {
-        const DOING: &str = "reading the ledger";
-        let mut lease = self.lease(DOING).await?;
-        let outcome = ledger::totals(&mut lease.session).await;
-        lease.finish(DOING, outcome).await
-    }
-
-    async fn files(&self, max: usize) -> Result<Vec<FileEntry>, Fault> {
-        let files = self.ledger_files(0..u32::MAX, None, max).await?;
-        Ok(files.into_iter().map(|file| file.entry).collect())
-    }
-
-    async fn reject_codes(&self, max: usize) -> Result<Vec<RejectCode>, Fault> {
-        const DOING: &str = "reading the rejects";
-        let mut lease = self.lease(DOING).await?;
-        let outcome = ledger::reject_codes(&mut lease.session, max).await;
-        lease.finish(DOING, outcome).await
-    }
-
-    async fn count_rows(&self, dataset: &Arc<Dataset>) -> Result<u64, Fault> {
-        const DOING: &str = "counting rows";
-        let mut lease = self.lease(DOING).await?;
-        let outcome = summary::count(&mut lease.session, dataset).await;
-        lease.finish(DOING, outcome).await
+        let work = async |session: &mut Session| summary::head(session, dataset, max).await;
+        self.control.on_session("reading the summary", work).await
     }
 }
 
 #[async_trait]
-impl Ledger for MysqlSink {
-    async fn ledger_files(
+impl Operators for MysqlSink {
+    async fn totals(&self) -> Result<Totals, Fault> {
+        let work = async |session: &mut Session| operators::totals(session).await;
+        self.control.on_session(READING_LEDGER, work).await
+    }
+
+    async fn files(
         &self,
         file_nos: Range<u32>,
         state: Option<FileState>,
         max: usize,
     ) -> Result<Vec<LedgerFile>, Fault> {
-        const DOING: &str = "reading the ledger";
-        let mut lease = self.lease(DOING).await?;
-        let outcome = operators::files(&mut lease.session, &file_nos, state, max).await;
-        lease.finish(DOING, outcome).await
+        let work =
+            async |session: &mut Session| operators::files(session, &file_nos, state, max).await;
+        self.control.on_session(READING_LEDGER, work).await
+    }
+
+    async fn count_rows(&self, dataset: &Arc<Dataset>) -> Result<u64, Fault> {
+        let work = async |session: &mut Session| operators::count_rows(session, dataset).await;
+        self.control.on_session("counting rows", work).await
     }
 
     async fn audit(&self, dataset: &Arc<Dataset>, file_nos: &[u32]) -> Result<Vec<Audit>, Fault> {
-        const DOING: &str = "auditing files";
-        let mut lease = self.lease(DOING).await?;
-        let outcome = operators::audit(&mut lease.session, dataset, file_nos).await;
-        lease.finish(DOING, outcome).await
+        let work = async |session: &mut Session| operators::audit(session, dataset, file_nos).await;
+        self.control.on_session("auditing files", work).await
     }
 
     async fn row_ids(
@@ -254,17 +226,19 @@ impl Ledger for MysqlSink {
         ids: Range<u64>,
         max: usize,
     ) -> Result<Vec<u64>, Fault> {
-        const DOING: &str = "reading ids";
-        let mut lease = self.lease(DOING).await?;
-        let outcome = operators::row_ids(&mut lease.session, dataset, &ids, max).await;
-        lease.finish(DOING, outcome).await
+        let work =
+            async |session: &mut Session| operators::row_ids(session, dataset, &ids, max).await;
+        self.control.on_session("reading ids", work).await
     }
 
     async fn standing(&self, dataset: &Arc<Dataset>, id: u64) -> Result<Standing, Fault> {
-        const DOING: &str = "looking for a record";
-        let mut lease = self.lease(DOING).await?;
-        let outcome = operators::standing(&mut lease.session, dataset, id).await;
-        lease.finish(DOING, outcome).await
+        let work = async |session: &mut Session| operators::standing(session, dataset, id).await;
+        self.control.on_session("finding a record", work).await
+    }
+
+    async fn reject_codes(&self, max: usize) -> Result<Vec<RejectCode>, Fault> {
+        let work = async |session: &mut Session| operators::reject_codes(session, max).await;
+        self.control.on_session(READING_REJECTS, work).await
     }
 
     async fn find_rejects(
@@ -272,30 +246,22 @@ impl Ledger for MysqlSink {
         query: &RejectQuery,
         max: usize,
     ) -> Result<Vec<OpenReject>, Fault> {
-        const DOING: &str = "reading the rejects";
-        let mut lease = self.lease(DOING).await?;
-        let outcome = operators::rejects(&mut lease.session, query, max).await;
-        lease.finish(DOING, outcome).await
+        let work = async |session: &mut Session| operators::rejects(session, query, max).await;
+        self.control.on_session(READING_REJECTS, work).await
     }
 
     async fn replay(&self, records: &[Batch]) -> Result<Vec<Replayed>, Fault> {
-        const DOING: &str = "replaying rejects";
-        let mut lease = self.lease(DOING).await?;
-        let outcome = operators::replay(&mut lease.session, records).await;
-        lease.finish(DOING, outcome).await
+        let work = async |session: &mut Session| operators::replay(session, records).await;
+        self.control.on_session("replaying rejects", work).await
     }
 
     async fn count_purge(&self, purge: &Purge) -> Result<u64, Fault> {
-        const DOING: &str = "counting rejects";
-        let mut lease = self.lease(DOING).await?;
-        let outcome = operators::count_purge(&mut lease.session, purge).await;
-        lease.finish(DOING, outcome).await
+        let work = async |session: &mut Session| operators::count_purge(session, purge).await;
+        self.control.on_session("counting rejects", work).await
     }
 
     async fn purge(&self, purge: &Purge, max: usize) -> Result<u64, Fault> {
-        const DOING: &str = "purging rejects";
-        let mut lease = self.lease(DOING).await?;
-        let outcome = operators::purge(&mut lease.session, purge, max).await;
-        lease.finish(DOING, outcome).await
+        let work = async |session: &mut Session| operators::purge(session, purge, max).await;
+        self.control.on_session("purging rejects", work).await
     }
 }

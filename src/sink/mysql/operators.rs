@@ -1,4 +1,4 @@
-//! What operators read and mend, in MySQL: [`Ledger`](crate::sink::Ledger).
+//! What operators read and repair, in MySQL: [`Operators`](crate::sink::Operators).
 //!
 //! Numbers go into statements as text, and so do reject codes, states and times, which are of our
 //! own writing; nothing that came from outside does.
@@ -15,18 +15,34 @@ use crate::sink::operators::assert_one_row;
 use crate::sink::summary::candidates;
 use crate::sink::{
     Audit, FileEntry, FileState, LastEvent, LedgerFile, OpenReject, Purge, RejectEntry,
-    RejectQuery, Replayed, Standing,
+    RejectQuery, Replayed, Standing, Totals,
 };
 
 use super::bind::{self, limits};
 use super::client::Values;
-use super::commit::{Way, row_insert};
+use super::commit::{Strategy, row_insert};
 use super::errors::{Class, Failure};
-use super::ledger::{file_state, list, reject_code};
+use super::files::{NEWER, file_state, list};
 use super::session::Session;
 use super::summary;
 
-/// See [`Ledger::ledger_files`](crate::sink::Ledger::ledger_files).
+/// See [`Operators::totals`](crate::sink::Operators::totals).
+pub(super) async fn totals(session: &mut Session) -> Result<Totals, Failure> {
+    let mut totals = Totals::default();
+    let sql = "SELECT state, COUNT(*), CAST(SUM(records) AS UNSIGNED) FROM ingest_files GROUP BY \
+               state";
+    for (state, files, records) in session.rows::<(String, u64, u64)>(sql).await? {
+        match file_state(&state)? {
+            FileState::Pending => totals.pending = files,
+            FileState::Settled => (totals.settled, totals.records) = (files, records),
+            FileState::Quarantined => totals.quarantined = files,
+        }
+    }
+    totals.rejects = session.one("SELECT COUNT(*) FROM ingest_rejects").await?;
+    Ok(totals)
+}
+
+/// See [`Operators::files`](crate::sink::Operators::files).
 pub(super) async fn files(
     session: &mut Session,
     file_nos: &Range<u32>,
@@ -79,7 +95,13 @@ pub(super) async fn files(
     rows.into_iter().map(file).collect()
 }
 
-/// See [`Ledger::audit`](crate::sink::Ledger::audit).
+/// See [`Operators::count_rows`](crate::sink::Operators::count_rows).
+pub(super) async fn count_rows(session: &mut Session, dataset: &Dataset) -> Result<u64, Failure> {
+    let sql = format!("SELECT COUNT(*) FROM `{}`", dataset.table);
+    session.one(&sql).await
+}
+
+/// See [`Operators::audit`](crate::sink::Operators::audit).
 pub(super) async fn audit(
     session: &mut Session,
     dataset: &Dataset,
@@ -174,7 +196,7 @@ async fn audit_others(
     Ok(())
 }
 
-/// See [`Ledger::row_ids`](crate::sink::Ledger::row_ids).
+/// See [`Operators::row_ids`](crate::sink::Operators::row_ids).
 pub(super) async fn row_ids(
     session: &mut Session,
     dataset: &Dataset,
@@ -188,7 +210,7 @@ pub(super) async fn row_ids(
     session.rows(&sql).await
 }
 
-/// See [`Ledger::standing`](crate::sink::Ledger::standing).
+/// See [`Operators::standing`](crate::sink::Operators::standing).
 pub(super) async fn standing(
     session: &mut Session,
     dataset: &Dataset,
@@ -212,7 +234,19 @@ pub(super) async fn standing(
     })
 }
 
-/// See [`Ledger::find_rejects`](crate::sink::Ledger::find_rejects).
+/// See [`Operators::reject_codes`](crate::sink::Operators::reject_codes).
+pub(super) async fn reject_codes(
+    session: &mut Session,
+    max: usize,
+) -> Result<Vec<RejectCode>, Failure> {
+    // By the primary key: newest file first. A time would need an index of its own.
+    let sql =
+        format!("SELECT code FROM ingest_rejects ORDER BY file_no DESC, ordinal DESC LIMIT {max}");
+    let codes = session.rows::<String>(&sql).await?;
+    codes.iter().map(|code| reject_code(code)).collect()
+}
+
+/// See [`Operators::find_rejects`](crate::sink::Operators::find_rejects).
 pub(super) async fn rejects(
     session: &mut Session,
     query: &RejectQuery,
@@ -239,7 +273,7 @@ pub(super) async fn rejects(
     rows.into_iter().map(reject).collect()
 }
 
-/// See [`Ledger::replay`](crate::sink::Ledger::replay).
+/// See [`Operators::replay`](crate::sink::Operators::replay).
 pub(super) async fn replay(
     session: &mut Session,
     records: &[Batch],
@@ -323,7 +357,7 @@ async fn replay_one(session: &mut Session, record: &Batch) -> Result<Replayed, F
 async fn insert(session: &mut Session, record: &Batch) -> Result<Replayed, Failure> {
     let groups = by_dataset(slice::from_ref(record));
     let rows = groups.first().expect("a replay is of one row");
-    let insert = row_insert(rows, Way::Plain);
+    let insert = row_insert(rows, Strategy::Plain);
     let limits = limits(&insert, session.server, 1);
     if bind::first(rows, 0..1, limits).is_none() {
         return Ok(Replayed::Refused(RejectCode::RefusedByDatabase));
@@ -339,13 +373,13 @@ async fn insert(session: &mut Session, record: &Batch) -> Result<Replayed, Failu
     }
 }
 
-/// See [`Ledger::count_purge`](crate::sink::Ledger::count_purge).
+/// See [`Operators::count_purge`](crate::sink::Operators::count_purge).
 pub(super) async fn count_purge(session: &mut Session, purge: &Purge) -> Result<u64, Failure> {
     let sql = format!("SELECT COUNT(*) {}", purge.rejects());
     session.one(&sql).await
 }
 
-/// See [`Ledger::purge`](crate::sink::Ledger::purge).
+/// See [`Operators::purge`](crate::sink::Operators::purge).
 pub(super) async fn purge(
     session: &mut Session,
     purge: &Purge,
@@ -379,4 +413,12 @@ pub(super) async fn purge(
     }
     session.commit().await?;
     Ok(removed)
+}
+
+/// Parses the code of a reject in `ingest_rejects`.
+fn reject_code(code: &str) -> Result<RejectCode, Failure> {
+    RejectCode::parse(code).ok_or_else(|| Failure::Found {
+        advice: NEWER,
+        problem: format!("`{code}` is not a reject code"),
+    })
 }

@@ -29,27 +29,20 @@ const VARCHAR_CHARS_SHORT: u32 = 64;
 /// Bytes of a character in utf8mb4, at most.
 const CHAR_BYTES: u32 = 4;
 
-const DOING: &str = "migrating the database";
-
 const MIGRATIONS: &str = "ingest_migrations";
 
 const MIGRATIONS_DDL: &str = "CREATE TABLE IF NOT EXISTS ingest_migrations (number INT UNSIGNED NOT \
     NULL PRIMARY KEY, name VARCHAR(64) NOT NULL, checksum CHAR(32) NOT NULL, applied_at \
     DATETIME(6) NOT NULL) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin";
 
-/// See [`Sink::migrate`](crate::sink::Sink::migrate).
-pub(super) async fn migrate(session: &mut Session, datasets: &Datasets) -> Result<(), Fault> {
-    let fault = |failure: Failure| failure.into_fault(DOING);
-    let database = session
-        .rows::<Option<String>>("SELECT DATABASE()")
-        .await
-        .map_err(fault)?;
+/// See [`Schema::migrate`](crate::sink::Schema::migrate).
+pub(super) async fn migrate(session: &mut Session, datasets: &Datasets) -> Result<(), Failure> {
+    let database = session.rows::<Option<String>>("SELECT DATABASE()").await?;
     let Some(database) = database.into_iter().next().flatten() else {
-        return Err(Fault::fatal(
-            Origin::Sink,
-            format!("{DOING}: name a database in the URL, mysql://HOST/DATABASE"),
-            "the URL names none",
-        ));
+        return Err(Failure::Found {
+            advice: "name a database in the URL, mysql://HOST/DATABASE",
+            problem: "the URL names none".to_owned(),
+        });
     };
     // Locks are the server's, not the database's, and their names end at 64 characters.
     let lock = format!(
@@ -57,23 +50,24 @@ pub(super) async fn migrate(session: &mut Session, datasets: &Datasets) -> Resul
         &blake3::hash(database.as_bytes()).to_hex()[..32]
     );
     let sql = format!("SELECT GET_LOCK('{lock}', {LOCK_WAIT_SECONDS})");
-    let got = session.rows::<Option<i64>>(&sql).await.map_err(fault)?;
+    let got = session.rows::<Option<i64>>(&sql).await?;
     if got.first().copied().flatten() != Some(1) {
         let cause = format!("it took longer than {LOCK_WAIT_SECONDS} s");
         return Err(Fault::transient(
             Origin::Sink,
             "waiting for another process that migrates the database",
             cause,
-        ));
+        )
+        .into());
     }
     let outcome = locked(session, datasets).await;
     // If this fails the session is thrown away, which frees the lock as well.
     let freed = session.run(&format!("DO RELEASE_LOCK('{lock}')")).await;
     outcome?;
-    freed.map(drop).map_err(fault)
+    freed.map(drop)
 }
 
-/// See [`Sink::schema`](crate::sink::Sink::schema).
+/// See [`Schema::schema`](crate::sink::Schema::schema).
 pub(super) fn statements(datasets: &Datasets, mariadb: bool) -> Vec<String> {
     let tables = tables(datasets).into_iter();
     migrations::all(
@@ -84,38 +78,36 @@ pub(super) fn statements(datasets: &Datasets, mariadb: bool) -> Vec<String> {
     )
 }
 
-async fn locked(session: &mut Session, datasets: &Datasets) -> Result<(), Fault> {
-    let fault = |failure: Failure| failure.into_fault(DOING);
+async fn locked(session: &mut Session, datasets: &Datasets) -> Result<(), Failure> {
     // Asked for first, because CREATE TABLE wants the right to create even where it finds the table:
     // the account of a service may do without that right once the database is migrated.
-    if !has_table(session, MIGRATIONS).await.map_err(fault)? {
-        session.run(MIGRATIONS_DDL).await.map_err(fault)?;
+    if !has_table(session, MIGRATIONS).await? {
+        session.run(MIGRATIONS_DDL).await?;
     }
     let recorded = session
         .rows::<(u32, String)>("SELECT number, checksum FROM ingest_migrations")
-        .await
-        .map_err(fault)?;
+        .await?;
     for migration in migrations::due(migrations::MYSQL, &recorded)? {
         for statement in migration.statements() {
-            session.run(statement).await.map_err(fault)?;
+            session.run(statement).await?;
         }
         // The lock is of one server: on another node of a cluster the same may happen at the same time.
         let sql = "INSERT INTO ingest_migrations (number, name, checksum, applied_at) VALUES (?, \
                    ?, ?, UTC_TIMESTAMP(6)) ON DUPLICATE KEY UPDATE number = number";
         let params = (migration.number, migration.name, migration.checksum());
-        session.run_with(sql, params).await.map_err(fault)?;
+        session.run_with(sql, params).await?;
     }
     let mut misfits = Vec::new();
     for table in tables(datasets) {
-        if !has_table(session, &table.name).await.map_err(fault)? {
+        if !has_table(session, &table.name).await? {
             // Before the table is made: once it is there, nobody does this any more.
             if let Some(dataset) = &table.summary_of {
-                summary::mark(session, dataset).await.map_err(fault)?;
+                summary::mark(session, dataset).await?;
             }
             let ddl = create(&table, session.server.mariadb);
-            session.run(&ddl).await.map_err(fault)?;
+            session.run(&ddl).await?;
         }
-        misfits.extend(check(session, &table).await.map_err(fault)?);
+        misfits.extend(check(session, &table).await?);
     }
     if misfits.is_empty() {
         return Ok(());
@@ -128,7 +120,7 @@ async fn locked(session: &mut Session, datasets: &Datasets) -> Result<(), Fault>
         "run these statements, and then `task_runner migrate` again:\n\n{};\n",
         mends.join(";\n")
     );
-    Err(Fault::fatal(Origin::Sink, doing, cause))
+    Err(Fault::fatal(Origin::Sink, doing, cause).into())
 }
 
 /// What migrating would find of the tables of the datasets: the names of those that are missing, and

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use mysql_common::params::Params;
 use mysql_common::prelude::FromRow;
 use parking_lot::Mutex;
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::Semaphore;
 
 use crate::fault::Fault;
 
@@ -72,15 +72,8 @@ pub(super) struct Pool {
     permits: Semaphore,
 }
 
-/// A session out of the pool. Dropped, it is thrown away; see [`Lease::finish`].
-pub(super) struct Lease<'a> {
-    pub(super) session: Session,
-    pool: &'a Pool,
-    _permit: SemaphorePermit<'a>,
-}
-
 impl Pool {
-    /// At most `max` connections at once; whoever needs one more waits.
+    /// A pool of at most `max` connections at once; a caller that needs one more waits.
     pub(super) fn new(address: Address, mode: Mode, max: usize) -> Self {
         Self {
             address,
@@ -90,62 +83,50 @@ impl Pool {
         }
     }
 
-    /// A session, an idle one or a new one.
-    pub(super) async fn session(&self) -> Result<Lease<'_>, Failure> {
-        let permit = self
+    /// Does something on a session, an idle one or a new one, and puts it back if the outcome leaves
+    /// it usable: nothing is open on it, and the server answered to the last. If the future is
+    /// dropped, so is the session.
+    pub(super) async fn on_session<T>(
+        &self,
+        doing: &str,
+        work: impl AsyncFnOnce(&mut Session) -> Result<T, Failure>,
+    ) -> Result<T, Fault> {
+        let _permit = self
             .permits
             .acquire()
             .await
             .expect("the semaphore is never closed");
-        let idle = {
-            let mut idle = self.idle.lock();
-            idle.retain(|session| session.idle_since.elapsed() < IDLE_MAX);
-            idle.pop()
-        };
-        let session = match idle {
+        let mut session = match self.take_idle() {
             Some(session) => session,
-            None => Session::connect(&self.address, self.mode).await?,
+            None => Session::connect(&self.address, self.mode)
+                .await
+                .map_err(|failure| failure.into_fault(doing))?,
         };
-        Ok(Lease {
-            session,
-            pool: self,
-            _permit: permit,
-        })
-    }
-}
-
-impl Lease<'_> {
-    /// Puts the session back: nothing is open on it, and it answered to the last.
-    fn keep(self) {
-        let Self {
-            mut session,
-            pool,
-            _permit,
-        } = self;
-        session.idle_since = Instant::now();
-        pool.idle.lock().push(session);
-    }
-
-    /// Ends the use of the session for `doing`, and puts it back where the outcome leaves it usable.
-    pub(super) async fn finish<T>(
-        mut self,
-        doing: &str,
-        outcome: Result<T, Failure>,
-    ) -> Result<T, Fault> {
-        match outcome {
+        match work(&mut session).await {
             Ok(value) => {
-                self.keep();
+                self.put_back(session);
                 Ok(value)
             }
             Err(failure) => {
-                let usable = !matches!(failure.class(), Class::Reconnect);
+                let is_usable = !matches!(failure.class(), Class::Reconnect);
                 // After a lock wait the transaction is still open, with its earlier rows.
-                if usable && self.session.rollback().await.is_ok() {
-                    self.keep();
+                if is_usable && session.rollback().await.is_ok() {
+                    self.put_back(session);
                 }
                 Err(failure.into_fault(doing))
             }
         }
+    }
+
+    fn take_idle(&self) -> Option<Session> {
+        let mut idle = self.idle.lock();
+        idle.retain(|session| session.idle_since.elapsed() < IDLE_MAX);
+        idle.pop()
+    }
+
+    fn put_back(&self, mut session: Session) {
+        session.idle_since = Instant::now();
+        self.idle.lock().push(session);
     }
 }
 

@@ -17,7 +17,7 @@ use crate::timestamp::{self, Civil};
 use super::bind::limits;
 use super::client::{Type, Values};
 use super::errors::Failure;
-use super::ledger::list;
+use super::files::list;
 use super::session::{Insert, Session};
 
 /// Entries of one upsert.
@@ -26,7 +26,7 @@ const ENTRIES_PER_STATEMENT: usize = 1_000;
 /// A row as it is read: id, key, time, value.
 type Read = (u64, String, Value, String);
 
-/// See [`Sink::summary_pending`](crate::sink::Sink::summary_pending).
+/// See [`SummaryStore::summary_pending`](crate::sink::SummaryStore::summary_pending).
 pub(super) async fn pending(
     session: &mut Session,
     dataset: &Dataset,
@@ -45,7 +45,7 @@ pub(super) async fn pending(
     Ok(rows.into_iter().map(file).collect())
 }
 
-/// See [`Sink::summary_scan`](crate::sink::Sink::summary_scan).
+/// See [`SummaryStore::summary_scan`](crate::sink::SummaryStore::summary_scan).
 pub(super) async fn scan(
     session: &mut Session,
     dataset: &Dataset,
@@ -64,7 +64,7 @@ pub(super) async fn scan(
     rows.into_iter().map(event).collect()
 }
 
-/// See [`Sink::summary_merge`](crate::sink::Sink::summary_merge).
+/// See [`SummaryStore::summary_merge`](crate::sink::SummaryStore::summary_merge).
 pub(super) async fn merge(
     session: &mut Session,
     dataset: &Dataset,
@@ -148,7 +148,7 @@ fn upsert_sql(dataset: &Dataset) -> Insert {
     }
 }
 
-/// See [`Sink::summary_reset`](crate::sink::Sink::summary_reset).
+/// See [`SummaryStore::summary_reset`](crate::sink::SummaryStore::summary_reset).
 pub(super) async fn reset(session: &mut Session, dataset: &Dataset) -> Result<(), Failure> {
     let summary = summary_of(dataset);
     session.begin().await?;
@@ -166,7 +166,7 @@ pub(super) async fn mark(session: &mut Session, dataset: &str) -> Result<(), Fai
     session.run_with(&sql, (dataset,)).await.map(drop)
 }
 
-/// See [`Sink::summary_head`](crate::sink::Sink::summary_head).
+/// See [`SummaryStore::summary_head`](crate::sink::SummaryStore::summary_head).
 pub(super) async fn head(
     session: &mut Session,
     dataset: &Dataset,
@@ -187,12 +187,6 @@ pub(super) async fn head(
     );
     let rows = session.rows_with::<Read>(&sql, ()).await?;
     rows.into_iter().map(event).collect()
-}
-
-/// See [`Sink::count_rows`](crate::sink::Sink::count_rows).
-pub(super) async fn count(session: &mut Session, dataset: &Dataset) -> Result<u64, Failure> {
-    let sql = format!("SELECT COUNT(*) FROM `{}`", dataset.table);
-    session.one(&sql).await
 }
 
 fn event((id, key, time, value): Read) -> Result<LastEvent, Failure> {

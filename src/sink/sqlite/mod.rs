@@ -23,14 +23,15 @@ use crate::finding::Finding;
 use crate::timestamp;
 
 use super::{
-    Audit, Committed, FileEntry, FileState, LastEvent, Ledger, LedgerFile, NewFile, OpenReject,
-    Purge, Registered, RejectQuery, Replayed, Settled, Sink, Standing, Totals, Unsummarised,
+    Audit, Committed, FileState, LastEvent, LedgerFile, NewFile, OpenReject, Operators, Purge,
+    Registered, RejectQuery, Replayed, Schema, Settled, Sink, Standing, SummaryStore, Totals,
+    Unsummarised,
 };
 use errors::Failure;
 
 mod commit;
 mod errors;
-mod ledger;
+mod files;
 mod operators;
 mod schema;
 mod summary;
@@ -154,33 +155,13 @@ fn now() -> String {
 
 #[async_trait]
 impl Sink for SqliteSink {
-    async fn migrate(&self, datasets: &Datasets) -> Result<(), Fault> {
-        let datasets = datasets.clone();
-        self.transact("migrating the database", move |db| {
-            schema::migrate(db, &datasets)
-        })
-        .await
-    }
-
     fn writers(&self) -> usize {
         1
     }
 
-    async fn inspect(&self, _: &Datasets) -> Result<Vec<Finding>, Fault> {
-        let totals = self.totals().await?;
-        let files = totals.pending + totals.settled + totals.quarantined;
-        Ok(vec![Finding::ok(format!(
-            "SQLite answers; {files} files in the ledger"
-        ))])
-    }
-
-    async fn schema(&self, datasets: &Datasets) -> Result<Vec<String>, Fault> {
-        Ok(schema::statements(datasets))
-    }
-
     async fn register(&self, files: &[NewFile]) -> Result<Vec<Registered>, Fault> {
         let files = files.to_vec();
-        self.transact("registering files", move |db| ledger::register(db, &files))
+        self.transact("registering files", move |db| files::register(db, &files))
             .await
     }
 
@@ -196,23 +177,49 @@ impl Sink for SqliteSink {
     async fn coverage(&self, file_nos: &[u32]) -> Result<Vec<Vec<Range<u64>>>, Fault> {
         let file_nos = file_nos.to_vec();
         self.transact("reading the ledger", move |db| {
-            ledger::coverage(db, &file_nos)
+            files::coverage(db, &file_nos)
         })
         .await
     }
 
     async fn settle(&self, file_nos: &[u32]) -> Result<Vec<Settled>, Fault> {
         let file_nos = file_nos.to_vec();
-        self.transact("settling files", move |db| ledger::settle(db, &file_nos))
+        self.transact("settling files", move |db| files::settle(db, &file_nos))
             .await
     }
 
     async fn quarantine(&self, file: &NewFile, reason: &str) -> Result<(), Fault> {
         let (file, reason) = (file.clone(), reason.to_owned());
-        let work = move |db: &Transaction<'_>| ledger::quarantine(db, &file, &reason);
+        let work = move |db: &Transaction<'_>| files::quarantine(db, &file, &reason);
         self.transact("noting a quarantined file", work).await
     }
+}
 
+#[async_trait]
+impl Schema for SqliteSink {
+    async fn migrate(&self, datasets: &Datasets) -> Result<(), Fault> {
+        let datasets = datasets.clone();
+        self.transact("migrating the database", move |db| {
+            schema::migrate(db, &datasets)
+        })
+        .await
+    }
+
+    async fn schema(&self, datasets: &Datasets) -> Result<Vec<String>, Fault> {
+        Ok(schema::statements(datasets))
+    }
+
+    async fn inspect(&self, _: &Datasets) -> Result<Vec<Finding>, Fault> {
+        let totals = self.totals().await?;
+        let files = totals.pending + totals.settled + totals.quarantined;
+        Ok(vec![Finding::ok(format!(
+            "SQLite answers; {files} files in the ledger"
+        ))])
+    }
+}
+
+#[async_trait]
+impl SummaryStore for SqliteSink {
     async fn summary_pending(
         &self,
         dataset: &Arc<Dataset>,
@@ -267,33 +274,15 @@ impl Sink for SqliteSink {
         })
         .await
     }
-
-    async fn totals(&self) -> Result<Totals, Fault> {
-        self.transact("reading the ledger", ledger::totals).await
-    }
-
-    async fn files(&self, max: usize) -> Result<Vec<FileEntry>, Fault> {
-        let files = self.ledger_files(0..u32::MAX, None, max).await?;
-        Ok(files.into_iter().map(|file| file.entry).collect())
-    }
-
-    async fn reject_codes(&self, max: usize) -> Result<Vec<RejectCode>, Fault> {
-        self.transact("reading the rejects", move |db| {
-            ledger::reject_codes(db, max)
-        })
-        .await
-    }
-
-    async fn count_rows(&self, dataset: &Arc<Dataset>) -> Result<u64, Fault> {
-        let dataset = dataset.clone();
-        self.transact("counting rows", move |db| summary::count(db, &dataset))
-            .await
-    }
 }
 
 #[async_trait]
-impl Ledger for SqliteSink {
-    async fn ledger_files(
+impl Operators for SqliteSink {
+    async fn totals(&self) -> Result<Totals, Fault> {
+        self.transact("reading the ledger", operators::totals).await
+    }
+
+    async fn files(
         &self,
         file_nos: Range<u32>,
         state: Option<FileState>,
@@ -301,6 +290,14 @@ impl Ledger for SqliteSink {
     ) -> Result<Vec<LedgerFile>, Fault> {
         let work = move |db: &Transaction<'_>| operators::files(db, &file_nos, state, max);
         self.transact("reading the ledger", work).await
+    }
+
+    async fn count_rows(&self, dataset: &Arc<Dataset>) -> Result<u64, Fault> {
+        let dataset = dataset.clone();
+        self.transact("counting rows", move |db| {
+            operators::count_rows(db, &dataset)
+        })
+        .await
     }
 
     async fn audit(&self, dataset: &Arc<Dataset>, file_nos: &[u32]) -> Result<Vec<Audit>, Fault> {
@@ -323,7 +320,14 @@ impl Ledger for SqliteSink {
     async fn standing(&self, dataset: &Arc<Dataset>, id: u64) -> Result<Standing, Fault> {
         let dataset = dataset.clone();
         let work = move |db: &Transaction<'_>| operators::standing(db, &dataset, id);
-        self.transact("looking for a record", work).await
+        self.transact("finding a record", work).await
+    }
+
+    async fn reject_codes(&self, max: usize) -> Result<Vec<RejectCode>, Fault> {
+        self.transact("reading the rejects", move |db| {
+            operators::reject_codes(db, max)
+        })
+        .await
     }
 
     async fn find_rejects(

@@ -1,4 +1,4 @@
-//! What operators read and mend, in SQLite: [`Ledger`](crate::sink::Ledger).
+//! What operators read and repair, in SQLite: [`Operators`](crate::sink::Operators).
 
 use std::ops::Range;
 use std::slice;
@@ -12,15 +12,39 @@ use crate::sink::operators::assert_one_row;
 use crate::sink::summary::candidates;
 use crate::sink::{
     Audit, FileEntry, FileState, LedgerFile, OpenReject, Purge, RejectEntry, RejectQuery, Replayed,
-    Standing,
+    Standing, Totals,
 };
 
 use super::commit::{insert_row, row_insert};
 use super::errors::{Class, Failure, classify};
-use super::ledger::{file_state, reject_code};
+use super::files::{NEWER, file_state};
 use super::{now, summary};
 
-/// See [`Ledger::ledger_files`](crate::sink::Ledger::ledger_files).
+/// See [`Operators::totals`](crate::sink::Operators::totals).
+pub(super) fn totals(db: &Transaction<'_>) -> Result<Totals, Failure> {
+    let mut totals = Totals::default();
+    let mut sums =
+        db.prepare_cached("SELECT state, COUNT(*), SUM(records) FROM ingest_files GROUP BY state")?;
+    let sums = sums.query_map([], |row| {
+        Ok((
+            row.get::<_, String>(0)?,
+            row.get::<_, u64>(1)?,
+            row.get::<_, u64>(2)?,
+        ))
+    })?;
+    for sum in sums {
+        let (state, files, records) = sum?;
+        match file_state(&state)? {
+            FileState::Pending => totals.pending = files,
+            FileState::Settled => (totals.settled, totals.records) = (files, records),
+            FileState::Quarantined => totals.quarantined = files,
+        }
+    }
+    totals.rejects = db.query_row("SELECT COUNT(*) FROM ingest_rejects", [], |row| row.get(0))?;
+    Ok(totals)
+}
+
+/// See [`Operators::files`](crate::sink::Operators::files).
 pub(super) fn files(
     db: &Transaction<'_>,
     file_nos: &Range<u32>,
@@ -56,7 +80,13 @@ fn file(row: &Row<'_>) -> Result<LedgerFile, Failure> {
     })
 }
 
-/// See [`Ledger::audit`](crate::sink::Ledger::audit).
+/// See [`Operators::count_rows`](crate::sink::Operators::count_rows).
+pub(super) fn count_rows(db: &Transaction<'_>, dataset: &Dataset) -> Result<u64, Failure> {
+    let sql = format!("SELECT COUNT(*) FROM `{}`", dataset.table);
+    Ok(db.query_row(&sql, [], |row| row.get(0))?)
+}
+
+/// See [`Operators::audit`](crate::sink::Operators::audit).
 pub(super) fn audit(
     db: &Transaction<'_>,
     dataset: &Dataset,
@@ -100,7 +130,7 @@ pub(super) fn audit(
     Ok(audits)
 }
 
-/// See [`Ledger::row_ids`](crate::sink::Ledger::row_ids).
+/// See [`Operators::row_ids`](crate::sink::Operators::row_ids).
 pub(super) fn row_ids(
     db: &Transaction<'_>,
     dataset: &Dataset,
@@ -115,7 +145,7 @@ pub(super) fn row_ids(
     Ok(found.collect::<Result<_, _>>()?)
 }
 
-/// See [`Ledger::standing`](crate::sink::Ledger::standing).
+/// See [`Operators::standing`](crate::sink::Operators::standing).
 pub(super) fn standing(
     db: &Transaction<'_>,
     dataset: &Dataset,
@@ -139,7 +169,21 @@ pub(super) fn standing(
     })
 }
 
-/// See [`Ledger::find_rejects`](crate::sink::Ledger::find_rejects).
+/// See [`Operators::reject_codes`](crate::sink::Operators::reject_codes).
+pub(super) fn reject_codes(db: &Transaction<'_>, max: usize) -> Result<Vec<RejectCode>, Failure> {
+    // By the primary key: newest file first. A time would need an index of its own.
+    let mut last = db.prepare_cached(
+        "SELECT code FROM ingest_rejects ORDER BY file_no DESC, ordinal DESC LIMIT ?",
+    )?;
+    let mut rows = last.query([max])?;
+    let mut codes = Vec::new();
+    while let Some(row) = rows.next()? {
+        codes.push(reject_code(&row.get::<_, String>(0)?)?);
+    }
+    Ok(codes)
+}
+
+/// See [`Operators::find_rejects`](crate::sink::Operators::find_rejects).
 pub(super) fn rejects(
     db: &Transaction<'_>,
     query: &RejectQuery,
@@ -169,7 +213,7 @@ pub(super) fn rejects(
     Ok(found)
 }
 
-/// See [`Ledger::replay`](crate::sink::Ledger::replay).
+/// See [`Operators::replay`](crate::sink::Operators::replay).
 pub(super) fn replay(db: &Transaction<'_>, records: &[Batch]) -> Result<Vec<Replayed>, Failure> {
     records
         .iter()
@@ -239,13 +283,13 @@ fn is_row(db: &Transaction<'_>, dataset: &Dataset, id: u64) -> Result<bool, rusq
         .exists([id])
 }
 
-/// See [`Ledger::count_purge`](crate::sink::Ledger::count_purge).
+/// See [`Operators::count_purge`](crate::sink::Operators::count_purge).
 pub(super) fn count_purge(db: &Transaction<'_>, purge: &Purge) -> Result<u64, Failure> {
     let sql = format!("SELECT COUNT(*) {}", purge.rejects());
     Ok(db.query_row(&sql, [], |row| row.get(0))?)
 }
 
-/// See [`Ledger::purge`](crate::sink::Ledger::purge).
+/// See [`Operators::purge`](crate::sink::Operators::purge).
 pub(super) fn purge(db: &Transaction<'_>, purge: &Purge, max: usize) -> Result<u64, Failure> {
     let places: Vec<(u32, u32)> = db
         .prepare(&format!(
@@ -266,4 +310,12 @@ pub(super) fn purge(db: &Transaction<'_>, purge: &Purge, max: usize) -> Result<u
         remove.execute(params![file_no, ordinal])?;
     }
     Ok(places.len() as u64)
+}
+
+/// Parses the code of a reject in `ingest_rejects`.
+fn reject_code(code: &str) -> Result<RejectCode, Failure> {
+    RejectCode::parse(code).ok_or_else(|| Failure::Found {
+        advice: NEWER.to_owned(),
+        problem: format!("`{code}` is not a reject code"),
+    })
 }

@@ -14,7 +14,7 @@ use super::{now, summary};
 const MIGRATIONS_DDL: &str = "CREATE TABLE IF NOT EXISTS ingest_migrations (number INTEGER PRIMARY \
     KEY, name TEXT NOT NULL, checksum TEXT NOT NULL, applied_at TEXT NOT NULL)";
 
-/// See [`Sink::migrate`](crate::sink::Sink::migrate).
+/// See [`Schema::migrate`](crate::sink::Schema::migrate).
 pub(super) fn migrate(db: &Transaction<'_>, datasets: &Datasets) -> Result<(), Failure> {
     db.execute_batch(MIGRATIONS_DDL)?;
     let recorded: Vec<(u32, String)> = db
@@ -45,7 +45,7 @@ pub(super) fn migrate(db: &Transaction<'_>, datasets: &Datasets) -> Result<(), F
     Ok(())
 }
 
-/// See [`Sink::schema`](crate::sink::Sink::schema).
+/// See [`Schema::schema`](crate::sink::Schema::schema).
 pub(super) fn statements(datasets: &Datasets) -> Vec<String> {
     let tables = tables(datasets).into_iter();
     let tables = tables.map(|table| create(&table));

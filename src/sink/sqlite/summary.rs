@@ -15,7 +15,7 @@ use super::errors::Failure;
 /// Characters of `YYYY-MM-DD`, with which a timestamp begins.
 const DAY_CHARS: usize = 10;
 
-/// See [`Sink::summary_pending`](crate::sink::Sink::summary_pending).
+/// See [`SummaryStore::summary_pending`](crate::sink::SummaryStore::summary_pending).
 pub(super) fn pending(
     db: &Transaction<'_>,
     dataset: &Dataset,
@@ -35,7 +35,7 @@ pub(super) fn pending(
     Ok(found.collect::<Result<_, _>>()?)
 }
 
-/// See [`Sink::summary_scan`](crate::sink::Sink::summary_scan).
+/// See [`SummaryStore::summary_scan`](crate::sink::SummaryStore::summary_scan).
 pub(super) fn scan(
     db: &Transaction<'_>,
     dataset: &Dataset,
@@ -55,7 +55,7 @@ pub(super) fn scan(
     found.collect()
 }
 
-/// See [`Sink::summary_merge`](crate::sink::Sink::summary_merge).
+/// See [`SummaryStore::summary_merge`](crate::sink::SummaryStore::summary_merge).
 pub(super) fn merge(
     db: &Transaction<'_>,
     dataset: &Dataset,
@@ -107,7 +107,7 @@ pub(super) fn upsert(
     Ok(())
 }
 
-/// See [`Sink::summary_reset`](crate::sink::Sink::summary_reset).
+/// See [`SummaryStore::summary_reset`](crate::sink::SummaryStore::summary_reset).
 pub(super) fn reset(db: &Transaction<'_>, dataset: &Dataset) -> Result<(), Failure> {
     db.execute(&format!("DELETE FROM `{}`", summary_of(dataset).table), [])?;
     mark(db, &dataset.name)
@@ -121,7 +121,7 @@ pub(super) fn mark(db: &Transaction<'_>, dataset: &str) -> Result<(), Failure> {
     Ok(())
 }
 
-/// See [`Sink::summary_head`](crate::sink::Sink::summary_head).
+/// See [`SummaryStore::summary_head`](crate::sink::SummaryStore::summary_head).
 pub(super) fn head(
     db: &Transaction<'_>,
     dataset: &Dataset,
@@ -142,12 +142,6 @@ pub(super) fn head(
     );
     let mut find = db.prepare_cached(&sql)?;
     find.query_and_then([max], event)?.collect()
-}
-
-/// See [`Sink::count_rows`](crate::sink::Sink::count_rows).
-pub(super) fn count(db: &Transaction<'_>, dataset: &Dataset) -> Result<u64, Failure> {
-    let sql = format!("SELECT COUNT(*) FROM `{}`", dataset.table);
-    Ok(db.query_row(&sql, [], |row| row.get(0))?)
 }
 
 fn event(row: &Row<'_>) -> Result<LastEvent, Failure> {

@@ -140,7 +140,7 @@ fn engine(world: &Arc<World>, root: &Path, random: &mut Random) -> Engine {
     let datasets = Datasets::new(vec![]).unwrap();
     let broker = Arc::new(SimBroker(world.clone()));
     let sink = Arc::new(SimSink(world.clone()));
-    Engine::new(broker, sink, datasets, Arc::new(inbox), options)
+    Engine::new(broker, sink, None, datasets, Arc::new(inbox), options)
 }
 
 fn runtime() -> tokio::runtime::Runtime {

@@ -13,14 +13,10 @@ use async_trait::async_trait;
 use lemonade_task::batch::{Batch, ContentHash, RejectCode, Span};
 use lemonade_task::broker::{Broker, Consumer, Delivery, Depth, Queued, Tag};
 use lemonade_task::coverage;
-use lemonade_task::dataset::{Dataset, Datasets};
 use lemonade_task::fault::{Fault, Origin};
 use lemonade_task::finding::Finding;
 use lemonade_task::frame::{Codec, Frame};
-use lemonade_task::sink::{
-    Before, Committed, FileEntry, LastEvent, NewFile, Registered, Settled, Sink, Totals,
-    Unsummarised,
-};
+use lemonade_task::sink::{Committed, EarlierState, NewFile, Registered, Settled, Sink};
 
 /// A small generator of numbers that a seed repeats (splitmix64).
 #[derive(Clone)]
@@ -333,20 +329,8 @@ impl SimSink {
 
 #[async_trait]
 impl Sink for SimSink {
-    async fn migrate(&self, _: &Datasets) -> Result<(), Fault> {
-        Ok(())
-    }
-
     fn writers(&self) -> usize {
         3
-    }
-
-    async fn inspect(&self, _: &Datasets) -> Result<Vec<Finding>, Fault> {
-        Ok(Vec::new())
-    }
-
-    async fn schema(&self, _: &Datasets) -> Result<Vec<String>, Fault> {
-        Ok(Vec::new())
     }
 
     async fn register(&self, files: &[NewFile]) -> Result<Vec<Registered>, Fault> {
@@ -358,19 +342,19 @@ impl Sink for SimSink {
                 let next = u32::try_from(database.numbers.len()).unwrap() + 1;
                 let file_no = *database.numbers.entry(file.hash).or_insert(next);
                 let entry = database.files.get(&file_no);
-                let before = match entry.map(|entry| entry.state) {
-                    None | Some("quarantined") => Before::New,
-                    Some("settled") => Before::Settled,
-                    Some(_) => Before::Pending,
+                let earlier = match entry.map(|entry| entry.state) {
+                    None | Some("quarantined") => EarlierState::New,
+                    Some("settled") => EarlierState::Settled,
+                    Some(_) => EarlierState::Pending,
                 };
-                if before == Before::New {
+                if earlier == EarlierState::New {
                     let entry = Entry {
                         records: file.records,
                         state: "pending",
                     };
                     database.files.insert(file_no, entry);
                 }
-                registered.push(Registered { file_no, before });
+                registered.push(Registered { file_no, earlier });
             }
             registered
         };
@@ -465,55 +449,5 @@ impl Sink for SimSink {
             );
         }
         self.answer(())
-    }
-
-    async fn summary_pending(
-        &self,
-        _: &Arc<Dataset>,
-        _: usize,
-    ) -> Result<Vec<Unsummarised>, Fault> {
-        Ok(Vec::new())
-    }
-
-    async fn summary_scan(
-        &self,
-        _: &Arc<Dataset>,
-        _: Range<u64>,
-        _: usize,
-    ) -> Result<Vec<LastEvent>, Fault> {
-        Ok(Vec::new())
-    }
-
-    async fn summary_merge(
-        &self,
-        _: &Arc<Dataset>,
-        _: &[LastEvent],
-        _: &[Unsummarised],
-    ) -> Result<(), Fault> {
-        Ok(())
-    }
-
-    async fn summary_reset(&self, _: &Arc<Dataset>) -> Result<(), Fault> {
-        Ok(())
-    }
-
-    async fn summary_head(&self, _: &Arc<Dataset>, _: usize) -> Result<Vec<LastEvent>, Fault> {
-        Ok(Vec::new())
-    }
-
-    async fn totals(&self) -> Result<Totals, Fault> {
-        Ok(Totals::default())
-    }
-
-    async fn files(&self, _: usize) -> Result<Vec<FileEntry>, Fault> {
-        Ok(Vec::new())
-    }
-
-    async fn reject_codes(&self, _: usize) -> Result<Vec<RejectCode>, Fault> {
-        Ok(Vec::new())
-    }
-
-    async fn count_rows(&self, _: &Arc<Dataset>) -> Result<u64, Fault> {
-        Ok(self.0.database.lock().unwrap().rows.len() as u64)
     }
 }

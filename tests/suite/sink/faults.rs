@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use lemonade_task::batch::{Batch, row_id};
 use lemonade_task::fault::Fault;
-use lemonade_task::sink::{Committed, Ledger, SinkOptions, open_ledger};
+use lemonade_task::sink::{Committed, Database, SinkOptions, open};
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 use tokio::task::JoinHandle;
@@ -157,7 +157,7 @@ async fn what_was_sent_behind_a_statement_that_failed_does_not_count() {
             rows_per_statement: 100,
             ..SinkOptions::default()
         };
-        let sink = open_ledger(&fixture.url, &options).await.unwrap();
+        let sink = open(&fixture.url, &options).await.unwrap();
         // The second of six statements waits for it, the first has the row that it will want.
         let mut other = holding(&fixture, &batch, 150).await;
         outweigh(&mut other).await;
@@ -239,7 +239,7 @@ async fn a_server_without_free_connections_is_waited_for() {
         assert!(full.to_string().contains("1040"), "{full}");
         let fault = refused(sink.commit(slice::from_ref(&batch)).await);
         assert!(fault.to_string().contains("1040"), "{fault}");
-        let opened = open_ledger(&server.service_url, &SinkOptions::default()).await;
+        let opened = open(&server.service_url, &SinkOptions::default()).await;
         let fault = opened.err().expect("no connection is free");
         assert!(fault.is_transient(), "{fault}");
         drop(taken);
@@ -455,20 +455,20 @@ impl Served {
         }
     }
 
-    async fn service(&self) -> Arc<dyn Ledger> {
-        open_ledger(&self.service_url, &SinkOptions::default())
+    async fn service(&self) -> Arc<dyn Database> {
+        open(&self.service_url, &SinkOptions::default())
             .await
             .expect("the account is there")
     }
 }
 
 /// A sink that speaks to the fixture's database through a proxy.
-async fn through_proxy(fixture: &Fixture) -> (Proxy, Arc<dyn Ledger>) {
+async fn through_proxy(fixture: &Fixture) -> (Proxy, Arc<dyn Database>) {
     let (_, rest) = fixture.url.rsplit_once(':').unwrap();
     let (port, database) = rest.split_once('/').unwrap();
     let proxy = Proxy::start(port.parse().unwrap()).await;
     let url = format!("mysql://root@127.0.0.1:{}/{database}", proxy.port);
-    let sink = open_ledger(&url, &SinkOptions::default()).await.unwrap();
+    let sink = open(&url, &SinkOptions::default()).await.unwrap();
     (proxy, sink)
 }
 
@@ -480,7 +480,7 @@ async fn frame(fixture: &Fixture) -> Batch {
     events(fixture, file_no, 0..600)
 }
 
-fn commit(sink: &Arc<dyn Ledger>, batch: &Batch) -> JoinHandle<Result<Committed, Fault>> {
+fn commit(sink: &Arc<dyn Database>, batch: &Batch) -> JoinHandle<Result<Committed, Fault>> {
     let (sink, batch) = (Arc::clone(sink), batch.clone());
     tokio::spawn(async move {
         let committing = sink.commit(slice::from_ref(&batch));
@@ -491,7 +491,7 @@ fn commit(sink: &Arc<dyn Ledger>, batch: &Batch) -> JoinHandle<Result<Committed,
 }
 
 /// Commits again and again, as a worker does.
-async fn in_the_end(sink: &Arc<dyn Ledger>, batch: &Batch) -> Committed {
+async fn in_the_end(sink: &Arc<dyn Database>, batch: &Batch) -> Committed {
     let until = Instant::now() + AT_MOST;
     loop {
         match sink.commit(slice::from_ref(batch)).await {

@@ -12,7 +12,7 @@ use arrow_schema::DataType;
 use lemonade_task::batch::{Batch, ContentHash, Reject, RejectCode, Span, row_id};
 use lemonade_task::dataset::{Dataset, Datasets};
 use lemonade_task::sink::{
-    Committed, Ledger, NewFile, RejectEntry, RejectQuery, SinkOptions, open_ledger,
+    Committed, Database, NewFile, RejectEntry, RejectQuery, SinkOptions, open,
 };
 use mysql_async::prelude::Queryable;
 
@@ -66,7 +66,7 @@ pub fn text(value: impl Into<String>) -> Val {
 pub struct Fixture {
     pub target: Target,
     pub url: String,
-    pub sink: Arc<dyn Ledger>,
+    pub sink: Arc<dyn Database>,
     pub datasets: Datasets,
     _folder: tempfile::TempDir,
 }
@@ -112,7 +112,7 @@ impl Fixture {
     }
 
     async fn over(target: Target, url: String, folder: tempfile::TempDir) -> Self {
-        let sink = open_ledger(&url, &SinkOptions::default())
+        let sink = open(&url, &SinkOptions::default())
             .await
             .expect("the database is there");
         let users = vec![toml::from_str(ALL_TYPES).expect("a definition")];
@@ -140,12 +140,12 @@ impl Fixture {
     }
 
     /// Another process over the same database.
-    pub async fn another(&self) -> Arc<dyn Ledger> {
+    pub async fn another(&self) -> Arc<dyn Database> {
         let url = match self.target {
             Target::Galera => support::galera().await.on_second(&self.url),
             _ => self.url.clone(),
         };
-        open_ledger(&url, &SinkOptions::default())
+        open(&url, &SinkOptions::default())
             .await
             .expect("the database is there")
     }
@@ -160,7 +160,7 @@ impl Fixture {
     }
 
     /// The same by another process.
-    pub async fn file_by(&self, sink: &Arc<dyn Ledger>, dataset: &str, records: u32) -> u32 {
+    pub async fn file_by(&self, sink: &Arc<dyn Database>, dataset: &str, records: u32) -> u32 {
         let registered = sink.register(&[new_file(dataset, records)]).await;
         let file_no = registered.expect("the database is there")[0].file_no;
         self.adopt(file_no).await;

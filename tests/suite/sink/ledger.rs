@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::slice;
 
 use lemonade_task::batch::{Batch, RejectCode};
-use lemonade_task::sink::{Before, Committed, NewFile, Registered, Totals};
+use lemonade_task::sink::{Committed, EarlierState, NewFile, Registered, Totals};
 
 use super::fixture::{Fixture, Target, Val, batch, event, events, new_file, reject, span};
 
@@ -19,7 +19,7 @@ pub async fn a_file_keeps_its_number(target: Target) {
     assert!(
         first
             .iter()
-            .all(|file| file.before == Before::New && file.file_no >= 1)
+            .all(|file| file.earlier == EarlierState::New && file.file_no >= 1)
     );
     assert_ne!(first[0].file_no, first[1].file_no);
 
@@ -29,11 +29,11 @@ pub async fn a_file_keeps_its_number(target: Target) {
     let again = fixture.sink.register(&files).await.unwrap();
     let pending = |file_no| Registered {
         file_no,
-        before: Before::Pending,
+        earlier: EarlierState::Pending,
     };
     assert_eq!(again[0], pending(first[1].file_no));
     assert_eq!(again[2], pending(first[0].file_no));
-    assert_eq!(again[1].before, Before::New);
+    assert_eq!(again[1].earlier, EarlierState::New);
     assert_eq!(again[3], pending(again[1].file_no));
 
     one.hash = fixture.adopt(first[0].file_no).await;
@@ -46,7 +46,7 @@ pub async fn a_file_keeps_its_number(target: Target) {
         settled,
         [Registered {
             file_no: first[0].file_no,
-            before: Before::Settled
+            earlier: EarlierState::Settled
         }]
     );
     assert!(fixture.sink.register(&[]).await.unwrap().is_empty());
@@ -59,11 +59,11 @@ pub async fn many_files_are_registered_in_one_call(target: Target) {
     let all = fixture.sink.register(&files).await.unwrap();
     for (at, file) in all.iter().enumerate() {
         let before = if at < 700 {
-            Before::Pending
+            EarlierState::Pending
         } else {
-            Before::New
+            EarlierState::New
         };
-        assert_eq!(file.before, before, "file {at}");
+        assert_eq!(file.earlier, before, "file {at}");
         if let Some(known) = first.get(at) {
             assert_eq!(file.file_no, known.file_no);
         }
@@ -110,7 +110,7 @@ pub async fn a_quarantined_file_becomes_pending(target: Target) {
     let reason = "it ends \\ in the 'middle' é";
     fixture.sink.quarantine(&file, reason).await.unwrap();
     fixture.sink.quarantine(&file, reason).await.unwrap();
-    let entry = fixture.sink.files(1).await.unwrap().remove(0);
+    let entry = fixture.sink.last_files(1).await.unwrap().remove(0);
     assert_eq!(
         (entry.state.as_str(), entry.reason.as_deref()),
         ("quarantined", Some(reason))
@@ -128,17 +128,17 @@ pub async fn a_quarantined_file_becomes_pending(target: Target) {
         registered[0],
         Registered {
             file_no: entry.file_no,
-            before: Before::New
+            earlier: EarlierState::New
         }
     );
     assert_eq!(
         registered[1],
         Registered {
             file_no: entry.file_no,
-            before: Before::Pending
+            earlier: EarlierState::Pending
         }
     );
-    let entry = fixture.sink.files(1).await.unwrap().remove(0);
+    let entry = fixture.sink.last_files(1).await.unwrap().remove(0);
     assert_eq!((entry.state.as_str(), entry.reason), ("pending", None));
     assert_eq!((entry.records, entry.name.as_str()), (2, "renamed.json"));
 
@@ -157,8 +157,8 @@ pub async fn a_quarantined_file_becomes_pending(target: Target) {
         .await
         .unwrap();
     assert_eq!(
-        fixture.sink.register(&[file]).await.unwrap()[0].before,
-        Before::Settled
+        fixture.sink.register(&[file]).await.unwrap()[0].earlier,
+        EarlierState::Settled
     );
 }
 
@@ -172,7 +172,7 @@ pub async fn a_file_that_was_begun_by_another_definition_is_told_apart(target: T
     let as_now = async |file: &NewFile| {
         let registered = fixture.sink.register(slice::from_ref(file)).await.unwrap();
         assert_eq!(registered[0].file_no, file_no);
-        registered[0].before
+        registered[0].earlier
     };
     let others = [
         NewFile {
@@ -185,25 +185,29 @@ pub async fn a_file_that_was_begun_by_another_definition_is_told_apart(target: T
         },
     ];
     for other in &others {
-        assert_eq!(as_now(other).await, Before::Otherwise);
+        assert_eq!(as_now(other).await, EarlierState::OtherDefinition);
     }
-    assert_eq!(as_now(&file).await, Before::Pending, "it is as it was");
+    assert_eq!(
+        as_now(&file).await,
+        EarlierState::Pending,
+        "it is as it was"
+    );
 
     // Set aside, and nothing of it is stored: it may begin anew.
     fixture.sink.quarantine(&file, "why").await.unwrap();
-    assert_eq!(as_now(&others[0]).await, Before::New);
+    assert_eq!(as_now(&others[0]).await, EarlierState::New);
     fixture.sink.quarantine(&file, "why").await.unwrap();
-    assert_eq!(as_now(&file).await, Before::New);
+    assert_eq!(as_now(&file).await, EarlierState::New);
 
     fixture.commit(&[events(&fixture, file_no, 0..2)]).await;
     fixture.sink.quarantine(&file, "why").await.unwrap();
     for other in &others {
-        assert_eq!(as_now(other).await, Before::Otherwise);
+        assert_eq!(as_now(other).await, EarlierState::OtherDefinition);
     }
-    assert_eq!(as_now(&file).await, Before::New);
+    assert_eq!(as_now(&file).await, EarlierState::New);
     fixture.commit(&[events(&fixture, file_no, 2..3)]).await;
     assert_eq!(fixture.sink.settle(&[file_no]).await.unwrap().len(), 1);
-    assert_eq!(as_now(&others[0]).await, Before::Settled);
+    assert_eq!(as_now(&others[0]).await, EarlierState::Settled);
 }
 
 pub async fn coverage_is_the_union_of_entries(target: Target) {
@@ -312,7 +316,7 @@ pub async fn a_file_that_is_one_batch_is_settled_by_its_commit(target: Target) {
         .commit(&[slice::from_ref(&whole_batch), &rest].concat())
         .await;
 
-    let mut states = fixture.sink.files(4).await.unwrap();
+    let mut states = fixture.sink.last_files(4).await.unwrap();
     states.reverse();
     let states = states
         .iter()
@@ -385,14 +389,14 @@ pub async fn a_batch_that_is_there_twice_counts_once(target: Target) {
     let rejected = batch(dataset, span(file_no, 0, 3), &[].into(), rejects);
     fixture.commit(&[rejected.clone(), rejected]).await;
     fixture.sink.settle(&[file_no]).await.unwrap();
-    let file = &fixture.sink.files(1).await.unwrap()[0];
+    let file = &fixture.sink.last_files(1).await.unwrap()[0];
     assert_eq!((file.state.as_str(), file.rejects), ("settled", 3));
 }
 
 pub async fn operators_see_what_the_ledger_says(target: Target) {
     let fixture = Fixture::new(target).await;
     assert_eq!(fixture.sink.totals().await.unwrap(), Totals::default());
-    assert!(fixture.sink.files(10).await.unwrap().is_empty());
+    assert!(fixture.sink.last_files(10).await.unwrap().is_empty());
     let settled = fixture.file("vehicle_events", 4).await;
     let pending = fixture.file("vehicle_status", 3).await;
     fixture
@@ -420,13 +424,13 @@ pub async fn operators_see_what_the_ledger_says(target: Target) {
         rejects: 2,
     };
     assert_eq!(totals, expected);
-    let files = fixture.sink.files(2).await.unwrap();
+    let files = fixture.sink.last_files(2).await.unwrap();
     assert_eq!(
         files.iter().map(|f| f.state.as_str()).collect::<Vec<_>>(),
         ["quarantined", "pending"]
     );
     assert_eq!(files[1].file_no, pending);
-    let oldest = fixture.sink.files(9).await.unwrap().remove(2);
+    let oldest = fixture.sink.last_files(9).await.unwrap().remove(2);
     assert_eq!(
         (oldest.records, oldest.rejects, oldest.bytes),
         (4, 2, 1 << 40)
@@ -442,6 +446,6 @@ pub async fn operators_see_what_the_ledger_says(target: Target) {
         .run("UPDATE ingest_files SET state = 'archived' WHERE state = 'pending'")
         .await;
     assert!(!fixture.sink.totals().await.unwrap_err().is_transient());
-    assert!(!fixture.sink.files(2).await.unwrap_err().is_transient());
-    assert_eq!(fixture.sink.files(1).await.unwrap().len(), 1);
+    assert!(!fixture.sink.last_files(2).await.unwrap_err().is_transient());
+    assert_eq!(fixture.sink.last_files(1).await.unwrap().len(), 1);
 }

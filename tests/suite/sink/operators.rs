@@ -42,11 +42,7 @@ pub async fn files_are_listed_by_state_and_page(target: Target) {
     let last = settled(&fixture, 1, &[]).await;
 
     let of = async |below: u32, state: Option<FileState>, max: usize| -> Vec<LedgerFile> {
-        fixture
-            .sink
-            .ledger_files(0..below, state, max)
-            .await
-            .unwrap()
+        fixture.sink.files(0..below, state, max).await.unwrap()
     };
     let numbers = |files: &[LedgerFile]| files.iter().map(|f| f.entry.file_no).collect::<Vec<_>>();
     let all = of(u32::MAX, None, 10).await;
@@ -65,10 +61,7 @@ pub async fn files_are_listed_by_state_and_page(target: Target) {
         numbers(&of(u32::MAX, Some(FileState::Pending), 9).await),
         [pending]
     );
-    let one = fixture
-        .sink
-        .ledger_files(pending..pending + 1, None, 9)
-        .await;
+    let one = fixture.sink.files(pending..pending + 1, None, 9).await;
     assert_eq!(numbers(&one.unwrap()), [pending]);
 }
 
@@ -237,7 +230,7 @@ pub async fn a_corrected_record_takes_the_place_of_its_reject(target: Target) {
     // The ledger's count follows, and the summary has the new row.
     let file = fixture
         .sink
-        .ledger_files(file_no..file_no + 1, None, 1)
+        .files(file_no..file_no + 1, None, 1)
         .await
         .unwrap();
     assert_eq!(file[0].entry.rejects, 1);

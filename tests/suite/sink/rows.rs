@@ -5,7 +5,7 @@ use std::slice;
 use std::sync::Arc;
 
 use lemonade_task::batch::{RAW_BYTES_MAX, Reject, RejectCode, row_id};
-use lemonade_task::sink::{Committed, Ledger};
+use lemonade_task::sink::{Committed, Database};
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::TestRunner;
 
@@ -265,7 +265,7 @@ pub async fn workers_with_the_same_batches_store_them_once(target: Target) {
     for worker in 0..4 {
         batches.rotate_left(worker * 2);
         // In a cluster, half of them are on one node, and half on another.
-        let sink: Arc<dyn Ledger> = match worker % 2 {
+        let sink: Arc<dyn Database> = match worker % 2 {
             0 => fixture.sink.clone(),
             _ => fixture.another().await,
         };

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use lemonade_task::batch::row_id;
 use lemonade_task::dataset::Datasets;
-use lemonade_task::sink::{LastEvent, Sink, Unsummarised};
+use lemonade_task::sink::{LastEvent, SummaryStore, Unsummarised};
 use lemonade_task::summary::{self, Accumulator};
 use tokio_util::sync::CancellationToken;
 
@@ -204,12 +204,12 @@ pub async fn the_way_of_a_file_into_the_summary(target: Target) {
 /// summary made again.
 pub async fn a_summary_is_made_again_beside_a_load(target: Target) {
     let fixture = Fixture::new(target).await;
-    let sink: Arc<dyn Sink> = fixture.sink.clone();
+    let store: Arc<dyn SummaryStore> = fixture.sink.clone();
     let datasets = Datasets::new(Vec::new()).unwrap();
     let stop = CancellationToken::new();
-    let service = Accumulator::default();
+    let service = Accumulator::new(store.clone());
     let refresh = async || {
-        let done = summary::refresh(&sink, &datasets, &service, &stop).await;
+        let done = summary::refresh(&service, &datasets, &stop).await;
         let done = done.map_err(drop).expect("the database is there");
         (done.files, done.rows_read)
     };
@@ -224,7 +224,7 @@ pub async fn a_summary_is_made_again_beside_a_load(target: Target) {
     commit(in_work, 0..2).await;
     assert_eq!(refresh().await, (1, 0));
 
-    let rebuilt = summary::rebuild(&sink, &datasets, &stop).await;
+    let rebuilt = summary::rebuild(&store, &datasets, &stop).await;
     assert_eq!(rebuilt.map_err(drop).expect("it is there").rows_read, 5);
     commit(in_work, 2..5).await;
     fixture.sink.settle(&[in_work]).await.unwrap();
@@ -246,12 +246,11 @@ pub async fn a_summary_is_made_again_beside_a_load(target: Target) {
 
 pub async fn a_file_is_summarised_once_its_commit_is_over(target: Target) {
     let fixture = Fixture::new(target).await;
-    let sink: Arc<dyn Sink> = fixture.sink.clone();
     let datasets = Datasets::new(Vec::new()).unwrap();
     let stop = CancellationToken::new();
-    let accumulator = Accumulator::default();
+    let accumulator = Accumulator::new(fixture.sink.clone());
     let refresh = async || {
-        let done = summary::refresh(&sink, &datasets, &accumulator, &stop).await;
+        let done = summary::refresh(&accumulator, &datasets, &stop).await;
         let done = done.map_err(drop).expect("the database is there");
         (done.files, done.rows_read)
     };

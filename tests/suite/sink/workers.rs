@@ -5,8 +5,7 @@ use std::time::{Duration, Instant};
 
 use lemonade_task::broker::{self, BrokerOptions, Depth};
 use lemonade_task::frame;
-use lemonade_task::sink::Sink;
-use lemonade_task::summary;
+use lemonade_task::summary::{self, Accumulator};
 use lemonade_task::worker::Worker;
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
@@ -46,7 +45,7 @@ async fn a_frame_that_is_taken_over_from_a_slow_worker_is_stored_once() {
                 sink: fixture.sink.clone(),
                 datasets: fixture.datasets.clone(),
                 progress: Arc::default(),
-                summaries: Arc::default(),
+                summaries: None,
             };
             tokio::spawn(worker.run(quiet.clone(), now.clone()))
         })
@@ -95,13 +94,14 @@ async fn a_refused_row_is_in_no_summary_however_often_its_frame_is_delivered() {
         .unwrap();
     let file_no = fixture.file("vehicle_events", 5).await;
     let batch = events(&fixture, file_no, 0..5);
+    let summaries = Arc::new(Accumulator::new(fixture.sink.clone()));
     let worker = Worker {
         name: "one".to_owned(),
         broker: Arc::clone(&broker),
         sink: fixture.sink.clone(),
         datasets: fixture.datasets.clone(),
         progress: Arc::default(),
-        summaries: Arc::default(),
+        summaries: Some(summaries.clone()),
     };
     let (quiet, now) = (CancellationToken::new(), CancellationToken::new());
     let running = tokio::spawn(worker.clone().run(quiet.clone(), now));
@@ -118,9 +118,8 @@ async fn a_refused_row_is_in_no_summary_however_often_its_frame_is_delivered() {
     running.await.unwrap().unwrap();
 
     fixture.sink.settle(&[file_no]).await.unwrap();
-    let sink: Arc<dyn Sink> = fixture.sink.clone();
     let stop = CancellationToken::new();
-    let done = summary::refresh(&sink, &fixture.datasets, &worker.summaries, &stop).await;
+    let done = summary::refresh(&summaries, &fixture.datasets, &stop).await;
     let done = done.map_err(drop).expect("the database is there");
     assert_eq!((done.files, done.rows_read), (1, 4));
     let rows = "SELECT COUNT(*) FROM daily_summary s JOIN vehicle_events e ON e.id = s.last_id";

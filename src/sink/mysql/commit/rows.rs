@@ -10,13 +10,13 @@ use crate::batch::{Batch, RejectCode};
 use crate::sink::cells::{RefusedRow, Row, Rows};
 use crate::sink::mysql::client::Values;
 use crate::sink::mysql::errors::{Class, Failure};
-use crate::sink::mysql::ledger::list;
+use crate::sink::mysql::files::list;
 use crate::sink::mysql::session::Insert;
 use crate::sink::mysql::{bind, load_data};
 use crate::sink::table::quoted;
 
-use super::ledger::entries_of;
-use super::{Transaction, Unfinished, Way};
+use super::entries::entries_of;
+use super::{Strategy, Transaction, Unfinished};
 
 /// Fewer rows than this are sent as INSERT even where LOAD DATA LOCAL could be had: it costs one more
 /// round trip, which pays only with many rows.
@@ -38,7 +38,7 @@ impl Transaction<'_> {
         rows: &Rows<'_>,
         batches: &[Batch],
     ) -> Result<(), Unfinished> {
-        if self.way == Way::LoadData && rows.len() >= LOAD_DATA_ROWS_MIN {
+        if self.strategy == Strategy::LoadData && rows.len() >= LOAD_DATA_ROWS_MIN {
             if !load_data::rows(self.session, rows).await? {
                 return Err(Unfinished::NeedsIdempotent);
             }
@@ -50,12 +50,12 @@ impl Transaction<'_> {
 
     /// Stores them by multi-row INSERT.
     async fn insert(&mut self, rows: &Rows<'_>, batches: &[Batch]) -> Result<(), Failure> {
-        let insert = row_insert(rows, self.way);
+        let insert = row_insert(rows, self.strategy);
         let limits = bind::limits(&insert, self.session.server, self.rows_per_statement);
         // A stack of what is still to be stored, the first rows on top.
-        let mut pieces = match self.way {
-            Way::Idempotent => self.without_rejected(rows, batches).await?,
-            Way::LoadData | Way::Plain => once(0..rows.len()).collect(),
+        let mut pieces = match self.strategy {
+            Strategy::Idempotent => self.without_rejected(rows, batches).await?,
+            Strategy::LoadData | Strategy::Plain => once(0..rows.len()).collect(),
         };
         // So the server is never without a statement while we write the next one.
         let ahead = if self.session.server.bulk {
@@ -124,11 +124,11 @@ impl Transaction<'_> {
         sent: Range<usize>,
         failure: Failure,
     ) -> Result<Vec<Range<usize>>, Failure> {
-        let code = match (failure.class(), self.way) {
+        let code = match (failure.class(), self.strategy) {
             (Class::Data, _) => RejectCode::RefusedByDatabase,
             // The idempotent form skips duplicates; one that it meets all the same is in a place
             // that only the user knows of, such as a trigger.
-            (Class::Duplicate, Way::Idempotent) => RejectCode::DuplicateKeyInTable,
+            (Class::Duplicate, Strategy::Idempotent) => RejectCode::DuplicateKeyInTable,
             _ => return Err(failure),
         };
         if sent.len() == 1 {
@@ -184,7 +184,7 @@ impl Transaction<'_> {
 }
 
 /// The INSERT into the table of a dataset.
-pub(in crate::sink::mysql) fn row_insert(rows: &Rows<'_>, way: Way) -> Insert {
+pub(in crate::sink::mysql) fn row_insert(rows: &Rows<'_>, strategy: Strategy) -> Insert {
     let schema = rows.dataset.schema();
     let columns = schema.fields().len();
     let names = quoted(schema.fields().iter().map(|field| field.name().as_str()));
@@ -192,7 +192,7 @@ pub(in crate::sink::mysql) fn row_insert(rows: &Rows<'_>, way: Way) -> Insert {
         head: format!("INSERT INTO `{}` ({names})", rows.dataset.table),
         group: Cow::Owned(format!("({})", vec!["?"; columns].join(","))),
         types: bind::types(&schema).into(),
-        tail: Cow::Borrowed(if way == Way::Idempotent {
+        tail: Cow::Borrowed(if strategy == Strategy::Idempotent {
             SKIP_ROWS
         } else {
             ""

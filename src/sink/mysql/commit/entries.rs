@@ -10,10 +10,10 @@ use crate::sink::cells::RefusedRow;
 use crate::sink::mysql::bind::{VALUE_BYTES, fitting, limits};
 use crate::sink::mysql::client::{Type, Values};
 use crate::sink::mysql::errors::Failure;
-use crate::sink::mysql::ledger::{identity, list};
+use crate::sink::mysql::files::{identity, list};
 use crate::sink::mysql::session::Insert;
 
-use super::{Transaction, Unfinished, Way};
+use super::{Strategy, Transaction, Unfinished};
 
 /// Rejects of a statement: each may hold 8 KiB of its record.
 const REJECTS_PER_STATEMENT: usize = 128;
@@ -137,7 +137,7 @@ impl Transaction<'_> {
     /// Settles the pending files of which a span has every record: its entry would only be folded
     /// again. Leaves the other entries. If rows had been stored before, the INSERT would have
     /// said so; entries of rejects, where there are any, are left to
-    /// [`settle`](crate::sink::mysql::ledger::settle).
+    /// [`settle`](crate::sink::mysql::files::settle).
     ///
     /// Needs the idempotent way if one of the files was settled meanwhile, or has other rejects than
     /// these.
@@ -212,7 +212,7 @@ impl Transaction<'_> {
         entries: &[Entry],
         rejects: &Rejects,
     ) -> Result<(), Unfinished> {
-        if self.way == Way::Idempotent {
+        if self.strategy == Strategy::Idempotent {
             self.session
                 .run(&entries_sql(entries, Entries::Any))
                 .await?;

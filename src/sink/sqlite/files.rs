@@ -5,14 +5,13 @@ use std::ops::Range;
 
 use rusqlite::{OptionalExtension, Transaction, params};
 
-use crate::batch::RejectCode;
 use crate::coverage;
-use crate::sink::{Before, FileState, NewFile, Registered, Settled, Totals};
+use crate::sink::{EarlierState, FileState, NewFile, Registered, Settled};
 
 use super::errors::Failure;
 use super::now;
 
-const NEWER: &str = "a newer release wrote to this database: install it here, too";
+pub(super) const NEWER: &str = "a newer release wrote to this database: install it here, too";
 
 /// See [`Sink::register`](crate::sink::Sink::register).
 pub(super) fn register(
@@ -45,31 +44,33 @@ pub(super) fn register(
                 Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
             })
             .optional()?;
-        let (file_no, before) = match known {
+        let (file_no, earlier) = match known {
             None => {
                 let number = enter.insert(params![hash, dataset, name, bytes, records, now()])?;
                 let file_no = u32::try_from(number).expect("a file number needs 31 bits");
-                (file_no, Before::New)
+                (file_no, EarlierState::New)
             }
             Some((file_no, state, is_alike, has_entries)) => {
-                let before = match file_state(&state)? {
-                    FileState::Pending if is_alike => Before::Pending,
-                    FileState::Pending => Before::Otherwise,
-                    FileState::Settled => Before::Settled,
-                    FileState::Quarantined if has_entries && !is_alike => Before::Otherwise,
+                let earlier = match file_state(&state)? {
+                    FileState::Pending if is_alike => EarlierState::Pending,
+                    FileState::Pending => EarlierState::OtherDefinition,
+                    FileState::Settled => EarlierState::Settled,
+                    FileState::Quarantined if has_entries && !is_alike => {
+                        EarlierState::OtherDefinition
+                    }
                     FileState::Quarantined => {
                         reopen.execute(params![dataset, name, bytes, records, file_no])?;
-                        Before::New
+                        EarlierState::New
                     }
                 };
-                (file_no, before)
+                (file_no, earlier)
             }
         };
         assert!(
             i32::try_from(file_no).is_ok(),
             "a file number needs 31 bits"
         );
-        registered.push(Registered { file_no, before });
+        registered.push(Registered { file_no, earlier });
     }
     Ok(registered)
 }
@@ -161,56 +162,10 @@ pub(super) fn quarantine(
     Ok(())
 }
 
-/// See [`Sink::totals`](crate::sink::Sink::totals).
-pub(super) fn totals(db: &Transaction<'_>) -> Result<Totals, Failure> {
-    let mut totals = Totals::default();
-    let mut sums =
-        db.prepare_cached("SELECT state, COUNT(*), SUM(records) FROM ingest_files GROUP BY state")?;
-    let sums = sums.query_map([], |row| {
-        Ok((
-            row.get::<_, String>(0)?,
-            row.get::<_, u64>(1)?,
-            row.get::<_, u64>(2)?,
-        ))
-    })?;
-    for sum in sums {
-        let (state, files, records) = sum?;
-        match file_state(&state)? {
-            FileState::Pending => totals.pending = files,
-            FileState::Settled => (totals.settled, totals.records) = (files, records),
-            FileState::Quarantined => totals.quarantined = files,
-        }
-    }
-    totals.rejects = db.query_row("SELECT COUNT(*) FROM ingest_rejects", [], |row| row.get(0))?;
-    Ok(totals)
-}
-
-/// See [`Sink::reject_codes`](crate::sink::Sink::reject_codes).
-pub(super) fn reject_codes(db: &Transaction<'_>, max: usize) -> Result<Vec<RejectCode>, Failure> {
-    // By the primary key: newest file first. A time would need an index of its own.
-    let mut last = db.prepare_cached(
-        "SELECT code FROM ingest_rejects ORDER BY file_no DESC, ordinal DESC LIMIT ?",
-    )?;
-    let mut rows = last.query([max])?;
-    let mut codes = Vec::new();
-    while let Some(row) = rows.next()? {
-        codes.push(reject_code(&row.get::<_, String>(0)?)?);
-    }
-    Ok(codes)
-}
-
-/// The state of a file as it stands in the table.
+/// Parses the state of a file in `ingest_files`.
 pub(super) fn file_state(state: &str) -> Result<FileState, Failure> {
     FileState::parse(state).ok_or_else(|| Failure::Found {
         advice: NEWER.to_owned(),
         problem: format!("`{state}` is not a state of a file"),
-    })
-}
-
-/// A reject code as it stands in the table.
-pub(super) fn reject_code(code: &str) -> Result<RejectCode, Failure> {
-    RejectCode::parse(code).ok_or_else(|| Failure::Found {
-        advice: NEWER.to_owned(),
-        problem: format!("`{code}` is not a reject code"),
     })
 }

@@ -9,9 +9,9 @@ use std::fmt::Write as _;
 use std::iter::once;
 use std::ops::Range;
 
-use crate::batch::{ContentHash, RejectCode};
+use crate::batch::ContentHash;
 use crate::coverage;
-use crate::sink::{Before, FileState, NewFile, Registered, Settled, Totals};
+use crate::sink::{EarlierState, FileState, NewFile, Registered, Settled};
 
 use super::client::{Type, Values};
 use super::errors::Failure;
@@ -23,7 +23,7 @@ const FILES_PER_STATEMENT: usize = 500;
 /// Longest reason of a quarantine that is kept, in characters.
 const REASON_CHARS_MAX: usize = 1_000;
 
-const NEWER: &str = "a newer release wrote to this database: install it here, too";
+pub(super) const NEWER: &str = "a newer release wrote to this database: install it here, too";
 
 /// What the ledger has of contents.
 type Known = HashMap<ContentHash, Entered>;
@@ -61,11 +61,11 @@ pub(super) async fn register(
             .expect("it was there, or just entered");
         let file_no = entered.file_no;
         // The same content again in this call is pending: the first one made it so.
-        let before = match entered.state {
-            FileState::Settled => Before::Settled,
+        let earlier = match entered.state {
+            FileState::Settled => EarlierState::Settled,
             FileState::Quarantined => {
                 if !entered.is_like(file) && !entries(session, &[file_no]).await?.is_empty() {
-                    Before::Otherwise
+                    EarlierState::OtherDefinition
                 } else {
                     reopen(session, file_no, file).await?;
                     *entered = Entered {
@@ -74,14 +74,14 @@ pub(super) async fn register(
                         dataset: file.dataset.clone(),
                         records: file.records,
                     };
-                    Before::New
+                    EarlierState::New
                 }
             }
-            FileState::Pending if !entered.is_like(file) => Before::Otherwise,
-            FileState::Pending if fresh.remove(&file.hash) => Before::New,
-            FileState::Pending => Before::Pending,
+            FileState::Pending if !entered.is_like(file) => EarlierState::OtherDefinition,
+            FileState::Pending if fresh.remove(&file.hash) => EarlierState::New,
+            FileState::Pending => EarlierState::Pending,
         };
-        registered.push(Registered { file_no, before });
+        registered.push(Registered { file_no, earlier });
     }
     let fits = |file_no: u32| (1..=i32::MAX.unsigned_abs()).contains(&file_no);
     assert!(
@@ -327,47 +327,11 @@ pub(super) async fn quarantine(
     session.run_with(sql, params).await.map(drop)
 }
 
-/// See [`Sink::totals`](crate::sink::Sink::totals).
-pub(super) async fn totals(session: &mut Session) -> Result<Totals, Failure> {
-    let mut totals = Totals::default();
-    let sql = "SELECT state, COUNT(*), CAST(SUM(records) AS UNSIGNED) FROM ingest_files GROUP BY \
-               state";
-    for (state, files, records) in session.rows::<(String, u64, u64)>(sql).await? {
-        match file_state(&state)? {
-            FileState::Pending => totals.pending = files,
-            FileState::Settled => (totals.settled, totals.records) = (files, records),
-            FileState::Quarantined => totals.quarantined = files,
-        }
-    }
-    totals.rejects = session.one("SELECT COUNT(*) FROM ingest_rejects").await?;
-    Ok(totals)
-}
-
-/// See [`Sink::reject_codes`](crate::sink::Sink::reject_codes).
-pub(super) async fn reject_codes(
-    session: &mut Session,
-    max: usize,
-) -> Result<Vec<RejectCode>, Failure> {
-    // By the primary key: newest file first. A time would need an index of its own.
-    let sql =
-        format!("SELECT code FROM ingest_rejects ORDER BY file_no DESC, ordinal DESC LIMIT {max}");
-    let codes = session.rows::<String>(&sql).await?;
-    codes.iter().map(|code| reject_code(code)).collect()
-}
-
-/// The state of a file as it stands in the table.
+/// Parses the state of a file in `ingest_files`.
 pub(super) fn file_state(state: &str) -> Result<FileState, Failure> {
     FileState::parse(state).ok_or_else(|| Failure::Found {
         advice: NEWER,
         problem: format!("`{state}` is not a state of a file"),
-    })
-}
-
-/// A reject code as it stands in the table.
-pub(super) fn reject_code(code: &str) -> Result<RejectCode, Failure> {
-    RejectCode::parse(code).ok_or_else(|| Failure::Found {
-        advice: NEWER,
-        problem: format!("`{code}` is not a reject code"),
     })
 }
 
