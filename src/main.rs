@@ -1,4 +1,4 @@
-//! `task_runner`: reads what it is told, does it, and says by its exit code how it ended.
+//! `task_runner`: parses the command line, runs the command, and returns its exit code.
 
 use std::io::{self, IsTerminal as _, Write as _};
 use std::path::Path;
@@ -9,7 +9,7 @@ use lemonade_task::config::cli::Cli;
 use lemonade_task::config::{self, Environment, LogFormat, Settings};
 use lemonade_task::telemetry::logging::{self, LogStyle};
 
-/// Many threads allocate batches here and free them there, which is what this allocator is for.
+/// Batches are allocated on one thread and freed on another, which mimalloc does fast.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
@@ -21,7 +21,7 @@ fn main() -> ExitCode {
     };
     run(cli)
         .unwrap_or_else(|error| {
-            // One line: causes follow each other, and each names what is to be done where it knows.
+            // `:#` prints the error and its causes on one line.
             print_error(&format!("task_runner: {error:#}"));
             Exit::of(&error)
         })
@@ -43,19 +43,19 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
         .build()?;
     let outcome = runtime.block_on(commands::dispatch(cli.command, settings));
     logging::flush();
-    // Whatever still runs is of no use to anybody, and starting again is always safe.
+    // Does not wait for tasks that still run: the next start repeats unfinished work.
     runtime.shutdown_background();
     outcome.map(Exit::from)
 }
 
-/// A panic is a bug, in whatever thread: the process ends, and a new one starts from the ledger.
-/// Going on with a stage missing would look healthy and do nothing.
+/// Ends the process after a panic in any thread. With one stage missing, the process would look
+/// healthy and load nothing. The next start continues from the ledger.
 fn exit_on_panic() {
     let print = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
         print(panic);
         print_error(
-            "task_runner: this is a bug; nothing is lost, start again and report the lines above",
+            "task_runner: this is a bug; nothing is lost: start it again, and report the lines above",
         );
         std::process::exit(Exit::Internal as i32);
     }));
@@ -63,7 +63,7 @@ fn exit_on_panic() {
 
 /// Prints help or version to stdout, a usage error to stderr.
 fn print_usage(message: &clap::Error) -> ExitCode {
-    // A reader that has gone needs no help.
+    // A closed stdout or stderr is ignored.
     let _ = message.print();
     if message.use_stderr() {
         Exit::Usage.into()
@@ -84,7 +84,7 @@ fn log_style(format: LogFormat) -> LogStyle {
     }
 }
 
-/// A message for a person; where stderr is closed, there is none to be told.
+/// Prints a message to stderr. A closed stderr is ignored.
 fn print_error(message: &str) {
     let _ = writeln!(io::stderr(), "{message}");
 }

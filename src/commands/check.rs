@@ -18,10 +18,10 @@ use crate::parse::{self, Parser};
 
 use super::{NoInput, Outcome, output, unless_reader_gone};
 
-/// The parser stamps rows with a file's number; here, no row is kept.
+/// The parser needs a file number for its rows, which `check` discards.
 const FILE_NO: u32 = 1;
 
-/// What checking found.
+/// Totals over all files.
 #[derive(Debug, Default)]
 struct Tally {
     files: u64,
@@ -30,7 +30,7 @@ struct Tally {
     rejects: u64,
 }
 
-/// Checks files.
+/// Runs the command.
 pub(super) fn execute(settings: &Settings, args: &CheckArgs) -> anyhow::Result<Outcome> {
     let dataset = args
         .dataset
@@ -52,7 +52,7 @@ pub(super) fn execute(settings: &Settings, args: &CheckArgs) -> anyhow::Result<O
     })
 }
 
-/// The regular files below a path, or the path itself, by name.
+/// Adds the path if it is a file, or the regular files below it, sorted by name.
 fn find_files(path: &Path, files: &mut Vec<PathBuf>) -> anyhow::Result<()> {
     let kind = fs::metadata(path).map_err(|error| match error.kind() {
         ErrorKind::NotFound => anyhow::Error::new(NoInput(path.display().to_string())),
@@ -66,7 +66,7 @@ fn find_files(path: &Path, files: &mut Vec<PathBuf>) -> anyhow::Result<()> {
     let mut entries = Vec::new();
     for entry in fs::read_dir(path).with_context(reading)? {
         let entry = entry.with_context(reading)?;
-        // Without following links, so that one to a parent does not make this endless.
+        // Links are not followed: a link to a parent would make this endless.
         let kind = entry.file_type().with_context(reading)?;
         if kind.is_dir() || kind.is_file() {
             entries.push(entry.path());
@@ -131,7 +131,8 @@ fn check_all(
     Ok(())
 }
 
-/// The records of a file and the rejects among them, or why it would go to quarantine.
+/// Parses a file. Returns the number of its records and its rejects. The inner error says why the
+/// file would go to quarantine.
 fn check_file(
     settings: &Settings,
     parser: &mut Parser,

@@ -1,4 +1,4 @@
-//! `config`: the settings in effect, a settings file to begin with, and its schema.
+//! `config`: prints the settings in effect, writes an initial settings file, prints its schema.
 
 use std::fs::File;
 use std::io::{ErrorKind, Write as _};
@@ -14,7 +14,7 @@ use crate::config::{self, Settings};
 /// Runs the command.
 ///
 /// # Errors
-/// The output fails, or the file cannot be made.
+/// Stdout fails, or the file exists or cannot be written.
 pub(super) fn execute(settings: &Settings, command: &ConfigCommand) -> anyhow::Result<Outcome> {
     match command {
         ConfigCommand::Show => {
@@ -26,37 +26,37 @@ pub(super) fn execute(settings: &Settings, command: &ConfigCommand) -> anyhow::R
     }
 }
 
-/// Writes the file. Needs no settings: those there are may be what is to be mended.
+/// Writes an initial settings file. Needs no valid settings: the user may be about to correct them.
 ///
 /// # Errors
-/// The file is there already, or cannot be made.
+/// The file exists, or cannot be written.
 pub(super) fn init(args: &InitArgs) -> anyhow::Result<Outcome> {
     let path = &args.file;
     match write_new(path, &config::template()) {
         Err(error) if error.kind() == ErrorKind::AlreadyExists => anyhow::bail!(
-            "{} is there already and stays as it is; name another file",
+            "{} exists and was not changed; name another file",
             path.display()
         ),
         done => done.with_context(|| format!("cannot write {}", path.display()))?,
     }
     eprintln!(
-        "{} is written: all of it is comments, so nothing has changed yet",
+        "wrote {}: each line of it is a comment, so no setting has changed yet",
         path.display()
     );
     Ok(Outcome::Complete)
 }
 
-/// Prints the schema. Needs no settings, likewise.
+/// Prints the JSON Schema of a settings file. Needs no valid settings.
 ///
 /// # Errors
-/// The output fails.
+/// Stdout fails.
 pub(super) fn schema() -> anyhow::Result<Outcome> {
     let schema = serde_json::to_string_pretty(&config::schema())?;
     print(&format!("{schema}\n"))?;
     Ok(Outcome::Complete)
 }
 
-/// For its owner only: a URL in it may get a password.
+/// Creates a file that only its owner can read, because a URL in it may hold a password.
 fn write_new(path: &Path, text: &str) -> std::io::Result<()> {
     let mut options = File::options();
     let mut file = options

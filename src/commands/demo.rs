@@ -1,5 +1,5 @@
-//! `demo`: a complete first run, with made data, SQLite and the queue in this process: no server is
-//! needed, and nothing of the user's own settings is touched.
+//! `demo`: a complete first run with sample data, SQLite and the in-process queue. Needs no server,
+//! and uses neither the database nor the directories of the user's settings.
 
 use std::fmt::Write as _;
 use std::fs::File;
@@ -21,13 +21,13 @@ use crate::sample::{Generator, RecordType};
 use crate::shutdown::Shutdown;
 use crate::sink::Database;
 
-/// Part of the demo's records that are rejected, so that rejects can be seen.
+/// Share of the records that are bad, so that the demo shows rejects.
 const BAD: f64 = 0.001;
 
-/// Rows of the daily summary that are shown.
+/// Rows of each daily summary that the demo prints.
 const SHOWN: usize = 5;
 
-/// Runs the demo.
+/// Runs the command.
 pub(super) async fn execute(mut settings: Settings, args: DemoArgs) -> anyhow::Result<Outcome> {
     let (dir, temporary) = data_directory(&args)?;
     use_embedded_servers(&mut settings, &dir);
@@ -46,7 +46,7 @@ pub(super) async fn execute(mut settings: Settings, args: DemoArgs) -> anyhow::R
     }
     write(&settings.dirs.inbound, &status, 0, args.records)?;
     print(&format!(
-        "made {} files in {}\n\n",
+        "wrote {} sample files to {}\n\n",
         args.files + 1,
         settings.dirs.inbound.display()
     ))?;
@@ -67,7 +67,7 @@ pub(super) async fn execute(mut settings: Settings, args: DemoArgs) -> anyhow::R
     if let (Some(temporary), true) = (temporary, args.keep) {
         let _kept = temporary.keep();
     }
-    // Its rejects are on purpose.
+    // Never `Rejected`: the demo makes bad records on purpose.
     Ok(Outcome::Complete)
 }
 
@@ -82,7 +82,7 @@ fn data_directory(args: &DemoArgs) -> anyhow::Result<(PathBuf, Option<tempfile::
     Ok((temporary.path().to_owned(), Some(temporary)))
 }
 
-/// The settings of a first run below `dir`, whatever the user's own are.
+/// Replaces the database, the queue and the directories of the settings.
 fn use_embedded_servers(settings: &mut Settings, dir: &Path) {
     settings.database_url = format!("sqlite:{}", dir.join("lemonade.db").display());
     settings.broker_url = String::from("memory:");
@@ -103,7 +103,7 @@ fn write(inbound: &Path, generator: &Generator, index: u32, records: u32) -> any
     Ok(())
 }
 
-/// What the database holds now.
+/// The number of rows of each table and the first rows of each summary, read from the database.
 async fn tables(database: &dyn Database, datasets: &Datasets) -> anyhow::Result<String> {
     let mut text = String::from("\nin the database\n");
     for dataset in datasets.iter() {

@@ -1,4 +1,4 @@
-//! `doctor`: looks at settings and surroundings, and says for each thing how to mend it.
+//! `doctor`: checks settings, directories, queue and database, and prints a fix for each problem.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -14,8 +14,8 @@ use crate::fault::Fault;
 use crate::finding::{Finding, Level};
 use crate::inbox;
 
-/// Magic numbers of file systems on other machines, where notifications and leases do not work
-/// (`statfs(2)`): NFS, SMB, SMB2, CIFS, FUSE, 9P.
+/// Magic numbers (`statfs(2)`) of network file systems, on which notifications and leases do not
+/// work: NFS, SMB, SMB2, CIFS, FUSE, 9P.
 const NETWORK_FILE_SYSTEMS: [i64; 6] = [
     0x6969,
     0x517b,
@@ -25,10 +25,10 @@ const NETWORK_FILE_SYSTEMS: [i64; 6] = [
     0x0102_1997,
 ];
 
-/// Watches by one user; each service takes one. The default of the kernel is 128.
+/// Fewest inotify instances for a user. Each service takes one; the kernel's default is 128.
 const INOTIFY_INSTANCES_MIN: u64 = 16;
 
-/// Runs the command: complete if nothing failed.
+/// Runs the command. [`Outcome::Complete`] if no check failed.
 pub(super) async fn execute(settings: &Settings) -> anyhow::Result<Outcome> {
     let mut all = vec![("settings", vec![settings_in_effect(settings)])];
     all.push(("directories", directories(settings)));
@@ -88,27 +88,28 @@ fn directories(settings: &Settings) -> Vec<Finding> {
     if let Some((name, _)) = devices.iter().find(|(_, device)| *device != devices[0].1) {
         findings.push(Finding::warn(
             format!("{name} is on another file system than {}", devices[0].0),
-            "put them on one: a move between two copies every byte",
+            "put both on one file system: a move between two copies every byte",
         ));
     }
     findings.push(inotify());
     findings
 }
 
-/// Makes nothing that stays: whoever looks may be another user than the one who is to have it.
+/// Checks a directory without creating it, because `doctor` may run as another user than the
+/// service. Returns the findings and the device number.
 fn directory(name: &str, path: &Path, floor: u64) -> anyhow::Result<(Vec<Finding>, u64)> {
     use std::os::unix::fs::MetadataExt as _;
     let shown = path.display();
     let is_there = |path: &&Path| path.symlink_metadata().is_ok();
     let there = path.ancestors().find(is_there).unwrap_or(Path::new("."));
-    anyhow::ensure!(there.is_dir(), "{} is no directory", there.display());
+    anyhow::ensure!(there.is_dir(), "{} is not a directory", there.display());
     let probe = tempfile::Builder::new()
         .prefix(".doctor-")
         .tempfile_in(there)?;
     let probe = probe.into_temp_path();
     let moved = inbox::try_move(&probe);
     let mut findings = vec![Finding::ok(if there != path {
-        format!("{name} {shown} is not there yet: the first start makes it")
+        format!("{name} {shown} does not exist yet: the first start creates it")
     } else if moved.is_ok() {
         format!("{name} {shown} is writable, and files can be moved there")
     } else {
@@ -117,7 +118,7 @@ fn directory(name: &str, path: &Path, floor: u64) -> anyhow::Result<(Vec<Finding
     if let Err(error) = moved {
         findings.push(Finding::fail(
             format!("{name}: no file can be moved there: {error}"),
-            "use a file system that renames without replacing, as local ones do, or has hard links",
+            "use a file system with RENAME_NOREPLACE or hard links, as local ones have",
         ));
     }
     let path = there;
@@ -125,7 +126,8 @@ fn directory(name: &str, path: &Path, floor: u64) -> anyhow::Result<(Vec<Finding
     if content::writers(&file) == Writers::Unknown {
         findings.push(Finding::warn(
             format!("{name}: this file system does not tell whether a file is being written"),
-            "write files under a temporary name and rename them; else `quiet_time` decides",
+            "write files under a temporary name and rename them; otherwise a file is taken once \
+             it has not changed for `quiet_time`",
         ));
     }
     let at = statfs(path)?;
@@ -142,7 +144,7 @@ fn directory(name: &str, path: &Path, floor: u64) -> anyhow::Result<(Vec<Finding
     if free < floor {
         findings.push(Finding::fail(
             format!("{name} has {free} bytes free, less than disk_floor = {floor}"),
-            "make room, or no file is taken",
+            "free some disk space: until then no file is taken",
         ));
     }
     Ok((findings, path.metadata()?.dev()))
@@ -157,11 +159,12 @@ fn inotify() -> Finding {
         (Some(instances), Some(watches)) => Finding::expect(
             instances >= INOTIFY_INSTANCES_MIN && watches > 0,
             format!("inotify: max_user_instances {instances}, max_user_watches {watches}"),
-            "raise fs.inotify.max_user_instances with sysctl; without a watch inbound is scanned",
+            "raise fs.inotify.max_user_instances with sysctl; without inotify, files are found only \
+             by the scan every `scan_interval`",
         ),
         _ => Finding::warn(
-            "inotify: its limits cannot be read",
-            "inbound is scanned every `scan_interval` in any case",
+            "inotify: cannot read its limits",
+            "nothing to do: files are found by the scan every `scan_interval`, too",
         ),
     }
 }
@@ -179,9 +182,7 @@ async fn queue(settings: &Settings) -> Vec<Finding> {
 
 async fn database(settings: &Settings) -> Vec<Finding> {
     if settings.sqlite_path().is_some_and(|path| !path.exists()) {
-        return vec![Finding::ok(
-            "SQLite: the database is made by the first load",
-        )];
+        return vec![Finding::ok("SQLite: the first load creates the database")];
     }
     let inspected = async {
         let database = super::open_database(settings).await?;
@@ -194,9 +195,9 @@ async fn database(settings: &Settings) -> Vec<Finding> {
 
 fn failed_check(fault: &Fault) -> Finding {
     let fix = if fault.is_transient() {
-        "start the server, or mend the URL"
+        "start the server, or correct the URL"
     } else {
-        "it passes only once what it says is mended"
+        "correct what the message names; waiting does not help"
     };
     Finding::fail(fault.to_string(), fix)
 }

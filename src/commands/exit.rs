@@ -1,4 +1,4 @@
-//! How a command ends, as other programs see it: one number, documented in the help.
+//! Exit codes: how a command reports its outcome to other programs. The help lists them.
 
 use std::io::{self, ErrorKind};
 use std::process::ExitCode;
@@ -7,58 +7,58 @@ use crate::config::ConfigError;
 use crate::fault::{Fault, Origin};
 use crate::telemetry::logging::BadDirectives;
 
-/// How a command ended that did not fail.
+/// The outcome of a command that returned no error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// All that was to be done is done.
+    /// Everything is done.
     Complete,
     /// Finished, and something was rejected or quarantined.
     Rejected,
-    /// Finished, and what was looked at is not as it should be.
+    /// Finished, and a check failed.
     Failed,
-    /// Stopped before the end; running it again goes on where this left off.
+    /// Stopped before the end. Running the command again continues the work.
     Stopped,
 }
 
-/// The exit codes. Those from 64 on are of `sysexits.h`, so that a supervisor can tell what a new
-/// start may mend (69, 75) from what needs a person (77, 78).
+/// The exit codes. Those from 64 on come from `sysexits.h`: a supervisor can tell whether a restart
+/// may help (69, 75) or a person has to act (77, 78).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Exit {
     /// All loaded.
     Complete = 0,
-    /// Failed, for no reason that has a code of its own.
+    /// Failed for a reason without a code of its own.
     Failed = 1,
-    /// Finished, something was rejected or quarantined.
+    /// Finished, and some records were rejected or files quarantined.
     Rejected = 2,
     /// The command line is wrong.
     Usage = 64,
-    /// A path that was given is not there.
+    /// A path on the command line does not exist.
     NoInput = 66,
     /// Redis or the database cannot be reached.
     Unavailable = 69,
     /// A bug.
     Internal = 70,
-    /// Stopped before the end, run it again.
+    /// Stopped before the end. Run the command again.
     Stopped = 75,
-    /// The operating system does not permit it.
+    /// The operating system denied access.
     Permission = 77,
-    /// A setting is wrong, or what it names does not fit: a password, a table, a schema.
+    /// A setting is wrong, or the login, table or schema that it names does not fit.
     Config = 78,
 }
 
-/// A path that was given and is not there.
+/// A path on the command line that does not exist.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}: no such file or directory; nothing was done")]
 pub struct NoInput(pub String);
 
-/// A command line that cannot be done as it is.
+/// A command line that cannot be carried out.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct UsageError(pub String);
 
 impl Exit {
-    /// The code of an error: that of the first in its chain that has one.
+    /// The exit code of an error: the code of the first cause in its chain that has one.
     #[must_use]
     pub fn of(error: &anyhow::Error) -> Self {
         error
@@ -79,7 +79,7 @@ impl Exit {
             .unwrap_or(Self::Failed)
     }
 
-    /// A server that does not answer may do so at the next start; one that refuses us will not.
+    /// A server that does not answer may answer at the next start. A refused login stays refused.
     fn of_fault(fault: &Fault) -> Self {
         match fault.origin {
             Origin::Broker | Origin::Sink if fault.is_transient() => Self::Unavailable,

@@ -1,4 +1,4 @@
-//! `files`: the files of the ledger; and those in quarantine, back to inbound.
+//! `files`: lists the files of the ledger, shows one, moves files from quarantine back to inbound.
 
 use std::ffi::OsString;
 use std::fmt::Write as _;
@@ -19,7 +19,7 @@ use super::{
 /// Files read from the ledger at a time.
 const PAGE_FILES: usize = 500;
 
-/// Does what is to be done with files.
+/// Runs the command.
 pub(super) async fn execute(
     settings: &Settings,
     command: &FilesCommand,
@@ -82,7 +82,7 @@ async fn list(
         print(&text)?;
     }
     if first {
-        eprintln!("no such files in the ledger");
+        eprintln!("the ledger has no such files");
     }
     Ok(())
 }
@@ -97,7 +97,7 @@ fn as_json(file: &LedgerFile) -> Value {
     })
 }
 
-/// A hash as `b3sum` begins it.
+/// The hash in hexadecimal: the beginning of what `b3sum` prints.
 fn hex(hash: &[u8]) -> String {
     hash.iter().fold(String::new(), |mut text, byte| {
         write!(text, "{byte:02x}").expect(INFALLIBLE);
@@ -151,7 +151,8 @@ async fn show(settings: &Settings, file_no: u32, json: bool) -> anyhow::Result<(
     Ok(print(&lines.into_text())?)
 }
 
-/// Moves files of quarantine back to inbound. The ledger learns of it when they are taken in.
+/// Moves files from quarantine back to inbound. Their ledger entries change when they are
+/// registered again.
 fn retry(settings: &Settings, names: &[OsString], all: bool) -> anyhow::Result<()> {
     let quarantine = &settings.dirs.quarantine;
     let names = if all {
@@ -167,7 +168,7 @@ fn retry(settings: &Settings, names: &[OsString], all: bool) -> anyhow::Result<(
                 return Err(anyhow::Error::new(NoInput(shown)));
             }
             Err(error) if error.kind() == ErrorKind::InvalidInput => {
-                let why = "is no file of quarantine; give its name as it stands there";
+                let why = "is not a file in quarantine; give the name alone, as a listing of quarantine shows it";
                 return Err(anyhow::Error::new(UsageError(format!("{shown} {why}"))));
             }
             Err(error) => return Err(error).context(format!("cannot move {shown} to inbound")),
@@ -176,13 +177,13 @@ fn retry(settings: &Settings, names: &[OsString], all: bool) -> anyhow::Result<(
         print(&format!("{} is in inbound again\n", path.escape_debug()))?;
     }
     eprintln!(
-        "{} files moved; the service takes them in, or `task_runner load`",
+        "{} files moved; the service or `task_runner load` loads them",
         names.len()
     );
     Ok(())
 }
 
-/// The names in quarantine that are files, not the reasons beside them.
+/// The names of the files in quarantine, without the `.reason` files.
 fn quarantined(settings: &Settings) -> anyhow::Result<Vec<OsString>> {
     let quarantine = &settings.dirs.quarantine;
     match inbox::quarantined(quarantine) {

@@ -1,17 +1,18 @@
-//! `health`: whether the running service is ready, as an exit code: for health checks of containers.
+//! `health`: reports by exit code whether the running service is ready, for health checks of
+//! containers.
 
 use anyhow::{Context as _, bail};
 
 use super::{Outcome, http_client};
 use crate::config::Settings;
 
-/// Asks the service.
+/// Runs the command.
 ///
 /// # Errors
-/// It is not ready, and why; or it does not answer.
+/// The service is not ready (with the reason), or does not answer.
 pub(super) async fn execute(settings: &Settings) -> anyhow::Result<Outcome> {
     let Some(addr) = settings.http_addr else {
-        bail!("HTTP is off: set --http-addr as the service has it");
+        bail!("HTTP is off: set --http-addr to the address of the service");
     };
     let answer = http_client::page(addr, "/readyz").await;
     let (code, body) = answer.with_context(|| format!("no service answers at {addr}"))?;

@@ -1,4 +1,4 @@
-//! Asks the running service over HTTP, for the commands that tell of it.
+//! A minimal HTTP client with which commands ask the running service.
 
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -10,14 +10,13 @@ use tokio::time::timeout;
 
 use crate::status::Status;
 
-/// A service on this machine answers in milliseconds, and one that waits for its database within
-/// a few seconds.
+/// A service answers within milliseconds, or within 3 seconds if its database does not answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A status holds at most some hundred lines; what is larger is no status.
+/// Longest answer that is read. A status has at most a few hundred lines.
 const ANSWER_BYTES_MAX: u64 = 1 << 20;
 
-/// The status by the service at `addr`; `None` where there is none, or something else.
+/// The status of the service at `addr`. `None` if no service answers there.
 pub(super) async fn status(addr: SocketAddr) -> Option<Status> {
     match page(addr, "/api/status").await {
         Ok((200, body)) => serde_json::from_str(&body).ok(),
@@ -25,10 +24,10 @@ pub(super) async fn status(addr: SocketAddr) -> Option<Status> {
     }
 }
 
-/// A page of the service at `addr`: its code and its body.
+/// Fetches a page of the service at `addr`. Returns the status code and the body.
 ///
 /// # Errors
-/// Nobody answers there, or not in time, or not as a service does.
+/// No answer within [`ANSWER_TIMEOUT`], or an answer that is not HTTP.
 pub(super) async fn page(addr: SocketAddr, path: &str) -> io::Result<(u16, String)> {
     match timeout(ANSWER_TIMEOUT, fetch(reachable(addr), path)).await {
         Ok(answer) => answer,
@@ -39,7 +38,7 @@ pub(super) async fn page(addr: SocketAddr, path: &str) -> io::Result<(u16, Strin
     }
 }
 
-/// An address to connect to, for one to listen on.
+/// The address to connect to if a server listens on `addr`: a wildcard becomes loopback.
 fn reachable(mut addr: SocketAddr) -> SocketAddr {
     if addr.ip().is_unspecified() {
         addr.set_ip(match addr.ip() {
@@ -50,7 +49,7 @@ fn reachable(mut addr: SocketAddr) -> SocketAddr {
     addr
 }
 
-/// By HTTP/1.0: the server closes the connection at its end, and sends the body in one piece.
+/// Speaks HTTP/1.0, so that the server sends the body in one piece and then closes the connection.
 async fn fetch(addr: SocketAddr, path: &str) -> io::Result<(u16, String)> {
     let mut stream = TcpStream::connect(addr).await?;
     let request =
@@ -65,7 +64,7 @@ async fn fetch(addr: SocketAddr, path: &str) -> io::Result<(u16, String)> {
         let code = head.strip_prefix("HTTP/1.")?.split(' ').nth(1)?;
         Some((code.parse().ok()?, body.to_owned()))
     });
-    parts.ok_or_else(|| io::Error::new(ErrorKind::InvalidData, "not the answer of a service"))
+    parts.ok_or_else(|| io::Error::new(ErrorKind::InvalidData, "the answer is not HTTP"))
 }
 
 #[cfg(test)]
@@ -88,7 +87,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn only_a_status_is_taken_for_one() {
+    async fn an_answer_that_is_no_status_is_ignored() {
         let expected = Status {
             running: true,
             ..Status::default()
@@ -116,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_to_listen_on_is_asked_at_home() {
+    fn a_wildcard_address_is_asked_on_loopback() {
         let asked = |addr: &str| reachable(addr.parse().unwrap()).to_string();
         assert_eq!(asked("0.0.0.0:80"), "127.0.0.1:80");
         assert_eq!(asked("[::]:80"), "[::1]:80");

@@ -1,4 +1,4 @@
-//! `load`: a backfill that ends. Shows progress while it runs and sums it up at the end.
+//! `load`: loads files, then exits. Shows progress while it runs and prints totals at the end.
 
 use std::fmt::Write as _;
 use std::io::{ErrorKind, IsTerminal as _};
@@ -19,16 +19,17 @@ use crate::ingest::{ItemOrigin, Tally};
 use crate::runner::{self, Engine};
 use crate::shutdown::Shutdown;
 
-/// How often a line is written where there is no terminal.
+/// Interval of progress lines if stderr is not a terminal.
 const LINE_EVERY: Duration = Duration::from_secs(10);
 
-/// How often a bar is drawn: often enough to look alive, rarely enough to cost nothing.
+/// Interval of redrawing the bar and of checking `--max-rejects`. A shorter one costs processor
+/// time and shows no more.
 const DRAW_EVERY: Duration = Duration::from_millis(200);
 
 /// Runs the command.
 ///
 /// # Errors
-/// A fault that cannot be waited out, or a path that cannot be read.
+/// A fatal fault, or a path that cannot be read.
 pub(super) async fn execute(settings: Settings, args: LoadArgs) -> anyhow::Result<Outcome> {
     let dataset = args.dataset.as_deref();
     let dataset = dataset.map(|name| settings.dataset(name)).transpose()?;
@@ -42,9 +43,7 @@ pub(super) async fn execute(settings: Settings, args: LoadArgs) -> anyhow::Resul
     let plan = LoadPlan::find(&settings, &engine, &args)?;
     if plan.is_empty() {
         let inbound = engine.inbox.directories().inbound.display();
-        eprintln!(
-            "nothing to load; files are looked for in {inbound}, or in the paths that are given"
-        );
+        eprintln!("nothing to load; put files into {inbound}, or name files and directories");
     }
     let began = Instant::now();
     let outcome = run(&engine, plan, args.max_rejects, args.no_progress, &shutdown).await?;
@@ -52,7 +51,7 @@ pub(super) async fn execute(settings: Settings, args: LoadArgs) -> anyhow::Resul
     Ok(outcome)
 }
 
-/// Loads, and shows how it goes.
+/// Loads the files of the plan and shows progress.
 pub(super) async fn run(
     engine: &Engine,
     plan: LoadPlan,
@@ -69,7 +68,7 @@ pub(super) async fn run(
     Ok(outcome_of(&engine.tally, max_rejects))
 }
 
-/// What there is to load.
+/// The files to load.
 pub(super) struct LoadPlan {
     files: Vec<(Claimed, ItemOrigin)>,
     inbound: bool,
@@ -100,7 +99,7 @@ impl LoadPlan {
         Self::new(engine, files, mailbox)
     }
 
-    /// What is in work and inbound.
+    /// All files in work and inbound.
     pub(super) fn inbound(engine: &Engine) -> anyhow::Result<Self> {
         Self::new(engine, Vec::new(), true)
     }
@@ -142,23 +141,23 @@ impl LoadPlan {
     }
 }
 
-/// What a path that is to be loaded stands for.
+/// What a path on the command line means.
 enum Source {
-    /// All that is in inbound, and in work.
+    /// All files in inbound and work.
     Inbound,
-    /// One file there.
+    /// One file in inbound.
     FileInInbound(PathBuf),
-    /// Files elsewhere.
+    /// Files outside of inbound.
     Archive(Vec<Claimed>),
 }
 
-/// What the paths stand for; none is inbound.
+/// What the paths mean. No path means inbound.
 fn find_sources(settings: &Settings, paths: &[PathBuf]) -> anyhow::Result<Vec<Source>> {
     if paths.is_empty() {
         return Ok(vec![Source::Inbound]);
     }
     let inbound = settings.dirs.inbound.canonicalize().ok();
-    // An archive may lie around what is the engine's own, which is no part of it.
+    // An archive may contain the engine's own directories and database. Their files are left out.
     let directories = settings.dirs.named().map(|(_, path)| path.to_owned());
     let database = settings.sqlite_path().map(|database| {
         ["", "-wal", "-shm", "-journal"].map(|ending| {
@@ -197,7 +196,7 @@ fn canonical(path: &Path) -> anyhow::Result<PathBuf> {
     })
 }
 
-/// Takes one named file out of inbound.
+/// Claims one named file of inbound. `None` if the file has to wait.
 fn claim(engine: &Engine, path: &Path) -> anyhow::Result<Option<Claimed>> {
     let metadata = path.metadata()?;
     let modified = metadata.modified()?;
@@ -206,14 +205,14 @@ fn claim(engine: &Engine, path: &Path) -> anyhow::Result<Option<Claimed>> {
         name,
         bytes: metadata.len(),
         modified,
-        // Nobody asks how long it took from there.
+        // `load` does not measure how long a file waited in inbound.
         arrived: modified,
     };
     match engine.inbox.claim(&candidate)? {
         Ok(file) => Ok(Some(file)),
         Err(why) => {
             Tally::add(&engine.tally.left, 1);
-            eprintln!("{} is left where it is: {why}", path.display());
+            eprintln!("{} stays in inbound: {why}", path.display());
             Ok(None)
         }
     }
@@ -258,12 +257,12 @@ fn dry_run(
     }
     let files = files.len();
     print(&format!(
-        "{text}{files} files would be loaded, but for those that turn out to be stored already\n"
+        "{text}{files} files would be loaded; those that are stored already would be skipped\n"
     ))?;
     Ok(Outcome::Complete)
 }
 
-/// The files of a directory, which may not be there yet; what lies below another one in it is left alone.
+/// The files directly in a directory. Empty if the directory does not exist.
 fn directly_in(directory: &Path) -> std::io::Result<Vec<Claimed>> {
     let entries = match directory.read_dir() {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
@@ -276,7 +275,7 @@ fn directly_in(directory: &Path) -> std::io::Result<Vec<Claimed>> {
             continue;
         }
         match inbox::archive(&path) {
-            // A service has it by now.
+            // The service has taken it in the meantime.
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             files => found.extend(files?),
         }
@@ -284,7 +283,8 @@ fn directly_in(directory: &Path) -> std::io::Result<Vec<Claimed>> {
     Ok(found)
 }
 
-/// Stops the load once there are too many rejects.
+/// Stops the load once more than `max` records are rejected. Cancelling the returned token ends the
+/// check.
 fn stop_at_max_rejects(
     tally: &Arc<Tally>,
     max: Option<u64>,
@@ -306,7 +306,7 @@ fn stop_at_max_rejects(
     ended
 }
 
-/// Progress on its way to the terminal, or in lines.
+/// Progress on stderr: a bar on a terminal, lines elsewhere.
 struct ProgressDisplay {
     ended: CancellationToken,
     bar: Option<ProgressBar>,
@@ -386,7 +386,7 @@ fn per_second(count: u64, time: Duration) -> u64 {
     (count as f64 / time.as_secs_f64().max(0.001)) as u64
 }
 
-/// Prints the sums of a load.
+/// Prints the totals of a load.
 pub(super) fn print_totals(tally: &Tally, took: Duration) -> std::io::Result<()> {
     let number = |counter: &AtomicU64| counter.load(Relaxed);
     let records = number(&tally.records);
@@ -415,35 +415,38 @@ pub(super) fn print_totals(tally: &Tally, took: Duration) -> std::io::Result<()>
     print(&lines.into_text())
 }
 
-/// How the load ended; what is not as expected is said with the next step.
+/// The outcome of the load. Prints the next step for everything that was not loaded.
 fn outcome_of(tally: &Tally, max_rejects: Option<u64>) -> Outcome {
     let number = |counter: &AtomicU64| counter.load(Relaxed);
     let rejected = number(&tally.rejected);
     if let Some(max) = max_rejects.filter(|max| rejected > *max) {
         eprintln!(
-            "stopped: {rejected} rejects, more than {max}; mend the files (`task_runner check` \
-             lists what is wrong), or allow more"
+            "stopped: {rejected} rejects, more than {max}; correct the files (`task_runner check PATH` \
+             lists their rejects), or raise --max-rejects"
         );
         return Outcome::Failed;
     }
     if tally.cut_short.load(Relaxed) || tally.unfinished() > 0 {
-        eprintln!("stopped before the end; nothing is lost, run it again to go on");
+        eprintln!("stopped before the end; nothing is lost, run it again to continue");
         return Outcome::Stopped;
     }
     if number(&tally.left) > 0 {
-        eprintln!("some files were not complete or not free; run it again when they are");
+        eprintln!(
+            "some files are incomplete or still being written; run it again when they are finished"
+        );
         return Outcome::Stopped;
     }
     if number(&tally.rejects) > 0 {
         eprintln!(
-            "rejects are in the table ingest_rejects, with reason, place and text; `task_runner rejects \
-             list` shows them"
+            "rejects are in the table ingest_rejects, with reason, place and text; `task_runner \
+             rejects list` shows them"
         );
     }
     if number(&tally.quarantined) > 0 {
         eprintln!(
-            "`task_runner files list --state quarantined` says why; files that were moved have their \
-             reason beside them, in NAME.reason, and `task_runner files retry` takes them back"
+            "`task_runner files list --state quarantined` shows the reason of each file in \
+             quarantine, as does NAME.reason beside it; `task_runner files retry` moves files back \
+             to inbound"
         );
     }
     if number(&tally.rejects) + number(&tally.quarantined) > 0 {

@@ -1,4 +1,4 @@
-//! Finds the file behind an entry of the ledger: by its name, proved by its content.
+//! Finds the file of a ledger entry by its name, and checks its content by the hash.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,26 +9,25 @@ use crate::config::Settings;
 use crate::content::{self, Content, ContentError, ContentOptions};
 use crate::sink::LedgerFile;
 
-/// Most names that are tried in a directory: a file whose name is taken gets a suffix, `.1` and so
-/// on. A thousand files of one name are none that a person would keep.
+/// Most names to try in a directory. A file whose name is taken gets a suffix: `.1`, `.2` and so
+/// on.
 const SUFFIXES_MAX: u32 = 1_000;
 
-/// A suffix that is free does not end the search: somebody may have taken some files away.
+/// Unused names after which the search ends. More than one, because users may have removed files.
 const FREE_SUFFIXES_MAX: u32 = 8;
 
 /// The file of an entry, open.
 pub(super) struct Found {
-    /// Where it is.
     pub(super) path: PathBuf,
-    /// Its bytes, which have the hash of the entry.
+    /// Its bytes. Their hash is that of the entry.
     pub(super) content: Content,
 }
 
-/// Looks for a file in history, work and quarantine, or takes the one that is given. `None` where
-/// none of them has its content.
+/// Finds the file of an entry in history, work or quarantine, or checks the `given` file. `None` if
+/// no file has the content of the entry.
 ///
 /// # Errors
-/// The given file cannot be read, or is another one.
+/// The given file cannot be read, or has another content.
 pub(super) fn locate(
     settings: &Settings,
     file: &LedgerFile,
@@ -41,7 +40,7 @@ pub(super) fn locate(
     if let Some(path) = given {
         let content = match content::open(path, &options) {
             Ok(content) => content,
-            // The kind of the system's error decides the exit code.
+            // Unwrapped, because the kind of an I/O error decides the exit code.
             Err(ContentError::Io(error)) => {
                 return Err(error).with_context(|| path.display().to_string());
             }
@@ -49,7 +48,7 @@ pub(super) fn locate(
         };
         if content.hash != file.hash {
             bail!(
-                "{} is another file than {}, which was loaded as file {}: its content differs",
+                "{} is not {}, which was loaded as file {}: its content differs",
                 path.display(),
                 file.entry.name.escape_debug(),
                 file.entry.file_no
@@ -70,7 +69,7 @@ pub(super) fn locate(
                 }
                 continue;
             }
-            // One that cannot be read is not proved to be it, and the next may be.
+            // A file that cannot be read is skipped: the next one may match.
             if let Ok(content) = content::open(&path, &options)
                 && content.hash == file.hash
             {
@@ -81,7 +80,7 @@ pub(super) fn locate(
     Ok(None)
 }
 
-/// The name that a file gets in a directory where so many of the same name are already.
+/// The name of a file in a directory that had `suffix` files of the same name before.
 fn with_suffix(name: &str, suffix: u32) -> String {
     match suffix {
         0 => name.to_owned(),

@@ -1,11 +1,11 @@
-//! `migrate`: the tables, created or brought up to date.
+//! `migrate`: creates the tables or brings them up to date.
 
 use crate::config::cli::MigrateArgs;
 use crate::config::{Settings, redacted};
 
 use super::{Outcome, open_database, print};
 
-/// Migrates the database of the settings, or prints the statements that would make it from nothing.
+/// Runs the command: migrates the database, or prints the statements that create a new one.
 pub(super) async fn execute(settings: &Settings, args: &MigrateArgs) -> anyhow::Result<Outcome> {
     let database = open_database(settings).await?;
     if args.print {

@@ -1,8 +1,8 @@
-//! The commands: each turns settings and arguments into calls of the engine, and says what came of
-//! it. Data goes to stdout, messages to stderr; the exit code says how it ended.
+//! The commands: each one turns settings and arguments into calls of the engine and prints the
+//! result. Data goes to stdout, messages go to stderr, and the exit code reports the outcome.
 //!
-//! `execute` of a command owns nothing that outlives it, and two commands know nothing of each
-//! other.
+//! Nothing outlives the `execute` function of a command. Commands do not call each other, except
+//! that `demo` loads its files as `load` does.
 
 use std::sync::Arc;
 
@@ -41,10 +41,10 @@ mod verify;
 pub use exit::{Exit, NoInput, Outcome, UsageError};
 use output::{INFALLIBLE, KeyValueText, print, unless_reader_gone};
 
-/// Does what the command line says; no command is `run`.
+/// Runs the command of the command line; `run` if it names none.
 ///
 /// # Errors
-/// What the command failed at; [`Exit::of`] knows its exit code.
+/// The error of the command. [`Exit::of`] returns its exit code.
 pub async fn dispatch(command: Option<Command>, settings: Settings) -> anyhow::Result<Outcome> {
     let database = crate::config::redacted(&settings.database_url);
     let queue = crate::config::redacted(&settings.broker_url);
@@ -53,7 +53,7 @@ pub async fn dispatch(command: Option<Command>, settings: Settings) -> anyhow::R
         .map_err(|error| name_server(error, &database, &queue))
 }
 
-/// Says which server did not answer, and what to do: the fault itself knows only its connection.
+/// Adds to a transient fault which server did not answer and what to do about it.
 fn name_server(error: anyhow::Error, database: &str, queue: &str) -> anyhow::Error {
     use crate::fault::Origin;
 
@@ -95,7 +95,8 @@ async fn execute(command: Option<Command>, settings: Settings) -> anyhow::Result
     }
 }
 
-/// Does what needs no settings, and so works where they are wrong; `None` is every other command.
+/// Runs a command that needs no settings, so that it works even if they are wrong. `None` if the
+/// command needs them.
 #[must_use]
 pub fn without_settings(command: Option<&Command>) -> Option<anyhow::Result<Outcome>> {
     match command? {
@@ -110,13 +111,13 @@ pub fn without_settings(command: Option<&Command>) -> Option<anyhow::Result<Outc
     }
 }
 
-/// Prints the completions of a shell, which may ask for them while it starts.
+/// Prints the completion script of a shell.
 fn completions(args: &CompletionsArgs) -> anyhow::Result<Outcome> {
     print(&Cli::completions(args.shell))?;
     Ok(Outcome::Complete)
 }
 
-/// A command asks one thing at a time.
+/// Options for a command, which sends one query at a time.
 fn one_connection() -> SinkOptions {
     SinkOptions {
         connections: 1,
@@ -124,17 +125,17 @@ fn one_connection() -> SinkOptions {
     }
 }
 
-/// The database of the settings, connected.
+/// Connects to the database of the settings.
 async fn open_database(settings: &Settings) -> Result<Arc<dyn Database>, Fault> {
     sink::open(&settings.database_url, &one_connection()).await
 }
 
-/// The database of the settings, for operators, with its tables up to date. A SQLite database that
-/// does not exist is an error: an empty one would be an empty answer to a wrong question.
+/// Connects to the database of the settings and migrates its tables. Fails if it is a SQLite file
+/// that does not exist: creating it would answer a wrong path with an empty list.
 async fn open_for_operators(settings: &Settings) -> anyhow::Result<Arc<dyn Database>> {
     if let Some(path) = settings.sqlite_path().filter(|path| !path.exists()) {
-        let why = "there is no database yet: load something first, or name another with DATABASE_URL or \
-                   --data-dir";
+        let why = "there is no database yet: load a file first, or name another database with \
+                   DATABASE_URL or --data-dir";
         return Err(anyhow::Error::new(NoInput(path.display().to_string())).context(why));
     }
     let database = open_database(settings).await?;
@@ -142,13 +143,13 @@ async fn open_for_operators(settings: &Settings) -> anyhow::Result<Arc<dyn Datab
     Ok(database)
 }
 
-/// What the ledger has of a file.
+/// The ledger's entry of a file; `None` if it has none.
 async fn ledger_file(operators: &dyn Operators, file_no: u32) -> Result<Option<LedgerFile>, Fault> {
     let only = file_no..file_no.saturating_add(1);
     Ok(operators.files(only, None, 1).await?.pop())
 }
 
-/// The same for a file that somebody asked for.
+/// The ledger's entry of a file that the user named; an error if it has none.
 async fn wanted_file(operators: &dyn Operators, file_no: u32) -> anyhow::Result<LedgerFile> {
     let found = ledger_file(operators, file_no).await?;
     found.ok_or_else(|| anyhow!("the ledger has no file {file_no}; see `task_runner files list`"))

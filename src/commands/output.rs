@@ -1,15 +1,15 @@
-//! What commands write to stdout, and how.
+//! How commands write to stdout.
 
 use std::fmt::{Display, Write as _};
 use std::io::{self, ErrorKind, Write as _};
 
-/// Why writing into a `String` cannot fail.
+/// The message of `expect` after writing to a `String`.
 pub(super) const INFALLIBLE: &str = "writing to a String cannot fail";
 
-/// Most characters of a raw record that a list shows.
+/// Most characters that a list shows of a raw record.
 const RAW_CHARS_SHOWN: usize = 200;
 
-/// Lines of a name and a value, one below the other.
+/// Lines of text, each with a name and a value.
 #[derive(Debug, Default)]
 pub(super) struct KeyValueText(String);
 
@@ -23,24 +23,24 @@ impl KeyValueText {
     }
 }
 
-/// A field for people, after what it is the field of; nothing where there is none.
+/// The name of a field, to append to a message; empty if there is none.
 pub(super) fn field_suffix(field: Option<&String>) -> String {
     field.map_or(String::new(), |field| {
         format!(" `{}`", field.escape_debug())
     })
 }
 
-/// The beginning of a record for people, on one line.
+/// The first characters of a record, escaped to fit on one line.
 pub(super) fn excerpt(raw: &[u8]) -> String {
     let raw = String::from_utf8_lossy(raw);
     let shown: String = raw.chars().take(RAW_CHARS_SHOWN).collect();
     let more = if shown.len() < raw.len() { "…" } else { "" };
-    // JSON is full of quotes, and they do no harm.
+    // JSON is full of quotes, and a terminal shows them safely.
     let escaped = shown.escape_debug().to_string().replace("\\\"", "\"");
     escaped + more
 }
 
-/// Writes data to stdout.
+/// Writes text to stdout. A closed stdout is not an error.
 pub(super) fn print(text: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
@@ -49,7 +49,7 @@ pub(super) fn print(text: &str) -> io::Result<()> {
     }
 }
 
-/// The same for a command that wrote by itself.
+/// Turns the error of a closed stdout into success, for a command that writes to stdout itself.
 pub(super) fn unless_reader_gone(result: anyhow::Result<()>) -> anyhow::Result<()> {
     match result {
         Err(error) if error.downcast_ref().is_some_and(is_reader_gone) => Ok(()),
@@ -57,7 +57,7 @@ pub(super) fn unless_reader_gone(result: anyhow::Result<()>) -> anyhow::Result<(
     }
 }
 
-/// A reader that has gone (`| head`) has seen what it wanted: the command ends well.
+/// Whether the reader of stdout has exited, as `head` does once it has enough lines.
 fn is_reader_gone(error: &io::Error) -> bool {
     error.kind() == ErrorKind::BrokenPipe
 }

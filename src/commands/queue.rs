@@ -1,5 +1,5 @@
-//! `queue`: what is in the queue between ingest and the workers; and the queue emptied into the
-//! database, as before a Redis server is taken out of use.
+//! `queue`: lists the frames between ingest and the workers, or commits them all, for example
+//! before a Redis server is shut down.
 
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
@@ -15,19 +15,19 @@ use crate::runner::Drain;
 use crate::shutdown::Shutdown;
 use crate::status::{grouped, length};
 
-/// Does what is to be done with the queue.
+/// Runs the command.
 ///
 /// # Errors
-/// A fault of the queue or the database, or a queue that lives in another process.
+/// A fault of the queue or the database, or a `memory:` queue, which only its own process can
+/// reach.
 pub(super) async fn execute(
     settings: &Settings,
     command: &QueueCommand,
 ) -> anyhow::Result<Outcome> {
     if settings.broker_url.starts_with("memory:") {
         return Err(UsageError(
-            "the queue is `memory:`: it lives in the process of the service and ends with it; \
-             `task_runner status` tells what waits there, and REDIS_URL names a queue that can be \
-             looked into"
+            "the queue is `memory:`, which only the process of the service can reach; \
+             `task_runner status` shows its length. Set REDIS_URL to use a queue in Redis"
                 .to_owned(),
         )
         .into());
@@ -62,7 +62,7 @@ async fn peek(settings: &Settings, limit: usize, json: bool) -> anyhow::Result<O
         eprintln!("the queue is empty");
     } else if depth.frames > queued.len() as u64 {
         eprintln!(
-            "{} of {} frames; --limit shows more",
+            "showing {} of {} frames; raise --limit to see more",
             grouped(queued.len() as u64),
             grouped(depth.frames)
         );
@@ -75,7 +75,7 @@ fn list_entry(queued: &Queued) -> String {
     let (span, bytes) = queued.frame.unzip();
     let state = match &queued.owner {
         None => "waits".to_owned(),
-        // Whoever may write into Redis chose the name.
+        // Escaped, because any client of Redis can choose this name.
         Some(owner) => format!(
             "with {} for {}, delivered {}",
             owner.consumer.escape_debug(),
@@ -129,20 +129,20 @@ async fn drain(settings: &Settings, take_over_after: Duration) -> anyhow::Result
     print_totals(&drain, began.elapsed())?;
     if !is_empty {
         eprintln!(
-            "stopped before the queue was empty; nothing is lost, run it again to go on \
+            "stopped before the queue was empty; nothing is lost, run it again to continue \
              (`task_runner queue peek` shows what is left)"
         );
         return Ok(Outcome::Stopped);
     }
     eprintln!(
-        "the queue is empty; files that are stored as a whole now go to history at the next look of \
-         their service, or by `task_runner load`"
+        "the queue is empty; the service or `task_runner load` moves the files that are now \
+         stored as a whole to history"
     );
     Ok(Outcome::Complete)
 }
 
-/// Prints what was committed. A frame that was delivered twice counts twice, its rows the second
-/// time as duplicates. Frames of another ledger count as foreign, and nowhere else.
+/// Prints the totals. A frame that was delivered twice counts twice, and its rows count as
+/// duplicates the second time. A frame of another ledger counts only as foreign.
 fn print_totals(drain: &Drain, took: Duration) -> std::io::Result<()> {
     let progress = &drain.progress;
     let records = progress.records();

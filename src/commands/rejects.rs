@@ -1,4 +1,4 @@
-//! `rejects`: the records that are no rows: shown, exported, mended, removed.
+//! `rejects`: lists, exports, corrects and removes rejected records.
 
 use std::fs::File;
 use std::io::{self, BufRead as _, BufWriter, IsTerminal as _, Write};
@@ -17,13 +17,13 @@ use super::{
     unless_reader_gone,
 };
 
-/// Rejects read at a time: each may hold 8 KiB of its record.
+/// Rejects read at a time. Each holds at most 8 KiB of its record, so a page is at most 4 MB.
 const PAGE_REJECTS: usize = 500;
 
-/// Rejects removed in one transaction: few enough that nobody waits for its locks.
+/// Rejects removed in one transaction. More would make writers wait for its locks.
 const PURGE_REJECTS: usize = 500;
 
-/// Does what is to be done with rejects.
+/// Runs the command.
 pub(super) async fn execute(
     settings: &Settings,
     command: &RejectsCommand,
@@ -41,7 +41,7 @@ pub(super) async fn execute(
             let shown = written.and_then(|shown| out.flush().map(|()| shown).map_err(Into::into));
             let is_cut = |shown: &usize| *shown == *limit;
             if shown.as_ref().is_ok_and(is_cut) {
-                eprintln!("these are the last {limit}; there may be more: --limit N");
+                eprintln!("showing the newest {limit}; raise --limit to see more");
             }
             unless_reader_gone(shown.map(drop))?;
         }
@@ -62,7 +62,7 @@ pub(super) async fn execute(
     Ok(Outcome::Complete)
 }
 
-/// Writes the rejects that fit, page by page, newest first; returns how many.
+/// Writes the rejects that match the filter, newest first. Returns their number.
 async fn write_all(
     operators: &dyn Operators,
     filter: &RejectFilter,
@@ -122,7 +122,7 @@ impl KnownFile {
                 });
             self.0 = Some((file_no, file.unwrap_or_default()));
         }
-        Ok(&self.0.as_ref().expect("it was just put there").1)
+        Ok(&self.0.as_ref().expect("set above").1)
     }
 }
 
@@ -135,7 +135,7 @@ fn as_json(reject: &OpenReject, file: &FileOfReject) -> Value {
         "code": entry.code.as_str(), "field": entry.field, "byte_offset": byte_offset,
         "rejected_at": reject.rejected_at, "raw": String::from_utf8_lossy(&entry.raw)
     });
-    // Said only where it is so: what stands in `raw` is not the record.
+    // These fields are present only if `raw` is not the whole record.
     if entry.raw.len() >= RAW_BYTES_MAX {
         object["raw_is_cut"] = true.into();
     }
@@ -172,8 +172,8 @@ async fn show(
     let found = operators.find_rejects(&query, 1).await?;
     let reject = found.first().ok_or_else(|| {
         anyhow!(
-            "record {ordinal} of file {file_no} is no reject; `task_runner trace \
-             {file_no}:{ordinal}` says what it is"
+            "record {ordinal} of file {file_no} is not a reject; `task_runner trace \
+             {file_no}:{ordinal}` shows what it is"
         )
     })?;
     let mut known = KnownFile::default();
@@ -197,7 +197,10 @@ async fn show(
     }
     lines.add("rejected", &reject.rejected_at);
     if entry.raw.len() >= RAW_BYTES_MAX {
-        lines.add("text", "its beginning; `task_runner trace` shows all of it");
+        lines.add(
+            "text",
+            "only its beginning; `task_runner trace` shows all of it",
+        );
     }
     let mut text = lines.into_text();
     text += &String::from_utf8_lossy(&entry.raw);
@@ -205,7 +208,8 @@ async fn show(
     Ok(print(&text)?)
 }
 
-/// Writes all rejects that fit as NDJSON. A file is there whole or not at all.
+/// Exports the rejects that match the filter as NDJSON. A file is written under a temporary name
+/// and renamed, so that it is never a part of the export.
 async fn export(
     operators: &dyn Operators,
     filter: &RejectFilter,
@@ -229,13 +233,14 @@ async fn export(
         .with_context(about)?;
     file.sync_all().with_context(about)?;
     eprintln!(
-        "{written} rejects are in {}; give each its `record`, and `task_runner rejects replay` takes it",
+        "wrote {written} rejects to {}; add a corrected `record` to each, then run \
+         `task_runner rejects replay`",
         path.display()
     );
     Ok(())
 }
 
-/// Removes rejects, after asking.
+/// Removes rejects after the user has confirmed.
 async fn purge_rejects(
     operators: &dyn Operators,
     purge: &Purge,
@@ -243,7 +248,7 @@ async fn purge_rejects(
 ) -> anyhow::Result<Outcome> {
     let rejects = operators.count_purge(purge).await?;
     if rejects == 0 {
-        print("there are no such rejects of stored files\n")?;
+        print("no rejects of stored files match\n")?;
         return Ok(Outcome::Complete);
     }
     if !yes && !is_confirmed(rejects)? {
@@ -258,17 +263,17 @@ async fn purge_rejects(
         }
     }
     print(&format!(
-        "{removed} rejects removed for good; `task_runner verify` counts them as purged\n"
+        "removed {removed} rejects for good; `task_runner verify` counts them as purged\n"
     ))?;
     Ok(Outcome::Complete)
 }
 
-/// Asks a person.
+/// Asks the user on the terminal.
 fn is_confirmed(rejects: u64) -> anyhow::Result<bool> {
     if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
         let message = format!(
-            "this would remove {rejects} rejects for good: say so with --yes (`task_runner rejects \
-             export` keeps a copy)"
+            "this removes {rejects} rejects for good: confirm with --yes (`task_runner rejects \
+             export` saves a copy)"
         );
         return Err(UsageError(message).into());
     }

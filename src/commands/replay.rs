@@ -1,8 +1,8 @@
-//! `rejects replay`: corrected records in the place of their rejects, each under its own id.
+//! `rejects replay`: replaces rejects by rows made of corrected records, with the same ids.
 //!
-//! Each record is parsed as any other of its dataset, and the database stores the row and removes
-//! the reject in one transaction. Doing it twice is doing it once. The file of corrections is read
-//! line by line and stored in small groups, so that memory does not grow with it.
+//! Each record is parsed like any other of its dataset. One transaction stores the row and removes
+//! the reject. Replaying a correction again changes nothing. Corrections are read line by line and
+//! stored in small groups, so that memory does not grow with their file.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -28,28 +28,29 @@ use super::{NoInput, Outcome, ledger_file, output, print};
 /// Records stored in one transaction.
 const GROUP_RECORDS: usize = 100;
 
-/// Bytes of the records of a group, which bounds memory where they are large.
+/// Most bytes of the records in a group.
 const GROUP_BYTES: usize = 4 * 1024 * 1024;
 
-/// Files known at a time. Corrections come by file; more would only be memory.
+/// Most ledger entries kept in memory. Corrections are usually sorted by file, so few are in use at
+/// a time.
 const FILES_KNOWN_MAX: usize = 1_000;
 
-/// Longest line: the largest record, and what an export says beside it.
+/// Longest line in bytes: the largest record, and 1 MiB for the other fields of an export.
 const LINE_BYTES_MAX: usize = RECORD_BYTES_MAX + 1024 * 1024;
 
-/// One line. Other fields are those of an export, and ignored.
+/// One line of the file. Other fields, which an export writes, are ignored.
 #[derive(Deserialize)]
 struct Correction<'a> {
     file_no: u32,
     ordinal: u32,
-    /// Kept as it is written, as everywhere: numbers and the text of JSON columns.
+    /// Raw, so that numbers and JSON columns keep the text as it is written.
     #[serde(borrow)]
     record: Option<&'a RawValue>,
-    /// The text of the reject, tried again where there is no record.
+    /// The text of the reject. Parsed again if there is no `record`.
     raw: Option<String>,
 }
 
-/// What came of it.
+/// Numbers of corrections by result.
 #[derive(Debug, Default)]
 struct Tally {
     stored: u64,
@@ -58,7 +59,7 @@ struct Tally {
     unusable: u64,
 }
 
-/// A replay on its way.
+/// The state of a replay.
 struct Replay<'a> {
     settings: &'a Settings,
     operators: &'a dyn Operators,
@@ -69,7 +70,7 @@ struct Replay<'a> {
     tally: Tally,
 }
 
-/// Replays the corrections of a file, or of stdin.
+/// Runs the command. The path `-` means stdin.
 pub(super) async fn execute(
     settings: &Settings,
     operators: &dyn Operators,
@@ -97,16 +98,17 @@ pub(super) async fn execute(
     loop {
         line.clear();
         number += 1;
-        // One byte more than allowed tells a line that is too long from one that just fits.
+        // Reads one byte more than allowed, to notice a line that is too long.
         let mut limited = io::Read::take(&mut lines, LINE_BYTES_MAX as u64 + 1);
         let read = limited.read_until(b'\n', &mut line);
         if read.with_context(|| path.display().to_string())? == 0 {
             break;
         }
         if line.len() > LINE_BYTES_MAX {
+            replay.store().await?;
             anyhow::bail!(
-                "line {number} is longer than any record may be ({RECORD_BYTES_MAX} bytes); what \
-                 stood before it is done"
+                "line {number} is longer than the largest record ({RECORD_BYTES_MAX} bytes); the \
+                 lines before it are done"
             );
         }
         if line.trim_ascii().is_empty() {
@@ -122,11 +124,11 @@ pub(super) async fn execute(
 }
 
 impl Replay<'_> {
-    /// Takes a line. The inner error says why it cannot be used.
+    /// Processes a line. The inner error says why the line cannot be used.
     async fn line(&mut self, line: &[u8]) -> anyhow::Result<Result<(), String>> {
         let correction: Correction<'_> = match serde_json::from_slice(line) {
             Ok(correction) => correction,
-            Err(error) => return Ok(Err(format!("it is no correction: {error}"))),
+            Err(error) => return Ok(Err(format!("it is not a correction: {error}"))),
         };
         let Correction {
             file_no,
@@ -138,11 +140,15 @@ impl Replay<'_> {
             (Some(record), _) => record.get(),
             (None, Some(raw)) if raw.len() >= RAW_BYTES_MAX => {
                 return Ok(Err(
-                    "its `raw` is only a beginning: give a `record`".to_owned()
+                    "its `raw` is only the beginning: add a `record`".to_owned()
                 ));
             }
             (None, Some(raw)) => raw.as_str(),
-            (None, None) => return Ok(Err("it has no `record`".to_owned())),
+            (None, None) => {
+                return Ok(Err(
+                    "it has neither `record` nor `raw`: add a `record`".to_owned()
+                ));
+            }
         };
         let (dataset, source) = match self.source(file_no, ordinal).await? {
             Ok(found) => found,
@@ -166,7 +172,7 @@ impl Replay<'_> {
         Ok(Ok(()))
     }
 
-    /// The dataset and the file of a record, or why there is none.
+    /// The dataset and the file of a record. The inner error says why one is unknown.
     async fn source(
         &mut self,
         file_no: u32,
@@ -184,7 +190,8 @@ impl Replay<'_> {
         };
         if ordinal >= file.entry.records {
             let records = file.entry.records;
-            let problem = format!("file {file_no} has {records} records, and no {ordinal}");
+            let problem =
+                format!("file {file_no} has {records} records, so it has no ordinal {ordinal}");
             return Ok(Err(problem));
         }
         let name = &file.entry.dataset;
@@ -199,8 +206,8 @@ impl Replay<'_> {
         Ok(Ok((Arc::clone(dataset), source)))
     }
 
-    /// The batch of one record. `None` where the text is not one JSON value: where such a text
-    /// ends, and whether it is one record, only the file around it could say.
+    /// Parses one record. `None` if the text is not exactly one JSON value: where a broken record
+    /// ends can be found only within its file.
     fn parse(
         &mut self,
         dataset: &Arc<Dataset>,
@@ -226,7 +233,8 @@ impl Replay<'_> {
         if group.is_empty() {
             return Ok(());
         }
-        // A lock that a service holds passes; an absent database is told of soon enough.
+        // Retries a few times, because a lock of the service is released soon. An unreachable
+        // database ends the command after that.
         let replay = || self.operators.replay(&group);
         let replayed = replay
             .retry(ExponentialBuilder::default())
@@ -242,7 +250,7 @@ impl Replay<'_> {
                 }
                 Replayed::NoReject => {
                     self.tally.unusable += 1;
-                    print(&format!("{file_no}:{ordinal}  is no reject\n"))?;
+                    print(&format!("{file_no}:{ordinal}  is not a reject\n"))?;
                 }
             }
         }
@@ -258,8 +266,8 @@ fn print_totals(tally: &Tally) -> anyhow::Result<Outcome> {
         unusable,
     } = *tally;
     print(&format!(
-        "{stored} stored, {already_there} there already, {still_rejects} still rejects, {unusable} \
-         of no use\n"
+        "{stored} stored, {already_there} stored already, {still_rejects} still rejects, \
+         {unusable} unusable\n"
     ))?;
     Ok(match still_rejects + unusable {
         0 => Outcome::Complete,

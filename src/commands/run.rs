@@ -18,10 +18,10 @@ use crate::shutdown::Shutdown;
 use crate::status::{Status, StatusSource};
 use crate::telemetry;
 
-/// Runs the command: until a signal.
+/// Runs the command until a signal stops it.
 ///
 /// # Errors
-/// A fatal fault, or an address that HTTP cannot have.
+/// A fatal fault, or an HTTP address that cannot be bound.
 pub(super) async fn execute(settings: Settings) -> anyhow::Result<Outcome> {
     let http = match settings.http_addr {
         Some(addr) => {
@@ -35,12 +35,12 @@ pub(super) async fn execute(settings: Settings) -> anyhow::Result<Outcome> {
             tracing::info!(addr = %http.addr()?, "http");
             Some((http, metrics))
         }
-        // Without an address nobody can ask for metrics, so none are kept.
+        // Without an address, no program can read metrics, so none are recorded.
         None => None,
     };
     let shutdown = Shutdown::on_signals(settings.drain_timeout)?;
     let service = Arc::new(Service::new(&settings, shutdown.drain.clone()));
-    // It answers until the work has ended: whoever watches wants to see that, too.
+    // HTTP answers until the work has ended, so that users can watch the end.
     let ended = CancellationToken::new();
     let page = async {
         if let Some((http, metrics)) = http {
@@ -59,11 +59,11 @@ pub(super) async fn execute(settings: Settings) -> anyhow::Result<Outcome> {
         ended = work => ended?,
         () = systemd::report_state(ready, turned, &shutdown.drain) => unreachable!("it never ends"),
     };
-    tracing::info!("stopped; nothing is lost, the next start goes on");
+    tracing::info!("stopped; nothing is lost, the next start continues");
     Ok(Outcome::Complete)
 }
 
-/// The engine, and what there is to tell before it is connected.
+/// The engine, and the status of the service before the engine is connected.
 struct Service {
     engine: OnceLock<Engine>,
     before: Status,
@@ -104,7 +104,7 @@ impl Service {
         status
     }
 
-    /// Connects, however long that takes, and works until stopped.
+    /// Connects, retrying until the servers answer, and works until stopped.
     async fn serve(&self, settings: &Settings, shutdown: &Shutdown) -> Result<(), Fault> {
         let open = || async {
             let engine = runner::open(settings, None, true).await?;
@@ -142,7 +142,7 @@ impl Service {
         self.engine.get_or_init(|| engine)
     }
 
-    /// Whether the main loop of the engine turned within this time.
+    /// Whether the main loop of the engine has turned within this time.
     fn turned_within(&self, time: Duration) -> bool {
         let engine = self.engine.get();
         engine.is_some_and(|engine| engine.turned_within(time))
@@ -153,7 +153,7 @@ impl Service {
 impl StatusSource for Service {
     fn ready(&self) -> Result<(), String> {
         if self.quiet.is_cancelled() {
-            return Err("stopping: finishes what is in flight".to_owned());
+            return Err("stopping: finishes the frames in flight".to_owned());
         }
         match self.engine.get() {
             Some(engine) => engine.ready(),

@@ -1,4 +1,5 @@
-//! `status`: asks the running service; where none runs, the database and the directories.
+//! `status`: prints the status of the running service. If none runs, reads the database and the
+//! directories.
 
 use std::io::{self, ErrorKind};
 use std::path::Path;
@@ -10,13 +11,13 @@ use crate::status::{Status, by_reason};
 
 use super::{Outcome, http_client, open_database, print, status_watch};
 
-/// Files shown where the service does not run.
+/// Files listed if no service runs.
 const LAST_FILES: usize = 10;
 
-/// Rejects looked at for the reasons of the last ones.
+/// Newest rejects whose reasons are counted.
 const LAST_REJECTS: usize = 1_000;
 
-/// Prints the status, once or until told to stop.
+/// Runs the command: prints the status once, or repeatedly with `--watch`.
 pub(super) async fn execute(settings: &Settings, args: &StatusArgs) -> anyhow::Result<Outcome> {
     if args.watch {
         let get = async || current_status(settings).await;
@@ -38,7 +39,7 @@ async fn current_status(settings: &Settings) -> anyhow::Result<Status> {
         Some(addr) => http_client::status(addr).await,
         None => None,
     };
-    // Another engine of this host may have the address.
+    // A service with another work directory may use this address.
     let work = inbox::canonical(&settings.dirs.work);
     match status.filter(|status| status.work == work) {
         Some(status) => Ok(status),
@@ -58,7 +59,7 @@ async fn status_without_service(settings: &Settings) -> anyhow::Result<Status> {
     let holder = inbox::holder(&settings.dirs.work);
     status.reason = Some(match &holder {
         Some(process) => format!(
-            "process {process} runs on this work directory, and does not answer at this HTTP address"
+            "process {process} uses this work directory, but does not answer at this HTTP address"
         ),
         None => "not running".to_owned(),
     });
@@ -67,7 +68,7 @@ async fn status_without_service(settings: &Settings) -> anyhow::Result<Status> {
         .clone_from(status.reason.as_ref().expect("it was set above"));
     status.files.inbound = count_files(&settings.dirs.inbound)?;
     status.files.work = count_files(&settings.dirs.work)?;
-    // Opening SQLite would create the database, and to look is not to touch.
+    // Opening a missing SQLite file would create it, and `status` must change nothing.
     if settings.sqlite_path().is_some_and(|path| !path.exists()) {
         status.next = Some(
             match status.files.inbound {
@@ -87,9 +88,13 @@ async fn status_without_service(settings: &Settings) -> anyhow::Result<Status> {
     let open = status.totals.map_or(0, |totals| totals.pending);
     status.paused = inbox::is_paused(&settings.dirs.work);
     if holder.is_some() {
-        status.next = Some("ask with the --http-addr of that process".to_owned());
+        status.next = Some("run this again with the --http-addr of that process".to_owned());
     } else if status.files.inbound + status.files.work + open > 0 {
-        status.next = Some("`task_runner load` goes on with inbound and work; an archive is loaded again by its path".to_owned());
+        status.next = Some(
+            "`task_runner load` continues with inbound and work; to continue an \
+             archive, load its path again"
+                .to_owned(),
+        );
     } else if status.paused {
         status.next = Some("`task_runner resume` lets a service take files again".to_owned());
     } else {
@@ -98,7 +103,7 @@ async fn status_without_service(settings: &Settings) -> anyhow::Result<Status> {
     Ok(status)
 }
 
-/// Regular files in a directory, hidden ones aside; 0 where it does not exist yet.
+/// Number of regular files in a directory, without hidden ones. 0 if it does not exist.
 fn count_files(directory: &Path) -> io::Result<u64> {
     let about = |error: io::Error| {
         io::Error::new(error.kind(), format!("{}: {error}", directory.display()))

@@ -1,5 +1,5 @@
-//! `status --watch`: the status again and again, until told to stop. On a terminal it is drawn in
-//! place; elsewhere each one is printed below the last.
+//! `status --watch`: prints the status repeatedly. On a terminal it is drawn in place; elsewhere
+//! each status is printed below the last.
 
 use std::fmt::Write as _;
 use std::io::{self, ErrorKind, IsTerminal as _, Read as _, Write as _};
@@ -12,18 +12,19 @@ use tokio::sync::Notify;
 
 use crate::status::Status;
 
-/// Redrawing more often shows nothing new and costs the service its time.
+/// Shortest interval. A shorter one shows nothing new and costs the service time.
 const INTERVAL_MIN: Duration = Duration::from_millis(100);
 
-/// The other screen, no cursor, and lines that end at the edge instead of going on below.
+/// Switches to the alternate screen, hides the cursor, turns line wrapping off.
 const ENTER: &str = "\x1b[?1049h\x1b[?25l\x1b[?7l";
+/// Undoes [`ENTER`].
 const LEAVE: &str = "\x1b[?7h\x1b[?25h\x1b[?1049l";
 
-/// Shows what `get` gets, until q, Ctrl-C or SIGTERM, or until nobody reads any more. A failure is
-/// shown as well, and passes.
+/// Shows the status that `get` returns, until the user presses q or Ctrl-C, SIGTERM arrives, or
+/// stdout is closed. Shows an error of `get` and tries again.
 ///
 /// # Errors
-/// The output or the terminal fails.
+/// Stdout or the terminal fails.
 pub(super) async fn until_quit(
     get: impl AsyncFn() -> anyhow::Result<Status>,
     interval: Duration,
@@ -47,7 +48,7 @@ pub(super) async fn until_quit(
             let text = match get().await {
                 Ok(status) if json => serde_json::to_string(&status)? + "\n",
                 Ok(status) => status.to_string(),
-                Err(error) => format!("engine    cannot tell: {error:#}\n"),
+                Err(error) => format!("engine    unknown: {error:#}\n"),
             };
             anyhow::Ok(text)
         };
@@ -70,9 +71,9 @@ pub(super) async fn until_quit(
     }
 }
 
-/// A terminal in our hands; as it was when dropped.
+/// The terminal while it shows the status. Dropping the value restores it.
 struct Screen {
-    /// Its modes before; `None` where stdin is no terminal, so that no key can be read.
+    /// The modes to restore. `None` if stdin is not a terminal, so that no key can be read.
     before: Option<Termios>,
 }
 
@@ -80,7 +81,7 @@ impl Screen {
     fn enter() -> Self {
         let before = tcgetattr(io::stdin()).ok();
         if let Some(before) = &before {
-            // Keys come at once and are not shown. Ctrl-C still is a signal.
+            // Each key is delivered at once and not echoed. Ctrl-C still sends a signal.
             let mut modes = before.clone();
             modes.local_modes -= LocalModes::ICANON | LocalModes::ECHO;
             let _ = tcsetattr(io::stdin(), OptionalActions::Now, &modes);
@@ -100,7 +101,7 @@ impl Drop for Screen {
     }
 }
 
-/// Reads keys on a thread of its own, which ends with the process.
+/// Reads keys on a thread that ends with the process.
 fn quit_on_q(quit: &Arc<Notify>) {
     let quit = quit.clone();
     std::thread::spawn(move || {
@@ -114,15 +115,15 @@ fn quit_on_q(quit: &Arc<Notify>) {
     });
 }
 
-/// The height of the terminal.
+/// The height of the terminal in rows.
 fn rows() -> usize {
     let size = tcgetwinsize(io::stdout()).map_or(0, |size| size.ws_row);
-    // A terminal that does not know its size says 0.
+    // A terminal that does not know its size reports 0.
     if size == 0 { 24 } else { size.into() }
 }
 
-/// A text as it is drawn over the last one. Where there are too few rows the last line, which is the
-/// next step, takes the place of what does not fit.
+/// The escape sequences that draw the text over the last one. On a terminal with too few rows,
+/// lines before the last are left out: the last one is the next step.
 fn drawn(text: &str, rows: usize) -> String {
     let keys = "          q to quit";
     let lines: Vec<&str> = text.lines().chain([keys]).collect();

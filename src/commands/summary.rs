@@ -1,4 +1,4 @@
-//! `summary`: the daily summary, brought up to date or made again.
+//! `summary`: refreshes or rebuilds the daily summary.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use crate::shutdown::Shutdown;
 use crate::sink::SummaryStore;
 use crate::summary::{self, Accumulator};
 
-/// Refreshes the summaries of all datasets from the settled files.
+/// Runs the command.
 pub(super) async fn execute(settings: &Settings, args: &SummaryArgs) -> anyhow::Result<Outcome> {
     let shutdown = Shutdown::on_signals(settings.drain_timeout)?;
     let opening = async {

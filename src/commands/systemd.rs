@@ -1,30 +1,31 @@
-//! Tells systemd how the service is: ready, alive, stopping. Where no `NOTIFY_SOCKET` is set, which
-//! is everywhere but under such a supervisor, nobody is told and nothing happens.
+//! Reports the state of the service to systemd: ready, alive, stopping. Does nothing without
+//! `NOTIFY_SOCKET`, which only systemd and similar supervisors set.
 
 use std::time::Duration;
 
 use sd_notify::NotifyState;
 use tokio_util::sync::CancellationToken;
 
-/// How often it is looked whether there is something to tell.
+/// Interval of checking the state.
 const CHECK_EVERY: Duration = Duration::from_secs(1);
 
-/// The loop of the engine shows every second that it turns; a busy machine may be late.
+/// Shortest time without a turn of the main loop that counts as a hang. The loop turns every
+/// second, but may be late on a busy machine.
 const TURN_MIN: Duration = Duration::from_secs(3);
 
-/// Tells, for ever: `READY=1` once it can work for the first time; `STATUS=` when that changes;
-/// `WATCHDOG=1` as long as its main loop turns, so that a service that hangs is started again;
+/// Reports for ever: `READY=1` when the service can work for the first time, `STATUS=` at each
+/// change, `WATCHDOG=1` while the main loop turns (systemd restarts a service that hangs), and
 /// `STOPPING=1` once `quiet` is cancelled.
 ///
-/// `ready` says whether it can work, and if not, why; `turned_within` whether its main loop turned
-/// within a time.
+/// `ready` returns whether the service can work, or why not. `turned_within` returns whether the
+/// main loop has turned within a time.
 pub(super) async fn report_state(
     ready: impl Fn() -> Result<(), String>,
     turned_within: impl Fn(Duration) -> bool,
     quiet: &CancellationToken,
 ) {
     let watchdog = sd_notify::watchdog_enabled();
-    // Three times within the limit, so that one late beat does no harm.
+    // Three times within the limit, so that one late report does no harm.
     let every = watchdog.map_or(CHECK_EVERY, |limit| CHECK_EVERY.min(limit / 3));
     let turn = watchdog.map(|limit| TURN_MIN.max(limit / 2));
     let (mut was_ready, mut stopping) = (false, false);
@@ -40,7 +41,7 @@ pub(super) async fn report_state(
             stopping = true;
         }
         let status = match ready {
-            _ if stopping => "stopping: finishes what is in flight".to_owned(),
+            _ if stopping => "stopping: finishes the frames in flight".to_owned(),
             Ok(()) => "ready".to_owned(),
             Err(reason) => format!("not ready: {reason}").replace(char::is_control, " "),
         };
@@ -60,6 +61,6 @@ pub(super) async fn report_state(
 
 fn notify(state: NotifyState<'_>) {
     if let Err(error) = sd_notify::notify(&[state]) {
-        tracing::debug!(%error, "systemd cannot be told");
+        tracing::debug!(%error, "cannot notify systemd");
     }
 }

@@ -1,6 +1,6 @@
-//! `trace`: where a row or a reject came from: its file, its place in it, and its original JSON.
+//! `trace`: prints where a row or reject came from: its file, its position, its original JSON.
 //!
-//! The ledger says which file and which record; the file itself, proved by its hash, says the rest.
+//! The ledger names the file and the record. The file, checked by its hash, contains the JSON.
 
 use std::io::{self, Write as _};
 use std::ops::Range;
@@ -19,7 +19,7 @@ use crate::sink::{FileState, LedgerFile, OpenReject, Operators, RejectQuery, Sta
 use super::locate::{Found, locate};
 use super::{KeyValueText, Outcome, open_for_operators, output, unless_reader_gone, wanted_file};
 
-/// Prints what is known of a record and, as the last line, the record as it stands in its file.
+/// Runs the command. The last line of its output is the record as it is written in the file.
 pub(super) async fn execute(settings: &Settings, args: &TraceArgs) -> anyhow::Result<Outcome> {
     let (file_no, ordinal) = provenance(args.id);
     let operators = open_for_operators(settings).await?;
@@ -38,7 +38,7 @@ pub(super) async fn execute(settings: &Settings, args: &TraceArgs) -> anyhow::Re
     let is_record = ordinal < entry.records || entry.state != FileState::Settled;
     if !is_record {
         bail!(
-            "file {file_no} has {} records, and so none with the ordinal {ordinal}",
+            "file {file_no} has {} records, so it has no ordinal {ordinal}",
             entry.records
         );
     }
@@ -51,7 +51,7 @@ pub(super) async fn execute(settings: &Settings, args: &TraceArgs) -> anyhow::Re
         Ok(None) => {
             print_record(lines, b"")?;
             bail!(
-                "{} is neither in history nor in work nor in quarantine: say where it is with --file",
+                "{} is neither in history nor in work nor in quarantine: name its path with --file",
                 entry.name.escape_debug()
             );
         }
@@ -70,7 +70,7 @@ pub(super) async fn execute(settings: &Settings, args: &TraceArgs) -> anyhow::Re
     };
     let mut copy = Vec::new();
     let record = if parse::is_one_too_large(1, range.len() as u64) {
-        // The parser does not look into it, and it need not fit into memory.
+        // Not copied: the parser rejects it unread, and it may be larger than memory.
         &found.content[range]
     } else {
         let stable = found.content.stable(range, &mut copy);
@@ -83,8 +83,8 @@ pub(super) async fn execute(settings: &Settings, args: &TraceArgs) -> anyhow::Re
     };
     let parsed = Parser::default().parse_record(dataset, source, ordinal, record);
     if standing == Standing::Row && !parsed.rejects.is_empty() {
-        let why = "the file's record is a reject as its dataset is defined now: the row is of a correction, \
-                   or of an earlier definition";
+        let why = "by the present definition of its dataset this record is a reject: the row was made \
+                   of a correction, or by an earlier definition";
         lines.add("note", why);
     }
     print_record(lines, record)?;
@@ -93,14 +93,14 @@ pub(super) async fn execute(settings: &Settings, args: &TraceArgs) -> anyhow::Re
 
 fn no_dataset(file: &LedgerFile) -> anyhow::Error {
     anyhow!(
-        "file {} is of the dataset `{}`, which the settings do not define: name the settings file \
-         with --config",
+        "file {} belongs to the dataset `{}`, which the settings do not define: name the settings \
+         file with --config",
         file.entry.file_no,
         file.entry.dataset
     )
 }
 
-/// What became of a record, for people.
+/// Describes what became of a record.
 async fn describe_outcome(
     operators: &dyn Operators,
     dataset: &Arc<Dataset>,
@@ -127,14 +127,14 @@ async fn describe_outcome(
     })
 }
 
-/// Where a record stands in its file.
+/// The byte range of a record in its file.
 fn locate_record(
     settings: &Settings,
     dataset: &Dataset,
     found: &Found,
     ordinal: u32,
 ) -> anyhow::Result<Range<usize>> {
-    // Any cut gives the same records, so that of another time does not matter.
+    // The limits may differ from those of the load: every cut gives the same records.
     let limits = ChunkLimits {
         records: settings.frame_records,
         bytes: settings.frame_bytes,
@@ -147,7 +147,7 @@ fn locate_record(
     let chunk = after.checked_sub(1).map(|at| plan.chunks[at]);
     let Some(chunk) = chunk.filter(|_| ordinal < plan.records) else {
         bail!(
-            "{} has {} records, and so none with the ordinal {ordinal}",
+            "{} has {} records, so it has no ordinal {ordinal}",
             found.path.display(),
             plan.records
         );
@@ -159,7 +159,7 @@ fn locate_record(
     Ok(start + record.start..start + record.end)
 }
 
-/// The record goes out byte for byte: it may be no UTF-8.
+/// Writes the record byte for byte, because it may not be UTF-8.
 fn print_record(lines: KeyValueText, record: &[u8]) -> anyhow::Result<()> {
     let mut out = io::stdout().lock();
     let write = || -> io::Result<()> {

@@ -1,8 +1,8 @@
-//! `verify`: holds every settled file against the tables: records = rows + rejects, each once and
-//! within the file.
+//! `verify`: checks each settled file against the tables: records = rows + rejects, with each
+//! ordinal once and within the file.
 //!
-//! It reads the ledger page by page and the tables by their primary key, so its memory does not
-//! grow with either. It changes nothing, and may run beside the service.
+//! Reads the ledger page by page and the tables by primary key, so that memory does not grow with
+//! them. Changes nothing, and may run beside the service.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -23,20 +23,20 @@ use super::{INFALLIBLE, Outcome, open_for_operators, unless_reader_gone};
 /// Files read from the ledger at a time.
 const PAGE_FILES: usize = 500;
 
-/// Records counted in one statement, unless one file has more: a second or two of a scan, during
-/// which SQLite lets nobody write.
+/// Records counted in one statement, unless one file has more. Scanning them takes a second or two,
+/// during which SQLite blocks writers.
 const AUDIT_RECORDS: u64 = 2_000_000;
 
-/// Ids read at a time to find the first one that is missing.
+/// Ids read at a time to find the first missing record.
 const IDS_PAGE: usize = 10_000;
 
-/// Most records asked about one by one to find it.
+/// Most records queried one by one to find the first missing record.
 const PROBES_MAX: u32 = 1_000;
 
-/// Names of files outside of history that the note at the end shows.
+/// Most names in the note about files that are not in history.
 const NAMES_SHOWN: usize = 3;
 
-/// What was found, over all files.
+/// Totals over all files.
 #[derive(Debug, Default)]
 struct AuditTotals {
     files: u64,
@@ -46,11 +46,11 @@ struct AuditTotals {
     rejects: u64,
     purged: u64,
     not_in_history: u64,
-    /// The first few of those.
+    /// Names of the first few files that are not in history.
     names: Vec<String>,
 }
 
-/// A file that is not as it should be.
+/// A file that is not stored as the ledger says.
 struct WrongFile {
     file_no: u32,
     name: String,
@@ -58,7 +58,7 @@ struct WrongFile {
     problems: Vec<String>,
 }
 
-/// Verifies all settled files.
+/// Runs the command.
 pub(super) async fn execute(settings: &Settings, args: &VerifyArgs) -> anyhow::Result<Outcome> {
     let operators = open_for_operators(settings).await?;
     let mut audited = AuditTotals::default();
@@ -78,7 +78,7 @@ pub(super) async fn execute(settings: &Settings, args: &VerifyArgs) -> anyhow::R
     if audited.wrong > 0 {
         bail!(
             "{} of {} files are not stored as the ledger says; `task_runner trace FILE_NO:ORDINAL` \
-             shows a record that is missing",
+             shows a missing record",
             audited.wrong,
             audited.files
         );
@@ -110,7 +110,7 @@ async fn audit_page(
     }
     for (name, files) in by_dataset {
         let Some(dataset) = settings.datasets.by_name(name) else {
-            let problem = "its dataset is not in the settings, so its table is not known";
+            let problem = "its dataset is not in the settings, so its table is unknown";
             wrong.extend(
                 files
                     .iter()
@@ -136,7 +136,7 @@ async fn audit_page(
     Ok(wrong)
 }
 
-/// Files that are counted in one statement.
+/// Groups the files; one statement counts a group.
 fn groups<'a>(files: &[&'a LedgerFile]) -> Vec<Vec<&'a LedgerFile>> {
     let mut groups: Vec<Vec<&LedgerFile>> = Vec::new();
     let mut records = 0;
@@ -162,7 +162,7 @@ fn wrong_file(file: &LedgerFile, problems: Vec<String>) -> WrongFile {
     }
 }
 
-/// What is wrong with a file; nothing for most.
+/// The problems of a file. Empty if it is stored as the ledger says.
 async fn problems(
     operators: &dyn Operators,
     dataset: &Arc<Dataset>,
@@ -193,19 +193,20 @@ async fn problems(
         .last_ordinal
         .filter(|last| u64::from(*last) >= records)
     {
-        problems.push(format!("ordinal {last} is beyond its end"));
+        problems.push(format!("ordinal {last} is beyond the end of the file"));
     }
     if audit.entries > 0 {
         problems.push(format!(
-            "{} entries of ingest_frames are left, and a settled file has none",
+            "{} entries are left in ingest_frames, but a settled file has none",
             audit.entries
         ));
     }
     Ok(problems)
 }
 
-/// The first ordinal that became nothing. Only asked where something is missing, and given up
-/// after so many records that are no rows: a help for the operator, not a part of the audit.
+/// The first ordinal that is neither row nor reject. `None` if it is not among the first
+/// [`PROBES_MAX`] records without a row: the answer helps the operator and is not part of the
+/// audit.
 async fn first_missing(
     operators: &dyn Operators,
     dataset: &Arc<Dataset>,
@@ -257,7 +258,7 @@ fn print_wrong(wrong: &[WrongFile], json: bool) -> anyhow::Result<()> {
         }
         Ok(())
     };
-    // Going on without a reader still says by the exit code what was found.
+    // Continues if stdout is closed: the exit code still reports the result.
     unless_reader_gone(print().map_err(Into::into))
 }
 
@@ -309,8 +310,8 @@ fn print_sums(
                 .collect();
             writeln!(
                 text,
-                "note: {not_in_history} files are not in history by name ({}{more}): an archive \
-                 stays where it lies",
+                "note: {not_in_history} files are not in history under their name ({}{more}): files of \
+                 an archive stay where they are",
                 names.join(", ")
             )
             .expect(INFALLIBLE);

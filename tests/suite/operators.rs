@@ -122,7 +122,7 @@ async fn a_reject_is_shown_mended_and_replayed_under_its_own_id() {
         let path = write(&pair, "mended.ndjson", &[mended.clone(), still]);
         let replayed = pair.expect(2, &["rejects", "replay", &path]);
         let expected = format!(
-            "{file_no}:3  still a reject: not_an_object\n1 stored, 0 there already, 1 still rejects, 0 of no use\n"
+            "{file_no}:3  still a reject: not_an_object\n1 stored, 0 stored already, 1 still rejects, 0 unusable\n"
         );
         assert_eq!(replayed, expected);
         let id = (file_no << 32) + 1;
@@ -136,7 +136,7 @@ async fn a_reject_is_shown_mended_and_replayed_under_its_own_id() {
         assert_eq!(pair.query(&rejects).await, [[Some("3".to_owned())]]);
         for (ordinal, is_mended) in [(0, false), (1, true)] {
             let said = pair.expect(0, &["trace", &format!("{file_no}:{ordinal}")]);
-            let is_said = said.contains("note         the file's record is a reject");
+            let is_said = said.contains("note         by the present definition of its dataset");
             assert_eq!(is_said, is_mended, "{said}");
         }
         let sums = objects(&pair.expect(0, &["verify", "--json"]))
@@ -151,7 +151,7 @@ async fn a_reject_is_shown_mended_and_replayed_under_its_own_id() {
         let path = write(&pair, "again.ndjson", &[mended]);
         let replayed = pair.expect(0, &["rejects", "replay", &path]);
         assert!(
-            replayed.starts_with("0 stored, 1 there already"),
+            replayed.starts_with("0 stored, 1 stored already"),
             "{replayed}"
         );
         assert_eq!(pair.number("SELECT COUNT(*) FROM vehicle_status").await, 3);
@@ -225,12 +225,12 @@ async fn lines_that_are_no_corrections_are_named_and_harm_no_other() {
     assert_eq!(output.status.code(), Some(2), "{text}");
     for said in [
         "1:1  still a reject: invalid_json",
-        "line 3: it is no correction",
-        "line 4: file 1 has 2 records, and no 2",
+        "line 3: it is not a correction",
+        "line 4: file 1 has 2 records, so it has no ordinal 2",
         "line 5: the ledger has no file 9",
-        "line 6: it has no `record`",
+        "line 6: it has neither `record` nor `raw`",
         "1:0  still a reject: number_range",
-        "1 stored, 0 there already, 2 still rejects, 4 of no use",
+        "1 stored, 0 stored already, 2 still rejects, 4 unusable",
     ] {
         assert!(text.contains(said), "{said}: {text}");
     }
@@ -258,7 +258,7 @@ async fn verify_names_the_file_that_was_broken() {
 
         let said = pair.expect(1, &["verify"]);
         let line = format!(
-            "file {file_no} vehicle_status_broken.json: 2 rows + 1 rejects of 4 records; the first one missing is 2\n2 files, 1 of them wrong; 5 records: 3 rows, 1 rejects, 0 purged\n"
+            "file {file_no} vehicle_status_broken.json: 2 rows + 1 rejects of 4 records; the first missing ordinal is 2\n2 files, 1 of them wrong; 5 records: 3 rows, 1 rejects, 0 purged\n"
         );
         assert_eq!(said, line);
         let said = objects(&pair.expect(1, &["verify", "--json"]));
@@ -271,7 +271,9 @@ async fn verify_names_the_file_that_was_broken() {
         fs::remove_file(pair.at("history").join("vehicle_status_good.json")).unwrap();
         let said = pair.expect(1, &["verify"]);
         assert!(
-            said.contains("note: 1 files are not in history by name (vehicle_status_good.json)"),
+            said.contains(
+                "note: 1 files are not in history under their name (vehicle_status_good.json)"
+            ),
             "{said}"
         );
     }
@@ -367,12 +369,15 @@ async fn purging_asks_and_the_audit_still_adds_up() {
             "{said:?}"
         );
         let before = ["rejects", "purge", "--yes", "--before", "2001-01-01"];
-        assert!(pair.expect(0, &before).contains("no such rejects"));
+        assert!(
+            pair.expect(0, &before)
+                .contains("no rejects of stored files match")
+        );
         assert_eq!(pair.number("SELECT COUNT(*) FROM ingest_rejects").await, 2);
 
         let number = file_no(&pair, "vehicle_status.json").await.to_string();
         let said = pair.expect(0, &["rejects", "purge", "--yes", "--file", &number]);
-        assert!(said.starts_with("2 rejects removed for good"), "{said}");
+        assert!(said.starts_with("removed 2 rejects for good"), "{said}");
         assert_eq!(pair.number("SELECT COUNT(*) FROM ingest_rejects").await, 0);
         let said = pair.expect(0, &["verify"]);
         assert!(

@@ -256,7 +256,10 @@ async fn to_peek_shows_each_frame_whose_hands_it_is_in_and_what_is_damaged() {
     assert!(lines[2].ends_with("  waits"), "{text}");
     assert!(lines[7].ends_with("damaged; waits"), "{text}");
     let some = pair.run(&["queue", "peek", "--limit", "2"]);
-    assert_eq!(some.stderr, b"2 of 7 frames; --limit shows more\n");
+    assert_eq!(
+        some.stderr,
+        b"showing 2 of 7 frames; raise --limit to see more\n"
+    );
 
     // Neither how often nor to whom: only the time goes on.
     let after = raw(redis.port, &[&format!("XPENDING {KEY} workers - + 9")]);
