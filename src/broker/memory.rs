@@ -1,9 +1,8 @@
-//! The in-process queue: the same contract as Redis, for an engine that is one process.
+//! The in-process queue: the contract of Redis, for an engine in one process.
 //!
-//! One lock around one state, delivered for moments and never across an await. A frame is in exactly one
-//! place: in waiting, or in a consumer's hands; its bytes leave the bound only when it is acked, as
-//! they do in Redis. It knows of no clock but the pause of an idle [`Consumer::receive`], and
-//! keeps nothing that belongs to one runtime.
+//! One lock protects the state; it is held briefly and never across an await. A frame either waits
+//! or is delivered to a consumer. Its bytes count until it is acked, as in Redis. Nothing in the
+//! queue belongs to a tokio runtime.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -19,8 +18,8 @@ use crate::finding::Finding;
 use crate::frame::{Codec, Frame};
 use crate::telemetry::{self, Stage};
 
-/// How long `receive` waits for a frame before it returns none. Longer would delay a shutdown,
-/// shorter would wake an idle process for nothing.
+/// How long `receive` waits for a frame before it returns none. Longer would delay a shutdown;
+/// shorter would wake an idle process more often.
 const IDLE_WAIT: Duration = Duration::from_millis(500);
 
 /// A queue in this process.
@@ -34,8 +33,8 @@ struct Queue {
     bytes_max: u64,
     stream: Arc<str>,
     state: Mutex<State>,
-    /// Publishers enter one by one and in order, so that small frames of others cannot keep a
-    /// large one out for ever, and whoever waits for room is alone.
+    /// Lets one publisher in at a time, in order: otherwise small frames of other publishers could
+    /// keep a large one waiting for ever.
     entrance: tokio::sync::Mutex<()>,
     room: Notify,
     arrived: Notify,
@@ -44,7 +43,7 @@ struct Queue {
 #[derive(Debug, Default)]
 struct State {
     waiting: VecDeque<Entry>,
-    /// By number, so that what a consumer leaves behind goes back in its old order.
+    /// Sorted by number, so that the frames of a dropped consumer return in their old order.
     delivered: BTreeMap<u64, Delivered>,
     bytes: u64,
     entries: u64,
@@ -68,7 +67,7 @@ struct Delivered {
 }
 
 impl MemoryBroker {
-    /// An empty queue that holds at most `bytes_max` bytes of frames, or one larger frame.
+    /// An empty queue for at most `bytes_max` bytes of frames, or for one larger frame.
     #[must_use]
     pub fn new(bytes_max: u64) -> Self {
         let queue = Queue {
@@ -94,9 +93,9 @@ impl Broker for MemoryBroker {
     async fn publish(&self, frames: &[Frame]) -> Result<(), Fault> {
         let _turn = self.queue.entrance.lock().await;
         for frame in frames {
-            // Notify keeps a notice that comes between the refusal and the wait.
+            // `Notify` stores a notification that arrives between the refusal and the wait.
             while !self.queue.push(frame) {
-                let _held_up = telemetry::backpressure(Stage::Publish);
+                let _backpressure = telemetry::backpressure(Stage::Publish);
                 self.queue.room.notified().await;
             }
         }
@@ -135,7 +134,8 @@ impl Broker for MemoryBroker {
 
     async fn oldest(&self) -> Result<Vec<(Arc<str>, Duration)>, Fault> {
         let state = self.queue.lock();
-        // By number, so the first is the oldest of those in hand; what was given back is in front.
+        // The map is sorted by number, so its first frame is the oldest delivered one. Returned
+        // frames are at the front of the waiting ones.
         let delivered = state
             .delivered
             .values()
@@ -176,7 +176,7 @@ impl Queue {
         self.state.lock()
     }
 
-    /// Appends the frame if there is room for it.
+    /// Appends the frame if there is room. Returns whether it did.
     fn push(&self, frame: &Frame) -> bool {
         let weight = frame.weight() as u64;
         let mut state = self.lock();
@@ -199,7 +199,8 @@ impl Queue {
 }
 
 impl State {
-    /// Puts what these consumers hold back to the front of the waiting. Tells whether there was any.
+    /// Returns the frames of the selected consumers to the front of the waiting ones. Returns
+    /// whether there were any.
     fn give_back(&mut self, whose: impl Fn(&Delivered) -> bool) -> bool {
         let numbers: Vec<u64> = self
             .delivered
@@ -217,7 +218,7 @@ impl State {
         !numbers.is_empty()
     }
 
-    /// Forgets an entry wherever it is: it may have been given back since it was delivered.
+    /// Deletes an entry, delivered or waiting: it may have been returned since its delivery.
     fn forget(&mut self, number: u64) {
         let frame = match self.delivered.remove(&number) {
             Some(delivered) => Some(delivered.entry.frame),
@@ -234,7 +235,7 @@ impl State {
     }
 }
 
-/// What it holds goes back when it is dropped.
+/// Dropping it returns its frames to the queue.
 #[derive(Debug)]
 struct MemoryConsumer {
     queue: Arc<Queue>,
@@ -268,7 +269,8 @@ impl MemoryConsumer {
         }
         let more = !state.waiting.is_empty();
         drop(state);
-        // Notices of several pushes may have become one; whoever leaves something passes it on.
+        // Several pushes may have become one notification, so a consumer that leaves frames wakes
+        // the next one.
         if more {
             self.queue.arrived.notify_one();
         }

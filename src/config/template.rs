@@ -1,7 +1,7 @@
-//! A settings file to begin with: each setting with what it means and its default, all of it comments.
+//! The initial settings file: each setting with its meaning and its default, as comments.
 //!
-//! Made of the help and of the defaults themselves, so that it cannot say anything else. A `#` before
-//! a setting stands at its first letter; before words there is a space.
+//! Generated from the help and the defaults, so that it always agrees with them. A setting follows
+//! its `#` directly; a sentence follows after a space.
 
 use std::fmt::Write as _;
 
@@ -11,12 +11,12 @@ use super::Settings;
 use super::options::Options;
 
 const HEAD: &str = "\
-# Settings of task_runner. Each stands here as a comment, with its default: take the # away to change
-# it. Flags win over the environment, and that over this file. `task_runner config show` prints what
-# is in effect.
+# Settings of task_runner. Each one is a comment with its default: remove the # to change it. Flags
+# override the environment, which overrides this file. `task_runner config show` prints the settings
+# in effect.
 ";
 
-/// The two that have no flag.
+/// The settings without a flag.
 const URLS: [(&str, &str); 2] = [
     (
         "database_url",
@@ -26,8 +26,8 @@ const URLS: [(&str, &str); 2] = [
 ];
 
 const DATASETS: &str = r#"
-# A dataset of your own, beside vehicle_events and vehicle_status; a file is of it if the file's name
-# contains `files`. All keys are in docs/datasets.md.
+# A dataset of your own, besides vehicle_events and vehicle_status. It takes the files whose name
+# contains `files`. docs/datasets.md describes all keys.
 #[[datasets]]
 #name = "trips"
 #files = "trips"
@@ -48,7 +48,7 @@ pub fn template() -> String {
     };
     let mut text = HEAD.to_owned();
     for line in defaults.lines() {
-        // The datasets that are known from the start are comments there.
+        // Skips the built-in datasets, which are printed as comments.
         let Some((key, _)) = line.split_once(" = ") else {
             continue;
         };
@@ -68,12 +68,12 @@ mod tests {
     }
 
     #[test]
-    fn as_it_is_it_changes_nothing() {
+    fn the_unchanged_file_changes_no_setting() {
         assert_eq!(read(&template()).to_string(), read("").to_string());
     }
 
     #[test]
-    fn without_its_signs_it_says_the_defaults_and_one_more_dataset() {
+    fn without_comment_signs_it_sets_the_defaults_and_one_more_dataset() {
         let bare = |line: &str| {
             let setting = line.strip_prefix('#').filter(|rest| !rest.starts_with(' '));
             setting.unwrap_or(line).to_owned()

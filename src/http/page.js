@@ -1,7 +1,7 @@
-// Keeps the page fresh: asks for it again every second and carries the differences over, node by
-// node, so that focus, selection and the place on the page stay. It knows nothing of what the page
-// says, and makes no markup of data: the server alone writes both, from the same status as
-// api/status. Without this script the page is as true, at the moment it was loaded.
+// Keeps the page up to date: fetches it every second and copies the differences, node by node, so
+// that focus, selection and scroll position are kept. It knows nothing of the page's content, and
+// makes no markup: the server renders all of it. Without this script the page is complete, as of
+// page load.
 "use strict";
 
 const EVERY_MS = 1000;
@@ -32,7 +32,7 @@ function carryOver(to, from) {
 
 let heard = Date.now();
 
-// Said only when it changes, since it is read out.
+// Set only when it changes, because a screen reader reads it out.
 function say(text, lost) {
   const live = document.getElementById("live");
   if (live.textContent !== text) live.textContent = text;

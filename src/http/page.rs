@@ -1,8 +1,8 @@
-//! The status page, from a [`Status`] and nothing else. Whole without its script, which only keeps
-//! it fresh.
+//! Renders a [`Status`] as an HTML page. The page is complete without its script, which only
+//! updates it.
 //!
-//! Invariant: every text that is not ours goes through [`escaped`]: file names are chosen by
-//! strangers, and so are the messages of servers.
+//! Invariant: every text from outside goes through [`escaped`], such as file names and messages of
+//! servers.
 
 use std::fmt::{self, Write as _};
 
@@ -12,15 +12,16 @@ use crate::status::{EngineState, History, Outage, Status, bytes, grouped, length
 pub(super) const STYLE: &str = include_str!("page.css");
 pub(super) const SCRIPT: &str = include_str!("page.js");
 
-/// The page loads its own two parts and asks for itself again; no other place, no code in the text.
+/// Allows the page to load its stylesheet, its script and itself; no other origin and no inline
+/// code.
 pub(super) const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; \
     connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
-/// The size of the chart in its own units; the browser stretches it.
+/// Size of the chart in units of the SVG, which the browser scales.
 const WIDTH: f64 = 600.0;
 const HEIGHT: f64 = 100.0;
 
-/// Samples that the chart has room for; a young process fills it from the right.
+/// Most samples in the chart. Fewer samples fill it from the right.
 const SAMPLES: usize = 150;
 
 pub(super) fn render(status: &Status) -> String {
@@ -48,8 +49,8 @@ fn write(html: &mut String, status: &Status) -> fmt::Result {
     writeln!(
         html,
         "<p id=\"about\" class=\"quiet\">{} as {}{uptime}</p>\
-         <p id=\"live\" class=\"quiet\" role=\"status\">of the moment it was loaded; reload for \
-         news</p></header>\n<main id=\"main\" tabindex=\"-1\">",
+         <p id=\"live\" class=\"quiet\" role=\"status\">as of page load; reload to \
+         update</p></header>\n<main id=\"main\" tabindex=\"-1\">",
         escaped(&status.version),
         escaped(&status.roles.join(", "))
     )?;
@@ -70,7 +71,7 @@ fn write(html: &mut String, status: &Status) -> fmt::Result {
     Ok(())
 }
 
-/// What it does, for how long, why, and what to do.
+/// The state of the engine, its duration, its cause, and the next step.
 fn state(html: &mut String, status: &Status) -> fmt::Result {
     write!(
         html,
@@ -79,7 +80,7 @@ fn state(html: &mut String, status: &Status) -> fmt::Result {
         status.state.as_str(),
         escaped(&status.headline)
     )?;
-    // Outside of what is read out, since it changes every second.
+    // Outside of the live region: a screen reader would read it out every second.
     if let Some(outage) = status.outage() {
         write!(
             html,
@@ -115,7 +116,7 @@ fn state(html: &mut String, status: &Status) -> fmt::Result {
     )
 }
 
-/// Where files and records are, from left to right as they go.
+/// The number of files and records in each stage, in the order of the flow.
 fn flow(html: &mut String, status: &Status) -> fmt::Result {
     html.push_str(
         "<section aria-labelledby=\"flow\"><h2 id=\"flow\">What flows</h2><ol class=\"flow\">",
@@ -147,7 +148,7 @@ fn flow(html: &mut String, status: &Status) -> fmt::Result {
             &grouped(queue.frames),
             &format!("frames, {}", bytes(queue.bytes)),
         )?,
-        None => stage("queue", "Queue", "–", "not asked yet")?,
+        None => stage("queue", "Queue", "–", "not known yet")?,
     }
     let rate = status.records_per_second.unwrap_or_default() as u64;
     let read = bytes(status.bytes_per_second.unwrap_or_default() as u64);
@@ -169,13 +170,14 @@ fn flow(html: &mut String, status: &Status) -> fmt::Result {
             let about = format!("files, {} records{quarantined}{age}", grouped(records));
             stage("stored", "Stored", &grouped(settled), &about)?;
         }
-        None => stage("stored", "Stored", "–", "the database has not told yet")?,
+        None => stage("stored", "Stored", "–", "waiting for the database")?,
     }
     html.push_str("</ol></section>\n");
     Ok(())
 }
 
-/// The last minutes: a curve of what was stored, and marks where nothing could be.
+/// A chart of the last minutes: records stored per second, and marks where the engine was not
+/// ready.
 fn chart(html: &mut String, history: &History, now: Option<f64>) -> fmt::Result {
     let samples = &history.records_per_second;
     let highest = samples.iter().copied().max().unwrap_or(0);
@@ -233,7 +235,7 @@ fn chart(html: &mut String, history: &History, now: Option<f64>) -> fmt::Result 
         )?;
     }
     let down = if history.ready.contains(&false) {
-        "<small>marked: could not work</small>"
+        "<small>marked: not ready</small>"
     } else {
         ""
     };
@@ -248,7 +250,9 @@ fn waiting(html: &mut String, status: &Status) -> fmt::Result {
     html.push_str("<section aria-labelledby=\"waits\"><h2 id=\"waits\">What waits, and why</h2>");
     if status.files.waiting.is_empty() {
         let none = match status.state {
-            EngineState::Unwell => "No file is held up by itself; the engine is, as said above.",
+            EngineState::Unwell => {
+                "No file waits for a reason of its own: the engine cannot work, as shown above."
+            }
             _ => "No file waits.",
         };
         writeln!(html, "<p class=\"quiet\">{none}</p></section>")?;
@@ -316,7 +320,7 @@ fn last_files(html: &mut String, status: &Status) -> fmt::Result {
         let none = if status.totals.is_some() {
             "None yet."
         } else {
-            "The database has not told yet."
+            "Waiting for the database."
         };
         writeln!(html, "<p class=\"quiet\">{none}</p></section>")?;
         return Ok(());
@@ -359,8 +363,8 @@ fn outages(html: &mut String, status: &Status) -> fmt::Result {
         return Ok(());
     }
     html.push_str(
-        "<section aria-labelledby=\"outages\"><h2 id=\"outages\">When it could not work</h2>\
-         <table><thead><tr><th scope=\"col\">Cause</th><th scope=\"col\">Met</th>\
+        "<section aria-labelledby=\"outages\"><h2 id=\"outages\">Outages</h2>\
+         <table><thead><tr><th scope=\"col\">Cause</th><th scope=\"col\">Error</th>\
          <th scope=\"col\" class=\"n\">Lasted</th><th scope=\"col\" class=\"n\">Ended</th></tr>\
          </thead><tbody>",
     );
@@ -381,7 +385,7 @@ fn outages(html: &mut String, status: &Status) -> fmt::Result {
     Ok(())
 }
 
-/// A dot in the colour of the state, for a row of tabs.
+/// The icon of the page: a dot in the colour of the state.
 fn icon(state: EngineState) -> String {
     let colour = match state {
         EngineState::Working | EngineState::Idle => "0f8a7f",
@@ -394,7 +398,7 @@ fn icon(state: EngineState) -> String {
     )
 }
 
-/// Text with what stands between backticks as code.
+/// Text as HTML, with `<code>` around the parts between backticks.
 fn with_code(text: &str) -> String {
     let mut html = String::new();
     for (at, part) in text.split('`').enumerate() {
@@ -408,8 +412,8 @@ fn with_code(text: &str) -> String {
     html
 }
 
-/// Text as it may stand in HTML, between tags or in double quotes. Control characters and those
-/// that turn the direction of writing around are shown by their numbers.
+/// Text escaped for HTML, between tags or in double quotes. Control characters and those that
+/// change the direction of writing are shown as code points.
 fn escaped(text: &str) -> String {
     let mut html = String::with_capacity(text.len());
     for c in text.chars() {
@@ -480,7 +484,7 @@ mod tests {
     }
 
     #[test]
-    fn no_text_of_a_stranger_becomes_markup() {
+    fn no_text_from_outside_becomes_markup() {
         let html = render(&hostile());
         assert!(!html.contains("<script>"), "{html}");
         assert!(!html.contains(['\u{202e}', '\u{1b}']), "{html}");

@@ -1,13 +1,12 @@
-//! From facts to a word, a sentence and a next step: the same ones on the page, in `status` and in
-//! its JSON.
+//! Derives state, headline and next step of a status, for the page, `status` and its JSON.
 
 use super::{EngineState, Status, Trouble, grouped};
 
-/// Samples without a stored record after which work in hand is no longer called progress.
+/// Samples without a stored record after which unfinished work counts as stalled.
 const STALLED_SAMPLES: usize = 5;
 
 impl Status {
-    /// Fills in state, headline and next step from the rest. For a running engine.
+    /// Sets state, headline and next step from the other fields, for a running engine.
     pub fn conclude(&mut self) {
         self.state = self.judge();
         self.headline = self.sentence();
@@ -33,7 +32,8 @@ impl Status {
         }
     }
 
-    /// Whether nothing was stored lately, as far as this process would know.
+    /// Whether no record was stored lately. False in a process without the role `work`, which does
+    /// not know.
     fn is_stalled(&self) -> bool {
         if !self.roles.iter().any(|role| role == "work") {
             return false;
@@ -70,12 +70,12 @@ impl Status {
         }
     }
 
-    /// What an operator may look at, whether or not anything runs.
+    /// The commands that show quarantined files and rejects; `None` if there are none.
     pub(crate) fn needs_attention(&self) -> Option<String> {
         let totals = self.totals.unwrap_or_default();
         let quarantined = (totals.quarantined > 0).then(|| {
             format!(
-                "`task_runner files list --state quarantined` says what is wrong with {}",
+                "`task_runner files list --state quarantined` shows what is wrong with {}",
                 counted(totals.quarantined, "file", "files")
             )
         });
@@ -90,19 +90,21 @@ impl Status {
     }
 
     fn advise(&self) -> Option<String> {
-        const BY_ITSELF: &str = "nothing is lost, and the engine goes on by itself";
+        const BY_ITSELF: &str = "nothing is lost, and the engine continues by itself";
         if let Some(outage) = self.outage() {
             return Some(match outage.trouble {
                 Trouble::Database => format!("start `{}`; {BY_ITSELF}", self.database),
                 Trouble::Queue => format!("start `{}`; {BY_ITSELF}", self.broker),
                 Trouble::Disk => {
-                    format!("make room, or set a lower `--disk-floor`; {BY_ITSELF}")
+                    format!("free some disk space, or lower `--disk-floor`; {BY_ITSELF}")
                 }
-                Trouble::Files => format!("`task_runner doctor` looks at them; {BY_ITSELF}"),
+                Trouble::Files => {
+                    format!("`task_runner doctor` checks the directories; {BY_ITSELF}")
+                }
             });
         }
         if self.state == EngineState::Waiting && self.files.work > 0 {
-            return Some("`task_runner doctor` looks at database, queue and disk".to_owned());
+            return Some("`task_runner doctor` checks database, queue and disk".to_owned());
         }
         if self.paused {
             return Some("`task_runner resume` lets it take files again".to_owned());

@@ -1,7 +1,7 @@
-//! What an operator is told: what moves, what waits and why. One shape for `/api/status`, the
-//! status page and `status --json`.
+//! The status of an engine: what it does, and which files wait and why. One type for `/api/status`,
+//! the status page and `status --json`.
 //!
-//! Pure data; whoever runs the engine fills it in. Fields are only added, never renamed, because
+//! Pure data, filled in by a [`StatusSource`]. Fields are only added, never renamed, because
 //! programs read them.
 
 use async_trait::async_trait;
@@ -29,58 +29,60 @@ pub trait StatusSource: Send + Sync {
     async fn status(&self) -> Status;
 }
 
-/// The state of the engine, or of what it left behind where it does not run. Bounded: the lists
-/// hold at most some dozens of entries, whatever there is to tell.
+/// The status of the engine; if it does not run, of its directories and its ledger. Bounded: each
+/// list has at most a few dozen entries.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Status {
-    /// Version of the binary that tells.
+    /// Version of the binary that reports.
     pub version: String,
-    /// Whether the engine runs; where not, the database and the directories tell.
+    /// Whether the engine runs. If not, the other fields come from the database and the
+    /// directories.
     pub running: bool,
     /// What it does, in one word.
     pub state: EngineState,
-    /// The same in a sentence, for people.
+    /// The state as a sentence.
     pub headline: String,
     /// Whether it can do its work now.
     pub ready: bool,
     /// Why it is not ready.
     pub reason: Option<String>,
-    /// Whether an operator told it to take no files for a while.
+    /// Whether an operator has paused the taking of files.
     pub paused: bool,
     /// Seconds since it started.
     pub uptime_seconds: Option<f64>,
-    /// What this process does: `ingest`, `work`, `summary`.
+    /// The roles of the process: `ingest`, `work`, `summary`.
     pub roles: Vec<String>,
-    /// Where files arrive.
+    /// The directory where files arrive.
     pub inbound: String,
-    /// The work directory, which tells one engine of a host from another.
+    /// The work directory, which is another one for each engine of a host.
     pub work: String,
-    /// The database, password hidden.
+    /// URL of the database with its password hidden.
     pub database: String,
-    /// The queue, password hidden.
+    /// URL of the queue with its password hidden.
     pub broker: String,
     /// What is in the queue.
     pub queue: Option<Queue>,
     /// The files that are not settled.
     pub files: Files,
-    /// Age of what the ledger tells (the three below); it grows while the database is silent.
+    /// Age in seconds of the next three fields, which come from the ledger. It grows while the
+    /// database does not answer.
     pub ledger_seconds_ago: Option<f64>,
-    /// Sums over the ledger.
+    /// Totals of the ledger.
     pub totals: Option<Totals>,
     /// The last files of the ledger, newest first.
     pub last_files: Vec<FileEntry>,
-    /// Rejects by reason, most frequent first, among the last thousand.
+    /// The reasons of the newest thousand rejects, most frequent first.
     pub rejects: Vec<RejectCount>,
     /// Records stored per second, over the last seconds.
     pub records_per_second: Option<f64>,
-    /// Bytes of files dealt with per second, likewise.
+    /// Bytes of finished files per second, over the last seconds.
     pub bytes_per_second: Option<f64>,
     /// The last minutes.
     pub history: History,
-    /// What kept it from working lately, newest first; the first may still last.
+    /// The latest outages, newest first. The first one may be going on.
     pub outages: Vec<Outage>,
-    /// What to do next, where something is to be done.
+    /// The next step for the operator; `None` if there is nothing to do.
     pub next: Option<String>,
 }
 
@@ -88,25 +90,25 @@ pub struct Status {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum EngineState {
-    /// It does not run.
+    /// The engine does not run.
     #[default]
     Stopped,
-    /// It connects, or has not looked around yet.
+    /// It is connecting, or has not checked the servers yet.
     Starting,
-    /// Records are on their way.
+    /// Records are being loaded.
     Working,
-    /// Files wait for something that is not the engine's to give.
+    /// Files wait, or no record of the files in work is being stored.
     Waiting,
-    /// It takes no files, because an operator said so.
+    /// It takes no files, because an operator paused it.
     Paused,
     /// There is nothing to do.
     Idle,
-    /// Something outside keeps it from working.
+    /// An outage keeps it from working.
     Unwell,
 }
 
 impl EngineState {
-    /// As it is written.
+    /// The value in JSON.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -121,19 +123,19 @@ impl EngineState {
     }
 }
 
-/// The last minutes, as samples at even distances, oldest first. Two lists of equal length.
+/// Samples of the last minutes at a fixed interval, oldest first. Both lists have the same length.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct History {
-    /// The distance.
+    /// The interval in seconds.
     pub every_seconds: f64,
     /// Records stored per second.
     pub records_per_second: Vec<u64>,
-    /// Whether the engine could work.
+    /// Whether the engine was ready.
     pub ready: Vec<bool>,
 }
 
-/// What keeps an engine from working.
+/// The cause of an outage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Trouble {
@@ -143,12 +145,12 @@ pub enum Trouble {
     Queue,
     /// A directory cannot be used.
     Files,
-    /// There is too little room on disk.
+    /// A file system has too little free space.
     Disk,
 }
 
 impl Trouble {
-    /// In words.
+    /// The cause in words.
     #[must_use]
     pub const fn as_text(self) -> &'static str {
         match self {
@@ -163,13 +165,13 @@ impl Trouble {
 /// A time during which the engine could not work.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Outage {
-    /// Who was at fault.
+    /// The cause.
     pub trouble: Trouble,
-    /// What was met last.
+    /// The latest error message.
     pub detail: String,
-    /// How long it lasted, or has lasted until now.
+    /// Its length in seconds, until now if it is going on.
     pub seconds: f64,
-    /// How long ago it ended; `None` while it lasts.
+    /// Seconds since it ended; `None` while it is going on.
     pub ended_seconds_ago: Option<f64>,
 }
 
@@ -178,9 +180,9 @@ pub struct Outage {
 pub struct Queue {
     /// Frames, delivered or not.
     pub frames: u64,
-    /// Their bytes.
+    /// Bytes of these frames.
     pub bytes: u64,
-    /// Of the frames, those in the hands of workers.
+    /// Of these frames, those that workers have received and not acked.
     pub pending: u64,
 }
 
@@ -191,16 +193,16 @@ pub struct Files {
     pub inbound: u64,
     /// Files in work.
     pub work: u64,
-    /// Files that wait: those of inbound that were looked at and could not be taken, and those in
-    /// work that cannot be read now, or be moved to where they belong.
+    /// Files that wait: those in inbound that cannot be taken yet, and those in work that cannot be
+    /// read or moved now.
     #[serde(default)]
     pub waiting_files: u64,
-    /// The first of these, and why each waits.
+    /// The first of the waiting files.
     pub waiting: Vec<WaitingFile>,
 }
 
 impl Files {
-    /// How many files wait. An older release tells of the first of them alone.
+    /// Number of files that wait. An older release reports only the first of them.
     #[must_use]
     pub fn waiting_in_all(&self) -> u64 {
         self.waiting_files.max(self.waiting.len() as u64)
@@ -214,22 +216,22 @@ pub struct WaitingFile {
     pub name: String,
     /// What it waits for.
     pub why: String,
-    /// For how long it has been seen to wait for this.
+    /// Seconds that it has waited for this.
     #[serde(default)]
     pub seconds: Option<f64>,
 }
 
-/// How many rejects have one reason.
+/// The number of rejects with one reason.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RejectCount {
     /// The reason.
     pub code: String,
-    /// How many.
+    /// Their number.
     pub records: u64,
 }
 
 impl Status {
-    /// The outage that lasts.
+    /// The outage that is going on; `None` if there is none.
     #[must_use]
     pub fn outage(&self) -> Option<&Outage> {
         let newest = self.outages.first();
@@ -237,7 +239,7 @@ impl Status {
     }
 }
 
-/// Counts codes, most frequent first.
+/// Counts rejects by code, most frequent first.
 #[must_use]
 pub fn by_reason(codes: &[RejectCode]) -> Vec<RejectCount> {
     let mut counts: Vec<RejectCount> = Vec::new();

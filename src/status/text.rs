@@ -1,4 +1,4 @@
-//! A status as text for a terminal: a few lines, the next step last.
+//! A status as text for a terminal: a few lines, with the next step last.
 
 use std::fmt::{self, Write as _};
 
@@ -7,7 +7,7 @@ use bytesize::ByteSize;
 use super::{EngineState, Files, Outage, Queue, RejectCount, Status, WaitingFile};
 use crate::sink::{FileEntry, Totals};
 
-/// Samples of the history that a line of text shows.
+/// Most samples in the line of blocks.
 const SPARKS: usize = 60;
 
 impl fmt::Display for Status {
@@ -110,7 +110,7 @@ impl Status {
         let lasts = self.outage().map_or(String::new(), |outage| {
             format!(" for {}", length(outage.seconds))
         });
-        let reason = shown(self.reason.as_deref().unwrap_or("no reason known"));
+        let reason = shown(self.reason.as_deref().unwrap_or("reason unknown"));
         format!("running, not ready{lasts}: {reason}")
     }
 }
@@ -125,7 +125,7 @@ fn in_queue(
     format!(", {frames} frames, {bytes} bytes, {pending} with workers")
 }
 
-/// The last samples as a line of blocks, the highest of them full; nothing where nothing was stored.
+/// The last samples as a line of blocks, scaled to the highest. Empty if no record was stored.
 fn sparks(samples: &[u64]) -> String {
     const BLOCKS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
     let last = &samples[samples.len().saturating_sub(SPARKS)..];
@@ -137,7 +137,7 @@ fn sparks(samples: &[u64]) -> String {
     last.iter().map(block).collect()
 }
 
-/// A number with its thousands apart.
+/// A number with commas between its thousands.
 #[must_use]
 pub fn grouped(number: u64) -> String {
     let digits = number.to_string();
@@ -151,13 +151,13 @@ pub fn grouped(number: u64) -> String {
     text
 }
 
-/// A number of bytes in a unit that suits it.
+/// A number of bytes in a suitable unit.
 #[must_use]
 pub fn bytes(number: u64) -> String {
     ByteSize(number).to_string()
 }
 
-/// A length of time in the two units that suit it.
+/// A length of time in its two largest units.
 #[must_use]
 pub fn length(seconds: f64) -> String {
     let seconds = seconds.max(0.0) as u64;
@@ -170,7 +170,7 @@ pub fn length(seconds: f64) -> String {
     }
 }
 
-/// A text that a stranger chose, so that it cannot steer a terminal.
+/// A text from outside with control characters escaped, so that it cannot control a terminal.
 fn shown(text: &str) -> String {
     text.chars()
         .fold(String::with_capacity(text.len()), |mut out, c| {
@@ -189,7 +189,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn people_are_told_why_and_what_next() {
+    fn the_text_says_why_and_what_next() {
         let outage = |ended_seconds_ago| Outage {
             trouble: Trouble::Database,
             detail: "refused".to_owned(),
@@ -220,13 +220,13 @@ mod tests {
         };
         status.conclude();
         let text = status.to_string();
-        let told = |line: &str| assert!(text.contains(line), "{line}\n{text}");
-        told("running, not ready for 1 min 15 s: the database does not answer");
-        told(r"waits   a\u{1b}[2J: open (3 s)");
-        told("waits   1,234 more\n");
-        told("rate      12,345 records/s  ▁▂▅█\n");
-        told("outage  database unavailable for 1 min 15 s, until 9 s ago");
-        assert!(text.ends_with("goes on by itself\n"), "{text}");
+        let contains = |line: &str| assert!(text.contains(line), "{line}\n{text}");
+        contains("running, not ready for 1 min 15 s: the database does not answer");
+        contains(r"waits   a\u{1b}[2J: open (3 s)");
+        contains("waits   1,234 more\n");
+        contains("rate      12,345 records/s  ▁▂▅█\n");
+        contains("outage  database unavailable for 1 min 15 s, until 9 s ago");
+        assert!(text.ends_with("continues by itself\n"), "{text}");
     }
 
     #[test]

@@ -1,8 +1,8 @@
-//! The receiving side: own pending entries first, then those of the dead, then new ones.
+//! The receiving side: first its own pending entries, then those of dead consumers, then new ones.
 //!
-//! Redis writes an entry down as pending for this consumer in the moment in which it sends it. So
-//! a reply that never arrives (a lost connection, a dropped future) loses nothing: the next call
-//! reads what is pending under this name again, and leaves out what was handed on already.
+//! Redis marks an entry as pending for this consumer when it sends the entry. So a lost reply (a
+//! lost connection, a dropped future) loses no entry: the next call reads all pending entries of
+//! this name again, and skips those that it has already returned.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
@@ -22,47 +22,49 @@ use crate::broker::{Consumer, Delivery, Tag};
 use crate::fault::Fault;
 use crate::telemetry;
 
-/// How long the server holds a read on an empty queue. Longer would delay a shutdown.
+/// How long a read waits at the server if the queue is empty. Longer would delay a shutdown.
 const BLOCK: Duration = Duration::from_millis(500);
 
-/// The same in a cluster, for one stream at a time: the other streams wait as long.
+/// The same in a cluster, where a read waits for one stream and the other streams wait meanwhile.
 const BLOCK_CLUSTER: Duration = Duration::from_millis(100);
 
-/// Where a walk over pending entries begins, and what it says at its end.
+/// The id at which a walk over pending entries begins, and which it returns at its end.
 const START: &str = "0-0";
 
 pub(super) struct RedisConsumer {
     queue: Arc<Queue>,
-    /// Of its own: a blocked read holds up what is behind it.
+    /// A connection of its own, because a blocked read delays all later commands.
     link: Link,
     name: String,
-    /// Received beyond what the caller asked for: a read takes `max` of each stream.
+    /// Entries received beyond what the caller asked for: a read returns up to `max` of each
+    /// stream.
     ready: VecDeque<Delivery>,
-    /// What was received and not acked, `ready` included.
+    /// Entries received and not acked, including `ready`.
     held: HashSet<Tag>,
-    /// Entries that are no frames, to be forgotten.
+    /// Entries that are not frames, to be deleted.
     damaged: Vec<Tag>,
-    /// Whether the last read may have left entries pending that never arrived here.
+    /// Whether the last read may have left entries pending that this consumer did not receive.
     torn: bool,
-    /// Which connection the last read went over.
+    /// The connection of the last read.
     connection: u64,
-    /// The streams whose own pending entries are to be read, and from where on.
+    /// The streams whose pending entries of this consumer have to be read, and the id to start
+    /// after.
     pending: Vec<(Arc<str>, String)>,
-    /// The streams still to be searched for entries of dead consumers in this round.
+    /// The streams to search for entries of dead consumers in this round, and the id to start at.
     sweep: Vec<(Arc<str>, String)>,
     sweep_due: Instant,
-    /// In a cluster: which stream is next to be waited for.
+    /// In a cluster: the index of the stream to wait for next.
     turn: usize,
 }
 
-/// Why entries came.
+/// Why the server returned entries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Source {
-    /// They are pending under this consumer's name; those that it holds are among them.
+    /// They are pending for this consumer. Entries that it has already received are among them.
     Own,
-    /// Nobody had acked them for too long.
+    /// They were pending for too long for another consumer.
     Abandoned,
-    /// Nobody had them before.
+    /// They were not delivered before.
     New,
 }
 
@@ -73,9 +75,11 @@ impl Consumer for RedisConsumer {
             match self.fill(max as u64).await {
                 Ok(()) => {}
                 Err(error) if classify(&error) == Verdict::GroupMissing => {
-                    tracing::info!("the queue in redis is gone or new: making its streams");
+                    tracing::info!(
+                        "the queue in redis is new or was deleted: creating its streams"
+                    );
                     let made = self.queue.make_groups().await;
-                    made.map_err(|error| fault("making the streams in redis", error))?;
+                    made.map_err(|error| fault("creating the streams in redis", error))?;
                 }
                 Err(error) => return Err(fault("receiving from redis", error)),
             }
@@ -88,7 +92,7 @@ impl Consumer for RedisConsumer {
         for tag in &tags {
             self.held.remove(*tag);
         }
-        // Until it is known to be done: pending entries are read again after an error.
+        // Set until the reply arrives, so that pending entries are read again after an error.
         let torn = std::mem::replace(&mut self.torn, true);
         let done = self.queue.forget(&tags).await;
         done.map_err(|error| fault("acking in redis", error))?;
@@ -109,7 +113,7 @@ impl RedisConsumer {
             ready: VecDeque::new(),
             held: HashSet::new(),
             damaged: Vec::new(),
-            // An earlier consumer of this name may have left some.
+            // An earlier consumer of this name may have left pending entries.
             torn: true,
             connection: 0,
             pending: Vec::new(),
@@ -119,12 +123,13 @@ impl RedisConsumer {
         })
     }
 
-    /// Brings at least one delivery into `ready`, unless there is none for a while.
+    /// Adds at least one delivery to `ready`, unless none arrives in time.
     async fn fill(&mut self, max: u64) -> Result<(), Error> {
         let torn = std::mem::replace(&mut self.torn, true);
         let client = self.link.client().await?;
-        // Another connection may lead to another server: a replica that was promoted and lacks the last
-        // acks. What they were for is pending there, and nobody else takes it from a living consumer.
+        // A new connection may lead to another server: a promoted replica that lacks the latest
+        // acks. The entries of those acks are still pending there, and no other consumer takes them
+        // over while this one is alive.
         let connection = self.link.connections();
         if torn || connection != std::mem::replace(&mut self.connection, connection) {
             self.pending = self.all_from_start();
@@ -166,7 +171,7 @@ impl RedisConsumer {
                 .await?;
             let entries = entry::by_key(reply).pop().map(|(_, entries)| entries);
             let entries = entries.unwrap_or_default();
-            // An id above the cursor each time, and at last no entry: the end.
+            // Continues after the last id, until a read returns no entry.
             if let Some((last, _)) = entries.last() {
                 self.pending.push((Arc::clone(&key), last.clone()));
             }
@@ -176,8 +181,9 @@ impl RedisConsumer {
         Ok(())
     }
 
-    /// Twice in the time after which an entry counts as abandoned, searches all streams for such.
-    /// This consumer's own are among them: a caller that lost a delivery gets it again.
+    /// Searches all streams for abandoned entries, twice within the time after which an entry
+    /// counts as abandoned. Also finds entries of this consumer: a caller that lost a delivery gets
+    /// it again.
     async fn take_over(&mut self, client: &Client, max: u64) -> Result<(), Error> {
         let idle = self.queue.options.claim_idle;
         if self.sweep.is_empty() && Instant::now() >= self.sweep_due {
@@ -211,7 +217,7 @@ impl RedisConsumer {
         if !queue.is_cluster() {
             return self.read_new_of(client, max, Some(BLOCK), keys).await;
         }
-        // In a cluster one read cannot span streams that lie on several servers.
+        // In a cluster, one read cannot cover streams on several servers.
         let until = Instant::now() + BLOCK;
         while self.ready.is_empty() && Instant::now() < until {
             for key in &keys {
@@ -260,7 +266,7 @@ impl RedisConsumer {
             .await
     }
 
-    /// Makes deliveries of entries.
+    /// Turns entries into deliveries.
     fn absorb(&mut self, key: &Arc<str>, entries: Vec<Entry>, source: Source) {
         let stream = self.queue.streams.iter().find(|stream| stream.key == *key);
         let stream = stream.expect("keys come from this list");
@@ -293,7 +299,7 @@ impl RedisConsumer {
         }
         tracing::warn!(
             entries = self.damaged.len(),
-            "forgetting what is no frame in redis"
+            "deleting entries in redis that are not frames"
         );
         self.queue
             .forget(&self.damaged.iter().collect::<Vec<_>>())

@@ -1,14 +1,15 @@
-//! A frame as an entry of a stream, and the replies that hold entries.
+//! A frame as an entry of a stream, and the replies that contain entries.
 //!
-//! Fields: `h` the header, `rows`, and `rejects` where there are any. Replies are those of RESP2:
-//! nested arrays. Nothing here fails: what is no frame is [`None`], and the caller forgets it.
+//! Fields: `h` is the header, then `rows`, and `rejects` if there are any. Replies are those of
+//! RESP2: nested arrays. Nothing here fails: an entry that is not a frame is [`None`], and the
+//! caller deletes it.
 
 use bytes::Bytes;
 use fred::types::Value;
 
 use crate::frame::Frame;
 
-/// An entry's id and its frame; no frame where the entry was deleted meanwhile, or is none.
+/// An entry's id and its frame. `None` if the entry was deleted or is not a frame.
 pub(super) type Entry = (String, Option<Frame>);
 
 /// The fields and values of a frame's entry.
@@ -78,7 +79,7 @@ fn frame(fields: Value) -> Option<Frame> {
             b"h" => header = Some(value),
             b"rows" => rows = Some(value),
             b"rejects" => rejects = value,
-            // A newer version may add some.
+            // A newer version may add fields.
             _ => {}
         }
     }

@@ -1,10 +1,10 @@
-//! One connection of the client to Redis: how it is set up, and when it is thrown away.
+//! One connection of the client to Redis: how it is made, and when it is dropped.
 //!
-//! The client reconnects by itself, for ever. A timeout is where that ends: then the connection may
-//! hang in a way that the client does not see (a write that never returns, a reply that never
-//! comes), so it is dropped with everything queued in it, and the next caller gets a new one. That
-//! is cheap (a few round trips), correct (an error always leaves the outcome open), and shows
-//! the true cause where the new connection cannot be made either.
+//! The client reconnects by itself, for ever. After a timeout, the connection is dropped instead,
+//! with everything queued in it, and the next caller makes a new one: it may hang in a way that the
+//! client does not notice (a write that never returns, a reply that never arrives). This costs a
+//! few round trips, is correct (callers treat every error as an unknown outcome), and reports the
+//! true cause if the new connection fails, too.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -21,47 +21,47 @@ use tokio::sync::Mutex;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::TryRecvError;
 
-/// For a connection to come up, and for each step of its set-up.
+/// Timeout of connecting, and of each step of the set-up.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// For a reply. Shorter would give up on a server that forks for a snapshot or waits for its disk;
-/// longer would leave a dead one unnoticed.
+/// Timeout of a reply. Shorter would give up on a server that forks for a snapshot or waits for its
+/// disk. Longer would leave a dead server unnoticed.
 pub(super) const REPLY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// After this long without a reply to something sent, the client reconnects by itself: a little
-/// earlier than [`REPLY_TIMEOUT`], so that what is merely lost costs no new client.
+/// Without a reply for this long, the client reconnects by itself. Less than [`REPLY_TIMEOUT`], so
+/// that a lost connection does not cost a new client.
 const UNRESPONSIVE_AFTER: Duration = Duration::from_secs(4);
 
-/// How often the client looks for that.
+/// How often the client checks for missing replies.
 const UNRESPONSIVE_CHECK: Duration = Duration::from_millis(500);
 
-/// Waits between attempts to reconnect, in milliseconds, doubled each time.
+/// Shortest and longest wait between attempts to reconnect, in milliseconds. Doubled each time.
 const RECONNECT_MS: (u32, u32) = (50, 2_000);
 
-/// Commands that may wait in the client for the wire; one pipeline counts as one. A bound only
-/// against a bug: publishers wait for their replies, so there are a few at a time.
+/// Most commands that wait in the client to be sent; a pipeline counts as one. Guards only against
+/// a bug: publishers wait for their replies, so there are few at a time.
 const QUEUED_COMMANDS_MAX: usize = 256;
 
-/// A connection that comes into being when it is first needed.
+/// A connection that is made when it is first used.
 pub(super) struct Link {
     config: Config,
     reply_timeout: Duration,
     live: Mutex<Option<Live>>,
-    /// Connections so far, those that the client made by itself included.
+    /// Number of connections so far, including reconnections by the client.
     connections: AtomicU64,
 }
 
 struct Live {
     client: Client,
     task: ConnectHandle,
-    /// Told of each connection that the client makes by itself.
+    /// Receives a message for each reconnection by the client.
     reconnects: Receiver<Server>,
 }
 
 impl Drop for Live {
     fn drop(&mut self) {
-        // The task owns the sockets and would reconnect for ever. Not `quit`: that would wait
-        // behind a blocked read, and need a runtime.
+        // The task owns the sockets and would reconnect for ever. `quit` would wait behind a
+        // blocked read, and needs a runtime.
         self.task.abort();
     }
 }
@@ -69,9 +69,9 @@ impl Drop for Live {
 impl Link {
     pub(super) fn new(config: &Config, reply_timeout: Duration) -> Self {
         let mut config = config.clone();
-        // The first connection shows its error at once; what breaks later is reconnected.
+        // The first connection reports its error at once. Later failures reconnect.
         config.fail_fast = true;
-        // RESP2 has one shape for the replies that are used here; tests are for that one.
+        // The code and its tests parse the replies of RESP2.
         config.version = RespVersion::RESP2;
         Self {
             config,
@@ -81,11 +81,11 @@ impl Link {
         }
     }
 
-    /// The client, connected if it is new.
+    /// The connected client.
     pub(super) async fn client(&self) -> Result<Client, Error> {
         let mut slot = self.live.lock().await;
         if let Some(live) = slot.as_mut().filter(|live| !live.task.is_finished()) {
-            // Where some were missed, there were more than one.
+            // A lagged receiver has missed several messages, so it counts, too.
             while !matches!(
                 live.reconnects.try_recv(),
                 Err(TryRecvError::Empty | TryRecvError::Closed)
@@ -100,21 +100,21 @@ impl Link {
         Ok(slot.insert(live).client.clone())
     }
 
-    /// Another number than before says that the connection is another one, at the last call of
-    /// [`client`](Self::client).
+    /// The number of connections at the last call of [`client`](Self::client). It changes with each
+    /// new connection.
     pub(super) fn connections(&self) -> u64 {
         self.connections.load(Relaxed)
     }
 
-    /// Runs the pipeline and gives one result a command, in their order. An outer error says that
-    /// the outcome of each is unknown.
+    /// Runs the pipeline. Returns one result per command, in order. After an outer error, the
+    /// outcome of every command is unknown.
     pub(super) async fn run(
         &self,
         pipeline: Pipeline<Client>,
         commands: usize,
     ) -> Result<Vec<Result<Value, Error>>, Error> {
         let mut results = pipeline.try_all::<Value>().await;
-        // Where the pipeline as a whole went wrong, the client answers with a single error.
+        // If the pipeline as a whole fails, the client returns a single error.
         if let [Err(error)] = results.as_slice() {
             self.end_if_hung(pipeline.id(), error).await;
         }
@@ -125,7 +125,7 @@ impl Link {
         Err(results.pop().and_then(Result::err).unwrap_or_else(few))
     }
 
-    /// Waits for the reply to a single command of this client.
+    /// Waits for the reply to one command of this client.
     pub(super) async fn ask<T>(
         &self,
         client: &Client,
@@ -138,8 +138,8 @@ impl Link {
         reply
     }
 
-    /// Where the error of this client is a timeout, the connection ends here. By the client's id,
-    /// so that two callers who waited for the same one do not end its successor.
+    /// Drops the connection if the error is a timeout. Compares the client's id, so that two
+    /// callers that waited for the same connection do not drop the next one.
     pub(super) async fn end_if_hung(&self, client_id: &str, error: &Error) {
         if *error.kind() == ErrorKind::Timeout {
             self.live
@@ -171,7 +171,7 @@ async fn connect(config: &Config, reply_timeout: Duration) -> Result<Live, Error
         },
         ..Default::default()
     };
-    // 0 attempts: for ever.
+    // 0 means unlimited attempts.
     let policy = ReconnectPolicy::new_exponential(0, RECONNECT_MS.0, RECONNECT_MS.1, 2);
     let client = Client::new(
         config.clone(),
@@ -191,11 +191,11 @@ async fn connect(config: &Config, reply_timeout: Duration) -> Result<Live, Error
             connected = live.client.wait_for_connect() => connected,
             ended = &mut live.task => match ended {
                 Ok(Err(error)) => Err(error),
-                _ => Err(Error::new(ErrorKind::Canceled, "the connection ended while it was made")),
+                _ => Err(Error::new(ErrorKind::Canceled, "the connection ended while connecting")),
             },
         }
     };
-    // Longer than its two steps together, which have their own timeouts.
+    // Longer than both steps together, which have their own timeouts.
     match tokio::time::timeout(CONNECT_TIMEOUT * 3, connected).await {
         Ok(connected) => connected.map(|()| live),
         Err(_) => Err(Error::new(ErrorKind::Timeout, "no connection in time")),

@@ -1,13 +1,13 @@
 //! Redis Streams: one stream per dataset, one consumer group over all of them.
 //!
-//! An entry is a frame; it is deleted when it is acked, so a stream holds what is not committed and
-//! nothing else, and its length is the length of the queue. That length bounds the queue: publishers
-//! wait, and nothing is ever trimmed. Redis may lose everything at any time (FLUSHALL, an empty
-//! restart, a failover): streams and groups are made again on the way, and what is missing then
-//! is the ledger's business.
+//! An entry is a frame. It is deleted when it is acked, so the length of a stream is the number of
+//! its frames that are not committed. The length bounds the queue: publishers wait, and nothing is
+//! ever trimmed. Redis may lose everything at any time (FLUSHALL, a restart without data, a
+//! failover): streams and groups are then created again, and ingest publishes the frames that the
+//! ledger lacks.
 //!
-//! Publishing, acks and questions share one connection and are pipelined; each consumer has one of
-//! its own, since a blocked read holds up what is behind it.
+//! Publishing, acks and queries are pipelined over one connection. Each consumer has its own,
+//! because a blocked read delays all later commands.
 
 use std::fmt::Display;
 use std::sync::Arc;
@@ -43,7 +43,7 @@ mod orphans;
 mod peek;
 mod verdict;
 
-/// The schemes of the URLs that lead here.
+/// The URL schemes of this broker.
 pub const SCHEMES: [&str; 5] = [
     "redis",
     "rediss",
@@ -55,55 +55,55 @@ pub const SCHEMES: [&str; 5] = [
 /// The consumer group of all workers.
 const GROUP: &str = "workers";
 
-/// Bytes of frames in one round trip. Larger keeps others on the shared connection waiting;
-/// smaller pays for more round trips.
+/// Most bytes of frames in one round trip. More would delay other commands on the shared
+/// connection; fewer would cost more round trips.
 const ROUND_TRIP_BYTES_MAX: u64 = 2 << 20;
 
-/// The part of the queue that a round trip may fill: a publisher should not wait until a small
-/// queue is empty because it wants to add much at once.
+/// A round trip fills at most one part in this many of the queue. Otherwise a publisher would wait
+/// until a small queue is almost empty.
 const ROUND_TRIP_QUEUE_PART: u64 = 4;
 
-/// Waits between looks at a full queue: short at first, since a commit may end at any moment, and
-/// never so long that workers run dry.
+/// Shortest and longest wait between checks of a full queue. Short at first, because a commit may
+/// end at any moment; never so long that workers run out of frames.
 const FULL_WAIT: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(50));
 
-/// Frames after which a mean weight halves what it remembers: enough to be steady, few enough to
-/// follow when other files come.
+/// Frames after which a mean weight halves the weight of older frames: enough to be steady, few
+/// enough to follow a change of files.
 const MEAN_FRAMES_MAX: u64 = 1024;
 
-/// Frames in Redis Streams.
+/// The queue in Redis Streams.
 pub struct RedisBroker {
     queue: Arc<Queue>,
 }
 
-/// What publishers and consumers share.
+/// The state that publishers and consumers share.
 struct Queue {
     config: Config,
     link: Link,
     streams: Vec<Stream>,
     options: BrokerOptions,
-    /// Whether frames were sent of which no reply says that they are in the queue or not: the
-    /// lengths of the streams are to be asked for.
+    /// Whether the outcome of an XADD is unknown. If so, the lengths of the streams are queried
+    /// before the next one.
     is_unsure: AtomicBool,
-    /// Where it is waited for, for messages: no credentials.
+    /// The address of the server for messages, without credentials.
     address: String,
 }
 
 struct Stream {
     dataset: Arc<str>,
     key: Arc<str>,
-    /// Its length when it was last asked for.
+    /// Its length at the last reply.
     length: AtomicU64,
     weight: Mutex<Mean>,
 }
 
-/// A line of the answer to INFO.
+/// The value of a setting in the reply to INFO.
 fn setting<'a>(info: &'a str, name: &str) -> Option<&'a str> {
     let of = |line: &'a str| line.strip_prefix(name)?.strip_prefix(':');
     info.lines().find_map(of).map(str::trim)
 }
 
-/// A mean over the frames seen lately.
+/// The sums for a mean over the latest frames.
 #[derive(Debug, Clone, Copy, Default)]
 struct Mean {
     frames: u64,
@@ -111,7 +111,7 @@ struct Mean {
 }
 
 impl RedisBroker {
-    /// Connects, and looks whether the server is fit for a queue.
+    /// Connects, and checks whether the server suits a queue.
     ///
     /// # Errors
     /// See [`super::open`].
@@ -128,7 +128,7 @@ impl RedisBroker {
         };
         let streams = datasets.iter().map(|dataset| Stream {
             dataset: dataset.name.as_str().into(),
-            // Braces: the part that a cluster places the key by.
+            // A cluster assigns the key to a server by the part in braces.
             key: format!("{}:{{{}}}:frames", options.namespace, dataset.name).into(),
             length: AtomicU64::new(0),
             weight: Mutex::default(),
@@ -164,9 +164,9 @@ impl Broker for RedisBroker {
         Codec::Lz4
     }
 
-    /// The bytes of the queue are an estimate: the streams' lengths, which all publishers share,
-    /// times the mean weight of the frames that this process has seen. It may be exceeded by a
-    /// round trip a publisher. A server out of memory is waited for like a full queue.
+    /// The bytes of the queue are an estimate: the lengths of the streams, which all publishers
+    /// share, times the mean weight of the frames that this process has seen. Each publisher may
+    /// exceed the bound by one round trip. A server that is out of memory counts as a full queue.
     async fn publish(&self, frames: &[Frame]) -> Result<(), Fault> {
         let part = self.queue.options.queue_bytes_max / ROUND_TRIP_QUEUE_PART;
         let mut rest = frames;
@@ -189,30 +189,30 @@ impl Broker for RedisBroker {
 
     async fn inspect(&self) -> Result<Vec<Finding>, Fault> {
         let found = self.queue.inspect().await;
-        found.map_err(|error| fault("asking redis how it is", error))
+        found.map_err(|error| fault("checking redis", error))
     }
 
     async fn depth(&self) -> Result<Depth, Fault> {
         self.queue
             .depth()
             .await
-            .map_err(|error| fault("asking redis for its depth", error))
+            .map_err(|error| fault("reading the length of the queue in redis", error))
     }
 
-    /// By this machine's clock, where the names of entries are by that of Redis.
+    /// Compares the clock of this machine with ids of entries, which are by the clock of Redis.
     async fn oldest(&self) -> Result<Vec<(Arc<str>, Duration)>, Fault> {
         let oldest = self.queue.oldest().await;
-        oldest.map_err(|error| fault("asking redis for its oldest frames", error))
+        oldest.map_err(|error| fault("reading the age of the queue in redis", error))
     }
 
-    /// Ages by this machine's clock, as those of [`oldest`](Broker::oldest).
+    /// Ages are measured as in [`oldest`](Broker::oldest).
     async fn peek(&self, max: usize) -> Result<Vec<Queued>, Fault> {
         let queued = self.queue.peek(max).await;
-        queued.map_err(|error| fault("looking into the queue in redis", error))
+        queued.map_err(|error| fault("listing the queue in redis", error))
     }
 }
 
-/// The client's configuration for a URL, with whom it trusts.
+/// The client's configuration for a URL, including the trusted certificates.
 fn config_of(url: &str) -> Result<Config, Error> {
     fn wrong(error: impl Display) -> Error {
         Error::new(ErrorKind::Tls, error.to_string())
@@ -234,7 +234,7 @@ fn config_of(url: &str) -> Result<Config, Error> {
     Ok(config)
 }
 
-/// How many frames go into the next round trip: at least one.
+/// The number of frames for the next round trip; at least one.
 fn round_trip(frames: &[Frame], bytes_max: u64) -> usize {
     let mut bytes = 0;
     let fit = frames.iter().take_while(|frame| {
@@ -251,8 +251,8 @@ fn check_namespace(namespace: &str) -> Result<(), Fault> {
     }
     Err(Fault::fatal(
         Origin::Broker,
-        "cannot name the keys of the queue; use letters, digits and `-`, `_`, `.`, `:`",
-        format!("`{namespace}` is no namespace"),
+        "the namespace of the queue is invalid; use letters, digits and `-`, `_`, `.`, `:`",
+        format!("`{namespace}` is not a valid namespace"),
     ))
 }
 
@@ -261,14 +261,16 @@ impl Queue {
         self.config.server.is_clustered()
     }
 
-    /// One question that shows whether the server can be reached with these credentials, and
-    /// whether it keeps what it is given.
+    /// Queries the server once, to check its address, the credentials, and whether it may evict
+    /// keys.
     async fn check_server(&self) -> Result<(), Error> {
         let client = self.link.client().await?;
         let info = match self.link.ask(&client, client.info::<String>(None)).await {
             Ok(info) => info,
             Err(error) if error.details().starts_with("NOPERM") => {
-                tracing::warn!("redis does not let this user see INFO: its settings are unchecked");
+                tracing::warn!(
+                    "this user of redis may not run INFO: the server's settings are not checked"
+                );
                 return Ok(());
             }
             Err(error) => return Err(error),
@@ -277,7 +279,7 @@ impl Queue {
         if setting("cluster_enabled") == Some("1") && !self.is_cluster() {
             return Err(Error::new(
                 ErrorKind::Unknown,
-                "CROSSSLOT streams of a cluster lie on several servers",
+                "CROSSSLOT streams of a cluster are on several servers",
             ));
         }
         if let Some(policy) = setting("maxmemory_policy").filter(|policy| *policy != "noeviction") {
@@ -307,7 +309,7 @@ impl Queue {
             Finding::expect(
                 maxmemory != "0",
                 format!("maxmemory is {maxmemory} bytes"),
-                "set a limit well above `queue_bytes`, so that a mistake elsewhere cannot take all \
+                "set a limit well above `queue_bytes`, so that another program cannot use up all \
                  memory",
             ),
         ])
@@ -339,13 +341,13 @@ impl Queue {
             }
             telemetry::broker_error();
             if pause.is_first() {
-                tracing::warn!("redis is out of memory: publishing waits until it has some");
+                tracing::warn!("redis is out of memory: publishing waits until memory is free");
             }
             pause.wait().await;
         }
     }
 
-    /// Waits while the queue is full; see [`Broker::publish`] on what full means.
+    /// Waits while the queue is full, as [`Broker::publish`] defines it.
     async fn wait_for_room(&self, frames: &[&Frame]) -> Result<(), Error> {
         let bytes: u64 = frames.iter().map(|frame| frame.weight() as u64).sum();
         let has_room = || match self.estimate() {
@@ -355,7 +357,7 @@ impl Queue {
         if !self.is_unsure.load(Ordering::Relaxed) && has_room() {
             return Ok(());
         }
-        // The lengths are as old as the last reply: ask before waiting.
+        // The lengths are those of the last reply: query them before waiting.
         let mut pause = Pause::default();
         loop {
             self.update_lengths().await?;
@@ -367,7 +369,7 @@ impl Queue {
         }
     }
 
-    /// Frames and bytes in the queue, as of the last reply.
+    /// Frames and bytes in the queue at the last reply.
     fn estimate(&self) -> (u64, u64) {
         let streams = self.streams.iter().map(|stream| {
             let length = stream.length.load(Ordering::Relaxed);
@@ -376,12 +378,12 @@ impl Queue {
         streams.fold((0, 0), |sum, next| (sum.0 + next.0, sum.1 + next.1))
     }
 
-    /// Adds the frames in one round trip, and gives those back for which the server had no memory.
+    /// Adds the frames in one round trip. Returns those that the server refused for lack of memory.
     async fn add<'a>(&self, frames: &[&'a Frame]) -> Result<Vec<&'a Frame>, Error> {
         let pipeline = self.link.client().await?.pipeline();
         for frame in frames {
             let key = &*self.stream_of(&frame.dataset).key;
-            // Without a limit of length: that would throw away what nobody has read.
+            // Without a maximum length, which would delete unread entries.
             let () = pipeline
                 .xadd(key, false, None::<()>, "*", entry::fields(frame))
                 .await?;
@@ -410,7 +412,7 @@ impl Queue {
         Ok(refused)
     }
 
-    /// Asks for the lengths of the streams.
+    /// Queries the lengths of the streams.
     async fn update_lengths(&self) -> Result<(), Error> {
         let pipeline = self.link.client().await?.pipeline();
         for stream in &self.streams {
@@ -458,7 +460,7 @@ impl Queue {
         Ok(depth)
     }
 
-    /// For a process that has seen no frame of this stream.
+    /// Bytes of a stream, for a process that has seen none of its frames.
     async fn memory_usage(&self, stream: &Stream) -> Result<u64, Error> {
         let client = self.link.client().await?;
         let command = CustomCommand::new_static("MEMORY", ClusterHash::Offset(1), false);
@@ -467,8 +469,8 @@ impl Queue {
         Ok(self.link.ask(&client, bytes).await?.as_u64().unwrap_or(0))
     }
 
-    /// Makes what is not there of streams and groups. A group begins at the stream's beginning, so
-    /// what was published before it is not lost.
+    /// Creates missing streams and groups. A group starts at the beginning of its stream, so that
+    /// frames published before it are delivered.
     async fn make_groups(&self) -> Result<(), Error> {
         let pipeline = self.link.client().await?.pipeline();
         for stream in &self.streams {
@@ -485,9 +487,9 @@ impl Queue {
         Ok(())
     }
 
-    /// Deletes and acks these entries in one round trip. In this order: where only the first takes
-    /// effect, the group still names the entry, and a consumer that meets the name forgets it;
-    /// the other way round, an entry that no group knows would count as queued for ever.
+    /// Deletes and acks these entries in one round trip, in this order. If only the deletion takes
+    /// effect, a consumer finds the entry pending without content and deletes it again. If only the
+    /// ack took effect, the entry would count as queued for ever.
     async fn forget(&self, tags: &[&Tag]) -> Result<(), Error> {
         let pipeline = self.link.client().await?.pipeline();
         let mut commands = 0;
@@ -525,14 +527,14 @@ impl Stream {
         mean.bytes += frame.weight() as u64;
     }
 
-    /// The mean weight of the stream's frames in bytes; 0 where none was seen.
+    /// The mean weight of the stream's frames in bytes; 0 if no frame was seen.
     fn mean(&self) -> u64 {
         let mean = *self.weight.lock();
         mean.bytes.checked_div(mean.frames).unwrap_or(0)
     }
 }
 
-/// A wait that grows, and counts as backpressure.
+/// A wait that grows each time, and counts as backpressure.
 #[derive(Debug, Default)]
 struct Pause {
     last: Duration,
@@ -545,7 +547,7 @@ impl Pause {
 
     async fn wait(&mut self) {
         self.last = (self.last * 2).clamp(FULL_WAIT.0, FULL_WAIT.1);
-        let _held_up = telemetry::backpressure(Stage::Publish);
+        let _backpressure = telemetry::backpressure(Stage::Publish);
         tokio::time::sleep(self.last).await;
     }
 }

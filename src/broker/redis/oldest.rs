@@ -1,4 +1,4 @@
-//! How long frames have been in their streams. An entry's id begins with the time of its arrival.
+//! The age of the oldest frame of each stream. An entry's id begins with the time of its arrival.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -12,7 +12,7 @@ use super::verdict::{Verdict, classify};
 use super::{GROUP, Queue, Stream};
 
 impl Queue {
-    /// How long the oldest entry of each stream has been in it.
+    /// The age of the oldest entry of each stream.
     pub(super) async fn oldest(&self) -> Result<Vec<(Arc<str>, Duration)>, Error> {
         let pipeline = self.link.client().await?.pipeline();
         for stream in &self.streams {
@@ -23,8 +23,8 @@ impl Queue {
         let now = now.unwrap_or_default();
         let mut oldest = Vec::with_capacity(self.streams.len());
         for (stream, pending) in self.streams.iter().zip(pending) {
-            // The lowest id in a worker's hands. Where there is none, no worker lives, and looking
-            // at a whole entry holds up nobody.
+            // The lowest pending id. If there is none, no worker is busy, and reading a whole entry
+            // delays no other command.
             let mut first = match pending {
                 Ok(Value::Array(summary)) => summary.get(1).and_then(Value::as_string),
                 Err(error) if classify(&error) != Verdict::GroupMissing => return Err(error),
@@ -54,7 +54,8 @@ impl Queue {
     }
 }
 
-/// When an entry arrived, since the epoch, by the clock of Redis: the part of its id before the dash.
+/// The time at which an entry arrived, since the epoch, by the clock of Redis: the part of its id
+/// before the dash.
 pub(super) fn time_of(id: &str) -> Option<Duration> {
     let (milliseconds, _) = id.split_once('-')?;
     Some(Duration::from_millis(milliseconds.parse().ok()?))
@@ -65,7 +66,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_id_tells_when_its_entry_arrived() {
+    fn an_id_contains_the_time_of_arrival() {
         assert_eq!(time_of("1500-3"), Some(Duration::from_millis(1500)));
         assert_eq!(time_of("no id"), None);
     }

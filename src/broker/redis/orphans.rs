@@ -1,10 +1,10 @@
-//! Entries that the group will never hand out again, and yet count as queued.
+//! Entries that the group will never deliver again, but that count as queued.
 //!
-//! Deleting a consumer (`XGROUP DELCONSUMER`) throws its pending entries out of the group, and they
-//! stay in the stream, as may what a failover tore apart. Enough of them would fill the queue
-//! for ever. They can be told where the stream holds entries, none of them pending and none of them
-//! new; then the group is set back to the stream's beginning and hands them out again. An answer
-//! that is overtaken by events costs work done twice at worst.
+//! Deleting a consumer (`XGROUP DELCONSUMER`) removes its pending entries from the group but not
+//! from the stream. A failover can do the same. Enough of them would fill the queue for ever. A
+//! stream has such entries if it has entries, but none that are pending or new. Then the group is
+//! set back to the beginning of the stream and delivers them again. If the answers of Redis are
+//! outdated by then, some work is done twice.
 
 use fred::error::Error;
 use fred::interfaces::StreamsInterface;
@@ -13,7 +13,7 @@ use fred::types::Value;
 use super::{GROUP, Queue, Stream};
 
 impl Queue {
-    /// Hands out again what was orphaned in any of the streams.
+    /// Makes the group deliver orphaned entries of all streams again.
     pub(super) async fn adopt_orphans(&self) -> Result<(), Error> {
         for stream in &self.streams {
             let Some(last_delivered) = self.all_delivered_none_pending(stream).await? else {
@@ -35,7 +35,7 @@ impl Queue {
         Ok(())
     }
 
-    /// Where the stream holds entries and none is pending: the last id that was handed out.
+    /// The last delivered id, if the stream has entries and none is pending.
     async fn all_delivered_none_pending(&self, stream: &Stream) -> Result<Option<String>, Error> {
         let pipeline = self.link.client().await?.pipeline();
         let () = pipeline.xinfo_groups(&*stream.key).await?;
@@ -45,7 +45,7 @@ impl Queue {
             .pop()
             .transpose()?
             .and_then(|length| length.as_u64());
-        // An error says that there is no stream: nothing to adopt in it.
+        // An error means that the stream does not exist, so it has no orphans.
         let Some(Ok(Value::Array(groups))) = results.pop() else {
             return Ok(None);
         };

@@ -1,7 +1,7 @@
-//! A look into the streams that changes nothing: XRANGE and XPENDING, and no XREADGROUP.
+//! Reads the streams without changing them: XRANGE and XPENDING, and no XREADGROUP.
 //!
-//! Redis has no way to read an entry without its payload. So no entry is read but those that are
-//! told of, a few at a time, and each payload is dropped once its checksum has been looked at.
+//! Redis cannot return an entry without its payload. So only the listed entries are read, a few at
+//! a time, and each payload is dropped after its checksum was checked.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -16,8 +16,8 @@ use super::{GROUP, Queue, Stream};
 use crate::broker::{Owner, Queued};
 use crate::frame::Frame;
 
-/// Entries in one round trip: about as many bytes as a publisher sends at a time. More would hold up
-/// what else is asked of the server, fewer would cost more round trips.
+/// Entries in one round trip: about as many bytes as a publisher sends at a time. More would delay
+/// other commands; fewer would cost more round trips.
 const PAGE_ENTRIES: usize = 16;
 
 impl Queue {
@@ -45,8 +45,8 @@ impl Queue {
         Ok(entry::entries(self.link.ask(&client, reply).await?))
     }
 
-    /// Whose hands each entry is in. Asked for one by one: a range may hold any number of others,
-    /// whose entries were deleted.
+    /// The owner of each entry. One command per entry, because a range of ids may contain any
+    /// number of deleted entries that are still pending.
     async fn owners(
         &self,
         stream: &Stream,
@@ -60,7 +60,7 @@ impl Queue {
         let pending = self.link.run(pipeline, entries.len()).await?;
         let owner = |pending| match pending {
             Ok(pending) => Ok(owner(&pending)),
-            // Nobody has ever received anything.
+            // No consumer has received any entry yet.
             Err(error) if classify(&error) == Verdict::GroupMissing => Ok(None),
             Err(error) => Err(error),
         };
@@ -83,7 +83,8 @@ fn as_queued(stream: &Stream, (id, frame): Entry, owner: Option<Owner>) -> Queue
     }
 }
 
-/// Of the extended form of an XPENDING reply: `[[id, consumer, idle ms, deliveries]]`, or `[]`.
+/// Parses a reply of the extended form of XPENDING: `[[id, consumer, idle ms, deliveries]]`, or
+/// `[]`.
 fn owner(reply: &Value) -> Option<Owner> {
     let Value::Array(entries) = reply else {
         return None;

@@ -1,38 +1,39 @@
-//! What an error of Redis or of its client means, decided in one place.
+//! Classifies errors of Redis and of its client.
 //!
-//! The client knows few of the server's errors by kind; the rest arrive as text that begins with
-//! a code word, which is a part of the protocol (<https://redis.io/docs/latest/develop/reference/protocol-spec/#simple-errors>)
-//! and not a message for people. Only such beginnings are looked at.
+//! The client has kinds for few of the server's errors. The others are texts that begin with a code
+//! word. The code word is part of the protocol
+//! (<https://redis.io/docs/latest/develop/reference/protocol-spec/#simple-errors>), so only the
+//! beginning of a text is compared.
 
 use fred::error::{Error, ErrorKind};
 
 use crate::fault::{Fault, Origin};
 use crate::telemetry;
 
-/// What to do about an error.
+/// The class of an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// It passes; whether the command took effect is unknown.
+    /// Transient. Whether the command took effect is unknown.
     Transient,
-    /// The server has no memory left for a write, which it refused: wait, as for a full queue.
+    /// The server refused a write for lack of memory: wait, as for a full queue.
     Full,
-    /// The stream or its group is gone (FLUSHALL, DEL, an empty restart): make it again.
+    /// The stream or its group does not exist (FLUSHALL, DEL, a restart without data): create it.
     GroupMissing,
-    /// Someone has to act; the text says how.
+    /// A person has to act; the text says how.
     Fatal(&'static str),
 }
 
 const CREDENTIALS: &str = "check the user and the password in the URL of the broker";
 const UNTRUSTED: &str = "the server's certificate is not trusted: name its authority with `ca=FILE` \
-                         in the URL of the broker, and the server by a name that stands in the \
-                         certificate";
+                         in the URL of the broker, and use a host name that the certificate \
+                         contains";
 const PERMISSIONS: &str =
     "give the ACL user `~NAMESPACE:*` and `+@stream +@connection +info +memory|usage`";
 const CLUSTER: &str = "the server is part of a cluster: use `redis-cluster://`";
 const NO_CLUSTER: &str = "the server is not part of a cluster: use `redis://`";
 const DATABASE: &str = "choose a database that the server has, at the end of the URL";
 
-/// Beginnings of the server's errors, and what they mean. The first that fits decides.
+/// Beginnings of the server's errors and their class. The first match decides.
 const BEGINNINGS: &[(&str, Verdict)] = &[
     ("OOM", Verdict::Full),
     ("NOGROUP", Verdict::GroupMissing),
@@ -70,7 +71,7 @@ const BEGINNINGS: &[(&str, Verdict)] = &[
     ),
 ];
 
-/// What this error means. Unknown ones are transient: trying again is safe, and the log shows them.
+/// Classifies an error. An unknown one is transient: a retry is safe, and the log shows it.
 pub(super) fn classify(error: &Error) -> Verdict {
     let known = BEGINNINGS
         .iter()
@@ -78,7 +79,7 @@ pub(super) fn classify(error: &Error) -> Verdict {
     if let Some((_, verdict)) = known {
         return *verdict;
     }
-    // Of a handshake that failed, the client keeps the text of the error and no more.
+    // Of a failed handshake, the client keeps only the text of the error.
     if error.details().contains("InvalidCertificate(") {
         return Verdict::Fatal(UNTRUSTED);
     }
@@ -90,7 +91,7 @@ pub(super) fn classify(error: &Error) -> Verdict {
     }
 }
 
-/// The fault to hand to the caller, counted.
+/// Counts the error and returns it as a fault.
 pub(super) fn fault(doing: &str, error: Error) -> Fault {
     telemetry::broker_error();
     match classify(&error) {

@@ -23,44 +23,44 @@ use values::{a_second_at_least, moment, ratio, record_id, reject_code};
 #[command(name = "task_runner", version, before_help = EXAMPLES, after_help = AFTER)]
 #[command(max_term_width = 100, disable_help_subcommand = true)]
 pub struct Cli {
-    /// What to do; without a command, `run`.
+    /// The command; `run` if none is given.
     #[command(subcommand)]
     pub command: Option<Command>,
 
-    /// Settings, before or after the command.
+    /// Settings, which may come before or after the command.
     #[command(flatten)]
     pub options: Options,
 }
 
-/// What to do.
+/// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// The service: take in what arrives, commit it, keep the summary fresh, serve HTTP
+    /// Run the service: load files as they arrive, refresh the summary, serve HTTP
     #[command(before_help = help::RUN)]
     Run,
-    /// Load files, then exit; without a path, those in inbound
+    /// Load files, then exit; without PATH, the files in inbound
     #[command(before_help = help::LOAD)]
     Load(LoadArgs),
-    /// Parse and validate files: print the rejects, write nothing
+    /// Parse files and print their rejects; change nothing
     #[command(before_help = help::CHECK)]
     Check(CheckArgs),
-    /// Looks at settings and surroundings: OK, WARN or FAIL, each with its fix
+    /// Check settings, directories, queue and database; print a fix for each problem
     Doctor,
-    /// What moves, what waits and why
+    /// Show what the service does, and which files wait and why
     #[command(before_help = help::STATUS)]
     Status(StatusArgs),
     /// Ask the running service whether it is ready: exit code 0 if so, else 1
     Health,
-    /// The files of the ledger
+    /// List the files of the ledger, or retry those in quarantine
     #[command(before_help = help::FILES)]
     Files(FilesArgs),
-    /// The records that are no rows: list them, mend them, remove them
+    /// List, correct or remove rejected records
     #[command(before_help = help::REJECTS)]
     Rejects(RejectsArgs),
-    /// A row or reject back to its file, its place in it, and its original JSON
+    /// Find the file, the position and the original JSON of a row or reject
     #[command(before_help = help::TRACE)]
     Trace(TraceArgs),
-    /// Audit files against tables: records = rows + rejects
+    /// Audit stored files against the tables: records = rows + rejects
     #[command(before_help = help::VERIFY)]
     Verify(VerifyArgs),
     /// Bring the daily summary up to date
@@ -69,22 +69,22 @@ pub enum Command {
     /// Create the tables, or bring them up to date
     #[command(before_help = help::MIGRATE)]
     Migrate(MigrateArgs),
-    /// Take no files out of inbound, until resume; what is in work is finished
+    /// Take no files out of inbound until resume; files in work are finished
     Pause,
-    /// Take files again
+    /// End the pause: take files out of inbound again
     Resume,
-    /// What is in the queue: look at it, or empty it into the database
+    /// List the frames in the queue, or commit them all
     Queue(QueueArgs),
-    /// Write sample files, the same ones for the same seed
+    /// Write sample files; the same seed writes the same files
     #[command(before_help = help::GENERATE)]
     Generate(GenerateArgs),
-    /// A complete first run with made data
+    /// Make a complete first run with sample data
     #[command(before_help = help::DEMO)]
     Demo(DemoArgs),
-    /// The settings
+    /// Print the settings, or write a settings file
     #[command(before_help = help::CONFIG)]
     Config(ConfigArgs),
-    /// Print what makes a shell complete this command line
+    /// Print the completion script of a shell
     #[command(before_help = help::COMPLETIONS)]
     Completions(CompletionsArgs),
 }
@@ -92,30 +92,30 @@ pub enum Command {
 /// Arguments of `load`.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct LoadArgs {
-    /// Files and directories (with all below them); outside of inbound they are read where they lie
+    /// Files and directories, with all files below; those outside of inbound are read in place
     #[arg(value_name = "PATH")]
     pub paths: Vec<PathBuf>,
-    /// Move files outside of inbound to history, as those of inbound are
+    /// Move files from outside of inbound to history, too
     #[arg(long = "move")]
     pub move_files: bool,
-    /// Say what would be loaded, and do nothing
+    /// Print what would be loaded, and do nothing
     #[arg(long)]
     pub dry_run: bool,
-    /// Which of the paths' files come first; those of inbound come oldest first
+    /// Order of the files of the given paths; files of inbound are loaded oldest first
     #[arg(long, value_enum, default_value_t = FileOrder::Name)]
     pub order: FileOrder,
     /// Stop when more records than this are rejected
     #[arg(long, value_name = "N")]
     pub max_rejects: Option<u64>,
-    /// Take every file for one of this dataset, whatever its name
+    /// Load every file as this dataset, whatever its name
     #[arg(long, value_name = "NAME")]
     pub dataset: Option<String>,
-    /// No progress, neither bar nor lines
+    /// Show no progress
     #[arg(long)]
     pub no_progress: bool,
 }
 
-/// Which files come first.
+/// The order of files.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
 pub enum FileOrder {
     /// By name.
@@ -130,13 +130,13 @@ pub enum FileOrder {
 /// Arguments of `check`.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct CheckArgs {
-    /// Files and directories (with all below them)
+    /// Files and directories, with all files below
     #[arg(value_name = "PATH", required = true)]
     pub paths: Vec<PathBuf>,
-    /// Take every file for one of this dataset, whatever its name
+    /// Check every file as this dataset, whatever its name
     #[arg(long, value_name = "NAME")]
     pub dataset: Option<String>,
-    /// One JSON object a line
+    /// Print one JSON object per line
     #[arg(long)]
     pub json: bool,
 }
@@ -144,13 +144,13 @@ pub struct CheckArgs {
 /// Arguments of `status`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct StatusArgs {
-    /// The same JSON as /api/status; with --watch, one object a line
+    /// Print the JSON of /api/status; with --watch, one object per line
     #[arg(long)]
     pub json: bool,
-    /// Again and again, until q or Ctrl-C
+    /// Repeat until q or Ctrl-C
     #[arg(long)]
     pub watch: bool,
-    /// How often, with --watch
+    /// Interval of --watch
     #[arg(long, value_name = "TIME", default_value = "1s", requires = "watch")]
     pub interval: Period,
 }
@@ -158,37 +158,37 @@ pub struct StatusArgs {
 /// Arguments of `files`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct FilesArgs {
-    /// What to do with them
+    /// The subcommand.
     #[command(subcommand)]
     pub command: FilesCommand,
 }
 
-/// What to do with the files of the ledger.
+/// The subcommands of `files`.
 #[derive(Debug, Clone, Subcommand)]
 pub enum FilesCommand {
-    /// The files, newest first
+    /// List files, newest first
     List {
-        /// Only those in this state
+        /// Only files in this state
         #[arg(long, value_enum)]
         state: Option<StateFilter>,
-        /// How many
+        /// Most files to list
         #[arg(long, value_name = "N", default_value_t = 20)]
         limit: usize,
-        /// One JSON object a line
+        /// Print one JSON object per line
         #[arg(long)]
         json: bool,
     },
-    /// All about one file, and what is stored of it
+    /// Show one file, and how many of its records are stored
     Show {
-        /// Its number
+        /// The number of the file
         file_no: u32,
-        /// One JSON object
+        /// Print one JSON object
         #[arg(long)]
         json: bool,
     },
-    /// Move files of quarantine back to inbound, to be loaded again
+    /// Move files from quarantine back to inbound, to be loaded again
     Retry {
-        /// Their names in quarantine
+        /// Names of files in quarantine
         #[arg(value_name = "NAME", required_unless_present = "all")]
         names: Vec<std::ffi::OsString>,
         /// Every file in quarantine
@@ -200,82 +200,82 @@ pub enum FilesCommand {
 /// The state of a file in the ledger.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum StateFilter {
-    /// Some of its records are still to be stored.
+    /// Some of its records are not stored yet.
     Pending,
-    /// All of it is stored.
+    /// All of its records are stored.
     Settled,
-    /// Set aside, with a reason.
+    /// In quarantine, with a reason.
     Quarantined,
 }
 
 /// Arguments of `rejects`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct RejectsArgs {
-    /// What to do with them
+    /// The subcommand.
     #[command(subcommand)]
     pub command: RejectsCommand,
 }
 
-/// Which rejects.
+/// Selects rejects.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct RejectFilter {
-    /// Only those with this reason
+    /// Only rejects with this reason
     #[arg(long, value_name = "CODE", value_parser = reject_code())]
     pub code: Option<String>,
-    /// Only those of this file
+    /// Only rejects of this file
     #[arg(long, value_name = "FILE_NO")]
     pub file: Option<u32>,
 }
 
-/// What to do with rejects.
+/// The subcommands of `rejects`.
 #[derive(Debug, Clone, Subcommand)]
 pub enum RejectsCommand {
-    /// The rejects, newest first
+    /// List rejects, newest first
     List {
-        /// Which
+        /// The filter.
         #[command(flatten)]
         filter: RejectFilter,
-        /// How many
+        /// Most rejects to list
         #[arg(long, value_name = "N", default_value_t = 20)]
         limit: usize,
-        /// One JSON object a line
+        /// Print one JSON object per line
         #[arg(long)]
         json: bool,
     },
-    /// All about one reject, and its text
+    /// Show one reject with its text
     Show {
-        /// Its id, or file number and ordinal with a colon between
+        /// The id of the record, or FILE_NO:ORDINAL
         #[arg(value_name = "ID", value_parser = record_id)]
         id: u64,
-        /// One JSON object
+        /// Print one JSON object
         #[arg(long)]
         json: bool,
     },
-    /// All rejects, one JSON object a line, with their text
+    /// Write rejects with their text, one JSON object per line
     Export {
-        /// Which
+        /// The filter.
         #[command(flatten)]
         filter: RejectFilter,
-        /// Where to; without it, to stdout
+        /// File to write; without it, stdout
         #[arg(long, value_name = "FILE")]
         out: Option<PathBuf>,
     },
-    /// Put corrected records in the place of their rejects, each under its own id
+    /// Replace rejects by rows made of corrected records, with the same ids
     #[command(after_help = CORRECTIONS)]
     Replay {
         /// The corrected records; - for stdin
         #[arg(value_name = "FILE")]
         file: PathBuf,
     },
-    /// Remove rejects for good; the audit keeps their places
+    /// Remove rejects for good; the audit still counts them
     Purge {
-        /// Only those of this file
+        /// Only rejects of this file
         #[arg(long, value_name = "FILE_NO")]
         file: Option<u32>,
-        /// Only those from before this day or moment (UTC)
+        /// Only rejects from before this day or time (UTC)
         #[arg(long, value_name = "DATE", value_parser = moment)]
         before: Option<i64>,
-        /// Do not ask
+        /// Do not ask for confirmation
         #[arg(long)]
         yes: bool,
     },
@@ -284,10 +284,10 @@ pub enum RejectsCommand {
 /// Arguments of `trace`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct TraceArgs {
-    /// The id of a row, or file number and ordinal with a colon between
+    /// The id of a row or reject, or FILE_NO:ORDINAL
     #[arg(value_name = "ID", value_parser = record_id)]
     pub id: u64,
-    /// The file, where it lies neither in history nor in work nor in quarantine
+    /// Path of the file, if it is not in history, work or quarantine
     #[arg(long, value_name = "PATH")]
     pub file: Option<PathBuf>,
 }
@@ -295,7 +295,7 @@ pub struct TraceArgs {
 /// Arguments of `verify`.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct VerifyArgs {
-    /// One JSON object a line: the files that are wrong, then the sums
+    /// Print one JSON object per line: each wrong file, then the totals
     #[arg(long)]
     pub json: bool,
 }
@@ -303,7 +303,7 @@ pub struct VerifyArgs {
 /// Arguments of `summary`.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct SummaryArgs {
-    /// Empty it first and make it again from the rows of all files in the ledger
+    /// Empty the summary and rebuild it from the rows of all files in the ledger
     #[arg(long)]
     pub rebuild: bool,
 }
@@ -319,28 +319,28 @@ pub struct MigrateArgs {
 /// Arguments of `queue`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct QueueArgs {
-    /// What to do with it
+    /// The subcommand.
     #[command(subcommand)]
     pub command: QueueCommand,
 }
 
-/// What to do with the queue.
+/// The subcommands of `queue`.
 #[derive(Debug, Clone, Subcommand)]
 pub enum QueueCommand {
-    /// The oldest frames of each stream, and whose hands they are in; changes nothing
+    /// List the oldest frames of each stream, and which worker has each; changes nothing
     #[command(before_help = help::PEEK)]
     Peek {
-        /// How many of each stream
+        /// Most frames to list of each stream
         #[arg(long, value_name = "N", default_value_t = 20)]
         limit: usize,
-        /// One JSON object a line
+        /// Print one JSON object per line
         #[arg(long)]
         json: bool,
     },
-    /// Commit what is in the queue, whoever holds it; ends when it is empty
+    /// Commit all frames in the queue, then exit
     #[command(before_help = help::DRAIN)]
     Drain {
-        /// Take over what another consumer has held for this long, at least a second (default: 60s)
+        /// Take over frames that another worker has had for this long, at least 1s (default: 60s)
         #[arg(long, value_name = "TIME", value_parser = a_second_at_least)]
         take_over_after: Option<Period>,
     },
@@ -349,7 +349,7 @@ pub enum QueueCommand {
 /// Arguments of `completions`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct CompletionsArgs {
-    /// Which shell
+    /// The shell
     #[arg(value_enum)]
     pub shell: Shell,
 }
@@ -357,34 +357,34 @@ pub struct CompletionsArgs {
 /// Arguments of `generate`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct GenerateArgs {
-    /// Where to (default: inbound)
+    /// Directory to write to (default: inbound)
     #[arg(long, value_name = "DIR")]
     pub dir: Option<PathBuf>,
-    /// Which kind of record
+    /// Dataset of the records
     #[arg(long, value_enum, default_value_t = RecordType::VehicleEvents)]
     pub dataset: RecordType,
-    /// How many files
+    /// Number of files
     #[arg(long, value_name = "N", default_value_t = 10)]
     pub files: u32,
-    /// How many records in each file
+    /// Number of records in each file
     #[arg(long, value_name = "N", default_value_t = 1_000)]
     pub records: u32,
-    /// How many vehicles they are of
+    /// Number of distinct vehicles in the records
     #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..))]
     pub vehicles: u32,
-    /// Over how many days they are spread, one day a file
+    /// Number of days that the records cover, one day per file
     #[arg(long, value_name = "N", default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..=36_500))]
     pub days: u32,
-    /// The same seed makes the same bytes
+    /// Seed; the same seed writes the same bytes
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub seed: u64,
-    /// Shape of the files
+    /// Format of the files
     #[arg(long, value_enum, default_value_t = FileFormat::Document)]
     pub format: FileFormat,
     /// Compression of the files
     #[arg(long, value_enum, default_value_t = Compression::None)]
     pub compress: Compression,
-    /// Which part of the records is to be rejected, from 0 to 1
+    /// Share of the records that will be rejected, from 0 to 1
     #[arg(long, value_name = "RATIO", default_value_t = 0.0, value_parser = ratio)]
     pub bad: f64,
 }
@@ -396,23 +396,23 @@ pub enum Compression {
     Gzip,
     /// Zstandard.
     Zstd,
-    /// None.
+    /// No compression.
     None,
 }
 
 /// Arguments of `demo`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct DemoArgs {
-    /// How many files
+    /// Number of files
     #[arg(long, value_name = "N", default_value_t = 20)]
     pub files: u32,
-    /// How many records in each file
+    /// Number of records in each file
     #[arg(long, value_name = "N", default_value_t = 5_000)]
     pub records: u32,
-    /// Where to; without it a temporary directory, removed at the end
+    /// Directory to use; without it, a temporary one that is removed at the end
     #[arg(long, value_name = "DIR")]
     pub dir: Option<PathBuf>,
-    /// Keep the temporary directory and say where it is
+    /// Keep the temporary directory and print its path
     #[arg(long)]
     pub keep: bool,
 }
@@ -420,17 +420,17 @@ pub struct DemoArgs {
 /// Arguments of `config`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct ConfigArgs {
-    /// What to do with them
+    /// The subcommand.
     #[command(subcommand)]
     pub command: ConfigCommand,
 }
 
-/// What to do with the settings.
+/// The subcommands of `config`.
 #[derive(Debug, Clone, Subcommand)]
 pub enum ConfigCommand {
-    /// Print the settings as they are in effect, as a settings file, with passwords hidden
+    /// Print the settings in effect as a settings file, with passwords hidden
     Show,
-    /// Write a settings file to begin with: every setting, its meaning and its default, as comments
+    /// Write an initial settings file: every setting with its meaning and default, as comments
     Init(InitArgs),
     /// Print the JSON Schema of a settings file, for editors that complete and check it
     Schema,
@@ -439,7 +439,7 @@ pub enum ConfigCommand {
 /// Arguments of `config init`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct InitArgs {
-    /// Where to; a file that is there stays as it is
+    /// File to write; an existing file is not changed
     #[arg(value_name = "FILE", default_value = FILE_DEFAULT)]
     pub file: PathBuf,
 }
@@ -448,7 +448,7 @@ impl Cli {
     /// Reads a command line, program name first.
     ///
     /// # Errors
-    /// What is to be printed instead: a usage error, help, or the version.
+    /// A usage error, or the help or version to print instead.
     pub fn from_command_line(
         arguments: impl IntoIterator<Item = std::ffi::OsString>,
     ) -> Result<Self, clap::Error> {
@@ -457,19 +457,19 @@ impl Cli {
         Self::from_arg_matches_mut(&mut matches)
     }
 
-    /// The script that makes a shell complete command lines.
+    /// The completion script of a shell.
     #[must_use]
     pub fn completions(shell: Shell) -> String {
         let mut script = Vec::new();
         let mut command = Self::command();
         let name = command.get_name().to_owned();
         clap_complete::generate(shell, &mut command, name, &mut script);
-        String::from_utf8(script).expect("it is made of the help, which is text")
+        String::from_utf8(script).expect("the script is made of the help, which is UTF-8")
     }
 }
 
-/// Adds the environment variables of each option to its help. They are not clap's own `env`
-/// because the environment is handed in, with the old names and `.env` merged.
+/// Adds the environment variables of each option to its help. clap's own `env` is not used, because
+/// the environment is passed in, with the old names and `.env` merged.
 fn with_variables(command: clap::Command) -> clap::Command {
     command.mut_args(|arg| {
         let variables = VARIABLES
@@ -491,7 +491,7 @@ mod tests {
     }
 
     #[test]
-    fn options_stand_before_or_after_the_command() {
+    fn options_may_come_before_or_after_the_command() {
         for line in [
             "task_runner --workers 3 load a b",
             "task_runner load a --workers 3 b",
@@ -519,7 +519,7 @@ mod tests {
         fn lines(command: &clap::Command, found: &mut Vec<String>) {
             let help = command.get_before_help().map(ToString::to_string);
             for line in help.unwrap_or_default().lines() {
-                // What it does stands behind; what a shell does with it is none of ours.
+                // Cuts off the explanation and a redirection of the shell.
                 let line = line.trim().split("   ").next().unwrap_or_default();
                 let line = line.split(" > ").next().unwrap_or_default();
                 if line.starts_with("task_runner") {

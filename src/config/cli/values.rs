@@ -1,4 +1,4 @@
-//! Values of arguments as people write them, and what is said of those that are none.
+//! Parsers of argument values, and their error messages.
 
 use std::time::Duration;
 
@@ -39,19 +39,19 @@ impl ValueEnum for FileFormat {
     }
 }
 
-/// One of the closed set of codes.
+/// Accepts the codes of rejects.
 pub(super) fn reject_code() -> clap::builder::PossibleValuesParser {
     RejectCode::ALL.map(RejectCode::as_str).into()
 }
 
-/// A day or a moment, in microseconds since the epoch.
+/// Parses a day or a time (UTC) into microseconds since the epoch.
 pub(super) fn moment(text: &str) -> Result<i64, String> {
     timestamp::parse(text)
         .or_else(|| timestamp::parse(&format!("{text}T00:00:00Z")))
         .ok_or_else(|| "write a day like 2022-06-05, or 2022-06-05T21:02:34Z".to_owned())
 }
 
-/// The id of a row, as a number or by its parts.
+/// Parses the id of a record: a number, or FILE_NO:ORDINAL.
 pub(super) fn record_id(text: &str) -> Result<u64, String> {
     let parts = text
         .split_once(':')
@@ -69,7 +69,8 @@ pub(super) fn record_id(text: &str) -> Result<u64, String> {
         })
 }
 
-/// Less would make workers take from each other what is not yet committed.
+/// Parses a time of at least a second. With less, workers would take frames from each other that
+/// are about to be committed.
 pub(super) fn a_second_at_least(text: &str) -> Result<Period, String> {
     let period: Period = text.parse()?;
     if period.0 < Duration::from_secs(1) {
