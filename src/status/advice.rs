@@ -235,7 +235,7 @@ mod tests {
         let next = |status| concluded(status).2.unwrap_or_default();
         assert_eq!(next(totals(0, 0, 0)), "put files into `/in`");
         assert!(
-            next(totals(1, 2, 3)).contains("--state quarantined` says what is wrong with 2 files")
+            next(totals(1, 2, 3)).contains("--state quarantined` shows what is wrong with 2 files")
         );
         assert!(next(totals(1, 0, 3)).starts_with("`task_runner rejects list` shows 3 records"));
         assert_eq!(next(totals(1, 0, 0)), "");
