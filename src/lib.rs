@@ -1,13 +1,14 @@
 //! Loads files of JSON records into MySQL or SQLite, through Redis Streams or an in-process queue.
 //!
-//! Every record of every file becomes exactly one row, or one reject with a reason, whatever
-//! dies in between. The primary key makes it so: `id = file_no << 32 | ordinal`, where `file_no`
-//! stands for the content of a file and `ordinal` for the place of a record in it. Writing a row
-//! twice is a duplicate key, and a duplicate key means "already there".
+//! Every record of every file becomes exactly one row, or one reject with a reason, even if a
+//! process or a server dies in between. The primary key makes this possible:
+//! `id = file_no << 32 | ordinal`, where `file_no` identifies the content of a file and `ordinal`
+//! the position of a record in it. Writing a row twice is a duplicate key, and a duplicate key
+//! means that the row is stored already.
 //!
 //! The modules are listed in reading order, which is also the import order: a module imports only
-//! from those above it. The pure ones are a crate of their own, `lemonade-records` in
-//! `crates/records`; here come the outside, then the stages, then assembly.
+//! modules above it. The pure modules are a separate crate, `lemonade-records` in
+//! `crates/records`. Here come the outside world, then the stages, then assembly.
 
 // What a record is, and how bytes become rows.
 pub use lemonade_records::{batch, coverage, cut, dataset, frame, parse, timestamp};

@@ -1,4 +1,5 @@
-//! Waiting out transient faults: for ever, with backoff and jitter, and one log line a change of state.
+//! Retries an operation while its faults are transient: without limit, with backoff and jitter, and
+//! with one log line per change of state.
 
 use std::future::Future;
 use std::time::{Duration, Instant};
@@ -8,28 +9,28 @@ use tokio_util::sync::CancellationToken;
 
 use crate::fault::Fault;
 
-/// First wait. Short, since a deadlock is over at once.
+/// First wait. Short, because a deadlock is over at once.
 const DELAY_MIN: Duration = Duration::from_millis(20);
 
-/// Longest wait. Longer would leave a database idle that has just come back; shorter would knock at
-/// a struggling one too often.
+/// Longest wait. Longer would leave a recovered database idle; shorter would burden a struggling
+/// one.
 const DELAY_MAX: Duration = Duration::from_secs(5);
 
-/// A fault that lasts this long is worth a line; a deadlock is not.
+/// A fault is logged once it has lasted this long, so that a deadlock is not.
 const LOG_AFTER: Duration = Duration::from_secs(1);
 
 /// Why an operation was given up.
 #[derive(Debug)]
 pub enum GivenUp {
-    /// The engine stops.
+    /// The engine is stopping.
     Stopped,
-    /// Trying again would not help.
+    /// A retry would not help.
     Fatal(Fault),
 }
 
-/// Tries until it succeeds, meets a fatal fault, or `stop` is cancelled. `failed` is
-/// told of each fault (for a counter); the log has one line when the fault has lasted a while and
-/// one when it is over.
+/// Runs `operation` until it succeeds, returns a fatal fault, or `stop` is cancelled. Calls
+/// `failed` with each fault, for a counter. Logs one line when the fault has lasted for a second,
+/// and one when it is over.
 ///
 /// # Errors
 /// [`GivenUp`].
@@ -46,8 +47,8 @@ where
     let began = Instant::now();
     let mut logged = false;
     loop {
-        // An attempt may take as long as its timeouts allow. Leaving it in the middle is as safe as a
-        // lost connection: its outcome is unknown, and the ledger tells.
+        // A stop cancels an attempt, which may otherwise take as long as its timeouts. This is as
+        // safe as a lost connection: the ledger shows whether the attempt took effect.
         let attempt = tokio::select! {
             attempt = operation() => attempt,
             () = stop.cancelled() => return Err(GivenUp::Stopped),
@@ -66,7 +67,7 @@ where
             return Err(GivenUp::Fatal(fault));
         }
         if !logged && began.elapsed() >= LOG_AFTER {
-            tracing::warn!(doing, %fault, "waits, and tries again until it works");
+            tracing::warn!(doing, %fault, "failed; retries until it works");
             logged = true;
         }
         let delays = delays.get_or_insert_with(|| {
@@ -93,7 +94,7 @@ mod tests {
     use crate::fault::Origin;
 
     #[tokio::test(start_paused = true)]
-    async fn transient_faults_are_waited_out() {
+    async fn transient_faults_are_retried() {
         let left = Cell::new(20);
         let failures = Cell::new(0);
         let result = until_ok(

@@ -1,9 +1,9 @@
-//! The daily summary: the last record of each key on each UTC day, kept in the database.
+//! The daily summary: the last record of each key on each UTC day, stored in the database.
 //!
-//! Incremental, and independent of the order of arrival: a candidate with a later time, or the same
-//! time and a larger id, replaces what is there, and nothing else does. Merging twice changes
-//! nothing. So workers may reduce the rows that pass through their hands ([`Accumulator`]), and a
-//! refresh reads only those settled files from the table whose rows passed elsewhere, or before a
+//! Incremental, and independent of the order of arrival: a candidate replaces the stored record
+//! only if its time is later, or if its time is equal and its id larger. Merging a candidate twice
+//! changes nothing. So workers reduce the rows that they commit ([`Accumulator`]), and a refresh
+//! reads from the table only settled files whose rows were committed by another process or before a
 //! restart. It never reads the whole table, whose size has no bound.
 
 use std::collections::HashMap;
@@ -28,12 +28,13 @@ use crate::sink::{LastEvent, SummaryStore, Unsummarised};
 use crate::telemetry;
 use crate::timestamp;
 
-/// Most entries kept in memory: pairs of key and day, and their texts. That is as many as a table of
-/// 2^20 places of 25 bytes takes, 26 MB, before it would double: 30,000 vehicles over a month. With fewer, a pair
-/// is merged more often, and each time costs the database as much as a row does.
+/// Most entries in memory: pairs of key and day, and their texts. A hash table of 2^20 slots of 25
+/// bytes (26 MB) takes this many before it doubles: 30,000 vehicles for a month. With fewer, a pair
+/// is merged more often, and each merge costs the database as much as a row.
 const ENTRIES_MAX: usize = (1 << 20) / 8 * 7;
 
-/// Most files whose coverage is kept in memory between two refreshes; further ones are read.
+/// Most files whose coverage is kept in memory between two refreshes. Further files are read from
+/// the table.
 const FILES_MAX: usize = 100_000;
 
 /// Candidates merged in one transaction.
@@ -42,28 +43,29 @@ const MERGE_PAIRS: usize = 5_000;
 /// Files marked as summarised in one transaction.
 const MARK_FILES: usize = 1_000;
 
-/// Such transactions at once, as far as connections are free: at the end of a load no worker uses them.
+/// Concurrent merge transactions. They use connections that the workers no longer need at the end
+/// of a load.
 const MERGES_AT_ONCE: usize = 3;
 
-/// Rows read at a time from the table, about 5 MB.
+/// Rows read from the table at a time: about 5 MB.
 const SCAN_ROWS: usize = 50_000;
 
-/// Settled files looked at in one round.
+/// Settled files processed in one round.
 const ROUND_FILES: usize = 10_000;
 
-/// What a refresh did.
+/// The result of a refresh.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Refreshed {
-    /// Files that the summary contains now and did not before.
+    /// Files added to the summary.
     pub files: u64,
-    /// Rows that had to be read from the table.
+    /// Rows read from the table.
     pub rows_read: u64,
     /// Candidates merged.
     pub pairs: u64,
 }
 
-/// The last event of each key and day state so far. Each row of a load is looked up here, so an entry
-/// is small: the texts, of which there are few beside the pairs, stand elsewhere once.
+/// The last event of each key and day so far. Each row of a load is looked up here, so entries are
+/// small: each text is stored once, outside of them.
 #[derive(Debug, Default)]
 struct Reduced {
     keys: Texts,
@@ -72,7 +74,7 @@ struct Reduced {
     hasher: DefaultHashBuilder,
 }
 
-/// Texts, each once and known by a number.
+/// Texts, each stored once and identified by its index.
 type Texts = IndexSet<Box<str>, DefaultHashBuilder>;
 
 fn number_of(text: &str, texts: &mut Texts) -> u32 {
@@ -136,7 +138,8 @@ impl Reduced {
             times,
             values,
         } = columns;
-        // Few pairs are in a cache, and in a loop of their own several look-ups are under way at once.
+        // Few entries are in the processor's cache. In a loop of their own, several lookups
+        // overlap.
         let pairs: Vec<(u32, i32)> = (0..ids.len())
             .map(|row| self.pair(keys.value(row), times.value(row)))
             .collect();
@@ -145,16 +148,16 @@ impl Reduced {
         }
     }
 
-    /// Whether it holds as much as it may.
+    /// Whether it has reached [`ENTRIES_MAX`].
     fn is_full(&self) -> bool {
         self.pairs.len() + self.keys.len() + self.values.len() > ENTRIES_MAX
     }
 
-    /// The candidates in the order of the table's key, in parts of one transaction each: an upsert in
-    /// key order touches each page once.
+    /// The candidates in the order of the table's key, split into transactions. Merging in key
+    /// order touches each page once.
     fn into_parts(self) -> impl Iterator<Item = Vec<LastEvent>> {
         let (keys, values) = (self.keys, self.values);
-        // The texts are compared here, and no more when the pairs are.
+        // Each text is compared here, so that sorting the pairs compares only ranks.
         let mut by_text: Vec<u32> = (0..keys.len() as u32).collect();
         by_text.sort_unstable_by_key(|key| &keys[*key as usize]);
         let mut ranks = vec![0_u32; keys.len()];
@@ -178,17 +181,17 @@ impl Reduced {
     }
 }
 
-/// Reduces the rows that workers of this process commit, so that a refresh need not read them.
+/// Reduces the rows that the workers of this process commit, so that a refresh does not read them.
 ///
-/// It takes in rows only after their commit. A crash loses what it holds; then a refresh reads the
+/// Receives rows only after their commit. A crash loses its content; then the refresh reads the
 /// rows from the table.
 pub struct Accumulator {
     store: Arc<dyn SummaryStore>,
     states: Mutex<HashMap<String, DatasetState>>,
-    /// Files of which rows are being committed, and in how many commits.
+    /// Files with commits in progress, and the number of these commits.
     committing: Mutex<HashMap<u32, u32>>,
-    /// Held while candidates that were taken out are on their way into the database. A refresh that
-    /// believed the coverage meanwhile could mark files whose candidates are lost in a crash.
+    /// Locked while candidates are being written to the database. A refresh that used the coverage
+    /// at that time could mark files whose candidates a crash then loses.
     merging: tokio::sync::Mutex<()>,
 }
 
@@ -198,7 +201,7 @@ struct DatasetState {
     coverage: HashMap<u32, Vec<Range<u64>>>,
 }
 
-/// A commit under way; see [`Accumulator::begin`].
+/// A commit in progress; see [`Accumulator::begin`].
 pub struct Committing<'a> {
     of: &'a Accumulator,
     file_nos: Vec<u32>,
@@ -219,7 +222,7 @@ impl Drop for Committing<'_> {
 }
 
 impl Accumulator {
-    /// An empty one over the summaries of a database.
+    /// An empty accumulator that merges into `store`.
     #[must_use]
     pub fn new(store: Arc<dyn SummaryStore>) -> Self {
         Self {
@@ -230,8 +233,8 @@ impl Accumulator {
         }
     }
 
-    /// Tells that batches are about to be committed. Until the value is dropped, no refresh brings in
-    /// their files: a commit may settle a file, and its rows are taken in only after that.
+    /// Registers a commit of these batches. Until the value is dropped, no refresh includes their
+    /// files: the commit may settle a file before [`Accumulator::add`] receives its rows.
     pub fn begin(&self, batches: &[Batch]) -> Committing<'_> {
         let summarised = |batch: &&Batch| batch.dataset.summary.is_some();
         let file_nos = batches
@@ -251,7 +254,7 @@ impl Accumulator {
         self.committing.lock()
     }
 
-    /// Takes in committed batches.
+    /// Adds the rows of committed batches.
     pub fn add(&self, batches: &[Batch]) {
         let mut all = self.states.lock();
         for batch in batches {
@@ -271,7 +274,7 @@ impl Accumulator {
         }
     }
 
-    /// Merges early what would become too much for memory.
+    /// Merges the candidates of a dataset into the database once they have reached [`ENTRIES_MAX`].
     ///
     /// # Errors
     /// As [`until_ok`].
@@ -297,7 +300,7 @@ impl Accumulator {
         Ok(())
     }
 
-    /// Takes the candidates out.
+    /// Removes and returns the candidates.
     fn take(&self, dataset: &str) -> Reduced {
         let mut all = self.states.lock();
         let state = all.get_mut(dataset);
@@ -306,8 +309,7 @@ impl Accumulator {
             .unwrap_or_default()
     }
 
-    /// Takes the candidates out; and tells of each file whether that is enough, since all of its rows
-    /// have passed here.
+    /// Removes and returns the candidates, and for each file whether they include all of its rows.
     fn take_with(&self, dataset: &str, files: &[Unsummarised]) -> (Reduced, Vec<bool>) {
         let mut all = self.states.lock();
         let Some(state) = all.get_mut(dataset) else {
@@ -335,7 +337,7 @@ impl Accumulator {
 /// Brings the summaries of all datasets up to date with the settled files.
 ///
 /// # Errors
-/// As [`until_ok`]; what was merged stays, and the rest is done by the next refresh.
+/// As [`until_ok`]. Merged candidates stay merged, and the next refresh continues.
 pub async fn refresh(
     accumulator: &Accumulator,
     datasets: &Datasets,
@@ -354,7 +356,7 @@ pub async fn refresh(
     Ok(done)
 }
 
-/// Empties the summaries and makes them again from the tables.
+/// Empties the summaries and rebuilds them from the tables.
 ///
 /// # Errors
 /// As [`until_ok`].
@@ -372,7 +374,7 @@ pub async fn rebuild(
     refresh(&Accumulator::new(store.clone()), datasets, stop).await
 }
 
-/// Brings some of the pending files in; returns whether there may be more.
+/// Adds some of the pending files. Returns whether there may be more.
 async fn round(
     accumulator: &Accumulator,
     dataset: &Arc<Dataset>,
@@ -384,7 +386,7 @@ async fn round(
     let mut files = until_ok("reading the ledger", stop, ignore, pending).await?;
     let is_last = files.len() < ROUND_FILES;
     {
-        // The next refresh has them.
+        // The next refresh adds these files.
         let committing = accumulator.committing();
         files.retain(|file| !committing.contains_key(&file.file_no));
     }
@@ -404,7 +406,7 @@ async fn round(
     Ok(!is_last)
 }
 
-/// Reads the rows of a file; returns how many there were.
+/// Reads the rows of a file. Returns their number.
 async fn read(
     store: &Arc<dyn SummaryStore>,
     dataset: &Arc<Dataset>,
@@ -447,14 +449,14 @@ async fn merge(
             until_ok("merging into the summary", &stop, ignore, merge).await
         }
     };
-    // Parts are of different pairs, so none waits for the locks of another.
+    // The parts have different pairs, so they do not wait for each other's locks.
     all(reduced.into_parts().map(|part| one(part, Vec::new()))).await?;
     let marks = files.chunks(MARK_FILES);
     all(marks.map(|files| one(Vec::new(), files.to_vec()))).await
 }
 
-/// Runs transactions, some at a time. A task each, so that one is bound on this core while others are
-/// on their way.
+/// Runs transactions, a few at a time. Each is a task, so that one binds its values while others
+/// wait for the database.
 async fn all<T>(transactions: impl Iterator<Item = T>) -> Result<(), GivenUp>
 where
     T: Future<Output = Result<(), GivenUp>> + Send + 'static,

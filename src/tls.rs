@@ -1,24 +1,24 @@
-//! Whom a connection over TLS trusts: the `ca` parameter of a URL, which names a file of
-//! certificates in PEM. With it, no other authority counts; without it, those of the system.
+//! The `ca` parameter of a URL: a PEM file with the certificates that a TLS connection trusts. With
+//! it, only these are trusted; without it, those of the system.
 //!
-//! In the URL, since there is one for each server, and it comes with its login. Knows nothing of
-//! the clients.
+//! The parameter is in the URL because each server may need another file. Knows nothing of the
+//! clients.
 
 use std::borrow::Cow;
 use std::io;
 
 use percent_encoding::percent_decode_str;
 
-/// What a file must hold to be one of certificates.
+/// The text that a certificate file must contain.
 const BEGINNING: &[u8] = b"-----BEGIN CERTIFICATE-----";
 
-/// The bytes of a file of certificates.
+/// The bytes of a certificate file.
 pub type Certificates = Vec<u8>;
 
-/// The URL without its `ca` parameter, and what that names.
+/// Returns the URL without its `ca` parameter, and the certificates of the file that it names.
 ///
 /// # Errors
-/// Where the file cannot be read, or holds no certificate; with its path.
+/// The file cannot be read, or contains no certificate. The message names its path.
 pub fn split_ca(url: &str) -> io::Result<(Cow<'_, str>, Option<Certificates>)> {
     let is_ca = |parameter: &&str| parameter.starts_with("ca=");
     let Some((before, query)) = url.split_once('?') else {
@@ -43,7 +43,7 @@ fn read(path: &str) -> io::Result<Certificates> {
     if bytes.windows(BEGINNING.len()).any(|part| part == BEGINNING) {
         return Ok(bytes);
     }
-    let what = "it holds no certificate in PEM";
+    let what = "the file contains no certificate in PEM";
     Err(io::Error::new(io::ErrorKind::InvalidData, what))
 }
 

@@ -1,8 +1,7 @@
 //! The stage from broker to sink: receives frames, commits them, acks them.
 //!
-//! A worker holds nothing that matters: whatever it has not committed is delivered again, to it or
-//! to another, or is published again for the ledger's sake. It acks only after the commit. Knows
-//! nothing of files.
+//! A worker has no state that could be lost: frames that were not committed are delivered again by
+//! the broker, or published again by ingest. It acks only after the commit. Knows nothing of files.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -24,18 +23,18 @@ use crate::sink::{Committed, Sink};
 use crate::summary::Accumulator;
 use crate::telemetry::{self, Stage};
 
-/// Records that a worker takes for one transaction: four statements of a thousand rows. More gain
-/// nothing (docs/performance.md), and would leave the other workers idle at the end of a load.
+/// Records in one transaction: four statements of a thousand rows. More are not faster
+/// (docs/performance.md), and would leave the other workers idle at the end of a load.
 pub(crate) const COMMIT_RECORDS: u32 = 4_000;
 
-/// Most frames for one transaction, where frames are small.
+/// Most frames in one transaction, for small frames.
 const COMMIT_FRAMES_MAX: usize = 256;
 
-/// How long a worker waits when its queue cannot be read.
+/// Wait after a failed receive, so that the worker does not spin while the queue is unavailable.
 const RECEIVE_AGAIN_AFTER: Duration = Duration::from_millis(100);
 
-/// What workers of this process have committed, by file: it tells the ingest of the same process
-/// when a look at the ledger is worth it. A hint only; it counts redelivered records twice.
+/// Records committed by the workers of this process, by file. Ingest of the same process uses it to
+/// query the ledger only for files that may be complete. A hint: redelivered records count twice.
 #[derive(Debug, Default)]
 pub struct Progress {
     committed: Mutex<HashMap<u32, u64>>,
@@ -62,7 +61,7 @@ impl Progress {
         self.changed.notify_one();
     }
 
-    /// What was committed since the last call, by file: records.
+    /// Records committed since the last call, by file number.
     #[must_use]
     pub fn take(&self) -> HashMap<u32, u64> {
         std::mem::take(&mut *self.committed.lock())
@@ -74,7 +73,7 @@ impl Progress {
         self.frames.load(Relaxed)
     }
 
-    /// Rows stored since the start, and rows met that were there already.
+    /// Rows stored since the start, and rows that were stored already.
     #[must_use]
     pub fn rows(&self) -> (u64, u64) {
         (self.rows.load(Relaxed), self.duplicates.load(Relaxed))
@@ -92,32 +91,33 @@ impl Progress {
         self.records.load(Relaxed)
     }
 
-    /// Waits until something was committed.
+    /// Waits until a frame is committed.
     pub async fn changed(&self) {
         self.changed.notified().await;
     }
 }
 
-/// What a worker works with.
+/// A worker and its connections.
 #[derive(Clone)]
 pub struct Worker {
-    /// Its name as a consumer; the same after a restart, so that it gets its own frames back.
+    /// Its name as a consumer. The same after a restart, so that it receives its unacked frames
+    /// first.
     pub name: String,
-    /// Where frames come from.
+    /// The source of frames.
     pub broker: Arc<dyn Broker>,
-    /// Where they go.
+    /// The destination of rows.
     pub sink: Arc<dyn Sink>,
-    /// The datasets that frames may be of.
+    /// The datasets of the frames.
     pub datasets: Datasets,
-    /// Told after each commit.
+    /// Updated after each commit.
     pub progress: Arc<Progress>,
-    /// Takes in the rows of each commit; `None` leaves them to a refresh, which reads the table.
+    /// Receives the rows of each commit.
     pub summaries: Option<Arc<Accumulator>>,
 }
 
 impl Worker {
-    /// Works until `drain` is cancelled, and then finishes the commit in hand; or leaves at once when
-    /// `abort` is.
+    /// Works until `drain` is cancelled, and then finishes the current commit. Returns at once if
+    /// `abort` is cancelled.
     ///
     /// # Errors
     /// A fatal fault.
@@ -153,7 +153,7 @@ impl Worker {
             let deliveries = match received {
                 Ok(deliveries) => deliveries,
                 Err(fault) => {
-                    // The connection heals by itself; the pause keeps a dead one from spinning.
+                    // The connection recovers by itself. The pause prevents a busy loop until then.
                     if !fault.is_transient() {
                         return Err(GivenUp::Fatal(fault));
                     }
@@ -171,7 +171,7 @@ impl Worker {
         Ok(())
     }
 
-    /// Commits what was received: a transaction for each dataset in it, which is nearly always one.
+    /// Commits the deliveries, in one transaction per dataset. Nearly always there is one dataset.
     async fn commit(
         &self,
         deliveries: &[Delivery],
@@ -224,13 +224,14 @@ impl Worker {
             telemetry::frames_foreign(foreign);
             tracing::error!(
                 frames = foreign,
-                "frames of files that are not in this ledger: give each database a queue of its own (another \
-                 number at the end of REDIS_URL); those of a ledger that is no more are gone now"
+                "dropped frames of files that are not in this ledger: give each database its own \
+                 queue (another number at the end of REDIS_URL); frames of a deleted ledger are gone \
+                 now"
             );
         }
-        // A row that the database refuses, now or when it was delivered before, must not count in a
-        // summary, nor one of another ledger. Without knowing which one it was, the refresh reads
-        // these files from the table.
+        // Rows that the database refused, now or at an earlier delivery, and rows of another ledger
+        // must not enter the summary. It is unknown which rows these are, so the refresh reads the
+        // files of this commit from the table.
         let all_stored = committed.refused + committed.duplicates + foreign == 0;
         if let Some(summaries) = summaries.filter(|_| all_stored) {
             summaries.add(batches);
@@ -248,7 +249,8 @@ impl Worker {
                 Some(batch)
             }
             Err(error) => {
-                // It is acked with the others: the ledger lacks it, so it is published again.
+                // Acked with the others. The ledger lacks its records, so ingest publishes them
+                // again.
                 telemetry::frame_damaged();
                 tracing::error!(entry = %delivery.tag.entry, %error, "a frame cannot be read");
                 None
@@ -259,15 +261,15 @@ impl Worker {
 
     async fn ack(&self, consumer: &mut dyn Consumer, deliveries: &[Delivery]) {
         if let Err(fault) = consumer.ack(deliveries).await {
-            // Harmless: what is delivered again is met as "already there".
+            // Harmless: rows that are delivered again are stored already.
             tracing::debug!(%fault, "an ack was lost");
         }
     }
 }
 
-/// How many frames make up one transaction, judged by the last ones.
+/// The number of frames for the next transaction, estimated from the last ones.
 fn frames_to_take(deliveries: &[Delivery]) -> usize {
-    // Each number is as large as the sender says, which may be nobody of ours.
+    // Summed as u64, because a frame of another program may claim any number of records.
     let records: u64 = deliveries
         .iter()
         .map(|delivery| u64::from(delivery.frame.span.records))

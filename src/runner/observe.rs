@@ -38,7 +38,7 @@ impl Engine {
             for (directory, bytes) in free.into_iter().flatten() {
                 telemetry::disk_free(directory, bytes);
             }
-            ratios.tell(|stage| match stage {
+            ratios.export(|stage| match stage {
                 Stage::Read | Stage::Publish | Stage::Settle => 1,
                 Stage::Parse => ingest::parsers(),
                 Stage::Commit => self.options.workers,

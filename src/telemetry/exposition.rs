@@ -1,7 +1,7 @@
-//! What Prometheus reads: the table of all metrics, the recorder, and the text of `/metrics`.
+//! The table of all metrics, the recorder, and the text of `/metrics`.
 //!
-//! Invariant, held by a test: every metric that is recorded stands in [`METRICS`], with its kind,
-//! and is rendered with HELP and TYPE.
+//! Invariant, checked by a test: every recorded metric is in [`METRICS`] with its kind, and is
+//! rendered with HELP and TYPE.
 
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -12,25 +12,25 @@ use metrics_process::Collector;
 
 use super::{BACKPRESSURE, STAGE_BUSY, STAGE_RATIO, stages};
 
-/// The recorder keeps every sample of a histogram until it is told to fold them, so its memory
-/// grows until then; at a few thousand commits a second, five seconds are some 100 KB.
+/// Interval of folding the samples of histograms, which the recorder keeps until then. At a few
+/// thousand commits per second, the samples of five seconds take about 100 KB.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 
-/// From a commit into an idle database on the same machine to one that waited for a lock.
+/// Buckets in seconds: from a commit into an idle local database to one that waited for a lock.
 const COMMIT_SECONDS: &[f64] = &[
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
 ];
 
-/// From a single record to the largest transaction.
+/// Buckets in rows: from a single record to the largest transaction.
 const COMMIT_ROWS: &[f64] = &[1.0, 10.0, 100.0, 500.0, 1e3, 2e3, 3e3, 4e3, 5e3, 1e4, 1e5];
 
-/// From a small file in an idle engine to a backlog of a day.
+/// Buckets in seconds: from a small file in an idle engine to a backlog of a day.
 const END_TO_END_SECONDS: &[f64] = &[
     0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3_600.0, 21_600.0,
     86_400.0,
 ];
 
-/// What Prometheus may do with a metric.
+/// The type of a metric in Prometheus.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum MetricKind {
     /// It only grows: use `rate()`.
@@ -53,18 +53,18 @@ impl MetricKind {
     }
 }
 
-/// A metric: name, kind, unit, labels, meaning.
+/// A row of the table of metrics.
 #[derive(Debug, Clone, Copy)]
 pub struct Metric {
     /// Its name.
     pub name: &'static str,
-    /// What may be done with it.
+    /// Its type.
     pub kind: MetricKind,
     /// The unit of its value.
     pub unit: Unit,
-    /// What tells its series apart, those of Prometheus aside.
+    /// The labels that the engine sets.
     pub labels: &'static [&'static str],
-    /// What it means, in a line.
+    /// The HELP text.
     pub help: &'static str,
 }
 
@@ -104,51 +104,51 @@ const fn histogram(
     metric(name, MetricKind::Histogram(buckets), unit, labels, help)
 }
 
-/// All metrics of the engine, in the order in which a reader asks; those named `process_` come on
-/// top.
+/// All metrics of the engine, in the order of the data flow. [`Handle::render`] adds those named
+/// `process_`.
 #[rustfmt::skip]
 pub const METRICS: &[Metric] = &[
     gauge("lemonade_ready", Unit::Count, &[], "1 while the engine can do its work, else 0"),
-    gauge("lemonade_paused", Unit::Count, &[], "1 while an operator has told the engine to take no files, else 0"),
+    gauge("lemonade_paused", Unit::Count, &[], "1 while an operator has paused the taking of files, else 0"),
     gauge("lemonade_build_info", Unit::Count, &["version"], "1, with the version as a label"),
 
-    counter("lemonade_files_discovered_total", Unit::Count, &["via"], "Files taken up, by how they were found: scan of inbound, or recovered: left in work by an earlier run"),
+    counter("lemonade_files_discovered_total", Unit::Count, &["via"], "Files taken, by how they were found: scan (in inbound) or recovered (left in work by an earlier run)"),
     counter("lemonade_files_settled_total", Unit::Count, &["dataset", "outcome"], "Files that left work, by outcome: settled, duplicate or quarantined"),
-    gauge("lemonade_files", Unit::Count, &["state"], "Files now, by state: inbound, of these waiting, work, and quarantine"),
-    gauge("lemonade_backlog_files", Unit::Count, &[], "Files in inbound and work: those that are not stored as a whole"),
-    gauge("lemonade_backlog_bytes", Unit::Bytes, &[], "Bytes of these files"),
-    gauge("lemonade_backlog_oldest_age_seconds", Unit::Seconds, &[], "How long the longest waiting of these files has been where it is"),
-    counter("lemonade_watcher_overflows_total", Unit::Count, &[], "Times that the kernel dropped notifications of files"),
-    counter("lemonade_rescan_missed_files_total", Unit::Count, &[], "Files that the periodic scan found and no notification had told of"),
-    histogram("lemonade_end_to_end_latency_seconds", Unit::Seconds, &["dataset"], END_TO_END_SECONDS, "From a file's arrival in inbound to all of it stored"),
+    gauge("lemonade_files", Unit::Count, &["state"], "Current files by state: inbound, waiting (a part of inbound), work, quarantine"),
+    gauge("lemonade_backlog_files", Unit::Count, &[], "Files in inbound and work, which are not completely stored"),
+    gauge("lemonade_backlog_bytes", Unit::Bytes, &[], "Bytes of the files in inbound and work"),
+    gauge("lemonade_backlog_oldest_age_seconds", Unit::Seconds, &[], "Age of the oldest file in inbound or work, since it arrived there"),
+    counter("lemonade_watcher_overflows_total", Unit::Count, &[], "Times that the kernel dropped file notifications"),
+    counter("lemonade_rescan_missed_files_total", Unit::Count, &[], "Files that the periodic scan found without a notification"),
+    histogram("lemonade_end_to_end_latency_seconds", Unit::Seconds, &["dataset"], END_TO_END_SECONDS, "Time from the arrival of a file in inbound until all of its records are stored"),
 
-    counter("lemonade_read_bytes_total", Unit::Bytes, &[], "Stored bytes of files read"),
+    counter("lemonade_read_bytes_total", Unit::Bytes, &[], "Bytes of files read, before decompression"),
     counter("lemonade_records_total", Unit::Count, &["dataset", "outcome"], "Records parsed, by outcome: row or reject"),
     counter("lemonade_rejects_total", Unit::Count, &["dataset", "code"], "Records rejected, by reason"),
-    gauge("lemonade_rejects_open", Unit::Count, &[], "Rejects in the database that are neither mended nor purged"),
+    gauge("lemonade_rejects_open", Unit::Count, &[], "Rejects in the database that are neither corrected nor purged"),
 
-    counter("lemonade_frames_published_total", Unit::Count, &["dataset"], "Frames handed to the queue"),
+    counter("lemonade_frames_published_total", Unit::Count, &["dataset"], "Frames published to the queue"),
     counter("lemonade_frames_committed_total", Unit::Count, &["dataset"], "Frames committed to the database"),
     counter("lemonade_frames_redelivered_total", Unit::Count, &["dataset"], "Frames that the queue delivered again"),
-    counter("lemonade_frames_damaged_total", Unit::Count, &[], "Entries of the queue that were no frames"),
+    counter("lemonade_frames_damaged_total", Unit::Count, &[], "Entries of the queue that were not frames"),
     counter("lemonade_frames_foreign_total", Unit::Count, &[], "Frames of a file that the database does not know, or knows with another content"),
     counter("lemonade_frames_lost_total", Unit::Count, &["dataset"], "Frames published again because the queue had lost them"),
     gauge("lemonade_queue_frames", Unit::Count, &[], "Frames in the queue, delivered or not"),
-    gauge("lemonade_queue_bytes", Unit::Bytes, &[], "Bytes of these frames"),
-    gauge("lemonade_queue_pending_frames", Unit::Count, &[], "Frames in the hands of workers"),
-    gauge("lemonade_queue_oldest_age_seconds", Unit::Seconds, &["stream"], "How long the oldest frame has been in a stream of the queue; 0 where it is empty"),
+    gauge("lemonade_queue_bytes", Unit::Bytes, &[], "Bytes of the frames in the queue"),
+    gauge("lemonade_queue_pending_frames", Unit::Count, &[], "Frames that workers have received and not acked"),
+    gauge("lemonade_queue_oldest_age_seconds", Unit::Seconds, &["stream"], "Age of the oldest frame in a stream of the queue; 0 if the stream is empty"),
     counter("lemonade_broker_errors_total", Unit::Count, &[], "Faults of the queue"),
 
     counter("lemonade_rows_committed_total", Unit::Count, &["dataset"], "Rows stored"),
     counter("lemonade_rows_duplicate_total", Unit::Count, &["dataset"], "Rows that were stored already"),
-    histogram("lemonade_commit_duration_seconds", Unit::Seconds, &[], COMMIT_SECONDS, "How long a commit took, its retries included"),
+    histogram("lemonade_commit_duration_seconds", Unit::Seconds, &[], COMMIT_SECONDS, "Duration of a commit, including its retries"),
     histogram("lemonade_commit_rows", Unit::Count, &[], COMMIT_ROWS, "Rows in a commit"),
-    gauge("lemonade_last_commit_timestamp_seconds", Unit::Seconds, &[], "When the last commit was, since the epoch; before the first one, when the engine began; none without the role work"),
-    counter("lemonade_sink_errors_total", Unit::Count, &["class"], "Faults of the database at whatever it is asked, by class: transient or fatal"),
-    counter("lemonade_sink_retries_total", Unit::Count, &[], "Commits tried again"),
+    gauge("lemonade_last_commit_timestamp_seconds", Unit::Seconds, &[], "Time of the last commit, since the epoch; before the first commit, the start of the engine; absent without the role work"),
+    counter("lemonade_sink_errors_total", Unit::Count, &["class"], "Faults of the database in any operation, by class: transient or fatal"),
+    counter("lemonade_sink_retries_total", Unit::Count, &[], "Retries of commits"),
 
-    counter(STAGE_BUSY, Unit::Seconds, &["stage"], "Time that a stage worked, summed over those of its lanes that work at once"),
-    gauge(STAGE_RATIO, Unit::Count, &["stage"], "Share of its time that a stage worked lately, over all of its lanes: 1 is as much as it can"),
+    counter(STAGE_BUSY, Unit::Seconds, &["stage"], "Time that a stage worked, summed over its parallel lanes"),
+    gauge(STAGE_RATIO, Unit::Count, &["stage"], "Share of the last seconds in which a stage worked, over all of its lanes: 1 means that it is saturated"),
     counter(BACKPRESSURE, Unit::Seconds, &["stage"], "Time that a stage waited for the next one: parse for the byte budget, publish for room in the queue"),
 
     gauge("lemonade_memory_budget_bytes", Unit::Bytes, &[], "Most bytes of chunks between parse and queue: a quarter of memory_budget"),
@@ -156,18 +156,18 @@ pub const METRICS: &[Metric] = &[
     gauge("lemonade_disk_free_bytes", Unit::Bytes, &["path"], "Free bytes of the file system of a directory"),
     gauge("lemonade_history_bytes", Unit::Bytes, &[], "Bytes of the files in history"),
 
-    gauge("lemonade_summary_duration_seconds", Unit::Seconds, &[], "How long the last refresh of the summary took"),
-    gauge("lemonade_summary_last_success_timestamp_seconds", Unit::Seconds, &[], "When the summary was last refreshed, since the epoch; before the first time, when the engine began"),
-    counter("lemonade_log_messages_total", Unit::Count, &["level"], "Warnings and errors of the log, repeated ones included"),
+    gauge("lemonade_summary_duration_seconds", Unit::Seconds, &[], "Duration of the last refresh of the daily summary"),
+    gauge("lemonade_summary_last_success_timestamp_seconds", Unit::Seconds, &[], "Time of the last refresh of the daily summary, since the epoch; before the first refresh, the start of the engine"),
+    counter("lemonade_log_messages_total", Unit::Count, &["level"], "Warnings and errors in the log, including suppressed repetitions"),
 ];
 
-/// The line of the table that tells what a metric means.
+/// The HELP text of a metric.
 pub(super) fn help(name: &str) -> &'static str {
     let metric = METRICS.iter().find(|metric| metric.name == name);
     metric.expect("the table has all metrics").help
 }
 
-/// The way to the recorded values.
+/// Renders the recorded metrics.
 #[derive(Clone)]
 pub struct Handle {
     recorder: PrometheusHandle,
@@ -191,12 +191,12 @@ impl Handle {
     }
 }
 
-/// Makes the Prometheus recorder that of the process, once: later calls return the same handle.
-/// A thread of its own folds histogram samples from then on, so that memory stays bounded whether
-/// or not anybody asks for `/metrics`.
+/// Installs the Prometheus recorder of the process. Later calls return the same handle. From then
+/// on, a thread folds the samples of histograms, so that memory is bounded even if `/metrics` is
+/// never requested.
 ///
 /// # Panics
-/// Where another recorder has been installed, which nothing but this module may do.
+/// If another recorder is installed, which only this module may do.
 pub fn install() -> Handle {
     static INSTALLED: OnceLock<Handle> = OnceLock::new();
     let handle = INSTALLED.get_or_init(|| {
@@ -282,7 +282,7 @@ mod tests {
             telemetry::queue_oldest("memory", second);
             telemetry::history(1);
             telemetry::rejects_open(1);
-            telemetry::Ratios::default().tell(|_| 1);
+            telemetry::Ratios::default().export(|_| 1);
         });
         let mut text = handle.render();
         stages::render(&mut text);
@@ -307,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn names_tell_kind_and_unit() {
+    fn names_show_kind_and_unit() {
         for Metric {
             name, kind, unit, ..
         } in METRICS
@@ -374,7 +374,7 @@ mod tests {
     }
 
     #[test]
-    fn the_installed_recorder_tells_of_the_process_too() {
+    fn the_installed_recorder_includes_metrics_of_the_process() {
         let handle = install();
         let _same = install();
         let text = handle.render();

@@ -1,8 +1,8 @@
-//! What the engine tells Prometheus. The only module that knows a metric's name.
+//! The metrics of the engine. The only module that knows their names.
 //!
-//! One function an event, called once a frame, file or commit, never once a row. Labels come from
-//! closed sets: datasets, outcomes, codes, stages; never a file's name or a vehicle. What each
-//! metric is called and means stands in [`exposition`]; the log has its own room, [`logging`].
+//! One function per event, called once for a frame, file or commit, never for a row. Labels have
+//! closed sets of values: datasets, outcomes, codes, stages; never a file name or a vehicle.
+//! [`exposition`] has the table of all metrics and their meaning. [`logging`] is the log.
 
 use std::time::Duration;
 
@@ -29,35 +29,35 @@ pub fn file_settled(dataset: &str, outcome: &'static str) {
         .increment(1);
 }
 
-/// From seen in inbound to settled.
+/// Time from the arrival of a file in inbound until it is settled.
 pub fn end_to_end(dataset: &str, latency: Duration) {
     histogram!("lemonade_end_to_end_latency_seconds", "dataset" => dataset.to_owned())
         .record(latency.as_secs_f64());
 }
 
-/// Files by state now; `state` is `inbound`, `waiting`, `work`, `quarantine`.
+/// Current files by state; `state` is `inbound`, `waiting`, `work`, `quarantine`.
 pub fn files_now(state: &'static str, files: u64) {
     gauge!("lemonade_files", "state" => state).set(files as f64);
 }
 
-/// What stands in inbound and work and is not settled.
+/// The files in inbound and work, which are not settled.
 pub fn backlog(files: u64, bytes: u64, oldest_age: Duration) {
     gauge!("lemonade_backlog_files").set(files as f64);
     gauge!("lemonade_backlog_bytes").set(bytes as f64);
     gauge!("lemonade_backlog_oldest_age_seconds").set(oldest_age.as_secs_f64());
 }
 
-/// The kernel dropped notifications; the scan finds the files all the same.
+/// The kernel dropped notifications. The scan finds the files.
 pub fn watcher_overflow() {
     counter!("lemonade_watcher_overflows_total").increment(1);
 }
 
-/// Files that the periodic scan found and no notification had told of.
+/// Files that the periodic scan found without a notification.
 pub fn rescan_missed(files: u64) {
     counter!("lemonade_rescan_missed_files_total").increment(files);
 }
 
-/// Whether an operator has told the engine to take no files.
+/// Whether an operator has paused the taking of files.
 pub fn paused(paused: bool) {
     gauge!("lemonade_paused").set(if paused { 1.0 } else { 0.0 });
 }
@@ -67,12 +67,12 @@ pub fn history(bytes: u64) {
     gauge!("lemonade_history_bytes").set(bytes as f64);
 }
 
-/// Rejects in the database that are neither mended nor purged.
+/// Rejects in the database that are neither corrected nor purged.
 pub fn rejects_open(rejects: u64) {
     gauge!("lemonade_rejects_open").set(rejects as f64);
 }
 
-/// Stored bytes of files read.
+/// Bytes of files read, before decompression.
 pub fn read_bytes(bytes: u64) {
     counter!("lemonade_read_bytes_total").increment(bytes);
 }
@@ -93,7 +93,7 @@ pub fn rejects(dataset: &str, code: RejectCode, rejects: u64) {
         .increment(rejects);
 }
 
-/// Frames handed to the broker.
+/// Frames published.
 pub fn frames_published(dataset: &str, frames: u64) {
     counter!("lemonade_frames_published_total", "dataset" => dataset.to_owned()).increment(frames);
 }
@@ -109,7 +109,7 @@ pub fn frames_redelivered(dataset: &str, frames: u64) {
         .increment(frames);
 }
 
-/// An entry of the queue that is no frame.
+/// An entry of the queue was not a frame.
 pub fn frame_damaged() {
     counter!("lemonade_frames_damaged_total").increment(1);
 }
@@ -124,34 +124,34 @@ pub fn frames_lost(dataset: &str, frames: u64) {
     counter!("lemonade_frames_lost_total", "dataset" => dataset.to_owned()).increment(frames);
 }
 
-/// What the queue holds now.
+/// The current size of the queue.
 pub fn queue(frames: u64, bytes: u64, pending: u64) {
     gauge!("lemonade_queue_frames").set(frames as f64);
     gauge!("lemonade_queue_bytes").set(bytes as f64);
     gauge!("lemonade_queue_pending_frames").set(pending as f64);
 }
 
-/// How long the oldest frame has been in a stream of the queue; nothing for an empty one.
+/// The age of the oldest frame of a stream; zero if the stream is empty.
 pub fn queue_oldest(stream: &str, age: Duration) {
     gauge!("lemonade_queue_oldest_age_seconds", "stream" => stream.to_owned())
         .set(age.as_secs_f64());
 }
 
-/// One commit: rows stored, and rows that were there.
+/// One commit: rows stored, and rows that were stored already.
 pub fn commit(dataset: &str, rows: u64, duplicates: u64) {
     let dataset = || dataset.to_owned();
     counter!("lemonade_rows_committed_total", "dataset" => dataset()).increment(rows);
     counter!("lemonade_rows_duplicate_total", "dataset" => dataset()).increment(duplicates);
 }
 
-/// How long a commit took and how many rows it carried; also the time of the last commit.
+/// Duration and number of rows of a commit, and the time of the last commit.
 pub fn commit_took(took: Duration, rows: u64, now_unix: Duration) {
     histogram!("lemonade_commit_duration_seconds").record(took.as_secs_f64());
     histogram!("lemonade_commit_rows").record(rows as f64);
     gauge!("lemonade_last_commit_timestamp_seconds").set(now_unix.as_secs_f64());
 }
 
-/// A fault of the sink at whatever it was asked; `class` is `transient` or `fatal`.
+/// A fault of the sink in any operation; `class` is `transient` or `fatal`.
 pub fn sink_error(class: &'static str) {
     counter!("lemonade_sink_errors_total", "class" => class).increment(1);
 }
@@ -166,24 +166,24 @@ pub fn broker_error() {
     counter!("lemonade_broker_errors_total").increment(1);
 }
 
-/// Counted and rendered by [`stages`], as is the next one.
+/// Recorded and rendered by [`stages`], as is [`BACKPRESSURE`].
 const STAGE_BUSY: &str = "lemonade_stage_busy_seconds_total";
 const BACKPRESSURE: &str = "lemonade_backpressure_seconds_total";
 
-/// The same as a share of the time, by [`Ratios`].
+/// Set by [`Ratios`].
 const STAGE_RATIO: &str = "lemonade_stage_busy_ratio";
 
-/// A stage works, until the guard is dropped.
+/// Counts a stage as working until the guard is dropped.
 pub fn busy(stage: Stage) -> BusyTimer {
     BusyTimer::begin(stage)
 }
 
-/// A stage waits for the next one, until the guard is dropped.
+/// Counts a stage as waiting for the next one until the guard is dropped.
 pub fn backpressure(stage: Stage) -> BackpressureTimer {
     BackpressureTimer::begin(stage)
 }
 
-/// The byte budget, and what of it is in flight.
+/// The byte budget, and the bytes in flight.
 pub fn memory(budget_bytes: u64, inflight_bytes: u64) {
     gauge!("lemonade_memory_budget_bytes").set(budget_bytes as f64);
     gauge!("lemonade_memory_inflight_bytes").set(inflight_bytes as f64);
@@ -205,14 +205,14 @@ pub fn disk_free(path: &'static str, bytes: u64) {
     gauge!("lemonade_disk_free_bytes", "path" => path).set(bytes as f64);
 }
 
-/// A warning or an error went to the log, or was held back there as repeated.
+/// A warning or error was logged, or suppressed as a repetition.
 fn logged(level: &'static str) {
     counter!("lemonade_log_messages_total", "level" => level).increment(1);
 }
 
-/// The engine begins: it is not ready yet. Where this process has to do with them, commits and the
-/// summary count as fresh from here on: without a time to begin with, an engine that never reaches its
-/// database would never be called stalled.
+/// Sets the gauges at the start of the engine. If this process commits or keeps the summary, the
+/// times of the last commit and refresh are set to now: without them, no alert would report an
+/// engine that never reaches its database.
 pub fn begin(now_unix: Duration, commits: bool, keeps_summary: bool) {
     ready(false);
     paused(false);
@@ -224,8 +224,8 @@ pub fn begin(now_unix: Duration, commits: bool, keeps_summary: bool) {
     }
 }
 
-/// Brings every counter of a closed set of labels into being, at zero: a series that first appears
-/// with its first event hides that event from `rate()` and leaves panels empty until then.
+/// Creates every counter with a closed set of labels, at zero. A series that appears with its first
+/// event hides that event from `rate()` and leaves panels empty until then.
 pub fn begin_at_zero(datasets: &Datasets) {
     for via in ["scan", "recovered"] {
         files_discovered(via, 0);
@@ -243,7 +243,7 @@ pub fn begin_at_zero(datasets: &Datasets) {
     counter!("lemonade_frames_damaged_total").increment(0);
     counter!("lemonade_frames_foreign_total").increment(0);
     read_bytes(0);
-    // A file that no dataset takes counts for none.
+    // A file that matches no dataset has an empty label.
     counter!("lemonade_files_settled_total", "dataset" => "", "outcome" => "quarantined")
         .increment(0);
     for name in datasets.iter().map(|dataset| dataset.name.as_str()) {

@@ -1,9 +1,9 @@
-//! How busy each stage is, and how long it waits for the next one: clocks that run while a guard
-//! lives.
+//! How long each stage works, and how long it waits for the next one: clocks that run while a guard
+//! exists.
 //!
-//! A clock is read as it stands, with what runs at that moment, so that an operation of minutes
-//! shows from its first second and not after its last. The recorder knows only counters of whole
-//! numbers, so these seconds are kept and rendered by ourselves. One lock a frame, file or commit.
+//! Reading a clock includes operations that still run, so that an operation of minutes shows from
+//! its first second. The recorder has only integer counters, so this module keeps and renders the
+//! seconds itself. It takes one lock per frame, file or commit.
 
 use std::fmt::Write as _;
 use std::sync::LazyLock;
@@ -14,23 +14,23 @@ use parking_lot::{Mutex, MutexGuard};
 
 use super::{BACKPRESSURE, STAGE_BUSY, STAGE_RATIO, exposition};
 
-/// What a file goes through.
+/// A stage of the pipeline.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stage {
     /// Files are read, identified and cut.
     Read,
     /// Chunks are parsed into frames.
     Parse,
-    /// Frames are handed to the queue.
+    /// Frames are published to the queue.
     Publish,
-    /// Frames are committed to the database, the waiting for it included.
+    /// Frames are committed to the database, including the wait for it.
     Commit,
-    /// The ledger is asked what is stored as a whole.
+    /// The ledger is queried for files that are completely stored.
     Settle,
 }
 
 impl Stage {
-    /// In the order of the flow.
+    /// All stages, in the order of the data flow.
     pub const ALL: [Self; 5] = [
         Self::Read,
         Self::Parse,
@@ -39,7 +39,7 @@ impl Stage {
         Self::Settle,
     ];
 
-    /// Those that the next one can hold up.
+    /// The stages that can wait for the next one.
     const WITH_BACKPRESSURE: [Self; 2] = [Self::Parse, Self::Publish];
 
     /// Its name as a label.
@@ -60,7 +60,7 @@ impl Stage {
         CLOCKS[self as usize].lock()
     }
 
-    /// Seconds of work so far, of all of its lanes.
+    /// Time worked so far, summed over all lanes.
     fn busy(self) -> Duration {
         self.clock().at(Instant::now()).busy
     }
@@ -70,12 +70,12 @@ impl Stage {
     }
 }
 
-/// The time of a stage.
+/// The times of a stage.
 #[derive(Debug)]
 struct Clock {
-    /// Guards of work that live, those that wait among them.
+    /// Number of work guards, including those that wait.
     working: u32,
-    /// Guards of waits that live.
+    /// Number of wait guards.
     waiting: u32,
     since: Instant,
     busy: Duration,
@@ -93,7 +93,7 @@ impl Clock {
         }
     }
 
-    /// The clock, put forward to this moment.
+    /// Advances the clock to this moment.
     fn at(&mut self, now: Instant) -> &mut Self {
         let passed = now.saturating_duration_since(self.since);
         self.busy += passed * self.working.saturating_sub(self.waiting);
@@ -103,7 +103,7 @@ impl Clock {
     }
 }
 
-/// A stage works for as long as this lives.
+/// A guard: the stage works until it is dropped.
 #[derive(Debug)]
 #[must_use = "the clock stops when it is dropped"]
 pub struct BusyTimer(Stage);
@@ -121,7 +121,7 @@ impl Drop for BusyTimer {
     }
 }
 
-/// A stage waits for the next one for as long as this lives; in the midst of work, it does not work.
+/// A guard: the stage waits for the next one until it is dropped. This time does not count as work.
 #[derive(Debug)]
 #[must_use = "the clock stops when it is dropped"]
 pub struct BackpressureTimer(Stage);
@@ -139,7 +139,7 @@ impl Drop for BackpressureTimer {
     }
 }
 
-/// The share of its time that each stage works, between two looks.
+/// Computes the share of time in which each stage works, between two calls.
 #[derive(Debug)]
 pub struct Ratios {
     measured_at: Instant,
@@ -156,8 +156,9 @@ impl Default for Ratios {
 }
 
 impl Ratios {
-    /// Tells of the time since the last look. `lanes` is how many of a stage can work at once.
-    pub fn tell(&mut self, lanes: impl Fn(Stage) -> usize) {
+    /// Exports the shares since the last call. `lanes` returns how many lanes of a stage can work
+    /// at once.
+    pub fn export(&mut self, lanes: impl Fn(Stage) -> usize) {
         let passed = self.measured_at.elapsed().as_secs_f64();
         if passed <= 0.0 {
             return;

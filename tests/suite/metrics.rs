@@ -1,4 +1,4 @@
-//! The page of all metrics says what the engine tells, neither more nor less.
+//! docs/metrics.md lists exactly the metrics of the engine.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -7,26 +7,26 @@ use std::path::Path;
 use lemonade_task::telemetry::exposition::{METRICS, Metric};
 use lemonade_task::telemetry::install;
 
-/// Set, the page is written anew instead of compared.
+/// If this variable is set, the page is written instead of compared.
 const BLESS: &str = "LEMONADE_BLESS";
 
 const HEAD: &str = "\
 # Metrics
 
-What `/metrics` tells, in the text format of Prometheus. This page is made from the code
+The metrics at `/metrics`, in the text format of Prometheus. This page is generated from the code
 (`src/telemetry/exposition.rs`) and checked by a test; `LEMONADE_BLESS=1 cargo test --test suite
 metrics` writes it again.
 
-Units are base units. Labels have few values: datasets, stages, outcomes, codes; never the name of a
-file or a vehicle. Of a counter take `rate()` or `increase()`, of a gauge never. Counters begin at
-zero with the process, so that a first event is seen. A commit or frame costs a few atomic additions;
-nothing is counted for a single row.
+Units are base units. Labels have few values (datasets, stages, outcomes, codes), and never the name
+of a file or a vehicle. Use `rate()` or `increase()` on a counter, never on a gauge. Counters begin
+at zero with the process, so that the first event counts. A commit or a frame costs a few atomic
+additions; a single row costs none.
 
-The one to be paged by is `lemonade_backlog_oldest_age_seconds`: whatever is wrong, it grows. Alerts:
-[runbook](runbook.md). Free bytes, `lemonade_paused` and gauges of stages are renewed every 2 seconds.
-So are the files and the backlog, where they are counted within 20 ms: a count rests a hundred times
-as long as it took, so with very many files it is less often. Likewise history, quarantine and open
-rejects, every 30 seconds at the soonest. Of the files that wait all are counted; `status` names the
+Page on `lemonade_backlog_oldest_age_seconds`: it grows whatever the fault is. The
+[runbook](runbook.md) explains the alerts. Free bytes, `lemonade_paused` and the gauges of stages
+are updated every 2 seconds. So are the numbers of files and the backlog, but after each count the
+engine waits a hundred times as long as the count took. History, quarantine and open rejects are
+updated in the same way, at most every 30 seconds. All waiting files are counted; `status` names the
 first of them.
 ";
 

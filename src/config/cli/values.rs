@@ -51,7 +51,7 @@ pub(super) fn moment(text: &str) -> Result<i64, String> {
         .ok_or_else(|| "write a day like 2022-06-05, or 2022-06-05T21:02:34Z".to_owned())
 }
 
-/// Parses the id of a record: a number, or FILE_NO:ORDINAL.
+/// Parses the id of a record: a number, or `FILE_NO:ORDINAL`.
 pub(super) fn record_id(text: &str) -> Result<u64, String> {
     let parts = text
         .split_once(':')

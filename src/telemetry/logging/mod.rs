@@ -1,9 +1,9 @@
 //! The log: to stderr, as text for people or JSON for machines.
 //!
-//! File names and records are the input of strangers, and they end up in log fields. Invariant: a
-//! field cannot end its line, nor steer a terminal.
+//! Log fields contain file names and records from outside. Invariant: a field cannot end its line
+//! or control a terminal.
 //!
-//! What is repeated is counted instead: see `repeats`.
+//! Repeated messages are suppressed and counted: see `repeats`.
 
 use std::fmt::{self, Write as _};
 use std::io;
@@ -23,22 +23,22 @@ mod repeats;
 
 use repeats::Repeats;
 
-/// What the log of the process holds back.
+/// The suppressed messages of the process's log.
 static REPEATS: OnceLock<Repeats> = OnceLock::new();
 
 /// The style of the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogStyle {
-    /// Lines for people, in colour where `colour` says so.
+    /// Lines for people.
     Text {
         /// Whether to use colour.
         colour: bool,
     },
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
-/// The filter directives are not such.
+/// The log filter cannot be parsed.
 #[derive(Debug, thiserror::Error)]
 #[error("log level `{directives}`: {cause}; write error, warn, info, debug or trace")]
 pub struct BadDirectives {
@@ -47,14 +47,14 @@ pub struct BadDirectives {
 }
 
 /// Starts the log of the process. `directives` is a level, or levels by module as in `RUST_LOG`.
-/// Where a log has been started already, that one stays.
+/// Does nothing if a log was started before.
 ///
 /// # Errors
-/// The directives cannot be read.
+/// The directives cannot be parsed.
 pub fn init(style: LogStyle, directives: &str) -> Result<(), BadDirectives> {
     let repeats = Repeats::default();
     let subscriber = subscriber(style, directives, repeats.clone(), io::stderr)?;
-    // An error says that there is a log already: a test's.
+    // An error means that a test has started a log.
     if tracing::subscriber::set_global_default(subscriber).is_ok() {
         repeats.start_reporting();
         let _ = REPEATS.set(repeats);
@@ -62,7 +62,7 @@ pub fn init(style: LogStyle, directives: &str) -> Result<(), BadDirectives> {
     Ok(())
 }
 
-/// Tells of what was held back as repeated: the process ends.
+/// Reports all suppressed repetitions, at the end of the process.
 pub fn flush() {
     if let Some(repeats) = REPEATS.get() {
         repeats.flush();
@@ -100,7 +100,7 @@ where
     })
 }
 
-/// A counter beside every warning, also those that are held back.
+/// Counts every warning and error, including suppressed ones.
 struct Counted;
 
 impl<S: Subscriber> Layer<S> for Counted {
@@ -121,7 +121,7 @@ fn write_field(writer: &mut Writer<'_>, field: &Field, value: &dyn fmt::Debug) -
     write!(Escaped(writer), "{value:?}")
 }
 
-/// Writes control characters as their escapes.
+/// Escapes control characters.
 struct Escaped<'a, 'w>(&'a mut Writer<'w>);
 
 impl fmt::Write for Escaped<'_, '_> {
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn a_field_cannot_end_its_line_nor_steer_a_terminal() {
+    fn a_field_cannot_end_its_line_or_control_a_terminal() {
         let name = "a\u{1b}[2J\nERROR forged\u{9b}.json";
         let event = || tracing::warn!(file = %name, n = 3, "waits for {name}");
         let text = logged(LogStyle::Text { colour: false }, "info", event);

@@ -1,8 +1,8 @@
-//! Repeated messages of the log are counted, not repeated.
+//! Suppresses and counts repeated log messages.
 //!
-//! Two messages are the same where level, target, text and all fields are: the same fault of
-//! another file is another message. The first few pass; what follows within the window is counted,
-//! and one line tells how often it came. Messages for those who look closely (debug, trace) pass.
+//! Two messages are equal if their level, target, text and all fields are equal: the same fault of
+//! another file is another message. The first few pass. Later ones within a window are counted, and
+//! one line reports their number. Debug and trace messages always pass.
 
 use std::collections::HashMap;
 use std::fmt::{self, Write as _};
@@ -15,24 +15,23 @@ use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::Context;
 
-/// How many of the same message are shown: enough to see that it goes on.
+/// Equal messages that pass: enough to see that the message is repeated.
 const SHOWN_MAX: u64 = 3;
 
-/// How long messages are counted before a line tells of them. Longer would hide for too long that
-/// it still goes on; shorter would be a repetition again.
+/// How long repetitions are counted before a line reports them. Longer would hide for too long that
+/// they go on; shorter would log too many lines.
 const WINDOW: Duration = Duration::from_secs(30);
 
-/// How often it is looked whether a window has ended.
+/// Interval of checking for ended windows.
 const CHECK_EVERY: Duration = Duration::from_secs(1);
 
-/// Most messages that are remembered. Further ones are shown: a log is never hidden for want of
-/// memory.
+/// Most messages to remember. Further messages always pass.
 const MESSAGES_MAX: usize = 1_024;
 
-/// The target of the lines that tell of repetitions; they are never counted themselves.
+/// The target of the lines that report repetitions, which are never suppressed.
 const TARGET: &str = "lemonade_task::repeats";
 
-/// What makes two messages the same.
+/// The parts that make two messages equal.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Message {
     level: Level,
@@ -46,19 +45,19 @@ struct Counter {
     seen: u64,
 }
 
-/// A message that was held back, and how often.
+/// A suppressed message, and how often it was suppressed.
 #[derive(Debug, PartialEq)]
 struct Repeated {
     message: Message,
     times: u64,
 }
 
-/// Holds repetitions back, and knows how many there were.
+/// Suppresses repetitions and counts them.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Repeats(Arc<Mutex<HashMap<Message, Counter>>>);
 
 impl Repeats {
-    /// Tells of ended windows from now on.
+    /// Starts a thread that reports ended windows.
     pub(super) fn start_reporting(&self) {
         let repeats = self.clone();
         let watching = std::thread::Builder::new().name("log-repeats".to_owned());
@@ -73,7 +72,7 @@ impl Repeats {
             .expect("a process that starts can start a thread");
     }
 
-    /// Tells of everything that was held back: the process ends.
+    /// Reports all repetitions, at the end of the process.
     pub(super) fn flush(&self) {
         self.report(|_| true, Instant::now());
     }
@@ -84,7 +83,7 @@ impl Repeats {
         }
     }
 
-    /// Takes a message in; tells whether it is shown.
+    /// Counts a message. Returns whether it passes.
     fn shows(&self, message: Message, now: Instant) -> bool {
         let mut messages = self.0.lock();
         if let Some(times) = messages.get_mut(&message) {
@@ -107,8 +106,8 @@ impl Repeats {
         true
     }
 
-    /// Ends windows. A message that was held back stays so, and is told of again after another
-    /// window; one that was not is forgotten.
+    /// Ends windows and returns their repetitions. A suppressed message stays suppressed for
+    /// another window; a message that was not repeated is forgotten.
     fn end_windows(&self, is_over: impl Fn(&Counter) -> bool, now: Instant) -> Vec<Repeated> {
         let mut messages = self.0.lock();
         let mut repeated = Vec::new();
@@ -116,18 +115,18 @@ impl Repeats {
             if !is_over(times) {
                 return true;
             }
-            let held_back = times.seen.saturating_sub(SHOWN_MAX);
-            if held_back > 0 {
+            let suppressed = times.seen.saturating_sub(SHOWN_MAX);
+            if suppressed > 0 {
                 repeated.push(Repeated {
                     message: message.clone(),
-                    times: held_back,
+                    times: suppressed,
                 });
                 *times = Counter {
                     since: now,
                     seen: SHOWN_MAX,
                 };
             }
-            held_back > 0
+            suppressed > 0
         });
         repeated
     }
@@ -161,7 +160,7 @@ impl<S: Subscriber> Layer<S> for Repeats {
     }
 }
 
-/// The message and the fields, as they are read.
+/// Collects the text and the fields of a message.
 #[derive(Default)]
 struct Text(String);
 
@@ -190,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn a_repetition_is_held_back_counted_and_told_of() {
+    fn a_repetition_is_suppressed_counted_and_reported() {
         let repeats = Repeats::default();
         let start = Instant::now();
         let end_windows = |now: Instant| {
@@ -203,22 +202,22 @@ mod tests {
         assert!(repeats.shows(message("b"), start), "another message passes");
         assert_eq!(end_windows(start), [], "its window has not ended");
         let later = start + WINDOW;
-        let told = |times| Repeated {
+        let repeated = |times| Repeated {
             message: message("a"),
             times,
         };
-        assert_eq!(end_windows(later), [told(37)]);
+        assert_eq!(end_windows(later), [repeated(37)]);
 
         // It goes on: one line a window.
         assert!(!repeats.shows(message("a"), later));
-        assert_eq!(end_windows(later + WINDOW), [told(1)]);
-        // It was over: it is news again.
+        assert_eq!(end_windows(later + WINDOW), [repeated(1)]);
+        // The repetition has ended: the message passes again.
         assert_eq!(end_windows(later + WINDOW * 2), []);
         assert!(repeats.shows(message("a"), later + WINDOW * 2));
     }
 
     #[test]
-    fn what_comes_rarely_is_never_held_back() {
+    fn a_rare_message_is_never_suppressed() {
         let repeats = Repeats::default();
         let start = Instant::now();
         assert!((0..20).all(|n| repeats.shows(message("a"), start + WINDOW / 2 * n)));
@@ -226,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn without_room_to_remember_everything_is_shown() {
+    fn without_room_to_remember_every_message_passes() {
         let repeats = Repeats::default();
         let now = Instant::now();
         for n in 0..MESSAGES_MAX {

@@ -368,7 +368,7 @@ async fn a_url_of_another_kind_is_refused_with_the_kinds_there_are() {
     };
     let datasets = Datasets::new(Vec::new()).unwrap();
     let opened = broker::open("redis://127.0.0.1", &namespace, &datasets).await;
-    assert!(opened.is_err_and(|fault| fault.to_string().contains("`a{b}` is no namespace")));
+    assert!(opened.is_err_and(|fault| fault.to_string().contains("`a{b}` is not a valid namespace")));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -75,11 +75,7 @@ async fn no_room_in_work_keeps_nothing_from_starting() {
 /// What a process says once it waits for something, and the lines that come after it.
 fn waits(process: &mut Child) -> (String, Lines<BufReader<ChildStderr>>) {
     let mut said = BufReader::new(process.stderr.take().unwrap()).lines();
-    let waits = said.find(|line| {
-        line.as_ref()
-            .unwrap()
-            .contains("tries again until it works")
-    });
+    let waits = said.find(|line| line.as_ref().unwrap().contains("until it works"));
     (waits.expect("it waits").unwrap(), said)
 }
 
