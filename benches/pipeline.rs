@@ -1,8 +1,8 @@
-//! Bytes and events a second of each pure stage on one core: cut, parse, encode, decode, bind.
+//! Bytes and events per second of each pure stage on one core: cut, parse, encode, decode, bind.
 //!
-//! The inputs are those of `task_runner generate`: vehicle events of about 260 bytes. `to_tape` is simd-json
-//! alone on the same bytes, the ceiling that `parse` is compared with. Compare figures of one run
-//! only: machines drift.
+//! The inputs are those of `task_runner generate`: vehicle events of about 260 bytes. `to_tape` is
+//! simd-json alone on the same bytes, with which `parse` is compared. Compare only figures of one
+//! run, because the speed of machines varies.
 
 use std::hint::black_box;
 use std::slice;
@@ -37,7 +37,7 @@ const LIMITS: ChunkLimits = ChunkLimits {
     bytes: 1 << 20,
 };
 
-/// The text of a file in this shape.
+/// The text of a file in this format.
 fn file(format: FileFormat) -> String {
     let generator = Generator {
         format,
@@ -94,7 +94,7 @@ fn parsing(c: &mut Criterion) {
     let bracketed = |chunk: &Chunk| [b"[", bytes_of(array.as_bytes(), *chunk), b"]"].concat();
     let mut texts: Vec<Vec<u8>> = plan.chunks.iter().map(bracketed).collect();
     group.bench_function("to_tape", |b| {
-        // Strings are unescaped in place, so each pass needs the text anew.
+        // Strings are unescaped in place, so each pass needs a new copy of the text.
         b.iter_batched_ref(
             || texts.clone(),
             |texts| {

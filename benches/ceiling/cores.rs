@@ -1,7 +1,7 @@
-//! How far two cores are from each other: what a cache line takes from one to the other and back.
+//! The distance of two cores: the time in which a cache line goes from one to the other and back.
 //!
-//! In a virtual machine that changes while it runs, as the host moves its cores; whatever shares
-//! memory between threads, a server's latches above all, gets faster or slower with it.
+//! In a virtual machine it changes when the host moves its cores. Programs that share memory
+//! between threads, such as the latches of a server, become faster or slower with it.
 
 use std::hint::spin_loop;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,7 +15,7 @@ use super::meter;
 const LASTS: Duration = Duration::from_millis(10);
 const ATTEMPTS: u32 = 3;
 
-/// Told by the first thread in the place of a turn: there are no more.
+/// Written by the first thread instead of a turn: the end.
 const OVER: u64 = u64::MAX;
 
 /// Prints the mean round trip of the best attempt, in nanoseconds. It takes two cores.
@@ -35,7 +35,7 @@ fn attempt() -> f64 {
         let began = Instant::now();
         let mut asked = 0;
         while began.elapsed() < LASTS {
-            // A look at the clock costs as much as a round trip.
+            // Reading the clock costs as much as a round trip.
             for _ in 0..100 {
                 turn.store(asked + 1, Ordering::Release);
                 asked += 2;
@@ -51,7 +51,7 @@ fn attempt() -> f64 {
     elapsed.as_secs_f64() * 1e9 / round_trips as f64
 }
 
-/// Gives each odd number back as the next even one.
+/// Answers each odd number with the next even one.
 fn answer(turn: &AtomicU64) {
     loop {
         match turn.load(Ordering::Acquire) {

@@ -1,7 +1,7 @@
-//! The whole engine over files into a sink that stores nothing: what it costs without a database.
+//! The whole engine over files, with a sink that stores nothing: its cost without a database.
 //!
-//! The sink keeps the ledger, since a load ends when the ledger covers its files. The rows are read
-//! once, as a database would read them, and dropped.
+//! The sink keeps a ledger, because a load ends when the ledger covers its files. The rows are read
+//! once, as a database would do, and dropped.
 
 use std::collections::HashMap;
 use std::hint::black_box;
@@ -84,7 +84,7 @@ pub(super) async fn measure(options: &Options) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What is stored of each file.
+/// The stored ordinals of each file.
 #[derive(Default)]
 struct Ledger {
     numbers: HashMap<ContentHash, u32>,
@@ -104,7 +104,7 @@ impl Ledger {
     }
 }
 
-/// Keeps the ledger and nothing else.
+/// A sink that keeps only a ledger.
 #[derive(Default)]
 struct Discard {
     ledger: Mutex<Ledger>,

@@ -1,4 +1,4 @@
-//! What is sent: events in files, as rows and as frames, made by the engine's own stages.
+//! The data to send: events in files, as rows and as frames, made by the stages of the engine.
 
 use std::fs;
 use std::path::Path;
@@ -16,7 +16,7 @@ use lemonade_task::sample::Generator;
 
 use super::Made;
 
-/// As the engine cuts by default.
+/// The default limits of the engine.
 pub(super) const LIMITS: ChunkLimits = ChunkLimits {
     records: 2_000,
     bytes: 1 << 20,
@@ -35,7 +35,7 @@ pub(super) struct Row<'a> {
     pub(super) rescued: Option<&'a str>,
 }
 
-/// The datasets that are built in, and the one of the events.
+/// The built-in datasets, and that of the events.
 pub(super) fn dataset() -> (Datasets, Arc<Dataset>) {
     let datasets = Datasets::new(Vec::new()).expect("the built-in datasets are valid");
     let events = datasets

@@ -1,9 +1,9 @@
-//! What the parts can do without the engine: bare clients that send what was made beforehand.
+//! The speed of the parts without the engine: plain clients that send prepared data.
 //!
-//! Each command measures one part and prints one line of JSON for each run, for `scripts/bench`,
-//! which sets the engine's figures beside them. What is sent is made before the clock starts, by the
-//! engine's own parser, so that rows, keys and frames are those of the engine. Without a command it
-//! runs what needs no server, once and small: it must work, its time does not matter then.
+//! Each command measures one part and prints one line of JSON per run, which `scripts/bench`
+//! compares with the figures of the engine. The data is made before the clock starts, by the parser
+//! of the engine, so that rows, keys and frames are those of the engine. Without a command, it runs
+//! the parts that need no server, once and with little data, to check that they work.
 
 use std::path::PathBuf;
 
@@ -49,7 +49,7 @@ enum Part {
     Discard(discard::Options),
 }
 
-/// What is made to be sent.
+/// The data to make.
 #[derive(Debug, Clone, Args)]
 struct Made {
     /// Events in all

@@ -1,12 +1,12 @@
-//! Time, and the processor time of processes, over a run.
+//! Measures the time and the processor time of a run.
 
 use std::fs;
 use std::time::Instant;
 
-/// What `/proc/PID/stat` counts in: `USER_HZ`, which is 100 on every Linux.
+/// The unit of `/proc/PID/stat` per second: `USER_HZ`, which is 100 on every Linux.
 const TICK_SECONDS: f64 = 0.01;
 
-/// Running.
+/// A running measurement.
 pub(super) struct Meter {
     server: Option<u32>,
     client_before: f64,
@@ -25,7 +25,7 @@ impl Meter {
         }
     }
 
-    /// Stops it, and prints a line of JSON: what was measured, by the words of the caller.
+    /// Stops the clock, and prints the measurement as a line of JSON with the fields of the caller.
     pub(super) fn report(self, events: u64, words: &serde_json::Value) {
         let seconds = self.began.elapsed().as_secs_f64();
         let per_event = |seconds: f64| seconds * 1e6 / events as f64;
@@ -42,7 +42,7 @@ impl Meter {
     }
 }
 
-/// Prints a line with the words of the caller added.
+/// Prints a line with the fields of the caller.
 #[allow(clippy::print_stdout, reason = "the lines are what the program is for")]
 pub(super) fn print(mut line: serde_json::Value, words: &serde_json::Value) {
     for (name, word) in words.as_object().into_iter().flatten() {
@@ -58,7 +58,8 @@ fn cpu_of(server: Option<u32>) -> f64 {
 /// User and system time of a process and all of its threads.
 fn cpu_seconds(process: &str) -> f64 {
     let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
-    // The name may hold anything, and ends at the last parenthesis; the times are 12 fields on.
+    // The name may contain any character and ends at the last parenthesis. The times are 12 fields
+    // later.
     let after = stat.rsplit_once(") ").map_or("", |(_, after)| after);
     let ticks = after.split(' ').skip(11).take(2);
     ticks

@@ -1,8 +1,8 @@
-//! Rows into MySQL or MariaDB from a client that does nothing else.
+//! Rows into MySQL or MariaDB from a plain client.
 //!
-//! Each run has the table empty. The connections are open, the statements prepared and the values
+//! Each run begins with an empty table. Connections are opened, statements prepared and values
 //! bound before the clock starts; it stops when the last transaction is committed. Connections take
-//! the next transaction from a common list, as the engine's workers do.
+//! the next transaction from a common list, as the workers of the engine do.
 
 use std::collections::VecDeque;
 use std::fmt::Write as _;
@@ -110,8 +110,8 @@ pub(super) async fn measure(options: &Options) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// All combinations, those of neighbouring ways side by side, so that a drift of the machine meets
-/// both.
+/// All combinations, with the ways of sending side by side, so that a change of the machine's speed
+/// affects all of them.
 fn runs(options: &Options) -> Vec<Run> {
     let mut runs = Vec::new();
     for &table in &options.tables {
@@ -256,7 +256,7 @@ fn insert_sql(run: Run, rows: usize) -> String {
     )
 }
 
-/// Everything that is sent, by transactions.
+/// The data to send, by transactions.
 fn work(run: Run, rows: &[Row<'_>], folder: &std::path::Path) -> anyhow::Result<VecDeque<Work>> {
     let columns = columns(run);
     let transaction = run.rows * run.statements;

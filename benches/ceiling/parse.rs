@@ -1,8 +1,8 @@
-//! The pure stages over a file in memory: bytes to records to frames, on one core and on all of
-//! them, and simd-json alone on the same bytes.
+//! The pure stages over a file in memory: bytes to records to frames, on one core and on all cores,
+//! and simd-json alone on the same bytes.
 //!
-//! Criterion measures the same stages one by one, with statistics (`benches/pipeline.rs`); this has
-//! them all in one run and in the words of `scripts/bench`.
+//! `benches/pipeline.rs` measures the same stages one by one with statistics; this measures them
+//! all in one run, for `scripts/bench`.
 
 use std::cell::OnceCell;
 use std::hint::black_box;
@@ -85,7 +85,7 @@ pub(super) fn measure(options: &Options) -> anyhow::Result<()> {
         let document = |chunk: &Chunk| [b"[", bytes(chunk), b"]"].concat();
         plan.chunks.iter().map(document).collect()
     };
-    // Made once, so that a second round takes what the stage takes and nothing else.
+    // Made once, so that the second round measures only the stage.
     let encoded = OnceCell::<Vec<Frame>>::new();
     let encode_once = || {
         let mut stages = Default::default();

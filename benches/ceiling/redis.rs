@@ -1,5 +1,5 @@
-//! Frames through a stream by a client that does nothing else: the protocol over a socket, XADD in
-//! pipelines by one thread, XREADGROUP, XACK and XDEL by another.
+//! Frames through a stream by a plain client over a socket: one thread sends XADD in pipelines,
+//! another sends XREADGROUP, XACK and XDEL.
 
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;

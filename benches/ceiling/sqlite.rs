@@ -1,5 +1,5 @@
-//! Rows into SQLite from a client that does nothing else: one prepared INSERT, 10,000 rows a
-//! transaction, with the engine's table and settings.
+//! Rows into SQLite from a plain client: one prepared INSERT and 10,000 rows per transaction, with
+//! the table and settings of the engine.
 
 use std::path::PathBuf;
 

@@ -1,4 +1,4 @@
-//! The alerts, each with what to do, and each seen to fire and to clear.
+//! Each alert has an entry in the runbook, and a test that makes it fire and clear.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -38,7 +38,7 @@ fn alerts(rules: &str) -> Vec<(&str, &str)> {
         .collect()
 }
 
-/// What is missing of rules, runbook and tests.
+/// Rules without an entry in the runbook or without a test, and the reverse.
 fn gaps(rules: &str, runbook: &str, tests: &str) -> Vec<String> {
     let mut gaps = Vec::new();
     for (name, rule) in alerts(rules) {
@@ -102,7 +102,7 @@ fn an_alert_without_help_is_found_out() {
     assert_eq!(gaps(rule, runbook, &step("[{value: 1}]")).len(), 1);
 }
 
-/// Runs promtool, and returns what it said.
+/// Runs promtool and returns its output.
 fn promtool(args: &[&str]) -> String {
     let output = Command::new(support::program("promtool"))
         .args(args)

@@ -1,6 +1,6 @@
-//! The dashboard's structure: what Grafana would show wrongly without a word.
+//! The structure of the dashboard: mistakes that Grafana does not report.
 //!
-//! That its metrics exist is a rule of `tidy`; here is what holds inside the file.
+//! A rule of `tidy` checks that its metrics exist; this file checks the rest.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -8,7 +8,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-/// The rows, in the order in which an operator asks: is it well, what flows, what waits, why.
+/// The rows in the order of an operator's questions: is it well, what flows, what waits, why.
 const ROWS: [&str; 6] = [
     "Overview",
     "Flow",
@@ -51,7 +51,7 @@ fn expressions(panel: &Value) -> Vec<&str> {
         .collect()
 }
 
-/// What each panel asks, with its name and values for the variables: all instances and datasets.
+/// The query of each panel with its name, with the variables set to all instances and datasets.
 pub fn panel_expressions() -> Vec<(String, String)> {
     let dashboard = dashboard();
     let of_panel = |panel: &Value| {
@@ -62,7 +62,7 @@ pub fn panel_expressions() -> Vec<(String, String)> {
     panels(&dashboard).iter().flat_map(of_panel).collect()
 }
 
-/// What the annotations ask.
+/// The queries of the annotations.
 pub fn annotation_expressions() -> Vec<String> {
     let dashboard = dashboard();
     let annotations = dashboard["annotations"]["list"].as_array().unwrap().iter();
@@ -78,7 +78,7 @@ fn substituted(expression: &str) -> String {
         .replace("$dataset", ".*")
 }
 
-/// Ids tell panels apart in links and state.
+/// Links and state identify panels by id.
 fn ids(dashboard: &Value) -> Vec<String> {
     let mut seen = BTreeSet::new();
     let panels = panels(dashboard).iter();
@@ -88,7 +88,7 @@ fn ids(dashboard: &Value) -> Vec<String> {
         .collect()
 }
 
-/// Panels that overlap are moved about by Grafana, each time in another way.
+/// Grafana moves overlapping panels, differently each time.
 fn places(dashboard: &Value) -> Vec<String> {
     let panels = panels(dashboard);
     let mut findings = Vec::new();
@@ -108,7 +108,7 @@ fn places(dashboard: &Value) -> Vec<String> {
     findings
 }
 
-/// A panel that can be read without asking its author.
+/// A panel must be understandable without its author.
 fn readable(dashboard: &Value) -> Vec<String> {
     let mut findings = Vec::new();
     for panel in panels(dashboard)
@@ -128,7 +128,7 @@ fn readable(dashboard: &Value) -> Vec<String> {
     findings
 }
 
-/// Each query obeys the variables, and asks what has an answer.
+/// Each query uses the variables and can have a result.
 fn queries(dashboard: &Value) -> Vec<String> {
     let variables = dashboard["templating"]["list"]
         .as_array()
@@ -176,7 +176,7 @@ fn queries(dashboard: &Value) -> Vec<String> {
     findings
 }
 
-/// What the expression takes a rate of although its name says that it may fall.
+/// The metrics in the expression that are not counters but have a rate taken.
 fn rates_of_gauges(expression: &str) -> impl Iterator<Item = &str> {
     ["rate(", "increase("]
         .into_iter()

@@ -1,8 +1,7 @@
 //! The one integration binary: everything that needs more than one module, or a real server.
 //!
-//! `scripts/test` brings the servers and runs it; `scripts/test NAME` runs a part. A test that
-//! needs a server which is not there fails and names the command that brings it: nothing is
-//! skipped in silence, nothing is ignored.
+//! `scripts/test` installs the servers and runs it; `scripts/test NAME` runs a part. A test whose
+//! server is missing fails and names the command that installs it. No test is skipped or ignored.
 
 #![allow(
     clippy::unwrap_used,

@@ -1,5 +1,5 @@
-//! The operators' commands, through the real binary over both kinds of database: what is bad is
-//! listed, mended and replayed, what is lost is found, and every row leads back to its text.
+//! The commands for operators, through the real binary over both kinds of database: rejects are
+//! listed, corrected and replayed, lost records are found, and each row is traced to its text.
 
 use std::fs;
 use std::io::Write as _;
@@ -10,10 +10,10 @@ use serde_json::{Value, json};
 
 use crate::support::{Pair, names};
 
-/// A good record, with text that a rendering would change.
+/// A good record with a text that a JSON writer would change.
 const GOOD: &str = r#"{"vehicle_id": "v-1",  "report_time": "2022-06-05T21:02:34.546Z", "status_source":"mo\u0062ile", "status":"ok"}"#;
 
-/// One without a status.
+/// A record without a status.
 const BAD: &str =
     r#"{"vehicle_id":"v-2","report_time":"2022-06-05T21:02:34Z","status_source":"é"}"#;
 
@@ -114,7 +114,7 @@ async fn a_reject_is_shown_mended_and_replayed_under_its_own_id() {
             })
         );
 
-        // As a person would: the exported line, with a record put in.
+        // As an operator would do it: adds a record to the exported line.
         let mut mended = exported[1].clone();
         mended["record"] = serde_json::from_str(BAD).unwrap();
         mended["record"]["status"] = json!("mended");
@@ -147,7 +147,7 @@ async fn a_reject_is_shown_mended_and_replayed_under_its_own_id() {
             (&json!(3), &json!(1), &json!(0))
         );
 
-        // Twice is once.
+        // Replaying twice changes nothing.
         let path = write(&pair, "again.ndjson", &[mended]);
         let replayed = pair.expect(0, &["rejects", "replay", &path]);
         assert!(
@@ -191,7 +191,8 @@ async fn lines_that_are_no_corrections_are_named_and_harm_no_other() {
     pair.expect(2, &["load"]);
     let line =
         |ordinal: u32, more: &str| format!("{{\"file_no\":1,\"ordinal\":{ordinal},{more}}}\n");
-    // Its own text, which is not one value; a value and more; a place that is none; no record.
+    // A text that is not one value; a line that is not JSON; an ordinal and a file that do not
+    // exist; no record.
     let lines = line(1, r#""raw":"{\"a\":1},{}""#)
         + "\nnot JSON\n"
         + &line(2, "\"record\":{}")
@@ -234,7 +235,7 @@ async fn lines_that_are_no_corrections_are_named_and_harm_no_other() {
     ] {
         assert!(text.contains(said), "{said}: {text}");
     }
-    // As it is written, not as a float would be rendered.
+    // As it is written, not as a float is printed.
     let status = pair.query("SELECT status FROM vehicle_status").await;
     assert_eq!(status, [[Some("1.50".to_owned())]]);
     pair.expect(66, &["rejects", "replay", "not_there.ndjson"]);
@@ -267,7 +268,8 @@ async fn verify_names_the_file_that_was_broken() {
         assert!(said.contains("neither row nor reject"), "{said}");
         assert!(said.ends_with(&format!("\n{GOOD}\n")), "{said}");
 
-        // A file that is gone from history is a note: only files of inbound go there.
+        // A file that is not in history is only a note, because files of an archive are not moved
+        // there.
         fs::remove_file(pair.at("history").join("vehicle_status_good.json")).unwrap();
         let said = pair.expect(1, &["verify"]);
         assert!(
@@ -279,7 +281,7 @@ async fn verify_names_the_file_that_was_broken() {
     }
 }
 
-/// Each record of a file, by `trace`, is what stands at its offset.
+/// `trace` prints each record of a file as it is at its offset.
 async fn traces(pair: &Pair, name: &str, inflated: &[u8], records: &[&str], extra: &[&str]) {
     let file_no = file_no(pair, name).await;
     for (ordinal, record) in records.iter().enumerate() {
@@ -318,14 +320,14 @@ async fn trace_prints_the_text_of_a_record_as_it_stands_in_its_file() {
         put(&pair, "vehicle_status.ndjson", &lines);
         put(&pair, "vehicle_status.json.gz", &gzip(&whole));
         pair.expect(2, &["load"]);
-        // Chunks of one record and of many give the same.
+        // Chunks of one record and of many records give the same result.
         for extra in [&[][..], &["--frame-records", "1"]] {
             traces(&pair, "vehicle_status.json", &whole, &records, extra).await;
             traces(&pair, "vehicle_status.ndjson", &lines, &records, extra).await;
             traces(&pair, "vehicle_status.json.gz", &whole, &records, extra).await;
         }
 
-        // Another file of the same name stands in its place: it is not taken for the one.
+        // Another file has its name: `trace` does not use it.
         let history = pair.at("history");
         let (kept, other) = (
             history.join("vehicle_status.json"),
@@ -349,7 +351,7 @@ async fn trace_prints_the_text_of_a_record_as_it_stands_in_its_file() {
         pair.expect(1, &["trace", &id, "--file", &at(&kept)]);
         let found = pair.expect(0, &["trace", &id, "--file", &at(&other)]);
         assert!(found.ends_with(&format!("\n{GOOD}\n")), "{found}");
-        // Under the suffix that a taken name gets, it is found by itself.
+        // It is found under the name with a suffix.
         fs::rename(&other, history.join("vehicle_status.json.1")).unwrap();
         traces(&pair, "vehicle_status.json", &whole, &records, &[]).await;
         pair.expect(1, &["trace", &format!("{file_no}:3")]);
@@ -430,7 +432,7 @@ async fn a_quarantined_file_is_listed_and_goes_back_to_inbound() {
         pair.expect(0, &["files", "retry", "--all"]);
         assert_eq!(names(&quarantine), Vec::<String>::new());
         assert_eq!(names(&pair.at("inbound")), ["vehicle_status_cut.json"]);
-        // Mended where it lies, it is loaded as any other.
+        // After its text is corrected in quarantine, it is loaded like any other.
         put(&pair, "vehicle_status_cut.json", &document(&[GOOD]));
         pair.expect(0, &["load"]);
         pair.expect(0, &["verify"]);

@@ -1,6 +1,6 @@
-//! The status page in a real browser, over a real run with a made fault.
+//! The status page in a real browser, over a real run with a fault.
 //!
-//! With `LEMONADE_PICTURES=DIR` the run is longer, and pictures of the page are left there.
+//! With `LEMONADE_PICTURES=DIR` the run is longer and writes pictures of the page there.
 
 use std::fs;
 use std::path::PathBuf;
@@ -12,10 +12,10 @@ use crate::support;
 use crate::support::browser::Browser;
 use crate::support::{Pair, Service, free_addr, page, until};
 
-/// A name that would be markup, if it were taken for such.
+/// A file name that is HTML if it is not escaped.
 const HOSTILE: &str = "vehicle_events_<img src=x onerror=alert(1)>'\"&amp;.json";
 
-/// On a machine that builds and tests at the same time.
+/// Timeout for a machine that builds and tests at the same time.
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// The lowest contrast of all text on the page, and where it is, by the formula of WCAG 2.
@@ -40,14 +40,14 @@ const LOWEST_CONTRAST: &str = r"(() => {
   return lowest;
 })()";
 
-/// A run over a database of its own, and a browser that looks at it.
+/// A run over its own database, with a browser that shows the page.
 struct Scene {
     pair: Pair,
     service: Service,
     addr: String,
     database: support::Private,
     browser: Browser,
-    /// Where pictures go.
+    /// The directory of the pictures.
     pictures: Option<PathBuf>,
     rounds: u32,
 }
@@ -73,7 +73,7 @@ impl Scene {
         }
     }
 
-    /// Some files more: 4 of 500 records, each.
+    /// Adds 4 files of 500 records each.
     fn feed(&mut self) {
         self.rounds += 1;
         let dir = self.pair.at("inbound").display().to_string();
@@ -95,7 +95,7 @@ impl Scene {
         fs::write(self.pair.at("inbound").join(name), text).unwrap();
     }
 
-    /// Feeds it as long as a picture of its last minutes needs.
+    /// Adds files for as long as the chart of the last minutes needs.
     async fn feed_for(&mut self, rounds: u32) {
         for _ in 0..if self.pictures.is_some() { rounds } else { 1 } {
             self.feed();
@@ -131,7 +131,7 @@ impl Scene {
         serde_json::from_str(&body).unwrap()
     }
 
-    /// What can be measured of how it looks, in each look.
+    /// Measures the page in each width and colour scheme.
     fn looks_right(&mut self) {
         for (width, dark) in [(1100, false), (1100, true), (375, false), (375, true)] {
             self.browser.look(width, 800, dark);
@@ -194,7 +194,7 @@ async fn the_page_follows_a_run_through_a_fault_without_a_reload() {
     assert_eq!(status["totals"]["quarantined"], 1);
     scene.looks_right();
 
-    // The fault: it shows, and its seconds count.
+    // The page shows the fault, and its duration grows.
     scene.database.kill();
     scene.shows(".says", "Database unavailable").await;
     scene.shows(".next", "start mysql://").await;
@@ -212,7 +212,7 @@ async fn the_page_follows_a_run_through_a_fault_without_a_reload() {
     })
     .await;
     scene.shows("title", "Database unavailable").await;
-    // What was known is still told.
+    // The last known numbers are still shown.
     assert_eq!(scene.browser.text("#stored"), settled);
     scene.looks_right();
     if scene.pictures.is_some() {
@@ -220,7 +220,7 @@ async fn the_page_follows_a_run_through_a_fault_without_a_reload() {
     }
     scene.take_picture("status-dark.png", 1000, true);
 
-    // Its end shows as well.
+    // The page shows the end of the fault as well.
     scene.database.restart().await;
     scene.shows("#recovered", "database unavailable for").await;
     scene.feed_for(50).await;
@@ -244,7 +244,7 @@ async fn the_page_follows_a_run_through_a_fault_without_a_reload() {
         "it was reloaded"
     );
     assert_eq!(scene.browser.complaints(), Vec::<String>::new());
-    // A browser that looks does not hold up the end, and is told of it.
+    // An open browser does not delay the end of the service, and shows it.
     assert_eq!(scene.service.terminate(), Some(0));
     scene.shows("#live", "no answer since").await;
 }
@@ -306,7 +306,7 @@ async fn the_page_needs_neither_script_nor_mouse() {
     let focus: Vec<String> = (0..4).map(|_| scene.browser.tab()).collect();
     let expected = ["Skip to the state", "as JSON", "for Prometheus", "ready?"];
     assert_eq!(focus, expected);
-    // The focus stays where it is while the page is kept fresh.
+    // The focus stays on its element while the page is updated.
     let uptime = scene.browser.text("#about");
     let browser = &mut scene.browser;
     until("news", LIMIT, async || browser.text("#about") != uptime).await;
@@ -314,7 +314,7 @@ async fn the_page_needs_neither_script_nor_mouse() {
     assert_eq!(focus, "ready?");
 
     assert_eq!(browser.complaints(), Vec::<String>::new());
-    // Code in the text is refused, and the refusal would have been seen.
+    // The policy refuses inline code, and the console would report a violation.
     let inline = "const s = document.createElement('script'); s.textContent = 'window.ran = 1'; \
                   document.body.append(s); window.ran === undefined";
     assert_eq!(browser.evaluate(inline), true);

@@ -5,7 +5,7 @@ use mysql_async::prelude::Queryable;
 use crate::support;
 use crate::support::Pair;
 
-/// What the account of a service is granted once an administrator has run `migrate`.
+/// The rights that the account of a service needs after an administrator has run `migrate`.
 const SERVICE: &str = "SELECT, INSERT, UPDATE, DELETE";
 
 const STATUS: &str = r#"{"vehicle_status": [{"vehicle_id": "v1", "report_time": "2022-05-05T21:02:34.546Z", "status_source": "mobile", "status": "driving"}, {"vehicle_id": "v2"}]}"#;
@@ -16,7 +16,7 @@ async fn loads_without_ddl(database: &support::Database) {
     let user = format!("service_{name}");
     let mut pair = Pair::new("memory+mysql").await;
     pair.database_url.clone_from(&admin_url);
-    // The administrator may as well run the statements by hand.
+    // The administrator may also run the statements by hand.
     let statements = pair.expect(0, &["migrate", "--print"]);
     let pool = mysql_async::Pool::new(admin_url.as_str());
     let mut admin = pool.get_conn().await.unwrap();
@@ -40,7 +40,7 @@ async fn loads_without_ddl(database: &support::Database) {
     assert_eq!(pair.number("SELECT COUNT(*) FROM vehicle_status").await, 1);
     assert_eq!(pair.number("SELECT COUNT(*) FROM ingest_rejects").await, 1);
 
-    // A wrong password is told at once, with an exit code of its own and without the password.
+    // A wrong password is reported at once, with its own exit code and without the password.
     pair.database_url = admin_url.replace("root@", &format!("{user}:wrong-secret@"));
     let refused = pair.run(&["load"]);
     assert_eq!(refused.status.code(), Some(78));

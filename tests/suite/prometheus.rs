@@ -1,5 +1,5 @@
-//! A real Prometheus over a real run: every panel of the dashboard has something to show, every
-//! rule can be evaluated, and alerts fire at faults that are made.
+//! A real Prometheus over a real run: every panel of the dashboard has a value, every rule can be
+//! evaluated, and faults make alerts fire.
 
 use std::collections::BTreeSet;
 use std::io::Write as _;
@@ -14,7 +14,7 @@ use crate::support::{Pair, Service, free_addr, names, page, until};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// Puts a file with a good and a bad record into inbound, unlike all before.
+/// Puts a new file with a good and a bad record into inbound.
 fn put(pair: &Pair, number: u32) {
     let records = format!(
         r#"[{{"vehicle_id":"v{number}","report_time":"2024-01-01T00:00:00Z","status_source":"s","status":"ok"}},
@@ -25,19 +25,19 @@ fn put(pair: &Pair, number: u32) {
     std::fs::rename(pair.at(&name), pair.at("inbound").join(&name)).unwrap();
 }
 
-/// Puts a file that is no document into inbound.
+/// Puts a file that is not a document into inbound.
 fn put_broken(pair: &Pair) {
     std::fs::write(pair.at("inbound").join("vehicle_status_broken.json"), "]").unwrap();
 }
 
-/// What promtool takes for the name of a type: here it is the daily summary. All else must be
-/// without a word.
+/// A warning that promtool gives because it takes `summary` in a name for a type; here it is the
+/// daily summary. Any other output is an error.
 const NOT_A_TYPE: [&str; 2] = [
     "lemonade_summary_duration_seconds",
     "lemonade_summary_last_success_timestamp_seconds",
 ];
 
-/// Whether a scrape is as Prometheus advises: names, units, help.
+/// Checks that a scrape follows the advice of Prometheus on names, units and help.
 fn lint(scrape: &str) {
     let mut promtool = Command::new(support::program("promtool"))
         .args(["check", "metrics"])
@@ -53,7 +53,7 @@ fn lint(scrape: &str) {
     let excused =
         NOT_A_TYPE.map(|name| format!("{name} metric name should not include type 'summary'"));
     let said: Vec<&str> = said.lines().filter(|line| !line.is_empty()).collect();
-    // 3 is for advice; a scrape that cannot be read is 1.
+    // 3 means advice; 1 means that the scrape cannot be parsed.
     assert_eq!(output.status.code(), Some(3), "{said:?}");
     assert_eq!(said, excused);
 }
@@ -91,7 +91,7 @@ async fn every_panel_has_data_and_every_rule_is_evaluated() {
         }
         assert!(began.elapsed() < LIMIT, "nothing to show:\n{empty:#?}");
     }
-    // What was made to go wrong is seen.
+    // The faults are visible.
     for fault in [
         r#"sum(lemonade_rejects_total{code="invalid_timestamp"})"#,
         r#"sum(lemonade_files_settled_total{outcome="quarantined"})"#,
@@ -122,7 +122,7 @@ async fn every_panel_has_data_and_every_rule_is_evaluated() {
     lint(&page(&addr, "/metrics").unwrap().1);
 }
 
-/// The rules with seconds for minutes, so that a fault need not last as long as it would have to.
+/// The rules with seconds in place of minutes, so that a short fault fires them.
 fn hasty_rules() -> String {
     let rules = rules();
     let hasty: Vec<String> = rules

@@ -1,4 +1,4 @@
-//! Those who look after a running service: systemd over its socket, health checks, a terminal.
+//! The supervision of a running service: systemd over its socket, health checks, a terminal.
 
 use std::collections::BTreeSet;
 use std::io::{BufRead as _, BufReader};
@@ -13,7 +13,7 @@ use crate::support::{Pair, Service, free_addr, page, until};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// A service that tells a socket of ours, as it would tell systemd.
+/// A service that reports to a socket of the test instead of systemd.
 fn supervised(pair: &Pair, addr: &str) -> (Service, UnixDatagram) {
     let path = pair.at("notify.sock");
     let socket = UnixDatagram::bind(&path).unwrap();
@@ -28,7 +28,7 @@ fn supervised(pair: &Pair, addr: &str) -> (Service, UnixDatagram) {
     (Service(command.spawn().unwrap()), socket)
 }
 
-/// All that is told until, and with, a message that begins so.
+/// All messages up to and including one with this beginning.
 fn told_until(socket: &UnixDatagram, begin: &str) -> Vec<String> {
     let mut told = Vec::new();
     let mut buffer = [0; 4096];
@@ -82,12 +82,12 @@ async fn ready_is_told_once_the_database_answers_and_a_stopped_process_beats_no_
     let history = |addr: &str| -> Value {
         serde_json::from_str(&page(addr, "/api/status").unwrap().1).unwrap()
     };
-    // What it met before it was connected is remembered.
+    // It remembers outages from before it was connected.
     let outage = &history(&addr)["outages"][0];
     assert_eq!(outage["trouble"], "database");
     assert!(outage["ended_seconds_ago"].as_f64().is_some(), "{outage}");
 
-    // What a hang looks like from outside: no beat.
+    // A hang, as seen from outside: no watchdog message arrives.
     told_until(&socket, "WATCHDOG=1");
     service.signal(rustix::process::Signal::STOP);
     socket.set_nonblocking(true).unwrap();
@@ -134,7 +134,7 @@ async fn status_watch_follows_the_service_and_what_it_leaves() {
     assert_eq!(next()["state"], "idle");
     assert_eq!(next()["running"], true);
     assert_eq!(service.terminate(), Some(0));
-    // Where no service runs, the ledger tells.
+    // If no service runs, the status comes from the ledger.
     while next()["state"] != "stopped" {}
     assert_eq!(json.terminate(), Some(0));
 
@@ -151,7 +151,7 @@ async fn status_watch_follows_the_service_and_what_it_leaves() {
 #[tokio::test(flavor = "multi_thread")]
 async fn status_watch_draws_on_a_terminal_and_ends_with_q() {
     let pair = Pair::new("memory+sqlite").await;
-    // `script` gives it a terminal; what is typed comes after the first picture.
+    // `script` provides a terminal. The key is typed after the first picture.
     let binary = env!("CARGO_BIN_EXE_task_runner");
     let mut shell = pair.command(&[]);
     let command = format!("{binary} status --watch --interval 100ms --http-addr off");
@@ -187,7 +187,7 @@ fn the_unit_is_understood_and_leaves_the_service_few_rights() {
     let unit = include_str!("../../deploy/task_runner.service");
     let binary = env!("CARGO_BIN_EXE_task_runner");
     let unit = unit.replace("/usr/bin/task_runner", binary);
-    // The user of the service is none of this machine.
+    // The user of the service does not exist on this machine.
     let unit = unit.replace("=lemonade", "=daemon");
     let folder = support::folder();
     let path = folder.path().join("task_runner.service");
@@ -199,7 +199,7 @@ fn the_unit_is_understood_and_leaves_the_service_few_rights() {
         (output.status.success(), String::from_utf8(said).unwrap())
     };
     assert_eq!(analyze(&["verify"]), (true, String::new()));
-    // Its exposure, times ten, of a hundred.
+    // Its exposure level, times ten, out of a hundred.
     let (few, table) = analyze(&["security", "--offline=true", "--threshold=17"]);
     assert!(few, "{table}");
 }
@@ -225,7 +225,7 @@ fn the_containers_share_two_gigabytes_and_tell_their_health() {
         .map(|limit| limit.strip_suffix('m').unwrap().parse().unwrap())
         .collect();
     assert_eq!((limits.len(), limits.iter().sum()), (5, 2_048));
-    // What a container publishes is seen on this machine only.
+    // The ports of the containers are published on this machine only.
     let published = services
         .lines()
         .filter_map(|line| line.strip_prefix("      - \"127.0.0.1:"));
@@ -238,11 +238,11 @@ fn prometheus_finds_the_engine_whenever_its_container_is_made_anew() {
     assert!(!compose.contains("network_mode"));
     assert!(compose.contains("./prometheus.compose.yml:/etc/prometheus/prometheus.yml:ro"));
     assert!(compose.contains("PROMETHEUS_URL: http://prometheus:9090"));
-    // It listens where the network of the containers reaches it.
+    // It listens on an address that the network of the containers reaches.
     let image = include_str!("../../deploy/Containerfile");
     assert!(image.contains("LEMONADE_HTTP_ADDR=0.0.0.0:9464"));
     assert!(!compose.contains("LEMONADE_HTTP_ADDR"));
-    // All else is as on a machine.
+    // Everything else equals the configuration for a machine.
     let statements = |text: &str| -> Vec<String> {
         let lines = text.lines().filter(|line| !line.starts_with('#'));
         lines.map(str::to_owned).collect()

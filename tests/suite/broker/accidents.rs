@@ -1,4 +1,4 @@
-//! What can happen to a queue in Redis, and how the broker goes on.
+//! Accidents of a queue in Redis, and how the broker recovers.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -38,7 +38,7 @@ async fn a_flushed_queue_is_made_again_under_a_blocked_receiver() {
             }
         };
         let flushing = async {
-            // Once a read is seen to wait there.
+            // Once a read waits at the server.
             until(|| raw(redis.port, &["INFO clients"]).contains("blocked_clients:1")).await;
             raw(redis.port, &["FLUSHALL"]);
             flushed.store(true, Ordering::Relaxed);
@@ -54,7 +54,7 @@ async fn a_flushed_queue_is_made_again_under_a_blocked_receiver() {
         .await
         .expect("to ack what is gone is harmless");
     assert_eq!(broker.depth().await.unwrap(), Depth::default());
-    // Flushed and nobody receiving: what is published before the group is there is not lost.
+    // Flushed while no consumer receives: frames published before the group exists are not lost.
     raw(redis.port, &["FLUSHALL"]);
     publish(&*broker, &[events(9, 10)]).await;
     assert_eq!(broker.depth().await.unwrap().frames, 1);
@@ -159,7 +159,7 @@ async fn a_hung_server_is_a_transient_fault_and_comes_back() {
     let broker = open(&redis.url, BrokerOptions::default()).await;
     let mut consumer = broker.consumer("one").await.unwrap();
     redis.pause();
-    // More than the buffers of a socket take, so that a write hangs as well.
+    // More bytes than the socket's buffers take, so that a write hangs as well.
     let many: Vec<Frame> = (0..200).map(|n| events(n, 100_000)).collect();
     let (published, received) = timeout(AT_MOST, async {
         tokio::join!(broker.publish(&many), consumer.receive(1))
@@ -170,7 +170,7 @@ async fn a_hung_server_is_a_transient_fault_and_comes_back() {
     assert!(received.expect_err("no reply came").is_transient());
     redis.resume();
     publish_in_the_end(&*broker, &many).await;
-    // Some may have arrived twice; none may be missing.
+    // Frames may arrive twice, but none may be missing.
     let mut spans = BTreeSet::new();
     while spans.len() < many.len() {
         let received = receive_in_the_end(&mut *consumer, 50).await;
@@ -188,7 +188,7 @@ async fn connections_that_hang_for_ever_are_replaced() {
     let mut consumer = broker.consumer("one").await.unwrap();
     publish(&*broker, &[events(0, 10)]).await;
     assert_eq!(ordinals(&receive(&mut *consumer, 1).await), [0]);
-    // As behind a router that forgot its connections: nothing fails, and nothing ever comes.
+    // Like a router that has lost its connections: no call fails, and no byte ever arrives.
     freeze.send_modify(|frozen| *frozen += 1);
     publish_in_the_end(&*broker, &[events(1, 10)]).await;
     let mut ordinals = BTreeSet::new();
@@ -202,7 +202,7 @@ async fn connections_that_hang_for_ever_are_replaced() {
     }
 }
 
-/// Passes bytes on to the server, until it is told to freeze what is connected by then.
+/// Forwards bytes to the server, until it freezes the connections that exist at that time.
 async fn freezing_proxy(server: u16) -> (u16, watch::Sender<u32>) {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -215,7 +215,7 @@ async fn freezing_proxy(server: u16) -> (u16, watch::Sender<u32>) {
                 let mut far = TcpStream::connect(("127.0.0.1", server)).await.unwrap();
                 tokio::select! {
                     _ = tokio::io::copy_bidirectional(&mut near, &mut far) => {}
-                    // It stays open, and nobody reads it.
+                    // The connection stays open and is not read.
                     _ = told.changed() => std::future::pending().await,
                 }
             });
@@ -243,7 +243,7 @@ async fn killed_connections_lose_nothing() {
             );
         }
     }
-    // What was acked in vain comes again.
+    // Entries whose ack was lost are delivered again.
     while depth_in_the_end(&*broker).await.frames > 0 {
         let received = receive_in_the_end(&mut *consumer, 4).await;
         let _ = consumer.ack(&received).await;
@@ -266,8 +266,8 @@ async fn a_server_without_memory_is_waited_for() {
     assert_eq!(broker.depth().await.unwrap().frames, 5);
 }
 
-/// A consumer that is busy while its connection ends gets no error: the client connects again by itself.
-/// Where that leads to a replica that was promoted, what was acked before may be pending again.
+/// A consumer that is busy while its connection ends gets no error: the client reconnects by
+/// itself. If it reaches a promoted replica, acked entries may be pending again.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_promoted_replica_still_has_pending_is_delivered_again() {
     let mut master = support::private_redis().await;
@@ -297,7 +297,7 @@ async fn what_a_promoted_replica_still_has_pending_is_delivered_again() {
     proxy.lead_to(replica.port);
     let before = proxy.accepted();
     proxy.cut();
-    // Publisher and consumer have a connection each, and both come back while neither is used.
+    // Publisher and consumer have a connection each. Both reconnect while they are idle.
     until(|| proxy.accepted() >= before + 2).await;
     tokio::time::sleep(Duration::from_millis(200)).await;
     let again = receive_in_the_end(&mut *consumer, 2).await;

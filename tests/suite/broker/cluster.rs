@@ -1,5 +1,5 @@
-//! A cluster of one node. It holds every slot, and still refuses a command whose keys lie in
-//! different ones.
+//! A cluster of one node. It has all slots, but refuses a command whose keys are in different
+//! slots.
 
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
@@ -16,7 +16,7 @@ pub(super) struct Node {
 impl Node {
     pub(super) async fn start() -> Self {
         let folder = support::folder();
-        // The node's bus takes the port 10,000 above.
+        // The node's bus uses the port number plus 10,000.
         let port = std::iter::repeat_with(|| {
             TcpListener::bind("127.0.0.1:0")
                 .unwrap()

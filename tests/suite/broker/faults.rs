@@ -1,5 +1,5 @@
-//! What Redis may answer instead of doing what it is asked, and what becomes of its memory: the
-//! lines of its failure table that are no accident of the queue itself.
+//! Errors that Redis may return, and the loss of its data: the rows of the failure table that
+//! concern the server and not the queue.
 
 use std::collections::BTreeSet;
 use std::io::Write as _;
@@ -32,7 +32,8 @@ async fn the_client_sends_nothing_again_by_itself() {
     proxy.strike("XADD", Strike::LoseRequest);
     let fault = refused(&*broker, 1).await;
     assert_eq!(proxy.strikes(), 2, "{fault}");
-    // Were it sent again, it would be by now: the client is connected and has been answered.
+    // If the client repeated it, it would have done so by now: it is connected and has received a
+    // reply.
     connected(&*broker).await;
     assert!(length().starts_with(":1\r"), "it never arrived");
 }
@@ -72,7 +73,7 @@ async fn a_server_that_is_busy_with_a_script_is_waited_for() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_is_still_loading_is_waited_for() {
-    // A key takes a millisecond, and between two of them it listens.
+    // Loading a key takes a millisecond, and the server answers between two keys.
     let slowly = [
         "--key-load-delay",
         "1000",
@@ -88,7 +89,8 @@ async fn a_server_that_is_still_loading_is_waited_for() {
     redis.restart().await;
     let is_loading = || raw(redis.port, &["INFO persistence"]).contains("\nloading:1");
     assert!(is_loading(), "3,000 keys take three seconds");
-    // The client may say so, or wait for the server by itself; either way nothing is taken before.
+    // The client may report the error or wait for the server. In both cases no frame is accepted
+    // before.
     while let Err(fault) = broker.publish(&[events(2, 10)]).await {
         assert!(fault.is_transient(), "{fault}");
         tokio::time::sleep(Duration::from_millis(20)).await;
@@ -109,7 +111,7 @@ async fn a_server_that_became_a_replica_is_waited_for() {
     let mut consumer = broker.consumer("one").await.unwrap();
     publish(&*broker, &[events(0, 10)]).await;
     let held = receive(&mut *consumer, 1).await;
-    // Of a master that is not there: what it has stays.
+    // A replica of a master that does not exist keeps its data.
     raw(redis.port, &["REPLICAOF 127.0.0.1 1"]);
     refused(&*broker, 1).await;
     let fault = consumer.receive(1).await.expect_err("reading is writing");
@@ -133,7 +135,8 @@ async fn a_server_that_cannot_save_is_waited_for() {
     let redis = support::private_redis().await;
     let broker = open(&redis.url, BrokerOptions::default()).await;
     raw(redis.port, &["CONFIG SET save \"3600 1\""]);
-    // A directory in the place of the snapshot: no right and no full disk is needed to fail.
+    // A directory in the place of the snapshot makes saving fail, without missing rights or a full
+    // disk.
     let snapshot = redis.folder().join("dump.rdb");
     std::fs::create_dir(&snapshot).unwrap();
     let saved = |how: &str| {
@@ -166,7 +169,7 @@ async fn a_queue_that_was_used_can_be_saved_and_loaded() {
     let held = receive(&mut *consumer, 3).await;
     raw(redis.port, &["SAVE"]);
     redis.restart().await;
-    // What was held comes again, and what was acked does not.
+    // Frames without an ack are delivered again, and acked ones are not.
     let mut left = BTreeSet::new();
     while left.len() < 15 - held.len() {
         let received = receive_in_the_end(&mut *consumer, 5).await;
@@ -207,7 +210,7 @@ async fn the_memory_of_acked_frames_is_free_again() {
     assert!(after < before + (2 << 20), "{before} before, {after} after");
 }
 
-/// Waits until the client has a connection again.
+/// Waits until the client is connected again.
 async fn connected(broker: &dyn Broker) {
     let until = Instant::now() + AT_MOST;
     while let Err(fault) = broker.depth().await {
@@ -216,7 +219,7 @@ async fn connected(broker: &dyn Broker) {
     }
 }
 
-/// Publishes a frame that the server does not take, and which is to be tried again.
+/// Publishes a frame that the server refuses, and expects a transient fault.
 async fn refused(broker: &dyn Broker, n: u32) -> Fault {
     let fault = broker
         .publish(&[events(n, 10)])

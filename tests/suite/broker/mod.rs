@@ -1,4 +1,4 @@
-//! Seam 1: one contract, clause by clause, over each broker; and what Redis alone can do to it.
+//! Seam 1: each clause of the contract, over each broker, and the faults that only Redis can have.
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -20,14 +20,13 @@ mod accidents;
 mod cluster;
 mod faults;
 
-/// Whatever has not happened after this long does not happen: reconnecting takes seconds, and the
-/// machine may be busy.
+/// Longest wait for an expected event: reconnecting takes seconds, and the machine may be busy.
 const AT_MOST: Duration = Duration::from_secs(40);
 
-/// How long something is watched that must not happen.
+/// How long a test waits for an event that must not happen.
 const A_WHILE: Duration = Duration::from_millis(300);
 
-/// Where the frames of `vehicle_events` lie.
+/// The stream of `vehicle_events`.
 const EVENTS_KEY: &str = "lemonade:{vehicle_events}:frames";
 
 // ---------------------------------------------------------------------------------------------
@@ -49,7 +48,8 @@ async fn redis_keeps_the_contract() {
 async fn a_redis_cluster_keeps_the_contract() {
     let node = cluster::Node::start().await;
     contract(|| {
-        // A cluster has one database; each clause begins with an empty queue.
+        // A cluster has only one database, so it is flushed: each clause begins with an empty
+        // queue.
         raw(node.port, &["FLUSHALL"]);
         format!("redis-cluster://127.0.0.1:{}", node.port)
     })
@@ -148,7 +148,7 @@ async fn a_full_queue_makes_publishers_wait(url: &str) {
         timeout(A_WHILE, &mut publishing).await.is_err(),
         "80,000 + 40,000 > 100,000"
     );
-    // To have received them is not enough: they may come back.
+    // Received frames still count: they may be delivered again.
     let mut received = Vec::new();
     while received.len() < 2 {
         received.extend(receive(&mut *consumer, 2).await);
@@ -192,7 +192,7 @@ async fn the_oldest_frame_grows_older_until_it_is_acked(url: &str) {
 async fn a_look_into_the_queue_tells_all_and_takes_nothing(url: &str) {
     let broker = open(url, BrokerOptions::default()).await;
     assert_eq!(broker.peek(10).await.unwrap(), []);
-    // More than are read in one round trip, and before there is any consumer.
+    // More frames than one round trip reads, and no consumer exists yet.
     let frames: Vec<Frame> = (0..40).map(|n| events(n, 1000)).collect();
     publish(&*broker, &frames).await;
     tokio::time::sleep(A_WHILE).await;
@@ -220,7 +220,7 @@ async fn a_look_into_the_queue_tells_all_and_takes_nothing(url: &str) {
         assert!(owner.held_for >= A_WHILE && owner.held_for < queued.age);
     }
     assert_eq!(looked[2].owner, None);
-    // Delivered again to its next self; to have looked has not counted.
+    // Delivered again to a new consumer of the same name. Peeking did not count as a delivery.
     drop(dead);
     let mut next = broker.consumer("dead").await.unwrap();
     let again = receive(&mut *next, 1).await;
@@ -313,7 +313,7 @@ async fn a_dropped_receive_loses_nothing(url: &str) {
         received.len()
     };
     for n in 0..40 {
-        // The receiver gives up at some moment around the one in which the frame comes.
+        // The receiver stops at about the time at which the frame arrives.
         let give_up = Duration::from_micros(u64::from(n) * 50);
         let one = [events(n, 10)];
         let (until_then, published) =
@@ -340,7 +340,7 @@ async fn what_is_held_is_not_delivered_again_and_acks_may_be_repeated(url: &str)
     assert_eq!(ordinals(&held), [0, 1]);
     assert!(one.receive(2).await.unwrap().is_empty());
     assert!(two.receive(2).await.unwrap().is_empty());
-    // Not even where a dropped receive makes the consumer look for what it may have missed.
+    // Also not if a dropped receive makes the consumer search for entries that it may have missed.
     let dropped = timeout(Duration::from_millis(20), one.receive(2)).await;
     assert!(dropped.is_err());
     assert!(one.receive(2).await.unwrap().is_empty());
@@ -368,7 +368,11 @@ async fn a_url_of_another_kind_is_refused_with_the_kinds_there_are() {
     };
     let datasets = Datasets::new(Vec::new()).unwrap();
     let opened = broker::open("redis://127.0.0.1", &namespace, &datasets).await;
-    assert!(opened.is_err_and(|fault| fault.to_string().contains("`a{b}` is not a valid namespace")));
+    assert!(opened.is_err_and(|fault| {
+        fault
+            .to_string()
+            .contains("`a{b}` is not a valid namespace")
+    }));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -399,7 +403,7 @@ async fn a_wrong_password_is_fatal_and_an_absent_server_is_not() {
     )
     .await;
 
-    // A user who may do no more than the engine needs, with a password that a URL has to escape.
+    // A user with only the rights that the engine needs, and a password that a URL has to escape.
     let url = format!("redis://loader:pass%40word%3A%2F1@127.0.0.1:{port}");
     frames_of_a_dead_consumer_come_to_another(&url).await;
     let broker = open(&url, BrokerOptions::default()).await;
@@ -463,8 +467,7 @@ fn events(n: u32, bytes: usize) -> Frame {
     frame("vehicle_events", n, bytes)
 }
 
-/// A frame of record `n`, of this weight. The broker does not look into it: any bytes will do, and
-/// these are not text.
+/// A frame of record `n` with this weight. The broker does not read its bytes, which are not UTF-8.
 fn frame(dataset: &str, n: u32, bytes: usize) -> Frame {
     let rejects = if n.is_multiple_of(3) { bytes / 10 } else { 0 };
     let payload = |bytes: usize| Bytes::from(vec![u8::try_from(n % 100).unwrap() | 0x80; bytes]);
@@ -549,7 +552,7 @@ fn ordinals(deliveries: &[Delivery]) -> Vec<u32> {
         .collect()
 }
 
-/// The broker's own names of entries.
+/// The broker's names of the entries.
 fn entries(queued: &[Queued]) -> Vec<&str> {
     queued.iter().map(|queued| &*queued.entry).collect()
 }
@@ -561,13 +564,13 @@ pub fn address(url: &str) -> (u16, String) {
     (port.parse().unwrap(), format!("SELECT {database}"))
 }
 
-/// Sends these commands as an operator would, and gives the replies as they come.
+/// Sends these commands as an operator would, and returns the raw replies.
 pub fn raw(port: u16, commands: &[&str]) -> String {
     let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
     stream.set_read_timeout(Some(AT_MOST)).unwrap();
     write!(stream, "{}\r\nQUIT\r\n", commands.join("\r\n")).unwrap();
     let mut reply = Vec::new();
-    // A test may kill this very connection.
+    // A test may kill this connection.
     let _ = stream.read_to_end(&mut reply);
     let reply = String::from_utf8_lossy(&reply).into_owned();
     assert!(

@@ -1,4 +1,4 @@
-//! Brings files into inbound, in all the ways that producers have.
+//! Delivers files to inbound in all the ways that producers use.
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
@@ -10,29 +10,29 @@ use tokio::task::JoinSet;
 
 use super::files::{Dice, Expected, Made, Maker};
 
-/// Files under way at a time. More would only make the end of a run longer.
+/// Files in progress at a time. More would only prolong the end of a run.
 const UNDER_WAY_MAX: usize = 40;
 
-/// Between two tries to put a file where another one of its name still is.
+/// Wait before retrying to deliver a file while another one of its name is in inbound.
 const NAME_TAKEN_WAIT: Duration = Duration::from_millis(100);
 
-/// Where files are put, and where they can be seen to be under way.
+/// The directories to which files are delivered, and in which they are in progress.
 #[derive(Clone)]
 pub struct Places {
     pub inbound: PathBuf,
     pub work: PathBuf,
-    /// A directory of the same file system that nobody looks at.
+    /// A directory on the same file system that the engine does not read.
     pub outside: PathBuf,
 }
 
-/// Makes and delivers files until that time, and returns what has to become of them.
+/// Makes and delivers files until that time. Returns the expected outcome of each.
 pub async fn arrive(seed: u64, places: Places, until: Instant) -> Vec<Expected> {
     let mut maker = Maker::new(seed);
     let mut dice = Dice::new(seed, 2);
     let mut writers = JoinSet::new();
     let mut number = 0_u64;
     while Instant::now() < until {
-        // Sometimes many come at once.
+        // Sometimes delivers many at once.
         let burst = if dice.percent(5) { 15 } else { 1 };
         for _ in 0..burst {
             let made = maker.make();

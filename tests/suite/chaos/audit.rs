@@ -1,7 +1,7 @@
-//! Compares what is stored with what the files were worth. Exact: each difference is a finding.
+//! Compares the stored data with the expected outcome of the files. Each difference is a finding.
 //!
-//! The database is only read, in the order of its keys; everything else is computed here, so that an
-//! error of the server's cannot make two wrongs a right, and no query needs space on its disk.
+//! The database is only read, in key order. Everything else is computed here, so that an error of
+//! the server cannot hide itself, and no query needs disk space.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::{OsStr, OsString};
@@ -17,7 +17,7 @@ use super::files::{
 };
 use super::world::{GROUP, STREAMS, World};
 
-/// Findings of a kind that are told by name.
+/// Findings of a kind that are listed.
 const TOLD_MAX: usize = 20;
 
 /// Rows that are read at a time.
@@ -115,7 +115,7 @@ pub async fn audit(world: &World, directories: &Directories<'_>, log: &[Expected
     findings
 }
 
-/// Each content has its line in the ledger, with the right numbers. Returns the contents by
+/// Each content has its row in the ledger with the right numbers. Returns the contents by
 /// `file_no`.
 async fn ledger(conn: &mut Conn, log: &[Expected], findings: &mut Findings) -> HashMap<u64, usize> {
     let by_hash: HashMap<String, usize> = log
@@ -167,7 +167,7 @@ fn rejects_of(records: &[Worth]) -> usize {
     records.iter().filter(reject).count()
 }
 
-/// Every valid record is one row, in its place, with its values; and there are no others.
+/// Every valid record is one row with its id and values, and there are no other rows.
 async fn rows(
     conn: &mut Conn,
     dataset: Dataset,
@@ -250,7 +250,7 @@ async fn rows(
     }
 }
 
-/// JSON without the spaces that a server may put in or take out.
+/// JSON without the spaces that a server may add or remove.
 fn canonical(json: &str) -> String {
     serde_json::from_str::<serde_json::Value>(json)
         .map_or_else(|_| json.to_owned(), |v| v.to_string())
@@ -310,7 +310,7 @@ fn note_last(last: &mut LastEvents, id: u64, row: &[Option<String>]) {
     }
 }
 
-/// The summary is what the rows say.
+/// The summary agrees with the rows.
 async fn summary(conn: &mut Conn, mut last: LastEvents, findings: &mut Findings) {
     let sql = "SELECT vehicle_id, CAST(day AS CHAR), CAST(last_event_time AS CHAR), last_id, \
                last_event_type FROM daily_summary";
@@ -327,7 +327,7 @@ async fn summary(conn: &mut Conn, mut last: LastEvents, findings: &mut Findings)
     }
 }
 
-/// Each file is where it belongs, once, with its bytes and under its name.
+/// Each file is in the right directory, once, with its bytes and its name.
 fn walk(directories: &Directories<'_>, log: &[Expected], findings: &mut Findings) {
     for entry in entries(directories.inbound) {
         findings.add_file("left in inbound", "inbound", &entry.0);
@@ -393,8 +393,8 @@ fn place(
     }
 }
 
-/// Whether a file that was delivered as `wanted` may be called so: with a number behind it, where
-/// the name was taken when it moved.
+/// Whether a file that was delivered as `wanted` may have this name: with a number as suffix if the
+/// name was taken when the file moved.
 fn is_name_of(name: &OsString, wanted: &OsString) -> bool {
     let mut stem = name.as_bytes();
     loop {
@@ -426,7 +426,7 @@ fn streams(world: &World, findings: &mut Findings) {
     }
 }
 
-/// What is still in the queue.
+/// The entries that are still in the queue.
 pub fn queued(world: &World) -> Vec<String> {
     let mut left = Vec::new();
     for stream in STREAMS {

@@ -1,4 +1,4 @@
-//! A file system of its own for history, which can be full.
+//! A separate file system for history, which a test can fill.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -11,7 +11,7 @@ pub struct Disk(tempfile::TempDir);
 
 impl Disk {
     /// # Panics
-    /// Where none can be mounted: that takes root.
+    /// If it cannot be mounted, which needs root.
     pub fn new() -> Self {
         let disk = Self(crate::support::folder());
         let mut mount = Command::new("mount");
@@ -31,14 +31,14 @@ impl Disk {
         self.0.path()
     }
 
-    /// Leaves it no room beyond what is on it; `false` where more came at the same moment.
+    /// Reduces its size to its content. Returns `false` if a file was written at the same time.
     pub fn fill(&self) -> bool {
         let now = rustix::fs::statvfs(self.path()).unwrap();
         let used = (now.f_blocks - now.f_bfree) * now.f_frsize;
         self.resize(&used.max(now.f_frsize).to_string())
     }
 
-    /// Gives it its room back.
+    /// Restores its size.
     pub fn relieve(&self) -> bool {
         self.resize(SIZE)
     }
@@ -52,7 +52,7 @@ impl Disk {
 }
 
 impl Drop for Disk {
-    /// Lazily: after a failure a process may still be there.
+    /// Lazily, because after a failure a process may still use it.
     fn drop(&mut self) {
         let mut unmount = Command::new("umount");
         let _ = unmount.arg("--lazy").arg(self.path()).status();

@@ -1,9 +1,9 @@
-//! Makes input files, and knows what has to become of each of their records.
+//! Makes input files together with the expected outcome of each record.
 //!
-//! It is its own oracle: what a record is worth is decided before its text is written, never found
-//! out by reading that text, so that no parser can share a mistake with the product's. Each valid
-//! record carries a name of its own, `f<file>-<ordinal>`, in its last text column, so that a lost
-//! or doubled row can be named. The same seed makes the same files.
+//! The outcome of a record is decided before its text is written, not by parsing the text, so that
+//! no parser can share a mistake with that of the product. Each valid record has a unique name,
+//! `f<file>-<ordinal>`, in its last text column, to identify a lost or doubled row. The same seed
+//! makes the same files.
 
 use std::ffi::OsString;
 use std::io::Write as _;
@@ -39,7 +39,7 @@ impl Dice {
         first + self.below(last - first + 1)
     }
 
-    /// Whether this time is one of the so many in a hundred.
+    /// True with this probability in percent.
     pub fn percent(&mut self, share: u64) -> bool {
         self.below(100) < share
     }
@@ -66,7 +66,7 @@ impl Dataset {
     }
 }
 
-/// What has to become of a record.
+/// The expected outcome of a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Worth {
     /// A row of these values; see [`checksum`].
@@ -75,14 +75,14 @@ pub enum Worth {
     Reject(&'static str),
 }
 
-/// What has to become of a content, however many files have it.
+/// The expected outcome of a content, which several files may have.
 pub struct Expected {
     pub dataset: Dataset,
-    /// As the ledger knows it.
+    /// Its hash in the ledger.
     pub hash: [u8; 16],
-    /// The names of the files that have it.
+    /// The names of the files with this content.
     pub names: Vec<OsString>,
-    /// Its records; `None` for one that cannot be read as a whole.
+    /// Its records; `None` if it cannot be read as a whole.
     pub records: Option<Vec<Worth>>,
 }
 
@@ -107,7 +107,7 @@ pub fn record_name(file: usize, ordinal: usize) -> String {
     format!("f{file}-{ordinal}")
 }
 
-/// Which record it is that has this name.
+/// The record with this name.
 pub fn parse_record_name(name: &str) -> Option<(usize, usize)> {
     let (file, ordinal) = name.strip_prefix('f')?.split_once('-')?;
     Some((file.parse().ok()?, ordinal.parse().ok()?))
@@ -116,7 +116,7 @@ pub fn parse_record_name(name: &str) -> Option<(usize, usize)> {
 /// Makes files one after the other.
 pub struct Maker {
     dice: Dice,
-    /// What was made so far, in order: a record's name has the index in this list.
+    /// The contents made so far, in order. The name of a record contains the index in this list.
     pub log: Vec<Expected>,
     /// Some earlier contents, by their index in the log.
     kept: Vec<(usize, Vec<u8>)>,
@@ -138,7 +138,7 @@ impl Maker {
         }
     }
 
-    /// The next file, which is in the log from now on.
+    /// Makes the next file and adds it to the log.
     pub fn make(&mut self) -> Made {
         if !self.kept.is_empty() && self.dice.percent(5) {
             return self.copy();
@@ -206,7 +206,7 @@ impl Maker {
         Made { name, bytes }
     }
 
-    /// A file that cannot be read as a whole, or that no dataset takes.
+    /// A file that cannot be read as a whole, or that matches no dataset.
     fn unreadable(&mut self) -> Made {
         let dataset = self.dice.pick(&[Dataset::Events, Dataset::Status]);
         let file = self.log.len();
@@ -214,7 +214,7 @@ impl Maker {
         let prefix = dataset.name();
         let (name, bytes) = match self.dice.below(5) {
             0 => {
-                // Bytes, since a writer that dies does not stop between two characters.
+                // Cut at any byte, because a writer may die within a character.
                 let mut bytes = text.into_bytes();
                 bytes.truncate(bytes.len() / 2);
                 (format!("{prefix}_{file}_cut.json"), bytes)
@@ -246,7 +246,7 @@ impl Maker {
         shape: Shape,
     ) -> (String, Vec<Worth>) {
         let name = dataset.name();
-        // The number makes also an empty document differ from all others.
+        // The number makes even an empty document unique.
         let (head, between, tail) = match shape {
             Shape::Document => (format!("{{\"n\": {file}, \"{name}\": ["), ",\n ", "]}\n"),
             Shape::Array => (" [".to_owned(), " , ", " ]"),
@@ -258,7 +258,7 @@ impl Maker {
             if ordinal > 0 {
                 text.push_str(between);
             }
-            // The first line tells NDJSON from an array, so it is a sound one.
+            // The first line must be valid, because it distinguishes NDJSON from an array.
             let sound = ordinal == 0 && shape == Shape::Lines;
             let bad = !sound && self.dice.percent(2);
             let mut record = Record::new(dataset, &record_name(file, ordinal), &mut self.dice);
@@ -277,7 +277,7 @@ impl Maker {
         (text, worths)
     }
 
-    /// The bytes of a text, compressed or not, and the name's ending that goes with them.
+    /// The bytes of a text, compressed or not, and the matching suffix of the name.
     fn stored(&mut self, text: &[u8], shape: Shape) -> (Vec<u8>, String) {
         let plain = if shape == Shape::Lines {
             "ndjson"
@@ -294,7 +294,7 @@ impl Maker {
         }
     }
 
-    /// One name in six is of the kind that breaks scripts, and one in thirty was there before.
+    /// One name in six contains characters that break scripts, and one in thirty was used before.
     fn name(&mut self, dataset: Dataset, file: usize, ending: &str) -> OsString {
         let prefix = dataset.name();
         if self.dice.percent(3) {
@@ -328,7 +328,7 @@ impl Maker {
     }
 }
 
-/// What the ledger keeps of a content's hash.
+/// The part of a content's hash that the ledger stores.
 pub fn content_hash(bytes: &[u8]) -> [u8; 16] {
     let hash = blake3::hash(bytes);
     hash.as_bytes()[..16]
@@ -342,18 +342,18 @@ fn gzip(text: &[u8]) -> Vec<u8> {
     gz.finish().expect("memory takes it")
 }
 
-/// A record in the making.
+/// A record that is being made.
 struct Record {
     /// Fields as they are written, the required ones first.
     fields: Vec<(&'static str, String)>,
     required: usize,
-    /// What the columns hold then.
+    /// The resulting values of the columns.
     values: Vec<Option<String>>,
-    /// The record itself, where it is not made of its fields.
+    /// The text of the record, if it is not made of the fields.
     text: String,
 }
 
-/// Texts as they are written, and as they are meant.
+/// Texts as they are written, and their values.
 const TEXTS: [(&str, &str); 8] = [
     (r#""mobile""#, "mobile"),
     (r#""caf\u00e9 \ud83d\ude00""#, "caf\u{e9} \u{1f600}"),
@@ -438,7 +438,7 @@ impl Record {
         text.push('}');
     }
 
-    /// Makes it invalid in one way, and returns the code that this way has.
+    /// Makes the record invalid in one way. Returns the expected code.
     fn spoil(&mut self, dice: &mut Dice) -> &'static str {
         let any = dice.below(self.required as u64) as usize;
         let mut whole = None;
@@ -498,8 +498,8 @@ impl Record {
     }
 }
 
-/// A time as it is written in one of several ways, and as the database prints it. The hours are
-/// such that no offset leads into another day.
+/// A time written in one of several formats, and as the database prints it. No offset moves it to
+/// another day.
 fn time(dice: &mut Dice) -> (String, String) {
     let (month, day) = (dice.between(1, 2), dice.between(1, 28));
     let hour = dice.between(3, 20);

@@ -1,10 +1,10 @@
-//! Everything fails at random while files arrive; then everything heals, and an audit compares what
-//! is stored with what the files were worth, record by record.
+//! Everything fails at random while files arrive. Then all faults end, and an audit compares the
+//! stored data with the expected outcome, record by record.
 //!
-//! The real binary runs twice over real servers: a service that does all, and a process that only
-//! works. `scripts/chaos --seconds N --seed S` runs it for as long as one likes. The seed decides the
-//! files and the faults; when they meet is a matter of timing, so a run is not exactly repeatable,
-//! and a failure leaves its folder for a look.
+//! Two processes of the real binary run over real servers: one with all roles, and one with the
+//! role `work` only. `scripts/chaos --seconds N --seed S` runs for any time. The seed decides the
+//! files and the faults. Their timing varies, so a run is not exactly repeatable, and a failure
+//! keeps its folder.
 
 mod arrivals;
 mod audit;
@@ -26,16 +26,16 @@ use disk::Disk;
 use files::{Dice, Expected, Worth};
 use world::{Fault, SERVICE, WORKER, World};
 
-/// How long the short run lasts.
+/// The duration of the short run.
 const SECONDS: u64 = 20;
 
-/// In a run that is as long as this, every kind of fault must have happened.
+/// A run of this duration must have had every kind of fault.
 const SECONDS_FOR_ALL: u64 = 300;
 
-/// From the last fault until everything must be at rest.
+/// Time after the last fault in which all work must end.
 const HEAL_WITHIN: Duration = Duration::from_secs(90);
 
-/// Between two looks at whether a fault is over, or everything at rest.
+/// Interval of checking whether a fault is over, or all work has ended.
 const TICK: Duration = Duration::from_millis(50);
 
 /// A number from the environment.
@@ -43,7 +43,7 @@ fn setting(name: &str, default: u64) -> u64 {
     std::env::var(name).map_or(default, |value| value.parse().expect(name))
 }
 
-/// Where everything of a run is. Kept after a failure.
+/// The folder of a run, kept after a failure.
 struct Site {
     folder: PathBuf,
     history: PathBuf,
@@ -102,7 +102,7 @@ impl Site {
         audit(world, &directories, log).await
     }
 
-    /// Fails, and leaves the folder where it is.
+    /// Fails and keeps the folder.
     fn fail(mut self, why: &str) -> ! {
         if let Some(kept) = self.kept.take() {
             let _ = kept.keep();
@@ -113,7 +113,7 @@ impl Site {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_lost_or_doubled_while_everything_fails() {
-    // An even seed, with which history is on a file system of its own.
+    // An even seed, so that history is on a separate file system.
     let seed = setting("LEMONADE_CHAOS_SEED", 2);
     let seconds = setting("LEMONADE_CHAOS_SECONDS", SECONDS);
     let site = Site::new(seed.is_multiple_of(2));
@@ -152,7 +152,7 @@ async fn nothing_is_lost_or_doubled_while_everything_fails() {
     }
 }
 
-/// The test of the test: an audit that finds nothing wrong anywhere would prove nothing.
+/// Tests the audit: one that never finds a difference would prove nothing.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_audit_is_clean_without_faults_and_finds_what_is_wrong() {
     let site = Site::new(false);
@@ -218,7 +218,7 @@ async fn the_audit_is_clean_without_faults_and_finds_what_is_wrong() {
     }
 }
 
-/// Does one fault after the other until that time; returns how often each took.
+/// Causes one fault after the other until that time. Returns how often each took effect.
 async fn torment(
     world: &mut World,
     all: &[Fault],
@@ -255,7 +255,7 @@ async fn torment(
     struck
 }
 
-/// Takes back the faults whose time is over.
+/// Ends the faults whose time is over.
 async fn end_due(world: &mut World, active: &mut Vec<(Instant, Fault)>) {
     for (due, fault) in std::mem::take(active) {
         if Instant::now() < due || !world.end(fault).await {
@@ -264,7 +264,7 @@ async fn end_due(world: &mut World, active: &mut Vec<(Instant, Fault)>) {
     }
 }
 
-/// Notes processes that ended by themselves, and starts them again.
+/// Records processes that ended by themselves, and restarts them.
 fn look(world: &mut World, active: &[(Instant, Fault)]) {
     let busy = |of: fn(&Fault) -> bool| active.iter().any(|(_, fault)| of(fault));
     let service_is_busy = busy(|fault| matches!(fault, Fault::Service(_)));
@@ -280,7 +280,7 @@ fn look(world: &mut World, active: &[(Instant, Fault)]) {
     }
 }
 
-/// Waits until no file is under way and nothing is queued.
+/// Waits until no file is in progress and the queue is empty.
 async fn heal(world: &mut World, site: &Site) -> Result<(), String> {
     let deadline = Instant::now() + HEAL_WITHIN;
     loop {
@@ -311,7 +311,7 @@ async fn heal(world: &mut World, site: &Site) -> Result<(), String> {
     }
 }
 
-/// What the ledger has of the files that are not settled.
+/// The ledger entries of the files that are not settled.
 async fn gaps(world: &World) -> String {
     let sql = "SELECT GROUP_CONCAT(line SEPARATOR '\n') FROM (SELECT CONCAT_WS(' ', f.file_no, \
                f.name, f.records, 'stored:', GROUP_CONCAT(e.first_ordinal, '+', e.records ORDER BY \
@@ -368,7 +368,7 @@ fn print_files(log: &[Expected]) {
     );
 }
 
-/// What the engine said about it all: lines of its logs by message.
+/// Prints the number of log lines of the engine by message.
 fn print_told(folder: &Path) {
     let mut told: BTreeMap<String, u64> = BTreeMap::new();
     for name in [SERVICE, WORKER] {

@@ -1,5 +1,5 @@
-//! A process of the real binary that is killed, stopped and started again, and watched: it may end
-//! when it is told to, and never otherwise.
+//! A process of the real binary that is killed, stopped and restarted. Ending without a signal is a
+//! failure.
 
 use std::fs::{self, File};
 use std::os::unix::process::ExitStatusExt as _;
@@ -9,23 +9,23 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-/// A process that has not ended for so long after SIGTERM hangs: it finishes what is in hand within
-/// its drain timeout, and a statement into a black hole within a minute.
+/// A process that has not ended this long after SIGTERM hangs: it finishes frames in flight within
+/// its drain timeout, and a statement without a reply within a minute.
 const STOP_WITHIN: Duration = Duration::from_secs(90);
 
 /// Lines of a log that are shown with a failure.
 const LOG_LINES: usize = 15;
 
-/// One process of the engine, again and again.
+/// A process of the engine, across its restarts.
 pub struct Process {
     pub name: &'static str,
-    /// How it is started.
+    /// The command that starts it.
     command: Box<dyn Fn() -> Command + Send>,
     log: PathBuf,
     state: State,
-    /// What it did that it should not have done.
+    /// Its failures.
     pub offences: Vec<String>,
-    /// The longest time from SIGTERM to its end.
+    /// The longest time between SIGTERM and its end.
     pub slowest_stop: Duration,
 }
 
@@ -71,7 +71,7 @@ impl Process {
         self.state = State::Running(child);
     }
 
-    /// Whether it runs, is not paused, and was not told to end.
+    /// Whether it runs, is not stopped, and was not asked to end.
     pub fn is_running(&self) -> bool {
         matches!(self.state, State::Running(_))
     }
@@ -124,7 +124,7 @@ impl Process {
         }
     }
 
-    /// Notes how it has ended, where it has.
+    /// Records how the process ended, if it has ended.
     pub fn look(&mut self) {
         match &mut self.state {
             State::Down | State::Paused(_) => {}
@@ -168,7 +168,7 @@ impl Drop for Process {
     }
 }
 
-/// It ended of its own accord and content, or before it had a handler for the signal.
+/// Whether it ended with success after the signal, or before it had a handler for the signal.
 fn is_clean(status: ExitStatus) -> bool {
     status.code() == Some(0) || status.signal() == Some(Signal::TERM.as_raw())
 }

@@ -1,9 +1,9 @@
-//! Two processes of the engine, the servers below them, and everything that can be done to them.
+//! Two processes of the engine, their servers, and the faults that a test can cause.
 //!
 //! Each fault has a subject, and a subject has one fault at a time, so that no fault hides another:
-//! a server that is stopped takes no statement. Faults of different subjects overlap. The engine
-//! knows only the ports of the proxies, and its account may come from nowhere but 127.0.0.1, so that
-//! it cannot go round them; it has no rights beyond its database, so that `read_only` binds it.
+//! a stopped server executes no statement. Faults of different subjects overlap. The engine knows
+//! only the ports of the proxies, and its account is limited to 127.0.0.1, so that it cannot bypass
+//! them. It has no rights beyond its database, so that `read_only` applies to it.
 
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpStream};
@@ -21,21 +21,21 @@ use super::process::Process;
 use crate::support::proxy::{Manner, Proxy};
 use crate::support::{self, Private};
 
-/// Streams and group of the engine, as Redis knows them.
+/// The streams and the group of the engine in Redis.
 pub const STREAMS: [&str; 2] = [
     "lemonade:{vehicle_events}:frames",
     "lemonade:{vehicle_status}:frames",
 ];
 pub const GROUP: &str = "workers";
 
-/// What an administrator waits for an answer. One that does not come means that the fault could not
-/// be brought about, not that the test fails.
+/// How long an administrator waits for a reply. Without a reply, the fault did not take effect; the
+/// test does not fail.
 const ADMIN_WAIT: Duration = Duration::from_secs(3);
 
-/// What the server allows when it is well.
+/// The limit of the server without a fault.
 const CONNECTIONS_MAX: u32 = 500;
 
-/// What can be done to a connection in a proxy.
+/// The faults of connections in a proxy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum OnLink {
     Cut,
@@ -45,7 +45,7 @@ pub enum OnLink {
     Trickle,
 }
 
-/// What can be done to a process of the engine.
+/// The faults of a process of the engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum OnProcess {
     Kill,
@@ -53,7 +53,7 @@ pub enum OnProcess {
     Terminate,
 }
 
-/// What can be done to Redis.
+/// The faults of Redis.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum OnRedis {
     FlushAll,
@@ -65,7 +65,7 @@ pub enum OnRedis {
     Pause,
 }
 
-/// What can be done to MariaDB.
+/// The faults of MariaDB.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum OnDatabase {
     KillAndRestart,
@@ -73,12 +73,12 @@ pub enum OnDatabase {
     ReadOnly,
     FewConnections,
     ReadLock,
-    /// Somebody holds the rows of the ledger for longer than the engine waits for a lock.
+    /// A transaction locks the rows of the ledger for longer than the engine waits for a lock.
     HeldRows,
     Pause,
 }
 
-/// Everything that can be done.
+/// All faults.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Fault {
     Service(OnProcess),
@@ -87,12 +87,12 @@ pub enum Fault {
     RedisLink(OnLink),
     Database(OnDatabase),
     DatabaseLink(OnLink),
-    /// The file system of history has no room.
+    /// The file system of history is full.
     HistoryFull,
 }
 
 impl Fault {
-    /// Every fault that can be: history is full only on a file system of its own.
+    /// All possible faults: history can be full only on a separate file system.
     pub fn all(own_history: bool) -> Vec<Self> {
         let mut all = Vec::new();
         let processes = [OnProcess::Kill, OnProcess::Pause, OnProcess::Terminate];
@@ -135,13 +135,13 @@ impl Fault {
         all
     }
 
-    /// Whether both are done to the same thing.
+    /// Whether both have the same subject.
     pub fn shares_subject(self, other: Self) -> bool {
         std::mem::discriminant(&self) == std::mem::discriminant(&other)
     }
 }
 
-/// The processes, the servers, and what stands between them.
+/// The processes, the servers, and the proxies between them.
 pub struct World {
     pub service: Process,
     pub worker: Process,
@@ -149,15 +149,15 @@ pub struct World {
     pub database: Private,
     pub redis_link: Proxy,
     pub database_link: Proxy,
-    /// The file system of history, where it has one of its own.
+    /// The file system of history, if it is a separate one.
     history_disk: Option<Arc<Disk>>,
-    /// An administrator's connection that holds something, until it ends.
+    /// A connection of the administrator that has locks or limits until it ends.
     held: Option<Conn>,
-    /// How the engine is called, for commands that end.
+    /// The environment of the engine, for commands that end.
     engine: Engine,
 }
 
-/// How the engine is called.
+/// The environment of the engine.
 #[derive(Clone)]
 struct Engine {
     folder: PathBuf,
@@ -272,7 +272,7 @@ impl World {
         Some(())
     }
 
-    /// Does it. Returns for how long; `None` where it did not take.
+    /// Causes the fault. Returns its duration; `None` if it did not take effect.
     pub async fn begin(&mut self, fault: Fault, dice: &mut Dice) -> Option<Duration> {
         let mut millis =
             |first: u64, last: u64| Some(Duration::from_millis(dice.between(first, last)));
@@ -362,7 +362,8 @@ impl World {
                 millis(300, 2_000)
             }
             OnDatabase::FewConnections => {
-                // The fewest that the server takes; the two processes want more when they return.
+                // The smallest value that the server accepts; the two processes need more
+                // connections.
                 self.admin("SET GLOBAL max_connections = 10").await?;
                 self.database_link.cut();
                 millis(300, 2_000)
@@ -384,7 +385,7 @@ impl World {
         }
     }
 
-    /// Takes it back. `false`: it is not over yet.
+    /// Ends the fault. Returns `false` if it is not over yet.
     pub async fn end(&mut self, fault: Fault) -> bool {
         match fault {
             Fault::Service(_) | Fault::Worker(_) => {

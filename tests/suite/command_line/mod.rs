@@ -1,4 +1,4 @@
-//! The command line as a user meets it: the real binary, in an empty directory, with an empty
+//! The command line as a user sees it: the real binary in an empty directory, with an empty
 //! environment.
 
 use std::fs;
@@ -9,12 +9,12 @@ use tempfile::TempDir;
 
 mod settings;
 
-/// A directory of its own to run in.
+/// A directory in which the binary runs.
 struct Shell {
     dir: TempDir,
 }
 
-/// What a run left.
+/// The result of a run.
 #[derive(Debug)]
 struct Run {
     code: i32,
@@ -59,7 +59,7 @@ impl Shell {
     }
 }
 
-/// An address where nothing listens, so that no service of the machine answers for ours.
+/// An address where no server listens, so that no other service of the machine answers.
 const NO_HTTP: (&str, &str) = ("LEMONADE_HTTP_ADDR", "off");
 
 #[test]
@@ -218,7 +218,7 @@ fn a_dry_run_says_what_a_load_takes() {
     made("archive/a", "4");
     assert_eq!(would(&[]), "2 files");
     assert_eq!(would(&["archive"]), "1 files");
-    // What is above the directories of the engine is an archive without them.
+    // A directory that contains the engine's directories is an archive without them.
     assert_eq!(would(&["."]), "1 files");
     let stranger = shell.run(&["load", "--dry-run", "--dataset", "trips"]);
     assert_eq!(stranger.code, 78, "{stranger:?}");
@@ -227,7 +227,7 @@ fn a_dry_run_says_what_a_load_takes() {
         let run = shell.run(arguments);
         let counted = format!("files        {files}\n");
         assert!(run.stdout.starts_with(&counted), "{run:?}");
-        // Now there is a database beside them, which is no archive either.
+        // Now it also contains a database, which is not part of the archive.
         assert_eq!(would(&["."]), "1 files");
     }
 }
@@ -315,7 +315,7 @@ fn migrate_prints_the_statements_that_it_would_run() {
     ] {
         assert!(printed.stdout.contains(table), "{}", printed.stdout);
     }
-    // What was printed is what makes the schema.
+    // The printed statements create the schema.
     let path = shell.path().join("by_hand.db");
     let database = rusqlite::Connection::open(&path).unwrap();
     database.execute_batch(&printed.stdout).unwrap();
@@ -424,7 +424,7 @@ fn each_shell_gets_completions_that_know_the_commands_whatever_the_settings() {
     }
     assert_eq!(shell.run(&["completions", "tcsh"]).code, 64);
 
-    // Bash itself, asked what could follow.
+    // Asks Bash for the possible completions.
     let script = shell.run(&["completions", "bash"]).stdout;
     shell.write("completions.bash", &script);
     let ask = "source completions.bash; COMP_WORDS=(task_runner queue dr); COMP_CWORD=2; \

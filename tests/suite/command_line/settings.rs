@@ -1,4 +1,4 @@
-//! Settings as a user meets them: what is said where, what is shown of it, and files to begin with.
+//! Settings as a user sees them: their sources, how they are printed, and initial files.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;

@@ -1,4 +1,5 @@
-//! A Redis that is replaced by its replica, which lags behind: what the old one had acknowledged is gone.
+//! A Redis is replaced by its replica, which lags behind: entries that the old server had
+//! acknowledged are lost.
 
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use crate::support::{Pair, Service, names, until};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// A number out of what `INFO` says.
+/// A number in the reply to `INFO`.
 fn info(port: u16, name: &str) -> u64 {
     let info = raw(port, &["INFO replication"]);
     let value = info.lines().find_map(|line| {
@@ -21,7 +22,7 @@ fn info(port: u16, name: &str) -> u64 {
     value.unwrap_or_else(|| panic!("{name}: {info}"))
 }
 
-/// What a command returns as an integer.
+/// The reply of a command as an integer.
 fn count(port: u16, command: &str) -> u64 {
     let reply = raw(port, &[command]);
     let number = reply.lines().next().and_then(|line| line.strip_prefix(':'));
@@ -33,7 +34,7 @@ fn count(port: u16, command: &str) -> u64 {
 
 const LENGTH: &str = "XLEN lemonade:{vehicle_events}:frames";
 
-/// Frames that were published, and acks that were given, exist only on the server that dies.
+/// Published frames and acks exist only on the server that dies.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_queue_that_fails_over_to_a_lagging_replica_costs_a_load_nothing() {
     let mut master = support::private_redis().await;
@@ -58,7 +59,7 @@ async fn a_queue_that_fails_over_to_a_lagging_replica_costs_a_load_nothing() {
     };
     until("some files in history", LIMIT, done(10)).await;
 
-    // From here on the replica learns nothing.
+    // From here on the replica receives no updates.
     link.set(Manner::Blackhole);
     until("more files in history", LIMIT, done(30)).await;
     until("frames in the queue", LIMIT, async || {

@@ -1,5 +1,4 @@
-//! The real binary over real servers, with one fault at a chosen moment: each step at which it can
-//! die, each answer that can be lost.
+//! The real binary over real servers, with one fault at a chosen step: a kill, or a lost reply.
 
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -43,7 +42,7 @@ impl Behind {
         }
     }
 
-    /// A load that speaks through the proxies.
+    /// A load that connects through the proxies.
     fn load(&self) -> Command {
         let through = |url: &str, proxy: &Proxy| {
             let (port, _) = address(url);
@@ -85,7 +84,7 @@ pub(super) async fn is_loaded_once(pair: &Pair, records: u64, files: usize, when
     pair.expect(0, &["verify"]);
 }
 
-/// SIGKILL, and the end of its connections, which the kernel would see to were there no proxy.
+/// Sends SIGKILL and ends its connections, as the kernel would do without a proxy.
 fn kill(mut load: Child, behind: &Behind) {
     load.kill().unwrap();
     load.wait().unwrap();
@@ -97,7 +96,8 @@ fn kill(mut load: Child, behind: &Behind) {
 async fn killed_at_any_step_the_next_load_finishes() {
     const IN_REDIS: bool = true;
     const IN_DATABASE: bool = false;
-    // Each step before and after it took effect. A prepared statement is struck at its preparation.
+    // Each step before and after it takes effect. For a prepared statement, the fault comes at its
+    // preparation.
     let steps = [
         (IN_DATABASE, "INSERT INTO ingest_files", Strike::HoldRequest),
         (IN_REDIS, "XADD", Strike::HoldRequest),
@@ -145,7 +145,7 @@ async fn killed_at_any_step_the_next_load_finishes() {
     }
 }
 
-/// A load of some files that is killed when it comes to a step.
+/// A load of some files that is killed at a step.
 async fn killed_at(
     behind: &Behind,
     in_redis: bool,
@@ -163,7 +163,7 @@ async fn killed_at(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_killed_load_had_in_hand_is_drained_and_the_next_load_publishes_only_the_rest() {
-    // Frames in hand and not committed; committed and not acked; and others in the queue.
+    // Some frames are delivered but not committed, some committed but not acked, and others wait.
     for (in_redis, step, strike) in [
         (false, COMMIT, Strike::HoldRequest),
         (true, "XDEL", Strike::HoldRequest),
@@ -228,7 +228,7 @@ async fn a_load_outlives_restarts_of_its_servers() {
         })
         .await;
         assert!(load.0.try_wait().unwrap().is_none(), "it is at work");
-        // One comes back with what was committed, the other with nothing.
+        // The database returns with its data, Redis without any.
         database.restart().await;
         redis.restart().await;
     }
@@ -258,7 +258,7 @@ async fn a_queue_that_is_harmed_again_and_again_costs_a_load_nothing() {
         raw(redis.port, &[harm]);
         harms += 1;
         assert!(harms < 200, "the load does not end");
-        // Each at once to begin with, so that a fast machine meets all of them.
+        // Each fault once at the start, so that a fast machine has all of them.
         let pause = if harms < 3 { 50 } else { 300 };
         tokio::time::sleep(Duration::from_millis(pause)).await;
     }
@@ -284,7 +284,7 @@ async fn a_process_that_stood_still_while_its_connections_died_goes_on() {
     behind.is_loaded_once(80_000, 40, "stood still").await;
 }
 
-/// The exit code of a load that comes to its end.
+/// The exit code of a load that ends by itself.
 pub(super) async fn ended(load: &mut Service) -> Option<i32> {
     let mut code = None;
     until("the end of the load", LIMIT * 2, async || {

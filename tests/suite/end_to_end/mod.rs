@@ -37,7 +37,7 @@ impl Checksum {
     }
 }
 
-/// What the input says, read by another parser than the product's.
+/// The expected rows, read from the input by another parser than the product's.
 fn checksum_of_files(dir: &Path) -> Checksum {
     let mut sum = Checksum(0, 0);
     for name in names(dir) {
@@ -70,7 +70,7 @@ fn checksum_of_files(dir: &Path) -> Checksum {
     sum
 }
 
-/// What the table says.
+/// The rows of the table.
 async fn checksum_of_rows(pair: &Pair) -> Checksum {
     let files = pair.query("SELECT file_no, name FROM ingest_files").await;
     let mut sum = Checksum(0, 0);
@@ -146,7 +146,7 @@ async fn loads_all(pair: &Pair, files: u64, records_each: u64) {
     assert_eq!(pair.number("SELECT COUNT(*) FROM ingest_frames").await, 0);
     summary_is_right(pair).await;
 
-    // Again: nothing is added, and the files are reported as duplicates.
+    // A second load adds no row, and reports the files as duplicates.
     let history = pair.at("history");
     let report = pair.expect(0, &["load", history.to_str().unwrap()]);
     let line = report
@@ -164,7 +164,7 @@ async fn loads_all(pair: &Pair, files: u64, records_each: u64) {
     assert_eq!(names(&history), generated, "an archive stays where it is");
 }
 
-/// The summary equals what a query over the whole table says.
+/// The summary equals the result of a query over the whole table.
 async fn summary_is_right(pair: &Pair) {
     let date = "SUBSTR(CAST(event_time AS CHAR), 1, 10)";
     let brute = pair
@@ -392,14 +392,15 @@ async fn a_load_stops_at_too_many_rejects_and_says_so() {
         names(&pair.at("history")).len() < 60,
         "it loaded everything all the same"
     );
-    // With enough allowed, it ends as any load with rejects does, and nothing was lost.
+    // With a higher limit it ends like any load with rejects, and no record is lost.
     pair.expect(2, &["load", "--max-rejects", "120000"]);
     let stored = pair.number("SELECT COUNT(*) FROM vehicle_events").await
         + pair.number("SELECT COUNT(*) FROM ingest_rejects").await;
     assert_eq!(stored, 120_000);
 }
 
-/// A kill between the commit that settles a file and its settling may leave entries of another cut.
+/// A kill between the last commit of a file and its settling may leave ledger entries of another
+/// cut.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_entries_a_settled_file_still_has_go_with_its_move() {
     for pair in Pair::all().await {

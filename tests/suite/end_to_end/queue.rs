@@ -1,5 +1,5 @@
-//! `queue peek` and `queue drain` over a real Redis: to look takes nothing, and what a dead or a
-//! living process has published is committed once, without a look at any directory.
+//! `queue peek` and `queue drain` over a real Redis: peeking takes no frame, and a drain commits
+//! the frames of a dead or a running process once, without reading a directory.
 
 use std::process::Stdio;
 use std::time::Duration;
@@ -18,10 +18,10 @@ use crate::support::{Pair, Service, names, until};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// Where the frames of `vehicle_events` lie.
+/// The stream of `vehicle_events`.
 const KEY: &str = "lemonade:{vehicle_events}:frames";
 
-/// A pair whose Redis is its own, so that its counters are.
+/// A pair with its own Redis, so that the counters of the server are its own.
 async fn pair_with_redis(name: &'static str) -> (Pair, Private) {
     let redis = support::private_redis().await;
     let mut pair = Pair::new(name).await;
@@ -34,7 +34,7 @@ fn six_frames(pair: &Pair) {
     generate(pair, &["--files", "3", "--records", "3000"]);
 }
 
-/// A service that only ingests, once it has published so many frames in all.
+/// Starts a service that only ingests, and waits until it has published this many frames.
 async fn ingest(pair: &Pair, port: u16, frames: u64) -> Service {
     let service = Service::start(pair, &["run", "--role", "ingest"]);
     is_published(port, frames).await;
@@ -48,7 +48,7 @@ async fn is_published(port: u16, frames: u64) {
     .await;
 }
 
-/// Takes so many frames into the hands of a consumer that does nothing with them.
+/// Delivers this many frames to a consumer that does nothing with them.
 async fn hold(url: &str, frames: usize) {
     let datasets = Datasets::new(Vec::new()).unwrap();
     let options = BrokerOptions::default();
@@ -60,7 +60,7 @@ async fn hold(url: &str, frames: usize) {
     }
 }
 
-/// How many frames were ever published.
+/// The number of frames published so far.
 pub(super) fn published(port: u16) -> u64 {
     let info = raw(port, &["INFO commandstats"]);
     let calls = info.split_once("cmdstat_xadd:calls=");
@@ -69,14 +69,14 @@ pub(super) fn published(port: u16) -> u64 {
     })
 }
 
-/// What `queue peek --json` shows.
+/// The output of `queue peek --json`.
 pub(super) fn peek(pair: &Pair) -> Vec<Value> {
     let shown = pair.expect(0, &["queue", "peek", "--json", "--limit", "100"]);
     let parse = |line: &str| serde_json::from_str(line).unwrap();
     shown.lines().map(parse).collect()
 }
 
-/// That the report has these lines.
+/// Checks that the report has these lines.
 fn reports(report: &str, lines: &[(&str, &str)]) {
     for (name, number) in lines {
         let line = format!("{name:<12} {number}");
@@ -109,11 +109,11 @@ async fn frames_of_a_dead_service_are_drained_and_the_next_load_publishes_none_o
     pair.expect(0, &["load"]);
     is_loaded_once(&pair, 9_000, 3, "drained").await;
     assert_eq!(published(redis.port), 6, "published again");
-    // The drain knew of no settled file: the load's refresh has read its rows from the table.
+    // The drain does not settle files: the refresh of the load has read the rows from the table.
     let pairs = "SELECT COUNT(DISTINCT vehicle_id, DATE(event_time)) FROM vehicle_events";
     let summary = "SELECT COUNT(*) FROM daily_summary";
     assert_eq!(pair.number(summary).await, pair.number(pairs).await);
-    // With nothing to do it says so.
+    // An empty queue is reported as empty.
     let report = pair.expect(0, &["queue", "drain"]);
     reports(&report, &[("frames", "0"), ("rows", "0")]);
 }
@@ -160,7 +160,7 @@ async fn a_drain_waits_for_what_others_hold_says_who_publishes_and_is_stopped_by
     command.stdout(Stdio::null());
     command.stderr(std::fs::File::create(&errors).unwrap());
     let mut drain = Service(command.spawn().unwrap());
-    // Two frames, of 1,500 records each, are in the hands of others.
+    // Two frames of 1,500 records each are delivered to other consumers.
     let left = |rows: u64| {
         let pair = &pair;
         async move || {
@@ -261,7 +261,7 @@ async fn to_peek_shows_each_frame_whose_hands_it_is_in_and_what_is_damaged() {
         b"showing 2 of 7 frames; raise --limit to see more\n"
     );
 
-    // Neither how often nor to whom: only the time goes on.
+    // Neither deliveries nor consumers have changed; only the time has.
     let after = raw(redis.port, &[&format!("XPENDING {KEY} workers - + 9")]);
     let but_idle = |reply: &str| {
         let mut lines: Vec<String> = reply.lines().map(str::to_owned).collect();
@@ -274,8 +274,8 @@ async fn to_peek_shows_each_frame_whose_hands_it_is_in_and_what_is_damaged() {
     assert!(groups.starts_with("*1\r\n"), "{groups}");
 }
 
-/// A mistake that is easily made: both ledgers begin with file 1. What the workers of one take of the
-/// other's frames is published again.
+/// Two databases share one queue, which is an easy mistake: both ledgers begin with file 1. Frames
+/// that workers of the wrong database receive are published again.
 #[tokio::test(flavor = "multi_thread")]
 async fn two_databases_on_one_queue_store_their_own_files_only() {
     let (mut one, redis) = pair_with_redis("redis+mysql").await;
@@ -306,7 +306,7 @@ async fn two_databases_on_one_queue_store_their_own_files_only() {
     }
 }
 
-/// What waits in Redis for a database that is no more is of no file of the new one.
+/// Frames in Redis for a deleted database belong to no file of the new one.
 #[tokio::test(flavor = "multi_thread")]
 async fn frames_for_a_database_that_was_made_anew_are_dropped() {
     let (pair, redis) = pair_with_redis("redis+sqlite").await;

@@ -1,4 +1,4 @@
-//! The service, and how it and a load are ended: nothing is lost, and the next run goes on.
+//! The service, and stopping it or a load: nothing is lost, and the next run continues.
 
 use std::io::Write as _;
 use std::time::{Duration, Instant};
@@ -15,7 +15,7 @@ async fn the_service_takes_what_arrives_and_stops_cleanly() {
         // No command is `run`.
         let mut service = Service::start(&pair, &[]);
 
-        // Written in place, slowly: never taken as a whole before its end.
+        // Written slowly in place: it must not be taken before its end.
         let slow = inbound.join("vehicle_events_slow.json");
         let mut writer = std::fs::File::create(&slow).unwrap();
         for part in EVENTS.as_bytes().chunks(200) {
@@ -25,7 +25,7 @@ async fn the_service_takes_what_arrives_and_stops_cleanly() {
             assert!(slow.exists(), "a file is taken while it is written");
         }
         drop(writer);
-        // Written elsewhere and renamed in.
+        // Written elsewhere and renamed to inbound.
         let elsewhere = pair.at("elsewhere.json");
         std::fs::write(&elsewhere, STATUS).unwrap();
         std::fs::rename(&elsewhere, inbound.join("vehicle_status_renamed.json")).unwrap();
@@ -63,7 +63,7 @@ async fn the_service_says_so_where_inbound_cannot_be_read() {
     assert_eq!(service.terminate(), Some(0));
 }
 
-/// A file whose move fails is named, and the log has what became of the others.
+/// The log names a file whose move fails, and the outcome of the others.
 #[tokio::test(flavor = "multi_thread")]
 async fn status_names_a_file_that_cannot_be_moved_and_the_log_what_moved() {
     let pair = Pair::new("memory+sqlite").await;
@@ -170,7 +170,7 @@ async fn no_file_is_taken_while_the_disk_is_below_the_floor() {
 async fn a_paused_service_takes_no_file_until_it_is_resumed() {
     let pair = Pair::new("memory+sqlite").await;
     let limit = Duration::from_secs(30);
-    // Before the first start: the word is kept.
+    // Before the first start: the pause is kept.
     assert!(pair.expect(0, &["pause"]).contains("resume"));
     pair.expect(0, &["pause"]);
     let addr = free_addr();
@@ -259,7 +259,7 @@ async fn a_second_signal_leaves_at_once_and_the_next_load_finishes() {
             async || !names(&pair.at("history")).is_empty(),
         )
         .await;
-        // Of two kinds, since two pending ones of one kind are one.
+        // Two different signals, because a pending signal is not queued twice.
         load.signal(rustix::process::Signal::INT);
         load.signal(rustix::process::Signal::TERM);
         let began = Instant::now();

@@ -1,5 +1,5 @@
-//! The engine over TLS, with an authority of the test's own: whom it trusts, whom it refuses, and that
-//! no password is ever shown.
+//! The engine over TLS, with a certificate authority of the test: which servers it trusts and
+//! refuses, and that it prints no password.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ use crate::support::{Pair, names};
 const SECRET: &str = "s3cret/of:all@them";
 const SECRET_IN_URL: &str = "s3cret%2Fof%3Aall%40them";
 
-/// An authority, and a certificate by it for 127.0.0.1.
+/// A certificate authority, and its certificate for 127.0.0.1.
 struct Authority {
     folder: tempfile::TempDir,
 }
@@ -51,7 +51,7 @@ impl Authority {
     }
 }
 
-/// Loads a file with the URLs out of files, as a service gets its secrets.
+/// Loads a file, with the URLs in files, as a service receives its secrets.
 fn load(pair: &Pair, redis_url: &str, database_url: &str) -> Output {
     fs::write(pair.at("inbound").join("vehicle_status.json"), STATUS).unwrap();
     with_secrets(pair, &["load"], redis_url, database_url)
@@ -73,7 +73,7 @@ fn with_secrets(pair: &Pair, args: &[&str], redis_url: &str, database_url: &str)
         .unwrap()
 }
 
-/// What it printed; no secret is in it.
+/// The output, after checking that it contains no secret.
 fn said(output: &Output) -> String {
     let text = [&output.stdout[..], &output.stderr[..]].concat();
     let text = String::from_utf8_lossy(&text).into_owned();
@@ -89,7 +89,7 @@ fn loaded(pair: &Pair, output: &Output) {
     fs::remove_file(history.join("vehicle_status.json")).unwrap();
 }
 
-/// It ends at once, since nobody can wait for trust, and says what to do.
+/// It exits at once, because waiting does not help, and says what to do.
 fn distrusted(output: &Output, advice: &str) {
     let text = said(output);
     assert_eq!(output.status.code(), Some(78), "{text}");
@@ -127,7 +127,7 @@ async fn redis_over_tls_is_trusted_by_its_authority_alone() {
     };
     let trusted = format!("?ca={}", ours.ca());
     for user in ["", "loader"] {
-        // The same content again is a duplicate, and goes to history as well.
+        // The same content again is a duplicate, and also goes to history.
         loaded(&pair, &load(&pair, &url(user, &trusted), &database));
     }
     for untrusted in [String::new(), format!("?ca={}", other.ca())] {
@@ -148,13 +148,13 @@ async fn redis_over_tls_is_trusted_by_its_authority_alone() {
     assert!(said(&shown).contains("rediss://:***@127.0.0.1"));
 }
 
-/// Over a server that has this authority's certificate and an account that must use TLS.
+/// Over a server with a certificate of this authority, and an account that requires TLS.
 async fn database_over_tls(admin_url: &str, ours: &Authority) {
     let mut admin = mysql_async::Conn::from_url(admin_url).await.unwrap();
     for sql in [
         format!("CREATE USER 'secure'@'%' IDENTIFIED BY '{SECRET}' REQUIRE SSL"),
         "GRANT SELECT, INSERT, UPDATE, DELETE, CREATE ON *.* TO 'secure'@'%'".to_owned(),
-        // Of the server's own machine, which is who comes through its socket.
+        // For connections through the socket of the server.
         format!("CREATE USER 'near'@'localhost' IDENTIFIED BY '{SECRET}'"),
         "GRANT SELECT, INSERT, UPDATE, DELETE, CREATE ON *.* TO 'near'@'localhost'".to_owned(),
     ] {
@@ -183,7 +183,7 @@ async fn database_over_tls(admin_url: &str, ours: &Authority) {
     );
     let refused = load(&pair, memory, &url("?ca=/not/there.pem"));
     distrusted(&refused, "ca=/not/there.pem");
-    // The account may not come without TLS, nor with another password.
+    // The account cannot log in without TLS or with another password.
     distrusted(&load(&pair, memory, &url("")), "the password");
     let wrong = url(&trusted).replace("all", "none");
     distrusted(&load(&pair, memory, &wrong), "the password");

@@ -1,4 +1,4 @@
-//! How a running service hears of files, and what it does where it hears nothing.
+//! How a running service is notified of files, and what it does without notifications.
 
 use std::fs::OpenOptions;
 
@@ -7,10 +7,10 @@ use rustix::process::Signal;
 use super::*;
 use crate::support::{free_addr, page};
 
-/// A service with a page for its metrics, and whether it is ready.
+/// A service with an address for its metrics and its readiness.
 async fn service(pair: &Pair, through: &[&str], settings: &[(&str, &str)]) -> (Service, String) {
     pair.expect(0, &["migrate"]);
-    // The service makes its directories, and a test may need them before.
+    // The service creates its directories, but a test may need them before.
     pair.at("inbound");
     let addr = free_addr();
     let settings: Vec<String> = settings
@@ -39,7 +39,7 @@ fn metric(addr: &str, name: &str) -> u64 {
         .unwrap()
 }
 
-/// Whether the service says that it waits for a file, and why.
+/// Whether the service reports that it waits for a file for this reason.
 fn waits(addr: &str, name: &str, why: &str) -> bool {
     let Some((_, status)) = page(addr, "/api/status") else {
         return false;
@@ -67,9 +67,9 @@ fn watched(service: &Service) -> Vec<u64> {
         .collect()
 }
 
-/// The kernel drops what does not fit the queue of a process that does not read it. The notice of
-/// that is the last event that fits: nothing else tells of the good file, and the next scan by the
-/// clock is an hour away.
+/// The kernel drops events that do not fit into the queue of a process that does not read them. The
+/// overflow event is the last one that fits. Only this event leads to the good file, because the
+/// next periodic scan is an hour away.
 #[tokio::test(flavor = "multi_thread")]
 async fn dropped_notifications_are_noticed_and_the_scan_finds_the_files() {
     let pair = embedded().await;
@@ -80,7 +80,7 @@ async fn dropped_notifications_are_noticed_and_the_scan_finds_the_files() {
     service.signal(Signal::STOP);
     let queue = fs::read_to_string("/proc/sys/fs/inotify/max_queued_events").unwrap();
     let queue: usize = queue.trim().parse().unwrap();
-    // Two names in turn, so that no event is like the one before, which would be one with it.
+    // Two names in turn, because the kernel merges an event with an equal one before it.
     let noise = ["one.tmp", "two.tmp"].map(|name| inbound.join(name));
     for number in 0..queue {
         fs::write(&noise[number % 2], "").unwrap();
@@ -104,7 +104,7 @@ async fn an_inbound_that_is_removed_and_made_again_is_scanned_and_watched() {
     let inbound = pair.at("inbound");
     let inode = fs::metadata(&inbound).unwrap().ino();
     assert_eq!(watched(&service), [inode]);
-    // Held open, so that the new directory cannot have the same number.
+    // Kept open, so that the new directory cannot have the same inode number.
     let old = File::open(&inbound).unwrap();
     fs::remove_dir_all(&inbound).unwrap();
     until("no watch", LIMIT, async || watched(&service).is_empty()).await;
@@ -124,7 +124,7 @@ async fn an_inbound_that_is_removed_and_made_again_is_scanned_and_watched() {
     assert_eq!(service.terminate(), Some(0));
 }
 
-/// No inotify instance is to be had, in a user namespace of its own.
+/// No inotify instance is available, in a separate user namespace.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_service_that_can_watch_nothing_scans_and_says_so() {
     let pair = embedded().await;
@@ -186,7 +186,8 @@ async fn a_writer_that_pauses_in_the_middle_is_waited_for() {
     let mut writer = OpenOptions::new().append(true).open(&closed).unwrap();
     writer.write_all(second.as_bytes()).unwrap();
     drop(writer);
-    // The same bytes, so the same file to the ledger: both are there, and their records once.
+    // The same bytes are the same file in the ledger: both files are in history, and the records
+    // are stored once.
     until("both in history", LIMIT, async || {
         names(&pair.at("history")).len() == 2
     })
@@ -196,7 +197,8 @@ async fn a_writer_that_pauses_in_the_middle_is_waited_for() {
     assert_eq!(service.terminate(), Some(0));
 }
 
-/// Times of files are the clocks of others: far ahead, before all time, and neither holds a file up.
+/// The mtime of a file is set by its writer. One far in the future or before the epoch does not
+/// delay the file.
 #[tokio::test]
 async fn files_of_any_time_load() {
     let pair = embedded().await;
@@ -222,7 +224,7 @@ async fn files_of_any_time_load() {
     assert_eq!(names(&pair.at("history")).len(), 4);
 }
 
-/// More files wait than are named anywhere: the number is that of all.
+/// More files wait than are listed. The number counts all of them.
 #[tokio::test(flavor = "multi_thread")]
 async fn all_files_that_wait_are_counted() {
     const FILES: u64 = 130;
@@ -257,7 +259,8 @@ async fn all_files_that_wait_are_counted() {
     assert_eq!(service.terminate(), Some(0));
 }
 
-/// Hidden files and reasons are no files of quarantine; a reason without its file is one.
+/// Hidden files and `.reason` files do not count as files of quarantine, but a `.reason` without
+/// its file does.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_files_in_quarantine_are_counted() {
     let pair = embedded().await;

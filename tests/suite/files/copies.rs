@@ -1,9 +1,9 @@
-//! The same content more than once: as a file of its own, or as a second name of one file.
+//! The same content more than once: as another file, or as a second link to one file.
 
 use super::*;
 
-/// Three files of one content, in inbound at the same time and again later: one of them is stored, the
-/// others are reported and go to history as well.
+/// Three files with the same content, in inbound at the same time and again later: one is stored,
+/// the others are reported as duplicates and go to history.
 #[tokio::test]
 async fn the_same_content_twice_is_stored_once_and_reported() {
     let pair = embedded().await;
@@ -35,7 +35,7 @@ async fn the_same_content_twice_is_stored_once_and_reported() {
     }
 }
 
-/// A file with a second name elsewhere is one like any other, unless the operator says that it waits.
+/// A file with a second hard link is taken like any other, unless a setting makes it wait.
 #[tokio::test]
 async fn a_hard_link_loads_or_waits_as_the_operator_says() {
     let pair = embedded().await;
@@ -61,7 +61,7 @@ async fn a_hard_link_loads_or_waits_as_the_operator_says() {
     assert_eq!(names(&inbound), ["vehicle_status_waits.json"]);
     assert_eq!((good_rows(&pair).await, rows(&pair).await), (1, 2));
 
-    // As who delivers by a link and an unlink does: there are two names for a moment only.
+    // Like a producer that delivers by link and unlink: two names exist only for a moment.
     fs::remove_file(outside).unwrap();
     pair.expect(0, &["load", "--hard-links", "wait"]);
     assert_eq!(names(&inbound), [""; 0]);

@@ -1,7 +1,6 @@
-//! What files do to the engine: swapped under it, unreadable, too large, of a strange kind.
+//! Difficult files: replaced while being read, unreadable, too large, or of an unusual type.
 //!
-//! Each test runs the real binary, and beside the file in question lies a good one that has to
-//! load.
+//! Each test runs the real binary, with a good file beside the difficult one that has to be loaded.
 
 mod arrival;
 mod copies;
@@ -70,7 +69,7 @@ fn start(pair: &Pair, through: &[&str], args: &[&str]) -> Child {
     command.spawn().unwrap()
 }
 
-/// The exit code, and what was said.
+/// The exit code and the output.
 fn ended(child: Child) -> (Option<i32>, String) {
     let output = child.wait_with_output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -85,7 +84,7 @@ fn lock(pair: &Pair) -> rusqlite::Connection {
     db
 }
 
-/// How large a file is that changes in the middle of a load: 272 MiB, or what the environment says.
+/// The size of a file that changes during a load: 272 MiB, or the value in the environment.
 fn huge_bytes() -> usize {
     let said = std::env::var("LEMONADE_TRUNCATE_BYTES");
     said.map_or(272 << 20, |said| said.parse().unwrap())
@@ -114,8 +113,8 @@ fn write_huge(path: &Path, records: u32) {
     file.into_inner().unwrap().sync_all().unwrap();
 }
 
-/// A load is in the middle of a mapped file (the queue is full, since nobody can commit), and another
-/// process changes the file. It has to wait until the lease is broken, so this takes
+/// Another process changes a mapped file in the middle of a load, which waits with a full queue
+/// because no worker can commit. The change waits until the lease is broken, so this takes
 /// `/proc/sys/fs/lease-break-time`, 45 seconds.
 async fn changed_in_the_middle(how: &str) {
     const RECORDS: u32 = 1_500;
@@ -169,7 +168,7 @@ async fn changed_in_the_middle(how: &str) {
     );
     assert_eq!(good_rows(&pair).await, 1, "{how}: the others load");
 
-    // What is stored is right, and the old content completes it under the same number.
+    // The stored rows are right, and the old content completes the file under the same number.
     let wrong = "SELECT COUNT(*) FROM vehicle_status WHERE status <> 'good' \
                  AND status <> CAST(id & 4294967295 AS TEXT)";
     assert_eq!(pair.number(wrong).await, 0);
@@ -257,8 +256,8 @@ fn unlinked_bytes(child: &Child) -> u64 {
         .sum()
 }
 
-/// Forty files that are mapped hold a descriptor each. With 64 in all there are enough; with 20 some
-/// cannot be opened at once (measured: a third of them), and wait for the others.
+/// Forty mapped files use a descriptor each. A limit of 64 is enough. With 20, some files
+/// (measured: a third) cannot be opened at once, and wait for the others.
 #[tokio::test]
 async fn few_descriptors_are_enough() {
     for descriptors in [64, 20] {
@@ -277,7 +276,7 @@ async fn few_descriptors_are_enough() {
     }
 }
 
-/// A file that the engine's user may not read waits in inbound, and says so.
+/// A file that the engine's user may not read waits in inbound, and the status says so.
 #[tokio::test]
 async fn an_unreadable_file_waits_and_the_others_load() {
     const NOBODY: u32 = 65_534;
@@ -312,8 +311,8 @@ async fn an_unreadable_file_waits_and_the_others_load() {
     assert_eq!(rows(&pair).await, 2);
 }
 
-/// A file that is a mount point cannot be moved (EBUSY): any error of a claim is the file's own, in a
-/// load, which ends, and in a service, which goes on.
+/// A file that is a mount point cannot be moved (EBUSY). An error of a claim affects only this
+/// file: a load ends, and a service continues.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_whose_claim_fails_waits_and_the_others_load() {
     let pair = embedded().await;
@@ -321,7 +320,7 @@ async fn a_file_whose_claim_fails_waits_and_the_others_load() {
     let inbound = pair.at("inbound");
     let mounted = inbound.join("vehicle_status_a_mounted.json");
     fs::write(&mounted, format!("[{}]", record("mounted"))).unwrap();
-    // The oldest comes first: without it nothing does.
+    // The oldest file comes first, and its error must not stop the others.
     let long_ago = std::time::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
     let file = File::options().append(true).open(&mounted).unwrap();
     file.set_modified(long_ago).unwrap();
@@ -487,8 +486,8 @@ async fn a_name_cannot_write_to_the_terminal_or_make_a_line_of_its_own() {
     assert_eq!(names(&pair.at("quarantine")).len(), 2);
 }
 
-/// A file that is claimed waits for the ledger when somebody removes it. If it was read by then, its
-/// records are stored; if not, it is left; and either way the service goes on.
+/// A claimed file is removed while it waits for the ledger. If it was read before, its records are
+/// stored; if not, it is left out. In both cases the service continues.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_that_is_removed_while_it_is_loaded_does_not_stop_the_service() {
     let pair = embedded().await;
@@ -511,7 +510,7 @@ async fn a_file_that_is_removed_while_it_is_loaded_does_not_stop_the_service() {
     assert_eq!(service.terminate(), Some(0));
 }
 
-/// Files come and go under a running service, at every step of their way.
+/// Files are added to and removed from a running service, at every step.
 #[tokio::test(flavor = "multi_thread")]
 async fn files_that_vanish_do_not_disturb_the_service() {
     let pair = embedded().await;
@@ -524,7 +523,7 @@ async fn files_that_vanish_do_not_disturb_the_service() {
     while began.elapsed() < Duration::from_secs(3) {
         let name = format!("vehicle_status_{number}.json");
         fs::write(inbound.join(&name), format!("[{}]", record(number))).unwrap();
-        // From at once to well into the work, and never the same.
+        // Random delays, from none to the middle of the work.
         tokio::time::sleep(Duration::from_micros(number * 37 % 5_000)).await;
         for place in ["inbound", "work"] {
             let _ = fs::remove_file(pair.at(place).join(&name));

@@ -1,16 +1,16 @@
-//! Directories without room, and directories with a great many files.
+//! Directories without free space, and directories with very many files.
 
 use std::io::Lines;
 use std::process::ChildStderr;
 
 use super::*;
 
-/// Runs a load in a mount namespace of its own, where a directory is a tmpfs of so many MiB.
+/// Runs a load in a separate mount namespace, in which a directory is a tmpfs of this size in MiB.
 fn start_with_small(pair: &Pair, place: &str, mib: u32) -> Child {
     start_within(pair, place, mib, &["load", "--disk-floor", "0B"])
 }
 
-/// The same with a command of the test's choice.
+/// The same with another command.
 fn start_within(pair: &Pair, place: &str, mib: u32, args: &[&str]) -> Child {
     let place = pair.at(place);
     fs::create_dir(&place).unwrap();
@@ -28,7 +28,7 @@ fn start_within(pair: &Pair, place: &str, mib: u32, args: &[&str]) -> Child {
     start(pair, &in_namespace, args)
 }
 
-/// Puts a file into inbound that inflates to so many MB, with a record in each.
+/// Puts a file into inbound that inflates to this many MB, with one record per MB.
 fn put_compressed(pair: &Pair, records: u32) {
     let line = format!("{}\n{}", record("large"), " ".repeat(1_000_000));
     let mut gz = GzEncoder::new(Vec::new(), Compression::fast());
@@ -39,8 +39,8 @@ fn put_compressed(pair: &Pair, records: u32) {
     fs::write(large, gz.finish().unwrap()).unwrap();
 }
 
-/// The lock of work is taken without a byte to note in it whose it is. The file is small, and of an
-/// archive: it needs no room.
+/// The lock of work is taken without space for writing the owner into it. The file is small and in
+/// an archive, so it needs no space.
 #[tokio::test]
 async fn no_room_in_work_keeps_nothing_from_starting() {
     let pair = embedded().await;
@@ -72,14 +72,14 @@ async fn no_room_in_work_keeps_nothing_from_starting() {
     assert_eq!(good_rows(&pair).await, 1);
 }
 
-/// What a process says once it waits for something, and the lines that come after it.
+/// The log line of a process that begins to wait, and the lines after it.
 fn waits(process: &mut Child) -> (String, Lines<BufReader<ChildStderr>>) {
     let mut said = BufReader::new(process.stderr.take().unwrap()).lines();
     let waits = said.find(|line| line.as_ref().unwrap().contains("until it works"));
     (waits.expect("it waits").unwrap(), said)
 }
 
-/// Runs a command where the load of [`start_with_small`] is, and gives what it prints.
+/// Runs a command in the namespace of the load of [`start_with_small`]. Returns its output.
 fn beside(load: &Child, command: &[&str]) -> String {
     let enter = ["--user", "--preserve-credentials", "--mount", "-t"];
     let output = Command::new("nsenter")
@@ -111,7 +111,7 @@ async fn no_room_to_inflate_is_waited_out() {
     assert_eq!(names(&pair.at("history")).len(), 2);
 }
 
-/// Files that come after it do not wait for it either.
+/// Files that arrive later do not wait for it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_without_room_holds_up_none_that_comes_later() {
     let pair = embedded().await;
@@ -137,8 +137,8 @@ async fn a_file_without_room_holds_up_none_that_comes_later() {
     assert_eq!(rows(&pair).await, 21);
 }
 
-/// The disk would take all of the file, but less than the floor would be left of it: the database has
-/// the same disk in most places. What was written until then is gone while the load waits.
+/// The whole file would fit on the disk, but less than the floor would stay free, and the database
+/// usually shares the disk. Bytes written so far are deleted while the load waits.
 #[tokio::test(flavor = "multi_thread")]
 async fn inflating_a_file_leaves_the_disk_its_floor() {
     let pair = embedded().await;
@@ -165,8 +165,8 @@ async fn inflating_a_file_leaves_the_disk_its_floor() {
     assert_eq!(names(&pair.at("history")).len(), 2);
 }
 
-/// History is on another device, which is full: the file stays in work, whole, and no half copy stays
-/// in history.
+/// History is on another device, which is full: the whole file stays in work, and no partial copy
+/// stays in history.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_room_in_history_is_waited_out() {
     let pair = embedded().await;
@@ -184,7 +184,7 @@ async fn no_room_in_history_is_waited_out() {
         beside(&load, &["ls", "-A", history]).is_empty()
     })
     .await;
-    // The namespace ends with the load, and its tmpfs with it: the bytes are looked at before.
+    // The tmpfs ends with the load, so the bytes are checked before.
     let wait = format!(
         "mount -o remount,size=100M '{history}' && \
          while [ ! -e '{history}/vehicle_status_large.json' ]; do sleep 0.05; done && \

@@ -1,12 +1,12 @@
-//! A wall clock that jumps: libfaketime tells the engine another time than the system's, and the monotonic
-//! clock stays as it is.
+//! A wall clock that jumps: libfaketime changes the wall clock of the engine, but not its monotonic
+//! clock.
 
 use super::*;
 
-/// The library, where the loader of any Debian finds it.
+/// The library, by the name under which the loader of Debian finds it.
 const LIBRARY: &str = "/usr/$LIB/faketime/libfaketimeMT.so.1";
 
-/// What makes a process read its wall clock from a file, anew each time.
+/// The environment that makes a process read its wall clock from a file each time.
 fn with_clock(command: &mut Command, clock: &std::path::Path) {
     command
         .env("LD_PRELOAD", LIBRARY)
@@ -16,7 +16,7 @@ fn with_clock(command: &mut Command, clock: &std::path::Path) {
         .env("NO_FAKE_STAT", "1");
 }
 
-/// What `date` says of the year under that clock; another library than that would say the true one.
+/// The year that `date` prints with this clock. Without the library it would be the real one.
 fn year(clock: &std::path::Path) -> i32 {
     let mut date = Command::new("date");
     date.args(["-u", "+%Y"]);
@@ -56,7 +56,7 @@ async fn a_wall_clock_that_jumps_holds_up_no_file() {
         .stderr(log);
     let mut service = Service(command.spawn().unwrap());
     for (round, to) in JUMPS.into_iter().enumerate() {
-        // One batch is on the way when the clock jumps, another one arrives after that.
+        // One batch is in progress when the clock jumps, and another one arrives later.
         for half in 0..2 {
             let args = ["--files", "5", "--records", "200", "--seed"];
             let seed = (2 * round + half).to_string();

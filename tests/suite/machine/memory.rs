@@ -1,17 +1,17 @@
-//! Memory that is short: the kernel kills who takes too much of it.
+//! Too little memory: the kernel kills a process that uses too much.
 
 use super::*;
 
-/// A memory cgroup of either version, and what may be in it. It ends with the value.
+/// A memory cgroup of either version with a limit. Dropping the value removes it.
 struct Cgroup {
     folder: PathBuf,
-    /// Which file counts the processes that the kernel killed.
+    /// The file that counts the processes killed by the kernel.
     kills: &'static str,
 }
 
 impl Cgroup {
     /// # Panics
-    /// Where none can be made: this machine cannot show what the test is about.
+    /// If it cannot be created: then this machine cannot run the test.
     fn new(name: &str, bytes: u64) -> Self {
         let v2 = PathBuf::from("/sys/fs/cgroup");
         let v1 = v2.join("memory");
@@ -41,7 +41,7 @@ impl Cgroup {
         cgroup
     }
 
-    /// A command that puts itself in before it begins.
+    /// A command that enters the cgroup before it starts.
     fn inside(&self, engine: &Command) -> Command {
         let mut inside = Command::new("sh");
         inside
@@ -50,7 +50,7 @@ impl Cgroup {
         through(inside, engine)
     }
 
-    /// How many processes the kernel has killed.
+    /// The number of processes that the kernel has killed.
     fn kills(&self) -> u64 {
         let counts = fs::read_to_string(self.folder.join(self.kills)).unwrap();
         let count = counts
@@ -62,7 +62,7 @@ impl Cgroup {
 
 impl Drop for Cgroup {
     fn drop(&mut self) {
-        // Nothing is left in it, unless the test fails with a process running.
+        // It is empty, unless the test fails while a process runs.
         let _ = fs::remove_dir(&self.folder);
     }
 }
@@ -98,8 +98,8 @@ async fn a_backlog_loads_within_512_mib() {
     is_loaded_once(&pair, RECORDS, SMALL as usize + 1).await;
 }
 
-/// The kernel kills a load in far too little memory, and one whose neighbour takes all that is left
-/// when it is in the middle. With enough of it, the next one finishes.
+/// The kernel kills a load with far too little memory, and a load whose neighbour takes the rest of
+/// the memory. With enough memory, the next load finishes.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_load_that_the_kernel_kills_for_its_memory_is_finished_by_the_next() {
     let pair = Pair::new("memory+sqlite").await;
@@ -111,7 +111,7 @@ async fn a_load_that_the_kernel_kills_for_its_memory_is_finished_by_the_next() {
     assert_eq!(small.kills(), 1);
 
     let shared = Cgroup::new("shared", 256 << 20);
-    // The kernel kills whom it finds the worst; this says who that is.
+    // The kernel kills the process with the highest score; this sets it.
     let mut worst = Command::new("choom");
     worst.args(["-n", "1000", "--"]);
     let mut load = shared.inside(&through(worst, &pair.command(&["load"])));
@@ -121,12 +121,12 @@ async fn a_load_that_the_kernel_kills_for_its_memory_is_finished_by_the_next() {
         names(&pair.at("history")).len() >= 20
     })
     .await;
-    // Files of a file system in memory cannot be taken back from whoever wrote them.
+    // The kernel cannot reclaim the memory of files in a tmpfs.
     let in_memory = tempfile::tempdir_in("/dev/shm").unwrap();
     let mut neighbour = Command::new("dd");
     neighbour.args(["if=/dev/zero", "bs=1M", "count=250", "of=taken"]);
     neighbour.current_dir(in_memory.path());
-    // Whether it gets all of that, or is the next to be killed, does not matter.
+    // It does not matter whether it gets all of that or is killed.
     shared.inside(&neighbour).output().unwrap();
     assert_eq!(load.0.wait().unwrap().signal(), Some(9));
     assert!(shared.kills() >= 1);

@@ -1,8 +1,7 @@
-//! What the machine does to the engine: reads that fail, a clock that jumps, memory that is short, a
-//! power cut.
+//! Faults of the machine: failing reads, a jumping clock, too little memory, a power cut.
 //!
-//! The faults come from outside, from the kernel or from a library before the system's own, so that the
-//! binary under test is the one that users have.
+//! The faults come from the kernel or from a preloaded library, so that the tested binary is the
+//! one that users have.
 
 mod clock;
 mod memory;
@@ -19,7 +18,7 @@ use crate::support::{Pair, Service, names, until};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// Records of events in inbound, in so many files; the same for each call.
+/// Writes events to inbound in this many files, the same ones for each call.
 fn generate(pair: &Pair, args: &[&str]) {
     let inbound = pair.at("inbound");
     let common = ["generate", "--dir", inbound.to_str().unwrap()];
@@ -27,7 +26,7 @@ fn generate(pair: &Pair, args: &[&str]) {
     pair.expect(0, &[&common[..], &events, args].concat());
 }
 
-/// The same, with a prefix before the names: files of another call may be there.
+/// The same with a prefix of the names, so that calls do not overwrite each other's files.
 fn generate_as(pair: &Pair, prefix: &str, args: &[&str]) {
     let aside = pair.at(prefix);
     let common = ["generate", "--dir", aside.to_str().unwrap()];
@@ -39,8 +38,8 @@ fn generate_as(pair: &Pair, prefix: &str, args: &[&str]) {
     }
 }
 
-/// That each of so many records is one row under its own id, that no other row is there, and that all
-/// of so many files are in history.
+/// Checks that each record is one row under its id, that there are no other rows, and that all
+/// files are in history.
 async fn is_loaded_once(pair: &Pair, records: u64, files: usize) {
     let rows = "SELECT COUNT(*) FROM vehicle_events";
     assert_eq!(pair.number(rows).await, records);
@@ -55,7 +54,7 @@ async fn is_loaded_once(pair: &Pair, records: u64, files: usize) {
     pair.expect(0, &["verify"]);
 }
 
-/// The command of an engine, as the arguments of another one.
+/// The command line of the engine, as arguments of another command.
 fn through(mut command: Command, engine: &Command) -> Command {
     command
         .arg(engine.get_program())
@@ -71,7 +70,7 @@ fn through(mut command: Command, engine: &Command) -> Command {
     command
 }
 
-/// What a process said on stderr.
+/// The stderr of a process.
 fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }

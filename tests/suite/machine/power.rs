@@ -1,9 +1,9 @@
-//! Power that goes: what was not on the disk is gone, and the rest is there.
+//! Power cuts: data that was not on the disk is lost.
 //!
-//! Everything that the engine and its database keep lies on a file system in an image. A snapshot of the
-//! image (a reflink copy, which is of one moment) has what the file system had given to its disk by
-//! then, and not what it still held in memory: it is the disk after a power cut. It is mounted, which
-//! recovers its journal, and work goes on there.
+//! All data of the engine and its database is on a file system in an image. A snapshot of the image
+//! (an atomic reflink copy) contains what the file system had written to its disk, and not what was
+//! still in memory: it is the disk after a power cut. The test mounts it, which recovers its
+//! journal, and continues there.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -11,14 +11,14 @@ use std::path::Path;
 use super::*;
 use crate::support::Private;
 
-/// A disk in an image, mounted, in a file system that can take snapshots of it.
+/// A mounted disk in an image, on a file system that can take snapshots of it.
 struct Disk {
     folder: tempfile::TempDir,
 }
 
 impl Disk {
     /// # Panics
-    /// Where no file system can be mounted: that takes root.
+    /// If no file system can be mounted, which needs root.
     fn new() -> Self {
         let folder = crate::support::folder();
         let disk = Self { folder };
@@ -36,7 +36,7 @@ impl Disk {
         self.folder.path().join(place)
     }
 
-    /// Where the disk's files are.
+    /// The mount point of the disk.
     fn root(&self) -> PathBuf {
         self.at("disk")
     }
@@ -49,7 +49,7 @@ impl Disk {
         run(Command::new("umount").arg(self.root()));
     }
 
-    /// Keeps what is on the disk in this moment.
+    /// Takes a snapshot of the disk.
     fn snapshot(&self, image: &str) {
         let outer = self.at("outer");
         let mut copy = Command::new("cp");
@@ -59,8 +59,8 @@ impl Disk {
 }
 
 impl Drop for Disk {
-    /// Lazily, since a test that fails may leave a process that is still there. The loop devices go
-    /// with their mounts.
+    /// Lazily, because a failed test may leave a process that uses it. Unmounting removes the loop
+    /// devices.
     fn drop(&mut self) {
         for place in ["disk", "outer"] {
             let mut unmount = Command::new("umount");
@@ -115,7 +115,7 @@ async fn what_a_power_cut_leaves_is_finished_with_sqlite() {
     power_goes(&disk, &pair, &mut []).await;
 }
 
-/// Redis loses the last second of its log; the database nothing that it said was committed.
+/// Redis loses the last second of its log; the database loses no acknowledged commit.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_power_cut_leaves_is_finished_with_redis_and_mariadb() {
     let disk = Disk::new();
@@ -145,13 +145,13 @@ async fn what_a_power_cut_leaves_is_finished_with_redis_and_mariadb() {
     power_goes(&disk, &pair, &mut [redis, mariadb]).await;
 }
 
-/// Cuts the power at several moments of a load, and has each of them finished.
+/// Cuts the power at several moments of a load, and finishes the load from each.
 async fn power_goes(disk: &Disk, pair: &Pair, servers: &mut [Private]) {
     let (files, records) = (FILES.to_string(), RECORDS.to_string());
     generate(pair, &["--files", &files, "--records", &records]);
     pair.expect(0, &["migrate"]);
     let delivered = contents(&pair.at("inbound"));
-    // What was delivered has to be on the disk, and the schema too; the rest is the engine's business.
+    // The input and the schema must be on the disk; the engine is responsible for the rest.
     run(Command::new("sync").arg("-f").arg(disk.root()));
 
     let mut load = Service::start(pair, &["load"]);

@@ -1,25 +1,25 @@
-//! Reads that fail, are interrupted, or give less than was asked for: libfiu stands between the engine
-//! and the system, and a library of our own where a file is mapped.
+//! Reads that fail, are interrupted, or return fewer bytes than requested: by libfiu, and for
+//! mapped files by a library of the test.
 
 use super::*;
 
-/// What stands before the system's own `mmap`.
+/// The library that replaces `mmap`.
 const BAD_SECTOR: &str = concat!(
     env!("CARGO_MANIFEST_DIR"),
     "/tests/suite/machine/bad_sector.c"
 );
 
-/// A command of the engine in which calls of the system fail, as libfiu is told.
+/// A command of the engine in which libfiu makes system calls fail.
 fn failing(pair: &Pair, args: &[&str], faults: &str) -> Command {
     let engine = pair.command(args);
     let mut command = Command::new(crate::support::program("fiu-run"));
-    // No pipe to change the faults by.
+    // Without a pipe for changing the faults.
     command.args(["-x", "-f", "", "-c", faults]);
     through(command, &engine)
 }
 
-/// EIO, EINTR, and a read that gives less, each for a share of all reads. The files are small enough to
-/// be read; larger ones are mapped.
+/// EIO, EINTR and short reads, each for a share of all reads. The files are small enough to be
+/// read; larger ones are mapped.
 #[tokio::test(flavor = "multi_thread")]
 async fn reads_that_fail_or_are_short_cost_a_load_nothing() {
     for fault in [
@@ -37,7 +37,7 @@ async fn reads_that_fail_or_are_short_cost_a_load_nothing() {
     }
 }
 
-/// As of a bad sector: the file is set aside, and comes back when the disk is well.
+/// As with a bad sector: the file waits, and is loaded once the disk works.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_that_the_device_never_gives_is_set_aside() {
     let pair = Pair::new("memory+mysql").await;
@@ -57,8 +57,7 @@ async fn a_file_that_the_device_never_gives_is_set_aside() {
     is_loaded_once(&pair, 40, 2).await;
 }
 
-/// The same of a file that is mapped, where nothing fails but the page that is read: nobody is writing
-/// that file, so it is not waited for.
+/// The same for a mapped file, in which only the read of a page fails.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_mapped_file_that_the_device_never_gives_is_set_aside() {
     let pair = Pair::new("memory+sqlite").await;
@@ -85,8 +84,8 @@ async fn a_mapped_file_that_the_device_never_gives_is_set_aside() {
     is_loaded_once(&pair, 40_000, 2).await;
 }
 
-/// The service looks at the end of a file that is new before it takes it, and what it cannot look at it
-/// takes: reading tells.
+/// Before taking a new file, the service checks its end. If that read fails, it takes the file, and
+/// the load reports the error.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_end_of_a_file_that_cannot_be_read_holds_up_no_file() {
     const WITHIN: Duration = Duration::from_secs(20);

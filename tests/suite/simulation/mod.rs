@@ -1,6 +1,6 @@
-//! The stages over a simulated broker and sink, on a virtual clock: a seed decides the files, the
-//! sizes, every fault and every crash, and repeats them exactly. Whatever happens, in the end each
-//! record is one row or one reject, and each file is in history or quarantine.
+//! The stages over a simulated broker and sink, on a virtual clock. A seed decides the files, the
+//! sizes, every fault and every crash, and repeats them exactly. In the end each record must be one
+//! row or one reject, and each file must be in history or quarantine.
 //!
 //! `LEMONADE_SIM_SEEDS` sets how many seeds run (default 300), `LEMONADE_SIM_SEED` a single one.
 
@@ -26,7 +26,7 @@ use lemonade_task::shutdown::Shutdown;
 use crate::support::names;
 use world::{Broken, Random, SimBroker, SimSink, World};
 
-/// What a seed's files must become.
+/// The expected outcome of a seed's files.
 #[derive(Default)]
 struct Expected {
     rows: BTreeSet<String>,
@@ -42,13 +42,13 @@ fn record(value: &str) -> String {
     )
 }
 
-/// Another delivery comes under the names of the last one, with other content.
+/// A second delivery has the same names with other contents.
 fn write_files(random: &mut Random, inbound: &Path, delivery: u64, expected: &mut Expected) {
     let files = 1 + random.below(6);
     for file in 0..files {
         let name = format!("vehicle_events_{file}.json");
         let copy = format!("copy_of_{name}");
-        // A producer does not write over what it delivered.
+        // A producer does not overwrite a delivered file.
         if [&name, &copy]
             .iter()
             .any(|name| inbound.join(name).exists())
@@ -72,7 +72,7 @@ fn write_files(random: &mut Random, inbound: &Path, delivery: u64, expected: &mu
             records.push(record(&value));
             expected.rows.insert(value);
         }
-        // The file's number keeps empty files apart, which would be duplicates of each other.
+        // The file's number makes empty files differ; otherwise they would be duplicates.
         let document = format!(
             "{{\"file\": \"{file}\", \"vehicle_events\": [{}]}}",
             records.join(",")
@@ -86,7 +86,7 @@ fn write_files(random: &mut Random, inbound: &Path, delivery: u64, expected: &mu
     }
 }
 
-/// What a move that replaces would do to the files of a name that comes again.
+/// Deletes files with a repeated name, as a move that replaces would.
 fn replace_namesakes(root: &Path) {
     for name in names(&root.join("inbound")) {
         for dir in ["work", "history"] {
@@ -122,8 +122,8 @@ fn engine(world: &Arc<World>, root: &Path, random: &mut Random) -> Engine {
         workers: 1 + usize::try_from(random.below(3)).unwrap(),
         ingest: IngestOptions {
             chunk,
-            // Large enough that parsing never waits: a virtual clock stands still while a blocking
-            // thread does.
+            // Large enough that parsing never waits: the virtual clock stops while a blocking
+            // thread waits.
             budget_bytes: 1 << 20,
             content: ContentOptions {
                 inflated_bytes_max: 1 << 20,
@@ -148,7 +148,7 @@ fn runtime() -> tokio::runtime::Runtime {
     builder.enable_all().start_paused(true).build().unwrap()
 }
 
-/// Runs the engine as a service for a while of virtual time and then, as a crash would, forgets it.
+/// Runs the engine as a service for some virtual time, then drops it as a crash would.
 fn crash_after(limit: Duration, engine: Engine) {
     runtime().block_on(async {
         let shutdown = Shutdown::default();
@@ -161,7 +161,7 @@ fn crash_after(limit: Duration, engine: Engine) {
     drop(engine);
 }
 
-/// Runs a load to its end; returns what it took.
+/// Runs a load to its end. Returns the virtual time that it took.
 fn finish(engine: &Engine) -> Duration {
     runtime().block_on(async {
         let began = tokio::time::Instant::now();
@@ -173,7 +173,7 @@ fn finish(engine: &Engine) -> Duration {
     })
 }
 
-/// One seed; returns what is wrong in the end.
+/// Runs one seed. Returns the differences from the expected outcome.
 fn simulate(
     seed: u64,
     broken: Option<Broken>,
@@ -325,9 +325,10 @@ fn an_ack_before_the_commit_costs_no_record() {
     }
 }
 
-/// The first look takes so long that the last records are committed meanwhile. The look that settles their
-/// files follows at once, not after a pause as long as the first. How many looks there are hangs on which
-/// files are published when one begins, so they are counted.
+/// The first query of the ledger takes so long that the last records are committed meanwhile. The
+/// query that settles their files follows at once, and not after a pause as long as the first
+/// query. The number of queries depends on which files are published when one begins, so they are
+/// counted.
 #[test]
 fn a_load_does_not_pause_once_its_last_record_is_committed() {
     const LOOK: Duration = Duration::from_millis(800);
@@ -336,7 +337,7 @@ fn a_load_does_not_pause_once_its_last_record_is_committed() {
     std::fs::create_dir(&inbound).unwrap();
     let mut random = Random(1);
     let mut expected = Expected::default();
-    // More than are committed before the first look begins.
+    // More records than are committed before the first query begins.
     for file in 0..64 {
         let value = format!("0.{file}-0");
         let text = format!("[{}]", record(&value));

@@ -1,5 +1,5 @@
-//! The simulated world: a broker and a database that fail, lose, double and reorder by a seed's will,
-//! and that outlive the engine's crashes.
+//! The simulated world: a broker and a database that fail, lose, duplicate and reorder as a seed
+//! decides, and that survive crashes of the engine.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::ops::Range;
@@ -18,7 +18,7 @@ use lemonade_task::finding::Finding;
 use lemonade_task::frame::{Codec, Frame};
 use lemonade_task::sink::{Committed, EarlierState, NewFile, Registered, Settled, Sink};
 
-/// A small generator of numbers that a seed repeats (splitmix64).
+/// A small random number generator that repeats for a seed (splitmix64).
 #[derive(Clone)]
 pub struct Random(pub u64);
 
@@ -40,36 +40,36 @@ impl Random {
     }
 }
 
-/// What survives a crash of the engine.
+/// The state that survives a crash of the engine.
 pub struct World {
     pub random: Mutex<Random>,
-    /// No faults any more: the last run has to finish.
+    /// Whether faults have ended, so that the last run can finish.
     pub healed: Mutex<bool>,
     pub database: Mutex<Database>,
     pub queue: Mutex<Queue>,
     /// A rule of the design that this world breaks on purpose.
     pub broken: Option<Broken>,
-    /// How long the database takes to say what it has of files, besides what each call takes.
+    /// Extra time of a query of the coverage, in addition to that of every call.
     pub look_takes: Duration,
-    /// How often it was asked.
+    /// Number of these queries.
     pub looks: AtomicU32,
     pub faults: Mutex<BTreeMap<&'static str, u64>>,
 }
 
-/// Rules that are broken on purpose, to see that the simulation notices.
+/// Rules that a test breaks on purpose, to check that the simulation notices.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Broken {
     /// The ledger is written although the rows are not.
     LedgerWithoutRows,
-    /// A file is called whole before it is.
+    /// A file is reported as complete before it is.
     SettleTooEarly,
-    /// A row that is there already is written a second time under another id.
+    /// A stored row is written again under another id.
     IdsByArrival,
     /// Rejects are not stored.
     RejectsDropped,
-    /// A file that is moved replaces one of its name.
+    /// A moved file replaces one of the same name.
     MovesReplace,
-    /// A frame is acked before it is committed. Harmless: the ledger brings back what is lost.
+    /// A frame is acked before it is committed. Harmless: ingest publishes lost frames again.
     AckBeforeCommit,
 }
 
@@ -104,7 +104,7 @@ impl World {
         hit
     }
 
-    /// Each call takes a while, so that the order of events differs from seed to seed.
+    /// Each call takes some time, so that the order of events differs between seeds.
     async fn takes_time(&self) {
         let micros = self.random.lock().unwrap().below(20_000);
         tokio::time::sleep(Duration::from_micros(micros)).await;
@@ -263,7 +263,7 @@ impl Consumer for SimConsumer {
 pub struct SimSink(pub Arc<World>);
 
 impl SimSink {
-    /// A call that may fail before it did anything.
+    /// A call that may fail before it has an effect.
     async fn call(&self) -> Result<(), Fault> {
         self.0.takes_time().await;
         if self.0.chance("a call to the database fails before", 12) {
@@ -273,7 +273,7 @@ impl SimSink {
         }
     }
 
-    /// A call that did its work may fail all the same: the answer is lost.
+    /// A call that may fail after it had its effect: the reply is lost.
     fn answer<T>(&self, value: T) -> Result<T, Fault> {
         if self.0.chance("the database's answer is lost", 12) {
             Err(World::fault(Origin::Sink))

@@ -13,14 +13,13 @@ use serde_json::{Value, json};
 
 use super::server::program;
 
-/// A browser that has not answered for so long will not. An answer takes milliseconds, a start
-/// seconds on a busy machine.
+/// Timeout of the browser. A reply takes milliseconds; a start takes seconds on a busy machine.
 const ANSWER_WITHIN: Duration = Duration::from_secs(60);
 
-/// What an end may take before it is helped along.
+/// Wait for the browser to exit before it is killed.
 const END_WITHIN: Duration = Duration::from_secs(10);
 
-/// The browser asks nobody but us for anything.
+/// Options that keep the browser from connecting to other servers.
 const FLAGS: [&str; 9] = [
     "--headless",
     "--no-sandbox",
@@ -33,7 +32,7 @@ const FLAGS: [&str; 9] = [
     "--remote-debugging-pipe",
 ];
 
-/// The browser talks on descriptors 3 and 4.
+/// The browser uses the descriptors 3 and 4.
 const LAUNCH: &str = "exec \"$@\" 3<&0 4>&1 </dev/null >/dev/null";
 
 /// A running browser with one page.
@@ -99,7 +98,7 @@ impl Browser {
     /// Calls a method of the debugging protocol on the page.
     ///
     /// # Panics
-    /// Where the browser refuses.
+    /// If the browser returns an error.
     pub fn ask(&mut self, method: &str, params: &Value) -> Value {
         self.asked += 1;
         let mut request = json!({"id": self.asked, "method": method, "params": params});
@@ -147,14 +146,14 @@ impl Browser {
         answer["result"]["value"].take()
     }
 
-    /// The text of the first element that the selector finds; empty where there is none.
+    /// The text of the first element that the selector finds; empty if there is none.
     pub fn text(&mut self, selector: &str) -> String {
         let found = format!("document.querySelector({})", json!(selector));
         let text = self.evaluate(&format!("{found} ? {found}.textContent : ''"));
         text.as_str().unwrap().to_owned()
     }
 
-    /// Presses the Tab key, and tells what has the focus then.
+    /// Presses the Tab key. Returns the element that has the focus then.
     pub fn tab(&mut self) -> String {
         for kind in ["keyDown", "keyUp"] {
             let key =
@@ -175,7 +174,7 @@ impl Browser {
         self.ask("Emulation.setEmulatedMedia", &json!({"features": features}));
     }
 
-    /// What the page looks like now, as a PNG of what is in view.
+    /// A PNG of the visible part of the page.
     pub fn picture(&mut self) -> Vec<u8> {
         self.ask("Emulation.setScrollbarsHidden", &json!({"hidden": true}));
         let params = json!({"format": "png"});
@@ -184,9 +183,9 @@ impl Browser {
         base64::prelude::BASE64_STANDARD.decode(text).unwrap()
     }
 
-    /// What the console has had to complain of until now, violations of the page's policy included.
+    /// The errors in the console so far, including violations of the page's policy.
     pub fn complaints(&mut self) -> Vec<String> {
-        // An answer comes after all that was said before.
+        // A reply arrives after all earlier messages.
         self.evaluate("0");
         let is_complaint = |event: &&Value| match event["method"].as_str() {
             Some("Runtime.exceptionThrown") => true,

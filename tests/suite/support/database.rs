@@ -1,4 +1,4 @@
-//! MariaDB and MySQL for tests: small, quick to start, and as durable as in production.
+//! MariaDB and MySQL for tests: small, fast to start, and as durable as in production.
 //!
 //! Making a data folder takes seconds, so one is made per server version and kept under `target/`;
 //! each server starts from a copy of it.
@@ -18,14 +18,14 @@ use mysql_async::{Conn, OptsBuilder};
 
 use super::server::{AnyKind, Kind, Private, Server, free_port, program};
 
-/// An attempt to connect that takes longer is given up and made again.
+/// Timeout of an attempt to connect, which is then repeated.
 const CONNECT_WITHIN: Duration = Duration::from_secs(5);
 
 /// Two nodes find each other in a second or two.
 const JOINED_WITHIN: Duration = Duration::from_secs(60);
 
-/// Options of both servers: little memory and small files, since many run at once on a small
-/// machine, but a commit is on disk when it says so, as the tests are about that.
+/// Options of both servers: little memory and small files, because many run at once on a small
+/// machine, but durable commits, because the tests depend on them.
 const OPTIONS: [&str; 7] = [
     "--bind-address=127.0.0.1",
     "--innodb-buffer-pool-size=64M",
@@ -38,7 +38,7 @@ const OPTIONS: [&str; 7] = [
 
 /// A database server that all tests share.
 pub struct Database {
-    /// Where it listens on 127.0.0.1.
+    /// Its port on 127.0.0.1.
     pub port: u16,
     next: AtomicU32,
     _server: Server,
@@ -73,7 +73,8 @@ pub async fn start_mysql9(local_infile: bool) -> Database {
     Database::new(Server::start(&kind).await)
 }
 
-/// Has a statement of this connection wait until its node has applied what others have committed.
+/// Makes the statements of this connection wait until its node has applied the commits of other
+/// nodes.
 pub const SYNC_WAIT: &str = "SET SESSION wsrep_sync_wait = 15";
 
 /// Two nodes of a Galera cluster. Each of them takes writes.
@@ -122,8 +123,8 @@ pub async fn start_galera() -> Galera {
         }
     };
     let mut second = galera_node(free_port(), &format!("127.0.0.1:{port}"));
-    // Nothing is written yet, so that the second node's data is that of the first: said so, it asks
-    // for no copy.
+    // No data is written yet, so both nodes have equal data. This setting makes the second node
+    // join without a copy.
     let status = joined(&first, "1").await;
     second.galera_state = format!(
         "version: 2.1\nuuid: {}\nseqno: {}\nsafe_to_bootstrap: 0\n",
@@ -139,7 +140,7 @@ pub async fn start_galera() -> Galera {
     }
 }
 
-/// What a node says of its cluster; nothing while it does not answer.
+/// The state of the cluster as a node reports it; empty while it does not answer.
 async fn wsrep_status(port: u16) -> HashMap<&'static str, String> {
     const NAMES: [(&str, &str); 4] = [
         ("wsrep_cluster_size", "size"),
@@ -172,8 +173,8 @@ fn galera_node(port: u16, other: &str) -> MariadbKind {
             "--wsrep-provider-options=gmcast.listen_addr=tcp://127.0.0.1:{port};\
              ist.recv_addr=127.0.0.1:{ist};gcache.size=16M"
         ),
-        // Without it, the rows of a statement that failed in the middle are replicated all the same, and
-        // the other node leaves the cluster (measured with MariaDB 10.11).
+        // Without it, the rows of a failed statement are replicated nevertheless, and the other
+        // node leaves the cluster (measured with MariaDB 10.11).
         "--log-bin=binlog".to_owned(),
         "--log-slave-updates".to_owned(),
         "--binlog-format=ROW".to_owned(),
@@ -208,12 +209,12 @@ pub async fn start_private_mysql9() -> Private {
     Private::new(server, AnyKind::Mysql9(kind), url)
 }
 
-/// How MariaDB is run.
+/// Runs MariaDB.
 #[derive(Default)]
 pub struct MariadbKind {
     /// Options beyond those of all tests.
     options: Vec<String>,
-    /// Which state of a Galera cluster the data folder has; empty for none.
+    /// The saved state of a Galera cluster in the data folder; empty for none.
     galera_state: String,
 }
 
@@ -254,14 +255,14 @@ impl Kind for MariadbKind {
     }
 }
 
-/// How the unpacked MySQL 9 is run.
+/// Runs the unpacked MySQL 9.
 pub struct Mysql9Kind {
     home: PathBuf,
     local_infile: bool,
 }
 
 impl Mysql9Kind {
-    /// The server under its own loader and libraries: it was built for a newer system than this.
+    /// Runs the server with its own loader and libraries, because it was built for a newer system.
     fn mysqld(&self) -> Vec<OsString> {
         let root = self.home.join("root");
         let libraries = root
@@ -296,7 +297,7 @@ impl Kind for Mysql9Kind {
         let mysqld = self.mysqld();
         let version = run(Command::new(&mysqld[0]).args(&mysqld[1..]).arg("--version"));
         copy_template("mysql9", &version, &folder.join("data"), |data| {
-            // Without this, root may come from the name `localhost` only.
+            // Without this, root may connect only from the name `localhost`.
             let grants = folder.join("grants.sql");
             fs::write(
                 &grants,
@@ -358,7 +359,7 @@ fn options(folder: &Path, port: u16) -> Vec<OsString> {
     options.push(prefixed("--datadir=", &folder.join("data")));
     options.push(prefixed("--socket=", &folder.join("sock")));
     options.push(prefixed("--pid-file=", &folder.join("pid")));
-    // A starting server clears the temporary tables of its tmpdir, those of another one, too.
+    // A starting server deletes all temporary tables in its tmpdir, also those of another server.
     options.push(prefixed("--tmpdir=", folder));
     options.push("--secure-file-priv=".into());
     if owned_by_root(folder) {
@@ -367,15 +368,15 @@ fn options(folder: &Path, port: u16) -> Vec<OsString> {
     options
 }
 
-/// Both servers refuse to run as root unless told that it is meant.
+/// Both servers refuse to run as root without this option.
 fn owned_by_root(folder: &Path) -> bool {
     fs::metadata(folder).is_ok_and(|metadata| metadata.uid() == 0)
 }
 
-/// Copies the data folder of this server version, making it first where nobody has.
+/// Copies the data folder of this server version. Creates it if it does not exist.
 ///
-/// Runs of the tests at the same time are no trouble: the folder is made aside and renamed, and
-/// who comes second finds the name taken by an equal one.
+/// Safe if several test runs do this at once: the folder is created under another name and renamed,
+/// and the second run finds an equal folder.
 fn copy_template(name: &str, version: &str, data: &Path, make: impl FnOnce(&Path)) {
     let mut hasher = DefaultHasher::new();
     (version, OPTIONS).hash(&mut hasher);
@@ -399,7 +400,7 @@ fn copy_template(name: &str, version: &str, data: &Path, make: impl FnOnce(&Path
 /// Runs a program to its end and returns what it printed.
 ///
 /// # Panics
-/// Where it fails, with what it said.
+/// If the program fails, with its output.
 fn run(command: &mut Command) -> String {
     let output = command
         .output()
@@ -429,7 +430,8 @@ async fn connect(port: u16) -> mysql_async::Result<Conn> {
         .ip_or_hostname("127.0.0.1")
         .tcp_port(port)
         .user(Some("root"))
-        // Otherwise the driver goes on over the socket file, past anything put in front of the port.
+        // Otherwise the driver switches to the socket file and bypasses a proxy in front of the
+        // port.
         .prefer_socket(false);
     Conn::new(options).await
 }
@@ -442,8 +444,8 @@ async fn create(port: u16, database: &str) {
     conn.disconnect().await.expect("the server is up");
 }
 
-/// Whether the server on this port works on this folder's data: the port may have been lost to
-/// another one.
+/// Whether the server on this port uses the data of this folder: another server may have taken the
+/// port.
 async fn serves_folder(server: &Server) -> bool {
     let asked = async {
         let mut conn = connect(server.port()).await.ok()?;

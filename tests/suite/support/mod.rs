@@ -1,12 +1,12 @@
 //! Real servers and folders for tests, private to this run.
 //!
-//! Shared servers are started once a run, by the first test that asks, and told apart by what each
-//! test gets from `fresh()`: a Redis database number or a SQL database that no other test has. A
-//! test that kills, floods or flushes its server takes a private one instead.
+//! Shared servers are started once per run, by the first test that needs them. `fresh()` gives each
+//! test a Redis database number or a SQL database of its own. A test that kills, floods or flushes
+//! its server uses a private one instead.
 //!
-//! Everything listens on 127.0.0.1 on a free port and lives in a temporary folder. The test runner
-//! has no end-of-run hook and may itself be killed, so no server depends on clean-up code here: see
-//! [`server`] for what ends them.
+//! All servers listen on free ports of 127.0.0.1 and use temporary folders. The test runner has no
+//! hook at the end of a run and may be killed, so no server depends on clean-up code here:
+//! [`server`] explains how they end.
 //!
 //! Each `#[tokio::test]` has a runtime of its own, so the statics below hold processes, ports and
 //! counters, never a connection or a task.

@@ -15,7 +15,7 @@ pub struct Prometheus {
     server: Server,
 }
 
-/// How Prometheus is run.
+/// Runs Prometheus.
 struct PrometheusKind<'a> {
     target: &'a str,
     rules: &'a str,
@@ -51,13 +51,13 @@ impl Kind for PrometheusKind<'_> {
     async fn answers(&self, server: &Server) -> bool {
         let addr = format!("127.0.0.1:{}", server.port());
         let ready = page(&addr, "/-/ready").is_some_and(|(code, _)| code == 200);
-        // Another one on this port would have another folder.
+        // Another server on this port would have another folder.
         let flags = page(&addr, "/api/v1/status/flags").map(|(_, flags)| flags);
         ready && flags.is_some_and(|flags| flags.contains(&*server.folder().to_string_lossy()))
     }
 }
 
-/// Starts one that scrapes this address and evaluates these rules.
+/// Starts a Prometheus that scrapes this address and evaluates these rules.
 pub async fn start(target: &str, rules: &str) -> Prometheus {
     let server = Server::start(&PrometheusKind { target, rules }).await;
     Prometheus { server }

@@ -1,4 +1,4 @@
-//! The servers of the tests, tested: a crash test whose kill does not kill would prove nothing.
+//! Tests of the test servers: a crash test whose kill has no effect would prove nothing.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpStream};

@@ -1,9 +1,8 @@
-//! A TCP proxy in front of a server, which misbehaves when it is told to.
+//! A TCP proxy in front of a server, with faults that a test controls.
 //!
-//! It does what a network can do and nothing else: bytes may be late, in small pieces, or held for
-//! as long as one likes, and a connection may end at any moment; bytes are never changed, and none
-//! is left out of a connection that lives on. Whoever connects while the server is down is let in
-//! and cut off at once.
+//! It behaves like a network: bytes may be late, in small pieces, or delayed for any time, and a
+//! connection may end at any moment. Bytes are never changed, and none is lost while a connection
+//! exists. A client that connects while the server is down is accepted and disconnected at once.
 
 use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering::Relaxed};
@@ -25,7 +24,7 @@ const READ_BYTES: usize = 16 * 1024;
 pub enum Manner {
     /// At once.
     Pass,
-    /// Not at all, until the manner changes; then nothing is missing.
+    /// Not at all, until this setting changes. No byte is lost.
     Blackhole,
     /// Each piece after a pause.
     Delay(Duration),
@@ -33,16 +32,16 @@ pub enum Manner {
     Trickle,
 }
 
-/// What befalls a request that is waited for, or the server's reply to it.
+/// The fault of the selected request or of its reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Strike {
     /// The connection ends before the request arrives.
     LoseRequest,
-    /// What was asked for is done, and the connection ends before anybody is told.
+    /// The server executes the request, and the connection ends before the reply.
     LoseReply,
-    /// The request does not arrive, and nobody notices: the connection stays.
+    /// The request does not arrive, and the connection stays open.
     HoldRequest,
-    /// What was asked for is done, and no reply ever comes.
+    /// The server executes the request, and no reply arrives.
     HoldReply,
 }
 
@@ -56,9 +55,9 @@ impl Strike {
     }
 }
 
-/// A running proxy. It ends, and all of its connections, with the value.
+/// A running proxy. Dropping it ends all of its connections.
 pub struct Proxy {
-    /// Where it listens on 127.0.0.1.
+    /// Its port on 127.0.0.1.
     pub port: u16,
     shared: Arc<Shared>,
     _accepts: AbortOnDropHandle<()>,
@@ -69,7 +68,7 @@ struct Shared {
     manner: watch::Sender<Manner>,
     cuts: watch::Sender<()>,
     drop_reply: AtomicBool,
-    /// What a request holds that is struck, and how.
+    /// The bytes that select a request, and its fault.
     trap: Mutex<Option<(&'static [u8], Strike)>>,
     struck: watch::Sender<u32>,
     accepted: AtomicU64,
@@ -104,7 +103,7 @@ impl Proxy {
         self.shared.target.store(target, Relaxed);
     }
 
-    /// From now on, bytes are passed on like this.
+    /// From now on, forwards bytes in this way.
     pub fn set(&self, manner: Manner) {
         self.shared.manner.send_replace(manner);
     }
@@ -114,28 +113,28 @@ impl Proxy {
         self.shared.cuts.send_replace(());
     }
 
-    /// The next reply of the server, on whichever connection, does not arrive: its connection ends
-    /// instead. What was asked for has been done, and nobody is told.
+    /// Drops the next reply of the server on any connection and ends the connection: the server has
+    /// executed the request, but the client does not know.
     pub fn drop_next_reply(&self) {
         self.shared.drop_reply.store(true, Relaxed);
     }
 
-    /// Whether the reply that was to be dropped has come and gone.
+    /// Whether the reply was dropped.
     pub fn has_dropped(&self) -> bool {
         !self.shared.drop_reply.load(Relaxed)
     }
 
-    /// The next request with these bytes in it, on whichever connection, is struck like this, once.
+    /// The next request that contains these bytes, on any connection, gets this fault, once.
     pub fn strike(&self, request: &'static str, strike: Strike) {
         *self.shared.trap.lock().unwrap() = Some((request.as_bytes(), strike));
     }
 
-    /// How many requests were struck so far.
+    /// Number of requests with a fault so far.
     pub fn strikes(&self) -> u32 {
         *self.shared.struck.borrow()
     }
 
-    /// Waits until so many requests were struck.
+    /// Waits until this many requests had a fault.
     pub async fn struck(&self, times: u32) {
         let mut struck = self.shared.struck.subscribe();
         struck
@@ -158,7 +157,7 @@ impl Drop for Proxy {
 
 async fn accept(shared: Arc<Shared>, listener: TcpListener) {
     loop {
-        // An accept fails where the other side has gone already.
+        // An accept fails if the client has already disconnected.
         if let Ok((client, _)) = listener.accept().await {
             shared.accepted.fetch_add(1, Relaxed);
             let cuts = shared.cuts.subscribe();
@@ -174,14 +173,14 @@ async fn relay(shared: Arc<Shared>, client: TcpStream, mut cuts: watch::Receiver
         return;
     };
     for side in [&client, &server] {
-        // Otherwise the kernel would put single bytes together again.
+        // Otherwise the kernel would merge single bytes.
         if side.set_nodelay(true).is_err() {
             return;
         }
     }
     let (from_client, to_client) = client.into_split();
     let (from_server, to_server) = server.into_split();
-    // Set while the reply to a request that is struck is still to come.
+    // Set until the reply to a request with a fault arrives.
     let due = Mutex::new(None);
     tokio::select! {
         () = carry_requests(&shared, from_client, to_server, &due) => {}
@@ -237,7 +236,7 @@ async fn carry_replies(
 }
 
 impl Shared {
-    /// Whether this request is the one that is waited for; then nobody waits for it any more.
+    /// Whether this is the selected request. If so, clears the selection.
     fn strike_for(&self, bytes: &[u8]) -> Option<Strike> {
         let mut trap = self.trap.lock().unwrap();
         let (request, strike) = (*trap)?;
@@ -245,7 +244,7 @@ impl Shared {
         is_it.then(|| trap.take()).flatten().map(|_| strike)
     }
 
-    /// Returns where the connection is to end.
+    /// Returns when the connection has to end.
     async fn execute(&self, strike: Strike) {
         self.struck.send_modify(|times| *times += 1);
         if !strike.ends_connection() {
@@ -254,7 +253,7 @@ impl Shared {
     }
 }
 
-/// `None` where the other side has gone.
+/// `None` if the other side has disconnected.
 async fn pass_on(
     manner: &mut watch::Receiver<Manner>,
     mut bytes: &[u8],
@@ -281,14 +280,14 @@ async fn pass_on(
     Some(())
 }
 
-/// The proxy, tested: a fault that does not strike would prove nothing.
+/// Tests of the proxy: a fault without effect would prove nothing.
 mod tests {
     use std::time::Instant;
 
     use super::*;
     use crate::support::server::free_port;
 
-    /// A server that says everything back.
+    /// A server that returns all bytes.
     async fn echo() -> (u16, AbortOnDropHandle<()>) {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -307,7 +306,7 @@ mod tests {
             .unwrap()
     }
 
-    /// Sends a word and waits for it; `None` where the connection ends instead.
+    /// Sends a word and waits for its echo. `None` if the connection ends instead.
     async fn ask(stream: &mut TcpStream, word: &[u8]) -> Option<()> {
         stream.write_all(word).await.ok()?;
         let mut reply = vec![0; word.len()];

@@ -9,19 +9,19 @@ use std::time::Duration;
 
 use super::server::{AnyKind, Kind, Private, Server, program};
 
-/// More than there will ever be tests; an unused one costs a few hundred bytes.
+/// Number of databases: more than tests. An unused one costs a few hundred bytes.
 const DATABASES: u32 = 4096;
 
 /// The Redis that all tests share.
 pub struct Redis {
-    /// Where it listens on 127.0.0.1.
+    /// Its port on 127.0.0.1.
     pub port: u16,
     next: AtomicU32,
     _server: Server,
 }
 
 impl Redis {
-    /// The URL of a database that nobody has used before: `redis://127.0.0.1:PORT/N`.
+    /// The URL of an unused database: `redis://127.0.0.1:PORT/N`.
     pub fn fresh(&self) -> String {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         assert!(
@@ -32,7 +32,7 @@ impl Redis {
     }
 }
 
-/// How Redis is run.
+/// Runs Redis.
 #[derive(Default)]
 pub struct RedisKind {
     /// Options beyond those of all tests.
@@ -67,7 +67,7 @@ impl Kind for RedisKind {
 
 pub async fn start() -> Redis {
     let server = Server::start(&RedisKind::default()).await;
-    // Database 0 stays empty, so that code which forgets the number in a URL is found out.
+    // Database 0 is never used, so that code that ignores the number in a URL fails.
     Redis {
         port: server.port(),
         next: AtomicU32::new(1),
@@ -84,7 +84,7 @@ pub async fn start_private(options: &[&str]) -> Private {
     Private::new(server, AnyKind::Redis(kind), url)
 }
 
-/// Who listens there, by its own account. `None`: nobody, or nobody who is ready.
+/// The identity that the server on this port reports. `None` if no server is ready.
 fn process_id(port: u16) -> Option<u32> {
     let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).ok()?;
     stream.set_read_timeout(Some(Duration::from_secs(2))).ok()?;

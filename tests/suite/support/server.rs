@@ -1,9 +1,9 @@
 //! One server process in a temporary folder, under a supervisor that outlives a killed test run.
 //!
-//! The supervisor (`supervise.sh`) holds a pipe from this process. Dropping a [`Server`] closes the
-//! pipe, and so does the kernel when this process ends, however it ends: the supervisor then kills
-//! the server by its pid and removes the folder. Ports are found by binding to port 0; one that is
-//! lost between finding and using it costs another attempt.
+//! The supervisor (`supervise.sh`) has the end of a pipe from this process. Dropping a [`Server`]
+//! closes the pipe, and the kernel closes it when this process ends in any way. The supervisor then
+//! kills the server by its pid and removes the folder. Ports are found by binding to port 0. If
+//! another process takes the port before the server uses it, the start is repeated.
 
 use std::ffi::OsString;
 use std::fs;
@@ -14,21 +14,21 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// A server that has not answered for so long will not. A start takes 0.1 to 4 s on an idle machine;
-/// the rest is for one that builds and tests on every core.
+/// Timeout of a start. It takes 0.1 to 4 s on an idle machine, and longer on one that builds and
+/// tests on every core.
 const READY_WITHIN: Duration = Duration::from_secs(60);
 
-/// Between two looks at whether a server is ready.
+/// Interval of checking whether a server is ready.
 const POLL: Duration = Duration::from_millis(20);
 
-/// A lost port is rare and another one is one more start away; a server that dies for another
-/// reason dies every time, and then its log should be seen soon.
+/// Attempts to start. A lost port is rare, so few are enough. A server that fails for another
+/// reason fails every time, and its log should be printed soon.
 const PORT_ATTEMPTS: usize = 4;
 
 /// A running server of some kind.
 pub struct Server {
     supervisor: Child,
-    /// `None` only while dropping: closing it is what ends the server.
+    /// `None` only while dropping: closing it ends the server.
     verbs: Option<ChildStdin>,
     replies: BufReader<ChildStdout>,
     folder: PathBuf,
@@ -36,13 +36,13 @@ pub struct Server {
     pid: u32,
 }
 
-/// What differs between kinds of server.
+/// The differences between kinds of server.
 pub trait Kind {
-    /// Fills the empty folder with what the server needs before its first start.
+    /// Prepares the empty folder before the first start of the server.
     fn fill(&self, folder: &Path);
     /// The command that runs the server in the foreground.
     fn command(&self, folder: &Path, port: u16) -> Vec<OsString>;
-    /// Whether this very server, and no other that took its port, answers a real connection.
+    /// Whether this server answers a connection, and not another one that took its port.
     async fn answers(&self, server: &Server) -> bool;
 }
 
@@ -90,8 +90,8 @@ impl Server {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
-            // Ctrl-C in a terminal goes to the whole group: it must end the tests, not the
-            // supervisor, which has work to do afterwards.
+            // Ctrl-C in a terminal goes to the whole process group. It must end the tests, but not
+            // the supervisor, which cleans up afterwards.
             .process_group(0)
             .spawn()
             .expect("sh can be run");
@@ -112,7 +112,7 @@ impl Server {
             .expect("the supervisor answers with a pid");
     }
 
-    /// Sends one verb and waits for its answer.
+    /// Sends one command to the supervisor and waits for its reply.
     fn tell(&mut self, verb: &str) -> String {
         let verbs = self
             .verbs
@@ -126,7 +126,7 @@ impl Server {
         reply.trim_end().to_owned()
     }
 
-    /// Waits until the server answers; an error is the end of the log of a server that died.
+    /// Waits until the server answers. The error is the end of the log of a server that exited.
     async fn ready(&self, kind: &impl Kind) -> Result<(), String> {
         let deadline = Instant::now() + READY_WITHIN;
         loop {
@@ -155,26 +155,26 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         drop(self.verbs.take());
-        // After this the port is free and the folder gone. A failure has nobody to be told to.
+        // After this, the port is free and the folder removed. An error cannot be reported here.
         let _ = self.supervisor.wait();
     }
 }
 
-/// A server that one test owns and may harm. It ends with the value.
+/// A server of one test, which may kill or stop it. Dropping the value ends it.
 pub struct Private {
-    /// Where it listens on 127.0.0.1; the same after a restart.
+    /// Its port on 127.0.0.1; the same after a restart.
     pub port: u16,
-    /// What `REDIS_URL` or `DATABASE_URL` would be.
+    /// The value for `REDIS_URL` or `DATABASE_URL`.
     pub url: String,
     server: Server,
     kind: AnyKind,
 }
 
-/// The kinds that a test may own.
+/// The kinds of server that a test can own.
 pub enum AnyKind {
-    /// Keeps nothing: empty after a restart.
+    /// Redis, without persistence: empty after a restart.
     Redis(super::redis::RedisKind),
-    /// Keeps what was committed.
+    /// Durable: keeps committed data.
     Mariadb(super::database::MariadbKind),
     /// The same.
     Mysql9(super::database::Mysql9Kind),
@@ -191,7 +191,7 @@ impl Private {
         }
     }
 
-    /// SIGKILL, and waits for the process to be gone. Its data folder stays for [`restart`].
+    /// Sends SIGKILL and waits until the process has ended. Keeps its data folder for [`restart`].
     ///
     /// [`restart`]: Self::restart
     pub fn kill(&mut self) {
@@ -212,7 +212,7 @@ impl Private {
         }
     }
 
-    /// SIGSTOP: connections stay open and nothing answers, until [`resume`](Self::resume).
+    /// Sends SIGSTOP: connections stay open without an answer until [`resume`](Self::resume).
     pub fn pause(&mut self) {
         assert_eq!(self.server.tell("pause"), "paused");
     }
@@ -228,10 +228,11 @@ impl Private {
     }
 }
 
-/// The full path of a server's program. Not everyone has the `sbin` folders on their path.
+/// The full path of a server's program. Also searches the `sbin` folders, which may not be on the
+/// path.
 ///
 /// # Panics
-/// Where it is not installed, naming the command that installs it.
+/// If it is not installed. The message names the command that installs it.
 pub fn program(name: &str) -> PathBuf {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)
@@ -244,12 +245,12 @@ pub fn program(name: &str) -> PathBuf {
 /// A process that has ended but was not waited for yet counts as dead.
 fn alive(pid: u32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    // The state follows the name, which stands in parentheses and may hold anything.
+    // The state follows the name, which is in parentheses and may contain any character.
     stat.rsplit_once(") ")
         .is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
 }
 
-/// A port on 127.0.0.1 that nobody uses at this moment.
+/// An unused port on 127.0.0.1.
 pub fn free_port() -> u16 {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
         .and_then(|listener| listener.local_addr())

@@ -1,10 +1,10 @@
-//! `docs/guarantees.md` names a test behind each line; here is what sees to it that they are there.
+//! `docs/guarantees.md` names a test in each row; these rules check that the tests exist.
 
 use std::collections::BTreeSet;
 
 use super::{Source, files, made, read, root};
 
-/// A row of a table: its text, and what it names as code in its last cell.
+/// A row of a table: its text, and the code words in its last cell.
 struct Promise<'a> {
     text: &'a str,
     names: Vec<&'a str>,
@@ -61,7 +61,7 @@ fn tests(source: &Source) -> Vec<String> {
     found
 }
 
-/// Whether some test has this name; a star stands for anything.
+/// Whether a test has this name; a star matches any text.
 fn exists(name: &str, tests: &BTreeSet<String>) -> bool {
     match name.split_once('*') {
         None => tests.contains(name),
@@ -73,7 +73,8 @@ fn exists(name: &str, tests: &BTreeSet<String>) -> bool {
     }
 }
 
-/// Rows that name no test, and names that no test has. A script counts where it is there.
+/// Rows that name no test, and names of tests that do not exist. An existing script counts as a
+/// test.
 fn unproved(text: &str, tests: &BTreeSet<String>) -> Vec<String> {
     let mut findings = Vec::new();
     for promise in promises(text) {
@@ -105,7 +106,7 @@ fn every_promise_names_tests_that_exist() {
     super::clean(unproved(&text, &tests).into_iter());
 }
 
-/// A task that panicked would leave a process that looks alive and does half of its work.
+/// After a panic in a task, the process would look alive but do half of its work.
 #[test]
 fn a_panic_ends_the_process() {
     let manifest = read("Cargo.toml").text;

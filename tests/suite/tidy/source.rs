@@ -1,8 +1,9 @@
-//! Rust source as the tidy rules read it: code told from comments and strings, words, paths.
+//! Rust source for the tidy rules: separates code from comments and strings, and finds words and
+//! paths.
 //!
-//! Enough of a lexer for code that compiles; it knows nothing of the rules.
+//! A lexer that is sufficient for code that compiles. It knows nothing of the rules.
 
-/// One file of the tree, or a made one.
+/// A file of the tree, or a text of a test.
 pub struct Source {
     /// Relative to the checkout, with `/`.
     pub path: String,
@@ -22,7 +23,7 @@ impl Source {
         blank(&self.text, false)
     }
 
-    /// The text without comments and without what stands in string literals.
+    /// The text without comments and without the contents of string literals.
     pub fn code(&self) -> String {
         blank(&self.text, true)
     }
@@ -53,7 +54,7 @@ pub fn crate_paths(code: &str) -> Vec<(usize, String)> {
             continue;
         }
         let mut depth = 0;
-        // Whether the next word stands first in its path, directly in the outer braces.
+        // Whether the next word is the first of its path, directly in the outer braces.
         let mut first = false;
         for (offset, c) in rest.char_indices() {
             match c {
@@ -75,7 +76,7 @@ pub fn crate_paths(code: &str) -> Vec<(usize, String)> {
     paths
 }
 
-/// Where this word stands as a whole word.
+/// The offsets of this word as a whole word.
 pub fn words<'a>(text: &'a str, word: &'a str) -> impl Iterator<Item = usize> + 'a {
     text.match_indices(word)
         .map(|(offset, _)| offset)
@@ -89,8 +90,8 @@ pub fn in_a_word(c: char) -> bool {
     c == '_' || c.is_ascii_alphanumeric()
 }
 
-/// Overwrites comments, and where asked the contents of string literals, with spaces. Offsets and
-/// line ends stay. Not a full lexer: enough for code that compiles.
+/// Overwrites comments and, on request, the contents of string literals with spaces. Offsets and
+/// line ends do not change.
 fn blank(text: &str, strings: bool) -> String {
     let mut kept = text.as_bytes().to_vec();
     let mut at = 0;

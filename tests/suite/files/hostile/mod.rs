@@ -1,9 +1,9 @@
-//! Documents that want to do harm, or that nobody meant to write: each with what becomes of it.
+//! Hostile and malformed documents, each with its expected outcome.
 //!
-//! The outcome is written as runs of records in the order of the file: `row*2 invalid_json` is two
-//! rows and a reject. A document that has no records as a whole is `incomplete` (more may come) or
-//! `malformed`. Each goes through cut and parse with large and with small chunks, which must not
-//! make a difference; a sample goes through the binary.
+//! The outcome is a list of runs in the order of the file: `row*2 invalid_json` is two rows and a
+//! reject. A document that cannot be read as a whole is `incomplete` (more may follow) or
+//! `malformed`. Each goes through cut and parse with large and small chunks, with the same outcome,
+//! and all go through the binary.
 
 mod structure;
 mod values;
@@ -53,13 +53,13 @@ fn with(member: impl AsRef<[u8]>) -> Vec<u8> {
     [open, b",", member.as_ref(), b"}"].concat()
 }
 
-/// An array of records, a good one before and after what is in question.
+/// An array with a good record before and after the given text.
 fn between(record: impl AsRef<[u8]>) -> Vec<u8> {
     let good = GOOD.as_bytes();
     [b"[", good, b",", record.as_ref(), b",", good, b"]"].concat()
 }
 
-/// Lines, a good one before and after.
+/// Lines with a good record before and after the given text.
 fn among_lines(record: impl AsRef<[u8]>) -> Vec<u8> {
     let good = GOOD.as_bytes();
     [good, b"\n", record.as_ref(), b"\n", good, b"\n"].concat()
@@ -75,7 +75,7 @@ fn cases() -> Vec<Case> {
     cases
 }
 
-/// What became of each record, as runs.
+/// The outcome of the records, as runs.
 fn outcome(bytes: &[u8], dataset: &Arc<Dataset>, limits: ChunkLimits) -> String {
     let plan = match cut::cut(bytes, &dataset.records, &dataset.fields(), limits) {
         Ok(plan) => plan,
@@ -132,8 +132,8 @@ fn each_document_has_its_outcome_whatever_the_chunks() {
     assert!(wrong.is_empty(), "{} cases:\n{wrong}", cases.len());
 }
 
-/// Every document at once, through the binary: the files without outcome as a whole are in
-/// quarantine with a reason, the others in history, and the counts are those of the table.
+/// Every document at once, through the binary: files that cannot be read as a whole are in
+/// quarantine with a reason, the others in history, and the table has the expected counts.
 #[tokio::test]
 async fn the_binary_gives_each_document_the_same_outcome() {
     let pair = Pair::new("memory+sqlite").await;
@@ -171,7 +171,7 @@ async fn the_binary_gives_each_document_the_same_outcome() {
     assert_eq!(names(&pair.at("work")), [""; 0]);
 }
 
-/// How many rows and rejects an outcome has.
+/// The numbers of rows and rejects of an outcome.
 fn counts(outcome: &str) -> (u64, u64) {
     let (mut rows, mut rejects) = (0, 0);
     for run in outcome.split_whitespace() {

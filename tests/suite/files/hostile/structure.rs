@@ -1,4 +1,5 @@
-//! What is almost JSON, documents of a strange shape, and documents that end too early.
+//! Texts that are almost JSON, documents with an unusual structure, and documents that end too
+//! early.
 
 use super::{Case, GOOD, among_lines, between, case, with};
 
