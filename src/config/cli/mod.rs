@@ -244,7 +244,7 @@ pub enum RejectsCommand {
     },
     /// Show one reject with its text
     Show {
-        /// The id of the record, or FILE:ORDINAL
+        /// The id of the record, or its file and ordinal, such as 1:160
         #[arg(value_name = "ID", value_parser = record_id)]
         id: u64,
         /// Print one JSON object
@@ -284,7 +284,7 @@ pub enum RejectsCommand {
 /// Arguments of `trace`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct TraceArgs {
-    /// The id of a row or reject, or FILE:ORDINAL
+    /// The id of a row or reject, or its file and ordinal, such as 1:160
     #[arg(value_name = "ID", value_parser = record_id)]
     pub id: u64,
     /// Path of the file, if it is not in history, work or quarantine
