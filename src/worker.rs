@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
-use crate::batch::{Batch, RejectCode, Span};
+use crate::batch::{Batch, Span};
 use crate::broker::{Broker, Consumer, Delivery};
 use crate::dataset::{Dataset, Datasets};
 use crate::fault::Fault;
@@ -218,7 +218,9 @@ impl Worker {
             .collect();
         telemetry::frames_committed(name, spans.len() as u64);
         telemetry::commit(name, committed.rows, committed.duplicates);
-        telemetry::rejects(name, RejectCode::RefusedByDatabase, committed.refused);
+        for code in &committed.refused {
+            telemetry::rejects(name, *code, 1);
+        }
         let foreign = committed.foreign.len() as u64;
         if foreign > 0 {
             telemetry::frames_foreign(foreign);
@@ -232,7 +234,7 @@ impl Worker {
         // Rows that the database refused, now or at an earlier delivery, and rows of another ledger
         // must not enter the summary. It is unknown which rows these are, so the refresh reads the
         // files of this commit from the table.
-        let all_stored = committed.refused + committed.duplicates + foreign == 0;
+        let all_stored = committed.refused.is_empty() && committed.duplicates + foreign == 0;
         if let Some(summaries) = summaries.filter(|_| all_stored) {
             summaries.add(batches);
             summaries.relieve(dataset, stop).await?;

@@ -187,7 +187,11 @@ async fn problems(
         problems.extend(missing.map(|ordinal| format!("the first one missing is {ordinal}")));
     }
     if audit.doubled > 0 {
-        problems.push(format!("{} records are both row and reject", audit.doubled));
+        problems.push(format!(
+            "{} rows have the ids of rejects: another program wrote them, and `task_runner rejects list \
+             --code id_taken` shows the records",
+            audit.doubled
+        ));
     }
     if let Some(last) = audit
         .last_ordinal

@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use crate::batch::{Batch, ContentHash, SourceFile};
+use crate::batch::{Batch, ContentHash, RejectCode, SourceFile};
 use crate::dataset::Datasets;
 use crate::fault::{Fault, Origin};
 use crate::finding::Finding;
@@ -116,6 +116,11 @@ pub trait Sink: Send + Sync {
     /// Stores rows, rejects and, after them in the same transaction, the ledger entries of the
     /// spans. Rows and rejects that are stored already stay as they are. A row that the database
     /// refuses for its values becomes a reject under its own id, and its neighbours are stored.
+    ///
+    /// A row counts as there already if the ledger covers its record, or if it equals the record in
+    /// every column. Any other row under the id is another writer's: it stays, and the record becomes
+    /// a reject ([`RejectCode::IdTaken`]).
+    ///
     /// A pending file of which nothing was stored before and all is now may be settled at once.
     ///
     /// Stores nothing of a batch whose file the ledger does not have under this number with this
@@ -200,8 +205,8 @@ pub struct Committed {
     pub rows: u64,
     /// Rows that were stored already.
     pub duplicates: u64,
-    /// Rows that the database refused, now rejects.
-    pub refused: u64,
+    /// Why rows were refused, once for each of them; they are rejects now.
+    pub refused: Vec<RejectCode>,
     /// The files of the batches that were left out because this ledger does not have them.
     pub foreign: Vec<SourceFile>,
 }

@@ -51,7 +51,8 @@ pub trait Operators: Send + Sync {
         max: usize,
     ) -> Result<Vec<u64>, Fault>;
 
-    /// What became of a record. If there is both a row and a reject, the row counts.
+    /// What became of a record. If the table has a row under the id of a reject, the reject counts:
+    /// the row is another writer's.
     async fn standing(&self, dataset: &Arc<Dataset>, id: u64) -> Result<Standing, Fault>;
 
     /// The reasons of the last `max` rejects, newest first. Not the rejects: each may hold 8 KiB of
@@ -64,8 +65,9 @@ pub trait Operators: Send + Sync {
 
     /// Replaces rejects by corrected records. Each batch is one record, which is a row: it is stored
     /// under its own id, its reject (also a purged one) is removed, and the summary takes it in, all
-    /// in one transaction. A row that is stored already stays as it is. A record that the database
-    /// refuses stays a reject. Returns what became of each, in the order given.
+    /// in one transaction. A row that is stored already stays as it is; if it does not equal the
+    /// record, the reject stays, too. A record that the database refuses stays a reject. Returns what
+    /// became of each, in the order given.
     ///
     /// After an error either nothing or everything of the call is done, and which is unknown.
     ///

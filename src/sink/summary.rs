@@ -7,7 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 
-use crate::batch::Batch;
+use crate::batch::{Batch, RejectCode, provenance};
 use crate::dataset::Dataset;
 use crate::fault::Fault;
 use crate::timestamp;
@@ -102,6 +102,28 @@ pub(super) fn other_mark() -> String {
 }
 
 /// The rows of a batch as candidates; empty if its dataset has no summary.
+/// A query that returns a row if other writers' rows have ids of this range; the same in both dialects.
+/// Such a row is in no summary.
+pub(super) fn taken_ids(ids: &Range<u64>) -> String {
+    format!(
+        "SELECT 1 FROM ingest_rejects WHERE file_no BETWEEN {} AND {} AND code = '{}' LIMIT 1",
+        provenance(ids.start).0,
+        provenance(ids.end.saturating_sub(1)).0,
+        RejectCode::IdTaken.as_str()
+    )
+}
+
+/// The condition that leaves such rows out. Asked of each row, so only where there are any.
+pub(super) fn not_taken() -> String {
+    format!(
+        " AND NOT EXISTS (SELECT 1 FROM ingest_rejects r WHERE r.file_no = `id` >> 32 AND r.ordinal = \
+         `id` & {} AND r.code = '{}')",
+        u32::MAX,
+        RejectCode::IdTaken.as_str()
+    )
+}
+
+/// The rows of a batch as candidates; none where its dataset has no summary.
 pub(super) fn candidates(batch: &Batch) -> Vec<LastEvent> {
     let Some(columns) = batch.summary_columns() else {
         return Vec::new();

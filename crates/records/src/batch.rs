@@ -166,11 +166,13 @@ pub enum RejectCode {
     RefusedByDatabase,
     /// Another unique key of the user's own table holds such a row.
     DuplicateKeyInTable,
+    /// Another writer's row, with other values, has the id of this record.
+    IdTaken,
 }
 
 impl RejectCode {
     /// Every code, for documentation and metrics.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::InvalidJson,
         Self::NotAnObject,
         Self::MissingField,
@@ -184,6 +186,7 @@ impl RejectCode {
         Self::TooLarge,
         Self::RefusedByDatabase,
         Self::DuplicateKeyInTable,
+        Self::IdTaken,
     ];
 
     /// The code as it stands in tables, metrics and messages.
@@ -203,6 +206,7 @@ impl RejectCode {
             Self::TooLarge => "too_large",
             Self::RefusedByDatabase => "refused_by_database",
             Self::DuplicateKeyInTable => "duplicate_key_in_table",
+            Self::IdTaken => "id_taken",
         }
     }
 
@@ -210,7 +214,10 @@ impl RejectCode {
     /// more: such a reject holds neither its place in the file nor its text.
     #[must_use]
     pub const fn is_of_database(self) -> bool {
-        matches!(self, Self::RefusedByDatabase | Self::DuplicateKeyInTable)
+        matches!(
+            self,
+            Self::RefusedByDatabase | Self::DuplicateKeyInTable | Self::IdTaken
+        )
     }
 
     /// The code that is written so.

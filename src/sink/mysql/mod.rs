@@ -32,6 +32,7 @@ mod errors;
 mod files;
 mod inspect;
 mod load_data;
+mod misfit;
 mod operators;
 mod schema;
 mod session;

@@ -20,7 +20,7 @@ use crate::sink::{
 
 use super::bind::{self, limits};
 use super::client::Values;
-use super::commit::{Strategy, row_insert};
+use super::commit::{Found, Strategy, compare, row_insert};
 use super::errors::{Class, Failure};
 use super::files::{NEWER, file_state, list};
 use super::session::Session;
@@ -227,9 +227,10 @@ pub(super) async fn standing(
         there("ingest_purged")
     );
     Ok(match session.one(&sql).await? {
-        (true, _, _) => Standing::Row,
+        // The row of another writer may have the id of a reject.
         (_, true, _) => Standing::Reject,
-        (_, _, true) => Standing::Purged,
+        (true, false, _) => Standing::Row,
+        (false, false, true) => Standing::Purged,
         (false, false, false) => Standing::Absent,
     })
 }
@@ -331,7 +332,13 @@ async fn replay_one(session: &mut Session, record: &Batch) -> Result<Replayed, F
         row_id(file_no, ordinal)
     );
     let replayed = if !session.rows::<u8>(&there).await?.is_empty() {
-        Replayed::AlreadyThere
+        let groups = by_dataset(slice::from_ref(record));
+        let rows = groups.first().expect("a replay is of one row");
+        if removed == 0 || compare(session, rows, 0..1).await? == [Found::Equal] {
+            Replayed::AlreadyThere
+        } else {
+            Replayed::Refused(RejectCode::IdTaken)
+        }
     } else if removed == 0 {
         Replayed::NoReject
     } else {

@@ -13,6 +13,7 @@ use crate::sink::migrations;
 use crate::sink::table::{Kind, Table, TableColumn, quoted, tables};
 
 use super::errors::Failure;
+use super::misfit::{Change, Existing, ExistingColumn, Misfit, exact_json, misfit};
 use super::session::Session;
 use super::summary;
 
@@ -27,7 +28,7 @@ const VARCHAR_BYTES_MAX: u32 = 60_000;
 const VARCHAR_CHARS_SHORT: u32 = 64;
 
 /// Bytes of a character in utf8mb4, at most.
-const CHAR_BYTES: u32 = 4;
+pub(super) const CHAR_BYTES: u32 = 4;
 
 const MIGRATIONS: &str = "ingest_migrations";
 
@@ -114,7 +115,7 @@ async fn locked(session: &mut Session, datasets: &Datasets) -> Result<(), Failur
     }
     // All of them at once, so that they can be mended at once; in a form that can be pasted.
     let problems: Vec<&str> = misfits.iter().map(|misfit| &*misfit.problem).collect();
-    let mends: Vec<&str> = misfits.iter().map(|misfit| &*misfit.mend).collect();
+    let mends: Vec<String> = misfits.iter().flat_map(Misfit::statements).collect();
     let doing = format!("tables do not fit their datasets: {}", problems.join("; "));
     let cause = format!(
         "run these statements, and then `task_runner migrate` again:\n\n{};\n",
@@ -134,9 +135,24 @@ pub(super) async fn inspect(
     for table in tables(datasets) {
         if !has_table(session, &table.name).await? {
             missing.push(table.name);
-        } else if let Some(Misfit { problem, mend }) = check(session, &table).await? {
-            let what = format!("a table does not fit its dataset: {problem}");
-            findings.push(Finding::fail(what, format!("{mend};")));
+            continue;
+        }
+        if !session.server.mariadb
+            && let Some(statement) = exact_json(&table, &read(session, &table.name).await?)
+        {
+            let what = format!(
+                "`{}` has columns of the type JSON, in which MySQL normalises what it stores: digits \
+                 of numbers and doubled keys are lost",
+                table.name
+            );
+            findings.push(Finding::expect(false, what, format!("{statement};")));
+        }
+        if let Some(misfit) = check(session, &table).await? {
+            let what = format!("a table does not fit its dataset: {}", misfit.problem);
+            findings.push(Finding::fail(
+                what,
+                format!("{};", misfit.statements().join("; ")),
+            ));
         }
     }
     Ok((missing, findings))
@@ -169,7 +185,7 @@ fn create(table: &Table, mariadb: bool) -> String {
     )
 }
 
-fn definition(column: &TableColumn, wide: bool, mariadb: bool) -> String {
+pub(super) fn definition(column: &TableColumn, wide: bool, mariadb: bool) -> String {
     let null = if column.nullable { "NULL" } else { "NOT NULL" };
     format!(
         "`{}` {} {null}",
@@ -181,7 +197,7 @@ fn definition(column: &TableColumn, wide: bool, mariadb: bool) -> String {
 /// Text is compared byte by byte. `utf8mb4_bin` would do so but for spaces at the end, which it pads:
 /// 'a' and 'a ' would be one key of a summary. Both tables have the same, since MySQL joins no two
 /// binary collations.
-fn text(mariadb: bool) -> String {
+pub(super) fn text(mariadb: bool) -> String {
     let collation = if mariadb {
         "utf8mb4_nopad_bin"
     } else {
@@ -190,7 +206,7 @@ fn text(mariadb: bool) -> String {
     format!("CHARACTER SET utf8mb4 COLLATE {collation}")
 }
 
-fn sql_type(kind: Kind, wide: bool, mariadb: bool) -> String {
+pub(super) fn sql_type(kind: Kind, wide: bool, mariadb: bool) -> String {
     match kind {
         Kind::RowId => "BIGINT UNSIGNED".to_owned(),
         Kind::Text(chars) if wide && chars > VARCHAR_CHARS_SHORT => {
@@ -202,77 +218,59 @@ fn sql_type(kind: Kind, wide: bool, mariadb: bool) -> String {
         Kind::Integer => "BIGINT".to_owned(),
         Kind::Float => "DOUBLE".to_owned(),
         Kind::Boolean => "BOOLEAN".to_owned(),
-        Kind::Json => "JSON".to_owned(),
+        // MySQL's JSON type normalises what it stores: numbers lose digits, doubled keys are dropped.
+        // MariaDB's is a LONGTEXT that is checked.
+        Kind::Json if mariadb => "JSON".to_owned(),
+        Kind::Json => format!("LONGTEXT {}", text(mariadb)),
     }
 }
 
-/// A column as `information_schema` has it.
-#[derive(Debug)]
-#[allow(
-    clippy::struct_excessive_bools,
-    reason = "each is a fact of its own about the column"
-)]
-struct Existing {
-    name: String,
-    data_type: String,
-    unsigned: bool,
-    /// As it is declared, without character set.
-    column_type: String,
-    text_bytes: u64,
-    /// Most characters, of a text.
-    chars: u64,
-    collation: String,
-    precision: u64,
-    nullable: bool,
-    primary: bool,
-    /// The server fills it where an INSERT does not name it.
-    optional: bool,
-}
-
-impl Existing {
-    fn is_text(&self) -> bool {
-        matches!(
-            self.data_type.as_str(),
-            "varchar" | "tinytext" | "text" | "mediumtext" | "longtext"
-        )
-    }
-
-    /// What the name of a collation begins with.
-    fn charset(&self) -> &str {
-        self.collation.split('_').next().unwrap_or_default()
-    }
-
-    /// The same column, where an INSERT may leave it out.
-    fn as_optional(&self) -> String {
-        let collated = if self.collation.is_empty() {
-            String::new()
-        } else {
-            let (charset, collation) = (self.charset(), &self.collation);
-            format!(" CHARACTER SET {charset} COLLATE {collation}")
-        };
-        format!("`{}` {}{collated} NULL", self.name, self.column_type)
-    }
-}
-
-/// Compares a table with what is needed; `None` where it fits.
+/// Compares a table with what is needed; `None` if it fits.
 async fn check(session: &mut Session, table: &Table) -> Result<Option<Misfit>, Failure> {
+    let found = read(session, &table.name).await?;
+    let Some(misfit) = misfit(table, &found, session.server.mariadb) else {
+        return Ok(None);
+    };
+    let mut must_rename = true;
+    if let Change::Alter { hazards, .. } = &misfit.change {
+        must_rename = false;
+        for hazard in hazards {
+            must_rename |= !session.rows::<u64>(hazard).await?.is_empty();
+        }
+    }
+    if must_rename {
+        let to = free_name(session, &table.name).await?;
+        return Ok(Some(misfit.renamed_to(to)));
+    }
+    Ok(Some(misfit))
+}
+
+/// Reads what `information_schema` has of a table.
+async fn read(session: &mut Session, name: &str) -> Result<Existing, Failure> {
+    type Found = (Option<String>, String, Option<String>);
     let sql = "SELECT COLUMN_NAME AS a, DATA_TYPE AS b, COLUMN_TYPE AS c, CHARACTER_OCTET_LENGTH AS \
                d, COLLATION_NAME AS e, DATETIME_PRECISION AS f, IS_NULLABLE AS g, COLUMN_KEY AS h, \
-               COLUMN_DEFAULT AS i, EXTRA AS j, CHARACTER_MAXIMUM_LENGTH AS k FROM \
-               information_schema.COLUMNS WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME = ? ORDER BY \
-               ORDINAL_POSITION";
-    let rows = session.rows_with::<Row>(sql, (&table.name,)).await?;
-    let existing: Vec<Existing> = rows.iter().map(existing).collect();
-    let sql = "SELECT ENGINE FROM information_schema.TABLES WHERE TABLE_SCHEMA = DATABASE() AND \
-               TABLE_NAME = ?";
-    let engine = session
-        .rows_with::<Option<String>>(sql, (&table.name,))
-        .await?;
-    let engine = engine.into_iter().next().flatten().unwrap_or_default();
-    Ok(misfit(table, &existing, &engine, session.server.mariadb))
+               COLUMN_DEFAULT AS i, EXTRA AS j, CHARACTER_MAXIMUM_LENGTH AS k, \
+               GENERATION_EXPRESSION AS l FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = \
+               DATABASE() AND TABLE_NAME = ? ORDER BY ORDINAL_POSITION";
+    let columns = session.rows_with::<Row>(sql, (name,)).await?;
+    let sql = "SELECT ENGINE, TABLE_TYPE, CREATE_OPTIONS FROM information_schema.TABLES WHERE \
+               TABLE_SCHEMA = DATABASE() AND TABLE_NAME = ?";
+    let table = session.rows_with::<Found>(sql, (name,)).await?;
+    let (engine, kind, options) = table.into_iter().next().unwrap_or_default();
+    let sql = "SELECT COLUMN_NAME FROM information_schema.STATISTICS WHERE TABLE_SCHEMA = DATABASE() \
+               AND TABLE_NAME = ? AND INDEX_NAME = 'PRIMARY' ORDER BY SEQ_IN_INDEX";
+    let key = session.rows_with::<String>(sql, (name,)).await?;
+    Ok(Existing {
+        columns: columns.iter().map(column).collect(),
+        key,
+        engine: engine.unwrap_or_default(),
+        is_view: kind.to_uppercase().contains("VIEW"),
+        partitioned: options.unwrap_or_default().contains("partitioned"),
+    })
 }
 
-fn existing(row: &Row) -> Existing {
+fn column(row: &Row) -> ExistingColumn {
     let text = |at: usize| {
         row.get::<Option<String>, _>(at)
             .flatten()
@@ -281,15 +279,10 @@ fn existing(row: &Row) -> Existing {
     let number = |at: usize| row.get::<Option<u64>, _>(at).flatten().unwrap_or_default();
     let default = row.get::<Option<String>, _>(8).flatten();
     let nullable = text(6) == "YES";
-    let filled = [
-        "auto_increment",
-        "generated",
-        "default_generated",
-        "persistent",
-        "virtual",
-    ];
     let extra = text(9).to_lowercase();
-    Existing {
+    let generated = !text(11).is_empty();
+    let auto_increment = extra.contains("auto_increment");
+    ExistingColumn {
         name: text(0),
         data_type: text(1).to_lowercase(),
         unsigned: text(2).to_lowercase().contains("unsigned"),
@@ -299,147 +292,25 @@ fn existing(row: &Row) -> Existing {
         collation: text(4),
         precision: number(5),
         nullable,
-        primary: text(7) == "PRI",
-        optional: nullable || default.is_some() || filled.iter().any(|word| extra.contains(word)),
+        indexed: !text(7).is_empty(),
+        generated,
+        auto_increment,
+        optional: nullable || default.is_some() || generated || auto_increment,
     }
 }
 
-/// What is wrong with a table, and the one statement that would mend all of it.
-#[derive(Debug)]
-struct Misfit {
-    problem: String,
-    mend: String,
-}
-
-fn misfit(table: &Table, existing: &[Existing], engine: &str, mariadb: bool) -> Option<Misfit> {
-    let mut problems = Vec::new();
-    let mut changes = Vec::new();
-    let mut wrong = |problem: String, change: String| {
-        problems.push(problem);
-        changes.push(change);
-    };
-    let find = |name: &str| {
-        existing
-            .iter()
-            .find(|found| found.name.eq_ignore_ascii_case(name))
-    };
-    if !engine.eq_ignore_ascii_case("InnoDB") {
-        let problem = format!("its engine `{engine}` has no transactions");
-        wrong(problem, "ENGINE = InnoDB".to_owned());
-    }
-    for needed in &table.columns {
-        let in_key = table.key.contains(&needed.name);
-        let Some(found) = find(&needed.name) else {
-            // The rows that are there have no value for it.
-            let added = TableColumn {
-                nullable: true,
-                ..needed.clone()
-            };
-            let definition = definition(&added, false, mariadb);
-            let problem = format!("it has no column `{}`", needed.name);
-            wrong(problem, format!("ADD COLUMN {definition}"));
-            continue;
-        };
-        if let Some(problem) = column_misfit(needed, found) {
-            let problem = format!("column `{}` {problem}", needed.name);
-            let nullable = !in_key && (needed.nullable || found.nullable);
-            let definition = mended(needed, found, nullable, mariadb);
-            wrong(problem, format!("MODIFY COLUMN {definition}"));
+/// A name that no table has, for a table that makes room: `NAME_old`, or with a number behind it.
+async fn free_name(session: &mut Session, name: &str) -> Result<String, Failure> {
+    // Identifiers have at most 64 characters.
+    let stem: String = name.chars().take(56).collect();
+    let mut free = format!("{stem}_old");
+    for number in 2.. {
+        if !has_table(session, &free).await? {
+            break;
         }
+        free = format!("{stem}_old{number}");
     }
-    let primary = |column: &&Existing| column.primary;
-    let key: Vec<&str> = existing
-        .iter()
-        .filter(primary)
-        .map(|column| column.name.as_str())
-        .collect();
-    let same = |name: &String| key.iter().any(|found| found.eq_ignore_ascii_case(name));
-    if key.len() != table.key.len() || !table.key.iter().all(same) {
-        let wanted = quoted(table.key.iter().map(String::as_str));
-        let problem = format!(
-            "its primary key is ({}), not ({wanted})",
-            quoted(key.clone())
-        );
-        // The rows that are there may not be distinct by that key, or have no value for it at all; and
-        // a summary can be made again from the table of its dataset.
-        if table.summary_of.is_some() || table.key.iter().any(|name| find(name).is_none()) {
-            return Some(Misfit {
-                problem: format!("`{}`: {problem}", table.name),
-                mend: format!("RENAME TABLE `{0}` TO `{0}_old`", table.name),
-            });
-        }
-        let drop = if key.is_empty() {
-            ""
-        } else {
-            "DROP PRIMARY KEY, "
-        };
-        wrong(problem, format!("{drop}ADD PRIMARY KEY ({wanted})"));
-    }
-    let ours = |found: &Existing| {
-        let is_it = |needed: &TableColumn| needed.name.eq_ignore_ascii_case(&found.name);
-        table.columns.iter().any(is_it)
-    };
-    let unfilled = |found: &&Existing| !found.optional && !ours(found);
-    for found in existing.iter().filter(unfilled) {
-        let problem = format!(
-            "column `{}` is not in the dataset, takes no NULL and has no default",
-            found.name
-        );
-        wrong(problem, format!("MODIFY COLUMN {}", found.as_optional()));
-    }
-    (!problems.is_empty()).then(|| Misfit {
-        problem: format!("`{}`: {}", table.name, problems.join(", ")),
-        mend: format!("ALTER TABLE `{}` {}", table.name, changes.join(", ")),
-    })
-}
-
-/// A column as it is to become, whatever its rows hold: NULL stays allowed where it is, a long text
-/// long, and a text that nobody has held to be JSON a text.
-fn mended(needed: &TableColumn, found: &Existing, nullable: bool, mariadb: bool) -> String {
-    let null = if nullable { "NULL" } else { "NOT NULL" };
-    let sql_type = match needed.kind {
-        Kind::Json if found.is_text() => format!("LONGTEXT {}", text(mariadb)),
-        Kind::Text(chars) if found.is_text() && found.chars > u64::from(chars) => {
-            format!("{} {}", found.column_type, text(mariadb))
-        }
-        kind => sql_type(kind, false, mariadb),
-    };
-    format!("`{}` {sql_type} {null}", needed.name)
-}
-
-/// What is wrong with a column.
-fn column_misfit(needed: &TableColumn, found: &Existing) -> Option<String> {
-    let data_type = found.data_type.as_str();
-    let text_type = found.is_text();
-    let type_fits = match needed.kind {
-        Kind::RowId => data_type == "bigint" && found.unsigned,
-        Kind::Integer => data_type == "bigint" && !found.unsigned,
-        Kind::Text(_) => text_type,
-        Kind::Json => data_type == "json" || (text_type && found.text_bytes >= 65_535),
-        Kind::Timestamp => data_type == "datetime",
-        Kind::Day => data_type == "date",
-        Kind::Float => data_type == "double",
-        Kind::Boolean => data_type.ends_with("int"),
-    };
-    if !type_fits {
-        return Some(format!(
-            "has the type {data_type}{}",
-            if found.unsigned { " unsigned" } else { "" }
-        ));
-    }
-    match needed.kind {
-        Kind::Text(_) | Kind::Json if data_type != "json" && found.charset() != "utf8mb4" => {
-            return Some(format!("has the character set {}", found.charset()));
-        }
-        Kind::Text(chars) if found.text_bytes < u64::from(chars) * u64::from(CHAR_BYTES) => {
-            return Some(format!("is too short for {chars} characters"));
-        }
-        Kind::Timestamp if found.precision < 6 => {
-            return Some("has no microseconds".to_owned());
-        }
-        _ => {}
-    }
-    (needed.nullable && !found.nullable).then(|| "takes no NULL".to_owned())
+    Ok(free)
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use std::ops::Range;
 use mysql_common::Value;
 
 use crate::dataset::Dataset;
-use crate::sink::summary::{other_mark, reduce};
+use crate::sink::summary::{not_taken, other_mark, reduce, taken_ids};
 use crate::sink::table::{SummaryNames, quoted, summary_of};
 use crate::sink::{LastEvent, Unsummarised};
 use crate::timestamp::{self, Civil};
@@ -53,9 +53,15 @@ pub(super) async fn scan(
     max: usize,
 ) -> Result<Vec<LastEvent>, Failure> {
     let summary = summary_of(dataset);
+    let taken = session.rows::<u64>(&taken_ids(&ids)).await?;
+    let condition = if taken.is_empty() {
+        String::new()
+    } else {
+        not_taken()
+    };
     let columns = quoted(["id", &summary.key, &summary.time, &summary.value]);
     let sql = format!(
-        "SELECT {columns} FROM `{}` WHERE `id` >= ? AND `id` < ? ORDER BY `id` LIMIT {max}",
+        "SELECT {columns} FROM `{}` WHERE `id` >= ? AND `id` < ?{condition} ORDER BY `id` LIMIT {max}",
         dataset.table
     );
     let rows = session

@@ -2,19 +2,22 @@
 //! save, and since each row then answers for itself: stored, there already, or refused.
 
 use std::borrow::Cow;
-use std::collections::HashSet;
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
+use std::ops::Range;
 
 use rusqlite::types::{ToSql, ToSqlOutput, Value, ValueRef};
 use rusqlite::{Statement, Transaction, params};
 
-use crate::batch::{Batch, Reject, RejectCode, SourceFile, Span, row_id};
+use crate::batch::{Batch, Reject, RejectCode, SourceFile, Span, provenance, row_id};
+use crate::coverage::holds;
 use crate::sink::Committed;
 use crate::sink::cells::{Cell, RefusedRow, Row, Rows, by_dataset};
 use crate::sink::table::quoted;
 use crate::timestamp;
 
 use super::errors::{Class, Failure, classify};
-use super::now;
+use super::{ledger, now};
 
 /// See [`Sink::commit`](crate::sink::Sink::commit).
 pub(super) fn commit(db: &Transaction<'_>, batches: &[Batch]) -> Result<Committed, Failure> {
@@ -32,15 +35,21 @@ pub(super) fn commit(db: &Transaction<'_>, batches: &[Batch]) -> Result<Committe
     };
     let mut refused = Vec::new();
     let rejected = rejected(db, batches)?;
+    let mut ours = Ours {
+        db,
+        covered: HashMap::new(),
+    };
     for rows in by_dataset(batches) {
-        store(db, &rows, &rejected, &mut committed, &mut refused)?;
+        store(&mut ours, &rows, &rejected, &mut committed, &mut refused)?;
     }
     for batch in batches {
         let table = &batch.dataset.table;
         let mut is_row = db.prepare_cached(&format!("SELECT 1 FROM `{table}` WHERE `id` = ?"))?;
         for reject in &batch.rejects {
-            // A record is a row or a reject, also where its dataset was changed in between.
-            if !is_row.exists([row_id(batch.span.file_no, reject.ordinal)])? {
+            // A record is a row or a reject, also if its dataset was changed in between. A row that
+            // the ledger does not cover is another writer's.
+            let id = row_id(batch.span.file_no, reject.ordinal);
+            if !(is_row.exists([id])? && ours.covers(id)?) {
                 insert_reject(db, batch.span.file_no, reject)?;
             }
         }
@@ -86,14 +95,51 @@ fn foreign(db: &Transaction<'_>, batches: &[Batch]) -> Result<Vec<SourceFile>, F
     Ok(foreign)
 }
 
+/// Which rows are the engine's own.
+struct Ours<'a> {
+    db: &'a Transaction<'a>,
+    /// What the ledger covers of the files that were asked about.
+    covered: HashMap<u32, Vec<Range<u64>>>,
+}
+
+impl Ours<'_> {
+    /// Whether the ledger covers the record of this id.
+    fn covers(&mut self, id: u64) -> Result<bool, Failure> {
+        let (file_no, ordinal) = provenance(id);
+        if let Entry::Vacant(entry) = self.covered.entry(file_no) {
+            let covered = ledger::coverage(self.db, &[file_no])?;
+            entry.insert(covered.into_iter().next().unwrap_or_default());
+        }
+        let ordinal = u64::from(ordinal);
+        Ok(holds(&self.covered[&file_no], &(ordinal..ordinal + 1)))
+    }
+}
+
+/// Whether the table's row under the id of `row` equals it in every column.
+pub(super) fn equals(db: &Transaction<'_>, rows: &Rows<'_>, row: Row<'_>) -> Result<bool, Failure> {
+    let schema = rows.dataset.schema();
+    let columns: Vec<String> = schema
+        .fields()
+        .iter()
+        .map(|field| format!("`{}` IS ? COLLATE BINARY", field.name()))
+        .collect();
+    let (table, columns) = (&rows.dataset.table, columns.join(" AND "));
+    let sql = format!("SELECT 1 FROM `{table}` WHERE {columns}");
+    let mut find = db.prepare_cached(&sql)?;
+    for (at, cell) in row.cells().enumerate() {
+        find.raw_bind_parameter(at + 1, cell)?;
+    }
+    Ok(find.raw_query().next()?.is_some())
+}
+
 fn store(
-    db: &Transaction<'_>,
+    ours: &mut Ours<'_>,
     rows: &Rows<'_>,
     rejected: &HashSet<u64>,
     committed: &mut Committed,
     refused: &mut Vec<RefusedRow>,
 ) -> Result<(), Failure> {
-    let mut insert = db.prepare_cached(&row_insert(rows))?;
+    let mut insert = ours.db.prepare_cached(&row_insert(rows))?;
     for (at, row) in rows.range(0..rows.len()).enumerate() {
         if !rejected.is_empty() && rejected.contains(&row.id()) {
             committed.duplicates += 1;
@@ -104,17 +150,18 @@ fn store(
                 committed.rows += 1;
                 continue;
             }
-            Ok(_) => {
+            Ok(_) if ours.covers(row.id())? || equals(ours.db, rows, row)? => {
                 committed.duplicates += 1;
                 continue;
             }
+            Ok(_) => RejectCode::IdTaken,
             Err(error) => match classify(&error) {
                 Class::Duplicate => RejectCode::DuplicateKeyInTable,
                 Class::Data => RejectCode::RefusedByDatabase,
                 _ => return Err(error.into()),
             },
         };
-        committed.refused += 1;
+        committed.refused.push(code);
         refused.push(rows.refused(at, code));
     }
     Ok(())

@@ -15,7 +15,7 @@ use crate::sink::{
     Standing, Totals,
 };
 
-use super::commit::{insert_row, row_insert};
+use super::commit::{equals, insert_row, row_insert};
 use super::errors::{Class, Failure, classify};
 use super::files::{NEWER, file_state};
 use super::{now, summary};
@@ -158,10 +158,11 @@ pub(super) fn standing(
         ))?
         .exists([file_no, ordinal])
     };
-    Ok(if is_row(db, dataset, id)? {
-        Standing::Row
-    } else if there("ingest_rejects")? {
+    // The row of another writer may have the id of a reject.
+    Ok(if there("ingest_rejects")? {
         Standing::Reject
+    } else if is_row(db, dataset, id)? {
+        Standing::Row
     } else if there("ingest_purged")? {
         Standing::Purged
     } else {
@@ -236,7 +237,13 @@ fn replay_one(db: &Transaction<'_>, record: &Batch) -> Result<Replayed, Failure>
             .execute(params![place.0, place.1])?;
     }
     let replayed = if is_row(db, &record.dataset, id)? {
-        Replayed::AlreadyThere
+        let groups = by_dataset(slice::from_ref(record));
+        let rows = groups.first().expect("a replay is of one row");
+        if removed == 0 || equals(db, rows, rows.row(0))? {
+            Replayed::AlreadyThere
+        } else {
+            Replayed::Refused(RejectCode::IdTaken)
+        }
     } else if removed == 0 {
         Replayed::NoReject
     } else {

@@ -5,7 +5,7 @@ use std::ops::Range;
 use rusqlite::{Row, Transaction, params};
 
 use crate::dataset::Dataset;
-use crate::sink::summary::{other_mark, reduce};
+use crate::sink::summary::{not_taken, other_mark, reduce, taken_ids};
 use crate::sink::table::{SummaryNames, quoted, summary_of};
 use crate::sink::{LastEvent, Unsummarised};
 use crate::timestamp;
@@ -43,8 +43,10 @@ pub(super) fn scan(
     max: usize,
 ) -> Result<Vec<LastEvent>, Failure> {
     let summary = summary_of(dataset);
+    let is_taken = db.prepare(&taken_ids(ids))?.exists([])?;
+    let condition = if is_taken { not_taken() } else { String::new() };
     let sql = format!(
-        "SELECT {} FROM `{}` WHERE `id` >= ? AND `id` < ? ORDER BY `id` LIMIT ?",
+        "SELECT {} FROM `{}` WHERE `id` >= ? AND `id` < ?{condition} ORDER BY `id` LIMIT ?",
         quoted(["id", &summary.key, &summary.time, &summary.value]),
         dataset.table
     );

@@ -189,6 +189,12 @@ impl Fixture {
         self.query(sql).await;
     }
 
+    /// A connection behind the sink's back, for statements that belong to one session.
+    pub async fn session(&self) -> mysql_async::Conn {
+        let session = mysql_async::Conn::from_url(&self.url).await;
+        session.expect("the server is there")
+    }
+
     /// The rows of a query behind the sink's back. Booleans come as numbers, times as text.
     pub async fn query(&self, sql: &str) -> Vec<Vec<Val>> {
         if self.target.is_sqlite() {

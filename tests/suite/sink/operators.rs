@@ -131,7 +131,7 @@ pub async fn an_audit_counts_what_is_stored(target: Target) {
     assert_eq!(ids, [0, 1, 2, 5].map(|ordinal| row_id(whole, ordinal)));
     for (ordinal, standing) in [
         (0, Standing::Row),
-        (5, Standing::Row),
+        (5, Standing::Reject),
         (3, Standing::Reject),
         (4, Standing::Absent),
     ] {

@@ -102,7 +102,16 @@ impl Transaction<'_> {
                 .iter()
                 .map(|reject| row_id(file_no, reject.ordinal))
                 .collect();
-            let rows = self.stored(&batch.dataset.table, &ids).await?;
+            let mut rows = self.stored(&batch.dataset.table, &ids).await?;
+            if !rows.is_empty() {
+                // A row that the ledger does not cover is another writer's.
+                let found: Vec<u64> = rows.iter().copied().collect();
+                let covered = self.covers(&found).await?;
+                let foreign = found.iter().zip(covered).filter(|(_, covered)| !covered);
+                for (id, _) in foreign {
+                    rows.remove(id);
+                }
+            }
             let rejects = batch.rejects.iter().zip(ids);
             let no_rows = rejects.filter(|(_, id)| !rows.contains(id));
             due.extend(no_rows.map(|(reject, _)| (file_no, reject)));

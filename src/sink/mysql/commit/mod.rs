@@ -7,6 +7,9 @@
 //! 3. The idempotent form: it skips rows that are stored already, and nothing else. It also finds
 //!    the rows that another unique key of the user's own table keeps out.
 //!
+//! A row that is there already is a record's own if the ledger covers the record, or if it equals the
+//! record in every column. Any other row is another writer's, and the record becomes a reject.
+//!
 //! In 2 and 3 a statement that the database refuses for its values is halved until the row is found,
 //! which becomes a reject under its own id. After any other error the transaction is rolled back,
 //! and the caller calls again.
@@ -17,6 +20,8 @@
 //! a node that is ahead of this one, so the node catches up first.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
+use std::ops::Range;
 
 use crate::batch::{Batch, SourceFile};
 use crate::sink::Committed;
@@ -25,8 +30,10 @@ use crate::sink::cells::{RefusedRow, Rows, by_dataset};
 use super::errors::{Class, Failure};
 use super::session::Session;
 
+pub(super) use compare::{Found, compare};
 pub(super) use rows::row_insert;
 
+mod compare;
 mod entries;
 mod rows;
 
@@ -55,6 +62,8 @@ struct Transaction<'a> {
     strategy: Strategy,
     committed: Committed,
     refused: Vec<RefusedRow>,
+    /// What the ledger covers of the files that were asked about.
+    covered: HashMap<u32, Vec<Range<u64>>>,
 }
 
 /// Commits batches with the fastest strategy that the server takes, and falls back to the next one
@@ -78,6 +87,7 @@ pub(super) async fn commit(
             strategy,
             committed: Committed::default(),
             refused: Vec::new(),
+            covered: HashMap::new(),
         };
         match transaction.run(&by_dataset(&batches), &batches).await {
             Ok(committed) => {

@@ -6,15 +6,17 @@ use std::collections::{HashSet, VecDeque};
 use std::iter::once;
 use std::ops::Range;
 
-use crate::batch::{Batch, RejectCode};
+use crate::batch::{Batch, RejectCode, provenance};
+use crate::coverage::holds;
 use crate::sink::cells::{RefusedRow, Row, Rows};
 use crate::sink::mysql::client::Values;
 use crate::sink::mysql::errors::{Class, Failure};
-use crate::sink::mysql::files::list;
+use crate::sink::mysql::files::{coverage, list};
 use crate::sink::mysql::session::Insert;
 use crate::sink::mysql::{bind, load_data};
 use crate::sink::table::quoted;
 
+use super::compare::{Found, compare};
 use super::entries::entries_of;
 use super::{Strategy, Transaction, Unfinished};
 
@@ -90,8 +92,8 @@ impl Transaction<'_> {
         }
     }
 
-    /// Counts what a statement did to its rows. Where it stored fewer, those that are not there even
-    /// now met another unique key.
+    /// Counts what a statement did to its rows. If it stored fewer, the table has each of the others
+    /// already, or has another row under its id, or has no row since another unique key holds one.
     async fn tally(
         &mut self,
         rows: &Rows<'_>,
@@ -104,16 +106,45 @@ impl Transaction<'_> {
             return Ok(());
         }
         let ids: Vec<u64> = rows.range(sent.clone()).map(Row::id).collect();
-        let there = self.stored(&rows.dataset.table, &ids).await?;
-        let mut missing = 0;
-        for (at, id) in sent.zip(ids) {
-            if !there.contains(&id) {
-                missing += 1;
-                self.refuse(rows.refused(at, RejectCode::DuplicateKeyInTable));
-            }
+        let covered = self.covers(&ids).await?;
+        let found = if covered.contains(&false) {
+            compare(self.session, rows, sent.clone()).await?
+        } else {
+            let there = self.stored(&rows.dataset.table, &ids).await?;
+            let found = |id: &u64| match there.contains(id) {
+                true => Found::Equal,
+                false => Found::Nothing,
+            };
+            ids.iter().map(found).collect()
+        };
+        let mut refused = 0;
+        for (at, (found, covered)) in sent.zip(found.into_iter().zip(covered)) {
+            let code = match found {
+                Found::Nothing => RejectCode::DuplicateKeyInTable,
+                Found::Other if !covered => RejectCode::IdTaken,
+                Found::Equal | Found::Other => continue,
+            };
+            refused += 1;
+            self.refuse(rows.refused(at, code));
         }
-        self.committed.duplicates += others - missing;
+        self.committed.duplicates += others - refused;
         Ok(())
+    }
+
+    /// For each of these ids, whether the ledger covers its record.
+    pub(super) async fn covers(&mut self, ids: &[u64]) -> Result<Vec<bool>, Failure> {
+        let mut files: Vec<u32> = ids.iter().map(|id| provenance(*id).0).collect();
+        files.sort_unstable();
+        files.dedup();
+        files.retain(|file_no| !self.covered.contains_key(file_no));
+        let covered = coverage(self.session, &files).await?;
+        self.covered.extend(files.into_iter().zip(covered));
+        let is_covered = |id: &u64| {
+            let (file_no, ordinal) = provenance(*id);
+            let ordinal = u64::from(ordinal);
+            holds(&self.covered[&file_no], &(ordinal..ordinal + 1))
+        };
+        Ok(ids.iter().map(is_covered).collect())
     }
 
     /// What to send in the place of a statement that was refused for its rows: its halves, the first
@@ -140,7 +171,7 @@ impl Transaction<'_> {
     }
 
     fn refuse(&mut self, row: RefusedRow) {
-        self.committed.refused += 1;
+        self.committed.refused.push(row.reject.code);
         self.refused.push(row);
     }
 

@@ -1,0 +1,104 @@
+//! Whether the row under a record's id is the record's: read back, and compared value by value.
+//!
+//! A row that the ledger does not cover was written by another program, or by a transaction of ours
+//! that is not over. Only equality tells the two apart.
+
+use std::collections::HashMap;
+use std::ops::Range;
+
+use mysql_common::Value;
+use mysql_common::constants::ColumnType;
+
+use crate::sink::cells::{Cell, Row, Rows};
+use crate::sink::mysql::errors::Failure;
+use crate::sink::mysql::files::list;
+use crate::sink::mysql::session::Session;
+use crate::sink::table::quoted;
+use crate::timestamp::{Civil, civil};
+
+/// Rows that are read back at a time: with texts of full length some 2 MB.
+const ROWS_PER_QUERY: usize = 500;
+
+/// What the table has under the id of a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::sink::mysql) enum Found {
+    /// No row.
+    Nothing,
+    /// A row that equals the record in every column.
+    Equal,
+    /// Another row.
+    Other,
+}
+
+/// What the table has under the ids of the rows at these places, in their order.
+pub(in crate::sink::mysql) async fn compare(
+    session: &mut Session,
+    rows: &Rows<'_>,
+    places: Range<usize>,
+) -> Result<Vec<Found>, Failure> {
+    let schema = rows.dataset.schema();
+    let columns = quoted(schema.fields().iter().map(|field| field.name().as_str()));
+    let mut found = Vec::with_capacity(places.len());
+    for start in places.clone().step_by(ROWS_PER_QUERY) {
+        let some = start..(start + ROWS_PER_QUERY).min(places.end);
+        let ids: Vec<u64> = rows.range(some.clone()).map(Row::id).collect();
+        let sql = format!(
+            "SELECT {columns} FROM `{}` WHERE `id` IN ({})",
+            rows.dataset.table,
+            list(&ids)
+        );
+        // Prepared, so that each value comes in its own type.
+        let stored = session.rows_with::<mysql_common::Row>(&sql, ()).await?;
+        // A table that is partitioned by time may hold an id more than once.
+        let mut by_id: HashMap<u64, Vec<&mysql_common::Row>> = HashMap::new();
+        for row in &stored {
+            let id = row.get::<u64, _>(0).expect("the first column is the id");
+            by_id.entry(id).or_default().push(row);
+        }
+        found.extend(rows.range(some).map(|row| match by_id.get(&row.id()) {
+            None => Found::Nothing,
+            Some(stored) if stored.iter().all(|stored| is_equal(row, stored)) => Found::Equal,
+            Some(_) => Found::Other,
+        }));
+    }
+    Ok(found)
+}
+
+fn is_equal(row: Row<'_>, stored: &mysql_common::Row) -> bool {
+    let columns = stored.columns_ref();
+    row.cells().enumerate().all(|(at, cell)| {
+        let value = stored.as_ref(at).unwrap_or(&Value::NULL);
+        match (cell, value) {
+            (Cell::Null, Value::NULL) => true,
+            (Cell::Id(id), Value::UInt(stored)) => id == *stored,
+            (Cell::Id(id), Value::Int(stored)) => i64::try_from(id) == Ok(*stored),
+            (Cell::Text(text), Value::Bytes(stored)) => {
+                let native = columns[at].column_type() == ColumnType::MYSQL_TYPE_JSON;
+                text.as_bytes() == stored.as_slice() || (native && is_same_json(text, stored))
+            }
+            (Cell::Integer(number), Value::Int(stored)) => number == *stored,
+            (Cell::Integer(number), Value::UInt(stored)) => u64::try_from(number) == Ok(*stored),
+            (Cell::Float(number), Value::Double(stored)) => number.to_bits() == stored.to_bits(),
+            (Cell::Boolean(value), Value::Int(stored)) => i64::from(value) == *stored,
+            (Cell::Timestamp(time_us), Value::Date(year, month, day, hour, minute, second, us)) => {
+                civil(time_us)
+                    == Civil {
+                        year: *year,
+                        month: *month,
+                        day: *day,
+                        hour: *hour,
+                        minute: *minute,
+                        second: *second,
+                        micros: *us,
+                    }
+            }
+            _ => false,
+        }
+    })
+}
+
+/// Whether two texts are one JSON value: MySQL's JSON type keeps the value, and not its text.
+fn is_same_json(text: &str, stored: &[u8]) -> bool {
+    let value = |text| serde_json::from_slice::<serde_json::Value>(text).ok();
+    value(text.as_bytes()) == value(stored)
+}

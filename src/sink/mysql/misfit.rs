@@ -1,0 +1,614 @@
+//! How a table that exists differs from the one that a dataset needs, and the statements that make it fit.
+//!
+//! Pure. A statement is offered only if it runs and changes no value that the table holds. Where
+//! that depends on the rows, a [`Change::Alter`] names the queries that find out ("hazards"); where it
+//! cannot be had, the table makes room under another name, which always works, and its rows stay in it.
+
+use crate::sink::table::{Kind, Table, TableColumn, quoted};
+
+use super::schema::{CHAR_BYTES, definition, sql_type, text};
+
+/// Most bytes of a row in MySQL, columns of TEXT type aside.
+const ROW_BYTES_MAX: u64 = 65_535;
+
+/// Longest VARCHAR of utf8mb4, in characters.
+const VARCHAR_CHARS_MAX: u64 = 16_383;
+
+/// A table as `information_schema` has it.
+#[derive(Debug, Default)]
+pub(super) struct Existing {
+    pub(super) columns: Vec<ExistingColumn>,
+    /// The columns of the primary key, in its order.
+    pub(super) key: Vec<String>,
+    /// Empty for a view.
+    pub(super) engine: String,
+    pub(super) is_view: bool,
+    pub(super) partitioned: bool,
+}
+
+/// A column as `information_schema` has it.
+#[derive(Debug, Default)]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "each is a separate fact about the column"
+)]
+pub(super) struct ExistingColumn {
+    pub(super) name: String,
+    /// In lower case.
+    pub(super) data_type: String,
+    pub(super) unsigned: bool,
+    /// As it is declared, without character set.
+    pub(super) column_type: String,
+    /// Most bytes, of a text.
+    pub(super) text_bytes: u64,
+    /// Most characters, of a text.
+    pub(super) chars: u64,
+    pub(super) collation: String,
+    /// Digits of a second's fraction.
+    pub(super) precision: u64,
+    pub(super) nullable: bool,
+    /// It is part of some index.
+    pub(super) indexed: bool,
+    /// Its value is an expression: an INSERT may not name it.
+    pub(super) generated: bool,
+    pub(super) auto_increment: bool,
+    /// The server fills it if an INSERT does not name it.
+    pub(super) optional: bool,
+}
+
+/// What is wrong with a table, and what makes it fit.
+#[derive(Debug)]
+pub(super) struct Misfit {
+    table: String,
+    /// What is wrong, as a part of a sentence.
+    pub(super) problem: String,
+    /// What makes it fit.
+    pub(super) change: Change,
+}
+
+/// What makes a table fit.
+#[derive(Debug)]
+pub(super) enum Change {
+    /// One ALTER TABLE.
+    Alter {
+        /// What it does, clause by clause.
+        clauses: Vec<String>,
+        /// Whether it must run in a session whose time zone is UTC: a TIMESTAMP becomes a DATETIME
+        /// by the session's clock.
+        in_utc: bool,
+        /// Queries that return a row if the statement would fail, or change a value.
+        hazards: Vec<String>,
+    },
+    /// The table gets another name, and `migrate` makes a new one.
+    Rename {
+        /// The new name; empty until [`Misfit::renamed_to`] gives one.
+        to: String,
+    },
+}
+
+impl Misfit {
+    /// The same misfit, with the way that always works: the table makes room under this name.
+    pub(super) fn renamed_to(self, to: String) -> Self {
+        Self {
+            change: Change::Rename { to },
+            ..self
+        }
+    }
+
+    /// The statements, in order, for one session.
+    pub(super) fn statements(&self) -> Vec<String> {
+        let table = &self.table;
+        match &self.change {
+            Change::Rename { to } => vec![format!("RENAME TABLE `{table}` TO `{to}`")],
+            Change::Alter {
+                clauses, in_utc, ..
+            } => {
+                let alter = format!("ALTER TABLE `{table}` {}", clauses.join(", "));
+                if *in_utc {
+                    vec!["SET time_zone = '+00:00'".to_owned(), alter]
+                } else {
+                    vec![alter]
+                }
+            }
+        }
+    }
+}
+
+/// The clauses of an ALTER TABLE as they come together.
+struct Alter<'a> {
+    table: &'a Table,
+    found: &'a Existing,
+    mariadb: bool,
+    problems: Vec<String>,
+    clauses: Vec<String>,
+    hazards: Vec<String>,
+    in_utc: bool,
+    /// Whether no ALTER TABLE can do it.
+    hopeless: bool,
+}
+
+/// Compares a table with what is needed; `None` if it fits.
+pub(super) fn misfit(table: &Table, found: &Existing, mariadb: bool) -> Option<Misfit> {
+    let mut alter = Alter {
+        table,
+        found,
+        mariadb,
+        problems: Vec::new(),
+        clauses: Vec::new(),
+        hazards: Vec::new(),
+        // A summary is made again from the table of its dataset.
+        hopeless: table.summary_of.is_some(),
+        in_utc: false,
+    };
+    if found.is_view {
+        alter.hopeless("it is a view".to_owned());
+    } else {
+        alter.engine();
+        for needed in &table.columns {
+            alter.column(needed);
+        }
+        alter.key();
+        alter.other_columns();
+    }
+    alter.into_misfit()
+}
+
+impl Alter<'_> {
+    fn find(&self, name: &str) -> Option<&ExistingColumn> {
+        let is_it = |column: &&ExistingColumn| column.name.eq_ignore_ascii_case(name);
+        self.found.columns.iter().find(is_it)
+    }
+
+    fn wrong(&mut self, problem: String, clause: String) {
+        self.problems.push(problem);
+        self.clauses.push(clause);
+    }
+
+    fn hopeless(&mut self, problem: String) {
+        self.problems.push(problem);
+        self.hopeless = true;
+    }
+
+    /// A query about the rows of the table.
+    fn hazard(&mut self, condition: &str) {
+        let table = &self.table.name;
+        let sql = format!("SELECT 1 FROM `{table}` WHERE {condition} LIMIT 1");
+        self.hazards.push(sql);
+    }
+
+    fn engine(&mut self) {
+        let engine = &self.found.engine;
+        if engine.eq_ignore_ascii_case("InnoDB") {
+            return;
+        }
+        let problem = format!("its engine `{engine}` has no transactions");
+        let converts = ["MyISAM", "Aria", "MEMORY"]
+            .iter()
+            .any(|known| known.eq_ignore_ascii_case(engine));
+        if converts && !self.found.partitioned {
+            self.wrong(problem, "ENGINE = InnoDB".to_owned());
+        } else {
+            self.hopeless(problem);
+        }
+    }
+
+    fn column(&mut self, needed: &TableColumn) {
+        let name = &needed.name;
+        let in_key = self.table.key.contains(name);
+        let Some(found) = self.find(name) else {
+            // The rows that the table holds have no value for it.
+            let added = TableColumn {
+                nullable: true,
+                ..needed.clone()
+            };
+            let clause = format!("ADD COLUMN {}", definition(&added, false, self.mariadb));
+            self.wrong(format!("it has no column `{name}`"), clause);
+            return;
+        };
+        if found.generated {
+            self.hopeless(format!(
+                "column `{name}` is generated by the server, and the dataset fills it"
+            ));
+            return;
+        }
+        let is_summary = self.table.summary_of.is_some();
+        let Some(problem) = column_misfit(needed, found, is_summary && in_key) else {
+            return;
+        };
+        let problem = format!("column `{name}` {problem}");
+        let nullable = !in_key && (needed.nullable || found.nullable);
+        let null = if nullable { "NULL" } else { "NOT NULL" };
+        let Some(Fitting {
+            sql_type,
+            hazard,
+            in_utc,
+        }) = fitting(needed, found, self.mariadb)
+        else {
+            self.hopeless(problem);
+            return;
+        };
+        let hopeless = self.found.partitioned;
+        if found.nullable && !nullable {
+            self.hazard(&format!("`{name}` IS NULL"));
+        }
+        if let Some(hazard) = hazard {
+            self.hazard(&hazard);
+        }
+        self.in_utc |= in_utc;
+        self.hopeless |= hopeless;
+        let clause = format!("MODIFY COLUMN `{name}` {sql_type} {null}");
+        self.wrong(problem, clause);
+    }
+
+    fn key(&mut self) {
+        let (wanted, key) = (&self.table.key, &self.found.key);
+        let same = |a: &String, b: &String| a.eq_ignore_ascii_case(b);
+        if key.len() == wanted.len() && key.iter().all(|a| wanted.iter().any(|b| same(a, b))) {
+            return;
+        }
+        // The primary key of a partitioned table holds the columns that it is partitioned by.
+        let required = |name: &String| {
+            let is_it = |column: &&TableColumn| same(&column.name, name);
+            let column = self.table.columns.iter().find(is_it);
+            column.is_some_and(|column| !column.nullable)
+        };
+        let begins = wanted.len() == 1 && key.first().is_some_and(|first| same(first, &wanted[0]));
+        if self.found.partitioned && begins && key.iter().all(required) {
+            return;
+        }
+        let wanted = quoted(wanted.iter().map(String::as_str));
+        let is = quoted(key.iter().map(String::as_str));
+        let problem = format!("its primary key is ({is}), not ({wanted})");
+        let numbers_itself = self
+            .found
+            .columns
+            .iter()
+            .any(|column| column.auto_increment && !self.table.key.contains(&column.name));
+        let missing = self.table.key.iter().any(|name| self.find(name).is_none());
+        if self.found.partitioned || numbers_itself || missing {
+            self.hopeless(problem);
+            return;
+        }
+        for name in &self.table.key {
+            self.hazard(&format!("`{name}` IS NULL"));
+        }
+        self.hazard(&format!("1 GROUP BY {wanted} HAVING COUNT(*) > 1"));
+        let drop = if key.is_empty() {
+            ""
+        } else {
+            "DROP PRIMARY KEY, "
+        };
+        self.wrong(problem, format!("{drop}ADD PRIMARY KEY ({wanted})"));
+    }
+
+    /// Columns that no record fills.
+    fn other_columns(&mut self) {
+        let is_needed = |found: &ExistingColumn| {
+            let is_it = |needed: &TableColumn| needed.name.eq_ignore_ascii_case(&found.name);
+            self.table.columns.iter().any(is_it)
+        };
+        let found = self.found.columns.iter();
+        let unfilled: Vec<(String, Option<String>)> = found
+            .filter(|found| !found.optional && !is_needed(found))
+            .map(|found| {
+                let problem = format!(
+                    "column `{}` is not in the dataset, takes no NULL and has no default",
+                    found.name
+                );
+                let in_key = self.found.key.contains(&found.name);
+                let clause = format!("MODIFY COLUMN {}", found.as_optional());
+                (
+                    problem,
+                    (!in_key && !self.found.partitioned).then_some(clause),
+                )
+            })
+            .collect();
+        for (problem, clause) in unfilled {
+            match clause {
+                Some(clause) => self.wrong(problem, clause),
+                None => self.hopeless(problem),
+            }
+        }
+    }
+
+    fn into_misfit(self) -> Option<Misfit> {
+        if self.problems.is_empty() {
+            return None;
+        }
+        let name = &self.table.name;
+        let problem = format!("`{name}`: {}", self.problems.join(", "));
+        let misfit = |change| Misfit {
+            table: name.clone(),
+            problem,
+            change,
+        };
+        if self.hopeless || self.row_bytes() > ROW_BYTES_MAX {
+            return Some(misfit(Change::Rename { to: String::new() }));
+        }
+        let mut hazards = self.hazards;
+        if self
+            .clauses
+            .iter()
+            .any(|clause| !clause.starts_with("ADD COLUMN"))
+        {
+            // The server changes no column that a foreign key holds to its type.
+            hazards.push(format!(
+                "SELECT 1 FROM information_schema.KEY_COLUMN_USAGE WHERE REFERENCED_TABLE_NAME IS NOT \
+                 NULL AND ((TABLE_SCHEMA = DATABASE() AND TABLE_NAME = '{name}') OR \
+                 (REFERENCED_TABLE_SCHEMA = DATABASE() AND REFERENCED_TABLE_NAME = '{name}')) LIMIT 1"
+            ));
+        }
+        Some(misfit(Change::Alter {
+            clauses: self.clauses,
+            in_utc: self.in_utc,
+            hazards,
+        }))
+    }
+
+    /// Bytes of a row once its texts are as long as both sides want them, from above.
+    fn row_bytes(&self) -> u64 {
+        let needed = self.table.columns.iter().map(|needed| {
+            let found = self.find(&needed.name).filter(|found| found.is_varying());
+            let chars = found.map_or(0, |found| found.chars);
+            match needed.kind {
+                Kind::Text(min) => chars.max(min.into()) * u64::from(CHAR_BYTES),
+                _ => 16,
+            }
+        });
+        let is_other = |found: &&ExistingColumn| {
+            !(self.table.columns.iter()).any(|needed| needed.name.eq_ignore_ascii_case(&found.name))
+        };
+        let others = self.found.columns.iter().filter(is_other);
+        let others = others.map(|found| {
+            if found.is_varying() {
+                found.text_bytes
+            } else {
+                16
+            }
+        });
+        needed.chain(others).sum()
+    }
+}
+
+impl ExistingColumn {
+    fn is_text(&self) -> bool {
+        self.is_long_text() || matches!(self.data_type.as_str(), "varchar" | "tinytext")
+    }
+
+    fn is_long_text(&self) -> bool {
+        matches!(self.data_type.as_str(), "text" | "mediumtext" | "longtext")
+    }
+
+    /// Whether its bytes count for the size of a row.
+    fn is_varying(&self) -> bool {
+        matches!(
+            self.data_type.as_str(),
+            "varchar" | "char" | "varbinary" | "binary"
+        )
+    }
+
+    fn is_integer(&self) -> bool {
+        self.data_type.ends_with("int")
+    }
+
+    /// What the name of a collation begins with.
+    fn charset(&self) -> &str {
+        self.collation.split('_').next().unwrap_or_default()
+    }
+
+    /// The same column, where an INSERT may leave it out.
+    fn as_optional(&self) -> String {
+        let collated = if self.collation.is_empty() {
+            String::new()
+        } else {
+            let (charset, collation) = (self.charset(), &self.collation);
+            format!(" CHARACTER SET {charset} COLLATE {collation}")
+        };
+        format!("`{}` {}{collated} NULL", self.name, self.column_type)
+    }
+}
+
+/// The statement that makes the native JSON columns of a table keep their texts as they are; `None` if
+/// it has none. The values that they hold stay as MySQL has normalised them.
+pub(super) fn exact_json(table: &Table, found: &Existing) -> Option<String> {
+    let native = |needed: &TableColumn| {
+        let is_it = |column: &&ExistingColumn| column.name.eq_ignore_ascii_case(&needed.name);
+        let column = found.columns.iter().find(is_it)?;
+        let null = if column.nullable { "NULL" } else { "NOT NULL" };
+        let kind = sql_type(Kind::Json, false, false);
+        (needed.kind == Kind::Json && column.data_type == "json" && !column.indexed)
+            .then(|| format!("MODIFY COLUMN `{}` {kind} {null}", column.name))
+    };
+    let clauses: Vec<String> = table.columns.iter().filter_map(native).collect();
+    (!clauses.is_empty()).then(|| format!("ALTER TABLE `{}` {}", table.name, clauses.join(", ")))
+}
+
+/// A type that a column can become without any value of it changing.
+struct Fitting {
+    sql_type: String,
+    /// The condition of rows whose value would change, or which the server would refuse.
+    hazard: Option<String>,
+    in_utc: bool,
+}
+
+/// The type that makes a column fit; `None` if values could change on the way.
+fn fitting(needed: &TableColumn, found: &ExistingColumn, mariadb: bool) -> Option<Fitting> {
+    let name = &found.name;
+    let (mut hazard, mut in_utc) = (None, false);
+    let wanted = sql_type(needed.kind, false, mariadb);
+    let data_type = found.data_type.as_str();
+    let sql_type = match needed.kind {
+        Kind::RowId if found.is_integer() => {
+            hazard = (!found.unsigned).then(|| format!("`{name}` < 0"));
+            wanted
+        }
+        Kind::Integer if found.is_integer() => {
+            let above = || format!("`{name}` > {}", i64::MAX);
+            hazard = (found.unsigned && data_type == "bigint").then(above);
+            wanted
+        }
+        Kind::Text(_) if found.is_long_text() && found.indexed => return None,
+        Kind::Text(_) if found.is_long_text() => format!("LONGTEXT {}", text(mariadb)),
+        Kind::Text(min) if found.is_text() || matches!(data_type, "char" | "enum" | "set") => {
+            let chars = found.chars.max(min.into());
+            if chars <= VARCHAR_CHARS_MAX {
+                format!("VARCHAR({chars}) {}", text(mariadb))
+            } else if found.indexed {
+                return None;
+            } else {
+                format!("LONGTEXT {}", text(mariadb))
+            }
+        }
+        Kind::Text(_) if found.is_integer() => wanted,
+        Kind::Json if found.indexed => return None,
+        Kind::Json if found.is_text() || data_type == "char" => {
+            format!("LONGTEXT {}", text(mariadb))
+        }
+        Kind::Timestamp if matches!(data_type, "datetime" | "timestamp" | "date") => {
+            in_utc = data_type == "timestamp";
+            // What strict servers take for no date, and refuse to copy.
+            hazard = Some(format!(
+                "YEAR(`{name}`) = 0 OR MONTH(`{name}`) = 0 OR DAYOFMONTH(`{name}`) = 0"
+            ));
+            wanted
+        }
+        Kind::Float if found.is_integer() && data_type != "bigint" => wanted,
+        Kind::Float if data_type == "double" => wanted,
+        Kind::Boolean if found.column_type.eq_ignore_ascii_case("bit(1)") => wanted,
+        Kind::Boolean if found.is_integer() => found.column_type.clone(),
+        _ => return None,
+    };
+    Some(Fitting {
+        sql_type,
+        hazard,
+        in_utc,
+    })
+}
+
+/// What is wrong with a column; `None` if it fits.
+fn column_misfit(
+    needed: &TableColumn,
+    found: &ExistingColumn,
+    in_summary_key: bool,
+) -> Option<String> {
+    let data_type = found.data_type.as_str();
+    let text_type = found.is_text();
+    let type_fits = match needed.kind {
+        Kind::RowId => data_type == "bigint" && found.unsigned,
+        Kind::Integer => data_type == "bigint" && !found.unsigned,
+        Kind::Text(_) => text_type,
+        Kind::Json => data_type == "json" || (text_type && found.text_bytes >= 65_535),
+        Kind::Timestamp => data_type == "datetime",
+        Kind::Day => data_type == "date",
+        Kind::Float => data_type == "double",
+        Kind::Boolean => found.is_integer(),
+    };
+    if !type_fits {
+        let unsigned = if found.unsigned { " unsigned" } else { "" };
+        return Some(format!("has the type {data_type}{unsigned}"));
+    }
+    match needed.kind {
+        Kind::RowId if found.auto_increment => {
+            return Some(
+                "has AUTO_INCREMENT, so that rows of other writers would take the ids of records"
+                    .to_owned(),
+            );
+        }
+        Kind::Text(_) | Kind::Json if data_type != "json" && found.charset() != "utf8mb4" => {
+            return Some(format!("has the character set {}", found.charset()));
+        }
+        Kind::Text(chars) if found.text_bytes < u64::from(chars) * u64::from(CHAR_BYTES) => {
+            return Some(format!("is too short for {chars} characters"));
+        }
+        Kind::Text(_) if in_summary_key && !is_exact(&found.collation) => {
+            return Some(format!(
+                "is compared by the collation {}, which takes different keys for one",
+                found.collation
+            ));
+        }
+        Kind::Timestamp if found.precision < 6 => {
+            return Some("has no microseconds".to_owned());
+        }
+        _ => {}
+    }
+    (needed.nullable && !found.nullable).then(|| "takes no NULL".to_owned())
+}
+
+/// Whether a collation compares byte by byte, spaces at the end included.
+fn is_exact(collation: &str) -> bool {
+    matches!(collation, "utf8mb4_nopad_bin" | "utf8mb4_0900_bin")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(kind: Kind) -> Table {
+        let column = |name: &str, kind, nullable| TableColumn {
+            name: name.to_owned(),
+            kind,
+            nullable,
+        };
+        Table {
+            name: "t".to_owned(),
+            columns: vec![column("id", Kind::RowId, false), column("c", kind, true)],
+            key: vec!["id".to_owned()],
+            summary_of: None,
+        }
+    }
+
+    fn with(column: ExistingColumn) -> Existing {
+        let id = ExistingColumn {
+            name: "id".to_owned(),
+            data_type: "bigint".to_owned(),
+            unsigned: true,
+            ..ExistingColumn::default()
+        };
+        Existing {
+            columns: vec![id, column],
+            key: vec!["id".to_owned()],
+            engine: "InnoDB".to_owned(),
+            ..Existing::default()
+        }
+    }
+
+    /// Conversions of a column `c`, and whether an ALTER TABLE is offered.
+    #[test]
+    fn only_changes_that_keep_every_value_are_offered() {
+        let cases: &[(Kind, &str, &str, bool)] = &[
+            (Kind::Integer, "int", "int(11)", true),
+            (Kind::Integer, "decimal", "decimal(20,6)", false),
+            (Kind::Integer, "varchar", "varchar(20)", false),
+            (Kind::Float, "decimal", "decimal(20,6)", false),
+            (Kind::Float, "float", "float", false),
+            (Kind::Float, "int", "int(11)", true),
+            (Kind::Float, "bigint", "bigint(20)", false),
+            (Kind::Text(255), "char", "char(36)", true),
+            (Kind::Text(255), "varbinary", "varbinary(36)", false),
+            (Kind::Text(255), "timestamp", "timestamp", false),
+            (Kind::Timestamp, "timestamp", "timestamp(6)", true),
+            (Kind::Timestamp, "varchar", "varchar(30)", false),
+            (Kind::Timestamp, "date", "date", true),
+            (Kind::Json, "blob", "blob", false),
+            (Kind::Json, "varchar", "varchar(255)", true),
+            (Kind::Boolean, "bit", "bit(1)", true),
+            (Kind::Boolean, "varchar", "varchar(5)", false),
+        ];
+        for (kind, data_type, column_type, offered) in cases {
+            let column = ExistingColumn {
+                name: "c".to_owned(),
+                data_type: (*data_type).to_owned(),
+                column_type: (*column_type).to_owned(),
+                nullable: true,
+                optional: true,
+                ..ExistingColumn::default()
+            };
+            let misfit = misfit(&id(*kind), &with(column), true).expect(column_type);
+            let is_alter = matches!(misfit.change, Change::Alter { .. });
+            assert_eq!(
+                is_alter, *offered,
+                "{kind:?} from {column_type}: {misfit:?}"
+            );
+        }
+    }
+}
