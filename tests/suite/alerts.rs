@@ -7,13 +7,14 @@ use std::process::Command;
 
 use crate::support;
 
-const ALERTS: [&str; 12] = [
+const ALERTS: [&str; 13] = [
     "LemonadeBacklogTooOld",
     "LemonadeCrashLooping",
     "LemonadeDiskLow",
     "LemonadeDown",
     "LemonadeFilesQuarantined",
     "LemonadeForeignFrames",
+    "LemonadeIdTaken",
     "LemonadeMemoryNearBudget",
     "LemonadeNotReady",
     "LemonadeRejectRatioHigh",

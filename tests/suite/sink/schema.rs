@@ -543,11 +543,8 @@ pub async fn statements_that_are_offered_run_and_change_no_value(target: Target)
             .query_drop("DROP TABLE IF EXISTS child")
             .await
             .unwrap();
-        session
-            .query_drop("DROP TABLE vehicle_status")
-            .await
-            .or_else(|_| Ok::<_, ()>(()))
-            .unwrap();
+        let sql = "DROP TABLE vehicle_status";
+        session.query_drop(sql).await.unwrap();
         if renamed {
             let sql = format!("DROP {kind} vehicle_status_old");
             session.query_drop(sql).await.unwrap();

@@ -111,9 +111,10 @@ impl Transaction<'_> {
             compare(self.session, rows, sent.clone()).await?
         } else {
             let there = self.stored(&rows.dataset.table, &ids).await?;
-            let found = |id: &u64| match there.contains(id) {
-                true => Found::Equal,
-                false => Found::Nothing,
+            let found = |id: &u64| if there.contains(id) {
+                Found::Equal
+            } else {
+                Found::Nothing
             };
             ids.iter().map(found).collect()
         };
