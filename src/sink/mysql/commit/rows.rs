@@ -111,10 +111,12 @@ impl Transaction<'_> {
             compare(self.session, rows, sent.clone()).await?
         } else {
             let there = self.stored(&rows.dataset.table, &ids).await?;
-            let found = |id: &u64| if there.contains(id) {
-                Found::Equal
-            } else {
-                Found::Nothing
+            let found = |id: &u64| {
+                if there.contains(id) {
+                    Found::Equal
+                } else {
+                    Found::Nothing
+                }
             };
             ids.iter().map(found).collect()
         };
