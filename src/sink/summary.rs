@@ -101,7 +101,6 @@ pub(super) fn other_mark() -> String {
     format!("2 + (summarised + {step}) % 100")
 }
 
-/// The rows of a batch as candidates; empty if its dataset has no summary.
 /// A query that returns a row if other writers' rows have ids of this range; the same in both dialects.
 /// Such a row is in no summary.
 pub(super) fn taken_ids(ids: &Range<u64>) -> String {
@@ -123,7 +122,7 @@ pub(super) fn not_taken() -> String {
     )
 }
 
-/// The rows of a batch as candidates; none where its dataset has no summary.
+/// The rows of a batch as candidates; empty if its dataset has no summary.
 pub(super) fn candidates(batch: &Batch) -> Vec<LastEvent> {
     let Some(columns) = batch.summary_columns() else {
         return Vec::new();

@@ -14,8 +14,10 @@ mod fixture;
 mod ledger;
 mod operators;
 mod rows;
+mod misfits;
 mod schema;
 mod summary;
+mod taken;
 mod workers;
 
 use fixture::{Fixture, Target};
@@ -103,8 +105,8 @@ async fn conformance(target: Target) {
     schema::migration_is_repeatable_and_safe_for_several_processes(target).await;
     schema::a_newer_schema_is_refused(target).await;
     schema::a_table_that_does_not_fit_is_refused_with_its_remedy(target).await;
-    schema::statements_that_are_offered_run_and_change_no_value(target).await;
-    schema::a_summary_whose_key_is_compared_by_a_collation_is_refused(target).await;
+    misfits::statements_that_are_offered_run_and_change_no_value(target).await;
+    misfits::a_summary_whose_key_is_compared_by_a_collation_is_refused(target).await;
     schema::tables_of_the_original_are_mended_by_what_the_refusal_says(target).await;
 
     ledger::a_file_keeps_its_number(target).await;
@@ -129,8 +131,8 @@ async fn conformance(target: Target) {
     rows::a_late_redelivery_leaves_nothing_behind(target).await;
     rows::a_refused_row_is_a_reject_and_its_neighbours_are_stored(target).await;
     rows::another_unique_key_makes_a_reject(target).await;
-    rows::a_row_of_another_writer_costs_no_record(target).await;
-    rows::a_row_is_taken_for_a_record_only_if_all_values_are_equal(target).await;
+    taken::a_row_of_another_writer_costs_no_record(target).await;
+    taken::a_row_is_taken_for_a_record_only_if_all_values_are_equal(target).await;
     rows::large_rows_are_stored_or_refused(target).await;
     rows::a_lost_connection_is_transient(target).await;
 

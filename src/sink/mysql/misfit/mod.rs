@@ -6,13 +6,15 @@
 
 use crate::sink::table::{Kind, Table, TableColumn, quoted};
 
-use super::schema::{CHAR_BYTES, definition, sql_type, text};
+use super::schema::{CHAR_BYTES, definition, sql_type};
+
+mod column;
+
+pub(super) use column::ExistingColumn;
+use column::{Fitting, column_misfit, fitting};
 
 /// Most bytes of a row in MySQL, columns of TEXT type aside.
 const ROW_BYTES_MAX: u64 = 65_535;
-
-/// Longest VARCHAR of utf8mb4, in characters.
-const VARCHAR_CHARS_MAX: u64 = 16_383;
 
 /// A table as `information_schema` has it.
 #[derive(Debug, Default)]
@@ -24,36 +26,6 @@ pub(super) struct Existing {
     pub(super) engine: String,
     pub(super) is_view: bool,
     pub(super) partitioned: bool,
-}
-
-/// A column as `information_schema` has it.
-#[derive(Debug, Default)]
-#[allow(
-    clippy::struct_excessive_bools,
-    reason = "each is a separate fact about the column"
-)]
-pub(super) struct ExistingColumn {
-    pub(super) name: String,
-    /// In lower case.
-    pub(super) data_type: String,
-    pub(super) unsigned: bool,
-    /// As it is declared, without character set.
-    pub(super) column_type: String,
-    /// Most bytes, of a text.
-    pub(super) text_bytes: u64,
-    /// Most characters, of a text.
-    pub(super) chars: u64,
-    pub(super) collation: String,
-    /// Digits of a second's fraction.
-    pub(super) precision: u64,
-    pub(super) nullable: bool,
-    /// It is part of some index.
-    pub(super) indexed: bool,
-    /// Its value is an expression: an INSERT may not name it.
-    pub(super) generated: bool,
-    pub(super) auto_increment: bool,
-    /// The server fills it if an INSERT does not name it.
-    pub(super) optional: bool,
 }
 
 /// What is wrong with a table, and what makes it fit.
@@ -370,44 +342,6 @@ impl Alter<'_> {
     }
 }
 
-impl ExistingColumn {
-    fn is_text(&self) -> bool {
-        self.is_long_text() || matches!(self.data_type.as_str(), "varchar" | "tinytext")
-    }
-
-    fn is_long_text(&self) -> bool {
-        matches!(self.data_type.as_str(), "text" | "mediumtext" | "longtext")
-    }
-
-    /// Whether its bytes count for the size of a row.
-    fn is_varying(&self) -> bool {
-        matches!(
-            self.data_type.as_str(),
-            "varchar" | "char" | "varbinary" | "binary"
-        )
-    }
-
-    fn is_integer(&self) -> bool {
-        self.data_type.ends_with("int")
-    }
-
-    /// What the name of a collation begins with.
-    fn charset(&self) -> &str {
-        self.collation.split('_').next().unwrap_or_default()
-    }
-
-    /// The same column, where an INSERT may leave it out.
-    fn as_optional(&self) -> String {
-        let collated = if self.collation.is_empty() {
-            String::new()
-        } else {
-            let (charset, collation) = (self.charset(), &self.collation);
-            format!(" CHARACTER SET {charset} COLLATE {collation}")
-        };
-        format!("`{}` {}{collated} NULL", self.name, self.column_type)
-    }
-}
-
 /// The statement that makes the native JSON columns of a table keep their texts as they are; `None` if
 /// it has none. The values that they hold stay as MySQL has normalised them.
 pub(super) fn exact_json(table: &Table, found: &Existing) -> Option<String> {
@@ -421,122 +355,6 @@ pub(super) fn exact_json(table: &Table, found: &Existing) -> Option<String> {
     };
     let clauses: Vec<String> = table.columns.iter().filter_map(native).collect();
     (!clauses.is_empty()).then(|| format!("ALTER TABLE `{}` {}", table.name, clauses.join(", ")))
-}
-
-/// A type that a column can become without any value of it changing.
-struct Fitting {
-    sql_type: String,
-    /// The condition of rows whose value would change, or which the server would refuse.
-    hazard: Option<String>,
-    in_utc: bool,
-}
-
-/// The type that makes a column fit; `None` if values could change on the way.
-fn fitting(needed: &TableColumn, found: &ExistingColumn, mariadb: bool) -> Option<Fitting> {
-    let name = &found.name;
-    let (mut hazard, mut in_utc) = (None, false);
-    let wanted = sql_type(needed.kind, false, mariadb);
-    let data_type = found.data_type.as_str();
-    let sql_type = match needed.kind {
-        Kind::RowId if found.is_integer() => {
-            hazard = (!found.unsigned).then(|| format!("`{name}` < 0"));
-            wanted
-        }
-        Kind::Integer if found.is_integer() => {
-            let above = || format!("`{name}` > {}", i64::MAX);
-            hazard = (found.unsigned && data_type == "bigint").then(above);
-            wanted
-        }
-        Kind::Text(_) if found.is_long_text() && found.indexed => return None,
-        Kind::Text(_) if found.is_long_text() => format!("LONGTEXT {}", text(mariadb)),
-        Kind::Text(min) if found.is_text() || matches!(data_type, "char" | "enum" | "set") => {
-            let chars = found.chars.max(min.into());
-            if chars <= VARCHAR_CHARS_MAX {
-                format!("VARCHAR({chars}) {}", text(mariadb))
-            } else if found.indexed {
-                return None;
-            } else {
-                format!("LONGTEXT {}", text(mariadb))
-            }
-        }
-        Kind::Text(_) if found.is_integer() => wanted,
-        Kind::Json if found.indexed => return None,
-        Kind::Json if found.is_text() || data_type == "char" => {
-            format!("LONGTEXT {}", text(mariadb))
-        }
-        Kind::Timestamp if matches!(data_type, "datetime" | "timestamp" | "date") => {
-            in_utc = data_type == "timestamp";
-            // What strict servers take for no date, and refuse to copy.
-            hazard = Some(format!(
-                "YEAR(`{name}`) = 0 OR MONTH(`{name}`) = 0 OR DAYOFMONTH(`{name}`) = 0"
-            ));
-            wanted
-        }
-        Kind::Float if found.is_integer() && data_type != "bigint" => wanted,
-        Kind::Float if data_type == "double" => wanted,
-        Kind::Boolean if found.column_type.eq_ignore_ascii_case("bit(1)") => wanted,
-        Kind::Boolean if found.is_integer() => found.column_type.clone(),
-        _ => return None,
-    };
-    Some(Fitting {
-        sql_type,
-        hazard,
-        in_utc,
-    })
-}
-
-/// What is wrong with a column; `None` if it fits.
-fn column_misfit(
-    needed: &TableColumn,
-    found: &ExistingColumn,
-    in_summary_key: bool,
-) -> Option<String> {
-    let data_type = found.data_type.as_str();
-    let text_type = found.is_text();
-    let type_fits = match needed.kind {
-        Kind::RowId => data_type == "bigint" && found.unsigned,
-        Kind::Integer => data_type == "bigint" && !found.unsigned,
-        Kind::Text(_) => text_type,
-        Kind::Json => data_type == "json" || (text_type && found.text_bytes >= 65_535),
-        Kind::Timestamp => data_type == "datetime",
-        Kind::Day => data_type == "date",
-        Kind::Float => data_type == "double",
-        Kind::Boolean => found.is_integer(),
-    };
-    if !type_fits {
-        let unsigned = if found.unsigned { " unsigned" } else { "" };
-        return Some(format!("has the type {data_type}{unsigned}"));
-    }
-    match needed.kind {
-        Kind::RowId if found.auto_increment => {
-            return Some(
-                "has AUTO_INCREMENT, so that rows of other writers would take the ids of records"
-                    .to_owned(),
-            );
-        }
-        Kind::Text(_) | Kind::Json if data_type != "json" && found.charset() != "utf8mb4" => {
-            return Some(format!("has the character set {}", found.charset()));
-        }
-        Kind::Text(chars) if found.text_bytes < u64::from(chars) * u64::from(CHAR_BYTES) => {
-            return Some(format!("is too short for {chars} characters"));
-        }
-        Kind::Text(_) if in_summary_key && !is_exact(&found.collation) => {
-            return Some(format!(
-                "is compared by the collation {}, which takes different keys for one",
-                found.collation
-            ));
-        }
-        Kind::Timestamp if found.precision < 6 => {
-            return Some("has no microseconds".to_owned());
-        }
-        _ => {}
-    }
-    (needed.nullable && !found.nullable).then(|| "takes no NULL".to_owned())
-}
-
-/// Whether a collation compares byte by byte, spaces at the end included.
-fn is_exact(collation: &str) -> bool {
-    matches!(collation, "utf8mb4_nopad_bin" | "utf8mb4_0900_bin")
 }
 
 #[cfg(test)]
