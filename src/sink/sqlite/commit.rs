@@ -17,7 +17,7 @@ use crate::sink::table::quoted;
 use crate::timestamp;
 
 use super::errors::{Class, Failure, classify};
-use super::{ledger, now};
+use super::{files, now};
 
 /// See [`Sink::commit`](crate::sink::Sink::commit).
 pub(super) fn commit(db: &Transaction<'_>, batches: &[Batch]) -> Result<Committed, Failure> {
@@ -107,7 +107,7 @@ impl Ours<'_> {
     fn covers(&mut self, id: u64) -> Result<bool, Failure> {
         let (file_no, ordinal) = provenance(id);
         if let Entry::Vacant(entry) = self.covered.entry(file_no) {
-            let covered = ledger::coverage(self.db, &[file_no])?;
+            let covered = files::coverage(self.db, &[file_no])?;
             entry.insert(covered.into_iter().next().unwrap_or_default());
         }
         let ordinal = u64::from(ordinal);
