@@ -139,39 +139,38 @@ fn check_file(
     path: &Path,
     dataset: &Arc<Dataset>,
 ) -> anyhow::Result<Result<(u32, Vec<Reject>), String>> {
-    let bytes = match content::open(path, &ContentOptions::default()) {
-        Ok(content) => content,
+    let limits = ChunkLimits {
+        records: settings.frame_records,
+        bytes: settings.frame_bytes,
+    };
+    let cut = |bytes: &[u8]| cut::cut(bytes, &dataset.records, &dataset.fields(), limits);
+    let (content, plan) = match content::open_and(path, &ContentOptions::default(), cut) {
+        Ok((content, Ok(plan))) => (content, plan),
+        Ok((_, Err(unreadable))) => return Ok(Err(unreadable.to_string())),
         Err(ContentError::Io(error)) => {
             return Err(anyhow::Error::new(error).context(path.display().to_string()));
         }
         Err(error) => return Ok(Err(error.to_string())),
     };
-    let limits = ChunkLimits {
-        records: settings.frame_records,
-        bytes: settings.frame_bytes,
-    };
-    let plan = match cut::cut(&bytes, &dataset.records, &dataset.fields(), limits) {
-        Ok(plan) => plan,
-        Err(unreadable) => return Ok(Err(unreadable.to_string())),
-    };
     let file = SourceFile {
         file_no: FILE_NO,
-        hash: bytes.hash,
+        hash: content.hash,
     };
     let mut rejects = Vec::new();
-    let mut copy = Vec::new();
+    let mut buffer = Vec::new();
     for chunk in &plan.chunks {
-        let range = usize::try_from(chunk.start)?..usize::try_from(chunk.end)?;
-        let stable = if parse::is_one_too_large(chunk.records, chunk.end - chunk.start) {
-            Some(&bytes[range])
+        let parse = |bytes: &[u8]| parser.parse(dataset, file, plan.layout, *chunk, bytes);
+        let range = chunk.start..chunk.end;
+        let batch = if parse::is_one_too_large(chunk.records, chunk.end - chunk.start) {
+            content.inspect(range, parse)
         } else {
-            bytes.stable(range, &mut copy)
+            content.read(range, &mut buffer).map(parse)
         };
-        let Some(stable) = stable else {
-            return Ok(Err("it changed while it was read".to_owned()));
-        };
-        let batch = parser.parse(dataset, file, plan.layout, *chunk, stable);
-        rejects.extend(batch.rejects);
+        match batch {
+            Ok(batch) => rejects.extend(batch.rejects),
+            Err(ContentError::Busy) => return Ok(Err("it changed while it was read".to_owned())),
+            Err(error) => return Err(error).with_context(|| path.display().to_string()),
+        }
     }
     Ok(Ok((plan.records, rejects)))
 }

@@ -11,6 +11,7 @@ use anyhow::{anyhow, bail};
 use crate::batch::{SourceFile, provenance};
 use crate::config::Settings;
 use crate::config::cli::TraceArgs;
+use crate::content::ContentError;
 use crate::cut::{self, ChunkLimits};
 use crate::dataset::Dataset;
 use crate::parse::{self, Parser};
@@ -63,31 +64,29 @@ pub(super) async fn execute(settings: &Settings, args: &TraceArgs) -> anyhow::Re
     let range = locate_record(settings, dataset, &found, ordinal)?;
     lines.add("path", found.path.display().to_string().escape_debug());
     lines.add("byte offset", range.start);
-    lines.add("bytes", range.len());
+    lines.add("bytes", range.end - range.start);
     let source = SourceFile {
         file_no,
         hash: file.hash,
     };
-    let mut copy = Vec::new();
-    let record = if parse::is_one_too_large(1, range.len() as u64) {
-        // Not copied: the parser rejects it unread, and it may be larger than memory.
-        &found.content[range]
-    } else {
-        let stable = found.content.stable(range, &mut copy);
-        stable.ok_or_else(|| {
-            anyhow!(
-                "{} changed while it was read: run this again",
-                found.path.display()
-            )
-        })?
+    let print = |record: &[u8]| {
+        let parsed = Parser::default().parse_record(dataset, source, ordinal, record);
+        if standing == Standing::Row && !parsed.rejects.is_empty() {
+            let why = "by the present definition of its dataset this record is a reject: the row was \
+                       made of a correction, or by an earlier definition";
+            lines.add("note", why);
+        }
+        print_record(lines, record)
     };
-    let parsed = Parser::default().parse_record(dataset, source, ordinal, record);
-    if standing == Standing::Row && !parsed.rejects.is_empty() {
-        let why = "by the present definition of its dataset this record is a reject: the row was made \
-                   of a correction, or by an earlier definition";
-        lines.add("note", why);
+    if parse::is_one_too_large(1, range.end - range.start) {
+        // Not copied: the parser rejects it unread, and it may be larger than memory.
+        let printed = found.content.inspect(range, print);
+        printed.map_err(|error| unread(&found, error))??;
+    } else {
+        let mut buffer = Vec::new();
+        let record = found.content.read(range, &mut buffer);
+        print(record.map_err(|error| unread(&found, error))?)?;
     }
-    print_record(lines, record)?;
     Ok(Outcome::Complete)
 }
 
@@ -127,19 +126,31 @@ async fn describe_outcome(
     })
 }
 
+fn unread(found: &Found, error: ContentError) -> anyhow::Error {
+    let path = found.path.display();
+    match error {
+        ContentError::Busy => anyhow!("{path} changed while it was read: run this again"),
+        error => anyhow::Error::new(error).context(path.to_string()),
+    }
+}
+
 /// The byte range of a record in its file.
 fn locate_record(
     settings: &Settings,
     dataset: &Dataset,
     found: &Found,
     ordinal: u32,
-) -> anyhow::Result<Range<usize>> {
+) -> anyhow::Result<Range<u64>> {
     // The limits may differ from those of the load: every cut gives the same records.
     let limits = ChunkLimits {
         records: settings.frame_records,
         bytes: settings.frame_bytes,
     };
-    let plan = cut::cut(&found.content, &dataset.records, &[], limits)
+    let cut = |bytes: &[u8]| cut::cut(bytes, &dataset.records, &[], limits);
+    let content = &found.content;
+    let plan = content
+        .inspect(0..content.bytes(), cut)
+        .map_err(|error| unread(found, error))?
         .map_err(|unreadable| anyhow!("{}: {unreadable}", found.path.display()))?;
     let after = plan
         .chunks
@@ -152,11 +163,12 @@ fn locate_record(
             plan.records
         );
     };
-    let start = usize::try_from(chunk.start)?;
-    let bytes = &found.content[start..usize::try_from(chunk.end)?];
-    let records = cut::records(bytes, plan.layout);
+    let records = |bytes: &[u8]| cut::records(bytes, plan.layout);
+    let records = content
+        .inspect(chunk.start..chunk.end, records)
+        .map_err(|error| unread(found, error))?;
     let record = &records[(ordinal - chunk.first_ordinal) as usize];
-    Ok(start + record.start..start + record.end)
+    Ok(chunk.start + record.start as u64..chunk.start + record.end as u64)
 }
 
 /// Writes the record byte for byte, because it may not be UTF-8.

@@ -31,6 +31,9 @@ const PIECE: usize = 256 * 1024;
 const GZIP_MAGIC: &[u8] = &[0x1f, 0x8b];
 const ZSTD_MAGIC: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
 
+/// Bytes of the longest magic.
+pub(super) const MAGIC_BYTES: u64 = 4;
+
 /// Whether a file of this beginning is compressed, and how.
 #[must_use]
 pub fn is_compressed(beginning: &[u8]) -> bool {
@@ -58,25 +61,19 @@ impl InflateError {
     }
 }
 
-/// The inflated bytes, or `None` if the data is not compressed.
+/// The inflated bytes of a file of which [`is_compressed`] holds.
 ///
 /// Both decoders read through a buffer of their own, so that stored bytes that change under a map
 /// are read once and not twice.
-pub(super) fn inflate(
-    stored: &[u8],
-    options: &ContentOptions,
-) -> Result<Option<Body>, InflateError> {
+pub(super) fn inflate(stored: &[u8], options: &ContentOptions) -> Result<Body, InflateError> {
     let limit = Limit::of(stored.len() as u64, options);
     if stored.starts_with(GZIP_MAGIC) {
         let decoder = flate2::read::MultiGzDecoder::new(stored);
-        return read_whole(decoder, "gzip", limit, options).map(Some);
+        return read_whole(decoder, "gzip", limit, options);
     }
-    if stored.starts_with(ZSTD_MAGIC) {
-        let mut decoder = zstd::stream::read::Decoder::new(stored)?;
-        decoder.window_log_max(ZSTD_WINDOW_LOG_MAX)?;
-        return read_whole(decoder, "zstd", limit, options).map(Some);
-    }
-    Ok(None)
+    let mut decoder = zstd::stream::read::Decoder::new(stored)?;
+    decoder.window_log_max(ZSTD_WINDOW_LOG_MAX)?;
+    read_whole(decoder, "zstd", limit, options)
 }
 
 /// How much may come out of a file.
@@ -147,11 +144,7 @@ fn read_whole(
     loop {
         let filled = fill(&mut source, &mut piece).map_err(damaged)?;
         if filled == 0 {
-            if written == 0 {
-                // Nothing cannot be mapped.
-                return Ok(Body::Owned(Vec::new()));
-            }
-            return Ok(Body::Mapped(spill.map()?));
+            return Ok(Body::Stored(spill.end()));
         }
         written += filled as u64;
         if written > limit.bytes {

@@ -1,8 +1,10 @@
 //! Files that are read, mapped, inflated and changed meanwhile, in real directories.
 
-use super::*;
 use std::io::Write as _;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{OpenOptionsExt as _, symlink};
+use std::process::Command;
+
+use super::*;
 
 fn options(dir: &Path) -> ContentOptions {
     ContentOptions {
@@ -10,6 +12,16 @@ fn options(dir: &Path) -> ContentOptions {
         spill_dir: dir.to_owned(),
         ..ContentOptions::default()
     }
+}
+
+/// All bytes, read in one way and in the other.
+fn whole(content: &Content) -> Vec<u8> {
+    let all = 0..content.bytes();
+    let mut buffer = Vec::new();
+    let read = content.read(all.clone(), &mut buffer).unwrap().to_vec();
+    let is_same = content.inspect(all, |bytes| bytes == read);
+    assert!(is_same.unwrap());
+    read
 }
 
 fn text(bytes: usize) -> Vec<u8> {
@@ -25,15 +37,15 @@ fn small_large_and_compressed_files_give_the_same_bytes() {
         let plain = text(size);
         let path = dir.path().join("plain");
         std::fs::write(&path, &plain).unwrap();
-        assert_eq!(&*open(&path, &options(dir.path())).unwrap(), &plain[..]);
+        assert!(whole(&open(&path, &options(dir.path())).unwrap()) == plain);
 
         let mut gz = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
         gz.write_all(&plain).unwrap();
         std::fs::write(&path, gz.finish().unwrap()).unwrap();
-        assert_eq!(&*open(&path, &options(dir.path())).unwrap(), &plain[..]);
+        assert!(whole(&open(&path, &options(dir.path())).unwrap()) == plain);
 
         std::fs::write(&path, zstd::encode_all(&plain[..], 1).unwrap()).unwrap();
-        assert_eq!(&*open(&path, &options(dir.path())).unwrap(), &plain[..]);
+        assert!(whole(&open(&path, &options(dir.path())).unwrap()) == plain);
     }
     assert_eq!(
         std::fs::read_dir(dir.path()).unwrap().count(),
@@ -48,11 +60,11 @@ fn several_members_of_a_compressed_file_are_all_read() {
     let path = dir.path().join("members");
     let twice = |part: Vec<u8>| [part.clone(), part].concat();
     std::fs::write(&path, twice(zstd::encode_all(&b"ab"[..], 1).unwrap())).unwrap();
-    assert_eq!(&*open(&path, &options(dir.path())).unwrap(), b"abab");
+    assert_eq!(whole(&open(&path, &options(dir.path())).unwrap()), b"abab");
     let mut gz = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     gz.write_all(b"ab").unwrap();
     std::fs::write(&path, twice(gz.finish().unwrap())).unwrap();
-    assert_eq!(&*open(&path, &options(dir.path())).unwrap(), b"abab");
+    assert_eq!(whole(&open(&path, &options(dir.path())).unwrap()), b"abab");
 }
 
 #[test]
@@ -90,7 +102,30 @@ fn a_file_with_a_writer_is_busy_and_without_it_is_not() {
         Err(ContentError::Busy)
     ));
     drop(writer);
-    assert_eq!(&*open(&path, &options(dir.path())).unwrap(), b"{}");
+    assert_eq!(whole(&open(&path, &options(dir.path())).unwrap()), b"{}");
+}
+
+/// A process without a handler for it ends by SIGIO, the signal that the kernel sends the holder of
+/// a lease. The writer waits until the lease ends with the descriptor.
+#[test]
+fn a_writer_that_waits_for_a_lease_does_not_end_the_process() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("file");
+    std::fs::write(&path, "{}").unwrap();
+    let (file, _) = open_regular(&path).unwrap();
+    assert_eq!(writers(&file), Writers::None);
+    // One that does not wait breaks the lease, too.
+    let opened = File::options()
+        .write(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(&path);
+    assert_eq!(opened.unwrap_err().kind(), io::ErrorKind::WouldBlock);
+    let mut writer = Command::new("sh");
+    writer.args(["-c", "echo more >>\"$0\""]).arg(&path);
+    let mut writer = writer.spawn().unwrap();
+    drop(file);
+    assert!(writer.wait().unwrap().success());
+    assert_eq!(std::fs::read(&path).unwrap(), b"{}more\n");
 }
 
 #[test]
@@ -115,10 +150,20 @@ fn what_is_no_regular_file_is_not_opened() {
     }
 }
 
-/// Changes a file as root could, whatever leases there are: through a descriptor that was
-/// opened before.
+/// Whether reading at this place fails as it must: `inspect` and `read` of the open file alike.
+fn both_fail(content: &Content, at: u64, is_right: impl Fn(&ContentError) -> bool) -> bool {
+    let mut buffer = Vec::new();
+    let read = content.read(at..at + 100, &mut buffer).map(<[u8]>::len);
+    let inspected = content.inspect(at..at + 100, <[u8]>::len);
+    [read, inspected]
+        .iter()
+        .all(|result| result.as_ref().is_err_and(&is_right))
+}
+
+/// A change that a lease does not prevent: the kernel ends a lease that makes a writer wait for too
+/// long.
 #[test]
-fn a_mapped_file_that_changes_is_not_intact_and_gives_no_more_bytes() {
+fn a_file_that_changes_gives_no_more_bytes() {
     type Change = fn(&File);
     let changes: [(&str, Change); 4] = [
         ("cut short", |file| file.set_len(5000).unwrap()),
@@ -131,24 +176,41 @@ fn a_mapped_file_that_changes_is_not_intact_and_gives_no_more_bytes() {
         let path = dir.path().join("large");
         std::fs::write(&path, text(4 << 20)).unwrap();
         let content = open(&path, &options(dir.path())).unwrap();
-        let mut copy = Vec::new();
-        let range = (3 << 20)..(3 << 20) + 100;
-        assert_eq!(
-            content.stable(range.clone(), &mut copy),
-            Some(&text(4 << 20)[range.clone()])
-        );
-        assert!(content.is_intact());
-        give_up_lease(content.held.as_ref().unwrap());
+        assert!(whole(&content) == text(4 << 20), "{how}");
+        let Body::Stored(stored) = &content.body else {
+            panic!("{how}: a large file is not in memory");
+        };
+        regular::give_up_lease(stored.file());
         change(&File::options().write(true).open(&path).unwrap());
-        assert!(!content.is_intact(), "{how}");
-        assert_eq!(content.stable(range, &mut copy), None, "{how}");
-        // Reading on is harmless, and what is gone is gone because of the change.
-        std::hint::black_box(identity(&content));
-        assert!(matches!(content.harm(), Some(ContentError::Busy)), "{how}");
+        let is_busy = |error: &ContentError| matches!(error, ContentError::Busy);
+        assert!(both_fail(&content, 3 << 20, is_busy), "{how}");
+        // The next attempt begins anew.
+        drop(content);
+        let now = std::fs::read(&path).unwrap();
+        assert!(whole(&open(&path, &options(dir.path())).unwrap()) == now);
     }
 }
 
-/// As of a bad sector: that nobody is writing it decides whether it is waited for.
+/// The same while all bytes are inspected: the result is dropped, and reading on does no harm.
+#[test]
+fn a_file_that_changes_while_it_is_inspected_is_busy() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("large");
+    std::fs::write(&path, text(4 << 20)).unwrap();
+    let content = open(&path, &options(dir.path())).unwrap();
+    let Body::Stored(stored) = &content.body else {
+        panic!("a large file is not in memory");
+    };
+    regular::give_up_lease(stored.file());
+    let inspected = content.inspect(0..content.bytes(), |bytes| {
+        let file = File::options().write(true).open(&path).unwrap();
+        file.set_len(5000).unwrap();
+        (bytes[3 << 20], identity(bytes)).0
+    });
+    assert!(matches!(inspected, Err(ContentError::Busy)));
+}
+
+/// As of a bad sector. No process changed the file, so it is not waited for.
 #[test]
 fn pages_that_the_device_does_not_give_are_a_read_error_and_no_change() {
     let dir = tempfile::tempdir().unwrap();
@@ -165,18 +227,16 @@ fn pages_that_the_device_does_not_give_are_a_read_error_and_no_change() {
         });
         let error = opened.unwrap_err();
         assert!(is_of_device(&error), "{error:?}");
+        // The same after it was opened.
+        let content = open(path, &options(dir.path())).unwrap();
+        let inspected = content.inspect(0..content.bytes(), |bytes| {
+            mapping::lose_page(bytes, at);
+            bytes[at]
+        });
+        assert!(is_of_device(&inspected.unwrap_err()));
+        // The next attempt begins anew.
+        assert!(whole(&content)[at] == text(4 << 20)[at]);
     }
-    // The same after it was opened.
-    let content = open(&plain, &options(dir.path())).unwrap();
-    mapping::lose_page(&content, at);
-    let mut copy = Vec::new();
-    assert_eq!(content.stable(at..at + 1, &mut copy), None);
-    assert!(!content.is_intact() && is_of_device(&content.harm().unwrap()));
-    // The next attempt begins anew.
-    assert_eq!(
-        &*open(&plain, &options(dir.path())).unwrap(),
-        &text(4 << 20)[..]
-    );
 }
 
 #[test]
@@ -194,7 +254,7 @@ fn a_bomb_ends_by_its_ratio_before_the_cap_of_bytes() {
     assert!(error.contains("more than 67108864 bytes"), "{error}");
     // What is not large may be as repetitive as it likes.
     std::fs::write(&path, zstd::encode_all(bytes(60 << 20), 1).unwrap()).unwrap();
-    assert_eq!(open(&path, &generous).unwrap().len(), 60 << 20);
+    assert_eq!(open(&path, &generous).unwrap().bytes(), 60 << 20);
 }
 
 #[test]
@@ -208,7 +268,7 @@ fn inflated_files_share_a_room_in_memory_and_the_others_go_to_disk() {
             let bytes = [&bytes[..], &[number]].concat();
             std::fs::write(&path, zstd::encode_all(&bytes[..], 1).unwrap()).unwrap();
             let content = open(&path, &options).unwrap();
-            assert!(content[..] == bytes[..]);
+            assert!(whole(&content) == bytes);
             content
         })
         .collect();
@@ -218,7 +278,7 @@ fn inflated_files_share_a_room_in_memory_and_the_others_go_to_disk() {
     let none = dir.path().join("none");
     std::fs::write(&none, zstd::encode_all(&b""[..], 1).unwrap()).unwrap();
     let rest = std::iter::from_fn(|| options.room.take(1 << 20)).collect::<Vec<_>>();
-    assert!(open(&none, &options).unwrap().is_empty());
+    assert_eq!(open(&none, &options).unwrap().bytes(), 0);
     drop((all, rest));
     let again = open(&dir.path().join("11"), &options).unwrap();
     assert!(in_memory(&&again), "there is room again");
@@ -236,7 +296,7 @@ fn nothing_is_spilled_to_a_disk_below_the_floor() {
     let compressed = |bytes| zstd::encode_all(&text(bytes)[..], 1).unwrap();
     std::fs::write(&small, compressed(3 << 20)).unwrap();
     std::fs::write(&large, compressed(20 << 20)).unwrap();
-    assert_eq!(open(&small, &full).unwrap().len(), 3 << 20);
+    assert_eq!(open(&small, &full).unwrap().bytes(), 3 << 20);
     let copied = private_copy(&File::open(&small).unwrap(), 100, &full);
     let inflated = match open(&large, &full) {
         Err(ContentError::Io(error)) => Err(error),
@@ -246,7 +306,10 @@ fn nothing_is_spilled_to_a_disk_below_the_floor() {
         assert_eq!(error.kind(), io::ErrorKind::StorageFull);
         assert!(error.to_string().contains("disk_floor"), "{error}");
     }
-    assert_eq!(open(&large, &options(dir.path())).unwrap().len(), 20 << 20);
+    assert_eq!(
+        open(&large, &options(dir.path())).unwrap().bytes(),
+        20 << 20
+    );
 }
 
 #[test]

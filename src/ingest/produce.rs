@@ -21,9 +21,9 @@ use crate::parse::{self, Parser};
 use crate::retry::GivenUp;
 use crate::telemetry::{self, Stage};
 
-/// Most bytes of memory that a thread keeps for its copy of a chunk. A chunk has at most a megabyte
+/// Most bytes of memory that the buffer of a thread for a chunk keeps. A chunk has at most a megabyte
 /// by default; without a limit, one huge record would hold its memory as long as the thread lives.
-const COPY_KEPT_BYTES: usize = 4 * 1024 * 1024;
+const BUFFER_KEPT_BYTES: usize = 4 * 1024 * 1024;
 
 /// A frame on its way to the broker, with its share of the byte budget.
 pub(super) struct Produced {
@@ -47,10 +47,10 @@ pub(super) async fn run(
             let (shared, frames, runtime) = (shared.clone(), frames.clone(), Handle::current());
             move || parse_all(&shared, &jobs, &frames, &runtime)
         });
-        for (file_no, harm) in parsing.await.expect("parsing does not panic")? {
-            match harm {
+        for (file_no, error) in parsing.await.expect("parsing does not panic")? {
+            match error {
                 // Settle has it opened again, and what is missing of it is parsed then.
-                ContentError::Io(_) => note_unreadable(&shared, file_no, &harm).await?,
+                ContentError::Io(_) => note_unreadable(&shared, file_no, &error).await?,
                 _ => withdraw_bad(&shared, file_no, CHANGED).await?,
             }
         }
@@ -72,22 +72,24 @@ fn parse_all(
         .iter()
         .flat_map(|job| in_strands(&job.chunks, strands).map(move |chunk| (job, chunk)));
     let codec = shared.ingest.broker.codec();
-    let harmed = Mutex::new(BTreeMap::new());
+    let unread = Mutex::new(BTreeMap::new());
     let done = chunks.par_bridge().try_for_each(|(job, chunk)| {
         let busy = telemetry::busy(Stage::Parse);
         let budget = reserve(shared, chunk, runtime)?;
         let frame = produce(shared, job, chunk, codec);
         drop(busy);
-        let Some(frame) = frame else {
-            let harm = job.content.harm().unwrap_or(ContentError::Busy);
-            harmed.lock().insert(job.file_no, harm);
-            return Ok(());
+        let frame = match frame {
+            Ok(frame) => frame,
+            Err(error) => {
+                unread.lock().insert(job.file_no, error);
+                return Ok(());
+            }
         };
         frames
             .blocking_send(Produced { frame, budget })
             .map_err(|_| GivenUp::Stopped)
     });
-    done.map(|()| harmed.into_inner())
+    done.map(|()| unread.into_inner())
 }
 
 /// Waits for a share of the byte budget: the bytes of the chunk.
@@ -115,9 +117,12 @@ fn reserve(
     })
 }
 
-/// Makes the frame of a chunk. `None` if the file has changed since it was cut, or cannot be read.
-/// Even a chunk whose bytes did not change makes no frame then: its plan is that of another file.
-fn produce(shared: &Shared, job: &Job, chunk: Chunk, codec: Codec) -> Option<Frame> {
+/// Makes the frame of a chunk.
+///
+/// # Errors
+/// The file has changed since it was cut, or cannot be read. Even a chunk whose bytes did not change
+/// makes no frame after a change: its plan is that of another file.
+fn produce(shared: &Shared, job: &Job, chunk: Chunk, codec: Codec) -> Result<Frame, ContentError> {
     thread_local! {
         static PARSER: RefCell<(Parser, Vec<u8>)> = RefCell::default();
         static ENCODER: RefCell<Encoder> = RefCell::default();
@@ -129,24 +134,22 @@ fn produce(shared: &Shared, job: &Job, chunk: Chunk, codec: Codec) -> Option<Fra
         records = chunk.records
     )
     .entered();
-    let offset = |at: u64| usize::try_from(at).expect("a chunk lies in memory");
-    let range = offset(chunk.start)..offset(chunk.end);
-    let batch = PARSER.with_borrow_mut(|(parser, copy)| {
-        let bytes = if parse::is_one_too_large(chunk.records, chunk.end - chunk.start) {
-            &job.content[range]
-        } else {
-            job.content.stable(range, copy)?
-        };
-        let batch = parser.parse(&job.dataset, job.source_file(), job.layout, chunk, bytes);
-        copy.shrink_to(COPY_KEPT_BYTES);
-        Some(batch)
+    let batch = PARSER.with_borrow_mut(|(parser, buffer)| {
+        let mut parse =
+            |bytes: &[u8]| parser.parse(&job.dataset, job.source_file(), job.layout, chunk, bytes);
+        let range = chunk.start..chunk.end;
+        if parse::is_one_too_large(chunk.records, range.end - range.start) {
+            // Its beginning is kept, and the rest need not fit into memory.
+            return job.content.inspect(range, parse);
+        }
+        let batch = parse(job.content.read(range, buffer)?);
+        buffer.truncate(BUFFER_KEPT_BYTES);
+        buffer.shrink_to(BUFFER_KEPT_BYTES);
+        Ok(batch)
     })?;
-    if !job.content.is_intact() {
-        return None;
-    }
     Tally::add(&shared.tally().rejected, batch.rejects.len() as u64);
     count(&batch);
-    Some(ENCODER.with_borrow_mut(|encoder| encoder.encode(&batch, codec)))
+    Ok(ENCODER.with_borrow_mut(|encoder| encoder.encode(&batch, codec)))
 }
 
 /// Counts the records of a batch, and its rejects by their code.

@@ -194,10 +194,6 @@ fn read(shared: &Shared, item: Item, attempt: u32) -> Result<ReadOutcome, Fault>
             reason,
         }));
     };
-    if !content.is_intact() {
-        let why = CHANGING;
-        return Ok(ReadOutcome::Later { item, why });
-    }
     Ok(match plan {
         Ok(plan) => ReadOutcome::Ready(ReadyFile {
             item,

@@ -18,8 +18,26 @@ fn failing(pair: &Pair, args: &[&str], faults: &str) -> Command {
     through(command, &engine)
 }
 
-/// EIO, EINTR and short reads, each for a share of all reads. The files are small enough to be
-/// read; larger ones are mapped.
+/// EIO, EINTR and short reads of the chunks of a large file, which are read one by one.
+#[tokio::test(flavor = "multi_thread")]
+async fn chunks_that_cannot_be_read_at_once_are_read_again() {
+    for fault in [
+        "posix/io/rw/pread,failinfo=5,probability=0.05",
+        "posix/io/rw/pread,failinfo=4,probability=0.2",
+        "posix/io/rw/pread/reduce,probability=0.2",
+    ] {
+        let pair = Pair::new("memory+sqlite").await;
+        pair.expect(0, &["migrate"]);
+        generate(&pair, &["--files", "1", "--records", "60000"]);
+        let faults = format!("enable_random name={fault}");
+        let output = failing(&pair, &["load"], &faults).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{fault}: {}", said(&output));
+        is_loaded_once(&pair, 60_000, 1).await;
+    }
+}
+
+/// EIO, EINTR and short reads, each for a share of all reads. The files are small enough to be read
+/// into memory.
 #[tokio::test(flavor = "multi_thread")]
 async fn reads_that_fail_or_are_short_cost_a_load_nothing() {
     for fault in [
