@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# MariaDB: JSON_OBJECT and JSON_ARRAYAGG of a BIT column write what is no JSON, and say no word.
+# MariaDB: JSON_OBJECT and JSON_ARRAYAGG of a BIT column write invalid JSON, without a warning.
 #
 #   findings/mariadb-json-object-bit.sh
 #
