@@ -7,7 +7,7 @@
     scripts/bench --profile             where the engine's processor time goes, by perf
     scripts/bench --instructions        instructions of each stage, beside simd-json alone: fails above limits
     scripts/bench --json FILE           the results as JSON as well
-    scripts/bench --render FILE...      docs/performance.md and docs/performance.svg out of such files
+    scripts/bench --render FILE...      docs/performance-results.md and docs/performance.svg from such files
 
 The cases of a round run one after the other, so that a drift of the machine meets all of them: compare
 the figures of one run only. Medians count. Servers are private and start empty. Runs are made while the
@@ -91,7 +91,7 @@ def parse():
     parser.add_argument("--profile", action="store_true", help="where the engine's processor time goes, by perf")
     parser.add_argument("--instructions", action="store_true", help="instructions of each stage, by callgrind")
     parser.add_argument("--json", metavar="FILE", help="write the results there")
-    parser.add_argument("--render", metavar="FILE", nargs="+", help="write docs/performance.md and .svg from results")
+    parser.add_argument("--render", metavar="FILE", nargs="+", help="write docs/performance-results.md and docs/performance.svg")
     arguments = parser.parse_args()
     arguments.rounds = arguments.rounds or (1 if arguments.short else 3)
     return arguments

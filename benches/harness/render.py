@@ -1,11 +1,12 @@
-"""Results as text, as the tables of docs/performance.md, and as docs/performance.svg."""
+"""Results as text, as the tables of docs/performance-results.md, and as docs/performance.svg."""
 
 import math
 import re
+import textwrap
 
 from goals import GOALS, growth_times
 
-PAGE, PLOT = "docs/performance.md", "docs/performance.svg"
+PAGE, PLOT = "docs/performance-results.md", "docs/performance.svg"
 
 
 def goal_rows(runs):
@@ -92,7 +93,7 @@ def baseline_rows(baseline):
 
 
 def write_docs(runs):
-    """Replaces what stands between the marks of the page, and draws the plot."""
+    """Replaces the tables between the marks of the page, and draws the plot."""
     with open(PAGE) as file:
         page = file.read()
     parts = {
@@ -135,10 +136,11 @@ def results_table(runs):
             continue
         machine, servers = run["machine"], run.get("servers", {})
         versions = ", ".join(f"{name} {version}" for name, version in servers.items())
-        text += (
+        heading = (
             f"`{run['command'].strip()}`, medians of {run['rounds']}: {machine['cores']} cores of "
-            f"{machine['processor']}, {machine['memory_gb']:.0f} GB, {machine['system']}; {versions}.\n\n"
+            f"{machine['processor']}, {machine['memory_gb']:.0f} GB, {machine['system']}; {versions}."
         )
+        text += textwrap.fill(heading, 100, break_on_hyphens=False, break_long_words=False) + "\n\n"
         text += table(("case", "events/s", "CPU µs an event", "own memory, MB", "cores apart, ns"), rows) + "\n"
     return text
 

@@ -5,6 +5,7 @@
 
 mod pages;
 mod promises;
+mod prose;
 mod source;
 
 use std::collections::BTreeSet;
