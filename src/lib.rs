@@ -6,6 +6,38 @@
 //! the position of a record in it. Writing a row twice is a duplicate key, and a duplicate key
 //! means that the row is stored already.
 //!
+//! # As a library
+//!
+//! [`load`] loads files once, with [`Settings`] that read neither environment nor files:
+//!
+//! ```
+//! use lemonade_task::{Options, Settings, Shutdown, load};
+//!
+//! # #[tokio::main]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let directory = tempfile::tempdir()?;
+//! std::fs::write(
+//!     directory.path().join("vehicle_status.json"),
+//!     r#"{"vehicle_status": [{"vehicle_id": "v1", "report_time": "2024-02-29T12:00:00Z",
+//!         "status_source": "gps", "status": "driving"}]}"#,
+//! )?;
+//! let settings = Settings::from_options(Options {
+//!     data_dir: Some(directory.path().join("data")),
+//!     ..Options::default()
+//! })?;
+//! let files = [directory.path().to_owned()];
+//! let loaded = load(&settings, &files, &Shutdown::default()).await?;
+//! assert_eq!((loaded.rows, loaded.rejects), (1, 0));
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! `examples/` has two complete programs. The items at the top of this page are the interface for
+//! programs, and follow semantic versioning. The modules serve the command `task_runner`, its tests
+//! and its benches, and may change with every version.
+//!
+//! # Modules
+//!
 //! The modules are listed in reading order, which is also the import order: a module imports only
 //! modules above it. The pure modules are a separate crate, `lemonade-records` in
 //! `crates/records`. Here come the outside world, then the stages, then assembly.
@@ -37,4 +69,10 @@ pub mod http;
 pub mod sample;
 pub mod config;
 pub mod runner;
+pub mod load;
 pub mod commands;
+
+// The interface for programs.
+pub use config::{ConfigError, Options, Settings};
+pub use load::{LoadError, Loaded, load};
+pub use shutdown::Shutdown;

@@ -9,14 +9,14 @@ use std::time::Instant;
 
 use jiff::Timestamp;
 
-use super::load::{self, LoadPlan};
+use super::load;
 use super::{Outcome, open_database, print};
 use crate::config::Settings;
 use crate::config::cli::DemoArgs;
 use crate::dataset::Datasets;
 use crate::directory;
 use crate::inbox::Directories;
-use crate::runner;
+use crate::runner::{self, LoadPlan};
 use crate::sample::{Generator, RecordType};
 use crate::shutdown::Shutdown;
 use crate::sink::Database;

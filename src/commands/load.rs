@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 use std::io::{ErrorKind, IsTerminal as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -12,11 +12,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::{INFALLIBLE, KeyValueText, Outcome, print};
 use crate::config::Settings;
-use crate::config::cli::{FileOrder, LoadArgs};
+use crate::config::cli::LoadArgs;
 use crate::dataset::Dataset;
-use crate::inbox::{self, Candidate, Claimed};
+use crate::inbox::{self, Claimed};
 use crate::ingest::{ItemOrigin, Tally};
-use crate::runner::{self, Engine};
+use crate::runner::{self, Engine, LoadPlan, Source};
 use crate::shutdown::Shutdown;
 
 /// Interval of progress lines if stderr is not a terminal.
@@ -40,7 +40,15 @@ pub(super) async fn execute(settings: Settings, args: LoadArgs) -> anyhow::Resul
     let Some(engine) = runner::open_to_load(&settings, dataset, &shutdown).await? else {
         return Ok(Outcome::Stopped);
     };
-    let plan = LoadPlan::find(&settings, &engine, &args)?;
+    let archive = if args.move_files {
+        ItemOrigin::Mailbox
+    } else {
+        ItemOrigin::Archive
+    };
+    let plan = LoadPlan::find(&engine, &settings, &args.paths, archive, args.order)?;
+    for (path, why) in plan.left() {
+        eprintln!("{} stays in inbound: {why}", path.display());
+    }
     if plan.is_empty() {
         let inbound = engine.inbox.directories().inbound.display();
         eprintln!("nothing to load; put files into {inbound}, or name files and directories");
@@ -60,170 +68,12 @@ pub(super) async fn run(
     shutdown: &Shutdown,
 ) -> anyhow::Result<Outcome> {
     let watched = stop_at_max_rejects(&engine.tally, max_rejects, shutdown);
-    let shown = show_progress(engine, plan.bytes, no_progress);
+    let shown = show_progress(engine, plan.bytes(), no_progress);
     let result = plan.load(engine, shutdown).await;
     watched.cancel();
     shown.end();
     result?;
     Ok(outcome_of(&engine.tally, max_rejects))
-}
-
-/// The files to load.
-pub(super) struct LoadPlan {
-    files: Vec<(Claimed, ItemOrigin)>,
-    inbound: bool,
-    bytes: u64,
-}
-
-impl LoadPlan {
-    fn find(settings: &Settings, engine: &Engine, args: &LoadArgs) -> anyhow::Result<Self> {
-        let mut files = Vec::new();
-        let mut mailbox = false;
-        for source in find_sources(settings, &args.paths)? {
-            match source {
-                Source::Inbound => mailbox = true,
-                Source::FileInInbound(path) => {
-                    files.extend(claim(engine, &path)?.map(|file| (file, ItemOrigin::Mailbox)));
-                }
-                Source::Archive(found) => {
-                    let origin = if args.move_files {
-                        ItemOrigin::Mailbox
-                    } else {
-                        ItemOrigin::Archive
-                    };
-                    files.extend(found.into_iter().map(|file| (file, origin)));
-                }
-            }
-        }
-        sort(&mut files, args.order);
-        Self::new(engine, files, mailbox)
-    }
-
-    /// All files in work and inbound.
-    pub(super) fn inbound(engine: &Engine) -> anyhow::Result<Self> {
-        Self::new(engine, Vec::new(), true)
-    }
-
-    fn new(
-        engine: &Engine,
-        files: Vec<(Claimed, ItemOrigin)>,
-        mailbox: bool,
-    ) -> anyhow::Result<Self> {
-        let mut bytes: u64 = files.iter().map(|(file, _)| file.bytes).sum();
-        if mailbox {
-            bytes += engine.inbox.scan()?.bytes;
-            bytes += engine
-                .inbox
-                .recovered()?
-                .iter()
-                .map(|file| file.bytes)
-                .sum::<u64>();
-        }
-        Ok(Self {
-            files,
-            inbound: mailbox,
-            bytes,
-        })
-    }
-
-    fn is_empty(&self) -> bool {
-        self.files.is_empty() && self.bytes == 0
-    }
-
-    async fn load(self, engine: &Engine, shutdown: &Shutdown) -> anyhow::Result<()> {
-        if !self.files.is_empty() {
-            engine.load_files(self.files, shutdown).await?;
-        }
-        if self.inbound && !shutdown.drain.is_cancelled() {
-            engine.load_inbound(shutdown).await?;
-        }
-        Ok(())
-    }
-}
-
-/// What a path on the command line means.
-enum Source {
-    /// All files in inbound and work.
-    Inbound,
-    /// One file in inbound.
-    FileInInbound(PathBuf),
-    /// Files outside of inbound.
-    Archive(Vec<Claimed>),
-}
-
-/// What the paths mean. No path means inbound.
-fn find_sources(settings: &Settings, paths: &[PathBuf]) -> anyhow::Result<Vec<Source>> {
-    if paths.is_empty() {
-        return Ok(vec![Source::Inbound]);
-    }
-    let inbound = settings.dirs.inbound.canonicalize().ok();
-    // An archive may contain the engine's own directories and database. Their files are left out.
-    let directories = settings.dirs.named().map(|(_, path)| path.to_owned());
-    let database = settings.sqlite_path().map(|database| {
-        ["", "-wal", "-shm", "-journal"].map(|ending| {
-            let mut path = database.as_os_str().to_owned();
-            path.push(ending);
-            PathBuf::from(path)
-        })
-    });
-    let own = directories
-        .into_iter()
-        .chain(database.into_iter().flatten());
-    let own: Vec<_> = own.filter_map(|path| path.canonicalize().ok()).collect();
-    let source_of = |path: &PathBuf| {
-        let full = canonical(path)?;
-        if Some(&full) == inbound.as_ref() {
-            return Ok(Source::Inbound);
-        }
-        if inbound.is_some() && full.parent() == inbound.as_deref() {
-            return Ok(Source::FileInInbound(full));
-        }
-        let mut files = inbox::archive(&full)?;
-        files.retain(|file| {
-            let is_in = |own: &PathBuf| {
-                *own != full && own.starts_with(&full) && file.path.starts_with(own)
-            };
-            !own.iter().any(is_in)
-        });
-        Ok(Source::Archive(files))
-    };
-    paths.iter().map(source_of).collect()
-}
-
-fn canonical(path: &Path) -> anyhow::Result<PathBuf> {
-    path.canonicalize().map_err(|error| {
-        anyhow::Error::new(error).context(format!("cannot load {}", path.display()))
-    })
-}
-
-/// Claims one named file of inbound. `None` if the file has to wait.
-fn claim(engine: &Engine, path: &Path) -> anyhow::Result<Option<Claimed>> {
-    let metadata = path.metadata()?;
-    let modified = metadata.modified()?;
-    let name = path.file_name().unwrap_or_default().to_owned();
-    let candidate = Candidate {
-        name,
-        bytes: metadata.len(),
-        modified,
-        // `load` does not measure how long a file waited in inbound.
-        arrived: modified,
-    };
-    match engine.inbox.claim(&candidate)? {
-        Ok(file) => Ok(Some(file)),
-        Err(why) => {
-            Tally::add(&engine.tally.left, 1);
-            eprintln!("{} stays in inbound: {why}", path.display());
-            Ok(None)
-        }
-    }
-}
-
-fn sort(files: &mut [(Claimed, ItemOrigin)], order: FileOrder) {
-    match order {
-        FileOrder::Name => files.sort_by(|(a, _), (b, _)| a.path.cmp(&b.path)),
-        FileOrder::Oldest => files.sort_by_key(|(file, _)| file.modified),
-        FileOrder::Newest => files.sort_by_key(|(file, _)| std::cmp::Reverse(file.modified)),
-    }
 }
 
 fn dry_run(
@@ -232,7 +82,7 @@ fn dry_run(
     dataset: Option<&Arc<Dataset>>,
 ) -> anyhow::Result<Outcome> {
     let mut files = Vec::new();
-    for source in find_sources(settings, &args.paths)? {
+    for source in runner::sources(settings, &args.paths)? {
         let found = match source {
             Source::Inbound => {
                 let mut found = directly_in(&settings.dirs.inbound)?;
@@ -245,7 +95,7 @@ fn dry_run(
         };
         files.extend(found.into_iter().map(|file| (file, ItemOrigin::Archive)));
     }
-    sort(&mut files, args.order);
+    runner::sort(&mut files, args.order);
     let mut text = String::new();
     for (file, _) in &files {
         let name = file.name.as_encoded_bytes();

@@ -17,10 +17,15 @@ const LIKENESS_MIN: f64 = 0.7;
 pub(super) fn read(path: &Path) -> Result<Options, ConfigError> {
     let text = std::fs::read_to_string(path)
         .map_err(|error| ConfigError::new(format!("settings file {}: {error}", path.display())))?;
-    toml::from_str(&text).map_err(|error| ConfigError::new(describe(path, &text, &error)))
+    parse(&format!("settings file {}", path.display()), &text)
 }
 
-fn describe(path: &Path, text: &str, error: &toml::de::Error) -> String {
+/// Reads the text of a settings file. Errors name it as `source`.
+pub(super) fn parse(source: &str, text: &str) -> Result<Options, ConfigError> {
+    toml::from_str(text).map_err(|error| ConfigError::new(describe(source, text, &error)))
+}
+
+fn describe(source: &str, text: &str, error: &toml::de::Error) -> String {
     let line = error
         .span()
         .and_then(|span| text.get(..span.start))
@@ -29,11 +34,10 @@ fn describe(path: &Path, text: &str, error: &toml::de::Error) -> String {
         });
     let message = error.message().replace('\n', " ");
     match meant(&message) {
-        Some((unknown, close)) => format!(
-            "settings file {}{line}: unknown setting `{unknown}`; did you mean `{close}`?",
-            path.display()
-        ),
-        None => format!("settings file {}{line}: {message}", path.display()),
+        Some((unknown, close)) => {
+            format!("{source}{line}: unknown setting `{unknown}`; did you mean `{close}`?")
+        }
+        None => format!("{source}{line}: {message}"),
     }
 }
 

@@ -158,6 +158,23 @@ impl Settings {
         Self::finish(given.over(file), notes)
     }
 
+    /// The settings of a program that uses this crate as a library: what `options` leaves out has
+    /// its default. Reads neither flags, nor environment, nor files.
+    ///
+    /// # Errors
+    /// A value or a combination that cannot be used.
+    pub fn from_options(options: Options) -> Result<Self, ConfigError> {
+        Self::finish(options, Vec::new())
+    }
+
+    /// The same from the text of a settings file.
+    ///
+    /// # Errors
+    /// The text is not TOML, has an unknown key, or has a value that cannot be used.
+    pub fn from_toml(text: &str) -> Result<Self, ConfigError> {
+        Self::from_options(file::parse("settings", text)?)
+    }
+
     /// Fills in defaults and checks what was given.
     fn finish(given: Options, notes: Vec<String>) -> Result<Self, ConfigError> {
         let data_dir = given.data_dir.unwrap_or_else(|| DATA_DIR_DEFAULT.into());

@@ -1,0 +1,50 @@
+//! Loads every file below a directory, and prints how many records became rows.
+//!
+//!     cargo run --example load_directory                 # a directory with one made file
+//!     cargo run --example load_directory -- DIRECTORY    # yours, into ./lemonade-data
+//!
+//! The database is SQLite. With `database_url` in the options it is MySQL or MariaDB.
+
+use std::error::Error;
+use std::path::PathBuf;
+
+use lemonade_task::{Options, Settings, Shutdown, load};
+
+/// Two records that are valid, and one without its `status`.
+const FILE: &str = r#"{"vehicle_status": [
+    {"vehicle_id": "v1", "report_time": "2024-02-29T12:00:00Z", "status_source": "gps", "status": "driving"},
+    {"vehicle_id": "v1", "report_time": "2024-02-29T12:05:00Z", "status_source": "gps"},
+    {"vehicle_id": "v2", "report_time": "2024-02-29T12:00:00Z", "status_source": "gps", "status": "parked"}
+]}"#;
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let made = tempfile::tempdir()?;
+    let (directory, data_dir) = match std::env::args_os().nth(1) {
+        Some(directory) => (PathBuf::from(directory), PathBuf::from("lemonade-data")),
+        None => {
+            std::fs::write(made.path().join("vehicle_status_1.json"), FILE)?;
+            (made.path().to_owned(), made.path().join("data"))
+        }
+    };
+    // What is left out has its default. Nothing is read from the environment.
+    let settings = Settings::from_options(Options {
+        data_dir: Some(data_dir),
+        ..Options::default()
+    })?;
+
+    // The first Ctrl-C finishes the frames in flight, the second exits at once. Load again to go on.
+    let shutdown = Shutdown::on_signals(settings.drain_timeout)?;
+    let loaded = load(&settings, &[directory], &shutdown).await?;
+
+    println!(
+        "{} files: {} rows, {} rejects",
+        loaded.files, loaded.rows, loaded.rejects
+    );
+    println!(
+        "{} files loaded before, {} in quarantine",
+        loaded.duplicates, loaded.quarantined
+    );
+    println!("database: {}", settings.database_url);
+    Ok(())
+}

@@ -1,0 +1,203 @@
+//! Which files a load takes: all of inbound, one file in it, or an archive elsewhere.
+//!
+//! Knows nothing of what happens to a file after it was taken.
+
+use std::cmp::Reverse;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::engine::Engine;
+use crate::config::Settings;
+use crate::config::cli::FileOrder;
+use crate::fault::Fault;
+use crate::inbox::{self, Candidate, Claimed};
+use crate::ingest::{ItemOrigin, Tally};
+use crate::shutdown::Shutdown;
+
+/// The files of a load.
+pub struct LoadPlan {
+    files: Vec<(Claimed, ItemOrigin)>,
+    /// Whether the files of work and inbound are part of it.
+    inbound: bool,
+    bytes: u64,
+    left: Vec<(PathBuf, &'static str)>,
+}
+
+/// What a path means.
+pub enum Source {
+    /// The directory inbound: all files in it, and in work.
+    Inbound,
+    /// One file in inbound.
+    FileInInbound(PathBuf),
+    /// Files elsewhere.
+    Archive(Vec<Claimed>),
+}
+
+impl LoadPlan {
+    /// Finds the files of the paths; without a path, those of inbound and work. Files of an archive
+    /// have the origin `archive`. A file in inbound that is named is claimed at once.
+    ///
+    /// # Errors
+    /// A path or directory that cannot be read; the message names it.
+    pub fn find(
+        engine: &Engine,
+        settings: &Settings,
+        paths: &[PathBuf],
+        archive: ItemOrigin,
+        order: FileOrder,
+    ) -> io::Result<Self> {
+        let mut plan = Self {
+            files: Vec::new(),
+            inbound: false,
+            bytes: 0,
+            left: Vec::new(),
+        };
+        for source in sources(settings, paths)? {
+            match source {
+                Source::Inbound => plan.inbound = true,
+                Source::FileInInbound(path) => plan.claim(engine, path)?,
+                Source::Archive(found) => {
+                    plan.files
+                        .extend(found.into_iter().map(|file| (file, archive)));
+                }
+            }
+        }
+        sort(&mut plan.files, order);
+        plan.count(engine)
+    }
+
+    /// The files of work and inbound.
+    ///
+    /// # Errors
+    /// One of the two cannot be read.
+    pub fn inbound(engine: &Engine) -> io::Result<Self> {
+        let plan = Self {
+            files: Vec::new(),
+            inbound: true,
+            bytes: 0,
+            left: Vec::new(),
+        };
+        plan.count(engine)
+    }
+
+    fn count(mut self, engine: &Engine) -> io::Result<Self> {
+        self.bytes = self.files.iter().map(|(file, _)| file.bytes).sum();
+        if self.inbound {
+            self.bytes += engine.inbox.scan()?.bytes;
+            let recovered = engine.inbox.recovered()?;
+            self.bytes += recovered.iter().map(|file| file.bytes).sum::<u64>();
+        }
+        Ok(self)
+    }
+
+    /// Claims one named file in inbound.
+    fn claim(&mut self, engine: &Engine, path: PathBuf) -> io::Result<()> {
+        let metadata = path.metadata()?;
+        let modified = metadata.modified()?;
+        let candidate = Candidate {
+            name: path.file_name().unwrap_or_default().to_owned(),
+            bytes: metadata.len(),
+            modified,
+            // `load` does not measure how long a file waited in inbound.
+            arrived: modified,
+        };
+        match engine.inbox.claim(&candidate)? {
+            Ok(file) => self.files.push((file, ItemOrigin::Mailbox)),
+            Err(why) => {
+                Tally::add(&engine.tally.left, 1);
+                self.left.push((path, why));
+            }
+        }
+        Ok(())
+    }
+
+    /// Stored bytes of all files, for a progress bar.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Whether there is nothing to load.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.files.is_empty() && self.bytes == 0
+    }
+
+    /// The named files of inbound that could not be claimed, each with the reason.
+    #[must_use]
+    pub fn left(&self) -> &[(PathBuf, &'static str)] {
+        &self.left
+    }
+
+    /// Loads the files: returns when all are stored, or when the shutdown ended it.
+    ///
+    /// # Errors
+    /// A fatal fault.
+    pub async fn load(self, engine: &Engine, shutdown: &Shutdown) -> Result<(), Fault> {
+        if !self.files.is_empty() {
+            engine.load_files(self.files, shutdown).await?;
+        }
+        if self.inbound && !shutdown.drain.is_cancelled() {
+            engine.load_inbound(shutdown).await?;
+        }
+        Ok(())
+    }
+}
+
+/// What the paths mean. No path means inbound.
+///
+/// # Errors
+/// A path that cannot be read; the message names it.
+pub fn sources(settings: &Settings, paths: &[PathBuf]) -> io::Result<Vec<Source>> {
+    if paths.is_empty() {
+        return Ok(vec![Source::Inbound]);
+    }
+    let inbound = settings.dirs.inbound.canonicalize().ok();
+    // An archive may contain the engine's own directories and database. Their files are left out.
+    let directories = settings.dirs.named().map(|(_, path)| path.to_owned());
+    let database = settings.sqlite_path().map(|database| {
+        ["", "-wal", "-shm", "-journal"].map(|ending| {
+            let mut path = database.as_os_str().to_owned();
+            path.push(ending);
+            PathBuf::from(path)
+        })
+    });
+    let own = directories
+        .into_iter()
+        .chain(database.into_iter().flatten());
+    let own: Vec<_> = own.filter_map(|path| path.canonicalize().ok()).collect();
+    let source_of = |path: &PathBuf| {
+        let full = canonical(path)?;
+        if Some(&full) == inbound.as_ref() {
+            return Ok(Source::Inbound);
+        }
+        if inbound.is_some() && full.parent() == inbound.as_deref() {
+            return Ok(Source::FileInInbound(full));
+        }
+        let mut files = inbox::archive(&full)?;
+        files.retain(|file| {
+            let is_in = |own: &PathBuf| {
+                *own != full && own.starts_with(&full) && file.path.starts_with(own)
+            };
+            !own.iter().any(is_in)
+        });
+        Ok(Source::Archive(files))
+    };
+    paths.iter().map(source_of).collect()
+}
+
+fn canonical(path: &Path) -> io::Result<PathBuf> {
+    path.canonicalize().map_err(|error| {
+        let message = format!("cannot load {}: {error}", path.display());
+        io::Error::new(error.kind(), message)
+    })
+}
+
+/// Sorts files into the order in which they are loaded.
+pub fn sort(files: &mut [(Claimed, ItemOrigin)], order: FileOrder) {
+    match order {
+        FileOrder::Name => files.sort_by(|(a, _), (b, _)| a.path.cmp(&b.path)),
+        FileOrder::Oldest => files.sort_by_key(|(file, _)| file.modified),
+        FileOrder::Newest => files.sort_by_key(|(file, _)| Reverse(file.modified)),
+    }
+}
