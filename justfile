@@ -6,7 +6,7 @@ default:
 
 # Unit tests, source rules and simulation: neither root nor servers.
 quick:
-    cargo test --workspace --lib --locked
+    cargo test --lib --locked
     cargo test --test suite --locked -- tidy simulation
 
 # All tests, or those whose name contains ARGS; starts servers of its own.

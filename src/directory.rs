@@ -10,6 +10,6 @@ use std::path::Path;
 ///
 /// # Errors
 /// Errors of the file system.
-pub fn create_private(path: &Path) -> io::Result<()> {
+pub(crate) fn create_private(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(path)
 }

@@ -13,13 +13,13 @@ use percent_encoding::percent_decode_str;
 const BEGINNING: &[u8] = b"-----BEGIN CERTIFICATE-----";
 
 /// The bytes of a certificate file.
-pub type Certificates = Vec<u8>;
+pub(crate) type Certificates = Vec<u8>;
 
 /// Returns the URL without its `ca` parameter, and the certificates of the file that it names.
 ///
 /// # Errors
 /// The file cannot be read, or contains no certificate. The message names its path.
-pub fn split_ca(url: &str) -> io::Result<(Cow<'_, str>, Option<Certificates>)> {
+pub(crate) fn split_ca(url: &str) -> io::Result<(Cow<'_, str>, Option<Certificates>)> {
     let is_ca = |parameter: &&str| parameter.starts_with("ca=");
     let Some((before, query)) = url.split_once('?') else {
         return Ok((url.into(), None));
