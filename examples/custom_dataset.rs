@@ -4,6 +4,8 @@
 //!
 //! The definition is what a settings file has; docs/datasets.md describes every key.
 
+#![expect(clippy::print_stdout, reason = "an example shows what it did")]
+
 use std::error::Error;
 
 use lemonade_task::{Settings, Shutdown, load};

@@ -5,6 +5,8 @@
 //!
 //! The database is SQLite. With `database_url` in the options it is MySQL or MariaDB.
 
+#![expect(clippy::print_stdout, reason = "an example shows what it did")]
+
 use std::error::Error;
 use std::path::PathBuf;
 
