@@ -22,12 +22,11 @@ const FILE: &str = r#"{"vehicle_status": [
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     let made = tempfile::tempdir()?;
-    let (directory, data_dir) = match std::env::args_os().nth(1) {
-        Some(directory) => (PathBuf::from(directory), PathBuf::from("lemonade-data")),
-        None => {
-            std::fs::write(made.path().join("vehicle_status_1.json"), FILE)?;
-            (made.path().to_owned(), made.path().join("data"))
-        }
+    let (directory, data_dir) = if let Some(directory) = std::env::args_os().nth(1) {
+        (PathBuf::from(directory), PathBuf::from("lemonade-data"))
+    } else {
+        std::fs::write(made.path().join("vehicle_status_1.json"), FILE)?;
+        (made.path().to_owned(), made.path().join("data"))
     };
     // What is left out has its default. Nothing is read from the environment.
     let settings = Settings::from_options(Options {
