@@ -1,5 +1,5 @@
-//! The rules for pages: links lead somewhere, lines are short, and words that hide their subject
-//! stay out.
+//! The rules for pages: links and names of files lead somewhere, lines are short, and words that
+//! hide their subject stay out.
 
 use super::{Source, clean, files, made, read, root, words};
 
@@ -101,6 +101,22 @@ fn broken_links(page: &Source) -> Vec<String> {
         .collect()
 }
 
+/// Files of the source that a page names as code, and that do not exist.
+fn missing_files(page: &Source) -> Vec<String> {
+    let mut found = Vec::new();
+    for (at, line) in page.text.lines().enumerate() {
+        let named = line.split('`').skip(1).step_by(2).filter(|name| {
+            ["src/", "crates/", "tests/", "benches/"]
+                .iter()
+                .any(|folder| name.starts_with(folder))
+                && !name.contains([' ', '*'])
+        });
+        let missing = named.filter(|name| !root().join(name).exists());
+        found.extend(missing.map(|name| format!("{}:{}: no `{name}`", page.path, at + 1)));
+    }
+    found
+}
+
 /// Lines of prose that are too long.
 fn long_lines(page: &Source) -> Vec<String> {
     let is_long = |line: &str| {
@@ -135,6 +151,11 @@ fn links_of_pages_lead_somewhere() {
 }
 
 #[test]
+fn files_that_pages_name_exist() {
+    clean(pages().iter().flat_map(missing_files));
+}
+
+#[test]
 fn lines_of_pages_are_short() {
     clean(pages().iter().flat_map(long_lines));
 }
@@ -161,6 +182,13 @@ fn faulty_pages_are_found_out() {
         "[x](../README.md#install) [y](README.md)",
     ));
     assert_eq!(found, ["docs/made.md:1: `README.md` leads nowhere"]);
+
+    let named = "`src/lib.rs`, `src/*.rs`, `src/none.rs`\n`tests/none`";
+    let found = missing_files(&made("a.md", named));
+    assert_eq!(
+        found,
+        ["a.md:1: no `src/none.rs`", "a.md:2: no `tests/none`"]
+    );
 
     let long = format!("{0} {0}\n| {0} {0} |\n{0}{0}\n", "x".repeat(60));
     assert_eq!(
