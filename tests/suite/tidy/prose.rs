@@ -23,7 +23,10 @@ const VAGUE: [&str; 9] = [
 fn pages() -> Vec<Source> {
     let at_the_top = std::fs::read_dir(root()).unwrap().filter_map(|entry| {
         let name = entry.unwrap().file_name().into_string().unwrap();
-        name.ends_with(".md").then(|| read(&name))
+        let is_page = std::path::Path::new(&name)
+            .extension()
+            .is_some_and(|end| end == "md");
+        is_page.then(|| read(&name))
     });
     let below = files(&["docs", "findings", "crates", ".github"], &["md"]);
     at_the_top.chain(below).collect()
