@@ -38,14 +38,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let shutdown = Shutdown::on_signals(settings.drain_timeout)?;
     let loaded = load(&settings, &[directory], &shutdown).await?;
 
-    println!(
-        "{} files: {} rows, {} rejects",
-        loaded.files, loaded.rows, loaded.rejects
-    );
-    println!(
-        "{} files loaded before, {} in quarantine",
-        loaded.duplicates, loaded.quarantined
-    );
+    println!("rows: {}, rejects: {}", loaded.rows, loaded.rejects);
+    println!("files stored now: {}, before: {}", loaded.files, loaded.duplicates);
+    println!("files in quarantine: {}", loaded.quarantined);
     println!("database: {}", settings.database_url);
     Ok(())
 }
