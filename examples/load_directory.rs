@@ -39,7 +39,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let loaded = load(&settings, &[directory], &shutdown).await?;
 
     println!("rows: {}, rejects: {}", loaded.rows, loaded.rejects);
-    println!("files stored now: {}, before: {}", loaded.files, loaded.duplicates);
+    println!(
+        "files stored now: {}, before: {}",
+        loaded.files, loaded.duplicates
+    );
     println!("files in quarantine: {}", loaded.quarantined);
     println!("database: {}", settings.database_url);
     Ok(())
