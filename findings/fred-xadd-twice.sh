@@ -12,8 +12,8 @@
 #   concerns each command, read or write. With 1, the call fails, and the stream has one entry.
 # What to do: `ConnectionConfig::max_command_attempts = 1`, and decide about the error yourself.
 #
-# It needs redis-server of Debian 12 and cargo, takes a minute, and exits with 1 if it sees something
-# else.
+# It needs redis-server of Debian 12 and cargo, takes some minutes to compile, and exits with 1 if it sees
+# something else.
 set -euo pipefail
 
 readonly MADE_WITH=7.0.15

@@ -13,8 +13,8 @@
 #   `max_allowed_packet`, 16 MiB by default: it is sent as several commands, and those before stay.
 # What to do: wrap each batch in a transaction, and roll it back on an error.
 #
-# It needs mariadb-server of Debian 12 and cargo, takes a minute, and exits with 1 if it sees something
-# else.
+# It needs mariadb-server of Debian 12 and cargo, takes some minutes to compile, and exits with 1 if it sees
+# something else.
 set -euo pipefail
 
 readonly MADE_WITH=10.11.19-MariaDB

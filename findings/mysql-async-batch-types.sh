@@ -14,8 +14,8 @@
 #   Servers without that command, as MySQL, take the same call row by row and store the right numbers.
 # What to do: make each value of a column the same variant of Value, or build INSERTs of many rows.
 #
-# It needs mariadb-server of Debian 12 and cargo, takes a minute, and exits with 1 if it sees something
-# else.
+# It needs mariadb-server of Debian 12 and cargo, takes some minutes to compile, and exits with 1 if it sees
+# something else.
 set -euo pipefail
 
 readonly MADE_WITH=10.11.19-MariaDB

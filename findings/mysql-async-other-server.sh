@@ -15,8 +15,8 @@
 #   loopback, ends there, too.
 # What to do: `prefer_socket=false` in each URL with a port. A proxy for tests is passed by likewise.
 #
-# It needs mariadb-server of Debian 12 and cargo, takes a minute, and exits with 1 if it sees something
-# else.
+# It needs mariadb-server of Debian 12 and cargo, takes some minutes to compile, and exits with 1 if it sees
+# something else.
 set -euo pipefail
 
 readonly MADE_WITH=10.11.19-MariaDB

@@ -14,7 +14,7 @@
 # What to do: the feature `big-int-as-float`, with which integers of that size lose digits without an
 #   error; or parse what was refused again with serde_json.
 #
-# It needs node and cargo, takes half a minute, and exits with 1 if it sees something else.
+# It needs node and cargo, takes a minute or two, and exits with 1 if it sees something else.
 set -euo pipefail
 
 work=$(mktemp -d)
