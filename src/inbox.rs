@@ -22,7 +22,10 @@ use crate::directory;
 use crate::fault::{Fault, Origin};
 
 mod census;
+mod distinct;
+mod free;
 mod lock;
+mod markers;
 mod moving;
 mod pause;
 mod requeue;
@@ -30,12 +33,15 @@ mod waits;
 mod watch;
 
 use census::arrived;
-pub use census::{Census, missed};
+pub use census::{Census, count_files, missed};
+pub use distinct::{Overlap, check_distinct};
+pub use free::FreeRoom;
 use lock::Lock;
 pub use lock::holder;
+pub use markers::Markers;
 pub use moving::try_move;
 use moving::{move_into, move_with_reason, remove_leftovers};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 pub use pause::{is_paused, pause, resume};
 pub use requeue::{quarantined, requeue};
 pub use waits::{Waiting, Waits, concerns_all};
@@ -93,7 +99,8 @@ pub struct Patience {
 #[derive(Debug)]
 pub struct Inbox {
     directories: Directories,
-    patience: Patience,
+    patience: RwLock<Patience>,
+    markers: RwLock<Markers>,
     /// Files that were read and found incomplete, as they were then.
     incomplete: Mutex<HashMap<OsString, Stamp>>,
     _lock: Lock,
@@ -110,6 +117,8 @@ pub struct Scan {
     pub files: u64,
     /// Their bytes in all.
     pub bytes: u64,
+    /// Marker files, which count nowhere else.
+    pub markers: u64,
 }
 
 /// A file of inbound that may be claimed.
@@ -145,7 +154,8 @@ impl Inbox {
     /// second process.
     ///
     /// # Errors
-    /// Fatal: a directory that cannot be made or written, or another process that holds the lock.
+    /// Fatal: a directory that cannot be made or written, two that overlap, or another process that
+    /// holds the lock.
     pub fn open(directories: Directories, patience: Patience) -> Result<Self, Fault> {
         let Directories {
             inbound,
@@ -153,6 +163,7 @@ impl Inbox {
             history,
             quarantine,
         } = &directories;
+        check_distinct(&directories)?;
         for dir in [inbound, work, history, quarantine] {
             directory::create_private(dir).map_err(|error| {
                 let doing = format!("cannot make the directory {}", dir.display());
@@ -168,10 +179,29 @@ impl Inbox {
         }
         Ok(Self {
             directories,
-            patience,
+            patience: RwLock::new(patience),
+            markers: RwLock::default(),
             incomplete: Mutex::default(),
             _lock: lock,
         })
+    }
+
+    /// From now on, passes over marker files.
+    pub fn set_markers(&self, markers: Markers) {
+        *self.markers.write() = markers;
+    }
+
+    /// From now on, waits for files as long as this says.
+    pub fn set_patience(&self, patience: Patience) {
+        *self.patience.write() = patience;
+    }
+
+    fn patience(&self) -> Patience {
+        *self.patience.read()
+    }
+
+    fn markers(&self) -> Markers {
+        self.markers.read().clone()
     }
 
     /// The directories.
@@ -186,14 +216,17 @@ impl Inbox {
         is_paused(&self.directories.work)
     }
 
-    /// Free bytes of the file system of each directory, by the directory's name.
+    /// Free room on the file system of each directory, by the directory's name.
     ///
     /// # Errors
     /// A directory that is not there.
-    pub fn free_bytes(&self) -> io::Result<[(&'static str, u64); 4]> {
-        let mut free = self.directories.named().map(|(name, _)| (name, 0));
-        for ((_, bytes), (_, path)) in free.iter_mut().zip(self.directories.named()) {
-            *bytes = content::free_bytes(path).map_err(|error| {
+    pub fn free_room(&self) -> io::Result<[(&'static str, FreeRoom); 4]> {
+        let mut free = self
+            .directories
+            .named()
+            .map(|(name, _)| (name, FreeRoom::default()));
+        for ((_, room), (_, path)) in free.iter_mut().zip(self.directories.named()) {
+            *room = FreeRoom::of(path).map_err(|error| {
                 io::Error::new(error.kind(), format!("{}: {error}", path.display()))
             })?;
         }
@@ -205,6 +238,7 @@ impl Inbox {
     /// # Errors
     /// The directory cannot be read.
     pub fn scan(&self) -> io::Result<Scan> {
+        let markers = self.markers();
         let mut scan = Scan::default();
         let mut oldest_first = BinaryHeap::new();
         for entry in fs::read_dir(&self.directories.inbound)? {
@@ -215,6 +249,10 @@ impl Inbox {
                 continue;
             };
             if !metadata.is_file() || is_temporary(&name) {
+                continue;
+            }
+            if markers.has(&name) {
+                scan.markers += 1;
                 continue;
             }
             let modified = metadata.modified()?;
@@ -257,12 +295,12 @@ impl Inbox {
     }
 
     fn has_other_name(&self, metadata: &Metadata) -> bool {
-        self.patience.one_name && metadata.nlink() > 1
+        self.patience().one_name && metadata.nlink() > 1
     }
 
     /// Whether a file was written so recently that more of it may come.
     fn is_young(&self, metadata: &Metadata) -> bool {
-        age(metadata) < self.patience.incomplete_after
+        age(metadata) < self.patience().incomplete_after
     }
 
     /// Forgets incomplete files that are no longer there, so that the list stays bounded.
@@ -294,7 +332,7 @@ impl Inbox {
         // The lease is held until the file has moved, so that no writer slips in between.
         match content::writers(&file) {
             Writers::Some => return Ok(Err("it is still being written")),
-            Writers::Unknown if age(&metadata) < self.patience.quiet_time => {
+            Writers::Unknown if age(&metadata) < self.patience().quiet_time => {
                 return Ok(Err("it was written a moment ago"));
             }
             Writers::Unknown | Writers::None => {}
@@ -377,12 +415,21 @@ impl Inbox {
     }
 }
 
+/// The files of an archive.
+#[derive(Debug, Default)]
+pub struct Archive {
+    /// Its files, without temporary ones and markers.
+    pub files: Vec<Claimed>,
+    /// How many marker files it has.
+    pub markers: u64,
+}
+
 /// All regular files below `path`, or `path` itself, without following links: an archive.
 ///
 /// # Errors
 /// The system's, with the path that it concerns.
-pub fn archive(path: &Path) -> io::Result<Vec<Claimed>> {
-    let mut found = Vec::new();
+pub fn archive(path: &Path, markers: &Markers) -> io::Result<Archive> {
+    let mut found = Archive::default();
     let mut open = vec![path.to_owned()];
     while let Some(path) = open.pop() {
         let about =
@@ -392,8 +439,16 @@ pub fn archive(path: &Path) -> io::Result<Vec<Claimed>> {
             for entry in fs::read_dir(&path).map_err(about)? {
                 open.push(entry.map_err(about)?.path());
             }
-        } else if metadata.is_file() && !path.file_name().is_none_or(is_temporary) {
-            found.push(claimed(path.clone(), &metadata)?);
+            continue;
+        }
+        let name = path.file_name().unwrap_or_default();
+        if !metadata.is_file() || is_temporary(name) {
+            continue;
+        }
+        if markers.has(name) {
+            found.markers += 1;
+        } else {
+            found.files.push(claimed(path.clone(), &metadata)?);
         }
     }
     Ok(found)

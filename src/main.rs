@@ -86,5 +86,5 @@ fn log_style(format: LogFormat) -> LogStyle {
 
 /// Prints a message to stderr. A closed stderr is ignored.
 fn print_error(message: &str) {
-    let _ = writeln!(io::stderr(), "{message}");
+    let _ = writeln!(io::stderr(), "{}", logging::shown(message));
 }

@@ -1,13 +1,16 @@
 //! Retries an operation while its faults are transient: without limit, with backoff and jitter, and
 //! with one log line per change of state.
 
+use std::collections::BTreeMap;
 use std::future::Future;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use backon::{BackoffBuilder, ExponentialBuilder};
+use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
-use crate::fault::Fault;
+use crate::fault::{Fault, Origin};
 
 /// First wait. Short, because a deadlock is over at once.
 const DELAY_MIN: Duration = Duration::from_millis(20);
@@ -18,6 +21,66 @@ const DELAY_MAX: Duration = Duration::from_secs(5);
 
 /// A fault is logged once it has lasted this long, so that a deadlock is not.
 const LOG_AFTER: Duration = Duration::from_secs(1);
+
+/// What fails now, and since when.
+static STRUGGLES: Mutex<BTreeMap<u64, Failing>> = Mutex::new(BTreeMap::new());
+
+/// An operation that fails and is tried again.
+#[derive(Debug, Clone)]
+pub struct Failing {
+    /// Who fails.
+    pub origin: Origin,
+    /// What it failed at last.
+    pub detail: String,
+    /// Since when it has failed without a success.
+    pub since: Instant,
+}
+
+/// An operation of this process that fails and is tried again, until this is dropped. All of them
+/// are in one list, since they are in one process and mostly fail for one reason.
+#[derive(Debug)]
+pub struct Struggle(u64);
+
+impl Struggle {
+    /// The operation has failed for the first time.
+    #[must_use]
+    pub fn begin(origin: Origin) -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let id = NEXT.fetch_add(1, Ordering::Relaxed);
+        let failing = Failing {
+            origin,
+            detail: String::new(),
+            since: Instant::now(),
+        };
+        STRUGGLES.lock().insert(id, failing);
+        Self(id)
+    }
+
+    /// It has failed at this.
+    pub fn note(&self, detail: String) {
+        if let Some(failing) = STRUGGLES.lock().get_mut(&self.0) {
+            failing.detail = detail;
+        }
+    }
+}
+
+impl Drop for Struggle {
+    fn drop(&mut self) {
+        STRUGGLES.lock().remove(&self.0);
+    }
+}
+
+/// What has failed for the longest time, if that is at least `time`. Faults of single files are
+/// none of these: status lists the files.
+#[must_use]
+pub fn failing_for(time: Duration) -> Option<Failing> {
+    let struggles = STRUGGLES.lock();
+    let servers = struggles
+        .values()
+        .filter(|failing| failing.origin != Origin::Files);
+    let oldest = servers.min_by_key(|failing| failing.since)?;
+    (oldest.since.elapsed() >= time).then(|| oldest.clone())
+}
 
 /// Why an operation was given up.
 #[derive(Debug)]
@@ -44,6 +107,7 @@ where
     F: Future<Output = Result<T, Fault>>,
 {
     let mut delays = None;
+    let mut struggle = None;
     let began = Instant::now();
     let mut logged = false;
     loop {
@@ -66,6 +130,9 @@ where
         if !fault.is_transient() {
             return Err(GivenUp::Fatal(fault));
         }
+        struggle
+            .get_or_insert_with(|| Struggle::begin(fault.origin))
+            .note(fault.to_string());
         if !logged && began.elapsed() >= LOG_AFTER {
             tracing::warn!(doing, %fault, "failed; retries until it works");
             logged = true;
@@ -91,7 +158,6 @@ mod tests {
     use std::cell::Cell;
 
     use super::*;
-    use crate::fault::Origin;
 
     #[tokio::test(start_paused = true)]
     async fn transient_faults_are_retried() {
@@ -125,5 +191,39 @@ mod tests {
         let transient = || async { Err::<(), _>(Fault::transient(Origin::Sink, "x", "y")) };
         let result = until_ok("testing", &stop, |_| {}, transient).await;
         assert!(matches!(result, Err(GivenUp::Stopped)));
+    }
+
+    #[tokio::test]
+    async fn what_fails_is_listed_until_it_succeeds_and_files_are_not() {
+        let attempts = Cell::new(0);
+        let operation = |origin| {
+            attempts.set(attempts.get() + 1);
+            let attempt = attempts.get();
+            let cause = format!("attempt {attempt} is refused");
+            let listed = failing_for(Duration::ZERO).map(|failing| failing.detail);
+            let before = format!("attempt {} is refused", attempt - 1);
+            let is_listed = listed.is_some_and(|detail| detail.contains(&before));
+            assert_eq!(
+                is_listed,
+                attempt > 1 && origin == Origin::Sink,
+                "{attempt}"
+            );
+            async move {
+                if attempt < 3 {
+                    Err(Fault::transient(origin, "testing this", cause))
+                } else {
+                    Ok(())
+                }
+            }
+        };
+        for origin in [Origin::Sink, Origin::Files] {
+            attempts.set(0);
+            let stop = CancellationToken::new();
+            until_ok("testing", &stop, |_| {}, || operation(origin))
+                .await
+                .unwrap();
+        }
+        let failing = failing_for(Duration::ZERO);
+        assert!(!failing.is_some_and(|failing| failing.detail.contains("testing this")));
     }
 }

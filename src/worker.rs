@@ -27,6 +27,11 @@ use crate::telemetry::{self, Stage};
 /// (docs/performance.md), and would leave the other workers idle at the end of a load.
 pub(crate) const COMMIT_RECORDS: u32 = 4_000;
 
+/// Most bytes of the frames of one transaction, unless it is one frame. A transaction of ordinary
+/// records has a megabyte or two. Each worker decodes as much, so that more would leave the memory
+/// budget where records are large, and gain nothing: these cost the database by their bytes.
+const COMMIT_BYTES: usize = 8 * 1024 * 1024;
+
 /// Most frames in one transaction, for small frames.
 const COMMIT_FRAMES_MAX: usize = 256;
 
@@ -164,8 +169,13 @@ impl Worker {
             };
             if !deliveries.is_empty() {
                 take = frames_to_take(&deliveries);
-                self.commit(&deliveries, abort).await?;
-                self.ack(consumer.as_mut(), &deliveries).await;
+                for part in by_weight(&deliveries) {
+                    self.commit(part, abort).await?;
+                    self.ack(consumer.as_mut(), part).await;
+                    if drain.is_cancelled() {
+                        break;
+                    }
+                }
             }
         }
         Ok(())
@@ -276,6 +286,73 @@ fn frames_to_take(deliveries: &[Delivery]) -> usize {
         .iter()
         .map(|delivery| u64::from(delivery.frame.span.records))
         .sum();
-    let mean = (records / deliveries.len() as u64).max(1);
-    ((u64::from(COMMIT_RECORDS) / mean) as usize).clamp(1, COMMIT_FRAMES_MAX)
+    let bytes: usize = deliveries
+        .iter()
+        .map(|delivery| delivery.frame.weight())
+        .sum();
+    let frames = deliveries.len();
+    let mean = (records / frames as u64).max(1);
+    let by_records = (u64::from(COMMIT_RECORDS) / mean) as usize;
+    let by_bytes = COMMIT_BYTES / (bytes / frames).max(1);
+    by_records.min(by_bytes).clamp(1, COMMIT_FRAMES_MAX)
+}
+
+/// Parts of what was received whose frames weigh at most [`COMMIT_BYTES`], or are one.
+fn by_weight(deliveries: &[Delivery]) -> impl Iterator<Item = &[Delivery]> {
+    let mut rest = deliveries;
+    std::iter::from_fn(move || {
+        let mut bytes = 0;
+        let fit = rest.iter().take_while(|delivery| {
+            bytes += delivery.frame.weight();
+            bytes <= COMMIT_BYTES
+        });
+        let (part, later) = rest.split_at(fit.count().max(1).min(rest.len()));
+        rest = later;
+        (!part.is_empty()).then_some(part)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::broker::Tag;
+    use crate::frame::Frame;
+
+    fn delivery(records: u32, bytes: usize) -> Delivery {
+        Delivery {
+            tag: Tag {
+                stream: "s".into(),
+                entry: "e".to_owned(),
+            },
+            frame: Frame {
+                dataset: "d".into(),
+                span: Span {
+                    file_no: 1,
+                    first_ordinal: 0,
+                    records,
+                },
+                hash: [0; 16],
+                rows: vec![0; bytes].into(),
+                rejects: bytes::Bytes::new(),
+            },
+            redelivered: false,
+        }
+    }
+
+    #[test]
+    fn a_transaction_is_bounded_in_records_and_in_bytes() {
+        let take = |records, bytes| frames_to_take(&[delivery(records, bytes)]);
+        assert_eq!(take(2_000, 100), 2);
+        assert_eq!(take(1, 100), COMMIT_FRAMES_MAX);
+        assert_eq!(take(1, COMMIT_BYTES / 3), 3);
+        assert_eq!(take(1, COMMIT_BYTES * 2), 1);
+        assert_eq!(take(0, 0), COMMIT_FRAMES_MAX);
+
+        let half = COMMIT_BYTES / 2;
+        let weights = [half, half, 1, COMMIT_BYTES + 1, 7, 7];
+        let all = weights.map(|bytes| delivery(1, bytes));
+        let parts: Vec<usize> = by_weight(&all).map(<[_]>::len).collect();
+        assert_eq!(parts, [2, 1, 1, 2]);
+        assert_eq!(by_weight(&[]).count(), 0);
+    }
 }

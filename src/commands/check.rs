@@ -14,6 +14,7 @@ use crate::config::cli::CheckArgs;
 use crate::content::{self, ContentError, ContentOptions};
 use crate::cut::{self, ChunkLimits};
 use crate::dataset::Dataset;
+use crate::inbox::Markers;
 use crate::parse::{self, Parser};
 
 use super::{NoInput, Outcome, output, unless_reader_gone};
@@ -37,10 +38,12 @@ pub(super) fn execute(settings: &Settings, args: &CheckArgs) -> anyhow::Result<O
         .as_deref()
         .map(|name| settings.dataset(name))
         .transpose()?;
+    let markers = Markers::new(&settings.marker_files.0);
     let mut files = Vec::new();
     for path in &args.paths {
         find_files(path, &mut files)?;
     }
+    files.retain(|file| !file.file_name().is_some_and(|name| markers.has(name)));
     let mut out = BufWriter::new(io::stdout().lock());
     let mut tally = Tally::default();
     let result = check_all(settings, &files, dataset, args.json, &mut tally, &mut out)

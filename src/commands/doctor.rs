@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::fs;
+use std::io::{self, ErrorKind};
 use std::path::Path;
 
 use rustix::fs::statfs;
@@ -12,7 +13,7 @@ use crate::config::{Settings, redacted};
 use crate::content::{self, Writers};
 use crate::fault::Fault;
 use crate::finding::{Finding, Level};
-use crate::inbox;
+use crate::inbox::{self, FreeRoom};
 
 /// Magic numbers (`statfs(2)`) of network file systems, on which notifications and leases do not
 /// work: NFS, SMB, SMB2, CIFS, FUSE, 9P.
@@ -79,16 +80,28 @@ fn directories(settings: &Settings) -> Vec<Finding> {
                 findings.extend(found);
                 devices.push((name, device));
             }
-            Err(error) => findings.push(Finding::fail(
-                format!("{name} {} cannot be used: {error}", path.display()),
-                "give this user the right to write there, or name another directory",
-            )),
+            Err(error) => {
+                let fix = match error.downcast_ref::<io::Error>().map(io::Error::kind) {
+                    Some(ErrorKind::StorageFull | ErrorKind::QuotaExceeded) => {
+                        "make room: remove or move files, or raise the quota"
+                    }
+                    _ => "give this user the right to write there, or name another directory",
+                };
+                let what = format!("{name} {} cannot be used: {error}", path.display());
+                findings.push(Finding::fail(what, fix));
+            }
         }
     }
     if let Some((name, _)) = devices.iter().find(|(_, device)| *device != devices[0].1) {
         findings.push(Finding::warn(
             format!("{name} is on another file system than {}", devices[0].0),
             "put both on one file system: a move between two copies every byte",
+        ));
+    }
+    if let Err(fault) = inbox::check_distinct(&settings.dirs) {
+        findings.push(Finding::fail(
+            fault.to_string(),
+            "give each of the four a directory of its own: the engine does not start like this",
         ));
     }
     findings.push(inotify());
@@ -103,6 +116,15 @@ fn directory(name: &str, path: &Path, floor: u64) -> anyhow::Result<(Vec<Finding
     let is_there = |path: &&Path| path.symlink_metadata().is_ok();
     let there = path.ancestors().find(is_there).unwrap_or(Path::new("."));
     anyhow::ensure!(there.is_dir(), "{} is not a directory", there.display());
+    let room = FreeRoom::of(there)?;
+    if room.inodes == Some(0) {
+        let full = Finding::fail(
+            format!("{name} {shown} has no free inodes, so that no file can be made there"),
+            "remove files that are not needed (df -i shows the file system), or move the directory \
+             to a file system with more inodes",
+        );
+        return Ok((vec![full], there.metadata()?.dev()));
+    }
     let probe = tempfile::Builder::new()
         .prefix(".doctor-")
         .tempfile_in(there)?;
@@ -140,10 +162,9 @@ fn directory(name: &str, path: &Path, floor: u64) -> anyhow::Result<(Vec<Finding
             "lower `scan_interval`, or use a local directory",
         ));
     }
-    let free = at.f_bavail.saturating_mul(u64::try_from(at.f_bsize)?);
-    if free < floor {
+    if let Some(shortage) = room.shortage(floor) {
         findings.push(Finding::fail(
-            format!("{name} has {free} bytes free, less than disk_floor = {floor}"),
+            format!("{name} has {shortage}"),
             "free some disk space: until then no file is taken",
         ));
     }
@@ -188,9 +209,25 @@ async fn database(settings: &Settings) -> Vec<Finding> {
         let database = super::open_database(settings).await?;
         database.inspect(&settings.datasets).await
     };
-    inspected
+    let mut findings = inspected
         .await
-        .unwrap_or_else(|fault| vec![failed_check(&fault)])
+        .unwrap_or_else(|fault| vec![failed_check(&fault)]);
+    findings.extend(settings.sqlite_path().and_then(shared_database));
+    findings
+}
+
+/// A database file that other users may read: one made by hand, or by an older release.
+fn shared_database(path: &Path) -> Option<Finding> {
+    use std::os::unix::fs::MetadataExt as _;
+    const OTHERS: u32 = 0o077;
+    let mode = path.metadata().ok()?.mode() & 0o777;
+    let shown = path.display();
+    (mode & OTHERS != 0).then(|| {
+        Finding::warn(
+            format!("SQLite: other users have rights to {shown} (mode {mode:03o})"),
+            format!("chmod 600 {shown}*, unless they are to read it"),
+        )
+    })
 }
 
 fn failed_check(fault: &Fault) -> Finding {

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use crate::config::ConfigError;
 use crate::fault::{Fault, Origin};
+use crate::inbox::Overlap;
 use crate::telemetry::logging::BadDirectives;
 
 /// The outcome of a command that returned no error.
@@ -84,6 +85,7 @@ impl Exit {
         match fault.origin {
             Origin::Broker | Origin::Sink if fault.is_transient() => Self::Unavailable,
             Origin::Broker | Origin::Sink => Self::Config,
+            Origin::Files if fault.cause.is::<Overlap>() => Self::Config,
             Origin::Files => fault
                 .cause
                 .downcast_ref::<io::Error>()

@@ -16,6 +16,8 @@ pub(super) async fn execute(settings: &Settings) -> anyhow::Result<Outcome> {
     };
     let answer = http_client::page(addr, "/readyz").await;
     let (code, body) = answer.with_context(|| format!("no service answers at {addr}"))?;
+    let answer: serde_json::Value = serde_json::from_str(&body).unwrap_or_default();
+    http_client::check_work(addr, answer["work"].as_str().unwrap_or_default(), settings)?;
     if code != 200 {
         bail!("the service at {addr} is not ready: {}", body.trim());
     }

@@ -4,10 +4,13 @@ use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
+use anyhow::bail;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use crate::config::Settings;
+use crate::inbox;
 use crate::status::Status;
 
 /// A service answers within milliseconds, or within 3 seconds if its database does not answer.
@@ -22,6 +25,44 @@ pub(super) async fn status(addr: SocketAddr) -> Option<Status> {
         Ok((200, body)) => serde_json::from_str(&body).ok(),
         Ok(_) | Err(_) => None,
     }
+}
+
+/// Checks that the engine which answers at the address of the settings is the one of their
+/// directories, or that none answers.
+///
+/// # Errors
+/// It works in other directories, and no engine runs in these: the message names both.
+pub(super) async fn check_engine(settings: &Settings) -> anyhow::Result<()> {
+    let Some(addr) = settings.http_addr else {
+        return Ok(());
+    };
+    let theirs = status(addr)
+        .await
+        .map_or(String::new(), |status| status.work);
+    if inbox::holder(&settings.dirs.work).is_some() {
+        return Ok(());
+    }
+    check_work(addr, &theirs, settings)
+}
+
+/// Checks that the engine at `addr`, which works in `theirs`, is the one of the settings. An older
+/// release does not say where it works.
+///
+/// # Errors
+/// It is not.
+pub(super) fn check_work(
+    addr: SocketAddr,
+    theirs: &str,
+    settings: &Settings,
+) -> anyhow::Result<()> {
+    let ours = inbox::canonical(&settings.dirs.work);
+    if theirs.is_empty() || theirs == ours {
+        return Ok(());
+    }
+    bail!(
+        "the engine at {addr} works in {theirs}, and these settings name {ours}: set --data-dir (or \
+         --work) as that engine has it, or --http-addr as the engine of these directories has it"
+    )
 }
 
 /// Fetches a page of the service at `addr`. Returns the status code and the body.

@@ -14,7 +14,7 @@ use super::{INFALLIBLE, KeyValueText, Outcome, print};
 use crate::config::Settings;
 use crate::config::cli::LoadArgs;
 use crate::dataset::Dataset;
-use crate::inbox::{self, Claimed};
+use crate::inbox::{self, Claimed, Markers};
 use crate::ingest::{ItemOrigin, Tally};
 use crate::runner::{self, Engine, LoadPlan, Source};
 use crate::shutdown::Shutdown;
@@ -47,7 +47,8 @@ pub(super) async fn execute(settings: Settings, args: LoadArgs) -> anyhow::Resul
     };
     let plan = LoadPlan::find(&engine, &settings, &args.paths, archive, args.order)?;
     for (path, why) in plan.left() {
-        eprintln!("{} stays in inbound: {why}", path.display());
+        let shown = path.display().to_string();
+        eprintln!("{} stays in inbound: {why}", shown.escape_debug());
     }
     if plan.is_empty() {
         let inbound = engine.inbox.directories().inbound.display();
@@ -81,17 +82,17 @@ fn dry_run(
     args: &LoadArgs,
     dataset: Option<&Arc<Dataset>>,
 ) -> anyhow::Result<Outcome> {
+    let markers = Markers::new(&settings.marker_files.0);
     let mut files = Vec::new();
     for source in runner::sources(settings, &args.paths)? {
         let found = match source {
             Source::Inbound => {
-                let mut found = directly_in(&settings.dirs.inbound)?;
-                found.extend(directly_in(&settings.dirs.work)?);
+                let mut found = directly_in(&settings.dirs.inbound, &markers)?;
+                found.extend(directly_in(&settings.dirs.work, &Markers::default())?);
                 found
             }
-            Source::FileInInbound(path) if path.is_dir() => Vec::new(),
-            Source::FileInInbound(path) => inbox::archive(&path)?,
-            Source::Archive(found) => found,
+            Source::FileInInbound(path) => inbox::archive(&path, &Markers::default())?.files,
+            Source::Archive(found) => found.files,
         };
         files.extend(found.into_iter().map(|file| (file, ItemOrigin::Archive)));
     }
@@ -113,7 +114,7 @@ fn dry_run(
 }
 
 /// The files directly in a directory. Empty if the directory does not exist.
-fn directly_in(directory: &Path) -> std::io::Result<Vec<Claimed>> {
+fn directly_in(directory: &Path, markers: &Markers) -> std::io::Result<Vec<Claimed>> {
     let entries = match directory.read_dir() {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
         entries => entries?,
@@ -124,10 +125,10 @@ fn directly_in(directory: &Path) -> std::io::Result<Vec<Claimed>> {
         if path.is_dir() {
             continue;
         }
-        match inbox::archive(&path) {
+        match inbox::archive(&path, markers) {
             // The service has taken it in the meantime.
             Err(error) if error.kind() == ErrorKind::NotFound => {}
-            files => found.extend(files?),
+            archive => found.extend(archive?.files),
         }
     }
     Ok(found)
@@ -251,6 +252,9 @@ pub(super) fn print_totals(tally: &Tally, took: Duration) -> std::io::Result<()>
         ("left", &tally.left),
     ] {
         lines.add(name, HumanCount(number(counter)));
+    }
+    if number(&tally.passed_over) > 0 {
+        lines.add("passed over", HumanCount(number(&tally.passed_over)));
     }
     if tally.unfinished() > 0 {
         lines.add("unfinished", HumanCount(tally.unfinished()));

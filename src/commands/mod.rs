@@ -29,6 +29,7 @@ mod output;
 mod pause;
 mod queue;
 mod rejects;
+mod reload;
 mod replay;
 mod run;
 mod status;
@@ -87,8 +88,8 @@ async fn execute(command: Option<Command>, settings: Settings) -> anyhow::Result
         Command::Verify(args) => verify::execute(&settings, &args).await,
         Command::Summary(args) => summary::execute(&settings, &args).await,
         Command::Migrate(args) => migrate::execute(&settings, &args).await,
-        Command::Pause => pause::pause(&settings),
-        Command::Resume => pause::resume(&settings),
+        Command::Pause => pause::pause(&settings).await,
+        Command::Resume => pause::resume(&settings).await,
         Command::Queue(args) => queue::execute(&settings, &args.command).await,
         Command::Config(args) => config::execute(&settings, &args.command),
         Command::Completions(args) => completions(&args),

@@ -3,6 +3,8 @@
 use std::fmt::{Display, Write as _};
 use std::io::{self, ErrorKind, Write as _};
 
+use crate::telemetry::logging::shown;
+
 /// The message of `expect` after writing to a `String`.
 pub(super) const INFALLIBLE: &str = "writing to a String cannot fail";
 
@@ -40,8 +42,10 @@ pub(super) fn excerpt(raw: &[u8]) -> String {
     escaped + more
 }
 
-/// Writes text to stdout. A closed stdout is not an error.
+/// Writes text to stdout, with control characters escaped: servers and files choose what they say.
+/// A closed stdout is not an error.
 pub(super) fn print(text: &str) -> io::Result<()> {
+    let text = shown(text);
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Err(error) if is_reader_gone(&error) => Ok(()),

@@ -2,12 +2,13 @@
 
 use anyhow::Context as _;
 
-use super::{Outcome, print};
+use super::{Outcome, http_client, print};
 use crate::config::Settings;
 use crate::inbox;
 
 /// Makes the service take no files, also after a restart.
-pub(super) fn pause(settings: &Settings) -> anyhow::Result<Outcome> {
+pub(super) async fn pause(settings: &Settings) -> anyhow::Result<Outcome> {
+    http_client::check_engine(settings).await?;
     let work = &settings.dirs.work;
     let is_new = inbox::pause(work).with_context(|| format!("pausing in {}", work.display()))?;
     print(if is_new {
@@ -20,7 +21,8 @@ pub(super) fn pause(settings: &Settings) -> anyhow::Result<Outcome> {
 }
 
 /// Makes the service take files again.
-pub(super) fn resume(settings: &Settings) -> anyhow::Result<Outcome> {
+pub(super) async fn resume(settings: &Settings) -> anyhow::Result<Outcome> {
+    http_client::check_engine(settings).await?;
     let work = &settings.dirs.work;
     let was = inbox::resume(work).with_context(|| format!("resuming in {}", work.display()))?;
     print(if was {

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use parking_lot::{Mutex, MutexGuard};
 use tokio_util::sync::CancellationToken;
 
-use super::{Outcome, systemd};
+use super::{Outcome, reload, systemd};
 use crate::config::{Settings, redacted};
 use crate::fault::Fault;
 use crate::http::Http;
@@ -31,14 +31,15 @@ pub(super) async fn execute(settings: Settings) -> anyhow::Result<Outcome> {
             let roles = settings.roles;
             let keeps_summary = roles.summary && settings.summary_every.is_some();
             telemetry::begin(now.unwrap_or_default(), roles.work, keeps_summary);
-            let http = Http::bind(addr).await?;
+            let http = Http::bind(addr, settings.http_hosts.0.clone()).await?;
             tracing::info!(addr = %http.addr()?, "http");
             Some((http, metrics))
         }
         // Without an address, no program can read metrics, so none are recorded.
         None => None,
     };
-    let shutdown = Shutdown::on_signals(settings.drain_timeout)?;
+    let shutdown = Shutdown::of_service(settings.drain_timeout)?;
+    let hangups = reload::signals()?;
     let service = Arc::new(Service::new(&settings, shutdown.drain.clone()));
     // HTTP answers until the work has ended, so that users can watch the end.
     let ended = CancellationToken::new();
@@ -48,15 +49,17 @@ pub(super) async fn execute(settings: Settings) -> anyhow::Result<Outcome> {
         }
     };
     let work = async {
-        let result = service.serve(&settings, &shutdown).await;
+        let result = Box::pin(service.serve(&settings, &shutdown)).await;
         ended.cancel();
         result
     };
     let work = async { tokio::join!(work, page).0 };
     let ready = || StatusSource::ready(service.as_ref());
     let turned = |time| service.turned_within(time);
+    let reload = reload::on_signals(&settings, hangups, |settings| service.reload(settings));
     tokio::select! {
         ended = work => ended?,
+        () = reload => unreachable!("it never ends"),
         () = systemd::report_state(ready, turned, &shutdown.drain) => unreachable!("it never ends"),
     };
     tracing::info!("stopped; nothing is lost, the next start continues");
@@ -69,6 +72,8 @@ struct Service {
     before: Status,
     journal: Mutex<Journal>,
     quiet: CancellationToken,
+    /// Of a reload before there was an engine.
+    reloaded: Mutex<Option<Settings>>,
 }
 
 impl Service {
@@ -90,6 +95,14 @@ impl Service {
             before,
             journal: Mutex::default(),
             quiet,
+            reloaded: Mutex::default(),
+        }
+    }
+
+    fn reload(&self, settings: Settings) {
+        match self.engine.get() {
+            Some(engine) => engine.reload(&settings),
+            None => *self.reloaded.lock() = Some(settings),
         }
     }
 
@@ -139,7 +152,11 @@ impl Service {
         let mut journal = std::mem::take(&mut *self.journal());
         journal.note_well();
         engine.remember(journal);
-        self.engine.get_or_init(|| engine)
+        let engine = self.engine.get_or_init(|| engine);
+        if let Some(settings) = self.reloaded.lock().take() {
+            engine.reload(&settings);
+        }
+        engine
     }
 
     /// Whether the main loop of the engine has turned within this time.
@@ -159,6 +176,10 @@ impl StatusSource for Service {
             Some(engine) => engine.ready(),
             None => self.before().reason.map_or(Ok(()), Err),
         }
+    }
+
+    fn work(&self) -> String {
+        self.before.work.clone()
     }
 
     async fn status(&self) -> Status {

@@ -1,21 +1,15 @@
 //! `status`: prints the status of the running service. If none runs, reads the database and the
 //! directories.
 
-use std::io::{self, ErrorKind};
-use std::path::Path;
-
 use crate::config::cli::StatusArgs;
 use crate::config::{Settings, redacted};
-use crate::inbox;
+use crate::inbox::{self, Markers};
 use crate::status::{Status, by_reason};
 
 use super::{Outcome, http_client, open_database, print, status_watch};
 
 /// Files listed if no service runs.
 const LAST_FILES: usize = 10;
-
-/// Newest rejects whose reasons are counted.
-const LAST_REJECTS: usize = 1_000;
 
 /// Runs the command: prints the status once, or repeatedly with `--watch`.
 pub(super) async fn execute(settings: &Settings, args: &StatusArgs) -> anyhow::Result<Outcome> {
@@ -39,10 +33,14 @@ async fn current_status(settings: &Settings) -> anyhow::Result<Status> {
         Some(addr) => http_client::status(addr).await,
         None => None,
     };
-    // A service with another work directory may use this address.
     let work = inbox::canonical(&settings.dirs.work);
-    match status.filter(|status| status.work == work) {
-        Some(status) => Ok(status),
+    match status {
+        Some(status) if status.work == work => Ok(status),
+        // The address is that of an engine of this host which is none of ours.
+        Some(_) => {
+            http_client::check_engine(settings).await?;
+            status_without_service(settings).await
+        }
         None => status_without_service(settings).await,
     }
 }
@@ -66,8 +64,11 @@ async fn status_without_service(settings: &Settings) -> anyhow::Result<Status> {
     status
         .headline
         .clone_from(status.reason.as_ref().expect("it was set above"));
-    status.files.inbound = count_files(&settings.dirs.inbound)?;
-    status.files.work = count_files(&settings.dirs.work)?;
+    let markers = Markers::new(&settings.marker_files.0);
+    let (census, quarantine) = inbox::count_files(&settings.dirs, &markers)?;
+    status.files.inbound = census.inbound.files;
+    status.files.work = census.work.files;
+    status.files.quarantine = quarantine;
     // Opening a missing SQLite file would create it, and `status` must change nothing.
     if settings.sqlite_path().is_some_and(|path| !path.exists()) {
         status.next = Some(
@@ -84,7 +85,7 @@ async fn status_without_service(settings: &Settings) -> anyhow::Result<Status> {
     let database = open_database(settings).await?;
     status.totals = Some(database.totals().await?);
     status.last_files = database.last_files(LAST_FILES).await?;
-    status.rejects = by_reason(&database.reject_codes(LAST_REJECTS).await?);
+    status.rejects = by_reason(&database.reject_counts().await?);
     let open = status.totals.map_or(0, |totals| totals.pending);
     status.paused = inbox::is_paused(&settings.dirs.work);
     if holder.is_some() {
@@ -101,25 +102,4 @@ async fn status_without_service(settings: &Settings) -> anyhow::Result<Status> {
         status.next = status.needs_attention();
     }
     Ok(status)
-}
-
-/// Number of regular files in a directory, without hidden ones. 0 if it does not exist.
-fn count_files(directory: &Path) -> io::Result<u64> {
-    let about = |error: io::Error| {
-        io::Error::new(error.kind(), format!("{}: {error}", directory.display()))
-    };
-    let entries = match std::fs::read_dir(directory) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(0),
-        entries => entries.map_err(about)?,
-    };
-    let mut files = 0;
-    for entry in entries {
-        let entry = entry.map_err(about)?;
-        if !inbox::is_temporary(&entry.file_name())
-            && entry.file_type().is_ok_and(|kind| kind.is_file())
-        {
-            files += 1;
-        }
-    }
-    Ok(files)
 }

@@ -11,6 +11,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
 
 use crate::status::Status;
+use crate::telemetry::logging::shown;
 
 /// Shortest interval. A shorter one shows nothing new and costs the service time.
 const INTERVAL_MIN: Duration = Duration::from_millis(100);
@@ -43,17 +44,17 @@ pub(super) async fn until_quit(
     let mut ticks = tokio::time::interval(interval.max(INTERVAL_MIN));
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
-        let shown = async {
+        let next = async {
             ticks.tick().await;
             let text = match get().await {
-                Ok(status) if json => serde_json::to_string(&status)? + "\n",
+                Ok(status) if json => shown(&serde_json::to_string(&status)?).into_owned() + "\n",
                 Ok(status) => status.to_string(),
-                Err(error) => format!("engine    unknown: {error:#}\n"),
+                Err(error) => shown(&format!("engine    unknown: {error:#}\n")).into_owned(),
             };
             anyhow::Ok(text)
         };
         let text = tokio::select! {
-            text = shown => text?,
+            text = next => text?,
             () = quit.notified() => return Ok(()),
             _ = interrupt.recv() => return Ok(()),
             _ = terminate.recv() => return Ok(()),

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::ErrorKind;
+use std::net::SocketAddr;
 use std::path::Path;
 
 use clap::{Args, Command, FromArgMatches};
@@ -23,6 +24,7 @@ pub(super) const VARIABLES: &[(&str, &[&str])] = &[
     ("history", &["LEMONADE_HISTORY", "HISTORY_PATH"]),
     ("quarantine", &["LEMONADE_QUARANTINE"]),
     ("http-addr", &["LEMONADE_HTTP_ADDR"]),
+    ("http-hosts", &["LEMONADE_HTTP_HOSTS"]),
     ("workers", &["LEMONADE_WORKERS"]),
     ("queue-bytes", &["LEMONADE_QUEUE_BYTES"]),
     ("memory-budget", &["LEMONADE_MEMORY_BUDGET"]),
@@ -32,6 +34,7 @@ pub(super) const VARIABLES: &[(&str, &[&str])] = &[
     ("quiet-time", &["LEMONADE_QUIET_TIME"]),
     ("incomplete-after", &["LEMONADE_INCOMPLETE_AFTER"]),
     ("hard-links", &["LEMONADE_HARD_LINKS"]),
+    ("marker-files", &["LEMONADE_MARKER_FILES"]),
     ("scan-interval", &["LEMONADE_SCAN_INTERVAL"]),
     ("drain-timeout", &["LEMONADE_DRAIN_TIMEOUT"]),
     ("disk-floor", &["LEMONADE_DISK_FLOOR"]),
@@ -57,6 +60,12 @@ const OLD_DATABASE: [&str; 6] = [
 /// The names by which the original was told its Redis.
 const OLD_REDIS: [&str; 2] = ["REDIS_HOST", "REDIS_PORT"];
 
+/// The names that Kubernetes sets, too: for a service called `db` or `redis`.
+const PORTS: [&str; 2] = ["DB_PORT", "REDIS_PORT"];
+
+/// What the value of such a name begins with.
+const LINK_PROTOCOLS: [&str; 3] = ["tcp", "udp", "sctp"];
+
 /// Variables by name. A variable that is empty counts as not set: that is how compose files leave
 /// one out.
 #[derive(Debug, Clone, Default)]
@@ -80,24 +89,24 @@ impl Environment {
             let file = dotenv.display();
             ConfigError::new(format!("{file}: {what}; mend the file or remove it"))
         };
-        match dotenvy::from_path_iter(dotenv) {
-            Ok(pairs) => {
-                let mut place = "at its beginning".to_owned();
-                for pair in pairs {
-                    let (name, value) = pair.map_err(|error| match error {
-                        // The line may hold a password, so it is not shown.
-                        dotenvy::Error::LineParse(..) => broken(&format!(
-                            "a line cannot be read, {place}: write NAME=value, and a value with \
-                             blanks in quotes"
-                        )),
-                        error => broken(&error.to_string()),
-                    })?;
-                    place = format!("after that of {name}");
-                    all.insert(name, OsString::from(value));
-                }
-            }
-            Err(dotenvy::Error::Io(error)) if error.kind() == ErrorKind::NotFound => {}
+        let text = match std::fs::read_to_string(dotenv) {
+            Ok(text) => text,
+            Err(error) if error.kind() == ErrorKind::NotFound => String::new(),
             Err(error) => return Err(broken(&error.to_string())),
+        };
+        for pair in dotenvy::from_read_iter(text.as_bytes()) {
+            let (name, value) = pair.map_err(|error| {
+                // Neither the line nor a name before it is shown: a password may be part of both.
+                let place = match &error {
+                    dotenvy::Error::LineParse(line, _) => text.find(line.as_str()),
+                    _ => None,
+                };
+                let line = place.map_or(1, |at| text[..at].matches('\n').count() + 1);
+                broken(&format!(
+                    "line {line} cannot be read: write NAME=value, and a value with blanks in quotes"
+                ))
+            })?;
+            all.insert(name, OsString::from(value));
         }
         // Names that are not UTF-8 are none of ours.
         all.extend(std::env::vars_os().filter_map(|(name, v)| Some((name.into_string().ok()?, v))));
@@ -152,15 +161,21 @@ impl Environment {
                 .notes
                 .push("LOG_DIR is set, but logs go to stderr: redirect that".to_owned());
         }
+        for name in PORTS.iter().filter(|name| self.is_link(name)) {
+            layer.notes.push(format!(
+                "{name} is a link to a service, as Kubernetes sets it, and counts as not set; write \
+                 the address into {DATABASE_URL} or {REDIS_URL}"
+            ));
+        }
         for name in self.0.keys().filter(|name| name.starts_with("LEMONADE_")) {
             let known = || {
                 VARIABLES
                     .iter()
                     .flat_map(|(_, names)| names.iter().copied())
             };
-            // Not an error: orchestrators inject variables of their own, such as
-            // LEMONADE_SERVICE_HOST for a service named `lemonade`.
+            // Not an error: orchestrators inject variables of their own.
             if !known().any(|other| other == name)
+                && !self.is_of_service(name)
                 && let Some(close) = super::file::nearest(name, known())
             {
                 layer
@@ -200,7 +215,7 @@ impl Environment {
         let login = url::Mysql {
             user: self.get("DB_USERNAME")?.unwrap_or("root"),
             password: self.secret("DB_PASSWORD")?.as_deref().unwrap_or(""),
-            host: self.get("DB_HOST")?.unwrap_or("localhost"),
+            host: self.host("DB_HOST")?,
             port: self.port("DB_PORT", 3307)?,
             database: self.get("DB_NAME")?.unwrap_or("vehicles"),
         }
@@ -212,27 +227,64 @@ impl Environment {
         if !self.any(&OLD_REDIS)? {
             return Ok(None);
         }
-        let host = self.get("REDIS_HOST")?.unwrap_or("localhost");
+        let host = self.host("REDIS_HOST")?;
         let port = self.port("REDIS_PORT", 6379)?;
         Ok(Some(format!("redis://{}:{port}", url::host(host))))
     }
 
+    /// Whether the variable is a link that Kubernetes sets in every pod beside a service: for one
+    /// called `redis`, `REDIS_PORT=tcp://10.0.0.1:6379`. Nobody chose that value for the engine.
+    fn is_link(&self, name: &str) -> bool {
+        let value = self.0.get(name).and_then(|value| value.to_str());
+        let place = value.and_then(|value| {
+            let (protocol, place) = value.split_once("://")?;
+            LINK_PROTOCOLS.contains(&protocol).then_some(place)
+        });
+        place.is_some_and(|place| place.parse::<SocketAddr>().is_ok())
+    }
+
+    /// Whether Kubernetes sets this name for a service: `NAME_SERVICE_HOST`, `NAME_SERVICE_PORT`,
+    /// `NAME_PORT`, and longer ones that begin with the last two.
+    fn is_of_service(&self, name: &str) -> bool {
+        name.match_indices('_').any(|(at, _)| {
+            let (service, rest) = name.split_at(at);
+            let is_set = |ending| self.0.contains_key(&format!("{service}{ending}"));
+            ["_SERVICE_", "_PORT"]
+                .iter()
+                .any(|part| rest.starts_with(part))
+                && is_set("_SERVICE_HOST")
+        })
+    }
+
     fn any(&self, names: &[&str]) -> Result<bool, ConfigError> {
         for name in names {
-            if self.get(name)?.is_some() {
+            if self.get(name)?.is_some() && !self.is_link(name) {
                 return Ok(true);
             }
         }
         Ok(false)
     }
 
+    fn host(&self, name: &str) -> Result<&str, ConfigError> {
+        let host = self.get(name)?.unwrap_or("localhost");
+        if !host.contains(['/', '@', '?', '#']) {
+            return Ok(host);
+        }
+        // It may hold a password, so it is not shown.
+        Err(ConfigError::new(format!(
+            "environment variable {name}: its value is no host name; write a URL into \
+             {DATABASE_URL} or {REDIS_URL}"
+        )))
+    }
+
     fn port(&self, name: &str, default: u16) -> Result<u16, ConfigError> {
-        let Some(text) = self.get(name)? else {
-            return Ok(default);
+        let text = match self.get(name)? {
+            Some(text) if !self.is_link(name) => text,
+            _ => return Ok(default),
         };
         text.parse().map_err(|_| {
             ConfigError::new(format!(
-                "environment variable {name}: `{text}` is no port; write a number up to 65535"
+                "environment variable {name}: its value is no port; write a number up to 65535"
             ))
         })
     }
@@ -265,6 +317,7 @@ fn refused(name: &str, value: &str, error: &clap::Error) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::url::malformed::{MALFORMED, shows_a_secret};
     use super::*;
     use clap::CommandFactory;
 
@@ -383,9 +436,109 @@ mod tests {
     fn a_line_that_cannot_be_read_is_not_shown() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join(".env");
-        std::fs::write(&path, "DB_USER=fleet\nDB_PASSWORD=se cret\n").unwrap();
-        let error = Environment::read(&path).unwrap_err().to_string();
-        assert!(error.contains("after that of DB_USER"), "{error}");
-        assert!(!error.contains("cret"), "{error}");
+        for (text, line) in [
+            ("DB_USER=fleet\nDB_PASSWORD=QXZJ KVWY\n", 2),
+            ("DB_PASSWORD=12\nQXZJ=KV\nWY\n", 3),
+            ("# x\n\nDB_PASSWORD=\"QXZJ\n\nKVWY\n", 3),
+            ("QXZJKVWY\n", 1),
+            ("DB_PASSWORD='QXZJ'KVWY'\n", 1),
+            ("DATABASE_URL=mysql://root:QX ZJ#KV@db/v\n", 1),
+            ("QXZJ KV=WY\n", 1),
+        ] {
+            std::fs::write(&path, text).unwrap();
+            let error = Environment::read(&path).unwrap_err().to_string();
+            assert!(
+                error.contains(&format!("line {line} cannot")),
+                "{text}: {error}"
+            );
+            assert!(!shows_a_secret(&error), "{error}");
+        }
+    }
+
+    /// The variables of a pod beside a service of this name.
+    fn links(service: &str, protocol: &str) -> Vec<(String, String)> {
+        let at = "10.96.0.12";
+        let pairs = [
+            ("SERVICE_HOST", at.to_owned()),
+            ("SERVICE_PORT", "6379".to_owned()),
+            ("SERVICE_PORT_MAIN", "6379".to_owned()),
+            ("PORT", format!("{protocol}://{at}:6379")),
+            ("PORT_6379_TCP", format!("{protocol}://{at}:6379")),
+            ("PORT_6379_TCP_PROTO", protocol.to_owned()),
+            ("PORT_6379_TCP_PORT", "6379".to_owned()),
+            ("PORT_6379_TCP_ADDR", at.to_owned()),
+        ];
+        let named = pairs.map(|(name, value)| (format!("{service}_{name}"), value));
+        named.into_iter().collect()
+    }
+
+    /// Every name that is read, cut into a service and an ending where Kubernetes has such an ending.
+    #[test]
+    fn links_to_services_are_known_for_what_they_are() {
+        let read = VARIABLES.iter().flat_map(|(_, names)| names.iter());
+        let read: Vec<&str> = read
+            .chain(&OLD_DATABASE)
+            .chain(&OLD_REDIS)
+            .chain(&[
+                DATABASE_URL,
+                REDIS_URL,
+                LOG_DIR,
+                "DATABASE_URL_FILE",
+                "REDIS_URL_FILE",
+            ])
+            .copied()
+            .collect();
+        let shared = |name: &&&str| name.contains("_PORT") || name.contains("_SERVICE_");
+        let shared: Vec<&str> = read.iter().filter(shared).copied().collect();
+        assert_eq!(shared, PORTS, "names that Kubernetes may set");
+
+        let services = [
+            "DB",
+            "REDIS",
+            "LEMONADE",
+            "LEMONADE_WORK",
+            "DATABASE_URL",
+            "DB_HOST",
+        ];
+        for service in services {
+            for protocol in LINK_PROTOCOLS {
+                let pairs = links(service, protocol).into_iter();
+                let pairs = pairs.map(|(name, value)| (name, value.into()));
+                let layer = Environment(pairs.collect()).options().unwrap();
+                assert_eq!(layer.options, Options::default(), "{service}");
+                let is_read = PORTS.contains(&&*format!("{service}_PORT"));
+                assert_eq!(layer.notes.len(), usize::from(is_read), "{:?}", layer.notes);
+            }
+        }
+    }
+
+    #[test]
+    fn a_link_gives_no_port_to_a_host_that_is_set() {
+        let link = "tcp://[fd00::1]:16379";
+        let layer = Environment::from([("REDIS_HOST", "queue"), ("REDIS_PORT", link)]);
+        let layer = layer.options().unwrap();
+        assert_eq!(
+            layer.options.redis_url.as_deref(),
+            Some("redis://queue:6379")
+        );
+        assert!(
+            layer.notes[0].contains("REDIS_PORT is a link"),
+            "{:?}",
+            layer.notes
+        );
+        let layer = Environment::from([("DB_NAME", "trips"), ("DB_PORT", link)]);
+        let url = layer.options().unwrap().options.database_url;
+        assert_eq!(url.as_deref(), Some("mysql://root@localhost:3307/trips"));
+    }
+
+    #[test]
+    fn a_url_in_the_place_of_a_host_or_a_port_is_refused_and_not_shown() {
+        for name in ["DB_HOST", "DB_PORT", "REDIS_HOST", "REDIS_PORT"] {
+            for url in MALFORMED.iter().filter(|url| url.contains("//")) {
+                let error = Environment::from([(name, *url)]).options().unwrap_err();
+                let error = error.to_string();
+                assert!(error.contains(name) && !shows_a_secret(&error), "{error}");
+            }
+        }
     }
 }

@@ -32,12 +32,23 @@ fn describe(source: &str, text: &str, error: &toml::de::Error) -> String {
         .map_or_else(String::new, |before| {
             format!(":{}", before.matches('\n').count() + 1)
         });
-    let message = error.message().replace('\n', " ");
+    let message = without_urls(&error.message().replace('\n', " "));
     match meant(&message) {
         Some((unknown, close)) => {
             format!("{source}{line}: unknown setting `{unknown}`; did you mean `{close}`?")
         }
         None => format!("{source}{line}: {message}"),
+    }
+}
+
+/// The message with all that it quotes hidden, if there is a URL in it: a password may be next to it.
+fn without_urls(message: &str) -> String {
+    let quote = |c| matches!(c, '"' | '`' | '\'');
+    match (message.find(quote), message.rfind(quote)) {
+        (Some(first), Some(last)) if message.contains("://") => {
+            format!("{}***{}", &message[..first], &message[last + 1..])
+        }
+        _ => message.to_owned(),
     }
 }
 
@@ -64,6 +75,7 @@ pub(super) fn nearest<'a>(unknown: &str, known: impl Iterator<Item = &'a str>) -
 
 #[cfg(test)]
 mod tests {
+    use super::super::url::malformed::{MALFORMED, shows_a_secret};
     use super::*;
     use crate::config::HardLinks;
 
@@ -109,6 +121,29 @@ mod tests {
             error.contains("unknown field `colour`, expected one of"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn a_url_that_stands_in_another_place_is_not_shown() {
+        for url in MALFORMED
+            .iter()
+            .filter(|url| url.contains("://") && !url.contains('\u{1b}'))
+        {
+            for text in [
+                format!("workers = \"{url}\"\n"),
+                format!("hard_links = \"{url}\"\n"),
+                format!("role = \"{url}\"\n"),
+                format!("database_url = {url}\n"),
+                format!("{url}\n"),
+                format!("[[datasets]]\nname = 'a'\ncolumns = ['{url}']\n"),
+                format!("\"{url}\" = 1\n"),
+            ] {
+                let error = read_text(&text).unwrap_err();
+                // The name of a temporary directory may hold any letters.
+                let (_, said) = error.split_once("lemonade.toml").unwrap();
+                assert!(!shows_a_secret(said), "{text}: {said}");
+            }
+        }
     }
 
     #[test]

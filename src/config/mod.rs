@@ -25,7 +25,7 @@ mod template;
 mod url;
 
 pub use environment::Environment;
-pub use options::{HardLinks, LogFormat, Options, OrOff, Period, Roles};
+pub use options::{HardLinks, LogFormat, Names, Options, OrOff, Period, Roles};
 pub use template::template;
 pub use url::redacted;
 
@@ -123,6 +123,8 @@ pub struct Settings {
     pub incomplete_after: Duration,
     /// What becomes of a file in inbound that has a second name.
     pub hard_links: HardLinks,
+    /// Names of files that are passed over: markers of the programs that write the data.
+    pub marker_files: Names,
     /// How often inbound is scanned, whatever notifications say.
     pub scan_interval: Duration,
     /// How long work in hand may take to finish after the first signal to stop.
@@ -131,6 +133,8 @@ pub struct Settings {
     pub disk_floor_bytes: u64,
     /// Where HTTP is served; `None`: nowhere.
     pub http_addr: Option<SocketAddr>,
+    /// Names under which HTTP answers, besides those of this machine and the address.
+    pub http_hosts: Names,
     /// What this process does of the service.
     pub roles: Roles,
     /// The shape of the log.
@@ -139,9 +143,60 @@ pub struct Settings {
     pub log_level: String,
     /// What the user should be told about the settings, to be logged once at start.
     pub notes: Vec<String>,
+    /// The flags of the process, which stay while environment and files change.
+    flags: Options,
 }
 
 impl Settings {
+    /// The settings that a running service takes over when it is told to reload.
+    pub const RELOADED: [&str; 6] = [
+        "quiet_time",
+        "incomplete_after",
+        "hard_links",
+        "marker_files",
+        "scan_interval",
+        "log_level",
+    ];
+
+    /// The settings as the same flags, and the environment and the files of now, give them.
+    ///
+    /// # Errors
+    /// As [`resolve`](Self::resolve).
+    pub fn reread(&self) -> Result<Self, ConfigError> {
+        Self::resolve(self.flags.clone(), &Environment::read(Path::new(DOTENV))?)
+    }
+
+    /// The settings in which the others differ and which need a new start.
+    #[must_use]
+    pub fn changed_until_restart(&self, others: &Self) -> Vec<String> {
+        let lines = |settings: &Self| {
+            let text = settings.to_string();
+            let pairs = text.lines().filter_map(|line| line.split_once(" = "));
+            let owned = |(key, value): (&str, &str)| (key.to_owned(), value.to_owned());
+            pairs.map(owned).collect::<Vec<_>>()
+        };
+        let mut changed: Vec<String> = lines(self)
+            .into_iter()
+            .zip(lines(others))
+            .filter(|(ours, theirs)| ours != theirs && !Self::RELOADED.contains(&&*ours.0))
+            .map(|(ours, _)| ours.0)
+            .collect();
+        // Passwords are hidden in the text.
+        let urls = [
+            ("database_url", self.database_url == others.database_url),
+            ("redis_url", self.broker_url == others.broker_url),
+        ];
+        for (name, is_same) in urls {
+            if !is_same && !changed.iter().any(|known| known == name) {
+                changed.push(name.to_owned());
+            }
+        }
+        if format!("{:?}", self.datasets) != format!("{:?}", others.datasets) {
+            changed.push("datasets".to_owned());
+        }
+        changed
+    }
+
     /// Resolves the settings of a process from its flags and its environment, and from the
     /// settings file that one of them names or that lies in the current directory.
     ///
@@ -149,13 +204,14 @@ impl Settings {
     /// A value, a key, a file or a combination that cannot be used.
     pub fn resolve(flags: Options, environment: &Environment) -> Result<Self, ConfigError> {
         let environment::EnvironmentLayer { options, notes } = environment.options()?;
-        let given = flags.over(options);
+        let given = flags.clone().over(options);
         let file = match &given.config {
             Some(path) => file::read(path)?,
             None if Path::new(FILE_DEFAULT).exists() => file::read(Path::new(FILE_DEFAULT))?,
             None => Options::default(),
         };
-        Self::finish(given.over(file), notes)
+        let settings = Self::finish(given.over(file), notes)?;
+        Ok(Self { flags, ..settings })
     }
 
     /// The settings of a program that uses this crate as a library: what `options` leaves out has
@@ -213,10 +269,12 @@ impl Settings {
             quiet_time: time(given.quiet_time, QUIET_TIME_DEFAULT),
             incomplete_after: time(given.incomplete_after, INCOMPLETE_AFTER_DEFAULT),
             hard_links: given.hard_links.unwrap_or(HardLinks::Take),
+            marker_files: given.marker_files.unwrap_or_else(default_markers),
             scan_interval: time(given.scan_interval, SCAN_INTERVAL_DEFAULT),
             drain_timeout: time(given.drain_timeout, DRAIN_TIMEOUT_DEFAULT),
             disk_floor_bytes: bytes(given.disk_floor, DISK_FLOOR_DEFAULT),
             http_addr: given.http_addr.map_or(Some(local), OrOff::on),
+            http_hosts: given.http_hosts.unwrap_or_default(),
             roles: given.role.unwrap_or(Roles::ALL),
             log_format: given.log_format.unwrap_or(LogFormat::Auto),
             log_level: given
@@ -224,6 +282,7 @@ impl Settings {
                 .unwrap_or_else(|| LOG_LEVEL_DEFAULT.to_owned()),
             data_dir,
             notes,
+            flags: Options::default(),
         };
         match settings.problem() {
             Some(problem) => Err(ConfigError::new(problem)),
@@ -246,6 +305,14 @@ impl Settings {
                 redacted(&self.broker_url)
             ));
         }
+        for (name, url) in [
+            ("DATABASE_URL", &self.database_url),
+            ("REDIS_URL", &self.broker_url),
+        ] {
+            if let Some(why) = url::misread(url) {
+                return Some(format!("{name}: `{}`: {why}", redacted(url)));
+            }
+        }
         if self.workers > WORKERS_MAX {
             return Some(format!(
                 "workers: {} is too many; at most {WORKERS_MAX}",
@@ -264,6 +331,12 @@ impl Settings {
         }
         if self.frame_bytes == 0 || self.queue_bytes_max == 0 || self.scan_interval.is_zero() {
             return Some("frame bytes, queue bytes and scan interval must not be 0".to_owned());
+        }
+        let stars = |pattern: &&String| pattern.matches('*').count() > 1 || *pattern == "*";
+        if let Some(pattern) = self.marker_files.0.iter().find(stars) {
+            return Some(format!(
+                "marker files: `{pattern}`: write a name, with one * for any characters"
+            ));
         }
         // A role of its own meets the others in the queue, so the queue must outlive the process.
         if queue == "memory" && (self.roles.ingest != self.roles.work) {
@@ -346,6 +419,7 @@ impl fmt::Display for Settings {
             self.http_addr
                 .map_or_else(|| text(&"off"), |addr| text(&addr)),
         )?;
+        line("http_hosts", text(&self.http_hosts))?;
         line("workers", self.workers.to_string())?;
         line("queue_bytes", size(self.queue_bytes_max))?;
         line("memory_budget", size(self.memory_budget_bytes))?;
@@ -358,6 +432,7 @@ impl fmt::Display for Settings {
         line("quiet_time", time(self.quiet_time))?;
         line("incomplete_after", time(self.incomplete_after))?;
         line("hard_links", text(&self.hard_links.as_str()))?;
+        line("marker_files", text(&self.marker_files))?;
         line("scan_interval", time(self.scan_interval))?;
         line("drain_timeout", time(self.drain_timeout))?;
         line("disk_floor", size(self.disk_floor_bytes))?;
@@ -374,6 +449,15 @@ impl fmt::Display for Settings {
         }
         f.write_str(&out)
     }
+}
+
+/// Spark, Hadoop and Databricks put these beside their data.
+fn default_markers() -> Names {
+    Names(
+        ["_SUCCESS", "_started_*", "_committed_*", "*.crc"]
+            .map(str::to_owned)
+            .to_vec(),
+    )
 }
 
 /// A size in the largest unit that says it without a fraction, so that reading it back gives it.

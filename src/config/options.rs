@@ -55,6 +55,11 @@ pub struct Options {
     #[schemars(with = "Option<String>")]
     pub http_addr: Option<OrOff<SocketAddr>>,
 
+    /// Other names under which HTTP answers, with commas between: those of a proxy or a container
+    #[arg(long, global = true, value_name = "NAMES", hide_short_help = true)]
+    #[schemars(with = "Option<String>")]
+    pub http_hosts: Option<Names>,
+
     /// Commits at the same time, each with a connection (default: cores + 1)
     #[arg(long, global = true, value_name = "N")]
     pub workers: Option<NonZeroUsize>,
@@ -96,6 +101,11 @@ pub struct Options {
     /// A file in inbound that has a second name, a hard link: take it, or let it wait (default: take)
     #[arg(long, global = true, value_name = "WHAT", hide_short_help = true)]
     pub hard_links: Option<HardLinks>,
+
+    /// Files that are passed over, with commas between; a `*` stands for any characters (default: _SUCCESS,_started_*,_committed_*,*.crc)
+    #[arg(long, global = true, value_name = "NAMES", hide_short_help = true)]
+    #[schemars(with = "Option<String>")]
+    pub marker_files: Option<Names>,
 
     /// How often inbound is scanned, whatever notifications say (default: 5s)
     #[arg(long, global = true, value_name = "TIME", hide_short_help = true)]
@@ -150,6 +160,7 @@ impl Options {
             history: self.history.or(below.history),
             quarantine: self.quarantine.or(below.quarantine),
             http_addr: self.http_addr.or(below.http_addr),
+            http_hosts: self.http_hosts.or(below.http_hosts),
             workers: self.workers.or(below.workers),
             queue_bytes: self.queue_bytes.or(below.queue_bytes),
             memory_budget: self.memory_budget.or(below.memory_budget),
@@ -159,6 +170,7 @@ impl Options {
             quiet_time: self.quiet_time.or(below.quiet_time),
             incomplete_after: self.incomplete_after.or(below.incomplete_after),
             hard_links: self.hard_links.or(below.hard_links),
+            marker_files: self.marker_files.or(below.marker_files),
             scan_interval: self.scan_interval.or(below.scan_interval),
             drain_timeout: self.drain_timeout.or(below.drain_timeout),
             disk_floor: self.disk_floor.or(below.disk_floor),
@@ -246,6 +258,32 @@ impl<T: FromStr<Err: fmt::Display>> FromStr for OrOff<T> {
 }
 
 impl<'de, T: FromStr<Err: fmt::Display>> Deserialize<'de> for OrOff<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        from_text(deserializer)
+    }
+}
+
+/// Names with commas between; there may be none.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Names(pub Vec<String>);
+
+impl FromStr for Names {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let names = text.split(',').map(str::trim);
+        let names = names.filter(|name| !name.is_empty()).map(str::to_owned);
+        Ok(Self(names.collect()))
+    }
+}
+
+impl fmt::Display for Names {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.join(","))
+    }
+}
+
+impl<'de> Deserialize<'de> for Names {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         from_text(deserializer)
     }

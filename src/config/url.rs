@@ -2,6 +2,8 @@
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
+use crate::broker::redis;
+
 /// All but the characters that mean nothing anywhere in a URL (RFC 3986, section 2.3).
 const RESERVED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'-')
@@ -11,6 +13,9 @@ const RESERVED: &AsciiSet = &NON_ALPHANUMERIC
 
 /// Shown instead of a secret.
 const HIDDEN: &str = "***";
+
+/// Parameters whose values are no secrets.
+const SHOWN_PARAMETERS: [&str; 5] = ["allow_public_key", "ca", "node", "require_ssl", "socket"];
 
 /// The parts of a `MySQL` login, as the old names give them.
 pub(super) struct Mysql<'a> {
@@ -51,45 +56,175 @@ pub(super) fn scheme(url: &str) -> &str {
     url.split_once(':').map_or("", |(scheme, _)| scheme)
 }
 
+/// What makes the URL another one than its writer meant, with the next step; it shows no part of
+/// the URL.
+///
+/// A password may hold characters that end a part of a URL. Written raw, they move its rest into
+/// the host, the path or the query, whose text errors and servers repeat.
+pub(super) fn misread(url: &str) -> Option<&'static str> {
+    let (scheme, rest) = url.split_once("://")?;
+    if scheme == "sqlite" {
+        return None;
+    }
+    let (before, query) = rest.split_once('?').unwrap_or((rest, ""));
+    let (authority, path) = before.split_once('/').unwrap_or((before, ""));
+    let is_pair = |pair: &str| {
+        let name = pair.split_once('=').map_or("", |(name, _)| name);
+        !name.is_empty()
+            && name
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+    };
+    let is_cut = rest.contains('#')
+        || path.contains('@')
+        || (!authority.contains('@') && query.contains('@'))
+        || !(query.is_empty() || query.split('&').all(is_pair));
+    is_cut.then_some(
+        "a character of its own meaning stands in it, likely in the password; write / as %2F, ? as \
+         %3F, # as %23 and @ as %40",
+    )
+}
+
 /// The URL as it may be shown and logged: without passwords.
 ///
-/// Works on text that is no proper URL, too, since those are what errors show; where it must
-/// guess, it hides too much rather than too little.
+/// Shows the parts of a URL of the usual form alone, and hides all of any other: errors show URLs
+/// that are none, and nothing says where the password is in these.
 #[must_use]
 pub fn redacted(url: &str) -> String {
-    let Some((scheme, rest)) = url.split_once("://") else {
-        // A colon alone, or nothing: a login may stand there all the same. Paths have no login.
-        return match url.rsplit_once('@') {
-            Some((_, rest)) if self::scheme(url) != "sqlite" => format!("{HIDDEN}@{rest}"),
-            _ => url.to_owned(),
-        };
-    };
-    let (before, query) = rest.split_once('?').unwrap_or((rest, ""));
-    // The last @, because a password that is not percent-encoded may hold another.
-    let authority = match before.rsplit_once('@') {
-        None => before.to_owned(),
-        Some((login, host)) => match login.split_once(':') {
-            Some((user, _)) => format!("{user}:{HIDDEN}@{host}"),
-            None => before.to_owned(),
-        },
-    };
-    if query.is_empty() {
-        return format!("{scheme}://{authority}");
+    let scheme = self::scheme(url);
+    if scheme == "sqlite" || url == "memory:" {
+        return url.to_owned();
     }
-    // An @ after the ? means that the ? stood in a password.
-    if query.contains('@') {
-        return format!("{scheme}://{HIDDEN}");
+    let rest = url.split_once("://").map(|(_, rest)| rest);
+    let usual = rest.and_then(|rest| usual(scheme, rest));
+    match usual {
+        Some(usual) if !scheme.is_empty() && is_plain(scheme, "+-") => {
+            format!("{scheme}://{usual}")
+        }
+        // What looks like a scheme may be the user of a login.
+        _ if scheme != "mysql" && !redis::SCHEMES.contains(&scheme) => HIDDEN.to_owned(),
+        _ => format!(
+            "{scheme}:{}{HIDDEN}",
+            if rest.is_some() { "//" } else { "" }
+        ),
     }
-    let shown = |pair: &str| match pair.split_once('=') {
-        Some((key, _)) if key.to_lowercase().contains("pass") => format!("{key}={HIDDEN}"),
-        _ => pair.to_owned(),
+}
+
+/// What is behind the scheme of a URL of the usual form, secrets hidden; `None` for any other form.
+fn usual(scheme: &str, rest: &str) -> Option<String> {
+    let (before, query) = match rest.split_once('?') {
+        Some((before, query)) => (before, Some(query)),
+        None => (rest, None),
     };
-    let query: Vec<_> = query.split('&').map(shown).collect();
-    format!("{scheme}://{authority}?{}", query.join("&"))
+    let (login, place) = match before.rsplit_once('@') {
+        Some((login, place)) => (Some(login), place),
+        None => (None, before),
+    };
+    let (host, path) = place.split_once('/').unwrap_or((place, ""));
+    if !is_host(host) || !is_plain(path, "-._~%/") {
+        return None;
+    }
+    let login = match login.map(|login| (login, login.split_once(':'))) {
+        None => String::new(),
+        // A password alone is often written there.
+        Some((_, None)) if scheme != "mysql" => format!("{HIDDEN}@"),
+        Some((user, None)) if is_plain(user, "-._~%") => format!("{user}@"),
+        Some((_, Some((user, _)))) if is_plain(user, "-._~%") => format!("{user}:{HIDDEN}@"),
+        Some(_) => return None,
+    };
+    let query = match query {
+        Some(query) => {
+            let pairs = query
+                .split('&')
+                .map(shown_pair)
+                .collect::<Option<Vec<_>>>()?;
+            format!("?{}", pairs.join("&"))
+        }
+        None => String::new(),
+    };
+    Some(format!("{login}{place}{query}"))
+}
+
+/// A host with a port or without, or none: a socket has its path alone.
+fn is_host(host: &str) -> bool {
+    let (name, port) = match host.rsplit_once(':') {
+        Some((name, port)) if !host.ends_with(']') => (name, port),
+        _ => (host, ""),
+    };
+    let inner = name
+        .strip_prefix('[')
+        .and_then(|name| name.strip_suffix(']'));
+    port.bytes().all(|byte| byte.is_ascii_digit())
+        && match inner {
+            Some(address) => is_plain(address, ":."),
+            None => is_plain(name, "-._"),
+        }
+}
+
+/// A parameter; its value is shown only where it is known to be none that is secret.
+fn shown_pair(pair: &str) -> Option<String> {
+    let (name, value) = pair.split_once('=')?;
+    if !is_plain(name, "_") {
+        return None;
+    }
+    let is_known = SHOWN_PARAMETERS.contains(&name) && is_plain(value, "-._~%/:");
+    Some(format!("{name}={}", if is_known { value } else { HIDDEN }))
+}
+
+fn is_plain(text: &str, others: &str) -> bool {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || others.contains(c);
+    text.chars().all(is_plain)
+}
+
+#[cfg(test)]
+pub(super) mod malformed {
+    //! URLs that are none, for the tests of all that shows a setting.
+
+    /// Each has a password of which no piece of two letters may be shown.
+    pub(in crate::config) const MALFORMED: [&str; 30] = [
+        "mysql://root:QXZJ/KVWY@db/v",
+        "mysql://root:QXZJ?KVWY@db/v",
+        "mysql://root:QXZJ#KVWY@db/v",
+        "mysql://root:QXZJ@KVWY@db/v#x",
+        "mysql://root:QX@ZJ/KVWY@db/v",
+        "mysql://root:QX@ZJ?KVWY@db/v",
+        "mysql://root:QX@ZJ#KVWY@db/v",
+        "mysql://root:QXZJ?KV=WY@db/v",
+        "mysql://root:QXZJ KVWY@db/v?x",
+        "mysql://root:QXZJKVWY",
+        "mysql://root:QXZJ?KVWY",
+        "mysql://root:QXZJ/KVWY",
+        "mysql://root:12?QXZJKVWY",
+        "mysql://QXZJ/KVWY@db/v",
+        "mysql://db/root:QXZJKVWY",
+        "mysql://db/v?password=QXZJKVWY",
+        "mysql://db/v?QXZJKVWY",
+        "mysql://db/v#QXZJKVWY",
+        "mysql://root:12#QXZJ@db/v",
+        "mysql:root:QXZJKVWY@db/v",
+        "mysql:/root:QXZJKVWY@db/v",
+        "mysql:QXZJKVWY",
+        "root:QXZJKVWY@db/v",
+        "root:QXZJ://KVWY@db/v",
+        "QXZJKVWY",
+        "\u{1b}[2J://u:QXZJKVWY@h",
+        "redis://QXZJKVWY@queue/x?y",
+        "redis://:QXZJ/KVWY@queue",
+        "redis://queue:6379/1?sentinelPassword=QXZJ@KVWY",
+        "redis://queue:QXZJKVWY/1",
+    ];
+
+    /// Whether some piece of the passwords of [`MALFORMED`] is in a text.
+    pub(in crate::config) fn shows_a_secret(text: &str) -> bool {
+        ["QX", "XZ", "ZJ", "KV", "VW", "WY"]
+            .iter()
+            .any(|piece| text.contains(piece))
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::malformed::{MALFORMED, shows_a_secret};
     use super::*;
 
     #[test]
@@ -100,21 +235,60 @@ mod tests {
                 "mysql://root:***@db:3306/vehicles",
             ),
             ("mysql://root:se@cr:e/t@db/v", "mysql://root:***@db/v"),
-            ("mysql://root:se?cret@db/v", "mysql://***"),
             ("redis://:secret@queue:6379/1", "redis://:***@queue:6379/1"),
+            ("redis://secret@queue:6379/1", "redis://***@queue:6379/1"),
             (
-                "redis-sentinel://h:1?sentinelPassword=secret&x=1",
-                "redis-sentinel://h:1?sentinelPassword=***&x=1",
+                "redis+unix:///run/redis.sock",
+                "redis+unix:///run/redis.sock",
             ),
-            ("root:secret@db:3306/vehicles", "***@db:3306/vehicles"),
-            ("mysql:root:secret@db/v", "***@db/v"),
+            (
+                "redis-cluster://h:1?node=i:2&x=secret",
+                "redis-cluster://h:1?node=i:2&x=***",
+            ),
+            (
+                "mysql://u:secret@[::1]:3306/v?ca=/etc/ca.pem&require_ssl=true",
+                "mysql://u:***@[::1]:3306/v?ca=/etc/ca.pem&require_ssl=true",
+            ),
             ("mysql://root@db/v", "mysql://root@db/v"),
+            ("mysql://db:3306", "mysql://db:3306"),
+            ("postgres://root:secret@db/v", "postgres://root:***@db/v"),
             ("sqlite:./a@b.db", "sqlite:./a@b.db"),
             ("memory:", "memory:"),
         ];
         for (url, shown) in cases {
             assert_eq!(redacted(url), shown);
             assert!(!redacted(url).contains("secret"));
+        }
+    }
+
+    #[test]
+    fn nothing_is_shown_of_a_url_of_another_form() {
+        for url in MALFORMED {
+            let shown = redacted(url);
+            assert!(!shows_a_secret(&shown), "{url}: {shown}");
+            assert!(
+                shown.contains(HIDDEN) && !shown.contains(char::is_control),
+                "{shown:?}"
+            );
+            let why = misread(url).unwrap_or_default();
+            assert!(!shows_a_secret(why), "{why}");
+        }
+    }
+
+    #[test]
+    fn a_raw_character_that_cuts_a_password_is_noticed() {
+        for url in &MALFORMED[..8] {
+            assert!(misread(url).is_some_and(|why| why.contains("%2F")), "{url}");
+        }
+        for url in [
+            "mysql://u:p@ss:word@db:3306/v?ca=/etc/a@b.pem&require_ssl=true",
+            "mysql://u:p%23%2F%3F%40@[::1]/v",
+            "redis://queue",
+            "redis+unix:///run/redis.sock",
+            "sqlite:///a#b?c@d",
+            "memory:",
+        ] {
+            assert_eq!(misread(url), None, "{url}");
         }
     }
 

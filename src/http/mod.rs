@@ -5,44 +5,32 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
 use axum::http::{HeaderName, StatusCode, header};
+use axum::middleware;
 use axum::response::{Html, IntoResponse, Json};
 use axum::routing::{MethodRouter, get};
-use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
 use serde_json::json;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::status::StatusSource;
 use crate::telemetry::Handle;
 
+mod clients;
+mod hosts;
 mod page;
+
+use clients::{Clients, converse};
+use hosts::Hosts;
 
 /// The text format that Prometheus reads.
 const PROMETHEUS_TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
-
-/// Most clients at a time; more wait to be accepted. A browser takes six, Prometheus one.
-const CONNECTIONS_MAX: usize = 64;
-
-/// For a client to say what it asks for, from the moment that it is expected to.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// How long a client stays at most, so that none that reads nothing holds a place for ever. Those
-/// that go on asking connect again.
-const STAY_MAX: Duration = Duration::from_secs(600);
-
-/// For the answer that is under way when a client has to leave.
-const FAREWELL: Duration = Duration::from_secs(2);
 
 /// After a connection that could not be accepted.
 const ACCEPT_AGAIN_AFTER: Duration = Duration::from_millis(100);
@@ -51,20 +39,22 @@ const ACCEPT_AGAIN_AFTER: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub struct Http {
     listener: TcpListener,
+    hosts: Vec<String>,
 }
 
 impl Http {
     /// Takes the address. Apart from serving, so that a process whose address is taken ends before
-    /// it has moved a file.
+    /// it has moved a file. `hosts` are the names under which it answers, besides the address and
+    /// those of this machine to itself.
     ///
     /// # Errors
     /// The address is taken or is none of this machine; the message names it and the next step.
-    pub async fn bind(addr: SocketAddr) -> io::Result<Self> {
+    pub async fn bind(addr: SocketAddr, hosts: Vec<String>) -> io::Result<Self> {
         let listener = TcpListener::bind(addr).await.map_err(|error| {
             let message = format!("http on {addr}: {error}; choose another with --http-addr");
             io::Error::new(error.kind(), message)
         })?;
-        Ok(Self { listener })
+        Ok(Self { listener, hosts })
     }
 
     /// The address, with the port that was chosen where 0 was asked for.
@@ -82,32 +72,29 @@ impl Http {
         status: Arc<dyn StatusSource>,
         stop: CancellationToken,
     ) {
-        let router = router(metrics, status);
-        let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        let Ok(bound) = self.addr() else {
+            tracing::error!("http: the address that was bound is not known, so nothing is served");
+            return;
+        };
+        let hosts = Hosts::new(bound, self.hosts.clone());
+        let router =
+            router(metrics, status).layer(middleware::from_fn_with_state(hosts, hosts::known_only));
+        let clients = Arc::<Clients>::default();
         let connections = TaskTracker::new();
-        while let Some((stream, place)) = self.accept(&places, &stop).await {
-            let connection = converse(stream, router.clone(), stop.clone());
-            connections.spawn(async move {
-                connection.await;
-                drop(place);
-            });
+        while let Some(stream) = self.accept(&stop).await {
+            let place = clients.admit();
+            connections.spawn(converse(stream, router.clone(), place, stop.clone()));
         }
         connections.close();
         connections.wait().await;
     }
 
-    /// The next connection, once there is a place for it; `None` when it is time to stop.
-    async fn accept(
-        &self,
-        places: &Arc<Semaphore>,
-        stop: &CancellationToken,
-    ) -> Option<(TcpStream, OwnedSemaphorePermit)> {
+    /// The next connection; `None` when it is time to stop.
+    async fn accept(&self, stop: &CancellationToken) -> Option<TcpStream> {
         let accepting = async {
-            let place = places.clone().acquire_owned().await;
-            let place = place.expect("nobody closes it");
             loop {
                 match self.listener.accept().await {
-                    Ok((stream, _)) => return (stream, place),
+                    Ok((stream, _)) => return stream,
                     Err(error) => {
                         // A client that is gone already, or too many open files: both pass.
                         tracing::debug!(%error, "http: a connection was not accepted");
@@ -117,27 +104,10 @@ impl Http {
             }
         };
         tokio::select! {
-            accepted = accepting => Some(accepted),
+            stream = accepting => Some(stream),
             () = stop.cancelled() => None,
         }
     }
-}
-
-/// Answers what one client asks, for as long as a client may stay.
-async fn converse(stream: TcpStream, router: Router, stop: CancellationToken) {
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIMEOUT)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
-    let mut connection = pin!(connection);
-    tokio::select! {
-        // How a client leaves is its own affair.
-        _ = connection.as_mut() => return,
-        () = tokio::time::sleep(STAY_MAX) => {}
-        () = stop.cancelled() => {}
-    }
-    connection.as_mut().graceful_shutdown();
-    let _ = tokio::time::timeout(FAREWELL, connection).await;
 }
 
 fn router(metrics: Handle, source: Arc<dyn StatusSource>) -> Router {
@@ -160,10 +130,11 @@ fn router(metrics: Handle, source: Arc<dyn StatusSource>) -> Router {
 }
 
 async fn readyz(State(source): State<Arc<dyn StatusSource>>) -> impl IntoResponse {
+    let work = source.work();
     match source.ready() {
-        Ok(()) => (StatusCode::OK, Json(json!({"ready": true}))),
+        Ok(()) => (StatusCode::OK, Json(json!({"ready": true, "work": work}))),
         Err(reason) => {
-            let why = json!({"ready": false, "reason": reason});
+            let why = json!({"ready": false, "reason": reason, "work": work});
             (StatusCode::SERVICE_UNAVAILABLE, Json(why))
         }
     }
@@ -205,6 +176,7 @@ mod tests {
 
     use async_trait::async_trait;
 
+    use super::clients::{CLIENTS_MAX, FAREWELL, HEAD_TIMEOUT, QUIET_MAX};
     use super::*;
     use crate::status::{Files, Status, WaitingFile};
     use crate::telemetry;
@@ -220,6 +192,10 @@ mod tests {
             ready
                 .then_some(())
                 .ok_or_else(|| "the database \"does\" not answer".to_owned())
+        }
+
+        fn work(&self) -> String {
+            "/work".to_owned()
         }
 
         async fn status(&self) -> Status {
@@ -244,7 +220,7 @@ mod tests {
 
     async fn get(addr: SocketAddr, path: &str) -> (u16, String) {
         let mut stream = TcpStream::connect(addr).await.unwrap();
-        let request = format!("GET {path} HTTP/1.0\r\nHost: x\r\n\r\n");
+        let request = format!("GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n");
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.unwrap();
@@ -257,7 +233,9 @@ mod tests {
         let engine = Arc::new(Engine {
             ready: AtomicBool::new(false),
         });
-        let http = Http::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let http = Http::bind("127.0.0.1:0".parse().unwrap(), Vec::new())
+            .await
+            .unwrap();
         let addr = http.addr().unwrap();
         let stop = CancellationToken::new();
         let source: Arc<dyn StatusSource> = engine.clone();
@@ -266,7 +244,9 @@ mod tests {
         assert_eq!(get(addr, "/livez").await.0, 200);
         let (code, answer) = get(addr, "/readyz").await;
         assert_eq!(code, 503);
-        assert!(answer.ends_with(r#"{"ready":false,"reason":"the database \"does\" not answer"}"#));
+        assert!(answer.ends_with(
+            r#"{"ready":false,"reason":"the database \"does\" not answer","work":"/work"}"#
+        ));
         engine.ready.store(true, Ordering::SeqCst);
         assert_eq!(get(addr, "/readyz").await.0, 200);
         let (code, answer) = get(addr, "/metrics").await;
@@ -289,7 +269,7 @@ mod tests {
         );
         assert_eq!(get(addr, "/else").await.0, 404);
 
-        let taken = Http::bind(addr).await.unwrap_err();
+        let taken = Http::bind(addr, Vec::new()).await.unwrap_err();
         assert!(taken.to_string().contains("--http-addr"), "{taken}");
         // A client that does not finish its question keeps nobody from ending.
         let mut silent = TcpStream::connect(addr).await.unwrap();
@@ -307,7 +287,9 @@ mod tests {
         let engine = Arc::new(Engine {
             ready: AtomicBool::new(true),
         });
-        let http = Http::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let http = Http::bind("127.0.0.1:0".parse().unwrap(), Vec::new())
+            .await
+            .unwrap();
         let addr = http.addr().unwrap();
         tokio::spawn(http.serve(telemetry::install(), engine, CancellationToken::new()));
         let mut silent = TcpStream::connect(addr).await.unwrap();
@@ -318,5 +300,97 @@ mod tests {
         let took = began.elapsed();
         assert!((HEAD_TIMEOUT..HEAD_TIMEOUT * 3).contains(&took), "{took:?}");
         assert!(!answer.starts_with(b"HTTP/1.1 200"), "{answer:?}");
+    }
+
+    /// The places are taken by clients that only wait, or do not read their answer.
+    #[tokio::test]
+    async fn it_answers_beside_two_hundred_idle_connections() {
+        let engine = Arc::new(Engine {
+            ready: AtomicBool::new(true),
+        });
+        let http = Http::bind("127.0.0.1:0".parse().unwrap(), Vec::new())
+            .await
+            .unwrap();
+        let addr = http.addr().unwrap();
+        tokio::spawn(http.serve(telemetry::install(), engine, CancellationToken::new()));
+        let mut idle = Vec::new();
+        for number in 0..200 {
+            let mut stream = TcpStream::connect(addr).await.unwrap();
+            if number % 2 == 0 {
+                let asks = b"GET /page.js HTTP/1.1\r\nHost: localhost\r\n\r\n";
+                stream.write_all(asks).await.unwrap();
+            }
+            idle.push(stream);
+        }
+        let answer = tokio::time::timeout(HEAD_TIMEOUT / 5, get(addr, "/readyz")).await;
+        assert_eq!(answer.expect("at once").0, 200);
+        let mut left = 0;
+        for stream in &mut idle {
+            let open = tokio::time::timeout(Duration::from_millis(1), async {
+                let mut answer = Vec::new();
+                let _ = stream.read_to_end(&mut answer).await;
+            });
+            left += usize::from(open.await.is_ok());
+        }
+        assert!(left >= 200 - CLIENTS_MAX, "{left} have lost their place");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_does_not_ask_again_leaves() {
+        let engine = Arc::new(Engine {
+            ready: AtomicBool::new(true),
+        });
+        let http = Http::bind("127.0.0.1:0".parse().unwrap(), Vec::new())
+            .await
+            .unwrap();
+        let addr = http.addr().unwrap();
+        tokio::spawn(http.serve(telemetry::install(), engine, CancellationToken::new()));
+        let mut quiet = TcpStream::connect(addr).await.unwrap();
+        let asks = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n";
+        quiet.write_all(asks).await.unwrap();
+        let began = tokio::time::Instant::now();
+        let mut answer = Vec::new();
+        let _ = quiet.read_to_end(&mut answer).await;
+        assert!(answer.starts_with(b"HTTP/1.1 200"), "{answer:?}");
+        assert!(
+            began.elapsed() <= QUIET_MAX + FAREWELL,
+            "{:?}",
+            began.elapsed()
+        );
+    }
+
+    #[tokio::test]
+    async fn under_a_name_of_somebody_else_nothing_is_told() {
+        let engine = Arc::new(Engine {
+            ready: AtomicBool::new(true),
+        });
+        let hosts = vec!["engine".to_owned()];
+        let http = Http::bind("127.0.0.1:0".parse().unwrap(), hosts)
+            .await
+            .unwrap();
+        let addr = http.addr().unwrap();
+        tokio::spawn(http.serve(telemetry::install(), engine, CancellationToken::new()));
+        for (host, expected) in [("evil.example", "421"), ("engine", "200")] {
+            for path in [
+                "/",
+                "/api/status",
+                "/metrics",
+                "/readyz",
+                "/livez",
+                "/page.js",
+            ] {
+                let mut stream = TcpStream::connect(addr).await.unwrap();
+                let request =
+                    format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+                stream.write_all(request.as_bytes()).await.unwrap();
+                let mut answer = String::new();
+                stream.read_to_string(&mut answer).await.unwrap();
+                assert_eq!(
+                    answer.split(' ').nth(1),
+                    Some(expected),
+                    "{host}{path}: {answer}"
+                );
+            }
+        }
     }
 }

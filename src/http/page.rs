@@ -156,14 +156,11 @@ fn flow(html: &mut String, status: &Status) -> fmt::Result {
     stage("rate", "Into the database", &grouped(rate), &about)?;
     match status.totals {
         Some(Totals {
-            settled,
-            quarantined,
-            records,
-            ..
+            settled, records, ..
         }) => {
             let age = status.ledger_seconds_ago.filter(|age| *age >= 10.0);
             let age = age.map_or(String::new(), |age| format!("; {} ago", length(age)));
-            let quarantined = match quarantined {
+            let quarantined = match status.files.quarantine {
                 0 => String::new(),
                 number => format!(", {} in quarantine", grouped(number)),
             };

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::requeue::count_quarantined;
-use super::{Candidate, Inbox, is_temporary};
+use super::{Candidate, Directories, Inbox, Markers, is_temporary};
 
 /// A notification that has not come within this time will not come.
 const NOTICE_WITHIN: Duration = Duration::from_millis(100);
@@ -39,8 +39,8 @@ impl Inbox {
     /// A directory cannot be read.
     pub fn census(&self) -> io::Result<Census> {
         Ok(Census {
-            inbound: count(&self.directories.inbound)?,
-            work: count(&self.directories.work)?,
+            inbound: count(&self.directories.inbound, &self.markers())?,
+            work: count(&self.directories.work, &Markers::default())?,
         })
     }
 
@@ -49,7 +49,7 @@ impl Inbox {
     /// # Errors
     /// The directory cannot be read.
     pub fn history(&self) -> io::Result<Count> {
-        count(&self.directories.history)
+        count(&self.directories.history, &Markers::default())
     }
 
     /// Counts the files of quarantine, without the reasons beside them.
@@ -61,13 +61,44 @@ impl Inbox {
     }
 }
 
-fn count(directory: &Path) -> io::Result<Count> {
+/// Counts the files of inbound and work, and of quarantine, as an engine of these directories does.
+/// A directory that does not exist yet has none.
+///
+/// # Errors
+/// A directory cannot be read; with its path.
+pub fn count_files(directories: &Directories, markers: &Markers) -> io::Result<(Census, u64)> {
+    fn about<T: Default>(path: &Path, counted: io::Result<T>) -> io::Result<T> {
+        match counted {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(T::default()),
+            Err(error) => Err(io::Error::new(
+                error.kind(),
+                format!("{}: {error}", path.display()),
+            )),
+            counted => counted,
+        }
+    }
+    let Directories {
+        inbound,
+        work,
+        quarantine,
+        ..
+    } = directories;
+    let census = Census {
+        inbound: about(inbound, count(inbound, markers))?,
+        work: about(work, count(work, &Markers::default()))?,
+    };
+    let quarantined = about(quarantine, count_quarantined(quarantine))?;
+    Ok((census, quarantined))
+}
+
+fn count(directory: &Path, markers: &Markers) -> io::Result<Count> {
     let mut count = Count::default();
     for entry in fs::read_dir(directory)? {
         let entry = entry?;
         // What is hidden or temporary is not there yet, or not ours; in work it is the lock and the
         // like.
-        if is_temporary(&entry.file_name()) {
+        let name = entry.file_name();
+        if is_temporary(&name) || markers.has(&name) {
             continue;
         }
         // A file may be gone since the directory was read.
@@ -110,14 +141,15 @@ mod tests {
     fn files_are_counted_by_when_they_came_not_by_how_old_they_are() {
         let dir = tempfile::tempdir().unwrap();
         let made = SystemTime::now() - Duration::from_secs(1);
-        assert_eq!(count(dir.path()).unwrap(), Count::default());
-        for name in ["a", "b", ".hidden", "c.tmp"] {
+        let markers = Markers::new(&["*.crc".to_owned()]);
+        assert_eq!(count(dir.path(), &markers).unwrap(), Count::default());
+        for name in ["a", "b", ".hidden", "c.tmp", "a.crc"] {
             let file = fs::File::create(dir.path().join(name)).unwrap();
             file.set_len(10).unwrap();
             file.set_modified(UNIX_EPOCH).unwrap();
         }
         fs::create_dir(dir.path().join("d")).unwrap();
-        let count = count(dir.path()).unwrap();
+        let count = count(dir.path(), &markers).unwrap();
         assert_eq!((count.files, count.bytes), (2, 20));
         assert!(count.oldest.unwrap() > made);
     }

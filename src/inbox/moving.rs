@@ -56,7 +56,7 @@ pub(super) fn move_with_reason(
     for attempt in 0..u32::MAX {
         let target = to.join(with_suffix_and_reason(name, attempt));
         let beside = reason_of(&target);
-        if fs::symlink_metadata(&target).is_ok() || !note(&beside, text) {
+        if fs::symlink_metadata(&target).is_ok() || !note(&beside, text)? {
             continue;
         }
         match rename_new(from, &target) {
@@ -69,10 +69,11 @@ pub(super) fn move_with_reason(
     Err(io::ErrorKind::AlreadyExists.into())
 }
 
-/// Writes a reason; says whether its name was free, or taken by the same reason. Best effort apart
-/// from that: the reason is in the ledger as well, and a full disk must not keep a file from being
-/// set aside.
-fn note(beside: &Path, text: &str) -> bool {
+/// Writes a reason; returns whether its name was free, or taken by the same reason.
+///
+/// # Errors
+/// The system's, such as no room: the file stays where it is until its reason can be beside it.
+fn note(beside: &Path, text: &str) -> io::Result<bool> {
     let made = File::create_new(beside);
     let written = made.and_then(|mut file| {
         // Half of a reason would take its name from the next attempt.
@@ -81,14 +82,11 @@ fn note(beside: &Path, text: &str) -> bool {
         })
     });
     match written {
-        Ok(()) => true,
+        Ok(()) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            fs::read(beside).is_ok_and(|there| there == text.as_bytes())
+            Ok(fs::read(beside).is_ok_and(|there| there == text.as_bytes()))
         }
-        Err(error) => {
-            tracing::warn!(path = ?beside, %error, "the reason could not be written");
-            true
-        }
+        Err(error) => Err(error),
     }
 }
 

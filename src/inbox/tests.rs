@@ -201,7 +201,7 @@ fn an_incomplete_document_waits_until_it_changes_or_is_old() {
 
 #[test]
 fn a_file_of_a_time_in_the_future_does_not_wait_until_then() {
-    let mut place = place(Duration::from_secs(3600));
+    let place = place(Duration::from_secs(3600));
     place.put("a.json", b"[{\"a\": 1},");
     let path = place.inbox.directories.inbound.join("a.json");
     let next_year = SystemTime::now() + Duration::from_secs(365 * 86_400);
@@ -209,7 +209,7 @@ fn a_file_of_a_time_in_the_future_does_not_wait_until_then() {
     file.set_modified(next_year).unwrap();
     drop(file);
     assert!(place.claim_all().is_empty(), "more of it may come");
-    place.inbox.patience.incomplete_after = Duration::from_nanos(1);
+    place.inbox.set_patience(patience(Duration::from_nanos(1)));
     assert_eq!(place.claim_all().len(), 1, "to be quarantined");
 }
 

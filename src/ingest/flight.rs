@@ -172,6 +172,11 @@ impl Flight {
         Some(mem::replace(&mut self.first, next))
     }
 
+    /// Whether chunks of it are not with the broker yet.
+    pub(super) fn has_unpublished(&self) -> bool {
+        self.unpublished > 0
+    }
+
     /// Whether all is committed, as far as this process knows.
     pub(super) fn is_committed(&self) -> bool {
         self.committed >= self.missing
@@ -204,7 +209,7 @@ mod tests {
     use crate::content::{self, ContentOptions};
     use crate::cut::Layout;
     use crate::dataset::Datasets;
-    use crate::inbox::archive;
+    use crate::inbox::{Markers, archive};
     use crate::ingest::item::ItemOrigin;
 
     /// The flight of a file of ten bytes and six records, of which the ledger has two.
@@ -213,7 +218,7 @@ mod tests {
         let path = dir.path().join("file");
         std::fs::write(&path, "0123456789").unwrap();
         let item = Item {
-            file: archive(&path).unwrap().remove(0),
+            file: archive(&path, &Markers::default()).unwrap().files.remove(0),
             origin: ItemOrigin::Mailbox,
             found_at: Instant::now(),
         };

@@ -35,7 +35,7 @@ pub struct Intake {
     /// What it last saw of inbound.
     pub view: Arc<InboundView>,
     /// Longest pause between two scans of inbound.
-    pub scan_interval: Duration,
+    pub scan_interval: Arc<Mutex<Duration>>,
     /// Least free bytes on the file system of each directory for a file to be taken.
     pub disk_floor_bytes: u64,
 }
@@ -171,7 +171,7 @@ impl Intake {
                     Ok(watch) => Some(watch),
                     Err(error) => {
                         if !warned {
-                            let every = self.scan_interval;
+                            let every = *self.scan_interval.lock();
                             tracing::warn!(%error, ?every, "inbound cannot be watched (see \
                                 fs.inotify.max_user_instances); it is scanned instead");
                             warned = true;
@@ -192,9 +192,10 @@ impl Intake {
                 tracing::warn!(%fault, "will try again");
             }
             *self.view.fault.lock() = fault.map(|fault| (fault, Instant::now()));
+            let interval = *self.scan_interval.lock();
             tokio::select! {
                 () = wake.notified() => cause = ScanCause::Notice,
-                () = tokio::time::sleep(self.scan_interval) => {
+                () = tokio::time::sleep(interval) => {
                     cause = ScanCause::Interval { previous };
                 }
                 () = shutdown.drain.cancelled() => {}
@@ -260,15 +261,11 @@ impl Intake {
     async fn wait_for_room(&self, shutdown: &Shutdown) -> Result<(), Fault> {
         loop {
             let inbox = self.inbox.clone();
-            let free = inbox::blocking("asking for the room on disk", move || inbox.free_bytes());
-            let full = free
-                .await?
-                .into_iter()
-                .find(|(_, bytes)| *bytes < self.disk_floor_bytes)
-                .map(|(directory, bytes)| {
-                    let floor = self.disk_floor_bytes;
-                    format!("{directory} has {bytes} bytes free, less than disk_floor = {floor}")
-                });
+            let free = inbox::blocking("asking for the room on disk", move || inbox.free_room());
+            let full = free.await?.into_iter().find_map(|(directory, room)| {
+                let shortage = room.shortage(self.disk_floor_bytes)?;
+                Some(format!("{directory} has {shortage}"))
+            });
             let before = std::mem::replace(&mut *self.view.no_room.lock(), full.clone());
             match (&full, before) {
                 (Some(why), None) => tracing::warn!(why, "no file is taken until there is room"),

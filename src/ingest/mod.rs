@@ -33,6 +33,7 @@ mod tally;
 mod withdraw;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -44,22 +45,30 @@ pub use self::shared::{Ingest, IngestOptions};
 pub use self::tally::Tally;
 use crate::fault::Fault;
 use crate::retry::GivenUp;
+use crate::shutdown::Shutdown;
 
 /// Most frames on the way to publish. The byte budget bounds their bytes; this bounds the channel.
 const FRAMES_QUEUED: usize = 1_024;
 
+/// For frames that are on their way when the shutdown begins. Two seconds: enough for small files to
+/// end in history, and short for whoever waits for the end of the process.
+const DRAIN_TIME: Duration = Duration::from_secs(2);
+
 impl Ingest {
     /// Loads all items that come, until their channel is closed and each of them is in history or
-    /// quarantine, or until `stop` is cancelled.
+    /// quarantine, or until the shutdown ends it.
+    ///
+    /// Once the shutdown drains, no file and no chunk is begun any more. What is on its way has
+    /// [`DRAIN_TIME`] to be committed and settled; the rest of a file stays in work.
     ///
     /// # Errors
     /// A fatal fault.
     pub async fn run(
         self,
         items: mpsc::Receiver<Vec<Item>>,
-        stop: CancellationToken,
+        shutdown: &Shutdown,
     ) -> Result<(), Fault> {
-        let shared = Arc::new(Shared::new(self, stop));
+        let shared = Arc::new(Shared::new(self, shutdown));
         let (jobs, jobs_of_produce) = mpsc::channel(1);
         let (frames, frames_of_publish) = mpsc::channel(FRAMES_QUEUED);
         // When the items end, the channels close one after the other. Settle keeps a sender of jobs,
@@ -71,9 +80,18 @@ impl Ingest {
         let publish = publish::run(shared.clone(), frames_of_publish);
         let settle = settle::run(shared.clone(), jobs, all_read, settled.clone());
         let dispose = dispose::run(shared.clone(), settled);
-        let result = tokio::try_join!(read, settle, produce, publish, dispose);
+        let stages = async { tokio::try_join!(read, settle, produce, publish, dispose).map(drop) };
+        let drained = async {
+            shared.drain.cancelled().await;
+            tokio::time::sleep(DRAIN_TIME).await;
+            Ok(())
+        };
+        let result = tokio::select! {
+            result = stages => result,
+            result = drained => result,
+        };
         match result {
-            Ok(_) | Err(GivenUp::Stopped) => Ok(()),
+            Ok(()) | Err(GivenUp::Stopped) => Ok(()),
             Err(GivenUp::Fatal(fault)) => Err(fault),
         }
     }

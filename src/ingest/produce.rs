@@ -25,6 +25,11 @@ use crate::telemetry::{self, Stage};
 /// by default; without a limit, one huge record would hold its memory as long as the thread lives.
 const BUFFER_KEPT_BYTES: usize = 4 * 1024 * 1024;
 
+/// A chunk of more bytes is parsed while no other of that size is. The tables of the parser take up
+/// to 16 times the record, which the byte budget does not count: on several threads at once, large
+/// records would take several times the memory budget.
+const HUGE_CHUNK_BYTES: u64 = 2 * 1024 * 1024;
+
 /// A frame on its way to the broker, with its share of the byte budget.
 pub(super) struct Produced {
     pub(super) frame: Frame,
@@ -39,6 +44,8 @@ pub(super) async fn run(
 ) -> Result<(), GivenUp> {
     loop {
         let jobs = tokio::select! {
+            biased;
+            () = shared.drain.cancelled() => return Ok(()),
             jobs = jobs.recv() => jobs,
             () = shared.stop.cancelled() => return Err(GivenUp::Stopped),
         };
@@ -47,7 +54,11 @@ pub(super) async fn run(
             let (shared, frames, runtime) = (shared.clone(), frames.clone(), Handle::current());
             move || parse_all(&shared, &jobs, &frames, &runtime)
         });
-        for (file_no, error) in parsing.await.expect("parsing does not panic")? {
+        let unread = match parsing.await.expect("parsing does not panic") {
+            Err(GivenUp::Stopped) if shared.drain.is_cancelled() => return Ok(()),
+            unread => unread?,
+        };
+        for (file_no, error) in unread {
             match error {
                 // Settle has it opened again, and what is missing of it is parsed then.
                 ContentError::Io(_) => note_unreadable(&shared, file_no, &error).await?,
@@ -74,6 +85,9 @@ fn parse_all(
     let codec = shared.ingest.broker.codec();
     let unread = Mutex::new(BTreeMap::new());
     let done = chunks.par_bridge().try_for_each(|(job, chunk)| {
+        if shared.drain.is_cancelled() {
+            return Err(GivenUp::Stopped);
+        }
         let busy = telemetry::busy(Stage::Parse);
         let budget = reserve(shared, chunk, runtime)?;
         let frame = produce(shared, job, chunk, codec);
@@ -112,6 +126,7 @@ fn reserve(
                 shared.report_memory();
                 Ok(permit.expect("it is never closed"))
             }
+            () = shared.drain.cancelled() => Err(GivenUp::Stopped),
             () = shared.stop.cancelled() => Err(GivenUp::Stopped),
         }
     })
@@ -134,6 +149,8 @@ fn produce(shared: &Shared, job: &Job, chunk: Chunk, codec: Codec) -> Result<Fra
         records = chunk.records
     )
     .entered();
+    let is_huge = chunk.end - chunk.start > HUGE_CHUNK_BYTES;
+    let _alone = is_huge.then(|| shared.huge.lock());
     let batch = PARSER.with_borrow_mut(|(parser, buffer)| {
         let mut parse =
             |bytes: &[u8]| parser.parse(&job.dataset, job.source_file(), job.layout, chunk, bytes);

@@ -33,6 +33,8 @@ pub(super) async fn run(
         shared.report_memory();
         note_published(&shared, &frames);
     }
+    shared.all_published.cancel();
+    shared.settle_soon.notify_one();
     Ok(())
 }
 

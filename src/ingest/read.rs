@@ -6,11 +6,13 @@
 use std::cell::Cell;
 use std::io::ErrorKind;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt as _, StreamExt as _};
 use rayon::iter::Either;
 use rayon::prelude::*;
+use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::{Mutex, mpsc};
 use tokio_util::sync::CancellationToken;
 
@@ -64,6 +66,11 @@ pub(super) async fn run(
     let mut retried = FuturesUnordered::new();
     loop {
         let arrived = tokio::select! {
+            biased;
+            () = shared.drain.cancelled() => {
+                note_cut_short(&shared, &mut items);
+                return Ok(());
+            }
             arrived = items.recv() => arrived,
             Some(outcome) = retried.next() => {
                 Box::pin(start(&shared, vec![outcome?], &jobs)).await?;
@@ -79,6 +86,11 @@ pub(super) async fn run(
             let busy = telemetry::busy(Stage::Read);
             let (outcomes, not_read) = read_all(&shared, group).await;
             drop(busy);
+            if shared.drain.is_cancelled() {
+                // They stay where they are, and the next run finds them there.
+                note_cut_short(&shared, &mut items);
+                return Ok(());
+            }
             // Boxed, since the future is large and is awaited in several places.
             Box::pin(start(&shared, outcomes, &jobs)).await?;
             // After the other files have gone on, since they may hold what is lacking: room on the
@@ -93,10 +105,22 @@ pub(super) async fn run(
             }
         }
     }
-    while let Some(outcome) = retried.next().await {
-        Box::pin(start(&shared, vec![outcome?], &jobs)).await?;
+    loop {
+        tokio::select! {
+            outcome = retried.next() => match outcome {
+                Some(outcome) => Box::pin(start(&shared, vec![outcome?], &jobs)).await?,
+                None => return Ok(()),
+            },
+            () = shared.drain.cancelled() => return Ok(()),
+        }
     }
-    Ok(())
+}
+
+/// Notes that files were not taken, unless all have been: the channel is closed then.
+fn note_cut_short(shared: &Shared, items: &mut mpsc::Receiver<Vec<Item>>) {
+    if !matches!(items.try_recv(), Err(TryRecvError::Disconnected)) {
+        shared.tally().cut_short.store(true, Relaxed);
+    }
 }
 
 fn groups(items: Vec<Item>) -> Vec<Vec<Item>> {

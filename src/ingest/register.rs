@@ -31,7 +31,9 @@ pub(super) async fn start(
         }
     }
     let started = register(shared, ready).await?;
-    if !started.is_empty() && jobs.send(started).await.is_err() {
+    // A shutdown that drains closes the channel first, and what is registered goes on at the next
+    // start.
+    if !started.is_empty() && jobs.send(started).await.is_err() && !shared.drain.is_cancelled() {
         return Err(GivenUp::Stopped);
     }
     Ok(())

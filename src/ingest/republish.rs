@@ -34,7 +34,7 @@ pub(super) async fn republish_lost(
     jobs: &mpsc::Sender<Vec<Job>>,
     still: &[u32],
 ) -> Result<(), GivenUp> {
-    if still.is_empty() {
+    if still.is_empty() || shared.drain.is_cancelled() {
         return Ok(());
     }
     // A fault of the broker says nothing about the frames: settle asks again after its interval.
@@ -67,7 +67,7 @@ pub(super) async fn republish_lost(
             "frames are in neither queue nor ledger; they are published again"
         );
         telemetry::frames_lost(&job.dataset.name, job.chunks.len() as u64);
-        if jobs.send(vec![job]).await.is_err() {
+        if jobs.send(vec![job]).await.is_err() && !shared.drain.is_cancelled() {
             return Err(GivenUp::Stopped);
         }
     }

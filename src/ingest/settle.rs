@@ -43,7 +43,7 @@ pub(super) async fn run(
 ) -> Result<(), GivenUp> {
     let _settled = settled.drop_guard();
     loop {
-        if all_read.is_cancelled() && shared.flights().is_empty() && shared.disposals.is_done() {
+        if all_read.is_cancelled() && no_flight_goes_on(&shared) && shared.disposals.is_done() {
             return Ok(());
         }
         tokio::select! {
@@ -63,6 +63,14 @@ pub(super) async fn run(
             () = all_committed(&shared, &all_read) => {}
         }
     }
+}
+
+/// Whether no flight is left but those that a shutdown has cut: some of their chunks are never
+/// published.
+fn no_flight_goes_on(shared: &Shared) -> bool {
+    let flights = shared.flights();
+    let is_cut = |flight: &Flight| shared.all_published.is_cancelled() && flight.has_unpublished();
+    flights.values().all(is_cut)
 }
 
 /// Waits until the last records of the last files are committed: there is nothing left to wait for.

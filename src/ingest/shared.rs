@@ -15,6 +15,7 @@ use crate::content::ContentOptions;
 use crate::cut::ChunkLimits;
 use crate::dataset::{Dataset, Datasets};
 use crate::inbox::Inbox;
+use crate::shutdown::Shutdown;
 use crate::sink::Sink;
 use crate::telemetry;
 use crate::worker::Progress;
@@ -65,14 +66,20 @@ pub(super) struct Shared {
     /// Bounds the bytes between parse and broker, in KiB.
     pub(super) budget: Arc<Semaphore>,
     pub(super) budget_kib: u32,
+    /// Held while a huge chunk is parsed: one at a time.
+    pub(super) huge: Mutex<()>,
     pub(super) disposals: Disposals,
     /// Wakes settle: a flight has nothing left to publish, or a stuck file was moved.
     pub(super) settle_soon: Notify,
+    /// Cancelled once no file and no chunk is to be begun any more.
+    pub(super) drain: CancellationToken,
+    /// Cancelled once no frame comes to publish any more.
+    pub(super) all_published: CancellationToken,
     pub(super) stop: CancellationToken,
 }
 
 impl Shared {
-    pub(super) fn new(ingest: Ingest, stop: CancellationToken) -> Self {
+    pub(super) fn new(ingest: Ingest, shutdown: &Shutdown) -> Self {
         let budget_kib = u32::try_from(ingest.options.budget_bytes / 1024).unwrap_or(u32::MAX);
         let budget_kib = budget_kib.max(1);
         let shared = Self {
@@ -81,9 +88,12 @@ impl Shared {
             flight_slots: Arc::new(Semaphore::new(FLIGHTS_MAX)),
             budget: Arc::new(Semaphore::new(budget_kib as usize)),
             budget_kib,
+            huge: Mutex::default(),
             disposals: Disposals::default(),
             settle_soon: Notify::new(),
-            stop,
+            drain: shutdown.drain.clone(),
+            all_published: CancellationToken::new(),
+            stop: shutdown.abort.clone(),
         };
         shared.report_memory();
         shared

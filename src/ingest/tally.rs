@@ -25,6 +25,8 @@ pub struct Tally {
     pub quarantined: AtomicU64,
     /// Files left where they were, because they are not complete or are being written.
     pub left: AtomicU64,
+    /// Marker files, which were passed over.
+    pub passed_over: AtomicU64,
     /// Records of settled files.
     pub records: AtomicU64,
     /// Rows of settled files.

@@ -12,7 +12,7 @@ use crate::broker::{Broker, Depth};
 use crate::config::Roles;
 use crate::dataset::Datasets;
 use crate::fault::Fault;
-use crate::inbox::Inbox;
+use crate::inbox::{Census, Inbox};
 use crate::ingest::{InboundView, Ingest, IngestOptions, Intake, Tally};
 use crate::retry::GivenUp;
 use crate::sink::{Database, FileEntry, Sink, Totals};
@@ -41,6 +41,7 @@ pub struct Engine {
     /// What the workers of this process have committed.
     pub progress: Arc<Progress>,
     summaries: Option<Arc<Accumulator>>,
+    pub(super) scan_interval: Arc<Mutex<Duration>>,
     pub(super) inbound: Arc<InboundView>,
     pub(super) health: Arc<HealthState>,
 }
@@ -77,10 +78,21 @@ pub(super) struct HealthState {
     pub(super) checked: Mutex<Option<Result<(), Problem>>>,
     pub(super) journal: Mutex<Journal>,
     pub(super) ledger: Mutex<LedgerView>,
+    /// What was last counted in the directories.
+    pub(super) counts: Mutex<Option<Counted>>,
     /// Locked by the task that asks the ledger.
     pub(super) asking: tokio::sync::Mutex<()>,
     /// When the main loop last turned.
     pub(super) beat: Mutex<Instant>,
+}
+
+/// The files of the directories, when they were counted, and how long that took.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Counted {
+    pub(super) at: Instant,
+    pub(super) took: Duration,
+    pub(super) census: Census,
+    pub(super) quarantine: u64,
 }
 
 /// What the ledger last answered, and when and how fast.
@@ -97,6 +109,7 @@ impl Default for HealthState {
             checked: Mutex::default(),
             journal: Mutex::default(),
             ledger: Mutex::default(),
+            counts: Mutex::default(),
             asking: tokio::sync::Mutex::default(),
             beat: Mutex::new(Instant::now()),
         }
@@ -114,6 +127,7 @@ impl Engine {
         inbox: Arc<Inbox>,
         options: EngineOptions,
     ) -> Self {
+        let scan_interval = Arc::new(Mutex::new(options.scan_interval));
         let summaries = database.clone().map(|store| Accumulator::new(store));
         Self {
             broker,
@@ -122,6 +136,7 @@ impl Engine {
             datasets,
             inbox,
             options,
+            scan_interval,
             tally: Arc::default(),
             progress: Arc::default(),
             summaries: summaries.map(Arc::new),
@@ -146,7 +161,7 @@ impl Engine {
             inbox: self.inbox.clone(),
             tally: self.tally.clone(),
             view: self.inbound.clone(),
-            scan_interval: self.options.scan_interval,
+            scan_interval: self.scan_interval.clone(),
             disk_floor_bytes: self.options.disk_floor_bytes,
         }
     }

@@ -7,10 +7,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::time::{Instant, MissedTickBehavior};
 
-use super::engine::Engine;
+use super::engine::{Counted, Engine};
 use super::journal::{Journal, Problem, SAMPLE_EVERY};
 use crate::fault::{Fault, Origin};
 use crate::inbox::{self, Waiting};
+use crate::retry;
 use crate::status::{self, Status, StatusSource, Trouble};
 use crate::telemetry;
 
@@ -21,13 +22,16 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(2);
 /// for less.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// A publish or a commit that has failed for this long keeps the engine from working, even if queue
+/// and database answer. What passes by itself, such as a failover, is mostly over by then.
+const FAILING_TIME: Duration = Duration::from_secs(60);
+
 /// Heartbeat for the watchdog of systemd, and interval at which the journal notes what changed. One
 /// second: the shortest time that a person notices.
 const BEAT_EVERY: Duration = Duration::from_secs(1);
 
-/// Most files of the ledger, rejects, and waiting files in a status.
+/// Most files of the ledger, and waiting files in a status.
 const STATUS_FILES: usize = 10;
-const STATUS_REJECTS: usize = 1_000;
 const STATUS_WAITING: usize = 20;
 
 /// Most characters of the reason of a file in a status.
@@ -122,7 +126,12 @@ impl Engine {
             let (fault, since) = fault.as_ref()?;
             Some(Problem::new(fault, *since))
         };
-        let problem = checked.err().or(no_room).or_else(inbound);
+        let failing = || {
+            let failing = retry::failing_for(FAILING_TIME)?;
+            let since = Instant::now() - failing.since.elapsed();
+            Some(Problem::of(failing.origin, &failing.detail, since))
+        };
+        let problem = checked.err().or(no_room).or_else(inbound).or_else(failing);
         self.health.journal.lock().note(problem);
     }
 
@@ -138,6 +147,36 @@ impl Engine {
             within(CHECK_TIMEOUT, Origin::Sink, database.last_files(1)).await?;
         }
         Ok(())
+    }
+
+    /// Counts the files of the directories, unless that was done a moment ago: again after ten times
+    /// as long as it took. So metrics and status have the same numbers, however many clients ask.
+    /// `None` if a directory cannot be read and none was before.
+    pub(super) async fn count_files(&self) -> Option<Counted> {
+        let known = *self.health.counts.lock();
+        if let Some(known) = known
+            && known.at.elapsed() < (known.took * 10).min(LEDGER_AGE[1])
+        {
+            return Some(known);
+        }
+        let at = Instant::now();
+        let inbox = self.inbox.clone();
+        let counting = inbox::blocking("counting files", move || {
+            Ok((inbox.census()?, inbox.quarantine()?))
+        });
+        // A directory that cannot be read now keeps its last figures; the stages log the error.
+        let Ok((census, quarantine)) = counting.await else {
+            return known;
+        };
+        let took = at.elapsed();
+        let counted = Counted {
+            at,
+            took,
+            census,
+            quarantine,
+        };
+        *self.health.counts.lock() = Some(counted);
+        Some(counted)
     }
 
     /// Asks the ledger, unless it was asked a moment ago, is being asked, or is unavailable.
@@ -165,7 +204,10 @@ impl Engine {
         let ask = async {
             let totals = database.totals().await?;
             let files = database.last_files(STATUS_FILES).await?;
-            let rejects = database.reject_codes(STATUS_REJECTS).await?;
+            let rejects = match totals.rejects {
+                0 => Vec::new(),
+                _ => database.reject_counts().await?,
+            };
             Ok::<_, Fault>((totals, files, rejects))
         };
         // Status answers without the ledger if the database does not answer in time.
@@ -208,6 +250,10 @@ impl StatusSource for Engine {
             .map_or(Ok(()), |problem| Err(problem.reason()))
     }
 
+    fn work(&self) -> String {
+        inbox::canonical(&self.inbox.directories().work)
+    }
+
     async fn status(&self) -> Status {
         self.refresh_ledger().await;
         let depth = *self.health.depth.lock();
@@ -216,6 +262,7 @@ impl StatusSource for Engine {
             why: file.why.clone().into_owned(),
             seconds: Some(since.elapsed().as_secs_f64()),
         };
+        let counted = self.count_files().await;
         let waits = self.inbound.waiting.lock().clone();
         let stuck = self.tally.stuck();
         let named = stuck.iter().chain(&waits.named).take(STATUS_WAITING);
@@ -238,8 +285,9 @@ impl StatusSource for Engine {
                 pending: depth.pending,
             }),
             files: status::Files {
-                inbound: self.inbound.files.load(Relaxed),
-                work: self.tally.unfinished(),
+                inbound: counted.map_or(0, |counted| counted.census.inbound.files),
+                work: counted.map_or(0, |counted| counted.census.work.files),
+                quarantine: counted.map_or(0, |counted| counted.quarantine),
                 waiting_files: waits.files + stuck.len() as u64,
                 waiting: named.map(waiting).collect(),
             },

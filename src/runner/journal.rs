@@ -33,13 +33,18 @@ pub(super) struct Problem {
 impl Problem {
     /// The problem of a fault in an attempt that began at `since`.
     pub(super) fn new(fault: &Fault, since: Instant) -> Self {
+        Self::of(fault.origin, &fault.to_string(), since)
+    }
+
+    /// The problem of a part of the outside that has failed since then.
+    pub(super) fn of(origin: Origin, detail: &str, since: Instant) -> Self {
         Self {
-            trouble: match fault.origin {
+            trouble: match origin {
                 Origin::Broker => Trouble::Queue,
                 Origin::Sink => Trouble::Database,
                 Origin::Files => Trouble::Files,
             },
-            detail: fault.to_string().chars().take(DETAIL_CHARS).collect(),
+            detail: detail.chars().take(DETAIL_CHARS).collect(),
             since,
         }
     }

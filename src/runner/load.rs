@@ -46,16 +46,16 @@ impl Engine {
         let mut workers = Workers::start(&self.worker(), self.options.workers, &shutdown.abort);
         let stop_workers = workers.stop.clone();
         let ingest = async {
-            let abort = shutdown.abort.clone();
-            tokio::try_join!(take(items), self.ingest().run(taken, abort))?;
+            tokio::try_join!(take(items), self.ingest().run(taken, shutdown))?;
             // No frame is in flight any more: the workers have nothing left to do.
             stop_workers.cancel();
             Ok(())
         };
         tokio::try_join!(ingest, workers.join())?;
-        if shutdown.abort.is_cancelled() {
+        // After a shutdown the next run does it.
+        if shutdown.drain.is_cancelled() {
             return Ok(());
         }
-        self.refresh_summary(&shutdown.abort).await
+        self.refresh_summary(&shutdown.drain).await
     }
 }

@@ -34,9 +34,9 @@ impl Engine {
             tokio::time::sleep(OBSERVE_INTERVAL).await;
             telemetry::paused(self.inbox.is_paused());
             let inbox = self.inbox.clone();
-            let free = blocking("asking for the room on disk", move || inbox.free_bytes()).await;
-            for (directory, bytes) in free.into_iter().flatten() {
-                telemetry::disk_free(directory, bytes);
+            let free = blocking("asking for the room on disk", move || inbox.free_room()).await;
+            for (directory, room) in free.into_iter().flatten() {
+                telemetry::disk_free(directory, room.bytes);
             }
             ratios.export(|stage| match stage {
                 Stage::Read | Stage::Publish | Stage::Settle => 1,
@@ -49,12 +49,10 @@ impl Engine {
     async fn observe_files(&self) {
         loop {
             let began = Instant::now();
-            let inbox = self.inbox.clone();
-            // A directory that cannot be read now keeps its last figures; the stages log the error.
-            if let Ok(census) = blocking("counting inbound and work", move || inbox.census()).await
-            {
-                report_census(&census);
-                let waiting = self.inbound.waiting.lock().files;
+            if let Some(counted) = self.count_files().await {
+                report_census(&counted.census);
+                telemetry::files_now("quarantine", counted.quarantine);
+                let waiting = self.inbound.waiting.lock().files + self.tally.stuck().len() as u64;
                 telemetry::files_now("waiting", waiting);
             }
             rest(OBSERVE_INTERVAL, began).await;
@@ -67,11 +65,6 @@ impl Engine {
             let inbox = self.inbox.clone();
             if let Ok(history) = blocking("counting history", move || inbox.history()).await {
                 telemetry::history(history.bytes);
-            }
-            let inbox = self.inbox.clone();
-            let quarantine = blocking("counting quarantine", move || inbox.quarantine()).await;
-            if let Ok(files) = quarantine {
-                telemetry::files_now("quarantine", files);
             }
             if let Some(database) = &self.database
                 && let Ok(totals) = database.totals().await

@@ -11,7 +11,7 @@ use crate::content::ContentOptions;
 use crate::cut::ChunkLimits;
 use crate::dataset::Dataset;
 use crate::fault::Fault;
-use crate::inbox::{Inbox, Patience};
+use crate::inbox::{Inbox, Markers, Patience};
 use crate::ingest::IngestOptions;
 use crate::shutdown::Shutdown;
 use crate::sink::{self, SinkOptions};
@@ -26,21 +26,16 @@ pub async fn open(
     dataset: Option<&Arc<Dataset>>,
     incomplete_may_wait: bool,
 ) -> Result<Engine, Fault> {
-    // A load ends, so it does not wait for the rest of a document.
-    let incomplete_after = if incomplete_may_wait {
-        settings.incomplete_after
-    } else {
-        Duration::ZERO
-    };
     if let Some(note) = settings.embedded_note() {
         tracing::info!("{note}");
     }
-    let patience = Patience {
-        quiet_time: settings.quiet_time,
-        incomplete_after,
-        one_name: settings.hard_links == HardLinks::Wait,
-    };
+    let mut patience = patience(settings);
+    if !incomplete_may_wait {
+        // A load ends, so it does not wait for the rest of a document.
+        patience.incomplete_after = Duration::ZERO;
+    }
     let inbox = Inbox::open(settings.dirs.clone(), patience)?;
+    inbox.set_markers(Markers::new(&settings.marker_files.0));
     // A queue in this process shares the memory of the stages around it.
     let queue_bytes_max = if settings.broker_url.starts_with("memory:") {
         settings
@@ -91,6 +86,25 @@ pub async fn open(
         Arc::new(inbox),
         options,
     ))
+}
+
+/// How long the settings say that files are waited for.
+fn patience(settings: &Settings) -> Patience {
+    Patience {
+        quiet_time: settings.quiet_time,
+        incomplete_after: settings.incomplete_after,
+        one_name: settings.hard_links == HardLinks::Wait,
+    }
+}
+
+impl Engine {
+    /// Takes over what can change while a service runs: [`Settings::RELOADED`].
+    pub fn reload(&self, settings: &Settings) {
+        self.inbox.set_patience(patience(settings));
+        self.inbox
+            .set_markers(Markers::new(&settings.marker_files.0));
+        *self.scan_interval.lock() = settings.scan_interval;
+    }
 }
 
 /// Opens an engine for a run that ends, and brings the tables of the database up to date. `None` if

@@ -10,7 +10,7 @@ use super::engine::Engine;
 use crate::config::Settings;
 use crate::config::cli::FileOrder;
 use crate::fault::Fault;
-use crate::inbox::{self, Candidate, Claimed};
+use crate::inbox::{self, Archive, Candidate, Claimed, Markers};
 use crate::ingest::{ItemOrigin, Tally};
 use crate::shutdown::Shutdown;
 
@@ -30,7 +30,7 @@ pub enum Source {
     /// One file in inbound.
     FileInInbound(PathBuf),
     /// Files elsewhere.
-    Archive(Vec<Claimed>),
+    Archive(Archive),
 }
 
 impl LoadPlan {
@@ -56,9 +56,10 @@ impl LoadPlan {
             match source {
                 Source::Inbound => plan.inbound = true,
                 Source::FileInInbound(path) => plan.claim(engine, path)?,
-                Source::Archive(found) => {
+                Source::Archive(Archive { files, markers }) => {
+                    Tally::add(&engine.tally.passed_over, markers);
                     plan.files
-                        .extend(found.into_iter().map(|file| (file, archive)));
+                        .extend(files.into_iter().map(|file| (file, archive)));
                 }
             }
         }
@@ -83,7 +84,9 @@ impl LoadPlan {
     fn count(mut self, engine: &Engine) -> io::Result<Self> {
         self.bytes = self.files.iter().map(|(file, _)| file.bytes).sum();
         if self.inbound {
-            self.bytes += engine.inbox.scan()?.bytes;
+            let scan = engine.inbox.scan()?;
+            self.bytes += scan.bytes;
+            Tally::add(&engine.tally.passed_over, scan.markers);
             let recovered = engine.inbox.recovered()?;
             self.bytes += recovered.iter().map(|file| file.bytes).sum::<u64>();
         }
@@ -166,22 +169,24 @@ pub fn sources(settings: &Settings, paths: &[PathBuf]) -> io::Result<Vec<Source>
         .into_iter()
         .chain(database.into_iter().flatten());
     let own: Vec<_> = own.filter_map(|path| path.canonicalize().ok()).collect();
+    let markers = Markers::new(&settings.marker_files.0);
     let source_of = |path: &PathBuf| {
         let full = canonical(path)?;
         if Some(&full) == inbound.as_ref() {
             return Ok(Source::Inbound);
         }
-        if inbound.is_some() && full.parent() == inbound.as_deref() {
+        let is_in_inbound = inbound.is_some() && full.parent() == inbound.as_deref();
+        if is_in_inbound && !full.is_dir() {
             return Ok(Source::FileInInbound(full));
         }
-        let mut files = inbox::archive(&full)?;
-        files.retain(|file| {
+        let mut found = inbox::archive(&full, &markers)?;
+        found.files.retain(|file| {
             let is_in = |own: &PathBuf| {
                 *own != full && own.starts_with(&full) && file.path.starts_with(own)
             };
             !own.iter().any(is_in)
         });
-        Ok(Source::Archive(files))
+        Ok(Source::Archive(found))
     };
     paths.iter().map(source_of).collect()
 }

@@ -25,7 +25,7 @@ impl Engine {
                 let (items, taken) = mpsc::channel(1);
                 let intake = self.intake();
                 let take = Box::pin(intake.watch_inbound(items, shutdown));
-                tokio::try_join!(take, self.ingest().run(taken, shutdown.abort.clone()))?;
+                tokio::try_join!(take, self.ingest().run(taken, shutdown))?;
             }
             shutdown.drain.cancelled().await;
             stop_workers.cancel();
@@ -48,7 +48,7 @@ impl Engine {
 
     async fn keep_summary(&self, shutdown: &Shutdown) -> Result<(), Fault> {
         loop {
-            self.refresh_summary(&shutdown.abort).await?;
+            self.refresh_summary(&shutdown.drain).await?;
             let next = async {
                 match self.options.summary_every {
                     Some(every) => tokio::time::sleep(every).await,

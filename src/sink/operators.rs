@@ -55,9 +55,8 @@ pub trait Operators: Send + Sync {
     /// the row is another writer's.
     async fn standing(&self, dataset: &Arc<Dataset>, id: u64) -> Result<Standing, Fault>;
 
-    /// The reasons of the last `max` rejects, newest first. Not the rejects: each may hold 8 KiB of
-    /// its record.
-    async fn reject_codes(&self, max: usize) -> Result<Vec<RejectCode>, Fault>;
+    /// How many rejects there are of each reason. Reads all rejects.
+    async fn reject_counts(&self) -> Result<Vec<(RejectCode, u64)>, Fault>;
 
     /// The rejects that fit, newest first (by file, then ordinal), at most `max`.
     async fn find_rejects(&self, query: &RejectQuery, max: usize)

@@ -91,12 +91,17 @@ impl Status {
 
     fn advise(&self) -> Option<String> {
         const BY_ITSELF: &str = "nothing is lost, and the engine continues by itself";
+        let answer =
+            |server| format!("start `{server}`, or correct what the reason says; {BY_ITSELF}");
         if let Some(outage) = self.outage() {
             return Some(match outage.trouble {
-                Trouble::Database => format!("start `{}`; {BY_ITSELF}", self.database),
-                Trouble::Queue => format!("start `{}`; {BY_ITSELF}", self.broker),
+                Trouble::Database => answer(&self.database),
+                Trouble::Queue => answer(&self.broker),
                 Trouble::Disk => {
-                    format!("free some disk space, or lower `--disk-floor`; {BY_ITSELF}")
+                    format!(
+                        "free some disk space (or inodes, if the reason names them), or lower \
+                         `--disk-floor`; {BY_ITSELF}"
+                    )
                 }
                 Trouble::Files => {
                     format!("`task_runner doctor` checks the directories; {BY_ITSELF}")
@@ -179,8 +184,9 @@ mod tests {
             (EngineState::Unwell, "Database unavailable")
         );
         assert!(
-            next.unwrap()
-                .starts_with("start `mysql://db`; nothing is lost")
+            next.unwrap().starts_with(
+                "start `mysql://db`, or correct what the reason says; nothing is lost"
+            )
         );
         // One that has ended is history.
         let (state, ..) = concluded(Status {

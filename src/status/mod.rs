@@ -24,6 +24,9 @@ pub trait StatusSource: Send + Sync {
     /// The reason why it cannot, for people.
     fn ready(&self) -> Result<(), String>;
 
+    /// The work directory, which tells one engine of a host from another.
+    fn work(&self) -> String;
+
     /// The whole status. May ask the database, but returns within a few seconds even if the
     /// database does not answer.
     async fn status(&self) -> Status;
@@ -72,7 +75,7 @@ pub struct Status {
     pub totals: Option<Totals>,
     /// The last files of the ledger, newest first.
     pub last_files: Vec<FileEntry>,
-    /// The reasons of the newest thousand rejects, most frequent first.
+    /// The reasons of all rejects, most frequent first.
     pub rejects: Vec<RejectCount>,
     /// Records stored per second, over the last seconds.
     pub records_per_second: Option<f64>,
@@ -193,6 +196,9 @@ pub struct Files {
     pub inbound: u64,
     /// Files in work.
     pub work: u64,
+    /// Files in quarantine, without their reasons.
+    #[serde(default)]
+    pub quarantine: u64,
     /// Files that wait: those in inbound that cannot be taken yet, and those in work that cannot be
     /// read or moved now.
     #[serde(default)]
@@ -241,17 +247,12 @@ impl Status {
 
 /// Counts rejects by code, most frequent first.
 #[must_use]
-pub fn by_reason(codes: &[RejectCode]) -> Vec<RejectCount> {
-    let mut counts: Vec<RejectCount> = Vec::new();
-    for code in codes {
-        match counts.iter_mut().find(|count| count.code == code.as_str()) {
-            Some(count) => count.records += 1,
-            None => counts.push(RejectCount {
-                code: code.as_str().to_owned(),
-                records: 1,
-            }),
-        }
-    }
+pub fn by_reason(counts: &[(RejectCode, u64)]) -> Vec<RejectCount> {
+    let count = |(code, records): &(RejectCode, u64)| RejectCount {
+        code: code.as_str().to_owned(),
+        records: *records,
+    };
+    let mut counts: Vec<RejectCount> = counts.iter().map(count).collect();
     counts.sort_by_key(|count| std::cmp::Reverse(count.records));
     counts
 }

@@ -19,10 +19,14 @@ impl fmt::Display for Status {
         let Files {
             inbound,
             work,
+            quarantine,
             waiting,
             ..
         } = &self.files;
-        writeln!(f, "files     {inbound} in inbound, {work} in work")?;
+        writeln!(
+            f,
+            "files     {inbound} in inbound, {work} in work, {quarantine} in quarantine"
+        )?;
         for WaitingFile { name, why, seconds } in waiting {
             let seconds = seconds.map_or(String::new(), |s| format!(" ({})", length(s)));
             writeln!(f, "  waits   {}: {}{seconds}", shown(name), shown(why))?;
@@ -209,6 +213,7 @@ mod tests {
                     why: "open".to_owned(),
                     seconds: Some(3.9),
                 }],
+                ..Files::default()
             },
             records_per_second: Some(12_345.6),
             history: History {

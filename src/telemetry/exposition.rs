@@ -114,7 +114,7 @@ pub const METRICS: &[Metric] = &[
 
     counter("lemonade_files_discovered_total", Unit::Count, &["via"], "Files taken, by how they were found: scan (in inbound) or recovered (left in work by an earlier run)"),
     counter("lemonade_files_settled_total", Unit::Count, &["dataset", "outcome"], "Files that left work, by outcome: settled, duplicate or quarantined"),
-    gauge("lemonade_files", Unit::Count, &["state"], "Current files by state: inbound, waiting (a part of inbound), work, quarantine"),
+    gauge("lemonade_files", Unit::Count, &["state"], "Current files by state: inbound, work, quarantine, and waiting: those in inbound that cannot be taken, and those in work that cannot be read or moved"),
     gauge("lemonade_backlog_files", Unit::Count, &[], "Files in inbound and work, which are not completely stored"),
     gauge("lemonade_backlog_bytes", Unit::Bytes, &[], "Bytes of the files in inbound and work"),
     gauge("lemonade_backlog_oldest_age_seconds", Unit::Seconds, &[], "Age of the oldest file in inbound or work, since it arrived there"),

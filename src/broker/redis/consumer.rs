@@ -81,6 +81,10 @@ impl Consumer for RedisConsumer {
                     let made = self.queue.make_groups().await;
                     made.map_err(|error| fault("creating the streams in redis", error))?;
                 }
+                Err(error) if classify(&error) == Verdict::Unusable => {
+                    let replaced = self.queue.replace_unusable().await;
+                    replaced.map_err(|error| fault("replacing a key in redis", error))?;
+                }
                 Err(error) => return Err(fault("receiving from redis", error)),
             }
         }

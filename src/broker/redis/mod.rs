@@ -26,12 +26,14 @@ use parking_lot::Mutex;
 
 use self::consumer::RedisConsumer;
 use self::link::{Link, REPLY_TIMEOUT};
+use self::replace::{Refused, length_of};
 use self::verdict::{Verdict, classify, fault};
 use super::{Broker, BrokerOptions, Consumer, Depth, Queued, Tag};
 use crate::dataset::Datasets;
 use crate::fault::{Fault, Origin};
 use crate::finding::Finding;
 use crate::frame::{Codec, Frame};
+use crate::retry::Struggle;
 use crate::telemetry::{self, Stage};
 use crate::tls::split_ca;
 
@@ -41,6 +43,7 @@ mod link;
 mod oldest;
 mod orphans;
 mod peek;
+mod replace;
 mod verdict;
 
 /// The URL schemes of this broker.
@@ -329,20 +332,33 @@ impl Queue {
             self.stream_of(&frame.dataset).note_weight(frame);
         }
         let mut pause = Pause::default();
+        let mut struggle = None;
         loop {
             self.wait_for_room(&left).await?;
             let added = self.add(&left).await;
             if added.is_err() {
                 self.is_unsure.store(true, Ordering::Relaxed);
             }
-            left = added?;
+            let Refused { full, unusable } = added?;
+            for frame in &unusable {
+                self.replace(self.stream_of(&frame.dataset)).await?;
+            }
+            let is_full = !full.is_empty();
+            left = [full, unusable].concat();
             if left.is_empty() {
                 return Ok(());
             }
             telemetry::broker_error();
+            if !is_full {
+                continue;
+            }
             if pause.is_first() {
                 tracing::warn!("redis is out of memory: publishing waits until memory is free");
             }
+            let out_of_memory = "publishing to redis: it is out of memory";
+            struggle
+                .get_or_insert_with(|| Struggle::begin(Origin::Broker))
+                .note(out_of_memory.to_owned());
             pause.wait().await;
         }
     }
@@ -378,8 +394,8 @@ impl Queue {
         streams.fold((0, 0), |sum, next| (sum.0 + next.0, sum.1 + next.1))
     }
 
-    /// Adds the frames in one round trip. Returns those that the server refused for lack of memory.
-    async fn add<'a>(&self, frames: &[&'a Frame]) -> Result<Vec<&'a Frame>, Error> {
+    /// Adds the frames in one round trip. Returns those that the server refused.
+    async fn add<'a>(&self, frames: &[&'a Frame]) -> Result<Refused<'a>, Error> {
         let pipeline = self.link.client().await?.pipeline();
         for frame in frames {
             let key = &*self.stream_of(&frame.dataset).key;
@@ -396,18 +412,19 @@ impl Queue {
             .run(pipeline, frames.len() + self.streams.len())
             .await?
             .into_iter();
-        let mut refused = Vec::new();
+        let mut refused = Refused::default();
         for (frame, result) in frames.iter().zip(&mut results) {
             match result {
                 Ok(_) => {}
-                Err(error) if classify(&error) == Verdict::Full => refused.push(*frame),
-                Err(error) => return Err(error),
+                Err(error) => match classify(&error) {
+                    Verdict::Full => refused.full.push(*frame),
+                    Verdict::Unusable => refused.unusable.push(*frame),
+                    _ => return Err(error),
+                },
             }
         }
-        for (stream, result) in self.streams.iter().zip(results) {
-            stream
-                .length
-                .store(result?.as_u64().unwrap_or(0), Ordering::Relaxed);
+        for (stream, length) in self.streams.iter().zip(results) {
+            stream.length.store(length_of(length)?, Ordering::Relaxed);
         }
         Ok(refused)
     }
@@ -420,9 +437,7 @@ impl Queue {
         }
         let lengths = self.link.run(pipeline, self.streams.len()).await?;
         for (stream, length) in self.streams.iter().zip(lengths) {
-            stream
-                .length
-                .store(length?.as_u64().unwrap_or(0), Ordering::Relaxed);
+            stream.length.store(length_of(length)?, Ordering::Relaxed);
         }
         Ok(())
     }
@@ -478,8 +493,10 @@ impl Queue {
                 .xgroup_create(&*stream.key, GROUP, "0", true)
                 .await?;
         }
-        for result in self.link.run(pipeline, self.streams.len()).await? {
-            match result {
+        let made = self.link.run(pipeline, self.streams.len()).await?;
+        for (stream, made) in self.streams.iter().zip(made) {
+            match made {
+                Err(error) if classify(&error) == Verdict::Unusable => self.replace(stream).await?,
                 Err(error) if !error.details().starts_with("BUSYGROUP") => return Err(error),
                 _ => {}
             }

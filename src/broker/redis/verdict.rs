@@ -19,6 +19,9 @@ pub(super) enum Verdict {
     Full,
     /// The stream or its group does not exist (FLUSHALL, DEL, a restart without data): create it.
     GroupMissing,
+    /// The key takes no entry, and never will: it is of another type, or the ids of its stream are
+    /// used up. Replace it.
+    Unusable,
     /// A person has to act; the text says how.
     Fatal(&'static str),
 }
@@ -28,7 +31,7 @@ const UNTRUSTED: &str = "the server's certificate is not trusted: name its autho
                          in the URL of the broker, and use a host name that the certificate \
                          contains";
 const PERMISSIONS: &str =
-    "give the ACL user `~NAMESPACE:*` and `+@stream +@connection +info +memory|usage`";
+    "give the ACL user `~NAMESPACE:*` and `+@stream +@connection +info +memory|usage +del`";
 const CLUSTER: &str = "the server is part of a cluster: use `redis-cluster://`";
 const NO_CLUSTER: &str = "the server is not part of a cluster: use `redis://`";
 const DATABASE: &str = "choose a database that the server has, at the end of the URL";
@@ -61,10 +64,8 @@ const BEGINNINGS: &[(&str, Verdict)] = &[
     ),
     ("ERR DB index", Verdict::Fatal(DATABASE)),
     ("ERR invalid DB index", Verdict::Fatal(DATABASE)),
-    (
-        "WRONGTYPE",
-        Verdict::Fatal("a key of the queue holds something else: choose another namespace"),
-    ),
+    ("WRONGTYPE", Verdict::Unusable),
+    ("ERR The stream has exhausted", Verdict::Unusable),
     (
         "ERR unknown command",
         Verdict::Fatal("use Redis 6.2 or newer, or Valkey"),
@@ -149,10 +150,12 @@ mod tests {
             "redis-cluster://",
             "CROSSSLOT Keys in request don't hash to the same slot",
         );
-        fatal(
-            "another namespace",
+        for unusable in [
             "WRONGTYPE Operation against a key holding the wrong kind",
-        );
+            "ERR The stream has exhausted the last possible ID, unable to add more items",
+        ] {
+            is(Verdict::Unusable, unusable);
+        }
         fatal("password", "NOAUTH Authentication required.");
         fatal(
             "password",

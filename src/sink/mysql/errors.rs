@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use crate::fault::{Fault, Origin};
-use crate::sink::counted;
+use crate::sink::{NUMBERS_USED_UP, counted};
 
 use super::client::Error;
 
@@ -91,6 +91,8 @@ pub(super) fn classify(code: u16, state: &str) -> Class {
         1115 | 1273 => {
             Class::Fatal("the server is too old: MySQL 8.0.17 or MariaDB 10.2 is needed")
         }
+        // No number of AUTO_INCREMENT is left, of MySQL and of MariaDB: only the ledger has one.
+        167 | 1467 => Class::Fatal(NUMBERS_USED_UP),
         _ => by_state(state),
     }
 }

@@ -11,7 +11,7 @@ use std::ops::Range;
 
 use crate::batch::ContentHash;
 use crate::coverage;
-use crate::sink::{EarlierState, FileState, NewFile, Registered, Settled};
+use crate::sink::{EarlierState, FileState, NUMBERS_USED_UP, NewFile, Registered, Settled};
 
 use super::client::{Type, Values};
 use super::errors::Failure;
@@ -56,10 +56,12 @@ pub(super) async fn register(
 
     let mut registered = Vec::with_capacity(files.len());
     for file in files {
-        let entered = known
-            .get_mut(&file.hash)
-            .expect("it was there, or just entered");
+        // An entry that is not there has met the last number, which is taken.
+        let entered = known.get_mut(&file.hash).ok_or_else(used_up)?;
         let file_no = entered.file_no;
+        if !(1..=i32::MAX.unsigned_abs()).contains(&file_no) {
+            return Err(used_up());
+        }
         // The same content again in this call is pending: the first one made it so.
         let earlier = match entered.state {
             FileState::Settled => EarlierState::Settled,
@@ -83,12 +85,14 @@ pub(super) async fn register(
         };
         registered.push(Registered { file_no, earlier });
     }
-    let fits = |file_no: u32| (1..=i32::MAX.unsigned_abs()).contains(&file_no);
-    assert!(
-        registered.iter().all(|file| fits(file.file_no)),
-        "a file number needs 31 bits"
-    );
     Ok(registered)
+}
+
+fn used_up() -> Failure {
+    Failure::Found {
+        advice: NUMBERS_USED_UP,
+        problem: "no file can be entered".to_owned(),
+    }
 }
 
 /// The files that are not known, each content once.

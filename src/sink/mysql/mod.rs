@@ -237,8 +237,8 @@ impl Operators for MysqlSink {
         self.control.on_session("finding a record", work).await
     }
 
-    async fn reject_codes(&self, max: usize) -> Result<Vec<RejectCode>, Fault> {
-        let work = async |session: &mut Session| operators::reject_codes(session, max).await;
+    async fn reject_counts(&self) -> Result<Vec<(RejectCode, u64)>, Fault> {
+        let work = async |session: &mut Session| operators::reject_counts(session).await;
         self.control.on_session(READING_REJECTS, work).await
     }
 

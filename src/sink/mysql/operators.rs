@@ -235,16 +235,14 @@ pub(super) async fn standing(
     })
 }
 
-/// See [`Operators::reject_codes`](crate::sink::Operators::reject_codes).
-pub(super) async fn reject_codes(
+/// See [`Operators::reject_counts`](crate::sink::Operators::reject_counts).
+pub(super) async fn reject_counts(
     session: &mut Session,
-    max: usize,
-) -> Result<Vec<RejectCode>, Failure> {
-    // By the primary key: newest file first. A time would need an index of its own.
-    let sql =
-        format!("SELECT code FROM ingest_rejects ORDER BY file_no DESC, ordinal DESC LIMIT {max}");
-    let codes = session.rows::<String>(&sql).await?;
-    codes.iter().map(|code| reject_code(code)).collect()
+) -> Result<Vec<(RejectCode, u64)>, Failure> {
+    let sql = "SELECT code, COUNT(*) FROM ingest_rejects GROUP BY code ORDER BY code";
+    let counts = session.rows::<(String, u64)>(sql).await?;
+    let parsed = |(code, rejects): &(String, u64)| Ok((reject_code(code)?, *rejects));
+    counts.iter().map(parsed).collect()
 }
 
 /// See [`Operators::find_rejects`](crate::sink::Operators::find_rejects).

@@ -6,7 +6,7 @@ use std::ops::Range;
 use rusqlite::{OptionalExtension, Transaction, params};
 
 use crate::coverage;
-use crate::sink::{EarlierState, FileState, NewFile, Registered, Settled};
+use crate::sink::{EarlierState, FileState, NUMBERS_USED_UP, NewFile, Registered, Settled};
 
 use super::errors::Failure;
 use super::now;
@@ -47,8 +47,7 @@ pub(super) fn register(
         let (file_no, earlier) = match known {
             None => {
                 let number = enter.insert(params![hash, dataset, name, bytes, records, now()])?;
-                let file_no = u32::try_from(number).expect("a file number needs 31 bits");
-                (file_no, EarlierState::New)
+                (u32::try_from(number).unwrap_or(u32::MAX), EarlierState::New)
             }
             Some((file_no, state, is_alike, has_entries)) => {
                 let earlier = match file_state(&state)? {
@@ -66,10 +65,12 @@ pub(super) fn register(
                 (file_no, earlier)
             }
         };
-        assert!(
-            i32::try_from(file_no).is_ok(),
-            "a file number needs 31 bits"
-        );
+        if i32::try_from(file_no).is_err() {
+            return Err(Failure::Found {
+                advice: NUMBERS_USED_UP.to_owned(),
+                problem: "no file can be entered".to_owned(),
+            });
+        }
         registered.push(Registered { file_no, earlier });
     }
     Ok(registered)

@@ -5,7 +5,9 @@
 //! waits for the disk away from the runtime. A job runs to its end even if nobody waits for it any
 //! more, which the contract allows: each is safe to do again.
 
+use std::fs::OpenOptions;
 use std::ops::Range;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::sync::{Arc, mpsc};
 use std::thread;
@@ -135,6 +137,7 @@ fn connect(path: &str) -> Result<Connection, Fault> {
             Fault::fatal(Origin::Sink, doing, error)
         })?;
     }
+    make_private(path);
     let open = || -> Result<Connection, rusqlite::Error> {
         let connection = Connection::open(path)?;
         connection.busy_timeout(BUSY_WAIT)?;
@@ -143,6 +146,17 @@ fn connect(path: &str) -> Result<Connection, Fault> {
         Ok(connection)
     };
     open().map_err(|error| Failure::from(error).into_fault(&format!("{DOING} {path}")))
+}
+
+/// Makes the file of a database that is not there yet, for this user alone. SQLite gives the files
+/// beside it, `-wal` and `-shm`, the rights of the database. What fails here fails again as it is
+/// opened, and is told then.
+fn make_private(path: &str) {
+    let _ = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path);
 }
 
 /// The current time, as the ledger has it.
@@ -323,11 +337,9 @@ impl Operators for SqliteSink {
         self.transact("finding a record", work).await
     }
 
-    async fn reject_codes(&self, max: usize) -> Result<Vec<RejectCode>, Fault> {
-        self.transact("reading the rejects", move |db| {
-            operators::reject_codes(db, max)
-        })
-        .await
+    async fn reject_counts(&self) -> Result<Vec<(RejectCode, u64)>, Fault> {
+        self.transact("counting the rejects", operators::reject_counts)
+            .await
     }
 
     async fn find_rejects(

@@ -170,18 +170,16 @@ pub(super) fn standing(
     })
 }
 
-/// See [`Operators::reject_codes`](crate::sink::Operators::reject_codes).
-pub(super) fn reject_codes(db: &Transaction<'_>, max: usize) -> Result<Vec<RejectCode>, Failure> {
-    // By the primary key: newest file first. A time would need an index of its own.
-    let mut last = db.prepare_cached(
-        "SELECT code FROM ingest_rejects ORDER BY file_no DESC, ordinal DESC LIMIT ?",
-    )?;
-    let mut rows = last.query([max])?;
-    let mut codes = Vec::new();
+/// See [`Operators::reject_counts`](crate::sink::Operators::reject_counts).
+pub(super) fn reject_counts(db: &Transaction<'_>) -> Result<Vec<(RejectCode, u64)>, Failure> {
+    let mut by_code =
+        db.prepare_cached("SELECT code, COUNT(*) FROM ingest_rejects GROUP BY code ORDER BY code")?;
+    let mut rows = by_code.query([])?;
+    let mut counts = Vec::new();
     while let Some(row) = rows.next()? {
-        codes.push(reject_code(&row.get::<_, String>(0)?)?);
+        counts.push((reject_code(&row.get::<_, String>(0)?)?, row.get(1)?));
     }
-    Ok(codes)
+    Ok(counts)
 }
 
 /// See [`Operators::find_rejects`](crate::sink::Operators::find_rejects).

@@ -5,6 +5,7 @@
 //!
 //! Repeated messages are suppressed and counted: see `repeats`.
 
+use std::borrow::Cow;
 use std::fmt::{self, Write as _};
 use std::io;
 use std::sync::OnceLock;
@@ -15,7 +16,7 @@ use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::fmt::format::{Writer, debug_fn};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
-use tracing_subscriber::{EnvFilter, Registry};
+use tracing_subscriber::{EnvFilter, Registry, reload};
 
 use tracing_subscriber::field::MakeExt as _;
 
@@ -25,6 +26,11 @@ use repeats::Repeats;
 
 /// The suppressed messages of the process's log.
 static REPEATS: OnceLock<Repeats> = OnceLock::new();
+
+/// Which events the log of the process has; it can be changed while the process runs.
+static FILTER: OnceLock<FilterHandle> = OnceLock::new();
+
+type FilterHandle = reload::Handle<EnvFilter, Registry>;
 
 /// The style of the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,13 +59,37 @@ pub struct BadDirectives {
 /// The directives cannot be parsed.
 pub fn init(style: LogStyle, directives: &str) -> Result<(), BadDirectives> {
     let repeats = Repeats::default();
-    let subscriber = subscriber(style, directives, repeats.clone(), io::stderr)?;
+    let (subscriber, handle) = subscriber(style, directives, repeats.clone(), io::stderr)?;
     // An error means that a test has started a log.
     if tracing::subscriber::set_global_default(subscriber).is_ok() {
         repeats.start_reporting();
         let _ = REPEATS.set(repeats);
+        let _ = FILTER.set(handle);
     }
     Ok(())
+}
+
+/// Changes which events the log of the process has; as for [`init`].
+///
+/// # Errors
+/// The directives cannot be read, and nothing has changed.
+pub fn set_directives(directives: &str) -> Result<(), BadDirectives> {
+    let filter = filter(directives)?;
+    if let Some(handle) = FILTER.get() {
+        // It fails only once the log itself is gone.
+        let _ = handle.reload(filter);
+    }
+    Ok(())
+}
+
+fn filter(directives: &str) -> Result<EnvFilter, BadDirectives> {
+    EnvFilter::builder()
+        .with_default_directive(LevelFilter::INFO.into())
+        .parse(directives)
+        .map_err(|cause| BadDirectives {
+            directives: directives.to_owned(),
+            cause,
+        })
 }
 
 /// Reports all suppressed repetitions, at the end of the process.
@@ -74,20 +104,14 @@ fn subscriber<W>(
     directives: &str,
     repeats: Repeats,
     writer: W,
-) -> Result<Box<dyn Subscriber + Send + Sync>, BadDirectives>
+) -> Result<(Box<dyn Subscriber + Send + Sync>, FilterHandle), BadDirectives>
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
-    let filter = EnvFilter::builder()
-        .with_default_directive(LevelFilter::INFO.into())
-        .parse(directives)
-        .map_err(|cause| BadDirectives {
-            directives: directives.to_owned(),
-            cause,
-        })?;
+    let (filter, handle) = reload::Layer::new(filter(directives)?);
     let base = Registry::default().with(filter).with(repeats).with(Counted);
     let lines = tracing_subscriber::fmt::layer().with_writer(writer);
-    Ok(match style {
+    let subscriber: Box<dyn Subscriber + Send + Sync> = match style {
         LogStyle::Json => Box::new(base.with(lines.json().flatten_event(true))),
         LogStyle::Text { colour } => Box::new(
             base.with(
@@ -97,7 +121,8 @@ where
                     .fmt_fields(debug_fn(write_field).delimited(" ")),
             ),
         ),
-    })
+    };
+    Ok((subscriber, handle))
 }
 
 /// Counts every warning and error, including suppressed ones.
@@ -119,6 +144,25 @@ fn write_field(writer: &mut Writer<'_>, field: &Field, value: &dyn fmt::Debug) -
         write!(writer, "{field}=")?;
     }
     write!(Escaped(writer), "{value:?}")
+}
+
+/// A text of several lines for a terminal: control characters other than line ends and tabs are
+/// escaped, as JSON escapes them, so that JSON stays what it is.
+#[must_use]
+pub fn shown(text: &str) -> Cow<'_, str> {
+    let steers = |c: char| c.is_control() && !matches!(c, '\n' | '\t');
+    if !text.contains(steers) {
+        return text.into();
+    }
+    let mut shown = String::with_capacity(text.len() + 16);
+    for c in text.chars() {
+        if steers(c) {
+            write!(shown, "\\u{:04x}", u32::from(c)).expect("a String takes what is written");
+        } else {
+            shown.push(c);
+        }
+    }
+    shown.into()
 }
 
 /// Escapes control characters.
@@ -163,7 +207,7 @@ mod tests {
         let memory = Memory::default();
         let writer = memory.clone();
         let repeats = Repeats::default();
-        let subscriber =
+        let (subscriber, _) =
             subscriber(style, directives, repeats.clone(), move || writer.clone()).unwrap();
         tracing::subscriber::with_default(subscriber, || {
             event();
@@ -192,6 +236,32 @@ mod tests {
             (Some(name), Some(3))
         );
         assert_eq!(json.lines().count(), 1);
+    }
+
+    #[test]
+    fn what_is_printed_cannot_steer_a_terminal() {
+        assert_eq!(shown("é: a\tb\n"), "é: a\tb\n");
+        let hostile = "\u{1b}]0;x\u{7}\r\u{9b}2J\u{7f}";
+        let shown = shown(hostile);
+        assert_eq!(shown, r"\u001b]0;x\u0007\u000d\u009b2J\u007f");
+        let json = format!("\"{shown}\"");
+        assert_eq!(serde_json::from_str::<String>(&json).unwrap(), hostile);
+    }
+
+    #[test]
+    fn the_level_can_be_changed_while_it_runs() {
+        let memory = Memory::default();
+        let writer = memory.clone();
+        let repeats = Repeats::default();
+        let made = subscriber(LogStyle::Json, "warn", repeats, move || writer.clone());
+        let (subscriber, handle) = made.unwrap();
+        tracing::subscriber::with_default(subscriber, || {
+            tracing::info!("before");
+            handle.reload(filter("debug").unwrap()).unwrap();
+            tracing::debug!("after");
+        });
+        let text = String::from_utf8(memory.0.lock().unwrap().clone()).unwrap();
+        assert!(!text.contains("before") && text.contains("after"), "{text}");
     }
 
     #[test]

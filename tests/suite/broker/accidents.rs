@@ -306,3 +306,53 @@ async fn what_a_promoted_replica_still_has_pending_is_delivered_again() {
     consumer.ack(&again).await.unwrap();
     assert_eq!(broker.depth().await.unwrap(), Depth::default());
 }
+
+/// A key of another type, or a stream whose last id is the last one there is: before the broker
+/// comes, and beneath it.
+#[tokio::test]
+async fn a_key_that_takes_no_entry_is_replaced() {
+    let last = "18446744073709551615-18446744073709551615";
+    for harm in [
+        format!("SET {EVENTS_KEY} x"),
+        format!("RPUSH {EVENTS_KEY} x"),
+        format!("XADD {EVENTS_KEY} {last} some thing"),
+    ] {
+        for before in [true, false] {
+            let url = support::redis().await.fresh();
+            let (port, select) = address(&url);
+            let delete = format!("DEL {EVENTS_KEY}");
+            let harm = [&*select, &*delete, &*harm];
+            if before {
+                raw(port, &harm);
+            }
+            let broker = open(&url, BrokerOptions::default()).await;
+            let mut consumer = broker.consumer("one").await.unwrap();
+            if !before {
+                raw(port, &harm);
+            }
+            publish(&*broker, &[events(0, 10), events(1, 10)]).await;
+            let mut received = Vec::new();
+            while received.len() < 2 {
+                received.extend(receive(&mut *consumer, 2).await);
+            }
+            assert_eq!(ordinals(&received), [0, 1], "{harm:?} {before}");
+            consumer.ack(&received).await.unwrap();
+            assert_eq!(broker.depth().await.unwrap(), Depth::default());
+
+            // The reader meets it first.
+            raw(port, &harm);
+            timeout(AT_MOST, async {
+                while !receive_or_none(&mut *consumer).await {}
+            })
+            .await
+            .unwrap_or_else(|_| panic!("{harm:?}: the reader goes on"));
+            publish(&*broker, &[events(2, 10)]).await;
+            assert_eq!(ordinals(&receive(&mut *consumer, 1).await), [2], "{harm:?}");
+        }
+    }
+}
+
+/// Whether a read is no error.
+async fn receive_or_none(consumer: &mut dyn lemonade_task::broker::Consumer) -> bool {
+    consumer.receive(1).await.is_ok()
+}

@@ -383,7 +383,7 @@ async fn a_wrong_password_is_fatal_and_an_absent_server_is_not() {
         port,
         &[
             "ACL SETUSER loader on >pass@word:/1 ~lemonade:* +@stream +@connection +info \
-             +memory|usage",
+             +memory|usage +del",
             "CONFIG SET requirepass s3cret",
         ],
     );

@@ -181,3 +181,152 @@ fn flags_win_over_the_environment_and_that_over_the_file() {
         );
     }
 }
+
+/// A file of one record, loaded into the embedded pair.
+fn load_one(shell: &Shell, variables: &[(&str, &str)]) -> super::Run {
+    shell.write("vehicle_status_a.ndjson", "{\"vehicle_id\":\"v\"}\n");
+    shell.run_with(&["load", "vehicle_status_a.ndjson"], variables)
+}
+
+#[test]
+fn a_link_of_kubernetes_changes_nothing() {
+    for service in ["REDIS", "DB", "LEMONADE"] {
+        let shell = Shell::new();
+        let (port, host) = (format!("{service}_PORT"), format!("{service}_SERVICE_HOST"));
+        let links = [(&*port, "tcp://10.96.0.12:6379"), (&*host, "10.96.0.12")];
+        let run = load_one(&shell, &[super::NO_HTTP, links[0], links[1]]);
+        // The one record lacks what it must have.
+        assert_eq!(run.code, 2, "{service}: {run:?}");
+        let said = run
+            .stderr
+            .contains(&format!("{port} is a link to a service"));
+        assert_eq!(said, service != "LEMONADE", "{run:?}");
+        assert!(!run.stderr.contains("did you mean"), "{run:?}");
+    }
+}
+
+#[test]
+fn the_files_of_sqlite_are_for_this_user_alone() {
+    use rusqlite::Connection;
+
+    let shell = Shell::new();
+    let migrated = shell.run(&["migrate"]);
+    assert_eq!(migrated.code, 0, "{migrated:?}");
+    let data = shell.path().join("lemonade-data");
+    let database = data.join("lemonade.db");
+    // The two beside it are there while somebody has it open.
+    let open = Connection::open(&database).unwrap();
+    open.execute_batch("BEGIN IMMEDIATE; CREATE TABLE x (y); COMMIT")
+        .unwrap();
+    for ending in ["", "-wal", "-shm"] {
+        let path = data.join(format!("lemonade.db{ending}"));
+        let mode = fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{path:?}");
+    }
+    drop(open);
+    assert!(!shell.run(&["doctor"]).stdout.contains("other users"));
+    fs::set_permissions(&database, fs::Permissions::from_mode(0o644)).unwrap();
+    let found = shell.run(&["doctor"]).stdout;
+    assert!(
+        found.contains("WARN  database: SQLite: other users"),
+        "{found}"
+    );
+}
+
+/// Passwords as they come, in every place of a URL, and every command that shows or uses it, with
+/// all that a log can say.
+#[test]
+fn no_command_shows_a_part_of_a_password() {
+    let pieces = ["Qq1x", "Zz2v"];
+    let secrets = [
+        "Qq1x/Zz2v",
+        "Qq1x?Zz2v",
+        "Qq1x#Zz2v",
+        "Qq1x@Zz2v",
+        "Qq1x:Zz2v",
+        "Qq1x%Zz2v",
+    ];
+    let shapes = [
+        ("DATABASE_URL", "mysql://root:SECRET@127.0.0.1:1/v"),
+        ("DATABASE_URL", "mysql://127.0.0.1:1/v?password=SECRET"),
+        ("DATABASE_URL", "mysql://root:SECRET"),
+        ("DATABASE_URL", "SECRET"),
+        ("REDIS_URL", "redis://:SECRET@127.0.0.1:1"),
+        ("REDIS_URL", "redis://SECRET@127.0.0.1:1/0?x=SECRET"),
+        ("REDIS_URL", "redis://127.0.0.1:1?password=SECRET"),
+    ];
+    let shell = Shell::new();
+    for (name, shape) in shapes {
+        for secret in secrets {
+            // What is behind an @ is a host, and what is before a colon a user.
+            let is_host = shape.ends_with(":SECRET") && secret.contains('@');
+            let is_user = shape.contains("//SECRET@") && secret.contains(':');
+            if is_host || is_user {
+                continue;
+            }
+            let url = shape.replace("SECRET", secret);
+            let variables = [(name, &*url), super::NO_HTTP, ("LEMONADE_LOG", "trace")];
+            for command in ["config", "doctor", "queue"] {
+                let arguments = match command {
+                    "config" => &["config", "show"][..],
+                    "queue" => &["queue", "peek"],
+                    command => &[command],
+                };
+                let run = shell.run_with(arguments, &variables);
+                for piece in pieces {
+                    let shown = run.stdout.contains(piece) || run.stderr.contains(piece);
+                    assert!(!shown, "{arguments:?} {url}: {run:?}");
+                }
+            }
+        }
+    }
+}
+
+/// A server that answers anybody with an error of its own.
+fn hostile_server(answer: Vec<u8>) -> std::net::SocketAddr {
+    use std::io::{Read as _, Write as _};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let Ok(mut stream) = stream else { return };
+            let answer = answer.clone();
+            std::thread::spawn(move || {
+                let _ = stream.write_all(&answer);
+                // Until the client has read it and leaves.
+                let _ = stream.read_to_end(&mut Vec::new());
+            });
+        }
+    });
+    addr
+}
+
+#[test]
+fn what_a_server_says_does_not_reach_a_terminal_raw() {
+    let hostile = "\u{1b}]0;x\u{7}\u{1b}[2J denied\u{9b}";
+    // An error packet of MySQL in the place of a greeting, and an error of Redis.
+    let error = [&b"\xff\x15\x04#28000"[..], hostile.as_bytes()].concat();
+    let header = [u8::try_from(error.len()).unwrap(), 0, 0, 0];
+    let database = hostile_server([&header[..], &error].concat());
+    let redis = hostile_server(format!("-WRONGPASS {hostile}\r\n").into_bytes());
+    let shell = Shell::new();
+    let urls = [
+        ("DATABASE_URL", format!("mysql://u@{database}/v")),
+        ("REDIS_URL", format!("redis://{redis}")),
+    ];
+    for (name, url) in urls {
+        for arguments in [
+            &["doctor"][..],
+            &["queue", "peek"],
+            &["files", "list"],
+            &["status"],
+        ] {
+            let run = shell.run_with(arguments, &[(name, &url), super::NO_HTTP]);
+            let said = run.stdout + &run.stderr;
+            let raw = said.contains(|c: char| c.is_control() && !matches!(c, '\n' | '\t'));
+            assert!(!raw, "{arguments:?} {url}: {said:?}");
+        }
+        let doctor = shell.run_with(&["doctor"], &[(name, &url), super::NO_HTTP]);
+        assert!(doctor.stdout.contains("denied"), "{doctor:?}");
+    }
+}

@@ -14,6 +14,7 @@ mod failover;
 mod faults;
 mod queue;
 mod service;
+mod stopping;
 mod tls;
 
 use crate::support::{Pair, names};

@@ -277,3 +277,142 @@ async fn a_second_signal_leaves_at_once_and_the_next_load_finishes() {
         assert_eq!(names(&pair.at("history")).len(), 60, "{name}");
     }
 }
+
+/// The database answers, and every INSERT ends in a deadlock.
+#[tokio::test(flavor = "multi_thread")]
+async fn commits_that_fail_for_a_minute_make_the_service_unready() {
+    let pair = Pair::new("redis+mysql").await;
+    pair.expect(0, &["migrate"]);
+    pair.query(
+        "CREATE TRIGGER refuses BEFORE INSERT ON vehicle_status FOR EACH ROW \
+         SIGNAL SQLSTATE '40001' SET MYSQL_ERRNO = 1213, MESSAGE_TEXT = 'not today'",
+    )
+    .await;
+    let addr = free_addr();
+    let _service = Service::start_with_http(&pair, &["run"], &addr);
+    let is = |expected: u16, part: &'static str| {
+        let addr = addr.clone();
+        async move || {
+            let answer = page(&addr, "/readyz");
+            answer.is_some_and(|(code, why)| code == expected && why.contains(part))
+        }
+    };
+    let limit = Duration::from_secs(120);
+    until("ready", limit, is(200, "")).await;
+    std::fs::write(pair.at("inbound").join("vehicle_status.json"), STATUS).unwrap();
+    until("not ready, and why", limit, is(503, "not today")).await;
+    let status = page(&addr, "/api/status").unwrap().1;
+    assert!(status.contains("correct what the reason says"), "{status}");
+    pair.query("DROP TRIGGER refuses").await;
+    until("ready again", limit, is(200, "")).await;
+    until("the file in history", limit, async || {
+        names(&pair.at("history")).len() == 1
+    })
+    .await;
+}
+
+/// Commands that ask the service of another engine, since their settings name its address, say so.
+#[tokio::test(flavor = "multi_thread")]
+async fn commands_for_another_engine_say_so_and_fail() {
+    let (pair, other) = (
+        Pair::new("memory+sqlite").await,
+        Pair::new("memory+sqlite").await,
+    );
+    let addr = free_addr();
+    let _service = Service::start_with_http(&pair, &["run"], &addr);
+    until("ready", Duration::from_secs(30), async || {
+        page(&addr, "/readyz").is_some_and(|(code, _)| code == 200)
+    })
+    .await;
+    for command in ["status", "pause", "resume", "health"] {
+        let ask = |pair: &Pair| {
+            pair.command(&[command, "--http-addr", &addr])
+                .output()
+                .unwrap()
+        };
+        let theirs = ask(&other);
+        let said = String::from_utf8_lossy(&theirs.stderr).into_owned();
+        assert_eq!(theirs.status.code(), Some(1), "{command}: {said}");
+        let ours = [&pair, &other].map(|pair| pair.at("work").to_str().unwrap().to_owned());
+        assert!(
+            ours.iter().all(|work| said.contains(work)),
+            "{command}: {said}"
+        );
+        let asked = ask(&pair);
+        let resumed = pair.run(&["resume", "--http-addr", &addr]);
+        assert_eq!(resumed.status.code(), Some(0), "{resumed:?}");
+        assert_eq!(asked.status.code(), Some(0), "{command}: {asked:?}");
+    }
+    assert!(!other.at("work").exists(), "nothing was made there");
+    // Without an engine at the address, they say what is known.
+    other.expect(0, &["status", "--http-addr", &free_addr()]);
+    other.expect(0, &["pause", "--http-addr", &free_addr()]);
+}
+
+/// Files that load, wait, are bad or are markers; the numbers of all who tell are the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn status_page_api_and_metrics_count_the_same() {
+    let pair = Pair::new("memory+sqlite").await;
+    let inbound = pair.at("inbound");
+    std::fs::write(inbound.join("vehicle_status_good.json"), STATUS).unwrap();
+    std::fs::write(inbound.join("of_no_dataset.json"), "[]").unwrap();
+    std::fs::write(inbound.join("vehicle_status_young.json"), "[{").unwrap();
+    std::fs::write(inbound.join("_SUCCESS"), "").unwrap();
+    let rejects = "{}\n".repeat(1_501);
+    std::fs::write(inbound.join("vehicle_status_rejects.json"), rejects).unwrap();
+    let addr = free_addr();
+    let args = ["run", "--incomplete-after", "1h"];
+    let mut service = Service::start_with_http(&pair, &args, &addr);
+    let metric = |state: &str| {
+        let line = format!("lemonade_files{{state=\"{state}\"}} ");
+        let metrics = page(&addr, "/metrics").unwrap_or_default().1;
+        let value = metrics.lines().find_map(|text| text.strip_prefix(&line));
+        value.map(|value| value.parse::<f64>().unwrap() as u64)
+    };
+    let expected = [
+        ("inbound", 1),
+        ("work", 0),
+        ("waiting", 1),
+        ("quarantine", 1),
+    ];
+    until("all have ended", Duration::from_secs(60), async || {
+        expected
+            .iter()
+            .all(|(state, files)| metric(state) == Some(*files))
+    })
+    .await;
+    let api: serde_json::Value =
+        serde_json::from_str(&page(&addr, "/api/status").unwrap().1).unwrap();
+    for (state, files) in expected {
+        let key = if state == "waiting" {
+            "waiting_files"
+        } else {
+            state
+        };
+        assert_eq!(api["files"][key], files, "{state}: {api}");
+    }
+    // The reasons are of all rejects.
+    let sum = |status: &serde_json::Value| -> u64 {
+        let counts = status["rejects"].as_array().unwrap().iter();
+        counts.map(|count| count["records"].as_u64().unwrap()).sum()
+    };
+    assert_eq!(
+        (sum(&api), &api["totals"]["rejects"]),
+        (1_501, &1_501.into())
+    );
+    let text = pair.expect(0, &["status", "--http-addr", &addr]);
+    assert!(
+        text.contains("1 in inbound, 0 in work, 1 in quarantine"),
+        "{text}"
+    );
+    let html = page(&addr, "/").unwrap().1;
+    assert!(html.contains("1 in quarantine"), "{html}");
+    // And those of the directories and the ledger, once it has stopped.
+    assert_eq!(service.terminate(), Some(0));
+    let json = pair.expect(0, &["status", "--json", "--http-addr", &addr]);
+    let left: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!((sum(&left), &left["rejects"]), (1_501, &api["rejects"]));
+    for state in ["inbound", "work", "quarantine"] {
+        assert_eq!(left["files"][state], api["files"][state], "{state}");
+    }
+}

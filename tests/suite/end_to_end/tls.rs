@@ -115,7 +115,7 @@ async fn redis_over_tls_is_trusted_by_its_authority_alone() {
                 set("tls-key-file", &ours.at("server.key")),
             ),
             &format!(
-                "ACL SETUSER loader on >{SECRET} ~lemonade:* +@stream +@connection +info +memory|usage"
+                "ACL SETUSER loader on >{SECRET} ~lemonade:* +@stream +@connection +info +memory|usage +del"
             ),
             &format!("CONFIG SET requirepass {SECRET}"),
         ],

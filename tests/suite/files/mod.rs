@@ -4,6 +4,7 @@
 
 mod arrival;
 mod copies;
+mod directories;
 mod hostile;
 mod room;
 

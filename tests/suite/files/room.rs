@@ -4,6 +4,7 @@ use std::io::Lines;
 use std::process::ChildStderr;
 
 use super::*;
+use crate::support::{free_addr, page};
 
 /// Runs a load in a separate mount namespace, in which a directory is a tmpfs of this size in MiB.
 fn start_with_small(pair: &Pair, place: &str, mib: u32) -> Child {
@@ -225,4 +226,99 @@ async fn a_file_that_cannot_be_moved_holds_up_nobody() {
     beside(&load, &["mount", "-o", "remount,size=100M", quarantine]);
     assert_eq!(load.wait().unwrap().code(), Some(2));
     assert_eq!(names(&pair.at("work")), [""; 0]);
+}
+
+/// Bytes are there in plenty. A file needs an inode, too, and so does the reason of a bad one.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_inodes_left_is_a_full_disk() {
+    let pair = embedded().await;
+    let place = pair.at("small");
+    fs::create_dir(&place).unwrap();
+    let place = place.to_str().unwrap();
+    let mounted = format!(
+        "mount -t tmpfs -o nr_inodes=12,size=64M tmpfs '{place}' && mkdir '{place}/inbound' && \
+         exec \"$@\""
+    );
+    let through = [
+        "unshare",
+        "--mount",
+        "--map-root-user",
+        "sh",
+        "-c",
+        &mounted,
+        "sh",
+    ];
+    let addr = free_addr();
+    let args = [
+        "run",
+        "--data-dir",
+        place,
+        "--disk-floor",
+        "0B",
+        "--http-addr",
+        &addr,
+    ];
+    let service = Service(start(&pair, &through, &args));
+    let ready = |code, part: &'static str| {
+        let addr = addr.clone();
+        async move || {
+            page(&addr, "/readyz").is_some_and(|(is, why)| is == code && why.contains(part))
+        }
+    };
+    until("the service", LIMIT, ready(200, "")).await;
+    let bash = |script: String| beside(&service.0, &["bash", "-c", &script]);
+    bash(format!(
+        "cd '{place}'; echo bad > x; i=0; while : > f$i; do i=$((i+1)); done 2>/dev/null; \
+         mv x inbound/vehicle_events_bad.ndjson"
+    ));
+    until("it says so", LIMIT, ready(503, "no free inodes")).await;
+    let status = page(&addr, "/api/status").unwrap().1;
+    assert!(status.contains("no free inodes"), "{status}");
+    let binary = env!("CARGO_BIN_EXE_task_runner");
+    let found = bash(format!("'{binary}' doctor --data-dir '{place}'; true"));
+    assert!(
+        found.contains("inbound") && found.contains("df -i"),
+        "{found}"
+    );
+    bash(format!("rm '{place}'/f*"));
+    until("the file and its reason in quarantine", LIMIT, async || {
+        let there = bash(format!("ls '{place}/quarantine'"));
+        there == "vehicle_events_bad.ndjson\nvehicle_events_bad.ndjson.reason\n"
+    })
+    .await;
+    until("the service goes on", LIMIT, ready(200, "")).await;
+}
+
+/// A file that is read already when its reason cannot be written.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bad_file_waits_for_the_room_of_its_reason() {
+    let pair = embedded().await;
+    fs::write(pair.at("inbound").join("vehicle_status_bad.json"), "[").unwrap();
+    put_good(&pair);
+    let place = pair.at("quarantine");
+    fs::create_dir(&place).unwrap();
+    let place = place.to_str().unwrap();
+    // One inode is free, which the file takes on its way from another device.
+    let mounted = format!("mount -t tmpfs -o nr_inodes=2,size=64M tmpfs '{place}' && exec \"$@\"");
+    let through = [
+        "unshare",
+        "--mount",
+        "--map-root-user",
+        "sh",
+        "-c",
+        &mounted,
+        "sh",
+    ];
+    let mut load = start(&pair, &through, &["load", "--disk-floor", "0B"]);
+    let (waits, said) = waits(&mut load);
+    assert!(waits.contains("vehicle_status_bad.json"), "{waits}");
+    let in_work = names(&pair.at("work"));
+    assert!(
+        in_work.iter().any(|name| name == "vehicle_status_bad.json"),
+        "{in_work:?}"
+    );
+    beside(&load, &["mount", "-o", "remount,nr_inodes=100", place]);
+    let rest: Vec<String> = said.map(Result::unwrap).collect();
+    assert_eq!(load.wait().unwrap().code(), Some(2), "{rest:?}");
+    assert_eq!(good_rows(&pair).await, 1);
 }

@@ -1,5 +1,7 @@
 //! Too little memory: the kernel kills a process that uses too much.
 
+use std::io::{BufWriter, Write as _};
+
 use super::*;
 
 /// A memory cgroup of either version with a limit. Dropping the value removes it.
@@ -136,4 +138,53 @@ async fn a_load_that_the_kernel_kills_for_its_memory_is_finished_by_the_next() {
 
     pair.expect(0, &["load"]);
     is_loaded_once(&pair, RECORDS, SMALL as usize + 1).await;
+}
+
+/// Bytes of a huge record: just below the largest that is taken.
+const HUGE: usize = (159 << 20) / 10;
+
+/// Writes a file of records that differ in their ordinal alone; `extra` is a field of its own.
+fn put_large(pair: &Pair, records: u32, extra: &str) {
+    let file = pair.at("inbound").join("vehicle_events_large.ndjson");
+    let mut file = BufWriter::new(fs::File::create(file).unwrap());
+    for number in 0..records {
+        let event = format!(
+            r#"{{"vehicle_id":"v{number}","event_time":"2026-03-01T10:00:00Z","event_source":"s","#
+        );
+        writeln!(file, "{event}{extra}}}").unwrap();
+    }
+    file.into_inner().unwrap().sync_all().unwrap();
+}
+
+/// As one long text, and as very many small values, for which the tables of a parser are the largest.
+#[tokio::test]
+async fn huge_records_load_within_384_mib() {
+    let values = r#""event_type":"t","event_value":"x","event_extra_data":"#;
+    let text = format!("{values}\"{}\"", "x".repeat(HUGE));
+    let numbers = format!("{values}[{}1]", "1,".repeat(HUGE / 2));
+    for (kind, records, extra) in [("text", 60, text), ("numbers", 20, numbers)] {
+        let pair = Pair::new("memory+sqlite").await;
+        put_large(&pair, records, &extra);
+        let cgroup = Cgroup::new(kind, 384 << 20);
+        let output = cgroup.inside(&pair.command(&["load"])).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{kind}: {}", said(&output));
+        assert_eq!(cgroup.kills(), 0, "{kind}");
+        let rows = pair.number("SELECT COUNT(*) FROM vehicle_events").await;
+        assert_eq!(rows, u64::from(records), "{kind}");
+    }
+}
+
+/// Of each 8 KiB are kept: half a gigabyte of rejects.
+#[tokio::test]
+async fn sixty_thousand_large_rejects_load_within_384_mib() {
+    const REJECTS: u32 = 60_000;
+    let pair = Pair::new("memory+sqlite").await;
+    let extra = format!(r#""event_type":"t","event_value":"{}""#, "x".repeat(9_000));
+    put_large(&pair, REJECTS, &extra);
+    let cgroup = Cgroup::new("rejects", 384 << 20);
+    let output = cgroup.inside(&pair.command(&["load"])).output().unwrap();
+    assert_eq!(output.status.code(), Some(2), "{}", said(&output));
+    assert_eq!(cgroup.kills(), 0);
+    let rejects = pair.number("SELECT COUNT(*) FROM ingest_rejects").await;
+    assert_eq!(rejects, u64::from(REJECTS));
 }

@@ -437,8 +437,18 @@ pub async fn operators_see_what_the_ledger_says(target: Target) {
     );
     assert_eq!(oldest.name, new_file("vehicle_events", 0).name);
 
-    let codes = fixture.sink.reject_codes(1).await.unwrap();
-    assert_eq!(codes, [rejects[1].code]);
+    let mut by_code = std::collections::BTreeMap::<&str, u64>::new();
+    for reject in &rejects {
+        *by_code.entry(reject.code.as_str()).or_default() += 1;
+    }
+    let counts = fixture.sink.reject_counts().await.unwrap();
+    let counts = counts
+        .iter()
+        .map(|(code, rejects)| (code.as_str(), *rejects));
+    assert_eq!(
+        counts.collect::<std::collections::BTreeMap<_, _>>(),
+        by_code
+    );
     assert_eq!(fixture.sink.count_rows(dataset).await.unwrap(), 2);
 
     // A state that only a newer release knows is not taken for one of these.
@@ -448,4 +458,32 @@ pub async fn operators_see_what_the_ledger_says(target: Target) {
     assert!(!fixture.sink.totals().await.unwrap_err().is_transient());
     assert!(!fixture.sink.last_files(2).await.unwrap_err().is_transient());
     assert_eq!(fixture.sink.last_files(1).await.unwrap().len(), 1);
+}
+
+/// The last number that fits into an id, and the last that fits into the column.
+pub async fn file_numbers_at_their_limit_end_with_advice(target: Target) {
+    for next in [i32::MAX.unsigned_abs() + 1, u32::MAX] {
+        let fixture = Fixture::new(target).await;
+        let file = new_file("vehicle_events", 1);
+        let known = fixture.sink.register(slice::from_ref(&file)).await.unwrap();
+        let set = if target.is_sqlite() {
+            let last = next - 1;
+            format!("UPDATE sqlite_sequence SET seq = {last} WHERE name = 'ingest_files'")
+        } else {
+            format!("ALTER TABLE ingest_files AUTO_INCREMENT = {next}")
+        };
+        fixture.run(&set).await;
+        for _ in 0..2 {
+            let files = [new_file("vehicle_events", 1), new_file("vehicle_events", 1)];
+            let fault = fixture.sink.register(&files).await.unwrap_err();
+            assert!(!fault.is_transient(), "{fault}");
+            assert!(
+                fault.to_string().contains("set its counter back"),
+                "{fault}"
+            );
+        }
+        // What is known goes on.
+        let again = fixture.sink.register(&[file]).await.unwrap();
+        assert_eq!(again[0].file_no, known[0].file_no);
+    }
 }

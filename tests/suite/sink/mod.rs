@@ -121,6 +121,7 @@ async fn conformance(target: Target) {
     ledger::a_file_that_was_begun_by_another_definition_is_told_apart(target).await;
     ledger::batches_of_another_ledger_are_left_out(target).await;
     ledger::operators_see_what_the_ledger_says(target).await;
+    ledger::file_numbers_at_their_limit_end_with_advice(target).await;
 
     rows::values_come_back_as_they_went_in(target).await;
     rows::a_commit_may_be_repeated(target).await;

@@ -1,0 +1,169 @@
+//! The clients that are connected: so many at most, and none for longer than it makes use of.
+//!
+//! A new client is always let in. Where all places are taken, it takes that of the client whose
+//! last request is the longest ago, so that connections which only wait, or do not read their
+//! answer, keep nobody out.
+
+use std::collections::BTreeMap;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper::service::{Service as _, service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use parking_lot::Mutex;
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+/// Most clients at a time. A browser takes six, Prometheus one.
+pub(super) const CLIENTS_MAX: usize = 64;
+
+/// For a client to say what it asks for, from the moment that it is expected to.
+pub(super) const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a client stays after its last request began. An answer is made within a few seconds, so
+/// one that is still under way after this time is not read.
+pub(super) const QUIET_MAX: Duration = Duration::from_secs(30);
+
+/// For the answer that is under way when a client has to leave.
+pub(super) const FAREWELL: Duration = Duration::from_secs(2);
+
+/// Most bytes of a request's head, and of what a connection holds back. A browser sends about one
+/// KiB; 64 clients take 1 MiB.
+const BUFFER_BYTES: usize = 16 << 10;
+
+/// The clients, in the order of their last requests.
+#[derive(Debug, Default)]
+pub(super) struct Clients {
+    open: Mutex<Open>,
+}
+
+#[derive(Debug, Default)]
+struct Open {
+    /// The next turn: each request and each new client has one.
+    next: u64,
+    /// Who has to leave, by turn.
+    by_turn: BTreeMap<u64, CancellationToken>,
+}
+
+/// A client's place. It is free again when this is dropped.
+pub(super) struct Place {
+    clients: Arc<Clients>,
+    leave: CancellationToken,
+    last: Mutex<(u64, Instant)>,
+}
+
+impl Clients {
+    /// A place for a new client, if need be that of another one, which is told to leave.
+    pub(super) fn admit(self: &Arc<Self>) -> Place {
+        let leave = CancellationToken::new();
+        let mut open = self.open.lock();
+        if open.by_turn.len() >= CLIENTS_MAX
+            && let Some((_, longest)) = open.by_turn.pop_first()
+        {
+            longest.cancel();
+        }
+        let turn = open.take_turn(leave.clone());
+        Place {
+            clients: self.clone(),
+            leave,
+            last: Mutex::new((turn, Instant::now())),
+        }
+    }
+}
+
+impl Open {
+    fn take_turn(&mut self, leave: CancellationToken) -> u64 {
+        self.next += 1;
+        self.by_turn.insert(self.next, leave);
+        self.next
+    }
+}
+
+impl Place {
+    /// A request has begun: the client is the last one to lose its place.
+    fn note_request(&self) {
+        let mut open = self.clients.open.lock();
+        let mut last = self.last.lock();
+        if open.by_turn.remove(&last.0).is_some() {
+            *last = (open.take_turn(self.leave.clone()), Instant::now());
+        }
+    }
+
+    fn last_request(&self) -> Instant {
+        self.last.lock().1
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.clients
+            .open
+            .lock()
+            .by_turn
+            .remove(&self.last.get_mut().0);
+    }
+}
+
+/// Answers what one client asks, for as long as it may stay.
+pub(super) async fn converse(
+    stream: TcpStream,
+    router: Router,
+    place: Place,
+    stop: CancellationToken,
+) {
+    let answers = TowerToHyperService::new(router);
+    let service = service_fn(|request| {
+        place.note_request();
+        answers.call(request)
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .max_buf_size(BUFFER_BYTES)
+        .serve_connection(TokioIo::new(stream), service);
+    let mut connection = pin!(connection);
+    loop {
+        let last = place.last_request();
+        tokio::select! {
+            // How a client leaves is its own affair.
+            _ = connection.as_mut() => return,
+            () = place.leave.cancelled() => return,
+            () = tokio::time::sleep_until(last + QUIET_MAX) => {
+                if place.last_request() == last {
+                    break;
+                }
+            }
+            () = stop.cancelled() => break,
+        }
+    }
+    connection.as_mut().graceful_shutdown();
+    let _ = tokio::time::timeout(FAREWELL, connection).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn who_asked_the_longest_ago_leaves_for_a_new_client() {
+        let clients = Arc::<Clients>::default();
+        let places: Vec<Place> = (0..CLIENTS_MAX).map(|_| clients.admit()).collect();
+        places[0].note_request();
+        assert!(places.iter().all(|place| !place.leave.is_cancelled()));
+        let newer: Vec<Place> = (0..3).map(|_| clients.admit()).collect();
+        let left = |place: &Place| place.leave.is_cancelled();
+        let leaving: Vec<usize> = (0..CLIENTS_MAX).filter(|&at| left(&places[at])).collect();
+        assert_eq!(leaving, [1, 2, 3]);
+        assert!(!newer.iter().any(left));
+        // One that has to leave does not come back by asking.
+        places[1].note_request();
+        assert_eq!(clients.open.lock().by_turn.len(), CLIENTS_MAX);
+        drop((places, newer));
+        assert_eq!(clients.open.lock().by_turn.len(), 0);
+    }
+}
