@@ -13,7 +13,11 @@ pub(super) async fn execute(settings: &Settings, args: &MigrateArgs) -> anyhow::
         print(&(statements.join(";\n\n") + ";\n"))?;
         return Ok(Outcome::Complete);
     }
-    database.migrate(&settings.datasets).await?;
+    if args.keep_rows {
+        database.migrate_keeping_rows(&settings.datasets).await?;
+    } else {
+        database.migrate(&settings.datasets).await?;
+    }
     let tables: Vec<_> = settings
         .datasets
         .iter()

@@ -27,6 +27,7 @@ use crate::telemetry;
 
 mod cells;
 mod migrations;
+mod mismatch;
 pub mod mysql;
 mod operators;
 pub mod sqlite;
@@ -156,7 +157,14 @@ pub trait Schema: Send + Sync {
     ///
     /// Fatal if the schema is newer than this binary, or if an existing table does not fit its
     /// dataset; the message names the columns and the statements that change them.
+    ///
+    /// Fatal, too, if the ledger and a table contradict each other: the table lacks rows that the
+    /// ledger has, or has rows of files that the ledger does not know.
     async fn migrate(&self, datasets: &Datasets) -> Result<(), Fault>;
+
+    /// The same, but keeps rows of files that the ledger does not know: new files get numbers above
+    /// theirs.
+    async fn migrate_keeping_rows(&self, datasets: &Datasets) -> Result<(), Fault>;
 
     /// The statements by which `migrate` makes all tables in an empty database on this server, in
     /// order.

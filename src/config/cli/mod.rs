@@ -314,6 +314,10 @@ pub struct MigrateArgs {
     /// Print the SQL and do nothing
     #[arg(long)]
     pub print: bool,
+
+    /// Keep rows of files that the ledger does not know; new files get numbers above theirs
+    #[arg(long, conflicts_with = "print")]
+    pub keep_rows: bool,
 }
 
 /// Arguments of `queue`.

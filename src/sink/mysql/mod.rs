@@ -127,7 +127,13 @@ impl Sink for MysqlSink {
 impl Schema for MysqlSink {
     async fn migrate(&self, datasets: &Datasets) -> Result<(), Fault> {
         const DOING: &str = "migrating the database";
-        let work = async |session: &mut Session| schema::migrate(session, datasets).await;
+        let work = async |session: &mut Session| schema::migrate(session, datasets, false).await;
+        self.control.on_session(DOING, work).await
+    }
+
+    async fn migrate_keeping_rows(&self, datasets: &Datasets) -> Result<(), Fault> {
+        const DOING: &str = "migrating the database";
+        let work = async |session: &mut Session| schema::migrate(session, datasets, true).await;
         self.control.on_session(DOING, work).await
     }
 

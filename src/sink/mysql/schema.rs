@@ -6,10 +6,11 @@
 
 use mysql_common::Row;
 
-use crate::dataset::Datasets;
+use crate::dataset::{Datasets, ID_COLUMN};
 use crate::fault::{Fault, Origin};
 use crate::finding::Finding;
 use crate::sink::migrations;
+use crate::sink::mismatch::{self, Mismatch};
 use crate::sink::table::{Kind, Table, TableColumn, quoted, tables};
 
 use super::errors::Failure;
@@ -37,7 +38,11 @@ const MIGRATIONS_DDL: &str = "CREATE TABLE IF NOT EXISTS ingest_migrations (numb
     DATETIME(6) NOT NULL) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin";
 
 /// See [`Schema::migrate`](crate::sink::Schema::migrate).
-pub(super) async fn migrate(session: &mut Session, datasets: &Datasets) -> Result<(), Failure> {
+pub(super) async fn migrate(
+    session: &mut Session,
+    datasets: &Datasets,
+    keep_rows: bool,
+) -> Result<(), Failure> {
     let database = session.rows::<Option<String>>("SELECT DATABASE()").await?;
     let Some(database) = database.into_iter().next().flatten() else {
         return Err(Failure::Found {
@@ -61,7 +66,7 @@ pub(super) async fn migrate(session: &mut Session, datasets: &Datasets) -> Resul
         )
         .into());
     }
-    let outcome = locked(session, datasets).await;
+    let outcome = locked(session, datasets, keep_rows).await;
     // If this fails the session is thrown away, which frees the lock as well.
     let freed = session.run(&format!("DO RELEASE_LOCK('{lock}')")).await;
     outcome?;
@@ -79,7 +84,11 @@ pub(super) fn statements(datasets: &Datasets, mariadb: bool) -> Vec<String> {
     )
 }
 
-async fn locked(session: &mut Session, datasets: &Datasets) -> Result<(), Failure> {
+async fn locked(
+    session: &mut Session,
+    datasets: &Datasets,
+    keep_rows: bool,
+) -> Result<(), Failure> {
     // Asked for first, because CREATE TABLE wants the right to create even where it finds the table:
     // the account of a service may do without that right once the database is migrated.
     if !has_table(session, MIGRATIONS).await? {
@@ -99,6 +108,17 @@ async fn locked(session: &mut Session, datasets: &Datasets) -> Result<(), Failur
         session.run_with(sql, params).await?;
     }
     let mut misfits = Vec::new();
+    let mismatches = mismatches(session, datasets).await?;
+    let kept = mismatch::kept(&mismatches).filter(|_| keep_rows);
+    if let Some((file_no, hash, dataset)) = kept {
+        let sql = "INSERT INTO ingest_files (file_no, hash, dataset, name, bytes, records, state, \
+                   summarised, registered_at, settled_at) VALUES (?, ?, ?, ?, 0, 0, 'settled', 1, \
+                   UTC_TIMESTAMP(6), UTC_TIMESTAMP(6)) ON DUPLICATE KEY UPDATE file_no = file_no";
+        let params = (file_no, hash.as_slice(), dataset, mismatch::KEPT_NAME);
+        session.run_with(sql, params).await?;
+    } else if let Some(fault) = mismatch::fault(&mismatches) {
+        return Err(fault.into());
+    }
     for table in tables(datasets) {
         if !has_table(session, &table.name).await? {
             // Before the table is made: once it is there, nobody does this any more.
@@ -124,6 +144,54 @@ async fn locked(session: &mut Session, datasets: &Datasets) -> Result<(), Failur
     Err(Fault::fatal(Origin::Sink, doing, cause).into())
 }
 
+/// How the ledger and the tables of the datasets contradict each other.
+async fn mismatches(session: &mut Session, datasets: &Datasets) -> Result<Vec<Mismatch>, Failure> {
+    let mut found = Vec::new();
+    let has_ledger = has_table(session, mismatch::LEDGER).await?;
+    for dataset in datasets.iter() {
+        let (table, name) = (dataset.table.clone(), dataset.name.clone());
+        // The ledger before the rows: a commit in between adds rows.
+        let has_rows = has_ledger
+            && !session
+                .rows_with::<u64>(mismatch::HAS_ROWS, (&name,))
+                .await?
+                .is_empty();
+        if !has_table(session, &table).await? {
+            if has_rows {
+                found.push(Mismatch::Missing { table });
+            }
+            continue;
+        }
+        // A table with another kind of id does not fit, which is reported as such.
+        let existing = read(session, &table).await?;
+        let id = existing
+            .columns
+            .iter()
+            .find(|column| column.name == ID_COLUMN);
+        if id.is_none_or(|id| id.data_type != "bigint") {
+            continue;
+        }
+        // The rows before the ledger: a file is registered before its first commit.
+        let in_table: u32 = session.one(&mismatch::last_in_table(&table)).await?;
+        let in_ledger: u32 = if has_ledger {
+            session.one(mismatch::LAST_FILE).await?
+        } else {
+            0
+        };
+        if in_table > in_ledger {
+            found.push(Mismatch::Unknown {
+                table,
+                dataset: name,
+                in_table,
+                in_ledger,
+            });
+        } else if in_table == 0 && has_rows {
+            found.push(Mismatch::Empty { table });
+        }
+    }
+    Ok(found)
+}
+
 /// What migrating would find of the tables of the datasets: the names of those that are missing, and
 /// findings about the others.
 pub(super) async fn inspect(
@@ -132,6 +200,8 @@ pub(super) async fn inspect(
 ) -> Result<(Vec<String>, Vec<Finding>), Failure> {
     let mut missing = Vec::new();
     let mut findings = Vec::new();
+    let mismatches = mismatches(session, datasets).await?;
+    findings.extend(mismatches.iter().map(Mismatch::finding));
     for table in tables(datasets) {
         if !has_table(session, &table.name).await? {
             missing.push(table.name);

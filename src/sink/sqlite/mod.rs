@@ -24,6 +24,7 @@ use crate::fault::{Fault, Origin};
 use crate::finding::Finding;
 use crate::timestamp;
 
+use super::mismatch::Mismatch;
 use super::{
     Audit, Committed, FileState, LastEvent, LedgerFile, NewFile, OpenReject, Operators, Purge,
     Registered, RejectQuery, Replayed, Schema, Settled, Sink, Standing, SummaryStore, Totals,
@@ -214,7 +215,15 @@ impl Schema for SqliteSink {
     async fn migrate(&self, datasets: &Datasets) -> Result<(), Fault> {
         let datasets = datasets.clone();
         self.transact("migrating the database", move |db| {
-            schema::migrate(db, &datasets)
+            schema::migrate(db, &datasets, false)
+        })
+        .await
+    }
+
+    async fn migrate_keeping_rows(&self, datasets: &Datasets) -> Result<(), Fault> {
+        let datasets = datasets.clone();
+        self.transact("migrating the database", move |db| {
+            schema::migrate(db, &datasets, true)
         })
         .await
     }
@@ -223,12 +232,16 @@ impl Schema for SqliteSink {
         Ok(schema::statements(datasets))
     }
 
-    async fn inspect(&self, _: &Datasets) -> Result<Vec<Finding>, Fault> {
-        let totals = self.totals().await?;
-        let files = totals.pending + totals.settled + totals.quarantined;
-        Ok(vec![Finding::ok(format!(
-            "SQLite answers; {files} files in the ledger"
-        ))])
+    async fn inspect(&self, datasets: &Datasets) -> Result<Vec<Finding>, Fault> {
+        let datasets = datasets.clone();
+        let mismatches = self
+            .transact("reading the ledger", move |db| {
+                schema::mismatches(db, &datasets)
+            })
+            .await?;
+        let mut findings = vec![Finding::ok("SQLite answers")];
+        findings.extend(mismatches.iter().map(Mismatch::finding));
+        Ok(findings)
     }
 }
 

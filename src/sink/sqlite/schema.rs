@@ -6,6 +6,7 @@ use rusqlite::{Transaction, params};
 
 use crate::dataset::Datasets;
 use crate::sink::migrations;
+use crate::sink::mismatch::{self, Mismatch};
 use crate::sink::table::{Kind, Table, quoted, tables};
 
 use super::errors::Failure;
@@ -15,7 +16,11 @@ const MIGRATIONS_DDL: &str = "CREATE TABLE IF NOT EXISTS ingest_migrations (numb
     KEY, name TEXT NOT NULL, checksum TEXT NOT NULL, applied_at TEXT NOT NULL)";
 
 /// See [`Schema::migrate`](crate::sink::Schema::migrate).
-pub(super) fn migrate(db: &Transaction<'_>, datasets: &Datasets) -> Result<(), Failure> {
+pub(super) fn migrate(
+    db: &Transaction<'_>,
+    datasets: &Datasets,
+    keep_rows: bool,
+) -> Result<(), Failure> {
     db.execute_batch(MIGRATIONS_DDL)?;
     let recorded: Vec<(u32, String)> = db
         .prepare("SELECT number, checksum FROM ingest_migrations")?
@@ -30,11 +35,19 @@ pub(super) fn migrate(db: &Transaction<'_>, datasets: &Datasets) -> Result<(), F
             params![migration.number, migration.name, migration.checksum(), now()],
         )?;
     }
+    let mismatches = mismatches(db, datasets)?;
+    let kept = mismatch::kept(&mismatches).filter(|_| keep_rows);
+    if let Some((file_no, hash, dataset)) = kept {
+        db.execute(
+            "INSERT INTO ingest_files (file_no, hash, dataset, name, bytes, records, state, summarised, \
+             registered_at, settled_at) VALUES (?1, ?2, ?3, ?4, 0, 0, 'settled', 1, ?5, ?5)",
+            params![file_no, hash, dataset, mismatch::KEPT_NAME, now()],
+        )?;
+    } else if let Some(fault) = mismatch::fault(&mismatches) {
+        return Err(fault.into());
+    }
     for table in tables(datasets) {
-        let is_there = db
-            .prepare("SELECT 1 FROM pragma_table_info(?)")?
-            .exists([&table.name])?;
-        if !is_there {
+        if !has_table(db, &table.name)? {
             db.execute_batch(&create(&table))?;
             if let Some(dataset) = &table.summary_of {
                 summary::mark(db, dataset)?;
@@ -43,6 +56,55 @@ pub(super) fn migrate(db: &Transaction<'_>, datasets: &Datasets) -> Result<(), F
         check(db, &table)?;
     }
     Ok(())
+}
+
+fn has_table(db: &Transaction<'_>, name: &str) -> Result<bool, Failure> {
+    let found = db
+        .prepare("SELECT 1 FROM pragma_table_info(?)")?
+        .exists([name])?;
+    Ok(found)
+}
+
+/// How the ledger and the tables of the datasets contradict each other.
+pub(super) fn mismatches(
+    db: &Transaction<'_>,
+    datasets: &Datasets,
+) -> Result<Vec<Mismatch>, Failure> {
+    let mut found = Vec::new();
+    let has_ledger = has_table(db, mismatch::LEDGER)?;
+    for dataset in datasets.iter() {
+        let (table, name) = (dataset.table.clone(), dataset.name.clone());
+        let has_rows = has_ledger && db.prepare(mismatch::HAS_ROWS)?.exists([&name])?;
+        if !has_table(db, &table)? {
+            if has_rows {
+                found.push(Mismatch::Missing { table });
+            }
+            continue;
+        }
+        // A table with another kind of id does not fit, which is reported as such.
+        let ids =
+            "SELECT 1 FROM pragma_table_info(?) WHERE name = 'id' AND UPPER(type) = 'INTEGER'";
+        if !db.prepare(ids)?.exists([&table])? {
+            continue;
+        }
+        let in_table: u32 = db.query_row(&mismatch::last_in_table(&table), [], |row| row.get(0))?;
+        let in_ledger: u32 = if has_ledger {
+            db.query_row(mismatch::LAST_FILE, [], |row| row.get(0))?
+        } else {
+            0
+        };
+        if in_table > in_ledger {
+            found.push(Mismatch::Unknown {
+                table,
+                dataset: name,
+                in_table,
+                in_ledger,
+            });
+        } else if in_table == 0 && has_rows {
+            found.push(Mismatch::Empty { table });
+        }
+    }
+    Ok(found)
 }
 
 /// See [`Schema::schema`](crate::sink::Schema::schema).

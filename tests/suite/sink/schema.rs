@@ -314,3 +314,71 @@ pub async fn tables_of_the_original_are_mended_by_what_the_refusal_says(target: 
     let old_days = "SELECT COUNT(*) FROM daily_summary_old";
     assert_eq!(fixture.number(old_days).await, 2);
 }
+
+/// A ledger that is not the one of its tables: nothing is taken for stored, and no number is given twice.
+pub async fn a_ledger_that_is_not_of_its_tables_is_refused(target: Target) {
+    let fixture = Fixture::new(target).await;
+    let migrate = async || fixture.sink.migrate(&fixture.datasets).await;
+    let refusal = async |problem: &str| {
+        let fault = migrate().await.expect_err(problem);
+        assert!(!fault.is_transient(), "{fault}");
+        assert!(fault.to_string().contains(problem), "{fault}");
+        let findings = fixture.sink.inspect(&fixture.datasets).await.unwrap();
+        let fails =
+            |finding: &Finding| finding.level == Level::Fail && finding.what.contains(problem);
+        assert!(
+            findings.iter().any(fails),
+            "doctor finds it, too: {findings:?}"
+        );
+    };
+    let mut files = Vec::new();
+    for _ in 0..3 {
+        let file_no = fixture.file("vehicle_events", 2).await;
+        fixture.commit(&[events(&fixture, file_no, 0..2)]).await;
+        files.push(file_no);
+    }
+    assert_eq!(fixture.sink.settle(&files).await.unwrap().len(), 3);
+    migrate().await.expect("they belong together");
+
+    // Restored from an earlier time.
+    let last = files[2];
+    let restored = format!("DELETE FROM ingest_files WHERE file_no > {}", files[0]);
+    fixture.run(&restored).await;
+    refusal(&format!(
+        "has rows of file {last}, and the ledger ends at file {}",
+        files[0]
+    ))
+    .await;
+    // Lost: dropped, or a dump of the data alone was restored.
+    for table in ["ingest_files", "ingest_frames", "ingest_migrations"] {
+        fixture.run(&format!("DROP TABLE {table}")).await;
+    }
+    refusal("the ledger ends at file 0").await;
+    // The operator keeps the rows.
+    fixture
+        .sink
+        .migrate_keeping_rows(&fixture.datasets)
+        .await
+        .unwrap();
+    migrate().await.expect("it is decided");
+    let next = fixture.file("vehicle_events", 2).await;
+    assert!(next > last + 1, "file {next} after rows of file {last}");
+    let committed = fixture.commit(&[events(&fixture, next, 0..2)]).await;
+    assert_eq!(committed.rows, 2);
+    assert_eq!(fixture.sink.settle(&[next]).await.unwrap().len(), 1);
+
+    // The rows are gone, and then the table.
+    fixture.run("DELETE FROM vehicle_events").await;
+    refusal("`vehicle_events` is empty").await;
+    fixture.run("DROP TABLE vehicle_events").await;
+    let fault = migrate().await.expect_err("its rows are lost");
+    assert!(
+        fault.to_string().contains("`vehicle_events` is missing"),
+        "{fault}"
+    );
+    // As the message says: everything anew.
+    for table in ["ingest_files", "ingest_frames", "ingest_migrations"] {
+        fixture.run(&format!("DROP TABLE {table}")).await;
+    }
+    migrate().await.expect("an empty database");
+}

@@ -1,0 +1,152 @@
+//! Whether the ledger and the tables of the datasets belong together.
+//!
+//! Rows and ledger entries commit together. So a table has no row of a file that the ledger has no
+//! number for, and it has rows if the ledger says so. Otherwise one of the two was lost, restored from
+//! another time, or written by another program, and every answer of the ledger would be wrong.
+//!
+//! Pure: the questions as SQL that both dialects take, and what the answers mean.
+
+use crate::batch::row_id;
+use crate::fault::{Fault, Origin};
+use crate::finding::Finding;
+
+/// How a table and the ledger contradict each other.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Mismatch {
+    /// The ledger has rows of a table that does not exist.
+    Missing {
+        /// The table.
+        table: String,
+    },
+    /// The ledger has rows of a table that holds none.
+    Empty {
+        /// The table.
+        table: String,
+    },
+    /// The table has rows of files that the ledger does not know.
+    Unknown {
+        /// The table.
+        table: String,
+        /// The dataset that it is the table of.
+        dataset: String,
+        /// The highest file number of its rows.
+        in_table: u32,
+        /// The highest file number of the ledger; 0 if it is empty.
+        in_ledger: u32,
+    },
+}
+
+/// The table of the ledger's files. `doctor` may find a database without it.
+pub(super) const LEDGER: &str = "ingest_files";
+
+/// The highest number of a file in the ledger, as SQL.
+pub(super) const LAST_FILE: &str = "SELECT COALESCE(MAX(file_no), 0) FROM ingest_files";
+
+/// Whether the ledger has rows of a dataset, as SQL with one parameter: the dataset's name.
+pub(super) const HAS_ROWS: &str = "SELECT 1 FROM ingest_files WHERE dataset = ? AND state = 'settled' \
+                                   AND records > rejects LIMIT 1";
+
+/// The name of the ledger entry that keeps numbers apart; see [`kept`].
+pub(super) const KEPT_NAME: &str = "(rows of another ledger have the numbers below)";
+
+/// The highest number of a file among the rows of a table, as SQL; 0 if it has no row of a file. Rows
+/// with ids beyond the numbers that the ledger gives never meet a record.
+pub(super) fn last_in_table(table: &str) -> String {
+    format!(
+        "SELECT COALESCE(MAX(`id`), 0) >> 32 FROM `{table}` WHERE `id` >= {} AND `id` <= {}",
+        row_id(1, 0),
+        i64::MAX
+    )
+}
+
+impl Mismatch {
+    fn problem(&self) -> String {
+        match self {
+            Self::Missing { table } => {
+                format!("the table `{table}` is missing, and the ledger has rows of it")
+            }
+            Self::Empty { table } => {
+                format!("the table `{table}` is empty, and the ledger has rows of it")
+            }
+            Self::Unknown {
+                table,
+                in_table,
+                in_ledger,
+                ..
+            } => format!(
+                "the table `{table}` has rows of file {in_table}, and the ledger ends at file {in_ledger}"
+            ),
+        }
+    }
+
+    fn next_step(&self) -> &'static str {
+        match self {
+            Self::Missing { .. } | Self::Empty { .. } => {
+                "restore the table from a backup; or, to load everything anew, drop the ingest_* tables \
+                 as well and load the files of history"
+            }
+            Self::Unknown { .. } => {
+                "the ledger was lost or restored from an earlier time, or another program stores rows \
+                 under ids of 4294967296 and above; restore the ingest_* tables that belong to these \
+                 rows, or remove the rows, or run `task_runner migrate --keep-rows`: the rows stay, new \
+                 files get higher numbers, and files that were loaded before count as new"
+            }
+        }
+    }
+
+    /// As a finding of `doctor`.
+    pub(super) fn finding(&self) -> Finding {
+        Finding::fail(self.problem(), self.next_step())
+    }
+}
+
+/// The fault of these mismatches; `None` if there are none.
+pub(super) fn fault(mismatches: &[Mismatch]) -> Option<Fault> {
+    let first = mismatches.first()?;
+    let problems: Vec<String> = mismatches.iter().map(Mismatch::problem).collect();
+    Some(Fault::fatal(
+        Origin::Sink,
+        problems.join("; "),
+        first.next_step(),
+    ))
+}
+
+/// The entry after which no new file meets rows of files that the ledger does not know: its number, its
+/// hash and its dataset. `None` if there are no such rows, or if they have the highest number there is.
+pub(super) fn kept(mismatches: &[Mismatch]) -> Option<(u32, [u8; 16], &str)> {
+    let unknown = mismatches.iter().filter_map(|mismatch| match mismatch {
+        Mismatch::Unknown {
+            in_table, dataset, ..
+        } => Some((*in_table, dataset.as_str())),
+        Mismatch::Missing { .. } | Mismatch::Empty { .. } => None,
+    });
+    let (in_table, dataset) = unknown.max()?;
+    let file_no = in_table + 1;
+    let hash = blake3::hash(format!("{KEPT_NAME} {file_no}").as_bytes());
+    let identity = hash.as_bytes()[..16].try_into().expect("16 bytes are cut");
+    i32::try_from(file_no)
+        .is_ok()
+        .then_some((file_no, identity, dataset))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kept_number_is_above_all_rows() {
+        let unknown = |in_table, dataset: &str| Mismatch::Unknown {
+            table: "t".to_owned(),
+            dataset: dataset.to_owned(),
+            in_table,
+            in_ledger: 0,
+        };
+        let empty = Mismatch::Empty {
+            table: "t".to_owned(),
+        };
+        assert_eq!(kept(&[empty.clone()]), None);
+        let (file_no, _, dataset) = kept(&[unknown(3, "a"), empty, unknown(7, "b")]).unwrap();
+        assert_eq!((file_no, dataset), (8, "b"));
+        assert_eq!(kept(&[unknown(i32::MAX as u32, "a")]), None);
+    }
+}
