@@ -159,6 +159,20 @@ fn files_that_pages_name_exist() {
 }
 
 #[test]
+fn every_decision_is_in_their_index() {
+    let index = read("docs/decisions/README.md");
+    let linked = links(&index.text);
+    let pages = files(&["docs/decisions"], &["md"]);
+    assert!(pages.len() > 5, "the decisions were not found");
+    let missing = pages.iter().filter_map(|page| {
+        let name = page.path.strip_prefix("docs/decisions/")?;
+        let is_there = name == "README.md" || linked.iter().any(|(_, target)| target == name);
+        (!is_there).then(|| format!("{}: no row for `{name}`", index.path))
+    });
+    clean(missing);
+}
+
+#[test]
 fn lines_of_pages_are_short() {
     clean(pages().iter().flat_map(long_lines));
 }
