@@ -61,7 +61,8 @@ pub(super) async fn measure(options: &Options) -> anyhow::Result<()> {
     let mut engine = opened.context("nothing stops it")?;
     let sink = Arc::new(Discard::default());
     engine.sink = sink.clone();
-    let mut files: Vec<_> = inbox::archive(&options.files)?
+    let mut files: Vec<_> = inbox::archive(&options.files, &inbox::Markers::default())?
+        .files
         .into_iter()
         .map(|file| (file, ItemOrigin::Archive))
         .collect();
