@@ -1,29 +1,29 @@
-//! What an inspection of the surroundings found: for `doctor`.
+//! The findings of `doctor`.
 
-/// How a finding is to be taken.
+/// The severity of a finding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
-    /// As it should be.
+    /// No problem.
     Ok,
-    /// It works, and will hurt some day.
+    /// It works, but may fail later.
     Warn,
     /// It does not work.
     Fail,
 }
 
-/// One thing that was looked at.
+/// The result of one check.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
-    /// How it is.
+    /// How serious it is. The worst level decides the exit code of `doctor`.
     pub level: Level,
     /// What was found.
     pub what: String,
-    /// What mends it; empty where all is well.
+    /// How to fix it; empty if there is no problem.
     pub fix: String,
 }
 
 impl Finding {
-    /// All is well.
+    /// A check without a problem.
     pub fn ok(what: impl Into<String>) -> Self {
         Self {
             level: Level::Ok,
@@ -32,7 +32,7 @@ impl Finding {
         }
     }
 
-    /// It works, and will hurt some day.
+    /// A check that found a risk, and how to remove it.
     pub fn warn(what: impl Into<String>, fix: impl Into<String>) -> Self {
         Self {
             level: Level::Warn,
@@ -41,7 +41,7 @@ impl Finding {
         }
     }
 
-    /// It does not work.
+    /// A failed check, and how to fix it.
     pub fn fail(what: impl Into<String>, fix: impl Into<String>) -> Self {
         Self {
             level: Level::Fail,
@@ -50,7 +50,7 @@ impl Finding {
         }
     }
 
-    /// Well if `right`, else a warning.
+    /// A warning unless `right`.
     pub fn expect(right: bool, what: impl Into<String>, fix: impl Into<String>) -> Self {
         if right {
             Self::ok(what)

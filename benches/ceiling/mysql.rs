@@ -358,7 +358,11 @@ async fn send(
     run: Run,
     work: Arc<Mutex<VecDeque<Work>>>,
 ) -> anyhow::Result<()> {
-    let next = || work.lock().expect("nobody panics with it").pop_front();
+    let next = || {
+        work.lock()
+            .expect("no thread panics with the lock")
+            .pop_front()
+    };
     let load = format!(
         "INTO TABLE vehicle_events CHARACTER SET utf8mb4 ({})",
         columns(run).join(", ")

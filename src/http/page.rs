@@ -273,10 +273,10 @@ fn waiting(html: &mut String, status: &Status) -> fmt::Result {
 }
 
 fn rejects(html: &mut String, status: &Status) -> fmt::Result {
-    let looked_at: u64 = status.rejects.iter().map(|reject| reject.records).sum();
+    let counted: u64 = status.rejects.iter().map(|reject| reject.records).sum();
     let all = status.totals.map_or(0, |totals| totals.rejects);
-    let last = if all > looked_at && looked_at > 0 {
-        format!("the last {} of {}", grouped(looked_at), grouped(all))
+    let last = if all > counted && counted > 0 {
+        format!("the last {} of {}", grouped(counted), grouped(all))
     } else {
         format!("{} in all", grouped(all))
     };
@@ -297,7 +297,7 @@ fn rejects(html: &mut String, status: &Status) -> fmt::Result {
          <th scope=\"col\" class=\"share\">Share</th></tr></thead><tbody>",
     );
     for reject in &status.rejects {
-        let share = reject.records as f64 * 100.0 / looked_at.max(1) as f64;
+        let share = reject.records as f64 * 100.0 / counted.max(1) as f64;
         write!(
             html,
             "<tr><th scope=\"row\"><code>{}</code></th><td class=\"n\">{}</td><td class=\"share\">\

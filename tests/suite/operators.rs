@@ -58,7 +58,7 @@ fn write(pair: &Pair, name: &str, lines: &[Value]) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_reject_is_shown_mended_and_replayed_under_its_own_id() {
+async fn a_reject_is_shown_corrected_and_replayed_under_its_own_id() {
     for pair in pairs().await {
         put(
             &pair,
@@ -115,11 +115,11 @@ async fn a_reject_is_shown_mended_and_replayed_under_its_own_id() {
         );
 
         // As an operator would do it: adds a record to the exported line.
-        let mut mended = exported[1].clone();
-        mended["record"] = serde_json::from_str(BAD).unwrap();
-        mended["record"]["status"] = json!("mended");
+        let mut corrected = exported[1].clone();
+        corrected["record"] = serde_json::from_str(BAD).unwrap();
+        corrected["record"]["status"] = json!("corrected");
         let still = json!({"file_no": file_no, "ordinal": 3, "record": [1]});
-        let path = write(&pair, "mended.ndjson", &[mended.clone(), still]);
+        let path = write(&pair, "corrected.ndjson", &[corrected.clone(), still]);
         let replayed = pair.expect(2, &["rejects", "replay", &path]);
         let expected = format!(
             "{file_no}:3  still a reject: not_an_object\n1 stored, 0 stored already, 1 still rejects, 0 unusable\n"
@@ -131,13 +131,16 @@ async fn a_reject_is_shown_mended_and_replayed_under_its_own_id() {
                 "SELECT status, vehicle_id FROM vehicle_status WHERE id = {id}"
             ))
             .await;
-        assert_eq!(row, [[Some("mended".to_owned()), Some("v-2".to_owned())]]);
+        assert_eq!(
+            row,
+            [[Some("corrected".to_owned()), Some("v-2".to_owned())]]
+        );
         let rejects = format!("SELECT ordinal FROM ingest_rejects WHERE file_no = {file_no}");
         assert_eq!(pair.query(&rejects).await, [[Some("3".to_owned())]]);
-        for (ordinal, is_mended) in [(0, false), (1, true)] {
+        for (ordinal, is_corrected) in [(0, false), (1, true)] {
             let said = pair.expect(0, &["trace", &format!("{file_no}:{ordinal}")]);
             let is_said = said.contains("note         by the present definition of its dataset");
-            assert_eq!(is_said, is_mended, "{said}");
+            assert_eq!(is_said, is_corrected, "{said}");
         }
         let sums = objects(&pair.expect(0, &["verify", "--json"]))
             .pop()
@@ -148,7 +151,7 @@ async fn a_reject_is_shown_mended_and_replayed_under_its_own_id() {
         );
 
         // Replaying twice changes nothing.
-        let path = write(&pair, "again.ndjson", &[mended]);
+        let path = write(&pair, "again.ndjson", &[corrected]);
         let replayed = pair.expect(0, &["rejects", "replay", &path]);
         assert!(
             replayed.starts_with("0 stored, 1 stored already"),

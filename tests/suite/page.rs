@@ -132,7 +132,7 @@ impl Scene {
     }
 
     /// Measures the page in each width and colour scheme.
-    fn looks_right(&mut self) {
+    fn check_layout(&mut self) {
         for (width, dark) in [(1100, false), (1100, true), (375, false), (375, true)] {
             self.browser.look(width, 800, dark);
             let contrast = self.browser.evaluate(LOWEST_CONTRAST);
@@ -192,7 +192,7 @@ async fn the_page_follows_a_run_through_a_fault_without_a_reload() {
         status["headline"].as_str().unwrap()
     );
     assert_eq!(status["totals"]["quarantined"], 1);
-    scene.looks_right();
+    scene.check_layout();
 
     // The page shows the fault, and its duration grows.
     scene.database.kill();
@@ -214,7 +214,7 @@ async fn the_page_follows_a_run_through_a_fault_without_a_reload() {
     scene.shows("title", "Database unavailable").await;
     // The last known numbers are still shown.
     assert_eq!(scene.browser.text("#stored"), settled);
-    scene.looks_right();
+    scene.check_layout();
     if scene.pictures.is_some() {
         tokio::time::sleep(Duration::from_secs(9)).await;
     }

@@ -29,7 +29,7 @@ fn supervised(pair: &Pair, addr: &str) -> (Service, UnixDatagram) {
 }
 
 /// All messages up to and including one with this beginning.
-fn told_until(socket: &UnixDatagram, begin: &str) -> Vec<String> {
+fn messages_until(socket: &UnixDatagram, begin: &str) -> Vec<String> {
     let mut told = Vec::new();
     let mut buffer = [0; 4096];
     loop {
@@ -45,16 +45,16 @@ fn told_until(socket: &UnixDatagram, begin: &str) -> Vec<String> {
 async fn systemd_is_told_of_ready_alive_and_stopping() {
     let pair = Pair::new("memory+sqlite").await;
     let (mut service, socket) = supervised(&pair, "off");
-    told_until(&socket, "READY=1");
-    told_until(&socket, "STATUS=ready");
-    let beats = (0..5).map(|_| told_until(&socket, "WATCHDOG=1").len());
+    messages_until(&socket, "READY=1");
+    messages_until(&socket, "STATUS=ready");
+    let beats = (0..5).map(|_| messages_until(&socket, "WATCHDOG=1").len());
     assert_eq!(
         beats.sum::<usize>(),
         5,
-        "nothing else is told while nothing changes"
+        "no other message comes while nothing changes"
     );
     service.signal(rustix::process::Signal::TERM);
-    told_until(&socket, "STOPPING=1");
+    messages_until(&socket, "STOPPING=1");
     assert_eq!(service.0.wait().unwrap().code(), Some(0));
 }
 
@@ -66,15 +66,15 @@ async fn ready_is_told_once_the_database_answers_and_a_stopped_process_beats_no_
     database.kill();
     let addr = free_addr();
     let (service, socket) = supervised(&pair, &addr);
-    let before = told_until(&socket, "STATUS=not ready: database unavailable");
-    let early = |told: &String| told.starts_with("READY") || told.starts_with("WATCHDOG");
+    let before = messages_until(&socket, "STATUS=not ready: database unavailable");
+    let early = |message: &String| message.starts_with("READY") || message.starts_with("WATCHDOG");
     assert!(!before.iter().any(early), "{before:?}");
     let health = pair.run(&["health", "--http-addr", &addr]);
     assert_eq!(health.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&health.stderr).contains("database unavailable"));
 
     database.restart().await;
-    told_until(&socket, "READY=1");
+    messages_until(&socket, "READY=1");
     until("health", LIMIT, async || {
         pair.run(&["health", "--http-addr", &addr]).status.code() == Some(0)
     })
@@ -88,7 +88,7 @@ async fn ready_is_told_once_the_database_answers_and_a_stopped_process_beats_no_
     assert!(outage["ended_seconds_ago"].as_f64().is_some(), "{outage}");
 
     // A hang, as seen from outside: no watchdog message arrives.
-    told_until(&socket, "WATCHDOG=1");
+    messages_until(&socket, "WATCHDOG=1");
     service.signal(rustix::process::Signal::STOP);
     socket.set_nonblocking(true).unwrap();
     let mut buffer = [0; 4096];
@@ -99,7 +99,7 @@ async fn ready_is_told_once_the_database_answers_and_a_stopped_process_beats_no_
         .unwrap();
     assert!(socket.recv(&mut buffer).is_err(), "a stopped process beats");
     service.signal(rustix::process::Signal::CONT);
-    told_until(&socket, "WATCHDOG=1");
+    messages_until(&socket, "WATCHDOG=1");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -88,7 +88,7 @@ async fn entries_that_are_gone_or_no_frames_are_forgotten() {
     assert_eq!(
         frames.collect::<Vec<_>>(),
         [true, true, false, false, true],
-        "a look tells what is none"
+        "peeking reports an entry that is not a frame"
     );
 
     let mut consumer = broker.consumer("one").await.unwrap();
@@ -142,7 +142,7 @@ async fn an_empty_restart_ends_neither_publisher_nor_consumer() {
     publish(&*broker, &[events(0, 10)]).await;
     let held = receive(&mut *consumer, 1).await;
     redis.kill();
-    let fault = consumer.receive(1).await.expect_err("nobody is there");
+    let fault = consumer.receive(1).await.expect_err("no server runs");
     assert!(fault.is_transient(), "{fault}");
     redis.restart().await;
     publish_in_the_end(&*broker, &[events(1, 10)]).await;

@@ -27,7 +27,10 @@ async fn the_client_sends_nothing_again_by_itself() {
     proxy.strike("XADD", Strike::LoseReply);
     let fault = refused(&*broker, 0).await;
     assert_eq!(proxy.strikes(), 1, "{fault}");
-    assert!(length().starts_with(":1\r"), "once, though nobody was told");
+    assert!(
+        length().starts_with(":1\r"),
+        "once, although the client got no reply"
+    );
     connected(&*broker).await;
     proxy.strike("XADD", Strike::LoseRequest);
     let fault = refused(&*broker, 1).await;

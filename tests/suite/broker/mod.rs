@@ -68,7 +68,7 @@ async fn contract(fresh: impl Fn() -> String) {
     a_dropped_receive_loses_nothing(&fresh()).await;
     what_is_held_is_not_delivered_again_and_acks_may_be_repeated(&fresh()).await;
     the_oldest_frame_grows_older_until_it_is_acked(&fresh()).await;
-    a_look_into_the_queue_tells_all_and_takes_nothing(&fresh()).await;
+    peeking_shows_the_queue_and_takes_nothing(&fresh()).await;
 }
 
 async fn every_frame_comes_once_and_in_order(url: &str) {
@@ -180,7 +180,7 @@ async fn the_oldest_frame_grows_older_until_it_is_acked(url: &str) {
     publish(&*broker, &[events(1, 100)]).await;
     let received = receive(&mut *consumer, 1).await;
     let held = oldest().await;
-    assert!(held >= waiting, "{held:?} in hand");
+    assert!(held >= waiting, "{held:?} delivered");
     consumer.ack(&received).await.unwrap();
     let younger = oldest().await;
     assert!(younger > Duration::ZERO && younger < held, "{younger:?}");
@@ -189,7 +189,7 @@ async fn the_oldest_frame_grows_older_until_it_is_acked(url: &str) {
     assert_eq!(oldest().await, Duration::ZERO);
 }
 
-async fn a_look_into_the_queue_tells_all_and_takes_nothing(url: &str) {
+async fn peeking_shows_the_queue_and_takes_nothing(url: &str) {
     let broker = open(url, BrokerOptions::default()).await;
     assert_eq!(broker.peek(10).await.unwrap(), []);
     // More frames than one round trip reads, and no consumer exists yet.

@@ -129,7 +129,10 @@ async fn ledger(conn: &mut Conn, log: &[Expected], findings: &mut Findings) -> H
     for line in query(conn, sql).await {
         let text = |at: usize| line[at].as_deref().unwrap_or_default();
         let Some(&at) = by_hash.get(text(1)) else {
-            findings.add("files in the ledger that nobody made", format!("{line:?}"));
+            findings.add(
+                "files in the ledger that were not delivered",
+                format!("{line:?}"),
+            );
             continue;
         };
         if files.insert(number(line[0].as_ref()), at).is_some() {
@@ -183,7 +186,7 @@ async fn rows(
         }
         Dataset::Status => "vehicle_id, CAST(report_time AS CHAR), status_source, status, _rescued",
     };
-    // Where the record's name stands, `id` before it.
+    // The column of the record's name; `id` is before it.
     let name_at = match dataset {
         Dataset::Events => 5,
         Dataset::Status => 4,
@@ -214,7 +217,7 @@ async fn rows(
             }
             let name = row[name_at].as_deref().unwrap_or_default();
             let Some((file, ordinal)) = parse_record_name(name) else {
-                findings.add("rows that nobody made", format!("{row:?}"));
+                findings.add("rows that no file contains", format!("{row:?}"));
                 continue;
             };
             let worth = log
@@ -222,7 +225,7 @@ async fn rows(
                 .and_then(|file| file.records.as_ref()?.get(ordinal));
             let count = seen.get_mut(&file).and_then(|file| file.get_mut(ordinal));
             let (Some(Worth::Row(sum)), Some(count)) = (worth, count) else {
-                findings.add("rows that nobody made", format!("{row:?}"));
+                findings.add("rows that no file contains", format!("{row:?}"));
                 continue;
             };
             *count += 1;
@@ -267,7 +270,7 @@ async fn rejects(
     let sql = "SELECT file_no, ordinal, code FROM ingest_rejects";
     for line in query(conn, sql).await {
         let Some(&file) = files.get(&number(line[0].as_ref())) else {
-            findings.add("rejects that nobody made", format!("{line:?}"));
+            findings.add("rejects that no file contains", format!("{line:?}"));
             continue;
         };
         let ordinal = number(line[1].as_ref()) as usize;
@@ -290,7 +293,7 @@ async fn rejects(
     }
     for ((file, ordinal), code) in stored {
         let name = record_name(file, ordinal);
-        findings.add("rejects that nobody made", format!("{name} ({code})"));
+        findings.add("rejects that no file contains", format!("{name} ({code})"));
     }
 }
 

@@ -137,7 +137,7 @@ async fn nothing_is_lost_or_doubled_while_everything_fails() {
         healing.elapsed().as_secs()
     );
     let findings = finish(&mut world, &site, &log).await;
-    print_told(&site.folder);
+    print_log_summary(&site.folder);
     let offences = [&world.service, &world.worker]
         .map(|process| process.offences.join("\n"))
         .join("\n");
@@ -231,7 +231,7 @@ async fn torment(
     while Instant::now() < until {
         tokio::time::sleep(TICK).await;
         end_due(world, &mut active).await;
-        look(world, &active);
+        restart_ended(world, &active);
         if Instant::now() < next {
             continue;
         }
@@ -265,7 +265,7 @@ async fn end_due(world: &mut World, active: &mut Vec<(Instant, Fault)>) {
 }
 
 /// Records processes that ended by themselves, and restarts them.
-fn look(world: &mut World, active: &[(Instant, Fault)]) {
+fn restart_ended(world: &mut World, active: &[(Instant, Fault)]) {
     let busy = |of: fn(&Fault) -> bool| active.iter().any(|(_, fault)| of(fault));
     let service_is_busy = busy(|fault| matches!(fault, Fault::Service(_)));
     let worker_is_busy = busy(|fault| matches!(fault, Fault::Worker(_)));
@@ -274,7 +274,7 @@ fn look(world: &mut World, active: &[(Instant, Fault)]) {
         (&mut world.worker, worker_is_busy),
     ] {
         if !is_busy {
-            process.look();
+            process.note_end();
             process.start();
         }
     }
@@ -284,7 +284,7 @@ fn look(world: &mut World, active: &[(Instant, Fault)]) {
 async fn heal(world: &mut World, site: &Site) -> Result<(), String> {
     let deadline = Instant::now() + HEAL_WITHIN;
     loop {
-        look(world, &[]);
+        restart_ended(world, &[]);
         let visible = |dir: PathBuf| -> Vec<_> {
             let entries = fs::read_dir(dir).into_iter().flatten();
             let names = entries.map(|entry| entry.unwrap().file_name());
@@ -326,7 +326,7 @@ async fn finish(world: &mut World, site: &Site, log: &[Expected]) -> Findings {
         process.terminate();
         while !process.is_down() {
             tokio::time::sleep(TICK).await;
-            process.look();
+            process.note_end();
         }
         eprintln!(
             "{} took at most {:?} to stop",
@@ -369,7 +369,7 @@ fn print_files(log: &[Expected]) {
 }
 
 /// Prints the number of log lines of the engine by message.
-fn print_told(folder: &Path) {
+fn print_log_summary(folder: &Path) {
     let mut told: BTreeMap<String, u64> = BTreeMap::new();
     for name in [SERVICE, WORKER] {
         let log = fs::read(folder.join(format!("{name}.log"))).unwrap_or_default();

@@ -80,7 +80,7 @@ impl Process {
         matches!(self.state, State::Down)
     }
 
-    /// SIGKILL.
+    /// Sends SIGKILL.
     pub fn kill(&mut self) {
         let (State::Running(mut child) | State::Paused(mut child) | State::Ending(mut child, _)) =
             std::mem::replace(&mut self.state, State::Down)
@@ -91,7 +91,7 @@ impl Process {
         child.wait().unwrap();
     }
 
-    /// SIGSTOP.
+    /// Sends SIGSTOP.
     pub fn pause(&mut self) {
         match std::mem::replace(&mut self.state, State::Down) {
             State::Running(child) => {
@@ -102,7 +102,7 @@ impl Process {
         }
     }
 
-    /// SIGCONT.
+    /// Sends SIGCONT.
     pub fn resume(&mut self) {
         match std::mem::replace(&mut self.state, State::Down) {
             State::Paused(child) => {
@@ -113,7 +113,7 @@ impl Process {
         }
     }
 
-    /// SIGTERM. It is down once [`look`](Self::look) has seen its end.
+    /// Sends SIGTERM. It counts as down once [`note_end`](Self::note_end) has seen its end.
     pub fn terminate(&mut self) {
         match std::mem::replace(&mut self.state, State::Down) {
             State::Running(child) => {
@@ -125,7 +125,7 @@ impl Process {
     }
 
     /// Records how the process ended, if it has ended.
-    pub fn look(&mut self) {
+    pub fn note_end(&mut self) {
         match &mut self.state {
             State::Down | State::Paused(_) => {}
             State::Running(child) => {

@@ -394,7 +394,7 @@ impl World {
                 if fault == Fault::Service(OnProcess::Terminate)
                     || fault == Fault::Worker(OnProcess::Terminate)
                 {
-                    process.look();
+                    process.note_end();
                     if !process.is_down() {
                         return false;
                     }

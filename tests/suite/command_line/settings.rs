@@ -86,7 +86,7 @@ fn a_settings_file_to_begin_with_changes_nothing_and_replaces_none() {
     assert_eq!((run.code, &*run.stdout), (0, ""), "{run:?}");
     let path = shell.path().join("lemonade.toml");
     let mode = fs::metadata(&path).unwrap().permissions().mode();
-    assert_eq!(mode & 0o777, 0o600, "a password may come to stand in it");
+    assert_eq!(mode & 0o777, 0o600, "the file may get a password");
     assert_eq!(shell.run(&["config", "show"]).stdout, before);
 
     let ours = fs::read_to_string(&path).unwrap();

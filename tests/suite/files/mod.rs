@@ -483,7 +483,7 @@ async fn a_name_cannot_write_to_the_terminal_or_make_a_line_of_its_own() {
             assert!(!raw && !own_line, "{command:?}: {text:?}");
         }
     }
-    assert!(named >= 5, "the names were told {named} times");
+    assert!(named >= 5, "the names were logged {named} times");
     assert_eq!(names(&pair.at("quarantine")).len(), 2);
 }
 

@@ -155,7 +155,7 @@ fn crash_after(limit: Duration, engine: Engine) {
         let served = tokio::time::timeout(limit, engine.serve(&shutdown)).await;
         assert!(
             served.is_err(),
-            "a service ends only when it is told to: {served:?}"
+            "a service ends only after a signal: {served:?}"
         );
     });
     drop(engine);
@@ -190,8 +190,8 @@ fn simulate(
         database: Mutex::default(),
         queue: Mutex::default(),
         broken,
-        look_takes: Duration::ZERO,
-        looks: AtomicU32::default(),
+        query_time: Duration::ZERO,
+        queries: AtomicU32::default(),
         faults: Mutex::default(),
     });
     for crash in 0..random.below(5) {
@@ -331,7 +331,7 @@ fn an_ack_before_the_commit_costs_no_record() {
 /// counted.
 #[test]
 fn a_load_does_not_pause_once_its_last_record_is_committed() {
-    const LOOK: Duration = Duration::from_millis(800);
+    const QUERY_TIME: Duration = Duration::from_millis(800);
     let dir = tempfile::tempdir_in("/dev/shm").unwrap();
     let inbound = dir.path().join("inbound");
     std::fs::create_dir(&inbound).unwrap();
@@ -351,13 +351,16 @@ fn a_load_does_not_pause_once_its_last_record_is_committed() {
         database: Mutex::default(),
         queue: Mutex::default(),
         broken: None,
-        look_takes: LOOK,
-        looks: AtomicU32::default(),
+        query_time: QUERY_TIME,
+        queries: AtomicU32::default(),
         faults: Mutex::default(),
     });
     let took = finish(&engine(&world, dir.path(), &mut random));
     audit(&world, dir.path(), &expected).unwrap();
-    let looks = world.looks.load(Relaxed);
-    assert!(looks >= 2, "one look settled all: {took:?}");
-    assert!(took < LOOK * looks + LOOK / 2, "{looks} looks: {took:?}");
+    let queries = world.queries.load(Relaxed);
+    assert!(queries >= 2, "one query settled all: {took:?}");
+    assert!(
+        took < QUERY_TIME * queries + QUERY_TIME / 2,
+        "{queries} queries: {took:?}"
+    );
 }

@@ -50,9 +50,9 @@ pub struct World {
     /// A rule of the design that this world breaks on purpose.
     pub broken: Option<Broken>,
     /// Extra time of a query of the coverage, in addition to that of every call.
-    pub look_takes: Duration,
+    pub query_time: Duration,
     /// Number of these queries.
-    pub looks: AtomicU32,
+    pub queries: AtomicU32,
     pub faults: Mutex<BTreeMap<&'static str, u64>>,
 }
 
@@ -398,8 +398,8 @@ impl Sink for SimSink {
 
     async fn settle(&self, file_nos: &[u32]) -> Result<Vec<Settled>, Fault> {
         self.call().await?;
-        self.0.looks.fetch_add(1, Relaxed);
-        tokio::time::sleep(self.0.look_takes).await;
+        self.0.queries.fetch_add(1, Relaxed);
+        tokio::time::sleep(self.0.query_time).await;
         let settled = {
             let mut database = self.0.database.lock().unwrap();
             let database = &mut *database;

@@ -314,7 +314,7 @@ pub fn numbers() -> Vec<Case> {
         ),
         case("1e400", number("1e400"), "row number_range row"),
         case(
-            "1e400 where nobody looks",
+            "1e400 in a field that is not read",
             between(with("\"x\":1e400")),
             "row number_range row",
         ),
