@@ -274,7 +274,7 @@ impl Accumulator {
         }
     }
 
-    /// Merges the candidates of a dataset into the database once they have reached [`ENTRIES_MAX`].
+    /// Merges the candidates of a dataset into the database once they have reached their limit in memory.
     ///
     /// # Errors
     /// As [`until_ok`].
