@@ -274,7 +274,8 @@ impl Accumulator {
         }
     }
 
-    /// Merges the candidates of a dataset into the database once they have reached their limit in memory.
+    /// Merges the candidates of a dataset into the database once they have reached their limit in
+    /// memory.
     ///
     /// # Errors
     /// As [`until_ok`].
