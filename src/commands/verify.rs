@@ -184,7 +184,7 @@ async fn problems(
     }
     if stored < records {
         let missing = first_missing(operators, dataset, file).await?;
-        problems.extend(missing.map(|ordinal| format!("the first one missing is {ordinal}")));
+        problems.extend(missing.map(|ordinal| format!("the first missing ordinal is {ordinal}")));
     }
     if audit.doubled > 0 {
         problems.push(format!(

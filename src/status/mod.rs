@@ -24,7 +24,7 @@ pub trait StatusSource: Send + Sync {
     /// The reason why it cannot, for people.
     fn ready(&self) -> Result<(), String>;
 
-    /// The work directory, which tells one engine of a host from another.
+    /// The work directory, which is another one for each engine of a host.
     fn work(&self) -> String;
 
     /// The whole status. May ask the database, but returns within a few seconds even if the
