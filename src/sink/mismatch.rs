@@ -145,7 +145,8 @@ mod tests {
             table: "t".to_owned(),
         };
         assert_eq!(kept(&[empty.clone()]), None);
-        let (file_no, _, dataset) = kept(&[unknown(3, "a"), empty, unknown(7, "b")]).unwrap();
+        let mixed = [unknown(3, "a"), empty, unknown(7, "b")];
+        let (file_no, _, dataset) = kept(&mixed).unwrap();
         assert_eq!((file_no, dataset), (8, "b"));
         assert_eq!(kept(&[unknown(i32::MAX as u32, "a")]), None);
     }
