@@ -11,7 +11,7 @@ use serde_json::json;
 use crate::batch::{Reject, SourceFile};
 use crate::config::Settings;
 use crate::config::cli::CheckArgs;
-use crate::content::{self, ContentError, ContentOptions};
+use crate::content::{self, ContentError, ContentOptions, Windows};
 use crate::cut::{self, ChunkLimits};
 use crate::dataset::Dataset;
 use crate::inbox::Markers;
@@ -146,8 +146,12 @@ fn check_file(
         records: settings.frame_records,
         bytes: settings.frame_bytes,
     };
+    let options = ContentOptions {
+        windows: Windows::new(settings.memory_budget_bytes),
+        ..ContentOptions::default()
+    };
     let cut = |bytes: &[u8]| cut::cut(bytes, &dataset.records, &dataset.fields(), limits);
-    let (content, plan) = match content::open_and(path, &ContentOptions::default(), cut) {
+    let (content, plan) = match content::open_and(path, &options, cut) {
         Ok((content, Ok(plan))) => (content, plan),
         Ok((_, Err(unreadable))) => return Ok(Err(unreadable.to_string())),
         Err(ContentError::Io(error)) => {

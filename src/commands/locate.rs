@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, bail};
 
 use crate::config::Settings;
-use crate::content::{self, Content, ContentError, ContentOptions};
+use crate::content::{self, Content, ContentError, ContentOptions, Windows};
 use crate::sink::LedgerFile;
 
 /// Most names to try in a directory. A file whose name is taken gets a suffix: `.1`, `.2` and so
@@ -35,6 +35,7 @@ pub(super) fn locate(
 ) -> anyhow::Result<Option<Found>> {
     let options = ContentOptions {
         spill_dir: settings.dirs.work.clone(),
+        windows: Windows::new(settings.memory_budget_bytes),
         ..ContentOptions::default()
     };
     if let Some(path) = given {

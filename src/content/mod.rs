@@ -13,6 +13,7 @@
 //! The only `unsafe` of the crate is here, in `regular` and `mapping`. Knows nothing of records,
 //! and moves no file.
 
+mod format;
 mod inflate;
 mod mapping;
 mod regular;
@@ -27,11 +28,13 @@ use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::thread;
 
-pub use inflate::is_compressed;
+use format::Format;
+pub use format::NotRead;
+use inflate::Compression;
 pub(crate) use regular::{Stamp, stamp};
 pub use regular::{Writers, free_bytes, open_regular, writers};
-pub use room::Room;
 use room::Taken;
+pub use room::{Room, Windows};
 use spill::Spill;
 use stored::Stored;
 
@@ -61,6 +64,8 @@ pub struct ContentOptions {
     pub spill_floor_bytes: u64,
     /// Memory for inflated data. Clones of these options share it.
     pub room: Room,
+    /// Memory for the windows that inflating takes. Clones of these options share it.
+    pub windows: Windows,
 }
 
 impl Default for ContentOptions {
@@ -72,6 +77,7 @@ impl Default for ContentOptions {
             // 0: a command that ends soon need not leave room for other processes.
             spill_floor_bytes: 0,
             room: Room::default(),
+            windows: Windows::default(),
         }
     }
 }
@@ -115,6 +121,14 @@ pub enum ContentError {
         /// What is wrong with them.
         detail: String,
     },
+    /// It is of a format that is not read.
+    #[error("{format}")]
+    NotRead {
+        /// The identity of the stored bytes.
+        hash: ContentHash,
+        /// Its format.
+        format: NotRead,
+    },
     /// It could not be read. EIO if the device did not return some of it and no process changed it.
     #[error("{0}")]
     Io(#[from] io::Error),
@@ -142,8 +156,16 @@ pub fn open_and<T: Send>(
     let stored = read_or_hold(path, options)?;
     let stored_bytes = stored.bytes();
     let mut buffer = Vec::new();
-    let beginning = stored.read(0..stored_bytes.min(inflate::MAGIC_BYTES), &mut buffer)?;
-    if !is_compressed(beginning) {
+    let compression = match Format::of(stored.beginning(&mut buffer)?) {
+        Format::Plain => None,
+        Format::Gzip => Some(Compression::Gzip),
+        Format::Zstd => Some(Compression::Zstd),
+        Format::NotRead(format) => {
+            let hash = stored.inspect(identity)?;
+            return Err(ContentError::NotRead { hash, format });
+        }
+    };
+    let Some(compression) = compression else {
         let hash_and_inspect =
             |bytes: &[u8]| both(bytes.len(), || identity(bytes), || inspect(bytes));
         let (hash, inspected) = stored.inspect(hash_and_inspect)?;
@@ -153,10 +175,14 @@ pub fn open_and<T: Send>(
             body: stored,
         };
         return Ok((content, inspected));
-    }
-    let hash_and_inflate = |bytes: &[u8]| (identity(bytes), inflate::inflate(bytes, options));
-    let (hash, inflated) = stored.inspect(hash_and_inflate)?;
+    };
+    let inflate = |bytes: &[u8]| inflate::inflate(bytes, compression, options);
+    let (hash, inflated) = stored.inspect(|bytes| (identity(bytes), inflate(bytes)))?;
     let body = inflated.map_err(|error| error.about(hash))?;
+    let beginning = body.beginning(&mut buffer)?;
+    if let Some(format) = format::not_read_within(compression.name(), beginning) {
+        return Err(ContentError::NotRead { hash, format });
+    }
     let inspected = body.inspect(inspect)?;
     let content = Content {
         hash,
@@ -269,6 +295,11 @@ impl Body {
         }
     }
 
+    /// The bytes that decide the format.
+    fn beginning<'a>(&'a self, buffer: &'a mut Vec<u8>) -> Result<&'a [u8], ContentError> {
+        self.read(0..self.bytes().min(format::BEGINNING_BYTES), buffer)
+    }
+
     fn inspect<T>(&self, inspect: impl FnOnce(&[u8]) -> T) -> Result<T, ContentError> {
         match self {
             Self::Memory(bytes) | Self::Inflated { bytes, .. } => Ok(inspect(bytes)),
@@ -286,6 +317,13 @@ impl Body {
             Self::Stored(stored) => stored.read(range, buffer),
         }
     }
+}
+
+/// Whether the first four bytes of a file show that it is not text: it is compressed, or of a format
+/// that is not read.
+#[must_use]
+pub fn is_compressed(beginning: &[u8]) -> bool {
+    Format::of(beginning) != Format::Plain
 }
 
 fn in_memory(range: Range<u64>) -> Range<usize> {

@@ -1,9 +1,13 @@
-//! Room in memory for inflated data. How much a compressed file becomes shows only when it is
-//! inflated, so a group of small ones could take gigabytes: all of them share one room, and what
-//! finds none goes to the disk.
+//! Memory for inflated data, and for the windows that inflating it takes.
+//!
+//! How much a compressed file becomes shows only when it is inflated, so a group of small ones could
+//! take gigabytes: all of them share one room, and data that does not fit goes to the disk. A window
+//! has to be in memory, so a file waits until there is room for its own.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+use parking_lot::{Condvar, Mutex};
 
 /// Bytes that all inflated files together may have in memory. Each core inflates one file at a
 /// time, and these may be large; those that are inflated and wait to be parsed are mostly small.
@@ -20,7 +24,7 @@ impl Default for Room {
 }
 
 impl Room {
-    /// Takes this many bytes of it; `None` where fewer are left.
+    /// Takes this many bytes of it; `None` if fewer are left.
     pub(super) fn take(&self, bytes: usize) -> Option<Taken> {
         let less = |left: usize| left.checked_sub(bytes);
         self.0.fetch_update(Relaxed, Relaxed, less).ok()?;
@@ -53,9 +57,87 @@ impl Drop for Taken {
     }
 }
 
+/// Bytes for windows unless a setting says otherwise: one of 128 MiB, the most that zstd uses at its
+/// highest levels.
+const WINDOWS_BYTES_DEFAULT: u64 = 128 << 20;
+
+/// Memory for the windows of zstd. Clones share it.
+#[derive(Debug, Clone)]
+pub struct Windows(Arc<WindowsLeft>);
+
+#[derive(Debug)]
+struct WindowsLeft {
+    bytes_max: u64,
+    left: Mutex<u64>,
+    returned: Condvar,
+}
+
+impl Default for Windows {
+    fn default() -> Self {
+        Self::new(WINDOWS_BYTES_DEFAULT)
+    }
+}
+
+impl Windows {
+    /// Room for `bytes_max` bytes, which is the largest window, too.
+    #[must_use]
+    pub fn new(bytes_max: u64) -> Self {
+        Self(Arc::new(WindowsLeft {
+            bytes_max,
+            left: Mutex::new(bytes_max),
+            returned: Condvar::new(),
+        }))
+    }
+
+    pub(super) fn bytes_max(&self) -> u64 {
+        self.0.bytes_max
+    }
+
+    /// Takes room for a window. Waits until other files have returned theirs; a thread that holds one
+    /// only inflates and writes, so it ends.
+    ///
+    /// # Panics
+    /// If the window is larger than all of the room.
+    pub(super) fn take(&self, bytes: u64) -> TakenWindow {
+        assert!(bytes <= self.0.bytes_max, "a window that fits");
+        let mut left = self.0.left.lock();
+        self.0.returned.wait_while(&mut left, |left| *left < bytes);
+        *left -= bytes;
+        let windows = self.clone();
+        TakenWindow { windows, bytes }
+    }
+}
+
+/// Room for a window, until it is dropped.
+#[derive(Debug)]
+pub(super) struct TakenWindow {
+    windows: Windows,
+    bytes: u64,
+}
+
+impl Drop for TakenWindow {
+    fn drop(&mut self) {
+        *self.windows.0.left.lock() += self.bytes;
+        self.windows.0.returned.notify_all();
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_window_waits_until_there_is_room_for_it() {
+        let windows = Windows::new(100);
+        let (small, large) = (windows.take(40), windows.take(60));
+        std::thread::scope(|scope| {
+            let waits = scope.spawn(|| windows.take(100).bytes);
+            drop(small);
+            assert!(!waits.is_finished());
+            drop(large);
+            assert_eq!(waits.join().unwrap(), 100);
+        });
+    }
 
     #[test]
     fn what_is_taken_comes_back() {

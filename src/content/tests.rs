@@ -67,6 +67,113 @@ fn several_members_of_a_compressed_file_are_all_read() {
     assert_eq!(whole(&open(&path, &options(dir.path())).unwrap()), b"abab");
 }
 
+fn gzip(plain: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(plain).unwrap();
+    encoder.finish().unwrap()
+}
+
+/// A frame that holds no data, as pzstd writes one.
+fn skippable(bytes: u32) -> Vec<u8> {
+    let head = [&b"\x50\x2a\x4d\x18"[..], &bytes.to_le_bytes()].concat();
+    [head, vec![b'x'; bytes as usize]].concat()
+}
+
+/// Forms that other readers take: padding, frames without data, and files of nothing.
+#[test]
+fn members_and_what_surrounds_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("file");
+    let (gz, zst) = (gzip(b"ab"), zstd::encode_all(&b"ab"[..], 1).unwrap());
+    let nothing = zstd::encode_all(&b""[..], 1).unwrap();
+    let large = text(9 << 20);
+    let good: &[(&str, &[&[u8]], &[u8])] = &[
+        ("padded gzip", &[&gz, &[0; 512]], b"ab"),
+        ("gzip and one zero", &[&gz, &[0]], b"ab"),
+        (
+            "two members and padding",
+            &[&gz, &gz, &[0; 70_000]],
+            b"abab",
+        ),
+        ("an empty member between", &[&gz, &gzip(b""), &gz], b"abab"),
+        (
+            "large members",
+            &[&gzip(&large), &gz],
+            &[&large, &b"ab"[..]].concat(),
+        ),
+        ("gzip of nothing", &[&gzip(b"")], b""),
+        (
+            "a frame without data in front",
+            &[&skippable(4), &zst],
+            b"ab",
+        ),
+        (
+            "between and behind",
+            &[&zst, &skippable(0), &zst, &skippable(200_000)],
+            b"abab",
+        ),
+        ("an empty frame between", &[&zst, &nothing, &zst], b"abab"),
+        ("zstd of nothing", &[&nothing], b""),
+        ("no frame with data", &[&skippable(4)], b""),
+    ];
+    for (what, parts, plain) in good {
+        std::fs::write(&path, parts.concat()).unwrap();
+        let content = open(&path, &options(dir.path())).expect(what);
+        assert!(whole(&content) == *plain, "{what}");
+    }
+    let bad: &[(&str, &[&[u8]])] = &[
+        ("text behind gzip", &[&gz, b"tail"]),
+        ("zeros between members", &[&gz, &[0; 8], &gz]),
+        ("zeros behind zstd", &[&zst, &[0; 512]]),
+        ("text behind zstd", &[&zst, b"tail"]),
+        (
+            "a frame without data, cut short",
+            &[&zst, &skippable(9)[..12]],
+        ),
+        ("its size cut short", &[&zst, &skippable(9)[..6]]),
+        ("a header cut short", &[&zst[..5]]),
+    ];
+    for (what, parts) in bad {
+        std::fs::write(&path, parts.concat()).unwrap();
+        let error = open(&path, &options(dir.path())).expect_err(what);
+        assert!(
+            matches!(error, ContentError::Corrupt { .. }),
+            "{what}: {error:?}"
+        );
+    }
+    let lz4 = [&skippable(4)[..], b"\x04\x22\x4d\x18"].concat();
+    std::fs::write(&path, lz4).unwrap();
+    let error = open(&path, &options(dir.path())).unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .starts_with("it is lz4, which is not read"),
+        "{error}"
+    );
+}
+
+/// The window of a frame, not its data, decides the memory that inflating it takes.
+#[test]
+fn a_window_beyond_the_budget_is_named_and_one_within_it_is_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("long");
+    let mut encoder = zstd::stream::write::Encoder::new(Vec::new(), 1).unwrap();
+    encoder.window_log(27).unwrap();
+    encoder.write_all(b"ab").unwrap();
+    std::fs::write(&path, encoder.finish().unwrap()).unwrap();
+    let with_windows = |bytes| ContentOptions {
+        windows: Windows::new(bytes),
+        ..options(dir.path())
+    };
+    assert_eq!(whole(&open(&path, &with_windows(1 << 27)).unwrap()), b"ab");
+    let error = open(&path, &with_windows(1 << 26)).unwrap_err();
+    let ContentError::NotRead { format, .. } = error else {
+        panic!("{error:?}");
+    };
+    let (bytes, bytes_max) = (1 << 27, 1 << 26);
+    assert_eq!(format, NotRead::ZstdWindow { bytes, bytes_max });
+}
+
 #[test]
 fn damaged_and_exploding_data_is_refused() {
     let dir = tempfile::tempdir().unwrap();

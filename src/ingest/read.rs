@@ -263,6 +263,7 @@ fn not_opened(
             return Ok(ReadOutcome::Later { item, why: GONE });
         }
         ContentError::Corrupt { hash, detail } => (Some(hash), detail),
+        ContentError::NotRead { hash, format } => (Some(hash), format.to_string()),
         error => (None, format!("it cannot be read: {error}")),
     };
     Ok(ReadOutcome::Bad(BadFile {

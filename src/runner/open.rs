@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::engine::{Engine, EngineOptions};
 use crate::broker::{self, BrokerOptions};
 use crate::config::{HardLinks, Settings, redacted};
-use crate::content::ContentOptions;
+use crate::content::{ContentOptions, Windows};
 use crate::cut::ChunkLimits;
 use crate::dataset::Dataset;
 use crate::fault::Fault;
@@ -69,6 +69,7 @@ pub async fn open(
             content: ContentOptions {
                 spill_dir: settings.dirs.work.clone(),
                 spill_floor_bytes: settings.disk_floor_bytes,
+                windows: Windows::new(settings.memory_budget_bytes),
                 ..ContentOptions::default()
             },
             dataset: dataset.cloned(),

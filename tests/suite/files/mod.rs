@@ -5,6 +5,7 @@
 mod arrival;
 mod copies;
 mod directories;
+mod formats;
 mod hostile;
 mod room;
 

@@ -1,0 +1,262 @@
+//! What the first bytes of a file say about its format.
+//!
+//! Owns the table of magic bytes and the sentence for each format that is not read. None of these
+//! beginnings is valid JSON, so no document is refused for them.
+
+use std::fmt;
+
+/// Bytes of a file that decide its format: up to the magic of tar, which is at byte 257.
+pub(super) const BEGINNING_BYTES: u64 = 265;
+
+/// The format of a file, by its first bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Format {
+    /// Text, as far as its beginning shows.
+    Plain,
+    Gzip,
+    Zstd,
+    NotRead(NotRead),
+}
+
+/// A format, or a form of one, that is recognised and not read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NotRead {
+    /// A compression that is neither gzip nor zstd, by name.
+    Compression(&'static str),
+    /// An archive of files, by name, and the compression around it.
+    Archive(&'static str, Option<&'static str>),
+    /// A text that is not UTF-8, by the name of its encoding.
+    Encoding(&'static str),
+    /// An encrypted file, by the name of its format.
+    Encrypted(&'static str),
+    /// A file of tables, by name.
+    Tables(&'static str),
+    /// The text that Git LFS keeps in the place of a file.
+    LfsPointer,
+    /// gzip or zstd within gzip or zstd.
+    CompressedTwice,
+    /// zstd that was compressed with a dictionary, by the number of the dictionary.
+    ZstdDictionary(u32),
+    /// zstd whose window is larger than the memory budget, both in bytes.
+    ZstdWindow {
+        /// What the file asks for.
+        bytes: u64,
+        /// What it may have.
+        bytes_max: u64,
+    },
+}
+
+impl fmt::Display for NotRead {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Compression(name) => write!(
+                f,
+                "it is {name}, which is not read: recompress it as gzip or zstd"
+            ),
+            Self::Archive(name, None) => write!(
+                f,
+                "it is {name}, which is not read: unpack it and load the files in it"
+            ),
+            Self::Archive(name, Some(compression)) => write!(
+                f,
+                "it is {name} in {compression}, which is not read: unpack it and load the files in it"
+            ),
+            Self::Encoding(name) => write!(
+                f,
+                "it is {name}, and only UTF-8 is read: convert it (`iconv -f {name} -t UTF-8`)"
+            ),
+            Self::Encrypted(name) => {
+                write!(f, "it is encrypted ({name}), which is not read: decrypt it")
+            }
+            Self::Tables(name) => write!(f, "it is {name}, which is not read: export it as NDJSON"),
+            Self::LfsPointer => f.write_str(
+                "it is a pointer of Git LFS and not the file itself: fetch that with `git lfs pull`",
+            ),
+            Self::CompressedTwice => {
+                f.write_str("it is compressed twice, which is not read: decompress it once")
+            }
+            Self::ZstdDictionary(number) => write!(
+                f,
+                "it is zstd with the dictionary {number}, which is not read: recompress it without \
+                 a dictionary"
+            ),
+            Self::ZstdWindow { bytes, bytes_max } => write!(
+                f,
+                "it is zstd with a window of {bytes} bytes, and the memory budget has {bytes_max}: \
+                 raise memory_budget, or recompress it without --long and --ultra"
+            ),
+        }
+    }
+}
+
+impl std::error::Error for NotRead {}
+
+const GZIP: &[u8] = b"\x1f\x8b";
+const ZSTD: &[u8] = b"\x28\xb5\x2f\xfd";
+
+/// Formats by their first bytes. A longer beginning comes before a shorter one that it begins with.
+const NOT_READ: [(&[u8], NotRead); 31] = [
+    (b"\xfd7zXZ\0", NotRead::Compression("xz")),
+    (b"\x04\x22\x4d\x18", NotRead::Compression("lz4")),
+    (b"\x02\x21\x4c\x18", NotRead::Compression("lz4")),
+    (b"\x5d\0\0", NotRead::Compression("lzma")),
+    (b"LZIP", NotRead::Compression("lzip")),
+    (b"\x89LZO\0\r\n\x1a\n", NotRead::Compression("lzop")),
+    (b"\x1f\x9d", NotRead::Compression("compress (.Z)")),
+    (b"\xff\x06\0\0sNaPpY", NotRead::Compression("snappy")),
+    (b"\x78\x01", NotRead::Compression("zlib")),
+    (b"\x78\x9c", NotRead::Compression("zlib")),
+    (b"\x78\xda", NotRead::Compression("zlib")),
+    (b"PK\x03\x04", NotRead::Archive("a zip archive", None)),
+    (
+        b"PK\x05\x06",
+        NotRead::Archive("an empty zip archive", None),
+    ),
+    (b"PK\x07\x08", NotRead::Archive("a zip archive", None)),
+    (
+        b"7z\xbc\xaf\x27\x1c",
+        NotRead::Archive("a 7z archive", None),
+    ),
+    (b"Rar!\x1a\x07", NotRead::Archive("a rar archive", None)),
+    (b"\xff\xfe\0\0", NotRead::Encoding("UTF-32")),
+    (b"\0\0\xfe\xff", NotRead::Encoding("UTF-32")),
+    (b"\xff\xfe", NotRead::Encoding("UTF-16")),
+    (b"\xfe\xff", NotRead::Encoding("UTF-16")),
+    (b"age-encryption.org/", NotRead::Encrypted("age")),
+    (b"-----BEGIN AGE ENCRYPTED", NotRead::Encrypted("age")),
+    (b"-----BEGIN PGP MESSAGE", NotRead::Encrypted("OpenPGP")),
+    (b"Salted__", NotRead::Encrypted("openssl")),
+    (b"PAR1", NotRead::Tables("Parquet")),
+    (b"PARE", NotRead::Tables("encrypted Parquet")),
+    (b"Obj\x01", NotRead::Tables("Avro")),
+    (b"ARROW1\0", NotRead::Tables("Arrow IPC")),
+    (b"\xff\xff\xff\xff", NotRead::Tables("Arrow IPC")),
+    (b"SQLite format 3\0", NotRead::Tables("SQLite")),
+    (
+        b"version https://git-lfs.github.com/spec/",
+        NotRead::LfsPointer,
+    ),
+];
+
+impl Format {
+    /// The format of a file that begins with these bytes: all of them, or [`BEGINNING_BYTES`].
+    pub(super) fn of(beginning: &[u8]) -> Self {
+        if beginning.starts_with(GZIP) {
+            return Self::Gzip;
+        }
+        if beginning.starts_with(ZSTD) || is_skippable_frame(beginning) {
+            return Self::Zstd;
+        }
+        let mut table = NOT_READ.iter();
+        let known = table.find(|(magic, _)| beginning.starts_with(magic));
+        known
+            .map(|(_, format)| *format)
+            .or_else(|| by_structure(beginning))
+            .map_or(Self::Plain, Self::NotRead)
+    }
+}
+
+/// What is not read of a file that inflates to bytes of this beginning, if anything.
+pub(super) fn not_read_within(compression: &'static str, beginning: &[u8]) -> Option<NotRead> {
+    match Format::of(beginning) {
+        Format::Plain => None,
+        Format::Gzip | Format::Zstd => Some(NotRead::CompressedTwice),
+        Format::NotRead(NotRead::Archive(name, None)) => {
+            Some(NotRead::Archive(name, Some(compression)))
+        }
+        Format::NotRead(other) => Some(other),
+    }
+}
+
+/// Formats that no fixed bytes tell.
+fn by_structure(beginning: &[u8]) -> Option<NotRead> {
+    if let Some(rest) = beginning.strip_prefix(b"BZh") {
+        // The size of a block, then the magic of the first block or of the end.
+        let blocks = [b"\x31\x41\x59\x26\x53\x59", b"\x17\x72\x45\x38\x50\x90"];
+        let is_one = matches!(rest, [b'1'..=b'9', rest @ ..] if blocks.iter().any(|block| rest.starts_with(*block)));
+        return is_one.then_some(NotRead::Compression("bzip2"));
+    }
+    // Of POSIX, and of GNU. Text has no zero byte there.
+    let tar: [&[u8]; 2] = [b"ustar\0", b"ustar  \0"];
+    let at_257 = beginning.get(257..).unwrap_or_default();
+    if tar.iter().any(|magic| at_257.starts_with(magic)) {
+        return Some(NotRead::Archive("a tar archive", None));
+    }
+    match *beginning {
+        // A document without a byte order mark.
+        [b'{' | b'[', 0, byte, 0, ..] if byte != 0 => Some(NotRead::Encoding("UTF-16LE")),
+        [0, b'{' | b'[', 0, byte, ..] if byte != 0 => Some(NotRead::Encoding("UTF-16BE")),
+        [b'{' | b'[', 0, 0, 0, ..] => Some(NotRead::Encoding("UTF-32LE")),
+        [0, 0, 0, b'{' | b'[', ..] => Some(NotRead::Encoding("UTF-32BE")),
+        // A packet with a session key, of version 3 for a public key, 4 and up for a passphrase.
+        [0x84, _, 3, ..] | [0x85, _, _, 3, ..] | [0x8c, _, 4..=6, ..] => {
+            Some(NotRead::Encrypted("OpenPGP"))
+        }
+        _ => None,
+    }
+}
+
+/// Whether a frame without data begins here, which readers of zstd (and of lz4) pass over.
+pub(super) fn is_skippable_frame(bytes: &[u8]) -> bool {
+    matches!(bytes, [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..])
+}
+
+/// Whether a frame of zstd with data begins here.
+pub(super) fn is_zstd_frame(bytes: &[u8]) -> bool {
+    bytes.starts_with(ZSTD)
+}
+
+/// What the header of a zstd frame says (RFC 8878, section 3.1.1.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct ZstdHeader {
+    /// Bytes of memory that inflating it takes.
+    pub(super) window_bytes: u64,
+    /// The number of its dictionary; 0 if it has none.
+    pub(super) dictionary: u32,
+}
+
+/// Longest header of a zstd frame, in bytes.
+pub(super) const ZSTD_HEADER_BYTES: usize = 18;
+
+impl ZstdHeader {
+    /// Reads the header of a frame. `None` if the frame is cut short within it.
+    pub(super) fn read(frame: &[u8]) -> Option<Self> {
+        let number = |bytes: &[u8]| {
+            let digits = bytes.iter().rev();
+            digits.fold(0_u64, |number, byte| number << 8 | u64::from(*byte))
+        };
+        let descriptor = *frame.get(ZSTD.len())?;
+        let is_one_segment = descriptor & 0x20 != 0;
+        let mut at = ZSTD.len() + 1;
+        let mut next = |bytes: usize| {
+            let field = frame.get(at..at + bytes)?;
+            at += bytes;
+            Some(field)
+        };
+        let window = match is_one_segment {
+            true => None,
+            false => Some(next(1)?[0]),
+        };
+        let dictionary = number(next([0, 1, 2, 4][usize::from(descriptor & 3)])?);
+        let window_bytes = match window {
+            Some(window) => {
+                let base = 1_u64 << (10 + (window >> 3));
+                base + base / 8 * u64::from(window & 7)
+            }
+            // All of the content is one window.
+            None => match descriptor >> 6 {
+                0 => number(next(1)?),
+                1 => number(next(2)?) + 256,
+                2 => number(next(4)?),
+                _ => number(next(8)?),
+            },
+        };
+        Some(Self {
+            window_bytes,
+            dictionary: u32::try_from(dictionary).expect("it has at most four bytes"),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,100 @@
+//! Files as other tools make them: those that are read load, and the others are named.
+
+use std::fs;
+use std::process::Command;
+
+use super::*;
+use crate::support::program;
+
+/// What each command writes on its standard output, and what becomes of that: the number of rows, or
+/// words of the reason. `all` holds ten records, `split_*` ten files of one.
+const TABLE: [(&str, Result<u64, &str>); 24] = [
+    ("cat all", Ok(10)),
+    ("gzip -c all", Ok(10)),
+    ("gzip -c all; head -c 512 /dev/zero", Ok(10)),
+    ("gzip -c all; gzip -c </dev/null", Ok(10)),
+    ("zstd -q -19 -c all", Ok(10)),
+    ("pzstd -q -c all", Ok(10)),
+    (
+        "printf '\\120\\052\\115\\030\\004\\0\\0\\0abcd'; zstd -q -c all",
+        Ok(10),
+    ),
+    ("zstd -q --long=26 -c <all", Ok(10)),
+    (
+        "zstd -q --long=31 -c <all",
+        Err("a window of 2147483648 bytes"),
+    ),
+    ("zstd -q -D dictionary -c all", Err("with the dictionary")),
+    ("bzip2 -c all", Err("it is bzip2")),
+    ("xz -c all", Err("it is xz")),
+    ("xz --format=lzma -c all", Err("it is lzma")),
+    ("lz4 -q -c all", Err("it is lz4")),
+    ("zip -q - all", Err("it is a zip archive")),
+    ("tar -cf - all", Err("it is a tar archive, ")),
+    (
+        "tar --format=posix -czf - all",
+        Err("it is a tar archive in gzip, "),
+    ),
+    (
+        "tar -cf - all | zstd -q",
+        Err("it is a tar archive in zstd, "),
+    ),
+    ("gzip -c all | gzip -c", Err("compressed twice")),
+    ("iconv -t UTF-16 all", Err("it is UTF-16")),
+    ("iconv -t UTF-16LE all", Err("it is UTF-16LE")),
+    ("iconv -t UTF-32 all", Err("it is UTF-32")),
+    (
+        "openssl enc -aes-256-cbc -pbkdf2 -pass pass:x -in all",
+        Err("encrypted (openssl)"),
+    ),
+    (
+        "gpg --homedir . --batch --passphrase x --pinentry-mode loopback -c -o - all",
+        Err("encrypted (OpenPGP)"),
+    ),
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_other_tools_make_loads_or_is_named() {
+    let made = tempfile::tempdir().unwrap();
+    let shell = |script: &str| {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", script]).current_dir(made.path());
+        let output = shell.output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{script}: {said}");
+        output.stdout
+    };
+    for tool in [
+        "zstd", "pzstd", "bzip2", "xz", "lz4", "zip", "tar", "iconv", "openssl", "gpg",
+    ] {
+        program(tool);
+    }
+    let records: Vec<String> = (0..2_000).map(record).collect();
+    fs::write(made.path().join("samples"), records.join("\n")).unwrap();
+    shell("split -l 100 samples sample_; zstd -q --train sample_* -o dictionary --maxdict=1024");
+    let pair = embedded().await;
+    pair.expect(0, &["migrate"]);
+    for (at, (script, becomes)) in TABLE.iter().enumerate() {
+        // Other records each time: the same content again would be a duplicate.
+        let all: String = (0..10)
+            .map(|n| record(format!("{at}-{n}")) + "\n")
+            .collect();
+        fs::write(made.path().join("all"), all).unwrap();
+        let name = format!("vehicle_status_{at}.json");
+        fs::write(pair.at("inbound").join(&name), shell(script)).unwrap();
+        let before = rows(&pair).await;
+        match becomes {
+            Ok(expected) => {
+                pair.expect(0, &["load"]);
+                assert_eq!(rows(&pair).await - before, *expected, "{script}");
+            }
+            Err(words) => {
+                pair.expect(2, &["load"]);
+                let reason = pair.at("quarantine").join(format!("{name}.reason"));
+                let reason = fs::read_to_string(reason).unwrap();
+                assert!(reason.contains(words), "{script}: {reason}");
+                assert!(!reason.contains("damaged"), "{script}: {reason}");
+            }
+        }
+    }
+}
