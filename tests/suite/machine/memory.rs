@@ -140,9 +140,6 @@ async fn a_load_that_the_kernel_kills_for_its_memory_is_finished_by_the_next() {
     is_loaded_once(&pair, RECORDS, SMALL as usize + 1).await;
 }
 
-/// Bytes of a huge record: just below the largest that is taken.
-const HUGE: usize = (159 << 20) / 10;
-
 /// Writes a file of records that differ in their ordinal alone; `extra` is a field of its own.
 fn put_large(pair: &Pair, records: u32, extra: &str) {
     let file = pair.at("inbound").join("vehicle_events_large.ndjson");
@@ -154,24 +151,6 @@ fn put_large(pair: &Pair, records: u32, extra: &str) {
         writeln!(file, "{event}{extra}}}").unwrap();
     }
     file.into_inner().unwrap().sync_all().unwrap();
-}
-
-/// As one long text, and as very many small values, for which the tables of a parser are the largest.
-#[tokio::test]
-async fn huge_records_load_within_384_mib() {
-    let values = r#""event_type":"t","event_value":"x","event_extra_data":"#;
-    let text = format!("{values}\"{}\"", "x".repeat(HUGE));
-    let numbers = format!("{values}[{}1]", "1,".repeat(HUGE / 2));
-    for (kind, records, extra) in [("text", 60, text), ("numbers", 20, numbers)] {
-        let pair = Pair::new("memory+sqlite").await;
-        put_large(&pair, records, &extra);
-        let cgroup = Cgroup::new(kind, 384 << 20);
-        let output = cgroup.inside(&pair.command(&["load"])).output().unwrap();
-        assert_eq!(output.status.code(), Some(0), "{kind}: {}", said(&output));
-        assert_eq!(cgroup.kills(), 0, "{kind}");
-        let rows = pair.number("SELECT COUNT(*) FROM vehicle_events").await;
-        assert_eq!(rows, u64::from(records), "{kind}");
-    }
 }
 
 /// Of each 8 KiB are kept: half a gigabyte of rejects.

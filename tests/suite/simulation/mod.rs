@@ -152,7 +152,7 @@ fn runtime() -> tokio::runtime::Runtime {
 fn crash_after(limit: Duration, engine: Engine) {
     runtime().block_on(async {
         let shutdown = Shutdown::default();
-        let served = tokio::time::timeout(limit, engine.serve(&shutdown)).await;
+        let served = tokio::time::timeout(limit, Box::pin(engine.serve(&shutdown))).await;
         assert!(
             served.is_err(),
             "a service ends only after a signal: {served:?}"
