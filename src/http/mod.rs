@@ -202,6 +202,7 @@ mod tests {
             let file = WaitingFile {
                 name: "<script>.json".to_owned(),
                 why: "open & young".to_owned(),
+                code: "incomplete".to_owned(),
                 seconds: None,
             };
             let files = Files {

@@ -452,6 +452,7 @@ mod tests {
                 waiting: vec![WaitingFile {
                     name: text(),
                     why: text(),
+                    code: text(),
                     seconds: Some(1.0),
                 }],
                 ..Files::default()

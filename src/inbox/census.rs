@@ -1,16 +1,16 @@
-//! How much lies in the directories, for whoever watches. Reads and never moves.
+//! How many files and bytes are in the directories, for the metrics. Reads and never moves.
 
 use std::fs::{self, Metadata};
 use std::io;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
+use super::directories::Directories;
+use super::markers::Markers;
+use super::names::is_temporary;
+use super::open::Inbox;
 use super::requeue::count_quarantined;
-use super::{Candidate, Directories, Inbox, Markers, is_temporary};
-
-/// A notification that has not come within this time will not come.
-const NOTICE_WITHIN: Duration = Duration::from_millis(100);
+use super::times::arrived;
 
 /// The files of a directory in sum.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -19,7 +19,8 @@ pub struct Count {
     pub files: u64,
     /// Their bytes.
     pub bytes: u64,
-    /// When the first of them came into the directory, or was last written there.
+    /// When the oldest of them came into the directory, or was last written there. `None` if there
+    /// is no file.
     pub oldest: Option<SystemTime>,
 }
 
@@ -95,13 +96,13 @@ fn count(directory: &Path, markers: &Markers) -> io::Result<Count> {
     let mut count = Count::default();
     for entry in fs::read_dir(directory)? {
         let entry = entry?;
-        // What is hidden or temporary is not there yet, or not ours; in work it is the lock and the
-        // like.
+        // A hidden or temporary file has not arrived yet, or is another program's. In work it is the
+        // lock or the pause.
         let name = entry.file_name();
         if is_temporary(&name) || markers.has(&name) {
             continue;
         }
-        // A file may be gone since the directory was read.
+        // A file may have been removed since the directory was read.
         let Some(metadata) = entry.metadata().ok().filter(Metadata::is_file) else {
             continue;
         };
@@ -113,32 +114,14 @@ fn count(directory: &Path, markers: &Markers) -> io::Result<Count> {
     Ok(count)
 }
 
-/// When a file came to where it is, or was last written: its time of change (ctime), which a move
-/// sets and nobody can set back. The time of its content says nothing: a copied archive may be
-/// years old.
-pub(super) fn arrived(metadata: &Metadata) -> SystemTime {
-    let seconds = Duration::from_secs(metadata.ctime().try_into().unwrap_or_default());
-    let rest = Duration::from_nanos(metadata.ctime_nsec().try_into().unwrap_or_default());
-    UNIX_EPOCH + seconds + rest
-}
-
-/// Counts the files that arrived after the previous scan (`before`) and long enough before this one
-/// (`now`) that a notification should have reported them. For scans that no notification caused.
-#[must_use]
-pub fn missed(found: &[Candidate], before: SystemTime, now: SystemTime) -> u64 {
-    let is_missed = |file: &&Candidate| {
-        let age = now.duration_since(file.arrived).unwrap_or_default();
-        file.arrived > before && age > NOTICE_WITHIN
-    };
-    found.iter().filter(is_missed).count() as u64
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, UNIX_EPOCH};
+
     use super::*;
 
     #[test]
-    fn files_are_counted_by_when_they_came_not_by_how_old_they_are() {
+    fn files_are_counted_with_when_they_came_not_with_when_they_were_written() {
         let dir = tempfile::tempdir().unwrap();
         let made = SystemTime::now() - Duration::from_secs(1);
         let markers = Markers::new(&["*.crc".to_owned()]);
@@ -152,20 +135,5 @@ mod tests {
         let count = count(dir.path(), &markers).unwrap();
         assert_eq!((count.files, count.bytes), (2, 20));
         assert!(count.oldest.unwrap() > made);
-    }
-
-    #[test]
-    fn missed_is_what_came_since_the_last_scan_and_had_time_to_be_told_of() {
-        let at = |seconds: u64| UNIX_EPOCH + Duration::from_secs(seconds);
-        let file = |arrived| Candidate {
-            name: "a".into(),
-            bytes: 1,
-            modified: at(0),
-            arrived,
-        };
-        let just_now = at(20) - NOTICE_WITHIN;
-        let found = [file(at(10)), file(at(15)), file(just_now), file(at(25))];
-        assert_eq!(missed(&found, at(10), at(20)), 1);
-        assert_eq!(missed(&found, at(9), at(20)), 2);
     }
 }

@@ -8,7 +8,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use super::Directories;
+use super::directories::Directories;
 use crate::fault::{Fault, Origin};
 
 /// Two directories that are one, or of which one lies in the other.

@@ -1,4 +1,4 @@
-//! The lock on work, which one process holds for as long as it lives.
+//! The lock on work, which one process has from its start to its end.
 
 use std::fs::{File, TryLockError};
 use std::io::{self, Read as _, Write as _};
@@ -8,7 +8,7 @@ use crate::fault::{Fault, Origin};
 
 pub(super) const LOCK_FILE: &str = ".lemonade.lock";
 
-/// The lock, until it is dropped.
+/// The lock. Dropping it unlocks.
 #[derive(Debug)]
 pub(super) struct Lock(File);
 
@@ -16,7 +16,7 @@ impl Lock {
     /// Takes the lock of a work directory.
     ///
     /// # Errors
-    /// Fatal: its file cannot be made or locked, or another process holds it.
+    /// Fatal: its file cannot be made or locked, or another process has it.
     pub(super) fn take(work: &Path) -> Result<Self, Fault> {
         let path = work.join(LOCK_FILE);
         let cannot = |error: io::Error| {
@@ -41,7 +41,7 @@ impl Lock {
                 let doing = format!(
                     "{} is in use by process {}; stop it, or give this one another --work directory",
                     work.display(),
-                    number(&holder)
+                    process_id(&holder)
                 );
                 return Err(Fault::fatal(Origin::Files, doing, "locked"));
             }
@@ -53,7 +53,7 @@ impl Lock {
                 return Err(Fault::fatal(Origin::Files, doing, error));
             }
         }
-        // For messages alone: a full disk must not keep the engine from starting, which waits for
+        // Only for messages: a full disk must not keep the engine from starting, which then waits for
         // room by itself.
         let noted = file
             .set_len(0)
@@ -65,15 +65,15 @@ impl Lock {
     }
 }
 
-/// What a lock file tells of its holder, for people. It is empty where there was no room for more.
-fn number(holder: &str) -> String {
+/// The process id in a lock file, for people. The file is empty if the disk was full.
+fn process_id(holder: &str) -> String {
     match holder.trim() {
         "" => "(number unknown)".to_owned(),
         number => number.to_owned(),
     }
 }
 
-/// The process that has this work directory, if one has it now.
+/// The process that has this work directory locked. `None` if no process has.
 #[must_use]
 pub fn holder(work: &Path) -> Option<String> {
     let mut file = File::open(work.join(LOCK_FILE)).ok()?;
@@ -82,14 +82,14 @@ pub fn holder(work: &Path) -> Option<String> {
     }
     let mut holder = String::new();
     file.read_to_string(&mut holder).ok()?;
-    Some(number(&holder))
+    Some(process_id(&holder))
 }
 
 impl Drop for Lock {
-    /// Closing alone would leave the lock to a child that is being started at this moment: it has
-    /// the file open until it runs its own program.
+    /// Closing alone would leave the lock to a child process that is being started at this moment: the
+    /// child has the file open until it runs its own program.
     fn drop(&mut self) {
-        // Where it fails, the close that follows does what it can.
+        // If it fails, the close that follows unlocks, unless a child has the file open.
         let _ = self.0.unlock();
     }
 }
@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn a_holder_that_could_not_note_its_number_is_told_of_all_the_same() {
+    fn a_holder_that_could_not_write_its_process_id_is_reported_all_the_same() {
         let work = tempfile::tempdir().unwrap();
         let lock = Lock::take(work.path()).unwrap();
         let number = std::process::id().to_string();

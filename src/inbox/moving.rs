@@ -3,10 +3,10 @@
 //! A rename does it, or a second name where the file system has no rename that never replaces
 //! ([`move_by_link`]). Where the devices differ, the file is copied under a temporary name, synced,
 //! renamed and only then removed where it was: no half copy is ever seen under a final name. A kill
-//! in the middle leaves the file where it was, and may leave a copy; see [`copy_across`] and
-//! [`remove_leftovers`] for what becomes of that.
+//! in the middle leaves the file where it was, and may leave a copy; [`copy_across`] and
+//! [`remove_leftovers`] deal with that.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::os::unix::ffi::OsStrExt;
@@ -16,23 +16,20 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{CWD, RenameFlags};
 use rustix::io::Errno;
 
-use super::requeue::{REASON_ENDING, reason_of};
+use super::names::{numbered, numbered_with_reason, reason_path};
 use crate::content;
 
-/// Longest file name that Linux file systems take, in bytes.
-pub(super) const NAME_BYTES_MAX: usize = 255;
-
-/// What the name of a copy begins with before it is whole.
+/// The beginning of the name of a copy until it is whole.
 pub(super) const COPY_PREFIX: &str = ".lemonade-moving-";
 
 /// Random characters after the prefix.
 const COPY_SUFFIX_CHARS: usize = 6;
 
-/// Moves a file into a directory under its name or, where that is taken, the name with a suffix.
-/// Returns where it is then. Never replaces a file.
+/// Moves a file into a directory under its name or, if that is taken, the name with a number.
+/// Returns its path there. Never replaces a file.
 pub(super) fn move_into(from: &Path, to: &Path, name: &OsStr) -> io::Result<PathBuf> {
     for attempt in 0..u32::MAX {
-        let target = to.join(with_suffix(name, attempt));
+        let target = to.join(numbered(name, attempt));
         match rename_new(from, &target) {
             Ok(()) => return Ok(target),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
@@ -43,25 +40,25 @@ pub(super) fn move_into(from: &Path, to: &Path, name: &OsStr) -> io::Result<Path
 }
 
 /// Moves a file like [`move_into`], and puts a text beside it in `NAME.reason`. The text is written
-/// first, so that no kill leaves a file without it; the same text that is there already, from such
-/// a kill, is used. A name counts as taken, too, if the name of its reason is.
+/// first, so that no kill leaves a file without it; the same text that such a kill left there is
+/// used. A name counts as taken, too, if the name of its reason is.
 pub(super) fn move_with_reason(
     from: &Path,
     to: &Path,
     name: &OsStr,
     text: &str,
 ) -> io::Result<PathBuf> {
-    // No reason is written for a file that is gone, as far as that can be known.
+    // No reason is written for a file that was removed, as far as that can be known.
     fs::symlink_metadata(from)?;
     for attempt in 0..u32::MAX {
-        let target = to.join(with_suffix_and_reason(name, attempt));
-        let beside = reason_of(&target);
-        if fs::symlink_metadata(&target).is_ok() || !note(&beside, text)? {
+        let target = to.join(numbered_with_reason(name, attempt));
+        let beside = reason_path(&target);
+        if fs::symlink_metadata(&target).is_ok() || !write_reason(&beside, text)? {
             continue;
         }
         match rename_new(from, &target) {
             Ok(()) => return Ok(target),
-            // Another process was faster: the reason is that of its file, if it has the same one.
+            // Another process was faster: the reason is that of its file, if both have the same one.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             Err(error) => return Err(error),
         }
@@ -69,14 +66,14 @@ pub(super) fn move_with_reason(
     Err(io::ErrorKind::AlreadyExists.into())
 }
 
-/// Writes a reason; returns whether its name was free, or taken by the same reason.
+/// Writes a reason. Returns whether its name was free, or taken by the same reason.
 ///
 /// # Errors
 /// The system's, such as no room: the file stays where it is until its reason can be beside it.
-fn note(beside: &Path, text: &str) -> io::Result<bool> {
+fn write_reason(beside: &Path, text: &str) -> io::Result<bool> {
     let made = File::create_new(beside);
     let written = made.and_then(|mut file| {
-        // Half of a reason would take its name from the next attempt.
+        // Half of a reason would take the name that the next attempt needs.
         file.write_all(text.as_bytes()).inspect_err(|_| {
             let _ = fs::remove_file(beside);
         })
@@ -90,45 +87,22 @@ fn note(beside: &Path, text: &str) -> io::Result<bool> {
     }
 }
 
-fn with_suffix(name: &OsStr, attempt: u32) -> OsString {
-    if attempt == 0 {
-        return name.to_owned();
-    }
-    with_ending(name, &format!(".{attempt}"), NAME_BYTES_MAX)
-}
-
-/// The same, short enough that the name of the reason is not cut: it has the suffix, too, and is
-/// another one for each attempt. A name without a suffix is kept whole.
-fn with_suffix_and_reason(name: &OsStr, attempt: u32) -> OsString {
-    if attempt == 0 {
-        return name.to_owned();
-    }
-    let bytes_max = NAME_BYTES_MAX - REASON_ENDING.len();
-    with_ending(name, &format!(".{attempt}"), bytes_max)
-}
-
-/// A name with an ending, cut before it so that both have no more than so many bytes.
-pub(super) fn with_ending(name: &OsStr, ending: &str, bytes_max: usize) -> OsString {
-    let kept = name.len().min(bytes_max - ending.len());
-    let mut name = OsStr::from_bytes(&name.as_bytes()[..kept]).to_owned();
-    name.push(ending);
-    name
-}
-
-/// Renames without replacing, by two links where the file system cannot do that, or copies where
-/// the devices differ.
+/// Renames without replacing. If the file system cannot do that, moves by a second name; if the
+/// devices differ, copies.
 fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
     match rustix::fs::renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
         Ok(()) => Ok(()),
         Err(Errno::XDEV) => copy_across(from, to),
-        Err(error) if is_of_the_flag(error) => move_by_link(from, to, |name| fs::remove_file(name)),
+        Err(error) if lacks_noreplace(error) => {
+            move_by_link(from, to, |name| fs::remove_file(name))
+        }
         Err(error) => Err(error.into()),
     }
 }
 
-/// Whether a rename without replacing failed because there is no such thing here: NFS, Ceph and
-/// some of FUSE take no flag at all (`EINVAL`), and so do old kernels.
-fn is_of_the_flag(error: Errno) -> bool {
+/// Whether a rename failed because the file system or the kernel lacks renames that never replace.
+/// NFS, Ceph, some of FUSE and old kernels answer `EINVAL` to the flag.
+fn lacks_noreplace(error: Errno) -> bool {
     matches!(error, Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP)
 }
 
@@ -137,14 +111,14 @@ fn is_of_the_flag(error: Errno) -> bool {
 ///
 /// A kill between the two leaves the file under both names. That is harmless: the ledger knows the
 /// content, so the name that is found again is a duplicate, which adds nothing and goes to history
-/// as any other. (Where hard links have to wait, it waits until somebody removes one of the two.)
+/// as any other. (With `hard_links = "wait"`, it waits until one of the two is removed.)
 fn move_by_link(
     from: &Path,
     to: &Path,
     unlink: impl Fn(&Path) -> io::Result<()>,
 ) -> io::Result<()> {
     match fs::hard_link(from, to) {
-        // An earlier attempt came as far as that.
+        // An earlier attempt made the second name.
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists && is_same_file(from, to) => {}
         linked => linked?,
     }
@@ -152,13 +126,13 @@ fn move_by_link(
         return Ok(());
     };
     match error.kind() {
-        // Somebody took the first name away, or a server did that was asked twice.
+        // Another process removed the first name, or a server removed it that was asked twice.
         io::ErrorKind::NotFound => return Ok(()),
-        // It has not moved: each further attempt would leave one more name of it.
+        // The file has not moved: each further attempt would leave one more name of it.
         io::ErrorKind::PermissionDenied | io::ErrorKind::ResourceBusy => {
             let _ = fs::remove_file(to);
         }
-        // The first name may be gone all the same, so the second one has to stay.
+        // The first name may be removed all the same, so the second one has to stay.
         _ => {}
     }
     Err(error)
@@ -172,7 +146,7 @@ fn is_same_file(one: &Path, other: &Path) -> bool {
 /// Moves a file to another name beside it and back again, as all files are moved.
 ///
 /// # Errors
-/// No file can be moved here; this one is where it was.
+/// No file can be moved here. This one is where it was.
 pub fn try_move(file: &Path) -> io::Result<()> {
     let mut aside = file.as_os_str().to_owned();
     aside.push("-moved");
@@ -183,8 +157,8 @@ pub fn try_move(file: &Path) -> io::Result<()> {
     })
 }
 
-/// Moves a file to another device. Where the target is there already and is equal byte for byte, it is
-/// the copy of a process that was killed before it could remove the file: only that is left to do.
+/// Moves a file to another device. A target that exists already and is equal byte for byte is the
+/// copy of a process that was killed before it could remove the file: only that is left to do.
 fn copy_across(from: &Path, to: &Path) -> io::Result<()> {
     let dir = to.parent().expect("a target in a directory");
     let (mut source, metadata) = content::open_regular(from).map_err(|error| match error {
@@ -200,8 +174,8 @@ fn copy_across(from: &Path, to: &Path) -> io::Result<()> {
             .prefix(COPY_PREFIX)
             .rand_bytes(COPY_SUFFIX_CHARS)
             .tempfile_in(dir)?;
-        // Tells whoever clears up that this one is still being made. Where the file system has no
-        // locks, whoever clears up gets none, either, and leaves the copy alone.
+        // Keeps `remove_leftovers` from removing a copy that is still being made. If the file system
+        // has no locks, that gets none, either, and leaves the copy alone.
         let _ = copy.as_file().lock();
         io::copy(&mut source, copy.as_file_mut())?;
         copy.as_file().set_modified(metadata.modified()?)?;
@@ -240,7 +214,7 @@ fn is_equal(source: &File, path: &Path) -> io::Result<bool> {
 }
 
 /// Removes the copies that a killed process left unfinished in a directory: regular files with the
-/// name of a copy that nobody holds locked.
+/// name of a copy that no process has locked.
 pub(super) fn remove_leftovers(dir: &Path) -> io::Result<()> {
     for entry in fs::read_dir(dir)? {
         let entry = entry?;
@@ -254,14 +228,14 @@ pub(super) fn remove_leftovers(dir: &Path) -> io::Result<()> {
             continue;
         }
         let path = entry.path();
-        // Another process with the same directory may be in the middle of it, or done with it.
+        // Another process with the same directory may be making it, or have just moved it.
         let Ok((copy, _)) = content::open_regular(&path) else {
             continue;
         };
         if copy.try_lock().is_err() {
             continue;
         }
-        tracing::warn!(?path, "removes what a move that was killed has left");
+        tracing::warn!(?path, "removes the copy that a killed move left");
         match fs::remove_file(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
@@ -297,8 +271,8 @@ mod tests {
         assert_eq!(gone.kind(), io::ErrorKind::NotFound);
     }
 
-    /// Whoever may not take the first name away has not moved the file. After any other error the
-    /// first name may be gone, and no move may cost the last name of a file.
+    /// A user who may not remove the first name has not moved the file. After any other error the
+    /// first name may be removed, and no move may cost the last name of a file.
     #[test]
     fn a_first_name_that_stays_costs_no_file() {
         let dir = tempfile::tempdir().unwrap();
@@ -310,8 +284,8 @@ mod tests {
         ] {
             fs::write(at("a"), "1").unwrap();
             let unlink = |_: &Path| Err(error.into());
-            let met = move_by_link(&at("a"), &at("b"), unlink).unwrap_err();
-            assert_eq!(met.raw_os_error(), Some(error.raw_os_error()));
+            let failed = move_by_link(&at("a"), &at("b"), unlink).unwrap_err();
+            assert_eq!(failed.raw_os_error(), Some(error.raw_os_error()));
             assert_eq!((at("a").exists(), at("b").exists()), (true, stays));
         }
         // The next attempt makes no other name.
@@ -332,7 +306,7 @@ mod tests {
     #[test]
     fn a_file_system_without_the_flag_is_told_from_a_move_that_fails() {
         for error in [Errno::INVAL, Errno::NOSYS, Errno::NOTSUP, Errno::OPNOTSUPP] {
-            assert!(is_of_the_flag(error), "{error}");
+            assert!(lacks_noreplace(error), "{error}");
         }
         for error in [
             Errno::EXIST,
@@ -341,7 +315,7 @@ mod tests {
             Errno::IO,
             Errno::ACCESS,
         ] {
-            assert!(!is_of_the_flag(error), "{error}");
+            assert!(!lacks_noreplace(error), "{error}");
         }
     }
 

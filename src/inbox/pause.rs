@@ -1,5 +1,5 @@
-//! The operator's word that no file is to be taken: a marker in the work directory. It holds for
-//! the one engine of that directory, and also for one that starts later.
+//! The operator's pause: a marker in the work directory. While it is there, the service of that
+//! directory takes no file, also after a restart.
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind};
@@ -7,10 +7,10 @@ use std::path::Path;
 
 use crate::directory;
 
-/// Hidden, as is everything in work that is no claimed file.
+/// Hidden, as is everything in work that is not a claimed file.
 const PAUSE_FILE: &str = ".lemonade.paused";
 
-/// Puts the marker; `false` if it was there already.
+/// Makes the marker. Returns `false` if it was there already.
 ///
 /// # Errors
 /// The system's.
@@ -23,7 +23,7 @@ pub fn pause(work: &Path) -> io::Result<bool> {
     }
 }
 
-/// Takes the marker away; `false` if there was none.
+/// Removes the marker. Returns `false` if there was none.
 ///
 /// # Errors
 /// The system's.
@@ -46,7 +46,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_marker_is_put_and_taken_once() {
+    fn the_marker_is_made_and_removed_once() {
         let dir = tempfile::tempdir().unwrap();
         let work = dir.path().join("work");
         assert!(!is_paused(&work) && !resume(&work).unwrap());

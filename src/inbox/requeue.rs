@@ -1,23 +1,20 @@
-//! The way back from quarantine to inbound, and the reasons that lie beside the files there.
+//! The way back from quarantine to inbound, and the list of the files in quarantine.
 
 use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;
-use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
-use super::moving::{NAME_BYTES_MAX, with_ending};
-use super::{Directories, move_into};
+use super::directories::Directories;
+use super::moving::move_into;
+use super::names::{is_hidden, reason_name, reason_path};
 
-/// What the name of a reason in quarantine ends with, after the name of its file.
-pub(super) const REASON_ENDING: &str = ".reason";
-
-/// Moves a file of quarantine back to inbound, to be taken in again, and removes its reason. Safe
-/// beside a running service, which only ever adds to quarantine.
+/// Moves a file of quarantine back to inbound, to be loaded again, and removes its reason. Safe
+/// beside a running service, which only ever adds to quarantine. Returns the path in inbound.
 ///
 /// # Errors
-/// The system's. Among them are `NotFound`, and `InvalidInput` for what is not the name of a file
+/// The system's. Among them are `NotFound`, and `InvalidInput` for a name that is not one of a file
 /// there.
 pub fn requeue(directories: &Directories, name: &OsStr) -> io::Result<PathBuf> {
     let from = directories.quarantine.join(name);
@@ -25,8 +22,8 @@ pub fn requeue(directories: &Directories, name: &OsStr) -> io::Result<PathBuf> {
         return Err(io::ErrorKind::InvalidInput.into());
     }
     let path = move_into(&from, &directories.inbound, name)?;
-    // The file has moved: a reason that stays behind is untidy, and no failure.
-    let reason = reason_of(&from);
+    // The file has moved: a reason that stays behind is not a failure.
+    let reason = reason_path(&from);
     match fs::remove_file(&reason) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             tracing::warn!(path = ?reason, %error, "the reason could not be removed");
@@ -49,14 +46,14 @@ pub fn quarantined(quarantine: &Path) -> io::Result<Vec<OsString>> {
             names.push(name);
         }
     }
-    // A reason is one only beside its file: `x.reason` alone was put there by somebody.
+    // `x.reason` is a reason only beside its file `x`; alone it is a file of its own.
     let reasons: HashSet<OsString> = names.iter().filter_map(|name| reason_name(name)).collect();
     names.retain(|name| !reasons.contains(name));
     names.sort();
     Ok(names)
 }
 
-/// Counts what [`quarantined`] lists, one name at a time: there may be very many.
+/// Counts the files that [`quarantined`] lists, without keeping their names: there may be very many.
 ///
 /// # Errors
 /// The directory cannot be read.
@@ -77,23 +74,4 @@ pub(super) fn count_quarantined(quarantine: &Path) -> io::Result<u64> {
     }
     // Files come and go while they are counted.
     Ok(all.saturating_sub(reasons))
-}
-
-/// Where the reason of a file in quarantine stands.
-pub(super) fn reason_of(path: &Path) -> PathBuf {
-    path.with_file_name(with_reason_ending(path.file_name().unwrap_or_default()))
-}
-
-/// The name of the reason of a file; none for what is named as a reason whose name was cut.
-fn reason_name(name: &OsStr) -> Option<OsString> {
-    let reason = with_reason_ending(name);
-    (reason != name).then_some(reason)
-}
-
-fn with_reason_ending(name: &OsStr) -> OsString {
-    with_ending(name, REASON_ENDING, NAME_BYTES_MAX)
-}
-
-fn is_hidden(name: &OsStr) -> bool {
-    name.as_bytes().starts_with(b".")
 }

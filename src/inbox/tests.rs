@@ -1,13 +1,20 @@
 //! Files that arrive, wait, move and collide, in real directories.
 
-use std::io::Write as _;
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use notify::Watcher as _;
 use tokio::sync::Notify;
 
 use super::lock::LOCK_FILE;
-use super::moving::{COPY_PREFIX, NAME_BYTES_MAX};
+use super::moving::COPY_PREFIX;
+use super::names::NAME_BYTES_MAX;
 use super::*;
 
 struct Place {
@@ -48,7 +55,10 @@ impl Place {
         let ready = self.inbox.scan().unwrap().ready;
         ready
             .iter()
-            .filter_map(|file| self.inbox.claim(file).unwrap().ok())
+            .filter_map(|file| match self.inbox.claim(file).unwrap() {
+                Claim::Taken(file) => Some(file),
+                Claim::Waits(_) => None,
+            })
             .collect()
     }
 }
@@ -139,7 +149,7 @@ fn a_file_that_is_being_written_waits() {
     let ready = place.inbox.scan().unwrap().ready;
     assert_eq!(
         place.inbox.claim(&ready[0]).unwrap(),
-        Err("it is still being written")
+        Claim::Waits(WaitReason::BeingWritten)
     );
     drop(writer);
     assert_eq!(place.claim_all().len(), 1);
@@ -159,7 +169,7 @@ fn a_claim_of_many_ends_where_work_is_gone() {
     let (claimed, ended_by) = place.inbox.claim_all(&ready, &mut waits);
     assert!(ended_by.is_none(), "{ended_by:?}");
     assert_eq!((claimed.len(), waits.files), (1, 1));
-    assert_eq!(waits.named[0].why, "it is gone, or no regular file");
+    assert_eq!(waits.named[0].reason, WaitReason::Gone);
 
     place.put("b.json", b"[]");
     let ready = place.inbox.scan().unwrap().ready;
@@ -178,7 +188,7 @@ fn an_incomplete_document_waits_until_it_changes_or_is_old() {
     assert!(scan.ready.is_empty());
     assert_eq!(scan.waiting.files, 1);
     let waits = &scan.waiting.named[0];
-    assert_eq!(waits.why, "the document is not complete yet");
+    assert_eq!(waits.reason, WaitReason::Incomplete);
 
     place.put("a.json", b"{\"vehicle_events\": [{\"a\": 1}]}");
     assert_eq!(place.claim_all().len(), 1);

@@ -16,8 +16,8 @@ pub(super) enum Outcome {
     Settled,
     /// Its content was stored before: it goes to history.
     Duplicate,
-    /// It cannot be loaded, with the reason: it goes to quarantine.
-    Quarantined(Arc<str>),
+    /// It cannot be loaded, with the code of the reason and its text: it goes to quarantine.
+    Quarantined(&'static str, Arc<str>),
     /// It is left for later: it goes back to inbound.
     Left,
 }
@@ -34,7 +34,7 @@ impl Outcome {
     pub(super) fn destination(&self) -> Destination {
         match self {
             Self::Settled | Self::Duplicate => Destination::History,
-            Self::Quarantined(_) => Destination::Quarantine,
+            Self::Quarantined(..) => Destination::Quarantine,
             Self::Left => Destination::Inbound,
         }
     }

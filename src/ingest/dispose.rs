@@ -14,7 +14,7 @@ use super::item::{BadFile, Item, ItemOrigin};
 use super::shared::Shared;
 use super::tally::Tally;
 use crate::fault::{Fault, Origin};
-use crate::inbox::{Inbox, concerns_all};
+use crate::inbox::{Inbox, WaitReason, affects_every_file};
 use crate::retry::{GivenUp, until_ok};
 use crate::telemetry;
 
@@ -51,7 +51,7 @@ pub(super) async fn run(shared: Arc<Shared>, settled: CancellationToken) -> Resu
     }
 }
 
-/// Quarantines a file: its reason goes into the ledger and beside the file.
+/// Quarantines a file: its reason, with its code, goes into the ledger and beside the file.
 pub(super) async fn quarantine(shared: &Arc<Shared>, file: BadFile) -> Result<(), GivenUp> {
     let BadFile {
         item,
@@ -59,7 +59,8 @@ pub(super) async fn quarantine(shared: &Arc<Shared>, file: BadFile) -> Result<()
         hash,
         reason,
     } = file;
-    tracing::warn!(file = ?item.file.path, reason, "quarantined");
+    tracing::warn!(file = ?item.file.path, code = reason.code(), %reason, "quarantined");
+    let (code, reason) = (reason.code(), reason.with_code());
     if let Some(hash) = hash {
         let dataset = dataset.as_ref().map_or("", |dataset| &dataset.name);
         let file = item.new_file(dataset, hash, 0);
@@ -71,7 +72,7 @@ pub(super) async fn quarantine(shared: &Arc<Shared>, file: BadFile) -> Result<()
         item,
         file_no: None,
         dataset,
-        outcome: Outcome::Quarantined(reason.into()),
+        outcome: Outcome::Quarantined(code, reason.into()),
     };
     dispose(shared, vec![quarantined]).await
 }
@@ -80,10 +81,10 @@ pub(super) async fn quarantine(shared: &Arc<Shared>, file: BadFile) -> Result<()
 pub(super) async fn leave(
     shared: &Arc<Shared>,
     item: Item,
-    why: &'static str,
+    reason: &WaitReason,
 ) -> Result<(), GivenUp> {
     Tally::add(&shared.tally().bytes_done, item.file.bytes);
-    tracing::info!(file = ?item.file.path, why, "is left for later");
+    tracing::info!(file = ?item.file.path, code = reason.code(), %reason, "is left for later");
     let left = Disposal {
         item,
         file_no: None,
@@ -143,7 +144,7 @@ async fn move_and_count(shared: &Arc<Shared>, disposals: Vec<Disposal>) -> Vec<D
                 note_stuck(&shared, &disposal, "another file could not be moved there");
                 untried.push(disposal);
             } else if let Err(error) = move_file(&disposal, &shared.ingest.inbox) {
-                if concerns_all(&error) {
+                if affects_every_file(&error) {
                     closed.push(destination);
                 }
                 note_stuck(&shared, &disposal, &error.to_string());
@@ -168,7 +169,7 @@ fn move_file(disposal: &Disposal, inbox: &Inbox) -> io::Result<()> {
     }
     let moved = match &disposal.outcome {
         Outcome::Settled | Outcome::Duplicate => inbox.to_history(file).map(drop),
-        Outcome::Quarantined(reason) => inbox.to_quarantine(file, reason).map(drop),
+        Outcome::Quarantined(_, reason) => inbox.to_quarantine(file, reason).map(drop),
         Outcome::Left => inbox.put_back(file),
     };
     match moved {
@@ -205,8 +206,9 @@ fn count(disposal: &Disposal, tally: &Tally) {
             // The ledger lists the file that came first, so only the log tells what became of this.
             tracing::info!(?file, file_no, seconds, "is a duplicate");
         }
-        Outcome::Quarantined(_) => {
+        Outcome::Quarantined(code, _) => {
             Tally::add(&tally.quarantined, 1);
+            telemetry::files_quarantined(code, 1);
             telemetry::file_settled(dataset, "quarantined");
         }
         Outcome::Left => Tally::add(&tally.left, 1),
@@ -216,8 +218,10 @@ fn count(disposal: &Disposal, tally: &Tally) {
 /// Lists a file as stuck in status, and logs it the first time.
 fn note_stuck(shared: &Shared, disposal: &Disposal, error: &str) {
     let file = &disposal.item.file;
-    let why = format!("it cannot be moved out of work: {error}");
-    if shared.tally().note_stuck(file, &why) {
+    if shared
+        .tally()
+        .note_stuck(file, WaitReason::move_failed(error))
+    {
         let file = &file.path;
         tracing::warn!(
             ?file,

@@ -3,6 +3,7 @@
 //! Inbound is scanned after a notification, and every scan interval in any case, because
 //! notifications may be lost. While a disk is nearly full, no file is taken.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, SystemTime};
@@ -58,6 +59,8 @@ pub struct InboundView {
 pub struct WaitingFiles {
     /// How many.
     pub files: u64,
+    /// How many for each reason, by its code.
+    pub by_code: BTreeMap<&'static str, u64>,
     /// The first of them, and since when each waits for the same reason.
     pub named: Vec<(Waiting, Instant)>,
 }
@@ -75,6 +78,7 @@ impl InboundView {
         };
         *known = WaitingFiles {
             files: waits.files,
+            by_code: waits.by_code.clone(),
             named: waits.named.iter().map(since).collect(),
         };
     }
@@ -320,7 +324,8 @@ async fn send(
 /// Counts and logs the files that a load leaves in inbound because they wait.
 fn count_left(waiting: &WaitingFiles, tally: &Tally) {
     for (file, _) in &waiting.named {
-        tracing::warn!(name = ?file.name, why = &*file.why, "is left in inbound");
+        let (code, reason) = (file.reason.code(), &file.reason);
+        tracing::warn!(name = ?file.name, code, %reason, "is left in inbound");
     }
     let more = waiting.files - waiting.named.len() as u64;
     if more > 0 {
@@ -349,26 +354,24 @@ fn with_origin(files: Vec<Claimed>, origin: ItemOrigin) -> Vec<(Claimed, ItemOri
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::inbox::WaitReason;
 
     #[test]
     fn a_load_counts_all_that_it_leaves() {
         let tally = Tally::default();
         let waiting = WaitingFiles {
             files: 7,
-            named: Vec::new(),
+            ..WaitingFiles::default()
         };
         count_left(&waiting, &tally);
         let counted = [&tally.left, &tally.files].map(|count| count.load(Relaxed));
         assert_eq!(counted, [7, 7]);
     }
 
-    fn waits(files: &[(&'static str, &'static str)]) -> Waits {
+    fn waits(files: &[(&str, WaitReason)]) -> Waits {
         let mut waits = Waits::default();
-        for (name, why) in files {
-            waits.add(Waiting {
-                name: (*name).into(),
-                why: (*why).into(),
-            });
+        for (name, reason) in files {
+            waits.add((*name).into(), reason.clone());
         }
         waits
     }
@@ -380,15 +383,18 @@ mod tests {
         let second = Duration::from_secs(1);
         for _ in 0..3 {
             let before = view.waiting.lock().clone();
-            view.note_waiting(&waits(&[("young", "not complete")]), &before);
-            let all = [("young", "not complete"), ("open", "written")];
+            view.note_waiting(&waits(&[("young", WaitReason::Incomplete)]), &before);
+            let all = [
+                ("young", WaitReason::Incomplete),
+                ("open", WaitReason::BeingWritten),
+            ];
             view.note_waiting(&waits(&all), &before);
             tokio::time::advance(second).await;
         }
         let after = |at: usize| view.waiting.lock().named[at].1.elapsed();
         assert_eq!([after(0), after(1)], [second * 3; 2]);
         let before = view.waiting.lock().clone();
-        view.note_waiting(&waits(&[("open", "not complete")]), &before);
+        view.note_waiting(&waits(&[("open", WaitReason::Incomplete)]), &before);
         assert_eq!(after(0), Duration::ZERO, "it waits for another reason");
         assert_eq!(view.waiting.lock().files, 1);
     }

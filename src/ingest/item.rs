@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
+use super::reason::QuarantineReason;
 use crate::batch::ContentHash;
 use crate::content::Content;
 use crate::cut::Plan;
 use crate::dataset::Dataset;
-use crate::inbox::Claimed;
+use crate::inbox::{Claimed, WaitReason};
 use crate::sink::NewFile;
 
 /// Longest file name in the ledger, in bytes: the width of the column `name`.
@@ -64,11 +65,7 @@ pub(super) enum ReadOutcome {
     /// It goes to quarantine.
     Bad(BadFile),
     /// It goes back to where it came from, and is read again later.
-    Later {
-        item: Item,
-        /// What it waits for.
-        why: &'static str,
-    },
+    Later { item: Item, reason: WaitReason },
 }
 
 /// A file that was read, identified and cut.
@@ -86,5 +83,5 @@ pub(super) struct BadFile {
     pub(super) dataset: Option<Arc<Dataset>>,
     /// Its identity, if the ledger is to list it as quarantined.
     pub(super) hash: Option<ContentHash>,
-    pub(super) reason: String,
+    pub(super) reason: QuarantineReason,
 }

@@ -11,7 +11,7 @@
 //! ```
 //!
 //! `item`, `job`, `flight` and `disposal` are what the stages hand on; `shared` is what they share;
-//! `tally` has the sums.
+//! `tally` has the sums, `reason` why a file is quarantined.
 //!
 //! Starting after a crash is the same as starting: a file is registered, and what the ledger lacks
 //! of it is published. No stage waits for a frame to come back; settle asks the ledger.
@@ -25,6 +25,7 @@ mod job;
 mod produce;
 mod publish;
 mod read;
+mod reason;
 mod register;
 mod republish;
 mod settle;
@@ -40,12 +41,14 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::intake::{InboundView, Intake, WaitingFiles};
 pub use self::item::{Item, ItemOrigin};
+use self::reason::QuarantineReason;
 use self::shared::Shared;
 pub use self::shared::{Ingest, IngestOptions};
 pub use self::tally::Tally;
 use crate::fault::Fault;
 use crate::retry::GivenUp;
 use crate::shutdown::Shutdown;
+use crate::telemetry;
 
 /// Most frames on the way to publish. The byte budget bounds their bytes; this bounds the channel.
 const FRAMES_QUEUED: usize = 1_024;
@@ -68,6 +71,10 @@ impl Ingest {
         items: mpsc::Receiver<Vec<Item>>,
         shutdown: &Shutdown,
     ) -> Result<(), Fault> {
+        // A series that begins with its first event would hide that event from `rate()`.
+        for code in QuarantineReason::CODES {
+            telemetry::files_quarantined(code, 0);
+        }
         let shared = Arc::new(Shared::new(self, shutdown));
         let (jobs, jobs_of_produce) = mpsc::channel(1);
         let (frames, frames_of_publish) = mpsc::channel(FRAMES_QUEUED);

@@ -12,7 +12,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use super::job::{Job, in_strands};
 use super::shared::Shared;
 use super::tally::Tally;
-use super::withdraw::{CHANGED, note_unreadable, withdraw_bad};
+use super::withdraw::{note_unreadable, withdraw_changed};
 use crate::batch::{Batch, RejectCode};
 use crate::content::ContentError;
 use crate::cut::Chunk;
@@ -62,7 +62,7 @@ pub(super) async fn run(
             match error {
                 // Settle has it opened again, and what is missing of it is parsed then.
                 ContentError::Io(_) => note_unreadable(&shared, file_no, &error).await?,
-                _ => withdraw_bad(&shared, file_no, CHANGED).await?,
+                _ => withdraw_changed(&shared, file_no).await?,
             }
         }
     }

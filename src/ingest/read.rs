@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::item::{BadFile, Item, ItemOrigin, ReadOutcome, ReadyFile};
 use super::job::Job;
+use super::reason::QuarantineReason;
 use super::register::start;
 use super::shared::{Ingest, Shared};
 use super::tally::Tally;
@@ -25,6 +26,7 @@ use crate::content::{self, ContentError};
 use crate::cut::{self, Unreadable};
 use crate::dataset::Dataset;
 use crate::fault::{Fault, Origin};
+use crate::inbox::WaitReason;
 use crate::retry::{GivenUp, until_ok};
 use crate::telemetry::{self, Stage};
 
@@ -47,11 +49,6 @@ pub(super) const DEVICE_ATTEMPTS: u32 = 8;
 /// inbound would be claimed and lie in work, unread. There may be as many again, since a group is
 /// read as a whole.
 const RETRIED_FILES_MAX: usize = 256;
-
-// Why a file is left for later.
-const CHANGING: &str = "it is still being written";
-const INCOMPLETE: &str = "the document is not complete yet";
-const GONE: &str = "it was removed before it was read";
 
 /// Reads items until their channel closes; then cancels `all_read`.
 pub(super) async fn run(
@@ -172,7 +169,8 @@ async fn retry_in_turn(
         // Only errors of the device count: a wait for room on the disk says nothing about it.
         let io = fault.cause.downcast_ref::<std::io::Error>();
         attempts.set(attempts.get() + u32::from(io.is_some_and(is_device_error)));
-        shared.tally().note_stuck(&item.file, &fault.to_string());
+        let reason = WaitReason::read_failed(fault);
+        shared.tally().note_stuck(&item.file, reason);
     };
     let outcome = until_ok("reading files", &shared.stop, failed, again).await;
     shared.tally().note_unstuck(&item.file);
@@ -210,7 +208,10 @@ fn read(shared: &Shared, item: Item, attempt: u32) -> Result<ReadOutcome, Fault>
     telemetry::read_bytes(content.stored_bytes);
     let hash = Some(content.hash);
     let (Some(dataset), Some(plan)) = (dataset, plan) else {
-        let reason = ingest.why_no_dataset();
+        let patterns = ingest.datasets.iter().map(|dataset| dataset.files.clone());
+        let reason = QuarantineReason::NoDataset {
+            patterns: patterns.collect(),
+        };
         return Ok(ReadOutcome::Bad(BadFile {
             item,
             dataset: None,
@@ -226,14 +227,14 @@ fn read(shared: &Shared, item: Item, attempt: u32) -> Result<ReadOutcome, Fault>
             plan: Arc::new(plan),
         }),
         Err(Unreadable::Incomplete { .. }) if ingest.may_wait(&item) => {
-            let why = INCOMPLETE;
-            ReadOutcome::Later { item, why }
+            let reason = WaitReason::Incomplete;
+            ReadOutcome::Later { item, reason }
         }
         Err(unreadable) => ReadOutcome::Bad(BadFile {
             item,
             dataset: Some(dataset),
             hash,
-            reason: unreadable.to_string(),
+            reason: QuarantineReason::Unreadable(unreadable),
         }),
     })
 }
@@ -250,8 +251,8 @@ fn not_opened(
 ) -> Result<ReadOutcome, Fault> {
     let (hash, reason) = match error {
         ContentError::Busy => {
-            let why = CHANGING;
-            return Ok(ReadOutcome::Later { item, why });
+            let reason = WaitReason::BeingWritten;
+            return Ok(ReadOutcome::Later { item, reason });
         }
         ContentError::Io(error)
             if is_transient(&error) || (is_device_error(&error) && attempt < DEVICE_ATTEMPTS) =>
@@ -260,11 +261,19 @@ fn not_opened(
             return Err(Fault::transient(Origin::Files, doing, error));
         }
         ContentError::Io(error) if error.kind() == ErrorKind::NotFound => {
-            return Ok(ReadOutcome::Later { item, why: GONE });
+            let reason = WaitReason::Gone;
+            return Ok(ReadOutcome::Later { item, reason });
         }
-        ContentError::Corrupt { hash, detail } => (Some(hash), detail),
-        ContentError::NotRead { hash, format } => (Some(hash), format.to_string()),
-        error => (None, format!("it cannot be read: {error}")),
+        ContentError::Corrupt { hash, detail } => (Some(hash), QuarantineReason::Damaged(detail)),
+        ContentError::NotRead { hash, format } => {
+            let reason = QuarantineReason::UnsupportedFormat(format.to_string());
+            (Some(hash), reason)
+        }
+        error => {
+            let error = error.to_string();
+            let file_no = None;
+            (None, QuarantineReason::ReadFailed { error, file_no })
+        }
     };
     Ok(ReadOutcome::Bad(BadFile {
         item,
@@ -303,14 +312,6 @@ impl Ingest {
         let name = item.file.name.as_encoded_bytes();
         let by_name = || self.datasets.for_file_name(name).cloned();
         self.options.dataset.clone().or_else(by_name)
-    }
-
-    fn why_no_dataset(&self) -> String {
-        let names: Vec<_> = self.datasets.iter().map(|d| d.files.as_str()).collect();
-        format!(
-            "no dataset takes it: its name contains none of {}",
-            names.join(", ")
-        )
     }
 
     /// Whether an incomplete file may wait for the rest of it.

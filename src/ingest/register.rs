@@ -11,6 +11,7 @@ use super::dispose::{dispose, leave, quarantine};
 use super::flight::Flight;
 use super::item::{BadFile, ItemOrigin, ReadOutcome, ReadyFile};
 use super::job::{Job, missing_chunks};
+use super::reason::QuarantineReason;
 use super::shared::Shared;
 use super::tally::Tally;
 use crate::retry::{GivenUp, until_ok};
@@ -27,7 +28,7 @@ pub(super) async fn start(
         match outcome {
             ReadOutcome::Ready(file) => ready.push(file),
             ReadOutcome::Bad(file) => quarantine(shared, file).await?,
-            ReadOutcome::Later { item, why } => leave(shared, item, why).await?,
+            ReadOutcome::Later { item, reason } => leave(shared, item, &reason).await?,
         }
     }
     let started = register(shared, ready).await?;
@@ -86,7 +87,13 @@ async fn register(shared: &Arc<Shared>, ready: Vec<ReadyFile>) -> Result<Vec<Job
             continue;
         }
         if earlier == EarlierState::OtherDefinition {
-            quarantine(shared, other_definition(ready, file_no)).await?;
+            let file = BadFile {
+                item: ready.item,
+                dataset: Some(ready.dataset),
+                hash: Some(ready.content.hash),
+                reason: QuarantineReason::OtherDefinition { file_no },
+            };
+            quarantine(shared, file).await?;
             continue;
         }
         let covered = covered.remove(&file_no).unwrap_or_default();
@@ -94,21 +101,6 @@ async fn register(shared: &Arc<Shared>, ready: Vec<ReadyFile>) -> Result<Vec<Job
     }
     dispose(shared, disposals).await?;
     Ok(jobs)
-}
-
-/// A file that was begun by another definition of its dataset, by which some of it may be stored.
-fn other_definition(ready: ReadyFile, file_no: u32) -> BadFile {
-    let reason = format!(
-        "it was begun as file {file_no} for another dataset or with another number of records \
-         (`task_runner files show {file_no}`), and some of that may be stored: load it by the \
-         definition of that time; if nothing of it was stored, `task_runner files retry` begins it anew"
-    );
-    BadFile {
-        item: ready.item,
-        dataset: Some(ready.dataset),
-        hash: Some(ready.content.hash),
-        reason,
-    }
 }
 
 /// Folds the ledger entries that a settled file may still have: a kill between its last commit and

@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use super::flight::Flight;
 use super::job::{Job, missing_chunks};
 use super::shared::Shared;
-use super::withdraw::{CHANGED, note_unreadable, withdraw_bad, withdraw_gone};
+use super::withdraw::{note_unreadable, withdraw_changed, withdraw_gone};
 use crate::content::{self, ContentError};
 use crate::retry::{GivenUp, until_ok};
 use crate::telemetry;
@@ -104,7 +104,7 @@ async fn reopen(
     let content = match opened.await.expect("reading does not panic") {
         Ok(content) if content.hash == hash => content,
         Ok(_) | Err(ContentError::Corrupt { .. } | ContentError::NotRegular) => {
-            withdraw_bad(shared, file_no, CHANGED).await?;
+            withdraw_changed(shared, file_no).await?;
             return Ok(None);
         }
         Err(ContentError::Io(error)) if error.kind() == ErrorKind::NotFound => {

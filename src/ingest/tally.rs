@@ -7,10 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use crate::inbox::{Claimed, Waiting};
-
-/// Most characters of why a file is stuck. An error of a file system may have a text of any length.
-const WHY_CHARS_MAX: usize = 300;
+use crate::inbox::{Claimed, WaitReason, Waiting};
 
 /// Sums over a run, readable at any time.
 #[derive(Debug, Default)]
@@ -67,12 +64,12 @@ impl Tally {
     }
 
     /// Notes that a file cannot go on now. Returns whether it was able to until now.
-    pub(super) fn note_stuck(&self, file: &Claimed, why: &str) -> bool {
+    pub(super) fn note_stuck(&self, file: &Claimed, reason: WaitReason) -> bool {
         let mut stuck = self.stuck.lock();
         let since = stuck.get(&file.path).map(|(_, since)| *since);
         let waiting = Waiting {
             name: file.name.clone(),
-            why: why.chars().take(WHY_CHARS_MAX).collect::<String>().into(),
+            reason,
         };
         let now = since.unwrap_or_else(Instant::now);
         stuck.insert(file.path.clone(), (waiting, now));

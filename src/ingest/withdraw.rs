@@ -5,15 +5,13 @@ use std::sync::Arc;
 use super::dispose::quarantine;
 use super::item::{BadFile, Item, ItemOrigin};
 use super::read::{DEVICE_ATTEMPTS, is_device_error};
+use super::reason::QuarantineReason;
 use super::shared::Shared;
 use super::tally::Tally;
 use crate::batch::ContentHash;
 use crate::content::ContentError;
 use crate::dataset::Dataset;
 use crate::retry::GivenUp;
-
-/// Why a file is quarantined whose content is not what was registered.
-pub(super) const CHANGED: &str = "it changed while it was read";
 
 /// Notes that a file cannot be read now. Once the device has failed to read it
 /// [`DEVICE_ATTEMPTS`] times, it is quarantined.
@@ -28,12 +26,16 @@ pub(super) async fn note_unreadable(
         None => return Ok(()),
     };
     if is_device_error && attempts >= DEVICE_ATTEMPTS {
-        withdraw_bad(shared, file_no, &format!("it cannot be read: {error}")).await?;
+        let reason = QuarantineReason::ReadFailed {
+            error: error.to_string(),
+            file_no: Some(file_no),
+        };
+        withdraw_bad(shared, file_no, reason).await?;
     }
     Ok(())
 }
 
-/// Takes a file out of its flight that is no longer what was registered, or cannot be read any more.
+/// Takes a file out of its flight that is no longer what was registered.
 ///
 /// Frames of it that were published before were made of good bytes. Their rows are stored under its
 /// number, with their ledger entries, and they stay. So in the ledger the file is quarantined and
@@ -42,21 +44,26 @@ pub(super) async fn note_unreadable(
 /// file of an archive is not moved: it stays where it is, and is pending in the ledger.
 ///
 /// If copies of the content have arrived meanwhile, the flight goes on with the next of them.
-pub(super) async fn withdraw_bad(
+pub(super) async fn withdraw_changed(shared: &Arc<Shared>, file_no: u32) -> Result<(), GivenUp> {
+    withdraw_bad(shared, file_no, QuarantineReason::Changed { file_no }).await
+}
+
+/// Takes a file out of its flight that cannot be read any more, or is not what was registered. See
+/// [`withdraw_changed`].
+async fn withdraw_bad(
     shared: &Arc<Shared>,
     file_no: u32,
-    why: &str,
+    reason: QuarantineReason,
 ) -> Result<(), GivenUp> {
     let _in_progress = shared.disposals.begin();
     let Some((item, rest)) = take_first(shared, file_no) else {
         return Ok(());
     };
     if item.origin == ItemOrigin::Archive {
-        tracing::error!(file = ?item.file.path, why, "is not loaded as a whole; load it again");
+        tracing::error!(file = ?item.file.path, code = reason.code(), %reason, "is not loaded as a whole; load it again");
         Tally::add(&shared.tally().left, 1);
         return Ok(());
     }
-    let reason = format!("{why}; records that were read before may be stored as file {file_no}");
     let file = BadFile {
         item,
         dataset: Some(rest.dataset),

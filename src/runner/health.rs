@@ -259,7 +259,8 @@ impl StatusSource for Engine {
         let depth = *self.health.depth.lock();
         let waiting = |(file, since): &(Waiting, Instant)| status::WaitingFile {
             name: file.name.to_string_lossy().into_owned(),
-            why: file.why.clone().into_owned(),
+            why: file.reason.to_string(),
+            code: file.reason.code().to_owned(),
             seconds: Some(since.elapsed().as_secs_f64()),
         };
         let counted = self.count_files().await;

@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant, SystemTime};
 
 use super::engine::Engine;
-use crate::inbox::{Census, blocking};
+use crate::inbox::{Census, WaitReason, blocking};
 use crate::ingest;
 use crate::telemetry::{self, Ratios, Stage};
 
@@ -52,10 +52,19 @@ impl Engine {
             if let Some(counted) = self.count_files().await {
                 report_census(&counted.census);
                 telemetry::files_now("quarantine", counted.quarantine);
-                let waiting = self.inbound.waiting.lock().files + self.tally.stuck().len() as u64;
-                telemetry::files_now("waiting", waiting);
+                self.report_waiting();
             }
             rest(OBSERVE_INTERVAL, began).await;
+        }
+    }
+
+    fn report_waiting(&self) {
+        let (inbound, stuck) = (self.inbound.waiting.lock().clone(), self.tally.stuck());
+        telemetry::files_now("waiting", inbound.files + stuck.len() as u64);
+        for code in WaitReason::CODES {
+            let stuck = stuck.iter().filter(|(file, _)| file.reason.code() == code);
+            let waiting = inbound.by_code.get(code).copied().unwrap_or_default();
+            telemetry::files_waiting(code, waiting + stuck.count() as u64);
         }
     }
 

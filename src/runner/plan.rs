@@ -10,7 +10,7 @@ use super::engine::Engine;
 use crate::config::Settings;
 use crate::config::cli::FileOrder;
 use crate::fault::Fault;
-use crate::inbox::{self, Archive, Candidate, Claimed, Markers};
+use crate::inbox::{self, Archive, Candidate, Claim, Claimed, Markers, WaitReason};
 use crate::ingest::{ItemOrigin, Tally};
 use crate::shutdown::Shutdown;
 
@@ -20,7 +20,7 @@ pub struct LoadPlan {
     /// Whether the files of work and inbound are part of it.
     inbound: bool,
     bytes: u64,
-    left: Vec<(PathBuf, &'static str)>,
+    left: Vec<(PathBuf, WaitReason)>,
 }
 
 /// What a path means.
@@ -105,10 +105,10 @@ impl LoadPlan {
             arrived: modified,
         };
         match engine.inbox.claim(&candidate)? {
-            Ok(file) => self.files.push((file, ItemOrigin::Mailbox)),
-            Err(why) => {
+            Claim::Taken(file) => self.files.push((file, ItemOrigin::Mailbox)),
+            Claim::Waits(reason) => {
                 Tally::add(&engine.tally.left, 1);
-                self.left.push((path, why));
+                self.left.push((path, reason));
             }
         }
         Ok(())
@@ -128,7 +128,7 @@ impl LoadPlan {
 
     /// The named files of inbound that could not be claimed, each with the reason.
     #[must_use]
-    pub fn left(&self) -> &[(PathBuf, &'static str)] {
+    pub fn left(&self) -> &[(PathBuf, WaitReason)] {
         &self.left
     }
 

@@ -253,6 +253,7 @@ mod tests {
                     waiting: vec![WaitingFile {
                         name: "a".to_owned(),
                         why: "open".to_owned(),
+                        code: "being_written".to_owned(),
                         seconds: None,
                     }],
                     ..Files::default()

@@ -220,8 +220,12 @@ impl Files {
 pub struct WaitingFile {
     /// Its name.
     pub name: String,
-    /// What it waits for.
+    /// Why it waits, for people.
     pub why: String,
+    /// Why it waits, in one word: `other_name`, `being_written`, `just_written`, `incomplete`,
+    /// `gone`, `not_permitted`, `claim_failed`, `read_failed` or `move_failed`.
+    #[serde(default)]
+    pub code: String,
     /// Seconds that it has waited for this.
     #[serde(default)]
     pub seconds: Option<f64>,

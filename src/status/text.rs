@@ -27,7 +27,10 @@ impl fmt::Display for Status {
             f,
             "files     {inbound} in inbound, {work} in work, {quarantine} in quarantine"
         )?;
-        for WaitingFile { name, why, seconds } in waiting {
+        for WaitingFile {
+            name, why, seconds, ..
+        } in waiting
+        {
             let seconds = seconds.map_or(String::new(), |s| format!(" ({})", length(s)));
             writeln!(f, "  waits   {}: {}{seconds}", shown(name), shown(why))?;
         }
@@ -211,6 +214,7 @@ mod tests {
                 waiting: vec![WaitingFile {
                     name: "a\u{1b}[2J".to_owned(),
                     why: "open".to_owned(),
+                    code: "being_written".to_owned(),
                     seconds: Some(3.9),
                 }],
                 ..Files::default()

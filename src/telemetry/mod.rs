@@ -2,7 +2,7 @@
 //!
 //! One function per event, called once for a frame, file or commit, never for a row. Labels have
 //! closed sets of values: datasets, outcomes, codes, stages; never a file name or a vehicle.
-//! [`exposition`] has the table of all metrics and their meaning. [`logging`] is the log.
+//! [`catalogue`] has the table of all metrics and their meaning. [`logging`] is the log.
 
 use std::time::Duration;
 
@@ -11,7 +11,8 @@ use metrics::{counter, gauge, histogram};
 use crate::batch::RejectCode;
 use crate::dataset::Datasets;
 
-pub mod exposition;
+pub mod catalogue;
+mod exposition;
 pub mod logging;
 mod stages;
 
@@ -27,6 +28,16 @@ pub fn files_discovered(via: &'static str, files: u64) {
 pub fn file_settled(dataset: &str, outcome: &'static str) {
     counter!("lemonade_files_settled_total", "dataset" => dataset.to_owned(), "outcome" => outcome)
         .increment(1);
+}
+
+/// Files quarantined for this reason.
+pub fn files_quarantined(code: &'static str, files: u64) {
+    counter!("lemonade_files_quarantined_total", "reason" => code).increment(files);
+}
+
+/// Files that wait for this reason now.
+pub fn files_waiting(code: &'static str, files: u64) {
+    gauge!("lemonade_files_waiting", "reason" => code).set(files as f64);
 }
 
 /// Time from the arrival of a file in inbound until it is settled.
@@ -165,13 +176,6 @@ pub fn sink_retry() {
 pub fn broker_error() {
     counter!("lemonade_broker_errors_total").increment(1);
 }
-
-/// Recorded and rendered by [`stages`], as is [`BACKPRESSURE`].
-const STAGE_BUSY: &str = "lemonade_stage_busy_seconds_total";
-const BACKPRESSURE: &str = "lemonade_backpressure_seconds_total";
-
-/// Set by [`Ratios`].
-const STAGE_RATIO: &str = "lemonade_stage_busy_ratio";
 
 /// Counts a stage as working until the guard is dropped.
 pub fn busy(stage: Stage) -> BusyTimer {

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use metrics::gauge;
 use parking_lot::{Mutex, MutexGuard};
 
-use super::{BACKPRESSURE, STAGE_BUSY, STAGE_RATIO, exposition};
+use super::catalogue::{self, BACKPRESSURE, STAGE_BUSY, STAGE_RATIO};
 
 /// A stage of the pipeline.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -177,7 +177,7 @@ impl Ratios {
 /// Appends the seconds of all stages in the text format of Prometheus.
 pub(super) fn render(text: &mut String) {
     let mut write = |name: &str, stages: &[Stage], seconds: fn(Stage) -> Duration| {
-        let help = exposition::help(name);
+        let help = catalogue::help(name);
         writeln!(text, "# HELP {name} {help}\n# TYPE {name} counter")?;
         for &stage in stages {
             let (label, seconds) = (stage.as_str(), seconds(stage).as_secs_f64());

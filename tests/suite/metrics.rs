@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 
-use lemonade_task::telemetry::exposition::{METRICS, Metric};
+use lemonade_task::telemetry::catalogue::{METRICS, Metric};
 use lemonade_task::telemetry::install;
 
 /// If this variable is set, the page is written instead of compared.
@@ -14,7 +14,7 @@ const HEAD: &str = "\
 # Metrics
 
 The metrics at `/metrics`, in the text format of Prometheus. This page is generated from the code
-(`src/telemetry/exposition.rs`) and checked by a test; `LEMONADE_BLESS=1 cargo test --test suite
+(`src/telemetry/catalogue.rs`) and checked by a test; `LEMONADE_BLESS=1 cargo test --test suite
 metrics` writes it again.
 
 Units are base units. Labels have few values (datasets, stages, outcomes, codes), and never the name

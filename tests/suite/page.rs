@@ -279,7 +279,7 @@ async fn the_page_needs_neither_script_nor_mouse() {
         "2,000 records",
         "missing_field",
         HOSTILE,
-        "quarantined: not JSON",
+        "quarantined: malformed: not JSON",
     ];
     for essential in essentials {
         assert!(main.contains(essential), "{essential}: {main}");

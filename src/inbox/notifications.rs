@@ -1,5 +1,5 @@
-//! The watch over inbound, which wakes whoever waits for files. It is only a wake-up: it is blind
-//! on network file systems and after an overflow, and the scan is the truth.
+//! Notifications of inbound, which wake intake. They may be lost: they do not work on network file
+//! systems, and the kernel drops them after an overflow. The scan finds the files all the same.
 
 use std::fs::{self, File, Metadata};
 use std::os::unix::fs::MetadataExt as _;
@@ -8,37 +8,37 @@ use std::sync::Arc;
 use notify::Watcher as _;
 use tokio::sync::Notify;
 
-use super::Inbox;
+use super::open::Inbox;
 use crate::telemetry;
 
 /// A running watch of inbound.
 #[derive(Debug)]
 pub struct Watch {
     _watcher: notify::RecommendedWatcher,
-    /// Held open, so that a directory made anew cannot get the same inode number.
+    /// Kept open, so that a directory made anew cannot get the same inode number.
     directory: File,
 }
 
 impl Inbox {
-    /// Watches inbound: wakes `wake` after something may have arrived. The watch ends when the
-    /// value is dropped.
+    /// Watches inbound, and wakes `wake` after a file may have arrived. The watch ends when the value
+    /// is dropped.
     ///
     /// # Errors
-    /// No watch could be had (`fs.inotify.max_user_instances`); the periodic scan still works.
+    /// The kernel gives no watch (`fs.inotify.max_user_instances`); the periodic scan still works.
     pub fn watch(&self, wake: Arc<Notify>) -> notify::Result<Watch> {
-        let told = move |event: notify::Result<notify::Event>| {
+        let on_event = move |event: notify::Result<notify::Event>| {
             match event {
                 Ok(event) if event.need_rescan() => {
                     telemetry::watcher_overflow();
                     tracing::warn!("the kernel dropped notifications; the scan finds the files");
                 }
-                // Reading a file is an event, too; waking for our own reading would never end.
+                // Reading a file is an event, too. Waking for our own reading would never end.
                 Ok(event) if is_reading(event.kind) => return,
                 Ok(_) | Err(_) => {}
             }
             wake.notify_one();
         };
-        let mut watcher = notify::recommended_watcher(told)?;
+        let mut watcher = notify::recommended_watcher(on_event)?;
         watcher.watch(
             &self.directories.inbound,
             notify::RecursiveMode::NonRecursive,
@@ -50,8 +50,8 @@ impl Inbox {
         })
     }
 
-    /// Whether a watch still looks at the directory of inbound: one that was removed and made again
-    /// needs a new watch.
+    /// Whether a watch is one of the directory that is inbound now. A directory that was removed and
+    /// made again needs a new watch.
     #[must_use]
     pub fn is_watched_by(&self, watch: &Watch) -> bool {
         let same =

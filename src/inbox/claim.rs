@@ -1,0 +1,261 @@
+//! The claim: the move of a file from inbound into work, after which it is this process's alone.
+//!
+//! An error of a claim belongs to its file, which waits while the others go on: a damaged inode or a
+//! stale handle must not hold up the files behind it. Only an error that every further file would
+//! meet too ends a claim of many.
+
+use std::ffi::OsString;
+use std::fs::{self, File, Metadata};
+use std::io;
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use rustix::io::Errno;
+
+use super::markers::Markers;
+use super::moving::move_into;
+use super::names::{is_hidden, is_temporary};
+use super::open::Inbox;
+use super::scan::Candidate;
+use super::times::{age, arrived};
+use super::waiting::{WaitReason, Waits};
+use crate::content::{self, ContentError, Writers};
+
+/// Bytes at the end of a file that are read to see whether its document closes.
+const TAIL_BYTES: usize = 4096;
+
+/// A file in work, or of an archive.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claimed {
+    /// Its name in work, and in history if the name is free there.
+    pub name: OsString,
+    /// Its path.
+    pub path: PathBuf,
+    /// Its size in bytes.
+    pub bytes: u64,
+    /// When it was last written.
+    pub modified: SystemTime,
+    /// When it came into inbound. For a file that was found in work, when it came there.
+    pub arrived: SystemTime,
+}
+
+/// The result of a claim.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Claim {
+    /// The file is in work.
+    Taken(Claimed),
+    /// The file has to wait in inbound.
+    Waits(WaitReason),
+}
+
+impl Inbox {
+    /// Takes a file out of inbound, if it is whole as far as can be seen without reading all of it.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn claim(&self, candidate: &Candidate) -> io::Result<Claim> {
+        let from = self.directories.inbound.join(&candidate.name);
+        let (file, metadata) = match content::open_regular(&from) {
+            Ok(opened) => opened,
+            Err(ContentError::Io(error)) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(error);
+            }
+            Err(_) => return Ok(Claim::Waits(WaitReason::Gone)),
+        };
+        // Asked again, of the open file: since the scan the name may have passed to another file.
+        if self.has_other_name(&metadata) {
+            return Ok(Claim::Waits(WaitReason::OtherName));
+        }
+        // The lease lasts until the file has moved, so that no writer slips in between.
+        match content::writers(&file) {
+            Writers::Some => return Ok(Claim::Waits(WaitReason::BeingWritten)),
+            Writers::Unknown if age(&metadata) < self.patience().quiet_time => {
+                return Ok(Claim::Waits(WaitReason::JustWritten));
+            }
+            Writers::Unknown | Writers::None => {}
+        }
+        // A file that cannot be read here is claimed: the stage that reads all of it judges it, and
+        // it must not hold up the files behind it.
+        if self.is_young(&metadata) && !seems_closed(&file, metadata.len()).unwrap_or(true) {
+            self.note_incomplete(&candidate.name, &metadata);
+            return Ok(Claim::Waits(WaitReason::Incomplete));
+        }
+        match move_into(&from, &self.directories.work, &candidate.name) {
+            Ok(path) => Ok(Claim::Taken(claimed(path, &metadata)?)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound && !from.exists() => {
+                Ok(Claim::Waits(WaitReason::Gone))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Claims files in the order given. A file that has to wait, or whose claim fails, is added to
+    /// `waits`.
+    ///
+    /// Returns the claimed files, which have to go on even after an error (only the next start
+    /// lists work), and the error that ended the claim early because it affects every file.
+    pub fn claim_all(
+        &self,
+        files: &[Candidate],
+        waits: &mut Waits,
+    ) -> (Vec<Claimed>, Option<io::Error>) {
+        let mut claimed = Vec::new();
+        for file in files {
+            let name = || file.name.clone();
+            match self.claim(file) {
+                Ok(Claim::Taken(file)) => claimed.push(file),
+                Ok(Claim::Waits(reason)) => {
+                    waits.add(name(), reason);
+                }
+                Err(error) if affects_every_file(&error) => return (claimed, Some(error)),
+                Err(error) => {
+                    // Of very many files the log names only the first, too.
+                    if waits.add(name(), WaitReason::claim_failed(&error)) {
+                        tracing::warn!(name = ?file.name, %error, "cannot be claimed, and waits");
+                    }
+                }
+            }
+        }
+        (claimed, None)
+    }
+
+    /// The files of work: claimed by an earlier run of this process.
+    ///
+    /// # Errors
+    /// The directory cannot be read.
+    pub fn recovered(&self) -> io::Result<Vec<Claimed>> {
+        let mut found = Vec::new();
+        for entry in fs::read_dir(&self.directories.work)? {
+            let entry = entry?;
+            let metadata = entry.metadata()?;
+            if metadata.is_file() && !is_hidden(&entry.file_name()) {
+                found.push(claimed(entry.path(), &metadata)?);
+            }
+        }
+        found.sort_by(|a, b| (a.modified, &a.name).cmp(&(b.modified, &b.name)));
+        Ok(found)
+    }
+
+    /// Whether more of a claimed file may still come.
+    #[must_use]
+    pub fn may_grow(&self, file: &Claimed) -> bool {
+        fs::metadata(&file.path).is_ok_and(|metadata| self.is_young(&metadata))
+    }
+}
+
+/// Whether the error of a move would meet every other file, too: no room, no memory, no descriptors,
+/// or no directory to move it into. (A file that was removed itself is no error.)
+#[must_use]
+pub fn affects_every_file(error: &io::Error) -> bool {
+    use io::ErrorKind::{NotFound, OutOfMemory, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+    matches!(
+        error.kind(),
+        StorageFull | QuotaExceeded | ReadOnlyFilesystem | OutOfMemory | NotFound
+    ) || matches!(
+        Errno::from_io_error(error),
+        Some(Errno::MFILE | Errno::NFILE)
+    )
+}
+
+/// The files of an archive.
+#[derive(Debug, Default)]
+pub struct Archive {
+    /// Its files, without temporary ones and markers.
+    pub files: Vec<Claimed>,
+    /// How many marker files it has.
+    pub markers: u64,
+}
+
+/// All regular files below `path`, or `path` itself, without following links: an archive.
+///
+/// # Errors
+/// The system's, with the path that it concerns.
+pub fn archive(path: &Path, markers: &Markers) -> io::Result<Archive> {
+    let mut found = Archive::default();
+    let mut open = vec![path.to_owned()];
+    while let Some(path) = open.pop() {
+        let about =
+            |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
+        let metadata = fs::symlink_metadata(&path).map_err(about)?;
+        if metadata.is_dir() {
+            for entry in fs::read_dir(&path).map_err(about)? {
+                open.push(entry.map_err(about)?.path());
+            }
+            continue;
+        }
+        let name = path.file_name().unwrap_or_default();
+        if !metadata.is_file() || is_temporary(name) {
+            continue;
+        }
+        if markers.has(name) {
+            found.markers += 1;
+        } else {
+            found.files.push(claimed(path.clone(), &metadata)?);
+        }
+    }
+    Ok(found)
+}
+
+fn claimed(path: PathBuf, metadata: &Metadata) -> io::Result<Claimed> {
+    let name = path.file_name().unwrap_or_default().to_owned();
+    Ok(Claimed {
+        name,
+        path,
+        bytes: metadata.len(),
+        modified: metadata.modified()?,
+        arrived: arrived(metadata),
+    })
+}
+
+/// Whether a file could be a whole document, by its last characters. Compressed data always could.
+fn seems_closed(file: &File, bytes: u64) -> io::Result<bool> {
+    let mut tail = [0; TAIL_BYTES];
+    let head = file.read_at(&mut tail[..4], 0)?;
+    if content::is_compressed(&tail[..head]) {
+        return Ok(true);
+    }
+    let read = file.read_at(&mut tail, bytes.saturating_sub(TAIL_BYTES as u64))?;
+    let last = tail[..read]
+        .iter()
+        .rev()
+        .find(|byte| !byte.is_ascii_whitespace());
+    // A line of NDJSON with another end is a whole record, if a bad one, once it has its line break.
+    Ok(
+        matches!(last, Some(b'}' | b']'))
+            || (read > 0 && tail[read - 1] == b'\n' && last.is_some()),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_errors_that_each_file_would_meet_affect_every_file() {
+        let of = |errno: Errno| affects_every_file(&errno.into());
+        for errno in [
+            Errno::NOSPC,
+            Errno::DQUOT,
+            Errno::ROFS,
+            Errno::NOMEM,
+            Errno::MFILE,
+            Errno::NFILE,
+            Errno::NOENT,
+        ] {
+            assert!(of(errno), "{errno}");
+        }
+        for errno in [
+            Errno::IO,
+            Errno::UCLEAN,
+            Errno::STALE,
+            Errno::BUSY,
+            Errno::ACCESS,
+            Errno::PERM,
+            Errno::TIMEDOUT,
+            Errno::INVAL,
+        ] {
+            assert!(!of(errno), "{errno}");
+        }
+    }
+}

@@ -1,0 +1,50 @@
+//! The four directories, and every move between them.
+//!
+//! A file is in exactly one of inbound, work, history and quarantine. It moves by rename, never over
+//! another file, and keeps its name, with a number after it if the name is taken. Claiming is the
+//! rename into work, and one process at a time has work locked. The scan of inbound is the truth
+//! about its files; notifications only shorten the wait.
+//!
+//! No directory is synced after a rename on one device: a rename that a power cut takes back is done
+//! again, since the ledger knows the file by its content. Knows nothing of records or datasets.
+//!
+//! In the order of the flow: `open` locks the directories, `notifications` wakes, `scan` lists inbound,
+//! `claim` takes files into work, `release` moves them out of work, `requeue` brings them back from
+//! quarantine. `moving` makes each move, with the names of `names`.
+
+mod census;
+mod claim;
+mod directories;
+mod distinct;
+mod free;
+mod lock;
+mod markers;
+mod moving;
+mod names;
+mod notifications;
+mod open;
+mod pause;
+mod release;
+mod requeue;
+mod scan;
+mod times;
+mod waiting;
+
+pub use census::{Census, Count, count_files};
+pub use claim::{Archive, Claim, Claimed, affects_every_file, archive};
+pub use directories::{Directories, canonical};
+pub use distinct::{Overlap, check_distinct};
+pub use free::FreeRoom;
+pub use lock::holder;
+pub use markers::Markers;
+pub use moving::try_move;
+pub use names::is_temporary;
+pub use notifications::Watch;
+pub use open::{Inbox, Patience, blocking};
+pub use pause::{is_paused, pause, resume};
+pub use requeue::{quarantined, requeue};
+pub use scan::{Candidate, SCAN_FILES_MAX, Scan, missed};
+pub use waiting::{WaitReason, Waiting, Waits};
+
+#[cfg(test)]
+mod tests;

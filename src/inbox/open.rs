@@ -1,0 +1,159 @@
+//! The directories, opened and locked.
+
+use std::collections::HashMap;
+use std::ffi::{OsStr, OsString};
+use std::fs::Metadata;
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::time::Duration;
+
+use parking_lot::{Mutex, RwLock};
+
+use super::directories::Directories;
+use super::distinct::check_distinct;
+use super::free::FreeRoom;
+use super::lock::Lock;
+use super::markers::Markers;
+use super::moving::remove_leftovers;
+use super::pause::is_paused;
+use super::times::age;
+use crate::content::{Stamp, stamp};
+use crate::directory;
+use crate::fault::{Fault, Origin};
+
+/// When a file of inbound is taken.
+#[derive(Debug, Clone, Copy)]
+pub struct Patience {
+    /// If the file system does not tell of writers, a file must have been left alone for this long.
+    pub quiet_time: Duration,
+    /// A document that does not close waits this long for the rest of it; then it is quarantined.
+    pub incomplete_after: Duration,
+    /// Whether a file waits as long as it has a second name (a hard link). The user who made that
+    /// link may have had no right to read the file, and can still write into it.
+    pub one_name: bool,
+}
+
+/// The directories, opened and locked.
+#[derive(Debug)]
+pub struct Inbox {
+    pub(super) directories: Directories,
+    patience: RwLock<Patience>,
+    markers: RwLock<Markers>,
+    /// Files that were read and found incomplete, as they were then.
+    pub(super) incomplete: Mutex<HashMap<OsString, Stamp>>,
+    _lock: Lock,
+}
+
+impl Inbox {
+    /// Makes the directories if they are missing (for this user alone) and locks them against a
+    /// second process.
+    ///
+    /// # Errors
+    /// Fatal: a directory cannot be made or written, two of them overlap, or another process has the
+    /// lock.
+    pub fn open(directories: Directories, patience: Patience) -> Result<Self, Fault> {
+        let Directories {
+            inbound,
+            work,
+            history,
+            quarantine,
+        } = &directories;
+        check_distinct(&directories)?;
+        for dir in [inbound, work, history, quarantine] {
+            directory::create_private(dir).map_err(|error| {
+                let doing = format!("cannot make the directory {}", dir.display());
+                Fault::fatal(Origin::Files, doing, error)
+            })?;
+        }
+        let lock = Lock::take(work)?;
+        for (_, dir) in directories.named() {
+            remove_leftovers(dir).map_err(|error| {
+                let doing = format!("cannot clear up {}", dir.display());
+                Fault::fatal(Origin::Files, doing, error)
+            })?;
+        }
+        Ok(Self {
+            directories,
+            patience: RwLock::new(patience),
+            markers: RwLock::default(),
+            incomplete: Mutex::default(),
+            _lock: lock,
+        })
+    }
+
+    /// From now on, passes over marker files.
+    pub fn set_markers(&self, markers: Markers) {
+        *self.markers.write() = markers;
+    }
+
+    /// From now on, waits for files as long as this says.
+    pub fn set_patience(&self, patience: Patience) {
+        *self.patience.write() = patience;
+    }
+
+    pub(super) fn patience(&self) -> Patience {
+        *self.patience.read()
+    }
+
+    pub(super) fn markers(&self) -> Markers {
+        self.markers.read().clone()
+    }
+
+    /// The directories.
+    #[must_use]
+    pub fn directories(&self) -> &Directories {
+        &self.directories
+    }
+
+    /// Whether an operator has paused the taking of files.
+    #[must_use]
+    pub fn is_paused(&self) -> bool {
+        is_paused(&self.directories.work)
+    }
+
+    /// Free room on the file system of each directory, by the directory's name.
+    ///
+    /// # Errors
+    /// A directory does not exist.
+    pub fn free_room(&self) -> io::Result<[(&'static str, FreeRoom); 4]> {
+        let mut free = self
+            .directories
+            .named()
+            .map(|(name, _)| (name, FreeRoom::default()));
+        for ((_, room), (_, path)) in free.iter_mut().zip(self.directories.named()) {
+            *room = FreeRoom::of(path).map_err(|error| {
+                io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+            })?;
+        }
+        Ok(free)
+    }
+
+    pub(super) fn has_other_name(&self, metadata: &Metadata) -> bool {
+        self.patience().one_name && metadata.nlink() > 1
+    }
+
+    /// Whether a file was written so recently that more of it may come.
+    pub(super) fn is_young(&self, metadata: &Metadata) -> bool {
+        age(metadata) < self.patience().incomplete_after
+    }
+
+    /// Notes that a file of inbound is incomplete, so that it is not read again until it changes.
+    pub(super) fn note_incomplete(&self, name: &OsStr, metadata: &Metadata) {
+        let mut incomplete = self.incomplete.lock();
+        incomplete.insert(name.to_owned(), stamp(metadata));
+    }
+}
+
+/// Does file work on a thread that may block.
+///
+/// # Errors
+/// The error of the work as a transient fault: whatever it is, it may pass.
+pub async fn blocking<T: Send + 'static>(
+    doing: &'static str,
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> Result<T, Fault> {
+    let done = tokio::task::spawn_blocking(work)
+        .await
+        .expect("file work does not panic");
+    done.map_err(|error| Fault::transient(Origin::Files, doing, error))
+}

@@ -1,0 +1,152 @@
+//! The scan of inbound: which files can be claimed, and which have to wait.
+
+use std::collections::BinaryHeap;
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, Metadata};
+use std::io;
+use std::time::{Duration, SystemTime};
+
+use super::names::is_temporary;
+use super::open::Inbox;
+use super::times::arrived;
+use super::waiting::{WaitReason, Waits};
+use crate::content::stamp;
+
+/// Most files that one scan hands out, oldest first. A directory of a million files is scanned some
+/// fifteen times then, with a few megabytes of memory; a smaller number would mean more scans.
+pub const SCAN_FILES_MAX: usize = 65_536;
+
+/// A notification that has not come within this time will not come.
+const NOTICE_WITHIN: Duration = Duration::from_millis(100);
+
+/// What a scan of inbound found.
+#[derive(Debug, Default)]
+pub struct Scan {
+    /// Files that can be claimed, oldest first.
+    pub ready: Vec<Candidate>,
+    /// Files that have to wait, and why.
+    pub waiting: Waits,
+    /// All files of inbound.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Marker files, which count nowhere else.
+    pub markers: u64,
+}
+
+/// A file of inbound that can be claimed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Candidate {
+    /// Its name.
+    pub name: OsString,
+    /// Its size in bytes.
+    pub bytes: u64,
+    /// When it was last written.
+    pub modified: SystemTime,
+    /// When it came into inbound, or was last written there.
+    pub arrived: SystemTime,
+}
+
+impl Inbox {
+    /// Examines every file of inbound. At most [`SCAN_FILES_MAX`] are handed out, the oldest.
+    ///
+    /// # Errors
+    /// The directory cannot be read.
+    pub fn scan(&self) -> io::Result<Scan> {
+        let markers = self.markers();
+        let mut scan = Scan::default();
+        let mut oldest_first = BinaryHeap::new();
+        for entry in fs::read_dir(&self.directories.inbound)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            // A file may have been removed since the directory was read.
+            let Ok(metadata) = entry.metadata() else {
+                continue;
+            };
+            if !metadata.is_file() || is_temporary(&name) {
+                continue;
+            }
+            if markers.has(&name) {
+                scan.markers += 1;
+                continue;
+            }
+            let modified = metadata.modified()?;
+            scan.files += 1;
+            scan.bytes += metadata.len();
+            if let Some(reason) = self.must_wait(&name, &metadata) {
+                scan.waiting.add(name, reason);
+                continue;
+            }
+            oldest_first.push((modified, name, metadata.len(), arrived(&metadata)));
+            if oldest_first.len() > SCAN_FILES_MAX {
+                oldest_first.pop();
+            }
+        }
+        let ready = oldest_first.into_sorted_vec().into_iter();
+        scan.ready = ready
+            .map(|(modified, name, bytes, arrived)| Candidate {
+                name,
+                bytes,
+                modified,
+                arrived,
+            })
+            .collect();
+        self.forget_incomplete(&scan);
+        Ok(scan)
+    }
+
+    /// Why a file has to wait. `None` if it does not. It waits if it has another name that it must
+    /// not have, or if it was found incomplete before, has not changed since, and may still grow.
+    fn must_wait(&self, name: &OsStr, metadata: &Metadata) -> Option<WaitReason> {
+        if self.has_other_name(metadata) {
+            return Some(WaitReason::OtherName);
+        }
+        let incomplete = self.incomplete.lock();
+        let unchanged = incomplete
+            .get(name)
+            .is_some_and(|then| *then == stamp(metadata));
+        (unchanged && self.is_young(metadata)).then_some(WaitReason::Incomplete)
+    }
+
+    /// Forgets incomplete files that were removed, so that the list stays bounded.
+    fn forget_incomplete(&self, scan: &Scan) {
+        let mut incomplete = self.incomplete.lock();
+        if incomplete.len() as u64 > scan.waiting.files {
+            let inbound = &self.directories.inbound;
+            incomplete.retain(|name, _| inbound.join(name).symlink_metadata().is_ok());
+        }
+    }
+}
+
+/// Counts the files that arrived after the previous scan (`before`) and long enough before this one
+/// (`now`) that a notification should have reported them. For scans that no notification caused.
+#[must_use]
+pub fn missed(found: &[Candidate], before: SystemTime, now: SystemTime) -> u64 {
+    let is_missed = |file: &&Candidate| {
+        let age = now.duration_since(file.arrived).unwrap_or_default();
+        file.arrived > before && age > NOTICE_WITHIN
+    };
+    found.iter().filter(is_missed).count() as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::UNIX_EPOCH;
+
+    use super::*;
+
+    #[test]
+    fn missed_are_files_that_came_since_the_last_scan_long_enough_ago_for_a_notification() {
+        let at = |seconds: u64| UNIX_EPOCH + Duration::from_secs(seconds);
+        let file = |arrived| Candidate {
+            name: "a".into(),
+            bytes: 1,
+            modified: at(0),
+            arrived,
+        };
+        let just_now = at(20) - NOTICE_WITHIN;
+        let found = [file(at(10)), file(at(15)), file(just_now), file(at(25))];
+        assert_eq!(missed(&found, at(10), at(20)), 1);
+        assert_eq!(missed(&found, at(9), at(20)), 2);
+    }
+}

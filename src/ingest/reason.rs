@@ -1,0 +1,155 @@
+//! Why a file is quarantined.
+
+use std::fmt;
+
+use crate::cut::Unreadable;
+
+/// Why a file is quarantined.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum QuarantineReason {
+    /// No dataset takes a file of its name.
+    NoDataset {
+        /// What the names of the datasets' files contain.
+        patterns: Vec<String>,
+    },
+    /// Its document does not close, or is not one of the dataset.
+    Unreadable(Unreadable),
+    /// Its compressed data is damaged, or inflates to too much.
+    Damaged(String),
+    /// It is of a format that the engine does not read, with its name and the next step.
+    UnsupportedFormat(String),
+    /// The system cannot read it, with the error.
+    ReadFailed {
+        error: String,
+        /// Its number, if records of it may be stored.
+        file_no: Option<u32>,
+    },
+    /// Its content is not what was registered under this number.
+    Changed { file_no: u32 },
+    /// It was begun under this number by another definition of its dataset.
+    OtherDefinition { file_no: u32 },
+}
+
+impl QuarantineReason {
+    /// Every code.
+    pub(super) const CODES: [&str; 8] = [
+        "no_dataset",
+        "incomplete",
+        "malformed",
+        "damaged",
+        "unsupported_format",
+        "read_failed",
+        "changed",
+        "other_definition",
+    ];
+
+    /// The reason as one word for programs, the same in reasons, metrics, log and runbook.
+    pub(super) const fn code(&self) -> &'static str {
+        match self {
+            Self::NoDataset { .. } => "no_dataset",
+            Self::Unreadable(Unreadable::Incomplete { .. }) => "incomplete",
+            Self::Unreadable(Unreadable::Malformed { .. }) => "malformed",
+            Self::Damaged(_) => "damaged",
+            Self::UnsupportedFormat(_) => "unsupported_format",
+            Self::ReadFailed { .. } => "read_failed",
+            Self::Changed { .. } => "changed",
+            Self::OtherDefinition { .. } => "other_definition",
+        }
+    }
+
+    /// The code, then the text: what the ledger and `NAME.reason` have.
+    pub(super) fn with_code(&self) -> String {
+        format!("{}: {self}", self.code())
+    }
+}
+
+impl fmt::Display for QuarantineReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let stored = |f: &mut fmt::Formatter<'_>, file_no: u32| {
+            write!(
+                f,
+                "; records that were read before may be stored as file {file_no}"
+            )
+        };
+        match self {
+            Self::NoDataset { patterns } => {
+                let patterns = patterns.join(", ");
+                write!(
+                    f,
+                    "no dataset takes it: its name contains none of {patterns}"
+                )
+            }
+            Self::Unreadable(unreadable) => unreadable.fmt(f),
+            Self::Damaged(detail) | Self::UnsupportedFormat(detail) => f.write_str(detail),
+            Self::ReadFailed { error, file_no } => {
+                write!(f, "it cannot be read: {error}")?;
+                file_no.map_or(Ok(()), |file_no| stored(f, file_no))
+            }
+            Self::Changed { file_no } => {
+                f.write_str("it changed while it was read")?;
+                stored(f, *file_no)
+            }
+            Self::OtherDefinition { file_no } => write!(
+                f,
+                "it was begun as file {file_no} for another dataset or with another number of \
+                 records (`task_runner files show {file_no}`), and some of it may be stored: load \
+                 it by the definition of that time; if none of it is stored, `task_runner files \
+                 retry` begins it anew"
+            ),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_has_a_code_and_a_text_with_the_file_that_may_be_stored() {
+        let read_failed = |file_no| QuarantineReason::ReadFailed {
+            error: "EIO".to_owned(),
+            file_no,
+        };
+        let incomplete = Unreadable::Incomplete {
+            offset: 3,
+            detail: "an array",
+        };
+        let malformed = Unreadable::Malformed {
+            offset: 0,
+            detail: "not JSON".to_owned(),
+        };
+        let patterns = vec!["a".to_owned(), "b".to_owned()];
+        let mut codes = Vec::new();
+        for (reason, text) in [
+            (QuarantineReason::NoDataset { patterns }, "none of a, b"),
+            (QuarantineReason::Unreadable(incomplete), "byte 3"),
+            (
+                QuarantineReason::Unreadable(malformed),
+                "not JSON (at byte 0)",
+            ),
+            (QuarantineReason::Damaged("a bomb".to_owned()), "a bomb"),
+            (QuarantineReason::UnsupportedFormat("xz".to_owned()), "xz"),
+            (
+                read_failed(Some(7)),
+                "EIO; records that were read before may be stored as file 7",
+            ),
+            (
+                QuarantineReason::Changed { file_no: 7 },
+                "may be stored as file 7",
+            ),
+            (
+                QuarantineReason::OtherDefinition { file_no: 7 },
+                "files show 7",
+            ),
+        ] {
+            let whole = reason.with_code();
+            assert!(
+                whole.starts_with(reason.code()) && whole.contains(text),
+                "{whole}"
+            );
+            codes.push(reason.code());
+        }
+        assert_eq!(codes, QuarantineReason::CODES);
+        assert_eq!(read_failed(None).to_string(), "it cannot be read: EIO");
+    }
+}
