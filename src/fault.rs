@@ -3,7 +3,9 @@
 //! A [`Fault`] is what a broker, a sink or the file system could not do. Bad *data* is never a
 //! fault: a bad record is a [`Reject`](crate::batch::Reject), a bad file goes to quarantine.
 
+use std::borrow::Cow;
 use std::error::Error;
+use std::fmt;
 
 /// What the caller may do about a fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,16 +28,20 @@ pub enum Origin {
 }
 
 /// Something outside the process that did not do what it was asked.
-#[derive(Debug, thiserror::Error)]
-#[error("{doing}: {cause}")]
+///
+/// Its text is what was being done, the cause, and the next step.
+#[derive(Debug)]
 pub struct Fault {
     /// What the caller may do.
     pub class: Class,
-    /// Who failed.
+    /// Which part failed.
     pub origin: Origin,
-    /// What was being done, and for a fatal fault the next step: lower case, no full stop.
+    /// What was being done: lower case, no full stop.
     pub doing: String,
-    /// The error underneath. Its text is a part of that of the fault, so it is no source of it.
+    /// What the operator should do about it: lower case, no full stop. `None` for a transient fault,
+    /// and if the cause says it.
+    pub next_step: Option<Cow<'static, str>>,
+    /// The error underneath. Its text is a part of that of the fault, so it is not a source of it.
     pub cause: Box<dyn Error + Send + Sync>,
 }
 
@@ -50,11 +56,12 @@ impl Fault {
             class: Class::Transient,
             origin,
             doing: doing.into(),
+            next_step: None,
             cause: cause.into(),
         }
     }
 
-    /// A fault that an operator has to end. `doing` names the next step.
+    /// A fault that an operator has to end; see [`with_next_step`](Self::with_next_step).
     pub fn fatal(
         origin: Origin,
         doing: impl Into<String>,
@@ -64,13 +71,54 @@ impl Fault {
             class: Class::Fatal,
             origin,
             doing: doing.into(),
+            next_step: None,
             cause: cause.into(),
         }
+    }
+
+    /// The same with what the operator should do about it.
+    #[must_use]
+    pub fn with_next_step(mut self, next_step: impl Into<Cow<'static, str>>) -> Self {
+        self.next_step = Some(next_step.into());
+        self
     }
 
     /// Whether trying again may help.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         self.class == Class::Transient
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            doing,
+            next_step,
+            cause,
+            ..
+        } = self;
+        write!(f, "{doing}: {cause}")?;
+        next_step
+            .as_ref()
+            .map_or(Ok(()), |step| write!(f, "; {step}"))
+    }
+}
+
+impl Error for Fault {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fault_says_what_was_done_the_cause_and_the_next_step() {
+        let fault = Fault::fatal(Origin::Files, "locking work", "EPERM");
+        assert_eq!(fault.to_string(), "locking work: EPERM");
+        let fault = fault.with_next_step("use another directory");
+        assert_eq!(
+            fault.to_string(),
+            "locking work: EPERM; use another directory"
+        );
     }
 }

@@ -10,13 +10,15 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use crate::batch::Span;
-use crate::dataset::Datasets;
-use crate::fault::{Fault, Origin};
+use crate::fault::Fault;
 use crate::finding::Finding;
 use crate::frame::{Codec, Frame};
 
 pub mod memory;
+mod open;
 pub mod redis;
+
+pub use open::open;
 
 /// The options of a broker.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,37 +43,6 @@ impl Default for BrokerOptions {
             claim_idle: Duration::from_secs(60),
         }
     }
-}
-
-/// Opens the broker of the URL: `memory:`, or one of [`redis::SCHEMES`]. It carries frames of the
-/// given datasets. Publishing a frame of another dataset is a bug.
-///
-/// Connects to the server once, so that a wrong password is reported at the start.
-///
-/// # Errors
-/// Fatal if the URL, the options or the credentials are wrong. Transient if the server cannot be
-/// reached: call again.
-pub async fn open(
-    url: &str,
-    options: &BrokerOptions,
-    datasets: &Datasets,
-) -> Result<Arc<dyn Broker>, Fault> {
-    let scheme = url.split_once(':').map_or("", |(scheme, _)| scheme);
-    if scheme == "memory" {
-        return Ok(Arc::new(memory::MemoryBroker::new(options.queue_bytes_max)));
-    }
-    if redis::SCHEMES.contains(&scheme) {
-        return Ok(Arc::new(
-            redis::RedisBroker::open(url, options, datasets).await?,
-        ));
-    }
-    // Only the scheme: the rest of a URL may contain a password.
-    Err(Fault::fatal(
-        Origin::Broker,
-        "the URL of the queue has an unknown scheme; use `memory:`, `redis://host:6379` (`rediss://` with \
-         TLS), `redis-cluster://host:6379?node=host:6379` or `redis+unix:///path`",
-        format!("`{scheme}:` is not one of them"),
-    ))
 }
 
 /// The publishing side of the queue. Opens consumers for the receiving side.

@@ -4,18 +4,14 @@
 //! Nothing outlives the `execute` function of a command. Commands do not call each other, except
 //! that `demo` loads its files as `load` does.
 
-use std::sync::Arc;
-
-use anyhow::anyhow;
-
 use crate::config::Settings;
 use crate::config::cli::{Cli, Command, CompletionsArgs, ConfigArgs, ConfigCommand};
 use crate::fault::Fault;
-use crate::sink::{self, Database, LedgerFile, Operators, SinkOptions};
 
 mod http_client;
 mod check;
 mod config;
+mod database;
 mod demo;
 mod doctor;
 mod exit;
@@ -39,6 +35,7 @@ mod systemd;
 mod trace;
 mod verify;
 
+use database::{ledger_file, open_database, open_for_operators, wanted_file};
 pub use exit::{Exit, NoInput, Outcome, UsageError};
 use output::{INFALLIBLE, KeyValueText, print, unless_reader_gone};
 
@@ -116,44 +113,6 @@ pub fn without_settings(command: Option<&Command>) -> Option<anyhow::Result<Outc
 fn completions(args: &CompletionsArgs) -> anyhow::Result<Outcome> {
     print(&Cli::completions(args.shell))?;
     Ok(Outcome::Complete)
-}
-
-/// Options for a command, which sends one query at a time.
-fn one_connection() -> SinkOptions {
-    SinkOptions {
-        connections: 1,
-        ..SinkOptions::default()
-    }
-}
-
-/// Connects to the database of the settings.
-async fn open_database(settings: &Settings) -> Result<Arc<dyn Database>, Fault> {
-    sink::open(&settings.database_url, &one_connection()).await
-}
-
-/// Connects to the database of the settings and migrates its tables. Fails if it is a SQLite file
-/// that does not exist: creating it would answer a wrong path with an empty list.
-async fn open_for_operators(settings: &Settings) -> anyhow::Result<Arc<dyn Database>> {
-    if let Some(path) = settings.sqlite_path().filter(|path| !path.exists()) {
-        let why = "there is no database yet: load a file first, or name another database with \
-                   DATABASE_URL or --data-dir";
-        return Err(anyhow::Error::new(NoInput(path.display().to_string())).context(why));
-    }
-    let database = open_database(settings).await?;
-    database.migrate(&settings.datasets).await?;
-    Ok(database)
-}
-
-/// The ledger's entry of a file; `None` if it has none.
-async fn ledger_file(operators: &dyn Operators, file_no: u32) -> Result<Option<LedgerFile>, Fault> {
-    let only = file_no..file_no.saturating_add(1);
-    Ok(operators.files(only, None, 1).await?.pop())
-}
-
-/// The ledger's entry of a file that the user named; an error if it has none.
-async fn wanted_file(operators: &dyn Operators, file_no: u32) -> anyhow::Result<LedgerFile> {
-    let found = ledger_file(operators, file_no).await?;
-    found.ok_or_else(|| anyhow!("the ledger has no file {file_no}; see `task_runner files list`"))
 }
 
 #[cfg(test)]

@@ -12,8 +12,9 @@ use std::path::Path;
 
 use clap::{Args, Command, FromArgMatches};
 
+use super::error::ConfigError;
 use super::options::Options;
-use super::{ConfigError, url};
+use super::url;
 
 /// The variables of each option, by the name of its flag; the first that is set counts.
 pub(super) const VARIABLES: &[(&str, &[&str])] = &[

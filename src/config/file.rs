@@ -2,8 +2,11 @@
 
 use std::path::Path;
 
-use super::ConfigError;
+use super::error::ConfigError;
 use super::options::Options;
+
+/// Looked for in the current directory where no settings file is named.
+pub(super) const FILE_DEFAULT: &str = "lemonade.toml";
 
 /// How like two names must be (0 to 1) for one to be offered for the other. Lower offers
 /// nonsense, higher misses a swapped pair of letters in a short name.

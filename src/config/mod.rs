@@ -19,18 +19,18 @@ use crate::inbox::Directories;
 
 pub mod cli;
 mod environment;
+mod error;
 mod file;
 mod options;
 mod template;
 mod url;
 
 pub use environment::Environment;
+pub use error::ConfigError;
+use file::FILE_DEFAULT;
 pub use options::{HardLinks, LogFormat, Names, Options, OrOff, Period, Roles};
 pub use template::template;
 pub use url::redacted;
-
-/// Looked for in the current directory where no settings file is named.
-const FILE_DEFAULT: &str = "lemonade.toml";
 
 /// Read before anything else, where it is there.
 pub const DOTENV: &str = ".env";
@@ -77,17 +77,6 @@ const LOG_LEVEL_DEFAULT: &str = "info";
 #[must_use]
 pub fn schema() -> schemars::Schema {
     schemars::schema_for!(Options)
-}
-
-/// A setting that cannot be used: what, where it was given, and what would be right.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct ConfigError(String);
-
-impl ConfigError {
-    fn new(message: String) -> Self {
-        Self(message)
-    }
 }
 
 /// Everything the process was told, resolved and checked.

@@ -38,19 +38,15 @@ impl Lock {
             Err(TryLockError::WouldBlock) => {
                 let mut holder = String::new();
                 file.read_to_string(&mut holder).map_err(cannot)?;
-                let doing = format!(
-                    "{} is in use by process {}; stop it, or give this one another --work directory",
-                    work.display(),
-                    process_id(&holder)
-                );
-                return Err(Fault::fatal(Origin::Files, doing, "locked"));
+                let doing = format!("locking {}", work.display());
+                let cause = format!("process {} has it", process_id(&holder));
+                return Err(Fault::fatal(Origin::Files, doing, cause)
+                    .with_next_step("stop that process, or use another --work directory"));
             }
             Err(TryLockError::Error(error)) => {
-                let doing = format!(
-                    "cannot lock {}; use a file system with locks for --work",
-                    path.display()
-                );
-                return Err(Fault::fatal(Origin::Files, doing, error));
+                let doing = format!("locking {}", path.display());
+                return Err(Fault::fatal(Origin::Files, doing, error)
+                    .with_next_step("use a file system with locks for --work"));
             }
         }
         // Only for messages: a full disk must not keep the engine from starting, which then waits for
@@ -119,6 +115,9 @@ mod tests {
         lock.0.set_len(0).unwrap();
         assert_eq!(holder(work.path()).as_deref(), Some("(number unknown)"));
         let error = Lock::take(work.path()).unwrap_err().to_string();
-        assert!(error.contains("by process (number unknown);"), "{error}");
+        assert!(
+            error.contains("process (number unknown) has it;"),
+            "{error}"
+        );
     }
 }

@@ -353,7 +353,10 @@ fn a_second_process_is_refused() {
     let place = place(Duration::ZERO);
     let directories = place.inbox.directories.clone();
     let error = Inbox::open(directories, patience(Duration::ZERO)).unwrap_err();
-    assert!(error.to_string().contains("in use by process"), "{error}");
+    assert!(
+        error.to_string().contains(" has it; stop that process"),
+        "{error}"
+    );
     assert!(!error.is_transient());
 }
 

@@ -102,11 +102,13 @@ impl Flight {
         if self.hash == hash {
             return Ok(());
         }
-        Err(GivenUp::Fatal(Fault::fatal(
+        let fault = Fault::fatal(
             Origin::Files,
-            "the ledger was changed under this run; start again, it goes on with what is in work",
+            "the ledger was changed under this run",
             format!("it has given the number {file_no} to another content"),
-        )))
+        );
+        let next_step = "start again: the engine goes on with the files in work";
+        Err(GivenUp::Fatal(fault.with_next_step(next_step)))
     }
 
     /// A file of the same content has arrived.

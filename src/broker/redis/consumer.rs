@@ -16,8 +16,8 @@ use fred::types::Value;
 
 use super::entry::{self, Entry};
 use super::link::{Link, REPLY_TIMEOUT};
+use super::queue::{GROUP, Queue};
 use super::verdict::{Verdict, classify, fault};
-use super::{GROUP, Queue};
 use crate::broker::{Consumer, Delivery, Tag};
 use crate::fault::Fault;
 use crate::telemetry;

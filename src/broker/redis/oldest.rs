@@ -8,8 +8,8 @@ use fred::error::Error;
 use fred::interfaces::StreamsInterface;
 use fred::types::Value;
 
+use super::queue::{GROUP, Queue, Stream};
 use super::verdict::{Verdict, classify};
-use super::{GROUP, Queue, Stream};
 
 impl Queue {
     /// The age of the oldest entry of each stream.

@@ -10,7 +10,7 @@ use fred::error::Error;
 use fred::interfaces::StreamsInterface;
 use fred::types::Value;
 
-use super::{GROUP, Queue, Stream};
+use super::queue::{GROUP, Queue, Stream};
 
 impl Queue {
     /// Makes the group deliver orphaned entries of all streams again.

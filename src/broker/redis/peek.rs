@@ -11,8 +11,8 @@ use fred::types::Value;
 
 use super::entry::{self, Entry};
 use super::oldest::time_of;
+use super::queue::{GROUP, Queue, Stream};
 use super::verdict::{Verdict, classify};
-use super::{GROUP, Queue, Stream};
 use crate::broker::{Owner, Queued};
 use crate::frame::Frame;
 

@@ -97,7 +97,7 @@ pub(super) fn fault(doing: &str, error: Error) -> Fault {
     telemetry::broker_error();
     match classify(&error) {
         Verdict::Fatal(advice) => {
-            Fault::fatal(Origin::Broker, format!("{doing} failed; {advice}"), error)
+            Fault::fatal(Origin::Broker, format!("{doing} failed"), error).with_next_step(advice)
         }
         _ => Fault::transient(Origin::Broker, format!("{doing} failed"), error),
     }
@@ -219,6 +219,7 @@ mod tests {
         );
         let refused = fault("opening redis", Error::new(ErrorKind::Auth, "WRONGPASS no"));
         assert_eq!(refused.class, Class::Fatal);
-        assert!(refused.doing.contains(CREDENTIALS));
+        assert_eq!(refused.next_step.as_deref(), Some(CREDENTIALS));
+        assert_eq!(lost.next_step, None);
     }
 }

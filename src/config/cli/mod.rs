@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
-use super::FILE_DEFAULT;
 use super::environment::VARIABLES;
+use super::file::FILE_DEFAULT;
 use super::options::{Options, Period};
 use crate::sample::{FileFormat, RecordType};
 

@@ -10,31 +10,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::source::{Source, in_a_word, words};
 use super::{clean, made, rust};
 
-/// Top-level modules whose files still import each other in a circle, and which one.
-const KNOWN: [(&str, &str); 7] = [
-    (
-        "broker",
-        "`open` in mod.rs uses the implementations of the traits beside it",
-    ),
-    (
-        "commands",
-        "mod.rs calls the commands and has what they share",
-    ),
-    (
-        "config",
-        "mod.rs resolves settings by its children and has their error",
-    ),
+/// Top-level modules whose files still import each other in a circle, and why.
+const KNOWN: [(&str, &str); 2] = [
     (
         "content",
-        "the file of the module uses its children and has what they share",
-    ),
-    (
-        "frame",
-        "the file of the module uses its children and has what they share",
-    ),
-    (
-        "parse",
-        "the file of the module uses its children and has what they share",
+        "content.rs reads a file by its children, and has what they share",
     ),
     (
         "sink",

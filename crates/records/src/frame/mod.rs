@@ -7,6 +7,7 @@
 //! (another one, or nothing). The checksum in the header finds damage, not ill will, and whoever
 //! can write into the queue can make a right one: so [`decode`] panics on no bytes at all.
 
+mod codec;
 mod read;
 mod write;
 
@@ -24,18 +25,9 @@ use xxhash_rust::xxh3::Xxh3;
 
 use crate::batch::{Batch, ContentHash, Reject, RejectCode, Span, provenance};
 use crate::dataset::Datasets;
+pub use codec::Codec;
 use read::StreamError;
 use write::Writer;
-
-/// How the buffers of a frame are compressed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Codec {
-    /// Not at all: for a queue in this process.
-    Plain,
-    /// LZ4, if a frame is large enough to gain by it, for those of its buffers that shrink: for a
-    /// queue over a network.
-    Lz4,
-}
 
 /// A batch and its rejects, encoded: one entry of a stream; the unit of transport and redelivery.
 #[derive(Debug, Clone, PartialEq, Eq)]

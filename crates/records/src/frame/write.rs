@@ -19,7 +19,7 @@ use bytes::Bytes;
 use flatbuffers::FlatBufferBuilder;
 use lz4_flex::frame::{BlockSize, FrameEncoder, FrameInfo};
 
-use super::Codec;
+use super::codec::Codec;
 use super::read::CONTINUATION;
 
 /// Fewest rows that are compressed. Each of a batch's buffers is compressed by itself, at a cost of

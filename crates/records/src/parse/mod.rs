@@ -37,6 +37,7 @@ use crate::dataset::Dataset;
 use columns::Columns;
 use direct::Direct;
 use fields::Fields;
+use record::Problem;
 use walk::{Document, Walker};
 
 /// Most bytes of a record; a larger one is a reject. Records have hundreds of bytes, and the
@@ -358,20 +359,6 @@ impl Parser {
                 ..Self::default()
             };
         }
-    }
-}
-
-/// What is wrong with a record.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Problem {
-    code: RejectCode,
-    field: Option<String>,
-}
-
-impl Problem {
-    /// A problem of the record as a whole, not of one field.
-    fn of_record(code: RejectCode) -> Self {
-        Self { code, field: None }
     }
 }
 

@@ -5,12 +5,25 @@
 
 use std::mem;
 
-use super::Problem;
 use super::columns::{Columns, Value};
 use super::fields::{Field, Fields};
 use crate::batch::RejectCode;
 use crate::dataset::{Column, ColumnType, Dataset, OnUnknownField};
 use crate::timestamp;
+
+/// What is wrong with a record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Problem {
+    pub(super) code: RejectCode,
+    pub(super) field: Option<String>,
+}
+
+impl Problem {
+    /// A problem of the record as a whole, not of one field.
+    pub(super) fn of_record(code: RejectCode) -> Self {
+        Self { code, field: None }
+    }
+}
 
 /// Most characters of a field's name in a reject.
 const FIELD_CHARS_MAX: usize = 255;

@@ -12,10 +12,9 @@ use std::ops::Range;
 
 use simd_json::{Node, StaticNode};
 
-use super::Problem;
 use super::columns::Columns;
 use super::fields::{Field, Fields};
-use super::record::{Json, Record};
+use super::record::{Json, Problem, Record};
 use crate::batch::RejectCode;
 use crate::dataset::Dataset;
 

@@ -1,0 +1,54 @@
+//! The database of the settings, as commands open it, and what several of them ask it.
+
+use std::sync::Arc;
+
+use anyhow::anyhow;
+
+use super::exit::NoInput;
+use crate::config::Settings;
+use crate::fault::Fault;
+use crate::sink::{self, Database, LedgerFile, Operators, SinkOptions};
+
+/// Options for a command, which sends one query at a time.
+fn one_connection() -> SinkOptions {
+    SinkOptions {
+        connections: 1,
+        ..SinkOptions::default()
+    }
+}
+
+/// Connects to the database of the settings.
+pub(super) async fn open_database(settings: &Settings) -> Result<Arc<dyn Database>, Fault> {
+    sink::open(&settings.database_url, &one_connection()).await
+}
+
+/// Connects to the database of the settings and migrates its tables. Fails if it is a SQLite file
+/// that does not exist: creating it would answer a wrong path with an empty list.
+pub(super) async fn open_for_operators(settings: &Settings) -> anyhow::Result<Arc<dyn Database>> {
+    if let Some(path) = settings.sqlite_path().filter(|path| !path.exists()) {
+        let why = "there is no database yet: load a file first, or name another database with \
+                   DATABASE_URL or --data-dir";
+        return Err(anyhow::Error::new(NoInput(path.display().to_string())).context(why));
+    }
+    let database = open_database(settings).await?;
+    database.migrate(&settings.datasets).await?;
+    Ok(database)
+}
+
+/// The ledger's entry of a file; `None` if it has none.
+pub(super) async fn ledger_file(
+    operators: &dyn Operators,
+    file_no: u32,
+) -> Result<Option<LedgerFile>, Fault> {
+    let only = file_no..file_no.saturating_add(1);
+    Ok(operators.files(only, None, 1).await?.pop())
+}
+
+/// The ledger's entry of a file that the user named; an error if it has none.
+pub(super) async fn wanted_file(
+    operators: &dyn Operators,
+    file_no: u32,
+) -> anyhow::Result<LedgerFile> {
+    let found = ledger_file(operators, file_no).await?;
+    found.ok_or_else(|| anyhow!("the ledger has no file {file_no}; see `task_runner files list`"))
+}
