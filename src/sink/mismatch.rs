@@ -144,7 +144,7 @@ mod tests {
         let empty = Mismatch::Empty {
             table: "t".to_owned(),
         };
-        assert_eq!(kept(&[empty.clone()]), None);
+        assert_eq!(kept(std::slice::from_ref(&empty)), None);
         let mixed = [unknown(3, "a"), empty, unknown(7, "b")];
         let (file_no, _, dataset) = kept(&mixed).unwrap();
         assert_eq!((file_no, dataset), (8, "b"));
