@@ -1,8 +1,8 @@
 //! The environment as a layer of settings: `LEMONADE_*`, the URLs, their `*_FILE` forms, and the
-//! names that users of the Python original have set; also from a `.env` file.
+//! variables of the Python original. A `.env` file may set them, too.
 //!
-//! An [`Environment`] is a map that is handed in. Nothing beyond [`Environment::read`] looks at the
-//! variables of the process, and nothing changes them.
+//! An [`Environment`] is a map that is passed in. Only [`Environment::read`] reads the variables of
+//! the process, and nothing changes them.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -16,7 +16,7 @@ use super::error::ConfigError;
 use super::options::Options;
 use super::url;
 
-/// The variables of each option, by the name of its flag; the first that is set counts.
+/// Each flag and its variables. The first variable that is set is used.
 pub(super) const VARIABLES: &[(&str, &[&str])] = &[
     ("config", &["LEMONADE_CONFIG"]),
     ("data-dir", &["LEMONADE_DATA_DIR"]),
@@ -48,7 +48,7 @@ const DATABASE_URL: &str = "DATABASE_URL";
 const REDIS_URL: &str = "REDIS_URL";
 const LOG_DIR: &str = "LOG_DIR";
 
-/// The names by which the original was told its database.
+/// Variables of the Python original that set its database.
 const OLD_DATABASE: [&str; 6] = [
     "DB_USERNAME",
     "DB_PASSWORD",
@@ -58,21 +58,21 @@ const OLD_DATABASE: [&str; 6] = [
     "DB_NAME",
 ];
 
-/// The names by which the original was told its Redis.
+/// Variables of the Python original that set its Redis.
 const OLD_REDIS: [&str; 2] = ["REDIS_HOST", "REDIS_PORT"];
 
-/// The names that Kubernetes sets, too: for a service called `db` or `redis`.
+/// The variables that Kubernetes also sets, for a service called `db` or `redis`.
 const PORTS: [&str; 2] = ["DB_PORT", "REDIS_PORT"];
 
-/// What the value of such a name begins with.
+/// The protocols at the beginning of such a value.
 const LINK_PROTOCOLS: [&str; 3] = ["tcp", "udp", "sctp"];
 
-/// Variables by name. A variable that is empty counts as not set: that is how compose files leave
-/// one out.
+/// Variables by name. An empty variable counts as not set: a compose file sets a variable that it
+/// leaves out to an empty text.
 #[derive(Debug, Clone, Default)]
 pub struct Environment(BTreeMap<String, OsString>);
 
-/// What the environment says, and what its owner should be told about it.
+/// The settings of the environment, and warnings about its variables.
 #[derive(Debug, Default)]
 pub(super) struct EnvironmentLayer {
     pub(super) options: Options,
@@ -80,15 +80,15 @@ pub(super) struct EnvironmentLayer {
 }
 
 impl Environment {
-    /// The variables of this process, over those of a `.env` file where there is one.
+    /// Reads the `.env` file if it exists, and the variables of this process, which override it.
     ///
     /// # Errors
-    /// A file that is there and cannot be read.
+    /// The file exists and cannot be read.
     pub fn read(dotenv: &Path) -> Result<Self, ConfigError> {
         let mut all = BTreeMap::new();
         let broken = |what: &str| {
             let file = dotenv.display();
-            ConfigError::new(format!("{file}: {what}; mend the file or remove it"))
+            ConfigError::new(format!("{file}: {what}; correct the file or remove it"))
         };
         let text = match std::fs::read_to_string(dotenv) {
             Ok(text) => text,
@@ -97,19 +97,21 @@ impl Environment {
         };
         for pair in dotenvy::from_read_iter(text.as_bytes()) {
             let (name, value) = pair.map_err(|error| {
-                // Neither the line nor a name before it is shown: a password may be part of both.
+                // Shows neither the line nor a name before it: both may contain a part of a
+                // password.
                 let place = match &error {
                     dotenvy::Error::LineParse(line, _) => text.find(line.as_str()),
                     _ => None,
                 };
                 let line = place.map_or(1, |at| text[..at].matches('\n').count() + 1);
                 broken(&format!(
-                    "line {line} cannot be read: write NAME=value, and a value with blanks in quotes"
+                    "line {line} cannot be read: write NAME=value, with quotes around a value that \
+                             contains blanks"
                 ))
             })?;
             all.insert(name, OsString::from(value));
         }
-        // Names that are not UTF-8 are none of ours.
+        // A name that is not UTF-8 is not a setting.
         all.extend(std::env::vars_os().filter_map(|(name, v)| Some((name.into_string().ok()?, v))));
         Ok(Self(all))
     }
@@ -125,7 +127,8 @@ impl Environment {
         }
     }
 
-    /// The value of a variable, or of the file that its `_FILE` form names, less the line end.
+    /// The value of a variable, or the content of the file that its `_FILE` form names without the
+    /// line end.
     fn secret(&self, name: &str) -> Result<Option<String>, ConfigError> {
         let by_file = format!("{name}_FILE");
         match (self.get(name)?, self.get(&by_file)?) {
@@ -160,7 +163,7 @@ impl Environment {
         if self.get(LOG_DIR)?.is_some() {
             layer
                 .notes
-                .push("LOG_DIR is set, but logs go to stderr: redirect that".to_owned());
+                .push("LOG_DIR is ignored: logs go to stderr; redirect them to a file".to_owned());
         }
         for name in PORTS.iter().filter(|name| self.is_link(name)) {
             layer.notes.push(format!(
@@ -174,20 +177,20 @@ impl Environment {
                     .iter()
                     .flat_map(|(_, names)| names.iter().copied())
             };
-            // Not an error: orchestrators inject variables of their own.
+            // Not an error: orchestrators set other variables.
             if !known().any(|other| other == name)
                 && !self.is_of_service(name)
                 && let Some(close) = super::file::nearest(name, known())
             {
                 layer
                     .notes
-                    .push(format!("{name} is no setting; did you mean {close}?"));
+                    .push(format!("{name} is not a setting; did you mean {close}?"));
             }
         }
         Ok(layer)
     }
 
-    /// Each variable is read by the parser of its flag, so that both take the same values.
+    /// Parses each variable like its flag, so that both accept the same values.
     fn flags(&self) -> Result<Options, ConfigError> {
         let mut options = Options::default();
         for (flag, names) in VARIABLES {
@@ -233,8 +236,9 @@ impl Environment {
         Ok(Some(format!("redis://{}:{port}", url::host(host))))
     }
 
-    /// Whether the variable is a link that Kubernetes sets in every pod beside a service: for one
-    /// called `redis`, `REDIS_PORT=tcp://10.0.0.1:6379`. Nobody chose that value for the engine.
+    /// Whether the variable is a link that Kubernetes sets in the pods of a namespace: for a
+    /// service called `redis`, `REDIS_PORT=tcp://10.0.0.1:6379`. Such a value was not meant for the
+    /// engine.
     fn is_link(&self, name: &str) -> bool {
         let value = self.0.get(name).and_then(|value| value.to_str());
         let place = value.and_then(|value| {
@@ -244,8 +248,8 @@ impl Environment {
         place.is_some_and(|place| place.parse::<SocketAddr>().is_ok())
     }
 
-    /// Whether Kubernetes sets this name for a service: `NAME_SERVICE_HOST`, `NAME_SERVICE_PORT`,
-    /// `NAME_PORT`, and longer ones that begin with the last two.
+    /// Whether Kubernetes sets a variable of this name for a service: `NAME_SERVICE_HOST`,
+    /// `NAME_SERVICE_PORT`, `NAME_PORT`, and longer names that begin with the last two.
     fn is_of_service(&self, name: &str) -> bool {
         name.match_indices('_').any(|(at, _)| {
             let (service, rest) = name.split_at(at);
@@ -271,7 +275,7 @@ impl Environment {
         if !host.contains(['/', '@', '?', '#']) {
             return Ok(host);
         }
-        // It may hold a password, so it is not shown.
+        // Not shown, because it may contain a password.
         Err(ConfigError::new(format!(
             "environment variable {name}: its value is no host name; write a URL into \
              {DATABASE_URL} or {REDIS_URL}"
@@ -285,7 +289,7 @@ impl Environment {
         };
         text.parse().map_err(|_| {
             ConfigError::new(format!(
-                "environment variable {name}: its value is no port; write a number up to 65535"
+                "environment variable {name}: its value is not a port; write a number up to 65535"
             ))
         })
     }
@@ -302,7 +306,7 @@ impl<const N: usize> From<[(&str, &str); N]> for Environment {
     }
 }
 
-/// What clap says of a value, less its talk of flags.
+/// The reason for which clap refuses a value, without the name of the flag.
 fn refused(name: &str, value: &str, error: &clap::Error) -> String {
     use std::error::Error as _;
     let why = error.source().map(ToString::to_string).unwrap_or_default();
@@ -417,7 +421,7 @@ mod tests {
         let notes = environment.options().unwrap().notes;
         assert_eq!(
             notes,
-            ["LEMONADE_WROKERS is no setting; did you mean LEMONADE_WORKERS?"]
+            ["LEMONADE_WROKERS is not a setting; did you mean LEMONADE_WORKERS?"]
         );
     }
 
@@ -456,7 +460,7 @@ mod tests {
         }
     }
 
-    /// The variables of a pod beside a service of this name.
+    /// The variables of a pod in the namespace of a service with this name.
     fn links(service: &str, protocol: &str) -> Vec<(String, String)> {
         let at = "10.96.0.12";
         let pairs = [
@@ -473,7 +477,8 @@ mod tests {
         named.into_iter().collect()
     }
 
-    /// Every name that is read, cut into a service and an ending where Kubernetes has such an ending.
+    /// Every variable that is read, split into a service and a suffix if Kubernetes uses this
+    /// suffix.
     #[test]
     fn links_to_services_are_known_for_what_they_are() {
         let read = VARIABLES.iter().flat_map(|(_, names)| names.iter());

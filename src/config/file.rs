@@ -1,22 +1,22 @@
-//! The settings file: TOML, with unknown keys refused and the near miss named.
+//! The settings file: TOML. An unknown key is an error that names the most similar setting.
 
 use std::path::Path;
 
 use super::error::ConfigError;
 use super::options::Options;
 
-/// Looked for in the current directory where no settings file is named.
+/// The settings file in the current directory, read if no other is named.
 pub(super) const FILE_DEFAULT: &str = "lemonade.toml";
 
-/// How like two names must be (0 to 1) for one to be offered for the other. Lower offers
-/// nonsense, higher misses a swapped pair of letters in a short name.
-const LIKENESS_MIN: f64 = 0.7;
+/// Smallest similarity (0 to 1) at which a known name is suggested for an unknown one. Lower
+/// suggests nonsense; higher misses two swapped letters in a short name.
+const SIMILARITY_MIN: f64 = 0.7;
 
 /// Reads a settings file.
 ///
 /// # Errors
-/// It is not there, is no TOML, or holds a key or a value that is no setting; the message names
-/// the file, the place, and what was likely meant.
+/// The file does not exist, is not TOML, or has an unknown key or a wrong value. The message names
+/// the file, the line, and the key that was probably meant.
 pub(super) fn read(path: &Path) -> Result<Options, ConfigError> {
     let text = std::fs::read_to_string(path)
         .map_err(|error| ConfigError::new(format!("settings file {}: {error}", path.display())))?;
@@ -44,7 +44,7 @@ fn describe(source: &str, text: &str, error: &toml::de::Error) -> String {
     }
 }
 
-/// The message with all that it quotes hidden, if there is a URL in it: a password may be next to it.
+/// The message with its quoted parts hidden if it contains a URL, which may contain a password.
 fn without_urls(message: &str) -> String {
     let quote = |c| matches!(c, '"' | '`' | '\'');
     match (message.find(quote), message.rfind(quote)) {
@@ -55,8 +55,8 @@ fn without_urls(message: &str) -> String {
     }
 }
 
-/// From serde's own words about an unknown name, which list what it knows at that place: the
-/// unknown one and the closest known one. Only a hint hangs on the wording.
+/// The unknown name in serde's message, and the most similar of the known names that it lists. If
+/// serde changes its wording, only this suggestion is lost.
 fn meant(message: &str) -> Option<(&str, &str)> {
     if !message.starts_with("unknown field") {
         return None;
@@ -66,12 +66,12 @@ fn meant(message: &str) -> Option<(&str, &str)> {
     Some((unknown, nearest(unknown, quoted)?))
 }
 
-/// The name that `unknown` was likely meant to be.
+/// The known name that is most similar to `unknown`; `None` if none is similar enough.
 pub(super) fn nearest<'a>(unknown: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let unknown = unknown.replace('-', "_");
     known
         .map(|name| (strsim::normalized_damerau_levenshtein(&unknown, name), name))
-        .filter(|(likeness, _)| *likeness >= LIKENESS_MIN)
+        .filter(|(similarity, _)| *similarity >= SIMILARITY_MIN)
         .max_by(|(a, _), (b, _)| a.total_cmp(b))
         .map(|(_, name)| name)
 }

@@ -1,8 +1,9 @@
-//! What the process is told: flags over environment over file over defaults, resolved once.
+//! The settings of the process: flags override the environment, which overrides the settings file,
+//! which overrides the defaults.
 //!
-//! [`Settings`] is finished: no part of the engine looks at flags or variables again, and no part
-//! can show a password by printing it. Invariant: the four directories are four, the limits are
-//! within what the engine was built for, and the URLs are of a kind that it knows.
+//! [`Settings`] is resolved once; no other module reads flags or variables. Invariants: the four
+//! directories differ, the limits are within the range that the engine supports, the URLs have a
+//! known scheme, and printing the settings shows no password.
 
 use std::fmt::{self, Write as _};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -32,54 +33,54 @@ pub use options::{HardLinks, LogFormat, Names, Options, OrOff, Period, Roles};
 pub use template::template;
 pub use url::redacted;
 
-/// Read before anything else, where it is there.
+/// A file of environment variables in the current directory, read if it exists.
 pub const DOTENV: &str = ".env";
 
 const DATA_DIR_DEFAULT: &str = "./lemonade-data";
 const HTTP_PORT_DEFAULT: u16 = 9464;
 
-/// Enough to keep workers busy for seconds while ingest waits for a disk; more only adds to what
-/// Redis must hold within the 2 GB that everything shares.
+/// Keeps workers busy for seconds while ingest waits for a disk. More would only use memory of
+/// Redis, which shares 2 GB with the engine and the database.
 const QUEUE_BYTES_DEFAULT: ByteSize = ByteSize::mib(64);
 
-/// Two cores that parse and a few commits in flight stay under it with room to spare; halving it
-/// makes stages wait for each other, doubling it gains nothing.
+/// Two parsing cores and a few commits in flight need less. Half of it makes stages wait for each
+/// other; twice as much gains nothing.
 const MEMORY_BUDGET_DEFAULT: ByteSize = ByteSize::mib(128);
 
-/// Below, one frame in parse and one in commit might not fit, and the engine would stand still.
+/// With less, one frame in parse and one in commit may not fit, and the engine would hang.
 const MEMORY_BUDGET_MIN: ByteSize = ByteSize::mib(16);
 
-/// Two INSERTs of 1,000 rows. Fewer cost Redis and the ledger more for each row; more gain a few
+/// Two INSERTs of 1,000 rows. Fewer records cost Redis and the ledger more per row; more gain a few
 /// percent and take more memory (docs/performance.md).
 const FRAME_RECORDS_DEFAULT: u32 = 2_000;
 
-/// A frame is committed as a whole; beyond this many rows a transaction holds locks for too long.
+/// A frame is committed in one transaction, which holds locks for too long beyond this size.
 const FRAME_RECORDS_MAX: u32 = 100_000;
 
-/// 2,000 ordinary records are half of it; only unusually large records make frames shorter.
+/// Twice the size of 2,000 ordinary records: only unusually large records make frames shorter.
 const FRAME_BYTES_DEFAULT: ByteSize = ByteSize::mib(1);
 
-/// More connections than this help no database, and each takes memory there.
+/// More connections help no database, and each one takes memory there.
 const WORKERS_MAX: usize = 256;
 
 const SUMMARY_EVERY_DEFAULT: Duration = Duration::from_secs(24 * 60 * 60);
 const QUIET_TIME_DEFAULT: Duration = Duration::from_secs(2);
 const INCOMPLETE_AFTER_DEFAULT: Duration = Duration::from_secs(60);
 const SCAN_INTERVAL_DEFAULT: Duration = Duration::from_secs(5);
-/// Room for what is in flight to end: spilled data, moves across devices, the logs of the servers.
+/// Space to finish frames in flight: spilled data, moves across devices, logs of the servers.
 const DISK_FLOOR_DEFAULT: ByteSize = ByteSize::mib(256);
 
 const DRAIN_TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
 
 const LOG_LEVEL_DEFAULT: &str = "info";
 
-/// The JSON Schema of a settings file, made of the types that read it.
+/// The JSON Schema of a settings file, generated from the types that parse it.
 #[must_use]
 pub fn schema() -> schemars::Schema {
     schemars::schema_for!(Options)
 }
 
-/// Everything the process was told, resolved and checked.
+/// The settings of the process, resolved and checked.
 ///
 /// `Display` and `Debug` print it as a settings file, with passwords hidden.
 #[derive(Clone)]
@@ -88,49 +89,49 @@ pub struct Settings {
     pub database_url: String,
     /// `redis://…` (and its kin for clusters, TLS and Unix sockets) or `memory:`. May hold a password.
     pub broker_url: String,
-    /// Where everything lives that has no place of its own.
+    /// Directory of all that has no setting of its own.
     pub data_dir: PathBuf,
     /// The four directories, which are the four states of a file.
     pub dirs: Directories,
     /// The datasets, built in and the user's.
     pub datasets: Datasets,
-    /// Commits at the same time, each with a connection of its own.
+    /// Number of concurrent commits, each with its own connection.
     pub workers: usize,
-    /// Most bytes in the queue; the publisher waits beyond.
+    /// Most bytes in the queue. Publishing waits while it is full.
     pub queue_bytes_max: u64,
-    /// Memory for records in flight: a quarter of it between parse and queue.
+    /// Bytes for records in flight, a quarter of it between parse and queue.
     pub memory_budget_bytes: u64,
     /// Most records in a frame.
     pub frame_records: u32,
-    /// Most bytes of JSON behind a frame.
+    /// Most bytes of JSON in a frame.
     pub frame_bytes: usize,
-    /// How often the daily summary is refreshed; `None`: only at the start.
+    /// Interval of refreshing the daily summary. `None`: only at the start.
     pub summary_every: Option<Duration>,
-    /// A file whose writer cannot be seen is finished after this long without change.
+    /// Where writers of a file are invisible, it is taken after this long without a change.
     pub quiet_time: Duration,
-    /// A document that is still not whole after this long goes to quarantine.
+    /// A document that is still incomplete after this long goes to quarantine.
     pub incomplete_after: Duration,
-    /// What becomes of a file in inbound that has a second name.
+    /// What to do with a file in inbound that has a second hard link.
     pub hard_links: HardLinks,
     /// Names of files that are passed over: markers of the programs that write the data.
     pub marker_files: Names,
-    /// How often inbound is scanned, whatever notifications say.
+    /// Interval of scanning inbound, in addition to notifications.
     pub scan_interval: Duration,
-    /// How long work in hand may take to finish after the first signal to stop.
+    /// Time to finish frames in flight after the first signal to stop.
     pub drain_timeout: Duration,
-    /// Least free bytes on the file system of each directory for a file to be taken.
+    /// No file is taken while the file system of a directory has fewer free bytes.
     pub disk_floor_bytes: u64,
-    /// Where HTTP is served; `None`: nowhere.
+    /// Address of the HTTP server. `None`: HTTP is off.
     pub http_addr: Option<SocketAddr>,
     /// Names under which HTTP answers, besides those of this machine and the address.
     pub http_hosts: Names,
-    /// What this process does of the service.
+    /// The parts of the service that this process runs.
     pub roles: Roles,
-    /// The shape of the log.
+    /// The format of the log.
     pub log_format: LogFormat,
-    /// What is logged: a level, or directives by module.
+    /// The log level, or levels by module.
     pub log_level: String,
-    /// What the user should be told about the settings, to be logged once at start.
+    /// Warnings about the settings, to be logged once at the start.
     pub notes: Vec<String>,
     /// The flags of the process, which stay while environment and files change.
     flags: Options,
@@ -186,11 +187,11 @@ impl Settings {
         changed
     }
 
-    /// Resolves the settings of a process from its flags and its environment, and from the
-    /// settings file that one of them names or that lies in the current directory.
+    /// Resolves the settings of a process from its flags and its environment, and from the settings
+    /// file that one of them names or that is in the current directory.
     ///
     /// # Errors
-    /// A value, a key, a file or a combination that cannot be used.
+    /// A value, key, file or combination of settings is invalid.
     pub fn resolve(flags: Options, environment: &Environment) -> Result<Self, ConfigError> {
         let environment::EnvironmentLayer { options, notes } = environment.options()?;
         let given = flags.clone().over(options);
@@ -203,8 +204,8 @@ impl Settings {
         Ok(Self { flags, ..settings })
     }
 
-    /// The settings of a program that uses this crate as a library: what `options` leaves out has
-    /// its default. Reads neither flags, nor environment, nor files.
+    /// The settings of a program that uses this crate as a library. A setting that `options` leaves
+    /// out has its default. Reads neither flags, nor environment, nor files.
     ///
     /// # Errors
     /// A value or a combination that cannot be used.
@@ -212,7 +213,7 @@ impl Settings {
         Self::finish(options, Vec::new())
     }
 
-    /// The same from the text of a settings file.
+    /// The settings in the text of a settings file, for the same use.
     ///
     /// # Errors
     /// The text is not TOML, has an unknown key, or has a value that cannot be used.
@@ -220,7 +221,7 @@ impl Settings {
         Self::from_options(file::parse("settings", text)?)
     }
 
-    /// Fills in defaults and checks what was given.
+    /// Fills in defaults and checks the result.
     fn finish(given: Options, notes: Vec<String>) -> Result<Self, ConfigError> {
         let data_dir = given.data_dir.unwrap_or_else(|| DATA_DIR_DEFAULT.into());
         let place = |own: Option<PathBuf>, name| own.unwrap_or_else(|| data_dir.join(name));
@@ -242,7 +243,7 @@ impl Settings {
             },
             datasets: Datasets::new(given.datasets)
                 .map_err(|error| ConfigError::new(error.to_string()))?,
-            // More than cores + 1 connections loses (measured).
+            // Measured: more connections than cores + 1 are slower.
             workers: given.workers.map_or(cores + 1, std::num::NonZero::get),
             queue_bytes_max: bytes(given.queue_bytes, QUEUE_BYTES_DEFAULT),
             memory_budget_bytes: bytes(given.memory_budget, MEMORY_BUDGET_DEFAULT),
@@ -283,14 +284,14 @@ impl Settings {
         let database = url::scheme(&self.database_url);
         if !matches!(database, "mysql" | "sqlite") {
             return Some(format!(
-                "DATABASE_URL: `{}` is of no known kind; write mysql://… or sqlite:PATH",
+                "DATABASE_URL: `{}` has an unknown scheme; write mysql://… or sqlite:PATH",
                 redacted(&self.database_url)
             ));
         }
         let queue = url::scheme(&self.broker_url);
         if queue != "memory" && !redis::SCHEMES.contains(&queue) {
             return Some(format!(
-                "REDIS_URL: `{}` is of no known kind; write redis://… or memory:",
+                "REDIS_URL: `{}` has an unknown scheme; write redis://… or memory:",
                 redacted(&self.broker_url)
             ));
         }
@@ -310,16 +311,16 @@ impl Settings {
         }
         if self.memory_budget_bytes < MEMORY_BUDGET_MIN.as_u64() {
             return Some(format!(
-                "memory budget: too small; at least {MEMORY_BUDGET_MIN}"
+                "memory_budget: too small; at least {MEMORY_BUDGET_MIN}"
             ));
         }
         if self.frame_records > FRAME_RECORDS_MAX {
             return Some(format!(
-                "frame records: too many; at most {FRAME_RECORDS_MAX}"
+                "frame_records: too many; at most {FRAME_RECORDS_MAX}"
             ));
         }
         if self.frame_bytes == 0 || self.queue_bytes_max == 0 || self.scan_interval.is_zero() {
-            return Some("frame bytes, queue bytes and scan interval must not be 0".to_owned());
+            return Some("frame_bytes, queue_bytes and scan_interval must not be 0".to_owned());
         }
         let stars = |pattern: &&String| pattern.matches('*').count() > 1 || *pattern == "*";
         if let Some(pattern) = self.marker_files.0.iter().find(stars) {
@@ -327,10 +328,10 @@ impl Settings {
                 "marker files: `{pattern}`: write a name, with one * for any characters"
             ));
         }
-        // A role of its own meets the others in the queue, so the queue must outlive the process.
+        // Roles in different processes exchange frames through the queue, which must be in Redis.
         if queue == "memory" && (self.roles.ingest != self.roles.work) {
             return Some(format!(
-                "role {}: the in-process queue reaches no other process; set REDIS_URL",
+                "role {}: another process cannot reach the in-process queue; set REDIS_URL",
                 self.roles
             ));
         }
@@ -350,39 +351,39 @@ impl Settings {
         None
     }
 
-    /// Whether neither a database nor a queue was set: `SQLite` and the in-process queue.
+    /// Whether the database is `SQLite` and the queue is in this process, as without settings.
     #[must_use]
     pub fn embedded(&self) -> bool {
         url::scheme(&self.database_url) == "sqlite" && url::scheme(&self.broker_url) == "memory"
     }
 
-    /// What to tell the user of an embedded pair, and how to go on to the real ones.
+    /// A note for users of `SQLite` and the in-process queue; `None` for others.
     #[must_use]
     pub fn embedded_note(&self) -> Option<String> {
         self.embedded().then(|| {
             format!(
-                "using {} and the queue in this process; set DATABASE_URL and REDIS_URL to go on \
-                 to MySQL and Redis",
+                "using {} and the in-process queue; set DATABASE_URL and REDIS_URL to use MySQL and \
+                 Redis",
                 self.database_url
             )
         })
     }
 
-    /// The dataset of this name, as `--dataset` gives it.
+    /// The dataset with this name.
     ///
     /// # Errors
-    /// There is none; the message lists those there are.
+    /// No dataset has this name. The message lists all names.
     pub fn dataset(&self, name: &str) -> Result<&Arc<Dataset>, ConfigError> {
         self.datasets.by_name(name).ok_or_else(|| {
             let names: Vec<_> = self.datasets.iter().map(|dataset| &*dataset.name).collect();
             ConfigError::new(format!(
-                "no dataset `{name}`; there are {}",
+                "unknown dataset `{name}`; known are {}",
                 names.join(", ")
             ))
         })
     }
 
-    /// The path of the `SQLite` database, where it is one.
+    /// The path of the `SQLite` database; `None` if the database is another one.
     #[must_use]
     pub fn sqlite_path(&self) -> Option<&Path> {
         let path = self.database_url.strip_prefix("sqlite:")?;
@@ -449,7 +450,7 @@ fn default_markers() -> Names {
     )
 }
 
-/// A size in the largest unit that says it without a fraction, so that reading it back gives it.
+/// A size in the largest unit that needs no fraction, so that parsing it returns the same size.
 fn exact_size(bytes: u64) -> String {
     let units = [("GiB", 30), ("MiB", 20), ("KiB", 10)];
     match units

@@ -1,7 +1,8 @@
-//! One layer of settings, all of them optional: what flags, environment and file each may say.
+//! One layer of settings, each of them optional. Flags, environment and settings file are a layer
+//! each.
 //!
-//! The three layers have one shape and one set of parsers, so a value that is right in one of them
-//! is right in all. Merging them and filling in defaults is the business of [`super::Settings`].
+//! The layers have the same type and the same parsers, so a value is valid in all of them or in
+//! none. [`super::Settings`] merges them and fills in defaults.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -16,7 +17,7 @@ use serde::{Deserialize, Deserializer};
 
 use crate::dataset::Dataset;
 
-/// What a layer says; `None` leaves a setting to the layer below.
+/// A layer of settings. `None` leaves a setting to the layer below.
 #[derive(Debug, Clone, Default, PartialEq, clap::Args, Deserialize, JsonSchema)]
 #[command(next_help_heading = "Settings")]
 #[serde(default, deny_unknown_fields)]
@@ -25,51 +26,51 @@ use crate::dataset::Dataset;
     description = "A settings file: lemonade.toml"
 )]
 pub struct Options {
-    /// Settings file; without it ./lemonade.toml, where there is one
+    /// Settings file (default: ./lemonade.toml, if it exists)
     #[arg(long, global = true, value_name = "FILE")]
     #[serde(skip)]
     pub config: Option<PathBuf>,
 
-    /// Where everything lives that has no place of its own (default: ./lemonade-data)
+    /// Directory of all that has no setting of its own (default: ./lemonade-data)
     #[arg(long, global = true, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
 
-    /// Where files arrive (default: inbound in the data directory)
+    /// Directory where files arrive (default: inbound in the data directory)
     #[arg(long, global = true, value_name = "DIR")]
     pub inbound: Option<PathBuf>,
 
-    /// Where files stand while they are loaded (default: work in the data directory)
+    /// Directory of files while they are loaded (default: work in the data directory)
     #[arg(long, global = true, value_name = "DIR", hide_short_help = true)]
     pub work: Option<PathBuf>,
 
-    /// Where loaded files go (default: history in the data directory)
+    /// Directory of loaded files (default: history in the data directory)
     #[arg(long, global = true, value_name = "DIR")]
     pub history: Option<PathBuf>,
 
-    /// Where files go that cannot be read as a whole (default: quarantine in the data directory)
+    /// Directory of files that cannot be read (default: quarantine in the data directory)
     #[arg(long, global = true, value_name = "DIR", hide_short_help = true)]
     pub quarantine: Option<PathBuf>,
 
-    /// Address of /metrics, health and the status page, or `off` (default: 127.0.0.1:9464)
+    /// Address of /metrics, health and the status page, or off (default: 127.0.0.1:9464)
     #[arg(long, global = true, value_name = "ADDR")]
     #[schemars(with = "Option<String>")]
     pub http_addr: Option<OrOff<SocketAddr>>,
 
-    /// Other names under which HTTP answers, with commas between: those of a proxy or a container
+    /// More host names for HTTP, separated by commas: those of a proxy or a container
     #[arg(long, global = true, value_name = "NAMES", hide_short_help = true)]
     #[schemars(with = "Option<String>")]
     pub http_hosts: Option<Names>,
 
-    /// Commits at the same time, each with a connection (default: cores + 1)
+    /// Concurrent commits, each with a connection (default: cores + 1)
     #[arg(long, global = true, value_name = "N")]
     pub workers: Option<NonZeroUsize>,
 
-    /// Most bytes in the queue; the publisher waits beyond (default: 64MiB)
+    /// Most bytes in the queue; publishing waits while it is full (default: 64MiB)
     #[arg(long, global = true, value_name = "SIZE", hide_short_help = true)]
     #[schemars(with = "Option<Size>")]
     pub queue_bytes: Option<ByteSize>,
 
-    /// Memory for records in flight; a quarter of it is for those between parse and queue (default: 128MiB)
+    /// Memory for records in flight, a quarter of it between parse and queue (default: 128MiB)
     #[arg(long, global = true, value_name = "SIZE")]
     #[schemars(with = "Option<Size>")]
     pub memory_budget: Option<ByteSize>,
@@ -78,78 +79,78 @@ pub struct Options {
     #[arg(long, global = true, value_name = "N", hide_short_help = true)]
     pub frame_records: Option<NonZeroU32>,
 
-    /// Most bytes of JSON behind a frame (default: 1MiB)
+    /// Most bytes of JSON in a frame (default: 1MiB)
     #[arg(long, global = true, value_name = "SIZE", hide_short_help = true)]
     #[schemars(with = "Option<Size>")]
     pub frame_bytes: Option<ByteSize>,
 
-    /// How often the daily summary is refreshed; `off`: only at the start (default: 24h)
+    /// Interval of refreshing the daily summary; off: only at the start (default: 24h)
     #[arg(long, global = true, value_name = "TIME", hide_short_help = true)]
     #[schemars(with = "Option<String>")]
     pub summary_every: Option<OrOff<Period>>,
 
-    /// A file whose writer cannot be seen is finished after this long without change (default: 2s)
+    /// Where writers are invisible, take a file after this long without a change (default: 2s)
     #[arg(long, global = true, value_name = "TIME", hide_short_help = true)]
     #[schemars(with = "Option<String>")]
     pub quiet_time: Option<Period>,
 
-    /// A document that is still not whole after this long goes to quarantine (default: 60s)
+    /// Quarantine a document that is still incomplete after this long (default: 60s)
     #[arg(long, global = true, value_name = "TIME", hide_short_help = true)]
     #[schemars(with = "Option<String>")]
     pub incomplete_after: Option<Period>,
 
-    /// A file in inbound that has a second name, a hard link: take it, or let it wait (default: take)
+    /// A file in inbound that has a second hard link: take it, or let it wait (default: take)
     #[arg(long, global = true, value_name = "WHAT", hide_short_help = true)]
     pub hard_links: Option<HardLinks>,
 
-    /// Files that are passed over, with commas between; a `*` stands for any characters (default: _SUCCESS,_started_*,_committed_*,*.crc)
+    /// Names of files to ignore, separated by commas; * matches any characters (default: _SUCCESS,_started_*,_committed_*,*.crc)
     #[arg(long, global = true, value_name = "NAMES", hide_short_help = true)]
     #[schemars(with = "Option<String>")]
     pub marker_files: Option<Names>,
 
-    /// How often inbound is scanned, whatever notifications say (default: 5s)
+    /// Interval of scanning inbound, in addition to notifications (default: 5s)
     #[arg(long, global = true, value_name = "TIME", hide_short_help = true)]
     #[schemars(with = "Option<String>")]
     pub scan_interval: Option<Period>,
 
-    /// How long work in hand may take to finish after the first Ctrl-C (default: 30s)
+    /// Time to finish frames in flight after the first Ctrl-C or SIGTERM (default: 30s)
     #[arg(long, global = true, value_name = "TIME", hide_short_help = true)]
     #[schemars(with = "Option<String>")]
     pub drain_timeout: Option<Period>,
 
-    /// No file is taken or inflated while a file system has less room than this (default: 256MiB)
+    /// Take and inflate no file while a file system has less free space (default: 256MiB)
     #[arg(long, global = true, value_name = "SIZE", hide_short_help = true)]
     #[schemars(with = "Option<Size>")]
     pub disk_floor: Option<ByteSize>,
 
-    /// What this process does of `run`: any of ingest,work,summary (default: all)
+    /// Parts of the service in this process: any of ingest,work,summary (default: all)
     #[arg(long, global = true, value_name = "ROLES", hide_short_help = true)]
     #[schemars(with = "Option<String>")]
     pub role: Option<Roles>,
 
-    /// Shape of the log on stderr; auto is text on a terminal, else JSON (default: auto)
+    /// Format of the log on stderr; auto is text on a terminal, else JSON (default: auto)
     #[arg(long, global = true, value_name = "FORMAT", hide_short_help = true)]
     pub log_format: Option<LogFormat>,
 
-    /// What is logged: error, warn, info, debug, trace, or directives by module (default: info)
+    /// Log level: error, warn, info, debug, trace, or levels by module (default: info)
     #[arg(long, global = true, value_name = "LEVEL")]
     pub log_level: Option<String>,
 
-    /// The database: `mysql://…` or `sqlite:…`. No flag, because flags are seen by other users.
+    /// The database: `mysql://…` or `sqlite:…`. Not a flag, because other users can see flags.
     #[arg(skip)]
     pub database_url: Option<String>,
 
-    /// The queue: `redis://…` or `memory:`. No flag, likewise.
+    /// The queue: `redis://…` or `memory:`. Not a flag, for the same reason.
     #[arg(skip)]
     pub redis_url: Option<String>,
 
-    /// The user's datasets; only a file can say these.
+    /// The user's datasets. Only a settings file can define them.
     #[arg(skip)]
     pub datasets: Vec<Dataset>,
 }
 
 impl Options {
-    /// This layer, and `below` where it says nothing.
+    /// Merges two layers: `below` supplies the settings that this layer leaves open.
     #[must_use]
     pub fn over(self, below: Self) -> Self {
         Self {
@@ -188,10 +189,10 @@ impl Options {
     }
 }
 
-/// How a size may be written in the file.
+/// The schema of a size.
 #[derive(JsonSchema)]
 #[schemars(untagged)]
-#[expect(dead_code, reason = "it is there for its schema")]
+#[expect(dead_code, reason = "only its schema is used")]
 enum Size {
     /// Such as `64MiB` or `2GB`.
     Text(String),
@@ -199,7 +200,7 @@ enum Size {
     Bytes(u64),
 }
 
-/// A length of time as people write it: `500ms`, `30s`, `1h 30m`.
+/// A length of time, written like `500ms`, `30s` or `1h 30m`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Period(pub Duration);
 
@@ -235,7 +236,7 @@ pub enum OrOff<T> {
 }
 
 impl<T> OrOff<T> {
-    /// The value, where it is not off.
+    /// The value; `None` if it is `off`.
     pub fn on(self) -> Option<T> {
         match self {
             Self::Off => None,
@@ -263,7 +264,7 @@ impl<'de, T: FromStr<Err: fmt::Display>> Deserialize<'de> for OrOff<T> {
     }
 }
 
-/// Names with commas between; there may be none.
+/// A list of names, separated by commas; may be empty.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Names(pub Vec<String>);
 
@@ -289,7 +290,7 @@ impl<'de> Deserialize<'de> for Names {
     }
 }
 
-/// What a process does of the service.
+/// The parts of the service that a process runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Roles {
     /// Takes files in, publishes their frames, settles them.
@@ -308,7 +309,7 @@ impl Roles {
         summary: true,
     };
 
-    /// Their names, in the order of the flow.
+    /// The names of the roles, in the order in which data flows.
     #[must_use]
     pub fn names(self) -> Vec<&'static str> {
         [
@@ -342,7 +343,7 @@ impl FromStr for Roles {
                 "summary" => roles.summary = true,
                 _ => {
                     return Err(format!(
-                        "`{name}` is no role; there are ingest, work, summary"
+                        "`{name}` is not a role; use ingest, work or summary"
                     ));
                 }
             }
@@ -366,18 +367,18 @@ impl<'de> Deserialize<'de> for Roles {
     }
 }
 
-/// What becomes of a file in inbound that has a second name.
+/// What to do with a file in inbound that has a second hard link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum HardLinks {
-    /// It is taken like any other; its bytes are those of the other name.
+    /// Take it like any other file.
     Take,
-    /// It waits until the other name is gone.
+    /// Let it wait until the other link is removed.
     Wait,
 }
 
 impl HardLinks {
-    /// As it is written.
+    /// The value as it is written in settings.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -387,20 +388,20 @@ impl HardLinks {
     }
 }
 
-/// The shape of the log.
+/// The format of the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
     /// Lines for people.
     Text,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
     /// Text where stderr is a terminal, else JSON.
     Auto,
 }
 
 impl LogFormat {
-    /// As it is written.
+    /// The value as it is written in settings.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {

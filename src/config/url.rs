@@ -1,10 +1,10 @@
-//! URLs of database and queue: made from parts, sorted by scheme, and shown without passwords.
+//! URLs of the database and the queue: made from parts, and shown without passwords.
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use crate::broker::redis;
 
-/// All but the characters that mean nothing anywhere in a URL (RFC 3986, section 2.3).
+/// Characters to encode: all but the unreserved ones (RFC 3986, section 2.3).
 const RESERVED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'-')
     .remove(b'.')
@@ -14,10 +14,10 @@ const RESERVED: &AsciiSet = &NON_ALPHANUMERIC
 /// Shown instead of a secret.
 const HIDDEN: &str = "***";
 
-/// Parameters whose values are no secrets.
+/// Parameters whose values are not secret.
 const SHOWN_PARAMETERS: [&str; 5] = ["allow_public_key", "ca", "node", "require_ssl", "socket"];
 
-/// The parts of a `MySQL` login, as the old names give them.
+/// The parts of a `MySQL` URL, from the variables of the Python original.
 pub(super) struct Mysql<'a> {
     pub(super) user: &'a str,
     pub(super) password: &'a str,
@@ -42,7 +42,7 @@ impl Mysql<'_> {
     }
 }
 
-/// A host as it stands in a URL: an IPv6 address goes in brackets.
+/// A host as it is written in a URL: an IPv6 address in brackets.
 pub(super) fn host(name: &str) -> String {
     if name.contains(':') && !name.starts_with('[') {
         format!("[{name}]")
@@ -51,16 +51,16 @@ pub(super) fn host(name: &str) -> String {
     }
 }
 
-/// What stands before the first colon.
+/// The text before the first colon; empty if there is none.
 pub(super) fn scheme(url: &str) -> &str {
     url.split_once(':').map_or("", |(scheme, _)| scheme)
 }
 
-/// What makes the URL another one than its writer meant, with the next step; it shows no part of
-/// the URL.
+/// Why the URL probably does not mean what its author intended, with the next step. Shows no part
+/// of the URL.
 ///
-/// A password may hold characters that end a part of a URL. Written raw, they move its rest into
-/// the host, the path or the query, whose text errors and servers repeat.
+/// A password may contain characters that end a part of a URL. Unless they are encoded, the rest of
+/// the password becomes part of the host, path or query, which errors and servers print.
 pub(super) fn misread(url: &str) -> Option<&'static str> {
     let (scheme, rest) = url.split_once("://")?;
     if scheme == "sqlite" {
@@ -85,10 +85,10 @@ pub(super) fn misread(url: &str) -> Option<&'static str> {
     )
 }
 
-/// The URL as it may be shown and logged: without passwords.
+/// The URL without passwords, to show and to log.
 ///
-/// Shows the parts of a URL of the usual form alone, and hides all of any other: errors show URLs
-/// that are none, and nothing says where the password is in these.
+/// Shows only the parts of a URL of the usual form, and hides any other text completely: in an
+/// invalid URL, the position of the password is unknown.
 #[must_use]
 pub fn redacted(url: &str) -> String {
     let scheme = self::scheme(url);
@@ -101,7 +101,7 @@ pub fn redacted(url: &str) -> String {
         Some(usual) if !scheme.is_empty() && is_plain(scheme, "+-") => {
             format!("{scheme}://{usual}")
         }
-        // What looks like a scheme may be the user of a login.
+        // The text before the colon may be the user of a login.
         _ if scheme != "mysql" && !redis::SCHEMES.contains(&scheme) => HIDDEN.to_owned(),
         _ => format!(
             "{scheme}:{}{HIDDEN}",
@@ -110,7 +110,8 @@ pub fn redacted(url: &str) -> String {
     }
 }
 
-/// What is behind the scheme of a URL of the usual form, secrets hidden; `None` for any other form.
+/// The part after the scheme of a URL of the usual form, with secrets hidden. `None` for any other
+/// form.
 fn usual(scheme: &str, rest: &str) -> Option<String> {
     let (before, query) = match rest.split_once('?') {
         Some((before, query)) => (before, Some(query)),
@@ -126,7 +127,7 @@ fn usual(scheme: &str, rest: &str) -> Option<String> {
     }
     let login = match login.map(|login| (login, login.split_once(':'))) {
         None => String::new(),
-        // A password alone is often written there.
+        // A password without a user is often written there.
         Some((_, None)) if scheme != "mysql" => format!("{HIDDEN}@"),
         Some((user, None)) if is_plain(user, "-._~%") => format!("{user}@"),
         Some((_, Some((user, _)))) if is_plain(user, "-._~%") => format!("{user}:{HIDDEN}@"),
@@ -145,7 +146,7 @@ fn usual(scheme: &str, rest: &str) -> Option<String> {
     Some(format!("{login}{place}{query}"))
 }
 
-/// A host with a port or without, or none: a socket has its path alone.
+/// A host with or without a port; empty for a socket, which has only a path.
 fn is_host(host: &str) -> bool {
     let (name, port) = match host.rsplit_once(':') {
         Some((name, port)) if !host.ends_with(']') => (name, port),
@@ -161,7 +162,7 @@ fn is_host(host: &str) -> bool {
         }
 }
 
-/// A parameter; its value is shown only where it is known to be none that is secret.
+/// A parameter. Its value is shown only if it is known not to be secret.
 fn shown_pair(pair: &str) -> Option<String> {
     let (name, value) = pair.split_once('=')?;
     if !is_plain(name, "_") {
@@ -178,9 +179,9 @@ fn is_plain(text: &str, others: &str) -> bool {
 
 #[cfg(test)]
 pub(super) mod malformed {
-    //! URLs that are none, for the tests of all that shows a setting.
+    //! Invalid URLs, for the tests of all code that shows a setting.
 
-    /// Each has a password of which no piece of two letters may be shown.
+    /// Each has a password, of which no two adjacent letters may be shown.
     pub(in crate::config) const MALFORMED: [&str; 30] = [
         "mysql://root:QXZJ/KVWY@db/v",
         "mysql://root:QXZJ?KVWY@db/v",
@@ -214,7 +215,7 @@ pub(super) mod malformed {
         "redis://queue:QXZJKVWY/1",
     ];
 
-    /// Whether some piece of the passwords of [`MALFORMED`] is in a text.
+    /// Whether a text contains a part of the passwords of [`MALFORMED`].
     pub(in crate::config) fn shows_a_secret(text: &str) -> bool {
         ["QX", "XZ", "ZJ", "KV", "VW", "WY"]
             .iter()

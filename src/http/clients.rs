@@ -1,8 +1,8 @@
-//! The clients that are connected: so many at most, and none for longer than it makes use of.
+//! The connected clients: a bounded number, each for a bounded time after its last request.
 //!
-//! A new client is always let in. Where all places are taken, it takes that of the client whose
-//! last request is the longest ago, so that connections which only wait, or do not read their
-//! answer, keep nobody out.
+//! A new client is always accepted. If all places are taken, it takes that of the client whose last
+//! request is oldest. So connections that only wait, or do not read their response, keep no other
+//! client out.
 
 use std::collections::BTreeMap;
 use std::pin::pin;
@@ -22,18 +22,18 @@ use tokio_util::sync::CancellationToken;
 /// Most clients at a time. A browser takes six, Prometheus one.
 pub(super) const CLIENTS_MAX: usize = 64;
 
-/// For a client to say what it asks for, from the moment that it is expected to.
+/// Longest wait for the head of a request.
 pub(super) const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long a client stays after its last request began. An answer is made within a few seconds, so
-/// one that is still under way after this time is not read.
+/// How long a client stays after the beginning of its last request. A response is made within a few
+/// seconds, so a client that has not received it after this time does not read it.
 pub(super) const QUIET_MAX: Duration = Duration::from_secs(30);
 
-/// For the answer that is under way when a client has to leave.
+/// Time to finish the current response before a connection is closed.
 pub(super) const FAREWELL: Duration = Duration::from_secs(2);
 
-/// Most bytes of a request's head, and of what a connection holds back. A browser sends about one
-/// KiB; 64 clients take 1 MiB.
+/// Most bytes of the head of a request, and of buffered data of a connection. A browser sends about
+/// one KiB; 64 clients use 1 MiB.
 const BUFFER_BYTES: usize = 16 << 10;
 
 /// The clients, in the order of their last requests.
@@ -44,13 +44,13 @@ pub(super) struct Clients {
 
 #[derive(Debug, Default)]
 struct Open {
-    /// The next turn: each request and each new client has one.
+    /// The number of the next request or new client.
     next: u64,
-    /// Who has to leave, by turn.
+    /// What closes each connection, by the number of its last request.
     by_turn: BTreeMap<u64, CancellationToken>,
 }
 
-/// A client's place. It is free again when this is dropped.
+/// The place of a client. Dropping it frees the place.
 pub(super) struct Place {
     clients: Arc<Clients>,
     leave: CancellationToken,
@@ -58,7 +58,7 @@ pub(super) struct Place {
 }
 
 impl Clients {
-    /// A place for a new client, if need be that of another one, which is told to leave.
+    /// A place for a new client. If none is free, closes the connection with the oldest request.
     pub(super) fn admit(self: &Arc<Self>) -> Place {
         let leave = CancellationToken::new();
         let mut open = self.open.lock();
@@ -85,7 +85,7 @@ impl Open {
 }
 
 impl Place {
-    /// A request has begun: the client is the last one to lose its place.
+    /// Records a new request: of all clients, this one now loses its place last.
     fn note_request(&self) {
         let mut open = self.clients.open.lock();
         let mut last = self.last.lock();
@@ -109,7 +109,7 @@ impl Drop for Place {
     }
 }
 
-/// Answers what one client asks, for as long as it may stay.
+/// Answers the requests of one client, for as long as it may stay.
 pub(super) async fn converse(
     stream: TcpStream,
     router: Router,
@@ -130,7 +130,7 @@ pub(super) async fn converse(
     loop {
         let last = place.last_request();
         tokio::select! {
-            // How a client leaves is its own affair.
+            // An error of the client ends only its own connection.
             _ = connection.as_mut() => return,
             () = place.leave.cancelled() => return,
             () = tokio::time::sleep_until(last + QUIET_MAX) => {
@@ -160,7 +160,7 @@ mod tests {
         let leaving: Vec<usize> = (0..CLIENTS_MAX).filter(|&at| left(&places[at])).collect();
         assert_eq!(leaving, [1, 2, 3]);
         assert!(!newer.iter().any(left));
-        // One that has to leave does not come back by asking.
+        // A client that has to leave does not regain its place by a request.
         places[1].note_request();
         assert_eq!(clients.open.lock().by_turn.len(), CLIENTS_MAX);
         drop((places, newer));

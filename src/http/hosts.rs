@@ -1,7 +1,8 @@
-//! Under which names the service answers: the `Host` of a request.
+//! The host names that the service accepts in the `Host` of a request.
 //!
-//! A page of the web can make a browser ask a service of its user's machine, under a name of the
-//! page's own that leads there (DNS rebinding), and read the answer. The name gives it away.
+//! A page on the web can make a browser send requests to a service on its user's machine and read
+//! the responses, under a name of the page's own domain that resolves to that machine (DNS
+//! rebinding). The service recognises such a request by its host name.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -10,11 +11,11 @@ use axum::http::{StatusCode, Version, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
-/// The names under which the service answers: those of this machine to itself, the address that it
-/// listens on, and those of the setting `http_hosts`.
+/// The accepted names: the local names of this machine, the address that the service listens on,
+/// and the names of the setting `http_hosts`.
 #[derive(Debug, Clone)]
 pub(super) struct Hosts {
-    /// Any address of this machine if it is unspecified: which ones there are is not known.
+    /// If the address is unspecified, any IP address: those of this machine are not known.
     bound: IpAddr,
     named: Vec<String>,
 }
@@ -25,7 +26,7 @@ impl Hosts {
         Self { bound, named }
     }
 
-    /// Whether a host, with its port or without, is one of these.
+    /// Whether a host, with or without its port, is accepted.
     fn has(&self, host: &str) -> bool {
         let name = match host.rsplit_once(':') {
             Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
@@ -43,7 +44,8 @@ impl Hosts {
         is_named("localhost") || self.named.iter().any(|known| is_named(known))
     }
 
-    /// Whether a request names one of these. A client of HTTP/1.0 may name none; no browser does that.
+    /// Whether the host of a request is accepted. A client of HTTP/1.0 may send none, which no
+    /// browser does.
     fn are_asked(&self, request: &Request) -> bool {
         let mut named = request.headers().get_all(header::HOST).iter();
         let in_target = request.uri().authority();
@@ -57,7 +59,7 @@ impl Hosts {
     }
 }
 
-/// Answers only what is asked under a known name.
+/// Answers only requests with an accepted host name.
 pub(super) async fn known_only(
     State(hosts): State<Hosts>,
     request: Request,

@@ -1,7 +1,7 @@
-//! HTTP for machines and people who watch: metrics, health, status. It reads and never writes.
+//! The HTTP server: metrics, health, status. It reads and never writes.
 //!
-//! Knows nothing of the engine but [`StatusSource`]. Every answer is made when it is asked for, and
-//! the whole of it is bounded by what a [`Status`](crate::status::Status) holds.
+//! Knows the engine only as a [`StatusSource`]. Each response is made when it is requested, and its
+//! size is bounded, as that of a [`Status`](crate::status::Status) is.
 
 use std::io;
 use std::net::SocketAddr;
@@ -32,10 +32,10 @@ use hosts::Hosts;
 /// The text format that Prometheus reads.
 const PROMETHEUS_TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// After a connection that could not be accepted.
+/// Wait after a failed accept.
 const ACCEPT_AGAIN_AFTER: Duration = Duration::from_millis(100);
 
-/// A bound address, before anything is served on it.
+/// A bound address that is not served yet.
 #[derive(Debug)]
 pub struct Http {
     listener: TcpListener,
@@ -43,12 +43,12 @@ pub struct Http {
 }
 
 impl Http {
-    /// Takes the address. Apart from serving, so that a process whose address is taken ends before
-    /// it has moved a file. `hosts` are the names under which it answers, besides the address and
-    /// those of this machine to itself.
+    /// Binds the address. Separate from serving, so that a process whose address is in use exits
+    /// before it moves a file. `hosts` are the host names to accept in requests, in addition to the
+    /// address and the local names of this machine.
     ///
     /// # Errors
-    /// The address is taken or is none of this machine; the message names it and the next step.
+    /// The address is in use or not of this machine. The message names it and the next step.
     pub async fn bind(addr: SocketAddr, hosts: Vec<String>) -> io::Result<Self> {
         let listener = TcpListener::bind(addr).await.map_err(|error| {
             let message = format!("http on {addr}: {error}; choose another with --http-addr");
@@ -57,15 +57,15 @@ impl Http {
         Ok(Self { listener, hosts })
     }
 
-    /// The address, with the port that was chosen where 0 was asked for.
+    /// The address. If the port was 0, with the port that the system chose.
     ///
     /// # Errors
-    /// The operating system does not tell.
+    /// The operating system does not know the address.
     pub fn addr(&self) -> io::Result<SocketAddr> {
         self.listener.local_addr()
     }
 
-    /// Serves until told to stop; what is being answered then has two seconds to be read.
+    /// Serves until `stop` is cancelled. Responses in progress then have two seconds to finish.
     pub async fn serve(
         self,
         metrics: Handle,
@@ -89,14 +89,15 @@ impl Http {
         connections.wait().await;
     }
 
-    /// The next connection; `None` when it is time to stop.
+    /// Waits for the next connection. `None` once `stop` is cancelled.
     async fn accept(&self, stop: &CancellationToken) -> Option<TcpStream> {
         let accepting = async {
             loop {
                 match self.listener.accept().await {
                     Ok((stream, _)) => return stream,
                     Err(error) => {
-                        // A client that is gone already, or too many open files: both pass.
+                        // The client has disconnected, or too many files are open: both are
+                        // transient.
                         tracing::debug!(%error, "http: a connection was not accepted");
                         tokio::time::sleep(ACCEPT_AGAIN_AFTER).await;
                     }
@@ -154,7 +155,7 @@ async fn show_page(State(source): State<Arc<dyn StatusSource>>) -> impl IntoResp
     (NO_STORE, headers, html)
 }
 
-/// A part of the page: the same as long as the binary is, which the browser has to ask for.
+/// A static part of the page. It changes only with the binary, so the browser has to revalidate it.
 fn part(content_type: &'static str, text: &'static str) -> MethodRouter<Arc<dyn StatusSource>> {
     let headers = [
         (header::CONTENT_TYPE, content_type),
@@ -164,7 +165,7 @@ fn part(content_type: &'static str, text: &'static str) -> MethodRouter<Arc<dyn 
     get(move || async move { (headers, text) })
 }
 
-/// A status is of the moment.
+/// A status must not be cached.
 const NO_STORE: [(HeaderName, &str); 1] = [(header::CACHE_CONTROL, "no-store")];
 
 #[cfg(test)]
@@ -272,7 +273,7 @@ mod tests {
 
         let taken = Http::bind(addr, Vec::new()).await.unwrap_err();
         assert!(taken.to_string().contains("--http-addr"), "{taken}");
-        // A client that does not finish its question keeps nobody from ending.
+        // A client that does not finish its request does not delay the end.
         let mut silent = TcpStream::connect(addr).await.unwrap();
         silent.write_all(b"GET /livez HTTP/1.1\r\n").await.unwrap();
         assert_eq!(get(addr, "/livez").await.0, 200);
@@ -303,7 +304,7 @@ mod tests {
         assert!(!answer.starts_with(b"HTTP/1.1 200"), "{answer:?}");
     }
 
-    /// The places are taken by clients that only wait, or do not read their answer.
+    /// All places are taken by clients that only wait, or do not read their response.
     #[tokio::test]
     async fn it_answers_beside_two_hundred_idle_connections() {
         let engine = Arc::new(Engine {
