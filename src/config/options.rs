@@ -35,7 +35,7 @@ pub struct Options {
     #[arg(long, global = true, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
 
-    /// Directory where files arrive (default: inbound in the data directory)
+    /// Where files arrive (default: inbound in the data directory)
     #[arg(long, global = true, value_name = "DIR")]
     pub inbound: Option<PathBuf>,
 
