@@ -1,6 +1,6 @@
-//! What is wrong with the settings.
+//! The error of the settings.
 
-/// A setting that cannot be used: what, where it was given, and what would be right.
+/// An invalid setting. The message names it, where it was set, and what is valid.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct ConfigError(String);
