@@ -119,7 +119,7 @@ fn promtool(args: &[&str]) -> String {
 #[test]
 fn promtool_takes_the_rules_and_the_configuration() {
     let said = promtool(&["check", "rules", "deploy/alerts.yml"]);
-    assert!(said.contains("12 rules found"), "{said}");
+    assert!(said.contains("13 rules found"), "{said}");
     for config in ["deploy/prometheus.yml", "deploy/prometheus.compose.yml"] {
         promtool(&["check", "config", config]);
     }

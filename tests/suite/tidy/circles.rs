@@ -200,7 +200,9 @@ fn code_paths(code: &str, children: &[&str]) -> Vec<CodePath> {
     for first in ["crate", "super", "self"].iter().chain(children) {
         for offset in words(code, first) {
             let (before, after) = (&code[..offset], &code[offset..]);
-            if before.ends_with("::") || !after[first.len()..].starts_with("::") {
+            // `pub(in crate::a)` says who may import, and imports nothing.
+            let is_visibility = before.ends_with("(in ");
+            if is_visibility || before.ends_with("::") || !after[first.len()..].starts_with("::") {
                 continue;
             }
             let import = before.trim_end().strip_suffix("use");
@@ -327,6 +329,10 @@ fn circles_are_found_out() {
         found,
         ["src/a/high.rs:1: imports in a circle: a/high -> a/low -> a/high"]
     );
+    // A visibility is no import.
+    low.1 = "pub(in crate::a) struct Low;\n";
+    let uses = ("src/a/mod.rs", "mod low;\nuse low::Low;\n");
+    assert_eq!(check(&[low, uses]).len(), 0);
     // A test may import whatever it likes.
     low.1 = "pub struct Low;\n#[cfg(test)]\nmod tests {\n    use super::super::high::High;\n}\n";
     assert_eq!(check(&[low, mid, high, top]).len(), 0);
