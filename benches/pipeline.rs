@@ -64,7 +64,7 @@ fn bytes_of(file: &[u8], chunk: Chunk) -> &[u8] {
 }
 
 fn plan_of(file: &[u8], dataset: &Dataset) -> Plan {
-    let plan = cut(file, &dataset.records, &[], LIMITS).expect("a whole file");
+    let plan = cut(file, dataset, LIMITS).expect("a whole file");
     assert_eq!(plan.records, EVENTS);
     plan
 }
@@ -106,7 +106,16 @@ fn parsing(c: &mut Criterion) {
         );
     });
     texts.clear();
-    for (name, file) in [("array", &array), ("lines", &lines)] {
+    // An escape in a text of each record; and in a key, so that none is read directly.
+    let escapes = array.replace("\"event_value\": \"", "\"event_value\": \"\\u002b");
+    assert_eq!(escapes.len(), array.len() + 6 * EVENTS as usize);
+    let key = array.replace("\"event_value\": ", "\"event\\u005fvalue\": ");
+    for (name, file) in [
+        ("array", &array),
+        ("lines", &lines),
+        ("escapes", &escapes),
+        ("key", &key),
+    ] {
         let plan = plan_of(file.as_bytes(), &dataset);
         let (mut parser, mut encoder) = (Parser::default(), Encoder::default());
         for (suffix, codec) in [
@@ -149,7 +158,7 @@ fn framing(c: &mut Criterion) {
     let mut parser = Parser::default();
     for records in [10, 30, 100, 300, 1_000, 2_000] {
         let limits = ChunkLimits { records, ..LIMITS };
-        let plan = cut(file.as_bytes(), &dataset.records, &[], limits).expect("a whole file");
+        let plan = cut(file.as_bytes(), &dataset, limits).expect("a whole file");
         let chunk = plan.chunks[0];
         let bytes = bytes_of(file.as_bytes(), chunk);
         let batch = parse(&mut parser, &dataset, plan.layout, chunk, bytes);

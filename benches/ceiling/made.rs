@@ -76,7 +76,7 @@ pub(super) fn batches(made: &Made) -> Vec<Batch> {
     let mut parser = Parser::default();
     let mut batches = Vec::new();
     for (file_no, text) in (1..).zip(texts(made)) {
-        let plan = cut(&text, &dataset.records, &[], LIMITS).expect("made files are whole");
+        let plan = cut(&text, &dataset, LIMITS).expect("made files are whole");
         let file = SourceFile {
             file_no,
             hash: [0; 16],

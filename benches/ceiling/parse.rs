@@ -68,7 +68,7 @@ pub(super) fn measure(options: &Options) -> anyhow::Result<()> {
         ..options.made.clone()
     };
     let text = made::texts(&one_file).pop().expect("there is one file");
-    let plan = cut(&text, &dataset.records, &[], LIMITS)?;
+    let plan = cut(&text, &dataset, LIMITS)?;
     let bytes = |chunk: &Chunk| &text[chunk.start as usize..chunk.end as usize];
     let file = SourceFile {
         file_no: 1,
@@ -120,9 +120,7 @@ pub(super) fn measure(options: &Options) -> anyhow::Result<()> {
                 1,
                 || (),
                 |()| {
-                    black_box(
-                        cut(&text, &dataset.records, &[], LIMITS).expect("it was whole before"),
-                    );
+                    black_box(cut(&text, &dataset, LIMITS).expect("it was whole before"));
                 },
             ),
             Stage::ToTape => clock.run(1, documents, |documents| {

@@ -53,7 +53,7 @@ fuzz_target!(|data: &[u8]| {
 fn arrives(content: &[u8], choice: u8) {
     let dataset = dataset(choice);
     let limits = limits(choice);
-    let Ok(plan) = cut(content, &dataset.records, &dataset.fields(), limits) else {
+    let Ok(plan) = cut(content, dataset, limits) else {
         return;
     };
     let mut records = 0;

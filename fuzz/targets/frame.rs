@@ -127,7 +127,7 @@ static FRAMES: LazyLock<Vec<Frame>> = LazyLock::new(|| {
             (110, ",7", Codec::Lz4),
         ] {
             let document = format!("[{}{bad}]", vec![record; records].join(","));
-            let plan = cut(document.as_bytes(), &dataset.records, &[], NO_LIMITS);
+            let plan = cut(document.as_bytes(), dataset, NO_LIMITS);
             let plan = plan.expect("the document is right");
             let chunk = plan.chunks[0];
             let bytes = &document.as_bytes()[chunk.start as usize..chunk.end as usize];

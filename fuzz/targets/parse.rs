@@ -14,7 +14,7 @@ fuzz_target!(|data: &[u8]| {
         return;
     };
     let dataset = dataset(choice);
-    let plan = |limits| cut(document, &dataset.records, &dataset.fields(), limits);
+    let plan = |limits| cut(document, dataset, limits);
     let Ok(whole) = plan(NO_LIMITS) else {
         return;
     };
@@ -43,11 +43,18 @@ fn judged_as_serde_json_does(batch: &Batch, texts: &[&[u8]]) {
     for (ordinal, text) in texts.iter().enumerate() {
         let is_json = match codes.get(&ordinal) {
             None => true,
-            // A number beyond 64 bits or nesting beyond the limit ends the look at a record.
-            Some((RejectCode::NumberRange | RejectCode::TooDeep, None)) => continue,
+            // Nesting beyond the limit ends the parsing of a record.
+            Some((RejectCode::TooDeep, _)) => continue,
             Some((code, _)) => *code != RejectCode::InvalidJson,
         };
         let json = serde_json::from_slice::<serde_json::Value>(text);
+        // serde_json refuses a number beyond its floats, which JSON does not.
+        if json
+            .as_ref()
+            .is_err_and(|error| error.to_string().contains("number out of range"))
+        {
+            continue;
+        }
         assert_eq!(
             is_json,
             json.is_ok(),

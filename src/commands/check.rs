@@ -13,7 +13,7 @@ use crate::config::Settings;
 use crate::config::cli::CheckArgs;
 use crate::content::{self, ContentError, ContentOptions, Windows};
 use crate::cut::{self, ChunkLimits};
-use crate::dataset::Dataset;
+use crate::dataset::{Dataset, NoDataset};
 use crate::inbox::Markers;
 use crate::parse::{self, Parser};
 
@@ -96,19 +96,23 @@ fn check_all(
             .map(std::ffi::OsStr::as_encoded_bytes)
             .unwrap_or_default();
         tally.files += 1;
-        let found = match dataset.or_else(|| settings.datasets.for_file_name(name)) {
-            None => Err("no dataset matches its name; name one with --dataset".to_owned()),
-            Some(dataset) => check_file(settings, &mut parser, path, dataset)?,
+        let by_name = || settings.datasets.for_file_name(name);
+        let found = match dataset.map_or_else(by_name, Ok) {
+            Err(NoDataset::None(_)) => {
+                Err("no dataset matches its name; name one with --dataset".to_owned())
+            }
+            Err(several) => Err(several.to_string()),
+            Ok(dataset) => check_file(settings, &mut parser, path, dataset)?,
         };
         match found {
             Err(reason) => {
                 tally.unreadable += 1;
                 print_unreadable(path, &reason, json, out)?;
             }
-            Ok((records, rejects)) => {
-                tally.records += u64::from(records);
-                tally.rejects += rejects.len() as u64;
-                print_rejects(path, &rejects, json, out)?;
+            Ok(checked) => {
+                tally.records += u64::from(checked.records);
+                tally.rejects += checked.rejects.len() as u64;
+                print_rejects(path, &checked, json, out)?;
             }
         }
     }
@@ -134,14 +138,20 @@ fn check_all(
     Ok(())
 }
 
-/// Parses a file. Returns the number of its records and its rejects. The inner error says why the
-/// file would go to quarantine.
+/// A file that was parsed.
+struct Checked {
+    dataset: Arc<Dataset>,
+    records: u32,
+    rejects: Vec<Reject>,
+}
+
+/// Parses a file. The inner error says why the file would go to quarantine.
 fn check_file(
     settings: &Settings,
     parser: &mut Parser,
     path: &Path,
     dataset: &Arc<Dataset>,
-) -> anyhow::Result<Result<(u32, Vec<Reject>), String>> {
+) -> anyhow::Result<Result<Checked, String>> {
     let limits = ChunkLimits {
         records: settings.frame_records,
         bytes: settings.frame_bytes,
@@ -150,9 +160,12 @@ fn check_file(
         windows: Windows::new(settings.memory_budget_bytes),
         ..ContentOptions::default()
     };
-    let cut = |bytes: &[u8]| cut::cut(bytes, &dataset.records, &dataset.fields(), limits);
-    let (content, plan) = match content::open_and(path, &options, cut) {
-        Ok((content, Ok(plan))) => (content, plan),
+    let cut = |bytes: &[u8]| {
+        let plans = cut::cut_each(bytes, dataset, &settings.datasets, limits);
+        plans.and_then(cut::only_one)
+    };
+    let (content, dataset, plan) = match content::open_and(path, &options, cut) {
+        Ok((content, Ok((dataset, plan)))) => (content, dataset, plan),
         Ok((_, Err(unreadable))) => return Ok(Err(unreadable.to_string())),
         Err(ContentError::Io(error)) => {
             return Err(anyhow::Error::new(error).context(path.display().to_string()));
@@ -166,7 +179,7 @@ fn check_file(
     let mut rejects = Vec::new();
     let mut buffer = Vec::new();
     for chunk in &plan.chunks {
-        let parse = |bytes: &[u8]| parser.parse(dataset, file, plan.layout, *chunk, bytes);
+        let parse = |bytes: &[u8]| parser.parse(&dataset, file, plan.layout, *chunk, bytes);
         let range = chunk.start..chunk.end;
         let batch = if parse::is_one_too_large(chunk.records, chunk.end - chunk.start) {
             content.inspect(range, parse)
@@ -179,7 +192,11 @@ fn check_file(
             Err(error) => return Err(error).with_context(|| path.display().to_string()),
         }
     }
-    Ok(Ok((plan.records, rejects)))
+    Ok(Ok(Checked {
+        dataset,
+        records: plan.records,
+        rejects,
+    }))
 }
 
 fn print_unreadable(path: &Path, reason: &str, json: bool, out: &mut impl Write) -> io::Result<()> {
@@ -198,7 +215,7 @@ fn print_unreadable(path: &Path, reason: &str, json: bool, out: &mut impl Write)
 
 fn print_rejects(
     path: &Path,
-    rejects: &[Reject],
+    checked: &Checked,
     json: bool,
     out: &mut impl Write,
 ) -> io::Result<()> {
@@ -209,22 +226,27 @@ fn print_rejects(
         field,
         byte_offset,
         raw,
-    } in rejects
+    } in &checked.rejects
     {
+        let place = parse::place_of_fault(Some(&checked.dataset), raw, *code, field.as_deref());
         let code = code.as_str();
         if json {
             let reject = json!({
                 "file": file, "ordinal": ordinal, "code": code, "field": field,
-                "byte_offset": byte_offset, "raw": String::from_utf8_lossy(raw)
+                "byte_offset": byte_offset, "place_in_record": place,
+                "raw": String::from_utf8_lossy(raw)
             });
             writeln!(out, "{reject}")?;
             continue;
         }
         let (file, field) = (file.escape_debug(), output::field_suffix(field.as_ref()));
+        let place = place.map_or(String::new(), |place| {
+            format!(" at byte {place} of the record")
+        });
         let beginning = output::excerpt(raw);
         writeln!(
             out,
-            "{file}: record {ordinal} at byte {byte_offset}: {code}{field}\n    {beginning}"
+            "{file}: record {ordinal} at byte {byte_offset}: {code}{field}{place}\n    {beginning}"
         )?;
     }
     Ok(())

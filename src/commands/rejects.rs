@@ -10,7 +10,8 @@ use serde_json::{Value, json};
 use crate::batch::{RAW_BYTES_MAX, RejectCode, provenance, row_id};
 use crate::config::Settings;
 use crate::config::cli::{RejectFilter, RejectsCommand};
-use crate::sink::{OpenReject, Operators, Purge, RejectQuery};
+use crate::parse;
+use crate::sink::{OpenReject, Operators, Purge, RejectEntry, RejectQuery};
 
 use super::{
     KeyValueText, Outcome, UsageError, ledger_file, open_for_operators, output, print, replay,
@@ -135,6 +136,9 @@ fn as_json(reject: &OpenReject, file: &FileOfReject) -> Value {
         "code": entry.code.as_str(), "field": entry.field, "byte_offset": byte_offset,
         "rejected_at": reject.rejected_at, "raw": String::from_utf8_lossy(&entry.raw)
     });
+    if let Some(place) = place_in_record(entry) {
+        object["place_in_record"] = place.into();
+    }
     // These fields are present only if `raw` is not the whole record.
     if entry.raw.len() >= RAW_BYTES_MAX {
         object["raw_is_cut"] = true.into();
@@ -143,6 +147,11 @@ fn as_json(reject: &OpenReject, file: &FileOfReject) -> Value {
         object["raw_is_not_utf8"] = true.into();
     }
     object
+}
+
+/// The byte of the record where its fault is, if it has a place.
+fn place_in_record(entry: &RejectEntry) -> Option<usize> {
+    parse::place_of_fault(None, &entry.raw, entry.code, entry.field.as_deref())
 }
 
 fn list_entry(reject: &OpenReject, file: &FileOfReject) -> String {
@@ -194,6 +203,9 @@ async fn show(
     }
     if !entry.code.is_of_database() {
         lines.add("byte offset", entry.byte_offset);
+    }
+    if let Some(place) = place_in_record(entry) {
+        lines.add("place in record", place);
     }
     lines.add("rejected", &reject.rejected_at);
     if entry.raw.len() >= RAW_BYTES_MAX {

@@ -146,7 +146,7 @@ fn locate_record(
         records: settings.frame_records,
         bytes: settings.frame_bytes,
     };
-    let cut = |bytes: &[u8]| cut::cut(bytes, &dataset.records, &[], limits);
+    let cut = |bytes: &[u8]| cut::cut(bytes, dataset, limits);
     let content = &found.content;
     let plan = content
         .inspect(0..content.bytes(), cut)

@@ -104,7 +104,7 @@ struct Members<'a> {
 type Input<'a> = BufReader<&'a [u8]>;
 
 enum Decoder<'a> {
-    Gzip(GzDecoder<Input<'a>>),
+    Gzip(Box<GzDecoder<Input<'a>>>),
     Zstd {
         frame: zstd::stream::read::Decoder<'static, Input<'a>>,
         _window: TakenWindow,
@@ -150,7 +150,7 @@ impl<'a> Members<'a> {
     /// `None` at the end. Zeros at the end are padding, as of a tape or a block device.
     fn next_gzip_member(&self) -> Option<Decoder<'a>> {
         let is_end = self.stored[self.at..].iter().all(|byte| *byte == 0);
-        (!is_end).then(|| Decoder::Gzip(GzDecoder::new(self.input())))
+        (!is_end).then(|| Decoder::Gzip(Box::new(GzDecoder::new(self.input()))))
     }
 
     /// `None` at the end. Frames that hold no data are passed over: pzstd begins a file with one.
@@ -187,8 +187,11 @@ impl<'a> Members<'a> {
         }
         let mut frame = zstd::stream::read::Decoder::with_buffer(self.input())?.single_frame();
         frame.window_log_max(window_log(window))?;
-        let _window = self.windows.take(window);
-        Ok(Some(Decoder::Zstd { frame, _window }))
+        let window = self.windows.take(window);
+        Ok(Some(Decoder::Zstd {
+            frame,
+            _window: window,
+        }))
     }
 }
 

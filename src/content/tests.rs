@@ -82,17 +82,18 @@ fn skippable(bytes: u32) -> Vec<u8> {
 /// Forms that other readers take: padding, frames without data, and files of nothing.
 #[test]
 fn members_and_what_surrounds_them() {
+    type Case<'a> = (&'a str, &'a [&'a [u8]], &'a [u8]);
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("file");
     let (gz, zst) = (gzip(b"ab"), zstd::encode_all(&b"ab"[..], 1).unwrap());
     let nothing = zstd::encode_all(&b""[..], 1).unwrap();
     let large = text(9 << 20);
-    let good: &[(&str, &[&[u8]], &[u8])] = &[
+    let good: &[Case<'_>] = &[
         ("padded gzip", &[&gz, &[0; 512]], b"ab"),
         ("gzip and one zero", &[&gz, &[0]], b"ab"),
         (
             "two members and padding",
-            &[&gz, &gz, &[0; 70_000]],
+            &[&gz, &gz, &vec![0; 70_000]],
             b"abab",
         ),
         ("an empty member between", &[&gz, &gzip(b""), &gz], b"abab"),

@@ -24,7 +24,7 @@ use super::shared::{Ingest, Shared};
 use super::tally::Tally;
 use crate::content::{self, ContentError};
 use crate::cut::{self, Unreadable};
-use crate::dataset::Dataset;
+use crate::dataset::{Dataset, NoDataset};
 use crate::fault::{Fault, Origin};
 use crate::inbox::WaitReason;
 use crate::retry::{GivenUp, until_ok};
@@ -196,47 +196,45 @@ fn read(shared: &Shared, item: Item, attempt: u32) -> Result<ReadOutcome, Fault>
     let ingest = &shared.ingest;
     let dataset = ingest.dataset_of(&item);
     let cut = |bytes: &[u8]| {
-        let dataset = dataset.as_ref()?;
-        let (records, fields) = (&dataset.records, dataset.fields());
-        Some(cut::cut(bytes, records, &fields, ingest.options.chunk))
+        let dataset = dataset.as_ref().ok()?;
+        let plans = cut::cut_each(bytes, dataset, &ingest.datasets, ingest.options.chunk);
+        Some(plans.and_then(cut::only_one))
     };
     let opened = content::open_and(&item.file.path, &ingest.options.content, cut);
     let (content, plan) = match opened {
         Ok(opened) => opened,
-        Err(error) => return not_opened(item, dataset, error, attempt),
+        Err(error) => return not_opened(item, dataset.ok(), error, attempt),
     };
     telemetry::read_bytes(content.stored_bytes);
     let hash = Some(content.hash);
-    let (Some(dataset), Some(plan)) = (dataset, plan) else {
-        let patterns = ingest.datasets.iter().map(|dataset| dataset.files.clone());
-        let reason = QuarantineReason::NoDataset {
-            patterns: patterns.collect(),
-        };
-        return Ok(ReadOutcome::Bad(BadFile {
+    let bad = |item, dataset, reason| {
+        Ok(ReadOutcome::Bad(BadFile {
             item,
-            dataset: None,
+            dataset,
             hash,
             reason,
-        }));
+        }))
     };
-    Ok(match plan {
-        Ok(plan) => ReadOutcome::Ready(ReadyFile {
+    let dataset = match dataset {
+        Ok(dataset) => dataset,
+        Err(no_dataset) => return bad(item, None, QuarantineReason::NoDataset(no_dataset)),
+    };
+    match plan.expect("with a dataset, the file was cut") {
+        Ok((dataset, plan)) => Ok(ReadOutcome::Ready(ReadyFile {
             item,
             dataset,
             content: Arc::new(content),
             plan: Arc::new(plan),
-        }),
+        })),
         Err(Unreadable::Incomplete { .. }) if ingest.may_wait(&item) => {
             let reason = WaitReason::Incomplete;
-            ReadOutcome::Later { item, reason }
+            Ok(ReadOutcome::Later { item, reason })
         }
-        Err(unreadable) => ReadOutcome::Bad(BadFile {
-            item,
-            dataset: Some(dataset),
-            hash,
-            reason: QuarantineReason::Unreadable(unreadable),
-        }),
-    })
+        Err(unreadable) => {
+            let reason = QuarantineReason::Unreadable(unreadable);
+            bad(item, Some(dataset), reason)
+        }
+    }
 }
 
 /// What becomes of a file that could not be opened as a whole.
@@ -308,10 +306,10 @@ pub(super) fn is_device_error(error: &std::io::Error) -> bool {
 }
 
 impl Ingest {
-    fn dataset_of(&self, item: &Item) -> Option<Arc<Dataset>> {
+    fn dataset_of(&self, item: &Item) -> Result<Arc<Dataset>, NoDataset> {
         let name = item.file.name.as_encoded_bytes();
         let by_name = || self.datasets.for_file_name(name).cloned();
-        self.options.dataset.clone().or_else(by_name)
+        self.options.dataset.clone().map_or_else(by_name, Ok)
     }
 
     /// Whether an incomplete file may wait for the rest of it.

@@ -3,15 +3,13 @@
 use std::fmt;
 
 use crate::cut::Unreadable;
+use crate::dataset::NoDataset;
 
 /// Why a file is quarantined.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum QuarantineReason {
     /// No dataset takes a file of its name.
-    NoDataset {
-        /// What the names of the datasets' files contain.
-        patterns: Vec<String>,
-    },
+    NoDataset(NoDataset),
     /// Its document does not close, or is not one of the dataset.
     Unreadable(Unreadable),
     /// Its compressed data is damaged, or inflates to too much.
@@ -46,7 +44,7 @@ impl QuarantineReason {
     /// The reason as one word for programs, the same in reasons, metrics, log and runbook.
     pub(super) const fn code(&self) -> &'static str {
         match self {
-            Self::NoDataset { .. } => "no_dataset",
+            Self::NoDataset(_) => "no_dataset",
             Self::Unreadable(Unreadable::Incomplete { .. }) => "incomplete",
             Self::Unreadable(Unreadable::Malformed { .. }) => "malformed",
             Self::Damaged(_) => "damaged",
@@ -72,13 +70,7 @@ impl fmt::Display for QuarantineReason {
             )
         };
         match self {
-            Self::NoDataset { patterns } => {
-                let patterns = patterns.join(", ");
-                write!(
-                    f,
-                    "no dataset takes it: its name contains none of {patterns}"
-                )
-            }
+            Self::NoDataset(no_dataset) => no_dataset.fmt(f),
             Self::Unreadable(unreadable) => unreadable.fmt(f),
             Self::Damaged(detail) | Self::UnsupportedFormat(detail) => f.write_str(detail),
             Self::ReadFailed { error, file_no } => {
@@ -118,10 +110,10 @@ mod tests {
             offset: 0,
             detail: "not JSON".to_owned(),
         };
-        let patterns = vec!["a".to_owned(), "b".to_owned()];
+        let none = NoDataset::None("a, b".to_owned());
         let mut codes = Vec::new();
         for (reason, text) in [
-            (QuarantineReason::NoDataset { patterns }, "none of a, b"),
+            (QuarantineReason::NoDataset(none), "none of a, b"),
             (QuarantineReason::Unreadable(incomplete), "byte 3"),
             (
                 QuarantineReason::Unreadable(malformed),

@@ -203,10 +203,7 @@ async fn lines_that_are_no_corrections_are_named_and_harm_no_other() {
         + &line(0, "\"code\":\"x\"")
         + &line(
             0,
-            &format!(
-                "\"record\":{}",
-                BAD.replace("\"é\"", "\"é\",\"status\":1e400")
-            ),
+            &format!("\"record\":{}", BAD.replace("\"é\"", "\"é\",\"status\":{}")),
         )
         + &line(
             0,
@@ -233,7 +230,7 @@ async fn lines_that_are_no_corrections_are_named_and_harm_no_other() {
         "line 4: file 1 has 2 records, so it has no ordinal 2",
         "line 5: the ledger has no file 9",
         "line 6: it has neither `record` nor `raw`",
-        "1:0  still a reject: number_range",
+        "1:0  still a reject: wrong_type",
         "1 stored, 0 stored already, 2 still rejects, 4 unusable",
     ] {
         assert!(text.contains(said), "{said}: {text}");

@@ -8,6 +8,7 @@
 //! The modules are listed in reading order, which is also the import order: a module imports only
 //! from those above it.
 
+mod syntax;
 pub mod dataset;
 pub mod timestamp;
 pub mod batch;

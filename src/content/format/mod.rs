@@ -233,9 +233,10 @@ impl ZstdHeader {
             at += bytes;
             Some(field)
         };
-        let window = match is_one_segment {
-            true => None,
-            false => Some(next(1)?[0]),
+        let window = if is_one_segment {
+            None
+        } else {
+            Some(next(1)?[0])
         };
         let dictionary = number(next([0, 1, 2, 4][usize::from(descriptor & 3)])?);
         let window_bytes = match window {

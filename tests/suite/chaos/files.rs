@@ -483,9 +483,8 @@ impl Record {
                 "too_deep"
             }
             _ => {
-                let big = "123456789012345678901234567890".to_owned();
-                self.fields.push(("big", big));
-                "number_range"
+                whole = Some("{\"vehicle_id\": 1.}");
+                "invalid_json"
             }
         };
         let mut text = String::new();

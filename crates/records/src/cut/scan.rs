@@ -8,10 +8,28 @@ use std::ops::Range;
 
 use wide::u8x16;
 
-/// Bytes that are looked at together: one bit each in a word.
+/// Bytes of a block: one bit each in a word.
 const BLOCK: usize = 64;
 
 type Block = [u8; BLOCK];
+
+/// The bit by which `{` and `}` differ from `[` and `]`.
+pub(super) const CURLY: u8 = 0x20;
+
+/// An element of an array, or a member of an object, by its bounds.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Element {
+    /// The comma or the closing bracket after it.
+    pub(super) end: usize,
+    /// Whether the closing bracket is after it.
+    pub(super) is_last: bool,
+    /// How many containers are in it, not counting those within others.
+    pub(super) containers: u32,
+    /// The opening bracket of the last of these.
+    pub(super) open: usize,
+    /// The last closing bracket in it.
+    pub(super) close: usize,
+}
 
 /// A cursor over the structure of JSON text: what stands outside of strings, and the quotes.
 pub(super) struct Scan<'a> {
@@ -69,11 +87,13 @@ impl<'a> Scan<'a> {
     }
 
     /// Passes the elements of the array, or members of the object, whose opening bracket has been
-    /// passed; tells of each comma between them; gives the place of the closing bracket, and
-    /// passes that. `None` where the text ends before.
+    /// passed, and calls `on_element` at the end of each: at each comma between them, and at the
+    /// closing bracket. Returns the place of the closing bracket, which it passes. `None` if the text
+    /// ends before.
     #[inline]
-    pub(super) fn elements(&mut self, mut on_comma: impl FnMut(usize)) -> Option<usize> {
+    pub(super) fn elements(&mut self, mut on_element: impl FnMut(Element)) -> Option<usize> {
         let mut depth = 0_usize;
+        let mut element = Element::default();
         loop {
             let mut brackets = self.brackets & self.ahead;
             if brackets != 0 || depth == 0 {
@@ -87,7 +107,9 @@ impl<'a> Scan<'a> {
                             .get_or_insert_with(|| matching(self.block(), b',') & !self.strings);
                         let mut between = commas & self.ahead & bracket.wrapping_sub(1);
                         while between != 0 {
-                            on_comma(self.at + between.trailing_zeros() as usize);
+                            element.end = self.at + between.trailing_zeros() as usize;
+                            on_element(element);
+                            element = Element::default();
                             between ^= lowest(between);
                         }
                     }
@@ -98,27 +120,24 @@ impl<'a> Scan<'a> {
                     self.ahead = above(bracket);
                     brackets ^= bracket;
                     if matches!(self.bytes[place], b'{' | b'[') {
+                        if depth == 0 {
+                            element.open = place;
+                            element.containers += 1;
+                        }
                         depth += 1;
                     } else if depth == 0 {
+                        element.end = place;
+                        element.is_last = true;
+                        on_element(element);
                         return Some(place);
                     } else {
                         depth -= 1;
+                        element.close = place;
                     }
                 }
             }
             if !self.advance() {
                 return None;
-            }
-        }
-    }
-
-    /// How many quotes are ahead.
-    pub(super) fn quotes(mut self) -> u64 {
-        let mut count = 0;
-        loop {
-            count += u64::from((self.quotes & self.ahead).count_ones());
-            if !self.advance() {
-                return count;
             }
         }
     }
@@ -146,16 +165,16 @@ impl<'a> Scan<'a> {
         let bytes = self.bytes;
         let rest = &bytes[self.at..];
         if let Some(block) = rest.first_chunk() {
-            self.look_at(block);
+            self.find_structure(block);
         } else {
             self.short[..rest.len()].copy_from_slice(rest);
             let block = self.short;
-            self.look_at(&block);
+            self.find_structure(&block);
         }
     }
 
     #[inline]
-    fn look_at(&mut self, block: &Block) {
+    fn find_structure(&mut self, block: &Block) {
         let escaped = self.escaped(block);
         self.quotes = matching(block, b'"') & !escaped;
         self.strings = prefix_xor(self.quotes) ^ self.string_carry;
@@ -239,6 +258,37 @@ impl Iterator for Lines<'_> {
     }
 }
 
+/// Whether a `{` follows a `}` on a line of this part of a text, with nothing or blanks between them,
+/// be it in a string.
+pub(super) fn has_neighbours(bytes: &[u8], part: &Range<usize>) -> bool {
+    let text = &bytes[..part.end];
+    let mut at = part.start;
+    loop {
+        let rest = &text[at..];
+        let mut closing = if let Some(block) = rest.first_chunk() {
+            matching(block, b'}')
+        } else {
+            let mut short = [b' '; BLOCK];
+            short[..rest.len()].copy_from_slice(rest);
+            matching(&short, b'}')
+        };
+        while closing != 0 {
+            let mut after = at + closing.trailing_zeros() as usize + 1;
+            while matches!(text.get(after), Some(b' ' | b'\t' | b'\r')) {
+                after += 1;
+            }
+            if text.get(after) == Some(&b'{') {
+                return true;
+            }
+            closing ^= lowest(closing);
+        }
+        if rest.len() <= BLOCK {
+            return false;
+        }
+        at += BLOCK;
+    }
+}
+
 /// The lowest bit of a word, or none.
 const fn lowest(word: u64) -> u64 {
     word & word.wrapping_neg()
@@ -293,36 +343,9 @@ fn contains(block: &Block, byte: u8) -> bool {
 /// comparisons find all four.
 #[inline]
 fn brackets(block: &Block) -> u64 {
-    let (bit, open, close) = (u8x16::splat(0x20), u8x16::splat(b'{'), u8x16::splat(b'}'));
+    let (bit, open, close) = (u8x16::splat(CURLY), u8x16::splat(b'{'), u8x16::splat(b'}'));
     mask(vectors(block).map(|part| {
         let curly = part | bit;
         curly.simd_eq(open) | curly.simd_eq(close)
     }))
-}
-
-/// Whitespace as JSON has it.
-const fn is_blank(byte: u8) -> bool {
-    matches!(byte, b' ' | b'\t' | b'\n' | b'\r')
-}
-
-/// The place of the first byte from `at` on that is not blank, or the end. Mostly there is one
-/// blank or none, so bytes are looked at one by one.
-#[inline]
-pub(crate) fn skip_blank(bytes: &[u8], mut at: usize) -> usize {
-    while bytes.get(at).is_some_and(|byte| is_blank(*byte)) {
-        at += 1;
-    }
-    at
-}
-
-/// A range without the whitespace at its ends.
-#[inline]
-pub(super) fn trim(bytes: &[u8], mut range: Range<usize>) -> Range<usize> {
-    while range.start < range.end && is_blank(bytes[range.start]) {
-        range.start += 1;
-    }
-    while range.start < range.end && is_blank(bytes[range.end - 1]) {
-        range.end -= 1;
-    }
-    range
 }

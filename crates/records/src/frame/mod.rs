@@ -319,7 +319,7 @@ mod tests {
             records: u32::MAX,
             bytes: usize::MAX,
         };
-        let plan = cut(document.as_bytes(), &dataset.records, &[], limits).unwrap();
+        let plan = cut(document.as_bytes(), dataset, limits).unwrap();
         let mut chunk = plan.chunks[0];
         let bytes = &document.as_bytes()[chunk.start as usize..chunk.end as usize];
         chunk.first_ordinal = 5;

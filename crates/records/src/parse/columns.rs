@@ -24,6 +24,8 @@ pub(super) enum Value<'a> {
     Absent,
     /// For columns of text and of JSON.
     Text(&'a str),
+    /// A text among those without their escapes, by its place.
+    Unescaped(usize),
     Integer(i64),
     Float(f64),
     Boolean(bool),
@@ -69,9 +71,16 @@ impl Columns {
         }
     }
 
-    /// Appends a row: a value for each column of the dataset.
+    /// Appends a row: a value for each column of the dataset. `unescaped` are the texts that
+    /// [`Value::Unescaped`] names.
     #[inline]
-    pub(super) fn push(&mut self, id: u64, values: &[Value<'_>], rescued: Option<&str>) {
+    pub(super) fn push(
+        &mut self,
+        id: u64,
+        values: &[Value<'_>],
+        unescaped: &[String],
+        rescued: Option<&str>,
+    ) {
         assert_eq!(values.len(), self.typed.len());
         self.ids.append_value(id);
         for (column, value) in self.typed.iter_mut().zip(values) {
@@ -80,7 +89,7 @@ impl Columns {
             if let (Column::Text(column), Value::Text(text)) = (&mut *column, value) {
                 column.append_value(text);
             } else {
-                column.push(*value);
+                column.push(*value, unescaped);
             }
         }
         self.rescued.append_option(rescued);
@@ -97,8 +106,9 @@ impl Columns {
 
 impl Column {
     #[inline]
-    fn push(&mut self, value: Value<'_>) {
+    fn push(&mut self, value: Value<'_>, unescaped: &[String]) {
         match (self, value) {
+            (Self::Text(column), Value::Unescaped(at)) => column.append_value(&unescaped[at]),
             (Self::Text(column), Value::Text(text)) => column.append_value(text),
             (Self::Timestamp(column), Value::Timestamp(micros)) => column.append_value(micros),
             (Self::Integer(column), Value::Integer(number)) => column.append_value(number),

@@ -1,22 +1,17 @@
 //! Reads plain records straight from their text: one pass, nothing copied, no tape.
 //!
-//! Most records of most files are *plain*: objects whose keys and texts have no escapes, whose
-//! numbers are short and whose values suit their columns. Those become rows here. Nothing is said
-//! of any other record: simd-json and the [`walk`](super::walk) decide. What is read here is what
-//! they would have made of it, and a test holds both to that.
+//! Most records of most files are *plain*: objects whose keys have no escapes and whose values suit
+//! their columns. Those become rows here. Any other record is left to simd-json and the
+//! [`walk`](super::walk). They would make the same row of a plain record; a test compares both.
 
 use std::ops::Range;
-
-use wide::u8x16;
 
 use super::columns::Columns;
 use super::fields::Fields;
 use super::record::{Json, Record};
-use crate::cut::{Layout, skip_blank};
+use crate::cut::Layout;
 use crate::dataset::Dataset;
-
-/// Most digits of a number that is read here, so that it fits into 64 bits.
-const DIGITS_MAX: usize = 18;
+use crate::syntax::{after, number, skip_blank, special, string};
 
 /// Most levels of nesting in a value that is read here.
 const NESTING_MAX: usize = 8;
@@ -81,6 +76,11 @@ impl<'a> Direct<'a> {
         match self.layout {
             Layout::Array if bytes[next] == b',' => Some(skip_blank(bytes, next + 1)),
             Layout::Lines if bytes[end..next].contains(&b'\n') => Some(next),
+            // One record follows another on a line. An object over several lines is none: it would
+            // hide one of their records, and this would make up for it.
+            Layout::Lines if bytes[next] == b'{' && !bytes[self.at..end].contains(&b'\n') => {
+                Some(next)
+            }
             Layout::Array | Layout::Lines => None,
         }
     }
@@ -109,7 +109,10 @@ impl<'a> Direct<'a> {
                 if !field.inner.is_empty() {
                     return None;
                 }
-                let (json, end) = self.value(value)?;
+                let (json, end) = match self.value(value) {
+                    Some(read) => read,
+                    None => self.escaped(value)?,
+                };
                 if let Some(column) = field.column {
                     self.record.set(column, json, || &self.text[value..end]);
                 }
@@ -144,24 +147,17 @@ impl<'a> Direct<'a> {
             b't' => Some((Json::Boolean(true), word(bytes, at, b"true")?)),
             b'f' => Some((Json::Boolean(false), word(bytes, at, b"false")?)),
             b'n' => Some((Json::Null, word(bytes, at, b"null")?)),
-            _ => {
-                let (end, whole) = number(bytes, at)?;
-                let text = &self.text[at..end];
-                let json = if whole {
-                    Json::Signed(text.parse().ok()?)
-                } else {
-                    Json::Float(text.parse().ok()?)
-                };
-                Some((json, end))
-            }
+            _ => Some((Json::Number, number(bytes, at)?)),
         }
     }
-}
 
-/// The place after this byte, if it is here.
-#[inline]
-fn after(bytes: &[u8], at: usize, byte: u8) -> Option<usize> {
-    (bytes.get(at) == Some(&byte)).then_some(at + 1)
+    /// Reads a text that has escapes; gives the place after it.
+    #[inline(never)]
+    fn escaped(&mut self, at: usize) -> Option<(Json<'a>, usize)> {
+        let end = string(self.text.as_bytes(), at).ok()?;
+        let text = serde_json::from_str(&self.text[at..end]).ok()?;
+        Some((self.record.unescaped(text), end))
+    }
 }
 
 /// The place after this word, if it is here.
@@ -177,51 +173,6 @@ fn plain(bytes: &[u8], at: usize) -> Option<Range<usize>> {
     (bytes[end] == b'"').then_some(start..end)
 }
 
-/// The first byte from `at` on that means something in a string: a quote, a backslash, or what must
-/// not stand there.
-#[inline]
-fn special(bytes: &[u8], mut at: usize) -> Option<usize> {
-    const WIDTH: usize = 16;
-    let control = u8x16::splat(0x1f);
-    while let Some(part) = bytes.get(at..)?.first_chunk::<WIDTH>() {
-        let part = u8x16::new(*part);
-        let hits = part.simd_eq(u8x16::splat(b'"'))
-            | part.simd_eq(u8x16::splat(b'\\'))
-            | part.min(control).simd_eq(part);
-        let hits = hits.to_bitmask();
-        if hits != 0 {
-            return Some(at + hits.trailing_zeros() as usize);
-        }
-        at += WIDTH;
-    }
-    let is_special = |byte: &u8| matches!(byte, b'"' | b'\\' | 0..=0x1f);
-    Some(at + bytes[at..].iter().position(is_special)?)
-}
-
-/// The place after a number, and whether it is a whole one.
-#[inline]
-fn number(bytes: &[u8], at: usize) -> Option<(usize, bool)> {
-    let digits = |at: usize| {
-        let rest = &bytes[at.min(bytes.len())..];
-        rest.iter().take_while(|byte| byte.is_ascii_digit()).count()
-    };
-    let first = at + usize::from(bytes[at] == b'-');
-    let whole = digits(first);
-    if whole == 0 || whole > 1 && bytes[first] == b'0' {
-        return None;
-    }
-    let (mut end, mut fraction) = (first + whole, 0);
-    if bytes.get(end) == Some(&b'.') {
-        fraction = digits(end + 1);
-        if fraction == 0 {
-            return None;
-        }
-        end += 1 + fraction;
-    }
-    let short = whole + fraction <= DIGITS_MAX && !matches!(bytes.get(end), Some(b'e' | b'E'));
-    short.then_some((end, fraction == 0))
-}
-
 /// The place after a value that is kept as it stands, if it is JSON.
 #[inline]
 fn skip(bytes: &[u8], at: usize, levels: usize) -> Option<usize> {
@@ -232,7 +183,7 @@ fn skip(bytes: &[u8], at: usize, levels: usize) -> Option<usize> {
         b't' => word(bytes, at, b"true"),
         b'f' => word(bytes, at, b"false"),
         b'n' => word(bytes, at, b"null"),
-        _ => number(bytes, at).map(|(end, _)| end),
+        _ => number(bytes, at),
     }
 }
 
@@ -256,27 +207,11 @@ fn skip_elements(bytes: &[u8], at: usize, close: u8, levels: usize) -> Option<us
     }
 }
 
-/// The place after a string, if its escapes are valid. Surrogate pairs are left to simd-json.
+/// The place after a string.
 #[inline]
 fn skip_string(bytes: &[u8], at: usize) -> Option<usize> {
-    let mut at = after(bytes, at, b'"')?;
-    loop {
-        at = special(bytes, at)?;
-        match (bytes[at], bytes.get(at + 1)) {
-            (b'"', _) => return Some(at + 1),
-            (b'\\', Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't')) => at += 2,
-            (b'\\', Some(b'u')) => {
-                let digits = bytes[at + 2..].first_chunk::<4>()?;
-                let is_surrogate = matches!(
-                    digits,
-                    [b'd' | b'D', b'8' | b'9' | b'a'..=b'f' | b'A'..=b'F', ..]
-                );
-                if is_surrogate || !digits.iter().all(u8::is_ascii_hexdigit) {
-                    return None;
-                }
-                at += 6;
-            }
-            _ => return None,
-        }
+    match plain(bytes, at) {
+        Some(text) => Some(text.end + 1),
+        None => string(bytes, at).ok(),
     }
 }

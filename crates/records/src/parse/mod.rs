@@ -1,26 +1,25 @@
 //! Turns a chunk into a batch: typed columns and rejects.
 //!
-//! Owns what a record must look like to become a row. Plain records are read straight from their
-//! text (see `direct`). The few others of a chunk are parsed by simd-json, one by one, and the
-//! result is walked. Where they are not few, what is left of the chunk is parsed at once, in a
-//! buffer that is used again, and walked once. Only where that fails is the whole chunk parsed
-//! record by record, so that the neighbours of a bad record live. All ways give the same batch,
-//! whatever the size of the chunks.
+//! Owns what a record must be to become a row. A plain record is read straight from its text (see
+//! `direct`). Any other record is parsed by simd-json, alone, and the result is walked, so that the
+//! neighbours of a bad record live. Both ways make the same row of a record, whatever the size of
+//! the chunks. docs/decisions/parse-routes.md has the figures behind the two ways.
 //!
 //! * A text column takes strings, and numbers and booleans as they are written. JSON columns
 //!   and the rescue column hold the text of the file itself, never a rendering of it.
 //! * If several things are wrong with a record, its reason is the first in the order of the file.
-//!   What shows only at the end of the record counts after that: an unknown field that is there
-//!   twice, then missing fields in the order of the columns.
-//! * A record is judged as a whole: a number that does not fit into 64 bits, broken UTF-8, or
-//!   nesting beyond 32 levels makes it a reject, even in a field that no column takes.
+//!   What shows only at the end of the record comes after that: an unknown field that appears twice,
+//!   then missing fields in the order of the columns.
+//! * A record is judged as a whole: broken UTF-8 or nesting beyond 32 levels makes it a reject, even
+//!   in a field that no column takes. A number may have any size; an integer column takes 64 bits of
+//!   it, a float column what is finite, and all others its text.
 //!
 //! It relies on [`cut`] for the place of each record, and asserts that both see the same records.
-//! simd-json is used here and nowhere else.
 
 mod columns;
 mod direct;
 mod fields;
+mod locate;
 mod record;
 mod walk;
 
@@ -34,9 +33,12 @@ use simd_json::{Buffers, ErrorType, INPUT_PADDING, Tape};
 use crate::batch::{Batch, RAW_BYTES_MAX, Reject, RejectCode, SourceFile, Span, row_id};
 use crate::cut::{self, Chunk, Layout};
 use crate::dataset::Dataset;
+use crate::syntax;
 use columns::Columns;
 use direct::Direct;
 use fields::Fields;
+pub use locate::place_of_fault;
+pub use record::DEPTH_MAX;
 use record::Problem;
 use walk::{Document, Walker};
 
@@ -45,20 +47,12 @@ use walk::{Document, Walker};
 /// memory budget, a much lower one could refuse a record that carries a picture.
 pub const RECORD_BYTES_MAX: usize = 16 * 1024 * 1024;
 
-/// Most levels of nesting in a record, its own braces included. Flat records need one.
-pub const DEPTH_MAX: usize = 32;
-
-/// One record in this many may be parsed by itself; if more are not plain, parsing the rest of the
-/// chunk at once is cheaper.
-const PLAIN_FOR_EACH_OTHER: u32 = 8;
-
-/// Buffers beyond this size are given back after a chunk. Chunks have at most a megabyte by
-/// default, so only a huge record needs more, and its memory must not be held for as long as the
-/// thread lives.
+/// Buffers of more bytes than this are freed after a chunk. Chunks have at most 1 MiB by default, so
+/// only a huge record needs more, and the thread must not hold its memory for ever.
 const KEEP_BYTES_MAX: usize = 4 * 1024 * 1024;
 
-/// Whether a chunk is a single record that is too large to be looked at. Only its first bytes are
-/// kept, so that nobody has to hold all of it in memory.
+/// Whether a chunk is a single record that is too large to be parsed. Its reject keeps only the first
+/// bytes, so the caller need not hold all of it in memory.
 #[must_use]
 pub fn is_one_too_large(records: u32, bytes: u64) -> bool {
     records == 1 && bytes > RECORD_BYTES_MAX as u64
@@ -66,11 +60,11 @@ pub fn is_one_too_large(records: u32, bytes: u64) -> bool {
 
 /// A parser with its reusable buffers: one a thread.
 pub struct Parser {
-    /// The text being parsed, as one JSON array, and padding. simd-json unescapes strings in it.
+    /// The record being parsed, in brackets, and padding. simd-json unescapes strings in it.
     text: Vec<u8>,
     buffers: Buffers,
     tape: Tape<'static>,
-    /// What is known of the last dataset: chunks of one dataset come in long runs.
+    /// The shape of the last dataset: chunks of one dataset come in long runs.
     shape: Option<Arc<Shape>>,
 }
 
@@ -81,24 +75,13 @@ struct Shape {
     fields: Fields,
 }
 
-/// Bytes of a file that hold whole records: a chunk, or what is left of it.
+/// Bytes of a file that hold whole records: a chunk.
 #[derive(Clone, Copy)]
 struct Source<'a> {
     bytes: &'a [u8],
     /// Where the bytes begin in the file.
     origin: u64,
     layout: Layout,
-}
-
-impl Source<'_> {
-    /// What is left of the bytes from this offset on.
-    fn from(self, at: usize) -> Self {
-        Self {
-            bytes: &self.bytes[at..],
-            origin: self.origin + at as u64,
-            layout: self.layout,
-        }
-    }
 }
 
 impl Default for Parser {
@@ -145,11 +128,7 @@ impl Parser {
     }
 
     /// Parses the bytes of a chunk (`bytes` is the file's `chunk.start..chunk.end`). Never fails:
-    /// what is no row is a reject. Which way is taken when:
-    /// * a plain record is read straight from its text: `read_plain`;
-    /// * one that is not plain is parsed by itself, while such records are few: `parse_one`;
-    /// * once they are not few, all that is left of the chunk is parsed at once: `parse_rest`;
-    /// * if none of that gets through the chunk, or it is huge, each record anew: `parse_each`.
+    /// a record that is no row is a reject.
     ///
     /// # Panics
     /// Where `bytes`, `chunk` and `layout` are not what [`cut`](crate::cut::cut) said.
@@ -179,9 +158,7 @@ impl Parser {
         };
         let new_output = || Output::new(dataset, span, bytes.len());
         let mut output = new_output();
-        let done = bytes.len() <= RECORD_BYTES_MAX
-            && self.read_plain(&shape, &mut output, source).is_some();
-        if !done {
+        if self.read(&shape, &mut output, source).is_none() {
             output = new_output();
             self.parse_each(&shape, &mut output, source);
         }
@@ -202,16 +179,17 @@ impl Parser {
         }
     }
 
-    /// Reads plain records directly, and parses the others by themselves while they are few; once
-    /// they are not, the rest of the chunk is parsed at once. `None` if the chunk has to be parsed
-    /// record by record: it is not UTF-8, a record is not where the cut saw it, or the rest does
-    /// not parse.
-    fn read_plain(&mut self, shape: &Shape, output: &mut Output, source: Source<'_>) -> Option<()> {
+    /// Reads plain records directly and parses each other one by itself. `None` if the chunk has to
+    /// be parsed record by record: it is not UTF-8, a record of it can be too large, or a record is
+    /// not where the cut saw it.
+    fn read(&mut self, shape: &Shape, output: &mut Output, source: Source<'_>) -> Option<()> {
         let Source { bytes, layout, .. } = source;
+        if bytes.len() > RECORD_BYTES_MAX {
+            return None;
+        }
         let text = simdutf8::basic::from_utf8(bytes).ok()?;
         let mut direct = Direct::new(&shape.dataset, &shape.fields, layout, text);
         let mut places = None;
-        let mut others = 0;
         while output.done < output.span.records {
             if direct
                 .next_record(output.next_id(), &mut output.columns)
@@ -220,52 +198,16 @@ impl Parser {
                 output.done += 1;
                 continue;
             }
-            others += 1;
-            let at = direct.at();
-            if others > output.done / PLAIN_FOR_EACH_OTHER {
-                return self.parse_rest(shape, output, source.from(at));
-            }
             let places = places.get_or_insert_with(|| cut::records(bytes, layout));
             let place = places.get(output.done as usize)?.clone();
             // An object over several lines of NDJSON is one record to JSON, but not to the cut.
-            if place.start != at {
+            if place.start != direct.at() {
                 return None;
             }
             direct.pass(place.end)?;
             self.parse_one(shape, output, source, place);
         }
         (direct.at() == bytes.len()).then_some(())
-    }
-
-    /// Parses all records of `source` at once: those that are left of the chunk. `None` if that is
-    /// impossible: something is not JSON, or the records are not where the cut saw them.
-    fn parse_rest(&mut self, shape: &Shape, output: &mut Output, source: Source<'_>) -> Option<()> {
-        let Source { bytes, layout, .. } = source;
-        self.fill(bytes);
-        if layout == Layout::Lines {
-            // The blank before a record becomes the comma that an array has there.
-            for record in cut::records(bytes, layout).into_iter().skip(1) {
-                // One byte on: the array's bracket stands before the source.
-                self.text[record.start] = b',';
-            }
-        }
-        self.parse_text(bytes, |document| {
-            if document.records() != (output.span.records - output.done) as usize {
-                return None;
-            }
-            let mut walker = Walker::new(&shape.dataset, &shape.fields, document);
-            while let Some(passed) = walker.next_record(output.next_id(), &mut output.columns) {
-                // In NDJSON, a comma in the file itself between two records means that a line holds
-                // several: by chance as many as the cut saw, but not the same ones.
-                if layout == Layout::Lines && bytes.get(passed.separator) == Some(&b',') {
-                    return None;
-                }
-                output.end_record(source, passed.record, passed.problem);
-            }
-            Some(())
-        })
-        .ok()
-        .flatten()
     }
 
     /// Parses the records of a chunk one by one.
@@ -289,49 +231,53 @@ impl Parser {
         place: Range<usize>,
     ) {
         let record = &source.bytes[place.clone()];
-        let reject = |code| Some(Problem::of_record(code));
         let problem = if record.len() > RECORD_BYTES_MAX {
-            reject(RejectCode::TooLarge)
+            Some(Problem::of_record(RejectCode::TooLarge))
         } else {
             self.fill(record);
-            let walked = self.parse_text(record, |document| {
-                if document.records() != 1 {
-                    return reject(RejectCode::InvalidJson);
-                }
-                let mut walker = Walker::new(&shape.dataset, &shape.fields, document);
-                let passed = walker.next_record(output.next_id(), &mut output.columns);
-                passed.expect("there is one record").problem
-            });
-            walked.unwrap_or_else(|error| reject(why_invalid(record, &error)))
+            let mut walked = self.walk(shape, output, record);
+            if let Err(error) = &walked
+                && is_about_a_number(error)
+            {
+                // simd-json takes no number beyond 64 bits. Zeros in their places do not matter to
+                // the walk, which takes numbers from the record's own text.
+                self.fill(record);
+                zero_numbers(&mut self.text[1..=record.len()]);
+                walked = self.walk(shape, output, record);
+            }
+            walked.unwrap_or_else(|error| Some(invalid(record, &error)))
         };
         output.end_record(source, place, problem);
     }
 
-    /// Puts records into the buffer, as an array.
-    fn fill(&mut self, records: &[u8]) {
+    /// Puts a record into the buffer, as an array of one.
+    fn fill(&mut self, record: &[u8]) {
         self.text.clear();
-        self.text.reserve(records.len() + 2 + INPUT_PADDING);
+        self.text.reserve(record.len() + 2 + INPUT_PADDING);
         self.text.push(b'[');
-        self.text.extend_from_slice(records);
+        self.text.extend_from_slice(record);
         self.text.push(b']');
         self.text.extend_from_slice(&[b' '; INPUT_PADDING]);
     }
 
-    /// Parses the text in the buffer, which is the array of `source`, and looks at the result.
-    fn parse_text<T>(
+    /// Parses the record in the buffer, whose text is `record`, and appends it as a row, or says why
+    /// it is none.
+    fn walk(
         &mut self,
-        source: &[u8],
-        look: impl FnOnce(Document<'_>) -> T,
-    ) -> Result<T, simd_json::Error> {
+        shape: &Shape,
+        output: &mut Output,
+        record: &[u8],
+    ) -> Result<Option<Problem>, simd_json::Error> {
         let len = self.text.len() - INPUT_PADDING;
         let mut tape = std::mem::replace(&mut self.tape, Tape(Vec::new()));
         let parsed = simd_json::fill_tape_padded(&mut self.text, len, &mut self.buffers, &mut tape);
         let result = parsed.map(|()| {
-            look(Document::new(
-                &tape.0,
-                self.buffers.structural_indexes(),
-                source,
-            ))
+            let document = Document::new(&tape.0, self.buffers.structural_indexes(), record);
+            if document.records() != 1 {
+                return Some(Problem::of_record(RejectCode::InvalidJson));
+            }
+            let mut walker = Walker::new(&shape.dataset, &shape.fields, document);
+            walker.record(output.next_id(), &mut output.columns)
         });
         self.tape = tape.reset();
         result
@@ -362,18 +308,42 @@ impl Parser {
     }
 }
 
-/// Why simd-json does not take a record. It does not tell a number that is too large from text
-/// that is no number, so `serde_json` is asked whether the record is JSON otherwise.
-fn why_invalid(record: &[u8], error: &simd_json::Error) -> RejectCode {
-    match error.error() {
-        ErrorType::DepthLimitExceeded => RejectCode::TooDeep,
+fn is_about_a_number(error: &simd_json::Error) -> bool {
+    matches!(
+        error.error(),
         ErrorType::InvalidNumber | ErrorType::Overflow
-            if serde_json::from_slice::<serde::de::IgnoredAny>(record).is_ok() =>
-        {
-            RejectCode::NumberRange
+    )
+}
+
+/// Overwrites each number that is written as JSON writes it with a zero and blanks.
+fn zero_numbers(record: &mut [u8]) {
+    let is_part = |byte: u8| matches!(byte, b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E');
+    let mut at = 0;
+    while at < record.len() {
+        match record[at] {
+            b'"' => at = syntax::string(record, at).unwrap_or(record.len()),
+            b'-' | b'0'..=b'9' => {
+                let run = record[at..].iter().take_while(|byte| is_part(**byte));
+                let end = at + run.count();
+                if syntax::number(record, at) == Some(end) {
+                    record[at] = b'0';
+                    record[at + 1..end].fill(b' ');
+                }
+                at = end;
+            }
+            _ => at += 1,
         }
-        _ => RejectCode::InvalidJson,
     }
+}
+
+/// Why simd-json does not take a record, and the member in which it stops being JSON.
+fn invalid(record: &[u8], error: &simd_json::Error) -> Problem {
+    let code = match error.error() {
+        ErrorType::DepthLimitExceeded => RejectCode::TooDeep,
+        _ => RejectCode::InvalidJson,
+    };
+    let field = locate::broken_member(record, code);
+    Problem { code, field }
 }
 
 /// The batch as it grows.

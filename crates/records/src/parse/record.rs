@@ -9,7 +9,13 @@ use super::columns::{Columns, Value};
 use super::fields::{Field, Fields};
 use crate::batch::RejectCode;
 use crate::dataset::{Column, ColumnType, Dataset, OnUnknownField};
-use crate::timestamp;
+use crate::{syntax, timestamp};
+
+/// Most levels of nesting in a record, its own braces included. Flat records need one.
+pub const DEPTH_MAX: usize = 32;
+
+/// Most characters of a field's name in a reject: what its column in the database takes.
+pub(super) const FIELD_CHARS_MAX: usize = 255;
 
 /// What is wrong with a record.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,18 +31,16 @@ impl Problem {
     }
 }
 
-/// Most characters of a field's name in a reject.
-const FIELD_CHARS_MAX: usize = 255;
-
 /// What a record has for a column.
 #[derive(Clone, Copy)]
 pub(super) enum Json<'a> {
     Null,
     Boolean(bool),
-    Signed(i64),
-    Unsigned(u64),
-    Float(f64),
+    /// A number of any size; its text says which.
+    Number,
     Text(&'a str),
+    /// A text that has escapes: its place among [`Record::unescaped`].
+    Unescaped(usize),
     /// An object or an array.
     Container,
 }
@@ -51,6 +55,8 @@ pub(super) struct Record<'a> {
     seen: Vec<bool>,
     /// The field that comes next if this record has its members in the order of the fields.
     expected: usize,
+    /// Texts without their escapes.
+    unescaped: Vec<String>,
     /// The names of the unknown fields that are kept.
     unknown: Vec<&'a str>,
     /// The text of the unknown fields: a JSON object, whose brace is open until the record ends.
@@ -67,6 +73,7 @@ impl<'a> Record<'a> {
             values: vec![Value::Absent; dataset.columns.len()],
             seen: vec![false; fields.len()],
             expected: 0,
+            unescaped: Vec::new(),
             unknown: Vec::new(),
             rescued: String::new(),
             problem: None,
@@ -79,6 +86,9 @@ impl<'a> Record<'a> {
         self.values.fill(Value::Absent);
         self.seen.fill(false);
         self.expected = 0;
+        if !self.unescaped.is_empty() {
+            self.unescaped.clear();
+        }
         self.rescued.clear();
         self.unknown.clear();
         self.problem = None;
@@ -123,12 +133,24 @@ impl<'a> Record<'a> {
             && text.len() <= column.max_chars as usize
         {
             self.values[at] = Value::Text(text);
-            return;
+        } else {
+            self.set_other(at, json, raw);
         }
-        match read(column, json, raw) {
+    }
+
+    /// As [`set`](Self::set), for all values but short texts.
+    fn set_other(&mut self, at: usize, json: Json<'a>, raw: impl Fn() -> &'a str) {
+        let column = &self.dataset.columns[at];
+        match read(column, json, raw, &self.unescaped) {
             Ok(value) => self.values[at] = value,
             Err(code) => self.problem(code, &column.name),
         }
+    }
+
+    /// Keeps a text without its escapes until the next record begins.
+    pub(super) fn unescaped(&mut self, text: String) -> Json<'a> {
+        self.unescaped.push(text);
+        Json::Unescaped(self.unescaped.len() - 1)
     }
 
     /// Treats a member that no column takes as the dataset says. `key` and `value` are its texts as
@@ -187,7 +209,7 @@ impl<'a> Record<'a> {
             return Err(problem);
         }
         let rescued = (!self.rescued.is_empty()).then_some(self.rescued.as_str());
-        columns.push(id, &self.values, rescued);
+        columns.push(id, &self.values, &self.unescaped, rescued);
         Ok(())
     }
 
@@ -205,41 +227,62 @@ fn read<'a>(
     column: &Column,
     json: Json<'a>,
     raw: impl Fn() -> &'a str,
+    unescaped: &[String],
 ) -> Result<Value<'a>, RejectCode> {
     match (column.kind, json) {
         (_, Json::Null) => Ok(Value::Absent),
         (ColumnType::Json, _) => Ok(Value::Text(raw())),
         (_, Json::Container) => Err(RejectCode::WrongType),
-        (ColumnType::Text, Json::Text(text)) => fitting(text, column.max_chars),
-        (ColumnType::Text, _) => fitting(raw(), column.max_chars),
+        (ColumnType::Text, Json::Text(text)) => {
+            fitting(text, column.max_chars).map(|()| Value::Text(text))
+        }
+        (ColumnType::Text, Json::Unescaped(at)) => {
+            fitting(&unescaped[at], column.max_chars).map(|()| Value::Unescaped(at))
+        }
+        (ColumnType::Text, _) => fitting(raw(), column.max_chars).map(|()| Value::Text(raw())),
+        (ColumnType::Timestamp, Json::Unescaped(at)) => timestamp::parse(&unescaped[at])
+            .map(Value::Timestamp)
+            .ok_or(RejectCode::InvalidTimestamp),
         (ColumnType::Timestamp, Json::Text(text)) => timestamp::parse(text)
             .map(Value::Timestamp)
             .ok_or(RejectCode::InvalidTimestamp),
-        (ColumnType::Timestamp, Json::Signed(_) | Json::Unsigned(_) | Json::Float(_)) => {
+        (ColumnType::Timestamp, Json::Number) => {
             let unit = column.epoch.ok_or(RejectCode::WrongType)?;
             timestamp::from_epoch(raw(), unit)
                 .map(Value::Timestamp)
                 .ok_or(RejectCode::InvalidTimestamp)
         }
-        (ColumnType::Integer, Json::Signed(number)) => Ok(Value::Integer(number)),
-        (ColumnType::Integer, Json::Unsigned(number)) => i64::try_from(number)
-            .map(Value::Integer)
-            .map_err(|_| RejectCode::NumberRange),
-        (ColumnType::Float, Json::Float(number)) => Ok(Value::Float(number)),
-        // The nearest float is what JSON means.
-        (ColumnType::Float, Json::Signed(number)) => Ok(Value::Float(number as f64)),
-        (ColumnType::Float, Json::Unsigned(number)) => Ok(Value::Float(number as f64)),
+        (ColumnType::Integer, Json::Number) => integer(raw()).map(Value::Integer),
+        (ColumnType::Float, Json::Number) => float(raw()).map(Value::Float),
         (ColumnType::Boolean, Json::Boolean(truth)) => Ok(Value::Boolean(truth)),
         _ => Err(RejectCode::WrongType),
     }
 }
 
-/// A text, if it is short enough: characters are counted only if its bytes are too many.
+/// A number that is written as an integer, if 64 bits hold it.
+fn integer(number: &str) -> Result<i64, RejectCode> {
+    number.parse().map_err(|_| {
+        if syntax::is_integer(number) {
+            RejectCode::NumberRange
+        } else {
+            RejectCode::WrongType
+        }
+    })
+}
+
+/// The float that is nearest to a number, if it is finite.
+fn float(number: &str) -> Result<f64, RejectCode> {
+    let nearest: Option<f64> = number.parse().ok();
+    let finite = nearest.filter(|float| float.is_finite());
+    finite.ok_or(RejectCode::NumberRange)
+}
+
+/// Whether a text is short enough: characters are counted only if its bytes are too many.
 #[inline]
-fn fitting(text: &str, chars_max: u32) -> Result<Value<'_>, RejectCode> {
+fn fitting(text: &str, chars_max: u32) -> Result<(), RejectCode> {
     let chars_max = chars_max as usize;
     if text.len() > chars_max && text.chars().count() > chars_max {
         return Err(RejectCode::TextTooLong);
     }
-    Ok(Value::Text(text))
+    Ok(())
 }

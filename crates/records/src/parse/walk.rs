@@ -1,12 +1,10 @@
-//! The walk over parsed records: from simd-json's tape to values, or a problem.
+//! The walk over a parsed record: from simd-json's tape to values, or a problem.
 //!
 //! The tape holds values and keys in order; simd-json's structural indexes hold the place of every
 //! bracket, colon, comma, string and scalar in the text. Each node of the tape has a known number
-//! of those *marks*, so both are walked in step, and the source text of any value is at hand
-//! without a search. Strings are read from the tape (unescaped); numbers in text columns, JSON
-//! columns and rescued fields are slices of the source.
-//!
-//! Knows one record at a time, and nothing of chunks.
+//! of those *marks*, so both are walked in step, and the source text of any value is found without a
+//! search. Strings are read from the tape (unescaped); numbers, JSON columns and rescued fields are
+//! slices of the source.
 
 use std::ops::Range;
 
@@ -18,7 +16,7 @@ use super::record::{Json, Problem, Record};
 use crate::batch::RejectCode;
 use crate::dataset::Dataset;
 
-/// A parsed array of records, beside its source.
+/// A parsed array of one record, beside the record's source.
 #[derive(Clone, Copy)]
 pub(super) struct Document<'a> {
     nodes: &'a [Node<'a>],
@@ -35,7 +33,7 @@ struct At {
 }
 
 impl<'a> Document<'a> {
-    /// The records of `source`, parsed in brackets into a tape and structural indexes.
+    /// `source`, parsed in brackets into a tape and structural indexes.
     pub(super) fn new(nodes: &'a [Node<'a>], marks: &'a [u32], source: &'a [u8]) -> Self {
         Self {
             nodes,
@@ -44,7 +42,7 @@ impl<'a> Document<'a> {
         }
     }
 
-    /// How many records there are.
+    /// How many values the source holds.
     pub(super) fn records(&self) -> usize {
         match self.nodes.first() {
             Some(Node::Array { len, .. }) => *len,
@@ -71,7 +69,7 @@ impl<'a> Document<'a> {
         }
     }
 
-    /// Where a mark is in the source; the bracket after the last record is its end.
+    /// Where a mark is in the source; the closing bracket of the array is its end.
     #[inline]
     fn place(&self, mark: usize) -> usize {
         self.marks[mark] as usize - 1
@@ -187,21 +185,9 @@ fn marks_of(node: &Node<'_>) -> usize {
     }
 }
 
-/// What the walk says of a record that it has passed.
-pub(super) struct Passed {
-    /// Where it is in the source.
-    pub(super) record: Range<usize>,
-    /// Where the comma after it is in the source; after the last record, the end.
-    pub(super) separator: usize,
-    /// Why it is not a row; if it is one, it has been appended.
-    pub(super) problem: Option<Problem>,
-}
-
-/// Walks over the records of a document.
+/// Walks over the one record of a document.
 pub(super) struct Walker<'a> {
     document: Document<'a>,
-    /// The next record.
-    next: At,
     record: Record<'a>,
 }
 
@@ -209,39 +195,22 @@ impl<'a> Walker<'a> {
     pub(super) fn new(dataset: &'a Dataset, fields: &'a Fields, document: Document<'a>) -> Self {
         Self {
             document,
-            next: At { node: 1, mark: 1 },
             record: Record::new(dataset, fields),
         }
     }
 
-    /// Passes the next record and appends it to the columns if it is a row. `None` after the last.
-    #[inline]
-    pub(super) fn next_record(&mut self, id: u64, columns: &mut Columns) -> Option<Passed> {
-        let at = self.next;
-        if at.node >= self.document.nodes.len() {
-            return None;
-        }
-        let (after, problem) = if let Node::Object { len, .. } = self.document.nodes[at.node] {
-            let after = self.members(at, len);
-            (after, self.record.append(id, columns).err())
-        } else {
-            let problem = Problem::of_record(RejectCode::NotAnObject);
-            (self.document.after(at), Some(problem))
+    /// Appends the record to the columns if it is a row. Returns why it is none.
+    pub(super) fn record(&mut self, id: u64, columns: &mut Columns) -> Option<Problem> {
+        let at = At { node: 1, mark: 1 };
+        let Node::Object { len, .. } = self.document.nodes[at.node] else {
+            return Some(Problem::of_record(RejectCode::NotAnObject));
         };
-        self.next = At {
-            node: after.node,
-            mark: after.mark + 1,
-        };
-        Some(Passed {
-            record: self.document.range(at, after),
-            separator: self.document.place(after.mark),
-            problem,
-        })
+        self.members(at, len);
+        self.record.append(id, columns).err()
     }
 
-    /// Walks the members of a record; gives what follows it.
-    #[inline]
-    fn members(&mut self, record: At, len: usize) -> At {
+    /// Walks the members of a record.
+    fn members(&mut self, record: At, len: usize) {
         self.record.begin();
         let mut key = At {
             node: record.node + 1,
@@ -269,11 +238,6 @@ impl<'a> Walker<'a> {
             };
         }
         self.record.end();
-        // Each member's end passed one mark more, the comma or the brace; an empty object has none.
-        At {
-            node: key.node,
-            mark: key.mark + usize::from(len == 0),
-        }
     }
 
     #[inline]
@@ -317,9 +281,10 @@ impl<'a> Walker<'a> {
             Node::String(text) => Json::Text(text),
             Node::Static(StaticNode::Null) => Json::Null,
             Node::Static(StaticNode::Bool(truth)) => Json::Boolean(truth),
-            Node::Static(StaticNode::I64(number)) => Json::Signed(number),
-            Node::Static(StaticNode::U64(number)) => Json::Unsigned(number),
-            Node::Static(StaticNode::F64(number)) => Json::Float(number),
+            // Its text in the source counts: the tape may hold another number in its place.
+            Node::Static(StaticNode::I64(_) | StaticNode::U64(_) | StaticNode::F64(_)) => {
+                Json::Number
+            }
             Node::Object { .. } | Node::Array { .. } => Json::Container,
         };
         let raw = || document.text(document.range(value, after));

@@ -77,7 +77,7 @@ fn cases() -> Vec<Case> {
 
 /// The outcome of the records, as runs.
 fn outcome(bytes: &[u8], dataset: &Arc<Dataset>, limits: ChunkLimits) -> String {
-    let plan = match cut::cut(bytes, &dataset.records, &dataset.fields(), limits) {
+    let plan = match cut::cut(bytes, dataset, limits) {
         Ok(plan) => plan,
         Err(Unreadable::Incomplete { .. }) => return "incomplete".to_owned(),
         Err(Unreadable::Malformed { .. }) => return "malformed".to_owned(),

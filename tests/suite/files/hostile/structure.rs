@@ -41,8 +41,8 @@ pub fn not_quite_json() -> Vec<Case> {
             format!("[{good},,{good}]"),
             "row invalid_json row",
         ),
-        case("no comma", format!("[{good} {good}]"), "invalid_json"),
-        case("a semicolon", format!("[{good};{good}]"), "invalid_json"),
+        case("no comma", format!("[{good} {good}]"), "malformed"),
+        case("a semicolon", format!("[{good};{good}]"), "malformed"),
         case(
             "single quotes",
             between("{'vehicle_id':'v'}"),
@@ -99,11 +99,7 @@ pub fn not_quite_json() -> Vec<Case> {
             format!("{good}\r\n\r\n{good}\r\n"),
             "row*2",
         ),
-        case(
-            "line ends of old",
-            format!("{good}\r{good}\r"),
-            "invalid_json",
-        ),
+        case("line ends of old", format!("{good}\r{good}\r"), "row*2"),
         case("HTML", "<!DOCTYPE html><p>503</p>", "malformed"),
         case("CSV", "vehicle_id,status\nv,ok\n", "malformed"),
         case("a text alone", "\"v\"", "malformed"),
@@ -182,7 +178,52 @@ pub fn shapes() -> Vec<Case> {
         case(
             "two records in a line",
             format!("{good}\n{good}{good}\n{good}\n"),
-            "row invalid_json row",
+            "row*4",
+        ),
+        case("all records in a line", good.repeat(1_000), "row*1000"),
+        case(
+            "records in a line, one of them broken",
+            format!("{good}\n{good}{{\"vehicle_id\":{{{good}{good}\n{good}\n"),
+            "malformed",
+        ),
+        case(
+            "one record over many lines",
+            format!("{{\n{}\n}}\n", good[1..good.len() - 1].replace(',', ",\n")),
+            "row",
+        ),
+        case(
+            "a bad first line",
+            format!("{{\"vehicle_id\":1,,}}\n{good}\n"),
+            "invalid_json row",
+        ),
+        case(
+            "a scalar in the first line",
+            format!("42\n{good}\n"),
+            "not_an_object row",
+        ),
+        case(
+            "a word in the first line",
+            format!("tru\n{good}\n"),
+            "invalid_json row",
+        ),
+        case(
+            "a record with an array of the records' name",
+            [
+                with("\"vehicle_status\":[1,2]").as_slice(),
+                format!("\n{good}\n").as_bytes(),
+            ]
+            .concat(),
+            "row*2",
+        ),
+        case(
+            "garbage in another member",
+            format!("{{\"x\":tru,\"vehicle_status\":{one}}}"),
+            "malformed",
+        ),
+        case(
+            "garbage after the records",
+            format!("{{\"vehicle_status\":{one} x}}"),
+            "malformed",
         ),
         case(
             "a record over two lines",
@@ -205,9 +246,9 @@ pub fn shapes() -> Vec<Case> {
 pub fn ends() -> Vec<Case> {
     let good = GOOD;
     vec![
-        case("an empty file", "", "incomplete"),
-        case("blanks only", " \r\n\t\n", "incomplete"),
-        case("a byte order mark only", "\u{feff}", "incomplete"),
+        case("an empty file", "", ""),
+        case("blanks only", " \r\n\t\n", ""),
+        case("a byte order mark only", "\u{feff}", ""),
         case("one brace", "{", "incomplete"),
         case("one bracket", "[", "incomplete"),
         case("one quote", "\"", "malformed"),

@@ -245,7 +245,7 @@ pub fn text() -> Vec<Case> {
         case(
             "a byte order mark in the middle",
             between(format!("\u{feff}{GOOD}")),
-            "row invalid_json row",
+            "malformed",
         ),
         case(
             "a byte order mark in a line",
@@ -297,32 +297,24 @@ pub fn numbers() -> Vec<Case> {
             number("18446744073709551615"),
             "row*3",
         ),
-        case(
-            "one more",
-            number("18446744073709551616"),
-            "row number_range row",
-        ),
+        case("one more", number("18446744073709551616"), "row*3"),
         case(
             "the least of 64 bits",
             number("-9223372036854775808"),
             "row*3",
         ),
-        case(
-            "one less",
-            number("-9223372036854775809"),
-            "row number_range row",
-        ),
-        case("1e400", number("1e400"), "row number_range row"),
+        case("one less", number("-9223372036854775809"), "row*3"),
+        case("1e400", number("1e400"), "row*3"),
         case(
             "1e400 in a field that is not read",
             between(with("\"x\":1e400")),
-            "row number_range row",
+            "row*3",
         ),
         case("1e-400", number("1e-400"), "row*3"),
         case(
             "300 digits",
             number(&"9".repeat(300)),
-            "row number_range row",
+            "row text_too_long row",
         ),
         case("a leading zero", number("01"), "row invalid_json row"),
         case("a plus sign", number("+1"), "row invalid_json row"),

@@ -65,7 +65,7 @@ type Outcome = Result<Vec<Option<String>>, (RejectCode, Option<String>)>;
 
 /// Cuts and parses a document; checks what holds for every batch; gives each record's outcome.
 fn outcomes(dataset: &Arc<Dataset>, document: &[u8], limits: ChunkLimits) -> Vec<Outcome> {
-    let plan = cut::cut(document, &dataset.records, &[], limits).unwrap();
+    let plan = cut::cut(document, dataset, limits).unwrap();
     let mut parser = Parser::default();
     let mut all = Vec::new();
     for chunk in plan.chunks {
@@ -159,6 +159,10 @@ fn plain_records_are_read_directly_and_others_are_left() {
         r#"{"b":true,"t":12.5,"f":0.25,"at":1651784554546,"day":"2022-06-05T21:02:34.546Z"}"#,
         r#"{"t":"a","n":null,"j":{"a":[1,"b\n\u00fc",{}],"c":-0.5}}"#,
         r#"{"t":"a","unknown":[{"b":false}]}"#,
+        r#"{"t":"\u0061\ud83e\udd80\n","day":"2022\u002d06-05T21:02:34Z"}"#,
+        r#"{"t":"a","j":"\ud83e\udd80","u":"\""}"#,
+        r#"{"t":"a","n":1234567890123456789}"#,
+        r#"{"t":"a","f":1e3,"j":[123456789012345678901234567890,1e400]}"#,
     ];
     let directly = |layout, record| read_directly(&dataset, layout, record);
     for record in plain {
@@ -166,12 +170,13 @@ fn plain_records_are_read_directly_and_others_are_left() {
         assert!(directly(Layout::Array, record).is_some(), "{record}");
     }
     let others = [
-        r#"{"t":"\u0061"}"#,
+        r#"{"t":"\ud83e"}"#,
+        r#"{"t":"\u0061bcdef"}"#,
+        r#"{"n":"\u0031","t":"a"}"#,
         r#"{"\u0074":"a"}"#,
-        r#"{"t":"a","n":1234567890123456789}"#,
-        r#"{"t":"a","f":1e3}"#,
+        r#"{"t":"a","n":12345678901234567890}"#,
+        r#"{"t":"a","f":1e999}"#,
         r#"{"t":"a","w":{"x":1}}"#,
-        r#"{"t":"a","j":"\ud83e\udd80"}"#,
         r#"{"t":"too long"}"#,
         r#"{"n":1}"#,
         r#"{"t":"a","t":"a"}"#,
@@ -225,6 +230,28 @@ fn what_columns_take() {
         (0, "\"t\":true", Some("true")),
         (0, r#""t":"a\u0000b""#, Some("a\0b")),
         (0, "\"\\u0074\":1", Some("1")),
+        (0, "\"t\":1e400", Some("1e400")),
+        (
+            6,
+            "\"t\":1,\"j\":[123456789012345678901234567890, 1e400]",
+            Some("[123456789012345678901234567890, 1e400]"),
+        ),
+        (
+            6,
+            "\"\\u0074\":\"a\",\"j\":[-123456789012345678901234567890,\"1\"]",
+            Some("[-123456789012345678901234567890,\"1\"]"),
+        ),
+        (
+            2,
+            "\"f\":123456789012345678901234567890,\"\\u0074\":\"a\"",
+            Some("1.2345678901234568e29"),
+        ),
+        (
+            10,
+            "\"\\u0074\":\"a\",\"x\":123456789012345678901234567890",
+            Some("{\"x\":123456789012345678901234567890}"),
+        ),
+        (1, "\"n\":-12,\"\\u0074\":\"a\"", Some("-12")),
         (
             1,
             "\"t\":1,\"n\":-9223372036854775808",
@@ -328,9 +355,17 @@ fn what_becomes_of_bad_records() {
         (
             "{\"t\":1,\"n\":123456789012345678901234567890}",
             NumberRange,
-            None,
+            Some("n"),
         ),
-        ("{\"t\":1,\"x\":1e400}", NumberRange, None),
+        (
+            "{\"\\u0074\":\"a\",\"n\":-123456789012345678901234567890}",
+            NumberRange,
+            Some("n"),
+        ),
+        ("{\"t\":1,\"n\":1e400}", WrongType, Some("n")),
+        ("{\"t\":1,\"f\":1e400}", NumberRange, Some("f")),
+        ("{\"\\u0074\":\"a\",\"f\":-1e400}", NumberRange, Some("f")),
+        ("{\"t\":1,\"at\":1e400}", InvalidTimestamp, Some("at")),
         ("{\"t\":1,\"f\":\"1\"}", WrongType, Some("f")),
         ("{\"t\":1,\"b\":1}", WrongType, Some("b")),
         ("{\"t\":1,\"b\":\"true\"}", WrongType, Some("b")),
@@ -358,24 +393,22 @@ fn what_becomes_of_bad_records() {
         // The first thing that is wrong is the reason.
         ("{\"n\":\"\",\"f\":\"\",\"t\":{}}", WrongType, Some("n")),
         ("{\"n\":\"\",\"u\":1,\"u\":1}", WrongType, Some("n")),
-        (too_deep.as_str(), TooDeep, None),
-        (absurd.as_str(), TooDeep, None),
+        (too_deep.as_str(), TooDeep, Some("j")),
+        (absurd.as_str(), TooDeep, Some("j")),
         ("{\"t\":1", InvalidJson, None),
         ("{\"t\" 1}", InvalidJson, None),
         ("{\"t\":1,}", InvalidJson, None),
-        ("{\"t\":[1}}", InvalidJson, None),
-        ("{\"t\":01}", InvalidJson, None),
-        ("{\"t\":1.}", InvalidJson, None),
-        ("{\"t\":NaN}", InvalidJson, None),
-        ("{\"t\":tru}", InvalidJson, None),
+        ("{\"t\":[1}}", InvalidJson, Some("t")),
+        ("{\"t\":01}", InvalidJson, Some("t")),
+        ("{\"t\":1.}", InvalidJson, Some("t")),
+        ("{\"t\":NaN}", InvalidJson, Some("t")),
+        ("{\"t\":tru}", InvalidJson, Some("t")),
         ("{t:1}", InvalidJson, None),
         ("{'t':1}", InvalidJson, None),
-        ("{\"t\":\"\\ud800\"}", InvalidJson, None),
-        ("{\"t\":\"\\x\"}", InvalidJson, None),
-        ("{\"t\":\"\t\"}", InvalidJson, None),
-        ("{\"t\":\"\0\"}", InvalidJson, None),
-        ("\u{feff}{\"t\":1}", InvalidJson, None),
-        ("{\"t\":1}{\"t\":1}", InvalidJson, None),
+        ("{\"t\":\"\\ud800\"}", InvalidJson, Some("t")),
+        ("{\"t\":\"\\x\"}", InvalidJson, Some("t")),
+        ("{\"t\":\"\t\"}", InvalidJson, Some("t")),
+        ("{\"t\":\"\0\"}", InvalidJson, Some("t")),
         ("{\"t\":1,\"x\":1e400,}", InvalidJson, None),
     ];
     for (record, code, field) in cases {
@@ -405,13 +438,13 @@ fn broken_text_is_a_reject_and_its_neighbours_live() {
     let at = document.iter().position(|byte| *byte == b'?').unwrap();
     document[at] = 0xff;
     let all = outcomes(&all_kinds(), &document, NO_LIMITS);
-    assert_eq!(all[1], Err((RejectCode::InvalidJson, None)));
+    assert_eq!(all[1], Err((RejectCode::InvalidJson, Some("x".to_owned()))));
     assert!(all[0].is_ok() && all[2].is_ok());
 }
 
 #[test]
 fn lines_that_hold_several_records_are_no_rows() {
-    // As many values as lines, but others.
+    // As many values as lines, but others. Each broken line is one record.
     let document = b"{\"t\":1}\n{\"t\":2},{\"t\":3}\n[{\"t\":4}\n{\"t\":5}]\n";
     let all = outcomes(&all_kinds(), document, NO_LIMITS);
     assert_eq!(all.len(), 4);

@@ -1,10 +1,38 @@
-//! Documents and what they are cut into; and, for any bytes at all, what has to hold.
+//! Documents and the records that they are cut into, and what holds for any bytes.
 
-use super::*;
+mod shapes;
+
+use std::sync::LazyLock;
+
 use proptest::prelude::*;
 use serde_json::Value;
 
-const POINTER: &str = "/data/items";
+use super::*;
+
+/// Records are in `/data/items`, or are objects with one of these fields.
+static ITEMS: LazyLock<Arc<Dataset>> = LazyLock::new(|| defined(""));
+
+fn defined(more: &str) -> Arc<Dataset> {
+    let definition = format!(
+        "name = 'items'\n{}\n{more}\ncolumns = [{}]",
+        if more.contains("records") {
+            ""
+        } else {
+            "records = '/data/items'"
+        },
+        ["a", "b", "id"]
+            .map(|key| format!("{{name = 'x_{key}', field = '/{key}', type = 'json'}}"))
+            .join(","),
+    );
+    let dataset = toml::from_str(&definition).unwrap();
+    Arc::clone(
+        Datasets::new(vec![dataset])
+            .unwrap()
+            .by_name("items")
+            .unwrap(),
+    )
+}
+
 const NO_LIMITS: ChunkLimits = ChunkLimits {
     records: u32::MAX,
     bytes: usize::MAX,
@@ -12,7 +40,7 @@ const NO_LIMITS: ChunkLimits = ChunkLimits {
 
 /// Cuts, checks what holds for every plan, and gives the text of each record.
 fn texts(bytes: &[u8], limits: ChunkLimits) -> Result<Vec<Vec<u8>>, Unreadable> {
-    let plan = cut(bytes, POINTER, &[], limits)?;
+    let plan = cut(bytes, &ITEMS, limits)?;
     let mut all = Vec::new();
     let mut end = 0;
     for chunk in &plan.chunks {
@@ -100,7 +128,18 @@ fn where_records_are() {
             "{\"a\":1}\nbroken \"\n{\"b\":2}\n[\n7\n",
             "{\"a\":1}|broken \"|{\"b\":2}|[|7",
         ),
-        ("{\"a\":1} {\"b\":2}\n", "{\"a\":1} {\"b\":2}"),
+        // Several records on a line.
+        ("{\"a\":1} {\"b\":2}\n", "{\"a\":1}|{\"b\":2}"),
+        (
+            "{\"a\":\"}{\"}{\"b\":[{}]}{}\n{}\n",
+            "{\"a\":\"}{\"}|{\"b\":[{}]}|{}|{}",
+        ),
+        ("{\"a\":1}\r{\"b\":2}\r", "{\"a\":1}|{\"b\":2}"),
+        ("{}\n{\"a\":1}{\"b\":2}x\n", "{}|{\"a\":1}|{\"b\":2}x"),
+        (
+            "{}\n{\"a\":1}{\"b\":\"x\n{}\n",
+            "{}|{\"a\":1}|{\"b\":\"x|{}",
+        ),
         ("{\"a\":1},{\"b\":2}\n3", "{\"a\":1},{\"b\":2}|3"),
         (
             "{}\n{\"data\":{\"items\":[1,2]}}\n",
@@ -127,9 +166,6 @@ fn where_records_are() {
 #[test]
 fn what_is_not_whole() {
     let cases = [
-        "",
-        " \n\t",
-        "\u{feff}",
         "[",
         "[1",
         "[1,",
@@ -163,14 +199,14 @@ fn what_will_never_be_a_document() {
         ("hello", 0, "not JSON"),
         ("\"a\"", 0, "not JSON"),
         ("\u{feff}\u{feff}[]", 3, "not JSON"),
-        ("[1] x", 4, "data after"),
-        ("[1][2]", 3, "data after"),
+        ("[1] x", 4, "more after"),
+        ("[1][2]", 3, "more after"),
         ("[1}", 2, "closed by `}`"),
-        ("{\"a\":1]", 7 - 1, "closed by `]`"),
+        ("{\"data\":1]", 9, "expected `,` or `}`"),
         (
             "{\"data\":{\"items\":[1]}}\n{\"data\":{\"items\":[2]}}\n",
             23,
-            "data after",
+            "more after",
         ),
         (
             "{\"data\":{\"items\":[1],\"items\":[2]}}",
@@ -182,19 +218,27 @@ fn what_will_never_be_a_document() {
             38,
             "second time",
         ),
-        ("{\"data\":{\"items\":{}}}", 17, "`/data/items` is no array"),
+        (
+            "{\"data\":{\"items\":{}}}",
+            17,
+            "no array of records at `/data/items`",
+        ),
         (
             "{\"data\":{\"items\":null}}\n",
             17,
-            "`/data/items` is no array",
+            "no array of records at `/data/items`",
         ),
         (
             "{\n\"data\":{\"items\":7}}",
             18,
-            "`/data/items` is no array",
+            "no array of records at `/data/items`",
         ),
-        ("\n{\n\"data\":[]\n}\n", 1, "no array at `/data/items`"),
-        ("{\n\"a\":1}\n{\n\"a\":2}\n", 0, "no array at `/data/items`"),
+        (
+            "\n{\n\"data\":[]\n}\n",
+            1,
+            "no array of records at `/data/items`",
+        ),
+        ("{\n\"a\":1}\n{\n\"a\":2}\n", 9, "more after"),
     ];
     for (document, place, expected) in cases {
         match joined(document) {
@@ -211,7 +255,7 @@ fn what_will_never_be_a_document() {
 fn chunks_end_at_the_first_limit() {
     let document = b"[1111, 2222, 3333 ,\n\"a long one, a long one\", 5]";
     let chunks = |records, bytes| {
-        let plan = cut(document, POINTER, &[], ChunkLimits { records, bytes }).unwrap();
+        let plan = cut(document, &ITEMS, ChunkLimits { records, bytes }).unwrap();
         let text = |chunk: &Chunk| &document[chunk.start as usize..chunk.end as usize];
         let chunks = plan
             .chunks
@@ -233,14 +277,9 @@ fn chunks_end_at_the_first_limit() {
 #[test]
 fn deep_and_long_texts_are_walked_without_recursion() {
     let deep = format!("[{}{},1]", "[".repeat(1 << 20), "]".repeat(1 << 20));
-    assert_eq!(
-        cut(deep.as_bytes(), POINTER, &[], NO_LIMITS)
-            .unwrap()
-            .records,
-        2
-    );
+    assert_eq!(cut(deep.as_bytes(), &ITEMS, NO_LIMITS).unwrap().records, 2);
     let deep = format!("{{\"a\":{}", "{\"data\":".repeat(1 << 18));
-    assert!(cut(deep.as_bytes(), POINTER, &[], NO_LIMITS).is_err());
+    assert!(cut(deep.as_bytes(), &ITEMS, NO_LIMITS).is_err());
 }
 
 /// JSON values with what makes a scan stumble.
@@ -292,8 +331,8 @@ fn document() -> impl Strategy<Value = (String, Vec<Value>)> {
                     texts.join(",")
                 ),
                 Form::Lines => {
-                    values.insert(0, Value::Object(serde_json::Map::new()));
-                    format!("{{}}\n{}", texts.concat())
+                    values.insert(0, serde_json::json!({"id": 0}));
+                    format!("{{\"id\":0}}\n{}", texts.concat())
                 }
             };
             (document, values)
@@ -321,12 +360,13 @@ proptest! {
         (document, _) in document(), at in any::<prop::sample::Index>(),
     ) {
         let whole = document.trim_end();
-        if !whole.starts_with("{}") {
-            let mut end = at.index(whole.len());
+        if !whole.starts_with("{\"id\"") {
+            let blank = whole.len() - whole.trim_start().len();
+            let mut end = blank + 1 + at.index(whole.len() - blank - 1);
             while !whole.is_char_boundary(end) {
                 end -= 1;
             }
-            let cut = cut(&whole.as_bytes()[..end], POINTER, &[], NO_LIMITS);
+            let cut = cut(&whole.as_bytes()[..end], &ITEMS, NO_LIMITS);
             let waits = matches!(cut, Err(Unreadable::Incomplete { .. }));
             prop_assert!(waits, "{:?} {}", cut, &whole[..end]);
         }
@@ -374,7 +414,7 @@ fn an_empty_record_has_one_place_whatever_the_chunks() {
                 records: records_max,
                 bytes: usize::MAX,
             };
-            let plan = cut(text.as_bytes(), POINTER, &[], limits).unwrap();
+            let plan = cut(text.as_bytes(), &ITEMS, limits).unwrap();
             let place = |chunk: &Chunk| {
                 let start = chunk.start as usize;
                 let bytes = &text.as_bytes()[start..chunk.end as usize];
@@ -392,16 +432,26 @@ fn an_empty_record_has_one_place_whatever_the_chunks() {
 
 #[test]
 fn an_object_alone_is_a_record_only_with_a_field_of_one() {
-    let fields = ["id".to_owned()];
-    let records = |text: &str| cut(text.as_bytes(), POINTER, &fields, NO_LIMITS);
-    assert_eq!(records(r#"{"x": 1, "id": 2}"#).unwrap().records, 1);
-    assert_eq!(records("{\"x\": 1}\n{\"x\": 2}").unwrap().records, 2);
+    for record in [
+        r#"{"x": 1, "id": 2}"#,
+        "{\n  \"id\": 2,\n  \"x\": {\n    \"y\": 3\n  }\n}\n",
+        r#"{"id":1,"data":{"items":5}}"#,
+        // It is no JSON, which the parser says.
+        r#"{"id":1,,}"#,
+        r#"{"x":tru,"id":1}"#,
+    ] {
+        assert_eq!(joined(record), Ok(record.trim().to_owned()));
+    }
+    assert_eq!(
+        joined("{\"x\": 1}\n{\"x\": 2}").unwrap(),
+        "{\"x\": 1}|{\"x\": 2}"
+    );
     for other in [
         "{}",
         r#"{"event": [{"id": 1}]}"#,
         r#"{"other": {"items": [{"id": 1}]}}"#,
     ] {
-        let error = records(other).unwrap_err();
+        let error = joined(other).unwrap_err();
         assert!(matches!(error, Unreadable::Malformed { .. }), "{other}");
         assert!(error.to_string().contains("has no field of a record"));
     }
@@ -410,6 +460,6 @@ fn an_object_alone_is_a_record_only_with_a_field_of_one() {
 #[test]
 fn one_broken_line_is_a_document_cut_short() {
     let document = "{\"items\":[{\"id\":\"a\"},{\"i\n";
-    let cut = cut(document.as_bytes(), POINTER, &[], NO_LIMITS);
+    let cut = cut(document.as_bytes(), &ITEMS, NO_LIMITS);
     assert!(matches!(cut, Err(Unreadable::Incomplete { .. })), "{cut:?}");
 }

@@ -1,8 +1,8 @@
 //! What a dataset is: one definition that drives parsing, the Arrow schema, the table and the
 //! INSERT. Two are built in, and users add theirs; nothing elsewhere knows a dataset by name.
 //!
-//! Pure: no I/O. Definitions are checked once, by [`Datasets::new`]; whoever holds a
-//! [`Dataset`] may rely on its names being safe SQL identifiers.
+//! Definitions are checked once, by [`Datasets::new`]: the names in a [`Dataset`] of it are safe SQL
+//! identifiers.
 
 use std::sync::Arc;
 
@@ -28,10 +28,14 @@ pub struct Dataset {
     /// A file belongs to this dataset if its name contains this text. Default: the name.
     #[serde(default)]
     pub files: String,
-    /// Where the array of records stands in an enveloped document, as a JSON pointer
-    /// (`/vehicle_events`, `/data/status_changes`). Default: `/` and the name.
+    /// Where the array of records is in a document that is an object, as a JSON pointer
+    /// (`/vehicle_events`, `/data/status_changes`, `/data/0/x`). Default: `/` and the name. With an
+    /// empty text, an object is a record and never holds such an array.
     #[serde(default)]
-    pub records: String,
+    pub records: Option<String>,
+    /// How the records of a file are separated. Default: `auto`.
+    #[serde(default)]
+    pub format: Format,
     /// The table. Default: the name.
     #[serde(default)]
     pub table: String,
@@ -110,6 +114,19 @@ pub enum EpochUnit {
     Us,
 }
 
+/// How the records of a file are separated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Format {
+    /// As a document if the file is one JSON value, else as lines; [`cut`](crate::cut) has the rule.
+    #[default]
+    Auto,
+    /// One JSON value: an array of records, an object that holds one, or one record.
+    Document,
+    /// A record on each line (NDJSON).
+    Lines,
+}
+
 /// What becomes of a field that no column takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
@@ -153,6 +170,12 @@ impl Dataset {
         Arc::new(Schema::new(fields))
     }
 
+    /// The JSON pointer to the array of records in an envelope. Empty if there is none.
+    #[must_use]
+    pub fn pointer(&self) -> &str {
+        self.records.as_deref().unwrap_or_default()
+    }
+
     /// The members of a record that its columns are filled from, as keys.
     #[must_use]
     pub fn fields(&self) -> Vec<String> {
@@ -182,7 +205,8 @@ impl Dataset {
             }
         };
         or(&mut self.files, self.name.clone());
-        or(&mut self.records, format!("/{}", self.name));
+        self.records
+            .get_or_insert_with(|| format!("/{}", self.name));
         or(&mut self.table, self.name.clone());
         for column in &mut self.columns {
             or(&mut column.field, format!("/{}", column.name));
@@ -218,6 +242,20 @@ pub struct InvalidDataset {
     pub problem: String,
 }
 
+/// Why a file name decides for no dataset.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NoDataset {
+    /// No pattern is in it. Holds all patterns.
+    #[error("no dataset takes it: its name contains none of {0}")]
+    None(String),
+    /// The longest patterns in it are of two datasets.
+    #[error(
+        "its name fits the datasets `{0}` and `{1}` alike: make `files` of one of them longer, or \
+         name the dataset with --dataset"
+    )]
+    Several(String, String),
+}
+
 impl Datasets {
     /// The built-in datasets and those of the user. A user's dataset of a built-in name replaces it.
     ///
@@ -249,14 +287,31 @@ impl Datasets {
 
     /// The dataset whose pattern this file name (not path) contains. The longest pattern wins, so
     /// that a dataset `trips_eu` beside `trips` gets its files.
-    #[must_use]
-    pub fn for_file_name(&self, file_name: &[u8]) -> Option<&Arc<Dataset>> {
+    ///
+    /// # Errors
+    /// No pattern is in the name, or several of the same length are.
+    pub fn for_file_name(&self, file_name: &[u8]) -> Result<&Arc<Dataset>, NoDataset> {
         let contains =
             |pattern: &[u8]| file_name.windows(pattern.len()).any(|part| part == pattern);
-        self.0
+        let fits = |dataset: &&Arc<Dataset>| contains(dataset.files.as_bytes());
+        let longest = self
+            .0
             .iter()
-            .filter(|dataset| contains(dataset.files.as_bytes()))
-            .max_by_key(|dataset| dataset.files.len())
+            .filter(fits)
+            .map(|dataset| dataset.files.len())
+            .max();
+        let is_longest = |dataset: &&Arc<Dataset>| Some(dataset.files.len()) == longest;
+        let mut found = self.0.iter().filter(fits).filter(is_longest);
+        match (found.next(), found.next()) {
+            (Some(dataset), None) => Ok(dataset),
+            (Some(one), Some(other)) => {
+                Err(NoDataset::Several(one.name.clone(), other.name.clone()))
+            }
+            (None, _) => {
+                let patterns: Vec<_> = self.iter().map(|d| d.files.as_str()).collect();
+                Err(NoDataset::None(patterns.join(", ")))
+            }
+        }
     }
 }
 
@@ -281,7 +336,8 @@ fn builtin() -> Vec<Dataset> {
     let dataset = |name: &str, columns, summary| Dataset {
         name: name.to_owned(),
         files: String::new(),
-        records: String::new(),
+        records: None,
+        format: Format::Auto,
         table: String::new(),
         columns,
         on_unknown_field: OnUnknownField::Rescue,
@@ -333,6 +389,15 @@ fn check_apart(others: &[Dataset], dataset: &Dataset) -> Result<(), InvalidDatas
     if others.iter().any(|other| other.name == dataset.name) {
         return Err(invalid(dataset, "there are two of this name"));
     }
+    let same = |other: &&Dataset| other.files == dataset.files && other.records == dataset.records;
+    if let Some(other) = others.iter().find(same) {
+        let problem = format!(
+            "it takes the same files and the same `records` as `{}`: change `files` or `records` of \
+             one of them",
+            other.name
+        );
+        return Err(invalid(dataset, problem));
+    }
     for (at, table) in dataset.tables().enumerate() {
         // SQLite takes names for the same that differ in case only.
         let is_it = |other: &str| other.eq_ignore_ascii_case(table);
@@ -373,10 +438,11 @@ fn check(dataset: &Dataset) -> Result<(), InvalidDataset> {
     if dataset.columns.is_empty() {
         return fail("it has no columns".to_owned());
     }
-    if !dataset.records.starts_with('/') {
+    let pointer = dataset.pointer();
+    if !pointer.is_empty() && !pointer.starts_with('/') {
         return fail(format!(
-            "`records = \"{}\"` must begin with `/`",
-            dataset.records
+            "`records = \"{pointer}\"` must begin with `/`, or be empty if no document holds an \
+             array of records"
         ));
     }
     for (at, column) in dataset.columns.iter().enumerate() {
@@ -459,106 +525,4 @@ fn is_identifier(name: &str) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn user(toml: &str) -> Result<Datasets, InvalidDataset> {
-        Datasets::new(vec![toml::from_str(toml).expect("a definition")])
-    }
-
-    #[test]
-    fn built_in_datasets_need_no_configuration() {
-        let datasets = Datasets::new(vec![]).unwrap();
-        let events = datasets
-            .for_file_name(b"vehicle_events_20220605210234.json")
-            .unwrap();
-        assert_eq!(events.table, "vehicle_events");
-        assert_eq!(events.records, "/vehicle_events");
-        let names: Vec<_> = events
-            .schema()
-            .fields()
-            .iter()
-            .map(|f| f.name().clone())
-            .collect();
-        assert_eq!(
-            names.join(" "),
-            "id vehicle_id event_time event_source event_type event_value event_extra_data _rescued"
-        );
-        assert!(datasets.for_file_name(b"other.json").is_none());
-    }
-
-    #[test]
-    fn the_longest_pattern_wins() {
-        let datasets = user(
-            "name = 'eu'\nfiles = 'vehicle_events_eu'\ncolumns = [{name = 'a', type = 'text'}]",
-        )
-        .unwrap();
-        let name = |file: &[u8]| datasets.for_file_name(file).unwrap().name.clone();
-        assert_eq!(name(b"vehicle_events_eu_1.json"), "eu");
-        assert_eq!(name(b"vehicle_events_1.json"), "vehicle_events");
-    }
-
-    #[test]
-    fn definitions_that_cannot_work_are_refused() {
-        let cases = [
-            (
-                "name = 'a; DROP TABLE x'\ncolumns = [{name = 'a', type = 'text'}]",
-                "not a name",
-            ),
-            (
-                "name = 'a'\ncolumns = [{name = 'ID', type = 'text'}]",
-                "reserved",
-            ),
-            ("name = 'a'\ncolumns = []", "no columns"),
-            (
-                "name = 'a'\ntable = 'ingest_files'\ncolumns = [{name = 'b', type = 'text'}]",
-                "ledger",
-            ),
-            (
-                "name = 'a'\ntable = 'SQLite_a'\ncolumns = [{name = 'b', type = 'text'}]",
-                "SQLite keeps",
-            ),
-            (
-                "name = 'vehicle_events'\ntable = 'Vehicle_Status'\n\
-                 columns = [{name = 'b', type = 'text'}]",
-                "that of `vehicle_status` already",
-            ),
-            (
-                "name = 'a'\nsummary = {table = 'Ingest_files', key = 'b', time = 'b', value = 'b'}\n\
-                 columns = [{name = 'b', type = 'text'}]",
-                "ledger",
-            ),
-            (
-                "name = 'a'\nsummary = {table = 'daily_summary', key = 'k', time = 't', value = 'k'}\n\
-                 columns = [{name = 'k', type = 'text'}, {name = 't', type = 'timestamp'}]",
-                "that of `vehicle_events` already",
-            ),
-            (
-                "name = 'a'\nsummary = {table = 'A', key = 'k', time = 't', value = 'k'}\n\
-                 columns = [{name = 'k', type = 'text'}, {name = 't', type = 'timestamp'}]",
-                "that of its own records already",
-            ),
-            (
-                "name = 'a'\ncolumns = [{name = 'b', type = 'text', default = '1'}]",
-                "only a json",
-            ),
-            (
-                "name = 'a'\nrecords = 'x'\ncolumns = [{name = 'b', type = 'text'}]",
-                "must begin",
-            ),
-            (
-                "name = 'a'\ncolumns = [{name = 'b', type = 'text'}, {name = 'B', type = 'text'}]",
-                "taken already",
-            ),
-            (
-                "name = 'a'\nsummary = {table = 's', key = 'b', time = 'b', value = 'b'}\n\
-                 columns = [{name = 'b', type = 'text'}]",
-                "required timestamp",
-            ),
-        ];
-        for (definition, expected) in cases {
-            let error = user(definition).unwrap_err().to_string();
-            assert!(error.contains(expected), "{definition}: {error}");
-        }
-    }
-}
+mod tests;

@@ -1,0 +1,90 @@
+//! Gathers records into chunks, as long as their limits allow.
+
+use super::plan::{Chunk, ChunkLimits, Layout, Plan, Unreadable, malformed};
+use crate::syntax::trim;
+
+/// The chunks of one run of records while it is scanned.
+pub(super) struct Chunker<'a> {
+    bytes: &'a [u8],
+    limits: ChunkLimits,
+    layout: Layout,
+    chunks: Vec<Chunk>,
+    /// Where the open chunk begins, the whitespace before it included.
+    start: usize,
+    /// Where the next record begins, likewise.
+    pub(super) record_start: usize,
+    /// Where the last record ended, before its separator.
+    record_end: usize,
+    /// Ordinal of the first record of the open chunk. 64 bits, since only [`Chunker::plan`] refuses
+    /// more records than 32 bits count.
+    first: u64,
+    /// Records so far.
+    pub(super) count: u64,
+}
+
+impl<'a> Chunker<'a> {
+    pub(super) fn new(bytes: &'a [u8], start: usize, limits: ChunkLimits, layout: Layout) -> Self {
+        Self {
+            bytes,
+            limits,
+            layout,
+            chunks: Vec::new(),
+            start,
+            record_start: start,
+            record_end: start,
+            first: 0,
+            count: 0,
+        }
+    }
+
+    /// A record ends at `end`; the next one begins at `next`, after the separator if there is one.
+    #[inline]
+    pub(super) fn end_record(&mut self, end: usize, next: usize) {
+        if end - self.start > self.limits.bytes && self.count > self.first {
+            self.close(self.record_end);
+            self.start = self.record_start;
+        }
+        self.count += 1;
+        self.record_end = end;
+        self.record_start = next;
+        if self.count - self.first >= u64::from(self.limits.records) {
+            self.close(end);
+            self.start = next;
+        }
+    }
+
+    /// Ends the open chunk before the separator at `end`, if it holds records. Its ordinals are cut
+    /// to 32 bits; [`plan`](Self::plan) refuses a file for which that is too few.
+    pub(super) fn close(&mut self, end: usize) {
+        if self.count == self.first {
+            return;
+        }
+        let mut place = trim(self.bytes, self.start..end);
+        // The place of an empty record of an array is where its blanks end. At the end of a chunk
+        // the blanks are kept, or that place would depend on the size of the chunks.
+        if self.layout == Layout::Array && self.bytes[place.clone()].ends_with(b",") {
+            place.end = end;
+        }
+        self.chunks.push(Chunk {
+            start: place.start as u64,
+            end: place.end as u64,
+            first_ordinal: self.first as u32,
+            records: (self.count - self.first) as u32,
+        });
+        self.first = self.count;
+    }
+
+    /// The plan, once the last chunk is closed.
+    pub(super) fn plan(self) -> Result<Plan, Unreadable> {
+        assert_eq!(self.first, self.count, "each record is in a chunk");
+        let records = u32::try_from(self.count).map_err(|_| {
+            let detail = format!("{} records: a file holds at most {}", self.count, u32::MAX);
+            malformed(self.bytes.len(), detail)
+        })?;
+        Ok(Plan {
+            layout: self.layout,
+            records,
+            chunks: self.chunks,
+        })
+    }
+}

@@ -1,0 +1,89 @@
+//! What cutting a file yields: a plan, or why there is none.
+
+/// How the records of a file are separated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Layout {
+    /// Elements of a JSON array, with commas between them.
+    Array,
+    /// One record a line (NDJSON), or several with nothing between them; blank lines are no records.
+    Lines,
+}
+
+/// A run of whole records of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Chunk {
+    /// First byte, from the start of the file.
+    pub start: u64,
+    /// The byte after the last one. The separators between its records lie within; there is none at
+    /// either end, and no blank, except those of an empty record at the end in an array.
+    pub end: u64,
+    /// Ordinal of the first record.
+    pub first_ordinal: u32,
+    /// How many records.
+    pub records: u32,
+}
+
+/// Where the records of a whole file are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    /// How records are separated.
+    pub layout: Layout,
+    /// How many records the file has.
+    pub records: u32,
+    /// The chunks, in order; they tile the ordinals `0..records`.
+    pub chunks: Vec<Chunk>,
+}
+
+/// How large a chunk may get. It ends at whichever comes first.
+#[derive(Debug, Clone, Copy)]
+pub struct ChunkLimits {
+    /// Records in a chunk. Zero counts as one.
+    pub records: u32,
+    /// Bytes in a chunk; a single larger record is a chunk of its own.
+    pub bytes: usize,
+}
+
+/// Why a file has no plan.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Unreadable {
+    /// The document does not close: more may be coming.
+    #[error("the document ends at byte {offset} before it is whole: {detail}")]
+    Incomplete {
+        /// Where it ends.
+        offset: u64,
+        /// What was still open.
+        detail: &'static str,
+    },
+    /// The file is no JSON, or none that holds records of the dataset.
+    #[error("{detail} (at byte {offset})")]
+    Malformed {
+        /// Where that was found.
+        offset: u64,
+        /// What was found, and what was expected.
+        detail: String,
+    },
+}
+
+/// The character at a place, for a message.
+pub(super) fn found_here(bytes: &[u8], at: usize) -> String {
+    let rest = &bytes[at.min(bytes.len())..];
+    let text = String::from_utf8_lossy(&rest[..rest.len().min(4)]);
+    match text.chars().next() {
+        None => "the end of the file".to_owned(),
+        Some(found) => format!("`{}`", found.escape_debug()),
+    }
+}
+
+pub(super) fn incomplete(bytes: &[u8], detail: &'static str) -> Unreadable {
+    Unreadable::Incomplete {
+        offset: bytes.len() as u64,
+        detail,
+    }
+}
+
+pub(super) fn malformed(at: usize, detail: String) -> Unreadable {
+    Unreadable::Malformed {
+        offset: at as u64,
+        detail,
+    }
+}

@@ -1,0 +1,262 @@
+//! What a file is taken for, and what refuses it: tables of inputs.
+
+use super::*;
+
+/// What a file is, as in docs/datasets.md: `document` or `lines` and how many records, or the place
+/// of what refuses it.
+fn shape(dataset: &Dataset, document: &str) -> String {
+    match cut(document.as_bytes(), dataset, NO_LIMITS) {
+        Ok(Plan {
+            layout: Layout::Array,
+            records,
+            ..
+        }) => format!("document {records}"),
+        Ok(Plan {
+            layout: Layout::Lines,
+            records,
+            ..
+        }) => format!("lines {records}"),
+        Err(Unreadable::Incomplete { .. }) => "incomplete".to_owned(),
+        Err(Unreadable::Malformed { offset, .. }) => format!("refused at {offset}"),
+    }
+}
+
+#[test]
+fn the_first_record_does_not_decide_the_shape() {
+    let lines = defined("format = 'lines'");
+    let firsts = [
+        "{\"id\":1,,}",
+        "{\"id\":tru}",
+        "{\"id\":1",
+        "{\"id\":1,",
+        "{\"id\":{\"x\":1}",
+        "{\"id\":[1}",
+        "{\"id\":1}}",
+        "{\"id\":1}]",
+        "{\"id\":1} x",
+        "{\"id\":\"x",
+        "{\"id\":\"x\\",
+        "{",
+        "}",
+        "]",
+        ",",
+        "tru",
+        "true",
+        "null",
+        "42",
+        "\"text\"",
+        "\"text",
+        "not JSON",
+        "[]",
+        "[1,2]",
+        "[1 2]",
+        "[\"a",
+        "{}",
+        "{\"x\":1}",
+        "{\"id\":1,\"data\":{\"items\":[1,2]}}",
+        "{\"id\":1,\"data\":{\"items\":[{}]}}",
+        "{\"id\":1,\"data\":{\"items\":[1,2]},,}",
+    ];
+    let mut wrong = Vec::new();
+    for first in firsts {
+        for rest in ["{\"id\":2}\n", "{\"id\":2}\n{\"id\":3}\nbad\n"] {
+            let document = format!("{first}\n{rest}");
+            let expected = format!("lines {}", 1 + rest.lines().count());
+            for dataset in [&*ITEMS, &lines] {
+                let found = shape(dataset, &document);
+                if found != expected {
+                    wrong.push(format!("{document:?}: {found}, not {expected}"));
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn what_is_beside_and_between_records_is_json_or_refuses_the_file() {
+    let around = |before: &str, records: &str, after: &str| {
+        format!("{{{before}\"data\":{{\"items\":{records}}}{after}}}")
+    };
+    let good = "[{\"id\":1},{\"id\":2}]";
+    let mut wrong = Vec::new();
+    for (document, expected) in [
+        (around("", good, ""), "document 2"),
+        (
+            around("\"x\":[1,{\"y\":null}],", good, ",\"z\":-1.5e3"),
+            "document 2",
+        ),
+        // Bad records with certain bounds.
+        (around("", "[tru]", ""), "document 1"),
+        (around("", "[{\"a\":1,,}]", ""), "document 1"),
+        (around("", "[{\"a\":1}, nul ,{\"a\":2}]", ""), "document 3"),
+        (around("", "[{\"a\":[1}},{\"a\":2}]", ""), "document 2"),
+        (around("", "[{\"a\":1},,{\"a\":2},]", ""), "document 4"),
+        // Between the records.
+        (around("", "[{}{}]", ""), "refused at 20"),
+        (around("", "[{} {}]", ""), "refused at 21"),
+        (around("", "[{};{}]", ""), "refused at 20"),
+        (around("", "[{}x,{}]", ""), "refused at 20"),
+        (around("", "[x{},{}]", ""), "refused at 19"),
+        (around("", "[{}\"x\"]", ""), "refused at 20"),
+        (around("", "[\"a\" \"b\"]", ""), "refused at 22"),
+        (around("", "[\"a\"\"b\"]", ""), "refused at 21"),
+        (around("", "[1 2]", ""), "refused at 20"),
+        (around("", "[{},[1] 2]", ""), "refused at 25"),
+        // A bracket is missing, and a neighbour would be taken for a part of the record.
+        (around("", "[{\"a\":[1},{\"a\":2}]]", ""), "refused at 18"),
+        // Beside them.
+        (around("tru,", good, ""), "refused at 1"),
+        (around("\"x\":tru,", good, ""), "refused at 5"),
+        (around("\"x\":01,", good, ""), "refused at 5"),
+        (around("\"x\":[1,],", good, ""), "refused at 8"),
+        (around("\"x\" 1,", good, ""), "refused at 5"),
+        (around("\"x\":\"\\q\",", good, ""), "refused at 6"),
+        (around("\"x\":\"a\nb\",", good, ""), "refused at 7"),
+        (around(",", good, ""), "refused at 1"),
+        (around("", good, ","), "refused at 38"),
+        (around("", good, " x"), "refused at 38"),
+        (around("", good, ",\"x\":NaN"), "refused at 42"),
+        (around("", &format!("{good} x"), ""), "refused at 37"),
+        // After the end.
+        (format!("{good} x"), "refused at 20"),
+        (format!("{good}{good}"), "refused at 19"),
+        (format!("{good}\nx\n"), "refused at 20"),
+        (format!("{}x", around("", good, "")), "refused at 38"),
+        (format!("{}\nx\n", around("", good, "")), "refused at 39"),
+        (
+            format!("{}\n{{\"id\":1}}\n", around("", good, "")),
+            "refused at 39",
+        ),
+    ] {
+        let found = shape(&ITEMS, &document);
+        if found != expected {
+            wrong.push(format!("{document}: {found}, not {expected}"));
+        }
+    }
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+    let mut document = around("\"x\":\"?\",", good, "").into_bytes();
+    document[6] = 0xff;
+    let error = cut(&document, &ITEMS, NO_LIMITS).unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .contains("not UTF-8 beside the records (at byte 6)"),
+        "{error}"
+    );
+}
+
+#[test]
+fn the_format_of_a_dataset_decides() {
+    let (document, lines) = (defined("format = 'document'"), defined("format = 'lines'"));
+    let none = defined("records = ''");
+    let two = "{\"id\":1}\n{\"id\":2}\n";
+    let envelope = "{\"data\":{\"items\":[{},{}]}}";
+    assert_eq!(shape(&document, two), "refused at 9");
+    assert_eq!(shape(&document, envelope), "document 2");
+    assert_eq!(shape(&lines, two), "lines 2");
+    assert_eq!(shape(&lines, envelope), "lines 1");
+    assert_eq!(shape(&lines, "[{},\n{}]\n"), "lines 2");
+    assert_eq!(shape(&none, envelope), "document 1");
+    assert_eq!(shape(&none, "{}"), "document 1");
+    assert_eq!(shape(&none, "[{},{}]"), "document 2");
+    assert_eq!(shape(&none, "{\"items\":[],,}"), "document 1");
+    for dataset in [&document, &lines, &none, &*ITEMS] {
+        for empty in ["", " \r\n\t", "\u{feff}"] {
+            assert_eq!(shape(dataset, empty), "lines 0");
+        }
+    }
+}
+
+#[test]
+fn a_pointer_with_an_index_follows_it() {
+    let dataset = defined("records = '/data/1/x'");
+    for (document, expected) in [
+        (
+            "{\"data\":[{\"x\":[9]},{\"x\":[{},{}]},{\"x\":[7]}]}",
+            "document 2",
+        ),
+        ("{\"data\":{\"1\":{\"x\":[{},{},{}]}}}", "document 3"),
+        ("{\"data\":[{\"x\":[9]}]}", "refused at 0"),
+        ("{\"data\":[{},{\"x\":{}}]}", "refused at 17"),
+        ("{\"data\":[{},{\"x\":[1]} 2]}", "refused at 22"),
+    ] {
+        assert_eq!(shape(&dataset, document), expected, "{document}");
+    }
+}
+
+#[test]
+fn the_arrays_of_several_datasets_are_cut() {
+    let dataset = |name: &str| {
+        let definition =
+            format!("name = '{name}'\ncolumns = [{{name = 'x', field = '/id', type = 'text'}}]");
+        toml::from_str(&definition).unwrap()
+    };
+    let datasets = Datasets::new(vec![dataset("one"), dataset("two"), dataset("three")]).unwrap();
+    let found = |document: &str| {
+        let own = datasets.by_name("one").unwrap();
+        let plans = cut_each(document.as_bytes(), own, &datasets, NO_LIMITS)?;
+        let text = |(dataset, plan): (Arc<Dataset>, Plan)| {
+            let chunk = plan.chunks.first().map_or("", |chunk| {
+                assert_eq!((chunk.first_ordinal, chunk.records), (0, plan.records));
+                &document[chunk.start as usize..chunk.end as usize]
+            });
+            format!("{}: {chunk}", dataset.name)
+        };
+        Ok::<_, Unreadable>(plans.into_iter().map(text).collect::<Vec<_>>().join("; "))
+    };
+    let cases = [
+        ("{\"one\":[1,2],\"two\":[3]}", "one: 1,2; two: 3"),
+        (
+            "{\"two\":[3],\"x\":{\"three\":[9]},\"three\":[4],\"one\":[]}",
+            "one: ; two: 3; three: 4",
+        ),
+        ("{\"one\":[1],\"two\":[],\"three\":{}}", "one: 1"),
+        ("{\"two\":[3]}", "two: 3"),
+        ("{\"id\":5,\"two\":\"x\"}", "one: {\"id\":5,\"two\":\"x\"}"),
+        ("[1]", "one: 1"),
+    ];
+    for (document, expected) in cases {
+        assert_eq!(found(document), Ok(expected.to_owned()), "{document}");
+    }
+    let both = cut_each(
+        br#"{"one":[1,2],"two":[3]}"#,
+        datasets.by_name("one").unwrap(),
+        &datasets,
+        NO_LIMITS,
+    );
+    let refused = only_one(both.unwrap()).unwrap_err().to_string();
+    assert!(
+        refused.contains("2 of `one` at `/one` and 1 of `two` at `/two`"),
+        "{refused}"
+    );
+    for broken in [
+        "{\"one\":[1],\"two\":[3 4]}",
+        "{\"one\":[1],\"two\":[3],\"two\":[4]}",
+    ] {
+        assert!(
+            matches!(found(broken), Err(Unreadable::Malformed { .. })),
+            "{broken}"
+        );
+    }
+    let short = found("{\"one\":[1],\"two\":[3");
+    assert!(
+        matches!(short, Err(Unreadable::Incomplete { .. })),
+        "{short:?}"
+    );
+}
+
+#[test]
+fn a_line_of_many_records_is_cut_at_its_records() {
+    let document = "{\"id\":12}".repeat(1_000);
+    let limits = ChunkLimits {
+        records: 300,
+        bytes: 1_000,
+    };
+    let texts = texts(document.as_bytes(), limits).unwrap();
+    assert_eq!(texts, vec![b"{\"id\":12}".to_vec(); 1_000]);
+    // The second record lacks a brace: all after it would be a part of it.
+    let broken = "{\"id\":1}{\"id\":{\"x\":2}{\"id\":3}\n";
+    assert_eq!(shape(&ITEMS, &format!("{{}}\n{broken}")), "refused at 11");
+    assert_eq!(shape(&ITEMS, "{\"id\":1}{\"id\":2}{\"id\":"), "incomplete");
+}

@@ -1,0 +1,121 @@
+//! Definitions: the built-in ones, those that are refused, and which files they take.
+
+use super::*;
+
+fn user(toml: &str) -> Result<Datasets, InvalidDataset> {
+    Datasets::new(vec![toml::from_str(toml).expect("a definition")])
+}
+
+#[test]
+fn built_in_datasets_need_no_configuration() {
+    let datasets = Datasets::new(vec![]).unwrap();
+    let events = datasets
+        .for_file_name(b"vehicle_events_20220605210234.json")
+        .unwrap();
+    assert_eq!(events.table, "vehicle_events");
+    assert_eq!(events.pointer(), "/vehicle_events");
+    let names: Vec<_> = events
+        .schema()
+        .fields()
+        .iter()
+        .map(|f| f.name().clone())
+        .collect();
+    assert_eq!(
+        names.join(" "),
+        "id vehicle_id event_time event_source event_type event_value event_extra_data _rescued"
+    );
+    let other = datasets
+        .for_file_name(b"other.json")
+        .unwrap_err()
+        .to_string();
+    assert!(
+        other.contains("none of vehicle_events, vehicle_status"),
+        "{other}"
+    );
+}
+
+#[test]
+fn the_longest_pattern_wins() {
+    let datasets =
+        user("name = 'eu'\nfiles = 'vehicle_events_eu'\ncolumns = [{name = 'a', type = 'text'}]")
+            .unwrap();
+    let name = |file: &[u8]| datasets.for_file_name(file).unwrap().name.clone();
+    assert_eq!(name(b"vehicle_events_eu_1.json"), "eu");
+    assert_eq!(name(b"vehicle_events_1.json"), "vehicle_events");
+    // Two of the same length.
+    let both = datasets.for_file_name(b"vehicle_status_vehicle_events.json");
+    let both = both.unwrap_err().to_string();
+    assert!(
+        both.contains("`vehicle_events` and `vehicle_status` alike"),
+        "{both}"
+    );
+}
+
+#[test]
+fn definitions_that_cannot_work_are_refused() {
+    let cases = [
+        (
+            "name = 'a; DROP TABLE x'\ncolumns = [{name = 'a', type = 'text'}]",
+            "not a name",
+        ),
+        (
+            "name = 'a'\ncolumns = [{name = 'ID', type = 'text'}]",
+            "reserved",
+        ),
+        ("name = 'a'\ncolumns = []", "no columns"),
+        (
+            "name = 'a'\ntable = 'ingest_files'\ncolumns = [{name = 'b', type = 'text'}]",
+            "ledger",
+        ),
+        (
+            "name = 'a'\ntable = 'SQLite_a'\ncolumns = [{name = 'b', type = 'text'}]",
+            "SQLite keeps",
+        ),
+        (
+            "name = 'vehicle_events'\ntable = 'Vehicle_Status'\n\
+             columns = [{name = 'b', type = 'text'}]",
+            "that of `vehicle_status` already",
+        ),
+        (
+            "name = 'a'\nsummary = {table = 'Ingest_files', key = 'b', time = 'b', value = 'b'}\n\
+             columns = [{name = 'b', type = 'text'}]",
+            "ledger",
+        ),
+        (
+            "name = 'a'\nsummary = {table = 'daily_summary', key = 'k', time = 't', value = 'k'}\n\
+             columns = [{name = 'k', type = 'text'}, {name = 't', type = 'timestamp'}]",
+            "that of `vehicle_events` already",
+        ),
+        (
+            "name = 'a'\nsummary = {table = 'A', key = 'k', time = 't', value = 'k'}\n\
+             columns = [{name = 'k', type = 'text'}, {name = 't', type = 'timestamp'}]",
+            "that of its own records already",
+        ),
+        (
+            "name = 'a'\ncolumns = [{name = 'b', type = 'text', default = '1'}]",
+            "only a json",
+        ),
+        (
+            "name = 'a'\nfiles = 'vehicle_status'\nrecords = '/vehicle_status'\n\
+             columns = [{name = 'b', type = 'text'}]",
+            "same files and the same `records` as `vehicle_status`",
+        ),
+        (
+            "name = 'a'\nrecords = 'x'\ncolumns = [{name = 'b', type = 'text'}]",
+            "must begin",
+        ),
+        (
+            "name = 'a'\ncolumns = [{name = 'b', type = 'text'}, {name = 'B', type = 'text'}]",
+            "taken already",
+        ),
+        (
+            "name = 'a'\nsummary = {table = 's', key = 'b', time = 'b', value = 'b'}\n\
+             columns = [{name = 'b', type = 'text'}]",
+            "required timestamp",
+        ),
+    ];
+    for (definition, expected) in cases {
+        let error = user(definition).unwrap_err().to_string();
+        assert!(error.contains(expected), "{definition}: {error}");
+    }
+}
