@@ -12,12 +12,13 @@ use std::time::Duration;
 use lemonade_task::batch::{Batch, row_id};
 use lemonade_task::fault::Fault;
 use lemonade_task::sink::{Committed, Database, SinkOptions, open};
+use lemonade_task::timestamp;
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 
-use super::fixture::{Fixture, Target, Val, batch, event, events, span, text};
+use super::fixture::{Fixture, SOME_TIME_US, Target, Val, batch, event, events, span, text};
 use super::rows::stored;
 use crate::support::proxy::{Proxy, Strike};
 use crate::support::{self, Private};
@@ -513,9 +514,11 @@ fn refused(outcome: Result<Committed, Fault>) -> Fault {
 fn statement_with(batch: &Batch, ordinal: u32) -> String {
     format!(
         "INSERT INTO vehicle_events (id, vehicle_id, event_time, event_source, event_type, \
-         event_value, event_extra_data) VALUES ({}, 'v', '2022-06-05 21:02:34', 's', 't', 'value \
-         {ordinal}', '{{}}')",
-        row_id(batch.span.file_no, ordinal)
+         event_value, event_extra_data) VALUES ({}, 'vehicle-{}', '{}', 'a source', 'type', 'value \
+         {ordinal}', '{{\"note\": \"n\"}}')",
+        row_id(batch.span.file_no, ordinal),
+        ordinal % 7,
+        timestamp::text(SOME_TIME_US + i64::from(ordinal)),
     )
 }
 
