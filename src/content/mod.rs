@@ -13,6 +13,7 @@
 //! The only `unsafe` of the crate is here, in `regular` and `mapping`. Knows nothing of records,
 //! and moves no file.
 
+mod as_read;
 mod format;
 mod inflate;
 mod mapping;
@@ -28,6 +29,8 @@ use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::thread;
 
+pub use as_read::AsRead;
+use as_read::{Sample, sample};
 use format::Format;
 pub use format::NotRead;
 use inflate::Compression;
@@ -89,6 +92,8 @@ pub struct Content {
     pub hash: ContentHash,
     /// Size of the file as it is stored, in bytes.
     pub stored_bytes: u64,
+    /// The state of the file before its first byte was read.
+    sample: Sample,
     body: Body,
 }
 
@@ -153,7 +158,7 @@ pub fn open_and<T: Send>(
     options: &ContentOptions,
     inspect: impl FnOnce(&[u8]) -> T + Send,
 ) -> Result<(Content, T), ContentError> {
-    let stored = read_or_hold(path, options)?;
+    let (stored, sample) = read_or_hold(path, options)?;
     let stored_bytes = stored.bytes();
     let mut buffer = Vec::new();
     let compression = match Format::of(stored.beginning(&mut buffer)?) {
@@ -172,6 +177,7 @@ pub fn open_and<T: Send>(
         let content = Content {
             hash,
             stored_bytes,
+            sample,
             body: stored,
         };
         return Ok((content, inspected));
@@ -187,25 +193,28 @@ pub fn open_and<T: Send>(
     let content = Content {
         hash,
         stored_bytes,
+        sample,
         body,
     };
     Ok((content, inspected))
 }
 
-/// The bytes of a file as they are stored: in memory, or to be read from the file or a copy of it.
-fn read_or_hold(path: &Path, options: &ContentOptions) -> Result<Body, ContentError> {
+/// The bytes of a file as they are stored: in memory, or to be read from the file or a copy of it. The
+/// sample is of the file before its first byte was read.
+fn read_or_hold(path: &Path, options: &ContentOptions) -> Result<(Body, Sample), ContentError> {
     let (file, opened) = open_regular(path)?;
     let writers = writers(&file);
     if writers == Writers::Some {
         return Err(ContentError::Busy);
     }
-    let (bytes, opened) = (opened.len(), stamp(&opened));
+    let (bytes, sample, opened) = (opened.len(), sample(&opened), stamp(&opened));
     let body = if bytes <= READ_BYTES_MAX {
         let mut memory = Vec::with_capacity(usize::try_from(bytes).unwrap_or(0) + 1);
         (&file).take(bytes + 1).read_to_end(&mut memory)?;
         Body::Memory(memory)
     } else if writers == Writers::None {
-        return Ok(Body::Stored(Stored::shared(file, bytes, opened)));
+        let stored = Stored::shared(file, bytes, opened);
+        return Ok((Body::Stored(stored), sample));
     } else {
         // A writer could come at any time, and not every file system shows that at once.
         Body::Stored(private_copy(&file, bytes, options)?)
@@ -213,7 +222,7 @@ fn read_or_hold(path: &Path, options: &ContentOptions) -> Result<Body, ContentEr
     if body.bytes() != bytes || stamp(&file.metadata()?) != opened {
         return Err(ContentError::Busy);
     }
-    Ok(body)
+    Ok((body, sample))
 }
 
 /// Copies a file of `bytes` bytes into one without a name, which no other process can change.
@@ -247,6 +256,12 @@ fn both<A, B: Send>(
 }
 
 impl Content {
+    /// The file as it was read, to be compared with what is at its path later.
+    #[must_use]
+    pub fn as_read(&self) -> AsRead {
+        AsRead::new(self.hash, self.sample)
+    }
+
     /// Size of the inflated bytes.
     #[must_use]
     pub fn bytes(&self) -> u64 {

@@ -420,6 +420,83 @@ fn nothing_is_spilled_to_a_disk_below_the_floor() {
     );
 }
 
+/// Names and links change the ctime of a file and not its content. An overwrite is found whatever
+/// its mtime says.
+#[test]
+fn a_file_is_compared_with_what_was_read_of_it() {
+    type Change = fn(&Path);
+    let overwrite = |path: &Path| {
+        let modified = std::fs::metadata(path).unwrap().modified().unwrap();
+        let file = File::options().write(true).open(path).unwrap();
+        std::os::unix::fs::FileExt::write_all_at(&file, b"X", 5).unwrap();
+        file.set_modified(modified).unwrap();
+    };
+    let changes: [(&str, Change, bool); 7] = [
+        ("nothing", |_| (), true),
+        (
+            "another name",
+            |path| std::fs::hard_link(path, path.with_extension("b")).unwrap(),
+            true,
+        ),
+        (
+            "touched",
+            |path| {
+                let file = File::options().write(true).open(path).unwrap();
+                file.set_modified(std::time::UNIX_EPOCH).unwrap();
+            },
+            true,
+        ),
+        (
+            "the same content in another file",
+            |path| {
+                let bytes = std::fs::read(path).unwrap();
+                std::fs::remove_file(path).unwrap();
+                std::fs::write(path, bytes).unwrap();
+            },
+            true,
+        ),
+        (
+            "grown",
+            |path| {
+                let mut file = File::options().append(true).open(path).unwrap();
+                file.write_all(b"more").unwrap();
+            },
+            false,
+        ),
+        (
+            "cut short",
+            |path| {
+                File::options()
+                    .write(true)
+                    .open(path)
+                    .unwrap()
+                    .set_len(9)
+                    .unwrap()
+            },
+            false,
+        ),
+        ("overwritten, its mtime put back", overwrite, false),
+    ];
+    let dir = tempfile::tempdir().unwrap();
+    for bytes in [100, 3 << 20] {
+        for (what, change, is_same) in &changes {
+            let path = dir.path().join("file.a");
+            let _ = std::fs::remove_file(path.with_extension("b"));
+            std::fs::write(&path, text(bytes)).unwrap();
+            let as_read = open(&path, &options(dir.path())).unwrap().as_read();
+            change(&path);
+            let found = as_read.is_at(&path, &options(dir.path())).unwrap();
+            assert_eq!(found, *is_same, "{what}, of {bytes} bytes");
+        }
+    }
+    let path = dir.path().join("file.a");
+    let as_read = open(&path, &options(dir.path())).unwrap().as_read();
+    let mut writer = File::options().append(true).open(&path).unwrap();
+    writer.write_all(b"more").unwrap();
+    let busy = as_read.is_at(&path, &options(dir.path()));
+    assert!(matches!(busy, Err(ContentError::Busy)));
+}
+
 #[test]
 fn identity_is_the_content_not_the_name() {
     let dir = tempfile::tempdir().unwrap();

@@ -9,10 +9,12 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::disposal::{Disposal, Outcome};
+use super::disposal::{Destination, Disposal, Outcome};
 use super::item::{BadFile, Item, ItemOrigin};
+use super::reason::QuarantineReason;
 use super::shared::Shared;
 use super::tally::Tally;
+use crate::content::{ContentError, ContentOptions};
 use crate::fault::{Fault, Origin};
 use crate::inbox::{Inbox, WaitReason, affects_every_file};
 use crate::retry::{GivenUp, until_ok};
@@ -138,12 +140,14 @@ async fn move_and_count(shared: &Arc<Shared>, disposals: Vec<Disposal>) -> Vec<D
     let moving = tokio::task::spawn_blocking(move || {
         let (mut failed, mut untried) = (Vec::new(), Vec::new());
         let mut closed = Vec::new();
-        for disposal in disposals {
+        for mut disposal in disposals {
+            let compared = compare(&mut disposal, &shared.ingest.options.content);
             let destination = disposal.outcome.destination();
+            let moved = || move_file(&disposal, &shared.ingest.inbox);
             if closed.contains(&destination) {
                 note_stuck(&shared, &disposal, "another file could not be moved there");
                 untried.push(disposal);
-            } else if let Err(error) = move_file(&disposal, &shared.ingest.inbox) {
+            } else if let Err(error) = compared.and_then(|()| moved()) {
                 if affects_every_file(&error) {
                     closed.push(destination);
                 }
@@ -159,6 +163,33 @@ async fn move_and_count(shared: &Arc<Shared>, disposals: Vec<Disposal>) -> Vec<D
         untried
     });
     moving.await.expect("a move does not panic")
+}
+
+/// Compares a file that is to go to history with what was read of it. A file that has another content
+/// now goes to quarantine: what it holds beyond that is stored nowhere.
+fn compare(disposal: &mut Disposal, options: &ContentOptions) -> io::Result<()> {
+    let Item { file, origin, .. } = &disposal.item;
+    let Some(as_read) = disposal.item.as_read else {
+        return Ok(());
+    };
+    if *origin == ItemOrigin::Archive || disposal.outcome.destination() != Destination::History {
+        return Ok(());
+    }
+    match as_read.is_at(&file.path, options) {
+        Ok(true) => return Ok(()),
+        Ok(false) | Err(ContentError::NotRegular) => {}
+        // The move finds out what became of it.
+        Err(ContentError::Io(error)) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(ContentError::Io(error)) => return Err(error),
+        Err(error) => return Err(io::Error::new(ErrorKind::ResourceBusy, error)),
+    }
+    let reason = QuarantineReason::ChangedAfterRead {
+        file_no: disposal.file_no,
+    };
+    let code = reason.code();
+    tracing::warn!(file = ?file.path, code, %reason, "quarantined");
+    disposal.outcome = Outcome::Quarantined(code, reason.with_code().into());
+    Ok(())
 }
 
 /// Moves the file of an item, unless it is part of an archive.

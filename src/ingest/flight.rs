@@ -223,6 +223,7 @@ mod tests {
             file: archive(&path, &Markers::default()).unwrap().files.remove(0),
             origin: ItemOrigin::Mailbox,
             found_at: Instant::now(),
+            as_read: None,
         };
         let datasets = Datasets::new(vec![]).unwrap();
         let ready = ReadyFile {

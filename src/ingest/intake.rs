@@ -309,6 +309,7 @@ async fn send(
         found_at: found_at(&file, origin),
         file,
         origin,
+        as_read: None,
     };
     let files: Vec<_> = files.into_iter().map(item).collect();
     if files.is_empty() {

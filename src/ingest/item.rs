@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use super::reason::QuarantineReason;
 use crate::batch::ContentHash;
-use crate::content::Content;
+use crate::content::{AsRead, Content};
 use crate::cut::Plan;
 use crate::dataset::Dataset;
 use crate::inbox::{Claimed, WaitReason};
@@ -25,6 +25,8 @@ pub struct Item {
     /// When it arrived in inbound, as far as that is known; else when intake got it. The time to
     /// load a file counts from here.
     pub found_at: Instant,
+    /// The file as it was read; `None` before that.
+    pub as_read: Option<AsRead>,
 }
 
 /// Where an item came from, and so where it goes.

@@ -206,6 +206,10 @@ fn read(shared: &Shared, item: Item, attempt: u32) -> Result<ReadOutcome, Fault>
         Err(error) => return not_opened(item, dataset.ok(), error, attempt),
     };
     telemetry::read_bytes(content.stored_bytes);
+    let item = Item {
+        as_read: Some(content.as_read()),
+        ..item
+    };
     let hash = Some(content.hash);
     let bad = |item, dataset, reason| {
         Ok(ReadOutcome::Bad(BadFile {

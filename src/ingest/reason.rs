@@ -24,6 +24,8 @@ pub(super) enum QuarantineReason {
     },
     /// Its content is not what was registered under this number.
     Changed { file_no: u32 },
+    /// Its content is not what was read, all of which is stored under this number.
+    ChangedAfterRead { file_no: Option<u32> },
     /// It was begun under this number by another definition of its dataset.
     OtherDefinition { file_no: u32 },
 }
@@ -50,7 +52,7 @@ impl QuarantineReason {
             Self::Damaged(_) => "damaged",
             Self::UnsupportedFormat(_) => "unsupported_format",
             Self::ReadFailed { .. } => "read_failed",
-            Self::Changed { .. } => "changed",
+            Self::Changed { .. } | Self::ChangedAfterRead { .. } => "changed",
             Self::OtherDefinition { .. } => "other_definition",
         }
     }
@@ -80,6 +82,13 @@ impl fmt::Display for QuarantineReason {
             Self::Changed { file_no } => {
                 f.write_str("it changed while it was read")?;
                 stored(f, *file_no)
+            }
+            Self::ChangedAfterRead { file_no } => {
+                f.write_str("it changed after it was read")?;
+                if let Some(file_no) = file_no {
+                    write!(f, "; what was read is stored as file {file_no}")?;
+                }
+                f.write_str(": `task_runner files retry` loads it as another file")
             }
             Self::OtherDefinition { file_no } => write!(
                 f,

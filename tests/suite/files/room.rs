@@ -228,6 +228,49 @@ async fn a_file_that_cannot_be_moved_holds_up_nobody() {
     assert_eq!(names(&pair.at("work")), [""; 0]);
 }
 
+/// The file waits in work, stored as a whole, since history is too small for it. What is written to
+/// it then is stored nowhere.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_changes_after_it_was_read_does_not_go_to_history() {
+    type Change = fn(&Path);
+    let changes: [(&str, Change); 2] = [
+        ("grown", |path| {
+            let mut file = File::options().append(true).open(path).unwrap();
+            writeln!(file, "\n{}", record("more")).unwrap();
+        }),
+        ("overwritten, its mtime put back", |path| {
+            let modified = path.metadata().unwrap().modified().unwrap();
+            let bytes = fs::read_to_string(path).unwrap();
+            let file = File::options().write(true).open(path).unwrap();
+            let other = bytes.replace("huge", "HUGE");
+            std::os::unix::fs::FileExt::write_all_at(&file, other.as_bytes(), 0).unwrap();
+            file.set_modified(modified).unwrap();
+        }),
+    ];
+    for (what, change) in changes {
+        let pair = embedded().await;
+        pair.expect(0, &["migrate"]);
+        let name = "vehicle_status_huge.json";
+        let text = format!("{}\n{}\n", record("huge"), " ".repeat(3 << 20));
+        fs::write(pair.at("inbound").join(name), text).unwrap();
+        let mut load = start_with_small(&pair, "history", 1);
+        until("the row", LIMIT, async || rows(&pair).await == 1).await;
+        change(&pair.at("work").join(name));
+        let history = pair.at("history");
+        let history = history.to_str().unwrap();
+        beside(&load, &["mount", "-o", "remount,size=100M", history]);
+        assert_eq!(load.wait().unwrap().code(), Some(2), "{what}");
+        assert_eq!(names(&pair.at("work")), [""; 0]);
+        let reason = pair.at("quarantine").join(format!("{name}.reason"));
+        let reason = fs::read_to_string(reason).unwrap();
+        assert!(
+            reason.contains("it changed after it was read"),
+            "{what}: {reason}"
+        );
+        assert_eq!(rows(&pair).await, 1, "{what}: what was read stays stored");
+    }
+}
+
 /// Bytes are there in plenty. A file needs an inode, too, and so does the reason of a bad one.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_inodes_left_is_a_full_disk() {

@@ -1,0 +1,42 @@
+//! A file as it was read, to be compared with what is at its path later.
+
+use std::fs::Metadata;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+
+use super::{ContentError, ContentOptions, Stamp, identity, read_or_hold, stamp};
+use crate::batch::ContentHash;
+
+/// The state of a file before its first byte was read, and the identity of what was read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AsRead {
+    hash: ContentHash,
+    sample: Sample,
+}
+
+/// A stamp, and ctime in seconds and nanoseconds: no program can set that back.
+pub(super) type Sample = (Stamp, i64, i64);
+
+pub(super) fn sample(metadata: &Metadata) -> Sample {
+    (stamp(metadata), metadata.ctime(), metadata.ctime_nsec())
+}
+
+impl AsRead {
+    pub(super) fn new(hash: ContentHash, sample: Sample) -> Self {
+        Self { hash, sample }
+    }
+
+    /// Whether the file at `path` still has the content that was read. The same size, mtime, ctime,
+    /// inode and device prove that; if one of them differs, all of the file is hashed, since a new
+    /// name of the file changes its ctime, too.
+    ///
+    /// # Errors
+    /// [`ContentError::Busy`] if a process has it open for writing, and what the system says.
+    pub fn is_at(&self, path: &Path, options: &ContentOptions) -> Result<bool, ContentError> {
+        if sample(&std::fs::symlink_metadata(path)?) == self.sample {
+            return Ok(true);
+        }
+        let (body, _) = read_or_hold(path, options)?;
+        Ok(body.inspect(identity)? == self.hash)
+    }
+}
