@@ -380,6 +380,7 @@ async fn send(
             (Work::Bulk(statements), Some(statement)) => {
                 conn.query_drop("START TRANSACTION").await?;
                 for rows in statements {
+                    #[expect(clippy::disallowed_methods, reason = "only MariaDB is asked for it")]
                     conn.exec_batch(statement, rows).await?;
                 }
                 conn.query_drop("COMMIT").await?;

@@ -153,12 +153,10 @@ pub(super) fn measure(options: &Options) -> anyhow::Result<()> {
             ),
             Stage::Bind => clock.run(
                 1,
-                || (batches.get_or_init(parse_once), Vec::new()),
-                |(batches, packet)| {
+                || batches.get_or_init(parse_once),
+                |batches| {
                     for batch in *batches {
-                        packet.clear();
-                        bind(slice::from_ref(batch), packet);
-                        black_box(&packet);
+                        black_box(bind(slice::from_ref(batch)));
                     }
                 },
             ),

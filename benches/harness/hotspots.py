@@ -13,7 +13,7 @@ EVENT, HERTZ, STACK_BYTES = "cpu-clock", "997", 8192
 
 # The first that fits any function of a sample's stack counts.
 PARTS = (
-    ("rows to the database (values, packets, sending)", r"sink::mysql::(bind|load_data)|client::Client>?::(send|outcome|load_data)"),
+    ("rows to the database (values, packets, sending)", r"sink::mysql::(bind|load_data)|session::Session>?::(insert|load_data)|exec_batch|exec_drop"),
     ("the rest of the database client (transactions, ledger)", r"mysql_|sink::mysql"),
     ("daily summary", r"lemonade_task::summary"),
     ("frames to batches", r"frame::(decode|read|check_span)|arrow_ipc::reader|lz4_flex::.*decompress"),

@@ -471,7 +471,7 @@ fn a_file_is_compared_with_what_was_read_of_it() {
                     .open(path)
                     .unwrap()
                     .set_len(9)
-                    .unwrap()
+                    .unwrap();
             },
             false,
         ),

@@ -1,5 +1,5 @@
-//! The rows of one dataset in a commit, over all its batches, read cell by cell where they lie in
-//! their Arrow arrays.
+//! The rows of one dataset in a commit, over all its batches, read cell by cell out of their Arrow
+//! arrays.
 //!
 //! Pure, and borrows: nothing is copied until a dialect binds a value.
 
@@ -32,7 +32,7 @@ pub(super) enum Cell<'a> {
     Timestamp(i64),
 }
 
-/// All rows of one dataset in a commit. Those of a batch stand together, by ascending id.
+/// All rows of one dataset in a commit. Those of a batch are together, by ascending id.
 #[derive(Debug)]
 pub(super) struct Rows<'a> {
     pub(super) dataset: &'a Arc<Dataset>,
@@ -158,7 +158,8 @@ impl<'a> Rows<'a> {
         parts.sum()
     }
 
-    /// The reject of a row that the database does not take. Its record is not at hand any more.
+    /// The reject of a row that the database refuses. The bytes of its record are gone by now, so the
+    /// reject has the row as JSON.
     pub(super) fn refused(&self, at: usize, code: RejectCode) -> RefusedRow {
         let row = self.row(at);
         let (file_no, ordinal) = provenance(row.id());
@@ -174,7 +175,7 @@ impl<'a> Rows<'a> {
         RefusedRow { file_no, reject }
     }
 
-    /// A row as JSON, the columns by name. JSON columns are put in as they are, where they parse.
+    /// A row as JSON, the columns by name. A JSON column is a value if it parses, else a text.
     fn json(&self, row: Row<'_>) -> Vec<u8> {
         let names = self
             .dataset
@@ -208,7 +209,7 @@ impl<'a> Rows<'a> {
     }
 }
 
-/// A row that became a reject here.
+/// A row that became a reject in this commit.
 #[derive(Debug)]
 pub(super) struct RefusedRow {
     pub(super) file_no: u32,

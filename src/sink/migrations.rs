@@ -63,7 +63,7 @@ pub(super) fn all(
 }
 
 impl Migration {
-    /// Its statements. In our files a statement ends with a semicolon at the end of a line.
+    /// Its statements. In a migration file a statement ends with a semicolon at the end of a line.
     pub(super) fn statements(&self) -> impl Iterator<Item = &'static str> {
         self.sql
             .split(";\n")
@@ -71,7 +71,7 @@ impl Migration {
             .filter(|statement| !statement.is_empty())
     }
 
-    /// What tells whether the file was changed after it had been run somewhere.
+    /// A hash of the file, by which a change after it was run somewhere is noticed.
     pub(super) fn checksum(&self) -> String {
         blake3::hash(self.sql.as_bytes()).to_hex()[..32].to_owned()
     }

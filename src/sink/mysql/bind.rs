@@ -5,14 +5,12 @@
 //! before it is built, since a packet above the server's limit would cost the connection.
 
 use std::ops::Range;
-use std::sync::Arc;
 
-use arrow_schema::{DataType, Field, Schema};
+use mysql_async::Value;
 
 use crate::sink::cells::{Cell, Row, Rows};
-use crate::timestamp;
+use crate::timestamp::{self, Civil};
 
-use super::client::{Type, Values};
 use super::session::{Insert, Server};
 
 /// Most placeholders of a prepared statement that has some for each row. The more there are, the longer
@@ -20,7 +18,7 @@ use super::session::{Insert, Server};
 /// less long. The protocol would count up to 65,535.
 const PLACEHOLDERS_MAX: usize = 1_024;
 
-/// Most bytes of a statement. Larger ones gain nothing, and hold their locks for longer.
+/// Most bytes of a statement. Larger ones gain nothing, and keep their locks for longer.
 const STATEMENT_BYTES_MAX: usize = 1 << 20;
 
 /// What a value needs in a packet beside its own bytes: its type, its length, its NULL bit.
@@ -45,7 +43,7 @@ pub(super) fn limits(insert: &Insert, server: Server, rows: usize) -> Limits {
         rows: if server.bulk {
             rows
         } else {
-            rows.min(PLACEHOLDERS_MAX / insert.types.len()).max(1)
+            rows.min(PLACEHOLDERS_MAX / insert.columns).max(1)
         },
         any_number: server.bulk,
         statement_bytes: STATEMENT_BYTES_MAX.min(server.packet_bytes_max / 4),
@@ -53,15 +51,15 @@ pub(super) fn limits(insert: &Insert, server: Server, rows: usize) -> Limits {
     }
 }
 
-/// The first rows of a piece: as many as one statement takes. `None` where the first row alone is
-/// more than the server would take, which would cost the connection.
+/// The first rows of a piece: as many as one statement takes. `None` if the first row alone is more
+/// than the server takes: to send it would cost the connection.
 pub(super) fn first(rows: &Rows<'_>, piece: Range<usize>, limits: Limits) -> Option<Range<usize>> {
     let columns = rows.row(piece.start).cells().count();
     let bytes = |rows: &Rows<'_>, range: Range<usize>| {
         range.len() * columns * VALUE_BYTES + rows.text_bytes(range)
     };
     let at_most = piece.start..piece.start + limits.shape(piece.len());
-    // Rows are nearly always small, and then one look at all of them is enough.
+    // Rows are nearly always small, and then one sum over all of them is enough.
     if bytes(rows, at_most.clone()) <= limits.statement_bytes.min(limits.row_bytes) {
         return Some(at_most);
     }
@@ -100,39 +98,28 @@ impl Limits {
     }
 }
 
-/// The types of the values of a dataset's rows.
-pub(super) fn types(schema: &Schema) -> Vec<Type> {
-    let of = |field: &Arc<Field>| match field.data_type() {
-        DataType::UInt64 => Type::UNSIGNED,
-        DataType::Utf8 => Type::BYTES,
-        DataType::Int64 | DataType::Boolean => Type::INTEGER,
-        DataType::Float64 => Type::FLOAT,
-        DataType::Timestamp(..) => Type::DATETIME,
-        other => unreachable!("no dataset has a column of type {other}"),
-    };
-    schema.fields().iter().map(of).collect()
+/// The values of a row.
+pub(super) fn values(row: Row<'_>) -> impl Iterator<Item = Value> {
+    row.cells().map(value)
 }
 
-/// Writes the values of a range of rows.
-pub(super) fn rows(rows: &Rows<'_>, range: Range<usize>, values: &mut Values<'_>) {
-    for row in rows.range(range) {
-        write(row, values);
+fn value(cell: Cell<'_>) -> Value {
+    match cell {
+        Cell::Null => Value::NULL,
+        Cell::Id(id) => Value::UInt(id),
+        Cell::Text(text) => text.into(),
+        Cell::Integer(number) => Value::Int(number),
+        Cell::Float(number) => Value::Double(number),
+        Cell::Boolean(value) => Value::Int(value.into()),
+        Cell::Timestamp(time_us) => datetime(&timestamp::civil(time_us)),
     }
 }
 
-/// Writes the values of a row.
-fn write(row: Row<'_>, values: &mut Values<'_>) {
-    for cell in row.cells() {
-        match cell {
-            Cell::Null => values.null(),
-            Cell::Id(id) => values.unsigned(id),
-            Cell::Text(text) => values.bytes(text.as_bytes()),
-            Cell::Integer(number) => values.integer(number),
-            Cell::Float(number) => values.float(number),
-            Cell::Boolean(value) => values.integer(value.into()),
-            Cell::Timestamp(time_us) => values.datetime(&timestamp::civil(time_us)),
-        }
-    }
+/// A moment as a DATETIME.
+pub(super) fn datetime(at: &Civil) -> Value {
+    Value::Date(
+        at.year, at.month, at.day, at.hour, at.minute, at.second, at.micros,
+    )
 }
 
 #[cfg(test)]

@@ -3,14 +3,15 @@
 //! The numbers are those of MySQL's and MariaDB's error references; where the two use one number
 //! for different things, the entry says which is meant.
 
+use std::fmt;
 use std::time::Duration;
+
+use mysql_async::{DriverError, Error, IoError};
 
 use crate::fault::{Fault, Origin};
 use crate::sink::{NUMBERS_USED_UP, counted};
 
-use super::client::Error;
-
-/// What a failed statement says about what to do.
+/// What to do about a failed statement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Class {
     /// The key is taken: for our keys, already stored.
@@ -19,8 +20,8 @@ pub(super) enum Class {
     Data,
     /// Passes by itself; the connection is good after a ROLLBACK.
     Retry,
-    /// Passes by itself, on another connection: this one is broken, or leads to a server that is
-    /// not the right one any more.
+    /// Passes by itself, on another connection: this one is broken, or its server is no longer the
+    /// primary.
     Reconnect,
     /// The server does not take LOAD DATA LOCAL.
     LocalRefused,
@@ -30,8 +31,11 @@ pub(super) enum Class {
 
 const RIGHTS: &str = "check the user, the password and the rights in the database URL: it needs \
                       SELECT, INSERT, UPDATE and DELETE on its database, and CREATE to migrate it";
-const PLUGIN: &str = "the user's authentication plugin is not to be had: give the user \
-                      caching_sha2_password or mysql_native_password";
+const PLUGIN: &str = "this account uses an authentication plugin that task_runner does not \
+                      support: give it caching_sha2_password or mysql_native_password";
+const UNTRUSTED: &str = "the server's certificate is not trusted: name its authority with \
+                         `ca=FILE` in the database URL, and the server by a name that is in the \
+                         certificate";
 const SCHEMA: &str = "the tables do not fit: run `task_runner migrate`";
 
 /// The class of a server error.
@@ -108,8 +112,8 @@ fn by_state(state: &str) -> Class {
                                     notes for the versions that are supported",
         ),
         Some("08") => Class::Reconnect,
-        // What nobody has foreseen is waited out, in plain sight and with the work kept: a stop would
-        // end the service for what may be a hiccup.
+        // An unknown error is retried, logged and counted, and no work is lost. To stop instead would
+        // end the service for what may pass by itself.
         _ => Class::Retry,
     }
 }
@@ -117,8 +121,8 @@ fn by_state(state: &str) -> Class {
 /// A statement, or the wait for it, that failed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Failure {
-    #[error(transparent)]
-    Client(#[from] Error),
+    #[error("{}", cause(.0))]
+    Driver(#[from] Error),
     #[error("no answer within {} s", .0.as_secs())]
     Timeout(Duration),
     /// A fault that says itself what to do.
@@ -132,30 +136,66 @@ pub(super) enum Failure {
     },
 }
 
+/// The error itself, without the driver's words around it.
+fn cause(error: &Error) -> &dyn fmt::Display {
+    match error {
+        Error::Server(error) => error,
+        Error::Io(IoError::Io(error)) => error,
+        Error::Io(IoError::Tls(error)) => error,
+        Error::Driver(error) => error,
+        other => other,
+    }
+}
+
 impl Failure {
+    /// A failure to connect, which may be one to trust the server: the TLS library reports that as an
+    /// I/O error.
+    pub(super) fn of_connecting(self) -> Self {
+        let is_untrusted = match &self {
+            Self::Driver(Error::Io(IoError::Tls(_))) => true,
+            Self::Driver(Error::Io(IoError::Io(error))) => {
+                matches!(error.get_ref(), Some(inner) if inner.is::<rustls::Error>())
+            }
+            _ => false,
+        };
+        if !is_untrusted {
+            return self;
+        }
+        Self::Found {
+            advice: UNTRUSTED,
+            problem: self.to_string(),
+        }
+    }
+
+    /// The number of the server's error; `None` if the server reported none.
+    pub(super) fn code(&self) -> Option<u16> {
+        match self {
+            Self::Driver(Error::Server(error)) => Some(error.code),
+            _ => None,
+        }
+    }
+
     pub(super) fn class(&self) -> Class {
         match self {
-            Self::Client(Error::Server(error)) => classify(error.code, &error.state),
-            Self::Client(Error::Url { advice, .. }) | Self::Found { advice, .. } => {
-                Class::Fatal(advice)
-            }
-            Self::Client(Error::Untrusted(_)) => Class::Fatal(
-                "the server's certificate is not trusted: name its authority with `ca=FILE` in the \
-                 database URL, and the server by a name that stands in the certificate",
-            ),
-            Self::Client(Error::NoTls) => Class::Fatal(
+            Self::Driver(Error::Server(error)) => classify(error.code, &error.state),
+            Self::Found { advice, .. } => Class::Fatal(advice),
+            Self::Driver(Error::Driver(DriverError::NoClientSslFlagFromServer)) => Class::Fatal(
                 "the server offers no TLS: give it a certificate, or take `require_ssl` and `ca` \
                  out of the database URL",
             ),
-            Self::Client(Error::Plugin(_)) => Class::Fatal(PLUGIN),
-            Self::Client(Error::Key) => Class::Fatal(
-                "log in over TLS (`ca=FILE` in the database URL), or take a password of at most \
-                 213 bytes and a key of 2,048 bits",
+            Self::Driver(Error::Driver(
+                DriverError::UnknownAuthPlugin { .. } | DriverError::MysqlOldPasswordDisabled,
+            )) => Class::Fatal(PLUGIN),
+            Self::Driver(Error::Driver(DriverError::CleartextPluginDisabled)) => Class::Fatal(
+                "this account sends its password as it is: add `enable_cleartext_plugin=true` to \
+                 the database URL, and `require_ssl=true`",
             ),
-            Self::Client(Error::Unfit { .. }) => Class::Fatal(SCHEMA),
+            Self::Driver(Error::Driver(
+                DriverError::FromRow { .. } | DriverError::FromValue { .. },
+            )) => Class::Fatal(SCHEMA),
             // Usually a lost connection. The session of a failed migration may hold its lock. The
             // answers of a server that breaks the protocol may be out of step.
-            Self::Client(Error::Io(_)) | Self::Timeout(_) | Self::Fault(_) => Class::Reconnect,
+            Self::Driver(_) | Self::Timeout(_) | Self::Fault(_) => Class::Reconnect,
         }
     }
 
@@ -183,7 +223,7 @@ impl Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sink::mysql::client::ServerError;
+    use mysql_async::ServerError;
 
     #[test]
     fn errors_are_classified_by_number_and_state() {
@@ -231,7 +271,7 @@ mod tests {
     #[test]
     fn a_fault_says_what_to_do() {
         let server = |code, state: &str| {
-            Failure::Client(Error::Server(ServerError {
+            Failure::Driver(Error::Server(ServerError {
                 code,
                 message: String::new(),
                 state: state.to_owned(),

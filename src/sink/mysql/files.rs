@@ -1,7 +1,7 @@
 //! The ledger in MySQL: the files and their entries, as the engine writes and reads them.
 //!
-//! Numbers go into statements as text, since they cannot break out of it and need no preparing;
-//! everything that came from outside goes as a parameter.
+//! Numbers are written into the text of statements: they cannot break out of it, and the statement
+//! needs no preparing. Everything from outside is bound as a parameter.
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
@@ -9,11 +9,12 @@ use std::fmt::Write as _;
 use std::iter::once;
 use std::ops::Range;
 
+use mysql_async::Value;
+
 use crate::batch::ContentHash;
 use crate::coverage;
 use crate::sink::{EarlierState, FileState, NUMBERS_USED_UP, NewFile, Registered, Settled};
 
-use super::client::{Type, Values};
 use super::errors::Failure;
 use super::session::{Insert, Session};
 
@@ -25,7 +26,7 @@ const REASON_CHARS_MAX: usize = 1_000;
 
 pub(super) const NEWER: &str = "a newer release wrote to this database: install it here, too";
 
-/// What the ledger has of contents.
+/// The files in the ledger, by content.
 type Known = HashMap<ContentHash, Entered>;
 
 struct Entered {
@@ -36,7 +37,7 @@ struct Entered {
 }
 
 impl Entered {
-    /// Whether it was entered by the definition that this file is read by.
+    /// Whether it was entered by the definition by which this file is read.
     fn is_like(&self, file: &NewFile) -> bool {
         self.dataset == file.dataset && self.records == file.records
     }
@@ -134,43 +135,38 @@ async fn look_up(
     Ok(())
 }
 
-/// Enters files that were not there a moment ago. One that another process entered meanwhile stays
-/// as that process entered it.
+/// Enters files that were not in the ledger a moment ago. One that another process entered in the
+/// meantime stays as that process entered it.
 async fn enter(session: &mut Session, files: &[&NewFile]) -> Result<(), Failure> {
     let insert = Insert {
         head:
             "INSERT INTO ingest_files (hash, dataset, name, bytes, records, state, registered_at)"
                 .to_owned(),
         group: Cow::Borrowed("(?,?,?,?,?,'pending',UTC_TIMESTAMP(6))"),
-        types: Cow::Borrowed(&[
-            Type::BYTES,
-            Type::BYTES,
-            Type::BYTES,
-            Type::UNSIGNED,
-            Type::UNSIGNED,
-        ]),
+        columns: 5,
         tail: Cow::Borrowed(" ON DUPLICATE KEY UPDATE file_no = file_no"),
     };
     let mut rest = files;
     while !rest.is_empty() {
         // Powers of two, so that there are few statements to prepare.
         let (now, later) = rest.split_at(1 << rest.len().min(FILES_PER_STATEMENT).ilog2());
-        let write = |values: &mut Values<'_>| {
-            for file in now {
-                values.bytes(&file.hash);
-                values.bytes(file.dataset.as_bytes());
-                values.bytes(file.name.as_bytes());
-                values.unsigned(file.bytes);
-                values.unsigned(file.records.into());
-            }
-        };
-        session.insert(&insert, now.len(), write).await?;
+        let rows = now.iter().map(|file| {
+            let values: [Value; 5] = [
+                file.hash.as_slice().into(),
+                file.dataset.as_str().into(),
+                file.name.as_str().into(),
+                file.bytes.into(),
+                file.records.into(),
+            ];
+            values.into_iter()
+        });
+        session.insert(&insert, now.len(), rows).await?;
         rest = later;
     }
     Ok(())
 }
 
-/// Makes a quarantined file pending, with what is known of it now.
+/// Makes a quarantined file pending, with its present name, dataset and size.
 async fn reopen(session: &mut Session, file_no: u32, file: &NewFile) -> Result<(), Failure> {
     let sql = "UPDATE ingest_files SET state = 'pending', reason = NULL, dataset = ?, name = ?, \
                bytes = ?, records = ? WHERE file_no = ? AND state = 'quarantined'";
@@ -248,7 +244,7 @@ pub(super) async fn settle(
         .collect())
 }
 
-/// What the ledger has of files, and whether it is settled.
+/// The rows of files in the ledger, each with `true` if it is settled.
 async fn states(session: &mut Session, file_nos: &[u32]) -> Result<Vec<(Settled, bool)>, Failure> {
     type Found = (u32, Vec<u8>, u32, u32, String);
     let sql = format!(
@@ -294,7 +290,7 @@ async fn fold(session: &mut Session, file_nos: &[u32]) -> Result<(), Failure> {
     session.commit().await
 }
 
-/// The identity of a file, as it stands in a row.
+/// Converts the `hash` column of a row.
 pub(super) fn identity(hash: Vec<u8>) -> ContentHash {
     hash.try_into().expect("the column is BINARY(16)")
 }
@@ -314,7 +310,7 @@ pub(super) async fn quarantine(
     reason: &str,
 ) -> Result<(), Failure> {
     let reason: String = reason.chars().take(REASON_CHARS_MAX).collect();
-    // The reason first: the server assigns from left to right, and both look at the old state.
+    // The reason first: the server assigns from left to right, and both conditions need the old state.
     let sql = "INSERT INTO ingest_files (hash, dataset, name, bytes, records, state, reason, \
                registered_at) VALUES (?, ?, ?, ?, ?, 'quarantined', ?, UTC_TIMESTAMP(6)) \
                ON DUPLICATE KEY UPDATE reason = IF(state = 'settled', reason, VALUES(reason)), \
@@ -339,7 +335,7 @@ pub(super) fn file_state(state: &str) -> Result<FileState, Failure> {
     })
 }
 
-/// Numbers with commas between, ascending: all of us lock rows in one order.
+/// Numbers with commas between, ascending: all code locks rows in one order.
 pub(super) fn list<T: Copy + Ord + ToString>(numbers: &[T]) -> String {
     let mut numbers = numbers.to_vec();
     numbers.sort_unstable();

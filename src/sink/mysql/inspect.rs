@@ -7,7 +7,7 @@ use super::errors::Failure;
 use super::schema;
 use super::session::Session;
 
-/// Least packet that holds a statement of ordinary rows; smaller ones work, in smaller statements.
+/// Least packet for a statement of ordinary rows; smaller ones work, with smaller statements.
 const PACKET_BYTES_GOOD: u64 = 4 << 20;
 
 /// A clock that differs by more than this makes `settled_at` and the summary's day doubtful.

@@ -1,8 +1,8 @@
 //! Rows by LOAD DATA LOCAL: the fastest way into MySQL, and one that hides errors.
 //!
-//! It skips duplicate keys and bends bad values into something that fits, with no more than a
-//! warning, even in strict mode. So a load counts only if the server stored as many rows as were
-//! sent and warned of nothing. Knows nothing of files: the "file" is made here.
+//! Even in strict mode it skips duplicate keys and changes bad values until they fit, and only warns.
+//! So a load counts only if the server stored as many rows as were sent and gave no warning. The
+//! "file" is the text that this module makes in memory.
 
 use crate::sink::cells::{Cell, Rows};
 use crate::sink::table::quoted;
@@ -14,7 +14,7 @@ use super::session::Session;
 /// Room for a row in the buffer before it has to grow.
 const ROW_BYTES_USUAL: usize = 256;
 
-/// Sends rows. Returns whether every one of them was stored as it was sent; if not, the transaction
+/// Sends rows. Returns `true` if the server stored every one as it was sent; if not, the transaction
 /// must be rolled back.
 pub(super) async fn rows(session: &mut Session, rows: &Rows<'_>) -> Result<bool, Failure> {
     let schema = rows.dataset.schema();
@@ -34,8 +34,8 @@ pub(super) async fn rows(session: &mut Session, rows: &Rows<'_>) -> Result<bool,
         }
         text.push(b'\n');
     }
-    let done = session.load_data(&sql, &text).await?;
-    Ok(done.affected == rows.len() as u64 && done.warnings == 0)
+    let (stored, warnings) = session.load_data(&sql, text).await?;
+    Ok(stored == rows.len() as u64 && warnings == 0)
 }
 
 fn write(cell: Cell<'_>, out: &mut Vec<u8>) {
@@ -59,11 +59,11 @@ fn write(cell: Cell<'_>, out: &mut Vec<u8>) {
     written.expect("writing to memory does not fail");
 }
 
-/// The bytes that the server would take for something else: tab and newline end a field or a row,
-/// the backslash escapes, and NUL is written as the manual has it.
+/// Escapes the bytes that have a meaning in the file: tab and newline end a field or a row, the
+/// backslash escapes. NUL is escaped as the manual of LOAD DATA says.
 fn escape(text: &[u8], out: &mut Vec<u8>) {
     let special = |byte: &u8| matches!(byte, b'\t' | b'\n' | b'\\' | 0);
-    // Nearly always there is none, and looking at all bytes is faster than stopping at the first.
+    // Most texts have none, and a scan of all bytes without a branch is faster than one that stops.
     if !text.iter().fold(false, |any, byte| any | special(byte)) {
         out.extend_from_slice(text);
         return;

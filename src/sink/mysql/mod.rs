@@ -8,6 +8,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use mysql_async::Value;
 
 use crate::batch::{Batch, RejectCode};
 use crate::dataset::{Dataset, Datasets};
@@ -20,13 +21,9 @@ use super::{
     Registered, RejectQuery, Replayed, Schema, Settled, Sink, SinkOptions, Standing, SummaryStore,
     Totals, Unsummarised,
 };
-use client::{Address, Values};
-use commit::Strategy;
-use errors::Failure;
-use session::{Mode, Pool, Session};
+use session::{Pool, Session};
 
 mod bind;
-mod client;
 mod commit;
 mod errors;
 mod files;
@@ -34,6 +31,7 @@ mod inspect;
 mod load_data;
 mod misfit;
 mod operators;
+mod options;
 mod schema;
 mod session;
 mod summary;
@@ -62,12 +60,11 @@ impl MysqlSink {
     /// not there.
     pub async fn open(url: &str, options: &SinkOptions) -> Result<Self, Fault> {
         const DOING: &str = "connecting to the database";
-        let address =
-            Address::parse(url).map_err(|error| Failure::from(error).into_fault(DOING))?;
+        let opts = options::options(url).map_err(|failure| failure.into_fault(DOING))?;
         let writers = options.connections.max(1);
         let sink = Self {
-            commits: Pool::new(address.clone(), Mode::Transactions, writers),
-            control: Pool::new(address, Mode::AutoCommit, CONTROL_CONNECTIONS),
+            commits: Pool::new(opts.clone(), writers),
+            control: Pool::new(opts, CONTROL_CONNECTIONS),
             writers,
             rows_per_statement: options.rows_per_statement,
         };
@@ -76,14 +73,13 @@ impl MysqlSink {
     }
 }
 
-/// Appends the rows of batches of one dataset as a commit sends them to MariaDB: the payload of a bulk
-/// execution. For benchmarks, so that no server slows them down.
-pub fn bind(batches: &[Batch], payload: &mut Vec<u8>) {
-    for rows in by_dataset(batches) {
-        let insert = commit::row_insert(&rows, Strategy::Plain);
-        let mut values = Values::in_bulk(payload, 0, &insert.types);
-        bind::rows(&rows, 0..rows.len(), &mut values);
-    }
+/// The rows of batches as a commit hands them to the driver. For benchmarks, so that no server slows
+/// them down.
+#[must_use]
+pub fn bind(batches: &[Batch]) -> Vec<Vec<Value>> {
+    let rows = by_dataset(batches);
+    let rows = rows.iter().flat_map(|rows| rows.range(0..rows.len()));
+    rows.map(|row| bind::values(row).collect()).collect()
 }
 
 #[async_trait]

@@ -1,7 +1,7 @@
 //! What operators read and repair, in MySQL: [`Operators`](crate::sink::Operators).
 //!
-//! Numbers go into statements as text, and so do reject codes, states and times, which are of our
-//! own writing; nothing that came from outside does.
+//! Numbers, reject codes, states and times are written into the text of statements: this module formats
+//! them, and none can break out. Everything from outside is bound as a parameter.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -19,7 +19,6 @@ use crate::sink::{
 };
 
 use super::bind::{self, limits};
-use super::client::Values;
 use super::commit::{Found, Strategy, compare, row_insert};
 use super::errors::{Class, Failure};
 use super::files::{NEWER, file_state, list};
@@ -282,7 +281,7 @@ pub(super) async fn replay(
     }
     session.begin().await?;
     // A late delivery of these files waits, and then finds a row, or has stored its reject. All at once
-    // and in order, as whoever else locks files.
+    // and in ascending order, as all code that locks files does.
     let files: Vec<u32> = records.iter().map(|record| record.span.file_no).collect();
     let lock = format!(
         "SELECT file_no FROM ingest_files WHERE file_no IN ({}) ORDER BY file_no FOR UPDATE",
@@ -367,8 +366,8 @@ async fn insert(session: &mut Session, record: &Batch) -> Result<Replayed, Failu
     if bind::first(rows, 0..1, limits).is_none() {
         return Ok(Replayed::Refused(RejectCode::RefusedByDatabase));
     }
-    let write = |values: &mut Values<'_>| bind::rows(rows, 0..1, values);
-    match session.insert(&insert, 1, write).await {
+    let row = rows.range(0..1).map(bind::values);
+    match session.insert(&insert, 1, row).await {
         Ok(_) => Ok(Replayed::Stored),
         Err(failure) => match failure.class() {
             Class::Duplicate => Ok(Replayed::Refused(RejectCode::DuplicateKeyInTable)),

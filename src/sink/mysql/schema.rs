@@ -4,7 +4,7 @@
 //! server's keeps several processes from migrating at once. A table that exists already is never
 //! changed: it is compared with what its dataset needs.
 
-use mysql_common::Row;
+use mysql_async::Row;
 
 use crate::dataset::{Datasets, ID_COLUMN};
 use crate::fault::{Fault, Origin};
@@ -121,7 +121,7 @@ async fn locked(
     }
     for table in tables(datasets) {
         if !has_table(session, &table.name).await? {
-            // Before the table is made: once it is there, nobody does this any more.
+            // Before the table is created: a run that finds it no longer marks the files.
             if let Some(dataset) = &table.summary_of {
                 summary::mark(session, dataset).await?;
             }
@@ -133,7 +133,7 @@ async fn locked(
     if misfits.is_empty() {
         return Ok(());
     }
-    // All of them at once, so that they can be mended at once; in a form that can be pasted.
+    // All misfits in one message, as statements that can be pasted.
     let problems: Vec<&str> = misfits.iter().map(|misfit| &*misfit.problem).collect();
     let mends: Vec<String> = misfits.iter().flat_map(Misfit::statements).collect();
     let doing = format!("tables do not fit their datasets: {}", problems.join("; "));

@@ -1,29 +1,37 @@
-//! One connection in the state that every statement of ours relies on, and the pool of them.
+//! One connection in the state that every statement of this sink relies on, and the pool of them.
 //!
-//! Invariants. Every wait for the server has a limit: the client has none, and a connection into a
-//! black hole would hang for ever. A connection goes back into the pool only when its user says
-//! that it is good; one whose future was dropped half-way, or that failed, is thrown away, and the
-//! server rolls back what was open on it. Prepared statements are kept per connection and counted
-//! by their placeholders, since these are what costs the server memory.
+//! Invariants. Every wait for the server has a limit: the driver has none, and a connection into a
+//! black hole would hang for ever. A connection goes back into the pool only after an outcome that
+//! leaves it usable; if it failed, or if the future that used it was dropped, it is thrown away, and
+//! the server rolls back what was open on it. Prepared statements are kept per connection and counted
+//! by their placeholders, which are what costs the server memory.
 
 use std::borrow::Cow;
+use std::fmt;
 use std::time::{Duration, Instant};
 
-use mysql_common::params::Params;
-use mysql_common::prelude::FromRow;
+use bytes::Bytes;
+use futures_util::stream;
+use mysql_async::prelude::{FromRow, Protocol, Queryable};
+use mysql_async::{
+    Conn, DriverError, InfileData, LocalInfileError, Opts, Params, QueryResult, Statement, Value,
+};
 use parking_lot::Mutex;
+use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
+use tokio::time::timeout;
 
 use crate::fault::Fault;
 
-use super::client::{Address, Client, Done, Error, Statement, Type, Values};
 use super::errors::{Class, Failure};
+use super::options::PACKET_BYTES_MAX;
 
 /// Longest wait for a connection. A server that accepts nothing for so long is down.
 const CONNECT_WAIT: Duration = Duration::from_secs(10);
 
-/// Longest wait for a statement that touches a bounded number of rows. Well above the lock wait
-/// below, so that the server speaks first; a slow disk needs seconds for a statement, not minutes.
+/// Longest wait for a statement that touches a bounded number of rows. Well above the server's lock
+/// wait (5 s), so that the server answers first; a slow disk needs seconds for a statement, not
+/// minutes.
 const STATEMENT_WAIT: Duration = Duration::from_secs(60);
 
 /// Longest wait for a statement over a whole table: an operator's count, or emptying a summary.
@@ -42,42 +50,28 @@ const KEPT_PLACEHOLDERS_MAX: usize = 32 * 1024;
 /// and large enough that the number of packets does not matter.
 const FILE_PACKET_BYTES: usize = 256 * 1024;
 
-/// What every session is set to. Times are UTC; a value that does not fit is an error, never a
-/// warning; no gap locks; the wait for a lock is shorter than that for a statement. The text mode
-/// `NO_BACKSLASH_ESCAPES` stays off, which LOAD DATA relies on.
-const SETUP: [&str; 3] = [
-    "SET NAMES utf8mb4",
-    "SET SESSION time_zone = '+00:00', innodb_lock_wait_timeout = 5, sql_mode = \
-     'STRICT_ALL_TABLES,NO_ZERO_DATE,NO_ZERO_IN_DATE,ERROR_FOR_DIVISION_BY_ZERO,\
-     NO_ENGINE_SUBSTITUTION'",
-    "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
-];
-
-/// When a statement counts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Mode {
-    /// At once, where no transaction was begun; a server may be set to something else.
-    AutoCommit,
-    /// Never before COMMIT. Where a statement fails and takes the transaction with it, those that were
-    /// sent behind it begin another one, which is rolled back as well.
-    Transactions,
-}
+/// The server's error for a statement that bulk execution does not run.
+const UNSUPPORTED_PS: u16 = 1295;
 
 /// Connections to one database.
-#[derive(Debug)]
 pub(super) struct Pool {
-    address: Address,
-    mode: Mode,
+    opts: Opts,
     idle: Mutex<Vec<Session>>,
     permits: Semaphore,
 }
 
+impl fmt::Debug for Pool {
+    /// Without the options, which hold the password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pool").finish_non_exhaustive()
+    }
+}
+
 impl Pool {
     /// A pool of at most `max` connections at once; a caller that needs one more waits.
-    pub(super) fn new(address: Address, mode: Mode, max: usize) -> Self {
+    pub(super) fn new(opts: Opts, max: usize) -> Self {
         Self {
-            address,
-            mode,
+            opts,
             idle: Mutex::default(),
             permits: Semaphore::new(max),
         }
@@ -98,7 +92,7 @@ impl Pool {
             .expect("the semaphore is never closed");
         let mut session = match self.take_idle() {
             Some(session) => session,
-            None => Session::connect(&self.address, self.mode)
+            None => Session::connect(&self.opts)
                 .await
                 .map_err(|failure| failure.into_fault(doing))?,
         };
@@ -120,13 +114,20 @@ impl Pool {
 
     fn take_idle(&self) -> Option<Session> {
         let mut idle = self.idle.lock();
-        idle.retain(|session| session.idle_since.elapsed() < IDLE_MAX);
+        let is_old = |session: &mut Session| session.idle_since.elapsed() >= IDLE_MAX;
+        idle.extract_if(.., is_old).for_each(Session::close);
         idle.pop()
     }
 
     fn put_back(&self, mut session: Session) {
         session.idle_since = Instant::now();
         self.idle.lock().push(session);
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        self.idle.get_mut().drain(..).for_each(Session::close);
     }
 }
 
@@ -148,8 +149,8 @@ pub(super) struct Server {
 pub(super) struct Insert {
     pub(super) head: String,
     pub(super) group: Cow<'static, str>,
-    /// Of each placeholder of a group.
-    pub(super) types: Cow<'static, [Type]>,
+    /// Placeholders of a group.
+    pub(super) columns: usize,
     pub(super) tail: Cow<'static, str>,
 }
 
@@ -181,7 +182,7 @@ struct Prepared {
 /// One connection.
 #[derive(Debug)]
 pub(super) struct Session {
-    client: Client,
+    conn: Conn,
     pub(super) server: Server,
     /// The least recently used first.
     prepared: Vec<Prepared>,
@@ -189,52 +190,74 @@ pub(super) struct Session {
 }
 
 impl Session {
-    async fn connect(address: &Address, mode: Mode) -> Result<Self, Failure> {
-        type Told = (String, bool, usize);
-        let mut client = within(CONNECT_WAIT, Client::connect(address)).await?;
-        let autocommit = match mode {
-            Mode::AutoCommit => "SET SESSION autocommit = 1",
-            Mode::Transactions => "SET SESSION autocommit = 0",
+    async fn connect(opts: &Opts) -> Result<Self, Failure> {
+        type Facts = (String, bool, usize);
+        let conn = within(CONNECT_WAIT, Conn::new(opts.clone())).await;
+        let mut session = Self {
+            conn: conn.map_err(Failure::of_connecting)?,
+            server: Server {
+                mariadb: false,
+                bulk: false,
+                load_data: false,
+                packet_bytes_max: 0,
+            },
+            prepared: Vec::new(),
+            idle_since: Instant::now(),
         };
-        for sql in SETUP.into_iter().chain([autocommit]) {
-            within(CONNECT_WAIT, client.run(sql)).await?;
-        }
-        let asked =
-            client.query::<Told>("SELECT VERSION(), @@GLOBAL.local_infile, @@max_allowed_packet");
-        let told = within(CONNECT_WAIT, asked).await?;
-        let (version, local_infile, packet_bytes_max) =
-            told.into_iter().next().ok_or_else(|| Failure::Found {
-                advice: "this is no MySQL server: check the database URL",
-                problem: "no version was told".to_owned(),
-            })?;
+        let sql = "SELECT VERSION(), @@GLOBAL.local_infile, @@max_allowed_packet";
+        let (version, local_infile, packet_bytes_max) = session.one::<Facts>(sql).await?;
         let mariadb = version.contains("MariaDB");
         // MariaDB is faster with prepared statements, and the others that speak the protocol have
         // transactions or semantics of their own for LOAD DATA.
         let other = ["TiDB", "vitess", "Vitess"]
             .iter()
             .any(|name| version.contains(name));
-        let server = Server {
+        session.server = Server {
             mariadb,
-            bulk: client.takes_bulk(),
+            bulk: mariadb && session.takes_bulk().await?,
             load_data: local_infile && !mariadb && !other,
-            packet_bytes_max,
+            packet_bytes_max: packet_bytes_max.min(PACKET_BYTES_MAX),
         };
-        Ok(Self {
-            client,
-            server,
-            prepared: Vec::new(),
-            idle_since: Instant::now(),
-        })
+        Ok(session)
+    }
+
+    /// Ends the connection in the background, with a goodbye: a dropped connection of the driver sends
+    /// none, and the server would count and log it as aborted.
+    fn close(self) {
+        if let Ok(runtime) = Handle::try_current() {
+            runtime.spawn(timeout(CONNECT_WAIT, self.conn.disconnect()));
+        }
+    }
+
+    /// Whether the driver and all that is between it and the server run a batch as one bulk
+    /// execution, and not row by row. The driver does not say so, but the server does: it refuses
+    /// bulk execution for a SELECT, and runs it otherwise.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "one row is one statement in either form"
+    )]
+    async fn takes_bulk(&mut self) -> Result<bool, Failure> {
+        let statement = within(CONNECT_WAIT, self.conn.prep("SELECT ?")).await?;
+        let batch = self.conn.exec_batch(&statement, [(1,)]);
+        let takes_bulk = match within(CONNECT_WAIT, batch).await {
+            Ok(()) => false,
+            Err(failure) if failure.code() == Some(UNSUPPORTED_PS) => true,
+            Err(failure) => return Err(failure),
+        };
+        within(CONNECT_WAIT, self.conn.close(statement)).await?;
+        Ok(takes_bulk)
     }
 
     /// Runs a statement of text; returns the number of affected rows.
     pub(super) async fn run(&mut self, sql: &str) -> Result<u64, Failure> {
-        Ok(within(STATEMENT_WAIT, self.client.run(sql)).await?.affected)
+        within(STATEMENT_WAIT, self.conn.query_drop(sql)).await?;
+        Ok(self.conn.affected_rows())
     }
 
     /// The same for a statement over a whole table.
     pub(super) async fn run_scan(&mut self, sql: &str) -> Result<u64, Failure> {
-        Ok(within(SCAN_WAIT, self.client.run(sql)).await?.affected)
+        within(SCAN_WAIT, self.conn.query_drop(sql)).await?;
+        Ok(self.conn.affected_rows())
     }
 
     /// Runs a statement with parameters, prepared for this once.
@@ -243,23 +266,28 @@ impl Session {
         sql: &str,
         params: impl Into<Params>,
     ) -> Result<u64, Failure> {
-        let statement = within(STATEMENT_WAIT, self.client.prepare(sql)).await?;
-        let ran = within(STATEMENT_WAIT, self.client.execute(statement, params)).await?;
-        within(STATEMENT_WAIT, self.client.close(statement)).await?;
-        Ok(ran.affected)
+        let statement = within(STATEMENT_WAIT, self.conn.prep(sql)).await?;
+        let params: Params = params.into();
+        within(STATEMENT_WAIT, self.conn.exec_drop(&statement, params)).await?;
+        let affected = self.conn.affected_rows();
+        within(STATEMENT_WAIT, self.conn.close(statement)).await?;
+        Ok(affected)
     }
 
     /// Rows of a query of text.
     pub(super) async fn rows<T: FromRow>(&mut self, sql: &str) -> Result<Vec<T>, Failure> {
-        within(SCAN_WAIT, self.client.query(sql)).await
+        within(SCAN_WAIT, async {
+            collect(self.conn.query_iter(sql).await?).await
+        })
+        .await
     }
 
-    /// The one row of a query of text that always gives one.
+    /// The one row of a query of text that always returns one.
     pub(super) async fn one<T: FromRow>(&mut self, sql: &str) -> Result<T, Failure> {
         let rows = self.rows(sql).await?;
         rows.into_iter().next().ok_or_else(|| Failure::Found {
             advice: "this is no MySQL or MariaDB server that is known here",
-            problem: format!("`{sql}` gave nothing"),
+            problem: format!("`{sql}` returned no row"),
         })
     }
 
@@ -269,65 +297,82 @@ impl Session {
         sql: &str,
         params: impl Into<Params>,
     ) -> Result<Vec<T>, Failure> {
-        let statement = within(STATEMENT_WAIT, self.client.prepare(sql)).await?;
-        let rows = within(SCAN_WAIT, self.client.execute_query(statement, params)).await?;
-        within(STATEMENT_WAIT, self.client.close(statement)).await?;
+        let statement = within(STATEMENT_WAIT, self.conn.prep(sql)).await?;
+        let params: Params = params.into();
+        let rows = within(SCAN_WAIT, async {
+            collect(self.conn.exec_iter(&statement, params).await?).await
+        })
+        .await?;
+        within(STATEMENT_WAIT, self.conn.close(statement)).await?;
         Ok(rows)
     }
 
-    /// Runs an [`Insert`] of `rows` rows, whose values `write` writes; returns the number of
-    /// affected rows.
-    pub(super) async fn insert(
-        &mut self,
-        insert: &Insert,
-        rows: usize,
-        write: impl FnOnce(&mut Values<'_>),
-    ) -> Result<u64, Failure> {
-        self.send(insert, rows, write).await?;
-        self.outcome().await
-    }
-
-    /// Sends an [`Insert`] without waiting for what becomes of it; see [`Session::outcome`].
+    /// Runs an [`Insert`] of `count` rows, each with a value for each placeholder of the group;
+    /// returns the number of affected rows.
     ///
     /// In bulk it is one statement all the same: all rows or none. It costs the server a quarter less
     /// than as many groups of placeholders, each of which it would have to resolve anew.
-    pub(super) async fn send(
+    pub(super) async fn insert<R>(
         &mut self,
         insert: &Insert,
-        rows: usize,
-        write: impl FnOnce(&mut Values<'_>),
-    ) -> Result<(), Failure> {
-        let groups = if self.server.bulk { 1 } else { rows };
-        let statement = self.prepared(insert, groups).await?;
-        let sent = self.client.send(statement, &insert.types, rows, write);
-        within(STATEMENT_WAIT, sent).await
+        count: usize,
+        rows: impl Iterator<Item = R> + Send,
+    ) -> Result<u64, Failure>
+    where
+        R: Iterator<Item = Value>,
+    {
+        if self.server.bulk {
+            return self.insert_in_bulk(insert, rows).await;
+        }
+        let statement = self.prepared(insert, count).await?;
+        let mut values = Vec::with_capacity(count * insert.columns);
+        rows.for_each(|row| values.extend(row));
+        let params = Params::Positional(values);
+        within(STATEMENT_WAIT, self.conn.exec_drop(&statement, params)).await?;
+        Ok(self.conn.affected_rows())
     }
 
-    /// The number of rows affected by the oldest statement that was sent and not yet asked about.
-    pub(super) async fn outcome(&mut self) -> Result<u64, Failure> {
-        Ok(within(STATEMENT_WAIT, self.client.outcome())
-            .await?
-            .affected)
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "only on servers where it is one statement"
+    )]
+    async fn insert_in_bulk<R>(
+        &mut self,
+        insert: &Insert,
+        rows: impl Iterator<Item = R> + Send,
+    ) -> Result<u64, Failure>
+    where
+        R: Iterator<Item = Value>,
+    {
+        let statement = self.prepared(insert, 1).await?;
+        let columns = insert.columns;
+        let rows = rows.map(|row| {
+            let mut values = Vec::with_capacity(columns);
+            values.extend(row);
+            Params::Positional(values)
+        });
+        within(STATEMENT_WAIT, self.conn.exec_batch(&statement, rows)).await?;
+        Ok(self.conn.affected_rows())
     }
 
     async fn prepared(&mut self, insert: &Insert, rows: usize) -> Result<Statement, Failure> {
         let same = |kept: &Prepared| kept.rows == rows && kept.insert == *insert;
         if let Some(at) = self.prepared.iter().position(same) {
             let kept = self.prepared.remove(at);
-            let statement = kept.statement;
+            let statement = kept.statement.clone();
             self.prepared.push(kept);
             return Ok(statement);
         }
-        let needed = rows * insert.types.len();
+        let needed = rows * insert.columns;
         while self.placeholders() + needed > KEPT_PLACEHOLDERS_MAX && !self.prepared.is_empty() {
             let oldest = self.prepared.remove(0);
-            within(STATEMENT_WAIT, self.client.close(oldest.statement)).await?;
+            within(STATEMENT_WAIT, self.conn.close(oldest.statement)).await?;
         }
-        let statement = within(STATEMENT_WAIT, self.client.prepare(&insert.sql(rows))).await?;
+        let statement = within(STATEMENT_WAIT, self.conn.prep(insert.sql(rows))).await?;
         self.prepared.push(Prepared {
             insert: insert.clone(),
             rows,
-            statement,
+            statement: statement.clone(),
         });
         Ok(statement)
     }
@@ -335,29 +380,45 @@ impl Session {
     fn placeholders(&self) -> usize {
         self.prepared
             .iter()
-            .map(|kept| kept.rows * kept.insert.types.len())
+            .map(|kept| kept.rows * kept.insert.columns)
             .sum()
     }
 
-    /// Runs LOAD DATA LOCAL with `data` as its file.
-    pub(super) async fn load_data(&mut self, sql: &str, data: &[u8]) -> Result<Done, Failure> {
-        let ran = self.client.load_data(sql, data, FILE_PACKET_BYTES);
-        within(STATEMENT_WAIT, ran).await
+    /// Runs LOAD DATA LOCAL with `data` as its file; returns affected rows and warnings.
+    pub(super) async fn load_data(
+        &mut self,
+        sql: &str,
+        data: Vec<u8>,
+    ) -> Result<(u64, u16), Failure> {
+        let mut data = Bytes::from(data);
+        self.conn.set_infile_handler(async move {
+            let packets = std::iter::from_fn(move || {
+                let length = data.len().min(FILE_PACKET_BYTES);
+                (length > 0).then(|| Ok(data.split_to(length)))
+            });
+            Ok(Box::pin(stream::iter(packets)) as InfileData)
+        });
+        let ran = within(STATEMENT_WAIT, self.conn.query_drop(sql)).await;
+        // A server that did not ask for the file must not get it later.
+        let nothing = async { Err(LocalInfileError::NoHandler.into()) };
+        self.conn.set_infile_handler(nothing);
+        ran?;
+        Ok((self.conn.affected_rows(), self.conn.get_warnings()))
     }
 
     pub(super) async fn begin(&mut self) -> Result<(), Failure> {
         self.run("START TRANSACTION").await.map(drop)
     }
 
-    /// Commits. After an error nobody knows whether it did.
+    /// Commits. After an error it is unknown whether it did.
     pub(super) async fn commit(&mut self) -> Result<(), Failure> {
         self.run("COMMIT").await.map(drop)
     }
 
     /// Lets a node of a Galera cluster apply what the others have committed; outside of a
-    /// transaction. Of no effect, or an error that says nothing, on any other server.
+    /// transaction. Other servers answer with an error, which changes nothing.
     pub(super) async fn catch_up(&mut self) {
-        if self.server.bulk {
+        if self.server.mariadb {
             let sql =
                 "SET STATEMENT wsrep_sync_wait = 1 FOR SELECT COUNT(*) FROM ingest_migrations";
             if let Err(failure) = self.rows::<u64>(sql).await {
@@ -366,19 +427,40 @@ impl Session {
         }
     }
 
-    /// Rolls back all that was sent.
     pub(super) async fn rollback(&mut self) -> Result<(), Failure> {
-        within(STATEMENT_WAIT, self.client.forget()).await?;
         self.run("ROLLBACK").await.map(drop)
     }
 }
 
-/// Waits for the server, but not longer than `limit`.
-async fn within<T>(
+/// All rows of a result, converted. A row that cannot be converted is an error only after the last
+/// one has arrived, so that the connection stays usable.
+async fn collect<T: FromRow, P: Protocol>(
+    mut result: QueryResult<'_, '_, P>,
+) -> Result<Vec<T>, mysql_async::Error> {
+    let mut rows = Vec::new();
+    let mut unfit = None;
+    while let Some(row) = result.next().await? {
+        match T::from_row_opt(row) {
+            Ok(row) => rows.push(row),
+            Err(error) => unfit = Some(error),
+        }
+    }
+    result.drop_result().await?;
+    match unfit {
+        Some(error) => Err(DriverError::FromRow { row: error.0 }.into()),
+        None => Ok(rows),
+    }
+}
+
+/// Waits for the driver, but not longer than `limit`.
+async fn within<T, E>(
     limit: Duration,
-    answer: impl Future<Output = Result<T, Error>>,
-) -> Result<T, Failure> {
-    match tokio::time::timeout(limit, answer).await {
+    answer: impl Future<Output = Result<T, E>>,
+) -> Result<T, Failure>
+where
+    Failure: From<E>,
+{
+    match timeout(limit, answer).await {
         Ok(answer) => Ok(answer?),
         Err(_) => Err(Failure::Timeout(limit)),
     }

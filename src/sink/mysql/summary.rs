@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-use mysql_common::Value;
+use mysql_async::Value;
 
 use crate::dataset::Dataset;
 use crate::sink::summary::{not_taken, other_mark, reduce, taken_ids};
@@ -14,8 +14,7 @@ use crate::sink::table::{SummaryNames, quoted, summary_of};
 use crate::sink::{LastEvent, Unsummarised};
 use crate::timestamp::{self, Civil};
 
-use super::bind::limits;
-use super::client::{Type, Values};
+use super::bind::{datetime, limits};
 use super::errors::Failure;
 use super::files::list;
 use super::session::{Insert, Session};
@@ -103,17 +102,18 @@ pub(super) async fn upsert(
     while !rest.is_empty() {
         let rows = limits.shape(rest.len());
         let (now, later) = rest.split_at(rows);
-        let write = |values: &mut Values<'_>| {
-            for event in now {
-                let at = timestamp::civil(event.time_us);
-                values.bytes(event.key.as_bytes());
-                values.datetime(&at.midnight());
-                values.bytes(event.value.as_bytes());
-                values.unsigned(event.id);
-                values.datetime(&at);
-            }
-        };
-        session.insert(&insert, rows, write).await?;
+        let values = now.iter().map(|event| {
+            let at = timestamp::civil(event.time_us);
+            let values: [Value; 5] = [
+                event.key.as_str().into(),
+                datetime(&at.midnight()),
+                event.value.as_str().into(),
+                event.id.into(),
+                datetime(&at),
+            ];
+            values.into_iter()
+        });
+        session.insert(&insert, rows, values).await?;
         rest = later;
     }
     Ok(())
@@ -140,13 +140,7 @@ fn upsert_sql(dataset: &Dataset) -> Insert {
             quoted([key, day, value.as_str(), id, time.as_str()])
         ),
         group: Cow::Borrowed("(?,?,?,?,?)"),
-        types: Cow::Borrowed(&[
-            Type::BYTES,
-            Type::DATETIME,
-            Type::BYTES,
-            Type::UNSIGNED,
-            Type::DATETIME,
-        ]),
+        columns: 5,
         tail: Cow::Owned(format!(
             " ON DUPLICATE KEY UPDATE `{value}` = IF({later}, VALUES(`{value}`), `{value}`), `{id}` \
              = IF({later}, VALUES(`{id}`), `{id}`), `{time}` = GREATEST(`{time}`, VALUES(`{time}`))"

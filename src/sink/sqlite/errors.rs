@@ -26,7 +26,7 @@ pub(super) enum Class {
 pub(super) enum Failure {
     #[error(transparent)]
     Sqlite(#[from] rusqlite::Error),
-    /// Found by us.
+    /// The engine's own finding about what the database returned.
     #[error("{problem}")]
     Found { advice: String, problem: String },
     /// Classified already.

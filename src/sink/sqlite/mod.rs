@@ -75,7 +75,7 @@ impl SqliteSink {
         let work = move || {
             let mut connection = match connect(&path) {
                 Ok(connection) => {
-                    // Nobody waits for the outcome any more: then nobody sends jobs either.
+                    // If the opener was dropped, no job is ever sent, and the loop below ends.
                     opened.send(Ok(())).ok();
                     connection
                 }
@@ -160,7 +160,7 @@ fn make_private(path: &str) {
         .open(path);
 }
 
-/// The current time, as the ledger has it.
+/// The current time, as the ledger writes it.
 fn now() -> String {
     let since = SystemTime::now()
         .duration_since(UNIX_EPOCH)

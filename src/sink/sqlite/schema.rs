@@ -190,7 +190,7 @@ fn check(db: &Transaction<'_>, table: &Table) -> Result<(), Failure> {
         None => Ok(()),
         Some((problem, mend)) => Err(Failure::Found {
             advice: format!(
-                "table `{}` does not fit its dataset: mend it with {mend}",
+                "table `{}` does not fit its dataset: correct it with {mend}",
                 table.name
             ),
             problem,
@@ -198,7 +198,7 @@ fn check(db: &Transaction<'_>, table: &Table) -> Result<(), Failure> {
     }
 }
 
-/// What is wrong with a table, and the statement that would mend it.
+/// What is wrong with a table, and the statement that corrects it.
 fn misfit(
     table: &Table,
     existing: &[Existing],

@@ -50,7 +50,7 @@ pub(super) fn scan(
         quoted(["id", &summary.key, &summary.time, &summary.value]),
         dataset.table
     );
-    // The end may lie beyond what SQLite's integers hold; no row does.
+    // The end may be above the largest integer of SQLite; no id is.
     let bound = |id: u64| i64::try_from(id).unwrap_or(i64::MAX);
     let mut find = db.prepare_cached(&sql)?;
     let found = find.query_and_then(params![bound(ids.start), bound(ids.end), max], event)?;

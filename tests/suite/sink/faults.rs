@@ -32,9 +32,7 @@ const SERVICE: &str = "SELECT, INSERT, UPDATE, DELETE";
 /// The request, as it is on the wire: a word of it stands in the set-up of a session, too.
 pub const COMMIT: &str = "\x03COMMIT";
 
-// ---------------------------------------------------------------------------------------------
-// The answer to COMMIT
-// ---------------------------------------------------------------------------------------------
+// The answer to COMMIT.
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lost_reply_to_commit_leaves_rows_that_are_met_again() {
@@ -148,9 +146,9 @@ async fn a_deadlock_is_tried_again() {
     }
 }
 
-/// The server runs those statements after it, too: they were on their way.
+/// A deadlock in the second of six statements.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_sent_behind_a_statement_that_failed_does_not_count() {
+async fn a_deadlock_undoes_the_earlier_statements_of_its_transaction() {
     for target in [Target::Mariadb, Target::Mysql] {
         let fixture = Fixture::new(target).await;
         let batch = frame(&fixture).await;

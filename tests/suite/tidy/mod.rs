@@ -26,7 +26,7 @@ const OWNERS: [(&str, &[&str]); 12] = [
     ("memmap2", &["content"]),
     ("notify", &["inbox"]),
     ("fred", &["broker/redis"]),
-    ("mysql_common", &["sink/mysql"]),
+    ("mysql_async", &["sink/mysql"]),
     ("rusqlite", &["sink/sqlite"]),
     ("metrics", &["telemetry"]),
     ("metrics_exporter_prometheus", &["telemetry"]),
@@ -337,10 +337,10 @@ fn import_order_is_found_out() {
 #[test]
 fn crate_owners_are_found_out() {
     let check = |path: &str, text: &str| crate_owners(&made(path, text));
-    let found = check("src/worker.rs", "//! x\n\nuse mysql_common::Row;\n");
+    let found = check("src/worker.rs", "//! x\n\nuse mysql_async::Row;\n");
     assert_eq!(
         found,
-        ["src/worker.rs:3: `mysql_common` belongs to sink/mysql"]
+        ["src/worker.rs:3: `mysql_async` belongs to sink/mysql"]
     );
     assert_eq!(
         check("src/sink/mod.rs", "fn f(a: rusqlite::Row) {}").len(),
@@ -348,7 +348,7 @@ fn crate_owners_are_found_out() {
     );
     assert_eq!(check("src/broker/redis_like.rs", "use fred;").len(), 1);
     assert_eq!(
-        check("src/sink/mysql/insert.rs", "use mysql_common::Row;").len(),
+        check("src/sink/mysql/insert.rs", "use mysql_async::Row;").len(),
         0
     );
     assert_eq!(check("src/commands/load.rs", "use clap::Parser;").len(), 0);

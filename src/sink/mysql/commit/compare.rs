@@ -6,8 +6,8 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
-use mysql_common::Value;
-use mysql_common::constants::ColumnType;
+use mysql_async::Value;
+use mysql_async::consts::ColumnType;
 
 use crate::sink::cells::{Cell, Row, Rows};
 use crate::sink::mysql::errors::Failure;
@@ -48,9 +48,9 @@ pub(in crate::sink::mysql) async fn compare(
             list(&ids)
         );
         // Prepared, so that each value comes in its own type.
-        let stored = session.rows_with::<mysql_common::Row>(&sql, ()).await?;
+        let stored = session.rows_with::<mysql_async::Row>(&sql, ()).await?;
         // A table that is partitioned by time may hold an id more than once.
-        let mut by_id: HashMap<u64, Vec<&mysql_common::Row>> = HashMap::new();
+        let mut by_id: HashMap<u64, Vec<&mysql_async::Row>> = HashMap::new();
         for row in &stored {
             let id = row.get::<u64, _>(0).expect("the first column is the id");
             by_id.entry(id).or_default().push(row);
@@ -64,7 +64,7 @@ pub(in crate::sink::mysql) async fn compare(
     Ok(found)
 }
 
-fn is_equal(row: Row<'_>, stored: &mysql_common::Row) -> bool {
+fn is_equal(row: Row<'_>, stored: &mysql_async::Row) -> bool {
     let columns = stored.columns_ref();
     row.cells().enumerate().all(|(at, cell)| {
         let value = stored.as_ref(at).unwrap_or(&Value::NULL);

@@ -5,10 +5,11 @@ use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
 
+use mysql_async::Value;
+
 use crate::batch::{Batch, ContentHash, Reject, SourceFile, Span, row_id};
 use crate::sink::cells::RefusedRow;
 use crate::sink::mysql::bind::{VALUE_BYTES, fitting, limits};
-use crate::sink::mysql::client::{Type, Values};
 use crate::sink::mysql::errors::Failure;
 use crate::sink::mysql::files::{identity, list};
 use crate::sink::mysql::session::Insert;
@@ -30,7 +31,8 @@ pub(super) struct Rejects(Vec<u64>);
 /// Which ledger entries are written; of settled files none is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Entries {
-    /// Those of files that have no rejects: most have none, and to find that out is one look at an index.
+    /// Those of files without rejects, which most are. The server finds that out with one look-up in
+    /// an index.
     OfFilesWithoutRejects,
     /// Those that are not there already.
     Any,
@@ -55,8 +57,8 @@ impl Transaction<'_> {
         Ok(files.map(source_file).collect())
     }
 
-    /// Stores the rejects of the batches, and of the rows that were refused; those that are there
-    /// stay as they are, and so do records that are rows already.
+    /// Stores the rejects of the batches and of the refused rows. A reject that is stored already stays
+    /// as it is, and a record that is a row already does not become a reject.
     pub(super) async fn rejects(&mut self, batches: &[Batch]) -> Result<Rejects, Failure> {
         let refused = std::mem::take(&mut self.refused);
         let due = self.due(&refused, batches).await?;
@@ -68,12 +70,10 @@ impl Transaction<'_> {
                 .iter()
                 .map(|(_, reject)| reject.raw.len() + REJECT_BYTES);
             let (now, later) = rest.split_at(fitting(sizes, limits).max(1));
-            let write = |values: &mut Values<'_>| {
-                for (file_no, reject) in now {
-                    write_reject(*file_no, reject, values);
-                }
-            };
-            self.session.insert(&insert, now.len(), write).await?;
+            let rows = now
+                .iter()
+                .map(|(file_no, reject)| reject_values(*file_no, reject).into_iter());
+            self.session.insert(&insert, now.len(), rows).await?;
             rest = later;
         }
         Ok(Rejects(due.iter().map(id).collect()))
@@ -90,9 +90,9 @@ impl Transaction<'_> {
             .map(|row| (row.file_no, &row.reject))
             .collect();
         let with_rejects = || batches.iter().filter(|batch| !batch.rejects.is_empty());
-        // Whoever stores one of these records as a row, under another definition of the dataset,
-        // either has written the file's entry by now, and is waited for; or waits, and then sees the
-        // reject.
+        // Another transaction may store one of these records as a row, under another definition of
+        // the dataset. Either it has locked the file already, and this one waits for it; or it waits
+        // for this one, and then sees the reject.
         let files = with_rejects().map(|batch| batch.span.file_no);
         self.lock(files, "FOR UPDATE").await?;
         for batch in with_rejects() {
@@ -117,12 +117,12 @@ impl Transaction<'_> {
             due.extend(no_rows.map(|(reject, _)| (file_no, reject)));
         }
         due.sort_unstable_by_key(id);
-        // A frame may have been published twice, and be here twice.
+        // A frame that was published twice may be in one commit twice.
         due.dedup_by_key(|reject| id(reject));
         Ok(due)
     }
 
-    /// The ids of the rejects that are there in the spans of these entries.
+    /// The ids of the stored rejects in the spans of these entries.
     pub(super) async fn rejected(&mut self, entries: &[Entry]) -> Result<HashSet<u64>, Failure> {
         let mut ids = HashSet::new();
         for (span, _) in entries {
@@ -143,13 +143,12 @@ impl Transaction<'_> {
         Ok(ids)
     }
 
-    /// Settles the pending files of which a span has every record: its entry would only be folded
-    /// again. Leaves the other entries. If rows had been stored before, the INSERT would have
-    /// said so; entries of rejects, where there are any, are left to
-    /// [`settle`](crate::sink::mysql::files::settle).
+    /// Settles the pending files of which a span has every record, and takes their entries out: settle
+    /// would only fold them later. If rows had been stored before, the INSERT would have failed with a
+    /// duplicate key.
     ///
-    /// Needs the idempotent way if one of the files was settled meanwhile, or has other rejects than
-    /// these.
+    /// Needs the idempotent form if one of the files was settled in the meantime, or has other rejects
+    /// than these.
     pub(super) async fn settle_whole(
         &mut self,
         entries: &mut Vec<Entry>,
@@ -185,7 +184,7 @@ impl Transaction<'_> {
         if first.is_empty() {
             return Ok(Vec::new());
         }
-        // Read without locks: the first frame of a large file must not hold up its others.
+        // Read without locks: the first frame of a large file must not block its other frames.
         let sql = format!(
             "SELECT file_no, hash, records FROM ingest_files WHERE file_no IN ({}) AND state = \
              'pending'",
@@ -212,10 +211,9 @@ impl Transaction<'_> {
 
     /// Writes the entries.
     ///
-    /// Needs the idempotent way if a file is settled already, so that this is a late redelivery, or
-    /// if some of the records were rejects before, under another definition of their dataset. Either
-    /// way even rows that seem new have to be held against the rejects. And if a file is not in this
-    /// ledger.
+    /// Needs the idempotent form if a file is settled already (this is a late redelivery), if some of
+    /// the records are rejects of another definition of their dataset, or if a file is not in this
+    /// ledger. In the first two cases even rows that seem new have to be compared with the rejects.
     pub(super) async fn entries(
         &mut self,
         entries: &[Entry],
@@ -234,7 +232,7 @@ impl Transaction<'_> {
                 .session
                 .run(&entries_sql(entries, Entries::Any))
                 .await?;
-            // Only now: with the files locked, nobody's rejects of them are under way.
+            // Read only now: the files are locked, so no other transaction is adding rejects of them.
             let ours: HashSet<u64> = rejects.0.iter().copied().collect();
             if !self.rejected(entries).await?.is_subset(&ours) {
                 return Err(Unfinished::NeedsIdempotent);
@@ -273,39 +271,31 @@ fn id((file_no, reject): &(u32, &Reject)) -> u64 {
     row_id(*file_no, reject.ordinal)
 }
 
-/// The INSERT of rejects; one that is there stays as it is.
+/// The INSERT of rejects; one that is stored already stays as it is.
 fn reject_insert() -> Insert {
     Insert {
         head: "INSERT INTO ingest_rejects (file_no, ordinal, code, field, byte_offset, raw, \
                rejected_at)"
             .to_owned(),
         group: Cow::Borrowed("(?,?,?,?,?,?,UTC_TIMESTAMP(6))"),
-        types: Cow::Borrowed(&[
-            Type::UNSIGNED,
-            Type::UNSIGNED,
-            Type::BYTES,
-            Type::BYTES,
-            Type::UNSIGNED,
-            Type::BYTES,
-        ]),
+        columns: 6,
         tail: Cow::Borrowed(" ON DUPLICATE KEY UPDATE ordinal = ordinal"),
     }
 }
 
-fn write_reject(file_no: u32, reject: &Reject, values: &mut Values<'_>) {
-    values.unsigned(file_no.into());
-    values.unsigned(reject.ordinal.into());
-    values.bytes(reject.code.as_str().as_bytes());
-    match &reject.field {
-        Some(field) => values.bytes(field.as_bytes()),
-        None => values.null(),
-    }
-    values.unsigned(reject.byte_offset);
-    values.bytes(&reject.raw);
+fn reject_values(file_no: u32, reject: &Reject) -> [Value; 6] {
+    [
+        file_no.into(),
+        reject.ordinal.into(),
+        reject.code.as_str().into(),
+        reject.field.as_deref().into(),
+        reject.byte_offset.into(),
+        reject.raw.as_slice().into(),
+    ]
 }
 
-/// What the batches want to have written into the ledger: for each span that has records, once, in
-/// the order in which all of us lock files.
+/// The ledger entries of the batches: one for each span that has records, in ascending order, in which
+/// all code locks files.
 pub(super) fn entries_of(batches: &[Batch]) -> Vec<Entry> {
     let mut entries: Vec<Entry> = batches
         .iter()
@@ -332,9 +322,9 @@ fn source_file((file_no, hash): (u32, Vec<u8>)) -> SourceFile {
     }
 }
 
-/// The statement that writes ledger entries. The shared lock on the file's row makes a settle of it
-/// wait for this transaction, and this transaction see the settle: so a late redelivery leaves no
-/// entry behind.
+/// The statement that writes ledger entries. Its shared lock on the file's row makes a settle wait for
+/// this transaction, or this transaction wait for the settle and see it: so a late redelivery leaves
+/// no entry behind.
 fn entries_sql(entries: &[Entry], which: Entries) -> String {
     let mut sql = String::from(
         "INSERT INTO ingest_frames (file_no, first_ordinal, records) \

@@ -1,15 +1,14 @@
-//! The rows of a commit, of one dataset after the other: sent, counted, and where the database
-//! refuses one, narrowed down to it.
+//! The rows of a commit, one dataset after the other: sent and counted. A statement that the database
+//! refuses is narrowed down to the row.
 
 use std::borrow::Cow;
-use std::collections::{HashSet, VecDeque};
+use std::collections::HashSet;
 use std::iter::once;
 use std::ops::Range;
 
 use crate::batch::{Batch, RejectCode, provenance};
 use crate::coverage::holds;
 use crate::sink::cells::{RefusedRow, Row, Rows};
-use crate::sink::mysql::client::Values;
 use crate::sink::mysql::errors::{Class, Failure};
 use crate::sink::mysql::files::{coverage, list};
 use crate::sink::mysql::session::Insert;
@@ -20,13 +19,9 @@ use super::compare::{Found, compare};
 use super::entries::entries_of;
 use super::{Strategy, Transaction, Unfinished};
 
-/// Fewer rows than this are sent as INSERT even where LOAD DATA LOCAL could be had: it costs one more
-/// round trip, which pays only with many rows.
+/// Fewer rows than this are sent as INSERT even if the server takes LOAD DATA LOCAL, which needs one
+/// more round trip.
 const LOAD_DATA_ROWS_MIN: usize = 500;
-
-/// Statements on their way at once to a server that takes them in bulk. What stands before other
-/// servers may not bear a client that does not wait: `ProxySQL` cuts the connection.
-const STATEMENTS_AHEAD: usize = 4;
 
 /// Ids of one `IN (...)` list: 20 KiB of text.
 const IDS_PER_QUERY: usize = 1_000;
@@ -59,37 +54,21 @@ impl Transaction<'_> {
             Strategy::Idempotent => self.without_rejected(rows, batches).await?,
             Strategy::LoadData | Strategy::Plain => once(0..rows.len()).collect(),
         };
-        // So the server is never without a statement while we write the next one.
-        let ahead = if self.session.server.bulk {
-            STATEMENTS_AHEAD
-        } else {
-            1
-        };
-        let mut sent = VecDeque::new();
-        loop {
-            if sent.len() < ahead
-                && let Some(piece) = pieces.pop()
-            {
-                let Some(now) = bind::first(rows, piece.clone(), limits) else {
-                    let too_large = rows.refused(piece.start, RejectCode::RefusedByDatabase);
-                    self.refuse(too_large);
-                    pieces.extend(non_empty(piece.start + 1..piece.end));
-                    continue;
-                };
-                pieces.extend(non_empty(now.end..piece.end));
-                let write = |values: &mut Values<'_>| bind::rows(rows, now.clone(), values);
-                self.session.send(&insert, now.len(), write).await?;
-                sent.push_back(now);
+        while let Some(piece) = pieces.pop() {
+            let Some(now) = bind::first(rows, piece.clone(), limits) else {
+                let too_large = rows.refused(piece.start, RejectCode::RefusedByDatabase);
+                self.refuse(too_large);
+                pieces.extend(non_empty(piece.start + 1..piece.end));
                 continue;
-            }
-            let Some(now) = sent.pop_front() else {
-                return Ok(());
             };
-            match self.session.outcome().await {
+            pieces.extend(non_empty(now.end..piece.end));
+            let values = rows.range(now.clone()).map(bind::values);
+            match self.session.insert(&insert, now.len(), values).await {
                 Ok(stored) => self.tally(rows, now, stored).await?,
                 Err(failure) => pieces.extend(self.narrow(rows, now, failure)?),
             }
         }
+        Ok(())
     }
 
     /// Counts what a statement did to its rows. If it stored fewer, the table has each of the others
@@ -150,8 +129,8 @@ impl Transaction<'_> {
         Ok(ids.iter().map(is_covered).collect())
     }
 
-    /// What to send in the place of a statement that was refused for its rows: its halves, the first
-    /// one on top. Of one row nothing: it is the one, and becomes a reject.
+    /// What to send instead of a statement that was refused for its rows: its halves, the first one on
+    /// top. A single row becomes a reject, and nothing is sent.
     fn narrow(
         &mut self,
         rows: &Rows<'_>,
@@ -160,8 +139,8 @@ impl Transaction<'_> {
     ) -> Result<Vec<Range<usize>>, Failure> {
         let code = match (failure.class(), self.strategy) {
             (Class::Data, _) => RejectCode::RefusedByDatabase,
-            // The idempotent form skips duplicates; one that it meets all the same is in a place
-            // that only the user knows of, such as a trigger.
+            // The idempotent form skips duplicates. A duplicate key that it reports all the same comes
+            // from elsewhere, such as a trigger of the user's.
             (Class::Duplicate, Strategy::Idempotent) => RejectCode::DuplicateKeyInTable,
             _ => return Err(failure),
         };
@@ -202,7 +181,7 @@ impl Transaction<'_> {
         Ok(pieces)
     }
 
-    /// Which of these ids the table holds.
+    /// Which of these ids are in the table.
     pub(super) async fn stored(
         &mut self,
         table: &str,
@@ -225,7 +204,7 @@ pub(in crate::sink::mysql) fn row_insert(rows: &Rows<'_>, strategy: Strategy) ->
     Insert {
         head: format!("INSERT INTO `{}` ({names})", rows.dataset.table),
         group: Cow::Owned(format!("({})", vec!["?"; columns].join(","))),
-        types: bind::types(&schema).into(),
+        columns,
         tail: Cow::Borrowed(if strategy == Strategy::Idempotent {
             SKIP_ROWS
         } else {

@@ -1,0 +1,204 @@
+//! What a database URL says, as options of the driver: where the server is, who logs in, whom TLS
+//! trusts.
+//!
+//! The URL is read here and not by the driver, whose errors quote its parameters: part of a password
+//! that was not percent-encoded may be one of them.
+
+use std::time::Duration;
+
+use mysql_async::{Compression, Opts, OptsBuilder, SslOpts};
+use percent_encoding::percent_decode_str;
+use rustls::RootCertStore;
+use url::{Host, Url};
+
+use crate::tls::{Certificates, split_ca};
+
+use super::errors::Failure;
+
+const PORT: u16 = 3306;
+
+/// Largest packet of an answer, in bytes, and of a statement. A server that sends a larger one is
+/// cut off, so that it cannot fill the memory.
+pub(super) const PACKET_BYTES_MAX: usize = 64 << 20;
+
+/// An idle connection is probed after this time, so that one whose server is gone ends.
+const KEEPALIVE: Duration = Duration::from_secs(30);
+
+/// The driver would ask the server for its `wait_timeout` to discard older connections from a pool
+/// of its own, which is not used: `session::Pool` discards them much earlier.
+const WAIT_TIMEOUT_SECONDS: usize = 28_800;
+
+const FORM: &str = "not a database URL; write mysql://USER:PASSWORD@HOST:PORT/DATABASE";
+
+const PARAMETERS: &str = "check the database URL: its parameters are require_ssl=true, ca=FILE, \
+                          socket=PATH, compression=on and enable_cleartext_plugin=true";
+
+const CA: &str = "check the `ca` of the database URL";
+
+/// What every session is set to. Times are UTC; a value that does not fit is an error, never a
+/// warning; a statement outside a transaction commits by itself, whatever the server's default; no
+/// gap locks; the wait for a lock is shorter than that for a statement. The text mode
+/// `NO_BACKSLASH_ESCAPES` stays off, which LOAD DATA relies on.
+const SETUP: [&str; 3] = [
+    "SET NAMES utf8mb4",
+    "SET SESSION time_zone = '+00:00', autocommit = 1, innodb_lock_wait_timeout = 5, sql_mode = \
+     'STRICT_ALL_TABLES,NO_ZERO_DATE,NO_ZERO_IN_DATE,ERROR_FOR_DIVISION_BY_ZERO,\
+     NO_ENGINE_SUBSTITUTION'",
+    "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
+];
+
+/// The parameters of a database URL.
+#[derive(Debug, Default)]
+struct Parameters {
+    require_ssl: bool,
+    socket: Option<String>,
+    compression: bool,
+    cleartext: bool,
+}
+
+/// Reads `mysql://USER:PASSWORD@HOST:PORT/DATABASE` with its parameters.
+pub(super) fn options(url: &str) -> Result<Opts, Failure> {
+    let (url, authority) = split_ca(url).map_err(|error| wrong(CA, error.to_string()))?;
+    let url = Url::parse(&url).map_err(|error| wrong(FORM, error.to_string()))?;
+    let host = match url.host() {
+        Some(Host::Domain(name)) => decoded(name)?,
+        Some(Host::Ipv4(address)) => address.to_string(),
+        Some(Host::Ipv6(address)) => address.to_string(),
+        None => return Err(wrong(FORM, "it names no host".to_owned())),
+    };
+    let parameters = Parameters::read(&url)?;
+    let secure = parameters.require_ssl || authority.is_some();
+    if secure && parameters.socket.is_some() {
+        return Err(wrong(
+            PARAMETERS,
+            "there is no TLS over a socket".to_owned(),
+        ));
+    }
+    if parameters.cleartext && !secure && parameters.socket.is_none() {
+        let problem = "enable_cleartext_plugin sends the password as it is, so it needs TLS";
+        return Err(wrong(PARAMETERS, problem.to_owned()));
+    }
+    let database = decoded(url.path().trim_start_matches('/'))?;
+    let compression = parameters.compression.then(Compression::fast);
+    let tls = secure.then(|| trust(authority));
+    let opts = OptsBuilder::default()
+        .ip_or_hostname(host)
+        .tcp_port(url.port().unwrap_or(PORT))
+        .socket(parameters.socket)
+        // On the loopback the driver would switch to the server's socket, around a proxy.
+        .prefer_socket(false)
+        .user(Some(decoded(url.username())?))
+        .pass(Some(decoded(url.password().unwrap_or_default())?))
+        .db_name((!database.is_empty()).then_some(database))
+        .ssl_opts(tls)
+        .compression(compression)
+        .enable_cleartext_plugin(parameters.cleartext)
+        .tcp_nodelay(true)
+        .tcp_keepalive(Some(KEEPALIVE))
+        .max_allowed_packet(Some(PACKET_BYTES_MAX))
+        .wait_timeout(Some(WAIT_TIMEOUT_SECONDS))
+        // Affected rows must tell stored rows from those that were stored already.
+        .client_found_rows(false)
+        // The session keeps its statements: the driver's cache would hash their text each time.
+        .stmt_cache_size(0)
+        .init(SETUP.to_vec());
+    Ok(opts.into())
+}
+
+impl Parameters {
+    fn read(url: &Url) -> Result<Self, Failure> {
+        let mut parameters = Self::default();
+        for (name, value) in url.query_pairs() {
+            match (name.as_ref(), value.as_ref()) {
+                ("require_ssl", "true") => parameters.require_ssl = true,
+                ("socket", path) => parameters.socket = Some(path.to_owned()),
+                ("compression", "on") => parameters.compression = true,
+                ("enable_cleartext_plugin", "true") => parameters.cleartext = true,
+                ("require_ssl" | "enable_cleartext_plugin", "false") | ("compression", "off") => {}
+                (name, _) => {
+                    let is_name = |byte: u8| byte.is_ascii_lowercase() || byte == b'_';
+                    let problem = if name.bytes().all(is_name) {
+                        format!("`{name}` is none of them, or has another value")
+                    } else {
+                        "it has others, or a password with ? in the place of %3F".to_owned()
+                    };
+                    return Err(wrong(PARAMETERS, problem));
+                }
+            }
+        }
+        Ok(parameters)
+    }
+}
+
+/// Trusts one authority, or those of the system.
+fn trust(authority: Option<Certificates>) -> SslOpts {
+    let roots = if let Some(certificates) = authority {
+        vec![certificates.into()]
+    } else {
+        // The driver refuses all of them if it cannot read one.
+        let system = rustls_native_certs::load_native_certs().certs.into_iter();
+        system
+            .filter(|certificate| RootCertStore::empty().add(certificate.clone()).is_ok())
+            .map(|certificate| certificate.to_vec().into())
+            .collect()
+    };
+    SslOpts::default()
+        .with_disable_built_in_roots(true)
+        .with_root_certs(roots)
+}
+
+fn decoded(part: &str) -> Result<String, Failure> {
+    let text = percent_decode_str(part).decode_utf8();
+    let text = text.map_err(|_| wrong(FORM, "it is not UTF-8".to_owned()))?;
+    Ok(text.into_owned())
+}
+
+fn wrong(advice: &'static str, problem: String) -> Failure {
+    Failure::Found { advice, problem }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_is_read() {
+        let opts = options("mysql://a%20b:p%40ss%2F@[::1]:3307/d_e%2Ff").unwrap();
+        assert_eq!((opts.ip_or_hostname(), opts.tcp_port()), ("::1", 3307));
+        assert_eq!((opts.user(), opts.pass()), (Some("a b"), Some("p@ss/")));
+        assert_eq!(opts.db_name(), Some("d_e/f"));
+        assert!(opts.ssl_opts().is_none() && !opts.prefer_socket());
+
+        let opts = options("mysql://root@db.example?require_ssl=true&compression=on").unwrap();
+        assert_eq!(
+            (opts.ip_or_hostname(), opts.tcp_port()),
+            ("db.example", PORT)
+        );
+        assert_eq!((opts.db_name(), opts.pass()), (None, Some("")));
+        assert!(opts.ssl_opts().is_some_and(SslOpts::disable_built_in_roots));
+        assert!(opts.compression().is_some());
+
+        let opts = options("mysql://u@h/d?socket=/run/my%20sql.sock").unwrap();
+        assert_eq!(opts.socket(), Some("/run/my sql.sock"));
+    }
+
+    #[test]
+    fn a_wrong_url_is_reported_with_its_form_and_without_its_password() {
+        for (url, expected) in [
+            ("mysql://h:port/d", FORM),
+            ("mysql:///d", FORM),
+            ("mysql://h/d?pool_max=3", PARAMETERS),
+            ("mysql://h/d?require_ssl=perhaps", PARAMETERS),
+            ("mysql://h/d?socket=/s&require_ssl=true", PARAMETERS),
+            ("mysql://h/d?enable_cleartext_plugin=true", PARAMETERS),
+            ("mysql://u:12?secret@h/d", PARAMETERS),
+            ("mysql://h/d?ca=/not/there", CA),
+        ] {
+            let Err(Failure::Found { advice, problem }) = options(url) else {
+                panic!("{url} was accepted");
+            };
+            assert_eq!(advice, expected, "{url}");
+            assert!(!problem.contains("secret"), "{problem}");
+        }
+    }
+}
