@@ -205,7 +205,7 @@ fn check_namespace(namespace: &str) -> Result<(), Fault> {
     if !namespace.is_empty() && namespace.bytes().all(fits) {
         return Ok(());
     }
-    let cause = format!("`{namespace}` is not a namespace");
+    let cause = format!("`{namespace}` is not a valid namespace");
     Err(
         Fault::fatal(Origin::Broker, "naming the keys of the queue", cause)
             .with_next_step("use letters, digits and `-`, `_`, `.`, `:`"),
