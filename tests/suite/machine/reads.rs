@@ -26,7 +26,7 @@ async fn chunks_that_cannot_be_read_at_once_are_read_again() {
         "posix/io/rw/pread,failinfo=4,probability=0.2",
         "posix/io/rw/pread/reduce,probability=0.2",
     ] {
-        let pair = Pair::new("memory+sqlite").await;
+        let pair = Pair::new("memory+mysql").await;
         pair.expect(0, &["migrate"]);
         generate(&pair, &["--files", "1", "--records", "60000"]);
         let faults = format!("enable_random name={fault}");
