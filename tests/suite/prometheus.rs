@@ -116,7 +116,7 @@ async fn every_panel_has_data_and_every_rule_is_evaluated() {
         for rule in rules {
             assert!(rule["lastError"].is_null(), "{rule}");
         }
-        rules.len() == 12 && rules.iter().all(|rule| rule["health"] == "ok")
+        rules.len() == 13 && rules.iter().all(|rule| rule["health"] == "ok")
     })
     .await;
     lint(&page(&addr, "/metrics").unwrap().1);
