@@ -8,7 +8,7 @@
 //!
 //! # As a library
 //!
-//! [`load`] loads files once, with [`Settings`] that read neither environment nor files:
+//! [`load()`] loads files once, with [`Settings`] that read neither environment nor files:
 //!
 //! ```
 //! use lemonade_task::{Options, Settings, Shutdown, load};

@@ -62,7 +62,7 @@ impl Ingest {
     /// quarantine, or until the shutdown ends it.
     ///
     /// Once the shutdown drains, no file and no chunk is begun any more. What is on its way has
-    /// [`DRAIN_TIME`] to be committed and settled; the rest of a file stays in work.
+    /// two seconds to be committed and settled; the rest of a file stays in work.
     ///
     /// # Errors
     /// A fatal fault.
