@@ -3,7 +3,6 @@
 //! The ledger names the file and the record. The file, checked by its hash, contains the JSON.
 
 use std::io::{self, Write as _};
-use std::ops::Range;
 use std::sync::Arc;
 
 use anyhow::{anyhow, bail};
@@ -11,13 +10,11 @@ use anyhow::{anyhow, bail};
 use crate::batch::{SourceFile, provenance};
 use crate::config::Settings;
 use crate::config::cli::TraceArgs;
-use crate::content::ContentError;
-use crate::cut::{self, ChunkLimits};
 use crate::dataset::Dataset;
 use crate::parse::{self, Parser};
 use crate::sink::{FileState, LedgerFile, OpenReject, Operators, RejectQuery, Standing};
 
-use super::locate::{Found, locate};
+use super::source::{Source, Unavailable};
 use super::{KeyValueText, Outcome, open_for_operators, output, unless_reader_gone, wanted_file};
 
 /// Runs the command. The last line of its output is the record as it is written in the file.
@@ -46,31 +43,34 @@ pub(super) async fn execute(settings: &Settings, args: &TraceArgs) -> anyhow::Re
     let standing = operators.standing(dataset, args.id).await?;
     let what = describe_outcome(operators.as_ref(), dataset, args.id, standing).await?;
     lines.add("record", what);
-    let found = locate(settings, &file, args.file.as_deref());
-    let found = match found {
-        Ok(Some(found)) => found,
-        Ok(None) => {
-            print_record(lines, b"")?;
-            bail!(
-                "{} is neither in history nor in work nor in quarantine: name its path with --file",
-                entry.name.escape_debug()
-            );
-        }
+    let mut source = match Source::open(settings, dataset, &file, args.file.as_deref()) {
+        Ok(source) => source,
         Err(error) => {
             print_record(lines, b"")?;
-            return Err(error);
+            let error = error.into_error();
+            return Err(match args.file {
+                Some(_) => error,
+                None => error.context("the file cannot be had: name its path with --file"),
+            });
         }
     };
-    let range = locate_record(settings, dataset, &found, ordinal)?;
-    lines.add("path", found.path.display().to_string().escape_debug());
-    lines.add("byte offset", range.start);
-    lines.add("bytes", range.end - range.start);
-    let source = SourceFile {
+    let place = source.place(ordinal).map_err(Unavailable::into_error)?;
+    let Some(place) = place else {
+        bail!(
+            "{} has {} records, so it has no ordinal {ordinal}",
+            source.path.display(),
+            source.plan.records
+        );
+    };
+    lines.add("path", source.path.display().to_string().escape_debug());
+    lines.add("byte offset", place.start);
+    lines.add("bytes", place.end - place.start);
+    let origin = SourceFile {
         file_no,
         hash: file.hash,
     };
     let print = |record: &[u8]| {
-        let parsed = Parser::default().parse_record(dataset, source, ordinal, record);
+        let parsed = Parser::default().parse_record(dataset, origin, ordinal, record);
         if standing == Standing::Row && !parsed.rejects.is_empty() {
             let why = "by the present definition of its dataset this record is a reject: the row was \
                        made of a correction, or by an earlier definition";
@@ -78,14 +78,14 @@ pub(super) async fn execute(settings: &Settings, args: &TraceArgs) -> anyhow::Re
         }
         print_record(lines, record)
     };
-    if parse::is_one_too_large(1, range.end - range.start) {
+    if parse::is_one_too_large(1, place.end - place.start) {
         // Not copied: the parser rejects it unread, and it may be larger than memory.
-        let printed = found.content.inspect(range, print);
-        printed.map_err(|error| unread(&found, error))??;
+        let printed = source.inspect(place, print);
+        printed.map_err(Unavailable::into_error)??;
     } else {
         let mut buffer = Vec::new();
-        let record = found.content.read(range, &mut buffer);
-        print(record.map_err(|error| unread(&found, error))?)?;
+        let record = source.read(place, &mut buffer);
+        print(record.map_err(Unavailable::into_error)?)?;
     }
     Ok(Outcome::Complete)
 }
@@ -124,51 +124,6 @@ async fn describe_outcome(
             })
         }
     })
-}
-
-fn unread(found: &Found, error: ContentError) -> anyhow::Error {
-    let path = found.path.display();
-    match error {
-        ContentError::Busy => anyhow!("{path} changed while it was read: run this again"),
-        error => anyhow::Error::new(error).context(path.to_string()),
-    }
-}
-
-/// The byte range of a record in its file.
-fn locate_record(
-    settings: &Settings,
-    dataset: &Dataset,
-    found: &Found,
-    ordinal: u32,
-) -> anyhow::Result<Range<u64>> {
-    // The limits may differ from those of the load: every cut gives the same records.
-    let limits = ChunkLimits {
-        records: settings.frame_records,
-        bytes: settings.frame_bytes,
-    };
-    let cut = |bytes: &[u8]| cut::cut(bytes, dataset, limits);
-    let content = &found.content;
-    let plan = content
-        .inspect(0..content.bytes(), cut)
-        .map_err(|error| unread(found, error))?
-        .map_err(|unreadable| anyhow!("{}: {unreadable}", found.path.display()))?;
-    let after = plan
-        .chunks
-        .partition_point(|chunk| chunk.first_ordinal <= ordinal);
-    let chunk = after.checked_sub(1).map(|at| plan.chunks[at]);
-    let Some(chunk) = chunk.filter(|_| ordinal < plan.records) else {
-        bail!(
-            "{} has {} records, so it has no ordinal {ordinal}",
-            found.path.display(),
-            plan.records
-        );
-    };
-    let records = |bytes: &[u8]| cut::records(bytes, plan.layout);
-    let records = content
-        .inspect(chunk.start..chunk.end, records)
-        .map_err(|error| unread(found, error))?;
-    let record = &records[(ordinal - chunk.first_ordinal) as usize];
-    Ok(chunk.start + record.start as u64..chunk.start + record.end as u64)
 }
 
 /// Writes the record byte for byte, because it may not be UTF-8.

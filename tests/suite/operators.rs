@@ -359,6 +359,33 @@ async fn trace_prints_the_text_of_a_record_as_it_stands_in_its_file() {
     }
 }
 
+/// The ledger has the text of a name: bytes that are not UTF-8 are replaced in it, and a suffix is
+/// added to a name within the limit of the system.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_is_found_whose_name_differs_from_that_of_the_ledger() {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt as _;
+
+    let pair = Pair::new("memory+sqlite").await;
+    let inbound = pair.at("inbound");
+    let long = format!("vehicle_status_{}.json", "x".repeat(235));
+    assert_eq!(long.len(), 255);
+    let bytes = OsStr::from_bytes(b"vehicle_status_\xff.json");
+    fs::write(inbound.join(bytes), document(&[GOOD, BAD])).unwrap();
+    fs::write(inbound.join(&long), document(&[BAD])).unwrap();
+    pair.expect(2, &["load"]);
+    // Another file of the same name: the end of its name is cut for the suffix.
+    fs::write(inbound.join(&long), document(&[BAD, GOOD, GOOD])).unwrap();
+    pair.expect(2, &["load"]);
+    let records = "SELECT file_no, records FROM ingest_files ORDER BY records";
+    let files = pair.query(records).await;
+    assert_eq!(files.len(), 3);
+    for (file, record) in files.iter().zip([BAD, GOOD, BAD]) {
+        let said = pair.expect(0, &["trace", &format!("{}:0", file[0].as_ref().unwrap())]);
+        assert!(said.ends_with(&format!("\n{record}\n")), "{said}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn purging_asks_and_the_audit_still_adds_up() {
     for pair in pairs().await {

@@ -1,0 +1,288 @@
+//! The file of a ledger entry: found, checked by its hash, and cut into its records.
+//!
+//! What a record was is in its file alone. All commands that need the text of a record find it here.
+
+use std::fs;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use crate::config::Settings;
+use crate::content::{self, Content, ContentError, ContentOptions, Windows};
+use crate::cut::{self, Chunk, ChunkLimits, Plan, Unreadable};
+use crate::dataset::Dataset;
+use crate::sink::LedgerFile;
+
+/// Most names to try in a directory. A file whose name is taken gets a suffix: `.1`, `.2` and so
+/// on.
+const SUFFIXES_MAX: u32 = 1_000;
+
+/// Unused names after which the search ends. More than one, because users may have removed files.
+const FREE_SUFFIXES_MAX: u32 = 8;
+
+/// Names of this length or more, in bytes, may have been cut before a suffix of the limit of 255.
+const LONG_NAME_BYTES: usize = 250;
+
+/// The file of a ledger entry, open and cut.
+#[derive(Debug)]
+pub(super) struct Source {
+    pub(super) path: PathBuf,
+    /// Its bytes. Their hash is that of the entry.
+    pub(super) content: Content,
+    /// Where its records are. They are as many as the ledger has of this file.
+    pub(super) plan: Plan,
+    /// The chunk that was asked for last, and the places of its records in the file.
+    last: Option<(Chunk, Vec<Range<u64>>)>,
+}
+
+/// Why the records of a ledger entry cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Unavailable {
+    /// No directory has a file with this content.
+    #[error("{name} is neither in history nor in work nor in quarantine{}", beside(.archive.as_ref()))]
+    NotFound {
+        name: String,
+        /// The path at which it was loaded from an archive.
+        archive: Option<PathBuf>,
+    },
+    /// The file that the user named has another content.
+    #[error("{path} is not {name}, which was loaded as file {file_no}: its content differs")]
+    OtherContent {
+        path: String,
+        name: String,
+        file_no: u32,
+    },
+    /// The file may be the right one, and cannot be read.
+    #[error("{path}: {cause}")]
+    Unreadable { path: String, cause: ContentError },
+    /// Today's definition of its dataset finds no records in it.
+    #[error("{path}: {cause}")]
+    NoRecords { path: String, cause: Unreadable },
+    /// Today's definition of its dataset finds others, so that the ordinals are of other records.
+    #[error(
+        "{path} has {found} records by the present definition of its dataset, and was loaded with \
+         {loaded}: `format` or `records` was changed"
+    )]
+    OtherRecords {
+        path: String,
+        found: u32,
+        loaded: u32,
+    },
+}
+
+fn beside(archive: Option<&PathBuf>) -> String {
+    archive.map_or(String::new(), |path| {
+        format!(" nor at {}", path.display().to_string().escape_debug())
+    })
+}
+
+impl Unavailable {
+    /// The error of a command that needs the file. The kind of an I/O error decides the exit code.
+    pub(super) fn into_error(self) -> anyhow::Error {
+        match self {
+            Self::Unreadable {
+                path,
+                cause: ContentError::Io(error),
+            } => anyhow::Error::new(error).context(path),
+            other => anyhow::Error::new(other),
+        }
+    }
+}
+
+impl Source {
+    /// Opens the file of an entry: the `given` one, or the one in history, work or quarantine that has
+    /// the entry's content.
+    ///
+    /// # Errors
+    /// [`Unavailable`].
+    pub(super) fn open(
+        settings: &Settings,
+        dataset: &Dataset,
+        file: &LedgerFile,
+        given: Option<&Path>,
+    ) -> Result<Self, Unavailable> {
+        let options = ContentOptions {
+            spill_dir: settings.dirs.work.clone(),
+            windows: Windows::new(settings.memory_budget_bytes),
+            ..ContentOptions::default()
+        };
+        // The limits may differ from those of the load: every cut gives the same records.
+        let limits = ChunkLimits {
+            records: settings.frame_records,
+            bytes: settings.frame_bytes,
+        };
+        let open = |path: &Path| {
+            let cut = |bytes: &[u8]| cut::cut(bytes, dataset, limits);
+            content::open_and(path, &options, cut)
+        };
+        if let Some(path) = given {
+            let (content, plan) = open(path).map_err(|cause| unreadable(path, cause))?;
+            if content.hash != file.hash {
+                return Err(Unavailable::OtherContent {
+                    path: shown(path),
+                    name: file.entry.name.escape_debug().to_string(),
+                    file_no: file.entry.file_no,
+                });
+            }
+            return Self::new(path.to_owned(), content, plan, file);
+        }
+        let mut failed = None;
+        for path in candidates(settings, file) {
+            match open(&path) {
+                Ok((content, plan)) if content.hash == file.hash => {
+                    return Self::new(path, content, plan, file);
+                }
+                Ok(_) | Err(ContentError::NotRegular) => {}
+                // The next one may be it.
+                Err(cause) => failed = failed.or(Some(unreadable(&path, cause))),
+            }
+        }
+        Err(failed.unwrap_or_else(|| Unavailable::NotFound {
+            name: file.entry.name.escape_debug().to_string(),
+            archive: None,
+        }))
+    }
+
+    fn new(
+        path: PathBuf,
+        content: Content,
+        plan: Result<Plan, Unreadable>,
+        file: &LedgerFile,
+    ) -> Result<Self, Unavailable> {
+        let plan = plan.map_err(|cause| Unavailable::NoRecords {
+            path: shown(&path),
+            cause,
+        })?;
+        // A file that went to quarantine before it was cut has none in the ledger.
+        let loaded = file.entry.records;
+        if loaded != 0 && plan.records != loaded {
+            return Err(Unavailable::OtherRecords {
+                path: shown(&path),
+                found: plan.records,
+                loaded,
+            });
+        }
+        Ok(Self {
+            path,
+            content,
+            plan,
+            last: None,
+        })
+    }
+
+    /// The byte range of a record in the (inflated) file, without the whitespace around it. `None` if
+    /// the file has no such ordinal.
+    ///
+    /// # Errors
+    /// The file was changed since it was opened, and what the system says.
+    pub(super) fn place(&mut self, ordinal: u32) -> Result<Option<Range<u64>>, Unavailable> {
+        if ordinal >= self.plan.records {
+            return Ok(None);
+        }
+        let after = self
+            .plan
+            .chunks
+            .partition_point(|chunk| chunk.first_ordinal <= ordinal);
+        let chunk = self.plan.chunks[after - 1];
+        if self.last.as_ref().is_none_or(|(last, _)| *last != chunk) {
+            let places = |bytes: &[u8]| {
+                let records = cut::records(bytes, self.plan.layout).into_iter();
+                let place = |record: Range<usize>| {
+                    chunk.start + record.start as u64..chunk.start + record.end as u64
+                };
+                records.map(place).collect()
+            };
+            let places = self.content.inspect(chunk.start..chunk.end, places);
+            self.last = Some((
+                chunk,
+                places.map_err(|cause| unreadable(&self.path, cause))?,
+            ));
+        }
+        let (chunk, places) = self.last.as_ref().expect("set above");
+        Ok(Some(
+            places[(ordinal - chunk.first_ordinal) as usize].clone(),
+        ))
+    }
+
+    /// The bytes of a place. `buffer` holds them if the file is not in memory.
+    ///
+    /// # Errors
+    /// As of [`place`](Self::place).
+    pub(super) fn read<'a>(
+        &'a self,
+        place: Range<u64>,
+        buffer: &'a mut Vec<u8>,
+    ) -> Result<&'a [u8], Unavailable> {
+        let read = self.content.read(place, buffer);
+        read.map_err(|cause| unreadable(&self.path, cause))
+    }
+
+    /// Passes the bytes of a place to `inspect`, without a copy: they may be larger than memory.
+    ///
+    /// # Errors
+    /// As of [`place`](Self::place).
+    pub(super) fn inspect<T>(
+        &self,
+        place: Range<u64>,
+        inspect: impl FnOnce(&[u8]) -> T,
+    ) -> Result<T, Unavailable> {
+        let inspected = self.content.inspect(place, inspect);
+        inspected.map_err(|cause| unreadable(&self.path, cause))
+    }
+}
+
+fn unreadable(path: &Path, cause: ContentError) -> Unavailable {
+    Unavailable::Unreadable {
+        path: shown(path),
+        cause,
+    }
+}
+
+fn shown(path: &Path) -> String {
+    path.display().to_string().escape_debug().to_string()
+}
+
+/// The files that may be that of an entry: their name and size fit.
+fn candidates(settings: &Settings, file: &LedgerFile) -> Vec<PathBuf> {
+    let dirs = &settings.dirs;
+    let mut found = Vec::new();
+    for dir in [&dirs.history, &dirs.work, &dirs.quarantine] {
+        if is_name_inexact(&file.entry.name) {
+            let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+            found.extend(entries.map(|entry| entry.path()));
+        } else {
+            found.extend(names(dir, &file.entry.name));
+        }
+    }
+    // Only one of the same size can have the same hash.
+    found.retain(|path| {
+        fs::symlink_metadata(path).is_ok_and(|found| found.len() == file.entry.bytes)
+    });
+    found
+}
+
+/// Whether a file may have another name than the ledger has of it: it is no UTF-8, or was cut.
+fn is_name_inexact(name: &str) -> bool {
+    name.contains(char::REPLACEMENT_CHARACTER) || name.len() >= LONG_NAME_BYTES
+}
+
+/// The paths in a directory under which a file of this name is, and those of the same name that came
+/// later.
+fn names(dir: &Path, name: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut free = 0;
+    for suffix in 0..SUFFIXES_MAX {
+        let path = match suffix {
+            0 => dir.join(name),
+            suffix => dir.join(format!("{name}.{suffix}")),
+        };
+        if fs::symlink_metadata(&path).is_ok() {
+            found.push(path);
+            continue;
+        }
+        free += 1;
+        if free > FREE_SUFFIXES_MAX {
+            break;
+        }
+    }
+    found
+}
