@@ -11,19 +11,20 @@ use arrow_array::{RecordBatch, StringArray, TimestampMicrosecondArray, UInt64Arr
 
 use crate::dataset::Dataset;
 
-/// Most of a raw record that a reject keeps, in bytes. The place in the file says where the rest
-/// is. Larger would let one bad file fill the database; smaller would cut ordinary records.
+/// Most bytes of a raw record that a reject keeps; its place in the file leads to the rest. With a
+/// larger limit, one bad file could fill the database; a smaller one would cut ordinary records.
 pub const RAW_BYTES_MAX: usize = 8 * 1024;
 
-/// BLAKE3 of a file's stored bytes, cut to 16: the identity of a file. A cryptographic hash, since
-/// equal identity means that a file is dropped as a duplicate: nobody may be able to forge one.
+/// The identity of a file: the first 16 bytes of BLAKE3 over its stored bytes. The hash is
+/// cryptographic because a file of equal identity is dropped as a duplicate, so a forged one would
+/// lose a file.
 pub type ContentHash = [u8; 16];
 
 /// A file of the ledger.
 ///
-/// The number alone would do as long as there is one ledger. But a frame may outlive the ledger it
-/// was made for (a database made anew, or restored), or reach the workers of another one (two
-/// databases that share a queue); there, its number is nobody's, or another file's.
+/// The number alone identifies a file only in the ledger that gave it. A frame may outlive that
+/// ledger (the database was created again, or restored), or reach workers of another one (two
+/// databases share a queue). There, the number may belong to no file, or to another file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SourceFile {
     /// Its number; 1 to 2^31 - 1, so that an id fits a signed 64-bit column.
@@ -52,13 +53,13 @@ impl Span {
     }
 }
 
-/// The primary key of a record's row: where it came from.
+/// The primary key of a record's row: its file number and its ordinal.
 #[must_use]
 pub const fn row_id(file_no: u32, ordinal: u32) -> u64 {
     (file_no as u64) << 32 | ordinal as u64
 }
 
-/// The file number and the ordinal behind a row's id.
+/// The file number and the ordinal that make up a row's id.
 #[must_use]
 pub const fn provenance(id: u64) -> (u32, u32) {
     ((id >> 32) as u32, id as u32)
@@ -67,33 +68,33 @@ pub const fn provenance(id: u64) -> (u32, u32) {
 /// The rows and rejects of a span: what a worker commits in one transaction.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Batch {
-    /// Whose shape the rows have.
+    /// The dataset of the records.
     pub dataset: Arc<Dataset>,
-    /// Which records these are.
+    /// The records that became the rows and rejects.
     pub span: Span,
-    /// The identity of their file.
+    /// The identity of the file of the records.
     pub hash: ContentHash,
     /// The rows, in the shape of [`Dataset::schema`], by ascending `id`.
     pub rows: RecordBatch,
-    /// The records that are no rows, by ascending ordinal.
+    /// The records that became rejects, by ascending ordinal.
     pub rejects: Vec<Reject>,
 }
 
-/// The columns of a batch that its dataset's summary is made of.
+/// The columns of a batch from which the daily summary of its dataset is computed.
 #[derive(Debug, Clone, Copy)]
 pub struct SummaryColumns<'a> {
     /// The ids of the rows.
     pub ids: &'a UInt64Array,
-    /// What is summarised by.
+    /// The column [`Summary::key`](crate::dataset::Summary::key).
     pub keys: &'a StringArray,
-    /// What says which row is last, in microseconds.
+    /// The column [`Summary::time`](crate::dataset::Summary::time), in microseconds.
     pub times: &'a TimestampMicrosecondArray,
-    /// What is kept of the last row.
+    /// The column [`Summary::value`](crate::dataset::Summary::value).
     pub values: &'a StringArray,
 }
 
 impl Batch {
-    /// The file that its records are of.
+    /// The file of its records.
     #[must_use]
     pub fn file(&self) -> SourceFile {
         SourceFile {
@@ -102,7 +103,7 @@ impl Batch {
         }
     }
 
-    /// The columns of the summary; `None` where its dataset has none.
+    /// The columns of the summary. `None` if the dataset has no summary.
     #[must_use]
     pub fn summary_columns(&self) -> Option<SummaryColumns<'_>> {
         let summary = self.dataset.summary.as_ref()?;
@@ -123,17 +124,17 @@ impl Batch {
 /// A record that did not become a row, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reject {
-    /// The record's place in its file.
+    /// The record's ordinal in its file.
     pub ordinal: u32,
     /// The kind of reason.
     pub code: RejectCode,
-    /// The field at fault, where it is one field. At most 255 characters.
+    /// The field that has the problem, at most 255 characters. `None` if it is not a single field.
     pub field: Option<String>,
-    /// Where the record begins: bytes from the start of the (inflated) file. Not kept with a code
-    /// of the database ([`RejectCode::is_of_database`]): then 0 stands here.
+    /// Where the record begins: bytes from the start of the inflated file. 0 with a code of the
+    /// database ([`RejectCode::is_of_database`]).
     pub byte_offset: u64,
-    /// The record as it stands in the file, at most [`RAW_BYTES_MAX`] bytes of it. With a code of the
-    /// database it is the row that was refused, as JSON: the record is not at hand any more.
+    /// The first [`RAW_BYTES_MAX`] bytes of the record as it is in the file. With a code of the
+    /// database: the row that was refused, as JSON, since the worker no longer has the record.
     pub raw: Vec<u8>,
 }
 
@@ -142,31 +143,31 @@ pub struct Reject {
 pub enum RejectCode {
     /// The record is not valid JSON (UTF-8 included).
     InvalidJson,
-    /// The record is a JSON value, but no object.
+    /// The record is a JSON value, but not an object.
     NotAnObject,
     /// A required field is absent or null.
     MissingField,
-    /// A field's value is of another type than its column.
+    /// A field's value has a different type from its column.
     WrongType,
     /// A text is longer than its column.
     TextTooLong,
-    /// A text is no timestamp of the calendar, or outside of the years 1000 to 9999.
+    /// A text is not a timestamp of the calendar, or not in the years 1000 to 9999.
     InvalidTimestamp,
-    /// A number that its column (or 64 bits) cannot hold.
+    /// A number does not fit its column, or 64 bits.
     NumberRange,
-    /// A field stands in the record twice.
+    /// The record has a field twice.
     DuplicateField,
-    /// A field that the dataset does not know, where it is told to refuse such.
+    /// No column takes a field, and the dataset has `on_unknown_field = "reject"`.
     UnknownField,
-    /// More levels of nesting than a record may have.
+    /// The record has more levels of nesting than a record may have.
     TooDeep,
     /// The record is larger than a record may be.
     TooLarge,
     /// The database refused the row's values.
     RefusedByDatabase,
-    /// Another unique key of the user's own table holds such a row.
+    /// The table has a unique key beside `id`, and another row has the same value in it.
     DuplicateKeyInTable,
-    /// Another writer's row, with other values, has the id of this record.
+    /// The table has a row with this record's `id` and other values: another program wrote it.
     IdTaken,
 }
 
@@ -189,7 +190,7 @@ impl RejectCode {
         Self::IdTaken,
     ];
 
-    /// The code as it stands in tables, metrics and messages.
+    /// The code as tables, metrics and messages show it.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -210,8 +211,8 @@ impl RejectCode {
         }
     }
 
-    /// Whether it was the database that did not take the row. By then the record is not at hand any
-    /// more: such a reject holds neither its place in the file nor its text.
+    /// Whether the database refused the row. The worker that learns this no longer has the record,
+    /// so such a reject holds neither the record's place in the file nor its text.
     #[must_use]
     pub const fn is_of_database(self) -> bool {
         matches!(
@@ -220,7 +221,7 @@ impl RejectCode {
         )
     }
 
-    /// The code that is written so.
+    /// The code with this text; the way back from [`as_str`](Self::as_str).
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|code| code.as_str() == text)
@@ -232,7 +233,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_id_is_its_provenance() {
+    fn an_id_holds_file_number_and_ordinal() {
         for (file_no, ordinal) in [(1, 0), (7, 42), (i32::MAX as u32, u32::MAX)] {
             let id = row_id(file_no, ordinal);
             assert_eq!(provenance(id), (file_no, ordinal));
@@ -241,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn codes_are_read_as_they_are_written() {
+    fn each_code_is_parsed_from_its_text() {
         for code in RejectCode::ALL {
             assert_eq!(RejectCode::parse(code.as_str()), Some(code));
         }

@@ -1,11 +1,11 @@
 //! Sets of ordinals, as disjoint ascending half-open ranges that do not touch.
 //!
-//! The ledger's entries of a file may overlap, when it was cut in other ways at other times; their
-//! union is what counts.
+//! The ledger's entries of one file may overlap if the file was cut in different ways at different
+//! times. The union of the entries is what is stored.
 
 use std::ops::Range;
 
-/// Adds a range to a set. Cheap at the end, which is where most are added.
+/// Adds a range to a set. Cheap at the end of the set, where most ranges are added.
 pub fn insert(set: &mut Vec<Range<u64>>, new: Range<u64>) {
     if new.is_empty() {
         return;
@@ -19,10 +19,10 @@ pub fn insert(set: &mut Vec<Range<u64>>, new: Range<u64>) {
     set.splice(first..after, [merged]);
 }
 
-/// The union of any ranges.
+/// The union of ranges, which may overlap and have any order.
 pub fn union(ranges: impl IntoIterator<Item = Range<u64>>) -> Vec<Range<u64>> {
     let mut ranges: Vec<_> = ranges.into_iter().collect();
-    // In order, each insert is at the end.
+    // Sorted, so that each insert is at the end of the set.
     ranges.sort_unstable_by_key(|range| range.start);
     let mut set = Vec::new();
     for range in ranges {
@@ -37,7 +37,7 @@ pub fn is_whole(set: &[Range<u64>], records: u64) -> bool {
     holds(set, &(0..records))
 }
 
-/// Whether a set holds each of `ordinals`.
+/// Whether a set holds all of `ordinals`.
 #[must_use]
 pub fn holds(set: &[Range<u64>], ordinals: &Range<u64>) -> bool {
     let at = set.partition_point(|range| range.end < ordinals.end);

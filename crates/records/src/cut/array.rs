@@ -1,4 +1,4 @@
-//! The records of an array: what is between its commas, and whether that is one value each.
+//! The records of an array, and the check that exactly one value lies between two commas.
 
 use super::chunker::Chunker;
 use super::plan::{ChunkLimits, Layout, Unreadable, found_here, incomplete, malformed};
@@ -8,8 +8,8 @@ use crate::syntax::{self, skip_blank, trim};
 /// The records of the array whose `[` is at `open`, and the place after its `]`.
 ///
 /// # Errors
-/// [`Unreadable::Incomplete`] if the array does not close; [`Unreadable::Malformed`] if what is
-/// between two commas is not one value, so that it is not certain where its records end.
+/// [`Unreadable::Incomplete`] if the array does not close; [`Unreadable::Malformed`] if two commas
+/// have more than one value between them, so that it is not certain where records end.
 pub(super) fn array(
     bytes: &[u8],
     open: usize,
@@ -42,8 +42,8 @@ pub(super) fn array(
     Ok((chunker, close + 1))
 }
 
-/// Whether what is from `start` to the end of an element is one value as far as its bounds say, or
-/// nothing. Whether the value is JSON is for the parser.
+/// Whether the text from `start` to the end of an element is one value, or blank. Compares only
+/// brackets and quotes: whether the value is JSON is decided by the parser.
 #[inline]
 fn is_one_value(bytes: &[u8], start: usize, element: &Element) -> bool {
     match element.containers {
@@ -57,7 +57,7 @@ fn is_one_value(bytes: &[u8], start: usize, element: &Element) -> bool {
     }
 }
 
-/// Whether a text without brackets outside of strings is one string, one word or nothing.
+/// Whether a text without brackets outside of strings is one string, one word, or empty.
 fn is_one_scalar(text: &[u8]) -> bool {
     if text.first() == Some(&b'"') {
         let mut at = 1;
@@ -75,8 +75,8 @@ fn is_one_scalar(text: &[u8]) -> bool {
         .any(|byte| syntax::is_blank(*byte) || *byte == b'"')
 }
 
-/// Whether a container may be several records of which one lacks a bracket: it is closed by a bracket
-/// of the other kind, and has `},{` in it.
+/// Whether a container may be several records of which one lacks a bracket: the bracket that closes
+/// the container is of the other kind, and the container holds `},{`.
 #[inline]
 fn hides_records(container: &[u8]) -> bool {
     let kinds = container[0] ^ container[container.len() - 1];
@@ -92,14 +92,14 @@ fn has_two_objects(value: &[u8]) -> bool {
     })
 }
 
-/// The error of an element that is not one value: it is where the first value has ended.
+/// The error of an element that is not one value. Its place is after the first value.
 #[cold]
 fn not_one_value(bytes: &[u8], start: usize, end: usize) -> Unreadable {
     let element = trim(bytes, start..end);
     let text = &bytes[..element.end];
     let first = match syntax::value(text, element.start) {
         Ok(end) => end,
-        // No JSON: by its bounds, if it has any.
+        // The first value is not JSON: take its end from its brackets, or from the next separator.
         Err(_) => match text[element.start] {
             b'{' | b'[' => Scan::new(text, element.start + 1)
                 .elements(|_| ())

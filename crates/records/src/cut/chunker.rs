@@ -1,4 +1,4 @@
-//! Gathers records into chunks, as long as their limits allow.
+//! Gathers records into chunks, each as large as the limits allow.
 
 use super::plan::{Chunk, ChunkLimits, Layout, Plan, Unreadable, malformed};
 use crate::syntax::trim;
@@ -9,16 +9,16 @@ pub(super) struct Chunker<'a> {
     limits: ChunkLimits,
     layout: Layout,
     chunks: Vec<Chunk>,
-    /// Where the open chunk begins, the whitespace before it included.
+    /// Where the open chunk begins, including the whitespace before it.
     start: usize,
-    /// Where the next record begins, likewise.
+    /// Where the next record begins, including the whitespace before it.
     pub(super) record_start: usize,
     /// Where the last record ended, before its separator.
     record_end: usize,
-    /// Ordinal of the first record of the open chunk. 64 bits, since only [`Chunker::plan`] refuses
-    /// more records than 32 bits count.
+    /// Ordinal of the first record of the open chunk. 64 bits, since more than 2^32 records are
+    /// refused only at the end, by [`Chunker::plan`].
     first: u64,
-    /// Records so far.
+    /// How many records have ended.
     pub(super) count: u64,
 }
 
@@ -53,15 +53,15 @@ impl<'a> Chunker<'a> {
         }
     }
 
-    /// Ends the open chunk before the separator at `end`, if it holds records. Its ordinals are cut
-    /// to 32 bits; [`plan`](Self::plan) refuses a file for which that is too few.
+    /// Ends the open chunk before the separator at `end`, if it holds records. The casts to 32 bits
+    /// lose nothing: [`plan`](Self::plan) refuses a file with more records.
     pub(super) fn close(&mut self, end: usize) {
         if self.count == self.first {
             return;
         }
         let mut place = trim(self.bytes, self.start..end);
-        // The place of an empty record of an array is where its blanks end. At the end of a chunk
-        // the blanks are kept, or that place would depend on the size of the chunks.
+        // The place of an empty record of an array is where its blanks end. So a chunk that ends
+        // with one keeps its blanks: else the place would depend on the limits of chunks.
         if self.layout == Layout::Array && self.bytes[place.clone()].ends_with(b",") {
             place.end = end;
         }

@@ -1,7 +1,7 @@
 //! The walk through a document to the arrays of records in it.
 //!
-//! All beside those arrays is held to the grammar of JSON and to UTF-8 here; what is between their
-//! brackets is for [`array`](super::array).
+//! Everything outside of those arrays must be JSON in UTF-8, which is checked here. The content of
+//! the arrays is checked in [`array`](super::array).
 
 use super::array::array;
 use super::chunker::Chunker;
@@ -10,15 +10,15 @@ use crate::syntax::{self, Stop, skip_blank};
 
 /// An array of records that the walk searches.
 pub(super) struct Target<'a> {
-    /// The JSON pointer to it, for messages.
+    /// The JSON pointer to the array, for messages.
     pub(super) pointer: &'a str,
-    /// Its segments.
+    /// The segments of the pointer.
     pub(super) path: Vec<String>,
-    /// Where its `[` is, once the walk has come to it.
+    /// The place of the array's `[`, once the walk has reached it.
     pub(super) open: Option<usize>,
-    /// Its records and the place after its `]`, once it has been passed.
+    /// The records and the place after the array's `]`, once the walk has passed it.
     pub(super) found: Option<(Chunker<'a>, usize)>,
-    /// Where the pointer leads to something else.
+    /// The place of a value at the pointer that is not an array.
     pub(super) other: Option<usize>,
 }
 
@@ -26,11 +26,12 @@ pub(super) struct Target<'a> {
 pub(super) struct Envelope<'a> {
     pub(super) bytes: &'a [u8],
     pub(super) limits: ChunkLimits,
-    /// The array of the file's own dataset first, then those of others.
+    /// First the array of the file's own dataset, if it has a pointer, then those of other
+    /// datasets.
     pub(super) targets: Vec<Target<'a>>,
     /// The keys that a record of the file's own dataset can have.
     pub(super) fields: &'a [String],
-    /// Whether the document itself has one of them.
+    /// Whether the document itself has one of these keys.
     pub(super) has_field: bool,
 }
 
@@ -43,8 +44,8 @@ impl Envelope<'_> {
         Ok(end)
     }
 
-    /// Walks the object at `open`, to which the first `level` segments of the targets in `on_path`
-    /// lead. Recursive, to the depth of the longest pointer.
+    /// Walks the object at `open`. The first `level` segments of the targets in `on_path` lead to
+    /// it. Recursive, to the depth of the longest pointer.
     fn object(
         &mut self,
         open: usize,
@@ -76,7 +77,7 @@ impl Envelope<'_> {
         }
     }
 
-    /// Walks the elements of the array at `open` as [`object`](Self::object) does members.
+    /// Walks the elements of the array at `open`, as [`object`](Self::object) walks members.
     fn elements(
         &mut self,
         open: usize,
@@ -102,13 +103,13 @@ impl Envelope<'_> {
         Ok(at + 1)
     }
 
-    /// Walks the value at `at`, to which the first `level` segments of the targets in `on_path` lead.
+    /// Walks the value at `at`. The first `level` segments of the targets in `on_path` lead to it.
     fn value(&mut self, at: usize, level: usize, on_path: &[usize]) -> Result<usize, Unreadable> {
         let bytes = self.bytes;
         let (ends, further): (Vec<usize>, Vec<usize>) =
             (on_path.iter()).partition(|target| self.targets[**target].path.len() == level);
         match (bytes.get(at), ends.first(), further.is_empty()) {
-            // Of two datasets with the same pointer, the first has the records.
+            // If two datasets have the same pointer, the records belong to the first.
             (Some(b'['), Some(&target), _) => self.records(at, target),
             (Some(b'{'), _, false) => {
                 self.leads_elsewhere(at, &ends);
@@ -122,7 +123,7 @@ impl Envelope<'_> {
         }
     }
 
-    /// The records of the array at `open`. Returns the place after it.
+    /// Finds the records of the array at `open`. Returns the place after the array.
     fn records(&mut self, open: usize, target: usize) -> Result<usize, Unreadable> {
         let (bytes, limits) = (self.bytes, self.limits);
         let target = &mut self.targets[target];
@@ -163,7 +164,7 @@ impl Envelope<'_> {
         }
     }
 
-    /// Checks that all beside the arrays of records is UTF-8.
+    /// Checks that everything outside of the arrays of records is UTF-8.
     fn check_text(&self, start: usize, end: usize) -> Result<(), Unreadable> {
         let arrays = self.targets.iter().filter_map(|target| {
             let (_, end) = target.found.as_ref()?;
@@ -184,7 +185,7 @@ impl Envelope<'_> {
     }
 }
 
-/// Whether a key, as it is between its quotes, is this one.
+/// Whether a key is `key`. `raw` is its text between the quotes, which may have escapes.
 fn key_is(raw: &[u8], key: &str) -> bool {
     if !raw.contains(&b'\\') {
         return raw == key.as_bytes();

@@ -1,4 +1,4 @@
-//! The records of lines (NDJSON): a record a line, or several with nothing between them.
+//! The records of lines (NDJSON): one on each line, or several with only blanks between them.
 
 use std::ops::Range;
 
@@ -7,14 +7,16 @@ use super::plan::{ChunkLimits, Layout, Unreadable, incomplete, malformed};
 use super::scan::{Lines, Scan, has_neighbours};
 use crate::syntax::{skip_blank, trim};
 
-/// Most lines that are searched for one that is an object of its own.
+/// How many lines are searched for one that is a whole object. With no limit, a large file that is
+/// not lines would be read twice.
 const SEARCHED_LINES_MAX: usize = 100;
 
-/// The lines from `start` on, as records.
+/// The records of the lines from `start` on.
 ///
 /// # Errors
 /// [`Unreadable::Incomplete`] if the last line does not close and has no newline;
-/// [`Unreadable::Malformed`] if a line holds several records and it is not certain where they end.
+/// [`Unreadable::Malformed`] if a line holds several records and one of them does not close, so
+/// that it is not certain where the next one begins.
 pub(super) fn lines(
     bytes: &[u8],
     start: usize,
@@ -22,7 +24,7 @@ pub(super) fn lines(
 ) -> Result<Chunker<'_>, Unreadable> {
     let mut chunker = Chunker::new(bytes, start, limits, Layout::Lines);
     let mut last = start..start;
-    // Most files have none: then no line has to be searched by itself.
+    // Most files have one record on each line. One search of the whole file saves one of each line.
     let neighbours = has_neighbours(bytes, &(start..bytes.len()));
     for line in Lines::new(bytes, start) {
         last = line.clone();
@@ -53,8 +55,7 @@ pub(super) fn lines(
 }
 
 /// Calls `on_record` with the place of each record of a line, without the blanks around it. A blank
-/// line has none. One record ends and another begins where a bracket closes all that is open and an
-/// object follows.
+/// line has no record. A record ends where its outermost bracket closes and an object follows.
 #[inline]
 pub(super) fn for_each_record(
     bytes: &[u8],
@@ -81,7 +82,7 @@ pub(super) fn for_each_record(
                         start = next;
                     }
                 }
-                // More closes than was open: where a record ends is not certain any more.
+                // No open bracket matches this one: the rest of the line is one record.
                 b'}' | b']' => break,
                 _ => {}
             }
@@ -90,7 +91,7 @@ pub(super) fn for_each_record(
     on_record(start..line.end);
 }
 
-/// Whether all that opens in a text closes in it.
+/// Whether each string and each bracket that opens in a text also closes in it.
 pub(super) fn is_whole(text: &[u8]) -> bool {
     let mut scan = Scan::new(text, 0);
     while let Some((_, byte)) = scan.next() {
@@ -113,7 +114,8 @@ pub(super) fn first_line(bytes: &[u8], start: usize) -> Range<usize> {
         .unwrap_or(start..bytes.len())
 }
 
-/// Whether a line from `start` on is an object of its own, within the first lines that are not blank.
+/// Whether one of the first [`SEARCHED_LINES_MAX`] lines from `start` on that are not blank is a
+/// whole object.
 pub(super) fn has_object_line(bytes: &[u8], start: usize) -> bool {
     let lines = Lines::new(bytes, start.min(bytes.len())).map(|line| trim(bytes, line));
     let mut lines = lines

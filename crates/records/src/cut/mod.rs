@@ -1,28 +1,30 @@
 //! Cuts a file into chunks of whole records, by one scan over its structure.
 //!
-//! Owns where records begin and end, how many there are, and whether the document closes; the
-//! content of a record is for [`parse`](crate::parse). The scan finds quotes, backslashes, brackets
-//! and the commas between records, 64 bytes at a time, after the idea of simdjson (Langdale and
-//! Lemire, "Parsing Gigabytes of JSON per Second"). It needs no memory but the list of chunks and
-//! reads each byte once, so a file may be larger than memory.
+//! Owns where records begin and end, how many there are, and whether the document closes. It does
+//! not know the content of a record, which [`parse`](crate::parse) reads. The scan finds quotes,
+//! backslashes, brackets and the commas between records, 64 bytes at a time, as simdjson does
+//! (Langdale and Lemire, "Parsing Gigabytes of JSON per Second"). It keeps only the list of chunks
+//! in memory and reads each byte once, so a file may be larger than memory.
 //!
-//! These rules together mean that every record becomes a row or a reject, and that nothing is made
-//! up:
-//! * A file of blanks, or of nothing, holds no records.
-//! * A *document* is one JSON value from the first byte of the file to the last: an array of records;
-//!   or an envelope, an object in which the pointer leads to an array of records; or else one record,
-//!   if it has a field of the dataset. An object without such a field is refused: it is most likely an
-//!   envelope under another name, and as a record it would be one reject for all that it holds.
-//! * All of a document is JSON. Beside the array of records, the first byte that is not JSON refuses
-//!   the file. The array itself must have one value between two commas: the bounds of each record are
-//!   certain then, and a record that is no JSON is a reject. `[{}{}]` refuses the file.
-//! * `[]` and `[ ]` have no records; `[1,]` and `[1,,2]` have an empty one, which the parser rejects.
-//! * *Lines* (NDJSON) are a record each; a blank line has none. A raw newline cannot be in a JSON
-//!   string, so a broken line harms only itself. Where an object follows another value on a line with
-//!   nothing but blanks between them, each is a record.
-//! * With [`Format::Auto`], a file is a document if it is one value from the first byte to the last,
-//!   or may become one with more bytes. It is lines if its first line is a value, or is no beginning of
-//!   a document, and more lines follow of which one is an object.
+//! By these rules, every record becomes a row or a reject, and nothing else does:
+//! * A file that is empty or blank holds no records.
+//! * A *document* is one JSON value from the first byte of the file to the last. It is an array of
+//!   records; or an *envelope*: an object in which the dataset's pointer leads to an array of
+//!   records; or a single record: an object with a field of the dataset. Any other object is
+//!   refused: it is most likely an envelope whose array has another name, and would be one reject
+//!   for all its records.
+//! * All of a document is JSON. Outside of the array of records, the first byte that is not JSON
+//!   refuses the file. In the array, exactly one value must lie between two commas, since only then
+//!   are the bounds of each record certain: `[{}{}]` refuses the file. A record with certain bounds
+//!   that is not JSON is a reject.
+//! * `[]` and `[ ]` have no records; `[1,]` and `[1,,2]` have an empty one, which the parser
+//!   rejects.
+//! * In *lines* (NDJSON), each line is a record; a blank line is none. A JSON string cannot hold a
+//!   raw newline, so a broken line harms no other line. If an object follows another value on the
+//!   same line, with only blanks between them, each of the two is a record.
+//! * With [`Format::Auto`], a file is a document if it is one value from the first byte to the
+//!   last, or could become one with more bytes. It is lines if its first line is a value, or cannot
+//!   begin a document, and one of the next lines is an object.
 //! * One UTF-8 byte order mark at the start of the file is skipped.
 
 mod array;
@@ -43,19 +45,19 @@ pub use plan::{Chunk, ChunkLimits, Layout, Plan, Unreadable};
 use plan::{found_here, incomplete, malformed};
 use scan::{Lines, Scan};
 
-/// Finds the records of a file of this dataset.
+/// Finds the records of a file of `dataset`.
 ///
 /// # Errors
-/// [`Unreadable::Incomplete`] if the document does not close; [`Unreadable::Malformed`] if no further
-/// bytes make it a document with records of this dataset.
+/// [`Unreadable::Incomplete`] if the document does not close; [`Unreadable::Malformed`] if it is
+/// not one with records of `dataset`, whatever bytes follow.
 pub fn cut(bytes: &[u8], dataset: &Dataset, limits: ChunkLimits) -> Result<Plan, Unreadable> {
     let (own, _) = read(bytes, dataset, &[], limits)?;
     own.ok_or_else(|| no_array(dataset, 0))
 }
 
-/// Finds the records of a file of `dataset`, and those of other datasets in the same document: of an
-/// envelope, each array with records to which the pointer of one of `datasets` leads. The ordinals of
-/// each count from 0. The first is that of `dataset`, unless the document holds others only.
+/// Finds the records of a file of `dataset`, and in an envelope also those of each other dataset of
+/// `datasets` whose pointer leads to an array with records. The ordinals of each dataset begin at
+/// 0. The plan of `dataset` is the first, and is absent if the document holds only other datasets.
 ///
 /// # Errors
 /// As [`cut`].
@@ -84,10 +86,10 @@ pub fn cut_each(
     Ok(plans)
 }
 
-/// The plan of a document that holds the records of one dataset.
+/// The plan of a document that holds records of one dataset.
 ///
 /// # Errors
-/// [`Unreadable::Malformed`] if it holds those of several.
+/// [`Unreadable::Malformed`] if the document holds records of several datasets.
 pub fn only_one(mut plans: Vec<(Arc<Dataset>, Plan)>) -> Result<(Arc<Dataset>, Plan), Unreadable> {
     if plans.len() == 1 {
         return Ok(plans.remove(0));
@@ -110,7 +112,8 @@ pub fn only_one(mut plans: Vec<(Arc<Dataset>, Plan)>) -> Result<(Arc<Dataset>, P
 
 /// The place of each record in the bytes of a chunk, without the whitespace around it.
 ///
-/// Returns as many as the chunk has records. A record of an array may be empty (see the rules).
+/// Returns as many places as the chunk has records. A record of an array may be empty (see the
+/// rules of [this module](self)).
 #[must_use]
 pub fn records(bytes: &[u8], layout: Layout) -> Vec<Range<usize>> {
     let mut found = Vec::new();
@@ -134,8 +137,8 @@ pub fn records(bytes: &[u8], layout: Layout) -> Vec<Range<usize>> {
     found
 }
 
-/// The plan of the file's own dataset, and those of the arrays to which `others` lead, by their index.
-/// There is no own one only if there are others.
+/// The plan of the file's own dataset, and the plans of other datasets, each with its index in
+/// `others`. At least one plan is present.
 type Plans = (Option<Plan>, Vec<(usize, Plan)>);
 
 fn read(
@@ -170,14 +173,14 @@ fn read(
     })
 }
 
-/// Why a file is no document.
+/// Why a file is not a document.
 struct NoDocument {
     error: Unreadable,
-    /// Where its first value ends, if it is followed by more: then it may be lines.
+    /// Where the first value ends, if more follows it: then the file may be lines.
     end: Option<usize>,
-    /// Whether an array of records has begun: the error is one of a document, most likely.
+    /// Whether an array of records has begun: then the file is most likely a broken document.
     has_records: bool,
-    /// Whether its first value has a field of the dataset: then it may be a record.
+    /// Whether the first value has a field of the dataset: then it may be a record.
     has_field: bool,
 }
 
@@ -192,7 +195,7 @@ impl From<Unreadable> for NoDocument {
     }
 }
 
-/// The records of a file that is one value, beginning at `start`.
+/// The records of a file that is one value, which begins at `start`.
 fn document(
     bytes: &[u8],
     start: usize,
@@ -272,7 +275,7 @@ fn object(
     let mut is_record = has_field || own.is_none();
     let end = match walked {
         Ok(end) => end,
-        // By its brackets it may be whole: then it is a record that is no JSON.
+        // If its brackets close, it may be a single record that is not JSON.
         Err(Unreadable::Malformed { offset, detail }) => {
             let error = || malformed(offset as usize, detail.clone());
             let close = Scan::new(bytes, start + 1).elements(|_| ());
@@ -323,14 +326,14 @@ fn object(
     Ok((Some(chunker.plan()?), found))
 }
 
-/// Whether a text has this as a key or as a string, by its bytes.
+/// Whether a text holds `key` in quotes. Compares bytes, since the text is not JSON.
 fn names(text: &[u8], key: &str) -> bool {
     let quoted = format!("\"{key}\"");
     text.windows(quoted.len())
         .any(|part| part == quoted.as_bytes())
 }
 
-/// Whether a file that is no document is lines.
+/// Whether a file that is not a document is lines.
 fn is_lines(bytes: &[u8], start: usize, no_document: &NoDocument) -> bool {
     let NoDocument {
         end,
@@ -340,10 +343,11 @@ fn is_lines(bytes: &[u8], start: usize, no_document: &NoDocument) -> bool {
     } = *no_document;
     let first = lines::first_line(bytes, start);
     let has_object = || lines::has_object_line(bytes, first.end + 1);
-    // An array of records is lost as one line: the line must be a record, and others follow.
+    // As one line, an array of records would be one reject. So the line must look like a record
+    // itself, and a line with an object must follow.
     let is_record = !has_records || has_field && has_object();
     match end.filter(|end| *end <= first.end) {
-        // The first value ends on its line, and more follows.
+        // The first value ends on the first line, and more follows.
         Some(end) => {
             let next = skip_blank(bytes, end);
             let on_other_line = next > first.end;
@@ -354,13 +358,13 @@ fn is_lines(bytes: &[u8], start: usize, no_document: &NoDocument) -> bool {
                 _ => is_record && (has_field || has_object()),
             }
         }
-        // It does not end on its line: then the line must be no beginning of a document.
+        // The first value does not end on the first line: that line must not begin a document.
         None => has_object() && is_record && no_beginning(bytes, start, &first, has_records),
     }
 }
 
-/// Whether no document begins with the first line of a file: it stops being JSON there, or where the
-/// next line begins.
+/// Whether the first line of a file cannot begin a document: the file stops being JSON in this
+/// line, or where the next line begins.
 fn no_beginning(bytes: &[u8], start: usize, first: &Range<usize>, has_records: bool) -> bool {
     if !matches!(bytes[start], b'{' | b'[') {
         return true;
@@ -368,7 +372,8 @@ fn no_beginning(bytes: &[u8], start: usize, first: &Range<usize>, has_records: b
     let Err(Stop::At(stop)) = syntax::value(bytes, start) else {
         return false;
     };
-    // A record that is no JSON does not end the array that it is in; a raw newline in a string does.
+    // In an array of records, a record that is not JSON does not refuse the document. A raw newline
+    // in a string does.
     if has_records || bytes[start] == b'[' {
         return stop == first.end;
     }

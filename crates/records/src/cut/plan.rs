@@ -1,11 +1,12 @@
-//! What cutting a file yields: a plan, or why there is none.
+//! The result of cutting a file: a plan, or the reason why the file has none.
 
 /// How the records of a file are separated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Layout {
     /// Elements of a JSON array, with commas between them.
     Array,
-    /// One record a line (NDJSON), or several with nothing between them; blank lines are no records.
+    /// One record on each line (NDJSON), or several with only blanks between them. A blank line
+    /// holds no record.
     Lines,
 }
 
@@ -14,8 +15,9 @@ pub enum Layout {
 pub struct Chunk {
     /// First byte, from the start of the file.
     pub start: u64,
-    /// The byte after the last one. The separators between its records lie within; there is none at
-    /// either end, and no blank, except those of an empty record at the end in an array.
+    /// The byte after the last one. No separator and no blank is at either end of the chunk, except
+    /// that a chunk which ends with an empty record of an array keeps the comma before that record
+    /// and its blanks.
     pub end: u64,
     /// Ordinal of the first record.
     pub first_ordinal: u32,
@@ -34,37 +36,37 @@ pub struct Plan {
     pub chunks: Vec<Chunk>,
 }
 
-/// How large a chunk may get. It ends at whichever comes first.
+/// How large a chunk may be. A chunk ends at the limit that it reaches first.
 #[derive(Debug, Clone, Copy)]
 pub struct ChunkLimits {
-    /// Records in a chunk. Zero counts as one.
+    /// Most records of a chunk. Zero counts as one.
     pub records: u32,
-    /// Bytes in a chunk; a single larger record is a chunk of its own.
+    /// Most bytes of a chunk. A larger record is a chunk of its own.
     pub bytes: usize,
 }
 
 /// Why a file has no plan.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Unreadable {
-    /// The document does not close: more may be coming.
+    /// The document does not close. The file may still be growing.
     #[error("the document ends at byte {offset} before it is whole: {detail}")]
     Incomplete {
-        /// Where it ends.
+        /// Where the document ends.
         offset: u64,
         /// What was still open.
         detail: &'static str,
     },
-    /// The file is no JSON, or none that holds records of the dataset.
+    /// The file is not JSON, or holds no records of the dataset.
     #[error("{detail} (at byte {offset})")]
     Malformed {
-        /// Where that was found.
+        /// The place of the problem, in bytes from the start of the file.
         offset: u64,
-        /// What was found, and what was expected.
+        /// What was expected, and what was found.
         detail: String,
     },
 }
 
-/// The character at a place, for a message.
+/// The character at `at`, for a message.
 pub(super) fn found_here(bytes: &[u8], at: usize) -> String {
     let rest = &bytes[at.min(bytes.len())..];
     let text = String::from_utf8_lossy(&rest[..rest.len().min(4)]);

@@ -1,14 +1,14 @@
 //! The structure of JSON text, 64 bytes at a time: quotes, brackets, commas, lines.
 //!
-//! Knows no records and no rules of files. Safe code over portable vectors: every x86-64 and ARM64
-//! processor has those of 16 bytes, and with them memory is the limit already. For text that is not
-//! JSON it gives some structure and never panics.
+//! Knows no records and no rules of files. Uses safe portable vectors of 16 bytes, which every
+//! x86-64 and ARM64 processor has: with them, the scan is already as fast as memory. For text that
+//! is not JSON, the structure is arbitrary, and nothing panics.
 
 use std::ops::Range;
 
 use wide::u8x16;
 
-/// Bytes of a block: one bit each in a word.
+/// Bytes of a block: each has one bit in a 64-bit word.
 const BLOCK: usize = 64;
 
 type Block = [u8; BLOCK];
@@ -16,35 +16,36 @@ type Block = [u8; BLOCK];
 /// The bit by which `{` and `}` differ from `[` and `]`.
 pub(super) const CURLY: u8 = 0x20;
 
-/// An element of an array, or a member of an object, by its bounds.
+/// The bounds of an element of an array, or of a member of an object.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Element {
-    /// The comma or the closing bracket after it.
+    /// The place of the comma or the closing bracket after it.
     pub(super) end: usize,
-    /// Whether the closing bracket is after it.
+    /// Whether a closing bracket follows it, and not a comma.
     pub(super) is_last: bool,
-    /// How many containers are in it, not counting those within others.
+    /// How many containers it holds, without those within other containers.
     pub(super) containers: u32,
-    /// The opening bracket of the last of these.
+    /// The place of the opening bracket of the last of these containers.
     pub(super) open: usize,
-    /// The last closing bracket in it.
+    /// The place of the closing bracket of the last of these containers.
     pub(super) close: usize,
 }
 
-/// A cursor over the structure of JSON text: what stands outside of strings, and the quotes.
+/// A cursor over the structure of JSON text: quotes, and the brackets and commas outside of
+/// strings.
 pub(super) struct Scan<'a> {
     pub(super) bytes: &'a [u8],
     /// Where the current block begins.
     at: usize,
-    /// The current block, filled up with spaces, if it is the last and short.
+    /// The current block, padded with spaces, if it is the last one and shorter than a block.
     short: Block,
-    /// Quotes that are not escaped, in the current block.
+    /// Quotes of the current block that are not escaped.
     quotes: u64,
     /// Brackets outside of strings.
     brackets: u64,
-    /// Bytes within strings, the opening quote included, the closing one not.
+    /// Bytes within strings, with the opening quote and without the closing one.
     strings: u64,
-    /// What has not been passed yet of the current block.
+    /// Bytes of the current block that the cursor has not passed.
     ahead: u64,
     /// Whether the first byte of the next block is escaped.
     escape_carry: u64,
@@ -70,7 +71,7 @@ impl<'a> Scan<'a> {
         scan
     }
 
-    /// The next quote, bracket or comma that is structure, and passes it.
+    /// Passes the next quote, bracket or comma that is structure, and returns its place and byte.
     pub(super) fn next(&mut self) -> Option<(usize, u8)> {
         loop {
             let commas = matching(self.block(), b',') & !self.strings;
@@ -86,10 +87,10 @@ impl<'a> Scan<'a> {
         }
     }
 
-    /// Passes the elements of the array, or members of the object, whose opening bracket has been
-    /// passed, and calls `on_element` at the end of each: at each comma between them, and at the
-    /// closing bracket. Returns the place of the closing bracket, which it passes. `None` if the text
-    /// ends before.
+    /// Passes the elements of an array, or the members of an object, and its closing bracket. The
+    /// cursor must be right after the opening bracket. Calls `on_element` at the end of each
+    /// element: at each comma between two, and at the closing bracket. Returns the place of the
+    /// closing bracket. `None` if the text ends before it.
     #[inline]
     pub(super) fn elements(&mut self, mut on_element: impl FnMut(Element)) -> Option<usize> {
         let mut depth = 0_usize;
@@ -97,8 +98,8 @@ impl<'a> Scan<'a> {
         loop {
             let mut brackets = self.brackets & self.ahead;
             if brackets != 0 || depth == 0 {
-                // Commas matter only between elements, and most blocks lie within one: looked for
-                // only when needed.
+                // Commas matter only between elements, and most blocks lie within one element. So
+                // commas are searched only when they are needed.
                 let mut commas = None;
                 loop {
                     let bracket = lowest(brackets);
@@ -183,7 +184,7 @@ impl<'a> Scan<'a> {
         self.ahead = u64::MAX;
     }
 
-    /// Bytes that a backslash escapes: those after a run of an odd number of backslashes.
+    /// The bytes that a backslash escapes: each follows a run of an odd number of backslashes.
     #[inline]
     fn escaped(&mut self, block: &Block) -> u64 {
         const EVEN: u64 = 0x5555_5555_5555_5555;
@@ -195,8 +196,8 @@ impl<'a> Scan<'a> {
         // A backslash that is itself escaped begins no run.
         let backslashes = matching(block, b'\\') & !carry;
         let after = backslashes << 1 | carry;
-        // Adding runs that begin at odd places to themselves carries their ends along, so that
-        // they come out at the parity of their length.
+        // The addition carries each run that begins at an odd place to the place after its end. The
+        // parity of that place is the parity of the run's length.
         let odd_starts = backslashes & !EVEN & !after;
         let (ends, overflow) = odd_starts.overflowing_add(backslashes);
         self.escape_carry = u64::from(overflow);
@@ -204,7 +205,8 @@ impl<'a> Scan<'a> {
     }
 }
 
-/// The lines of a text from a place on, without their newlines. The last is not empty.
+/// The lines of a text from `start` on, without their newlines. Text after the last newline is a
+/// line unless it is empty.
 pub(super) struct Lines<'a> {
     bytes: &'a [u8],
     start: usize,
@@ -258,8 +260,8 @@ impl Iterator for Lines<'_> {
     }
 }
 
-/// Whether a `{` follows a `}` on a line of this part of a text, with nothing or blanks between them,
-/// be it in a string.
+/// Whether a `{` follows a `}` on the same line in this part of a text, with only blanks between
+/// them. True also if both are in a string.
 pub(super) fn has_neighbours(bytes: &[u8], part: &Range<usize>) -> bool {
     let text = &bytes[..part.end];
     let mut at = part.start;
@@ -289,18 +291,18 @@ pub(super) fn has_neighbours(bytes: &[u8], part: &Range<usize>) -> bool {
     }
 }
 
-/// The lowest bit of a word, or none.
+/// The lowest bit of a word. 0 if the word is 0.
 const fn lowest(word: u64) -> u64 {
     word & word.wrapping_neg()
 }
 
-/// All bits above this one.
+/// All bits above `bit`.
 const fn above(bit: u64) -> u64 {
     !(bit | bit.wrapping_sub(1))
 }
 
-/// Each bit becomes the parity of the bits up to and including it. With quotes as the bits, that
-/// marks the inside of strings.
+/// Sets each bit to the parity of the bits up to and including it. If the bits are quotes, the
+/// result marks the inside of strings.
 const fn prefix_xor(mut word: u64) -> u64 {
     word ^= word << 1;
     word ^= word << 2;
@@ -324,14 +326,14 @@ fn mask(hits: [u8x16; 4]) -> u64 {
     a | b << 16 | c << 32 | d << 48
 }
 
-/// The places of a byte in a block.
+/// The places of `byte` in a block.
 #[inline]
 fn matching(block: &Block, byte: u8) -> u64 {
     let byte = u8x16::splat(byte);
     mask(vectors(block).map(|part| part.simd_eq(byte)))
 }
 
-/// Whether a byte is in a block: cheaper to know than where.
+/// Whether `byte` is in a block. Cheaper than [`matching`].
 #[inline]
 fn contains(block: &Block, byte: u8) -> bool {
     let byte = u8x16::splat(byte);
@@ -339,8 +341,8 @@ fn contains(block: &Block, byte: u8) -> bool {
     (a | b | c | d).any()
 }
 
-/// The places of brackets in a block. One bit tells `[` from `{` and `]` from `}`: with it set, two
-/// comparisons find all four.
+/// The places of brackets in a block. `{` and `[`, and `}` and `]`, differ in one bit: with this
+/// bit set in all bytes, two comparisons find all four.
 #[inline]
 fn brackets(block: &Block) -> u64 {
     let (bit, open, close) = (u8x16::splat(CURLY), u8x16::splat(b'{'), u8x16::splat(b'}'));

@@ -1,4 +1,4 @@
-//! Documents and the records that they are cut into, and what holds for any bytes.
+//! Tables of documents and their records, and properties that hold for any bytes.
 
 mod shapes;
 
@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::*;
 
-/// Records are in `/data/items`, or are objects with one of these fields.
+/// The records are in `/data/items`, or are objects with one of the fields `a`, `b` and `id`.
 static ITEMS: LazyLock<Arc<Dataset>> = LazyLock::new(|| defined(""));
 
 fn defined(more: &str) -> Arc<Dataset> {
@@ -38,7 +38,7 @@ const NO_LIMITS: ChunkLimits = ChunkLimits {
     bytes: usize::MAX,
 };
 
-/// Cuts, checks what holds for every plan, and gives the text of each record.
+/// Cuts, checks the invariants of every plan, and returns the text of each record.
 fn texts(bytes: &[u8], limits: ChunkLimits) -> Result<Vec<Vec<u8>>, Unreadable> {
     let plan = cut(bytes, &ITEMS, limits)?;
     let mut all = Vec::new();
@@ -84,7 +84,7 @@ fn joined(document: &str) -> Result<String, Unreadable> {
 }
 
 #[test]
-fn where_records_are() {
+fn each_record_is_found() {
     let cases = [
         ("[]", ""),
         (" [ \n ] ", ""),
@@ -150,7 +150,7 @@ fn where_records_are() {
             "{\"data\":{\"items\":5}}\n{}\n",
             "{\"data\":{\"items\":5}}|{}",
         ),
-        // The first line is broken, evidently.
+        // The first line cannot begin a document, so it is a broken record.
         ("{\"a\":\"x\n{\"b\":2}\n", "{\"a\":\"x|{\"b\":2}"),
         (
             "{\"a\":{\"b\":1}\n{\"b\":2}\n",
@@ -164,7 +164,7 @@ fn where_records_are() {
 }
 
 #[test]
-fn what_is_not_whole() {
+fn a_document_that_does_not_close_is_incomplete() {
     let cases = [
         "[",
         "[1",
@@ -194,7 +194,7 @@ fn what_is_not_whole() {
 }
 
 #[test]
-fn what_will_never_be_a_document() {
+fn a_file_that_cannot_become_a_document_is_malformed() {
     let cases = [
         ("hello", 0, "not JSON"),
         ("\"a\"", 0, "not JSON"),
@@ -282,7 +282,7 @@ fn deep_and_long_texts_are_walked_without_recursion() {
     assert!(cut(deep.as_bytes(), &ITEMS, NO_LIMITS).is_err());
 }
 
-/// JSON values with what makes a scan stumble.
+/// JSON values with texts that are hard to scan: quotes, brackets, backslashes, control characters.
 fn value() -> impl Strategy<Value = Value> {
     let text = r#"[\\"{}\[\],:a-c \n\t\u{0}é€🦀]{0,12}"#;
     let leaf = prop_oneof![
@@ -290,7 +290,7 @@ fn value() -> impl Strategy<Value = Value> {
         any::<bool>().prop_map(Value::from),
         any::<i64>().prop_map(Value::from),
         text.prop_map(Value::from),
-        // Runs of backslashes over the edges of blocks.
+        // Runs of backslashes that cross the edges of blocks.
         (0_usize..130).prop_map(|n| Value::from("\\".repeat(n))),
     ];
     leaf.prop_recursive(3, 24, 5, move |inner| {
@@ -316,7 +316,8 @@ fn document() -> impl Strategy<Value = (String, Vec<Value>)> {
     (form, prop::collection::vec(record, 0..20), value(), value()).prop_map(
         |(form, records, before, after)| {
             let text = |(value, pretty, left, right): &(Value, bool, String, String)| match form {
-                // The first line says that it is NDJSON.
+                // `document` puts a line with a field of the dataset before them: the file is
+                // NDJSON.
                 Form::Lines => format!("{value}{}\n{right}", left.replace('\n', "\r")),
                 _ if *pretty => format!("{left}{value:#}{right}"),
                 _ => format!("{left}{value}{right}"),
@@ -356,7 +357,7 @@ proptest! {
     }
 
     #[test]
-    fn a_document_cut_short_is_never_whole(
+    fn a_truncated_document_is_incomplete(
         (document, _) in document(), at in any::<prop::sample::Index>(),
     ) {
         let whole = document.trim_end();
@@ -373,11 +374,11 @@ proptest! {
     }
 
     #[test]
-    fn limits_change_no_record(
+    fn limits_of_chunks_change_no_record(
         (document, _) in document(), one in limits(), other in limits(),
         at in any::<prop::sample::Index>(), byte in "[\\[\\]{}\",\\\\ \nx]",
     ) {
-        // Mutated, so that documents which no parser takes are cut alike, too.
+        // One byte is changed, so that documents which are not JSON are covered as well.
         let mut bytes = document.into_bytes();
         let at = at.index(bytes.len());
         bytes[at] = byte.as_bytes()[0];
@@ -398,9 +399,9 @@ proptest! {
     }
 }
 
-/// Found by fuzzing: the place of an empty record was another one in a chunk of its own.
+/// Found by fuzzing: the place of an empty record depended on the limits of chunks.
 #[test]
-fn an_empty_record_has_one_place_whatever_the_chunks() {
+fn an_empty_record_has_the_same_place_in_any_chunks() {
     for text in [
         "[1, \n ]",
         "[ ,1]",
@@ -431,12 +432,12 @@ fn an_empty_record_has_one_place_whatever_the_chunks() {
 }
 
 #[test]
-fn an_object_alone_is_a_record_only_with_a_field_of_one() {
+fn a_single_object_is_a_record_only_if_it_has_a_field_of_the_dataset() {
     for record in [
         r#"{"x": 1, "id": 2}"#,
         "{\n  \"id\": 2,\n  \"x\": {\n    \"y\": 3\n  }\n}\n",
         r#"{"id":1,"data":{"items":5}}"#,
-        // It is no JSON, which the parser says.
+        // Not JSON: the parser rejects them.
         r#"{"id":1,,}"#,
         r#"{"x":tru,"id":1}"#,
     ] {
@@ -458,7 +459,7 @@ fn an_object_alone_is_a_record_only_with_a_field_of_one() {
 }
 
 #[test]
-fn one_broken_line_is_a_document_cut_short() {
+fn a_single_broken_line_is_an_incomplete_document() {
     let document = "{\"items\":[{\"id\":\"a\"},{\"i\n";
     let cut = cut(document.as_bytes(), &ITEMS, NO_LIMITS);
     assert!(matches!(cut, Err(Unreadable::Incomplete { .. })), "{cut:?}");

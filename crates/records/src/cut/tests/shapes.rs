@@ -1,9 +1,9 @@
-//! What a file is taken for, and what refuses it: tables of inputs.
+//! Whether a file is a document or lines, and what refuses it: tables of inputs.
 
 use super::*;
 
-/// What a file is, as in docs/datasets.md: `document` or `lines` and how many records, or the place
-/// of what refuses it.
+/// The shape of a file, in the words of docs/datasets.md: `document` or `lines` with the number of
+/// records, or the place of the byte that refuses the file.
 fn shape(dataset: &Dataset, document: &str) -> String {
     match cut(document.as_bytes(), dataset, NO_LIMITS) {
         Ok(Plan {
@@ -74,7 +74,7 @@ fn the_first_record_does_not_decide_the_shape() {
 }
 
 #[test]
-fn what_is_beside_and_between_records_is_json_or_refuses_the_file() {
+fn text_outside_of_records_is_json_or_refuses_the_file() {
     let around = |before: &str, records: &str, after: &str| {
         format!("{{{before}\"data\":{{\"items\":{records}}}{after}}}")
     };
@@ -103,9 +103,9 @@ fn what_is_beside_and_between_records_is_json_or_refuses_the_file() {
         (around("", "[\"a\"\"b\"]", ""), "refused at 21"),
         (around("", "[1 2]", ""), "refused at 20"),
         (around("", "[{},[1] 2]", ""), "refused at 25"),
-        // A bracket is missing, and a neighbour would be taken for a part of the record.
+        // A bracket is missing, so that the next record would become a part of this one.
         (around("", "[{\"a\":[1},{\"a\":2}]]", ""), "refused at 18"),
-        // Beside them.
+        // Outside of the array.
         (around("tru,", good, ""), "refused at 1"),
         (around("\"x\":tru,", good, ""), "refused at 5"),
         (around("\"x\":01,", good, ""), "refused at 5"),
@@ -147,7 +147,7 @@ fn what_is_beside_and_between_records_is_json_or_refuses_the_file() {
 }
 
 #[test]
-fn the_format_of_a_dataset_decides() {
+fn the_format_of_the_dataset_decides_the_shape() {
     let (document, lines) = (defined("format = 'document'"), defined("format = 'lines'"));
     let none = defined("records = ''");
     let two = "{\"id\":1}\n{\"id\":2}\n";
@@ -169,7 +169,7 @@ fn the_format_of_a_dataset_decides() {
 }
 
 #[test]
-fn a_pointer_with_an_index_follows_it() {
+fn a_pointer_may_have_an_index() {
     let dataset = defined("records = '/data/1/x'");
     for (document, expected) in [
         (
@@ -186,7 +186,7 @@ fn a_pointer_with_an_index_follows_it() {
 }
 
 #[test]
-fn the_arrays_of_several_datasets_are_cut() {
+fn arrays_of_several_datasets_are_all_cut() {
     let dataset = |name: &str| {
         let definition =
             format!("name = '{name}'\ncolumns = [{{name = 'x', field = '/id', type = 'text'}}]");
@@ -255,7 +255,7 @@ fn a_line_of_many_records_is_cut_at_its_records() {
     };
     let texts = texts(document.as_bytes(), limits).unwrap();
     assert_eq!(texts, vec![b"{\"id\":12}".to_vec(); 1_000]);
-    // The second record lacks a brace: all after it would be a part of it.
+    // The second record lacks a brace, so that the third would become a part of it.
     let broken = "{\"id\":1}{\"id\":{\"x\":2}{\"id\":3}\n";
     assert_eq!(shape(&ITEMS, &format!("{{}}\n{broken}")), "refused at 11");
     assert_eq!(shape(&ITEMS, "{\"id\":1}{\"id\":2}{\"id\":"), "incomplete");
