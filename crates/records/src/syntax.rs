@@ -1,32 +1,33 @@
 //! The grammar of JSON (RFC 8259) over bytes: blanks, strings, numbers, whole values.
 //!
-//! Knows no records and no datasets. [`cut`](crate::cut) holds what is beside the records to it,
-//! and [`parse`](crate::parse) reads plain records by it. UTF-8 is checked by the callers, who know
-//! whether their bytes are text already.
+//! Knows no records and no datasets. [`cut`](crate::cut) checks the text outside of records by it,
+//! and [`parse`](crate::parse) reads plain records by it. Callers check UTF-8, since some of them
+//! have checked their bytes before.
 
 use std::ops::Range;
 
 use wide::u8x16;
 
-/// Most levels of nesting of a value that [`value`] passes: its stack has one byte for each.
+/// Most levels of nesting that [`value`] passes. Its stack takes one byte for each level, so a file
+/// of opening brackets costs at most 1 MiB.
 const LEVELS_MAX: usize = 1 << 20;
 
-/// Why a value cannot be passed.
+/// Why the text is not a JSON value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Stop {
-    /// The text ends first. With more text it can become a value.
+    /// The text ends before the value does. With more text it can become a value.
     End,
-    /// The byte here cannot follow what is before it.
+    /// The byte at this place cannot follow the bytes before it.
     At(usize),
 }
 
-/// Whitespace as JSON has it.
+/// Whether a byte is whitespace in JSON.
 pub(crate) const fn is_blank(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t' | b'\n' | b'\r')
 }
 
-/// The place of the first byte from `at` on that is not blank, or the end. Mostly there is one
-/// blank or none, so bytes are looked at one by one.
+/// The place of the first byte from `at` on that is not blank, or the end. Compares one byte at a
+/// time, since most gaps have one blank or none.
 #[inline]
 pub(crate) fn skip_blank(bytes: &[u8], mut at: usize) -> usize {
     while bytes.get(at).is_some_and(|byte| is_blank(*byte)) {
@@ -47,14 +48,14 @@ pub(crate) fn trim(bytes: &[u8], mut range: Range<usize>) -> Range<usize> {
     range
 }
 
-/// The place after this byte. `None` if another one is here.
+/// The place after `byte`. `None` if another byte is at `at`.
 #[inline]
 pub(crate) fn after(bytes: &[u8], at: usize, byte: u8) -> Option<usize> {
     (bytes.get(at) == Some(&byte)).then_some(at + 1)
 }
 
-/// The first byte from `at` on that means something in a string: a quote, a backslash, or a control
-/// character, which a string cannot hold. `None` if there is none.
+/// The place of the first byte from `at` on that is special in a string: a quote, a backslash, or a
+/// control character, which a string cannot hold. `None` if no special byte follows.
 #[inline]
 pub(crate) fn special(bytes: &[u8], mut at: usize) -> Option<usize> {
     const WIDTH: usize = 16;
@@ -74,7 +75,7 @@ pub(crate) fn special(bytes: &[u8], mut at: usize) -> Option<usize> {
     Some(at + bytes[at..].iter().position(is_special)?)
 }
 
-/// The place after a number. `None` if none begins here, or if it is not written as JSON writes it.
+/// The place after the number at `at`. `None` if no number of JSON begins there.
 #[inline]
 pub(crate) fn number(bytes: &[u8], at: usize) -> Option<usize> {
     let digits = |at: usize| {
@@ -105,18 +106,18 @@ pub(crate) fn number(bytes: &[u8], at: usize) -> Option<usize> {
     Some(end)
 }
 
-/// Whether the text of a number is that of an integer: no fraction, no exponent.
+/// Whether the text of a number is an integer: without fraction and exponent.
 pub(crate) fn is_integer(number: &str) -> bool {
     !number
         .bytes()
         .any(|byte| matches!(byte, b'.' | b'e' | b'E'))
 }
 
-/// The place after the string whose opening quote is here.
+/// The place after the string whose opening quote is at `at`.
 ///
 /// # Errors
-/// The place of a byte that is no opening quote, of a control character, or of the backslash of an
-/// escape that means nothing. A surrogate without its other half is one.
+/// The place of a byte that is not an opening quote, of a control character, or of the backslash of
+/// an invalid escape. Half of a surrogate pair is an invalid escape.
 pub(crate) fn string(bytes: &[u8], at: usize) -> Result<usize, Stop> {
     let mut at = match bytes.get(at) {
         Some(b'"') => at + 1,
@@ -148,7 +149,7 @@ pub(crate) fn string(bytes: &[u8], at: usize) -> Result<usize, Stop> {
     }
 }
 
-/// The UTF-16 unit of the escape `\uXXXX` whose backslash is here.
+/// The UTF-16 unit of the escape `\uXXXX` whose backslash is at `at`.
 fn unit(bytes: &[u8], at: usize) -> Result<u32, Stop> {
     let mut unit = 0;
     for place in at + 2..at + 6 {
@@ -159,17 +160,17 @@ fn unit(bytes: &[u8], at: usize) -> Result<u32, Stop> {
     Ok(unit)
 }
 
-/// The place after the value that begins here.
+/// The place after the value that begins at `at`.
 ///
 /// # Errors
-/// Where the text stops being JSON, or that it ends within the value. A number or a word at the end
-/// of the text is whole. The stack is bounded: see [`LEVELS_MAX`].
+/// The place where the text stops being JSON, or [`Stop::End`] if the text ends within the value. A
+/// number at the end of the text counts as whole. More than [`LEVELS_MAX`] levels are refused.
 pub(crate) fn value(bytes: &[u8], at: usize) -> Result<usize, Stop> {
-    // The brackets that close the open containers.
+    // The closing bracket of each open container.
     let mut open = Vec::new();
     let mut at = at;
     loop {
-        // A value begins here.
+        // A value begins at `at`.
         let byte = *bytes.get(at).ok_or(Stop::End)?;
         let mut end = match byte {
             b'{' | b'[' => {
@@ -192,7 +193,7 @@ pub(crate) fn value(bytes: &[u8], at: usize) -> Result<usize, Stop> {
             b'n' => word(bytes, at, b"null")?,
             _ => number(bytes, at).ok_or_else(|| number_stop(bytes, at))?,
         };
-        // A value has ended: close what ends with it.
+        // The value has ended at `end`. Close each container that ends with it.
         loop {
             let Some(close) = open.last() else {
                 return Ok(end);
@@ -214,7 +215,7 @@ pub(crate) fn value(bytes: &[u8], at: usize) -> Result<usize, Stop> {
     }
 }
 
-/// The place of the value of the element that begins here: in an object, a key comes first.
+/// The place of the value of the element that begins at `at`. In an object, its key comes first.
 fn begin_element(bytes: &[u8], at: usize, close: u8) -> Result<usize, Stop> {
     if close == b']' {
         return Ok(at);
@@ -238,7 +239,7 @@ fn word(bytes: &[u8], at: usize, word: &[u8]) -> Result<usize, Stop> {
     }
 }
 
-/// Why no number begins here: what is here is the beginning of one, or it is none.
+/// Why no number begins at `at`: the text ends within a number, or it is not a number.
 fn number_stop(bytes: &[u8], at: usize) -> Stop {
     let is_part = |byte: &u8| matches!(byte, b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E');
     let ends = bytes[at..].iter().all(is_part);
@@ -256,7 +257,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn values_end_where_they_close() {
+    fn a_value_ends_at_its_last_byte() {
         for text in [
             "1",
             "-0.5e+3",
@@ -284,10 +285,10 @@ mod tests {
     }
 
     #[test]
-    fn a_value_that_ends_too_early_needs_more_text() {
+    fn a_truncated_value_needs_more_text() {
         let whole = r#"{"a": [tru, "x\u00e9\ud83d\ude00\\", -1.5e-3, {"b": null}]}"#;
         let whole = whole.replace("tru,", "true,");
-        // In the outermost brackets, so that a number is not whole at the end of the text.
+        // All values are within brackets, so that a number at the end of the text is not whole.
         for end in 0..whole.len() {
             assert_eq!(
                 value(&whole.as_bytes()[..end], 0),
@@ -300,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn text_that_is_no_json_stops_at_its_place() {
+    fn the_place_where_text_stops_being_json_is_returned() {
         for (text, at) in [
             ("[1,]", 3),
             ("[,1]", 1),

@@ -1,12 +1,12 @@
 //! Timestamps: text or number to microseconds since the epoch in UTC, and back to the calendar.
 //!
 //! Pure, without a clock. One unit everywhere: `i64` microseconds since 1970-01-01T00:00:00Z.
-//! What is finer than a microsecond is cut, never rounded, so that no timestamp moves into another
-//! second or day. Only the years 1000 to 9999 exist here: a DATETIME can hold no others.
+//! Digits beyond the microsecond are cut, never rounded, so that no timestamp moves into another
+//! second or day. Timestamps are in the years 1000 to 9999: a DATETIME can hold no others.
 //!
-//! The reader is written by hand because it runs once a record. A property test holds it to jiff.
-//! On purpose it is stricter: a leap second `:60`, an offset of 24 hours or more, a decimal comma,
-//! a week date, a date alone, and a time-zone name are no timestamps.
+//! The parser is written by hand because it runs for every record. A property test compares it with
+//! jiff. It is stricter on purpose: it refuses a leap second `:60`, an offset of 24 hours or more,
+//! a decimal comma, a week date, a date without a time, and the name of a time zone.
 
 use crate::dataset::EpochUnit;
 
@@ -17,17 +17,17 @@ const MICROS_A_DAY: i64 = SECONDS_A_DAY * MICROS_A_SECOND;
 /// 1000-01-01T00:00:00Z, the first that a `DATETIME` of MySQL holds.
 pub const MIN: i64 = days_from_civil(1000, 1, 1) * MICROS_A_DAY;
 
-/// 9999-12-31T23:59:59.999999Z, the last.
+/// 9999-12-31T23:59:59.999999Z, the last that a `DATETIME` of MySQL holds.
 pub const MAX: i64 = days_from_civil(10_000, 1, 1) * MICROS_A_DAY - 1;
 
-/// `YYYY-MM-DDTHH:MM:SS`, the part that every timestamp has.
+/// Length in bytes of `YYYY-MM-DDTHH:MM:SS`, the part that every timestamp has.
 const SECONDS_LEN: usize = 19;
 
-/// Reads an RFC 3339 timestamp: `2022-06-05T21:02:34.546Z`.
+/// Parses an RFC 3339 timestamp: `2022-06-05T21:02:34.546Z`.
 ///
-/// The separator is `T`, `t` or one space; the fraction has one digit or more; the offset is `Z`,
-/// `z`, `+hh:mm`, `+hhmm` or `+hh` with either sign, and one without an offset is UTC. `None` for
-/// anything else, for dates that the calendar lacks, and outside of the years 1000 to 9999.
+/// The separator is `T`, `t` or one space. The fraction has one digit or more. The offset is `Z`,
+/// `z`, `+hh:mm`, `+hhmm` or `+hh` with either sign; without an offset, the time is UTC. `None` if
+/// the text has another form, the calendar lacks the date, or the year is not 1000 to 9999.
 #[must_use]
 pub fn parse(text: &str) -> Option<i64> {
     let (head, tail) = text.as_bytes().split_first_chunk::<SECONDS_LEN>()?;
@@ -39,13 +39,13 @@ pub fn parse(text: &str) -> Option<i64> {
     in_range(micros + fraction - offset_seconds(offset)? * MICROS_A_SECOND)
 }
 
-/// Reads a number, as it is written in JSON, as an epoch: exactly, also with a fraction and an
-/// exponent, since a detour by a float would lose microseconds.
+/// Parses a number of JSON as an epoch. Exact, also with a fraction and an exponent: a conversion
+/// through a float would lose microseconds.
 ///
-/// `None` outside of the years 1000 to 9999.
+/// `None` if the year is not 1000 to 9999.
 #[must_use]
 pub fn from_epoch(number: &str, unit: EpochUnit) -> Option<i64> {
-    // No number within range needs more digits, counted without the zeros in front.
+    // No number in range needs more digits, without its leading zeros.
     const DIGITS_MAX: i32 = 36;
     let (mantissa, exponent) = match number.find(['e', 'E']) {
         Some(at) => (&number[..at], number[at + 1..].parse::<i32>().ok()?),
@@ -71,7 +71,7 @@ pub fn from_epoch(number: &str, unit: EpochUnit) -> Option<i64> {
                 digits += i32::from(value != 0);
                 scale = scale.checked_sub(i32::from(seen_point))?;
             }
-            // Digits beyond those only matter before the point, where they count as places.
+            // A digit beyond DIGITS_MAX matters only before the point: it multiplies by ten.
             b'0'..=b'9' => scale = scale.checked_add(i32::from(!seen_point))?,
             _ => return None,
         }
@@ -81,7 +81,7 @@ pub fn from_epoch(number: &str, unit: EpochUnit) -> Option<i64> {
     let micros = match u32::try_from(scale) {
         Ok(_) if value == 0 => 0,
         Ok(places) => value.checked_mul(power(places)?)?,
-        // Smaller than any power that fits: what is left is less than a microsecond.
+        // If the power does not fit 128 bits, the number is less than one microsecond from zero.
         Err(_) => {
             power(scale.unsigned_abs()).map_or(-i128::from(value < 0), |p| value.div_euclid(p))
         }
@@ -108,13 +108,13 @@ pub struct Civil {
     pub micros: u32,
 }
 
-/// The calendar's view of a timestamp between [`MIN`] and [`MAX`].
+/// The date and time in UTC of a timestamp between [`MIN`] and [`MAX`].
 ///
 /// # Panics
-/// Outside of that range: [`parse`] and [`from_epoch`] give nothing outside, so it is a bug.
+/// If `us` is outside of that range. [`parse`] and [`from_epoch`] return no such timestamp.
 #[must_use]
 pub fn civil(us: i64) -> Civil {
-    // All casts below are of numbers in range, by this assertion.
+    // By this assertion, no cast below loses a digit.
     assert!(
         (MIN..=MAX).contains(&us),
         "{us} is outside of the years 1000 to 9999"
@@ -122,8 +122,8 @@ pub fn civil(us: i64) -> Civil {
     let of_day = us.rem_euclid(MICROS_A_DAY);
     let micros = (of_day % MICROS_A_SECOND) as u32;
     let second = (of_day / MICROS_A_SECOND) as u32;
-    // Days to date in the manner of Howard Hinnant's `civil_from_days`: years begin in March, so
-    // that the leap day is the last of its year. 719,468 days lie between 0000-03-01 and the epoch.
+    // From days to a date as in Howard Hinnant's `civil_from_days`: years begin in March, so that
+    // the leap day is the last of its year. 719,468 days lie between 0000-03-01 and the epoch.
     let days = (us.div_euclid(MICROS_A_DAY) + 719_468) as u32;
     let era = days / 146_097;
     let of_era = days % 146_097;
@@ -147,7 +147,7 @@ pub fn civil(us: i64) -> Civil {
 }
 
 impl Civil {
-    /// The timestamp of this point on the calendar; the way back from [`civil`].
+    /// The timestamp of this date and time; the way back from [`civil`].
     #[must_use]
     pub fn timestamp(self) -> i64 {
         let days = days_from_civil(self.year.into(), self.month.into(), self.day.into());
@@ -156,7 +156,7 @@ impl Civil {
         days * MICROS_A_DAY + seconds * MICROS_A_SECOND + i64::from(self.micros)
     }
 
-    /// The beginning of its day.
+    /// The beginning of the same day.
     #[must_use]
     pub fn midnight(self) -> Self {
         Self {
@@ -169,11 +169,11 @@ impl Civil {
     }
 }
 
-/// Appends `YYYY-MM-DD HH:MM:SS.ffffff`, which databases read as a timestamp and [`parse`] as well.
-/// Its order as text is its order in time.
+/// Appends a timestamp as `YYYY-MM-DD HH:MM:SS.ffffff`, which databases and [`parse`] read. The
+/// order of such texts is their order in time.
 ///
 /// # Panics
-/// As [`civil`].
+/// If `us` is not between [`MIN`] and [`MAX`].
 pub fn write(us: i64, out: &mut Vec<u8>) {
     let at = civil(us);
     digits(at.year.into(), 4, out);
@@ -191,10 +191,10 @@ pub fn write(us: i64, out: &mut Vec<u8>) {
     digits(at.micros, 6, out);
 }
 
-/// The same as a text of its own.
+/// A timestamp as the text that [`write`] appends.
 ///
 /// # Panics
-/// As [`civil`].
+/// If `us` is not between [`MIN`] and [`MAX`].
 #[must_use]
 pub fn text(us: i64) -> String {
     let mut out = Vec::with_capacity(26);
@@ -211,7 +211,7 @@ fn digits(number: u32, width: u32, out: &mut Vec<u8>) {
 /// The UTC day of a timestamp, in days since the epoch.
 ///
 /// # Panics
-/// Never for a timestamp in microseconds: 2^63 of them are 107 million days.
+/// Never: 2^63 microseconds are 107 million days.
 #[must_use]
 pub fn day(us: i64) -> i32 {
     i32::try_from(us.div_euclid(MICROS_A_DAY)).expect("2^63 microseconds are 107 million days")
@@ -252,9 +252,10 @@ fn days_of_month(year: u32, month: u32) -> u32 {
     u32::from(DAYS[month as usize - 1]) + u32::from(leap && month == 2)
 }
 
-/// Days since the epoch, in the manner of Howard Hinnant's `days_from_civil`, for years from 0 on.
+/// Days since the epoch, as in Howard Hinnant's `days_from_civil`, for years from 0 on.
 const fn days_from_civil(year: u32, month: u32, day: u32) -> i64 {
-    // A year that begins in March, an era later, so that January of year 0 is not below zero.
+    // The year begins in March, and is moved by one era of 400 years, so that January of year 0 is
+    // not below zero.
     let year = year + 400 - (month <= 2) as u32;
     let era = year / 400;
     let of_era = year % 400;
@@ -264,7 +265,7 @@ const fn days_from_civil(year: u32, month: u32, day: u32) -> i64 {
     days as i64 - 719_468 - 146_097
 }
 
-/// Microseconds of the digits after the point, and what stands behind them.
+/// The digits after the point as microseconds, and the text after these digits.
 fn fraction(text: &[u8]) -> Option<(i64, &[u8])> {
     let digits = text.iter().take_while(|byte| byte.is_ascii_digit()).count();
     if digits == 0 {
@@ -277,7 +278,7 @@ fn fraction(text: &[u8]) -> Option<(i64, &[u8])> {
     Some((micros, &text[digits..]))
 }
 
-/// Seconds that local time is ahead of UTC.
+/// How many seconds local time is ahead of UTC.
 fn offset_seconds(text: &[u8]) -> Option<i64> {
     let (sign, digits) = match text {
         [] | [b'Z' | b'z'] => return Some(0),
@@ -302,7 +303,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// What jiff makes of a text, cut to microseconds, with our range.
+    /// The timestamp that jiff parses from a text, cut to microseconds. `None` outside of our
+    /// range.
     fn oracle(text: &str) -> Option<i64> {
         let nanos = if let Ok(timestamp) = text.parse::<jiff::Timestamp>() {
             timestamp.as_nanosecond()
@@ -317,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_a_timestamp() {
+    fn timestamps_are_parsed() {
         let cases = [
             ("1970-01-01T00:00:00Z", 0),
             ("1970-01-01 00:00:00", 0),
@@ -340,7 +342,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_none() {
+    fn other_texts_are_refused() {
         let cases = [
             "",
             "2022-06-05",
@@ -420,7 +422,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_timestamp_is_written_as_a_date_library_writes_it(us in MIN..=MAX) {
+        fn a_timestamp_is_written_as_jiff_writes_it(us in MIN..=MAX) {
             let written = text(us);
             if let Ok(library) = jiff::Timestamp::from_microsecond(us) {
                 let library = library.strftime("%Y-%m-%d %H:%M:%S.%6f").to_string();
@@ -433,7 +435,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn jiff_agrees_on_written_timestamps(
+        fn valid_timestamps_are_parsed_as_by_jiff(
             year in 990_u32..=9999, month in 0_u32..=13, day in 0_u32..=32,
             hour in 0_u32..=24, minute in 0_u32..=60, second in 0_u32..60,
             separator in "[Tt ]", fraction in "(\\.[0-9]{1,9})?",
@@ -447,7 +449,7 @@ mod tests {
         }
 
         #[test]
-        fn what_both_take_is_the_same(
+        fn if_jiff_parses_a_text_too_both_results_are_equal(
             text in "(19|20)[0-9]{2}-[01][0-9]-[0-3][0-9][Tt ][0-2][0-9]:[0-5][0-9]:[0-6][0-9]\
                      (\\.[0-9]{1,9})?(Z|[+-][0-2][0-9](:?[0-9]{2})?)?",
             at in 0_usize..35, byte in "[ -~]",
@@ -458,20 +460,20 @@ mod tests {
             }
             for text in [text, mutated] {
                 if let (Some(ours), Some(theirs)) = (parse(&text), oracle(&text)) {
-                    // jiff reads a leap second as :59, we refuse it; nothing else may differ.
+                    // jiff reads a leap second as :59, and `parse` refuses it.
                     prop_assert_eq!(ours, theirs, "{}", text);
                 }
             }
         }
 
         #[test]
-        fn any_text_is_read_without_a_panic(text in "\\PC{0,40}", number in "[-0-9.eE+]{0,40}") {
+        fn any_text_is_parsed_without_a_panic(text in "\\PC{0,40}", number in "[-0-9.eE+]{0,40}") {
             let _ = parse(&text);
             let _ = from_epoch(&number, EpochUnit::S);
         }
 
         #[test]
-        fn whole_epochs_are_what_they_say(seconds in -30_610_224_000_i64..253_402_300_800) {
+        fn whole_epochs_are_exact(seconds in -30_610_224_000_i64..253_402_300_800) {
             let expected = Some(seconds * 1_000_000);
             prop_assert_eq!(from_epoch(&seconds.to_string(), EpochUnit::S), expected);
             prop_assert_eq!(from_epoch(&format!("{seconds}000"), EpochUnit::Ms), expected);
@@ -479,7 +481,7 @@ mod tests {
         }
 
         #[test]
-        fn the_calendar_is_that_of_jiff(us in MIN..=MAX) {
+        fn dates_are_those_of_jiff(us in MIN..=MAX) {
             let expected = jiff::Timestamp::from_microsecond(us).unwrap();
             let expected = jiff::tz::Offset::UTC.to_datetime(expected);
             let ours = civil(us);

@@ -1,8 +1,9 @@
-//! What a dataset is: one definition that drives parsing, the Arrow schema, the table and the
-//! INSERT. Two are built in, and users add theirs; nothing elsewhere knows a dataset by name.
+//! What a dataset is: one definition from which parsing, the Arrow schema, the table and the INSERT
+//! follow. Two datasets are built in, and users add their own. No other module knows a dataset by
+//! name.
 //!
-//! Definitions are checked once, by [`Datasets::new`]: the names in a [`Dataset`] of it are safe SQL
-//! identifiers.
+//! [`Datasets::new`] checks all definitions once. The names in a [`Dataset`] that it returns are
+//! safe SQL identifiers.
 
 use std::sync::Arc;
 
@@ -13,17 +14,17 @@ use serde::Deserialize;
 /// Name of the primary key column of each table: `file_no << 32 | ordinal`.
 pub const ID_COLUMN: &str = "id";
 
-/// Name of the column that keeps the fields which the dataset does not know.
+/// Name of the column for the fields of a record that no other column takes.
 pub const RESCUE_COLUMN: &str = "_rescued";
 
-/// Longest identifier that MySQL and MariaDB take.
+/// Longest identifier that MySQL and MariaDB accept.
 const IDENTIFIER_CHARS_MAX: usize = 64;
 
-/// A kind of record and where it goes.
+/// A kind of record, and the table that its rows go to.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Dataset {
-    /// Its name: in the ledger, as a metric label, as a part of the stream's key.
+    /// The name, as the ledger, a metric label and the key of the Redis stream hold it.
     pub name: String,
     /// A file belongs to this dataset if its name contains this text. Default: the name.
     #[serde(default)]
@@ -41,10 +42,10 @@ pub struct Dataset {
     pub table: String,
     /// The columns, in the order of the table.
     pub columns: Vec<Column>,
-    /// What becomes of a field that no column takes.
+    /// What the parser does with a field that no column takes. Default: `rescue`.
     #[serde(default)]
     pub on_unknown_field: OnUnknownField,
-    /// The daily summary over this dataset, where it has one.
+    /// The daily summary of this dataset. Default: no summary.
     #[serde(default)]
     pub summary: Option<Summary>,
 }
@@ -58,20 +59,21 @@ pub struct Column {
     /// The field, as a JSON pointer into the record. Default: `/` and the name.
     #[serde(default)]
     pub field: String,
-    /// What the column holds.
+    /// The type of the column.
     #[serde(rename = "type")]
     pub kind: ColumnType,
-    /// Most characters (Unicode scalar values) of a text; more is a reject. At most 16,383.
+    /// Most characters (Unicode scalar values) of a text; a longer text is a reject. At most
+    /// 16,383.
     #[serde(default = "default_chars_max")]
     pub max_chars: u32,
     /// Whether a record without this field (or with `null`) is a reject. A column that is not
     /// required holds NULL instead, or its `default`.
     #[serde(default = "default_required")]
     pub required: bool,
-    /// JSON text used where the field is missing or null. Only for `json` columns.
+    /// JSON text that the column holds if the field is missing or null. Only for `json` columns.
     #[serde(default)]
     pub default: Option<String>,
-    /// How a number is read as a timestamp. Default: a number is a reject.
+    /// The unit of a number in a `timestamp` column. Default: a number is a reject.
     #[serde(default)]
     pub epoch: Option<EpochUnit>,
 }
@@ -84,21 +86,22 @@ const fn default_required() -> bool {
     true
 }
 
-/// What a column holds.
+/// The type of a column, and the JSON values that it accepts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ColumnType {
-    /// Text of at most `max_chars` characters; numbers and booleans are taken as written.
+    /// Text of at most `max_chars` characters. Accepts numbers and booleans as written.
     Text,
     /// A 64-bit signed integer.
     Integer,
-    /// A 64-bit floating point number; integers are taken.
+    /// A 64-bit floating point number. Accepts integers.
     Float,
     /// `true` or `false`.
     Boolean,
-    /// RFC 3339, or an epoch where the column says so; stored in UTC with microseconds.
+    /// A time: RFC 3339 text, or a number if the column has an `epoch`. Stored in UTC with
+    /// microseconds.
     Timestamp,
-    /// Any JSON value, kept as the text it was written as.
+    /// Any JSON value, stored with the text that the file has.
     Json,
 }
 
@@ -118,25 +121,26 @@ pub enum EpochUnit {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Format {
-    /// As a document if the file is one JSON value, else as lines; [`cut`](crate::cut) has the rule.
+    /// `document` if the file is one JSON value, else `lines`; [`cut`](crate::cut) has the exact
+    /// rule.
     #[default]
     Auto,
-    /// One JSON value: an array of records, an object that holds one, or one record.
+    /// One JSON value: an array of records, an object that holds such an array, or one record.
     Document,
     /// A record on each line (NDJSON).
     Lines,
 }
 
-/// What becomes of a field that no column takes.
+/// What the parser does with a field that no column takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum OnUnknownField {
-    /// It is kept in the column `_rescued`, a JSON object.
+    /// Stores it in the column `_rescued`, a JSON object.
     #[default]
     Rescue,
-    /// It is dropped, as the definition says in so many words.
+    /// Drops it.
     Ignore,
-    /// The record is a reject.
+    /// Rejects the record.
     Reject,
 }
 
@@ -146,16 +150,18 @@ pub enum OnUnknownField {
 pub struct Summary {
     /// The table.
     pub table: String,
-    /// The required text column that is summarised by.
+    /// The column by whose values records are grouped: a required text column.
     pub key: String,
-    /// The required timestamp column that says which record is last; ties go to the larger `id`.
+    /// The column that decides which record of a day is the last: a required timestamp column. Of
+    /// records with equal times, the one with the largest `id` is the last.
     pub time: String,
-    /// The required text column that is kept of the last record.
+    /// The column of the last record that the summary keeps: a required text column.
     pub value: String,
 }
 
 impl Dataset {
-    /// Shape of a batch of this dataset: `id` (`UInt64`), the columns, `_rescued` (Utf8, nullable).
+    /// The schema of a batch of this dataset: `id` (`UInt64`), the columns, `_rescued` (Utf8,
+    /// nullable).
     ///
     /// Text and JSON are Utf8, timestamps are microseconds in UTC. The table has the same columns
     /// in the same order.
@@ -170,20 +176,20 @@ impl Dataset {
         Arc::new(Schema::new(fields))
     }
 
-    /// The JSON pointer to the array of records in an envelope. Empty if there is none.
+    /// The JSON pointer to the array of records in an envelope. Empty if no file is an envelope.
     #[must_use]
     pub fn pointer(&self) -> &str {
         self.records.as_deref().unwrap_or_default()
     }
 
-    /// The members of a record that its columns are filled from, as keys.
+    /// The keys of the members of a record that columns take values from, one for each column.
     #[must_use]
     pub fn fields(&self) -> Vec<String> {
         let key = |column: &Column| segments(&column.field).next().unwrap_or_default();
         self.columns.iter().map(key).collect()
     }
 
-    /// The column of this name and its place among `columns`.
+    /// The column with this name, and its index in `columns`.
     #[must_use]
     pub fn column(&self, name: &str) -> Option<(usize, &Column)> {
         self.columns
@@ -192,7 +198,7 @@ impl Dataset {
             .find(|(_, column)| column.name == name)
     }
 
-    /// The tables that are written to: its own, and that of its summary.
+    /// The tables of the dataset: its own, and that of its summary.
     fn tables(&self) -> impl Iterator<Item = &str> {
         let summary = self.summary.iter().map(|summary| summary.table.as_str());
         std::iter::once(self.table.as_str()).chain(summary)
@@ -236,19 +242,19 @@ pub struct Datasets(Vec<Arc<Dataset>>);
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("dataset `{dataset}`: {problem}")]
 pub struct InvalidDataset {
-    /// The dataset's name as it was given.
+    /// The dataset's name as the user wrote it.
     pub dataset: String,
-    /// What is wrong, and what would be right.
+    /// What is wrong, and how to correct it.
     pub problem: String,
 }
 
-/// Why a file name decides for no dataset.
+/// Why a file name belongs to no dataset.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NoDataset {
-    /// No pattern is in it. Holds all patterns.
+    /// The name contains no pattern of a dataset. Holds all patterns.
     #[error("no dataset takes it: its name contains none of {0}")]
     None(String),
-    /// The longest patterns in it are of two datasets.
+    /// Two datasets have patterns of the same length in the name, and no pattern is longer.
     #[error(
         "its name fits the datasets `{0}` and `{1}` alike: make `files` of one of them longer, or \
          name the dataset with --dataset"
@@ -257,11 +263,12 @@ pub enum NoDataset {
 }
 
 impl Datasets {
-    /// The built-in datasets and those of the user. A user's dataset of a built-in name replaces it.
+    /// The built-in datasets and those of the user. A user's dataset replaces a built-in one of the
+    /// same name.
     ///
     /// # Errors
-    /// A name that is no SQL identifier, a name or a table given twice, a pointer that does not
-    /// begin with `/`, a summary over columns that are not there.
+    /// A name is not an SQL identifier, two datasets have the same name or table, a pointer does
+    /// not begin with `/`, or a summary names a column that is missing or has the wrong type.
     pub fn new(users: Vec<Dataset>) -> Result<Self, InvalidDataset> {
         let mut all: Vec<Dataset> = builtin();
         all.retain(|dataset| !users.iter().any(|user| user.name == dataset.name));
@@ -274,22 +281,22 @@ impl Datasets {
         Ok(Self(all.into_iter().map(Arc::new).collect()))
     }
 
-    /// All of them, in the order of their definition.
+    /// All datasets, in the order of their definitions.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Dataset>> {
         self.0.iter()
     }
 
-    /// The dataset of this name.
+    /// The dataset with this name.
     #[must_use]
     pub fn by_name(&self, name: &str) -> Option<&Arc<Dataset>> {
         self.0.iter().find(|dataset| dataset.name == name)
     }
 
-    /// The dataset whose pattern this file name (not path) contains. The longest pattern wins, so
-    /// that a dataset `trips_eu` beside `trips` gets its files.
+    /// The dataset whose pattern this file name (without directories) contains. The longest pattern
+    /// decides, so that `trips_eu` gets its files although they also contain `trips`.
     ///
     /// # Errors
-    /// No pattern is in the name, or several of the same length are.
+    /// The name contains no pattern, or its longest patterns belong to two datasets.
     pub fn for_file_name(&self, file_name: &[u8]) -> Result<&Arc<Dataset>, NoDataset> {
         let contains =
             |pattern: &[u8]| file_name.windows(pattern.len()).any(|part| part == pattern);
@@ -384,10 +391,10 @@ fn invalid(dataset: &Dataset, problem: impl Into<String>) -> InvalidDataset {
     }
 }
 
-/// Whether a dataset has its name and its tables for itself.
+/// Checks that no two datasets share a name, a table, or both their files and their pointer.
 fn check_apart(others: &[Dataset], dataset: &Dataset) -> Result<(), InvalidDataset> {
     if others.iter().any(|other| other.name == dataset.name) {
-        return Err(invalid(dataset, "there are two of this name"));
+        return Err(invalid(dataset, "two datasets have this name: rename one of them"));
     }
     let same = |other: &&Dataset| other.files == dataset.files && other.records == dataset.records;
     if let Some(other) = others.iter().find(same) {
@@ -399,7 +406,7 @@ fn check_apart(others: &[Dataset], dataset: &Dataset) -> Result<(), InvalidDatas
         return Err(invalid(dataset, problem));
     }
     for (at, table) in dataset.tables().enumerate() {
-        // SQLite takes names for the same that differ in case only.
+        // Names that differ only in case are the same name in SQLite.
         let is_it = |other: &str| other.eq_ignore_ascii_case(table);
         let of_other = others.iter().find(|other| other.tables().any(is_it));
         let owner = match of_other {
@@ -407,7 +414,7 @@ fn check_apart(others: &[Dataset], dataset: &Dataset) -> Result<(), InvalidDatas
             None if dataset.tables().take(at).any(is_it) => "its own records".to_owned(),
             None => continue,
         };
-        let problem = format!("the table `{table}` is that of {owner} already: name another one");
+        let problem = format!("the table `{table}` already belongs to {owner}: name another one");
         return Err(invalid(dataset, problem));
     }
     Ok(())
@@ -431,7 +438,7 @@ fn check(dataset: &Dataset) -> Result<(), InvalidDataset> {
         }
         if table.starts_with("sqlite_") {
             return fail(format!(
-                "`{table}`: SQLite keeps names of this kind for itself"
+                "`{table}`: SQLite reserves names that begin with `sqlite_`"
             ));
         }
     }
@@ -454,7 +461,7 @@ fn check(dataset: &Dataset) -> Result<(), InvalidDataset> {
         };
         if dataset.columns[..at].iter().any(same) {
             return fail(format!(
-                "column `{}`: its name or field is taken already",
+                "column `{}`: another column has the same name or field",
                 column.name
             ));
         }
@@ -479,7 +486,7 @@ fn column_problem(column: &Column) -> Option<String> {
             column.field
         ));
     }
-    // 16,383 characters of 4 bytes are the longest VARCHAR that MySQL takes in utf8mb4.
+    // The longest VARCHAR of MySQL in utf8mb4: 16,383 characters of 4 bytes.
     if !(1..=16_383).contains(&column.max_chars) {
         return Some("`max_chars` must be 1 to 16383".to_owned());
     }
@@ -491,7 +498,7 @@ fn column_problem(column: &Column) -> Option<String> {
             None
         }
         (Some(text), ColumnType::Json) => Some(format!("`default = '{text}'` is not JSON")),
-        (Some(_), _) => Some("only a json column takes a default".to_owned()),
+        (Some(_), _) => Some("only a json column can have a default".to_owned()),
     }
 }
 

@@ -1,4 +1,4 @@
-//! Definitions: the built-in ones, those that are refused, and which files they take.
+//! Built-in definitions, definitions that are refused, and the files that a dataset takes.
 
 use super::*;
 
@@ -69,12 +69,12 @@ fn definitions_that_cannot_work_are_refused() {
         ),
         (
             "name = 'a'\ntable = 'SQLite_a'\ncolumns = [{name = 'b', type = 'text'}]",
-            "SQLite keeps",
+            "SQLite reserves",
         ),
         (
             "name = 'vehicle_events'\ntable = 'Vehicle_Status'\n\
              columns = [{name = 'b', type = 'text'}]",
-            "that of `vehicle_status` already",
+            "already belongs to `vehicle_status`",
         ),
         (
             "name = 'a'\nsummary = {table = 'Ingest_files', key = 'b', time = 'b', value = 'b'}\n\
@@ -84,12 +84,12 @@ fn definitions_that_cannot_work_are_refused() {
         (
             "name = 'a'\nsummary = {table = 'daily_summary', key = 'k', time = 't', value = 'k'}\n\
              columns = [{name = 'k', type = 'text'}, {name = 't', type = 'timestamp'}]",
-            "that of `vehicle_events` already",
+            "already belongs to `vehicle_events`",
         ),
         (
             "name = 'a'\nsummary = {table = 'A', key = 'k', time = 't', value = 'k'}\n\
              columns = [{name = 'k', type = 'text'}, {name = 't', type = 'timestamp'}]",
-            "that of its own records already",
+            "already belongs to its own records",
         ),
         (
             "name = 'a'\ncolumns = [{name = 'b', type = 'text', default = '1'}]",
@@ -106,7 +106,7 @@ fn definitions_that_cannot_work_are_refused() {
         ),
         (
             "name = 'a'\ncolumns = [{name = 'b', type = 'text'}, {name = 'B', type = 'text'}]",
-            "taken already",
+            "same name or field",
         ),
         (
             "name = 'a'\nsummary = {table = 's', key = 'b', time = 'b', value = 'b'}\n\

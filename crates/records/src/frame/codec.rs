@@ -3,9 +3,8 @@
 /// How the buffers of a frame are compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Codec {
-    /// Not at all: for a queue in this process.
+    /// No compression: for a queue in this process.
     Plain,
-    /// LZ4, if a frame is large enough to gain by it, for those of its buffers that shrink: for a
-    /// queue over a network.
+    /// LZ4 for each buffer that shrinks, if the frame has enough rows: for a queue over a network.
     Lz4,
 }

@@ -1,11 +1,13 @@
 //! A batch in transport: encoded as Arrow IPC streams, which any Arrow reader opens.
 //!
-//! Owns the encoding, and the proof that a decoded frame is what a batch must be: the shape of its
-//! dataset, and each ordinal of its span once, as a row or as a reject. Knows nothing of brokers.
+//! Owns the encoding, and the check that a decoded frame is a valid batch: it has the columns of
+//! its dataset, and holds each ordinal of its span once, as a row or as a reject. Knows nothing of
+//! brokers.
 //!
-//! A frame is a header (text, one line), the rows (one stream, schema included) and the rejects
-//! (another one, or nothing). The checksum in the header finds damage, not ill will, and whoever
-//! can write into the queue can make a right one: so [`decode`] panics on no bytes at all.
+//! A frame is a header (one line of text), the rows (one stream, which includes its schema) and the
+//! rejects (another stream, or nothing). The checksum in the header finds accidental damage.
+//! Another program that writes into the queue can compute a correct checksum, so [`decode`] must
+//! not panic on any bytes.
 
 mod codec;
 mod read;
@@ -29,42 +31,42 @@ pub use codec::Codec;
 use read::StreamError;
 use write::Writer;
 
-/// A batch and its rejects, encoded: one entry of a stream; the unit of transport and redelivery.
+/// An encoded batch: one entry of the queue, and the unit of transport and redelivery.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Frame {
     /// The dataset's name.
     pub dataset: Arc<str>,
-    /// Which records these are.
+    /// The records that became its rows and rejects.
     pub span: Span,
-    /// The identity of their file.
+    /// The identity of the file of the records.
     pub hash: ContentHash,
-    /// The rows: an Arrow IPC stream, its schema included.
+    /// The rows: an Arrow IPC stream, which includes its schema.
     pub rows: Bytes,
-    /// The rejects: an Arrow IPC stream; empty where there are none.
+    /// The rejects: an Arrow IPC stream. Empty if no record is a reject.
     pub rejects: Bytes,
 }
 
-/// Why a frame cannot be read.
+/// Why a frame cannot be decoded.
 #[derive(Debug, thiserror::Error)]
 pub enum FrameError {
-    /// Its bytes are damaged, or not a frame.
+    /// The bytes are damaged, or not a frame.
     #[error("the frame is damaged: {0}")]
     Damaged(String),
-    /// It is of a dataset that this process does not know, or knows in another shape.
-    #[error("the frame does not fit dataset `{0}` as it is defined here")]
+    /// This process does not have the frame's dataset, or defines it with other columns.
+    #[error("the frame does not fit dataset `{0}` as this process defines it")]
     Dataset(String),
 }
 
 impl Frame {
-    /// What it weighs in a queue, in bytes.
+    /// Its size in a queue, in bytes.
     #[must_use]
     pub fn weight(&self) -> usize {
         self.rows.len() + self.rejects.len()
     }
 
-    /// The header that goes beside the two payloads in a queue over a network, as text:
-    /// `dataset:file_no:hash:first:records:checksum`. The checksum is of all that is before it and
-    /// of both payloads.
+    /// The header that accompanies rows and rejects in a queue over a network, as text:
+    /// `dataset:file_no:hash:first:records:checksum`. The checksum covers the header before it, the
+    /// rows and the rejects.
     #[must_use]
     pub fn header(&self) -> String {
         let provenance = self.provenance();
@@ -72,18 +74,18 @@ impl Frame {
         format!("{provenance}:{checksum:016x}")
     }
 
-    /// The frame of a header and its payloads.
+    /// The frame with this header, these rows and these rejects.
     ///
     /// # Errors
-    /// [`FrameError::Damaged`] where the header is invalid or the checksum differs.
+    /// [`FrameError::Damaged`] if the header is invalid or the checksum differs.
     pub fn from_parts(header: &[u8], rows: Bytes, rejects: Bytes) -> Result<Self, FrameError> {
-        let text = str::from_utf8(header).map_err(|_| damaged("the header is no text"))?;
+        let text = str::from_utf8(header).map_err(|_| damaged("the header is not UTF-8"))?;
         let Header {
             dataset,
             span,
             hash,
             checksum: stated,
-        } = parse_header(text).ok_or_else(|| damaged("the header has another form"))?;
+        } = parse_header(text).ok_or_else(|| damaged("the header is malformed"))?;
         let frame = Self {
             dataset: dataset.into(),
             span,
@@ -135,17 +137,18 @@ fn parse_header(text: &str) -> Option<Header<'_>> {
 fn checksum(provenance: &str, rows: &[u8], rejects: &[u8]) -> u64 {
     let mut hash = Xxh3::new();
     hash.update(provenance.as_bytes());
-    // The length, so that no byte can pass from one payload to the other unnoticed.
+    // The length, so that the checksum differs if bytes move between rows and rejects.
     hash.update(&(rows.len() as u64).to_le_bytes());
     hash.update(rows);
     hash.update(rejects);
     hash.digest()
 }
 
-/// Encodes batches. Each thread that encodes has its own, which learns what is worth compressing.
+/// Encodes batches. Each thread has its own encoder, which learns which buffers are worth
+/// compressing.
 #[derive(Debug, Default)]
 pub struct Encoder {
-    /// By dataset.
+    /// One writer for each dataset, by name.
     rows: HashMap<String, Writer>,
     rejects: Option<Writer>,
 }
@@ -181,11 +184,11 @@ impl Encoder {
     }
 }
 
-/// Decodes a frame of this process, or one that came through [`Frame::from_parts`].
+/// Decodes a frame from [`Encoder::encode`] or from [`Frame::from_parts`].
 ///
 /// # Errors
-/// [`FrameError::Dataset`] where the dataset is unknown here or has another shape;
-/// [`FrameError::Damaged`] where the payloads are not what [`Encoder::encode`] writes.
+/// [`FrameError::Dataset`] if `datasets` does not hold the frame's dataset, or holds it with other
+/// columns; [`FrameError::Damaged`] if [`Encoder::encode`] cannot have written the rows or rejects.
 pub fn decode(frame: &Frame, datasets: &Datasets) -> Result<Batch, FrameError> {
     let other_shape = || FrameError::Dataset(frame.dataset.to_string());
     let dataset = datasets.by_name(&frame.dataset).ok_or_else(other_shape)?;
@@ -199,7 +202,7 @@ pub fn decode(frame: &Frame, datasets: &Datasets) -> Result<Batch, FrameError> {
         let rejects = read::decode(&frame.rejects, &rejects_schema());
         rejects_from_arrow(&rejects.map_err(|error| match error {
             StreamError::Damaged(what) => FrameError::Damaged(what),
-            StreamError::OtherShape => damaged("its rejects have another shape"),
+            StreamError::OtherShape => damaged("its rejects have other columns"),
         })?)?
     };
     check_span(frame.span, &rows, &rejects)?;
@@ -212,7 +215,7 @@ pub fn decode(frame: &Frame, datasets: &Datasets) -> Result<Batch, FrameError> {
     })
 }
 
-/// Each ordinal of the span is a row or a reject, once, in order.
+/// Checks that each ordinal of the span is a row or a reject, once, in order.
 fn check_span(span: Span, rows: &RecordBatch, rejects: &[Reject]) -> Result<(), FrameError> {
     let ids = rows.column(0).as_primitive::<UInt64Type>().values();
     let mut ids = ids.iter().peekable();
@@ -229,7 +232,7 @@ fn check_span(span: Span, rows: &RecordBatch, rejects: &[Reject]) -> Result<(), 
         let is_reject = rejects.next_if(|reject| u64::from(reject.ordinal) == ordinal);
         if is_row.is_some() == is_reject.is_some() {
             return Err(damaged(&format!(
-                "record {ordinal} is missing, or there twice"
+                "record {ordinal} is missing, or is there twice"
             )));
         }
     }
@@ -339,7 +342,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_decoded_is_what_was_encoded() {
+    fn a_decoded_batch_equals_the_encoded_one() {
         for (records, nth) in [
             (1, 1),
             (1, 2),
@@ -388,7 +391,7 @@ mod tests {
     }
 
     #[test]
-    fn frames_that_lie_about_their_span_are_refused() {
+    fn a_frame_with_a_false_span_is_refused() {
         let datasets = datasets();
         let frame = encode(&batch(&datasets, 4, 2), Codec::Plain);
         let span = frame.span;
@@ -427,7 +430,7 @@ mod tests {
     }
 
     #[test]
-    fn a_frame_of_another_shape_is_refused() {
+    fn a_frame_with_other_columns_is_refused() {
         let frame = encode(&batch(&datasets(), 1, 2), Codec::Plain);
         let other = toml::from_str(
             "name = 'vehicle_status'\ncolumns = [{name = 'vehicle_id', type = 'text'}]",
@@ -447,10 +450,10 @@ mod tests {
         ));
     }
 
-    /// Each byte of a frame, and each word of eight, changed to what would lead beyond the end, or
-    /// before the beginning, or to a huge piece of memory; with a right checksum.
+    /// Changes each byte of a frame, and each word of eight bytes, to a number that as an offset or
+    /// a length would be beyond the end, before the beginning, or huge. The checksum is correct.
     #[test]
-    fn a_frame_of_somebody_else_is_refused_without_a_panic() {
+    fn a_forged_frame_with_a_correct_checksum_causes_no_panic() {
         const NUMBERS: [i64; 7] = [-1, 0, 7, 1 << 31, 1 << 40, i64::MIN, i64::MAX];
         let datasets = datasets();
         for (records, codec) in [(4, Codec::Plain), (COMPRESSED_ROWS_MIN * 2, Codec::Lz4)] {
@@ -492,7 +495,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn damage_is_noticed(
+        fn a_damaged_frame_is_refused(
             part in 0_usize..3, at in any::<prop::sample::Index>(), bit in 0_u8..8,
             cut_off in any::<bool>(),
         ) {
@@ -505,7 +508,8 @@ mod tests {
             let [header, rows, rejects] = parts;
             match Frame::from_parts(&header, rows.into(), rejects.into()) {
                 Err(FrameError::Damaged(_)) => {}
-                // A checksum in upper case, or with a sign, is the same number.
+                // The damage may turn the checksum into the same number in upper case or with a
+                // sign.
                 Ok(same) => prop_assert!(part == 0 && same == frame),
                 other => prop_assert!(false, "{:?}", other),
             }

@@ -1,9 +1,9 @@
-//! One batch out of an Arrow IPC stream that anybody may have written.
+//! Reads one batch from an Arrow IPC stream that any program may have written.
 //!
-//! Arrow's reader checks the values of a batch, but trusts what the stream says of where they
-//! are: a buffer beyond the end of its message is a panic. A panic ends the process, and its
-//! successor gets the same frame again. So all that is said of places, counts and sizes is
-//! checked here before the reader sees it, and only types of the expected schema reach it.
+//! Arrow's reader checks the values of a batch, but trusts the offsets and lengths in the stream:
+//! it panics if a buffer lies beyond the end of its message. A panic ends the process, and after
+//! the restart the next process receives the same frame. So this module checks all offsets, counts
+//! and sizes before Arrow's reader gets them, and passes it only the types of the expected schema.
 
 use std::collections::HashMap;
 
@@ -15,18 +15,19 @@ use arrow_ipc::{Message, root_as_message};
 use arrow_schema::{ArrowError, DataType, SchemaRef};
 use bytes::Bytes;
 
-/// What each message begins with, before the length of its head.
+/// The bytes at the beginning of each message, before the length of its head.
 pub(super) const CONTINUATION: [u8; 4] = [0xff; 4];
 
-/// LZ4 makes at most this many bytes of one. A stream that states more asks for memory in vain.
+/// Most bytes that LZ4 inflates from one byte. A stream that states more is refused before memory
+/// is allocated for it.
 const INFLATED_RATIO_MAX: u64 = 255;
 
-/// Why a stream gives no batch.
+/// Why a stream holds no batch.
 #[derive(Debug)]
 pub(super) enum StreamError {
-    /// It is not what the encoder writes.
+    /// The encoder cannot have written it.
     Damaged(String),
-    /// It has another schema.
+    /// It has another schema than expected.
     OtherShape,
 }
 
@@ -36,8 +37,8 @@ impl From<ArrowError> for StreamError {
     }
 }
 
-/// The one batch of a stream with this schema. Its buffers are parts of the stream's bytes where
-/// that is possible.
+/// The only batch of a stream with this schema. The batch shares the stream's memory for each
+/// buffer that is not compressed.
 pub(super) fn decode(stream: &Bytes, schema: &SchemaRef) -> Result<RecordBatch, StreamError> {
     let mut rest = Buffer::from(stream.clone());
     let (head, _) = next_message(&mut rest)?.ok_or_else(|| damaged("a stream has no schema"))?;
@@ -49,10 +50,10 @@ pub(super) fn decode(stream: &Bytes, schema: &SchemaRef) -> Result<RecordBatch, 
     let (head, body) = next_message(&mut rest)?.ok_or_else(|| damaged("a stream has no batch"))?;
     let said = message(&head)?;
     let batch = said.header_as_record_batch();
-    let batch = batch.ok_or_else(|| damaged("a stream has something else than its batch"))?;
+    let batch = batch.ok_or_else(|| damaged("a stream's second message is not a batch"))?;
     check(&batch, schema, &body)?;
     if next_message(&mut rest)?.is_some() || !rest.is_empty() {
-        return Err(damaged("a stream has more than a batch"));
+        return Err(damaged("a stream has bytes after its batch"));
     }
     let none = HashMap::new();
     let (schema, version) = (schema.clone(), said.version());
@@ -61,9 +62,9 @@ pub(super) fn decode(stream: &Bytes, schema: &SchemaRef) -> Result<RecordBatch, 
     )?)
 }
 
-/// The head and the body of the message that comes next; `None` at the end of the stream.
+/// The head and the body of the next message. `None` at the end of the stream.
 fn next_message(rest: &mut Buffer) -> Result<Option<(Buffer, Buffer)>, StreamError> {
-    let cut_short = || damaged("a stream is cut short");
+    let cut_short = || damaged("a stream ends too early");
     let mut take = |bytes: usize| {
         if bytes > rest.len() {
             return Err(cut_short());
@@ -73,7 +74,7 @@ fn next_message(rest: &mut Buffer) -> Result<Option<(Buffer, Buffer)>, StreamErr
         Ok(taken)
     };
     if take(4)?.as_slice() != CONTINUATION {
-        return Err(damaged("a message has no beginning"));
+        return Err(damaged("a message does not begin with its mark"));
     }
     let length = take(4)?;
     let length = length.as_slice().try_into().map_err(|_| cut_short())?;
@@ -90,8 +91,8 @@ fn message(head: &Buffer) -> Result<Message<'_>, StreamError> {
     root_as_message(head).map_err(|error| damaged(&error.to_string()))
 }
 
-/// Whether all that the batch says of itself lies within its body. Columns are flat: each has as
-/// many values as the batch has rows.
+/// Checks that the buffers of a batch lie within its body, and that each column has as many values
+/// as the batch has rows. No column is nested.
 fn check(
     batch: &arrow_ipc::RecordBatch<'_>,
     schema: &SchemaRef,
@@ -103,7 +104,7 @@ fn check(
     }
     for node in batch.nodes().into_iter().flatten() {
         if node.length() != rows || !(0..=rows).contains(&node.null_count()) {
-            return Err(damaged("a column has another number of values than rows"));
+            return Err(damaged("a column does not have one value for each row"));
         }
     }
     let mut inflated = 0_u64;
@@ -123,19 +124,19 @@ fn check(
                         inflated = inflated.saturating_add(size);
                         size
                     }
-                    // -1 says that the rest stands as it is.
+                    // A length of -1: the buffer is not compressed.
                     Err(_) => bytes.len() as u64 - 8,
                 },
                 _ => bytes.len() as u64,
             };
-            // Arrow looks at some buffers as a whole, and asserts that they are whole numbers.
+            // Arrow asserts that the length of some buffers is a multiple of their values' width.
             if size % *width as u64 != 0 {
                 return Err(damaged("a column ends within a value"));
             }
         }
     }
     if inflated > INFLATED_RATIO_MAX * body.len() as u64 {
-        return Err(damaged("a batch inflates to more than it can"));
+        return Err(damaged("a batch states a size that its bytes cannot inflate to"));
     }
     Ok(())
 }

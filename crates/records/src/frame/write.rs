@@ -1,8 +1,9 @@
-//! One batch into an Arrow IPC stream, and each of its buffers compressed if that pays.
+//! Writes one batch as an Arrow IPC stream, and compresses each buffer that is worth it.
 //!
-//! Arrow's own writer compresses all buffers of a batch or none. Half of them hardly shrink (random
-//! identifiers, numbers, the ends of texts) and cost as much time as those that do. The format lets
-//! each stand as it is, so a writer learns from one frame what is worth compressing in the next.
+//! Arrow's own writer compresses all buffers of a batch or none. Half of the buffers hardly shrink
+//! (random identifiers, numbers, the ends of texts) and cost as much time as the others. The format
+//! allows that single buffers are not compressed. So a writer learns from one frame which buffers
+//! are worth compressing in the next ones.
 
 use std::io::Write as _;
 
@@ -22,39 +23,39 @@ use lz4_flex::frame::{BlockSize, FrameEncoder, FrameInfo};
 use super::codec::Codec;
 use super::read::CONTINUATION;
 
-/// Fewest rows that are compressed. Each of a batch's buffers is compressed by itself, at a cost of
-/// its own; below this the buffers are so small that the cost exceeds what is saved.
+/// Fewest rows of a batch that is compressed. Each buffer is compressed separately, at a fixed
+/// cost; with fewer rows, that cost exceeds what compression saves.
 pub(super) const COMPRESSED_ROWS_MIN: usize = 100;
 
-/// One frame in this many has all its buffers compressed, to learn which are worth it.
+/// In one of this many frames all buffers are compressed, to learn which are worth it.
 const LEARN_EVERY: u32 = 32;
 
-/// A buffer is worth compressing if at most this part of it is left. In the built-in datasets,
-/// texts of few kinds shrink to a third and less, and ids to a half; identifiers, places and times
-/// keep two thirds and more.
+/// A buffer is worth compressing if it shrinks to at most this part of its size. In the built-in
+/// datasets, texts with few different values shrink to a third or less and ids to a half;
+/// identifiers, places and times keep two thirds or more.
 const WORTH_MAX: f64 = 0.6;
 
-/// The lengths of heads and buffers are multiples of this: the format demands it.
+/// The format demands that the lengths of heads and buffers are multiples of this many bytes.
 const ALIGNMENT: usize = 8;
 
-/// Stands in place of a buffer's length where the buffer is not compressed.
+/// The value in place of a buffer's length if the buffer is not compressed.
 const AS_IT_IS: i64 = -1;
 
-/// A body's memory is kept up to this size for the next frame.
+/// Most bytes of a body's memory that a writer keeps for the next frame.
 const BODY_KEPT_BYTES: usize = 1024 * 1024;
 
 /// Writes batches of one schema, each as a stream.
 #[derive(Debug)]
 pub(super) struct Writer {
     schema: SchemaRef,
-    /// The message that each stream begins with.
+    /// The first message of each stream.
     schema_message: Vec<u8>,
-    /// Which buffers of the frame before were worth compressing, in their order.
+    /// For each buffer, in order: whether it was worth compressing in the last frame that learnt.
     worth: Vec<bool>,
-    /// Frames compressed so far.
+    /// How many frames this writer has compressed.
     compressed: u32,
-    /// Writes to the body: the batch's buffers, which stand apart until the length of the head
-    /// before them is known. One for all buffers, since it has a table and two blocks of its own.
+    /// Holds the body: the batch's buffers, until the length of the head before them is known. One
+    /// encoder serves all buffers, since each one allocates a table and two blocks.
     encoder: FrameEncoder<Vec<u8>>,
     nodes: Vec<FieldNode>,
     buffers: Vec<arrow_ipc::Buffer>,
@@ -73,7 +74,7 @@ impl Writer {
         let mut schema_message = Vec::new();
         write_message(&mut schema_message, encoded, &options)
             .expect("memory takes what is written");
-        // The smallest, since whoever decodes makes room for one, however little is in it.
+        // The smallest size, since the decoder allocates a whole block however small the data is.
         let blocks = FrameInfo::new().block_size(BlockSize::Max64KB);
         Self {
             schema,
@@ -90,7 +91,7 @@ impl Writer {
         &self.schema
     }
 
-    /// The stream of a batch, whose schema is the writer's.
+    /// Writes a batch, which must have the writer's schema, as a stream.
     pub(super) fn write(&mut self, batch: &RecordBatch, codec: Codec) -> Bytes {
         let is_compressed = codec == Codec::Lz4 && batch.num_rows() >= COMPRESSED_ROWS_MIN;
         let learns = is_compressed && self.compressed.is_multiple_of(LEARN_EVERY);
@@ -121,7 +122,7 @@ impl Writer {
         if !is_compressed {
             self.encoder.get_mut().extend_from_slice(bytes);
         } else if bytes.is_empty() {
-            // An empty buffer has no length before it, either.
+            // The format puts no length before an empty buffer.
         } else if learns || known.is_some_and(|is_worth| *is_worth) {
             self.push_compressed(bytes);
         } else {
@@ -158,7 +159,7 @@ impl Writer {
         body.extend_from_slice(bytes);
     }
 
-    /// The head of the batch's message, which says where the buffers are.
+    /// The head of the batch's message: it holds the places of the buffers.
     fn head(&self, rows: i64, is_compressed: bool) -> FlatBufferBuilder<'static> {
         let mut built = FlatBufferBuilder::new();
         let head = &mut built;
@@ -188,8 +189,8 @@ impl Writer {
         built
     }
 
-    /// The stream: the schema's message, the batch's, and the mark of the end. It has no more room than
-    /// it needs, since a queue counts what a frame weighs.
+    /// The stream: the message of the schema, the message of the batch, and the mark of the end. It
+    /// has no spare capacity, which a queue in this process would hold without counting it.
     fn assemble(&self, head: &[u8]) -> Bytes {
         let body = self.encoder.get_ref();
         let padded = head.len().next_multiple_of(ALIGNMENT);
@@ -213,8 +214,8 @@ fn length(of: usize) -> i64 {
     i64::try_from(of).expect("memory is smaller")
 }
 
-/// The buffers of a column as the format orders them: which values are there (nothing where all
-/// are), where each ends, if their lengths differ, and the values.
+/// The buffers of a column in the order of the format: the bits that tell values from NULL (empty
+/// if no value is NULL), the end of each value if the type has no fixed width, and the values.
 fn each_buffer(data: &ArrayData, mut take: impl FnMut(&[u8])) {
     let part = |buffer: &Buffer, first: usize, count: usize, width: usize| {
         buffer.slice_with_length(first * width, count * width)
@@ -228,7 +229,7 @@ fn each_buffer(data: &ArrayData, mut take: impl FnMut(&[u8])) {
     match data.data_type() {
         DataType::Boolean => take(&values.bit_slice(first, count)),
         DataType::Utf8 | DataType::Binary => {
-            // A column of no values may lack them.
+            // A column without rows may lack the ends.
             if values.is_empty() {
                 take(&0_i32.to_le_bytes());
             } else {
@@ -259,7 +260,7 @@ mod tests {
 
     use super::*;
 
-    /// Rows of each type that a column may have.
+    /// A row with each type that a column may have.
     type Row = (u64, Option<String>, Vec<u8>, Option<i64>, Option<bool>, f64);
 
     fn batch(rows: &[Row]) -> RecordBatch {
@@ -298,7 +299,7 @@ mod tests {
         (any::<u64>(), text, bytes, number, boolean, -1e9..1e9)
     }
 
-    /// What Arrow's own reader makes of a stream.
+    /// The batch that Arrow's own reader reads from a stream.
     fn read(stream: &Bytes) -> RecordBatch {
         let mut reader = StreamReader::try_new(stream.as_ref(), None).unwrap();
         let batch = reader.next().unwrap().unwrap();
@@ -309,9 +310,9 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
 
-        /// Whole batches and parts of them, the first of a writer and those it has learnt for.
+        /// Whole batches and slices of them, as the first batch of a writer and as later ones.
         #[test]
-        fn any_reader_of_arrow_opens_a_stream(
+        fn the_reader_of_arrow_reads_each_stream(
             rows in prop::collection::vec(row(), 0..COMPRESSED_ROWS_MIN * 3),
             first in any::<prop::sample::Index>(),
         ) {
@@ -328,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_worth_compressing_is_learnt_anew_now_and_then() {
+    fn a_writer_learns_again_which_buffers_to_compress() {
         let of = |text: fn(u64) -> String| {
             let rows = (0..10_000).map(|at| {
                 let text = text(u64::wrapping_mul(at, 0x9e37_79b9_7f4a_7c15));
@@ -357,7 +358,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_has_no_more_room_than_it_needs() {
+    fn a_stream_has_no_spare_capacity() {
         let batch = batch(&[(1, Some("a".to_owned()), vec![2], Some(3), None, 4.0)]);
         let stream = Writer::new(batch.schema()).write(&batch, Codec::Plain);
         let stream: Vec<u8> = stream.into();
