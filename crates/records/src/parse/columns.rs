@@ -1,7 +1,8 @@
-//! The columns of a batch while it grows: Arrow builders behind one call a row.
+//! The columns of a batch while its records are parsed: Arrow builders behind one call for each
+//! row.
 //!
-//! Knows types and nothing of JSON. Each row is appended whole or not at all, so all columns have
-//! the same length at any time.
+//! Knows types and nothing of JSON. Each row is appended whole or not at all, so all columns always
+//! have the same length.
 
 use std::sync::Arc;
 
@@ -14,17 +15,18 @@ use arrow_schema::SchemaRef;
 
 use crate::dataset::{ColumnType, Dataset};
 
-/// Bytes of text to make room for at first, for each row and column. Reallocation does the rest.
+/// Bytes of text for which a text column allocates at first, for each row. It grows by
+/// reallocation.
 const TEXT_BYTES_GUESS: usize = 48;
 
-/// A value on its way into a column.
+/// A value for a column.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Value<'a> {
-    /// Missing or null: NULL in the column.
+    /// The field is missing or null: NULL in the column.
     Absent,
-    /// For columns of text and of JSON.
+    /// A text, for text and JSON columns.
     Text(&'a str),
-    /// A text among those without their escapes, by its place.
+    /// The index of a text in the list of unescaped texts.
     Unescaped(usize),
     Integer(i64),
     Float(f64),
@@ -49,7 +51,7 @@ enum Column {
 }
 
 impl Columns {
-    /// Room for `rows` rows from `bytes` bytes of JSON.
+    /// Empty columns with capacity for `rows` rows from `bytes` bytes of JSON.
     pub(super) fn new(dataset: &Dataset, rows: usize, bytes: usize) -> Self {
         let text_bytes = (rows * TEXT_BYTES_GUESS).min(bytes);
         let columns = dataset.columns.iter().map(|column| match column.kind {
@@ -71,8 +73,8 @@ impl Columns {
         }
     }
 
-    /// Appends a row: a value for each column of the dataset. `unescaped` are the texts that
-    /// [`Value::Unescaped`] names.
+    /// Appends a row: a value for each column of the dataset. `unescaped` holds the texts to which
+    /// [`Value::Unescaped`] refers.
     #[inline]
     pub(super) fn push(
         &mut self,
@@ -84,8 +86,8 @@ impl Columns {
         assert_eq!(values.len(), self.typed.len());
         self.ids.append_value(id);
         for (column, value) in self.typed.iter_mut().zip(values) {
-            // Most values are texts. A branch of their own is predicted; the jump table of the
-            // match over all types, taken for each value of each record, is not.
+            // Most values are texts. The processor predicts a separate branch for them, but not the
+            // jump table of a match over all types.
             if let (Column::Text(column), Value::Text(text)) = (&mut *column, value) {
                 column.append_value(text);
             } else {

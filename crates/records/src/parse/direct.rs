@@ -1,8 +1,8 @@
-//! Reads plain records straight from their text: one pass, nothing copied, no tape.
+//! Reads plain records directly from their text: one pass, no copies, no tape.
 //!
-//! Most records of most files are *plain*: objects whose keys have no escapes and whose values suit
-//! their columns. Those become rows here. Any other record is left to simd-json and the
-//! [`walk`](super::walk). They would make the same row of a plain record; a test compares both.
+//! Most records of most files are *plain*: objects whose keys have no escapes and whose values fit
+//! their columns. This module makes rows of them. simd-json and the [`walk`](super::walk) read all
+//! other records. A test checks that both routes make the same row of a plain record.
 
 use std::ops::Range;
 
@@ -13,14 +13,14 @@ use crate::cut::Layout;
 use crate::dataset::Dataset;
 use crate::syntax::{after, number, skip_blank, special, string};
 
-/// Most levels of nesting in a value that is read here.
+/// Most levels of nesting in a value of a plain record. Bounds the recursion of [`skip`].
 const NESTING_MAX: usize = 8;
 
 /// A reader of the records of a chunk, one after the other.
 pub(super) struct Direct<'a> {
     text: &'a str,
     layout: Layout,
-    /// Where the next record begins.
+    /// The place of the next record.
     at: usize,
     record: Record<'a>,
 }
@@ -40,13 +40,13 @@ impl<'a> Direct<'a> {
         }
     }
 
-    /// Where the next record begins; after the last, the end.
+    /// The place of the next record. After the last record: the end of the text.
     pub(super) fn at(&self) -> usize {
         self.at
     }
 
-    /// Appends the next record as a row and passes it. `None` if it is not plain: then it is still
-    /// the next one.
+    /// Appends the next record as a row and passes it. `None` if the record is not plain: then it
+    /// is not passed.
     #[inline]
     pub(super) fn next_record(&mut self, id: u64, columns: &mut Columns) -> Option<()> {
         self.record.begin();
@@ -65,7 +65,8 @@ impl<'a> Direct<'a> {
         Some(())
     }
 
-    /// What follows the separator after a record that ends at `end`; the end of the text has none.
+    /// The place after the separator that follows a record. `end` is the end of that record. The
+    /// last record needs no separator. `None` if anything else follows.
     #[inline]
     fn separator(&self, end: usize) -> Option<usize> {
         let bytes = self.text.as_bytes();
@@ -76,8 +77,8 @@ impl<'a> Direct<'a> {
         match self.layout {
             Layout::Array if bytes[next] == b',' => Some(skip_blank(bytes, next + 1)),
             Layout::Lines if bytes[end..next].contains(&b'\n') => Some(next),
-            // One record follows another on a line. An object over several lines is none: it would
-            // hide one of their records, and this would make up for it.
+            // Two records on one line. Not after an object over several lines, each of which is a
+            // record of its own: the counts would agree again, and the mistake stay unnoticed.
             Layout::Lines if bytes[next] == b'{' && !bytes[self.at..end].contains(&b'\n') => {
                 Some(next)
             }
@@ -85,7 +86,7 @@ impl<'a> Direct<'a> {
         }
     }
 
-    /// Reads the members of the next record; gives the place after it.
+    /// Reads the members of the next record. Returns the place after the record.
     #[inline]
     fn members(&mut self) -> Option<usize> {
         let bytes = self.text.as_bytes();
@@ -105,7 +106,7 @@ impl<'a> Direct<'a> {
             };
             let value = skip_blank(bytes, after(bytes, skip_blank(bytes, colon), b':')?);
             let end = if let Some(at) = field {
-                let field = self.record.meet(at)?;
+                let field = self.record.first_time(at)?;
                 if !field.inner.is_empty() {
                     return None;
                 }
@@ -133,7 +134,7 @@ impl<'a> Direct<'a> {
         }
     }
 
-    /// Reads a value; gives the place after it.
+    /// Reads a value, except a text that has escapes. Returns it and the place after it.
     #[inline]
     fn value(&self, at: usize) -> Option<(Json<'a>, usize)> {
         let bytes = self.text.as_bytes();
@@ -151,7 +152,7 @@ impl<'a> Direct<'a> {
         }
     }
 
-    /// Reads a text that has escapes; gives the place after it.
+    /// Reads a text that has escapes. Returns it and the place after it.
     #[inline(never)]
     fn escaped(&mut self, at: usize) -> Option<(Json<'a>, usize)> {
         let end = string(self.text.as_bytes(), at).ok()?;
@@ -160,12 +161,13 @@ impl<'a> Direct<'a> {
     }
 }
 
-/// The place after this word, if it is here.
+/// The place after `word`. `None` if it is not at `at`.
 fn word(bytes: &[u8], at: usize, word: &[u8]) -> Option<usize> {
     bytes[at..].starts_with(word).then_some(at + word.len())
 }
 
-/// What is in the string whose opening quote is here, if it is whole and has no escapes.
+/// The place of the text of a string, without its quotes. `None` if no string begins at `at`, or if
+/// it has escapes or does not end.
 #[inline]
 fn plain(bytes: &[u8], at: usize) -> Option<Range<usize>> {
     let start = after(bytes, at, b'"')?;
@@ -173,7 +175,8 @@ fn plain(bytes: &[u8], at: usize) -> Option<Range<usize>> {
     (bytes[end] == b'"').then_some(start..end)
 }
 
-/// The place after a value that is kept as it stands, if it is JSON.
+/// The place after a value that is stored as its text. `None` if it is not JSON, or nests deeper
+/// than `levels`.
 #[inline]
 fn skip(bytes: &[u8], at: usize, levels: usize) -> Option<usize> {
     match bytes.get(at)? {
@@ -187,7 +190,7 @@ fn skip(bytes: &[u8], at: usize, levels: usize) -> Option<usize> {
     }
 }
 
-/// The place after a container whose opening bracket has been passed.
+/// The place after a container. `at` is the place after its opening bracket.
 fn skip_elements(bytes: &[u8], at: usize, close: u8, levels: usize) -> Option<usize> {
     let mut at = skip_blank(bytes, at);
     if bytes.get(at) == Some(&close) {
@@ -207,7 +210,7 @@ fn skip_elements(bytes: &[u8], at: usize, close: u8, levels: usize) -> Option<us
     }
 }
 
-/// The place after a string.
+/// The place after a string, which may have escapes.
 #[inline]
 fn skip_string(bytes: &[u8], at: usize) -> Option<usize> {
     match plain(bytes, at) {

@@ -1,26 +1,27 @@
-//! Which columns a field of a record fills: the pointers of a dataset, resolved once.
+//! Which columns a member of a record fills: the pointers of a dataset, resolved once.
 //!
-//! Knows nothing of values; [`walk`](super::walk) asks it for names.
+//! Knows names and nothing of values.
 
 use crate::dataset::{Dataset, segments};
 
-/// The fields that the columns of a dataset take.
+/// The members of a record from which the columns of a dataset take values.
 pub(super) struct Fields(Vec<Field>);
 
-/// A member of the record that at least one column takes, as a whole or in part.
+/// A member of the record from which at least one column takes its value, or a part of it.
 pub(super) struct Field {
     pub(super) key: String,
-    /// The key as it stands in a record, in its quotes, if it can stand there as it is.
+    /// The key in quotes, as a record has it. `None` if JSON cannot write the key without an
+    /// escape.
     quoted: Option<String>,
-    /// The column that takes the value itself.
+    /// The column that takes the member's whole value.
     pub(super) column: Option<usize>,
-    /// The columns that take something from within it.
+    /// The columns that take a part of the member's value.
     pub(super) inner: Vec<Inner>,
 }
 
-/// A column that is filled from within a member.
+/// A column that takes a part of a member's value.
 pub(super) struct Inner {
-    /// The way from the member on: keys of objects, or indices of arrays.
+    /// The path from the member to the part: keys of objects, or indices of arrays.
     pub(super) path: Vec<String>,
     pub(super) column: usize,
 }
@@ -61,7 +62,8 @@ impl Fields {
         &self.0[at]
     }
 
-    /// The bytes of the key of the field `expected`, quotes included, if that is what comes next.
+    /// The length of the key of the field `expected`, with its quotes. `None` if `next` does not
+    /// begin with this key.
     #[inline]
     pub(super) fn begins(&self, next: &[u8], expected: usize) -> Option<usize> {
         let quoted = self.0.get(expected)?.quoted.as_ref()?;
@@ -71,8 +73,8 @@ impl Fields {
         begins.then_some(quoted.len())
     }
 
-    /// The field of this name. Records of one file have their members in the same order, mostly
-    /// that of the columns, so the field after the last one is tried first.
+    /// The field with this key. Tries the field `expected` first, since the records of most files
+    /// have their members in the order of the columns.
     #[inline]
     pub(super) fn find(&self, key: &str, expected: usize) -> Option<usize> {
         match self.0.get(expected) {
@@ -82,7 +84,7 @@ impl Fields {
     }
 }
 
-/// A key in quotes, unless JSON writes it in another way.
+/// A key in quotes. `None` if JSON must escape a character of it.
 fn quoted(key: &str) -> Option<String> {
     let is_plain = !key
         .bytes()
@@ -90,8 +92,8 @@ fn quoted(key: &str) -> Option<String> {
     is_plain.then(|| format!("\"{key}\""))
 }
 
-/// Whether two keys are the same. Most have 8 to 32 bytes, which two overlapping words cover; a
-/// call to `memcmp` for each member of each record would be a tenth of the whole walk.
+/// Whether two keys are equal. Most keys have 8 to 32 bytes, which two overlapping words cover. A
+/// call to `memcmp` for each member of each record would take a tenth of the time of the walk.
 #[inline]
 fn same(one: &[u8], other: &[u8]) -> bool {
     #[inline]

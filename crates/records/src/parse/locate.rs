@@ -1,17 +1,17 @@
-//! Where in a record its fault is: for the messages of rejects.
+//! The place of the problem in a rejected record, for messages.
 //!
-//! Runs for rejects only, over their text, so the hot path does not know of it.
+//! Reads the text of rejects, and nothing of good records.
 
 use super::record::{DEPTH_MAX, FIELD_CHARS_MAX};
 use crate::batch::RejectCode;
 use crate::dataset::{Dataset, segments};
 use crate::syntax::{self, Stop, skip_blank};
 
-/// The byte within a record where its fault is, from 0. `None` if the fault has no place (a missing
-/// field, a record that is too large), or if `raw`, the record's text, ends before it.
+/// The byte within a record where its problem is, from 0. `None` if the problem has no place (a
+/// missing field, a record that is too large), or if `raw` ends before it.
 ///
-/// `code` and `field` are those of its reject. With `dataset`, the place of a column is known by the
-/// pointer that fills it; without, by the column's name.
+/// `raw` is the record's text as its reject keeps it; `code` and `field` are those of the reject.
+/// With `dataset`, the field is found by the column's pointer; without, by the column's name.
 #[must_use]
 pub fn place_of_fault(
     dataset: Option<&Dataset>,
@@ -31,11 +31,12 @@ pub fn place_of_fault(
     }
 }
 
-/// The key of the member in which a record stops being JSON, or nests too deep.
+/// The key of the member in which a record stops being JSON, or nests too deep. `None` if that is
+/// not within a member.
 pub(super) fn broken_member(record: &[u8], code: RejectCode) -> Option<String> {
     let place = broken_at(record, code)?;
     let mut found = None;
-    // Members end before the fault, but for the one that holds it.
+    // All members before the place of the problem have ended, except the one that holds it.
     each_member(record, |key, value| {
         if value <= place {
             found = Some(key.to_owned());
@@ -47,14 +48,15 @@ pub(super) fn broken_member(record: &[u8], code: RejectCode) -> Option<String> {
     Some(name.chars().take(FIELD_CHARS_MAX).collect())
 }
 
-/// The key of a record's member that fills a field: that of the column's pointer, or the name.
+/// The key of the member that fills a field: the first segment of the column's pointer, or the
+/// field's name if no column has this name.
 fn key_of(dataset: Option<&Dataset>, field: &str) -> String {
     let column = dataset.and_then(|dataset| dataset.column(field));
     let key = column.and_then(|(_, column)| segments(&column.field).next());
     key.unwrap_or_else(|| field.to_owned())
 }
 
-/// Where a record stops being JSON, or has more levels than [`DEPTH_MAX`].
+/// The place where a record stops being JSON, or where it exceeds [`DEPTH_MAX`] levels.
 fn broken_at(record: &[u8], code: RejectCode) -> Option<usize> {
     if code == RejectCode::TooDeep {
         return too_deep_at(record);
@@ -94,7 +96,7 @@ fn too_deep_at(record: &[u8]) -> Option<usize> {
     None
 }
 
-/// The place of the value of the member of this name, after `skipped` others of the same name.
+/// The place of the value of the member with this key, after `skipped` others with the same key.
 fn member(record: &[u8], name: &str, mut skipped: usize) -> Option<usize> {
     let mut found = None;
     each_member(record, |key, value| {
@@ -108,8 +110,8 @@ fn member(record: &[u8], name: &str, mut skipped: usize) -> Option<usize> {
     found
 }
 
-/// Calls `visit` with each member's key, unescaped, and the place of its value, while it returns
-/// true and the record is JSON.
+/// Calls `visit` with each member's unescaped key and the place of its value. Stops if `visit`
+/// returns false, or where the record stops being JSON.
 fn each_member(record: &[u8], mut visit: impl FnMut(&str, usize) -> bool) {
     let mut at = skip_blank(record, 0);
     let mut separator = b'{';
@@ -137,7 +139,7 @@ fn each_member(record: &[u8], mut visit: impl FnMut(&str, usize) -> bool) {
     }
 }
 
-/// Whether a place is in the value of the last member that can be read.
+/// Whether a place is within the value of the last member whose key can be read.
 fn is_within_last_member(record: &[u8], place: usize) -> bool {
     let mut last = None;
     each_member(record, |_, value| {
@@ -155,7 +157,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn faults_have_a_place() {
+    fn a_problem_has_a_place() {
         use RejectCode::*;
         let levels = format!("{{\"a\":1,\"j\":{}", "[".repeat(DEPTH_MAX));
         for (raw, code, field, place) in [
@@ -184,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn the_member_that_is_no_json_is_named() {
+    fn the_member_that_is_not_json_is_named() {
         for (raw, name) in [
             ("{\"a\":1,\"b\":tru}", Some("b")),
             ("{\"a\":[1,{\"x\":01}],\"b\":2}", Some("a")),

@@ -1,20 +1,22 @@
 //! Turns a chunk into a batch: typed columns and rejects.
 //!
-//! Owns what a record must be to become a row. A plain record is read straight from its text (see
-//! `direct`). Any other record is parsed by simd-json, alone, and the result is walked, so that the
-//! neighbours of a bad record live. Both ways make the same row of a record, whatever the size of
-//! the chunks. docs/decisions/parse-routes.md has the figures behind the two ways.
+//! Owns the rules by which a record becomes a row. A plain record is read directly from its text
+//! (see `direct`). simd-json parses any other record by itself, so that a bad record does not
+//! affect its neighbours, and `walk` reads the result. Both routes make the same row of the same
+//! record, whatever the size of the chunks. docs/decisions/parse-routes.md has the figures for the
+//! two routes.
 //!
-//! * A text column takes strings, and numbers and booleans as they are written. JSON columns
-//!   and the rescue column hold the text of the file itself, never a rendering of it.
-//! * If several things are wrong with a record, its reason is the first in the order of the file.
-//!   What shows only at the end of the record comes after that: an unknown field that appears twice,
-//!   then missing fields in the order of the columns.
-//! * A record is judged as a whole: broken UTF-8 or nesting beyond 32 levels makes it a reject, even
-//!   in a field that no column takes. A number may have any size; an integer column takes 64 bits of
-//!   it, a float column what is finite, and all others its text.
+//! * A text column accepts strings, and numbers and booleans as they are written. JSON columns and
+//!   the rescue column hold the text of the file itself.
+//! * If a record has several problems, the reason of its reject is the first in the order of the
+//!   file. Problems that appear only at the end of the record come last: first an unknown field
+//!   that the record has twice, then missing fields in the order of the columns.
+//! * Broken UTF-8, or nesting beyond 32 levels, makes a record a reject even in a field that no
+//!   column takes. A number may have any size: an integer column accepts one that fits 64 bits, a
+//!   float column one that is finite as a float, and any other column takes its text.
 //!
-//! It relies on [`cut`] for the place of each record, and asserts that both see the same records.
+//! This module relies on [`cut`] for the place of each record, and asserts that both find the same
+//! records.
 
 mod columns;
 mod direct;
@@ -42,44 +44,46 @@ pub use record::DEPTH_MAX;
 use record::Problem;
 use walk::{Document, Walker};
 
-/// Most bytes of a record; a larger one is a reject. Records have hundreds of bytes, and the
-/// tables of the parser take up to 16 times the record: a much higher limit would not fit the
-/// memory budget, a much lower one could refuse a record that carries a picture.
+/// Most bytes of a record; a larger record is a reject. Most records have hundreds of bytes. The
+/// tables of the parser take up to 16 times the record, so a much higher limit would exceed the
+/// memory budget. A much lower one could refuse a record that holds a picture.
 pub const RECORD_BYTES_MAX: usize = 16 * 1024 * 1024;
 
-/// Buffers of more bytes than this are freed after a chunk. Chunks have at most 1 MiB by default, so
-/// only a huge record needs more, and the thread must not hold its memory for ever.
+/// Buffers of more bytes than this are freed after a chunk. Chunks have at most 1 MiB by default,
+/// so only a huge record needs more. Without this limit, a thread would keep that memory until it
+/// ends.
 const KEEP_BYTES_MAX: usize = 4 * 1024 * 1024;
 
-/// Whether a chunk is a single record that is too large to be parsed. Its reject keeps only the first
-/// bytes, so the caller need not hold all of it in memory.
+/// Whether a chunk is a single record of more than [`RECORD_BYTES_MAX`]. Its reject keeps only its
+/// first bytes, so the caller need not read the rest into memory.
 #[must_use]
 pub fn is_one_too_large(records: u32, bytes: u64) -> bool {
     records == 1 && bytes > RECORD_BYTES_MAX as u64
 }
 
-/// A parser with its reusable buffers: one a thread.
+/// A parser with its reusable buffers. Each thread has one.
 pub struct Parser {
-    /// The record being parsed, in brackets, and padding. simd-json unescapes strings in it.
+    /// The record that is being parsed, in brackets and with padding. simd-json unescapes strings
+    /// in place.
     text: Vec<u8>,
     buffers: Buffers,
     tape: Tape<'static>,
-    /// The shape of the last dataset: chunks of one dataset come in long runs.
+    /// The shape of the last chunk's dataset, since most chunks have the dataset of the one before.
     shape: Option<Arc<Shape>>,
 }
 
-/// What parsing needs to know of a dataset.
+/// The schema and the fields of a dataset, computed once.
 struct Shape {
     dataset: Arc<Dataset>,
     schema: SchemaRef,
     fields: Fields,
 }
 
-/// Bytes of a file that hold whole records: a chunk.
+/// The bytes of a chunk.
 #[derive(Clone, Copy)]
 struct Source<'a> {
     bytes: &'a [u8],
-    /// Where the bytes begin in the file.
+    /// The place of the first byte in the file.
     origin: u64,
     layout: Layout,
 }
@@ -104,13 +108,13 @@ impl fmt::Debug for Parser {
     }
 }
 
-/// The array around the records is a level of nesting, too.
+/// One level more than a record may have, for the brackets that [`Parser::fill`] puts around it.
 fn new_buffers() -> Buffers {
     Buffers::with_max_depth(0, DEPTH_MAX + 1)
 }
 
 impl Parser {
-    /// Parses the bytes of one record, which stand alone.
+    /// Parses a single record. `record` holds its bytes and no others.
     pub fn parse_record(
         &mut self,
         dataset: &Arc<Dataset>,
@@ -127,11 +131,11 @@ impl Parser {
         self.parse(dataset, file, Layout::Array, chunk, record)
     }
 
-    /// Parses the bytes of a chunk (`bytes` is the file's `chunk.start..chunk.end`). Never fails:
-    /// a record that is no row is a reject.
+    /// Parses a chunk. `bytes` are the bytes `chunk.start..chunk.end` of the file. Never fails: a
+    /// record that cannot become a row is a reject.
     ///
     /// # Panics
-    /// Where `bytes`, `chunk` and `layout` are not what [`cut`](crate::cut::cut) said.
+    /// If `bytes` does not hold the records that [`cut`](crate::cut::cut) found in `chunk`.
     pub fn parse(
         &mut self,
         dataset: &Arc<Dataset>,
@@ -165,7 +169,7 @@ impl Parser {
         self.give_back();
         assert_eq!(
             output.done, chunk.records,
-            "cutting and parsing see the same records"
+            "cut and parse find the same records"
         );
         let rows = output.columns.finish(&shape.schema);
         let rejects = output.rejects;
@@ -179,9 +183,9 @@ impl Parser {
         }
     }
 
-    /// Reads plain records directly and parses each other one by itself. `None` if the chunk has to
-    /// be parsed record by record: it is not UTF-8, a record of it can be too large, or a record is
-    /// not where the cut saw it.
+    /// Reads plain records directly, and parses each other record by itself. `None` if the chunk
+    /// must be parsed record by record instead: it is not UTF-8, it is so large that a record may
+    /// be too large, or a record does not begin where the cut found it.
     fn read(&mut self, shape: &Shape, output: &mut Output, source: Source<'_>) -> Option<()> {
         let Source { bytes, layout, .. } = source;
         if bytes.len() > RECORD_BYTES_MAX {
@@ -200,7 +204,8 @@ impl Parser {
             }
             let places = places.get_or_insert_with(|| cut::records(bytes, layout));
             let place = places.get(output.done as usize)?.clone();
-            // An object over several lines of NDJSON is one record to JSON, but not to the cut.
+            // The direct reader takes an object over several lines for one record; the cut does
+            // not.
             if place.start != direct.at() {
                 return None;
             }
@@ -239,8 +244,8 @@ impl Parser {
             if let Err(error) = &walked
                 && is_about_a_number(error)
             {
-                // simd-json takes no number beyond 64 bits. Zeros in their places do not matter to
-                // the walk, which takes numbers from the record's own text.
+                // simd-json refuses a number beyond 64 bits. A zero in its place parses, and the
+                // walk takes numbers from the record's own text.
                 self.fill(record);
                 zero_numbers(&mut self.text[1..=record.len()]);
                 walked = self.walk(shape, output, record);
@@ -250,7 +255,7 @@ impl Parser {
         output.end_record(source, place, problem);
     }
 
-    /// Puts a record into the buffer, as an array of one.
+    /// Copies a record into the buffer, as the only element of an array.
     fn fill(&mut self, record: &[u8]) {
         self.text.clear();
         self.text.reserve(record.len() + 2 + INPUT_PADDING);
@@ -260,8 +265,8 @@ impl Parser {
         self.text.extend_from_slice(&[b' '; INPUT_PADDING]);
     }
 
-    /// Parses the record in the buffer, whose text is `record`, and appends it as a row, or says why
-    /// it is none.
+    /// Parses the record in the buffer and appends it as a row, or returns the problem that makes
+    /// it a reject. `record` is its text in the file.
     fn walk(
         &mut self,
         shape: &Shape,
@@ -315,7 +320,7 @@ fn is_about_a_number(error: &simd_json::Error) -> bool {
     )
 }
 
-/// Overwrites each number that is written as JSON writes it with a zero and blanks.
+/// Overwrites each valid number with a zero and blanks.
 fn zero_numbers(record: &mut [u8]) {
     let is_part = |byte: u8| matches!(byte, b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E');
     let mut at = 0;
@@ -336,7 +341,7 @@ fn zero_numbers(record: &mut [u8]) {
     }
 }
 
-/// Why simd-json does not take a record, and the member in which it stops being JSON.
+/// Why simd-json refuses a record, and the member in which the record stops being JSON.
 fn invalid(record: &[u8], error: &simd_json::Error) -> Problem {
     let code = match error.error() {
         ErrorType::DepthLimitExceeded => RejectCode::TooDeep,
@@ -346,17 +351,17 @@ fn invalid(record: &[u8], error: &simd_json::Error) -> Problem {
     Problem { code, field }
 }
 
-/// The batch as it grows.
+/// The batch while its records are parsed.
 struct Output {
     span: Span,
     columns: Columns,
     rejects: Vec<Reject>,
-    /// Records so far.
+    /// How many records have become rows or rejects.
     done: u32,
 }
 
 impl Output {
-    /// Room for what becomes of `bytes` bytes of JSON.
+    /// An empty batch with capacity for the records of `bytes` bytes of JSON.
     fn new(dataset: &Dataset, span: Span, bytes: usize) -> Self {
         Self {
             span,
@@ -370,12 +375,13 @@ impl Output {
         self.span.first_ordinal + self.done
     }
 
-    /// The id that the next record has, should it be a row.
+    /// The id of the next record, if it becomes a row.
     fn next_id(&self) -> u64 {
         row_id(self.span.file_no, self.ordinal())
     }
 
-    /// The record at `place` of `source` is done: as a row, or as a reject with this problem.
+    /// Ends the record at `place` of `source`: with a `problem` it is a reject, else its row has
+    /// been appended.
     #[inline]
     fn end_record(&mut self, source: Source<'_>, place: Range<usize>, problem: Option<Problem>) {
         if let Some(Problem { code, field }) = problem {

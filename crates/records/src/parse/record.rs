@@ -1,7 +1,7 @@
-//! A record on its way to a row: a value for each column, and the first thing that is wrong.
+//! A record while it is read: a value for each column, and its first problem.
 //!
-//! Owns the rules of types and fields. They are the same whichever reads the JSON,
-//! [`direct`](super::direct) or [`walk`](super::walk).
+//! Owns the rules of types and fields, for both readers of JSON: [`direct`](super::direct) and
+//! [`walk`](super::walk).
 
 use std::mem;
 
@@ -11,13 +11,14 @@ use crate::batch::RejectCode;
 use crate::dataset::{Column, ColumnType, Dataset, OnUnknownField};
 use crate::{syntax, timestamp};
 
-/// Most levels of nesting in a record, its own braces included. Flat records need one.
+/// Most levels of nesting in a record, with its own braces. A flat record has one level. The walk
+/// recurses by levels, so that without a limit a record could overflow the stack.
 pub const DEPTH_MAX: usize = 32;
 
-/// Most characters of a field's name in a reject: what its column in the database takes.
+/// Most characters of a field's name in a reject: the size of its column in the database.
 pub(super) const FIELD_CHARS_MAX: usize = 255;
 
-/// What is wrong with a record.
+/// Why a record is a reject.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Problem {
     pub(super) code: RejectCode,
@@ -31,37 +32,37 @@ impl Problem {
     }
 }
 
-/// What a record has for a column.
+/// The kind of value that a record has for a column.
 #[derive(Clone, Copy)]
 pub(super) enum Json<'a> {
     Null,
     Boolean(bool),
-    /// A number of any size; its text says which.
+    /// A number of any size. Its value is read from its text.
     Number,
     Text(&'a str),
-    /// A text that has escapes: its place among [`Record::unescaped`].
+    /// A text that had escapes: its index in [`Record::unescaped`].
     Unescaped(usize),
     /// An object or an array.
     Container,
 }
 
-/// The record that is being read. One value serves for one record after the other.
+/// The record that is being read. Reused for one record after the other.
 pub(super) struct Record<'a> {
     pub(super) dataset: &'a Dataset,
     fields: &'a Fields,
     /// A value for each column.
     values: Vec<Value<'a>>,
-    /// Which of the fields have been met.
+    /// For each field: whether the record has had it.
     seen: Vec<bool>,
-    /// The field that comes next if this record has its members in the order of the fields.
+    /// The field that comes next if the record has its members in the order of the fields.
     expected: usize,
-    /// Texts without their escapes.
+    /// The texts of this record that had escapes, unescaped.
     unescaped: Vec<String>,
-    /// The names of the unknown fields that are kept.
+    /// The names of the unknown fields that are rescued.
     unknown: Vec<&'a str>,
-    /// The text of the unknown fields: a JSON object, whose brace is open until the record ends.
+    /// The unknown fields as a JSON object. Its closing brace is added at the end of the record.
     rescued: String,
-    /// The first thing that is wrong with the record.
+    /// The first problem of the record.
     problem: Option<Problem>,
 }
 
@@ -80,7 +81,7 @@ impl<'a> Record<'a> {
         }
     }
 
-    /// Forgets the record before.
+    /// Begins a record: clears all that belongs to the record before it.
     #[inline]
     pub(super) fn begin(&mut self) {
         self.values.fill(Value::Absent);
@@ -94,7 +95,8 @@ impl<'a> Record<'a> {
         self.problem = None;
     }
 
-    /// The field that is expected next and the bytes of its key, if that is what comes next.
+    /// The field that is expected next, and the length of its quoted key. `None` if `next` does not
+    /// begin with this key.
     #[inline]
     pub(super) fn expected(&mut self, next: &[u8]) -> Option<(usize, usize)> {
         let at = self.expected;
@@ -103,7 +105,7 @@ impl<'a> Record<'a> {
         Some((at, bytes))
     }
 
-    /// The field of a member. `None` where no column takes anything of it.
+    /// The field of a member. `None` if no column takes its value or a part of it.
     #[inline]
     pub(super) fn field(&mut self, name: &str) -> Option<usize> {
         let at = self.fields.find(name, self.expected)?;
@@ -111,9 +113,9 @@ impl<'a> Record<'a> {
         Some(at)
     }
 
-    /// The field, if the record has not had it before; a second time is a problem.
+    /// The field `at`, marked as seen. `None` if the record has had it before, which is a problem.
     #[inline]
-    pub(super) fn meet(&mut self, at: usize) -> Option<&'a Field> {
+    pub(super) fn first_time(&mut self, at: usize) -> Option<&'a Field> {
         let field = self.fields.get(at);
         if !mem::replace(&mut self.seen[at], true) {
             return Some(field);
@@ -124,7 +126,7 @@ impl<'a> Record<'a> {
         None
     }
 
-    /// Puts a value into its column's place. `raw` is its text as it is in the file.
+    /// Sets the value of a column. `raw` returns the value's text as it is in the file.
     #[expect(
         clippy::inline_always,
         reason = "a call for each value of each record costs 2 % of the instructions of parsing"
@@ -132,7 +134,8 @@ impl<'a> Record<'a> {
     #[inline(always)]
     pub(super) fn set(&mut self, at: usize, json: Json<'a>, raw: impl Fn() -> &'a str) {
         let column = &self.dataset.columns[at];
-        // Most values are short texts: a branch of its own is predicted, a jump table is not.
+        // Most values are short texts. The processor predicts a separate branch for them, but not a
+        // jump table.
         if let (ColumnType::Text, Json::Text(text)) = (column.kind, json)
             && text.len() <= column.max_chars as usize
         {
@@ -142,7 +145,7 @@ impl<'a> Record<'a> {
         }
     }
 
-    /// As [`set`](Self::set), for all values but short texts.
+    /// As [`set`](Self::set), for all values except short texts.
     fn set_other(&mut self, at: usize, json: Json<'a>, raw: impl Fn() -> &'a str) {
         let column = &self.dataset.columns[at];
         match read(column, json, raw, &self.unescaped) {
@@ -151,14 +154,14 @@ impl<'a> Record<'a> {
         }
     }
 
-    /// Keeps a text without its escapes until the next record begins.
+    /// Keeps an unescaped text until the next record begins.
     pub(super) fn unescaped(&mut self, text: String) -> Json<'a> {
         self.unescaped.push(text);
         Json::Unescaped(self.unescaped.len() - 1)
     }
 
-    /// Treats a member that no column takes as the dataset says. `key` and `value` are its texts as
-    /// they stand in the file.
+    /// Ignores, rejects or rescues a member that no column takes, as the dataset defines. `key` and
+    /// `value` are their texts in the file.
     #[cold]
     pub(super) fn unknown(&mut self, name: &'a str, key: &str, value: &str) {
         match self.dataset.on_unknown_field {
@@ -175,7 +178,7 @@ impl<'a> Record<'a> {
         }
     }
 
-    /// The object has ended: looks at what shows only then.
+    /// Ends the record: finds the problems that appear only at its end, and sets defaults.
     #[inline]
     pub(super) fn end(&mut self) {
         self.end_unknown();
@@ -190,8 +193,8 @@ impl<'a> Record<'a> {
         }
     }
 
-    /// Ends the rescued object. The names are sorted to find one that is there twice, so that a
-    /// record of a million names does not take minutes.
+    /// Ends the rescued object. Sorts its names to find a duplicate, since comparing each name with
+    /// each other one would take minutes for a record of a million names.
     #[inline]
     fn end_unknown(&mut self) {
         if self.unknown.is_empty() {
@@ -206,7 +209,7 @@ impl<'a> Record<'a> {
         self.unknown = names;
     }
 
-    /// Appends the record as a row, or says why it is not one.
+    /// Appends the record as a row, or returns the problem that makes it a reject.
     #[inline]
     pub(super) fn append(&mut self, id: u64, columns: &mut Columns) -> Result<(), Problem> {
         if let Some(problem) = self.problem.take() {
@@ -226,7 +229,7 @@ impl<'a> Record<'a> {
     }
 }
 
-/// What a column makes of a value.
+/// The value of a column from a value of JSON. `Err` if the column does not accept it.
 fn read<'a>(
     column: &Column,
     json: Json<'a>,
@@ -263,7 +266,7 @@ fn read<'a>(
     }
 }
 
-/// A number that is written as an integer, if 64 bits hold it.
+/// The integer that is written as `number`. `Err` if it is not an integer, or does not fit 64 bits.
 fn integer(number: &str) -> Result<i64, RejectCode> {
     number.parse().map_err(|_| {
         if syntax::is_integer(number) {
@@ -274,14 +277,14 @@ fn integer(number: &str) -> Result<i64, RejectCode> {
     })
 }
 
-/// The float that is nearest to a number, if it is finite.
+/// The float that is nearest to a number. `Err` if it is not finite.
 fn float(number: &str) -> Result<f64, RejectCode> {
     let nearest: Option<f64> = number.parse().ok();
     let finite = nearest.filter(|float| float.is_finite());
     finite.ok_or(RejectCode::NumberRange)
 }
 
-/// Whether a text is short enough: characters are counted only if its bytes are too many.
+/// Checks that a text is short enough. Counts its characters only if it has more bytes than that.
 #[inline]
 fn fitting(text: &str, chars_max: u32) -> Result<(), RejectCode> {
     let chars_max = chars_max as usize;

@@ -1,10 +1,10 @@
-//! The walk over a parsed record: from simd-json's tape to values, or a problem.
+//! The walk over a record that simd-json has parsed: from its tape to values, or a problem.
 //!
-//! The tape holds values and keys in order; simd-json's structural indexes hold the place of every
-//! bracket, colon, comma, string and scalar in the text. Each node of the tape has a known number
-//! of those *marks*, so both are walked in step, and the source text of any value is found without a
-//! search. Strings are read from the tape (unescaped); numbers, JSON columns and rescued fields are
-//! slices of the source.
+//! The tape holds values and keys in order. simd-json's structural indexes hold the place of each
+//! bracket, colon, comma, string and scalar in the text; this module calls them *marks*. Each node
+//! of the tape has a known number of marks, so the walk follows both in step and finds the text of
+//! any value without a search. Strings come unescaped from the tape. Numbers, JSON columns and
+//! rescued fields are slices of the record's text.
 
 use std::ops::Range;
 
@@ -16,16 +16,17 @@ use super::record::{Json, Problem, Record};
 use crate::batch::RejectCode;
 use crate::dataset::Dataset;
 
-/// A parsed array of one record, beside the record's source.
+/// A record, parsed as the only element of an array.
 #[derive(Clone, Copy)]
 pub(super) struct Document<'a> {
     nodes: &'a [Node<'a>],
-    /// Places in the parsed text, which has one byte, `[`, before the source.
+    /// Places in the parsed text, which has one byte, `[`, before the record.
     marks: &'a [u32],
+    /// The record's text in the file.
     source: &'a [u8],
 }
 
-/// A value: its node on the tape, and its (first) mark.
+/// A value: its node on the tape, and its first mark.
 #[derive(Clone, Copy)]
 struct At {
     node: usize,
@@ -33,7 +34,7 @@ struct At {
 }
 
 impl<'a> Document<'a> {
-    /// `source`, parsed in brackets into a tape and structural indexes.
+    /// `nodes` and `marks` are the tape and the structural indexes of `source` in brackets.
     pub(super) fn new(nodes: &'a [Node<'a>], marks: &'a [u32], source: &'a [u8]) -> Self {
         Self {
             nodes,
@@ -42,7 +43,7 @@ impl<'a> Document<'a> {
         }
     }
 
-    /// How many values the source holds.
+    /// How many values the record's text holds. A good record is one value.
     pub(super) fn records(&self) -> usize {
         match self.nodes.first() {
             Some(Node::Array { len, .. }) => *len,
@@ -50,7 +51,7 @@ impl<'a> Document<'a> {
         }
     }
 
-    /// What follows a value: the next node, and the comma or bracket.
+    /// The node after a value, and the mark after it: a comma or a bracket.
     #[inline]
     fn after(&self, value: At) -> At {
         match self.nodes[value.node] {
@@ -69,13 +70,14 @@ impl<'a> Document<'a> {
         }
     }
 
-    /// Where a mark is in the source; the closing bracket of the array is its end.
+    /// The place of a mark in the record's text. The mark of the array's closing bracket is the
+    /// end.
     #[inline]
     fn place(&self, mark: usize) -> usize {
         self.marks[mark] as usize - 1
     }
 
-    /// Where the text of a value is, up to what follows it.
+    /// The place of a value's text. `after` is the mark after the value.
     fn range(&self, value: At, after: At) -> Range<usize> {
         let start = self.place(value.mark);
         if let Node::Object { .. } | Node::Array { .. } = self.nodes[value.node] {
@@ -86,11 +88,11 @@ impl<'a> Document<'a> {
     }
 
     fn text(&self, range: Range<usize>) -> &'a str {
-        // Checked again because the source is bytes; it is short and mostly ASCII.
+        // Checked a second time because the source is bytes. The text is short and mostly ASCII.
         std::str::from_utf8(&self.source[range]).expect("simd-json took the text as UTF-8")
     }
 
-    /// The value to which the segments of a pointer lead.
+    /// The value to which the segments of a pointer lead from `at`. `None` if they lead to none.
     fn descend(&self, mut at: At, path: &[String]) -> Result<Option<At>, Repeated> {
         for segment in path {
             match self.child(at, segment)? {
@@ -101,8 +103,8 @@ impl<'a> Document<'a> {
         Ok(Some(at))
     }
 
-    /// Whether a value holds a scalar, or an empty container, outside the values at the nodes
-    /// `taken`; and the node after it. It recurses by nesting, which has a limit.
+    /// Whether a value holds a scalar or an empty container outside of the values at the nodes
+    /// `taken`. Also returns the node after it. Recurses by levels, which have a limit.
     fn leaves_any(&self, node: usize, taken: &[usize]) -> (bool, usize) {
         let is_taken = taken.contains(&node);
         let (children, per_child) = match self.nodes[node] {
@@ -122,7 +124,7 @@ impl<'a> Document<'a> {
         (any, next)
     }
 
-    /// The member of an object, or element of an array, that a segment of a pointer names.
+    /// The member of an object, or the element of an array, to which a segment of a pointer leads.
     fn child(&self, parent: At, segment: &str) -> Result<Option<At>, Repeated> {
         let first = At {
             node: parent.node + 1,
@@ -174,8 +176,8 @@ impl<'a> Document<'a> {
 /// A key that an object has twice.
 struct Repeated;
 
-/// How many marks a node has itself: a scalar or a key has one; a container has its brackets, the
-/// commas between its elements and, if it is an object, the colons.
+/// How many marks a node has, without those of nodes in it. A scalar or a key has one. A container
+/// has its brackets, the commas between its elements and, if it is an object, the colons.
 #[inline]
 fn marks_of(node: &Node<'_>) -> usize {
     match *node {
@@ -185,7 +187,7 @@ fn marks_of(node: &Node<'_>) -> usize {
     }
 }
 
-/// Walks over the one record of a document.
+/// Walks over the record of a document.
 pub(super) struct Walker<'a> {
     document: Document<'a>,
     record: Record<'a>,
@@ -199,7 +201,7 @@ impl<'a> Walker<'a> {
         }
     }
 
-    /// Appends the record to the columns if it is a row. Returns why it is none.
+    /// Appends the record to the columns, or returns the problem that makes it a reject.
     pub(super) fn record(&mut self, id: u64, columns: &mut Columns) -> Option<Problem> {
         let at = At { node: 1, mark: 1 };
         let Node::Object { len, .. } = self.document.nodes[at.node] else {
@@ -226,7 +228,7 @@ impl<'a> Walker<'a> {
                 unreachable!("the tape has a key before each value of an object");
             };
             if let Some(at) = self.record.field(name) {
-                if let Some(field) = self.record.meet(at) {
+                if let Some(field) = self.record.first_time(at) {
                     self.known(field, key, value, after);
                 }
             } else {
@@ -250,8 +252,8 @@ impl<'a> Walker<'a> {
         }
     }
 
-    /// Fills the columns that take something from within a value. If they leave anything of it, the
-    /// whole member is treated as an unknown field, so that what no column takes is not lost.
+    /// Fills the columns that take a part of a value. If a part of it is left that no column takes,
+    /// the whole member is treated as an unknown field, so that this part is not lost.
     fn inner(&mut self, field: &'a Field, key: At, value: At, after: At) {
         let mut taken = Vec::with_capacity(field.inner.len());
         for inner in &field.inner {
@@ -273,7 +275,7 @@ impl<'a> Walker<'a> {
         }
     }
 
-    /// Puts a value into its column's place.
+    /// Sets the value of a column.
     #[inline]
     fn store(&mut self, column: usize, value: At, after: At) {
         let document = self.document;
@@ -281,7 +283,7 @@ impl<'a> Walker<'a> {
             Node::String(text) => Json::Text(text),
             Node::Static(StaticNode::Null) => Json::Null,
             Node::Static(StaticNode::Bool(truth)) => Json::Boolean(truth),
-            // Its text in the source counts: the tape may hold another number in its place.
+            // The number is read from its text: the tape may hold a zero in its place.
             Node::Static(StaticNode::I64(_) | StaticNode::U64(_) | StaticNode::F64(_)) => {
                 Json::Number
             }

@@ -1,4 +1,4 @@
-//! The rules of parsing, one case at a time. What holds for all records is in `oracle`.
+//! The rules of parsing, one case at a time. Properties that hold for all records are in `oracle`.
 
 mod oracle;
 
@@ -63,7 +63,8 @@ fn events() -> Arc<Dataset> {
 /// A record's outcome: its cells as text, or the reject's code and field.
 type Outcome = Result<Vec<Option<String>>, (RejectCode, Option<String>)>;
 
-/// Cuts and parses a document; checks what holds for every batch; gives each record's outcome.
+/// Cuts and parses a document, checks the invariants of each batch, and returns the outcome of each
+/// record.
 fn outcomes(dataset: &Arc<Dataset>, document: &[u8], limits: ChunkLimits) -> Vec<Outcome> {
     let plan = cut::cut(document, dataset, limits).unwrap();
     let mut parser = Parser::default();
@@ -110,7 +111,8 @@ fn cells(rows: &RecordBatch, row: usize) -> Vec<Option<String>> {
     rows.columns()[1..].iter().map(cell).collect()
 }
 
-/// The outcome of one record, alone in an array, as a line, and among good neighbours.
+/// The outcome of a record, which must be the same alone in an array, among good records, and as a
+/// line.
 fn outcome(dataset: &Arc<Dataset>, record: &str) -> Outcome {
     let alone = outcomes(dataset, format!("[{record}]").as_bytes(), NO_LIMITS);
     assert_eq!(alone.len(), 1, "{record}");
@@ -133,14 +135,15 @@ fn outcome(dataset: &Arc<Dataset>, record: &str) -> Outcome {
     alone.into_iter().next().unwrap()
 }
 
-/// The span of a record alone.
+/// The span of a single record.
 const ONE: Span = Span {
     file_no: 7,
     first_ordinal: 0,
     records: 1,
 };
 
-/// The row of a record from a file of this layout, if it is plain.
+/// The row that the direct reader makes of a record in a file of this layout. `None` if the record
+/// is not plain.
 fn read_directly(dataset: &Arc<Dataset>, layout: Layout, record: &str) -> Option<RecordBatch> {
     let shape = Parser::default().shape(dataset);
     let mut output = Output::new(dataset, ONE, 0);
@@ -151,7 +154,7 @@ fn read_directly(dataset: &Arc<Dataset>, layout: Layout, record: &str) -> Option
 }
 
 #[test]
-fn plain_records_are_read_directly_and_others_are_left() {
+fn the_direct_reader_reads_plain_records_only() {
     let dataset = all_kinds();
     let plain = [
         r#"{"t":"abc"}"#,
@@ -190,7 +193,7 @@ fn plain_records_are_read_directly_and_others_are_left() {
     for record in others {
         assert!(directly(Layout::Lines, record).is_none(), "{record}");
     }
-    // Between two elements of an array a line feed is no separator: they are one broken record.
+    // A line feed does not separate two elements of an array: these are one broken record.
     let no_comma = "{\"t\":\"a\"}\n{\"t\":\"b\"}";
     assert!(directly(Layout::Array, no_comma).is_none());
 }
@@ -218,9 +221,9 @@ fn the_sample_of_the_original_becomes_rows() {
 }
 
 #[test]
-fn what_columns_take() {
+fn each_column_accepts_its_values() {
     let dataset = all_kinds();
-    // Column, the members that fill it, the cell.
+    // The column, the members that fill it, the cell.
     let cases = [
         (0, r#""t":"é\n\"\\""#, Some("é\n\"\\")),
         (0, r#""t":"12345""#, Some("12345")),
@@ -320,7 +323,7 @@ fn what_columns_take() {
 }
 
 #[test]
-fn what_becomes_of_bad_records() {
+fn each_bad_record_is_a_reject_with_code_and_field() {
     use RejectCode::*;
     let dataset = all_kinds();
     let nested = |levels: usize| {
@@ -390,7 +393,7 @@ fn what_becomes_of_bad_records() {
             DuplicateField,
             Some("u"),
         ),
-        // The first thing that is wrong is the reason.
+        // The first of two problems is the reason.
         ("{\"n\":\"\",\"f\":\"\",\"t\":{}}", WrongType, Some("n")),
         ("{\"n\":\"\",\"u\":1,\"u\":1}", WrongType, Some("n")),
         (too_deep.as_str(), TooDeep, Some("j")),
@@ -412,7 +415,8 @@ fn what_becomes_of_bad_records() {
         ("{\"t\":1,\"x\":1e400,}", InvalidJson, None),
     ];
     for (record, code, field) in cases {
-        // Records that do not close, or are blank, are records in NDJSON or an array only.
+        // A record that does not close is a record only in NDJSON, and an empty one only in an
+        // array.
         let good = "{\"t\":\"good\"}";
         let document = match record {
             "" => "[{\"t\":1},,{\"t\":1}]".to_owned(),
@@ -433,7 +437,7 @@ fn what_becomes_of_bad_records() {
 }
 
 #[test]
-fn broken_text_is_a_reject_and_its_neighbours_live() {
+fn broken_utf8_is_a_reject_and_its_neighbours_are_rows() {
     let mut document = b"[{\"t\":\"a\"},{\"t\":1,\"x\":\"?\"},{\"t\":\"b\"}]".to_vec();
     let at = document.iter().position(|byte| *byte == b'?').unwrap();
     document[at] = 0xff;
@@ -443,8 +447,8 @@ fn broken_text_is_a_reject_and_its_neighbours_live() {
 }
 
 #[test]
-fn lines_that_hold_several_records_are_no_rows() {
-    // As many values as lines, but others. Each broken line is one record.
+fn a_broken_line_is_one_reject() {
+    // The document has five values on four lines. Each broken line is one record.
     let document = b"{\"t\":1}\n{\"t\":2},{\"t\":3}\n[{\"t\":4}\n{\"t\":5}]\n";
     let all = outcomes(&all_kinds(), document, NO_LIMITS);
     assert_eq!(all.len(), 4);
@@ -473,7 +477,7 @@ fn unknown_fields_follow_the_definition() {
 }
 
 #[test]
-fn huge_records_are_rejects_and_their_memory_is_given_back() {
+fn huge_records_are_rejects_and_their_memory_is_freed() {
     let dataset = all_kinds();
     let document = |bytes: usize| {
         let filler = bytes - r#"{"t":1,"j":""}"#.len();

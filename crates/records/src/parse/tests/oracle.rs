@@ -1,4 +1,5 @@
-//! The rules once more, slowly, and the hot path held to them on made and on damaged records.
+//! A slow second implementation of the rules, and the parser compared with it on generated and on
+//! damaged records.
 
 use proptest::prelude::*;
 use serde_json::Value;
@@ -6,7 +7,7 @@ use serde_json::Value;
 use super::*;
 use crate::dataset::{Column, ColumnType};
 
-/// Members as they are in a file: a key and a value, and what is wrong with the value's text.
+/// A member as it is in a file: its key, its value, and the code of the value's problem.
 type Member = (&'static str, &'static str, Option<RejectCode>);
 
 fn member() -> impl Strategy<Value = Member> {
@@ -36,7 +37,7 @@ fn member() -> impl Strategy<Value = Member> {
         ("01", Some(InvalidJson)),
         ("\"\\ud800\"", Some(InvalidJson)),
     ]);
-    // Rarely something wrong, or no record would become a row.
+    // One bad value in eight is kept: with more, hardly any record would become a row.
     let value = (value, 0..8).prop_map(|((text, wrong), luck)| match wrong {
         Some(_) if luck > 0 => ("\"ok\"", None),
         wrong => (text, wrong),
@@ -44,7 +45,7 @@ fn member() -> impl Strategy<Value = Member> {
     (key, value).prop_map(|(key, (text, wrong))| (key, text, wrong))
 }
 
-/// The rules once more, slowly: over `serde_json`'s values, one column after the other.
+/// The slow implementation: reads `serde_json`'s values, one column after the other.
 fn oracle(dataset: &Dataset, members: &[Member]) -> Outcome {
     let unescape = |key| serde_json::from_str::<String>(&format!("\"{key}\"")).unwrap();
     if let Some((key, _, Some(wrong))) = members.iter().find(|member| member.2.is_some()) {
@@ -55,7 +56,7 @@ fn oracle(dataset: &Dataset, members: &[Member]) -> Outcome {
     let (mut problem, mut late): (Option<(RejectCode, Option<String>)>, Option<_>) = (None, None);
     for (key, raw, _) in members {
         let name = unescape(key);
-        // serde_json takes no number beyond a float; its text counts, as for all numbers.
+        // serde_json refuses a number beyond a float. Numbers are read from their text anyway.
         let value = serde_json::from_str(raw).unwrap_or_else(|_| Value::from(0));
         let known = |column: &&Column| {
             column.field == format!("/{name}") || column.field.starts_with(&format!("/{name}/"))
@@ -119,7 +120,7 @@ fn oracle(dataset: &Dataset, members: &[Member]) -> Outcome {
     Ok(cells)
 }
 
-/// Stands for what a column took.
+/// Replaces a value that a column took.
 const TAKEN: &str = "\0taken";
 
 fn holds_any(value: &Value) -> bool {
@@ -168,14 +169,14 @@ fn slowly(column: &Column, value: &Value, raw: &str) -> Result<Option<String>, R
     }
 }
 
-/// Records with their members, and the document that they make.
+/// The members of records, and a document that holds these records.
 fn document() -> impl Strategy<Value = (Vec<Vec<Member>>, String)> {
     let members = prop::collection::vec(member(), 0..6);
     let blank = prop::sample::select(vec!["", "", " ", "\t "]);
     let records = prop::collection::vec((members, blank), 1..12);
     (records, any::<bool>()).prop_map(|(mut records, lines)| {
         if lines {
-            // With this as a line, the file is lines whatever the others are.
+            // With `{}` as the first and the last line, the file is lines whatever the others hold.
             records[0].0.clear();
             records.push((Vec::new(), ""));
         }
@@ -195,7 +196,7 @@ fn document() -> impl Strategy<Value = (Vec<Vec<Member>>, String)> {
     })
 }
 
-/// A document with a few bytes that are others.
+/// A document of which a few bytes have been changed.
 fn mutated_document() -> impl Strategy<Value = Vec<u8>> {
     let mutation = (any::<prop::sample::Index>(), any::<u8>());
     let mutations = prop::collection::vec(mutation, 1..4);
@@ -218,7 +219,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(1_000))]
 
     #[test]
-    fn the_rules_hold_however_the_file_is_cut(
+    fn the_rules_hold_for_chunks_of_any_size(
         (records, text) in document(), records_max in 0_u32..6, bytes in 0_usize..400,
     ) {
         let dataset = all_kinds();
@@ -230,7 +231,7 @@ proptest! {
     }
 
     #[test]
-    fn mutated_documents_are_judged_as_serde_json_does(
+    fn serde_json_agrees_which_records_are_json(
         bytes in mutated_document(), limit in 1_u32..6,
     ) {
         let dataset = all_kinds();
@@ -246,7 +247,7 @@ proptest! {
                 let json = serde_json::from_slice::<Value>(record);
                 let shown = String::from_utf8_lossy(record);
                 let outcome = all.next().unwrap();
-                // serde_json refuses a number beyond its floats, which JSON does not.
+                // serde_json refuses a number beyond its floats, although it is JSON.
                 if json.as_ref().is_err_and(|e| e.to_string().contains("number out of range")) {
                     continue;
                 }
@@ -259,9 +260,9 @@ proptest! {
         }
     }
 
-    /// Records that are all read directly, but for a few between them.
+    /// Most of the records are plain, and a few others are between them.
     #[test]
-    fn a_few_other_records_among_plain_ones_change_nothing(
+    fn the_rules_hold_for_other_records_among_plain_ones(
         (others, _) in document(), apart in 1_usize..30, lines in any::<bool>(),
     ) {
         let dataset = all_kinds();
@@ -281,9 +282,8 @@ proptest! {
         prop_assert_eq!(outcomes(&dataset, text.as_bytes(), NO_LIMITS), expected, "{}", text);
     }
 
-    /// What is read directly is what the walk makes of it, whatever the bytes are.
     #[test]
-    fn records_read_directly_are_those_of_the_walk(bytes in mutated_document()) {
+    fn both_routes_make_the_same_row_of_a_plain_record(bytes in mutated_document()) {
         let dataset = all_kinds();
         let Ok(plan) = cut::cut(&bytes, &dataset, NO_LIMITS) else { return Ok(()) };
         let records = plan.chunks.iter().flat_map(|chunk| {
