@@ -394,7 +394,10 @@ fn invalid(dataset: &Dataset, problem: impl Into<String>) -> InvalidDataset {
 /// Checks that no two datasets share a name, a table, or both their files and their pointer.
 fn check_apart(others: &[Dataset], dataset: &Dataset) -> Result<(), InvalidDataset> {
     if others.iter().any(|other| other.name == dataset.name) {
-        return Err(invalid(dataset, "two datasets have this name: rename one of them"));
+        return Err(invalid(
+            dataset,
+            "two datasets have this name: rename one of them",
+        ));
     }
     let same = |other: &&Dataset| other.files == dataset.files && other.records == dataset.records;
     if let Some(other) = others.iter().find(same) {

@@ -136,7 +136,9 @@ fn check(
         }
     }
     if inflated > INFLATED_RATIO_MAX * body.len() as u64 {
-        return Err(damaged("a batch states a size that its bytes cannot inflate to"));
+        return Err(damaged(
+            "a batch states a size that its bytes cannot inflate to",
+        ));
     }
     Ok(())
 }
