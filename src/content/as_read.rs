@@ -1,4 +1,4 @@
-//! A file as it was read, to be compared with what is at its path later.
+//! The state of a file as it was read, to be compared with the file at its path later.
 
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt as _;
@@ -14,7 +14,7 @@ pub struct AsRead {
     sample: Sample,
 }
 
-/// A stamp, and ctime in seconds and nanoseconds: no program can set that back.
+/// A stamp, and ctime in seconds and nanoseconds, which no program can set.
 pub(super) type Sample = (Stamp, i64, i64);
 
 pub(super) fn sample(metadata: &Metadata) -> Sample {
@@ -26,12 +26,12 @@ impl AsRead {
         Self { hash, sample }
     }
 
-    /// Whether the file at `path` still has the content that was read. The same size, mtime, ctime,
-    /// inode and device prove that; if one of them differs, all of the file is hashed, since a new
-    /// name of the file changes its ctime, too.
+    /// Whether the file at `path` still has the content that was read. Equal size, mtime, ctime,
+    /// inode and device prove it. If one of them differs, the whole file is hashed, since a new name
+    /// of the file changes its ctime as well.
     ///
     /// # Errors
-    /// [`ContentError::Busy`] if a process has it open for writing, and what the system says.
+    /// [`ContentError::Busy`] if a process has it open for writing; [`ContentError::Io`].
     pub fn is_at(&self, path: &Path, options: &ContentOptions) -> Result<bool, ContentError> {
         if sample(&std::fs::symlink_metadata(path)?) == self.sample {
             return Ok(true);

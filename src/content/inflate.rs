@@ -1,7 +1,7 @@
 //! gzip and zstd, inflated under a limit and in bounded memory.
 //!
-//! Small results stay in memory while there is room, the others go to a spill. The limit is checked
-//! before bytes are written, so that a bomb costs the disk no more than the limit.
+//! Small results stay in memory if there is room; other results go to a spill. The limit is checked
+//! before bytes are written, so that a decompression bomb takes no more of the disk than the limit.
 
 use std::io::{self, BufReader, Read};
 
@@ -12,26 +12,27 @@ use super::room::{TakenWindow, Windows};
 use super::{Body, ContentError, ContentOptions, Spill};
 use crate::batch::ContentHash;
 
-/// Inflated data that is smaller stays in memory; other data goes to a spill.
+/// Inflated data of fewer bytes stays in memory; other data goes to a spill.
 const INFLATED_IN_MEMORY_MAX: usize = 8 * 1024 * 1024;
 
-/// Most inflated bytes for each stored one, in files beyond [`RATIO_FREE_BYTES`]. Events of one
-/// vehicle that differ in nothing but the second were measured at 81 (gzip -9) and 194 (zstd -19);
-/// real ones, at 5 to 30. Deflate can reach 1,032, so that a bomb of 10 MB would fill the disk up to
-/// the cap of bytes; with this it ends at 2.5 GB. A smaller number would refuse data that exists.
+/// Most inflated bytes for each byte of the file, if it inflates to more than [`RATIO_FREE_BYTES`].
+/// Real events have a ratio of 5 to 30. Events of one vehicle that differ only in the second have
+/// 81 (gzip -9) or 194 (zstd -19), so a smaller number would refuse real data. Deflate can reach
+/// 1,032: a bomb of 10 MB would fill the disk up to `inflated_bytes_max`; with this number it ends
+/// at 2.5 GB.
 const RATIO_MAX: u64 = 256;
 
-/// Up to this size in bytes the ratio does not matter: so much costs little, and a single record
-/// repeated over and over may be test data (zstd packs that 11,000 to 1).
+/// A file that inflates to at most this many bytes may have any ratio. It takes little of the disk,
+/// and test data may repeat a single record (zstd compresses that 11,000 to 1).
 const RATIO_FREE_BYTES: u64 = 64 * 1024 * 1024;
 
 /// Bytes that are inflated and written at a time.
 const PIECE: usize = 256 * 1024;
 
-/// Bytes that a decoder reads at a time: about what zstd asks for.
+/// Bytes that a decoder reads at a time. zstd recommends about this many.
 const INPUT_BYTES: usize = 128 * 1024;
 
-/// A compression that is read.
+/// A compression that the engine reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Compression {
     Gzip,
@@ -47,7 +48,7 @@ impl Compression {
     }
 }
 
-/// Why data does not inflate: because of itself, or of the place where it should go.
+/// Why data was not inflated: the data itself, or the disk that the result should go to.
 pub(super) enum InflateError {
     Corrupt(String),
     NotRead(NotRead),
@@ -87,20 +88,20 @@ pub(super) fn inflate(
     read_whole(members, compression.name(), limit, options)
 }
 
-/// The inflated bytes of all members of a gzip file, or of all frames of a zstd file. A form that is
-/// not read is an error that holds [`NotRead`].
+/// Reads the inflated bytes of all members of a gzip file, or of all frames of a zstd file. The
+/// error holds a [`NotRead`] if the engine does not read the format of a member.
 struct Members<'a> {
     stored: &'a [u8],
     compression: Compression,
     windows: &'a Windows,
-    /// That of the present member; `None` before the first, after the last, and between two.
+    /// The decoder of the current member. `None` before the first, after the last, and between two.
     decoder: Option<Decoder<'a>>,
-    /// Where the next member begins, if there is no decoder.
+    /// The place of the next member, if `decoder` is `None`.
     at: usize,
 }
 
-/// The decoders read through a buffer of their own, so that stored bytes that change under a map are
-/// read once and not twice.
+/// The decoders read copies of the bytes: the file may change while it is mapped, and a decoder
+/// that reads a byte twice must not get two values.
 type Input<'a> = BufReader<&'a [u8]>;
 
 enum Decoder<'a> {
@@ -147,13 +148,13 @@ impl<'a> Members<'a> {
         BufReader::with_capacity(INPUT_BYTES, &self.stored[self.at..])
     }
 
-    /// `None` at the end. Zeros at the end are padding, as of a tape or a block device.
+    /// `None` at the end. Zeros at the end are padding, which tapes and block devices add.
     fn next_gzip_member(&self) -> Option<Decoder<'a>> {
         let is_end = self.stored[self.at..].iter().all(|byte| *byte == 0);
         (!is_end).then(|| Decoder::Gzip(Box::new(GzDecoder::new(self.input()))))
     }
 
-    /// `None` at the end. Frames that hold no data are passed over: pzstd begins a file with one.
+    /// `None` at the end. Skips frames that hold no data: pzstd begins a file with one.
     fn next_zstd_frame(&mut self) -> io::Result<Option<Decoder<'a>>> {
         let cut_short = || io::Error::from(io::ErrorKind::UnexpectedEof);
         let mut rest = &self.stored[self.at..];
@@ -169,10 +170,10 @@ impl<'a> Members<'a> {
         if !format::is_zstd_frame(rest) {
             return Err(match Format::of(rest) {
                 Format::NotRead(other) => io::Error::other(other),
-                _ => io::Error::other(format!("no frame of zstd at byte {}", self.at)),
+                _ => io::Error::other(format!("no zstd frame begins at byte {}", self.at)),
             });
         }
-        // Copied, as of a map that may change.
+        // Copied, since the file may change while it is mapped.
         let mut header = [0; format::ZSTD_HEADER_BYTES];
         let bytes = rest.len().min(header.len());
         header[..bytes].copy_from_slice(&rest[..bytes]);
@@ -195,17 +196,17 @@ impl<'a> Members<'a> {
     }
 }
 
-/// The smallest power of two, as its exponent, that a window fits into; at least 10, the smallest
-/// that zstd has.
+/// The exponent of the smallest power of two that a window fits into. At least 10, the smallest
+/// that zstd accepts.
 fn window_log(bytes: u64) -> u32 {
     bytes.next_power_of_two().trailing_zeros().max(10)
 }
 
-/// How much may come out of a file.
+/// How many bytes a file may inflate to.
 #[derive(Clone, Copy)]
 struct Limit {
     bytes: u64,
-    /// Whether the limit comes from the size of the file; else it is that of all files.
+    /// Whether `bytes` follows from the size of the file. Else it is `inflated_bytes_max`.
     is_by_ratio: bool,
 }
 
@@ -218,19 +219,19 @@ impl Limit {
         }
     }
 
-    /// Why data of this format that inflates to more is not taken.
+    /// The reason that data of this format which inflates to more is refused.
     fn reason(self, format: &str) -> String {
         let bytes = self.bytes;
         let why = if self.is_by_ratio {
-            format!("more than {RATIO_MAX} times its size: no records look like that")
+            format!("{RATIO_MAX} times its size, which no real records reach")
         } else {
-            "the most that is taken; split the file, or put it in uncompressed".to_owned()
+            "the most that a file may have: split the file, or deliver it uncompressed".to_owned()
         };
-        format!("the {format} data has more than {bytes} bytes when inflated, {why}")
+        format!("the {format} data inflates to more than {bytes} bytes, {why}")
     }
 }
 
-/// Reads all of `source` into memory or, where it does not fit there, into a spill.
+/// Reads all of `source` into memory or, if it does not fit there, into a spill.
 fn read_whole(
     mut source: impl Read,
     format: &str,
@@ -280,7 +281,7 @@ fn read_whole(
     }
 }
 
-/// Reads until the piece is full or the source ends: decoders give a few KiB at a time, and each
+/// Reads until the piece is full or the source ends. Decoders return a few KiB at a time, and each
 /// write is a system call.
 fn fill(source: &mut impl Read, piece: &mut [u8]) -> io::Result<usize> {
     let mut filled = 0;

@@ -1,17 +1,18 @@
 //! The bytes of a file: read, mapped or inflated, with their identity.
 //!
-//! A small file is read into memory. A large one is mapped while all of it is hashed and cut, and
-//! then read chunk by chunk. A read lease keeps its writers out for a while. Where the system gives
-//! no lease, a private copy takes the place of the file. Every way to read checks afterwards whether
-//! the file is still what it was when it was opened. A file that is cut short meanwhile, or a page
-//! that the device does not return, is an error and does not end the process (see `mapping`).
+//! A small file is read into memory. A large file is mapped while all of it is hashed and cut, and
+//! then read chunk by chunk. A read lease makes writers of the file wait for a while. If the file
+//! system gives no lease, the engine reads a private copy of the file. Each read checks afterwards
+//! that the file has not changed since it was opened. A file that is truncated while it is mapped,
+//! or a page that the device does not return, is an error and does not end the process (see
+//! `mapping`).
 //!
-//! gzip and zstd are known by their magic bytes and inflated under a cap, large ones into an
-//! unlinked file of the work directory, as long as its disk has room to spare. Memory does not grow
+//! gzip and zstd are recognised by their magic bytes and inflated up to a limit. Large results go
+//! to an unlinked file in the work directory, which stops at the disk floor. Memory does not grow
 //! with the file.
 //!
-//! The only `unsafe` of the crate is here, in `regular` and `mapping`. Knows nothing of records,
-//! and moves no file.
+//! The only `unsafe` of the crate is in `regular` and `mapping`. This module knows nothing of
+//! records, and moves no file.
 
 mod as_read;
 mod format;
@@ -47,12 +48,12 @@ use crate::batch::ContentHash;
 /// published before it is hashed.
 const PARALLEL_BYTES_MIN: usize = 1 << 20;
 
-/// Files from this size on, in bytes, are hashed by one thread and inspected by another: some 10 ms
-/// of work for each.
+/// Files from this size on, in bytes, are hashed by one thread and inspected by another. Each takes
+/// about 10 ms then; for less work, a thread costs more than it saves.
 const THREAD_BYTES_MIN: usize = 32 << 20;
 
-/// Files up to this size, in bytes, are read, larger ones mapped. A map costs page faults and some
-/// system calls, which pay off from about a megabyte.
+/// Files up to this size, in bytes, are read; larger ones are mapped. A map costs page faults and
+/// some system calls, so below about one megabyte a read is faster.
 const READ_BYTES_MAX: u64 = 2 * 1024 * 1024;
 
 /// How files are read.
@@ -60,10 +61,10 @@ const READ_BYTES_MAX: u64 = 2 * 1024 * 1024;
 pub struct ContentOptions {
     /// Most bytes that a compressed file may inflate to.
     pub inflated_bytes_max: u64,
-    /// Directory for inflated data that is too large for memory; on a disk, not in memory.
+    /// Directory for inflated data that is too large for memory. Must be on a disk, not on a tmpfs.
     pub spill_dir: PathBuf,
-    /// Bytes of the disk of `spill_dir` that stay free for other processes. A file that would take
-    /// them ends with [`io::ErrorKind::StorageFull`] and may be tried again.
+    /// Bytes of the disk of `spill_dir` that must stay free for other processes. A file that would
+    /// need them fails with [`io::ErrorKind::StorageFull`]; a later attempt may succeed.
     pub spill_floor_bytes: u64,
     /// Memory for inflated data. Clones of these options share it.
     pub room: Room,
@@ -74,10 +75,10 @@ pub struct ContentOptions {
 impl Default for ContentOptions {
     fn default() -> Self {
         Self {
-            // A good part of the 10 GB of disk that the engine, Redis and the database share.
+            // 4 GiB, of the 10 GB of disk that the engine, Redis and the database share.
             inflated_bytes_max: 4 << 30,
             spill_dir: std::env::temp_dir(),
-            // 0: a command that ends soon need not leave room for other processes.
+            // 0: a short command need not leave room for other processes.
             spill_floor_bytes: 0,
             room: Room::default(),
             windows: Windows::default(),
@@ -85,12 +86,12 @@ impl Default for ContentOptions {
     }
 }
 
-/// An open file, its bytes inflated if it is compressed.
+/// An open file. If the file is compressed, its bytes are inflated.
 #[derive(Debug)]
 pub struct Content {
-    /// Identity: the hash of the bytes as they are stored.
+    /// Identity: the hash of the bytes on the disk, before they are inflated.
     pub hash: ContentHash,
-    /// Size of the file as it is stored, in bytes.
+    /// Size of the file on the disk, in bytes.
     pub stored_bytes: u64,
     /// The state of the file before its first byte was read.
     sample: Sample,
@@ -100,7 +101,7 @@ pub struct Content {
 #[derive(Debug)]
 enum Body {
     Memory(Vec<u8>),
-    /// In memory, with its share of the room.
+    /// In memory, with the part of the room that it takes.
     Inflated {
         bytes: Vec<u8>,
         _taken: Taken,
@@ -111,30 +112,31 @@ enum Body {
 /// Why the bytes of a file cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ContentError {
-    /// It is no regular file (a link, a directory, a pipe).
+    /// The path is not a regular file (a link, a directory, a pipe).
     #[error("not a regular file")]
     NotRegular,
-    /// A process has it open for writing, or changed it while it was read. A later attempt may
-    /// succeed.
+    /// A process has the file open for writing, or changed it while it was read. A later attempt
+    /// may succeed.
     #[error("the file is still being written")]
     Busy,
-    /// It is compressed, and its data is damaged or too much.
+    /// The file is compressed, and its data is damaged or inflates to more than the limit.
     #[error("{detail}")]
     Corrupt {
-        /// The identity of the stored bytes.
+        /// The identity of the file.
         hash: ContentHash,
-        /// What is wrong with them.
+        /// What is wrong with the data.
         detail: String,
     },
-    /// It is of a format that is not read.
+    /// The file has a format that the engine does not read.
     #[error("{format}")]
     NotRead {
-        /// The identity of the stored bytes.
+        /// The identity of the file.
         hash: ContentHash,
-        /// Its format.
+        /// The format of the file.
         format: NotRead,
     },
-    /// It could not be read. EIO if the device did not return some of it and no process changed it.
+    /// A system call failed. EIO if the device did not return all bytes and no process changed the
+    /// file.
     #[error("{0}")]
     Io(#[from] io::Error),
 }
@@ -147,9 +149,9 @@ pub fn open(path: &Path, options: &ContentOptions) -> Result<Content, ContentErr
     open_and(path, options, |_| ()).map(|(content, ())| content)
 }
 
-/// Opens a file, computes its identity, and passes all of its (inflated) bytes to `inspect`. A large
-/// file is inspected while it is hashed. The result of `inspect` is dropped if the bytes it saw were
-/// not those of the file.
+/// Opens a file, computes its identity, and passes all of its inflated bytes to `inspect`. A large
+/// file is inspected while it is hashed. The result of `inspect` is dropped if the file changed
+/// meanwhile.
 ///
 /// # Errors
 /// [`ContentError`].
@@ -199,8 +201,8 @@ pub fn open_and<T: Send>(
     Ok((content, inspected))
 }
 
-/// The bytes of a file as they are stored: in memory, or to be read from the file or a copy of it. The
-/// sample is of the file before its first byte was read.
+/// The bytes of a file on the disk: in memory, or to be read from the file or a copy of it. The
+/// sample is the state of the file before its first byte was read.
 fn read_or_hold(path: &Path, options: &ContentOptions) -> Result<(Body, Sample), ContentError> {
     let (file, opened) = open_regular(path)?;
     let writers = writers(&file);
@@ -216,7 +218,8 @@ fn read_or_hold(path: &Path, options: &ContentOptions) -> Result<(Body, Sample),
         let stored = Stored::shared(file, bytes, opened);
         return Ok((Body::Stored(stored), sample));
     } else {
-        // A writer could come at any time, and not every file system shows that at once.
+        // Without a lease, a writer could open the file at any time, and some file systems show its
+        // changes late.
         Body::Stored(private_copy(&file, bytes, options)?)
     };
     if body.bytes() != bytes || stamp(&file.metadata()?) != opened {
@@ -225,15 +228,16 @@ fn read_or_hold(path: &Path, options: &ContentOptions) -> Result<(Body, Sample),
     Ok((body, sample))
 }
 
-/// Copies a file of `bytes` bytes into one without a name, which no other process can change.
+/// Copies a file of `bytes` bytes to a file without a name, which no other process can change.
 fn private_copy(file: &File, bytes: u64, options: &ContentOptions) -> io::Result<Stored> {
     let mut copy = Spill::begin(options)?;
-    // One byte more than the file had: one that grew is noticed, and not followed for ever.
+    // One byte more than the file had shows that it grew. Without a limit, the copy of a file that
+    // keeps growing would not end.
     copy.copy(file, bytes + 1)?;
     Ok(copy.end())
 }
 
-/// Does both: at the same time, if the bytes are worth a thread and the system has one.
+/// Calls `one` and `other`: in two threads if there are enough bytes and the system gives a thread.
 fn both<A, B: Send>(
     bytes: usize,
     one: impl FnOnce() -> A,
@@ -252,28 +256,28 @@ fn both<A, B: Send>(
         (one, joined.ok().flatten())
     });
     let done = done.or_else(beside);
-    (one, done.expect("what the thread did not do is done here"))
+    (one, done.expect("either the thread or this one called it"))
 }
 
 impl Content {
-    /// The file as it was read, to be compared with what is at its path later.
+    /// The state of the file as it was read, to be compared with the file at its path later.
     #[must_use]
     pub fn as_read(&self) -> AsRead {
         AsRead::new(self.hash, self.sample)
     }
 
-    /// Size of the inflated bytes.
+    /// How many inflated bytes the file has.
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.body.bytes()
     }
 
-    /// Passes the inflated bytes of a range to `inspect`. Those of a large file are mapped for as
-    /// long, so the range may be larger than memory. The result of `inspect` is dropped if the bytes
-    /// it saw were not those of the file.
+    /// Passes the inflated bytes of a range to `inspect`. A large file is mapped until `inspect`
+    /// returns, so the range may be larger than memory. The result of `inspect` is dropped if the
+    /// file changed meanwhile.
     ///
     /// # Errors
-    /// [`ContentError::Busy`] if the file was changed since it was opened, and what the system says.
+    /// [`ContentError::Busy`] if the file was changed since it was opened; [`ContentError::Io`].
     ///
     /// # Panics
     /// If the range is not within the file.
@@ -285,11 +289,11 @@ impl Content {
         self.body.inspect(|bytes| inspect(&bytes[in_memory(range)]))
     }
 
-    /// The inflated bytes of a range, which do not change any more. `buffer` holds them if the file
-    /// is not in memory.
+    /// The inflated bytes of a range, which can no longer change. They are copied to `buffer` if
+    /// the file is not in memory.
     ///
     /// # Errors
-    /// As of `inspect`.
+    /// [`ContentError::Busy`] if the file was changed since it was opened; [`ContentError::Io`].
     ///
     /// # Panics
     /// If the range is not within the file.
@@ -310,7 +314,7 @@ impl Body {
         }
     }
 
-    /// The bytes that decide the format.
+    /// The first bytes, which decide the format.
     fn beginning<'a>(&'a self, buffer: &'a mut Vec<u8>) -> Result<&'a [u8], ContentError> {
         self.read(0..self.bytes().min(format::BEGINNING_BYTES), buffer)
     }
@@ -334,8 +338,8 @@ impl Body {
     }
 }
 
-/// Whether the first four bytes of a file show that it is not text: it is compressed, or of a format
-/// that is not read.
+/// Whether the first four bytes of a file show that it is not text: the file is compressed, or has
+/// a format that the engine does not read.
 #[must_use]
 pub fn is_compressed(beginning: &[u8]) -> bool {
     Format::of(beginning) != Format::Plain

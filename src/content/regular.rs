@@ -1,6 +1,7 @@
-//! Regular files: opened without surprises, asked for writers, compared with an earlier state.
+//! Regular files: opens them without following a link, finds their writers by a read lease, and
+//! takes the stamp that shows a change.
 //!
-//! Holds the `fcntl` calls of the crate, for read leases.
+//! Holds the `fcntl` calls of the crate.
 
 use std::fs::{File, Metadata, OpenOptions};
 use std::io;
@@ -10,37 +11,37 @@ use std::path::Path;
 
 use super::ContentError;
 
-/// `fcntl`: which signal a file sends. Linux, on every processor that Rust builds for; missing in
-/// the `libc` crate for glibc.
+/// The `fcntl` command that sets the signal of a descriptor. The number is the same on every
+/// processor that Rust builds Linux programs for. The `libc` crate lacks it for glibc.
 const F_SETSIG: libc::c_int = 10;
 
-/// Tells one state of a file from another: device, inode, size in bytes, and mtime in seconds and
-/// nanoseconds.
+/// The state of a file: device, inode, size in bytes, and mtime in seconds and nanoseconds. It
+/// differs after a change of the file.
 pub(crate) type Stamp = (u64, u64, u64, i64, i64);
 
-/// What a read lease says about a file.
+/// Whether a file has writers, as a read lease shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Writers {
-    /// No process has it open for writing. A process that opens it for writing while this
-    /// descriptor is open waits for `/proc/sys/fs/lease-break-time`.
+    /// No process has the file open for writing. A process that opens it for writing while this
+    /// descriptor is open waits up to `/proc/sys/fs/lease-break-time` seconds.
     None,
-    /// A process has it open for writing.
+    /// A process has the file open for writing.
     Some,
     /// The file system has no leases, or the file belongs to another user.
     Unknown,
 }
 
-/// Opens a regular file for reading, without following a link and without waiting for a pipe.
+/// Opens a regular file for reading. Follows no link, and does not wait for the writer of a pipe.
 ///
 /// # Errors
-/// [`ContentError::NotRegular`], and what the system says.
+/// [`ContentError::NotRegular`] if it is not a regular file; [`ContentError::Io`].
 pub fn open_regular(path: &Path) -> Result<(File, Metadata), ContentError> {
     let file = OpenOptions::new()
         .read(true)
         .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_CLOEXEC)
         .open(path)
         .map_err(|error| match error.raw_os_error() {
-            // ELOOP is how O_NOFOLLOW refuses a link; ENXIO is a socket.
+            // O_NOFOLLOW refuses a link with ELOOP; opening a socket fails with ENXIO.
             Some(libc::ELOOP | libc::ENXIO) => ContentError::NotRegular,
             _ => ContentError::Io(error),
         })?;
@@ -52,7 +53,7 @@ pub fn open_regular(path: &Path) -> Result<(File, Metadata), ContentError> {
     }
 }
 
-/// Bytes that this user may still write to the file system of a directory.
+/// Free bytes of the file system of a directory, for a user without privileges.
 ///
 /// # Errors
 /// The directory does not exist, or the file system does not answer.
@@ -61,13 +62,13 @@ pub fn free_bytes(dir: &Path) -> io::Result<u64> {
     Ok(at.f_bavail.saturating_mul(at.f_frsize))
 }
 
-/// Takes a read lease on a file, until `file` is closed: it shows whether the file has writers, and
-/// makes a later writer wait.
+/// Takes a read lease on a file until `file` is closed. The lease shows whether the file has
+/// writers, and makes a later writer wait.
 #[must_use]
 pub fn writers(file: &File) -> Writers {
-    // The kernel reports a waiting writer to the holder of the lease by SIGIO, which ends a process
-    // that does not expect it. SIGURG is ignored unless a process handles it, and one that does
-    // must expect it at any time. So no handler of the process has to change.
+    // The kernel reports a waiting writer to the holder of the lease by a signal. The default is
+    // SIGIO, which ends a process that does not handle it. SIGURG is ignored by default, and a
+    // process that handles it must expect it at any time. So this function changes no handler.
     //
     // SAFETY: F_SETSIG and F_SETLEASE take an integer and touch no memory of this process; the
     // descriptor is open.
@@ -84,7 +85,7 @@ pub fn writers(file: &File) -> Writers {
     }
 }
 
-/// The state of a file that `metadata` describes.
+/// The stamp of the file that `metadata` describes.
 pub(crate) fn stamp(metadata: &Metadata) -> Stamp {
     (
         metadata.dev(),
@@ -95,7 +96,7 @@ pub(crate) fn stamp(metadata: &Metadata) -> Stamp {
     )
 }
 
-/// Ends a lease, as the kernel does when a writer has waited for too long.
+/// Ends a lease, as the kernel does after a writer has waited for the lease break time.
 #[cfg(test)]
 pub(super) fn give_up_lease(file: &File) {
     // SAFETY: as in `writers`.

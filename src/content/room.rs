@@ -1,19 +1,20 @@
-//! Memory for inflated data, and for the windows that inflating it takes.
+//! Limits on memory for inflated data, and for the windows of zstd.
 //!
-//! How much a compressed file becomes shows only when it is inflated, so a group of small ones could
-//! take gigabytes: all of them share one room, and data that does not fit goes to the disk. A window
-//! has to be in memory, so a file waits until there is room for its own.
+//! The inflated size of a compressed file is known only after it is inflated, so a group of small
+//! files could take gigabytes. All files share one room; data that does not fit in it goes to the
+//! disk. A window must be in memory, so a file waits until there is room for its window.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use parking_lot::{Condvar, Mutex};
 
-/// Bytes that all inflated files together may have in memory. Each core inflates one file at a
-/// time, and these may be large; those that are inflated and wait to be parsed are mostly small.
+/// Bytes that all inflated files together may take in memory: room for one large file on each of a
+/// few cores, and for the inflated files that wait to be parsed, most of which are small. Larger
+/// would not fit the memory budget; smaller would write ordinary files to the disk.
 const ROOM_BYTES: usize = 32 * 1024 * 1024;
 
-/// What is left of the room. Clones share it.
+/// The bytes that are left of the room. Clones share it.
 #[derive(Debug, Clone)]
 pub struct Room(Arc<AtomicUsize>);
 
@@ -24,7 +25,7 @@ impl Default for Room {
 }
 
 impl Room {
-    /// Takes this many bytes of it; `None` if fewer are left.
+    /// Takes `bytes` bytes of the room. `None` if fewer are left.
     pub(super) fn take(&self, bytes: usize) -> Option<Taken> {
         let less = |left: usize| left.checked_sub(bytes);
         self.0.fetch_update(Relaxed, Relaxed, less).ok()?;
@@ -35,7 +36,7 @@ impl Room {
     }
 }
 
-/// A part of the room, until it is dropped.
+/// A part of the room. Dropping it returns the part.
 #[derive(Debug)]
 pub(super) struct Taken {
     room: Room,
@@ -43,7 +44,7 @@ pub(super) struct Taken {
 }
 
 impl Taken {
-    /// Keeps this many bytes and gives back the rest.
+    /// Keeps `bytes` bytes and returns the rest to the room.
     pub(super) fn shrink_to(&mut self, bytes: usize) {
         let beyond = self.bytes.saturating_sub(bytes);
         self.bytes -= beyond;
@@ -57,8 +58,8 @@ impl Drop for Taken {
     }
 }
 
-/// Bytes for windows unless a setting says otherwise: one of 128 MiB, the most that zstd uses at its
-/// highest levels.
+/// Bytes for all windows unless a setting gives another number: one window of 128 MiB, the largest
+/// that zstd uses at its highest levels.
 const WINDOWS_BYTES_DEFAULT: u64 = 128 << 20;
 
 /// Memory for the windows of zstd. Clones share it.
@@ -79,7 +80,7 @@ impl Default for Windows {
 }
 
 impl Windows {
-    /// Room for `bytes_max` bytes, which is the largest window, too.
+    /// Room for `bytes_max` bytes of windows. A single window may take all of them.
     #[must_use]
     pub fn new(bytes_max: u64) -> Self {
         Self(Arc::new(WindowsLeft {
@@ -93,8 +94,8 @@ impl Windows {
         self.0.bytes_max
     }
 
-    /// Takes room for a window. Waits until other files have returned theirs; a thread that holds one
-    /// only inflates and writes, so it ends.
+    /// Takes room for a window. Blocks the thread until other files have returned enough. A thread
+    /// that holds a window only inflates and writes, so the wait ends.
     ///
     /// # Panics
     /// If the window is larger than all of the room.
@@ -108,7 +109,7 @@ impl Windows {
     }
 }
 
-/// Room for a window, until it is dropped.
+/// Room for a window. Dropping it returns the room.
 #[derive(Debug)]
 pub(super) struct TakenWindow {
     windows: Windows,
@@ -140,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_taken_comes_back() {
+    fn a_dropped_part_is_free_again() {
         let room = Room::default();
         let mut most = room.take(ROOM_BYTES - 1).unwrap();
         assert!(room.take(2).is_none());

@@ -1,10 +1,11 @@
-//! Files without a name, on the disk of the work directory, for bytes that do not fit in memory.
+//! Spills: files without a name, on the disk of the work directory, for bytes that do not fit in
+//! memory.
 //!
-//! Redis and the database may use the same disk, and they fail if it is full. So a spill stops at
-//! the floor that is to stay free. How much a spill takes shows only while it is written (inflated
-//! data) or not even then (a copy may share the blocks of its original), so the free space of the
-//! disk is read again and again. The system frees what a spill took once the spill is dropped or the
-//! process ends.
+//! Redis and the database may use the same disk, and they fail if it is full. So a spill stops when
+//! the free space of the disk reaches the floor. The size of inflated data is not known before it
+//! is written, and a copy may share the blocks of its original, so the free space is read while the
+//! spill is written. The system frees the space of a spill when the spill is dropped or the process
+//! ends.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -13,24 +14,26 @@ use super::stored::Stored;
 use super::{ContentOptions, free_bytes};
 
 /// Bytes that are written before the free space is read again. Each core may write a spill at the
-/// same time, so together they go below the floor by this for each core: a small part of a floor of
-/// 256 MiB. Less would gain little: one reading takes microseconds, writing these bytes takes
-/// milliseconds.
+/// same time and go below the floor by this many bytes, which is little beside a floor of 256 MiB.
+/// A smaller number would gain nothing: reading the free space takes microseconds, writing these
+/// bytes takes milliseconds.
 const UNCHECKED_BYTES: u64 = 8 * 1024 * 1024;
 
-/// A file that is being written.
+/// A spill that is being written.
 pub(super) struct Spill<'a> {
     file: File,
     options: &'a ContentOptions,
-    /// Its size.
+    /// The size of the spill.
     bytes: u64,
     /// Bytes that were written since the free space was read.
     unchecked: u64,
 }
 
 impl<'a> Spill<'a> {
+    /// Creates an empty spill.
+    ///
     /// # Errors
-    /// [`io::ErrorKind::StorageFull`] if less than the floor is free. That passes.
+    /// [`io::ErrorKind::StorageFull`] if less than the floor is free. A later attempt may succeed.
     pub(super) fn begin(options: &'a ContentOptions) -> io::Result<Self> {
         check_floor(options)?;
         Ok(Self {
@@ -41,7 +44,7 @@ impl<'a> Spill<'a> {
         })
     }
 
-    /// Writes bytes, [`UNCHECKED_BYTES`] at most.
+    /// Appends at most [`UNCHECKED_BYTES`] bytes.
     ///
     /// # Errors
     /// [`io::ErrorKind::StorageFull`] if the floor is reached.
@@ -60,7 +63,7 @@ impl<'a> Spill<'a> {
     /// blocks if the file system can.
     ///
     /// # Errors
-    /// As of [`Spill::write`].
+    /// [`io::ErrorKind::StorageFull`] if the floor is reached.
     pub(super) fn copy(&mut self, from: &File, bytes: u64) -> io::Result<()> {
         let mut left = bytes;
         while left > 0 {

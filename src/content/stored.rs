@@ -1,9 +1,9 @@
-//! A file on disk whose bytes are not kept in memory: mapped to be read as a whole, and read chunk
-//! by chunk.
+//! A file on disk whose bytes are not kept in memory. It is mapped to be read as a whole, and read
+//! by `pread` chunk by chunk.
 //!
-//! Both ways check the file after they have read it, and then return its bytes as they were when it
-//! was opened, or an error: [`ContentError::Busy`] if the file was changed, EIO if the device did
-//! not return them.
+//! Both ways check the file after the read. They return the bytes that the file had when it was
+//! opened, or an error: [`ContentError::Busy`] if the file was changed, EIO if the device did not
+//! return them.
 
 use std::fs::File;
 use std::io;
@@ -18,10 +18,10 @@ use super::regular::{Stamp, stamp};
 #[derive(Debug)]
 pub(super) struct Stored {
     file: File,
-    /// Its size when it was opened.
+    /// The size of the file when it was opened.
     bytes: u64,
-    /// Its state when it was opened; `None` for a file without a name, which no other process can
-    /// change. The descriptor of a named file holds its lease.
+    /// The state of the file when it was opened. `None` if the file has no name, so that no other
+    /// process can change it. The descriptor of a file with a name holds its lease.
     opened: Option<Stamp>,
 }
 
@@ -48,14 +48,14 @@ impl Stored {
         self.bytes
     }
 
-    /// Maps the file and passes all of its bytes to `inspect`. The result of `inspect` is dropped if
-    /// the bytes it saw were not those of the file.
+    /// Maps the file and passes all of its bytes to `inspect`. The result of `inspect` is dropped
+    /// if the file changed meanwhile.
     pub(super) fn inspect<T>(&self, inspect: impl FnOnce(&[u8]) -> T) -> Result<T, ContentError> {
         let mapping = Mapping::new(&self.file)?;
         let is_whole = mapping.len() as u64 == self.bytes;
         let inspected = is_whole.then(|| inspect(&mapping));
-        // In this order: a file that was cut short has lost its pages because it was changed. If it
-        // was not changed, the device did not return them.
+        // The check for a change comes first, since a truncated file loses pages as well. If the
+        // file was not changed, the device did not return the pages.
         let is_damaged = mapping.is_damaged();
         self.check()?;
         if is_damaged {
@@ -64,7 +64,7 @@ impl Stored {
         inspected.ok_or(ContentError::Busy)
     }
 
-    /// Reads a range of the file into `buffer`, in the place of what it holds.
+    /// Reads a range of the file into `buffer`, and replaces what `buffer` holds.
     pub(super) fn read<'a>(
         &self,
         range: Range<u64>,
@@ -81,9 +81,11 @@ impl Stored {
         }
     }
 
+    /// Checks that the file has not been changed since it was opened. The system sets the mtime of
+    /// a file before it changes a byte, so all bytes that were read before the check are original.
+    ///
     /// # Errors
-    /// [`ContentError::Busy`] if the file was changed since it was opened. The system sets the mtime
-    /// of a file before it changes a byte, so every byte that was read before the check is original.
+    /// [`ContentError::Busy`] if the file was changed.
     fn check(&self) -> Result<(), ContentError> {
         match self.opened {
             Some(opened) if stamp(&self.file.metadata()?) != opened => Err(ContentError::Busy),
@@ -91,7 +93,7 @@ impl Stored {
         }
     }
 
-    /// The file, to be changed by a test.
+    /// The file, for a test that changes it.
     #[cfg(test)]
     pub(super) fn file(&self) -> &File {
         &self.file

@@ -1,4 +1,4 @@
-//! Files that are read, mapped, inflated and changed meanwhile, in real directories.
+//! Files that are read, mapped, inflated, and changed while that happens, in real directories.
 
 use std::io::Write as _;
 use std::os::unix::fs::{OpenOptionsExt as _, symlink};
@@ -14,7 +14,7 @@ fn options(dir: &Path) -> ContentOptions {
     }
 }
 
-/// All bytes, read in one way and in the other.
+/// All bytes of a file. `read` and `inspect` must return the same.
 fn whole(content: &Content) -> Vec<u8> {
     let all = 0..content.bytes();
     let mut buffer = Vec::new();
@@ -31,7 +31,7 @@ fn text(bytes: usize) -> Vec<u8> {
 }
 
 #[test]
-fn small_large_and_compressed_files_give_the_same_bytes() {
+fn small_large_and_compressed_files_have_the_same_bytes() {
     let dir = tempfile::tempdir().unwrap();
     for size in [0, 10, 100_000, 3 << 20, 20 << 20] {
         let plain = text(size);
@@ -79,9 +79,9 @@ fn skippable(bytes: u32) -> Vec<u8> {
     [head, vec![b'x'; bytes as usize]].concat()
 }
 
-/// Forms that other readers take: padding, frames without data, and files of nothing.
+/// Padding, frames without data, and empty files, which other readers accept as well.
 #[test]
-fn members_and_what_surrounds_them() {
+fn padding_and_frames_without_data_are_skipped() {
     type Case<'a> = (&'a str, &'a [&'a [u8]], &'a [u8]);
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("file");
@@ -153,7 +153,7 @@ fn members_and_what_surrounds_them() {
     );
 }
 
-/// The window of a frame, not its data, decides the memory that inflating it takes.
+/// The memory that inflating takes follows from the window of a frame, and not from its data.
 #[test]
 fn a_window_beyond_the_budget_is_named_and_one_within_it_is_read() {
     let dir = tempfile::tempdir().unwrap();
@@ -213,8 +213,8 @@ fn a_file_with_a_writer_is_busy_and_without_it_is_not() {
     assert_eq!(whole(&open(&path, &options(dir.path())).unwrap()), b"{}");
 }
 
-/// A process without a handler for it ends by SIGIO, the signal that the kernel sends the holder of
-/// a lease. The writer waits until the lease ends with the descriptor.
+/// The kernel sends the holder of a lease SIGIO, which ends a process without a handler, unless the
+/// holder sets another signal. The writer waits until the descriptor of the lease is closed.
 #[test]
 fn a_writer_that_waits_for_a_lease_does_not_end_the_process() {
     let dir = tempfile::tempdir().unwrap();
@@ -222,7 +222,7 @@ fn a_writer_that_waits_for_a_lease_does_not_end_the_process() {
     std::fs::write(&path, "{}").unwrap();
     let (file, _) = open_regular(&path).unwrap();
     assert_eq!(writers(&file), Writers::None);
-    // One that does not wait breaks the lease, too.
+    // A writer that does not wait breaks the lease, too.
     let opened = File::options()
         .write(true)
         .custom_flags(libc::O_NONBLOCK)
@@ -237,7 +237,7 @@ fn a_writer_that_waits_for_a_lease_does_not_end_the_process() {
 }
 
 #[test]
-fn what_is_no_regular_file_is_not_opened() {
+fn only_regular_files_are_opened() {
     let dir = tempfile::tempdir().unwrap();
     let link = dir.path().join("link");
     symlink("/etc/hostname", &link).unwrap();
@@ -258,7 +258,7 @@ fn what_is_no_regular_file_is_not_opened() {
     }
 }
 
-/// Whether reading at this place fails as it must: `inspect` and `read` of the open file alike.
+/// Whether both `inspect` and `read` fail at this place with the expected error.
 fn both_fail(content: &Content, at: u64, is_right: impl Fn(&ContentError) -> bool) -> bool {
     let mut buffer = Vec::new();
     let read = content.read(at..at + 100, &mut buffer).map(<[u8]>::len);
@@ -268,10 +268,10 @@ fn both_fail(content: &Content, at: u64, is_right: impl Fn(&ContentError) -> boo
         .all(|result| result.as_ref().is_err_and(&is_right))
 }
 
-/// A change that a lease does not prevent: the kernel ends a lease that makes a writer wait for too
-/// long.
+/// A lease does not prevent these changes: the kernel ends it once a writer has waited for the
+/// lease break time.
 #[test]
-fn a_file_that_changes_gives_no_more_bytes() {
+fn reading_a_file_that_has_changed_fails() {
     type Change = fn(&File);
     let changes: [(&str, Change); 4] = [
         ("cut short", |file| file.set_len(5000).unwrap()),
@@ -292,14 +292,14 @@ fn a_file_that_changes_gives_no_more_bytes() {
         change(&File::options().write(true).open(&path).unwrap());
         let is_busy = |error: &ContentError| matches!(error, ContentError::Busy);
         assert!(both_fail(&content, 3 << 20, is_busy), "{how}");
-        // The next attempt begins anew.
+        // The next attempt opens the file again.
         drop(content);
         let now = std::fs::read(&path).unwrap();
         assert!(whole(&open(&path, &options(dir.path())).unwrap()) == now);
     }
 }
 
-/// The same while all bytes are inspected: the result is dropped, and reading on does no harm.
+/// The file changes while all of its bytes are inspected: the result is dropped.
 #[test]
 fn a_file_that_changes_while_it_is_inspected_is_busy() {
     let dir = tempfile::tempdir().unwrap();
@@ -318,9 +318,9 @@ fn a_file_that_changes_while_it_is_inspected_is_busy() {
     assert!(matches!(inspected, Err(ContentError::Busy)));
 }
 
-/// As of a bad sector. No process changed the file, so it is not waited for.
+/// Pages are lost as by a bad sector. No process changed the file, so the error is not `Busy`.
 #[test]
-fn pages_that_the_device_does_not_give_are_a_read_error_and_no_change() {
+fn pages_that_the_device_does_not_return_are_a_read_error() {
     let dir = tempfile::tempdir().unwrap();
     let is_of_device = |error: &ContentError| matches!(error, ContentError::Io(error) if error.raw_os_error() == Some(libc::EIO));
     let at = 3 << 20;
@@ -335,14 +335,14 @@ fn pages_that_the_device_does_not_give_are_a_read_error_and_no_change() {
         });
         let error = opened.unwrap_err();
         assert!(is_of_device(&error), "{error:?}");
-        // The same after it was opened.
+        // The page is lost after the file was opened.
         let content = open(path, &options(dir.path())).unwrap();
         let inspected = content.inspect(0..content.bytes(), |bytes| {
             mapping::lose_page(bytes, at);
             bytes[at]
         });
         assert!(is_of_device(&inspected.unwrap_err()));
-        // The next attempt begins anew.
+        // The next attempt maps the file again.
         assert!(whole(&content)[at] == text(4 << 20)[at]);
     }
 }
@@ -360,7 +360,7 @@ fn a_bomb_ends_by_its_ratio_before_the_cap_of_bytes() {
     std::fs::write(&path, zstd::encode_all(bytes(65 << 20), 1).unwrap()).unwrap();
     let error = open(&path, &generous).unwrap_err().to_string();
     assert!(error.contains("more than 67108864 bytes"), "{error}");
-    // What is not large may be as repetitive as it likes.
+    // A small file may have any ratio.
     std::fs::write(&path, zstd::encode_all(bytes(60 << 20), 1).unwrap()).unwrap();
     assert_eq!(open(&path, &generous).unwrap().bytes(), 60 << 20);
 }
@@ -381,7 +381,7 @@ fn inflated_files_share_a_room_in_memory_and_the_others_go_to_disk() {
         })
         .collect();
     let in_memory = |content: &&Content| matches!(content.body, Body::Inflated { .. });
-    // Each needs 8 MiB while it is made, and then 6.
+    // Each takes 8 MiB while it is inflated, and 6 MiB after that.
     assert_eq!(all.iter().filter(in_memory).count(), 5);
     let none = dir.path().join("none");
     std::fs::write(&none, zstd::encode_all(&b""[..], 1).unwrap()).unwrap();
@@ -392,7 +392,7 @@ fn inflated_files_share_a_room_in_memory_and_the_others_go_to_disk() {
     assert!(in_memory(&&again), "there is room again");
 }
 
-/// What needs no spill needs no room either.
+/// A file that stays in memory needs no free space.
 #[test]
 fn nothing_is_spilled_to_a_disk_below_the_floor() {
     let dir = tempfile::tempdir().unwrap();
@@ -420,10 +420,10 @@ fn nothing_is_spilled_to_a_disk_below_the_floor() {
     );
 }
 
-/// Names and links change the ctime of a file and not its content. An overwrite is found whatever
-/// its mtime says.
+/// A new name or link changes the ctime of a file but not its content. An overwrite is found even
+/// if mtime is set back.
 #[test]
-fn a_file_is_compared_with_what_was_read_of_it() {
+fn a_file_is_compared_with_its_content_as_it_was_read() {
     type Change = fn(&Path);
     let overwrite = |path: &Path| {
         let modified = std::fs::metadata(path).unwrap().modified().unwrap();
@@ -498,7 +498,7 @@ fn a_file_is_compared_with_what_was_read_of_it() {
 }
 
 #[test]
-fn identity_is_the_content_not_the_name() {
+fn identity_follows_from_the_content_and_not_from_the_name() {
     let dir = tempfile::tempdir().unwrap();
     let hash = |name: &str, bytes: &[u8]| {
         std::fs::write(dir.path().join(name), bytes).unwrap();

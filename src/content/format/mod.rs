@@ -1,37 +1,37 @@
-//! What the first bytes of a file say about its format.
+//! The format of a file, by its first bytes.
 //!
-//! Owns the table of magic bytes and the sentence for each format that is not read. None of these
-//! beginnings is valid JSON, so no document is refused for them.
+//! Owns the table of magic bytes and the sentence for each format that the engine does not read. No
+//! JSON document begins with one of these magic bytes, so none is refused by mistake.
 
 use std::fmt;
 
-/// Bytes of a file that decide its format: up to the magic of tar, which is at byte 257.
+/// How many first bytes of a file decide its format. The magic of tar is at byte 257.
 pub(super) const BEGINNING_BYTES: u64 = 265;
 
 /// The format of a file, by its first bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Format {
-    /// Text, as far as its beginning shows.
+    /// No known magic: text, as far as the beginning shows.
     Plain,
     Gzip,
     Zstd,
     NotRead(NotRead),
 }
 
-/// A format, or a form of one, that is recognised and not read.
+/// A format that the engine recognises but does not read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NotRead {
     /// A compression that is neither gzip nor zstd, by name.
     Compression(&'static str),
     /// An archive of files, by name, and the compression around it.
     Archive(&'static str, Option<&'static str>),
-    /// A text that is not UTF-8, by the name of its encoding.
+    /// Text in another encoding than UTF-8, by the name of the encoding.
     Encoding(&'static str),
     /// An encrypted file, by the name of its format.
     Encrypted(&'static str),
-    /// A file of tables, by name.
+    /// A format of tables, by name.
     Tables(&'static str),
-    /// The text that Git LFS keeps in the place of a file.
+    /// A pointer: the text that Git LFS stores in place of a file.
     LfsPointer,
     /// gzip or zstd within gzip or zstd.
     CompressedTwice,
@@ -39,9 +39,9 @@ pub enum NotRead {
     ZstdDictionary(u32),
     /// zstd whose window is larger than the memory budget, both in bytes.
     ZstdWindow {
-        /// What the file asks for.
+        /// The window of the file.
         bytes: u64,
-        /// What it may have.
+        /// The largest window that the budget allows.
         bytes_max: u64,
     },
 }
@@ -70,7 +70,7 @@ impl fmt::Display for NotRead {
             }
             Self::Tables(name) => write!(f, "it is {name}, which is not read: export it as NDJSON"),
             Self::LfsPointer => f.write_str(
-                "it is a pointer of Git LFS and not the file itself: fetch that with `git lfs pull`",
+                "it is a pointer of Git LFS, not the file itself: run `git lfs pull` to get the file",
             ),
             Self::CompressedTwice => {
                 f.write_str("it is compressed twice, which is not read: decompress it once")
@@ -94,7 +94,8 @@ impl std::error::Error for NotRead {}
 const GZIP: &[u8] = b"\x1f\x8b";
 const ZSTD: &[u8] = b"\x28\xb5\x2f\xfd";
 
-/// Formats by their first bytes. A longer beginning comes before a shorter one that it begins with.
+/// Formats by their first bytes. Of two beginnings where one begins with the other, the longer one
+/// comes first.
 const NOT_READ: [(&[u8], NotRead); 31] = [
     (b"\xfd7zXZ\0", NotRead::Compression("xz")),
     (b"\x04\x22\x4d\x18", NotRead::Compression("lz4")),
@@ -139,7 +140,8 @@ const NOT_READ: [(&[u8], NotRead); 31] = [
 ];
 
 impl Format {
-    /// The format of a file that begins with these bytes: all of them, or [`BEGINNING_BYTES`].
+    /// The format of a file from its first [`BEGINNING_BYTES`] bytes, or all of them if it is
+    /// shorter.
     pub(super) fn of(beginning: &[u8]) -> Self {
         if beginning.starts_with(GZIP) {
             return Self::Gzip;
@@ -156,7 +158,7 @@ impl Format {
     }
 }
 
-/// What is not read of a file that inflates to bytes of this beginning, if anything.
+/// The format within a compressed file, by the first inflated bytes. `None` if the engine reads it.
 pub(super) fn not_read_within(compression: &'static str, beginning: &[u8]) -> Option<NotRead> {
     match Format::of(beginning) {
         Format::Plain => None,
@@ -168,7 +170,7 @@ pub(super) fn not_read_within(compression: &'static str, beginning: &[u8]) -> Op
     }
 }
 
-/// Formats that no fixed bytes tell.
+/// Formats that have no fixed first bytes.
 fn by_structure(beginning: &[u8]) -> Option<NotRead> {
     if let Some(rest) = beginning.strip_prefix(b"BZh") {
         // The size of a block, then the magic of the first block or of the end.
@@ -176,7 +178,7 @@ fn by_structure(beginning: &[u8]) -> Option<NotRead> {
         let is_one = matches!(rest, [b'1'..=b'9', rest @ ..] if blocks.iter().any(|block| rest.starts_with(*block)));
         return is_one.then_some(NotRead::Compression("bzip2"));
     }
-    // Of POSIX, and of GNU. Text has no zero byte there.
+    // The magic of POSIX, and of GNU. Text has no zero byte there.
     let tar: [&[u8]; 2] = [b"ustar\0", b"ustar  \0"];
     let at_257 = beginning.get(257..).unwrap_or_default();
     if tar.iter().any(|magic| at_257.starts_with(magic)) {
@@ -188,7 +190,7 @@ fn by_structure(beginning: &[u8]) -> Option<NotRead> {
         [0, b'{' | b'[', 0, byte, ..] if byte != 0 => Some(NotRead::Encoding("UTF-16BE")),
         [b'{' | b'[', 0, 0, 0, ..] => Some(NotRead::Encoding("UTF-32LE")),
         [0, 0, 0, b'{' | b'[', ..] => Some(NotRead::Encoding("UTF-32BE")),
-        // A packet with a session key, of version 3 for a public key, 4 and up for a passphrase.
+        // A packet with a session key: version 3 for a public key, 4 to 6 for a passphrase.
         [0x84, _, 3, ..] | [0x85, _, _, 3, ..] | [0x8c, _, 4..=6, ..] => {
             Some(NotRead::Encrypted("OpenPGP"))
         }
@@ -196,22 +198,22 @@ fn by_structure(beginning: &[u8]) -> Option<NotRead> {
     }
 }
 
-/// Whether a frame without data begins here, which readers of zstd (and of lz4) pass over.
+/// Whether `bytes` begins with a skippable frame, which holds no data. zstd and lz4 both have them.
 pub(super) fn is_skippable_frame(bytes: &[u8]) -> bool {
     matches!(bytes, [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..])
 }
 
-/// Whether a frame of zstd with data begins here.
+/// Whether `bytes` begins with a frame of zstd that holds data.
 pub(super) fn is_zstd_frame(bytes: &[u8]) -> bool {
     bytes.starts_with(ZSTD)
 }
 
-/// What the header of a zstd frame says (RFC 8878, section 3.1.1.1).
+/// The header of a zstd frame (RFC 8878, section 3.1.1.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct ZstdHeader {
-    /// Bytes of memory that inflating it takes.
+    /// Bytes of memory that inflating the frame takes.
     pub(super) window_bytes: u64,
-    /// The number of its dictionary; 0 if it has none.
+    /// The number of the frame's dictionary. 0 if it has none.
     pub(super) dictionary: u32,
 }
 
@@ -219,7 +221,7 @@ pub(super) struct ZstdHeader {
 pub(super) const ZSTD_HEADER_BYTES: usize = 18;
 
 impl ZstdHeader {
-    /// Reads the header of a frame. `None` if the frame is cut short within it.
+    /// Reads the header of a frame. `None` if the frame ends within its header.
     pub(super) fn read(frame: &[u8]) -> Option<Self> {
         let number = |bytes: &[u8]| {
             let digits = bytes.iter().rev();
@@ -244,7 +246,7 @@ impl ZstdHeader {
                 let base = 1_u64 << (10 + (window >> 3));
                 base + base / 8 * u64::from(window & 7)
             }
-            // All of the content is one window.
+            // One segment: the window is as large as the content.
             None => match descriptor >> 6 {
                 0 => number(next(1)?),
                 1 => number(next(2)?) + 256,

@@ -1,4 +1,4 @@
-//! Beginnings of files, and headers of zstd frames.
+//! Formats by the first bytes of files, and headers of zstd frames.
 
 use super::*;
 
@@ -50,7 +50,7 @@ fn formats_are_known_by_their_first_bytes() {
     }
 }
 
-/// The table is searched from its top, so no entry hides one below it.
+/// No entry of the table hides one below it.
 #[test]
 fn each_magic_is_found() {
     for (magic, format) in NOT_READ {
@@ -75,7 +75,7 @@ fn the_format_within_a_compressed_file_is_named() {
 }
 
 #[test]
-fn a_zstd_header_tells_the_window_and_the_dictionary() {
+fn a_zstd_header_holds_window_and_dictionary() {
     let frame = |rest: &[u8]| ZstdHeader::read(&[ZSTD, rest].concat());
     let header = |window_bytes, dictionary| {
         Some(ZstdHeader {
@@ -99,7 +99,7 @@ fn a_zstd_header_tells_the_window_and_the_dictionary() {
     for cut in [&[][..], &[0], &[0x23, 1, 2, 3, 4], &[0xe0, 0, 0]] {
         assert_eq!(frame(cut), None, "{cut:?}");
     }
-    // As zstd itself says.
+    // Headers that zstd itself writes.
     for level in [1, 3, 19] {
         let made = zstd::encode_all(&vec![b'x'; 3 << 20][..], level).unwrap();
         let header = ZstdHeader::read(&made).unwrap();

@@ -1,12 +1,12 @@
-//! Maps of files that may be cut short while they are read.
+//! Maps of files that may be truncated while they are read.
 //!
-//! Reading a page of a map that the file has lost, or that the device does not return, raises
-//! SIGBUS, which ends a process. So each map is on a list, and a handler of SIGBUS replaces the
-//! lost pages of a map by zeros and marks the map as damaged. The reader of a map asks afterwards
-//! whether it is damaged, and drops what it made of it.
+//! Reading a page of a map raises SIGBUS if the file has lost the page or the device does not
+//! return it, and SIGBUS ends a process. So each map is on a list, and a handler of SIGBUS replaces
+//! the lost pages of a map by zeros and marks the map as damaged. The reader of a map checks the
+//! mark afterwards, and drops its result if the map is damaged.
 //!
-//! A SIGBUS anywhere else goes to the handler that was installed before, or ends the process as it
-//! would without this module.
+//! Any other SIGBUS goes to the handler that was installed before, or ends the process as it would
+//! without this module.
 
 use std::fs::File;
 use std::io;
@@ -18,15 +18,15 @@ use std::sync::{Once, OnceLock};
 use libc::{c_int, c_void, siginfo_t};
 use memmap2::{Advice, Mmap};
 
-/// Marks an entry that is taken and not filled in yet. No map begins in the first page.
+/// Marks an entry that is taken and not yet filled in. No map has this address.
 const TAKEN: usize = 1;
 
-/// A place on the list of maps, which the handler reads. Entries are reused and never freed, so
-/// there are as many as maps existed at the same time: about one for each core.
+/// An entry of the list of maps, which the handler reads. Entries are reused and never freed, so
+/// the list is as long as the most maps that existed at the same time: about one for each core.
 struct Entry {
-    /// Address of the map, `TAKEN`, or 0 if the entry is free. Written last and cleared first: a
-    /// reader that finds the same address before and after it reads `len` has the length of that
-    /// map.
+    /// Address of the map, `TAKEN`, or 0 if the entry is free. Written last and cleared first, so
+    /// that a reader which finds the same address before and after it reads `len` has the length of
+    /// this map.
     start: AtomicUsize,
     /// Length of the map in bytes.
     len: AtomicUsize,
@@ -61,21 +61,22 @@ pub(super) struct Mapping {
 impl Mapping {
     pub(super) fn new(file: &File) -> io::Result<Self> {
         handle_bus_errors();
-        // SAFETY: a map needs that its pages exist, and that its bytes do not change while a
-        // reference to them is used. The handler provides the first. No process can force the
-        // second upon others: a read lease makes a change rare, and the size and the times of the
-        // file show it. A change can do no harm to what reads the bytes in place (hashing, cutting,
-        // inflating): it indexes slices with checks and derives no `str` and no other unchecked
-        // claim from them. The parser, which derives such claims, gets bytes that `read` has copied.
+        // SAFETY: a map requires that its pages exist, and that its bytes do not change while a
+        // reference to them is used. The handler provides the first. The second cannot be enforced
+        // on other processes: a read lease makes a change rare, and the size and mtime of the file
+        // show it afterwards. Until then, a change does no harm to the code that reads the map
+        // (hashing, cutting, inflating): it indexes slices with bounds checks, and keeps no `str`
+        // whose bytes could stop being UTF-8. The parser, which does, reads bytes that `read` has
+        // copied.
         let map = unsafe { Mmap::map(file)? };
         map.advise(Advice::Sequential)?;
         let entry = enter(map.as_ptr() as usize, map.len());
         Ok(Self { map, entry })
     }
 
-    /// Whether some bytes that were read are zeros in the place of lost ones.
+    /// Whether some bytes of the map that were read are zeros in place of lost bytes.
     pub(super) fn is_damaged(&self) -> bool {
-        // Keeps reads of the map that precede the call from moving behind it.
+        // Reads of the map before this call must not be reordered behind it.
         fence(SeqCst);
         self.entry.damaged.load(SeqCst)
     }
@@ -90,8 +91,8 @@ impl std::ops::Deref for Mapping {
 }
 
 impl Drop for Mapping {
-    /// Clears the entry before the map ends: the handler must not write over what the system places
-    /// at the same address next.
+    /// Clears the entry before the map ends, so that the handler never replaces pages that the
+    /// system places at the same address later.
     fn drop(&mut self) {
         self.entry.start.store(0, SeqCst);
     }
@@ -124,9 +125,9 @@ fn holder(address: usize) -> Option<(&'static Entry, Range<usize>)> {
     })
 }
 
-/// What the handler needs and cannot ask for, since few system calls are safe in a handler.
+/// Values that the handler needs and cannot read itself, since few calls are safe in a handler.
 struct Before {
-    /// What happened on SIGBUS before.
+    /// The action on SIGBUS before this module installed its handler.
     action: libc::sigaction,
     /// Bytes of a page.
     page: usize,
@@ -138,14 +139,15 @@ static BEFORE: OnceLock<Before> = OnceLock::new();
 fn handle_bus_errors() {
     static INSTALLED: Once = Once::new();
     INSTALLED.call_once(|| {
-        // SAFETY: sysconf reads a constant of the system. An action of zeros is a valid value, both
-        // pointers are to live values or null, and the handler does only what a handler may.
+        // SAFETY: sysconf reads a constant of the system. An action of zeros is a valid value, the
+        // pointers are null or point to live values, and the handler makes only calls that are safe
+        // in a handler.
         unsafe {
             let mut action: libc::sigaction = std::mem::zeroed();
             let asked = libc::sigaction(libc::SIGBUS, std::ptr::null(), &raw mut action);
             assert_eq!(asked, 0, "SIGBUS has an action");
             let page = usize::try_from(libc::sysconf(libc::_SC_PAGESIZE)).unwrap_or(4096);
-            // Set before the handler can run.
+            // Set before the handler is installed, which reads it.
             BEFORE.get_or_init(|| Before { action, page });
             let mut action: libc::sigaction = std::mem::zeroed();
             action.sa_sigaction = on_bus_error as *const () as usize;
@@ -157,19 +159,20 @@ fn handle_bus_errors() {
     });
 }
 
-/// Handles SIGBUS. It may interrupt any code, so it takes no lock, allocates nothing, calls nothing
-/// but plain system calls, and leaves `errno` as it was.
+/// Handles SIGBUS. It may interrupt any code, so it takes no lock, allocates no memory, makes only
+/// plain system calls, and keeps `errno`.
 extern "C" fn on_bus_error(signal: c_int, info: *mut siginfo_t, context: *mut c_void) {
-    // SAFETY: with SA_SIGINFO the kernel passes a valid siginfo_t. For SIGBUS the field of its
-    // union that is set is the address, unless a process sent the signal; the code shows that.
+    // SAFETY: with SA_SIGINFO the kernel passes a valid siginfo_t. For a SIGBUS of the kernel,
+    // which has a positive code, the address is the field of the union that is set. Otherwise the
+    // address is not used.
     let (code, address) = unsafe { ((*info).si_code, (*info).si_addr() as usize) };
     let is_fault = code > 0;
     let Some(before) = BEFORE.get() else { return };
     if is_fault && let Some((entry, map)) = holder(address) {
-        // Before the zeros: a thread that reads a zero must find the mark as well.
+        // Set before the zeros are placed: a thread that reads a zero must find the mark as well.
         entry.damaged.store(true, SeqCst);
-        // The page of the address and all that follow it in its map: a file that was cut short
-        // lacks all of them, and one by one they would be a signal each.
+        // Replaces the page of the address and all pages after it: a truncated file lacks all of
+        // them, and each would raise a signal.
         if put_zeros(address & !(before.page - 1)..map.end) {
             return;
         }
@@ -177,13 +180,13 @@ extern "C" fn on_bus_error(signal: c_int, info: *mut siginfo_t, context: *mut c_
     pass_on(&before.action, signal, is_fault, info, context);
 }
 
-/// Replaces the pages of an address range by zeros. Returns whether the system did it.
+/// Replaces the pages of an address range by zeros. Returns whether the system call succeeded.
 fn put_zeros(range: Range<usize>) -> bool {
-    // SAFETY: the range belongs to a map on the list. No other map is in its place until this
-    // handler returns: the thread that it interrupted was reading the map, so it holds a reference
-    // to it, and a map leaves the list when it is dropped. `holder` returns no address with the
-    // length of another map. New pages in a map that is only ever read change no byte that its
-    // reader may still rely on, since the map is marked as damaged. errno is this thread's own.
+    // SAFETY: the range belongs to a map on the list. The map stays in its place until this handler
+    // returns: the interrupted thread was reading it, so it holds a reference to it, and a map
+    // leaves the list only when it is dropped. `holder` never pairs the address of one map with the
+    // length of another. The pages are only read, and the map is marked as damaged, so its reader
+    // drops all that it derived from them. errno belongs to this thread.
     unsafe {
         let errno = libc::__errno_location();
         let before = *errno;
@@ -200,7 +203,7 @@ fn put_zeros(range: Range<usize>) -> bool {
     }
 }
 
-/// Does with a SIGBUS what happened before this module handled it.
+/// Handles a SIGBUS as the process did before this module installed its handler.
 fn pass_on(
     before: &libc::sigaction,
     signal: c_int,
@@ -211,12 +214,12 @@ fn pass_on(
     type Handler = extern "C" fn(c_int);
     type HandlerWithInfo = extern "C" fn(c_int, *mut siginfo_t, *mut c_void);
     // SAFETY: sigaction, signal and raise are safe in a handler. An action that is neither default
-    // nor ignore is the address of a function, of the type that its flags say; it is called with
-    // what the kernel passed, as the kernel would.
+    // nor ignore is the address of a function whose type follows from the flags. It is called with
+    // the arguments of the kernel.
     unsafe {
         match before.sa_sigaction {
             libc::SIG_IGN if !is_fault => return,
-            // The kernel lets no process ignore a fault.
+            // A process cannot ignore a fault.
             libc::SIG_DFL | libc::SIG_IGN => {
                 libc::signal(signal, libc::SIG_DFL);
             }
@@ -226,9 +229,9 @@ fn pass_on(
             }
             handler => std::mem::transmute::<usize, Handler>(handler)(signal),
         }
-        // A fault happens again after the return, and ends the process if the action is the default
-        // by now. A signal that was sent has to be sent again. The handler of Rust's runtime sets
-        // the default and returns for any fault that is no overflow of a stack.
+        // The handler of Rust's runtime sets the default action and returns, unless a stack has
+        // overflowed. A fault then happens again and ends the process. A signal that a process sent
+        // must be sent again.
         let mut now: libc::sigaction = std::mem::zeroed();
         libc::sigaction(signal, std::ptr::null(), &raw mut now);
         if !is_fault && now.sa_sigaction == libc::SIG_DFL {
@@ -238,7 +241,7 @@ fn pass_on(
 }
 
 /// Makes a page of a map unreadable, as a bad sector does: reading it raises SIGBUS, and the file
-/// does not change. The page is replaced by one of a file that has none.
+/// does not change. The page is replaced by a page of an empty file.
 #[cfg(test)]
 pub(super) fn lose_page(map: &[u8], at: usize) {
     use std::os::fd::AsRawFd;

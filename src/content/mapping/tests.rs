@@ -1,5 +1,5 @@
-//! Bus errors in maps and outside of them. What ends a process, or changes how it handles signals,
-//! runs in a process of its own.
+//! Bus errors in maps and outside of them. A case that ends its process, or changes how it handles
+//! signals, runs in a process of its own.
 
 use std::os::unix::fs::FileExt as _;
 use std::os::unix::process::ExitStatusExt as _;
@@ -18,7 +18,7 @@ fn file(bytes: usize) -> File {
 }
 
 #[test]
-fn what_is_cut_off_reads_as_zeros_and_is_marked() {
+fn a_truncated_file_reads_as_zeros_and_its_map_is_damaged() {
     let (cut, whole) = (file(PAGES), file(PAGES));
     cut.write_all_at(&vec![7; PAGES], 0).unwrap();
     whole.write_all_at(&vec![7; PAGES], 0).unwrap();
@@ -32,7 +32,7 @@ fn what_is_cut_off_reads_as_zeros_and_is_marked() {
     assert!(mapping.iter().all(|byte| *byte == 0));
     assert!(!other.is_damaged());
     drop(mapping);
-    // The entry is used again, as new.
+    // The entry is reused, without the mark.
     assert!(!Mapping::new(&whole).unwrap().is_damaged());
     assert!(other.iter().all(|byte| *byte == 7));
 }
@@ -59,12 +59,12 @@ fn each_of_many_maps_has_an_entry_that_is_used_again() {
     drop(first);
     let before = entries().count();
     assert_eq!(places(&maps()), 1000);
-    // Tests beside this one map files, too.
+    // Other tests map files at the same time.
     assert!(entries().count() < before + 500);
 }
 
 #[test]
-fn many_threads_may_meet_the_end_at_once() {
+fn many_threads_may_read_lost_pages_at_once() {
     let file = file(PAGES);
     for _ in 0..50 {
         file.set_len(PAGES as u64).unwrap();
@@ -86,7 +86,7 @@ fn many_threads_may_meet_the_end_at_once() {
 /// Reads a page that a file has lost, in a map that is not on the list.
 fn fault_elsewhere() {
     let file = file(PAGES);
-    // SAFETY: none, on purpose: SIGBUS is what the test is about.
+    // SAFETY: unsound on purpose: the test needs the SIGBUS.
     let map = unsafe { Mmap::map(&file).unwrap() };
     file.set_len(0).unwrap();
     std::hint::black_box(map[PAGE]);
@@ -97,9 +97,9 @@ fn send_to_itself() {
     unsafe { libc::raise(libc::SIGBUS) };
 }
 
-/// Sets the action on SIGBUS, as a host process of the library does before it uses it.
+/// Sets the action on SIGBUS, as a program that uses the library may do before.
 fn set_action(action: usize, flags: c_int) {
-    // SAFETY: each field has a valid value, and the handlers below call `_exit` alone.
+    // SAFETY: each field has a valid value, and the handlers below only call `_exit`.
     unsafe {
         let mut new: libc::sigaction = std::mem::zeroed();
         new.sa_sigaction = action;
@@ -121,7 +121,7 @@ extern "C" fn exit_by_code(_: c_int, info: *mut siginfo_t, _: *mut c_void) {
     unsafe { libc::_exit(if (*info).si_code > 0 { 1 } else { 2 }) };
 }
 
-/// A map that loses its pages is read as zeros, whatever else handles SIGBUS.
+/// Asserts that a map that loses its pages reads as zeros.
 fn maps_are_guarded() {
     let file = file(PAGES);
     let mapping = Mapping::new(&file).unwrap();
@@ -131,7 +131,7 @@ fn maps_are_guarded() {
 
 const CASE: &str = "LEMONADE_TEST_BUS_ERROR";
 
-/// Runs one case of the test below in a process of its own.
+/// Runs one case of the next test in a process of its own.
 fn run(case: &str) -> ExitStatus {
     let mut itself = Command::new(std::env::current_exe().unwrap());
     itself.args([
@@ -144,7 +144,7 @@ fn run(case: &str) -> ExitStatus {
 
 #[test]
 fn any_other_bus_error_is_passed_on() {
-    // What happens on SIGBUS before, and how the process ends by a fault and by a signal.
+    // The action on SIGBUS before, and how the process ends after a fault and after a signal.
     let bus = Err(libc::SIGBUS);
     let cases = [
         ("runtime", bus, bus),
@@ -169,7 +169,7 @@ fn any_other_bus_error_is_passed_on() {
         "ignored" => set_action(libc::SIG_IGN, 0),
         "plain" => set_action(exit_by_signal as *const () as usize, 0),
         "info" => set_action(exit_by_code as *const () as usize, libc::SA_SIGINFO),
-        // That of Rust's runtime.
+        // The handler of Rust's runtime.
         _ => {}
     }
     maps_are_guarded();
@@ -177,6 +177,6 @@ fn any_other_bus_error_is_passed_on() {
         "fault" => fault_elsewhere(),
         _ => send_to_itself(),
     }
-    // Where the signal was ignored.
+    // Reached if the signal was ignored.
     maps_are_guarded();
 }
