@@ -27,8 +27,8 @@ impl AsRead {
     }
 
     /// Whether the file at `path` still has the content that was read. Equal size, mtime, ctime,
-    /// inode and device prove it. If one of them differs, the whole file is hashed, since a new name
-    /// of the file changes its ctime as well.
+    /// inode and device prove it. If one of them differs, the whole file is hashed, since a new
+    /// name of the file changes its ctime as well.
     ///
     /// # Errors
     /// [`ContentError::Busy`] if a process has it open for writing; [`ContentError::Io`].
