@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_fails_is_listed_until_it_succeeds_and_files_are_not() {
+    async fn a_failing_operation_is_listed_until_it_succeeds_unless_it_is_of_a_file() {
         let attempts = Cell::new(0);
         let operation = |origin| {
             attempts.set(attempts.get() + 1);

@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn where_nothing_listens_there_is_no_service() {
+    async fn a_closed_port_has_no_service() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
         drop(listener);

@@ -413,7 +413,7 @@ mod tests {
     }
 
     #[test]
-    fn a_misspelt_variable_is_pointed_out_and_a_stranger_is_not() {
+    fn a_misspelt_variable_is_reported_and_an_unrelated_one_is_not() {
         let environment = Environment::from([
             ("LEMONADE_WROKERS", "2"),
             ("LEMONADE_SERVICE_HOST", "10.0.0.1"),
@@ -438,7 +438,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_cannot_be_read_is_not_shown() {
+    fn a_line_that_cannot_be_parsed_is_not_shown() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join(".env");
         for (text, line) in [
@@ -480,7 +480,7 @@ mod tests {
     /// Every variable that is read, split into a service and a suffix if Kubernetes uses this
     /// suffix.
     #[test]
-    fn links_to_services_are_known_for_what_they_are() {
+    fn variables_of_service_links_are_recognised() {
         let read = VARIABLES.iter().flat_map(|(_, names)| names.iter());
         let read: Vec<&str> = read
             .chain(&OLD_DATABASE)

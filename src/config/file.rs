@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn a_misspelt_key_names_file_line_and_what_was_meant() {
+    fn a_misspelt_key_is_reported_with_file_line_and_the_similar_key() {
         let error = read_text("workers = 4\nquue-bytes = '1MiB'\n").unwrap_err();
         assert!(error.contains("lemonade.toml:2"), "{error}");
         assert!(
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_like_no_other_lists_what_there_is() {
+    fn a_key_without_a_similar_one_lists_all_keys() {
         let error = read_text("colour = 'green'\n").unwrap_err();
         assert!(
             error.contains("unknown field `colour`, expected one of"),
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn a_url_that_stands_in_another_place_is_not_shown() {
+    fn a_url_in_the_place_of_another_setting_is_not_shown() {
         for url in MALFORMED
             .iter()
             .filter(|url| url.contains("://") && !url.contains('\u{1b}'))

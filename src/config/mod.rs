@@ -521,7 +521,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_work_is_refused() {
+    fn unusable_settings_are_refused() {
         let cases: [(&[&str], (&str, &str), &str); 8] = [
             (
                 &[],
@@ -548,7 +548,7 @@ mod tests {
     }
 
     #[test]
-    fn it_prints_as_a_settings_file_without_passwords() {
+    fn settings_print_as_a_settings_file_without_passwords() {
         let flags = [
             "--queue-bytes",
             "67000001B",

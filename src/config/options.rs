@@ -445,7 +445,7 @@ mod tests {
     }
 
     #[test]
-    fn roles_are_a_list_without_strangers() {
+    fn roles_are_a_list_of_known_names() {
         let roles = |text: &str| text.parse::<Roles>().map(|roles| roles.to_string());
         assert_eq!(roles("summary, ingest").as_deref(), Ok("ingest,summary"));
         assert!(roles("ingest,wrok").unwrap_err().contains("`wrok`"));

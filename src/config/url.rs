@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_shown_of_a_url_of_another_form() {
+    fn no_part_of_a_malformed_url_is_shown() {
         for url in MALFORMED {
             let shown = redacted(url);
             assert!(!shows_a_secret(&shown), "{url}: {shown}");

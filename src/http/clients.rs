@@ -1,8 +1,8 @@
 //! The connected clients: a bounded number, each for a bounded time after its last request.
 //!
-//! A new client is always accepted. If all places are taken, it takes that of the client whose last
-//! request is oldest. So connections that only wait, or do not read their response, keep no other
-//! client out.
+//! A new client is always accepted. If all places are taken, the client with the oldest last
+//! request loses its place. So connections that send no request, or do not read their response, do
+//! not keep other clients out.
 
 use std::collections::BTreeMap;
 use std::pin::pin;
@@ -19,21 +19,23 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// Most clients at a time. A browser takes six, Prometheus one.
+/// Most clients at a time. A browser opens six connections, Prometheus one.
 pub(super) const CLIENTS_MAX: usize = 64;
 
-/// Longest wait for the head of a request.
+/// Longest wait for the head of a request. Without a limit, a client that sends half a head would
+/// keep its place.
 pub(super) const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long a client stays after the beginning of its last request. A response is made within a few
-/// seconds, so a client that has not received it after this time does not read it.
+/// How long a client keeps its connection after the beginning of its last request. The service
+/// sends a response within a few seconds, so a client that has not received it after this time does
+/// not read it.
 pub(super) const QUIET_MAX: Duration = Duration::from_secs(30);
 
-/// Time to finish the current response before a connection is closed.
+/// How long a connection may go on with its current response before it is closed.
 pub(super) const FAREWELL: Duration = Duration::from_secs(2);
 
-/// Most bytes of the head of a request, and of buffered data of a connection. A browser sends about
-/// one KiB; 64 clients use 1 MiB.
+/// Most bytes of the head of a request, and of the buffered data of a connection. A browser sends
+/// about one KiB. With this limit, 64 clients take at most 1 MiB.
 const BUFFER_BYTES: usize = 16 << 10;
 
 /// The clients, in the order of their last requests.
@@ -46,7 +48,7 @@ pub(super) struct Clients {
 struct Open {
     /// The number of the next request or new client.
     next: u64,
-    /// What closes each connection, by the number of its last request.
+    /// The token that closes each connection, by the number of its last request.
     by_turn: BTreeMap<u64, CancellationToken>,
 }
 
@@ -58,7 +60,8 @@ pub(super) struct Place {
 }
 
 impl Clients {
-    /// A place for a new client. If none is free, closes the connection with the oldest request.
+    /// A place for a new client. If no place is free, closes the connection with the oldest last
+    /// request.
     pub(super) fn admit(self: &Arc<Self>) -> Place {
         let leave = CancellationToken::new();
         let mut open = self.open.lock();
@@ -85,7 +88,7 @@ impl Open {
 }
 
 impl Place {
-    /// Records a new request: of all clients, this one now loses its place last.
+    /// Records a new request: this client is now the last to lose its place.
     fn note_request(&self) {
         let mut open = self.clients.open.lock();
         let mut last = self.last.lock();
@@ -109,7 +112,7 @@ impl Drop for Place {
     }
 }
 
-/// Answers the requests of one client, for as long as it may stay.
+/// Answers the requests of one client until it leaves, loses its place, or the service stops.
 pub(super) async fn converse(
     stream: TcpStream,
     router: Router,
@@ -130,7 +133,7 @@ pub(super) async fn converse(
     loop {
         let last = place.last_request();
         tokio::select! {
-            // An error of the client ends only its own connection.
+            // The client has left. An error ends only its own connection.
             _ = connection.as_mut() => return,
             () = place.leave.cancelled() => return,
             () = tokio::time::sleep_until(last + QUIET_MAX) => {
@@ -150,7 +153,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn who_asked_the_longest_ago_leaves_for_a_new_client() {
+    async fn a_new_client_takes_the_place_with_the_oldest_request() {
         let clients = Arc::<Clients>::default();
         let places: Vec<Place> = (0..CLIENTS_MAX).map(|_| clients.admit()).collect();
         places[0].note_request();
@@ -160,7 +163,7 @@ mod tests {
         let leaving: Vec<usize> = (0..CLIENTS_MAX).filter(|&at| left(&places[at])).collect();
         assert_eq!(leaving, [1, 2, 3]);
         assert!(!newer.iter().any(left));
-        // A client that has to leave does not regain its place by a request.
+        // A client that has lost its place does not regain it by a request.
         places[1].note_request();
         assert_eq!(clients.open.lock().by_turn.len(), CLIENTS_MAX);
         drop((places, newer));

@@ -1,8 +1,8 @@
 //! The host names that the service accepts in the `Host` of a request.
 //!
-//! A page on the web can make a browser send requests to a service on its user's machine and read
-//! the responses, under a name of the page's own domain that resolves to that machine (DNS
-//! rebinding). The service recognises such a request by its host name.
+//! They prevent DNS rebinding: the domain of a web page resolves to its user's machine, so that the
+//! page can send requests to a service there and read the responses. Such a request has the page's
+//! domain as its host.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -11,11 +11,12 @@ use axum::http::{StatusCode, Version, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
-/// The accepted names: the local names of this machine, the address that the service listens on,
+/// The accepted hosts: `localhost` and loopback addresses, the address that the service listens on,
 /// and the names of the setting `http_hosts`.
 #[derive(Debug, Clone)]
 pub(super) struct Hosts {
-    /// If the address is unspecified, any IP address: those of this machine are not known.
+    /// The address that the service listens on. If it is unspecified (0.0.0.0), every IP address is
+    /// accepted, since the service does not know those of its machine.
     bound: IpAddr,
     named: Vec<String>,
 }
@@ -44,9 +45,9 @@ impl Hosts {
         is_named("localhost") || self.named.iter().any(|known| is_named(known))
     }
 
-    /// Whether the host of a request is accepted. A client of HTTP/1.0 may send none, which no
-    /// browser does.
-    fn are_asked(&self, request: &Request) -> bool {
+    /// Whether the host of a request is accepted. A request of HTTP/1.0 may have none: no browser
+    /// sends such requests.
+    fn accept(&self, request: &Request) -> bool {
         let mut named = request.headers().get_all(header::HOST).iter();
         let in_target = request.uri().authority();
         let target_fits = in_target.is_none_or(|authority| self.has(authority.as_str()));
@@ -59,16 +60,16 @@ impl Hosts {
     }
 }
 
-/// Answers only requests with an accepted host name.
+/// Passes on requests for an accepted host, and refuses all others.
 pub(super) async fn known_only(
     State(hosts): State<Hosts>,
     request: Request,
     next: Next,
 ) -> Response {
-    if hosts.are_asked(&request) {
+    if hosts.accept(&request) {
         return next.run(request).await;
     }
-    let why = "this name is not known here; the setting http_hosts adds it\n";
+    let why = "this host name is not accepted: add it to the setting http_hosts\n";
     (StatusCode::MISDIRECTED_REQUEST, why).into_response()
 }
 
@@ -80,11 +81,11 @@ mod tests {
 
     fn answers(bound: &str, request: axum::http::request::Builder) -> bool {
         let hosts = Hosts::new(bound.parse().unwrap(), vec!["engine".to_owned()]);
-        hosts.are_asked(&request.body(Body::empty()).unwrap())
+        hosts.accept(&request.body(Body::empty()).unwrap())
     }
 
     #[test]
-    fn it_answers_under_its_own_names_alone() {
+    fn only_requests_for_accepted_hosts_are_answered() {
         let cases = [
             ("127.0.0.1:9464", "localhost", true),
             ("127.0.0.1:9464", "LocalHost:9464", true),
@@ -118,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_names_one_host_and_everywhere_the_same_kind() {
+    fn a_request_must_name_one_accepted_host() {
         let at = "127.0.0.1:1";
         let bare = || Request::builder().uri("/");
         assert!(!answers(at, bare()));

@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn it_tells_what_there_is_to_tell_and_stops() {
+    async fn every_page_is_served_until_a_stop() {
         let engine = Arc::new(Engine {
             ready: AtomicBool::new(false),
         });
@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_client_that_asks_for_nothing_is_cut_off() {
+    async fn a_client_without_a_whole_request_is_disconnected() {
         let engine = Arc::new(Engine {
             ready: AtomicBool::new(true),
         });
@@ -306,7 +306,7 @@ mod tests {
 
     /// All places are taken by clients that only wait, or do not read their response.
     #[tokio::test]
-    async fn it_answers_beside_two_hundred_idle_connections() {
+    async fn a_new_client_is_answered_beside_two_hundred_idle_ones() {
         let engine = Arc::new(Engine {
             ready: AtomicBool::new(true),
         });
@@ -338,7 +338,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_client_that_does_not_ask_again_leaves() {
+    async fn a_client_without_a_new_request_is_disconnected() {
         let engine = Arc::new(Engine {
             ready: AtomicBool::new(true),
         });
@@ -362,7 +362,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn under_a_name_of_somebody_else_nothing_is_told() {
+    async fn a_request_for_an_unknown_host_is_refused() {
         let engine = Arc::new(Engine {
             ready: AtomicBool::new(true),
         });

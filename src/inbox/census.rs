@@ -121,7 +121,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn files_are_counted_with_when_they_came_not_with_when_they_were_written() {
+    fn files_are_counted_with_the_time_of_arrival_and_not_with_mtime() {
         let dir = tempfile::tempdir().unwrap();
         let made = SystemTime::now() - Duration::from_secs(1);
         let markers = Markers::new(&["*.crc".to_owned()]);

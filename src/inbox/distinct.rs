@@ -1,7 +1,9 @@
-//! Whether the four directories are four: none is another one, and none lies in another one.
+//! The check that no two of the four directories overlap: no two are the same directory, and none
+//! lies in another.
 //!
-//! Told by device and inode, so that links, bind mounts and `..` hide nothing. A directory that does
-//! not exist yet is told by the nearest one above it that does, and by the path below that.
+//! Compares device and inode, so that links, bind mounts and `..` do not hide an overlap. For a
+//! directory that does not exist yet, it compares the nearest existing directory above it, and the
+//! path from there.
 
 use std::fs;
 use std::io;
@@ -11,16 +13,16 @@ use std::path::{Path, PathBuf};
 use super::directories::Directories;
 use crate::fault::{Fault, Origin};
 
-/// Two directories that are one, or of which one lies in the other.
+/// Two directories are the same, or one lies in the other. Holds a sentence that names both.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct Overlap(String);
 
-/// Where a directory is, or will be.
+/// The place of a directory, which may not exist yet.
 struct Place {
-    /// Device and inode of each existing directory on the way to it, from the root.
+    /// Device and inode of each existing directory on the path to it, from the root.
     existing: Vec<(u64, u64)>,
-    /// The path below the last of these; empty if the directory exists.
+    /// The rest of the path, below the last existing directory. Empty if the directory exists.
     below: PathBuf,
 }
 
@@ -49,7 +51,7 @@ impl Place {
         Err(io::ErrorKind::NotFound.into())
     }
 
-    /// Whether it is the other place or lies below it.
+    /// Whether this place is the other one, or lies below it.
     fn is_in(&self, other: &Self) -> bool {
         let Some(last) = other.existing.last() else {
             return false;
@@ -61,7 +63,7 @@ impl Place {
     }
 }
 
-/// Device and inode of each directory on the way to a path without links, from the root.
+/// Device and inode of each directory on a path without links, from the root.
 fn ids(real: &Path) -> io::Result<Vec<(u64, u64)>> {
     let mut ids = Vec::new();
     for ancestor in real.ancestors() {
@@ -72,16 +74,17 @@ fn ids(real: &Path) -> io::Result<Vec<(u64, u64)>> {
     Ok(ids)
 }
 
-/// Checks that each directory is one of its own.
+/// Checks that no two directories overlap.
 ///
 /// # Errors
-/// Fatal: two of them overlap, with an [`Overlap`] as the cause; or one of them cannot be looked up.
+/// Fatal: two directories overlap, with an [`Overlap`] as the cause; or the metadata of a directory
+/// cannot be read.
 pub fn check_distinct(directories: &Directories) -> Result<(), Fault> {
     let named = directories.named();
     let mut places = Vec::new();
     for (name, path) in named {
         let place = Place::of(path).map_err(|error| {
-            let doing = format!("cannot look up {name} {}", path.display());
+            let doing = format!("cannot read the metadata of {name} {}", path.display());
             Fault::fatal(Origin::Files, doing, error)
         })?;
         places.push((name, path, place));
@@ -89,7 +92,7 @@ pub fn check_distinct(directories: &Directories) -> Result<(), Fault> {
     for (at, one) in places.iter().enumerate() {
         for other in &places[..at] {
             if let Some(overlap) = overlap(one, other) {
-                let doing = "the four directories must be different ones, none in another";
+                let doing = "the four directories must be different, and none in another";
                 return Err(Fault::fatal(Origin::Files, doing, overlap));
             }
         }
@@ -103,7 +106,7 @@ fn overlap(one: &Named<'_>, other: &Named<'_>) -> Option<Overlap> {
     let shown = |(name, path, _): &Named<'_>| format!("{name} {}", path.display());
     let (one_in, other_in) = (one.2.is_in(&other.2), other.2.is_in(&one.2));
     let what = match (one_in, other_in) {
-        (true, true) => format!("{} and {} are one directory", shown(other), shown(one)),
+        (true, true) => format!("{} and {} are the same directory", shown(other), shown(one)),
         (true, false) => format!("{} lies in {}", shown(one), shown(other)),
         (false, true) => format!("{} lies in {}", shown(other), shown(one)),
         (false, false) => return None,
@@ -131,9 +134,9 @@ mod tests {
         })
     }
 
-    /// Each with paths that exist and with such that do not, with links on either way.
+    /// The paths exist or do not exist yet, and lead through links.
     #[test]
-    fn directories_that_are_one_or_in_one_another_are_found() {
+    fn overlapping_directories_are_found() {
         let dir = tempfile::tempdir().unwrap();
         let dir = dir.path();
         for name in ["a", "b", "c", "d", "a/inner"] {
@@ -152,11 +155,11 @@ mod tests {
             assert_eq!(check(dir, good), Ok(()), "{good:?}");
         }
         for (bad, what) in [
-            (["a", "b", "a", "d"], "are one"),
-            (["a", "b", "link", "d"], "are one"),
-            (["a", "link", "c", "d"], "are one"),
-            (["here/new", "b", "c", "new"], "are one"),
-            (["a", "b", "c/../a", "d"], "are one"),
+            (["a", "b", "a", "d"], "are the same"),
+            (["a", "b", "link", "d"], "are the same"),
+            (["a", "link", "c", "d"], "are the same"),
+            (["here/new", "b", "c", "new"], "are the same"),
+            (["a", "b", "c/../a", "d"], "are the same"),
             (["a", "b", "link/inner", "d"], "history"),
             (["deep", "b", "a", "d"], "inbound"),
             (["a", "a/work", "c", "d"], "lies in inbound"),

@@ -1,24 +1,24 @@
-//! Free room on a file system: bytes, and the inodes without which no file can be made.
+//! Free room on a file system: bytes, and inodes, of which each new file needs one.
 
 use std::io;
 use std::path::Path;
 
 use rustix::fs::statvfs;
 
-/// What is free on a file system for a user without privileges.
+/// Free bytes and inodes of a file system, for a user without privileges.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct FreeRoom {
-    /// Bytes.
+    /// Free bytes.
     pub bytes: u64,
-    /// Inodes. `None` if the file system does not limit them.
+    /// Free inodes. `None` if the file system has no limit of inodes.
     pub inodes: Option<u64>,
 }
 
 impl FreeRoom {
-    /// The free room where a path is.
+    /// The free room of the file system of a path.
     ///
     /// # Errors
-    /// The system's.
+    /// The path does not exist, or the file system does not answer.
     pub fn of(path: &Path) -> io::Result<Self> {
         let at = statvfs(path)?;
         Ok(Self {
@@ -27,12 +27,12 @@ impl FreeRoom {
         })
     }
 
-    /// Why no file is to be taken, if there is too little: fewer bytes than the floor, or no inode.
-    /// A file that goes to quarantine needs one for its reason.
+    /// Why no file is taken: the free bytes are below the floor, or no inode is free. `None` if
+    /// there is enough room. A file that goes to quarantine needs an inode for its reason.
     #[must_use]
     pub fn shortage(&self, floor_bytes: u64) -> Option<String> {
         if self.inodes == Some(0) {
-            return Some("no free inodes: it can hold no further file".to_owned());
+            return Some("no free inodes: no file can be created".to_owned());
         }
         let bytes = self.bytes;
         (bytes < floor_bytes)
@@ -54,7 +54,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_that_of_the_system() {
+    fn free_room_is_read_from_the_system() {
         let dir = tempfile::tempdir().unwrap();
         assert!(FreeRoom::of(dir.path()).unwrap().bytes > 0);
         assert!(FreeRoom::of(&dir.path().join("none")).is_err());

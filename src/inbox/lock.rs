@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn a_holder_that_could_not_write_its_process_id_is_reported_all_the_same() {
+    fn a_lock_holder_without_a_process_id_is_reported() {
         let work = tempfile::tempdir().unwrap();
         let lock = Lock::take(work.path()).unwrap();
         let number = std::process::id().to_string();

@@ -1,22 +1,22 @@
-//! Files that other programs put beside their data to say something about it: `_SUCCESS`, checksums.
-//! They are no data, so they are passed over: neither loaded nor moved.
+//! Marker files: files that other programs put beside their data, such as `_SUCCESS` and checksums.
+//! They hold no records, so the engine neither loads nor moves them.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::sync::Arc;
 
-/// Patterns of names of marker files. Each holds at most one `*`, which stands for any characters.
+/// Patterns for names of marker files. Each has at most one `*`, which matches any characters.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Markers(Arc<[String]>);
 
 impl Markers {
-    /// The given patterns.
+    /// Markers by these patterns.
     #[must_use]
     pub fn new(patterns: &[String]) -> Self {
         Self(patterns.into())
     }
 
-    /// Whether a file of this name is a marker.
+    /// Whether a file with this name is a marker.
     #[must_use]
     pub fn has(&self, name: &OsStr) -> bool {
         let name = name.as_bytes();
@@ -36,7 +36,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_pattern_stands_for_the_whole_name() {
+    fn a_pattern_must_match_the_whole_name() {
         let markers = Markers::new(&["_SUCCESS", "*.crc", "_part_*", "a*a"].map(str::to_owned));
         let cases = [
             ("_SUCCESS", true),

@@ -304,7 +304,7 @@ mod tests {
 
     /// `EINVAL` is what NFS says of the flag, and Ceph, and FUSE without it.
     #[test]
-    fn a_file_system_without_the_flag_is_told_from_a_move_that_fails() {
+    fn a_missing_rename_flag_is_distinguished_from_a_failed_move() {
         for error in [Errno::INVAL, Errno::NOSYS, Errno::NOTSUP, Errno::OPNOTSUPP] {
             assert!(lacks_noreplace(error), "{error}");
         }
@@ -320,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn a_move_that_is_tried_leaves_the_file_where_it_was() {
+    fn a_trial_move_leaves_the_file_in_its_place() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("a");
         fs::write(&file, "1").unwrap();

@@ -136,7 +136,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn missed_are_files_that_came_since_the_last_scan_long_enough_ago_for_a_notification() {
+    fn files_that_notifications_missed_are_counted() {
         let at = |seconds: u64| UNIX_EPOCH + Duration::from_secs(seconds);
         let file = |arrived| Candidate {
             name: "a".into(),

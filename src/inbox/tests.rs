@@ -210,7 +210,7 @@ fn an_incomplete_document_waits_until_it_changes_or_is_old() {
 }
 
 #[test]
-fn a_file_of_a_time_in_the_future_does_not_wait_until_then() {
+fn a_file_with_an_mtime_in_the_future_does_not_wait_until_then() {
     let place = place(Duration::from_secs(3600));
     place.put("a.json", b"[{\"a\": 1},");
     let path = place.inbox.directories.inbound.join("a.json");
@@ -224,7 +224,7 @@ fn a_file_of_a_time_in_the_future_does_not_wait_until_then() {
 }
 
 #[test]
-fn what_was_put_back_waits() {
+fn a_file_that_was_put_back_waits() {
     let place = place(Duration::from_secs(3600));
     place.put("a.json", b"[[1]");
     let file = place.claim_all().remove(0);
@@ -234,7 +234,7 @@ fn what_was_put_back_waits() {
 }
 
 #[test]
-fn work_is_found_again_and_quarantine_says_why() {
+fn work_is_recovered_and_quarantine_has_the_reason() {
     let place = place(Duration::ZERO);
     place.put("a.json", b"[]");
     let claimed = place.claim_all();
@@ -285,7 +285,7 @@ fn a_file_of_quarantine_goes_back_without_its_reason() {
 /// The longest names have room for no ending: that of the reason is cut, and so is that of a file
 /// with a suffix, whose reason has it as well.
 #[test]
-fn a_file_of_a_name_of_full_length_has_its_reason_beside_it_and_goes_back() {
+fn a_file_with_the_longest_name_has_its_reason_beside_it_and_goes_back() {
     let place = place(Duration::ZERO);
     let directories = place.inbox.directories.clone();
     let name = |last: &str| OsString::from("x".repeat(NAME_BYTES_MAX - 1) + last);
@@ -317,7 +317,7 @@ fn a_file_of_a_name_of_full_length_has_its_reason_beside_it_and_goes_back() {
 }
 
 #[test]
-fn what_stands_beside_no_file_is_no_reason() {
+fn a_reason_without_its_file_is_a_file() {
     let place = place(Duration::ZERO);
     let quarantine = &place.inbox.directories.quarantine;
     for name in [
@@ -362,7 +362,7 @@ fn a_second_process_is_refused() {
 
 /// What a kill in the middle of a move by link leaves is a file of two names, and each goes its way.
 #[test]
-fn a_kill_between_two_names_of_a_file_leaves_a_copy_and_holds_up_nothing() {
+fn a_kill_between_link_and_removal_leaves_a_copy_and_delays_no_file() {
     let place = place(Duration::ZERO);
     let directories = place.inbox.directories.clone();
     place.put("a.json", b"[1]");
@@ -500,7 +500,7 @@ fn the_reason_is_in_quarantine_before_its_file() {
 }
 
 #[test]
-fn a_reason_that_is_there_is_used_if_it_is_the_same_and_never_replaced() {
+fn an_existing_reason_is_kept_if_it_is_equal_and_never_replaced() {
     let place = place(Duration::ZERO);
     let quarantine = place.inbox.directories.quarantine.clone();
     // Left by a kill before the move, and a file of somebody that only looks like a reason.

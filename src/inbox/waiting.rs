@@ -150,7 +150,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_waits_for_what_its_claim_failed_at() {
+    fn a_failed_claim_is_the_reason_of_the_wait() {
         let of = |errno: Errno| WaitReason::claim_failed(&errno.into());
         assert_eq!(of(Errno::PERM), WaitReason::NotPermitted);
         let eio = "it cannot be claimed: Input/output error (os error 5)";

@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn a_commit_counts_no_more_than_what_was_missing() {
+    fn a_commit_counts_at_most_the_missing_records() {
         let mut flight = flight();
         assert_eq!((flight.note_committed(9), flight.bytes_left()), (6, 4));
         assert_eq!((flight.note_committed(1), flight.bytes_left()), (0, 4));

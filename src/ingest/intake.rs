@@ -379,7 +379,7 @@ mod tests {
 
     /// A scan notes at once which files wait, and after each claim which more turned out to.
     #[tokio::test(start_paused = true)]
-    async fn a_file_waits_since_it_was_first_seen_to_wait_for_the_same() {
+    async fn a_wait_counts_from_the_first_scan_with_the_same_reason() {
         let view = InboundView::default();
         let second = Duration::from_secs(1);
         for _ in 0..3 {

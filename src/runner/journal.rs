@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_it_remembers_is_bounded() {
+    async fn a_journal_is_bounded() {
         let mut journal = Journal::default();
         let endless = "x".repeat(10_000).leak();
         for round in 1..=1_000 {

@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_recorded_decides_what_is_due() {
+    fn recorded_migrations_decide_which_are_due() {
         assert_eq!(due(MYSQL, &[]).unwrap().len(), MYSQL.len());
         let all: Vec<_> = MYSQL.iter().map(|m| (m.number, m.checksum())).collect();
         assert!(due(MYSQL, &all).unwrap().is_empty());

@@ -310,7 +310,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn states_are_read_as_they_are_written() {
+    fn each_state_is_parsed_from_its_text() {
         for state in FileState::ALL {
             assert_eq!(FileState::parse(state.as_str()), Some(state));
             let json = serde_json::to_value(state).unwrap();

@@ -266,7 +266,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_written_is_read_back() {
+    fn a_status_is_parsed_from_its_json() {
         let status = Status {
             version: "1".to_owned(),
             running: true,
@@ -286,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn what_an_older_release_wrote_is_read() {
+    fn a_status_of_an_older_release_is_read() {
         let old = r#"{"running": true, "files": {"inbound": 1, "work": 0, "waiting":
             [{"name": "a", "why": "open"}]}}"#;
         let status: Status = serde_json::from_str(old).unwrap();

@@ -195,7 +195,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_clock_counts_lanes_and_not_their_waits_and_what_still_runs() {
+    fn a_clock_counts_busy_time_without_waits_and_includes_unfinished_work() {
         let start = Instant::now();
         let second = |n: u64| start + Duration::from_secs(n);
         let mut clock = Clock::new(start);
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wait_without_work_is_a_wait_alone() {
+    fn a_wait_without_work_counts_only_as_a_wait() {
         let start = Instant::now();
         let mut clock = Clock::new(start);
         clock.waiting = 1;

@@ -83,7 +83,7 @@ fn each_alert_says_what_to_do_and_is_tested() {
 }
 
 #[test]
-fn an_alert_without_help_is_found_out() {
+fn an_alert_without_help_is_reported() {
     let rule = "rules:\n- alert: A\n  expr: up\n  labels: {severity: page}\n  annotations:\n  \
         summary: s\n  remedy: r\n  runbook: docs/runbook.md#a\n";
     let runbook = "# R\n\n## A\n\n**Means** a. **Look at** b. **Do** c.\n";

@@ -204,7 +204,7 @@ fn panels_have_ids_places_words_and_queries() {
 }
 
 #[test]
-fn rows_stand_in_the_order_of_questions() {
+fn rows_are_in_the_order_of_questions() {
     let dashboard = dashboard();
     let rows = panels(&dashboard)
         .iter()
@@ -233,7 +233,7 @@ fn it_can_be_imported_and_linked_to() {
 }
 
 #[test]
-fn a_broken_dashboard_is_found_out() {
+fn a_broken_dashboard_is_reported() {
     let panel = |id: u64, x: u64, expression: &str| {
         json!({
             "id": id, "title": "t", "description": "d", "type": "stat",

@@ -468,7 +468,7 @@ async fn a_quarantined_file_is_listed_and_goes_back_to_inbound() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn where_there_is_no_database_nothing_is_made() {
+async fn commands_of_operators_create_no_database() {
     let pair = Pair::new("memory+sqlite").await;
     for args in [
         &["verify"][..],

@@ -42,7 +42,7 @@ fn messages_until(socket: &UnixDatagram, begin: &str) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn systemd_is_told_of_ready_alive_and_stopping() {
+async fn systemd_is_notified_of_ready_alive_and_stopping() {
     let pair = Pair::new("memory+sqlite").await;
     let (mut service, socket) = supervised(&pair, "off");
     messages_until(&socket, "READY=1");
@@ -59,7 +59,7 @@ async fn systemd_is_told_of_ready_alive_and_stopping() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn ready_is_told_once_the_database_answers_and_a_stopped_process_beats_no_more() {
+async fn readiness_waits_for_the_database_and_a_stopped_process_sends_no_heartbeat() {
     let mut database = support::private_mariadb().await;
     let mut pair = Pair::new("memory+mysql").await;
     pair.database_url.clone_from(&database.url);
@@ -103,7 +103,7 @@ async fn ready_is_told_once_the_database_answers_and_a_stopped_process_beats_no_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn health_says_that_nobody_answers() {
+async fn health_reports_that_no_service_answers() {
     let pair = Pair::new("memory+sqlite").await;
     let health = pair.run(&["health", "--http-addr", &free_addr()]);
     assert_eq!(health.status.code(), Some(1));
@@ -233,7 +233,7 @@ fn the_containers_share_two_gigabytes_and_tell_their_health() {
 }
 
 #[test]
-fn prometheus_finds_the_engine_whenever_its_container_is_made_anew() {
+fn prometheus_finds_the_engine_after_its_container_is_created_again() {
     let compose = include_str!("../../deploy/compose.yaml");
     assert!(!compose.contains("network_mode"));
     assert!(compose.contains("./prometheus.compose.yml:/etc/prometheus/prometheus.yml:ro"));

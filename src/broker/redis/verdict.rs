@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_of_the_server_are_told_apart_by_their_code_word() {
+    fn errors_of_the_server_are_classified_by_their_code() {
         let fatal = |advice: &str, details| match verdict(ErrorKind::Unknown, details) {
             Verdict::Fatal(given) => assert!(given.contains(advice), "{details}: {given}"),
             other => panic!("{details}: {other:?}"),
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_of_the_client_are_told_apart_by_kind() {
+    fn errors_of_the_client_are_classified_by_kind() {
         for kind in [
             ErrorKind::IO,
             ErrorKind::Timeout,
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fault_names_the_next_step_only_where_there_is_one() {
+    fn a_fault_shows_a_next_step_only_if_it_has_one() {
         let lost = fault(
             "publishing to redis",
             Error::new(ErrorKind::IO, "connection lost"),

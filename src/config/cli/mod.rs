@@ -545,7 +545,7 @@ mod tests {
     }
 
     #[test]
-    fn a_ratio_is_a_ratio() {
+    fn a_ratio_is_from_0_to_1() {
         assert!(parse("task_runner generate --bad 1.5").is_err());
         assert!(parse("task_runner generate --bad 0.25").is_ok());
     }

@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_printed_cannot_steer_a_terminal() {
+    fn printed_text_cannot_steer_a_terminal() {
         assert_eq!(shown("é: a\tb\n"), "é: a\tb\n");
         let hostile = "\u{1b}]0;x\u{7}\r\u{9b}2J\u{7f}";
         let shown = shown(hostile);
@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn the_level_can_be_changed_while_it_runs() {
+    fn the_level_can_be_changed_at_run_time() {
         let memory = Memory::default();
         let writer = memory.clone();
         let repeats = Repeats::default();
@@ -281,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_repeated_is_counted_and_other_files_are_not_hidden() {
+    fn repeated_messages_are_counted_and_those_of_other_files_pass() {
         let text = logged(LogStyle::Text { colour: false }, "info", || {
             for _ in 0..40 {
                 tracing::warn!(file = "a", "waits");
@@ -296,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn spans_say_what_a_message_is_about_where_they_are_asked_for() {
+    fn spans_are_printed_if_their_level_is_enabled() {
         let event = || {
             let _file = tracing::debug_span!("file", name = "a\n.json").entered();
             tracing::info!("hello");

@@ -18,7 +18,7 @@ use crate::support;
 use crate::support::proxy::{Manner, Proxy};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_flushed_queue_is_made_again_under_a_blocked_receiver() {
+async fn a_flushed_queue_is_created_again_under_a_blocked_receiver() {
     let redis = support::private_redis().await;
     let broker = open(&redis.url, BrokerOptions::default()).await;
     let mut consumer = broker.consumer("one").await.unwrap();
@@ -62,7 +62,7 @@ async fn a_flushed_queue_is_made_again_under_a_blocked_receiver() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn entries_that_are_gone_or_no_frames_are_forgotten() {
+async fn entries_that_are_deleted_or_no_frames_are_dropped() {
     let url = support::redis().await.fresh();
     let (port, select) = address(&url);
     let broker = open(&url, BrokerOptions::default()).await;
@@ -269,7 +269,7 @@ async fn a_server_without_memory_is_waited_for() {
 /// A consumer that is busy while its connection ends gets no error: the client reconnects by
 /// itself. If it reaches a promoted replica, acked entries may be pending again.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_promoted_replica_still_has_pending_is_delivered_again() {
+async fn pending_entries_of_a_promoted_replica_are_delivered_again() {
     let mut master = support::private_redis().await;
     let replica = support::private_redis().await;
     let link = Proxy::start(master.port).await;

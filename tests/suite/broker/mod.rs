@@ -355,7 +355,7 @@ async fn what_is_held_is_not_delivered_again_and_acks_may_be_repeated(url: &str)
 // ---------------------------------------------------------------------------------------------
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_url_of_another_kind_is_refused_with_the_kinds_there_are() {
+async fn a_url_of_an_unknown_kind_is_refused_and_lists_the_known_ones() {
     for url in ["kafka://user:secret@host", "nonsense", ""] {
         let fault = refused(url).await;
         assert_eq!(fault.class, Class::Fatal);

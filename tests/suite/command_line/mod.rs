@@ -92,7 +92,7 @@ fn the_version_is_that_of_the_package() {
 }
 
 #[test]
-fn a_wrong_command_line_is_64_and_says_what_was_meant() {
+fn a_wrong_command_line_exits_with_64_and_suggests_a_right_one() {
     let shell = Shell::new();
     for (arguments, hint) in [
         (&["laod"][..], "load"),
@@ -108,14 +108,14 @@ fn a_wrong_command_line_is_64_and_says_what_was_meant() {
 }
 
 #[test]
-fn a_path_that_is_not_there_is_66() {
+fn a_missing_path_exits_with_66() {
     let run = Shell::new().run(&["check", "nowhere"]);
     assert_eq!(run.code, 66, "{run:?}");
     assert!(run.stderr.contains("nowhere"), "{}", run.stderr);
 }
 
 #[test]
-fn a_database_that_does_not_answer_is_69_and_says_where() {
+fn a_database_that_does_not_answer_exits_with_69_and_is_named() {
     // Bound and not listening: a connection is refused, and no one else can take the port.
     let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = socket.local_addr().unwrap().port();
@@ -360,7 +360,7 @@ fn the_embedded_pair_says_so_and_how_to_go_on() {
 }
 
 #[test]
-fn doctor_finds_what_is_wrong_and_says_how_to_mend_it() {
+fn doctor_reports_problems_and_how_to_repair_them() {
     let shell = Shell::new();
     let well = shell.run(&["doctor"]);
     assert_eq!(well.code, 0, "{}", well.stdout);
@@ -386,7 +386,7 @@ fn doctor_finds_what_is_wrong_and_says_how_to_mend_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn doctor_looks_at_real_servers() {
+async fn doctor_checks_real_servers() {
     let shell = Shell::new();
     let redis = crate::support::redis().await.fresh();
     for database in [

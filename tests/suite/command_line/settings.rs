@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use super::Shell;
 
 #[test]
-fn an_unknown_setting_is_78_and_names_file_line_and_what_was_meant() {
+fn an_unknown_setting_exits_with_78_and_names_file_line_and_the_similar_one() {
     let shell = Shell::new();
     shell.write("lemonade.toml", "workers = 2\nmemory_bugdet = '64MiB'\n");
     let run = shell.run(&["config", "show"]);
@@ -21,7 +21,7 @@ fn an_unknown_setting_is_78_and_names_file_line_and_what_was_meant() {
 }
 
 #[test]
-fn a_setting_that_cannot_be_used_is_78() {
+fn an_unusable_setting_exits_with_78() {
     let shell = Shell::new();
     for variable in [
         ("LEMONADE_WORKERS", "many"),
@@ -64,7 +64,7 @@ fn with_nothing_set_settings_are_those_of_the_embedded_pair() {
 }
 
 #[test]
-fn what_it_shows_it_takes_as_a_settings_file() {
+fn config_show_prints_a_valid_settings_file() {
     let shell = Shell::new();
     let shown = shell.run(&[
         "config",
@@ -206,7 +206,7 @@ fn a_link_of_kubernetes_changes_nothing() {
 }
 
 #[test]
-fn the_files_of_sqlite_are_for_this_user_alone() {
+fn only_this_user_can_read_the_files_of_sqlite() {
     use rusqlite::Connection;
 
     let shell = Shell::new();
@@ -302,7 +302,7 @@ fn hostile_server(answer: Vec<u8>) -> std::net::SocketAddr {
 }
 
 #[test]
-fn what_a_server_says_does_not_reach_a_terminal_raw() {
+fn texts_of_a_server_reach_a_terminal_escaped() {
     let hostile = "\u{1b}]0;x\u{7}\u{1b}[2J denied\u{9b}";
     // An error packet of MySQL in the place of a greeting, and an error of Redis.
     let error = [&b"\xff\x15\x04#28000"[..], hostile.as_bytes()].concat();

@@ -162,7 +162,7 @@ async fn killed_at(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_killed_load_had_in_hand_is_drained_and_the_next_load_publishes_only_the_rest() {
+async fn frames_of_a_killed_load_are_drained_and_the_next_load_publishes_only_the_rest() {
     // Some frames are delivered but not committed, some committed but not acked, and others wait.
     for (in_redis, step, strike) in [
         (false, COMMIT, Strike::HoldRequest),
@@ -268,7 +268,7 @@ async fn a_queue_that_is_harmed_again_and_again_costs_a_load_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_process_that_stood_still_while_its_connections_died_goes_on() {
+async fn a_process_that_was_stopped_while_its_connections_ended_goes_on() {
     let behind = Behind::new().await;
     generate(&behind.pair, &["--files", "40", "--records", "2000"]);
     let mut load = Service(behind.load().spawn().unwrap());

@@ -403,7 +403,7 @@ async fn a_load_stops_at_too_many_rejects_and_says_so() {
 /// A kill between the last commit of a file and its settling may leave ledger entries of another
 /// cut.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_entries_a_settled_file_still_has_go_with_its_move() {
+async fn remaining_entries_of_a_settled_file_are_removed_with_its_move() {
     for pair in Pair::all().await {
         generate(&pair, &["--files", "1", "--records", "50"]);
         pair.expect(0, &["load"]);
@@ -420,7 +420,7 @@ async fn what_entries_a_settled_file_still_has_go_with_its_move() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_busy_file_of_an_archive_stays_where_it_lies() {
+async fn a_busy_file_of_an_archive_stays_in_its_place() {
     let pair = Pair::new("memory+sqlite").await;
     let archive = pair.at("archive");
     std::fs::create_dir(&archive).unwrap();

@@ -308,7 +308,7 @@ async fn two_databases_on_one_queue_store_their_own_files_only() {
 
 /// Frames in Redis for a deleted database belong to no file of the new one.
 #[tokio::test(flavor = "multi_thread")]
-async fn frames_for_a_database_that_was_made_anew_are_dropped() {
+async fn frames_for_a_database_that_was_created_again_are_dropped() {
     let (pair, redis) = pair_with_redis("redis+sqlite").await;
     six_frames(&pair);
     let mut service = ingest(&pair, redis.port, 6).await;
@@ -334,7 +334,7 @@ async fn frames_for_a_database_that_was_made_anew_are_dropped() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_queue_in_another_process_is_said_to_be_one() {
+async fn commands_for_the_queue_of_another_process_are_refused() {
     let pair = Pair::new("memory+sqlite").await;
     for what in ["peek", "drain"] {
         let refused = pair.run(&["queue", what]);

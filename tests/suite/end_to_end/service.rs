@@ -43,7 +43,7 @@ async fn the_service_takes_what_arrives_and_stops_cleanly() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_service_says_so_where_inbound_cannot_be_read() {
+async fn the_service_reports_an_inbound_that_cannot_be_read() {
     let pair = Pair::new("memory+sqlite").await;
     let inbound = pair.at("inbound");
     let addr = free_addr();
@@ -108,7 +108,7 @@ async fn status_names_a_file_that_cannot_be_moved_and_the_log_what_moved() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_service_waits_for_its_database_and_says_so() {
+async fn the_service_waits_for_its_database_and_reports_it() {
     let mut database = support::private_mariadb().await;
     let mut pair = Pair::new("memory+mysql").await;
     pair.database_url.clone_from(&database.url);

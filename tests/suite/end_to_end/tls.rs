@@ -227,7 +227,7 @@ async fn mysql_over_tls_is_trusted_by_its_authority_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_database_without_tls_is_told_where_tls_is_asked_for() {
+async fn a_database_without_tls_is_reported_if_the_url_requires_tls() {
     let pair = Pair::new("memory+mysql").await;
     let url = format!("{}?require_ssl=true", pair.database_url);
     distrusted(&load(&pair, "memory:", &url), "offers no TLS");

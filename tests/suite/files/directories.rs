@@ -20,7 +20,7 @@ fn in_namespace(pair: &Pair, before: &str, args: &[&str]) -> (Option<i32>, Strin
 }
 
 #[tokio::test]
-async fn directories_that_are_not_four_are_refused() {
+async fn overlapping_directories_are_refused() {
     let pair = embedded().await;
     for name in ["inbound", "other", "elsewhere"] {
         fs::create_dir_all(pair.at(name)).unwrap();
@@ -31,7 +31,7 @@ async fn directories_that_are_not_four_are_refused() {
     let (inbound, other) = (at("inbound"), at("other"));
     let (link, below, nested) = (at("link"), at("link/history"), at("other/deep/work"));
     for (flags, what) in [
-        (["--history", &link], "are one directory"),
+        (["--history", &link], "are the same directory"),
         (["--quarantine", &inbound], "are both"),
         (["--history", &below], "lies in inbound"),
         (["--work", &inbound], "are both"),
@@ -53,7 +53,7 @@ async fn directories_that_are_not_four_are_refused() {
     let found = String::from_utf8_lossy(&doctor.stdout).into_owned();
     assert_eq!(doctor.status.code(), Some(1), "{found}");
     assert!(
-        found.contains("FAIL  directories:") && found.contains("are one directory"),
+        found.contains("FAIL  directories:") && found.contains("are the same directory"),
         "{found}"
     );
     // A mount of one of them under another name.

@@ -54,7 +54,7 @@ const TABLE: [(&str, Result<u64, &str>); 24] = [
 ];
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_other_tools_make_loads_or_is_named() {
+async fn files_of_other_tools_load_or_their_format_is_named() {
     let made = tempfile::tempdir().unwrap();
     let shell = |script: &str| {
         let mut shell = Command::new("sh");

@@ -350,7 +350,7 @@ async fn a_file_whose_claim_fails_waits_and_the_others_load() {
 }
 
 #[tokio::test]
-async fn what_is_no_regular_file_stays_where_it_is() {
+async fn paths_that_are_not_regular_files_stay_in_their_place() {
     let pair = embedded().await;
     put_good(&pair);
     let inbound = pair.at("inbound");
@@ -453,7 +453,7 @@ async fn a_name_may_be_any_bytes() {
 }
 
 #[tokio::test]
-async fn a_name_cannot_write_to_the_terminal_or_make_a_line_of_its_own() {
+async fn a_name_cannot_steer_the_terminal_or_add_a_line() {
     let pair = embedded().await;
     let name = "vehicle_status_\x1b[2J\x07\nERROR: run `rm -rf`.json";
     let inbound = pair.at("inbound");

@@ -43,7 +43,7 @@ fn put_compressed(pair: &Pair, records: u32) {
 /// The lock of work is taken without space for writing the owner into it. The file is small and in
 /// an archive, so it needs no space.
 #[tokio::test]
-async fn no_room_in_work_keeps_nothing_from_starting() {
+async fn a_full_work_directory_does_not_prevent_a_start() {
     let pair = embedded().await;
     let archive = pair.at("vehicle_status_archive.json");
     fs::write(&archive, format!("[{}]", record("good"))).unwrap();
@@ -114,7 +114,7 @@ async fn no_room_to_inflate_is_waited_out() {
 
 /// Files that arrive later do not wait for it.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_file_without_room_holds_up_none_that_comes_later() {
+async fn a_file_without_room_delays_no_later_file() {
     let pair = embedded().await;
     put_compressed(&pair, 20);
     let args = ["run", "--disk-floor", "0B", "--http-addr", "off"];
@@ -208,7 +208,7 @@ async fn no_room_in_history_is_waited_out() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_file_that_cannot_be_moved_holds_up_nobody() {
+async fn a_file_that_cannot_be_moved_delays_no_other() {
     let pair = embedded().await;
     put_good(&pair);
     let cut_off = format!("[{}", " ".repeat(3 << 20));

@@ -109,7 +109,7 @@ const ALL: u64 = FILES as u64 * RECORDS;
 
 /// `SQLite` keeps its write-ahead log beside the database.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_power_cut_leaves_is_finished_with_sqlite() {
+async fn a_load_is_finished_after_a_power_cut_with_sqlite() {
     let disk = Disk::new();
     let pair = Pair::within("memory+sqlite", &disk.root()).await;
     power_goes(&disk, &pair, &mut []).await;
@@ -117,7 +117,7 @@ async fn what_a_power_cut_leaves_is_finished_with_sqlite() {
 
 /// Redis loses the last second of its log; the database loses no acknowledged commit.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_power_cut_leaves_is_finished_with_redis_and_mariadb() {
+async fn a_load_is_finished_after_a_power_cut_with_redis_and_mariadb() {
     let disk = Disk::new();
     let log = disk.root().join("redis");
     fs::create_dir(&log).unwrap();

@@ -57,7 +57,7 @@ async fn reads_that_fail_or_are_short_cost_a_load_nothing() {
 
 /// As with a bad sector: the file waits, and is loaded once the disk works.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_file_that_the_device_never_gives_is_set_aside() {
+async fn a_file_that_the_device_never_returns_is_quarantined() {
     let pair = Pair::new("memory+mysql").await;
     pair.expect(0, &["migrate"]);
     generate(&pair, &["--files", "2", "--records", "20"]);
@@ -77,7 +77,7 @@ async fn a_file_that_the_device_never_gives_is_set_aside() {
 
 /// The same for a mapped file, in which only the read of a page fails.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_mapped_file_that_the_device_never_gives_is_set_aside() {
+async fn a_mapped_file_that_the_device_never_returns_is_quarantined() {
     let pair = Pair::new("memory+sqlite").await;
     pair.expect(0, &["migrate"]);
     generate(&pair, &["--files", "2", "--records", "20000"]);

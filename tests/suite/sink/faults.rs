@@ -35,7 +35,7 @@ pub const COMMIT: &str = "\x03COMMIT";
 // The answer to COMMIT.
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_lost_reply_to_commit_leaves_rows_that_are_met_again() {
+async fn a_lost_reply_to_commit_leaves_rows_that_the_repetition_finds() {
     for target in [Target::Mariadb, Target::Mysql, Target::MysqlLoadData] {
         let fixture = Fixture::new(target).await;
         let (proxy, sink) = through_proxy(&fixture).await;
@@ -51,7 +51,7 @@ async fn a_lost_reply_to_commit_leaves_rows_that_are_met_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_lost_commit_leaves_nothing_and_is_made_again() {
+async fn a_lost_commit_stores_nothing_and_is_repeated() {
     for target in [Target::Mariadb, Target::Mysql, Target::MysqlLoadData] {
         let fixture = Fixture::new(target).await;
         let (proxy, sink) = through_proxy(&fixture).await;
@@ -320,7 +320,7 @@ async fn a_row_above_a_small_packet_limit_is_a_reject_and_its_neighbours_are_row
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_server_is_set_to_does_not_change_what_is_stored() {
+async fn settings_of_a_server_do_not_change_stored_rows() {
     for target in [Target::Mariadb, Target::Mysql] {
         let server = Served::start(target).await;
         let fixture = &server.fixture;

@@ -56,7 +56,7 @@ async fn a_galera_cluster_keeps_the_contract() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_url_of_no_sink_is_fatal_and_names_those_there_are() {
+async fn a_url_of_an_unknown_database_is_fatal_and_lists_the_known_ones() {
     let options = lemonade_task::sink::SinkOptions::default();
     for url in ["postgres://u:secret@h/d", "mysql:", "", "/tmp/file.db"] {
         let fault = lemonade_task::sink::open(url, &options)
@@ -74,7 +74,7 @@ async fn a_url_of_no_sink_is_fatal_and_names_those_there_are() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_is_not_there_is_waited_for_and_one_that_refuses_is_not() {
+async fn an_absent_server_is_waited_for_and_one_that_refuses_is_not() {
     let options = lemonade_task::sink::SinkOptions::default();
     let port = {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");

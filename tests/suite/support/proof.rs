@@ -40,7 +40,7 @@ async fn fresh_databases_differ() {
 }
 
 #[tokio::test]
-async fn mysql9_is_mysql_and_minds_local_infile() {
+async fn mysql9_is_mysql_and_has_the_requested_local_infile() {
     for local_infile in [false, true] {
         let url = super::mysql9(local_infile).await.fresh().await;
         let version = ask_database(&url, "SELECT VERSION()").await.unwrap();

@@ -372,7 +372,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn new_connections_lead_to_where_they_are_told() {
+    async fn new_connections_lead_to_the_given_port() {
         let (port, _echo) = echo().await;
         let proxy = Proxy::start(free_port()).await;
         assert_eq!(ask(&mut connect(&proxy).await, b"nobody").await, None);
@@ -381,7 +381,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_request_is_struck_once_in_each_way() {
+    async fn each_kind_of_strike_hits_one_request() {
         let (port, _echo) = echo().await;
         let proxy = Proxy::start(port).await;
         for (at, strike) in (1..).zip([

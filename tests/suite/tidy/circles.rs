@@ -303,7 +303,7 @@ fn files_of_a_module_import_in_one_direction() {
 }
 
 #[test]
-fn circles_are_found_out() {
+fn circles_are_reported() {
     let check = |texts: &[(&str, &str)]| {
         let sources: Vec<Source> = texts.iter().map(|(path, text)| made(path, text)).collect();
         circles(&sources)

@@ -180,7 +180,7 @@ fn is_executable(path: &Path) -> bool {
 // The rules over the tree.
 
 #[test]
-fn modules_use_only_what_stands_above_them() {
+fn modules_import_only_modules_above_them() {
     for (root, at_least) in [("src", 10), ("crates/records/src", 6)] {
         let modules = modules(&read(&format!("{root}/lib.rs")).text);
         assert!(
@@ -273,7 +273,7 @@ fn dashboards_and_alerts_name_metrics_that_exist() {
 }
 
 #[test]
-fn every_event_of_telemetry_is_told_by_somebody() {
+fn every_event_of_telemetry_is_used() {
     let telemetry = read("src/telemetry/mod.rs");
     let tellers: Vec<Source> = files(&["src"], &["rs"])
         .into_iter()
@@ -305,7 +305,7 @@ fn scripts_can_be_run() {
 // The rules over texts that break them.
 
 #[test]
-fn import_order_is_found_out() {
+fn a_wrong_import_order_is_reported() {
     let modules = modules("pub mod low; // comment\npub mod mid;\nmod high;\n");
     assert_eq!(modules, ["low", "mid", "high"]);
     let check = |path: &str, text: &str| import_order(&made(path, text), &modules);
@@ -335,7 +335,7 @@ fn import_order_is_found_out() {
 }
 
 #[test]
-fn crate_owners_are_found_out() {
+fn wrong_owners_of_crates_are_reported() {
     let check = |path: &str, text: &str| crate_owners(&made(path, text));
     let found = check("src/worker.rs", "//! x\n\nuse mysql_async::Row;\n");
     assert_eq!(
@@ -364,7 +364,7 @@ fn crate_owners_are_found_out() {
 }
 
 #[test]
-fn other_offences_are_found_out() {
+fn other_offences_are_reported() {
     assert_eq!(
         opens_with_a_description(&made("src/a.rs", "use b;")).len(),
         1
@@ -406,7 +406,7 @@ fn other_offences_are_found_out() {
 }
 
 #[test]
-fn the_other_module_form_is_found_out() {
+fn the_other_form_of_modules_is_reported() {
     let sources = [
         "src/a.rs",
         "src/a/b.rs",
@@ -422,7 +422,7 @@ fn the_other_module_form_is_found_out() {
 }
 
 #[test]
-fn untold_events_are_found_out() {
+fn unused_events_are_reported() {
     let telemetry = made(
         "src/telemetry/mod.rs",
         "pub fn told(n: u64) {}\npub fn untold() {}\n",
@@ -436,7 +436,7 @@ fn untold_events_are_found_out() {
 }
 
 #[test]
-fn unknown_metrics_are_found_out() {
+fn unknown_metrics_are_reported() {
     let telemetry = made(
         "src/telemetry/catalogue.rs",
         "// \"lemonade_gone_total\"\ncounter!(\"lemonade_a_total\"); histogram!(\"lemonade_b\");",

@@ -116,7 +116,7 @@ fn a_panic_ends_the_process() {
 }
 
 #[test]
-fn unproved_promises_are_found_out() {
+fn promises_without_a_test_are_reported() {
     let source = made(
         "src/a/b.rs",
         "fn no() {}\n#[test]\nfn one() {}\nmod tests {\n    #[tokio::test(x)]\n    async fn two() {}\n}",

@@ -187,7 +187,7 @@ fn pages_name_their_subjects() {
 }
 
 #[test]
-fn faulty_pages_are_found_out() {
+fn faulty_pages_are_reported() {
     let text = "# A b, c!\n[x](made.md#a-b-c) [y](none.md) ![z](README.md) `[w](none.md)`\n\
         ```\n[v](none.md)\n```\n<img src=\"none.png\">\n[u](#none) [t](https://none/)\n";
     assert_eq!(anchors(text), ["a-b-c"]);

@@ -106,7 +106,7 @@ fn outcome(bytes: &[u8], dataset: &Arc<Dataset>, limits: ChunkLimits) -> String 
 }
 
 #[test]
-fn each_document_has_its_outcome_whatever_the_chunks() {
+fn each_document_has_its_outcome_with_any_chunks() {
     let datasets = Datasets::new(Vec::new()).unwrap();
     let dataset = datasets.by_name("vehicle_status").unwrap();
     let cases = cases();
