@@ -204,7 +204,7 @@ async fn a_drain_waits_for_what_others_hold_says_who_publishes_and_is_stopped_by
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn to_peek_shows_each_frame_whose_hands_it_is_in_and_what_is_damaged() {
+async fn queue_peek_shows_each_frame_its_consumer_and_damaged_entries() {
     let (pair, redis) = pair_with_redis("redis+sqlite").await;
     let empty = pair.run(&["queue", "peek"]);
     assert_eq!(empty.status.code(), Some(0));
