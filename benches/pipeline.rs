@@ -9,6 +9,7 @@ use std::slice;
 use std::sync::Arc;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use lemonade_task::allocator::Allocator;
 use lemonade_task::batch::{Batch, SourceFile};
 use lemonade_task::cut::{Chunk, ChunkLimits, Layout, Plan, cut};
 use lemonade_task::dataset::{Dataset, Datasets};
@@ -19,7 +20,7 @@ use lemonade_task::sink::mysql::bind;
 
 /// The allocator of the program.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: Allocator = Allocator;
 
 /// Events in a file: more bytes than the processor caches.
 const EVENTS: u32 = 100_000;

@@ -45,7 +45,8 @@
 // What a record is, and how bytes become rows.
 pub use lemonade_records::{batch, coverage, cut, dataset, frame, parse, timestamp};
 
-// The outside: files, queue, database, metrics.
+// The outside: memory, files, queue, database, metrics.
+pub mod allocator;
 pub mod fault;
 pub mod finding;
 pub mod telemetry;

@@ -4,16 +4,17 @@ use std::io::{self, IsTerminal as _, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
 
+use lemonade_task::allocator::Allocator;
 use lemonade_task::commands::{self, Exit};
 use lemonade_task::config::cli::Cli;
 use lemonade_task::config::{self, Environment, LogFormat, Settings};
 use lemonade_task::telemetry::logging::{self, LogStyle};
 
-/// Batches are allocated on one thread and freed on another, which mimalloc does fast.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: Allocator = Allocator;
 
 fn main() -> ExitCode {
+    Allocator::set_up();
     exit_on_panic();
     let cli = match Cli::from_command_line(std::env::args_os()) {
         Ok(cli) => cli,

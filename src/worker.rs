@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
@@ -31,6 +31,11 @@ pub(crate) const COMMIT_RECORDS: u32 = 4_000;
 /// records has a megabyte or two. Each worker decodes as much, so that more would leave the memory
 /// budget where records are large, and gain nothing: these cost the database by their bytes.
 const COMMIT_BYTES: usize = 8 * 1024 * 1024;
+
+/// One commit of more than [`COMMIT_BYTES`] at a time in this process: that is one huge record. The
+/// driver has three copies of it on its way to MySQL, so that several at once would take several
+/// times the memory budget.
+static LARGE_COMMIT: Semaphore = Semaphore::const_new(1);
 
 /// Most frames in one transaction, for small frames.
 const COMMIT_FRAMES_MAX: usize = 256;
@@ -170,6 +175,7 @@ impl Worker {
             if !deliveries.is_empty() {
                 take = frames_to_take(&deliveries);
                 for part in by_weight(&deliveries) {
+                    let _alone = alone(part, abort).await?;
                     self.commit(part, abort).await?;
                     self.ack(consumer.as_mut(), part).await;
                     if drain.is_cancelled() {
@@ -276,6 +282,21 @@ impl Worker {
             // Harmless: rows that are delivered again are stored already.
             tracing::debug!(%fault, "an ack was lost");
         }
+    }
+}
+
+/// Waits until no other large commit runs, if this is one.
+async fn alone(
+    part: &[Delivery],
+    stop: &CancellationToken,
+) -> Result<Option<SemaphorePermit<'static>>, GivenUp> {
+    let bytes: usize = part.iter().map(|delivery| delivery.frame.weight()).sum();
+    if bytes <= COMMIT_BYTES {
+        return Ok(None);
+    }
+    tokio::select! {
+        permit = LARGE_COMMIT.acquire() => Ok(Some(permit.expect("it is never closed"))),
+        () = stop.cancelled() => Err(GivenUp::Stopped),
     }
 }
 

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
+use lemonade_task::allocator::Allocator;
 
 mod cores;
 mod discard;
@@ -21,7 +22,7 @@ mod sqlite;
 
 /// The allocator of the program.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: Allocator = Allocator;
 
 #[derive(Parser)]
 #[command(about = "What the parts can do without the engine")]

@@ -167,3 +167,23 @@ async fn sixty_thousand_large_rejects_load_within_384_mib() {
     let rejects = pair.number("SELECT COUNT(*) FROM ingest_rejects").await;
     assert_eq!(rejects, u64::from(REJECTS));
 }
+
+/// The largest records that are no rejects: 954 MiB of them, beside each other in the file.
+#[tokio::test(flavor = "multi_thread")]
+async fn sixty_records_of_almost_16_mib_load_within_384_mib() {
+    const RECORDS: u32 = 60;
+    let text = "x".repeat(159 * 1024 * 1024 / 10);
+    let extra =
+        format!(r#""event_type":"t","event_value":"v","event_extra_data":{{"a":"{text}"}}"#);
+    for name in ["memory+sqlite", "redis+mysql"] {
+        let pair = Pair::new(name).await;
+        put_large(&pair, RECORDS, &extra);
+        let cgroup = Cgroup::new("huge", 384 << 20);
+        let output = cgroup.inside(&pair.command(&["load"])).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{name}: {}", said(&output));
+        assert_eq!(cgroup.kills(), 0, "{name}");
+        let whole =
+            "SELECT COUNT(*) FROM vehicle_events WHERE LENGTH(event_extra_data) >= 16672358";
+        assert_eq!(pair.number(whole).await, u64::from(RECORDS), "{name}");
+    }
+}

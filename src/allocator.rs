@@ -1,0 +1,134 @@
+//! The memory of the program: from mimalloc, and for large blocks from the system.
+//!
+//! A block that another thread than its own frees goes back into use only after its own thread has
+//! allocated a hundred more times (mimalloc 2.3, `_mi_malloc_generic`). Small blocks do not matter.
+//! But a record of 16 MiB is parsed on one thread and freed on another, and causes few allocations:
+//! twenty of them, all freed, took 300 MiB. The system unmaps a large block when it is freed, by
+//! whichever thread, and moves it without a copy when it grows.
+//!
+//! Knows nothing of what the memory is for.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+
+use mimalloc::MiMalloc;
+
+/// Blocks of at least this many bytes are from the system. Ordinary frames, statements and packets
+/// have 1 to 2 MiB; with a lower limit, each of them would cost page faults. With a higher limit,
+/// freed blocks below it would pile up.
+const LARGE_BYTES: usize = 4 * 1024 * 1024;
+
+/// The allocator.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Allocator;
+
+impl Allocator {
+    /// Has the system map each large block by itself, also those of SQLite. By default, glibc keeps
+    /// freed blocks of up to 32 MiB once a block of that size was freed.
+    pub fn set_up() {
+        #[cfg(all(target_os = "linux", target_env = "gnu"))]
+        // SAFETY: `mallopt` takes two numbers, and may be called at any time.
+        unsafe {
+            let bytes = libc::c_int::try_from(LARGE_BYTES).expect("it is 4 MiB");
+            libc::mallopt(libc::M_MMAP_THRESHOLD, bytes);
+        }
+    }
+}
+
+// SAFETY: Each block is passed back to the allocator that it is from, because its size decides that,
+// and the caller passes the size that the block has. Both allocators fulfil the contract.
+unsafe impl GlobalAlloc for Allocator {
+    #[inline]
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: The caller fulfils the contract, which is the same for both.
+        unsafe {
+            if layout.size() < LARGE_BYTES {
+                MiMalloc.alloc(layout)
+            } else {
+                System.alloc(layout)
+            }
+        }
+    }
+
+    #[inline]
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: As of `alloc`.
+        unsafe {
+            if layout.size() < LARGE_BYTES {
+                MiMalloc.alloc_zeroed(layout)
+            } else {
+                System.alloc_zeroed(layout)
+            }
+        }
+    }
+
+    #[inline]
+    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        // SAFETY: As of `alloc`; the size is that of the allocation.
+        unsafe {
+            if layout.size() < LARGE_BYTES {
+                MiMalloc.dealloc(block, layout);
+            } else {
+                System.dealloc(block, layout);
+            }
+        }
+    }
+
+    #[inline]
+    unsafe fn realloc(&self, block: *mut u8, layout: Layout, new_bytes: usize) -> *mut u8 {
+        // SAFETY: As of `dealloc`. The new layout is valid because the caller ensures that for this
+        // size and alignment. The copied bytes are within both blocks, which do not overlap.
+        unsafe {
+            match (layout.size() < LARGE_BYTES, new_bytes < LARGE_BYTES) {
+                (true, true) => MiMalloc.realloc(block, layout, new_bytes),
+                (false, false) => System.realloc(block, layout, new_bytes),
+                _ => {
+                    let new_layout = Layout::from_size_align_unchecked(new_bytes, layout.align());
+                    let moved = self.alloc(new_layout);
+                    if !moved.is_null() {
+                        let bytes = layout.size().min(new_bytes);
+                        std::ptr::copy_nonoverlapping(block, moved, bytes);
+                        self.dealloc(block, layout);
+                    }
+                    moved
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Blocks of each size around the limit keep their bytes while they grow and shrink past it.
+    #[test]
+    fn blocks_keep_their_bytes_past_the_limit() {
+        Allocator::set_up();
+        let sizes = [
+            1,
+            100,
+            LARGE_BYTES - 1,
+            LARGE_BYTES,
+            LARGE_BYTES + 1,
+            5 * LARGE_BYTES,
+        ];
+        for align in [1, 8, 64, 8_192] {
+            for (from, to) in sizes.iter().flat_map(|from| sizes.map(|to| (*from, to))) {
+                let layout = |bytes| Layout::from_size_align(bytes, align).unwrap();
+                // SAFETY: The layouts are not empty, each block is freed once with its layout, and
+                // the slices are within the blocks, whose bytes were written or zeroed.
+                unsafe {
+                    let block = Allocator.alloc_zeroed(layout(from));
+                    assert_eq!(block.align_offset(align), 0);
+                    assert_eq!((*block, *block.add(from - 1)), (0, 0));
+                    block.write_bytes(7, from);
+                    let block = Allocator.realloc(block, layout(from), to);
+                    assert_eq!(block.align_offset(align), 0);
+                    let kept = std::slice::from_raw_parts(block, from.min(to));
+                    assert!(kept.iter().all(|byte| *byte == 7), "{from} to {to}");
+                    Allocator.dealloc(block, layout(to));
+                }
+            }
+        }
+    }
+}
