@@ -1,10 +1,11 @@
 //! The state of a file as it was read, to be compared with the file at its path later.
 
-use std::fs::Metadata;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
-use super::{ContentError, ContentOptions, Stamp, identity, read_or_hold, stamp};
+use super::body::{identity, read_or_hold};
+use super::error::ContentError;
+use super::options::ContentOptions;
+use super::regular::{Sample, sample};
 use crate::batch::ContentHash;
 
 /// The state of a file before its first byte was read, and the identity of what was read.
@@ -12,13 +13,6 @@ use crate::batch::ContentHash;
 pub struct AsRead {
     hash: ContentHash,
     sample: Sample,
-}
-
-/// A stamp, and ctime in seconds and nanoseconds, which no program can set.
-pub(super) type Sample = (Stamp, i64, i64);
-
-pub(super) fn sample(metadata: &Metadata) -> Sample {
-    (stamp(metadata), metadata.ctime(), metadata.ctime_nsec())
 }
 
 impl AsRead {

@@ -7,9 +7,12 @@ use std::io::{self, BufReader, Read};
 
 use flate2::bufread::GzDecoder;
 
+use super::body::Body;
+use super::error::ContentError;
 use super::format::{self, Format, NotRead, ZstdHeader};
+use super::options::ContentOptions;
 use super::room::{TakenWindow, Windows};
-use super::{Body, ContentError, ContentOptions, Spill};
+use super::spill::Spill;
 use crate::batch::ContentHash;
 
 /// Inflated data of fewer bytes stays in memory; other data goes to a spill.

@@ -9,7 +9,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
-use super::ContentError;
+use super::error::ContentError;
 
 /// The `fcntl` command that sets the signal of a descriptor. The number is the same on every
 /// processor that Rust builds Linux programs for. The `libc` crate lacks it for glibc.
@@ -94,6 +94,14 @@ pub(crate) fn stamp(metadata: &Metadata) -> Stamp {
         metadata.mtime(),
         metadata.mtime_nsec(),
     )
+}
+
+/// A stamp, and ctime in seconds and nanoseconds, which no program can set.
+pub(super) type Sample = (Stamp, i64, i64);
+
+/// The sample of the file that `metadata` describes.
+pub(super) fn sample(metadata: &Metadata) -> Sample {
+    (stamp(metadata), metadata.ctime(), metadata.ctime_nsec())
 }
 
 /// Ends a lease, as the kernel does after a writer has waited for the lease break time.

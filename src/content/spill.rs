@@ -10,8 +10,9 @@
 use std::fs::File;
 use std::io::{self, Read, Write};
 
+use super::options::ContentOptions;
+use super::regular::free_bytes;
 use super::stored::Stored;
-use super::{ContentOptions, free_bytes};
 
 /// Bytes that are written before the free space is read again. Each core may write a spill at the
 /// same time and go below the floor by this many bytes, which is little beside a floor of 256 MiB.

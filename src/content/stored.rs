@@ -10,7 +10,7 @@ use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
 
-use super::ContentError;
+use super::error::ContentError;
 use super::mapping::Mapping;
 use super::regular::{Stamp, stamp};
 

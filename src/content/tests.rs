@@ -1,9 +1,11 @@
 //! Files that are read, mapped, inflated, and changed while that happens, in real directories.
 
-use std::io::Write as _;
+use std::fs::File;
+use std::io::{self, Write as _};
 use std::os::unix::fs::{OpenOptionsExt as _, symlink};
 use std::process::Command;
 
+use super::body::private_copy;
 use super::*;
 
 fn options(dir: &Path) -> ContentOptions {

@@ -15,13 +15,12 @@
 //! expects them. A method's own text adds only what is particular to it.
 
 use std::ops::Range;
-use std::sync::Arc;
 
 use async_trait::async_trait;
 
 use crate::batch::{Batch, ContentHash, RejectCode, SourceFile};
 use crate::dataset::Datasets;
-use crate::fault::{Fault, Origin};
+use crate::fault::Fault;
 use crate::finding::Finding;
 use crate::telemetry;
 
@@ -29,11 +28,13 @@ mod cells;
 mod migrations;
 mod mismatch;
 pub mod mysql;
+mod open;
 mod operators;
 pub mod sqlite;
 mod summary;
 mod table;
 
+pub use open::{Database, open};
 pub use operators::{
     Audit, FileEntry, FileState, LedgerFile, OpenReject, Operators, Purge, RejectEntry,
     RejectQuery, Replayed, Standing, Totals,
@@ -72,27 +73,6 @@ impl Default for SinkOptions {
     }
 }
 
-/// Opens the database of a URL: `mysql://USER:PASSWORD@HOST:PORT/DATABASE` or `sqlite:PATH`. Creates
-/// no tables: that is [`Schema::migrate`].
-///
-/// # Errors
-/// Fatal for any other URL, and if the server refuses the login; transient if it cannot be reached.
-pub async fn open(url: &str, options: &SinkOptions) -> Result<Arc<dyn Database>, Fault> {
-    if url.starts_with("mysql://") {
-        return Ok(Arc::new(mysql::MysqlSink::open(url, options).await?));
-    }
-    if let Some(path) = url.strip_prefix("sqlite:") {
-        return Ok(Arc::new(sqlite::SqliteSink::open(path).await?));
-    }
-    // The URL may hold a password, so no more than its scheme is shown.
-    let scheme = url.split_once(':').map_or("", |(scheme, _)| scheme);
-    Err(Fault::fatal(
-        Origin::Sink,
-        "the database URL must begin with `mysql://` or `sqlite:`",
-        format!("its scheme is `{scheme}`"),
-    ))
-}
-
 /// Counts a fault of the database in the metrics. Both dialects call it where they make one, so the
 /// stages, which retry, need not.
 fn counted(fault: Fault) -> Fault {
@@ -103,11 +83,6 @@ fn counted(fault: Fault) -> Fault {
     });
     fault
 }
-
-/// Everything that the engine and its commands ask of a database.
-pub trait Database: Sink + SummaryStore + Schema + Operators {}
-
-impl<T: Sink + SummaryStore + Schema + Operators> Database for T {}
 
 /// Rows, rejects and ledger, as the stages write and read them: the contract of exactly-once.
 #[async_trait]

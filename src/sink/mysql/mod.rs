@@ -25,6 +25,7 @@ use session::{Pool, Session};
 
 mod bind;
 mod commit;
+mod ddl;
 mod errors;
 mod files;
 mod inspect;

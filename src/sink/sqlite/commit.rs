@@ -17,7 +17,8 @@ use crate::sink::table::quoted;
 use crate::timestamp;
 
 use super::errors::{Class, Failure, classify};
-use super::{files, now};
+use super::files;
+use super::now::now;
 
 /// See [`Sink::commit`](crate::sink::Sink::commit).
 pub(super) fn commit(db: &Transaction<'_>, batches: &[Batch]) -> Result<Committed, Failure> {

@@ -9,7 +9,7 @@ use crate::coverage;
 use crate::sink::{EarlierState, FileState, NUMBERS_USED_UP, NewFile, Registered, Settled};
 
 use super::errors::Failure;
-use super::now;
+use super::now::now;
 
 pub(super) const NEWER: &str = "a newer release wrote to this database: install it here, too";
 

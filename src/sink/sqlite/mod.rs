@@ -11,7 +11,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::sync::{Arc, mpsc};
 use std::thread;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use rusqlite::{Connection, Transaction, TransactionBehavior};
@@ -22,7 +22,6 @@ use crate::dataset::{Dataset, Datasets};
 use crate::directory;
 use crate::fault::{Fault, Origin};
 use crate::finding::Finding;
-use crate::timestamp;
 
 use super::mismatch::Mismatch;
 use super::{
@@ -35,6 +34,7 @@ use errors::Failure;
 mod commit;
 mod errors;
 mod files;
+mod now;
 mod operators;
 mod schema;
 mod summary;
@@ -158,14 +158,6 @@ fn make_private(path: &str) {
         .create_new(true)
         .mode(0o600)
         .open(path);
-}
-
-/// The current time, as the ledger writes it.
-fn now() -> String {
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    timestamp::text(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
 }
 
 #[async_trait]

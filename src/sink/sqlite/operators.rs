@@ -18,7 +18,8 @@ use crate::sink::{
 use super::commit::{equals, insert_row, row_insert};
 use super::errors::{Class, Failure, classify};
 use super::files::{NEWER, file_state};
-use super::{now, summary};
+use super::now::now;
+use super::summary;
 
 /// See [`Operators::totals`](crate::sink::Operators::totals).
 pub(super) fn totals(db: &Transaction<'_>) -> Result<Totals, Failure> {

@@ -10,7 +10,8 @@ use crate::sink::mismatch::{self, Mismatch};
 use crate::sink::table::{Kind, Table, quoted, tables};
 
 use super::errors::Failure;
-use super::{now, summary};
+use super::now::now;
+use super::summary;
 
 const MIGRATIONS_DDL: &str = "CREATE TABLE IF NOT EXISTS ingest_migrations (number INTEGER PRIMARY \
     KEY, name TEXT NOT NULL, checksum TEXT NOT NULL, applied_at TEXT NOT NULL)";

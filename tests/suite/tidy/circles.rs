@@ -10,18 +10,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::source::{Source, in_a_word, words};
 use super::{clean, made, rust};
 
-/// Top-level modules whose files still import each other in a circle, and why.
-const KNOWN: [(&str, &str); 2] = [
-    (
-        "content",
-        "content.rs reads a file by its children, and has what they share",
-    ),
-    (
-        "sink",
-        "`open` in mod.rs uses the implementations of the traits beside it",
-    ),
-];
-
 /// A file as a module: the folder of its crate, and its path in that crate.
 type Module = (String, Vec<String>);
 
@@ -291,15 +279,7 @@ fn files_of_a_module_import_in_one_direction() {
         .map(|module| files.uses(module).len())
         .sum();
     assert!(uses > 50, "the imports were not found: {uses}");
-    let is_known = |finding: &String| {
-        let known = |(module, _): &(&str, &str)| finding.contains(&format!("circle: {module}"));
-        KNOWN.iter().any(known)
-    };
-    clean(
-        circles(&sources)
-            .into_iter()
-            .filter(|finding| !is_known(finding)),
-    );
+    clean(circles(&sources).into_iter());
 }
 
 #[test]

@@ -14,7 +14,7 @@ use crate::sink::mysql::errors::Failure;
 use crate::sink::mysql::files::{identity, list};
 use crate::sink::mysql::session::Insert;
 
-use super::{Strategy, Transaction, Unfinished};
+use super::transaction::{Strategy, Transaction, Unfinished};
 
 /// Rejects of a statement: each may hold 8 KiB of its record.
 const REJECTS_PER_STATEMENT: usize = 128;

@@ -21,50 +21,23 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
-use std::ops::Range;
 
 use crate::batch::{Batch, SourceFile};
 use crate::sink::Committed;
-use crate::sink::cells::{RefusedRow, Rows, by_dataset};
+use crate::sink::cells::{Rows, by_dataset};
 
-use super::errors::{Class, Failure};
+use super::errors::Failure;
 use super::session::Session;
 
 pub(super) use compare::{Found, compare};
 pub(super) use rows::row_insert;
+pub(super) use transaction::Strategy;
+use transaction::{Transaction, Unfinished};
 
 mod compare;
 mod entries;
 mod rows;
-
-/// How a transaction writes its rows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Strategy {
-    LoadData,
-    Plain,
-    Idempotent,
-}
-
-/// Why a transaction did not reach its COMMIT. It is still open and must be rolled back.
-enum Unfinished {
-    /// Some of it is stored already, which only the idempotent form tells apart. Never of that form.
-    NeedsIdempotent,
-    /// These files of the batches are not in this ledger. Only of the idempotent form.
-    Foreign(Vec<SourceFile>),
-    /// A statement failed.
-    Failed(Failure),
-}
-
-/// An open transaction.
-struct Transaction<'a> {
-    session: &'a mut Session,
-    rows_per_statement: usize,
-    strategy: Strategy,
-    committed: Committed,
-    refused: Vec<RefusedRow>,
-    /// What the ledger covers of the files that were asked about.
-    covered: HashMap<u32, Vec<Range<u64>>>,
-}
+mod transaction;
 
 /// Commits batches with the fastest strategy that the server takes, and falls back to the next one
 /// where that is not enough; see [`Sink::commit`](crate::sink::Sink::commit).
@@ -154,34 +127,5 @@ impl Transaction<'_> {
         }
         self.session.commit().await?;
         Ok(self.committed)
-    }
-}
-
-impl Unfinished {
-    /// The strategy to try after `strategy`; the failure if no other would help.
-    fn fall_back(self, strategy: Strategy) -> Result<Strategy, Failure> {
-        match self {
-            Self::NeedsIdempotent => {
-                assert!(
-                    strategy != Strategy::Idempotent,
-                    "the idempotent form has nothing to fall back to"
-                );
-                Ok(Strategy::Idempotent)
-            }
-            Self::Foreign(_) => Ok(strategy),
-            Self::Failed(failure) => match (failure.class(), strategy) {
-                (Class::Duplicate, Strategy::LoadData | Strategy::Plain) => {
-                    Ok(Strategy::Idempotent)
-                }
-                (Class::LocalRefused, Strategy::LoadData) => Ok(Strategy::Plain),
-                _ => Err(failure),
-            },
-        }
-    }
-}
-
-impl From<Failure> for Unfinished {
-    fn from(failure: Failure) -> Self {
-        Self::Failed(failure)
     }
 }

@@ -17,7 +17,7 @@ use crate::sink::table::quoted;
 
 use super::compare::{Found, compare};
 use super::entries::entries_of;
-use super::{Strategy, Transaction, Unfinished};
+use super::transaction::{Strategy, Transaction, Unfinished};
 
 /// Fewer rows than this are sent as INSERT even if the server takes LOAD DATA LOCAL, which needs one
 /// more round trip.

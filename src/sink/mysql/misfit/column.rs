@@ -1,7 +1,7 @@
 //! One column that exists beside the one that is needed: what is wrong with it, and the type that it
 //! can become without any value changing.
 
-use crate::sink::mysql::schema::{CHAR_BYTES, sql_type, text};
+use crate::sink::mysql::ddl::{CHAR_BYTES, sql_type, text};
 use crate::sink::table::{Kind, TableColumn};
 
 /// Longest VARCHAR of utf8mb4, in characters.

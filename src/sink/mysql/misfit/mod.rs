@@ -6,7 +6,7 @@
 
 use crate::sink::table::{Kind, Table, TableColumn, quoted};
 
-use super::schema::{CHAR_BYTES, definition, sql_type};
+use super::ddl::{CHAR_BYTES, definition, sql_type};
 
 mod column;
 

@@ -1,0 +1,110 @@
+//! The DDL of a table in MySQL and MariaDB.
+
+use crate::sink::table::{Kind, Table, TableColumn, quoted};
+
+/// Most bytes of the VARCHAR columns of a table. MySQL takes 65,535 for a whole row, the other
+/// columns included.
+const VARCHAR_BYTES_MAX: u32 = 60_000;
+
+/// Longest text that stays VARCHAR in a table whose texts are together above that limit.
+const VARCHAR_CHARS_SHORT: u32 = 64;
+
+/// Bytes of a character in utf8mb4, at most.
+pub(super) const CHAR_BYTES: u32 = 4;
+
+/// The DDL of a table.
+pub(super) fn create(table: &Table, mariadb: bool) -> String {
+    let texts = table.columns.iter().map(|column| match column.kind {
+        Kind::Text(chars) => chars * CHAR_BYTES,
+        _ => 0,
+    });
+    let wide = texts.sum::<u32>() > VARCHAR_BYTES_MAX;
+    let columns: Vec<String> = table
+        .columns
+        .iter()
+        .map(|column| definition(column, wide, mariadb))
+        .collect();
+    format!(
+        "CREATE TABLE IF NOT EXISTS `{}` ({}, PRIMARY KEY ({})) ENGINE = InnoDB DEFAULT {}",
+        table.name,
+        columns.join(", "),
+        quoted(table.key.iter().map(String::as_str)),
+        text(mariadb),
+    )
+}
+
+pub(super) fn definition(column: &TableColumn, wide: bool, mariadb: bool) -> String {
+    let null = if column.nullable { "NULL" } else { "NOT NULL" };
+    format!(
+        "`{}` {} {null}",
+        column.name,
+        sql_type(column.kind, wide, mariadb)
+    )
+}
+
+/// Text is compared byte by byte. `utf8mb4_bin` would do so but for spaces at the end, which it pads:
+/// 'a' and 'a ' would be one key of a summary. Both tables have the same, since MySQL joins no two
+/// binary collations.
+pub(super) fn text(mariadb: bool) -> String {
+    let collation = if mariadb {
+        "utf8mb4_nopad_bin"
+    } else {
+        "utf8mb4_0900_bin"
+    };
+    format!("CHARACTER SET utf8mb4 COLLATE {collation}")
+}
+
+pub(super) fn sql_type(kind: Kind, wide: bool, mariadb: bool) -> String {
+    match kind {
+        Kind::RowId => "BIGINT UNSIGNED".to_owned(),
+        Kind::Text(chars) if wide && chars > VARCHAR_CHARS_SHORT => {
+            format!("TEXT {}", text(mariadb))
+        }
+        Kind::Text(chars) => format!("VARCHAR({chars}) {}", text(mariadb)),
+        Kind::Timestamp => "DATETIME(6)".to_owned(),
+        Kind::Day => "DATE".to_owned(),
+        Kind::Integer => "BIGINT".to_owned(),
+        Kind::Float => "DOUBLE".to_owned(),
+        Kind::Boolean => "BOOLEAN".to_owned(),
+        // MySQL's JSON type normalises what it stores: numbers lose digits, doubled keys are dropped.
+        // MariaDB's is a LONGTEXT that is checked.
+        Kind::Json if mariadb => "JSON".to_owned(),
+        Kind::Json => format!("LONGTEXT {}", text(mariadb)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dataset::Datasets;
+    use crate::sink::table::tables;
+
+    #[test]
+    fn ddl_of_the_built_in_tables() {
+        let tables = tables(&Datasets::new(vec![]).unwrap());
+        let events = create(&tables[0], true);
+        assert!(events.starts_with(
+            "CREATE TABLE IF NOT EXISTS `vehicle_events` (`id` BIGINT UNSIGNED NOT NULL, \
+             `vehicle_id` VARCHAR(255) CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin NOT NULL, \
+             `event_time` DATETIME(6) NOT NULL"
+        ));
+        assert!(events.contains("`_rescued` JSON NULL, PRIMARY KEY (`id`)) ENGINE = InnoDB"));
+        assert!(create(&tables[2], false).contains("PRIMARY KEY (`vehicle_id`, `day`)"));
+    }
+
+    #[test]
+    fn a_table_of_many_long_texts_keeps_them_outside_of_the_row() {
+        let column = |at: u32| TableColumn {
+            name: format!("c{at}"),
+            kind: Kind::Text(255),
+            nullable: false,
+        };
+        let table = Table {
+            name: "t".to_owned(),
+            columns: (0..80).map(column).collect(),
+            key: vec!["c0".to_owned()],
+            summary_of: None,
+        };
+        assert!(create(&table, true).contains("`c0` TEXT "));
+    }
+}

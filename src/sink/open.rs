@@ -1,0 +1,32 @@
+//! The choice of the database, by its URL.
+
+use std::sync::Arc;
+
+use super::{Operators, Schema, Sink, SinkOptions, SummaryStore, mysql, sqlite};
+use crate::fault::{Fault, Origin};
+
+/// Everything that the engine and its commands ask of a database.
+pub trait Database: Sink + SummaryStore + Schema + Operators {}
+
+impl<T: Sink + SummaryStore + Schema + Operators> Database for T {}
+
+/// Opens the database of a URL: `mysql://USER:PASSWORD@HOST:PORT/DATABASE` or `sqlite:PATH`. Creates
+/// no tables: that is [`Schema::migrate`].
+///
+/// # Errors
+/// Fatal for any other URL, and if the server refuses the login; transient if it cannot be reached.
+pub async fn open(url: &str, options: &SinkOptions) -> Result<Arc<dyn Database>, Fault> {
+    if url.starts_with("mysql://") {
+        return Ok(Arc::new(mysql::MysqlSink::open(url, options).await?));
+    }
+    if let Some(path) = url.strip_prefix("sqlite:") {
+        return Ok(Arc::new(sqlite::SqliteSink::open(path).await?));
+    }
+    // The URL may hold a password, so no more than its scheme is shown.
+    let scheme = url.split_once(':').map_or("", |(scheme, _)| scheme);
+    Err(Fault::fatal(
+        Origin::Sink,
+        "the database URL must begin with `mysql://` or `sqlite:`",
+        format!("its scheme is `{scheme}`"),
+    ))
+}

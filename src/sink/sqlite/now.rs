@@ -1,0 +1,13 @@
+//! The current time, as the ledger writes it.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use crate::timestamp;
+
+/// The current time, as the ledger writes it.
+pub(super) fn now() -> String {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    timestamp::text(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
+}
