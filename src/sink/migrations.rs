@@ -6,6 +6,8 @@
 
 use crate::fault::{Fault, Origin};
 
+const CHECKING: &str = "checking the migrations of the database";
+
 /// One step of the schema.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Migration {
@@ -87,11 +89,13 @@ pub(super) fn due<'a>(
 ) -> Result<Vec<&'a Migration>, Fault> {
     let newest = known.last().map_or(0, |migration| migration.number);
     if let Some((number, _)) = recorded.iter().find(|(number, _)| *number > newest) {
-        return Err(Fault::fatal(
-            Origin::Sink,
-            "the schema of the database is newer than this binary: install the newer release",
-            format!("migration {number} is recorded, and this binary knows up to {newest}"),
-        ));
+        let cause = format!(
+            "the schema of the database is newer than this binary: the database has migration \
+             {number}, and this binary has migrations up to {newest}"
+        );
+        return Err(
+            Fault::fatal(Origin::Sink, CHECKING, cause).with_next_step("install the newer release")
+        );
     }
     let mut due = Vec::new();
     for migration in known {
@@ -102,12 +106,12 @@ pub(super) fn due<'a>(
             None => due.push(migration),
             Some((_, checksum)) if *checksum == migration.checksum() => {}
             Some((number, _)) => {
-                return Err(Fault::fatal(
-                    Origin::Sink,
-                    "the database was migrated by another build: use a release build, or another \
-                     database",
-                    format!("migration {number} is recorded with another checksum"),
-                ));
+                let cause = format!(
+                    "the database was migrated by another build: its migration {number} has \
+                     another checksum"
+                );
+                return Err(Fault::fatal(Origin::Sink, CHECKING, cause)
+                    .with_next_step("use a release build, or another database"));
             }
         }
     }
@@ -143,8 +147,10 @@ mod tests {
         let all: Vec<_> = MYSQL.iter().map(|m| (m.number, m.checksum())).collect();
         assert!(due(MYSQL, &all).unwrap().is_empty());
         let newer = due(MYSQL, &[(99, String::new())]).unwrap_err();
-        assert!(!newer.is_transient() && newer.doing.contains("newer than this binary"));
+        assert!(
+            !newer.is_transient() && newer.cause.to_string().contains("newer than this binary")
+        );
         let other = due(MYSQL, &[(1, "other".to_owned())]).unwrap_err();
-        assert!(!other.is_transient() && other.doing.contains("another build"));
+        assert!(!other.is_transient() && other.cause.to_string().contains("another build"));
     }
 }

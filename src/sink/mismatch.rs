@@ -82,14 +82,14 @@ impl Mismatch {
     fn next_step(&self) -> &'static str {
         match self {
             Self::Missing { .. } | Self::Empty { .. } => {
-                "restore the table from a backup; or, to load everything anew, drop the ingest_* tables \
-                 as well and load the files of history"
+                "restore the table from a backup; or, to load all files again, drop the ingest_* \
+                 tables as well and load the files of history"
             }
             Self::Unknown { .. } => {
-                "the ledger was lost or restored from an earlier time, or another program stores rows \
-                 under ids of 4294967296 and above; restore the ingest_* tables that belong to these \
-                 rows, or remove the rows, or run `task_runner migrate --keep-rows`: the rows stay, new \
-                 files get higher numbers, and files that were loaded before count as new"
+                "restore the ingest_* tables that belong to these rows; or remove the rows, if another \
+                 program stores rows with ids of 4294967296 and above; or run `task_runner migrate \
+                 --keep-rows`, which keeps the rows, gives higher numbers to new files, and counts \
+                 files that were loaded before as new"
             }
         }
     }
@@ -104,11 +104,8 @@ impl Mismatch {
 pub(super) fn fault(mismatches: &[Mismatch]) -> Option<Fault> {
     let first = mismatches.first()?;
     let problems: Vec<String> = mismatches.iter().map(Mismatch::problem).collect();
-    Some(Fault::fatal(
-        Origin::Sink,
-        problems.join("; "),
-        first.next_step(),
-    ))
+    let doing = "comparing the ledger with the tables";
+    Some(Fault::fatal(Origin::Sink, doing, problems.join("; ")).with_next_step(first.next_step()))
 }
 
 /// The entry after which no new file meets rows of files that the ledger does not know: its number, its

@@ -50,10 +50,9 @@ const ROWS_PER_STATEMENT: usize = 1_000;
 const CONNECTIONS: usize = 3;
 
 /// The next step once the ledger has no file number left: ids have 31 bits for it.
-const NUMBERS_USED_UP: &str = "the ledger has no file number left (the last is 2147483647): if the \
-    highest file_no of ingest_files is lower, set its counter back (MySQL: ALTER TABLE ingest_files \
-    AUTO_INCREMENT = 1; SQLite: DELETE FROM sqlite_sequence WHERE name = 'ingest_files'); else load \
-    into another database";
+const NUMBERS_USED_UP: &str = "if the highest file_no of ingest_files is below 2147483647, the last \
+    number, set its counter back (MySQL: ALTER TABLE ingest_files AUTO_INCREMENT = 1; SQLite: DELETE \
+    FROM sqlite_sequence WHERE name = 'ingest_files'); else load into another database";
 
 /// How a database is used. SQLite, which has one writer, ignores both.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

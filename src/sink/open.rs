@@ -24,9 +24,8 @@ pub async fn open(url: &str, options: &SinkOptions) -> Result<Arc<dyn Database>,
     }
     // The URL may hold a password, so no more than its scheme is shown.
     let scheme = url.split_once(':').map_or("", |(scheme, _)| scheme);
-    Err(Fault::fatal(
-        Origin::Sink,
-        "the database URL must begin with `mysql://` or `sqlite:`",
-        format!("its scheme is `{scheme}`"),
-    ))
+    let cause = format!("`{scheme}:` is not a scheme of a database");
+    let doing = "reading the URL of the database";
+    Err(Fault::fatal(Origin::Sink, doing, cause)
+        .with_next_step("use `mysql://USER:PASSWORD@HOST:PORT/DATABASE` or `sqlite:PATH`"))
 }

@@ -31,12 +31,13 @@ pub(super) enum Class {
 
 const RIGHTS: &str = "check the user, the password and the rights in the database URL: it needs \
                       SELECT, INSERT, UPDATE and DELETE on its database, and CREATE to migrate it";
-const PLUGIN: &str = "this account uses an authentication plugin that task_runner does not \
-                      support: give it caching_sha2_password or mysql_native_password";
-const UNTRUSTED: &str = "the server's certificate is not trusted: name its authority with \
-                         `ca=FILE` in the database URL, and the server by a name that is in the \
-                         certificate";
-const SCHEMA: &str = "the tables do not fit: run `task_runner migrate`";
+const PLUGIN: &str = "give the account caching_sha2_password or mysql_native_password: task_runner \
+                      does not support its authentication plugin";
+const UNTRUSTED: &str = "name the authority of the certificate with `ca=FILE` in the database URL, \
+                         and the server by a name that is in its certificate";
+const SCHEMA: &str = "run `task_runner migrate`, which checks the tables";
+const REFUSED: &str = "check the ledger's tables (ingest_*) for a constraint or trigger that was \
+                       added to them: the database refuses a value of the ledger or schema";
 
 /// The class of a server error.
 pub(super) fn classify(code: u16, state: &str) -> Class {
@@ -77,7 +78,7 @@ pub(super) fn classify(code: u16, state: &str) -> Class {
         | 4031 => Class::Reconnect,
         1148 | 3948 | 4166 => Class::LocalRefused,
         1044 | 1045 | 1142 | 1143 | 1227 | 1370 | 1698 | 3118 | 3159 => Class::Fatal(RIGHTS),
-        1820 | 1862 => Class::Fatal("the database password has expired: set a new one"),
+        1820 | 1862 => Class::Fatal("set a new database password: the old one has expired"),
         1251 | 1524 => Class::Fatal(PLUGIN),
         1049 | 1046 => Class::Fatal(
             "create the database first (CREATE DATABASE ...) and name it \
@@ -85,16 +86,11 @@ pub(super) fn classify(code: u16, state: &str) -> Class {
         ),
         1054 | 1146 | 1136 => Class::Fatal(SCHEMA),
         1364 | 3105 => Class::Fatal(
-            "the table has a column that its dataset does not fill: give \
-                                     it a default, or add it to the dataset",
+            "give the column that the dataset does not fill a default, or add it to the dataset",
         ),
-        1071 | 1074 => {
-            Class::Fatal("a text column is too long for its place: lower its `max_chars`")
-        }
-        1665 => Class::Fatal("the binary log must take rows: set binlog_format=ROW"),
-        1115 | 1273 => {
-            Class::Fatal("the server is too old: MySQL 8.0.17 or MariaDB 10.2 is needed")
-        }
+        1071 | 1074 => Class::Fatal("lower the `max_chars` of the text column that is too long"),
+        1665 => Class::Fatal("set binlog_format=ROW: the binary log must hold rows"),
+        1115 | 1273 => Class::Fatal("use MySQL 8.0.17 or MariaDB 10.2, or later"),
         // No number of AUTO_INCREMENT is left, of MySQL and of MariaDB: only the ledger has one.
         167 | 1467 => Class::Fatal(NUMBERS_USED_UP),
         _ => by_state(state),
@@ -108,8 +104,8 @@ fn by_state(state: &str) -> Class {
         Some("22" | "23" | "44" | "45") => Class::Data,
         Some("28") => Class::Fatal(RIGHTS),
         Some("42") => Class::Fatal(
-            "the database does not take the statement: check the release \
-                                    notes for the versions that are supported",
+            "check the release notes for the supported versions: the database does not \
+             know the statement",
         ),
         Some("08") => Class::Reconnect,
         // An unknown error is retried, logged and counted, and no work is lost. To stop instead would
@@ -131,7 +127,7 @@ pub(super) enum Failure {
     /// The engine's own finding about what the server returned.
     #[error("{problem}")]
     Found {
-        advice: &'static str,
+        next_step: &'static str,
         problem: String,
     },
 }
@@ -162,8 +158,8 @@ impl Failure {
             return self;
         }
         Self::Found {
-            advice: UNTRUSTED,
-            problem: self.to_string(),
+            next_step: UNTRUSTED,
+            problem: format!("the server's certificate is not trusted: {self}"),
         }
     }
 
@@ -178,17 +174,17 @@ impl Failure {
     pub(super) fn class(&self) -> Class {
         match self {
             Self::Driver(Error::Server(error)) => classify(error.code, &error.state),
-            Self::Found { advice, .. } => Class::Fatal(advice),
+            Self::Found { next_step, .. } => Class::Fatal(next_step),
             Self::Driver(Error::Driver(DriverError::NoClientSslFlagFromServer)) => Class::Fatal(
-                "the server offers no TLS: give it a certificate, or take `require_ssl` and `ca` \
-                 out of the database URL",
+                "give the server a certificate, since it offers no TLS, or remove `require_ssl` \
+                 and `ca` from the database URL",
             ),
             Self::Driver(Error::Driver(
                 DriverError::UnknownAuthPlugin { .. } | DriverError::MysqlOldPasswordDisabled,
             )) => Class::Fatal(PLUGIN),
             Self::Driver(Error::Driver(DriverError::CleartextPluginDisabled)) => Class::Fatal(
-                "this account sends its password as it is: add `enable_cleartext_plugin=true` to \
-                 the database URL, and `require_ssl=true`",
+                "add `enable_cleartext_plugin=true` and `require_ssl=true` to the database URL: \
+                 the account sends its password unencrypted",
             ),
             Self::Driver(Error::Driver(
                 DriverError::FromRow { .. } | DriverError::FromValue { .. },
@@ -208,13 +204,12 @@ impl Failure {
             Class::Retry | Class::Reconnect | Class::LocalRefused => {
                 Fault::transient(Origin::Sink, doing, self)
             }
-            Class::Fatal(advice) => Fault::fatal(Origin::Sink, format!("{doing}: {advice}"), self),
-            // The commit sorts out such rows itself. From any other statement it is a surprise that
-            // waiting does not change.
+            Class::Fatal(next_step) => {
+                Fault::fatal(Origin::Sink, doing, self).with_next_step(next_step)
+            }
+            // A commit handles such rows itself. Any other statement would fail again.
             Class::Duplicate | Class::Data => {
-                let doing =
-                    format!("{doing}: the database refuses a value of the ledger or schema");
-                Fault::fatal(Origin::Sink, doing, self)
+                Fault::fatal(Origin::Sink, doing, self).with_next_step(REFUSED)
             }
         })
     }
@@ -278,7 +273,7 @@ mod tests {
             }))
         };
         let denied = server(1045, "28000").into_fault("connecting");
-        assert!(!denied.is_transient() && denied.doing.contains("the password"));
+        assert!(!denied.is_transient() && denied.next_step.as_deref() == Some(RIGHTS));
         assert!(
             server(1213, "40001")
                 .into_fault("committing")

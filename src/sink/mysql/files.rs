@@ -24,7 +24,7 @@ const FILES_PER_STATEMENT: usize = 500;
 /// Longest reason of a quarantine that is kept, in characters.
 const REASON_CHARS_MAX: usize = 1_000;
 
-pub(super) const NEWER: &str = "a newer release wrote to this database: install it here, too";
+pub(super) const NEWER: &str = "install the newer release that wrote to this database";
 
 /// The files in the ledger, by content.
 type Known = HashMap<ContentHash, Entered>;
@@ -91,8 +91,8 @@ pub(super) async fn register(
 
 fn used_up() -> Failure {
     Failure::Found {
-        advice: NUMBERS_USED_UP,
-        problem: "no file can be entered".to_owned(),
+        next_step: NUMBERS_USED_UP,
+        problem: "the ledger has no file number left".to_owned(),
     }
 }
 
@@ -297,7 +297,7 @@ pub(super) fn identity(hash: Vec<u8>) -> ContentHash {
 
 fn unknown_file(file_no: u32) -> Failure {
     Failure::Found {
-        advice: "the ledger was emptied under a running service: start it again",
+        next_step: "start the service again: its ledger was emptied while it was running",
         problem: format!("file {file_no} is not in ingest_files"),
     }
 }
@@ -330,7 +330,7 @@ pub(super) async fn quarantine(
 /// Parses the state of a file in `ingest_files`.
 pub(super) fn file_state(state: &str) -> Result<FileState, Failure> {
     FileState::parse(state).ok_or_else(|| Failure::Found {
-        advice: NEWER,
+        next_step: NEWER,
         problem: format!("`{state}` is not a state of a file"),
     })
 }

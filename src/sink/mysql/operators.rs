@@ -422,7 +422,7 @@ pub(super) async fn purge(
 /// Parses the code of a reject in `ingest_rejects`.
 fn reject_code(code: &str) -> Result<RejectCode, Failure> {
     RejectCode::parse(code).ok_or_else(|| Failure::Found {
-        advice: NEWER,
+        next_step: NEWER,
         problem: format!("`{code}` is not a reject code"),
     })
 }

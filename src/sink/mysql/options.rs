@@ -28,9 +28,9 @@ const KEEPALIVE: Duration = Duration::from_secs(30);
 /// of its own, which is not used: `session::Pool` discards them much earlier.
 const WAIT_TIMEOUT_SECONDS: usize = 28_800;
 
-const FORM: &str = "not a database URL; write mysql://USER:PASSWORD@HOST:PORT/DATABASE";
+const FORM: &str = "write the database URL as mysql://USER:PASSWORD@HOST:PORT/DATABASE";
 
-const PARAMETERS: &str = "check the database URL: its parameters are require_ssl=true, ca=FILE, \
+const PARAMETERS: &str = "use only the parameters of a database URL: require_ssl=true, ca=FILE, \
                           socket=PATH, compression=on and enable_cleartext_plugin=true";
 
 const CA: &str = "check the `ca` of the database URL";
@@ -59,23 +59,24 @@ struct Parameters {
 /// Reads `mysql://USER:PASSWORD@HOST:PORT/DATABASE` with its parameters.
 pub(super) fn options(url: &str) -> Result<Opts, Failure> {
     let (url, authority) = split_ca(url).map_err(|error| wrong(CA, error.to_string()))?;
-    let url = Url::parse(&url).map_err(|error| wrong(FORM, error.to_string()))?;
+    let url = Url::parse(&url)
+        .map_err(|error| wrong(FORM, format!("the database URL is malformed: {error}")))?;
     let host = match url.host() {
         Some(Host::Domain(name)) => decoded(name)?,
         Some(Host::Ipv4(address)) => address.to_string(),
         Some(Host::Ipv6(address)) => address.to_string(),
-        None => return Err(wrong(FORM, "it names no host".to_owned())),
+        None => return Err(wrong(FORM, "the database URL names no host".to_owned())),
     };
     let parameters = Parameters::read(&url)?;
     let secure = parameters.require_ssl || authority.is_some();
     if secure && parameters.socket.is_some() {
         return Err(wrong(
             PARAMETERS,
-            "there is no TLS over a socket".to_owned(),
+            "the database URL asks for TLS over a socket, which has none".to_owned(),
         ));
     }
     if parameters.cleartext && !secure && parameters.socket.is_none() {
-        let problem = "enable_cleartext_plugin sends the password as it is, so it needs TLS";
+        let problem = "enable_cleartext_plugin sends the password unencrypted, so it needs TLS";
         return Err(wrong(PARAMETERS, problem.to_owned()));
     }
     let database = decoded(url.path().trim_start_matches('/'))?;
@@ -118,9 +119,13 @@ impl Parameters {
                 (name, _) => {
                     let is_name = |byte: u8| byte.is_ascii_lowercase() || byte == b'_';
                     let problem = if name.bytes().all(is_name) {
-                        format!("`{name}` is none of them, or has another value")
+                        format!(
+                            "the parameter `{name}` of the database URL is unknown or has a wrong value"
+                        )
                     } else {
-                        "it has others, or a password with ? in the place of %3F".to_owned()
+                        "the database URL has an unknown parameter, or its password holds a ? that is \
+                         not written as %3F"
+                            .to_owned()
                     };
                     return Err(wrong(PARAMETERS, problem));
                 }
@@ -149,12 +154,13 @@ fn trust(authority: Option<Certificates>) -> SslOpts {
 
 fn decoded(part: &str) -> Result<String, Failure> {
     let text = percent_decode_str(part).decode_utf8();
-    let text = text.map_err(|_| wrong(FORM, "it is not UTF-8".to_owned()))?;
+    let text =
+        text.map_err(|_| wrong(FORM, "a part of the database URL is not UTF-8".to_owned()))?;
     Ok(text.into_owned())
 }
 
-fn wrong(advice: &'static str, problem: String) -> Failure {
-    Failure::Found { advice, problem }
+fn wrong(next_step: &'static str, problem: String) -> Failure {
+    Failure::Found { next_step, problem }
 }
 
 #[cfg(test)]
@@ -194,10 +200,10 @@ mod tests {
             ("mysql://u:12?secret@h/d", PARAMETERS),
             ("mysql://h/d?ca=/not/there", CA),
         ] {
-            let Err(Failure::Found { advice, problem }) = options(url) else {
+            let Err(Failure::Found { next_step, problem }) = options(url) else {
                 panic!("{url} was accepted");
             };
-            assert_eq!(advice, expected, "{url}");
+            assert_eq!(next_step, expected, "{url}");
             assert!(!problem.contains("secret"), "{problem}");
         }
     }

@@ -37,8 +37,8 @@ pub(super) async fn migrate(
     let database = session.rows::<Option<String>>("SELECT DATABASE()").await?;
     let Some(database) = database.into_iter().next().flatten() else {
         return Err(Failure::Found {
-            advice: "name a database in the URL, mysql://HOST/DATABASE",
-            problem: "the URL names none".to_owned(),
+            next_step: "write the database URL as mysql://USER:PASSWORD@HOST:PORT/DATABASE",
+            problem: "the database URL names no database".to_owned(),
         });
     };
     // Locks are the server's, not the database's, and their names end at 64 characters.
@@ -126,13 +126,15 @@ async fn locked(
     }
     // All misfits in one message, as statements that can be pasted.
     let problems: Vec<&str> = misfits.iter().map(|misfit| &*misfit.problem).collect();
-    let mends: Vec<String> = misfits.iter().flat_map(Misfit::statements).collect();
-    let doing = format!("tables do not fit their datasets: {}", problems.join("; "));
-    let cause = format!(
+    let statements: Vec<String> = misfits.iter().flat_map(Misfit::statements).collect();
+    let next_step = format!(
         "run these statements, and then `task_runner migrate` again:\n\n{};\n",
-        mends.join(";\n")
+        statements.join(";\n")
     );
-    Err(Fault::fatal(Origin::Sink, doing, cause).into())
+    let doing = "comparing the tables with their datasets";
+    Err(Fault::fatal(Origin::Sink, doing, problems.join("; "))
+        .with_next_step(next_step)
+        .into())
 }
 
 /// How the ledger and the tables of the datasets contradict each other.

@@ -286,7 +286,7 @@ impl Session {
     pub(super) async fn one<T: FromRow>(&mut self, sql: &str) -> Result<T, Failure> {
         let rows = self.rows(sql).await?;
         rows.into_iter().next().ok_or_else(|| Failure::Found {
-            advice: "this is no MySQL or MariaDB server that is known here",
+            next_step: "use a server of MySQL or MariaDB",
             problem: format!("`{sql}` returned no row"),
         })
     }

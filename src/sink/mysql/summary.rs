@@ -192,8 +192,8 @@ pub(super) async fn head(
 fn event((id, key, time, value): Read) -> Result<LastEvent, Failure> {
     let Value::Date(year, month, day, hour, minute, second, micros) = time else {
         return Err(Failure::Found {
-            advice: "the tables do not fit: run `task_runner migrate`",
-            problem: format!("row {id} has no DATETIME where its time should be"),
+            next_step: "run `task_runner migrate`, which checks the tables",
+            problem: format!("row {id} has no DATETIME in its time column"),
         });
     };
     let at = Civil {

@@ -8,6 +8,10 @@ use crate::sink::counted;
 /// Extended result codes of a key that is taken: UNIQUE, PRIMARYKEY, ROWID.
 const KEY_TAKEN: [i32; 3] = [2067, 1555, 2579];
 
+const SCHEMA: &str = "run `task_runner migrate`, which checks the tables";
+const REFUSED: &str = "check the ledger's tables (ingest_*) for a constraint or trigger that was \
+                       added to them: the database refuses a value of the ledger";
+
 /// What a failed statement says about what to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Class {
@@ -28,7 +32,7 @@ pub(super) enum Failure {
     Sqlite(#[from] rusqlite::Error),
     /// The engine's own finding about what the database returned.
     #[error("{problem}")]
-    Found { advice: String, problem: String },
+    Found { next_step: String, problem: String },
     /// Classified already.
     #[error(transparent)]
     Fault(#[from] Fault),
@@ -37,7 +41,7 @@ pub(super) enum Failure {
 /// The class of an error.
 pub(super) fn classify(error: &rusqlite::Error) -> Class {
     let rusqlite::Error::SqliteFailure(error, _) = error else {
-        return Class::Fatal("the tables do not fit: run `task_runner migrate`");
+        return Class::Fatal(SCHEMA);
     };
     match error.code {
         ErrorCode::ConstraintViolation if KEY_TAKEN.contains(&error.extended_code) => {
@@ -57,13 +61,15 @@ pub(super) fn classify(error: &rusqlite::Error) -> Class {
         | ErrorCode::ReadOnly
         | ErrorCode::CannotOpen
         | ErrorCode::AuthorizationForStatementDenied => {
-            Class::Fatal("the database file and its directory must be writable")
+            Class::Fatal("make the database file and its directory writable")
         }
         ErrorCode::DatabaseCorrupt => {
-            Class::Fatal("the database file is damaged: restore it, or name a new one")
+            Class::Fatal("restore the damaged database file, or name a new one")
         }
-        ErrorCode::NotADatabase => Class::Fatal("the file is no SQLite database: name another one"),
-        _ => Class::Fatal("the tables do not fit: run `task_runner migrate`"),
+        ErrorCode::NotADatabase => {
+            Class::Fatal("name another file, or a new one: this one is not a SQLite database")
+        }
+        _ => Class::Fatal(SCHEMA),
     }
 }
 
@@ -72,17 +78,16 @@ impl Failure {
     pub(super) fn into_fault(self, doing: &str) -> Fault {
         counted(match self {
             Self::Fault(fault) => fault,
-            Self::Found { advice, problem } => {
-                Fault::fatal(Origin::Sink, format!("{doing}: {advice}"), problem)
+            Self::Found { next_step, problem } => {
+                Fault::fatal(Origin::Sink, doing, problem).with_next_step(next_step)
             }
             Self::Sqlite(error) => match classify(&error) {
                 Class::Transient => Fault::transient(Origin::Sink, doing, error),
-                Class::Fatal(advice) => {
-                    Fault::fatal(Origin::Sink, format!("{doing}: {advice}"), error)
+                Class::Fatal(next_step) => {
+                    Fault::fatal(Origin::Sink, doing, error).with_next_step(next_step)
                 }
                 Class::Duplicate | Class::Data => {
-                    let doing = format!("{doing}: the database refuses a value of the ledger");
-                    Fault::fatal(Origin::Sink, doing, error)
+                    Fault::fatal(Origin::Sink, doing, error).with_next_step(REFUSED)
                 }
             },
         })

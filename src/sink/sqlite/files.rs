@@ -11,7 +11,7 @@ use crate::sink::{EarlierState, FileState, NUMBERS_USED_UP, NewFile, Registered,
 use super::errors::Failure;
 use super::now::now;
 
-pub(super) const NEWER: &str = "a newer release wrote to this database: install it here, too";
+pub(super) const NEWER: &str = "install the newer release that wrote to this database";
 
 /// See [`Sink::register`](crate::sink::Sink::register).
 pub(super) fn register(
@@ -67,8 +67,8 @@ pub(super) fn register(
         };
         if i32::try_from(file_no).is_err() {
             return Err(Failure::Found {
-                advice: NUMBERS_USED_UP.to_owned(),
-                problem: "no file can be entered".to_owned(),
+                next_step: NUMBERS_USED_UP.to_owned(),
+                problem: "the ledger has no file number left".to_owned(),
             });
         }
         registered.push(Registered { file_no, earlier });
@@ -123,7 +123,8 @@ pub(super) fn settle(db: &Transaction<'_>, file_nos: &[u32]) -> Result<Vec<Settl
             })
         });
         file.optional()?.ok_or_else(|| Failure::Found {
-            advice: "the ledger was emptied under a running service: start it again".to_owned(),
+            next_step: "start the service again: its ledger was emptied while it was running"
+                .to_owned(),
             problem: format!("file {file_no} is not in ingest_files"),
         })
     };
@@ -166,7 +167,7 @@ pub(super) fn quarantine(
 /// Parses the state of a file in `ingest_files`.
 pub(super) fn file_state(state: &str) -> Result<FileState, Failure> {
     FileState::parse(state).ok_or_else(|| Failure::Found {
-        advice: NEWER.to_owned(),
+        next_step: NEWER.to_owned(),
         problem: format!("`{state}` is not a state of a file"),
     })
 }

@@ -134,8 +134,12 @@ fn connect(path: &str) -> Result<Connection, Fault> {
         .filter(|parent| !parent.as_os_str().is_empty());
     if let Some(parent) = parent {
         directory::create_private(parent).map_err(|error| {
-            let doing = format!("{DOING}: make its directory {} writable", parent.display());
+            let doing = format!(
+                "creating the directory {} of the database",
+                parent.display()
+            );
             Fault::fatal(Origin::Sink, doing, error)
+                .with_next_step("make the directory above it writable")
         })?;
     }
     make_private(path);

@@ -321,7 +321,7 @@ pub(super) fn purge(db: &Transaction<'_>, purge: &Purge, max: usize) -> Result<u
 /// Parses the code of a reject in `ingest_rejects`.
 fn reject_code(code: &str) -> Result<RejectCode, Failure> {
     RejectCode::parse(code).ok_or_else(|| Failure::Found {
-        advice: NEWER.to_owned(),
+        next_step: NEWER.to_owned(),
         problem: format!("`{code}` is not a reject code"),
     })
 }

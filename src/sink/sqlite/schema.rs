@@ -189,12 +189,9 @@ fn check(db: &Transaction<'_>, table: &Table) -> Result<(), Failure> {
         .transpose()?;
     match misfit(table, &existing, collation.as_deref()) {
         None => Ok(()),
-        Some((problem, mend)) => Err(Failure::Found {
-            advice: format!(
-                "table `{}` does not fit its dataset: correct it with {mend}",
-                table.name
-            ),
-            problem,
+        Some((problem, correction)) => Err(Failure::Found {
+            next_step: format!("correct it with {correction}"),
+            problem: format!("table `{}` does not fit its dataset: {problem}", table.name),
         }),
     }
 }

@@ -150,8 +150,8 @@ fn event(row: &Row<'_>) -> Result<LastEvent, Failure> {
     let id: u64 = row.get(0)?;
     let time: String = row.get(2)?;
     let time_us = timestamp::parse(&time).ok_or_else(|| Failure::Found {
-        advice: "the tables do not fit: run `task_runner migrate`".to_owned(),
-        problem: format!("row {id} has `{time}` where its time should be"),
+        next_step: "run `task_runner migrate`, which checks the tables".to_owned(),
+        problem: format!("row {id} has `{time}` in its time column"),
     })?;
     Ok(LastEvent {
         key: row.get(1)?,
