@@ -47,6 +47,7 @@ pub use lemonade_records::{batch, coverage, cut, dataset, frame, parse, timestam
 
 // The outside: memory, files, queue, database, metrics.
 pub mod allocator;
+pub mod contained;
 pub mod fault;
 pub mod finding;
 pub mod telemetry;

@@ -8,6 +8,7 @@ use lemonade_task::allocator::Allocator;
 use lemonade_task::commands::{self, Exit};
 use lemonade_task::config::cli::Cli;
 use lemonade_task::config::{self, Environment, LogFormat, Settings};
+use lemonade_task::contained;
 use lemonade_task::telemetry::logging::{self, LogStyle};
 
 #[global_allocator]
@@ -49,11 +50,15 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
     outcome.map(Exit::from)
 }
 
-/// Ends the process after a panic in any thread. With one stage missing, the process would look
-/// healthy and load nothing. The next start continues from the ledger.
+/// Ends the process after a panic in any thread, unless the panic becomes an error. With one stage
+/// missing, the process would look healthy and load nothing. The next start continues from the
+/// ledger.
 fn exit_on_panic() {
     let print = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
+        if contained::is_running() {
+            return;
+        }
         print(panic);
         print_error(
             "task_runner: this is a bug; nothing is lost: start it again, and report the lines above",

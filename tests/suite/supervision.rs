@@ -1,7 +1,8 @@
 //! The supervision of a running service: systemd over its socket, health checks, a terminal.
 
 use std::collections::BTreeSet;
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpListener;
 use std::os::unix::net::UnixDatagram;
 use std::process::Stdio;
 use std::time::Duration;
@@ -267,4 +268,32 @@ fn as_program(command: &std::process::Command, program: &str) -> std::process::C
         other.current_dir(dir);
     }
     other
+}
+
+/// In a login, the driver panics if the key of the server is none.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_makes_the_driver_panic_does_not_end_the_process() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        let greeting = b"\x56\0\0\0\x0a8.0.0\0\x01\0\0\0saltsalt\0\x08\xa2\x2d\x02\0\x08\0\x15\
+            \0\0\0\0\0\0\0\0\0\0saltsaltsalt\0caching_sha2_password\0";
+        let greeting = [&[greeting.len() as u8 - 4][..], &greeting[1..]].concat();
+        for client in listener.incoming() {
+            let mut client = client.unwrap();
+            // A client that leaves early sees no more of it.
+            for bytes in [&greeting[..], b"\x02\0\0\x02\x01\x04", b"\x01\0\0\x04\x01"] {
+                let sent = client.write_all(bytes);
+                let _ = sent.and_then(|()| client.read(&mut [0; 1024]));
+            }
+        }
+    });
+    let mut pair = Pair::new("memory+sqlite").await;
+    pair.database_url = format!("mysql://u:secret@127.0.0.1:{port}/d");
+    let output = pair.run(&["doctor"]);
+    let said = [output.stdout, output.stderr].concat();
+    let said = String::from_utf8_lossy(&said);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("the driver cannot handle"), "{said}");
+    assert!(!said.contains("this is a bug"), "{said}");
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use mysql_async::{DriverError, Error, IoError};
 
+use crate::contained::Panicked;
 use crate::fault::{Fault, Origin};
 use crate::sink::{NUMBERS_USED_UP, counted};
 
@@ -33,11 +34,18 @@ const RIGHTS: &str = "check the user, the password and the rights in the databas
                       SELECT, INSERT, UPDATE and DELETE on its database, and CREATE to migrate it";
 const PLUGIN: &str = "give the account caching_sha2_password or mysql_native_password: task_runner \
                       does not support its authentication plugin";
+const KEY: &str = "add `require_ssl=true` (and `ca=FILE`) to the database URL, or give the account \
+                   mysql_native_password, or add `allow_public_key=true` if no attacker can reach the \
+                   network to the database";
 const UNTRUSTED: &str = "name the authority of the certificate with `ca=FILE` in the database URL, \
                          and the server by a name that is in its certificate";
 const SCHEMA: &str = "run `task_runner migrate`, which checks the tables";
 const REFUSED: &str = "check the ledger's tables (ingest_*) for a constraint or trigger that was \
                        added to them: the database refuses a value of the ledger or schema";
+
+/// The error of a login that was ended because the server could ask for the password under its public
+/// key: the number that clients use for a login method that fails.
+pub(super) const KEY_REFUSED: u16 = 2061;
 
 /// The class of a server error.
 pub(super) fn classify(code: u16, state: &str) -> Class {
@@ -80,6 +88,7 @@ pub(super) fn classify(code: u16, state: &str) -> Class {
         1044 | 1045 | 1142 | 1143 | 1227 | 1370 | 1698 | 3118 | 3159 => Class::Fatal(RIGHTS),
         1820 | 1862 => Class::Fatal("set a new database password: the old one has expired"),
         1251 | 1524 => Class::Fatal(PLUGIN),
+        KEY_REFUSED => Class::Fatal(KEY),
         1049 | 1046 => Class::Fatal(
             "create the database first (CREATE DATABASE ...) and name it \
                                      in the database URL",
@@ -119,6 +128,9 @@ fn by_state(state: &str) -> Class {
 pub(super) enum Failure {
     #[error("{}", cause(.0))]
     Driver(#[from] Error),
+    /// The driver panicked, mostly about what the server sent. The connection is in no known state.
+    #[error("the driver cannot handle what the server sent: {0}")]
+    Panicked(#[from] Panicked),
     #[error("no answer within {} s", .0.as_secs())]
     Timeout(Duration),
     /// A fault that says itself what to do.
@@ -191,7 +203,9 @@ impl Failure {
             )) => Class::Fatal(SCHEMA),
             // Usually a lost connection. The session of a failed migration may hold its lock. The
             // answers of a server that breaks the protocol may be out of step.
-            Self::Driver(_) | Self::Timeout(_) | Self::Fault(_) => Class::Reconnect,
+            Self::Driver(_) | Self::Panicked(_) | Self::Timeout(_) | Self::Fault(_) => {
+                Class::Reconnect
+            }
         }
     }
 

@@ -30,6 +30,7 @@ mod errors;
 mod files;
 mod inspect;
 mod load_data;
+mod login;
 mod misfit;
 mod operators;
 mod options;
@@ -61,11 +62,11 @@ impl MysqlSink {
     /// not there.
     pub async fn open(url: &str, options: &SinkOptions) -> Result<Self, Fault> {
         const DOING: &str = "connecting to the database";
-        let opts = options::options(url).map_err(|failure| failure.into_fault(DOING))?;
+        let access = options::options(url).map_err(|failure| failure.into_fault(DOING))?;
         let writers = options.connections.max(1);
         let sink = Self {
-            commits: Pool::new(opts.clone(), writers),
-            control: Pool::new(opts, CONTROL_CONNECTIONS),
+            commits: Pool::new(access.clone(), writers),
+            control: Pool::new(access, CONTROL_CONNECTIONS),
             writers,
             rows_per_statement: options.rows_per_statement,
         };
@@ -269,3 +270,6 @@ impl Operators for MysqlSink {
         self.control.on_session("purging rejects", work).await
     }
 }
+
+#[cfg(test)]
+mod hostile;

@@ -14,6 +14,7 @@ use url::{Host, Url};
 use crate::tls::{Certificates, split_ca};
 
 use super::errors::Failure;
+use super::login::must_be_watched;
 
 const PORT: u16 = 3306;
 
@@ -22,7 +23,7 @@ const PORT: u16 = 3306;
 pub(super) const PACKET_BYTES_MAX: usize = 64 << 20;
 
 /// An idle connection is probed after this time, so that one whose server is gone ends.
-const KEEPALIVE: Duration = Duration::from_secs(30);
+pub(super) const KEEPALIVE: Duration = Duration::from_secs(30);
 
 /// The driver would ask the server for its `wait_timeout` to discard older connections from a pool
 /// of its own, which is not used: `session::Pool` discards them much earlier.
@@ -31,7 +32,8 @@ const WAIT_TIMEOUT_SECONDS: usize = 28_800;
 const FORM: &str = "write the database URL as mysql://USER:PASSWORD@HOST:PORT/DATABASE";
 
 const PARAMETERS: &str = "use only the parameters of a database URL: require_ssl=true, ca=FILE, \
-                          socket=PATH, compression=on and enable_cleartext_plugin=true";
+                          socket=PATH, compression=on, enable_cleartext_plugin=true and \
+                          allow_public_key=true";
 
 const CA: &str = "check the `ca` of the database URL";
 
@@ -49,15 +51,28 @@ const SETUP: [&str; 3] = [
 
 /// The parameters of a database URL.
 #[derive(Debug, Default)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a parameter that is true or false"
+)]
 struct Parameters {
     require_ssl: bool,
     socket: Option<String>,
     compression: bool,
     cleartext: bool,
+    public_key: bool,
+}
+
+/// Where the database is, and how to get there.
+#[derive(Clone)]
+pub(super) struct Access {
+    pub(super) opts: Opts,
+    /// Whether its logins go through [`login::connect`](super::login::connect).
+    pub(super) is_watched: bool,
 }
 
 /// Reads `mysql://USER:PASSWORD@HOST:PORT/DATABASE` with its parameters.
-pub(super) fn options(url: &str) -> Result<Opts, Failure> {
+pub(super) fn options(url: &str) -> Result<Access, Failure> {
     let (url, authority) = split_ca(url).map_err(|error| wrong(CA, error.to_string()))?;
     let url = Url::parse(&url)
         .map_err(|error| wrong(FORM, format!("the database URL is malformed: {error}")))?;
@@ -79,6 +94,8 @@ pub(super) fn options(url: &str) -> Result<Opts, Failure> {
         let problem = "enable_cleartext_plugin sends the password unencrypted, so it needs TLS";
         return Err(wrong(PARAMETERS, problem.to_owned()));
     }
+    let is_tls_or_socket = secure || parameters.socket.is_some();
+    let is_watched = must_be_watched(&host, is_tls_or_socket, parameters.public_key);
     let database = decoded(url.path().trim_start_matches('/'))?;
     let compression = parameters.compression.then(Compression::fast);
     let tls = secure.then(|| trust(authority));
@@ -103,7 +120,10 @@ pub(super) fn options(url: &str) -> Result<Opts, Failure> {
         // The session keeps its statements: the driver's cache would hash their text each time.
         .stmt_cache_size(0)
         .init(SETUP.to_vec());
-    Ok(opts.into())
+    Ok(Access {
+        opts: opts.into(),
+        is_watched,
+    })
 }
 
 impl Parameters {
@@ -115,7 +135,9 @@ impl Parameters {
                 ("socket", path) => parameters.socket = Some(path.to_owned()),
                 ("compression", "on") => parameters.compression = true,
                 ("enable_cleartext_plugin", "true") => parameters.cleartext = true,
-                ("require_ssl" | "enable_cleartext_plugin", "false") | ("compression", "off") => {}
+                ("allow_public_key", "true") => parameters.public_key = true,
+                ("require_ssl" | "enable_cleartext_plugin" | "allow_public_key", "false")
+                | ("compression", "off") => {}
                 (name, _) => {
                     let is_name = |byte: u8| byte.is_ascii_lowercase() || byte == b'_';
                     let problem = if name.bytes().all(is_name) {
@@ -169,13 +191,17 @@ mod tests {
 
     #[test]
     fn a_url_is_read() {
-        let opts = options("mysql://a%20b:p%40ss%2F@[::1]:3307/d_e%2Ff").unwrap();
+        let access = options("mysql://a%20b:p%40ss%2F@[::1]:3307/d_e%2Ff").unwrap();
+        let opts = access.opts;
+        assert!(!access.is_watched);
         assert_eq!((opts.ip_or_hostname(), opts.tcp_port()), ("::1", 3307));
         assert_eq!((opts.user(), opts.pass()), (Some("a b"), Some("p@ss/")));
         assert_eq!(opts.db_name(), Some("d_e/f"));
         assert!(opts.ssl_opts().is_none() && !opts.prefer_socket());
 
-        let opts = options("mysql://root@db.example?require_ssl=true&compression=on").unwrap();
+        let access = options("mysql://root@db.example?require_ssl=true&compression=on").unwrap();
+        let opts = access.opts;
+        assert!(!access.is_watched);
         assert_eq!(
             (opts.ip_or_hostname(), opts.tcp_port()),
             ("db.example", PORT)
@@ -184,8 +210,24 @@ mod tests {
         assert!(opts.ssl_opts().is_some_and(SslOpts::disable_built_in_roots));
         assert!(opts.compression().is_some());
 
-        let opts = options("mysql://u@h/d?socket=/run/my%20sql.sock").unwrap();
+        let access = options("mysql://u@h/d?socket=/run/my%20sql.sock").unwrap();
+        let opts = access.opts;
+        assert!(!access.is_watched);
         assert_eq!(opts.socket(), Some("/run/my sql.sock"));
+
+        for (parameters, is_watched) in [
+            ("", true),
+            ("?require_ssl=true", false),
+            ("?allow_public_key=true", false),
+            ("?allow_public_key=false", true),
+        ] {
+            let access = options(&format!("mysql://u@db.example/d{parameters}")).unwrap();
+            assert_eq!(access.is_watched, is_watched, "{parameters}");
+        }
+        for host in ["127.0.0.1", "127.9.9.9:3307", "[::1]", "localhost"] {
+            let access = options(&format!("mysql://u@{host}/d")).unwrap();
+            assert!(!access.is_watched, "{host}");
+        }
     }
 
     #[test]
@@ -195,6 +237,7 @@ mod tests {
             ("mysql:///d", FORM),
             ("mysql://h/d?pool_max=3", PARAMETERS),
             ("mysql://h/d?require_ssl=perhaps", PARAMETERS),
+            ("mysql://h/d?allow_public_key=yes", PARAMETERS),
             ("mysql://h/d?socket=/s&require_ssl=true", PARAMETERS),
             ("mysql://h/d?enable_cleartext_plugin=true", PARAMETERS),
             ("mysql://u:12?secret@h/d", PARAMETERS),

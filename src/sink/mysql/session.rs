@@ -8,23 +8,26 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::stream;
 use mysql_async::prelude::{FromRow, Protocol, Queryable};
 use mysql_async::{
-    Conn, DriverError, InfileData, LocalInfileError, Opts, Params, QueryResult, Statement, Value,
+    Conn, DriverError, InfileData, LocalInfileError, Params, QueryResult, Statement, Value,
 };
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
+use crate::contained::contained;
 use crate::fault::Fault;
 
 use super::errors::{Class, Failure};
-use super::options::PACKET_BYTES_MAX;
+use super::login;
+use super::options::{Access, KEEPALIVE, PACKET_BYTES_MAX};
 
 /// Longest wait for a connection. A server that accepts nothing for so long is down.
 const CONNECT_WAIT: Duration = Duration::from_secs(10);
@@ -55,7 +58,7 @@ const UNSUPPORTED_PS: u16 = 1295;
 
 /// Connections to one database.
 pub(super) struct Pool {
-    opts: Opts,
+    access: Access,
     idle: Mutex<Vec<Session>>,
     permits: Semaphore,
 }
@@ -69,9 +72,9 @@ impl fmt::Debug for Pool {
 
 impl Pool {
     /// A pool of at most `max` connections at once; a caller that needs one more waits.
-    pub(super) fn new(opts: Opts, max: usize) -> Self {
+    pub(super) fn new(access: Access, max: usize) -> Self {
         Self {
-            opts,
+            access,
             idle: Mutex::default(),
             permits: Semaphore::new(max),
         }
@@ -92,7 +95,7 @@ impl Pool {
             .expect("the semaphore is never closed");
         let mut session = match self.take_idle() {
             Some(session) => session,
-            None => Session::connect(&self.opts)
+            None => Session::connect(&self.access)
                 .await
                 .map_err(|failure| failure.into_fault(doing))?,
         };
@@ -106,6 +109,8 @@ impl Pool {
                 // After a lock wait the transaction is still open, with its earlier rows.
                 if is_usable && session.rollback().await.is_ok() {
                     self.put_back(session);
+                } else {
+                    session.abandon();
                 }
                 Err(failure.into_fault(doing))
             }
@@ -190,9 +195,13 @@ pub(super) struct Session {
 }
 
 impl Session {
-    async fn connect(opts: &Opts) -> Result<Self, Failure> {
-        type Facts = (String, bool, usize);
-        let conn = within(CONNECT_WAIT, Conn::new(opts.clone())).await;
+    async fn connect(access: &Access) -> Result<Self, Failure> {
+        let opts = &access.opts;
+        let conn = if access.is_watched {
+            within(CONNECT_WAIT, login::connect(opts, KEEPALIVE)).await
+        } else {
+            within(CONNECT_WAIT, Conn::new(opts.clone())).await
+        };
         let mut session = Self {
             conn: conn.map_err(Failure::of_connecting)?,
             server: Server {
@@ -204,21 +213,40 @@ impl Session {
             prepared: Vec::new(),
             idle_since: Instant::now(),
         };
+        match session.learn().await {
+            Ok(server) => session.server = server,
+            Err(failure) => {
+                session.abandon();
+                return Err(failure);
+            }
+        }
+        Ok(session)
+    }
+
+    /// Asks the server what it is and takes.
+    async fn learn(&mut self) -> Result<Server, Failure> {
+        type Facts = (String, bool, usize);
         let sql = "SELECT VERSION(), @@GLOBAL.local_infile, @@max_allowed_packet";
-        let (version, local_infile, packet_bytes_max) = session.one::<Facts>(sql).await?;
+        let (version, local_infile, packet_bytes_max) = self.one::<Facts>(sql).await?;
         let mariadb = version.contains("MariaDB");
         // MariaDB is faster with prepared statements, and the others that speak the protocol have
         // transactions or semantics of their own for LOAD DATA.
         let other = ["TiDB", "vitess", "Vitess"]
             .iter()
             .any(|name| version.contains(name));
-        session.server = Server {
+        Ok(Server {
             mariadb,
-            bulk: mariadb && session.takes_bulk().await?,
+            bulk: mariadb && self.takes_bulk().await?,
             load_data: local_infile && !mariadb && !other,
             packet_bytes_max: packet_bytes_max.min(PACKET_BYTES_MAX),
-        };
-        Ok(session)
+        })
+    }
+
+    /// Closes a connection whose server may send anything. Dropped on a thread of the runtime, the
+    /// driver would read on in a task of its own, and a panic there would end the process.
+    fn abandon(self) {
+        // If there is no thread for it, the connection is dropped here.
+        let _ = thread::Builder::new().spawn(move || drop(self));
     }
 
     /// Ends the connection in the background, with a goodbye: a dropped connection of the driver sends
@@ -452,7 +480,7 @@ async fn collect<T: FromRow, P: Protocol>(
     }
 }
 
-/// Waits for the driver, but not longer than `limit`.
+/// Waits for the driver, but not longer than `limit`. A panic of the driver is a failure.
 async fn within<T, E>(
     limit: Duration,
     answer: impl Future<Output = Result<T, E>>,
@@ -460,8 +488,8 @@ async fn within<T, E>(
 where
     Failure: From<E>,
 {
-    match timeout(limit, answer).await {
-        Ok(answer) => Ok(answer?),
+    match timeout(limit, contained(answer)).await {
+        Ok(answer) => Ok(answer??),
         Err(_) => Err(Failure::Timeout(limit)),
     }
 }
