@@ -337,6 +337,7 @@ fn by_weight(deliveries: &[Delivery]) -> impl Iterator<Item = &[Delivery]> {
 mod tests {
     use super::*;
     use crate::broker::Tag;
+    use crate::dataset::Fingerprint;
     use crate::frame::Frame;
 
     fn delivery(records: u32, bytes: usize) -> Delivery {
@@ -347,6 +348,7 @@ mod tests {
             },
             frame: Frame {
                 dataset: "d".into(),
+                definition: Fingerprint::default(),
                 span: Span {
                     file_no: 1,
                     first_ordinal: 0,

@@ -15,6 +15,7 @@ use clap::Args;
 use lemonade_task::batch::{Batch, ContentHash};
 use lemonade_task::config::{Environment, Options as Flags, Settings};
 use lemonade_task::coverage;
+use lemonade_task::dataset::Datasets;
 use lemonade_task::fault::Fault;
 use lemonade_task::inbox;
 use lemonade_task::ingest::ItemOrigin;
@@ -187,5 +188,9 @@ impl Sink for Discard {
 
     async fn quarantine(&self, file: &NewFile, reason: &str) -> Result<(), Fault> {
         panic!("{} is a made file and has no fault: {reason}", file.name);
+    }
+
+    async fn remove(&self, file_no: u32, _: &Datasets) -> Result<u64, Fault> {
+        panic!("nobody begins file {file_no} by another definition");
     }
 }

@@ -43,6 +43,7 @@ fn any_payloads(data: &[u8], choice: u8) {
     let (rows, rejects) = data.split_at(data.len() * at as usize / 256);
     arrive(Frame {
         dataset: dataset(choice >> 2).name.as_str().into(),
+        definition: dataset(choice >> 2).fingerprint,
         span: Span {
             file_no: 1,
             first_ordinal: 0,
@@ -87,6 +88,7 @@ fn damaged(data: &[u8], choice: u8) {
     }
     arrive(Frame {
         dataset: frame.dataset.clone(),
+        definition: frame.definition,
         span,
         hash: frame.hash,
         rows: rows.into(),

@@ -39,6 +39,7 @@ fn state_of(state: StateFilter) -> FileState {
         StateFilter::Pending => FileState::Pending,
         StateFilter::Settled => FileState::Settled,
         StateFilter::Quarantined => FileState::Quarantined,
+        StateFilter::Removing => FileState::Removing,
     }
 }
 

@@ -64,8 +64,7 @@ pub(super) async fn quarantine(shared: &Arc<Shared>, file: BadFile) -> Result<()
     tracing::warn!(file = ?item.file.path, code = reason.code(), %reason, "quarantined");
     let (code, reason) = (reason.code(), reason.with_code());
     if let Some(hash) = hash {
-        let dataset = dataset.as_ref().map_or("", |dataset| &dataset.name);
-        let file = item.new_file(dataset, hash, 0);
+        let file = item.new_file(dataset.as_deref(), hash, 0);
         let note = || shared.sink().quarantine(&file, &reason);
         until_ok("writing to the ledger", &shared.stop, |_| {}, note).await?;
     }

@@ -44,7 +44,12 @@ pub enum ItemOrigin {
 
 impl Item {
     /// The entry of this file for the ledger. A longer name is cut at a character's boundary.
-    pub(super) fn new_file(&self, dataset: &str, hash: ContentHash, records: u32) -> NewFile {
+    pub(super) fn new_file(
+        &self,
+        dataset: Option<&Dataset>,
+        hash: ContentHash,
+        records: u32,
+    ) -> NewFile {
         let mut name = self.file.name.to_string_lossy().into_owned();
         let end = (0..=NAME_BYTES_MAX.min(name.len()))
             .rev()
@@ -52,7 +57,8 @@ impl Item {
         name.truncate(end.unwrap_or(0));
         NewFile {
             hash,
-            dataset: dataset.to_owned(),
+            dataset: dataset.map_or(String::new(), |dataset| dataset.name.clone()),
+            definition: dataset.map(|dataset| dataset.fingerprint),
             name,
             bytes: self.file.bytes,
             records,

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::ops::Range;
+use std::slice;
 use std::sync::Arc;
 
 use tokio::sync::mpsc;
@@ -15,7 +16,7 @@ use super::reason::QuarantineReason;
 use super::shared::Shared;
 use super::tally::Tally;
 use crate::retry::{GivenUp, until_ok};
-use crate::sink::{EarlierState, Registered};
+use crate::sink::{EarlierState, NewFile, Registered};
 
 /// Registers files that were read, and sends on what has to be parsed of them.
 pub(super) async fn start(
@@ -50,11 +51,10 @@ async fn register(shared: &Arc<Shared>, ready: Vec<ReadyFile>) -> Result<Vec<Job
         .iter()
         .map(|file| {
             let (hash, records) = (file.content.hash, file.plan.records);
-            file.item.new_file(&file.dataset.name, hash, records)
+            file.item.new_file(Some(&file.dataset), hash, records)
         })
         .collect();
-    let register = || shared.sink().register(&files);
-    let known = until_ok("registering files", &shared.stop, |_| {}, register).await?;
+    let known = enter(shared, &files).await?;
     let begun = known
         .iter()
         .filter(|file| file.earlier == EarlierState::Pending);
@@ -101,6 +101,30 @@ async fn register(shared: &Arc<Shared>, ready: Vec<ReadyFile>) -> Result<Vec<Job
     }
     dispose(shared, disposals).await?;
     Ok(jobs)
+}
+
+/// Enters files into the ledger. What is stored of a file that was begun by another definition, and
+/// quarantined since, is removed first, and the file gets a new number.
+async fn enter(shared: &Arc<Shared>, files: &[NewFile]) -> Result<Vec<Registered>, GivenUp> {
+    let register = || shared.sink().register(files);
+    let mut known = until_ok("registering files", &shared.stop, |_| {}, register).await?;
+    for (file, known) in files.iter().zip(&mut known) {
+        while known.earlier == EarlierState::BegunOtherwise {
+            let file_no = known.file_no;
+            let remove = || shared.sink().remove(file_no, &shared.ingest.datasets);
+            let rows = until_ok("removing a file", &shared.stop, |_| {}, remove).await?;
+            tracing::info!(
+                file = file.name,
+                file_no,
+                rows,
+                "removed what was stored of the file by another definition; it is loaded anew"
+            );
+            let register = || shared.sink().register(slice::from_ref(file));
+            let again = until_ok("registering files", &shared.stop, |_| {}, register).await?;
+            *known = again[0];
+        }
+    }
+    Ok(known)
 }
 
 /// Folds the ledger entries that a settled file may still have: a kill between its last commit and

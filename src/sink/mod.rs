@@ -19,12 +19,13 @@ use std::ops::Range;
 use async_trait::async_trait;
 
 use crate::batch::{Batch, ContentHash, RejectCode, SourceFile};
-use crate::dataset::Datasets;
+use crate::dataset::{Datasets, Fingerprint};
 use crate::fault::Fault;
 use crate::finding::Finding;
 use crate::telemetry;
 
 mod cells;
+mod definitions;
 mod migrations;
 mod mismatch;
 pub mod mysql;
@@ -90,8 +91,9 @@ pub trait Sink: Send + Sync {
     fn writers(&self) -> usize;
 
     /// Enters files into the ledger, many in one round trip, and returns their numbers in the order
-    /// given. A file that was quarantined becomes pending again, unless some of it is stored by
-    /// another definition. After an error some of the files may be registered.
+    /// given. A number stands for one content in one dataset. A file that was quarantined becomes
+    /// pending again, unless some of it is stored by another definition. After an error some of the
+    /// files may be registered.
     async fn register(&self, files: &[NewFile]) -> Result<Vec<Registered>, Fault>;
 
     /// Stores rows, rejects and, after them in the same transaction, the ledger entries of the
@@ -105,7 +107,7 @@ pub trait Sink: Send + Sync {
     /// A pending file of which nothing was stored before and all is now may be settled at once.
     ///
     /// Stores nothing of a batch whose file the ledger does not have under this number with this
-    /// content.
+    /// content and this definition.
     ///
     /// After an error either nothing or everything of the call is stored, and which is unknown.
     async fn commit(&self, batches: &[Batch]) -> Result<Committed, Fault>;
@@ -121,6 +123,15 @@ pub trait Sink: Send + Sync {
 
     /// Notes in the ledger that a file is in quarantine, and why. A settled file stays settled.
     async fn quarantine(&self, file: &NewFile, reason: &str) -> Result<(), Fault>;
+
+    /// Removes what is stored of a file: its rows, its entries in the summary, its rejects, and at
+    /// last its number. Rows of other writers under its ids stay. Returns the number of rows.
+    ///
+    /// It may be killed at any point: from its first step on the file is in the state `removing`, in
+    /// which nothing of it is stored again, and another call goes on.
+    ///
+    /// Fatal if the file was loaded by a definition that neither the ledger nor `datasets` has.
+    async fn remove(&self, file_no: u32, datasets: &Datasets) -> Result<u64, Fault>;
 }
 
 /// The tables: of the ledger, of the datasets, of their summaries.
@@ -161,6 +172,8 @@ pub struct NewFile {
     pub bytes: u64,
     /// How many records it holds; 0 for a file that goes to quarantine.
     pub records: u32,
+    /// What its dataset's definition means; `None` without a dataset.
+    pub definition: Option<Fingerprint>,
 }
 
 /// The answer of `register` for one file.
@@ -181,9 +194,12 @@ pub enum EarlierState {
     Pending,
     /// All of it is stored: the file is a duplicate, or its move to history is still due.
     Settled,
-    /// Not settled, and registered for another dataset or with another number of records, so that
-    /// its ordinals are those of other records. Some of it may be stored. `register` changes nothing.
+    /// Pending, and registered by another definition or with another number of records: its ordinals
+    /// or its rows mean something else. Some of it may be stored. `register` changes nothing.
     OtherDefinition,
+    /// Quarantined after some of it was stored by another definition, or about to be removed.
+    /// `register` changes nothing: what is stored of it has to be [removed](Sink::remove) first.
+    BegunOtherwise,
 }
 
 /// What a commit did.

@@ -91,6 +91,9 @@ pub struct Totals {
     pub settled: u64,
     /// Files in quarantine.
     pub quarantined: u64,
+    /// Files that are being removed, with all that is stored of them.
+    #[serde(default)]
+    pub removing: u64,
     /// Records of settled files.
     pub records: u64,
     /// Rejects, all of them.
@@ -107,11 +110,18 @@ pub enum FileState {
     Settled,
     /// Set aside, with a reason.
     Quarantined,
+    /// About to be removed, with all that is stored of it.
+    Removing,
 }
 
 impl FileState {
     /// Every state.
-    pub const ALL: [Self; 3] = [Self::Pending, Self::Settled, Self::Quarantined];
+    pub const ALL: [Self; 4] = [
+        Self::Pending,
+        Self::Settled,
+        Self::Quarantined,
+        Self::Removing,
+    ];
 
     /// The state as the ledger, messages and JSON spell it.
     #[must_use]
@@ -120,6 +130,7 @@ impl FileState {
             Self::Pending => "pending",
             Self::Settled => "settled",
             Self::Quarantined => "quarantined",
+            Self::Removing => "removing",
         }
     }
 

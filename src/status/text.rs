@@ -43,12 +43,18 @@ impl fmt::Display for Status {
                 pending,
                 settled,
                 quarantined,
+                removing,
                 records,
                 rejects,
             } = totals;
+            let removing = if removing > 0 {
+                format!(", {removing} being removed")
+            } else {
+                String::new()
+            };
             writeln!(
                 f,
-                "ledger    {settled} settled, {pending} pending, {quarantined} quarantined; \
+                "ledger    {settled} settled, {pending} pending, {quarantined} quarantined{removing}; \
                  {records} records, {rejects} rejects"
             )?;
         }

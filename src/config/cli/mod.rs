@@ -206,6 +206,8 @@ pub enum StateFilter {
     Settled,
     /// In quarantine, with a reason.
     Quarantined,
+    /// About to be removed, with all that is stored of it.
+    Removing,
 }
 
 /// Arguments of `rejects`.

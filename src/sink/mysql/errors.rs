@@ -175,6 +175,12 @@ impl Failure {
         }
     }
 
+    /// Whether the server refused to add a column or a key that exists (1060, 1061), or to drop a key
+    /// that does not (1091): a migration that was cut off runs again.
+    pub(super) fn is_done_already(&self) -> bool {
+        matches!(self.code(), Some(1060 | 1061 | 1091))
+    }
+
     /// The number of the server's error; `None` if the server reported none.
     pub(super) fn code(&self) -> Option<u16> {
         match self {

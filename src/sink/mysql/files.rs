@@ -13,6 +13,7 @@ use mysql_async::Value;
 
 use crate::batch::ContentHash;
 use crate::coverage;
+use crate::dataset::Fingerprint;
 use crate::sink::{EarlierState, FileState, NUMBERS_USED_UP, NewFile, Registered, Settled};
 
 use super::errors::Failure;
@@ -26,21 +27,39 @@ const REASON_CHARS_MAX: usize = 1_000;
 
 pub(super) const NEWER: &str = "install the newer release that wrote to this database";
 
-/// The files in the ledger, by content.
-type Known = HashMap<ContentHash, Entered>;
+/// The files in the ledger, by content. The same content may be there for several datasets.
+type Known = HashMap<ContentHash, Vec<Entered>>;
 
 struct Entered {
     file_no: u32,
     state: FileState,
     dataset: String,
     records: u32,
+    /// `None` for a file of an earlier release, or one without a dataset.
+    definition: Option<Fingerprint>,
 }
 
 impl Entered {
     /// Whether it was entered by the definition by which this file is read.
     fn is_like(&self, file: &NewFile) -> bool {
-        self.dataset == file.dataset && self.records == file.records
+        self.dataset == file.dataset
+            && self.records == file.records
+            && self
+                .definition
+                .is_none_or(|own| Some(own) == file.definition)
     }
+}
+
+/// The entry of a file: that of its dataset; else one in quarantine, which may be of another dataset.
+fn entry_of<'a>(known: &'a mut Known, file: &NewFile) -> Option<&'a mut Entered> {
+    let entries = known.get_mut(&file.hash)?;
+    let of_dataset = |entered: &Entered| entered.dataset == file.dataset;
+    let in_quarantine = |entered: &Entered| entered.state == FileState::Quarantined;
+    let at = entries
+        .iter()
+        .position(of_dataset)
+        .or_else(|| entries.iter().position(in_quarantine))?;
+    entries.get_mut(at)
 }
 
 /// See [`Sink::register`](crate::sink::Sink::register).
@@ -50,39 +69,47 @@ pub(super) async fn register(
 ) -> Result<Vec<Registered>, Failure> {
     let mut known = Known::new();
     look_up(session, files.iter().map(|file| file.hash), &mut known).await?;
-    let missing = missing(files, &known);
-    let mut fresh: HashSet<ContentHash> = missing.iter().map(|file| file.hash).collect();
+    let missing = missing(files, &mut known);
+    let mut fresh: HashSet<(ContentHash, &str)> = missing.iter().map(|file| key(file)).collect();
     enter(session, &missing).await?;
     look_up(session, missing.iter().map(|file| file.hash), &mut known).await?;
 
     let mut registered = Vec::with_capacity(files.len());
     for file in files {
-        // An entry that is not there has met the last number, which is taken.
-        let entered = known.get_mut(&file.hash).ok_or_else(used_up)?;
+        // An entry that is missing had no number left.
+        let entered = entry_of(&mut known, file).ok_or_else(used_up)?;
         let file_no = entered.file_no;
         if !(1..=i32::MAX.unsigned_abs()).contains(&file_no) {
             return Err(used_up());
         }
+        let like = entered.is_like(file);
         // The same content again in this call is pending: the first one made it so.
         let earlier = match entered.state {
             FileState::Settled => EarlierState::Settled,
-            FileState::Quarantined => {
-                if !entered.is_like(file) && !entries(session, &[file_no]).await?.is_empty() {
-                    EarlierState::OtherDefinition
-                } else {
-                    reopen(session, file_no, file).await?;
-                    *entered = Entered {
-                        file_no,
-                        state: FileState::Pending,
-                        dataset: file.dataset.clone(),
-                        records: file.records,
-                    };
-                    EarlierState::New
-                }
+            FileState::Removing => EarlierState::BegunOtherwise,
+            FileState::Quarantined if !like && !entries(session, &[file_no]).await?.is_empty() => {
+                EarlierState::BegunOtherwise
             }
-            FileState::Pending if !entered.is_like(file) => EarlierState::OtherDefinition,
-            FileState::Pending if fresh.remove(&file.hash) => EarlierState::New,
-            FileState::Pending => EarlierState::Pending,
+            FileState::Quarantined => {
+                reopen(session, file_no, file).await?;
+                *entered = Entered {
+                    file_no,
+                    state: FileState::Pending,
+                    dataset: file.dataset.clone(),
+                    records: file.records,
+                    definition: file.definition,
+                };
+                EarlierState::New
+            }
+            FileState::Pending if !like => EarlierState::OtherDefinition,
+            FileState::Pending if fresh.remove(&key(file)) => EarlierState::New,
+            FileState::Pending => {
+                if entered.definition.is_none() && file.definition.is_some() {
+                    note_definition(session, file_no, file).await?;
+                    entered.definition = file.definition;
+                }
+                EarlierState::Pending
+            }
         };
         registered.push(Registered { file_no, earlier });
     }
@@ -96,12 +123,16 @@ fn used_up() -> Failure {
     }
 }
 
-/// The files that are not known, each content once.
-fn missing<'a>(files: &'a [NewFile], known: &Known) -> Vec<&'a NewFile> {
+fn key(file: &NewFile) -> (ContentHash, &str) {
+    (file.hash, &file.dataset)
+}
+
+/// The files that are not known, each content once for each dataset.
+fn missing<'a>(files: &'a [NewFile], known: &mut Known) -> Vec<&'a NewFile> {
     let mut seen = HashSet::new();
     files
         .iter()
-        .filter(|file| !known.contains_key(&file.hash) && seen.insert(file.hash))
+        .filter(|file| entry_of(known, file).is_none() && seen.insert(key(file)))
         .collect()
 }
 
@@ -110,11 +141,17 @@ async fn look_up(
     hashes: impl Iterator<Item = ContentHash>,
     known: &mut Known,
 ) -> Result<(), Failure> {
-    type Found = (Vec<u8>, u32, String, String, u32);
-    let hashes: Vec<ContentHash> = hashes.collect();
+    type Found = (Vec<u8>, u32, String, String, u32, Option<Vec<u8>>);
+    let mut hashes: Vec<ContentHash> = hashes.collect();
+    hashes.sort_unstable();
+    hashes.dedup();
+    for hash in &hashes {
+        known.remove(hash);
+    }
     for hashes in hashes.chunks(FILES_PER_STATEMENT) {
         let mut sql = String::from(
-            "SELECT hash, file_no, state, dataset, records FROM ingest_files WHERE hash IN (",
+            "SELECT hash, file_no, state, dataset, records, definition FROM ingest_files WHERE hash \
+             IN (",
         );
         for (at, hash) in hashes.iter().enumerate() {
             let comma = if at == 0 { "" } else { "," };
@@ -122,14 +159,16 @@ async fn look_up(
             write!(sql, "{comma}x'{hash:032x}'").expect("writing to a string does not fail");
         }
         sql.push(')');
-        for (hash, file_no, state, dataset, records) in session.rows::<Found>(&sql).await? {
+        for row in session.rows::<Found>(&sql).await? {
+            let (hash, file_no, state, dataset, records, definition) = row;
             let entered = Entered {
                 file_no,
                 state: file_state(&state)?,
                 dataset,
                 records,
+                definition: definition.map(|bytes| Fingerprint::from_bytes(identity(bytes))),
             };
-            known.insert(identity(hash), entered);
+            known.entry(identity(hash)).or_default().push(entered);
         }
     }
     Ok(())
@@ -139,11 +178,11 @@ async fn look_up(
 /// meantime stays as that process entered it.
 async fn enter(session: &mut Session, files: &[&NewFile]) -> Result<(), Failure> {
     let insert = Insert {
-        head:
-            "INSERT INTO ingest_files (hash, dataset, name, bytes, records, state, registered_at)"
-                .to_owned(),
-        group: Cow::Borrowed("(?,?,?,?,?,'pending',UTC_TIMESTAMP(6))"),
-        columns: 5,
+        head: "INSERT INTO ingest_files (hash, dataset, name, bytes, records, definition, state, \
+               registered_at)"
+            .to_owned(),
+        group: Cow::Borrowed("(?,?,?,?,?,?,'pending',UTC_TIMESTAMP(6))"),
+        columns: 6,
         tail: Cow::Borrowed(" ON DUPLICATE KEY UPDATE file_no = file_no"),
     };
     let mut rest = files;
@@ -151,12 +190,13 @@ async fn enter(session: &mut Session, files: &[&NewFile]) -> Result<(), Failure>
         // Powers of two, so that there are few statements to prepare.
         let (now, later) = rest.split_at(1 << rest.len().min(FILES_PER_STATEMENT).ilog2());
         let rows = now.iter().map(|file| {
-            let values: [Value; 5] = [
+            let values: [Value; 6] = [
                 file.hash.as_slice().into(),
                 file.dataset.as_str().into(),
                 file.name.as_str().into(),
                 file.bytes.into(),
                 file.records.into(),
+                definition(file),
             ];
             values.into_iter()
         });
@@ -166,12 +206,38 @@ async fn enter(session: &mut Session, files: &[&NewFile]) -> Result<(), Failure>
     Ok(())
 }
 
-/// Makes a quarantined file pending, with its present name, dataset and size.
+fn definition(file: &NewFile) -> Value {
+    file.definition
+        .map(|definition| definition.to_bytes().to_vec())
+        .into()
+}
+
+/// Makes a quarantined file pending, with its present name, dataset, size and definition.
 async fn reopen(session: &mut Session, file_no: u32, file: &NewFile) -> Result<(), Failure> {
     let sql = "UPDATE ingest_files SET state = 'pending', reason = NULL, dataset = ?, name = ?, \
-               bytes = ?, records = ? WHERE file_no = ? AND state = 'quarantined'";
-    let params = (&file.dataset, &file.name, file.bytes, file.records, file_no);
+               bytes = ?, records = ?, definition = ? WHERE file_no = ? AND state = 'quarantined'";
+    let params = (
+        &file.dataset,
+        &file.name,
+        file.bytes,
+        file.records,
+        definition(file),
+        file_no,
+    );
     session.run_with(sql, params).await.map(drop)
+}
+
+/// Notes the definition of a pending file of an earlier release.
+async fn note_definition(
+    session: &mut Session,
+    file_no: u32,
+    file: &NewFile,
+) -> Result<(), Failure> {
+    let sql = "UPDATE ingest_files SET definition = ? WHERE file_no = ? AND definition IS NULL";
+    session
+        .run_with(sql, (definition(file), file_no))
+        .await
+        .map(drop)
 }
 
 /// See [`Sink::coverage`](crate::sink::Sink::coverage).
@@ -197,7 +263,7 @@ pub(super) async fn coverage(
 }
 
 /// What the entries of files cover, for those that have any.
-async fn entries(
+pub(super) async fn entries(
     session: &mut Session,
     file_nos: &[u32],
 ) -> Result<HashMap<u32, Vec<Range<u64>>>, Failure> {
@@ -311,10 +377,10 @@ pub(super) async fn quarantine(
 ) -> Result<(), Failure> {
     let reason: String = reason.chars().take(REASON_CHARS_MAX).collect();
     // The reason first: the server assigns from left to right, and both conditions need the old state.
-    let sql = "INSERT INTO ingest_files (hash, dataset, name, bytes, records, state, reason, \
-               registered_at) VALUES (?, ?, ?, ?, ?, 'quarantined', ?, UTC_TIMESTAMP(6)) \
-               ON DUPLICATE KEY UPDATE reason = IF(state = 'settled', reason, VALUES(reason)), \
-               state = IF(state = 'settled', state, VALUES(state))";
+    let sql = "INSERT INTO ingest_files (hash, dataset, name, bytes, records, definition, state, \
+               reason, registered_at) VALUES (?, ?, ?, ?, ?, ?, 'quarantined', ?, UTC_TIMESTAMP(6)) \
+               ON DUPLICATE KEY UPDATE reason = IF(state IN ('settled', 'removing'), reason, \
+               VALUES(reason)), state = IF(state IN ('settled', 'removing'), state, VALUES(state))";
     let hash = file.hash.as_slice();
     let params = (
         hash,
@@ -322,6 +388,7 @@ pub(super) async fn quarantine(
         &file.name,
         file.bytes,
         file.records,
+        definition(file),
         reason,
     );
     session.run_with(sql, params).await.map(drop)

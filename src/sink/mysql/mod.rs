@@ -34,6 +34,7 @@ mod login;
 mod misfit;
 mod operators;
 mod options;
+mod remove;
 mod schema;
 mod session;
 mod summary;
@@ -118,6 +119,11 @@ impl Sink for MysqlSink {
         self.control
             .on_session("noting a quarantined file", work)
             .await
+    }
+
+    async fn remove(&self, file_no: u32, datasets: &Datasets) -> Result<u64, Fault> {
+        let work = async |session: &mut Session| remove::remove(session, file_no, datasets).await;
+        self.control.on_session("removing a file", work).await
     }
 }
 

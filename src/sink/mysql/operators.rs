@@ -35,6 +35,7 @@ pub(super) async fn totals(session: &mut Session) -> Result<Totals, Failure> {
             FileState::Pending => totals.pending = files,
             FileState::Settled => (totals.settled, totals.records) = (files, records),
             FileState::Quarantined => totals.quarantined = files,
+            FileState::Removing => totals.removing = files,
         }
     }
     totals.rejects = session.one("SELECT COUNT(*) FROM ingest_rejects").await?;

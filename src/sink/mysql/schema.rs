@@ -90,7 +90,10 @@ async fn locked(
         .await?;
     for migration in migrations::due(migrations::MYSQL, &recorded)? {
         for statement in migration.statements() {
-            session.run(statement).await?;
+            match session.run(statement).await {
+                Err(failure) if failure.is_done_already() => {}
+                done => drop(done?),
+            }
         }
         // The lock is of one server: on another node of a cluster the same may happen at the same time.
         let sql = "INSERT INTO ingest_migrations (number, name, checksum, applied_at) VALUES (?, \
@@ -98,6 +101,7 @@ async fn locked(
         let params = (migration.number, migration.name, migration.checksum());
         session.run_with(sql, params).await?;
     }
+    record(session, datasets).await?;
     let mut misfits = Vec::new();
     let mismatches = mismatches(session, datasets).await?;
     let kept = mismatch::kept(&mismatches).filter(|_| keep_rows);
@@ -135,6 +139,18 @@ async fn locked(
     Err(Fault::fatal(Origin::Sink, doing, problems.join("; "))
         .with_next_step(next_step)
         .into())
+}
+
+/// Records the definitions by which this process loads files.
+async fn record(session: &mut Session, datasets: &Datasets) -> Result<(), Failure> {
+    for dataset in datasets.iter() {
+        let sql = "INSERT INTO ingest_definitions (definition, dataset, text, recorded_at) VALUES \
+                   (?, ?, ?, UTC_TIMESTAMP(6)) ON DUPLICATE KEY UPDATE dataset = dataset";
+        let fingerprint = dataset.fingerprint.to_bytes().to_vec();
+        let params = (fingerprint, &dataset.name, dataset.definition());
+        session.run_with(sql, params).await?;
+    }
+    Ok(())
 }
 
 /// How the ledger and the tables of the datasets contradict each other.
@@ -221,7 +237,7 @@ pub(super) async fn inspect(
     Ok((missing, findings))
 }
 
-async fn has_table(session: &mut Session, name: &str) -> Result<bool, Failure> {
+pub(super) async fn has_table(session: &mut Session, name: &str) -> Result<bool, Failure> {
     let sql = "SELECT 1 FROM information_schema.TABLES WHERE TABLE_SCHEMA = DATABASE() AND \
                TABLE_NAME = ?";
     Ok(!session.rows_with::<u64>(sql, (name,)).await?.is_empty())

@@ -85,11 +85,13 @@ pub(super) fn commit(db: &Transaction<'_>, batches: &[Batch]) -> Result<Committe
 
 /// The files of the batches that are not in this ledger, once for each batch.
 fn foreign(db: &Transaction<'_>, batches: &[Batch]) -> Result<Vec<SourceFile>, Failure> {
-    let mut is_known =
-        db.prepare_cached("SELECT 1 FROM ingest_files WHERE file_no = ? AND hash = ?")?;
+    let mut is_known = db.prepare_cached(
+        "SELECT 1 FROM ingest_files WHERE file_no = ? AND hash = ? AND definition = ?",
+    )?;
     let mut foreign = Vec::new();
-    for file in batches.iter().map(Batch::file) {
-        if !is_known.exists(params![file.file_no, file.hash])? {
+    for batch in batches {
+        let (file, definition) = (batch.file(), batch.dataset.fingerprint.to_bytes());
+        if !is_known.exists(params![file.file_no, file.hash, definition])? {
             foreign.push(file);
         }
     }

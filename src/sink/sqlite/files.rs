@@ -6,6 +6,7 @@ use std::ops::Range;
 use rusqlite::{OptionalExtension, Transaction, params};
 
 use crate::coverage;
+use crate::dataset::Fingerprint;
 use crate::sink::{EarlierState, FileState, NUMBERS_USED_UP, NewFile, Registered, Settled};
 
 use super::errors::Failure;
@@ -19,16 +20,21 @@ pub(super) fn register(
     files: &[NewFile],
 ) -> Result<Vec<Registered>, Failure> {
     let mut find = db.prepare_cached(
-        "SELECT file_no, state, dataset = ?2 AND records = ?3, EXISTS (SELECT 1 FROM ingest_frames e \
-         WHERE e.file_no = f.file_no) FROM ingest_files f WHERE hash = ?1",
+        "SELECT file_no, state, dataset = ?2 AND records = ?3 AND (definition IS NULL OR definition \
+         IS ?4), EXISTS (SELECT 1 FROM ingest_frames e WHERE e.file_no = f.file_no) FROM ingest_files \
+         f WHERE hash = ?1 AND (dataset = ?2 OR state = 'quarantined') ORDER BY dataset = ?2 DESC \
+         LIMIT 1",
     )?;
     let mut enter = db.prepare_cached(
-        "INSERT INTO ingest_files (hash, dataset, name, bytes, records, state, registered_at) \
-         VALUES (?, ?, ?, ?, ?, 'pending', ?)",
+        "INSERT INTO ingest_files (hash, dataset, name, bytes, records, definition, state, \
+         registered_at) VALUES (?, ?, ?, ?, ?, ?, 'pending', ?)",
+    )?;
+    let mut note = db.prepare_cached(
+        "UPDATE ingest_files SET definition = ? WHERE file_no = ? AND definition IS NULL",
     )?;
     let mut reopen = db.prepare_cached(
         "UPDATE ingest_files SET state = 'pending', reason = NULL, dataset = ?, name = ?, bytes = \
-         ?, records = ? WHERE file_no = ?",
+         ?, records = ?, definition = ? WHERE file_no = ?",
     )?;
     let mut registered = Vec::with_capacity(files.len());
     for file in files {
@@ -38,27 +44,42 @@ pub(super) fn register(
             name,
             bytes,
             records,
+            ..
         } = file;
+        let definition = definition(file);
         let known: Option<(u32, String, bool, bool)> = find
-            .query_row(params![hash, dataset, records], |row| {
+            .query_row(params![hash, dataset, records, definition], |row| {
                 Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
             })
             .optional()?;
         let (file_no, earlier) = match known {
             None => {
-                let number = enter.insert(params![hash, dataset, name, bytes, records, now()])?;
+                let number = enter.insert(params![
+                    hash,
+                    dataset,
+                    name,
+                    bytes,
+                    records,
+                    definition,
+                    now()
+                ])?;
                 (u32::try_from(number).unwrap_or(u32::MAX), EarlierState::New)
             }
             Some((file_no, state, is_alike, has_entries)) => {
                 let earlier = match file_state(&state)? {
-                    FileState::Pending if is_alike => EarlierState::Pending,
+                    FileState::Pending if is_alike => {
+                        note.execute(params![definition, file_no])?;
+                        EarlierState::Pending
+                    }
                     FileState::Pending => EarlierState::OtherDefinition,
                     FileState::Settled => EarlierState::Settled,
+                    FileState::Removing => EarlierState::BegunOtherwise,
                     FileState::Quarantined if has_entries && !is_alike => {
-                        EarlierState::OtherDefinition
+                        EarlierState::BegunOtherwise
                     }
                     FileState::Quarantined => {
-                        reopen.execute(params![dataset, name, bytes, records, file_no])?;
+                        reopen
+                            .execute(params![dataset, name, bytes, records, definition, file_no])?;
                         EarlierState::New
                     }
                 };
@@ -154,14 +175,23 @@ pub(super) fn quarantine(
         name,
         bytes,
         records,
+        ..
     } = file;
+    let definition = definition(file);
     db.execute(
-        "INSERT INTO ingest_files (hash, dataset, name, bytes, records, state, reason, \
-         registered_at) VALUES (?, ?, ?, ?, ?, 'quarantined', ?, ?) ON CONFLICT (hash) DO UPDATE \
-         SET state = excluded.state, reason = excluded.reason WHERE state <> 'settled'",
-        params![hash, dataset, name, bytes, records, reason, now()],
+        "INSERT INTO ingest_files (hash, dataset, name, bytes, records, definition, state, reason, \
+         registered_at) VALUES (?, ?, ?, ?, ?, ?, 'quarantined', ?, ?) ON CONFLICT (hash, dataset) DO \
+         UPDATE SET state = excluded.state, reason = excluded.reason WHERE state NOT IN ('settled', \
+         'removing')",
+        params![
+            hash, dataset, name, bytes, records, definition, reason, now()
+        ],
     )?;
     Ok(())
+}
+
+fn definition(file: &NewFile) -> Option<[u8; 16]> {
+    file.definition.map(Fingerprint::to_bytes)
 }
 
 /// Parses the state of a file in `ingest_files`.

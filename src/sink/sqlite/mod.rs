@@ -36,6 +36,7 @@ mod errors;
 mod files;
 mod now;
 mod operators;
+mod remove;
 mod schema;
 mod summary;
 
@@ -203,6 +204,12 @@ impl Sink for SqliteSink {
         let (file, reason) = (file.clone(), reason.to_owned());
         let work = move |db: &Transaction<'_>| files::quarantine(db, &file, &reason);
         self.transact("noting a quarantined file", work).await
+    }
+
+    async fn remove(&self, file_no: u32, datasets: &Datasets) -> Result<u64, Fault> {
+        let datasets = datasets.clone();
+        let work = move |db: &Transaction<'_>| remove::remove(db, file_no, &datasets);
+        self.transact("removing a file", work).await
     }
 }
 

@@ -39,6 +39,7 @@ pub(super) fn totals(db: &Transaction<'_>) -> Result<Totals, Failure> {
             FileState::Pending => totals.pending = files,
             FileState::Settled => (totals.settled, totals.records) = (files, records),
             FileState::Quarantined => totals.quarantined = files,
+            FileState::Removing => totals.removing = files,
         }
     }
     totals.rejects = db.query_row("SELECT COUNT(*) FROM ingest_rejects", [], |row| row.get(0))?;

@@ -29,11 +29,27 @@ pub(super) fn migrate(
         .collect::<Result<_, _>>()?;
     for migration in migrations::due(migrations::SQLITE, &recorded)? {
         for statement in migration.statements() {
-            db.execute_batch(statement)?;
+            match db.execute_batch(statement) {
+                // Where some of the ledger's tables were dropped, the others have the column already.
+                Err(error) if error.to_string().contains("duplicate column name") => {}
+                done => done?,
+            }
         }
         db.execute(
             "INSERT INTO ingest_migrations (number, name, checksum, applied_at) VALUES (?, ?, ?, ?)",
             params![migration.number, migration.name, migration.checksum(), now()],
+        )?;
+    }
+    for dataset in datasets.iter() {
+        db.execute(
+            "INSERT OR IGNORE INTO ingest_definitions (definition, dataset, text, recorded_at) VALUES \
+             (?, ?, ?, ?)",
+            params![
+                dataset.fingerprint.to_bytes(),
+                dataset.name,
+                dataset.definition(),
+                now()
+            ],
         )?;
     }
     let mismatches = mismatches(db, datasets)?;
@@ -59,7 +75,7 @@ pub(super) fn migrate(
     Ok(())
 }
 
-fn has_table(db: &Transaction<'_>, name: &str) -> Result<bool, Failure> {
+pub(super) fn has_table(db: &Transaction<'_>, name: &str) -> Result<bool, Failure> {
     let found = db
         .prepare("SELECT 1 FROM pragma_table_info(?)")?
         .exists([name])?;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use lemonade_task::batch::Span;
 use lemonade_task::broker::{self, Broker, BrokerOptions, Consumer, Delivery, Depth, Queued};
-use lemonade_task::dataset::Datasets;
+use lemonade_task::dataset::{Datasets, Fingerprint};
 use lemonade_task::fault::Class;
 use lemonade_task::frame::Frame;
 use tokio::time::{Instant, timeout};
@@ -473,6 +473,7 @@ fn frame(dataset: &str, n: u32, bytes: usize) -> Frame {
     let payload = |bytes: usize| Bytes::from(vec![u8::try_from(n % 100).unwrap() | 0x80; bytes]);
     Frame {
         dataset: dataset.into(),
+        definition: Fingerprint::default(),
         span: Span {
             file_no: 7,
             first_ordinal: n,

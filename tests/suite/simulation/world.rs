@@ -1,7 +1,7 @@
 //! The simulated world: a broker and a database that fail, lose, duplicate and reorder as a seed
 //! decides, and that survive crashes of the engine.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Range;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
@@ -10,9 +10,10 @@ use std::time::Duration;
 use arrow_array::cast::AsArray;
 use arrow_array::types::UInt64Type;
 use async_trait::async_trait;
-use lemonade_task::batch::{Batch, ContentHash, RejectCode, Span};
+use lemonade_task::batch::{Batch, ContentHash, RejectCode, Span, provenance};
 use lemonade_task::broker::{Broker, Consumer, Delivery, Depth, Queued, Tag};
 use lemonade_task::coverage;
+use lemonade_task::dataset::{Datasets, Fingerprint};
 use lemonade_task::fault::{Fault, Origin};
 use lemonade_task::finding::Finding;
 use lemonade_task::frame::{Codec, Frame};
@@ -67,6 +68,8 @@ pub enum Broken {
     IdsByArrival,
     /// Rejects are not stored.
     RejectsDropped,
+    /// A file goes on under another definition than it was begun by.
+    DefinitionsMixed,
     /// A moved file replaces one of the same name.
     MovesReplace,
     /// A frame is acked before it is committed. Harmless: ingest publishes lost frames again.
@@ -76,15 +79,55 @@ pub enum Broken {
 #[derive(Default)]
 pub struct Database {
     pub files: BTreeMap<u32, Entry>,
-    pub numbers: HashMap<ContentHash, u32>,
+    /// The last number that was given to a file.
+    pub last_number: u32,
     pub rows: BTreeMap<u64, String>,
     pub rejects: BTreeMap<(u32, u32), RejectCode>,
     pub frames: BTreeSet<Span>,
 }
 
 pub struct Entry {
+    pub hash: ContentHash,
+    pub dataset: String,
+    pub definition: Option<Fingerprint>,
     pub records: u32,
     pub state: &'static str,
+}
+
+impl Database {
+    /// The number of a file: that of its dataset; else one in quarantine.
+    fn find(&self, file: &NewFile) -> Option<u32> {
+        let same = |entry: &Entry| entry.hash == file.hash;
+        let of_dataset = |entry: &Entry| same(entry) && entry.dataset == file.dataset;
+        let in_quarantine = |entry: &Entry| same(entry) && entry.state == "quarantined";
+        let number = |is: &dyn Fn(&Entry) -> bool| {
+            self.files
+                .iter()
+                .find(|(_, entry)| is(entry))
+                .map(|(no, _)| *no)
+        };
+        number(&of_dataset).or_else(|| number(&in_quarantine))
+    }
+
+    fn enter(&mut self, file_no: Option<u32>, file: &NewFile, state: &'static str) -> u32 {
+        let file_no = file_no.unwrap_or_else(|| {
+            self.last_number += 1;
+            self.last_number
+        });
+        let entry = Entry {
+            hash: file.hash,
+            dataset: file.dataset.clone(),
+            definition: file.definition,
+            records: file.records,
+            state,
+        };
+        self.files.insert(file_no, entry);
+        file_no
+    }
+
+    fn has_entries(&self, file_no: u32) -> bool {
+        self.frames.iter().any(|span| span.file_no == file_no)
+    }
 }
 
 #[derive(Default)]
@@ -286,6 +329,13 @@ impl SimSink {
         let mut database = self.0.database.lock().unwrap();
         let broken = |rule: Broken| self.0.broken == Some(rule);
         let mut committed = Committed::default();
+        let is_known = database.files.get(&batch.span.file_no).is_some_and(|file| {
+            (file.hash, file.definition) == (batch.hash, Some(batch.dataset.fingerprint))
+        });
+        if !is_known && !broken(Broken::DefinitionsMixed) {
+            committed.foreign.push(batch.file());
+            return committed;
+        }
         let values = batch
             .rows
             .column_by_name("event_value")
@@ -339,21 +389,32 @@ impl Sink for SimSink {
             let mut database = self.0.database.lock().unwrap();
             let mut registered = Vec::new();
             for file in files {
-                let next = u32::try_from(database.numbers.len()).unwrap() + 1;
-                let file_no = *database.numbers.entry(file.hash).or_insert(next);
-                let entry = database.files.get(&file_no);
-                let earlier = match entry.map(|entry| entry.state) {
-                    None | Some("quarantined") => EarlierState::New,
-                    Some("settled") => EarlierState::Settled,
-                    Some(_) => EarlierState::Pending,
+                let found = database.find(file);
+                let is_like = |entry: &Entry| {
+                    (&entry.dataset, entry.definition, entry.records)
+                        == (&file.dataset, file.definition, file.records)
                 };
-                if earlier == EarlierState::New {
-                    let entry = Entry {
-                        records: file.records,
-                        state: "pending",
-                    };
-                    database.files.insert(file_no, entry);
-                }
+                let earlier = match found.map(|no| (no, &database.files[&no])) {
+                    None => EarlierState::New,
+                    Some((_, entry)) if entry.state == "settled" => EarlierState::Settled,
+                    Some((no, entry)) if entry.state == "quarantined" => {
+                        if !is_like(entry) && database.has_entries(no) {
+                            EarlierState::BegunOtherwise
+                        } else {
+                            EarlierState::New
+                        }
+                    }
+                    Some((_, entry)) if is_like(entry) => EarlierState::Pending,
+                    Some(_) if self.0.broken == Some(Broken::DefinitionsMixed) => {
+                        EarlierState::Pending
+                    }
+                    Some(_) => EarlierState::OtherDefinition,
+                };
+                let file_no = match (earlier, found) {
+                    (EarlierState::New, _) => database.enter(found, file, "pending"),
+                    (_, Some(found)) => found,
+                    (_, None) => unreachable!("a file that is not found is new"),
+                };
                 registered.push(Registered { file_no, earlier });
             }
             registered
@@ -368,6 +429,7 @@ impl Sink for SimSink {
             let one = self.store(batch);
             committed.rows += one.rows;
             committed.duplicates += one.duplicates;
+            committed.foreign.extend(one.foreign);
         }
         self.answer(committed)
     }
@@ -421,10 +483,9 @@ impl Sink for SimSink {
                     .count();
                 database.frames.retain(|span| span.file_no != file_no);
                 let rejects = u32::try_from(rejects).unwrap();
-                let hash = database.numbers.iter().find(|(_, no)| **no == file_no);
                 settled.push(Settled {
                     file_no,
-                    hash: *hash.unwrap().0,
+                    hash: file.hash,
                     records: file.records,
                     rejects,
                 });
@@ -438,16 +499,31 @@ impl Sink for SimSink {
         self.call().await?;
         {
             let mut database = self.0.database.lock().unwrap();
-            let next = u32::try_from(database.numbers.len()).unwrap() + 1;
-            let file_no = *database.numbers.entry(file.hash).or_insert(next);
-            database.files.insert(
-                file_no,
-                Entry {
-                    records: 0,
-                    state: "quarantined",
-                },
-            );
+            match database.find(file) {
+                Some(file_no) => {
+                    let entry = database.files.get_mut(&file_no).unwrap();
+                    if entry.state != "settled" {
+                        entry.state = "quarantined";
+                    }
+                }
+                None => drop(database.enter(None, file, "quarantined")),
+            }
         }
         self.answer(())
+    }
+
+    async fn remove(&self, file_no: u32, _: &Datasets) -> Result<u64, Fault> {
+        self.call().await?;
+        let rows = {
+            let mut database = self.0.database.lock().unwrap();
+            let of_file = |id: u64| provenance(id).0 == file_no;
+            let before = database.rows.len();
+            database.rows.retain(|id, _| !of_file(*id));
+            database.rejects.retain(|(no, _), _| *no != file_no);
+            database.frames.retain(|span| span.file_no != file_no);
+            database.files.remove(&file_no);
+            before - database.rows.len()
+        };
+        self.answer(rows as u64)
     }
 }

@@ -82,6 +82,11 @@ const ALL_TYPES: &str = "name = 'all_types'
         {name = 'a_json', type = 'json', required = false},
     ]";
 
+fn datasets() -> Datasets {
+    let users = vec![toml::from_str(ALL_TYPES).expect("a definition")];
+    Datasets::new(users).expect("it is valid")
+}
+
 impl Fixture {
     /// The last rejects, newest first.
     pub async fn rejects(&self, max: usize) -> Vec<RejectEntry> {
@@ -115,13 +120,11 @@ impl Fixture {
         let sink = open(&url, &SinkOptions::default())
             .await
             .expect("the database is there");
-        let users = vec![toml::from_str(ALL_TYPES).expect("a definition")];
-        let datasets = Datasets::new(users).expect("it is valid");
         Self {
             target,
             url,
             sink,
-            datasets,
+            datasets: datasets(),
             _folder: folder,
         }
     }
@@ -315,6 +318,9 @@ pub fn new_file(dataset: &str, records: u32) -> NewFile {
     NewFile {
         hash,
         dataset: dataset.to_owned(),
+        definition: datasets()
+            .by_name(dataset)
+            .map(|dataset| dataset.fingerprint),
         name: format!("{dataset} `é'\"\\ 1.json"),
         bytes: 1 << 40,
         records,

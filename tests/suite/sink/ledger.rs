@@ -118,6 +118,7 @@ pub async fn a_quarantined_file_becomes_pending(target: Target) {
 
     // It is mended, or a dataset was defined for it.
     "vehicle_events".clone_into(&mut file.dataset);
+    file.definition = Some(fixture.dataset("vehicle_events").fingerprint);
     (file.records, file.name) = (2, "renamed.json".to_owned());
     let registered = fixture
         .sink
@@ -160,54 +161,6 @@ pub async fn a_quarantined_file_becomes_pending(target: Target) {
         fixture.sink.register(&[file]).await.unwrap()[0].earlier,
         EarlierState::Settled
     );
-}
-
-/// Ordinals stand for other records where a dataset is defined in another way.
-pub async fn a_file_that_was_begun_by_another_definition_is_told_apart(target: Target) {
-    let fixture = Fixture::new(target).await;
-    let mut file = new_file("vehicle_events", 3);
-    let registered = fixture.sink.register(slice::from_ref(&file)).await.unwrap();
-    let file_no = registered[0].file_no;
-    file.hash = fixture.adopt(file_no).await;
-    let as_now = async |file: &NewFile| {
-        let registered = fixture.sink.register(slice::from_ref(file)).await.unwrap();
-        assert_eq!(registered[0].file_no, file_no);
-        registered[0].earlier
-    };
-    let others = [
-        NewFile {
-            records: 4,
-            ..file.clone()
-        },
-        NewFile {
-            dataset: "vehicle_status".to_owned(),
-            ..file.clone()
-        },
-    ];
-    for other in &others {
-        assert_eq!(as_now(other).await, EarlierState::OtherDefinition);
-    }
-    assert_eq!(
-        as_now(&file).await,
-        EarlierState::Pending,
-        "it is as it was"
-    );
-
-    // Set aside, and nothing of it is stored: it may begin anew.
-    fixture.sink.quarantine(&file, "why").await.unwrap();
-    assert_eq!(as_now(&others[0]).await, EarlierState::New);
-    fixture.sink.quarantine(&file, "why").await.unwrap();
-    assert_eq!(as_now(&file).await, EarlierState::New);
-
-    fixture.commit(&[events(&fixture, file_no, 0..2)]).await;
-    fixture.sink.quarantine(&file, "why").await.unwrap();
-    for other in &others {
-        assert_eq!(as_now(other).await, EarlierState::OtherDefinition);
-    }
-    assert_eq!(as_now(&file).await, EarlierState::New);
-    fixture.commit(&[events(&fixture, file_no, 2..3)]).await;
-    assert_eq!(fixture.sink.settle(&[file_no]).await.unwrap().len(), 1);
-    assert_eq!(as_now(&others[0]).await, EarlierState::Settled);
 }
 
 pub async fn coverage_is_the_union_of_entries(target: Target) {
@@ -420,6 +373,7 @@ pub async fn operators_see_what_the_ledger_says(target: Target) {
         pending: 1,
         settled: 1,
         quarantined: 1,
+        removing: 0,
         records: 4,
         rejects: 2,
     };

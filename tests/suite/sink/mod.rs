@@ -10,6 +10,7 @@
 )]
 
 pub mod faults;
+mod definitions;
 mod fixture;
 mod ledger;
 mod operators;
@@ -103,6 +104,7 @@ async fn an_absent_server_is_waited_for_and_one_that_refuses_is_not() {
 /// Every clause, over one kind of database.
 async fn conformance(target: Target) {
     schema::migration_is_repeatable_and_safe_for_several_processes(target).await;
+    schema::a_ledger_of_an_earlier_release_is_brought_up_to_date(target).await;
     schema::a_newer_schema_is_refused(target).await;
     schema::a_table_that_does_not_fit_is_refused_with_its_remedy(target).await;
     schema::a_ledger_that_is_not_of_its_tables_is_refused(target).await;
@@ -119,7 +121,10 @@ async fn conformance(target: Target) {
     ledger::settle_leaves_what_is_not_covered(target).await;
     ledger::a_file_that_is_one_batch_is_settled_by_its_commit(target).await;
     ledger::a_batch_that_is_there_twice_counts_once(target).await;
-    ledger::a_file_that_was_begun_by_another_definition_is_told_apart(target).await;
+    definitions::a_file_that_was_begun_by_another_definition_is_told_apart(target).await;
+    definitions::a_number_is_one_content_in_one_dataset(target).await;
+    definitions::a_batch_of_another_definition_is_left_out(target).await;
+    definitions::what_is_stored_of_a_file_can_be_removed(target).await;
     ledger::batches_of_another_ledger_are_left_out(target).await;
     ledger::operators_see_what_the_ledger_says(target).await;
     ledger::file_numbers_at_their_limit_end_with_advice(target).await;

@@ -177,7 +177,7 @@ pub async fn a_commit_may_be_repeated(target: Target) {
     assert_eq!(fixture.commit(&[]).await, stored(0, 0, 0));
     let (one, two) = (
         fixture.file("vehicle_events", 1_700).await,
-        fixture.file("x", 3).await,
+        fixture.file("vehicle_status", 3).await,
     );
     // Two datasets in one call, the files not in order, sizes that are no round numbers.
     let status = fixture.dataset("vehicle_status");

@@ -9,7 +9,11 @@ use std::sync::Arc;
 
 use arrow_schema::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
+
+pub use definition::Fingerprint;
+
+mod definition;
 
 /// Name of the primary key column of each table: `file_no << 32 | ordinal`.
 pub const ID_COLUMN: &str = "id";
@@ -21,7 +25,7 @@ pub const RESCUE_COLUMN: &str = "_rescued";
 const IDENTIFIER_CHARS_MAX: usize = 64;
 
 /// A kind of record, and the table that its rows go to.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Dataset {
     /// The name, as the ledger, a metric label and the key of the Redis stream hold it.
@@ -46,12 +50,16 @@ pub struct Dataset {
     #[serde(default)]
     pub on_unknown_field: OnUnknownField,
     /// The daily summary of this dataset. Default: no summary.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub summary: Option<Summary>,
+    /// What all of this means for ordinals and rows. [`Datasets::new`] fills it in.
+    #[serde(skip)]
+    #[schemars(skip)]
+    pub fingerprint: Fingerprint,
 }
 
 /// One column of a dataset and the field that fills it.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Column {
     /// The column's name.
@@ -71,10 +79,10 @@ pub struct Column {
     #[serde(default = "default_required")]
     pub required: bool,
     /// JSON text that the column holds if the field is missing or null. Only for `json` columns.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub default: Option<String>,
     /// The unit of a number in a `timestamp` column. Default: a number is a reject.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub epoch: Option<EpochUnit>,
 }
 
@@ -87,7 +95,7 @@ const fn default_required() -> bool {
 }
 
 /// The type of a column, and the JSON values that it accepts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ColumnType {
     /// Text of at most `max_chars` characters. Accepts numbers and booleans as written.
@@ -106,7 +114,7 @@ pub enum ColumnType {
 }
 
 /// The unit of a numeric timestamp.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum EpochUnit {
     /// Seconds since 1970-01-01T00:00:00Z.
@@ -118,7 +126,7 @@ pub enum EpochUnit {
 }
 
 /// How the records of a file are separated.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Format {
     /// `document` if the file is one JSON value, else `lines`; [`cut`](crate::cut) has the exact
@@ -132,7 +140,7 @@ pub enum Format {
 }
 
 /// What the parser does with a field that no column takes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum OnUnknownField {
     /// Stores it in the column `_rescued`, a JSON object.
@@ -145,7 +153,7 @@ pub enum OnUnknownField {
 }
 
 /// The daily summary of a dataset: the last record of each key on each UTC day.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Summary {
     /// The table.
@@ -277,6 +285,7 @@ impl Datasets {
             all[at].fill_defaults();
             check(&all[at])?;
             check_apart(&all[..at], &all[at])?;
+            all[at].fingerprint = Fingerprint::of(&all[at]);
         }
         Ok(Self(all.into_iter().map(Arc::new).collect()))
     }
@@ -349,6 +358,7 @@ fn builtin() -> Vec<Dataset> {
         columns,
         on_unknown_field: OnUnknownField::Rescue,
         summary,
+        fingerprint: Fingerprint::default(),
     };
     let mut extra = column("event_extra_data", ColumnType::Json);
     extra.required = false;

@@ -26,7 +26,7 @@ use bytes::Bytes;
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::batch::{Batch, ContentHash, Reject, RejectCode, Span, provenance};
-use crate::dataset::Datasets;
+use crate::dataset::{Datasets, Fingerprint};
 pub use codec::Codec;
 use read::StreamError;
 use write::Writer;
@@ -36,6 +36,8 @@ use write::Writer;
 pub struct Frame {
     /// The dataset's name.
     pub dataset: Arc<str>,
+    /// What the dataset's definition meant where the frame was made.
+    pub definition: Fingerprint,
     /// The records that became its rows and rejects.
     pub span: Span,
     /// The identity of the file of the records.
@@ -52,8 +54,8 @@ pub enum FrameError {
     /// The bytes are damaged, or not a frame.
     #[error("the frame is damaged: {0}")]
     Damaged(String),
-    /// This process does not have the frame's dataset, or defines it with other columns.
-    #[error("the frame does not fit dataset `{0}` as this process defines it")]
+    /// This process does not have the frame's dataset, or has another definition of it.
+    #[error("the frame was made by another definition of dataset `{0}` than this process has")]
     Dataset(String),
 }
 
@@ -65,8 +67,8 @@ impl Frame {
     }
 
     /// The header that accompanies rows and rejects in a queue over a network, as text:
-    /// `dataset:file_no:hash:first:records:checksum`. The checksum covers the header before it, the
-    /// rows and the rejects.
+    /// `dataset:definition:file_no:hash:first:records:checksum`. The checksum covers the header
+    /// before it, the rows and the rejects.
     #[must_use]
     pub fn header(&self) -> String {
         let provenance = self.provenance();
@@ -82,12 +84,14 @@ impl Frame {
         let text = str::from_utf8(header).map_err(|_| damaged("the header is not UTF-8"))?;
         let Header {
             dataset,
+            definition,
             span,
             hash,
             checksum: stated,
         } = parse_header(text).ok_or_else(|| damaged("the header is malformed"))?;
         let frame = Self {
             dataset: dataset.into(),
+            definition,
             span,
             hash,
             rows,
@@ -105,31 +109,44 @@ impl Frame {
             first_ordinal,
             records,
         } = self.span;
-        let (dataset, hash) = (&self.dataset, u128::from_be_bytes(self.hash));
-        format!("{dataset}:{file_no}:{hash:032x}:{first_ordinal}:{records}")
+        let (dataset, definition) = (&self.dataset, self.definition);
+        let hash = u128::from_be_bytes(self.hash);
+        format!("{dataset}:{definition}:{file_no}:{hash:032x}:{first_ordinal}:{records}")
     }
 }
 
 struct Header<'a> {
     dataset: &'a str,
+    definition: Fingerprint,
     span: Span,
     hash: ContentHash,
     checksum: u64,
 }
 
 fn parse_header(text: &str) -> Option<Header<'_>> {
-    let parts: Vec<&str> = text.splitn(7, ':').collect();
-    let [dataset, file_no, hash, first_ordinal, records, checksum] = parts[..] else {
+    let parts: Vec<&str> = text.splitn(8, ':').collect();
+    let [
+        dataset,
+        definition,
+        file_no,
+        hash,
+        first_ordinal,
+        records,
+        checksum,
+    ] = parts[..]
+    else {
         return None;
     };
+    let bytes16 = |hex| u128::from_str_radix(hex, 16).ok().map(u128::to_be_bytes);
     Some(Header {
         dataset,
+        definition: Fingerprint::from_bytes(bytes16(definition)?),
         span: Span {
             file_no: file_no.parse().ok()?,
             first_ordinal: first_ordinal.parse().ok()?,
             records: records.parse().ok()?,
         },
-        hash: u128::from_str_radix(hash, 16).ok()?.to_be_bytes(),
+        hash: bytes16(hash)?,
         checksum: u64::from_str_radix(checksum, 16).ok()?,
     })
 }
@@ -176,6 +193,7 @@ impl Encoder {
         };
         Frame {
             dataset: name.as_str().into(),
+            definition: batch.dataset.fingerprint,
             span: batch.span,
             hash: batch.hash,
             rows: writer.write(&batch.rows, codec),
@@ -187,14 +205,18 @@ impl Encoder {
 /// Decodes a frame from [`Encoder::encode`] or from [`Frame::from_parts`].
 ///
 /// # Errors
-/// [`FrameError::Dataset`] if `datasets` does not hold the frame's dataset, or holds it with other
-/// columns; [`FrameError::Damaged`] if [`Encoder::encode`] cannot have written the rows or rejects.
+/// [`FrameError::Dataset`] if `datasets` does not hold the frame's dataset, or holds another
+/// definition of it; [`FrameError::Damaged`] if [`Encoder::encode`] cannot have written the rows or
+/// rejects.
 pub fn decode(frame: &Frame, datasets: &Datasets) -> Result<Batch, FrameError> {
-    let other_shape = || FrameError::Dataset(frame.dataset.to_string());
-    let dataset = datasets.by_name(&frame.dataset).ok_or_else(other_shape)?;
+    let other = || FrameError::Dataset(frame.dataset.to_string());
+    let dataset = datasets.by_name(&frame.dataset).ok_or_else(other)?;
+    if dataset.fingerprint != frame.definition {
+        return Err(other());
+    }
     let rows = read::decode(&frame.rows, &dataset.schema()).map_err(|error| match error {
         StreamError::Damaged(what) => FrameError::Damaged(what),
-        StreamError::OtherShape => other_shape(),
+        StreamError::OtherShape => other(),
     })?;
     let rejects = if frame.rejects.is_empty() {
         Vec::new()
@@ -381,13 +403,20 @@ mod tests {
     fn a_header_is_text() {
         let frame = encode(&batch(&datasets(), 2, 2), Codec::Plain);
         let header = frame.header();
-        let expected = "vehicle_status:3:30313233343536373839616263646566:5:2:";
+        let expected = "vehicle_status:7f09098aaf6a01760340d5295912e479:3:\
+                        30313233343536373839616263646566:5:2:";
         assert!(header.starts_with(expected), "{header}");
-        let other = Frame {
+        let of_another_file = Frame {
             hash: [0; 16],
+            ..frame.clone()
+        };
+        let by_another_definition = Frame {
+            definition: Fingerprint::default(),
             ..frame
         };
-        assert_ne!(header.rsplit(':').next(), other.header().rsplit(':').next());
+        for other in [of_another_file, by_another_definition] {
+            assert_ne!(header.rsplit(':').next(), other.header().rsplit(':').next());
+        }
     }
 
     #[test]

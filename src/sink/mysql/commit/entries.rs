@@ -8,13 +8,14 @@ use std::fmt::Write as _;
 use mysql_async::Value;
 
 use crate::batch::{Batch, ContentHash, Reject, SourceFile, Span, row_id};
+use crate::dataset::Fingerprint;
 use crate::sink::cells::RefusedRow;
 use crate::sink::mysql::bind::{VALUE_BYTES, fitting, limits};
 use crate::sink::mysql::errors::Failure;
 use crate::sink::mysql::files::{identity, list};
 use crate::sink::mysql::session::Insert;
 
-use super::transaction::{Strategy, Transaction, Unfinished};
+use super::transaction::{LoadedFile, Strategy, Transaction, Unfinished};
 
 /// Rejects of a statement: each may hold 8 KiB of its record.
 const REJECTS_PER_STATEMENT: usize = 128;
@@ -22,8 +23,9 @@ const REJECTS_PER_STATEMENT: usize = 128;
 /// Bytes of a reject beside its raw record: its field has at most 255 characters.
 const REJECT_BYTES: usize = 6 * VALUE_BYTES + 300;
 
-/// A ledger entry to be written: a span, and the identity of its file.
-pub(super) type Entry = (Span, ContentHash);
+/// A ledger entry to be written: a span, the identity of its file, and by which definition of its
+/// dataset the records became rows.
+pub(super) type Entry = (Span, ContentHash, Fingerprint);
 
 /// The ids of the rejects that a transaction is about, ascending.
 pub(super) struct Rejects(Vec<u64>);
@@ -39,22 +41,24 @@ enum Entries {
 }
 
 impl Transaction<'_> {
-    /// Locks files until the end of the transaction; returns those that the ledger has.
+    /// Locks files until the end of the transaction; returns those that the ledger has, except files
+    /// that are being removed.
     pub(super) async fn lock(
         &mut self,
         files: impl Iterator<Item = u32>,
         how: &str,
-    ) -> Result<Vec<SourceFile>, Failure> {
+    ) -> Result<Vec<LoadedFile>, Failure> {
         let files: Vec<u32> = files.collect();
         if files.is_empty() {
             return Ok(Vec::new());
         }
         let sql = format!(
-            "SELECT file_no, hash FROM ingest_files WHERE file_no IN ({}) ORDER BY file_no {how}",
+            "SELECT file_no, hash, definition FROM ingest_files WHERE file_no IN ({}) AND state <> \
+             'removing' ORDER BY file_no {how}",
             list(&files)
         );
-        let files = self.session.rows::<(u32, Vec<u8>)>(&sql).await?.into_iter();
-        Ok(files.map(source_file).collect())
+        let files = self.session.rows::<FileRow>(&sql).await?.into_iter();
+        Ok(files.filter_map(loaded_file).collect())
     }
 
     /// Stores the rejects of the batches and of the refused rows. A reject that is stored already stays
@@ -125,7 +129,7 @@ impl Transaction<'_> {
     /// The ids of the stored rejects in the spans of these entries.
     pub(super) async fn rejected(&mut self, entries: &[Entry]) -> Result<HashSet<u64>, Failure> {
         let mut ids = HashSet::new();
-        for (span, _) in entries {
+        for (span, ..) in entries {
             let sql = format!(
                 "SELECT file_no, ordinal FROM ingest_rejects WHERE file_no = {} AND ordinal \
                  BETWEEN {} AND {}",
@@ -178,35 +182,34 @@ impl Transaction<'_> {
     async fn take_whole(&mut self, entries: &mut Vec<Entry>) -> Result<Vec<u32>, Failure> {
         let first: Vec<u32> = entries
             .iter()
-            .filter(|(span, _)| span.first_ordinal == 0)
-            .map(|(span, _)| span.file_no)
+            .filter(|(span, ..)| span.first_ordinal == 0)
+            .map(|(span, ..)| span.file_no)
             .collect();
         if first.is_empty() {
             return Ok(Vec::new());
         }
         // Read without locks: the first frame of a large file must not block its other frames.
         let sql = format!(
-            "SELECT file_no, hash, records FROM ingest_files WHERE file_no IN ({}) AND state = \
-             'pending'",
+            "SELECT file_no, hash, definition, records FROM ingest_files WHERE file_no IN ({}) AND \
+             state = 'pending'",
             list(&first)
         );
-        let pending = self.session.rows::<(u32, Vec<u8>, u32)>(&sql).await?;
-        let pending: HashMap<u32, (SourceFile, u32)> = pending
+        type Found = (u32, Vec<u8>, Option<Vec<u8>>, u32);
+        let pending = self.session.rows::<Found>(&sql).await?;
+        let pending: HashMap<u32, (LoadedFile, u32)> = pending
             .into_iter()
-            .map(|(file_no, hash, records)| (file_no, (source_file((file_no, hash)), records)))
+            .filter_map(|(file_no, hash, definition, records)| {
+                let file = loaded_file((file_no, hash, definition))?;
+                Some((file_no, (file, records)))
+            })
             .collect();
         let is_whole = |entry: &mut Entry| {
-            let (
-                Span {
-                    file_no, records, ..
-                },
-                hash,
-            ) = *entry;
-            let all = Some(&(SourceFile { file_no, hash }, records));
-            entry.0.first_ordinal == 0 && pending.get(&file_no) == all
+            let span = entry.0;
+            let all = Some(&(file_of(entry), span.records));
+            span.first_ordinal == 0 && pending.get(&span.file_no) == all
         };
         let whole = entries.extract_if(.., is_whole);
-        Ok(whole.map(|(span, _)| span.file_no).collect())
+        Ok(whole.map(|(span, ..)| span.file_no).collect())
     }
 
     /// Writes the entries.
@@ -299,27 +302,31 @@ fn reject_values(file_no: u32, reject: &Reject) -> [Value; 6] {
 pub(super) fn entries_of(batches: &[Batch]) -> Vec<Entry> {
     let mut entries: Vec<Entry> = batches
         .iter()
-        .map(|batch| (batch.span, batch.hash))
-        .filter(|(span, _)| span.records > 0)
+        .map(|batch| (batch.span, batch.hash, batch.dataset.fingerprint))
+        .filter(|(span, ..)| span.records > 0)
         .collect();
     entries.sort_unstable();
     entries.dedup();
     entries
 }
 
-/// The files of entries.
-pub(super) fn files_of(entries: &[Entry]) -> impl Iterator<Item = SourceFile> {
-    entries.iter().map(|(span, hash)| SourceFile {
+/// The file of an entry.
+pub(super) fn file_of((span, hash, definition): &Entry) -> LoadedFile {
+    let file = SourceFile {
         file_no: span.file_no,
         hash: *hash,
-    })
+    };
+    (file, *definition)
 }
 
-fn source_file((file_no, hash): (u32, Vec<u8>)) -> SourceFile {
-    SourceFile {
-        file_no,
-        hash: identity(hash),
-    }
+/// A file's number, hash and definition in the ledger.
+type FileRow = (u32, Vec<u8>, Option<Vec<u8>>);
+
+/// `None` for a file without a definition: no frame is of it, since registering notes the definition.
+fn loaded_file((file_no, hash, definition): FileRow) -> Option<LoadedFile> {
+    let hash = identity(hash);
+    let definition = Fingerprint::from_bytes(identity(definition?));
+    Some((SourceFile { file_no, hash }, definition))
 }
 
 /// The statement that writes ledger entries. Its shared lock on the file's row makes a settle wait for
@@ -330,7 +337,7 @@ fn entries_sql(entries: &[Entry], which: Entries) -> String {
         "INSERT INTO ingest_frames (file_no, first_ordinal, records) \
          SELECT e.file_no, e.first_ordinal, e.records FROM (",
     );
-    for (at, (span, hash)) in entries.iter().enumerate() {
+    for (at, (span, hash, definition)) in entries.iter().enumerate() {
         let Span {
             file_no,
             first_ordinal,
@@ -339,17 +346,20 @@ fn entries_sql(entries: &[Entry], which: Entries) -> String {
         let hash = u128::from_be_bytes(*hash);
         let entry = if at == 0 {
             format!(
-                "SELECT {file_no} AS file_no, x'{hash:032x}' AS hash, {first_ordinal} AS \
-                 first_ordinal, {records} AS records"
+                "SELECT {file_no} AS file_no, x'{hash:032x}' AS hash, x'{definition}' AS definition, \
+                 {first_ordinal} AS first_ordinal, {records} AS records"
             )
         } else {
-            format!(" UNION ALL SELECT {file_no}, x'{hash:032x}', {first_ordinal}, {records}")
+            format!(
+                " UNION ALL SELECT {file_no}, x'{hash:032x}', x'{definition}', {first_ordinal}, \
+                 {records}"
+            )
         };
         sql.push_str(&entry);
     }
     sql.push_str(
-        ") e STRAIGHT_JOIN ingest_files f ON f.file_no = e.file_no AND f.hash = e.hash WHERE f.state \
-         <> 'settled'",
+        ") e STRAIGHT_JOIN ingest_files f ON f.file_no = e.file_no AND f.hash = e.hash AND \
+         f.definition = e.definition WHERE f.state NOT IN ('settled', 'removing')",
     );
     sql.push_str(match which {
         Entries::OfFilesWithoutRejects => {

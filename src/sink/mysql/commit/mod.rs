@@ -22,7 +22,7 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 
-use crate::batch::{Batch, SourceFile};
+use crate::batch::Batch;
 use crate::sink::Committed;
 use crate::sink::cells::{Rows, by_dataset};
 
@@ -32,7 +32,7 @@ use super::session::Session;
 pub(super) use compare::{Found, compare};
 pub(super) use rows::row_insert;
 pub(super) use transaction::Strategy;
-use transaction::{Transaction, Unfinished};
+use transaction::{LoadedFile, Transaction, Unfinished};
 
 mod compare;
 mod entries;
@@ -76,7 +76,8 @@ pub(super) async fn commit(
                 continue;
             }
             Err(Unfinished::Foreign(files)) => {
-                let is_foreign = |batch: &Batch| files.contains(&batch.file());
+                let is_foreign =
+                    |batch: &Batch| files.contains(&(batch.file(), batch.dataset.fingerprint));
                 foreign = batches
                     .iter()
                     .filter(|batch| is_foreign(batch))
@@ -105,10 +106,14 @@ impl Transaction<'_> {
         let mut entries = entries::entries_of(batches);
         if self.strategy == Strategy::Idempotent {
             // Rows and rejects of these files then stay as read until the end, also under a replay.
-            let files = entries.iter().map(|(span, _)| span.file_no);
+            let files = entries.iter().map(|(span, ..)| span.file_no);
             let known = self.lock(files, "LOCK IN SHARE MODE").await?;
-            let is_foreign = |file: &SourceFile| !known.contains(file);
-            let foreign: Vec<SourceFile> = entries::files_of(&entries).filter(is_foreign).collect();
+            let is_foreign = |file: &LoadedFile| !known.contains(file);
+            let foreign: Vec<LoadedFile> = entries
+                .iter()
+                .map(entries::file_of)
+                .filter(is_foreign)
+                .collect();
             if !foreign.is_empty() {
                 return Err(Unfinished::Foreign(foreign));
             }

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 
 use crate::batch::SourceFile;
+use crate::dataset::Fingerprint;
 use crate::sink::Committed;
 use crate::sink::cells::RefusedRow;
 use crate::sink::mysql::errors::{Class, Failure};
@@ -17,12 +18,16 @@ pub(in crate::sink::mysql) enum Strategy {
     Idempotent,
 }
 
+/// A file as a commit knows it from its batches.
+pub(super) type LoadedFile = (SourceFile, Fingerprint);
+
 /// Why a transaction did not reach its COMMIT. It is still open and must be rolled back.
 pub(super) enum Unfinished {
     /// Some of it is stored already, which only the idempotent form tells apart. Never of that form.
     NeedsIdempotent,
-    /// These files of the batches are not in this ledger. Only of the idempotent form.
-    Foreign(Vec<SourceFile>),
+    /// These files of the batches are not in this ledger, by this content and definition. Only of the
+    /// idempotent form.
+    Foreign(Vec<LoadedFile>),
     /// A statement failed.
     Failed(Failure),
 }

@@ -1,0 +1,201 @@
+//! What a definition means, as a fingerprint, and its text for the ledger.
+//!
+//! Two definitions with the same fingerprint make the same rows of a file. The text is JSON with all
+//! defaults filled in, from which [`Dataset::from_definition`] makes the dataset again.
+
+use std::fmt;
+
+use serde::Serialize;
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::{Column, Dataset, Datasets, Format, InvalidDataset, OnUnknownField};
+
+/// Version of the rules by which a file is cut into records. Raise it with every change after which
+/// an ordinal may mean another record.
+const CUT_RULES: u32 = 1;
+
+/// Version of the rules by which a record becomes a row. Raise it with every change after which a
+/// record may become another row, or a reject in the place of a row.
+const CONVERSION_RULES: u32 = 1;
+
+/// What a definition means.
+///
+/// It leaves out what changes neither ordinals nor rows: `files` and `summary`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub struct Fingerprint {
+    /// Of what decides which record an ordinal stands for: `format` and `records`.
+    ordinals: [u8; 8],
+    /// Of what decides which row a record becomes, and where: `table`, `columns`,
+    /// `on_unknown_field`.
+    columns: [u8; 8],
+}
+
+#[derive(Serialize)]
+struct Ordinals<'a> {
+    rules: u32,
+    format: Format,
+    records: &'a str,
+}
+
+#[derive(Serialize)]
+struct Rows<'a> {
+    rules: u32,
+    table: &'a str,
+    columns: &'a [Column],
+    on_unknown_field: OnUnknownField,
+}
+
+impl Fingerprint {
+    pub(super) fn of(dataset: &Dataset) -> Self {
+        let ordinals = Ordinals {
+            rules: CUT_RULES,
+            format: dataset.format,
+            records: dataset.pointer(),
+        };
+        let columns = Rows {
+            rules: CONVERSION_RULES,
+            table: &dataset.table,
+            columns: &dataset.columns,
+            on_unknown_field: dataset.on_unknown_field,
+        };
+        Self {
+            ordinals: hash(&ordinals),
+            columns: hash(&columns),
+        }
+    }
+
+    /// As the ledger and a frame's header hold it.
+    #[must_use]
+    pub fn to_bytes(self) -> [u8; 16] {
+        let mut bytes = [0; 16];
+        bytes[..8].copy_from_slice(&self.ordinals);
+        bytes[8..].copy_from_slice(&self.columns);
+        bytes
+    }
+
+    /// The reverse of [`Fingerprint::to_bytes`].
+    #[must_use]
+    pub fn from_bytes(bytes: [u8; 16]) -> Self {
+        let (mut ordinals, mut columns) = ([0; 8], [0; 8]);
+        ordinals.copy_from_slice(&bytes[..8]);
+        columns.copy_from_slice(&bytes[8..]);
+        Self { ordinals, columns }
+    }
+
+    /// Whether both cut a file into the same records.
+    #[must_use]
+    pub fn has_ordinals_of(self, other: Self) -> bool {
+        self.ordinals == other.ordinals
+    }
+}
+
+impl fmt::Display for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", u128::from_be_bytes(self.to_bytes()))
+    }
+}
+
+fn hash(value: &impl Serialize) -> [u8; 8] {
+    let text = serde_json::to_vec(value).expect("a definition has only text keys");
+    xxh3_64(&text).to_be_bytes()
+}
+
+impl Dataset {
+    /// Its definition as JSON, with all defaults filled in.
+    #[must_use]
+    pub fn definition(&self) -> String {
+        serde_json::to_string(self).expect("a definition has only text keys")
+    }
+
+    /// The dataset of a [`Dataset::definition`].
+    ///
+    /// # Errors
+    /// The text is not a definition that this release knows.
+    pub fn from_definition(text: &str) -> Result<std::sync::Arc<Self>, InvalidDataset> {
+        let dataset: Self = serde_json::from_str(text).map_err(|error| InvalidDataset {
+            dataset: String::new(),
+            problem: error.to_string(),
+        })?;
+        let name = dataset.name.clone();
+        let datasets = Datasets::new(vec![dataset])?;
+        Ok(datasets.by_name(&name).expect("it was given").clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn dataset(toml: &str) -> Dataset {
+        let text = format!("name = \"trips\"\n{toml}");
+        let dataset: Dataset = toml::from_str(&text).unwrap();
+        let datasets = Datasets::new(vec![dataset]).unwrap();
+        Dataset::clone(datasets.by_name("trips").unwrap())
+    }
+
+    const COLUMN: &str = "[[columns]]\nname = \"km\"\ntype = \"float\"\n";
+
+    /// The value is in ledgers: a change of it makes every stored file look as if it was loaded by
+    /// another definition.
+    #[test]
+    fn the_fingerprints_of_the_built_in_datasets_stay_as_they_are() {
+        let datasets = Datasets::new(Vec::new()).unwrap();
+        let all: Vec<String> = datasets
+            .iter()
+            .map(|dataset| format!("{} {}", dataset.name, dataset.fingerprint))
+            .collect();
+        let expected = [
+            "vehicle_events 50f2bc2ec1fe8d7d0aec46ce8917437d",
+            "vehicle_status 7f09098aaf6a01760340d5295912e479",
+        ];
+        assert_eq!(all, expected);
+    }
+
+    #[test]
+    fn it_changes_with_what_ordinals_and_columns_mean_and_with_nothing_else() {
+        let plain = dataset(COLUMN).fingerprint;
+        for same in [
+            format!("files = \"other\"\n{COLUMN}"),
+            format!("table = \"trips\"\nrecords = \"/trips\"\nformat = \"auto\"\n{COLUMN}"),
+            format!("{COLUMN}field = \"/km\"\nrequired = true\nmax_chars = 255\n"),
+        ] {
+            assert_eq!(dataset(&same).fingerprint, plain, "{same}");
+        }
+        for ordinals in [
+            format!("records = \"/data\"\n{COLUMN}"),
+            format!("records = \"\"\n{COLUMN}"),
+            format!("format = \"lines\"\n{COLUMN}"),
+        ] {
+            let other = dataset(&ordinals).fingerprint;
+            assert!(!other.has_ordinals_of(plain), "{ordinals}");
+            assert_eq!(other.columns, plain.columns, "{ordinals}");
+        }
+        for columns in [
+            format!("table = \"other\"\n{COLUMN}"),
+            format!("on_unknown_field = \"reject\"\n{COLUMN}"),
+            format!("{COLUMN}field = \"/miles\"\n"),
+            format!("{COLUMN}required = false\n"),
+            COLUMN.replace("float", "text"),
+            format!("{}max_chars = 9\n", COLUMN.replace("float", "text")),
+            format!("{}epoch = \"s\"\n", COLUMN.replace("float", "timestamp")),
+            format!("{COLUMN}{}", COLUMN.replace("km", "miles")),
+        ] {
+            let other = dataset(&columns).fingerprint;
+            assert!(other.has_ordinals_of(plain), "{columns}");
+            assert_ne!(other, plain, "{columns}");
+        }
+    }
+
+    #[test]
+    fn a_dataset_is_made_again_from_its_text() {
+        let mut all: Vec<_> = Datasets::new(Vec::new()).unwrap().iter().cloned().collect();
+        all.push(dataset(&format!("records = \"\"\nformat = \"lines\"\n{COLUMN}")).into());
+        for dataset in all {
+            let again = Dataset::from_definition(&dataset.definition()).unwrap();
+            assert_eq!(*again, *dataset);
+            let bytes = dataset.fingerprint.to_bytes();
+            assert_eq!(Fingerprint::from_bytes(bytes), dataset.fingerprint);
+        }
+        assert!(Dataset::from_definition("{}").is_err());
+    }
+}

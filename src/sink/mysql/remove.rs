@@ -1,0 +1,118 @@
+//! Removes what is stored of a file, in steps of which each may be the last before a kill.
+
+use crate::batch::row_id;
+use crate::dataset::Datasets;
+use crate::sink::definitions::dataset_of;
+use crate::sink::summary::not_taken;
+use crate::sink::table::SummaryNames;
+
+use super::errors::Failure;
+use super::files::entries;
+use super::schema::has_table;
+use super::session::Session;
+use super::summary;
+
+/// Rows of one DELETE: few enough that its locks and its undo log stay small.
+const ROWS_PER_STATEMENT: u64 = 5_000;
+
+/// See [`Sink::remove`](crate::sink::Sink::remove).
+pub(super) async fn remove(
+    session: &mut Session,
+    file_no: u32,
+    datasets: &Datasets,
+) -> Result<u64, Failure> {
+    begin(session, file_no).await?;
+    let sql = format!(
+        "SELECT f.dataset, d.text FROM ingest_files f LEFT JOIN ingest_definitions d ON d.definition \
+         = f.definition WHERE f.file_no = {file_no}"
+    );
+    let file = session.rows::<(String, Option<String>)>(&sql).await?;
+    let Some((name, text)) = file.into_iter().next() else {
+        return Ok(0);
+    };
+    let covered = entries(session, &[file_no]).await?.remove(&file_no);
+    let mut removed = 0;
+    if let Some(covered) = covered {
+        let dataset = dataset_of(&name, text.as_deref(), datasets)
+            .map_err(|(advice, problem)| Failure::Found { advice, problem })?;
+        if let Some(of) = &dataset.summary
+            && has_table(session, &of.table).await?
+        {
+            let sql = format!(
+                "DELETE FROM `{}` WHERE `{}` BETWEEN {} AND {}",
+                of.table,
+                SummaryNames::of(of).id,
+                row_id(file_no, 0),
+                row_id(file_no, u32::MAX)
+            );
+            session.begin().await?;
+            if session.run(&sql).await? > 0 {
+                // Another file may have the record that is last of its day now.
+                summary::mark(session, &name).await?;
+            }
+            session.commit().await?;
+        }
+        if has_table(session, &dataset.table).await? {
+            for range in covered {
+                let sql = format!(
+                    "DELETE FROM `{}` WHERE `id` >= {} AND `id` < {}{} LIMIT {ROWS_PER_STATEMENT}",
+                    dataset.table,
+                    row_id(file_no, 0) + range.start,
+                    row_id(file_no, 0) + range.end,
+                    not_taken(),
+                );
+                removed += all(session, &sql).await?;
+            }
+        }
+    }
+    for table in ["ingest_rejects", "ingest_purged", "ingest_replays"] {
+        let sql =
+            format!("DELETE FROM {table} WHERE file_no = {file_no} LIMIT {ROWS_PER_STATEMENT}");
+        all(session, &sql).await?;
+    }
+    session.begin().await?;
+    for table in ["ingest_frames", "ingest_files"] {
+        session
+            .run(&format!("DELETE FROM {table} WHERE file_no = {file_no}"))
+            .await?;
+    }
+    session.commit().await?;
+    Ok(removed)
+}
+
+/// Puts the file into the state `removing`. The lock waits for the commits that are under way, and
+/// later ones find the state. A settled file gets an entry again, by which a removal that was cut off
+/// knows what was stored.
+async fn begin(session: &mut Session, file_no: u32) -> Result<(), Failure> {
+    session.begin().await?;
+    session
+        .run(&format!(
+            "UPDATE ingest_files SET reason = NULL WHERE file_no = {file_no}"
+        ))
+        .await?;
+    session
+        .run(&format!(
+            "INSERT INTO ingest_frames (file_no, first_ordinal, records) SELECT file_no, 0, records \
+             FROM ingest_files WHERE file_no = {file_no} AND state = 'settled' AND records > 0 ON \
+             DUPLICATE KEY UPDATE records = ingest_frames.records"
+        ))
+        .await?;
+    session
+        .run(&format!(
+            "UPDATE ingest_files SET state = 'removing' WHERE file_no = {file_no}"
+        ))
+        .await?;
+    session.commit().await
+}
+
+/// Runs a statement with a LIMIT until it finds nothing more; returns the number of rows of all.
+async fn all(session: &mut Session, sql: &str) -> Result<u64, Failure> {
+    let mut sum = 0;
+    loop {
+        let affected = session.run(sql).await?;
+        sum += affected;
+        if affected < ROWS_PER_STATEMENT {
+            return Ok(sum);
+        }
+    }
+}

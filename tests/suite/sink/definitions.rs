@@ -1,0 +1,163 @@
+//! Clauses about definitions: what a number stands for, and what becomes of a file that was begun by
+//! another definition.
+
+use std::slice;
+
+use lemonade_task::batch::{RejectCode, row_id};
+use lemonade_task::dataset::Dataset;
+use lemonade_task::sink::{EarlierState, NewFile};
+use lemonade_task::timestamp;
+
+use super::fixture::{
+    Fixture, SOME_TIME_US, Target, Val, batch, event, events, new_file, reject, span,
+};
+
+/// Under another definition ordinals stand for other records, or records for other rows.
+pub async fn a_file_that_was_begun_by_another_definition_is_told_apart(target: Target) {
+    let fixture = Fixture::new(target).await;
+    let mut file = new_file("vehicle_events", 3);
+    let registered = fixture.sink.register(slice::from_ref(&file)).await.unwrap();
+    let file_no = registered[0].file_no;
+    file.hash = fixture.adopt(file_no).await;
+    let as_now = async |file: &NewFile| {
+        let registered = fixture.sink.register(slice::from_ref(file)).await.unwrap();
+        assert_eq!(registered[0].file_no, file_no);
+        registered[0].earlier
+    };
+    let status = fixture.dataset("vehicle_status").fingerprint;
+    let others = [
+        NewFile {
+            records: 4,
+            ..file.clone()
+        },
+        NewFile {
+            definition: Some(status),
+            ..file.clone()
+        },
+    ];
+    for other in &others {
+        assert_eq!(as_now(other).await, EarlierState::OtherDefinition);
+    }
+    assert_eq!(
+        as_now(&file).await,
+        EarlierState::Pending,
+        "it is as it was"
+    );
+
+    // Set aside, and nothing of it is stored: it may begin anew, also in another dataset.
+    let elsewhere = NewFile {
+        dataset: "vehicle_status".to_owned(),
+        definition: Some(status),
+        ..file.clone()
+    };
+    for other in [&others[0], &others[1], &elsewhere] {
+        fixture.sink.quarantine(&file, "why").await.unwrap();
+        assert_eq!(as_now(other).await, EarlierState::New);
+        fixture.sink.quarantine(other, "why").await.unwrap();
+        assert_eq!(as_now(&file).await, EarlierState::New);
+    }
+
+    fixture.commit(&[events(&fixture, file_no, 0..2)]).await;
+    fixture.sink.quarantine(&file, "why").await.unwrap();
+    for other in others.iter().chain([&elsewhere]) {
+        assert_eq!(as_now(other).await, EarlierState::BegunOtherwise);
+    }
+    assert_eq!(as_now(&file).await, EarlierState::New);
+    fixture.commit(&[events(&fixture, file_no, 2..3)]).await;
+    assert_eq!(fixture.sink.settle(&[file_no]).await.unwrap().len(), 1);
+    for other in &others {
+        assert_eq!(as_now(other).await, EarlierState::Settled);
+    }
+}
+
+/// One content in two datasets is two files.
+pub async fn a_number_is_one_content_in_one_dataset(target: Target) {
+    let fixture = Fixture::new(target).await;
+    let events = new_file("vehicle_events", 1);
+    let status = NewFile {
+        dataset: "vehicle_status".to_owned(),
+        definition: Some(fixture.dataset("vehicle_status").fingerprint),
+        ..events.clone()
+    };
+    let both = [events, status];
+    for earlier in [EarlierState::New, EarlierState::Pending] {
+        let registered = fixture.sink.register(&both).await.unwrap();
+        assert!(registered.iter().all(|file| file.earlier == earlier));
+        assert_ne!(registered[0].file_no, registered[1].file_no);
+    }
+}
+
+/// A frame by another definition than its file was begun by is left out.
+pub async fn a_batch_of_another_definition_is_left_out(target: Target) {
+    let fixture = Fixture::new(target).await;
+    let file_no = fixture.file("vehicle_events", 4).await;
+    let mut batch = events(&fixture, file_no, 0..2);
+    let mut dataset = Dataset::clone(&batch.dataset);
+    dataset.fingerprint = fixture.dataset("vehicle_status").fingerprint;
+    batch.dataset = dataset.into();
+    let committed = fixture.commit(&[batch.clone()]).await;
+    assert_eq!((committed.rows, committed.foreign), (0, vec![batch.file()]));
+    let other = fixture.file("vehicle_events", 2).await;
+    let of_other = events(&fixture, other, 0..2);
+    let committed = fixture.commit(&[batch.clone(), of_other]).await;
+    assert_eq!((committed.rows, committed.foreign), (2, vec![batch.file()]));
+    fixture.commit(&[events(&fixture, file_no, 2..4)]).await;
+    let coverage = fixture.sink.coverage(&[file_no]).await.unwrap();
+    assert_eq!(coverage, [vec![2..4]]);
+}
+
+/// All that is stored of a file goes, and nothing else does.
+pub async fn what_is_stored_of_a_file_can_be_removed(target: Target) {
+    let fixture = Fixture::new(target).await;
+    let datasets = fixture.datasets.clone();
+    let other = fixture.file("vehicle_events", 2).await;
+    fixture.commit(&[events(&fixture, other, 0..2)]).await;
+    for is_settled in [false, true] {
+        let mut file = new_file("vehicle_events", 7);
+        let registered = fixture.sink.register(slice::from_ref(&file)).await.unwrap();
+        let file_no = registered[0].file_no;
+        file.hash = fixture.adopt(file_no).await;
+        // Another writer's row has the id of the record 5.
+        let foreign = row_id(file_no, 5);
+        let insert = format!(
+            "INSERT INTO vehicle_events VALUES ({foreign}, 'v', '{}', 's', 't', 'x', '{{}}', NULL)",
+            timestamp::text(SOME_TIME_US)
+        );
+        fixture.run(&insert).await;
+        let rejects = vec![reject(4, RejectCode::WrongType)];
+        let dataset = fixture.dataset("vehicle_events");
+        let rows = (0..4).map(|at| (at, event(at))).collect();
+        let first = batch(dataset, span(file_no, 0, 5), &rows, rejects);
+        fixture
+            .commit(&[first.clone(), events(&fixture, file_no, 5..6)])
+            .await;
+        if is_settled {
+            fixture.commit(&[events(&fixture, file_no, 6..7)]).await;
+            assert_eq!(fixture.sink.settle(&[file_no]).await.unwrap().len(), 1);
+        }
+        let rows = if is_settled { 5 } else { 4 };
+        let removed = fixture.sink.remove(file_no, &datasets).await.unwrap();
+        assert_eq!(removed, rows, "settled: {is_settled}");
+        let left = fixture
+            .query("SELECT id FROM vehicle_events ORDER BY id")
+            .await;
+        let ids = [row_id(other, 0), row_id(other, 1), foreign];
+        assert_eq!(left, ids.map(|id| vec![Val::Int(id.cast_signed())]));
+        assert_eq!(fixture.rejects(9).await, []);
+        // A late redelivery stores nothing, and the content begins anew under a new number.
+        let committed = fixture.commit(&[first.clone()]).await;
+        assert_eq!((committed.rows, committed.foreign), (0, vec![first.file()]));
+        assert_eq!(fixture.sink.remove(file_no, &datasets).await.unwrap(), 0);
+        let again = fixture.sink.register(&[file]).await.unwrap();
+        assert_eq!(again[0].earlier, EarlierState::New);
+        assert!(again[0].file_no > file_no);
+        fixture
+            .run(&format!("DELETE FROM vehicle_events WHERE id = {foreign}"))
+            .await;
+        fixture
+            .sink
+            .remove(again[0].file_no, &datasets)
+            .await
+            .unwrap();
+    }
+}
