@@ -92,10 +92,10 @@ impl fmt::Display for QuarantineReason {
             }
             Self::OtherDefinition { file_no } => write!(
                 f,
-                "it was begun as file {file_no} for another dataset or with another number of \
-                 records (`task_runner files show {file_no}`), and some of it may be stored: load \
-                 it by the definition of that time; if none of it is stored, `task_runner files \
-                 retry` begins it anew"
+                "it was begun as file {file_no} by another definition of its dataset, or with another \
+                 number of records (`task_runner files show {file_no}`), and some of it may be \
+                 stored: `task_runner files retry` removes that and loads the file by the present \
+                 definition"
             ),
         }
     }

@@ -180,6 +180,7 @@ impl Transaction<'_> {
 
     /// Takes those entries out that have every record of a pending file; returns the files.
     async fn take_whole(&mut self, entries: &mut Vec<Entry>) -> Result<Vec<u32>, Failure> {
+        type Found = (u32, Vec<u8>, Option<Vec<u8>>, u32);
         let first: Vec<u32> = entries
             .iter()
             .filter(|(span, ..)| span.first_ordinal == 0)
@@ -194,7 +195,6 @@ impl Transaction<'_> {
              state = 'pending'",
             list(&first)
         );
-        type Found = (u32, Vec<u8>, Option<Vec<u8>>, u32);
         let pending = self.session.rows::<Found>(&sql).await?;
         let pending: HashMap<u32, (LoadedFile, u32)> = pending
             .into_iter()
