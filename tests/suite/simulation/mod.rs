@@ -48,7 +48,7 @@ fn datasets(other: bool) -> Datasets {
     let mut events = Dataset::clone(builtin.by_name("vehicle_events").unwrap());
     let value = |column: &&mut Column| column.name == "event_value";
     let column = events.columns.iter_mut().find(value).unwrap();
-    column.field = "/other".to_owned();
+    "/other".clone_into(&mut column.field);
     Datasets::new(vec![events]).unwrap()
 }
 

@@ -145,7 +145,7 @@ pub async fn what_is_stored_of_a_file_can_be_removed(target: Target) {
         assert_eq!(left, ids.map(|id| vec![Val::Int(id.cast_signed())]));
         assert_eq!(fixture.rejects(9).await, []);
         // A late redelivery stores nothing, and the content begins anew under a new number.
-        let committed = fixture.commit(&[first.clone()]).await;
+        let committed = fixture.commit(slice::from_ref(&first)).await;
         assert_eq!((committed.rows, committed.foreign), (0, vec![first.file()]));
         assert_eq!(fixture.sink.remove(file_no, &datasets).await.unwrap(), 0);
         let again = fixture.sink.register(&[file]).await.unwrap();
