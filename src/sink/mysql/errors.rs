@@ -31,7 +31,8 @@ pub(super) enum Class {
 }
 
 const RIGHTS: &str = "check the user, the password and the rights in the database URL: it needs \
-                      SELECT, INSERT, UPDATE and DELETE on its database, and CREATE to migrate it";
+                      SELECT, INSERT, UPDATE and DELETE on its database, and CREATE and ALTER to \
+                      migrate it";
 const PLUGIN: &str = "give the account caching_sha2_password or mysql_native_password: task_runner \
                       does not support its authentication plugin";
 const KEY: &str = "add `require_ssl=true` (and `ca=FILE`) to the database URL, or give the account \

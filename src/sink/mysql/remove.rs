@@ -34,7 +34,7 @@ pub(super) async fn remove(
     let mut removed = 0;
     if let Some(covered) = covered {
         let dataset = dataset_of(&name, text.as_deref(), datasets)
-            .map_err(|(advice, problem)| Failure::Found { advice, problem })?;
+            .map_err(|(next_step, problem)| Failure::Found { next_step, problem })?;
         if let Some(of) = &dataset.summary
             && has_table(session, &of.table).await?
         {

@@ -33,9 +33,9 @@ pub(super) fn remove(
     let covered = files::coverage(db, &[file_no])?.remove(0);
     if !covered.is_empty() {
         let dataset =
-            dataset_of(&name, text.as_deref(), datasets).map_err(|(advice, problem)| {
+            dataset_of(&name, text.as_deref(), datasets).map_err(|(next_step, problem)| {
                 Failure::Found {
-                    advice: advice.to_owned(),
+                    next_step: next_step.to_owned(),
                     problem,
                 }
             })?;

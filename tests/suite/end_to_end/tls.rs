@@ -153,10 +153,11 @@ async fn database_over_tls(admin_url: &str, ours: &Authority) {
     let mut admin = mysql_async::Conn::from_url(admin_url).await.unwrap();
     for sql in [
         format!("CREATE USER 'secure'@'%' IDENTIFIED BY '{SECRET}' REQUIRE SSL"),
-        "GRANT SELECT, INSERT, UPDATE, DELETE, CREATE ON *.* TO 'secure'@'%'".to_owned(),
+        "GRANT SELECT, INSERT, UPDATE, DELETE, CREATE, ALTER ON *.* TO 'secure'@'%'".to_owned(),
         // For connections through the socket of the server.
         format!("CREATE USER 'near'@'localhost' IDENTIFIED BY '{SECRET}'"),
-        "GRANT SELECT, INSERT, UPDATE, DELETE, CREATE ON *.* TO 'near'@'localhost'".to_owned(),
+        "GRANT SELECT, INSERT, UPDATE, DELETE, CREATE, ALTER ON *.* TO 'near'@'localhost'"
+            .to_owned(),
     ] {
         admin.query_drop(sql).await.unwrap();
     }

@@ -420,6 +420,16 @@ mod tests {
     }
 
     #[test]
+    fn a_frame_of_another_definition_is_refused() {
+        let frame = Frame {
+            definition: Fingerprint::default(),
+            ..encode(&batch(&datasets(), 2, 2), Codec::Plain)
+        };
+        let refused = decode(&frame, &datasets());
+        assert!(matches!(refused, Err(FrameError::Dataset(name)) if name == "vehicle_status"));
+    }
+
+    #[test]
     fn a_frame_with_a_false_span_is_refused() {
         let datasets = datasets();
         let frame = encode(&batch(&datasets, 4, 2), Codec::Plain);
