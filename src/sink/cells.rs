@@ -1,7 +1,6 @@
-//! The rows of one dataset in a commit, over all its batches, read cell by cell out of their Arrow
-//! arrays.
+//! The rows of one dataset in a commit, over all its batches, read cell by cell from Arrow arrays.
 //!
-//! Pure, and borrows: nothing is copied until a dialect binds a value.
+//! Pure. Borrows the arrays: a value is copied only when a dialect binds it.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -32,7 +31,7 @@ pub(super) enum Cell<'a> {
     Timestamp(i64),
 }
 
-/// All rows of one dataset in a commit. Those of a batch are together, by ascending id.
+/// All rows of one dataset in a commit. The rows of a batch are adjacent, by ascending id.
 #[derive(Debug)]
 pub(super) struct Rows<'a> {
     pub(super) dataset: &'a Arc<Dataset>,
@@ -43,7 +42,7 @@ pub(super) struct Rows<'a> {
 /// The rows of one batch.
 #[derive(Debug)]
 struct Part<'a> {
-    /// The number of rows in the parts before.
+    /// How many rows the earlier parts have.
     start: usize,
     len: usize,
     columns: Vec<Values<'a>>,
@@ -68,8 +67,8 @@ pub(super) struct Row<'a> {
 }
 
 /// The rows of a commit by dataset, in the order in which the datasets appear. The batches of each
-/// are sorted by their first id: ascending keys are what a B-tree likes best, and two workers that
-/// lock in one order do not wait for each other in a circle.
+/// dataset are sorted by their first id: a B-tree stores ascending keys fastest, and two workers
+/// that lock rows in the same order cause no deadlock.
 pub(super) fn by_dataset(batches: &[Batch]) -> Vec<Rows<'_>> {
     let mut groups: Vec<(&Arc<Dataset>, Vec<&Batch>)> = Vec::new();
     for batch in batches.iter().filter(|batch| batch.rows.num_rows() > 0) {
@@ -114,7 +113,7 @@ impl<'a> Rows<'a> {
         self.len
     }
 
-    /// The row at a place.
+    /// The row at index `at`.
     pub(super) fn row(&self, at: usize) -> Row<'_> {
         assert!(at < self.len, "row {at} of {}", self.len);
         let part = self.parts.partition_point(|part| part.start <= at) - 1;
@@ -126,7 +125,7 @@ impl<'a> Rows<'a> {
         }
     }
 
-    /// The rows of a range of places.
+    /// The rows of a range of indexes.
     pub(super) fn range(&self, range: Range<usize>) -> impl Iterator<Item = Row<'_>> {
         let first = self
             .parts
@@ -141,7 +140,7 @@ impl<'a> Rows<'a> {
         })
     }
 
-    /// How many bytes the texts of a range of places have.
+    /// How many bytes the texts of a range of rows have.
     pub(super) fn text_bytes(&self, range: Range<usize>) -> usize {
         let parts = self.parts.iter().map(|part| {
             let [from, to] = [range.start, range.end]
@@ -158,8 +157,8 @@ impl<'a> Rows<'a> {
         parts.sum()
     }
 
-    /// The reject of a row that the database refuses. The bytes of its record are gone by now, so the
-    /// reject has the row as JSON.
+    /// The reject of a row that the database refuses. A worker does not have the bytes of the
+    /// record, so the reject has the row as JSON.
     pub(super) fn refused(&self, at: usize, code: RejectCode) -> RefusedRow {
         let row = self.row(at);
         let (file_no, ordinal) = provenance(row.id());
@@ -175,7 +174,8 @@ impl<'a> Rows<'a> {
         RefusedRow { file_no, reject }
     }
 
-    /// A row as JSON, the columns by name. A JSON column is a value if it parses, else a text.
+    /// A row as a JSON object with the columns by name. A JSON column is a value, or a string if
+    /// its text is not JSON.
     fn json(&self, row: Row<'_>) -> Vec<u8> {
         let names = self
             .dataset

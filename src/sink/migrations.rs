@@ -1,8 +1,8 @@
-//! The numbered migrations of each dialect, embedded in the binary, forward only.
+//! The numbered migrations of the ledger for each dialect, embedded in the binary, forward only.
 //!
-//! Pure: which there are, what they consist of, and which are due. Running them is the business of
-//! the dialects. The ledger's tables are migrated so; the tables of datasets are made from their
-//! definitions, since users add their own.
+//! Pure: lists the migrations, splits them into statements, and decides which are due. The dialects
+//! run them. The tables of datasets have no migrations: they are created from their definitions,
+//! since users add datasets.
 
 use crate::fault::{Fault, Origin};
 
@@ -52,9 +52,9 @@ pub(super) const SQLITE: &[Migration] = &[
     },
 ];
 
-/// All statements that make a schema from nothing: `table` is the DDL of the table of migrations,
-/// `now` the server's expression for the time, `tables` what follows the numbered migrations. They
-/// leave the record that these have been run.
+/// All statements that create a schema in an empty database. `table` is the DDL of the table of
+/// migrations, `now` the server's expression for the current time, and `tables` the statements
+/// after the migrations. The statements also record that the migrations have run.
 pub(super) fn all(
     known: &[Migration],
     table: &str,
@@ -75,7 +75,8 @@ pub(super) fn all(
 }
 
 impl Migration {
-    /// Its statements. In a migration file a statement ends with a semicolon at the end of a line.
+    /// The statements of the migration. In its file, a semicolon at the end of a line ends a
+    /// statement.
     pub(super) fn statements(&self) -> impl Iterator<Item = &'static str> {
         self.sql
             .split(";\n")
@@ -83,16 +84,17 @@ impl Migration {
             .filter(|statement| !statement.is_empty())
     }
 
-    /// A hash of the file, by which a change after it was run somewhere is noticed.
+    /// A hash of the file. It shows that a migration was changed after a database ran it.
     pub(super) fn checksum(&self) -> String {
         blake3::hash(self.sql.as_bytes()).to_hex()[..32].to_owned()
     }
 }
 
-/// Those of `known` that are not in `recorded` (number and checksum, as the database has them).
+/// The migrations of `known` that are not in `recorded`, which holds number and checksum of those
+/// that the database has run.
 ///
 /// # Errors
-/// Fatal where the database is ahead of this binary, or was built from other migrations.
+/// Fatal if the database has a newer migration than this binary, or one with another checksum.
 pub(super) fn due<'a>(
     known: &'a [Migration],
     recorded: &[(u32, String)],

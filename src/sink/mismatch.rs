@@ -1,10 +1,11 @@
 //! Whether the ledger and the tables of the datasets belong together.
 //!
-//! Rows and ledger entries commit together. So a table has no row of a file that the ledger has no
-//! number for, and it has rows if the ledger says so. Otherwise one of the two was lost, restored from
-//! another time, or written by another program, and every answer of the ledger would be wrong.
+//! Rows and ledger entries commit together. So each row of a table has a file number that the
+//! ledger gave, and a table has rows if the ledger has files with rows of it. Otherwise the ledger
+//! or the table was lost, restored from another time, or written by another program, and the
+//! ledger's coverage is wrong.
 //!
-//! Pure: the questions as SQL that both dialects take, and what the answers mean.
+//! Pure: holds the queries, for both dialects, and the meaning of their results.
 
 use crate::batch::row_id;
 use crate::fault::{Fault, Origin};
@@ -13,44 +14,46 @@ use crate::finding::Finding;
 /// How a table and the ledger contradict each other.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Mismatch {
-    /// The ledger has rows of a table that does not exist.
+    /// The ledger has files with rows of a table that does not exist.
     Missing {
         /// The table.
         table: String,
     },
-    /// The ledger has rows of a table that holds none.
+    /// The ledger has files with rows of a table that is empty.
     Empty {
         /// The table.
         table: String,
     },
-    /// The table has rows of files that the ledger does not know.
+    /// The table has rows of files that are not in the ledger.
     Unknown {
         /// The table.
         table: String,
-        /// The dataset that it is the table of.
+        /// The dataset of the table.
         dataset: String,
         /// The highest file number of its rows.
         in_table: u32,
-        /// The highest file number of the ledger; 0 if it is empty.
+        /// The highest file number of the ledger. 0 if it is empty.
         in_ledger: u32,
     },
 }
 
-/// The table of the ledger's files. `doctor` may find a database without it.
+/// The table of the ledger's files. It may be missing when `doctor` runs.
 pub(super) const LEDGER: &str = "ingest_files";
 
 /// The highest number of a file in the ledger, as SQL.
 pub(super) const LAST_FILE: &str = "SELECT COALESCE(MAX(file_no), 0) FROM ingest_files";
 
-/// Whether the ledger has rows of a dataset, as SQL with one parameter: the dataset's name.
+/// SQL that returns a row if the ledger has a file with rows of a dataset. Its parameter is the
+/// dataset's name.
 pub(super) const HAS_ROWS: &str = "SELECT 1 FROM ingest_files WHERE dataset = ? AND state = 'settled' \
                                    AND records > rejects LIMIT 1";
 
 /// The name of the ledger entry that keeps numbers apart; see [`kept`].
 pub(super) const KEPT_NAME: &str = "(rows of another ledger have the numbers below)";
 
-/// The highest number of a file among the rows of a table, as SQL; 0 if it has no row of a file. Rows
-/// with ids beyond the numbers that the ledger gives never meet a record.
+/// The highest number of a file among the rows of a table, as SQL. 0 if no row belongs to a file.
+/// Rows with ids above those of the largest file number are left out: no record can have such an
+/// id.
 pub(super) fn last_in_table(table: &str) -> String {
     format!(
         "SELECT COALESCE(MAX(`id`), 0) >> 32 FROM `{table}` WHERE `id` >= {} AND `id` <= {}",
@@ -63,10 +66,10 @@ impl Mismatch {
     fn problem(&self) -> String {
         match self {
             Self::Missing { table } => {
-                format!("the table `{table}` is missing, and the ledger has rows of it")
+                format!("the table `{table}` is missing, but the ledger has files with rows of it")
             }
             Self::Empty { table } => {
-                format!("the table `{table}` is empty, and the ledger has rows of it")
+                format!("the table `{table}` is empty, but the ledger has files with rows of it")
             }
             Self::Unknown {
                 table,
@@ -100,7 +103,7 @@ impl Mismatch {
     }
 }
 
-/// The fault of these mismatches; `None` if there are none.
+/// The fault for these mismatches. `None` if there are none.
 pub(super) fn fault(mismatches: &[Mismatch]) -> Option<Fault> {
     let first = mismatches.first()?;
     let problems: Vec<String> = mismatches.iter().map(Mismatch::problem).collect();
@@ -108,8 +111,9 @@ pub(super) fn fault(mismatches: &[Mismatch]) -> Option<Fault> {
     Some(Fault::fatal(Origin::Sink, doing, problems.join("; ")).with_next_step(first.next_step()))
 }
 
-/// The entry after which no new file meets rows of files that the ledger does not know: its number, its
-/// hash and its dataset. `None` if there are no such rows, or if they have the highest number there is.
+/// A ledger entry with a number above those of all rows that are not in the ledger: new files get
+/// higher numbers, so no record has the id of such a row. Its number, hash and dataset. `None` if
+/// all rows are in the ledger, or if a row has the highest number that exists.
 pub(super) fn kept(mismatches: &[Mismatch]) -> Option<(u32, [u8; 16], &str)> {
     let unknown = mismatches.iter().filter_map(|mismatch| match mismatch {
         Mismatch::Unknown {

@@ -5,16 +5,16 @@ use std::sync::Arc;
 use super::{Operators, Schema, Sink, SinkOptions, SummaryStore, mysql, sqlite};
 use crate::fault::{Fault, Origin};
 
-/// Everything that the engine and its commands ask of a database.
+/// Everything that the engine and its commands need from a database.
 pub trait Database: Sink + SummaryStore + Schema + Operators {}
 
 impl<T: Sink + SummaryStore + Schema + Operators> Database for T {}
 
-/// Opens the database of a URL: `mysql://USER:PASSWORD@HOST:PORT/DATABASE` or `sqlite:PATH`. Creates
-/// no tables: that is [`Schema::migrate`].
+/// Opens the database of a URL: `mysql://USER:PASSWORD@HOST:PORT/DATABASE` or `sqlite:PATH`.
+/// Creates no tables: that is [`Schema::migrate`].
 ///
 /// # Errors
-/// Fatal for any other URL, and if the server refuses the login; transient if it cannot be reached.
+/// Fatal for any other URL, and if the server refuses the login. Transient if it cannot be reached.
 pub async fn open(url: &str, options: &SinkOptions) -> Result<Arc<dyn Database>, Fault> {
     if url.starts_with("mysql://") {
         return Ok(Arc::new(mysql::MysqlSink::open(url, options).await?));
@@ -22,7 +22,7 @@ pub async fn open(url: &str, options: &SinkOptions) -> Result<Arc<dyn Database>,
     if let Some(path) = url.strip_prefix("sqlite:") {
         return Ok(Arc::new(sqlite::SqliteSink::open(path).await?));
     }
-    // The URL may hold a password, so no more than its scheme is shown.
+    // Only the scheme: the rest of a URL may contain a password.
     let scheme = url.split_once(':').map_or("", |(scheme, _)| scheme);
     let cause = format!("`{scheme}:` is not a scheme of a database");
     let doing = "reading the URL of the database";

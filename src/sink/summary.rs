@@ -1,5 +1,5 @@
-//! The daily summary at the seam, and what both dialects share: which candidate is the last of its
-//! key and day (their statements have the same rule), and how a file is marked.
+//! The daily summary at the seam, and the rules that both dialects share: which candidate is the
+//! last of its key and day (their SQL has the same rule), and how a file is marked.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -34,10 +34,10 @@ pub trait SummaryStore: Send + Sync {
         max: usize,
     ) -> Result<Vec<LastEvent>, Fault>;
 
-    /// Merges candidates into the summary: of two for the same key and day the one with the later
-    /// time, then the larger id, stays. Then, in the same transaction, marks the files as
-    /// summarised, except those whose mark has changed since it was read. Merging is idempotent and
-    /// its result does not depend on order.
+    /// Merges candidates into the summary. Of two for the same key and day, the one with the later
+    /// time stays, and with equal times the one with the larger id. Then, in the same transaction,
+    /// marks the files as summarised, except those whose mark has changed since it was read.
+    /// Merging is idempotent, and its result does not depend on the order.
     async fn summary_merge(
         &self,
         dataset: &Arc<Dataset>,
@@ -45,8 +45,9 @@ pub trait SummaryStore: Send + Sync {
         files: &[Unsummarised],
     ) -> Result<(), Fault>;
 
-    /// Empties the summary of a dataset and marks all of its files, settled or not, as to be read
-    /// from the table: what a process remembers of their rows may have been in the summary already.
+    /// Empties the summary of a dataset, and marks all of its files, settled or not, so that their
+    /// rows are read from the table again: a process may have merged the rows that it remembers
+    /// into the summary that was emptied.
     async fn summary_reset(&self, dataset: &Arc<Dataset>) -> Result<(), Fault>;
 
     /// The first `max` entries of the summary, newest day first, then by key.
@@ -57,21 +58,21 @@ pub trait SummaryStore: Send + Sync {
     ) -> Result<Vec<LastEvent>, Fault>;
 }
 
-/// A settled file that the summary of its dataset lacks.
+/// A settled file whose rows are not in the summary of its dataset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Unsummarised {
-    /// Its number.
+    /// The number of the file.
     pub file_no: u32,
-    /// Its records.
+    /// How many records the file has.
     pub records: u64,
-    /// Its mark in the ledger when it was read: 0 since it was registered; 2 or more since the summary
-    /// was emptied. A file with the mark 1 is in the summary.
+    /// The file's mark in the ledger when it was read: 0 if the summary was not emptied since the
+    /// file was registered, 2 or more if it was. A file with the mark 1 is in the summary.
     pub mark: u8,
 }
 
 impl Unsummarised {
-    /// Whether its rows have to be read, even by a process that committed them itself: the summary was
-    /// emptied since.
+    /// Whether the rows must be read from the table, even by a process that committed them: the
+    /// summary was emptied since.
     #[must_use]
     pub fn must_be_read(&self) -> bool {
         self.mark > 0
@@ -87,22 +88,22 @@ pub struct LastEvent {
     pub time_us: i64,
     /// The kept value: an event type.
     pub value: String,
-    /// The row it came from.
+    /// The id of the row.
     pub id: u64,
 }
 
-/// SQL for a new mark of a file: it says that the rows must be read, and always differs from the
-/// present one, so a merge that read the old mark matches no file. The step comes from the clock, so
-/// an earlier mark is unlikely to return.
+/// SQL for a new mark of a file: 2 or more, and always different from the current one, so that a
+/// merge which read the current mark does not mark the file. The step comes from the clock, so that
+/// an earlier mark is unlikely to be used again.
 pub(super) fn other_mark() -> String {
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
-    // A step of 98 would leave a mark as it is. A mark is a signed byte.
+    // A step of 98 could produce the current mark. A mark is a signed byte.
     let step = 1 + now.unwrap_or_default().as_micros() % 97;
     format!("2 + (summarised + {step}) % 100")
 }
 
-/// A query that returns a row if other writers' rows have ids of this range; the same in both dialects.
-/// Such a row is in no summary.
+/// A query, for both dialects, that returns a row if another program wrote rows with ids of this
+/// range. No summary includes such rows.
 pub(super) fn taken_ids(ids: &Range<u64>) -> String {
     format!(
         "SELECT 1 FROM ingest_rejects WHERE file_no BETWEEN {} AND {} AND code = '{}' LIMIT 1",
@@ -112,7 +113,8 @@ pub(super) fn taken_ids(ids: &Range<u64>) -> String {
     )
 }
 
-/// The condition that leaves such rows out. Asked of each row, so only where there are any.
+/// The condition that excludes rows of other programs. The database evaluates it for each row, so a
+/// query has it only if [`taken_ids`] returned a row.
 pub(super) fn not_taken() -> String {
     format!(
         " AND NOT EXISTS (SELECT 1 FROM ingest_rejects r WHERE r.file_no = `id` >> 32 AND r.ordinal = \
@@ -122,7 +124,7 @@ pub(super) fn not_taken() -> String {
     )
 }
 
-/// The rows of a batch as candidates; empty if its dataset has no summary.
+/// The rows of a batch as candidates. Empty if its dataset has no summary.
 pub(super) fn candidates(batch: &Batch) -> Vec<LastEvent> {
     let Some(columns) = batch.summary_columns() else {
         return Vec::new();
@@ -136,12 +138,13 @@ pub(super) fn candidates(batch: &Batch) -> Vec<LastEvent> {
     (0..batch.rows.num_rows()).map(candidate).collect()
 }
 
-/// The one candidate that stays for each key and day: the later time, then the larger id. Sorted by
-/// key and day, as the tables are, so that two mergers lock their rows in one order.
+/// The candidate of each key and day that stays: the one with the latest time, and with equal times
+/// the one with the largest id. Sorted by key and day, as the tables are, so that two processes
+/// that merge lock rows in the same order.
 pub(super) fn reduce(candidates: &[LastEvent]) -> Vec<&LastEvent> {
     let day_of = |event: &LastEvent| timestamp::day(event.time_us);
     let mut last: Vec<&LastEvent> = candidates.iter().collect();
-    // They mostly come in this order, which a stable sort notices in one pass.
+    // Candidates mostly arrive in this order, which a stable sort detects in one pass.
     last.sort_by(|a, b| (&a.key, a.time_us, a.id).cmp(&(&b.key, b.time_us, b.id)));
     last.dedup_by(|later, kept| {
         let same = later.key == kept.key && day_of(later) == day_of(kept);

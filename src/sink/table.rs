@@ -1,6 +1,6 @@
-//! Which tables a dataset needs, in no particular dialect: its own, and that of its summary.
+//! The tables that a dataset needs, for both dialects: its own, and that of its summary.
 //!
-//! Pure. The dialects turn a [`Table`] into DDL, and compare tables that exist already with it.
+//! Pure. The dialects turn a [`Table`] into DDL, and compare existing tables with it.
 
 use std::fmt::Write as _;
 
@@ -13,11 +13,12 @@ pub(super) struct Table {
     pub(super) columns: Vec<TableColumn>,
     /// The columns of the primary key.
     pub(super) key: Vec<String>,
-    /// The dataset of which it is the summary: it is made from that one's table, and can be made again.
+    /// The dataset that the table summarises. Such a table is computed from the dataset's table, so
+    /// it can be computed again. `None` for a table of rows.
     pub(super) summary_of: Option<String>,
 }
 
-/// One column of it.
+/// One column of a table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct TableColumn {
     pub(super) name: String,
@@ -25,12 +26,12 @@ pub(super) struct TableColumn {
     pub(super) nullable: bool,
 }
 
-/// What a column holds.
+/// The type of a column, for both dialects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     /// `file_no << 32 | ordinal`.
     RowId,
-    /// Text of at most so many characters, compared byte by byte, trailing spaces included.
+    /// Text of at most this many characters, compared byte by byte with trailing spaces.
     Text(u32),
     /// A moment, with microseconds.
     Timestamp,
@@ -42,7 +43,7 @@ pub(super) enum Kind {
     Json,
 }
 
-/// All tables of all datasets, beside the ledger.
+/// All tables of all datasets, without the ledger.
 pub(super) fn tables(datasets: &Datasets) -> Vec<Table> {
     let own = datasets.iter().map(|dataset| dataset_table(dataset));
     let summaries = datasets
@@ -78,7 +79,7 @@ pub(super) fn dataset_table(dataset: &Dataset) -> Table {
     }
 }
 
-/// The table of a dataset's summary: key, day, and what is last on that day.
+/// The table of a dataset's summary: key, day, and the last record of that day.
 pub(super) fn summary_table(dataset: &Dataset, summary: &Summary) -> Table {
     let chars = |name: &str| {
         dataset
@@ -110,7 +111,7 @@ pub(super) struct SummaryNames<'a> {
 }
 
 impl<'a> SummaryNames<'a> {
-    /// One rule for all: `last_` and the name of the column it comes from.
+    /// The name of a summarised column is `last_` and the name of the dataset's column.
     pub(super) fn of(summary: &'a Summary) -> Self {
         Self {
             key: &summary.key,
@@ -130,7 +131,7 @@ pub(super) fn summary_of(dataset: &Dataset) -> &Summary {
         .expect("the contract: called only for a dataset with a summary")
 }
 
-/// Names in backticks, with commas between: both dialects read them so.
+/// A list of names in backticks, with commas. Both dialects accept it.
 pub(super) fn quoted<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
     let mut list = String::new();
     for name in names {

@@ -1,8 +1,9 @@
-//! How rows become the values of a statement: how many of them, and in which form.
+//! The rows of one statement: how many it has, and their values.
 //!
-//! Pure. Where a statement has placeholders for each row, the number of its rows is full or a power of
-//! two, so that there are only a dozen statements to prepare for a dataset; its bytes are measured
-//! before it is built, since a packet above the server's limit would cost the connection.
+//! Pure. If a statement has placeholders for each row, it has the largest number of rows or a power
+//! of two, so that a dataset needs only a dozen prepared statements. The bytes of a statement are
+//! summed before it is built, since the server ends a connection that sends a larger packet than it
+//! allows.
 
 use std::ops::Range;
 
@@ -13,31 +14,32 @@ use crate::timestamp::{self, Civil};
 
 use super::session::{Insert, Server};
 
-/// Most placeholders of a prepared statement that has some for each row. The more there are, the longer
-/// MySQL 9 takes for each (measured): with 8,000 a quarter longer in all than with 1,000, with 500 no
-/// less long. The protocol would count up to 65,535.
+/// Most placeholders of a prepared statement with placeholders for each row. Measured on MySQL 9: a
+/// load takes a quarter longer with 8,000 than with 1,000, and as long with 500. The protocol
+/// allows 65,535.
 const PLACEHOLDERS_MAX: usize = 1_024;
 
-/// Most bytes of a statement. Larger ones gain nothing, and keep their locks for longer.
+/// Most bytes of a statement. A larger one is not faster, and holds its locks longer.
 const STATEMENT_BYTES_MAX: usize = 1 << 20;
 
-/// What a value needs in a packet beside its own bytes: its type, its length, its NULL bit.
+/// Most bytes of a value in a packet beside its content: its type, its length, its NULL bit.
 pub(super) const VALUE_BYTES: usize = 12;
 
-/// Left free in a packet for what surrounds the values.
+/// Bytes of a packet that are left for everything except the values.
 const PACKET_BYTES_SPARE: usize = 1_024;
 
 /// How large a statement may be.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Limits {
     rows: usize,
-    /// Any number of rows up to `rows` may be sent; otherwise only `rows` or a power of two.
+    /// Whether a statement may have any number of rows up to `rows`. Else it has `rows`, or a power
+    /// of two.
     any_number: bool,
     statement_bytes: usize,
     row_bytes: usize,
 }
 
-/// The limits of an INSERT on a server, with at most `rows` rows.
+/// The limits of an INSERT of at most `rows` rows on this server.
 pub(super) fn limits(insert: &Insert, server: Server, rows: usize) -> Limits {
     Limits {
         rows: if server.bulk {
@@ -51,15 +53,15 @@ pub(super) fn limits(insert: &Insert, server: Server, rows: usize) -> Limits {
     }
 }
 
-/// The first rows of a piece: as many as one statement takes. `None` if the first row alone is more
-/// than the server takes: to send it would cost the connection.
+/// The first rows of a piece, as many as one statement takes. `None` if the first row alone is
+/// larger than the server's largest packet: sending it would end the connection.
 pub(super) fn first(rows: &Rows<'_>, piece: Range<usize>, limits: Limits) -> Option<Range<usize>> {
     let columns = rows.row(piece.start).cells().count();
     let bytes = |rows: &Rows<'_>, range: Range<usize>| {
         range.len() * columns * VALUE_BYTES + rows.text_bytes(range)
     };
     let at_most = piece.start..piece.start + limits.shape(piece.len());
-    // Rows are nearly always small, and then one sum over all of them is enough.
+    // Nearly all rows are small: then one sum over all of them shows that they fit.
     if bytes(rows, at_most.clone()) <= limits.statement_bytes.min(limits.row_bytes) {
         return Some(at_most);
     }
@@ -70,7 +72,7 @@ pub(super) fn first(rows: &Rows<'_>, piece: Range<usize>, limits: Limits) -> Opt
     Some(at_most.start..at_most.start + fitting(sizes, limits))
 }
 
-/// How many of these, by their sizes, one statement takes; at least one.
+/// How many rows of these sizes one statement takes. At least one.
 pub(super) fn fitting(sizes: impl ExactSizeIterator<Item = usize>, limits: Limits) -> usize {
     let at_most = limits.shape(sizes.len());
     let mut sum = 0;
@@ -85,8 +87,8 @@ pub(super) fn fitting(sizes: impl ExactSizeIterator<Item = usize>, limits: Limit
 }
 
 impl Limits {
-    /// The number of rows of the next statement, with so many left. Where each has placeholders of
-    /// its own: full, or a power of two, so that a dozen statements are enough for a dataset.
+    /// How many rows the next statement has if `rows` are left. If a statement has placeholders for
+    /// each row: the most, or a power of two, so that a dataset needs only a dozen statements.
     pub(super) fn shape(self, rows: usize) -> usize {
         if rows >= self.rows {
             self.rows

@@ -2,14 +2,15 @@
 
 use crate::sink::table::{Kind, Table, TableColumn, quoted};
 
-/// Most bytes of the VARCHAR columns of a table. MySQL takes 65,535 for a whole row, the other
-/// columns included.
+/// Most bytes of all VARCHAR columns of a table. MySQL allows 65,535 bytes for a row with all its
+/// columns.
 const VARCHAR_BYTES_MAX: u32 = 60_000;
 
-/// Longest text that stays VARCHAR in a table whose texts are together above that limit.
+/// Longest text, in characters, that is a VARCHAR in a table whose texts exceed that limit. Longer
+/// texts are TEXT columns, which are stored outside of the row.
 const VARCHAR_CHARS_SHORT: u32 = 64;
 
-/// Bytes of a character in utf8mb4, at most.
+/// Most bytes of a character in utf8mb4.
 pub(super) const CHAR_BYTES: u32 = 4;
 
 /// The DDL of a table.
@@ -42,9 +43,9 @@ pub(super) fn definition(column: &TableColumn, wide: bool, mariadb: bool) -> Str
     )
 }
 
-/// Text is compared byte by byte. `utf8mb4_bin` would do so but for spaces at the end, which it pads:
-/// 'a' and 'a ' would be one key of a summary. Both tables have the same, since MySQL joins no two
-/// binary collations.
+/// The character set and collation of text, which compares byte by byte. `utf8mb4_bin` ignores
+/// spaces at the end, so that 'a' and 'a ' would be the same key of a summary. All tables have the
+/// same collation, since MySQL cannot join columns of two binary collations.
 pub(super) fn text(mariadb: bool) -> String {
     let collation = if mariadb {
         "utf8mb4_nopad_bin"
@@ -66,8 +67,8 @@ pub(super) fn sql_type(kind: Kind, wide: bool, mariadb: bool) -> String {
         Kind::Integer => "BIGINT".to_owned(),
         Kind::Float => "DOUBLE".to_owned(),
         Kind::Boolean => "BOOLEAN".to_owned(),
-        // MySQL's JSON type normalises what it stores: numbers lose digits, doubled keys are dropped.
-        // MariaDB's is a LONGTEXT that is checked.
+        // MySQL's JSON type normalises values: numbers lose digits, and duplicate keys are dropped.
+        // MariaDB's JSON type is a LONGTEXT with a check.
         Kind::Json if mariadb => "JSON".to_owned(),
         Kind::Json => format!("LONGTEXT {}", text(mariadb)),
     }

@@ -1,7 +1,8 @@
-//! What the server's errors mean: one pure function, by number and SQL state, never by message.
+//! The classes of the server's errors: a pure function of number and SQL state, never of the
+//! message.
 //!
-//! The numbers are those of MySQL's and MariaDB's error references; where the two use one number
-//! for different things, the entry says which is meant.
+//! The numbers are from the error references of MySQL and MariaDB. If the two use a number for
+//! different errors, the comment names the one that is meant.
 
 use std::fmt;
 use std::time::Duration;
@@ -15,18 +16,17 @@ use crate::sink::{NUMBERS_USED_UP, counted};
 /// What to do about a failed statement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Class {
-    /// The key is taken: for our keys, already stored.
+    /// A row with this key exists.
     Duplicate,
-    /// The values of a row: halve the statement until the row is found.
+    /// The server refuses the values of a row: halve the statement until the row is found.
     Data,
-    /// Passes by itself; the connection is good after a ROLLBACK.
+    /// Transient; the connection is usable after a ROLLBACK.
     Retry,
-    /// Passes by itself, on another connection: this one is broken, or its server is no longer the
-    /// primary.
+    /// Transient, on a new connection: this one is broken, or its server is no longer the primary.
     Reconnect,
-    /// The server does not take LOAD DATA LOCAL.
+    /// The server does not accept LOAD DATA LOCAL.
     LocalRefused,
-    /// Does not pass by itself; the text is the next step.
+    /// Fatal. Holds the next step.
     Fatal(&'static str),
 }
 
@@ -44,29 +44,31 @@ const SCHEMA: &str = "run `task_runner migrate`, which checks the tables";
 const REFUSED: &str = "check the ledger's tables (ingest_*) for a constraint or trigger that was \
                        added to them: the database refuses a value of the ledger or schema";
 
-/// The error of a login that was ended because the server could ask for the password under its public
-/// key: the number that clients use for a login method that fails.
+/// The error of a login that was ended because the server could ask for the password under its
+/// public key: the number that clients use for a login method that fails.
 pub(super) const KEY_REFUSED: u16 = 2061;
 
 /// The class of a server error.
 pub(super) fn classify(code: u16, state: &str) -> Class {
     match code {
-        // Duplicate entry, in its two forms.
+        // Duplicate entry: the two numbers of this error.
         1062 | 1586 => Class::Duplicate,
-        // Bad values whose state does not say so, and: out of range and truncated (1264,
+        // Bad values, some with a state that does not show it: out of range and truncated (1264,
         // 1265, 1292, 1366, 1406), NULL (1048), larger than max_allowed_packet (1153, 1301), no
-        // partition (1526), check (3819, and 4025 in MariaDB), JSON (3140, 3141, 3143), view (1369),
-        // row too long for its page (1118), character set (1300, 3854), foreign key (1216, 1452).
+        // partition (1526), check (3819, and 4025 in MariaDB), JSON (3140, 3141, 3143), view
+        // (1369), row too long for its page (1118), character set (1300, 3854), foreign key (1216,
+        // 1452).
         1048 | 1118 | 1153 | 1216 | 1264 | 1265 | 1292 | 1300 | 1301 | 1366 | 1369 | 1406
         | 1452 | 1526 | 3140 | 3141 | 3143 | 3819 | 3854 | 4025 => Class::Data,
-        // Lock wait and deadlock, changed meanwhile (1020, MariaDB), statement killed or too slow
-        // (1317, 3024, 1969 of MariaDB), too many transactions (1637), certification (3101). And:
-        // disk, memory or table space is full, or an I/O error underneath.
+        // Lock wait and deadlock, row changed since it was read (1020, MariaDB), statement killed
+        // or too slow (1317, 3024, 1969 of MariaDB), too many transactions (1637), certification
+        // (3101); disk, memory or table space full, or an I/O error of the server.
         1020 | 1205 | 1213 | 1317 | 1637 | 1969 | 3024 | 3101 | 1021 | 1030 | 1037 | 1038
         | 1041 | 1114 | 1135 | 1180 => Class::Retry,
-        // The connection or the server goes away, is full, or is of the wrong kind: shutdown (1053),
+        // The connection or the server ends, is full, or is not the primary: shutdown (1053),
         // network (1152, 1158 to 1161, 1184, 1927, 2006, 2013, 4031), killed (3169), too many
-        // connections (1040, 1129, 1203, 1226), read only (1290, 1792, 1836, 3100), no quorum (1047).
+        // connections (1040, 1129, 1203, 1226), read only (1290, 1792, 1836, 3100), no quorum
+        // (1047).
         1040
         | 1047
         | 1053
@@ -101,16 +103,16 @@ pub(super) fn classify(code: u16, state: &str) -> Class {
         1071 | 1074 => Class::Fatal("lower the `max_chars` of the text column that is too long"),
         1665 => Class::Fatal("set binlog_format=ROW: the binary log must hold rows"),
         1115 | 1273 => Class::Fatal("use MySQL 8.0.17 or MariaDB 10.2, or later"),
-        // No number of AUTO_INCREMENT is left, of MySQL and of MariaDB: only the ledger has one.
+        // No number of AUTO_INCREMENT is left, in MySQL and in MariaDB. Only the ledger uses them.
         167 | 1467 => Class::Fatal(NUMBERS_USED_UP),
         _ => by_state(state),
     }
 }
 
-/// The class of an error that the table does not name, by the class of its SQL state.
+/// The class of any other error, by the class of its SQL state.
 fn by_state(state: &str) -> Class {
     match state.get(..2) {
-        // Data exceptions, constraints, and SIGNAL in a trigger of the user's.
+        // Data exceptions, constraints, and SIGNAL in a trigger that the user created.
         Some("22" | "23" | "44" | "45") => Class::Data,
         Some("28") => Class::Fatal(RIGHTS),
         Some("42") => Class::Fatal(
@@ -118,13 +120,13 @@ fn by_state(state: &str) -> Class {
              know the statement",
         ),
         Some("08") => Class::Reconnect,
-        // An unknown error is retried, logged and counted, and no work is lost. To stop instead would
-        // end the service for what may pass by itself.
+        // An unknown error is retried, logged and counted, and no work is lost. If it were fatal,
+        // the service would end because of errors that may be transient.
         _ => Class::Retry,
     }
 }
 
-/// A statement, or the wait for it, that failed.
+/// Why a statement, or the wait for it, failed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Failure {
     #[error("{}", cause(.0))]
@@ -134,10 +136,10 @@ pub(super) enum Failure {
     Panicked(#[from] Panicked),
     #[error("no answer within {} s", .0.as_secs())]
     Timeout(Duration),
-    /// A fault that says itself what to do.
+    /// An error that was classified before.
     #[error(transparent)]
     Fault(#[from] Fault),
-    /// The engine's own finding about what the server returned.
+    /// The engine found a problem in the URL, or in what the server returned.
     #[error("{problem}")]
     Found {
         next_step: &'static str,
@@ -145,7 +147,7 @@ pub(super) enum Failure {
     },
 }
 
-/// The error itself, without the driver's words around it.
+/// The error of the server or the system, without the text that the driver adds.
 fn cause(error: &Error) -> &dyn fmt::Display {
     match error {
         Error::Server(error) => error,
@@ -157,8 +159,8 @@ fn cause(error: &Error) -> &dyn fmt::Display {
 }
 
 impl Failure {
-    /// A failure to connect, which may be one to trust the server: the TLS library reports that as an
-    /// I/O error.
+    /// This failure of connecting, classified: the TLS library reports a certificate that it does
+    /// not trust as an I/O error.
     pub(super) fn of_connecting(self) -> Self {
         let is_untrusted = match &self {
             Self::Driver(Error::Io(IoError::Tls(_))) => true,
@@ -176,13 +178,13 @@ impl Failure {
         }
     }
 
-    /// Whether the server refused to add a column or a key that exists (1060, 1061), or to drop a key
-    /// that does not (1091): a migration that was cut off runs again.
+    /// Whether the server refused to add a column or a key that exists (1060, 1061), or to drop a
+    /// key that does not exist (1091): the statement ran in a migration that did not end.
     pub(super) fn is_done_already(&self) -> bool {
         matches!(self.code(), Some(1060 | 1061 | 1091))
     }
 
-    /// The number of the server's error; `None` if the server reported none.
+    /// The number of the server's error. `None` if the error is not from the server.
     pub(super) fn code(&self) -> Option<u16> {
         match self {
             Self::Driver(Error::Server(error)) => Some(error.code),
@@ -208,15 +210,15 @@ impl Failure {
             Self::Driver(Error::Driver(
                 DriverError::FromRow { .. } | DriverError::FromValue { .. },
             )) => Class::Fatal(SCHEMA),
-            // Usually a lost connection. The session of a failed migration may hold its lock. The
-            // answers of a server that breaks the protocol may be out of step.
+            // Usually a lost connection. After a failed migration, the session may hold its lock.
+            // If a server violates the protocol, its answers may belong to earlier statements.
             Self::Driver(_) | Self::Panicked(_) | Self::Timeout(_) | Self::Fault(_) => {
                 Class::Reconnect
             }
         }
     }
 
-    /// The fault for the caller; `doing` is what was being done.
+    /// The fault for the caller. `doing` is the operation that failed.
     pub(super) fn into_fault(self, doing: &str) -> Fault {
         if let Self::Fault(fault) = self {
             return counted(fault);

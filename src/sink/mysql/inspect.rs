@@ -1,4 +1,4 @@
-//! Which of the server's settings matter to the engine.
+//! The settings of the server that matter to the engine, for `doctor`.
 
 use crate::dataset::Datasets;
 use crate::finding::Finding;
@@ -7,10 +7,11 @@ use super::errors::Failure;
 use super::schema;
 use super::session::Session;
 
-/// Least packet for a statement of ordinary rows; smaller ones work, with smaller statements.
+/// Smallest `max_allowed_packet` for statements of full size. With less, statements are smaller.
 const PACKET_BYTES_GOOD: u64 = 4 << 20;
 
-/// A clock that differs by more than this makes `settled_at` and the summary's day doubtful.
+/// Largest difference of the clocks of host and database, in seconds. With a larger one,
+/// `settled_at` and other times of the ledger cannot be compared with the log.
 const CLOCK_SECONDS_MAX: f64 = 5.0;
 
 /// See [`Schema::inspect`](crate::sink::Schema::inspect).
@@ -27,7 +28,7 @@ pub(super) async fn inspect(
     findings.push(Finding::expect(
         flush == 1,
         format!("innodb_flush_log_at_trx_commit is {flush}"),
-        "set it to 1: with less, a power cut takes back what was committed",
+        "set it to 1: with less, a power cut undoes commits",
     ));
     let packet: u64 = session.one("SELECT @@max_allowed_packet").await?;
     findings.push(Finding::expect(

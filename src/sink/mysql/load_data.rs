@@ -1,8 +1,8 @@
-//! Rows by LOAD DATA LOCAL: the fastest way into MySQL, and one that hides errors.
+//! Rows by LOAD DATA LOCAL: the fastest way to store rows in MySQL.
 //!
-//! Even in strict mode it skips duplicate keys and changes bad values until they fit, and only warns.
-//! So a load counts only if the server stored as many rows as were sent and gave no warning. The
-//! "file" is the text that this module makes in memory.
+//! Even in strict mode, it skips duplicate keys and changes bad values until they fit, and only
+//! warns. So the rows count as stored only if the server stored as many as were sent and gave no
+//! warning. The "file" is text that this module writes in memory.
 
 use crate::sink::cells::{Cell, Rows};
 use crate::sink::table::quoted;
@@ -11,11 +11,11 @@ use crate::timestamp;
 use super::errors::Failure;
 use super::session::Session;
 
-/// Room for a row in the buffer before it has to grow.
+/// Bytes that the buffer allocates at first for each row.
 const ROW_BYTES_USUAL: usize = 256;
 
-/// Sends rows. Returns `true` if the server stored every one as it was sent; if not, the transaction
-/// must be rolled back.
+/// Sends rows. Returns whether the server stored every row as it was sent. If not, the caller must
+/// roll back the transaction.
 pub(super) async fn rows(session: &mut Session, rows: &Rows<'_>) -> Result<bool, Failure> {
     let schema = rows.dataset.schema();
     let sql = format!(
@@ -59,11 +59,12 @@ fn write(cell: Cell<'_>, out: &mut Vec<u8>) {
     written.expect("writing to memory does not fail");
 }
 
-/// Escapes the bytes that have a meaning in the file: tab and newline end a field or a row, the
-/// backslash escapes. NUL is escaped as the manual of LOAD DATA says.
+/// Escapes the bytes that are special in the file: tab and newline, which end a field or a row, the
+/// backslash, and NUL, as the manual of LOAD DATA demands.
 fn escape(text: &[u8], out: &mut Vec<u8>) {
     let special = |byte: &u8| matches!(byte, b'\t' | b'\n' | b'\\' | 0);
-    // Most texts have none, and a scan of all bytes without a branch is faster than one that stops.
+    // Most texts have no special byte. A scan of all bytes without a branch is faster than one that
+    // stops at the first.
     if !text.iter().fold(false, |any, byte| any | special(byte)) {
         out.extend_from_slice(text);
         return;
@@ -89,7 +90,7 @@ mod tests {
 
     use super::*;
 
-    /// What the server does, by the manual of LOAD DATA.
+    /// Reads a field as the server does, by the manual of LOAD DATA.
     fn unescape(field: &[u8]) -> Vec<u8> {
         let mut bytes = field.iter();
         let mut out = Vec::new();

@@ -39,7 +39,7 @@ mod schema;
 mod session;
 mod summary;
 
-/// Connections for everything but commits: one for the stages, one for operators.
+/// Connections for everything except commits: one for the stages, one for operators.
 const CONTROL_CONNECTIONS: usize = 2;
 
 const READING_LEDGER: &str = "reading the ledger";
@@ -49,18 +49,19 @@ const READING_REJECTS: &str = "reading the rejects";
 #[derive(Debug)]
 pub struct MysqlSink {
     commits: Pool,
-    /// For everything but commits.
+    /// For everything except commits.
     control: Pool,
     writers: usize,
     rows_per_statement: usize,
 }
 
 impl MysqlSink {
-    /// The sink of a URL. Connects once, so that a wrong password or a missing database shows at once.
+    /// The sink of a URL. Connects once, so that a wrong password or a missing database is reported
+    /// at the start.
     ///
     /// # Errors
-    /// Fatal where it is not a database URL, or the server refuses it; transient where the server is
-    /// not there.
+    /// Fatal if it is not a database URL, or the server refuses the login. Transient if the server
+    /// cannot be reached.
     pub async fn open(url: &str, options: &SinkOptions) -> Result<Self, Fault> {
         const DOING: &str = "connecting to the database";
         let access = options::options(url).map_err(|failure| failure.into_fault(DOING))?;
@@ -76,8 +77,8 @@ impl MysqlSink {
     }
 }
 
-/// The rows of batches as a commit hands them to the driver. For benchmarks, so that no server slows
-/// them down.
+/// Converts the rows of batches to the driver's values, as a commit does. For benchmarks without a
+/// server.
 #[must_use]
 pub fn bind(batches: &[Batch]) -> Vec<Vec<Value>> {
     let rows = by_dataset(batches);

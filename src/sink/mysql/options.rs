@@ -1,8 +1,8 @@
-//! What a database URL says, as options of the driver: where the server is, who logs in, whom TLS
+//! A database URL as options of the driver: the server, the login, and the certificates that TLS
 //! trusts.
 //!
-//! The URL is read here and not by the driver, whose errors quote its parameters: part of a password
-//! that was not percent-encoded may be one of them.
+//! This module parses the URL, since the errors of the driver quote its parameters, which may be
+//! part of a password that was not percent-encoded.
 
 use std::time::Duration;
 
@@ -18,15 +18,16 @@ use super::login::must_be_watched;
 
 const PORT: u16 = 3306;
 
-/// Largest packet of an answer, in bytes, and of a statement. A server that sends a larger one is
-/// cut off, so that it cannot fill the memory.
+/// Largest packet of a statement or an answer, in bytes. The connection to a server that sends a
+/// larger one is closed, so that it cannot fill the memory.
 pub(super) const PACKET_BYTES_MAX: usize = 64 << 20;
 
-/// An idle connection is probed after this time, so that one whose server is gone ends.
+/// After this time, TCP probes an idle connection, and ends it if the server does not answer.
 pub(super) const KEEPALIVE: Duration = Duration::from_secs(30);
 
-/// The driver would ask the server for its `wait_timeout` to discard older connections from a pool
-/// of its own, which is not used: `session::Pool` discards them much earlier.
+/// Saves a query: without this option, the driver asks each server for its `wait_timeout`, to
+/// discard idle connections from the driver's pool. The engine uses `session::Pool`, which discards
+/// them earlier.
 const WAIT_TIMEOUT_SECONDS: usize = 28_800;
 
 const FORM: &str = "write the database URL as mysql://USER:PASSWORD@HOST:PORT/DATABASE";
@@ -37,10 +38,10 @@ const PARAMETERS: &str = "use only the parameters of a database URL: require_ssl
 
 const CA: &str = "check the `ca` of the database URL";
 
-/// What every session is set to. Times are UTC; a value that does not fit is an error, never a
-/// warning; a statement outside a transaction commits by itself, whatever the server's default; no
-/// gap locks; the wait for a lock is shorter than that for a statement. The text mode
-/// `NO_BACKSLASH_ESCAPES` stays off, which LOAD DATA relies on.
+/// The settings of every session. Times are UTC. A value that does not fit is an error, not a
+/// warning. A statement outside a transaction commits at once, whatever the server's default. READ
+/// COMMITTED takes no gap locks. The wait for a lock is shorter than the wait for a statement. The
+/// SQL mode `NO_BACKSLASH_ESCAPES` is off, since LOAD DATA relies on backslashes.
 const SETUP: [&str; 3] = [
     "SET NAMES utf8mb4",
     "SET SESSION time_zone = '+00:00', autocommit = 1, innodb_lock_wait_timeout = 5, sql_mode = \
@@ -103,7 +104,8 @@ pub(super) fn options(url: &str) -> Result<Access, Failure> {
         .ip_or_hostname(host)
         .tcp_port(url.port().unwrap_or(PORT))
         .socket(parameters.socket)
-        // On the loopback the driver would switch to the server's socket, around a proxy.
+        // Else the driver would switch to the server's socket on a loopback address, and bypass a
+        // proxy there.
         .prefer_socket(false)
         .user(Some(decoded(url.username())?))
         .pass(Some(decoded(url.password().unwrap_or_default())?))
@@ -115,9 +117,9 @@ pub(super) fn options(url: &str) -> Result<Access, Failure> {
         .tcp_keepalive(Some(KEEPALIVE))
         .max_allowed_packet(Some(PACKET_BYTES_MAX))
         .wait_timeout(Some(WAIT_TIMEOUT_SECONDS))
-        // Affected rows must tell stored rows from those that were stored already.
+        // The number of affected rows must not count rows that were already stored.
         .client_found_rows(false)
-        // The session keeps its statements: the driver's cache would hash their text each time.
+        // `session` keeps prepared statements: the driver's cache would hash their text each time.
         .stmt_cache_size(0)
         .init(SETUP.to_vec());
     Ok(Access {
@@ -157,12 +159,12 @@ impl Parameters {
     }
 }
 
-/// Trusts one authority, or those of the system.
+/// Options of TLS that trust the given authority, or those of the system.
 fn trust(authority: Option<Certificates>) -> SslOpts {
     let roots = if let Some(certificates) = authority {
         vec![certificates.into()]
     } else {
-        // The driver refuses all of them if it cannot read one.
+        // The driver refuses all certificates if it cannot read one of them.
         let system = rustls_native_certs::load_native_certs().certs.into_iter();
         system
             .filter(|certificate| RootCertStore::empty().add(certificate.clone()).is_ok())

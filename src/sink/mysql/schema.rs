@@ -1,8 +1,8 @@
 //! The schema in MySQL: the numbered migrations of the ledger, and the tables of the datasets.
 //!
-//! DDL commits by itself here, so each statement must bear being run twice, and a lock of the
-//! server's keeps several processes from migrating at once. A table that exists already is never
-//! changed: it is compared with what its dataset needs.
+//! MySQL commits DDL at once, so each statement must be safe to run twice, and a lock on the server
+//! prevents that several processes migrate at once. An existing table is never changed: it is
+//! compared with the table that its dataset needs.
 
 use mysql_async::Row;
 
@@ -19,7 +19,7 @@ use super::misfit::{Change, Existing, ExistingColumn, Misfit, exact_json, misfit
 use super::session::Session;
 use super::summary;
 
-/// How long one process waits for another one's migration.
+/// How many seconds one process waits for the migration of another one.
 const LOCK_WAIT_SECONDS: u32 = 30;
 
 const MIGRATIONS: &str = "ingest_migrations";
@@ -41,7 +41,8 @@ pub(super) async fn migrate(
             problem: "the database URL names no database".to_owned(),
         });
     };
-    // Locks are the server's, not the database's, and their names end at 64 characters.
+    // A lock belongs to the server and not to a database, and its name has at most 64 characters.
+    // So the name is a hash of the database's name.
     let lock = format!(
         "lemonade-{}",
         &blake3::hash(database.as_bytes()).to_hex()[..32]
@@ -58,7 +59,7 @@ pub(super) async fn migrate(
         .into());
     }
     let outcome = locked(session, datasets, keep_rows).await;
-    // If this fails the session is thrown away, which frees the lock as well.
+    // If this fails, the session is closed, which frees the lock as well.
     let freed = session.run(&format!("DO RELEASE_LOCK('{lock}')")).await;
     outcome?;
     freed.map(drop)
@@ -80,8 +81,8 @@ async fn locked(
     datasets: &Datasets,
     keep_rows: bool,
 ) -> Result<(), Failure> {
-    // Asked for first, because CREATE TABLE wants the right to create even where it finds the table:
-    // the account of a service may do without that right once the database is migrated.
+    // The check comes first because CREATE TABLE needs the right to create even if the table
+    // exists: once the database is migrated, the account of a service needs no such right.
     if !has_table(session, MIGRATIONS).await? {
         session.run(MIGRATIONS_DDL).await?;
     }
@@ -95,7 +96,8 @@ async fn locked(
                 done => drop(done?),
             }
         }
-        // The lock is of one server: on another node of a cluster the same may happen at the same time.
+        // The lock belongs to one server: a process on another node of a cluster may run the same
+        // migration at the same time.
         let sql = "INSERT INTO ingest_migrations (number, name, checksum, applied_at) VALUES (?, \
                    ?, ?, UTC_TIMESTAMP(6)) ON DUPLICATE KEY UPDATE number = number";
         let params = (migration.number, migration.name, migration.checksum());
@@ -116,7 +118,8 @@ async fn locked(
     }
     for table in tables(datasets) {
         if !has_table(session, &table.name).await? {
-            // Before the table is created: a run that finds it no longer marks the files.
+            // The files are marked before the table is created, since a later run that finds the
+            // table does not mark them.
             if let Some(dataset) = &table.summary_of {
                 summary::mark(session, dataset).await?;
             }
@@ -128,7 +131,7 @@ async fn locked(
     if misfits.is_empty() {
         return Ok(());
     }
-    // All misfits in one message, as statements that can be pasted.
+    // One message has all misfits, with statements that can be pasted.
     let problems: Vec<&str> = misfits.iter().map(|misfit| &*misfit.problem).collect();
     let statements: Vec<String> = misfits.iter().flat_map(Misfit::statements).collect();
     let next_step = format!(
@@ -159,7 +162,7 @@ async fn mismatches(session: &mut Session, datasets: &Datasets) -> Result<Vec<Mi
     let has_ledger = has_table(session, mismatch::LEDGER).await?;
     for dataset in datasets.iter() {
         let (table, name) = (dataset.table.clone(), dataset.name.clone());
-        // The ledger before the rows: a commit in between adds rows.
+        // The ledger is read before the rows: a commit in between can only add rows.
         let has_rows = has_ledger
             && !session
                 .rows_with::<u64>(mismatch::HAS_ROWS, (&name,))
@@ -180,7 +183,7 @@ async fn mismatches(session: &mut Session, datasets: &Datasets) -> Result<Vec<Mi
         if id.is_none_or(|id| id.data_type != "bigint") {
             continue;
         }
-        // The rows before the ledger: a file is registered before its first commit.
+        // The rows are read before the ledger: a file is registered before its first commit.
         let in_table: u32 = session.one(&mismatch::last_in_table(&table)).await?;
         let in_ledger: u32 = if has_ledger {
             session.one(mismatch::LAST_FILE).await?
@@ -201,8 +204,7 @@ async fn mismatches(session: &mut Session, datasets: &Datasets) -> Result<Vec<Mi
     Ok(found)
 }
 
-/// What migrating would find of the tables of the datasets: the names of those that are missing, and
-/// findings about the others.
+/// The names of the tables of datasets that are missing, and findings about the existing ones.
 pub(super) async fn inspect(
     session: &mut Session,
     datasets: &Datasets,
@@ -243,7 +245,7 @@ pub(super) async fn has_table(session: &mut Session, name: &str) -> Result<bool,
     Ok(!session.rows_with::<u64>(sql, (name,)).await?.is_empty())
 }
 
-/// Compares a table with what is needed; `None` if it fits.
+/// Compares an existing table with the one that is needed. `None` if it fits.
 async fn check(session: &mut Session, table: &Table) -> Result<Option<Misfit>, Failure> {
     let found = read(session, &table.name).await?;
     let Some(misfit) = misfit(table, &found, session.server.mariadb) else {
@@ -263,7 +265,7 @@ async fn check(session: &mut Session, table: &Table) -> Result<Option<Misfit>, F
     Ok(Some(misfit))
 }
 
-/// Reads what `information_schema` has of a table.
+/// Reads a table from `information_schema`.
 async fn read(session: &mut Session, name: &str) -> Result<Existing, Failure> {
     type Found = (Option<String>, String, Option<String>);
     let sql = "SELECT COLUMN_NAME AS a, DATA_TYPE AS b, COLUMN_TYPE AS c, CHARACTER_OCTET_LENGTH AS \
@@ -317,7 +319,7 @@ fn column(row: &Row) -> ExistingColumn {
     }
 }
 
-/// A name that no table has, for a table that makes room: `NAME_old`, or with a number behind it.
+/// A name that no table has, for a table that is renamed: `NAME_old`, or `NAME_old` and a number.
 async fn free_name(session: &mut Session, name: &str) -> Result<String, Failure> {
     // Identifiers have at most 64 characters.
     let stem: String = name.chars().take(56).collect();

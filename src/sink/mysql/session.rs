@@ -1,10 +1,14 @@
-//! One connection in the state that every statement of this sink relies on, and the pool of them.
+//! One connection with the settings that the statements of this sink rely on, and the pool of
+//! connections.
 //!
-//! Invariants. Every wait for the server has a limit: the driver has none, and a connection into a
-//! black hole would hang for ever. A connection goes back into the pool only after an outcome that
-//! leaves it usable; if it failed, or if the future that used it was dropped, it is thrown away, and
-//! the server rolls back what was open on it. Prepared statements are kept per connection and counted
-//! by their placeholders, which are what costs the server memory.
+//! Invariants:
+//! * Every wait for the server has a limit. The driver has none, so a connection to a host that
+//!   drops packets would hang for ever.
+//! * A connection returns to the pool only if it is usable. If a statement failed in a way that
+//!   makes its state unknown, or the future that used it was dropped, the connection is closed, and
+//!   the server rolls back its transaction.
+//! * Each connection keeps prepared statements up to a number of placeholders, since placeholders
+//!   cost the server memory.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -29,31 +33,32 @@ use super::errors::{Class, Failure};
 use super::login;
 use super::options::{Access, KEEPALIVE, PACKET_BYTES_MAX};
 
-/// Longest wait for a connection. A server that accepts nothing for so long is down.
+/// Longest wait for a connection. A server that accepts none for this long is down.
 const CONNECT_WAIT: Duration = Duration::from_secs(10);
 
-/// Longest wait for a statement that touches a bounded number of rows. Well above the server's lock
-/// wait (5 s), so that the server answers first; a slow disk needs seconds for a statement, not
-/// minutes.
+/// Longest wait for a statement over a bounded number of rows. Well above the server's lock wait (5
+/// s), so that the server reports that first. Even on a slow disk, such a statement takes seconds
+/// and not minutes.
 const STATEMENT_WAIT: Duration = Duration::from_secs(60);
 
 /// Longest wait for a statement over a whole table: an operator's count, or emptying a summary.
 const SCAN_WAIT: Duration = Duration::from_secs(900);
 
-/// A connection that has been idle for so long is replaced: firewalls and `wait_timeout` cut such ones
-/// without a word, and after a failover it may lead to yesterday's primary.
+/// A connection that has been idle for this long is replaced: firewalls and `wait_timeout` end idle
+/// connections without a message, and after a failover it may lead to the former primary.
 const IDLE_MAX: Duration = Duration::from_secs(120);
 
-/// Most placeholders of the prepared statements that a connection keeps. A full one has 1,000, which
-/// cost the server a few hundred KiB, and its tail shapes double that: this holds the shapes of
-/// sixteen datasets. More costs the server memory, fewer would prepare again and again.
+/// Most placeholders of all prepared statements of a connection. A full statement has 1,000, which
+/// cost the server a few hundred KiB, and the smaller statements for the last rows have as many
+/// together: this limit holds the statements of sixteen datasets. A higher one costs the server
+/// memory; with a lower one, statements would be prepared again and again.
 const KEPT_PLACEHOLDERS_MAX: usize = 32 * 1024;
 
-/// Bytes of one packet of a LOAD DATA LOCAL: below the smallest `max_allowed_packet` in use (1 MiB),
-/// and large enough that the number of packets does not matter.
+/// Bytes of one packet of a LOAD DATA LOCAL: below 1 MiB, the smallest usual `max_allowed_packet`,
+/// and so large that the number of packets costs nothing noticeable.
 const FILE_PACKET_BYTES: usize = 256 * 1024;
 
-/// The server's error for a statement that bulk execution does not run.
+/// The number of the server's error for a statement that bulk execution does not support.
 const UNSUPPORTED_PS: u16 = 1295;
 
 /// Connections to one database.
@@ -64,14 +69,14 @@ pub(super) struct Pool {
 }
 
 impl fmt::Debug for Pool {
-    /// Without the options, which hold the password.
+    /// Does not show the options, which hold the password.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Pool").finish_non_exhaustive()
     }
 }
 
 impl Pool {
-    /// A pool of at most `max` connections at once; a caller that needs one more waits.
+    /// A pool of at most `max` connections. A caller waits until one of them is free.
     pub(super) fn new(access: Access, max: usize) -> Self {
         Self {
             access,
@@ -80,9 +85,9 @@ impl Pool {
         }
     }
 
-    /// Does something on a session, an idle one or a new one, and puts it back if the outcome leaves
-    /// it usable: nothing is open on it, and the server answered to the last. If the future is
-    /// dropped, so is the session.
+    /// Runs `work` on an idle or a new session. Returns the session to the pool if it is usable: no
+    /// transaction is open, and the server has answered every statement. If the future is dropped,
+    /// the session is dropped as well.
     pub(super) async fn on_session<T>(
         &self,
         doing: &str,
@@ -136,16 +141,16 @@ impl Drop for Pool {
     }
 }
 
-/// What the server is and takes.
+/// The kind of the server, and what it supports.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Server {
     pub(super) mariadb: bool,
-    /// A statement with placeholders for one row takes many (`COM_STMT_BULK_EXECUTE`): MariaDB, but
-    /// not each proxy before it.
+    /// Whether one execution of a statement may have many rows of values (`COM_STMT_BULK_EXECUTE`).
+    /// True for MariaDB, but not for every proxy in front of it.
     pub(super) bulk: bool,
-    /// LOAD DATA LOCAL may be tried.
+    /// Whether LOAD DATA LOCAL may be tried.
     pub(super) load_data: bool,
-    /// Largest packet that the server takes, in bytes.
+    /// Largest packet that the server accepts, in bytes.
     pub(super) packet_bytes_max: usize,
 }
 
@@ -154,7 +159,7 @@ pub(super) struct Server {
 pub(super) struct Insert {
     pub(super) head: String,
     pub(super) group: Cow<'static, str>,
-    /// Placeholders of a group.
+    /// Placeholders of one group, which is one row.
     pub(super) columns: usize,
     pub(super) tail: Cow<'static, str>,
 }
@@ -176,7 +181,7 @@ impl Insert {
     }
 }
 
-/// A prepared [`Insert`] of so many rows.
+/// A prepared [`Insert`] for a number of rows.
 #[derive(Debug)]
 struct Prepared {
     insert: Insert,
@@ -189,7 +194,7 @@ struct Prepared {
 pub(super) struct Session {
     conn: Conn,
     pub(super) server: Server,
-    /// The least recently used first.
+    /// The least recently used statement is the first.
     prepared: Vec<Prepared>,
     idle_since: Instant,
 }
@@ -249,8 +254,8 @@ impl Session {
         let _ = thread::Builder::new().spawn(move || drop(self));
     }
 
-    /// Ends the connection in the background, with a goodbye: a dropped connection of the driver sends
-    /// none, and the server would count and log it as aborted.
+    /// Ends the connection in the background with COM_QUIT. The driver sends none if its connection
+    /// is dropped, and the server would count and log the connection as aborted.
     fn close(self) {
         if let Ok(runtime) = Handle::try_current() {
             runtime.spawn(timeout(CONNECT_WAIT, self.conn.disconnect()));
@@ -276,19 +281,19 @@ impl Session {
         Ok(takes_bulk)
     }
 
-    /// Runs a statement of text; returns the number of affected rows.
+    /// Runs a statement as text. Returns the number of affected rows.
     pub(super) async fn run(&mut self, sql: &str) -> Result<u64, Failure> {
         within(STATEMENT_WAIT, self.conn.query_drop(sql)).await?;
         Ok(self.conn.affected_rows())
     }
 
-    /// The same for a statement over a whole table.
+    /// As [`run`](Self::run), for a statement over a whole table.
     pub(super) async fn run_scan(&mut self, sql: &str) -> Result<u64, Failure> {
         within(SCAN_WAIT, self.conn.query_drop(sql)).await?;
         Ok(self.conn.affected_rows())
     }
 
-    /// Runs a statement with parameters, prepared for this once.
+    /// Runs a statement with parameters. Prepares it for this execution only.
     pub(super) async fn run_with(
         &mut self,
         sql: &str,
@@ -302,7 +307,7 @@ impl Session {
         Ok(affected)
     }
 
-    /// Rows of a query of text.
+    /// The rows of a query, sent as text.
     pub(super) async fn rows<T: FromRow>(&mut self, sql: &str) -> Result<Vec<T>, Failure> {
         within(SCAN_WAIT, async {
             collect(self.conn.query_iter(sql).await?).await
@@ -310,7 +315,7 @@ impl Session {
         .await
     }
 
-    /// The one row of a query of text that always returns one.
+    /// The row of a query that always returns one, sent as text.
     pub(super) async fn one<T: FromRow>(&mut self, sql: &str) -> Result<T, Failure> {
         let rows = self.rows(sql).await?;
         rows.into_iter().next().ok_or_else(|| Failure::Found {
@@ -319,7 +324,7 @@ impl Session {
         })
     }
 
-    /// Rows of a query with parameters, prepared for this once.
+    /// The rows of a query with parameters. Prepares it for this execution only.
     pub(super) async fn rows_with<T: FromRow>(
         &mut self,
         sql: &str,
@@ -335,11 +340,11 @@ impl Session {
         Ok(rows)
     }
 
-    /// Runs an [`Insert`] of `count` rows, each with a value for each placeholder of the group;
-    /// returns the number of affected rows.
+    /// Runs an [`Insert`] of `count` rows. Each row has a value for each placeholder of a group.
+    /// Returns the number of affected rows.
     ///
-    /// In bulk it is one statement all the same: all rows or none. It costs the server a quarter less
-    /// than as many groups of placeholders, each of which it would have to resolve anew.
+    /// A bulk execution is one statement as well: it stores all rows or none. It costs the server a
+    /// quarter less than a statement with a group of placeholders for each row.
     pub(super) async fn insert<R>(
         &mut self,
         insert: &Insert,
@@ -412,7 +417,8 @@ impl Session {
             .sum()
     }
 
-    /// Runs LOAD DATA LOCAL with `data` as its file; returns affected rows and warnings.
+    /// Runs LOAD DATA LOCAL with `data` as its file. Returns the numbers of affected rows and of
+    /// warnings.
     pub(super) async fn load_data(
         &mut self,
         sql: &str,
@@ -427,7 +433,7 @@ impl Session {
             Ok(Box::pin(stream::iter(packets)) as InfileData)
         });
         let ran = within(STATEMENT_WAIT, self.conn.query_drop(sql)).await;
-        // A server that did not ask for the file must not get it later.
+        // If the server did not ask for the file, no later request may get it.
         let nothing = async { Err(LocalInfileError::NoHandler.into()) };
         self.conn.set_infile_handler(nothing);
         ran?;
@@ -438,19 +444,19 @@ impl Session {
         self.run("START TRANSACTION").await.map(drop)
     }
 
-    /// Commits. After an error it is unknown whether it did.
+    /// Commits. After an error, it is unknown whether the transaction was committed.
     pub(super) async fn commit(&mut self) -> Result<(), Failure> {
         self.run("COMMIT").await.map(drop)
     }
 
-    /// Lets a node of a Galera cluster apply what the others have committed; outside of a
-    /// transaction. Other servers answer with an error, which changes nothing.
+    /// Waits until a node of a Galera cluster has applied the commits of the other nodes. Must be
+    /// called outside of a transaction. Any other server returns an error, which changes nothing.
     pub(super) async fn catch_up(&mut self) {
         if self.server.mariadb {
             let sql =
                 "SET STATEMENT wsrep_sync_wait = 1 FOR SELECT COUNT(*) FROM ingest_migrations";
             if let Err(failure) = self.rows::<u64>(sql).await {
-                tracing::debug!(?failure, "the server knows nothing of a cluster");
+                tracing::debug!(?failure, "the server is not a node of a Galera cluster");
             }
         }
     }
@@ -460,8 +466,8 @@ impl Session {
     }
 }
 
-/// All rows of a result, converted. A row that cannot be converted is an error only after the last
-/// one has arrived, so that the connection stays usable.
+/// All rows of a result, converted. If a row cannot be converted, the error is returned only after
+/// the last row has been read, so that the connection stays usable.
 async fn collect<T: FromRow, P: Protocol>(
     mut result: QueryResult<'_, '_, P>,
 ) -> Result<Vec<T>, mysql_async::Error> {
@@ -480,7 +486,7 @@ async fn collect<T: FromRow, P: Protocol>(
     }
 }
 
-/// Waits for the driver, but not longer than `limit`. A panic of the driver is a failure.
+/// Waits for the driver, at most for `limit`. A panic of the driver is a failure.
 async fn within<T, E>(
     limit: Duration,
     answer: impl Future<Output = Result<T, E>>,

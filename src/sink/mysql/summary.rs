@@ -1,6 +1,6 @@
 //! The daily summary in MySQL: read by ranges of the primary key, written sorted and in bulk.
 //!
-//! Never a statement over the whole table of a dataset: at five million rows that takes a minute and
+//! No statement reads the whole table of a dataset: with five million rows, that takes a minute and
 //! more than a gigabyte of the server's memory.
 
 use std::borrow::Cow;
@@ -119,8 +119,9 @@ pub(super) async fn upsert(
     Ok(())
 }
 
-/// The upsert that keeps the larger of (time, id). The server assigns from left to right, and each
-/// condition must see the old time and id: so the value is first, the id second, the time last.
+/// The upsert that keeps the larger pair of time and id. The server assigns from left to right, and
+/// each condition must see the old time and id. So it assigns the value first, then the id, then
+/// the time.
 fn upsert_sql(dataset: &Dataset) -> Insert {
     let summary = summary_of(dataset);
     let SummaryNames {
@@ -159,7 +160,7 @@ pub(super) async fn reset(session: &mut Session, dataset: &Dataset) -> Result<()
     session.commit().await
 }
 
-/// Marks all files of a dataset as to be read.
+/// Marks all files of a dataset, so that their rows are read again.
 pub(super) async fn mark(session: &mut Session, dataset: &str) -> Result<(), Failure> {
     let mark = other_mark();
     let sql = format!("UPDATE ingest_files SET summarised = {mark} WHERE dataset = ?");

@@ -1,5 +1,5 @@
-//! A commit into SQLite: row by row with one prepared statement, since there are no round trips to
-//! save, and since each row then answers for itself: stored, there already, or refused.
+//! A commit into SQLite: row by row with one prepared statement. A statement costs no round trip,
+//! and its result shows for each row whether it was stored, existed, or was refused.
 
 use std::borrow::Cow;
 use std::collections::hash_map::Entry;
@@ -47,8 +47,8 @@ pub(super) fn commit(db: &Transaction<'_>, batches: &[Batch]) -> Result<Committe
         let table = &batch.dataset.table;
         let mut is_row = db.prepare_cached(&format!("SELECT 1 FROM `{table}` WHERE `id` = ?"))?;
         for reject in &batch.rejects {
-            // A record is a row or a reject, also if its dataset was changed in between. A row that
-            // the ledger does not cover is another writer's.
+            // A record is a row or a reject, even if its dataset was changed in between. A row that
+            // the ledger does not cover belongs to another program.
             let id = row_id(batch.span.file_no, reject.ordinal);
             if !(is_row.exists([id])? && ours.covers(id)?) {
                 insert_reject(db, batch.span.file_no, reject)?;
@@ -58,13 +58,13 @@ pub(super) fn commit(db: &Transaction<'_>, batches: &[Batch]) -> Result<Committe
     for row in &refused {
         insert_reject(db, row.file_no, &row.reject)?;
     }
-    // All of a file at once: its entry would only be folded again.
+    // This commit has all records of the file: it is settled without an entry.
     let mut whole = db.prepare_cached(
         "UPDATE ingest_files SET rejects = (SELECT COUNT(*) FROM ingest_rejects r WHERE r.file_no = \
          ?1), state = 'settled', settled_at = ?3 WHERE file_no = ?1 AND records = ?2 AND state = \
          'pending' AND NOT EXISTS (SELECT 1 FROM ingest_frames e WHERE e.file_no = ?1)",
     )?;
-    // No entry for a settled file: a late redelivery leaves nothing behind.
+    // A settled file gets no entry, so that a late redelivery leaves none.
     let mut entry = db.prepare_cached(
         "INSERT INTO ingest_frames (file_no, first_ordinal, records) SELECT f.file_no, ?2, ?3 FROM \
          ingest_files f WHERE f.file_no = ?1 AND f.state <> 'settled' ON CONFLICT DO NOTHING",
@@ -98,15 +98,15 @@ fn foreign(db: &Transaction<'_>, batches: &[Batch]) -> Result<Vec<SourceFile>, F
     Ok(foreign)
 }
 
-/// Which rows are the engine's own.
+/// Decides which rows of a table belong to the engine.
 struct Ours<'a> {
     db: &'a Transaction<'a>,
-    /// What the ledger covers of the files that were asked about.
+    /// The coverage of the files that have been looked up.
     covered: HashMap<u32, Vec<Range<u64>>>,
 }
 
 impl Ours<'_> {
-    /// Whether the ledger covers the record of this id.
+    /// Whether the ledger covers the record with this id.
     fn covers(&mut self, id: u64) -> Result<bool, Failure> {
         let (file_no, ordinal) = provenance(id);
         if let Entry::Vacant(entry) = self.covered.entry(file_no) {
@@ -118,7 +118,7 @@ impl Ours<'_> {
     }
 }
 
-/// Whether the table's row under the id of `row` equals it in every column.
+/// Whether the row of the table with the id of `row` equals it in every column.
 pub(super) fn equals(db: &Transaction<'_>, rows: &Rows<'_>, row: Row<'_>) -> Result<bool, Failure> {
     let schema = rows.dataset.schema();
     let columns: Vec<String> = schema
@@ -181,7 +181,7 @@ pub(super) fn row_insert(rows: &Rows<'_>) -> String {
     )
 }
 
-/// Runs it for a row; returns how many it stored.
+/// Runs the statement for a row. Returns how many rows it stored.
 pub(super) fn insert_row(
     insert: &mut Statement<'_>,
     row: Row<'_>,
@@ -209,7 +209,7 @@ impl ToSql for Cell<'_> {
     }
 }
 
-/// The ids of the rejects that are there in these spans.
+/// The ids of the stored rejects of these spans.
 fn rejected(db: &Transaction<'_>, batches: &[Batch]) -> Result<HashSet<u64>, Failure> {
     let mut find = db.prepare_cached(
         "SELECT ordinal FROM ingest_rejects WHERE file_no = ?1 AND ordinal >= ?2 AND ordinal < ?3",

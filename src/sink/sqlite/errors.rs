@@ -1,39 +1,39 @@
-//! What SQLite's errors mean: by result code, never by message.
+//! The classes of SQLite's errors: by result code, never by the message.
 
 use rusqlite::ErrorCode;
 
 use crate::fault::{Fault, Origin};
 use crate::sink::counted;
 
-/// Extended result codes of a key that is taken: UNIQUE, PRIMARYKEY, ROWID.
+/// Extended result codes for a key that exists: UNIQUE, PRIMARYKEY, ROWID.
 const KEY_TAKEN: [i32; 3] = [2067, 1555, 2579];
 
 const SCHEMA: &str = "run `task_runner migrate`, which checks the tables";
 const REFUSED: &str = "check the ledger's tables (ingest_*) for a constraint or trigger that was \
                        added to them: the database refuses a value of the ledger";
 
-/// What a failed statement says about what to do.
+/// What to do about a failed statement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Class {
-    /// Another unique key is taken.
+    /// A row with the same value of a unique key exists.
     Duplicate,
-    /// The values of this row.
+    /// SQLite refuses the values of the row.
     Data,
-    /// Passes by itself.
+    /// Transient: the statement may succeed later.
     Transient,
-    /// Does not; the text is the next step.
+    /// Fatal. Holds the next step.
     Fatal(&'static str),
 }
 
-/// A statement that failed.
+/// Why a statement failed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Failure {
     #[error(transparent)]
     Sqlite(#[from] rusqlite::Error),
-    /// The engine's own finding about what the database returned.
+    /// The engine found a problem in what the database returned.
     #[error("{problem}")]
     Found { next_step: String, problem: String },
-    /// Classified already.
+    /// An error that was classified before.
     #[error(transparent)]
     Fault(#[from] Fault),
 }
@@ -74,7 +74,7 @@ pub(super) fn classify(error: &rusqlite::Error) -> Class {
 }
 
 impl Failure {
-    /// The fault for the caller; `doing` is what was being done.
+    /// The fault for the caller. `doing` is the operation that failed.
     pub(super) fn into_fault(self, doing: &str) -> Fault {
         counted(match self {
             Self::Fault(fault) => fault,

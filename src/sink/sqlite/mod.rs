@@ -1,9 +1,9 @@
 //! The sink in SQLite: the same contract in one file, with no server.
 //!
-//! Owns the driver: nothing else knows of it. One connection, on a thread of its own, does
-//! everything in the order in which it was asked: SQLite has one writer, and a thread keeps its
-//! waits for the disk away from the runtime. A job runs to its end even if nobody waits for it any
-//! more, which the contract allows: each is safe to do again.
+//! The only module that uses the driver of SQLite. One connection, on its own thread, runs all jobs
+//! in the order of their arrival: SQLite has one writer, and waits for the disk must not block the
+//! async runtime. A job runs to its end even if its caller was dropped. The contract allows that,
+//! since each job may run twice.
 
 use std::fs::OpenOptions;
 use std::ops::Range;
@@ -43,11 +43,12 @@ mod summary;
 /// How long a statement waits for another process that writes to the same file.
 const BUSY_WAIT: Duration = Duration::from_secs(5);
 
-/// Prepared statements that are kept: a few for the ledger, a few for each dataset.
+/// Most prepared statements that the connection keeps: a few for the ledger, a few for each
+/// dataset.
 const STATEMENTS_KEPT: usize = 128;
 
-/// What the connection is set to. A write-ahead log, so that readers (people with a shell) do not
-/// stop the writer; FULL, so that what is committed survives a power cut; 16 MiB of cache.
+/// The settings of the connection: a write-ahead log, so that readers (such as `sqlite3` in a
+/// shell) do not block the writer; FULL, so that a commit survives a power cut; 16 MiB of cache.
 const SETUP: &str = "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA cache_size = \
                      -16384; PRAGMA temp_store = MEMORY;";
 
@@ -60,14 +61,14 @@ pub struct SqliteSink {
 }
 
 impl SqliteSink {
-    /// The sink of a database file, which is made where it is not there, its directory included.
-    /// `//` before an absolute path is taken as a part of the URL.
+    /// The sink of a database file. Creates the file and its directory if they do not exist. `//`
+    /// before an absolute path is part of the URL and is removed.
     ///
     /// # Errors
-    /// Fatal where the file cannot be opened or is no database; transient where it is locked.
+    /// Fatal if the file cannot be opened or is not a database. Transient if it is locked.
     ///
     /// # Panics
-    /// Where the system gives no thread.
+    /// If the system cannot start a thread.
     pub async fn open(path: &str) -> Result<Self, Fault> {
         const DOING: &str = "opening the database file";
         let path = path.strip_prefix("//").unwrap_or(path).to_owned();
@@ -92,13 +93,14 @@ impl SqliteSink {
         thread::Builder::new()
             .name("sqlite".to_owned())
             .spawn(work)
-            .expect("a thread can be had");
+            .expect("the system can start a thread");
         let gone = |_| Fault::fatal(Origin::Sink, DOING, "its thread ended");
         outcome.await.map_err(gone)??;
         Ok(Self { jobs })
     }
 
-    /// Does something in a transaction on the connection's thread; an error rolls it back.
+    /// Runs `work` in a transaction on the connection's thread. An error rolls the transaction
+    /// back.
     async fn transact<T: Send + 'static>(
         &self,
         doing: &'static str,
@@ -106,7 +108,8 @@ impl SqliteSink {
     ) -> Result<T, Fault> {
         let (done, outcome) = oneshot::channel();
         let job: Job = Box::new(move |connection| {
-            // IMMEDIATE takes the lock at once: a reader that becomes a writer could not wait.
+            // IMMEDIATE takes the write lock at the start: a transaction that begins as a reader
+            // cannot wait for it later.
             let result = connection
                 .transaction_with_behavior(TransactionBehavior::Immediate)
                 .map_err(Failure::from)
@@ -115,7 +118,7 @@ impl SqliteSink {
                     transaction.commit()?;
                     Ok(value)
                 });
-            // Where the receiver is gone its caller was dropped, and will do the same again.
+            // If the receiver is gone, the caller was dropped, and the work will be repeated.
             done.send(result.map_err(|failure| failure.into_fault(doing)))
                 .ok();
         });
@@ -154,9 +157,9 @@ fn connect(path: &str) -> Result<Connection, Fault> {
     open().map_err(|error| Failure::from(error).into_fault(&format!("{DOING} {path}")))
 }
 
-/// Makes the file of a database that is not there yet, for this user alone. SQLite gives the files
-/// beside it, `-wal` and `-shm`, the rights of the database. What fails here fails again as it is
-/// opened, and is told then.
+/// Creates a database file that only this user can read. SQLite gives the files beside it, `-wal`
+/// and `-shm`, the mode of the database file. If this fails, opening the file fails as well and
+/// reports the error.
 fn make_private(path: &str) {
     let _ = OpenOptions::new()
         .write(true)

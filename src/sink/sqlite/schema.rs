@@ -1,6 +1,6 @@
 //! The schema in SQLite: the numbered migrations of the ledger, and the tables of the datasets, all
-//! in the caller's one transaction. A table that exists already is never changed: it is
-//! compared with what its dataset needs.
+//! in the transaction of the caller. An existing table is never changed: it is compared with the
+//! table that its dataset needs.
 
 use rusqlite::{Transaction, params};
 
@@ -132,7 +132,8 @@ pub(super) fn statements(datasets: &Datasets) -> Vec<String> {
     migrations::all(migrations::SQLITE, MIGRATIONS_DDL, now, tables)
 }
 
-/// The DDL of a table. A single key is the row id itself; otherwise the table is its own index.
+/// The DDL of a table. A key of one column is the row id itself; with several columns, the table is
+/// stored in the index of its key (WITHOUT ROWID).
 fn create(table: &Table) -> String {
     let single = table.key.len() == 1;
     let columns: Vec<String> = table
@@ -172,13 +173,13 @@ struct Existing {
     declared: String,
     not_null: bool,
     has_default: bool,
-    /// Its value is an expression: an INSERT may not name it.
+    /// Whether the value is an expression: an INSERT may not name the column.
     generated: bool,
-    /// Its place in the primary key, from 1.
+    /// The place in the primary key, from 1. 0 if the column is not in the key.
     key: u32,
 }
 
-/// Compares a table with what is needed.
+/// Compares an existing table with the one that is needed.
 fn check(db: &Transaction<'_>, table: &Table) -> Result<(), Failure> {
     let existing: Vec<Existing> = db
         .prepare("SELECT name, type, `notnull`, dflt_value, pk, hidden FROM pragma_table_xinfo(?)")?
@@ -194,7 +195,7 @@ fn check(db: &Transaction<'_>, table: &Table) -> Result<(), Failure> {
             })
         })?
         .collect::<Result<_, _>>()?;
-    // The collations by which the key is compared, but for the one that compares bytes.
+    // A collation of the key that does not compare byte by byte.
     let collation: Option<String> = db
         .prepare(
             "SELECT x.coll FROM pragma_index_list(?) i JOIN pragma_index_xinfo(i.name) x WHERE i.origin \
@@ -219,12 +220,12 @@ fn misfit(
     collation: Option<&str>,
 ) -> Option<(String, String)> {
     let name = &table.name;
-    // SQLite changes no column: the way is a new table.
+    // SQLite cannot change a column, so the correction is a new table.
     let replace =
         || format!("ALTER TABLE `{name}` RENAME TO `{name}_old`, and migrate and copy its rows");
     if let Some(collation) = collation {
         let problem = format!(
-            "its key is compared by the collation {collation}, which takes different keys for one"
+            "its key is compared by the collation {collation}, by which different keys are equal"
         );
         return Some((problem, replace()));
     }
@@ -281,8 +282,8 @@ fn misfit(
     Some((problem, replace()))
 }
 
-/// Whether a column gives back what is put in, by the affinity of its declared type: a text in a
-/// column of numeric affinity becomes a number where it looks like one.
+/// Whether a column returns values as they were stored, by the affinity of its declared type: a
+/// column with numeric affinity turns a text that looks like a number into a number.
 fn holds(found: &Existing, kind: Kind) -> bool {
     let declared = |parts: &[&str]| parts.iter().any(|part| found.declared.contains(part));
     let integer = declared(&["INT"]);

@@ -12,7 +12,7 @@ use crate::timestamp;
 
 use super::errors::Failure;
 
-/// Characters of `YYYY-MM-DD`, with which a timestamp begins.
+/// Length of `YYYY-MM-DD`, with which a timestamp begins.
 const DAY_CHARS: usize = 10;
 
 /// See [`SummaryStore::summary_pending`](crate::sink::SummaryStore::summary_pending).
@@ -50,7 +50,7 @@ pub(super) fn scan(
         quoted(["id", &summary.key, &summary.time, &summary.value]),
         dataset.table
     );
-    // The end may be above the largest integer of SQLite; no id is.
+    // The end may be above the largest integer of SQLite. No id is above it.
     let bound = |id: u64| i64::try_from(id).unwrap_or(i64::MAX);
     let mut find = db.prepare_cached(&sql)?;
     let found = find.query_and_then(params![bound(ids.start), bound(ids.end), max], event)?;
@@ -115,7 +115,7 @@ pub(super) fn reset(db: &Transaction<'_>, dataset: &Dataset) -> Result<(), Failu
     mark(db, &dataset.name)
 }
 
-/// Marks all files of a dataset as to be read.
+/// Marks all files of a dataset, so that their rows are read again.
 pub(super) fn mark(db: &Transaction<'_>, dataset: &str) -> Result<(), Failure> {
     let mark = other_mark();
     let sql = format!("UPDATE ingest_files SET summarised = {mark} WHERE dataset = ?");

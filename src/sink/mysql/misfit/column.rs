@@ -1,5 +1,5 @@
-//! One column that exists beside the one that is needed: what is wrong with it, and the type that it
-//! can become without any value changing.
+//! Compares an existing column with the one that is needed: what is wrong with it, and the type
+//! that it can have without a change of any value.
 
 use crate::sink::mysql::ddl::{CHAR_BYTES, sql_type, text};
 use crate::sink::table::{Kind, TableColumn};
@@ -18,22 +18,22 @@ pub(in crate::sink::mysql) struct ExistingColumn {
     /// In lower case.
     pub(in crate::sink::mysql) data_type: String,
     pub(in crate::sink::mysql) unsigned: bool,
-    /// As it is declared, without character set.
+    /// The type as it was declared, without the character set.
     pub(in crate::sink::mysql) column_type: String,
-    /// Most bytes, of a text.
+    /// Most bytes of a text.
     pub(in crate::sink::mysql) text_bytes: u64,
-    /// Most characters, of a text.
+    /// Most characters of a text.
     pub(in crate::sink::mysql) chars: u64,
     pub(in crate::sink::mysql) collation: String,
     /// Digits of a second's fraction.
     pub(in crate::sink::mysql) precision: u64,
     pub(in crate::sink::mysql) nullable: bool,
-    /// It is part of some index.
+    /// Whether the column is part of an index.
     pub(in crate::sink::mysql) indexed: bool,
-    /// Its value is an expression: an INSERT may not name it.
+    /// Whether the value is an expression: an INSERT may not name the column.
     pub(in crate::sink::mysql) generated: bool,
     pub(in crate::sink::mysql) auto_increment: bool,
-    /// The server fills it if an INSERT does not name it.
+    /// Whether the server fills the column if an INSERT does not name it.
     pub(in crate::sink::mysql) optional: bool,
 }
 
@@ -46,7 +46,7 @@ impl ExistingColumn {
         matches!(self.data_type.as_str(), "text" | "mediumtext" | "longtext")
     }
 
-    /// Whether its bytes count for the size of a row.
+    /// Whether the bytes of its values count for the size of a row.
     pub(super) fn is_varying(&self) -> bool {
         matches!(
             self.data_type.as_str(),
@@ -58,12 +58,12 @@ impl ExistingColumn {
         self.data_type.ends_with("int")
     }
 
-    /// What the name of a collation begins with.
+    /// The character set, with which the name of a collation begins.
     fn charset(&self) -> &str {
         self.collation.split('_').next().unwrap_or_default()
     }
 
-    /// The same column, where an INSERT may leave it out.
+    /// The definition of the same column as nullable, so that an INSERT need not name it.
     pub(super) fn as_optional(&self) -> String {
         let collated = if self.collation.is_empty() {
             String::new()
@@ -75,15 +75,15 @@ impl ExistingColumn {
     }
 }
 
-/// A type that a column can become without any value of it changing.
+/// A type that a column can have without a change of any value.
 pub(super) struct Fitting {
     pub(super) sql_type: String,
-    /// The condition of rows whose value would change, or which the server would refuse.
+    /// The condition of rows whose value would change, or that the server would refuse.
     pub(super) hazard: Option<String>,
     pub(super) in_utc: bool,
 }
 
-/// The type that makes a column fit; `None` if values could change on the way.
+/// The type that makes a column fit. `None` if a value could change.
 pub(super) fn fitting(
     needed: &TableColumn,
     found: &ExistingColumn,
@@ -122,7 +122,7 @@ pub(super) fn fitting(
         }
         Kind::Timestamp if matches!(data_type, "datetime" | "timestamp" | "date") => {
             in_utc = data_type == "timestamp";
-            // What strict servers take for no date, and refuse to copy.
+            // Zero dates, which a strict server refuses to copy.
             hazard = Some(format!(
                 "YEAR(`{name}`) = 0 OR MONTH(`{name}`) = 0 OR DAYOFMONTH(`{name}`) = 0"
             ));
@@ -141,7 +141,7 @@ pub(super) fn fitting(
     })
 }
 
-/// What is wrong with a column; `None` if it fits.
+/// What is wrong with a column. `None` if it fits.
 pub(super) fn column_misfit(
     needed: &TableColumn,
     found: &ExistingColumn,
@@ -166,7 +166,7 @@ pub(super) fn column_misfit(
     match needed.kind {
         Kind::RowId if found.auto_increment => {
             return Some(
-                "has AUTO_INCREMENT, so that rows of other writers would take the ids of records"
+                "has AUTO_INCREMENT, so that rows of other programs would take the ids of records"
                     .to_owned(),
             );
         }
@@ -178,7 +178,7 @@ pub(super) fn column_misfit(
         }
         Kind::Text(_) if in_summary_key && !is_exact(&found.collation) => {
             return Some(format!(
-                "is compared by the collation {}, which takes different keys for one",
+                "is compared by the collation {}, by which different keys are equal",
                 found.collation
             ));
         }
@@ -190,7 +190,7 @@ pub(super) fn column_misfit(
     (needed.nullable && !found.nullable).then(|| "takes no NULL".to_owned())
 }
 
-/// Whether a collation compares byte by byte, spaces at the end included.
+/// Whether a collation compares byte by byte with the spaces at the end.
 fn is_exact(collation: &str) -> bool {
     matches!(collation, "utf8mb4_nopad_bin" | "utf8mb4_0900_bin")
 }

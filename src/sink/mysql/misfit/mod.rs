@@ -1,8 +1,10 @@
-//! How a table that exists differs from the one that a dataset needs, and the statements that make it fit.
+//! How an existing table differs from the one that a dataset needs, and the statements that make it
+//! fit.
 //!
-//! Pure. A statement is offered only if it runs and changes no value that the table holds. Where
-//! that depends on the rows, a [`Change::Alter`] names the queries that find out ("hazards"); where it
-//! cannot be had, the table makes room under another name, which always works, and its rows stay in it.
+//! Pure. A statement is offered only if it runs and changes no value of the table. If that depends
+//! on the rows, a [`Change::Alter`] has queries that find such rows ("hazards"). If no ALTER TABLE
+//! can do it, the table is renamed, which always works and keeps its rows, and `migrate` creates a
+//! new one.
 
 use crate::sink::table::{Kind, Table, TableColumn, quoted};
 
@@ -13,7 +15,7 @@ mod column;
 pub(super) use column::ExistingColumn;
 use column::{Fitting, column_misfit, fitting};
 
-/// Most bytes of a row in MySQL, columns of TEXT type aside.
+/// Most bytes of a row in MySQL, without columns of TEXT types.
 const ROW_BYTES_MAX: u64 = 65_535;
 
 /// A table as `information_schema` has it.
@@ -28,38 +30,37 @@ pub(super) struct Existing {
     pub(super) partitioned: bool,
 }
 
-/// What is wrong with a table, and what makes it fit.
+/// What is wrong with a table, and the change that makes it fit.
 #[derive(Debug)]
 pub(super) struct Misfit {
     table: String,
     /// What is wrong, as a part of a sentence.
     pub(super) problem: String,
-    /// What makes it fit.
     pub(super) change: Change,
 }
 
-/// What makes a table fit.
+/// The change that makes a table fit.
 #[derive(Debug)]
 pub(super) enum Change {
     /// One ALTER TABLE.
     Alter {
-        /// What it does, clause by clause.
+        /// The clauses of the statement.
         clauses: Vec<String>,
-        /// Whether it must run in a session whose time zone is UTC: a TIMESTAMP becomes a DATETIME
-        /// by the session's clock.
+        /// Whether the statement must run in a session with the time zone UTC: a TIMESTAMP becomes
+        /// a DATETIME in the time zone of the session.
         in_utc: bool,
         /// Queries that return a row if the statement would fail, or change a value.
         hazards: Vec<String>,
     },
-    /// The table gets another name, and `migrate` makes a new one.
+    /// The table is renamed, and `migrate` creates a new one.
     Rename {
-        /// The new name; empty until [`Misfit::renamed_to`] gives one.
+        /// The new name. Empty until [`Misfit::renamed_to`] sets it.
         to: String,
     },
 }
 
 impl Misfit {
-    /// The same misfit, with the way that always works: the table makes room under this name.
+    /// The same misfit with the change that always works: the table is renamed to `to`.
     pub(super) fn renamed_to(self, to: String) -> Self {
         Self {
             change: Change::Rename { to },
@@ -67,7 +68,7 @@ impl Misfit {
         }
     }
 
-    /// The statements, in order, for one session.
+    /// The statements, in order. All must run in one session.
     pub(super) fn statements(&self) -> Vec<String> {
         let table = &self.table;
         match &self.change {
@@ -86,7 +87,7 @@ impl Misfit {
     }
 }
 
-/// The clauses of an ALTER TABLE as they come together.
+/// An ALTER TABLE while its clauses are collected.
 struct Alter<'a> {
     table: &'a Table,
     found: &'a Existing,
@@ -95,11 +96,11 @@ struct Alter<'a> {
     clauses: Vec<String>,
     hazards: Vec<String>,
     in_utc: bool,
-    /// Whether no ALTER TABLE can do it.
+    /// Whether no ALTER TABLE can make the table fit.
     hopeless: bool,
 }
 
-/// Compares a table with what is needed; `None` if it fits.
+/// Compares an existing table with the one that is needed. `None` if it fits.
 pub(super) fn misfit(table: &Table, found: &Existing, mariadb: bool) -> Option<Misfit> {
     let mut alter = Alter {
         table,
@@ -108,7 +109,7 @@ pub(super) fn misfit(table: &Table, found: &Existing, mariadb: bool) -> Option<M
         problems: Vec::new(),
         clauses: Vec::new(),
         hazards: Vec::new(),
-        // A summary is made again from the table of its dataset.
+        // A summary is computed again from the table of its dataset.
         hopeless: table.summary_of.is_some(),
         in_utc: false,
     };
@@ -168,7 +169,7 @@ impl Alter<'_> {
         let name = &needed.name;
         let in_key = self.table.key.contains(name);
         let Some(found) = self.find(name) else {
-            // The rows that the table holds have no value for it.
+            // Existing rows have no value for the new column.
             let added = TableColumn {
                 nullable: true,
                 ..needed.clone()
@@ -218,7 +219,7 @@ impl Alter<'_> {
         if key.len() == wanted.len() && key.iter().all(|a| wanted.iter().any(|b| same(a, b))) {
             return;
         }
-        // The primary key of a partitioned table holds the columns that it is partitioned by.
+        // The primary key of a partitioned table must hold the columns that it is partitioned by.
         let required = |name: &String| {
             let is_it = |column: &&TableColumn| same(&column.name, name);
             let column = self.table.columns.iter().find(is_it);
@@ -303,7 +304,7 @@ impl Alter<'_> {
             .iter()
             .any(|clause| !clause.starts_with("ADD COLUMN"))
         {
-            // The server changes no column that a foreign key holds to its type.
+            // The server refuses to change a column of a foreign key.
             hazards.push(format!(
                 "SELECT 1 FROM information_schema.KEY_COLUMN_USAGE WHERE REFERENCED_TABLE_NAME IS NOT \
                  NULL AND ((TABLE_SCHEMA = DATABASE() AND TABLE_NAME = '{name}') OR \
@@ -317,7 +318,8 @@ impl Alter<'_> {
         }))
     }
 
-    /// Bytes of a row once its texts are as long as both sides want them, from above.
+    /// An upper bound on the bytes of a row, if each text is as long as the table or the dataset
+    /// allows.
     fn row_bytes(&self) -> u64 {
         let needed = self.table.columns.iter().map(|needed| {
             let found = self.find(&needed.name).filter(|found| found.is_varying());
@@ -342,8 +344,9 @@ impl Alter<'_> {
     }
 }
 
-/// The statement that makes the native JSON columns of a table keep their texts as they are; `None` if
-/// it has none. The values that they hold stay as MySQL has normalised them.
+/// The statement that turns columns of MySQL's JSON type into text columns, which store JSON as it
+/// was written. `None` if the table has no such column. Existing values stay as MySQL has
+/// normalised them.
 pub(super) fn exact_json(table: &Table, found: &Existing) -> Option<String> {
     let native = |needed: &TableColumn| {
         let is_it = |column: &&ExistingColumn| column.name.eq_ignore_ascii_case(&needed.name);
