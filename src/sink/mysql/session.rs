@@ -254,8 +254,8 @@ impl Session {
         let _ = thread::Builder::new().spawn(move || drop(self));
     }
 
-    /// Ends the connection in the background with COM_QUIT. The driver sends none if its connection
-    /// is dropped, and the server would count and log the connection as aborted.
+    /// Ends the connection in the background with `COM_QUIT`. The driver sends none if its
+    /// connection is dropped, and the server would count and log the connection as aborted.
     fn close(self) {
         if let Ok(runtime) = Handle::try_current() {
             runtime.spawn(timeout(CONNECT_WAIT, self.conn.disconnect()));
