@@ -20,6 +20,12 @@ impl AsRead {
         Self { hash, sample }
     }
 
+    /// The identity of what was read.
+    #[must_use]
+    pub fn hash(&self) -> ContentHash {
+        self.hash
+    }
+
     /// Whether the file at `path` still has the content that was read. Equal size, mtime, ctime,
     /// inode and device prove it. If one of them differs, the whole file is hashed, since a new
     /// name of the file changes its ctime as well.

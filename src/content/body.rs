@@ -124,10 +124,27 @@ pub(super) fn identity(bytes: &[u8]) -> ContentHash {
     } else {
         hasher.update_rayon(bytes);
     }
-    let hash = hasher.finalize();
-    let (head, _) = hash
-        .as_bytes()
-        .split_first_chunk()
-        .expect("a hash of 32 bytes has 16");
-    *head
+    Hasher(hasher).finish()
+}
+
+/// Computes the identity of bytes that come in pieces.
+#[derive(Debug, Default)]
+pub struct Hasher(blake3::Hasher);
+
+impl Hasher {
+    /// Adds a piece.
+    pub fn update(&mut self, piece: &[u8]) {
+        self.0.update(piece);
+    }
+
+    /// The identity of all pieces, one behind the other.
+    #[must_use]
+    pub fn finish(&self) -> ContentHash {
+        let hash = self.0.finalize();
+        let (head, _) = hash
+            .as_bytes()
+            .split_first_chunk()
+            .expect("a hash of 32 bytes has 16");
+        *head
+    }
 }

@@ -32,6 +32,7 @@ use std::path::Path;
 use std::thread;
 
 pub use as_read::AsRead;
+pub use body::Hasher;
 use body::{Body, identity, in_memory, read_or_hold};
 pub use error::ContentError;
 use format::Format;
@@ -40,7 +41,7 @@ use inflate::Compression;
 pub use options::ContentOptions;
 use regular::Sample;
 pub(crate) use regular::{Stamp, stamp};
-pub use regular::{Writers, free_bytes, open_regular, writers};
+pub use regular::{Writers, free_bytes, open_regular, state, writers};
 pub use room::{Room, Windows};
 
 use crate::batch::ContentHash;

@@ -99,6 +99,12 @@ pub(crate) fn stamp(metadata: &Metadata) -> Stamp {
 /// A stamp, and ctime in seconds and nanoseconds, which no program can set.
 pub(super) type Sample = (Stamp, i64, i64);
 
+/// Size, mtime, ctime, inode and device of a file: as long as they are equal, so is its content.
+#[must_use]
+pub fn state(metadata: &Metadata) -> impl PartialEq + use<> {
+    sample(metadata)
+}
+
 /// The sample of the file that `metadata` describes.
 pub(super) fn sample(metadata: &Metadata) -> Sample {
     (stamp(metadata), metadata.ctime(), metadata.ctime_nsec())

@@ -7,6 +7,7 @@ use std::time::SystemTime;
 
 use super::directories::Directories;
 use super::markers::Markers;
+use super::moving::is_copy;
 use super::names::is_temporary;
 use super::open::Inbox;
 use super::requeue::count_quarantined;
@@ -97,9 +98,9 @@ fn count(directory: &Path, markers: &Markers) -> io::Result<Count> {
     for entry in fs::read_dir(directory)? {
         let entry = entry?;
         // A hidden or temporary file has not arrived yet, or is another program's. In work it is the
-        // lock or the pause.
+        // lock or the pause. A copy of a move counts: it takes the room of a file.
         let name = entry.file_name();
-        if is_temporary(&name) || markers.has(&name) {
+        if (is_temporary(&name) && !is_copy(&name)) || markers.has(&name) {
             continue;
         }
         // A file may have been removed since the directory was read.

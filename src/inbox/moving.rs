@@ -1,23 +1,25 @@
 //! The move of a file into a directory: never over another, and whole or not at all.
 //!
 //! A rename does it, or a second name where the file system has no rename that never replaces
-//! ([`move_by_link`]). Where the devices differ, the file is copied under a temporary name, synced,
-//! renamed and only then removed where it was: no half copy is ever seen under a final name. A kill
-//! in the middle leaves the file where it was, and may leave a copy; [`copy_across`] and
-//! [`remove_leftovers`] deal with that.
+//! ([`move_by_link`]). If the devices differ, the file is copied: see [`copy_across`]. No half copy
+//! has a final name, and only a file that was copied as it is now is removed. A kill in the middle
+//! leaves the file where it was, and may leave a copy of it, or leave it set aside: [`clear_up`]
+//! removes the one and puts the other back.
 
-use std::ffi::OsStr;
-use std::fs::{self, File};
-use std::io::{self, BufRead as _, BufReader, Write as _};
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, File, Metadata, TryLockError};
+use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, RenameFlags};
 use rustix::io::Errno;
+use tempfile::NamedTempFile;
 
-use super::names::{numbered, numbered_with_reason, reason_path};
-use crate::content;
+use super::names::{NAME_BYTES_MAX, numbered, numbered_with_reason, reason_path};
+use crate::batch::ContentHash;
+use crate::content::{self, Hasher};
 
 /// The beginning of the name of a copy until it is whole.
 pub(super) const COPY_PREFIX: &str = ".lemonade-moving-";
@@ -25,12 +27,29 @@ pub(super) const COPY_PREFIX: &str = ".lemonade-moving-";
 /// Random characters after the prefix.
 const COPY_SUFFIX_CHARS: usize = 6;
 
+/// The beginning of the name of a file whose copy is whole, until it is removed. The rest is its own
+/// name.
+pub(super) const ASIDE_PREFIX: &str = ".lemonade-moved-";
+
+/// Bytes that are copied or compared at once.
+const PIECE_BYTES: usize = 256 * 1024;
+
 /// Moves a file into a directory under its name or, if that is taken, the name with a number.
 /// Returns its path there. Never replaces a file.
 pub(super) fn move_into(from: &Path, to: &Path, name: &OsStr) -> io::Result<PathBuf> {
+    move_content_into(from, to, name, None)
+}
+
+/// The same. If the file has to be copied, its content must have this hash.
+pub(super) fn move_content_into(
+    from: &Path,
+    to: &Path,
+    name: &OsStr,
+    hash: Option<ContentHash>,
+) -> io::Result<PathBuf> {
     for attempt in 0..u32::MAX {
         let target = to.join(numbered(name, attempt));
-        match rename_new(from, &target) {
+        match rename_new(from, &target, hash) {
             Ok(()) => return Ok(target),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             Err(error) => return Err(error),
@@ -56,7 +75,7 @@ pub(super) fn move_with_reason(
         if fs::symlink_metadata(&target).is_ok() || !write_reason(&beside, text)? {
             continue;
         }
-        match rename_new(from, &target) {
+        match rename_new(from, &target, None) {
             Ok(()) => return Ok(target),
             // Another process was faster: the reason is that of its file, if both have the same one.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
@@ -88,15 +107,23 @@ fn write_reason(beside: &Path, text: &str) -> io::Result<bool> {
 }
 
 /// Renames without replacing. If the file system cannot do that, moves by a second name; if the
-/// devices differ, copies.
-fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
+/// devices differ, copies what has this hash.
+fn rename_new(from: &Path, to: &Path, hash: Option<ContentHash>) -> io::Result<()> {
+    match rename_within(from, to) {
+        Err(error) if Errno::from_io_error(&error) == Some(Errno::XDEV) => {
+            copy_across(from, to, hash)
+        }
+        moved => moved,
+    }
+}
+
+/// The same within a device.
+fn rename_within(from: &Path, to: &Path) -> io::Result<()> {
     match rustix::fs::renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
-        Ok(()) => Ok(()),
-        Err(Errno::XDEV) => copy_across(from, to),
         Err(error) if lacks_noreplace(error) => {
             move_by_link(from, to, |name| fs::remove_file(name))
         }
-        Err(error) => Err(error.into()),
+        renamed => Ok(renamed?),
     }
 }
 
@@ -151,52 +178,146 @@ pub fn try_move(file: &Path) -> io::Result<()> {
     let mut aside = file.as_os_str().to_owned();
     aside.push("-moved");
     let aside = Path::new(&aside);
-    rename_new(file, aside)?;
-    rename_new(aside, file).inspect_err(|_| {
+    rename_within(file, aside)?;
+    rename_within(aside, file).inspect_err(|_| {
         let _ = fs::remove_file(aside);
     })
 }
 
-/// Moves a file to another device. A target that exists already and is equal byte for byte is the
-/// copy of a process that was killed before it could remove the file: only that is left to do.
-fn copy_across(from: &Path, to: &Path) -> io::Result<()> {
+/// Moves a file to another device.
+///
+/// 1. It is locked, so that of several engines with one inbound only one copies it.
+/// 2. It is copied under a temporary name, and the copy is synced. If the file changed meanwhile, or
+///    its content has another hash than `hash`, the move fails.
+/// 3. It is renamed beside where it was: of several processes that take it, only one succeeds. If
+///    the name has passed to another file, that one gets it back, and the move fails.
+/// 4. The copy gets its final name, and the file is removed.
+///
+/// A move that fails leaves no copy. A target that exists already and is equal byte for byte is the
+/// copy of a process that was killed in the last step: only the file is left to be removed.
+fn copy_across(from: &Path, to: &Path, hash: Option<ContentHash>) -> io::Result<()> {
     let dir = to.parent().expect("a target in a directory");
-    let (mut source, metadata) = content::open_regular(from).map_err(|error| match error {
+    let (mut source, opened) = content::open_regular(from).map_err(|error| match error {
         content::ContentError::Io(error) => error,
         other => io::Error::other(other),
     })?;
-    if fs::symlink_metadata(to).is_ok() {
+    // If the file system has no locks, step 3 decides alone.
+    if let Err(TryLockError::WouldBlock) = source.try_lock() {
+        return Err(busy("another process is moving it"));
+    }
+    let copy = if fs::symlink_metadata(to).is_ok() {
         if !is_equal(&source, to)? {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
+        None
     } else {
-        let mut copy = tempfile::Builder::new()
-            .prefix(COPY_PREFIX)
-            .rand_bytes(COPY_SUFFIX_CHARS)
-            .tempfile_in(dir)?;
-        // Keeps `remove_leftovers` from removing a copy that is still being made. If the file system
-        // has no locks, that gets none, either, and leaves the copy alone.
-        let _ = copy.as_file().lock();
-        io::copy(&mut source, copy.as_file_mut())?;
-        copy.as_file().set_modified(metadata.modified()?)?;
-        copy.as_file().sync_all()?;
-        copy.persist_noclobber(to).map_err(|error| error.error)?;
+        Some(copy_into(dir, &mut source, &opened, hash)?)
+    };
+    if content::state(&source.metadata()?) != content::state(&opened) {
+        return Err(busy("it changed while it was copied"));
+    }
+    let aside = set_aside(from, &opened)?;
+    if let Some(copy) = copy
+        && let Err(error) = copy.persist_noclobber(to)
+    {
+        move_within(&aside, parent(from), from.file_name().unwrap_or_default())?;
+        return Err(error.error);
     }
     File::open(dir)?.sync_all()?;
-    fs::remove_file(from)
+    match fs::remove_file(aside) {
+        // A process that starts gave it its name back, where the file system has no locks.
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Makes a copy under a temporary name, synced.
+fn copy_into(
+    dir: &Path,
+    source: &mut File,
+    opened: &Metadata,
+    hash: Option<ContentHash>,
+) -> io::Result<NamedTempFile> {
+    let mut copy = tempfile::Builder::new()
+        .prefix(COPY_PREFIX)
+        .rand_bytes(COPY_SUFFIX_CHARS)
+        .tempfile_in(dir)?;
+    // Keeps `clear_up` from removing a copy that is still being made. If the file system has no
+    // locks, that gets none, either, and leaves the copy alone.
+    let _ = copy.as_file().lock();
+    let mut copied = Hasher::default();
+    let mut piece = vec![0; PIECE_BYTES];
+    loop {
+        let bytes = match source.read(&mut piece) {
+            Ok(0) => break,
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+        };
+        copied.update(&piece[..bytes]);
+        copy.write_all(&piece[..bytes])?;
+    }
+    if hash.is_some_and(|hash| hash != copied.finish()) {
+        return Err(busy("its content is not what was read of it"));
+    }
+    copy.as_file().set_modified(opened.modified()?)?;
+    copy.as_file().sync_all()?;
+    Ok(copy)
+}
+
+/// Renames a file that was copied to a hidden name beside it. Returns that.
+///
+/// # Errors
+/// The file is gone, or another one has its name: that keeps it.
+fn set_aside(from: &Path, copied: &Metadata) -> io::Result<PathBuf> {
+    let name = from.file_name().unwrap_or_default();
+    let mut hidden = OsString::from(ASIDE_PREFIX);
+    hidden.push(name);
+    let aside = move_within(from, parent(from), &hidden)?;
+    let renamed = fs::symlink_metadata(&aside)?;
+    // A rename changes ctime. All else was compared just before.
+    if (renamed.dev(), renamed.ino()) == (copied.dev(), copied.ino()) {
+        return Ok(aside);
+    }
+    move_within(&aside, parent(from), name)?;
+    Err(busy("another file took its name while it was copied"))
+}
+
+/// As [`move_into`], within a device.
+fn move_within(from: &Path, to: &Path, name: &OsStr) -> io::Result<PathBuf> {
+    for attempt in 0..u32::MAX {
+        let target = to.join(numbered(cut(name), attempt));
+        match rename_within(from, &target) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            renamed => return renamed.map(|()| target),
+        }
+    }
+    Err(io::ErrorKind::AlreadyExists.into())
+}
+
+/// The name, cut to the length that file systems take.
+fn cut(name: &OsStr) -> &OsStr {
+    OsStr::from_bytes(&name.as_bytes()[..name.len().min(NAME_BYTES_MAX)])
+}
+
+fn parent(file: &Path) -> &Path {
+    file.parent().expect("a file in a directory")
+}
+
+fn busy(why: &'static str) -> io::Error {
+    io::Error::new(io::ErrorKind::ResourceBusy, why)
 }
 
 /// Whether there is a regular file at `path` with the same bytes. If so, it is synced to the disk.
 fn is_equal(source: &File, path: &Path) -> io::Result<bool> {
-    const PIECE: usize = 256 * 1024;
     let Ok((there, metadata)) = content::open_regular(path) else {
         return Ok(false);
     };
     if metadata.len() != source.metadata()?.len() {
         return Ok(false);
     }
-    let mut ours = BufReader::with_capacity(PIECE, source);
-    let mut theirs = BufReader::with_capacity(PIECE, &there);
+    let mut ours = BufReader::with_capacity(PIECE_BYTES, source);
+    let mut theirs = BufReader::with_capacity(PIECE_BYTES, &there);
     loop {
         let (a, b) = (ours.fill_buf()?, theirs.fill_buf()?);
         let length = a.len().min(b.len());
@@ -213,30 +334,40 @@ fn is_equal(source: &File, path: &Path) -> io::Result<bool> {
     Ok(true)
 }
 
-/// Removes the copies that a killed process left unfinished in a directory: regular files with the
-/// name of a copy that no process has locked.
-pub(super) fn remove_leftovers(dir: &Path) -> io::Result<()> {
+/// Whether a name is that of a copy that is not whole yet.
+pub(super) fn is_copy(name: &OsStr) -> bool {
+    let random = name.as_bytes().strip_prefix(COPY_PREFIX.as_bytes());
+    random.is_some_and(|rest| {
+        rest.len() == COPY_SUFFIX_CHARS && rest.iter().all(u8::is_ascii_alphanumeric)
+    })
+}
+
+/// Removes the copies that killed processes left unfinished in a directory, and gives the files that
+/// they had set aside their names back: regular files that no process has locked.
+pub(super) fn clear_up(dir: &Path) -> io::Result<()> {
     for entry in fs::read_dir(dir)? {
         let entry = entry?;
-        let is_copy = |name: &[u8]| {
-            let random = name.strip_prefix(COPY_PREFIX.as_bytes());
-            random.is_some_and(|rest| {
-                rest.len() == COPY_SUFFIX_CHARS && rest.iter().all(u8::is_ascii_alphanumeric)
-            })
-        };
-        if !is_copy(entry.file_name().as_bytes()) {
+        let name = entry.file_name();
+        let aside = name.as_bytes().strip_prefix(ASIDE_PREFIX.as_bytes());
+        if !is_copy(&name) && aside.is_none_or(<[u8]>::is_empty) {
             continue;
         }
         let path = entry.path();
         // Another process with the same directory may be making it, or have just moved it.
-        let Ok((copy, _)) = content::open_regular(&path) else {
+        let Ok((file, _)) = content::open_regular(&path) else {
             continue;
         };
-        if copy.try_lock().is_err() {
+        if file.try_lock().is_err() {
             continue;
         }
-        tracing::warn!(?path, "removes the copy that a killed move left");
-        match fs::remove_file(&path) {
+        let cleared = if let Some(name) = aside {
+            tracing::warn!(?path, "gives the file of a killed move its name back");
+            move_within(&path, dir, OsStr::from_bytes(name)).map(drop)
+        } else {
+            tracing::warn!(?path, "removes the copy that a killed move left");
+            fs::remove_file(&path)
+        };
+        match cleared {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
@@ -328,5 +459,83 @@ mod tests {
         assert_eq!(fs::read(&file).unwrap(), b"1");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
         assert!(try_move(&dir.path().join("none")).is_err());
+    }
+
+    fn opened(path: &Path) -> (File, Metadata) {
+        content::open_regular(path).unwrap()
+    }
+
+    fn names(dir: &Path) -> Vec<OsString> {
+        let entries = fs::read_dir(dir).unwrap();
+        let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn only_the_file_that_was_copied_is_set_aside() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("a");
+        fs::write(&file, "1").unwrap();
+        let (_file, copied) = opened(&file);
+        fs::write(dir.path().join("b"), "2").unwrap();
+        fs::rename(dir.path().join("b"), &file).unwrap();
+        let error = set_aside(&file, &copied).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ResourceBusy);
+        assert_eq!(names(dir.path()), ["a"]);
+        assert_eq!(fs::read(&file).unwrap(), b"2");
+
+        let (_file, copied) = opened(&file);
+        let aside = set_aside(&file, &copied).unwrap();
+        assert_eq!(names(dir.path()), [".lemonade-moved-a"]);
+        assert_eq!(fs::read(aside).unwrap(), b"2");
+        let error = set_aside(&file, &copied).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn a_copy_of_another_content_or_of_a_locked_file_is_not_made() {
+        let dir = tempfile::tempdir().unwrap();
+        let (from, to) = (dir.path().join("a"), dir.path().join("b"));
+        fs::write(&from, "1").unwrap();
+        let mut hash = Hasher::default();
+        hash.update(b"2");
+        let refused = || {
+            let error = copy_across(&from, &to, Some(hash.finish())).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::ResourceBusy);
+            assert_eq!(names(dir.path()), ["a"]);
+        };
+        refused();
+        fs::write(&from, "2").unwrap();
+        let (other, _) = opened(&from);
+        other.lock().unwrap();
+        refused();
+        drop(other);
+        copy_across(&from, &to, Some(hash.finish())).unwrap();
+        assert_eq!(names(dir.path()), ["b"]);
+    }
+
+    /// What a kill between the renames and the removal leaves.
+    #[test]
+    fn a_file_that_was_set_aside_gets_a_name_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        let long = "x".repeat(NAME_BYTES_MAX);
+        for name in ["a", "moving", &long] {
+            fs::write(at(name), "1").unwrap();
+            let (_file, copied) = opened(&at(name));
+            set_aside(&at(name), &copied).unwrap();
+        }
+        fs::write(at("a"), "2").unwrap();
+        let (moving, _) = opened(&at(".lemonade-moved-moving"));
+        moving.lock().unwrap();
+        clear_up(dir.path()).unwrap();
+        let cut = &long[..NAME_BYTES_MAX - ASIDE_PREFIX.len()];
+        assert_eq!(
+            names(dir.path()),
+            [".lemonade-moved-moving", "a", "a.1", cut]
+        );
+        assert_eq!(fs::read(at("a")).unwrap(), b"2");
+        assert_eq!(fs::read(at("a.1")).unwrap(), b"1");
     }
 }

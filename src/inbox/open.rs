@@ -14,7 +14,7 @@ use super::distinct::check_distinct;
 use super::free::FreeRoom;
 use super::lock::Lock;
 use super::markers::Markers;
-use super::moving::remove_leftovers;
+use super::moving::clear_up;
 use super::pause::is_paused;
 use super::times::age;
 use crate::content::{Stamp, stamp};
@@ -67,7 +67,7 @@ impl Inbox {
         }
         let lock = Lock::take(work)?;
         for (_, dir) in directories.named() {
-            remove_leftovers(dir).map_err(|error| {
+            clear_up(dir).map_err(|error| {
                 let doing = format!("cannot clear up {}", dir.display());
                 Fault::fatal(Origin::Files, doing, error)
             })?;

@@ -5,17 +5,21 @@ use std::io;
 use std::path::PathBuf;
 
 use super::claim::Claimed;
-use super::moving::{move_into, move_with_reason};
+use super::directories::Directories;
+use super::moving::{move_content_into, move_into, move_with_reason};
 use super::open::Inbox;
+use crate::batch::ContentHash;
 
 impl Inbox {
     /// Moves a settled file to history. Returns its path there. A whole copy of it that a killed move
-    /// from another device left in history is a success.
+    /// from another device left in history is a success. If it has to be copied, it must have the
+    /// content that was read, by its hash.
     ///
     /// # Errors
-    /// The system's; the file is still in work.
-    pub fn to_history(&self, file: &Claimed) -> io::Result<PathBuf> {
-        move_into(&file.path, &self.directories.history, &file.name)
+    /// The system's, or the content differs; the file is still in work.
+    pub fn to_history(&self, file: &Claimed, hash: Option<ContentHash>) -> io::Result<PathBuf> {
+        let Directories { history, .. } = &self.directories;
+        move_content_into(&file.path, history, &file.name, hash)
     }
 
     /// Moves a file that cannot be loaded to quarantine, with its reason beside it in `NAME.reason`.

@@ -197,8 +197,9 @@ fn move_file(disposal: &Disposal, inbox: &Inbox) -> io::Result<()> {
     if *origin == ItemOrigin::Archive {
         return Ok(());
     }
+    let read = disposal.item.as_read.map(|as_read| as_read.hash());
     let moved = match &disposal.outcome {
-        Outcome::Settled | Outcome::Duplicate => inbox.to_history(file).map(drop),
+        Outcome::Settled | Outcome::Duplicate => inbox.to_history(file, read).map(drop),
         Outcome::Quarantined(_, reason) => inbox.to_quarantine(file, reason).map(drop),
         Outcome::Left => inbox.put_back(file),
     };

@@ -4,7 +4,6 @@ use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -13,9 +12,10 @@ use notify::Watcher as _;
 use tokio::sync::Notify;
 
 use super::lock::LOCK_FILE;
-use super::moving::COPY_PREFIX;
 use super::names::NAME_BYTES_MAX;
 use super::*;
+
+mod devices;
 
 struct Place {
     _dir: tempfile::TempDir,
@@ -80,7 +80,7 @@ fn a_file_goes_from_inbound_to_work_to_history_and_never_replaces_another() {
         place.put("a.json", content);
         for file in place.claim_all() {
             assert_eq!(fs::read(&file.path).unwrap(), content);
-            place.inbox.to_history(&file).unwrap();
+            place.inbox.to_history(&file, None).unwrap();
         }
     }
     let history = &place.inbox.directories.history;
@@ -98,7 +98,7 @@ fn names_of_any_bytes_and_of_full_length_are_moved() {
         place.put(odd, b"[]");
         place.put(&long, b"[]");
         for file in place.claim_all() {
-            place.inbox.to_history(&file).unwrap();
+            place.inbox.to_history(&file, None).unwrap();
         }
     }
     assert_eq!(names(&place.inbox.directories.history).len(), 4);
@@ -375,105 +375,10 @@ fn a_kill_between_link_and_removal_leaves_a_copy_and_delays_no_file() {
     let claimed = place.claim_all();
     assert_eq!(names(&directories.work), ["a.json", "a.json.1"]);
     for file in recovered.iter().chain(&claimed) {
-        place.inbox.to_history(file).unwrap();
+        place.inbox.to_history(file, None).unwrap();
     }
     assert_eq!(names(&directories.history), ["a.json", "a.json.1"]);
     assert!(names(&directories.inbound).is_empty() && names(&directories.work).is_empty());
-}
-
-/// A place whose history is on another device.
-fn two_devices() -> (Place, tempfile::TempDir) {
-    let Ok(shm) = tempfile::tempdir_in("/dev/shm") else {
-        panic!("the test needs a second file system at /dev/shm")
-    };
-    let dir = tempfile::tempdir().unwrap();
-    let mut directories = directories(dir.path());
-    directories.history = shm.path().join("history");
-    let inbox = Inbox::open(directories, patience(Duration::ZERO)).unwrap();
-    let device = |dir: &Path| fs::metadata(dir).unwrap().dev();
-    assert_ne!(device(shm.path()), device(dir.path()));
-    (Place { _dir: dir, inbox }, shm)
-}
-
-#[test]
-fn a_move_across_devices_copies_first() {
-    let (place, _shm) = two_devices();
-    place.put("a.json", b"[1]");
-    let claimed = place.claim_all();
-    let at = place.inbox.to_history(&claimed[0]).unwrap();
-    assert_eq!(fs::read(at).unwrap(), b"[1]");
-    assert_eq!(names(&place.inbox.directories.history), ["a.json"]);
-    assert!(names(&place.inbox.directories.work).is_empty());
-}
-
-/// What a kill between the last two steps of a move leaves behind: the whole copy, and the file.
-#[test]
-fn a_move_across_devices_that_was_killed_before_its_end_leaves_one_file() {
-    let (place, _shm) = two_devices();
-    let history = place.inbox.directories.history.clone();
-    // Larger than what is compared at a time, and such that differ only at the end, or in length.
-    let long = vec![b'x'; 600_000];
-    let other_end = [&long[1..], b"y"].concat();
-    let contents = [&long[..], b"", &other_end, &long[1..]];
-    for (number, content) in contents.into_iter().enumerate() {
-        place.put("a.json", content);
-        let file = place.inbox.scan().unwrap().ready.remove(0);
-        // As if claimed, whether or not it looks like a document.
-        let path = place.inbox.directories.work.join("a.json");
-        fs::rename(place.inbox.directories.inbound.join("a.json"), &path).unwrap();
-        let file = Claimed {
-            name: file.name,
-            path,
-            bytes: file.bytes,
-            modified: file.modified,
-            arrived: file.modified,
-        };
-        let target = history.join(with_number("a.json", number));
-        fs::copy(&file.path, &target).unwrap();
-        assert_eq!(place.inbox.to_history(&file).unwrap(), target);
-        assert!(!file.path.exists());
-        assert_eq!(fs::read(&target).unwrap(), content);
-    }
-    assert_eq!(
-        names(&history),
-        ["a.json", "a.json.1", "a.json.2", "a.json.3"]
-    );
-}
-
-fn with_number(name: &str, number: usize) -> String {
-    if number == 0 {
-        name.to_owned()
-    } else {
-        format!("{name}.{number}")
-    }
-}
-
-#[test]
-fn half_copies_of_a_killed_process_are_removed_and_nothing_else() {
-    let (place, _shm) = two_devices();
-    let directories = place.inbox.directories.clone();
-    drop(place.inbox);
-    let at = |random: &str| directories.history.join(format!("{COPY_PREFIX}{random}"));
-    for random in ["Abc123", "locked", "twelve_chars", "a-note"] {
-        fs::write(at(random), "half").unwrap();
-    }
-    fs::create_dir(at("direct")).unwrap();
-    std::os::unix::fs::symlink(at("a-note"), at("a0link")).unwrap();
-    let in_the_making = File::open(at("locked")).unwrap();
-    in_the_making.lock().unwrap();
-    let open = || Inbox::open(directories.clone(), patience(Duration::ZERO)).unwrap();
-    drop(open());
-    let left = |rest: &[&str]| {
-        let mut expected: Vec<_> = rest.iter().map(|random| at(random)).collect();
-        expected.sort();
-        let found = names(&directories.history).into_iter();
-        let found: Vec<_> = found.map(|name| directories.history.join(name)).collect();
-        assert_eq!(found, expected);
-    };
-    left(&["locked", "twelve_chars", "a-note", "direct", "a0link"]);
-    drop(in_the_making);
-    drop(open());
-    left(&["twelve_chars", "a-note", "direct", "a0link"]);
 }
 
 /// A kill can come between any two steps: the reason is there, whole, before the file is.
