@@ -43,7 +43,7 @@
 //! `crates/records`. Here come the outside world, then the stages, then assembly.
 
 // What a record is, and how bytes become rows.
-pub use lemonade_records::{batch, coverage, cut, dataset, frame, parse, timestamp};
+pub use lemonade_records::{batch, coverage, cut, dataset, edit, frame, parse, timestamp};
 
 // The outside: memory, files, queue, database, metrics.
 pub mod allocator;

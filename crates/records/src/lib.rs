@@ -2,7 +2,8 @@
 //!
 //! [`dataset`] defines a kind of record. [`cut`] finds the records of a file, [`parse`] turns a run
 //! of them into a [`batch`] of rows and rejects, and [`frame`] writes a batch as bytes and reads it
-//! back. [`coverage`] holds sets of ordinals, and [`timestamp`] parses and prints times.
+//! back. [`edit`] changes the text of a record, [`coverage`] holds sets of ordinals, and
+//! [`timestamp`] parses and prints times.
 //!
 //! This crate does no I/O, reads no clock, starts no thread and has no async runtime among its
 //! dependencies. The modules are listed in reading order, which is also the import order: a module
@@ -14,5 +15,6 @@ pub mod timestamp;
 pub mod batch;
 pub mod coverage;
 pub mod cut;
+pub mod edit;
 pub mod parse;
 pub mod frame;

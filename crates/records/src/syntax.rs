@@ -21,6 +21,16 @@ pub(crate) enum Stop {
     At(usize),
 }
 
+impl Stop {
+    /// The place at which the value stops; `bytes` is the text.
+    pub(crate) fn place(self, bytes: &[u8]) -> usize {
+        match self {
+            Self::At(at) => at,
+            Self::End => bytes.len(),
+        }
+    }
+}
+
 /// Whether a byte is whitespace in JSON.
 pub(crate) const fn is_blank(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t' | b'\n' | b'\r')

@@ -65,10 +65,7 @@ fn broken_at(record: &[u8], code: RejectCode) -> Option<usize> {
     let stop = syntax::value(record, start).map(|end| Stop::At(skip_blank(record, end)));
     let grammar = match stop {
         Ok(Stop::At(end)) if end == record.len() => None,
-        Ok(stop) | Err(stop) => Some(match stop {
-            Stop::At(at) => at,
-            Stop::End => record.len(),
-        }),
+        Ok(stop) | Err(stop) => Some(stop.place(record)),
     };
     let text = std::str::from_utf8(record)
         .err()

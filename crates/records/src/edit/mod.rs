@@ -1,0 +1,273 @@
+//! Changes of a record's text: one member is set and every other byte stays, and numbers are found
+//! that a program has rounded.
+//!
+//! Works on text, since a JSON value in memory loses what the text has: the digits of a number, the
+//! order and number of its members.
+
+mod numbers;
+
+use std::fmt::Write as _;
+use std::ops::Range;
+
+pub use numbers::{Rounded, rounded};
+
+use crate::syntax::{self, skip_blank};
+
+/// Why a member cannot be set.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum EditError {
+    /// The record is not one JSON value.
+    #[error("the record is not JSON (at byte {0}), so no field of it can be set")]
+    NotJson(usize),
+    /// What holds the member is a scalar.
+    #[error("`{0}` is neither an object nor an array, so nothing in it can be set")]
+    NotAContainer(String),
+    /// An array has no such element.
+    #[error("`{0}` is an array of {1} elements, which has no element `{2}`")]
+    NoElement(String, usize, String),
+}
+
+/// A member of an object, or an element of an array, as places in the text.
+struct Member {
+    /// The key with its quotes; empty for an element.
+    key: Range<usize>,
+    value: Range<usize>,
+}
+
+/// The text of a record in which the member at this path is `value`, which is JSON. Every other byte
+/// is as it was. A member that is not there is added at the end of its object, with the objects on the
+/// way to it; of one that is there more than once, one is left.
+///
+/// # Errors
+/// [`EditError`].
+pub fn set(record: &str, path: &[String], value: &str) -> Result<String, EditError> {
+    let bytes = record.as_bytes();
+    let start = skip_blank(bytes, 0);
+    let end = syntax::value(bytes, start).map_err(|stop| EditError::NotJson(stop.place(bytes)))?;
+    let after = skip_blank(bytes, end);
+    if after < bytes.len() {
+        return Err(EditError::NotJson(after));
+    }
+    let mut at = start;
+    for (depth, segment) in path.iter().enumerate() {
+        if !matches!(bytes[at], b'{' | b'[') {
+            return Err(EditError::NotAContainer(pointer(&path[..depth])));
+        }
+        let members = members(bytes, at);
+        match bytes[at] {
+            b'{' => {
+                let is_named = |member: &&Member| key(record, &member.key) == *segment;
+                let mut named = members.iter().filter(is_named);
+                let Some(first) = named.next() else {
+                    let place = members.last().map_or(at + 1, |last| last.value.end);
+                    let comma = if members.is_empty() { "" } else { "," };
+                    return Ok(insert(record, place, comma, &path[depth..], value));
+                };
+                if depth + 1 == path.len() {
+                    let others: Vec<Range<usize>> =
+                        named.map(|member| with_separator(bytes, member)).collect();
+                    return Ok(replace(record, first.value.clone(), value, &others));
+                }
+                at = first.value.start;
+            }
+            _ => {
+                let element = segment.parse().ok().and_then(|at: usize| members.get(at));
+                let Some(element) = element else {
+                    let parent = pointer(&path[..depth]);
+                    return Err(EditError::NoElement(parent, members.len(), segment.clone()));
+                };
+                at = element.value.start;
+            }
+        }
+    }
+    let end = syntax::value(bytes, at).unwrap_or(end);
+    Ok(replace(record, at..end, value, &[]))
+}
+
+/// The JSON pointer (RFC 6901) of the value that holds the byte at a place in a record, which is JSON.
+#[must_use]
+pub fn pointer_at(record: &str, place: usize) -> String {
+    let bytes = record.as_bytes();
+    let mut path = Vec::new();
+    let mut at = skip_blank(bytes, 0);
+    while matches!(bytes.get(at), Some(b'{' | b'[')) {
+        let members = members(bytes, at);
+        let holds = |member: &Member| member.key.contains(&place) || member.value.contains(&place);
+        let Some(index) = members.iter().position(holds) else {
+            break;
+        };
+        let member = &members[index];
+        path.push(if member.key.is_empty() {
+            index.to_string()
+        } else {
+            key(record, &member.key)
+        });
+        at = member.value.start;
+    }
+    pointer(&path)
+}
+
+/// A JSON pointer (RFC 6901).
+fn pointer(path: &[String]) -> String {
+    path.iter().fold(String::new(), |mut text, segment| {
+        let segment = segment.replace('~', "~0").replace('/', "~1");
+        write!(text, "/{segment}").expect("writing to a String cannot fail");
+        text
+    })
+}
+
+/// The members of the object, or the elements of the array, that begins at a place. The text is JSON.
+fn members(bytes: &[u8], at: usize) -> Vec<Member> {
+    let mut found = Vec::new();
+    let is_object = bytes[at] == b'{';
+    let mut next = skip_blank(bytes, at + 1);
+    while !matches!(bytes.get(next), Some(b'}' | b']') | None) {
+        let key = if is_object {
+            next..syntax::string(bytes, next).unwrap_or(bytes.len())
+        } else {
+            next..next
+        };
+        let start = if is_object {
+            skip_blank(bytes, skip_blank(bytes, key.end) + 1)
+        } else {
+            next
+        };
+        let end = syntax::value(bytes, start).unwrap_or(bytes.len());
+        found.push(Member {
+            key,
+            value: start..end,
+        });
+        next = skip_blank(bytes, end);
+        if bytes.get(next) == Some(&b',') {
+            next = skip_blank(bytes, next + 1);
+        }
+    }
+    found
+}
+
+fn key(record: &str, quoted: &Range<usize>) -> String {
+    serde_json::from_str(&record[quoted.clone()]).unwrap_or_default()
+}
+
+/// A member that is not the first, with the comma before it.
+fn with_separator(bytes: &[u8], member: &Member) -> Range<usize> {
+    let before = &bytes[..member.key.start];
+    let comma = before.iter().rposition(|byte| *byte == b',');
+    comma.unwrap_or(member.key.start)..member.value.end
+}
+
+/// The record with a new member at a place, behind `comma`: the first segment is its key, and the
+/// others are objects around the value.
+fn insert(record: &str, place: usize, comma: &str, path: &[String], value: &str) -> String {
+    let quoted = |segment: &String| serde_json::to_string(segment).expect("a text can be quoted");
+    let mut text = record[..place].to_owned() + comma;
+    for (depth, segment) in path.iter().enumerate() {
+        if depth > 0 {
+            text.push('{');
+        }
+        text += &quoted(segment);
+        text.push(':');
+    }
+    text += value;
+    text += &"}".repeat(path.len() - 1);
+    text + &record[place..]
+}
+
+/// The record with another value at a place, and without the later places `removed`.
+fn replace(record: &str, place: Range<usize>, value: &str, removed: &[Range<usize>]) -> String {
+    let mut text = record[..place.start].to_owned() + value;
+    let mut from = place.end;
+    for range in removed {
+        text += &record[from..range.start];
+        from = range.end;
+    }
+    text + &record[from..]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dataset::segments;
+
+    fn edited(record: &str, pointer: &str, value: &str) -> Result<String, String> {
+        let path: Vec<String> = segments(pointer).collect();
+        set(record, &path, value).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn one_member_is_set_and_every_other_byte_stays() {
+        for (record, pointer, value, expected) in [
+            ("{}", "/a", "1", "{\"a\":1}"),
+            ("{ }", "/a", "1", "{\"a\":1 }"),
+            (" {\"a\" : 1.0 }\n", "/a", "2", " {\"a\" : 2 }\n"),
+            (
+                "{\"b\":1e2,\"d\":{\"k\":1,\"k\":2}}",
+                "/a",
+                "\"x\"",
+                "{\"b\":1e2,\"d\":{\"k\":1,\"k\":2},\"a\":\"x\"}",
+            ),
+            (
+                "{\"b\": [1 , 2]\n}",
+                "/a",
+                "[]",
+                "{\"b\": [1 , 2],\"a\":[]\n}",
+            ),
+            ("{\"b\": [1 , 2]}", "/b/1", "{}", "{\"b\": [1 , {}]}"),
+            (
+                "{\"b\":{\"c\":1}}",
+                "/b/d",
+                "2",
+                "{\"b\":{\"c\":1,\"d\":2}}",
+            ),
+            (
+                "{\"x\":1}",
+                "/b/c/d",
+                "2",
+                "{\"x\":1,\"b\":{\"c\":{\"d\":2}}}",
+            ),
+            // A key is compared without its escapes; one of a pointer has its own.
+            ("{\"\\u0061\":1}", "/a", "2", "{\"\\u0061\":2}"),
+            ("{}", "/a~1b~0\"", "2", "{\"a/b~\\\"\":2}"),
+            // One of several is left.
+            (
+                "{\"a\":1, \"b\":2 , \"a\":3,\"c\":4,\"a\":5}",
+                "/a",
+                "6",
+                "{\"a\":6, \"b\":2 ,\"c\":4}",
+            ),
+            ("[1]", "", "{}", "{}"),
+        ] {
+            assert_eq!(
+                edited(record, pointer, value).as_deref(),
+                Ok(expected),
+                "{record}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_set_is_said() {
+        for (record, pointer, said) in [
+            ("{\"a\":tru}", "/a", "not JSON (at byte 5)"),
+            ("{} {}", "/a", "not JSON (at byte 3)"),
+            ("", "/a", "not JSON (at byte 0)"),
+            ("{\"a\":1}", "/a/b", "`/a` is neither"),
+            ("7", "/a", "`` is neither"),
+            ("{\"a\":[1]}", "/a/1", "`/a` is an array of 1 elements"),
+            ("{\"a\":[1]}", "/a/b", "no element `b`"),
+        ] {
+            let error = edited(record, pointer, "1").unwrap_err();
+            assert!(error.contains(said), "{record}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_place_has_a_pointer() {
+        let record = "{\"a\": {\"b/c\":[0, {\"d\": 12}]}, \"e\":3}";
+        for (text, pointer) in [("12", "/a/b~1c/1/d"), ("0", "/a/b~1c/0"), ("3", "/e")] {
+            let place = record.find(text).unwrap();
+            assert_eq!(pointer_at(record, place), pointer);
+        }
+        assert_eq!(pointer_at("12", 0), "");
+    }
+}

@@ -1,0 +1,199 @@
+//! Numbers that came back rounded: most programs keep a number as a 64-bit float.
+
+use std::collections::{HashMap, HashSet};
+use std::ops::Range;
+
+use crate::syntax;
+
+/// A float keeps this many decimal digits of any number.
+const DIGITS_SAFE: usize = 15;
+
+/// From here on not every integer is a float: 2^53.
+const INTEGER_SAFE: f64 = 9_007_199_254_740_992.0;
+
+/// A number of an edited record that is what a float keeps of a number of its own record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rounded<'a> {
+    /// Where it is in the edited text.
+    pub place: Range<usize>,
+    /// As it is in the edited text.
+    pub found: &'a str,
+    /// As it is in the record.
+    pub expected: &'a str,
+}
+
+/// The numbers of `edited` that a program has rounded: each is what a 64-bit float keeps of a number
+/// of the record `own`, and `own` does not have it itself. Numbers within strings count, too.
+///
+/// Any text will do for `own`: of a broken record, the numbers are compared that can be seen.
+#[must_use]
+pub fn rounded<'a>(own: &'a str, edited: &'a str) -> Vec<Rounded<'a>> {
+    let mut bent = HashMap::new();
+    for place in numbers(own) {
+        let number = &own[place];
+        if let Some(decimal) = Decimal::of(number) {
+            let kept = kept_by_floats(number, &decimal).into_iter();
+            let others = kept.filter(|kept| *kept != decimal);
+            bent.extend(others.map(|kept| (kept, number)));
+        }
+    }
+    if bent.is_empty() {
+        return Vec::new();
+    }
+    let own: HashSet<Decimal> = numbers(own)
+        .filter_map(|place| Decimal::of(&own[place]))
+        .collect();
+    let rounded = numbers(edited).filter_map(|place| {
+        let decimal = Decimal::of(&edited[place.clone()])?;
+        let expected = bent.get(&decimal).filter(|_| !own.contains(&decimal))?;
+        Some(Rounded {
+            found: &edited[place.clone()],
+            place,
+            expected,
+        })
+    });
+    rounded.collect()
+}
+
+/// The numbers in a text, within strings too, if they are not a part of a longer word.
+fn numbers(text: &str) -> impl Iterator<Item = Range<usize>> {
+    let bytes = text.as_bytes();
+    let is_word =
+        |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'+' | b'-');
+    let mut at = 0;
+    std::iter::from_fn(move || {
+        loop {
+            at += bytes[at..].iter().position(is_word)?;
+            let word = bytes[at..].iter().position(|byte| !is_word(byte));
+            let word = at..word.map_or(bytes.len(), |length| at + length);
+            at = word.end;
+            if syntax::number(bytes, word.start) == Some(word.end) {
+                return Some(word);
+            }
+        }
+    })
+}
+
+/// A number as its digits without zeros at either end, and a power of ten: numbers of one value are
+/// equal.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Decimal {
+    is_negative: bool,
+    digits: String,
+    exponent: i64,
+}
+
+impl Decimal {
+    /// `None` if its exponent has more digits than 64 bits hold.
+    fn of(number: &str) -> Option<Self> {
+        let (mantissa, exponent) = number.split_once(['e', 'E']).unwrap_or((number, "0"));
+        let mut exponent: i64 = exponent.parse().ok()?;
+        let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+        let whole = whole.trim_start_matches('-');
+        exponent = exponent.checked_sub(i64::try_from(fraction.len()).ok()?)?;
+        let all = format!("{whole}{fraction}");
+        let digits = all.trim_end_matches('0');
+        exponent = exponent.checked_add(i64::try_from(all.len() - digits.len()).ok()?)?;
+        let digits = digits.trim_start_matches('0');
+        let is_zero = digits.is_empty();
+        Some(Self {
+            is_negative: number.starts_with('-') && !is_zero,
+            digits: digits.to_owned(),
+            exponent: if is_zero { 0 } else { exponent },
+        })
+    }
+}
+
+/// What programs write that keep a number as a 64-bit float: the shortest text that reads back as the
+/// same float, or 15 to 17 digits of it, or all digits of an integer; and the largest float for what
+/// is larger. Empty if a float keeps the number.
+fn kept_by_floats(number: &str, decimal: &Decimal) -> Vec<Decimal> {
+    let Ok(float) = number.parse::<f64>() else {
+        return Vec::new();
+    };
+    let is_safe = decimal.digits.len() <= DIGITS_SAFE && float.is_finite();
+    if is_safe && (float != 0.0 || decimal.digits.is_empty()) {
+        return Vec::new();
+    }
+    let float = float.clamp(f64::MIN, f64::MAX);
+    let mut texts = vec![
+        format!("{float:e}"),
+        format!("{float:.16e}"),
+        format!("{float:.15e}"),
+        format!("{float:.14e}"),
+    ];
+    if float.abs() >= INTEGER_SAFE {
+        texts.push(format!("{float:.0}"));
+    }
+    texts.iter().filter_map(|text| Decimal::of(text)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What several programs make of a number, and the number.
+    const BENT: [(&str, &str); 11] = [
+        // jq 1.6, Python's float, all digits, and 15 of them.
+        ("12345678901234567890", "12345678901234567000"),
+        ("12345678901234567890", "1.2345678901234567e+19"),
+        ("12345678901234567890", "12345678901234567168"),
+        ("12345678901234567890", "1.23456789012346e+19"),
+        ("-9007199254740993", "-9007199254740992"),
+        ("12345678901234567.25", "12345678901234568"),
+        ("0.12345678901234567890", "0.12345678901234568"),
+        ("1e1000", "1.7976931348623157e+308"),
+        ("-1e1000", "-1.7976931348623157e308"),
+        ("1e-400", "0"),
+        ("18446744073709551615", "18446744073709552000"),
+    ];
+
+    #[test]
+    fn a_number_that_was_kept_as_a_float_is_found_with_what_it_was() {
+        for (own, kept) in BENT {
+            for (before, after) in [("{\"n\":", "}"), ("{\"n\": [\"", "\"]}")] {
+                let own_text = format!("{before}{own}{after}");
+                let edited = format!("{{\"m\":1,\"n\":{kept}}}");
+                let found = rounded(&own_text, &edited);
+                assert_eq!(found.len(), 1, "{own} {kept}");
+                assert_eq!((found[0].found, found[0].expected), (kept, own));
+                assert_eq!(&edited[found[0].place.clone()], kept);
+                assert_eq!(rounded(&own_text, &own_text), [], "{own}");
+            }
+        }
+        // A broken record, and one that is cut.
+        let edited = "{\"n\":12345678901234567000}";
+        for own in [
+            "{\"n\":12345678901234567890,,}",
+            "{\"n\":12345678901234567890,\"te",
+        ] {
+            assert_eq!(rounded(own, edited).len(), 1, "{own}");
+        }
+    }
+
+    #[test]
+    fn a_number_of_the_same_value_and_one_that_was_changed_are_not_rounded() {
+        for (own, edited) in [
+            ("1.10", "1.1"),
+            ("1e2", "100"),
+            ("9007199254740992", "9.007199254740992e15"),
+            ("12345678901234567890", "12345678901234567891"),
+            ("12345678901234567890", "7"),
+            ("12345678901234567890", "\"x12345678901234567000\""),
+            ("12345678901234567890", "\"2026-12345678901234567000\""),
+            ("0.1", "0.10000000000000001"),
+            ("123456789012345", "123456789012346"),
+            ("-0", "0"),
+            ("0", "0.0"),
+            ("1e99999999999999999999", "1"),
+            ("007123456789012345678", "7123456789012346000"),
+            // Both are in the record.
+            (
+                "12345678901234567890,12345678901234567000",
+                "12345678901234567000",
+            ),
+        ] {
+            assert_eq!(rounded(own, edited), [], "{own} {edited}");
+        }
+    }
+}
