@@ -23,6 +23,7 @@ mod migrate;
 mod output;
 mod pause;
 mod queue;
+mod reject_text;
 mod rejects;
 mod reload;
 mod replay;

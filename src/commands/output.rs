@@ -32,6 +32,13 @@ pub(super) fn field_suffix(field: Option<&String>) -> String {
     })
 }
 
+/// What a database said, to append to a message; empty if it said nothing.
+pub(super) fn message_suffix(message: Option<&String>) -> String {
+    message.map_or(String::new(), |message| {
+        format!(": {}", message.escape_debug())
+    })
+}
+
 /// The first characters of a record, escaped to fit on one line.
 pub(super) fn excerpt(raw: &[u8]) -> String {
     let raw = String::from_utf8_lossy(raw);

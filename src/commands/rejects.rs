@@ -11,10 +11,11 @@ use crate::batch::{RAW_BYTES_MAX, RejectCode, provenance, row_id};
 use crate::config::Settings;
 use crate::config::cli::{RejectFilter, RejectsCommand};
 use crate::parse;
-use crate::sink::{OpenReject, Operators, Purge, RejectEntry, RejectQuery};
+use crate::sink::{LedgerFile, OpenReject, Operators, Purge, RejectEntry, RejectQuery};
 
+use super::reject_text::{KnownFiles, Texts};
 use super::{
-    KeyValueText, Outcome, UsageError, ledger_file, open_for_operators, output, print, replay,
+    KeyValueText, Outcome, UsageError, open_for_operators, output, print, replay,
     unless_reader_gone,
 };
 
@@ -36,22 +37,15 @@ pub(super) async fn execute(
             filter,
             limit,
             json,
-        } => {
-            let mut out = BufWriter::new(io::stdout().lock());
-            let written = write_all(operators, filter, *limit, *json, &mut out).await;
-            let shown = written.and_then(|shown| out.flush().map(|()| shown).map_err(Into::into));
-            let is_cut = |shown: &usize| *shown == *limit;
-            if shown.as_ref().is_ok_and(is_cut) {
-                eprintln!("showing the newest {limit}; raise --limit to see more");
-            }
-            unless_reader_gone(shown.map(drop))?;
-        }
+        } => list(operators, filter, *limit, *json).await?,
         RejectsCommand::Show { id, json } => {
             let (file_no, ordinal) = provenance(*id);
-            show(operators, file_no, ordinal, *json).await?;
+            show(settings, operators, file_no, ordinal, *json).await?;
         }
-        RejectsCommand::Export { filter, out } => export(operators, filter, out.as_deref()).await?,
-        RejectsCommand::Replay { file } => return replay::execute(settings, operators, file).await,
+        RejectsCommand::Export { filter, out } => {
+            export(settings, operators, filter, out.as_deref()).await?;
+        }
+        RejectsCommand::Replay(args) => return replay::execute(settings, operators, args).await,
         RejectsCommand::Purge { file, before, yes } => {
             let purge = Purge {
                 file_no: *file,
@@ -63,79 +57,90 @@ pub(super) async fn execute(
     Ok(Outcome::Complete)
 }
 
-/// Writes the rejects that match the filter, newest first. Returns their number.
-async fn write_all(
+/// The rejects that match a filter, newest first, read page by page.
+pub(super) struct Pages<'a> {
+    operators: &'a dyn Operators,
+    query: RejectQuery,
+    left: usize,
+}
+
+impl<'a> Pages<'a> {
+    /// At most `limit` rejects.
+    pub(super) fn new(operators: &'a dyn Operators, filter: &RejectFilter, limit: usize) -> Self {
+        let query = RejectQuery {
+            file_no: filter.file,
+            code: filter.code.as_deref().and_then(RejectCode::parse),
+            ..RejectQuery::default()
+        };
+        Self {
+            operators,
+            query,
+            left: limit,
+        }
+    }
+
+    /// The next page; empty after the last one.
+    pub(super) async fn next(&mut self) -> anyhow::Result<Vec<OpenReject>> {
+        let page = match self.left.min(PAGE_REJECTS) {
+            0 => Vec::new(),
+            max => self.operators.find_rejects(&self.query, max).await?,
+        };
+        self.left -= page.len();
+        if let Some(last) = page.last() {
+            self.query.before = Some((last.entry.file_no, last.entry.ordinal));
+        }
+        Ok(page)
+    }
+}
+
+async fn list(
     operators: &dyn Operators,
     filter: &RejectFilter,
     limit: usize,
     json: bool,
-    out: &mut impl Write,
-) -> anyhow::Result<usize> {
-    let mut query = RejectQuery {
-        file_no: filter.file,
-        code: filter.code.as_deref().and_then(RejectCode::parse),
-        ..RejectQuery::default()
-    };
-    let mut known = KnownFile::default();
-    let mut left = limit;
-    while left > 0 {
-        let page = operators
-            .find_rejects(&query, left.min(PAGE_REJECTS))
-            .await?;
-        let Some(last) = page.last() else { break };
-        query.before = Some((last.entry.file_no, last.entry.ordinal));
-        left -= page.len();
-        for reject in &page {
-            let file = known.file_of(operators, reject.entry.file_no).await?;
-            if json {
-                writeln!(out, "{}", as_json(reject, file))?;
-            } else {
-                write!(out, "{}", list_entry(reject, file))?;
+) -> anyhow::Result<()> {
+    let mut out = BufWriter::new(io::stdout().lock());
+    let mut write = async || -> anyhow::Result<usize> {
+        let (mut shown, mut files) = (0, KnownFiles::default());
+        let mut pages = Pages::new(operators, filter, limit);
+        loop {
+            let page = pages.next().await?;
+            if page.is_empty() {
+                out.flush()?;
+                return Ok(shown);
+            }
+            shown += page.len();
+            for reject in &page {
+                let file = files.get(operators, reject.entry.file_no).await?;
+                if json {
+                    writeln!(out, "{}", as_json(reject, file.as_deref()))?;
+                } else {
+                    write!(out, "{}", list_entry(reject, file.as_deref()))?;
+                }
             }
         }
+    };
+    let shown = write().await;
+    if shown.as_ref().is_ok_and(|shown| *shown == limit) {
+        eprintln!("showing the newest {limit}; raise --limit to see more");
     }
-    Ok(limit - left)
+    unless_reader_gone(shown.map(drop))
 }
 
-/// The name and dataset of the file last asked for. One is enough: rejects are sorted by file.
-#[derive(Default)]
-struct KnownFile(Option<(u32, FileOfReject)>);
-
-/// The file of a reject.
-#[derive(Debug, Clone, Default)]
-struct FileOfReject {
-    name: String,
-    dataset: String,
-}
-
-impl KnownFile {
-    async fn file_of(
-        &mut self,
-        operators: &dyn Operators,
-        file_no: u32,
-    ) -> anyhow::Result<&FileOfReject> {
-        if self.0.as_ref().is_none_or(|(known, _)| *known != file_no) {
-            let file = ledger_file(operators, file_no)
-                .await?
-                .map(|file| FileOfReject {
-                    name: file.entry.name,
-                    dataset: file.entry.dataset,
-                });
-            self.0 = Some((file_no, file.unwrap_or_default()));
-        }
-        Ok(&self.0.as_ref().expect("set above").1)
-    }
-}
-
-fn as_json(reject: &OpenReject, file: &FileOfReject) -> Value {
+/// A reject as the database has it: `raw` may be the beginning of its record.
+fn as_json(reject: &OpenReject, file: Option<&LedgerFile>) -> Value {
     let entry = &reject.entry;
     let byte_offset = (!entry.code.is_of_database()).then_some(entry.byte_offset);
     let mut object = json!({
         "id": row_id(entry.file_no, entry.ordinal), "file_no": entry.file_no,
-        "ordinal": entry.ordinal, "file": file.name, "dataset": file.dataset,
+        "ordinal": entry.ordinal, "file": file.map_or("", |file| &file.entry.name),
+        "dataset": file.map_or("", |file| &file.entry.dataset),
         "code": entry.code.as_str(), "field": entry.field, "byte_offset": byte_offset,
         "rejected_at": reject.rejected_at, "raw": String::from_utf8_lossy(&entry.raw)
     });
+    if let Some(message) = &entry.message {
+        object["message"] = message.as_str().into();
+    }
     if let Some(place) = place_in_record(entry) {
         object["place_in_record"] = place.into();
     }
@@ -146,7 +151,35 @@ fn as_json(reject: &OpenReject, file: &FileOfReject) -> Value {
     if str::from_utf8(&entry.raw).is_err() {
         object["raw_is_not_utf8"] = true.into();
     }
+    if entry.code.is_of_database() {
+        object["raw_is_row"] = true.into();
+    }
     object
+}
+
+/// A reject with all of its record in `raw`, or why that cannot be had in `unavailable`.
+fn exported(
+    texts: &mut Texts<'_>,
+    reject: &OpenReject,
+    file: Option<&LedgerFile>,
+) -> (Value, bool) {
+    let mut object = as_json(reject, file);
+    let text = match file {
+        Some(file) => texts.of_reject(file, &reject.entry),
+        None => Err("the ledger does not have its file".to_owned()),
+    };
+    let is_whole = text.is_ok();
+    match text {
+        Ok(text) => {
+            object["raw"] = text.into();
+            let fields = object.as_object_mut().expect("it was made as an object");
+            for about_raw in ["raw_is_cut", "raw_is_row"] {
+                fields.remove(about_raw);
+            }
+        }
+        Err(why) => object["unavailable"] = why.into(),
+    }
+    (object, is_whole)
 }
 
 /// The byte of the record where its fault is, if it has a place.
@@ -154,52 +187,56 @@ fn place_in_record(entry: &RejectEntry) -> Option<usize> {
     parse::place_of_fault(None, &entry.raw, entry.code, entry.field.as_deref())
 }
 
-fn list_entry(reject: &OpenReject, file: &FileOfReject) -> String {
+fn list_entry(reject: &OpenReject, file: Option<&LedgerFile>) -> String {
     let entry = &reject.entry;
     let field = output::field_suffix(entry.field.as_ref());
+    let message = output::message_suffix(entry.message.as_ref());
     format!(
-        "{}:{}  {}: {}{field}\n    {}\n",
+        "{}:{}  {}: {}{field}{message}\n    {}\n",
         entry.file_no,
         entry.ordinal,
-        file.name.escape_debug(),
+        file.map_or("", |file| &file.entry.name).escape_debug(),
         entry.code.as_str(),
         output::excerpt(&entry.raw)
     )
 }
 
 async fn show(
+    settings: &Settings,
     operators: &dyn Operators,
     file_no: u32,
     ordinal: u32,
     json: bool,
 ) -> anyhow::Result<()> {
-    let query = RejectQuery {
-        file_no: Some(file_no),
-        ordinal: Some(ordinal),
-        ..RejectQuery::default()
-    };
-    let found = operators.find_rejects(&query, 1).await?;
-    let reject = found.first().ok_or_else(|| {
+    let reject = find_reject(operators, file_no, ordinal).await?;
+    let reject = reject.ok_or_else(|| {
         anyhow!(
             "record {ordinal} of file {file_no} is not a reject; `task_runner trace \
              {file_no}:{ordinal}` shows what it is"
         )
     })?;
-    let mut known = KnownFile::default();
-    let file = known.file_of(operators, file_no).await?;
+    let file = KnownFiles::default().get(operators, file_no).await?;
+    let file = file.as_deref();
+    let mut texts = Texts::new(settings);
     if json {
-        return Ok(print(&format!("{}\n", as_json(reject, file)))?);
+        let (object, _) = exported(&mut texts, &reject, file);
+        return Ok(print(&format!("{object}\n"))?);
     }
     let entry = &reject.entry;
     let mut lines = KeyValueText::default();
     lines.add("id", row_id(file_no, ordinal));
     lines.add("file", file_no);
     lines.add("ordinal", ordinal);
-    lines.add("name", file.name.escape_debug());
-    lines.add("dataset", &file.dataset);
+    if let Some(file) = file {
+        lines.add("name", file.entry.name.escape_debug());
+        lines.add("dataset", &file.entry.dataset);
+    }
     lines.add("reason", entry.code.as_str());
     if let Some(field) = &entry.field {
         lines.add("field", field.escape_debug());
+    }
+    if let Some(message) = &entry.message {
+        lines.add("message", message.escape_debug());
     }
     if !entry.code.is_of_database() {
         lines.add("byte offset", entry.byte_offset);
@@ -208,35 +245,59 @@ async fn show(
         lines.add("place in record", place);
     }
     lines.add("rejected", &reject.rejected_at);
-    if entry.raw.len() >= RAW_BYTES_MAX {
-        lines.add(
-            "text",
-            "only its beginning; `task_runner trace` shows all of it",
-        );
-    }
-    let mut text = lines.into_text();
-    text += &String::from_utf8_lossy(&entry.raw);
-    text.push('\n');
-    Ok(print(&text)?)
+    let text = match file {
+        Some(file) => texts.of_reject(file, entry),
+        None => Err("the ledger does not have its file".to_owned()),
+    };
+    let text = text.unwrap_or_else(|why| {
+        let kept = if entry.code.is_of_database() {
+            "the row, since the record cannot be had"
+        } else {
+            "only what the database keeps, since the record cannot be had whole"
+        };
+        lines.add("text", format!("{kept}: {}", why.escape_debug()));
+        String::from_utf8_lossy(&entry.raw).into_owned()
+    });
+    Ok(print(&format!("{}{text}\n", lines.into_text()))?)
+}
+
+/// The reject of a record; `None` if it is none.
+pub(super) async fn find_reject(
+    operators: &dyn Operators,
+    file_no: u32,
+    ordinal: u32,
+) -> anyhow::Result<Option<OpenReject>> {
+    let query = RejectQuery {
+        file_no: Some(file_no),
+        ordinal: Some(ordinal),
+        ..RejectQuery::default()
+    };
+    Ok(operators.find_rejects(&query, 1).await?.pop())
 }
 
 /// Exports the rejects that match the filter as NDJSON. A file is written under a temporary name
 /// and renamed, so that it is never a part of the export.
 async fn export(
+    settings: &Settings,
     operators: &dyn Operators,
     filter: &RejectFilter,
     path: Option<&Path>,
 ) -> anyhow::Result<()> {
     let Some(path) = path else {
         let mut out = BufWriter::new(io::stdout().lock());
-        let written = write_all(operators, filter, usize::MAX, true, &mut out).await;
-        return unless_reader_gone(written.and_then(|_| out.flush().map_err(Into::into)));
+        let written = write_export(settings, operators, filter, &mut out).await;
+        let written = written.and_then(|written| {
+            out.flush()?;
+            written.warn();
+            Ok(())
+        });
+        return unless_reader_gone(written);
     };
     let about = || format!("cannot write {}", path.display());
     let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty());
     let temporary = tempfile::NamedTempFile::new_in(dir.unwrap_or(Path::new(".")));
     let mut out = BufWriter::new(temporary.with_context(about)?);
-    let written = write_all(operators, filter, usize::MAX, true, &mut out).await?;
+    let written = write_export(settings, operators, filter, &mut out).await?;
     let temporary = out.into_inner().map_err(io::IntoInnerError::into_error);
     let temporary = temporary.with_context(about)?;
     let file: File = temporary
@@ -244,12 +305,53 @@ async fn export(
         .map_err(|error| error.error)
         .with_context(about)?;
     file.sync_all().with_context(about)?;
-    eprintln!(
-        "wrote {written} rejects to {}; add a corrected `record` to each, then run \
-         `task_runner rejects replay`",
-        path.display()
-    );
+    eprintln!("wrote {} rejects to {}", written.rejects, path.display());
+    written.warn();
     Ok(())
+}
+
+/// What an export has written.
+#[derive(Debug, Default)]
+struct Exported {
+    rejects: u64,
+    /// Of these, without the whole text of their record.
+    unavailable: u64,
+}
+
+impl Exported {
+    fn warn(&self) {
+        if self.unavailable > 0 {
+            eprintln!(
+                "the records of {} of {} rejects cannot be had whole: `unavailable` says why, and \
+                 `rejects replay` takes them only with a `record` of yours",
+                self.unavailable, self.rejects
+            );
+        }
+    }
+}
+
+async fn write_export(
+    settings: &Settings,
+    operators: &dyn Operators,
+    filter: &RejectFilter,
+    out: &mut impl Write,
+) -> anyhow::Result<Exported> {
+    let mut written = Exported::default();
+    let (mut files, mut texts) = (KnownFiles::default(), Texts::new(settings));
+    let mut pages = Pages::new(operators, filter, usize::MAX);
+    loop {
+        let page = pages.next().await?;
+        if page.is_empty() {
+            return Ok(written);
+        }
+        for reject in &page {
+            let file = files.get(operators, reject.entry.file_no).await?;
+            let (object, is_whole) = exported(&mut texts, reject, file.as_deref());
+            written.rejects += 1;
+            written.unavailable += u64::from(!is_whole);
+            writeln!(out, "{object}")?;
+        }
+    }
 }
 
 /// Removes rejects after the user has confirmed.

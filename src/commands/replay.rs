@@ -1,13 +1,12 @@
-//! `rejects replay`: replaces rejects by rows made of corrected records, with the same ids.
+//! `rejects replay`: replaces rejects by rows made of their own text, or of corrected records, with the
+//! same ids.
 //!
-//! Each record is parsed like any other of its dataset. One transaction stores the row and removes
-//! the reject. Replaying a correction again changes nothing. Corrections are read line by line and
-//! stored in small groups, so that memory does not grow with their file.
+//! Each record is parsed like any other of its dataset. One transaction stores the row, keeps the text
+//! and removes the reject. Replaying a record again changes nothing. Corrections are read line by line
+//! and stored in small groups, so that memory does not grow with their file.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::fs::File;
-use std::io::{self, BufRead, BufReader};
+use std::io::{self, BufRead, BufReader, Read as _};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -16,14 +15,18 @@ use backon::{ExponentialBuilder, Retryable as _};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::batch::{Batch, RAW_BYTES_MAX, SourceFile};
+use crate::batch::{SourceFile, provenance};
 use crate::config::Settings;
-use crate::dataset::Dataset;
+use crate::config::cli::{FieldValue, ReplayArgs};
+use crate::dataset::{Dataset, segments};
+use crate::edit;
 use crate::fault::Fault;
 use crate::parse::{Parser, RECORD_BYTES_MAX};
-use crate::sink::{LedgerFile, Operators, Replayed};
+use crate::sink::{self, LedgerFile, OpenReject, Operators, Replayed};
 
-use super::{NoInput, Outcome, ledger_file, output, print};
+use super::reject_text::{KnownFiles, Texts};
+use super::rejects::{Pages, find_reject};
+use super::{NoInput, Outcome, UsageError, output, print};
 
 /// Records stored in one transaction.
 const GROUP_RECORDS: usize = 100;
@@ -31,12 +34,9 @@ const GROUP_RECORDS: usize = 100;
 /// Most bytes of the records in a group.
 const GROUP_BYTES: usize = 4 * 1024 * 1024;
 
-/// Most ledger entries kept in memory. Corrections are usually sorted by file, so few are in use at
-/// a time.
-const FILES_KNOWN_MAX: usize = 1_000;
-
-/// Longest line in bytes: the largest record, and 1 MiB for the other fields of an export.
-const LINE_BYTES_MAX: usize = RECORD_BYTES_MAX + 1024 * 1024;
+/// Longest line in bytes: the largest record as `record`, and as `raw`, where each byte may be escaped;
+/// and 1 MiB for the other fields of an export.
+const LINE_BYTES_MAX: usize = 3 * RECORD_BYTES_MAX + 1024 * 1024;
 
 /// One line of the file. Other fields, which an export writes, are ignored.
 #[derive(Deserialize)]
@@ -46,11 +46,24 @@ struct Correction<'a> {
     /// Raw, so that numbers and JSON columns keep the text as it is written.
     #[serde(borrow)]
     record: Option<&'a RawValue>,
-    /// The text of the reject. Parsed again if there is no `record`.
+    /// The text of the reject, as it was exported or as a text editor left it.
     raw: Option<String>,
+    /// Why `raw` is not the whole record.
+    unavailable: Option<String>,
 }
 
-/// Numbers of corrections by result.
+/// Why a record is not replayed.
+enum Refusal {
+    /// There is nothing to replay.
+    Unusable(String),
+    /// It would not become the row that is meant: its id, and why.
+    StillRejected(Id, String),
+}
+
+/// A file number and an ordinal.
+type Id = (u32, u32);
+
+/// Numbers of records by result.
 #[derive(Debug, Default)]
 struct Tally {
     stored: u64,
@@ -63,9 +76,11 @@ struct Tally {
 struct Replay<'a> {
     settings: &'a Settings,
     operators: &'a dyn Operators,
+    set: &'a [FieldValue],
     parser: Parser,
-    files: HashMap<u32, Option<LedgerFile>>,
-    group: Vec<Batch>,
+    files: KnownFiles,
+    texts: Texts<'a>,
+    group: Vec<sink::Replay>,
     group_bytes: usize,
     tally: Tally,
 }
@@ -74,118 +89,150 @@ struct Replay<'a> {
 pub(super) async fn execute(
     settings: &Settings,
     operators: &dyn Operators,
-    path: &Path,
+    args: &ReplayArgs,
 ) -> anyhow::Result<Outcome> {
-    let mut lines: Box<dyn BufRead> = if path == Path::new("-") {
-        Box::new(BufReader::new(io::stdin()))
-    } else {
-        let file = File::open(path).map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => anyhow::Error::new(NoInput(path.display().to_string())),
-            _ => anyhow::Error::new(error).context(path.display().to_string()),
-        })?;
-        Box::new(BufReader::new(file))
-    };
     let mut replay = Replay {
         settings,
         operators,
+        set: &args.set,
         parser: Parser::default(),
-        files: HashMap::new(),
+        files: KnownFiles::default(),
+        texts: Texts::new(settings),
         group: Vec::new(),
         group_bytes: 0,
         tally: Tally::default(),
     };
-    let (mut line, mut number) = (Vec::new(), 0_u64);
-    loop {
-        line.clear();
-        number += 1;
-        // Reads one byte more than allowed, to notice a line that is too long.
-        let mut limited = io::Read::take(&mut lines, LINE_BYTES_MAX as u64 + 1);
-        let read = limited.read_until(b'\n', &mut line);
-        if read.with_context(|| path.display().to_string())? == 0 {
-            break;
+    let filter = &args.filter;
+    if let Some(path) = &args.path {
+        replay.corrections(path).await?;
+    } else if !args.ids.is_empty() {
+        replay.ids(&args.ids).await?;
+    } else if args.all || filter.code.is_some() || filter.file.is_some() {
+        let mut pages = Pages::new(operators, filter, usize::MAX);
+        loop {
+            let page = pages.next().await?;
+            if page.is_empty() {
+                break;
+            }
+            for reject in &page {
+                replay.own(reject).await?;
+            }
         }
-        if line.len() > LINE_BYTES_MAX {
-            replay.store().await?;
-            anyhow::bail!(
-                "line {number} is longer than the largest record ({RECORD_BYTES_MAX} bytes); the \
-                 lines before it are done"
-            );
-        }
-        if line.trim_ascii().is_empty() {
-            continue;
-        }
-        if let Err(problem) = replay.line(&line).await? {
-            replay.tally.unusable += 1;
-            print(&format!("line {number}: {problem}\n"))?;
-        }
+    } else {
+        let message =
+            "name a file of corrections, or select rejects with --id, --code, --file or --all";
+        return Err(UsageError(message.to_owned()).into());
     }
     replay.store().await?;
     print_totals(&replay.tally)
 }
 
 impl Replay<'_> {
-    /// Processes a line. The inner error says why the line cannot be used.
-    async fn line(&mut self, line: &[u8]) -> anyhow::Result<Result<(), String>> {
-        let correction: Correction<'_> = match serde_json::from_slice(line) {
-            Ok(correction) => correction,
-            Err(error) => return Ok(Err(format!("it is not a correction: {error}"))),
+    /// Replays the lines of a file.
+    async fn corrections(&mut self, path: &Path) -> anyhow::Result<()> {
+        let mut lines: Box<dyn BufRead> = if path == Path::new("-") {
+            Box::new(BufReader::new(io::stdin()))
+        } else {
+            let file = File::open(path).map_err(|error| match error.kind() {
+                io::ErrorKind::NotFound => anyhow::Error::new(NoInput(path.display().to_string())),
+                _ => anyhow::Error::new(error).context(path.display().to_string()),
+            })?;
+            Box::new(BufReader::new(file))
         };
-        let Correction {
-            file_no,
-            ordinal,
-            record,
-            raw,
-        } = correction;
-        let text = match (record, &raw) {
-            (Some(record), _) => record.get(),
-            (None, Some(raw)) if raw.len() >= RAW_BYTES_MAX => {
-                return Ok(Err(
-                    "its `raw` is only the beginning: add a `record`".to_owned()
-                ));
+        let (mut line, mut number) = (Vec::new(), 0_u64);
+        while read_line(&mut lines, &mut line).with_context(|| path.display().to_string())? {
+            number += 1;
+            if line.trim_ascii().is_empty() {
+                continue;
             }
-            (None, Some(raw)) => raw.as_str(),
-            (None, None) => {
-                return Ok(Err(
-                    "it has neither `record` nor `raw`: add a `record`".to_owned()
-                ));
-            }
-        };
-        let (dataset, source) = match self.source(file_no, ordinal).await? {
-            Ok(found) => found,
-            Err(problem) => return Ok(Err(problem)),
-        };
-        let Some(batch) = self.parse(&dataset, source, ordinal, text) else {
-            self.print_still_rejected(file_no, ordinal, "invalid_json")?;
-            return Ok(Ok(()));
-        };
-        if let Some(reject) = batch.rejects.first() {
-            let field = output::field_suffix(reject.field.as_ref());
-            let reason = format!("{}{field}", reject.code.as_str());
-            self.print_still_rejected(file_no, ordinal, &reason)?;
-            return Ok(Ok(()));
+            let result = if line.len() > LINE_BYTES_MAX {
+                let problem = format!("it is longer than {LINE_BYTES_MAX} bytes");
+                Err(Refusal::Unusable(problem))
+            } else {
+                self.correction(&line).await?
+            };
+            self.note(result, &format!("line {number}: "))?;
         }
-        self.group.push(batch);
-        self.group_bytes += text.len();
-        if self.group.len() >= GROUP_RECORDS || self.group_bytes >= GROUP_BYTES {
-            self.store().await?;
-        }
-        Ok(Ok(()))
+        Ok(())
     }
 
-    /// The dataset and the file of a record. The inner error says why one is unknown.
-    async fn source(
+    /// Replays a line.
+    async fn correction(&mut self, line: &[u8]) -> anyhow::Result<Result<(), Refusal>> {
+        let correction: Correction<'_> = match serde_json::from_slice(line) {
+            Ok(correction) => correction,
+            Err(error) => {
+                let problem = format!("it is not a correction: {error}");
+                return Ok(Err(Refusal::Unusable(problem)));
+            }
+        };
+        let (file_no, ordinal) = (correction.file_no, correction.ordinal);
+        let (file, dataset) = match self.file(file_no, ordinal).await? {
+            Ok(found) => found,
+            Err(problem) => return Ok(Err(Refusal::Unusable(problem))),
+        };
+        let reject = find_reject(self.operators, file_no, ordinal).await?;
+        let own = match &reject {
+            Some(reject) => self.texts.of_reject(&file, &reject.entry),
+            None => self.texts.of_record(&file, ordinal),
+        };
+        let kept = reject.map(|reject| String::from_utf8_lossy(&reject.entry.raw).into_owned());
+        let kept = kept.as_deref();
+        let text = match (correction.record, correction.raw.as_deref()) {
+            (Some(record), _) => self.edited(&dataset, &own, kept, record.get()),
+            (None, None) => {
+                let problem = "it has neither `record` nor `raw`: add a `record`";
+                return Ok(Err(Refusal::Unusable(problem.to_owned())));
+            }
+            (None, Some(raw)) => match &own {
+                // As it was exported, now or by an earlier release.
+                Ok(own) if kept == Some(raw) || own == raw => self.set(&dataset, own),
+                Err(why) if kept == Some(raw) || correction.unavailable.is_some() => {
+                    return Ok(Err(unavailable(why)));
+                }
+                _ => self.edited(&dataset, &own, kept, raw),
+            },
+        };
+        match text {
+            Ok(text) => self.replay(&file, &dataset, ordinal, &text).await,
+            Err(why) => Ok(Err(Refusal::StillRejected((file_no, ordinal), why))),
+        }
+    }
+
+    /// Replays records by their own text.
+    async fn ids(&mut self, ids: &[u64]) -> anyhow::Result<()> {
+        for id in ids {
+            let (file_no, ordinal) = provenance(*id);
+            match find_reject(self.operators, file_no, ordinal).await? {
+                Some(reject) => self.own(&reject).await?,
+                None => self.note_unusable(&format!("{file_no}:{ordinal}  is not a reject"))?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Replays a reject by its own text.
+    async fn own(&mut self, reject: &OpenReject) -> anyhow::Result<()> {
+        let (file_no, ordinal) = (reject.entry.file_no, reject.entry.ordinal);
+        let result = match self.file(file_no, ordinal).await? {
+            Err(problem) => Err(Refusal::Unusable(problem)),
+            Ok((file, dataset)) => match self.texts.of_reject(&file, &reject.entry) {
+                Err(why) => Err(unavailable(&why)),
+                Ok(own) => match self.set(&dataset, &own) {
+                    Err(why) => Err(Refusal::StillRejected((file_no, ordinal), why)),
+                    Ok(text) => self.replay(&file, &dataset, ordinal, &text).await?,
+                },
+            },
+        };
+        self.note(result, &format!("{file_no}:{ordinal}  "))
+    }
+
+    /// The file and the dataset of a record. The inner error says why one is unknown.
+    async fn file(
         &mut self,
         file_no: u32,
         ordinal: u32,
-    ) -> anyhow::Result<Result<(Arc<Dataset>, SourceFile), String>> {
-        if self.files.len() >= FILES_KNOWN_MAX {
-            self.files.clear();
-        }
-        let file = match self.files.entry(file_no) {
-            Entry::Occupied(known) => known.into_mut(),
-            Entry::Vacant(unknown) => unknown.insert(ledger_file(self.operators, file_no).await?),
-        };
-        let Some(file) = file else {
+    ) -> anyhow::Result<Result<(Arc<LedgerFile>, Arc<Dataset>), String>> {
+        let Some(file) = self.files.get(self.operators, file_no).await? else {
             return Ok(Err(format!("the ledger has no file {file_no}")));
         };
         if ordinal >= file.entry.records {
@@ -199,31 +246,101 @@ impl Replay<'_> {
             let problem = format!("the settings do not define the dataset `{name}`");
             return Ok(Err(problem));
         };
-        let source = SourceFile {
-            file_no,
-            hash: file.hash,
-        };
-        Ok(Ok((Arc::clone(dataset), source)))
+        Ok(Ok((file, Arc::clone(dataset))))
     }
 
-    /// Parses one record. `None` if the text is not exactly one JSON value: where a broken record
-    /// ends can be found only within its file.
-    fn parse(
+    /// The text of an edited record with the fields of `--set`, if no number of it was rounded. It is
+    /// compared with the record's own text, or with as much of it as there is.
+    fn edited(
+        &self,
+        dataset: &Dataset,
+        own: &Result<String, String>,
+        kept: Option<&str>,
+        edited: &str,
+    ) -> Result<String, String> {
+        let text = self.set(dataset, edited)?;
+        let own = own.as_deref().ok().or(kept).unwrap_or("");
+        let set: Vec<Vec<String>> = self.set.iter().map(|set| path(dataset, set)).collect();
+        for rounded in edit::rounded(own, &text) {
+            let pointer = edit::pointer_at(&text, rounded.place.start);
+            let found: Vec<String> = segments(&pointer).collect();
+            if set.iter().any(|path| found.starts_with(path)) {
+                continue;
+            }
+            let pointer = pointer.escape_debug();
+            return Err(format!(
+                "`{pointer}` came back as {}, but is {} in the record: the program that wrote the \
+                 file rounds numbers; correct the record with --set instead, or set this field by \
+                 --set '{pointer}={}'",
+                rounded.found, rounded.expected, rounded.expected
+            ));
+        }
+        Ok(text)
+    }
+
+    /// A text with the fields of `--set`.
+    fn set(&self, dataset: &Dataset, text: &str) -> Result<String, String> {
+        let mut text = text.to_owned();
+        for set in self.set {
+            text = edit::set(&text, &path(dataset, set), &set.value)
+                .map_err(|error| error.to_string())?;
+        }
+        Ok(text)
+    }
+
+    /// Parses a record and adds its row to the group.
+    async fn replay(
         &mut self,
+        file: &LedgerFile,
         dataset: &Arc<Dataset>,
-        source: SourceFile,
         ordinal: u32,
         text: &str,
-    ) -> Option<Batch> {
+    ) -> anyhow::Result<Result<(), Refusal>> {
         let text = text.trim_ascii();
-        serde_json::from_str::<&RawValue>(text).ok()?;
-        let record = text.as_bytes();
-        Some(self.parser.parse_record(dataset, source, ordinal, record))
+        let still = |why: String| Refusal::StillRejected((file.entry.file_no, ordinal), why);
+        // Where a broken record ends can be found only within its file.
+        if serde_json::from_str::<&RawValue>(text).is_err() {
+            return Ok(Err(still("invalid_json".to_owned())));
+        }
+        let source = SourceFile {
+            file_no: file.entry.file_no,
+            hash: file.hash,
+        };
+        let record = self
+            .parser
+            .parse_record(dataset, source, ordinal, text.as_bytes());
+        if let Some(reject) = record.rejects.first() {
+            let field = output::field_suffix(reject.field.as_ref());
+            return Ok(Err(still(format!("{}{field}", reject.code.as_str()))));
+        }
+        self.group_bytes += text.len();
+        let text = text.to_owned();
+        self.group.push(sink::Replay { record, text });
+        if self.group.len() >= GROUP_RECORDS || self.group_bytes >= GROUP_BYTES {
+            self.store().await?;
+        }
+        Ok(Ok(()))
     }
 
-    fn print_still_rejected(&mut self, file_no: u32, ordinal: u32, reason: &str) -> io::Result<()> {
+    /// Counts and prints why a record is not replayed. `unusable` names what has no record.
+    fn note(&mut self, result: Result<(), Refusal>, unusable: &str) -> anyhow::Result<()> {
+        match result {
+            Ok(()) => Ok(()),
+            Err(Refusal::Unusable(problem)) => self.note_unusable(&format!("{unusable}{problem}")),
+            Err(Refusal::StillRejected(id, reason)) => self.note_still_rejected(id, &reason),
+        }
+    }
+
+    fn note_unusable(&mut self, problem: &str) -> anyhow::Result<()> {
+        self.tally.unusable += 1;
+        Ok(print(&format!("{problem}\n"))?)
+    }
+
+    fn note_still_rejected(&mut self, (file_no, ordinal): Id, reason: &str) -> anyhow::Result<()> {
         self.tally.still_rejects += 1;
-        print(&format!("{file_no}:{ordinal}  still a reject: {reason}\n"))
+        Ok(print(&format!(
+            "{file_no}:{ordinal}  still a reject: {reason}\n"
+        ))?)
     }
 
     /// Stores the records gathered so far.
@@ -240,22 +357,52 @@ impl Replay<'_> {
             .retry(ExponentialBuilder::default())
             .when(Fault::is_transient)
             .await?;
-        for (batch, replayed) in group.iter().zip(replayed) {
-            let (file_no, ordinal) = (batch.span.file_no, batch.span.first_ordinal);
+        for (replay, replayed) in group.iter().zip(replayed) {
+            let span = replay.record.span;
+            let id = (span.file_no, span.first_ordinal);
             match replayed {
                 Replayed::Stored => self.tally.stored += 1,
                 Replayed::AlreadyThere => self.tally.already_there += 1,
-                Replayed::Refused(code) => {
-                    self.print_still_rejected(file_no, ordinal, code.as_str())?;
+                Replayed::Refused { code, message } => {
+                    let message = output::message_suffix(message.as_ref());
+                    self.note_still_rejected(id, &format!("{}{message}", code.as_str()))?;
                 }
                 Replayed::NoReject => {
-                    self.tally.unusable += 1;
-                    print(&format!("{file_no}:{ordinal}  is not a reject\n"))?;
+                    self.note_unusable(&format!("{}:{}  is not a reject", id.0, id.1))?;
                 }
             }
         }
         Ok(())
     }
+}
+
+fn unavailable(why: &str) -> Refusal {
+    let problem = format!("its record cannot be had whole: {why}; give a `record` of yours");
+    Refusal::Unusable(problem)
+}
+
+/// The path of a field: a JSON pointer, or that of a column, or a field of the record.
+fn path(dataset: &Dataset, set: &FieldValue) -> Vec<String> {
+    let field = &set.field;
+    match dataset.column(field) {
+        _ if field.starts_with('/') => segments(field).collect(),
+        Some((_, column)) => segments(&column.field).collect(),
+        None => vec![field.clone()],
+    }
+}
+
+/// Reads a line into `line`, and one byte more than allowed of a longer one. Returns whether there is
+/// one.
+fn read_line(lines: &mut impl BufRead, line: &mut Vec<u8>) -> io::Result<bool> {
+    line.clear();
+    let mut limited = lines.by_ref().take(LINE_BYTES_MAX as u64 + 1);
+    if limited.read_until(b'\n', line)? == 0 {
+        return Ok(false);
+    }
+    if line.len() > LINE_BYTES_MAX && line.last() != Some(&b'\n') {
+        lines.skip_until(b'\n')?;
+    }
+    Ok(true)
 }
 
 fn print_totals(tally: &Tally) -> anyhow::Result<Outcome> {

@@ -89,8 +89,8 @@ impl Unavailable {
 }
 
 impl Source {
-    /// Opens the file of an entry: the `given` one, or the one in history, work or quarantine that has
-    /// the entry's content.
+    /// Opens the file of an entry: the `given` one, or the one in its archive, in history, in work or in
+    /// quarantine that has the entry's content.
     ///
     /// # Errors
     /// [`Unavailable`].
@@ -138,7 +138,7 @@ impl Source {
         }
         Err(failed.unwrap_or_else(|| Unavailable::NotFound {
             name: file.entry.name.escape_debug().to_string(),
-            archive: None,
+            archive: file.path.clone(),
         }))
     }
 
@@ -244,7 +244,7 @@ fn shown(path: &Path) -> String {
 /// The files that may be that of an entry: their name and size fit.
 fn candidates(settings: &Settings, file: &LedgerFile) -> Vec<PathBuf> {
     let dirs = &settings.dirs;
-    let mut found = Vec::new();
+    let mut found: Vec<PathBuf> = file.path.iter().cloned().collect();
     for dir in [&dirs.history, &dirs.work, &dirs.quarantine] {
         if is_name_inexact(&file.entry.name) {
             let entries = fs::read_dir(dir).into_iter().flatten().flatten();

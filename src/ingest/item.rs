@@ -55,11 +55,16 @@ impl Item {
             .rev()
             .find(|&at| name.is_char_boundary(at));
         name.truncate(end.unwrap_or(0));
+        // An absolute path cannot be made if the current directory was removed.
+        let path = (self.origin == ItemOrigin::Archive)
+            .then(|| std::path::absolute(&self.file.path).ok())
+            .flatten();
         NewFile {
             hash,
             dataset: dataset.map_or(String::new(), |dataset| dataset.name.clone()),
             definition: dataset.map(|dataset| dataset.fingerprint),
             name,
+            path,
             bytes: self.file.bytes,
             records,
         }

@@ -2,6 +2,7 @@
 //!
 //! Pure. Borrows the arrays: a value is copied only when a dialect binds it.
 
+use std::fmt::Display;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -17,6 +18,14 @@ use crate::batch::{Batch, RAW_BYTES_MAX, Reject, RejectCode, provenance};
 use crate::dataset::Dataset;
 
 use crate::timestamp;
+
+/// Most characters of a database's message that a reject keeps. Those of servers have a few hundred;
+/// that of a trigger of the user's may have any number.
+const MESSAGE_CHARS_MAX: usize = 1_000;
+
+/// The message of a record that no statement can carry, so that the server was not asked.
+pub(super) const RECORD_TOO_LARGE: &str = "the record is larger than the server takes at once: \
+    raise max_allowed_packet";
 
 /// One value of a row.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -157,9 +166,14 @@ impl<'a> Rows<'a> {
         parts.sum()
     }
 
-    /// The reject of a row that the database refuses. A worker does not have the bytes of the
-    /// record, so the reject has the row as JSON.
-    pub(super) fn refused(&self, at: usize, code: RejectCode) -> RefusedRow {
+    /// The reject of a row that the database refuses, with what the database said. A
+    /// worker does not have the bytes of the record, so the reject has the row as JSON.
+    pub(super) fn refused(
+        &self,
+        at: usize,
+        code: RejectCode,
+        message: Option<&dyn Display>,
+    ) -> RefusedRow {
         let row = self.row(at);
         let (file_no, ordinal) = provenance(row.id());
         let mut raw = self.json(row);
@@ -171,7 +185,11 @@ impl<'a> Rows<'a> {
             byte_offset: 0,
             raw,
         };
-        RefusedRow { file_no, reject }
+        RefusedRow {
+            file_no,
+            reject,
+            message: message.map(cut_message),
+        }
     }
 
     /// A row as a JSON object with the columns by name. A JSON column is a value, or a string if
@@ -214,6 +232,17 @@ impl<'a> Rows<'a> {
 pub(super) struct RefusedRow {
     pub(super) file_no: u32,
     pub(super) reject: Reject,
+    /// What the database said. `None` if it said nothing.
+    pub(super) message: Option<String>,
+}
+
+/// What a database said of a row, as much as a reject keeps of it.
+pub(super) fn cut_message(message: &dyn Display) -> String {
+    message
+        .to_string()
+        .chars()
+        .take(MESSAGE_CHARS_MAX)
+        .collect()
 }
 
 impl<'a> Row<'a> {

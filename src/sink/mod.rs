@@ -16,6 +16,7 @@
 //! engine expects them. The documentation of a method adds only its particular errors.
 
 use std::ops::Range;
+use std::path::PathBuf;
 
 use async_trait::async_trait;
 
@@ -39,7 +40,7 @@ mod table;
 pub use open::{Database, open};
 pub use operators::{
     Audit, FileEntry, FileState, LedgerFile, OpenReject, Operators, Purge, RejectEntry,
-    RejectQuery, Replayed, Standing, Totals,
+    RejectQuery, Replay, Replayed, Standing, Totals,
 };
 pub use summary::{LastEvent, SummaryStore, Unsummarised};
 
@@ -94,8 +95,9 @@ pub trait Sink: Send + Sync {
 
     /// Enters files into the ledger, many in one round trip, and returns their numbers in the order
     /// of `files`. A number belongs to one content in one dataset. A file that was quarantined
-    /// becomes pending again, unless some of its records are stored by another definition. After an
-    /// error, some of the files may be registered.
+    /// becomes pending again, unless some of its records are stored by another definition. If a file
+    /// is given with a path, the ledger holds this path from then on. After an error, some of the
+    /// files may be registered.
     async fn register(&self, files: &[NewFile]) -> Result<Vec<Registered>, Fault>;
 
     /// Stores rows and rejects and, after them in the same transaction, the ledger entries of the
@@ -173,6 +175,8 @@ pub struct NewFile {
     pub dataset: String,
     /// The file's name, as text: bytes that are not UTF-8 are replaced. At most 255 bytes.
     pub name: String,
+    /// The absolute path of a file of an archive, which stays there. `None` for a file of inbound.
+    pub path: Option<PathBuf>,
     /// Size of the file on the disk, in bytes.
     pub bytes: u64,
     /// How many records the file holds. 0 for a file that goes to quarantine.

@@ -4,6 +4,7 @@
 use std::fmt;
 use std::fmt::Write as _;
 use std::ops::Range;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -12,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::batch::{Batch, ContentHash, RejectCode};
 use crate::dataset::Dataset;
 use crate::fault::Fault;
+use crate::sink::cells::cut_message;
 use crate::timestamp;
 
 /// The reads and repairs of operators. Contract and errors: see [`sink`](super).
@@ -62,17 +64,17 @@ pub trait Operators: Send + Sync {
     async fn find_rejects(&self, query: &RejectQuery, max: usize)
     -> Result<Vec<OpenReject>, Fault>;
 
-    /// Replaces rejects by corrected records. Each batch is one record, which is a row: it is stored
-    /// under its own id, its reject (also a purged one) is removed, and the summary takes it in, all
-    /// in one transaction. A row that is stored already stays as it is; if it does not equal the
-    /// record, the reject stays, too. A record that the database refuses stays a reject. Returns what
-    /// became of each, in the order given.
+    /// Replaces rejects by records. Each is stored under its own id, its reject (also a purged one) is
+    /// removed, its text is kept in the ledger, and the summary takes it in, all in one transaction. A
+    /// row that is stored already stays as it is; if it does not equal the record, the reject stays,
+    /// too. A record that the database refuses stays a reject. Returns what became of each, in the
+    /// order given.
     ///
     /// After an error either nothing or everything of the call is done, and which is unknown.
     ///
     /// # Panics
     /// If a batch is anything but one row.
-    async fn replay(&self, records: &[Batch]) -> Result<Vec<Replayed>, Fault>;
+    async fn replay(&self, records: &[Replay]) -> Result<Vec<Replayed>, Fault>;
 
     /// How many rejects a purge would remove.
     async fn count_purge(&self, purge: &Purge) -> Result<u64, Fault>;
@@ -183,6 +185,8 @@ pub struct RejectEntry {
     pub byte_offset: u64,
     /// The record as it is in the file, as [`Reject::raw`](crate::batch::Reject) has it.
     pub raw: Vec<u8>,
+    /// What the database said of the row. `None` if it said nothing, or was not asked.
+    pub message: Option<String>,
 }
 
 /// A file in the ledger, with its identity and times.
@@ -192,6 +196,8 @@ pub struct LedgerFile {
     pub entry: FileEntry,
     /// Its identity: the hash of the file's bytes.
     pub hash: ContentHash,
+    /// Where it was in an archive. `None` for a file of inbound.
+    pub path: Option<PathBuf>,
     /// When it was registered first, in UTC.
     pub registered_at: String,
     /// When all of it was stored, in UTC.
@@ -266,15 +272,29 @@ pub struct OpenReject {
     pub rejected_at: String,
 }
 
-/// What became of a corrected record.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// A record that is to take the place of its reject.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Replay {
+    /// The record as one row.
+    pub record: Batch,
+    /// Its text. The ledger keeps it, since the row is not made of the file any more.
+    pub text: String,
+}
+
+/// What became of a replayed record.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Replayed {
     /// It is a row now, and no longer a reject.
     Stored,
     /// It was a row already.
     AlreadyThere,
     /// The database refuses it; it stays a reject.
-    Refused(RejectCode),
+    Refused {
+        /// Why.
+        code: RejectCode,
+        /// What the database said. `None` if it said nothing.
+        message: Option<String>,
+    },
     /// The record was neither row nor reject: nothing was done.
     NoReject,
 }
@@ -305,6 +325,15 @@ impl Purge {
             write!(sql, " AND r.rejected_at < '{before}'").expect(WRITES);
         }
         sql
+    }
+}
+
+impl Replayed {
+    pub(super) fn refused(code: RejectCode, message: Option<&dyn fmt::Display>) -> Self {
+        Self::Refused {
+            code,
+            message: message.map(cut_message),
+        }
     }
 }
 

@@ -26,6 +26,7 @@ mod files;
 mod machine;
 mod metrics;
 mod prometheus;
+mod rejects;
 mod simulation;
 mod sink;
 mod support;

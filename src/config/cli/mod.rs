@@ -11,10 +11,13 @@ use super::options::{Options, Period};
 use crate::sample::{FileFormat, RecordType};
 
 mod help;
+mod rejects;
 mod values;
 
-use help::{AFTER, CORRECTIONS, EXAMPLES};
-use values::{a_second_at_least, moment, ratio, record_id, reject_code};
+use help::{AFTER, EXAMPLES};
+pub use rejects::{RejectFilter, RejectsArgs, RejectsCommand, ReplayArgs};
+pub use values::FieldValue;
+use values::{a_second_at_least, ratio, record_id};
 
 // Help is plain text: backticks would be printed.
 /// Loads files of JSON records into MySQL or SQLite: every record becomes one row, or one reject
@@ -208,79 +211,6 @@ pub enum StateFilter {
     Quarantined,
     /// About to be removed, with all that is stored of it.
     Removing,
-}
-
-/// Arguments of `rejects`.
-#[derive(Debug, Clone, clap::Args)]
-pub struct RejectsArgs {
-    /// The subcommand.
-    #[command(subcommand)]
-    pub command: RejectsCommand,
-}
-
-/// Selects rejects.
-#[derive(Debug, Clone, Default, clap::Args)]
-pub struct RejectFilter {
-    /// Only rejects with this reason
-    #[arg(long, value_name = "CODE", value_parser = reject_code())]
-    pub code: Option<String>,
-    /// Only rejects of this file
-    #[arg(long, value_name = "FILE_NO")]
-    pub file: Option<u32>,
-}
-
-/// The subcommands of `rejects`.
-#[derive(Debug, Clone, Subcommand)]
-pub enum RejectsCommand {
-    /// List rejects, newest first
-    List {
-        /// The filter.
-        #[command(flatten)]
-        filter: RejectFilter,
-        /// Most rejects to list
-        #[arg(long, value_name = "N", default_value_t = 20)]
-        limit: usize,
-        /// Print one JSON object per line
-        #[arg(long)]
-        json: bool,
-    },
-    /// Show one reject with its text
-    Show {
-        /// The id of the record, or its file and ordinal, such as 1:160
-        #[arg(value_name = "ID", value_parser = record_id)]
-        id: u64,
-        /// Print one JSON object
-        #[arg(long)]
-        json: bool,
-    },
-    /// Write rejects with their text, one JSON object per line
-    Export {
-        /// The filter.
-        #[command(flatten)]
-        filter: RejectFilter,
-        /// File to write; without it, stdout
-        #[arg(long, value_name = "FILE")]
-        out: Option<PathBuf>,
-    },
-    /// Replace rejects by rows made of corrected records, with the same ids
-    #[command(after_help = CORRECTIONS)]
-    Replay {
-        /// The corrected records; - for stdin
-        #[arg(value_name = "FILE")]
-        file: PathBuf,
-    },
-    /// Remove rejects for good; the audit still counts them
-    Purge {
-        /// Only rejects of this file
-        #[arg(long, value_name = "FILE_NO")]
-        file: Option<u32>,
-        /// Only rejects from before this day or time (UTC)
-        #[arg(long, value_name = "DATE", value_parser = moment)]
-        before: Option<i64>,
-        /// Do not ask for confirmation
-        #[arg(long)]
-        yes: bool,
-    },
 }
 
 /// Arguments of `trace`.

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 use clap::builder::PossibleValue;
+use serde_json::value::RawValue;
 
 use crate::batch::{RejectCode, row_id};
 use crate::config::options::Period;
@@ -79,6 +80,31 @@ pub(super) fn a_second_at_least(text: &str) -> Result<Period, String> {
     Ok(period)
 }
 
+/// A field of a record and the JSON text that it is set to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FieldValue {
+    /// A name, or a JSON pointer.
+    pub field: String,
+    /// JSON, as it was given.
+    pub value: String,
+}
+
+/// Parses `FIELD=VALUE`. A value that is not JSON is a text.
+pub(super) fn field_value(text: &str) -> Result<FieldValue, String> {
+    let (field, value) = text
+        .split_once('=')
+        .filter(|(field, _)| !field.is_empty())
+        .ok_or("write FIELD=VALUE, such as status=unknown, n=7 or /data/0/n=null")?;
+    let value = match serde_json::from_str::<&RawValue>(value.trim()) {
+        Ok(json) => json.get().to_owned(),
+        Err(_) => serde_json::Value::from(value).to_string(),
+    };
+    Ok(FieldValue {
+        field: field.to_owned(),
+        value,
+    })
+}
+
 pub(super) fn ratio(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(ratio) if (0.0..=1.0).contains(&ratio) => Ok(ratio),
@@ -105,6 +131,30 @@ mod tests {
             "-1",
         ] {
             assert!(record_id(none).is_err(), "{none}");
+        }
+    }
+
+    #[test]
+    fn a_field_is_set_to_json_or_to_a_text() {
+        for (given, field, value) in [
+            ("status=ok", "status", "\"ok\""),
+            ("status=a=b", "status", "\"a=b\""),
+            ("status=", "status", "\"\""),
+            ("n=12345678901234567890.10", "n", "12345678901234567890.10"),
+            ("n= 1 ", "n", "1"),
+            ("n=\"1\"", "n", "\"1\""),
+            ("/a/0=null", "/a/0", "null"),
+            ("j={\"k\":1,\"k\":2}", "j", "{\"k\":1,\"k\":2}"),
+            ("t=2026-03-01T10:00:00Z", "t", "\"2026-03-01T10:00:00Z\""),
+        ] {
+            let expected = FieldValue {
+                field: field.to_owned(),
+                value: value.to_owned(),
+            };
+            assert_eq!(field_value(given), Ok(expected), "{given}");
+        }
+        for none in ["status", "=1", ""] {
+            assert!(field_value(none).is_err(), "{none}");
         }
     }
 

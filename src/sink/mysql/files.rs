@@ -8,6 +8,7 @@ use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
 use std::iter::once;
 use std::ops::Range;
+use std::os::unix::ffi::OsStrExt as _;
 
 use mysql_async::Value;
 
@@ -37,6 +38,7 @@ struct Entered {
     records: u32,
     /// `None` for a file of an earlier release, or one without a dataset.
     definition: Option<Fingerprint>,
+    path: Option<Vec<u8>>,
 }
 
 impl Entered {
@@ -82,6 +84,9 @@ pub(super) async fn register(
         if !(1..=i32::MAX.unsigned_abs()).contains(&file_no) {
             return Err(used_up());
         }
+        if path_bytes(file).is_some_and(|path| entered.path.as_deref() != Some(path)) {
+            note_path(session, file_no, file).await?;
+        }
         let like = entered.is_like(file);
         // The same content again in this call is pending: the first one made it so.
         let earlier = match entered.state {
@@ -98,6 +103,7 @@ pub(super) async fn register(
                     dataset: file.dataset.clone(),
                     records: file.records,
                     definition: file.definition,
+                    path: path_bytes(file).map(<[u8]>::to_vec),
                 };
                 EarlierState::New
             }
@@ -141,7 +147,15 @@ async fn look_up(
     hashes: impl Iterator<Item = ContentHash>,
     known: &mut Known,
 ) -> Result<(), Failure> {
-    type Found = (Vec<u8>, u32, String, String, u32, Option<Vec<u8>>);
+    type Found = (
+        Vec<u8>,
+        u32,
+        String,
+        String,
+        u32,
+        Option<Vec<u8>>,
+        Option<Vec<u8>>,
+    );
     let mut hashes: Vec<ContentHash> = hashes.collect();
     hashes.sort_unstable();
     hashes.dedup();
@@ -150,8 +164,8 @@ async fn look_up(
     }
     for hashes in hashes.chunks(FILES_PER_STATEMENT) {
         let mut sql = String::from(
-            "SELECT hash, file_no, state, dataset, records, definition FROM ingest_files WHERE hash \
-             IN (",
+            "SELECT hash, file_no, state, dataset, records, definition, path FROM ingest_files WHERE \
+             hash IN (",
         );
         for (at, hash) in hashes.iter().enumerate() {
             let comma = if at == 0 { "" } else { "," };
@@ -160,13 +174,14 @@ async fn look_up(
         }
         sql.push(')');
         for row in session.rows::<Found>(&sql).await? {
-            let (hash, file_no, state, dataset, records, definition) = row;
+            let (hash, file_no, state, dataset, records, definition, path) = row;
             let entered = Entered {
                 file_no,
                 state: file_state(&state)?,
                 dataset,
                 records,
                 definition: definition.map(|bytes| Fingerprint::from_bytes(identity(bytes))),
+                path,
             };
             known.entry(identity(hash)).or_default().push(entered);
         }
@@ -178,11 +193,11 @@ async fn look_up(
 /// meantime stays as that process entered it.
 async fn enter(session: &mut Session, files: &[&NewFile]) -> Result<(), Failure> {
     let insert = Insert {
-        head: "INSERT INTO ingest_files (hash, dataset, name, bytes, records, definition, state, \
-               registered_at)"
+        head: "INSERT INTO ingest_files (hash, dataset, name, path, bytes, records, definition, \
+               state, registered_at)"
             .to_owned(),
-        group: Cow::Borrowed("(?,?,?,?,?,?,'pending',UTC_TIMESTAMP(6))"),
-        columns: 6,
+        group: Cow::Borrowed("(?,?,?,?,?,?,?,'pending',UTC_TIMESTAMP(6))"),
+        columns: 7,
         tail: Cow::Borrowed(" ON DUPLICATE KEY UPDATE file_no = file_no"),
     };
     let mut rest = files;
@@ -190,10 +205,11 @@ async fn enter(session: &mut Session, files: &[&NewFile]) -> Result<(), Failure>
         // Powers of two, so that there are few statements to prepare.
         let (now, later) = rest.split_at(1 << rest.len().min(FILES_PER_STATEMENT).ilog2());
         let rows = now.iter().map(|file| {
-            let values: [Value; 6] = [
+            let values: [Value; 7] = [
                 file.hash.as_slice().into(),
                 file.dataset.as_str().into(),
                 file.name.as_str().into(),
+                path_bytes(file).into(),
                 file.bytes.into(),
                 file.records.into(),
                 definition(file),
@@ -212,13 +228,26 @@ fn definition(file: &NewFile) -> Value {
         .into()
 }
 
+/// Notes where a file of an archive is now: it was moved, or this is a copy.
+async fn note_path(session: &mut Session, file_no: u32, file: &NewFile) -> Result<(), Failure> {
+    let sql = "UPDATE ingest_files SET path = ? WHERE file_no = ?";
+    let noted = session.run_with(sql, (path_bytes(file), file_no)).await;
+    noted.map(drop)
+}
+
+fn path_bytes(file: &NewFile) -> Option<&[u8]> {
+    Some(file.path.as_ref()?.as_os_str().as_bytes())
+}
+
 /// Makes a quarantined file pending, with its present name, dataset, size and definition.
 async fn reopen(session: &mut Session, file_no: u32, file: &NewFile) -> Result<(), Failure> {
     let sql = "UPDATE ingest_files SET state = 'pending', reason = NULL, dataset = ?, name = ?, \
-               bytes = ?, records = ?, definition = ? WHERE file_no = ? AND state = 'quarantined'";
+               path = ?, bytes = ?, records = ?, definition = ? WHERE file_no = ? AND state = \
+               'quarantined'";
     let params = (
         &file.dataset,
         &file.name,
+        path_bytes(file),
         file.bytes,
         file.records,
         definition(file),
@@ -377,8 +406,9 @@ pub(super) async fn quarantine(
 ) -> Result<(), Failure> {
     let reason: String = reason.chars().take(REASON_CHARS_MAX).collect();
     // The reason first: the server assigns from left to right, and both conditions need the old state.
-    let sql = "INSERT INTO ingest_files (hash, dataset, name, bytes, records, definition, state, \
-               reason, registered_at) VALUES (?, ?, ?, ?, ?, ?, 'quarantined', ?, UTC_TIMESTAMP(6)) \
+    let sql = "INSERT INTO ingest_files (hash, dataset, name, path, bytes, records, definition, \
+               state, reason, registered_at) VALUES (?, ?, ?, ?, ?, ?, ?, 'quarantined', ?, \
+               UTC_TIMESTAMP(6)) \
                ON DUPLICATE KEY UPDATE reason = IF(state IN ('settled', 'removing'), reason, \
                VALUES(reason)), state = IF(state IN ('settled', 'removing'), state, VALUES(state))";
     let hash = file.hash.as_slice();
@@ -386,6 +416,7 @@ pub(super) async fn quarantine(
         hash,
         &file.dataset,
         &file.name,
+        path_bytes(file),
         file.bytes,
         file.records,
         definition(file),

@@ -18,8 +18,8 @@ use crate::finding::Finding;
 use super::cells::by_dataset;
 use super::{
     Audit, Committed, FileState, LastEvent, LedgerFile, NewFile, OpenReject, Operators, Purge,
-    Registered, RejectQuery, Replayed, Schema, Settled, Sink, SinkOptions, Standing, SummaryStore,
-    Totals, Unsummarised,
+    Registered, RejectQuery, Replay, Replayed, Schema, Settled, Sink, SinkOptions, Standing,
+    SummaryStore, Totals, Unsummarised,
 };
 use session::{Pool, Session};
 
@@ -262,7 +262,7 @@ impl Operators for MysqlSink {
         self.control.on_session(READING_REJECTS, work).await
     }
 
-    async fn replay(&self, records: &[Batch]) -> Result<Vec<Replayed>, Fault> {
+    async fn replay(&self, records: &[Replay]) -> Result<Vec<Replayed>, Fault> {
         let work = async |session: &mut Session| operators::replay(session, records).await;
         self.control.on_session("replaying rejects", work).await
     }

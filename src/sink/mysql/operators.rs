@@ -4,18 +4,20 @@
 //! them, and none can break out. Everything from outside is bound as a parameter.
 
 use std::collections::HashMap;
+use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::ops::Range;
+use std::os::unix::ffi::OsStringExt as _;
 use std::slice;
 
 use crate::batch::{Batch, RejectCode, provenance, row_id};
 use crate::dataset::Dataset;
-use crate::sink::cells::by_dataset;
+use crate::sink::cells::{RECORD_TOO_LARGE, by_dataset};
 use crate::sink::operators::assert_one_row;
 use crate::sink::summary::candidates;
 use crate::sink::{
     Audit, FileEntry, FileState, LastEvent, LedgerFile, OpenReject, Purge, RejectEntry,
-    RejectQuery, Replayed, Standing, Totals,
+    RejectQuery, Replay, Replayed, Standing, Totals,
 };
 
 use super::bind::{self, limits};
@@ -24,6 +26,9 @@ use super::errors::{Class, Failure};
 use super::files::{NEWER, file_state, list};
 use super::session::Session;
 use super::summary;
+
+/// Left free in a packet beside the text of a replay.
+const TEXT_BYTES_SPARE: usize = 1_024;
 
 /// See [`Operators::totals`](crate::sink::Operators::totals).
 pub(super) async fn totals(session: &mut Session) -> Result<Totals, Failure> {
@@ -59,6 +64,7 @@ pub(super) async fn files(
         u32,
         Option<String>,
         Vec<u8>,
+        Option<Vec<u8>>,
         String,
         Option<String>,
     );
@@ -66,15 +72,27 @@ pub(super) async fn files(
         format!(" AND state = '{}'", state.as_str())
     });
     let sql = format!(
-        "SELECT file_no, name, dataset, state, bytes, records, rejects, reason, hash, \
+        "SELECT file_no, name, dataset, state, bytes, records, rejects, reason, hash, path, \
          CAST(registered_at AS CHAR), CAST(settled_at AS CHAR) FROM ingest_files WHERE file_no >= \
          {} AND file_no < {}{state} ORDER BY file_no DESC LIMIT {max}",
         file_nos.start, file_nos.end
     );
     let rows = session.rows::<Row>(&sql).await?;
     let file = |row: Row| {
-        let (file_no, name, dataset, state, bytes, records, rejects, reason, hash, at, settled_at) =
-            row;
+        let (
+            file_no,
+            name,
+            dataset,
+            state,
+            bytes,
+            records,
+            rejects,
+            reason,
+            hash,
+            path,
+            at,
+            settled_at,
+        ) = row;
         let entry = FileEntry {
             file_no,
             name,
@@ -88,6 +106,7 @@ pub(super) async fn files(
         Ok(LedgerFile {
             entry,
             hash: hash.try_into().expect("the column is BINARY(16)"),
+            path: path.map(|path| OsString::from_vec(path).into()),
             registered_at: at,
             settled_at,
         })
@@ -251,14 +270,23 @@ pub(super) async fn rejects(
     query: &RejectQuery,
     max: usize,
 ) -> Result<Vec<OpenReject>, Failure> {
-    type Row = (u32, u32, String, Option<String>, u64, Vec<u8>, String);
+    type Row = (
+        u32,
+        u32,
+        String,
+        Option<String>,
+        u64,
+        Vec<u8>,
+        Option<String>,
+        String,
+    );
     let sql = format!(
-        "SELECT file_no, ordinal, code, field, byte_offset, raw, CAST(rejected_at AS CHAR) FROM \
-         ingest_rejects WHERE {} ORDER BY file_no DESC, ordinal DESC LIMIT {max}",
+        "SELECT file_no, ordinal, code, field, byte_offset, raw, message, CAST(rejected_at AS CHAR) \
+         FROM ingest_rejects WHERE {} ORDER BY file_no DESC, ordinal DESC LIMIT {max}",
         query.condition()
     );
     let rows = session.rows::<Row>(&sql).await?;
-    let reject = |(file_no, ordinal, code, field, byte_offset, raw, rejected_at): Row| {
+    let reject = |(file_no, ordinal, code, field, byte_offset, raw, message, rejected_at): Row| {
         let entry = RejectEntry {
             file_no,
             ordinal,
@@ -266,6 +294,7 @@ pub(super) async fn rejects(
             field,
             byte_offset,
             raw,
+            message,
         };
         Ok(OpenReject { entry, rejected_at })
     };
@@ -275,7 +304,7 @@ pub(super) async fn rejects(
 /// See [`Operators::replay`](crate::sink::Operators::replay).
 pub(super) async fn replay(
     session: &mut Session,
-    records: &[Batch],
+    records: &[Replay],
 ) -> Result<Vec<Replayed>, Failure> {
     if records.is_empty() {
         return Ok(Vec::new());
@@ -283,7 +312,10 @@ pub(super) async fn replay(
     session.begin().await?;
     // A late delivery of these files waits, and then finds a row, or has stored its reject. All at once
     // and in ascending order, as all code that locks files does.
-    let files: Vec<u32> = records.iter().map(|record| record.span.file_no).collect();
+    let files: Vec<u32> = records
+        .iter()
+        .map(|replay| replay.record.span.file_no)
+        .collect();
     let lock = format!(
         "SELECT file_no FROM ingest_files WHERE file_no IN ({}) ORDER BY file_no FOR UPDATE",
         list(&files)
@@ -291,10 +323,10 @@ pub(super) async fn replay(
     session.rows::<u32>(&lock).await?;
     let mut replayed = Vec::with_capacity(records.len());
     let mut stored = Vec::new();
-    for record in records {
-        let outcome = replay_one(session, record).await?;
+    for replay in records {
+        let outcome = replay_one(session, replay).await?;
         if outcome == Replayed::Stored {
-            stored.push(record);
+            stored.push(&replay.record);
         }
         replayed.push(outcome);
     }
@@ -314,7 +346,8 @@ pub(super) async fn replay(
     Ok(replayed)
 }
 
-async fn replay_one(session: &mut Session, record: &Batch) -> Result<Replayed, Failure> {
+async fn replay_one(session: &mut Session, replay: &Replay) -> Result<Replayed, Failure> {
+    let record = &replay.record;
     assert_one_row(record);
     let (file_no, ordinal) = (record.span.file_no, record.span.first_ordinal);
     // What the database refuses must leave the reject where it was.
@@ -335,15 +368,17 @@ async fn replay_one(session: &mut Session, record: &Batch) -> Result<Replayed, F
         if removed == 0 || compare(session, rows, 0..1).await? == [Found::Equal] {
             Replayed::AlreadyThere
         } else {
-            Replayed::Refused(RejectCode::IdTaken)
+            Replayed::refused(RejectCode::IdTaken, None)
         }
     } else if removed == 0 {
         Replayed::NoReject
+    } else if replay.text.len() + TEXT_BYTES_SPARE > session.server.packet_bytes_max {
+        Replayed::refused(RejectCode::RefusedByDatabase, Some(&RECORD_TOO_LARGE))
     } else {
         insert(session, record).await?
     };
     match replayed {
-        Replayed::Refused(_) => session
+        Replayed::Refused { .. } => session
             .run("ROLLBACK TO SAVEPOINT replay")
             .await
             .map(drop)?,
@@ -353,6 +388,11 @@ async fn replay_one(session: &mut Session, record: &Batch) -> Result<Replayed, F
                  {file_no} AND state = 'settled'"
             );
             session.run(&sql).await?;
+            let sql = "INSERT INTO ingest_replays (file_no, ordinal, text, replayed_at) VALUES (?, ?, \
+                       ?, UTC_TIMESTAMP(6)) ON DUPLICATE KEY UPDATE text = VALUES(text), replayed_at \
+                       = VALUES(replayed_at)";
+            let text = replay.text.as_bytes();
+            session.run_with(sql, (file_no, ordinal, text)).await?;
         }
         _ => {}
     }
@@ -365,14 +405,21 @@ async fn insert(session: &mut Session, record: &Batch) -> Result<Replayed, Failu
     let insert = row_insert(rows, Strategy::Plain);
     let limits = limits(&insert, session.server, 1);
     if bind::first(rows, 0..1, limits).is_none() {
-        return Ok(Replayed::Refused(RejectCode::RefusedByDatabase));
+        let code = RejectCode::RefusedByDatabase;
+        return Ok(Replayed::refused(code, Some(&RECORD_TOO_LARGE)));
     }
     let row = rows.range(0..1).map(bind::values);
     match session.insert(&insert, 1, row).await {
         Ok(_) => Ok(Replayed::Stored),
         Err(failure) => match failure.class() {
-            Class::Duplicate => Ok(Replayed::Refused(RejectCode::DuplicateKeyInTable)),
-            Class::Data => Ok(Replayed::Refused(RejectCode::RefusedByDatabase)),
+            Class::Duplicate => {
+                let code = RejectCode::DuplicateKeyInTable;
+                Ok(Replayed::refused(code, Some(&failure)))
+            }
+            Class::Data => Ok(Replayed::refused(
+                RejectCode::RefusedByDatabase,
+                Some(&failure),
+            )),
             _ => Err(failure),
         },
     }

@@ -4,6 +4,7 @@
 use std::borrow::Cow;
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
+use std::fmt::Display;
 use std::ops::Range;
 
 use rusqlite::types::{ToSql, ToSqlOutput, Value, ValueRef};
@@ -51,12 +52,12 @@ pub(super) fn commit(db: &Transaction<'_>, batches: &[Batch]) -> Result<Committe
             // the ledger does not cover belongs to another program.
             let id = row_id(batch.span.file_no, reject.ordinal);
             if !(is_row.exists([id])? && ours.covers(id)?) {
-                insert_reject(db, batch.span.file_no, reject)?;
+                insert_reject(db, batch.span.file_no, reject, None)?;
             }
         }
     }
     for row in &refused {
-        insert_reject(db, row.file_no, &row.reject)?;
+        insert_reject(db, row.file_no, &row.reject, row.message.as_deref())?;
     }
     // This commit has all records of the file: it is settled without an entry.
     let mut whole = db.prepare_cached(
@@ -148,7 +149,7 @@ fn store(
             committed.duplicates += 1;
             continue;
         }
-        let code = match insert_row(&mut insert, row) {
+        let (code, message) = match insert_row(&mut insert, row) {
             Ok(1) => {
                 committed.rows += 1;
                 continue;
@@ -157,15 +158,16 @@ fn store(
                 committed.duplicates += 1;
                 continue;
             }
-            Ok(_) => RejectCode::IdTaken,
+            Ok(_) => (RejectCode::IdTaken, None),
             Err(error) => match classify(&error) {
-                Class::Duplicate => RejectCode::DuplicateKeyInTable,
-                Class::Data => RejectCode::RefusedByDatabase,
+                Class::Duplicate => (RejectCode::DuplicateKeyInTable, Some(error)),
+                Class::Data => (RejectCode::RefusedByDatabase, Some(error)),
                 _ => return Err(error.into()),
             },
         };
         committed.refused.push(code);
-        refused.push(rows.refused(at, code));
+        let message = message.as_ref().map(|error| error as &dyn Display);
+        refused.push(rows.refused(at, code, message));
     }
     Ok(())
 }
@@ -227,10 +229,15 @@ fn rejected(db: &Transaction<'_>, batches: &[Batch]) -> Result<HashSet<u64>, Fai
     Ok(ids)
 }
 
-fn insert_reject(db: &Transaction<'_>, file_no: u32, reject: &Reject) -> Result<(), Failure> {
+fn insert_reject(
+    db: &Transaction<'_>,
+    file_no: u32,
+    reject: &Reject,
+    message: Option<&str>,
+) -> Result<(), Failure> {
     let mut insert = db.prepare_cached(
-        "INSERT INTO ingest_rejects (file_no, ordinal, code, field, byte_offset, raw, rejected_at) \
-         VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+        "INSERT INTO ingest_rejects (file_no, ordinal, code, field, byte_offset, raw, message, \
+         rejected_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
     )?;
     let Reject {
         ordinal,
@@ -246,6 +253,7 @@ fn insert_reject(db: &Transaction<'_>, file_no: u32, reject: &Reject) -> Result<
         field,
         byte_offset,
         raw,
+        message,
         now()
     ])?;
     Ok(())

@@ -2,6 +2,7 @@
 
 use std::iter::once;
 use std::ops::Range;
+use std::os::unix::ffi::OsStrExt as _;
 
 use rusqlite::{OptionalExtension, Transaction, params};
 
@@ -26,15 +27,19 @@ pub(super) fn register(
          LIMIT 1",
     )?;
     let mut enter = db.prepare_cached(
-        "INSERT INTO ingest_files (hash, dataset, name, bytes, records, definition, state, \
-         registered_at) VALUES (?, ?, ?, ?, ?, ?, 'pending', ?)",
+        "INSERT INTO ingest_files (hash, dataset, name, path, bytes, records, definition, state, \
+         registered_at) VALUES (?, ?, ?, ?, ?, ?, ?, 'pending', ?)",
     )?;
     let mut note = db.prepare_cached(
         "UPDATE ingest_files SET definition = ? WHERE file_no = ? AND definition IS NULL",
     )?;
     let mut reopen = db.prepare_cached(
-        "UPDATE ingest_files SET state = 'pending', reason = NULL, dataset = ?, name = ?, bytes = \
-         ?, records = ?, definition = ? WHERE file_no = ?",
+        "UPDATE ingest_files SET state = 'pending', reason = NULL, dataset = ?, name = ?, path = ?, \
+         bytes = ?, records = ?, definition = ? WHERE file_no = ?",
+    )?;
+    // A file of an archive may have been moved since.
+    let mut note_path = db.prepare_cached(
+        "UPDATE ingest_files SET path = ?1 WHERE file_no = ?2 AND path IS NOT ?1",
     )?;
     let mut registered = Vec::with_capacity(files.len());
     for file in files {
@@ -46,7 +51,7 @@ pub(super) fn register(
             records,
             ..
         } = file;
-        let definition = definition(file);
+        let (path, definition) = (path_bytes(file), definition(file));
         let known: Option<(u32, String, bool, bool)> = find
             .query_row(params![hash, dataset, records, definition], |row| {
                 Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
@@ -58,6 +63,7 @@ pub(super) fn register(
                     hash,
                     dataset,
                     name,
+                    path,
                     bytes,
                     records,
                     definition,
@@ -66,6 +72,9 @@ pub(super) fn register(
                 (u32::try_from(number).unwrap_or(u32::MAX), EarlierState::New)
             }
             Some((file_no, state, is_alike, has_entries)) => {
+                if path.is_some() {
+                    note_path.execute(params![path, file_no])?;
+                }
                 let earlier = match file_state(&state)? {
                     FileState::Pending if is_alike => {
                         note.execute(params![definition, file_no])?;
@@ -78,8 +87,9 @@ pub(super) fn register(
                         EarlierState::BegunOtherwise
                     }
                     FileState::Quarantined => {
-                        reopen
-                            .execute(params![dataset, name, bytes, records, definition, file_no])?;
+                        reopen.execute(params![
+                            dataset, name, path, bytes, records, definition, file_no
+                        ])?;
                         EarlierState::New
                     }
                 };
@@ -177,17 +187,21 @@ pub(super) fn quarantine(
         records,
         ..
     } = file;
-    let definition = definition(file);
+    let (path, definition) = (path_bytes(file), definition(file));
     db.execute(
-        "INSERT INTO ingest_files (hash, dataset, name, bytes, records, definition, state, reason, \
-         registered_at) VALUES (?, ?, ?, ?, ?, ?, 'quarantined', ?, ?) ON CONFLICT (hash, dataset) DO \
+        "INSERT INTO ingest_files (hash, dataset, name, path, bytes, records, definition, state, \
+         reason, registered_at) VALUES (?, ?, ?, ?, ?, ?, ?, 'quarantined', ?, ?) ON CONFLICT (hash, dataset) DO \
          UPDATE SET state = excluded.state, reason = excluded.reason WHERE state NOT IN ('settled', \
          'removing')",
         params![
-            hash, dataset, name, bytes, records, definition, reason, now()
+            hash, dataset, name, path, bytes, records, definition, reason, now()
         ],
     )?;
     Ok(())
+}
+
+fn path_bytes(file: &NewFile) -> Option<&[u8]> {
+    Some(file.path.as_ref()?.as_os_str().as_bytes())
 }
 
 fn definition(file: &NewFile) -> Option<[u8; 16]> {

@@ -26,8 +26,8 @@ use crate::finding::Finding;
 use super::mismatch::Mismatch;
 use super::{
     Audit, Committed, FileState, LastEvent, LedgerFile, NewFile, OpenReject, Operators, Purge,
-    Registered, RejectQuery, Replayed, Schema, Settled, Sink, Standing, SummaryStore, Totals,
-    Unsummarised,
+    Registered, RejectQuery, Replay, Replayed, Schema, Settled, Sink, Standing, SummaryStore,
+    Totals, Unsummarised,
 };
 use errors::Failure;
 
@@ -371,7 +371,7 @@ impl Operators for SqliteSink {
         self.transact("reading the rejects", work).await
     }
 
-    async fn replay(&self, records: &[Batch]) -> Result<Vec<Replayed>, Fault> {
+    async fn replay(&self, records: &[Replay]) -> Result<Vec<Replayed>, Fault> {
         let records = records.to_vec();
         let work = move |db: &Transaction<'_>| operators::replay(db, &records);
         self.transact("replaying rejects", work).await

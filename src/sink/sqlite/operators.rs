@@ -1,6 +1,8 @@
 //! What operators read and repair, in SQLite: [`Operators`](crate::sink::Operators).
 
+use std::ffi::OsString;
 use std::ops::Range;
+use std::os::unix::ffi::OsStringExt as _;
 use std::slice;
 
 use rusqlite::{Row, Transaction, params};
@@ -11,8 +13,8 @@ use crate::sink::cells::by_dataset;
 use crate::sink::operators::assert_one_row;
 use crate::sink::summary::candidates;
 use crate::sink::{
-    Audit, FileEntry, FileState, LedgerFile, OpenReject, Purge, RejectEntry, RejectQuery, Replayed,
-    Standing, Totals,
+    Audit, FileEntry, FileState, LedgerFile, OpenReject, Purge, RejectEntry, RejectQuery, Replay,
+    Replayed, Standing, Totals,
 };
 
 use super::commit::{equals, insert_row, row_insert};
@@ -55,7 +57,7 @@ pub(super) fn files(
 ) -> Result<Vec<LedgerFile>, Failure> {
     let mut find = db.prepare_cached(
         "SELECT file_no, name, dataset, state, bytes, records, rejects, reason, hash, \
-         registered_at, settled_at FROM ingest_files WHERE file_no >= ?1 AND file_no < ?2 AND \
+         path, registered_at, settled_at FROM ingest_files WHERE file_no >= ?1 AND file_no < ?2 AND \
          (?3 IS NULL OR state = ?3) ORDER BY file_no DESC LIMIT ?4",
     )?;
     let state = state.map(FileState::as_str);
@@ -77,8 +79,11 @@ fn file(row: &Row<'_>) -> Result<LedgerFile, Failure> {
     Ok(LedgerFile {
         entry,
         hash: row.get(8)?,
-        registered_at: row.get(9)?,
-        settled_at: row.get(10)?,
+        path: row
+            .get::<_, Option<Vec<u8>>>(9)?
+            .map(|path| OsString::from_vec(path).into()),
+        registered_at: row.get(10)?,
+        settled_at: row.get(11)?,
     })
 }
 
@@ -191,8 +196,8 @@ pub(super) fn rejects(
     max: usize,
 ) -> Result<Vec<OpenReject>, Failure> {
     let mut find = db.prepare(&format!(
-        "SELECT code, file_no, ordinal, field, byte_offset, raw, rejected_at FROM ingest_rejects \
-         WHERE {} ORDER BY file_no DESC, ordinal DESC LIMIT ?",
+        "SELECT code, file_no, ordinal, field, byte_offset, raw, message, rejected_at FROM \
+         ingest_rejects WHERE {} ORDER BY file_no DESC, ordinal DESC LIMIT ?",
         query.condition()
     ))?;
     let mut rows = find.query([max])?;
@@ -205,24 +210,26 @@ pub(super) fn rejects(
             field: row.get(3)?,
             byte_offset: row.get(4)?,
             raw: row.get(5)?,
+            message: row.get(6)?,
         };
         found.push(OpenReject {
             entry,
-            rejected_at: row.get(6)?,
+            rejected_at: row.get(7)?,
         });
     }
     Ok(found)
 }
 
 /// See [`Operators::replay`](crate::sink::Operators::replay).
-pub(super) fn replay(db: &Transaction<'_>, records: &[Batch]) -> Result<Vec<Replayed>, Failure> {
+pub(super) fn replay(db: &Transaction<'_>, records: &[Replay]) -> Result<Vec<Replayed>, Failure> {
     records
         .iter()
         .map(|record| replay_one(db, record))
         .collect()
 }
 
-fn replay_one(db: &Transaction<'_>, record: &Batch) -> Result<Replayed, Failure> {
+fn replay_one(db: &Transaction<'_>, replay: &Replay) -> Result<Replayed, Failure> {
+    let record = &replay.record;
     assert_one_row(record);
     let place = (record.span.file_no, record.span.first_ordinal);
     let id = row_id(place.0, place.1);
@@ -242,7 +249,7 @@ fn replay_one(db: &Transaction<'_>, record: &Batch) -> Result<Replayed, Failure>
         if removed == 0 || equals(db, rows, rows.row(0))? {
             Replayed::AlreadyThere
         } else {
-            Replayed::Refused(RejectCode::IdTaken)
+            Replayed::refused(RejectCode::IdTaken, None)
         }
     } else if removed == 0 {
         Replayed::NoReject
@@ -256,13 +263,18 @@ fn replay_one(db: &Transaction<'_>, record: &Batch) -> Result<Replayed, Failure>
         summary::upsert(db, &record.dataset, &candidates)?;
     }
     match replayed {
-        Replayed::Refused(_) => db.execute_batch("ROLLBACK TO replay")?,
+        Replayed::Refused { .. } => db.execute_batch("ROLLBACK TO replay")?,
         Replayed::Stored | Replayed::AlreadyThere if removed > 0 => {
             db.prepare_cached(
                 "UPDATE ingest_files SET rejects = MAX(rejects, 1) - 1 WHERE file_no = ? AND state = \
                  'settled'",
             )?
             .execute([place.0])?;
+            db.prepare_cached(
+                "INSERT INTO ingest_replays (file_no, ordinal, text, replayed_at) VALUES (?1, ?2, \
+                 ?3, ?4) ON CONFLICT (file_no, ordinal) DO UPDATE SET text = ?3, replayed_at = ?4",
+            )?
+            .execute(params![place.0, place.1, replay.text.as_bytes(), now()])?;
         }
         _ => {}
     }
@@ -278,8 +290,14 @@ fn insert(db: &Transaction<'_>, record: &Batch) -> Result<Replayed, Failure> {
         Ok(1) => Ok(Replayed::Stored),
         Ok(_) => Ok(Replayed::AlreadyThere),
         Err(error) => match classify(&error) {
-            Class::Duplicate => Ok(Replayed::Refused(RejectCode::DuplicateKeyInTable)),
-            Class::Data => Ok(Replayed::Refused(RejectCode::RefusedByDatabase)),
+            Class::Duplicate => {
+                let code = RejectCode::DuplicateKeyInTable;
+                Ok(Replayed::refused(code, Some(&error)))
+            }
+            Class::Data => Ok(Replayed::refused(
+                RejectCode::RefusedByDatabase,
+                Some(&error),
+            )),
             _ => Err(error.into()),
         },
     }

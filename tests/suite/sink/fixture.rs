@@ -12,7 +12,7 @@ use arrow_schema::DataType;
 use lemonade_task::batch::{Batch, ContentHash, Reject, RejectCode, Span, row_id};
 use lemonade_task::dataset::{Dataset, Datasets};
 use lemonade_task::sink::{
-    Committed, Database, NewFile, RejectEntry, RejectQuery, SinkOptions, open,
+    Committed, Database, NewFile, RejectEntry, RejectQuery, Replay, SinkOptions, open,
 };
 use mysql_async::prelude::Queryable;
 
@@ -322,9 +322,16 @@ pub fn new_file(dataset: &str, records: u32) -> NewFile {
             .by_name(dataset)
             .map(|dataset| dataset.fingerprint),
         name: format!("{dataset} `é'\"\\ 1.json"),
+        path: None,
         bytes: 1 << 40,
         records,
     }
+}
+
+/// A record that is to take the place of its reject.
+pub fn replay_of(record: Batch) -> Replay {
+    let text = format!("text {}", record.span.first_ordinal);
+    Replay { record, text }
 }
 
 /// The identity of a file of tests: batches are made before anybody asks for it.

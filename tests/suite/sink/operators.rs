@@ -1,9 +1,13 @@
 //! Clauses about `Ledger`: what operators read, replay and purge.
 
-use lemonade_task::batch::{Batch, RejectCode, row_id};
-use lemonade_task::sink::{Audit, FileState, LedgerFile, Purge, RejectQuery, Replayed, Standing};
+use lemonade_task::batch::{RejectCode, row_id};
+use lemonade_task::sink::{
+    Audit, FileState, LedgerFile, Purge, RejectQuery, Replay, Replayed, Standing,
+};
 
-use super::fixture::{Fixture, Target, batch, event, events, new_file, reject, span, text};
+use super::fixture::{
+    Fixture, Target, Val, batch, event, events, new_file, reject, replay_of, span, text,
+};
 
 /// A settled file of so many records, of which these are rejects.
 async fn settled(fixture: &Fixture, records: u32, rejects: &[u32]) -> u32 {
@@ -24,8 +28,8 @@ async fn settled(fixture: &Fixture, records: u32, rejects: &[u32]) -> u32 {
 }
 
 /// A corrected record.
-fn correction(fixture: &Fixture, file_no: u32, ordinal: u32) -> Batch {
-    events(fixture, file_no, ordinal..ordinal + 1)
+fn correction(fixture: &Fixture, file_no: u32, ordinal: u32) -> Replay {
+    replay_of(events(fixture, file_no, ordinal..ordinal + 1))
 }
 
 async fn audit(fixture: &Fixture, file_no: u32) -> Audit {
@@ -275,10 +279,20 @@ pub async fn what_the_database_refuses_stays_a_reject(target: Target) {
         vec![],
     );
     let good = |ordinal| correction(&fixture, file_no, ordinal);
-    let given = [good(0), taken, good(2)];
+    let given = [good(0), replay_of(taken), good(2)];
     let replayed = fixture.sink.replay(&given).await.unwrap();
-    let refused = Replayed::Refused(RejectCode::DuplicateKeyInTable);
-    assert_eq!(replayed, [Replayed::Stored, refused, Replayed::Stored]);
+    assert_eq!([&replayed[0], &replayed[2]], [&Replayed::Stored; 2]);
+    let Replayed::Refused { code, message } = &replayed[1] else {
+        panic!("{replayed:?}")
+    };
+    assert_eq!(*code, RejectCode::DuplicateKeyInTable);
+    let message = message.as_deref().unwrap_or_default();
+    let is_named = message.contains("one_value") || message.contains("vehicle_events.event_value");
+    assert!(is_named, "{message}");
+    // Of what is stored, the text is kept.
+    let texts = "SELECT ordinal, CAST(text AS CHAR) FROM ingest_replays ORDER BY ordinal";
+    let kept = |ordinal: u32| [Val::Int(ordinal.into()), text(format!("text {ordinal}"))];
+    assert_eq!(fixture.query(texts).await, [kept(0), kept(2)]);
     let counted = audit(&fixture, file_no).await;
     assert_eq!((counted.rows, counted.rejects, counted.doubled), (3, 1, 0));
     let id = row_id(file_no, 1);

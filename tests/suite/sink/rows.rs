@@ -450,6 +450,12 @@ async fn refused_rows(fixture: &Fixture, rows: &BTreeMap<u32, Vec<Val>>, refused
     assert_eq!(ordinals, refused);
     for reject in rejects {
         assert_eq!(reject.code, RejectCode::RefusedByDatabase);
+        let message = reject.message.as_deref().unwrap_or_default();
+        let is_named = ["picky", "event_source", "not this one"];
+        assert!(
+            is_named.iter().any(|name| message.contains(name)),
+            "{message}"
+        );
         assert!(reject.code.is_of_database());
         assert_eq!((reject.field, reject.byte_offset), (None, 0));
         let raw: serde_json::Value = serde_json::from_slice(&reject.raw).expect("it is JSON");
@@ -509,6 +515,11 @@ pub async fn another_unique_key_makes_a_reject(target: Target) {
         .collect();
     let code = RejectCode::DuplicateKeyInTable;
     assert_eq!(places, [(two, 2, code), (two, 1, code)]);
+    for reject in &rejects {
+        let message = reject.message.as_deref().unwrap_or_default();
+        let is_named = message.contains("event_value") || message.contains("mine");
+        assert!(is_named, "{message}");
+    }
     assert!(code.is_of_database() && rejects.iter().all(|reject| reject.byte_offset == 0));
     assert_eq!(fixture.sink.settle(&[two]).await.unwrap()[0].rejects, 2);
 }
@@ -536,6 +547,8 @@ pub async fn large_rows_are_stored_or_refused(target: Target) {
     );
     for reject in fixture.rejects(1).await {
         assert_eq!((reject.ordinal, reject.raw.len()), (5, RAW_BYTES_MAX));
+        let message = reject.message.unwrap_or_default();
+        assert!(message.contains("max_allowed_packet"), "{message}");
     }
 }
 

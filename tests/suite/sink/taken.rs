@@ -7,7 +7,7 @@ use lemonade_task::sink::{Committed, Replayed};
 use lemonade_task::timestamp;
 
 use super::fixture::{
-    Fixture, SOME_TIME_US, Target, Val, batch, event, events, reject, span, text,
+    Fixture, SOME_TIME_US, Target, Val, batch, event, events, reject, replay_of, span, text,
 };
 use super::rows::stored;
 
@@ -74,8 +74,13 @@ pub async fn a_row_of_another_writer_costs_no_record(target: Target) {
     assert_eq!(fixture.commit(&[mixed]).await, stored(1, 0, 0));
     assert_eq!(fixture.rejects(1).await[0].code, RejectCode::WrongType);
     let mended = batch(dataset, span(other, 0, 1), &[(0, event(0))].into(), vec![]);
+    let mended = replay_of(mended);
     let replayed = fixture.sink.replay(slice::from_ref(&mended)).await.unwrap();
-    assert_eq!(replayed, [Replayed::Refused(RejectCode::IdTaken)]);
+    let refused = Replayed::Refused {
+        code: RejectCode::IdTaken,
+        message: None,
+    };
+    assert_eq!(replayed, [refused]);
     fixture
         .run(&format!(
             "DELETE FROM vehicle_events WHERE id = {}",

@@ -34,7 +34,9 @@ impl Pair {
     /// As [`Pair::new`], with the data directory below `place`.
     pub async fn within(name: &'static str, place: &Path) -> Self {
         let dir = tempfile::tempdir_in(place).unwrap();
-        let database_url = if name.ends_with("mysql") {
+        let database_url = if name.ends_with("mysql9") {
+            super::mysql9(true).await.fresh().await
+        } else if name.ends_with("mysql") {
             super::mariadb().await.fresh().await
         } else {
             format!("sqlite:{}", dir.path().join("test.db").display())

@@ -54,31 +54,29 @@ pub fn set(record: &str, path: &[String], value: &str) -> Result<String, EditErr
             return Err(EditError::NotAContainer(pointer(&path[..depth])));
         }
         let members = members(bytes, at);
-        match bytes[at] {
-            b'{' => {
-                let is_named = |member: &&Member| key(record, &member.key) == *segment;
-                let mut named = members.iter().filter(is_named);
-                let Some(first) = named.next() else {
-                    let place = members.last().map_or(at + 1, |last| last.value.end);
-                    let comma = if members.is_empty() { "" } else { "," };
-                    return Ok(insert(record, place, comma, &path[depth..], value));
-                };
-                if depth + 1 == path.len() {
-                    let others: Vec<Range<usize>> =
-                        named.map(|member| with_separator(bytes, member)).collect();
-                    return Ok(replace(record, first.value.clone(), value, &others));
-                }
-                at = first.value.start;
-            }
-            _ => {
-                let element = segment.parse().ok().and_then(|at: usize| members.get(at));
-                let Some(element) = element else {
-                    let parent = pointer(&path[..depth]);
-                    return Err(EditError::NoElement(parent, members.len(), segment.clone()));
-                };
-                at = element.value.start;
-            }
+        if bytes[at] == b'[' {
+            let element = segment.parse().ok().and_then(|at: usize| members.get(at));
+            let Some(element) = element else {
+                let parent = pointer(&path[..depth]);
+                let segment = segment.clone();
+                return Err(EditError::NoElement(parent, members.len(), segment));
+            };
+            at = element.value.start;
+            continue;
         }
+        let is_named = |member: &&Member| key(record, &member.key) == *segment;
+        let mut named = members.iter().filter(is_named);
+        let Some(first) = named.next() else {
+            let place = members.last().map_or(at + 1, |last| last.value.end);
+            let comma = if members.is_empty() { "" } else { "," };
+            return Ok(insert(record, place, comma, &path[depth..], value));
+        };
+        if depth + 1 == path.len() {
+            let others: Vec<Range<usize>> =
+                named.map(|member| with_separator(bytes, member)).collect();
+            return Ok(replace(record, first.value.clone(), value, &others));
+        }
+        at = first.value.start;
     }
     let end = syntax::value(bytes, at).unwrap_or(end);
     Ok(replace(record, at..end, value, &[]))

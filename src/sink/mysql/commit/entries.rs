@@ -21,11 +21,19 @@ use super::transaction::{LoadedFile, Strategy, Transaction, Unfinished};
 const REJECTS_PER_STATEMENT: usize = 128;
 
 /// Bytes of a reject beside its raw record: its field has at most 255 characters.
-const REJECT_BYTES: usize = 6 * VALUE_BYTES + 300;
+const REJECT_BYTES: usize = 7 * VALUE_BYTES + 300;
 
 /// A ledger entry to be written: a span, the identity of its file, and by which definition of its
 /// dataset the records became rows.
 pub(super) type Entry = (Span, ContentHash, Fingerprint);
+
+/// A reject that is to be stored.
+struct Due<'a> {
+    file_no: u32,
+    reject: &'a Reject,
+    /// What the database said of its row.
+    message: Option<&'a str>,
+}
 
 /// The ids of the rejects that a transaction is about, ascending.
 pub(super) struct Rejects(Vec<u64>);
@@ -72,15 +80,13 @@ impl Transaction<'_> {
         while !rest.is_empty() {
             let sizes = rest
                 .iter()
-                .map(|(_, reject)| reject.raw.len() + REJECT_BYTES);
+                .map(|due| due.reject.raw.len() + due.message.map_or(0, str::len) + REJECT_BYTES);
             let (now, later) = rest.split_at(fitting(sizes, limits).max(1));
-            let rows = now
-                .iter()
-                .map(|(file_no, reject)| reject_values(*file_no, reject).into_iter());
+            let rows = now.iter().map(|due| due.values().into_iter());
             self.session.insert(&insert, now.len(), rows).await?;
             rest = later;
         }
-        Ok(Rejects(due.iter().map(id).collect()))
+        Ok(Rejects(due.iter().map(Due::id).collect()))
     }
 
     /// The rejects to be stored, each once, by ascending id.
@@ -88,11 +94,13 @@ impl Transaction<'_> {
         &mut self,
         refused: &'r [RefusedRow],
         batches: &'r [Batch],
-    ) -> Result<Vec<(u32, &'r Reject)>, Failure> {
-        let mut due: Vec<(u32, &Reject)> = refused
-            .iter()
-            .map(|row| (row.file_no, &row.reject))
-            .collect();
+    ) -> Result<Vec<Due<'r>>, Failure> {
+        let of_database = |row: &'r RefusedRow| Due {
+            file_no: row.file_no,
+            reject: &row.reject,
+            message: row.message.as_deref(),
+        };
+        let mut due: Vec<Due<'_>> = refused.iter().map(of_database).collect();
         let with_rejects = || batches.iter().filter(|batch| !batch.rejects.is_empty());
         // Another transaction may store one of these records as a row, under another definition of
         // the dataset. Either it has locked the file already, and this one waits for it; or it waits
@@ -118,11 +126,15 @@ impl Transaction<'_> {
             }
             let rejects = batch.rejects.iter().zip(ids);
             let no_rows = rejects.filter(|(_, id)| !rows.contains(id));
-            due.extend(no_rows.map(|(reject, _)| (file_no, reject)));
+            due.extend(no_rows.map(|(reject, _)| Due {
+                file_no,
+                reject,
+                message: None,
+            }));
         }
-        due.sort_unstable_by_key(id);
+        due.sort_unstable_by_key(Due::id);
         // A frame that was published twice may be in one commit twice.
-        due.dedup_by_key(|reject| id(reject));
+        due.dedup_by_key(|due| due.id());
         Ok(due)
     }
 
@@ -270,31 +282,36 @@ impl Rejects {
     }
 }
 
-fn id((file_no, reject): &(u32, &Reject)) -> u64 {
-    row_id(*file_no, reject.ordinal)
-}
-
 /// The INSERT of rejects; one that is stored already stays as it is.
 fn reject_insert() -> Insert {
     Insert {
-        head: "INSERT INTO ingest_rejects (file_no, ordinal, code, field, byte_offset, raw, \
+        head:
+            "INSERT INTO ingest_rejects (file_no, ordinal, code, field, byte_offset, raw, message, \
                rejected_at)"
-            .to_owned(),
-        group: Cow::Borrowed("(?,?,?,?,?,?,UTC_TIMESTAMP(6))"),
-        columns: 6,
+                .to_owned(),
+        group: Cow::Borrowed("(?,?,?,?,?,?,?,UTC_TIMESTAMP(6))"),
+        columns: 7,
         tail: Cow::Borrowed(" ON DUPLICATE KEY UPDATE ordinal = ordinal"),
     }
 }
 
-fn reject_values(file_no: u32, reject: &Reject) -> [Value; 6] {
-    [
-        file_no.into(),
-        reject.ordinal.into(),
-        reject.code.as_str().into(),
-        reject.field.as_deref().into(),
-        reject.byte_offset.into(),
-        reject.raw.as_slice().into(),
-    ]
+impl Due<'_> {
+    fn id(&self) -> u64 {
+        row_id(self.file_no, self.reject.ordinal)
+    }
+
+    fn values(&self) -> [Value; 7] {
+        let reject = self.reject;
+        [
+            self.file_no.into(),
+            reject.ordinal.into(),
+            reject.code.as_str().into(),
+            reject.field.as_deref().into(),
+            reject.byte_offset.into(),
+            reject.raw.as_slice().into(),
+            self.message.into(),
+        ]
+    }
 }
 
 /// The ledger entries of the batches: one for each span that has records, in ascending order, in which

@@ -3,12 +3,13 @@
 
 use std::borrow::Cow;
 use std::collections::HashSet;
+use std::fmt::Display;
 use std::iter::once;
 use std::ops::Range;
 
 use crate::batch::{Batch, RejectCode, provenance};
 use crate::coverage::holds;
-use crate::sink::cells::{RefusedRow, Row, Rows};
+use crate::sink::cells::{RECORD_TOO_LARGE, RefusedRow, Row, Rows};
 use crate::sink::mysql::errors::{Class, Failure};
 use crate::sink::mysql::files::{coverage, list};
 use crate::sink::mysql::session::Insert;
@@ -56,8 +57,8 @@ impl Transaction<'_> {
         };
         while let Some(piece) = pieces.pop() {
             let Some(now) = bind::first(rows, piece.clone(), limits) else {
-                let too_large = rows.refused(piece.start, RejectCode::RefusedByDatabase);
-                self.refuse(too_large);
+                let code = RejectCode::RefusedByDatabase;
+                self.refuse(rows.refused(piece.start, code, Some(&RECORD_TOO_LARGE)));
                 pieces.extend(non_empty(piece.start + 1..piece.end));
                 continue;
             };
@@ -80,7 +81,7 @@ impl Transaction<'_> {
         stored: u64,
     ) -> Result<(), Failure> {
         self.committed.rows += stored;
-        let others = (sent.len() as u64).saturating_sub(stored);
+        let mut others = (sent.len() as u64).saturating_sub(stored);
         if others == 0 {
             return Ok(());
         }
@@ -106,11 +107,38 @@ impl Transaction<'_> {
                 Found::Other if !covered => RejectCode::IdTaken,
                 Found::Equal | Found::Other => continue,
             };
+            let mut message = None;
+            if code == RejectCode::DuplicateKeyInTable {
+                message = self.insert_plainly(rows, at).await?;
+                if message.is_none() {
+                    // The other row was removed meanwhile.
+                    self.committed.rows += 1;
+                    others -= 1;
+                    continue;
+                }
+            }
             refused += 1;
-            self.refuse(rows.refused(at, code));
+            let message = message.as_ref().map(|message| message as &dyn Display);
+            self.refuse(rows.refused(at, code, message));
         }
         self.committed.duplicates += others - refused;
         Ok(())
+    }
+
+    /// Inserts a row that the idempotent form left out and that is not in the table: this form says which
+    /// key keeps it out. `None` if the row is stored now.
+    async fn insert_plainly(
+        &mut self,
+        rows: &Rows<'_>,
+        at: usize,
+    ) -> Result<Option<Failure>, Failure> {
+        let insert = row_insert(rows, Strategy::Plain);
+        let values = rows.range(at..at + 1).map(bind::values);
+        match self.session.insert(&insert, 1, values).await {
+            Ok(_) => Ok(None),
+            Err(failure) if failure.class() == Class::Duplicate => Ok(Some(failure)),
+            Err(failure) => Err(failure),
+        }
     }
 
     /// For each of these ids, whether the ledger covers its record.
@@ -145,7 +173,7 @@ impl Transaction<'_> {
             _ => return Err(failure),
         };
         if sent.len() == 1 {
-            self.refuse(rows.refused(sent.start, code));
+            self.refuse(rows.refused(sent.start, code, Some(&failure)));
             return Ok(Vec::new());
         }
         let middle = sent.start + sent.len() / 2;

@@ -1,0 +1,133 @@
+//! The own text of rejects: all of each record, as it is in its file.
+//!
+//! The database keeps only the beginning of a record, and of a row that it refused only the row. So the
+//! text comes out of the file, unless the reject holds all of it.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::Arc;
+
+use crate::batch::RAW_BYTES_MAX;
+use crate::config::Settings;
+use crate::dataset::Dataset;
+use crate::parse::RECORD_BYTES_MAX;
+use crate::sink::{LedgerFile, Operators, RejectEntry};
+
+use super::ledger_file;
+use super::source::Source;
+
+/// Most ledger entries kept in memory. Rejects are usually sorted by file, so few are in use at a
+/// time.
+const FILES_KNOWN_MAX: usize = 1_000;
+
+/// The ledger's entries of files, each asked for once.
+#[derive(Debug, Default)]
+pub(super) struct KnownFiles(HashMap<u32, Option<Arc<LedgerFile>>>);
+
+impl KnownFiles {
+    /// The entry of a file; `None` if the ledger has none.
+    pub(super) async fn get(
+        &mut self,
+        operators: &dyn Operators,
+        file_no: u32,
+    ) -> anyhow::Result<Option<Arc<LedgerFile>>> {
+        if self.0.len() >= FILES_KNOWN_MAX {
+            self.0.clear();
+        }
+        Ok(match self.0.entry(file_no) {
+            Entry::Occupied(known) => known.get().clone(),
+            Entry::Vacant(unknown) => {
+                let file = ledger_file(operators, file_no).await?.map(Arc::new);
+                unknown.insert(file).clone()
+            }
+        })
+    }
+}
+
+/// Reads the texts of records. Keeps the last file open, since rejects are usually sorted by file.
+pub(super) struct Texts<'a> {
+    settings: &'a Settings,
+    open: Option<(u32, Result<Source, String>)>,
+    buffer: Vec<u8>,
+}
+
+impl<'a> Texts<'a> {
+    pub(super) fn new(settings: &'a Settings) -> Self {
+        Self {
+            settings,
+            open: None,
+            buffer: Vec::new(),
+        }
+    }
+
+    /// All of the text of a reject. The error says why it cannot be had.
+    pub(super) fn of_reject(
+        &mut self,
+        file: &LedgerFile,
+        reject: &RejectEntry,
+    ) -> Result<String, String> {
+        let is_whole = !reject.code.is_of_database() && reject.raw.len() < RAW_BYTES_MAX;
+        if is_whole {
+            return as_text(&reject.raw);
+        }
+        self.read(file, reject.ordinal, Some(reject))
+    }
+
+    /// All of the text of a record. The error says why it cannot be had.
+    pub(super) fn of_record(&mut self, file: &LedgerFile, ordinal: u32) -> Result<String, String> {
+        self.read(file, ordinal, None)
+    }
+
+    fn read(
+        &mut self,
+        file: &LedgerFile,
+        ordinal: u32,
+        reject: Option<&RejectEntry>,
+    ) -> Result<String, String> {
+        let source = match &mut self.open {
+            Some((file_no, source)) if *file_no == file.entry.file_no => source,
+            _ => {
+                let source = open(self.settings, file);
+                &mut self.open.insert((file.entry.file_no, source)).1
+            }
+        };
+        let source = source.as_mut().map_err(|why| why.clone())?;
+        let place = source.place(ordinal).map_err(|why| why.to_string())?;
+        let Some(place) = place else {
+            return Err(format!("its file has {} records", source.plan.records));
+        };
+        let bytes = place.end - place.start;
+        if bytes > RECORD_BYTES_MAX as u64 {
+            return Err(format!(
+                "it has {bytes} bytes, and a record may have {RECORD_BYTES_MAX}"
+            ));
+        }
+        let start = place.start;
+        let read = source.read(place, &mut self.buffer);
+        let record = read.map_err(|why| why.to_string())?;
+        let of_parser = reject.filter(|reject| !reject.code.is_of_database());
+        if of_parser.is_some_and(|it| it.byte_offset != start || !record.starts_with(&it.raw)) {
+            return Err(String::from(
+                "by the present definition of its dataset the record at its place is another one: \
+                 `format` or `records` was changed",
+            ));
+        }
+        as_text(record)
+    }
+}
+
+fn open(settings: &Settings, file: &LedgerFile) -> Result<Source, String> {
+    let name = &file.entry.dataset;
+    let dataset: &Dataset = settings
+        .datasets
+        .by_name(name)
+        .ok_or_else(|| format!("the settings do not define the dataset `{name}`"))?;
+    Source::open(settings, dataset, file, None).map_err(|why| why.to_string())
+}
+
+fn as_text(record: &[u8]) -> Result<String, String> {
+    let text = str::from_utf8(record);
+    let text =
+        text.map_err(|error| format!("it is not UTF-8 (at byte {})", error.valid_up_to()))?;
+    Ok(text.to_owned())
+}
