@@ -23,7 +23,7 @@ mod migrate;
 mod output;
 mod pause;
 mod queue;
-mod reject_text;
+mod reject_reader;
 mod rejects;
 mod reload;
 mod replay;

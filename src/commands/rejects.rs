@@ -7,20 +7,17 @@ use std::path::Path;
 use anyhow::{Context as _, anyhow};
 use serde_json::{Value, json};
 
-use crate::batch::{RAW_BYTES_MAX, RejectCode, provenance, row_id};
+use crate::batch::{RAW_BYTES_MAX, provenance, row_id};
 use crate::config::Settings;
 use crate::config::cli::{RejectFilter, RejectsCommand};
 use crate::parse;
-use crate::sink::{LedgerFile, OpenReject, Operators, Purge, RejectEntry, RejectQuery};
+use crate::sink::{LedgerFile, OpenReject, Operators, Purge, RejectEntry};
 
-use super::reject_text::{KnownFiles, Texts};
+use super::reject_reader::{KnownFiles, Pages, Texts, find_reject};
 use super::{
     KeyValueText, Outcome, UsageError, open_for_operators, output, print, replay,
     unless_reader_gone,
 };
-
-/// Rejects read at a time. Each holds at most 8 KiB of its record, so a page is at most 4 MB.
-const PAGE_REJECTS: usize = 500;
 
 /// Rejects removed in one transaction. More would make writers wait for its locks.
 const PURGE_REJECTS: usize = 500;
@@ -55,42 +52,6 @@ pub(super) async fn execute(
         }
     }
     Ok(Outcome::Complete)
-}
-
-/// The rejects that match a filter, newest first, read page by page.
-pub(super) struct Pages<'a> {
-    operators: &'a dyn Operators,
-    query: RejectQuery,
-    left: usize,
-}
-
-impl<'a> Pages<'a> {
-    /// At most `limit` rejects.
-    pub(super) fn new(operators: &'a dyn Operators, filter: &RejectFilter, limit: usize) -> Self {
-        let query = RejectQuery {
-            file_no: filter.file,
-            code: filter.code.as_deref().and_then(RejectCode::parse),
-            ..RejectQuery::default()
-        };
-        Self {
-            operators,
-            query,
-            left: limit,
-        }
-    }
-
-    /// The next page; empty after the last one.
-    pub(super) async fn next(&mut self) -> anyhow::Result<Vec<OpenReject>> {
-        let page = match self.left.min(PAGE_REJECTS) {
-            0 => Vec::new(),
-            max => self.operators.find_rejects(&self.query, max).await?,
-        };
-        self.left -= page.len();
-        if let Some(last) = page.last() {
-            self.query.before = Some((last.entry.file_no, last.entry.ordinal));
-        }
-        Ok(page)
-    }
 }
 
 async fn list(
@@ -259,20 +220,6 @@ async fn show(
         String::from_utf8_lossy(&entry.raw).into_owned()
     });
     Ok(print(&format!("{}{text}\n", lines.into_text()))?)
-}
-
-/// The reject of a record; `None` if it is none.
-pub(super) async fn find_reject(
-    operators: &dyn Operators,
-    file_no: u32,
-    ordinal: u32,
-) -> anyhow::Result<Option<OpenReject>> {
-    let query = RejectQuery {
-        file_no: Some(file_no),
-        ordinal: Some(ordinal),
-        ..RejectQuery::default()
-    };
-    Ok(operators.find_rejects(&query, 1).await?.pop())
 }
 
 /// Exports the rejects that match the filter as NDJSON. A file is written under a temporary name

@@ -24,8 +24,7 @@ use crate::fault::Fault;
 use crate::parse::{Parser, RECORD_BYTES_MAX};
 use crate::sink::{self, LedgerFile, OpenReject, Operators, Replayed};
 
-use super::reject_text::{KnownFiles, Texts};
-use super::rejects::{Pages, find_reject};
+use super::reject_reader::{KnownFiles, Pages, Texts, find_reject};
 use super::{NoInput, Outcome, UsageError, output, print};
 
 /// Records stored in one transaction.
@@ -103,11 +102,12 @@ pub(super) async fn execute(
         tally: Tally::default(),
     };
     let filter = &args.filter;
+    let is_filtered = filter.code.is_some() || filter.field.is_some() || filter.file.is_some();
     if let Some(path) = &args.path {
         replay.corrections(path).await?;
     } else if !args.ids.is_empty() {
         replay.ids(&args.ids).await?;
-    } else if args.all || filter.code.is_some() || filter.file.is_some() {
+    } else if args.all || is_filtered {
         let mut pages = Pages::new(operators, filter, usize::MAX);
         loop {
             let page = pages.next().await?;
@@ -119,8 +119,7 @@ pub(super) async fn execute(
             }
         }
     } else {
-        let message =
-            "name a file of corrections, or select rejects with --id, --code, --file or --all";
+        let message = "name a file of corrections, or select rejects with --id, --code, --field, --file or --all";
         return Err(UsageError(message.to_owned()).into());
     }
     replay.store().await?;

@@ -52,10 +52,16 @@ Examples:
   task_runner completions fish > ~/.config/fish/completions/task_runner.fish";
 
 pub(super) const CORRECTIONS: &str = "\
-FILE has one JSON object per line:
+Examples:
+  task_runner rejects replay --all        after a table or a dataset was changed
+  task_runner rejects replay --code missing_field --field status --set status=unknown
+  task_runner rejects replay --id 17:160 --set speed=41.5
+
+Without FILE, the records of the rejects themselves are parsed again, byte for byte as they are in
+their files. FILE has one JSON object per line:
   {\"file_no\": 1, \"ordinal\": 0, \"record\": {...}}
 Other fields are ignored, so the lines of an export need only a record each. For a line without a
-record, the text of the reject itself is parsed again.";
+record, `raw` is parsed again. A number that a program has rounded is refused.";
 
 pub(super) const RUN: &str = "\
 Examples:
@@ -90,6 +96,7 @@ pub(super) const REJECTS: &str = "\
 Examples:
   task_runner rejects list --file 17
   task_runner rejects show 17:160         one reject, by the name that the list shows
+  task_runner rejects replay --field status --set status=unknown
   task_runner rejects export --out bad.ndjson
   task_runner rejects replay corrected.ndjson";
 

@@ -21,6 +21,9 @@ pub struct RejectFilter {
     /// Only rejects with this reason
     #[arg(long, value_name = "CODE", value_parser = reject_code())]
     pub code: Option<String>,
+    /// Only rejects whose reason is this field
+    #[arg(long, value_name = "FIELD")]
+    pub field: Option<String>,
     /// Only rejects of this file
     #[arg(long, value_name = "FILE_NO")]
     pub file: Option<u32>,
@@ -80,17 +83,17 @@ pub enum RejectsCommand {
 #[derive(Debug, Clone, clap::Args)]
 pub struct ReplayArgs {
     /// The corrected records; - for stdin
-    #[arg(value_name = "FILE", conflicts_with_all = ["ids", "code", "file", "all"])]
+    #[arg(value_name = "FILE", conflicts_with_all = ["ids", "code", "field", "file", "all"])]
     pub path: Option<PathBuf>,
     /// Replay this reject, without a file: the id of the record, or its file and ordinal. May be
     /// given more than once
-    #[arg(long = "id", value_name = "ID", value_parser = record_id, conflicts_with_all = ["code", "file", "all"])]
+    #[arg(long = "id", value_name = "ID", value_parser = record_id, conflicts_with_all = ["code", "field", "file", "all"])]
     pub ids: Vec<u64>,
     /// Which rejects to replay, without a file.
     #[command(flatten)]
     pub filter: RejectFilter,
     /// Replay every reject, without a file
-    #[arg(long, conflicts_with_all = ["code", "file"])]
+    #[arg(long, conflicts_with_all = ["code", "field", "file"])]
     pub all: bool,
     /// Set a field of each record first. FIELD is a column or a field of the record, or a JSON
     /// pointer such as /data/0/speed; VALUE is JSON, and any other text is a text. May be given

@@ -1,4 +1,4 @@
-//! The own text of rejects: all of each record, as it is in its file.
+//! Rejects as commands read them: page by page, with all of the text of each record.
 //!
 //! The database keeps only the beginning of a record, and of a row that it refused only the row. So the
 //! text comes out of the file, unless the reject holds all of it.
@@ -7,18 +7,79 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
-use crate::batch::RAW_BYTES_MAX;
+use crate::batch::{RAW_BYTES_MAX, RejectCode};
 use crate::config::Settings;
+use crate::config::cli::RejectFilter;
 use crate::dataset::Dataset;
 use crate::parse::RECORD_BYTES_MAX;
-use crate::sink::{LedgerFile, Operators, RejectEntry};
+use crate::sink::{LedgerFile, OpenReject, Operators, RejectEntry, RejectQuery};
 
 use super::ledger_file;
 use super::source::Source;
 
+/// Rejects read at a time. Each holds at most 8 KiB of its record, so a page is at most 4 MB.
+const PAGE_REJECTS: usize = 500;
+
 /// Most ledger entries kept in memory. Rejects are usually sorted by file, so few are in use at a
 /// time.
 const FILES_KNOWN_MAX: usize = 1_000;
+
+/// The rejects that match a filter, newest first, read page by page.
+pub(super) struct Pages<'a> {
+    operators: &'a dyn Operators,
+    query: RejectQuery,
+    field: Option<String>,
+    left: usize,
+}
+
+impl<'a> Pages<'a> {
+    /// At most `limit` rejects.
+    pub(super) fn new(operators: &'a dyn Operators, filter: &RejectFilter, limit: usize) -> Self {
+        let query = RejectQuery {
+            file_no: filter.file,
+            code: filter.code.as_deref().and_then(RejectCode::parse),
+            ..RejectQuery::default()
+        };
+        Self {
+            operators,
+            query,
+            field: filter.field.clone(),
+            left: limit,
+        }
+    }
+
+    /// The next page; empty after the last one.
+    pub(super) async fn next(&mut self) -> anyhow::Result<Vec<OpenReject>> {
+        while self.left > 0 {
+            let max = self.left.min(PAGE_REJECTS);
+            let mut page = self.operators.find_rejects(&self.query, max).await?;
+            let Some(last) = page.last() else { break };
+            self.query.before = Some((last.entry.file_no, last.entry.ordinal));
+            if self.field.is_some() {
+                page.retain(|reject| reject.entry.field == self.field);
+            }
+            if !page.is_empty() {
+                self.left -= page.len();
+                return Ok(page);
+            }
+        }
+        Ok(Vec::new())
+    }
+}
+
+/// The reject of a record; `None` if it is none.
+pub(super) async fn find_reject(
+    operators: &dyn Operators,
+    file_no: u32,
+    ordinal: u32,
+) -> anyhow::Result<Option<OpenReject>> {
+    let query = RejectQuery {
+        file_no: Some(file_no),
+        ordinal: Some(ordinal),
+        ..RejectQuery::default()
+    };
+    Ok(operators.find_rejects(&query, 1).await?.pop())
+}
 
 /// The ledger's entries of files, each asked for once.
 #[derive(Debug, Default)]
