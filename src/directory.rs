@@ -1,11 +1,11 @@
-//! Makes the directories of the engine, private to its user.
+//! Creates the directories of the engine, private to its user.
 
 use std::fs::DirBuilder;
 use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 
-/// Makes a directory and its missing parents, with access for this user only. Does nothing if the
+/// Creates a directory and its missing parents, with access for this user only. Does nothing if the
 /// directory exists.
 ///
 /// # Errors

@@ -1,7 +1,8 @@
-//! Errors from the outside, classified once, where they are met, by kind and never by message.
+//! Errors from outside, classified once, where they occur, by kind and never by message.
 //!
-//! A [`Fault`] is what a broker, a sink or the file system could not do. Bad *data* is never a
-//! fault: a bad record is a [`Reject`](crate::batch::Reject), a bad file goes to quarantine.
+//! A [`Fault`] is an operation of a broker, a sink or the file system that failed. Bad *data* is
+//! never a fault: a bad record is a [`Reject`](crate::batch::Reject), and a bad file goes to
+//! quarantine.
 
 use std::borrow::Cow;
 use std::error::Error;
@@ -10,13 +11,14 @@ use std::fmt;
 /// What the caller may do about a fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Class {
-    /// It passes by itself: wait with backoff and try again, for ever. The wait is backpressure.
+    /// The operation may succeed later: repeat it with backoff, without limit. The wait is
+    /// backpressure.
     Transient,
-    /// It does not pass by itself: stop, with an exit code and a next step for the operator.
+    /// A repetition would fail as well: stop, with an exit code and a next step for the operator.
     Fatal,
 }
 
-/// Which part of the outside failed; it decides the exit code.
+/// The part of the outside that failed. Decides the exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Origin {
     /// The queue between ingest and workers.
@@ -27,26 +29,26 @@ pub enum Origin {
     Files,
 }
 
-/// Something outside the process that did not do what it was asked.
+/// An operation outside of the process that failed.
 ///
-/// Its text is what was being done, the cause, and the next step.
+/// Its text has the operation, the cause, and the next step.
 #[derive(Debug)]
 pub struct Fault {
     /// What the caller may do.
     pub class: Class,
     /// Which part failed.
     pub origin: Origin,
-    /// What was being done: lower case, no full stop.
+    /// The operation that failed: lower case, no full stop.
     pub doing: String,
-    /// What the operator should do about it: lower case, no full stop. `None` for a transient fault,
-    /// and if the cause says it.
+    /// What the operator should do: lower case, no full stop. `None` for a transient fault, and if
+    /// the cause contains it.
     pub next_step: Option<Cow<'static, str>>,
-    /// The error underneath. Its text is a part of that of the fault, so it is not a source of it.
+    /// The error itself. The fault's text contains its text, so `source` does not return it.
     pub cause: Box<dyn Error + Send + Sync>,
 }
 
 impl Fault {
-    /// A fault that passes by itself.
+    /// A fault whose operation may succeed later.
     pub fn transient(
         origin: Origin,
         doing: impl Into<String>,
@@ -61,7 +63,8 @@ impl Fault {
         }
     }
 
-    /// A fault that an operator has to end; see [`with_next_step`](Self::with_next_step).
+    /// A fault that an operator must end. Add what to do by
+    /// [`with_next_step`](Self::with_next_step).
     pub fn fatal(
         origin: Origin,
         doing: impl Into<String>,
@@ -76,7 +79,7 @@ impl Fault {
         }
     }
 
-    /// The same with what the operator should do about it.
+    /// This fault with a next step for the operator.
     #[must_use]
     pub fn with_next_step(mut self, next_step: impl Into<Cow<'static, str>>) -> Self {
         self.next_step = Some(next_step.into());

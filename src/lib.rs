@@ -39,8 +39,8 @@
 //! # Modules
 //!
 //! The modules are listed in reading order, which is also the import order: a module imports only
-//! modules above it. The pure modules are a separate crate, `lemonade-records` in
-//! `crates/records`. Here come the outside world, then the stages, then assembly.
+//! modules above it. The pure modules are a separate crate, `lemonade-records` in `crates/records`.
+//! This crate has, in this order, the modules for the outside, the stages, and the assembly.
 
 // What a record is, and how bytes become rows.
 pub use lemonade_records::{batch, coverage, cut, dataset, edit, frame, parse, timestamp};

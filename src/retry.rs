@@ -12,32 +12,33 @@ use tokio_util::sync::CancellationToken;
 
 use crate::fault::{Fault, Origin};
 
-/// First wait. Short, because a deadlock is over at once.
+/// First wait. Short, because a deadlock ends at once.
 const DELAY_MIN: Duration = Duration::from_millis(20);
 
-/// Longest wait. Longer would leave a recovered database idle; shorter would burden a struggling
-/// one.
+/// Longest wait. A longer one would leave a recovered database idle; a shorter one would burden an
+/// overloaded one.
 const DELAY_MAX: Duration = Duration::from_secs(5);
 
-/// A fault is logged once it has lasted this long, so that a deadlock is not.
+/// A fault is logged once it has lasted this long. Without this delay, each deadlock would be
+/// logged.
 const LOG_AFTER: Duration = Duration::from_secs(1);
 
-/// What fails now, and since when.
+/// The operations that fail now, and since when.
 static STRUGGLES: Mutex<BTreeMap<u64, Failing>> = Mutex::new(BTreeMap::new());
 
 /// An operation that fails and is tried again.
 #[derive(Debug, Clone)]
 pub struct Failing {
-    /// Who fails.
+    /// The part of the outside that fails.
     pub origin: Origin,
-    /// What it failed at last.
+    /// The text of the last fault.
     pub detail: String,
-    /// Since when it has failed without a success.
+    /// The time of the first fault after the last success.
     pub since: Instant,
 }
 
-/// An operation of this process that fails and is tried again, until this is dropped. All of them
-/// are in one list, since they are in one process and mostly fail for one reason.
+/// Lists an operation of this process as failing until it is dropped. One list holds all operations
+/// of the process, since most of them fail for the same reason.
 #[derive(Debug)]
 pub struct Struggle(u64);
 
@@ -56,7 +57,7 @@ impl Struggle {
         Self(id)
     }
 
-    /// It has failed at this.
+    /// The operation has failed again, with this text.
     pub fn note(&self, detail: String) {
         if let Some(failing) = STRUGGLES.lock().get_mut(&self.0) {
             failing.detail = detail;
@@ -70,8 +71,8 @@ impl Drop for Struggle {
     }
 }
 
-/// What has failed for the longest time, if that is at least `time`. Faults of single files are
-/// none of these: status lists the files.
+/// The operation that has failed for the longest time, if that is at least `time`. Faults of single
+/// files are not listed here: status lists the files.
 #[must_use]
 pub fn failing_for(time: Duration) -> Option<Failing> {
     let struggles = STRUGGLES.lock();

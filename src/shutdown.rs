@@ -1,6 +1,7 @@
-//! How a run is ended: in two steps, neither of which loses anything.
+//! How a run is ended: in two steps, neither of which loses a record.
 //!
-//! The ledger knows what is stored, and what it lacks is still in work or in its archive.
+//! The ledger has the stored records, and all other records are still in files of work or an
+//! archive.
 
 use std::time::Duration;
 
@@ -10,16 +11,15 @@ use tokio_util::sync::CancellationToken;
 /// How a run is ended from outside.
 #[derive(Debug, Clone, Default)]
 pub struct Shutdown {
-    /// Cancelled first: begin no further file and no further frame, and finish what is under way.
+    /// Cancelled first: begin no further file and no further frame, and finish the current ones.
     pub drain: CancellationToken,
     /// Cancelled second: leave at once.
     pub abort: CancellationToken,
 }
 
 impl Shutdown {
-    /// A shutdown of a run that ends: by SIGINT, SIGTERM, and SIGHUP, which its terminal sends when
-    /// it closes. The first signal drains. The second, or the end of `drain_timeout` after the
-    /// first, aborts.
+    /// A shutdown by SIGINT, SIGTERM, or SIGHUP, which a terminal sends when it closes. The first
+    /// signal drains. A second signal, or the end of `drain_timeout` after the first, aborts.
     ///
     /// # Errors
     /// The signal handlers cannot be installed.
@@ -27,7 +27,7 @@ impl Shutdown {
         Self::begin(drain_timeout, Some(SignalKind::hangup()))
     }
 
-    /// The same of a service, for which SIGHUP means something else.
+    /// A shutdown of a service by SIGINT or SIGTERM. SIGHUP makes a service reload its settings.
     ///
     /// # Errors
     /// The signal handlers cannot be installed.
@@ -35,7 +35,7 @@ impl Shutdown {
         Self::begin(drain_timeout, None)
     }
 
-    /// A shutdown by SIGINT, SIGTERM and one signal more.
+    /// A shutdown by SIGINT, SIGTERM and the signal `more`.
     fn begin(drain_timeout: Duration, more: Option<SignalKind>) -> std::io::Result<Self> {
         let mut more = more.map(signal).transpose()?;
         let mut interrupt = signal(SignalKind::interrupt())?;
@@ -53,7 +53,7 @@ impl Shutdown {
             next().await;
             tracing::info!(
                 ?drain_timeout,
-                "stopping: takes no further file, and ends the commits under way; again to leave now"
+                "stopping: takes no further file, and finishes the running commits; signal again to exit now"
             );
             drain.cancel();
             tokio::select! {
@@ -65,7 +65,7 @@ impl Shutdown {
         Ok(shutdown)
     }
 
-    /// Does what comes before the work, such as connecting. `None` if the shutdown began first.
+    /// Waits for `opening`, such as connecting. `None` if the shutdown begins before it ends.
     ///
     /// # Errors
     /// Those of `opening`.
@@ -80,7 +80,7 @@ impl Shutdown {
     }
 }
 
-/// The next signal of a kind; never, if there is none.
+/// Waits for the next signal of a kind. Waits for ever if `signal` is `None`.
 async fn next_of(signal: Option<&mut Signal>) -> Option<()> {
     match signal {
         Some(signal) => signal.recv().await,

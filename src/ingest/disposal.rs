@@ -1,4 +1,4 @@
-//! What becomes of an item at its end, and the items that still have to move there.
+//! How an item ends, and the items at their end whose files have not moved yet.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
@@ -12,17 +12,18 @@ use crate::dataset::Dataset;
 /// How an item ended.
 #[derive(Debug, Clone)]
 pub(super) enum Outcome {
-    /// All of it is stored: it goes to history.
+    /// All records are stored: the file goes to history.
     Settled,
-    /// Its content was stored before: it goes to history.
+    /// The ledger had the content before: the file goes to history.
     Duplicate,
-    /// It cannot be loaded, with the code of the reason and its text: it goes to quarantine.
+    /// The file cannot be loaded and goes to quarantine. Holds the code of the reason, and its
+    /// text.
     Quarantined(&'static str, Arc<str>),
-    /// It is left for later: it goes back to inbound.
+    /// The file is loaded later: it goes back to inbound.
     Left,
 }
 
-/// Where a file goes.
+/// The directory that a file goes to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Destination {
     History,
@@ -44,7 +45,7 @@ impl Outcome {
 #[derive(Debug, Clone)]
 pub(super) struct Disposal {
     pub(super) item: Item,
-    /// Its number in the ledger. `None` if the ledger does not list it.
+    /// The file's number in the ledger. `None` if the file is not in the ledger.
     pub(super) file_no: Option<u32>,
     /// `None` if no dataset takes it.
     pub(super) dataset: Option<Arc<Dataset>>,
@@ -54,20 +55,20 @@ pub(super) struct Disposal {
 /// Items at their end whose files have not moved yet.
 #[derive(Debug, Default)]
 pub(super) struct Disposals {
-    /// Those that could not be moved.
+    /// Items whose move has failed.
     pub(super) stuck: Mutex<Vec<Disposal>>,
-    /// How many tasks are disposing of items now. Such an item is in no flight any more, and is not
-    /// among the stuck yet.
+    /// How many tasks are disposing of items now. Such an item has left its flight, and is not yet
+    /// in `stuck` if its move fails.
     in_progress: AtomicUsize,
-    /// Wakes the task that tries the stuck ones again.
+    /// Wakes the task that repeats failed moves.
     pub(super) wake: Notify,
 }
 
-/// Marks that items are being disposed of, until it is dropped.
+/// Marks that a task is disposing of items, until it is dropped.
 pub(super) struct InProgress<'a>(&'a Disposals);
 
 impl Disposals {
-    /// Marks that items are being disposed of.
+    /// Marks that a task is disposing of items.
     pub(super) fn begin(&self) -> InProgress<'_> {
         self.in_progress.fetch_add(1, SeqCst);
         InProgress(self)

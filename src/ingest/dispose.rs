@@ -1,7 +1,7 @@
-//! The last stage: moves a file to where it belongs, and counts it once it is there.
+//! The last stage: moves a file to its directory, and counts it after the move.
 //!
-//! A move that fails does not hold up other files. The file stays in work, its move is tried again
-//! until it works, and status lists it until then.
+//! A move that fails does not delay other files. The file stays in work, the move is repeated until
+//! it succeeds, and status lists the file until then.
 
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
@@ -20,14 +20,15 @@ use crate::inbox::{Inbox, WaitReason, affects_every_file};
 use crate::retry::{GivenUp, until_ok};
 use crate::telemetry;
 
-/// Pause before the files that could not be moved are tried again: the first, and the longest. Each
-/// round may copy a large file in vain.
+/// The first and the longest pause before failed moves are repeated. Without a pause, the disk
+/// would be busy with copies of large files that fail at their end.
 const RETRY_PAUSE: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(5)];
 
-/// Most files that wait for their move while others go on. With more, the cause is not one file.
+/// Most files that wait for their move while other files go on. With more, ingest waits, since the
+/// cause is not a single file and work would grow without a limit.
 const STUCK_MAX: usize = 1_024;
 
-/// Tries again what could not be moved, until `settled` is cancelled.
+/// Repeats failed moves until `settled` is cancelled.
 pub(super) async fn run(shared: Arc<Shared>, settled: CancellationToken) -> Result<(), GivenUp> {
     loop {
         tokio::select! {
@@ -53,7 +54,7 @@ pub(super) async fn run(shared: Arc<Shared>, settled: CancellationToken) -> Resu
     }
 }
 
-/// Quarantines a file: its reason, with its code, goes into the ledger and beside the file.
+/// Quarantines a file: the reason with its code is written to the ledger and beside the file.
 pub(super) async fn quarantine(shared: &Arc<Shared>, file: BadFile) -> Result<(), GivenUp> {
     let BadFile {
         item,
@@ -78,7 +79,7 @@ pub(super) async fn quarantine(shared: &Arc<Shared>, file: BadFile) -> Result<()
     dispose(shared, vec![quarantined]).await
 }
 
-/// Leaves a file for later: a file of inbound goes back there.
+/// Leaves a file for a later load: a file of inbound goes back there.
 pub(super) async fn leave(
     shared: &Arc<Shared>,
     item: Item,
@@ -95,8 +96,8 @@ pub(super) async fn leave(
     dispose(shared, vec![left]).await
 }
 
-/// Moves items to where they belong, and counts them. Those that cannot be moved now are tried
-/// again by [`run`]. Waits while more than [`STUCK_MAX`] cannot be moved.
+/// Moves the files of items to their directories, and counts them. [`run`] repeats the moves that
+/// fail. Waits while more than [`STUCK_MAX`] files cannot be moved.
 pub(super) async fn dispose(shared: &Arc<Shared>, disposals: Vec<Disposal>) -> Result<(), GivenUp> {
     let _in_progress = shared.disposals.begin();
     let failed = move_and_count(shared, disposals).await;
@@ -115,7 +116,7 @@ pub(super) async fn dispose(shared: &Arc<Shared>, disposals: Vec<Disposal>) -> R
     until_ok("moving files", &shared.stop, |_| {}, few).await
 }
 
-/// Tries all that are stuck. Returns whether some were moved.
+/// Repeats all failed moves. Returns whether one of them succeeded.
 async fn try_stuck(shared: &Arc<Shared>) -> bool {
     let _in_progress = shared.disposals.begin();
     let stuck = std::mem::take(&mut *shared.disposals.stuck.lock());
@@ -157,15 +158,15 @@ async fn move_and_count(shared: &Arc<Shared>, disposals: Vec<Disposal>) -> Vec<D
                 count(&disposal, shared.tally());
             }
         }
-        // The files behind one that fails are tried before it next time.
+        // Next time, the files after the one that failed are moved before it.
         untried.extend(failed);
         untried
     });
     moving.await.expect("a move does not panic")
 }
 
-/// Compares a file that is to go to history with what was read of it. A file that has another content
-/// now goes to quarantine: what it holds beyond that is stored nowhere.
+/// Compares a file that is about to go to history with its content as it was read. A file that has
+/// changed goes to quarantine instead: its new content is not stored.
 fn compare(disposal: &mut Disposal, options: &ContentOptions) -> io::Result<()> {
     let Item { file, origin, .. } = &disposal.item;
     let Some(as_read) = disposal.item.as_read else {
@@ -177,7 +178,7 @@ fn compare(disposal: &mut Disposal, options: &ContentOptions) -> io::Result<()> 
     match as_read.is_at(&file.path, options) {
         Ok(true) => return Ok(()),
         Ok(false) | Err(ContentError::NotRegular) => {}
-        // The move finds out what became of it.
+        // The file was removed: the move reports it.
         Err(ContentError::Io(error)) if error.kind() == ErrorKind::NotFound => return Ok(()),
         Err(ContentError::Io(error)) => return Err(error),
         Err(error) => return Err(io::Error::new(ErrorKind::ResourceBusy, error)),
@@ -234,7 +235,8 @@ fn count(disposal: &Disposal, tally: &Tally) {
             Tally::add(&tally.duplicates, 1);
             telemetry::file_settled(dataset, "duplicate");
             telemetry::end_to_end(dataset, took);
-            // The ledger lists the file that came first, so only the log tells what became of this.
+            // The ledger has the name of the first file with this content, so only the log names
+            // this one.
             tracing::info!(?file, file_no, seconds, "is a duplicate");
         }
         Outcome::Quarantined(code, _) => {

@@ -1,8 +1,8 @@
-//! A flight: a file that is registered and not settled, and how far it is.
+//! A flight: a file that is registered and not settled, with its progress.
 //!
-//! Owns the counters of a flight. They change by the events below and in no other way. Reports of
-//! commits are hints and may be wrong: only the ledger says what is stored, and no file is settled
-//! because of a counter.
+//! Owns the counters of a flight. Only the events below change them. Reports of commits are hints
+//! and may be wrong: the ledger decides what is stored, and no file is settled because of a
+//! counter.
 
 use std::collections::VecDeque;
 use std::mem;
@@ -39,31 +39,31 @@ pub(super) struct Flight {
     pub(super) hash: ContentHash,
     /// The file that is read.
     pub(super) first: Item,
-    /// Copies of it that arrived meanwhile.
+    /// Files with the same content that arrived later.
     pub(super) copies: VecDeque<Item>,
-    /// Chunks that the broker has not taken yet.
+    /// Chunks that the broker has not accepted yet.
     unpublished: usize,
     /// Records that the ledger lacked when the flight began.
     missing: u64,
-    /// Of these, committed by workers of this process: a hint.
+    /// How many of the missing records workers of this process have committed: a hint.
     committed: u64,
-    /// Bytes of the file that are in the tally already.
+    /// Bytes of the file that the tally has counted.
     bytes_done: u64,
     /// Records that the ledger covered when it was last asked.
     covered: u64,
-    /// When it last got on.
+    /// The time of the last progress: a frame was published or committed.
     moved: Instant,
     /// When the ledger was last asked.
     asked: Option<Instant>,
-    /// How often the device failed to read it.
+    /// How often the device failed to read the file.
     unreadable: u32,
-    /// Its share of the largest number of flights.
+    /// The slot of this flight: their number is limited.
     _slot: OwnedSemaphorePermit,
 }
 
 impl Flight {
-    /// The flight of a file of which the ledger covers `covered`, and of which this number of chunks
-    /// is to be published.
+    /// The flight of a file of which the ledger covers `covered` records and `chunks` chunks must
+    /// be published.
     pub(super) fn begin(
         ready: ReadyFile,
         covered: &[Range<u64>],
@@ -71,8 +71,8 @@ impl Flight {
         slot: OwnedSemaphorePermit,
     ) -> Self {
         let covered = coverage::len(covered);
-        // The ledger may cover more records than the file has now, if the dataset had another
-        // definition then.
+        // The ledger may cover more records than the file has by the current definition of its
+        // dataset.
         let missing = u64::from(ready.plan.records).saturating_sub(covered);
         Self {
             dataset: ready.dataset,
@@ -92,12 +92,12 @@ impl Flight {
         }
     }
 
-    /// Checks that the ledger gives the number of this flight to the content of this flight.
+    /// Checks that this flight's number belongs to its content in the ledger.
     ///
     /// # Errors
-    /// Fatal if not: the ledger was restored, or failed over to a server that lacked some of it, and
-    /// gives numbers again that it gave before. Frames that were published under such a number are
-    /// told apart by their content; a new start registers all files anew.
+    /// Fatal if not: the ledger was restored, or failed over to a server that lacked some of its
+    /// entries, and has given the number a second time. Frames with this number are still told
+    /// apart by the identity of their file. A new start registers all files again.
     pub(super) fn check_content(&self, file_no: u32, hash: ContentHash) -> Result<(), GivenUp> {
         if self.hash == hash {
             return Ok(());
@@ -111,20 +111,20 @@ impl Flight {
         Err(GivenUp::Fatal(fault.with_next_step(next_step)))
     }
 
-    /// A file of the same content has arrived.
+    /// Adds a file with the same content.
     pub(super) fn add_copy(&mut self, item: Item) {
         self.copies.push_back(item);
     }
 
-    /// The broker has taken a frame. Returns whether none is left to publish.
+    /// The broker has accepted a frame. Returns whether all chunks are published.
     pub(super) fn note_published(&mut self) -> bool {
         self.unpublished = self.unpublished.saturating_sub(1);
         self.moved = Instant::now();
         self.unpublished == 0
     }
 
-    /// Workers of this process have committed `records`. Returns the bytes of the file that are done
-    /// by that: its share by records, rounded down.
+    /// Workers of this process have committed `records` records. Returns how many bytes of the file
+    /// that completes: the file's bytes in proportion to its records, rounded down.
     pub(super) fn note_committed(&mut self, records: u64) -> u64 {
         let new = records.min(self.missing.saturating_sub(self.committed));
         self.committed += records;
@@ -136,26 +136,26 @@ impl Flight {
         share
     }
 
-    /// The ledger was asked, and has not all of the file yet.
+    /// The ledger was asked, and does not cover all of the file yet.
     pub(super) fn note_covered(&mut self, covered: &[Range<u64>]) {
         let now = coverage::len(covered);
         if now != self.covered {
             self.covered = now;
             self.moved = Instant::now();
         }
-        // If all seemed to be committed, the hint was wrong: the ledger is asked again after the
-        // interval.
+        // If all records counted as committed, the hint was wrong. The ledger is asked again after
+        // the interval.
         self.committed = self.committed.min(self.missing.saturating_sub(1));
         self.asked = Some(Instant::now());
     }
 
-    /// This number of chunks is in neither queue nor ledger, and is to be published again.
+    /// `chunks` chunks are in neither queue nor ledger, and are published again.
     pub(super) fn publish_again(&mut self, chunks: usize) {
         self.unpublished = chunks;
         self.moved = Instant::now();
     }
 
-    /// The first file cannot be read now. Returns how often that was the device's fault.
+    /// The first file cannot be read now. Returns how often the device has failed to read it.
     pub(super) fn note_unreadable(&mut self, is_device_error: bool) -> u32 {
         self.unpublished = 0;
         self.moved = Instant::now();
@@ -163,9 +163,9 @@ impl Flight {
         self.unreadable
     }
 
-    /// The first file was removed or replaced. The next copy takes its place, and is opened once the
-    /// ledger has been asked what is missing. Returns the file that was first. `None` if there is no
-    /// copy to go on with; nothing changes then.
+    /// The first file was removed or replaced. The next copy takes its place, and is opened after
+    /// the ledger has been asked what is missing. Returns the former first file. `None` if the
+    /// flight has no copy; then nothing changes.
     pub(super) fn lose_first(&mut self) -> Option<Item> {
         let next = self.copies.pop_front()?;
         self.unpublished = 0;
@@ -174,29 +174,30 @@ impl Flight {
         Some(mem::replace(&mut self.first, next))
     }
 
-    /// Whether chunks of it are not with the broker yet.
+    /// Whether the broker has not accepted all chunks yet.
     pub(super) fn has_unpublished(&self) -> bool {
         self.unpublished > 0
     }
 
-    /// Whether all is committed, as far as this process knows.
+    /// Whether all records are committed, as far as this process knows.
     pub(super) fn is_committed(&self) -> bool {
         self.committed >= self.missing
     }
 
-    /// Whether to ask the ledger about it: all is published, and either committed as far as this
-    /// process knows, or it has neither moved nor been asked about for the interval.
+    /// Whether to ask the ledger about this file: all chunks are published, and either all records
+    /// are committed as far as this process knows, or `interval` has passed since the last progress
+    /// and the last question.
     pub(super) fn is_due(&self, interval: Duration) -> bool {
         let last = self.asked.unwrap_or(self.moved);
         self.unpublished == 0 && (self.is_committed() || last.elapsed() >= interval)
     }
 
-    /// For how long it has not got on.
+    /// The time since the last progress.
     pub(super) fn still(&self) -> Duration {
         self.moved.elapsed()
     }
 
-    /// The bytes of its files, copies included, that are not in the tally yet.
+    /// The bytes of the first file and its copies that the tally has not counted yet.
     pub(super) fn bytes_left(&self) -> u64 {
         let bytes = self.first.file.bytes;
         bytes.saturating_sub(self.bytes_done) + bytes * self.copies.len() as u64

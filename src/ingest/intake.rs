@@ -20,8 +20,8 @@ use crate::retry::{GivenUp, until_ok};
 use crate::shutdown::Shutdown;
 use crate::telemetry;
 
-/// Files sent on at a time. A claim costs a few system calls, 25 us, so a larger number would delay
-/// the first file, and claim more than can be loaded soon.
+/// Files sent on at a time. A claim costs a few system calls (25 µs), so a larger number would
+/// delay the first file, and claim files long before they are loaded.
 const PART_FILES: usize = 256;
 
 /// Pause between two checks of the free space while there is too little.
@@ -33,7 +33,7 @@ pub struct Intake {
     pub inbox: Arc<Inbox>,
     /// Sums over the run.
     pub tally: Arc<Tally>,
-    /// What it last saw of inbound.
+    /// The result of the last scan of inbound.
     pub view: Arc<InboundView>,
     /// Longest pause between two scans of inbound.
     pub scan_interval: Arc<Mutex<Duration>>,
@@ -41,33 +41,33 @@ pub struct Intake {
     pub disk_floor_bytes: u64,
 }
 
-/// What intake last saw of inbound, for metrics and status.
+/// The result of the last scan of inbound, for metrics and status.
 #[derive(Debug, Default)]
 pub struct InboundView {
     /// The files that wait.
     pub waiting: Mutex<WaitingFiles>,
     /// Files in inbound.
     pub files: AtomicU64,
-    /// Why no file is taken now: which disk lacks room. `None` if there is room.
+    /// Why no file is taken now: the disk that lacks room. `None` if there is room.
     pub no_room: Mutex<Option<String>>,
-    /// Why the last scan failed, and since when. `None` if it did not.
+    /// Why the last scan failed, and since when scans fail. `None` if it succeeded.
     pub fault: Mutex<Option<(Fault, Instant)>>,
 }
 
 /// Files of inbound that wait.
 #[derive(Debug, Clone, Default)]
 pub struct WaitingFiles {
-    /// How many.
+    /// How many files wait.
     pub files: u64,
-    /// How many for each reason, by its code.
+    /// How many files wait for each reason, by its code.
     pub by_code: BTreeMap<&'static str, u64>,
-    /// The first of them, and since when each waits for the same reason.
+    /// The first waiting files, and since when each waits for the same reason.
     pub named: Vec<(Waiting, Instant)>,
 }
 
 impl InboundView {
-    /// Notes which files wait. A file that waited for the same reason in `before` or at the last
-    /// call has waited since then.
+    /// Records which files wait. A file that waited for the same reason in `before`, or at the last
+    /// call, keeps the time from there.
     fn note_waiting(&self, waits: &Waits, before: &WaitingFiles) {
         let now = Instant::now();
         let mut known = self.waiting.lock();
@@ -87,7 +87,7 @@ impl InboundView {
 /// Why inbound is scanned.
 #[derive(Debug, PartialEq)]
 enum ScanCause {
-    /// A load takes all that is in inbound.
+    /// A load takes all files of inbound.
     Load,
     /// A file may have arrived.
     Notice,
@@ -188,7 +188,7 @@ impl Intake {
             let taken = self.scan_and_take(&items, &cause, shutdown).await;
             let fault = match taken {
                 Ok(_) => None,
-                // Inbound may be a mount that comes back.
+                // Inbound may be a mount that returns.
                 Err(fault) if fault.is_transient() => Some(fault),
                 Err(fault) => return Err(fault),
             };
@@ -222,7 +222,7 @@ impl Intake {
         if let ScanCause::Interval { previous } = cause {
             telemetry::rescan_missed(inbox::missed(&scan.ready, *previous, now));
         }
-        // Noted at once: sending the files on takes as long as the stages behind it.
+        // Recorded before the files are sent on, which takes as long as the next stages.
         let before = self.view.waiting.lock().clone();
         self.view.note_waiting(&scan.waiting, &before);
         self.view.files.store(scan.files, Relaxed);
@@ -247,7 +247,7 @@ impl Intake {
             self.view.files.fetch_sub(claimed.len() as u64, Relaxed);
             telemetry::files_discovered("scan", claimed.len() as u64);
             if failed.is_none() {
-                // Noted at once, as above.
+                // Recorded before the files are sent on, as above.
                 *self.view.fault.lock() = None;
             }
             if !send(items, with_origin(claimed, ItemOrigin::Mailbox), shutdown).await {
@@ -260,8 +260,8 @@ impl Intake {
         Ok(taken)
     }
 
-    /// Waits while a file system is below the floor. A full disk stops the database and Redis too,
-    /// and is easier to clear while there is some room left.
+    /// Waits while a file system is below the floor. A full disk would stop the database and Redis
+    /// as well, and is easier to clear while some room is left.
     async fn wait_for_room(&self, shutdown: &Shutdown) -> Result<(), Fault> {
         loop {
             let inbox = self.inbox.clone();
@@ -286,7 +286,7 @@ impl Intake {
         }
     }
 
-    /// The files of work, claimed by an earlier run.
+    /// The files of work, which an earlier run claimed.
     fn recovered(&self) -> Result<Vec<(Claimed, ItemOrigin)>, Fault> {
         let files = self.inbox.recovered().map_err(|error| {
             Fault::fatal(Origin::Files, "cannot read the work directory", error)
@@ -315,7 +315,7 @@ async fn send(
     if files.is_empty() {
         return !shutdown.drain.is_cancelled();
     }
-    // Claimed files that are not sent on stay in work, and the next run finds them there.
+    // Claimed files that are not sent on stay in work, where the next run finds them.
     tokio::select! {
         sent = items.send(files) => sent.is_ok() && !shutdown.drain.is_cancelled(),
         () = shutdown.drain.cancelled() => false,
@@ -336,7 +336,7 @@ fn count_left(waiting: &WaitingFiles, tally: &Tally) {
     Tally::add(&tally.files, waiting.files);
 }
 
-/// When a file could first be taken: it may have been in inbound for long before it was claimed.
+/// When a file could first be taken. It may have been in inbound for a long time before the claim.
 fn found_at(file: &Claimed, origin: ItemOrigin) -> Instant {
     let now = Instant::now();
     let waited = match origin {
@@ -377,7 +377,7 @@ mod tests {
         waits
     }
 
-    /// A scan notes at once which files wait, and after each claim which more turned out to.
+    /// A scan records which files wait, and each claim may add files.
     #[tokio::test(start_paused = true)]
     async fn a_wait_counts_from_the_first_scan_with_the_same_reason() {
         let view = InboundView::default();

@@ -1,4 +1,4 @@
-//! A file on its way through ingest, and what reading it yields.
+//! A file on its way through ingest, and the outcome of reading it.
 
 use std::sync::Arc;
 
@@ -20,30 +20,31 @@ const NAME_BYTES_MAX: usize = 255;
 pub struct Item {
     /// The file.
     pub file: Claimed,
-    /// Where it came from, which decides where it goes.
+    /// The source of the file, which decides where it goes at its end.
     pub origin: ItemOrigin,
-    /// When it arrived in inbound, as far as that is known; else when intake got it. The time to
+    /// When the file arrived in inbound. For a file of an archive: when intake took it. The time to
     /// load a file counts from here.
     pub found_at: Instant,
-    /// The file as it was read; `None` before that.
+    /// The state of the file as it was read. `None` before it is read.
     pub as_read: Option<AsRead>,
 }
 
-/// Where an item came from, and so where it goes.
+/// The source of an item, which decides where its file goes at its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ItemOrigin {
-    /// Inbound: it goes to history or quarantine.
+    /// Inbound. The file goes to history or quarantine.
     Mailbox,
-    /// Found in work at the start, claimed by an earlier run. It goes where a file of the mailbox
-    /// goes. If the ledger covers all of it, it counts as settled and not as a duplicate: the
-    /// earlier run stored it and ended before it moved the file.
+    /// Work, where an earlier run left the file. It goes to history or quarantine. If the ledger
+    /// covers all of it, the file counts as settled and not as a duplicate: the earlier run stored
+    /// it and ended before it moved the file.
     Recovered,
-    /// An archive: it stays where it is.
+    /// An archive. The file stays in its place.
     Archive,
 }
 
 impl Item {
-    /// The entry of this file for the ledger. A longer name is cut at a character's boundary.
+    /// The ledger entry of this file. A name of more than [`NAME_BYTES_MAX`] is cut at the boundary
+    /// of a character.
     pub(super) fn new_file(
         &self,
         dataset: Option<&Dataset>,
@@ -71,13 +72,13 @@ impl Item {
     }
 }
 
-/// What reading a file yields.
+/// The outcome of reading a file.
 pub(super) enum ReadOutcome {
-    /// It can be loaded.
+    /// The file can be loaded.
     Ready(ReadyFile),
-    /// It goes to quarantine.
+    /// The file goes to quarantine.
     Bad(BadFile),
-    /// It goes back to where it came from, and is read again later.
+    /// The file goes back to its source, and is read again later.
     Later { item: Item, reason: WaitReason },
 }
 
@@ -94,7 +95,7 @@ pub(super) struct BadFile {
     pub(super) item: Item,
     /// `None` if no dataset takes it.
     pub(super) dataset: Option<Arc<Dataset>>,
-    /// Its identity, if the ledger is to list it as quarantined.
+    /// The identity of the file. `None` if the ledger gets no entry of it.
     pub(super) hash: Option<ContentHash>,
     pub(super) reason: QuarantineReason,
 }

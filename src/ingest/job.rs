@@ -1,4 +1,5 @@
-//! What has to be parsed of a file: its chunks that the ledger lacks, and their order.
+//! The chunks of a file that must be parsed, because the ledger lacks their records, and their
+//! order.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -10,7 +11,7 @@ use crate::cut::{Chunk, Layout, Plan};
 use crate::dataset::Dataset;
 use crate::worker::COMMIT_RECORDS;
 
-/// Chunks of a file that have to be parsed and published.
+/// Chunks of a file that must be parsed and published.
 pub(super) struct Job {
     pub(super) file_no: u32,
     pub(super) dataset: Arc<Dataset>,
@@ -20,7 +21,7 @@ pub(super) struct Job {
 }
 
 impl Job {
-    /// The file by number and content, as its frames name it.
+    /// The number and the identity of the file, for its frames.
     pub(super) fn source_file(&self) -> SourceFile {
         SourceFile {
             file_no: self.file_no,
@@ -42,9 +43,10 @@ pub(super) fn missing_chunks(plan: &Plan, covered: &[Range<u64>]) -> Vec<Chunk> 
     missing.copied().collect()
 }
 
-/// The chunks of a file in the order in which they are parsed: a transaction's worth from each of
-/// `strands` distant places in turn. So the workers insert into distant parts of a table's key,
-/// where the connections of a server wait less for each other than they do side by side.
+/// The chunks of a file in the order in which they are parsed: in turn from each of `strands`
+/// distant places, as many as one transaction takes. So the workers insert at distant places of the
+/// primary key, where the connections of a server wait less for each other than at neighbouring
+/// ones.
 pub(super) fn in_strands(chunks: &[Chunk], strands: usize) -> impl Iterator<Item = Chunk> {
     let strand = chunks.len().div_ceil(strands).max(1);
     let mut rests: Vec<&[Chunk]> = chunks.chunks(strand).collect();

@@ -1,4 +1,5 @@
-//! Files to broker, and ledger to history: one file a stage, named by its verb, in data-flow order.
+//! From files to the broker, and from the ledger to history: one file for each stage, in the order
+//! of the data flow.
 //!
 //! ```text
 //! inbound ─▶ intake ─▶ read ─▶ register ─▶ produce ─▶ publish ─▶ broker
@@ -10,11 +11,11 @@
 //!            history, quarantine ◀── dispose ◀┴── withdraw (changed, gone, unreadable)
 //! ```
 //!
-//! `item`, `job`, `flight` and `disposal` are what the stages hand on; `shared` is what they share;
-//! `tally` has the sums, `reason` why a file is quarantined.
+//! The stages pass on an `item`, a `job`, a `flight` or a `disposal`, and use the state in
+//! `shared`. `tally` has the sums, and `reason` why a file is quarantined.
 //!
-//! Starting after a crash is the same as starting: a file is registered, and what the ledger lacks
-//! of it is published. No stage waits for a frame to come back; settle asks the ledger.
+//! A start after a crash is like any other start: each file is registered, and the records that the
+//! ledger lacks are published. No stage waits for a frame to return: settle asks the ledger.
 
 mod disposal;
 mod dispose;
@@ -53,16 +54,16 @@ use crate::telemetry;
 /// Most frames on the way to publish. The byte budget bounds their bytes; this bounds the channel.
 const FRAMES_QUEUED: usize = 1_024;
 
-/// For frames that are on their way when the shutdown begins. Two seconds: enough for small files to
-/// end in history, and short for whoever waits for the end of the process.
+/// How long frames that are on their way may take after a shutdown begins. Two seconds are enough
+/// for small files to reach history; longer would delay the end of the process.
 const DRAIN_TIME: Duration = Duration::from_secs(2);
 
 impl Ingest {
-    /// Loads all items that come, until their channel is closed and each of them is in history or
-    /// quarantine, or until the shutdown ends it.
+    /// Loads all items of the channel. Returns when the channel is closed and each file is in
+    /// history or quarantine, or when the shutdown ends the run.
     ///
-    /// Once the shutdown drains, no file and no chunk is begun any more. What is on its way has
-    /// two seconds to be committed and settled; the rest of a file stays in work.
+    /// Once the shutdown drains, no further file and no further chunk is begun. Frames on their way
+    /// have two seconds to be committed and settled; a file that is not settled stays in work.
     ///
     /// # Errors
     /// A fatal fault.
@@ -71,16 +72,16 @@ impl Ingest {
         items: mpsc::Receiver<Vec<Item>>,
         shutdown: &Shutdown,
     ) -> Result<(), Fault> {
-        // A series that begins with its first event would hide that event from `rate()`.
+        // A series that begins with its first event hides this event from `rate()` of Prometheus.
         for code in QuarantineReason::CODES {
             telemetry::files_quarantined(code, 0);
         }
         let shared = Arc::new(Shared::new(self, shutdown));
         let (jobs, jobs_of_produce) = mpsc::channel(1);
         let (frames, frames_of_publish) = mpsc::channel(FRAMES_QUEUED);
-        // When the items end, the channels close one after the other. Settle keeps a sender of jobs,
-        // for what has to be published again, so produce ends after it. Settle ends when no flight
-        // is left.
+        // When the items end, the channels close one after the other. Settle keeps a sender of jobs
+        // for frames that must be published again, so produce ends after settle. Settle ends when
+        // no flight is left.
         let (all_read, settled) = (CancellationToken::new(), CancellationToken::new());
         let read = read::run(shared.clone(), items, jobs.clone(), all_read.clone());
         let produce = produce::run(shared.clone(), jobs_of_produce, frames);

@@ -21,13 +21,14 @@ use crate::parse::{self, Parser};
 use crate::retry::GivenUp;
 use crate::telemetry::{self, Stage};
 
-/// Most bytes of memory that the buffer of a thread for a chunk keeps. A chunk has at most a megabyte
-/// by default; without a limit, one huge record would hold its memory as long as the thread lives.
+/// Most bytes of memory that a thread's buffer for a chunk keeps. A chunk has at most 1 MiB by
+/// default. Without a limit, the buffer would keep the memory of one huge record as long as the
+/// thread lives.
 const BUFFER_KEPT_BYTES: usize = 4 * 1024 * 1024;
 
-/// A chunk of more bytes is parsed while no other of that size is. The tables of the parser take up
-/// to 16 times the record, which the byte budget does not count: on several threads at once, large
-/// records would take several times the memory budget.
+/// Chunks of more bytes are parsed one at a time. The tables of the parser take up to 16 times the
+/// record, which the byte budget does not count: parsing large records on several threads would
+/// take several times the memory budget.
 const HUGE_CHUNK_BYTES: u64 = 2 * 1024 * 1024;
 
 /// A frame on its way to the broker, with its share of the byte budget.
@@ -60,7 +61,7 @@ pub(super) async fn run(
         };
         for (file_no, error) in unread {
             match error {
-                // Settle has it opened again, and what is missing of it is parsed then.
+                // Settle opens the file again, and then its missing chunks are parsed.
                 ContentError::Io(_) => note_unreadable(&shared, file_no, &error).await?,
                 _ => withdraw_changed(&shared, file_no).await?,
             }
@@ -68,16 +69,16 @@ pub(super) async fn run(
     }
 }
 
-/// Parses the chunks of jobs on all threads. Returns the files whose content could not be used, and
-/// why.
+/// Parses the chunks of jobs on all threads. Returns the files that could not be read or have
+/// changed, each with its error.
 fn parse_all(
     shared: &Shared,
     jobs: &[Job],
     frames: &mpsc::Sender<Produced>,
     runtime: &Handle,
 ) -> Result<BTreeMap<u32, ContentError>, GivenUp> {
-    // Each strand is in the order of the file, so that its pages are read ahead and then left
-    // behind; whichever thread is free takes the next chunk.
+    // Each strand is in the order of the file, so that the system reads its pages ahead. The next
+    // free thread takes the next chunk.
     let strands = shared.ingest.sink.writers();
     let chunks = jobs
         .iter()
@@ -135,8 +136,8 @@ fn reserve(
 /// Makes the frame of a chunk.
 ///
 /// # Errors
-/// The file has changed since it was cut, or cannot be read. Even a chunk whose bytes did not change
-/// makes no frame after a change: its plan is that of another file.
+/// The file has changed since it was cut, or cannot be read. After a change, no chunk makes a
+/// frame, even if its bytes are the same: its plan belongs to the former content.
 fn produce(shared: &Shared, job: &Job, chunk: Chunk, codec: Codec) -> Result<Frame, ContentError> {
     thread_local! {
         static PARSER: RefCell<(Parser, Vec<u8>)> = RefCell::default();
@@ -156,7 +157,7 @@ fn produce(shared: &Shared, job: &Job, chunk: Chunk, codec: Codec) -> Result<Fra
             |bytes: &[u8]| parser.parse(&job.dataset, job.source_file(), job.layout, chunk, bytes);
         let range = chunk.start..chunk.end;
         if parse::is_one_too_large(chunk.records, range.end - range.start) {
-            // Its beginning is kept, and the rest need not fit into memory.
+            // The reject keeps only the beginning, so the record is not read into memory.
             return job.content.inspect(range, parse);
         }
         let batch = parse(job.content.read(range, buffer)?);

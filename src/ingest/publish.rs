@@ -11,7 +11,7 @@ use crate::retry::{GivenUp, until_ok};
 use crate::telemetry::{self, Stage};
 
 /// Most frames handed to the broker in one pipeline. More would delay the first of them; a dozen
-/// already pay for a round trip.
+/// are enough to make the round trip cheap.
 const PIPELINE_FRAMES: usize = 32;
 
 /// Hands frames to the broker until their channel closes. Waits while the queue is full.

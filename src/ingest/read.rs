@@ -1,7 +1,7 @@
 //! Reads files, identifies them by their content, and cuts them into chunks of records.
 //!
-//! Small files are read in groups, in parallel. A file that cannot be read now, for a cause that
-//! says nothing about the file, is tried again by a task of its own while others go on.
+//! Small files are read in groups, in parallel. A file that cannot be read now, for a cause outside
+//! of the file, is read again by a separate task while other files go on.
 
 use std::cell::Cell;
 use std::io::ErrorKind;
@@ -34,20 +34,19 @@ use crate::telemetry::{self, Stage};
 /// would delay the first frame.
 const GROUP_FILES: usize = 256;
 
-/// Bytes of the files of a group. Three groups are in memory at a time (one is being read, one
-/// waits, one is being parsed), as far as their files are small enough to be read; larger files are
-/// mapped.
+/// Bytes of the files of a group. Three groups are in memory at a time: one is being read, one
+/// waits, one is being parsed. Files that are mapped take no memory of the process.
 const GROUP_BYTES: u64 = 8 * 1024 * 1024;
 
-/// How many times a file is tried that the device fails to read, before it is quarantined. A loose
-/// cable, or a path that moves to another controller, recovers in a moment, and a healthy file must
-/// not be quarantined for it. A bad sector stays: with the pauses of a retry, all attempts take a
-/// second or two.
+/// How often a file is read that the device fails to return, before it is quarantined. A loose
+/// cable, or a path that moves to another controller, recovers in a moment, and must not quarantine
+/// a healthy file. A bad sector stays: with the pauses of the retries, all attempts take one or two
+/// seconds.
 pub(super) const DEVICE_ATTEMPTS: u32 = 8;
 
-/// Most files that are tried again while others go on. With so many, new files wait, or else all of
-/// inbound would be claimed and lie in work, unread. There may be as many again, since a group is
-/// read as a whole.
+/// Most files that are read again while other files go on. With more, new files wait: else all
+/// files of inbound would be claimed and stay unread in work. A group is read as a whole, so up to
+/// twice as many files may be read again.
 const RETRIED_FILES_MAX: usize = 256;
 
 /// Reads items until their channel closes; then cancels `all_read`.
@@ -57,7 +56,7 @@ pub(super) async fn run(
     jobs: mpsc::Sender<Vec<Job>>,
     all_read: CancellationToken,
 ) -> Result<(), GivenUp> {
-    // Cancelled on every way out, so that settle never waits for a task that has ended.
+    // Cancelled on each return, so that settle never waits for a task that has ended.
     let _all_read = all_read.drop_guard();
     let turn = Mutex::new(());
     let mut retried = FuturesUnordered::new();
@@ -84,14 +83,14 @@ pub(super) async fn run(
             let (outcomes, not_read) = read_all(&shared, group).await;
             drop(busy);
             if shared.drain.is_cancelled() {
-                // They stay where they are, and the next run finds them there.
+                // The files stay in their place, where the next run finds them.
                 note_cut_short(&shared, &mut items);
                 return Ok(());
             }
             // Boxed, since the future is large and is awaited in several places.
             Box::pin(start(&shared, outcomes, &jobs)).await?;
-            // After the other files have gone on, since they may hold what is lacking: room on the
-            // disk, or descriptors.
+            // After the other files have gone on, since they may hold the disk space or descriptors
+            // that are missing.
             retried.extend(
                 not_read
                     .into_iter()
@@ -113,7 +112,7 @@ pub(super) async fn run(
     }
 }
 
-/// Notes that files were not taken, unless all have been: the channel is closed then.
+/// Records that files were not taken. If all have been taken, the channel is closed.
 fn note_cut_short(shared: &Shared, items: &mut mpsc::Receiver<Vec<Item>>) {
     if !matches!(items.try_recv(), Err(TryRecvError::Disconnected)) {
         shared.tally().cut_short.store(true, Relaxed);
@@ -136,7 +135,7 @@ fn groups(items: Vec<Item>) -> Vec<Vec<Item>> {
     groups
 }
 
-/// Reads a group of files. Returns unchanged those that cannot be read now.
+/// Reads a group of files. Returns the outcomes, and the items that cannot be read now.
 async fn read_all(shared: &Arc<Shared>, group: Vec<Item>) -> (Vec<ReadOutcome>, Vec<Item>) {
     let shared = shared.clone();
     let reading = tokio::task::spawn_blocking(move || {
@@ -150,8 +149,9 @@ async fn read_all(shared: &Arc<Shared>, group: Vec<Item>) -> (Vec<ReadOutcome>, 
     reading.await.expect("reading does not panic")
 }
 
-/// Reads a file again until that works. One file at a time: large files would take the room on the
-/// disk from each other, and what was read waits in memory until it is started.
+/// Reads a file again until it succeeds. One file at a time: several large files would use up the
+/// disk space that one of them needs, and the outcomes wait in memory until their files are
+/// registered.
 async fn retry_in_turn(
     shared: &Arc<Shared>,
     item: Item,
@@ -166,7 +166,7 @@ async fn retry_in_turn(
         reading.await.expect("reading does not panic")
     };
     let failed = |fault: &Fault| {
-        // Only errors of the device count: a wait for room on the disk says nothing about it.
+        // Only errors of the device count, and not a full disk.
         let io = fault.cause.downcast_ref::<std::io::Error>();
         attempts.set(attempts.get() + u32::from(io.is_some_and(is_device_error)));
         let reason = WaitReason::read_failed(fault);
@@ -177,8 +177,8 @@ async fn retry_in_turn(
     outcome
 }
 
-/// The next retried file that has been read by now, if there is one. Waits for one if too many are
-/// being retried.
+/// The next retried file that has been read. `None` if there is none yet, and fewer than
+/// [`RETRIED_FILES_MAX`] files are being retried; with more, waits for one.
 async fn next_retried<F: Future>(retried: &mut FuturesUnordered<F>) -> Option<F::Output> {
     if retried.len() < RETRIED_FILES_MAX {
         retried.next().now_or_never().flatten()
@@ -187,7 +187,7 @@ async fn next_retried<F: Future>(retried: &mut FuturesUnordered<F>) -> Option<F:
     }
 }
 
-/// Reads, identifies and cuts a file; `attempt` counts how often, from 1.
+/// Reads, identifies and cuts a file. `attempt` is the number of this attempt, from 1.
 ///
 /// # Errors
 /// A transient fault: nothing is known about the file yet.
@@ -241,7 +241,7 @@ fn read(shared: &Shared, item: Item, attempt: u32) -> Result<ReadOutcome, Fault>
     }
 }
 
-/// What becomes of a file that could not be opened as a whole.
+/// The outcome of a file that could not be opened as a whole.
 ///
 /// # Errors
 /// As [`read`].
@@ -285,8 +285,8 @@ fn not_opened(
     }))
 }
 
-/// Whether an error passes by itself and says nothing about the file: no room, no memory, no
-/// descriptors, a file server that does not answer.
+/// Whether an error is transient and has no cause in the file: no room, no memory, no descriptors,
+/// a file server that does not answer.
 fn is_transient(error: &std::io::Error) -> bool {
     const NO_DESCRIPTORS: [i32; 2] = [libc::EMFILE, libc::ENFILE];
     matches!(
@@ -304,7 +304,7 @@ fn is_transient(error: &std::io::Error) -> bool {
         .is_some_and(|code| NO_DESCRIPTORS.contains(&code))
 }
 
-/// Whether the device failed to read. That may be transient or not.
+/// Whether the device failed to read, for a while or for ever.
 pub(super) fn is_device_error(error: &std::io::Error) -> bool {
     error.raw_os_error() == Some(libc::EIO)
 }
@@ -316,7 +316,7 @@ impl Ingest {
         self.options.dataset.clone().map_or_else(by_name, Ok)
     }
 
-    /// Whether an incomplete file may wait for the rest of it.
+    /// Whether an incomplete file may wait until the rest arrives.
     fn may_wait(&self, item: &Item) -> bool {
         self.options.incomplete_may_wait
             && item.origin != ItemOrigin::Archive

@@ -8,25 +8,26 @@ use crate::dataset::NoDataset;
 /// Why a file is quarantined.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum QuarantineReason {
-    /// No dataset takes a file of its name.
+    /// No dataset takes a file with this name.
     NoDataset(NoDataset),
-    /// Its document does not close, or is not one of the dataset.
+    /// The document does not close, or holds no records of the dataset.
     Unreadable(Unreadable),
-    /// Its compressed data is damaged, or inflates to too much.
+    /// The compressed data is damaged, or inflates to more than the limit.
     Damaged(String),
-    /// It is of a format that the engine does not read, with its name and the next step.
+    /// The file has a format that the engine does not read. Holds the format and the next step.
     UnsupportedFormat(String),
-    /// The system cannot read it, with the error.
+    /// The system cannot read the file. Holds the error.
     ReadFailed {
         error: String,
-        /// Its number, if records of it may be stored.
+        /// The file's number in the ledger, if some of its records may be stored.
         file_no: Option<u32>,
     },
-    /// Its content is not what was registered under this number.
+    /// The file changed after it was registered with this number. Some records of its former
+    /// content may be stored.
     Changed { file_no: u32 },
-    /// Its content is not what was read, all of which is stored under this number.
+    /// The file changed after all records of its former content were stored with this number.
     ChangedAfterRead { file_no: Option<u32> },
-    /// It was begun under this number by another definition of its dataset.
+    /// The file is pending with this number, by another definition of its dataset.
     OtherDefinition { file_no: u32 },
 }
 
@@ -57,7 +58,7 @@ impl QuarantineReason {
         }
     }
 
-    /// The code, then the text: what the ledger and `NAME.reason` have.
+    /// The code and the text, as the ledger and `NAME.reason` hold them.
     pub(super) fn with_code(&self) -> String {
         format!("{}: {self}", self.code())
     }

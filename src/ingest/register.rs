@@ -18,7 +18,7 @@ use super::tally::Tally;
 use crate::retry::{GivenUp, until_ok};
 use crate::sink::{EarlierState, NewFile, Registered};
 
-/// Registers files that were read, and sends on what has to be parsed of them.
+/// Registers files that were read, and sends on the chunks that must be parsed.
 pub(super) async fn start(
     shared: &Arc<Shared>,
     outcomes: Vec<ReadOutcome>,
@@ -33,15 +33,15 @@ pub(super) async fn start(
         }
     }
     let started = register(shared, ready).await?;
-    // A shutdown that drains closes the channel first, and what is registered goes on at the next
-    // start.
+    // A shutdown that drains closes the channel first. The next start goes on with the registered
+    // files.
     if !started.is_empty() && jobs.send(started).await.is_err() && !shared.drain.is_cancelled() {
         return Err(GivenUp::Stopped);
     }
     Ok(())
 }
 
-/// Enters files into the ledger. Returns what has to be parsed of them. A file that the ledger
+/// Enters files into the ledger. Returns the chunks that must be parsed. A file that the ledger
 /// covers as a whole is finished, and a copy joins the flight of its content.
 async fn register(shared: &Arc<Shared>, ready: Vec<ReadyFile>) -> Result<Vec<Job>, GivenUp> {
     if ready.is_empty() {
@@ -127,8 +127,8 @@ async fn enter(shared: &Arc<Shared>, files: &[NewFile]) -> Result<Vec<Registered
     Ok(known)
 }
 
-/// Folds the ledger entries that a settled file may still have: a kill between its last commit and
-/// its settling leaves them.
+/// Removes the ledger entries that a settled file may still have after a kill between its last
+/// commit and its settling.
 async fn fold_settled(shared: &Arc<Shared>, known: &[Registered]) -> Result<(), GivenUp> {
     let settled = known
         .iter()
@@ -143,7 +143,7 @@ async fn fold_settled(shared: &Arc<Shared>, known: &[Registered]) -> Result<(), 
         .map(drop)
 }
 
-/// Begins the flight of a file. Returns what has to be parsed of it.
+/// Begins the flight of a file. Returns the chunks that must be parsed.
 async fn begin(
     shared: &Arc<Shared>,
     ready: ReadyFile,

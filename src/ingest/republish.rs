@@ -1,4 +1,5 @@
-//! Publishes again what neither the queue nor the ledger has: the queue was emptied, or lost frames.
+//! Publishes frames again that are in neither queue nor ledger: the queue was emptied, or lost
+//! them.
 
 use std::collections::HashMap;
 use std::io::ErrorKind;
@@ -16,19 +17,19 @@ use crate::content::{self, ContentError};
 use crate::retry::{GivenUp, until_ok};
 use crate::telemetry;
 
-/// A file that has been still for this long, while the queue is empty, has lost frames.
+/// A file without progress for this long, while the queue is empty, has lost frames.
 pub(super) const LOST_AFTER: Duration = Duration::from_secs(2);
 
-/// A file that has been still for this much longer than the oldest frame is in the queue has lost
-/// frames: its own would have been read before that one. As long as no worker reads, nothing is
-/// lost.
+/// A file has lost frames if its time without progress exceeds the age of the oldest frame in the
+/// queue by this much: its own frames would have been read before that one. As long as no worker
+/// reads, no frame counts as lost.
 const STUCK_AFTER: Duration = Duration::from_secs(60);
 
-/// A file that has been still for this long has lost frames, whatever the queue holds. If they are
-/// in the queue after all, they are there twice, which is harmless.
+/// A file without progress for this long counts as having lost frames, whatever the queue holds. If
+/// its frames are still in the queue, they are committed twice, which is harmless.
 const LOST_IN_ANY_CASE_AFTER: Duration = Duration::from_secs(60 * 60);
 
-/// Publishes again what is lost of files that have been still for [`LOST_AFTER`].
+/// Publishes again the lost frames of files without progress for [`LOST_AFTER`].
 pub(super) async fn republish_lost(
     shared: &Arc<Shared>,
     jobs: &mpsc::Sender<Vec<Job>>,
@@ -37,7 +38,8 @@ pub(super) async fn republish_lost(
     if still.is_empty() || shared.drain.is_cancelled() {
         return Ok(());
     }
-    // A fault of the broker says nothing about the frames: settle asks again after its interval.
+    // After a fault of the broker, nothing is known about the frames: settle asks again after its
+    // interval.
     let broker = &shared.ingest.broker;
     let (Ok(depth), Ok(oldest)) = (broker.depth().await, broker.oldest().await) else {
         return Ok(());
@@ -53,7 +55,8 @@ pub(super) async fn republish_lost(
             .filter(|no| flights.get(no).is_some_and(is_lost))
             .collect()
     };
-    // Asked again after the depth: frames leave the queue only after they are in the ledger.
+    // The ledger is asked after the length of the queue, since frames leave the queue only after
+    // they are in the ledger.
     let covered = || shared.sink().coverage(&lost);
     let covered = until_ok("reading the ledger", &shared.stop, |_| {}, covered).await?;
     let covered: HashMap<u32, _> = lost.into_iter().zip(covered).collect();
@@ -74,13 +77,13 @@ pub(super) async fn republish_lost(
     Ok(())
 }
 
-/// Whether a file has lost frames: it has been still for `still`, and of the `queued` frames in the
-/// queue the oldest has been there for `oldest`.
+/// Whether a file has lost frames. `still` is its time without progress, `queued` the number of
+/// frames in the queue, and `oldest` the age of the oldest of them.
 fn is_lost(still: Duration, queued: u64, oldest: Duration) -> bool {
     queued == 0 || still >= oldest + STUCK_AFTER || still >= LOST_IN_ANY_CASE_AFTER
 }
 
-/// Opens a file again for the chunks that are missing. `None` if it cannot be read, now or ever.
+/// Opens a file again for its missing chunks. `None` if it cannot be read now, or never.
 async fn reopen(
     shared: &Arc<Shared>,
     file_no: u32,

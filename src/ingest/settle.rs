@@ -1,5 +1,5 @@
-//! Asks the ledger which files are stored as a whole, and lets them go to history. Files that do not
-//! get on are handed to republish.
+//! Asks the ledger which files are stored as a whole, settles them, and hands them to dispose.
+//! Files without progress go to republish.
 
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
@@ -27,10 +27,10 @@ const ASK_FILES: usize = 500;
 /// commits of other processes.
 const ROUND_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Shortest pause between two rounds. A pause is as long as the round before it took, and ends early
-/// if nothing more will come. In a load of small files commits come every few milliseconds, so this
-/// lets some of them be settled together; it is short against the 250 ms that a file may take to
-/// history.
+/// Shortest pause between two rounds. A pause is as long as the last round, and ends early if no
+/// further commit will come. In a load of small files, commits come every few milliseconds, so that
+/// several files are settled together. A much longer pause would delay files on their way to
+/// history, which should take 250 ms at most.
 const ROUND_PAUSE: Duration = Duration::from_millis(10);
 
 /// Settles until `all_read` is cancelled, no flight is left, and every file has been moved; then
@@ -65,7 +65,7 @@ pub(super) async fn run(
     }
 }
 
-/// Whether no flight is left but those that a shutdown has cut: some of their chunks are never
+/// Whether no flight is left, except flights with chunks that the shutdown keeps from being
 /// published.
 fn no_flight_goes_on(shared: &Shared) -> bool {
     let flights = shared.flights();
@@ -73,7 +73,7 @@ fn no_flight_goes_on(shared: &Shared) -> bool {
     flights.values().all(is_cut)
 }
 
-/// Waits until the last records of the last files are committed: there is nothing left to wait for.
+/// Waits until all files are read and all their records are committed: no further commit will come.
 async fn all_committed(shared: &Shared, all_read: &CancellationToken) {
     all_read.cancelled().await;
     while !shared.flights().values().all(Flight::is_committed) {
@@ -85,7 +85,7 @@ async fn all_committed(shared: &Shared, all_read: &CancellationToken) {
     }
 }
 
-/// Takes note of what workers of this process have committed: records by file.
+/// Records how many records of each file the workers of this process have committed.
 fn note_committed(shared: &Shared, committed: HashMap<u32, u64>) {
     let mut flights = shared.flights();
     for (file_no, records) in committed {
@@ -96,8 +96,8 @@ fn note_committed(shared: &Shared, committed: HashMap<u32, u64>) {
     }
 }
 
-/// One round: asks the ledger about the files that are due, settles those that it covers, and
-/// publishes again what the others have lost.
+/// One round: asks the ledger about the files that are due, settles the files that it covers, and
+/// publishes lost frames of the other files again.
 async fn settle_due(shared: &Arc<Shared>, jobs: &mpsc::Sender<Vec<Job>>) -> Result<(), GivenUp> {
     let due = due(shared);
     let mut still = Vec::new();
@@ -125,8 +125,8 @@ fn due(shared: &Shared) -> Vec<u32> {
     due
 }
 
-/// Takes note of what the ledger covers of files that are not settled. Adds those that have been
-/// still for long to `still`.
+/// Records the ledger's coverage of files that are not settled. Adds files without progress for
+/// [`LOST_AFTER`] to `still`.
 fn note_covered(shared: &Shared, asked: &[u32], covered: &[Vec<Range<u64>>], still: &mut Vec<u32>) {
     let mut flights = shared.flights();
     for (file_no, covered) in asked.iter().zip(covered) {
@@ -140,7 +140,7 @@ fn note_covered(shared: &Shared, asked: &[u32], covered: &[Vec<Range<u64>>], sti
     }
 }
 
-/// Settles the files that the ledger covers as a whole, and lets them go to history. Returns the
+/// Settles the files that the ledger covers as a whole, and hands them to dispose. Returns the
 /// other files.
 async fn settle(shared: &Arc<Shared>, asked: &[u32]) -> Result<Vec<u32>, GivenUp> {
     let settle = || shared.sink().settle(asked);

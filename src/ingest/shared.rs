@@ -1,4 +1,5 @@
-//! What the tasks of ingest share: the parts that they work with, the open flights, the byte budget.
+//! The state that the tasks of ingest share: broker, sink and inbox, the open flights, the byte
+//! budget.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -24,7 +25,7 @@ use crate::worker::Progress;
 /// would cost memory; fewer would make tens of thousands of small files wait for each other.
 const FLIGHTS_MAX: usize = 8_192;
 
-/// How ingest works.
+/// The options of ingest.
 #[derive(Debug, Clone)]
 pub struct IngestOptions {
     /// Largest chunk, and so largest frame.
@@ -35,11 +36,11 @@ pub struct IngestOptions {
     pub content: ContentOptions,
     /// The dataset of all files. `None` if the name of each file decides.
     pub dataset: Option<Arc<Dataset>>,
-    /// Whether an incomplete file may wait for the rest of it. If not, it is quarantined.
+    /// Whether an incomplete file may wait until the rest arrives. If not, it is quarantined.
     pub incomplete_may_wait: bool,
 }
 
-/// Ingest, with the parts that it works with.
+/// Ingest, with all that it uses.
 pub struct Ingest {
     /// Carries frames to the workers.
     pub broker: Arc<dyn Broker>,
@@ -53,7 +54,7 @@ pub struct Ingest {
     pub progress: Arc<Progress>,
     /// Sums over the run.
     pub tally: Arc<Tally>,
-    /// How it works.
+    /// The options.
     pub options: IngestOptions,
 }
 
@@ -71,9 +72,9 @@ pub(super) struct Shared {
     pub(super) disposals: Disposals,
     /// Wakes settle: a flight has nothing left to publish, or a stuck file was moved.
     pub(super) settle_soon: Notify,
-    /// Cancelled once no file and no chunk is to be begun any more.
+    /// Cancelled when no further file and no further chunk may be begun.
     pub(super) drain: CancellationToken,
-    /// Cancelled once no frame comes to publish any more.
+    /// Cancelled when the last frame has been published.
     pub(super) all_published: CancellationToken,
     pub(super) stop: CancellationToken,
 }

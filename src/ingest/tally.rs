@@ -16,13 +16,13 @@ pub struct Tally {
     pub files: AtomicU64,
     /// Files whose records are all stored, without duplicates.
     pub settled: AtomicU64,
-    /// Files whose content the ledger had already.
+    /// Files whose content was already in the ledger.
     pub duplicates: AtomicU64,
     /// Files in quarantine.
     pub quarantined: AtomicU64,
-    /// Files left where they were, because they are not complete or are being written.
+    /// Files left in their place, because they are not complete or are being written.
     pub left: AtomicU64,
-    /// Marker files, which were passed over.
+    /// Marker files, which are ignored.
     pub passed_over: AtomicU64,
     /// Records of settled files.
     pub records: AtomicU64,
@@ -32,9 +32,10 @@ pub struct Tally {
     pub rejects: AtomicU64,
     /// Rejects found by this process so far, of files settled or not.
     pub rejected: AtomicU64,
-    /// Stored bytes that are done, for a progress bar. A share of a file counts when it is committed.
+    /// Bytes of files whose records are committed, for a progress bar. Part of a file counts when
+    /// its records are committed.
     pub bytes_done: AtomicU64,
-    /// Stored bytes of settled files.
+    /// Bytes of settled files.
     pub bytes: AtomicU64,
     /// Whether files were not taken because the run was stopped.
     pub cut_short: AtomicBool,
@@ -42,7 +43,7 @@ pub struct Tally {
 }
 
 impl Tally {
-    /// Files that intake has taken and that are neither settled, in quarantine nor left.
+    /// Files that intake has taken and that have not ended: not settled, quarantined or left.
     #[must_use]
     pub fn unfinished(&self) -> u64 {
         let Self {
@@ -57,13 +58,13 @@ impl Tally {
         files.load(Relaxed).saturating_sub(ended.iter().sum())
     }
 
-    /// The files in work that cannot be read or moved now: why, and since when.
+    /// The files in work that cannot be read or moved now, each with the reason and its beginning.
     #[must_use]
     pub fn stuck(&self) -> Vec<(Waiting, Instant)> {
         self.stuck.lock().values().cloned().collect()
     }
 
-    /// Notes that a file cannot go on now. Returns whether it was able to until now.
+    /// Records that a file cannot go on now. Returns whether it could go on until now.
     pub(super) fn note_stuck(&self, file: &Claimed, reason: WaitReason) -> bool {
         let mut stuck = self.stuck.lock();
         let since = stuck.get(&file.path).map(|(_, since)| *since);
@@ -76,7 +77,7 @@ impl Tally {
         since.is_none()
     }
 
-    /// Notes that a file goes on. Does nothing if it was not stuck.
+    /// Records that a file goes on. Does nothing if it was not stuck.
     pub(super) fn note_unstuck(&self, file: &Claimed) {
         self.stuck.lock().remove(&file.path);
     }

@@ -1,4 +1,4 @@
-//! Takes a file out of its flight: it changed, was removed, or cannot be read any more.
+//! Takes a file out of its flight because it changed, was removed, or can no longer be read.
 
 use std::sync::Arc;
 
@@ -13,8 +13,8 @@ use crate::content::ContentError;
 use crate::dataset::Dataset;
 use crate::retry::GivenUp;
 
-/// Notes that a file cannot be read now. Once the device has failed to read it
-/// [`DEVICE_ATTEMPTS`] times, it is quarantined.
+/// Records that a file cannot be read now. Quarantines it after the device has failed to read it
+/// [`DEVICE_ATTEMPTS`] times.
 pub(super) async fn note_unreadable(
     shared: &Arc<Shared>,
     file_no: u32,
@@ -35,20 +35,20 @@ pub(super) async fn note_unreadable(
     Ok(())
 }
 
-/// Takes a file out of its flight that is no longer what was registered.
+/// Takes a file out of its flight that has changed since it was registered.
 ///
-/// Frames of it that were published before were made of good bytes. Their rows are stored under its
-/// number, with their ledger entries, and they stay. So in the ledger the file is quarantined and
-/// covered in part, while the file in quarantine has another content. If the old content arrives
-/// again, the same number is completed. The new content, if it arrives again, is another file. A
-/// file of an archive is not moved: it stays where it is, and is pending in the ledger.
+/// Frames that were published before the change hold records of the former content. Their rows and
+/// ledger entries stay. So the ledger lists the former content as quarantined and covered in part,
+/// while the file in quarantine has the new content. If the former content arrives again, the rest
+/// of its records are stored under the same number. The new content is another file, if it arrives
+/// again. A file of an archive is not moved: it stays in its place, and is pending in the ledger.
 ///
-/// If copies of the content have arrived meanwhile, the flight goes on with the next of them.
+/// If copies of the former content have arrived, the flight goes on with the next copy.
 pub(super) async fn withdraw_changed(shared: &Arc<Shared>, file_no: u32) -> Result<(), GivenUp> {
     withdraw_bad(shared, file_no, QuarantineReason::Changed { file_no }).await
 }
 
-/// Takes a file out of its flight that cannot be read any more, or is not what was registered. See
+/// Takes a file out of its flight that can no longer be read, or has changed. See
 /// [`withdraw_changed`].
 async fn withdraw_bad(
     shared: &Arc<Shared>,
@@ -67,7 +67,7 @@ async fn withdraw_bad(
     let file = BadFile {
         item,
         dataset: Some(rest.dataset),
-        // With a copy, the file of the ledger goes on in that copy, and only this file is
+        // If the flight goes on with a copy, the ledger entry stays, and only this file is
         // quarantined.
         hash: rest.is_over.then_some(rest.hash),
         reason,
@@ -75,9 +75,9 @@ async fn withdraw_bad(
     quarantine(shared, file).await
 }
 
-/// Takes a file out of its flight that was removed. If it was the last of its content, its records
-/// that are not published are lost with it. It stays pending in the ledger until the content
-/// arrives again.
+/// Takes a file out of its flight that was removed. If it was the last file with its content, its
+/// unpublished records are lost with it. The ledger lists it as pending until the content arrives
+/// again.
 pub(super) fn withdraw_gone(shared: &Shared, file_no: u32) {
     if let Some((item, _)) = take_first(shared, file_no) {
         tracing::error!(file = ?item.file.path, "was removed while it was loaded; bring it again");
@@ -93,7 +93,7 @@ struct Remainder {
     is_over: bool,
 }
 
-/// Takes the first file out of its flight, and ends the flight if there is no copy to go on with.
+/// Takes the first file out of its flight, and ends the flight if it has no copy.
 fn take_first(shared: &Shared, file_no: u32) -> Option<(Item, Remainder)> {
     let mut flights = shared.flights();
     let flight = flights.get_mut(&file_no)?;
