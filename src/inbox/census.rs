@@ -1,4 +1,4 @@
-//! How many files and bytes are in the directories, for the metrics. Reads and never moves.
+//! Counts the files and bytes in the directories, for metrics and status. Moves no file.
 
 use std::fs::{self, Metadata};
 use std::io;
@@ -13,24 +13,24 @@ use super::open::Inbox;
 use super::requeue::count_quarantined;
 use super::times::arrived;
 
-/// The files of a directory in sum.
+/// The number, bytes and age of the files in a directory.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Count {
-    /// How many.
+    /// How many files the directory has.
     pub files: u64,
-    /// Their bytes.
+    /// The bytes of all files.
     pub bytes: u64,
-    /// When the oldest of them came into the directory, or was last written there. `None` if there
-    /// is no file.
+    /// When the oldest file arrived in the directory, or was last written there. `None` if the
+    /// directory has no file.
     pub oldest: Option<SystemTime>,
 }
 
-/// The files that are not stored as a whole.
+/// The counts of the directories whose files are not completely stored.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Census {
-    /// Those of inbound.
+    /// The count of inbound.
     pub inbound: Count,
-    /// Those of work.
+    /// The count of work.
     pub work: Count,
 }
 
@@ -46,7 +46,7 @@ impl Inbox {
         })
     }
 
-    /// Counts the files of history: there may be very many.
+    /// Counts the files of history. Reads the whole directory, which may have very many files.
     ///
     /// # Errors
     /// The directory cannot be read.
@@ -63,11 +63,11 @@ impl Inbox {
     }
 }
 
-/// Counts the files of inbound and work, and of quarantine, as an engine of these directories does.
-/// A directory that does not exist yet has none.
+/// Counts the files of inbound, work and quarantine, as an engine with these directories does. A
+/// directory that does not exist counts as empty.
 ///
 /// # Errors
-/// A directory cannot be read; with its path.
+/// A directory cannot be read. The error names it.
 pub fn count_files(directories: &Directories, markers: &Markers) -> io::Result<(Census, u64)> {
     fn about<T: Default>(path: &Path, counted: io::Result<T>) -> io::Result<T> {
         match counted {
@@ -97,8 +97,8 @@ fn count(directory: &Path, markers: &Markers) -> io::Result<Count> {
     let mut count = Count::default();
     for entry in fs::read_dir(directory)? {
         let entry = entry?;
-        // A hidden or temporary file has not arrived yet, or is another program's. In work it is the
-        // lock or the pause. A copy of a move counts: it takes the room of a file.
+        // A hidden or temporary file in inbound has not arrived yet, or belongs to another program.
+        // In work, it is the lock or the pause. A copy of a move counts: it takes the room of a file.
         let name = entry.file_name();
         if (is_temporary(&name) && !is_copy(&name)) || markers.has(&name) {
             continue;

@@ -1,8 +1,8 @@
-//! The claim: the move of a file from inbound into work, after which it is this process's alone.
+//! The claim: the move of a file from inbound to work. After it, only this process uses the file.
 //!
-//! An error of a claim belongs to its file, which waits while the others go on: a damaged inode or a
-//! stale handle must not hold up the files behind it. Only an error that every further file would
-//! meet too ends a claim of many.
+//! A file whose claim fails waits while other files go on: a damaged inode or a stale handle must
+//! not delay other files. A claim of many files ends early only if the error would affect every
+//! file.
 
 use std::ffi::OsString;
 use std::fs::{self, File, Metadata};
@@ -28,15 +28,16 @@ const TAIL_BYTES: usize = 4096;
 /// A file in work, or of an archive.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Claimed {
-    /// Its name in work, and in history if the name is free there.
+    /// The file's name in work. In history it has the same name, unless that is taken.
     pub name: OsString,
-    /// Its path.
+    /// The file's path.
     pub path: PathBuf,
-    /// Its size in bytes.
+    /// The file's size in bytes.
     pub bytes: u64,
-    /// When it was last written.
+    /// When the file was last written.
     pub modified: SystemTime,
-    /// When it came into inbound. For a file that was found in work, when it came there.
+    /// When the file arrived in inbound. For a file that an earlier run left in work: when it
+    /// arrived in work.
     pub arrived: SystemTime,
 }
 
@@ -45,15 +46,15 @@ pub struct Claimed {
 pub enum Claim {
     /// The file is in work.
     Taken(Claimed),
-    /// The file has to wait in inbound.
+    /// The file waits in inbound.
     Waits(WaitReason),
 }
 
 impl Inbox {
-    /// Takes a file out of inbound, if it is whole as far as can be seen without reading all of it.
+    /// Takes a file out of inbound, unless it is seen to be incomplete. Reads only its end.
     ///
     /// # Errors
-    /// The system's.
+    /// A system call fails.
     pub fn claim(&self, candidate: &Candidate) -> io::Result<Claim> {
         let from = self.directories.inbound.join(&candidate.name);
         let (file, metadata) = match content::open_regular(&from) {
@@ -63,11 +64,11 @@ impl Inbox {
             }
             Err(_) => return Ok(Claim::Waits(WaitReason::Gone)),
         };
-        // Asked again, of the open file: since the scan the name may have passed to another file.
+        // Checked again with the open file: since the scan, another file may have taken the name.
         if self.has_other_name(&metadata) {
             return Ok(Claim::Waits(WaitReason::OtherName));
         }
-        // The lease lasts until the file has moved, so that no writer slips in between.
+        // The lease lasts until the file has moved, so that no writer opens it in between.
         match content::writers(&file) {
             Writers::Some => return Ok(Claim::Waits(WaitReason::BeingWritten)),
             Writers::Unknown if age(&metadata) < self.patience().quiet_time => {
@@ -75,8 +76,8 @@ impl Inbox {
             }
             Writers::Unknown | Writers::None => {}
         }
-        // A file that cannot be read here is claimed: the stage that reads all of it judges it, and
-        // it must not hold up the files behind it.
+        // A file whose end cannot be read is claimed as well: the stage that reads the whole file
+        // decides about it.
         if self.is_young(&metadata) && !seems_closed(&file, metadata.len()).unwrap_or(true) {
             self.note_incomplete(&candidate.name, &metadata);
             return Ok(Claim::Waits(WaitReason::Incomplete));
@@ -90,11 +91,11 @@ impl Inbox {
         }
     }
 
-    /// Claims files in the order given. A file that has to wait, or whose claim fails, is added to
-    /// `waits`.
+    /// Claims files in order. A file that must wait, or whose claim fails, is added to `waits`.
     ///
-    /// Returns the claimed files, which have to go on even after an error (only the next start
-    /// lists work), and the error that ended the claim early because it affects every file.
+    /// Returns the claimed files, and the error that ended the claim early because it affects every
+    /// file. The caller must load the claimed files even after an error, since only the next start
+    /// lists work.
     pub fn claim_all(
         &self,
         files: &[Candidate],
@@ -110,7 +111,7 @@ impl Inbox {
                 }
                 Err(error) if affects_every_file(&error) => return (claimed, Some(error)),
                 Err(error) => {
-                    // Of very many files the log names only the first, too.
+                    // The log, like the list, names only the first of very many files.
                     if waits.add(name(), WaitReason::claim_failed(&error)) {
                         tracing::warn!(name = ?file.name, %error, "cannot be claimed, and waits");
                     }
@@ -120,7 +121,7 @@ impl Inbox {
         (claimed, None)
     }
 
-    /// The files of work: claimed by an earlier run of this process.
+    /// The files of work, which an earlier run claimed.
     ///
     /// # Errors
     /// The directory cannot be read.
@@ -137,15 +138,15 @@ impl Inbox {
         Ok(found)
     }
 
-    /// Whether more of a claimed file may still come.
+    /// Whether a claimed file may still grow.
     #[must_use]
     pub fn may_grow(&self, file: &Claimed) -> bool {
         fs::metadata(&file.path).is_ok_and(|metadata| self.is_young(&metadata))
     }
 }
 
-/// Whether the error of a move would meet every other file, too: no room, no memory, no descriptors,
-/// or no directory to move it into. (A file that was removed itself is no error.)
+/// Whether the error of a move would affect every other file as well: no room, no memory, no
+/// descriptors, or no target directory. (The removal of the file itself is not an error.)
 #[must_use]
 pub fn affects_every_file(error: &io::Error) -> bool {
     use io::ErrorKind::{NotFound, OutOfMemory, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
@@ -161,16 +162,16 @@ pub fn affects_every_file(error: &io::Error) -> bool {
 /// The files of an archive.
 #[derive(Debug, Default)]
 pub struct Archive {
-    /// Its files, without temporary ones and markers.
+    /// The files, without temporary files and markers.
     pub files: Vec<Claimed>,
-    /// How many marker files it has.
+    /// How many marker files the archive has.
     pub markers: u64,
 }
 
 /// All regular files below `path`, or `path` itself, without following links: an archive.
 ///
 /// # Errors
-/// The system's, with the path that it concerns.
+/// A directory or file cannot be read. The error names it.
 pub fn archive(path: &Path, markers: &Markers) -> io::Result<Archive> {
     let mut found = Archive::default();
     let mut open = vec![path.to_owned()];
@@ -220,7 +221,8 @@ fn seems_closed(file: &File, bytes: u64) -> io::Result<bool> {
         .iter()
         .rev()
         .find(|byte| !byte.is_ascii_whitespace());
-    // A line of NDJSON with another end is a whole record, if a bad one, once it has its line break.
+    // A line of NDJSON with another end is a whole record once it has its line break, even if the
+    // record is bad.
     Ok(
         matches!(last, Some(b'}' | b']'))
             || (read > 0 && tail[read - 1] == b'\n' && last.is_some()),

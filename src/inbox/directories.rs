@@ -2,12 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-/// Where files come from and go to.
+/// The four directories of an engine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Directories {
     /// Files arrive here.
     pub inbound: PathBuf,
-    /// Claimed files, while their records are on the way.
+    /// Claimed files, until their records are stored.
     pub work: PathBuf,
     /// Files whose records are all stored.
     pub history: PathBuf,

@@ -1,4 +1,4 @@
-//! The lock on work, which one process has from its start to its end.
+//! The lock on work, which one process holds from its start to its end.
 
 use std::fs::{File, TryLockError};
 use std::io::{self, Read as _, Write as _};
@@ -16,7 +16,7 @@ impl Lock {
     /// Takes the lock of a work directory.
     ///
     /// # Errors
-    /// Fatal: its file cannot be made or locked, or another process has it.
+    /// Fatal: the lock file cannot be created or locked, or another process holds the lock.
     pub(super) fn take(work: &Path) -> Result<Self, Fault> {
         let path = work.join(LOCK_FILE);
         let cannot = |error: io::Error| {
@@ -49,8 +49,8 @@ impl Lock {
                     .with_next_step("use a file system with locks for --work"));
             }
         }
-        // Only for messages: a full disk must not keep the engine from starting, which then waits for
-        // room by itself.
+        // The process id is only for messages. If the disk is full, the engine must start without
+        // it, and waits for room later.
         let noted = file
             .set_len(0)
             .and_then(|()| write!(file, "{}", std::process::id()));
@@ -61,7 +61,7 @@ impl Lock {
     }
 }
 
-/// The process id in a lock file, for people. The file is empty if the disk was full.
+/// The process id in a lock file, for messages. The file is empty if the disk was full.
 fn process_id(holder: &str) -> String {
     match holder.trim() {
         "" => "(number unknown)".to_owned(),
@@ -69,7 +69,7 @@ fn process_id(holder: &str) -> String {
     }
 }
 
-/// The process that has this work directory locked. `None` if no process has.
+/// The process that holds the lock of this work directory. `None` if no process holds it.
 #[must_use]
 pub fn holder(work: &Path) -> Option<String> {
     let mut file = File::open(work.join(LOCK_FILE)).ok()?;
@@ -82,10 +82,10 @@ pub fn holder(work: &Path) -> Option<String> {
 }
 
 impl Drop for Lock {
-    /// Closing alone would leave the lock to a child process that is being started at this moment: the
-    /// child has the file open until it runs its own program.
+    /// Unlocks explicitly. If the file were only closed, a child process that is starting at this
+    /// moment would hold the lock: it has the file open until it runs its program.
     fn drop(&mut self) {
-        // If it fails, the close that follows unlocks, unless a child has the file open.
+        // If this fails, closing the file unlocks it, unless a child has the file open.
         let _ = self.0.unlock();
     }
 }
@@ -99,7 +99,7 @@ mod tests {
         let work = tempfile::tempdir().unwrap();
         let lock = Lock::take(work.path()).unwrap();
         assert!(Lock::take(work.path()).is_err());
-        // What a fork leaves in the child until it runs its own program.
+        // A descriptor as a fork leaves it in the child until the child runs its program.
         let in_the_child = lock.0.try_clone().unwrap();
         drop(lock);
         Lock::take(work.path()).unwrap();

@@ -1,16 +1,17 @@
 //! The four directories, and every move between them.
 //!
-//! A file is in exactly one of inbound, work, history and quarantine. It moves by rename, never over
-//! another file, and keeps its name, with a number after it if the name is taken. Claiming is the
-//! rename into work, and one process at a time has work locked. The scan of inbound is the truth
-//! about its files; notifications only shorten the wait.
+//! A file is in exactly one of inbound, work, history and quarantine. It moves by rename, never
+//! replaces another file, and keeps its name; if the name is taken, a number is added. A claim is
+//! the rename into work, which one process at a time has locked. The scan of inbound finds all
+//! files; notifications only make it start earlier.
 //!
-//! No directory is synced after a rename on one device: a rename that a power cut takes back is done
-//! again, since the ledger knows the file by its content. Knows nothing of records or datasets.
+//! No directory is synced after a rename within a device: a rename that a power cut undoes is
+//! repeated, since the ledger identifies the file by its content. Knows nothing of records or
+//! datasets.
 //!
-//! In the order of the flow: `open` locks the directories, `notifications` wakes, `scan` lists inbound,
-//! `claim` takes files into work, `release` moves them out of work, `requeue` brings them back from
-//! quarantine. `moving` makes each move, with the names of `names`.
+//! In the order of the flow: `open` locks the directories, `notifications` wakes intake, `scan`
+//! lists inbound, `claim` moves files to work, `release` moves them out of work, `requeue` moves
+//! files from quarantine to inbound. `moving` does each move, with names from `names`.
 
 mod census;
 mod claim;

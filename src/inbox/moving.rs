@@ -1,10 +1,12 @@
-//! The move of a file into a directory: never over another, and whole or not at all.
+//! The move of a file into a directory. It never replaces a file, and is complete or does not
+//! happen.
 //!
-//! A rename does it, or a second name where the file system has no rename that never replaces
-//! ([`move_by_link`]). If the devices differ, the file is copied: see [`copy_across`]. No half copy
-//! has a final name, and only a file that was copied as it is now is removed. A kill in the middle
-//! leaves the file where it was, and may leave a copy of it, or leave it set aside: [`clear_up`]
-//! removes the one and puts the other back.
+//! The move is a rename. If the file system has no rename that never replaces a file, the file gets
+//! a second name and loses the first ([`move_by_link`]). To another device, the file is copied: see
+//! [`copy_across`]. No half copy ever has a final name, and a file is removed only if its copy has
+//! its current content. A kill in the middle leaves the file in its old place; it may leave a copy,
+//! or leave the file set aside under another name. [`clear_up`] removes such a copy, and gives such a
+//! file its name back.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, Metadata, TryLockError};
@@ -21,10 +23,10 @@ use super::names::{NAME_BYTES_MAX, numbered, numbered_with_reason, reason_path};
 use crate::batch::ContentHash;
 use crate::content::{self, Hasher};
 
-/// The beginning of the name of a copy until it is whole.
+/// The beginning of the name of an unfinished copy.
 pub(super) const COPY_PREFIX: &str = ".lemonade-moving-";
 
-/// Random characters after the prefix.
+/// Number of random characters after the prefix.
 const COPY_SUFFIX_CHARS: usize = 6;
 
 /// The beginning of the name of a file whose copy is whole, until it is removed. The rest is its own
@@ -58,16 +60,16 @@ pub(super) fn move_content_into(
     Err(io::ErrorKind::AlreadyExists.into())
 }
 
-/// Moves a file like [`move_into`], and puts a text beside it in `NAME.reason`. The text is written
-/// first, so that no kill leaves a file without it; the same text that such a kill left there is
-/// used. A name counts as taken, too, if the name of its reason is.
+/// Moves a file like [`move_into`], and writes a text beside it to `NAME.reason`. The text is
+/// written first, so that no kill leaves the file without it. If a kill has left the same text, it
+/// is kept. A name also counts as taken if the name of its reason is taken by another text.
 pub(super) fn move_with_reason(
     from: &Path,
     to: &Path,
     name: &OsStr,
     text: &str,
 ) -> io::Result<PathBuf> {
-    // No reason is written for a file that was removed, as far as that can be known.
+    // No reason is written if the file was removed before.
     fs::symlink_metadata(from)?;
     for attempt in 0..u32::MAX {
         let target = to.join(numbered_with_reason(name, attempt));
@@ -77,7 +79,8 @@ pub(super) fn move_with_reason(
         }
         match rename_new(from, &target, None) {
             Ok(()) => return Ok(target),
-            // Another process was faster: the reason is that of its file, if both have the same one.
+            // Another process was faster. If both files have the same reason, it now belongs to the
+            // other file.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             Err(error) => return Err(error),
         }
@@ -88,11 +91,11 @@ pub(super) fn move_with_reason(
 /// Writes a reason. Returns whether its name was free, or taken by the same reason.
 ///
 /// # Errors
-/// The system's, such as no room: the file stays where it is until its reason can be beside it.
+/// A system call fails, for example because the disk is full. Then the file is not moved.
 fn write_reason(beside: &Path, text: &str) -> io::Result<bool> {
     let made = File::create_new(beside);
     let written = made.and_then(|mut file| {
-        // Half of a reason would take the name that the next attempt needs.
+        // Removes a half-written reason, which would take the name that the next attempt needs.
         file.write_all(text.as_bytes()).inspect_err(|_| {
             let _ = fs::remove_file(beside);
         })
@@ -133,19 +136,19 @@ fn lacks_noreplace(error: Errno) -> bool {
     matches!(error, Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP)
 }
 
-/// Moves a file within a device by a second name, which is never made over another file, and by
-/// taking the first one away with `unlink`.
+/// Moves a file within a device: gives it a second name, which never replaces a file, and removes
+/// the first one with `unlink`.
 ///
-/// A kill between the two leaves the file under both names. That is harmless: the ledger knows the
-/// content, so the name that is found again is a duplicate, which adds nothing and goes to history
-/// as any other. (With `hard_links = "wait"`, it waits until one of the two is removed.)
+/// A kill between the two steps leaves the file with both names. That is harmless: the ledger has
+/// the content, so the file under its first name loads as a duplicate, stores nothing and goes to
+/// history. (With `hard_links = "wait"`, it waits until one of the names is removed.)
 fn move_by_link(
     from: &Path,
     to: &Path,
     unlink: impl Fn(&Path) -> io::Result<()>,
 ) -> io::Result<()> {
     match fs::hard_link(from, to) {
-        // An earlier attempt made the second name.
+        // An earlier attempt has created the second name.
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists && is_same_file(from, to) => {}
         linked => linked?,
     }
@@ -153,13 +156,14 @@ fn move_by_link(
         return Ok(());
     };
     match error.kind() {
-        // Another process removed the first name, or a server removed it that was asked twice.
+        // Another process removed the first name, or a file server received the request twice.
         io::ErrorKind::NotFound => return Ok(()),
-        // The file has not moved: each further attempt would leave one more name of it.
+        // The file has not moved. The second name is removed, since each further attempt would
+        // leave another one.
         io::ErrorKind::PermissionDenied | io::ErrorKind::ResourceBusy => {
             let _ = fs::remove_file(to);
         }
-        // The first name may be removed all the same, so the second one has to stay.
+        // The first name may have been removed despite the error, so the second one must stay.
         _ => {}
     }
     Err(error)
@@ -170,10 +174,11 @@ fn is_same_file(one: &Path, other: &Path) -> bool {
     matches!((place(one), place(other)), (Ok(one), Ok(other)) if one == other)
 }
 
-/// Moves a file to another name beside it and back again, as all files are moved.
+/// Moves a file to another name in its directory and back, in the same way as all moves. For
+/// `doctor`.
 ///
 /// # Errors
-/// No file can be moved here. This one is where it was.
+/// No file can be moved in this directory. The file is in its old place.
 pub fn try_move(file: &Path) -> io::Result<()> {
     let mut aside = file.as_os_str().to_owned();
     aside.push("-moved");
@@ -184,17 +189,18 @@ pub fn try_move(file: &Path) -> io::Result<()> {
     })
 }
 
-/// Moves a file to another device.
+/// Moves a file to another device:
 ///
-/// 1. It is locked, so that of several engines with one inbound only one copies it.
-/// 2. It is copied under a temporary name, and the copy is synced. If the file changed meanwhile, or
-///    its content has another hash than `hash`, the move fails.
-/// 3. It is renamed beside where it was: of several processes that take it, only one succeeds. If
-///    the name has passed to another file, that one gets it back, and the move fails.
-/// 4. The copy gets its final name, and the file is removed.
+/// 1. Locks the file, so that of several engines with one inbound only one copies it.
+/// 2. Copies it under a temporary name, and syncs the copy. If the file changed meanwhile, or its
+///    content has another hash than `hash`, the move fails.
+/// 3. Renames the file in its directory ("sets it aside"): of several processes that try to move the
+///    file, only one succeeds. If another file has taken the name, that file gets the name back, and
+///    the move fails.
+/// 4. Gives the copy its final name, and removes the file.
 ///
-/// A move that fails leaves no copy. A target that exists already and is equal byte for byte is the
-/// copy of a process that was killed in the last step: only the file is left to be removed.
+/// A move that fails leaves no copy. If the target exists and is equal byte for byte, a process was
+/// killed in the last step: then only the file is removed.
 fn copy_across(from: &Path, to: &Path, hash: Option<ContentHash>) -> io::Result<()> {
     let dir = to.parent().expect("a target in a directory");
     let (mut source, opened) = content::open_regular(from).map_err(|error| match error {
@@ -308,7 +314,7 @@ fn busy(why: &'static str) -> io::Error {
     io::Error::new(io::ErrorKind::ResourceBusy, why)
 }
 
-/// Whether there is a regular file at `path` with the same bytes. If so, it is synced to the disk.
+/// Whether `path` is a regular file with the same bytes. If so, the file is synced to the disk.
 fn is_equal(source: &File, path: &Path) -> io::Result<bool> {
     let Ok((there, metadata)) = content::open_regular(path) else {
         return Ok(false);
@@ -334,7 +340,7 @@ fn is_equal(source: &File, path: &Path) -> io::Result<bool> {
     Ok(true)
 }
 
-/// Whether a name is that of a copy that is not whole yet.
+/// Whether a name is that of an unfinished copy.
 pub(super) fn is_copy(name: &OsStr) -> bool {
     let random = name.as_bytes().strip_prefix(COPY_PREFIX.as_bytes());
     random.is_some_and(|rest| {
@@ -342,8 +348,8 @@ pub(super) fn is_copy(name: &OsStr) -> bool {
     })
 }
 
-/// Removes the copies that killed processes left unfinished in a directory, and gives the files that
-/// they had set aside their names back: regular files that no process has locked.
+/// Cleans up after killed processes in a directory: removes unfinished copies, and gives files that
+/// were set aside their names back. Both are regular files that no process has locked.
 pub(super) fn clear_up(dir: &Path) -> io::Result<()> {
     for entry in fs::read_dir(dir)? {
         let entry = entry?;
@@ -353,7 +359,8 @@ pub(super) fn clear_up(dir: &Path) -> io::Result<()> {
             continue;
         }
         let path = entry.path();
-        // Another process with the same directory may be making it, or have just moved it.
+        // Another process that uses the same directory may be copying the file, or has just renamed
+        // it.
         let Ok((file, _)) = content::open_regular(&path) else {
             continue;
         };
@@ -402,8 +409,8 @@ mod tests {
         assert_eq!(gone.kind(), io::ErrorKind::NotFound);
     }
 
-    /// A user who may not remove the first name has not moved the file. After any other error the
-    /// first name may be removed, and no move may cost the last name of a file.
+    /// If the user may not remove the first name, the file has not moved. After any other error,
+    /// the first name may have been removed, so the second name must stay.
     #[test]
     fn a_first_name_that_stays_costs_no_file() {
         let dir = tempfile::tempdir().unwrap();
@@ -419,7 +426,7 @@ mod tests {
             assert_eq!(failed.raw_os_error(), Some(error.raw_os_error()));
             assert_eq!((at("a").exists(), at("b").exists()), (true, stays));
         }
-        // The next attempt makes no other name.
+        // The next attempt creates no third name.
         move_by_link(&at("a"), &at("b"), |name| fs::remove_file(name)).unwrap();
         assert!(!at("a").exists());
         assert_eq!(fs::metadata(at("b")).unwrap().nlink(), 1);
@@ -433,7 +440,7 @@ mod tests {
         assert!(!at("a").exists() && at("b").exists());
     }
 
-    /// `EINVAL` is what NFS says of the flag, and Ceph, and FUSE without it.
+    /// NFS, Ceph, and FUSE without the flag return `EINVAL`.
     #[test]
     fn a_missing_rename_flag_is_distinguished_from_a_failed_move() {
         for error in [Errno::INVAL, Errno::NOSYS, Errno::NOTSUP, Errno::OPNOTSUPP] {

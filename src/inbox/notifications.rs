@@ -1,5 +1,5 @@
-//! Notifications of inbound, which wake intake. They may be lost: they do not work on network file
-//! systems, and the kernel drops them after an overflow. The scan finds the files all the same.
+//! Notifications of inbound, which wake intake. They may be lost: network file systems have none,
+//! and the kernel drops them after an overflow. A scan finds such files later.
 
 use std::fs::{self, File, Metadata};
 use std::os::unix::fs::MetadataExt as _;
@@ -15,13 +15,13 @@ use crate::telemetry;
 #[derive(Debug)]
 pub struct Watch {
     _watcher: notify::RecommendedWatcher,
-    /// Kept open, so that a directory made anew cannot get the same inode number.
+    /// Kept open, so that no new directory can get the same inode number.
     directory: File,
 }
 
 impl Inbox {
-    /// Watches inbound, and wakes `wake` after a file may have arrived. The watch ends when the value
-    /// is dropped.
+    /// Watches inbound, and wakes `wake` after a file may have arrived. The watch ends when the
+    /// value is dropped.
     ///
     /// # Errors
     /// The kernel gives no watch (`fs.inotify.max_user_instances`); the periodic scan still works.
@@ -32,7 +32,8 @@ impl Inbox {
                     telemetry::watcher_overflow();
                     tracing::warn!("the kernel dropped notifications; the scan finds the files");
                 }
-                // Reading a file is an event, too. Waking for our own reading would never end.
+                // Reading a file is an event as well. If intake woke for its own reads, it would
+                // scan without end.
                 Ok(event) if is_reading(event.kind) => return,
                 Ok(_) | Err(_) => {}
             }
@@ -50,8 +51,8 @@ impl Inbox {
         })
     }
 
-    /// Whether a watch is one of the directory that is inbound now. A directory that was removed and
-    /// made again needs a new watch.
+    /// Whether `watch` watches the current directory of inbound. If the directory was removed and
+    /// created again, it needs a new watch.
     #[must_use]
     pub fn is_watched_by(&self, watch: &Watch) -> bool {
         let same =

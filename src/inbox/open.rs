@@ -21,15 +21,15 @@ use crate::content::{Stamp, stamp};
 use crate::directory;
 use crate::fault::{Fault, Origin};
 
-/// When a file of inbound is taken.
+/// How long files of inbound wait before they are taken.
 #[derive(Debug, Clone, Copy)]
 pub struct Patience {
-    /// If the file system does not tell of writers, a file must have been left alone for this long.
+    /// If the file system does not report writers, a file must be unchanged for this long.
     pub quiet_time: Duration,
-    /// A document that does not close waits this long for the rest of it; then it is quarantined.
+    /// A document that does not close waits this long for the rest, and is then quarantined.
     pub incomplete_after: Duration,
-    /// Whether a file waits as long as it has a second name (a hard link). The user who made that
-    /// link may have had no right to read the file, and can still write into it.
+    /// Whether a file waits while it has a second name (a hard link). A user may link a file that
+    /// they may not read, or may change the file through the link.
     pub one_name: bool,
 }
 
@@ -39,18 +39,18 @@ pub struct Inbox {
     pub(super) directories: Directories,
     patience: RwLock<Patience>,
     markers: RwLock<Markers>,
-    /// Files that were read and found incomplete, as they were then.
+    /// The stamps of files that were read and are incomplete.
     pub(super) incomplete: Mutex<HashMap<OsString, Stamp>>,
     _lock: Lock,
 }
 
 impl Inbox {
-    /// Makes the directories if they are missing (for this user alone) and locks them against a
-    /// second process.
+    /// Creates missing directories, which only this user can use, and locks them against a second
+    /// process.
     ///
     /// # Errors
-    /// Fatal: a directory cannot be made or written, two of them overlap, or another process has the
-    /// lock.
+    /// Fatal: a directory cannot be created or written, two of them overlap, or another process
+    /// holds the lock.
     pub fn open(directories: Directories, patience: Patience) -> Result<Self, Fault> {
         let Directories {
             inbound,
@@ -61,14 +61,14 @@ impl Inbox {
         check_distinct(&directories)?;
         for dir in [inbound, work, history, quarantine] {
             directory::create_private(dir).map_err(|error| {
-                let doing = format!("cannot make the directory {}", dir.display());
+                let doing = format!("cannot create the directory {}", dir.display());
                 Fault::fatal(Origin::Files, doing, error)
             })?;
         }
         let lock = Lock::take(work)?;
         for (_, dir) in directories.named() {
             clear_up(dir).map_err(|error| {
-                let doing = format!("cannot clear up {}", dir.display());
+                let doing = format!("cannot clean up {} after a killed move", dir.display());
                 Fault::fatal(Origin::Files, doing, error)
             })?;
         }
@@ -81,12 +81,12 @@ impl Inbox {
         })
     }
 
-    /// From now on, passes over marker files.
+    /// Sets the patterns of marker files, which scans ignore from now on.
     pub fn set_markers(&self, markers: Markers) {
         *self.markers.write() = markers;
     }
 
-    /// From now on, waits for files as long as this says.
+    /// Sets how long files wait from now on.
     pub fn set_patience(&self, patience: Patience) {
         *self.patience.write() = patience;
     }
@@ -105,7 +105,7 @@ impl Inbox {
         &self.directories
     }
 
-    /// Whether an operator has paused the taking of files.
+    /// Whether an operator has paused the service.
     #[must_use]
     pub fn is_paused(&self) -> bool {
         is_paused(&self.directories.work)
@@ -137,17 +137,17 @@ impl Inbox {
         age(metadata) < self.patience().incomplete_after
     }
 
-    /// Notes that a file of inbound is incomplete, so that it is not read again until it changes.
+    /// Records that a file of inbound is incomplete, so that it is not read again until it changes.
     pub(super) fn note_incomplete(&self, name: &OsStr, metadata: &Metadata) {
         let mut incomplete = self.incomplete.lock();
         incomplete.insert(name.to_owned(), stamp(metadata));
     }
 }
 
-/// Does file work on a thread that may block.
+/// Runs file work on a thread that may block.
 ///
 /// # Errors
-/// The error of the work as a transient fault: whatever it is, it may pass.
+/// The error of the work, as a transient fault.
 pub async fn blocking<T: Send + 'static>(
     doing: &'static str,
     work: impl FnOnce() -> io::Result<T> + Send + 'static,

@@ -1,5 +1,5 @@
-//! The operator's pause: a marker in the work directory. While it is there, the service of that
-//! directory takes no file, also after a restart.
+//! The operator's pause: a marker in the work directory. While it exists, the service with this
+//! directory takes no file, even after a restart.
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind};
@@ -10,10 +10,10 @@ use crate::directory;
 /// Hidden, as is everything in work that is not a claimed file.
 const PAUSE_FILE: &str = ".lemonade.paused";
 
-/// Makes the marker. Returns `false` if it was there already.
+/// Creates the marker. Returns whether it did not exist before.
 ///
 /// # Errors
-/// The system's.
+/// A system call fails.
 pub fn pause(work: &Path) -> io::Result<bool> {
     directory::create_private(work)?;
     match File::create_new(work.join(PAUSE_FILE)) {
@@ -23,10 +23,10 @@ pub fn pause(work: &Path) -> io::Result<bool> {
     }
 }
 
-/// Removes the marker. Returns `false` if there was none.
+/// Removes the marker. Returns whether it existed.
 ///
 /// # Errors
-/// The system's.
+/// A system call fails.
 pub fn resume(work: &Path) -> io::Result<bool> {
     match fs::remove_file(work.join(PAUSE_FILE)) {
         Ok(()) => Ok(true),
@@ -35,7 +35,7 @@ pub fn resume(work: &Path) -> io::Result<bool> {
     }
 }
 
-/// Whether the marker is there.
+/// Whether the marker exists.
 #[must_use]
 pub fn is_paused(work: &Path) -> bool {
     work.join(PAUSE_FILE).symlink_metadata().is_ok()

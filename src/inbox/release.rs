@@ -11,33 +11,33 @@ use super::open::Inbox;
 use crate::batch::ContentHash;
 
 impl Inbox {
-    /// Moves a settled file to history. Returns its path there. A whole copy of it that a killed move
-    /// from another device left in history is a success. If it has to be copied, it must have the
-    /// content that was read, by its hash.
+    /// Moves a settled file to history, and returns its path there. If a killed move from another
+    /// device has left a whole copy in history, that copy is kept. A file that must be copied must
+    /// have the hash of the content that was read.
     ///
     /// # Errors
-    /// The system's, or the content differs; the file is still in work.
+    /// A system call fails, or the content differs. Then the file is still in work.
     pub fn to_history(&self, file: &Claimed, hash: Option<ContentHash>) -> io::Result<PathBuf> {
         let Directories { history, .. } = &self.directories;
         move_content_into(&file.path, history, &file.name, hash)
     }
 
-    /// Moves a file that cannot be loaded to quarantine, with its reason beside it in `NAME.reason`.
-    /// A name that would be too long with the suffix is cut before it.
+    /// Moves a file that cannot be loaded to quarantine, with its reason beside it in
+    /// `NAME.reason`. If that name is too long, it is cut before the suffix.
     ///
     /// # Errors
-    /// The system's; the file is still in work.
+    /// A system call fails. Then the file is still in work.
     pub fn to_quarantine(&self, file: &Claimed, reason: &str) -> io::Result<PathBuf> {
         let text = format!("{reason}\n");
         move_with_reason(&file.path, &self.directories.quarantine, &file.name, &text)
     }
 
-    /// Moves a claimed file back to inbound, to wait for the rest of it.
+    /// Moves a claimed file back to inbound, where it waits until the rest arrives.
     ///
     /// # Errors
-    /// The system's; the file is still in work.
+    /// A system call fails. Then the file is still in work.
     pub fn put_back(&self, file: &Claimed) -> io::Result<()> {
-        // A file of an archive that is to be moved was never in inbound: it stays where it is.
+        // A file of an archive is not in work, and stays in its place.
         if file.path.parent() != Some(self.directories.work.as_path()) {
             return Ok(());
         }

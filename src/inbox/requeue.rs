@@ -11,18 +11,18 @@ use super::moving::move_into;
 use super::names::{is_hidden, reason_name, reason_path};
 
 /// Moves a file of quarantine back to inbound, to be loaded again, and removes its reason. Safe
-/// beside a running service, which only ever adds to quarantine. Returns the path in inbound.
+/// beside a running service, which only adds files to quarantine. Returns the path in inbound.
 ///
 /// # Errors
-/// The system's. Among them are `NotFound`, and `InvalidInput` for a name that is not one of a file
-/// there.
+/// A system call fails. `NotFound` if quarantine has no such file; `InvalidInput` if `name` cannot
+/// be the name of a file in it.
 pub fn requeue(directories: &Directories, name: &OsStr) -> io::Result<PathBuf> {
     let from = directories.quarantine.join(name);
     if Path::new(name).file_name() != Some(name) || !fs::symlink_metadata(&from)?.is_file() {
         return Err(io::ErrorKind::InvalidInput.into());
     }
     let path = move_into(&from, &directories.inbound, name)?;
-    // The file has moved: a reason that stays behind is not a failure.
+    // The file has moved. A reason that cannot be removed is not a failure.
     let reason = reason_path(&from);
     match fs::remove_file(&reason) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -46,14 +46,15 @@ pub fn quarantined(quarantine: &Path) -> io::Result<Vec<OsString>> {
             names.push(name);
         }
     }
-    // `x.reason` is a reason only beside its file `x`; alone it is a file of its own.
+    // `x.reason` is a reason only if quarantine has the file `x`. Otherwise it is a file itself.
     let reasons: HashSet<OsString> = names.iter().filter_map(|name| reason_name(name)).collect();
     names.retain(|name| !reasons.contains(name));
     names.sort();
     Ok(names)
 }
 
-/// Counts the files that [`quarantined`] lists, without keeping their names: there may be very many.
+/// Counts the files that [`quarantined`] lists, without keeping their names: there may be very
+/// many.
 ///
 /// # Errors
 /// The directory cannot be read.
@@ -72,6 +73,6 @@ pub(super) fn count_quarantined(quarantine: &Path) -> io::Result<u64> {
         all += 1;
         reasons += u64::from(reason_name(&name).is_some_and(is_file));
     }
-    // Files come and go while they are counted.
+    // The directory may change while it is read, so the difference may be below zero.
     Ok(all.saturating_sub(reasons))
 }

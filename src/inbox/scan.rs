@@ -1,4 +1,4 @@
-//! The scan of inbound: which files can be claimed, and which have to wait.
+//! The scan of inbound: finds the files that can be claimed, and the files that must wait.
 
 use std::collections::BinaryHeap;
 use std::ffi::{OsStr, OsString};
@@ -12,43 +12,43 @@ use super::times::arrived;
 use super::waiting::{WaitReason, Waits};
 use crate::content::stamp;
 
-/// Most files that one scan hands out, oldest first. A directory of a million files is scanned some
-/// fifteen times then, with a few megabytes of memory; a smaller number would mean more scans.
+/// Most files that one scan returns, oldest first. A directory of a million files is then scanned
+/// about fifteen times, with a few megabytes of memory. A smaller number would mean more scans.
 pub const SCAN_FILES_MAX: usize = 65_536;
 
-/// A notification that has not come within this time will not come.
+/// A notification that has not arrived within this time counts as lost.
 const NOTICE_WITHIN: Duration = Duration::from_millis(100);
 
-/// What a scan of inbound found.
+/// The result of a scan of inbound.
 #[derive(Debug, Default)]
 pub struct Scan {
     /// Files that can be claimed, oldest first.
     pub ready: Vec<Candidate>,
-    /// Files that have to wait, and why.
+    /// Files that must wait, and why.
     pub waiting: Waits,
-    /// All files of inbound.
+    /// How many files inbound has, without markers.
     pub files: u64,
-    /// Their bytes.
+    /// The bytes of these files.
     pub bytes: u64,
-    /// Marker files, which count nowhere else.
+    /// How many marker files inbound has.
     pub markers: u64,
 }
 
 /// A file of inbound that can be claimed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Candidate {
-    /// Its name.
+    /// The file's name.
     pub name: OsString,
-    /// Its size in bytes.
+    /// The file's size in bytes.
     pub bytes: u64,
-    /// When it was last written.
+    /// When the file was last written.
     pub modified: SystemTime,
-    /// When it came into inbound, or was last written there.
+    /// When the file arrived in inbound, or was last written there.
     pub arrived: SystemTime,
 }
 
 impl Inbox {
-    /// Examines every file of inbound. At most [`SCAN_FILES_MAX`] are handed out, the oldest.
+    /// Examines every file of inbound. Returns the oldest [`SCAN_FILES_MAX`] that can be claimed.
     ///
     /// # Errors
     /// The directory cannot be read.
@@ -95,8 +95,8 @@ impl Inbox {
         Ok(scan)
     }
 
-    /// Why a file has to wait. `None` if it does not. It waits if it has another name that it must
-    /// not have, or if it was found incomplete before, has not changed since, and may still grow.
+    /// Why a file must wait. `None` if it need not. A file waits if it has a second name and
+    /// `one_name` is set, or if it was found incomplete, has not changed since, and may still grow.
     fn must_wait(&self, name: &OsStr, metadata: &Metadata) -> Option<WaitReason> {
         if self.has_other_name(metadata) {
             return Some(WaitReason::OtherName);
@@ -108,7 +108,8 @@ impl Inbox {
         (unchanged && self.is_young(metadata)).then_some(WaitReason::Incomplete)
     }
 
-    /// Forgets incomplete files that were removed, so that the list stays bounded.
+    /// Removes files that no longer exist from the list of incomplete files, so that it stays
+    /// bounded.
     fn forget_incomplete(&self, scan: &Scan) {
         let mut incomplete = self.incomplete.lock();
         if incomplete.len() as u64 > scan.waiting.files {

@@ -4,8 +4,8 @@ use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt as _;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// When a file came to where it is, or was last written: its ctime, which a move sets and a writer
-/// cannot set back. The mtime does not tell: a copied archive may be years old.
+/// When a file arrived in its directory, or was last written: its ctime, which a move sets and no
+/// program can set back. Not mtime, which a copy may keep from years ago.
 pub(super) fn arrived(metadata: &Metadata) -> SystemTime {
     let seconds = Duration::from_secs(metadata.ctime().try_into().unwrap_or_default());
     let rest = Duration::from_nanos(metadata.ctime_nsec().try_into().unwrap_or_default());
@@ -13,7 +13,7 @@ pub(super) fn arrived(metadata: &Metadata) -> SystemTime {
 }
 
 /// How long ago a file was written. Age by mtime, which the writer can set to anything. If mtime is
-/// in the future, age by ctime; if that is too, 0.
+/// in the future, age by ctime. If both are, 0.
 pub(super) fn age(metadata: &Metadata) -> Duration {
     let written = metadata.modified().ok();
     let age = written.and_then(|at| at.elapsed().ok());

@@ -1,12 +1,13 @@
-//! Why a file waits, and the list of those that do: all are counted, and the first of them named.
+//! Why a file waits, and the list of waiting files: all are counted, and the first of them are
+//! named.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
 use std::io;
 
-/// Most waiting files that are named. Enough for people, who remove the cause and not each file, and
-/// a few kilobytes for a status that is asked for every second.
+/// Most waiting files that are named. People remove the common cause, so they need no more names.
+/// The names take a few kilobytes of a status that is requested every second.
 const NAMED_MAX: usize = 100;
 
 /// Most characters of an error. A file system may report an error text of any length.
@@ -15,23 +16,23 @@ const DETAIL_CHARS_MAX: usize = 300;
 /// Why a file of inbound or work waits.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum WaitReason {
-    /// It has a second name, and `hard_links` is `wait`.
+    /// The file has a second name, and `hard_links` is `wait`.
     OtherName,
-    /// A writer has it open.
+    /// A process has the file open for writing.
     BeingWritten,
-    /// It was written within `quiet_time`, and the file system does not tell of writers.
+    /// The file was written within `quiet_time`, and the file system does not report writers.
     JustWritten,
-    /// Its document does not close, and it is younger than `incomplete_after`.
+    /// The document does not close, and the file is younger than `incomplete_after`.
     Incomplete,
-    /// It was removed, or its name is that of a directory or link now.
+    /// The file was removed, or its name now belongs to a directory or link.
     Gone,
-    /// This user may not read or move it.
+    /// This user may not read or move the file.
     NotPermitted,
-    /// Moving it into work failed, with the error.
+    /// The move to work failed. Holds the error.
     ClaimFailed(String),
-    /// It is in work and reading it failed, with the fault.
+    /// The file is in work, and reading it failed. Holds the fault.
     ReadFailed(String),
-    /// It is in work and moving it out failed, with the error.
+    /// The file is in work, and the move out of work failed. Holds the error.
     MoveFailed(String),
 }
 
@@ -49,7 +50,7 @@ impl WaitReason {
         "move_failed",
     ];
 
-    /// Why a file waits whose claim failed.
+    /// The reason of a file whose claim failed.
     #[must_use]
     pub fn claim_failed(error: &io::Error) -> Self {
         if error.kind() == io::ErrorKind::PermissionDenied {
@@ -59,13 +60,13 @@ impl WaitReason {
         }
     }
 
-    /// Why a file waits that could not be read.
+    /// The reason of a file that could not be read.
     #[must_use]
     pub fn read_failed(fault: impl fmt::Display) -> Self {
         Self::ReadFailed(detail(fault))
     }
 
-    /// Why a file waits that could not be moved out of work.
+    /// The reason of a file that could not be moved out of work.
     #[must_use]
     pub fn move_failed(error: impl fmt::Display) -> Self {
         Self::MoveFailed(detail(error))
@@ -113,25 +114,25 @@ impl fmt::Display for WaitReason {
 /// A file that waits.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Waiting {
-    /// Its name.
+    /// The file's name.
     pub name: OsString,
-    /// Why it waits.
+    /// Why the file waits.
     pub reason: WaitReason,
 }
 
 /// The files of inbound that wait.
 #[derive(Debug, Clone, Default)]
 pub struct Waits {
-    /// How many.
+    /// How many files wait.
     pub files: u64,
-    /// How many for each reason, by its code.
+    /// How many files wait for each reason, by its code.
     pub by_code: BTreeMap<&'static str, u64>,
-    /// The first hundred of them.
+    /// The first hundred waiting files.
     pub named: Vec<Waiting>,
 }
 
 impl Waits {
-    /// Adds a file. Returns whether it is one of those that are named.
+    /// Adds a file. Returns whether it is in `named`.
     pub fn add(&mut self, name: OsString, reason: WaitReason) -> bool {
         self.files += 1;
         *self.by_code.entry(reason.code()).or_default() += 1;

@@ -109,7 +109,7 @@ pub(super) async fn dispose(shared: &Arc<Shared>, disposals: Vec<Disposal>) -> R
     let few = async || match shared.disposals.stuck.lock().len() {
         ..=STUCK_MAX => Ok(()),
         files => {
-            let cause = format!("{files} files cannot be moved to where they belong");
+            let cause = format!("{files} files cannot be moved to their directories");
             Err(Fault::transient(Origin::Files, "moving files", cause))
         }
     };

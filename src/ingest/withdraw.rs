@@ -85,11 +85,11 @@ pub(super) fn withdraw_gone(shared: &Shared, file_no: u32) {
     }
 }
 
-/// What remains of a flight that has lost its first file.
+/// The rest of a flight that has lost its first file.
 struct Remainder {
     dataset: Arc<Dataset>,
     hash: ContentHash,
-    /// Whether there is no copy to go on with.
+    /// Whether the flight has ended, because it has no copy.
     is_over: bool,
 }
 

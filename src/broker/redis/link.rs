@@ -198,6 +198,9 @@ async fn connect(config: &Config, reply_timeout: Duration) -> Result<Live, Error
     // Longer than both steps together, which have their own timeouts.
     match tokio::time::timeout(CONNECT_TIMEOUT * 3, connected).await {
         Ok(connected) => connected.map(|()| live),
-        Err(_) => Err(Error::new(ErrorKind::Timeout, "no connection in time")),
+        Err(_) => Err(Error::new(
+            ErrorKind::Timeout,
+            "the server did not accept a connection in time",
+        )),
     }
 }

@@ -1,4 +1,4 @@
-//! What the server refuses of a publish, and the length of a stream that it may refuse to tell.
+//! Frames that the server refuses, and the length of a stream whose key may be unusable.
 
 use fred::error::Error;
 use fred::types::Value;
@@ -6,16 +6,16 @@ use fred::types::Value;
 use super::verdict::{Verdict, classify};
 use crate::frame::Frame;
 
-/// Frames that the server did not take.
+/// The frames of a publish that the server refused.
 #[derive(Debug, Default)]
 pub(super) struct Refused<'a> {
-    /// For lack of memory.
+    /// Refused because the server is out of memory.
     pub(super) full: Vec<&'a Frame>,
-    /// Because their key takes no entry.
+    /// Refused because their key is not a stream, or its ids are used up.
     pub(super) unusable: Vec<&'a Frame>,
 }
 
-/// The length of a stream. 0 for a key that is none: the next publisher replaces it.
+/// The length of a stream. 0 if the key is not a stream: the next publisher replaces it.
 pub(super) fn length_of(reply: Result<Value, Error>) -> Result<u64, Error> {
     match reply {
         Err(error) if classify(&error) == Verdict::Unusable => Ok(0),

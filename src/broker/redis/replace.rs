@@ -1,6 +1,6 @@
-//! Keys of the queue that take no entry, and never will: of another type, or a stream whose ids are
-//! used up. Redis is no truth, so such a key is deleted and its stream made anew. What was in it is
-//! published again, since the ledger lacks it.
+//! Replaces keys of the queue that can never take an entry: a key of another type, or a stream
+//! whose ids are used up. The key is deleted and its stream is created again. Its frames are
+//! published again, since the ledger lacks their records.
 
 use std::sync::atomic::Ordering;
 
@@ -11,13 +11,12 @@ use super::queue::{GROUP, Queue, Stream};
 use super::verdict::{Verdict, classify};
 
 impl Queue {
-    /// Deletes the key of a stream that takes no entry, and makes the stream anew. Its frames are
-    /// published again, since the ledger lacks them.
+    /// Deletes the key of a stream that takes no entry, and creates the stream again.
     pub(super) async fn replace(&self, stream: &Stream) -> Result<(), Error> {
         let key = &*stream.key;
         tracing::error!(
             key,
-            "the key takes no entry (it is of another type, or its ids are used up): it is replaced"
+            "the key of a stream has another type, or its ids are used up: replacing it"
         );
         let pipeline = self.link.client().await?.pipeline();
         let () = pipeline.del(key).await?;
@@ -32,7 +31,7 @@ impl Queue {
         Ok(())
     }
 
-    /// Replaces the keys of another type among those of the streams.
+    /// Replaces each key of a stream that has another type.
     pub(super) async fn replace_unusable(&self) -> Result<(), Error> {
         let pipeline = self.link.client().await?.pipeline();
         for stream in &self.streams {

@@ -19,10 +19,10 @@ pub(super) enum Verdict {
     Full,
     /// The stream or its group does not exist (FLUSHALL, DEL, a restart without data): create it.
     GroupMissing,
-    /// The key takes no entry, and never will: it is of another type, or the ids of its stream are
-    /// used up. Replace it.
+    /// The key can never take an entry: it has another type, or the ids of its stream are used up.
+    /// Replace it.
     Unusable,
-    /// A person has to act; the text says how.
+    /// Fatal. Holds the next step.
     Fatal(&'static str),
 }
 

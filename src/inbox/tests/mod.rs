@@ -119,7 +119,7 @@ fn only_regular_files_of_final_names_are_ready() {
     assert_eq!((scan.files, scan.bytes), (1, 2));
 }
 
-/// More files than a scan may hold: the oldest come first, and the rest is counted.
+/// Inbound has more files than a scan returns: the scan returns the oldest and counts the rest.
 #[test]
 fn a_scan_of_a_huge_directory_holds_the_oldest_and_counts_the_rest() {
     const FILES: usize = SCAN_FILES_MAX + 5_000;
@@ -128,7 +128,7 @@ fn a_scan_of_a_huge_directory_holds_the_oldest_and_counts_the_rest() {
     let long_ago = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
     for number in 0..FILES {
         let file = File::create(inbound.join(number.to_string())).unwrap();
-        // The last that is made is the oldest.
+        // The file that is created last is the oldest.
         let age = Duration::from_secs(number as u64);
         file.set_modified(long_ago - age).unwrap();
     }
@@ -155,7 +155,8 @@ fn a_file_that_is_being_written_waits() {
     assert_eq!(place.claim_all().len(), 1);
 }
 
-/// What is claimed before the work directory goes is not lost from sight, and no file is at fault.
+/// Files that were claimed before the work directory was removed are returned, and no file gets a
+/// reason to wait.
 #[test]
 fn a_claim_of_many_ends_where_work_is_gone() {
     let place = place(Duration::ZERO);
@@ -267,7 +268,7 @@ fn a_file_of_quarantine_goes_back_without_its_reason() {
     place.put("a.json", b"[2]");
     let directories = place.inbox.directories.clone();
     let back = requeue(&directories, OsStr::new("a.json")).unwrap();
-    // Never over another file, also on the way back.
+    // The way back does not replace a file, either.
     assert_eq!(back, directories.inbound.join("a.json.1"));
     assert_eq!(fs::read(back).unwrap(), b"[1]");
     assert_eq!(
@@ -282,8 +283,8 @@ fn a_file_of_quarantine_goes_back_without_its_reason() {
     assert!(directories.history.join("b.json").exists());
 }
 
-/// The longest names have room for no ending: that of the reason is cut, and so is that of a file
-/// with a suffix, whose reason has it as well.
+/// The longest names leave no room for a suffix: the name of the reason is cut. A file whose name
+/// gets a number is cut further, so that the name of its reason keeps the number.
 #[test]
 fn a_file_with_the_longest_name_has_its_reason_beside_it_and_goes_back() {
     let place = place(Duration::ZERO);
@@ -337,7 +338,7 @@ fn a_reason_without_its_file_is_a_file() {
     assert!(quarantined(&quarantine.join("none")).is_err());
 }
 
-/// The file is back: that its reason could not be removed is no failure.
+/// The move back succeeds even if the reason cannot be removed.
 #[test]
 fn a_file_goes_back_although_its_reason_cannot_be_removed() {
     let place = place(Duration::ZERO);
@@ -360,7 +361,7 @@ fn a_second_process_is_refused() {
     assert!(!error.is_transient());
 }
 
-/// What a kill in the middle of a move by link leaves is a file of two names, and each goes its way.
+/// A kill in the middle of a move by link leaves a file with two names. Both are loaded.
 #[test]
 fn a_kill_between_link_and_removal_leaves_a_copy_and_delays_no_file() {
     let place = place(Duration::ZERO);
@@ -381,7 +382,7 @@ fn a_kill_between_link_and_removal_leaves_a_copy_and_delays_no_file() {
     assert!(names(&directories.inbound).is_empty() && names(&directories.work).is_empty());
 }
 
-/// A kill can come between any two steps: the reason is there, whole, before the file is.
+/// A kill may come between any two steps, so the whole reason is written before the file moves.
 #[test]
 fn the_reason_is_in_quarantine_before_its_file() {
     let place = place(Duration::ZERO);
@@ -408,7 +409,7 @@ fn the_reason_is_in_quarantine_before_its_file() {
 fn an_existing_reason_is_kept_if_it_is_equal_and_never_replaced() {
     let place = place(Duration::ZERO);
     let quarantine = place.inbox.directories.quarantine.clone();
-    // Left by a kill before the move, and a file of somebody that only looks like a reason.
+    // The reason that a kill before the move left, and a file of another program with such a name.
     fs::write(quarantine.join("a.json.reason"), "not JSON\n").unwrap();
     fs::write(quarantine.join("b.json.reason"), "a file").unwrap();
     for name in ["a.json", "b.json"] {
