@@ -1,6 +1,6 @@
-//! Loads files once: the way in for programs that use this crate.
+//! Loads files once: the interface for programs that use this crate.
 //!
-//! What the command `load` does, without progress bars and exit codes.
+//! Does what the command `load` does, without progress bars and exit codes.
 
 use std::io;
 use std::path::PathBuf;
@@ -13,33 +13,33 @@ use crate::ingest::ItemOrigin;
 use crate::runner::{LoadPlan, open_to_load};
 use crate::shutdown::Shutdown;
 
-/// What a load did.
+/// The result of a load.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Loaded {
-    /// Files whose records are all stored now, without duplicates.
+    /// Files whose records are all stored, without duplicates.
     pub files: u64,
     /// Rows of these files.
     pub rows: u64,
     /// Rejects of these files: in the table `ingest_rejects`, with reason, place and text.
     pub rejects: u64,
-    /// Files whose content the ledger had already. They add no rows.
+    /// Files whose content was already in the ledger. They add no rows.
     pub duplicates: u64,
-    /// Files that cannot be read as a whole, or that no dataset matches.
+    /// Files that cannot be read as a whole, or that no dataset takes.
     pub quarantined: u64,
-    /// Files that were left where they are: incomplete, or still being written.
+    /// Files that were left in their place: incomplete, or still being written.
     pub left: u64,
-    /// Whether the load came to its end. `false` after a shutdown: load again to go on.
+    /// Whether the load reached its end. `false` after a shutdown: load again to go on.
     pub is_complete: bool,
 }
 
 /// Why a load failed. Nothing is lost: load again to go on.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
-    /// A path that was given, or a directory of the engine, cannot be read.
+    /// A given path, or a directory of the engine, cannot be read.
     #[error(transparent)]
     Files(#[from] io::Error),
-    /// The queue or the database cannot be reached, or refuses what it is asked.
+    /// The queue or the database cannot be reached, or refuses a request.
     #[error(transparent)]
     Fault(#[from] Fault),
 }
@@ -47,16 +47,16 @@ pub enum LoadError {
 /// Loads the files below `paths`, and waits until each of their records is a row or a reject in the
 /// database. Without a path, it loads the files of inbound, and moves them to history.
 ///
-/// Creates the tables and the four directories if they do not exist. Files outside inbound are read
-/// where they lie. A file that is loaded again adds nothing.
+/// Creates the tables and the four directories if they do not exist. Files outside of inbound are
+/// read in their place. A file that is loaded again adds nothing.
 ///
-/// A database or queue that goes away during the load is waited for without a limit; cancel
-/// `shutdown.drain` to end the load after the frames in flight, and `shutdown.abort` to end it at
-/// once. The work directory is locked until the load ends: a second load of the same directories
+/// If the database or the queue fails during the load, the load waits without a limit. Cancel
+/// `shutdown.drain` to end the load after the frames in flight, or `shutdown.abort` to end it at
+/// once. The work directory is locked until the load ends, so a second load of the same directories
 /// fails.
 ///
 /// # Errors
-/// See [`LoadError`]. A server that cannot be reached at the start is an error, too.
+/// See [`LoadError`]. It is also an error if a server cannot be reached at the start.
 pub async fn load(
     settings: &Settings,
     paths: &[PathBuf],

@@ -1,4 +1,4 @@
-//! The database of the settings, as commands open it, and what several of them ask it.
+//! Opens the database of the settings for commands, and has the queries that several of them use.
 
 use std::sync::Arc;
 
@@ -35,7 +35,7 @@ pub(super) async fn open_for_operators(settings: &Settings) -> anyhow::Result<Ar
     Ok(database)
 }
 
-/// The ledger's entry of a file; `None` if it has none.
+/// The ledger entry of a file. `None` if the ledger does not have it.
 pub(super) async fn ledger_file(
     operators: &dyn Operators,
     file_no: u32,
@@ -44,7 +44,7 @@ pub(super) async fn ledger_file(
     Ok(operators.files(only, None, 1).await?.pop())
 }
 
-/// The ledger's entry of a file that the user named; an error if it has none.
+/// The ledger entry of a file that the user named. An error if the ledger does not have it.
 pub(super) async fn wanted_file(
     operators: &dyn Operators,
     file_no: u32,

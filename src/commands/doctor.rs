@@ -101,7 +101,7 @@ fn directories(settings: &Settings) -> Vec<Finding> {
     if let Err(fault) = inbox::check_distinct(&settings.dirs) {
         findings.push(Finding::fail(
             fault.to_string(),
-            "give each of the four a directory of its own: the engine does not start like this",
+            "name four separate directories: the engine does not start otherwise",
         ));
     }
     findings.push(inotify());
@@ -119,7 +119,7 @@ fn directory(name: &str, path: &Path, floor: u64) -> anyhow::Result<(Vec<Finding
     let room = FreeRoom::of(there)?;
     if room.inodes == Some(0) {
         let full = Finding::fail(
-            format!("{name} {shown} has no free inodes, so that no file can be made there"),
+            format!("{name} {shown} has no free inodes, so no file can be created there"),
             "remove files that are not needed (df -i shows the file system), or move the directory \
              to a file system with more inodes",
         );
@@ -147,7 +147,7 @@ fn directory(name: &str, path: &Path, floor: u64) -> anyhow::Result<(Vec<Finding
     let (file, _) = content::open_regular(&probe)?;
     if content::writers(&file) == Writers::Unknown {
         findings.push(Finding::warn(
-            format!("{name}: this file system does not tell whether a file is being written"),
+            format!("{name}: this file system does not report whether a file is being written"),
             "write files under a temporary name and rename them; otherwise a file is taken once \
              it has not changed for `quiet_time`",
         ));
@@ -158,7 +158,7 @@ fn directory(name: &str, path: &Path, floor: u64) -> anyhow::Result<(Vec<Finding
     let is_network = NETWORK_FILE_SYSTEMS.contains(&(at.f_type as i64));
     if is_network {
         findings.push(Finding::warn(
-            format!("{name} is on a network file system: no notifications come from there"),
+            format!("{name} is on a network file system, which sends no notifications"),
             "lower `scan_interval`, or use a local directory",
         ));
     }
@@ -185,7 +185,7 @@ fn inotify() -> Finding {
         ),
         _ => Finding::warn(
             "inotify: cannot read its limits",
-            "nothing to do: files are found by the scan every `scan_interval`, too",
+            "nothing to do: a scan every `scan_interval` finds files as well",
         ),
     }
 }
@@ -216,7 +216,7 @@ async fn database(settings: &Settings) -> Vec<Finding> {
     findings
 }
 
-/// A database file that other users may read: one made by hand, or by an older release.
+/// Finds a database file that other users may read: a user or an older release created it.
 fn shared_database(path: &Path) -> Option<Finding> {
     use std::os::unix::fs::MetadataExt as _;
     const OTHERS: u32 = 0o077;
@@ -225,7 +225,7 @@ fn shared_database(path: &Path) -> Option<Finding> {
     (mode & OTHERS != 0).then(|| {
         Finding::warn(
             format!("SQLite: other users have rights to {shown} (mode {mode:03o})"),
-            format!("chmod 600 {shown}*, unless they are to read it"),
+            format!("run `chmod 600 {shown}*`, unless they should read it"),
         )
     })
 }

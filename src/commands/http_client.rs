@@ -27,11 +27,12 @@ pub(super) async fn status(addr: SocketAddr) -> Option<Status> {
     }
 }
 
-/// Checks that the engine which answers at the address of the settings is the one of their
-/// directories, or that none answers.
+/// Checks that the engine that answers at the address of the settings uses the directories of the
+/// settings, or that none answers.
 ///
 /// # Errors
-/// It works in other directories, and no engine runs in these: the message names both.
+/// The engine uses other directories, and no engine uses those of the settings. The message names
+/// both.
 pub(super) async fn check_engine(settings: &Settings) -> anyhow::Result<()> {
     let Some(addr) = settings.http_addr else {
         return Ok(());
@@ -45,11 +46,11 @@ pub(super) async fn check_engine(settings: &Settings) -> anyhow::Result<()> {
     check_work(addr, &theirs, settings)
 }
 
-/// Checks that the engine at `addr`, which works in `theirs`, is the one of the settings. An older
-/// release does not say where it works.
+/// Checks that the engine at `addr`, whose work directory is `theirs`, is the one of the settings.
+/// An older release does not report its work directory.
 ///
 /// # Errors
-/// It is not.
+/// It is another engine.
 pub(super) fn check_work(
     addr: SocketAddr,
     theirs: &str,

@@ -126,7 +126,7 @@ fn directly_in(directory: &Path, markers: &Markers) -> std::io::Result<Vec<Claim
             continue;
         }
         match inbox::archive(&path, markers) {
-            // The service has taken it in the meantime.
+            // The service has taken the file meanwhile.
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             archive => found.extend(archive?.files),
         }

@@ -6,7 +6,7 @@ use super::{Outcome, http_client, print};
 use crate::config::Settings;
 use crate::inbox;
 
-/// Makes the service take no files, also after a restart.
+/// Makes the service take no files, even after a restart.
 pub(super) async fn pause(settings: &Settings) -> anyhow::Result<Outcome> {
     http_client::check_engine(settings).await?;
     let work = &settings.dirs.work;

@@ -1,7 +1,7 @@
 //! Rejects as commands read them: page by page, with all of the text of each record.
 //!
-//! The database keeps only the beginning of a record, and of a row that it refused only the row. So the
-//! text comes out of the file, unless the reject holds all of it.
+//! The database keeps only the beginning of a record, or only the row if it refused the row. So the
+//! text is read from the file, unless the reject holds all of it.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -48,7 +48,7 @@ impl<'a> Pages<'a> {
         }
     }
 
-    /// The next page; empty after the last one.
+    /// The next page. Empty after the last one.
     pub(super) async fn next(&mut self) -> anyhow::Result<Vec<OpenReject>> {
         while self.left > 0 {
             let max = self.left.min(PAGE_REJECTS);
@@ -67,7 +67,7 @@ impl<'a> Pages<'a> {
     }
 }
 
-/// The reject of a record; `None` if it is none.
+/// The reject of a record. `None` if the record is not a reject.
 pub(super) async fn find_reject(
     operators: &dyn Operators,
     file_no: u32,
@@ -81,12 +81,12 @@ pub(super) async fn find_reject(
     Ok(operators.find_rejects(&query, 1).await?.pop())
 }
 
-/// The ledger's entries of files, each asked for once.
+/// The ledger entries of files. Each is read once.
 #[derive(Debug, Default)]
 pub(super) struct KnownFiles(HashMap<u32, Option<Arc<LedgerFile>>>);
 
 impl KnownFiles {
-    /// The entry of a file; `None` if the ledger has none.
+    /// The entry of a file. `None` if the ledger does not have it.
     pub(super) async fn get(
         &mut self,
         operators: &dyn Operators,
@@ -121,7 +121,7 @@ impl<'a> Texts<'a> {
         }
     }
 
-    /// All of the text of a reject. The error says why it cannot be had.
+    /// The whole text of a reject's record. The error is the reason why it cannot be read.
     pub(super) fn of_reject(
         &mut self,
         file: &LedgerFile,
@@ -134,7 +134,7 @@ impl<'a> Texts<'a> {
         self.read(file, reject.ordinal, Some(reject))
     }
 
-    /// All of the text of a record. The error says why it cannot be had.
+    /// The whole text of a record. The error is the reason why it cannot be read.
     pub(super) fn of_record(&mut self, file: &LedgerFile, ordinal: u32) -> Result<String, String> {
         self.read(file, ordinal, None)
     }

@@ -88,7 +88,7 @@ async fn list(
     unless_reader_gone(shown.map(drop))
 }
 
-/// A reject as the database has it: `raw` may be the beginning of its record.
+/// A reject as the database holds it: `raw` may be only the beginning of the record.
 fn as_json(reject: &OpenReject, file: Option<&LedgerFile>) -> Value {
     let entry = &reject.entry;
     let byte_offset = (!entry.code.is_of_database()).then_some(entry.byte_offset);
@@ -118,7 +118,8 @@ fn as_json(reject: &OpenReject, file: Option<&LedgerFile>) -> Value {
     object
 }
 
-/// A reject with all of its record in `raw`, or why that cannot be had in `unavailable`.
+/// A reject with the whole record in `raw`, or with the reason why that cannot be read in
+/// `unavailable`.
 fn exported(
     texts: &mut Texts<'_>,
     reject: &OpenReject,
@@ -143,7 +144,7 @@ fn exported(
     (object, is_whole)
 }
 
-/// The byte of the record where its fault is, if it has a place.
+/// The byte of the record where its problem is. `None` if the problem has no place.
 fn place_in_record(entry: &RejectEntry) -> Option<usize> {
     parse::place_of_fault(None, &entry.raw, entry.code, entry.field.as_deref())
 }
@@ -212,9 +213,9 @@ async fn show(
     };
     let text = text.unwrap_or_else(|why| {
         let kept = if entry.code.is_of_database() {
-            "the row, since the record cannot be had"
+            "the row, since the record cannot be read"
         } else {
-            "only what the database keeps, since the record cannot be had whole"
+            "only what the database keeps, since the record cannot be read as a whole"
         };
         lines.add("text", format!("{kept}: {}", why.escape_debug()));
         String::from_utf8_lossy(&entry.raw).into_owned()
@@ -257,11 +258,11 @@ async fn export(
     Ok(())
 }
 
-/// What an export has written.
+/// The result of an export.
 #[derive(Debug, Default)]
 struct Exported {
     rejects: u64,
-    /// Of these, without the whole text of their record.
+    /// How many of them lack the whole text of their record.
     unavailable: u64,
 }
 
@@ -269,8 +270,8 @@ impl Exported {
     fn warn(&self) {
         if self.unavailable > 0 {
             eprintln!(
-                "the records of {} of {} rejects cannot be had whole: `unavailable` says why, and \
-                 `rejects replay` takes them only with a `record` of yours",
+                "the records of {} of {} rejects cannot be read as a whole: `unavailable` says why, and \
+                 `rejects replay` accepts them only with a `record` that you add",
                 self.unavailable, self.rejects
             );
         }

@@ -1,13 +1,14 @@
-//! SIGHUP of a service: reads its settings again, and takes over those that can change while it runs.
+//! SIGHUP of a service: reads the settings again, and applies those that can change while it runs.
 //!
-//! Settings that cannot be used change nothing.
+//! If a setting is invalid, nothing changes.
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::config::Settings;
 use crate::telemetry::logging;
 
-/// The signal. Its default is to end the process, so it is caught before the work begins.
+/// Receives SIGHUP. By default, the signal ends a process, so the handler is installed before the
+/// work begins.
 ///
 /// # Errors
 /// The handler cannot be installed.
@@ -15,7 +16,7 @@ pub(super) fn signals() -> std::io::Result<Signal> {
     signal(SignalKind::hangup())
 }
 
-/// Reloads at each signal, for ever. `take_over` is given settings that can be used.
+/// Reloads at each signal, and never returns. Calls `take_over` with valid settings.
 pub(super) async fn on_signals(
     started_with: &Settings,
     mut signals: Signal,
@@ -29,7 +30,7 @@ pub(super) async fn on_signals(
     std::future::pending::<()>().await;
 }
 
-/// The settings of now; `None`, with the reason in the log, if they cannot be used.
+/// The current settings. `None` if they are invalid; the reason is logged.
 fn reread(started_with: &Settings) -> Option<Settings> {
     let settings = match started_with.reread() {
         Ok(settings) => settings,

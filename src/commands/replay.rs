@@ -376,7 +376,7 @@ impl Replay<'_> {
 }
 
 fn unavailable(why: &str) -> Refusal {
-    let problem = format!("its record cannot be had whole: {why}; give a `record` of yours");
+    let problem = format!("its record cannot be read as a whole: {why}; add a `record`");
     Refusal::Unusable(problem)
 }
 

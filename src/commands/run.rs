@@ -72,7 +72,7 @@ struct Service {
     before: Status,
     journal: Mutex<Journal>,
     quiet: CancellationToken,
-    /// Of a reload before there was an engine.
+    /// The settings of a reload that arrived before the engine was open.
     reloaded: Mutex<Option<Settings>>,
 }
 
@@ -159,7 +159,7 @@ impl Service {
         engine
     }
 
-    /// Whether the main loop of the engine has turned within this time.
+    /// Whether the main loop of the engine ran within this time.
     fn turned_within(&self, time: Duration) -> bool {
         let engine = self.engine.get();
         engine.is_some_and(|engine| engine.turned_within(time))

@@ -1,6 +1,6 @@
 //! The file of a ledger entry: found, checked by its hash, and cut into its records.
 //!
-//! What a record was is in its file alone. All commands that need the text of a record find it here.
+//! Only the file has the text of its records. All commands that need this text use this module.
 
 use std::fs;
 use std::ops::Range;
@@ -16,21 +16,22 @@ use crate::sink::LedgerFile;
 /// on.
 const SUFFIXES_MAX: u32 = 1_000;
 
-/// Unused names after which the search ends. More than one, because users may have removed files.
+/// The search ends after this many unused names. More than one, because users may have removed
+/// files.
 const FREE_SUFFIXES_MAX: u32 = 8;
 
-/// Names of this length or more, in bytes, may have been cut before a suffix of the limit of 255.
+/// A name of at least this many bytes may have been cut, so that a suffix fits within 255 bytes.
 const LONG_NAME_BYTES: usize = 250;
 
 /// The file of a ledger entry, open and cut.
 #[derive(Debug)]
 pub(super) struct Source {
     pub(super) path: PathBuf,
-    /// Its bytes. Their hash is that of the entry.
+    /// The file's bytes, whose hash is that of the entry.
     pub(super) content: Content,
-    /// Where its records are. They are as many as the ledger has of this file.
+    /// The places of the file's records. There are as many as the ledger has for this file.
     pub(super) plan: Plan,
-    /// The chunk that was asked for last, and the places of its records in the file.
+    /// The last chunk that was looked up, and the places of its records in the file.
     last: Option<(Chunk, Vec<Range<u64>>)>,
 }
 
@@ -51,13 +52,14 @@ pub(super) enum Unavailable {
         name: String,
         file_no: u32,
     },
-    /// The file may be the right one, and cannot be read.
+    /// A file that may be the right one cannot be read.
     #[error("{path}: {cause}")]
     Unreadable { path: String, cause: ContentError },
-    /// Today's definition of its dataset finds no records in it.
+    /// The current definition of the dataset finds no records in the file.
     #[error("{path}: {cause}")]
     NoRecords { path: String, cause: Unreadable },
-    /// Today's definition of its dataset finds others, so that the ordinals are of other records.
+    /// The current definition of the dataset finds another number of records, so that the ordinals
+    /// belong to other records.
     #[error(
         "{path} has {found} records by the present definition of its dataset, and was loaded with \
          {loaded}: `format` or `records` was changed"
@@ -76,7 +78,8 @@ fn beside(archive: Option<&PathBuf>) -> String {
 }
 
 impl Unavailable {
-    /// The error of a command that needs the file. The kind of an I/O error decides the exit code.
+    /// This error for a command that needs the file. The kind of an I/O error decides the exit
+    /// code.
     pub(super) fn into_error(self) -> anyhow::Error {
         match self {
             Self::Unreadable {
@@ -89,8 +92,8 @@ impl Unavailable {
 }
 
 impl Source {
-    /// Opens the file of an entry: the `given` one, or the one in its archive, in history, in work or in
-    /// quarantine that has the entry's content.
+    /// Opens the file of an entry: the `given` one, or the one in its archive, in history, in work
+    /// or in quarantine that has the entry's content.
     ///
     /// # Errors
     /// [`Unavailable`].
@@ -105,7 +108,7 @@ impl Source {
             windows: Windows::new(settings.memory_budget_bytes),
             ..ContentOptions::default()
         };
-        // The limits may differ from those of the load: every cut gives the same records.
+        // The limits of chunks need not be those of the load: the records are the same.
         let limits = ChunkLimits {
             records: settings.frame_records,
             bytes: settings.frame_bytes,
@@ -132,7 +135,7 @@ impl Source {
                     return Self::new(path, content, plan, file);
                 }
                 Ok(_) | Err(ContentError::NotRegular) => {}
-                // The next one may be it.
+                // The next file may be the right one.
                 Err(cause) => failed = failed.or(Some(unreadable(&path, cause))),
             }
         }
@@ -152,7 +155,7 @@ impl Source {
             path: shown(&path),
             cause,
         })?;
-        // A file that went to quarantine before it was cut has none in the ledger.
+        // The ledger has no number of records for a file that was quarantined before it was cut.
         let loaded = file.entry.records;
         if loaded != 0 && plan.records != loaded {
             return Err(Unavailable::OtherRecords {
@@ -169,11 +172,11 @@ impl Source {
         })
     }
 
-    /// The byte range of a record in the (inflated) file, without the whitespace around it. `None` if
+    /// The byte range of a record in the inflated file, without the whitespace around it. `None` if
     /// the file has no such ordinal.
     ///
     /// # Errors
-    /// The file was changed since it was opened, and what the system says.
+    /// The file was changed since it was opened, or cannot be read.
     pub(super) fn place(&mut self, ordinal: u32) -> Result<Option<Range<u64>>, Unavailable> {
         if ordinal >= self.plan.records {
             return Ok(None);
@@ -203,7 +206,7 @@ impl Source {
         ))
     }
 
-    /// The bytes of a place. `buffer` holds them if the file is not in memory.
+    /// The bytes of a place. They are copied to `buffer` if the file is not in memory.
     ///
     /// # Errors
     /// As of [`place`](Self::place).
@@ -216,7 +219,8 @@ impl Source {
         read.map_err(|cause| unreadable(&self.path, cause))
     }
 
-    /// Passes the bytes of a place to `inspect`, without a copy: they may be larger than memory.
+    /// Passes the bytes of a place to `inspect` without a copy, since they may be larger than
+    /// memory.
     ///
     /// # Errors
     /// As of [`place`](Self::place).
@@ -241,7 +245,7 @@ fn shown(path: &Path) -> String {
     path.display().to_string().escape_debug().to_string()
 }
 
-/// The files that may be that of an entry: their name and size fit.
+/// The files that may be the file of an entry, by their name and size.
 fn candidates(settings: &Settings, file: &LedgerFile) -> Vec<PathBuf> {
     let dirs = &settings.dirs;
     let mut found: Vec<PathBuf> = file.path.iter().cloned().collect();
@@ -253,20 +257,20 @@ fn candidates(settings: &Settings, file: &LedgerFile) -> Vec<PathBuf> {
             found.extend(names(dir, &file.entry.name));
         }
     }
-    // Only one of the same size can have the same hash.
+    // Only a file of the same size can have the same hash.
     found.retain(|path| {
         fs::symlink_metadata(path).is_ok_and(|found| found.len() == file.entry.bytes)
     });
     found
 }
 
-/// Whether a file may have another name than the ledger has of it: it is no UTF-8, or was cut.
+/// Whether the name in the ledger may differ from the file's name: it was not UTF-8, or was cut.
 fn is_name_inexact(name: &str) -> bool {
     name.contains(char::REPLACEMENT_CHARACTER) || name.len() >= LONG_NAME_BYTES
 }
 
-/// The paths in a directory under which a file of this name is, and those of the same name that came
-/// later.
+/// The paths in a directory that a file with this name may have: the name itself, and the name with
+/// each suffix that later files got.
 fn names(dir: &Path, name: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut free = 0;

@@ -36,7 +36,7 @@ async fn current_status(settings: &Settings) -> anyhow::Result<Status> {
     let work = inbox::canonical(&settings.dirs.work);
     match status {
         Some(status) if status.work == work => Ok(status),
-        // The address is that of an engine of this host which is none of ours.
+        // Another engine of this host answers at the address.
         Some(_) => {
             http_client::check_engine(settings).await?;
             status_without_service(settings).await

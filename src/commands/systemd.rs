@@ -9,16 +9,16 @@ use tokio_util::sync::CancellationToken;
 /// Interval of checking the state.
 const CHECK_EVERY: Duration = Duration::from_secs(1);
 
-/// Shortest time without a turn of the main loop that counts as a hang. The loop turns every
-/// second, but may be late on a busy machine.
+/// Shortest time without a run of the main loop that counts as a hang. The loop runs every second,
+/// but may be late on a busy machine.
 const TURN_MIN: Duration = Duration::from_secs(3);
 
 /// Reports for ever: `READY=1` when the service can work for the first time, `STATUS=` at each
-/// change, `WATCHDOG=1` while the main loop turns (systemd restarts a service that hangs), and
+/// change, `WATCHDOG=1` while the main loop runs (systemd restarts a service that hangs), and
 /// `STOPPING=1` once `quiet` is cancelled.
 ///
 /// `ready` returns whether the service can work, or why not. `turned_within` returns whether the
-/// main loop has turned within a time.
+/// main loop ran within a time.
 pub(super) async fn report_state(
     ready: impl Fn() -> Result<(), String>,
     turned_within: impl Fn(Duration) -> bool,

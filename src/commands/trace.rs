@@ -50,7 +50,7 @@ pub(super) async fn execute(settings: &Settings, args: &TraceArgs) -> anyhow::Re
             let error = error.into_error();
             return Err(match args.file {
                 Some(_) => error,
-                None => error.context("the file cannot be had: name its path with --file"),
+                None => error.context("the file was not found: name its path with --file"),
             });
         }
     };

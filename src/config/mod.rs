@@ -39,15 +39,15 @@ pub const DOTENV: &str = ".env";
 const DATA_DIR_DEFAULT: &str = "./lemonade-data";
 const HTTP_PORT_DEFAULT: u16 = 9464;
 
-/// Keeps workers busy for seconds while ingest waits for a disk. More would only use memory of
-/// Redis, which shares 2 GB with the engine and the database.
+/// Enough frames to keep workers busy for seconds while ingest waits for a disk. More would only
+/// take memory of Redis, which shares 2 GB with the engine and the database.
 const QUEUE_BYTES_DEFAULT: ByteSize = ByteSize::mib(64);
 
-/// Two parsing cores and a few commits in flight need less. Half of it makes stages wait for each
-/// other; twice as much gains nothing.
+/// Two cores that parse, and a few commits in flight, need less. With half of it, stages wait for
+/// each other; twice as much gains nothing.
 const MEMORY_BUDGET_DEFAULT: ByteSize = ByteSize::mib(128);
 
-/// With less, one frame in parse and one in commit may not fit, and the engine would hang.
+/// With less memory, one frame in parse and one in commit might not fit, and the engine would hang.
 const MEMORY_BUDGET_MIN: ByteSize = ByteSize::mib(16);
 
 /// Two INSERTs of 1,000 rows. Fewer records cost Redis and the ledger more per row; more gain a few
@@ -87,11 +87,12 @@ pub fn schema() -> schemars::Schema {
 pub struct Settings {
     /// `mysql://…` or `sqlite:PATH`. Holds a password: show it through [`redacted`].
     pub database_url: String,
-    /// `redis://…` (and its kin for clusters, TLS and Unix sockets) or `memory:`. May hold a password.
+    /// `redis://…` (and its kin for clusters, TLS and Unix sockets) or `memory:`. May hold a
+    /// password.
     pub broker_url: String,
-    /// Directory of all that has no setting of its own.
+    /// Directory of all files that have no separate setting.
     pub data_dir: PathBuf,
-    /// The four directories, which are the four states of a file.
+    /// The four directories.
     pub dirs: Directories,
     /// The datasets, built in and the user's.
     pub datasets: Datasets,
@@ -107,13 +108,14 @@ pub struct Settings {
     pub frame_bytes: usize,
     /// Interval of refreshing the daily summary. `None`: only at the start.
     pub summary_every: Option<Duration>,
-    /// Where writers of a file are invisible, it is taken after this long without a change.
+    /// If the file system does not report writers, a file is taken after this long without a
+    /// change.
     pub quiet_time: Duration,
     /// A document that is still incomplete after this long goes to quarantine.
     pub incomplete_after: Duration,
     /// What to do with a file in inbound that has a second hard link.
     pub hard_links: HardLinks,
-    /// Names of files that are passed over: markers of the programs that write the data.
+    /// Patterns for names of files that are ignored: markers of the programs that write the data.
     pub marker_files: Names,
     /// Interval of scanning inbound, in addition to notifications.
     pub scan_interval: Duration,
@@ -133,12 +135,12 @@ pub struct Settings {
     pub log_level: String,
     /// Warnings about the settings, to be logged once at the start.
     pub notes: Vec<String>,
-    /// The flags of the process, which stay while environment and files change.
+    /// The flags of the process, which a reload keeps.
     flags: Options,
 }
 
 impl Settings {
-    /// The settings that a running service takes over when it is told to reload.
+    /// The settings that a reload applies to a running service.
     pub const RELOADED: [&str; 6] = [
         "quiet_time",
         "incomplete_after",
@@ -148,7 +150,7 @@ impl Settings {
         "log_level",
     ];
 
-    /// The settings as the same flags, and the environment and the files of now, give them.
+    /// Resolves the settings again, from the same flags and the current environment and files.
     ///
     /// # Errors
     /// As [`resolve`](Self::resolve).
@@ -156,7 +158,7 @@ impl Settings {
         Self::resolve(self.flags.clone(), &Environment::read(Path::new(DOTENV))?)
     }
 
-    /// The settings in which the others differ and which need a new start.
+    /// The names of settings that differ in `other` and take effect only at the next start.
     #[must_use]
     pub fn changed_until_restart(&self, others: &Self) -> Vec<String> {
         let lines = |settings: &Self| {
@@ -208,15 +210,15 @@ impl Settings {
     /// out has its default. Reads neither flags, nor environment, nor files.
     ///
     /// # Errors
-    /// A value or a combination that cannot be used.
+    /// A value or a combination of settings is invalid.
     pub fn from_options(options: Options) -> Result<Self, ConfigError> {
         Self::finish(options, Vec::new())
     }
 
-    /// The settings in the text of a settings file, for the same use.
+    /// As [`from_options`](Self::from_options), from the text of a settings file.
     ///
     /// # Errors
-    /// The text is not TOML, has an unknown key, or has a value that cannot be used.
+    /// The text is not TOML, has an unknown key, or has an invalid value.
     pub fn from_toml(text: &str) -> Result<Self, ConfigError> {
         Self::from_options(file::parse("settings", text)?)
     }
@@ -351,7 +353,7 @@ impl Settings {
         None
     }
 
-    /// Whether the database is `SQLite` and the queue is in this process, as without settings.
+    /// Whether the database is `SQLite` and the queue is in this process, which is the default.
     #[must_use]
     pub fn embedded(&self) -> bool {
         url::scheme(&self.database_url) == "sqlite" && url::scheme(&self.broker_url) == "memory"
@@ -383,7 +385,7 @@ impl Settings {
         })
     }
 
-    /// The path of the `SQLite` database; `None` if the database is another one.
+    /// The path of the `SQLite` database. `None` if the database is not `SQLite`.
     #[must_use]
     pub fn sqlite_path(&self) -> Option<&Path> {
         let path = self.database_url.strip_prefix("sqlite:")?;
@@ -441,7 +443,7 @@ impl fmt::Display for Settings {
     }
 }
 
-/// Spark, Hadoop and Databricks put these beside their data.
+/// Markers that Spark, Hadoop and Databricks put beside their data.
 fn default_markers() -> Names {
     Names(
         ["_SUCCESS", "_started_*", "_committed_*", "*.crc"]

@@ -31,7 +31,7 @@ pub struct Options {
     #[serde(skip)]
     pub config: Option<PathBuf>,
 
-    /// Directory of all that has no setting of its own (default: ./lemonade-data)
+    /// Directory of all files without a separate setting (default: ./lemonade-data)
     #[arg(long, global = true, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
 
@@ -89,7 +89,7 @@ pub struct Options {
     #[schemars(with = "Option<String>")]
     pub summary_every: Option<OrOff<Period>>,
 
-    /// Where writers are invisible, take a file after this long without a change (default: 2s)
+    /// Where writers cannot be seen, take a file this long after its last change (default: 2s)
     #[arg(long, global = true, value_name = "TIME", hide_short_help = true)]
     #[schemars(with = "Option<String>")]
     pub quiet_time: Option<Period>,
@@ -103,7 +103,8 @@ pub struct Options {
     #[arg(long, global = true, value_name = "WHAT", hide_short_help = true)]
     pub hard_links: Option<HardLinks>,
 
-    /// Names of files to ignore, separated by commas; * matches any characters (default: _SUCCESS,_started_*,_committed_*,*.crc)
+    /// Names of files to ignore, separated by commas; * matches any characters (default:
+    /// _SUCCESS,_started_*,_committed_*,*.crc)
     #[arg(long, global = true, value_name = "NAMES", hide_short_help = true)]
     #[schemars(with = "Option<String>")]
     pub marker_files: Option<Names>,

@@ -98,7 +98,8 @@ fn count(directory: &Path, markers: &Markers) -> io::Result<Count> {
     for entry in fs::read_dir(directory)? {
         let entry = entry?;
         // A hidden or temporary file in inbound has not arrived yet, or belongs to another program.
-        // In work, it is the lock or the pause. A copy of a move counts: it takes the room of a file.
+        // In work, it is the lock or the pause. A copy of a move counts: it takes the room of a
+        // file.
         let name = entry.file_name();
         if (is_temporary(&name) && !is_copy(&name)) || markers.has(&name) {
             continue;

@@ -5,8 +5,8 @@
 //! a second name and loses the first ([`move_by_link`]). To another device, the file is copied: see
 //! [`copy_across`]. No half copy ever has a final name, and a file is removed only if its copy has
 //! its current content. A kill in the middle leaves the file in its old place; it may leave a copy,
-//! or leave the file set aside under another name. [`clear_up`] removes such a copy, and gives such a
-//! file its name back.
+//! or leave the file set aside under another name. [`clear_up`] removes such a copy, and gives such
+//! a file its name back.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, Metadata, TryLockError};
@@ -29,8 +29,8 @@ pub(super) const COPY_PREFIX: &str = ".lemonade-moving-";
 /// Number of random characters after the prefix.
 const COPY_SUFFIX_CHARS: usize = 6;
 
-/// The beginning of the name of a file whose copy is whole, until it is removed. The rest is its own
-/// name.
+/// The beginning of the name of a file whose copy is whole, until it is removed. The rest is its
+/// own name.
 pub(super) const ASIDE_PREFIX: &str = ".lemonade-moved-";
 
 /// Bytes that are copied or compared at once.
@@ -194,9 +194,9 @@ pub fn try_move(file: &Path) -> io::Result<()> {
 /// 1. Locks the file, so that of several engines with one inbound only one copies it.
 /// 2. Copies it under a temporary name, and syncs the copy. If the file changed meanwhile, or its
 ///    content has another hash than `hash`, the move fails.
-/// 3. Renames the file in its directory ("sets it aside"): of several processes that try to move the
-///    file, only one succeeds. If another file has taken the name, that file gets the name back, and
-///    the move fails.
+/// 3. Renames the file in its directory ("sets it aside"): of several processes that try to move
+///    the file, only one succeeds. If another file has taken the name, that file gets the name
+///    back, and the move fails.
 /// 4. Gives the copy its final name, and removes the file.
 ///
 /// A move that fails leaves no copy. If the target exists and is equal byte for byte, a process was

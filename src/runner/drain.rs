@@ -1,7 +1,7 @@
-//! Empties the queue into the database: workers, and nothing else of an engine.
+//! Empties the queue into the database, with workers and no other stage.
 //!
-//! It opens no directory, so it may run beside a service that has locked them, as one more process
-//! with workers. The service that has the files in work learns of the rows from the ledger.
+//! A drain opens no directory, so it may run beside a service that has locked them. That service
+//! finds the stored records in the ledger.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -22,13 +22,13 @@ const CHECK_INTERVAL: Duration = Duration::from_millis(100);
 /// Pause between two log lines that report how much is left.
 const REPORT_INTERVAL: Duration = Duration::from_secs(10);
 
-/// A queue, and the database into which it is emptied.
+/// A queue, and the database that its frames are committed to.
 pub struct Drain {
     /// The queue.
     pub broker: Arc<dyn Broker>,
     /// The database.
     pub database: Arc<dyn Database>,
-    /// What was committed.
+    /// The commits of this drain.
     pub progress: Arc<Progress>,
     template: Worker,
     workers: usize,
@@ -39,7 +39,7 @@ impl Drain {
     /// had for `take_over_after` counts as abandoned.
     ///
     /// # Errors
-    /// Transient if one cannot be reached now; fatal if it never will be.
+    /// Transient if a server cannot be reached now. Fatal if a new attempt would fail as well.
     pub async fn open(settings: &Settings, take_over_after: Duration) -> Result<Self, Fault> {
         let broker_options = BrokerOptions {
             claim_idle: take_over_after,
@@ -76,8 +76,8 @@ impl Drain {
     /// # Errors
     /// A fatal fault.
     pub async fn run(&self, shutdown: &Shutdown) -> Result<bool, Fault> {
-        // Read before the workers start, so that each frame that they commit was either in the queue
-        // then or came later.
+        // Read before the workers start, so that each frame that they commit is in this count or
+        // was published later.
         let first = match self.depth(shutdown).await? {
             None => return Ok(false),
             Some(Depth { frames: 0, .. }) => return Ok(true),
@@ -101,7 +101,7 @@ impl Drain {
                 () = tokio::time::sleep(CHECK_INTERVAL) => {}
                 () = shutdown.drain.cancelled() => return Ok(false),
             }
-            // In this order: no committed frame is counted among those that wait.
+            // The commits are read before the queue, so that no frame counts as both.
             let committed = self.progress.frames();
             let Some(depth) = self.depth(shutdown).await? else {
                 return Ok(false);
@@ -125,11 +125,11 @@ impl Drain {
         }
     }
 
-    /// What is in the queue. `None` if the shutdown began.
+    /// The size of the queue. `None` if the shutdown began.
     async fn depth(&self, shutdown: &Shutdown) -> Result<Option<Depth>, Fault> {
         let depth = || self.broker.depth();
         match until_ok(
-            "asking what is in the queue",
+            "reading the size of the queue",
             &shutdown.drain,
             |_| {},
             depth,

@@ -1,4 +1,4 @@
-//! The engine: all open parts, and what the process has done and seen so far.
+//! The engine: its connections and directories, and the state that its tasks share.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,21 +20,21 @@ use crate::status::RejectCount;
 use crate::summary::{self, Accumulator};
 use crate::worker::{Progress, Worker};
 
-/// Everything that is connected and open.
+/// An engine with open connections and directories.
 #[derive(Clone)]
 pub struct Engine {
     /// The queue.
     pub broker: Arc<dyn Broker>,
     /// The database, as the stages use it.
     pub sink: Arc<dyn Sink>,
-    /// The same with its tables, summaries and what operators ask of it. `None` if the sink stores
-    /// rows and ledger only: then there are no summaries, and status has no totals.
+    /// The database, with tables, summaries and reads for operators. `None` if the sink is only a
+    /// [`Sink`]: then there are no summaries, and status has no totals.
     pub database: Option<Arc<dyn Database>>,
     /// The datasets.
     pub datasets: Datasets,
     /// The directories.
     pub inbox: Arc<Inbox>,
-    /// How it runs.
+    /// The options.
     pub options: EngineOptions,
     /// Sums over the run.
     pub tally: Arc<Tally>,
@@ -49,15 +49,15 @@ pub struct Engine {
 /// How an engine runs.
 #[derive(Debug, Clone)]
 pub struct EngineOptions {
-    /// Names the consumers of this process; the same after a restart.
+    /// The beginning of the names of this process's consumers. The same after a restart.
     pub node: String,
-    /// What this process does.
+    /// The parts of the service that this process runs.
     pub roles: Roles,
-    /// The URL of the database for people, its password hidden.
+    /// The URL of the database with its password hidden.
     pub database: String,
-    /// The URL of the queue for people, its password hidden.
+    /// The URL of the queue with its password hidden.
     pub queue: String,
-    /// Workers, each with a connection to the database.
+    /// How many workers run, each with a connection to the database.
     pub workers: usize,
     /// How files are ingested.
     pub ingest: IngestOptions,
@@ -69,20 +69,20 @@ pub struct EngineOptions {
     pub disk_floor_bytes: u64,
 }
 
-/// What the engine last saw of queue and database.
+/// The results of the last checks of queue, database and directories.
 #[derive(Debug)]
 pub(super) struct HealthState {
-    /// What the queue held at the last check.
+    /// The size of the queue at the last check.
     pub(super) depth: Mutex<Depth>,
     /// The result of the last check. `None` before the first.
     pub(super) checked: Mutex<Option<Result<(), Problem>>>,
     pub(super) journal: Mutex<Journal>,
     pub(super) ledger: Mutex<LedgerView>,
-    /// What was last counted in the directories.
+    /// The last counts of the files in the directories.
     pub(super) counts: Mutex<Option<Counted>>,
-    /// Locked by the task that asks the ledger.
+    /// Locked by the task that is reading the ledger.
     pub(super) asking: tokio::sync::Mutex<()>,
-    /// When the main loop last turned.
+    /// When the main loop last ran.
     pub(super) beat: Mutex<Instant>,
 }
 
@@ -95,7 +95,7 @@ pub(super) struct Counted {
     pub(super) quarantine: u64,
 }
 
-/// What the ledger last answered, and when and how fast.
+/// The last answer of the ledger, its time, and how long it took.
 #[derive(Debug, Clone, Default)]
 pub(super) struct LedgerView {
     pub(super) answer: Option<(Instant, Totals, Vec<FileEntry>, Vec<RejectCount>)>,
@@ -117,7 +117,7 @@ impl Default for HealthState {
 }
 
 impl Engine {
-    /// An engine over open parts.
+    /// An engine with open connections and directories.
     #[must_use]
     pub fn new(
         broker: Arc<dyn Broker>,
@@ -145,7 +145,7 @@ impl Engine {
         }
     }
 
-    /// Brings the tables of the database up to date.
+    /// Creates or updates the tables of the database.
     ///
     /// # Errors
     /// Those of [`Schema::migrate`](crate::sink::Schema::migrate).
@@ -178,7 +178,7 @@ impl Engine {
         }
     }
 
-    /// The worker of which all workers of this engine are copies.
+    /// The template of all workers of this engine.
     pub(super) fn worker(&self) -> Worker {
         Worker {
             name: self.options.node.clone(),
@@ -190,7 +190,7 @@ impl Engine {
         }
     }
 
-    /// Refreshes the daily summary from what was loaded since the last time.
+    /// Adds the files that were settled since the last refresh to the daily summary.
     ///
     /// # Errors
     /// A fatal fault.

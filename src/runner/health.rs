@@ -1,5 +1,5 @@
-//! The health of the engine: it checks queue and database at intervals, and answers `/readyz` and
-//! status from what it saw.
+//! The health of the engine: checks queue and database at intervals, and answers `/readyz` and
+//! status with the last results.
 
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -15,22 +15,21 @@ use crate::retry;
 use crate::status::{self, Status, StatusSource, Trouble};
 use crate::telemetry;
 
-/// Pause between two checks of queue and database. A check is three small calls.
+/// Pause between two checks of queue and database. A check costs three small calls.
 const CHECK_INTERVAL: Duration = Duration::from_secs(2);
 
-/// A server that does not answer for this long counts as unavailable. A commit uses its connection
-/// for less.
+/// A server that does not answer for this long counts as unavailable. A normal commit takes less.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A publish or a commit that has failed for this long keeps the engine from working, even if queue
-/// and database answer. What passes by itself, such as a failover, is mostly over by then.
+/// If publishes or commits have failed for this long, the engine is not ready, even if queue and
+/// database answer. Most failovers and other transient faults end earlier.
 const FAILING_TIME: Duration = Duration::from_secs(60);
 
-/// Heartbeat for the watchdog of systemd, and interval at which the journal notes what changed. One
-/// second: the shortest time that a person notices.
+/// Heartbeat for systemd's watchdog, and refresh interval of the journal. One second: the shortest
+/// change that a person notices.
 const BEAT_EVERY: Duration = Duration::from_secs(1);
 
-/// Most files of the ledger, and waiting files in a status.
+/// Most files of the ledger, and most waiting files, in a status.
 const STATUS_FILES: usize = 10;
 const STATUS_WAITING: usize = 20;
 
@@ -40,24 +39,25 @@ const STATUS_REASON_CHARS: usize = 300;
 /// How long a status waits for the database.
 const STATUS_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// The ledger is asked again after ten times as long as its answer took, within these limits. So
-/// the database spends at most a tenth of one connection on status, however many clients ask.
+/// The shortest and the longest pause before the ledger is read again. Within these limits, the
+/// pause is ten times as long as the last answer took: so status uses at most a tenth of one
+/// connection, however many clients request it.
 const LEDGER_AGE: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(30)];
 
 impl Engine {
-    /// Takes over a journal that was begun before there was an engine.
+    /// Takes over a journal that was begun before the engine was open.
     pub fn remember(&self, journal: Journal) {
         *self.health.journal.lock() = journal;
     }
 
-    /// Whether the main loop of the service turned within this time. It is polled together with
-    /// ingest and workers: one of them that blocks its thread stops the loop as well.
+    /// Whether the main loop of the service ran within this time. The loop is polled together with
+    /// ingest and workers: if one of them blocks its thread, the loop stops as well.
     #[must_use]
     pub fn turned_within(&self, time: Duration) -> bool {
         self.health.beat.lock().elapsed() <= time
     }
 
-    /// Checks queue and database again and again, and keeps the journal. Never ends.
+    /// Checks queue and database at intervals, and keeps the journal. Never returns.
     pub(super) async fn check_health(&self) {
         tokio::join!(self.check_servers(), self.keep_journal());
     }
@@ -91,7 +91,8 @@ impl Engine {
             *self.health.beat.lock() = now;
             self.note_problem();
             if !self.options.roles.ingest {
-                // Only ingest asks which files these commits were of: without it they would pile up.
+                // Only ingest reads which files were committed. Without ingest, the list would
+                // grow.
                 drop(self.progress.take());
             }
             if now - sampled >= SAMPLE_EVERY {
@@ -102,7 +103,8 @@ impl Engine {
         }
     }
 
-    /// Records stored since the start. A process without workers learns of them when a file settles.
+    /// How many records were stored since the start. A process without workers counts them when a
+    /// file is settled.
     fn stored(&self) -> u64 {
         if self.options.roles.work {
             self.progress.records()
@@ -111,7 +113,7 @@ impl Engine {
         }
     }
 
-    /// Enters into the journal what keeps the engine from working now.
+    /// Records in the journal why the engine is not ready now, or that it is.
     fn note_problem(&self) {
         let Some(checked) = self.health.checked.lock().clone() else {
             return;
@@ -149,9 +151,9 @@ impl Engine {
         Ok(())
     }
 
-    /// Counts the files of the directories, unless that was done a moment ago: again after ten times
-    /// as long as it took. So metrics and status have the same numbers, however many clients ask.
-    /// `None` if a directory cannot be read and none was before.
+    /// Counts the files of the directories, unless the last count is recent: a count is repeated
+    /// after ten times as long as it took. So metrics and status have the same numbers, however
+    /// many clients request them. `None` if a directory cannot be read and was never counted.
     pub(super) async fn count_files(&self) -> Option<Counted> {
         let known = *self.health.counts.lock();
         if let Some(known) = known
@@ -164,7 +166,7 @@ impl Engine {
         let counting = inbox::blocking("counting files", move || {
             Ok((inbox.census()?, inbox.quarantine()?))
         });
-        // A directory that cannot be read now keeps its last figures; the stages log the error.
+        // If a directory cannot be read now, the last counts stay. The stages log the error.
         let Ok((census, quarantine)) = counting.await else {
             return known;
         };
@@ -179,7 +181,8 @@ impl Engine {
         Some(counted)
     }
 
-    /// Asks the ledger, unless it was asked a moment ago, is being asked, or is unavailable.
+    /// Reads the ledger, unless the last answer is recent, another task is reading it, or the
+    /// database is unavailable.
     async fn refresh_ledger(&self) {
         let now = Instant::now();
         let is_fresh =

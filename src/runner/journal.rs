@@ -1,5 +1,5 @@
-//! What an engine remembers of its last minutes, for status: how fast it was, and what kept it from
-//! working. Bounded, and pure but for the clock.
+//! The last minutes of an engine, for status: its rates, and the problems that made it not ready.
+//! Bounded. Pure except for the clock.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -9,20 +9,21 @@ use tokio::time::Instant;
 use crate::fault::{Fault, Origin};
 use crate::status::{History, Outage, Status, Trouble};
 
-/// Sampling interval: equal to that of the health check, and short enough that a page that is
-/// refreshed every few seconds shows movement.
+/// Sampling interval: equal to that of the health check, and so short that a page which is
+/// refreshed every few seconds shows a change.
 pub(super) const SAMPLE_EVERY: Duration = Duration::from_secs(2);
 
-/// Five minutes of samples: long enough to see what went before, and a page of a few kilobytes.
+/// Number of samples: five minutes. Enough to see what preceded an outage, in a page of a few
+/// kilobytes.
 const SAMPLES: usize = 150;
 
-/// Most outages kept, the one that lasts included.
+/// Most outages that are kept, including the current one.
 const OUTAGES: usize = 5;
 
 /// Most characters of the detail of an outage. A server may send an error text of any length.
 const DETAIL_CHARS: usize = 300;
 
-/// What keeps the engine from working, and since when.
+/// Why the engine is not ready, and since when.
 #[derive(Debug, Clone)]
 pub(super) struct Problem {
     pub(super) trouble: Trouble,
@@ -31,12 +32,12 @@ pub(super) struct Problem {
 }
 
 impl Problem {
-    /// The problem of a fault in an attempt that began at `since`.
+    /// The problem that a fault reports. `since` is the beginning of the attempt that failed.
     pub(super) fn new(fault: &Fault, since: Instant) -> Self {
         Self::of(fault.origin, &fault.to_string(), since)
     }
 
-    /// The problem of a part of the outside that has failed since then.
+    /// The problem of a part of the outside that has failed since `since`.
     pub(super) fn of(origin: Origin, detail: &str, since: Instant) -> Self {
         Self {
             trouble: match origin {
@@ -59,11 +60,11 @@ impl Problem {
 #[derive(Debug)]
 struct Episode {
     problem: Problem,
-    /// `None` while it lasts.
+    /// When it ended. `None` while it lasts.
     ended: Option<Instant>,
 }
 
-/// The memory of one process, from its start.
+/// The journal of a process, from its start.
 #[derive(Debug)]
 pub struct Journal {
     began: Instant,
@@ -94,17 +95,18 @@ impl Default for Journal {
 }
 
 impl Journal {
-    /// Notes a fault that keeps the engine from beginning.
+    /// Records a fault that prevents the engine from starting.
     pub fn note_fault(&mut self, fault: &Fault) {
         self.note(Some(Problem::new(fault, Instant::now())));
     }
 
-    /// Notes that nothing keeps it from working any more.
+    /// Records that the engine is ready.
     pub fn note_well(&mut self) {
         self.note(None);
     }
 
-    /// Notes what keeps the engine from working now. The same trouble again is the same outage.
+    /// Records why the engine is not ready now, or that it is. The same trouble as before continues
+    /// the same outage.
     pub(super) fn note(&mut self, problem: Option<Problem>) {
         let now = Instant::now();
         let lasting = self
@@ -130,7 +132,7 @@ impl Journal {
         }
     }
 
-    /// What keeps the engine from working now. `None` if nothing does.
+    /// Why the engine is not ready now. `None` if it is ready.
     pub(super) fn lasting(&self) -> Option<&Problem> {
         let newest = self.outages.front();
         newest
@@ -138,10 +140,11 @@ impl Journal {
             .map(|episode| &episode.problem)
     }
 
-    /// Adds a sample, from the records and bytes done since the start.
+    /// Adds a sample. `records` and `bytes` are those stored since the start.
     pub(super) fn sample(&mut self, records: u64, bytes: u64) {
         let now = Instant::now();
-        // After a pause of the whole process the time is long; right after a sample it is 0.
+        // The time since the last sample is longer than the interval if the process was stopped. It
+        // must not be 0, since it is a divisor.
         let seconds = (now - self.counted_at).as_secs_f64().max(0.001);
         let rate = |now: u64, before: u64| now.saturating_sub(before) as f64 / seconds;
         self.records_per_second = rate(records, self.records);
@@ -155,7 +158,7 @@ impl Journal {
             .push_back((self.records_per_second as u64, ready));
     }
 
-    /// Enters what it remembers into a status.
+    /// Copies the journal to a status.
     pub fn report(&self, status: &mut Status) {
         let now = Instant::now();
         status.uptime_seconds = Some((now - self.began).as_secs_f64());
@@ -209,7 +212,7 @@ mod tests {
         );
         let reason = "database unavailable: asking: no answer";
         assert_eq!(status.reason.as_deref(), Some(reason));
-        // Another trouble is another outage.
+        // A different trouble is a separate outage.
         journal.note_fault(&fault(Origin::Broker, "refused"));
         tokio::time::advance(Duration::from_secs(1)).await;
         journal.note_well();

@@ -1,4 +1,4 @@
-//! A run that ends once all its files are stored.
+//! A run that ends when all its files are stored.
 
 use tokio::sync::mpsc;
 
@@ -10,7 +10,7 @@ use crate::ingest::{Item, ItemOrigin};
 use crate::shutdown::Shutdown;
 
 impl Engine {
-    /// Loads files in the order given, and ends when all of them are stored.
+    /// Loads files in order, and returns when all of them are stored.
     ///
     /// # Errors
     /// A fatal fault.
@@ -24,7 +24,7 @@ impl Engine {
         Box::pin(self.load(take, shutdown)).await
     }
 
-    /// Loads the files of work and inbound, and ends when all of them are stored.
+    /// Loads the files of work and inbound, and returns when all of them are stored.
     ///
     /// # Errors
     /// A fatal fault.
@@ -47,12 +47,12 @@ impl Engine {
         let stop_workers = workers.stop.clone();
         let ingest = async {
             tokio::try_join!(take(items), self.ingest().run(taken, shutdown))?;
-            // No frame is in flight any more: the workers have nothing left to do.
+            // All files are settled, so no frame is left for the workers.
             stop_workers.cancel();
             Ok(())
         };
         tokio::try_join!(ingest, workers.join())?;
-        // After a shutdown the next run does it.
+        // After a shutdown, the next run refreshes the summary.
         if shutdown.drain.is_cancelled() {
             return Ok(());
         }

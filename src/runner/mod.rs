@@ -1,8 +1,8 @@
 //! Puts the stages together: a load that ends, and a service that runs until it is stopped.
 //!
-//! `open` makes an engine from settings; `engine` holds it; `load`, `serve` and `drain` run it, over
-//! `workers`. `plan` finds the files of a load. `health` answers for it, from what `journal`
-//! remembers; `observe` feeds the metrics.
+//! `open` creates an engine from settings, and `engine` holds it. `load`, `serve` and `drain` run
+//! it with `workers`. `plan` finds the files of a load. `health` answers `/readyz` and status, with
+//! the history in `journal`. `observe` updates the metrics.
 
 mod drain;
 mod engine;

@@ -1,5 +1,5 @@
-//! Feeds the metrics of directories and stages. Runs beside the stages, so that these metrics stay
-//! true while a stage waits.
+//! Updates the metrics of directories and stages. Runs as a separate task, so that these metrics
+//! are correct while a stage waits.
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -11,14 +11,14 @@ use crate::telemetry::{self, Ratios, Stage};
 /// Pause between two observations of inbound, work and the stages.
 const OBSERVE_INTERVAL: Duration = Duration::from_secs(2);
 
-/// Pause between two counts of what costs more: all of history and quarantine, all rejects.
+/// Pause between two of the expensive counts: files of history and quarantine, and rejects.
 const COUNT_INTERVAL: Duration = Duration::from_secs(30);
 
-/// An observation that takes long is made less often: it may take one part in this many of the time.
+/// A slow observation is repeated less often: it takes at most one part in this many of the time.
 const SHARE: u32 = 100;
 
 impl Engine {
-    /// Observes again and again, and never ends. To be run beside [`serve`](Engine::serve) if metrics
+    /// Observes at intervals, and never returns. Runs beside [`serve`](Engine::serve) if metrics
     /// are served.
     pub async fn observe(&self) {
         tokio::join!(

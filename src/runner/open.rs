@@ -1,4 +1,4 @@
-//! Makes an engine from settings: connects to queue and database, and opens the directories.
+//! Creates an engine from settings: connects to queue and database, and opens the directories.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -16,11 +16,12 @@ use crate::ingest::IngestOptions;
 use crate::shutdown::Shutdown;
 use crate::sink::{self, SinkOptions};
 
-/// Connects and opens everything that the settings name. `dataset` is the dataset of all files,
-/// whatever their names; `incomplete_may_wait` as in [`IngestOptions`].
+/// Connects to the queue and the database of the settings, and opens the directories. If `dataset`
+/// is given, all files are loaded as this dataset. `incomplete_may_wait` is that of
+/// [`IngestOptions`].
 ///
 /// # Errors
-/// Transient if queue or database cannot be reached now; fatal if they never will be.
+/// Transient if queue or database cannot be reached now. Fatal if a new attempt would fail as well.
 pub async fn open(
     settings: &Settings,
     dataset: Option<&Arc<Dataset>>,
@@ -31,12 +32,12 @@ pub async fn open(
     }
     let mut patience = patience(settings);
     if !incomplete_may_wait {
-        // A load ends, so it does not wait for the rest of a document.
+        // A load does not wait for the rest of an incomplete document.
         patience.incomplete_after = Duration::ZERO;
     }
     let inbox = Inbox::open(settings.dirs.clone(), patience)?;
     inbox.set_markers(Markers::new(&settings.marker_files.0));
-    // A queue in this process shares the memory of the stages around it.
+    // A queue in this process takes memory of the same budget as the stages.
     let queue_bytes_max = if settings.broker_url.starts_with("memory:") {
         settings
             .queue_bytes_max
@@ -89,7 +90,7 @@ pub async fn open(
     ))
 }
 
-/// How long the settings say that files are waited for.
+/// How long files wait, by the settings.
 fn patience(settings: &Settings) -> Patience {
     Patience {
         quiet_time: settings.quiet_time,
@@ -99,7 +100,7 @@ fn patience(settings: &Settings) -> Patience {
 }
 
 impl Engine {
-    /// Takes over what can change while a service runs: [`Settings::RELOADED`].
+    /// Applies the settings that can change while a service runs: [`Settings::RELOADED`].
     pub fn reload(&self, settings: &Settings) {
         self.inbox.set_patience(patience(settings));
         self.inbox
@@ -108,8 +109,8 @@ impl Engine {
     }
 }
 
-/// Opens an engine for a run that ends, and brings the tables of the database up to date. `None` if
-/// the shutdown began first.
+/// Opens an engine for a load, and creates or updates the tables of the database. `None` if the
+/// shutdown began first.
 ///
 /// # Errors
 /// Those of [`open`], and of the migration.
@@ -126,8 +127,8 @@ pub async fn open_to_load(
     shutdown.unless_draining(opening).await
 }
 
-/// A name that this process has again after a restart, and that no other process has: the host and
-/// the work directory, which is locked.
+/// A name for this process that is unique and stays the same after a restart: the host and the work
+/// directory, which only one process can lock.
 pub(super) fn node(work: &Path) -> String {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let work = work.canonicalize().unwrap_or_else(|_| work.to_owned());

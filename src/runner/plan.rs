@@ -1,6 +1,6 @@
-//! Which files a load takes: all of inbound, one file in it, or an archive elsewhere.
+//! The files that a load takes: all of inbound, one file in inbound, or an archive outside of it.
 //!
-//! Knows nothing of what happens to a file after it was taken.
+//! Knows nothing of the stages.
 
 use std::cmp::Reverse;
 use std::io;
@@ -17,28 +17,28 @@ use crate::shutdown::Shutdown;
 /// The files of a load.
 pub struct LoadPlan {
     files: Vec<(Claimed, ItemOrigin)>,
-    /// Whether the files of work and inbound are part of it.
+    /// Whether the files of work and inbound are loaded as well.
     inbound: bool,
     bytes: u64,
     left: Vec<(PathBuf, WaitReason)>,
 }
 
-/// What a path means.
+/// The meaning of a path on the command line.
 pub enum Source {
     /// The directory inbound: all files in it, and in work.
     Inbound,
     /// One file in inbound.
     FileInInbound(PathBuf),
-    /// Files elsewhere.
+    /// Files outside of inbound.
     Archive(Archive),
 }
 
 impl LoadPlan {
-    /// Finds the files of the paths; without a path, those of inbound and work. Files of an archive
-    /// have the origin `archive`. A file in inbound that is named is claimed at once.
+    /// Finds the files of the paths. Without a path: the files of inbound and work. Files of an
+    /// archive get the origin `archive`. A named file in inbound is claimed at once.
     ///
     /// # Errors
-    /// A path or directory that cannot be read; the message names it.
+    /// A path or directory cannot be read. The message names it.
     pub fn find(
         engine: &Engine,
         settings: &Settings,
@@ -70,7 +70,7 @@ impl LoadPlan {
     /// The files of work and inbound.
     ///
     /// # Errors
-    /// One of the two cannot be read.
+    /// One of the two directories cannot be read.
     pub fn inbound(engine: &Engine) -> io::Result<Self> {
         let plan = Self {
             files: Vec::new(),
@@ -114,13 +114,13 @@ impl LoadPlan {
         Ok(())
     }
 
-    /// Stored bytes of all files, for a progress bar.
+    /// The bytes of all files on the disk, for a progress bar.
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// Whether there is nothing to load.
+    /// Whether the plan has no file.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.files.is_empty() && self.bytes == 0
@@ -132,7 +132,7 @@ impl LoadPlan {
         &self.left
     }
 
-    /// Loads the files: returns when all are stored, or when the shutdown ended it.
+    /// Loads the files. Returns when all are stored, or when the shutdown ends the load.
     ///
     /// # Errors
     /// A fatal fault.
@@ -147,10 +147,10 @@ impl LoadPlan {
     }
 }
 
-/// What the paths mean. No path means inbound.
+/// The meaning of each path. No path means inbound.
 ///
 /// # Errors
-/// A path that cannot be read; the message names it.
+/// A path cannot be read. The message names it.
 pub fn sources(settings: &Settings, paths: &[PathBuf]) -> io::Result<Vec<Source>> {
     if paths.is_empty() {
         return Ok(vec![Source::Inbound]);
@@ -198,7 +198,7 @@ fn canonical(path: &Path) -> io::Result<PathBuf> {
     })
 }
 
-/// Sorts files into the order in which they are loaded.
+/// Sorts files in the order in which they are loaded.
 pub fn sort(files: &mut [(Claimed, ItemOrigin)], order: FileOrder) {
     match order {
         FileOrder::Name => files.sort_by(|(a, _), (b, _)| a.path.cmp(&b.path)),

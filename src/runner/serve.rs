@@ -1,4 +1,4 @@
-//! A run that goes on until it is stopped.
+//! The service: a run that lasts until it is stopped.
 
 use tokio::sync::mpsc;
 

@@ -9,12 +9,12 @@ use crate::worker::Worker;
 /// Running workers.
 pub(super) struct Workers {
     tasks: JoinSet<Result<(), Fault>>,
-    /// Cancelled once they have nothing left to do.
+    /// Cancelled when no frame is left for the workers.
     pub(super) stop: CancellationToken,
 }
 
 impl Workers {
-    /// No workers: joining them ends at once.
+    /// No workers. `join` returns at once.
     pub(super) fn none(abort: &CancellationToken) -> Self {
         Self {
             tasks: JoinSet::new(),
@@ -22,7 +22,7 @@ impl Workers {
         }
     }
 
-    /// Starts `count` copies of a worker, told apart by a number after the name.
+    /// Starts `count` copies of a worker. A number is added to the name of each.
     pub(super) fn start(template: &Worker, count: usize, abort: &CancellationToken) -> Self {
         let mut workers = Self::none(abort);
         for number in 0..count {

@@ -32,8 +32,8 @@ impl Status {
         }
     }
 
-    /// Whether no record was stored lately. False in a process without the role `work`, which does
-    /// not know.
+    /// Whether no record was stored in the last samples. False in a process without the role
+    /// `work`, which cannot know.
     fn is_stalled(&self) -> bool {
         if !self.roles.iter().any(|role| role == "work") {
             return false;
@@ -188,7 +188,7 @@ mod tests {
                 "start `mysql://db`, or correct what the reason says; nothing is lost"
             )
         );
-        // One that has ended is history.
+        // An outage that has ended does not count.
         let (state, ..) = concluded(Status {
             outages: vec![Outage {
                 ended_seconds_ago: Some(1.0),

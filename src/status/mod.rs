@@ -24,7 +24,7 @@ pub trait StatusSource: Send + Sync {
     /// The reason why it cannot, for people.
     fn ready(&self) -> Result<(), String>;
 
-    /// The work directory, which is another one for each engine of a host.
+    /// The work directory, which differs between the engines of a host.
     fn work(&self) -> String;
 
     /// The whole status. May ask the database, but returns within a few seconds even if the
@@ -42,29 +42,29 @@ pub struct Status {
     /// Whether the engine runs. If not, the other fields come from the database and the
     /// directories.
     pub running: bool,
-    /// What it does, in one word.
+    /// The state of the engine, in one word.
     pub state: EngineState,
     /// The state as a sentence.
     pub headline: String,
-    /// Whether it can do its work now.
+    /// Whether the engine can do its work now.
     pub ready: bool,
-    /// Why it is not ready.
+    /// Why the engine is not ready.
     pub reason: Option<String>,
     /// Whether an operator has paused the taking of files.
     pub paused: bool,
-    /// Seconds since it started.
+    /// Seconds since the start of the engine.
     pub uptime_seconds: Option<f64>,
     /// The roles of the process: `ingest`, `work`, `summary`.
     pub roles: Vec<String>,
     /// The directory where files arrive.
     pub inbound: String,
-    /// The work directory, which is another one for each engine of a host.
+    /// The work directory, which differs between the engines of a host.
     pub work: String,
     /// URL of the database with its password hidden.
     pub database: String,
     /// URL of the queue with its password hidden.
     pub broker: String,
-    /// What is in the queue.
+    /// The size of the queue.
     pub queue: Option<Queue>,
     /// The files that are not settled.
     pub files: Files,
@@ -81,7 +81,7 @@ pub struct Status {
     pub records_per_second: Option<f64>,
     /// Bytes of finished files per second, over the last seconds.
     pub bytes_per_second: Option<f64>,
-    /// The last minutes.
+    /// The rates and the readiness of the last minutes.
     pub history: History,
     /// The latest outages, newest first. The first one may be going on.
     pub outages: Vec<Outage>,
@@ -96,17 +96,17 @@ pub enum EngineState {
     /// The engine does not run.
     #[default]
     Stopped,
-    /// It is connecting, or has not checked the servers yet.
+    /// The engine is connecting, or has not checked the servers yet.
     Starting,
     /// Records are being loaded.
     Working,
     /// Files wait, or no record of the files in work is being stored.
     Waiting,
-    /// It takes no files, because an operator paused it.
+    /// An operator paused the engine: it takes no files.
     Paused,
-    /// There is nothing to do.
+    /// No file is in inbound or work.
     Idle,
-    /// An outage keeps it from working.
+    /// An outage prevents the engine from working.
     Unwell,
 }
 
@@ -178,7 +178,7 @@ pub struct Outage {
     pub ended_seconds_ago: Option<f64>,
 }
 
-/// What is in the queue.
+/// The size of the queue.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Queue {
     /// Frames, delivered or not.
@@ -218,15 +218,15 @@ impl Files {
 /// A file that waits.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct WaitingFile {
-    /// Its name.
+    /// The file's name.
     pub name: String,
-    /// Why it waits, for people.
+    /// Why the file waits, for people.
     pub why: String,
-    /// Why it waits, in one word: `other_name`, `being_written`, `just_written`, `incomplete`,
-    /// `gone`, `not_permitted`, `claim_failed`, `read_failed` or `move_failed`.
+    /// Why the file waits, in one word: `other_name`, `being_written`, `just_written`,
+    /// `incomplete`, `gone`, `not_permitted`, `claim_failed`, `read_failed` or `move_failed`.
     #[serde(default)]
     pub code: String,
-    /// Seconds that it has waited for this.
+    /// Seconds that the file has waited for this reason.
     #[serde(default)]
     pub seconds: Option<f64>,
 }
@@ -241,7 +241,7 @@ pub struct RejectCount {
 }
 
 impl Status {
-    /// The outage that is going on; `None` if there is none.
+    /// The current outage. `None` if the engine works.
     #[must_use]
     pub fn outage(&self) -> Option<&Outage> {
         let newest = self.outages.first();

@@ -262,7 +262,7 @@ async fn the_text_of_a_reject_comes_out_of_its_file_or_is_said_to_be_missing() {
     let output = pair.run(&["rejects", "export"]);
     let said = String::from_utf8(output.stderr).unwrap();
     assert!(
-        said.contains("the records of 5 of 8 rejects cannot be had whole"),
+        said.contains("the records of 5 of 8 rejects cannot be read as a whole"),
         "{said}"
     );
 
@@ -275,7 +275,10 @@ async fn the_text_of_a_reject_comes_out_of_its_file_or_is_said_to_be_missing() {
             line.as_object_mut().unwrap().remove("unavailable");
         }),
     ] {
-        assert!(said.contains("its record cannot be had whole"), "{said}");
+        assert!(
+            said.contains("its record cannot be read as a whole"),
+            "{said}"
+        );
         assert!(said.ends_with("still rejects, 5 unusable\n"), "{said}");
     }
     assert_eq!(pair.number("SELECT COUNT(*) FROM trips").await, 1);
@@ -325,7 +328,7 @@ async fn no_record_is_taken_for_another_after_a_change_of_the_definition() {
         let why = line["unavailable"].as_str().unwrap();
         assert!(why.contains(said), "{why}");
         let said = pair.expect(2, &["rejects", "replay", "--all"]);
-        assert!(said.contains("cannot be had whole"), "{said}");
+        assert!(said.contains("cannot be read as a whole"), "{said}");
     }
 }
 

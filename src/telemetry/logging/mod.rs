@@ -27,7 +27,7 @@ use repeats::Repeats;
 /// The suppressed messages of the process's log.
 static REPEATS: OnceLock<Repeats> = OnceLock::new();
 
-/// Which events the log of the process has; it can be changed while the process runs.
+/// The filter of the process's log, which can be changed while the process runs.
 static FILTER: OnceLock<FilterHandle> = OnceLock::new();
 
 type FilterHandle = reload::Handle<EnvFilter, Registry>;
@@ -69,14 +69,14 @@ pub fn init(style: LogStyle, directives: &str) -> Result<(), BadDirectives> {
     Ok(())
 }
 
-/// Changes which events the log of the process has; as for [`init`].
+/// Changes the filter of the process's log. `directives` are those of [`init`].
 ///
 /// # Errors
-/// The directives cannot be read, and nothing has changed.
+/// The directives cannot be parsed. Then nothing has changed.
 pub fn set_directives(directives: &str) -> Result<(), BadDirectives> {
     let filter = filter(directives)?;
     if let Some(handle) = FILTER.get() {
-        // It fails only once the log itself is gone.
+        // An error means that the process has no log any more.
         let _ = handle.reload(filter);
     }
     Ok(())
@@ -146,8 +146,8 @@ fn write_field(writer: &mut Writer<'_>, field: &Field, value: &dyn fmt::Debug) -
     write!(Escaped(writer), "{value:?}")
 }
 
-/// A text of several lines for a terminal: control characters other than line ends and tabs are
-/// escaped, as JSON escapes them, so that JSON stays what it is.
+/// A text of several lines for a terminal. Control characters except line ends and tabs are escaped
+/// as JSON escapes them, so that JSON stays valid.
 #[must_use]
 pub fn shown(text: &str) -> Cow<'_, str> {
     let steers = |c: char| c.is_control() && !matches!(c, '\n' | '\t');
