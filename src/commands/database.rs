@@ -9,6 +9,9 @@ use crate::config::Settings;
 use crate::fault::Fault;
 use crate::sink::{self, Database, LedgerFile, Operators, SinkOptions};
 
+const NO_DATABASE: &str = "there is no database yet: load a file first, or name another database with \
+    DATABASE_URL or --data-dir";
+
 /// Options for a command, which sends one query at a time.
 fn one_connection() -> SinkOptions {
     SinkOptions {
@@ -26,12 +29,20 @@ pub(super) async fn open_database(settings: &Settings) -> Result<Arc<dyn Databas
 /// that does not exist: creating it would answer a wrong path with an empty list.
 pub(super) async fn open_for_operators(settings: &Settings) -> anyhow::Result<Arc<dyn Database>> {
     if let Some(path) = settings.sqlite_path().filter(|path| !path.exists()) {
-        let why = "there is no database yet: load a file first, or name another database with \
-                   DATABASE_URL or --data-dir";
-        return Err(anyhow::Error::new(NoInput(path.display().to_string())).context(why));
+        return Err(anyhow::Error::new(NoInput(path.display().to_string())).context(NO_DATABASE));
     }
     let database = open_database(settings).await?;
     database.migrate(&settings.datasets).await?;
+    Ok(database)
+}
+
+/// Connects to the database of the settings for a repair. It is not migrated: a table that lost its rows
+/// is what a repair is for, and `migrate` refuses it.
+pub(super) async fn open_for_repairs(settings: &Settings) -> anyhow::Result<Arc<dyn Database>> {
+    if let Some(path) = settings.sqlite_path().filter(|path| !path.exists()) {
+        return Err(anyhow::Error::new(NoInput(path.display().to_string())).context(NO_DATABASE));
+    }
+    let database = sink::open(&settings.database_url, &SinkOptions::default()).await?;
     Ok(database)
 }
 

@@ -13,7 +13,8 @@ use crate::inbox;
 use crate::sink::{FileState, LedgerFile};
 
 use super::{
-    INFALLIBLE, KeyValueText, NoInput, Outcome, UsageError, open_for_operators, print, wanted_file,
+    INFALLIBLE, KeyValueText, NoInput, Outcome, UsageError, open_for_operators, print, repair,
+    wanted_file,
 };
 
 /// Files read from the ledger at a time.
@@ -30,6 +31,13 @@ pub(super) async fn execute(
         }
         FilesCommand::Show { file_no, json } => show(settings, *file_no, *json).await?,
         FilesCommand::Retry { names, all } => retry(settings, names, *all)?,
+        FilesCommand::Restore { file_nos } => return repair::restore(settings, file_nos).await,
+        FilesCommand::Forget { file_nos, yes } => {
+            return repair::forget(settings, file_nos, *yes).await;
+        }
+        FilesCommand::Reload { file_nos, yes } => {
+            return repair::reload(settings, file_nos, *yes).await;
+        }
     }
     Ok(Outcome::Complete)
 }

@@ -11,6 +11,7 @@ use crate::fault::Fault;
 mod http_client;
 mod check;
 mod config;
+mod contents;
 mod database;
 mod demo;
 mod doctor;
@@ -26,6 +27,7 @@ mod queue;
 mod reject_reader;
 mod rejects;
 mod reload;
+mod repair;
 mod replay;
 mod run;
 mod source;
@@ -36,7 +38,7 @@ mod systemd;
 mod trace;
 mod verify;
 
-use database::{ledger_file, open_database, open_for_operators, wanted_file};
+use database::{ledger_file, open_database, open_for_operators, open_for_repairs, wanted_file};
 pub use exit::{Exit, NoInput, Outcome, UsageError};
 use output::{INFALLIBLE, KeyValueText, print, unless_reader_gone};
 

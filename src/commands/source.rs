@@ -145,6 +145,31 @@ impl Source {
         }))
     }
 
+    /// The path of the file of an entry, in history, work, quarantine or inbound.
+    ///
+    /// # Errors
+    /// [`Unavailable`].
+    pub(super) fn find(settings: &Settings, file: &LedgerFile) -> Result<PathBuf, Unavailable> {
+        let options = ContentOptions {
+            spill_dir: settings.dirs.work.clone(),
+            windows: Windows::new(settings.memory_budget_bytes),
+            ..ContentOptions::default()
+        };
+        let mut paths = candidates(settings, file);
+        paths.extend(names(&settings.dirs.inbound, &file.entry.name));
+        let is_it = |path: &PathBuf| {
+            let opened = content::open_and(path, &options, |_| ());
+            opened.is_ok_and(|(content, ())| content.hash == file.hash)
+        };
+        paths
+            .into_iter()
+            .find(is_it)
+            .ok_or_else(|| Unavailable::NotFound {
+                name: file.entry.name.escape_debug().to_string(),
+                archive: None,
+            })
+    }
+
     fn new(
         path: PathBuf,
         content: Content,

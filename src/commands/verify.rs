@@ -1,8 +1,10 @@
 //! `verify`: checks each settled file against the tables: records = rows + rejects, with each
 //! ordinal once and within the file.
 //!
-//! Reads the ledger page by page and the tables by primary key, so that memory does not grow with
-//! them. Changes nothing, and may run beside the service.
+//! With `--content` it also compares each row, column by column, with its record in the file.
+//!
+//! Reads the ledger page by page, the tables by primary key and files chunk by chunk, so that memory
+//! does not grow with them. Changes nothing, and may run beside the service.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -16,9 +18,12 @@ use crate::batch::{provenance, row_id};
 use crate::config::Settings;
 use crate::config::cli::VerifyArgs;
 use crate::dataset::Dataset;
-use crate::sink::{Audit, FileState, LedgerFile, Operators, Standing};
+use crate::sink::{
+    Audit, Database, Difference, DifferenceKind, FileState, LedgerFile, Operators, Standing,
+};
 
-use super::{INFALLIBLE, Outcome, open_for_operators, unless_reader_gone};
+use super::contents::Comparison;
+use super::{INFALLIBLE, Outcome, open_for_repairs, unless_reader_gone};
 
 /// Files read from the ledger at a time.
 const PAGE_FILES: usize = 500;
@@ -46,6 +51,10 @@ struct AuditTotals {
     rejects: u64,
     purged: u64,
     not_in_history: u64,
+    /// Records of files that were compared with their rows.
+    compared: u64,
+    /// Records that are not stored as they are in their files, and rows of no record.
+    different: u64,
     /// Names of the first few files that are not in history.
     names: Vec<String>,
 }
@@ -60,21 +69,44 @@ struct WrongFile {
 
 /// Runs the command.
 pub(super) async fn execute(settings: &Settings, args: &VerifyArgs) -> anyhow::Result<Outcome> {
-    let operators = open_for_operators(settings).await?;
+    // Not migrated: a table that lost its rows is what this is for, and `migrate` refuses it.
+    let operators = open_for_repairs(settings).await?;
     let mut audited = AuditTotals::default();
-    let mut below = u32::MAX;
+    let mut file_nos = match (args.file, args.before) {
+        (Some(file_no), _) => file_no..file_no.saturating_add(1),
+        (None, before) => 0..before.unwrap_or(u32::MAX),
+    };
     loop {
         let page = operators
-            .files(0..below, Some(FileState::Settled), PAGE_FILES)
+            .files(file_nos.clone(), Some(FileState::Settled), PAGE_FILES)
             .await?;
         let Some(last) = page.last() else { break };
-        below = last.entry.file_no;
-        let wrong = audit_page(settings, operators.as_ref(), &page, &mut audited).await?;
+        file_nos.end = last.entry.file_no;
+        let mut wrong = audit_page(settings, operators.as_ref(), &page, &mut audited).await?;
         print_wrong(&wrong, args.json)?;
+        if args.content {
+            for file in &page {
+                if compare(settings, operators.as_ref(), file, args.json, &mut audited).await? {
+                    continue;
+                }
+                if wrong
+                    .iter()
+                    .all(|known| known.file_no != file.entry.file_no)
+                {
+                    wrong.push(wrong_file(file, Vec::new()));
+                }
+            }
+        }
         audited.wrong += wrong.len() as u64;
     }
     let totals = operators.totals().await?;
-    print_sums(&audited, totals.pending, totals.quarantined, args.json)?;
+    print_sums(
+        &audited,
+        totals.pending,
+        totals.quarantined,
+        args.content,
+        args.json,
+    )?;
     if audited.wrong > 0 {
         bail!(
             "{} of {} files are not stored as the ledger says; `task_runner trace FILE_NO:ORDINAL` \
@@ -86,9 +118,66 @@ pub(super) async fn execute(settings: &Settings, args: &VerifyArgs) -> anyhow::R
     Ok(Outcome::Complete)
 }
 
+/// Compares the rows of a file with its records, and prints each that differs. Returns whether all
+/// are stored as they are in the file.
+async fn compare(
+    settings: &Settings,
+    database: &dyn Database,
+    file: &LedgerFile,
+    json: bool,
+    audited: &mut AuditTotals,
+) -> anyhow::Result<bool> {
+    let comparison = match Comparison::open(settings, database, file).await {
+        Ok(comparison) => comparison,
+        Err(error) => {
+            let problem = format!("its records cannot be compared: {error:#}");
+            print_wrong(&[wrong_file(file, vec![problem])], json)?;
+            return Ok(false);
+        }
+    };
+    let mut found = 0;
+    comparison
+        .run(&mut |wrong| {
+            found += 1;
+            print_difference(file, &wrong.difference, json)
+        })
+        .await?;
+    audited.compared += u64::from(file.entry.records);
+    audited.different += found;
+    Ok(found == 0)
+}
+
+fn print_difference(file: &LedgerFile, difference: &Difference, json: bool) -> anyhow::Result<()> {
+    let Difference { ordinal, kind } = difference;
+    let file_no = file.entry.file_no;
+    let (code, columns, text) = match kind {
+        DifferenceKind::Changed(columns) => {
+            let text = format!("the row has other values in {}", columns.join(", "));
+            ("changed", columns.as_slice(), text)
+        }
+        DifferenceKind::Missing => ("missing", &[][..], "neither a row nor a reject".to_owned()),
+        DifferenceKind::Foreign => (
+            "foreign",
+            &[][..],
+            "a row that is not of this file".to_owned(),
+        ),
+    };
+    let line = if json {
+        let line = json!({
+            "file_no": file_no, "ordinal": ordinal, "id": row_id(file_no, *ordinal),
+            "difference": code, "columns": columns
+        });
+        format!("{line}\n")
+    } else {
+        format!("record {file_no}:{ordinal}: {text}\n")
+    };
+    let printed = io::stdout().lock().write_all(line.as_bytes());
+    unless_reader_gone(printed.map_err(Into::into))
+}
+
 async fn audit_page(
     settings: &Settings,
-    operators: &dyn Operators,
+    operators: &dyn Database,
     page: &[LedgerFile],
     audited: &mut AuditTotals,
 ) -> anyhow::Result<Vec<WrongFile>> {
@@ -270,6 +359,7 @@ fn print_sums(
     audited: &AuditTotals,
     pending: u64,
     quarantined: u64,
+    content: bool,
     json: bool,
 ) -> anyhow::Result<()> {
     let AuditTotals {
@@ -280,20 +370,33 @@ fn print_sums(
         rejects,
         purged,
         not_in_history,
+        compared,
+        different,
         names,
     } = audited;
     let text = if json {
-        let audited = json!({
+        let mut audited = json!({
             "files": files, "wrong": wrong, "records": records, "rows": rows, "rejects": rejects,
             "purged": purged, "not_in_history": not_in_history, "pending": pending,
             "quarantined": quarantined
         });
+        if content {
+            audited["compared"] = json!(compared);
+            audited["different"] = json!(different);
+        }
         format!("{audited}\n")
     } else {
         let mut text = format!(
             "{files} files, {wrong} of them wrong; {records} records: {rows} rows, {rejects} \
              rejects, {purged} purged\n"
         );
+        if content {
+            writeln!(
+                text,
+                "{compared} records compared with their files: {different} are stored otherwise"
+            )
+            .expect(INFALLIBLE);
+        }
         if pending + quarantined > 0 {
             writeln!(
                 text,

@@ -43,7 +43,7 @@ pub use names::is_temporary;
 pub use notifications::Watch;
 pub use open::{Inbox, Patience, blocking};
 pub use pause::{is_paused, pause, resume};
-pub use requeue::{quarantined, requeue};
+pub use requeue::{quarantined, requeue, return_to_inbound};
 pub use scan::{Candidate, SCAN_FILES_MAX, Scan, missed};
 pub use waiting::{WaitReason, Waiting, Waits};
 

@@ -33,6 +33,19 @@ pub fn requeue(directories: &Directories, name: &OsStr) -> io::Result<PathBuf> {
     Ok(path)
 }
 
+/// Moves a file of history or quarantine back to inbound, to be loaded again, with a reason beside it
+/// removed. Returns the path in inbound.
+///
+/// # Errors
+/// The system's.
+pub fn return_to_inbound(directories: &Directories, from: &Path) -> io::Result<PathBuf> {
+    let name = from.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+    if from.parent() == Some(&directories.quarantine) {
+        return requeue(directories, name);
+    }
+    move_into(from, &directories.inbound, name)
+}
+
 /// The names of the files in quarantine, in order, without the reasons beside them.
 ///
 /// # Errors

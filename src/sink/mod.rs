@@ -1,9 +1,9 @@
 //! Seam 2: the database, which holds rows, rejects and the ledger. The ledger is the truth.
 //!
-//! The seam has four traits, one for each caller. [`Sink`] is the contract of exactly-once; ingest
+//! The seam has five traits, one for each caller. [`Sink`] is the contract of exactly-once; ingest
 //! and workers call nothing else. [`SummaryStore`] keeps the daily summary, [`Schema`] creates and
-//! checks the tables, [`Operators`] serves commands and the status page. A [`Database`] implements
-//! all four.
+//! checks the tables, [`Operators`] serves commands and the status page, [`Contents`] compares rows
+//! with their records. A [`Database`] implements all five.
 //!
 //! # Contract of every method
 //! A method may be called again after any error. After an error whose outcome is unknown (the
@@ -27,6 +27,7 @@ use crate::finding::Finding;
 use crate::telemetry;
 
 mod cells;
+mod contents;
 mod definitions;
 mod migrations;
 mod mismatch;
@@ -37,6 +38,7 @@ pub mod sqlite;
 mod summary;
 mod table;
 
+pub use contents::{Contents, Difference, DifferenceKind};
 pub use open::{Database, open};
 pub use operators::{
     Audit, FileEntry, FileState, LedgerFile, OpenReject, Operators, Purge, RejectEntry,

@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use super::{Operators, Schema, Sink, SinkOptions, SummaryStore, mysql, sqlite};
+use super::{Contents, Operators, Schema, Sink, SinkOptions, SummaryStore, mysql, sqlite};
 use crate::fault::{Fault, Origin};
 
 /// Everything that the engine and its commands need from a database.
-pub trait Database: Sink + SummaryStore + Schema + Operators {}
+pub trait Database: Sink + SummaryStore + Schema + Operators + Contents {}
 
-impl<T: Sink + SummaryStore + Schema + Operators> Database for T {}
+impl<T: Sink + SummaryStore + Schema + Operators + Contents> Database for T {}
 
 /// Opens the database of a URL: `mysql://USER:PASSWORD@HOST:PORT/DATABASE` or `sqlite:PATH`.
 /// Creates no tables: that is [`Schema::migrate`].

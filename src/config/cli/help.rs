@@ -90,7 +90,9 @@ pub(super) const FILES: &str = "\
 Examples:
   task_runner files list --state quarantined
   task_runner files show 17               one file, and how many of its records are stored
-  task_runner files retry --all           move all files of quarantine back to inbound";
+  task_runner files retry --all           move all files of quarantine back to inbound
+  task_runner files restore 17            store the rows again that are gone
+  task_runner files reload 17             remove its rows and load it anew";
 
 pub(super) const REJECTS: &str = "\
 Examples:
@@ -108,7 +110,9 @@ Examples:
 pub(super) const VERIFY: &str = "\
 Examples:
   task_runner verify                      audit every stored file
-  task_runner verify --json               JSON for programs";
+  task_runner verify --json               JSON for programs
+  task_runner verify --content            compare each row with its record
+  task_runner verify --content --file 17  the same for one file";
 
 pub(super) const SUMMARY: &str = "\
 Examples:

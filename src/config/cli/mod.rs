@@ -198,6 +198,30 @@ pub enum FilesCommand {
         #[arg(long, conflicts_with = "names")]
         all: bool,
     },
+    /// Store the rows again that are gone, under their ids, from the file in history
+    Restore {
+        /// The numbers of the files
+        #[arg(value_name = "FILE_NO", required = true)]
+        file_nos: Vec<u32>,
+    },
+    /// Remove the rows, the rejects and the ledger entry of files
+    Forget {
+        /// The numbers of the files
+        #[arg(value_name = "FILE_NO", required = true)]
+        file_nos: Vec<u32>,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Remove what is stored of files, and load them anew by the present definition
+    Reload {
+        /// The numbers of the files
+        #[arg(value_name = "FILE_NO", required = true)]
+        file_nos: Vec<u32>,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+    },
 }
 
 /// The state of a file in the ledger.
@@ -227,6 +251,15 @@ pub struct TraceArgs {
 /// Arguments of `verify`.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct VerifyArgs {
+    /// Compare each row, column by column, with its record in the file
+    #[arg(long)]
+    pub content: bool,
+    /// Only this file
+    #[arg(long, value_name = "FILE_NO")]
+    pub file: Option<u32>,
+    /// Only files with a lower number: goes on where an earlier run ended
+    #[arg(long, value_name = "FILE_NO", conflicts_with = "file")]
+    pub before: Option<u32>,
     /// Print one JSON object per line: each wrong file, then the totals
     #[arg(long)]
     pub json: bool,

@@ -17,7 +17,7 @@ use crate::finding::Finding;
 
 use super::cells::by_dataset;
 use super::{
-    Audit, Committed, FileState, LastEvent, LedgerFile, NewFile, OpenReject, Operators, Purge,
+    Audit, Committed, Contents, Difference, FileState, LastEvent, LedgerFile, NewFile, OpenReject, Operators, Purge,
     Registered, RejectQuery, Replay, Replayed, Schema, Settled, Sink, SinkOptions, Standing,
     SummaryStore, Totals, Unsummarised,
 };
@@ -25,6 +25,7 @@ use session::{Pool, Session};
 
 mod bind;
 mod commit;
+mod contents;
 mod ddl;
 mod errors;
 mod files;
@@ -201,6 +202,35 @@ impl SummaryStore for MysqlSink {
     ) -> Result<Vec<LastEvent>, Fault> {
         let work = async |session: &mut Session| summary::head(session, dataset, max).await;
         self.control.on_session("reading the summary", work).await
+    }
+}
+
+#[async_trait]
+impl Contents for MysqlSink {
+    async fn differences(&self, batch: &Batch) -> Result<Vec<Difference>, Fault> {
+        let work = async |session: &mut Session| contents::differences(session, batch).await;
+        self.commits.on_session("reading rows", work).await
+    }
+
+    async fn replayed_text(&self, file_no: u32, ordinal: u32) -> Result<Option<Vec<u8>>, Fault> {
+        let work =
+            async |session: &mut Session| contents::replayed_text(session, file_no, ordinal).await;
+        self.control.on_session(READING_LEDGER, work).await
+    }
+
+    async fn loaded_by(
+        &self,
+        file_no: u32,
+        datasets: &Datasets,
+    ) -> Result<Option<Arc<Dataset>>, Fault> {
+        let work =
+            async |session: &mut Session| contents::loaded_by(session, file_no, datasets).await;
+        self.control.on_session(READING_LEDGER, work).await
+    }
+
+    async fn begin_removal(&self, file_no: u32) -> Result<(), Fault> {
+        let work = async |session: &mut Session| remove::begin(session, file_no).await;
+        self.control.on_session("removing a file", work).await
     }
 }
 

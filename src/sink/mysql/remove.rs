@@ -2,10 +2,10 @@
 
 use crate::batch::row_id;
 use crate::dataset::Datasets;
-use crate::sink::definitions::dataset_of;
 use crate::sink::summary::not_taken;
 use crate::sink::table::SummaryNames;
 
+use super::contents::loaded_by;
 use super::errors::Failure;
 use super::files::entries;
 use super::schema::has_table;
@@ -22,19 +22,12 @@ pub(super) async fn remove(
     datasets: &Datasets,
 ) -> Result<u64, Failure> {
     begin(session, file_no).await?;
-    let sql = format!(
-        "SELECT f.dataset, d.text FROM ingest_files f LEFT JOIN ingest_definitions d ON d.definition \
-         = f.definition WHERE f.file_no = {file_no}"
-    );
-    let file = session.rows::<(String, Option<String>)>(&sql).await?;
-    let Some((name, text)) = file.into_iter().next() else {
-        return Ok(0);
-    };
     let covered = entries(session, &[file_no]).await?.remove(&file_no);
     let mut removed = 0;
     if let Some(covered) = covered {
-        let dataset = dataset_of(&name, text.as_deref(), datasets)
-            .map_err(|(next_step, problem)| Failure::Found { next_step, problem })?;
+        let Some(dataset) = loaded_by(session, file_no, datasets).await? else {
+            return Ok(0);
+        };
         if let Some(of) = &dataset.summary
             && has_table(session, &of.table).await?
         {
@@ -48,7 +41,7 @@ pub(super) async fn remove(
             session.begin().await?;
             if session.run(&sql).await? > 0 {
                 // Another file may have the record that is last of its day now.
-                summary::mark(session, &name).await?;
+                summary::mark(session, &dataset.name).await?;
             }
             session.commit().await?;
         }
@@ -83,7 +76,7 @@ pub(super) async fn remove(
 /// Puts the file into the state `removing`. The lock waits for the commits that are under way, and
 /// later ones find the state. A settled file gets an entry again, by which a removal that was cut off
 /// knows what was stored.
-async fn begin(session: &mut Session, file_no: u32) -> Result<(), Failure> {
+pub(super) async fn begin(session: &mut Session, file_no: u32) -> Result<(), Failure> {
     session.begin().await?;
     session
         .run(&format!(

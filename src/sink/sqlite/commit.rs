@@ -68,7 +68,7 @@ pub(super) fn commit(db: &Transaction<'_>, batches: &[Batch]) -> Result<Committe
     // A settled file gets no entry, so that a late redelivery leaves none.
     let mut entry = db.prepare_cached(
         "INSERT INTO ingest_frames (file_no, first_ordinal, records) SELECT f.file_no, ?2, ?3 FROM \
-         ingest_files f WHERE f.file_no = ?1 AND f.state <> 'settled' ON CONFLICT DO NOTHING",
+         ingest_files f WHERE f.file_no = ?1 AND f.state NOT IN ('settled', 'removing') ON CONFLICT DO NOTHING",
     )?;
     for Span {
         file_no,
@@ -87,7 +87,7 @@ pub(super) fn commit(db: &Transaction<'_>, batches: &[Batch]) -> Result<Committe
 /// The files of the batches that are not in this ledger, once for each batch.
 fn foreign(db: &Transaction<'_>, batches: &[Batch]) -> Result<Vec<SourceFile>, Failure> {
     let mut is_known = db.prepare_cached(
-        "SELECT 1 FROM ingest_files WHERE file_no = ? AND hash = ? AND definition = ?",
+        "SELECT 1 FROM ingest_files WHERE file_no = ? AND hash = ? AND definition = ? AND state <> 'removing'",
     )?;
     let mut foreign = Vec::new();
     for batch in batches {

@@ -25,13 +25,14 @@ use crate::finding::Finding;
 
 use super::mismatch::Mismatch;
 use super::{
-    Audit, Committed, FileState, LastEvent, LedgerFile, NewFile, OpenReject, Operators, Purge,
+    Audit, Committed, Contents, Difference, FileState, LastEvent, LedgerFile, NewFile, OpenReject, Operators, Purge,
     Registered, RejectQuery, Replay, Replayed, Schema, Settled, Sink, Standing, SummaryStore,
     Totals, Unsummarised,
 };
 use errors::Failure;
 
 mod commit;
+mod contents;
 mod errors;
 mod files;
 mod now;
@@ -306,6 +307,35 @@ impl SummaryStore for SqliteSink {
             summary::head(db, &dataset, max)
         })
         .await
+    }
+}
+
+#[async_trait]
+impl Contents for SqliteSink {
+    async fn differences(&self, batch: &Batch) -> Result<Vec<Difference>, Fault> {
+        let batch = batch.clone();
+        self.transact("reading rows", move |db| contents::differences(db, &batch))
+            .await
+    }
+
+    async fn replayed_text(&self, file_no: u32, ordinal: u32) -> Result<Option<Vec<u8>>, Fault> {
+        let work = move |db: &Transaction<'_>| contents::replayed_text(db, file_no, ordinal);
+        self.transact("reading the ledger", work).await
+    }
+
+    async fn loaded_by(
+        &self,
+        file_no: u32,
+        datasets: &Datasets,
+    ) -> Result<Option<Arc<Dataset>>, Fault> {
+        let datasets = datasets.clone();
+        let work = move |db: &Transaction<'_>| contents::loaded_by(db, file_no, &datasets);
+        self.transact("reading the ledger", work).await
+    }
+
+    async fn begin_removal(&self, file_no: u32) -> Result<(), Fault> {
+        self.transact("removing a file", move |db| remove::begin(db, file_no))
+            .await
     }
 }
 

@@ -1,13 +1,13 @@
 //! Removes what is stored of a file, in the caller's one transaction.
 
-use rusqlite::{OptionalExtension, Transaction, params};
+use rusqlite::{Transaction, params};
 
 use crate::batch::row_id;
 use crate::dataset::Datasets;
-use crate::sink::definitions::dataset_of;
 use crate::sink::summary::not_taken;
 use crate::sink::table::SummaryNames;
 
+use super::contents::loaded_by;
 use super::errors::Failure;
 use super::schema::has_table;
 use super::{files, summary};
@@ -18,27 +18,13 @@ pub(super) fn remove(
     file_no: u32,
     datasets: &Datasets,
 ) -> Result<u64, Failure> {
-    let file: Option<(String, Option<String>)> = db
-        .query_row(
-            "SELECT f.dataset, d.text FROM ingest_files f LEFT JOIN ingest_definitions d ON \
-             d.definition = f.definition WHERE f.file_no = ?",
-            [file_no],
-            |row| Ok((row.get(0)?, row.get(1)?)),
-        )
-        .optional()?;
-    let Some((name, text)) = file else {
-        return Ok(0);
-    };
+    begin(db, file_no)?;
     let mut removed = 0;
     let covered = files::coverage(db, &[file_no])?.remove(0);
     if !covered.is_empty() {
-        let dataset =
-            dataset_of(&name, text.as_deref(), datasets).map_err(|(next_step, problem)| {
-                Failure::Found {
-                    next_step: next_step.to_owned(),
-                    problem,
-                }
-            })?;
+        let Some(dataset) = loaded_by(db, file_no, datasets)? else {
+            return Ok(0);
+        };
         if let Some(of) = &dataset.summary
             && has_table(db, &of.table)?
         {
@@ -50,7 +36,7 @@ pub(super) fn remove(
             let ids = params![row_id(file_no, 0), row_id(file_no, u32::MAX)];
             if db.execute(&sql, ids)? > 0 {
                 // Another file may have the record that is last of its day now.
-                summary::mark(db, &name)?;
+                summary::mark(db, &dataset.name)?;
             }
         }
         if has_table(db, &dataset.table)? {
@@ -74,4 +60,19 @@ pub(super) fn remove(
         db.execute(&sql, [file_no])?;
     }
     Ok(removed)
+}
+
+/// Puts the file into the state `removing`. A settled file gets an entry again, which says what was
+/// stored.
+pub(super) fn begin(db: &Transaction<'_>, file_no: u32) -> Result<(), Failure> {
+    db.execute(
+        "INSERT INTO ingest_frames (file_no, first_ordinal, records) SELECT file_no, 0, records FROM \
+         ingest_files WHERE file_no = ? AND state = 'settled' AND records > 0 ON CONFLICT DO NOTHING",
+        [file_no],
+    )?;
+    db.execute(
+        "UPDATE ingest_files SET state = 'removing', reason = NULL WHERE file_no = ?",
+        [file_no],
+    )?;
+    Ok(())
 }

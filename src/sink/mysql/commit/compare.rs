@@ -65,8 +65,16 @@ pub(in crate::sink::mysql) async fn compare(
 }
 
 fn is_equal(row: Row<'_>, stored: &mysql_async::Row) -> bool {
+    differing(row, stored).next().is_none()
+}
+
+/// The places of the columns in which a stored row differs.
+pub(in crate::sink::mysql) fn differing<'a>(
+    row: Row<'a>,
+    stored: &'a mysql_async::Row,
+) -> impl Iterator<Item = usize> + 'a {
     let columns = stored.columns_ref();
-    row.cells().enumerate().all(|(at, cell)| {
+    let is_same = move |at: usize, cell: Cell<'_>| {
         let value = stored.as_ref(at).unwrap_or(&Value::NULL);
         match (cell, value) {
             (Cell::Null, Value::NULL) => true,
@@ -94,7 +102,9 @@ fn is_equal(row: Row<'_>, stored: &mysql_async::Row) -> bool {
             }
             _ => false,
         }
-    })
+    };
+    let cells = row.cells().enumerate();
+    cells.filter_map(move |(at, cell)| (!is_same(at, cell)).then_some(at))
 }
 
 /// Whether two texts are one JSON value: MySQL's JSON type keeps the value, and not its text.

@@ -29,7 +29,7 @@ use crate::sink::cells::{Rows, by_dataset};
 use super::errors::Failure;
 use super::session::Session;
 
-pub(super) use compare::{Found, compare};
+pub(super) use compare::{Found, compare, differing};
 pub(super) use rows::row_insert;
 pub(super) use transaction::Strategy;
 use transaction::{LoadedFile, Transaction, Unfinished};

@@ -1,0 +1,119 @@
+//! The seam for comparing rows with their records, and for repairs of a file.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use crate::batch::{Batch, RejectCode, Span};
+use crate::dataset::{Dataset, Datasets};
+use crate::fault::Fault;
+
+/// What `verify --content` and the repairs of `files` need. Contract and errors: see [`sink`](super).
+#[async_trait]
+pub trait Contents: Send + Sync {
+    /// How the tables differ from a batch of a settled file, by ascending ordinal. A record may be a
+    /// row that equals it in every column, or a reject for a reason of the database, or purged.
+    /// Reads the rows by the primary key.
+    async fn differences(&self, batch: &Batch) -> Result<Vec<Difference>, Fault>;
+
+    /// The text that a record was replayed with; `None` if it was not replayed.
+    async fn replayed_text(&self, file_no: u32, ordinal: u32) -> Result<Option<Vec<u8>>, Fault>;
+
+    /// The dataset by whose definition a file was loaded; `None` if the ledger does not have the file.
+    /// A file of an earlier release counts as loaded by the definition in `datasets`.
+    ///
+    /// Fatal if neither the ledger nor `datasets` has the definition.
+    async fn loaded_by(
+        &self,
+        file_no: u32,
+        datasets: &Datasets,
+    ) -> Result<Option<Arc<Dataset>>, Fault>;
+
+    /// Puts a file into the state `removing`: nothing of it is stored again under its number, and
+    /// once the file is registered, what is stored of it is [removed](super::Sink::remove).
+    async fn begin_removal(&self, file_no: u32) -> Result<(), Fault>;
+}
+
+/// A record that is not stored as it is in its file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Difference {
+    /// The record.
+    pub ordinal: u32,
+    /// How it is stored instead.
+    pub kind: DifferenceKind,
+}
+
+/// How a record is stored instead.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DifferenceKind {
+    /// Its row has other values in these columns.
+    Changed(Vec<String>),
+    /// It is neither a row nor a reject.
+    Missing,
+    /// It is no row by its text, and the table has a row under its id.
+    Foreign,
+}
+
+/// What the tables have for the records of a span.
+pub(super) struct Stored<R> {
+    /// Rows by ascending ordinal. A table that is partitioned by time may hold an ordinal twice.
+    pub(super) rows: Vec<(u32, R)>,
+    /// Rejects and purged rejects, by ascending ordinal; `true` if another writer's row is in the
+    /// record's place.
+    pub(super) rejects: Vec<(u32, bool)>,
+}
+
+/// Compares a batch with what is stored. `changed` returns the names of the columns in which a stored
+/// row differs from the batch's row at a place.
+pub(super) fn differences<R>(
+    batch: &Batch,
+    stored: Stored<R>,
+    changed: impl Fn(usize, &R) -> Vec<String>,
+) -> Vec<Difference> {
+    let mut found = Vec::new();
+    let mut no_rows = batch.rejects.iter().map(|reject| reject.ordinal).peekable();
+    let mut rows = stored.rows.into_iter().peekable();
+    let mut rejects = stored.rejects.into_iter().peekable();
+    let mut place = 0;
+    for ordinal in batch.span.ordinals() {
+        let ordinal = u32::try_from(ordinal).expect("an ordinal has 32 bits");
+        let is_row = no_rows.next_if_eq(&ordinal).is_none();
+        let reject = rejects.next_if(|(at, _)| *at == ordinal);
+        let mut is_stored = false;
+        let mut columns = Vec::new();
+        while let Some((_, row)) = rows.next_if(|(at, _)| *at == ordinal) {
+            is_stored = true;
+            if is_row {
+                columns.extend(changed(place, &row));
+            }
+        }
+        place += usize::from(is_row);
+        let kind = match (is_stored, reject) {
+            // Another writer's row, and the record is accounted for as a reject.
+            (true, Some((_, true))) | (false, Some(_)) => continue,
+            (false, None) => DifferenceKind::Missing,
+            (true, _) if !is_row => DifferenceKind::Foreign,
+            (true, Some(_)) => DifferenceKind::Foreign,
+            (true, None) if columns.is_empty() => continue,
+            (true, None) => DifferenceKind::Changed(columns),
+        };
+        found.push(Difference { ordinal, kind });
+    }
+    found
+}
+
+/// The query for the rejects and purged rejects of a span, with `true` for a taken id; the same in
+/// both dialects.
+pub(super) fn rejects_sql(span: Span) -> String {
+    let (file_no, ordinals) = (span.file_no, span.ordinals());
+    let of_span = format!(
+        "file_no = {file_no} AND ordinal >= {} AND ordinal < {}",
+        ordinals.start, ordinals.end
+    );
+    let taken = RejectCode::IdTaken.as_str();
+    format!(
+        "SELECT ordinal, MAX(taken) FROM (SELECT ordinal, code = '{taken}' AS taken FROM \
+         ingest_rejects WHERE {of_span} UNION ALL SELECT ordinal, 0 FROM ingest_purged WHERE \
+         {of_span}) r GROUP BY ordinal ORDER BY ordinal"
+    )
+}

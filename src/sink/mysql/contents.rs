@@ -1,0 +1,87 @@
+//! Rows read back and compared with their records, in MySQL.
+
+use std::slice;
+use std::sync::Arc;
+
+use crate::batch::{Batch, provenance, row_id};
+use crate::dataset::{Dataset, Datasets};
+use crate::sink::cells::by_dataset;
+use crate::sink::contents::{self, Difference, Stored, rejects_sql};
+use crate::sink::definitions::dataset_of;
+use crate::sink::table::quoted;
+
+use super::commit::differing;
+use super::errors::Failure;
+use super::session::Session;
+
+/// See [`Contents::differences`](crate::sink::Contents::differences).
+pub(super) async fn differences(
+    session: &mut Session,
+    batch: &Batch,
+) -> Result<Vec<Difference>, Failure> {
+    let schema = batch.dataset.schema();
+    let names: Vec<&str> = schema
+        .fields()
+        .iter()
+        .map(|field| field.name().as_str())
+        .collect();
+    let ordinals = batch.span.ordinals();
+    let first = row_id(batch.span.file_no, 0);
+    let sql = format!(
+        "SELECT {} FROM `{}` WHERE `id` >= ? AND `id` < ? ORDER BY `id`",
+        quoted(names.iter().copied()),
+        batch.dataset.table
+    );
+    // Prepared, so that each value comes in its own type.
+    let ids = (first + ordinals.start, first + ordinals.end);
+    let rows = session.rows_with::<mysql_async::Row>(&sql, ids).await?;
+    let ordinal = |row: &mysql_async::Row| {
+        let id = row.get::<u64, _>(0).expect("the first column is the id");
+        provenance(id).1
+    };
+    let rejects = session
+        .rows::<(u32, bool)>(&rejects_sql(batch.span))
+        .await?;
+    let stored = Stored {
+        rows: rows.into_iter().map(|row| (ordinal(&row), row)).collect(),
+        rejects,
+    };
+    let groups = by_dataset(slice::from_ref(batch));
+    let changed = |place: usize, row: &mysql_async::Row| {
+        let columns = differing(groups[0].row(place), row);
+        columns.map(|at| names[at].to_owned()).collect()
+    };
+    Ok(contents::differences(batch, stored, changed))
+}
+
+/// See [`Contents::replayed_text`](crate::sink::Contents::replayed_text).
+pub(super) async fn replayed_text(
+    session: &mut Session,
+    file_no: u32,
+    ordinal: u32,
+) -> Result<Option<Vec<u8>>, Failure> {
+    let sql = format!(
+        "SELECT text FROM ingest_replays WHERE file_no = {file_no} AND ordinal = {ordinal}"
+    );
+    let texts = session.rows::<Vec<u8>>(&sql).await?;
+    Ok(texts.into_iter().next())
+}
+
+/// See [`Contents::loaded_by`](crate::sink::Contents::loaded_by).
+pub(super) async fn loaded_by(
+    session: &mut Session,
+    file_no: u32,
+    datasets: &Datasets,
+) -> Result<Option<Arc<Dataset>>, Failure> {
+    let sql = format!(
+        "SELECT f.dataset, d.text FROM ingest_files f LEFT JOIN ingest_definitions d ON d.definition \
+         = f.definition WHERE f.file_no = {file_no}"
+    );
+    let file = session.rows::<(String, Option<String>)>(&sql).await?;
+    let Some((name, text)) = file.into_iter().next() else {
+        return Ok(None);
+    };
+    dataset_of(&name, text.as_deref(), datasets)
+        .map(Some)
+        .map_err(|(next_step, problem)| Failure::Found { next_step, problem })
+}

@@ -1,0 +1,108 @@
+//! Rows read back and compared with their records, in SQLite.
+
+use std::slice;
+use std::sync::Arc;
+
+use rusqlite::types::Value;
+use rusqlite::{OptionalExtension, Transaction, params};
+
+use crate::batch::{Batch, provenance, row_id};
+use crate::dataset::{Dataset, Datasets};
+use crate::sink::cells::{Cell, by_dataset};
+use crate::sink::contents::{self, Difference, Stored, rejects_sql};
+use crate::sink::definitions::dataset_of;
+use crate::sink::table::quoted;
+use crate::timestamp;
+
+use super::errors::Failure;
+
+/// See [`Contents::differences`](crate::sink::Contents::differences).
+pub(super) fn differences(db: &Transaction<'_>, batch: &Batch) -> Result<Vec<Difference>, Failure> {
+    let schema = batch.dataset.schema();
+    let names: Vec<&str> = schema
+        .fields()
+        .iter()
+        .map(|field| field.name().as_str())
+        .collect();
+    let ordinals = batch.span.ordinals();
+    let first = row_id(batch.span.file_no, 0);
+    let sql = format!(
+        "SELECT {} FROM `{}` WHERE `id` >= ? AND `id` < ? ORDER BY `id`",
+        quoted(names.iter().copied()),
+        batch.dataset.table
+    );
+    let mut find = db.prepare_cached(&sql)?;
+    let ids = params![first + ordinals.start, first + ordinals.end];
+    let rows = find.query_map(ids, |row| {
+        let values: Result<Vec<Value>, _> = (0..names.len()).map(|at| row.get(at)).collect();
+        Ok((provenance(row.get(0)?).1, values?))
+    })?;
+    let rows = rows.collect::<Result<_, _>>()?;
+    let mut rejects = db.prepare_cached(&rejects_sql(batch.span))?;
+    let rejects = rejects.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let stored = Stored {
+        rows,
+        rejects: rejects.collect::<Result<_, _>>()?,
+    };
+    let groups = by_dataset(slice::from_ref(batch));
+    let changed = |place: usize, row: &Vec<Value>| {
+        let cells = groups[0].row(place).cells().zip(row).zip(&names);
+        cells
+            .filter(|((cell, value), _)| !is_same(*cell, value))
+            .map(|(_, name)| (*name).to_owned())
+            .collect()
+    };
+    Ok(contents::differences(batch, stored, changed))
+}
+
+fn is_same(cell: Cell<'_>, value: &Value) -> bool {
+    match (cell, value) {
+        (Cell::Null, Value::Null) => true,
+        (Cell::Id(id), Value::Integer(stored)) => i64::try_from(id) == Ok(*stored),
+        (Cell::Text(text), Value::Text(stored)) => text == stored,
+        (Cell::Integer(number), Value::Integer(stored)) => number == *stored,
+        (Cell::Float(number), Value::Real(stored)) => number.to_bits() == stored.to_bits(),
+        (Cell::Boolean(value), Value::Integer(stored)) => i64::from(value) == *stored,
+        (Cell::Timestamp(time_us), Value::Text(stored)) => timestamp::text(time_us) == *stored,
+        _ => false,
+    }
+}
+
+/// See [`Contents::replayed_text`](crate::sink::Contents::replayed_text).
+pub(super) fn replayed_text(
+    db: &Transaction<'_>,
+    file_no: u32,
+    ordinal: u32,
+) -> Result<Option<Vec<u8>>, Failure> {
+    let sql = "SELECT text FROM ingest_replays WHERE file_no = ? AND ordinal = ?";
+    let bytes = |row: &rusqlite::Row<'_>| Ok(row.get_ref(0)?.as_bytes()?.to_vec());
+    let text = db
+        .query_row(sql, params![file_no, ordinal], bytes)
+        .optional()?;
+    Ok(text)
+}
+
+/// See [`Contents::loaded_by`](crate::sink::Contents::loaded_by).
+pub(super) fn loaded_by(
+    db: &Transaction<'_>,
+    file_no: u32,
+    datasets: &Datasets,
+) -> Result<Option<Arc<Dataset>>, Failure> {
+    let file: Option<(String, Option<String>)> = db
+        .query_row(
+            "SELECT f.dataset, d.text FROM ingest_files f LEFT JOIN ingest_definitions d ON \
+             d.definition = f.definition WHERE f.file_no = ?",
+            [file_no],
+            |row| Ok((row.get(0)?, row.get(1)?)),
+        )
+        .optional()?;
+    let Some((name, text)) = file else {
+        return Ok(None);
+    };
+    dataset_of(&name, text.as_deref(), datasets)
+        .map(Some)
+        .map_err(|(next_step, problem)| Failure::Found {
+            next_step: next_step.to_owned(),
+            problem,
+        })
+}
