@@ -84,9 +84,15 @@ impl Mismatch {
 
     fn next_step(&self) -> &'static str {
         match self {
-            Self::Missing { .. } | Self::Empty { .. } => {
-                "restore the table from a backup; or, to load all files again, drop the ingest_* \
-                 tables as well and load the files of history"
+            Self::Missing { .. } => {
+                "restore the table from a backup; or run `task_runner files forget` for its files, and \
+                 load them again; or, to load all files again, drop the ingest_* tables as well and \
+                 load the files of history"
+            }
+            Self::Empty { .. } => {
+                "restore the table from a backup; or run `task_runner files restore` for its files, \
+                 which stores their rows again from history; or, to load all files again, drop the \
+                 ingest_* tables as well and load the files of history"
             }
             Self::Unknown { .. } => {
                 "restore the ingest_* tables that belong to these rows; or remove the rows, if another \

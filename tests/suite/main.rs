@@ -27,6 +27,7 @@ mod machine;
 mod metrics;
 mod prometheus;
 mod rejects;
+mod repairs;
 mod simulation;
 mod sink;
 mod support;

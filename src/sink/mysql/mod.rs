@@ -17,9 +17,9 @@ use crate::finding::Finding;
 
 use super::cells::by_dataset;
 use super::{
-    Audit, Committed, Contents, Difference, FileState, LastEvent, LedgerFile, NewFile, OpenReject, Operators, Purge,
-    Registered, RejectQuery, Replay, Replayed, Schema, Settled, Sink, SinkOptions, Standing,
-    SummaryStore, Totals, Unsummarised,
+    Audit, Committed, Contents, Difference, FileState, LastEvent, LedgerFile, NewFile, OpenReject,
+    Operators, Purge, Registered, RejectQuery, Replay, Replayed, Schema, Settled, Sink,
+    SinkOptions, Standing, SummaryStore, Totals, Unsummarised,
 };
 use session::{Pool, Session};
 

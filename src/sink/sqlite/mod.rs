@@ -25,9 +25,9 @@ use crate::finding::Finding;
 
 use super::mismatch::Mismatch;
 use super::{
-    Audit, Committed, Contents, Difference, FileState, LastEvent, LedgerFile, NewFile, OpenReject, Operators, Purge,
-    Registered, RejectQuery, Replay, Replayed, Schema, Settled, Sink, Standing, SummaryStore,
-    Totals, Unsummarised,
+    Audit, Committed, Contents, Difference, FileState, LastEvent, LedgerFile, NewFile, OpenReject,
+    Operators, Purge, Registered, RejectQuery, Replay, Replayed, Schema, Settled, Sink, Standing,
+    SummaryStore, Totals, Unsummarised,
 };
 use errors::Failure;
 

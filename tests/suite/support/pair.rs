@@ -128,6 +128,20 @@ impl Pair {
             .collect()
     }
 
+    /// Runs a statement.
+    pub async fn execute(&self, sql: &str) {
+        if let Some(path) = self.database_url.strip_prefix("sqlite:") {
+            let db = rusqlite::Connection::open(path).unwrap();
+            db.execute_batch(sql).unwrap();
+            return;
+        }
+        let pool = mysql_async::Pool::new(self.database_url.as_str());
+        let mut conn = pool.get_conn().await.unwrap();
+        conn.query_drop(sql).await.unwrap();
+        drop(conn);
+        pool.disconnect().await.unwrap();
+    }
+
     pub async fn number(&self, sql: &str) -> u64 {
         self.query(sql).await[0][0]
             .as_ref()

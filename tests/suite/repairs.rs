@@ -1,0 +1,304 @@
+//! `verify --content` and the repairs of `files`, by the binary.
+
+use std::fmt::Write as _;
+use std::fs;
+
+use serde_json::Value;
+
+use crate::support::Pair;
+
+/// A record that is a row, whatever its kind of text.
+fn record(at: u32) -> String {
+    let extra = [
+        "{}",
+        r#"{"big":12345678901234567.25,"e":1e2,"k":1,"k":2}"#,
+        "null",
+        r#"["é","\u00e9","a\tb"]"#,
+    ][at as usize % 4];
+    let rescued = if at % 5 == 0 {
+        r#","more":{"x":1.10}"#
+    } else {
+        ""
+    };
+    format!(
+        r#"{{"vehicle_id":"v{}","event_time":"2026-03-0{}T10:00:00.{at:06}Z","event_source":"s","event_type":"t","event_value":"value {at}","event_extra_data":{extra}{rescued}}}"#,
+        at % 7,
+        1 + at % 9,
+    )
+}
+
+/// A file of lines: every 50th record is a reject.
+fn lines(records: u32) -> String {
+    (0..records).fold(String::new(), |mut text, at| {
+        let record = if at % 50 == 49 {
+            "{\"x\": 1}".to_owned()
+        } else {
+            record(at)
+        };
+        writeln!(text, "{record}").unwrap();
+        text
+    })
+}
+
+/// Loads a file of 300 records and one of 3.
+async fn loaded(name: &'static str) -> Pair {
+    let pair = Pair::new(name).await;
+    let inbound = pair.at("inbound");
+    fs::write(inbound.join("vehicle_events_1.ndjson"), lines(300)).unwrap();
+    pair.expect(2, &["load"]);
+    fs::write(inbound.join("vehicle_events_2.ndjson"), lines(3)).unwrap();
+    pair.expect(0, &["load"]);
+    pair
+}
+
+/// The differences that `verify --content` names, as (ordinal, difference, columns).
+fn differences(pair: &Pair, code: i32, args: &[&str]) -> Vec<(u64, String, String)> {
+    let args: Vec<&str> = ["verify", "--content", "--json"]
+        .iter()
+        .chain(args)
+        .copied()
+        .collect();
+    let text = pair.expect(code, &args);
+    let lines = text
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap());
+    lines
+        .filter(|line| line.get("difference").is_some())
+        .map(|line| {
+            let columns = line["columns"].as_array().unwrap().iter();
+            let columns: Vec<&str> = columns.map(|column| column.as_str().unwrap()).collect();
+            (
+                line["ordinal"].as_u64().unwrap(),
+                line["difference"].as_str().unwrap().to_owned(),
+                columns.join(","),
+            )
+        })
+        .collect()
+}
+
+const FIRST: u64 = 1 << 32;
+
+/// Each harm is named, by its record and its columns.
+async fn harms_are_named(name: &'static str) {
+    let pair = loaded(name).await;
+    assert_eq!(differences(&pair, 0, &[]), []);
+    let row = |ordinal: u64| FIRST + ordinal;
+    let microsecond = if name.ends_with("sqlite") {
+        "event_time = REPLACE(event_time, '.000007', '.000008')"
+    } else {
+        "event_time = event_time + INTERVAL 1 MICROSECOND"
+    };
+    for (harm, ordinal, difference, columns) in [
+        (
+            format!(
+                "UPDATE vehicle_events SET event_value = 'value 5 ' WHERE id = {}",
+                row(5)
+            ),
+            5,
+            "changed",
+            "event_value",
+        ),
+        (
+            format!(
+                "UPDATE vehicle_events SET vehicle_id = 'V6' WHERE id = {}",
+                row(6)
+            ),
+            6,
+            "changed",
+            "vehicle_id",
+        ),
+        (
+            format!(
+                "UPDATE vehicle_events SET {microsecond} WHERE id = {}",
+                row(7)
+            ),
+            7,
+            "changed",
+            "event_time",
+        ),
+        (
+            format!(
+                "UPDATE vehicle_events SET _rescued = NULL WHERE id = {}",
+                row(10)
+            ),
+            10,
+            "changed",
+            "_rescued",
+        ),
+        (
+            format!(
+                "UPDATE vehicle_events SET event_extra_data = '{{\"big\":12345678901234567,\"e\":100,\
+                 \"k\":2}}' WHERE id = {}",
+                row(13)
+            ),
+            13,
+            "changed",
+            "event_extra_data",
+        ),
+        (
+            format!("DELETE FROM vehicle_events WHERE id = {}", row(20)),
+            20,
+            "missing",
+            "",
+        ),
+        (
+            "DELETE FROM ingest_rejects WHERE file_no = 1 AND ordinal = 49".to_owned(),
+            49,
+            "missing",
+            "",
+        ),
+        (
+            format!(
+                "INSERT INTO vehicle_events SELECT {}, vehicle_id, event_time, event_source, event_type, \
+                 event_value, event_extra_data, _rescued FROM vehicle_events WHERE id = {}",
+                row(99),
+                row(1)
+            ),
+            99,
+            "foreign",
+            "",
+        ),
+        (
+            format!(
+                "INSERT INTO vehicle_events SELECT {}, vehicle_id, event_time, event_source, event_type, \
+                 event_value, event_extra_data, _rescued FROM vehicle_events WHERE id = {}",
+                row(300),
+                row(1)
+            ),
+            300,
+            "foreign",
+            "",
+        ),
+    ] {
+        pair.execute(&harm).await;
+        let found = differences(&pair, 1, &["--file", "1"]);
+        let expected = (ordinal, difference.to_owned(), columns.to_owned());
+        assert!(found.contains(&expected), "{harm}: {found:?}");
+    }
+    assert_eq!(differences(&pair, 1, &[]).len(), 9);
+    // Two rows change places.
+    let swap =
+        |from: u64, to: u64| format!("UPDATE vehicle_events SET id = {to} WHERE id = {from}");
+    for (from, to) in [(200, 1_000_000), (201, 200), (1_000_000, 201)] {
+        pair.execute(&swap(row(from), row(to))).await;
+    }
+    let swapped = differences(&pair, 1, &["--file", "1"]);
+    for ordinal in [200, 201] {
+        assert!(
+            swapped
+                .iter()
+                .any(|(at, kind, _)| (*at, kind.as_str()) == (ordinal, "changed"))
+        );
+    }
+    assert_eq!(differences(&pair, 0, &["--file", "2"]), []);
+    assert_eq!(differences(&pair, 0, &["--before", "1"]), []);
+    // A file that is not what was read cannot be compared.
+    let history = pair.at("history").join("vehicle_events_2.ndjson");
+    let changed = fs::read_to_string(&history)
+        .unwrap()
+        .replace("value 1", "value 2");
+    fs::write(&history, changed).unwrap();
+    let text = pair.expect(1, &["verify", "--content", "--file", "2"]);
+    assert!(text.contains("cannot be compared"), "{text}");
+
+    // Rows and rejects that are gone come back; the others stay as they are.
+    let restored = pair.expect(0, &["files", "restore", "1"]);
+    assert!(
+        restored.contains("1 rows and 1 rejects stored again"),
+        "{restored}"
+    );
+    let left = differences(&pair, 1, &["--file", "1"]);
+    assert!(
+        left.iter().all(|(_, kind, _)| kind != "missing"),
+        "{left:?}"
+    );
+
+    // To replace them, the file is loaded anew. The rows of other writers stay.
+    pair.execute(&format!(
+        "DELETE FROM vehicle_events WHERE id IN ({}, {})",
+        row(99),
+        row(300)
+    ))
+    .await;
+    pair.expect(64, &["files", "reload", "1"]);
+    pair.expect(0, &["files", "reload", "1", "--yes"]);
+    assert_eq!(
+        pair.number("SELECT COUNT(*) FROM ingest_files WHERE state = 'removing'")
+            .await,
+        1
+    );
+    pair.expect(2, &["load"]);
+    assert_eq!(differences(&pair, 0, &["--file", "3"]), []);
+    let of_old = format!(
+        "SELECT COUNT(*) FROM vehicle_events WHERE id < {}",
+        2 * FIRST
+    );
+    assert_eq!(pair.number(&of_old).await, 0);
+    assert_eq!(pair.number("SELECT COUNT(*) FROM ingest_rejects").await, 6);
+
+    pair.expect(0, &["files", "forget", "2", "3", "--yes"]);
+    for table in [
+        "vehicle_events",
+        "ingest_files",
+        "ingest_frames",
+        "ingest_rejects",
+    ] {
+        assert_eq!(
+            pair.number(&format!("SELECT COUNT(*) FROM {table}")).await,
+            0,
+            "{table}"
+        );
+    }
+    pair.expect(0, &["summary"]);
+    assert_eq!(pair.number("SELECT COUNT(*) FROM daily_summary").await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn harms_are_named_and_repaired_in_sqlite() {
+    harms_are_named("memory+sqlite").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn harms_are_named_and_repaired_in_mariadb() {
+    harms_are_named("redis+mysql").await;
+}
+
+/// A record that was replayed is compared with the text of its replay, and restored from it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replayed_record_is_compared_with_its_replay() {
+    for name in ["memory+sqlite", "memory+mysql"] {
+        let pair = loaded(name).await;
+        let corrected = format!(
+            "{{\"file_no\": 1, \"ordinal\": 49, \"record\": {}}}\n",
+            record(49)
+        );
+        let path = pair.at("corrected.ndjson");
+        fs::write(&path, corrected).unwrap();
+        pair.expect(0, &["rejects", "replay", path.to_str().unwrap()]);
+        assert_eq!(differences(&pair, 0, &[]), []);
+        pair.execute(&format!(
+            "DELETE FROM vehicle_events WHERE id = {}",
+            FIRST + 49
+        ))
+        .await;
+        assert_eq!(
+            differences(&pair, 1, &[]),
+            [(49, "missing".to_owned(), String::new())]
+        );
+        pair.expect(0, &["files", "restore", "1"]);
+        assert_eq!(differences(&pair, 0, &[]), []);
+    }
+}
+
+/// A table that lost its rows is refused by every start, and restored from the files.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_truncated_table_is_restored() {
+    for name in ["memory+sqlite", "memory+mysql"] {
+        let pair = loaded(name).await;
+        pair.execute("DELETE FROM vehicle_events").await;
+        pair.expect(78, &["load"]);
+        pair.expect(0, &["files", "restore", "1", "2"]);
+        assert_eq!(differences(&pair, 0, &[]), []);
+        pair.expect(0, &["load"]);
+    }
+}
