@@ -83,7 +83,7 @@ impl<'a> Comparison<'a> {
         let mut buffer = Vec::new();
         let batches = source.plan.chunks.iter().map(|chunk| {
             let layout = source.plan.layout;
-            let mut parse = |bytes: &[u8]| parser.parse(dataset, file, layout, *chunk, bytes);
+            let parse = |bytes: &[u8]| parser.parse(dataset, file, layout, *chunk, bytes);
             let Chunk {
                 start,
                 end,
@@ -93,9 +93,7 @@ impl<'a> Comparison<'a> {
             let batch = if parse::is_one_too_large(records, end - start) {
                 source.inspect(start..end, parse)
             } else {
-                source
-                    .read(start..end, &mut buffer)
-                    .map(|bytes| parse(bytes))
+                source.read(start..end, &mut buffer).map(parse)
             };
             batch.map_err(super::source::Unavailable::into_error)
         });

@@ -15,7 +15,7 @@ fn record(at: u32) -> String {
         "null",
         r#"["é","\u00e9","a\tb"]"#,
     ][at as usize % 4];
-    let rescued = if at % 5 == 0 {
+    let rescued = if at.is_multiple_of(5) {
         r#","more":{"x":1.10}"#
     } else {
         ""
