@@ -150,7 +150,7 @@ mod tests {
             known.iter().map(|m| m.statements().count()).collect()
         };
         assert_eq!(counts(MYSQL), [3, 1, 6]);
-        assert_eq!(counts(SQLITE), [4, 1, 11]);
+        assert_eq!(counts(SQLITE), [4, 1, 12]);
     }
 
     #[test]
