@@ -1,20 +1,20 @@
-//! The memory of the program: from mimalloc, and for large blocks from the system.
+//! The allocator of the program: mimalloc, and the system for large blocks.
 //!
-//! A block that another thread than its own frees goes back into use only after its own thread has
-//! allocated a hundred more times (mimalloc 2.3, `_mi_malloc_generic`). Small blocks do not matter.
-//! But a record of 16 MiB is parsed on one thread and freed on another, and causes few allocations:
-//! twenty of them, all freed, took 300 MiB. The system unmaps a large block when it is freed, by
-//! whichever thread, and moves it without a copy when it grows.
+//! If a thread frees a block of another thread, mimalloc reuses it only after the other thread has
+//! allocated a hundred more times (mimalloc 2.3, `_mi_malloc_generic`). For small blocks, this does
+//! not matter. But a record of 16 MiB is parsed on one thread and freed on another, and causes few
+//! allocations: twenty such records, all freed, took 300 MiB. The system unmaps a large block as
+//! soon as any thread frees it, and moves it without a copy when it grows.
 //!
-//! Knows nothing of what the memory is for.
+//! Knows nothing of the use of the memory.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 
 use mimalloc::MiMalloc;
 
-/// Blocks of at least this many bytes are from the system. Ordinary frames, statements and packets
-/// have 1 to 2 MiB; with a lower limit, each of them would cost page faults. With a higher limit,
-/// freed blocks below it would pile up.
+/// Blocks of at least this many bytes come from the system. Ordinary frames, statements and packets
+/// have 1 to 2 MiB: with a lower limit, each of them would cost page faults. With a higher limit,
+/// freed blocks below it would take memory as described above.
 const LARGE_BYTES: usize = 4 * 1024 * 1024;
 
 /// The allocator.
@@ -22,8 +22,8 @@ const LARGE_BYTES: usize = 4 * 1024 * 1024;
 pub struct Allocator;
 
 impl Allocator {
-    /// Has the system map each large block by itself, also those of SQLite. By default, glibc keeps
-    /// freed blocks of up to 32 MiB once a block of that size was freed.
+    /// Makes the system map each large block separately, including those of SQLite. By default,
+    /// once a block of up to 32 MiB was freed, glibc keeps freed blocks up to that size.
     pub fn set_up() {
         #[cfg(all(target_os = "linux", target_env = "gnu"))]
         // SAFETY: `mallopt` takes two numbers, and may be called at any time.
@@ -34,8 +34,8 @@ impl Allocator {
     }
 }
 
-// SAFETY: Each block is passed back to the allocator that it is from, because its size decides that,
-// and the caller passes the size that the block has. Both allocators fulfil the contract.
+// SAFETY: Each block is passed back to the allocator that it is from, because its size decides
+// that, and the caller passes the size that the block has. Both allocators fulfil the contract.
 unsafe impl GlobalAlloc for Allocator {
     #[inline]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
@@ -51,7 +51,7 @@ unsafe impl GlobalAlloc for Allocator {
 
     #[inline]
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        // SAFETY: As of `alloc`.
+        // SAFETY: As for `alloc`.
         unsafe {
             if layout.size() < LARGE_BYTES {
                 MiMalloc.alloc_zeroed(layout)

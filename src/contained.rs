@@ -1,7 +1,8 @@
-//! Code of others that panics about bytes from the network: the panic becomes an error.
+//! Contains code of other crates that may panic on bytes from the network: turns the panic into an
+//! error.
 //!
-//! A panic anywhere else ends the process, because with one task missing it would look healthy and
-//! do half of its work. [`is_running`] tells the panic hook of the program the two apart.
+//! Any other panic ends the process, which would otherwise look healthy with one task missing. The
+//! panic hook of the program calls [`is_running`] to distinguish the two.
 
 use std::any::Any;
 use std::cell::Cell;
@@ -24,8 +25,8 @@ pub fn is_running() -> bool {
     RUNNING.get()
 }
 
-/// Awaits `future`. It is not polled again after a panic, and what it borrows must not be used
-/// again, except to be dropped.
+/// Awaits `future`. After a panic, it is not polled again, and the caller must only drop the values
+/// that it borrows.
 ///
 /// # Errors
 /// [`Panicked`] if it panics.

@@ -42,7 +42,7 @@
 //! modules above it. The pure modules are a separate crate, `lemonade-records` in `crates/records`.
 //! This crate has, in this order, the modules for the outside, the stages, and the assembly.
 
-// What a record is, and how bytes become rows.
+// Pure: records, and how bytes become rows.
 pub use lemonade_records::{batch, coverage, cut, dataset, edit, frame, parse, timestamp};
 
 // The outside: memory, files, queue, database, metrics.

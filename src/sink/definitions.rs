@@ -1,14 +1,14 @@
-//! By which definition a file was loaded: the ledger keeps the text of each.
+//! Finds the definition by which a file was loaded. The ledger keeps the text of each definition.
 
 use std::sync::Arc;
 
 use crate::dataset::{Dataset, Datasets};
 
-/// The dataset by whose definition a file was loaded: `text` is the definition in the ledger. A file
-/// of an earlier release has none, and counts as loaded by the present definition of that name.
+/// The dataset by whose definition a file was loaded. `text` is the definition in the ledger. For a
+/// file of an earlier release, it is `None`, and the current definition with that name is used.
 ///
 /// # Errors
-/// Why there is no such definition, and the next step.
+/// The definition is missing or cannot be parsed. Holds the reason and the next step.
 pub(super) fn dataset_of(
     name: &str,
     text: Option<&str>,

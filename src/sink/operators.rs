@@ -1,5 +1,5 @@
-//! What commands and the status page ask of the database, and the two changes that operators make in
-//! it: a corrected record replaces its reject, and rejects are removed for good.
+//! The reads of commands and the status page, and the two changes that operators make: a corrected
+//! record replaces its reject, and rejects are removed for good.
 
 use std::fmt;
 use std::fmt::Write as _;
@@ -22,8 +22,8 @@ pub trait Operators: Send + Sync {
     /// Sums over the ledger.
     async fn totals(&self) -> Result<Totals, Fault>;
 
-    /// Files of the ledger with a number in `file_nos`, only those in `state` if one is given;
-    /// newest first, at most `max`. To page, ask again for the numbers below the last.
+    /// Files of the ledger with a number in `file_nos` and, if `state` is given, in this state.
+    /// Newest first, at most `max`. To page, call again with the numbers below the last one.
     async fn files(
         &self,
         file_nos: Range<u32>,
@@ -37,12 +37,12 @@ pub trait Operators: Send + Sync {
         Ok(files.into_iter().map(|file| file.entry).collect())
     }
 
-    /// How many rows the table of a dataset holds.
+    /// How many rows the table of a dataset has.
     async fn count_rows(&self, dataset: &Arc<Dataset>) -> Result<u64, Fault>;
 
-    /// What is stored of the records of settled files of one dataset, in the order given; all of
-    /// it seen at one moment. Reads every id between the least and the largest number, so the files
-    /// should be neighbours.
+    /// Counts the stored records of settled files of one dataset, in the order of `file_nos`. All
+    /// counts are of the same moment. Reads every id between the lowest and the highest number, so
+    /// the numbers should be close to each other.
     async fn audit(&self, dataset: &Arc<Dataset>, file_nos: &[u32]) -> Result<Vec<Audit>, Fault>;
 
     /// Ids of rows of a dataset in this range, ascending, at most `max`.
@@ -53,34 +53,35 @@ pub trait Operators: Send + Sync {
         max: usize,
     ) -> Result<Vec<u64>, Fault>;
 
-    /// What became of a record. If the table has a row under the id of a reject, the reject counts:
-    /// the row is another writer's.
+    /// Whether a record is a row, a reject or neither. If the table has a row with the id of a
+    /// reject, the record is a reject, and the row belongs to another program.
     async fn standing(&self, dataset: &Arc<Dataset>, id: u64) -> Result<Standing, Fault>;
 
-    /// How many rejects there are of each reason. Reads all rejects.
+    /// The number of rejects by reason. Reads all rejects.
     async fn reject_counts(&self) -> Result<Vec<(RejectCode, u64)>, Fault>;
 
-    /// The rejects that fit, newest first (by file, then ordinal), at most `max`.
+    /// The rejects that match the query, newest first (by file, then ordinal), at most `max`.
     async fn find_rejects(&self, query: &RejectQuery, max: usize)
     -> Result<Vec<OpenReject>, Fault>;
 
-    /// Replaces rejects by records. Each is stored under its own id, its reject (also a purged one) is
-    /// removed, its text is kept in the ledger, and the summary takes it in, all in one transaction. A
-    /// row that is stored already stays as it is; if it does not equal the record, the reject stays,
-    /// too. A record that the database refuses stays a reject. Returns what became of each, in the
-    /// order given.
+    /// Replaces rejects by records. One transaction stores each row with its id, removes its reject
+    /// (even a purged one), keeps its text in the ledger, and adds it to the summary. A row that is
+    /// already stored does not change; if it does not equal the record, the reject stays as well. A
+    /// record that the database refuses stays a reject. Returns the result for each record, in the
+    /// order of `records`.
     ///
-    /// After an error either nothing or everything of the call is done, and which is unknown.
+    /// After an error, either nothing or everything of the call is done; which of the two is
+    /// unknown.
     ///
     /// # Panics
-    /// If a batch is anything but one row.
+    /// If a batch does not have exactly one row.
     async fn replay(&self, records: &[Replay]) -> Result<Vec<Replayed>, Fault>;
 
     /// How many rejects a purge would remove.
     async fn count_purge(&self, purge: &Purge) -> Result<u64, Fault>;
 
-    /// Removes rejects of settled files for good, at most `max` of them, and keeps their places
-    /// for the audit. Returns how many; call again until it returns 0.
+    /// Removes at most `max` rejects of settled files for good, and keeps their ids for the audit.
+    /// Returns how many were removed. Call again until it returns 0.
     async fn purge(&self, purge: &Purge, max: usize) -> Result<u64, Fault>;
 }
 
@@ -106,11 +107,11 @@ pub struct Totals {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum FileState {
-    /// Registered; some of its records are still to be stored.
+    /// Registered. Some of its records are not stored yet.
     Pending,
-    /// All of it is stored.
+    /// All of its records are stored.
     Settled,
-    /// Set aside, with a reason.
+    /// In quarantine, with a reason.
     Quarantined,
     /// About to be removed, with all that is stored of it.
     Removing,
@@ -125,7 +126,7 @@ impl FileState {
         Self::Removing,
     ];
 
-    /// The state as the ledger, messages and JSON spell it.
+    /// The state as the ledger, messages and JSON hold it.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -136,7 +137,7 @@ impl FileState {
         }
     }
 
-    /// The state of this spelling; `None` if there is none.
+    /// The state with this text; the way back from [`as_str`](Self::as_str).
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|state| state.as_str() == text)
@@ -152,40 +153,40 @@ impl fmt::Display for FileState {
 /// A file in the ledger.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileEntry {
-    /// Its number.
+    /// The number of the file.
     pub file_no: u32,
-    /// Its name.
+    /// The file's name.
     pub name: String,
-    /// Its dataset; empty if none matched.
+    /// The file's dataset. Empty if no dataset takes it.
     pub dataset: String,
-    /// Its state.
+    /// The file's state.
     pub state: FileState,
-    /// Stored bytes.
+    /// Size of the file on the disk, in bytes.
     pub bytes: u64,
-    /// Records.
+    /// How many records the file has.
     pub records: u32,
-    /// Rejects; known when settled.
+    /// How many of the records are rejects. 0 if the file is not settled.
     pub rejects: u32,
-    /// Why it is in quarantine.
+    /// Why the file is in quarantine.
     pub reason: Option<String>,
 }
 
 /// A reject in the database.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RejectEntry {
-    /// The file.
+    /// The number of the file.
     pub file_no: u32,
-    /// The record.
+    /// The ordinal of the record.
     pub ordinal: u32,
     /// The reason.
     pub code: RejectCode,
-    /// The field at fault.
+    /// The field that has the problem.
     pub field: Option<String>,
-    /// Where the record begins in the file, as [`Reject::byte_offset`](crate::batch::Reject) has it.
+    /// Where the record begins in the file: [`Reject::byte_offset`](crate::batch::Reject).
     pub byte_offset: u64,
-    /// The record as it is in the file, as [`Reject::raw`](crate::batch::Reject) has it.
+    /// The beginning of the record, or the refused row: [`Reject::raw`](crate::batch::Reject).
     pub raw: Vec<u8>,
-    /// What the database said of the row. `None` if it said nothing, or was not asked.
+    /// The message of the database about the row. `None` if the database did not refuse a row.
     pub message: Option<String>,
 }
 
@@ -194,45 +195,45 @@ pub struct RejectEntry {
 pub struct LedgerFile {
     /// Number, name, dataset, state and counts.
     pub entry: FileEntry,
-    /// Its identity: the hash of the file's bytes.
+    /// The identity of the file.
     pub hash: ContentHash,
-    /// Where it was in an archive. `None` for a file of inbound.
+    /// The path of the file in an archive. `None` for a file of inbound.
     pub path: Option<PathBuf>,
-    /// When it was registered first, in UTC.
+    /// When the file was registered for the first time, in UTC.
     pub registered_at: String,
-    /// When all of it was stored, in UTC.
+    /// When the file was settled, in UTC.
     pub settled_at: Option<String>,
 }
 
-/// What is stored of the records of a file.
+/// The counts of the stored records of a file.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Audit {
-    /// The file.
+    /// The number of the file.
     pub file_no: u32,
-    /// Rows whose id is of this file.
+    /// Rows with an id of this file.
     pub rows: u64,
-    /// Rejects.
+    /// Rejects of this file.
     pub rejects: u64,
     /// Purged rejects that did not become rejects again.
     pub purged: u64,
-    /// Records that are more than one of these.
+    /// Records that are several of these: row, reject, purged reject.
     pub doubled: u64,
-    /// The largest ordinal of any of these.
+    /// The largest ordinal of these rows and rejects.
     pub last_ordinal: Option<u32>,
-    /// Entries of the ledger, of which a settled file has none.
+    /// Ledger entries. A settled file must have none.
     pub entries: u64,
 }
 
-/// What became of a record.
+/// Where a record is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Standing {
-    /// A row of its dataset's table.
+    /// The record is a row of its dataset's table.
     Row,
-    /// A reject.
+    /// The record is a reject.
     Reject,
-    /// A reject that was purged.
+    /// The record was a reject that has been purged.
     Purged,
-    /// None of these: not stored yet, or lost.
+    /// The record is not stored yet, or was lost.
     Absent,
 }
 
@@ -268,38 +269,39 @@ impl RejectQuery {
 pub struct OpenReject {
     /// The reject.
     pub entry: RejectEntry,
-    /// When it was stored, in UTC.
+    /// When the reject was stored, in UTC.
     pub rejected_at: String,
 }
 
-/// A record that is to take the place of its reject.
+/// A corrected record that replaces its reject.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Replay {
     /// The record as one row.
     pub record: Batch,
-    /// Its text. The ledger keeps it, since the row is not made of the file any more.
+    /// The text of the record. The ledger keeps it, since the file does not have it.
     pub text: String,
 }
 
-/// What became of a replayed record.
+/// The result for a replayed record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Replayed {
-    /// It is a row now, and no longer a reject.
+    /// The record is a row now, and no longer a reject.
     Stored,
-    /// It was a row already.
+    /// The record was already a row.
     AlreadyThere,
-    /// The database refuses it; it stays a reject.
+    /// The database refuses the row, and the record stays a reject.
     Refused {
         /// Why.
         code: RejectCode,
         /// What the database said. `None` if it said nothing.
         message: Option<String>,
     },
-    /// The record was neither row nor reject: nothing was done.
+    /// The record was neither row nor reject: nothing was changed.
     NoReject,
 }
 
-/// Which rejects are removed. Only those of settled files are: those of others may be stored again.
+/// Selects the rejects that are removed. Only rejects of settled files are removed, since those of
+/// other files may be stored again.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Purge {
     /// Of this file only.
@@ -309,8 +311,8 @@ pub struct Purge {
 }
 
 impl Purge {
-    /// The rejects of this purge as SQL from FROM on, the same in both dialects: numbers, and a time
-    /// that this module formats.
+    /// The rejects of this purge as SQL from FROM on, the same in both dialects: numbers, and a
+    /// time that this module formats.
     pub(super) fn rejects(&self) -> String {
         const WRITES: &str = "writing to a string does not fail";
         let mut sql = String::from(
@@ -337,7 +339,7 @@ impl Replayed {
     }
 }
 
-/// Panics unless a record to be replayed is one row.
+/// Panics if a record to be replayed is not exactly one row.
 pub(super) fn assert_one_row(record: &Batch) {
     assert!(
         record.rows.num_rows() == 1 && record.span.records == 1 && record.rejects.is_empty(),

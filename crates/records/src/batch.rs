@@ -27,9 +27,9 @@ pub type ContentHash = [u8; 16];
 /// databases share a queue). There, the number may belong to no file, or to another file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SourceFile {
-    /// Its number; 1 to 2^31 - 1, so that an id fits a signed 64-bit column.
+    /// The number of the file, 1 to 2^31 - 1, so that an id fits a signed 64-bit column.
     pub file_no: u32,
-    /// Its identity.
+    /// The identity of the file.
     pub hash: ContentHash,
 }
 

@@ -1,7 +1,7 @@
 //! The ledger in MySQL: the files and their entries, as the engine writes and reads them.
 //!
-//! Numbers are written into the text of statements: they cannot break out of it, and the statement
-//! needs no preparing. Everything from outside is bound as a parameter.
+//! Statements contain numbers as text: a number cannot change the meaning of a statement, and the
+//! statement need not be prepared. All values from outside are bound as parameters.
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
@@ -20,15 +20,15 @@ use crate::sink::{EarlierState, FileState, NUMBERS_USED_UP, NewFile, Registered,
 use super::errors::Failure;
 use super::session::{Insert, Session};
 
-/// Files of one statement: 500 hashes are 18 KiB of text.
+/// Most files of one statement: 500 hashes are 18 KiB of text.
 const FILES_PER_STATEMENT: usize = 500;
 
-/// Longest reason of a quarantine that is kept, in characters.
+/// Most characters of the reason of a quarantine that the ledger keeps.
 const REASON_CHARS_MAX: usize = 1_000;
 
 pub(super) const NEWER: &str = "install the newer release that wrote to this database";
 
-/// The files in the ledger, by content. The same content may be there for several datasets.
+/// Files of the ledger by content. The ledger may have the same content for several datasets.
 type Known = HashMap<ContentHash, Vec<Entered>>;
 
 struct Entered {
@@ -36,13 +36,13 @@ struct Entered {
     state: FileState,
     dataset: String,
     records: u32,
-    /// `None` for a file of an earlier release, or one without a dataset.
+    /// `None` for a file of an earlier release, or without a dataset.
     definition: Option<Fingerprint>,
     path: Option<Vec<u8>>,
 }
 
 impl Entered {
-    /// Whether it was entered by the definition by which this file is read.
+    /// Whether the entry has the definition by which `file` is read.
     fn is_like(&self, file: &NewFile) -> bool {
         self.dataset == file.dataset
             && self.records == file.records
@@ -52,7 +52,8 @@ impl Entered {
     }
 }
 
-/// The entry of a file: that of its dataset; else one in quarantine, which may be of another dataset.
+/// The entry of a file for its dataset. Else an entry in quarantine, which may be of another
+/// dataset.
 fn entry_of<'a>(known: &'a mut Known, file: &NewFile) -> Option<&'a mut Entered> {
     let entries = known.get_mut(&file.hash)?;
     let of_dataset = |entered: &Entered| entered.dataset == file.dataset;
@@ -78,7 +79,7 @@ pub(super) async fn register(
 
     let mut registered = Vec::with_capacity(files.len());
     for file in files {
-        // An entry that is missing had no number left.
+        // The entry is missing if no file number was left.
         let entered = entry_of(&mut known, file).ok_or_else(used_up)?;
         let file_no = entered.file_no;
         if !(1..=i32::MAX.unsigned_abs()).contains(&file_no) {
@@ -88,7 +89,8 @@ pub(super) async fn register(
             note_path(session, file_no, file).await?;
         }
         let like = entered.is_like(file);
-        // The same content again in this call is pending: the first one made it so.
+        // If `files` has the same content twice, the first made it pending, and the second finds
+        // that.
         let earlier = match entered.state {
             FileState::Settled => EarlierState::Settled,
             FileState::Removing => EarlierState::BegunOtherwise,
@@ -133,7 +135,7 @@ fn key(file: &NewFile) -> (ContentHash, &str) {
     (file.hash, &file.dataset)
 }
 
-/// The files that are not known, each content once for each dataset.
+/// The files that are not in the ledger, each content once for each dataset.
 fn missing<'a>(files: &'a [NewFile], known: &mut Known) -> Vec<&'a NewFile> {
     let mut seen = HashSet::new();
     files
@@ -189,8 +191,8 @@ async fn look_up(
     Ok(())
 }
 
-/// Enters files that were not in the ledger a moment ago. One that another process entered in the
-/// meantime stays as that process entered it.
+/// Enters files that were not in the ledger when it was read. If another process has entered one of
+/// them since, that entry stays.
 async fn enter(session: &mut Session, files: &[&NewFile]) -> Result<(), Failure> {
     let insert = Insert {
         head: "INSERT INTO ingest_files (hash, dataset, name, path, bytes, records, definition, \
@@ -202,7 +204,7 @@ async fn enter(session: &mut Session, files: &[&NewFile]) -> Result<(), Failure>
     };
     let mut rest = files;
     while !rest.is_empty() {
-        // Powers of two, so that there are few statements to prepare.
+        // Powers of two, so that few statements have to be prepared.
         let (now, later) = rest.split_at(1 << rest.len().min(FILES_PER_STATEMENT).ilog2());
         let rows = now.iter().map(|file| {
             let values: [Value; 7] = [
@@ -228,7 +230,7 @@ fn definition(file: &NewFile) -> Value {
         .into()
 }
 
-/// Notes where a file of an archive is now: it was moved, or this is a copy.
+/// Records the current path of a file of an archive, which was moved or copied.
 async fn note_path(session: &mut Session, file_no: u32, file: &NewFile) -> Result<(), Failure> {
     let sql = "UPDATE ingest_files SET path = ? WHERE file_no = ?";
     let noted = session.run_with(sql, (path_bytes(file), file_no)).await;
@@ -239,7 +241,7 @@ fn path_bytes(file: &NewFile) -> Option<&[u8]> {
     Some(file.path.as_ref()?.as_os_str().as_bytes())
 }
 
-/// Makes a quarantined file pending, with its present name, dataset, size and definition.
+/// Makes a quarantined file pending, with its current name, dataset, size and definition.
 async fn reopen(session: &mut Session, file_no: u32, file: &NewFile) -> Result<(), Failure> {
     let sql = "UPDATE ingest_files SET state = 'pending', reason = NULL, dataset = ?, name = ?, \
                path = ?, bytes = ?, records = ?, definition = ? WHERE file_no = ? AND state = \
@@ -256,7 +258,7 @@ async fn reopen(session: &mut Session, file_no: u32, file: &NewFile) -> Result<(
     session.run_with(sql, params).await.map(drop)
 }
 
-/// Notes the definition of a pending file of an earlier release.
+/// Records the definition of a pending file of an earlier release.
 async fn note_definition(
     session: &mut Session,
     file_no: u32,
@@ -276,8 +278,8 @@ pub(super) async fn coverage(
 ) -> Result<Vec<Vec<Range<u64>>>, Failure> {
     let mut ranges: HashMap<u32, Vec<Range<u64>>> = HashMap::new();
     for file_nos in file_nos.chunks(FILES_PER_STATEMENT) {
-        // The entries first: a settle between the two statements takes the entries away, and then
-        // the second one sees the file settled.
+        // The entries are read before the states: if a settle between the two statements removes
+        // the entries, the second statement sees the settled file.
         ranges.extend(entries(session, file_nos).await?);
         let sql = format!(
             "SELECT file_no, records FROM ingest_files WHERE file_no IN ({}) AND state = 'settled'",
@@ -291,7 +293,7 @@ pub(super) async fn coverage(
     Ok(file_nos.iter().map(of).collect())
 }
 
-/// What the entries of files cover, for those that have any.
+/// The ranges that the entries of files cover, for the files that have entries.
 pub(super) async fn entries(
     session: &mut Session,
     file_nos: &[u32],
@@ -315,7 +317,7 @@ pub(super) async fn settle(
 ) -> Result<Vec<Settled>, Failure> {
     let mut settled: HashMap<u32, Settled> = HashMap::new();
     for file_nos in file_nos.chunks(FILES_PER_STATEMENT) {
-        // Before the states, as above. What is covered now stays so.
+        // Read before the states, as above. Coverage never shrinks.
         let covered = entries(session, file_nos).await?;
         let mut due = Vec::new();
         for (file, is_settled) in states(session, file_nos).await? {
@@ -339,7 +341,7 @@ pub(super) async fn settle(
         .collect())
 }
 
-/// The rows of files in the ledger, each with `true` if it is settled.
+/// Files of the ledger, each with whether it is settled.
 async fn states(session: &mut Session, file_nos: &[u32]) -> Result<Vec<(Settled, bool)>, Failure> {
     type Found = (u32, Vec<u8>, u32, u32, String);
     let sql = format!(
@@ -366,7 +368,7 @@ async fn states(session: &mut Session, file_nos: &[u32]) -> Result<Vec<(Settled,
     files.into_iter().map(state).collect()
 }
 
-/// Folds the entries of files that are covered by them.
+/// Settles files that their entries cover: removes the entries, and sets state and rejects.
 async fn fold(session: &mut Session, file_nos: &[u32]) -> Result<(), Failure> {
     let list = list(file_nos);
     session.begin().await?;
@@ -397,15 +399,16 @@ fn unknown_file(file_no: u32) -> Failure {
     }
 }
 
-/// See [`Sink::quarantine`](crate::sink::Sink::quarantine). What is settled stays settled: the same
-/// content was loaded whole under another name.
+/// See [`Sink::quarantine`](crate::sink::Sink::quarantine). A settled file stays settled: its
+/// content was loaded completely under another name.
 pub(super) async fn quarantine(
     session: &mut Session,
     file: &NewFile,
     reason: &str,
 ) -> Result<(), Failure> {
     let reason: String = reason.chars().take(REASON_CHARS_MAX).collect();
-    // The reason first: the server assigns from left to right, and both conditions need the old state.
+    // The reason is assigned before the state: the server assigns from left to right, and both
+    // conditions need the old state.
     let sql = "INSERT INTO ingest_files (hash, dataset, name, path, bytes, records, definition, \
                state, reason, registered_at) VALUES (?, ?, ?, ?, ?, ?, ?, 'quarantined', ?, \
                UTC_TIMESTAMP(6)) \
@@ -433,7 +436,7 @@ pub(super) fn file_state(state: &str) -> Result<FileState, Failure> {
     })
 }
 
-/// Numbers with commas between, ascending: all code locks rows in one order.
+/// A list of numbers with commas, ascending, so that all transactions lock rows in the same order.
 pub(super) fn list<T: Copy + Ord + ToString>(numbers: &[T]) -> String {
     let mut numbers = numbers.to_vec();
     numbers.sort_unstable();

@@ -1,4 +1,5 @@
-//! Servers that break the protocol, or attack: each ends in an error, and none in a panic.
+//! Tests with servers that violate the protocol, or attack: each must end in an error without a
+//! panic.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
@@ -15,8 +16,8 @@ use super::session::Pool;
 /// How long a server waits for a packet before it ends the connection.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// A server that sends the first bytes at once, and each of the others after a packet of the client.
-/// It ends with the connection, and returns what the client sent.
+/// A server that sends the first bytes at once, and each further piece after a packet of the
+/// client. Ends with the connection, and returns the packets of the client.
 fn server(sends: Vec<Vec<u8>>) -> (String, JoinHandle<Vec<Vec<u8>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -25,7 +26,7 @@ fn server(sends: Vec<Vec<u8>>) -> (String, JoinHandle<Vec<Vec<u8>>>) {
         client.set_read_timeout(Some(PATIENCE)).unwrap();
         let mut received = Vec::new();
         for bytes in sends {
-            // The client may be gone: what it sent until then is all.
+            // The client has closed the connection: no further packet will arrive.
             if client.write_all(&bytes).is_err() {
                 break;
             }
@@ -51,8 +52,8 @@ fn packet(sequence: u8, payload: &[u8]) -> Vec<u8> {
 
 fn greeting(method: &str) -> Vec<u8> {
     let mut payload = b"\x0a8.0.0\0\x01\0\0\0saltsalt\0".to_vec();
-    // Capabilities: 4.1 protocol, transactions, secure connection, plugins, database; status; length
-    // of the salt.
+    // Capabilities: 4.1 protocol, transactions, secure connection, plugins, database; status;
+    // length of the salt.
     payload.extend_from_slice(&[0x08, 0xa2, 45, 2, 0, 0x08, 0, 21]);
     payload.extend_from_slice(&[0; 10]);
     payload.extend_from_slice(b"saltsaltsalt\0");
@@ -73,7 +74,7 @@ fn key(der: &[u8]) -> Vec<u8> {
     format!("\x01-----BEGIN PUBLIC KEY-----\n{pem}\n-----END PUBLIC KEY-----\n").into_bytes()
 }
 
-/// A key of these numbers.
+/// An RSA public key with these numbers.
 fn rsa(modulus: &[u8], exponent: &[u8]) -> Vec<u8> {
     let tagged = |tag: u8, content: &[u8]| {
         let length = u16::try_from(content.len()).unwrap().to_be_bytes();
@@ -89,12 +90,13 @@ const SALT: &[u8] = b"saltsaltsaltsaltsalt\0";
 const SHA2: &str = "caching_sha2_password";
 const NATIVE: &str = "mysql_native_password";
 
-/// A login by a public key, up to the key.
+/// The packets of a login with a public key, up to the key.
 fn asked_for_key(key: &[u8]) -> Vec<Vec<u8>> {
     vec![greeting(SHA2), packet(2, &[1, 4]), packet(4, key)]
 }
 
-/// A whole login, and the answers to the statements that set a session up; then `reply`.
+/// The packets of a whole login and of the answers to the statements that set up a session, and
+/// then `reply`.
 fn logged_in(reply: Vec<u8>) -> Vec<Vec<u8>> {
     let mut sends = vec![greeting(NATIVE), packet(2, &OK)];
     sends.extend(std::iter::repeat_n(packet(1, &OK), 3));
@@ -222,8 +224,8 @@ async fn what_a_hostile_server_sends_is_an_error() {
     }
 }
 
-/// Off this machine and without TLS, the password is never sent under a key, and other methods work,
-/// whatever the greeting says.
+/// To another machine without TLS, the password is never sent encrypted with a public key, and
+/// other methods work, whatever the greeting holds.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_login_over_plain_tcp_sends_no_password_under_a_public_key() {
     type Case = (&'static str, (Vec<Vec<u8>>, Option<usize>));

@@ -1,14 +1,14 @@
-//! A login over plain TCP to another machine, in which the server may not ask for the password under
-//! a public key of its choice.
+//! Logins over plain TCP to another machine: refuses to send the password encrypted with a public
+//! key of the server.
 //!
-//! In a login by `caching_sha2_password` or `sha256_password`, a server may ask for the password,
-//! encrypted with its public key. The driver takes any key, so that an attacker between engine and
-//! server could send a key of their own and read the password. The driver can neither be told to
-//! refuse that nor be handed a connection. So it connects to a socket of this process, which passes
-//! all packets on to the server and ends the login before it reaches that point. After the login the
-//! packets are no longer read, only copied.
+//! With `caching_sha2_password` or `sha256_password`, a server may request the password encrypted
+//! with its public key. The driver accepts any key, so an attacker between engine and server could
+//! send another key and read the password. The driver has no option to refuse this, and cannot use
+//! an existing connection. So the driver connects to a socket of this process. This module passes
+//! all packets on to the server, and ends the login before the password is sent. After the login,
+//! it copies bytes without reading the packets.
 //!
-//! Logins on this machine, over TLS, or with `allow_public_key=true` do not come here.
+//! Logins on this machine, over TLS, or with `allow_public_key=true` do not use this module.
 
 use std::io;
 use std::net::IpAddr;
@@ -22,20 +22,21 @@ use tokio::net::{TcpStream, UnixListener, UnixStream};
 
 use super::errors::KEY_REFUSED;
 
-/// Most bytes of a packet of a login. Greetings and replies have a few hundred.
+/// Most bytes of a packet of a login. Greetings and replies have a few hundred. Without a limit, a
+/// server could fill the memory.
 const LOGIN_PACKET_BYTES_MAX: usize = 64 * 1024;
 
-/// Bytes that are copied at once. A statement has up to a megabyte: a smaller buffer would cost more
-/// system calls, and a larger one memory for each connection.
+/// Bytes that are copied at a time. A statement has up to 1 MiB: a smaller buffer would cost more
+/// system calls, and a larger one more memory for each connection.
 const COPY_BYTES: usize = 128 * 1024;
 
-/// The login methods in which the server may ask for the password under its public key.
+/// The login methods in which the server may request the password encrypted with its public key.
 const WITH_PUBLIC_KEY: [&[u8]; 2] = [b"caching_sha2_password", b"sha256_password"];
 
-/// MariaDB's login method that sends more than one packet before the outcome.
+/// MariaDB's login method in which the server sends several packets before the result.
 const PARSEC: &[u8] = b"parsec";
 
-/// Whether a login has to go this way: nothing but the public key would protect the password.
+/// Whether a login must use this module: only the public key would protect the password.
 pub(super) fn must_be_watched(host: &str, is_tls_or_socket: bool, allowed: bool) -> bool {
     let is_this_machine = match host.parse::<IpAddr>() {
         Ok(address) => address.to_canonical().is_loopback(),
@@ -44,29 +45,29 @@ pub(super) fn must_be_watched(host: &str, is_tls_or_socket: bool, allowed: bool)
     !(is_this_machine || is_tls_or_socket || allowed)
 }
 
-/// What happens to a packet that the server sends during a login.
+/// What to do with a packet that the server sends during a login.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Verdict {
-    /// It is passed on.
+    /// Pass the packet on.
     Pass,
-    /// It is passed on, and the login is over.
+    /// Pass the packet on: it ends the login.
     Done,
-    /// The login ends here.
+    /// Refuse the login.
     Refuse,
 }
 
 /// Connects and logs in.
 ///
 /// # Errors
-/// [`KEY_REFUSED`] as an error of the server if it wants the password under its public key; else
-/// what the driver says.
+/// [`KEY_REFUSED`] as an error of the server if it requests the password encrypted with its public
+/// key. Else the error of the driver.
 pub(super) async fn connect(opts: &Opts, keepalive: Duration) -> Result<Conn, mysql_async::Error> {
     let server = TcpStream::connect((opts.ip_or_hostname(), opts.tcp_port())).await?;
     server.set_nodelay(true)?;
     rustix::net::sockopt::set_socket_keepalive(&server, true).map_err(io::Error::from)?;
     rustix::net::sockopt::set_tcp_keepidle(&server, keepalive).map_err(io::Error::from)?;
-    // An abstract name: it is no file, and ends with the listener. The only connection that is
-    // accepted is of this process.
+    // An abstract name: it is not a file, and ends with the listener. Only a connection of this
+    // process is accepted.
     let name = format!("\0lemonade-login-{:032x}", u128::from_ne_bytes(random()?));
     let listener = UnixListener::bind(&name)?;
     let accepting = async move {
@@ -89,8 +90,8 @@ fn random() -> io::Result<[u8; 16]> {
     Ok(bytes)
 }
 
-/// Passes packets on until one side closes or fails; then both connections are closed, which the
-/// driver reports.
+/// Passes packets on until one side closes or fails. Then both connections are closed, and the
+/// driver reports the error.
 async fn relay(driver: UnixStream, server: TcpStream) {
     let (from_driver, mut to_driver) = driver.into_split();
     let (from_server, mut to_server) = server.into_split();
@@ -112,7 +113,7 @@ async fn relay(driver: UnixStream, server: TcpStream) {
     }
 }
 
-/// Passes on what the server sends until the login is over.
+/// Passes on the packets of the server until the login ends.
 async fn watch(
     server: &mut (impl AsyncBufRead + Unpin),
     driver: &mut (impl AsyncWrite + Unpin),
@@ -153,8 +154,8 @@ async fn watch(
     }
 }
 
-/// What a packet after the greeting means. `method` is that to which the server has switched; before
-/// that, the greeting's.
+/// What to do with a packet after the greeting. `method` is the login method: that of the greeting,
+/// or the one to which the server has switched.
 fn judge(method: &mut Vec<u8>, packet: &[u8]) -> Verdict {
     match packet.first() {
         Some(0x00) => Verdict::Done,
@@ -167,7 +168,8 @@ fn judge(method: &mut Vec<u8>, packet: &[u8]) -> Verdict {
             }
             Verdict::Pass
         }
-        // More of the method. Before a switch only one with a public key has more.
+        // A further packet of the method. Without a switch, only methods with a public key send
+        // one.
         Some(0x01) if method != PARSEC => Verdict::Refuse,
         _ => Verdict::Pass,
     }

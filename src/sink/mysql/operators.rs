@@ -1,7 +1,7 @@
-//! What operators read and repair, in MySQL: [`Operators`](crate::sink::Operators).
+//! The reads and repairs of operators in MySQL: [`Operators`](crate::sink::Operators).
 //!
-//! Numbers, reject codes, states and times are written into the text of statements: this module formats
-//! them, and none can break out. Everything from outside is bound as a parameter.
+//! Statements contain numbers, reject codes, states and times as text. This module formats them, so
+//! they cannot change the meaning of a statement. All values from outside are bound as parameters.
 
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -27,7 +27,7 @@ use super::files::{NEWER, file_state, list};
 use super::session::Session;
 use super::summary;
 
-/// Left free in a packet beside the text of a replay.
+/// Bytes of a packet that are left for everything except the text of a replay.
 const TEXT_BYTES_SPARE: usize = 1_024;
 
 /// See [`Operators::totals`](crate::sink::Operators::totals).
@@ -137,7 +137,8 @@ pub(super) async fn audit(
         (file_no, audit)
     };
     let mut found: HashMap<u32, Audit> = file_nos.iter().map(nothing).collect();
-    // One moment for all of it: a record that is being replayed must not be seen on both sides.
+    // All counts are of the same moment: a record that is being replayed must not count as row and
+    // as reject.
     session
         .run("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
         .await?;
@@ -145,8 +146,8 @@ pub(super) async fn audit(
         .run("START TRANSACTION WITH CONSISTENT SNAPSHOT")
         .await?;
 
-    // A range of the primary key, without a list: the table has no other rows in it than those of
-    // files of this dataset.
+    // A range of the primary key instead of a list of files: the table has only rows of files of
+    // this dataset.
     let table = &dataset.table;
     let sql = format!(
         "SELECT `id` >> 32, COUNT(*), MAX(`id`) FROM `{table}` WHERE `id` BETWEEN {} AND {} GROUP \
@@ -165,7 +166,7 @@ pub(super) async fn audit(
     Ok(file_nos.iter().map(|file_no| found[file_no]).collect())
 }
 
-/// What an audit counts beside the rows.
+/// The counts of an audit except those of rows.
 async fn audit_others(
     session: &mut Session,
     table: &str,
@@ -246,7 +247,7 @@ pub(super) async fn standing(
         there("ingest_purged")
     );
     Ok(match session.one(&sql).await? {
-        // The row of another writer may have the id of a reject.
+        // A row of another program may have the id of a reject.
         (_, true, _) => Standing::Reject,
         (true, false, _) => Standing::Row,
         (false, false, true) => Standing::Purged,
@@ -310,8 +311,8 @@ pub(super) async fn replay(
         return Ok(Vec::new());
     }
     session.begin().await?;
-    // A late delivery of these files waits, and then finds a row, or has stored its reject. All at once
-    // and in ascending order, as all code that locks files does.
+    // Locks the files, so that a late delivery of them waits and then finds the row, or has already
+    // stored its reject. One statement locks all files in ascending order, as all transactions do.
     let files: Vec<u32> = records
         .iter()
         .map(|replay| replay.record.span.file_no)
@@ -330,8 +331,8 @@ pub(super) async fn replay(
         }
         replayed.push(outcome);
     }
-    // A refresh would miss these rows: a process that committed the whole file itself does not read
-    // it again.
+    // Added to the summary here, since a refresh would miss these rows: a process that committed
+    // the whole file does not read it again.
     stored.sort_by_key(|record| &record.dataset.name);
     for stored in stored.chunk_by(|a, b| a.dataset.name == b.dataset.name) {
         let candidates: Vec<LastEvent> = stored
@@ -350,7 +351,7 @@ async fn replay_one(session: &mut Session, replay: &Replay) -> Result<Replayed, 
     let record = &replay.record;
     assert_one_row(record);
     let (file_no, ordinal) = (record.span.file_no, record.span.first_ordinal);
-    // What the database refuses must leave the reject where it was.
+    // If the database refuses the row, the reject must stay.
     session.run("SAVEPOINT replay").await?;
     let mut removed = 0;
     for table in ["ingest_rejects", "ingest_purged"] {

@@ -1,4 +1,4 @@
-//! Removes what is stored of a file, in steps of which each may be the last before a kill.
+//! Removes everything that is stored of a file, in steps. A kill may come after any step.
 
 use crate::batch::row_id;
 use crate::dataset::Datasets;
@@ -12,7 +12,7 @@ use super::schema::has_table;
 use super::session::Session;
 use super::summary;
 
-/// Rows of one DELETE: few enough that its locks and its undo log stay small.
+/// Most rows of one DELETE. With more, its locks and its undo log would delay other transactions.
 const ROWS_PER_STATEMENT: u64 = 5_000;
 
 /// See [`Sink::remove`](crate::sink::Sink::remove).
@@ -40,7 +40,7 @@ pub(super) async fn remove(
             );
             session.begin().await?;
             if session.run(&sql).await? > 0 {
-                // Another file may have the record that is last of its day now.
+                // Now, the last record of a day may belong to another file.
                 summary::mark(session, &dataset.name).await?;
             }
             session.commit().await?;
@@ -73,9 +73,9 @@ pub(super) async fn remove(
     Ok(removed)
 }
 
-/// Puts the file into the state `removing`. The lock waits for the commits that are under way, and
-/// later ones find the state. A settled file gets an entry again, by which a removal that was cut off
-/// knows what was stored.
+/// Sets the state of the file to `removing`. The lock waits for running commits, and later commits
+/// find the state. A settled file gets a ledger entry again, from which the next attempt learns
+/// what was stored if a kill ends this one.
 pub(super) async fn begin(session: &mut Session, file_no: u32) -> Result<(), Failure> {
     session.begin().await?;
     session
@@ -98,7 +98,7 @@ pub(super) async fn begin(session: &mut Session, file_no: u32) -> Result<(), Fai
     session.commit().await
 }
 
-/// Runs a statement with a LIMIT until it finds nothing more; returns the number of rows of all.
+/// Repeats a statement with a LIMIT until it finds no row. Returns the number of rows of all runs.
 async fn all(session: &mut Session, sql: &str) -> Result<u64, Failure> {
     let mut sum = 0;
     loop {

@@ -37,7 +37,7 @@ pub(super) fn register(
         "UPDATE ingest_files SET state = 'pending', reason = NULL, dataset = ?, name = ?, path = ?, \
          bytes = ?, records = ?, definition = ? WHERE file_no = ?",
     )?;
-    // A file of an archive may have been moved since.
+    // A file of an archive may have been moved since it was registered.
     let mut note_path = db.prepare_cached(
         "UPDATE ingest_files SET path = ?1 WHERE file_no = ?2 AND path IS NOT ?1",
     )?;
@@ -172,8 +172,8 @@ pub(super) fn settle(db: &Transaction<'_>, file_nos: &[u32]) -> Result<Vec<Settl
     Ok(settled)
 }
 
-/// See [`Sink::quarantine`](crate::sink::Sink::quarantine). What is settled stays settled: the same
-/// content was loaded whole under another name.
+/// See [`Sink::quarantine`](crate::sink::Sink::quarantine). A settled file stays settled: its
+/// content was loaded completely under another name.
 pub(super) fn quarantine(
     db: &Transaction<'_>,
     file: &NewFile,

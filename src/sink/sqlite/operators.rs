@@ -1,4 +1,4 @@
-//! What operators read and repair, in SQLite: [`Operators`](crate::sink::Operators).
+//! The reads and repairs of operators in SQLite: [`Operators`](crate::sink::Operators).
 
 use std::ffi::OsString;
 use std::ops::Range;
@@ -165,7 +165,7 @@ pub(super) fn standing(
         ))?
         .exists([file_no, ordinal])
     };
-    // The row of another writer may have the id of a reject.
+    // A row of another program may have the id of a reject.
     Ok(if there("ingest_rejects")? {
         Standing::Reject
     } else if is_row(db, dataset, id)? {
@@ -233,7 +233,7 @@ fn replay_one(db: &Transaction<'_>, replay: &Replay) -> Result<Replayed, Failure
     assert_one_row(record);
     let place = (record.span.file_no, record.span.first_ordinal);
     let id = row_id(place.0, place.1);
-    // What the database refuses must leave the reject where it was.
+    // If the database refuses the row, the reject must stay.
     db.execute_batch("SAVEPOINT replay")?;
     let mut removed = 0;
     for table in ["ingest_rejects", "ingest_purged"] {
@@ -256,8 +256,8 @@ fn replay_one(db: &Transaction<'_>, replay: &Replay) -> Result<Replayed, Failure
     } else {
         insert(db, record)?
     };
-    // A refresh would miss this row: a process that committed the whole file itself does not read it
-    // again.
+    // Added to the summary here, since a refresh would miss this row: a process that committed the
+    // whole file does not read it again.
     let candidates = candidates(record);
     if replayed == Replayed::Stored && !candidates.is_empty() {
         summary::upsert(db, &record.dataset, &candidates)?;

@@ -1,4 +1,4 @@
-//! Removes what is stored of a file, in the caller's one transaction.
+//! Removes everything that is stored of a file, in the transaction of the caller.
 
 use rusqlite::{Transaction, params};
 
@@ -35,7 +35,7 @@ pub(super) fn remove(
             );
             let ids = params![row_id(file_no, 0), row_id(file_no, u32::MAX)];
             if db.execute(&sql, ids)? > 0 {
-                // Another file may have the record that is last of its day now.
+                // Now, the last record of a day may belong to another file.
                 summary::mark(db, &dataset.name)?;
             }
         }

@@ -1,7 +1,7 @@
-//! What a definition means, as a fingerprint, and its text for the ledger.
+//! The fingerprint of a definition, and its text for the ledger.
 //!
-//! Two definitions with the same fingerprint make the same rows of a file. The text is JSON with all
-//! defaults filled in, from which [`Dataset::from_definition`] makes the dataset again.
+//! Two definitions with the same fingerprint make the same rows of a file. The text is JSON with
+//! all defaults filled in. [`Dataset::from_definition`] creates the dataset from it.
 
 use std::fmt;
 
@@ -10,22 +10,22 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::{Column, Dataset, Datasets, Format, InvalidDataset, OnUnknownField};
 
-/// Version of the rules by which a file is cut into records. Raise it with every change after which
-/// an ordinal may mean another record.
+/// Version of the rules by which a file is cut into records. Raise it with every change by which an
+/// ordinal may belong to another record.
 const CUT_RULES: u32 = 1;
 
-/// Version of the rules by which a record becomes a row. Raise it with every change after which a
-/// record may become another row, or a reject in the place of a row.
+/// Version of the rules by which a record becomes a row. Raise it with every change by which a
+/// record may become another row, or a reject instead of a row.
 const CONVERSION_RULES: u32 = 1;
 
-/// What a definition means.
+/// A hash of all parts of a definition that change ordinals or rows.
 ///
-/// It leaves out what changes neither ordinals nor rows: `files` and `summary`.
+/// The other parts, `files` and `summary`, are left out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub struct Fingerprint {
-    /// Of what decides which record an ordinal stands for: `format` and `records`.
+    /// The hash of the parts that decide the ordinals of records: `format` and `records`.
     ordinals: [u8; 8],
-    /// Of what decides which row a record becomes, and where: `table`, `columns`,
+    /// The hash of the parts that decide the row of a record, and its table: `table`, `columns`,
     /// `on_unknown_field`.
     columns: [u8; 8],
 }
@@ -64,7 +64,7 @@ impl Fingerprint {
         }
     }
 
-    /// As the ledger and a frame's header hold it.
+    /// The fingerprint as the ledger and the header of a frame hold it.
     #[must_use]
     pub fn to_bytes(self) -> [u8; 16] {
         let mut bytes = [0; 16];
@@ -73,7 +73,7 @@ impl Fingerprint {
         bytes
     }
 
-    /// The reverse of [`Fingerprint::to_bytes`].
+    /// The fingerprint from these bytes; the way back from [`Fingerprint::to_bytes`].
     #[must_use]
     pub fn from_bytes(bytes: [u8; 16]) -> Self {
         let (mut ordinals, mut columns) = ([0; 8], [0; 8]);
@@ -82,7 +82,7 @@ impl Fingerprint {
         Self { ordinals, columns }
     }
 
-    /// Whether both cut a file into the same records.
+    /// Whether both definitions cut a file into the same records.
     #[must_use]
     pub fn has_ordinals_of(self, other: Self) -> bool {
         self.ordinals == other.ordinals
@@ -101,7 +101,7 @@ fn hash(value: &impl Serialize) -> [u8; 8] {
 }
 
 impl Dataset {
-    /// Its definition as JSON, with all defaults filled in.
+    /// The definition as JSON, with all defaults filled in.
     #[must_use]
     pub fn definition(&self) -> String {
         serde_json::to_string(self).expect("a definition has only text keys")
@@ -135,8 +135,8 @@ mod tests {
 
     const COLUMN: &str = "[[columns]]\nname = \"km\"\ntype = \"float\"\n";
 
-    /// The value is in ledgers: a change of it makes every stored file look as if it was loaded by
-    /// another definition.
+    /// Ledgers hold the fingerprint: if its computation changes, every stored file seems to have
+    /// been loaded by another definition.
     #[test]
     fn the_fingerprints_of_the_built_in_datasets_stay_as_they_are() {
         let datasets = Datasets::new(Vec::new()).unwrap();

@@ -1,8 +1,8 @@
-//! Changes of a record's text: one member is set and every other byte stays, and numbers are found
-//! that a program has rounded.
+//! Edits the text of a record: sets one member and keeps every other byte, and finds numbers that a
+//! program has rounded.
 //!
-//! Works on text, since a JSON value in memory loses what the text has: the digits of a number, the
-//! order and number of its members.
+//! Works on text, since a JSON value in memory loses parts of the text: the digits of a number, the
+//! order of members, and members that are there twice.
 
 mod numbers;
 
@@ -19,7 +19,7 @@ pub enum EditError {
     /// The record is not one JSON value.
     #[error("the record is not JSON (at byte {0}), so no field of it can be set")]
     NotJson(usize),
-    /// What holds the member is a scalar.
+    /// The value that should hold the member is a scalar.
     #[error("`{0}` is neither an object nor an array, so nothing in it can be set")]
     NotAContainer(String),
     /// An array has no such element.
@@ -29,14 +29,14 @@ pub enum EditError {
 
 /// A member of an object, or an element of an array, as places in the text.
 struct Member {
-    /// The key with its quotes; empty for an element.
+    /// The key with its quotes. Empty for an element.
     key: Range<usize>,
     value: Range<usize>,
 }
 
-/// The text of a record in which the member at this path is `value`, which is JSON. Every other byte
-/// is as it was. A member that is not there is added at the end of its object, with the objects on the
-/// way to it; of one that is there more than once, one is left.
+/// The text of a record in which the member at `path` is `value`, which must be JSON. Every other
+/// byte stays. A missing member is added at the end of its object, and missing objects on the path
+/// are added as well. If the object has the member more than once, only one is left.
 ///
 /// # Errors
 /// [`EditError`].
@@ -82,7 +82,8 @@ pub fn set(record: &str, path: &[String], value: &str) -> Result<String, EditErr
     Ok(replace(record, at..end, value, &[]))
 }
 
-/// The JSON pointer (RFC 6901) of the value that holds the byte at a place in a record, which is JSON.
+/// The JSON pointer (RFC 6901) of the value that holds the byte at a place. The record must be
+/// JSON.
 #[must_use]
 pub fn pointer_at(record: &str, place: usize) -> String {
     let bytes = record.as_bytes();
@@ -114,7 +115,8 @@ fn pointer(path: &[String]) -> String {
     })
 }
 
-/// The members of the object, or the elements of the array, that begins at a place. The text is JSON.
+/// The members of the object, or the elements of the array, that begins at `at`. The text must be
+/// JSON.
 fn members(bytes: &[u8], at: usize) -> Vec<Member> {
     let mut found = Vec::new();
     let is_object = bytes[at] == b'{';
@@ -147,15 +149,15 @@ fn key(record: &str, quoted: &Range<usize>) -> String {
     serde_json::from_str(&record[quoted.clone()]).unwrap_or_default()
 }
 
-/// A member that is not the first, with the comma before it.
+/// The place of a member with the comma before it. The member must not be the first.
 fn with_separator(bytes: &[u8], member: &Member) -> Range<usize> {
     let before = &bytes[..member.key.start];
     let comma = before.iter().rposition(|byte| *byte == b',');
     comma.unwrap_or(member.key.start)..member.value.end
 }
 
-/// The record with a new member at a place, behind `comma`: the first segment is its key, and the
-/// others are objects around the value.
+/// The record with a new member at a place, after the text `comma`. The first segment of `path` is
+/// its key, and each other segment is an object around the value.
 fn insert(record: &str, place: usize, comma: &str, path: &[String], value: &str) -> String {
     let quoted = |segment: &String| serde_json::to_string(segment).expect("a text can be quoted");
     let mut text = record[..place].to_owned() + comma;
@@ -223,10 +225,10 @@ mod tests {
                 "2",
                 "{\"x\":1,\"b\":{\"c\":{\"d\":2}}}",
             ),
-            // A key is compared without its escapes; one of a pointer has its own.
+            // Keys are compared after unescaping. A pointer has its own escapes.
             ("{\"\\u0061\":1}", "/a", "2", "{\"\\u0061\":2}"),
             ("{}", "/a~1b~0\"", "2", "{\"a/b~\\\"\":2}"),
-            // One of several is left.
+            // A member that is there several times is left once.
             (
                 "{\"a\":1, \"b\":2 , \"a\":3,\"c\":4,\"a\":5}",
                 "/a",

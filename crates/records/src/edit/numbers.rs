@@ -1,31 +1,33 @@
-//! Numbers that came back rounded: most programs keep a number as a 64-bit float.
+//! Finds rounded numbers: most programs keep a number as a 64-bit float.
 
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
 use crate::syntax;
 
-/// A float keeps this many decimal digits of any number.
+/// A 64-bit float keeps at least this many decimal digits of any number.
 const DIGITS_SAFE: usize = 15;
 
-/// From here on not every integer is a float: 2^53.
+/// The first integer above which not every integer is a 64-bit float: 2^53.
 const INTEGER_SAFE: f64 = 9_007_199_254_740_992.0;
 
-/// A number of an edited record that is what a float keeps of a number of its own record.
+/// A number of an edited record that equals a number of the original record after rounding to a
+/// float.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rounded<'a> {
-    /// Where it is in the edited text.
+    /// The place of the number in the edited text.
     pub place: Range<usize>,
-    /// As it is in the edited text.
+    /// The number in the edited text.
     pub found: &'a str,
-    /// As it is in the record.
+    /// The number in the original record.
     pub expected: &'a str,
 }
 
-/// The numbers of `edited` that a program has rounded: each is what a 64-bit float keeps of a number
-/// of the record `own`, and `own` does not have it itself. Numbers within strings count, too.
+/// The numbers of `edited` that a program has rounded: each equals a number of the record `own`
+/// after rounding to a 64-bit float, and `own` does not have the rounded number. Numbers within
+/// strings count as well.
 ///
-/// Any text will do for `own`: of a broken record, the numbers are compared that can be seen.
+/// `own` may be any text: in a broken record, the numbers that can be recognised are compared.
 #[must_use]
 pub fn rounded<'a>(own: &'a str, edited: &'a str) -> Vec<Rounded<'a>> {
     let mut bent = HashMap::new();
@@ -55,7 +57,7 @@ pub fn rounded<'a>(own: &'a str, edited: &'a str) -> Vec<Rounded<'a>> {
     rounded.collect()
 }
 
-/// The numbers in a text, within strings too, if they are not a part of a longer word.
+/// The numbers in a text that are not part of a longer word, including numbers within strings.
 fn numbers(text: &str) -> impl Iterator<Item = Range<usize>> {
     let bytes = text.as_bytes();
     let is_word =
@@ -74,8 +76,8 @@ fn numbers(text: &str) -> impl Iterator<Item = Range<usize>> {
     })
 }
 
-/// A number as its digits without zeros at either end, and a power of ten: numbers of one value are
-/// equal.
+/// A number as its digits without zeros at either end, and a power of ten. Numbers with the same
+/// value are equal.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Decimal {
     is_negative: bool,
@@ -104,9 +106,9 @@ impl Decimal {
     }
 }
 
-/// What programs write that keep a number as a 64-bit float: the shortest text that reads back as the
-/// same float, or 15 to 17 digits of it, or all digits of an integer; and the largest float for what
-/// is larger. Empty if a float keeps the number.
+/// The numbers that programs write if they keep `number` as a 64-bit float: the shortest text that
+/// parses as the same float, or 15 to 17 digits, or all digits of an integer; for a number beyond
+/// the largest float, that float. Empty if a float keeps the number exactly.
 fn kept_by_floats(number: &str, decimal: &Decimal) -> Vec<Decimal> {
     let Ok(float) = number.parse::<f64>() else {
         return Vec::new();
@@ -132,7 +134,7 @@ fn kept_by_floats(number: &str, decimal: &Decimal) -> Vec<Decimal> {
 mod tests {
     use super::*;
 
-    /// What several programs make of a number, and the number.
+    /// A number as several programs write it, and the original number.
     const BENT: [(&str, &str); 11] = [
         // jq 1.6, Python's float, all digits, and 15 of them.
         ("12345678901234567890", "12345678901234567000"),

@@ -1,7 +1,7 @@
-//! Whether the row under a record's id is the record's: read back, and compared value by value.
+//! Whether the row with a record's id is that of the record: reads the row and compares each value.
 //!
-//! A row that the ledger does not cover was written by another program, or by a transaction of ours
-//! that is not over. Only equality tells the two apart.
+//! A row that the ledger does not cover was written by another program, or by a transaction of the
+//! engine that has not ended. Only the values distinguish the two.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -16,21 +16,21 @@ use crate::sink::mysql::session::Session;
 use crate::sink::table::quoted;
 use crate::timestamp::{Civil, civil};
 
-/// Rows that are read back at a time: with texts of full length some 2 MB.
+/// Rows that are read at a time: about 2 MB with texts of full length.
 const ROWS_PER_QUERY: usize = 500;
 
-/// What the table has under the id of a record.
+/// The row that a table has with the id of a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::sink::mysql) enum Found {
     /// No row.
     Nothing,
     /// A row that equals the record in every column.
     Equal,
-    /// Another row.
+    /// A row that differs from the record.
     Other,
 }
 
-/// What the table has under the ids of the rows at these places, in their order.
+/// Compares the rows at these indexes with the rows of the table that have their ids, in order.
 pub(in crate::sink::mysql) async fn compare(
     session: &mut Session,
     rows: &Rows<'_>,
@@ -47,7 +47,7 @@ pub(in crate::sink::mysql) async fn compare(
             rows.dataset.table,
             list(&ids)
         );
-        // Prepared, so that each value comes in its own type.
+        // Prepared, so that the server sends each value in its type.
         let stored = session.rows_with::<mysql_async::Row>(&sql, ()).await?;
         // A table that is partitioned by time may hold an id more than once.
         let mut by_id: HashMap<u64, Vec<&mysql_async::Row>> = HashMap::new();
@@ -107,7 +107,7 @@ pub(in crate::sink::mysql) fn differing<'a>(
     cells.filter_map(move |(at, cell)| (!is_same(at, cell)).then_some(at))
 }
 
-/// Whether two texts are one JSON value: MySQL's JSON type keeps the value, and not its text.
+/// Whether two texts are the same JSON value: MySQL's JSON type stores the value and not its text.
 fn is_same_json(text: &str, stored: &[u8]) -> bool {
     let value = |text| serde_json::from_slice::<serde_json::Value>(text).ok();
     value(text.as_bytes()) == value(stored)

@@ -1,5 +1,5 @@
-//! What a commit writes after its rows: rejects, and the ledger entries of the spans, or the files
-//! of which a span is all as settled.
+//! The writes of a commit after its rows: rejects, and the ledger entries of the spans. A file of
+//! which a span has all records is settled at once, without an entry.
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
@@ -17,40 +17,40 @@ use crate::sink::mysql::session::Insert;
 
 use super::transaction::{LoadedFile, Strategy, Transaction, Unfinished};
 
-/// Rejects of a statement: each may hold 8 KiB of its record.
+/// Most rejects of a statement. Each may hold 8 KiB of its record, so a statement has up to 1 MiB.
 const REJECTS_PER_STATEMENT: usize = 128;
 
-/// Bytes of a reject beside its raw record: its field has at most 255 characters.
+/// Most bytes of a reject without its raw record. Its field has at most 255 characters.
 const REJECT_BYTES: usize = 7 * VALUE_BYTES + 300;
 
-/// A ledger entry to be written: a span, the identity of its file, and by which definition of its
-/// dataset the records became rows.
+/// A ledger entry to be written: a span, the identity of its file, and the fingerprint of the
+/// definition by which the records became rows.
 pub(super) type Entry = (Span, ContentHash, Fingerprint);
 
 /// A reject that is to be stored.
 struct Due<'a> {
     file_no: u32,
     reject: &'a Reject,
-    /// What the database said of its row.
+    /// The message of the database about the row.
     message: Option<&'a str>,
 }
 
-/// The ids of the rejects that a transaction is about, ascending.
+/// The ids of the rejects of a transaction, ascending.
 pub(super) struct Rejects(Vec<u64>);
 
-/// Which ledger entries are written; of settled files none is.
+/// Which ledger entries a statement writes. It writes none for settled files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Entries {
-    /// Those of files without rejects, which most are. The server finds that out with one look-up in
-    /// an index.
+    /// The entries of files without rejects. Most files have none, which the server finds by one
+    /// lookup in an index.
     OfFilesWithoutRejects,
-    /// Those that are not there already.
+    /// All entries that do not exist yet.
     Any,
 }
 
 impl Transaction<'_> {
-    /// Locks files until the end of the transaction; returns those that the ledger has, except files
-    /// that are being removed.
+    /// Locks files until the end of the transaction. Returns the files that the ledger has, without
+    /// files that are being removed.
     pub(super) async fn lock(
         &mut self,
         files: impl Iterator<Item = u32>,
@@ -69,8 +69,8 @@ impl Transaction<'_> {
         Ok(files.filter_map(loaded_file).collect())
     }
 
-    /// Stores the rejects of the batches and of the refused rows. A reject that is stored already stays
-    /// as it is, and a record that is a row already does not become a reject.
+    /// Stores the rejects of the batches and of the refused rows. A reject that is already stored
+    /// does not change, and a record that is already a row does not become a reject.
     pub(super) async fn rejects(&mut self, batches: &[Batch]) -> Result<Rejects, Failure> {
         let refused = std::mem::take(&mut self.refused);
         let due = self.due(&refused, batches).await?;
@@ -102,9 +102,9 @@ impl Transaction<'_> {
         };
         let mut due: Vec<Due<'_>> = refused.iter().map(of_database).collect();
         let with_rejects = || batches.iter().filter(|batch| !batch.rejects.is_empty());
-        // Another transaction may store one of these records as a row, under another definition of
-        // the dataset. Either it has locked the file already, and this one waits for it; or it waits
-        // for this one, and then sees the reject.
+        // Another transaction may store one of these records as a row, by another definition of the
+        // dataset. If it has locked the file first, this one waits for it. Else it waits for this
+        // one, and then sees the reject.
         let files = with_rejects().map(|batch| batch.span.file_no);
         self.lock(files, "FOR UPDATE").await?;
         for batch in with_rejects() {
@@ -116,7 +116,7 @@ impl Transaction<'_> {
                 .collect();
             let mut rows = self.stored(&batch.dataset.table, &ids).await?;
             if !rows.is_empty() {
-                // A row that the ledger does not cover is another writer's.
+                // A row that the ledger does not cover belongs to another program.
                 let found: Vec<u64> = rows.iter().copied().collect();
                 let covered = self.covers(&found).await?;
                 let foreign = found.iter().zip(covered).filter(|(_, covered)| !covered);
@@ -133,7 +133,7 @@ impl Transaction<'_> {
             }));
         }
         due.sort_unstable_by_key(Due::id);
-        // A frame that was published twice may be in one commit twice.
+        // A frame that was published twice may be twice in one commit.
         due.dedup_by_key(|due| due.id());
         Ok(due)
     }
@@ -159,11 +159,11 @@ impl Transaction<'_> {
         Ok(ids)
     }
 
-    /// Settles the pending files of which a span has every record, and takes their entries out: settle
-    /// would only fold them later. If rows had been stored before, the INSERT would have failed with a
-    /// duplicate key.
+    /// Settles the pending files of which a span has every record, and removes their entries from
+    /// the list, since settle would only remove them from the ledger later. No row of these files
+    /// was stored before: the INSERT would have failed with a duplicate key.
     ///
-    /// Needs the idempotent form if one of the files was settled in the meantime, or has other rejects
+    /// Needs the idempotent form if one of the files was settled meanwhile, or has other rejects
     /// than these.
     pub(super) async fn settle_whole(
         &mut self,
@@ -190,7 +190,8 @@ impl Transaction<'_> {
         Ok(())
     }
 
-    /// Takes those entries out that have every record of a pending file; returns the files.
+    /// Removes the entries that have every record of a pending file from the list. Returns the
+    /// files.
     async fn take_whole(&mut self, entries: &mut Vec<Entry>) -> Result<Vec<u32>, Failure> {
         type Found = (u32, Vec<u8>, Option<Vec<u8>>, u32);
         let first: Vec<u32> = entries
@@ -226,9 +227,9 @@ impl Transaction<'_> {
 
     /// Writes the entries.
     ///
-    /// Needs the idempotent form if a file is settled already (this is a late redelivery), if some of
-    /// the records are rejects of another definition of their dataset, or if a file is not in this
-    /// ledger. In the first two cases even rows that seem new have to be compared with the rejects.
+    /// Needs the idempotent form if a file is already settled (after a late redelivery), if some of
+    /// the records are rejects by another definition of their dataset, or if a file is not in this
+    /// ledger. In the first two cases, even rows that seem new must be compared with the rejects.
     pub(super) async fn entries(
         &mut self,
         entries: &[Entry],
@@ -247,7 +248,7 @@ impl Transaction<'_> {
                 .session
                 .run(&entries_sql(entries, Entries::Any))
                 .await?;
-            // Read only now: the files are locked, so no other transaction is adding rejects of them.
+            // Read after the files are locked, so that no other transaction can add rejects.
             let ours: HashSet<u64> = rejects.0.iter().copied().collect();
             if !self.rejected(entries).await?.is_subset(&ours) {
                 return Err(Unfinished::NeedsIdempotent);
@@ -261,7 +262,7 @@ impl Transaction<'_> {
 }
 
 impl Rejects {
-    /// The number of rejects of the file `f.file_no`, one of these, as an SQL expression.
+    /// An SQL expression for the number of these rejects that belong to the file `f.file_no`.
     fn counts_sql(&self, files: &[u32]) -> String {
         if self.0.is_empty() {
             return String::from("0");
@@ -275,14 +276,14 @@ impl Rejects {
         sql
     }
 
-    /// How many a file has of them.
+    /// How many of the rejects belong to a file.
     fn of_file(&self, file_no: u32) -> usize {
         let before = |file_no| self.0.partition_point(|id| *id < row_id(file_no, 0));
         before(file_no + 1) - before(file_no)
     }
 }
 
-/// The INSERT of rejects; one that is stored already stays as it is.
+/// The INSERT of rejects. A reject that is already stored does not change.
 fn reject_insert() -> Insert {
     Insert {
         head:
@@ -314,8 +315,8 @@ impl Due<'_> {
     }
 }
 
-/// The ledger entries of the batches: one for each span that has records, in ascending order, in which
-/// all code locks files.
+/// The ledger entries of the batches: one for each span that has records, in ascending order, which
+/// is the order in which all transactions lock files.
 pub(super) fn entries_of(batches: &[Batch]) -> Vec<Entry> {
     let mut entries: Vec<Entry> = batches
         .iter()
@@ -339,16 +340,17 @@ pub(super) fn file_of((span, hash, definition): &Entry) -> LoadedFile {
 /// A file's number, hash and definition in the ledger.
 type FileRow = (u32, Vec<u8>, Option<Vec<u8>>);
 
-/// `None` for a file without a definition: no frame is of it, since registering notes the definition.
+/// The file of a row. `None` for a file without a definition: it has no frames, since `register`
+/// records the definition.
 fn loaded_file((file_no, hash, definition): FileRow) -> Option<LoadedFile> {
     let hash = identity(hash);
     let definition = Fingerprint::from_bytes(identity(definition?));
     Some((SourceFile { file_no, hash }, definition))
 }
 
-/// The statement that writes ledger entries. Its shared lock on the file's row makes a settle wait for
-/// this transaction, or this transaction wait for the settle and see it: so a late redelivery leaves
-/// no entry behind.
+/// The statement that writes ledger entries. By its shared lock on the file's row, a settle waits
+/// for this transaction, or this transaction waits for the settle and sees the settled file. So a
+/// late redelivery leaves no entry.
 fn entries_sql(entries: &[Entry], which: Entries) -> String {
     let mut sql = String::from(
         "INSERT INTO ingest_frames (file_no, first_ordinal, records) \

@@ -1,23 +1,24 @@
 //! A commit: rows, rejects and ledger entries of some batches in one transaction.
 //!
-//! There are three strategies, and the last one always works:
-//! 1. LOAD DATA LOCAL, on MySQL servers that allow it. It has IGNORE semantics even in strict mode,
-//!    so it counts only if every row was stored and the server gave no warning.
-//! 2. Plain multi-row INSERT: the fast path. A duplicate key ends it.
-//! 3. The idempotent form: it skips rows that are stored already, and nothing else. It also finds
-//!    the rows that another unique key of the user's own table keeps out.
+//! A commit tries up to three strategies. The last one always works:
+//! 1. LOAD DATA LOCAL, on MySQL servers that allow it. It behaves like IGNORE even in strict mode,
+//!    so its rows count as stored only if all of them were stored and the server gave no warning.
+//! 2. Plain multi-row INSERT: the fast path. It fails on a duplicate key.
+//! 3. The idempotent form: an INSERT that skips rows that are already stored, and no others. It
+//!    also finds the rows that another unique key of the table refuses.
 //!
-//! A row that is there already is a record's own if the ledger covers the record, or if it equals the
-//! record in every column. Any other row is another writer's, and the record becomes a reject.
+//! A row of the table counts as that of a record if the ledger covers the record, or if it equals
+//! the record in every column. Any other row belongs to another program, and the record becomes a
+//! reject.
 //!
-//! In 2 and 3 a statement that the database refuses for its values is halved until the row is found,
-//! which becomes a reject under its own id. After any other error the transaction is rolled back,
+//! In 2 and 3, a statement whose values the database refuses is halved until the row is found,
+//! which becomes a reject with the same id. After any other error, the transaction is rolled back,
 //! and the caller calls again.
 //!
-//! Batches of files that this ledger does not have are found by the idempotent form only. The other
-//! strategies lead to it, since no ledger entry can be written for such a batch. Those batches are
-//! left out, and the others are committed. On a Galera cluster the files may have been registered on
-//! a node that is ahead of this one, so the node catches up first.
+//! Only the idempotent form finds batches of files that this ledger does not have. The other
+//! strategies lead to it, since no ledger entry can be written for such a batch. These batches are
+//! left out, and the other batches are committed. In a Galera cluster, another node may have
+//! registered the files, so this node first applies the commits of the other nodes.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -39,8 +40,8 @@ mod entries;
 mod rows;
 mod transaction;
 
-/// Commits batches with the fastest strategy that the server takes, and falls back to the next one
-/// where that is not enough; see [`Sink::commit`](crate::sink::Sink::commit).
+/// Commits batches with the fastest strategy that the server supports, and falls back to the next
+/// one if it fails. See [`Sink::commit`](crate::sink::Sink::commit).
 pub(super) async fn commit(
     session: &mut Session,
     batches: &[Batch],
@@ -105,7 +106,8 @@ impl Transaction<'_> {
         self.session.begin().await?;
         let mut entries = entries::entries_of(batches);
         if self.strategy == Strategy::Idempotent {
-            // Rows and rejects of these files then stay as read until the end, also under a replay.
+            // From here on, no other transaction, such as a replay, changes rows or rejects of
+            // these files.
             let files = entries.iter().map(|(span, ..)| span.file_no);
             let known = self.lock(files, "LOCK IN SHARE MODE").await?;
             let is_foreign = |file: &LoadedFile| !known.contains(file);
@@ -123,8 +125,8 @@ impl Transaction<'_> {
         }
         let rejects = self.rejects(batches).await?;
         if self.strategy != Strategy::Idempotent {
-            // Fast path: if this commit has every record of a pending file, settle the file here
-            // instead of writing an entry that settle would fold later.
+            // Fast path: if this commit has every record of a pending file, settles the file
+            // without an entry that settle would remove later.
             self.settle_whole(&mut entries, &rejects).await?;
         }
         if !entries.is_empty() {

@@ -1,5 +1,5 @@
-//! The rows of a commit, one dataset after the other: sent and counted. A statement that the database
-//! refuses is narrowed down to the row.
+//! Sends and counts the rows of a commit, one dataset after the other. A statement that the
+//! database refuses is halved until the row is found.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -20,11 +20,11 @@ use super::compare::{Found, compare};
 use super::entries::entries_of;
 use super::transaction::{Strategy, Transaction, Unfinished};
 
-/// Fewer rows than this are sent as INSERT even if the server takes LOAD DATA LOCAL, which needs one
-/// more round trip.
+/// Fewer rows than this are sent as INSERT even if the server takes LOAD DATA LOCAL, which needs
+/// one more round trip.
 const LOAD_DATA_ROWS_MIN: usize = 500;
 
-/// Ids of one `IN (...)` list: 20 KiB of text.
+/// Most ids of one `IN (...)` list: 20 KiB of text.
 const IDS_PER_QUERY: usize = 1_000;
 
 const SKIP_ROWS: &str = " ON DUPLICATE KEY UPDATE `id` = `id`";
@@ -46,11 +46,11 @@ impl Transaction<'_> {
         Ok(self.insert(rows, batches).await?)
     }
 
-    /// Stores them by multi-row INSERT.
+    /// Stores the rows by multi-row INSERT.
     async fn insert(&mut self, rows: &Rows<'_>, batches: &[Batch]) -> Result<(), Failure> {
         let insert = row_insert(rows, self.strategy);
         let limits = bind::limits(&insert, self.session.server, self.rows_per_statement);
-        // A stack of what is still to be stored, the first rows on top.
+        // A stack of the pieces that are not stored yet, with the first rows on top.
         let mut pieces = match self.strategy {
             Strategy::Idempotent => self.without_rejected(rows, batches).await?,
             Strategy::LoadData | Strategy::Plain => once(0..rows.len()).collect(),
@@ -72,8 +72,9 @@ impl Transaction<'_> {
         Ok(())
     }
 
-    /// Counts what a statement did to its rows. If it stored fewer, the table has each of the others
-    /// already, or has another row under its id, or has no row since another unique key holds one.
+    /// Counts the result of a statement for its rows. If it stored fewer than it has, then for each
+    /// other row the table has the same row, or another row with its id, or a row with the same
+    /// value of another unique key.
     async fn tally(
         &mut self,
         rows: &Rows<'_>,
@@ -111,7 +112,7 @@ impl Transaction<'_> {
             if code == RejectCode::DuplicateKeyInTable {
                 message = self.insert_plainly(rows, at).await?;
                 if message.is_none() {
-                    // The other row was removed meanwhile.
+                    // The row with this key was removed meanwhile.
                     self.committed.rows += 1;
                     others -= 1;
                     continue;
@@ -125,8 +126,8 @@ impl Transaction<'_> {
         Ok(())
     }
 
-    /// Inserts a row that the idempotent form left out and that is not in the table: this form says which
-    /// key keeps it out. `None` if the row is stored now.
+    /// Inserts a row that the idempotent form skipped although its id is not in the table: the
+    /// plain INSERT reports the key that refuses it. `None` if the row is stored now.
     async fn insert_plainly(
         &mut self,
         rows: &Rows<'_>,
@@ -141,7 +142,7 @@ impl Transaction<'_> {
         }
     }
 
-    /// For each of these ids, whether the ledger covers its record.
+    /// Whether the ledger covers the record, for each of these ids.
     pub(super) async fn covers(&mut self, ids: &[u64]) -> Result<Vec<bool>, Failure> {
         let mut files: Vec<u32> = ids.iter().map(|id| provenance(*id).0).collect();
         files.sort_unstable();
@@ -157,8 +158,8 @@ impl Transaction<'_> {
         Ok(ids.iter().map(is_covered).collect())
     }
 
-    /// What to send instead of a statement that was refused for its rows: its halves, the first one on
-    /// top. A single row becomes a reject, and nothing is sent.
+    /// Halves a statement whose rows were refused, and puts both halves on the stack, the first one
+    /// on top. A single row becomes a reject instead.
     fn narrow(
         &mut self,
         rows: &Rows<'_>,
@@ -167,8 +168,8 @@ impl Transaction<'_> {
     ) -> Result<Vec<Range<usize>>, Failure> {
         let code = match (failure.class(), self.strategy) {
             (Class::Data, _) => RejectCode::RefusedByDatabase,
-            // The idempotent form skips duplicates. A duplicate key that it reports all the same comes
-            // from elsewhere, such as a trigger of the user's.
+            // The idempotent form skips duplicates. If it reports a duplicate key, that is from
+            // another table, such as one that a trigger writes to.
             (Class::Duplicate, Strategy::Idempotent) => RejectCode::DuplicateKeyInTable,
             _ => return Err(failure),
         };
@@ -185,8 +186,9 @@ impl Transaction<'_> {
         self.refused.push(row);
     }
 
-    /// The places of the rows whose records are not rejects already: a record is a row or a reject,
-    /// also where a table or a definition was changed between two deliveries. Last piece first.
+    /// The ranges of the rows whose records are not stored as rejects, the last range first. A
+    /// record is a row or a reject, even if a table or a definition was changed between two
+    /// deliveries.
     async fn without_rejected(
         &mut self,
         rows: &Rows<'_>,
@@ -209,7 +211,7 @@ impl Transaction<'_> {
         Ok(pieces)
     }
 
-    /// Which of these ids are in the table.
+    /// The ids that are in the table.
     pub(super) async fn stored(
         &mut self,
         table: &str,

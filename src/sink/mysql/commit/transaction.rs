@@ -18,15 +18,16 @@ pub(in crate::sink::mysql) enum Strategy {
     Idempotent,
 }
 
-/// A file as a commit knows it from its batches.
+/// A file of the batches of a commit, with the fingerprint of its definition.
 pub(super) type LoadedFile = (SourceFile, Fingerprint);
 
 /// Why a transaction did not reach its COMMIT. It is still open and must be rolled back.
 pub(super) enum Unfinished {
-    /// Some of it is stored already, which only the idempotent form tells apart. Never of that form.
+    /// Some rows may be stored already, which only the idempotent form can handle. The idempotent
+    /// form never returns it.
     NeedsIdempotent,
-    /// These files of the batches are not in this ledger, by this content and definition. Only of the
-    /// idempotent form.
+    /// The ledger does not have these files of the batches with this content and definition. Only
+    /// the idempotent form returns it.
     Foreign(Vec<LoadedFile>),
     /// A statement failed.
     Failed(Failure),
@@ -39,12 +40,12 @@ pub(super) struct Transaction<'a> {
     pub(super) strategy: Strategy,
     pub(super) committed: Committed,
     pub(super) refused: Vec<RefusedRow>,
-    /// What the ledger covers of the files that were asked about.
+    /// The coverage of the files that have been looked up.
     pub(super) covered: HashMap<u32, Vec<Range<u64>>>,
 }
 
 impl Unfinished {
-    /// The strategy to try after `strategy`; the failure if no other would help.
+    /// The strategy to try after `strategy`. The failure if no other strategy would succeed.
     pub(super) fn fall_back(self, strategy: Strategy) -> Result<Strategy, Failure> {
         match self {
             Self::NeedsIdempotent => {
