@@ -13,27 +13,27 @@ use crate::dataset::Dataset;
 use crate::parse::{self, Parser};
 use crate::sink::{Database, Difference, DifferenceKind, LedgerFile};
 
-/// Chunks that are compared at once: the database reads some while the next one is parsed.
+/// Chunks that are compared at a time: the database reads some while the next one is parsed.
 const CHUNKS_AT_ONCE: usize = 3;
 
-/// Rows beyond the end of a file that are named.
+/// Most rows beyond the end of a file that are named.
 const ROWS_BEYOND_MAX: usize = 1_000;
 
-/// A record that is not stored as it is in its file.
+/// A record whose row differs from the file or is missing.
 pub(super) struct Wrong {
     pub(super) difference: Difference,
     /// The record as it would be stored. Empty for a row beyond the end of the file.
     pub(super) record: Option<Batch>,
 }
 
-/// The file of a ledger entry, beside the definitions by which its records may have become rows.
+/// The file of a ledger entry, and the definitions by which its records may have become rows.
 pub(super) struct Comparison<'a> {
     database: &'a dyn Database,
     source: Source,
     file: SourceFile,
-    /// By which the file was loaded.
+    /// The dataset by whose definition the file was loaded.
     dataset: Arc<Dataset>,
-    /// By which its rejects may have been replayed.
+    /// The dataset by whose current definition rejects may have been replayed.
     present: Option<Arc<Dataset>>,
     parser: Parser,
 }
@@ -42,7 +42,7 @@ impl<'a> Comparison<'a> {
     /// Opens the file of an entry.
     ///
     /// # Errors
-    /// Its definition or its bytes cannot be had.
+    /// The definition is not known, or the file cannot be found or read.
     pub(super) async fn open(
         settings: &Settings,
         database: &'a dyn Database,
@@ -69,10 +69,10 @@ impl<'a> Comparison<'a> {
         })
     }
 
-    /// Passes each record that is stored otherwise to `found`, by ascending ordinal.
+    /// Calls `found` with each record that differs, by ascending ordinal.
     ///
     /// # Errors
-    /// Those of the database and of the file, and those of `found`.
+    /// The database or the file cannot be read, or `found` fails.
     pub(super) async fn run(
         mut self,
         found: &mut impl FnMut(Wrong) -> anyhow::Result<()>,
@@ -129,8 +129,8 @@ impl<'a> Comparison<'a> {
         self.beyond(found).await
     }
 
-    /// A record that was replayed: how its row differs from the text of the replay, and the record by
-    /// that text. `None` if it was not replayed.
+    /// For a record that was replayed: how its row differs from the text of the replay, and the
+    /// record parsed from that text. `None` if the record was not replayed.
     async fn replayed(
         &self,
         parser: &mut Parser,
@@ -155,7 +155,7 @@ impl<'a> Comparison<'a> {
         Ok(first)
     }
 
-    /// Rows whose ids are beyond the last record of the file.
+    /// The rows whose ids are beyond the last record of the file.
     async fn beyond(
         &self,
         found: &mut impl FnMut(Wrong) -> anyhow::Result<()>,
@@ -177,7 +177,7 @@ impl<'a> Comparison<'a> {
     }
 }
 
-/// One record of a batch, as a batch.
+/// A batch with one record of `batch`.
 fn one_record(batch: &Batch, ordinal: u32) -> Batch {
     let before = batch
         .rejects

@@ -15,7 +15,7 @@ use crate::sink::{Database, DifferenceKind, FileState, LedgerFile};
 /// Records that are stored again in one transaction.
 const RECORDS_AT_ONCE: usize = 500;
 
-/// Stores the records again that are neither rows nor rejects, under their ids.
+/// Stores the records again that are neither rows nor rejects, with their ids.
 pub(super) async fn restore(settings: &Settings, file_nos: &[u32]) -> anyhow::Result<Outcome> {
     let database = open_for_repairs(settings).await?;
     for file_no in file_nos {
@@ -68,7 +68,7 @@ async fn restore_file(
     Ok((rows, rejects, others))
 }
 
-/// Removes all that is stored of files, and their ledger entries.
+/// Removes the rows, rejects and ledger entries of files.
 pub(super) async fn forget(
     settings: &Settings,
     file_nos: &[u32],
@@ -91,7 +91,8 @@ pub(super) async fn forget(
     Ok(Outcome::Complete)
 }
 
-/// Removes what is stored of files and loads them anew, by the present definition of their dataset.
+/// Removes the rows and rejects of files, and loads the files again by the current definition of
+/// their dataset.
 pub(super) async fn reload(
     settings: &Settings,
     file_nos: &[u32],
@@ -113,7 +114,8 @@ pub(super) async fn reload(
     let dirs = &settings.dirs;
     for (file, path) in files.iter().zip(sources) {
         let file_no = file.entry.file_no;
-        // From here on the next arrival of this content removes what is stored, and begins anew.
+        // From here on, the next load of this content removes its rows and rejects, and begins
+        // again.
         database.begin_removal(file_no).await?;
         let shown = path.display().to_string();
         let shown = shown.escape_debug();
@@ -137,7 +139,7 @@ pub(super) async fn reload(
     Ok(Outcome::Complete)
 }
 
-/// The entries of files, none of which is being loaded.
+/// The entries of files. An error if one of them is being loaded.
 async fn at_rest(database: &dyn Database, file_nos: &[u32]) -> anyhow::Result<Vec<LedgerFile>> {
     let mut files = Vec::new();
     for file_no in file_nos {

@@ -3,8 +3,8 @@
 //!
 //! With `--content` it also compares each row, column by column, with its record in the file.
 //!
-//! Reads the ledger page by page, the tables by primary key and files chunk by chunk, so that memory
-//! does not grow with them. Changes nothing, and may run beside the service.
+//! Reads the ledger page by page, the tables by primary key and files chunk by chunk, so that
+//! memory does not grow with them. Changes nothing, and may run beside the service.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -53,13 +53,13 @@ struct AuditTotals {
     not_in_history: u64,
     /// Records of files that were compared with their rows.
     compared: u64,
-    /// Records that are not stored as they are in their files, and rows of no record.
+    /// Records whose rows differ from the file or are missing, and rows without a record.
     different: u64,
     /// Names of the first few files that are not in history.
     names: Vec<String>,
 }
 
-/// A file that is not stored as the ledger says.
+/// A file whose stored records do not match the ledger.
 struct WrongFile {
     file_no: u32,
     name: String,
@@ -69,7 +69,8 @@ struct WrongFile {
 
 /// Runs the command.
 pub(super) async fn execute(settings: &Settings, args: &VerifyArgs) -> anyhow::Result<Outcome> {
-    // Not migrated: a table that lost its rows is what this is for, and `migrate` refuses it.
+    // The tables are not migrated: `migrate` refuses a table that has lost its rows, which this
+    // command must report.
     let operators = open_for_repairs(settings).await?;
     let mut audited = AuditTotals::default();
     let mut file_nos = match (args.file, args.before) {
@@ -118,8 +119,8 @@ pub(super) async fn execute(settings: &Settings, args: &VerifyArgs) -> anyhow::R
     Ok(Outcome::Complete)
 }
 
-/// Compares the rows of a file with its records, and prints each that differs. Returns whether all
-/// are stored as they are in the file.
+/// Compares the rows of a file with its records, and prints each difference. Returns whether there
+/// is none.
 async fn compare(
     settings: &Settings,
     database: &dyn Database,
@@ -225,7 +226,7 @@ async fn audit_page(
     Ok(wrong)
 }
 
-/// Groups the files; one statement counts a group.
+/// Groups the files. One statement counts the rows of a group.
 fn groups<'a>(files: &[&'a LedgerFile]) -> Vec<Vec<&'a LedgerFile>> {
     let mut groups: Vec<Vec<&LedgerFile>> = Vec::new();
     let mut records = 0;
@@ -251,7 +252,7 @@ fn wrong_file(file: &LedgerFile, problems: Vec<String>) -> WrongFile {
     }
 }
 
-/// The problems of a file. Empty if it is stored as the ledger says.
+/// The problems of a file. Empty if its stored records match the ledger.
 async fn problems(
     operators: &dyn Operators,
     dataset: &Arc<Dataset>,
@@ -418,7 +419,7 @@ fn print_sums(
             writeln!(
                 text,
                 "note: {not_in_history} files are not in history under their name ({}{more}): files of \
-                 an archive stay where they are",
+                 an archive stay in their place",
                 names.join(", ")
             )
             .expect(INFALLIBLE);

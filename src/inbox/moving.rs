@@ -33,7 +33,7 @@ const COPY_SUFFIX_CHARS: usize = 6;
 /// own name.
 pub(super) const ASIDE_PREFIX: &str = ".lemonade-moved-";
 
-/// Bytes that are copied or compared at once.
+/// Bytes that are copied or compared at a time.
 const PIECE_BYTES: usize = 256 * 1024;
 
 /// Moves a file into a directory under its name or, if that is taken, the name with a number.
@@ -42,7 +42,7 @@ pub(super) fn move_into(from: &Path, to: &Path, name: &OsStr) -> io::Result<Path
     move_content_into(from, to, name, None)
 }
 
-/// The same. If the file has to be copied, its content must have this hash.
+/// As [`move_into`]. If the file must be copied, its content must have the hash `hash`.
 pub(super) fn move_content_into(
     from: &Path,
     to: &Path,
@@ -109,8 +109,8 @@ fn write_reason(beside: &Path, text: &str) -> io::Result<bool> {
     }
 }
 
-/// Renames without replacing. If the file system cannot do that, moves by a second name; if the
-/// devices differ, copies what has this hash.
+/// Renames without replacing. If the file system cannot do that, moves by a second name. To another
+/// device, copies the file if its content has the hash `hash`.
 fn rename_new(from: &Path, to: &Path, hash: Option<ContentHash>) -> io::Result<()> {
     match rename_within(from, to) {
         Err(error) if Errno::from_io_error(&error) == Some(Errno::XDEV) => {
@@ -120,7 +120,7 @@ fn rename_new(from: &Path, to: &Path, hash: Option<ContentHash>) -> io::Result<(
     }
 }
 
-/// The same within a device.
+/// As [`rename_new`], within a device.
 fn rename_within(from: &Path, to: &Path) -> io::Result<()> {
     match rustix::fs::renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
         Err(error) if lacks_noreplace(error) => {
@@ -207,7 +207,7 @@ fn copy_across(from: &Path, to: &Path, hash: Option<ContentHash>) -> io::Result<
         content::ContentError::Io(error) => error,
         other => io::Error::other(other),
     })?;
-    // If the file system has no locks, step 3 decides alone.
+    // If the file system has no locks, step 3 alone ensures that one process moves the file.
     if let Err(TryLockError::WouldBlock) = source.try_lock() {
         return Err(busy("another process is moving it"));
     }
@@ -231,13 +231,14 @@ fn copy_across(from: &Path, to: &Path, hash: Option<ContentHash>) -> io::Result<
     }
     File::open(dir)?.sync_all()?;
     match fs::remove_file(aside) {
-        // A process that starts gave it its name back, where the file system has no locks.
+        // Not found: without locks, another process may have given the file its name back at its
+        // start.
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }
 }
 
-/// Makes a copy under a temporary name, synced.
+/// Makes a copy under a temporary name, and syncs it.
 fn copy_into(
     dir: &Path,
     source: &mut File,
@@ -248,8 +249,8 @@ fn copy_into(
         .prefix(COPY_PREFIX)
         .rand_bytes(COPY_SUFFIX_CHARS)
         .tempfile_in(dir)?;
-    // Keeps `clear_up` from removing a copy that is still being made. If the file system has no
-    // locks, that gets none, either, and leaves the copy alone.
+    // The lock prevents that `clear_up` removes an unfinished copy. If the file system has no
+    // locks, `clear_up` gets none, and removes nothing.
     let _ = copy.as_file().lock();
     let mut copied = Hasher::default();
     let mut piece = vec![0; PIECE_BYTES];
@@ -264,24 +265,24 @@ fn copy_into(
         copy.write_all(&piece[..bytes])?;
     }
     if hash.is_some_and(|hash| hash != copied.finish()) {
-        return Err(busy("its content is not what was read of it"));
+        return Err(busy("its content differs from the content that was read"));
     }
     copy.as_file().set_modified(opened.modified()?)?;
     copy.as_file().sync_all()?;
     Ok(copy)
 }
 
-/// Renames a file that was copied to a hidden name beside it. Returns that.
+/// Renames a file that was copied to a hidden name in its directory. Returns the new path.
 ///
 /// # Errors
-/// The file is gone, or another one has its name: that keeps it.
+/// The file was removed, or another file has its name; that file keeps the name.
 fn set_aside(from: &Path, copied: &Metadata) -> io::Result<PathBuf> {
     let name = from.file_name().unwrap_or_default();
     let mut hidden = OsString::from(ASIDE_PREFIX);
     hidden.push(name);
     let aside = move_within(from, parent(from), &hidden)?;
     let renamed = fs::symlink_metadata(&aside)?;
-    // A rename changes ctime. All else was compared just before.
+    // A rename changes ctime, so only device and inode are compared. The rest was compared before.
     if (renamed.dev(), renamed.ino()) == (copied.dev(), copied.ino()) {
         return Ok(aside);
     }
@@ -301,7 +302,7 @@ fn move_within(from: &Path, to: &Path, name: &OsStr) -> io::Result<PathBuf> {
     Err(io::ErrorKind::AlreadyExists.into())
 }
 
-/// The name, cut to the length that file systems take.
+/// The name, cut to the longest length of file systems.
 fn cut(name: &OsStr) -> &OsStr {
     OsStr::from_bytes(&name.as_bytes()[..name.len().min(NAME_BYTES_MAX)])
 }
@@ -522,7 +523,7 @@ mod tests {
         assert_eq!(names(dir.path()), ["b"]);
     }
 
-    /// What a kill between the renames and the removal leaves.
+    /// A kill between the renames and the removal leaves these files.
     #[test]
     fn a_file_that_was_set_aside_gets_a_name_back() {
         let dir = tempfile::tempdir().unwrap();

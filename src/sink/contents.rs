@@ -1,4 +1,4 @@
-//! The seam for comparing rows with their records, and for repairs of a file.
+//! The part of the seam that compares rows with their records, and repairs a file.
 
 use std::sync::Arc;
 
@@ -8,19 +8,20 @@ use crate::batch::{Batch, RejectCode, Span};
 use crate::dataset::{Dataset, Datasets};
 use crate::fault::Fault;
 
-/// What `verify --content` and the repairs of `files` need. Contract and errors: see [`sink`](super).
+/// The operations for `verify --content` and the repairs of `files`. Contract and errors: see
+/// [`sink`](super).
 #[async_trait]
 pub trait Contents: Send + Sync {
-    /// How the tables differ from a batch of a settled file, by ascending ordinal. A record may be a
-    /// row that equals it in every column, or a reject for a reason of the database, or purged.
-    /// Reads the rows by the primary key.
+    /// The differences between the tables and a batch of a settled file, by ascending ordinal. A
+    /// record does not differ if it is a row that equals it in every column, a reject with a code
+    /// of the database, or a purged reject. Reads the rows by the primary key.
     async fn differences(&self, batch: &Batch) -> Result<Vec<Difference>, Fault>;
 
-    /// The text that a record was replayed with; `None` if it was not replayed.
+    /// The text of the replay of a record. `None` if the record was not replayed.
     async fn replayed_text(&self, file_no: u32, ordinal: u32) -> Result<Option<Vec<u8>>, Fault>;
 
-    /// The dataset by whose definition a file was loaded; `None` if the ledger does not have the file.
-    /// A file of an earlier release counts as loaded by the definition in `datasets`.
+    /// The dataset by whose definition a file was loaded. `None` if the ledger does not have the
+    /// file. A file of an earlier release counts as loaded by the definition in `datasets`.
     ///
     /// Fatal if neither the ledger nor `datasets` has the definition.
     async fn loaded_by(
@@ -29,42 +30,42 @@ pub trait Contents: Send + Sync {
         datasets: &Datasets,
     ) -> Result<Option<Arc<Dataset>>, Fault>;
 
-    /// Puts a file into the state `removing`: nothing of it is stored again under its number, and
-    /// once the file is registered, what is stored of it is [removed](super::Sink::remove).
+    /// Sets the state of a file to `removing`: none of its records is stored again with its number,
+    /// and when its content is registered, its rows and rejects are [removed](super::Sink::remove).
     async fn begin_removal(&self, file_no: u32) -> Result<(), Fault>;
 }
 
-/// A record that is not stored as it is in its file.
+/// A record whose row differs from the file or is missing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Difference {
-    /// The record.
+    /// The ordinal of the record.
     pub ordinal: u32,
-    /// How it is stored instead.
+    /// How it differs.
     pub kind: DifferenceKind,
 }
 
-/// How a record is stored instead.
+/// How the tables differ from a record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DifferenceKind {
-    /// Its row has other values in these columns.
+    /// The row has other values in these columns.
     Changed(Vec<String>),
-    /// It is neither a row nor a reject.
+    /// The record is neither a row nor a reject.
     Missing,
-    /// It is no row by its text, and the table has a row under its id.
+    /// The record cannot become a row, but the table has a row with its id.
     Foreign,
 }
 
-/// What the tables have for the records of a span.
+/// The rows and rejects that are stored for the records of a span.
 pub(super) struct Stored<R> {
     /// Rows by ascending ordinal. A table that is partitioned by time may hold an ordinal twice.
     pub(super) rows: Vec<(u32, R)>,
-    /// Rejects and purged rejects, by ascending ordinal; `true` if another writer's row is in the
-    /// record's place.
+    /// Rejects and purged rejects, by ascending ordinal, each with whether a row of another program
+    /// has the record's id.
     pub(super) rejects: Vec<(u32, bool)>,
 }
 
-/// Compares a batch with what is stored. `changed` returns the names of the columns in which a stored
-/// row differs from the batch's row at a place.
+/// Compares a batch with the stored rows and rejects. `changed` returns the names of the columns in
+/// which a stored row differs from the row of the batch at an index.
 pub(super) fn differences<R>(
     batch: &Batch,
     stored: Stored<R>,
@@ -89,7 +90,7 @@ pub(super) fn differences<R>(
         }
         place += usize::from(is_row);
         let kind = match (is_stored, reject) {
-            // Another writer's row, and the record is accounted for as a reject.
+            // The record is a reject, and a row with its id belongs to another program.
             (true, Some((_, true))) | (false, Some(_)) => continue,
             (false, None) => DifferenceKind::Missing,
             (true, _) if !is_row => DifferenceKind::Foreign,
@@ -102,8 +103,8 @@ pub(super) fn differences<R>(
     found
 }
 
-/// The query for the rejects and purged rejects of a span, with `true` for a taken id; the same in
-/// both dialects.
+/// The query, for both dialects, for the rejects and purged rejects of a span, each with whether
+/// another program's row has its id.
 pub(super) fn rejects_sql(span: Span) -> String {
     let (file_no, ordinals) = (span.file_no, span.ordinals());
     let of_span = format!(

@@ -76,7 +76,7 @@ impl RedisBroker {
         options: &BrokerOptions,
         datasets: &Datasets,
     ) -> Result<Self, Fault> {
-        let config = config_of(url).map_err(|error| fault("reading its URL", error))?;
+        let config = config_of(url).map_err(|error| fault("reading the URL of redis", error))?;
         check_namespace(&options.namespace)?;
         let address = |server: &Server| match server.port {
             0 => server.host.to_string(),

@@ -1,4 +1,4 @@
-//! Moves across devices: what was copied is removed, and nothing else; what a kill leaves behind.
+//! Moves across devices: only the file that was copied is removed, and a kill loses no file.
 
 use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt as _;
@@ -34,7 +34,7 @@ fn a_move_across_devices_copies_first() {
     assert!(names(&place.inbox.directories.work).is_empty());
 }
 
-/// Of each file, one engine has the only copy, whichever of them was faster.
+/// Two engines take files from one inbound: each file is moved by exactly one of them.
 #[test]
 fn two_engines_with_one_inbound_on_another_device_claim_each_file_once() {
     const FILES: usize = 300;
@@ -95,19 +95,19 @@ fn a_copy_in_work_is_counted() {
     assert_eq!((count.files, count.bytes), (1, 4));
 }
 
-/// What a kill between the last two steps of a move leaves behind: the whole copy, and the file.
+/// A kill before the last step of a move leaves the whole copy and the file.
 #[test]
 fn a_move_across_devices_that_was_killed_before_its_end_leaves_one_file() {
     let (place, _shm) = two_devices();
     let history = place.inbox.directories.history.clone();
-    // Larger than what is compared at a time, and such that differ only at the end, or in length.
+    // Files larger than one piece of the comparison, which differ only at the end or in length.
     let long = vec![b'x'; 600_000];
     let other_end = [&long[1..], b"y"].concat();
     let contents = [&long[..], b"", &other_end, &long[1..]];
     for (number, content) in contents.into_iter().enumerate() {
         place.put("a.json", content);
         let file = place.inbox.scan().unwrap().ready.remove(0);
-        // As if claimed, whether or not it looks like a document.
+        // Placed in work as a claimed file.
         let path = place.inbox.directories.work.join("a.json");
         fs::rename(place.inbox.directories.inbound.join("a.json"), &path).unwrap();
         let file = Claimed {

@@ -1,4 +1,4 @@
-//! Rows read back and compared with their records, in MySQL.
+//! Reads rows and compares them with their records, in MySQL.
 
 use std::slice;
 use std::sync::Arc;
@@ -32,7 +32,7 @@ pub(super) async fn differences(
         quoted(names.iter().copied()),
         batch.dataset.table
     );
-    // Prepared, so that each value comes in its own type.
+    // Prepared, so that the server sends each value in its type.
     let ids = (first + ordinals.start, first + ordinals.end);
     let rows = session.rows_with::<mysql_async::Row>(&sql, ids).await?;
     let ordinal = |row: &mysql_async::Row| {

@@ -119,7 +119,7 @@ impl Sink for MysqlSink {
     async fn quarantine(&self, file: &NewFile, reason: &str) -> Result<(), Fault> {
         let work = async |session: &mut Session| files::quarantine(session, file, reason).await;
         self.control
-            .on_session("noting a quarantined file", work)
+            .on_session("recording a quarantined file", work)
             .await
     }
 

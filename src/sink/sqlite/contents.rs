@@ -1,4 +1,4 @@
-//! Rows read back and compared with their records, in SQLite.
+//! Reads rows and compares them with their records, in SQLite.
 
 use std::slice;
 use std::sync::Arc;

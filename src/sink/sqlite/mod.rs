@@ -207,7 +207,7 @@ impl Sink for SqliteSink {
     async fn quarantine(&self, file: &NewFile, reason: &str) -> Result<(), Fault> {
         let (file, reason) = (file.clone(), reason.to_owned());
         let work = move |db: &Transaction<'_>| files::quarantine(db, &file, &reason);
-        self.transact("noting a quarantined file", work).await
+        self.transact("recording a quarantined file", work).await
     }
 
     async fn remove(&self, file_no: u32, datasets: &Datasets) -> Result<u64, Fault> {

@@ -159,7 +159,10 @@ impl Envelope<'_> {
             Stop::End => incomplete(self.bytes, "the document does not close"),
             Stop::At(at) => {
                 let found = found_here(self.bytes, at);
-                malformed(at, format!("not JSON beside the records: found {found}"))
+                malformed(
+                    at,
+                    format!("not JSON outside of the records: found {found}"),
+                )
             }
         }
     }
@@ -177,7 +180,10 @@ impl Envelope<'_> {
         for (open, end) in arrays {
             if let Err(error) = simdutf8::compat::from_utf8(&self.bytes[at..open]) {
                 let place = at + error.valid_up_to();
-                return Err(malformed(place, "not UTF-8 beside the records".to_owned()));
+                return Err(malformed(
+                    place,
+                    "not UTF-8 outside of the records".to_owned(),
+                ));
             }
             at = end;
         }

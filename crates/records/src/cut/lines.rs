@@ -37,8 +37,8 @@ pub(super) fn lines(
             });
             let is_certain = is_whole(&bytes[rest.clone()]) || !has_neighbours(bytes, &rest);
             if !is_certain && last.end < bytes.len() {
-                let detail = "a line of several records, of which the one that begins here does not \
-                              close, so it is not certain where the next one begins";
+                let detail = "the record that begins here does not close, and others follow on its \
+                              line, so it is not certain where the next one begins";
                 return Err(malformed(rest.start, detail.to_owned()));
             }
         } else if !trim(bytes, line.clone()).is_empty() {

@@ -141,7 +141,7 @@ fn text_outside_of_records_is_json_or_refuses_the_file() {
     assert!(
         error
             .to_string()
-            .contains("not UTF-8 beside the records (at byte 6)"),
+            .contains("not UTF-8 outside of the records (at byte 6)"),
         "{error}"
     );
 }
