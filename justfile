@@ -42,6 +42,10 @@ bench *ARGS:
 chaos *ARGS:
     scripts/chaos {{ARGS}}
 
+# What is too long for each change: ten thousand simulated worlds, twenty minutes of chaos, fuzzing.
+nightly *ARGS:
+    scripts/nightly {{ARGS}}
+
 # Fuzzes every reader of foreign bytes, a minute for each target.
 fuzz *ARGS:
     scripts/fuzz {{ARGS}}

@@ -335,6 +335,8 @@ async fn finish(world: &mut World, site: &Site, log: &[Expected]) -> Findings {
     }
     let summary = world.run(&["summary"]);
     assert!(summary.status.success(), "{summary:?}");
+    let compared = world.run(&["verify", "--content"]);
+    assert!(compared.status.success(), "{compared:?}");
     for name in ["inbound", "history", "quarantine"] {
         let of_worker = site.folder.join(WORKER).join(name);
         let files = fs::read_dir(of_worker).map_or(0, Iterator::count);
