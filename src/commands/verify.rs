@@ -69,9 +69,13 @@ struct WrongFile {
 
 /// Runs the command.
 pub(super) async fn execute(settings: &Settings, args: &VerifyArgs) -> anyhow::Result<Outcome> {
-    // The tables are not migrated: `migrate` refuses a table that has lost its rows, which this
-    // command must report.
     let operators = open_for_repairs(settings).await?;
+    // If ledger and tables contradict each other, this is the exit code, and the audit runs all the
+    // same.
+    let contradiction = match operators.migrate(&settings.datasets).await {
+        Err(fault) if fault.is_transient() => return Err(fault.into()),
+        migrated => migrated.err(),
+    };
     let mut audited = AuditTotals::default();
     let mut file_nos = match (args.file, args.before) {
         (Some(file_no), _) => file_no..file_no.saturating_add(1),
@@ -108,6 +112,9 @@ pub(super) async fn execute(settings: &Settings, args: &VerifyArgs) -> anyhow::R
         args.content,
         args.json,
     )?;
+    if let Some(fault) = contradiction {
+        return Err(fault.into());
+    }
     if audited.wrong > 0 {
         bail!(
             "{} of {} files are not stored as the ledger says; `task_runner trace FILE_NO:ORDINAL` \

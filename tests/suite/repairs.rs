@@ -297,6 +297,8 @@ async fn a_truncated_table_is_restored() {
         let pair = loaded(name).await;
         pair.execute("DELETE FROM vehicle_events").await;
         pair.expect(78, &["load"]);
+        let lost = differences(&pair, 78, &[]);
+        assert_eq!(lost.len(), 297, "each row is named");
         pair.expect(0, &["files", "restore", "1", "2"]);
         assert_eq!(differences(&pair, 0, &[]), []);
         pair.expect(0, &["load"]);
