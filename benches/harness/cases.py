@@ -81,7 +81,7 @@ class Bench:
         os.makedirs(os.path.join(folder, "inbound"), mode=0o700)
         return folder
 
-    def load(self, source, events, database=None, queue=None, config=None):
+    def load(self, source, events, database=None, queue=None, config=None, verify=False):
         """Loads the files of a folder out of inbound: to rows, ledger and history."""
         data = self.data()
         inbound = os.path.join(data, "inbound")
@@ -109,6 +109,11 @@ class Bench:
             if (stored, in_history) != (events, len(names)):
                 sys.exit(f"scripts/bench: {stored} rows of {events}, {in_history} files in history: {done.stdout}")
             result["disk_mb"] = database.disk_bytes() / 1e6
+        if verify:
+            command = [self.task_runner, "verify", "--content", *flags]
+            loaded = result["rate"]
+            result = per_event(measured(command, servers, environment, self.confine), events)
+            result["rate_to_load"] = result["rate"] / loaded
         shutil.rmtree(data)
         return result
 
@@ -291,6 +296,8 @@ def jobs(bench):
     for connections in (1, 2):
         name = f"large: LOAD DATA INFILE, {connections}"
         ceiling("large", mariadb, "infile", connections, count, name, table="auto")
+
+    job("content", "content: verify", lambda: bench.load(large(), count, mariadb, verify=True))
 
     files, records = sizes.files
     many = lambda **more: inputs.files(files, records, **more)

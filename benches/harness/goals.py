@@ -136,6 +136,14 @@ GOALS = [
         "… processes that the kernel killed", "baseline", 0,
         lambda r: r["baseline"]["limited"]["oom_kills"], "{:.0f}", at_most=True,
     ),
+    Goal(
+        "verify --content / load of the same rows", "content", 0.5,
+        lambda r: r["content: verify"]["rate_to_load"], "{:.1f}",
+    ),
+    Goal(
+        "verify --content, a million rows: MB", "content", 100,
+        lambda r: r["content: verify"]["memory_mb"]["own"], "{:.0f}", at_most=True,
+    ),
     Goal("10 × the events: times the time", "growth", 10.5, growth, "{:.1f}", at_most=True),
     Goal(
         "service, file of 1,000 events: p99 ms to committed", "latency", 100,
