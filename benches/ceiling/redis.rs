@@ -6,7 +6,7 @@ use std::net::TcpStream;
 
 use anyhow::{Context as _, bail, ensure};
 use clap::Args;
-use lemonade_task::frame::{Codec, Encoder, Frame};
+use lemonade_task::frame::{Codec, Encoder, Frame, FrameKey};
 
 use super::Made;
 use super::made;
@@ -77,7 +77,7 @@ pub(super) fn measure(options: &Options) -> anyhow::Result<()> {
 fn publish(client: &mut Client, frames: &[Frame]) -> anyhow::Result<()> {
     for frames in frames.chunks(PIPELINE_FRAMES) {
         for frame in frames {
-            let header = frame.header();
+            let header = frame.header(&FrameKey::new([0; FrameKey::BYTES]));
             let (key, header, rows) = (KEY.as_bytes(), header.as_bytes(), &frame.rows[..]);
             client.write(&[b"XADD", key, b"*", b"h", header, b"rows", rows])?;
         }

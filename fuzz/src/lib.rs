@@ -9,6 +9,7 @@ use arrow_array::RecordBatch;
 use lemonade_task::batch::{Batch, Reject, SourceFile};
 use lemonade_task::cut::{ChunkLimits, Plan};
 use lemonade_task::dataset::{Dataset, Datasets};
+use lemonade_task::frame::FrameKey;
 use lemonade_task::parse::Parser;
 
 /// No limits: the whole document is one chunk.
@@ -22,6 +23,9 @@ pub const FILE: SourceFile = SourceFile {
     file_no: 3,
     hash: [0; 16],
 };
+
+/// The key of the frames.
+pub const KEY: FrameKey = FrameKey::new([3; FrameKey::BYTES]);
 
 /// The built-in datasets, and one with a column of each kind.
 pub static DATASETS: LazyLock<Datasets> = LazyLock::new(|| {

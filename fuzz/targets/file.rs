@@ -5,7 +5,7 @@
 use std::io::Write as _;
 use std::sync::LazyLock;
 
-use lemonade_fuzz::{DATASETS, batches, dataset, limits};
+use lemonade_fuzz::{DATASETS, KEY, batches, dataset, limits};
 use lemonade_task::content::{self, ContentError, ContentOptions};
 use lemonade_task::cut::cut;
 use lemonade_task::frame::{Codec, Encoder, Frame, decode};
@@ -60,8 +60,8 @@ fn arrives(content: &[u8], choice: u8) {
     for batch in batches(dataset, content, &plan) {
         let codec = [Codec::Plain, Codec::Lz4][choice as usize % 2];
         let sent = Encoder::default().encode(&batch, codec);
-        let header = sent.header();
-        let frame = Frame::from_parts(header.as_bytes(), sent.rows, sent.rejects);
+        let header = sent.header(&KEY);
+        let frame = Frame::from_parts(header.as_bytes(), sent.rows, sent.rejects, Some(&KEY));
         let frame = frame.expect("the header fits");
         let arrived = decode(&frame, &DATASETS).expect("the frame is one of ours");
         assert_eq!(arrived, batch);

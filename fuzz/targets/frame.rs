@@ -4,7 +4,7 @@
 
 use std::sync::LazyLock;
 
-use lemonade_fuzz::{DATASETS, FILE, NO_LIMITS, dataset};
+use lemonade_fuzz::{DATASETS, FILE, KEY, NO_LIMITS, dataset};
 use lemonade_task::batch::Span;
 use lemonade_task::cut::cut;
 use lemonade_task::frame::{Codec, Encoder, Frame, FrameError, decode};
@@ -27,9 +27,14 @@ fn any_parts(data: &[u8]) {
     let mut parts = data.splitn(3, |byte| *byte == 0);
     let mut part = || parts.next().unwrap_or_default();
     let (header, rows, rejects) = (part(), part().to_vec(), part().to_vec());
-    if let Ok(frame) = Frame::from_parts(header, rows.into(), rejects.into()) {
-        let again = frame.header();
-        let again = Frame::from_parts(again.as_bytes(), frame.rows.clone(), frame.rejects.clone());
+    if let Ok(frame) = Frame::from_parts(header, rows.into(), rejects.into(), Some(&KEY)) {
+        let again = frame.header(&KEY);
+        let again = Frame::from_parts(
+            again.as_bytes(),
+            frame.rows.clone(),
+            frame.rejects.clone(),
+            Some(&KEY),
+        );
         assert_eq!(again.expect("a frame's own header fits it"), frame);
         let _ = decode(&frame, &DATASETS);
     }
@@ -98,8 +103,8 @@ fn damaged(data: &[u8], choice: u8) {
 
 /// The frame comes over the queue with its right checksum.
 fn arrive(sent: Frame) {
-    let header = sent.header();
-    let frame = Frame::from_parts(header.as_bytes(), sent.rows, sent.rejects);
+    let header = sent.header(&KEY);
+    let frame = Frame::from_parts(header.as_bytes(), sent.rows, sent.rejects, Some(&KEY));
     let frame = frame.expect("the checksum is right");
     match decode(&frame, &DATASETS) {
         Ok(batch) => {

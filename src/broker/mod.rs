@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use crate::batch::Span;
 use crate::fault::Fault;
 use crate::finding::Finding;
-use crate::frame::{Codec, Frame};
+use crate::frame::{Codec, Frame, FrameKey};
 
 pub mod memory;
 mod open;
@@ -28,6 +28,10 @@ pub struct BrokerOptions {
     /// The prefix of each key, so that engines can share a server. Letters, digits, `-`, `_`, `.`,
     /// `:`.
     pub namespace: String,
+    /// The key of the checksums of frames. `None` where frames are only counted and listed: a queue
+    /// on a server is not published to and not received from without it. The in-process queue
+    /// needs none.
+    pub key: Option<FrameKey>,
     /// How long a delivered frame may stay unacked before another consumer takes it over. If
     /// shorter than a slow commit, work is done twice, but never a row stored twice. If longer, the
     /// frames of a dead worker wait longer.
@@ -40,6 +44,7 @@ impl Default for BrokerOptions {
             // Seconds of work for a fast database, and little memory for any server.
             queue_bytes_max: 256 << 20,
             namespace: "lemonade".to_owned(),
+            key: None,
             claim_idle: Duration::from_secs(60),
         }
     }

@@ -119,11 +119,7 @@ impl Service {
 
     /// Connects, retrying until the servers answer, and works until stopped.
     async fn serve(&self, settings: &Settings, shutdown: &Shutdown) -> Result<(), Fault> {
-        let open = || async {
-            let engine = runner::open(settings, None, true).await?;
-            engine.migrate().await?;
-            Ok(engine)
-        };
+        let open = || runner::open(settings, None, true);
         let opened = until_ok(
             "connecting",
             &shutdown.drain,

@@ -41,17 +41,18 @@ impl Drain {
     /// # Errors
     /// Transient if a server cannot be reached now. Fatal if a new attempt would fail as well.
     pub async fn open(settings: &Settings, take_over_after: Duration) -> Result<Self, Fault> {
-        let broker_options = BrokerOptions {
-            claim_idle: take_over_after,
-            ..BrokerOptions::default()
-        };
         let sink_options = SinkOptions {
             connections: settings.workers,
             ..SinkOptions::default()
         };
+        let database = sink::open(&settings.database_url, &sink_options).await?;
+        let broker_options = BrokerOptions {
+            claim_idle: take_over_after,
+            key: Some(database.frame_key().await?),
+            ..BrokerOptions::default()
+        };
         let broker =
             broker::open(&settings.broker_url, &broker_options, &settings.datasets).await?;
-        let database = sink::open(&settings.database_url, &sink_options).await?;
         let progress = Arc::<Progress>::default();
         let template = Worker {
             // Not the name of the service: its delivered frames would be delivered here again.

@@ -145,17 +145,6 @@ impl Engine {
         }
     }
 
-    /// Creates or updates the tables of the database.
-    ///
-    /// # Errors
-    /// Those of [`Schema::migrate`](crate::sink::Schema::migrate).
-    pub async fn migrate(&self) -> Result<(), Fault> {
-        match &self.database {
-            Some(database) => database.migrate(&self.datasets).await,
-            None => Ok(()),
-        }
-    }
-
     pub(super) fn intake(&self) -> Intake {
         Intake {
             inbox: self.inbox.clone(),

@@ -16,12 +16,13 @@ use crate::ingest::IngestOptions;
 use crate::shutdown::Shutdown;
 use crate::sink::{self, SinkOptions};
 
-/// Connects to the queue and the database of the settings, and opens the directories. If `dataset`
-/// is given, all files are loaded as this dataset. `incomplete_may_wait` is that of
-/// [`IngestOptions`].
+/// Opens the directories, connects to the database of the settings, creates or updates its tables, and
+/// connects to the queue. If `dataset` is given, all files are loaded as this dataset.
+/// `incomplete_may_wait` is that of [`IngestOptions`].
 ///
 /// # Errors
 /// Transient if queue or database cannot be reached now. Fatal if a new attempt would fail as well.
+/// Those of [`Schema::migrate`](crate::sink::Schema::migrate).
 pub async fn open(
     settings: &Settings,
     dataset: Option<&Arc<Dataset>>,
@@ -45,16 +46,18 @@ pub async fn open(
     } else {
         settings.queue_bytes_max
     };
-    let broker_options = BrokerOptions {
-        queue_bytes_max,
-        ..BrokerOptions::default()
-    };
     let sink_options = SinkOptions {
         connections: settings.workers,
         ..SinkOptions::default()
     };
-    let broker = broker::open(&settings.broker_url, &broker_options, &settings.datasets).await?;
     let database = sink::open(&settings.database_url, &sink_options).await?;
+    database.migrate(&settings.datasets).await?;
+    let broker_options = BrokerOptions {
+        queue_bytes_max,
+        key: Some(database.frame_key().await?),
+        ..BrokerOptions::default()
+    };
+    let broker = broker::open(&settings.broker_url, &broker_options, &settings.datasets).await?;
     let options = EngineOptions {
         node: node(&settings.dirs.work),
         roles: settings.roles,
@@ -109,21 +112,16 @@ impl Engine {
     }
 }
 
-/// Opens an engine for a load, and creates or updates the tables of the database. `None` if the
-/// shutdown began first.
+/// Opens an engine for a load. `None` if the shutdown began first.
 ///
 /// # Errors
-/// Those of [`open`], and of the migration.
+/// Those of [`open`].
 pub async fn open_to_load(
     settings: &Settings,
     dataset: Option<&Arc<Dataset>>,
     shutdown: &Shutdown,
 ) -> Result<Option<Engine>, Fault> {
-    let opening = Box::pin(async {
-        let engine = open(settings, dataset, false).await?;
-        engine.migrate().await?;
-        Ok(engine)
-    });
+    let opening = Box::pin(open(settings, dataset, false));
     shutdown.unless_draining(opening).await
 }
 

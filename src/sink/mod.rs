@@ -24,11 +24,13 @@ use crate::batch::{Batch, ContentHash, RejectCode, SourceFile};
 use crate::dataset::{Datasets, Fingerprint};
 use crate::fault::Fault;
 use crate::finding::Finding;
+use crate::frame::FrameKey;
 use crate::telemetry;
 
 mod cells;
 mod contents;
 mod definitions;
+mod keys;
 mod migrations;
 mod mismatch;
 pub mod mysql;
@@ -159,6 +161,10 @@ pub trait Schema: Send + Sync {
     /// As [`migrate`](Self::migrate), but keeps rows of files that are not in the ledger: new files
     /// get higher numbers.
     async fn migrate_keeping_rows(&self, datasets: &Datasets) -> Result<(), Fault>;
+
+    /// The key of the checksums of frames: random, made by the first call, the same for all
+    /// processes. Needs the tables.
+    async fn frame_key(&self) -> Result<FrameKey, Fault>;
 
     /// The statements, in order, by which `migrate` creates all tables in an empty database on this
     /// server.

@@ -173,7 +173,9 @@ impl RedisConsumer {
             let reply = self
                 .read(client, max, None, vec![&*key], vec![&*after])
                 .await?;
-            let entries = entry::by_key(reply).pop().map(|(_, entries)| entries);
+            let entries = entry::by_key(reply, Some(self.queue.key()))
+                .pop()
+                .map(|(_, entries)| entries);
             let entries = entries.unwrap_or_default();
             // Continues after the last id, until a read returns no entry.
             if let Some((last, _)) = entries.last() {
@@ -202,7 +204,7 @@ impl RedisConsumer {
             let reply = client
                 .xautoclaim(&*key, GROUP, &*self.name, idle_ms, &*from, Some(max), false)
                 .await?;
-            let (next, entries) = entry::claimed(reply);
+            let (next, entries) = entry::claimed(reply, Some(self.queue.key()));
             if next != START {
                 self.sweep.push((Arc::clone(&key), next));
             }
@@ -246,7 +248,7 @@ impl RedisConsumer {
     ) -> Result<(), Error> {
         let ids = vec![">"; keys.len()];
         let reply = self.read(client, max, block, keys, ids).await?;
-        for (key, entries) in entry::by_key(reply) {
+        for (key, entries) in entry::by_key(reply, Some(self.queue.key())) {
             let stream = self.queue.streams.iter().find(|stream| *stream.key == *key);
             let Some(key) = stream.map(|stream| Arc::clone(&stream.key)) else {
                 continue;
@@ -303,7 +305,9 @@ impl RedisConsumer {
         }
         tracing::warn!(
             entries = self.damaged.len(),
-            "deleting entries in redis that are not frames"
+            "deleting entries in redis that are not frames of this ledger: damaged ones, or those of \
+             another program; give each database its own queue (another number at the end of \
+             REDIS_URL)"
         );
         self.queue
             .forget(&self.damaged.iter().collect::<Vec<_>>())

@@ -2,20 +2,21 @@
 //!
 //! Fields: `h` is the header, then `rows`, and `rejects` if there are any. Replies are those of
 //! RESP2: nested arrays. Nothing here fails: an entry that is not a frame is [`None`], and the
-//! caller deletes it.
+//! caller deletes it. Neither is a frame whose checksum has another key: it was made by another
+//! program, or for another ledger.
 
 use bytes::Bytes;
 use fred::types::Value;
 
-use crate::frame::Frame;
+use crate::frame::{Frame, FrameKey};
 
 /// An entry's id and its frame. `None` if the entry was deleted or is not a frame.
 pub(super) type Entry = (String, Option<Frame>);
 
 /// The fields and values of a frame's entry.
-pub(super) fn fields(frame: &Frame) -> Vec<(&'static str, Value)> {
+pub(super) fn fields(frame: &Frame, key: &FrameKey) -> Vec<(&'static str, Value)> {
     let mut fields = vec![
-        ("h", Value::from(frame.header())),
+        ("h", Value::from(frame.header(key))),
         ("rows", Value::Bytes(frame.rows.clone())),
     ];
     if !frame.rejects.is_empty() {
@@ -26,22 +27,22 @@ pub(super) fn fields(frame: &Frame) -> Vec<(&'static str, Value)> {
 
 /// The entries of an XREADGROUP reply by key: `[[key, [entry, …]], …]`, or nil where there are
 /// none.
-pub(super) fn by_key(reply: Value) -> Vec<(String, Vec<Entry>)> {
+pub(super) fn by_key(reply: Value, key: Option<&FrameKey>) -> Vec<(String, Vec<Entry>)> {
     let Value::Array(streams) = reply else {
         return Vec::new();
     };
     streams
         .into_iter()
         .filter_map(|stream| {
-            let [key, list] = pair(stream)?;
-            Some((key.into_string()?, entries(list)))
+            let [name, list] = pair(stream)?;
+            Some((name.into_string()?, entries(list, key)))
         })
         .collect()
 }
 
 /// An XAUTOCLAIM reply: `[cursor, [entry, …], [deleted id, …]]`; the third part is of Redis 7 and
 /// needs nothing done. The cursor `0-0` says that the end was reached.
-pub(super) fn claimed(reply: Value) -> (String, Vec<Entry>) {
+pub(super) fn claimed(reply: Value, key: Option<&FrameKey>) -> (String, Vec<Entry>) {
     let mut parts = match reply {
         Value::Array(parts) => parts.into_iter(),
         _ => Vec::new().into_iter(),
@@ -50,24 +51,25 @@ pub(super) fn claimed(reply: Value) -> (String, Vec<Entry>) {
         .next()
         .and_then(Value::into_string)
         .unwrap_or_else(|| "0-0".to_owned());
-    (cursor, parts.next().map(entries).unwrap_or_default())
+    let entries = parts.next().map(|list| entries(list, key));
+    (cursor, entries.unwrap_or_default())
 }
 
 /// `[[id, [field, value, …]], …]`, as XRANGE replies and others hold it. Redis 6.2 gives nil for a
 /// claimed entry that was deleted: it has no name by which one could forget it.
-pub(super) fn entries(list: Value) -> Vec<Entry> {
+pub(super) fn entries(list: Value, key: Option<&FrameKey>) -> Vec<Entry> {
     let Value::Array(list) = list else {
         return Vec::new();
     };
     list.into_iter()
         .filter_map(|entry| {
             let [id, fields] = pair(entry)?;
-            Some((id.into_string()?, frame(fields)))
+            Some((id.into_string()?, frame(fields, key)))
         })
         .collect()
 }
 
-fn frame(fields: Value) -> Option<Frame> {
+fn frame(fields: Value, key: Option<&FrameKey>) -> Option<Frame> {
     let Value::Array(fields) = fields else {
         return None;
     };
@@ -83,7 +85,7 @@ fn frame(fields: Value) -> Option<Frame> {
             _ => {}
         }
     }
-    Frame::from_parts(&header?, rows?, rejects).ok()
+    Frame::from_parts(&header?, rows?, rejects, key).ok()
 }
 
 fn pair(value: Value) -> Option<[Value; 2]> {

@@ -1,7 +1,7 @@
 //! Reads the streams without changing them: XRANGE and XPENDING, and no XREADGROUP.
 //!
 //! Redis cannot return an entry without its payload. So only the listed entries are read, a few at
-//! a time, and each payload is dropped after its checksum was checked.
+//! a time, and each payload is dropped after its checksum was compared, if the key is known.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -42,7 +42,10 @@ impl Queue {
     async fn page(&self, stream: &Stream, from: &str, count: usize) -> Result<Vec<Entry>, Error> {
         let client = self.link.client().await?;
         let reply = client.xrange::<Value, _, _, _>(&*stream.key, from, "+", Some(count as u64));
-        Ok(entry::entries(self.link.ask(&client, reply).await?))
+        Ok(entry::entries(
+            self.link.ask(&client, reply).await?,
+            self.options.key.as_ref(),
+        ))
     }
 
     /// The owner of each entry. One command per entry, because a range of ids may contain any

@@ -17,7 +17,7 @@ use super::verdict::{Verdict, classify};
 use crate::broker::{BrokerOptions, Depth, Tag};
 use crate::fault::Origin;
 use crate::finding::Finding;
-use crate::frame::Frame;
+use crate::frame::{Frame, FrameKey};
 use crate::retry::Struggle;
 use crate::telemetry::{self, Stage};
 
@@ -67,6 +67,15 @@ pub(super) struct Mean {
 }
 
 impl Queue {
+    /// The key of the checksums of frames.
+    ///
+    /// # Panics
+    /// If the broker was opened only to count and list frames.
+    pub(super) fn key(&self) -> &FrameKey {
+        let key = self.options.key.as_ref();
+        key.expect("a broker that publishes or receives was opened with a key")
+    }
+
     pub(super) fn is_cluster(&self) -> bool {
         self.config.server.is_clustered()
     }
@@ -206,10 +215,9 @@ impl Queue {
         let pipeline = self.link.client().await?.pipeline();
         for frame in frames {
             let key = &*self.stream_of(&frame.dataset).key;
+            let fields = entry::fields(frame, self.key());
             // Without a maximum length, which would delete unread entries.
-            let () = pipeline
-                .xadd(key, false, None::<()>, "*", entry::fields(frame))
-                .await?;
+            let () = pipeline.xadd(key, false, None::<()>, "*", fields).await?;
         }
         for stream in &self.streams {
             let () = pipeline.xlen(&*stream.key).await?;

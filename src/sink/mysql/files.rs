@@ -15,6 +15,9 @@ use mysql_async::Value;
 use crate::batch::ContentHash;
 use crate::coverage;
 use crate::dataset::Fingerprint;
+use crate::fault::{Fault, Origin};
+use crate::frame::FrameKey;
+use crate::sink::keys::{FRAME_KEY, NO_KEY, NOT_A_KEY, key_of, new_key};
 use crate::sink::{EarlierState, FileState, NUMBERS_USED_UP, NewFile, Registered, Settled};
 
 use super::errors::Failure;
@@ -442,4 +445,24 @@ pub(super) fn list<T: Copy + Ord + ToString>(numbers: &[T]) -> String {
     numbers.sort_unstable();
     let texts: Vec<String> = numbers.iter().map(ToString::to_string).collect();
     texts.join(",")
+}
+
+/// The key of the checksums of frames. Of several processes that make one at a time, the first one's
+/// is kept.
+pub(super) async fn frame_key(session: &mut Session) -> Result<FrameKey, Failure> {
+    let sql = format!("SELECT value FROM ingest_settings WHERE name = '{FRAME_KEY}'");
+    let mut values = session.rows::<Vec<u8>>(&sql).await?;
+    if values.is_empty() {
+        let made = new_key()
+            .map_err(|error| Fault::fatal(Origin::Sink, "making the key of the frames", error))?;
+        let insert = "INSERT INTO ingest_settings (name, value) VALUES (?, ?) ON DUPLICATE KEY \
+                      UPDATE name = name";
+        session.run_with(insert, (FRAME_KEY, made.to_vec())).await?;
+        values = session.rows(&sql).await?;
+    }
+    let key = values.first().and_then(|value| key_of(value));
+    key.ok_or_else(|| Failure::Found {
+        next_step: NO_KEY,
+        problem: NOT_A_KEY.to_owned(),
+    })
 }

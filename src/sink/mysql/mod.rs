@@ -14,6 +14,7 @@ use crate::batch::{Batch, RejectCode};
 use crate::dataset::{Dataset, Datasets};
 use crate::fault::Fault;
 use crate::finding::Finding;
+use crate::frame::FrameKey;
 
 use super::cells::by_dataset;
 use super::{
@@ -141,6 +142,13 @@ impl Schema for MysqlSink {
         const DOING: &str = "migrating the database";
         let work = async |session: &mut Session| schema::migrate(session, datasets, true).await;
         self.control.on_session(DOING, work).await
+    }
+
+    async fn frame_key(&self) -> Result<FrameKey, Fault> {
+        let work = async |session: &mut Session| files::frame_key(session).await;
+        self.control
+            .on_session("reading the key of the frames", work)
+            .await
     }
 
     async fn schema(&self, datasets: &Datasets) -> Result<Vec<String>, Fault> {

@@ -8,6 +8,9 @@ use rusqlite::{OptionalExtension, Transaction, params};
 
 use crate::coverage;
 use crate::dataset::Fingerprint;
+use crate::fault::{Fault, Origin};
+use crate::frame::FrameKey;
+use crate::sink::keys::{FRAME_KEY, NO_KEY, NOT_A_KEY, key_of, new_key};
 use crate::sink::{EarlierState, FileState, NUMBERS_USED_UP, NewFile, Registered, Settled};
 
 use super::errors::Failure;
@@ -213,5 +216,24 @@ pub(super) fn file_state(state: &str) -> Result<FileState, Failure> {
     FileState::parse(state).ok_or_else(|| Failure::Found {
         next_step: NEWER.to_owned(),
         problem: format!("`{state}` is not a state of a file"),
+    })
+}
+
+/// The key of the checksums of frames.
+pub(super) fn frame_key(db: &Transaction<'_>) -> Result<FrameKey, Failure> {
+    let mut find = db.prepare_cached("SELECT value FROM ingest_settings WHERE name = ?")?;
+    let stored: Option<Vec<u8>> = find.query_row([FRAME_KEY], |row| row.get(0)).optional()?;
+    let value = if let Some(value) = stored {
+        value
+    } else {
+        let made = new_key()
+            .map_err(|error| Fault::fatal(Origin::Sink, "making the key of the frames", error))?;
+        let insert = "INSERT INTO ingest_settings (name, value) VALUES (?, ?)";
+        db.execute(insert, params![FRAME_KEY, made])?;
+        made.to_vec()
+    };
+    key_of(&value).ok_or_else(|| Failure::Found {
+        next_step: NO_KEY.to_owned(),
+        problem: NOT_A_KEY.to_owned(),
     })
 }

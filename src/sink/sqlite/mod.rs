@@ -22,6 +22,7 @@ use crate::dataset::{Dataset, Datasets};
 use crate::directory;
 use crate::fault::{Fault, Origin};
 use crate::finding::Finding;
+use crate::frame::FrameKey;
 
 use super::mismatch::Mismatch;
 use super::{
@@ -233,6 +234,11 @@ impl Schema for SqliteSink {
             schema::migrate(db, &datasets, true)
         })
         .await
+    }
+
+    async fn frame_key(&self) -> Result<FrameKey, Fault> {
+        self.transact("reading the key of the frames", files::frame_key)
+            .await
     }
 
     async fn schema(&self, datasets: &Datasets) -> Result<Vec<String>, Fault> {

@@ -4,8 +4,10 @@ use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use lemonade_task::broker::{BrokerOptions, Depth};
+use lemonade_task::broker::{self, BrokerOptions, Depth};
+use lemonade_task::dataset::Datasets;
 use lemonade_task::frame::Frame;
+use lemonade_task::frame::FrameKey;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -59,6 +61,31 @@ async fn a_flushed_queue_is_created_again_under_a_blocked_receiver() {
     publish(&*broker, &[events(9, 10)]).await;
     assert_eq!(broker.depth().await.unwrap().frames, 1);
     assert_eq!(ordinals(&receive(&mut *consumer, 1).await), [9]);
+}
+
+/// Who may write into the queue makes no rows: the entry is deleted, and ingest publishes its records
+/// again.
+#[tokio::test(flavor = "multi_thread")]
+async fn frames_that_were_made_without_the_key_are_deleted() {
+    let url = support::redis().await.fresh();
+    let broker = open(&url, BrokerOptions::default()).await;
+    let options = BrokerOptions {
+        key: Some(FrameKey::new([9; FrameKey::BYTES])),
+        ..BrokerOptions::default()
+    };
+    let datasets = Datasets::new(Vec::new()).unwrap();
+    let other = broker::open(&url, &options, &datasets).await.unwrap();
+    publish(&*other, &[events(0, 10), events(1, 10)]).await;
+    publish(&*broker, &[events(2, 10)]).await;
+    let seen = broker.peek(9).await.unwrap();
+    let frames = seen.iter().map(|queued| queued.frame.is_some());
+    assert_eq!(frames.collect::<Vec<_>>(), [false, false, true]);
+
+    let mut consumer = broker.consumer("one").await.unwrap();
+    let received = receive(&mut *consumer, 3).await;
+    assert_eq!(ordinals(&received), [2]);
+    consumer.ack(&received).await.unwrap();
+    assert_eq!(broker.depth().await.unwrap(), Depth::default());
 }
 
 #[tokio::test(flavor = "multi_thread")]

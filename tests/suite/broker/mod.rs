@@ -11,7 +11,7 @@ use lemonade_task::batch::Span;
 use lemonade_task::broker::{self, Broker, BrokerOptions, Consumer, Delivery, Depth, Queued};
 use lemonade_task::dataset::{Datasets, Fingerprint};
 use lemonade_task::fault::Class;
-use lemonade_task::frame::Frame;
+use lemonade_task::frame::{Frame, FrameKey};
 use tokio::time::{Instant, timeout};
 
 use crate::support;
@@ -436,6 +436,8 @@ async fn a_node_of_a_cluster_is_not_taken_for_a_server() {
 // ---------------------------------------------------------------------------------------------
 
 async fn open(url: &str, options: BrokerOptions) -> Arc<dyn Broker> {
+    let key = Some(FrameKey::new([1; FrameKey::BYTES]));
+    let options = BrokerOptions { key, ..options };
     let datasets = Datasets::new(Vec::new()).unwrap();
     broker::open(url, &options, &datasets)
         .await

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use lemonade_task::broker::{self, BrokerOptions};
 use lemonade_task::dataset::Datasets;
+use lemonade_task::sink::{self, SinkOptions};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
@@ -49,9 +50,14 @@ async fn is_published(port: u16, frames: u64) {
 }
 
 /// Delivers this many frames to a consumer that does nothing with them.
-async fn hold(url: &str, frames: usize) {
+async fn hold(pair: &Pair, url: &str, frames: usize) {
     let datasets = Datasets::new(Vec::new()).unwrap();
-    let options = BrokerOptions::default();
+    let sink_options = SinkOptions::default();
+    let database = sink::open(&pair.database_url, &sink_options).await.unwrap();
+    let options = BrokerOptions {
+        key: Some(database.frame_key().await.unwrap()),
+        ..BrokerOptions::default()
+    };
     let broker = broker::open(url, &options, &datasets).await.unwrap();
     let mut consumer = broker.consumer("other").await.unwrap();
     let mut held = 0;
@@ -154,7 +160,7 @@ async fn a_drain_waits_for_what_others_hold_says_who_publishes_and_is_stopped_by
     let (pair, redis) = pair_with_redis("redis+mysql").await;
     six_frames(&pair);
     let _service = ingest(&pair, redis.port, 6).await;
-    hold(&redis.url, 2).await;
+    hold(&pair, &redis.url, 2).await;
     let mut command = pair.command(&["queue", "drain"]);
     let errors = pair.at("errors");
     command.stdout(Stdio::null());
@@ -215,7 +221,7 @@ async fn queue_peek_shows_each_frame_its_consumer_and_damaged_entries() {
     let mut service = ingest(&pair, redis.port, 6).await;
     service.0.kill().unwrap();
     service.0.wait().unwrap();
-    hold(&redis.url, 1).await;
+    hold(&pair, &redis.url, 1).await;
     raw(redis.port, &[&format!("XADD {KEY} * h junk rows junk")]);
     let before = raw(redis.port, &[&format!("XPENDING {KEY} workers - + 9")]);
     let shown = peek(&pair);

@@ -105,6 +105,7 @@ async fn an_absent_server_is_waited_for_and_one_that_refuses_is_not() {
 async fn conformance(target: Target) {
     schema::migration_is_repeatable_and_safe_for_several_processes(target).await;
     schema::a_ledger_of_an_earlier_release_is_brought_up_to_date(target).await;
+    schema::all_processes_have_the_same_key_of_frames(target).await;
     schema::a_newer_schema_is_refused(target).await;
     schema::a_table_that_does_not_fit_is_refused_with_its_remedy(target).await;
     schema::a_ledger_that_is_not_of_its_tables_is_refused(target).await;

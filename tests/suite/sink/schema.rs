@@ -13,6 +13,45 @@ pub fn mends(refusal: &str) -> Vec<&str> {
     mends.trim().trim_end_matches(';').split(";\n").collect()
 }
 
+pub async fn all_processes_have_the_same_key_of_frames(target: Target) {
+    let fixture = Fixture::new(target).await;
+    let mut sinks = vec![fixture.sink.clone()];
+    for _ in 0..3 {
+        sinks.push(fixture.another().await);
+    }
+    let asking = sinks.into_iter().map(|sink| {
+        tokio::spawn(async move {
+            loop {
+                match sink.frame_key().await {
+                    // Nodes of a cluster find out late that they did the same: try again.
+                    Err(fault) if fault.is_transient() => {}
+                    done => break done.expect("a key"),
+                }
+            }
+        })
+    });
+    let mut keys = Vec::new();
+    for process in asking.collect::<Vec<_>>() {
+        keys.push(process.await.expect("no panic"));
+    }
+    keys.push(fixture.another().await.frame_key().await.unwrap());
+    assert!(keys.iter().all(|key| *key == keys[0]), "{target:?}");
+    let other = Fixture::new(target).await;
+    assert_ne!(other.sink.frame_key().await.unwrap(), keys[0]);
+    let bytes = "SELECT LENGTH(value) FROM ingest_settings WHERE name = 'frame_key'";
+    assert_eq!(fixture.number(bytes).await, 32);
+
+    fixture
+        .run("UPDATE ingest_settings SET value = x'00'")
+        .await;
+    let fault = fixture.sink.frame_key().await.expect_err("it is no key");
+    assert!(!fault.is_transient(), "{fault}");
+    assert!(
+        fault.to_string().contains("delete the row `frame_key`"),
+        "{fault}"
+    );
+}
+
 pub async fn migration_is_repeatable_and_safe_for_several_processes(target: Target) {
     let fixture = Fixture::empty(target).await;
     let mut sinks = vec![fixture.sink.clone()];

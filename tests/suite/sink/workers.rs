@@ -20,6 +20,7 @@ async fn a_frame_that_is_taken_over_from_a_slow_worker_is_stored_once() {
     let fixture = Fixture::new(Target::Mariadb).await;
     let options = BrokerOptions {
         claim_idle: Duration::from_millis(50),
+        key: Some(fixture.sink.frame_key().await.unwrap()),
         ..BrokerOptions::default()
     };
     let redis = support::redis().await.fresh();

@@ -5,11 +5,12 @@
 //! brokers.
 //!
 //! A frame is a header (one line of text), the rows (one stream, which includes its schema) and the
-//! rejects (another stream, or nothing). The checksum in the header finds accidental damage.
-//! Another program that writes into the queue can compute a correct checksum, so [`decode`] must
-//! not panic on any bytes.
+//! rejects (another stream, or nothing). The checksum in the header is keyed: a program that can
+//! write into the queue, but does not have the key, cannot make a frame. [`decode`] panics on no
+//! bytes, with or without the key.
 
 mod codec;
+mod key;
 mod read;
 mod write;
 
@@ -23,11 +24,12 @@ use arrow_array::{
 };
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use bytes::Bytes;
-use xxhash_rust::xxh3::Xxh3;
 
 use crate::batch::{Batch, ContentHash, Reject, RejectCode, Span, provenance};
 use crate::dataset::{Datasets, Fingerprint};
 pub use codec::Codec;
+use key::Checksum;
+pub use key::FrameKey;
 use read::StreamError;
 use write::Writer;
 
@@ -70,17 +72,23 @@ impl Frame {
     /// `dataset:definition:file_no:hash:first:records:checksum`. The checksum covers the header
     /// before it, the rows and the rejects.
     #[must_use]
-    pub fn header(&self) -> String {
+    pub fn header(&self, key: &FrameKey) -> String {
         let provenance = self.provenance();
-        let checksum = checksum(&provenance, &self.rows, &self.rejects);
-        format!("{provenance}:{checksum:016x}")
+        let checksum = key.checksum(&provenance, &self.rows, &self.rejects);
+        format!("{provenance}:{checksum}")
     }
 
-    /// The frame with this header, these rows and these rejects.
+    /// The frame with this header, these rows and these rejects. Without a key, the checksum is not
+    /// compared: nothing of such a frame may be stored.
     ///
     /// # Errors
     /// [`FrameError::Damaged`] if the header is invalid or the checksum differs.
-    pub fn from_parts(header: &[u8], rows: Bytes, rejects: Bytes) -> Result<Self, FrameError> {
+    pub fn from_parts(
+        header: &[u8],
+        rows: Bytes,
+        rejects: Bytes,
+        key: Option<&FrameKey>,
+    ) -> Result<Self, FrameError> {
         let text = str::from_utf8(header).map_err(|_| damaged("the header is not UTF-8"))?;
         let Header {
             dataset,
@@ -97,7 +105,10 @@ impl Frame {
             rows,
             rejects,
         };
-        if stated != checksum(&frame.provenance(), &frame.rows, &frame.rejects) {
+        let differs = |key: &FrameKey| {
+            key.checksum(&frame.provenance(), &frame.rows, &frame.rejects) != stated
+        };
+        if key.is_some_and(differs) {
             return Err(damaged("the checksum differs"));
         }
         Ok(frame)
@@ -120,7 +131,7 @@ struct Header<'a> {
     definition: Fingerprint,
     span: Span,
     hash: ContentHash,
-    checksum: u64,
+    checksum: Checksum,
 }
 
 fn parse_header(text: &str) -> Option<Header<'_>> {
@@ -147,18 +158,8 @@ fn parse_header(text: &str) -> Option<Header<'_>> {
             records: records.parse().ok()?,
         },
         hash: bytes16(hash)?,
-        checksum: u64::from_str_radix(checksum, 16).ok()?,
+        checksum: Checksum::from_hex(checksum).ok()?,
     })
-}
-
-fn checksum(provenance: &str, rows: &[u8], rejects: &[u8]) -> u64 {
-    let mut hash = Xxh3::new();
-    hash.update(provenance.as_bytes());
-    // The length, so that the checksum differs if bytes move between rows and rejects.
-    hash.update(&(rows.len() as u64).to_le_bytes());
-    hash.update(rows);
-    hash.update(rejects);
-    hash.digest()
 }
 
 /// Encodes batches. Each thread has its own encoder, which learns which buffers are worth
@@ -326,6 +327,8 @@ mod tests {
     use proptest::prelude::*;
     use write::COMPRESSED_ROWS_MIN;
 
+    const KEY: FrameKey = FrameKey::new([7; FrameKey::BYTES]);
+
     /// A batch of `records` records, each `nth` of which is a reject.
     fn batch(datasets: &Datasets, records: usize, nth: usize) -> Batch {
         let dataset = datasets.by_name("vehicle_status").unwrap();
@@ -377,14 +380,43 @@ mod tests {
             for codec in [Codec::Plain, Codec::Lz4] {
                 let frame = encode(&batch, codec);
                 assert_eq!(frame.rejects.is_empty(), batch.rejects.is_empty());
-                let header = frame.header();
-                let again =
-                    Frame::from_parts(header.as_bytes(), frame.rows.clone(), frame.rejects.clone());
+                let header = frame.header(&KEY);
+                let again = Frame::from_parts(
+                    header.as_bytes(),
+                    frame.rows.clone(),
+                    frame.rejects.clone(),
+                    Some(&KEY),
+                );
                 let again = again.unwrap();
                 assert_eq!(again, frame);
                 assert_eq!(decode(&again, &datasets).unwrap(), batch);
             }
         }
+    }
+
+    #[test]
+    fn a_frame_without_the_key_is_refused() {
+        let frame = encode(&batch(&datasets(), 3, 2), Codec::Plain);
+        let other_key = FrameKey::new([8; FrameKey::BYTES]);
+        let provenance = frame.provenance();
+        let headers = [
+            frame.header(&other_key),
+            // Of the releases before the key: half as long, with another hash.
+            format!("{provenance}:{:032x}", 1),
+            format!("{provenance}:{:064x}", 1),
+            format!("{provenance}:"),
+            provenance.clone(),
+        ];
+        let read = |header: &str, key: &FrameKey| {
+            let (rows, rejects) = (frame.rows.clone(), frame.rejects.clone());
+            Frame::from_parts(header.as_bytes(), rows, rejects, Some(key))
+        };
+        for header in &headers {
+            let refused = read(header, &KEY);
+            assert!(matches!(refused, Err(FrameError::Damaged(_))), "{header}");
+        }
+        assert_eq!(read(&headers[0], &other_key).unwrap(), frame);
+        assert!(!format!("{KEY:?}").contains('7'));
     }
 
     #[test]
@@ -402,7 +434,7 @@ mod tests {
     #[test]
     fn a_header_is_text() {
         let frame = encode(&batch(&datasets(), 2, 2), Codec::Plain);
-        let header = frame.header();
+        let header = frame.header(&KEY);
         let expected = "vehicle_status:7f09098aaf6a01760340d5295912e479:3:\
                         30313233343536373839616263646566:5:2:";
         assert!(header.starts_with(expected), "{header}");
@@ -415,7 +447,10 @@ mod tests {
             ..frame
         };
         for other in [of_another_file, by_another_definition] {
-            assert_ne!(header.rsplit(':').next(), other.header().rsplit(':').next());
+            assert_ne!(
+                header.rsplit(':').next(),
+                other.header(&KEY).rsplit(':').next()
+            );
         }
     }
 
@@ -504,8 +539,10 @@ mod tests {
                     rejects: rejects.into(),
                     ..frame.clone()
                 };
-                let header = sent.header();
-                let frame = Frame::from_parts(header.as_bytes(), sent.rows, sent.rejects).unwrap();
+                let header = sent.header(&KEY);
+                let frame =
+                    Frame::from_parts(header.as_bytes(), sent.rows, sent.rejects, Some(&KEY))
+                        .unwrap();
                 tried += 1;
                 refused += usize::from(decode(&frame, &datasets).is_err());
             };
@@ -539,13 +576,13 @@ mod tests {
             cut_off in any::<bool>(),
         ) {
             let frame = encode(&batch(&datasets(), 6, 2), Codec::Lz4);
-            let (header, rows, rejects) = (frame.header(), &frame.rows, &frame.rejects);
+            let (header, rows, rejects) = (frame.header(&KEY), &frame.rows, &frame.rejects);
             let mut parts = [header.into_bytes(), rows.to_vec(), rejects.to_vec()];
             let damaged = &mut parts[part];
             let at = at.index(damaged.len());
             if cut_off { damaged.truncate(at) } else { damaged[at] ^= 1 << bit }
             let [header, rows, rejects] = parts;
-            match Frame::from_parts(&header, rows.into(), rejects.into()) {
+            match Frame::from_parts(&header, rows.into(), rejects.into(), Some(&KEY)) {
                 Err(FrameError::Damaged(_)) => {}
                 // The damage may turn the checksum into the same number in upper case or with a
                 // sign.
@@ -556,7 +593,7 @@ mod tests {
 
         #[test]
         fn any_header_is_read_without_a_panic(header in prop::collection::vec(any::<u8>(), 0..60)) {
-            prop_assert!(Frame::from_parts(&header, Bytes::new(), Bytes::new()).is_err());
+            prop_assert!(Frame::from_parts(&header, Bytes::new(), Bytes::new(), Some(&KEY)).is_err());
         }
     }
 }

@@ -1,0 +1,41 @@
+//! The checksum of a frame, and its key.
+
+use std::fmt;
+
+/// The checksum of a frame: a comparison takes the same time wherever two differ.
+pub(super) type Checksum = blake3::Hash;
+
+/// The key of the checksums: who does not have it can make no frame that is accepted. All processes
+/// of a ledger have the same one.
+#[derive(Clone, PartialEq, Eq)]
+pub struct FrameKey([u8; Self::BYTES]);
+
+impl FrameKey {
+    /// Length of a key, in bytes.
+    pub const BYTES: usize = blake3::KEY_LEN;
+
+    /// A key of these bytes, which have to be random and secret.
+    #[must_use]
+    pub const fn new(bytes: [u8; Self::BYTES]) -> Self {
+        Self(bytes)
+    }
+
+    pub(super) fn checksum(&self, provenance: &str, rows: &[u8], rejects: &[u8]) -> Checksum {
+        let mut hash = blake3::Hasher::new_keyed(&self.0);
+        // The lengths, so that the checksum differs if bytes move from one part to another.
+        for length in [provenance.len(), rows.len()] {
+            hash.update(&(length as u64).to_le_bytes());
+        }
+        hash.update(provenance.as_bytes());
+        hash.update(rows);
+        hash.update(rejects);
+        hash.finalize()
+    }
+}
+
+impl fmt::Debug for FrameKey {
+    /// Without the key.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FrameKey").finish_non_exhaustive()
+    }
+}
