@@ -170,8 +170,8 @@ pub struct Owner {
 pub struct Depth {
     /// Frames published and not acked.
     pub frames: u64,
-    /// Of these, those that workers have received.
+    /// How many of the frames workers have received.
     pub pending: u64,
-    /// Their weight in bytes. An estimate if the queue is in Redis.
+    /// The bytes of all frames. An estimate if the queue is in Redis.
     pub bytes: u64,
 }

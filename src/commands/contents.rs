@@ -50,7 +50,7 @@ impl<'a> Comparison<'a> {
     ) -> anyhow::Result<Self> {
         let file_no = file.entry.file_no;
         let Some(dataset) = database.loaded_by(file_no, &settings.datasets).await? else {
-            bail!("the ledger has no file {file_no} any more");
+            bail!("file {file_no} is no longer in the ledger");
         };
         let source = Source::open(settings, &dataset, file, None)
             .map_err(super::source::Unavailable::into_error)?;

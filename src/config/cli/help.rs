@@ -112,7 +112,8 @@ Examples:
   task_runner verify                      audit every stored file
   task_runner verify --json               JSON for programs
   task_runner verify --content            compare each row with its record
-  task_runner verify --content --file 17  the same for one file";
+  task_runner verify --content --file 17
+                                          compare the rows of one file";
 
 pub(super) const SUMMARY: &str = "\
 Examples:

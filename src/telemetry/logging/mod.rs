@@ -76,7 +76,7 @@ pub fn init(style: LogStyle, directives: &str) -> Result<(), BadDirectives> {
 pub fn set_directives(directives: &str) -> Result<(), BadDirectives> {
     let filter = filter(directives)?;
     if let Some(handle) = FILTER.get() {
-        // An error means that the process has no log any more.
+        // An error means that the log has ended.
         let _ = handle.reload(filter);
     }
     Ok(())
