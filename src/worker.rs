@@ -226,7 +226,11 @@ impl Worker {
         let rows = batches.iter().map(|batch| batch.rows.num_rows() as u64);
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
         telemetry::commit_took(began.elapsed(), rows.sum(), now.unwrap_or_default());
-        let is_ours = |batch: &&Batch| !committed.foreign.contains(&batch.file());
+        let waits = |file| committed.waiting.iter().any(|waiting| waiting.file == file);
+        let is_ours = |batch: &&Batch| {
+            let file = batch.file();
+            !committed.foreign.contains(&file) && !waits(file)
+        };
         let spans: Vec<Span> = batches
             .iter()
             .filter(is_ours)
@@ -247,10 +251,22 @@ impl Worker {
                  now"
             );
         }
+        // These frames are dropped. Ingest reads the reason in the ledger, puts the file aside for a
+        // while, and publishes them again.
+        for waiting in &committed.waiting {
+            let (file_no, reason) = (waiting.file.file_no, &waiting.reason);
+            tracing::warn!(
+                file_no,
+                reason,
+                "a file waits until its table takes its rows"
+            );
+        }
         // Rows that the database refused, now or at an earlier delivery, and rows of another ledger
         // must not enter the summary. It is unknown which rows these are, so the refresh reads the
         // files of this commit from the table.
-        let all_stored = committed.refused.is_empty() && committed.duplicates + foreign == 0;
+        let all_stored = committed.refused.is_empty()
+            && committed.waiting.is_empty()
+            && committed.duplicates + foreign == 0;
         if let Some(summaries) = summaries.filter(|_| all_stored) {
             summaries.add(batches);
             summaries.relieve(dataset, stop).await?;

@@ -148,6 +148,10 @@ impl Sink for Discard {
         Ok(registered)
     }
 
+    async fn waiting(&self, _: &[u32]) -> Result<Vec<(u32, String)>, Fault> {
+        Ok(Vec::new())
+    }
+
     async fn commit(&self, batches: &[Batch]) -> Result<Committed, Fault> {
         let mut committed = Committed::default();
         for batch in batches {

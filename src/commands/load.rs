@@ -286,7 +286,8 @@ fn outcome_of(tally: &Tally, max_rejects: Option<u64>) -> Outcome {
     }
     if number(&tally.left) > 0 {
         eprintln!(
-            "some files are incomplete or still being written; run it again when they are finished"
+            "some files are incomplete, still being written, or wait for their table, as the log says; \
+             run it again when that is over"
         );
         return Outcome::Stopped;
     }

@@ -12,6 +12,7 @@ use parking_lot::{Mutex, RwLock};
 use super::directories::Directories;
 use super::distinct::check_distinct;
 use super::free::FreeRoom;
+use super::held::Held;
 use super::lock::Lock;
 use super::markers::Markers;
 use super::moving::clear_up;
@@ -41,6 +42,8 @@ pub struct Inbox {
     markers: RwLock<Markers>,
     /// The stamps of files that were read and are incomplete.
     pub(super) incomplete: Mutex<HashMap<OsString, Stamp>>,
+    /// Files whose rows their table did not take.
+    pub(super) held: Mutex<Held>,
     _lock: Lock,
 }
 
@@ -77,6 +80,7 @@ impl Inbox {
             patience: RwLock::new(patience),
             markers: RwLock::default(),
             incomplete: Mutex::default(),
+            held: Mutex::default(),
             _lock: lock,
         })
     }

@@ -8,6 +8,7 @@ use super::claim::Claimed;
 use super::directories::Directories;
 use super::moving::{move_content_into, move_into, move_with_reason};
 use super::open::Inbox;
+use super::waiting::WaitReason;
 use crate::batch::ContentHash;
 
 impl Inbox {
@@ -32,18 +33,22 @@ impl Inbox {
         move_with_reason(&file.path, &self.directories.quarantine, &file.name, &text)
     }
 
-    /// Moves a claimed file back to inbound, where it waits until the rest arrives.
+    /// Moves a claimed file back to inbound, where it waits for the reason given.
     ///
     /// # Errors
     /// A system call fails. Then the file is still in work.
-    pub fn put_back(&self, file: &Claimed) -> io::Result<()> {
+    pub fn put_back(&self, file: &Claimed, reason: &WaitReason) -> io::Result<()> {
         // A file of an archive is not in work, and stays in its place.
         if file.path.parent() != Some(self.directories.work.as_path()) {
             return Ok(());
         }
         let path = move_into(&file.path, &self.directories.inbound, &file.name)?;
         let name = path.file_name().expect("a moved file has a name");
-        self.note_incomplete(name, &fs::metadata(&path)?);
+        let metadata = fs::metadata(&path)?;
+        match reason {
+            WaitReason::TableRefuses(reason) => self.held.lock().hold(name, &metadata, reason),
+            _ => self.note_incomplete(name, &metadata),
+        }
         Ok(())
     }
 }

@@ -92,14 +92,19 @@ impl Inbox {
             })
             .collect();
         self.forget_incomplete(&scan);
+        self.held.lock().forget(&self.directories.inbound);
         Ok(scan)
     }
 
     /// Why a file must wait. `None` if it need not. A file waits if it has a second name and
-    /// `one_name` is set, or if it was found incomplete, has not changed since, and may still grow.
+    /// `one_name` is set, if its table did not take its rows a moment ago, or if it was found
+    /// incomplete, has not changed since, and may still grow.
     fn must_wait(&self, name: &OsStr, metadata: &Metadata) -> Option<WaitReason> {
         if self.has_other_name(metadata) {
             return Some(WaitReason::OtherName);
+        }
+        if let Some(reason) = self.held.lock().reason(name, metadata) {
+            return Some(WaitReason::TableRefuses(reason));
         }
         let incomplete = self.incomplete.lock();
         let unchanged = incomplete

@@ -5,13 +5,14 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
 use std::io;
+use std::sync::Arc;
 
 /// Most waiting files that are named. People remove the common cause, so they need no more names.
 /// The names take a few kilobytes of a status that is requested every second.
 const NAMED_MAX: usize = 100;
 
 /// Most characters of an error. A file system may report an error text of any length.
-const DETAIL_CHARS_MAX: usize = 300;
+const DETAIL_CHARS_MAX: usize = 500;
 
 /// Why a file of inbound or work waits.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,11 +35,13 @@ pub enum WaitReason {
     ReadFailed(String),
     /// The file is in work, and the move out of work failed. Holds the error.
     MoveFailed(String),
+    /// Its table does not take its rows now, with what the database said and the next step.
+    TableRefuses(Arc<str>),
 }
 
 impl WaitReason {
     /// Every code.
-    pub const CODES: [&str; 9] = [
+    pub const CODES: [&str; 10] = [
         "other_name",
         "being_written",
         "just_written",
@@ -48,6 +51,7 @@ impl WaitReason {
         "claim_failed",
         "read_failed",
         "move_failed",
+        "table_refuses",
     ];
 
     /// The reason of a file whose claim failed.
@@ -72,6 +76,12 @@ impl WaitReason {
         Self::MoveFailed(detail(error))
     }
 
+    /// Why a file waits whose rows its table does not take.
+    #[must_use]
+    pub fn table_refuses(reason: impl fmt::Display) -> Self {
+        Self::TableRefuses(detail(reason).into())
+    }
+
     /// The reason as one word for programs, the same in status, metrics and the runbook.
     #[must_use]
     pub const fn code(&self) -> &'static str {
@@ -85,6 +95,7 @@ impl WaitReason {
             Self::ClaimFailed(_) => "claim_failed",
             Self::ReadFailed(_) => "read_failed",
             Self::MoveFailed(_) => "move_failed",
+            Self::TableRefuses(_) => "table_refuses",
         }
     }
 }
@@ -104,6 +115,7 @@ impl fmt::Display for WaitReason {
             Self::NotPermitted => "this user may not read or move it",
             Self::ClaimFailed(error) => return write!(f, "it cannot be claimed: {error}"),
             Self::ReadFailed(fault) => return f.write_str(fault),
+            Self::TableRefuses(reason) => return f.write_str(reason),
             Self::MoveFailed(error) => {
                 return write!(f, "it cannot be moved out of work: {error}");
             }
@@ -174,6 +186,7 @@ mod tests {
             WaitReason::claim_failed(&error()),
             WaitReason::read_failed(error()),
             WaitReason::move_failed(error()),
+            WaitReason::table_refuses("full"),
         ];
         let codes: Vec<&str> = reasons.iter().map(WaitReason::code).collect();
         assert_eq!(codes, WaitReason::CODES);

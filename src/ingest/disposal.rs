@@ -8,6 +8,7 @@ use tokio::sync::Notify;
 
 use super::item::Item;
 use crate::dataset::Dataset;
+use crate::inbox::WaitReason;
 
 /// How an item ended.
 #[derive(Debug, Clone)]
@@ -19,8 +20,8 @@ pub(super) enum Outcome {
     /// The file cannot be loaded and goes to quarantine. Holds the code of the reason, and its
     /// text.
     Quarantined(&'static str, Arc<str>),
-    /// The file is loaded later: it goes back to inbound.
-    Left,
+    /// The file is loaded later: it goes back to inbound. Holds the reason.
+    Left(WaitReason),
 }
 
 /// The directory that a file goes to.
@@ -36,7 +37,7 @@ impl Outcome {
         match self {
             Self::Settled | Self::Duplicate => Destination::History,
             Self::Quarantined(..) => Destination::Quarantine,
-            Self::Left => Destination::Inbound,
+            Self::Left(_) => Destination::Inbound,
         }
     }
 }

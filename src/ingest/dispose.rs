@@ -91,7 +91,7 @@ pub(super) async fn leave(
         item,
         file_no: None,
         dataset: None,
-        outcome: Outcome::Left,
+        outcome: Outcome::Left(reason.clone()),
     };
     dispose(shared, vec![left]).await
 }
@@ -202,7 +202,7 @@ fn move_file(disposal: &Disposal, inbox: &Inbox) -> io::Result<()> {
     let moved = match &disposal.outcome {
         Outcome::Settled | Outcome::Duplicate => inbox.to_history(file, read).map(drop),
         Outcome::Quarantined(_, reason) => inbox.to_quarantine(file, reason).map(drop),
-        Outcome::Left => inbox.put_back(file),
+        Outcome::Left(reason) => inbox.put_back(file, reason),
     };
     match moved {
         Err(error) if error.kind() == ErrorKind::NotFound => {
@@ -244,7 +244,7 @@ fn count(disposal: &Disposal, tally: &Tally) {
             telemetry::files_quarantined(code, 1);
             telemetry::file_settled(dataset, "quarantined");
         }
-        Outcome::Left => Tally::add(&tally.left, 1),
+        Outcome::Left(_) => Tally::add(&tally.left, 1),
     }
 }
 

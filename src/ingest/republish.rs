@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use super::flight::Flight;
 use super::job::{Job, missing_chunks};
 use super::shared::Shared;
-use super::withdraw::{note_unreadable, withdraw_changed, withdraw_gone};
+use super::withdraw::{note_unreadable, withdraw_changed, withdraw_gone, withdraw_waiting};
 use crate::content::{self, ContentError};
 use crate::retry::{GivenUp, until_ok};
 use crate::telemetry;
@@ -37,6 +37,12 @@ pub(super) async fn republish_lost(
 ) -> Result<(), GivenUp> {
     if still.is_empty() || shared.drain.is_cancelled() {
         return Ok(());
+    }
+    // Workers drop the frames of a file whose table does not take its rows.
+    let waiting = || shared.sink().waiting(still);
+    let waiting = until_ok("reading the ledger", &shared.stop, |_| {}, waiting).await?;
+    for (file_no, reason) in waiting {
+        withdraw_waiting(shared, file_no, &reason).await?;
     }
     // After a fault of the broker, nothing is known about the frames: settle asks again after its
     // interval.

@@ -1,8 +1,11 @@
-//! Takes a file out of its flight because it changed, was removed, or can no longer be read.
+//! Takes a file out of its flight because it changed, was removed, can no longer be read, or waits
+//! until its table takes its rows.
 
+use std::iter;
 use std::sync::Arc;
 
-use super::dispose::quarantine;
+use super::disposal::{Disposal, Outcome};
+use super::dispose::{dispose, quarantine};
 use super::item::{BadFile, Item, ItemOrigin};
 use super::read::{DEVICE_ATTEMPTS, is_device_error};
 use super::reason::QuarantineReason;
@@ -11,6 +14,7 @@ use super::tally::Tally;
 use crate::batch::ContentHash;
 use crate::content::ContentError;
 use crate::dataset::Dataset;
+use crate::inbox::WaitReason;
 use crate::retry::GivenUp;
 
 /// Records that a file cannot be read now. Quarantines it after the device has failed to read it
@@ -83,6 +87,33 @@ pub(super) fn withdraw_gone(shared: &Shared, file_no: u32) {
         tracing::error!(file = ?item.file.path, "was removed while it was loaded; bring it again");
         Tally::add(&shared.tally().left, 1);
     }
+}
+
+/// Takes a file and its copies out of their flight, since its table does not take its rows: they go
+/// back to inbound, and are tried again from there. A file of an archive stays where it is.
+pub(super) async fn withdraw_waiting(
+    shared: &Arc<Shared>,
+    file_no: u32,
+    reason: &str,
+) -> Result<(), GivenUp> {
+    let _in_progress = shared.disposals.begin();
+    let Some(flight) = shared.flights().remove(&file_no) else {
+        return Ok(());
+    };
+    Tally::add(&shared.tally().bytes_done, flight.bytes_left());
+    let reason = WaitReason::table_refuses(reason);
+    let (dataset, code) = (flight.dataset, reason.code());
+    let disposal = |item: Item| {
+        tracing::warn!(file = ?item.file.path, file_no, code, %reason, "is left for later");
+        Disposal {
+            item,
+            file_no: Some(file_no),
+            dataset: Some(dataset.clone()),
+            outcome: Outcome::Left(reason.clone()),
+        }
+    };
+    let all = iter::once(flight.first).chain(flight.copies);
+    dispose(shared, all.map(disposal).collect()).await
 }
 
 /// The rest of a flight that has lost its first file.

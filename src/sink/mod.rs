@@ -117,13 +117,19 @@ pub trait Sink: Send + Sync {
     /// Stores nothing of a batch if the ledger does not have its file with this number, this hash
     /// and this definition.
     ///
-    /// After an error, either nothing or everything of the call is stored; which of the two is
-    /// unknown.
+    /// Stores nothing of a batch if the table does not take its rows for a reason that is not in a
+    /// row, such as a missing partition. The ledger holds the reason until the file is registered
+    /// again ([`waiting`](Self::waiting)).
+    ///
+    /// After an error, each batch is stored as a whole or not at all; which of the two is unknown.
     async fn commit(&self, batches: &[Batch]) -> Result<Committed, Fault>;
 
     /// The stored ordinals of these files: for each file, in the order of `file_nos`, disjoint
     /// ascending ranges. A settled file is covered from 0 to its number of records.
     async fn coverage(&self, file_nos: &[u32]) -> Result<Vec<Vec<Range<u64>>>, Fault>;
+
+    /// The files among these that wait until the table takes their rows, each with the reason.
+    async fn waiting(&self, file_nos: &[u32]) -> Result<Vec<(u32, String)>, Fault>;
 
     /// Settles those files whose ledger entries cover all of their records: replaces the entries by
     /// the state and the number of rejects in `ingest_files`. A settled file does not change.
@@ -229,8 +235,30 @@ pub struct Committed {
     pub duplicates: u64,
     /// The code of each row that became a reject in this call.
     pub refused: Vec<RejectCode>,
+    /// The files of batches that were left out, because the table does not take their rows now.
+    pub waiting: Vec<WaitingFile>,
     /// The files of batches that were left out, because the ledger does not have the file.
     pub foreign: Vec<SourceFile>,
+}
+
+impl Committed {
+    /// Adds what another commit did.
+    fn add(&mut self, other: Self) {
+        self.rows += other.rows;
+        self.duplicates += other.duplicates;
+        self.refused.extend(other.refused);
+        self.waiting.extend(other.waiting);
+        self.foreign.extend(other.foreign);
+    }
+}
+
+/// A file whose rows the table does not take now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WaitingFile {
+    /// The file.
+    pub file: SourceFile,
+    /// What the database said, and what the operator has to do.
+    pub reason: String,
 }
 
 /// A settled file.

@@ -223,7 +223,8 @@ pub struct WaitingFile {
     /// Why the file waits, for people.
     pub why: String,
     /// Why the file waits, in one word: `other_name`, `being_written`, `just_written`,
-    /// `incomplete`, `gone`, `not_permitted`, `claim_failed`, `read_failed` or `move_failed`.
+    /// `incomplete`, `gone`, `not_permitted`, `claim_failed`, `read_failed`, `move_failed` or
+    /// `table_refuses`.
     #[serde(default)]
     pub code: String,
     /// Seconds that the file has waited for this reason.

@@ -3,10 +3,11 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::support::Pair;
+use crate::support::{Pair, Service, free_addr, names, page, until};
 
 /// A dataset with a column of each type, some of them filled by a pointer.
 const SETTINGS: &str = r#"
@@ -440,4 +441,74 @@ async fn a_replay_says_what_it_needs() {
     let said = replay_edited(&pair, 0, |line| line["raw"] = trip("").into());
     assert!(said.starts_with("1 stored"), "{said}");
     assert!(Path::new(&pair.at("history")).exists());
+}
+
+/// A file whose rows have no partition waits in inbound and is named; the others are stored, in one
+/// commit with it or after it. Once the table has the partition, the service goes on by itself.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_waits_for_its_table_and_goes_on_by_itself() {
+    for name in ["memory+mysql", "redis+mysql", "memory+mysql9"] {
+        let pair = Pair::new(name).await;
+        fs::write(pair.at("lemonade.toml"), SETTINGS).unwrap();
+        pair.expect(0, &["migrate"]);
+        let partition = "ALTER TABLE trips DROP PRIMARY KEY, ADD PRIMARY KEY (id, started) PARTITION \
+                         BY RANGE COLUMNS (started) (PARTITION p_march VALUES LESS THAN \
+                         ('2026-04-01'))";
+        pair.query(partition).await;
+        let april = trip("").replace("2026-03", "2026-04");
+        let other = |number: usize| format!("{}\n", trip(&format!(",\"count\":{number}")));
+        put(
+            &pair,
+            "trips_april.ndjson",
+            format!("{}\n{april}\n", trip("")),
+        );
+        for number in 0..20 {
+            put(&pair, &format!("trips_{number}.ndjson"), other(number));
+        }
+        // A load ends, and says that it has left the file.
+        let output = pair.run(&["load"]);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(75), "{said}");
+        assert!(said.contains("wait for their table"), "{said}");
+        assert!(said.contains("ALTER TABLE"), "{said}");
+        assert_eq!(names(&pair.at("inbound")), ["trips_april.ndjson"]);
+        assert_eq!(names(&pair.at("history")).len(), 20);
+        let listed = pair.expect(0, &["files", "list", "--state", "pending"]);
+        assert!(listed.contains("ERROR 1526 "), "{listed}");
+
+        let addr = free_addr();
+        let _service = Service::start_with_http(&pair, &[], &addr);
+        put(&pair, "trips_late.ndjson", other(20));
+        let limit = Duration::from_secs(30);
+        let mut waiting = Value::Null;
+        until("the file is named as waiting", limit, async || {
+            let Some((200, status)) = page(&addr, "/api/status") else {
+                return false;
+            };
+            let status: Value = serde_json::from_str(&status).unwrap();
+            waiting = status["files"]["waiting"][0].clone();
+            waiting["code"] == "table_refuses"
+        })
+        .await;
+        assert_eq!(waiting["name"], "trips_april.ndjson");
+        let reason = waiting["why"].as_str().unwrap();
+        let statement = &reason[reason.find("ALTER TABLE").unwrap()..];
+        let settled = async || pair.number("SELECT COUNT(*) FROM trips").await;
+        until("the others go on", limit, async || settled().await == 21).await;
+        assert_eq!(pair.number("SELECT COUNT(*) FROM ingest_rejects").await, 0);
+
+        pair.query(statement).await;
+        until("the file goes on", limit, async || settled().await == 23).await;
+        let history = pair.at("history");
+        until("the file is in history", limit, async || {
+            names(&history).len() == 22
+        })
+        .await;
+        pair.expect(0, &["verify"]);
+        assert_eq!(
+            pair.number("SELECT COUNT(*) FROM ingest_files WHERE reason IS NOT NULL")
+                .await,
+            0
+        );
+    }
 }

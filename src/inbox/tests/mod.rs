@@ -229,7 +229,10 @@ fn a_file_that_was_put_back_waits() {
     let place = place(Duration::from_secs(3600));
     place.put("a.json", b"[[1]");
     let file = place.claim_all().remove(0);
-    place.inbox.put_back(&file).unwrap();
+    place
+        .inbox
+        .put_back(&file, &WaitReason::Incomplete)
+        .unwrap();
     assert!(place.claim_all().is_empty());
     assert_eq!(names(&place.inbox.directories.inbound), ["a.json"]);
 }

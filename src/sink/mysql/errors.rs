@@ -20,6 +20,9 @@ pub(super) enum Class {
     Duplicate,
     /// The server refuses the values of a row: halve the statement until the row is found.
     Data,
+    /// The table does not take rows, or these rows, whatever their values: their files wait until an
+    /// operator has changed it.
+    Table(TableFault),
     /// Transient; the connection is usable after a ROLLBACK.
     Retry,
     /// Transient, on a new connection: this one is broken, or its server is no longer the primary.
@@ -28,6 +31,25 @@ pub(super) enum Class {
     LocalRefused,
     /// Fatal. Holds the next step.
     Fatal(&'static str),
+}
+
+/// Why a table does not take rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum TableFault {
+    /// It has no partition for a value.
+    NoPartition,
+    /// It is full.
+    Full,
+    /// It is read-only.
+    ReadOnly,
+    /// It is damaged, or has to be rebuilt.
+    Damaged,
+    /// Its tablespace is missing, discarded, or unknown to the engine.
+    NoTablespace,
+    /// What its trigger or view names does not exist or does not allow the row.
+    Dependent,
+    /// It is on another server, which does not answer or does not know it.
+    Remote,
 }
 
 const RIGHTS: &str = "check the user, the password and the rights in the database URL: it needs \
@@ -54,17 +76,16 @@ pub(super) fn classify(code: u16, state: &str) -> Class {
         // Duplicate entry: the two numbers of this error.
         1062 | 1586 => Class::Duplicate,
         // Bad values, some with a state that does not show it: out of range and truncated (1264,
-        // 1265, 1292, 1366, 1406), NULL (1048), larger than max_allowed_packet (1153, 1301), no
-        // partition (1526), check (3819, and 4025 in MariaDB), JSON (3140, 3141, 3143), view
-        // (1369), row too long for its page (1118), character set (1300, 3854), foreign key (1216,
-        // 1452).
+        // 1265, 1292, 1366, 1406), NULL (1048), larger than max_allowed_packet (1153, 1301), check
+        // (3819, and 4025 in MariaDB), JSON (3140, 3141, 3143), view (1369), row too long for its
+        // page (1118), character set (1300, 3854), foreign key (1216, 1452).
         1048 | 1118 | 1153 | 1216 | 1264 | 1265 | 1292 | 1300 | 1301 | 1366 | 1369 | 1406
-        | 1452 | 1526 | 3140 | 3141 | 3143 | 3819 | 3854 | 4025 => Class::Data,
+        | 1452 | 3140 | 3141 | 3143 | 3819 | 3854 | 4025 => Class::Data,
         // Lock wait and deadlock, row changed since it was read (1020, MariaDB), statement killed
         // or too slow (1317, 3024, 1969 of MariaDB), too many transactions (1637), certification
-        // (3101); disk, memory or table space full, or an I/O error of the server.
+        // (3101); disk or memory full, or an I/O error of the server.
         1020 | 1205 | 1213 | 1317 | 1637 | 1969 | 3024 | 3101 | 1021 | 1030 | 1037 | 1038
-        | 1041 | 1114 | 1135 | 1180 => Class::Retry,
+        | 1041 | 1135 | 1180 => Class::Retry,
         // The connection or the server ends, is full, or is not the primary: shutdown (1053),
         // network (1152, 1158 to 1161, 1184, 1927, 2006, 2013, 4031), killed (3169), too many
         // connections (1040, 1129, 1203, 1226), read only (1290, 1792, 1836, 3100), no quorum
@@ -87,6 +108,24 @@ pub(super) fn classify(code: u16, state: &str) -> Class {
         | 3100
         | 3169
         | 4031 => Class::Reconnect,
+        // No partition, or not one of those that a view selects.
+        1526 | 1748 => Class::Table(TableFault::NoPartition),
+        1114 => Class::Table(TableFault::Full),
+        // The table, or its schema in MySQL (3989).
+        1036 | 3989 => Class::Table(TableFault::ReadOnly),
+        // Incorrect information in its file (1033), index (1034, 1712, 1817), old index (1035),
+        // crashed (1194, 1195), to be rebuilt (1707), corrupt (1877).
+        1033 | 1034 | 1035 | 1194 | 1195 | 1707 | 1712 | 1817 | 1877 => {
+            Class::Table(TableFault::Damaged)
+        }
+        // Missing (1812), discarded (1814), not known to the storage engine (1932).
+        1812 | 1814 | 1932 => Class::Table(TableFault::NoTablespace),
+        // A view that takes no rows (1288, 1471) or names what does not exist (1356); a function or
+        // procedure (1305) or a definer (1449) that does not exist; a trigger that commits (1422) or
+        // changes its own table (1442).
+        1288 | 1305 | 1356 | 1422 | 1442 | 1449 | 1471 => Class::Table(TableFault::Dependent),
+        // FEDERATED and the like (1429 to 1431), and an engine that takes no rows (1031).
+        1031 | 1429..=1431 => Class::Table(TableFault::Remote),
         1148 | 3948 | 4166 => Class::LocalRefused,
         1044 | 1045 | 1142 | 1143 | 1227 | 1370 | 1698 | 3118 | 3159 => Class::Fatal(RIGHTS),
         1820 | 1862 => Class::Fatal("set a new database password: the old one has expired"),
@@ -224,7 +263,8 @@ impl Failure {
             return counted(fault);
         }
         counted(match self.class() {
-            Class::Retry | Class::Reconnect | Class::LocalRefused => {
+            // Of a table of the ledger, or one that a command reads: a commit handles the others.
+            Class::Table(_) | Class::Retry | Class::Reconnect | Class::LocalRefused => {
                 Fault::transient(Origin::Sink, doing, self)
             }
             Class::Fatal(next_step) => {
@@ -257,9 +297,7 @@ mod tests {
             (&[1644], "45000", |class| class == Class::Data),
             (&[1690], "22003", |class| class == Class::Data),
             (
-                &[
-                    1205, 1213, 1317, 3024, 1969, 1114, 1021, 1030, 1180, 3101, 1020,
-                ],
+                &[1205, 1213, 1317, 3024, 1969, 1021, 1030, 1180, 3101, 1020],
                 "HY000",
                 |class| class == Class::Retry,
             ),
@@ -274,6 +312,13 @@ mod tests {
             (&[9999], "HY000", |class| class == Class::Retry),
             (&[9999], "", |class| class == Class::Retry),
             (&[1148, 3948], "42000", |class| class == Class::LocalRefused),
+            (
+                &[
+                    1114, 1526, 1036, 1194, 1195, 1034, 1814, 1812, 1449, 1356, 1305,
+                ],
+                "42000",
+                |class| matches!(class, Class::Table(_)),
+            ),
         ];
         for (codes, state, expected) in cases {
             for code in *codes {

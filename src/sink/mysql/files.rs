@@ -42,6 +42,8 @@ struct Entered {
     /// `None` for a file of an earlier release, or without a dataset.
     definition: Option<Fingerprint>,
     path: Option<Vec<u8>>,
+    /// Whether it has a reason. If it is pending, that is why it waits.
+    waits: bool,
 }
 
 impl Entered {
@@ -109,12 +111,16 @@ pub(super) async fn register(
                     records: file.records,
                     definition: file.definition,
                     path: path_bytes(file).map(<[u8]>::to_vec),
+                    waits: false,
                 };
                 EarlierState::New
             }
             FileState::Pending if !like => EarlierState::OtherDefinition,
             FileState::Pending if fresh.remove(&key(file)) => EarlierState::New,
             FileState::Pending => {
+                if entered.waits {
+                    end_wait(session, file_no).await?;
+                }
                 if entered.definition.is_none() && file.definition.is_some() {
                     note_definition(session, file_no, file).await?;
                     entered.definition = file.definition;
@@ -160,6 +166,7 @@ async fn look_up(
         u32,
         Option<Vec<u8>>,
         Option<Vec<u8>>,
+        bool,
     );
     let mut hashes: Vec<ContentHash> = hashes.collect();
     hashes.sort_unstable();
@@ -169,8 +176,8 @@ async fn look_up(
     }
     for hashes in hashes.chunks(FILES_PER_STATEMENT) {
         let mut sql = String::from(
-            "SELECT hash, file_no, state, dataset, records, definition, path FROM ingest_files WHERE \
-             hash IN (",
+            "SELECT hash, file_no, state, dataset, records, definition, path, reason IS NOT NULL FROM \
+             ingest_files WHERE hash IN (",
         );
         for (at, hash) in hashes.iter().enumerate() {
             let comma = if at == 0 { "" } else { "," };
@@ -179,7 +186,7 @@ async fn look_up(
         }
         sql.push(')');
         for row in session.rows::<Found>(&sql).await? {
-            let (hash, file_no, state, dataset, records, definition, path) = row;
+            let (hash, file_no, state, dataset, records, definition, path, waits) = row;
             let entered = Entered {
                 file_no,
                 state: file_state(&state)?,
@@ -187,6 +194,7 @@ async fn look_up(
                 records,
                 definition: definition.map(|bytes| Fingerprint::from_bytes(identity(bytes))),
                 path,
+                waits,
             };
             known.entry(identity(hash)).or_default().push(entered);
         }
@@ -231,6 +239,31 @@ fn definition(file: &NewFile) -> Value {
     file.definition
         .map(|definition| definition.to_bytes().to_vec())
         .into()
+}
+
+/// Ends the wait of a file that is tried again. If the table does not take its rows now, the commit
+/// writes the reason again.
+async fn end_wait(session: &mut Session, file_no: u32) -> Result<(), Failure> {
+    let sql = format!(
+        "UPDATE ingest_files SET reason = NULL WHERE file_no = {file_no} AND state = 'pending'"
+    );
+    session.run(&sql).await.map(drop)
+}
+
+/// See [`Sink::waiting`](crate::sink::Sink::waiting).
+pub(super) async fn waiting(
+    session: &mut Session,
+    file_nos: &[u32],
+) -> Result<Vec<(u32, String)>, Failure> {
+    if file_nos.is_empty() {
+        return Ok(Vec::new());
+    }
+    let sql = format!(
+        "SELECT file_no, reason FROM ingest_files WHERE file_no IN ({}) AND state = 'pending' AND \
+         reason IS NOT NULL",
+        list(file_nos)
+    );
+    session.rows(&sql).await
 }
 
 /// Records the current path of a file of an archive, which was moved or copied.

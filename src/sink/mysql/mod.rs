@@ -112,6 +112,11 @@ impl Sink for MysqlSink {
         self.control.on_session(READING_LEDGER, work).await
     }
 
+    async fn waiting(&self, file_nos: &[u32]) -> Result<Vec<(u32, String)>, Fault> {
+        let work = async |session: &mut Session| files::waiting(session, file_nos).await;
+        self.control.on_session(READING_LEDGER, work).await
+    }
+
     async fn settle(&self, file_nos: &[u32]) -> Result<Vec<Settled>, Fault> {
         let work = async |session: &mut Session| files::settle(session, file_nos).await;
         self.control.on_session("settling files", work).await

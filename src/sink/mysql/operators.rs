@@ -417,7 +417,7 @@ async fn insert(session: &mut Session, record: &Batch) -> Result<Replayed, Failu
                 let code = RejectCode::DuplicateKeyInTable;
                 Ok(Replayed::refused(code, Some(&failure)))
             }
-            Class::Data => Ok(Replayed::refused(
+            Class::Data | Class::Table(_) => Ok(Replayed::refused(
                 RejectCode::RefusedByDatabase,
                 Some(&failure),
             )),

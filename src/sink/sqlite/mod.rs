@@ -199,6 +199,11 @@ impl Sink for SqliteSink {
         .await
     }
 
+    /// None: SQLite takes the rows of every table or of none.
+    async fn waiting(&self, _file_nos: &[u32]) -> Result<Vec<(u32, String)>, Fault> {
+        Ok(Vec::new())
+    }
+
     async fn settle(&self, file_nos: &[u32]) -> Result<Vec<Settled>, Fault> {
         let file_nos = file_nos.to_vec();
         self.transact("settling files", move |db| files::settle(db, &file_nos))

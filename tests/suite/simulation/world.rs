@@ -17,7 +17,12 @@ use lemonade_task::dataset::{Datasets, Fingerprint};
 use lemonade_task::fault::{Fault, Origin};
 use lemonade_task::finding::Finding;
 use lemonade_task::frame::{Codec, Frame};
-use lemonade_task::sink::{Committed, EarlierState, NewFile, Registered, Settled, Sink};
+use lemonade_task::sink::{
+    Committed, EarlierState, NewFile, Registered, Settled, Sink, WaitingFile,
+};
+
+/// Why a table does not take the rows of a file.
+const REASON: &str = "the table is full";
 
 /// A small random number generator that repeats for a seed (splitmix64).
 #[derive(Clone)]
@@ -84,6 +89,8 @@ pub struct Database {
     pub rows: BTreeMap<u64, String>,
     pub rejects: BTreeMap<(u32, u32), RejectCode>,
     pub frames: BTreeSet<Span>,
+    /// The files whose rows the table did not take.
+    pub waiting: BTreeSet<u32>,
 }
 
 pub struct Entry {
@@ -415,6 +422,7 @@ impl Sink for SimSink {
                     (_, Some(found)) => found,
                     (_, None) => unreachable!("a file that is not found is new"),
                 };
+                database.waiting.remove(&file_no);
                 registered.push(Registered { file_no, earlier });
             }
             registered
@@ -426,6 +434,19 @@ impl Sink for SimSink {
         self.call().await?;
         let mut committed = Committed::default();
         for batch in batches {
+            if self.0.chance("a table refuses a file", 40) {
+                self.0
+                    .database
+                    .lock()
+                    .unwrap()
+                    .waiting
+                    .insert(batch.span.file_no);
+                committed.waiting.push(WaitingFile {
+                    file: batch.file(),
+                    reason: REASON.to_owned(),
+                });
+                continue;
+            }
             let one = self.store(batch);
             committed.rows += one.rows;
             committed.duplicates += one.duplicates;
@@ -456,6 +477,19 @@ impl Sink for SimSink {
             coverage::union(spans.map(|span| span.ordinals()))
         };
         Ok(file_nos.iter().map(of).collect())
+    }
+
+    async fn waiting(&self, file_nos: &[u32]) -> Result<Vec<(u32, String)>, Fault> {
+        self.call().await?;
+        let database = self.0.database.lock().unwrap();
+        let waits = |file_no: &&u32| {
+            let is_pending = database.files[file_no].state == "pending";
+            is_pending && database.waiting.contains(file_no)
+        };
+        let waiting = file_nos.iter().filter(waits);
+        Ok(waiting
+            .map(|file_no| (*file_no, REASON.to_owned()))
+            .collect())
     }
 
     async fn settle(&self, file_nos: &[u32]) -> Result<Vec<Settled>, Fault> {

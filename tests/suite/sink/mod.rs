@@ -19,6 +19,7 @@ mod misfits;
 mod schema;
 mod summary;
 mod taken;
+mod waits;
 mod workers;
 
 use fixture::{Fixture, Target};
@@ -141,6 +142,8 @@ async fn conformance(target: Target) {
     rows::another_unique_key_makes_a_reject(target).await;
     taken::a_row_of_another_writer_costs_no_record(target).await;
     taken::a_row_is_taken_for_a_record_only_if_all_values_are_equal(target).await;
+    waits::files_without_a_partition_wait_and_the_others_are_stored(target).await;
+    waits::a_table_that_takes_no_rows_makes_its_files_wait(target).await;
     rows::large_rows_are_stored_or_refused(target).await;
     rows::a_lost_connection_is_transient(target).await;
 

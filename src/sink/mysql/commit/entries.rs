@@ -178,8 +178,8 @@ impl Transaction<'_> {
         let settled = self
             .session
             .run(&format!(
-                "UPDATE ingest_files f SET rejects = {counts}, state = 'settled', settled_at = \
-                 UTC_TIMESTAMP(6) WHERE file_no IN ({}) AND state = 'pending' AND {counts} = (SELECT \
+                "UPDATE ingest_files f SET rejects = {counts}, state = 'settled', reason = NULL, \
+                 settled_at = UTC_TIMESTAMP(6) WHERE file_no IN ({}) AND state = 'pending' AND {counts} = (SELECT \
                  COUNT(*) FROM ingest_rejects r WHERE r.file_no = f.file_no)",
                 list(&whole)
             ))

@@ -12,8 +12,9 @@
 //! reject.
 //!
 //! In 2 and 3, a statement whose values the database refuses is halved until the row is found,
-//! which becomes a reject with the same id. After any other error, the transaction is rolled back,
-//! and the caller calls again.
+//! which becomes a reject with the same id. If the table does not take rows for a reason that is not
+//! in the row, the batches are committed in halves, and a batch that is refused alone is left out:
+//! its file waits. After any other error, the transaction is rolled back, and the caller calls again.
 //!
 //! Only the idempotent form finds batches of files that this ledger does not have. The other
 //! strategies lead to it, since no ledger entry can be written for such a batch. These batches are
@@ -27,7 +28,7 @@ use crate::batch::Batch;
 use crate::sink::Committed;
 use crate::sink::cells::{Rows, by_dataset};
 
-use super::errors::Failure;
+use super::errors::{Class, Failure, TableFault};
 use super::session::Session;
 
 pub(super) use compare::{Found, compare, differing};
@@ -39,10 +40,39 @@ mod compare;
 mod entries;
 mod rows;
 mod transaction;
+mod waits;
+
+/// Commits batches, and leaves out those that a table does not take now; see
+/// [`Sink::commit`](crate::sink::Sink::commit).
+pub(super) async fn commit(
+    session: &mut Session,
+    batches: &[Batch],
+    rows_per_statement: usize,
+) -> Result<Committed, Failure> {
+    let failure = match commit_all(session, batches, rows_per_statement).await {
+        Err(failure) => failure,
+        committed => return committed,
+    };
+    let Class::Table(fault) = failure.class() else {
+        return Err(failure);
+    };
+    session.rollback().await?;
+    if fault == TableFault::Full && waits::is_disk_full(session, batches).await? {
+        return Err(failure);
+    }
+    if let [batch] = batches {
+        return waits::leave_out(session, batch, fault, &failure).await;
+    }
+    // Halves, until each batch that is refused is alone: the table may take the others.
+    let (first, second) = batches.split_at(batches.len() / 2);
+    let mut committed = Box::pin(commit(session, first, rows_per_statement)).await?;
+    committed.add(Box::pin(commit(session, second, rows_per_statement)).await?);
+    Ok(committed)
+}
 
 /// Commits batches with the fastest strategy that the server supports, and falls back to the next
-/// one if it fails. See [`Sink::commit`](crate::sink::Sink::commit).
-pub(super) async fn commit(
+/// one if it fails.
+async fn commit_all(
     session: &mut Session,
     batches: &[Batch],
     rows_per_statement: usize,

@@ -1,0 +1,123 @@
+//! Files that are back in inbound because their table does not take their rows: each is tried again
+//! after a pause, which doubles.
+
+use std::collections::HashMap;
+use std::ffi::{OsStr, OsString};
+use std::fs::Metadata;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::content::{Stamp, stamp};
+
+/// The first pause and the longest. Each try reads the file and sends its rows to the database, so
+/// shorter ones would burden it. After a longer one, a table that was changed would wait in vain.
+const PAUSE: [Duration; 2] = [Duration::from_secs(5), Duration::from_secs(120)];
+
+/// Most files whose reason is kept. A reason has at most some hundred bytes; the ledger has all.
+const REASONS_MAX: usize = 1_000;
+
+/// The reason of the other files.
+const REASON_IN_LEDGER: &str =
+    "its table does not take it; `task_runner files list` has the reason";
+
+/// The files that are held.
+#[derive(Debug, Default)]
+pub(super) struct Held(HashMap<OsString, HeldFile>);
+
+#[derive(Debug)]
+struct HeldFile {
+    stamp: Stamp,
+    until: Instant,
+    pause: Duration,
+    reason: Arc<str>,
+}
+
+impl Held {
+    /// Holds a file of inbound for a pause, twice as long as the last one.
+    pub(super) fn hold(&mut self, name: &OsStr, metadata: &Metadata, reason: &Arc<str>) {
+        let stamp = stamp(metadata);
+        let last = self.0.get(name).filter(|file| file.stamp == stamp);
+        let pause = last.map_or(PAUSE[0], |file| PAUSE[1].min(file.pause * 2));
+        let reason = if self.0.len() < REASONS_MAX {
+            reason.clone()
+        } else {
+            REASON_IN_LEDGER.into()
+        };
+        let file = HeldFile {
+            stamp,
+            until: Instant::now() + pause,
+            pause,
+            reason,
+        };
+        self.0.insert(name.to_owned(), file);
+    }
+
+    /// Why a file is held. `None` if it is not held, or has changed since.
+    pub(super) fn reason(&self, name: &OsStr, metadata: &Metadata) -> Option<Arc<str>> {
+        let file = self.0.get(name)?;
+        let is_held = file.stamp == stamp(metadata) && Instant::now() < file.until;
+        is_held.then(|| file.reason.clone())
+    }
+
+    /// Forgets files that left inbound and were not held again for the longest pause: they are stored
+    /// or were removed.
+    pub(super) fn forget(&mut self, inbound: &Path) {
+        let now = Instant::now();
+        self.0.retain(|name, file| {
+            now < file.until + PAUSE[1] || inbound.join(name).symlink_metadata().is_ok()
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn the_pause_doubles_until_the_file_changes_or_is_forgotten() {
+        let dir = tempfile::tempdir().unwrap();
+        let (name, path) = (OsStr::new("file"), dir.path().join("file"));
+        std::fs::write(&path, "1").unwrap();
+        let metadata = std::fs::metadata(&path).unwrap();
+        let mut held = Held::default();
+        assert_eq!(held.reason(name, &metadata), None);
+        let full: Arc<str> = "full".into();
+        for seconds in [5, 10, 20, 40, 80, 120, 120] {
+            held.hold(name, &metadata, &full);
+            tokio::time::advance(Duration::from_millis(seconds * 1_000 - 1)).await;
+            let reason = held.reason(name, &metadata);
+            assert_eq!(reason, Some(full.clone()), "{seconds}");
+            tokio::time::advance(Duration::from_millis(1)).await;
+            assert_eq!(held.reason(name, &metadata), None, "{seconds}");
+            held.forget(Path::new("/none"));
+        }
+        tokio::time::advance(PAUSE[1]).await;
+        held.forget(dir.path());
+        assert_eq!(held.0.len(), 1);
+        std::fs::write(&path, "12").unwrap();
+        let changed = std::fs::metadata(&path).unwrap();
+        held.hold(name, &metadata, &full);
+        assert_eq!(held.reason(name, &changed), None);
+        held.hold(name, &changed, &full);
+        assert_eq!(held.0[name].pause, PAUSE[0]);
+        tokio::time::advance(PAUSE[0] + PAUSE[1]).await;
+        held.forget(Path::new("/none"));
+        assert!(held.0.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_reasons_of_many_files_are_in_the_ledger() {
+        let metadata = std::fs::metadata(".").unwrap();
+        let mut held = Held::default();
+        for number in 0..=REASONS_MAX {
+            let name = number.to_string();
+            held.hold(OsStr::new(&name), &metadata, &"full".into());
+        }
+        let reason = |number: usize| held.reason(OsStr::new(&number.to_string()), &metadata);
+        assert_eq!(reason(REASONS_MAX - 1).as_deref(), Some("full"));
+        assert_eq!(reason(REASONS_MAX).as_deref(), Some(REASON_IN_LEDGER));
+    }
+}

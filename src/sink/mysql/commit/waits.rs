@@ -1,0 +1,89 @@
+//! Batches that a table does not take now, for a reason that is not in the row: they are left out of
+//! the commit, and their files wait.
+
+use std::collections::BTreeSet;
+
+use crate::batch::Batch;
+use crate::sink::mysql::errors::{Failure, TableFault};
+use crate::sink::mysql::session::Session;
+use crate::sink::{Committed, WaitingFile};
+
+/// Most characters of a reason that the ledger holds: one of a server has a few hundred.
+const REASON_CHARS_MAX: usize = 1_000;
+
+/// Leaves a batch out, and writes into the ledger why its file waits.
+pub(super) async fn leave_out(
+    session: &mut Session,
+    batch: &Batch,
+    fault: TableFault,
+    failure: &Failure,
+) -> Result<Committed, Failure> {
+    let table = &batch.dataset.table;
+    let next_step = next_step(session, table, fault).await?;
+    let reason = format!("the table `{table}` does not take it: {failure}; {next_step}");
+    let reason: String = reason.chars().take(REASON_CHARS_MAX).collect();
+    let file = batch.file();
+    let sql =
+        "UPDATE ingest_files SET reason = ? WHERE file_no = ? AND hash = ? AND state = 'pending'";
+    let params = (&reason, file.file_no, file.hash.as_slice());
+    session.run_with(sql, params).await?;
+    Ok(Committed {
+        waiting: vec![WaitingFile { file, reason }],
+        ..Committed::default()
+    })
+}
+
+/// Whether a table is full because the disk is, as with the storage engine `InnoDB`. All tables are
+/// full then, so the commit is repeated.
+pub(super) async fn is_disk_full(
+    session: &mut Session,
+    batches: &[Batch],
+) -> Result<bool, Failure> {
+    let sql = "SELECT COUNT(*) FROM information_schema.TABLES WHERE TABLE_SCHEMA = DATABASE() AND \
+               TABLE_NAME = ? AND ENGINE = 'InnoDB'";
+    let tables: BTreeSet<&str> = batches.iter().map(|batch| &*batch.dataset.table).collect();
+    for table in tables {
+        let found: Vec<u64> = session.rows_with(sql, (table,)).await?;
+        if found != [0] {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// What an operator has to do.
+async fn next_step(
+    session: &mut Session,
+    table: &str,
+    fault: TableFault,
+) -> Result<String, Failure> {
+    Ok(match fault {
+        TableFault::NoPartition => no_partition(session, table).await?,
+        TableFault::Full => {
+            format!("make room in `{table}`, or raise its limit (MAX_ROWS, max_heap_table_size)")
+        }
+        TableFault::ReadOnly => format!("make `{table}` writable"),
+        TableFault::Damaged => format!("repair `{table}`, or restore it"),
+        TableFault::NoTablespace => format!("bring back the tablespace of `{table}`"),
+        TableFault::Dependent => format!("correct what `{table}` depends on: its trigger or view"),
+        TableFault::Remote => format!("bring back the server behind `{table}`"),
+    })
+}
+
+/// Values above the last partition fit into one for all others. A list of values does not tell which
+/// of them belong together.
+async fn no_partition(session: &mut Session, table: &str) -> Result<String, Failure> {
+    let sql = "SELECT PARTITION_METHOD, PARTITION_EXPRESSION FROM information_schema.PARTITIONS WHERE \
+               TABLE_SCHEMA = DATABASE() AND TABLE_NAME = ? AND PARTITION_METHOD IS NOT NULL LIMIT 1";
+    let found: Vec<(String, String)> = session.rows_with(sql, (table,)).await?;
+    let columns = match found.first() {
+        Some((method, _)) if method == "RANGE" => 1,
+        Some((method, columns)) if method == "RANGE COLUMNS" => columns.split(',').count(),
+        _ => return Ok(format!("add a partition for its values to `{table}`")),
+    };
+    Ok(format!(
+        "add a partition for its values, for example ALTER TABLE `{table}` ADD PARTITION (PARTITION \
+         p_later VALUES LESS THAN ({}))",
+        vec!["MAXVALUE"; columns].join(", ")
+    ))
+}

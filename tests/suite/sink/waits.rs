@@ -1,0 +1,217 @@
+//! Clauses about tables that do not take rows for a reason that is not in the row: the files wait, and
+//! their records are neither lost nor rejects.
+
+use lemonade_task::batch::row_id;
+use lemonade_task::sink::{Committed, EarlierState};
+use lemonade_task::timestamp;
+use mysql_async::prelude::Queryable as _;
+
+use super::fixture::{Fixture, SOME_TIME_US, Target, events, new_file};
+
+/// Events of this ordinal and later have no partition.
+const BOUNDARY: u32 = 100;
+
+/// Statements after which `vehicle_events` takes only events before the boundary, and whether the
+/// reason must offer a statement.
+fn partitions() -> [(String, bool); 4] {
+    let boundary = timestamp::text(SOME_TIME_US + i64::from(BOUNDARY));
+    let partition = |by: &str| {
+        format!(
+            "ALTER TABLE vehicle_events DROP PRIMARY KEY, ADD PRIMARY KEY (id, event_time, vehicle_id) \
+             PARTITION BY {by}"
+        )
+    };
+    let first = format!("(PARTITION p_first VALUES LESS THAN ('{boundary}'))");
+    let both = format!("(PARTITION p_first VALUES LESS THAN ('{boundary}', 'vehicle-0'))");
+    [
+        (
+            partition(&format!("RANGE COLUMNS (event_time) {first}")),
+            true,
+        ),
+        (
+            partition(&format!("RANGE COLUMNS (event_time, vehicle_id) {both}")),
+            true,
+        ),
+        (
+            partition(&format!(
+                "RANGE (MICROSECOND(event_time)) (PARTITION p_first VALUES LESS THAN ({}))",
+                SOME_TIME_US % 1_000_000 + i64::from(BOUNDARY)
+            )),
+            true,
+        ),
+        (
+            partition(&format!(
+                "LIST (MOD(id, 65536) DIV {BOUNDARY}) (PARTITION p_first VALUES IN (0))"
+            )),
+            false,
+        ),
+    ]
+}
+
+/// Several frames of several files are in one commit: the files that the table takes are stored, and
+/// the others are once it takes them.
+pub async fn files_without_a_partition_wait_and_the_others_are_stored(target: Target) {
+    if target.is_sqlite() {
+        return; // It has no partitions.
+    }
+    for (partition, is_offered) in partitions() {
+        let fixture = Fixture::new(target).await;
+        fixture.run(&partition).await;
+        let whole = fixture.file("vehicle_events", 50).await;
+        let half = fixture.file("vehicle_events", 120).await;
+        let other = fixture.file("vehicle_events", 120).await;
+        let last = fixture.file("vehicle_events", 7).await;
+        let batches = [
+            events(&fixture, whole, 0..50),
+            events(&fixture, half, 0..90),
+            events(&fixture, half, 90..120),
+            events(&fixture, other, 0..120),
+            events(&fixture, last, 0..7),
+        ];
+        let committed = fixture.commit(&batches).await;
+        let waiting: Vec<u32> = committed.waiting.iter().map(|it| it.file.file_no).collect();
+        assert_eq!(waiting, [half, other], "{partition}");
+        let stored = Committed {
+            rows: 50 + 90 + 7,
+            ..Committed::default()
+        };
+        let counted = Committed {
+            waiting: Vec::new(),
+            ..committed.clone()
+        };
+        assert_eq!(counted, stored, "{partition}");
+        assert_eq!(
+            fixture.number("SELECT COUNT(*) FROM ingest_rejects").await,
+            0
+        );
+        let covered = fixture.sink.coverage(&[whole, half, other, last]).await;
+        assert_eq!(
+            covered.unwrap(),
+            [vec![0..50], vec![0..90], vec![], vec![0..7]]
+        );
+
+        // The ledger has the reason, with a statement that works.
+        let all = [whole, half, other, last];
+        let waits = fixture.sink.waiting(&all).await.unwrap();
+        assert_eq!(waits.len(), 2);
+        for (at, (file_no, reason)) in waits.iter().enumerate() {
+            assert_eq!(
+                (*file_no, reason),
+                (waiting[at], &committed.waiting[at].reason)
+            );
+            assert!(reason.contains("`vehicle_events`"), "{reason}");
+            assert!(
+                reason.contains("ERROR 1526 ") && reason.contains("partition"),
+                "{reason}"
+            );
+        }
+        let statement = waits[0].1.find("ALTER TABLE");
+        assert_eq!(statement.is_some(), is_offered, "{}", waits[0].1);
+        let statement = match statement {
+            Some(at) => waits[0].1[at..].to_owned(),
+            None => "ALTER TABLE vehicle_events ADD PARTITION (PARTITION p_last VALUES IN (1))"
+                .to_owned(),
+        };
+        fixture.run(&statement).await;
+
+        let committed = fixture.commit(&batches[2..4]).await;
+        let stored = Committed {
+            rows: 30 + 120,
+            ..Committed::default()
+        };
+        assert_eq!(committed, stored, "{partition}");
+        // One is settled by its commit; the other has a reason until it is settled.
+        let settled = fixture.sink.settle(&all).await.unwrap();
+        assert_eq!(settled.len(), 4, "{partition}");
+        assert_eq!(fixture.sink.waiting(&all).await.unwrap(), []);
+        let reasons = "SELECT COUNT(*) FROM ingest_files WHERE reason IS NOT NULL";
+        assert_eq!(fixture.number(reasons).await, 0);
+        let rows = fixture.number("SELECT COUNT(*) FROM vehicle_events").await;
+        assert_eq!(rows, 50 + 120 + 120 + 7);
+    }
+}
+
+/// The other reasons, of which a trigger or a tablespace is the most likely.
+pub async fn a_table_that_takes_no_rows_makes_its_files_wait(target: Target) {
+    if target.is_sqlite() || target == Target::Galera {
+        return; // A tablespace of a cluster cannot be discarded on one node.
+    }
+    let trigger = "TRIGGER audit BEFORE INSERT ON vehicle_events FOR EACH ROW";
+    for (broken, mended, number) in [
+        (
+            format!("CREATE DEFINER = 'nobody'@'nowhere' {trigger} SET NEW.event_type = 'x'"),
+            "DROP TRIGGER audit",
+            1449,
+        ),
+        (
+            format!("CREATE {trigger} CALL missing_procedure()"),
+            "DROP TRIGGER audit",
+            1305,
+        ),
+        (
+            format!(
+                "CREATE {trigger} UPDATE vehicle_events SET event_type = 'x' WHERE id = NEW.id"
+            ),
+            "DROP TRIGGER audit",
+            1442,
+        ),
+        (
+            "ALTER TABLE vehicle_events ENGINE = MyISAM MAX_ROWS = 1 AVG_ROW_LENGTH = 1".to_owned(),
+            "ALTER TABLE vehicle_events MAX_ROWS = 1000000 AVG_ROW_LENGTH = 1000",
+            1114,
+        ),
+        (
+            "ALTER TABLE vehicle_events DISCARD TABLESPACE".to_owned(),
+            "DROP TABLE vehicle_events",
+            1814,
+        ),
+    ] {
+        let fixture = Fixture::new(target).await;
+        let mut session = fixture.session().await;
+        // As text: MySQL does not prepare a CREATE TRIGGER.
+        session.query_drop(&broken).await.unwrap();
+        if number == 1114 {
+            // So many bytes that the next row is beyond those that the table can address.
+            let large = "INSERT INTO vehicle_events VALUES (1, 'v', '2024-01-01', 's', 't', 'v', \
+                         CONCAT('\"', REPEAT('x', 65430), '\"'), NULL)";
+            fixture.run(large).await;
+        }
+        let file = new_file("vehicle_events", 3);
+        let registered = fixture.sink.register(std::slice::from_ref(&file)).await;
+        let file_no = registered.unwrap()[0].file_no;
+        let mut batch = events(&fixture, file_no, 0..3);
+        batch.hash = file.hash;
+        let mut with_definition = file;
+        with_definition.definition = Some(fixture.dataset("vehicle_events").fingerprint);
+        let register = || {
+            fixture
+                .sink
+                .register(std::slice::from_ref(&with_definition))
+        };
+        assert_eq!(register().await.unwrap()[0].earlier, EarlierState::Pending);
+
+        let committed = fixture.commit(std::slice::from_ref(&batch)).await;
+        assert_eq!(committed.waiting.len(), 1, "{broken}");
+        let reason = &committed.waiting[0].reason;
+        assert!(reason.contains(&format!("ERROR {number} ")), "{reason}");
+        let waits = fixture.sink.waiting(&[file_no]).await.unwrap();
+        assert_eq!(waits, [(file_no, reason.clone())]);
+        // A file that is tried again waits no more.
+        assert_eq!(register().await.unwrap()[0].earlier, EarlierState::Pending);
+        assert_eq!(fixture.sink.waiting(&[file_no]).await.unwrap(), []);
+        fixture.commit(std::slice::from_ref(&batch)).await;
+
+        session.query_drop(mended).await.unwrap();
+        session.disconnect().await.unwrap();
+        if mended.starts_with("DROP TABLE") {
+            fixture.sink.migrate(&fixture.datasets).await.unwrap();
+        }
+        let committed = fixture.commit(&[batch]).await;
+        assert_eq!((committed.rows, committed.waiting), (3, vec![]), "{broken}");
+        // All of the file was in this commit.
+        assert_eq!(fixture.sink.waiting(&[file_no]).await.unwrap(), []);
+        let id = row_id(file_no, 0);
+        let rows = format!("SELECT COUNT(*) FROM vehicle_events WHERE id >= {id}");
+        assert_eq!(fixture.number(&rows).await, 3);
+    }
+}
