@@ -343,7 +343,7 @@ impl Replayed {
 pub(super) fn assert_one_row(record: &Batch) {
     assert!(
         record.rows.num_rows() == 1 && record.span.records == 1 && record.rejects.is_empty(),
-        "a replay is of one row each"
+        "a replayed record is exactly one row"
     );
 }
 

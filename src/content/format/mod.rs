@@ -35,7 +35,7 @@ pub enum NotRead {
     LfsPointer,
     /// gzip or zstd within gzip or zstd.
     CompressedTwice,
-    /// zstd that was compressed with a dictionary, by the number of the dictionary.
+    /// zstd that needs a dictionary, with the number of that dictionary.
     ZstdDictionary(u32),
     /// zstd whose window is larger than the memory budget, both in bytes.
     ZstdWindow {
