@@ -43,10 +43,9 @@ pub(super) fn missing_chunks(plan: &Plan, covered: &[Range<u64>]) -> Vec<Chunk> 
     missing.copied().collect()
 }
 
-/// The chunks of a file in the order in which they are parsed: in turn from each of `strands`
-/// distant places, as many as one transaction takes. So the workers insert at distant places of the
-/// primary key, where the connections of a server wait less for each other than at neighbouring
-/// ones.
+/// The chunks of a file in the order in which they are parsed: the file is divided into `strands`
+/// parts, and each part in turn gives as many chunks as one transaction takes. So the workers
+/// insert at distant places of the primary key, where connections wait less for each other.
 pub(super) fn in_strands(chunks: &[Chunk], strands: usize) -> impl Iterator<Item = Chunk> {
     let strand = chunks.len().div_ceil(strands).max(1);
     let mut rests: Vec<&[Chunk]> = chunks.chunks(strand).collect();
