@@ -10,9 +10,8 @@ use std::sync::Arc;
 use crate::batch::{RAW_BYTES_MAX, RejectCode};
 use crate::config::Settings;
 use crate::config::cli::RejectFilter;
-use crate::dataset::Dataset;
 use crate::parse::RECORD_BYTES_MAX;
-use crate::sink::{LedgerFile, OpenReject, Operators, RejectEntry, RejectQuery};
+use crate::sink::{Database, LedgerFile, OpenReject, Operators, RejectEntry, RejectQuery};
 
 use super::ledger_file;
 use super::source::Source;
@@ -108,50 +107,67 @@ impl KnownFiles {
 /// Reads the texts of records. Keeps the last file open, since rejects are usually sorted by file.
 pub(super) struct Texts<'a> {
     settings: &'a Settings,
+    database: &'a dyn Database,
     open: Option<(u32, Result<Source, String>)>,
     buffer: Vec<u8>,
 }
 
 impl<'a> Texts<'a> {
-    pub(super) fn new(settings: &'a Settings) -> Self {
+    pub(super) fn new(settings: &'a Settings, database: &'a dyn Database) -> Self {
         Self {
             settings,
+            database,
             open: None,
             buffer: Vec::new(),
         }
     }
 
-    /// The whole text of a reject's record. The error is the reason why it cannot be read.
-    pub(super) fn of_reject(
+    /// The whole text of a reject's record. The inner error is the reason why it cannot be read.
+    pub(super) async fn of_reject(
         &mut self,
         file: &LedgerFile,
         reject: &RejectEntry,
-    ) -> Result<String, String> {
+    ) -> anyhow::Result<Result<String, String>> {
         let is_whole = !reject.code.is_of_database() && reject.raw.len() < RAW_BYTES_MAX;
         if is_whole {
-            return as_text(&reject.raw);
+            return Ok(as_text(&reject.raw));
         }
-        self.read(file, reject.ordinal, Some(reject))
+        self.open(file).await?;
+        Ok(self.read(reject.ordinal, Some(reject)))
     }
 
-    /// The whole text of a record. The error is the reason why it cannot be read.
-    pub(super) fn of_record(&mut self, file: &LedgerFile, ordinal: u32) -> Result<String, String> {
-        self.read(file, ordinal, None)
-    }
-
-    fn read(
+    /// The whole text of a record. The inner error is the reason why it cannot be read.
+    pub(super) async fn of_record(
         &mut self,
         file: &LedgerFile,
         ordinal: u32,
-        reject: Option<&RejectEntry>,
-    ) -> Result<String, String> {
-        let source = match &mut self.open {
-            Some((file_no, source)) if *file_no == file.entry.file_no => source,
-            _ => {
-                let source = open(self.settings, file);
-                &mut self.open.insert((file.entry.file_no, source)).1
+    ) -> anyhow::Result<Result<String, String>> {
+        self.open(file).await?;
+        Ok(self.read(ordinal, None))
+    }
+
+    /// Opens a file, unless it is open, and cuts it by the definition by which it was loaded.
+    async fn open(&mut self, file: &LedgerFile) -> anyhow::Result<()> {
+        let file_no = file.entry.file_no;
+        if matches!(self.open, Some((open, _)) if open == file_no) {
+            return Ok(());
+        }
+        let datasets = &self.settings.datasets;
+        let source = match self.database.loaded_by(file_no, datasets).await {
+            Ok(Some(dataset)) => {
+                Source::open(self.settings, &dataset, file, None).map_err(|why| why.to_string())
             }
+            Ok(None) => Err("the ledger does not have its file".to_owned()),
+            Err(fault) if fault.is_transient() => return Err(fault.into()),
+            Err(fault) => Err(fault.to_string()),
         };
+        self.open = Some((file_no, source));
+        Ok(())
+    }
+
+    /// Reads a record of the open file.
+    fn read(&mut self, ordinal: u32, reject: Option<&RejectEntry>) -> Result<String, String> {
+        let (_, source) = self.open.as_mut().expect("the caller has opened the file");
         let source = source.as_mut().map_err(|why| why.clone())?;
         let place = source.place(ordinal).map_err(|why| why.to_string())?;
         let Some(place) = place else {
@@ -175,15 +191,6 @@ impl<'a> Texts<'a> {
         }
         as_text(record)
     }
-}
-
-fn open(settings: &Settings, file: &LedgerFile) -> Result<Source, String> {
-    let name = &file.entry.dataset;
-    let dataset: &Dataset = settings
-        .datasets
-        .by_name(name)
-        .ok_or_else(|| format!("the settings do not define the dataset `{name}`"))?;
-    Source::open(settings, dataset, file, None).map_err(|why| why.to_string())
 }
 
 fn as_text(record: &[u8]) -> Result<String, String> {

@@ -11,7 +11,7 @@ use crate::batch::{RAW_BYTES_MAX, provenance, row_id};
 use crate::config::Settings;
 use crate::config::cli::{RejectFilter, RejectsCommand};
 use crate::parse;
-use crate::sink::{LedgerFile, OpenReject, Operators, Purge, RejectEntry};
+use crate::sink::{Database, LedgerFile, OpenReject, Purge, RejectEntry};
 
 use super::reject_reader::{KnownFiles, Pages, Texts, find_reject};
 use super::{
@@ -27,35 +27,35 @@ pub(super) async fn execute(
     settings: &Settings,
     command: &RejectsCommand,
 ) -> anyhow::Result<Outcome> {
-    let operators = open_for_operators(settings).await?;
-    let operators = operators.as_ref();
+    let database = open_for_operators(settings).await?;
+    let database = database.as_ref();
     match command {
         RejectsCommand::List {
             filter,
             limit,
             json,
-        } => list(operators, filter, *limit, *json).await?,
+        } => list(database, filter, *limit, *json).await?,
         RejectsCommand::Show { id, json } => {
             let (file_no, ordinal) = provenance(*id);
-            show(settings, operators, file_no, ordinal, *json).await?;
+            show(settings, database, file_no, ordinal, *json).await?;
         }
         RejectsCommand::Export { filter, out } => {
-            export(settings, operators, filter, out.as_deref()).await?;
+            export(settings, database, filter, out.as_deref()).await?;
         }
-        RejectsCommand::Replay(args) => return replay::execute(settings, operators, args).await,
+        RejectsCommand::Replay(args) => return replay::execute(settings, database, args).await,
         RejectsCommand::Purge { file, before, yes } => {
             let purge = Purge {
                 file_no: *file,
                 before_us: *before,
             };
-            return purge_rejects(operators, &purge, *yes).await;
+            return purge_rejects(database, &purge, *yes).await;
         }
     }
     Ok(Outcome::Complete)
 }
 
 async fn list(
-    operators: &dyn Operators,
+    database: &dyn Database,
     filter: &RejectFilter,
     limit: usize,
     json: bool,
@@ -63,7 +63,7 @@ async fn list(
     let mut out = BufWriter::new(io::stdout().lock());
     let mut write = async || -> anyhow::Result<usize> {
         let (mut shown, mut files) = (0, KnownFiles::default());
-        let mut pages = Pages::new(operators, filter, limit);
+        let mut pages = Pages::new(database, filter, limit);
         loop {
             let page = pages.next().await?;
             if page.is_empty() {
@@ -72,7 +72,7 @@ async fn list(
             }
             shown += page.len();
             for reject in &page {
-                let file = files.get(operators, reject.entry.file_no).await?;
+                let file = files.get(database, reject.entry.file_no).await?;
                 if json {
                     writeln!(out, "{}", as_json(reject, file.as_deref()))?;
                 } else {
@@ -120,14 +120,14 @@ fn as_json(reject: &OpenReject, file: Option<&LedgerFile>) -> Value {
 
 /// A reject with the whole record in `raw`, or with the reason why that cannot be read in
 /// `unavailable`.
-fn exported(
+async fn exported(
     texts: &mut Texts<'_>,
     reject: &OpenReject,
     file: Option<&LedgerFile>,
-) -> (Value, bool) {
+) -> anyhow::Result<(Value, bool)> {
     let mut object = as_json(reject, file);
     let text = match file {
-        Some(file) => texts.of_reject(file, &reject.entry),
+        Some(file) => texts.of_reject(file, &reject.entry).await?,
         None => Err("the ledger does not have its file".to_owned()),
     };
     let is_whole = text.is_ok();
@@ -141,7 +141,7 @@ fn exported(
         }
         Err(why) => object["unavailable"] = why.into(),
     }
-    (object, is_whole)
+    Ok((object, is_whole))
 }
 
 /// The byte of the record where its problem is. `None` if the problem has no place.
@@ -165,23 +165,23 @@ fn list_entry(reject: &OpenReject, file: Option<&LedgerFile>) -> String {
 
 async fn show(
     settings: &Settings,
-    operators: &dyn Operators,
+    database: &dyn Database,
     file_no: u32,
     ordinal: u32,
     json: bool,
 ) -> anyhow::Result<()> {
-    let reject = find_reject(operators, file_no, ordinal).await?;
+    let reject = find_reject(database, file_no, ordinal).await?;
     let reject = reject.ok_or_else(|| {
         anyhow!(
             "record {ordinal} of file {file_no} is not a reject; `task_runner trace \
              {file_no}:{ordinal}` shows what it is"
         )
     })?;
-    let file = KnownFiles::default().get(operators, file_no).await?;
+    let file = KnownFiles::default().get(database, file_no).await?;
     let file = file.as_deref();
-    let mut texts = Texts::new(settings);
+    let mut texts = Texts::new(settings, database);
     if json {
-        let (object, _) = exported(&mut texts, &reject, file);
+        let (object, _) = exported(&mut texts, &reject, file).await?;
         return Ok(print(&format!("{object}\n"))?);
     }
     let entry = &reject.entry;
@@ -208,7 +208,7 @@ async fn show(
     }
     lines.add("rejected", &reject.rejected_at);
     let text = match file {
-        Some(file) => texts.of_reject(file, entry),
+        Some(file) => texts.of_reject(file, entry).await?,
         None => Err("the ledger does not have its file".to_owned()),
     };
     let text = text.unwrap_or_else(|why| {
@@ -227,13 +227,13 @@ async fn show(
 /// and renamed, so that it is never a part of the export.
 async fn export(
     settings: &Settings,
-    operators: &dyn Operators,
+    database: &dyn Database,
     filter: &RejectFilter,
     path: Option<&Path>,
 ) -> anyhow::Result<()> {
     let Some(path) = path else {
         let mut out = BufWriter::new(io::stdout().lock());
-        let written = write_export(settings, operators, filter, &mut out).await;
+        let written = write_export(settings, database, filter, &mut out).await;
         let written = written.and_then(|written| {
             out.flush()?;
             written.warn();
@@ -245,7 +245,7 @@ async fn export(
     let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty());
     let temporary = tempfile::NamedTempFile::new_in(dir.unwrap_or(Path::new(".")));
     let mut out = BufWriter::new(temporary.with_context(about)?);
-    let written = write_export(settings, operators, filter, &mut out).await?;
+    let written = write_export(settings, database, filter, &mut out).await?;
     let temporary = out.into_inner().map_err(io::IntoInnerError::into_error);
     let temporary = temporary.with_context(about)?;
     let file: File = temporary
@@ -280,21 +280,21 @@ impl Exported {
 
 async fn write_export(
     settings: &Settings,
-    operators: &dyn Operators,
+    database: &dyn Database,
     filter: &RejectFilter,
     out: &mut impl Write,
 ) -> anyhow::Result<Exported> {
     let mut written = Exported::default();
-    let (mut files, mut texts) = (KnownFiles::default(), Texts::new(settings));
-    let mut pages = Pages::new(operators, filter, usize::MAX);
+    let (mut files, mut texts) = (KnownFiles::default(), Texts::new(settings, database));
+    let mut pages = Pages::new(database, filter, usize::MAX);
     loop {
         let page = pages.next().await?;
         if page.is_empty() {
             return Ok(written);
         }
         for reject in &page {
-            let file = files.get(operators, reject.entry.file_no).await?;
-            let (object, is_whole) = exported(&mut texts, reject, file.as_deref());
+            let file = files.get(database, reject.entry.file_no).await?;
+            let (object, is_whole) = exported(&mut texts, reject, file.as_deref()).await?;
             written.rejects += 1;
             written.unavailable += u64::from(!is_whole);
             writeln!(out, "{object}")?;
@@ -304,11 +304,11 @@ async fn write_export(
 
 /// Removes rejects after the user has confirmed.
 async fn purge_rejects(
-    operators: &dyn Operators,
+    database: &dyn Database,
     purge: &Purge,
     yes: bool,
 ) -> anyhow::Result<Outcome> {
-    let rejects = operators.count_purge(purge).await?;
+    let rejects = database.count_purge(purge).await?;
     if rejects == 0 {
         print("no rejects of stored files match\n")?;
         return Ok(Outcome::Complete);
@@ -319,7 +319,7 @@ async fn purge_rejects(
     }
     let mut removed = 0;
     loop {
-        match operators.purge(purge, PURGE_REJECTS).await? {
+        match database.purge(purge, PURGE_REJECTS).await? {
             0 => break,
             some => removed += some,
         }

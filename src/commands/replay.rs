@@ -22,7 +22,7 @@ use crate::dataset::{Dataset, segments};
 use crate::edit;
 use crate::fault::Fault;
 use crate::parse::{Parser, RECORD_BYTES_MAX};
-use crate::sink::{self, LedgerFile, OpenReject, Operators, Replayed};
+use crate::sink::{self, Database, LedgerFile, OpenReject, Replayed};
 
 use super::reject_reader::{KnownFiles, Pages, Texts, find_reject};
 use super::{NoInput, Outcome, UsageError, output, print};
@@ -74,7 +74,7 @@ struct Tally {
 /// The state of a replay.
 struct Replay<'a> {
     settings: &'a Settings,
-    operators: &'a dyn Operators,
+    operators: &'a dyn Database,
     set: &'a [FieldValue],
     parser: Parser,
     files: KnownFiles,
@@ -87,7 +87,7 @@ struct Replay<'a> {
 /// Runs the command. The path `-` means stdin.
 pub(super) async fn execute(
     settings: &Settings,
-    operators: &dyn Operators,
+    operators: &dyn Database,
     args: &ReplayArgs,
 ) -> anyhow::Result<Outcome> {
     let mut replay = Replay {
@@ -96,7 +96,7 @@ pub(super) async fn execute(
         set: &args.set,
         parser: Parser::default(),
         files: KnownFiles::default(),
-        texts: Texts::new(settings),
+        texts: Texts::new(settings, operators),
         group: Vec::new(),
         group_bytes: 0,
         tally: Tally::default(),
@@ -171,8 +171,8 @@ impl Replay<'_> {
         };
         let reject = find_reject(self.operators, file_no, ordinal).await?;
         let own = match &reject {
-            Some(reject) => self.texts.of_reject(&file, &reject.entry),
-            None => self.texts.of_record(&file, ordinal),
+            Some(reject) => self.texts.of_reject(&file, &reject.entry).await?,
+            None => self.texts.of_record(&file, ordinal).await?,
         };
         let kept = reject.map(|reject| String::from_utf8_lossy(&reject.entry.raw).into_owned());
         let kept = kept.as_deref();
@@ -214,7 +214,7 @@ impl Replay<'_> {
         let (file_no, ordinal) = (reject.entry.file_no, reject.entry.ordinal);
         let result = match self.file(file_no, ordinal).await? {
             Err(problem) => Err(Refusal::Unusable(problem)),
-            Ok((file, dataset)) => match self.texts.of_reject(&file, &reject.entry) {
+            Ok((file, dataset)) => match self.texts.of_reject(&file, &reject.entry).await? {
                 Err(why) => Err(unavailable(&why)),
                 Ok(own) => match self.set(&dataset, &own) {
                     Err(why) => Err(Refusal::StillRejected((file_no, ordinal), why)),

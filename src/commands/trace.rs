@@ -43,7 +43,10 @@ pub(super) async fn execute(settings: &Settings, args: &TraceArgs) -> anyhow::Re
     let standing = operators.standing(dataset, args.id).await?;
     let what = describe_outcome(operators.as_ref(), dataset, args.id, standing).await?;
     lines.add("record", what);
-    let mut source = match Source::open(settings, dataset, &file, args.file.as_deref()) {
+    // Its ordinals are those of the definition by which it was loaded.
+    let loaded_by = operators.loaded_by(file_no, &settings.datasets).await?;
+    let loaded_by = loaded_by.as_ref().unwrap_or(dataset);
+    let mut source = match Source::open(settings, loaded_by, &file, args.file.as_deref()) {
         Ok(source) => source,
         Err(error) => {
             print_record(lines, b"")?;

@@ -306,7 +306,8 @@ async fn the_text_of_a_reject_comes_out_of_its_file_or_is_said_to_be_missing() {
     pair.expect(0, &["verify"]);
 }
 
-/// A definition that finds other records under the ordinals of a file is noticed.
+/// A file is cut by the definition by which it was loaded. Where an earlier release did not record it,
+/// a definition that finds other records under the ordinals is noticed.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_record_is_taken_for_another_after_a_change_of_the_definition() {
     let pair = Pair::new("memory+sqlite").await;
@@ -318,13 +319,28 @@ async fn no_record_is_taken_for_another_after_a_change_of_the_definition() {
     pair.expect(2, &["load"]);
     let line = exported(&pair, "exported.ndjson");
     assert_eq!(line[0]["raw"], long);
+    let redefine = |records: &str| {
+        let settings = SETTINGS.replace("files =", &format!("records = \"{records}\"\nfiles ="));
+        fs::write(pair.at("lemonade.toml"), settings).unwrap();
+    };
+    for records in ["/others", "/both", "/none"] {
+        redefine(records);
+        let line = &exported(&pair, "exported.ndjson")[0];
+        assert_eq!(
+            (&line["raw"], line.get("unavailable")),
+            (&json!(long), None)
+        );
+        let said = pair.expect(0, &["trace", "1:0"]);
+        assert!(said.ends_with(&format!("\n{long}\n")), "{said}");
+    }
+    pair.query("UPDATE ingest_files SET definition = NULL")
+        .await;
     for (records, said) in [
         ("/others", "the record at its place is another one"),
         ("/both", "has 2 records by the present definition"),
         ("/none", "trips.json: "),
     ] {
-        let settings = SETTINGS.replace("files =", &format!("records = \"{records}\"\nfiles ="));
-        fs::write(pair.at("lemonade.toml"), settings).unwrap();
+        redefine(records);
         let line = &exported(&pair, "exported.ndjson")[0];
         let why = line["unavailable"].as_str().unwrap();
         assert!(why.contains(said), "{why}");
