@@ -12,7 +12,8 @@ pub struct ContentOptions {
     /// Directory for inflated data that is too large for memory. Must be on a disk, not on a tmpfs.
     pub spill_dir: PathBuf,
     /// Bytes of the disk of `spill_dir` that must stay free for other processes. A file that would
-    /// need them fails with [`io::ErrorKind::StorageFull`]; a later attempt may succeed.
+    /// need them fails with [`StorageFull`](std::io::ErrorKind::StorageFull); a later attempt may
+    /// succeed.
     pub spill_floor_bytes: u64,
     /// Memory for inflated data. Clones of these options share it.
     pub room: Room,

@@ -191,7 +191,7 @@ pub fn write(us: i64, out: &mut Vec<u8>) {
     digits(at.micros, 6, out);
 }
 
-/// A timestamp as the text that [`write`] appends.
+/// A timestamp as the text that [`write()`] appends.
 ///
 /// # Panics
 /// If `us` is not between [`MIN`] and [`MAX`].
