@@ -11,11 +11,13 @@ fuzz_target!(|data: &[u8]| {
     };
     let whole = texts(document, choice, NO_LIMITS);
     assert_eq!(whole, texts(document, choice, limits(choice)));
-    // An array that closes does not close without its last bracket.
+    // An array that closes does not close without its last bracket. If a record of it has a newline
+    // in a string, which JSON does not allow, the rest may be lines.
     let plan = cut(document, dataset(choice), NO_LIMITS);
     if let (Ok(plan), Some((b']', less))) = (&plan, document.split_last())
         && plan.layout == Layout::Array
         && document.starts_with(b"[")
+        && serde_json::from_slice::<serde_json::Value>(document).is_ok()
     {
         let less = texts(less, choice, NO_LIMITS);
         assert!(

@@ -24,7 +24,8 @@
 //!   same line, with only blanks between them, each of the two is a record.
 //! * With [`Format::Auto`], a file is a document if it is one value from the first byte to the
 //!   last, or could become one with more bytes. It is lines if its first line is a value, or cannot
-//!   begin a document, and one of the next lines is an object.
+//!   begin a document (it ends within a string, for example), and one of the next lines is an
+//!   object.
 //! * One UTF-8 byte order mark at the start of the file is skipped.
 
 mod array;
