@@ -63,7 +63,7 @@ unsafe impl GlobalAlloc for Allocator {
 
     #[inline]
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
-        // SAFETY: As of `alloc`; the size is that of the allocation.
+        // SAFETY: As for `alloc`; the size is that of the allocation.
         unsafe {
             if layout.size() < LARGE_BYTES {
                 MiMalloc.dealloc(block, layout);
@@ -75,7 +75,7 @@ unsafe impl GlobalAlloc for Allocator {
 
     #[inline]
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, new_bytes: usize) -> *mut u8 {
-        // SAFETY: As of `dealloc`. The new layout is valid because the caller ensures that for this
+        // SAFETY: As for `dealloc`. The new layout is valid because the caller ensures that for this
         // size and alignment. The copied bytes are within both blocks, which do not overlap.
         unsafe {
             match (layout.size() < LARGE_BYTES, new_bytes < LARGE_BYTES) {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use anyhow::bail;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
-use super::source::Source;
+use super::source::{Source, Unavailable};
 use crate::batch::{Batch, SourceFile, provenance, row_id};
 use crate::config::Settings;
 use crate::cut::Chunk;
@@ -22,7 +22,7 @@ const ROWS_BEYOND_MAX: usize = 1_000;
 /// A record whose row differs from the file or is missing.
 pub(super) struct Wrong {
     pub(super) difference: Difference,
-    /// The record as it would be stored. Empty for a row beyond the end of the file.
+    /// The record as it would be stored. `None` for a row beyond the end of the file.
     pub(super) record: Option<Batch>,
 }
 
@@ -35,7 +35,6 @@ pub(super) struct Comparison<'a> {
     dataset: Arc<Dataset>,
     /// The dataset by whose current definition rejects may have been replayed.
     present: Option<Arc<Dataset>>,
-    parser: Parser,
 }
 
 impl<'a> Comparison<'a> {
@@ -52,8 +51,8 @@ impl<'a> Comparison<'a> {
         let Some(dataset) = database.loaded_by(file_no, &settings.datasets).await? else {
             bail!("file {file_no} is no longer in the ledger");
         };
-        let source = Source::open(settings, &dataset, file, None)
-            .map_err(super::source::Unavailable::into_error)?;
+        let source =
+            Source::open(settings, &dataset, file, None).map_err(Unavailable::into_error)?;
         let present = settings.datasets.by_name(&dataset.name);
         let present = present.filter(|present| present.fingerprint != dataset.fingerprint);
         Ok(Self {
@@ -65,22 +64,20 @@ impl<'a> Comparison<'a> {
             },
             present: present.cloned(),
             dataset,
-            parser: Parser::default(),
         })
     }
 
-    /// Calls `found` with each record that differs, by ascending ordinal.
+    /// Calls `found` with the records that differ, those of a chunk at a time, by ascending ordinal.
     ///
     /// # Errors
     /// The database or the file cannot be read, or `found` fails.
     pub(super) async fn run(
-        mut self,
-        found: &mut impl FnMut(Wrong) -> anyhow::Result<()>,
+        self,
+        found: &mut impl AsyncFnMut(Vec<Wrong>) -> anyhow::Result<()>,
     ) -> anyhow::Result<()> {
         let (database, file) = (self.database, self.file);
-        let mut parser = std::mem::take(&mut self.parser);
         let (source, dataset) = (&self.source, &self.dataset);
-        let mut buffer = Vec::new();
+        let (mut parser, mut buffer) = (Parser::default(), Vec::new());
         let batches = source.plan.chunks.iter().map(|chunk| {
             let layout = source.plan.layout;
             let parse = |bytes: &[u8]| parser.parse(dataset, file, layout, *chunk, bytes);
@@ -95,7 +92,7 @@ impl<'a> Comparison<'a> {
             } else {
                 source.read(start..end, &mut buffer).map(parse)
             };
-            batch.map_err(super::source::Unavailable::into_error)
+            batch.map_err(Unavailable::into_error)
         });
         let compared = stream::iter(batches)
             .map(|batch| async move {
@@ -107,73 +104,80 @@ impl<'a> Comparison<'a> {
         let mut compared = std::pin::pin!(compared);
         let mut replays = Parser::default();
         while let Some((batch, differences)) = compared.try_next().await? {
-            for difference in differences {
-                let record = one_record(&batch, difference.ordinal);
-                let replayed = self.replayed(&mut replays, difference.ordinal).await?;
-                match replayed {
-                    None => found(Wrong {
-                        difference,
-                        record: Some(record),
-                    })?,
-                    Some((difference, record)) => {
-                        if let Some(difference) = difference {
-                            found(Wrong {
-                                difference,
-                                record: Some(record),
-                            })?;
-                        }
-                    }
-                }
+            if !differences.is_empty() {
+                found(self.wrong(&mut replays, &batch, differences).await?).await?;
             }
         }
-        self.beyond(found).await
+        let beyond = self.beyond().await?;
+        if !beyond.is_empty() {
+            found(beyond).await?;
+        }
+        Ok(())
     }
 
-    /// For a record that was replayed: how its row differs from the text of the replay, and the
-    /// record parsed from that text. `None` if the record was not replayed.
-    async fn replayed(
+    /// The records of a batch that differ. One that was replayed differs only if its row differs from
+    /// the text of the replay.
+    async fn wrong(
+        &self,
+        parser: &mut Parser,
+        batch: &Batch,
+        differences: Vec<Difference>,
+    ) -> anyhow::Result<Vec<Wrong>> {
+        let replayed = self.database.replayed(batch.span).await?;
+        let mut wrong = Vec::new();
+        for difference in differences {
+            let ordinal = difference.ordinal;
+            let (difference, record) = if replayed.binary_search(&ordinal).is_ok() {
+                self.by_replay(parser, ordinal).await?
+            } else {
+                (Some(difference), one_record(batch, ordinal))
+            };
+            wrong.extend(difference.map(|difference| Wrong {
+                difference,
+                record: Some(record),
+            }));
+        }
+        Ok(wrong)
+    }
+
+    /// How the row of a replayed record differs from the text of the replay, and the record parsed
+    /// from that text.
+    async fn by_replay(
         &self,
         parser: &mut Parser,
         ordinal: u32,
-    ) -> anyhow::Result<Option<(Option<Difference>, Batch)>> {
+    ) -> anyhow::Result<(Option<Difference>, Batch)> {
         let file_no = self.file.file_no;
-        let Some(text) = self.database.replayed_text(file_no, ordinal).await? else {
-            return Ok(None);
+        let text = self.database.replayed_text(file_no, ordinal).await?;
+        let Some(text) = text else {
+            bail!("the replay of record {file_no}:{ordinal} was removed meanwhile: run this again");
         };
-        let mut first = None;
-        for dataset in [Some(&self.dataset), self.present.as_ref()]
-            .into_iter()
-            .flatten()
-        {
-            let record = parser.parse_record(dataset, self.file, ordinal, &text);
-            let difference = self.database.differences(&record).await?.pop();
-            if difference.is_none() {
-                return Ok(Some((None, record)));
+        // By the definition of the load, or by the current one: a replay uses that of its time.
+        let mut record = parser.parse_record(&self.dataset, self.file, ordinal, &text);
+        let mut difference = self.database.differences(&record).await?.pop();
+        if let Some(present) = self.present.as_ref().filter(|_| difference.is_some()) {
+            let by_present = parser.parse_record(present, self.file, ordinal, &text);
+            if self.database.differences(&by_present).await?.is_empty() {
+                (difference, record) = (None, by_present);
             }
-            first = first.or(Some((difference, record)));
         }
-        Ok(first)
+        Ok((difference, record))
     }
 
     /// The rows whose ids are beyond the last record of the file.
-    async fn beyond(
-        &self,
-        found: &mut impl FnMut(Wrong) -> anyhow::Result<()>,
-    ) -> anyhow::Result<()> {
+    async fn beyond(&self) -> anyhow::Result<Vec<Wrong>> {
         let file_no = self.file.file_no;
         let first = row_id(file_no, 0) + u64::from(self.source.plan.records);
         let ids = first..row_id(file_no, u32::MAX) + 1;
         let rows = self.database.row_ids(&self.dataset, ids, ROWS_BEYOND_MAX);
-        for id in rows.await? {
-            found(Wrong {
-                difference: Difference {
-                    ordinal: provenance(id).1,
-                    kind: DifferenceKind::Foreign,
-                },
-                record: None,
-            })?;
-        }
-        Ok(())
+        let foreign = |id: u64| Wrong {
+            difference: Difference {
+                ordinal: provenance(id).1,
+                kind: DifferenceKind::Foreign,
+            },
+            record: None,
+        };
+        Ok(rows.await?.into_iter().map(foreign).collect())
     }
 }
 

@@ -40,7 +40,7 @@ mod verify;
 
 use database::{ledger_file, open_database, open_for_operators, open_for_repairs, wanted_file};
 pub use exit::{Exit, NoInput, Outcome, UsageError};
-use output::{INFALLIBLE, KeyValueText, print, unless_reader_gone};
+use output::{INFALLIBLE, KeyValueText, is_confirmed, print, unless_reader_gone};
 
 /// Runs the command of the command line; `run` if it names none.
 ///

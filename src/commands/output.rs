@@ -1,8 +1,9 @@
-//! How commands write to stdout.
+//! How commands write to stdout, and ask on the terminal.
 
 use std::fmt::{Display, Write as _};
-use std::io::{self, ErrorKind, Write as _};
+use std::io::{self, BufRead as _, ErrorKind, IsTerminal as _, Write as _};
 
+use super::exit::UsageError;
 use crate::telemetry::logging::shown;
 
 /// The message of `expect` after writing to a `String`.
@@ -23,6 +24,20 @@ impl KeyValueText {
     pub(super) fn into_text(self) -> String {
         self.0
     }
+}
+
+/// Asks the user on the terminal.
+///
+/// # Errors
+/// [`UsageError`] with the text `needs_yes` if there is no terminal.
+pub(super) fn is_confirmed(question: &str, needs_yes: &str) -> anyhow::Result<bool> {
+    if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
+        return Err(UsageError(needs_yes.to_owned()).into());
+    }
+    eprint!("{question} [y/N] ");
+    let mut answer = String::new();
+    io::stdin().lock().read_line(&mut answer)?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }
 
 /// The name of a field, to append to a message; empty if there is none.

@@ -1,7 +1,7 @@
 //! `rejects`: lists, exports, corrects and removes rejected records.
 
 use std::fs::File;
-use std::io::{self, BufRead as _, BufWriter, IsTerminal as _, Write};
+use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
 use anyhow::{Context as _, anyhow};
@@ -15,7 +15,7 @@ use crate::sink::{Database, LedgerFile, OpenReject, Purge, RejectEntry};
 
 use super::reject_reader::{KnownFiles, Pages, Texts, find_reject};
 use super::{
-    KeyValueText, Outcome, UsageError, open_for_operators, output, print, replay,
+    KeyValueText, Outcome, is_confirmed, open_for_operators, output, print, replay,
     unless_reader_gone,
 };
 
@@ -313,7 +313,12 @@ async fn purge_rejects(
         print("no rejects of stored files match\n")?;
         return Ok(Outcome::Complete);
     }
-    if !yes && !is_confirmed(rejects)? {
+    let question = format!("remove {rejects} rejects for good?");
+    let needs_yes = format!(
+        "this removes {rejects} rejects for good: confirm with --yes (`task_runner rejects export` saves \
+         a copy)"
+    );
+    if !yes && !is_confirmed(&question, &needs_yes)? {
         print("nothing was removed\n")?;
         return Ok(Outcome::Complete);
     }
@@ -328,19 +333,4 @@ async fn purge_rejects(
         "removed {removed} rejects for good; `task_runner verify` counts them as purged\n"
     ))?;
     Ok(Outcome::Complete)
-}
-
-/// Asks the user on the terminal.
-fn is_confirmed(rejects: u64) -> anyhow::Result<bool> {
-    if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
-        let message = format!(
-            "this removes {rejects} rejects for good: confirm with --yes (`task_runner rejects \
-             export` saves a copy)"
-        );
-        return Err(UsageError(message).into());
-    }
-    eprint!("remove {rejects} rejects for good? [y/N] ");
-    let mut answer = String::new();
-    io::stdin().lock().read_line(&mut answer)?;
-    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }

@@ -1,12 +1,10 @@
 //! The repairs of `files`: `restore`, `forget` and `reload`.
 
-use std::io::{self, BufRead as _, IsTerminal as _};
-
 use anyhow::{Context as _, bail};
 
 use super::contents::Comparison;
 use super::source::Source;
-use super::{Outcome, UsageError, open_for_repairs, print, wanted_file};
+use super::{Outcome, open_for_repairs, print, wanted_file};
 use crate::batch::Batch;
 use crate::config::Settings;
 use crate::inbox;
@@ -48,23 +46,26 @@ async fn restore_file(
     file: &LedgerFile,
 ) -> anyhow::Result<(u64, u64, u64)> {
     let comparison = Comparison::open(settings, database, file).await?;
-    let (mut missing, mut others): (Vec<Batch>, u64) = (Vec::new(), 0);
+    let (mut rows, mut rejects, mut others) = (0, 0, 0);
     comparison
-        .run(&mut |wrong| {
-            match (wrong.difference.kind, wrong.record) {
-                (DifferenceKind::Missing, Some(record)) => missing.push(record),
-                _ => others += 1,
+        .run(&mut async |wrong| {
+            let mut missing = Vec::new();
+            for wrong in wrong {
+                match (wrong.difference.kind, wrong.record) {
+                    (DifferenceKind::Missing, Some(record)) => missing.push(record),
+                    _ => others += 1,
+                }
+            }
+            for records in missing.chunks(RECORDS_AT_ONCE) {
+                let committed = database.commit(records).await?;
+                rows += committed.rows;
+                let of_record = |record: &Batch| record.rejects.len() as u64;
+                rejects += records.iter().map(of_record).sum::<u64>();
+                rejects += committed.refused.len() as u64;
             }
             Ok(())
         })
         .await?;
-    let (mut rows, mut rejects) = (0, 0);
-    for records in missing.chunks(RECORDS_AT_ONCE) {
-        let committed = database.commit(records).await?;
-        rows += committed.rows;
-        let are_rejects = |record: &Batch| record.rejects.len() as u64;
-        rejects += records.iter().map(are_rejects).sum::<u64>() + committed.refused.len() as u64;
-    }
     Ok((rows, rejects, others))
 }
 
@@ -154,19 +155,15 @@ async fn at_rest(database: &dyn Database, file_nos: &[u32]) -> anyhow::Result<Ve
     Ok(files)
 }
 
-/// Asks the user on the terminal.
+/// Asks the user.
 fn is_confirmed(files: &[LedgerFile], what: &str, command: &str) -> anyhow::Result<bool> {
     let records: u64 = files.iter().map(|file| u64::from(file.entry.records)).sum();
     let about = format!(
         "the rows and rejects of {} files with {records} records",
         files.len()
     );
-    if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
-        let message = format!("`task_runner {command}` removes {about}: confirm with --yes");
-        return Err(UsageError(message).into());
-    }
-    eprint!("{what} {about}? [y/N] ");
-    let mut answer = String::new();
-    io::stdin().lock().read_line(&mut answer)?;
-    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+    super::is_confirmed(
+        &format!("{what} {about}?"),
+        &format!("`task_runner {command}` removes {about}: confirm with --yes"),
+    )
 }

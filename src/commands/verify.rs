@@ -145,9 +145,12 @@ async fn compare(
     };
     let mut found = 0;
     comparison
-        .run(&mut |wrong| {
-            found += 1;
-            print_difference(file, &wrong.difference, json)
+        .run(&mut async |wrong| {
+            found += wrong.len() as u64;
+            for wrong in wrong {
+                print_difference(file, &wrong.difference, json)?;
+            }
+            Ok(())
         })
         .await?;
     audited.compared += u64::from(file.entry.records);

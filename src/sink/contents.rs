@@ -8,6 +8,8 @@ use crate::batch::{Batch, RejectCode, Span};
 use crate::dataset::{Dataset, Datasets};
 use crate::fault::Fault;
 
+use super::table::quoted;
+
 /// The operations for `verify --content` and the repairs of `files`. Contract and errors: see
 /// [`sink`](super).
 #[async_trait]
@@ -16,6 +18,9 @@ pub trait Contents: Send + Sync {
     /// record does not differ if it is a row that equals it in every column, a reject with a code
     /// of the database, or a purged reject. Reads the rows by the primary key.
     async fn differences(&self, batch: &Batch) -> Result<Vec<Difference>, Fault>;
+
+    /// The ordinals of the records of a span that were replayed, ascending.
+    async fn replayed(&self, span: Span) -> Result<Vec<u32>, Fault>;
 
     /// The text of the replay of a record. `None` if the record was not replayed.
     async fn replayed_text(&self, file_no: u32, ordinal: u32) -> Result<Option<Vec<u8>>, Fault>;
@@ -51,7 +56,7 @@ pub enum DifferenceKind {
     Changed(Vec<String>),
     /// The record is neither a row nor a reject.
     Missing,
-    /// The record cannot become a row, but the table has a row with its id.
+    /// The record is a reject, but the table has a row with its id.
     Foreign,
 }
 
@@ -93,14 +98,35 @@ pub(super) fn differences<R>(
             // The record is a reject, and a row with its id belongs to another program.
             (true, Some((_, true))) | (false, Some(_)) => continue,
             (false, None) => DifferenceKind::Missing,
-            (true, _) if !is_row => DifferenceKind::Foreign,
-            (true, Some(_)) => DifferenceKind::Foreign,
-            (true, None) if columns.is_empty() => continue,
-            (true, None) => DifferenceKind::Changed(columns),
+            (true, reject) if reject.is_some() || !is_row => DifferenceKind::Foreign,
+            (true, _) if columns.is_empty() => continue,
+            (true, _) => DifferenceKind::Changed(columns),
         };
         found.push(Difference { ordinal, kind });
     }
     found
+}
+
+/// The query, for both dialects, for the rows of a dataset in a range of ids. Its parameters are the
+/// first id, and the id after the last.
+pub(super) fn rows_sql(dataset: &Dataset) -> String {
+    let schema = dataset.schema();
+    let names = schema.fields().iter().map(|field| field.name().as_str());
+    format!(
+        "SELECT {} FROM `{}` WHERE `id` >= ? AND `id` < ? ORDER BY `id`",
+        quoted(names),
+        dataset.table
+    )
+}
+
+/// The query, for both dialects, for the replayed records of a span.
+pub(super) fn replayed_sql(span: Span) -> String {
+    let (file_no, ordinals) = (span.file_no, span.ordinals());
+    format!(
+        "SELECT ordinal FROM ingest_replays WHERE file_no = {file_no} AND ordinal >= {} AND ordinal < \
+         {} ORDER BY ordinal",
+        ordinals.start, ordinals.end
+    )
 }
 
 /// The query, for both dialects, for the rejects and purged rejects of a span, each with whether

@@ -299,7 +299,21 @@ async fn a_truncated_table_is_restored() {
         pair.expect(78, &["load"]);
         let lost = differences(&pair, 78, &[]);
         assert_eq!(lost.len(), 297, "each row is named");
-        pair.expect(0, &["files", "restore", "1", "2"]);
+        // In several chunks, of which each is compared and stored before the next one.
+        let mut restore = pair.command(&["files", "restore", "1", "2"]);
+        let restored = restore
+            .env("LEMONADE_FRAME_RECORDS", "40")
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&restored.stdout);
+        assert!(
+            said.contains("file 1: 294 rows and 0 rejects stored again"),
+            "{said}"
+        );
+        assert!(
+            said.contains("file 2: 3 rows and 0 rejects stored again"),
+            "{said}"
+        );
         assert_eq!(differences(&pair, 0, &[]), []);
         pair.expect(0, &["load"]);
     }

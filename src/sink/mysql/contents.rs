@@ -3,12 +3,11 @@
 use std::slice;
 use std::sync::Arc;
 
-use crate::batch::{Batch, provenance, row_id};
+use crate::batch::{Batch, Span, provenance, row_id};
 use crate::dataset::{Dataset, Datasets};
 use crate::sink::cells::by_dataset;
-use crate::sink::contents::{self, Difference, Stored, rejects_sql};
+use crate::sink::contents::{self, Difference, Stored, rejects_sql, replayed_sql, rows_sql};
 use crate::sink::definitions::dataset_of;
-use crate::sink::table::quoted;
 
 use super::commit::differing;
 use super::errors::Failure;
@@ -19,19 +18,9 @@ pub(super) async fn differences(
     session: &mut Session,
     batch: &Batch,
 ) -> Result<Vec<Difference>, Failure> {
-    let schema = batch.dataset.schema();
-    let names: Vec<&str> = schema
-        .fields()
-        .iter()
-        .map(|field| field.name().as_str())
-        .collect();
     let ordinals = batch.span.ordinals();
     let first = row_id(batch.span.file_no, 0);
-    let sql = format!(
-        "SELECT {} FROM `{}` WHERE `id` >= ? AND `id` < ? ORDER BY `id`",
-        quoted(names.iter().copied()),
-        batch.dataset.table
-    );
+    let sql = rows_sql(&batch.dataset);
     // Prepared, so that the server sends each value in its type.
     let ids = (first + ordinals.start, first + ordinals.end);
     let rows = session.rows_with::<mysql_async::Row>(&sql, ids).await?;
@@ -46,12 +35,18 @@ pub(super) async fn differences(
         rows: rows.into_iter().map(|row| (ordinal(&row), row)).collect(),
         rejects,
     };
+    let schema = batch.dataset.schema();
     let groups = by_dataset(slice::from_ref(batch));
     let changed = |place: usize, row: &mysql_async::Row| {
         let columns = differing(groups[0].row(place), row);
-        columns.map(|at| names[at].to_owned()).collect()
+        columns.map(|at| schema.field(at).name().clone()).collect()
     };
     Ok(contents::differences(batch, stored, changed))
+}
+
+/// See [`Contents::replayed`](crate::sink::Contents::replayed).
+pub(super) async fn replayed(session: &mut Session, span: Span) -> Result<Vec<u32>, Failure> {
+    session.rows::<u32>(&replayed_sql(span)).await
 }
 
 /// See [`Contents::replayed_text`](crate::sink::Contents::replayed_text).

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use mysql_async::Value;
 
-use crate::batch::{Batch, RejectCode};
+use crate::batch::{Batch, RejectCode, Span};
 use crate::dataset::{Dataset, Datasets};
 use crate::fault::Fault;
 use crate::finding::Finding;
@@ -223,6 +223,11 @@ impl Contents for MysqlSink {
     async fn differences(&self, batch: &Batch) -> Result<Vec<Difference>, Fault> {
         let work = async |session: &mut Session| contents::differences(session, batch).await;
         self.commits.on_session("reading rows", work).await
+    }
+
+    async fn replayed(&self, span: Span) -> Result<Vec<u32>, Fault> {
+        let work = async |session: &mut Session| contents::replayed(session, span).await;
+        self.control.on_session(READING_LEDGER, work).await
     }
 
     async fn replayed_text(&self, file_no: u32, ordinal: u32) -> Result<Option<Vec<u8>>, Fault> {

@@ -6,35 +6,26 @@ use std::sync::Arc;
 use rusqlite::types::Value;
 use rusqlite::{OptionalExtension, Transaction, params};
 
-use crate::batch::{Batch, provenance, row_id};
+use crate::batch::{Batch, Span, provenance, row_id};
 use crate::dataset::{Dataset, Datasets};
 use crate::sink::cells::{Cell, by_dataset};
-use crate::sink::contents::{self, Difference, Stored, rejects_sql};
+use crate::sink::contents::{self, Difference, Stored, rejects_sql, replayed_sql, rows_sql};
 use crate::sink::definitions::dataset_of;
-use crate::sink::table::quoted;
 use crate::timestamp;
 
 use super::errors::Failure;
 
 /// See [`Contents::differences`](crate::sink::Contents::differences).
 pub(super) fn differences(db: &Transaction<'_>, batch: &Batch) -> Result<Vec<Difference>, Failure> {
-    let schema = batch.dataset.schema();
-    let names: Vec<&str> = schema
-        .fields()
-        .iter()
-        .map(|field| field.name().as_str())
-        .collect();
     let ordinals = batch.span.ordinals();
     let first = row_id(batch.span.file_no, 0);
-    let sql = format!(
-        "SELECT {} FROM `{}` WHERE `id` >= ? AND `id` < ? ORDER BY `id`",
-        quoted(names.iter().copied()),
-        batch.dataset.table
-    );
+    let sql = rows_sql(&batch.dataset);
+    let schema = batch.dataset.schema();
     let mut find = db.prepare_cached(&sql)?;
     let ids = params![first + ordinals.start, first + ordinals.end];
     let rows = find.query_map(ids, |row| {
-        let values: Result<Vec<Value>, _> = (0..names.len()).map(|at| row.get(at)).collect();
+        let values: Result<Vec<Value>, _> =
+            (0..schema.fields().len()).map(|at| row.get(at)).collect();
         Ok((provenance(row.get(0)?).1, values?))
     })?;
     let rows = rows.collect::<Result<_, _>>()?;
@@ -46,10 +37,10 @@ pub(super) fn differences(db: &Transaction<'_>, batch: &Batch) -> Result<Vec<Dif
     };
     let groups = by_dataset(slice::from_ref(batch));
     let changed = |place: usize, row: &Vec<Value>| {
-        let cells = groups[0].row(place).cells().zip(row).zip(&names);
+        let cells = groups[0].row(place).cells().zip(row).zip(schema.fields());
         cells
             .filter(|((cell, value), _)| !is_same(*cell, value))
-            .map(|(_, name)| (*name).to_owned())
+            .map(|(_, field)| field.name().clone())
             .collect()
     };
     Ok(contents::differences(batch, stored, changed))
@@ -66,6 +57,13 @@ fn is_same(cell: Cell<'_>, value: &Value) -> bool {
         (Cell::Timestamp(time_us), Value::Text(stored)) => timestamp::text(time_us) == *stored,
         _ => false,
     }
+}
+
+/// See [`Contents::replayed`](crate::sink::Contents::replayed).
+pub(super) fn replayed(db: &Transaction<'_>, span: Span) -> Result<Vec<u32>, Failure> {
+    let mut find = db.prepare_cached(&replayed_sql(span))?;
+    let ordinals = find.query_map([], |row| row.get(0))?;
+    Ok(ordinals.collect::<Result<_, _>>()?)
 }
 
 /// See [`Contents::replayed_text`](crate::sink::Contents::replayed_text).

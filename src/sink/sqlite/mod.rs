@@ -17,7 +17,7 @@ use async_trait::async_trait;
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 use tokio::sync::oneshot;
 
-use crate::batch::{Batch, RejectCode};
+use crate::batch::{Batch, RejectCode, Span};
 use crate::dataset::{Dataset, Datasets};
 use crate::directory;
 use crate::fault::{Fault, Origin};
@@ -326,6 +326,11 @@ impl Contents for SqliteSink {
     async fn differences(&self, batch: &Batch) -> Result<Vec<Difference>, Fault> {
         let batch = batch.clone();
         self.transact("reading rows", move |db| contents::differences(db, &batch))
+            .await
+    }
+
+    async fn replayed(&self, span: Span) -> Result<Vec<u32>, Fault> {
+        self.transact("reading the ledger", move |db| contents::replayed(db, span))
             .await
     }
 

@@ -2,11 +2,11 @@
 
 use std::fmt;
 
-/// The checksum of a frame: a comparison takes the same time wherever two differ.
+/// The checksum of a frame. Comparing two takes the same time whichever bytes differ.
 pub(super) type Checksum = blake3::Hash;
 
-/// The key of the checksums: who does not have it can make no frame that is accepted. All processes
-/// of a ledger have the same one.
+/// The key of the checksums. A process without it cannot make a frame that is accepted. All processes
+/// of a ledger have the same key.
 #[derive(Clone, PartialEq, Eq)]
 pub struct FrameKey([u8; Self::BYTES]);
 
