@@ -42,7 +42,8 @@ bench *ARGS:
 chaos *ARGS:
     scripts/chaos {{ARGS}}
 
-# What is too long for each change: ten thousand simulated worlds, twenty minutes of chaos, fuzzing.
+# The checks that take too long for each change: ten thousand simulated worlds, twenty minutes of
+# chaos, fuzzing.
 nightly *ARGS:
     scripts/nightly {{ARGS}}
 

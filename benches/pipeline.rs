@@ -60,7 +60,7 @@ fn dataset() -> (Datasets, Arc<Dataset>) {
 }
 
 fn bytes_of(file: &[u8], chunk: Chunk) -> &[u8] {
-    let offset = |at: u64| usize::try_from(at).expect("a chunk lies in memory");
+    let offset = |at: u64| usize::try_from(at).expect("a chunk is in memory");
     &file[offset(chunk.start)..offset(chunk.end)]
 }
 
@@ -107,7 +107,8 @@ fn parsing(c: &mut Criterion) {
         );
     });
     texts.clear();
-    // An escape in a text of each record; and in a key, so that none is read directly.
+    // Two more inputs: an escape in a text of each record, and an escape in a key of each record,
+    // which the direct reader does not read.
     let escapes = array.replace("\"event_value\": \"", "\"event_value\": \"\\u002b");
     assert_eq!(escapes.len(), array.len() + 6 * EVENTS as usize);
     let key = array.replace("\"event_value\": ", "\"event\\u005fvalue\": ");

@@ -1,8 +1,8 @@
-//! Defines a dataset of one's own, loads a file of it, and reads the rows back.
+//! Defines a new dataset, loads a file of it, and reads the rows back.
 //!
 //!     cargo run --example custom_dataset
 //!
-//! The definition is what a settings file has; docs/datasets.md describes every key.
+//! The definition has the form of a settings file; docs/datasets.md describes every key.
 
 #![expect(clippy::print_stdout, reason = "an example shows what it did")]
 

@@ -3,7 +3,7 @@
 //!     cargo run --example load_directory                 # a directory with one made file
 //!     cargo run --example load_directory -- DIRECTORY    # yours, into ./lemonade-data
 //!
-//! The database is SQLite. With `database_url` in the options it is MySQL or MariaDB.
+//! The database is SQLite. To load into MySQL or MariaDB, set `database_url` in the options.
 
 #![expect(clippy::print_stdout, reason = "an example shows what it did")]
 
@@ -28,13 +28,14 @@ async fn main() -> Result<(), Box<dyn Error>> {
         std::fs::write(made.path().join("vehicle_status_1.json"), FILE)?;
         (made.path().to_owned(), made.path().join("data"))
     };
-    // What is left out has its default. Nothing is read from the environment.
+    // Other options have their defaults. The environment is not read.
     let settings = Settings::from_options(Options {
         data_dir: Some(data_dir),
         ..Options::default()
     })?;
 
-    // The first Ctrl-C finishes the frames in flight, the second exits at once. Load again to go on.
+    // After the first Ctrl-C, frames in flight are finished; the second ends the process at once.
+    // Run the program again to continue.
     let shutdown = Shutdown::on_signals(settings.drain_timeout)?;
     let loaded = load(&settings, &[directory], &shutdown).await?;
 

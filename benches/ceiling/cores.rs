@@ -1,4 +1,4 @@
-//! The distance of two cores: the time in which a cache line goes from one to the other and back.
+//! The distance of two cores: the time in which a cache line moves from one to the other and back.
 //!
 //! In a virtual machine it changes when the host moves its cores. Programs that share memory
 //! between threads, such as the latches of a server, become faster or slower with it.
@@ -10,12 +10,12 @@ use std::time::{Duration, Instant};
 
 use super::meter;
 
-/// How long one attempt lasts, and how many there are: in one or another both threads may have to
-/// share a core.
+/// Duration of an attempt, and number of attempts. There are several, because in some of them both
+/// threads may share a core.
 const LASTS: Duration = Duration::from_millis(10);
 const ATTEMPTS: u32 = 3;
 
-/// Written by the first thread instead of a turn: the end.
+/// The first thread writes it to end the attempt.
 const OVER: u64 = u64::MAX;
 
 /// Prints the mean round trip of the best attempt, in nanoseconds. It takes two cores.

@@ -191,10 +191,10 @@ impl Sink for Discard {
     }
 
     async fn quarantine(&self, file: &NewFile, reason: &str) -> Result<(), Fault> {
-        panic!("{} is a made file and has no fault: {reason}", file.name);
+        panic!("{} is a made file without a fault: {reason}", file.name);
     }
 
     async fn remove(&self, file_no: u32, _: &Datasets) -> Result<u64, Fault> {
-        panic!("nobody begins file {file_no} by another definition");
+        panic!("file {file_no} has only one definition");
     }
 }

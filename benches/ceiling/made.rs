@@ -22,7 +22,7 @@ pub(super) const LIMITS: ChunkLimits = ChunkLimits {
     bytes: 1 << 20,
 };
 
-/// A row as a client holds it: the columns of `vehicle_events` in their order.
+/// A row with the columns of `vehicle_events` in their order.
 pub(super) struct Row<'a> {
     pub(super) id: u64,
     pub(super) vehicle_id: &'a str,
@@ -59,7 +59,7 @@ pub(super) fn texts(made: &Made) -> Vec<Vec<u8>> {
         .collect()
 }
 
-/// The same as files in a folder, which is made.
+/// Writes the texts as files to a folder, and creates the folder.
 pub(super) fn write_files(made: &Made, folder: &Path) -> anyhow::Result<()> {
     fs::create_dir_all(folder)?;
     let generator = generator(made);

@@ -27,7 +27,7 @@ static ALLOCATOR: Allocator = Allocator;
 #[derive(Parser)]
 #[command(about = "What the parts can do without the engine")]
 struct Cli {
-    /// Given by `cargo bench`; of no meaning here
+    /// Given by `cargo bench`, and ignored
     #[arg(long, hide = true)]
     bench: bool,
     #[command(subcommand)]
@@ -59,10 +59,10 @@ struct Made {
     /// Events in a file
     #[arg(long, default_value_t = 1_000)]
     per_file: u32,
-    /// Vehicles that they are of
+    /// Number of vehicles
     #[arg(long, default_value_t = 2_000)]
     vehicles: u32,
-    /// Days over which they are spread, one day a file
+    /// Number of days; the events of a file are of one day
     #[arg(long, default_value_t = 30)]
     days: u32,
 }

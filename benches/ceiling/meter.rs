@@ -15,7 +15,8 @@ pub(super) struct Meter {
 }
 
 impl Meter {
-    /// Starts the clock. `server` is the process whose time counts as the server's.
+    /// Starts the clock. `server` is the process id of the server, whose processor time is measured
+    /// as well.
     pub(super) fn start(server: Option<u32>) -> Self {
         Self {
             server,

@@ -48,7 +48,7 @@ pub(super) struct Options {
     /// Statements of a transaction
     #[arg(long, value_delimiter = ',', default_value = "4")]
     statements: Vec<usize>,
-    /// How often all of it is run
+    /// Number of runs of each combination
     #[arg(long, default_value_t = 1)]
     rounds: u32,
     /// Folder for the files that the server is to read
@@ -62,7 +62,7 @@ enum Way {
     Insert,
     /// `COM_STMT_BULK_EXECUTE` of MariaDB
     Bulk,
-    /// LOAD DATA LOCAL of ten statements' rows
+    /// LOAD DATA LOCAL, with the rows of ten statements
     Local,
     /// LOAD DATA INFILE of a file that the server reads, one for each connection
     Infile,
@@ -70,11 +70,11 @@ enum Way {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Table {
-    /// As the engine's `migrate` makes it
+    /// The table of the engine's `migrate`
     Engine,
     /// The same with LONGTEXT in the place of JSON: no CHECK constraint
     Text,
-    /// That of the Python original: `AUTO_INCREMENT`, no key of ours
+    /// The table of the Python program: an `AUTO_INCREMENT` key, which the client does not send
     Auto,
 }
 
@@ -110,8 +110,8 @@ pub(super) async fn measure(options: &Options) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// All combinations, with the ways of sending side by side, so that a change of the machine's speed
-/// affects all of them.
+/// All combinations. The ways of sending rows follow each other, so that a change of the machine's
+/// speed affects all of them.
 fn runs(options: &Options) -> Vec<Run> {
     let mut runs = Vec::new();
     for &table in &options.tables {
@@ -320,7 +320,7 @@ fn values(row: &Row<'_>) -> [Value; 8] {
     ]
 }
 
-/// Rows as LOAD DATA reads them. Made values hold nothing that needs escaping but the backslash.
+/// Rows as LOAD DATA reads them. In made values, only the backslash needs escaping.
 fn text(run: Run, rows: &[Row<'_>]) -> String {
     let mut text = String::with_capacity(rows.len() * 200);
     for row in rows {
@@ -380,7 +380,10 @@ async fn send(
             (Work::Bulk(statements), Some(statement)) => {
                 conn.query_drop("START TRANSACTION").await?;
                 for rows in statements {
-                    #[expect(clippy::disallowed_methods, reason = "only MariaDB is asked for it")]
+                    #[expect(
+                        clippy::disallowed_methods,
+                        reason = "only MariaDB gets bulk statements"
+                    )]
                     conn.exec_batch(statement, rows).await?;
                 }
                 conn.query_drop("COMMIT").await?;

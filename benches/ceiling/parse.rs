@@ -25,7 +25,7 @@ use super::meter;
 pub(super) struct Options {
     #[command(flatten)]
     made: Made,
-    /// How often each is run; the best counts, since what disturbs it only makes it slower
+    /// Number of runs of each stage; the best counts, because disturbances only make a run slower
     #[arg(long, default_value_t = 5)]
     rounds: u32,
     /// This stage alone, on one core
@@ -80,12 +80,12 @@ pub(super) fn measure(options: &Options) -> anyhow::Result<()> {
     let framed = |(parser, encoder): &mut (Parser, Encoder), chunk: &Chunk| {
         encoder.encode(&parsed(parser, chunk), Codec::Lz4)
     };
-    // simd-json unescapes in place: each pass has a copy of its own, made outside of the clock.
+    // simd-json unescapes in place, so each pass has its own copy, made before the clock starts.
     let documents = || -> Vec<Vec<u8>> {
         let document = |chunk: &Chunk| [b"[", bytes(chunk), b"]"].concat();
         plan.chunks.iter().map(document).collect()
     };
-    // Made once, so that the second round measures only the stage.
+    // Made before the first round, so that the second round measures only the stage.
     let encoded = OnceCell::<Vec<Frame>>::new();
     let encode_once = || {
         let mut stages = Default::default();
@@ -191,7 +191,7 @@ struct Clock<'a> {
 }
 
 impl Clock<'_> {
-    /// Runs the stage over the file once, with what `made` makes, and prints what it took.
+    /// Runs the stage once over the file, with the input from `made`, and prints the time.
     fn run<T>(&self, cores: usize, made: impl Fn() -> T, run: impl Fn(&mut T)) {
         let mut input = made();
         let began = Instant::now();

@@ -15,7 +15,7 @@ use super::meter::Meter;
 /// The stream, and its consumer group.
 const KEY: &str = "ceiling";
 
-/// Frames of a round trip, as many as the engine sends at once.
+/// Frames in a round trip: the number that the engine sends at once.
 const PIPELINE_FRAMES: usize = 16;
 
 #[derive(Args)]
@@ -88,7 +88,7 @@ fn publish(client: &mut Client, frames: &[Frame]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Reads, acks and deletes so many entries.
+/// Reads, acks and deletes this number of entries.
 fn consume(addr: &str, frames: usize) -> anyhow::Result<()> {
     let mut client = Client::connect(addr)?;
     let key = KEY.as_bytes();

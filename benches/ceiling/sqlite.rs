@@ -20,7 +20,7 @@ const TRANSACTION_ROWS: usize = 10_000;
 pub(super) struct Options {
     #[command(flatten)]
     made: Made,
-    /// The database file, which must not be there yet
+    /// The database file, which must not exist yet
     #[arg(long)]
     path: PathBuf,
 }

@@ -42,7 +42,7 @@ def main():
     if arguments.render:
         results = [load_json(path) for path in arguments.render]
         if any(result["short"] for result in results):
-            sys.exit("scripts/bench: the figures of a short run mean nothing, so no page is made of them")
+            sys.exit("scripts/bench: the figures of a short run mean nothing, so they are not written to the page")
         render.write_docs(results)
         return
     if arguments.instructions:
@@ -98,7 +98,7 @@ def parse():
 
 
 def command(arguments):
-    """The command again, without where its results went."""
+    """The command to repeat the run, without the files of results."""
     flags = ["--short"] * arguments.short + ["--baseline"] * arguments.baseline
     flags += ["--profile"] * arguments.profile
     flags += ["--only", arguments.only] if arguments.only else []

@@ -1,4 +1,4 @@
-"""The smallest machine as a fact: engine, Redis and MariaDB in one memory cgroup of 2 GB, on a file
+"""A load on the smallest machine: engine, Redis and MariaDB in one memory cgroup of 2 GB, on a file
 system of 10 GB."""
 
 import os
@@ -51,7 +51,7 @@ class Cgroup:
             return file.read()
 
     def enter(self):
-        """Puts the calling process in; for a child between fork and exec."""
+        """Moves the calling process into the cgroup; for a child between fork and exec."""
         self.write("cgroup.procs", os.getpid())
 
     def oom_kills(self):
@@ -59,7 +59,7 @@ class Cgroup:
         return sum(int(line.split()[1]) for line in self.read(name).splitlines() if line.startswith("oom_kill "))
 
     def peak_mb(self):
-        """The most that was charged, page cache included: the limit, once files were read."""
+        """The peak of memory in bytes, with page cache: near the limit once files were read."""
         name = "memory.peak" if self.version == 2 else "memory.max_usage_in_bytes"
         try:
             return int(self.read(name)) / 1e6
@@ -71,7 +71,7 @@ class Cgroup:
 
 
 class Disk:
-    """A file system of 10 GB in an image, or where none can be mounted a folder that is measured."""
+    """A file system of 10 GB in an image. If it cannot be mounted: a folder whose size is measured."""
 
     def __init__(self, folder):
         self.folder, self.image = os.path.join(folder, "disk"), os.path.join(folder, "disk.img")
@@ -86,7 +86,7 @@ class Disk:
                 done = subprocess.CompletedProcess(command, 1, "", str(error))
             if done.returncode != 0:
                 why = done.stderr.strip()
-                print(f"no file system of its own ({why}): disk is measured, not limited", file=sys.stderr)
+                print(f"no separate file system ({why}): disk is measured, not limited", file=sys.stderr)
                 os.remove(self.image)
                 return
         self.mounted = True
@@ -104,7 +104,7 @@ class Disk:
 
 
 def forget(folder):
-    """Drops files from the page cache, so that whoever reads them is charged for it."""
+    """Drops files from the page cache: the process that reads them next is charged for the pages."""
     for entry in os.scandir(folder):
         file = os.open(entry.path, os.O_RDONLY)
         os.fsync(file)
@@ -113,7 +113,7 @@ def forget(folder):
 
 
 def folder_mb(folder):
-    """What the files of a folder take on disk."""
+    """The disk space of the files of a folder, in bytes."""
     blocks = (
         os.lstat(os.path.join(path, name)).st_blocks for path, _, names in os.walk(folder) for name in names
     )

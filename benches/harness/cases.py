@@ -1,4 +1,4 @@
-"""The cases: what is run, and what each run must have done to count."""
+"""The cases: which programs run, and the checks that each run has to pass."""
 
 import os
 import shutil
@@ -26,16 +26,17 @@ name = "vehicle_events"
     )
 )
 
-# Says how many records are stored, settled or not.
+# The number of stored records, of settled and of pending files.
 STORED = (
     "SELECT (SELECT COALESCE(SUM(records), 0) FROM ingest_frames) + "
     "(SELECT COALESCE(SUM(records), 0) FROM ingest_files WHERE state = 'settled')"
 )
 
 
-# Rows of a statement, by what costs the server least; a transaction has as many rows as the engine's.
+# Rows of a statement: the number at which a row costs the server least. A transaction has as many
+# rows as one of the engine.
 STATEMENT_ROWS = {"insert": 500, "bulk": 2_000, "local": 1_000, "infile": 1_000}
-# MySQL takes more for each placeholder the more there are of them.
+# For MySQL, a placeholder costs more in a statement with more placeholders.
 MYSQL_INSERT_ROWS = 128
 TRANSACTION_ROWS = 4_000
 
@@ -47,7 +48,7 @@ class Sizes:
         self.small = (40, 50) if short else (20_000, 50)
         self.packed = (4, 500) if short else (40, 25_000)
         self.hard_vehicles = 500 if short else 20_000
-        # Events of the large file, and how often they are repeated.
+        # Events of the large file, and the number of repetitions.
         self.growth = [(400, 1), (2_000, 1), (2_000, 2)] if short else [
             (100_000, 1), (1_000_000, 1), (1_000_000, 5), (1_000_000, 10),
         ]  # fmt: skip
@@ -69,7 +70,7 @@ class Bench:
             file.write(NO_SUMMARY)
 
     def environment(self, database_url, queue_url):
-        """Of the engine: nothing of the caller's settings goes in."""
+        """The environment of the engine, without the settings of the calling shell."""
         ours = ("DATABASE_URL", "REDIS_URL", "DB_", "REDIS_", "LEMONADE_", "SRC_PATH", "HISTORY_PATH")
         for name in [name for name in os.environ if name.startswith(ours) and name != "LEMONADE_MYSQL9_HOME"]:
             del os.environ[name]
@@ -82,7 +83,7 @@ class Bench:
         return folder
 
     def load(self, source, events, database=None, queue=None, config=None, verify=False):
-        """Loads the files of a folder out of inbound: to rows, ledger and history."""
+        """Copies the files of a folder to inbound and loads them."""
         data = self.data()
         inbound = os.path.join(data, "inbound")
         names = os.listdir(source)
@@ -118,9 +119,9 @@ class Bench:
         return result
 
     def bare_mysql(self, database, way, connections, events, per_file=1_000, vehicles=2_000, table="engine"):
-        """Rows made beforehand, from a client that only sends."""
+        """Runs a client that only sends rows, which were made beforehand."""
         database.clear()
-        # A few transactions for each connection, however few events there are.
+        # At least a few transactions for each connection.
         best = MYSQL_INSERT_ROWS if (database.name, way) == ("mysql9", "insert") else STATEMENT_ROWS[way]
         rows = min(best, events // 8)
         command = [
@@ -146,8 +147,8 @@ class Bench:
         return result
 
     def serve(self, source, events, observed):
-        """The service over files that wait in inbound; observed, it is asked for its metrics and its
-        status every second."""
+        """Runs the service over files that wait in inbound. If observed, requests its metrics and its
+    status page every second."""
         data = self.data()
         inbound, work = os.path.join(data, "inbound"), os.path.join(data, "work")
         for name in os.listdir(source):
@@ -190,7 +191,7 @@ class Bench:
         return per_event({"seconds": seconds, "cpu": cpu}, events)
 
     def latency(self):
-        """From the rename of a complete file to its rows committed, and to its move to history."""
+        """Times from the rename of a file into inbound to its last commit, and to its move to history."""
         files, records = self.sizes.latency_files
         source = self.inputs.files(files, records, prefix="latency")
         data = self.data()
@@ -219,7 +220,7 @@ class Bench:
                 before = os.path.join(data, "inbound", "." + name)
                 history = os.path.join(data, "history", name)
                 os.link(os.path.join(source, name), before)
-                # The service is idle again, and the next file does not meet the end of a cycle of its own.
+                # Waits until the service is idle, so that the next file is not delayed by this one.
                 time.sleep(0.02)
                 began = time.monotonic()
                 os.rename(before, before.replace("/." + name, "/" + name))
@@ -234,7 +235,7 @@ class Bench:
                         with open(os.path.join(data, "log"), errors="replace") as log:
                             sys.exit(f"scripts/bench: {name} did not pass the service:\n{log.read()[-3000:]}")
                     time.sleep(max(0.0, 0.001 - (time.monotonic() - now)))
-                # The first one opens connections and prepares statements.
+                # The first file does not count: it opens connections and prepares statements.
                 if number > 0:
                     committed.append(in_table * 1e3)
                     moved.append(in_history * 1e3)
@@ -257,20 +258,20 @@ def percentile(values, part):
 
 
 def cpu_named(line, server):
-    """A line of the bare clients in the words of `measured`."""
+    """A line of the bare clients, with the keys of `measured`."""
     line["cpu_us"] = {"own": line.pop("client_us"), server: line.pop("server_us", 0.0)}
     return line
 
 
 class Job:
-    """One thing that is run once a round (or once in all), under a name in the results."""
+    """A measurement that runs once a round, or once in all. Its name is the key of its result."""
 
     def __init__(self, case, name, run, once=False):
         self.case, self.name, self.run, self.once = case, name, run, once
 
 
 def jobs(bench):
-    """All jobs, in an order in which what is compared with each other is close together."""
+    """All jobs. Those that are compared with each other are close together."""
     sizes, inputs = bench.sizes, bench.inputs
     redis, mariadb, mysql9 = bench.redis, bench.mariadb, bench.mysql9
     found = []
@@ -284,8 +285,9 @@ def jobs(bench):
 
     count = sizes.large
     large = lambda: inputs.large(count)
-    # Bare clients of one connection come first, which are never the best: a server that has just started, or
-    # comes from other work, is slower for a while, and neither the engine nor a ceiling may pay for that.
+    # Bare clients with one connection come first. A server that has just started, or has just done
+    # other work, is slower for a while, and these clients are never the fastest. So neither the
+    # engine nor the best bare client is slowed.
     bare = [(connections, way) for connections in (1, 2, 3) for way in ("insert", "bulk")]
     for connections, way in bare[:2]:
         ceiling("large", mariadb, way, connections, count)
@@ -308,7 +310,7 @@ def jobs(bench):
     job("summary", "summary: without", lambda: bench.load(many(), total, mariadb, redis.url, bench.no_summary))
     job("summary", "summary: with", lambda: bench.load(many(), total, mariadb, redis.url))
 
-    # Small against the noise of a machine, so both are run often, in turns.
+    # The difference is smaller than the noise of a machine, so both run often, in turns.
     for _ in range(3):
         for word in ("without", "with"):
             job("observed", f"observed: {word}", lambda word=word: bench.serve(many(), total, word == "with"))
@@ -399,7 +401,7 @@ def jobs(bench):
 
 
 def stages(lines):
-    """The best of each stage: what disturbs it only makes it slower."""
+    """The best time of each stage: disturbances only make a run slower."""
     best = {}
     for line in lines:
         name = f"{line['stage']}, {line['cores']}"

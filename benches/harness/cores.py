@@ -1,4 +1,4 @@
-"""How far the cores are from each other, and runs that are made while they are near.
+"""Measures the distance of the cores, and makes runs while the cores are near.
 
 The host of a virtual machine moves its cores: what a cache line takes from one to the other and back
 may be three or four times more a minute later, and a database server whose connections share latches
@@ -10,13 +10,14 @@ import time
 
 from measure import json_lines
 
-# Up to this many times the nearest that was seen counts as near: 28 ns where both are threads of one
-# core, 45 to 65 where they are not, and 320 to 360 in the far state were seen on one machine.
+# Cores are near if their distance is at most this many times the smallest one so far. Seen on one
+# machine: 28 ns for two threads of one core, 45 to 65 ns for two near cores, 320 to 360 ns for far
+# ones.
 NEAR = 4
-# How long the near state is waited for before a run, and how often a run is made that ended outside of it.
+# Seconds to wait for near cores before a run, and attempts of a run after which the cores were far.
 WAIT_SECONDS = 15
 ATTEMPTS = 3
-# What waits and repeated runs may take of all the time.
+# Longest time of all waits and repeated runs, in seconds.
 PATIENCE_SECONDS = 600
 
 
@@ -27,7 +28,7 @@ class Cores:
         self.nearest = float("inf")
 
     def apart(self):
-        """Nanoseconds of a round trip between two cores; 0 where there is one."""
+        """Nanoseconds of a round trip between two cores; 0 if there is only one core."""
         if os.cpu_count() < 2:
             return 0.0
         found = json_lines([self.ceiling, "cores"])[0]["round_trip_ns"]
@@ -35,7 +36,7 @@ class Cores:
         return found
 
     def wait(self):
-        """Waits until the cores are near, or for long enough; returns how far they are."""
+        """Waits until the cores are near, or the limit is over. Returns their distance."""
         began = time.monotonic()
         deadline = began + min(WAIT_SECONDS, self.patience_seconds)
         while (apart := self.apart()) > NEAR * self.nearest and time.monotonic() < deadline:
@@ -44,8 +45,8 @@ class Cores:
         return apart
 
     def steady(self, run):
-        """The result of a run with `cores_ns`, the farther of before and after. It is run again where
-        the cores were far, and of several runs the one with the nearest cores counts."""
+        """The result of a run with `cores_ns`, the larger distance of before and after the run. If the
+    cores were far, it runs again. Of several runs, the one with the nearest cores counts."""
         results = []
         while True:
             before = self.wait()

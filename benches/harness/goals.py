@@ -1,10 +1,10 @@
-"""What must be reached (one row each), computed from the results of a run."""
+"""The goals, one row each, computed from the results of a run."""
 
 import re
 
 
 class Goal:
-    """`value` takes the results and gives a number, or raises KeyError where its cases did not run."""
+    """`value` takes the results and returns a number. Raises KeyError if its cases did not run."""
 
     def __init__(self, what, only, limit, value, shape="{:.2f}", at_most=False):
         self.what, self.only, self.limit = what, only, limit
@@ -26,7 +26,7 @@ def rate(results, name):
 
 
 def best(results, prefix):
-    """The best rate of the results whose name begins so; KeyError where there are none."""
+    """The best rate of the results whose names begin so. Raises KeyError if there are none."""
     rates = [result["rate"] for name, result in results.items() if name.startswith(prefix)]
     if not rates:
         raise KeyError(prefix)
@@ -51,7 +51,7 @@ def all_cores(results):
 
 
 def growth(results):
-    """How much more than ten times the time ten times the events took, the worst of such pairs."""
+    """The time of ten times the events, divided by the time of the events: the largest of all pairs."""
     times = growth_times(results)
     pairs = [later / earlier for size, earlier in times.items() for more, later in times.items() if more == 10 * size]
     if not pairs:
@@ -68,7 +68,7 @@ def growth_times(results):
 
 
 def own_memory(results):
-    # The Python pipeline is none of ours.
+    # The Python pipeline is not a part of the engine.
     found = [
         result["memory_mb"]["own"]
         for name, result in results.items()
@@ -84,7 +84,7 @@ def cost(with_it, without):
 
 
 def observing(results):
-    """What metrics, page and scrapes take of the processor time of an event, in percent."""
+    """The share of metrics, page and scrapes in the processor time of an event, in percent."""
     everything = cpu(results, "observed: without", "own", "redis", "mariadb")
     return 100 * (cpu(results, "observed: with", "own") - cpu(results, "observed: without", "own")) / everything
 

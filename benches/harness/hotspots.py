@@ -1,5 +1,5 @@
-"""Where the engine's processor time goes: one load under perf, each sample counted for the part of the
-work that it was taken in, what that calls included: allocator, copies, kernel."""
+"""Where the engine's processor time goes. perf samples one load. Each sample counts for the part of
+the work in whose functions it was taken, with all that they call: allocator, copies, kernel."""
 
 import os
 import re
@@ -7,11 +7,12 @@ import subprocess
 
 from servers import program
 
-# A timer that machines without performance counters have, too. Stacks are copied and unwound later,
-# since release builds keep no frame pointers; this many bytes reach the stage from its deepest callee.
+# A timer, because some machines have no performance counters. Release builds have no frame
+# pointers, so perf copies this many bytes of the stack and unwinds them later: enough to reach the
+# function of the stage.
 EVENT, HERTZ, STACK_BYTES = "cpu-clock", "997", 8192
 
-# The first that fits any function of a sample's stack counts.
+# A sample counts for the first pattern that matches a function of its stack.
 PARTS = (
     ("rows to the database (values, packets, sending)", r"sink::mysql::(bind|load_data)|session::Session>?::(insert|load_data)|exec_batch|exec_drop"),
     ("the rest of the database client (transactions, ledger)", r"mysql_|sink::mysql"),
@@ -32,8 +33,8 @@ ALLOCATOR_AND_COPIES = re.compile(r"\bmi_|_mi_|mem(move|cpy|set)|alloc::")
 
 
 def hotspots(bench, source, events):
-    """Loads the files of a folder through Redis into MariaDB; µs an event of each part: in all, of it in
-    the kernel, of it in the allocator and in copies."""
+    """Loads the files of a folder through Redis into MariaDB. Returns µs an event of each part: in all,
+    in the kernel, and in the allocator and copies."""
     data, wrapper = (os.path.join(bench.folder, name) for name in ("perf.data", "under-perf"))
     perf = program("perf")
     with open(wrapper, "w") as file:

@@ -1,12 +1,12 @@
-"""Files of made events, in folders by what is in them. The same numbers make the same bytes."""
+"""Folders of files with made events. The same arguments make the same bytes."""
 
 import os
 import shutil
 
 from servers import run
 
-# A file of `task_runner generate` is of one day. A large file is put together from such parts, so
-# that its events are of thirty days.
+# The events of a file of `task_runner generate` are of one day. A large file is joined from such
+# files, so that its events are of thirty days.
 PARTS = 40
 DAYS = 30
 HEAD, BETWEEN, TAIL = b'{"vehicle_events": [', b", ", b"]}"
@@ -17,7 +17,7 @@ class Inputs:
         self.task_runner, self.folder = task_runner, folder
 
     def files(self, files, records, vehicles=2_000, shape="document", compress="none", prefix="files"):
-        """A folder of so many files of so many events."""
+        """A folder with this many files, each with this many events."""
         name = f"{prefix}-{files}x{records}-{vehicles}-{shape}-{compress}"
         folder = os.path.join(self.folder, name)
         if not os.path.exists(folder):
@@ -29,7 +29,7 @@ class Inputs:
         return folder
 
     def large(self, events, shape="document", repeat=1):
-        """A folder of one file. `repeat`: the events so many times over, each a record of its own."""
+        """A folder with one file, which has the events `repeat` times, each as a separate record."""
         name = f"large-{events}x{repeat}-{shape}"
         folder = os.path.join(self.folder, name)
         if os.path.exists(folder):

@@ -1,4 +1,4 @@
-"""What a command takes: time, processor time of it and of servers, memory that is its own."""
+"""Measures a command: its time, its processor time and that of servers, and its anonymous memory."""
 
 import json
 import os
@@ -20,7 +20,7 @@ def cpu_seconds(pid):
 
 
 def memory_kb(pid, name):
-    """A line of /proc/PID/status: RssAnon, VmHWM. 0 for a process that has ended."""
+    """A value of /proc/PID/status, such as RssAnon or VmHWM. 0 for a process that has ended."""
     try:
         with open(f"/proc/{pid}/status") as file:
             for line in file:
@@ -32,7 +32,7 @@ def memory_kb(pid, name):
 
 
 class Watch(threading.Thread):
-    """Looks every few milliseconds what processes hold; `peaks` has the most, in MB."""
+    """Reads the memory of processes every few milliseconds. `peaks` has the largest values, in MB."""
 
     def __init__(self, pids, every=0.01):
         super().__init__(daemon=True)
@@ -80,7 +80,7 @@ def measured(command, servers, environment=None, confine=None):
 
 
 def per_event(result, events):
-    """The same with a rate, and processor time by event."""
+    """A result with the rate, and with the processor time of an event."""
     result["events"] = events
     result["rate"] = events / result["seconds"]
     result["cpu_us"] = {name: seconds * 1e6 / events for name, seconds in result.pop("cpu").items()}

@@ -1,4 +1,4 @@
-"""Results as text, as the tables of docs/performance-results.md, and as docs/performance.svg."""
+"""Writes results as text, as tables of docs/performance-results.md, and as docs/performance.svg."""
 
 import math
 import re
@@ -10,12 +10,12 @@ PAGE, PLOT = "docs/performance-results.md", "docs/performance.svg"
 
 
 def goal_rows(runs):
-    """(what, at least, measured, reached, command) of each goal; measured is None where it did not run."""
+    """(what, at least, measured, reached, command) of each goal. measured is None if it did not run."""
     rows = []
     for goal in GOALS:
         value = None
         for run in runs:
-            # Each row is of one run: figures of two are not compared.
+            # Each row is computed from one run: figures of two runs are not compared.
             try:
                 value = goal.value(run["results"] | ({"baseline": run["baseline"]} if "baseline" in run else {}))
             except KeyError:
@@ -28,7 +28,7 @@ def goal_rows(runs):
 
 
 def missing(run, only):
-    """The goals that a run should have figures for and has none."""
+    """The goals for which a run should have figures, but has none."""
     if only or "profile" in run:
         return []
     asked = [goal for goal in GOALS if (goal.only == "baseline") == ("baseline" in run)]
@@ -76,7 +76,7 @@ def text(run):
 
 
 def baseline_rows(baseline):
-    """A header, and a row each for the load without a limit and within it."""
+    """A header, a row for the load without a limit, and a row for the load within the limit."""
     yield (
         "", "events/s", "engine, anonymous MB", "Redis, peak MB", "MariaDB, peak MB", "cgroup, peak MB",
         "disk: MariaDB MB", "disk: input MB", "killed",
@@ -157,7 +157,7 @@ PROFILE = ("what for", "µs an event", "of it kernel", "of it allocator and copi
 
 
 def profile_rows(found):
-    """What for, µs an event, of it in the kernel, in allocator and copies, a bar; the largest first."""
+    """Rows with part, µs an event, kernel, allocator and copies, and a bar; the largest part first."""
     parts = sorted(found["parts"].items(), key=lambda part: -part[1][0])
     for name, figures in parts:
         yield name, *(f"{us:.2f}" for us in figures), "█" * round(figures[0] * 50)
@@ -236,8 +236,8 @@ def panel(left, title, sizes, series, unit):
         ends.append((points[-1][1], points[-1][0], number, name))
     line_before = -math.inf
     for py, px, number, name in sorted(ends) if len(series) > 1 else ():
-        # From the top: above the line's end, or below it where the label would meet the line before or
-        # that one's label, which may be below its line.
+        # From the top line down: a label is above the end of its line, or below it if it would
+        # overlap the line or the label before.
         at = py - 9 if py - line_before > 36 else py + 20
         line_before = py
         out.append(f'<text class="label c{number}" x="{px:.1f}" y="{at:.1f}" text-anchor="end">{name}</text>')
@@ -245,7 +245,7 @@ def panel(left, title, sizes, series, unit):
 
 
 def nice(value):
-    """The next round number above, of which a quarter is round as well."""
+    """The next larger round number whose quarter is round as well."""
     scale = 1
     while True:
         for step in (1, 2, 4, 6, 8):

@@ -9,7 +9,7 @@ import sys
 import time
 
 READY_SECONDS = 60
-# The server's own housekeeping keeps some pages dirty.
+# A number of dirty pages that an idle server may have.
 DIRTY_PAGES_FEW = 50
 AS_ROOT = ["--user=root"] if os.geteuid() == 0 else []
 PATH = os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin"
@@ -36,7 +36,7 @@ def run(command):
 
 
 class Server:
-    """A server process in the foreground, with a folder of its own."""
+    """A server process with its own folder."""
 
     def __init__(self, name, folder, confine=None):
         self.name, self.folder, self.confine = name, os.path.join(folder, name), confine
@@ -46,7 +46,7 @@ class Server:
 
     def launch(self, command):
         self.log = open(os.path.join(self.folder, "log"), "ab")
-        # A session of its own, so that Ctrl-C ends this program, which then ends the server.
+        # In a new session, so that Ctrl-C ends only this program, which then ends the server.
         self.process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
@@ -103,7 +103,7 @@ class Redis(Server):
         return f"redis://{self.address}"
 
     def command(self, *words):
-        """Sends a command; returns the lines of its answer, which is text or OK."""
+        """Sends a command whose reply is text or OK. Returns the lines of the reply."""
         with socket.create_connection(("127.0.0.1", self.port), timeout=5) as link:
             link.sendall(" ".join(words).encode() + b"\r\nQUIT\r\n")
             answer = b""
@@ -122,9 +122,9 @@ class Redis(Server):
 
 
 class Database(Server):
-    """What MariaDB and MySQL have in common."""
+    """The common part of MariaDB and MySQL."""
 
-    # Whether `clear` waits until the server has written what it holds: of no use in a short run.
+    # Whether `clear` waits until the server has written its dirty pages; not needed in a short run.
     flushes = True
 
     @property
@@ -145,7 +145,7 @@ class Database(Server):
         return done.returncode == 0
 
     def clear(self):
-        """An empty database, and nothing left to write from before: each run begins alike."""
+        """Creates an empty database and waits until dirty pages are written: each run begins alike."""
         self.sql("DROP DATABASE IF EXISTS vehicles; CREATE DATABASE vehicles")
         if not self.flushes:
             return
@@ -164,7 +164,7 @@ class Database(Server):
 
 
 class Mariadb(Database):
-    # As scripts/up and docs/tuning.md have them.
+    # The settings of scripts/up and docs/tuning.md.
     SIZES = ["--innodb-buffer-pool-size=512M", "--innodb-log-file-size=256M"]
 
     def __init__(self, folder, confine=None):

@@ -1,4 +1,4 @@
-"""What an experienced user would write instead: files, Redis Streams, MySQL, in tuned Python.
+"""The pipeline that an experienced user would write in Python: files, Redis Streams, MySQL.
 
     pipeline.py DIR --redis HOST:PORT --database HOST:PORT/NAME
 
@@ -23,7 +23,7 @@ import redis
 STREAM, GROUP = "events", "workers"
 EVENTS_PER_ENTRY = 500
 ENTRIES_PER_PIPELINE = 16
-# About 64 MiB of entries, what the engine's queue holds.
+# About 64 MiB of entries, as much as the engine's queue.
 ENTRIES_MAX = 600
 WORKERS = 2
 
@@ -47,7 +47,7 @@ def connect_database(address):
 
 
 def rows_of(events):
-    """The events of a file as rows: what the original does, event by event."""
+    """The events of a file as rows, made as in the original program."""
     dumps = orjson.dumps
     return [
         (
@@ -87,7 +87,7 @@ def work(number, redis_address, database_address):
     while True:
         reply = client.xreadgroup(GROUP, f"worker-{number}", {STREAM: ">"}, count=4, block=10_000)
         if not reply:
-            raise SystemExit("nothing came for ten seconds")
+            raise SystemExit("no entry arrived for ten seconds")
         ids, ended = [], False
         for entry, fields in reply[0][1]:
             if b"end" in fields:

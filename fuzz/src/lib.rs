@@ -1,7 +1,7 @@
-//! What the targets share: the datasets, and limits out of one byte.
+//! Shared by the targets: the datasets, and limits chosen by one byte.
 //!
-//! The last byte of an input chooses how it is looked at, so that a JSON document is an input as
-//! it stands, and each seed is a file that can be read.
+//! The last byte of an input chooses dataset and limits. So a JSON document is an input without a
+//! change, and each seed is a readable file.
 
 use std::sync::{Arc, LazyLock};
 
@@ -55,7 +55,7 @@ pub fn dataset(choice: u8) -> &'static Arc<Dataset> {
     DATASETS.by_name(name).expect("the dataset is defined")
 }
 
-/// Small limits, as a byte says.
+/// Small limits, chosen by a byte.
 #[must_use]
 pub fn limits(choice: u8) -> ChunkLimits {
     ChunkLimits {

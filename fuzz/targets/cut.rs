@@ -1,4 +1,4 @@
-//! Any bytes are cut without a panic, chunks tile the records, and limits change none of them.
+//! Any bytes are cut without a panic, chunks contain each record once, and limits change no record.
 #![no_main]
 
 use lemonade_fuzz::{NO_LIMITS, dataset, limits};
@@ -11,8 +11,8 @@ fuzz_target!(|data: &[u8]| {
     };
     let whole = texts(document, choice, NO_LIMITS);
     assert_eq!(whole, texts(document, choice, limits(choice)));
-    // An array that closes does not close without its last bracket. If a record of it has a newline
-    // in a string, which JSON does not allow, the rest may be lines.
+    // An array that is complete is incomplete without its last bracket. An exception: if one of its
+    // records has a newline in a string, which JSON does not allow, the rest may be lines.
     let plan = cut(document, dataset(choice), NO_LIMITS);
     if let (Ok(plan), Some((b']', less))) = (&plan, document.split_last())
         && plan.layout == Layout::Array

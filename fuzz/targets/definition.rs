@@ -1,5 +1,5 @@
-//! Definitions out of any text: refused with a reason, or usable. Documents are cut and parsed by one
-//! that is usable, and its schema and its rows agree.
+//! Any text as a definition: it is refused with a reason, or valid. A valid definition cuts and
+//! parses documents, and the rows match its schema.
 #![no_main]
 
 use std::sync::Arc;

@@ -1,5 +1,5 @@
-//! The way of a file from its bytes to the worker's hands: opened (plain, gzip, zstd), cut, parsed,
-//! framed and decoded. Every record is a row or a reject, whatever is in the file.
+//! A file with any bytes is opened (plain, gzip, zstd), cut, parsed, framed, and decoded as by a
+//! worker. Every record is a row or a reject.
 #![no_main]
 
 use std::io::Write as _;
@@ -21,7 +21,7 @@ fuzz_target!(|data: &[u8]| {
     let stored = match choice >> 6 {
         2 => gzip(document),
         3 => zstd::encode_all(document, 1).expect("memory takes it"),
-        // As it is: a document, or what somebody calls a compressed one.
+        // The bytes as they are: a document, or damaged compressed data.
         _ => document.to_vec(),
     };
     let path = DIR.path().join("file");
@@ -37,7 +37,8 @@ fuzz_target!(|data: &[u8]| {
             assert!(choice >> 6 < 2, "what was compressed here is not corrupt");
             return;
         }
-        // The bytes are those of another format, perhaps of compressed data, compressed here again.
+        // The bytes begin like another format, perhaps like compressed data, and are compressed
+        // here.
         Err(ContentError::NotRead { .. }) => return,
         Err(other) => panic!("{other}"),
     };
@@ -48,7 +49,7 @@ fuzz_target!(|data: &[u8]| {
         }
         arrives(bytes, choice);
     });
-    inspected.expect("nobody changes the file");
+    inspected.expect("no process changes the file");
 });
 
 /// Cuts, parses, frames and decodes, and counts.

@@ -1,5 +1,6 @@
-//! Frames out of hostile hands: any header, any payloads, and such with a right checksum, so that
-//! Arrow's reader meets them. Each is refused or is a frame that says the same when encoded again.
+//! Hostile frames: any header and any payloads, also with a valid checksum, so that Arrow's reader
+//! gets them. Each is refused, or decodes to a batch that is the same after it is encoded and
+//! decoded again.
 #![no_main]
 
 use std::sync::LazyLock;
@@ -60,7 +61,8 @@ fn any_payloads(data: &[u8], choice: u8) {
     });
 }
 
-/// A good frame with some of its bytes, or its numbers, changed: where (two bytes), what for.
+/// A good frame in which some bytes or numbers are changed. The input has, for each change, its
+/// place (two bytes) and the new value.
 fn damaged(data: &[u8], choice: u8) {
     let frame = &FRAMES[(choice >> 2) as usize % FRAMES.len()];
     let mut rows = frame.rows.to_vec();
@@ -79,7 +81,7 @@ fn damaged(data: &[u8], choice: u8) {
             1 => payload.insert(at, byte),
             2 => span.records = u32::from(byte),
             3 => span.first_ordinal = u32::from(byte),
-            // Numbers of eight bytes that begin where lengths and offsets do.
+            // Eight-byte numbers at the places of lengths and offsets.
             4..=15 => {
                 let at = at & !7;
                 let number = (i64::from(byte.cast_signed()) << (change[0] % 57)).to_le_bytes();
@@ -101,7 +103,7 @@ fn damaged(data: &[u8], choice: u8) {
     });
 }
 
-/// The frame comes over the queue with its right checksum.
+/// The frame arrives from the queue with a valid checksum.
 fn arrive(sent: Frame) {
     let header = sent.header(&KEY);
     let frame = Frame::from_parts(header.as_bytes(), sent.rows, sent.rejects, Some(&KEY));
@@ -113,7 +115,7 @@ fn arrive(sent: Frame) {
             assert_eq!(records, batch.span.records as usize);
             let again = decode(&Encoder::default().encode(&batch, Codec::Plain), &DATASETS);
             let again = again.expect("what was decoded can be encoded");
-            // Text by text: a float that is no number differs from itself.
+            // Compared as text, because NaN is not equal to itself.
             assert_eq!(format!("{:?}", again.rows), format!("{:?}", batch.rows));
             assert_eq!(again.rejects, batch.rejects);
         }

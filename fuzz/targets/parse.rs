@@ -1,5 +1,5 @@
-//! Any document that can be cut is parsed without a panic, the same however it is cut, and what
-//! is no JSON is what `serde_json` says is none.
+//! Any document that can be cut is parsed without a panic. The batch is the same for any limits,
+//! and the rejects as `invalid_json` are the records that `serde_json` refuses.
 #![no_main]
 
 use std::collections::HashMap;
@@ -48,7 +48,7 @@ fn judged_as_serde_json_does(batch: &Batch, texts: &[&[u8]]) {
             Some((code, _)) => *code != RejectCode::InvalidJson,
         };
         let json = serde_json::from_slice::<serde_json::Value>(text);
-        // serde_json refuses a number beyond its floats, which JSON does not.
+        // serde_json refuses a number beyond its floats, which is valid JSON.
         if json
             .as_ref()
             .is_err_and(|error| error.to_string().contains("number out of range"))

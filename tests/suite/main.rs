@@ -5,7 +5,7 @@
 
 #![allow(
     clippy::unwrap_used,
-    reason = "what fails here fails a test, and the panic names the line"
+    reason = "a panic fails the test and names the line"
 )]
 #![allow(
     unreachable_pub,

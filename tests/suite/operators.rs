@@ -194,8 +194,8 @@ async fn lines_that_are_no_corrections_are_named_and_harm_no_other() {
     pair.expect(2, &["load"]);
     let line =
         |ordinal: u32, more: &str| format!("{{\"file_no\":1,\"ordinal\":{ordinal},{more}}}\n");
-    // A text that is not one value; a line that is not JSON; an ordinal and a file that do not
-    // exist; no record.
+    // In turn: a text that is not a single value; a line that is not JSON; an ordinal that does not
+    // exist; a file that does not exist; a line without a record.
     let lines = line(1, r#""raw":"{\"a\":1},{}""#)
         + "\nnot JSON\n"
         + &line(2, "\"record\":{}")
@@ -235,7 +235,7 @@ async fn lines_that_are_no_corrections_are_named_and_harm_no_other() {
     ] {
         assert!(text.contains(said), "{said}: {text}");
     }
-    // As it is written, not as a float is printed.
+    // The number is stored as it is written in the file, and not as a float prints it.
     let status = pair.query("SELECT status FROM vehicle_status").await;
     assert_eq!(status, [[Some("1.50".to_owned())]]);
     pair.expect(66, &["rejects", "replay", "not_there.ndjson"]);
@@ -351,7 +351,7 @@ async fn trace_prints_the_text_of_a_record_as_it_stands_in_its_file() {
         pair.expect(1, &["trace", &id, "--file", &at(&kept)]);
         let found = pair.expect(0, &["trace", &id, "--file", &at(&other)]);
         assert!(found.ends_with(&format!("\n{GOOD}\n")), "{found}");
-        // It is found under the name with a suffix.
+        // The command finds the file under the name with a suffix.
         fs::rename(&other, history.join("vehicle_status.json.1")).unwrap();
         traces(&pair, "vehicle_status.json", &whole, &records, &[]).await;
         pair.expect(1, &["trace", &format!("{file_no}:3")]);

@@ -95,7 +95,7 @@ impl Scene {
         fs::write(self.pair.at("inbound").join(name), text).unwrap();
     }
 
-    /// Adds files for as long as the chart of the last minutes needs.
+    /// Adds files until the chart of the last minutes has enough samples.
     async fn feed_for(&mut self, rounds: u32) {
         for _ in 0..if self.pictures.is_some() { rounds } else { 1 } {
             self.feed();

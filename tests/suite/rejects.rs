@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::support::{Pair, Service, free_addr, names, page, until};
 
-/// A dataset with a column of each type, some of them filled by a pointer.
+/// A dataset with a column of each type. Pointers fill some of the columns.
 const SETTINGS: &str = r#"
 [[datasets]]
 name = "trips"
@@ -30,7 +30,8 @@ fn trip(more: &str) -> String {
     format!(r#"{{"trip":"t","started":"2026-03-01T10:00:00Z"{more}}}"#)
 }
 
-/// Records that a JSON writer, a float or a second reading would change.
+/// Records that change if a JSON writer writes them, a number becomes a float, or a text is
+/// unescaped twice.
 fn records() -> Vec<String> {
     let mut records: Vec<String> = [
         "",
@@ -57,7 +58,7 @@ fn records() -> Vec<String> {
     .to_vec();
     records.push(r#"{"started":1772359200123,"trip":1.50}"#.to_owned());
     records.push(r#"{"started":"2026-03-01 10:00:00.123456+02:00","trip":"é😀\u0000"}"#.to_owned());
-    // More than the database keeps of a reject.
+    // Longer than the 8 KiB that the database keeps of a reject.
     let long = "z".repeat(9_000);
     records.push(trip(&format!(r#","tags":{{"z":"{long}"}}"#)));
     records.push(trip(&format!(r#","data":{{"note":["{long}"]}}"#)));
@@ -166,7 +167,7 @@ async fn a_replay_after_the_table_was_changed_stores_what_a_first_load_stores() 
         assert!(said.contains("not today"), "{said}");
 
         refuse_rows(&pair, false).await;
-        // One file by its export, the other by its rejects themselves.
+        // One file is replayed from its export, the other without a file.
         let path = pair.at("exported.ndjson");
         let lines: Vec<String> = rejects
             .iter()
@@ -195,7 +196,7 @@ async fn a_replay_after_the_table_was_changed_stores_what_a_first_load_stores() 
     }
 }
 
-/// Where the text of a record can be found, and that what is not whole is not replayed.
+/// The sources of a record's text. A record that is not available as a whole is not replayed.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_text_of_a_reject_comes_out_of_its_file_or_is_said_to_be_missing() {
     let pair = Pair::new("memory+sqlite").await;
@@ -271,7 +272,8 @@ async fn the_text_of_a_reject_comes_out_of_its_file_or_is_said_to_be_missing() {
     for said in [
         pair.expect(2, &["rejects", "replay", "--all"]),
         replay_edited(&pair, 2, |_| {}),
-        // As an export of an earlier release was: the row as JSON, or the beginning of the record.
+        // The form in which earlier releases exported a reject: the row as JSON, or the beginning
+        // of the record.
         replay_edited(&pair, 2, |line| {
             line.as_object_mut().unwrap().remove("unavailable");
         }),
@@ -284,7 +286,7 @@ async fn the_text_of_a_reject_comes_out_of_its_file_or_is_said_to_be_missing() {
     }
     assert_eq!(pair.number("SELECT COUNT(*) FROM trips").await, 1);
 
-    // The file is back, and an archive is loaded from where it is now.
+    // The file is moved back to history, and the archive is loaded from its new place.
     fs::rename(pair.at("elsewhere"), &kept).unwrap();
     let moved = pair.at("moved.d");
     fs::create_dir(&moved).unwrap();
@@ -298,7 +300,7 @@ async fn the_text_of_a_reject_comes_out_of_its_file_or_is_said_to_be_missing() {
         said.ends_with("2 stored, 0 stored already, 4 still rejects, 1 unusable\n"),
         "{said}"
     );
-    // A record of the user's own is taken for any of them.
+    // Each of them accepts a record that the user has written.
     let said = replay_edited(&pair, 0, |line| {
         line["record"] = serde_json::from_str(&trip("")).unwrap();
     });
@@ -306,8 +308,9 @@ async fn the_text_of_a_reject_comes_out_of_its_file_or_is_said_to_be_missing() {
     pair.expect(0, &["verify"]);
 }
 
-/// A file is cut by the definition by which it was loaded. Where an earlier release did not record it,
-/// a definition that finds other records under the ordinals is noticed.
+/// The engine cuts a file with the definition with which the file was loaded. If an earlier release
+/// loaded the file and recorded no definition, the engine notices that the current definition finds
+/// other records.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_record_is_taken_for_another_after_a_change_of_the_definition() {
     let pair = Pair::new("memory+sqlite").await;
@@ -349,7 +352,8 @@ async fn no_record_is_taken_for_another_after_a_change_of_the_definition() {
     }
 }
 
-/// What JSON tools make of large numbers is refused; `--set` corrects the record without a tool.
+/// A replay refuses a large number that a JSON tool has rounded. `--set` corrects the record
+/// without a tool.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_number_that_came_back_rounded_is_refused_and_set_needs_no_tool() {
     for pair in pairs().await {
@@ -387,7 +391,7 @@ async fn a_number_that_came_back_rounded_is_refused_and_set_needs_no_tool() {
         let expected = "`/tags/n/1` came back as 9007199254740992, but is 9007199254740993";
         assert!(said.contains(expected), "{said}");
 
-        // A number that is set is meant.
+        // A number in `--set` is stored even if it equals the rounded one.
         let path = pair.at("edited.ndjson");
         let mut line = exported(&pair, "exported.ndjson").pop().unwrap();
         rounded(&mut line);
@@ -420,7 +424,7 @@ async fn a_number_that_came_back_rounded_is_refused_and_set_needs_no_tool() {
             "{}",
             pair.name
         );
-        // A column that a pointer fills is set where the pointer leads.
+        // If a pointer fills a column, `--set` changes the member to which the pointer leads.
         assert_eq!(stored[1][5].as_deref(), Some("x"));
         if pair.name != "memory+mysql9" {
             let tags = |at: usize| stored[at][6].as_deref().unwrap();
@@ -453,14 +457,15 @@ async fn a_replay_says_what_it_needs() {
         "{said}"
     );
     assert!(said.ends_with("1 still rejects, 1 unusable\n"), "{said}");
-    // A text editor is a tool, too.
+    // The same export, corrected in a text editor.
     let said = replay_edited(&pair, 0, |line| line["raw"] = trip("").into());
     assert!(said.starts_with("1 stored"), "{said}");
     assert!(Path::new(&pair.at("history")).exists());
 }
 
-/// A file whose rows have no partition waits in inbound and is named; the others are stored, in one
-/// commit with it or after it. Once the table has the partition, the service goes on by itself.
+/// A file whose rows have no partition waits in inbound and is named. Other files are stored, also
+/// if their rows are in the same commit. Once the table has the partition, the service loads the
+/// file without a restart.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_waits_for_its_table_and_goes_on_by_itself() {
     for name in ["memory+mysql", "redis+mysql", "memory+mysql9"] {
@@ -481,7 +486,7 @@ async fn a_file_waits_for_its_table_and_goes_on_by_itself() {
         for number in 0..20 {
             put(&pair, &format!("trips_{number}.ndjson"), other(number));
         }
-        // A load ends, and says that it has left the file.
+        // A load ends, and reports that it has left the file in its place.
         let output = pair.run(&["load"]);
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), Some(75), "{said}");

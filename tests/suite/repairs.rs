@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::support::Pair;
 
-/// A record that is a row, whatever its kind of text.
+/// A valid record, with a text of one of several kinds.
 fn record(at: u32) -> String {
     let extra = [
         "{}",
@@ -192,7 +192,7 @@ async fn harms_are_named(name: &'static str) {
     }
     assert_eq!(differences(&pair, 0, &["--file", "2"]), []);
     assert_eq!(differences(&pair, 0, &["--before", "1"]), []);
-    // A file that is not what was read cannot be compared.
+    // A file that has changed since it was read cannot be compared.
     let history = pair.at("history").join("vehicle_events_2.ndjson");
     let changed = fs::read_to_string(&history)
         .unwrap()
@@ -201,7 +201,7 @@ async fn harms_are_named(name: &'static str) {
     let text = pair.expect(1, &["verify", "--content", "--file", "2"]);
     assert!(text.contains("cannot be compared"), "{text}");
 
-    // Rows and rejects that are gone come back; the others stay as they are.
+    // `restore` stores missing rows and rejects again, and changes no others.
     let restored = pair.expect(0, &["files", "restore", "1"]);
     assert!(
         restored.contains("1 rows and 1 rejects stored again"),
@@ -213,7 +213,7 @@ async fn harms_are_named(name: &'static str) {
         "{left:?}"
     );
 
-    // To replace them, the file is loaded anew. The rows of other writers stay.
+    // `reload` replaces rows that differ. The rows of other programs stay.
     pair.execute(&format!(
         "DELETE FROM vehicle_events WHERE id IN ({}, {})",
         row(99),
@@ -290,7 +290,8 @@ async fn a_replayed_record_is_compared_with_its_replay() {
     }
 }
 
-/// A table that lost its rows is refused by every start, and restored from the files.
+/// The engine does not start with a table that lost its rows. `restore` fills the table from the
+/// files.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_truncated_table_is_restored() {
     for name in ["memory+sqlite", "memory+mysql"] {
@@ -299,7 +300,7 @@ async fn a_truncated_table_is_restored() {
         pair.expect(78, &["load"]);
         let lost = differences(&pair, 78, &[]);
         assert_eq!(lost.len(), 297, "each row is named");
-        // In several chunks, of which each is compared and stored before the next one.
+        // The file has several chunks. Each is compared and stored before the next one.
         let mut restore = pair.command(&["files", "restore", "1", "2"]);
         let restored = restore
             .env("LEMONADE_FRAME_RECORDS", "40")

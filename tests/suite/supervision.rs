@@ -83,7 +83,7 @@ async fn readiness_waits_for_the_database_and_a_stopped_process_sends_no_heartbe
     let history = |addr: &str| -> Value {
         serde_json::from_str(&page(addr, "/api/status").unwrap().1).unwrap()
     };
-    // It remembers outages from before it was connected.
+    // The page also shows outages from before the first connection.
     let outage = &history(&addr)["outages"][0];
     assert_eq!(outage["trouble"], "database");
     assert!(outage["ended_seconds_ago"].as_f64().is_some(), "{outage}");
@@ -98,7 +98,10 @@ async fn readiness_waits_for_the_database_and_a_stopped_process_sends_no_heartbe
     socket
         .set_read_timeout(Some(Duration::from_secs(1)))
         .unwrap();
-    assert!(socket.recv(&mut buffer).is_err(), "a stopped process beats");
+    assert!(
+        socket.recv(&mut buffer).is_err(),
+        "a stopped process sent a heartbeat"
+    );
     service.signal(rustix::process::Signal::CONT);
     messages_until(&socket, "WATCHDOG=1");
 }
@@ -200,7 +203,7 @@ fn the_unit_is_understood_and_leaves_the_service_few_rights() {
         (output.status.success(), String::from_utf8(said).unwrap())
     };
     assert_eq!(analyze(&["verify"]), (true, String::new()));
-    // Its exposure level, times ten, out of a hundred.
+    // The exposure level that systemd-analyze prints, times ten (at most 100).
     let (few, table) = analyze(&["security", "--offline=true", "--threshold=17"]);
     assert!(few, "{table}");
 }
@@ -239,7 +242,7 @@ fn prometheus_finds_the_engine_after_its_container_is_created_again() {
     assert!(!compose.contains("network_mode"));
     assert!(compose.contains("./prometheus.compose.yml:/etc/prometheus/prometheus.yml:ro"));
     assert!(compose.contains("PROMETHEUS_URL: http://prometheus:9090"));
-    // It listens on an address that the network of the containers reaches.
+    // The engine listens on an address that other containers can reach.
     let image = include_str!("../../deploy/Containerfile");
     assert!(image.contains("LEMONADE_HTTP_ADDR=0.0.0.0:9464"));
     assert!(!compose.contains("LEMONADE_HTTP_ADDR"));
@@ -270,7 +273,7 @@ fn as_program(command: &std::process::Command, program: &str) -> std::process::C
     other
 }
 
-/// In a login, the driver panics if the key of the server is none.
+/// The driver panics in a login if the server sends an invalid key.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_database_that_makes_the_driver_panic_does_not_end_the_process() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -281,7 +284,7 @@ async fn a_database_that_makes_the_driver_panic_does_not_end_the_process() {
         let greeting = [&[greeting.len() as u8 - 4][..], &greeting[1..]].concat();
         for client in listener.incoming() {
             let mut client = client.unwrap();
-            // A client that leaves early sees no more of it.
+            // The write fails if the client has already disconnected.
             for bytes in [&greeting[..], b"\x02\0\0\x02\x01\x04", b"\x01\0\0\x04\x01"] {
                 let sent = client.write_all(bytes);
                 let _ = sent.and_then(|()| client.read(&mut [0; 1024]));

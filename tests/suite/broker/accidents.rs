@@ -34,13 +34,13 @@ async fn a_flushed_queue_is_created_again_under_a_blocked_receiver() {
                     consumer
                         .receive(1)
                         .await
-                        .expect("this is no error")
+                        .expect("receiving returns no error")
                         .is_empty()
                 );
             }
         };
         let flushing = async {
-            // Once a read waits at the server.
+            // Flushed while a read waits at the server.
             until(|| raw(redis.port, &["INFO clients"]).contains("blocked_clients:1")).await;
             raw(redis.port, &["FLUSHALL"]);
             flushed.store(true, Ordering::Relaxed);
@@ -54,7 +54,7 @@ async fn a_flushed_queue_is_created_again_under_a_blocked_receiver() {
     consumer
         .ack(&held)
         .await
-        .expect("to ack what is gone is harmless");
+        .expect("the ack of a deleted entry is harmless");
     assert_eq!(broker.depth().await.unwrap(), Depth::default());
     // Flushed while no consumer receives: frames published before the group exists are not lost.
     raw(redis.port, &["FLUSHALL"]);
@@ -63,8 +63,8 @@ async fn a_flushed_queue_is_created_again_under_a_blocked_receiver() {
     assert_eq!(ordinals(&receive(&mut *consumer, 1).await), [9]);
 }
 
-/// Who may write into the queue makes no rows: the entry is deleted, and ingest publishes its records
-/// again.
+/// A program that may write into the queue, but lacks the key, makes no rows: the engine deletes
+/// the entry, and ingest publishes its records again.
 #[tokio::test(flavor = "multi_thread")]
 async fn frames_that_were_made_without_the_key_are_deleted() {
     let url = support::redis().await.fresh();
@@ -186,13 +186,13 @@ async fn a_hung_server_is_a_transient_fault_and_comes_back() {
     let broker = open(&redis.url, BrokerOptions::default()).await;
     let mut consumer = broker.consumer("one").await.unwrap();
     redis.pause();
-    // More bytes than the socket's buffers take, so that a write hangs as well.
+    // More bytes than the buffers of the socket hold, so that a write hangs as well.
     let many: Vec<Frame> = (0..200).map(|n| events(n, 100_000)).collect();
     let (published, received) = timeout(AT_MOST, async {
         tokio::join!(broker.publish(&many), consumer.receive(1))
     })
     .await
-    .expect("both give up by themselves");
+    .expect("publisher and receiver end the wait themselves");
     assert!(published.expect_err("no reply came").is_transient());
     assert!(received.expect_err("no reply came").is_transient());
     redis.resume();
@@ -288,7 +288,7 @@ async fn a_server_without_memory_is_waited_for() {
     raw(redis.port, &["CONFIG SET maxmemory 0"]);
     timeout(AT_MOST, publishing)
         .await
-        .expect("there is memory now")
+        .expect("the server has memory again")
         .unwrap();
     assert_eq!(broker.depth().await.unwrap().frames, 5);
 }
@@ -334,8 +334,8 @@ async fn pending_entries_of_a_promoted_replica_are_delivered_again() {
     assert_eq!(broker.depth().await.unwrap(), Depth::default());
 }
 
-/// A key of another type, or a stream whose last id is the last one there is: before the broker
-/// comes, and beneath it.
+/// A key of another type, or a stream whose last id is the greatest possible one: made before the
+/// broker connects, and while it is connected.
 #[tokio::test]
 async fn a_key_that_takes_no_entry_is_replaced() {
     let last = "18446744073709551615-18446744073709551615";
@@ -366,13 +366,13 @@ async fn a_key_that_takes_no_entry_is_replaced() {
             consumer.ack(&received).await.unwrap();
             assert_eq!(broker.depth().await.unwrap(), Depth::default());
 
-            // The reader meets it first.
+            // The consumer reads the key before a publisher does.
             raw(port, &harm);
             timeout(AT_MOST, async {
                 while !receive_or_none(&mut *consumer).await {}
             })
             .await
-            .unwrap_or_else(|_| panic!("{harm:?}: the reader goes on"));
+            .unwrap_or_else(|_| panic!("{harm:?}: the consumer continues"));
             publish(&*broker, &[events(2, 10)]).await;
             assert_eq!(ordinals(&receive(&mut *consumer, 1).await), [2], "{harm:?}");
         }

@@ -29,7 +29,7 @@ async fn the_client_sends_nothing_again_by_itself() {
     assert_eq!(proxy.strikes(), 1, "{fault}");
     assert!(
         length().starts_with(":1\r"),
-        "once, although the client got no reply"
+        "the entry is stored once, although the client got no reply"
     );
     connected(&*broker).await;
     proxy.strike("XADD", Strike::LoseRequest);
@@ -119,7 +119,10 @@ async fn a_server_that_became_a_replica_is_waited_for() {
     refused(&*broker, 1).await;
     let fault = consumer.receive(1).await.expect_err("reading is writing");
     assert!(fault.is_transient(), "{fault}");
-    let fault = consumer.ack(&held).await.expect_err("so is an ack");
+    let fault = consumer
+        .ack(&held)
+        .await
+        .expect_err("an ack is refused as well");
     assert!(fault.is_transient(), "{fault}");
     raw(redis.port, &["REPLICAOF NO ONE"]);
     publish_in_the_end(&*broker, &[events(1, 10)]).await;
@@ -227,7 +230,7 @@ async fn refused(broker: &dyn Broker, n: u32) -> Fault {
     let fault = broker
         .publish(&[events(n, 10)])
         .await
-        .expect_err("the server does not take it");
+        .expect_err("the server refuses the frame");
     assert!(fault.is_transient(), "{fault}");
     fault
 }

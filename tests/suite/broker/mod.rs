@@ -155,12 +155,12 @@ async fn a_full_queue_makes_publishers_wait(url: &str) {
     }
     assert!(
         timeout(A_WHILE, &mut publishing).await.is_err(),
-        "what is pending weighs as before"
+        "pending entries count with the same weight"
     );
     consumer.ack(&received).await.unwrap();
     timeout(AT_MOST, publishing)
         .await
-        .expect("there is room now")
+        .expect("the queue has room now")
         .unwrap();
     assert_eq!(broker.depth().await.unwrap().frames, 1);
 }
@@ -246,7 +246,7 @@ async fn a_frame_larger_than_the_queue_passes_alone(url: &str) {
     let mut publishing = broker.publish(&frames);
     assert!(
         timeout(A_WHILE, &mut publishing).await.is_err(),
-        "alone, and no other beside it"
+        "the large frame is alone in the queue"
     );
     assert_eq!(broker.depth().await.unwrap().frames, 1);
     let received = receive(&mut *consumer, 2).await;
@@ -340,7 +340,8 @@ async fn what_is_held_is_not_delivered_again_and_acks_may_be_repeated(url: &str)
     assert_eq!(ordinals(&held), [0, 1]);
     assert!(one.receive(2).await.unwrap().is_empty());
     assert!(two.receive(2).await.unwrap().is_empty());
-    // Also not if a dropped receive makes the consumer search for entries that it may have missed.
+    // The same holds if a dropped receive makes the consumer search for entries that it may have
+    // missed.
     let dropped = timeout(Duration::from_millis(20), one.receive(2)).await;
     assert!(dropped.is_err());
     assert!(one.receive(2).await.unwrap().is_empty());
@@ -414,7 +415,7 @@ async fn a_wrong_password_is_fatal_and_an_absent_server_is_not() {
     assert_eq!(depth.frames, 1);
     assert!(
         depth.bytes > 900,
-        "it has seen no frame, but Redis knows: {depth:?}"
+        "the engine has seen no frame, but asks Redis: {depth:?}"
     );
 
     redis.kill();
@@ -441,13 +442,13 @@ async fn open(url: &str, options: BrokerOptions) -> Arc<dyn Broker> {
     let datasets = Datasets::new(Vec::new()).unwrap();
     broker::open(url, &options, &datasets)
         .await
-        .expect("the server is there")
+        .expect("the server can be reached")
 }
 
 async fn refused(url: &str) -> lemonade_task::fault::Fault {
     let datasets = Datasets::new(Vec::new()).unwrap();
     let opened = broker::open(url, &BrokerOptions::default(), &datasets).await;
-    opened.map(drop).expect_err("it cannot be opened")
+    opened.map(drop).expect_err("the broker cannot be opened")
 }
 
 fn with_queue_of(queue_bytes_max: u64) -> BrokerOptions {
@@ -490,7 +491,7 @@ fn frame(dataset: &str, n: u32, bytes: usize) -> Frame {
 async fn publish(broker: &dyn Broker, frames: &[Frame]) {
     timeout(AT_MOST, broker.publish(frames))
         .await
-        .expect("it does not hang")
+        .expect("the call does not hang")
         .unwrap();
 }
 
@@ -543,7 +544,7 @@ async fn depth_in_the_end(broker: &dyn Broker) -> Depth {
 async fn until(reached: impl Fn() -> bool) {
     let until = Instant::now() + AT_MOST;
     while !reached() {
-        assert!(Instant::now() < until, "it is not reached");
+        assert!(Instant::now() < until, "the server cannot be reached");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }

@@ -116,7 +116,8 @@ fn a_missing_path_exits_with_66() {
 
 #[test]
 fn a_database_that_does_not_answer_exits_with_69_and_is_named() {
-    // Bound and not listening: a connection is refused, and no one else can take the port.
+    // The port is bound, but no program listens: a connection is refused, and no other program can
+    // use the port.
     let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = socket.local_addr().unwrap().port();
     drop(socket);
@@ -218,7 +219,7 @@ fn a_dry_run_says_what_a_load_takes() {
     made("archive/a", "4");
     assert_eq!(would(&[]), "2 files");
     assert_eq!(would(&["archive"]), "1 files");
-    // A directory that contains the engine's directories is an archive without them.
+    // If an archive contains the engine's directories, they are not part of it.
     assert_eq!(would(&["."]), "1 files");
     let stranger = shell.run(&["load", "--dry-run", "--dataset", "trips"]);
     assert_eq!(stranger.code, 78, "{stranger:?}");

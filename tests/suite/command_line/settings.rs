@@ -59,7 +59,7 @@ fn with_nothing_set_settings_are_those_of_the_embedded_pair() {
     assert_eq!(
         fs::read_dir(shell.path()).unwrap().count(),
         0,
-        "looking leaves nothing behind"
+        "the command creates no file"
     );
 }
 
@@ -195,7 +195,7 @@ fn a_link_of_kubernetes_changes_nothing() {
         let (port, host) = (format!("{service}_PORT"), format!("{service}_SERVICE_HOST"));
         let links = [(&*port, "tcp://10.96.0.12:6379"), (&*host, "10.96.0.12")];
         let run = load_one(&shell, &[super::NO_HTTP, links[0], links[1]]);
-        // The one record lacks what it must have.
+        // The one record lacks a required field.
         assert_eq!(run.code, 2, "{service}: {run:?}");
         let said = run
             .stderr
@@ -214,7 +214,7 @@ fn only_this_user_can_read_the_files_of_sqlite() {
     assert_eq!(migrated.code, 0, "{migrated:?}");
     let data = shell.path().join("lemonade-data");
     let database = data.join("lemonade.db");
-    // The two beside it are there while somebody has it open.
+    // SQLite keeps two more files beside it while a program has it open.
     let open = Connection::open(&database).unwrap();
     open.execute_batch("BEGIN IMMEDIATE; CREATE TABLE x (y); COMMIT")
         .unwrap();
@@ -233,8 +233,8 @@ fn only_this_user_can_read_the_files_of_sqlite() {
     );
 }
 
-/// Passwords as they come, in every place of a URL, and every command that shows or uses it, with
-/// all that a log can say.
+/// Passwords with any characters, in every part of a URL, and every command that shows or uses the
+/// URL, with the log at its most detailed level.
 #[test]
 fn no_command_shows_a_part_of_a_password() {
     let pieces = ["Qq1x", "Zz2v"];
@@ -258,7 +258,7 @@ fn no_command_shows_a_part_of_a_password() {
     let shell = Shell::new();
     for (name, shape) in shapes {
         for secret in secrets {
-            // What is behind an @ is a host, and what is before a colon a user.
+            // The text after an @ is a host, and the text before a colon a user.
             let is_host = shape.ends_with(":SECRET") && secret.contains('@');
             let is_user = shape.contains("//SECRET@") && secret.contains(':');
             if is_host || is_user {
@@ -282,7 +282,7 @@ fn no_command_shows_a_part_of_a_password() {
     }
 }
 
-/// A server that answers anybody with an error of its own.
+/// A server that answers each client with this error.
 fn hostile_server(answer: Vec<u8>) -> std::net::SocketAddr {
     use std::io::{Read as _, Write as _};
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -293,7 +293,7 @@ fn hostile_server(answer: Vec<u8>) -> std::net::SocketAddr {
             let answer = answer.clone();
             std::thread::spawn(move || {
                 let _ = stream.write_all(&answer);
-                // Until the client has read it and leaves.
+                // The connection stays open until the client has read the answer and closes it.
                 let _ = stream.read_to_end(&mut Vec::new());
             });
         }

@@ -67,7 +67,7 @@ async fn a_queue_that_fails_over_to_a_lagging_replica_costs_a_load_nothing() {
     })
     .await;
     let lag = info(master.port, "master_repl_offset") - info(replica.port, "slave_repl_offset");
-    assert!(load.0.try_wait().unwrap().is_none(), "it is at work");
+    assert!(load.0.try_wait().unwrap().is_none(), "the load is running");
     master.kill();
     link.cut();
     raw(replica.port, &["REPLICAOF NO ONE"]);

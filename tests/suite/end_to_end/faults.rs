@@ -96,8 +96,8 @@ fn kill(mut load: Child, behind: &Behind) {
 async fn killed_at_any_step_the_next_load_finishes() {
     const IN_REDIS: bool = true;
     const IN_DATABASE: bool = false;
-    // Each step before and after it takes effect. For a prepared statement, the fault comes at its
-    // preparation.
+    // A kill before and after each step takes effect. For a prepared statement, the kill comes when
+    // it is prepared.
     let steps = [
         (IN_DATABASE, "INSERT INTO ingest_files", Strike::HoldRequest),
         (IN_REDIS, "XADD", Strike::HoldRequest),
@@ -157,7 +157,7 @@ async fn killed_at(
     proxy.strike(step, strike);
     let load = behind.load().spawn().unwrap();
     let struck = tokio::time::timeout(LIMIT, proxy.struck(1)).await;
-    assert!(struck.is_ok(), "{when}: it never came to that");
+    assert!(struck.is_ok(), "{when}: the step never came");
     kill(load, behind);
 }
 
@@ -207,7 +207,7 @@ async fn lost_requests_and_replies_cost_a_load_nothing() {
             let ended = tokio::task::spawn_blocking(move || load.wait().unwrap());
             let code = tokio::time::timeout(LIMIT, ended).await.expect("it ends");
             assert_eq!(code.unwrap().code(), Some(0), "{when}");
-            assert_eq!(proxy.strikes(), 1, "{when}: it never came to that");
+            assert_eq!(proxy.strikes(), 1, "{when}: the step never came");
             behind.is_loaded_once(9_000, 3, &when).await;
         }
     }
@@ -227,7 +227,7 @@ async fn a_load_outlives_restarts_of_its_servers() {
             names(&pair.at("history")).len() >= 10 * round
         })
         .await;
-        assert!(load.0.try_wait().unwrap().is_none(), "it is at work");
+        assert!(load.0.try_wait().unwrap().is_none(), "the load is running");
         // The database returns with its data, Redis without any.
         database.restart().await;
         redis.restart().await;

@@ -391,17 +391,17 @@ async fn a_load_stops_at_too_many_rejects_and_says_so() {
     assert!(message.contains("more than 100"), "{message}");
     assert!(
         names(&pair.at("history")).len() < 60,
-        "it loaded everything all the same"
+        "the load did not stop"
     );
-    // With a higher limit it ends like any load with rejects, and no record is lost.
+    // With a higher limit the load ends like any load with rejects, and no record is lost.
     pair.expect(2, &["load", "--max-rejects", "120000"]);
     let stored = pair.number("SELECT COUNT(*) FROM vehicle_events").await
         + pair.number("SELECT COUNT(*) FROM ingest_rejects").await;
     assert_eq!(stored, 120_000);
 }
 
-/// A kill between the last commit of a file and its settling may leave ledger entries of another
-/// cut.
+/// A kill between the last commit of a file and its settling may leave ledger entries of chunks of
+/// another size.
 #[tokio::test(flavor = "multi_thread")]
 async fn remaining_entries_of_a_settled_file_are_removed_with_its_move() {
     for pair in Pair::all().await {
@@ -457,7 +457,7 @@ async fn totals_by_vehicle_agree_between_the_pairs() {
             .concat(),
         );
         let code = pair.run(&["load"]).status.code();
-        assert_eq!(code, Some(2), "{}: some records are bad", pair.name);
+        assert_eq!(code, Some(2), "{}: some records are rejects", pair.name);
         let rows = pair
             .query("SELECT vehicle_id, COUNT(*) FROM vehicle_events GROUP BY vehicle_id ORDER BY vehicle_id")
             .await;

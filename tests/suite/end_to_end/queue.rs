@@ -115,7 +115,8 @@ async fn frames_of_a_dead_service_are_drained_and_the_next_load_publishes_none_o
     pair.expect(0, &["load"]);
     is_loaded_once(&pair, 9_000, 3, "drained").await;
     assert_eq!(published(redis.port), 6, "published again");
-    // The drain does not settle files: the refresh of the load has read the rows from the table.
+    // The drain does not settle files, so the summary is from the load, whose refresh read the rows
+    // from the table.
     let pairs = "SELECT COUNT(DISTINCT vehicle_id, DATE(event_time)) FROM vehicle_events";
     let summary = "SELECT COUNT(*) FROM daily_summary";
     assert_eq!(pair.number(summary).await, pair.number(pairs).await);
@@ -174,7 +175,12 @@ async fn a_drain_waits_for_what_others_hold_says_who_publishes_and_is_stopped_by
             (stored, peek(pair).len()) == (rows, 2)
         }
     };
-    until("what others hold alone is left", LIMIT, left(6_000)).await;
+    until(
+        "only frames of other consumers are left",
+        LIMIT,
+        left(6_000),
+    )
+    .await;
     let said = || std::fs::read_to_string(&errors).unwrap();
     assert!(!said().contains("still being published"), "{}", said());
 
@@ -184,7 +190,7 @@ async fn a_drain_waits_for_what_others_hold_says_who_publishes_and_is_stopped_by
     );
     is_published(redis.port, 15).await;
     until("the new ones are committed, too", LIMIT, left(24_000)).await;
-    until("it says that there is a publisher", LIMIT, async || {
+    until("it reports a publisher", LIMIT, async || {
         said().contains("still being published")
     })
     .await;

@@ -12,10 +12,10 @@ async fn the_service_takes_what_arrives_and_stops_cleanly() {
     for pair in Pair::all().await {
         let inbound = pair.at("inbound");
         pair.expect(0, &["migrate"]);
-        // No command is `run`.
+        // Without a command, the binary does what `run` does.
         let mut service = Service::start(&pair, &[]);
 
-        // Written slowly in place: it must not be taken before its end.
+        // The file is written slowly in its place: it must not be taken before its end.
         let slow = inbound.join("vehicle_events_slow.json");
         let mut writer = std::fs::File::create(&slow).unwrap();
         for part in EVENTS.as_bytes().chunks(200) {
@@ -170,7 +170,7 @@ async fn no_file_is_taken_while_the_disk_is_below_the_floor() {
 async fn a_paused_service_takes_no_file_until_it_is_resumed() {
     let pair = Pair::new("memory+sqlite").await;
     let limit = Duration::from_secs(30);
-    // Before the first start: the pause is kept.
+    // Paused before the first start: the pause is kept.
     assert!(pair.expect(0, &["pause"]).contains("resume"));
     pair.expect(0, &["pause"]);
     let addr = free_addr();
@@ -311,7 +311,7 @@ async fn commits_that_fail_for_a_minute_make_the_service_unready() {
     .await;
 }
 
-/// Commands that ask the service of another engine, since their settings name its address, say so.
+/// If the settings of a command name the address of another engine, the command reports it.
 #[tokio::test(flavor = "multi_thread")]
 async fn commands_for_another_engine_say_so_and_fail() {
     let (pair, other) = (
@@ -344,12 +344,12 @@ async fn commands_for_another_engine_say_so_and_fail() {
         assert_eq!(asked.status.code(), Some(0), "{command}: {asked:?}");
     }
     assert!(!other.at("work").exists(), "nothing was made there");
-    // Without an engine at the address, they say what is known.
+    // Without an engine at the address, they report what the ledger and the directories show.
     other.expect(0, &["status", "--http-addr", &free_addr()]);
     other.expect(0, &["pause", "--http-addr", &free_addr()]);
 }
 
-/// Files that load, wait, are bad or are markers; the numbers of all who tell are the same.
+/// Files that load, wait, are bad or are markers: status, page, API and metrics count the same.
 #[tokio::test(flavor = "multi_thread")]
 async fn status_page_api_and_metrics_count_the_same() {
     let pair = Pair::new("memory+sqlite").await;
@@ -391,7 +391,7 @@ async fn status_page_api_and_metrics_count_the_same() {
         };
         assert_eq!(api["files"][key], files, "{state}: {api}");
     }
-    // The reasons are of all rejects.
+    // The reasons count all rejects.
     let sum = |status: &serde_json::Value| -> u64 {
         let counts = status["rejects"].as_array().unwrap().iter();
         counts.map(|count| count["records"].as_u64().unwrap()).sum()
@@ -407,7 +407,7 @@ async fn status_page_api_and_metrics_count_the_same() {
     );
     let html = page(&addr, "/").unwrap().1;
     assert!(html.contains("1 in quarantine"), "{html}");
-    // And those of the directories and the ledger, once it has stopped.
+    // After the service has stopped, `status` counts from the directories and the ledger.
     assert_eq!(service.terminate(), Some(0));
     let json = pair.expect(0, &["status", "--json", "--http-addr", &addr]);
     let left: serde_json::Value = serde_json::from_str(&json).unwrap();

@@ -48,7 +48,7 @@ async fn a_stop_under_a_backlog_begins_no_file_and_is_quick() {
         .await;
         process.signal(signal);
         let signalled = Instant::now();
-        // What is being read at that moment is let go of.
+        // A file that is being read at that moment is left in work.
         tokio::time::sleep(Duration::from_millis(300)).await;
         let begun = files_begun(&pair).await;
         let ended = process.0.wait().unwrap().code();
@@ -62,10 +62,7 @@ async fn a_stop_under_a_backlog_begins_no_file_and_is_quick() {
         );
         let all = SMALL_FILES * SMALL_RECORDS + LARGE_RECORDS;
         let stored = pair.number(rows).await;
-        assert!(
-            stored < all,
-            "{name} {command}: it was no stop in the middle"
-        );
+        assert!(stored < all, "{name} {command}: the stop came too late");
 
         pair.expect(0, &["load"]);
         assert_eq!(pair.number(rows).await, all, "{name} {command}");
@@ -97,7 +94,7 @@ async fn a_hangup_makes_a_service_reload_its_settings() {
     until("the whole file", LIMIT, in_history).await;
     assert_eq!(names(&pair.at("inbound")), ["vehicle_status_a.json"]);
 
-    // One that cannot be used changes nothing.
+    // An invalid settings file changes nothing.
     write("incomplete_after = '0s'\nincomplete_befor = '0s'\n");
     service.signal(Signal::HUP);
     until(
@@ -108,12 +105,12 @@ async fn a_hangup_makes_a_service_reload_its_settings() {
     .await;
     write("log_level = 'loud=very'\n");
     service.signal(Signal::HUP);
-    until("it is refused, too", LIMIT, logged("loud=very")).await;
+    until("the second one is refused, too", LIMIT, logged("loud=very")).await;
 
     write("log_level = 'info'\nincomplete_after = '0s'\nscan_interval = '100ms'\nworkers = 7\n");
     service.signal(Signal::HUP);
     until(
-        "it is taken over",
+        "the valid settings are applied",
         LIMIT,
         logged("the settings are reloaded"),
     )
@@ -125,7 +122,7 @@ async fn a_hangup_makes_a_service_reload_its_settings() {
     )
     .await;
     assert!(fs::read_to_string(&log).unwrap().contains("workers"));
-    // The scan of an hour ago still waits, unless something arrives.
+    // The next scan is still an hour away, unless a file arrives.
     fs::write(pair.at("inbound").join("vehicle_status_c.json"), "[{").unwrap();
     until(
         "two files and their reasons in quarantine",

@@ -89,7 +89,7 @@ fn loaded(pair: &Pair, output: &Output) {
     fs::remove_file(history.join("vehicle_status.json")).unwrap();
 }
 
-/// It exits at once, because waiting does not help, and says what to do.
+/// The process exits at once, because waiting does not help, and prints the next step.
 fn distrusted(output: &Output, advice: &str) {
     let text = said(output);
     assert_eq!(output.status.code(), Some(78), "{text}");

@@ -62,13 +62,14 @@ async fn overlapping_directories_are_refused() {
     assert_eq!(code, Some(78), "{said}");
     let (code, said) = in_namespace(&pair, &bind, &["load", "--work", &nested]);
     assert_eq!(code, Some(78), "{said}");
-    // Nothing has moved, and without these flags it loads.
+    // No file has moved, and a load without these flags stores it.
     assert_eq!(names(&pair.at("inbound")), ["vehicle_status_good.json"]);
     pair.expect(0, &["load"]);
     assert_eq!(good_rows(&pair).await, 1);
 }
 
-/// Directly below it and deeper, given by its path, through a link, or with the others.
+/// A directory directly in inbound or deeper, given by its path, through a link, or with other
+/// paths.
 #[tokio::test]
 async fn a_directory_below_inbound_loads_when_it_is_given() {
     let pair = embedded().await;
@@ -87,7 +88,7 @@ async fn a_directory_below_inbound_loads_when_it_is_given() {
         pair.expect(0, &["load", dir.to_str().unwrap()]);
     }
     assert_eq!(rows(&pair).await, 2);
-    // They are read where they lie, as all of an archive.
+    // Files of an archive are read in their place.
     assert!(day.join("vehicle_status_day.json").exists());
     pair.expect(0, &["load", "--move", day.to_str().unwrap()]);
     assert!(!day.join("vehicle_status_day.json").exists());
@@ -129,7 +130,7 @@ async fn marker_files_are_passed_over_and_counted() {
     let status = pair.expect(0, &["status"]);
     assert!(status.contains("0 in inbound, 0 in work"), "{status}");
     assert_eq!(rows(&pair).await, 1);
-    // The setting says otherwise.
+    // The setting replaces the default patterns.
     let output = pair
         .command(&["load", "--marker-files", "", archive])
         .output()

@@ -1,4 +1,5 @@
-//! Files as other tools make them: those that are read load, and the others are named.
+//! Files as other tools make them: files of a supported format load, and the format of the others
+//! is named.
 
 use std::fs;
 use std::process::Command;
@@ -6,8 +7,8 @@ use std::process::Command;
 use super::*;
 use crate::support::program;
 
-/// What each command writes on its standard output, and what becomes of that: the number of rows, or
-/// words of the reason. `all` holds ten records, `split_*` ten files of one.
+/// The command that writes a file, and the outcome of the file: the number of rows, or words of the
+/// reason. `all` holds ten records, `split_*` is ten files of one record.
 const TABLE: [(&str, Result<u64, &str>); 24] = [
     ("cat all", Ok(10)),
     ("gzip -c all", Ok(10)),
@@ -75,7 +76,7 @@ async fn files_of_other_tools_load_or_their_format_is_named() {
     let pair = embedded().await;
     pair.expect(0, &["migrate"]);
     for (at, (script, becomes)) in TABLE.iter().enumerate() {
-        // Other records each time: the same content again would be a duplicate.
+        // Each file has other records: the same content would be a duplicate.
         let all: String = (0..10)
             .map(|n| record(format!("{at}-{n}")) + "\n")
             .collect();

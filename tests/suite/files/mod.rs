@@ -1,4 +1,4 @@
-//! Difficult files: replaced while being read, unreadable, too large, or of an unusual type.
+//! Difficult files: replaced while they are read, unreadable, too large, or of an unusual type.
 //!
 //! Each test runs the real binary, with a good file beside the difficult one that has to be loaded.
 
@@ -115,8 +115,8 @@ fn write_huge(path: &Path, records: u32) {
     file.into_inner().unwrap().sync_all().unwrap();
 }
 
-/// Another process changes a mapped file in the middle of a load, which waits with a full queue
-/// because no worker can commit. The change waits until the lease is broken, so this takes
+/// Another process changes a mapped file in the middle of a load. The load waits with a full queue,
+/// because no worker can commit. The change waits until the lease is broken, which takes
 /// `/proc/sys/fs/lease-break-time`, 45 seconds.
 async fn changed_in_the_middle(how: &str) {
     const RECORDS: u32 = 1_500;
@@ -142,7 +142,11 @@ async fn changed_in_the_middle(how: &str) {
     })
     .await;
     let locked = lock(&pair);
-    assert_eq!(load.try_wait().unwrap(), None, "it is in the middle");
+    assert_eq!(
+        load.try_wait().unwrap(),
+        None,
+        "the load is in the middle of the file"
+    );
     let path = pair.at("work").join("vehicle_status_huge.json");
     let changed = Command::new("sh")
         .args(["-c", how, "sh"])
@@ -175,7 +179,10 @@ async fn changed_in_the_middle(how: &str) {
                  AND status <> CAST(id & 4294967295 AS TEXT)";
     assert_eq!(pair.number(wrong).await, 0);
     let before = rows(&pair).await;
-    assert!(before < u64::from(RECORDS), "{how}: it was in the middle");
+    assert!(
+        before < u64::from(RECORDS),
+        "{how}: the load was in the middle of the file"
+    );
     fs::rename(&original, inbound.join("vehicle_status_again.json")).unwrap();
     pair.expect(0, &["load"]);
     assert_eq!(rows(&pair).await, u64::from(RECORDS) + 1);
@@ -488,8 +495,8 @@ async fn a_name_cannot_steer_the_terminal_or_add_a_line() {
     assert_eq!(names(&pair.at("quarantine")).len(), 2);
 }
 
-/// A claimed file is removed while it waits for the ledger. If it was read before, its records are
-/// stored; if not, it is left out. In both cases the service continues.
+/// A claimed file is removed while it waits for the ledger. If the engine has read it, its records
+/// are stored; if not, none is. In both cases the service continues.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_that_is_removed_while_it_is_loaded_does_not_stop_the_service() {
     let pair = embedded().await;

@@ -11,7 +11,7 @@ fn start_with_small(pair: &Pair, place: &str, mib: u32) -> Child {
     start_within(pair, place, mib, &["load", "--disk-floor", "0B"])
 }
 
-/// The same with another command.
+/// The same for any command.
 fn start_within(pair: &Pair, place: &str, mib: u32, args: &[&str]) -> Child {
     let place = pair.at(place);
     fs::create_dir(&place).unwrap();
@@ -40,8 +40,8 @@ fn put_compressed(pair: &Pair, records: u32) {
     fs::write(large, gz.finish().unwrap()).unwrap();
 }
 
-/// The lock of work is taken without space for writing the owner into it. The file is small and in
-/// an archive, so it needs no space.
+/// The engine locks the full work directory, but has no space to write its process id into the lock
+/// file. The loaded file is small and in an archive, so it needs no space.
 #[tokio::test]
 async fn a_full_work_directory_does_not_prevent_a_start() {
     let pair = embedded().await;
@@ -153,7 +153,7 @@ async fn inflating_a_file_leaves_the_disk_its_floor() {
     let work = pair.at("work");
     let work = work.to_str().unwrap();
     let free = || beside(&load, &["stat", "--file-system", "--format=%a %S", work]);
-    until("the room that was taken", LIMIT, async || {
+    until("the space that was used", LIMIT, async || {
         let free = free();
         let (blocks, bytes) = free.trim().split_once(' ').unwrap();
         blocks.parse::<u64>().unwrap() * bytes.parse::<u64>().unwrap() > 60 << 20
@@ -228,8 +228,8 @@ async fn a_file_that_cannot_be_moved_delays_no_other() {
     assert_eq!(names(&pair.at("work")), [""; 0]);
 }
 
-/// The file waits in work, stored as a whole, since history is too small for it. What is written to
-/// it then is stored nowhere.
+/// The file is stored as a whole and waits in work, because history is too small for it. What is
+/// written to it afterwards is not stored.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_that_changes_after_it_was_read_does_not_go_to_history() {
     type Change = fn(&Path);
@@ -267,11 +267,12 @@ async fn a_file_that_changes_after_it_was_read_does_not_go_to_history() {
             reason.contains("it changed after it was read"),
             "{what}: {reason}"
         );
-        assert_eq!(rows(&pair).await, 1, "{what}: what was read stays stored");
+        assert_eq!(rows(&pair).await, 1, "{what}: the rows that were read stay");
     }
 }
 
-/// Bytes are there in plenty. A file needs an inode, too, and so does the reason of a bad one.
+/// The file system has free bytes, but no free inode. A file needs an inode, and so does the reason
+/// of a bad file.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_inodes_left_is_a_full_disk() {
     let pair = embedded().await;
@@ -332,7 +333,7 @@ async fn no_inodes_left_is_a_full_disk() {
     until("the service goes on", LIMIT, ready(200, "")).await;
 }
 
-/// A file that is read already when its reason cannot be written.
+/// The file has been read, and its reason cannot be written.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bad_file_waits_for_the_room_of_its_reason() {
     let pair = embedded().await;
@@ -341,7 +342,7 @@ async fn a_bad_file_waits_for_the_room_of_its_reason() {
     let place = pair.at("quarantine");
     fs::create_dir(&place).unwrap();
     let place = place.to_str().unwrap();
-    // One inode is free, which the file takes on its way from another device.
+    // One inode is free. The copy of the file from another device uses it.
     let mounted = format!("mount -t tmpfs -o nr_inodes=2,size=64M tmpfs '{place}' && exec \"$@\"");
     let through = [
         "unshare",

@@ -35,7 +35,7 @@ impl Cgroup {
         let cgroup = Self { folder, kills };
         for (file, value) in limits {
             let path = cgroup.folder.join(file);
-            // A kernel without swap has no file for it.
+            // A kernel without swap has no such file.
             if path.exists() {
                 must(fs::write(path, value.to_string()));
             }
@@ -64,7 +64,7 @@ impl Cgroup {
 
 impl Drop for Cgroup {
     fn drop(&mut self) {
-        // It is empty, unless the test fails while a process runs.
+        // The cgroup is empty, unless the test fails while a process runs.
         let _ = fs::remove_dir(&self.folder);
     }
 }
@@ -113,7 +113,7 @@ async fn a_load_that_the_kernel_kills_for_its_memory_is_finished_by_the_next() {
     assert_eq!(small.kills(), 1);
 
     let shared = Cgroup::new("shared", 256 << 20);
-    // The kernel kills the process with the highest score; this sets it.
+    // The kernel kills the process with the highest score; this gives the load the highest.
     let mut worst = Command::new("choom");
     worst.args(["-n", "1000", "--"]);
     let mut load = shared.inside(&through(worst, &pair.command(&["load"])));
@@ -128,7 +128,7 @@ async fn a_load_that_the_kernel_kills_for_its_memory_is_finished_by_the_next() {
     let mut neighbour = Command::new("dd");
     neighbour.args(["if=/dev/zero", "bs=1M", "count=250", "of=taken"]);
     neighbour.current_dir(in_memory.path());
-    // It does not matter whether it gets all of that or is killed.
+    // It does not matter whether the neighbour gets all of this memory or is killed.
     shared.inside(&neighbour).output().unwrap();
     assert_eq!(load.0.wait().unwrap().signal(), Some(9));
     assert!(shared.kills() >= 1);
@@ -140,7 +140,8 @@ async fn a_load_that_the_kernel_kills_for_its_memory_is_finished_by_the_next() {
     is_loaded_once(&pair, RECORDS, SMALL as usize + 1).await;
 }
 
-/// Writes a file of records that differ in their ordinal alone; `extra` is a field of its own.
+/// Writes a file of records that differ only in their ordinal; each has the field `extra` with this
+/// text.
 fn put_large(pair: &Pair, records: u32, extra: &str) {
     let file = pair.at("inbound").join("vehicle_events_large.ndjson");
     let mut file = BufWriter::new(fs::File::create(file).unwrap());
@@ -153,7 +154,7 @@ fn put_large(pair: &Pair, records: u32, extra: &str) {
     file.into_inner().unwrap().sync_all().unwrap();
 }
 
-/// Of each 8 KiB are kept: half a gigabyte of rejects.
+/// The database keeps 8 KiB of each reject: half a gigabyte in all.
 #[tokio::test]
 async fn sixty_thousand_large_rejects_load_within_384_mib() {
     const REJECTS: u32 = 60_000;
@@ -168,7 +169,7 @@ async fn sixty_thousand_large_rejects_load_within_384_mib() {
     assert_eq!(rejects, u64::from(REJECTS));
 }
 
-/// The largest records that are no rejects: 954 MiB of them, beside each other in the file.
+/// The largest records that are not rejects, 954 MiB of them in one file.
 #[tokio::test(flavor = "multi_thread")]
 async fn sixty_records_of_almost_16_mib_load_within_384_mib() {
     const RECORDS: u32 = 60;

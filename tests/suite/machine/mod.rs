@@ -18,7 +18,7 @@ use crate::support::{Pair, Service, names, until};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// Writes events to inbound in this many files, the same ones for each call.
+/// Runs `generate` into inbound. The same arguments write the same files.
 fn generate(pair: &Pair, args: &[&str]) {
     let inbound = pair.at("inbound");
     let common = ["generate", "--dir", inbound.to_str().unwrap()];
@@ -26,7 +26,8 @@ fn generate(pair: &Pair, args: &[&str]) {
     pair.expect(0, &[&common[..], &events, args].concat());
 }
 
-/// The same with a prefix of the names, so that calls do not overwrite each other's files.
+/// The same, with a prefix for the names of the files, so that calls do not overwrite each other's
+/// files.
 fn generate_as(pair: &Pair, prefix: &str, args: &[&str]) {
     let aside = pair.at(prefix);
     let common = ["generate", "--dir", aside.to_str().unwrap()];

@@ -59,8 +59,8 @@ impl Disk {
 }
 
 impl Drop for Disk {
-    /// Lazily, because a failed test may leave a process that uses it. Unmounting removes the loop
-    /// devices.
+    /// Unmounts lazily, because a failed test may leave a process that uses the disk. Unmounting
+    /// removes the loop devices.
     fn drop(&mut self) {
         for place in ["disk", "outer"] {
             let mut unmount = Command::new("umount");

@@ -13,7 +13,7 @@ const BAD_SECTOR: &str = concat!(
 fn failing(pair: &Pair, args: &[&str], faults: &str) -> Command {
     let engine = pair.command(args);
     let mut command = Command::new(crate::support::program("fiu-run"));
-    // Without a pipe for changing the faults.
+    // libfiu opens no pipe for changing the faults.
     command.args(["-x", "-f", "", "-c", faults]);
     through(command, &engine)
 }
@@ -102,8 +102,8 @@ async fn a_mapped_file_that_the_device_never_returns_is_quarantined() {
     is_loaded_once(&pair, 40_000, 2).await;
 }
 
-/// Before taking a new file, the service checks its end. If that read fails, it takes the file, and
-/// the load reports the error.
+/// Before the service takes a new file, it reads the end of the file. If that read fails, the
+/// service takes the file, and the load reports the error.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_end_of_a_file_that_cannot_be_read_holds_up_no_file() {
     const WITHIN: Duration = Duration::from_secs(20);

@@ -1,5 +1,5 @@
-//! Clauses about definitions: what a number stands for, and what becomes of a file that was begun by
-//! another definition.
+//! Clauses about definitions: what a file number identifies, and what happens to a file whose
+//! definition changed after its load began.
 
 use std::slice;
 
@@ -12,7 +12,7 @@ use super::fixture::{
     Fixture, SOME_TIME_US, Target, Val, batch, event, events, new_file, reject, span,
 };
 
-/// Under another definition ordinals stand for other records, or records for other rows.
+/// With another definition, an ordinal is another record, or a record is another row.
 pub async fn a_file_that_was_begun_by_another_definition_is_told_apart(target: Target) {
     let fixture = Fixture::new(target).await;
     let mut file = new_file("vehicle_events", 3);
@@ -41,10 +41,10 @@ pub async fn a_file_that_was_begun_by_another_definition_is_told_apart(target: T
     assert_eq!(
         as_now(&file).await,
         EarlierState::Pending,
-        "it is as it was"
+        "the file has the same number and definition"
     );
 
-    // Set aside, and nothing of it is stored: it may begin anew, also in another dataset.
+    // In quarantine, and without stored rows: the file may begin again, also in another dataset.
     let elsewhere = NewFile {
         dataset: "vehicle_status".to_owned(),
         definition: Some(status),
@@ -87,7 +87,7 @@ pub async fn a_number_is_one_content_in_one_dataset(target: Target) {
     }
 }
 
-/// A frame by another definition than its file was begun by is left out.
+/// The sink leaves out a frame whose definition is not the one with which its file was registered.
 pub async fn a_batch_of_another_definition_is_left_out(target: Target) {
     let fixture = Fixture::new(target).await;
     let file_no = fixture.file("vehicle_events", 4).await;
@@ -106,7 +106,7 @@ pub async fn a_batch_of_another_definition_is_left_out(target: Target) {
     assert_eq!(coverage, [vec![2..4]]);
 }
 
-/// All that is stored of a file goes, and nothing else does.
+/// Removing a file removes all its rows, rejects and entries, and no others.
 pub async fn what_is_stored_of_a_file_can_be_removed(target: Target) {
     let fixture = Fixture::new(target).await;
     let datasets = fixture.datasets.clone();
@@ -117,7 +117,7 @@ pub async fn what_is_stored_of_a_file_can_be_removed(target: Target) {
         let registered = fixture.sink.register(slice::from_ref(&file)).await.unwrap();
         let file_no = registered[0].file_no;
         file.hash = fixture.adopt(file_no).await;
-        // Another writer's row has the id of the record 5.
+        // A row of another program has the id of record 5.
         let foreign = row_id(file_no, 5);
         let insert = format!(
             "INSERT INTO vehicle_events VALUES ({foreign}, 'v', '{}', 's', 't', 'x', '{{}}', NULL)",
@@ -144,7 +144,7 @@ pub async fn what_is_stored_of_a_file_can_be_removed(target: Target) {
         let ids = [row_id(other, 0), row_id(other, 1), foreign];
         assert_eq!(left, ids.map(|id| vec![Val::Int(id.cast_signed())]));
         assert_eq!(fixture.rejects(9).await, []);
-        // A late redelivery stores nothing, and the content begins anew under a new number.
+        // A late redelivery stores nothing, and the same content gets a new number.
         let committed = fixture.commit(slice::from_ref(&first)).await;
         assert_eq!((committed.rows, committed.foreign), (0, vec![first.file()]));
         assert_eq!(fixture.sink.remove(file_no, &datasets).await.unwrap(), 0);

@@ -1,8 +1,8 @@
-//! What can befall a commit to a server, each once and on purpose: afterwards the same call ends in
-//! the same rows.
+//! Each fault that a commit can have, caused once on purpose: the repeated call stores the same
+//! rows.
 //!
-//! Faults of one transaction strike on the servers that all tests share; what changes a server as a
-//! whole has one of its own.
+//! Faults of one transaction occur on the servers that all tests share. A test that changes a whole
+//! server starts its own.
 
 use std::collections::BTreeMap;
 use std::slice;
@@ -23,13 +23,13 @@ use super::rows::stored;
 use crate::support::proxy::{Proxy, Strike};
 use crate::support::{self, Private};
 
-/// Whatever has not happened after this long does not happen.
+/// Longest wait for an expected event; after it the test fails.
 const AT_MOST: Duration = Duration::from_secs(60);
 
-/// What the account of a service may do.
+/// The rights of a service's account.
 const SERVICE: &str = "SELECT, INSERT, UPDATE, DELETE";
 
-/// The request, as it is on the wire: a word of it stands in the set-up of a session, too.
+/// The bytes of the request. The word alone would also match the statements that set up a session.
 pub const COMMIT: &str = "\x03COMMIT";
 
 // The answer to COMMIT.
@@ -43,7 +43,11 @@ async fn a_lost_reply_to_commit_leaves_rows_that_the_repetition_finds() {
         proxy.strike(COMMIT, Strike::LoseReply);
         let fault = refused(sink.commit(slice::from_ref(&batch)).await);
         assert_eq!(proxy.strikes(), 1, "{fault}");
-        assert_eq!(rows(&fixture).await, 600, "it was done, and nobody told");
+        assert_eq!(
+            rows(&fixture).await,
+            600,
+            "the commit took effect, and its reply was lost"
+        );
         let again = sink.commit(&[batch]).await.unwrap();
         assert_eq!(again, stored(0, 600, 0));
         stored_once(&fixture).await;
@@ -73,7 +77,7 @@ async fn a_lost_commit_stores_nothing_and_is_repeated() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_worker_with_the_same_frame_waits_for_the_first() {
     for target in [Target::Mariadb, Target::Mysql] {
-        // The first one dies before its COMMIT: the second does all of the work.
+        // The first worker dies before its COMMIT: the second stores all rows.
         let fixture = Fixture::new(target).await;
         let (proxy, first) = through_proxy(&fixture).await;
         let batch = frame(&fixture).await;
@@ -87,7 +91,7 @@ async fn a_second_worker_with_the_same_frame_waits_for_the_first() {
         refused(dying.await.unwrap());
         stored_once(&fixture).await;
 
-        // The first one commits: the second finds its rows there.
+        // The first worker commits: the second finds the rows already stored.
         let fixture = Fixture::new(target).await;
         let batch = frame(&fixture).await;
         let mut first = holding(&fixture, &batch, 300).await;
@@ -101,11 +105,11 @@ async fn a_second_worker_with_the_same_frame_waits_for_the_first() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lock_that_is_held_too_long_is_waited_for_again() {
-    // Each takes as long as our sessions wait for a lock.
+    // Each case takes as long as the engine's sessions wait for a lock.
     tokio::join!(lock_wait(Target::Mariadb), lock_wait(Target::Mysql));
 }
 
-/// 1205, which leaves the transaction open with its earlier rows.
+/// Error 1205, after which the transaction stays open with its earlier rows.
 async fn lock_wait(target: Target) {
     let fixture = Fixture::new(target).await;
     let batch = frame(&fixture).await;
@@ -113,7 +117,7 @@ async fn lock_wait(target: Target) {
     let fault = refused(commit(&fixture.sink, &batch).await.unwrap());
     assert!(fault.to_string().contains("1205"), "{fault}");
     assert_eq!(rows(&fixture).await, 0);
-    // Nothing of the failed transaction is left open: others may write these rows.
+    // The failed transaction is rolled back: other sessions may write these rows.
     let others = statement_with(&batch, 0);
     holder.query_drop(others).await.expect("no lock is left");
     holder.query_drop("ROLLBACK").await.unwrap();
@@ -131,11 +135,12 @@ async fn a_deadlock_is_tried_again() {
         outweigh(&mut other).await;
         let committing = commit(&fixture.sink, &batch);
         blocked(&fixture).await;
-        // It holds row 0 and waits for row 599; we hold row 599 and ask for row 0.
+        // The batch holds row 0 and waits for row 599; this session holds row 599 and asks for row
+        // 0.
         other
             .query_drop(statement_with(&batch, 0))
             .await
-            .expect("the smaller transaction gives way");
+            .expect("the server ends the smaller transaction");
         let fault = refused(committing.await.unwrap());
         assert!(fault.to_string().contains("1213"), "{fault}");
         assert_eq!(rows(&fixture).await, 0);
@@ -157,7 +162,8 @@ async fn a_deadlock_undoes_the_earlier_statements_of_its_transaction() {
             ..SinkOptions::default()
         };
         let sink = open(&fixture.url, &options).await.unwrap();
-        // The second of six statements waits for it, the first has the row that it will want.
+        // The second of six statements waits for this session's row. The first has stored the row
+        // that this session will ask for.
         let mut other = holding(&fixture, &batch, 150).await;
         outweigh(&mut other).await;
         let committing = commit(&sink, &batch);
@@ -165,7 +171,7 @@ async fn a_deadlock_undoes_the_earlier_statements_of_its_transaction() {
         other
             .query_drop(statement_with(&batch, 0))
             .await
-            .expect("the smaller transaction gives way");
+            .expect("the server ends the smaller transaction");
         let fault = refused(committing.await.unwrap());
         assert!(fault.to_string().contains("1213"), "{fault}");
         other.query_drop("ROLLBACK").await.unwrap();
@@ -308,7 +314,7 @@ async fn a_row_above_a_small_packet_limit_is_a_reject_and_its_neighbours_are_row
         let file_no = fixture.file("vehicle_events", 600).await;
         let mut rows_of_all: BTreeMap<u32, Vec<Val>> = (0..600).map(|at| (at, event(at))).collect();
         rows_of_all.get_mut(&300).unwrap()[5] = text(format!("[\"{}\"]", "x".repeat(2 << 20)));
-        // As large as it may be, and not in one statement with much else.
+        // The largest row that the packet limit allows, in a statement with few other rows.
         rows_of_all.get_mut(&301).unwrap()[5] = text(format!("[\"{}\"]", "x".repeat(900_000)));
         let dataset = fixture.dataset("vehicle_events");
         let batch = batch(dataset, span(file_no, 0, 600), &rows_of_all, vec![]);
@@ -348,7 +354,7 @@ async fn settings_of_a_server_do_not_change_stored_rows() {
         let sink = server.service().await;
         let file_no = fixture.file_by(&sink, "vehicle_events", 3).await;
         let mut three: BTreeMap<u32, Vec<Val>> = (0..3).map(|at| (at, event(at))).collect();
-        three.get_mut(&1).unwrap()[2] = text("longer than it may be");
+        three.get_mut(&1).unwrap()[2] = text("longer than the column allows");
         three.get_mut(&2).unwrap()[4] = text("\\ \"é\" 😀");
         let batch = batch(
             fixture.dataset("vehicle_events"),
@@ -376,13 +382,14 @@ async fn settings_of_a_server_do_not_change_stored_rows() {
             ]
         );
         let entries = fixture.number("SELECT COUNT(*) FROM ingest_frames").await;
-        assert_eq!(entries, 0, "what was settled is seen by all");
+        assert_eq!(entries, 0, "all sessions see the settled file");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_is_waited_for() {
-    // A tablespace that may not grow is full as a disk is, and needs no right to mount one.
+    // A tablespace that may not grow behaves like a full disk, and the test needs no right to mount
+    // one.
     let options = [
         "--innodb-data-file-path=ibdata1:12M:autoextend:max:28M",
         "--innodb-file-per-table=0",
@@ -412,7 +419,7 @@ async fn a_full_disk_is_waited_for() {
             }
         }
         stored_rows += 4_000;
-        assert!(stored_rows < 100_000, "it does not fill up");
+        assert!(stored_rows < 100_000, "the tablespace does not fill up");
     };
     assert_eq!(rows(&fixture).await, i64::from(stored_rows));
     fixture.run("DROP TABLE ballast").await;
@@ -428,7 +435,7 @@ async fn a_full_disk_is_waited_for() {
 // Steps
 // ---------------------------------------------------------------------------------------------
 
-/// A server of a test's own, with a migrated database and an account without special rights.
+/// A server for one test, with a migrated database and an account without special rights.
 struct Served {
     fixture: Fixture,
     service_url: String,
@@ -471,7 +478,7 @@ async fn through_proxy(fixture: &Fixture) -> (Proxy, Arc<dyn Database>) {
     (proxy, sink)
 }
 
-/// A batch of a new file: enough rows for LOAD DATA where that is taken.
+/// A batch of a new file, with enough rows for LOAD DATA.
 async fn frame(fixture: &Fixture) -> Batch {
     let file_no = fixture.file("vehicle_events", 600).await;
     let ballast = "CREATE TABLE IF NOT EXISTS ballast (id INT PRIMARY KEY) ENGINE = InnoDB";
@@ -485,11 +492,11 @@ fn commit(sink: &Arc<dyn Database>, batch: &Batch) -> JoinHandle<Result<Committe
         let committing = sink.commit(slice::from_ref(&batch));
         timeout(AT_MOST, committing)
             .await
-            .expect("it does not hang")
+            .expect("the commit does not hang")
     })
 }
 
-/// Commits again and again, as a worker does.
+/// Repeats the commit until it succeeds, as a worker does.
 async fn in_the_end(sink: &Arc<dyn Database>, batch: &Batch) -> Committed {
     let until = Instant::now() + AT_MOST;
     loop {
@@ -508,7 +515,7 @@ fn refused(outcome: Result<Committed, Fault>) -> Fault {
     fault
 }
 
-/// The statement that stores one of the batch's rows, as the batch would.
+/// The statement that stores one row with the same values as the batch.
 fn statement_with(batch: &Batch, ordinal: u32) -> String {
     format!(
         "INSERT INTO vehicle_events (id, vehicle_id, event_time, event_source, event_type, \
@@ -530,7 +537,8 @@ async fn holding(fixture: &Fixture, batch: &Batch, ordinal: u32) -> Conn {
     conn
 }
 
-/// Changes more than the other side of a deadlock, since the server ends the one that has changed less.
+/// Changes more rows than the other transaction of a deadlock: the server ends the one that has
+/// changed less.
 async fn outweigh(conn: &mut Conn) {
     let mut rows = 1;
     conn.query_drop("INSERT INTO ballast VALUES (1)")
@@ -549,7 +557,8 @@ async fn blocked(fixture: &Fixture) -> u64 {
     let mut conn = Conn::from_url(&fixture.url).await.unwrap();
     loop {
         let ours = connections(fixture).await;
-        // Not `information_schema.innodb_trx`: it stays as it was while anybody else reads it.
+        // Not `information_schema.innodb_trx`: the server does not refresh it while other sessions
+        // read it.
         let monitor = "SHOW ENGINE INNODB STATUS";
         let (_, _, status): (String, String, String) =
             conn.query_first(monitor).await.unwrap().unwrap();
@@ -563,12 +572,12 @@ async fn blocked(fixture: &Fixture) -> u64 {
         if let Some(id) = waiting.into_iter().find(|id| ours.contains(id)) {
             return id;
         }
-        assert!(Instant::now() < until, "nobody waits for a lock");
+        assert!(Instant::now() < until, "no session waits for a lock");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 
-/// The ids of all connections to this database but the one that asks.
+/// The ids of all connections to this database except this one.
 async fn connections(fixture: &Fixture) -> Vec<u64> {
     let others = "SELECT id FROM information_schema.processlist WHERE db = DATABASE() AND id <> \
                   CONNECTION_ID()";
@@ -585,7 +594,7 @@ async fn rows(fixture: &Fixture) -> i64 {
     fixture.number(count).await
 }
 
-/// The file of [`frame`] is whole, each row under its own id and no other.
+/// Checks that each record of the file of [`frame`] is one row under its own id.
 async fn stored_once(fixture: &Fixture) {
     let own = "SELECT COUNT(*) FROM vehicle_events WHERE event_value = CONCAT('value ', id & \
                4294967295)";

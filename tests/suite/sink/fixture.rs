@@ -25,7 +25,7 @@ pub enum Target {
     Mariadb,
     Mysql,
     MysqlLoadData,
-    /// The sink on one node of a cluster, other processes on another.
+    /// A cluster: the sink uses one node, other processes use another.
     Galera,
 }
 
@@ -46,7 +46,7 @@ impl Target {
     }
 }
 
-/// One value, as it goes in and as it comes out.
+/// A value of a row, as the test writes and reads it.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Val {
     Null,
@@ -62,7 +62,7 @@ pub fn text(value: impl Into<String>) -> Val {
     Val::Text(value.into())
 }
 
-/// A database, the sink over it, and the way behind the sink's back.
+/// A database, the sink over it, and direct access to the database without the sink.
 pub struct Fixture {
     pub target: Target,
     pub url: String,
@@ -99,7 +99,7 @@ impl Fixture {
     pub async fn empty(target: Target) -> Self {
         let folder = support::folder();
         let url = if target.is_sqlite() {
-            // In a directory that is not there yet.
+            // In a directory that does not exist yet.
             format!(
                 "sqlite:{}",
                 folder.path().join("data/lemonade.db").display()
@@ -110,7 +110,7 @@ impl Fixture {
         Self::over(target, url, folder).await
     }
 
-    /// A migrated database on a server of the test's own.
+    /// A migrated database on the server of this URL.
     pub async fn at(target: Target, url: &str) -> Self {
         let fixture = Self::over(target, url.to_owned(), support::folder()).await;
         fixture.migrated().await
@@ -119,7 +119,7 @@ impl Fixture {
     async fn over(target: Target, url: String, folder: tempfile::TempDir) -> Self {
         let sink = open(&url, &SinkOptions::default())
             .await
-            .expect("the database is there");
+            .expect("the database can be reached");
         Self {
             target,
             url,
@@ -150,14 +150,14 @@ impl Fixture {
         };
         open(&url, &SinkOptions::default())
             .await
-            .expect("the database is there")
+            .expect("the database can be reached")
     }
 
     pub fn dataset(&self, name: &str) -> &Arc<Dataset> {
         self.datasets.by_name(name).expect("it is defined")
     }
 
-    /// Registers a new file of so many records.
+    /// Registers a new file with this number of records.
     pub async fn file(&self, dataset: &str, records: u32) -> u32 {
         self.file_by(&self.sink, dataset, records).await
     }
@@ -165,12 +165,12 @@ impl Fixture {
     /// The same by another process.
     pub async fn file_by(&self, sink: &Arc<dyn Database>, dataset: &str, records: u32) -> u32 {
         let registered = sink.register(&[new_file(dataset, records)]).await;
-        let file_no = registered.expect("the database is there")[0].file_no;
+        let file_no = registered.expect("the database can be reached")[0].file_no;
         self.adopt(file_no).await;
         file_no
     }
 
-    /// Gives a registered file the identity that [`batch`] says its records are of; returns it.
+    /// Sets the hash of a registered file to the one that [`batch`] uses, and returns it.
     pub async fn adopt(&self, file_no: u32) -> ContentHash {
         let hash = hash_of(file_no);
         let text = u128::from_be_bytes(hash);
@@ -184,21 +184,21 @@ impl Fixture {
         self.sink
             .commit(batches)
             .await
-            .expect("the database is there")
+            .expect("the database can be reached")
     }
 
-    /// Runs a statement behind the sink's back.
+    /// Runs a statement without the sink.
     pub async fn run(&self, sql: &str) {
         self.query(sql).await;
     }
 
-    /// A connection behind the sink's back, for statements that belong to one session.
+    /// A connection without the sink, for statements that belong to one session.
     pub async fn session(&self) -> mysql_async::Conn {
         let session = mysql_async::Conn::from_url(&self.url).await;
-        session.expect("the server is there")
+        session.expect("the server can be reached")
     }
 
-    /// The rows of a query behind the sink's back. Booleans come as numbers, times as text.
+    /// The rows of a query without the sink. Booleans come as numbers, times as text.
     pub async fn query(&self, sql: &str) -> Vec<Vec<Val>> {
         if self.target.is_sqlite() {
             self.query_sqlite(sql)
@@ -221,20 +221,20 @@ impl Fixture {
     async fn query_mysql(&self, sql: &str) -> Vec<Vec<Val>> {
         let mut conn = mysql_async::Conn::from_url(&self.url)
             .await
-            .expect("the server is there");
-        // Whatever the server was told to be.
+            .expect("the server can be reached");
+        // Whatever the default of the server is.
         let commits = conn.query_drop("SET autocommit = 1").await;
-        commits.expect("the server is there");
+        commits.expect("the server can be reached");
         if self.target == Target::Galera {
             let waits = conn.query_drop(support::SYNC_WAIT).await;
-            waits.expect("the node knows it");
+            waits.expect("the node reports its state");
         }
-        // Prepared, so that values come in their own types.
+        // A prepared statement returns values in their own types.
         let rows = match conn.exec::<mysql_async::Row, _, _>(sql, ()).await {
             Ok(rows) => rows,
             Err(error) => panic!("{sql}: {error}"),
         };
-        conn.disconnect().await.expect("the server is there");
+        conn.disconnect().await.expect("the server can be reached");
         rows.into_iter()
             .map(|row| row.unwrap().into_iter().map(from_mysql).collect())
             .collect()
@@ -244,14 +244,14 @@ impl Fixture {
     pub async fn kill_connections(&self) {
         let mut conn = mysql_async::Conn::from_url(&self.url)
             .await
-            .expect("the server is there");
+            .expect("the server can be reached");
         let others = "SELECT id FROM information_schema.processlist WHERE db = DATABASE() AND id <> \
                       CONNECTION_ID()";
         let ids: Vec<u64> = conn.query(others).await.expect("root may see them");
         assert!(!ids.is_empty(), "the sink has connections");
         for id in ids {
             match conn.query_drop(format!("KILL {id}")).await {
-                // One that closed by itself in the meantime.
+                // The connection was closed in the meantime.
                 Ok(())
                 | Err(mysql_async::Error::Server(mysql_async::ServerError {
                     code: 1094, ..
@@ -259,7 +259,7 @@ impl Fixture {
                 Err(error) => panic!("KILL {id}: {error}"),
             }
         }
-        conn.disconnect().await.expect("the server is there");
+        conn.disconnect().await.expect("the server can be reached");
     }
 
     fn query_sqlite(&self, sql: &str) -> Vec<Vec<Val>> {
@@ -310,7 +310,7 @@ fn from_mysql(value: mysql_async::Value) -> Val {
     }
 }
 
-/// A file that is in no ledger: each has content of its own.
+/// A file that is not in the ledger. Each call returns another content.
 pub fn new_file(dataset: &str, records: u32) -> NewFile {
     static NEXT: AtomicU32 = AtomicU32::new(1);
     let mut hash = [0xFF; 16];
@@ -328,13 +328,13 @@ pub fn new_file(dataset: &str, records: u32) -> NewFile {
     }
 }
 
-/// A record that is to take the place of its reject.
+/// A replay that replaces the reject of a record by this row.
 pub fn replay_of(record: Batch) -> Replay {
     let text = format!("text {}", record.span.first_ordinal);
     Replay { record, text }
 }
 
-/// The identity of a file of tests: batches are made before anybody asks for it.
+/// The hash of a test's file, from its number: batches are made before the file is registered.
 fn hash_of(file_no: u32) -> ContentHash {
     u128::from(file_no).to_be_bytes()
 }

@@ -23,7 +23,7 @@ pub async fn a_file_keeps_its_number(target: Target) {
     );
     assert_ne!(first[0].file_no, first[1].file_no);
 
-    // In the order given; and the same content twice in one call is one file.
+    // Numbers come in the order of the call, and the same content twice in one call is one file.
     let third = new_file("vehicle_events", 9);
     let files = [two.clone(), third.clone(), one.clone(), third];
     let again = fixture.sink.register(&files).await.unwrap();
@@ -87,7 +87,7 @@ pub async fn processes_agree_on_numbers(target: Target) {
                         let numbers = registered.iter().map(|file| file.file_no);
                         break files.iter().map(|file| file.hash).zip(numbers).collect();
                     }
-                    // A deadlock is part of the contract: try again.
+                    // The contract allows a deadlock: the call is repeated.
                     Err(fault) => assert!(fault.is_transient(), "{fault}"),
                 }
             }
@@ -116,7 +116,7 @@ pub async fn a_quarantined_file_becomes_pending(target: Target) {
         ("quarantined", Some(reason))
     );
 
-    // It is mended, or a dataset was defined for it.
+    // The file was corrected, or a dataset was defined for it.
     "vehicle_events".clone_into(&mut file.dataset);
     file.definition = Some(fixture.dataset("vehicle_events").fingerprint);
     (file.records, file.name) = (2, "renamed.json".to_owned());
@@ -143,7 +143,7 @@ pub async fn a_quarantined_file_becomes_pending(target: Target) {
     assert_eq!((entry.state.as_str(), entry.reason), ("pending", None));
     assert_eq!((entry.records, entry.name.as_str()), (2, "renamed.json"));
 
-    // A pending file is set aside; a settled one stays settled.
+    // A pending file is quarantined; a settled one stays settled.
     fixture.sink.quarantine(&file, "later").await.unwrap();
     assert_eq!(fixture.sink.totals().await.unwrap().quarantined, 1);
     fixture.sink.register(slice::from_ref(&file)).await.unwrap();
@@ -178,7 +178,7 @@ pub async fn coverage_is_the_union_of_entries(target: Target) {
         .unwrap();
     let expected = vec![0..13, 50..70, 90..100];
     assert_eq!(coverage, [vec![], expected.clone(), vec![], expected]);
-    // A span of rejects only covers as well as one of rows.
+    // A frame of rejects only covers its ordinals as a frame of rows does.
     let rejects = (13..50)
         .map(|at| reject(at, RejectCode::InvalidJson))
         .collect();
@@ -216,7 +216,7 @@ pub async fn settle_folds_the_entries(target: Target) {
             .map(|s| (s.file_no, s.records, s.rejects))
             .collect();
         assert_eq!(counts, [(nothing, 0, 0), (file_no, 10, 1)]);
-        // Of the settled files there are no entries left, and all of the other.
+        // Settled files have no entries any more, and the other file has all of its entries.
         let entries = fixture.number("SELECT COUNT(*) FROM ingest_frames").await;
         assert_eq!(entries, 1);
     }
@@ -280,11 +280,15 @@ pub async fn a_file_that_is_one_batch_is_settled_by_its_commit(target: Target) {
         [("settled", 2), pending, pending, ("quarantined", 0)]
     );
     let entries = "SELECT COUNT(*) FROM ingest_frames";
-    assert_eq!(fixture.number(entries).await, 4, "of the three others");
+    assert_eq!(
+        fixture.number(entries).await,
+        4,
+        "entries of the three others"
+    );
     let covered = fixture.sink.coverage(&[whole, part, known]).await.unwrap();
     assert_eq!(covered, [vec![0..4], vec![0..3], vec![0..5]]);
 
-    // Again, and in another cut: nothing is added.
+    // The same records again, in frames of another size: nothing is added.
     for again in [whole_batch, events(&fixture, known, 0..5)] {
         let committed = fixture.commit(&[again]).await;
         assert_eq!(committed.rows, 0);
@@ -295,7 +299,8 @@ pub async fn a_file_that_is_one_batch_is_settled_by_its_commit(target: Target) {
     assert_eq!(fixture.number(entries).await, 2, "of two files");
 }
 
-/// Two databases share a queue, or this one was made anew while frames waited in it.
+/// Two databases share a queue, or this database was created again while frames waited in the
+/// queue.
 pub async fn batches_of_another_ledger_are_left_out(target: Target) {
     let fixture = Fixture::new(target).await;
     let ours = fixture.file("vehicle_events", 3).await;
@@ -333,7 +338,8 @@ pub async fn batches_of_another_ledger_are_left_out(target: Target) {
     assert_eq!(covered, [vec![0..3], vec![]]);
 }
 
-/// As after a publication of which the answer was lost. No row is there to tell of it.
+/// A frame is published twice if the reply to the first publication was lost. With rejects only, no
+/// row shows that it was stored.
 pub async fn a_batch_that_is_there_twice_counts_once(target: Target) {
     let fixture = Fixture::new(target).await;
     let file_no = fixture.file("vehicle_events", 3).await;
@@ -405,7 +411,7 @@ pub async fn operators_see_what_the_ledger_says(target: Target) {
     );
     assert_eq!(fixture.sink.count_rows(dataset).await.unwrap(), 2);
 
-    // A state that only a newer release knows is not taken for one of these.
+    // A state of a newer release counts as none of these states.
     fixture
         .run("UPDATE ingest_files SET state = 'archived' WHERE state = 'pending'")
         .await;
@@ -414,7 +420,7 @@ pub async fn operators_see_what_the_ledger_says(target: Target) {
     assert_eq!(fixture.sink.last_files(1).await.unwrap().len(), 1);
 }
 
-/// The last number that fits into an id, and the last that fits into the column.
+/// The largest file number that fits into an id, and the largest that fits into the column.
 pub async fn file_numbers_at_their_limit_end_with_advice(target: Target) {
     for next in [i32::MAX.unsigned_abs() + 1, u32::MAX] {
         let fixture = Fixture::new(target).await;
@@ -436,7 +442,7 @@ pub async fn file_numbers_at_their_limit_end_with_advice(target: Target) {
                 "{fault}"
             );
         }
-        // What is known goes on.
+        // Files that are registered already are still stored.
         let again = fixture.sink.register(&[file]).await.unwrap();
         assert_eq!(again[0].file_no, known[0].file_no);
     }

@@ -1,12 +1,13 @@
-//! Clauses about tables of a user's own that do not fit: what is offered runs, and changes no value.
+//! Clauses about tables of the user that do not fit: the offered statements run, and change no
+//! value.
 
 use mysql_async::prelude::Queryable as _;
 
 use super::fixture::{Fixture, Target};
 use super::schema::mends;
 
-/// What a table of a user's own may be, and which statement is offered for it: `MODIFY` or another
-/// clause of an ALTER TABLE, or `RENAME`. `{c}` are the other columns that fit.
+/// A table of the user, and the statement that is offered for it: `MODIFY` or another clause of an
+/// ALTER TABLE, or `RENAME`. `{c}` is the list of the other columns, which fit.
 const TABLES: &[(&str, &[&str], &str, &str)] = &[
     (
         "id with AUTO_INCREMENT",
@@ -29,14 +30,14 @@ const TABLES: &[(&str, &[&str], &str, &str)] = &[
         "RENAME",
     ),
     (
-        "ids that are no key, twice the same",
+        "ids without a key, one of them twice",
         &["CREATE TABLE vehicle_status (id BIGINT UNSIGNED NOT NULL, {c})"],
         "INSERT INTO vehicle_status VALUES (1, 'v', '2026-03-01', 's', 'x', NULL), (1, 'w', \
          '2026-03-01', 's', 'x', NULL)",
         "RENAME",
     ),
     (
-        "ids that are no key",
+        "ids without a key",
         &["CREATE TABLE vehicle_status (id BIGINT UNSIGNED NULL, {c})"],
         "INSERT INTO vehicle_status VALUES (1, 'v', '2026-03-01', 's', 'x', NULL)",
         "ADD PRIMARY KEY",
@@ -64,7 +65,7 @@ const TABLES: &[(&str, &[&str], &str, &str)] = &[
         "RENAME",
     ),
     (
-        "times that are moments of a clock",
+        "times as TIMESTAMP",
         &[
             "CREATE TABLE vehicle_status (id BIGINT UNSIGNED NOT NULL PRIMARY KEY, vehicle_id \
           VARCHAR(255) NOT NULL, report_time TIMESTAMP(6) NOT NULL DEFAULT CURRENT_TIMESTAMP(6), \
@@ -169,7 +170,7 @@ const TABLES: &[(&str, &[&str], &str, &str)] = &[
     ),
 ];
 
-/// Every statement that a refusal offers runs in a session as a user has it, and changes no value.
+/// Each offered statement runs in a session with the user's settings, and changes no value.
 pub async fn statements_that_are_offered_run_and_change_no_value(target: Target) {
     if target.is_sqlite() {
         return;
@@ -240,7 +241,7 @@ pub async fn statements_that_are_offered_run_and_change_no_value(target: Target)
         session.disconnect().await.unwrap();
     }
 
-    // Partitioned by time, the time in its key: taken as it is.
+    // A table that is partitioned by time and has the time in its key is used as it is.
     let ddl = format!(
         "CREATE TABLE vehicle_status (id BIGINT UNSIGNED NOT NULL, {fits}, PRIMARY KEY (id, \
          report_time)) CHARACTER SET utf8mb4 PARTITION BY RANGE COLUMNS(report_time) (PARTITION p \
@@ -254,7 +255,8 @@ pub async fn statements_that_are_offered_run_and_change_no_value(target: Target)
         .expect("it fits");
 }
 
-/// A summary is made again from its dataset: a table whose key takes two keys for one makes room.
+/// A summary can be computed again, so if the collation of its key treats two keys as equal, the
+/// table is renamed and a new one is made.
 pub async fn a_summary_whose_key_is_compared_by_a_collation_is_refused(target: Target) {
     let fixture = Fixture::empty(target).await;
     let ddl = if target.is_sqlite() {
@@ -298,8 +300,8 @@ async fn values(session: &mut mysql_async::Conn, table: &str) -> Vec<String> {
              'status_source', 'status', '_rescued') ORDER BY COLUMN_NAME"
         ))
         .await
-        .expect("the server is there");
-    // Digits that a change of type adds to a time change nothing.
+        .expect("the server can be reached");
+    // A change of type may add zeros to a time; the value stays the same.
     let texts: Vec<String> = columns
         .iter()
         .map(|column| match column.as_str() {
@@ -311,5 +313,5 @@ async fn values(session: &mut mysql_async::Conn, table: &str) -> Vec<String> {
         "SELECT CONCAT_WS('|', {}) FROM {table} ORDER BY 1",
         texts.join(", ")
     );
-    session.query(sql).await.expect("the server is there")
+    session.query(sql).await.expect("the server can be reached")
 }

@@ -1,8 +1,8 @@
 //! Conformance of the sinks: the contract of `lemonade_task::sink::Sink`, clause by clause, over
 //! every database that the project supports.
 //!
-//! Each clause gets databases of its own, and speaks to them twice: through the sink, and behind its
-//! back through a connection of the test's, which sees what is really there.
+//! Each clause has databases of its own, and uses them in two ways: through the sink, and through a
+//! connection of the test, which checks what is stored.
 
 #![allow(
     clippy::single_range_in_vec_init,

@@ -1,4 +1,4 @@
-//! Clauses about `Ledger`: what operators read, replay and purge.
+//! Clauses about operators: what they read, replay and purge.
 
 use lemonade_task::batch::{RejectCode, row_id};
 use lemonade_task::sink::{
@@ -9,7 +9,7 @@ use super::fixture::{
     Fixture, Target, Val, batch, event, events, new_file, reject, replay_of, span, text,
 };
 
-/// A settled file of so many records, of which these are rejects.
+/// A settled file with this number of records; these ordinals are rejects.
 async fn settled(fixture: &Fixture, records: u32, rejects: &[u32]) -> u32 {
     let file_no = fixture.file("vehicle_events", records).await;
     let rows = (0..records)
@@ -98,7 +98,7 @@ pub async fn an_audit_counts_what_is_stored(target: Target) {
     assert_eq!(audits, [nothing(empty), counted, of_other]);
     assert!(fixture.sink.audit(dataset, &[]).await.unwrap().is_empty());
 
-    // Broken by hand, in every way that there is.
+    // Each kind of damage is done by hand.
     let id = row_id(whole, 4);
     fixture
         .run(&format!("DELETE FROM vehicle_events WHERE id = {id}"))
@@ -231,7 +231,7 @@ pub async fn a_corrected_record_takes_the_place_of_its_reject(target: Target) {
     let of = |id: u64| format!("SELECT event_value FROM vehicle_events WHERE id = {id}");
     let value = fixture.query(&of(row_id(file_no, 1))).await;
     assert_eq!(value, [[text("value 1")]]);
-    // The ledger's count follows, and the summary has the new row.
+    // The ledger counts the reject no more, and the summary has the new row.
     let file = fixture
         .sink
         .files(file_no..file_no + 1, None, 1)
@@ -243,7 +243,7 @@ pub async fn a_corrected_record_takes_the_place_of_its_reject(target: Target) {
     let last = (summarised[0].id, summarised[0].key.as_str());
     assert_eq!(last, (row_id(file_no, 1), "vehicle-1"));
 
-    // Again changes nothing; nor does a record that never was there.
+    // Replaying again changes nothing; nor does a record that does not exist.
     let replayed = fixture.sink.replay(&given[..1]).await.unwrap();
     assert_eq!(replayed, [Replayed::AlreadyThere]);
     let nowhere = [correction(&fixture, file_no + 7, 0)];
@@ -253,7 +253,7 @@ pub async fn a_corrected_record_takes_the_place_of_its_reject(target: Target) {
     assert_eq!(audit(&fixture, file_no + 7).await.rows, 0);
     assert!(fixture.sink.replay(&[]).await.unwrap().is_empty());
 
-    // A late redelivery of the file as it was does not bring the reject back.
+    // A late redelivery of the file's frame does not bring the reject back.
     let late = batch(
         dataset,
         span(file_no, 1, 1),
@@ -271,7 +271,7 @@ pub async fn what_the_database_refuses_stays_a_reject(target: Target) {
         .run("CREATE UNIQUE INDEX one_value ON vehicle_events (event_value)")
         .await;
     let dataset = fixture.dataset("vehicle_events");
-    // The value of the row 3, which the user's own index lets stand once.
+    // The value of row 3, which the user's unique index allows only once.
     let taken = batch(
         dataset,
         span(file_no, 1, 1),
@@ -289,7 +289,7 @@ pub async fn what_the_database_refuses_stays_a_reject(target: Target) {
     let message = message.as_deref().unwrap_or_default();
     let is_named = message.contains("one_value") || message.contains("vehicle_events.event_value");
     assert!(is_named, "{message}");
-    // Of what is stored, the text is kept.
+    // The ledger keeps the text of each stored replay.
     let texts = "SELECT ordinal, CAST(text AS CHAR) FROM ingest_replays ORDER BY ordinal";
     let kept = |ordinal: u32| [Val::Int(ordinal.into()), text(format!("text {ordinal}"))];
     assert_eq!(fixture.query(texts).await, [kept(0), kept(2)]);
@@ -307,7 +307,7 @@ pub async fn purged_rejects_stay_accounted_for(target: Target) {
     let dataset = fixture.dataset("vehicle_events");
     let file_no = settled(&fixture, 6, &[0, 1, 2, 5]).await;
     let other = settled(&fixture, 2, &[1]).await;
-    // One that is not settled is not purged: its records may come again.
+    // A reject of a file that is not settled is not purged: its records may be delivered again.
     let pending = fixture.file("vehicle_events", 2).await;
     let rejects = vec![reject(0, RejectCode::WrongType)];
     fixture
@@ -334,14 +334,14 @@ pub async fn purged_rejects_stay_accounted_for(target: Target) {
     let standing = fixture.sink.standing(dataset, row_id(file_no, 5)).await;
     assert_eq!(standing.unwrap(), Standing::Purged);
 
-    // A late redelivery brings a reject back: it counts once, and a purge takes it again.
+    // A late redelivery brings a purged reject back: it counts once, and the next purge removes it.
     let late = vec![reject(0, RejectCode::WrongType)];
     fixture
         .commit(&[batch(dataset, span(file_no, 0, 1), &[].into(), late)])
         .await;
     let counted = audit(&fixture, file_no).await;
     assert_eq!((counted.rejects, counted.purged), (1, 3));
-    // And a corrected record takes the place of a purged one.
+    // A corrected record can also be stored for a purged reject.
     let given = [
         correction(&fixture, file_no, 0),
         correction(&fixture, file_no, 1),

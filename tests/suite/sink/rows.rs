@@ -23,7 +23,7 @@ pub fn stored(rows: u64, duplicates: u64, refused: u64) -> Committed {
     }
 }
 
-/// Values that have broken other loaders, and random ones.
+/// Values that other loaders store wrong, and random values.
 fn texts() -> Vec<String> {
     // Every character of one byte and of two bytes up to U+00FF, alone and among others.
     let mut texts: Vec<String> = (0..=u8::MAX)
@@ -127,7 +127,7 @@ pub async fn values_come_back_as_they_went_in(target: Target) {
         let mut back = row.clone();
         back[3] = Val::Int(i64::from(at % 2 == 0));
         back[4] = text(time);
-        // Each column is NULL now and then, and sometimes all of them.
+        // Each column is sometimes NULL, and sometimes all columns are.
         for column in 0..7 {
             if at % 11 == column || at % 101 == 100 {
                 (row[column], back[column]) = (Val::Null, Val::Null);
@@ -158,7 +158,7 @@ pub async fn values_come_back_as_they_went_in(target: Target) {
         let id = i64::try_from(*id).unwrap() | i64::from(file_no) << 32;
         assert_eq!(row[0], Val::Int(id));
         assert_eq!(row[1..6], wanted[..5], "row {id}");
-        // MySQL keeps the value of JSON, the others its text.
+        // MySQL stores the value of JSON; the other databases store its text.
         assert_eq!(json(&row[6]), json(&wanted[5]), "row {id}");
         assert_eq!(json(&row[7]), json(&wanted[6]), "row {id}");
     }
@@ -168,7 +168,7 @@ pub async fn values_come_back_as_they_went_in(target: Target) {
         assert_eq!(
             loads != text("0"),
             target == Target::MysqlLoadData,
-            "the way that was meant"
+            "rows are sent in the expected way"
         );
     }
 }
@@ -180,7 +180,7 @@ pub async fn a_commit_may_be_repeated(target: Target) {
         fixture.file("vehicle_events", 1_700).await,
         fixture.file("vehicle_status", 3).await,
     );
-    // Two datasets in one call, the files not in order, sizes that are no round numbers.
+    // Two datasets in one call, files in no order, odd sizes.
     let status = fixture.dataset("vehicle_status");
     let values = |at: u32| {
         vec![
@@ -265,7 +265,7 @@ pub async fn workers_with_the_same_batches_store_them_once(target: Target) {
     let mut workers = Vec::new();
     for worker in 0..4 {
         batches.rotate_left(worker * 2);
-        // In a cluster, half of them are on one node, and half on another.
+        // In a cluster, half of the workers use one node, and half another.
         let sink: Arc<dyn Database> = match worker % 2 {
             0 => fixture.sink.clone(),
             _ => fixture.another().await,
@@ -277,7 +277,7 @@ pub async fn workers_with_the_same_batches_store_them_once(target: Target) {
                 rows += loop {
                     match sink.commit(batches).await {
                         Ok(committed) => break committed.rows,
-                        // A deadlock is part of the contract: try again.
+                        // The contract allows a deadlock: the call is repeated.
                         Err(fault) => assert!(fault.is_transient(), "{fault}"),
                     }
                 };
@@ -291,7 +291,7 @@ pub async fn workers_with_the_same_batches_store_them_once(target: Target) {
     }
     assert_eq!(
         rows, 2_000,
-        "each row was stored by one of them, and counted once"
+        "one worker stored each row, and it counts once"
     );
     for (table, expected) in [("vehicle_events", 2_000), ("ingest_frames", 8)] {
         let count = format!("SELECT COUNT(*) FROM {table}");
@@ -302,7 +302,8 @@ pub async fn workers_with_the_same_batches_store_them_once(target: Target) {
 pub async fn rejects_are_stored_once(target: Target) {
     let fixture = Fixture::new(target).await;
     let file_no = fixture.file("vehicle_events", 400).await;
-    // Every code, every byte, no field, the longest raw record; more than one statement of them.
+    // Rejects of every code, with every byte, without a field, and with the longest text; too many
+    // for one statement.
     let mut rejects: Vec<Reject> = (0..399)
         .map(|at| reject(at, RejectCode::ALL[at as usize % RejectCode::ALL.len()]))
         .collect();
@@ -342,7 +343,8 @@ pub async fn rejects_are_stored_once(target: Target) {
     );
 }
 
-/// Also where the definition of its dataset was changed between two deliveries.
+/// A record stays a row or a reject, even if the definition of its dataset changes between two
+/// deliveries.
 pub async fn a_record_is_a_row_or_a_reject(target: Target) {
     let fixture = Fixture::new(target).await;
     let file_no = fixture.file("vehicle_events", 3).await;
@@ -368,7 +370,7 @@ pub async fn a_record_is_a_row_or_a_reject(target: Target) {
         1
     );
 
-    // And where it is cut in another way since: into all of the file, or a part of it.
+    // The same if the file is cut again: as one frame, or as a part of the file.
     for records in [4, 6] {
         let file_no = fixture.file("vehicle_events", records).await;
         let before = batch(dataset, span(file_no, 0, 2), &[].into(), rejects(&[0, 1]));
@@ -425,7 +427,8 @@ pub async fn a_refused_row_is_a_reject_and_its_neighbours_are_stored(target: Tar
     refused_rows(&fixture, &rows, &[0, 777, 1_499]).await;
 
     if !target.is_sqlite() {
-        // Another reason, and the only one: LOAD DATA would store every row, this one cut to fit.
+        // The only cause of refusal now is a long text: LOAD DATA would store every row, and cut
+        // this text.
         let shorter = "ALTER TABLE vehicle_events DROP CONSTRAINT picky, MODIFY COLUMN event_source \
                        VARCHAR(8) NOT NULL";
         fixture.run(shorter).await;
@@ -435,7 +438,7 @@ pub async fn a_refused_row_is_a_reject_and_its_neighbours_are_stored(target: Tar
     }
 }
 
-/// Commits a file of these rows, of which the database refuses some.
+/// Commits a file of these rows. The database refuses some of them.
 async fn refused_rows(fixture: &Fixture, rows: &BTreeMap<u32, Vec<Val>>, refused: &[u32]) {
     let file_no = fixture.file("vehicle_events", 1_500).await;
     let dataset = fixture.dataset("vehicle_events");
@@ -463,7 +466,7 @@ async fn refused_rows(fixture: &Fixture, rows: &BTreeMap<u32, Vec<Val>>, refused
         assert_eq!(raw["event_value"], format!("value {}", reject.ordinal));
         assert_eq!(raw["event_extra_data"]["note"], "n");
     }
-    // Neighbours are there, and a redelivery finds all of it done.
+    // The neighbours are stored, and a redelivery changes nothing.
     let again = fixture.commit(&[batch]).await;
     assert_eq!(again.rows, 0);
     assert_eq!(again.duplicates + again.refused.len() as u64, 1_500);
@@ -492,7 +495,7 @@ pub async fn another_unique_key_makes_a_reject(target: Target) {
         fixture.commit(&[events(&fixture, one, 0..600)]).await,
         stored(600, 0, 0)
     );
-    // The second file repeats a value of the first, and one of its own.
+    // The second file repeats a value of the first file, and has one value twice.
     let dataset = fixture.dataset("vehicle_events");
     let rows = [(0, event(2_000)), (1, event(5)), (2, event(2_000))].into();
     let clash = batch(dataset, span(two, 0, 3), &rows, vec![]);
@@ -525,7 +528,7 @@ pub async fn another_unique_key_makes_a_reject(target: Target) {
     assert_eq!(fixture.sink.settle(&[two]).await.unwrap()[0].rejects, 2);
 }
 
-/// Rows above the size of a statement, and above what the server takes at all.
+/// Rows that are larger than a statement, and rows that are larger than the server accepts.
 pub async fn large_rows_are_stored_or_refused(target: Target) {
     let fixture = Fixture::new(target).await;
     let file_no = fixture.file("vehicle_events", 7).await;
@@ -555,7 +558,7 @@ pub async fn large_rows_are_stored_or_refused(target: Target) {
 
 pub async fn a_lost_connection_is_transient(target: Target) {
     if target.is_sqlite() {
-        return; // There is no connection to lose.
+        return; // SQLite has no connection to lose.
     }
     let fixture = Fixture::new(target).await;
     let file_no = fixture.file("vehicle_events", 10).await;

@@ -23,7 +23,7 @@ pub async fn all_processes_have_the_same_key_of_frames(target: Target) {
         tokio::spawn(async move {
             loop {
                 match sink.frame_key().await {
-                    // Nodes of a cluster find out late that they did the same: try again.
+                    // Nodes of a cluster detect only at COMMIT that both did the same: the call is repeated.
                     Err(fault) if fault.is_transient() => {}
                     done => break done.expect("a key"),
                 }
@@ -44,7 +44,11 @@ pub async fn all_processes_have_the_same_key_of_frames(target: Target) {
     fixture
         .run("UPDATE ingest_settings SET value = x'00'")
         .await;
-    let fault = fixture.sink.frame_key().await.expect_err("it is no key");
+    let fault = fixture
+        .sink
+        .frame_key()
+        .await
+        .expect_err("the value is not a key");
     assert!(!fault.is_transient(), "{fault}");
     assert!(
         fault.to_string().contains("delete the row `frame_key`"),
@@ -63,7 +67,7 @@ pub async fn migration_is_repeatable_and_safe_for_several_processes(target: Targ
         tokio::spawn(async move {
             loop {
                 match sink.migrate(&datasets).await {
-                    // Nodes of a cluster find out late that they did the same: try again.
+                    // Nodes of a cluster detect only at COMMIT that both did the same: the call is repeated.
                     Err(fault) if fault.is_transient() => {}
                     done => break done,
                 }
@@ -99,10 +103,11 @@ pub async fn migration_is_repeatable_and_safe_for_several_processes(target: Targ
         3
     );
     if target.is_sqlite() {
-        // It migrates in one transaction, which is never cut off.
+        // SQLite migrates in one transaction, which is stored as a whole or not at all.
         return;
     }
-    // What a migration that was cut off leaves: the tables, and no record of them.
+    // The state after an interrupted migration: the tables exist, and the ledger has no entry of
+    // the migration.
     fixture.run("DELETE FROM ingest_migrations").await;
     fixture
         .sink
@@ -143,7 +148,7 @@ pub async fn a_ledger_of_an_earlier_release_is_brought_up_to_date(target: Target
     assert_eq!(files, [(2, FileState::Pending), (1, FileState::Settled)]);
     assert!(fixture.file("vehicle_events", 1).await > 9);
 
-    // A file that an earlier release began goes on.
+    // A file that an earlier release began is still loaded.
     let pending = NewFile {
         hash: 2_u128.to_be_bytes(),
         records: 0,
@@ -178,7 +183,7 @@ pub async fn a_newer_schema_is_refused(target: Target) {
 }
 
 pub async fn a_table_that_does_not_fit_is_refused_with_its_remedy(target: Target) {
-    // What exists, a row of it, and what the message must name.
+    // The existing table, a row in it, and the words that the message must have.
     let columns = "report_time DATETIME(6) NOT NULL, status_source VARCHAR(255) NOT NULL, status \
                    VARCHAR(255) NOT NULL, _rescued JSON NULL";
     let good = "id BIGINT UNSIGNED NOT NULL PRIMARY KEY, vehicle_id VARCHAR(255) NOT NULL";
@@ -287,7 +292,7 @@ pub async fn a_table_that_does_not_fit_is_refused_with_its_remedy(target: Target
         );
         assert!(text.contains(named), "{text} does not name {named}");
         if !target.is_sqlite() {
-            // It does what it says, and the row stays.
+            // The offered statement has its effect, and the row stays.
             let mends = mends(&text);
             assert_eq!(mends.len(), 1, "{text}");
             let mend = mends[0];
@@ -295,7 +300,10 @@ pub async fn a_table_that_does_not_fit_is_refused_with_its_remedy(target: Target
             let is_said = |finding: &Finding| {
                 finding.level == Level::Fail && finding.fix == format!("{mend};")
             };
-            assert!(found.iter().any(is_said), "doctor says the same: {found:?}");
+            assert!(
+                found.iter().any(is_said),
+                "doctor reports the same: {found:?}"
+            );
             fixture.run(mend).await;
             let mended = fixture.sink.migrate(&fixture.datasets).await;
             mended.expect("it fits");
@@ -314,14 +322,14 @@ pub async fn a_table_that_does_not_fit_is_refused_with_its_remedy(target: Target
         fixture.run("DROP TABLE vehicle_status").await;
     }
 
-    // A user's own table that does fit stays as it is, with what more it has.
+    // A table of the user that fits stays as it is, with its additional columns.
     let ddl = if target.is_sqlite() {
         "id INTEGER PRIMARY KEY, vehicle_id VARCHAR(300) NOT NULL, report_time TEXT, status_source \
          TEXT, status TEXT, _rescued TEXT, mine INTEGER NOT NULL DEFAULT 7"
             .to_owned()
     } else {
         let good = good.replace("(255)", "(300)");
-        // Without the check that MariaDB makes of JSON.
+        // Without the check by which MariaDB accepts only JSON.
         let columns = columns.replace("JSON", "LONGTEXT");
         format!("{good}, {columns}, mine INT NOT NULL DEFAULT 7, also INT NULL")
     };
@@ -340,7 +348,8 @@ pub async fn a_table_that_does_not_fit_is_refused_with_its_remedy(target: Target
         .expect("it fits");
 }
 
-/// The tables that the Python original makes. What the message says is enough, and their rows stay.
+/// The tables of the Python program. The printed statements are enough to change them, and their
+/// rows stay.
 pub async fn tables_of_the_original_are_mended_by_what_the_refusal_says(target: Target) {
     if target.is_sqlite() {
         return;
@@ -409,7 +418,8 @@ pub async fn tables_of_the_original_are_mended_by_what_the_refusal_says(target: 
     assert_eq!(fixture.number(old_days).await, 2);
 }
 
-/// A ledger that is not the one of its tables: nothing is taken for stored, and no number is given twice.
+/// A ledger that does not match its tables: no record counts as stored, and no number is used
+/// twice.
 pub async fn a_ledger_that_is_not_of_its_tables_is_refused(target: Target) {
     let fixture = Fixture::new(target).await;
     let migrate = async || fixture.sink.migrate(&fixture.datasets).await;
@@ -434,7 +444,7 @@ pub async fn a_ledger_that_is_not_of_its_tables_is_refused(target: Target) {
     assert_eq!(fixture.sink.settle(&files).await.unwrap().len(), 3);
     migrate().await.expect("they belong together");
 
-    // Restored from an earlier time.
+    // The ledger was restored from an earlier time.
     let last = files[2];
     let restored = format!("DELETE FROM ingest_files WHERE file_no > {}", files[0]);
     fixture.run(&restored).await;
@@ -443,7 +453,7 @@ pub async fn a_ledger_that_is_not_of_its_tables_is_refused(target: Target) {
         files[0]
     ))
     .await;
-    // Lost: dropped, or a dump of the data alone was restored.
+    // The ledger was lost: it was dropped, or a dump without it was restored.
     for table in ["ingest_files", "ingest_frames", "ingest_migrations"] {
         fixture.run(&format!("DROP TABLE {table}")).await;
     }
@@ -461,7 +471,7 @@ pub async fn a_ledger_that_is_not_of_its_tables_is_refused(target: Target) {
     assert_eq!(committed.rows, 2);
     assert_eq!(fixture.sink.settle(&[next]).await.unwrap().len(), 1);
 
-    // The rows are gone, and then the table.
+    // First the rows are deleted, and then the table.
     fixture.run("DELETE FROM vehicle_events").await;
     refusal("`vehicle_events` is empty").await;
     fixture.run("DROP TABLE vehicle_events").await;
@@ -470,7 +480,7 @@ pub async fn a_ledger_that_is_not_of_its_tables_is_refused(target: Target) {
         fault.to_string().contains("`vehicle_events` is missing"),
         "{fault}"
     );
-    // As the message says: everything anew.
+    // As the message advises: the ledger is dropped too, and all files are loaded again.
     for table in ["ingest_files", "ingest_frames", "ingest_migrations"] {
         fixture.run(&format!("DROP TABLE {table}")).await;
     }

@@ -36,7 +36,7 @@ fn candidates() -> Vec<LastEvent> {
         .collect()
 }
 
-/// What the contract says: by key and day the largest (time, id).
+/// The expected result: for each key and day, the largest (time, id).
 fn brute_force(candidates: &[LastEvent]) -> Vec<LastEvent> {
     let mut last: BTreeMap<(i64, &str), &LastEvent> = BTreeMap::new();
     for event in candidates {
@@ -79,7 +79,7 @@ pub async fn the_last_event_stays_in_any_order(target: Target) {
                 .await
                 .unwrap();
         }
-        // Once more changes nothing.
+        // Merging again changes nothing.
         fixture
             .sink
             .summary_merge(dataset, &order[..900], &[])
@@ -92,7 +92,7 @@ pub async fn the_last_event_stays_in_any_order(target: Target) {
             expected[..3]
         );
     }
-    // More keys than one statement takes.
+    // More keys than fit into one statement.
     let many: Vec<LastEvent> = (0..2_345)
         .map(|at| LastEvent {
             key: format!("key {at:05}"),
@@ -184,12 +184,13 @@ pub async fn the_way_of_a_file_into_the_summary(target: Target) {
                'type' AND last_event_time >= '2022-06-05 21:02:34' AND last_id > 0 AND vehicle_id \
                LIKE 'vehicle-%'";
     assert_eq!(fixture.number(day).await, 5);
-    // The key joins with the column it comes from.
+    // The key can be joined with its column.
     let join = "SELECT COUNT(*) FROM daily_summary s JOIN vehicle_events e ON e.vehicle_id = \
                 s.vehicle_id";
     assert_eq!(fixture.number(join).await, 15);
     for _ in 0..2 {
-        // Who has read the ledger before, and marks the files now, has not read their rows since.
+        // A refresh that read the ledger before the rebuild, and marks the files after it, has not
+        // read their rows again.
         let before = fixture.sink.summary_pending(dataset, 9).await.unwrap();
         fixture.sink.summary_reset(dataset).await.unwrap();
         let marked = fixture.sink.summary_merge(dataset, &[], &before).await;
@@ -200,8 +201,7 @@ pub async fn the_way_of_a_file_into_the_summary(target: Target) {
     }
 }
 
-/// A refresh of the service has taken in what it knew of a file in work; then an operator has the
-/// summary made again.
+/// The service has merged the entries of a file in work; then an operator rebuilds the summary.
 pub async fn a_summary_is_made_again_beside_a_load(target: Target) {
     let fixture = Fixture::new(target).await;
     let store: Arc<dyn SummaryStore> = fixture.sink.clone();
@@ -210,7 +210,7 @@ pub async fn a_summary_is_made_again_beside_a_load(target: Target) {
     let service = Accumulator::new(store.clone());
     let refresh = async || {
         let done = summary::refresh(&service, &datasets, &stop).await;
-        let done = done.map_err(drop).expect("the database is there");
+        let done = done.map_err(drop).expect("the database can be reached");
         (done.files, done.rows_read)
     };
     let commit = async |file_no, ordinals| {
@@ -228,7 +228,7 @@ pub async fn a_summary_is_made_again_beside_a_load(target: Target) {
     assert_eq!(rebuilt.map_err(drop).expect("it is there").rows_read, 5);
     commit(in_work, 2..5).await;
     fixture.sink.settle(&[in_work]).await.unwrap();
-    assert_eq!(refresh().await, (1, 5), "its rows are read, all of them");
+    assert_eq!(refresh().await, (1, 5), "all of its rows are read");
     let dataset = fixture.dataset("vehicle_events");
     let head = async || {
         let head = fixture.sink.summary_head(dataset, 9).await.unwrap();
@@ -237,7 +237,7 @@ pub async fn a_summary_is_made_again_beside_a_load(target: Target) {
     let expected: Vec<u64> = (0..5).map(|ordinal| row_id(in_work, ordinal)).collect();
     assert_eq!(head().await, expected);
 
-    // And without anybody's word, where its table is a new one.
+    // The summary is also rebuilt, without a command, if its table is new.
     fixture.run("DROP TABLE daily_summary").await;
     fixture.sink.migrate(&fixture.datasets).await.unwrap();
     assert_eq!(refresh().await, (2, 10));
@@ -251,7 +251,7 @@ pub async fn a_file_is_summarised_once_its_commit_is_over(target: Target) {
     let accumulator = Accumulator::new(fixture.sink.clone());
     let refresh = async || {
         let done = summary::refresh(&accumulator, &datasets, &stop).await;
-        let done = done.map_err(drop).expect("the database is there");
+        let done = done.map_err(drop).expect("the database can be reached");
         (done.files, done.rows_read)
     };
     let file_no = fixture.file("vehicle_events", 5).await;
@@ -259,10 +259,14 @@ pub async fn a_file_is_summarised_once_its_commit_is_over(target: Target) {
     let committing = accumulator.begin(&whole);
     let again = accumulator.begin(&whole);
     fixture.commit(&whole).await;
-    assert_eq!(refresh().await, (0, 0), "settled, and not taken in");
+    assert_eq!(
+        refresh().await,
+        (0, 0),
+        "the file is settled and not merged"
+    );
     accumulator.add(&whole);
     drop(committing);
-    assert_eq!(refresh().await, (0, 0), "there is another delivery of it");
+    assert_eq!(refresh().await, (0, 0), "the frame is delivered again");
     drop(again);
     assert_eq!(refresh().await, (1, 0), "none of its rows is read");
     assert_eq!(refresh().await, (0, 0));

@@ -11,8 +11,8 @@ use super::fixture::{
 };
 use super::rows::stored;
 
-/// Another program writes rows under ids that records are to get: the records become rejects, and the
-/// rows stay. A row that equals its record is taken for it.
+/// Another program writes rows with ids that belong to records: the records become rejects, and the
+/// rows stay. A row that equals its record counts as its row.
 pub async fn a_row_of_another_writer_costs_no_record(target: Target) {
     let fixture = Fixture::new(target).await;
     let dataset = fixture.dataset("vehicle_events");
@@ -24,7 +24,8 @@ pub async fn a_row_of_another_writer_costs_no_record(target: Target) {
             timestamp::text(SOME_TIME_US + i64::from(ordinal)),
         )
     };
-    // Before the first commit, between two, and in the last; in each one foreign row and one equal row.
+    // Before the first commit, between two commits, and in the last one: each time a foreign row
+    // and an equal row.
     let file_no = fixture.file("vehicle_events", 1_800).await;
     for ordinal in [0, 599, 600, 1_000, 1_799] {
         let sql = insert(row_id(file_no, ordinal), ordinal, "another value");
@@ -52,11 +53,11 @@ pub async fn a_row_of_another_writer_costs_no_record(target: Target) {
     let settled = fixture.sink.settle(&[file_no]).await.unwrap();
     assert_eq!((settled[0].records, settled[0].rejects), (1_800, 5));
 
-    // Delivered again, in another cut: nothing changes, and no row becomes a reject.
+    // Delivered again in frames of another size: nothing changes, and no row becomes a reject.
     let again = fixture.commit(&[events(&fixture, file_no, 0..1_800)]).await;
     assert_eq!(again, stored(0, 1_800, 0));
     assert_eq!(fixture.rejects(10).await.len(), 5);
-    // No summary has a foreign row in it.
+    // The summary has no foreign row.
     let ids = row_id(file_no, 0)..row_id(file_no, 2_000);
     let scanned = fixture
         .sink
@@ -65,7 +66,8 @@ pub async fn a_row_of_another_writer_costs_no_record(target: Target) {
         .unwrap();
     assert_eq!(scanned.len(), 1_795);
 
-    // The record of a reject whose id is taken stays a reject; a replay does not take the row for it.
+    // If another program has stored a row with the id of a reject, a replay does not count the row
+    // as the record's: it stays a reject.
     let other = fixture.file("vehicle_events", 2).await;
     fixture.run(&insert(row_id(other, 0), 0, "foreign")).await;
     let reject = reject(0, RejectCode::WrongType);
@@ -91,7 +93,7 @@ pub async fn a_row_of_another_writer_costs_no_record(target: Target) {
     assert_eq!(replayed, [Replayed::Stored]);
 }
 
-/// Every type of column can tell a row from its record by one bit of its value.
+/// In every type of column, a difference of one bit tells a row from its record.
 pub async fn a_row_is_taken_for_a_record_only_if_all_values_are_equal(target: Target) {
     let fixture = Fixture::new(target).await;
     let dataset = fixture.dataset("all_types");
@@ -118,7 +120,7 @@ pub async fn a_row_is_taken_for_a_record_only_if_all_values_are_equal(target: Ta
         "a_json = '{\"a\":1.1,\"big\":12345678901234567890,\"a\":2}'",
         "_rescued = '{}'",
     ];
-    // The first and the same double in other digits.
+    // The same double as in the first case, in other digits.
     let equal = [0, 5];
     for (at, harm) in harms.iter().enumerate() {
         let file_no = fixture.file("all_types", 2).await;
@@ -129,7 +131,7 @@ pub async fn a_row_is_taken_for_a_record_only_if_all_values_are_equal(target: Ta
             vec![],
         );
         assert_eq!(fixture.commit(slice::from_ref(&one)).await, stored(1, 0, 0));
-        // As if another program had written it.
+        // Without its ledger entry, the row counts as one of another program.
         let forget = format!("DELETE FROM ingest_frames WHERE file_no = {file_no}");
         fixture.run(&forget).await;
         if !harm.is_empty() {

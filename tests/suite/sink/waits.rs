@@ -1,5 +1,5 @@
-//! Clauses about tables that do not take rows for a reason that is not in the row: the files wait, and
-//! their records are neither lost nor rejects.
+//! Clauses about tables that refuse rows because of the table: the files wait, and no record is
+//! lost or becomes a reject.
 
 use lemonade_task::batch::row_id;
 use lemonade_task::sink::{Committed, EarlierState};
@@ -11,7 +11,7 @@ use super::fixture::{Fixture, SOME_TIME_US, Target, events, new_file};
 /// Events of this ordinal and later have no partition.
 const BOUNDARY: u32 = 100;
 
-/// Statements after which `vehicle_events` takes only events before the boundary, and whether the
+/// Partitions with which `vehicle_events` accepts only events before the boundary, and whether the
 /// reason must offer a statement.
 fn partitions() -> [(String, bool); 4] {
     let boundary = timestamp::text(SOME_TIME_US + i64::from(BOUNDARY));
@@ -48,11 +48,11 @@ fn partitions() -> [(String, bool); 4] {
     ]
 }
 
-/// Several frames of several files are in one commit: the files that the table takes are stored, and
-/// the others are once it takes them.
+/// One commit has frames of several files. Files for which the table has a partition are stored.
+/// The others are stored after the partition is added.
 pub async fn files_without_a_partition_wait_and_the_others_are_stored(target: Target) {
     if target.is_sqlite() {
-        return; // It has no partitions.
+        return; // SQLite has no partitions.
     }
     for (partition, is_offered) in partitions() {
         let fixture = Fixture::new(target).await;
@@ -90,7 +90,7 @@ pub async fn files_without_a_partition_wait_and_the_others_are_stored(target: Ta
             [vec![0..50], vec![0..90], vec![], vec![0..7]]
         );
 
-        // The ledger has the reason, with a statement that works.
+        // The ledger has the reason, and its statement works.
         let all = [whole, half, other, last];
         let waits = fixture.sink.waiting(&all).await.unwrap();
         assert_eq!(waits.len(), 2);
@@ -120,7 +120,7 @@ pub async fn files_without_a_partition_wait_and_the_others_are_stored(target: Ta
             ..Committed::default()
         };
         assert_eq!(committed, stored, "{partition}");
-        // One is settled by its commit; the other has a reason until it is settled.
+        // The commit settles one file; the other keeps its reason until it is settled.
         let settled = fixture.sink.settle(&all).await.unwrap();
         assert_eq!(settled.len(), 4, "{partition}");
         assert_eq!(fixture.sink.waiting(&all).await.unwrap(), []);
@@ -131,7 +131,7 @@ pub async fn files_without_a_partition_wait_and_the_others_are_stored(target: Ta
     }
 }
 
-/// The other reasons, of which a trigger or a tablespace is the most likely.
+/// The other causes. A trigger or a tablespace is the most likely one.
 pub async fn a_table_that_takes_no_rows_makes_its_files_wait(target: Target) {
     if target.is_sqlite() || target == Target::Galera {
         return; // A tablespace of a cluster cannot be discarded on one node.
@@ -168,10 +168,10 @@ pub async fn a_table_that_takes_no_rows_makes_its_files_wait(target: Target) {
     ] {
         let fixture = Fixture::new(target).await;
         let mut session = fixture.session().await;
-        // As text: MySQL does not prepare a CREATE TRIGGER.
+        // Sent as text, because MySQL does not prepare a CREATE TRIGGER.
         session.query_drop(&broken).await.unwrap();
         if number == 1114 {
-            // So many bytes that the next row is beyond those that the table can address.
+            // After this many bytes, the table cannot address the next row.
             let large = "INSERT INTO vehicle_events VALUES (1, 'v', '2024-01-01', 's', 't', 'v', \
                          CONCAT('\"', REPEAT('x', 65430), '\"'), NULL)";
             fixture.run(large).await;
@@ -196,7 +196,7 @@ pub async fn a_table_that_takes_no_rows_makes_its_files_wait(target: Target) {
         assert!(reason.contains(&format!("ERROR {number} ")), "{reason}");
         let waits = fixture.sink.waiting(&[file_no]).await.unwrap();
         assert_eq!(waits, [(file_no, reason.clone())]);
-        // A file that is tried again waits no more.
+        // A file that is registered again has no reason to wait.
         assert_eq!(register().await.unwrap()[0].earlier, EarlierState::Pending);
         assert_eq!(fixture.sink.waiting(&[file_no]).await.unwrap(), []);
         fixture.commit(std::slice::from_ref(&batch)).await;
@@ -208,7 +208,7 @@ pub async fn a_table_that_takes_no_rows_makes_its_files_wait(target: Target) {
         }
         let committed = fixture.commit(&[batch]).await;
         assert_eq!((committed.rows, committed.waiting), (3, vec![]), "{broken}");
-        // All of the file was in this commit.
+        // This commit had the whole file.
         assert_eq!(fixture.sink.waiting(&[file_no]).await.unwrap(), []);
         let id = row_id(file_no, 0);
         let rows = format!("SELECT COUNT(*) FROM vehicle_events WHERE id >= {id}");

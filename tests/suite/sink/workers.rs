@@ -1,4 +1,4 @@
-//! Workers over both seams, where a frame is in the hands of two of them.
+//! Two workers that have the same frame, over a real queue and database.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -32,7 +32,7 @@ async fn a_frame_that_is_taken_over_from_a_slow_worker_is_stored_once() {
         .map(|at| events(&fixture, file_no, at * 200..(at + 1) * 200))
         .map(|batch| frame::Encoder::default().encode(&batch, broker.codec()))
         .collect();
-    // The database takes its time: somebody holds its ledger.
+    // The database is slow: another session has locked the ledger.
     let mut holder = Conn::from_url(&fixture.url).await.unwrap();
     for sql in ["START TRANSACTION", "SELECT * FROM ingest_files FOR UPDATE"] {
         holder.query_drop(sql).await.unwrap();
@@ -52,17 +52,20 @@ async fn a_frame_that_is_taken_over_from_a_slow_worker_is_stored_once() {
         })
         .into();
     broker.publish(&frames).await.unwrap();
-    // Long enough that each of the frames was taken over by somebody.
+    // Waits until another worker has taken over each frame.
     let taken_over = Instant::now() + Duration::from_secs(20);
     let (port, select) = address(&redis);
     let ask = "XPENDING lemonade:{vehicle_events}:frames workers - + 10";
     loop {
         let pending = raw(port, &[&select, ask]);
-        // The last number of an entry: how often it was delivered.
+        // The last number of an entry is the number of its deliveries.
         if pending.lines().any(|line| line.starts_with(":2")) {
             break;
         }
-        assert!(Instant::now() < taken_over, "nobody took over: {pending}");
+        assert!(
+            Instant::now() < taken_over,
+            "no frame was taken over: {pending}"
+        );
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     holder.query_drop("ROLLBACK").await.unwrap();
@@ -84,7 +87,7 @@ async fn a_frame_that_is_taken_over_from_a_slow_worker_is_stored_once() {
     assert_eq!(covered, [vec![0..800]]);
 }
 
-/// The second delivery finds the row among the rejects, and no longer hears that it was refused.
+/// At the second delivery the row is a reject already, so the database does not refuse it again.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refused_row_is_in_no_summary_however_often_its_frame_is_delivered() {
     let fixture = Fixture::new(Target::Mariadb).await;
@@ -121,7 +124,7 @@ async fn a_refused_row_is_in_no_summary_however_often_its_frame_is_delivered() {
     fixture.sink.settle(&[file_no]).await.unwrap();
     let stop = CancellationToken::new();
     let done = summary::refresh(&summaries, &fixture.datasets, &stop).await;
-    let done = done.map_err(drop).expect("the database is there");
+    let done = done.map_err(drop).expect("the database can be reached");
     assert_eq!((done.files, done.rows_read), (1, 4));
     let rows = "SELECT COUNT(*) FROM daily_summary s JOIN vehicle_events e ON e.id = s.last_id";
     assert_eq!(fixture.number(rows).await, 4);

@@ -48,7 +48,7 @@ pub struct Browser {
 }
 
 impl Browser {
-    /// Starts one, with an empty page.
+    /// Starts a browser with an empty page.
     pub fn start() -> Self {
         let profile = super::folder();
         let mut child = Command::new("sh")

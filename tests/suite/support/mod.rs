@@ -62,7 +62,7 @@ pub async fn private_redis() -> Private {
     redis::start_private(&[]).await
 }
 
-/// The same with options of its own.
+/// The same with these options.
 pub async fn private_redis_with(options: &[&str]) -> Private {
     redis::start_private(options).await
 }
@@ -72,7 +72,7 @@ pub async fn private_mariadb() -> Private {
     database::start_private_mariadb(&[]).await
 }
 
-/// The same with options of its own.
+/// The same with these options.
 pub async fn private_mariadb_with(options: &[String]) -> Private {
     database::start_private_mariadb(options).await
 }
