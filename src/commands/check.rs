@@ -11,8 +11,8 @@ use serde_json::json;
 use crate::batch::{Reject, SourceFile};
 use crate::config::Settings;
 use crate::config::cli::CheckArgs;
-use crate::content::{self, ContentError, ContentOptions, Windows};
-use crate::cut::{self, ChunkLimits};
+use crate::content::{self, Content, ContentError, ContentOptions, Windows};
+use crate::cut::{self, ChunkLimits, Plan};
 use crate::dataset::{Dataset, NoDataset};
 use crate::inbox::Markers;
 use crate::parse::{self, Parser};
@@ -109,10 +109,13 @@ fn check_all(
                 tally.unreadable += 1;
                 print_unreadable(path, &reason, json, out)?;
             }
-            Ok(checked) => {
-                tally.records += u64::from(checked.records);
-                tally.rejects += checked.rejects.len() as u64;
-                print_rejects(path, &checked, json, out)?;
+            Ok(parts) => {
+                let is_part = parts.len() > 1;
+                for part in parts {
+                    tally.records += u64::from(part.records);
+                    tally.rejects += part.rejects.len() as u64;
+                    print_rejects(path, &part, is_part, json, out)?;
+                }
             }
         }
     }
@@ -138,20 +141,21 @@ fn check_all(
     Ok(())
 }
 
-/// A file that was parsed.
-struct Checked {
+/// The records of one dataset in a file that was parsed.
+struct CheckedPart {
     dataset: Arc<Dataset>,
     records: u32,
     rejects: Vec<Reject>,
 }
 
-/// Parses a file. The inner error says why the file would go to quarantine.
+/// Parses a file. Returns its parts, one for each dataset whose records it holds. The inner error
+/// says why the file would go to quarantine.
 fn check_file(
     settings: &Settings,
     parser: &mut Parser,
     path: &Path,
     dataset: &Arc<Dataset>,
-) -> anyhow::Result<Result<Checked, String>> {
+) -> anyhow::Result<Result<Vec<CheckedPart>, String>> {
     let limits = ChunkLimits {
         records: settings.frame_records,
         bytes: settings.frame_bytes,
@@ -160,18 +164,38 @@ fn check_file(
         windows: Windows::new(settings.memory_budget_bytes),
         ..ContentOptions::default()
     };
-    let cut = |bytes: &[u8]| {
-        let plans = cut::cut_each(bytes, dataset, &settings.datasets, limits);
-        plans.and_then(cut::only_one)
-    };
-    let (content, dataset, plan) = match content::open_and(path, &options, cut) {
-        Ok((content, Ok((dataset, plan)))) => (content, dataset, plan),
+    let cut = |bytes: &[u8]| cut::cut_each(bytes, dataset, &settings.datasets, limits);
+    let (content, plans) = match content::open_and(path, &options, cut) {
+        Ok((content, Ok(plans))) => (content, plans),
         Ok((_, Err(unreadable))) => return Ok(Err(unreadable.to_string())),
         Err(ContentError::Io(error)) => {
             return Err(anyhow::Error::new(error).context(path.display().to_string()));
         }
         Err(error) => return Ok(Err(error.to_string())),
     };
+    let mut parts = Vec::new();
+    for (dataset, plan) in plans {
+        let rejects = match rejects(parser, &content, &dataset, &plan) {
+            Ok(rejects) => rejects,
+            Err(ContentError::Busy) => return Ok(Err("it changed while it was read".to_owned())),
+            Err(error) => return Err(error).with_context(|| path.display().to_string()),
+        };
+        parts.push(CheckedPart {
+            dataset,
+            records: plan.records,
+            rejects,
+        });
+    }
+    Ok(Ok(parts))
+}
+
+/// Parses the records of one dataset, and returns the rejects among them.
+fn rejects(
+    parser: &mut Parser,
+    content: &Content,
+    dataset: &Arc<Dataset>,
+    plan: &Plan,
+) -> Result<Vec<Reject>, ContentError> {
     let file = SourceFile {
         file_no: FILE_NO,
         hash: content.hash,
@@ -179,24 +203,16 @@ fn check_file(
     let mut rejects = Vec::new();
     let mut buffer = Vec::new();
     for chunk in &plan.chunks {
-        let parse = |bytes: &[u8]| parser.parse(&dataset, file, plan.layout, *chunk, bytes);
+        let parse = |bytes: &[u8]| parser.parse(dataset, file, plan.layout, *chunk, bytes);
         let range = chunk.start..chunk.end;
         let batch = if parse::is_one_too_large(chunk.records, chunk.end - chunk.start) {
             content.inspect(range, parse)
         } else {
             content.read(range, &mut buffer).map(parse)
         };
-        match batch {
-            Ok(batch) => rejects.extend(batch.rejects),
-            Err(ContentError::Busy) => return Ok(Err("it changed while it was read".to_owned())),
-            Err(error) => return Err(error).with_context(|| path.display().to_string()),
-        }
+        rejects.extend(batch?.rejects);
     }
-    Ok(Ok(Checked {
-        dataset,
-        records: plan.records,
-        rejects,
-    }))
+    Ok(rejects)
 }
 
 fn print_unreadable(path: &Path, reason: &str, json: bool, out: &mut impl Write) -> io::Result<()> {
@@ -213,26 +229,35 @@ fn print_unreadable(path: &Path, reason: &str, json: bool, out: &mut impl Write)
     }
 }
 
+/// Prints the rejects of a part. `is_part` says whether the file has other parts, in which other
+/// records have the same ordinals.
 fn print_rejects(
     path: &Path,
-    checked: &Checked,
+    part: &CheckedPart,
+    is_part: bool,
     json: bool,
     out: &mut impl Write,
 ) -> io::Result<()> {
     let file = path.display().to_string();
+    let dataset = &part.dataset.name;
+    let of_dataset = if is_part {
+        format!(" of {dataset}")
+    } else {
+        String::new()
+    };
     for Reject {
         ordinal,
         code,
         field,
         byte_offset,
         raw,
-    } in &checked.rejects
+    } in &part.rejects
     {
-        let place = parse::place_of_fault(Some(&checked.dataset), raw, *code, field.as_deref());
+        let place = parse::place_of_fault(Some(&part.dataset), raw, *code, field.as_deref());
         let code = code.as_str();
         if json {
             let reject = json!({
-                "file": file, "ordinal": ordinal, "code": code, "field": field,
+                "file": file, "dataset": dataset, "ordinal": ordinal, "code": code, "field": field,
                 "byte_offset": byte_offset, "place_in_record": place,
                 "raw": String::from_utf8_lossy(raw)
             });
@@ -246,7 +271,7 @@ fn print_rejects(
         let beginning = output::excerpt(raw);
         writeln!(
             out,
-            "{file}: record {ordinal} at byte {byte_offset}: {code}{field}{place}\n    {beginning}"
+            "{file}: record {ordinal}{of_dataset} at byte {byte_offset}: {code}{field}{place}\n    {beginning}"
         )?;
     }
     Ok(())

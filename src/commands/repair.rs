@@ -1,5 +1,7 @@
 //! The repairs of `files`: `restore`, `forget` and `reload`.
 
+use std::collections::HashMap;
+
 use anyhow::{Context as _, bail};
 
 use super::contents::Comparison;
@@ -113,11 +115,14 @@ pub(super) async fn reload(
         return Ok(Outcome::Complete);
     }
     let dirs = &settings.dirs;
+    let mut moved = HashMap::new();
     for (file, path) in files.iter().zip(sources) {
         let file_no = file.entry.file_no;
         // From here on, the next load of this content removes its rows and rejects, and begins
         // again.
         database.begin_removal(file_no).await?;
+        // Two numbers may belong to one file, which holds the records of two datasets.
+        let path = moved.get(&path).unwrap_or(&path).clone();
         let shown = path.display().to_string();
         let shown = shown.escape_debug();
         if path.parent() == Some(&dirs.inbound) {
@@ -125,11 +130,12 @@ pub(super) async fn reload(
         } else if path.parent() == Some(&dirs.history) || path.parent() == Some(&dirs.quarantine) {
             let to = inbox::return_to_inbound(dirs, &path)
                 .with_context(|| format!("cannot move {shown} to inbound"))?;
-            let to = to.display().to_string();
+            let shown_to = to.display().to_string();
             print(&format!(
                 "file {file_no}: {} is in inbound again\n",
-                to.escape_debug()
+                shown_to.escape_debug()
             ))?;
+            moved.insert(path.clone(), to);
         } else {
             print(&format!(
                 "file {file_no}: load {shown} with `task_runner load PATH`\n"

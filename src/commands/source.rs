@@ -114,7 +114,7 @@ impl Source {
             bytes: settings.frame_bytes,
         };
         let open = |path: &Path| {
-            let cut = |bytes: &[u8]| cut::cut(bytes, dataset, limits);
+            let cut = |bytes: &[u8]| cut::cut_one(bytes, dataset, &settings.datasets, limits);
             content::open_and(path, &options, cut)
         };
         if let Some(path) = given {

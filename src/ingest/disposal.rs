@@ -1,4 +1,4 @@
-//! How an item ends, and the items at their end whose files have not moved yet.
+//! Items at their end, and those of them whose files have not moved yet.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
@@ -7,50 +7,52 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::item::Item;
+use super::outcome::Outcome;
+use super::part::PartEnd;
 use crate::dataset::Dataset;
-use crate::inbox::WaitReason;
-
-/// How an item ended.
-#[derive(Debug, Clone)]
-pub(super) enum Outcome {
-    /// All records are stored: the file goes to history.
-    Settled,
-    /// The ledger had the content before: the file goes to history.
-    Duplicate,
-    /// The file cannot be loaded and goes to quarantine. Holds the code of the reason, and its
-    /// text.
-    Quarantined(&'static str, Arc<str>),
-    /// The file is loaded later: it goes back to inbound. Holds the reason.
-    Left(WaitReason),
-}
-
-/// The directory that a file goes to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Destination {
-    History,
-    Quarantine,
-    Inbound,
-}
-
-impl Outcome {
-    pub(super) fn destination(&self) -> Destination {
-        match self {
-            Self::Settled | Self::Duplicate => Destination::History,
-            Self::Quarantined(..) => Destination::Quarantine,
-            Self::Left(_) => Destination::Inbound,
-        }
-    }
-}
 
 /// An item at its end, to be moved and counted.
 #[derive(Debug, Clone)]
 pub(super) struct Disposal {
     pub(super) item: Item,
-    /// The file's number in the ledger. `None` if the file is not in the ledger.
+    /// The item's number in the ledger. `None` if it is not in the ledger.
     pub(super) file_no: Option<u32>,
     /// `None` if no dataset takes it.
     pub(super) dataset: Option<Arc<Dataset>>,
     pub(super) outcome: Outcome,
+}
+
+impl Disposal {
+    /// This disposal, with the outcome of the whole file. `None` if the item is a part of a file
+    /// and other parts have not ended.
+    pub(super) fn of_whole_file(self) -> Option<Self> {
+        let Some(part) = &self.item.part else {
+            return Some(self);
+        };
+        let PartEnd {
+            file_no,
+            dataset,
+            outcome,
+        } = part.end(PartEnd {
+            file_no: self.file_no,
+            dataset: self.dataset,
+            outcome: self.outcome,
+        })?;
+        Some(Self {
+            item: self.item,
+            file_no,
+            dataset,
+            outcome,
+        })
+    }
+
+    /// The numbers in the ledger under which the file's records are stored.
+    pub(super) fn file_nos(&self) -> Vec<u32> {
+        match &self.item.part {
+            Some(part) => part.file_nos(),
+            None => self.file_no.into_iter().collect(),
+        }
+    }
 }
 
 /// Items at their end whose files have not moved yet.

@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::disposal::{Destination, Disposal, Outcome};
+use super::disposal::Disposal;
 use super::item::{BadFile, Item, ItemOrigin};
+use super::outcome::{Destination, Outcome};
 use super::reason::QuarantineReason;
 use super::shared::Shared;
 use super::tally::Tally;
@@ -69,7 +70,6 @@ pub(super) async fn quarantine(shared: &Arc<Shared>, file: BadFile) -> Result<()
         let note = || shared.sink().quarantine(&file, &reason);
         until_ok("writing to the ledger", &shared.stop, |_| {}, note).await?;
     }
-    Tally::add(&shared.tally().bytes_done, item.file.bytes);
     let quarantined = Disposal {
         item,
         file_no: None,
@@ -85,7 +85,6 @@ pub(super) async fn leave(
     item: Item,
     reason: &WaitReason,
 ) -> Result<(), GivenUp> {
-    Tally::add(&shared.tally().bytes_done, item.file.bytes);
     tracing::info!(file = ?item.file.path, code = reason.code(), %reason, "is left for later");
     let left = Disposal {
         item,
@@ -96,11 +95,15 @@ pub(super) async fn leave(
     dispose(shared, vec![left]).await
 }
 
-/// Moves the files of items to their directories, and counts them. [`run`] repeats the moves that
-/// fail. Waits while more than [`STUCK_MAX`] files cannot be moved.
+/// Moves the files of items to their directories, and counts them. A file of several parts is moved
+/// with its last part. [`run`] repeats the moves that fail. Waits while more than [`STUCK_MAX`]
+/// files cannot be moved.
 pub(super) async fn dispose(shared: &Arc<Shared>, disposals: Vec<Disposal>) -> Result<(), GivenUp> {
     let _in_progress = shared.disposals.begin();
-    let failed = move_and_count(shared, disposals).await;
+    let bytes = disposals.iter().map(|one| one.item.bytes_left()).sum();
+    Tally::add(&shared.tally().bytes_done, bytes);
+    let whole = disposals.into_iter().filter_map(Disposal::of_whole_file);
+    let failed = move_and_count(shared, whole.collect()).await;
     if failed.is_empty() {
         return Ok(());
     }
@@ -184,7 +187,7 @@ fn compare(disposal: &mut Disposal, options: &ContentOptions) -> io::Result<()> 
         Err(error) => return Err(io::Error::new(ErrorKind::ResourceBusy, error)),
     }
     let reason = QuarantineReason::ChangedAfterRead {
-        file_no: disposal.file_no,
+        file_nos: disposal.file_nos(),
     };
     let code = reason.code();
     tracing::warn!(file = ?file.path, code, %reason, "quarantined");

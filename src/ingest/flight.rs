@@ -1,4 +1,5 @@
-//! A flight: a file that is registered and not settled, with its progress.
+//! A flight: a file that is registered and not settled, or the part of it that belongs to one
+//! dataset, with its progress.
 //!
 //! Owns the counters of a flight. Only the events below change them. Reports of commits are hints
 //! and may be wrong: the ledger decides what is stored, and no file is settled because of a
@@ -13,7 +14,7 @@ use std::time::Duration;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
-use super::item::{Item, ReadyFile};
+use super::item::{Item, ReadyPart};
 use crate::batch::ContentHash;
 use crate::coverage;
 use crate::cut::Plan;
@@ -28,7 +29,7 @@ use crate::retry::GivenUp;
 /// | `begin` | what the ledger lacks is `missing`, and its chunks are `unpublished` |
 /// | `add_copy` | `copies` has one more |
 /// | `note_published` | `unpublished` is one less; `moved` is now |
-/// | `note_committed` | `committed` and `bytes_done` grow; `moved` is now |
+/// | `note_committed` | `committed` and the counted bytes of `first` grow; `moved` is now |
 /// | `note_covered` | `covered`, and `moved` if that is new; `asked`; `committed` < `missing` |
 /// | `publish_again` | the chunks that were lost are `unpublished`; `moved` is now |
 /// | `note_unreadable` | `unreadable` may be one more; nothing is `unpublished`; `moved` is now |
@@ -47,8 +48,6 @@ pub(super) struct Flight {
     missing: u64,
     /// How many of the missing records workers of this process have committed: a hint.
     committed: u64,
-    /// Bytes of the file that the tally has counted.
-    bytes_done: u64,
     /// Records that the ledger covered when it was last asked.
     covered: u64,
     /// The time of the last progress: a frame was published or committed.
@@ -65,7 +64,7 @@ impl Flight {
     /// The flight of a file of which the ledger covers `covered` records and `chunks` chunks must
     /// be published.
     pub(super) fn begin(
-        ready: ReadyFile,
+        ready: ReadyPart,
         covered: &[Range<u64>],
         chunks: usize,
         slot: OwnedSemaphorePermit,
@@ -83,7 +82,6 @@ impl Flight {
             unpublished: chunks,
             missing,
             committed: 0,
-            bytes_done: 0,
             covered,
             moved: Instant::now(),
             asked: None,
@@ -129,10 +127,10 @@ impl Flight {
         let new = records.min(self.missing.saturating_sub(self.committed));
         self.committed += records;
         self.moved = Instant::now();
-        let bytes = self.first.file.bytes;
+        let bytes = self.first.bytes();
         let share = u128::from(bytes) * u128::from(new) / u128::from(self.plan.records.max(1));
         let share = u64::try_from(share).unwrap_or(bytes);
-        self.bytes_done += share;
+        self.first.bytes_done += share;
         share
     }
 
@@ -196,12 +194,6 @@ impl Flight {
     pub(super) fn still(&self) -> Duration {
         self.moved.elapsed()
     }
-
-    /// The bytes of the first file and its copies that the tally has not counted yet.
-    pub(super) fn bytes_left(&self) -> u64 {
-        let bytes = self.first.file.bytes;
-        bytes.saturating_sub(self.bytes_done) + bytes * self.copies.len() as u64
-    }
 }
 
 #[cfg(test)]
@@ -220,15 +212,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("file");
         std::fs::write(&path, "0123456789").unwrap();
-        let item = Item {
-            file: archive(&path, &Markers::default()).unwrap().files.remove(0),
-            origin: ItemOrigin::Mailbox,
-            found_at: Instant::now(),
-            as_read: None,
-        };
+        let file = archive(&path, &Markers::default()).unwrap().files.remove(0);
         let datasets = Datasets::new(vec![]).unwrap();
-        let ready = ReadyFile {
-            item,
+        let ready = ReadyPart {
+            item: Item::new(file, ItemOrigin::Mailbox, Instant::now()),
             dataset: datasets.by_name("vehicle_status").unwrap().clone(),
             content: Arc::new(content::open(&path, &ContentOptions::default()).unwrap()),
             plan: Arc::new(Plan {
@@ -250,7 +237,10 @@ mod tests {
         assert!(flight.is_due(at_once) && !flight.is_due(soon));
         assert_eq!(flight.note_committed(3), 5);
         assert!(!flight.is_due(soon));
-        assert_eq!((flight.note_committed(1), flight.bytes_left()), (1, 4));
+        assert_eq!(
+            (flight.note_committed(1), flight.first.bytes_left()),
+            (1, 4)
+        );
         assert!(flight.is_committed() && flight.is_due(soon));
         // The ledger covers less than the hints said.
         flight.note_covered(&[0..4, 5..6]);
@@ -262,8 +252,14 @@ mod tests {
     #[test]
     fn a_commit_counts_at_most_the_missing_records() {
         let mut flight = flight();
-        assert_eq!((flight.note_committed(9), flight.bytes_left()), (6, 4));
-        assert_eq!((flight.note_committed(1), flight.bytes_left()), (0, 4));
+        assert_eq!(
+            (flight.note_committed(9), flight.first.bytes_left()),
+            (6, 4)
+        );
+        assert_eq!(
+            (flight.note_committed(1), flight.first.bytes_left()),
+            (0, 4)
+        );
     }
 
     #[test]
@@ -274,12 +270,17 @@ mod tests {
             copy.file.name = name.into();
             flight.add_copy(copy);
         }
-        assert_eq!(flight.bytes_left(), 30);
+        assert_eq!(flight.note_committed(3), 5);
         let mut lost = || flight.lose_first().map(|item| item.file.name);
         assert_eq!(lost(), Some("file".into()));
         assert_eq!(lost(), Some("b".into()));
         assert_eq!(lost(), None);
         assert_eq!(flight.first.file.name, "c");
+        assert_eq!(
+            flight.first.bytes_left(),
+            10,
+            "each file counts its own bytes"
+        );
         assert!(flight.is_due(Duration::ZERO));
     }
 }

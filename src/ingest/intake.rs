@@ -305,11 +305,9 @@ async fn send(
     files: Vec<(Claimed, ItemOrigin)>,
     shutdown: &Shutdown,
 ) -> bool {
-    let item = |(file, origin): (Claimed, _)| Item {
-        found_at: found_at(&file, origin),
-        file,
-        origin,
-        as_read: None,
+    let item = |(file, origin): (Claimed, _)| {
+        let found_at = found_at(&file, origin);
+        Item::new(file, origin, found_at)
     };
     let files: Vec<_> = files.into_iter().map(item).collect();
     if files.is_empty() {

@@ -1,9 +1,11 @@
 //! A file on its way through ingest, and the outcome of reading it.
 
+use std::iter;
 use std::sync::Arc;
 
 use tokio::time::Instant;
 
+use super::part::Part;
 use super::reason::QuarantineReason;
 use crate::batch::ContentHash;
 use crate::content::{AsRead, Content};
@@ -15,7 +17,8 @@ use crate::sink::NewFile;
 /// Longest file name in the ledger, in bytes: the width of the column `name`.
 const NAME_BYTES_MAX: usize = 255;
 
-/// A file to load.
+/// A file to load. Once it is read, and if it holds the records of several datasets, it becomes
+/// several items, one for each dataset.
 #[derive(Debug, Clone)]
 pub struct Item {
     /// The file.
@@ -27,6 +30,10 @@ pub struct Item {
     pub found_at: Instant,
     /// The state of the file as it was read. `None` before it is read.
     pub as_read: Option<AsRead>,
+    /// The part of the file that this item is. `None` if it is the whole file.
+    pub(super) part: Option<Part>,
+    /// How many of its bytes the tally has counted.
+    pub(super) bytes_done: u64,
 }
 
 /// The source of an item, which decides where its file goes at its end.
@@ -43,6 +50,30 @@ pub enum ItemOrigin {
 }
 
 impl Item {
+    /// An item that was not read yet.
+    pub(super) fn new(file: Claimed, origin: ItemOrigin, found_at: Instant) -> Self {
+        Self {
+            file,
+            origin,
+            found_at,
+            as_read: None,
+            part: None,
+            bytes_done: 0,
+        }
+    }
+
+    /// The bytes of the file, or of its part.
+    pub(super) fn bytes(&self) -> u64 {
+        self.part
+            .as_ref()
+            .map_or(self.file.bytes, |part| part.bytes)
+    }
+
+    /// The bytes that the tally has not counted.
+    pub(super) fn bytes_left(&self) -> u64 {
+        self.bytes().saturating_sub(self.bytes_done)
+    }
+
     /// The ledger entry of this file. A name of more than [`NAME_BYTES_MAX`] is cut at the boundary
     /// of a character.
     pub(super) fn new_file(
@@ -85,9 +116,44 @@ pub(super) enum ReadOutcome {
 /// A file that was read, identified and cut.
 pub(super) struct ReadyFile {
     pub(super) item: Item,
+    pub(super) content: Arc<Content>,
+    /// The datasets whose records the file holds, at least one, each with their places.
+    pub(super) plans: Vec<(Arc<Dataset>, Plan)>,
+}
+
+/// The records of one dataset in a file that was read: all of the file, or a part of it.
+pub(super) struct ReadyPart {
+    pub(super) item: Item,
     pub(super) dataset: Arc<Dataset>,
     pub(super) content: Arc<Content>,
     pub(super) plan: Arc<Plan>,
+}
+
+impl ReadyFile {
+    /// One part for each dataset.
+    pub(super) fn into_parts(self) -> impl Iterator<Item = ReadyPart> {
+        let Self {
+            item,
+            content,
+            plans,
+        } = self;
+        // Most files have one dataset, and cost no allocation here.
+        let mut parts = Vec::new();
+        if plans.len() > 1 {
+            let records: Vec<u32> = plans.iter().map(|(_, plan)| plan.records).collect();
+            parts = Part::divide(item.file.bytes, &records);
+        }
+        let parts = parts.into_iter().map(Some).chain(iter::repeat(None));
+        let items = iter::repeat_n(item, plans.len()).zip(parts);
+        items
+            .zip(plans)
+            .map(move |((item, part), (dataset, plan))| ReadyPart {
+                item: Item { part, ..item },
+                dataset,
+                content: content.clone(),
+                plan: Arc::new(plan),
+            })
+    }
 }
 
 /// A file that goes to quarantine.

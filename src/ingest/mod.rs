@@ -12,7 +12,9 @@
 //! ```
 //!
 //! The stages pass on an `item`, a `job`, a `flight` or a `disposal`, and use the state in
-//! `shared`. `tally` has the sums, and `reason` why a file is quarantined.
+//! `shared`. A file that holds the records of several datasets becomes one item for each of them
+//! after it is read (`part`). An item ends by an `outcome`. `tally` has the sums, and `reason` why
+//! a file is quarantined.
 //!
 //! A start after a crash is like any other start: each file is registered, and the records that the
 //! ledger lacks are published. No stage waits for a frame to return: settle asks the ledger.
@@ -23,6 +25,8 @@ mod flight;
 mod intake;
 mod item;
 mod job;
+mod outcome;
+mod part;
 mod produce;
 mod publish;
 mod read;

@@ -197,11 +197,16 @@ fn read(shared: &Shared, item: Item, attempt: u32) -> Result<ReadOutcome, Fault>
     let dataset = ingest.dataset_of(&item);
     let cut = |bytes: &[u8]| {
         let dataset = dataset.as_ref().ok()?;
-        let plans = cut::cut_each(bytes, dataset, &ingest.datasets, ingest.options.chunk);
-        Some(plans.and_then(cut::only_one))
+        let datasets = &ingest.datasets;
+        Some(cut::cut_each(
+            bytes,
+            dataset,
+            datasets,
+            ingest.options.chunk,
+        ))
     };
     let opened = content::open_and(&item.file.path, &ingest.options.content, cut);
-    let (content, plan) = match opened {
+    let (content, plans) = match opened {
         Ok(opened) => opened,
         Err(error) => return not_opened(item, dataset.ok(), error, attempt),
     };
@@ -223,12 +228,11 @@ fn read(shared: &Shared, item: Item, attempt: u32) -> Result<ReadOutcome, Fault>
         Ok(dataset) => dataset,
         Err(no_dataset) => return bad(item, None, QuarantineReason::NoDataset(no_dataset)),
     };
-    match plan.expect("with a dataset, the file was cut") {
-        Ok((dataset, plan)) => Ok(ReadOutcome::Ready(ReadyFile {
+    match plans.expect("with a dataset, the file was cut") {
+        Ok(plans) => Ok(ReadOutcome::Ready(ReadyFile {
             item,
-            dataset,
             content: Arc::new(content),
-            plan: Arc::new(plan),
+            plans,
         })),
         Err(Unreadable::Incomplete { .. }) if ingest.may_wait(&item) => {
             let reason = WaitReason::Incomplete;

@@ -25,8 +25,9 @@ pub(super) enum QuarantineReason {
     /// The file changed after it was registered with this number. Some records of its former
     /// content may be stored.
     Changed { file_no: u32 },
-    /// The file changed after all records of its former content were stored with this number.
-    ChangedAfterRead { file_no: Option<u32> },
+    /// The file changed after all records of its former content were stored with these numbers, one
+    /// for each dataset.
+    ChangedAfterRead { file_nos: Vec<u32> },
     /// The file is pending with this number, by another definition of its dataset.
     OtherDefinition { file_no: u32 },
 }
@@ -84,10 +85,15 @@ impl fmt::Display for QuarantineReason {
                 f.write_str("it changed while it was read")?;
                 stored(f, *file_no)
             }
-            Self::ChangedAfterRead { file_no } => {
+            Self::ChangedAfterRead { file_nos } => {
                 f.write_str("it changed after it was read")?;
-                if let Some(file_no) = file_no {
-                    write!(f, "; what was read is stored as file {file_no}")?;
+                for (at, file_no) in file_nos.iter().enumerate() {
+                    let before = if at == 0 {
+                        "; what was read is stored as"
+                    } else {
+                        " and"
+                    };
+                    write!(f, "{before} file {file_no}")?;
                 }
                 f.write_str(": `task_runner files retry` loads it as another file")
             }
@@ -152,6 +158,17 @@ mod tests {
             codes.push(reason.code());
         }
         assert_eq!(codes, QuarantineReason::CODES);
+        for (file_nos, text) in [
+            (vec![], "it changed after it was read: "),
+            (vec![7], "read; what was read is stored as file 7: "),
+            (
+                vec![7, 8],
+                "read; what was read is stored as file 7 and file 8: ",
+            ),
+        ] {
+            let whole = QuarantineReason::ChangedAfterRead { file_nos }.with_code();
+            assert!(whole.contains(text), "{whole}");
+        }
         assert_eq!(read_failed(None).to_string(), "it cannot be read: EIO");
     }
 }

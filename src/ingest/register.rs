@@ -1,20 +1,20 @@
 //! Enters files into the ledger, many at once, and begins their flights.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::mem;
 use std::ops::Range;
-use std::slice;
 use std::sync::Arc;
 
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
-use super::disposal::{Disposal, Outcome};
+use super::disposal::Disposal;
 use super::dispose::{dispose, leave, quarantine};
 use super::flight::Flight;
-use super::item::{BadFile, ItemOrigin, ReadOutcome, ReadyFile};
+use super::item::{BadFile, ItemOrigin, ReadOutcome, ReadyPart};
 use super::job::{Job, missing_chunks};
+use super::outcome::Outcome;
 use super::reason::QuarantineReason;
 use super::shared::Shared;
-use super::tally::Tally;
 use crate::retry::{GivenUp, until_ok};
 use crate::sink::{EarlierState, NewFile, Registered};
 
@@ -27,26 +27,39 @@ pub(super) async fn start(
     let mut ready = Vec::new();
     for outcome in outcomes {
         match outcome {
-            ReadOutcome::Ready(file) => ready.push(file),
+            ReadOutcome::Ready(file) => ready.extend(file.into_parts()),
             ReadOutcome::Bad(file) => quarantine(shared, file).await?,
             ReadOutcome::Later { item, reason } => leave(shared, item, &reason).await?,
         }
     }
-    let started = register(shared, ready).await?;
-    // A shutdown that drains closes the channel first. The next start goes on with the registered
-    // files.
+    if ready.is_empty() {
+        return Ok(());
+    }
+    let started = register(shared, ready, jobs).await?;
+    send(shared, started, jobs).await
+}
+
+/// Sends on jobs, unless there are none. A shutdown that drains closes the channel first: the next
+/// start goes on with the registered files.
+async fn send(
+    shared: &Shared,
+    started: Vec<Job>,
+    jobs: &mpsc::Sender<Vec<Job>>,
+) -> Result<(), GivenUp> {
     if !started.is_empty() && jobs.send(started).await.is_err() && !shared.drain.is_cancelled() {
         return Err(GivenUp::Stopped);
     }
     Ok(())
 }
 
-/// Enters files into the ledger. Returns the chunks that must be parsed. A file that the ledger
-/// covers as a whole is finished, and a copy joins the flight of its content.
-async fn register(shared: &Arc<Shared>, ready: Vec<ReadyFile>) -> Result<Vec<Job>, GivenUp> {
-    if ready.is_empty() {
-        return Ok(Vec::new());
-    }
+/// Enters files into the ledger. Returns the chunks that must be parsed, except those that it has
+/// sent on. A file that the ledger covers as a whole is finished, and a copy joins the flight of its
+/// content.
+async fn register(
+    shared: &Arc<Shared>,
+    ready: Vec<ReadyPart>,
+    sender: &mpsc::Sender<Vec<Job>>,
+) -> Result<Vec<Job>, GivenUp> {
     let files: Vec<_> = ready
         .iter()
         .map(|file| {
@@ -72,7 +85,6 @@ async fn register(shared: &Arc<Shared>, ready: Vec<ReadyFile>) -> Result<Vec<Job
                 ItemOrigin::Recovered => Outcome::Settled,
                 ItemOrigin::Mailbox | ItemOrigin::Archive => Outcome::Duplicate,
             };
-            Tally::add(&shared.tally().bytes_done, ready.item.file.bytes);
             disposals.push(Disposal {
                 item: ready.item,
                 file_no: Some(file_no),
@@ -97,7 +109,8 @@ async fn register(shared: &Arc<Shared>, ready: Vec<ReadyFile>) -> Result<Vec<Job
             continue;
         }
         let covered = covered.remove(&file_no).unwrap_or_default();
-        jobs.extend(begin(shared, ready, file_no, &covered).await?);
+        let slot = free_slot(shared, &mut jobs, sender).await?;
+        jobs.extend(begin(shared, ready, file_no, &covered, slot));
     }
     dispose(shared, disposals).await?;
     Ok(jobs)
@@ -106,11 +119,19 @@ async fn register(shared: &Arc<Shared>, ready: Vec<ReadyFile>) -> Result<Vec<Job
 /// Enters files into the ledger. What is stored of a file that was begun by another definition, and
 /// quarantined since, is removed first, and the file gets a new number.
 async fn enter(shared: &Arc<Shared>, files: &[NewFile]) -> Result<Vec<Registered>, GivenUp> {
-    let register = || shared.sink().register(files);
-    let mut known = until_ok("registering files", &shared.stop, |_| {}, register).await?;
-    for (file, known) in files.iter().zip(&mut known) {
-        while known.earlier == EarlierState::BegunOtherwise {
-            let file_no = known.file_no;
+    loop {
+        let register = || shared.sink().register(files);
+        let known = until_ok("registering files", &shared.stop, |_| {}, register).await?;
+        let numbered = files.iter().zip(&known);
+        // A copy has the same number.
+        let otherwise: BTreeMap<u32, &NewFile> = numbered
+            .filter(|(_, known)| known.earlier == EarlierState::BegunOtherwise)
+            .map(|(file, known)| (known.file_no, file))
+            .collect();
+        if otherwise.is_empty() {
+            return Ok(known);
+        }
+        for (file_no, file) in otherwise {
             let remove = || shared.sink().remove(file_no, &shared.ingest.datasets);
             let rows = until_ok("removing a file", &shared.stop, |_| {}, remove).await?;
             tracing::info!(
@@ -119,12 +140,8 @@ async fn enter(shared: &Arc<Shared>, files: &[NewFile]) -> Result<Vec<Registered
                 rows,
                 "removed what was stored of the file by another definition; it is loaded anew"
             );
-            let register = || shared.sink().register(slice::from_ref(file));
-            let again = until_ok("registering files", &shared.stop, |_| {}, register).await?;
-            *known = again[0];
         }
     }
-    Ok(known)
 }
 
 /// Removes the ledger entries that a settled file may still have after a kill between its last
@@ -143,19 +160,35 @@ async fn fold_settled(shared: &Arc<Shared>, known: &[Registered]) -> Result<(), 
         .map(drop)
 }
 
+/// A slot for a flight. If none is free, sends the jobs on before it waits: a group of files may have
+/// more parts than there are slots, so a slot may become free only after these jobs are done.
+async fn free_slot(
+    shared: &Shared,
+    jobs: &mut Vec<Job>,
+    sender: &mpsc::Sender<Vec<Job>>,
+) -> Result<OwnedSemaphorePermit, GivenUp> {
+    let slots = || shared.flight_slots.clone();
+    if let Ok(slot) = slots().try_acquire_owned() {
+        return Ok(slot);
+    }
+    send(shared, mem::take(jobs), sender).await?;
+    tokio::select! {
+        slot = slots().acquire_owned() => Ok(slot.expect("it is never closed")),
+        () = shared.stop.cancelled() => Err(GivenUp::Stopped),
+    }
+}
+
 /// Begins the flight of a file. Returns the chunks that must be parsed.
-async fn begin(
-    shared: &Arc<Shared>,
-    ready: ReadyFile,
+fn begin(
+    shared: &Shared,
+    ready: ReadyPart,
     file_no: u32,
     covered: &[Range<u64>],
-) -> Result<Option<Job>, GivenUp> {
-    let slot = tokio::select! {
-        slot = shared.flight_slots.clone().acquire_owned() => slot.expect("it is never closed"),
-        () = shared.stop.cancelled() => return Err(GivenUp::Stopped),
-    };
+    slot: OwnedSemaphorePermit,
+) -> Option<Job> {
     let (file, records) = (&ready.item.file.name, ready.plan.records);
-    tracing::debug!(?file, file_no, records, "registered");
+    let dataset = &ready.dataset.name;
+    tracing::debug!(?file, dataset, file_no, records, "registered");
     let job = Job {
         file_no,
         dataset: ready.dataset.clone(),
@@ -167,7 +200,7 @@ async fn begin(
     shared.flights().insert(file_no, flight);
     if job.chunks.is_empty() {
         shared.settle_soon.notify_one();
-        return Ok(None);
+        return None;
     }
-    Ok(Some(job))
+    Some(job)
 }

@@ -117,7 +117,7 @@ async fn reopen(
             return Ok(None);
         }
         Err(ContentError::Io(error)) if error.kind() == ErrorKind::NotFound => {
-            withdraw_gone(shared, file_no);
+            withdraw_gone(shared, file_no).await?;
             return Ok(None);
         }
         Err(error) => {

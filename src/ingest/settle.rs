@@ -10,10 +10,11 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::disposal::{Disposal, Outcome};
+use super::disposal::Disposal;
 use super::dispose::dispose;
 use super::flight::Flight;
 use super::job::Job;
+use super::outcome::Outcome;
 use super::republish::{LOST_AFTER, republish_lost};
 use super::shared::Shared;
 use super::tally::Tally;
@@ -178,6 +179,5 @@ fn count(shared: &Shared, flight: &Flight, rejects: u64) {
     Tally::add(&tally.records, records);
     Tally::add(&tally.rejects, rejects);
     Tally::add(&tally.rows, records.saturating_sub(rejects));
-    Tally::add(&tally.bytes, flight.first.file.bytes);
-    Tally::add(&tally.bytes_done, flight.bytes_left());
+    Tally::add(&tally.bytes, flight.first.bytes());
 }

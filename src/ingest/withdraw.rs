@@ -4,13 +4,13 @@
 use std::iter;
 use std::sync::Arc;
 
-use super::disposal::{Disposal, Outcome};
+use super::disposal::Disposal;
 use super::dispose::{dispose, quarantine};
 use super::item::{BadFile, Item, ItemOrigin};
+use super::outcome::Outcome;
 use super::read::{DEVICE_ATTEMPTS, is_device_error};
 use super::reason::QuarantineReason;
 use super::shared::Shared;
-use super::tally::Tally;
 use crate::batch::ContentHash;
 use crate::content::ContentError;
 use crate::dataset::Dataset;
@@ -65,8 +65,13 @@ async fn withdraw_bad(
     };
     if item.origin == ItemOrigin::Archive {
         tracing::error!(file = ?item.file.path, code = reason.code(), %reason, "is not loaded as a whole; load it again");
-        Tally::add(&shared.tally().left, 1);
-        return Ok(());
+        let left = left(
+            item,
+            file_no,
+            rest.dataset,
+            WaitReason::read_failed(&reason),
+        );
+        return dispose(shared, vec![left]).await;
     }
     let file = BadFile {
         item,
@@ -82,11 +87,14 @@ async fn withdraw_bad(
 /// Takes a file out of its flight that was removed. If it was the last file with its content, its
 /// unpublished records are lost with it. The ledger lists it as pending until the content arrives
 /// again.
-pub(super) fn withdraw_gone(shared: &Shared, file_no: u32) {
-    if let Some((item, _)) = take_first(shared, file_no) {
-        tracing::error!(file = ?item.file.path, "was removed while it was loaded; bring it again");
-        Tally::add(&shared.tally().left, 1);
-    }
+pub(super) async fn withdraw_gone(shared: &Arc<Shared>, file_no: u32) -> Result<(), GivenUp> {
+    let _in_progress = shared.disposals.begin();
+    let Some((item, rest)) = take_first(shared, file_no) else {
+        return Ok(());
+    };
+    tracing::error!(file = ?item.file.path, "was removed while it was loaded; bring it again");
+    let left = left(item, file_no, rest.dataset, WaitReason::Gone);
+    dispose(shared, vec![left]).await
 }
 
 /// Takes a file and its copies out of their flight, since its table does not take its rows: they go
@@ -100,20 +108,23 @@ pub(super) async fn withdraw_waiting(
     let Some(flight) = shared.flights().remove(&file_no) else {
         return Ok(());
     };
-    Tally::add(&shared.tally().bytes_done, flight.bytes_left());
     let reason = WaitReason::table_refuses(reason);
     let (dataset, code) = (flight.dataset, reason.code());
     let disposal = |item: Item| {
         tracing::warn!(file = ?item.file.path, file_no, code, %reason, "is left for later");
-        Disposal {
-            item,
-            file_no: Some(file_no),
-            dataset: Some(dataset.clone()),
-            outcome: Outcome::Left(reason.clone()),
-        }
+        left(item, file_no, dataset.clone(), reason.clone())
     };
     let all = iter::once(flight.first).chain(flight.copies);
     dispose(shared, all.map(disposal).collect()).await
+}
+
+fn left(item: Item, file_no: u32, dataset: Arc<Dataset>, reason: WaitReason) -> Disposal {
+    Disposal {
+        item,
+        file_no: Some(file_no),
+        dataset: Some(dataset),
+        outcome: Outcome::Left(reason),
+    }
 }
 
 /// The rest of a flight that has lost its first file.

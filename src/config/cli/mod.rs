@@ -110,7 +110,7 @@ pub struct LoadArgs {
     /// Stop when more records than this are rejected
     #[arg(long, value_name = "N")]
     pub max_rejects: Option<u64>,
-    /// Load every file as this dataset, whatever its name
+    /// Load every file as one of this dataset, whatever its name; arrays of other datasets load, too
     #[arg(long, value_name = "NAME")]
     pub dataset: Option<String>,
     /// Show no progress
@@ -136,7 +136,7 @@ pub struct CheckArgs {
     /// Files and directories, with all files below
     #[arg(value_name = "PATH", required = true)]
     pub paths: Vec<PathBuf>,
-    /// Check every file as this dataset, whatever its name
+    /// Check every file as one of this dataset, whatever its name
     #[arg(long, value_name = "NAME")]
     pub dataset: Option<String>,
     /// Print one JSON object per line

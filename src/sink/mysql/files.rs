@@ -58,15 +58,22 @@ impl Entered {
 }
 
 /// The entry of a file for its dataset. Else an entry in quarantine, which may be of another
-/// dataset.
-fn entry_of<'a>(known: &'a mut Known, file: &NewFile) -> Option<&'a mut Entered> {
+/// dataset, except of one for which `files` has the same content.
+fn entry_of<'a>(
+    known: &'a mut Known,
+    file: &NewFile,
+    files: &[NewFile],
+) -> Option<&'a mut Entered> {
     let entries = known.get_mut(&file.hash)?;
     let of_dataset = |entered: &Entered| entered.dataset == file.dataset;
-    let in_quarantine = |entered: &Entered| entered.state == FileState::Quarantined;
+    let is_free = |entered: &Entered| {
+        let is_its = |other: &NewFile| other.hash == file.hash && other.dataset == entered.dataset;
+        entered.state == FileState::Quarantined && !files.iter().any(is_its)
+    };
     let at = entries
         .iter()
         .position(of_dataset)
-        .or_else(|| entries.iter().position(in_quarantine))?;
+        .or_else(|| entries.iter().position(is_free))?;
     entries.get_mut(at)
 }
 
@@ -85,7 +92,7 @@ pub(super) async fn register(
     let mut registered = Vec::with_capacity(files.len());
     for file in files {
         // The entry is missing if no file number was left.
-        let entered = entry_of(&mut known, file).ok_or_else(used_up)?;
+        let entered = entry_of(&mut known, file, files).ok_or_else(used_up)?;
         let file_no = entered.file_no;
         if !(1..=i32::MAX.unsigned_abs()).contains(&file_no) {
             return Err(used_up());
@@ -146,11 +153,15 @@ fn key(file: &NewFile) -> (ContentHash, &str) {
 
 /// The files that are not in the ledger, each content once for each dataset.
 fn missing<'a>(files: &'a [NewFile], known: &mut Known) -> Vec<&'a NewFile> {
-    let mut seen = HashSet::new();
-    files
-        .iter()
-        .filter(|file| entry_of(known, file).is_none() && seen.insert(key(file)))
-        .collect()
+    let (mut seen, mut taken) = (HashSet::new(), HashSet::new());
+    let mut is_missing = |file: &&'a NewFile| {
+        // An entry in quarantine of another dataset can become the entry of one file only.
+        seen.insert(key(file))
+            && entry_of(known, file, files).is_none_or(|entered| {
+                entered.dataset != file.dataset && !taken.insert(entered.file_no)
+            })
+    };
+    files.iter().filter(|file| is_missing(file)).collect()
 }
 
 async fn look_up(

@@ -6,6 +6,7 @@ use std::os::unix::ffi::OsStrExt as _;
 
 use rusqlite::{OptionalExtension, Transaction, params};
 
+use crate::batch::ContentHash;
 use crate::coverage;
 use crate::dataset::Fingerprint;
 use crate::fault::{Fault, Origin};
@@ -24,10 +25,9 @@ pub(super) fn register(
     files: &[NewFile],
 ) -> Result<Vec<Registered>, Failure> {
     let mut find = db.prepare_cached(
-        "SELECT file_no, state, dataset = ?2 AND records = ?3 AND (definition IS NULL OR definition \
-         IS ?4), EXISTS (SELECT 1 FROM ingest_frames e WHERE e.file_no = f.file_no) FROM ingest_files \
-         f WHERE hash = ?1 AND (dataset = ?2 OR state = 'quarantined') ORDER BY dataset = ?2 DESC \
-         LIMIT 1",
+        "SELECT file_no, state, dataset, records = ?3 AND (definition IS NULL OR definition IS ?4), \
+         EXISTS (SELECT 1 FROM ingest_frames e WHERE e.file_no = f.file_no) FROM ingest_files f \
+         WHERE hash = ?1 AND (dataset = ?2 OR state = 'quarantined') ORDER BY dataset = ?2 DESC",
     )?;
     let mut enter = db.prepare_cached(
         "INSERT INTO ingest_files (hash, dataset, name, path, bytes, records, definition, state, \
@@ -55,11 +55,18 @@ pub(super) fn register(
             ..
         } = file;
         let (path, definition) = (path_bytes(file), definition(file));
-        let known: Option<(u32, String, bool, bool)> = find
-            .query_row(params![hash, dataset, records, definition], |row| {
-                Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
-            })
-            .optional()?;
+        // The entry of a file for its dataset; else one in quarantine, which may be of another
+        // dataset, except of one that has a part of the same file.
+        let mut found = find.query(params![hash, dataset, records, definition])?;
+        let mut known: Option<(u32, String, bool, bool)> = None;
+        while let Some(row) = found.next()? {
+            let of: String = row.get(2)?;
+            let is_own = of == *dataset;
+            if is_own || !has(files, *hash, &of) {
+                known = Some((row.get(0)?, row.get(1)?, is_own && row.get(3)?, row.get(4)?));
+                break;
+            }
+        }
         let (file_no, earlier) = match known {
             None => {
                 let number = enter.insert(params![
@@ -201,6 +208,13 @@ pub(super) fn quarantine(
         ],
     )?;
     Ok(())
+}
+
+/// Whether `files` has this content for this dataset.
+fn has(files: &[NewFile], hash: ContentHash, dataset: &str) -> bool {
+    files
+        .iter()
+        .any(|file| file.hash == hash && file.dataset == dataset)
 }
 
 fn path_bytes(file: &NewFile) -> Option<&[u8]> {

@@ -4,6 +4,7 @@
 
 mod arrival;
 mod copies;
+mod datasets;
 mod directories;
 mod formats;
 mod hostile;

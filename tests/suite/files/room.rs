@@ -247,11 +247,18 @@ async fn a_file_that_changes_after_it_was_read_does_not_go_to_history() {
             file.set_modified(modified).unwrap();
         }),
     ];
-    for (what, change) in changes {
+    let lines = (record("huge"), "stored as file 1:");
+    // The event is a reject.
+    let arrays = format!(
+        r#"{{"vehicle_status":[{}],"vehicle_events":[{{}}]}}"#,
+        record("huge")
+    );
+    let arrays = (arrays, "stored as file 1 and file 2:");
+    for ((what, change), (text, numbers)) in changes.into_iter().zip([lines, arrays]) {
         let pair = embedded().await;
         pair.expect(0, &["migrate"]);
         let name = "vehicle_status_huge.json";
-        let text = format!("{}\n{}\n", record("huge"), " ".repeat(3 << 20));
+        let text = format!("{text}\n{}\n", " ".repeat(3 << 20));
         fs::write(pair.at("inbound").join(name), text).unwrap();
         let mut load = start_with_small(&pair, "history", 1);
         until("the row", LIMIT, async || rows(&pair).await == 1).await;
@@ -267,6 +274,7 @@ async fn a_file_that_changes_after_it_was_read_does_not_go_to_history() {
             reason.contains("it changed after it was read"),
             "{what}: {reason}"
         );
+        assert!(reason.contains(numbers), "{what}: {reason}");
         assert_eq!(rows(&pair).await, 1, "{what}: the rows that were read stay");
     }
 }

@@ -80,11 +80,42 @@ pub async fn a_number_is_one_content_in_one_dataset(target: Target) {
         ..events.clone()
     };
     let both = [events, status];
+    let mut numbers = [0; 2];
     for earlier in [EarlierState::New, EarlierState::Pending] {
         let registered = fixture.sink.register(&both).await.unwrap();
         assert!(registered.iter().all(|file| file.earlier == earlier));
         assert_ne!(registered[0].file_no, registered[1].file_no);
+        numbers = [0, 1].map(|at| registered[at].file_no);
     }
+    // Each keeps its number, whichever of them is set aside, in whatever order they come.
+    for (aside, order) in [(0, [0, 1]), (0, [1, 0]), (1, [0, 1]), (1, [1, 0])] {
+        fixture.sink.quarantine(&both[aside], "why").await.unwrap();
+        let files = order.map(|at| both[at].clone());
+        let registered = fixture.sink.register(&files).await.unwrap();
+        for (at, file) in order.into_iter().zip(registered) {
+            assert_eq!(file.file_no, numbers[at]);
+            assert_eq!(file.earlier == EarlierState::New, at == aside);
+        }
+    }
+    // The entry of a file that had no dataset becomes the entry of one of them.
+    let none = new_file("", 0);
+    fixture.sink.quarantine(&none, "no dataset").await.unwrap();
+    let both = both.map(|file| NewFile {
+        hash: none.hash,
+        ..file
+    });
+    let copies = [&both[0], &both[1], &both[0], &both[1]].map(Clone::clone);
+    let registered = fixture.sink.register(&copies).await.unwrap();
+    let numbers: Vec<u32> = registered.iter().map(|file| file.file_no).collect();
+    assert_eq!(numbers[..2], numbers[2..]);
+    assert_ne!(numbers[0], numbers[1]);
+    let files = fixture.sink.files(0..u32::MAX, None, 9).await.unwrap();
+    let of_content = files.iter().filter(|file| file.hash == none.hash);
+    assert!(
+        of_content
+            .map(|file| file.entry.file_no)
+            .eq([numbers[1], numbers[0]])
+    );
 }
 
 /// The sink leaves out a frame whose definition is not the one with which its file was registered.

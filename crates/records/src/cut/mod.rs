@@ -68,47 +68,50 @@ pub fn cut_each(
     datasets: &Datasets,
     limits: ChunkLimits,
 ) -> Result<Vec<(Arc<Dataset>, Plan)>, Unreadable> {
-    let is_other = |other: &&Arc<Dataset>| {
-        let pointer = other.pointer();
-        !pointer.is_empty() && pointer != dataset.pointer()
-    };
-    let others: Vec<&Arc<Dataset>> = datasets.iter().filter(is_other).collect();
+    let others: Vec<&Arc<Dataset>> = others(datasets, dataset).collect();
     let pointers: Vec<&str> = others.iter().map(|other| other.pointer()).collect();
     let (own, found) = read(bytes, dataset, &pointers, limits)?;
-    let mut plans: Vec<_> = own
+    let own = own.map(|plan| (Arc::clone(dataset), plan));
+    let found = found
         .into_iter()
-        .map(|plan| (Arc::clone(dataset), plan))
-        .collect();
-    plans.extend(
-        found
-            .into_iter()
-            .map(|(at, plan)| (Arc::clone(others[at]), plan)),
-    );
-    Ok(plans)
+        .map(|(at, plan)| (Arc::clone(others[at]), plan));
+    Ok(own.into_iter().chain(found).collect())
 }
 
-/// The plan of a document that holds records of one dataset.
+/// Finds the records of `dataset` in a file that may also hold arrays of the other `datasets`. The
+/// plan is the one that [`cut_each`] returns for `dataset`, whichever of them the file's name
+/// belongs to.
 ///
 /// # Errors
-/// [`Unreadable::Malformed`] if the document holds records of several datasets.
-pub fn only_one(mut plans: Vec<(Arc<Dataset>, Plan)>) -> Result<(Arc<Dataset>, Plan), Unreadable> {
-    if plans.len() == 1 {
-        return Ok(plans.remove(0));
-    }
-    let arrays = plans.iter().map(|(dataset, plan)| {
-        format!(
-            "{} of `{}` at `{}`",
-            plan.records,
-            dataset.name,
-            dataset.pointer()
-        )
-    });
-    let arrays: Vec<_> = arrays.collect();
-    let detail = format!(
-        "the document holds records of several datasets, {}: put each array in a file of its own",
-        arrays.join(" and ")
-    );
-    Err(malformed(0, detail))
+/// As [`cut`].
+pub fn cut_one(
+    bytes: &[u8],
+    dataset: &Dataset,
+    datasets: &Datasets,
+    limits: ChunkLimits,
+) -> Result<Plan, Unreadable> {
+    let pointers: Vec<&str> = others(datasets, dataset)
+        .map(|other| other.pointer())
+        .collect();
+    let (own, _) = read(bytes, dataset, &pointers, limits)?;
+    own.ok_or_else(|| no_array(dataset, 0))
+}
+
+/// The datasets whose arrays an envelope of `dataset` may hold as well. A dataset of lines has no
+/// array. An array that the pointer of `dataset` leads through is not an array of records.
+fn others<'a>(
+    datasets: &'a Datasets,
+    dataset: &'a Dataset,
+) -> impl Iterator<Item = &'a Arc<Dataset>> {
+    datasets.iter().filter(|other| {
+        let pointer = other.pointer();
+        let leads_on = dataset
+            .pointer()
+            .strip_prefix(pointer)
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+        let has_array = other.format != Format::Lines && !pointer.is_empty();
+        has_array && !leads_on && other.name != dataset.name
+    })
 }
 
 /// The place of each record in the bytes of a chunk, without the whitespace around it.
