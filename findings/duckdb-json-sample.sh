@@ -1,18 +1,20 @@
 #!/usr/bin/env bash
-# DuckDB: what comes after the first 20,480 JSON records is bent to their type, without an error.
+# DuckDB: values after the first 20,480 JSON records are converted to the type of those, without an
+# error.
 #
 #   findings/duckdb-json-sample.sh
 #
 # Versions: duckdb 2.0.1 of PyPI, Python 3.11.
-# Expected: read_json finds the types of columns in a sample. By its documentation `sample_size` is
-#   20,480 records, and `ignore_errors` is off. A later value that does not fit is then an error, as a
-#   later text in a column of numbers is.
+# Expected: read_json takes the types of columns from a sample. By its documentation `sample_size`
+#   is 20,480 records, and `ignore_errors` is off. So a later value of another type is an error, as
+#   a later text in a column of numbers is.
 # Seen, with valid newline-delimited JSON and no option set, when the sample had
 #   - integers: a later 2.5 is 2, 3.5 is 4, true is 1
 #   - booleans: a later 7 is true
 #   - null alone: a later 7, "text" or [1] is NULL. The column has the type "NULL".
 # COPY into a BIGINT column of a table does the same: 2.5 becomes 2 and true becomes 1.
-# What to do: give `columns`, with DOUBLE or JSON for what may change, or `sample_size = -1`.
+# What to do: give `columns`, with DOUBLE or JSON for columns whose type varies, or `sample_size =
+#   -1`.
 #
 # It needs python3 with venv, takes 30 seconds, and exits with 1 if it sees something else.
 set -euo pipefail

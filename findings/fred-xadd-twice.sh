@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# fred: an XADD whose reply is lost is sent again, and one success stands for two entries.
+# fred: an XADD whose reply is lost is sent again: the call succeeds once, and the stream has two
+# entries.
 #
 #   findings/fred-xadd-twice.sh
 #
@@ -7,10 +8,11 @@
 # Expected: a command that may have taken effect, and is not idempotent, fails if the connection ends
 #   before its reply. The caller then knows that the outcome is unknown. By default, fred does not even
 #   reconnect: there is no policy for it.
-# Seen: with a policy that reconnects, a connection that is cut behind XADD and before its reply gives
-#   one `Ok` with one ID, and the stream has two entries. `max_command_attempts` is 3 by default and
-#   concerns each command, read or write. With 1, the call fails, and the stream has one entry.
-# What to do: `ConnectionConfig::max_command_attempts = 1`, and decide about the error yourself.
+# Seen: with a policy that reconnects, the connection ends after XADD and before its reply. The call
+#   returns `Ok` with one ID, and the stream has two entries. `max_command_attempts` is 3 by default
+#   and applies to each command, read or write. With 1, the call fails, and the stream has one
+#   entry.
+# What to do: set `ConnectionConfig::max_command_attempts = 1`, and handle the error in the program.
 #
 # It needs redis-server of Debian 12 and cargo, takes some minutes to compile, and exits with 1 if it sees
 # something else.
@@ -64,7 +66,7 @@ async fn main() {
     std::process::exit(changed.into());
 }
 
-/// Whether an XADD whose first reply is lost succeeds, and the number of entries then.
+/// Sends an XADD whose first reply is lost. Returns whether it succeeds, and the number of entries.
 async fn publish(port: u16, stream: &str, attempts: Option<u32>) -> (bool, u64) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let proxy_port = listener.local_addr().expect("it listens").port();
@@ -97,7 +99,7 @@ async fn publish(port: u16, stream: &str, attempts: Option<u32>) -> (bool, u64) 
     (added.is_ok(), entries)
 }
 
-/// Passes all on, and cuts the connection in place of the first reply to an XADD.
+/// Forwards all bytes, but ends the connection instead of forwarding the first reply to an XADD.
 async fn lose_the_first_reply(listener: TcpListener, port: u16) -> io::Result<()> {
     let (mut added, mut lost) = (false, false);
     loop {

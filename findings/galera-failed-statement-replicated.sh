@@ -1,16 +1,17 @@
 #!/usr/bin/env bash
-# Galera without a binary log: rows of a statement that failed, and was taken back, reach the other node.
+# Galera without a binary log: rows of a failed statement, which was rolled back, reach the other
+# node.
 #
 #   findings/galera-failed-statement-replicated.sh
 #
 # Versions: MariaDB 10.11.19 and Galera 26.4.23 of Debian 12, two nodes, `log_bin` OFF as by default.
-# Expected: a statement that fails in a transaction is undone, on each node. Among the mandatory options
-#   of a Galera node, MariaDB's documentation names `binlog_format = ROW`, and no `log_bin`.
-# Seen: an INSERT of 2,001 rows whose last row breaks a CHECK fails with 4025. The transaction goes on
-#   with one more row and commits. The first node has that one row. The second node has 1,819 rows:
-#   all row events of the failed INSERT that were full (8 KiB, `binlog_row_event_max_size`) are in the
-#   write set. Both nodes are Synced, no log has an error. With 10 rows, or with `log_bin` ON, both
-#   nodes have one row.
+# Expected: a statement that fails in a transaction is undone on each node. MariaDB's documentation
+#   lists `binlog_format = ROW` among the mandatory options of a Galera node, but not `log_bin`.
+# Seen: an INSERT of 2,001 rows whose last row breaks a CHECK fails with 4025. The transaction
+#   inserts one more row and commits. The first node has that one row. The second node has 1,819
+#   rows: all full row events (8 KiB, `binlog_row_event_max_size`) of the failed INSERT are in the
+#   write set. Both nodes are Synced, and no log has an error. With 10 rows, or with `log_bin` ON,
+#   both nodes have one row.
 # What to do: ROLLBACK after an error, or run each node with `log_bin = ON`.
 #
 # It needs mariadb-server and galera-4 of Debian 12, takes 30 seconds, and exits with 1 if it sees
@@ -70,8 +71,8 @@ start_node() { # node, port of the group, port of state transfers, cluster, opti
     exit 1
 }
 
-# Commits a failed INSERT of so many rows and one good row on the first node, and sets `seen` to the
-# number of rows and the state of both nodes.
+# On the first node, one transaction has a failed INSERT of this many rows and one good row, and
+# commits. Sets `seen` to the number of rows and the state of both nodes.
 rows_after() { # rows of the failed statement, options of the nodes
     local rows=$1 ports values
     shift
@@ -81,14 +82,14 @@ rows_after() { # rows of the failed statement, options of the nodes
     cp -r "$work/a" "$work/b"
     read -r -a ports < <(free_ports)
     start_node a "${ports[0]}" "${ports[1]}" "" "$@"
-    # The second node has the same data as the first. Told so, it asks for no copy.
+    # The second node has the same data as the first. With this setting, it requests no copy.
     printf 'version: 2.1\nuuid: %s\nseqno: %s\nsafe_to_bootstrap: 0\n' \
         "$(status a wsrep_cluster_state_uuid)" "$(status a wsrep_last_committed)" >"$work/b/grastate.dat"
     start_node b "${ports[2]}" "${ports[3]}" "127.0.0.1:${ports[0]}" "$@"
 
     sql a "CREATE DATABASE f; CREATE TABLE f.e (id INT PRIMARY KEY, v INT CHECK (v < 100)) ENGINE=InnoDB"
     values=$(printf '(%s,1),' $(seq "$rows"))
-    # --force: go on after the error, as a program does that skips a bad batch.
+    # --force: continue after the error, like a program that skips a bad batch.
     mariadb --no-defaults --socket="$work/a.sock" --user=root --force f 2>"$work/errors" <<SQL
 START TRANSACTION;
 INSERT INTO e VALUES $values (50000, 1000);

@@ -5,13 +5,14 @@
 #
 # Versions: gzip 1.12 of Debian 12. pandas 3.1.1, polars 2.1.0, duckdb 2.0.1 and pyarrow 26.0.1 of PyPI,
 #   Python 3.11.
-# Expected: by its manual, gzip reads a file that is padded with zeros behind its last member, as
-#   devices of fixed blocks leave it, without a warning. Readers of files of several members do so, too.
-# Seen: of one file, 1,000 records and then 512 zeros, gzip, Python's gzip and pandas give all records.
-#   The other three give none: "invalid gzip header", "Input is not a GZIP stream", "unknown
+# Expected: by its manual, gzip reads a file that ends in zeros, as devices with fixed blocks write
+#   it, without a warning. Other programs that read several members in a file do the same.
+# Seen: from a file of 1,000 records and 512 zeros, gzip, Python's gzip and pandas read all records.
+#   The other three read none: "invalid gzip header", "Input is not a GZIP stream", "unknown
 #   compression method". All of them read the same file with a second member in place of the zeros.
-#   RFC 1952 knows no padding, so both are right.
-# What to do: a producer truncates to the length that it wrote; a consumer pipes through gzip -d.
+#   RFC 1952 has no padding, so both behaviours are valid.
+# What to do: a producer truncates the file to the length that it wrote; a consumer pipes the file
+#   through gzip -d.
 #
 # It needs python3 with venv, takes a minute, and exits with 1 if it sees something else.
 set -euo pipefail

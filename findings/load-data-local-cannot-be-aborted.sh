@@ -1,16 +1,18 @@
 #!/usr/bin/env bash
-# LOAD DATA LOCAL whose source fails in the middle is committed up to there, half a value included.
+# If the source of LOAD DATA LOCAL fails in the middle, the rows before are committed, and half a
+# value.
 #
 #   findings/load-data-local-cannot-be-aborted.sh
 #
 # Versions: mysql_async 0.37.1, MariaDB 10.11.19 of Debian 12. MySQL 9.7.4 did the same by hand.
-# Expected: the source of the data gives two and a half lines, and then an error. mysql_async returns
-#   that error, and its source says that it aborts the stream. A statement that fails is undone.
-# Seen: the protocol has no abort. The client ends its data with an empty packet in either case, so the
-#   server takes what it got for all of it, and outside a transaction commits it: lines 1 and 2, and of
-#   line 3 the half that came, "thr" for "three", in strict mode, too.
-# What to do: LOAD DATA LOCAL only in a transaction. COMMIT if the client had no error and the number of
-#   rows is right.
+# Expected: the source of the data returns two and a half lines, and then an error. mysql_async
+#   returns that error, and a comment in its code says that it aborts the stream. A failed statement
+#   is undone.
+# Seen: the protocol has no abort. The client ends its data with an empty packet in either case. So
+#   the server treats the data as complete, and commits it outside of a transaction, even in strict
+#   mode: lines 1 and 2, and half of line 3, "thr" for "three".
+# What to do: use LOAD DATA LOCAL only in a transaction. COMMIT only if the client had no error and
+#   the number of rows is right.
 #
 # It needs mariadb-server of Debian 12 and cargo, takes some minutes to compile, and exits with 1 if it sees
 # something else.

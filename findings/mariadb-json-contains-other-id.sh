@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
-# MariaDB: JSON_CONTAINS and JSON_OVERLAPS find an ID of 19 digits in a document that has another one.
+# MariaDB: JSON_CONTAINS and JSON_OVERLAPS find an ID of 19 digits in a document with another ID.
 #
 #   findings/mariadb-json-contains-other-id.sh
 #
 # Versions: MariaDB 10.11.19 of Debian 12.
-# Expected: 1234567890123456788 is not in {"id":1234567890123456789}. MariaDB keeps the text of a JSON
-#   document, so that no digit is lost, JSON_EQUALS and JSON_NORMALIZE compare all digits, and
-#   JSON_VALUE gives them. Both numbers are BIGINTs. (MySQL 9.7.4 answers 0.)
-# Seen: JSON_CONTAINS and JSON_OVERLAPS answer 1 for both: they compare numbers as doubles, which are
-#   the same for 256 neighbours of this size. A WHERE clause over 64-bit IDs in documents returns the
-#   rows of others, and a DELETE deletes them.
+# Expected: 1234567890123456788 is not in {"id":1234567890123456789}. Both numbers fit BIGINT.
+#   MariaDB keeps the text of a JSON document with all digits, JSON_EQUALS and JSON_NORMALIZE
+#   compare all digits, and JSON_VALUE returns all. (MySQL 9.7.4 returns 0.)
+# Seen: JSON_CONTAINS and JSON_OVERLAPS return 1 for both numbers. They compare doubles, and 256
+#   neighbouring integers of this size are the same double. So a WHERE clause over 64-bit IDs in
+#   documents selects rows of other IDs, and a DELETE deletes them.
 # What to do: compare JSON_VALUE(document, path) with the ID, or store IDs as JSON strings.
 #
 # It needs mariadb-server of Debian 12, takes 10 seconds, and exits with 1 if it sees something else.

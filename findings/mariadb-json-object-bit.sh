@@ -4,12 +4,12 @@
 #   findings/mariadb-json-object-bit.sh
 #
 # Versions: MariaDB 10.11.19 of Debian 12. For comparison Python's json module.
-# Expected: what the JSON functions write is valid JSON, for each type of column.
-# Seen: a BIT(1) column, the type that several mappers give a boolean, is put in as the raw value of its
-#   byte, outside of quotes: {"id": 1, "flag": \u0001}. For BIT(8) it is the byte itself, as in {"b": A}.
-#   JSON_VALID of it is 0, and a JSON column refuses it with error 4025. SELECT ... INTO OUTFILE and a
-#   client that writes a row a line write it without a warning: an export for another loader, where it
-#   is found. (MySQL 9.7.4 writes a text, "base64:type16:AQ==".)
+# Expected: the JSON functions write valid JSON for each type of column.
+# Seen: for a BIT(1) column, which several mappers use for a boolean, the functions write the raw
+#   byte without quotes: {"id": 1, "flag": \u0001}. For BIT(8) they write the byte itself, as in
+#   {"b": A}. JSON_VALID of this is 0, and a JSON column refuses it with error 4025. But SELECT ...
+#   INTO OUTFILE, or a client that writes a row a line, exports it without a warning, and only the
+#   next loader fails. (MySQL 9.7.4 writes a text, "base64:type16:AQ==".)
 # What to do: write flag + 0 or flag = 1 in JSON_OBJECT.
 #
 # It needs mariadb-server of Debian 12 and python3, takes 10 seconds, and exits with 1 if it sees

@@ -1,17 +1,20 @@
 #!/usr/bin/env bash
-# MariaDB: with unique_checks and foreign_key_checks off, a failed INSERT takes earlier rows along.
+# MariaDB: with unique_checks and foreign_key_checks off, a failed INSERT removes rows of earlier
+# INSERTs.
 #
 #   findings/mariadb-unchecked-insert-loses-rows.sh
 #
 # Versions: MariaDB 10.11.19 of Debian 12.
-# Expected: these two settings, which mariadb-dump writes into each dump and guides to fast loading
-#   name, concern keys alone. A statement that fails for another reason is undone by itself, as it is
-#   without them. The commit message of MDEV-24818 announces a change: on an error, the whole
-#   transaction is rolled back.
-# Seen: neither. A transaction inserts rows 1 and 2 into an empty table, and a row into another table;
-#   an INSERT of rows 3 and 4 fails for a value out of range (1264); rows 5 and 6 are inserted, and COMMIT
-#   succeeds. Rows 1 and 2 are gone. Rows 5 and 6 are stored, as is the row of the other table.
-# What to do: leave the settings on where a statement can fail, or end the transaction after any error.
+# Expected: these two settings concern only keys. mariadb-dump writes them into each dump, and
+#   guides to fast loading name them. If a statement fails for another reason, only this statement
+#   is undone, as without the settings. The commit message of MDEV-24818 announces a change: on an
+#   error, the whole transaction is rolled back.
+# Seen: neither. A transaction inserts rows 1 and 2 into an empty table, and a row into another
+#   table. An INSERT of rows 3 and 4 fails because a value is out of range (1264). Rows 5 and 6 are
+#   inserted, and COMMIT succeeds. Then rows 1 and 2 are missing. Rows 5 and 6 and the row of the
+#   other table are stored.
+# What to do: leave the settings on if a statement can fail, or roll back the transaction after any
+#   error.
 #
 # It needs mariadb-server of Debian 12, takes 10 seconds, and exits with 1 if it sees something else.
 set -euo pipefail
@@ -56,7 +59,7 @@ INSERT INTO e VALUES (3, 3), (4, 1000);
 INSERT INTO e VALUES (5, 5), (6, 6);
 COMMIT;
 SQL
-    # One error, that of the third INSERT: COMMIT says nothing.
+    # The only error is that of the third INSERT: COMMIT reports none.
     [[ $(grep -c '^ERROR' "$work/errors") == 1 ]]
     grep '^ERROR 1264' "$work/errors"
     seen=$(sql --execute='SELECT CONCAT(

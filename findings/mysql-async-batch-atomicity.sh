@@ -1,16 +1,17 @@
 #!/usr/bin/env bash
-# mysql_async on MariaDB: whether a failed batch leaves rows behind depends on the verb.
+# mysql_async on MariaDB: whether a failed batch leaves changes depends on the kind of statement.
 #
 #   findings/mysql-async-batch-atomicity.sh
 #
 # Versions: mysql_async 0.37.1 with mysql_common 0.37.3, MariaDB 10.11.19 of Debian 12.
-# Expected: one rule for a batch with a bad row outside a transaction. By its documentation exec_batch
-#   executes the statement for each item, so that the rows before the bad one stay, as they do in a
-#   loop of exec_drop. Or, since MariaDB gets the batch as one COM_STMT_BULK_EXECUTE with one answer,
-#   all of it or none.
-# Seen: both. INSERT, REPLACE and INSERT ... ON DUPLICATE KEY UPDATE are undone as a whole. UPDATE and
-#   DELETE leave what the rows before the bad one did. So does an INSERT of more bytes than
-#   `max_allowed_packet`, 16 MiB by default: it is sent as several commands, and those before stay.
+# Expected: one rule for a batch with a bad row outside a transaction. By its documentation
+#   exec_batch executes the statement for each item; then the rows before the bad one stay, as in a
+#   loop of exec_drop. Or all rows are undone, since MariaDB gets the batch as one
+#   COM_STMT_BULK_EXECUTE with one reply.
+# Seen: both. INSERT, REPLACE and INSERT ... ON DUPLICATE KEY UPDATE are undone as a whole. For
+#   UPDATE and DELETE, the changes of the rows before the bad one stay. So do rows of an INSERT of
+#   more bytes than `max_allowed_packet`, 16 MiB by default: it is sent as several commands, and
+#   only the failed command is undone.
 # What to do: wrap each batch in a transaction, and roll it back on an error.
 #
 # It needs mariadb-server of Debian 12 and cargo, takes some minutes to compile, and exits with 1 if it sees
@@ -83,7 +84,7 @@ async fn main() -> Result<(), Error> {
         check(&format!("{verb}, as a batch"), &stored(&mut conn).await?, batch);
     }
 
-    // The packets of this connection hold two of these rows.
+    // A packet of this connection holds two of these rows.
     let mut conn = Conn::from_url(format!("{url}&max_allowed_packet=16384")).await?;
     create(&mut conn).await?;
     let pad = "x".repeat(6000);
@@ -95,7 +96,7 @@ async fn main() -> Result<(), Error> {
     std::process::exit(changed.into())
 }
 
-/// Three rows. Below zero, `v` is refused, and row 2 cannot be deleted.
+/// Three rows. The table refuses a `v` below zero, and row 2 cannot be deleted.
 async fn create(conn: &mut Conn) -> Result<(), Error> {
     for statement in [
         "DROP TABLE IF EXISTS child, t",

@@ -1,18 +1,21 @@
 #!/usr/bin/env bash
-# mysql_async: a batch that mixes integers and floats stores other numbers on MariaDB, without an error.
+# mysql_async: a batch that mixes integers and floats stores wrong numbers on MariaDB, without an
+# error.
 #
 #   findings/mysql-async-batch-types.sh
 #
 # Versions: mysql_async 0.37.1 with mysql_common 0.37.3, MariaDB 10.11.19 of Debian 12.
 # Expected: by its documentation exec_batch executes the statement for each item. A loop of exec_drop
 #   over the same rows does that: 1, 2.5 and -1 are stored as 1, 2.5 and -1.
-# Seen: on MariaDB exec_batch sends all rows in one COM_STMT_BULK_EXECUTE, which has one type a column.
-#   The first row that is not NULL gives it, and the bytes of the others are sent as they are. In a
-#   DOUBLE column 2.5 behind 1 is 4.6e18, the bits of the float read as an integer, and 3 behind 0.5 is
-#   1.5e-323. -1 becomes 18446744073709551615 if any row has an unsigned value. There is neither an
-#   error nor a warning. Rows that come from JSON, where 1 and 2.5 are values of one column, do this.
-#   Servers without that command, as MySQL, take the same call row by row and store the right numbers.
-# What to do: make each value of a column the same variant of Value, or build INSERTs of many rows.
+# Seen: on MariaDB exec_batch sends all rows in one COM_STMT_BULK_EXECUTE, which has one type for
+#   each column. The first value that is not NULL decides the type, and the bytes of the others are
+#   sent unchanged. In a DOUBLE column, 2.5 after 1 becomes 4.6e18, the bits of the float read as an
+#   integer, and 3 after 0.5 becomes 1.5e-323. -1 becomes 18446744073709551615 if any row has an
+#   unsigned value. There is neither an error nor a warning. Rows from JSON, where one column has 1
+#   and 2.5, are affected. Servers without that command, such as MySQL, get the rows one by one and
+#   store the right numbers.
+# What to do: use the same variant of Value for all values of a column, or build INSERTs of many
+#   rows.
 #
 # It needs mariadb-server of Debian 12 and cargo, takes some minutes to compile, and exits with 1 if it sees
 # something else.

@@ -1,19 +1,21 @@
 #!/usr/bin/env bash
-# mysql_async: a URL with a host and a port ends in another server, one behind a local socket.
+# mysql_async: a URL with a host and a port can connect to another server, through a local socket.
 #
 #   findings/mysql-async-other-server.sh
 #
 # Versions: mysql_async 0.37.1, MariaDB 10.11.19 of Debian 12.
-# Expected: `mysql://host:port/` is the server that listens there. By the documentation of
-#   `prefer_socket`, on by default, the client changes to a Unix socket after a TCP connection to
-#   127.0.0.1, of the address that the server gives as @@socket, which "may be incorrect in some
-#   cases"; it falls back to TCP on an error.
-# Seen: the address of a server elsewhere (a container, an SSH tunnel, a proxy) is often that of the
-#   server on this machine, since both have the default of their distribution. There is no error to
-#   fall back on: if the account is good for both, each statement goes to the local server. The
-#   host is not looked at. [::ffff:127.0.0.1], which is not 127.0.0.1 and which Rust does not count as
-#   loopback, ends there, too.
-# What to do: `prefer_socket=false` in each URL with a port. A proxy for tests is passed by likewise.
+# Expected: `mysql://host:port/` connects to the server that listens there. The documentation of
+#   `prefer_socket`, on by default, says: after a TCP connection to 127.0.0.1 the client changes to
+#   the Unix socket that the server names as @@socket, which "may be incorrect in some cases". On an
+#   error it falls back to TCP.
+# Seen: the socket path of a server behind the port (in a container, an SSH tunnel, a proxy) is
+#   often the path of the server on this machine, because both have the default of their
+#   distribution. Then no error occurs, and there is no fallback: if the account exists on both,
+#   each statement goes to the local server. The client does not compare the host.
+#   [::ffff:127.0.0.1], which is not 127.0.0.1 and which Rust does not count as loopback, connects
+#   to the local server as well.
+# What to do: put `prefer_socket=false` into each URL with a port. Otherwise a proxy for tests is
+#   bypassed in the same way.
 #
 # It needs mariadb-server of Debian 12 and cargo, takes some minutes to compile, and exits with 1 if it sees
 # something else.
@@ -51,7 +53,8 @@ version=$(mariadbd --no-defaults --version)
 echo "$version"
 [[ $version == *"$MADE_WITH"* ]] || echo "this was written with $MADE_WITH" >&2
 start far --port="$port" --bind-address=127.0.0.1
-# The far server's socket is in its own container: the same path here is that of the local server.
+# The socket of the other server is in its container. On this machine, the same path is the local
+# server's.
 rm "$work/mysqld.sock"
 start local --skip-networking
 

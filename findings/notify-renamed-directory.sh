@@ -1,19 +1,21 @@
 #!/usr/bin/env bash
-# notify: a watched directory that was renamed is reported under its old path, which is another by then.
+# notify: after a watched directory is renamed, its events have the old path, which may be a new
+# directory.
 #
 #   findings/notify-renamed-directory.sh
 #
 # Versions: notify 8.2.2, Linux (inotify).
-# Expected: an event's path is that of the file. A watch of a path that is renamed ends, as one of a
-#   path that is removed does, or says so; `watch` and `unwatch` of that path set things right.
+# Expected: an event has the path of the file. If a watched path is renamed, the watch ends, as it
+#   does if the path is removed, or an event reports the change. `watch` and `unwatch` of that path
+#   then work for the new directory.
 # Seen, with `inbound` watched, renamed to `old`, and made again, as a rotation of directories does:
 #   - a file that is written to old/ is reported as inbound/FILE, where there is none;
 #   - a file that is written to inbound/ is not reported, and no error says that it will not be;
 #   - after `watch(inbound)` once more both are, each as inbound/FILE;
 #   - after `unwatch(inbound)`, which returns Ok, files in old/ still are.
 #   inotify watches the inode, and notify keeps the path that it was given.
-# What to do: watch the parent directory too. On Modify(Name(From)) or Remove of the watched path make
-#   a new watcher. Take events as a hint, and look at the directory itself.
+# What to do: watch the parent directory too. After Modify(Name(From)) or Remove of the watched
+#   path, make a new watcher. Use events only as hints, and list the directory.
 #
 # It needs cargo, takes half a minute, and exits with 1 if it sees something else.
 set -euo pipefail
@@ -72,7 +74,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     std::process::exit(changed.into())
 }
 
-/// The paths of files that were created, as reported until there was no event for half a second.
+/// The reported paths of created files, read until no event arrives for half a second.
 fn created(events: &Receiver<notify::Result<Event>>, top: &Path) -> Vec<String> {
     let mut paths = Vec::new();
     while let Ok(event) = events.recv_timeout(Duration::from_millis(500)) {

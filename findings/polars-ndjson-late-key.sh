@@ -1,17 +1,18 @@
 #!/usr/bin/env bash
-# Polars: a member that first comes after 100 NDJSON records is dropped, without an error.
+# Polars: a member that first occurs after 100 NDJSON records is dropped, without an error.
 #
 #   findings/polars-ndjson-late-key.sh
 #
 # Versions: polars 2.1.0 of PyPI, Python 3.11. For comparison duckdb 2.0.1 and pyarrow 26.0.1.
-# Expected: by its documentation `infer_schema_length`, 100, is the number of records that the schema is
-#   found in, and `ignore_errors`, which makes null of what does not fit, is off. What does not fit is
-#   then an error, as a later 2.5 in a column of integers is.
-# Seen: a member that is missing in the first 100 records is not in the result, and nothing is said:
-#   for read_ndjson and scan_ndjson, at the top of the record and in an object in it. A number in a
-#   column of texts is made a text, and an object there is made its JSON. Of the same file, DuckDB
-#   says which record has the unknown member, and PyArrow makes the column.
-# What to do: `infer_schema_length=None`, or give the schema, and then compare the members by yourself.
+# Expected: by its documentation the schema is inferred from the first `infer_schema_length` records
+#   (100), and `ignore_errors`, which replaces values that do not fit by null, is off. So a member
+#   that does not fit is an error, as a later 2.5 in a column of integers is.
+# Seen: a member that is missing in the first 100 records is not in the result, without an error or
+#   warning: for read_ndjson and scan_ndjson, at the top of the record and in an object in it. In a
+#   column of texts, a number becomes a text, and an object becomes its JSON. For the same file,
+#   DuckDB reports the record with the unknown member, and PyArrow adds the column.
+# What to do: set `infer_schema_length=None`; or give the schema, and compare the members in the
+#   program.
 #
 # It needs python3 with venv, takes 40 seconds, and exits with 1 if it sees something else.
 set -euo pipefail
@@ -67,7 +68,7 @@ write('{"at":{"lat":1.5}}', '{"at":{"lat":2.5,"lon":3.5}}')
 check("in an object", last_read(), {"at": {"lat": 2.5}})
 write('{"id":"a"}', '{"id":{"no":7}}')
 check("an object in a column of texts", last_read(), {"id": '{"no": 7}'})
-# For comparison: an error of polars, and what others do.
+# For comparison: an error of polars, and the results of the other libraries.
 write('{"id":1}', '{"id":2.5}')
 check("2.5 in a column of integers", last_read(), "ComputeError")
 

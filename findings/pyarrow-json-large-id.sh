@@ -1,15 +1,16 @@
 #!/usr/bin/env bash
-# PyArrow: one ID of 2^63 or more turns the whole NDJSON column into doubles, and changes the other IDs.
+# PyArrow: one ID of 2^63 or more makes the whole NDJSON column doubles, which changes the other
+# IDs.
 #
 #   findings/pyarrow-json-large-id.sh
 #
 # Versions: pyarrow 26.0.1 of PyPI, Python 3.11. For comparison polars 2.1.0, duckdb 2.0.1, pandas 3.1.1.
-# Expected: by its documentation read_json makes int64 of numbers, and float64 if it meets one that is no
-#   integer. Arrow has uint64, which 64-bit hashes and IDs fit into. A column that would lose digits is
-#   an error, as a cast of it from int64 to double is in PyArrow.
-# Seen: without an error, 1234567890123456789 is read as 1234567890123456768, since the last of 1,000
-#   records has the ID 9223372036854775808. Read without that record, it is exact. The other three
-#   readers give all digits of both. `explicit_schema` with uint64 does, too.
+# Expected: by its documentation read_json reads numbers as int64, and as float64 if one of them is
+#   not an integer. Arrow has uint64, which holds 64-bit hashes and IDs. If a column would lose
+#   digits, that is an error, as it is for a cast from int64 to double in PyArrow.
+# Seen: 1234567890123456789 is read as 1234567890123456768, without an error, because the last of
+#   1,000 records has the ID 9223372036854775808. Without that record, the number is exact. The
+#   other three readers return all digits of both. So does PyArrow if `explicit_schema` has uint64.
 # What to do: give the type of each column of IDs in ParseOptions.
 #
 # It needs python3 with venv, takes a minute, and exits with 1 if it sees something else.

@@ -1,19 +1,20 @@
 #!/usr/bin/env bash
-# Redis Streams: what a consumer reads again from its pending entries is written to no replica and no AOF.
+# Redis Streams: if a consumer reads its pending entries again, no replica and no AOF records it.
 #
 #   findings/redis-reread-entries-not-replicated.sh
 #
 # Versions: Redis 7.0.15 of Debian 12.
-# Expected: XREADGROUP with an ID in place of `>` gives a consumer its pending entries again, raises
-#   their number of deliveries and sets their idle time to zero. XPENDING's documentation has both,
-#   and programs decide by them: an entry of many deliveries is set aside, and an entry that is idle
-#   for long is claimed from its consumer. A command of the kind "write" is replicated.
-# Seen: the server counts 4 deliveries after three such reads. Its replica counts 1, and an idle time
-#   since the first delivery. So does the server itself once it is killed and has read its AOF, with
-#   `appendfsync always`. A delivery by XCLAIM is on the replica and in the AOF.
-#   After a failover or a restart an entry that fails each time looks fresh, and XAUTOCLAIM takes
-#   entries of a consumer that has just read them again.
-# What to do: use XCLAIM or XAUTOCLAIM to read again. Keep count of attempts elsewhere.
+# Expected: XREADGROUP with an ID in place of `>` returns a consumer's pending entries again,
+#   increases their number of deliveries, and sets their idle time to zero. XPENDING returns both,
+#   and programs use them: an entry with many deliveries is moved to a list of failed entries, and
+#   an entry with a long idle time is claimed by another consumer. A command of the category "write"
+#   is replicated.
+# Seen: after three such reads the server has 4 deliveries. Its replica has 1, and an idle time
+#   since the first delivery. So has the server itself after it was killed and read its AOF, with
+#   `appendfsync always`. A delivery by XCLAIM is on the replica and in the AOF. After a failover or
+#   a restart an entry that fails each time looks fresh, and XAUTOCLAIM takes entries of a consumer
+#   that has just read them again.
+# What to do: read again with XCLAIM or XAUTOCLAIM. Count attempts outside of Redis Streams.
 #
 # It needs redis-server of Debian 12, takes 15 seconds, and exits with 1 if it sees something else.
 set -euo pipefail
@@ -82,7 +83,7 @@ for _ in 1 2 3; do
     send XREADGROUP GROUP workers ann COUNT 1 STREAMS queue 0
     send XCLAIM queue workers ann 0 2-0
 done
-# The replica has all that the server sent.
+# Waits until the replica has received everything that the server sent.
 [[ $(redis-cli -p "$port" WAIT 1 5000) == 1 ]]
 
 expect "read again 3 times, the server" "$(deliveries "$port" 1-0)" "4 deliveries, fresh"

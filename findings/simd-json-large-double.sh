@@ -1,18 +1,19 @@
 #!/usr/bin/env bash
-# simd-json refuses 1e20 as JavaScript writes it, for a field of type f64 and for one that is ignored.
+# simd-json refuses 1e20 as JavaScript writes it, for a field of type f64 and for an ignored field.
 #
 #   findings/simd-json-large-double.sh
 #
 # Versions: simd-json 0.19.0, serde_json 1.0.154, Node.js 20 (it prints which).
 # Expected: a double that one JSON library writes can be read as a double by another. A member that the
 #   Rust struct does not name is skipped.
-# Seen: JSON.stringify writes doubles below 1e21 in full: 1e20 is 100000000000000000000. simd-json takes
-#   digits without a point or an exponent for an integer, before it knows what for, and has none of
-#   more than 64 bits: the document is invalid ("InvalidNumber"), also where the field is f64 and
-#   where no field has the name. One such value in a document of many records refuses all of them.
-#   serde_json reads it. From 1e21 on, JavaScript writes an exponent, and both read it.
-# What to do: the feature `big-int-as-float`, with which integers of that size lose digits without an
-#   error; or parse what was refused again with serde_json.
+# Seen: JSON.stringify writes doubles below 1e21 in full: 1e20 is 100000000000000000000. simd-json
+#   parses digits without a point or an exponent as an integer, before it knows the type of the
+#   field, and has no integers of more than 64 bits. So the document is invalid ("InvalidNumber"),
+#   even if the field is f64 or the struct has no such field. One such value in a document of many
+#   records makes all of them unreadable. serde_json reads it. From 1e21 on, JavaScript writes an
+#   exponent, and both read it.
+# What to do: enable the feature `big-int-as-float`, with which such integers lose digits without an
+#   error; or parse refused documents again with serde_json.
 #
 # It needs node and cargo, takes a minute or two, and exits with 1 if it sees something else.
 set -euo pipefail

@@ -1,4 +1,4 @@
-//! What the records of a chunk become: a batch of rows, and rejects.
+//! A batch: the rows and rejects that the records of a chunk become.
 //!
 //! Pure data. Invariant, asserted where a batch is made: rows + rejects = records of its span, and
 //! each `id` and each reject's ordinal lies in the span, once.
@@ -11,20 +11,22 @@ use arrow_array::{RecordBatch, StringArray, TimestampMicrosecondArray, UInt64Arr
 
 use crate::dataset::Dataset;
 
-/// Most bytes of a raw record that a reject keeps; its place in the file leads to the rest. With a
-/// larger limit, one bad file could fill the database; a smaller one would cut ordinary records.
+/// Most bytes of a raw record that a reject keeps; the file has the rest, at the reject's place.
+/// With a larger limit, one bad file could fill the database; a smaller limit would cut ordinary
+/// records.
 pub const RAW_BYTES_MAX: usize = 8 * 1024;
 
 /// The identity of a file: the first 16 bytes of BLAKE3 over its stored bytes. The hash is
-/// cryptographic because a file of equal identity is dropped as a duplicate, so a forged one would
-/// lose a file.
+/// cryptographic: a file of equal identity is dropped as a duplicate, so with a forged hash a file
+/// would be lost.
 pub type ContentHash = [u8; 16];
 
 /// A file of the ledger.
 ///
 /// The number alone identifies a file only in the ledger that gave it. A frame may outlive that
 /// ledger (the database was created again, or restored), or reach workers of another one (two
-/// databases share a queue). There, the number may belong to no file, or to another file.
+/// databases share a queue). In such a ledger, the number may belong to no file, or to another
+/// file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SourceFile {
     /// The number of the file, 1 to 2^31 - 1, so that an id fits a signed 64-bit column.

@@ -15,7 +15,7 @@ const LEVELS_MAX: usize = 1 << 20;
 /// Why the text is not a JSON value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Stop {
-    /// The text ends before the value does. With more text it can become a value.
+    /// The text ends before the value ends. With more text it can become a value.
     End,
     /// The byte at this place cannot follow the bytes before it.
     At(usize),

@@ -93,7 +93,8 @@ impl<'a> Files<'a> {
         self.sources.contains_key(&found).then_some(found)
     }
 
-    /// The files of the same top-level module that a file uses, each with the first place.
+    /// The files of the same top-level module that a file uses, each with the place of its first
+    /// use.
     fn uses(&self, module: &Module) -> BTreeMap<Module, usize> {
         let mut uses = BTreeMap::new();
         for path in self.paths[module].iter().filter(|path| !path.is_reexport) {
@@ -108,7 +109,7 @@ impl<'a> Files<'a> {
     }
 }
 
-/// Files that use each other in a circle: one finding a circle.
+/// Files that use each other in a circle: one finding for each circle.
 fn circles(sources: &[Source]) -> Vec<String> {
     let files = Files::new(sources);
     let uses: BTreeMap<&Module, BTreeMap<Module, usize>> = files
@@ -313,11 +314,11 @@ fn circles_are_reported() {
     low.1 = "pub(in crate::a) struct Low;\n";
     let uses = ("src/a/mod.rs", "mod low;\nuse low::Low;\n");
     assert_eq!(check(&[low, uses]).len(), 0);
-    // A test may import whatever it likes.
+    // A test may import any module.
     low.1 = "pub struct Low;\n#[cfg(test)]\nmod tests {\n    use super::super::high::High;\n}\n";
     assert_eq!(check(&[low, mid, high, top]).len(), 0);
 
-    // A parent that defines what its child uses, and uses the child.
+    // A parent that defines an item of its child, and uses the child.
     let parent = "pub mod child;\npub struct Own;\nfn open() { child::make() }\n";
     let child = ("crates/c/src/p/child.rs", "use crate::p::Own;\n");
     let found = check(&[("crates/c/src/p/mod.rs", parent), child]);
@@ -325,7 +326,7 @@ fn circles_are_reported() {
         found,
         ["crates/c/src/p/mod.rs:3: imports in a circle: p -> p/child -> p"]
     );
-    // The same with nothing but a re-export, also as `p.rs`.
+    // The same, but the parent only re-exports the child's item, also as `p.rs`.
     let parent = "pub mod child;\npub struct Own;\npub(crate) use child::make;\n";
     assert_eq!(check(&[("crates/c/src/p.rs", parent), child]).len(), 0);
     // Between top-level modules the import order decides.

@@ -55,7 +55,7 @@ fn import_order(source: &Source, modules: &[String]) -> Vec<String> {
         .into_iter()
         .filter(|(_, name)| modules.iter().skip(own + 1).any(|below| below == name))
         .map(|(offset, name)| {
-            let message = format!("`{top}` uses `{name}`, which stands below it in lib.rs");
+            let message = format!("`{top}` uses `{name}`, which is below it in lib.rs");
             source.finding(offset, &message)
         })
         .collect()
@@ -138,7 +138,7 @@ fn no_maxlen(source: &Source) -> Vec<String> {
     }
     let text = source.without_comments().to_ascii_uppercase();
     text.match_indices("MAXLEN")
-        .map(|(offset, _)| source.finding(offset, "`MAXLEN` drops entries that nobody has read"))
+        .map(|(offset, _)| source.finding(offset, "`MAXLEN` drops entries that no worker has read"))
         .collect()
 }
 
@@ -156,18 +156,18 @@ fn no_ignored_tests(source: &Source) -> Vec<String> {
     source
         .code()
         .match_indices("#[ignore")
-        .map(|(offset, _)| source.finding(offset, "an ignored test: mend it or delete it"))
+        .map(|(offset, _)| source.finding(offset, "an ignored test: repair it or delete it"))
         .collect()
 }
 
 /// Dashboards and alerts use only metrics that exist.
-fn metrics_exist(source: &Source, told: &BTreeSet<String>) -> Vec<String> {
+fn metrics_exist(source: &Source, described: &BTreeSet<String>) -> Vec<String> {
     lemonade_words(&source.text)
         .filter(|(_, name)| {
             let base = ["_bucket", "_sum", "_count"]
                 .iter()
                 .find_map(|end| name.strip_suffix(end));
-            !told.contains(*name) && !base.is_some_and(|base| told.contains(base))
+            !described.contains(*name) && !base.is_some_and(|base| described.contains(base))
         })
         .map(|(offset, name)| {
             source.finding(
@@ -216,15 +216,15 @@ fn events(telemetry: &str) -> Vec<&str> {
 }
 
 /// Events that no other file calls: their metrics are described but never set.
-fn untold(telemetry: &Source, tellers: &[Source]) -> Vec<String> {
+fn unused(telemetry: &Source, callers: &[Source]) -> Vec<String> {
     let code = telemetry.code();
-    let is_untold = |event: &&str| {
+    let is_unused = |event: &&str| {
         let call = format!("telemetry::{event}(");
-        !tellers.iter().any(|source| source.code().contains(&call))
+        !callers.iter().any(|source| source.code().contains(&call))
     };
-    let untold = events(&code).into_iter().filter(is_untold);
-    untold
-        .map(|event| format!("src/telemetry/mod.rs: nobody tells of `{event}`: remove it"))
+    let unused = events(&code).into_iter().filter(is_unused);
+    unused
+        .map(|event| format!("src/telemetry/mod.rs: no file calls `{event}`: remove it"))
         .collect()
 }
 
@@ -262,10 +262,10 @@ fn no_test_is_ignored() {
 
 #[test]
 fn dashboards_and_alerts_name_metrics_that_exist() {
-    let told = metrics_told(&read("src/telemetry/catalogue.rs"));
+    let described = metrics_described(&read("src/telemetry/catalogue.rs"));
     assert!(
-        told.len() > 20,
-        "the metrics of the catalogue were not found: {told:?}"
+        described.len() > 20,
+        "the metrics of the catalogue were not found: {described:?}"
     );
     let mut asking = files(&["grafana"], &["json", "yml"]);
     asking.extend(files(&["deploy"], &["yml"]));
@@ -273,14 +273,14 @@ fn dashboards_and_alerts_name_metrics_that_exist() {
     clean(
         asking
             .iter()
-            .flat_map(|source| metrics_exist(source, &told)),
+            .flat_map(|source| metrics_exist(source, &described)),
     );
 }
 
 #[test]
 fn every_event_of_telemetry_is_used() {
     let telemetry = read("src/telemetry/mod.rs");
-    let tellers: Vec<Source> = files(&["src"], &["rs"])
+    let callers: Vec<Source> = files(&["src"], &["rs"])
         .into_iter()
         .filter(|source| !source.path.starts_with("src/telemetry"))
         .collect();
@@ -288,7 +288,7 @@ fn every_event_of_telemetry_is_used() {
         events(&telemetry.code()).len() > 15,
         "the events were not found"
     );
-    clean(untold(&telemetry, &tellers).into_iter());
+    clean(unused(&telemetry, &callers).into_iter());
 }
 
 #[test]
@@ -320,7 +320,7 @@ fn a_wrong_import_order_is_reported() {
     );
     assert_eq!(
         direct,
-        ["src/mid.rs:3: `mid` uses `high`, which stands below it in lib.rs"]
+        ["src/mid.rs:3: `mid` uses `high`, which is below it in lib.rs"]
     );
     assert_eq!(
         check("src/low/sub/deep.rs", "fn f() { crate::mid::g() }").len(),
@@ -408,7 +408,10 @@ fn other_offences_are_reported() {
 
     let ignored = "#[test]\n#[ignore = \"slow\"]\nfn f() {} // #[ignore]";
     let found = no_ignored_tests(&made("src/a.rs", ignored));
-    assert_eq!(found, ["src/a.rs:2: an ignored test: mend it or delete it"]);
+    assert_eq!(
+        found,
+        ["src/a.rs:2: an ignored test: repair it or delete it"]
+    );
 
     assert!(!is_executable(&root().join("Cargo.toml")));
 }
@@ -433,13 +436,13 @@ fn the_other_form_of_modules_is_reported() {
 fn unused_events_are_reported() {
     let telemetry = made(
         "src/telemetry/mod.rs",
-        "pub fn told(n: u64) {}\npub fn untold() {}\n",
+        "pub fn used(n: u64) {}\npub fn unused() {}\n",
     );
-    let teller = made("src/a.rs", "telemetry::told(1); // telemetry::untold()");
-    let found = untold(&telemetry, &[teller]);
+    let caller = made("src/a.rs", "telemetry::used(1); // telemetry::unused()");
+    let found = unused(&telemetry, &[caller]);
     assert_eq!(
         found,
-        ["src/telemetry/mod.rs: nobody tells of `untold`: remove it"]
+        ["src/telemetry/mod.rs: no file calls `unused`: remove it"]
     );
 }
 
@@ -449,9 +452,12 @@ fn unknown_metrics_are_reported() {
         "src/telemetry/catalogue.rs",
         "// \"lemonade_gone_total\"\ncounter!(\"lemonade_a_total\"); histogram!(\"lemonade_b\");",
     );
-    let told = metrics_told(&telemetry);
-    assert_eq!(Vec::from_iter(&told), ["lemonade_a_total", "lemonade_b"]);
-    let check = |text: &str| metrics_exist(&made("grafana/d.json", text), &told);
+    let described = metrics_described(&telemetry);
+    assert_eq!(
+        Vec::from_iter(&described),
+        ["lemonade_a_total", "lemonade_b"]
+    );
+    let check = |text: &str| metrics_exist(&made("grafana/d.json", text), &described);
     assert_eq!(
         check("rate(lemonade_a_total[1m]) / lemonade_b_bucket").len(),
         0
@@ -542,7 +548,7 @@ fn lemonade_words(text: &str) -> impl Iterator<Item = (usize, &str)> {
 }
 
 /// The names in the string literals of the catalogue.
-fn metrics_told(telemetry: &Source) -> BTreeSet<String> {
+fn metrics_described(telemetry: &Source) -> BTreeSet<String> {
     let text = telemetry.without_comments();
     lemonade_words(&text)
         .map(|(_, name)| name.to_owned())

@@ -1,4 +1,4 @@
-//! What docs/datasets.md says about definitions and rejects is what the code takes and gives.
+//! docs/datasets.md agrees with the code on definitions and rejects.
 
 use lemonade_task::batch::RejectCode;
 use lemonade_task::dataset::Datasets;

@@ -188,7 +188,7 @@ fn raw_string(rest: &[u8]) -> Option<(usize, usize)> {
 }
 
 #[test]
-fn comments_and_strings_are_told_from_code() {
+fn comments_and_strings_are_distinguished_from_code() {
     let text = r##"a /* b /* c */ d */ e // f
 "redis://g" 'h' '"' '\'' 'i: r#"j " k"# "\" l" m 'n'"##;
     let kept = |strings: bool| -> String {

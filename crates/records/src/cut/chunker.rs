@@ -60,8 +60,9 @@ impl<'a> Chunker<'a> {
             return;
         }
         let mut place = trim(self.bytes, self.start..end);
-        // The place of an empty record of an array is where its blanks end. So a chunk that ends
-        // with one keeps its blanks: else the place would depend on the limits of chunks.
+        // The place of an empty record of an array is the end of its blanks. So a chunk that ends
+        // with an empty record keeps the blanks: otherwise the place would depend on the limits of
+        // chunks.
         if self.layout == Layout::Array && self.bytes[place.clone()].ends_with(b",") {
             place.end = end;
         }

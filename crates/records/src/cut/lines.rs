@@ -24,7 +24,8 @@ pub(super) fn lines(
 ) -> Result<Chunker<'_>, Unreadable> {
     let mut chunker = Chunker::new(bytes, start, limits, Layout::Lines);
     let mut last = start..start;
-    // Most files have one record on each line. One search of the whole file saves one of each line.
+    // Most files have one record on each line. One search of the whole file saves a search of each
+    // line.
     let neighbours = has_neighbours(bytes, &(start..bytes.len()));
     for line in Lines::new(bytes, start) {
         last = line.clone();

@@ -2,7 +2,7 @@
 //! program has rounded.
 //!
 //! Works on text, since a JSON value in memory loses parts of the text: the digits of a number, the
-//! order of members, and members that are there twice.
+//! order of members, and repeated members.
 
 mod numbers;
 
@@ -228,7 +228,7 @@ mod tests {
             // Keys are compared after unescaping. A pointer has its own escapes.
             ("{\"\\u0061\":1}", "/a", "2", "{\"\\u0061\":2}"),
             ("{}", "/a~1b~0\"", "2", "{\"a/b~\\\"\":2}"),
-            // A member that is there several times is left once.
+            // Of a member that occurs several times, one remains.
             (
                 "{\"a\":1, \"b\":2 , \"a\":3,\"c\":4,\"a\":5}",
                 "/a",

@@ -57,7 +57,7 @@ pub fn rounded<'a>(own: &'a str, edited: &'a str) -> Vec<Rounded<'a>> {
     rounded.collect()
 }
 
-/// The numbers in a text that are not part of a longer word, including numbers within strings.
+/// The numbers in a text, including numbers within strings, and except parts of longer words.
 fn numbers(text: &str) -> impl Iterator<Item = Range<usize>> {
     let bytes = text.as_bytes();
     let is_word =
@@ -189,7 +189,7 @@ mod tests {
             ("0", "0.0"),
             ("1e99999999999999999999", "1"),
             ("007123456789012345678", "7123456789012346000"),
-            // Both are in the record.
+            // The record has both numbers.
             (
                 "12345678901234567890,12345678901234567000",
                 "12345678901234567000",

@@ -38,7 +38,7 @@ use write::Writer;
 pub struct Frame {
     /// The dataset's name.
     pub dataset: Arc<str>,
-    /// What the dataset's definition meant where the frame was made.
+    /// The fingerprint of the dataset's definition in the process that made the frame.
     pub definition: Fingerprint,
     /// The records that became its rows and rejects.
     pub span: Span,
@@ -255,7 +255,7 @@ fn check_span(span: Span, rows: &RecordBatch, rejects: &[Reject]) -> Result<(), 
         let is_reject = rejects.next_if(|reject| u64::from(reject.ordinal) == ordinal);
         if is_row.is_some() == is_reject.is_some() {
             return Err(damaged(&format!(
-                "record {ordinal} is missing, or is there twice"
+                "record {ordinal} is missing, or occurs twice"
             )));
         }
     }
@@ -401,7 +401,7 @@ mod tests {
         let provenance = frame.provenance();
         let headers = [
             frame.header(&other_key),
-            // Of the releases before the key: half as long, with another hash.
+            // A checksum of releases without a key: half as long, with another hash.
             format!("{provenance}:{:032x}", 1),
             format!("{provenance}:{:064x}", 1),
             format!("{provenance}:"),
@@ -524,8 +524,8 @@ mod tests {
         ));
     }
 
-    /// Changes each byte of a frame, and each word of eight bytes, to a number that as an offset or
-    /// a length would be beyond the end, before the beginning, or huge. The checksum is correct.
+    /// Changes each byte of a frame, and each word of eight bytes, to a number that is invalid as
+    /// an offset or a length: beyond the end, negative, or huge. The checksum is correct.
     #[test]
     fn a_forged_frame_with_a_correct_checksum_causes_no_panic() {
         const NUMBERS: [i64; 7] = [-1, 0, 7, 1 << 31, 1 << 40, i64::MIN, i64::MAX];

@@ -27,7 +27,8 @@ use super::read::CONTINUATION;
 /// cost; with fewer rows, that cost exceeds what compression saves.
 pub(super) const COMPRESSED_ROWS_MIN: usize = 100;
 
-/// In one of this many frames all buffers are compressed, to learn which are worth it.
+/// In one of this many frames, all buffers are compressed, to learn which ones are worth
+/// compressing.
 const LEARN_EVERY: u32 = 32;
 
 /// A buffer is worth compressing if it shrinks to at most this part of its size. In the built-in
@@ -54,8 +55,8 @@ pub(super) struct Writer {
     worth: Vec<bool>,
     /// How many frames this writer has compressed.
     compressed: u32,
-    /// Holds the body: the batch's buffers, until the length of the head before them is known. One
-    /// encoder serves all buffers, since each one allocates a table and two blocks.
+    /// Holds the body (the batch's buffers) until the length of the head before it is known. One
+    /// encoder serves all buffers, because each encoder allocates a table and two blocks.
     encoder: FrameEncoder<Vec<u8>>,
     nodes: Vec<FieldNode>,
     buffers: Vec<arrow_ipc::Buffer>,

@@ -67,7 +67,7 @@ fn texts(bytes: &[u8], limits: ChunkLimits) -> Result<Vec<Vec<u8>>, Unreadable> 
         assert_eq!(
             found.len(),
             chunk.records as usize,
-            "as many records as it says"
+            "the plan has the right number of records"
         );
         all.extend(found.into_iter().map(|range| bytes[range].to_vec()));
     }

@@ -1,9 +1,9 @@
-//! Whether a file is a document or lines, and what refuses it: tables of inputs.
+//! Tables of inputs: files that are documents, files that are lines, and files that are refused.
 
 use super::*;
 
 /// The shape of a file, in the words of docs/datasets.md: `document` or `lines` with the number of
-/// records, or the place of the byte that refuses the file.
+/// records, or the place of the error.
 fn shape(dataset: &Dataset, document: &str) -> String {
     match cut(document.as_bytes(), dataset, NO_LIMITS) {
         Ok(Plan {
