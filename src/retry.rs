@@ -29,7 +29,7 @@ static STRUGGLES: Mutex<BTreeMap<u64, Failing>> = Mutex::new(BTreeMap::new());
 /// An operation that fails and is tried again.
 #[derive(Debug, Clone)]
 pub struct Failing {
-    /// The part of the outside that fails.
+    /// The queue, the database or the files, whichever fails.
     pub origin: Origin,
     /// The text of the last fault.
     pub detail: String,

@@ -28,13 +28,13 @@ use crate::telemetry::{self, Stage};
 pub(crate) const COMMIT_RECORDS: u32 = 4_000;
 
 /// Most bytes of the frames of one transaction, unless it is one frame. A transaction of ordinary
-/// records has a megabyte or two. Each worker decodes as much, so that more would leave the memory
-/// budget where records are large, and gain nothing: these cost the database by their bytes.
+/// records has a megabyte or two. Each worker decodes as many bytes. With more, large records would
+/// exceed the memory budget without a gain: their cost for the database depends on their bytes.
 const COMMIT_BYTES: usize = 8 * 1024 * 1024;
 
-/// One commit of more than [`COMMIT_BYTES`] at a time in this process: that is one huge record. The
-/// driver has three copies of it on its way to MySQL, so that several at once would take several
-/// times the memory budget.
+/// Allows only one commit of more than [`COMMIT_BYTES`], which is one huge record, at a time in
+/// this process. The driver makes three copies of the record, so several such commits would take
+/// several times the memory budget.
 static LARGE_COMMIT: Semaphore = Semaphore::const_new(1);
 
 /// Most frames in one transaction, for small frames.
@@ -89,7 +89,7 @@ impl Progress {
         (self.rows.load(Relaxed), self.duplicates.load(Relaxed))
     }
 
-    /// Frames of other ledgers, which were dropped.
+    /// Dropped frames of other ledgers.
     #[must_use]
     pub fn foreign(&self) -> u64 {
         self.foreign.load(Relaxed)
@@ -334,7 +334,7 @@ fn frames_to_take(deliveries: &[Delivery]) -> usize {
     by_records.min(by_bytes).clamp(1, COMMIT_FRAMES_MAX)
 }
 
-/// Parts of what was received whose frames weigh at most [`COMMIT_BYTES`], or are one.
+/// Splits the received frames into parts of at most [`COMMIT_BYTES`], or of one larger frame.
 fn by_weight(deliveries: &[Delivery]) -> impl Iterator<Item = &[Delivery]> {
     let mut rest = deliveries;
     std::iter::from_fn(move || {

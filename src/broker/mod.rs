@@ -28,9 +28,8 @@ pub struct BrokerOptions {
     /// The prefix of each key, so that engines can share a server. Letters, digits, `-`, `_`, `.`,
     /// `:`.
     pub namespace: String,
-    /// The key of the checksums of frames. `None` where frames are only counted and listed: a queue
-    /// on a server is not published to and not received from without it. The in-process queue
-    /// needs none.
+    /// The key of the checksums of frames. A queue on a server needs it to publish and to receive.
+    /// `None` if frames are only counted and listed, or for the in-process queue.
     pub key: Option<FrameKey>,
     /// How long a delivered frame may stay unacked before another consumer takes it over. If
     /// shorter than a slow commit, work is done twice, but never a row stored twice. If longer, the

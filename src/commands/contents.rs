@@ -115,7 +115,7 @@ impl<'a> Comparison<'a> {
         Ok(())
     }
 
-    /// The records of a batch that differ. One that was replayed differs only if its row differs from
+    /// The records of a batch that differ. A replayed record differs only if its row differs from
     /// the text of the replay.
     async fn wrong(
         &self,
@@ -152,7 +152,8 @@ impl<'a> Comparison<'a> {
         let Some(text) = text else {
             bail!("the replay of record {file_no}:{ordinal} was removed meanwhile: run this again");
         };
-        // By the definition of the load, or by the current one: a replay uses that of its time.
+        // Parsed with the definition of the load and with the current one, since the replay used
+        // the definition of its time.
         let mut record = parser.parse_record(&self.dataset, self.file, ordinal, &text);
         let mut difference = self.database.differences(&record).await?.pop();
         if let Some(present) = self.present.as_ref().filter(|_| difference.is_some()) {

@@ -26,7 +26,7 @@ pub(super) async fn open_database(settings: &Settings) -> Result<Arc<dyn Databas
 }
 
 /// Connects to the database of the settings and migrates its tables. Fails if it is a SQLite file
-/// that does not exist: creating it would answer a wrong path with an empty list.
+/// that does not exist: if it were created, a wrong path would give an empty list.
 pub(super) async fn open_for_operators(settings: &Settings) -> anyhow::Result<Arc<dyn Database>> {
     if let Some(path) = settings.sqlite_path().filter(|path| !path.exists()) {
         return Err(anyhow::Error::new(NoInput(path.display().to_string())).context(NO_DATABASE));
@@ -36,8 +36,8 @@ pub(super) async fn open_for_operators(settings: &Settings) -> anyhow::Result<Ar
     Ok(database)
 }
 
-/// Connects to the database of the settings for a repair. It is not migrated: a table that lost its rows
-/// is what a repair is for, and `migrate` refuses it.
+/// Connects to the database of the settings for a repair. Does not migrate its tables: `migrate`
+/// refuses a table that lost its rows, and a repair restores them.
 pub(super) async fn open_for_repairs(settings: &Settings) -> anyhow::Result<Arc<dyn Database>> {
     if let Some(path) = settings.sqlite_path().filter(|path| !path.exists()) {
         return Err(anyhow::Error::new(NoInput(path.display().to_string())).context(NO_DATABASE));

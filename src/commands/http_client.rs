@@ -27,8 +27,8 @@ pub(super) async fn status(addr: SocketAddr) -> Option<Status> {
     }
 }
 
-/// Checks that the engine that answers at the address of the settings uses the directories of the
-/// settings, or that none answers.
+/// Checks that an engine at the HTTP address of the settings uses the directories of the settings.
+/// Succeeds if no engine answers.
 ///
 /// # Errors
 /// The engine uses other directories, and no engine uses those of the settings. The message names

@@ -55,7 +55,7 @@ struct Correction<'a> {
 enum Refusal {
     /// There is nothing to replay.
     Unusable(String),
-    /// It would not become the row that is meant: its id, and why.
+    /// The record would not become the intended row. Holds its id, and the reason.
     StillRejected(Id, String),
 }
 
@@ -248,8 +248,8 @@ impl Replay<'_> {
         Ok(Ok((file, Arc::clone(dataset))))
     }
 
-    /// The text of an edited record with the fields of `--set`, if no number of it was rounded. It is
-    /// compared with the record's own text, or with as much of it as there is.
+    /// The text of an edited record with the fields of `--set`, if no number of it was rounded. It
+    /// is compared with the original text of the record, or with the part that is available.
     fn edited(
         &self,
         dataset: &Dataset,
@@ -321,7 +321,8 @@ impl Replay<'_> {
         Ok(Ok(()))
     }
 
-    /// Counts and prints why a record is not replayed. `unusable` names what has no record.
+    /// Counts and prints why a record is not replayed. `unusable` names the line if it has no
+    /// record.
     fn note(&mut self, result: Result<(), Refusal>, unusable: &str) -> anyhow::Result<()> {
         match result {
             Ok(()) => Ok(()),
@@ -380,7 +381,7 @@ fn unavailable(why: &str) -> Refusal {
     Refusal::Unusable(problem)
 }
 
-/// The path of a field: a JSON pointer, or that of a column, or a field of the record.
+/// The path of a field, which is given as a JSON pointer, a column, or a member of the record.
 fn path(dataset: &Dataset, set: &FieldValue) -> Vec<String> {
     let field = &set.field;
     match dataset.column(field) {
@@ -390,8 +391,8 @@ fn path(dataset: &Dataset, set: &FieldValue) -> Vec<String> {
     }
 }
 
-/// Reads a line into `line`, and one byte more than allowed of a longer one. Returns whether there is
-/// one.
+/// Reads a line into `line`. Of a line that is too long, reads one byte more than the limit.
+/// Returns `false` at the end.
 fn read_line(lines: &mut impl BufRead, line: &mut Vec<u8>) -> io::Result<bool> {
     line.clear();
     let mut limited = lines.by_ref().take(LINE_BYTES_MAX as u64 + 1);

@@ -70,8 +70,8 @@ struct WrongFile {
 /// Runs the command.
 pub(super) async fn execute(settings: &Settings, args: &VerifyArgs) -> anyhow::Result<Outcome> {
     let operators = open_for_repairs(settings).await?;
-    // If ledger and tables contradict each other, this is the exit code, and the audit runs all the
-    // same.
+    // If ledger and tables contradict each other, the exit code reports it, and the audit still
+    // runs.
     let contradiction = match operators.migrate(&settings.datasets).await {
         Err(fault) if fault.is_transient() => return Err(fault.into()),
         migrated => migrated.err(),

@@ -87,7 +87,7 @@ pub fn schema() -> schemars::Schema {
 pub struct Settings {
     /// `mysql://…` or `sqlite:PATH`. Holds a password: show it through [`redacted`].
     pub database_url: String,
-    /// `redis://…` (and its kin for clusters, TLS and Unix sockets) or `memory:`. May hold a
+    /// `redis://…` (or another scheme for clusters, TLS and Unix sockets) or `memory:`. May hold a
     /// password.
     pub broker_url: String,
     /// Directory of all files that have no separate setting.

@@ -89,7 +89,8 @@ pub struct Options {
     #[schemars(with = "Option<String>")]
     pub summary_every: Option<OrOff<Period>>,
 
-    /// Where writers cannot be seen, take a file this long after its last change (default: 2s)
+    /// If the file system does not report writers, take a file this long after its last change
+    /// (default: 2s)
     #[arg(long, global = true, value_name = "TIME", hide_short_help = true)]
     #[schemars(with = "Option<String>")]
     pub quiet_time: Option<Period>,
@@ -119,7 +120,7 @@ pub struct Options {
     #[schemars(with = "Option<String>")]
     pub drain_timeout: Option<Period>,
 
-    /// Take and inflate no file while a file system has less free space (default: 256MiB)
+    /// Take and decompress no file while a file system has less free space (default: 256MiB)
     #[arg(long, global = true, value_name = "SIZE", hide_short_help = true)]
     #[schemars(with = "Option<Size>")]
     pub disk_floor: Option<ByteSize>,
@@ -397,7 +398,7 @@ pub enum LogFormat {
     Text,
     /// One JSON object per line.
     Json,
-    /// Text where stderr is a terminal, else JSON.
+    /// Text if stderr is a terminal, else JSON.
     Auto,
 }
 

@@ -80,7 +80,7 @@ pub(super) fn misread(url: &str) -> Option<&'static str> {
         || (!authority.contains('@') && query.contains('@'))
         || !(query.is_empty() || query.split('&').all(is_pair));
     is_cut.then_some(
-        "a character of its own meaning stands in it, likely in the password; write / as %2F, ? as \
+        "it has an unencoded special character, probably in the password; write / as %2F, ? as \
          %3F, # as %23 and @ as %40",
     )
 }
@@ -181,7 +181,7 @@ fn is_plain(text: &str, others: &str) -> bool {
 pub(super) mod malformed {
     //! Invalid URLs, for the tests of all code that shows a setting.
 
-    /// Each has a password, of which no two adjacent letters may be shown.
+    /// Each has a password. No two adjacent letters of it may be shown.
     pub(in crate::config) const MALFORMED: [&str; 30] = [
         "mysql://root:QXZJ/KVWY@db/v",
         "mysql://root:QXZJ?KVWY@db/v",

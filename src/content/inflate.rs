@@ -15,7 +15,7 @@ use super::room::{TakenWindow, Windows};
 use super::spill::Spill;
 use crate::batch::ContentHash;
 
-/// Inflated data of fewer bytes stays in memory; other data goes to a spill.
+/// Inflated data of fewer bytes stays in memory; larger data goes to a spill.
 const INFLATED_IN_MEMORY_MAX: usize = 8 * 1024 * 1024;
 
 /// Most inflated bytes for each byte of the file, if it inflates to more than [`RATIO_FREE_BYTES`].

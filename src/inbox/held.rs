@@ -1,5 +1,5 @@
-//! Files that are back in inbound because their table does not take their rows: each is tried again
-//! after a pause, which doubles.
+//! Files that are back in inbound because their table refuses their rows. Each is tried again after
+//! a pause, which doubles.
 
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
@@ -13,13 +13,15 @@ use tokio::time::Instant;
 use crate::content::{Stamp, stamp};
 
 /// The first pause and the longest. Each try reads the file and sends its rows to the database, so
-/// shorter ones would burden it. After a longer one, a table that was changed would wait in vain.
+/// shorter pauses would burden the database. With longer ones, a file would wait after its table
+/// was corrected.
 const PAUSE: [Duration; 2] = [Duration::from_secs(5), Duration::from_secs(120)];
 
-/// Most files whose reason is kept. A reason has at most some hundred bytes; the ledger has all.
+/// Most files whose reason is kept here. A reason has at most some hundred bytes. The ledger has
+/// the reasons of all files.
 const REASONS_MAX: usize = 1_000;
 
-/// The reason of the other files.
+/// The reason of further files.
 const REASON_IN_LEDGER: &str =
     "its table does not take it; `task_runner files list` has the reason";
 

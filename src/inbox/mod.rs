@@ -11,8 +11,8 @@
 //!
 //! In the order of the flow: `open` locks the directories, `notifications` wakes intake, `scan`
 //! lists inbound, `claim` moves files to work, `release` moves them out of work, `requeue` moves
-//! files from quarantine to inbound. `held` holds back files that their table does not take. `moving`
-//! does each move, with names from `names`.
+//! files from quarantine to inbound. `held` holds back files whose table refuses their rows.
+//! `moving` does each move, with names from `names`.
 
 mod census;
 mod claim;

@@ -42,7 +42,7 @@ pub struct Inbox {
     markers: RwLock<Markers>,
     /// The stamps of files that were read and are incomplete.
     pub(super) incomplete: Mutex<HashMap<OsString, Stamp>>,
-    /// Files whose rows their table did not take.
+    /// Files whose table refused their rows.
     pub(super) held: Mutex<Held>,
     _lock: Lock,
 }

@@ -96,9 +96,9 @@ impl Inbox {
         Ok(scan)
     }
 
-    /// Why a file must wait. `None` if it need not. A file waits if it has a second name and
-    /// `one_name` is set, if its table did not take its rows a moment ago, or if it was found
-    /// incomplete, has not changed since, and may still grow.
+    /// Why a file must wait. `None` if it need not wait. A file waits if it has a second name and
+    /// `one_name` is set; if its table refused its rows a moment ago; or if it was incomplete, has
+    /// not changed since, and may still grow.
     fn must_wait(&self, name: &OsStr, metadata: &Metadata) -> Option<WaitReason> {
         if self.has_other_name(metadata) {
             return Some(WaitReason::OtherName);

@@ -35,7 +35,7 @@ pub enum WaitReason {
     ReadFailed(String),
     /// The file is in work, and the move out of work failed. Holds the error.
     MoveFailed(String),
-    /// Its table does not take its rows now, with what the database said and the next step.
+    /// Its table refuses its rows now. Holds the message of the database and the next step.
     TableRefuses(Arc<str>),
 }
 
@@ -76,7 +76,7 @@ impl WaitReason {
         Self::MoveFailed(detail(error))
     }
 
-    /// Why a file waits whose rows its table does not take.
+    /// The reason of a file whose table refuses its rows.
     #[must_use]
     pub fn table_refuses(reason: impl fmt::Display) -> Self {
         Self::TableRefuses(detail(reason).into())

@@ -103,8 +103,8 @@ impl Engine {
         }
     }
 
-    /// How many records were stored since the start. A process without workers counts them when a
-    /// file is settled.
+    /// How many records were stored since the start. A process without workers counts the records
+    /// of a file when the file is settled.
     fn stored(&self) -> u64 {
         if self.options.roles.work {
             self.progress.records()

@@ -19,11 +19,12 @@ use crate::dataset::Dataset;
 
 use crate::timestamp;
 
-/// Most characters of a database's message that a reject keeps. Those of servers have a few hundred;
-/// that of a trigger of the user's may have any number.
+/// Most characters of a database's message that a reject keeps. Messages of servers have a few
+/// hundred; the message of a user's trigger may have any number.
 const MESSAGE_CHARS_MAX: usize = 1_000;
 
-/// The message of a record that no statement can carry, so that the server was not asked.
+/// The message for a record that is too large for a statement, so that it was not sent to the
+/// server.
 pub(super) const RECORD_TOO_LARGE: &str = "the record is larger than the server takes at once: \
     raise max_allowed_packet";
 
@@ -166,8 +167,8 @@ impl<'a> Rows<'a> {
         parts.sum()
     }
 
-    /// The reject of a row that the database refuses, with what the database said. A
-    /// worker does not have the bytes of the record, so the reject has the row as JSON.
+    /// The reject of a row that the database refuses, with the database's message. A worker does
+    /// not have the bytes of the record, so the reject has the row as JSON.
     pub(super) fn refused(
         &self,
         at: usize,
@@ -232,11 +233,11 @@ impl<'a> Rows<'a> {
 pub(super) struct RefusedRow {
     pub(super) file_no: u32,
     pub(super) reject: Reject,
-    /// What the database said. `None` if it said nothing.
+    /// The database's message. `None` if it has none.
     pub(super) message: Option<String>,
 }
 
-/// What a database said of a row, as much as a reject keeps of it.
+/// The part of a database's message that a reject keeps.
 pub(super) fn cut_message(message: &dyn Display) -> String {
     message
         .to_string()

@@ -64,8 +64,8 @@ pub enum DifferenceKind {
 pub(super) struct Stored<R> {
     /// Rows by ascending ordinal. A table that is partitioned by time may hold an ordinal twice.
     pub(super) rows: Vec<(u32, R)>,
-    /// Rejects and purged rejects, by ascending ordinal, each with whether a row of another program
-    /// has the record's id.
+    /// Rejects and purged rejects, by ascending ordinal. The flag says whether a row of another
+    /// program has the record's id.
     pub(super) rejects: Vec<(u32, bool)>,
 }
 

@@ -9,11 +9,11 @@ use crate::frame::FrameKey;
 /// The name of the key in `ingest_settings`.
 pub(super) const FRAME_KEY: &str = "frame_key";
 
-/// The problem if the key in the ledger is no key.
+/// The message if the value in the ledger is not a key.
 pub(super) const NOT_A_KEY: &str =
     "the value `frame_key` of `ingest_settings` does not have 32 bytes";
 
-/// The next step if the key in the ledger is no key.
+/// The next step if the value in the ledger is not a key.
 pub(super) const NO_KEY: &str = "delete the row `frame_key` of `ingest_settings`: the next start \
      makes a new key, and the frames in the queue are published again";
 
@@ -26,7 +26,7 @@ pub(super) fn new_key() -> io::Result<[u8; FrameKey::BYTES]> {
     Ok(bytes)
 }
 
-/// The key of a value of the ledger. `None` if it has another length.
+/// The key in a value of the ledger. `None` if the value has another length.
 pub(super) fn key_of(value: &[u8]) -> Option<FrameKey> {
     value.try_into().ok().map(FrameKey::new)
 }

@@ -118,8 +118,8 @@ pub trait Sink: Send + Sync {
     /// Stores nothing of a batch if the ledger does not have its file with this number, this hash
     /// and this definition.
     ///
-    /// Stores nothing of a batch if the table does not take its rows for a reason that is not in a
-    /// row, such as a missing partition. The ledger holds the reason until the file is registered
+    /// Stores nothing of a batch if the table refuses its rows whatever they hold, for example
+    /// because a partition is missing. The ledger holds the reason until the file is registered
     /// again ([`waiting`](Self::waiting)).
     ///
     /// After an error, each batch is stored as a whole or not at all; which of the two is unknown.
@@ -129,7 +129,7 @@ pub trait Sink: Send + Sync {
     /// ascending ranges. A settled file is covered from 0 to its number of records.
     async fn coverage(&self, file_nos: &[u32]) -> Result<Vec<Vec<Range<u64>>>, Fault>;
 
-    /// The files among these that wait until the table takes their rows, each with the reason.
+    /// Those of these files that wait because the table refuses their rows, each with the reason.
     async fn waiting(&self, file_nos: &[u32]) -> Result<Vec<(u32, String)>, Fault>;
 
     /// Settles those files whose ledger entries cover all of their records: replaces the entries by
@@ -141,11 +141,12 @@ pub trait Sink: Send + Sync {
     /// settled.
     async fn quarantine(&self, file: &NewFile, reason: &str) -> Result<(), Fault>;
 
-    /// Removes what is stored of a file: its rows, its entries in the summary, its rejects, and at
-    /// last its number. Rows of other writers under its ids stay. Returns the number of rows.
+    /// Removes a file from the database: its rows, its entries in the summary, its rejects, and at
+    /// last its number. Rows of other programs with its ids stay. Returns the number of removed
+    /// rows.
     ///
-    /// It may be killed at any point: from its first step on the file is in the state `removing`,
-    /// in which nothing of it is stored again, and another call goes on.
+    /// It may be killed at any point. From its first step on, the file has the state `removing`:
+    /// none of its records is stored again, and another call continues.
     ///
     /// Fatal if the file was loaded by a definition that neither the ledger nor `datasets` has.
     async fn remove(&self, file_no: u32, datasets: &Datasets) -> Result<u64, Fault>;
@@ -222,8 +223,8 @@ pub enum EarlierState {
     /// ordinals or rows have another meaning. Some of its records may be stored. `register` changes
     /// nothing.
     OtherDefinition,
-    /// Quarantined after some of it was stored by another definition, or about to be removed.
-    /// `register` changes nothing: what is stored of it has to be [removed](Sink::remove) first.
+    /// Quarantined after some of its records were stored by another definition, or being removed.
+    /// `register` changes nothing: the file has to be [removed](Sink::remove) first.
     BegunOtherwise,
 }
 
@@ -236,14 +237,14 @@ pub struct Committed {
     pub duplicates: u64,
     /// The code of each row that became a reject in this call.
     pub refused: Vec<RejectCode>,
-    /// The files of batches that were left out, because the table does not take their rows now.
+    /// The files of batches that were left out because the table refuses their rows now.
     pub waiting: Vec<WaitingFile>,
     /// The files of batches that were left out, because the ledger does not have the file.
     pub foreign: Vec<SourceFile>,
 }
 
 impl Committed {
-    /// Adds what another commit did.
+    /// Adds the result of another commit.
     fn add(&mut self, other: Self) {
         self.rows += other.rows;
         self.duplicates += other.duplicates;
@@ -253,12 +254,12 @@ impl Committed {
     }
 }
 
-/// A file whose rows the table does not take now.
+/// A file whose rows the table refuses now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WaitingFile {
     /// The file.
     pub file: SourceFile,
-    /// What the database said, and what the operator has to do.
+    /// The database's message, and the next step for the operator.
     pub reason: String,
 }
 

@@ -94,7 +94,7 @@ pub struct Totals {
     pub settled: u64,
     /// Files in quarantine.
     pub quarantined: u64,
-    /// Files that are being removed, with all that is stored of them.
+    /// Files whose rows and rejects are being removed.
     #[serde(default)]
     pub removing: u64,
     /// Records of settled files.
@@ -113,7 +113,7 @@ pub enum FileState {
     Settled,
     /// In quarantine, with a reason.
     Quarantined,
-    /// About to be removed, with all that is stored of it.
+    /// Its rows and rejects are being removed.
     Removing,
 }
 
@@ -216,7 +216,7 @@ pub struct Audit {
     pub rejects: u64,
     /// Purged rejects that did not become rejects again.
     pub purged: u64,
-    /// Records that are several of these: row, reject, purged reject.
+    /// Records that are more than one of these: row, reject, purged reject.
     pub doubled: u64,
     /// The largest ordinal of these rows and rejects.
     pub last_ordinal: Option<u32>,
@@ -237,7 +237,7 @@ pub enum Standing {
     Absent,
 }
 
-/// Which rejects are asked for. A field that is `None` excludes none.
+/// Selects rejects. A field that is `None` excludes no reject.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct RejectQuery {
     /// Of this file.
@@ -293,7 +293,7 @@ pub enum Replayed {
     Refused {
         /// Why.
         code: RejectCode,
-        /// What the database said. `None` if it said nothing.
+        /// The database's message. `None` if it has none.
         message: Option<String>,
     },
     /// The record was neither row nor reject: nothing was changed.

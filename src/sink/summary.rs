@@ -46,8 +46,8 @@ pub trait SummaryStore: Send + Sync {
     ) -> Result<(), Fault>;
 
     /// Empties the summary of a dataset, and marks all of its files, settled or not, so that their
-    /// rows are read from the table again: a process may have merged the rows that it remembers
-    /// into the summary that was emptied.
+    /// rows are read from the table again: the entries in the memory of a process may have been
+    /// merged into the summary that is emptied now.
     async fn summary_reset(&self, dataset: &Arc<Dataset>) -> Result<(), Fault>;
 
     /// The first `max` entries of the summary, newest day first, then by key.

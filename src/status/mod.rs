@@ -160,7 +160,7 @@ impl Trouble {
             Self::Database => "database unavailable",
             Self::Queue => "queue unavailable",
             Self::Files => "a directory cannot be used",
-            Self::Disk => "no room on disk, so that no file is taken",
+            Self::Disk => "a disk is full, so no file is taken",
         }
     }
 }

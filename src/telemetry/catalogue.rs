@@ -129,7 +129,7 @@ pub const METRICS: &[Metric] = &[
     counter("lemonade_frames_committed_total", Unit::Count, &["dataset"], "Frames committed to the database"),
     counter("lemonade_frames_redelivered_total", Unit::Count, &["dataset"], "Frames that the queue delivered again"),
     counter("lemonade_frames_damaged_total", Unit::Count, &[], "Entries of the queue that were not frames"),
-    counter("lemonade_frames_foreign_total", Unit::Count, &[], "Frames of a file that the database does not know, or knows with another content"),
+    counter("lemonade_frames_foreign_total", Unit::Count, &[], "Frames whose file is not in the ledger, or has another content there"),
     counter("lemonade_frames_lost_total", Unit::Count, &["dataset"], "Frames published again because the queue had lost them"),
     gauge("lemonade_queue_frames", Unit::Count, &[], "Frames in the queue, delivered or not"),
     gauge("lemonade_queue_bytes", Unit::Bytes, &[], "Bytes of the frames in the queue"),

@@ -2,7 +2,7 @@
 //!
 //! Fields: `h` is the header, then `rows`, and `rejects` if there are any. Replies are those of
 //! RESP2: nested arrays. Nothing here fails: an entry that is not a frame is [`None`], and the
-//! caller deletes it. Neither is a frame whose checksum has another key: it was made by another
+//! caller deletes it. So is an entry whose checksum has another key: it was made by another
 //! program, or for another ledger.
 
 use bytes::Bytes;
@@ -25,8 +25,7 @@ pub(super) fn fields(frame: &Frame, key: &FrameKey) -> Vec<(&'static str, Value)
     fields
 }
 
-/// The entries of an XREADGROUP reply by key: `[[key, [entry, …]], …]`, or nil where there are
-/// none.
+/// The entries of an XREADGROUP reply by key: `[[key, [entry, …]], …]`, or nil if there are none.
 pub(super) fn by_key(reply: Value, key: Option<&FrameKey>) -> Vec<(String, Vec<Entry>)> {
     let Value::Array(streams) = reply else {
         return Vec::new();
@@ -40,8 +39,8 @@ pub(super) fn by_key(reply: Value, key: Option<&FrameKey>) -> Vec<(String, Vec<E
         .collect()
 }
 
-/// An XAUTOCLAIM reply: `[cursor, [entry, …], [deleted id, …]]`; the third part is of Redis 7 and
-/// needs nothing done. The cursor `0-0` says that the end was reached.
+/// An XAUTOCLAIM reply: `[cursor, [entry, …], [deleted id, …]]`; the third part exists since Redis
+/// 7 and is ignored. The cursor `0-0` says that the end was reached.
 pub(super) fn claimed(reply: Value, key: Option<&FrameKey>) -> (String, Vec<Entry>) {
     let mut parts = match reply {
         Value::Array(parts) => parts.into_iter(),
@@ -55,8 +54,8 @@ pub(super) fn claimed(reply: Value, key: Option<&FrameKey>) -> (String, Vec<Entr
     (cursor, entries.unwrap_or_default())
 }
 
-/// `[[id, [field, value, …]], …]`, as XRANGE replies and others hold it. Redis 6.2 gives nil for a
-/// claimed entry that was deleted: it has no name by which one could forget it.
+/// `[[id, [field, value, …]], …]`, as XRANGE replies and others hold it. Redis 6.2 returns nil for
+/// a claimed entry that was deleted. It has no id, so it is skipped.
 pub(super) fn entries(list: Value, key: Option<&FrameKey>) -> Vec<Entry> {
     let Value::Array(list) = list else {
         return Vec::new();

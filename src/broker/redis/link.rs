@@ -38,8 +38,8 @@ const UNRESPONSIVE_CHECK: Duration = Duration::from_millis(500);
 /// Shortest and longest wait between attempts to reconnect, in milliseconds. Doubled each time.
 const RECONNECT_MS: (u32, u32) = (50, 2_000);
 
-/// Most commands that wait in the client to be sent; a pipeline counts as one. Guards only against
-/// a bug: publishers wait for their replies, so there are few at a time.
+/// Most commands that wait in the client to be sent; a pipeline counts as one. A guard against bugs
+/// only: publishers wait for their replies, so few commands wait at a time.
 const QUEUED_COMMANDS_MAX: usize = 256;
 
 /// A connection that is made when it is first used.

@@ -72,7 +72,7 @@ pub enum Command {
     /// Create the tables, or bring them up to date
     #[command(before_help = help::MIGRATE)]
     Migrate(MigrateArgs),
-    /// Take no files out of inbound until resume; files in work are finished
+    /// Take no new files until resume; the files in work are still loaded
     Pause,
     /// End the pause: take files out of inbound again
     Resume,
@@ -198,7 +198,7 @@ pub enum FilesCommand {
         #[arg(long, conflicts_with = "names")]
         all: bool,
     },
-    /// Store the rows again that are gone, under their ids, from the file in history
+    /// Store missing rows and rejects again, with their ids, from the file in history
     Restore {
         /// The numbers of the files
         #[arg(value_name = "FILE_NO", required = true)]
@@ -213,7 +213,7 @@ pub enum FilesCommand {
         #[arg(long)]
         yes: bool,
     },
-    /// Remove what is stored of files, and load them anew by the present definition
+    /// Remove the rows and rejects of files, and load the files again with the current definition
     Reload {
         /// The numbers of the files
         #[arg(value_name = "FILE_NO", required = true)]
@@ -233,7 +233,7 @@ pub enum StateFilter {
     Settled,
     /// In quarantine, with a reason.
     Quarantined,
-    /// About to be removed, with all that is stored of it.
+    /// Its rows and rejects are being removed.
     Removing,
 }
 
@@ -257,7 +257,7 @@ pub struct VerifyArgs {
     /// Only this file
     #[arg(long, value_name = "FILE_NO")]
     pub file: Option<u32>,
-    /// Only files with a lower number: goes on where an earlier run ended
+    /// Only files with a lower number: continues an earlier run
     #[arg(long, value_name = "FILE_NO", conflicts_with = "file")]
     pub before: Option<u32>,
     /// Print one JSON object per line: each wrong file, then the totals
@@ -280,7 +280,7 @@ pub struct MigrateArgs {
     #[arg(long)]
     pub print: bool,
 
-    /// Keep rows of files that the ledger does not know; new files get numbers above theirs
+    /// Keep rows of files that are not in the ledger; new files get higher numbers
     #[arg(long, conflicts_with = "print")]
     pub keep_rows: bool,
 }

@@ -96,8 +96,7 @@ pub struct ReplayArgs {
     #[arg(long, conflicts_with_all = ["code", "field", "file"])]
     pub all: bool,
     /// Set a field of each record first. FIELD is a column or a field of the record, or a JSON
-    /// pointer such as /data/0/speed; VALUE is JSON, and any other text is a text. May be given
-    /// more than once
+    /// pointer such as /data/0/speed; VALUE is JSON, or else a string. May be given more than once
     #[arg(long, value_name = "FIELD=VALUE", value_parser = field_value)]
     pub set: Vec<FieldValue>,
 }

@@ -89,7 +89,7 @@ pub struct FieldValue {
     pub value: String,
 }
 
-/// Parses `FIELD=VALUE`. A value that is not JSON is a text.
+/// Parses `FIELD=VALUE`. A value that is not JSON is a string.
 pub(super) fn field_value(text: &str) -> Result<FieldValue, String> {
     let (field, value) = text
         .split_once('=')

@@ -20,8 +20,8 @@ pub(super) enum Class {
     Duplicate,
     /// The server refuses the values of a row: halve the statement until the row is found.
     Data,
-    /// The table does not take rows, or these rows, whatever their values: their files wait until an
-    /// operator has changed it.
+    /// The table refuses rows whatever their values, or has no place for these rows: their files
+    /// wait until an operator has changed the table.
     Table(TableFault),
     /// Transient; the connection is usable after a ROLLBACK.
     Retry,
@@ -33,7 +33,7 @@ pub(super) enum Class {
     Fatal(&'static str),
 }
 
-/// Why a table does not take rows.
+/// Why a table refuses rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum TableFault {
     /// It has no partition for a value.
@@ -46,9 +46,9 @@ pub(super) enum TableFault {
     Damaged,
     /// Its tablespace is missing, discarded, or unknown to the engine.
     NoTablespace,
-    /// What its trigger or view names does not exist or does not allow the row.
+    /// An object that its trigger or view names does not exist, or does not allow the row.
     Dependent,
-    /// It is on another server, which does not answer or does not know it.
+    /// It is on another server, which does not answer or does not have it.
     Remote,
 }
 
@@ -170,7 +170,8 @@ fn by_state(state: &str) -> Class {
 pub(super) enum Failure {
     #[error("{}", cause(.0))]
     Driver(#[from] Error),
-    /// The driver panicked, mostly about what the server sent. The connection is in no known state.
+    /// The driver panicked, mostly because of the server's bytes. The state of the connection is
+    /// unknown.
     #[error("the driver cannot handle what the server sent: {0}")]
     Panicked(#[from] Panicked),
     #[error("no answer within {} s", .0.as_secs())]

@@ -252,7 +252,7 @@ fn definition(file: &NewFile) -> Value {
         .into()
 }
 
-/// Ends the wait of a file that is tried again. If the table does not take its rows now, the commit
+/// Ends the wait of a file that is tried again. If the table still refuses its rows, the commit
 /// writes the reason again.
 async fn end_wait(session: &mut Session, file_no: u32) -> Result<(), Failure> {
     let sql = format!(
@@ -491,8 +491,8 @@ pub(super) fn list<T: Copy + Ord + ToString>(numbers: &[T]) -> String {
     texts.join(",")
 }
 
-/// The key of the checksums of frames. Of several processes that make one at a time, the first one's
-/// is kept.
+/// The key of the checksums of frames. If several processes make a key at the same time, the first
+/// one is kept.
 pub(super) async fn frame_key(session: &mut Session) -> Result<FrameKey, Failure> {
     let sql = format!("SELECT value FROM ingest_settings WHERE name = '{FRAME_KEY}'");
     let mut values = session.rows::<Vec<u8>>(&sql).await?;

@@ -1,8 +1,8 @@
-//! The sink in MySQL and MariaDB, and in what speaks their protocol.
+//! The sink in MySQL, MariaDB and other servers with their protocol.
 //!
-//! Owns the protocol: nothing else knows of it. One statement language for all servers: no
-//! `INSERT ... AS new`, no `VALUES ROW`. Batches go in over a few connections of their own; the
-//! ledger's small statements have others, so that registering a file never waits behind a commit.
+//! The only module that knows the protocol. All servers get the same SQL: no `INSERT ... AS new`,
+//! no `VALUES ROW`. Commits have a few connections of their own, and the small statements of the
+//! ledger have others, so that registering a file never waits for a commit.
 
 use std::ops::Range;
 use std::sync::Arc;

@@ -1,4 +1,5 @@
-//! Removes everything that is stored of a file, in steps. A kill may come after any step.
+//! Removes the rows, rejects and entries of a file in steps. The process may be killed after each
+//! step.
 
 use crate::batch::row_id;
 use crate::dataset::Datasets;
@@ -74,8 +75,8 @@ pub(super) async fn remove(
 }
 
 /// Sets the state of the file to `removing`. The lock waits for running commits, and later commits
-/// find the state. A settled file gets a ledger entry again, from which the next attempt learns
-/// what was stored if a kill ends this one.
+/// find the state. A settled file gets a ledger entry again: if this attempt is killed, the next
+/// one reads from it which records were stored.
 pub(super) async fn begin(session: &mut Session, file_no: u32) -> Result<(), Failure> {
     session.begin().await?;
     session

@@ -228,14 +228,14 @@ impl Session {
         Ok(session)
     }
 
-    /// Asks the server what it is and takes.
+    /// Queries the kind of the server, and what it supports.
     async fn learn(&mut self) -> Result<Server, Failure> {
         type Facts = (String, bool, usize);
         let sql = "SELECT VERSION(), @@GLOBAL.local_infile, @@max_allowed_packet";
         let (version, local_infile, packet_bytes_max) = self.one::<Facts>(sql).await?;
         let mariadb = version.contains("MariaDB");
-        // MariaDB is faster with prepared statements, and the others that speak the protocol have
-        // transactions or semantics of their own for LOAD DATA.
+        // Only on MySQL: MariaDB is faster with prepared statements, and other servers treat LOAD
+        // DATA differently in transactions or in their semantics.
         let other = ["TiDB", "vitess", "Vitess"]
             .iter()
             .any(|name| version.contains(name));
@@ -247,8 +247,9 @@ impl Session {
         })
     }
 
-    /// Closes a connection whose server may send anything. Dropped on a thread of the runtime, the
-    /// driver would read on in a task of its own, and a panic there would end the process.
+    /// Closes a connection whose server may send anything. If it were dropped on a thread of the
+    /// runtime, the driver would continue to read in a separate task, and a panic there would end
+    /// the process.
     fn abandon(self) {
         // If there is no thread for it, the connection is dropped here.
         let _ = thread::Builder::new().spawn(move || drop(self));
@@ -262,9 +263,9 @@ impl Session {
         }
     }
 
-    /// Whether the driver and all that is between it and the server run a batch as one bulk
-    /// execution, and not row by row. The driver does not say so, but the server does: it refuses
-    /// bulk execution for a SELECT, and runs it otherwise.
+    /// Whether a batch is sent as one bulk execution, and not row by row: the driver, and a proxy
+    /// before the server, must support it. The driver does not report this, so the test is a batch
+    /// of a SELECT: the server refuses it in bulk, and accepts it row by row.
     #[expect(
         clippy::disallowed_methods,
         reason = "one row is one statement in either form"

@@ -199,7 +199,7 @@ impl Sink for SqliteSink {
         .await
     }
 
-    /// None: SQLite takes the rows of every table or of none.
+    /// None: SQLite refuses rows only for reasons that affect all tables.
     async fn waiting(&self, _file_nos: &[u32]) -> Result<Vec<(u32, String)>, Fault> {
         Ok(Vec::new())
     }

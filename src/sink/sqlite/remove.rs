@@ -1,4 +1,4 @@
-//! Removes everything that is stored of a file, in the transaction of the caller.
+//! Removes the rows, rejects and entries of a file, in the transaction of the caller.
 
 use rusqlite::{Transaction, params};
 
@@ -62,8 +62,8 @@ pub(super) fn remove(
     Ok(removed)
 }
 
-/// Puts the file into the state `removing`. A settled file gets an entry again, which says what was
-/// stored.
+/// Puts the file into the state `removing`. A settled file gets an entry again, which has the
+/// stored ordinals.
 pub(super) fn begin(db: &Transaction<'_>, file_no: u32) -> Result<(), Failure> {
     db.execute(
         "INSERT INTO ingest_frames (file_no, first_ordinal, records) SELECT file_no, 0, records FROM \

@@ -30,7 +30,8 @@ pub(super) fn migrate(
     for migration in migrations::due(migrations::SQLITE, &recorded)? {
         for statement in migration.statements() {
             match db.execute_batch(statement) {
-                // Where some of the ledger's tables were dropped, the others have the column already.
+                // If only some of the ledger's tables were dropped, the others have the column
+                // already.
                 Err(error) if error.to_string().contains("duplicate column name") => {}
                 done => done?,
             }

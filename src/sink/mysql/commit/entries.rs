@@ -1,5 +1,5 @@
-//! The writes of a commit after its rows: rejects, and the ledger entries of the spans. A file of
-//! which a span has all records is settled at once, without an entry.
+//! The writes of a commit after its rows: rejects, and the ledger entries of the spans. If a span
+//! has all records of a file, the file is settled at once, without an entry.
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
@@ -38,10 +38,10 @@ struct Due<'a> {
 /// The ids of the rejects of a transaction, ascending.
 pub(super) struct Rejects(Vec<u64>);
 
-/// Which ledger entries a statement writes. It writes none for settled files.
+/// Selects the ledger entries that a statement writes. It writes no entry of a settled file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Entries {
-    /// The entries of files without rejects. Most files have none, which the server finds by one
+    /// The entries of files without rejects, which most files are. The server finds this by one
     /// lookup in an index.
     OfFilesWithoutRejects,
     /// All entries that do not exist yet.
@@ -159,9 +159,9 @@ impl Transaction<'_> {
         Ok(ids)
     }
 
-    /// Settles the pending files of which a span has every record, and removes their entries from
-    /// the list, since settle would only remove them from the ledger later. No row of these files
-    /// was stored before: the INSERT would have failed with a duplicate key.
+    /// Settles each pending file whose records are all in one span. Removes its entry from the
+    /// list, since settle would only remove it from the ledger later. No row of these files was
+    /// stored before: the INSERT would have failed with a duplicate key.
     ///
     /// Needs the idempotent form if one of the files was settled meanwhile, or has other rejects
     /// than these.

@@ -12,14 +12,14 @@
 //! reject.
 //!
 //! In 2 and 3, a statement whose values the database refuses is halved until the row is found,
-//! which becomes a reject with the same id. If the table does not take rows for a reason that is not
-//! in the row, the batches are committed in halves, and a batch that is refused alone is left out:
-//! its file waits. After any other error, the transaction is rolled back, and the caller calls again.
+//! which becomes a reject with the same id. If the table refuses rows whatever they hold, the
+//! batches are committed in halves. A batch that is refused alone is left out, and its file waits.
+//! After any other error, the transaction is rolled back, and the caller calls again.
 //!
 //! Only the idempotent form finds batches of files that this ledger does not have. The other
-//! strategies lead to it, since no ledger entry can be written for such a batch. These batches are
-//! left out, and the other batches are committed. In a Galera cluster, another node may have
-//! registered the files, so this node first applies the commits of the other nodes.
+//! strategies fail and fall back to it, since no ledger entry can be written for such a batch.
+//! These batches are left out, and the other batches are committed. In a Galera cluster, another
+//! node may have registered the files, so this node first applies the commits of the other nodes.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -42,7 +42,7 @@ mod rows;
 mod transaction;
 mod waits;
 
-/// Commits batches, and leaves out those that a table does not take now; see
+/// Commits batches, and leaves out those that a table refuses now; see
 /// [`Sink::commit`](crate::sink::Sink::commit).
 pub(super) async fn commit(
     session: &mut Session,

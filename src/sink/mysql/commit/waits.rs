@@ -1,5 +1,5 @@
-//! Batches that a table does not take now, for a reason that is not in the row: they are left out of
-//! the commit, and their files wait.
+//! Batches that a table refuses now, whatever their rows hold: they are left out of the commit, and
+//! their files wait.
 
 use std::collections::BTreeSet;
 
@@ -8,7 +8,7 @@ use crate::sink::mysql::errors::{Failure, TableFault};
 use crate::sink::mysql::session::Session;
 use crate::sink::{Committed, WaitingFile};
 
-/// Most characters of a reason that the ledger holds: one of a server has a few hundred.
+/// Most characters of a reason that the ledger holds. Messages of servers have a few hundred.
 const REASON_CHARS_MAX: usize = 1_000;
 
 /// Leaves a batch out, and writes into the ledger why its file waits.
@@ -51,7 +51,7 @@ pub(super) async fn is_disk_full(
     Ok(false)
 }
 
-/// What an operator has to do.
+/// The next step for the operator.
 async fn next_step(
     session: &mut Session,
     table: &str,
@@ -70,8 +70,8 @@ async fn next_step(
     })
 }
 
-/// Values above the last partition fit into one for all others. A list of values does not tell which
-/// of them belong together.
+/// A partition without an upper bound takes all values above the last one. For a partition by a
+/// list, the engine cannot know which values belong together.
 async fn no_partition(session: &mut Session, table: &str) -> Result<String, Failure> {
     let sql = "SELECT PARTITION_METHOD, PARTITION_EXPRESSION FROM information_schema.PARTITIONS WHERE \
                TABLE_SCHEMA = DATABASE() AND TABLE_NAME = ? AND PARTITION_METHOD IS NOT NULL LIMIT 1";
