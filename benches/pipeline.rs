@@ -1,8 +1,8 @@
 //! Bytes and events per second of each pure stage on one core: cut, parse, encode, decode, bind.
 //!
 //! The inputs are those of `task_runner generate`: vehicle events of about 260 bytes. `to_tape` is
-//! simd-json alone on the same bytes, with which `parse` is compared. Compare only figures of one
-//! run, because the speed of machines varies.
+//! simd-json alone on the same bytes, for comparison with `parse`. Compare only figures of one run,
+//! because the speed of machines varies.
 
 use std::hint::black_box;
 use std::slice;

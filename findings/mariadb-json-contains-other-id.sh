@@ -63,7 +63,7 @@ found() { # condition
     expect "JSON_OVERLAPS(doc, '{\"id\":1234567890123456788}')" \
         "$(found "JSON_OVERLAPS(doc, '{\"id\":1234567890123456788}')")" \
         "1234567890123456787 1234567890123456788 1234567890123456789"
-    # For comparison, what is exact.
+    # For comparison: functions that compare all digits.
     expect "JSON_EQUALS(doc, '{\"id\":1234567890123456788}')" \
         "$(found "JSON_EQUALS(doc, '{\"id\":1234567890123456788}')")" "1234567890123456788"
     expect "JSON_VALUE(doc, '\$.id') = '1234567890123456788'" \

@@ -249,7 +249,7 @@ fn push(text: &mut Vec<u8>, parts: &[&[u8]]) {
     }
 }
 
-/// Writes `, "name": "value"`, or what the defect makes of it.
+/// Writes `, "name": "value"`, or the member that the defect makes of it.
 fn push_field(text: &mut Vec<u8>, name: &str, value: &str, defect: Option<Defect>) {
     match defect {
         Some(Defect::MissingField) => {}

@@ -1,4 +1,4 @@
-//! How a run is ended: in two steps, neither of which loses a record.
+//! Ends a run in two steps. Neither loses a record.
 //!
 //! The ledger has the stored records, and all other records are still in files of work or an
 //! archive.

@@ -90,7 +90,7 @@ pub(super) async fn measure(options: &Options) -> anyhow::Result<()> {
 #[derive(Default)]
 struct Ledger {
     numbers: HashMap<ContentHash, u32>,
-    /// By number, from 1.
+    /// The files by number; the first has the number 1.
     files: Vec<File>,
 }
 

@@ -78,7 +78,7 @@ enum Table {
     Auto,
 }
 
-/// What a transaction sends.
+/// The data that a transaction sends.
 enum Work {
     /// Values of each statement.
     Insert(Vec<Vec<Value>>),

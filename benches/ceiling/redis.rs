@@ -179,7 +179,7 @@ impl Client {
         self.read()
     }
 
-    /// Adds a command to what is sent before the next read.
+    /// Adds a command to the buffer, which is sent before the next read.
     fn write(&mut self, words: &[&[u8]]) -> io::Result<()> {
         write!(self.out, "*{}\r\n", words.len())?;
         for word in words {

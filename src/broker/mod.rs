@@ -91,8 +91,8 @@ pub trait Broker: Send + Sync {
     /// A fault of the connection.
     async fn oldest(&self) -> Result<Vec<(Arc<str>, Duration)>, Fault>;
 
-    /// The oldest `max` entries of each stream, stream by stream. Takes none of them and changes
-    /// nothing. Each entry is reported as of some moment during the call.
+    /// The oldest `max` entries of each stream, stream by stream. The entries stay in the queue,
+    /// and nothing changes. Each entry is reported as of some moment during the call.
     ///
     /// # Errors
     /// A fault of the connection.

@@ -149,7 +149,7 @@ struct CheckedPart {
 }
 
 /// Parses a file. Returns its parts, one for each dataset whose records it holds. The inner error
-/// says why the file would go to quarantine.
+/// is the reason for which `load` would quarantine the file.
 fn check_file(
     settings: &Settings,
     parser: &mut Parser,

@@ -26,7 +26,7 @@ pub(super) struct Wrong {
     pub(super) record: Option<Batch>,
 }
 
-/// The file of a ledger entry, and the definitions by which its records may have become rows.
+/// The file of a ledger entry, and the definitions with which its records may have become rows.
 pub(super) struct Comparison<'a> {
     database: &'a dyn Database,
     source: Source,

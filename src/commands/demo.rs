@@ -133,7 +133,7 @@ fn next_steps(dir: &Path, kept: bool) -> String {
     };
     format!(
         "\n{kept}\nnext\n  task_runner load PATH    load your own files into ./lemonade-data\n  \
-         task_runner              watch ./lemonade-data/inbound for ever\n  \
-         scripts/up               Redis and MariaDB for the real thing\n"
+         task_runner              run the service: load files that arrive in ./lemonade-data/inbound\n  \
+         scripts/up               start Redis and MariaDB, to load into real servers\n"
     )
 }

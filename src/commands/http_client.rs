@@ -1,4 +1,4 @@
-//! A minimal HTTP client with which commands ask the running service.
+//! A minimal HTTP client for commands that query the running service.
 
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};

@@ -249,7 +249,7 @@ pub(super) fn print_totals(tally: &Tally, took: Duration) -> std::io::Result<()>
         ("rejects", &tally.rejects),
         ("quarantined", &tally.quarantined),
         ("duplicates", &tally.duplicates),
-        ("left", &tally.left),
+        ("waiting", &tally.left),
     ] {
         lines.add(name, HumanCount(number(counter)));
     }

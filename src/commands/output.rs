@@ -47,7 +47,7 @@ pub(super) fn field_suffix(field: Option<&String>) -> String {
     })
 }
 
-/// What a database said, to append to a message; empty if it said nothing.
+/// The message of a database, to append to another message; empty if there is none.
 pub(super) fn message_suffix(message: Option<&String>) -> String {
     message.map_or(String::new(), |message| {
         format!(": {}", message.escape_debug())
@@ -64,7 +64,7 @@ pub(super) fn excerpt(raw: &[u8]) -> String {
     escaped + more
 }
 
-/// Writes text to stdout, with control characters escaped: servers and files choose what they say.
+/// Writes text to stdout, with control characters escaped: servers and files may contain any text.
 /// A closed stdout is not an error.
 pub(super) fn print(text: &str) -> io::Result<()> {
     let text = shown(text);

@@ -146,7 +146,7 @@ impl<'a> Texts<'a> {
         Ok(self.read(ordinal, None))
     }
 
-    /// Opens a file, unless it is open, and cuts it by the definition by which it was loaded.
+    /// Opens a file, unless it is open, and cuts it with the definition of its load.
     async fn open(&mut self, file: &LedgerFile) -> anyhow::Result<()> {
         let file_no = file.entry.file_no;
         if matches!(self.open, Some((open, _)) if open == file_no) {

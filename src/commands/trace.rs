@@ -43,7 +43,7 @@ pub(super) async fn execute(settings: &Settings, args: &TraceArgs) -> anyhow::Re
     let standing = operators.standing(dataset, args.id).await?;
     let what = describe_outcome(operators.as_ref(), dataset, args.id, standing).await?;
     lines.add("record", what);
-    // Its ordinals are those of the definition by which it was loaded.
+    // The ordinals follow from the definition with which the file was loaded.
     let loaded_by = operators.loaded_by(file_no, &settings.datasets).await?;
     let loaded_by = loaded_by.as_ref().unwrap_or(dataset);
     let mut source = match Source::open(settings, loaded_by, &file, args.file.as_deref()) {
@@ -94,6 +94,13 @@ pub(super) async fn execute(settings: &Settings, args: &TraceArgs) -> anyhow::Re
 }
 
 fn no_dataset(file: &LedgerFile) -> anyhow::Error {
+    if file.entry.dataset.is_empty() {
+        return anyhow!(
+            "file {0} is in quarantine, and no dataset takes it, so none of its records is stored: \
+             `task_runner files show {0}` has the reason",
+            file.entry.file_no
+        );
+    }
     anyhow!(
         "file {} belongs to the dataset `{}`, which the settings do not define: name the settings \
          file with --config",

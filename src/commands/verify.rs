@@ -404,7 +404,7 @@ fn print_sums(
         if content {
             writeln!(
                 text,
-                "{compared} records compared with their files: {different} are stored otherwise"
+                "{compared} records compared with their files: {different} differ"
             )
             .expect(INFALLIBLE);
         }

@@ -8,7 +8,8 @@ use super::options::ContentOptions;
 use super::regular::{Sample, sample};
 use crate::batch::ContentHash;
 
-/// The state of a file before its first byte was read, and the identity of what was read.
+/// The state of a file before its first byte was read, and the identity of the bytes that were
+/// read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AsRead {
     hash: ContentHash,
@@ -20,7 +21,7 @@ impl AsRead {
         Self { hash, sample }
     }
 
-    /// The identity of what was read.
+    /// The identity of the bytes that were read.
     #[must_use]
     pub fn hash(&self) -> ContentHash {
         self.hash

@@ -20,7 +20,7 @@ pub enum ContentError {
     Corrupt {
         /// The identity of the file.
         hash: ContentHash,
-        /// What is wrong with the data.
+        /// The damage: a message for people.
         detail: String,
     },
     /// The file has a format that the engine does not read.

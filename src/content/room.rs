@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use parking_lot::{Condvar, Mutex};
 
 /// Bytes that all inflated files together may take in memory: room for one large file on each of a
-/// few cores, and for the inflated files that wait to be parsed, most of which are small. Larger
-/// would not fit the memory budget; smaller would write ordinary files to the disk.
+/// few cores, and for the inflated files that wait to be parsed, which are mostly small. More would
+/// exceed the memory budget; with less, ordinary files would be written to the disk.
 const ROOM_BYTES: usize = 32 * 1024 * 1024;
 
 /// The bytes that are left of the room. Clones share it.

@@ -1,4 +1,4 @@
-//! Free room on a file system: bytes, and inodes, of which each new file needs one.
+//! Free room on a file system: bytes, and inodes. Each new file needs an inode.
 
 use std::io;
 use std::path::Path;

@@ -38,7 +38,7 @@ pub struct Engine {
     pub options: EngineOptions,
     /// Sums over the run.
     pub tally: Arc<Tally>,
-    /// What the workers of this process have committed.
+    /// The commits of this process's workers.
     pub progress: Arc<Progress>,
     summaries: Option<Arc<Accumulator>>,
     pub(super) scan_interval: Arc<Mutex<Duration>>,

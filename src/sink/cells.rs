@@ -77,8 +77,8 @@ pub(super) struct Row<'a> {
 }
 
 /// The rows of a commit by dataset, in the order in which the datasets appear. The batches of each
-/// dataset are sorted by their first id: a B-tree stores ascending keys fastest, and two workers
-/// that lock rows in the same order cause no deadlock.
+/// dataset are sorted by their first id: a B-tree stores ascending keys fastest, and workers that
+/// lock rows in the same order cause no deadlock.
 pub(super) fn by_dataset(batches: &[Batch]) -> Vec<Rows<'_>> {
     let mut groups: Vec<(&Arc<Dataset>, Vec<&Batch>)> = Vec::new();
     for batch in batches.iter().filter(|batch| batch.rows.num_rows() > 0) {

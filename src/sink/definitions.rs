@@ -1,4 +1,4 @@
-//! Finds the definition by which a file was loaded. The ledger keeps the text of each definition.
+//! Finds the definition with which a file was loaded. The ledger keeps the text of each definition.
 
 use std::sync::Arc;
 

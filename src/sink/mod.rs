@@ -174,8 +174,7 @@ pub trait Schema: Send + Sync {
     /// processes. Needs the tables.
     async fn frame_key(&self) -> Result<FrameKey, Fault>;
 
-    /// The statements, in order, by which `migrate` creates all tables in an empty database on this
-    /// server.
+    /// The statements, in order, that `migrate` runs in an empty database on this server.
     async fn schema(&self, datasets: &Datasets) -> Result<Vec<String>, Fault>;
 
     /// The findings of `doctor` about the server's settings, the account's rights and the tables.

@@ -1,5 +1,5 @@
-//! Rejects are exported, corrected and replayed by their own bytes, through the real binary: a replay
-//! stores what a first load stores, and nothing else.
+//! Rejects are exported, corrected and replayed with the bytes of their records, through the real
+//! binary. A replay stores the row that a first load stores, and nothing else.
 
 use std::fs;
 use std::path::Path;
@@ -114,7 +114,7 @@ fn exported(pair: &Pair, out: &str) -> Vec<Value> {
         .collect()
 }
 
-/// Exports the rejects, edits each line, and replays the result. Returns what the replay says.
+/// Exports the rejects, edits each line, and replays the result. Returns the output of the replay.
 fn replay_edited(pair: &Pair, code: i32, edit: impl Fn(&mut Value)) -> String {
     let mut lines = exported(pair, "exported.ndjson");
     lines.iter_mut().for_each(edit);
@@ -308,9 +308,8 @@ async fn the_text_of_a_reject_comes_out_of_its_file_or_is_said_to_be_missing() {
     pair.expect(0, &["verify"]);
 }
 
-/// The engine cuts a file with the definition with which the file was loaded. If an earlier release
-/// loaded the file and recorded no definition, the engine notices that the current definition finds
-/// other records.
+/// The engine cuts a file with the definition of its load. If an earlier release loaded the file
+/// and recorded no definition, the engine notices that the current definition finds other records.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_record_is_taken_for_another_after_a_change_of_the_definition() {
     let pair = Pair::new("memory+sqlite").await;

@@ -82,7 +82,7 @@ pub struct Batch {
     pub rejects: Vec<Reject>,
 }
 
-/// The columns of a batch from which the daily summary of its dataset is computed.
+/// The columns of a batch that the daily summary of its dataset needs.
 #[derive(Debug, Clone, Copy)]
 pub struct SummaryColumns<'a> {
     /// The ids of the rows.

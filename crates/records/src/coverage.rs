@@ -1,7 +1,7 @@
 //! Sets of ordinals, as disjoint ascending half-open ranges that do not touch.
 //!
 //! The ledger's entries of one file may overlap if the file was cut in different ways at different
-//! times. The union of the entries is what is stored.
+//! times. The stored records are the union of the entries.
 
 use std::ops::Range;
 

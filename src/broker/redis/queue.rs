@@ -290,7 +290,7 @@ impl Queue {
         Ok(depth)
     }
 
-    /// Bytes of a stream, for a process that has seen none of its frames.
+    /// Bytes of a stream, estimated by a process that has not seen a frame of it.
     pub(super) async fn memory_usage(&self, stream: &Stream) -> Result<u64, Error> {
         let client = self.link.client().await?;
         let command = CustomCommand::new_static("MEMORY", ClusterHash::Offset(1), false);

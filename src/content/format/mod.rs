@@ -11,7 +11,7 @@ pub(super) const BEGINNING_BYTES: u64 = 265;
 /// The format of a file, by its first bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Format {
-    /// No known magic: text, as far as the beginning shows.
+    /// No known magic bytes: probably text.
     Plain,
     Gzip,
     Zstd,

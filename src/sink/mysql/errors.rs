@@ -179,7 +179,7 @@ pub(super) enum Failure {
     /// An error that was classified before.
     #[error(transparent)]
     Fault(#[from] Fault),
-    /// The engine found a problem in the URL, or in what the server returned.
+    /// The engine found a problem in the URL, or in the values that the server returned.
     #[error("{problem}")]
     Found {
         next_step: &'static str,

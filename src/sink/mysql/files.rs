@@ -47,7 +47,7 @@ struct Entered {
 }
 
 impl Entered {
-    /// Whether the entry has the definition by which `file` is read.
+    /// Whether the entry has the definition with which `file` is read.
     fn is_like(&self, file: &NewFile) -> bool {
         self.dataset == file.dataset
             && self.records == file.records

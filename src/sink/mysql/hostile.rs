@@ -224,8 +224,8 @@ async fn what_a_hostile_server_sends_is_an_error() {
     }
 }
 
-/// To another machine without TLS, the password is never sent encrypted with a public key, and
-/// other methods work, whatever the greeting holds.
+/// In a login to another machine without TLS, the password is never sent encrypted with a public
+/// key. Other login methods work. Both hold for any greeting.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_login_over_plain_tcp_sends_no_password_under_a_public_key() {
     type Case = (&'static str, (Vec<Vec<u8>>, Option<usize>));

@@ -144,7 +144,7 @@ async fn locked(
         .into())
 }
 
-/// Records the definitions by which this process loads files.
+/// Records the definitions with which this process loads files.
 async fn record(session: &mut Session, datasets: &Datasets) -> Result<(), Failure> {
     for dataset in datasets.iter() {
         let sql = "INSERT INTO ingest_definitions (definition, dataset, text, recorded_at) VALUES \

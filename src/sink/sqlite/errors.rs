@@ -30,7 +30,7 @@ pub(super) enum Class {
 pub(super) enum Failure {
     #[error(transparent)]
     Sqlite(#[from] rusqlite::Error),
-    /// The engine found a problem in what the database returned.
+    /// The engine found a problem in the values that the database returned.
     #[error("{problem}")]
     Found { next_step: String, problem: String },
     /// An error that was classified before.

@@ -214,7 +214,7 @@ fn check(db: &Transaction<'_>, table: &Table) -> Result<(), Failure> {
     }
 }
 
-/// What is wrong with a table, and the statement that corrects it.
+/// The problem of a table, and the statement that corrects it.
 fn misfit(
     table: &Table,
     existing: &[Existing],

@@ -12,7 +12,7 @@ use crate::timestamp;
 
 use super::errors::Failure;
 
-/// Length of `YYYY-MM-DD`, with which a timestamp begins.
+/// Length of `YYYY-MM-DD`, the beginning of a timestamp.
 const DAY_CHARS: usize = 10;
 
 /// See [`SummaryStore::summary_pending`](crate::sink::SummaryStore::summary_pending).

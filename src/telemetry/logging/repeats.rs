@@ -208,7 +208,7 @@ mod tests {
         };
         assert_eq!(end_windows(later), [repeated(37)]);
 
-        // It goes on: one line a window.
+        // The repetition goes on: one line for each window.
         assert!(!repeats.shows(message("a"), later));
         assert_eq!(end_windows(later + WINDOW), [repeated(1)]);
         // The repetition has ended: the message passes again.

@@ -442,7 +442,7 @@ async fn open(url: &str, options: BrokerOptions) -> Arc<dyn Broker> {
     let datasets = Datasets::new(Vec::new()).unwrap();
     broker::open(url, &options, &datasets)
         .await
-        .expect("the server can be reached")
+        .expect("the server answers")
 }
 
 async fn refused(url: &str) -> lemonade_task::fault::Fault {

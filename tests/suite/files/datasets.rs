@@ -345,7 +345,7 @@ async fn a_part_whose_table_takes_no_rows_waits_and_the_other_is_stored() {
     pair.execute(trigger).await;
     let report = pair.expect(75, &["load"]);
     assert_eq!(
-        (sum(&report, "files"), sum(&report, "left")),
+        (sum(&report, "files"), sum(&report, "waiting")),
         (1, 1),
         "{report}"
     );

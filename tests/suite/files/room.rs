@@ -228,8 +228,8 @@ async fn a_file_that_cannot_be_moved_delays_no_other() {
     assert_eq!(names(&pair.at("work")), [""; 0]);
 }
 
-/// The file is stored as a whole and waits in work, because history is too small for it. What is
-/// written to it afterwards is not stored.
+/// The file is stored as a whole and waits in work, because history is too small for it. Bytes that
+/// are written to it afterwards are not stored.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_that_changes_after_it_was_read_does_not_go_to_history() {
     type Change = fn(&Path);

@@ -1,7 +1,7 @@
-/* A bad sector, for a process that is started with this library before the system's own: of each file
- * whose name says so, a page in the middle of a map cannot be read. Reading it raises SIGBUS, as it does
- * where a device fails, and the file itself is as it was. What stands there is a page of a file that has
- * none. */
+/* Simulates a bad sector in a process that preloads this library. If the path of a file contains
+ * `bad_sector`, a page in the middle of each of its maps cannot be read: reading it raises SIGBUS, as
+ * on a damaged device. The file itself does not change: the page of the map is replaced by a page of
+ * an empty file. */
 
 #define _GNU_SOURCE
 #include <limits.h>

@@ -9,7 +9,7 @@ const BAD_SECTOR: &str = concat!(
     "/tests/suite/machine/bad_sector.c"
 );
 
-/// A command of the engine in which libfiu makes system calls fail.
+/// A command of the engine whose system calls libfiu makes fail.
 fn failing(pair: &Pair, args: &[&str], faults: &str) -> Command {
     let engine = pair.command(args);
     let mut command = Command::new(crate::support::program("fiu-run"));
@@ -75,7 +75,7 @@ async fn a_file_that_the_device_never_returns_is_quarantined() {
     is_loaded_once(&pair, 40, 2).await;
 }
 
-/// The same for a mapped file, in which only the read of a page fails.
+/// The same for a mapped file: only the read of one page fails.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_mapped_file_that_the_device_never_returns_is_quarantined() {
     let pair = Pair::new("memory+sqlite").await;

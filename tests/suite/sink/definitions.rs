@@ -87,7 +87,7 @@ pub async fn a_number_is_one_content_in_one_dataset(target: Target) {
         assert_ne!(registered[0].file_no, registered[1].file_no);
         numbers = [0, 1].map(|at| registered[at].file_no);
     }
-    // Each keeps its number, whichever of them is set aside, in whatever order they come.
+    // Each file keeps its number, whichever of them is quarantined, in any order.
     for (aside, order) in [(0, [0, 1]), (0, [1, 0]), (1, [0, 1]), (1, [1, 0])] {
         fixture.sink.quarantine(&both[aside], "why").await.unwrap();
         let files = order.map(|at| both[at].clone());

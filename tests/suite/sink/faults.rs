@@ -43,11 +43,7 @@ async fn a_lost_reply_to_commit_leaves_rows_that_the_repetition_finds() {
         proxy.strike(COMMIT, Strike::LoseReply);
         let fault = refused(sink.commit(slice::from_ref(&batch)).await);
         assert_eq!(proxy.strikes(), 1, "{fault}");
-        assert_eq!(
-            rows(&fixture).await,
-            600,
-            "the commit took effect, and its reply was lost"
-        );
+        assert_eq!(rows(&fixture).await, 600, "committed, but no reply came");
         let again = sink.commit(&[batch]).await.unwrap();
         assert_eq!(again, stored(0, 600, 0));
         stored_once(&fixture).await;
@@ -135,8 +131,7 @@ async fn a_deadlock_is_tried_again() {
         outweigh(&mut other).await;
         let committing = commit(&fixture.sink, &batch);
         blocked(&fixture).await;
-        // The batch holds row 0 and waits for row 599; this session holds row 599 and asks for row
-        // 0.
+        // The batch has row 0 and waits for row 599; this session has row 599 and asks for row 0.
         other
             .query_drop(statement_with(&batch, 0))
             .await
@@ -162,8 +157,8 @@ async fn a_deadlock_undoes_the_earlier_statements_of_its_transaction() {
             ..SinkOptions::default()
         };
         let sink = open(&fixture.url, &options).await.unwrap();
-        // The second of six statements waits for this session's row. The first has stored the row
-        // that this session will ask for.
+        // The second of six statements waits for this session, which then asks for a row of the
+        // first.
         let mut other = holding(&fixture, &batch, 150).await;
         outweigh(&mut other).await;
         let committing = commit(&sink, &batch);
@@ -388,8 +383,7 @@ async fn settings_of_a_server_do_not_change_stored_rows() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_is_waited_for() {
-    // A tablespace that may not grow behaves like a full disk, and the test needs no right to mount
-    // one.
+    // A tablespace that may not grow behaves like a full disk, and needs no right to mount one.
     let options = [
         "--innodb-data-file-path=ibdata1:12M:autoextend:max:28M",
         "--innodb-file-per-table=0",
@@ -537,8 +531,7 @@ async fn holding(fixture: &Fixture, batch: &Batch, ordinal: u32) -> Conn {
     conn
 }
 
-/// Changes more rows than the other transaction of a deadlock: the server ends the one that has
-/// changed less.
+/// Changes many rows: of two transactions in a deadlock, the server ends the smaller one.
 async fn outweigh(conn: &mut Conn) {
     let mut rows = 1;
     conn.query_drop("INSERT INTO ballast VALUES (1)")
@@ -557,8 +550,7 @@ async fn blocked(fixture: &Fixture) -> u64 {
     let mut conn = Conn::from_url(&fixture.url).await.unwrap();
     loop {
         let ours = connections(fixture).await;
-        // Not `information_schema.innodb_trx`: the server does not refresh it while other sessions
-        // read it.
+        // Not `information_schema.innodb_trx`, which is stale while other sessions read it.
         let monitor = "SHOW ENGINE INNODB STATUS";
         let (_, _, status): (String, String, String) =
             conn.query_first(monitor).await.unwrap().unwrap();

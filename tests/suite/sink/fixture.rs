@@ -119,7 +119,7 @@ impl Fixture {
     async fn over(target: Target, url: String, folder: tempfile::TempDir) -> Self {
         let sink = open(&url, &SinkOptions::default())
             .await
-            .expect("the database can be reached");
+            .expect("the database answers");
         Self {
             target,
             url,
@@ -150,7 +150,7 @@ impl Fixture {
         };
         open(&url, &SinkOptions::default())
             .await
-            .expect("the database can be reached")
+            .expect("the database answers")
     }
 
     pub fn dataset(&self, name: &str) -> &Arc<Dataset> {
@@ -165,7 +165,7 @@ impl Fixture {
     /// The same by another process.
     pub async fn file_by(&self, sink: &Arc<dyn Database>, dataset: &str, records: u32) -> u32 {
         let registered = sink.register(&[new_file(dataset, records)]).await;
-        let file_no = registered.expect("the database can be reached")[0].file_no;
+        let file_no = registered.expect("the database answers")[0].file_no;
         self.adopt(file_no).await;
         file_no
     }
@@ -184,7 +184,7 @@ impl Fixture {
         self.sink
             .commit(batches)
             .await
-            .expect("the database can be reached")
+            .expect("the database answers")
     }
 
     /// Runs a statement without the sink.
@@ -195,7 +195,7 @@ impl Fixture {
     /// A connection without the sink, for statements that belong to one session.
     pub async fn session(&self) -> mysql_async::Conn {
         let session = mysql_async::Conn::from_url(&self.url).await;
-        session.expect("the server can be reached")
+        session.expect("the server answers")
     }
 
     /// The rows of a query without the sink. Booleans come as numbers, times as text.
@@ -221,10 +221,10 @@ impl Fixture {
     async fn query_mysql(&self, sql: &str) -> Vec<Vec<Val>> {
         let mut conn = mysql_async::Conn::from_url(&self.url)
             .await
-            .expect("the server can be reached");
-        // Whatever the default of the server is.
+            .expect("the server answers");
+        // The default of the server may be another.
         let commits = conn.query_drop("SET autocommit = 1").await;
-        commits.expect("the server can be reached");
+        commits.expect("the server answers");
         if self.target == Target::Galera {
             let waits = conn.query_drop(support::SYNC_WAIT).await;
             waits.expect("the node reports its state");
@@ -234,7 +234,7 @@ impl Fixture {
             Ok(rows) => rows,
             Err(error) => panic!("{sql}: {error}"),
         };
-        conn.disconnect().await.expect("the server can be reached");
+        conn.disconnect().await.expect("the server answers");
         rows.into_iter()
             .map(|row| row.unwrap().into_iter().map(from_mysql).collect())
             .collect()
@@ -244,7 +244,7 @@ impl Fixture {
     pub async fn kill_connections(&self) {
         let mut conn = mysql_async::Conn::from_url(&self.url)
             .await
-            .expect("the server can be reached");
+            .expect("the server answers");
         let others = "SELECT id FROM information_schema.processlist WHERE db = DATABASE() AND id <> \
                       CONNECTION_ID()";
         let ids: Vec<u64> = conn.query(others).await.expect("root may see them");
@@ -259,7 +259,7 @@ impl Fixture {
                 Err(error) => panic!("KILL {id}: {error}"),
             }
         }
-        conn.disconnect().await.expect("the server can be reached");
+        conn.disconnect().await.expect("the server answers");
     }
 
     fn query_sqlite(&self, sql: &str) -> Vec<Vec<Val>> {

@@ -300,7 +300,7 @@ async fn values(session: &mut mysql_async::Conn, table: &str) -> Vec<String> {
              'status_source', 'status', '_rescued') ORDER BY COLUMN_NAME"
         ))
         .await
-        .expect("the server can be reached");
+        .expect("the server answers");
     // A change of type may add zeros to a time; the value stays the same.
     let texts: Vec<String> = columns
         .iter()
@@ -313,5 +313,5 @@ async fn values(session: &mut mysql_async::Conn, table: &str) -> Vec<String> {
         "SELECT CONCAT_WS('|', {}) FROM {table} ORDER BY 1",
         texts.join(", ")
     );
-    session.query(sql).await.expect("the server can be reached")
+    session.query(sql).await.expect("the server answers")
 }

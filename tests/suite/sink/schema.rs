@@ -329,7 +329,7 @@ pub async fn a_table_that_does_not_fit_is_refused_with_its_remedy(target: Target
             .to_owned()
     } else {
         let good = good.replace("(255)", "(300)");
-        // Without the check by which MariaDB accepts only JSON.
+        // Without MariaDB's check that a text is JSON.
         let columns = columns.replace("JSON", "LONGTEXT");
         format!("{good}, {columns}, mine INT NOT NULL DEFAULT 7, also INT NULL")
     };

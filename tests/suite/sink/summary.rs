@@ -210,7 +210,7 @@ pub async fn a_summary_is_made_again_beside_a_load(target: Target) {
     let service = Accumulator::new(store.clone());
     let refresh = async || {
         let done = summary::refresh(&service, &datasets, &stop).await;
-        let done = done.map_err(drop).expect("the database can be reached");
+        let done = done.map_err(drop).expect("the database answers");
         (done.files, done.rows_read)
     };
     let commit = async |file_no, ordinals| {
@@ -251,7 +251,7 @@ pub async fn a_file_is_summarised_once_its_commit_is_over(target: Target) {
     let accumulator = Accumulator::new(fixture.sink.clone());
     let refresh = async || {
         let done = summary::refresh(&accumulator, &datasets, &stop).await;
-        let done = done.map_err(drop).expect("the database can be reached");
+        let done = done.map_err(drop).expect("the database answers");
         (done.files, done.rows_read)
     };
     let file_no = fixture.file("vehicle_events", 5).await;

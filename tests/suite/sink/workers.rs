@@ -124,7 +124,7 @@ async fn a_refused_row_is_in_no_summary_however_often_its_frame_is_delivered() {
     fixture.sink.settle(&[file_no]).await.unwrap();
     let stop = CancellationToken::new();
     let done = summary::refresh(&summaries, &fixture.datasets, &stop).await;
-    let done = done.map_err(drop).expect("the database can be reached");
+    let done = done.map_err(drop).expect("the database answers");
     assert_eq!((done.files, done.rows_read), (1, 4));
     let rows = "SELECT COUNT(*) FROM daily_summary s JOIN vehicle_events e ON e.id = s.last_id";
     assert_eq!(fixture.number(rows).await, 4);

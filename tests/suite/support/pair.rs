@@ -82,7 +82,7 @@ impl Pair {
         self.command(args).output().unwrap()
     }
 
-    /// Runs, and expects an exit code.
+    /// Runs the binary with these arguments, and checks its exit code. Returns its output.
     pub fn expect(&self, code: i32, args: &[&str]) -> String {
         let output = self.run(args);
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();

@@ -1,14 +1,15 @@
-# Runs one server for the tests, and ends it surely.
+# Runs one server for the tests, and ends it in every case.
 #
 #   sh supervise.sh FOLDER COMMAND...
 #
-# Verbs come on stdin, one a line; each is answered with one line on stdout. When stdin ends, which
-# it does however the test process ends, the server is killed and the folder removed.
+# Reads commands from stdin, one a line, and answers each with one line on stdout. Stdin ends when
+# the test process ends, in any way. Then the server is killed and the folder removed.
 
 folder=$1
 shift
 
-# The server must not hold the pipe, so it moves off stdin, where children would inherit it.
+# The pipe moves from stdin to another descriptor, which the server does not inherit: if the server
+# held the pipe, stdin would never end.
 exec 3<&0 </dev/null
 
 pid=
@@ -43,8 +44,8 @@ while read -r verb <&3; do
 done
 
 stop
-# The test process may have died while it was filling the folder by another process, which then
-# makes files as these are removed.
+# The test process may have died while another process of the test was filling the folder. That
+# process may create files while this loop removes them.
 tries=100
 until rm -rf "$folder" || [ "$tries" -eq 0 ]; do
     tries=$((tries - 1))

@@ -75,8 +75,8 @@ fn is_one_scalar(text: &[u8]) -> bool {
         .any(|byte| syntax::is_blank(*byte) || *byte == b'"')
 }
 
-/// Whether a container may be several records of which one lacks a bracket: the bracket that closes
-/// the container is of the other kind, and the container holds `},{`.
+/// Whether a container may be several records, one of them without its closing bracket: the bracket
+/// that closes the container is of the other kind, and the container holds `},{`.
 #[inline]
 fn hides_records(container: &[u8]) -> bool {
     let kinds = container[0] ^ container[container.len() - 1];

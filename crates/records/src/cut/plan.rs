@@ -53,7 +53,7 @@ pub enum Unreadable {
     Incomplete {
         /// Where the document ends.
         offset: u64,
-        /// What was still open.
+        /// The part that does not close, for messages.
         detail: &'static str,
     },
     /// The file is not JSON, or holds no records of the dataset.

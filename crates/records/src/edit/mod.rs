@@ -36,7 +36,7 @@ struct Member {
 
 /// The text of a record in which the member at `path` is `value`, which must be JSON. Every other
 /// byte stays. A missing member is added at the end of its object, and missing objects on the path
-/// are added as well. If the object has the member more than once, only one is left.
+/// are added as well. If the object has the member more than once, only one remains.
 ///
 /// # Errors
 /// [`EditError`].

@@ -329,7 +329,7 @@ mod tests {
 
     const KEY: FrameKey = FrameKey::new([7; FrameKey::BYTES]);
 
-    /// A batch of `records` records, each `nth` of which is a reject.
+    /// A batch of `records` records. Each `nth` record is a reject.
     fn batch(datasets: &Datasets, records: usize, nth: usize) -> Batch {
         let dataset = datasets.by_name("vehicle_status").unwrap();
         let record = |at: usize| {

@@ -215,8 +215,8 @@ fn length(of: usize) -> i64 {
     i64::try_from(of).expect("memory is smaller")
 }
 
-/// The buffers of a column in the order of the format: the bits that tell values from NULL (empty
-/// if no value is NULL), the end of each value if the type has no fixed width, and the values.
+/// The buffers of a column in the order of the format: the bits that mark NULL values (empty if no
+/// value is NULL), the end of each value if the type has no fixed width, and the values.
 fn each_buffer(data: &ArrayData, mut take: impl FnMut(&[u8])) {
     let part = |buffer: &Buffer, first: usize, count: usize, width: usize| {
         buffer.slice_with_length(first * width, count * width)

@@ -24,7 +24,7 @@ const REJECTS_PER_STATEMENT: usize = 128;
 const REJECT_BYTES: usize = 7 * VALUE_BYTES + 300;
 
 /// A ledger entry to be written: a span, the identity of its file, and the fingerprint of the
-/// definition by which the records became rows.
+/// definition of its rows.
 pub(super) type Entry = (Span, ContentHash, Fingerprint);
 
 /// A reject that is to be stored.
@@ -315,8 +315,9 @@ impl Due<'_> {
     }
 }
 
-/// The ledger entries of the batches: one for each span that has records, in ascending order, which
-/// is the order in which all transactions lock files.
+/// The ledger entries of the batches: one for each span that has records. They are in ascending
+/// order, as in all transactions, so that no two transactions lock the same files in different
+/// orders.
 pub(super) fn entries_of(batches: &[Batch]) -> Vec<Entry> {
     let mut entries: Vec<Entry> = batches
         .iter()

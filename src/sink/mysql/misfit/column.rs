@@ -1,5 +1,5 @@
-//! Compares an existing column with the one that is needed: what is wrong with it, and the type
-//! that it can have without a change of any value.
+//! Compares an existing column with the one that is needed. Finds the difference, and a type for
+//! the column that changes no value.
 
 use crate::sink::mysql::ddl::{CHAR_BYTES, sql_type, text};
 use crate::sink::table::{Kind, TableColumn};
@@ -58,7 +58,7 @@ impl ExistingColumn {
         self.data_type.ends_with("int")
     }
 
-    /// The character set, with which the name of a collation begins.
+    /// The character set: the beginning of the collation's name.
     fn charset(&self) -> &str {
         self.collation.split('_').next().unwrap_or_default()
     }
@@ -141,7 +141,7 @@ pub(super) fn fitting(
     })
 }
 
-/// What is wrong with a column. `None` if it fits.
+/// The problem of a column, for people. `None` if it fits.
 pub(super) fn column_misfit(
     needed: &TableColumn,
     found: &ExistingColumn,

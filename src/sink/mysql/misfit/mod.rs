@@ -30,11 +30,11 @@ pub(super) struct Existing {
     pub(super) partitioned: bool,
 }
 
-/// What is wrong with a table, and the change that makes it fit.
+/// The problem of a table, and the change that makes it fit.
 #[derive(Debug)]
 pub(super) struct Misfit {
     table: String,
-    /// What is wrong, as a part of a sentence.
+    /// The problem, as a part of a sentence.
     pub(super) problem: String,
     pub(super) change: Change,
 }

@@ -316,8 +316,8 @@ fn document() -> impl Strategy<Value = (String, Vec<Value>)> {
     (form, prop::collection::vec(record, 0..20), value(), value()).prop_map(
         |(form, records, before, after)| {
             let text = |(value, pretty, left, right): &(Value, bool, String, String)| match form {
-                // `document` puts a line with a field of the dataset before them: the file is
-                // NDJSON.
+                // `document` puts a line with a field of the dataset before these lines, so the
+                // file is NDJSON.
                 Form::Lines => format!("{value}{}\n{right}", left.replace('\n', "\r")),
                 _ if *pretty => format!("{left}{value:#}{right}"),
                 _ => format!("{left}{value}{right}"),
