@@ -1,5 +1,4 @@
-//! Each fault that a commit can have, caused once on purpose: the repeated call stores the same
-//! rows.
+//! Each fault of a commit, caused once on purpose: the repeated call stores the same rows.
 //!
 //! Faults of one transaction occur on the servers that all tests share. A test that changes a whole
 //! server starts its own.
