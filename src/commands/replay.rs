@@ -33,8 +33,8 @@ const GROUP_RECORDS: usize = 100;
 /// Most bytes of the records in a group.
 const GROUP_BYTES: usize = 4 * 1024 * 1024;
 
-/// Longest line in bytes: the largest record as `record`, and as `raw`, where each byte may be escaped;
-/// and 1 MiB for the other fields of an export.
+/// Longest line in bytes. A line may hold the largest record twice: as `record`, and as `raw`, in
+/// which each byte may take two. 1 MiB is for the other fields of an export.
 const LINE_BYTES_MAX: usize = 3 * RECORD_BYTES_MAX + 1024 * 1024;
 
 /// One line of the file. Other fields, which an export writes, are ignored.

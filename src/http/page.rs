@@ -247,9 +247,7 @@ fn waiting(html: &mut String, status: &Status) -> fmt::Result {
     html.push_str("<section aria-labelledby=\"waits\"><h2 id=\"waits\">What waits, and why</h2>");
     if status.files.waiting.is_empty() {
         let none = match status.state {
-            EngineState::Unwell => {
-                "No file waits for a reason of its own: the engine cannot work, as shown above."
-            }
+            EngineState::Unwell => "No file is the cause: the engine cannot work, as shown above.",
             _ => "No file waits.",
         };
         writeln!(html, "<p class=\"quiet\">{none}</p></section>")?;

@@ -78,10 +78,10 @@ pub(super) async fn inspect(
     let (missing, misfits) = schema::inspect(session, datasets).await?;
     findings.extend(misfits);
     findings.push(match (may("CREATE"), missing.join(", ")) {
-        (_, missing) if missing.is_empty() => Finding::ok("the tables of the datasets are there"),
-        (true, missing) => Finding::ok(format!("the first start makes {missing}")),
+        (_, missing) if missing.is_empty() => Finding::ok("the tables of the datasets exist"),
+        (true, missing) => Finding::ok(format!("the first start creates {missing}")),
         (false, missing) => Finding::fail(
-            format!("the account may not create tables, and {missing} are not there"),
+            format!("the account may not create tables, and {missing} do not exist"),
             "run `task_runner migrate` once with an account that may",
         ),
     });

@@ -258,7 +258,7 @@ async fn a_queue_that_is_harmed_again_and_again_costs_a_load_nothing() {
         raw(redis.port, &[harm]);
         harms += 1;
         assert!(harms < 200, "the load does not end");
-        // Each fault once at the start, so that a fast machine has all of them.
+        // The first three pauses are short: a load on a fast machine must have each fault as well.
         let pause = if harms < 3 { 50 } else { 300 };
         tokio::time::sleep(Duration::from_millis(pause)).await;
     }

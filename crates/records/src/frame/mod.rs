@@ -57,7 +57,7 @@ pub enum FrameError {
     #[error("the frame is damaged: {0}")]
     Damaged(String),
     /// This process does not have the frame's dataset, or has another definition of it.
-    #[error("the frame was made by another definition of dataset `{0}` than this process has")]
+    #[error("the frame was made with another definition of dataset `{0}` than this process has")]
     Dataset(String),
 }
 
