@@ -2,9 +2,9 @@
 //! memory.
 //!
 //! Redis and the database may use the same disk, and they fail if it is full. So a spill stops when
-//! the free space of the disk reaches the floor. The size of inflated data is not known before it
-//! is written, and a copy may share the blocks of its original, so the free space is read while the
-//! spill is written. The system frees the space of a spill when the spill is dropped or the process
+//! the free space of the disk reaches the floor. The free space is read while the spill is written,
+//! and not computed before: the size of inflated data is not known, and a copy may share the blocks
+//! of its original. The system frees the space of a spill when the spill is dropped or the process
 //! ends.
 
 use std::fs::File;

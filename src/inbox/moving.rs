@@ -4,9 +4,9 @@
 //! The move is a rename. If the file system has no rename that never replaces a file, the file gets
 //! a second name and loses the first ([`move_by_link`]). To another device, the file is copied: see
 //! [`copy_across`]. No half copy ever has a final name, and a file is removed only if its copy has
-//! its current content. A kill in the middle leaves the file in its old place; it may leave a copy,
-//! or leave the file set aside under another name. [`clear_up`] removes such a copy, and gives such
-//! a file its name back.
+//! its current content. A kill in the middle leaves the file in its old directory, possibly under a
+//! hidden name, and possibly with a copy in the new one. [`clear_up`] removes such a copy, and
+//! gives the file its name back.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, Metadata, TryLockError};

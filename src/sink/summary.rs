@@ -1,5 +1,6 @@
 //! The daily summary at the seam, and the rules that both dialects share: which candidate is the
-//! last of its key and day (their SQL has the same rule), and how a file is marked.
+//! last of its key and day, and how a file is marked. The SQL of the dialects has the first rule as
+//! well.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -46,8 +47,8 @@ pub trait SummaryStore: Send + Sync {
     ) -> Result<(), Fault>;
 
     /// Empties the summary of a dataset, and marks all of its files, settled or not, so that their
-    /// rows are read from the table again: the entries in the memory of a process may have been
-    /// merged into the summary that is emptied now.
+    /// rows are read from the table again. Otherwise entries would be missing that a process has
+    /// already merged and no longer has in memory.
     async fn summary_reset(&self, dataset: &Arc<Dataset>) -> Result<(), Fault>;
 
     /// The first `max` entries of the summary, newest day first, then by key.

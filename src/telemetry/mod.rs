@@ -214,8 +214,8 @@ fn logged(level: &'static str) {
     counter!("lemonade_log_messages_total", "level" => level).increment(1);
 }
 
-/// Sets the gauges at the start of the engine. If this process commits or keeps the summary, the
-/// times of the last commit and refresh are set to now: without them, no alert would report an
+/// Sets the gauges at the start of the engine. If this process commits or keeps the summary, sets
+/// the times of the last commit and refresh to now. Without these values, no alert would report an
 /// engine that never reaches its database.
 pub fn begin(now_unix: Duration, commits: bool, keeps_summary: bool) {
     ready(false);

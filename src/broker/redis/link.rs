@@ -1,10 +1,10 @@
 //! One connection of the client to Redis: how it is made, and when it is dropped.
 //!
-//! The client reconnects by itself, for ever. After a timeout, the connection is dropped instead,
-//! with everything queued in it, and the next caller makes a new one: it may hang in a way that the
-//! client does not notice (a write that never returns, a reply that never arrives). This costs a
-//! few round trips, is correct (callers treat every error as an unknown outcome), and reports the
-//! true cause if the new connection fails, too.
+//! The client reconnects by itself, for ever. But after a timeout, the connection may hang in a way
+//! that the client does not notice: a write that never returns, or a reply that never arrives. So
+//! the connection is dropped, with all commands that wait in it, and the next caller makes a new
+//! one. This costs a few round trips, is correct (callers treat every error as an unknown outcome),
+//! and reports the true cause if the new connection fails, too.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;

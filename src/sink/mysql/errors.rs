@@ -120,9 +120,9 @@ pub(super) fn classify(code: u16, state: &str) -> Class {
         }
         // Missing (1812), discarded (1814), not known to the storage engine (1932).
         1812 | 1814 | 1932 => Class::Table(TableFault::NoTablespace),
-        // A view that takes no rows (1288, 1471) or names what does not exist (1356); a function or
-        // procedure (1305) or a definer (1449) that does not exist; a trigger that commits (1422) or
-        // changes its own table (1442).
+        // A view that takes no rows (1288, 1471) or names a missing object (1356); a function or
+        // procedure (1305) or a definer (1449) that does not exist; a trigger that commits (1422)
+        // or changes its own table (1442).
         1288 | 1305 | 1356 | 1422 | 1442 | 1449 | 1471 => Class::Table(TableFault::Dependent),
         // FEDERATED and the like (1429 to 1431), and an engine that takes no rows (1031).
         1031 | 1429..=1431 => Class::Table(TableFault::Remote),

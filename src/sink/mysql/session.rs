@@ -48,10 +48,10 @@ const SCAN_WAIT: Duration = Duration::from_secs(900);
 /// connections without a message, and after a failover it may lead to the former primary.
 const IDLE_MAX: Duration = Duration::from_secs(120);
 
-/// Most placeholders of all prepared statements of a connection. A full statement has 1,000, which
-/// cost the server a few hundred KiB, and the smaller statements for the last rows have as many
-/// together: this limit holds the statements of sixteen datasets. A higher one costs the server
-/// memory; with a lower one, statements would be prepared again and again.
+/// Most placeholders of all prepared statements of a connection. A full statement has 1,000
+/// placeholders, which cost the server a few hundred KiB. The smaller statements for the last rows
+/// together have as many. So this limit holds the statements of sixteen datasets. A higher one
+/// costs the server memory; with a lower one, statements would be prepared again and again.
 const KEPT_PLACEHOLDERS_MAX: usize = 32 * 1024;
 
 /// Bytes of one packet of a LOAD DATA LOCAL: below 1 MiB, the smallest usual `max_allowed_packet`,

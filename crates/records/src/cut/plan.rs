@@ -15,9 +15,9 @@ pub enum Layout {
 pub struct Chunk {
     /// First byte, from the start of the file.
     pub start: u64,
-    /// The byte after the last one. No separator and no blank is at either end of the chunk, except
-    /// that a chunk which ends with an empty record of an array keeps the comma before that record
-    /// and its blanks.
+    /// The byte after the last one. A chunk has no separator and no blank at its ends. An
+    /// exception: a chunk that ends with an empty record of an array keeps the comma and the blanks
+    /// before the end of that record.
     pub end: u64,
     /// Ordinal of the first record.
     pub first_ordinal: u32,

@@ -106,9 +106,10 @@ impl Decimal {
     }
 }
 
-/// The numbers that programs write if they keep `number` as a 64-bit float: the shortest text that
-/// parses as the same float, or 15 to 17 digits, or all digits of an integer; for a number beyond
-/// the largest float, that float. Empty if a float keeps the number exactly.
+/// The numbers that programs write if they keep `number` as a 64-bit float. Programs write the
+/// shortest text that parses as the same float, or 15 to 17 digits, or all digits of an integer.
+/// For a number beyond the largest float, they write the largest float. Empty if a float keeps the
+/// number exactly.
 fn kept_by_floats(number: &str, decimal: &Decimal) -> Vec<Decimal> {
     let Ok(float) = number.parse::<f64>() else {
         return Vec::new();

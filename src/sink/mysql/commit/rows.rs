@@ -72,9 +72,9 @@ impl Transaction<'_> {
         Ok(())
     }
 
-    /// Counts the result of a statement for its rows. If it stored fewer than it has, then for each
-    /// other row the table has the same row, or another row with its id, or a row with the same
-    /// value of another unique key.
+    /// Counts the result of a statement for its rows. If it stored fewer rows than it has, the
+    /// table already had, for each row that was not stored, one of these: the same row, another row
+    /// with its id, or a row with the same value of another unique key.
     async fn tally(
         &mut self,
         rows: &Rows<'_>,
