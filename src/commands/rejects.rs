@@ -215,7 +215,7 @@ async fn show(
         let kept = if entry.code.is_of_database() {
             "the row, since the record cannot be read"
         } else {
-            "only what the database keeps, since the record cannot be read as a whole"
+            "the part that the database keeps, since the record cannot be read as a whole"
         };
         lines.add("text", format!("{kept}: {}", why.escape_debug()));
         String::from_utf8_lossy(&entry.raw).into_owned()

@@ -28,7 +28,7 @@ const BLOCK: Duration = Duration::from_millis(500);
 /// The same in a cluster, where a read waits for one stream and the other streams wait meanwhile.
 const BLOCK_CLUSTER: Duration = Duration::from_millis(100);
 
-/// The id at which a walk over pending entries begins, and which it returns at its end.
+/// The id with which a walk over pending entries begins. Redis returns it at the end of the walk.
 const START: &str = "0-0";
 
 pub(super) struct RedisConsumer {

@@ -29,7 +29,7 @@ pub enum NotRead {
     Encoding(&'static str),
     /// An encrypted file, by the name of its format.
     Encrypted(&'static str),
-    /// A format of tables, by name.
+    /// A format for tables, such as Parquet, by name.
     Tables(&'static str),
     /// A pointer: the text that Git LFS stores in place of a file.
     LfsPointer,
