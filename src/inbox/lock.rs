@@ -82,8 +82,8 @@ pub fn holder(work: &Path) -> Option<String> {
 }
 
 impl Drop for Lock {
-    /// Unlocks explicitly. If the file were only closed, a child process that is starting at this
-    /// moment would hold the lock: it has the file open until it runs its program.
+    /// Unlocks explicitly, and does not only close the file. A child process that is being started
+    /// has the file open until it runs its program, and would keep the lock for this time.
     fn drop(&mut self) {
         // If this fails, closing the file unlocks it, unless a child has the file open.
         let _ = self.0.unlock();

@@ -258,7 +258,7 @@ fn no_command_shows_a_part_of_a_password() {
     let shell = Shell::new();
     for (name, shape) in shapes {
         for secret in secrets {
-            // The text after an @ is a host, and the text before a colon a user.
+            // In a URL, the text after an @ is a host, and the text before a colon is a user.
             let is_host = shape.ends_with(":SECRET") && secret.contains('@');
             let is_user = shape.contains("//SECRET@") && secret.contains(':');
             if is_host || is_user {

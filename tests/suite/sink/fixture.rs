@@ -310,7 +310,7 @@ fn from_mysql(value: mysql_async::Value) -> Val {
     }
 }
 
-/// A file that is not in the ledger. Each call returns another content.
+/// A file that is not in the ledger. Each call returns a file with other content.
 pub fn new_file(dataset: &str, records: u32) -> NewFile {
     static NEXT: AtomicU32 = AtomicU32::new(1);
     let mut hash = [0xFF; 16];
