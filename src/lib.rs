@@ -43,7 +43,9 @@
 //! This crate has, in this order, the modules for the outside, the stages, and the assembly.
 
 // Pure: records, and how bytes become rows.
-pub use lemonade_records::{batch, coverage, cut, dataset, edit, frame, parse, timestamp};
+pub use lemonade_records::{
+    batch, convert, coverage, cut, dataset, dates, edit, frame, parse, timestamp,
+};
 
 // The outside: memory, files, queue, database, metrics.
 pub mod allocator;

@@ -7,21 +7,27 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use arrow_array::cast::AsArray;
-use arrow_array::types::{Float64Type, Int64Type, TimestampMicrosecondType, UInt64Type};
+use arrow_array::types::{
+    Date32Type, Decimal128Type, Float64Type, Int64Type, Time64MicrosecondType,
+    TimestampMicrosecondType, UInt64Type,
+};
 use arrow_array::{
-    Array, BooleanArray, Float64Array, Int64Array, RecordBatch, StringArray,
-    TimestampMicrosecondArray, UInt64Array,
+    Array, ArrayRef, BinaryArray, BooleanArray, Date32Array, Decimal128Array, Float64Array,
+    Int64Array, RecordBatch, StringArray, Time64MicrosecondArray, TimestampMicrosecondArray,
+    UInt64Array,
 };
 use arrow_schema::DataType;
 
 use crate::batch::{Batch, RAW_BYTES_MAX, Reject, RejectCode, provenance};
 use crate::dataset::Dataset;
-
-use crate::timestamp;
+use crate::{convert, dates, timestamp};
 
 /// Most characters of a database's message that a reject keeps. Messages of servers have a few
 /// hundred; the message of a user's trigger may have any number.
 const MESSAGE_CHARS_MAX: usize = 1_000;
+
+/// Most bytes of the text of a decimal: 38 digits, a sign, a point and a zero before it.
+const DECIMAL_BYTES_MAX: usize = 41;
 
 /// The message for a record that is too large for a statement, so that it was not sent to the
 /// server.
@@ -39,6 +45,52 @@ pub(super) enum Cell<'a> {
     Boolean(bool),
     /// Microseconds since the epoch, UTC.
     Timestamp(i64),
+    /// A value of one of the types that few datasets have.
+    Rare(Rare<'a>),
+}
+
+/// A value of a type that few datasets have.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Rare<'a> {
+    Bytes(&'a [u8]),
+    Unsigned(u64),
+    Decimal(Decimal),
+    /// Days since the epoch.
+    Date(i32),
+    /// Microseconds since midnight.
+    Time(i64),
+}
+
+/// An exact number: `value` without its point, and the digits after the point.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Decimal {
+    value: [u64; 2],
+    scale: u8,
+}
+
+impl Decimal {
+    fn new(value: i128, scale: i8) -> Self {
+        let bits = value.cast_unsigned();
+        Self {
+            // As halves: an `i128` would make every cell larger.
+            value: [(bits >> 64) as u64, bits as u64],
+            scale: scale.cast_unsigned(),
+        }
+    }
+
+    fn value(self) -> i128 {
+        let [high, low] = self.value.map(u128::from);
+        (high << 64 | low).cast_signed()
+    }
+
+    pub(super) fn text(self) -> String {
+        convert::decimal_text(self.value(), self.scale)
+    }
+
+    /// Whether a text of a database is the same number.
+    pub(super) fn equals(self, text: &str) -> bool {
+        convert::is_number(text) && convert::scaled(text, self.scale) == Ok(self.value())
+    }
 }
 
 /// All rows of one dataset in a commit. The rows of a batch are adjacent, by ascending id.
@@ -67,6 +119,17 @@ enum Values<'a> {
     Float(&'a Float64Array),
     Boolean(&'a BooleanArray),
     Timestamp(&'a TimestampMicrosecondArray),
+    Rare(RareValues<'a>),
+}
+
+/// One column of a batch of a type that few datasets have.
+#[derive(Debug)]
+enum RareValues<'a> {
+    Bytes(&'a BinaryArray),
+    Unsigned(&'a UInt64Array),
+    Decimal(&'a Decimal128Array),
+    Date(&'a Date32Array),
+    Time(&'a Time64MicrosecondArray),
 }
 
 /// One row.
@@ -160,6 +223,11 @@ impl<'a> Rows<'a> {
                     let offsets = array.value_offsets();
                     (offsets[to] - offsets[from]) as usize
                 }
+                Values::Rare(RareValues::Bytes(array)) => {
+                    let offsets = array.value_offsets();
+                    (offsets[to] - offsets[from]) as usize
+                }
+                Values::Rare(RareValues::Decimal(_)) => (to - from) * DECIMAL_BYTES_MAX,
                 _ => 0,
             });
             texts.sum::<usize>()
@@ -215,11 +283,15 @@ impl<'a> Rows<'a> {
                         serde_json::from_str(text).unwrap_or_else(|_| text.into())
                     }
                     Cell::Text(text) => text.into(),
-                    Cell::Id(number) => number.into(),
+                    Cell::Id(number) | Cell::Rare(Rare::Unsigned(number)) => number.into(),
                     Cell::Integer(number) => number.into(),
                     Cell::Float(number) => number.into(),
                     Cell::Boolean(value) => value.into(),
                     Cell::Timestamp(time_us) => timestamp::text(time_us).into(),
+                    Cell::Rare(Rare::Decimal(decimal)) => decimal.text().into(),
+                    Cell::Rare(Rare::Date(days)) => dates::date_text(days).into(),
+                    Cell::Rare(Rare::Time(micros)) => dates::time_text(micros).into(),
+                    Cell::Rare(Rare::Bytes(bytes)) => convert::hex_text(bytes).into(),
                 };
                 (name.to_owned(), value)
             })
@@ -276,6 +348,19 @@ impl<'a> Row<'a> {
             Values::Float(array) => Cell::Float(array.value(at)),
             Values::Boolean(array) => Cell::Boolean(array.value(at)),
             Values::Timestamp(array) => Cell::Timestamp(array.value(at)),
+            Values::Rare(values) => Cell::Rare(values.value(at)),
+        }
+    }
+}
+
+impl<'a> RareValues<'a> {
+    fn value(&self, at: usize) -> Rare<'a> {
+        match self {
+            Self::Bytes(array) => Rare::Bytes(array.value(at)),
+            Self::Unsigned(array) => Rare::Unsigned(array.value(at)),
+            Self::Decimal(array) => Rare::Decimal(Decimal::new(array.value(at), array.scale())),
+            Self::Date(array) => Rare::Date(array.value(at)),
+            Self::Time(array) => Rare::Time(array.value(at)),
         }
     }
 }
@@ -283,21 +368,25 @@ impl<'a> Row<'a> {
 impl Values<'_> {
     fn is_null(&self, at: usize) -> bool {
         match self {
-            Self::Id(array) => array.is_null(at),
+            Self::Id(array) | Self::Rare(RareValues::Unsigned(array)) => array.is_null(at),
             Self::Text(array) => array.is_null(at),
             Self::Integer(array) => array.is_null(at),
             Self::Float(array) => array.is_null(at),
             Self::Boolean(array) => array.is_null(at),
             Self::Timestamp(array) => array.is_null(at),
+            Self::Rare(RareValues::Bytes(array)) => array.is_null(at),
+            Self::Rare(RareValues::Decimal(array)) => array.is_null(at),
+            Self::Rare(RareValues::Date(array)) => array.is_null(at),
+            Self::Rare(RareValues::Time(array)) => array.is_null(at),
         }
     }
 }
 
 fn columns(rows: &RecordBatch) -> Vec<Values<'_>> {
-    rows.columns()
+    let id = Values::Id(rows.column(0).as_primitive::<UInt64Type>());
+    let others = rows.columns()[1..]
         .iter()
         .map(|array| match array.data_type() {
-            DataType::UInt64 => Values::Id(array.as_primitive::<UInt64Type>()),
             DataType::Utf8 => Values::Text(array.as_string()),
             DataType::Int64 => Values::Integer(array.as_primitive::<Int64Type>()),
             DataType::Float64 => Values::Float(array.as_primitive::<Float64Type>()),
@@ -305,7 +394,18 @@ fn columns(rows: &RecordBatch) -> Vec<Values<'_>> {
             DataType::Timestamp(..) => {
                 Values::Timestamp(array.as_primitive::<TimestampMicrosecondType>())
             }
-            other => unreachable!("no dataset has a column of type {other}"),
-        })
-        .collect()
+            _ => Values::Rare(rare(array)),
+        });
+    std::iter::once(id).chain(others).collect()
+}
+
+fn rare(array: &ArrayRef) -> RareValues<'_> {
+    match array.data_type() {
+        DataType::Binary => RareValues::Bytes(array.as_binary()),
+        DataType::UInt64 => RareValues::Unsigned(array.as_primitive::<UInt64Type>()),
+        DataType::Decimal128(..) => RareValues::Decimal(array.as_primitive::<Decimal128Type>()),
+        DataType::Date32 => RareValues::Date(array.as_primitive::<Date32Type>()),
+        DataType::Time64(_) => RareValues::Time(array.as_primitive::<Time64MicrosecondType>()),
+        other => unreachable!("no dataset has a column of type {other}"),
+    }
 }

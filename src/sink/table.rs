@@ -37,7 +37,15 @@ pub(super) enum Kind {
     Timestamp,
     /// A calendar day.
     Day,
+    /// A time of day, with microseconds.
+    Time,
     Integer,
+    /// A 64-bit unsigned integer.
+    Unsigned,
+    /// An exact number: most digits, and how many of them are after the point.
+    Decimal(u8, u8),
+    /// Bytes.
+    Binary,
     Float,
     Boolean,
     Json,
@@ -61,6 +69,11 @@ pub(super) fn dataset_table(dataset: &Dataset) -> Table {
         kind: match of.kind {
             ColumnType::Text => Kind::Text(of.max_chars),
             ColumnType::Integer => Kind::Integer,
+            ColumnType::Unsigned => Kind::Unsigned,
+            ColumnType::Decimal { precision, scale } => Kind::Decimal(precision, scale),
+            ColumnType::Date => Kind::Day,
+            ColumnType::Time => Kind::Time,
+            ColumnType::Binary => Kind::Binary,
             ColumnType::Float => Kind::Float,
             ColumnType::Boolean => Kind::Boolean,
             ColumnType::Timestamp => Kind::Timestamp,

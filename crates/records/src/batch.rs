@@ -153,10 +153,12 @@ pub enum RejectCode {
     WrongType,
     /// A text is longer than its column.
     TextTooLong,
-    /// A text is not a timestamp of the calendar, or not in the years 1000 to 9999.
+    /// A text is not a timestamp, date or time of day, or not in the years 1000 to 9999.
     InvalidTimestamp,
     /// A number does not fit its column, or 64 bits.
     NumberRange,
+    /// A text is not bytes in the encoding of its column.
+    InvalidBinary,
     /// The record has a field twice.
     DuplicateField,
     /// No column takes a field, and the dataset has `on_unknown_field = "reject"`.
@@ -175,7 +177,7 @@ pub enum RejectCode {
 
 impl RejectCode {
     /// Every code, for documentation and metrics.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::InvalidJson,
         Self::NotAnObject,
         Self::MissingField,
@@ -183,6 +185,7 @@ impl RejectCode {
         Self::TextTooLong,
         Self::InvalidTimestamp,
         Self::NumberRange,
+        Self::InvalidBinary,
         Self::DuplicateField,
         Self::UnknownField,
         Self::TooDeep,
@@ -203,6 +206,7 @@ impl RejectCode {
             Self::TextTooLong => "text_too_long",
             Self::InvalidTimestamp => "invalid_timestamp",
             Self::NumberRange => "number_range",
+            Self::InvalidBinary => "invalid_binary",
             Self::DuplicateField => "duplicate_field",
             Self::UnknownField => "unknown_field",
             Self::TooDeep => "too_deep",

@@ -8,11 +8,13 @@
 //! jiff. It is stricter on purpose: it refuses a leap second `:60`, an offset of 24 hours or more,
 //! a decimal comma, a week date, a date without a time, and the name of a time zone.
 
-use crate::dataset::EpochUnit;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 const MICROS_A_SECOND: i64 = 1_000_000;
 const SECONDS_A_DAY: i64 = 86_400;
-const MICROS_A_DAY: i64 = SECONDS_A_DAY * MICROS_A_SECOND;
+/// Microseconds of a day.
+pub const MICROS_A_DAY: i64 = SECONDS_A_DAY * MICROS_A_SECOND;
 
 /// 1000-01-01T00:00:00Z, the first that a `DATETIME` of MySQL holds.
 pub const MIN: i64 = days_from_civil(1000, 1, 1) * MICROS_A_DAY;
@@ -21,7 +23,23 @@ pub const MIN: i64 = days_from_civil(1000, 1, 1) * MICROS_A_DAY;
 pub const MAX: i64 = days_from_civil(10_000, 1, 1) * MICROS_A_DAY - 1;
 
 /// Length in bytes of `YYYY-MM-DDTHH:MM:SS`, the part that every timestamp has.
-const SECONDS_LEN: usize = 19;
+pub(crate) const SECONDS_LEN: usize = 19;
+
+/// The unit of a number that is a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum EpochUnit {
+    /// Seconds since 1970-01-01T00:00:00Z.
+    S,
+    /// Milliseconds.
+    Ms,
+    /// Microseconds.
+    Us,
+    /// Nanoseconds. Digits after the microsecond are cut.
+    Ns,
+    /// Days.
+    Days,
+}
 
 /// Parses an RFC 3339 timestamp: `2022-06-05T21:02:34.546Z`.
 ///
@@ -39,6 +57,17 @@ pub fn parse(text: &str) -> Option<i64> {
     in_range(micros + fraction - offset_seconds(offset)? * MICROS_A_SECOND)
 }
 
+/// Microseconds since the epoch of a date with a time, and what follows it: nothing, or a point and
+/// digits. `None` if one of the two has another form.
+pub(crate) fn without_offset(head: &[u8; SECONDS_LEN], tail: &[u8]) -> Option<i64> {
+    let micros = seconds(head)? * MICROS_A_SECOND;
+    let (fraction, rest) = match tail.split_first() {
+        Some((b'.', rest)) => fraction(rest)?,
+        _ => (0, tail),
+    };
+    rest.is_empty().then_some(micros + fraction)
+}
+
 /// Parses a number of JSON as an epoch. Exact, also with a fraction and an exponent: a conversion
 /// through a float would lose microseconds.
 ///
@@ -46,7 +75,7 @@ pub fn parse(text: &str) -> Option<i64> {
 #[must_use]
 pub fn from_epoch(number: &str, unit: EpochUnit) -> Option<i64> {
     // No number in range needs more digits, without its leading zeros.
-    const DIGITS_MAX: i32 = 36;
+    const DIGITS_MAX: i32 = 33;
     let (mantissa, exponent) = match number.find(['e', 'E']) {
         Some(at) => (&number[..at], number[at + 1..].parse::<i32>().ok()?),
         None => (number, 0),
@@ -58,9 +87,10 @@ pub fn from_epoch(number: &str, unit: EpochUnit) -> Option<i64> {
     let mut value: i128 = 0;
     let mut digits = 0;
     let mut scale = exponent.checked_add(match unit {
-        EpochUnit::S => 6,
+        EpochUnit::S | EpochUnit::Days => 6,
         EpochUnit::Ms => 3,
         EpochUnit::Us => 0,
+        EpochUnit::Ns => -3,
     })?;
     let mut seen_point = false;
     for byte in mantissa.bytes() {
@@ -77,6 +107,10 @@ pub fn from_epoch(number: &str, unit: EpochUnit) -> Option<i64> {
         }
     }
     let value = if negative { -value } else { value };
+    let value = match unit {
+        EpochUnit::Days => value * i128::from(SECONDS_A_DAY),
+        _ => value,
+    };
     let power = |places: u32| 10_i128.checked_pow(places);
     let micros = match u32::try_from(scale) {
         Ok(_) if value == 0 => 0,
@@ -217,7 +251,7 @@ pub fn day(us: i64) -> i32 {
     i32::try_from(us.div_euclid(MICROS_A_DAY)).expect("2^63 microseconds are 107 million days")
 }
 
-fn in_range(micros: i64) -> Option<i64> {
+pub(crate) fn in_range(micros: i64) -> Option<i64> {
     (MIN..=MAX).contains(&micros).then_some(micros)
 }
 

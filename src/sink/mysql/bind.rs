@@ -9,8 +9,8 @@ use std::ops::Range;
 
 use mysql_async::Value;
 
-use crate::sink::cells::{Cell, Row, Rows};
-use crate::timestamp::{self, Civil};
+use crate::sink::cells::{Cell, Rare, Row, Rows};
+use crate::timestamp::{self, Civil, MICROS_A_DAY};
 
 use super::session::{Insert, Server};
 
@@ -114,6 +114,20 @@ fn value(cell: Cell<'_>) -> Value {
         Cell::Float(number) => Value::Double(number),
         Cell::Boolean(value) => Value::Int(value.into()),
         Cell::Timestamp(time_us) => datetime(&timestamp::civil(time_us)),
+        Cell::Rare(rare) => rare_value(rare),
+    }
+}
+
+pub(super) fn rare_value(rare: Rare<'_>) -> Value {
+    match rare {
+        Rare::Bytes(bytes) => bytes.into(),
+        Rare::Unsigned(number) => Value::UInt(number),
+        Rare::Decimal(decimal) => decimal.text().into(),
+        Rare::Date(days) => datetime(&timestamp::civil(i64::from(days) * MICROS_A_DAY)),
+        Rare::Time(micros) => {
+            let at = timestamp::civil(micros);
+            Value::Time(false, 0, at.hour, at.minute, at.second, at.micros)
+        }
     }
 }
 

@@ -4,7 +4,10 @@ use crate::sink::table::{Kind, Table, TableColumn, quoted};
 
 /// Most bytes of all VARCHAR columns of a table. MySQL allows 65,535 bytes for a row with all its
 /// columns.
-const VARCHAR_BYTES_MAX: u32 = 60_000;
+const VARCHAR_BYTES_MAX: u64 = 60_000;
+
+/// Longest VARCHAR of utf8mb4, in characters. A longer text is a LONGTEXT.
+pub(super) const VARCHAR_CHARS_MAX: u32 = 16_383;
 
 /// Longest text, in characters, that is a VARCHAR in a table whose texts exceed that limit. Longer
 /// texts are TEXT columns, which are stored outside of the row.
@@ -16,10 +19,10 @@ pub(super) const CHAR_BYTES: u32 = 4;
 /// The DDL of a table.
 pub(super) fn create(table: &Table, mariadb: bool) -> String {
     let texts = table.columns.iter().map(|column| match column.kind {
-        Kind::Text(chars) => chars * CHAR_BYTES,
+        Kind::Text(chars) if chars <= VARCHAR_CHARS_MAX => chars * CHAR_BYTES,
         _ => 0,
     });
-    let wide = texts.sum::<u32>() > VARCHAR_BYTES_MAX;
+    let wide = texts.map(u64::from).sum::<u64>() > VARCHAR_BYTES_MAX;
     let columns: Vec<String> = table
         .columns
         .iter()
@@ -57,14 +60,18 @@ pub(super) fn text(mariadb: bool) -> String {
 
 pub(super) fn sql_type(kind: Kind, wide: bool, mariadb: bool) -> String {
     match kind {
-        Kind::RowId => "BIGINT UNSIGNED".to_owned(),
+        Kind::RowId | Kind::Unsigned => "BIGINT UNSIGNED".to_owned(),
+        Kind::Text(chars) if chars > VARCHAR_CHARS_MAX => format!("LONGTEXT {}", text(mariadb)),
         Kind::Text(chars) if wide && chars > VARCHAR_CHARS_SHORT => {
             format!("TEXT {}", text(mariadb))
         }
         Kind::Text(chars) => format!("VARCHAR({chars}) {}", text(mariadb)),
         Kind::Timestamp => "DATETIME(6)".to_owned(),
         Kind::Day => "DATE".to_owned(),
+        Kind::Time => "TIME(6)".to_owned(),
         Kind::Integer => "BIGINT".to_owned(),
+        Kind::Decimal(precision, scale) => format!("DECIMAL({precision},{scale})"),
+        Kind::Binary => "LONGBLOB".to_owned(),
         Kind::Float => "DOUBLE".to_owned(),
         Kind::Boolean => "BOOLEAN".to_owned(),
         // MySQL's JSON type normalises values: numbers lose digits, and duplicate keys are dropped.

@@ -4,9 +4,11 @@
 //! warns. So the rows count as stored only if the server stored as many as were sent and gave no
 //! warning. The "file" is text that this module writes in memory.
 
-use crate::sink::cells::{Cell, Rows};
-use crate::sink::table::quoted;
-use crate::timestamp;
+use arrow_schema::{DataType, Field};
+
+use crate::dataset::Dataset;
+use crate::sink::cells::{Cell, Rare, Rows};
+use crate::{convert, dates, timestamp};
 
 use super::errors::Failure;
 use super::session::Session;
@@ -17,13 +19,7 @@ const ROW_BYTES_USUAL: usize = 256;
 /// Sends rows. Returns whether the server stored every row as it was sent. If not, the caller must
 /// roll back the transaction.
 pub(super) async fn rows(session: &mut Session, rows: &Rows<'_>) -> Result<bool, Failure> {
-    let schema = rows.dataset.schema();
-    let sql = format!(
-        "LOAD DATA LOCAL INFILE 'rows' INTO TABLE `{}` CHARACTER SET utf8mb4 FIELDS TERMINATED BY \
-         '\\t' ESCAPED BY '\\\\' LINES TERMINATED BY '\\n' ({})",
-        rows.dataset.table,
-        quoted(schema.fields().iter().map(|field| field.name().as_str())),
-    );
+    let sql = statement(rows.dataset);
     let mut text = Vec::with_capacity(rows.len() * ROW_BYTES_USUAL);
     for row in rows.range(0..rows.len()) {
         for (at, cell) in row.cells().enumerate() {
@@ -38,6 +34,30 @@ pub(super) async fn rows(session: &mut Session, rows: &Rows<'_>) -> Result<bool,
     Ok(stored == rows.len() as u64 && warnings == 0)
 }
 
+/// The statement. The text of a `binary` column is hexadecimal, since the bytes themselves may not
+/// be text.
+fn statement(dataset: &Dataset) -> String {
+    let schema = dataset.schema();
+    let is_binary = |field: &Field| field.data_type() == &DataType::Binary;
+    let target = |field: &Field| {
+        let (name, sigil) = (field.name(), if is_binary(field) { "@" } else { "" });
+        format!("{sigil}`{name}`")
+    };
+    let targets: Vec<String> = schema.fields().iter().map(|field| target(field)).collect();
+    let bytes = schema.fields().iter().filter(|field| is_binary(field));
+    let sets: Vec<String> = bytes
+        .map(|field| format!("`{0}` = UNHEX(@`{0}`)", field.name()))
+        .collect();
+    let set = if sets.is_empty() { "" } else { " SET " };
+    format!(
+        "LOAD DATA LOCAL INFILE 'rows' INTO TABLE `{}` CHARACTER SET utf8mb4 FIELDS TERMINATED BY \
+         '\\t' ESCAPED BY '\\\\' LINES TERMINATED BY '\\n' ({}){set}{}",
+        dataset.table,
+        targets.join(", "),
+        sets.join(", "),
+    )
+}
+
 fn write(cell: Cell<'_>, out: &mut Vec<u8>) {
     use std::io::Write as _;
     let written = match cell {
@@ -50,11 +70,15 @@ fn write(cell: Cell<'_>, out: &mut Vec<u8>) {
             timestamp::write(time_us, out);
             Ok(())
         }
-        Cell::Id(number) => write!(out, "{number}"),
+        Cell::Id(number) | Cell::Rare(Rare::Unsigned(number)) => write!(out, "{number}"),
         Cell::Integer(number) => write!(out, "{number}"),
         // The shortest text that reads back as the same number.
         Cell::Float(number) => write!(out, "{number:e}"),
         Cell::Boolean(value) => write!(out, "{}", u8::from(value)),
+        Cell::Rare(Rare::Decimal(decimal)) => out.write_all(decimal.text().as_bytes()),
+        Cell::Rare(Rare::Date(days)) => out.write_all(dates::date_text(days).as_bytes()),
+        Cell::Rare(Rare::Time(micros)) => out.write_all(dates::time_text(micros).as_bytes()),
+        Cell::Rare(Rare::Bytes(bytes)) => out.write_all(convert::hex_text(bytes).as_bytes()),
     };
     written.expect("writing to memory does not fail");
 }

@@ -13,9 +13,9 @@ use rusqlite::{Statement, Transaction, params};
 use crate::batch::{Batch, Reject, RejectCode, SourceFile, Span, provenance, row_id};
 use crate::coverage::holds;
 use crate::sink::Committed;
-use crate::sink::cells::{Cell, RefusedRow, Row, Rows, by_dataset};
+use crate::sink::cells::{Cell, Rare, RefusedRow, Row, Rows, by_dataset};
 use crate::sink::table::quoted;
-use crate::timestamp;
+use crate::{convert, dates, timestamp};
 
 use super::errors::{Class, Failure, classify};
 use super::files;
@@ -207,7 +207,21 @@ impl ToSql for Cell<'_> {
             Cell::Float(number) => ToSqlOutput::Owned(Value::Real(number)),
             Cell::Boolean(value) => ToSqlOutput::Owned(Value::Integer(value.into())),
             Cell::Timestamp(time_us) => ToSqlOutput::Owned(Value::Text(timestamp::text(time_us))),
+            Cell::Rare(Rare::Bytes(bytes)) => ToSqlOutput::Borrowed(ValueRef::Blob(bytes)),
+            Cell::Rare(rare) => ToSqlOutput::Owned(Value::Text(rare_text(rare))),
         })
+    }
+}
+
+/// The text of a value for which SQLite has no exact type. Its integers have 63 bits, and its
+/// decimals are floats.
+pub(super) fn rare_text(rare: Rare<'_>) -> String {
+    match rare {
+        Rare::Bytes(bytes) => convert::hex_text(bytes),
+        Rare::Unsigned(number) => number.to_string(),
+        Rare::Decimal(decimal) => decimal.text(),
+        Rare::Date(days) => dates::date_text(days),
+        Rare::Time(micros) => dates::time_text(micros),
     }
 }
 

@@ -8,11 +8,12 @@ use rusqlite::{OptionalExtension, Transaction, params};
 
 use crate::batch::{Batch, Span, provenance, row_id};
 use crate::dataset::{Dataset, Datasets};
-use crate::sink::cells::{Cell, by_dataset};
+use crate::sink::cells::{Cell, Rare, by_dataset};
 use crate::sink::contents::{self, Difference, Stored, rejects_sql, replayed_sql, rows_sql};
 use crate::sink::definitions::dataset_of;
 use crate::timestamp;
 
+use super::commit::rare_text;
 use super::errors::Failure;
 
 /// See [`Contents::differences`](crate::sink::Contents::differences).
@@ -55,6 +56,9 @@ fn is_same(cell: Cell<'_>, value: &Value) -> bool {
         (Cell::Float(number), Value::Real(stored)) => number.to_bits() == stored.to_bits(),
         (Cell::Boolean(value), Value::Integer(stored)) => i64::from(value) == *stored,
         (Cell::Timestamp(time_us), Value::Text(stored)) => timestamp::text(time_us) == *stored,
+        (Cell::Rare(Rare::Bytes(bytes)), Value::Blob(stored)) => bytes == stored.as_slice(),
+        (Cell::Rare(Rare::Decimal(decimal)), Value::Text(stored)) => decimal.equals(stored),
+        (Cell::Rare(rare), Value::Text(stored)) => rare_text(rare) == *stored,
         _ => false,
     }
 }

@@ -164,7 +164,15 @@ fn sql_type(kind: Kind) -> &'static str {
     match kind {
         Kind::RowId | Kind::Integer | Kind::Boolean => "INTEGER",
         Kind::Float => "REAL",
-        Kind::Text(_) | Kind::Timestamp | Kind::Day | Kind::Json => "TEXT",
+        Kind::Binary => "BLOB",
+        // SQLite has no exact type for an unsigned integer of 64 bits or a decimal.
+        Kind::Text(_)
+        | Kind::Timestamp
+        | Kind::Day
+        | Kind::Time
+        | Kind::Unsigned
+        | Kind::Decimal(..)
+        | Kind::Json => "TEXT",
     }
 }
 
@@ -295,6 +303,13 @@ fn holds(found: &Existing, kind: Kind) -> bool {
     match kind {
         Kind::RowId | Kind::Integer | Kind::Boolean => integer || numeric,
         Kind::Float => real || numeric,
-        Kind::Text(_) | Kind::Timestamp | Kind::Day | Kind::Json => text || blob,
+        Kind::Binary => blob,
+        Kind::Text(_)
+        | Kind::Timestamp
+        | Kind::Day
+        | Kind::Time
+        | Kind::Unsigned
+        | Kind::Decimal(..)
+        | Kind::Json => text || blob,
     }
 }

@@ -19,6 +19,7 @@ mod misfits;
 mod schema;
 mod summary;
 mod taken;
+mod types;
 mod waits;
 mod workers;
 
@@ -99,6 +100,18 @@ async fn an_absent_server_is_waited_for_and_one_that_refuses_is_not() {
             .err()
             .expect("refused");
         assert!(!fault.is_transient(), "{fault}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rare_types_come_back_from_each_database() {
+    for target in [
+        Target::Sqlite,
+        Target::Mariadb,
+        Target::Mysql,
+        Target::MysqlLoadData,
+    ] {
+        types::rare_types_come_back_as_they_went_in(target).await;
     }
 }
 

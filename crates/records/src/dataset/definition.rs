@@ -43,6 +43,10 @@ struct Rows<'a> {
     table: &'a str,
     columns: &'a [Column],
     on_unknown_field: OnUnknownField,
+    /// Only where it decides what a value becomes: the definitions of earlier releases are strict
+    /// without a mark.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    lenient: bool,
 }
 
 impl Fingerprint {
@@ -57,6 +61,7 @@ impl Fingerprint {
             table: &dataset.table,
             columns: &dataset.columns,
             on_unknown_field: dataset.on_unknown_field,
+            lenient: !dataset.is_strict() && dataset.columns.iter().any(Column::is_typed),
         };
         Self {
             ordinals: hash(&ordinals),
@@ -107,15 +112,17 @@ impl Dataset {
         serde_json::to_string(self).expect("a definition has only text keys")
     }
 
-    /// The dataset of a [`Dataset::definition`].
+    /// The dataset of a [`Dataset::definition`]. A definition of an earlier release does not say
+    /// whether it is strict, and is.
     ///
     /// # Errors
     /// The text is not a definition that this release knows.
     pub fn from_definition(text: &str) -> Result<std::sync::Arc<Self>, InvalidDataset> {
-        let dataset: Self = serde_json::from_str(text).map_err(|error| InvalidDataset {
+        let mut dataset: Self = serde_json::from_str(text).map_err(|error| InvalidDataset {
             dataset: String::new(),
             problem: error.to_string(),
         })?;
+        dataset.strict.get_or_insert(true);
         let name = dataset.name.clone();
         let datasets = Datasets::new(vec![dataset])?;
         Ok(datasets.by_name(&name).expect("it was given").clone())
@@ -197,5 +204,23 @@ mod tests {
             assert_eq!(Fingerprint::from_bytes(bytes), dataset.fingerprint);
         }
         assert!(Dataset::from_definition("{}").is_err());
+    }
+
+    /// Of a definition that does not mention `strict`, the release that wrote it was strict.
+    #[test]
+    fn a_definition_of_an_earlier_release_is_strict() {
+        let mut now = dataset(COLUMN);
+        assert!(!now.is_strict());
+        let text = now.definition();
+        assert_eq!(*Dataset::from_definition(&text).unwrap(), now);
+        let earlier = text.replace(r#","strict":false"#, "");
+        assert_ne!(earlier, text);
+        let earlier = Dataset::from_definition(&earlier).unwrap();
+        assert!(earlier.is_strict() && earlier.fingerprint != now.fingerprint);
+        now.strict = Some(true);
+        assert_eq!(Fingerprint::of(&now), earlier.fingerprint);
+        let strict = dataset("strict = true\n[[columns]]\nname = \"t\"\ntype = \"text\"\n");
+        let lenient = dataset("[[columns]]\nname = \"t\"\ntype = \"text\"\n");
+        assert_eq!(strict.fingerprint, lenient.fingerprint);
     }
 }

@@ -7,12 +7,15 @@
 
 use std::sync::Arc;
 
-use arrow_schema::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use crate::timestamp::EpochUnit;
+pub use column::{Column, ColumnType, Encoding, OnError};
 pub use definition::Fingerprint;
 
+mod column;
 mod definition;
 
 /// Name of the primary key column of each table: `file_no << 32 | ordinal`.
@@ -49,6 +52,10 @@ pub struct Dataset {
     /// What the parser does with a field that no column takes. Default: `rescue`.
     #[serde(default)]
     pub on_unknown_field: OnUnknownField,
+    /// Whether a value must have the JSON type of its column. Default: a number or boolean in a
+    /// string, `10.0` for an integer, and `1` or `0` for a boolean are values as well.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub strict: Option<bool>,
     /// The daily summary of this dataset. Default: no summary.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub summary: Option<Summary>,
@@ -56,73 +63,6 @@ pub struct Dataset {
     #[serde(skip)]
     #[schemars(skip)]
     pub fingerprint: Fingerprint,
-}
-
-/// One column of a dataset and the field that fills it.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Column {
-    /// The column's name.
-    pub name: String,
-    /// The field, as a JSON pointer into the record. Default: `/` and the name.
-    #[serde(default)]
-    pub field: String,
-    /// The type of the column.
-    #[serde(rename = "type")]
-    pub kind: ColumnType,
-    /// Most characters (Unicode scalar values) of a text; a longer text is a reject. At most
-    /// 16,383.
-    #[serde(default = "default_chars_max")]
-    pub max_chars: u32,
-    /// Whether a record without this field (or with `null`) is a reject. A column that is not
-    /// required holds NULL instead, or its `default`.
-    #[serde(default = "default_required")]
-    pub required: bool,
-    /// JSON text that the column holds if the field is missing or null. Only for `json` columns.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub default: Option<String>,
-    /// The unit of a number in a `timestamp` column. Default: a number is a reject.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub epoch: Option<EpochUnit>,
-}
-
-const fn default_chars_max() -> u32 {
-    255
-}
-
-const fn default_required() -> bool {
-    true
-}
-
-/// The type of a column, and the JSON values that it accepts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum ColumnType {
-    /// Text of at most `max_chars` characters. Accepts numbers and booleans as written.
-    Text,
-    /// A 64-bit signed integer.
-    Integer,
-    /// A 64-bit floating point number. Accepts integers.
-    Float,
-    /// `true` or `false`.
-    Boolean,
-    /// A time: RFC 3339 text, or a number if the column has an `epoch`. Stored in UTC with
-    /// microseconds.
-    Timestamp,
-    /// Any JSON value, stored with the text that the file has.
-    Json,
-}
-
-/// The unit of a numeric timestamp.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum EpochUnit {
-    /// Seconds since 1970-01-01T00:00:00Z.
-    S,
-    /// Milliseconds.
-    Ms,
-    /// Microseconds.
-    Us,
 }
 
 /// How the records of a file are separated.
@@ -190,6 +130,12 @@ impl Dataset {
         self.records.as_deref().unwrap_or_default()
     }
 
+    /// Whether a value must have the JSON type of its column.
+    #[must_use]
+    pub fn is_strict(&self) -> bool {
+        self.strict.unwrap_or(false)
+    }
+
     /// The keys of the members of a record that columns take values from, one for each column.
     #[must_use]
     pub fn fields(&self) -> Vec<String> {
@@ -222,22 +168,9 @@ impl Dataset {
         self.records
             .get_or_insert_with(|| format!("/{}", self.name));
         or(&mut self.table, self.name.clone());
+        self.strict.get_or_insert(false);
         for column in &mut self.columns {
             or(&mut column.field, format!("/{}", column.name));
-        }
-    }
-}
-
-impl ColumnType {
-    /// The Arrow type of the column.
-    #[must_use]
-    pub fn data_type(self) -> DataType {
-        match self {
-            Self::Text | Self::Json => DataType::Utf8,
-            Self::Integer => DataType::Int64,
-            Self::Float => DataType::Float64,
-            Self::Boolean => DataType::Boolean,
-            Self::Timestamp => DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
         }
     }
 }
@@ -340,15 +273,7 @@ pub fn segments(pointer: &str) -> impl Iterator<Item = String> {
 }
 
 fn builtin() -> Vec<Dataset> {
-    let column = |name: &str, kind| Column {
-        name: name.to_owned(),
-        field: String::new(),
-        kind,
-        max_chars: default_chars_max(),
-        required: true,
-        default: None,
-        epoch: None,
-    };
+    let column = Column::new;
     let dataset = |name: &str, columns, summary| Dataset {
         name: name.to_owned(),
         files: String::new(),
@@ -357,6 +282,7 @@ fn builtin() -> Vec<Dataset> {
         table: String::new(),
         columns,
         on_unknown_field: OnUnknownField::Rescue,
+        strict: None,
         summary,
         fingerprint: Fingerprint::default(),
     };
@@ -466,7 +392,7 @@ fn check(dataset: &Dataset) -> Result<(), InvalidDataset> {
         ));
     }
     for (at, column) in dataset.columns.iter().enumerate() {
-        if let Some(problem) = column_problem(column) {
+        if let Some(problem) = column.problem() {
             return fail(format!("column `{}`: {problem}", column.name));
         }
         let same = |other: &Column| {
@@ -482,36 +408,6 @@ fn check(dataset: &Dataset) -> Result<(), InvalidDataset> {
     match &dataset.summary {
         Some(summary) => check_summary(dataset, summary),
         None => Ok(()),
-    }
-}
-
-fn column_problem(column: &Column) -> Option<String> {
-    let reserved = [ID_COLUMN, RESCUE_COLUMN];
-    if reserved
-        .iter()
-        .any(|name| column.name.eq_ignore_ascii_case(name))
-    {
-        return Some("the name is reserved".to_owned());
-    }
-    if !column.field.starts_with('/') {
-        return Some(format!(
-            "`field = \"{}\"` must begin with `/`",
-            column.field
-        ));
-    }
-    // The longest VARCHAR of MySQL in utf8mb4: 16,383 characters of 4 bytes.
-    if !(1..=16_383).contains(&column.max_chars) {
-        return Some("`max_chars` must be 1 to 16383".to_owned());
-    }
-    match (&column.default, column.kind) {
-        (None, _) => None,
-        (Some(text), ColumnType::Json)
-            if serde_json::from_str::<serde_json::Value>(text).is_ok() =>
-        {
-            None
-        }
-        (Some(text), ColumnType::Json) => Some(format!("`default = '{text}'` is not JSON")),
-        (Some(_), _) => Some("only a json column can have a default".to_owned()),
     }
 }
 

@@ -52,6 +52,64 @@ fn the_longest_pattern_wins() {
 }
 
 #[test]
+fn columns_that_cannot_work_are_refused() {
+    let cases = [
+        ("type = 'decimal(39,2)'", "P of 1 to 38"),
+        ("type = 'decimal(4,5)'", "at most P"),
+        ("type = 'decimal'", "is not a type"),
+        ("type = 'int'", "expected one of text, integer, unsigned"),
+        (
+            "type = 'text', max_chars = 0",
+            "`max_chars` must be 1 to 16777216",
+        ),
+        ("type = 'text', epoch = 's'", "can have an `epoch`"),
+        ("type = 'date', epoch = 'ms'", "must be \"days\""),
+        ("type = 'text', encoding = 'hex'", "only a binary column"),
+        ("type = 'integer', formats = ['%Y']", "can have `formats`"),
+        (
+            "type = 'timestamp', formats = ['%H:%M']",
+            "the format `%H:%M` cannot be used",
+        ),
+        (
+            "type = 'time', formats = ['%Y-%m-%d']",
+            "does not give a time of day",
+        ),
+        (
+            "type = 'integer', on_error = 'null'",
+            "needs `required = false`",
+        ),
+        (
+            "type = 'integer', required = false, default = '1.5'",
+            "no value of the type integer",
+        ),
+        (
+            "type = 'date', required = false, default = '2023-02-29'",
+            "no value of the type date",
+        ),
+        (
+            "type = 'decimal(4,2)', required = false, default = '100'",
+            "type decimal(4,2)",
+        ),
+        (
+            "type = 'text', required = false, max_chars = 2, default = 'abc'",
+            "type text",
+        ),
+        (
+            "type = 'json', required = false, default = '{'",
+            "is not JSON",
+        ),
+    ];
+    for (column, expected) in cases {
+        let definition = format!("name = 'a'\ncolumns = [{{name = 'b', {column}}}]");
+        let error = match toml::from_str::<Dataset>(&definition) {
+            Err(error) => error.to_string(),
+            Ok(dataset) => Datasets::new(vec![dataset]).unwrap_err().to_string(),
+        };
+        assert!(error.contains(expected), "{column}: {error}");
+    }
+}
+
+#[test]
 fn definitions_that_cannot_work_are_refused() {
     let cases = [
         (
@@ -93,7 +151,7 @@ fn definitions_that_cannot_work_are_refused() {
         ),
         (
             "name = 'a'\ncolumns = [{name = 'b', type = 'text', default = '1'}]",
-            "only a json",
+            "`default` needs `required = false`",
         ),
         (
             "name = 'a'\nfiles = 'vehicle_status'\nrecords = '/vehicle_status'\n\

@@ -7,12 +7,13 @@
 use std::sync::Arc;
 
 use arrow_array::builder::{
-    BooleanBuilder, Float64Builder, Int64Builder, StringBuilder, TimestampMicrosecondBuilder,
-    UInt64Builder,
+    BinaryBuilder, BooleanBuilder, Date32Builder, Decimal128Builder, Float64Builder, Int64Builder,
+    StringBuilder, Time64MicrosecondBuilder, TimestampMicrosecondBuilder, UInt64Builder,
 };
 use arrow_array::{ArrayRef, RecordBatch};
 use arrow_schema::SchemaRef;
 
+use super::value::Kept;
 use crate::dataset::{ColumnType, Dataset};
 
 /// Bytes of text for which a text column allocates at first, for each row. It grows by
@@ -26,13 +27,30 @@ pub(super) enum Value<'a> {
     Absent,
     /// A text, for text and JSON columns.
     Text(&'a str),
-    /// The index of a text in the list of unescaped texts.
+    /// The index of a text in [`Kept::texts`].
     Unescaped(usize),
+    /// The index of a value in [`Kept::bytes`].
+    Bytes(usize),
     Integer(i64),
+    Unsigned(u64),
     Float(f64),
+    /// The halves of an `i128`: as a whole, it would make every value larger.
+    Decimal(u64, u64),
     Boolean(bool),
     /// Microseconds since the epoch.
     Timestamp(i64),
+    /// Days since the epoch.
+    Date(i32),
+    /// Microseconds since midnight.
+    Time(i64),
+}
+
+impl Value<'_> {
+    /// A decimal without its point.
+    pub(super) fn decimal(value: i128) -> Self {
+        let bits = value.cast_unsigned();
+        Self::Decimal((bits >> 64) as u64, bits as u64)
+    }
 }
 
 /// The columns of a batch, `id` first and `_rescued` last.
@@ -44,10 +62,15 @@ pub(super) struct Columns {
 
 enum Column {
     Text(StringBuilder),
+    Bytes(BinaryBuilder),
     Integer(Int64Builder),
+    Unsigned(UInt64Builder),
     Float(Float64Builder),
+    Decimal(Decimal128Builder),
     Boolean(BooleanBuilder),
     Timestamp(TimestampMicrosecondBuilder),
+    Date(Date32Builder),
+    Time(Time64MicrosecondBuilder),
 }
 
 impl Columns {
@@ -58,7 +81,15 @@ impl Columns {
             ColumnType::Text | ColumnType::Json => {
                 Column::Text(StringBuilder::with_capacity(rows, text_bytes))
             }
+            ColumnType::Binary => Column::Bytes(BinaryBuilder::with_capacity(rows, text_bytes)),
             ColumnType::Integer => Column::Integer(Int64Builder::with_capacity(rows)),
+            ColumnType::Unsigned => Column::Unsigned(UInt64Builder::with_capacity(rows)),
+            ColumnType::Decimal { .. } => {
+                let builder = Decimal128Builder::with_capacity(rows);
+                Column::Decimal(builder.with_data_type(column.kind.data_type()))
+            }
+            ColumnType::Date => Column::Date(Date32Builder::with_capacity(rows)),
+            ColumnType::Time => Column::Time(Time64MicrosecondBuilder::with_capacity(rows)),
             ColumnType::Float => Column::Float(Float64Builder::with_capacity(rows)),
             ColumnType::Boolean => Column::Boolean(BooleanBuilder::with_capacity(rows)),
             ColumnType::Timestamp => {
@@ -73,14 +104,13 @@ impl Columns {
         }
     }
 
-    /// Appends a row: a value for each column of the dataset. `unescaped` holds the texts to which
-    /// [`Value::Unescaped`] refers.
+    /// Appends a row: a value for each column of the dataset. `kept` holds what the values refer to.
     #[inline]
     pub(super) fn push(
         &mut self,
         id: u64,
         values: &[Value<'_>],
-        unescaped: &[String],
+        kept: &Kept,
         rescued: Option<&str>,
     ) {
         assert_eq!(values.len(), self.typed.len());
@@ -91,7 +121,7 @@ impl Columns {
             if let (Column::Text(column), Value::Text(text)) = (&mut *column, value) {
                 column.append_value(text);
             } else {
-                column.push(*value, unescaped);
+                column.push(*value, kept);
             }
         }
         self.rescued.append_option(rescued);
@@ -108,9 +138,9 @@ impl Columns {
 
 impl Column {
     #[inline]
-    fn push(&mut self, value: Value<'_>, unescaped: &[String]) {
+    fn push(&mut self, value: Value<'_>, kept: &Kept) {
         match (self, value) {
-            (Self::Text(column), Value::Unescaped(at)) => column.append_value(&unescaped[at]),
+            (Self::Text(column), Value::Unescaped(at)) => column.append_value(&kept.texts[at]),
             (Self::Text(column), Value::Text(text)) => column.append_value(text),
             (Self::Timestamp(column), Value::Timestamp(micros)) => column.append_value(micros),
             (Self::Integer(column), Value::Integer(number)) => column.append_value(number),
@@ -121,6 +151,19 @@ impl Column {
             (Self::Integer(column), Value::Absent) => column.append_null(),
             (Self::Float(column), Value::Absent) => column.append_null(),
             (Self::Boolean(column), Value::Absent) => column.append_null(),
+            (Self::Bytes(column), Value::Bytes(at)) => column.append_value(&kept.bytes[at]),
+            (Self::Unsigned(column), Value::Unsigned(number)) => column.append_value(number),
+            (Self::Decimal(column), Value::Decimal(high, low)) => {
+                let bits = u128::from(high) << 64 | u128::from(low);
+                column.append_value(bits.cast_signed());
+            }
+            (Self::Date(column), Value::Date(days)) => column.append_value(days),
+            (Self::Time(column), Value::Time(micros)) => column.append_value(micros),
+            (Self::Bytes(column), Value::Absent) => column.append_null(),
+            (Self::Unsigned(column), Value::Absent) => column.append_null(),
+            (Self::Decimal(column), Value::Absent) => column.append_null(),
+            (Self::Date(column), Value::Absent) => column.append_null(),
+            (Self::Time(column), Value::Absent) => column.append_null(),
             (_, value) => panic!("{value:?} was made for a column of another type"),
         }
     }
@@ -132,6 +175,11 @@ impl Column {
             Self::Float(mut column) => Arc::new(column.finish()),
             Self::Boolean(mut column) => Arc::new(column.finish()),
             Self::Timestamp(mut column) => Arc::new(column.finish()),
+            Self::Bytes(mut column) => Arc::new(column.finish()),
+            Self::Unsigned(mut column) => Arc::new(column.finish()),
+            Self::Decimal(mut column) => Arc::new(column.finish()),
+            Self::Date(mut column) => Arc::new(column.finish()),
+            Self::Time(mut column) => Arc::new(column.finish()),
         }
     }
 }

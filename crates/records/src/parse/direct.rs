@@ -8,7 +8,8 @@ use std::ops::Range;
 
 use super::columns::Columns;
 use super::fields::Fields;
-use super::record::{Json, Record};
+use super::record::Record;
+use super::value::Json;
 use crate::cut::Layout;
 use crate::dataset::Dataset;
 use crate::syntax::{after, number, skip_blank, special, string};
@@ -114,8 +115,11 @@ impl<'a> Direct<'a> {
                     Some(read) => read,
                     None => self.escaped(value)?,
                 };
-                if let Some(column) = field.column {
-                    self.record.set(column, json, || &self.text[value..end]);
+                if let Some(column) = field.column
+                    && !self.record.set(column, json, || &self.text[value..end])
+                {
+                    let (key, value) = (&self.text[key..colon], &self.text[value..end]);
+                    self.record.rescue(&field.key, key, value);
                 }
                 end
             } else {

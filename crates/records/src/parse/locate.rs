@@ -26,6 +26,7 @@ pub fn place_of_fault(
         | RejectCode::TextTooLong
         | RejectCode::InvalidTimestamp
         | RejectCode::NumberRange
+        | RejectCode::InvalidBinary
         | RejectCode::UnknownField => member(raw, &key_of(dataset, field?), 0),
         _ => None,
     }

@@ -7,7 +7,8 @@
 //! two routes.
 //!
 //! * A text column accepts strings, and numbers and booleans as they are written. JSON columns and
-//!   the rescue column hold the text of the file itself.
+//!   the rescue column hold the text of the file itself. Any other column accepts a value from
+//!   which it loses nothing: `"12"` and `12.0` are the integer 12, unless the dataset is strict.
 //! * If a record has several problems, the reason of its reject is the first in the order of the
 //!   file. Problems that appear only at the end of the record come last: first an unknown field
 //!   that the record has twice, then missing fields in the order of the columns.
@@ -23,6 +24,7 @@ mod direct;
 mod fields;
 mod locate;
 mod record;
+mod value;
 mod walk;
 
 use std::fmt;

@@ -1,15 +1,15 @@
 //! A record while it is read: a value for each column, and its first problem.
 //!
-//! Owns the rules of types and fields, for both readers of JSON: [`direct`](super::direct) and
-//! [`walk`](super::walk).
+//! Owns the rules of fields, for both readers of JSON: [`direct`](super::direct) and
+//! [`walk`](super::walk). The rules of types are in [`value`](super::value).
 
 use std::mem;
 
 use super::columns::{Columns, Value};
 use super::fields::{Field, Fields};
+use super::value::{Json, Kept, default, read};
 use crate::batch::RejectCode;
-use crate::dataset::{Column, ColumnType, Dataset, OnUnknownField};
-use crate::{syntax, timestamp};
+use crate::dataset::{ColumnType, Dataset, OnError, OnUnknownField};
 
 /// Most levels of nesting in a record, with its own braces. A flat record has one level. The walk
 /// recurses by levels, so that without a limit a record could overflow the stack.
@@ -32,35 +32,23 @@ impl Problem {
     }
 }
 
-/// The kind of value that a record has for a column.
-#[derive(Clone, Copy)]
-pub(super) enum Json<'a> {
-    Null,
-    Boolean(bool),
-    /// A number of any size. Its value is read from its text.
-    Number,
-    Text(&'a str),
-    /// A text that had escapes: its index in [`Record::unescaped`].
-    Unescaped(usize),
-    /// An object or an array.
-    Container,
-}
-
 /// The record that is being read. Reused for one record after the other.
 pub(super) struct Record<'a> {
     pub(super) dataset: &'a Dataset,
     fields: &'a Fields,
+    /// Whether a value must have the JSON type of its column.
+    strict: bool,
     /// A value for each column.
     values: Vec<Value<'a>>,
     /// For each field: whether the record has had it.
     seen: Vec<bool>,
     /// The field that comes next if the record has its members in the order of the fields.
     expected: usize,
-    /// The texts of this record that had escapes, unescaped.
-    unescaped: Vec<String>,
-    /// The names of the unknown fields that are rescued.
-    unknown: Vec<&'a str>,
-    /// The unknown fields as a JSON object. Its closing brace is added at the end of the record.
+    /// Values of this record that are not in its text.
+    kept: Kept,
+    /// The names of the members that are rescued.
+    names: Vec<&'a str>,
+    /// The rescued members as a JSON object. Its closing brace is added at the end of the record.
     rescued: String,
     /// The first problem of the record.
     problem: Option<Problem>,
@@ -71,11 +59,12 @@ impl<'a> Record<'a> {
         Self {
             dataset,
             fields,
+            strict: dataset.is_strict(),
             values: vec![Value::Absent; dataset.columns.len()],
             seen: vec![false; fields.len()],
             expected: 0,
-            unescaped: Vec::new(),
-            unknown: Vec::new(),
+            kept: Kept::default(),
+            names: Vec::new(),
             rescued: String::new(),
             problem: None,
         }
@@ -87,11 +76,9 @@ impl<'a> Record<'a> {
         self.values.fill(Value::Absent);
         self.seen.fill(false);
         self.expected = 0;
-        if !self.unescaped.is_empty() {
-            self.unescaped.clear();
-        }
+        self.kept.clear();
         self.rescued.clear();
-        self.unknown.clear();
+        self.names.clear();
         self.problem = None;
     }
 
@@ -126,13 +113,15 @@ impl<'a> Record<'a> {
         None
     }
 
-    /// Sets the value of a column. `raw` returns the value's text as it is in the file.
+    /// Sets the value of a column. `raw` returns the value's text as it is in the file. Returns
+    /// false if the column stays NULL because it does not accept the value: then the caller rescues
+    /// the member.
     #[expect(
         clippy::inline_always,
         reason = "a call for each value of each record costs 2 % of the instructions of parsing"
     )]
     #[inline(always)]
-    pub(super) fn set(&mut self, at: usize, json: Json<'a>, raw: impl Fn() -> &'a str) {
+    pub(super) fn set(&mut self, at: usize, json: Json<'a>, raw: impl Fn() -> &'a str) -> bool {
         let column = &self.dataset.columns[at];
         // Most values are short texts. The processor predicts a separate branch for them, but not a
         // jump table.
@@ -140,24 +129,27 @@ impl<'a> Record<'a> {
             && text.len() <= column.max_chars as usize
         {
             self.values[at] = Value::Text(text);
+            true
         } else {
-            self.set_other(at, json, raw);
+            self.set_other(at, json, raw)
         }
     }
 
     /// As [`set`](Self::set), for all values except short texts.
-    fn set_other(&mut self, at: usize, json: Json<'a>, raw: impl Fn() -> &'a str) {
+    fn set_other(&mut self, at: usize, json: Json<'a>, raw: impl Fn() -> &'a str) -> bool {
         let column = &self.dataset.columns[at];
-        match read(column, json, raw, &self.unescaped) {
+        match read(column, self.strict, json, raw, &mut self.kept) {
             Ok(value) => self.values[at] = value,
+            Err(_) if column.on_error == Some(OnError::Null) => return false,
             Err(code) => self.problem(code, &column.name),
         }
+        true
     }
 
     /// Keeps an unescaped text until the next record begins.
     pub(super) fn unescaped(&mut self, text: String) -> Json<'a> {
-        self.unescaped.push(text);
-        Json::Unescaped(self.unescaped.len() - 1)
+        self.kept.texts.push(text);
+        Json::Unescaped(self.kept.texts.len() - 1)
     }
 
     /// Ignores, rejects or rescues a member that no column takes, as the dataset defines. `key` and
@@ -167,27 +159,31 @@ impl<'a> Record<'a> {
         match self.dataset.on_unknown_field {
             OnUnknownField::Ignore => {}
             OnUnknownField::Reject => self.problem(RejectCode::UnknownField, name),
-            OnUnknownField::Rescue => {
-                let before = if self.unknown.is_empty() { '{' } else { ',' };
-                self.rescued.push(before);
-                self.rescued.push_str(key);
-                self.rescued.push(':');
-                self.rescued.push_str(value);
-                self.unknown.push(name);
-            }
+            OnUnknownField::Rescue => self.rescue(name, key, value),
         }
+    }
+
+    /// Adds a member to `_rescued`. `key` and `value` are their texts in the file.
+    #[cold]
+    pub(super) fn rescue(&mut self, name: &'a str, key: &str, value: &str) {
+        let before = if self.names.is_empty() { '{' } else { ',' };
+        self.rescued.push(before);
+        self.rescued.push_str(key);
+        self.rescued.push(':');
+        self.rescued.push_str(value);
+        self.names.push(name);
     }
 
     /// Ends the record: finds the problems that appear only at its end, and sets defaults.
     #[inline]
     pub(super) fn end(&mut self) {
-        self.end_unknown();
+        self.end_rescued();
         for (at, column) in self.dataset.columns.iter().enumerate() {
             if matches!(self.values[at], Value::Absent) {
                 if column.required {
                     self.problem(RejectCode::MissingField, &column.name);
-                } else if let Some(default) = &column.default {
-                    self.values[at] = Value::Text(default);
+                } else if let Some(text) = &column.default {
+                    self.values[at] = default(column, text, &mut self.kept);
                 }
             }
         }
@@ -196,17 +192,17 @@ impl<'a> Record<'a> {
     /// Ends the rescued object. Sorts its names to find a duplicate, since comparing each name with
     /// each other one would take minutes for a record of a million names.
     #[inline]
-    fn end_unknown(&mut self) {
-        if self.unknown.is_empty() {
+    fn end_rescued(&mut self) {
+        if self.names.is_empty() {
             return;
         }
         self.rescued.push('}');
-        let mut names = mem::take(&mut self.unknown);
+        let mut names = mem::take(&mut self.names);
         names.sort_unstable();
         if let Some(pair) = names.windows(2).find(|pair| pair[0] == pair[1]) {
             self.problem(RejectCode::DuplicateField, pair[0]);
         }
-        self.unknown = names;
+        self.names = names;
     }
 
     /// Appends the record as a row, or returns the problem that makes it a reject.
@@ -216,7 +212,7 @@ impl<'a> Record<'a> {
             return Err(problem);
         }
         let rescued = (!self.rescued.is_empty()).then_some(self.rescued.as_str());
-        columns.push(id, &self.values, &self.unescaped, rescued);
+        columns.push(id, &self.values, &self.kept, rescued);
         Ok(())
     }
 
@@ -227,69 +223,4 @@ impl<'a> Record<'a> {
             field: Some(field.chars().take(FIELD_CHARS_MAX).collect()),
         });
     }
-}
-
-/// The value of a column from a value of JSON. `Err` if the column does not accept it.
-fn read<'a>(
-    column: &Column,
-    json: Json<'a>,
-    raw: impl Fn() -> &'a str,
-    unescaped: &[String],
-) -> Result<Value<'a>, RejectCode> {
-    match (column.kind, json) {
-        (_, Json::Null) => Ok(Value::Absent),
-        (ColumnType::Json, _) => Ok(Value::Text(raw())),
-        (_, Json::Container) => Err(RejectCode::WrongType),
-        (ColumnType::Text, Json::Text(text)) => {
-            fitting(text, column.max_chars).map(|()| Value::Text(text))
-        }
-        (ColumnType::Text, Json::Unescaped(at)) => {
-            fitting(&unescaped[at], column.max_chars).map(|()| Value::Unescaped(at))
-        }
-        (ColumnType::Text, _) => fitting(raw(), column.max_chars).map(|()| Value::Text(raw())),
-        (ColumnType::Timestamp, Json::Unescaped(at)) => timestamp::parse(&unescaped[at])
-            .map(Value::Timestamp)
-            .ok_or(RejectCode::InvalidTimestamp),
-        (ColumnType::Timestamp, Json::Text(text)) => timestamp::parse(text)
-            .map(Value::Timestamp)
-            .ok_or(RejectCode::InvalidTimestamp),
-        (ColumnType::Timestamp, Json::Number) => {
-            let unit = column.epoch.ok_or(RejectCode::WrongType)?;
-            timestamp::from_epoch(raw(), unit)
-                .map(Value::Timestamp)
-                .ok_or(RejectCode::InvalidTimestamp)
-        }
-        (ColumnType::Integer, Json::Number) => integer(raw()).map(Value::Integer),
-        (ColumnType::Float, Json::Number) => float(raw()).map(Value::Float),
-        (ColumnType::Boolean, Json::Boolean(truth)) => Ok(Value::Boolean(truth)),
-        _ => Err(RejectCode::WrongType),
-    }
-}
-
-/// The integer that is written as `number`. `Err` if it is not an integer, or does not fit 64 bits.
-fn integer(number: &str) -> Result<i64, RejectCode> {
-    number.parse().map_err(|_| {
-        if syntax::is_integer(number) {
-            RejectCode::NumberRange
-        } else {
-            RejectCode::WrongType
-        }
-    })
-}
-
-/// The float that is nearest to a number. `Err` if it is not finite.
-fn float(number: &str) -> Result<f64, RejectCode> {
-    let nearest: Option<f64> = number.parse().ok();
-    let finite = nearest.filter(|float| float.is_finite());
-    finite.ok_or(RejectCode::NumberRange)
-}
-
-/// Checks that a text is short enough. Counts its characters only if it has more bytes than that.
-#[inline]
-fn fitting(text: &str, chars_max: u32) -> Result<(), RejectCode> {
-    let chars_max = chars_max as usize;
-    if text.len() > chars_max && text.chars().count() > chars_max {
-        return Err(RejectCode::TextTooLong);
-    }
-    Ok(())
 }

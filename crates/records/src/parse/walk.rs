@@ -12,7 +12,8 @@ use simd_json::{Node, StaticNode};
 
 use super::columns::Columns;
 use super::fields::{Field, Fields};
-use super::record::{Json, Problem, Record};
+use super::record::{Problem, Record};
+use super::value::Json;
 use crate::batch::RejectCode;
 use crate::dataset::Dataset;
 
@@ -187,6 +188,16 @@ fn marks_of(node: &Node<'_>) -> usize {
     }
 }
 
+/// What is left of a value after columns took parts of it.
+enum Inner {
+    /// Nothing.
+    AllTaken,
+    /// A part that no column takes.
+    SomeLeft,
+    /// A part that its column does not accept.
+    NotAccepted,
+}
+
 /// Walks over the record of a document.
 pub(super) struct Walker<'a> {
     document: Document<'a>,
@@ -244,23 +255,32 @@ impl<'a> Walker<'a> {
 
     #[inline]
     fn known(&mut self, field: &'a Field, key: At, value: At, after: At) {
-        if let Some(column) = field.column {
-            self.store(column, value, after);
-        }
-        if !field.inner.is_empty() {
-            self.inner(field, key, value, after);
+        let accepted = field.column.map(|column| self.store(column, value, after));
+        let inner = if field.inner.is_empty() {
+            Inner::AllTaken
+        } else {
+            self.inner(field, value)
+        };
+        match (accepted, inner) {
+            (Some(true), _) | (None, Inner::AllTaken) => {}
+            (Some(false), _) | (None, Inner::NotAccepted) => {
+                let (key, value) = self.texts(key, value, after);
+                self.record.rescue(&field.key, key, value);
+            }
+            (None, Inner::SomeLeft) => self.unknown(&field.key, key, value, after),
         }
     }
 
-    /// Fills the columns that take a part of a value. If a part of it is left that no column takes,
-    /// the whole member is treated as an unknown field, so that this part is not lost.
-    fn inner(&mut self, field: &'a Field, key: At, value: At, after: At) {
+    /// Fills the columns that take a part of a value. Returns what is left of the value: if it is
+    /// anything, the whole member is kept, so that no part is lost.
+    fn inner(&mut self, field: &'a Field, value: At) -> Inner {
         let mut taken = Vec::with_capacity(field.inner.len());
+        let mut all_accepted = true;
         for inner in &field.inner {
             match self.document.descend(value, &inner.path) {
                 Ok(Some(at)) => {
                     taken.push(at.node);
-                    self.store(inner.column, at, self.document.after(at));
+                    all_accepted &= self.store(inner.column, at, self.document.after(at));
                 }
                 Ok(None) => {}
                 Err(Repeated) => {
@@ -270,14 +290,18 @@ impl<'a> Walker<'a> {
             }
         }
         let is_null = self.document.nodes[value.node] == Node::Static(StaticNode::Null);
-        if field.column.is_none() && !is_null && self.document.leaves_any(value.node, &taken).0 {
-            self.unknown(&field.key, key, value, after);
+        if !all_accepted {
+            Inner::NotAccepted
+        } else if !is_null && self.document.leaves_any(value.node, &taken).0 {
+            Inner::SomeLeft
+        } else {
+            Inner::AllTaken
         }
     }
 
-    /// Sets the value of a column.
+    /// Sets the value of a column. Returns whether the column accepts it.
     #[inline]
-    fn store(&mut self, column: usize, value: At, after: At) {
+    fn store(&mut self, column: usize, value: At, after: At) -> bool {
         let document = self.document;
         let json = match document.nodes[value.node] {
             Node::String(text) => Json::Text(text),
@@ -290,18 +314,23 @@ impl<'a> Walker<'a> {
             Node::Object { .. } | Node::Array { .. } => Json::Container,
         };
         let raw = || document.text(document.range(value, after));
-        self.record.set(column, json, raw);
+        self.record.set(column, json, raw)
     }
 
     #[cold]
     fn unknown(&mut self, name: &'a str, key: At, value: At, after: At) {
+        let (key, value) = self.texts(key, value, after);
+        self.record.unknown(name, key, value);
+    }
+
+    /// The texts of a member's key and value in the file.
+    fn texts(&self, key: At, value: At, after: At) -> (&'a str, &'a str) {
         let document = self.document;
         let colon = At {
             node: value.node,
             mark: key.mark + 1,
         };
         let key = document.text(document.range(key, colon));
-        let value = document.text(document.range(value, after));
-        self.record.unknown(name, key, value);
+        (key, document.text(document.range(value, after)))
     }
 }

@@ -9,7 +9,8 @@ use std::ops::Range;
 use mysql_async::Value;
 use mysql_async::consts::ColumnType;
 
-use crate::sink::cells::{Cell, Row, Rows};
+use crate::sink::cells::{Cell, Rare, Row, Rows};
+use crate::sink::mysql::bind::rare_value;
 use crate::sink::mysql::errors::Failure;
 use crate::sink::mysql::files::list;
 use crate::sink::mysql::session::Session;
@@ -100,11 +101,26 @@ pub(in crate::sink::mysql) fn differing<'a>(
                         micros: *us,
                     }
             }
+            (Cell::Rare(rare), stored) => is_same_rare(rare, stored),
             _ => false,
         }
     };
     let cells = row.cells().enumerate();
     cells.filter_map(move |(at, cell)| (!is_same(at, cell)).then_some(at))
+}
+
+fn is_same_rare(rare: Rare<'_>, stored: &Value) -> bool {
+    match (rare, stored) {
+        (Rare::Bytes(bytes), Value::Bytes(stored)) => bytes == stored.as_slice(),
+        (Rare::Unsigned(number), Value::UInt(stored)) => number == *stored,
+        (Rare::Unsigned(number), Value::Int(stored)) => i64::try_from(number) == Ok(*stored),
+        // A column may have more digits after the point than the dataset.
+        (Rare::Decimal(decimal), Value::Bytes(stored)) => {
+            std::str::from_utf8(stored).is_ok_and(|stored| decimal.equals(stored))
+        }
+        (Rare::Date(_) | Rare::Time(_), stored) => rare_value(rare) == *stored,
+        _ => false,
+    }
 }
 
 /// Whether two texts are the same JSON value: MySQL's JSON type stores the value and not its text.

@@ -1,11 +1,11 @@
 //! Compares an existing column with the one that is needed. Finds the difference, and a type for
 //! the column that changes no value.
 
-use crate::sink::mysql::ddl::{CHAR_BYTES, sql_type, text};
+use crate::sink::mysql::ddl::{CHAR_BYTES, VARCHAR_CHARS_MAX, sql_type, text};
 use crate::sink::table::{Kind, TableColumn};
 
-/// Longest VARCHAR of utf8mb4, in characters.
-const VARCHAR_CHARS_MAX: u64 = 16_383;
+/// Most digits of a decimal of MySQL, and most of them after the point.
+const DECIMAL_DIGITS_MAX: (u64, u64) = (65, 30);
 
 /// A column as `information_schema` has it.
 #[derive(Debug, Default)]
@@ -58,6 +58,19 @@ impl ExistingColumn {
         self.data_type.ends_with("int")
     }
 
+    /// The digits of a decimal before and after the point. `None` for another type.
+    fn decimal_digits(&self) -> Option<(u64, u64)> {
+        let digits = self.column_type.to_ascii_lowercase();
+        let digits = digits.strip_prefix("decimal(")?;
+        let (precision, scale) = digits.split_once(')')?.0.split_once(',')?;
+        let (precision, scale): (u64, u64) = (precision.parse().ok()?, scale.parse().ok()?);
+        (!self.unsigned).then(|| (precision - scale, scale))
+    }
+
+    fn is_blob(&self) -> bool {
+        self.data_type.ends_with("blob") || self.data_type.ends_with("binary")
+    }
+
     /// The character set: the beginning of the collation's name.
     fn charset(&self) -> &str {
         self.collation.split('_').next().unwrap_or_default()
@@ -103,11 +116,34 @@ pub(super) fn fitting(
             hazard = (found.unsigned && data_type == "bigint").then(above);
             wanted
         }
+        Kind::Unsigned if found.is_integer() => {
+            hazard = (!found.unsigned).then(|| format!("`{name}` < 0"));
+            wanted
+        }
+        Kind::Decimal(precision, scale) => {
+            // Wide enough for both, so that no value changes.
+            let (whole, after) = found.decimal_digits()?;
+            let after = after.max(scale.into());
+            let digits = after + whole.max((precision - scale).into());
+            if digits > DECIMAL_DIGITS_MAX.0 || after > DECIMAL_DIGITS_MAX.1 {
+                return None;
+            }
+            format!("DECIMAL({digits},{after})")
+        }
+        Kind::Time if data_type == "time" => wanted,
+        Kind::Binary
+            if data_type == "tinyblob" || data_type == "blob" || data_type == "varbinary" =>
+        {
+            if found.indexed {
+                return None;
+            }
+            wanted
+        }
         Kind::Text(_) if found.is_long_text() && found.indexed => return None,
         Kind::Text(_) if found.is_long_text() => format!("LONGTEXT {}", text(mariadb)),
         Kind::Text(min) if found.is_text() || matches!(data_type, "char" | "enum" | "set") => {
             let chars = found.chars.max(min.into());
-            if chars <= VARCHAR_CHARS_MAX {
+            if chars <= VARCHAR_CHARS_MAX.into() {
                 format!("VARCHAR({chars}) {}", text(mariadb))
             } else if found.indexed {
                 return None;
@@ -150,8 +186,11 @@ pub(super) fn column_misfit(
     let data_type = found.data_type.as_str();
     let text_type = found.is_text();
     let type_fits = match needed.kind {
-        Kind::RowId => data_type == "bigint" && found.unsigned,
+        Kind::RowId | Kind::Unsigned => data_type == "bigint" && found.unsigned,
         Kind::Integer => data_type == "bigint" && !found.unsigned,
+        Kind::Decimal(..) => found.decimal_digits().is_some(),
+        Kind::Time => data_type == "time",
+        Kind::Binary => found.is_blob(),
         Kind::Text(_) => text_type,
         Kind::Json => data_type == "json" || (text_type && found.text_bytes >= 65_535),
         Kind::Timestamp => data_type == "datetime",
@@ -182,7 +221,17 @@ pub(super) fn column_misfit(
                 found.collation
             ));
         }
-        Kind::Timestamp if found.precision < 6 => {
+        Kind::Decimal(precision, scale)
+            if found.decimal_digits().is_none_or(|(whole, after)| {
+                whole < u64::from(precision - scale) || after < scale.into()
+            }) =>
+        {
+            return Some(format!("is too short for decimal({precision},{scale})"));
+        }
+        Kind::Binary if !matches!(data_type, "mediumblob" | "longblob") => {
+            return Some("is too short for the bytes of a record".to_owned());
+        }
+        Kind::Timestamp | Kind::Time if found.precision < 6 => {
             return Some("has no microseconds".to_owned());
         }
         _ => {}

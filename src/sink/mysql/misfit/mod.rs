@@ -8,7 +8,7 @@
 
 use crate::sink::table::{Kind, Table, TableColumn, quoted};
 
-use super::ddl::{CHAR_BYTES, definition, sql_type};
+use super::ddl::{CHAR_BYTES, VARCHAR_CHARS_MAX, definition, sql_type};
 
 mod column;
 
@@ -325,7 +325,10 @@ impl Alter<'_> {
             let found = self.find(&needed.name).filter(|found| found.is_varying());
             let chars = found.map_or(0, |found| found.chars);
             match needed.kind {
-                Kind::Text(min) => chars.max(min.into()) * u64::from(CHAR_BYTES),
+                Kind::Text(min) if min <= VARCHAR_CHARS_MAX => {
+                    chars.max(min.into()) * u64::from(CHAR_BYTES)
+                }
+                Kind::Decimal(..) => 32,
                 _ => 16,
             }
         });
@@ -401,6 +404,16 @@ mod tests {
             (Kind::Integer, "decimal", "decimal(20,6)", false),
             (Kind::Integer, "varchar", "varchar(20)", false),
             (Kind::Float, "decimal", "decimal(20,6)", false),
+            (Kind::Unsigned, "int", "int(11)", true),
+            (Kind::Unsigned, "varchar", "varchar(20)", false),
+            (Kind::Decimal(12, 4), "decimal", "decimal(10,6)", true),
+            (Kind::Decimal(38, 0), "decimal", "decimal(65,30)", false),
+            (Kind::Decimal(12, 4), "double", "double", false),
+            (Kind::Time, "time", "time", true),
+            (Kind::Time, "varchar", "varchar(20)", false),
+            (Kind::Day, "datetime", "datetime(6)", false),
+            (Kind::Binary, "varbinary", "varbinary(20)", true),
+            (Kind::Binary, "varchar", "varchar(20)", false),
             (Kind::Float, "float", "float", false),
             (Kind::Float, "int", "int(11)", true),
             (Kind::Float, "bigint", "bigint(20)", false),

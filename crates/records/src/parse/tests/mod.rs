@@ -1,15 +1,20 @@
 //! The rules of parsing, one case at a time. Properties that hold for all records are in `oracle`.
 
+mod conversions;
 mod oracle;
 
 use arrow_array::cast::AsArray;
-use arrow_array::types::{Float64Type, Int64Type, TimestampMicrosecondType, UInt64Type};
+use arrow_array::types::{
+    Date32Type, Decimal128Type, Float64Type, Int64Type, Time64MicrosecondType,
+    TimestampMicrosecondType, UInt64Type,
+};
 use arrow_array::{Array, RecordBatch};
 use arrow_schema::DataType;
 
 use super::*;
 use crate::cut::ChunkLimits;
 use crate::dataset::Datasets;
+use crate::{convert, dates};
 
 const FILE: SourceFile = SourceFile {
     file_no: 7,
@@ -25,6 +30,7 @@ const NO_LIMITS: ChunkLimits = ChunkLimits {
 fn all_kinds() -> Arc<Dataset> {
     let definition = r#"
         name = "trips"
+        strict = true
         columns = [
             { name = "t", type = "text", max_chars = 5 },
             { name = "n", type = "integer", required = false },
@@ -102,6 +108,15 @@ fn cells(rows: &RecordBatch, row: usize) -> Vec<Option<String>> {
             DataType::Int64 => column.as_primitive::<Int64Type>().value(row).to_string(),
             DataType::Float64 => format!("{:?}", column.as_primitive::<Float64Type>().value(row)),
             DataType::Boolean => column.as_boolean().value(row).to_string(),
+            DataType::UInt64 => column.as_primitive::<UInt64Type>().value(row).to_string(),
+            DataType::Decimal128(..) => {
+                column.as_primitive::<Decimal128Type>().value_as_string(row)
+            }
+            DataType::Date32 => dates::date_text(column.as_primitive::<Date32Type>().value(row)),
+            DataType::Time64(_) => {
+                dates::time_text(column.as_primitive::<Time64MicrosecondType>().value(row))
+            }
+            DataType::Binary => convert::hex_text(column.as_binary::<i32>().value(row)),
             _ => column
                 .as_primitive::<TimestampMicrosecondType>()
                 .value(row)
