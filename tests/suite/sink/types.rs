@@ -4,6 +4,7 @@ use std::slice;
 use std::sync::Arc;
 
 use lemonade_task::batch::{Batch, SourceFile};
+use lemonade_task::convert;
 use lemonade_task::cut::{self, ChunkLimits};
 use lemonade_task::dataset::{Dataset, Datasets};
 use lemonade_task::parse::Parser;
@@ -28,7 +29,7 @@ const CHUNKS: ChunkLimits = ChunkLimits {
 
 /// Every byte, in hexadecimal digits.
 fn all_bytes() -> String {
-    (0..=u8::MAX).map(|byte| format!("{byte:02x}")).collect()
+    convert::hex_text(&(0..=u8::MAX).collect::<Vec<u8>>())
 }
 
 /// Records with the limits of each type, and NULL.

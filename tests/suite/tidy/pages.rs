@@ -13,7 +13,7 @@ fn the_example_of_a_dataset_is_one() {
     let file: toml::Table = toml::from_str(example).unwrap();
     let trips = file["datasets"][0].clone().try_into().unwrap();
     let datasets = Datasets::new(vec![trips]).unwrap();
-    assert_eq!(datasets.by_name("trips").unwrap().columns.len(), 4);
+    assert_eq!(datasets.by_name("trips").unwrap().columns.len(), 5);
 }
 
 #[test]

@@ -13,45 +13,12 @@ use arrow_array::builder::{
 use arrow_array::{ArrayRef, RecordBatch};
 use arrow_schema::SchemaRef;
 
-use super::value::Kept;
+use super::value::{Kept, Value};
 use crate::dataset::{ColumnType, Dataset};
 
 /// Bytes of text for which a text column allocates at first, for each row. It grows by
 /// reallocation.
 const TEXT_BYTES_GUESS: usize = 48;
-
-/// A value for a column.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) enum Value<'a> {
-    /// The field is missing or null: NULL in the column.
-    Absent,
-    /// A text, for text and JSON columns.
-    Text(&'a str),
-    /// The index of a text in [`Kept::texts`].
-    Unescaped(usize),
-    /// The index of a value in [`Kept::bytes`].
-    Bytes(usize),
-    Integer(i64),
-    Unsigned(u64),
-    Float(f64),
-    /// The halves of an `i128`: as a whole, it would make every value larger.
-    Decimal(u64, u64),
-    Boolean(bool),
-    /// Microseconds since the epoch.
-    Timestamp(i64),
-    /// Days since the epoch.
-    Date(i32),
-    /// Microseconds since midnight.
-    Time(i64),
-}
-
-impl Value<'_> {
-    /// A decimal without its point.
-    pub(super) fn decimal(value: i128) -> Self {
-        let bits = value.cast_unsigned();
-        Self::Decimal((bits >> 64) as u64, bits as u64)
-    }
-}
 
 /// The columns of a batch, `id` first and `_rescued` last.
 pub(super) struct Columns {

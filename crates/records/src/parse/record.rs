@@ -5,9 +5,9 @@
 
 use std::mem;
 
-use super::columns::{Columns, Value};
+use super::columns::Columns;
 use super::fields::{Field, Fields};
-use super::value::{Json, Kept, default, read};
+use super::value::{Json, Kept, Value, default, read};
 use crate::batch::RejectCode;
 use crate::dataset::{ColumnType, Dataset, OnError, OnUnknownField};
 

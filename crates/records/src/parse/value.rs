@@ -1,6 +1,5 @@
 //! What a JSON value becomes in a column: the rules of types, for both readers of JSON.
 
-use super::columns::Value;
 use crate::batch::RejectCode;
 use crate::convert::{self, Misfit};
 use crate::dataset::{Column, ColumnType, EpochUnit};
@@ -18,6 +17,39 @@ pub(super) enum Json<'a> {
     Unescaped(usize),
     /// An object or an array.
     Container,
+}
+
+/// A value for a column.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Value<'a> {
+    /// The field is missing or null: NULL in the column.
+    Absent,
+    /// A text, for text and JSON columns.
+    Text(&'a str),
+    /// The index of a text in [`Kept::texts`].
+    Unescaped(usize),
+    /// The index of a value in [`Kept::bytes`].
+    Bytes(usize),
+    Integer(i64),
+    Unsigned(u64),
+    Float(f64),
+    /// The halves of an `i128`: as a whole, it would make every value larger.
+    Decimal(u64, u64),
+    Boolean(bool),
+    /// Microseconds since the epoch.
+    Timestamp(i64),
+    /// Days since the epoch.
+    Date(i32),
+    /// Microseconds since midnight.
+    Time(i64),
+}
+
+impl Value<'_> {
+    /// A decimal without its point.
+    pub(super) fn decimal(value: i128) -> Self {
+        let bits = value.cast_unsigned();
+        Self::Decimal((bits >> 64) as u64, bits as u64)
+    }
 }
 
 /// Values of a record that are not in its text as the columns hold them. Reused for one record
