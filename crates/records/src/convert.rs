@@ -149,7 +149,7 @@ pub fn hex(text: &str) -> Option<Vec<u8>> {
     hex::decode(text).ok()
 }
 
-/// The text of bytes: [`hex`] reversed, in small letters.
+/// The text of bytes: [`hex()`] reversed, in small letters.
 #[must_use]
 pub fn hex_text(bytes: &[u8]) -> String {
     hex::encode(bytes)
