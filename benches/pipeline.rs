@@ -48,7 +48,7 @@ fn file(format: FileFormat) -> String {
     let mut text = Vec::new();
     generator
         .write(0, EVENTS, &mut text)
-        .expect("memory takes what is written");
+        .expect("writing to memory cannot fail");
     String::from_utf8(text).expect("made records are text")
 }
 

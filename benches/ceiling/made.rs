@@ -53,7 +53,7 @@ pub(super) fn texts(made: &Made) -> Vec<Vec<u8>> {
             let mut text = Vec::with_capacity(records as usize * 260);
             generator
                 .write(index, records, &mut text)
-                .expect("memory takes what is written");
+                .expect("writing to memory cannot fail");
             text
         })
         .collect()

@@ -325,7 +325,7 @@ fn text(run: Run, rows: &[Row<'_>]) -> String {
     let mut text = String::with_capacity(rows.len() * 200);
     for row in rows {
         if run.table != Table::Auto {
-            write!(text, "{}\t", row.id).expect("memory takes what is written");
+            write!(text, "{}\t", row.id).expect("writing to memory cannot fail");
         }
         let time = timestamp::text(row.event_time);
         let escaped = |json: &str| json.replace('\\', "\\\\");

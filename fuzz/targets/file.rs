@@ -20,7 +20,7 @@ fuzz_target!(|data: &[u8]| {
     };
     let stored = match choice >> 6 {
         2 => gzip(document),
-        3 => zstd::encode_all(document, 1).expect("memory takes it"),
+        3 => zstd::encode_all(document, 1).expect("writing to memory cannot fail"),
         // The bytes as they are: a document, or damaged compressed data.
         _ => document.to_vec(),
     };
@@ -75,6 +75,8 @@ fn arrives(content: &[u8], choice: u8) {
 
 fn gzip(document: &[u8]) -> Vec<u8> {
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-    encoder.write_all(document).expect("memory takes it");
-    encoder.finish().expect("memory takes it")
+    encoder
+        .write_all(document)
+        .expect("writing to memory cannot fail");
+    encoder.finish().expect("writing to memory cannot fail")
 }

@@ -185,7 +185,7 @@ impl<'a> Texts<'a> {
         let of_parser = reject.filter(|reject| !reject.code.is_of_database());
         if of_parser.is_some_and(|it| it.byte_offset != start || !record.starts_with(&it.raw)) {
             return Err(String::from(
-                "by the present definition of its dataset the record at its place is another one: \
+                "with the current definition of its dataset, another record has this ordinal: \
                  `format` or `records` was changed",
             ));
         }

@@ -61,7 +61,7 @@ pub(super) enum Unavailable {
     /// The current definition of the dataset finds another number of records, so that the ordinals
     /// belong to other records.
     #[error(
-        "{path} has {found} records by the present definition of its dataset, and was loaded with \
+        "{path} has {found} records with the current definition of its dataset, but was loaded with \
          {loaded}: `format` or `records` was changed"
     )]
     OtherRecords {

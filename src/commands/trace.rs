@@ -75,8 +75,8 @@ pub(super) async fn execute(settings: &Settings, args: &TraceArgs) -> anyhow::Re
     let print = |record: &[u8]| {
         let parsed = Parser::default().parse_record(dataset, origin, ordinal, record);
         if standing == Standing::Row && !parsed.rejects.is_empty() {
-            let why = "by the present definition of its dataset this record is a reject: the row was \
-                       made of a correction, or by an earlier definition";
+            let why = "with the current definition of its dataset, this record is a reject: the row \
+                       was made from a correction, or with an earlier definition";
             lines.add("note", why);
         }
         print_record(lines, record)

@@ -53,7 +53,7 @@ pub fn template() -> String {
             continue;
         };
         let meaning = meaning(key).expect("every setting has a flag, or is a URL");
-        write!(text, "\n# {meaning}\n#{line}\n").expect("a String takes what is written");
+        write!(text, "\n# {meaning}\n#{line}\n").expect("writing to a String cannot fail");
     }
     text + DATASETS
 }

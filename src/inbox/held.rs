@@ -23,7 +23,7 @@ const REASONS_MAX: usize = 1_000;
 
 /// The reason of further files.
 const REASON_IN_LEDGER: &str =
-    "its table does not take it; `task_runner files list` has the reason";
+    "its table refuses its rows; `task_runner files list` has the reason";
 
 /// The files that are held.
 #[derive(Debug, Default)]

@@ -139,7 +139,7 @@ async fn a_reject_is_shown_corrected_and_replayed_under_its_own_id() {
         assert_eq!(pair.query(&rejects).await, [[Some("3".to_owned())]]);
         for (ordinal, is_corrected) in [(0, false), (1, true)] {
             let said = pair.expect(0, &["trace", &format!("{file_no}:{ordinal}")]);
-            let is_said = said.contains("note         by the present definition of its dataset");
+            let is_said = said.contains("note         with the current definition of its dataset");
             assert_eq!(is_said, is_corrected, "{said}");
         }
         let sums = objects(&pair.expect(0, &["verify", "--json"]))
@@ -184,7 +184,7 @@ async fn a_reject_of_the_database_is_shown_without_a_place() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn lines_that_are_no_corrections_are_named_and_harm_no_other() {
+async fn lines_that_are_not_corrections_are_named_and_affect_no_other_line() {
     let pair = Pair::new("memory+sqlite").await;
     put(
         &pair,
@@ -311,7 +311,7 @@ async fn traces(pair: &Pair, name: &str, inflated: &[u8], records: &[&str], extr
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn trace_prints_the_text_of_a_record_as_it_stands_in_its_file() {
+async fn trace_prints_the_text_of_a_record_as_it_is_in_its_file() {
     for pair in pairs().await {
         let records = [GOOD, BAD, GOOD];
         let whole = document(&records);

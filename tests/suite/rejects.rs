@@ -198,7 +198,7 @@ async fn a_replay_after_the_table_was_changed_stores_what_a_first_load_stores() 
 
 /// The sources of a record's text. A record that is not available as a whole is not replayed.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_text_of_a_reject_comes_out_of_its_file_or_is_said_to_be_missing() {
+async fn the_text_of_a_reject_is_read_from_its_file_or_reported_as_missing() {
     let pair = Pair::new("memory+sqlite").await;
     fs::write(pair.at("lemonade.toml"), SETTINGS).unwrap();
     pair.expect(0, &["migrate"]);
@@ -311,7 +311,7 @@ async fn the_text_of_a_reject_comes_out_of_its_file_or_is_said_to_be_missing() {
 /// The engine cuts a file with the definition of its load. If an earlier release loaded the file
 /// and recorded no definition, the engine notices that the current definition finds other records.
 #[tokio::test(flavor = "multi_thread")]
-async fn no_record_is_taken_for_another_after_a_change_of_the_definition() {
+async fn no_record_is_replayed_as_another_after_a_change_of_the_definition() {
     let pair = Pair::new("memory+sqlite").await;
     fs::write(pair.at("lemonade.toml"), SETTINGS).unwrap();
     let long = format!(r#"{{"trip":"{}","started":7}}"#, "z".repeat(9_000));
@@ -338,8 +338,8 @@ async fn no_record_is_taken_for_another_after_a_change_of_the_definition() {
     pair.query("UPDATE ingest_files SET definition = NULL")
         .await;
     for (records, said) in [
-        ("/others", "the record at its place is another one"),
-        ("/both", "has 2 records by the present definition"),
+        ("/others", "another record has this ordinal"),
+        ("/both", "has 2 records with the current definition"),
         ("/none", "trips.json: "),
     ] {
         redefine(records);
@@ -466,7 +466,7 @@ async fn a_replay_says_what_it_needs() {
 /// if their rows are in the same commit. Once the table has the partition, the service loads the
 /// file without a restart.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_file_waits_for_its_table_and_goes_on_by_itself() {
+async fn a_file_waits_for_its_table_and_is_loaded_without_a_restart() {
     for name in ["memory+mysql", "redis+mysql", "memory+mysql9"] {
         let pair = Pair::new(name).await;
         fs::write(pair.at("lemonade.toml"), SETTINGS).unwrap();

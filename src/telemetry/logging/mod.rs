@@ -157,7 +157,7 @@ pub fn shown(text: &str) -> Cow<'_, str> {
     let mut shown = String::with_capacity(text.len() + 16);
     for c in text.chars() {
         if steers(c) {
-            write!(shown, "\\u{:04x}", u32::from(c)).expect("a String takes what is written");
+            write!(shown, "\\u{:04x}", u32::from(c)).expect("writing to a String cannot fail");
         } else {
             shown.push(c);
         }

@@ -89,7 +89,7 @@ async fn frames_that_were_made_without_the_key_are_deleted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn entries_that_are_deleted_or_no_frames_are_dropped() {
+async fn entries_that_are_deleted_or_are_not_frames_are_dropped() {
     let url = support::redis().await.fresh();
     let (port, select) = address(&url);
     let broker = open(&url, BrokerOptions::default()).await;

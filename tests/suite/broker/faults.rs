@@ -18,7 +18,7 @@ use crate::support;
 use crate::support::proxy::{Proxy, Strike};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_client_sends_nothing_again_by_itself() {
+async fn the_client_repeats_no_request() {
     let redis = support::private_redis().await;
     let proxy = Proxy::start(redis.port).await;
     let url = format!("redis://127.0.0.1:{}", proxy.port);

@@ -66,7 +66,7 @@ async fn contract(fresh: impl Fn() -> String) {
     frames_of_a_dead_consumer_come_to_another(&fresh()).await;
     a_consumer_of_the_same_name_begins_with_what_was_left(&fresh()).await;
     a_dropped_receive_loses_nothing(&fresh()).await;
-    what_is_held_is_not_delivered_again_and_acks_may_be_repeated(&fresh()).await;
+    delivered_frames_are_not_delivered_again_and_acks_may_be_repeated(&fresh()).await;
     the_oldest_frame_grows_older_until_it_is_acked(&fresh()).await;
     peeking_shows_the_queue_and_takes_nothing(&fresh()).await;
 }
@@ -331,7 +331,7 @@ async fn a_dropped_receive_loses_nothing(url: &str) {
     assert_eq!(broker.depth().await.unwrap(), Depth::default());
 }
 
-async fn what_is_held_is_not_delivered_again_and_acks_may_be_repeated(url: &str) {
+async fn delivered_frames_are_not_delivered_again_and_acks_may_be_repeated(url: &str) {
     let broker = open(url, BrokerOptions::default()).await;
     publish(&*broker, &[events(0, 10), events(1, 10)]).await;
     let mut one = broker.consumer("one").await.unwrap();

@@ -179,7 +179,7 @@ fn generate_is_repeatable_by_seed_and_overwrites_nothing() {
 }
 
 #[test]
-fn generate_fills_inbound_unless_told_otherwise() {
+fn generate_fills_inbound_unless_a_directory_is_given() {
     let shell = Shell::new();
     let run = shell.run(&[
         "generate",
@@ -413,7 +413,7 @@ async fn doctor_checks_real_servers() {
 }
 
 #[test]
-fn each_shell_gets_completions_that_know_the_commands_whatever_the_settings() {
+fn each_shell_gets_completions_of_the_commands_with_any_settings() {
     let shell = Shell::new();
     shell.write("lemonade.toml", "nonsense = 1\n");
     for name in ["bash", "zsh", "fish", "elvish", "powershell"] {

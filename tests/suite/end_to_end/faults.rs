@@ -268,7 +268,7 @@ async fn a_queue_that_is_harmed_again_and_again_costs_a_load_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_process_that_was_stopped_while_its_connections_ended_goes_on() {
+async fn a_process_that_was_stopped_while_its_connections_ended_continues() {
     let behind = Behind::new().await;
     generate(&behind.pair, &["--files", "40", "--records", "2000"]);
     let mut load = Service(behind.load().spawn().unwrap());

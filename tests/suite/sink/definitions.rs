@@ -13,7 +13,7 @@ use super::fixture::{
 };
 
 /// With another definition, an ordinal is another record, or a record is another row.
-pub async fn a_file_that_was_begun_by_another_definition_is_told_apart(target: Target) {
+pub async fn a_file_that_was_begun_with_another_definition_is_recognised(target: Target) {
     let fixture = Fixture::new(target).await;
     let mut file = new_file("vehicle_events", 3);
     let registered = fixture.sink.register(slice::from_ref(&file)).await.unwrap();
@@ -138,7 +138,7 @@ pub async fn a_batch_of_another_definition_is_left_out(target: Target) {
 }
 
 /// Removing a file removes all its rows, rejects and entries, and no others.
-pub async fn what_is_stored_of_a_file_can_be_removed(target: Target) {
+pub async fn the_stored_records_of_a_file_can_be_removed(target: Target) {
     let fixture = Fixture::new(target).await;
     let datasets = fixture.datasets.clone();
     let other = fixture.file("vehicle_events", 2).await;

@@ -99,7 +99,7 @@ async fn a_second_worker_with_the_same_frame_waits_for_the_first() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_lock_that_is_held_too_long_is_waited_for_again() {
+async fn a_commit_that_waits_too_long_for_a_lock_is_repeated() {
     // Each case takes as long as the engine's sessions wait for a lock.
     tokio::join!(lock_wait(Target::Mariadb), lock_wait(Target::Mysql));
 }

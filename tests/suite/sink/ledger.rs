@@ -228,7 +228,7 @@ pub async fn settle_folds_the_entries(target: Target) {
     assert_eq!(coverage, [vec![0..10], vec![0..3], vec![]]);
 }
 
-pub async fn settle_leaves_what_is_not_covered(target: Target) {
+pub async fn settle_changes_only_files_that_are_covered(target: Target) {
     let fixture = Fixture::new(target).await;
     let file_no = fixture.file("vehicle_events", 5).await;
     fixture.commit(&[events(&fixture, file_no, 0..3)]).await;
@@ -340,7 +340,7 @@ pub async fn batches_of_another_ledger_are_left_out(target: Target) {
 
 /// A frame is published twice if the reply to the first publication was lost. With rejects only, no
 /// row shows that it was stored.
-pub async fn a_batch_that_is_there_twice_counts_once(target: Target) {
+pub async fn a_batch_that_is_delivered_twice_counts_once(target: Target) {
     let fixture = Fixture::new(target).await;
     let file_no = fixture.file("vehicle_events", 3).await;
     let dataset = fixture.dataset("vehicle_events");

@@ -4,7 +4,7 @@
 use mysql_async::prelude::Queryable as _;
 
 use super::fixture::{Fixture, Target};
-use super::schema::mends;
+use super::schema::statements;
 
 /// A table of the user, and the statement that is offered for it: `MODIFY` or another clause of an
 /// ALTER TABLE, or `RENAME`. `{c}` is the list of the other columns, which fit.
@@ -210,7 +210,7 @@ pub async fn statements_that_are_offered_run_and_change_no_value(target: Target)
             text.contains(offered),
             "{what}: {text} does not offer {offered}"
         );
-        for sql in mends(&text) {
+        for sql in statements(&text) {
             let ran = session.query_drop(sql).await;
             ran.unwrap_or_else(|error| panic!("{what}: {sql}: {error}"));
         }

@@ -125,7 +125,7 @@ async fn conformance(target: Target) {
     schema::a_ledger_that_is_not_of_its_tables_is_refused(target).await;
     misfits::statements_that_are_offered_run_and_change_no_value(target).await;
     misfits::a_summary_whose_key_is_compared_by_a_collation_is_refused(target).await;
-    schema::tables_of_the_original_are_mended_by_what_the_refusal_says(target).await;
+    schema::tables_of_the_original_fit_after_the_printed_statements(target).await;
 
     ledger::a_file_keeps_its_number(target).await;
     ledger::many_files_are_registered_in_one_call(target).await;
@@ -133,13 +133,13 @@ async fn conformance(target: Target) {
     ledger::a_quarantined_file_becomes_pending(target).await;
     ledger::coverage_is_the_union_of_entries(target).await;
     ledger::settle_folds_the_entries(target).await;
-    ledger::settle_leaves_what_is_not_covered(target).await;
+    ledger::settle_changes_only_files_that_are_covered(target).await;
     ledger::a_file_that_is_one_batch_is_settled_by_its_commit(target).await;
-    ledger::a_batch_that_is_there_twice_counts_once(target).await;
-    definitions::a_file_that_was_begun_by_another_definition_is_told_apart(target).await;
+    ledger::a_batch_that_is_delivered_twice_counts_once(target).await;
+    definitions::a_file_that_was_begun_with_another_definition_is_recognised(target).await;
     definitions::a_number_is_one_content_in_one_dataset(target).await;
     definitions::a_batch_of_another_definition_is_left_out(target).await;
-    definitions::what_is_stored_of_a_file_can_be_removed(target).await;
+    definitions::the_stored_records_of_a_file_can_be_removed(target).await;
     ledger::batches_of_another_ledger_are_left_out(target).await;
     ledger::operators_see_what_the_ledger_says(target).await;
     ledger::file_numbers_at_their_limit_end_with_advice(target).await;
@@ -154,7 +154,7 @@ async fn conformance(target: Target) {
     rows::a_refused_row_is_a_reject_and_its_neighbours_are_stored(target).await;
     rows::another_unique_key_makes_a_reject(target).await;
     taken::a_row_of_another_writer_costs_no_record(target).await;
-    taken::a_row_is_taken_for_a_record_only_if_all_values_are_equal(target).await;
+    taken::a_row_counts_as_a_record_only_if_all_values_are_equal(target).await;
     waits::files_without_a_partition_wait_and_the_others_are_stored(target).await;
     waits::a_table_that_takes_no_rows_makes_its_files_wait(target).await;
     rows::large_rows_are_stored_or_refused(target).await;
@@ -162,7 +162,7 @@ async fn conformance(target: Target) {
 
     operators::files_are_listed_by_state_and_page(target).await;
     operators::an_audit_counts_what_is_stored(target).await;
-    operators::rejects_are_found_by_what_is_asked(target).await;
+    operators::rejects_are_found_by_their_query(target).await;
     operators::a_corrected_record_takes_the_place_of_its_reject(target).await;
     operators::what_the_database_refuses_stays_a_reject(target).await;
     operators::purged_rejects_stay_accounted_for(target).await;

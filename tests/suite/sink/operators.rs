@@ -144,7 +144,7 @@ pub async fn an_audit_counts_what_is_stored(target: Target) {
     }
 }
 
-pub async fn rejects_are_found_by_what_is_asked(target: Target) {
+pub async fn rejects_are_found_by_their_query(target: Target) {
     let fixture = Fixture::new(target).await;
     let first = settled(&fixture, 4, &[0, 2, 3]).await;
     let last = fixture.file("vehicle_events", 1).await;

@@ -8,9 +8,13 @@ use lemonade_task::sink::{EarlierState, FileState, NewFile};
 use super::fixture::{Fixture, Target, events, new_file};
 
 /// The statements of a refusal.
-pub fn mends(refusal: &str) -> Vec<&str> {
-    let (_, mends) = refusal.split_once(":\n\n").expect("it says how");
-    mends.trim().trim_end_matches(';').split(";\n").collect()
+pub fn statements(refusal: &str) -> Vec<&str> {
+    let (_, statements) = refusal.split_once(":\n\n").expect("it says how");
+    statements
+        .trim()
+        .trim_end_matches(';')
+        .split(";\n")
+        .collect()
 }
 
 pub async fn all_processes_have_the_same_key_of_frames(target: Target) {
@@ -293,28 +297,28 @@ pub async fn a_table_that_does_not_fit_is_refused_with_its_remedy(target: Target
         assert!(text.contains(named), "{text} does not name {named}");
         if !target.is_sqlite() {
             // The offered statement has its effect, and the row stays.
-            let mends = mends(&text);
-            assert_eq!(mends.len(), 1, "{text}");
-            let mend = mends[0];
+            let statements = statements(&text);
+            assert_eq!(statements.len(), 1, "{text}");
+            let statement = statements[0];
             let found = fixture.sink.inspect(&fixture.datasets).await.unwrap();
             let is_said = |finding: &Finding| {
-                finding.level == Level::Fail && finding.fix == format!("{mend};")
+                finding.level == Level::Fail && finding.fix == format!("{statement};")
             };
             assert!(
                 found.iter().any(is_said),
                 "doctor reports the same: {found:?}"
             );
-            fixture.run(mend).await;
+            fixture.run(statement).await;
             let mended = fixture.sink.migrate(&fixture.datasets).await;
             mended.expect("it fits");
-            let is_renamed = mend.starts_with("RENAME");
+            let is_renamed = statement.starts_with("RENAME");
             let now = if is_renamed {
                 "vehicle_status_old"
             } else {
                 "vehicle_status"
             };
             let rows = format!("SELECT COUNT(*) FROM {now} WHERE status = 'x'");
-            assert_eq!(fixture.number(&rows).await, 1, "{mend}");
+            assert_eq!(fixture.number(&rows).await, 1, "{statement}");
             if is_renamed {
                 fixture.run("DROP TABLE vehicle_status_old").await;
             }
@@ -350,7 +354,7 @@ pub async fn a_table_that_does_not_fit_is_refused_with_its_remedy(target: Target
 
 /// The tables of the Python program. The printed statements are enough to change them, and their
 /// rows stay.
-pub async fn tables_of_the_original_are_mended_by_what_the_refusal_says(target: Target) {
+pub async fn tables_of_the_original_fit_after_the_printed_statements(target: Target) {
     if target.is_sqlite() {
         return;
     }
@@ -398,10 +402,10 @@ pub async fn tables_of_the_original_are_mended_by_what_the_refusal_says(target: 
 
     let refused = fixture.sink.migrate(&fixture.datasets).await;
     let refused = refused.expect_err("they do not fit").to_string();
-    let mends = mends(&refused);
-    assert_eq!(mends.len(), 3, "one for each table: {refused}");
-    for mend in mends {
-        fixture.run(mend).await;
+    let statements = statements(&refused);
+    assert_eq!(statements.len(), 3, "one for each table: {refused}");
+    for statement in statements {
+        fixture.run(statement).await;
     }
     fixture
         .sink

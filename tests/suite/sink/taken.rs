@@ -94,7 +94,7 @@ pub async fn a_row_of_another_writer_costs_no_record(target: Target) {
 }
 
 /// In every type of column, a difference of one bit tells a row from its record.
-pub async fn a_row_is_taken_for_a_record_only_if_all_values_are_equal(target: Target) {
+pub async fn a_row_counts_as_a_record_only_if_all_values_are_equal(target: Target) {
     let fixture = Fixture::new(target).await;
     let dataset = fixture.dataset("all_types");
     let record = || {

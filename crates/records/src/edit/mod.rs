@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_set_is_said() {
+    fn a_member_that_cannot_be_set_is_reported() {
         for (record, pointer, said) in [
             ("{\"a\":tru}", "/a", "not JSON (at byte 5)"),
             ("{} {}", "/a", "not JSON (at byte 3)"),

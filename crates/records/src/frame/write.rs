@@ -74,7 +74,7 @@ impl Writer {
         );
         let mut schema_message = Vec::new();
         write_message(&mut schema_message, encoded, &options)
-            .expect("memory takes what is written");
+            .expect("writing to memory cannot fail");
         // The smallest size, since the decoder allocates a whole block however small the data is.
         let blocks = FrameInfo::new().block_size(BlockSize::Max64KB);
         Self {
@@ -141,7 +141,7 @@ impl Writer {
     }
 
     fn push_compressed(&mut self, bytes: &[u8]) {
-        const IN_MEMORY: &str = "memory takes what is written";
+        const IN_MEMORY: &str = "writing to memory cannot fail";
         let body = self.encoder.get_mut();
         let start = body.len();
         body.extend_from_slice(&length(bytes.len()).to_le_bytes());

@@ -20,7 +20,7 @@ pub(super) async fn leave_out(
 ) -> Result<Committed, Failure> {
     let table = &batch.dataset.table;
     let next_step = next_step(session, table, fault).await?;
-    let reason = format!("the table `{table}` does not take it: {failure}; {next_step}");
+    let reason = format!("the table `{table}` refuses its rows: {failure}; {next_step}");
     let reason: String = reason.chars().take(REASON_CHARS_MAX).collect();
     let file = batch.file();
     let sql =
@@ -64,9 +64,9 @@ async fn next_step(
         }
         TableFault::ReadOnly => format!("make `{table}` writable"),
         TableFault::Damaged => format!("repair `{table}`, or restore it"),
-        TableFault::NoTablespace => format!("bring back the tablespace of `{table}`"),
+        TableFault::NoTablespace => format!("restore the tablespace of `{table}`"),
         TableFault::Dependent => format!("correct what `{table}` depends on: its trigger or view"),
-        TableFault::Remote => format!("bring back the server behind `{table}`"),
+        TableFault::Remote => format!("start the server behind `{table}`"),
     })
 }
 
