@@ -40,9 +40,13 @@ fuzz_target!(|data: &[u8]| {
 
 fn use_it(dataset: &Arc<Dataset>, datasets: &Datasets, choice: u8) {
     assert_eq!(dataset.schema().fields().len(), dataset.columns.len() + 2);
-    let _ = datasets.for_file_name(dataset.files.as_bytes());
+    let name = dataset.files.as_bytes();
+    let _ = datasets.for_file_name(name);
+    let of = datasets
+        .of_file(name, Some(dataset))
+        .expect("its dataset is given");
     for document in DOCUMENTS {
-        let _ = cut_each(document.as_bytes(), dataset, datasets, limits(choice));
+        let _ = cut_each(document.as_bytes(), &of, limits(choice));
         let Ok(plan) = cut(document.as_bytes(), dataset, limits(choice)) else {
             continue;
         };

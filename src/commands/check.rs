@@ -13,7 +13,7 @@ use crate::config::Settings;
 use crate::config::cli::CheckArgs;
 use crate::content::{self, Content, ContentError, ContentOptions, Windows};
 use crate::cut::{self, ChunkLimits, Plan};
-use crate::dataset::{Dataset, NoDataset};
+use crate::dataset::{Dataset, FileDatasets, NoDataset};
 use crate::inbox::Markers;
 use crate::parse::{self, Parser};
 
@@ -96,13 +96,12 @@ fn check_all(
             .map(std::ffi::OsStr::as_encoded_bytes)
             .unwrap_or_default();
         tally.files += 1;
-        let by_name = || settings.datasets.for_file_name(name);
-        let found = match dataset.map_or_else(by_name, Ok) {
+        let found = match settings.datasets.of_file(name, dataset) {
             Err(NoDataset::None(_)) => {
                 Err("no dataset matches its name; name one with --dataset".to_owned())
             }
-            Err(several) => Err(several.to_string()),
-            Ok(dataset) => check_file(settings, &mut parser, path, dataset)?,
+            Err(other) => Err(other.to_string()),
+            Ok(of) => check_file(settings, &mut parser, path, &of)?,
         };
         match found {
             Err(reason) => {
@@ -154,7 +153,7 @@ fn check_file(
     settings: &Settings,
     parser: &mut Parser,
     path: &Path,
-    dataset: &Arc<Dataset>,
+    of: &FileDatasets<'_>,
 ) -> anyhow::Result<Result<Vec<CheckedPart>, String>> {
     let limits = ChunkLimits {
         records: settings.frame_records,
@@ -164,7 +163,7 @@ fn check_file(
         windows: Windows::new(settings.memory_budget_bytes),
         ..ContentOptions::default()
     };
-    let cut = |bytes: &[u8]| cut::cut_each(bytes, dataset, &settings.datasets, limits);
+    let cut = |bytes: &[u8]| cut::cut_each(bytes, of, limits);
     let (content, plans) = match content::open_and(path, &options, cut) {
         Ok((content, Ok(plans))) => (content, plans),
         Ok((_, Err(unreadable))) => return Ok(Err(unreadable.to_string())),

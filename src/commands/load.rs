@@ -100,8 +100,10 @@ fn dry_run(
     let mut text = String::new();
     for (file, _) in &files {
         let name = file.name.as_encoded_bytes();
-        let dataset = dataset.or_else(|| settings.datasets.for_file_name(name).ok());
-        let dataset = dataset.map_or("(no dataset: quarantine)", |dataset| &dataset.name);
+        let dataset = match settings.datasets.of_file(name, dataset) {
+            Ok(of) => of.to_string(),
+            Err(_) => "(no dataset: quarantine)".to_owned(),
+        };
         let path = file.path.display().to_string();
         let (path, bytes) = (path.escape_debug(), HumanBytes(file.bytes));
         writeln!(text, "{path}\t{bytes}\t{dataset}").expect(INFALLIBLE);

@@ -114,7 +114,8 @@ impl Source {
             bytes: settings.frame_bytes,
         };
         let open = |path: &Path| {
-            let cut = |bytes: &[u8]| cut::cut_one(bytes, dataset, &settings.datasets, limits);
+            let (datasets, name) = (&settings.datasets, file.entry.name.as_bytes());
+            let cut = |bytes: &[u8]| cut::cut_one(bytes, dataset, datasets, name, limits);
             content::open_and(path, &options, cut)
         };
         if let Some(path) = given {

@@ -433,10 +433,11 @@ impl fmt::Display for Settings {
         line("log_level", text(&self.log_level))?;
         for dataset in self.datasets.iter() {
             let (name, table) = (&dataset.name, &dataset.table);
+            let also = if dataset.also { "also " } else { "" };
+            let files = &dataset.files;
             writeln!(
                 out,
-                "# dataset {name}: files *{}*, table {table}",
-                dataset.files
+                "# dataset {name}: {also}files *{files}*, table {table}"
             )?;
         }
         f.write_str(&out)

@@ -24,7 +24,7 @@ use super::shared::{Ingest, Shared};
 use super::tally::Tally;
 use crate::content::{self, ContentError};
 use crate::cut::{self, Unreadable};
-use crate::dataset::{Dataset, NoDataset};
+use crate::dataset::Dataset;
 use crate::fault::{Fault, Origin};
 use crate::inbox::WaitReason;
 use crate::retry::{GivenUp, until_ok};
@@ -194,18 +194,14 @@ async fn next_retried<F: Future>(retried: &mut FuturesUnordered<F>) -> Option<F:
 fn read(shared: &Shared, item: Item, attempt: u32) -> Result<ReadOutcome, Fault> {
     let _file = tracing::debug_span!("file", name = ?item.file.name).entered();
     let ingest = &shared.ingest;
-    let dataset = ingest.dataset_of(&item);
+    let name = item.file.name.as_encoded_bytes();
+    let of = (ingest.datasets).of_file(name, ingest.options.dataset.as_ref());
     let cut = |bytes: &[u8]| {
-        let dataset = dataset.as_ref().ok()?;
-        let datasets = &ingest.datasets;
-        Some(cut::cut_each(
-            bytes,
-            dataset,
-            datasets,
-            ingest.options.chunk,
-        ))
+        let of = of.as_ref().ok()?;
+        Some(cut::cut_each(bytes, of, ingest.options.chunk))
     };
     let opened = content::open_and(&item.file.path, &ingest.options.content, cut);
+    let dataset = of.map(|of| Arc::clone(of.own));
     let (content, plans) = match opened {
         Ok(opened) => opened,
         Err(error) => return not_opened(item, dataset.ok(), error, attempt),
@@ -314,12 +310,6 @@ pub(super) fn is_device_error(error: &std::io::Error) -> bool {
 }
 
 impl Ingest {
-    fn dataset_of(&self, item: &Item) -> Result<Arc<Dataset>, NoDataset> {
-        let name = item.file.name.as_encoded_bytes();
-        let by_name = || self.datasets.for_file_name(name).cloned();
-        self.options.dataset.clone().map_or_else(by_name, Ok)
-    }
-
     /// Whether an incomplete file may wait until the rest arrives.
     fn may_wait(&self, item: &Item) -> bool {
         self.options.incomplete_may_wait

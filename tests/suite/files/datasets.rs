@@ -434,6 +434,116 @@ async fn an_array_that_is_absent_or_empty_is_no_part_of_another_dataset() {
     pair.expect(0, &["verify", "--content"]);
 }
 
+/// Orders, their items, and a second table of the same orders.
+const ORDERS: &str = "
+[[datasets]]
+name = 'orders'
+columns = [{name = 'no', type = 'text'}]
+";
+
+const ALSO_OF_ORDERS: &str = "
+[[datasets]]
+name = 'order_items'
+files = 'orders'
+also = true
+records = '/items'
+columns = [{name = 'item', type = 'text'}]
+
+[[datasets]]
+name = 'order_audit'
+files = 'orders'
+also = true
+records = '/orders'
+columns = [{name = 'audited', field = '/no', type = 'text'}]
+";
+
+/// Datasets with `also = true` take a file in addition to the one that its name belongs to: arrays
+/// of an envelope, the same array, and the same lines.
+async fn datasets_with_also_take_files_of_another_one(name: &'static str) {
+    let pair = Pair::new(name).await;
+    let inbound = pair.at("inbound");
+    fs::write(pair.at("lemonade.toml"), ORDERS).unwrap();
+    let envelope = r#"{"orders":[{"no":"1"},{"no":"2"}],"items":[{"item":"a"},{},{"item":"c"}]}"#;
+    fs::write(inbound.join("orders_1.json"), envelope).unwrap();
+    pair.expect(0, &["load"]);
+
+    // The others take what is loaded from then on, and what is loaded once more.
+    fs::write(
+        pair.at("lemonade.toml"),
+        format!("{ORDERS}{ALSO_OF_ORDERS}"),
+    )
+    .unwrap();
+    for (name, text) in [
+        (
+            "orders_2.ndjson",
+            "{\"no\":\"3\",\"item\":\"d\"}\n{\"no\":\"4\"}\n",
+        ),
+        ("orders_3.json", r#"{"no":"x","orders":[{"no":"5"}]}"#),
+        ("order_items.json", r#"{"items":[{"item":"e"}]}"#),
+    ] {
+        fs::write(inbound.join(name), text).unwrap();
+    }
+    let planned = pair.expect(0, &["load", "--dry-run"]);
+    assert!(
+        planned.contains("\torders, order_items, order_audit\n"),
+        "{planned}"
+    );
+    let checked = pair.expect(2, &["check", "inbound"]);
+    assert!(
+        checked.contains("orders_2.ndjson: record 1 of order_items at byte 22"),
+        "{checked}"
+    );
+    let report = pair.expect(2, &["load"]);
+    for (line, expected) in [
+        ("files", 3),
+        ("records", 8),
+        ("rejects", 1),
+        ("quarantined", 1),
+    ] {
+        assert_eq!(sum(&report, line), expected, "{line}: {report}");
+    }
+    let reason = fs::read_to_string(pair.at("quarantine/order_items.json.reason")).unwrap();
+    assert!(reason.starts_with("no_dataset: "), "{reason}");
+    let report = pair.expect(2, &["load", "history"]);
+    for (line, expected) in [("files", 3), ("records", 5), ("duplicates", 2)] {
+        assert_eq!(sum(&report, line), expected, "{line}: {report}");
+    }
+
+    let texts = async |sql: &str| {
+        let rows = pair.query(sql).await.into_iter();
+        rows.flatten().flatten().collect::<String>()
+    };
+    assert_eq!(texts("SELECT no FROM orders ORDER BY no").await, "12345");
+    let audited = texts("SELECT audited FROM order_audit ORDER BY audited").await;
+    assert_eq!(audited, "12345");
+    assert_eq!(
+        texts("SELECT item FROM order_items ORDER BY item").await,
+        "acd"
+    );
+    let missing = "SELECT COUNT(*) FROM ingest_rejects WHERE code = 'missing_field'";
+    assert_eq!(pair.number(missing).await, 2);
+    let verified = pair.expect(0, &["verify", "--content"]);
+    assert!(
+        verified.contains("8 files, 0 of them wrong; 15 records"),
+        "{verified}"
+    );
+    let id = texts("SELECT id FROM order_items WHERE item = 'c'").await;
+    let traced = pair.expect(0, &["trace", &id]);
+    assert_eq!(traced.lines().last(), Some(r#"{"item":"c"}"#), "{traced}");
+    let report = pair.expect(0, &["load", "history"]);
+    assert_eq!(sum(&report, "duplicates"), 3, "{report}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn datasets_with_also_take_files_of_another_one_into_sqlite() {
+    datasets_with_also_take_files_of_another_one("memory+sqlite").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn datasets_with_also_take_files_of_another_one_into_mariadb() {
+    datasets_with_also_take_files_of_another_one("redis+mysql").await;
+}
+
 /// The files that are registered together have more parts than flights may be open at a time.
 #[tokio::test(flavor = "multi_thread")]
 async fn more_parts_than_flights_load() {

@@ -38,7 +38,7 @@ mod scan;
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::dataset::{Dataset, Datasets, Format, segments};
+use crate::dataset::{Dataset, Datasets, FileDatasets, Format, segments};
 use crate::syntax::{self, Stop, skip_blank, trim};
 use chunker::Chunker;
 use envelope::{Envelope, Target};
@@ -52,35 +52,73 @@ use scan::{Lines, Scan};
 /// [`Unreadable::Incomplete`] if the document does not close; [`Unreadable::Malformed`] if it is
 /// not one with records of `dataset`, whatever bytes follow.
 pub fn cut(bytes: &[u8], dataset: &Dataset, limits: ChunkLimits) -> Result<Plan, Unreadable> {
-    let (own, _) = read(bytes, dataset, &[], limits)?;
+    let Found { own, .. } = Search::new(dataset, &[], limits).read(bytes)?;
     own.ok_or_else(|| no_array(dataset, 0))
 }
 
-/// Finds the records of a file of `dataset`, and in an envelope also those of each other dataset of
-/// `datasets` whose pointer leads to an array with records. The ordinals of each dataset begin at
-/// 0. The plan of `dataset` is the first, and is absent if the document holds only other datasets.
+/// Finds the records of each dataset in a file, with at least one plan. The ordinals of each dataset
+/// begin at 0. In this order:
+///
+/// 1. The file's own dataset. Absent if the file holds only records of others.
+/// 2. In an envelope, each other dataset whose pointer leads to an array with records.
+/// 3. The datasets that take the file as well, each by its own definition. Absent if the file is an
+///    envelope without their array.
 ///
 /// # Errors
-/// As [`cut`].
+/// As [`cut`], for the file's own dataset, or for one that takes it as well.
 pub fn cut_each(
     bytes: &[u8],
-    dataset: &Arc<Dataset>,
-    datasets: &Datasets,
+    of: &FileDatasets<'_>,
     limits: ChunkLimits,
 ) -> Result<Vec<(Arc<Dataset>, Plan)>, Unreadable> {
-    let others: Vec<&Arc<Dataset>> = others(datasets, dataset).collect();
-    let pointers: Vec<&str> = others.iter().map(|other| other.pointer()).collect();
-    let (own, found) = read(bytes, dataset, &pointers, limits)?;
-    let own = own.map(|plan| (Arc::clone(dataset), plan));
+    let also = || of.also.iter().copied();
+    let others: Vec<&Arc<Dataset>> = others(of.all, also(), of.own).collect();
+    let Found {
+        own,
+        others: found,
+        is_envelope,
+    } = Search::new(of.own, &others, limits).read(bytes)?;
+    let own = own.map(|plan| (Arc::clone(of.own), plan));
     let found = found
         .into_iter()
-        .map(|(at, plan)| (Arc::clone(others[at]), plan));
-    Ok(own.into_iter().chain(found).collect())
+        .map(|(at, plan)| (Arc::clone(others[at]), plan))
+        .filter(|(other, _)| !other.also);
+    let mut plans: Vec<_> = own.into_iter().chain(found).collect();
+    for dataset in also() {
+        plans.extend(cut_also(bytes, dataset, of, is_envelope, limits)?);
+    }
+    if plans.is_empty() {
+        return Err(no_array(of.own, 0));
+    }
+    Ok(plans)
 }
 
-/// Finds the records of `dataset` in a file that may also hold arrays of the other `datasets`. The
-/// plan is the one that [`cut_each`] returns for `dataset`, whichever of them the file's name
-/// belongs to.
+/// The records of a dataset that takes the file in addition to its own dataset.
+fn cut_also(
+    bytes: &[u8],
+    dataset: &Arc<Dataset>,
+    of: &FileDatasets<'_>,
+    is_envelope: bool,
+    limits: ChunkLimits,
+) -> Result<Option<(Arc<Dataset>, Plan)>, Unreadable> {
+    let others: Vec<&Arc<Dataset>> = others(of.all, of.also.iter().copied(), dataset).collect();
+    let search = Search {
+        role: Role::Also { is_envelope },
+        ..Search::new(dataset, &others, limits)
+    };
+    let found = search.read(bytes).map_err(|unreadable| match unreadable {
+        Unreadable::Malformed { offset, detail } => {
+            let detail = format!("as a file of `{}`: {detail}", dataset.name);
+            Unreadable::Malformed { offset, detail }
+        }
+        incomplete @ Unreadable::Incomplete { .. } => incomplete,
+    });
+    Ok(found?.own.map(|plan| (Arc::clone(dataset), plan)))
+}
+
+/// Finds the records of `dataset` in a file with the name `file_name`, which may also hold arrays of
+/// the other `datasets`. The plan is the one that [`cut_each`] returned for `dataset`, whichever of
+/// them the file belongs to.
 ///
 /// # Errors
 /// As [`cut`].
@@ -88,22 +126,26 @@ pub fn cut_one(
     bytes: &[u8],
     dataset: &Dataset,
     datasets: &Datasets,
+    file_name: &[u8],
     limits: ChunkLimits,
 ) -> Result<Plan, Unreadable> {
-    let pointers: Vec<&str> = others(datasets, dataset)
-        .map(|other| other.pointer())
-        .collect();
-    let (own, _) = read(bytes, dataset, &pointers, limits)?;
+    let also = datasets.also_of_file(file_name);
+    let others: Vec<&Arc<Dataset>> = others(datasets, also, dataset).collect();
+    let Found { own, .. } = Search::new(dataset, &others, limits).read(bytes)?;
     own.ok_or_else(|| no_array(dataset, 0))
 }
 
-/// The datasets whose arrays an envelope of `dataset` may hold as well. A dataset of lines has no
-/// array. An array that the pointer of `dataset` leads through is not an array of records.
+/// The datasets whose arrays an envelope may hold beside that of `dataset`; `also` are those that
+/// take the file by its name. A dataset of lines has no array. An array that the pointer of
+/// `dataset` leads through is not an array of records. If two of them have the same pointer, the
+/// first one gets the array, so `also` come last.
 fn others<'a>(
     datasets: &'a Datasets,
+    also: impl Iterator<Item = &'a Arc<Dataset>>,
     dataset: &'a Dataset,
 ) -> impl Iterator<Item = &'a Arc<Dataset>> {
-    datasets.iter().filter(|other| {
+    let owners = datasets.iter().filter(|other| !other.also);
+    owners.chain(also).filter(|other| {
         let pointer = other.pointer();
         let leads_on = dataset
             .pointer()
@@ -141,40 +183,85 @@ pub fn records(bytes: &[u8], layout: Layout) -> Vec<Range<usize>> {
     found
 }
 
-/// The plan of the file's own dataset, and the plans of other datasets, each with its index in
-/// `others`. At least one plan is present.
-type Plans = (Option<Plan>, Vec<(usize, Plan)>);
+/// What a search found. At least one plan is present, except for a dataset that takes the file as
+/// well.
+struct Found {
+    /// The plan of the dataset.
+    own: Option<Plan>,
+    /// The plans of other datasets, each with its index in the datasets of the search.
+    others: Vec<(usize, Plan)>,
+    /// Whether the file is a document with the array of one of the datasets.
+    is_envelope: bool,
+}
 
-fn read(
-    bytes: &[u8],
-    dataset: &Dataset,
-    others: &[&str],
+impl From<Plan> for Found {
+    fn from(plan: Plan) -> Self {
+        Self {
+            own: Some(plan),
+            others: Vec::new(),
+            is_envelope: false,
+        }
+    }
+}
+
+/// Why a dataset takes a file.
+#[derive(Clone, Copy)]
+enum Role {
+    /// The file belongs to it.
+    Own,
+    /// It takes the file in addition to the file's own dataset, so it need not have records in it.
+    Also {
+        /// Whether the file is an envelope: then it is not one record.
+        is_envelope: bool,
+    },
+}
+
+/// What is searched in a file.
+struct Search<'a> {
+    dataset: &'a Dataset,
+    /// Datasets whose arrays may lie beside that of `dataset`.
+    others: &'a [&'a Arc<Dataset>],
     limits: ChunkLimits,
-) -> Result<Plans, Unreadable> {
-    const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
-    let bom = if bytes.starts_with(BYTE_ORDER_MARK) {
-        BYTE_ORDER_MARK.len()
-    } else {
-        0
-    };
-    let start = skip_blank(bytes, bom);
-    let as_lines = || {
-        let plan = lines::lines(bytes, start, limits)?.plan()?;
-        Ok((Some(plan), Vec::new()))
-    };
-    if start == bytes.len() {
-        let none = Chunker::new(bytes, start, limits, Layout::Lines).plan()?;
-        return Ok((Some(none), Vec::new()));
+    role: Role,
+}
+
+impl<'a> Search<'a> {
+    fn new(dataset: &'a Dataset, others: &'a [&'a Arc<Dataset>], limits: ChunkLimits) -> Self {
+        Self {
+            dataset,
+            others,
+            limits,
+            role: Role::Own,
+        }
     }
-    if dataset.format == Format::Lines {
-        return as_lines();
-    }
-    document(bytes, start, dataset, others, limits).or_else(|no_document| {
-        if dataset.format == Format::Auto && is_lines(bytes, start, &no_document) {
+
+    fn read(&self, bytes: &[u8]) -> Result<Found, Unreadable> {
+        const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
+        let format = self.dataset.format;
+        let bom = if bytes.starts_with(BYTE_ORDER_MARK) {
+            BYTE_ORDER_MARK.len()
+        } else {
+            0
+        };
+        let start = skip_blank(bytes, bom);
+        let as_lines = || {
+            let plan = lines::lines(bytes, start, self.limits)?.plan()?;
+            Ok(plan.into())
+        };
+        if start == bytes.len() {
+            let none = Chunker::new(bytes, start, self.limits, Layout::Lines).plan()?;
+            return Ok(none.into());
+        }
+        if format == Format::Lines {
             return as_lines();
         }
-        Err(no_document.error)
-    })
+        document(bytes, start, self).or_else(|no_document| {
+            if format == Format::Auto && is_lines(bytes, start, &no_document) {
+                return as_lines();
+            }
+            Err(no_document.error)
+        })
+    }
 }
 
 /// Why a file is not a document.
@@ -200,15 +287,9 @@ impl From<Unreadable> for NoDocument {
 }
 
 /// The records of a file that is one value, which begins at `start`.
-fn document(
-    bytes: &[u8],
-    start: usize,
-    dataset: &Dataset,
-    others: &[&str],
-    limits: ChunkLimits,
-) -> Result<Plans, NoDocument> {
+fn document(bytes: &[u8], start: usize, search: &Search<'_>) -> Result<Found, NoDocument> {
     match bytes[start] {
-        b'{' => object(bytes, start, dataset, others, limits),
+        b'{' => object(bytes, start, search),
         b'[' => {
             let no_document = |error, end: usize| NoDocument {
                 error,
@@ -216,7 +297,7 @@ fn document(
                 has_records: bytes[start..end].contains(&b'{'),
                 has_field: false,
             };
-            let (chunker, end) = array::array(bytes, start, limits).map_err(|error| {
+            let (chunker, end) = array::array(bytes, start, search.limits).map_err(|error| {
                 let close = Scan::new(bytes, start + 1).elements(|_| ());
                 match (close, &error) {
                     (Some(close), Unreadable::Malformed { .. }) => no_document(error, close + 1),
@@ -224,7 +305,7 @@ fn document(
                 }
             })?;
             nothing_after(bytes, end).map_err(|error| no_document(error, end))?;
-            Ok((Some(chunker.plan()?), Vec::new()))
+            Ok(chunker.plan()?.into())
         }
         _ => {
             let found = found_here(bytes, start);
@@ -236,13 +317,13 @@ fn document(
 }
 
 /// The records of a document that is an object: an envelope, or one record.
-fn object(
-    bytes: &[u8],
-    start: usize,
-    dataset: &Dataset,
-    others: &[&str],
-    limits: ChunkLimits,
-) -> Result<Plans, NoDocument> {
+fn object(bytes: &[u8], start: usize, search: &Search<'_>) -> Result<Found, NoDocument> {
+    let Search {
+        dataset,
+        others,
+        limits,
+        role,
+    } = *search;
     let own = Some(dataset.pointer()).filter(|pointer| !pointer.is_empty());
     let target = |pointer| Target {
         pointer,
@@ -256,9 +337,9 @@ fn object(
         bytes,
         limits,
         targets: own
-            .iter()
-            .chain(others)
-            .map(|pointer| target(*pointer))
+            .into_iter()
+            .chain(others.iter().map(|other| other.pointer()))
+            .map(target)
             .collect(),
         fields: &fields,
         has_field: false,
@@ -307,6 +388,7 @@ fn object(
         Err(error) => return Err(no_document(error, None)),
     };
     nothing_after(bytes, end).map_err(|error| no_document(error, Some(end)))?;
+    let is_envelope = targets.iter().any(|target| target.found.is_some());
     let own = own.map(|_| targets.remove(0));
     let mut found = Vec::new();
     for (at, target) in targets.into_iter().enumerate() {
@@ -315,11 +397,17 @@ fn object(
         }
     }
     let (own, other) = own.map_or((None, None), |target| (target.found, target.other));
-    if let Some((chunker, _)) = own {
-        return Ok((Some(chunker.plan()?), found));
-    }
-    if !found.is_empty() {
-        return Ok((None, found));
+    let own = own.map(|(chunker, _)| chunker.plan()).transpose()?;
+    let takes_record = match role {
+        Role::Own => true,
+        Role::Also { is_envelope } => is_record && !is_envelope,
+    };
+    if own.is_some() || !found.is_empty() || !takes_record {
+        return Ok(Found {
+            own,
+            others: found,
+            is_envelope,
+        });
     }
     if !is_record {
         return Err(no_array(dataset, other.unwrap_or(start)).into());
@@ -327,7 +415,10 @@ fn object(
     let mut chunker = Chunker::new(bytes, start, limits, Layout::Array);
     chunker.end_record(end, end);
     chunker.close(end);
-    Ok((Some(chunker.plan()?), found))
+    Ok(Found {
+        is_envelope,
+        ..chunker.plan()?.into()
+    })
 }
 
 /// Whether a text holds `key` in quotes. Compares bytes, since the text is not JSON.

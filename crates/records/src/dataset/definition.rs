@@ -20,7 +20,7 @@ const CONVERSION_RULES: u32 = 1;
 
 /// A hash of all parts of a definition that change ordinals or rows.
 ///
-/// The other parts, `files` and `summary`, are left out.
+/// The other parts, `files`, `also` and `summary`, are left out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub struct Fingerprint {
     /// The hash of the parts that decide the ordinals of records: `format` and `records`.
@@ -163,6 +163,7 @@ mod tests {
         let plain = dataset(COLUMN).fingerprint;
         for same in [
             format!("files = \"other\"\n{COLUMN}"),
+            format!("also = true\n{COLUMN}"),
             format!("table = \"trips\"\nrecords = \"/trips\"\nformat = \"auto\"\n{COLUMN}"),
             format!("{COLUMN}field = \"/km\"\nrequired = true\nmax_chars = 255\n"),
         ] {
@@ -197,6 +198,11 @@ mod tests {
     fn a_dataset_is_made_again_from_its_text() {
         let mut all: Vec<_> = Datasets::new(Vec::new()).unwrap().iter().cloned().collect();
         all.push(dataset(&format!("records = \"\"\nformat = \"lines\"\n{COLUMN}")).into());
+        assert!(
+            all.iter()
+                .all(|dataset| !dataset.definition().contains("also"))
+        );
+        all.push(dataset(&format!("also = true\n{COLUMN}")).into());
         for dataset in all {
             let again = Dataset::from_definition(&dataset.definition()).unwrap();
             assert_eq!(*again, *dataset);

@@ -14,9 +14,11 @@ use serde::{Deserialize, Serialize};
 pub use crate::timestamp::EpochUnit;
 pub use column::{Column, ColumnType, Encoding, OnError};
 pub use definition::Fingerprint;
+pub use of_file::{FileDatasets, NoDataset};
 
 mod column;
 mod definition;
+mod of_file;
 
 /// Name of the primary key column of each table: `file_no << 32 | ordinal`.
 pub const ID_COLUMN: &str = "id";
@@ -36,6 +38,10 @@ pub struct Dataset {
     /// A file belongs to this dataset if its name contains this text. Default: the name.
     #[serde(default)]
     pub files: String,
+    /// Whether this dataset takes the files whose name contains `files` in addition to the dataset
+    /// that they belong to. Default: no, it is the one that they belong to.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub also: bool,
     /// Where the array of records is in a document that is an object, as a JSON pointer
     /// (`/vehicle_events`, `/data/status_changes`, `/data/0/x`). Default: `/` and the name. With an
     /// empty text, an object is a record and never holds such an array.
@@ -189,20 +195,6 @@ pub struct InvalidDataset {
     pub problem: String,
 }
 
-/// Why a file name belongs to no dataset.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum NoDataset {
-    /// The name contains no pattern of a dataset. Holds all patterns.
-    #[error("no dataset takes it: its name contains none of {0}")]
-    None(String),
-    /// Two datasets have patterns of the same length in the name, and no pattern is longer.
-    #[error(
-        "its name fits the datasets `{0}` and `{1}` alike: make `files` of one of them longer, or \
-         name the dataset with --dataset"
-    )]
-    Several(String, String),
-}
-
 impl Datasets {
     /// The built-in datasets and those of the user. A user's dataset replaces a built-in one of the
     /// same name.
@@ -233,35 +225,6 @@ impl Datasets {
     pub fn by_name(&self, name: &str) -> Option<&Arc<Dataset>> {
         self.0.iter().find(|dataset| dataset.name == name)
     }
-
-    /// The dataset whose pattern this file name (without directories) contains. The longest pattern
-    /// decides, so that `trips_eu` gets its files although they also contain `trips`.
-    ///
-    /// # Errors
-    /// The name contains no pattern, or its longest patterns belong to two datasets.
-    pub fn for_file_name(&self, file_name: &[u8]) -> Result<&Arc<Dataset>, NoDataset> {
-        let contains =
-            |pattern: &[u8]| file_name.windows(pattern.len()).any(|part| part == pattern);
-        let fits = |dataset: &&Arc<Dataset>| contains(dataset.files.as_bytes());
-        let longest = self
-            .0
-            .iter()
-            .filter(fits)
-            .map(|dataset| dataset.files.len())
-            .max();
-        let is_longest = |dataset: &&Arc<Dataset>| Some(dataset.files.len()) == longest;
-        let mut found = self.0.iter().filter(fits).filter(is_longest);
-        match (found.next(), found.next()) {
-            (Some(dataset), None) => Ok(dataset),
-            (Some(one), Some(other)) => {
-                Err(NoDataset::Several(one.name.clone(), other.name.clone()))
-            }
-            (None, _) => {
-                let patterns: Vec<_> = self.iter().map(|d| d.files.as_str()).collect();
-                Err(NoDataset::None(patterns.join(", ")))
-            }
-        }
-    }
 }
 
 /// The segments of a JSON pointer (RFC 6901), unescaped.
@@ -277,6 +240,7 @@ fn builtin() -> Vec<Dataset> {
     let dataset = |name: &str, columns, summary| Dataset {
         name: name.to_owned(),
         files: String::new(),
+        also: false,
         records: None,
         format: Format::Auto,
         table: String::new(),
@@ -327,7 +291,8 @@ fn invalid(dataset: &Dataset, problem: impl Into<String>) -> InvalidDataset {
     }
 }
 
-/// Checks that no two datasets share a name, a table, or both their files and their pointer.
+/// Checks that no two datasets share a name or a table, and that no two of those that files belong to
+/// share both their files and their pointer.
 fn check_apart(others: &[Dataset], dataset: &Dataset) -> Result<(), InvalidDataset> {
     if others.iter().any(|other| other.name == dataset.name) {
         return Err(invalid(
@@ -335,11 +300,14 @@ fn check_apart(others: &[Dataset], dataset: &Dataset) -> Result<(), InvalidDatas
             "two datasets have this name: rename one of them",
         ));
     }
-    let same = |other: &&Dataset| other.files == dataset.files && other.records == dataset.records;
+    let same = |other: &&Dataset| {
+        let is_owner = !other.also && !dataset.also;
+        is_owner && other.files == dataset.files && other.records == dataset.records
+    };
     if let Some(other) = others.iter().find(same) {
         let problem = format!(
             "it takes the same files and the same `records` as `{}`: change `files` or `records` of \
-             one of them",
+             one of them, or set `also = true` for one of them if both are to take the records",
             other.name
         );
         return Err(invalid(dataset, problem));

@@ -110,6 +110,41 @@ fn columns_that_cannot_work_are_refused() {
 }
 
 #[test]
+fn datasets_with_also_take_files_in_addition_to_their_own_dataset() {
+    let definition = |more: &str| {
+        let columns = "columns = [{name = 'a', type = 'text'}]";
+        toml::from_str(&format!("{more}\n{columns}")).unwrap()
+    };
+    let all = [
+        "name = 'items'\nfiles = 'orders'\nalso = true",
+        "name = 'orders'",
+        // The same records of the same files, for another table.
+        "name = 'audit'\nfiles = 'orders'\nrecords = '/orders'\nalso = true",
+        "name = 'eu'\nfiles = '_eu_long'\nalso = true",
+    ];
+    let datasets = Datasets::new(all.map(definition).to_vec()).unwrap();
+    let of = |name: &str, own: Option<&str>| {
+        let own = own.map(|own| datasets.by_name(own).unwrap());
+        let of = datasets.of_file(name.as_bytes(), own);
+        of.map_or_else(|error| error.to_string(), |of| of.to_string())
+    };
+    assert_eq!(of("orders_1.json", None), "orders, items, audit");
+    assert_eq!(of("orders_eu_long.json", None), "orders, items, audit, eu");
+    assert_eq!(of("x.json", Some("orders")), "orders");
+    assert_eq!(of("orders.json", Some("items")), "items, audit");
+    let only = of("x_eu_long.json", None);
+    assert!(
+        only.contains("belongs to no dataset: `eu` takes it only"),
+        "{only}"
+    );
+    let none = of("x.json", None);
+    assert!(
+        none.ends_with("none of vehicle_events, vehicle_status, orders"),
+        "{none}"
+    );
+}
+
+#[test]
 fn definitions_that_cannot_work_are_refused() {
     let cases = [
         (

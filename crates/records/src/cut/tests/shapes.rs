@@ -195,9 +195,10 @@ fn arrays_of_several_datasets_are_all_cut() {
     let datasets = Datasets::new(vec![dataset("one"), dataset("two"), dataset("three")]).unwrap();
     let found = |document: &str| {
         let own = datasets.by_name("one").unwrap();
-        let plans = cut_each(document.as_bytes(), own, &datasets, NO_LIMITS)?;
+        let of = datasets.of_file(b"name", Some(own)).unwrap();
+        let plans = cut_each(document.as_bytes(), &of, NO_LIMITS)?;
         for (dataset, plan) in &plans {
-            let again = cut_one(document.as_bytes(), dataset, &datasets, NO_LIMITS);
+            let again = cut_one(document.as_bytes(), dataset, &datasets, b"name", NO_LIMITS);
             assert_eq!(again.as_ref(), Ok(plan), "{} of {document}", dataset.name);
         }
         let text = |(dataset, plan): (Arc<Dataset>, Plan)| {
@@ -240,6 +241,96 @@ fn arrays_of_several_datasets_are_all_cut() {
     assert!(
         matches!(short, Err(Unreadable::Incomplete { .. })),
         "{short:?}"
+    );
+}
+
+/// A file that belongs to the dataset `one`, and that the datasets `two`, `same` and `deep` take as
+/// well.
+#[test]
+fn each_dataset_that_takes_a_file_as_well_cuts_it_by_its_own_definition() {
+    let dataset = |name: &str, more: &str| {
+        let columns = "columns = [{name = 'x', field = '/id', type = 'text'}]";
+        toml::from_str(&format!("name = '{name}'\n{more}\n{columns}")).unwrap()
+    };
+    let datasets = |more: &str| {
+        let also = |name: &str, records: &str| {
+            dataset(
+                name,
+                &format!("files = 'one'\nalso = true\nrecords = '{records}'"),
+            )
+        };
+        let last = dataset("last", more);
+        let all = vec![
+            also("deep", "/one/1/x"),
+            also("same", "/one"),
+            also("two", "/two"),
+            dataset("one", ""),
+            last,
+        ];
+        Datasets::new(all).unwrap()
+    };
+    let found = |datasets: &Datasets, document: &str| {
+        let of = datasets.of_file(b"one.json", None).unwrap();
+        let plans = cut_each(document.as_bytes(), &of, NO_LIMITS)?;
+        let text = |(dataset, plan): (Arc<Dataset>, Plan)| {
+            let again = cut_one(document.as_bytes(), &dataset, datasets, b"one", NO_LIMITS);
+            assert_eq!(again.as_ref(), Ok(&plan), "{} of {document}", dataset.name);
+            let chunk = plan.chunks.first();
+            let chunk = chunk.map(|chunk| &document[chunk.start as usize..chunk.end as usize]);
+            format!("{}: {}", dataset.name, chunk.unwrap_or_default())
+        };
+        Ok::<_, Unreadable>(plans.into_iter().map(text).collect::<Vec<_>>().join("; "))
+    };
+    let all = datasets("");
+    for (document, expected) in [
+        (
+            r#"{"one":[1,2],"two":[3],"last":[4]}"#,
+            "one: 1,2; last: 4; same: 1,2; two: 3",
+        ),
+        (
+            r#"{"one":[1,{"x":[{"id":7}]}]}"#,
+            r#"one: 1,{"x":[{"id":7}]}; deep: {"id":7}; same: 1,{"x":[{"id":7}]}"#,
+        ),
+        // Of an envelope only arrays are parts, whatever fields it has.
+        (r#"{"one":[1],"id":7}"#, "one: 1; same: 1"),
+        (r#"{"one":[],"id":7}"#, "one: ; same: "),
+        (r#"{"two":[3]}"#, "two: 3"),
+        (
+            r#"{"one":[1],"two":[{x}],"last":[tru]}"#,
+            "one: 1; last: tru; same: 1; two: {x}",
+        ),
+        (
+            r#"{"id":5}"#,
+            r#"one: {"id":5}; deep: {"id":5}; same: {"id":5}; two: {"id":5}"#,
+        ),
+        ("[1,2]", "one: 1,2; deep: 1,2; same: 1,2; two: 1,2"),
+        (
+            "{\"id\":1}\n{\"id\":2}",
+            "one: {\"id\":1}\n{\"id\":2}; deep: {\"id\":1}\n{\"id\":2}; \
+             same: {\"id\":1}\n{\"id\":2}; two: {\"id\":1}\n{\"id\":2}",
+        ),
+        ("", "one: ; deep: ; same: ; two: "),
+    ] {
+        assert_eq!(found(&all, document), Ok(expected.to_owned()), "{document}");
+    }
+    // A pointer that leads through the records of another dataset needs them to be JSON.
+    let through = found(&all, r#"{"one":[tru]}"#).unwrap_err().to_string();
+    assert!(
+        through.contains("as a file of `deep`: not JSON"),
+        "{through}"
+    );
+    let document = datasets("files = 'one'\nalso = true\nformat = 'document'");
+    let refused = found(&document, "{\"id\":1}\n{\"id\":2}")
+        .unwrap_err()
+        .to_string();
+    assert!(
+        refused.contains("as a file of `last`: more after the end of the document"),
+        "{refused}"
+    );
+    let lines = datasets("files = 'one'\nalso = true\nformat = 'lines'");
+    assert_eq!(
+        found(&lines, "{\"one\":\n[1]}"),
+        Ok("one: 1; same: 1; last: {\"one\":\n[1]}".to_owned())
     );
 }
 
