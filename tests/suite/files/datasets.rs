@@ -45,7 +45,7 @@ async fn ledger(pair: &Pair) -> Vec<String> {
     pair.query(sql).await.into_iter().map(text).collect()
 }
 
-/// The number in a line of what `load` prints.
+/// The number in a line of the output of `load`.
 fn sum(report: &str, name: &str) -> u64 {
     let lines = report.lines();
     let mut found = lines.filter_map(|line| line.strip_prefix(name)?.trim().parse().ok());
@@ -54,8 +54,8 @@ fn sum(report: &str, name: &str) -> u64 {
         .unwrap_or_else(|| panic!("{name}: {report}"))
 }
 
-/// Each array is a part of its own: rows, rejects, `verify`, `trace` and replays hold for each, and
-/// the file moves and counts once.
+/// Each array is a separate part, with rows, rejects, `verify`, `trace` and replays. The file moves
+/// and counts once.
 async fn the_arrays_of_several_datasets_load(name: &'static str) {
     let pair = Pair::new(name).await;
     let inbound = pair.at("inbound");
@@ -99,7 +99,7 @@ async fn the_arrays_of_several_datasets_load(name: &'static str) {
         "{verified}"
     );
 
-    // Each record is found in the file, beside a bad one of the other array.
+    // Each record is found in the file, although the other array has a bad record.
     for (id, text) in [
         ((1_u64 << 32) + 2, event("3")),
         ((2 << 32) + 3, record("4")),
@@ -123,7 +123,8 @@ async fn the_arrays_of_several_datasets_load(name: &'static str) {
     assert_eq!(rows(&pair).await, 4);
     let stored = [stored[0], "2 vehicle_status settled 4 0"];
 
-    // Copies, in the same load and later, as a file of either dataset and of an archive.
+    // Copies of the file, in the same load and later, under the names of both datasets, in inbound
+    // and in an archive.
     let archive = pair.at("archive");
     fs::create_dir(&archive).unwrap();
     fs::write(archive.join("vehicle_status_both.json"), both()).unwrap();
@@ -146,7 +147,7 @@ async fn the_arrays_of_several_datasets_load(name: &'static str) {
     fs::remove_dir_all(archive).unwrap();
     assert_eq!(ledger(&pair).await, stored);
 
-    // One part is loaded anew, then both.
+    // First one part is loaded again, then both.
     pair.expect(0, &["files", "reload", "2", "--yes"]);
     pair.expect(2, &["load"]);
     let files = ledger(&pair).await;
@@ -275,7 +276,7 @@ async fn a_part_of_another_definition_is_quarantined_and_the_other_is_stored() {
         let file = "vehicle_events_both.json";
         fs::write(pair.at("inbound").join(file), both()).unwrap();
         pair.expect(2, &["load"]);
-        // As if it had been killed after a part of the events and before the statuses.
+        // The state after a kill: some of the events are stored, and none of the statuses.
         for sql in [
             "DELETE FROM vehicle_events WHERE event_value = '3'",
             "INSERT INTO ingest_frames (file_no, first_ordinal, records) VALUES (1, 0, 2)",

@@ -95,7 +95,7 @@ pub async fn rare_types_come_back_as_they_went_in(target: Target) {
         assert!(batches.iter().all(|batch| batch.rejects.is_empty()));
         let committed = fixture.commit(&batches).await;
         assert_eq!(committed.rows, count as u64, "{committed:?}");
-        // Rows that are there are recognised by their values, not only by their ids.
+        // Stored rows are recognised by their values, and not only by their ids.
         fixture
             .run(&format!(
                 "DELETE FROM ingest_frames WHERE file_no = {file_no}"
