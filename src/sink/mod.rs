@@ -100,9 +100,9 @@ pub trait Sink: Send + Sync {
     /// Enters files into the ledger, many in one round trip, and returns their numbers in the order
     /// of `files`. A number belongs to one content in one dataset. A file that was quarantined
     /// becomes pending again, unless some of its records are stored by another definition. If the
-    /// content was quarantined in another dataset, for which `files` does not have it, that entry
-    /// becomes the entry of the file. If a file is given with a path, the ledger holds this path
-    /// from then on. After an error, some of the files may be registered.
+    /// same content is in quarantine for another dataset, and `files` does not have it for that
+    /// dataset, that entry becomes the entry of the file. If a file is given with a path, the
+    /// ledger holds this path from then on. After an error, some of the files may be registered.
     async fn register(&self, files: &[NewFile]) -> Result<Vec<Registered>, Fault>;
 
     /// Stores rows and rejects and, after them in the same transaction, the ledger entries of the

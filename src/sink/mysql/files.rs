@@ -57,8 +57,8 @@ impl Entered {
     }
 }
 
-/// The entry of a file for its dataset. Else an entry in quarantine, which may be of another
-/// dataset, except of one for which `files` has the same content.
+/// The entry of a file for its dataset. If it has none: the entry of the same content in quarantine
+/// for another dataset, unless `files` has the content for that dataset.
 fn entry_of<'a>(
     known: &'a mut Known,
     file: &NewFile,

@@ -55,8 +55,8 @@ pub(super) fn register(
             ..
         } = file;
         let (path, definition) = (path_bytes(file), definition(file));
-        // The entry of a file for its dataset; else one in quarantine, which may be of another
-        // dataset, except of one that has a part of the same file.
+        // The entry of a file for its dataset. If it has none: the entry of the same content in
+        // quarantine for another dataset, unless `files` has the content for that dataset.
         let mut found = find.query(params![hash, dataset, records, definition])?;
         let mut known: Option<(u32, String, bool, bool)> = None;
         while let Some(row) = found.next()? {

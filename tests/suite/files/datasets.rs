@@ -221,8 +221,8 @@ async fn copies_and_archives_of_several_datasets_load_once() {
     pair.expect(0, &["verify", "--content"]);
 }
 
-/// The file is in work, and the ledger has settled the parts in `settled` and not the others: so a
-/// kill may leave it, between the ends of two parts or before the move.
+/// The state after a kill between the ends of two parts, or before the move: the file is in work,
+/// and the ledger has settled only the parts in `settled`.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_kill_between_the_ends_of_two_parts_loses_and_doubles_nothing() {
     for name in ["memory+sqlite", "memory+mysql"] {
@@ -390,7 +390,7 @@ async fn a_named_dataset_leaves_no_array_out() {
     );
 }
 
-/// Which datasets have a part: the file's own if its array is there, and others whose array has
+/// The datasets that have a part: the file's own if its array exists, and others whose array has
 /// records.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_array_that_is_absent_or_empty_is_no_part_of_another_dataset() {
