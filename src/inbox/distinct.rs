@@ -92,7 +92,7 @@ pub fn check_distinct(directories: &Directories) -> Result<(), Fault> {
     for (at, one) in places.iter().enumerate() {
         for other in &places[..at] {
             if let Some(overlap) = overlap(one, other) {
-                let doing = "the four directories must be different, and none in another";
+                let doing = "the four directories must be different, and none may lie in another";
                 return Err(Fault::fatal(Origin::Files, doing, overlap));
             }
         }
