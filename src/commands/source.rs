@@ -4,6 +4,7 @@
 
 use std::fs;
 use std::ops::Range;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use crate::config::Settings;
@@ -11,6 +12,7 @@ use crate::content::{self, Content, ContentError, ContentOptions, Windows};
 use crate::cut::{self, Chunk, ChunkLimits, Plan, Unreadable};
 use crate::dataset::Dataset;
 use crate::sink::LedgerFile;
+use crate::timestamp;
 
 /// Most names to try in a directory. A file whose name is taken gets a suffix: `.1`, `.2` and so
 /// on.
@@ -257,6 +259,33 @@ impl Source {
     ) -> Result<T, Unavailable> {
         let inspected = self.content.inspect(place, inspect);
         inspected.map_err(|cause| unreadable(&self.path, cause))
+    }
+}
+
+/// Whether history has the bytes of a file that was loaded.
+pub(super) enum InHistory {
+    /// History has no file of this name: it belongs to an archive, or was removed.
+    Absent,
+    /// It has them.
+    AsRead,
+    /// It has a file of this name, and none with these bytes.
+    Changed(PathBuf),
+}
+
+/// Looks for the bytes of a settled file in history. A file of the same size that was not written
+/// since it was settled is believed; of any other, the hash decides.
+pub(super) fn in_history(settings: &Settings, file: &LedgerFile) -> InHistory {
+    let path = settings.dirs.history.join(&file.entry.name);
+    let Ok(found) = fs::symlink_metadata(&path) else {
+        return InHistory::Absent;
+    };
+    let settled = file.settled_at.as_deref().and_then(timestamp::parse);
+    let written = found.mtime() * 1_000_000 + found.mtime_nsec() / 1_000;
+    let is_unwritten = settled.is_none_or(|settled| written <= settled);
+    if found.len() == file.entry.bytes && is_unwritten || Source::find(settings, file).is_ok() {
+        InHistory::AsRead
+    } else {
+        InHistory::Changed(path)
     }
 }
 

@@ -23,6 +23,7 @@ use crate::sink::{
 };
 
 use super::contents::Comparison;
+use super::source::{InHistory, in_history};
 use super::{INFALLIBLE, Outcome, open_for_repairs, unless_reader_gone};
 
 /// Files read from the ledger at a time.
@@ -197,10 +198,18 @@ async fn audit_page(
     for file in page {
         audited.files += 1;
         audited.records += u64::from(file.entry.records);
-        if !settings.dirs.history.join(&file.entry.name).exists() {
-            audited.not_in_history += 1;
-            if audited.names.len() < NAMES_SHOWN {
-                audited.names.push(file.entry.name.clone());
+        match in_history(settings, file) {
+            InHistory::AsRead => {}
+            InHistory::Absent => {
+                audited.not_in_history += 1;
+                if audited.names.len() < NAMES_SHOWN {
+                    audited.names.push(file.entry.name.clone());
+                }
+            }
+            InHistory::Changed(path) => {
+                let path = path.display();
+                let problem = format!("{path} does not have the bytes that were loaded");
+                note(&mut wrong, file, vec![problem]);
             }
         }
         by_dataset
@@ -211,11 +220,9 @@ async fn audit_page(
     for (name, files) in by_dataset {
         let Some(dataset) = settings.datasets.by_name(name) else {
             let problem = "its dataset is not in the settings, so its table is unknown";
-            wrong.extend(
-                files
-                    .iter()
-                    .map(|file| wrong_file(file, vec![problem.to_owned()])),
-            );
+            for file in files {
+                note(&mut wrong, file, vec![problem.to_owned()]);
+            }
             continue;
         };
         for files in groups(&files) {
@@ -226,9 +233,7 @@ async fn audit_page(
                 audited.rejects += audit.rejects;
                 audited.purged += audit.purged;
                 let problems = problems(operators, dataset, file, audit).await?;
-                if !problems.is_empty() {
-                    wrong.push(wrong_file(file, problems));
-                }
+                note(&mut wrong, file, problems);
             }
         }
     }
@@ -251,6 +256,18 @@ fn groups<'a>(files: &[&'a LedgerFile]) -> Vec<Vec<&'a LedgerFile>> {
         }
     }
     groups
+}
+
+/// Adds the problems of a file to those that are known.
+fn note(wrong: &mut Vec<WrongFile>, file: &LedgerFile, problems: Vec<String>) {
+    let known = wrong
+        .iter_mut()
+        .find(|known| known.file_no == file.entry.file_no);
+    match known {
+        Some(known) => known.problems.extend(problems),
+        None if problems.is_empty() => {}
+        None => wrong.push(wrong_file(file, problems)),
+    }
 }
 
 fn wrong_file(file: &LedgerFile, problems: Vec<String>) -> WrongFile {

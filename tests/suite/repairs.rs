@@ -290,6 +290,43 @@ async fn a_replayed_record_is_compared_with_its_replay() {
     }
 }
 
+/// Records cannot be read again from a file that was edited. Its size, its time or its hash shows
+/// the edit.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_of_history_that_was_edited_is_named() {
+    let pair = loaded("memory+sqlite").await;
+    let history = pair.at("history");
+    let first = history.join("vehicle_events_1.ndjson");
+    let bytes = fs::read(&first).unwrap();
+    let audit = |code| pair.expect(code, &["verify"]);
+    assert!(audit(0).contains("2 files, 0 of them wrong"));
+    // Written again with the same bytes: the hash decides.
+    fs::write(&first, &bytes).unwrap();
+    audit(0);
+    let edits: [&dyn Fn(&mut Vec<u8>); 3] = [
+        &|bytes| bytes[20] ^= 1,
+        &|bytes| bytes.truncate(bytes.len() - 1),
+        &|bytes| bytes.push(b'\n'),
+    ];
+    for edit in edits {
+        let mut edited = bytes.clone();
+        edit(&mut edited);
+        fs::write(&first, edited).unwrap();
+        let said = audit(1);
+        assert!(
+            said.contains("vehicle_events_1.ndjson does not have the bytes"),
+            "{said}"
+        );
+        assert!(said.contains("2 files, 1 of them wrong"), "{said}");
+    }
+    // The bytes may have another name, which a move gives to the second file with one name.
+    fs::write(history.join("vehicle_events_1.ndjson.1"), &bytes).unwrap();
+    audit(0);
+    // Removed: users may do that.
+    fs::remove_file(&first).unwrap();
+    assert!(audit(0).contains("1 files are not in history under their name"));
+}
+
 /// The engine does not start with a table that lost its rows. `restore` fills the table from the
 /// files.
 #[tokio::test(flavor = "multi_thread")]
