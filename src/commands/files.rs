@@ -14,7 +14,7 @@ use crate::sink::{FileState, LedgerFile};
 
 use super::{
     INFALLIBLE, KeyValueText, NoInput, Outcome, UsageError, open_for_operators, print, repair,
-    wanted_file,
+    verify, wanted_file,
 };
 
 /// Files read from the ledger at a time.
@@ -32,6 +32,9 @@ pub(super) async fn execute(
         FilesCommand::Show { file_no, json } => show(settings, *file_no, *json).await?,
         FilesCommand::Retry { names, all } => retry(settings, names, *all)?,
         FilesCommand::Restore { file_nos } => return repair::restore(settings, file_nos).await,
+        FilesCommand::Acknowledge { file_nos, yes } => {
+            return verify::acknowledge(settings, file_nos, *yes).await;
+        }
         FilesCommand::Forget { file_nos, yes } => {
             return repair::forget(settings, file_nos, *yes).await;
         }

@@ -19,12 +19,15 @@ use crate::config::Settings;
 use crate::config::cli::VerifyArgs;
 use crate::dataset::Dataset;
 use crate::sink::{
-    Audit, Database, Difference, DifferenceKind, FileState, LedgerFile, Operators, Standing,
+    Audit, Database, Difference, DifferenceKind, FileState, LedgerFile, Operators, ProblemDigest,
+    Standing,
 };
 
 use super::contents::Comparison;
 use super::source::{InHistory, in_history};
-use super::{INFALLIBLE, Outcome, open_for_repairs, unless_reader_gone};
+use super::{
+    INFALLIBLE, Outcome, is_confirmed, open_for_repairs, print, unless_reader_gone, wanted_file,
+};
 
 /// Files read from the ledger at a time.
 const PAGE_FILES: usize = 500;
@@ -47,6 +50,8 @@ const NAMES_SHOWN: usize = 3;
 struct AuditTotals {
     files: u64,
     wrong: u64,
+    /// Files whose problems the operator has accepted.
+    acknowledged: u64,
     records: u64,
     rows: u64,
     rejects: u64,
@@ -58,14 +63,6 @@ struct AuditTotals {
     different: u64,
     /// Names of the first few files that are not in history.
     names: Vec<String>,
-}
-
-/// A file whose stored records do not match the ledger.
-struct WrongFile {
-    file_no: u32,
-    name: String,
-    dataset: String,
-    problems: Vec<String>,
 }
 
 /// Runs the command.
@@ -88,22 +85,19 @@ pub(super) async fn execute(settings: &Settings, args: &VerifyArgs) -> anyhow::R
             .await?;
         let Some(last) = page.last() else { break };
         file_nos.end = last.entry.file_no;
-        let mut wrong = audit_page(settings, operators.as_ref(), &page, &mut audited).await?;
-        print_wrong(&wrong, args.json)?;
-        if args.content {
-            for file in &page {
-                if compare(settings, operators.as_ref(), file, args.json, &mut audited).await? {
-                    continue;
-                }
-                if wrong
-                    .iter()
-                    .all(|known| known.file_no != file.entry.file_no)
-                {
-                    wrong.push(wrong_file(file, Vec::new()));
-                }
-            }
+        let mut problems = audit_page(settings, operators.as_ref(), &page, &mut audited).await?;
+        for file in &page {
+            let problems = problems.remove(&file.entry.file_no).unwrap_or_default();
+            check(
+                settings,
+                operators.as_ref(),
+                file,
+                problems,
+                args,
+                &mut audited,
+            )
+            .await?;
         }
-        audited.wrong += wrong.len() as u64;
     }
     let totals = operators.totals().await?;
     print_sums(
@@ -127,36 +121,147 @@ pub(super) async fn execute(settings: &Settings, args: &VerifyArgs) -> anyhow::R
     Ok(Outcome::Complete)
 }
 
-/// Compares the rows of a file with its records, and prints each difference. Returns whether there
-/// is none.
-async fn compare(
+/// Checks a file of which the counts have these problems, and prints them unless the operator has
+/// accepted exactly these.
+async fn check(
     settings: &Settings,
     database: &dyn Database,
     file: &LedgerFile,
-    json: bool,
+    problems: Vec<String>,
+    args: &VerifyArgs,
     audited: &mut AuditTotals,
-) -> anyhow::Result<bool> {
-    let comparison = match Comparison::open(settings, database, file).await {
-        Ok(comparison) => comparison,
-        Err(error) => {
-            let problem = format!("its records cannot be compared: {error:#}");
-            print_wrong(&[wrong_file(file, vec![problem])], json)?;
-            return Ok(false);
+) -> anyhow::Result<()> {
+    if !args.content && problems.is_empty() {
+        return Ok(());
+    }
+    let accepted = database.acknowledged(file.entry.file_no).await?;
+    let shown = accepted.is_none().then_some(args.json);
+    let mut found = examine(settings, database, file, &problems, args.content, shown).await?;
+    audited.compared += found.compared;
+    if found.is_clean() {
+        return Ok(());
+    }
+    let half = if args.content { 16..32 } else { 0..16 };
+    if accepted.is_some_and(|accepted| accepted[half.clone()] == found.digest[half]) {
+        audited.acknowledged += 1;
+        return Ok(());
+    }
+    if shown.is_none() {
+        // Something has changed since: all of it is printed.
+        let shown = Some(args.json);
+        found = examine(settings, database, file, &problems, args.content, shown).await?;
+    }
+    audited.wrong += 1;
+    audited.different += found.different;
+    Ok(())
+}
+
+/// Stores that the operator accepts the problems of files as they are now.
+pub(super) async fn acknowledge(
+    settings: &Settings,
+    file_nos: &[u32],
+    yes: bool,
+) -> anyhow::Result<Outcome> {
+    let database = open_for_repairs(settings).await?;
+    for file_no in file_nos {
+        let file = wanted_file(database.as_ref(), *file_no).await?;
+        if file.entry.state != FileState::Settled {
+            bail!(
+                "file {file_no} is {}: only the problems of a settled file can be accepted",
+                file.entry.state
+            );
         }
-    };
-    let mut found = 0;
-    comparison
-        .run(&mut async |wrong| {
-            found += wrong.len() as u64;
-            for wrong in wrong {
-                print_difference(file, &wrong.difference, json)?;
-            }
-            Ok(())
-        })
-        .await?;
-    audited.compared += u64::from(file.entry.records);
-    audited.different += found;
-    Ok(found == 0)
+        let page = std::slice::from_ref(&file);
+        let mut audited = AuditTotals::default();
+        let mut problems = audit_page(settings, database.as_ref(), page, &mut audited).await?;
+        let problems = problems.remove(file_no).unwrap_or_default();
+        let database = database.as_ref();
+        let found = examine(settings, database, &file, &problems, true, Some(false)).await?;
+        if found.is_clean() {
+            print(&format!(
+                "file {file_no}: `verify --content` finds no problem\n"
+            ))?;
+            continue;
+        }
+        let accept = "accept these problems?";
+        let refusal = "`task_runner files acknowledge` accepts these problems: confirm with --yes";
+        if !yes && !is_confirmed(accept, refusal)? {
+            print(&format!("file {file_no}: nothing was accepted\n"))?;
+            continue;
+        }
+        database.acknowledge(*file_no, found.digest).await?;
+        print(&format!(
+            "file {file_no}: `verify` counts these problems as acknowledged until they change\n"
+        ))?;
+    }
+    Ok(Outcome::Complete)
+}
+
+/// What is wrong with a file.
+struct Examined {
+    has_problems: bool,
+    /// Records that were compared with their rows.
+    compared: u64,
+    /// Records whose rows differ or are missing, and rows without a record.
+    different: u64,
+    digest: ProblemDigest,
+}
+
+impl Examined {
+    fn is_clean(&self) -> bool {
+        !self.has_problems && self.different == 0
+    }
+}
+
+/// Compares a file with its rows if `content`, after its counts. Prints the problems if `shown`
+/// says whether as JSON.
+async fn examine(
+    settings: &Settings,
+    database: &dyn Database,
+    file: &LedgerFile,
+    problems: &[String],
+    content: bool,
+    shown: Option<bool>,
+) -> anyhow::Result<Examined> {
+    let mut problems = problems.to_vec();
+    let counts = blake3::hash(problems.join("\n").as_bytes());
+    let mut hasher = blake3::Hasher::new();
+    let (mut compared, mut different) = (0, 0);
+    let mut comparison = None;
+    if content {
+        match Comparison::open(settings, database, file).await {
+            Ok(opened) => comparison = Some(opened),
+            Err(error) => problems.push(format!("its records cannot be compared: {error:#}")),
+        }
+    }
+    if let Some(json) = shown {
+        print_problems(file, &problems, json)?;
+    }
+    hasher.update(problems.join("\n").as_bytes());
+    if let Some(comparison) = comparison {
+        compared = u64::from(file.entry.records);
+        comparison
+            .run(&mut async |wrong| {
+                different += wrong.len() as u64;
+                for wrong in wrong {
+                    hasher.update(format!("{:?}", wrong.difference).as_bytes());
+                    if let Some(json) = shown {
+                        print_difference(file, &wrong.difference, json)?;
+                    }
+                }
+                Ok(())
+            })
+            .await?;
+    }
+    let mut digest = [0; 32];
+    digest[..16].copy_from_slice(&counts.as_bytes()[..16]);
+    digest[16..].copy_from_slice(&hasher.finalize().as_bytes()[..16]);
+    Ok(Examined {
+        has_problems: !problems.is_empty(),
+        compared,
+        different,
+        digest,
+    })
 }
 
 fn print_difference(file: &LedgerFile, difference: &Difference, json: bool) -> anyhow::Result<()> {
@@ -192,8 +297,16 @@ async fn audit_page(
     operators: &dyn Database,
     page: &[LedgerFile],
     audited: &mut AuditTotals,
-) -> anyhow::Result<Vec<WrongFile>> {
-    let mut wrong = Vec::new();
+) -> anyhow::Result<BTreeMap<u32, Vec<String>>> {
+    let mut wrong: BTreeMap<u32, Vec<String>> = BTreeMap::new();
+    let mut note = |file: &LedgerFile, problems: Vec<String>| {
+        if !problems.is_empty() {
+            wrong
+                .entry(file.entry.file_no)
+                .or_default()
+                .extend(problems);
+        }
+    };
     let mut by_dataset: BTreeMap<&str, Vec<&LedgerFile>> = BTreeMap::new();
     for file in page {
         audited.files += 1;
@@ -209,7 +322,7 @@ async fn audit_page(
             InHistory::Changed(path) => {
                 let path = path.display();
                 let problem = format!("{path} does not have the bytes that were loaded");
-                note(&mut wrong, file, vec![problem]);
+                note(file, vec![problem]);
             }
         }
         by_dataset
@@ -221,7 +334,7 @@ async fn audit_page(
         let Some(dataset) = settings.datasets.by_name(name) else {
             let problem = "its dataset is not in the settings, so its table is unknown";
             for file in files {
-                note(&mut wrong, file, vec![problem.to_owned()]);
+                note(file, vec![problem.to_owned()]);
             }
             continue;
         };
@@ -233,11 +346,10 @@ async fn audit_page(
                 audited.rejects += audit.rejects;
                 audited.purged += audit.purged;
                 let problems = problems(operators, dataset, file, audit).await?;
-                note(&mut wrong, file, problems);
+                note(file, problems);
             }
         }
     }
-    wrong.sort_by_key(|wrong| std::cmp::Reverse(wrong.file_no));
     Ok(wrong)
 }
 
@@ -256,27 +368,6 @@ fn groups<'a>(files: &[&'a LedgerFile]) -> Vec<Vec<&'a LedgerFile>> {
         }
     }
     groups
-}
-
-/// Adds the problems of a file to those that are known.
-fn note(wrong: &mut Vec<WrongFile>, file: &LedgerFile, problems: Vec<String>) {
-    let known = wrong
-        .iter_mut()
-        .find(|known| known.file_no == file.entry.file_no);
-    match known {
-        Some(known) => known.problems.extend(problems),
-        None if problems.is_empty() => {}
-        None => wrong.push(wrong_file(file, problems)),
-    }
-}
-
-fn wrong_file(file: &LedgerFile, problems: Vec<String>) -> WrongFile {
-    WrongFile {
-        file_no: file.entry.file_no,
-        name: file.entry.name.clone(),
-        dataset: file.entry.dataset.clone(),
-        problems,
-    }
 }
 
 /// The problems of a file. Empty if its stored records match the ledger.
@@ -357,30 +448,24 @@ async fn first_missing(
     Ok(None)
 }
 
-fn print_wrong(wrong: &[WrongFile], json: bool) -> anyhow::Result<()> {
-    let mut out = io::stdout().lock();
-    let mut print = || -> io::Result<()> {
-        for WrongFile {
-            file_no,
-            name,
-            dataset,
-            problems,
-        } in wrong
-        {
-            if json {
-                let line = json!({
-                    "file_no": file_no, "name": name, "dataset": dataset, "problems": problems
-                });
-                writeln!(out, "{line}")?;
-            } else {
-                let problems = problems.join("; ");
-                writeln!(out, "file {file_no} {}: {problems}", name.escape_debug())?;
-            }
-        }
-        Ok(())
+fn print_problems(file: &LedgerFile, problems: &[String], json: bool) -> anyhow::Result<()> {
+    if problems.is_empty() {
+        return Ok(());
+    }
+    let entry = &file.entry;
+    let line = if json {
+        let line = json!({
+            "file_no": entry.file_no, "name": entry.name, "dataset": entry.dataset,
+            "problems": problems
+        });
+        format!("{line}\n")
+    } else {
+        let (name, problems) = (entry.name.escape_debug(), problems.join("; "));
+        format!("file {} {name}: {problems}\n", entry.file_no)
     };
+    let printed = io::stdout().lock().write_all(line.as_bytes());
     // Continues if stdout is closed: the exit code still reports the result.
-    unless_reader_gone(print().map_err(Into::into))
+    unless_reader_gone(printed.map_err(Into::into))
 }
 
 fn print_sums(
@@ -393,6 +478,7 @@ fn print_sums(
     let AuditTotals {
         files,
         wrong,
+        acknowledged,
         records,
         rows,
         rejects,
@@ -406,7 +492,7 @@ fn print_sums(
         let mut audited = json!({
             "files": files, "wrong": wrong, "records": records, "rows": rows, "rejects": rejects,
             "purged": purged, "not_in_history": not_in_history, "pending": pending,
-            "quarantined": quarantined
+            "quarantined": quarantined, "acknowledged": acknowledged
         });
         if content {
             audited["compared"] = json!(compared);
@@ -422,6 +508,13 @@ fn print_sums(
             writeln!(
                 text,
                 "{compared} records compared with their files: {different} differ"
+            )
+            .expect(INFALLIBLE);
+        }
+        if *acknowledged > 0 {
+            writeln!(
+                text,
+                "note: the problems of {acknowledged} files are acknowledged and not counted"
             )
             .expect(INFALLIBLE);
         }

@@ -35,9 +35,25 @@ pub trait Contents: Send + Sync {
         datasets: &Datasets,
     ) -> Result<Option<Arc<Dataset>>, Fault>;
 
+    /// Keeps the digest of the problems of a file that an operator accepts, in the place of an
+    /// earlier one.
+    async fn acknowledge(&self, file_no: u32, digest: ProblemDigest) -> Result<(), Fault>;
+
+    /// The digest of the problems of a file that an operator accepts. `None` if there is none.
+    async fn acknowledged(&self, file_no: u32) -> Result<Option<ProblemDigest>, Fault>;
+
     /// Sets the state of a file to `removing`: none of its records is stored again with its number,
     /// and when its content is registered, its rows and rejects are [removed](super::Sink::remove).
     async fn begin_removal(&self, file_no: u32) -> Result<(), Fault>;
+}
+
+/// A digest of the problems that `verify` finds in a file: 16 bytes of its counts, and 16 bytes of
+/// its counts and content.
+pub type ProblemDigest = [u8; 32];
+
+/// The name of a [`ProblemDigest`] in `ingest_settings`.
+pub(super) fn digest_name(file_no: u32) -> String {
+    format!("acknowledged_{file_no}")
 }
 
 /// A record whose row differs from the file or is missing.

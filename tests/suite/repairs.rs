@@ -303,10 +303,10 @@ async fn a_file_of_history_that_was_edited_is_named() {
     // Written again with the same bytes: the hash decides.
     fs::write(&first, &bytes).unwrap();
     audit(0);
-    let edits: [&dyn Fn(&mut Vec<u8>); 3] = [
-        &|bytes| bytes[20] ^= 1,
-        &|bytes| bytes.truncate(bytes.len() - 1),
-        &|bytes| bytes.push(b'\n'),
+    let edits: [fn(&mut Vec<u8>); 3] = [
+        |bytes| bytes[20] ^= 1,
+        |bytes| bytes.truncate(bytes.len() - 1),
+        |bytes| bytes.push(b'\n'),
     ];
     for edit in edits {
         let mut edited = bytes.clone();
@@ -325,6 +325,53 @@ async fn a_file_of_history_that_was_edited_is_named() {
     // Removed: users may do that.
     fs::remove_file(&first).unwrap();
     assert!(audit(0).contains("1 files are not in history under their name"));
+}
+
+/// A row that was corrected by hand differs for ever. Once accepted, it no longer fails the audit;
+/// any further difference does.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_acknowledged_difference_is_not_counted_until_it_changes() {
+    for name in ["memory+sqlite", "memory+mysql"] {
+        let pair = loaded(name).await;
+        let correct = async |at: u64, value: &str| {
+            let id = FIRST + at;
+            let sql = format!("UPDATE vehicle_events SET event_value = '{value}' WHERE id = {id}");
+            pair.execute(&sql).await;
+        };
+        let said = pair.expect(0, &["files", "acknowledge", "1", "--yes"]);
+        assert!(said.contains("finds no problem"), "{said}");
+        correct(3, "by hand").await;
+        let changed = [(3, "changed".to_owned(), "event_value".to_owned())];
+        assert_eq!(differences(&pair, 1, &[]), changed);
+        // Without a terminal, the command asks for --yes.
+        pair.expect(64, &["files", "acknowledge", "1"]);
+        assert_eq!(differences(&pair, 1, &[]), changed);
+        let said = pair.expect(0, &["files", "acknowledge", "1", "--yes"]);
+        assert!(
+            said.contains("record 1:3: the row has other values"),
+            "{said}"
+        );
+        assert_eq!(differences(&pair, 0, &[]), []);
+        let said = pair.expect(0, &["verify", "--content"]);
+        assert!(
+            said.contains("the problems of 1 files are acknowledged"),
+            "{said}"
+        );
+        correct(5, "another").await;
+        let both = differences(&pair, 1, &[]);
+        assert_eq!(both.iter().map(|(at, ..)| *at).collect::<Vec<_>>(), [3, 5]);
+        pair.expect(0, &["files", "acknowledge", "1", "--yes"]);
+        pair.execute(&format!(
+            "DELETE FROM vehicle_events WHERE id = {}",
+            FIRST + 7
+        ))
+        .await;
+        pair.expect(1, &["verify"]);
+        // The counts and the content are accepted together.
+        pair.expect(0, &["files", "acknowledge", "1", "--yes"]);
+        pair.expect(0, &["verify"]);
+        assert_eq!(differences(&pair, 0, &[]), []);
+    }
 }
 
 /// The engine does not start with a table that lost its rows. `restore` fills the table from the

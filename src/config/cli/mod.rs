@@ -204,6 +204,15 @@ pub enum FilesCommand {
         #[arg(value_name = "FILE_NO", required = true)]
         file_nos: Vec<u32>,
     },
+    /// Accept the problems that verify finds in files, as they are now
+    Acknowledge {
+        /// The numbers of the files
+        #[arg(value_name = "FILE_NO", required = true)]
+        file_nos: Vec<u32>,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+    },
     /// Remove the rows, the rejects and the ledger entry of files
     Forget {
         /// The numbers of the files

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use crate::batch::{Batch, Span, provenance, row_id};
 use crate::dataset::{Dataset, Datasets};
 use crate::sink::cells::by_dataset;
-use crate::sink::contents::{self, Difference, Stored, rejects_sql, replayed_sql, rows_sql};
+use crate::sink::contents::{
+    self, Difference, ProblemDigest, Stored, digest_name, rejects_sql, replayed_sql, rows_sql,
+};
 use crate::sink::definitions::dataset_of;
 
 use super::commit::differing;
@@ -60,6 +62,35 @@ pub(super) async fn replayed_text(
     );
     let texts = session.rows::<Vec<u8>>(&sql).await?;
     Ok(texts.into_iter().next())
+}
+
+/// See [`Contents::acknowledge`](crate::sink::Contents::acknowledge).
+pub(super) async fn acknowledge(
+    session: &mut Session,
+    file_no: u32,
+    digest: ProblemDigest,
+) -> Result<(), Failure> {
+    let insert = "INSERT INTO ingest_settings (name, value) VALUES (?, ?) ON DUPLICATE KEY UPDATE \
+                  value = VALUES(value)";
+    let digest = digest.to_vec();
+    session
+        .run_with(insert, (digest_name(file_no), digest))
+        .await?;
+    Ok(())
+}
+
+/// See [`Contents::acknowledged`](crate::sink::Contents::acknowledged).
+pub(super) async fn acknowledged(
+    session: &mut Session,
+    file_no: u32,
+) -> Result<Option<ProblemDigest>, Failure> {
+    let name = digest_name(file_no);
+    let sql = format!("SELECT value FROM ingest_settings WHERE name = '{name}'");
+    let values = session.rows::<Vec<u8>>(&sql).await?;
+    Ok(values
+        .into_iter()
+        .next()
+        .and_then(|value| value.try_into().ok()))
 }
 
 /// See [`Contents::loaded_by`](crate::sink::Contents::loaded_by).

@@ -19,8 +19,8 @@ use crate::frame::FrameKey;
 use super::cells::by_dataset;
 use super::{
     Audit, Committed, Contents, Difference, FileState, LastEvent, LedgerFile, NewFile, OpenReject,
-    Operators, Purge, Registered, RejectQuery, Replay, Replayed, Schema, Settled, Sink,
-    SinkOptions, Standing, SummaryStore, Totals, Unsummarised,
+    Operators, ProblemDigest, Purge, Registered, RejectQuery, Replay, Replayed, Schema, Settled,
+    Sink, SinkOptions, Standing, SummaryStore, Totals, Unsummarised,
 };
 use session::{Pool, Session};
 
@@ -244,6 +244,17 @@ impl Contents for MysqlSink {
         let work =
             async |session: &mut Session| contents::loaded_by(session, file_no, datasets).await;
         self.control.on_session(READING_LEDGER, work).await
+    }
+
+    async fn acknowledge(&self, file_no: u32, digest: ProblemDigest) -> Result<(), Fault> {
+        let work =
+            async |session: &mut Session| contents::acknowledge(session, file_no, digest).await;
+        self.control.on_session("acknowledging a file", work).await
+    }
+
+    async fn acknowledged(&self, file_no: u32) -> Result<Option<ProblemDigest>, Fault> {
+        let work = async |session: &mut Session| contents::acknowledged(session, file_no).await;
+        self.control.on_session("reading the ledger", work).await
     }
 
     async fn begin_removal(&self, file_no: u32) -> Result<(), Fault> {

@@ -9,7 +9,9 @@ use rusqlite::{OptionalExtension, Transaction, params};
 use crate::batch::{Batch, Span, provenance, row_id};
 use crate::dataset::{Dataset, Datasets};
 use crate::sink::cells::{Cell, Rare, by_dataset};
-use crate::sink::contents::{self, Difference, Stored, rejects_sql, replayed_sql, rows_sql};
+use crate::sink::contents::{
+    self, Difference, ProblemDigest, Stored, digest_name, rejects_sql, replayed_sql, rows_sql,
+};
 use crate::sink::definitions::dataset_of;
 use crate::timestamp;
 
@@ -82,6 +84,30 @@ pub(super) fn replayed_text(
         .query_row(sql, params![file_no, ordinal], bytes)
         .optional()?;
     Ok(text)
+}
+
+/// See [`Contents::acknowledge`](crate::sink::Contents::acknowledge).
+pub(super) fn acknowledge(
+    db: &Transaction<'_>,
+    file_no: u32,
+    digest: ProblemDigest,
+) -> Result<(), Failure> {
+    let insert = "INSERT INTO ingest_settings (name, value) VALUES (?, ?) ON CONFLICT (name) DO \
+                  UPDATE SET value = excluded.value";
+    db.execute(insert, params![digest_name(file_no), digest])?;
+    Ok(())
+}
+
+/// See [`Contents::acknowledged`](crate::sink::Contents::acknowledged).
+pub(super) fn acknowledged(
+    db: &Transaction<'_>,
+    file_no: u32,
+) -> Result<Option<ProblemDigest>, Failure> {
+    let mut find = db.prepare_cached("SELECT value FROM ingest_settings WHERE name = ?")?;
+    let value: Option<Vec<u8>> = find
+        .query_row([digest_name(file_no)], |row| row.get(0))
+        .optional()?;
+    Ok(value.and_then(|value| value.try_into().ok()))
 }
 
 /// See [`Contents::loaded_by`](crate::sink::Contents::loaded_by).

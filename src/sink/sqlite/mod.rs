@@ -27,8 +27,8 @@ use crate::frame::FrameKey;
 use super::mismatch::Mismatch;
 use super::{
     Audit, Committed, Contents, Difference, FileState, LastEvent, LedgerFile, NewFile, OpenReject,
-    Operators, Purge, Registered, RejectQuery, Replay, Replayed, Schema, Settled, Sink, Standing,
-    SummaryStore, Totals, Unsummarised,
+    Operators, ProblemDigest, Purge, Registered, RejectQuery, Replay, Replayed, Schema, Settled,
+    Sink, Standing, SummaryStore, Totals, Unsummarised,
 };
 use errors::Failure;
 
@@ -346,6 +346,16 @@ impl Contents for SqliteSink {
     ) -> Result<Option<Arc<Dataset>>, Fault> {
         let datasets = datasets.clone();
         let work = move |db: &Transaction<'_>| contents::loaded_by(db, file_no, &datasets);
+        self.transact("reading the ledger", work).await
+    }
+
+    async fn acknowledge(&self, file_no: u32, digest: ProblemDigest) -> Result<(), Fault> {
+        let work = move |db: &Transaction<'_>| contents::acknowledge(db, file_no, digest);
+        self.transact("acknowledging a file", work).await
+    }
+
+    async fn acknowledged(&self, file_no: u32) -> Result<Option<ProblemDigest>, Fault> {
+        let work = move |db: &Transaction<'_>| contents::acknowledged(db, file_no);
         self.transact("reading the ledger", work).await
     }
 
