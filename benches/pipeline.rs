@@ -11,7 +11,7 @@ use std::sync::Arc;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use lemonade_task::allocator::Allocator;
 use lemonade_task::batch::{Batch, SourceFile};
-use lemonade_task::cut::{Chunk, ChunkLimits, Layout, Plan, cut};
+use lemonade_task::cut::{Chunk, ChunkLimits, Plan, cut};
 use lemonade_task::dataset::{Dataset, Datasets};
 use lemonade_task::frame::{Codec, Encoder, Frame, decode};
 use lemonade_task::parse::Parser;
@@ -59,6 +59,25 @@ fn dataset() -> (Datasets, Arc<Dataset>) {
     (datasets, dataset)
 }
 
+/// The dataset with files that are sequences.
+fn sequence_dataset() -> Arc<Dataset> {
+    let definition = dataset().1.definition();
+    let definition = definition.replace("\"format\":\"auto\"", "\"format\":\"sequence\"");
+    Dataset::from_definition(&definition).expect("a built-in definition with another format")
+}
+
+/// The records of `lines` with nothing between them.
+fn values(lines: &str) -> String {
+    lines.replace('\n', "")
+}
+
+/// The records of `lines` in envelopes of ten records, each on a line.
+fn envelopes(lines: &str) -> String {
+    let lines: Vec<&str> = lines.lines().collect();
+    let envelope = |records: &[&str]| format!("{{\"vehicle_events\":[{}]}}\n", records.join(","));
+    lines.chunks(10).map(envelope).collect()
+}
+
 fn bytes_of(file: &[u8], chunk: Chunk) -> &[u8] {
     let offset = |at: u64| usize::try_from(at).expect("a chunk is in memory");
     &file[offset(chunk.start)..offset(chunk.end)]
@@ -72,15 +91,19 @@ fn plan_of(file: &[u8], dataset: &Dataset) -> Plan {
 
 fn cutting(c: &mut Criterion) {
     let (_, dataset) = dataset();
+    let sequence = sequence_dataset();
     let mut group = c.benchmark_group("cut");
+    let lines = file(FileFormat::Ndjson);
     let files = [
-        ("envelope", file(FileFormat::Document)),
-        ("lines", file(FileFormat::Ndjson)),
+        ("envelope", &dataset, file(FileFormat::Document)),
+        ("values", &sequence, values(&lines)),
+        ("envelopes", &sequence, envelopes(&lines)),
+        ("lines", &dataset, lines),
     ];
-    for (name, file) in files {
+    for (name, dataset, file) in files {
         group.throughput(Throughput::Bytes(file.len() as u64));
         group.bench_function(name, |b| {
-            b.iter(|| plan_of(black_box(file.as_bytes()), &dataset));
+            b.iter(|| plan_of(black_box(file.as_bytes()), dataset));
         });
     }
     group.finish();
@@ -112,13 +135,16 @@ fn parsing(c: &mut Criterion) {
     let escapes = array.replace("\"event_value\": \"", "\"event_value\": \"\\u002b");
     assert_eq!(escapes.len(), array.len() + 6 * EVENTS as usize);
     let key = array.replace("\"event_value\": ", "\"event\\u005fvalue\": ");
-    for (name, file) in [
-        ("array", &array),
-        ("lines", &lines),
-        ("escapes", &escapes),
-        ("key", &key),
+    let sequence = sequence_dataset();
+    for (name, dataset, file) in [
+        ("array", &dataset, &array),
+        ("lines", &dataset, &lines),
+        ("values", &sequence, &values(&lines)),
+        ("envelopes", &sequence, &envelopes(&lines)),
+        ("escapes", &dataset, &escapes),
+        ("key", &dataset, &key),
     ] {
-        let plan = plan_of(file.as_bytes(), &dataset);
+        let plan = plan_of(file.as_bytes(), dataset);
         let (mut parser, mut encoder) = (Parser::default(), Encoder::default());
         for (suffix, codec) in [
             ("", None),
@@ -129,7 +155,7 @@ fn parsing(c: &mut Criterion) {
                 b.iter(|| {
                     for chunk in &plan.chunks {
                         let bytes = bytes_of(file.as_bytes(), *chunk);
-                        let batch = parse(&mut parser, &dataset, plan.layout, *chunk, bytes);
+                        let batch = parse(&mut parser, dataset, *chunk, bytes);
                         match codec {
                             Some(codec) => drop(black_box(encoder.encode(&batch, codec))),
                             None => drop(black_box(batch)),
@@ -142,14 +168,8 @@ fn parsing(c: &mut Criterion) {
     group.finish();
 }
 
-fn parse(
-    parser: &mut Parser,
-    dataset: &Arc<Dataset>,
-    layout: Layout,
-    chunk: Chunk,
-    bytes: &[u8],
-) -> Batch {
-    let batch = parser.parse(dataset, FILE, layout, chunk, bytes);
+fn parse(parser: &mut Parser, dataset: &Arc<Dataset>, chunk: Chunk, bytes: &[u8]) -> Batch {
+    let batch = parser.parse(dataset, FILE, chunk, bytes);
     assert!(batch.rejects.is_empty());
     batch
 }
@@ -163,7 +183,7 @@ fn framing(c: &mut Criterion) {
         let plan = cut(file.as_bytes(), &dataset, limits).expect("a whole file");
         let chunk = plan.chunks[0];
         let bytes = bytes_of(file.as_bytes(), chunk);
-        let batch = parse(&mut parser, &dataset, plan.layout, chunk, bytes);
+        let batch = parse(&mut parser, &dataset, chunk, bytes);
         let mut group = c.benchmark_group(format!("frame/{records}"));
         group.throughput(Throughput::Elements(u64::from(records)));
         for (name, codec) in [("plain", Codec::Plain), ("lz4", Codec::Lz4)] {

@@ -83,7 +83,7 @@ pub(super) fn batches(made: &Made) -> Vec<Batch> {
         };
         for chunk in &plan.chunks {
             let bytes = &text[chunk.start as usize..chunk.end as usize];
-            let batch = parser.parse(&dataset, file, plan.layout, *chunk, bytes);
+            let batch = parser.parse(&dataset, file, *chunk, bytes);
             assert!(batch.rejects.is_empty(), "made records are good");
             batches.push(batch);
         }

@@ -74,9 +74,8 @@ pub(super) fn measure(options: &Options) -> anyhow::Result<()> {
         file_no: 1,
         hash: [0; 16],
     };
-    let parsed = |parser: &mut Parser, chunk: &Chunk| {
-        parser.parse(&dataset, file, plan.layout, *chunk, bytes(chunk))
-    };
+    let parsed =
+        |parser: &mut Parser, chunk: &Chunk| parser.parse(&dataset, file, *chunk, bytes(chunk));
     let framed = |(parser, encoder): &mut (Parser, Encoder), chunk: &Chunk| {
         encoder.encode(&parsed(parser, chunk), Codec::Lz4)
     };

@@ -27,10 +27,10 @@ pub const FILE: SourceFile = SourceFile {
 /// The key of the frames.
 pub const KEY: FrameKey = FrameKey::new([3; FrameKey::BYTES]);
 
-/// The built-in datasets, and one with a column of each kind.
+/// The built-in datasets, and two with a column of each kind: `trips`, and `stops`, whose files are
+/// sequences.
 pub static DATASETS: LazyLock<Datasets> = LazyLock::new(|| {
-    let definition = r#"
-        name = "trips"
+    let columns = r#"
         records = "/data/trips"
         columns = [
             { name = "t", type = "text", max_chars = 5 },
@@ -44,14 +44,16 @@ pub static DATASETS: LazyLock<Datasets> = LazyLock::new(|| {
             { name = "whole", type = "json", required = false, field = "/w" },
             { name = "part", type = "integer", required = false, field = "/w/x" },
         ]"#;
-    let trips = toml::from_str(definition).expect("the definition is right");
-    Datasets::new(vec![trips]).expect("the definition is right")
+    let defined = |head: &str| toml::from_str(&format!("{head}\n{columns}")).expect("it is TOML");
+    let trips = defined("name = \"trips\"");
+    let stops = defined("name = \"stops\"\nformat = \"sequence\"");
+    Datasets::new(vec![trips, stops]).expect("the definitions are right")
 });
 
 /// The dataset that a byte chooses.
 #[must_use]
 pub fn dataset(choice: u8) -> &'static Arc<Dataset> {
-    let name = ["trips", "vehicle_events", "vehicle_status"][choice as usize % 3];
+    let name = ["trips", "stops", "vehicle_events", "vehicle_status"][choice as usize % 4];
     DATASETS.by_name(name).expect("the dataset is defined")
 }
 
@@ -72,7 +74,7 @@ pub fn batches(dataset: &Arc<Dataset>, document: &[u8], plan: &Plan) -> Vec<Batc
     chunks
         .map(|chunk| {
             let bytes = &document[chunk.start as usize..chunk.end as usize];
-            let batch = parser.parse(dataset, FILE, plan.layout, *chunk, bytes);
+            let batch = parser.parse(dataset, FILE, *chunk, bytes);
             assert_eq!(batch.span.records, chunk.records);
             batch
         })

@@ -15,7 +15,7 @@ fuzz_target!(|data: &[u8]| {
     // records has a newline in a string, which JSON does not allow, the rest may be lines.
     let plan = cut(document, dataset(choice), NO_LIMITS);
     if let (Ok(plan), Some((b']', less))) = (&plan, document.split_last())
-        && plan.layout == Layout::Array
+        && (plan.chunks.iter()).all(|chunk| chunk.layout == Layout::Array)
         && document.starts_with(b"[")
         && serde_json::from_slice::<serde_json::Value>(document).is_ok()
     {
@@ -40,7 +40,7 @@ fn texts(document: &[u8], choice: u8, limits: ChunkLimits) -> Result<Vec<&[u8]>,
         assert!(chunk.records > 0 && chunk.records <= limits.records.max(1));
         let bytes = &document[chunk.start as usize..chunk.end as usize];
         assert!(bytes.len() <= limits.bytes || chunk.records == 1);
-        let found = records(bytes, plan.layout);
+        let found = records(bytes, chunk.layout, dataset.pointer());
         assert_eq!(found.len(), chunk.records as usize, "records of a chunk");
         all.extend(found.into_iter().map(|range| &bytes[range]));
     }

@@ -140,7 +140,7 @@ static FRAMES: LazyLock<Vec<Frame>> = LazyLock::new(|| {
             let plan = plan.expect("the document is right");
             let chunk = plan.chunks[0];
             let bytes = &document.as_bytes()[chunk.start as usize..chunk.end as usize];
-            let batch = Parser::default().parse(dataset, FILE, plan.layout, chunk, bytes);
+            let batch = Parser::default().parse(dataset, FILE, chunk, bytes);
             frames.push(Encoder::default().encode(&batch, codec));
         }
     }

@@ -202,9 +202,9 @@ fn rejects(
     let mut rejects = Vec::new();
     let mut buffer = Vec::new();
     for chunk in &plan.chunks {
-        let parse = |bytes: &[u8]| parser.parse(dataset, file, plan.layout, *chunk, bytes);
+        let parse = |bytes: &[u8]| parser.parse(dataset, file, *chunk, bytes);
         let range = chunk.start..chunk.end;
-        let batch = if parse::is_one_too_large(chunk.records, chunk.end - chunk.start) {
+        let batch = if parse::is_one_too_large(chunk) {
             content.inspect(range, parse)
         } else {
             content.read(range, &mut buffer).map(parse)

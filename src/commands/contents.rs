@@ -79,15 +79,9 @@ impl<'a> Comparison<'a> {
         let (source, dataset) = (&self.source, &self.dataset);
         let (mut parser, mut buffer) = (Parser::default(), Vec::new());
         let batches = source.plan.chunks.iter().map(|chunk| {
-            let layout = source.plan.layout;
-            let parse = |bytes: &[u8]| parser.parse(dataset, file, layout, *chunk, bytes);
-            let Chunk {
-                start,
-                end,
-                records,
-                ..
-            } = *chunk;
-            let batch = if parse::is_one_too_large(records, end - start) {
+            let parse = |bytes: &[u8]| parser.parse(dataset, file, *chunk, bytes);
+            let Chunk { start, end, .. } = *chunk;
+            let batch = if parse::is_one_too_large(chunk) {
                 source.inspect(start..end, parse)
             } else {
                 source.read(start..end, &mut buffer).map(parse)

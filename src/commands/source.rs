@@ -33,6 +33,8 @@ pub(super) struct Source {
     pub(super) content: Content,
     /// The places of the file's records. There are as many as the ledger has for this file.
     pub(super) plan: Plan,
+    /// The pointer to the records in the definition of the dataset.
+    pointer: String,
     /// The last chunk that was looked up, and the places of its records in the file.
     last: Option<(Chunk, Vec<Range<u64>>)>,
 }
@@ -129,13 +131,13 @@ impl Source {
                     file_no: file.entry.file_no,
                 });
             }
-            return Self::new(path.to_owned(), content, plan, file);
+            return Self::new(path.to_owned(), content, plan, dataset, file);
         }
         let mut failed = None;
         for path in candidates(settings, file) {
             match open(&path) {
                 Ok((content, plan)) if content.hash == file.hash => {
-                    return Self::new(path, content, plan, file);
+                    return Self::new(path, content, plan, dataset, file);
                 }
                 Ok(_) | Err(ContentError::NotRegular) => {}
                 // The next file may be the right one.
@@ -177,6 +179,7 @@ impl Source {
         path: PathBuf,
         content: Content,
         plan: Result<Plan, Unreadable>,
+        dataset: &Dataset,
         file: &LedgerFile,
     ) -> Result<Self, Unavailable> {
         let plan = plan.map_err(|cause| Unavailable::NoRecords {
@@ -196,6 +199,7 @@ impl Source {
             path,
             content,
             plan,
+            pointer: dataset.pointer().to_owned(),
             last: None,
         })
     }
@@ -216,7 +220,7 @@ impl Source {
         let chunk = self.plan.chunks[after - 1];
         if self.last.as_ref().is_none_or(|(last, _)| *last != chunk) {
             let places = |bytes: &[u8]| {
-                let records = cut::records(bytes, self.plan.layout).into_iter();
+                let records = cut::records(bytes, chunk.layout, &self.pointer).into_iter();
                 let place = |record: Range<usize>| {
                     chunk.start + record.start as u64..chunk.start + record.end as u64
                 };

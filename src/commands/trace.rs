@@ -81,7 +81,7 @@ pub(super) async fn execute(settings: &Settings, args: &TraceArgs) -> anyhow::Re
         }
         print_record(lines, record)
     };
-    if parse::is_one_too_large(1, place.end - place.start) {
+    if place.end - place.start > parse::RECORD_BYTES_MAX as u64 {
         // Not copied: the parser rejects it unread, and it may be larger than memory.
         let printed = source.inspect(place, print);
         printed.map_err(Unavailable::into_error)??;

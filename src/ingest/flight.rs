@@ -202,7 +202,6 @@ mod tests {
 
     use super::*;
     use crate::content::{self, ContentOptions};
-    use crate::cut::Layout;
     use crate::dataset::Datasets;
     use crate::inbox::{Markers, archive};
     use crate::ingest::item::ItemOrigin;
@@ -219,7 +218,6 @@ mod tests {
             dataset: datasets.by_name("vehicle_status").unwrap().clone(),
             content: Arc::new(content::open(&path, &ContentOptions::default()).unwrap()),
             plan: Arc::new(Plan {
-                layout: Layout::Lines,
                 records: 6,
                 chunks: Vec::new(),
             }),

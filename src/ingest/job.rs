@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::batch::SourceFile;
 use crate::content::Content;
 use crate::coverage;
-use crate::cut::{Chunk, Layout, Plan};
+use crate::cut::{Chunk, Plan};
 use crate::dataset::Dataset;
 use crate::worker::COMMIT_RECORDS;
 
@@ -15,7 +15,6 @@ use crate::worker::COMMIT_RECORDS;
 pub(super) struct Job {
     pub(super) file_no: u32,
     pub(super) dataset: Arc<Dataset>,
-    pub(super) layout: Layout,
     pub(super) content: Arc<Content>,
     pub(super) chunks: Vec<Chunk>,
 }
@@ -68,6 +67,7 @@ pub(super) fn in_strands(chunks: &[Chunk], strands: usize) -> impl Iterator<Item
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cut::Layout;
 
     fn chunks(count: u32, records: u32) -> Vec<Chunk> {
         let chunk = |at| Chunk {
@@ -75,6 +75,7 @@ mod tests {
             end: u64::from(at + 1) * 100,
             first_ordinal: at * records,
             records,
+            layout: Layout::Lines,
         };
         (0..count).map(chunk).collect()
     }

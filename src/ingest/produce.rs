@@ -153,10 +153,9 @@ fn produce(shared: &Shared, job: &Job, chunk: Chunk, codec: Codec) -> Result<Fra
     let is_huge = chunk.end - chunk.start > HUGE_CHUNK_BYTES;
     let _alone = is_huge.then(|| shared.huge.lock());
     let batch = PARSER.with_borrow_mut(|(parser, buffer)| {
-        let mut parse =
-            |bytes: &[u8]| parser.parse(&job.dataset, job.source_file(), job.layout, chunk, bytes);
+        let mut parse = |bytes: &[u8]| parser.parse(&job.dataset, job.source_file(), chunk, bytes);
         let range = chunk.start..chunk.end;
-        if parse::is_one_too_large(chunk.records, range.end - range.start) {
+        if parse::is_one_too_large(&chunk) {
             // The reject keeps only the beginning, so the record is not read into memory.
             return job.content.inspect(range, parse);
         }

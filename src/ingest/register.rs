@@ -192,7 +192,6 @@ fn begin(
     let job = Job {
         file_no,
         dataset: ready.dataset.clone(),
-        layout: ready.plan.layout,
         content: ready.content.clone(),
         chunks: missing_chunks(&ready.plan, covered),
     };

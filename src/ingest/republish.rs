@@ -134,7 +134,6 @@ async fn reopen(
     Ok(Some(Job {
         file_no,
         dataset,
-        layout: plan.layout,
         content: Arc::new(content),
         chunks,
     }))

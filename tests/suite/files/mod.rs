@@ -9,6 +9,7 @@ mod directories;
 mod formats;
 mod hostile;
 mod room;
+mod sequences;
 
 use std::ffi::OsStr;
 use std::fs::{self, File};

@@ -63,13 +63,7 @@ fn parsed(dataset: &Arc<Dataset>, lines: &str) -> (NewFile, impl Fn(u32) -> Vec<
         let mut parser = Parser::default();
         let batch = |chunk: &cut::Chunk| {
             let bytes = &lines.as_bytes()[chunk.start as usize..chunk.end as usize];
-            parser.parse(
-                &dataset,
-                SourceFile { file_no, hash },
-                plan.layout,
-                *chunk,
-                bytes,
-            )
+            parser.parse(&dataset, SourceFile { file_no, hash }, *chunk, bytes)
         };
         plan.chunks.iter().map(batch).collect()
     };

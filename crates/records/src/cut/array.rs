@@ -1,5 +1,7 @@
 //! The records of an array, and the check that exactly one value lies between two commas.
 
+use std::ops::Range;
+
 use super::chunker::Chunker;
 use super::plan::{ChunkLimits, Layout, Unreadable, found_here, incomplete, malformed};
 use super::scan::{CURLY, Element, Scan};
@@ -40,6 +42,19 @@ pub(super) fn array(
     }
     chunker.close(close);
     Ok((chunker, close + 1))
+}
+
+/// Calls `on_record` with the place of each record in a chunk of an array, without the blanks around
+/// it.
+pub(super) fn for_each_record(bytes: &[u8], mut on_record: impl FnMut(Range<usize>)) {
+    let mut start = 0;
+    let mut scan = Scan::new(bytes, 0);
+    let end = scan.elements(|element| {
+        on_record(trim(bytes, start..element.end));
+        start = element.end + 1;
+    });
+    debug_assert_eq!(end, None, "a chunk lies within its array");
+    on_record(trim(bytes, start..bytes.len()));
 }
 
 /// Whether the text from `start` to the end of an element is one value, or blank. Compares only

@@ -8,7 +8,7 @@ pub(super) struct Chunker<'a> {
     bytes: &'a [u8],
     limits: ChunkLimits,
     layout: Layout,
-    chunks: Vec<Chunk>,
+    pub(super) chunks: Vec<Chunk>,
     /// Where the open chunk begins, including the whitespace before it.
     start: usize,
     /// Where the next record begins, including the whitespace before it.
@@ -71,6 +71,7 @@ impl<'a> Chunker<'a> {
             end: place.end as u64,
             first_ordinal: self.first as u32,
             records: (self.count - self.first) as u32,
+            layout: self.layout,
         });
         self.first = self.count;
     }
@@ -78,14 +79,18 @@ impl<'a> Chunker<'a> {
     /// The plan, once the last chunk is closed.
     pub(super) fn plan(self) -> Result<Plan, Unreadable> {
         assert_eq!(self.first, self.count, "each record is in a chunk");
-        let records = u32::try_from(self.count).map_err(|_| {
-            let detail = format!("{} records: a file holds at most {}", self.count, u32::MAX);
-            malformed(self.bytes.len(), detail)
-        })?;
-        Ok(Plan {
-            layout: self.layout,
-            records,
-            chunks: self.chunks,
-        })
+        plan(self.bytes, self.count, self.chunks)
     }
+}
+
+/// The plan of these chunks with `count` records.
+///
+/// # Errors
+/// [`Unreadable::Malformed`] if a file cannot hold so many records.
+pub(super) fn plan(bytes: &[u8], count: u64, chunks: Vec<Chunk>) -> Result<Plan, Unreadable> {
+    let records = u32::try_from(count).map_err(|_| {
+        let detail = format!("{count} records: a file holds at most {}", u32::MAX);
+        malformed(bytes.len(), detail)
+    })?;
+    Ok(Plan { records, chunks })
 }

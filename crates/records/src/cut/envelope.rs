@@ -6,6 +6,7 @@
 use super::array::array;
 use super::chunker::Chunker;
 use super::plan::{ChunkLimits, Unreadable, found_here, incomplete, malformed};
+use crate::dataset::segments;
 use crate::syntax::{self, Stop, skip_blank};
 
 /// An array of records that the walk searches.
@@ -20,6 +21,31 @@ pub(super) struct Target<'a> {
     pub(super) found: Option<(Chunker<'a>, usize)>,
     /// The place of a value at the pointer that is not an array.
     pub(super) other: Option<usize>,
+}
+
+impl<'a> Target<'a> {
+    pub(super) fn new(pointer: &'a str) -> Self {
+        Self {
+            pointer,
+            path: segments(pointer).collect(),
+            open: None,
+            found: None,
+            other: None,
+        }
+    }
+
+    /// Whether a text holds the last key of the pointer, in quotes. Compares bytes, since the text
+    /// is not JSON.
+    pub(super) fn is_named_in(&self, text: &[u8]) -> bool {
+        self.path.last().is_some_and(|key| names(text, key))
+    }
+}
+
+/// Whether a text holds `key` in quotes. Compares bytes, since the text is not JSON.
+pub(super) fn names(text: &[u8], key: &str) -> bool {
+    let quoted = format!("\"{key}\"");
+    text.windows(quoted.len())
+        .any(|part| part == quoted.as_bytes())
 }
 
 /// The walk through one document.
@@ -192,7 +218,7 @@ impl Envelope<'_> {
 }
 
 /// Whether a key is `key`. `raw` is its text between the quotes, which may have escapes.
-fn key_is(raw: &[u8], key: &str) -> bool {
+pub(super) fn key_is(raw: &[u8], key: &str) -> bool {
     if !raw.contains(&b'\\') {
         return raw == key.as_bytes();
     }

@@ -22,6 +22,13 @@
 //! * In *lines* (NDJSON), each line is a record; a blank line is none. A JSON string cannot hold a
 //!   raw newline, so a broken line harms no other line. If an object follows another value on the
 //!   same line, with only blanks between them, each of the two is a record.
+//! * A *sequence* is any number of JSON values with nothing between them, or *separators*: blanks,
+//!   commas, and the record separator of RFC 7464. Each element of an array, and of the array to
+//!   which the dataset's pointer leads in an object, is a record. Any other value is one record.
+//!   Between two values, the first byte that is neither refuses the file, and so does an envelope
+//!   that is not JSON outside of its records. A record whose brackets balance, but which is not
+//!   JSON, is a reject. At least one value must be an array, an envelope, or an object with a field
+//!   of the dataset.
 //! * With [`Format::Auto`], a file is a document if it is one value from the first byte to the
 //!   last, or could become one with more bytes. It is lines if its first line is a value, or cannot
 //!   begin a document (it ends within a string, for example), and one of the next lines is an
@@ -34,17 +41,20 @@ mod envelope;
 mod lines;
 mod plan;
 mod scan;
+mod sequence;
 
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::dataset::{Dataset, Datasets, FileDatasets, Format, segments};
-use crate::syntax::{self, Stop, skip_blank, trim};
+use crate::dataset::{Dataset, Datasets, FileDatasets, Format};
+use crate::syntax::{self, Stop, skip_blank};
 use chunker::Chunker;
-use envelope::{Envelope, Target};
+use envelope::{Envelope, Target, names};
 pub use plan::{Chunk, ChunkLimits, Layout, Plan, Unreadable};
 use plan::{found_here, incomplete, malformed};
 use scan::{Lines, Scan};
+pub(crate) use sequence::skip_separators;
+use sequence::{RECORD_SEPARATOR, Sequence};
 
 /// Finds the records of a file of `dataset`.
 ///
@@ -136,9 +146,9 @@ pub fn cut_one(
 }
 
 /// The datasets whose arrays an envelope may hold beside that of `dataset`; `also` are those that
-/// take the file by its name. A dataset of lines has no array. An array that the pointer of
-/// `dataset` leads through is not an array of records. If two of them have the same pointer, the
-/// first one gets the array, so `also` come last.
+/// take the file by its name. A dataset of lines has no array, and one of sequences has none in a
+/// document. An array that the pointer of `dataset` leads through is not an array of records. If two
+/// of them have the same pointer, the first one gets the array, so `also` come last.
 fn others<'a>(
     datasets: &'a Datasets,
     also: impl Iterator<Item = &'a Arc<Dataset>>,
@@ -151,34 +161,32 @@ fn others<'a>(
             .pointer()
             .strip_prefix(pointer)
             .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
-        let has_array = other.format != Format::Lines && !pointer.is_empty();
+        let has_array = match other.format {
+            Format::Auto | Format::Document => !pointer.is_empty(),
+            Format::Lines => false,
+            Format::Sequence => dataset.format == Format::Sequence && !pointer.is_empty(),
+        };
         has_array && !leads_on && other.name != dataset.name
     })
 }
 
-/// The place of each record in the bytes of a chunk, without the whitespace around it.
+/// The place of each record in the bytes of a chunk, without the whitespace around it. `pointer` is
+/// that of the chunk's dataset.
 ///
 /// Returns as many places as the chunk has records. A record of an array may be empty (see the
 /// rules of [this module](self)).
 #[must_use]
-pub fn records(bytes: &[u8], layout: Layout) -> Vec<Range<usize>> {
+pub fn records(bytes: &[u8], layout: Layout, pointer: &str) -> Vec<Range<usize>> {
     let mut found = Vec::new();
     match layout {
+        Layout::Values => sequence::for_each_record(bytes, "", |record| found.push(record)),
+        Layout::Sequence => sequence::for_each_record(bytes, pointer, |record| found.push(record)),
         Layout::Lines => {
             for line in Lines::new(bytes, 0) {
                 lines::for_each_record(bytes, line, |record| found.push(record));
             }
         }
-        Layout::Array => {
-            let mut start = 0;
-            let mut scan = Scan::new(bytes, 0);
-            let end = scan.elements(|element| {
-                found.push(trim(bytes, start..element.end));
-                start = element.end + 1;
-            });
-            debug_assert_eq!(end, None, "a chunk lies within its array");
-            found.push(trim(bytes, start..bytes.len()));
-        }
+        Layout::Array => array::for_each_record(bytes, |record| found.push(record)),
     }
     found
 }
@@ -252,6 +260,19 @@ impl<'a> Search<'a> {
             let none = Chunker::new(bytes, start, self.limits, Layout::Lines).plan()?;
             return Ok(none.into());
         }
+        if format == Format::Sequence {
+            let sequence = Sequence {
+                bytes,
+                limits: self.limits,
+                targets: sequence::targets(
+                    self.dataset.pointer(),
+                    self.others.iter().map(|other| other.pointer()),
+                ),
+                fields: &self.dataset.fields(),
+                is_known: false,
+            };
+            return Ok(sequence.plan(start)?.into());
+        }
         if format == Format::Lines {
             return as_lines();
         }
@@ -309,8 +330,12 @@ fn document(bytes: &[u8], start: usize, search: &Search<'_>) -> Result<Found, No
         }
         _ => {
             let found = found_here(bytes, start);
-            let detail =
+            let mut detail =
                 format!("not JSON: expected `{{` or `[` as the first character, found {found}");
+            if bytes[start] == RECORD_SEPARATOR {
+                detail +=
+                    ", which begins a sequence: `format = \"sequence\"` of the dataset says so";
+            }
             Err(malformed(start, detail).into())
         }
     }
@@ -325,13 +350,6 @@ fn object(bytes: &[u8], start: usize, search: &Search<'_>) -> Result<Found, NoDo
         role,
     } = *search;
     let own = Some(dataset.pointer()).filter(|pointer| !pointer.is_empty());
-    let target = |pointer| Target {
-        pointer,
-        path: segments(pointer).collect(),
-        open: None,
-        found: None,
-        other: None,
-    };
     let fields = dataset.fields();
     let mut envelope = Envelope {
         bytes,
@@ -339,7 +357,7 @@ fn object(bytes: &[u8], start: usize, search: &Search<'_>) -> Result<Found, NoDo
         targets: own
             .into_iter()
             .chain(others.iter().map(|other| other.pointer()))
-            .map(target)
+            .map(Target::new)
             .collect(),
         fields: &fields,
         has_field: false,
@@ -374,13 +392,8 @@ fn object(bytes: &[u8], start: usize, search: &Search<'_>) -> Result<Found, NoDo
                 return Err(no_document(error(), Some(close + 1)));
             }
             let text = &bytes[start..=close];
-            let last = |pointer: &str| segments(pointer).last().unwrap_or_default();
             is_record |= fields.iter().any(|field| names(text, field));
-            if !is_record
-                || targets
-                    .iter()
-                    .any(|target| names(text, &last(target.pointer)))
-            {
+            if !is_record || targets.iter().any(|target| target.is_named_in(text)) {
                 return Err(error().into());
             }
             close + 1
@@ -419,13 +432,6 @@ fn object(bytes: &[u8], start: usize, search: &Search<'_>) -> Result<Found, NoDo
         is_envelope,
         ..chunker.plan()?.into()
     })
-}
-
-/// Whether a text holds `key` in quotes. Compares bytes, since the text is not JSON.
-fn names(text: &[u8], key: &str) -> bool {
-    let quoted = format!("\"{key}\"");
-    text.windows(quoted.len())
-        .any(|part| part == quoted.as_bytes())
 }
 
 /// Whether a file that is not a document is lines.
@@ -494,7 +500,8 @@ fn nothing_after(bytes: &[u8], end: usize) -> Result<(), Unreadable> {
         let found = found_here(bytes, after);
         let detail = format!(
             "more after the end of the document: {found}; if each line is a record of its own, \
-             `format = \"lines\"` of the dataset says so"
+             `format = \"lines\"` of the dataset says so, and `format = \"sequence\"` if values \
+             follow one another in any other way"
         );
         return Err(malformed(after, detail));
     }

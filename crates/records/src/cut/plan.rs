@@ -1,6 +1,6 @@
 //! The result of cutting a file: a plan, or the reason why the file has none.
 
-/// How the records of a file are separated.
+/// How the records of a chunk are separated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Layout {
     /// Elements of a JSON array, with commas between them.
@@ -8,6 +8,12 @@ pub enum Layout {
     /// One record on each line (NDJSON), or several with only blanks between them. A blank line
     /// holds no record.
     Lines,
+    /// JSON values one after another, each of them a record, with nothing between them or
+    /// separators: blanks, commas, and the record separator of RFC 7464.
+    Values,
+    /// The same, but some of the values are arrays of records, or envelopes that hold such an
+    /// array.
+    Sequence,
 }
 
 /// A run of whole records of a file.
@@ -23,13 +29,13 @@ pub struct Chunk {
     pub first_ordinal: u32,
     /// How many records.
     pub records: u32,
+    /// How the records are separated.
+    pub layout: Layout,
 }
 
 /// Where the records of a whole file are.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
-    /// How records are separated.
-    pub layout: Layout,
     /// How many records the file has.
     pub records: u32,
     /// The chunks, in order; they tile the ordinals `0..records`.

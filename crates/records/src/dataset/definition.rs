@@ -173,6 +173,7 @@ mod tests {
             format!("records = \"/data\"\n{COLUMN}"),
             format!("records = \"\"\n{COLUMN}"),
             format!("format = \"lines\"\n{COLUMN}"),
+            format!("format = \"sequence\"\n{COLUMN}"),
         ] {
             let other = dataset(&ordinals).fingerprint;
             assert!(!other.has_ordinals_of(plain), "{ordinals}");

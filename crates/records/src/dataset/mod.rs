@@ -83,6 +83,9 @@ pub enum Format {
     Document,
     /// A record on each line (NDJSON).
     Lines,
+    /// JSON values one after another, with anything or nothing between them: records, arrays of
+    /// records, or objects that hold such an array.
+    Sequence,
 }
 
 /// What the parser does with a field that no column takes.
@@ -351,6 +354,13 @@ fn check(dataset: &Dataset) -> Result<(), InvalidDataset> {
     }
     if dataset.columns.is_empty() {
         return fail("it has no columns".to_owned());
+    }
+    if dataset.also && dataset.format == Format::Sequence {
+        return fail(
+            "`also = true` and `format = \"sequence\"` exclude each other: a sequence holds records \
+             of one dataset"
+                .to_owned(),
+        );
     }
     let pointer = dataset.pointer();
     if !pointer.is_empty() && !pointer.starts_with('/') {

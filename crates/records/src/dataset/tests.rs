@@ -198,6 +198,10 @@ fn definitions_that_cannot_work_are_refused() {
             "must begin",
         ),
         (
+            "name = 'a'\nalso = true\nformat = 'sequence'\ncolumns = [{name = 'b', type = 'text'}]",
+            "exclude each other",
+        ),
+        (
             "name = 'a'\ncolumns = [{name = 'b', type = 'text'}, {name = 'B', type = 'text'}]",
             "same name or field",
         ),

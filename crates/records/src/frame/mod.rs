@@ -355,7 +355,7 @@ mod tests {
             file_no: 3,
             hash: *b"0123456789abcdef",
         };
-        Parser::default().parse(dataset, file, plan.layout, chunk, bytes)
+        Parser::default().parse(dataset, file, chunk, bytes)
     }
 
     fn encode(batch: &Batch, codec: Codec) -> Frame {

@@ -10,7 +10,7 @@ use super::columns::Columns;
 use super::fields::Fields;
 use super::record::Record;
 use super::value::Json;
-use crate::cut::Layout;
+use crate::cut::{Layout, skip_separators};
 use crate::dataset::Dataset;
 use crate::syntax::{after, number, skip_blank, special, string};
 
@@ -44,6 +44,11 @@ impl<'a> Direct<'a> {
     /// The place of the next record. After the last record: the end of the text.
     pub(super) fn at(&self) -> usize {
         self.at
+    }
+
+    /// Makes the record at `place` the next one.
+    pub(super) fn go_to(&mut self, place: usize) {
+        self.at = place;
     }
 
     /// Appends the next record as a row and passes it. `None` if the record is not plain: then it
@@ -83,6 +88,9 @@ impl<'a> Direct<'a> {
             Layout::Lines if bytes[next] == b'{' && !bytes[self.at..end].contains(&b'\n') => {
                 Some(next)
             }
+            Layout::Values => Some(skip_separators(bytes, next)),
+            // The caller knows the places of the records.
+            Layout::Sequence => Some(end),
             Layout::Array | Layout::Lines => None,
         }
     }

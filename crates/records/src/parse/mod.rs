@@ -59,8 +59,10 @@ const KEEP_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Whether a chunk is a single record of more than [`RECORD_BYTES_MAX`]. Its reject keeps only its
 /// first bytes, so the caller need not read the rest into memory.
 #[must_use]
-pub fn is_one_too_large(records: u32, bytes: u64) -> bool {
-    records == 1 && bytes > RECORD_BYTES_MAX as u64
+pub fn is_one_too_large(chunk: &Chunk) -> bool {
+    // With an envelope around it, the record may be smaller than the chunk.
+    let is_one = chunk.records == 1 && chunk.layout != Layout::Sequence;
+    is_one && chunk.end - chunk.start > RECORD_BYTES_MAX as u64
 }
 
 /// A parser with its reusable buffers. Each thread has one.
@@ -129,8 +131,9 @@ impl Parser {
             end: record.len() as u64,
             first_ordinal: ordinal,
             records: 1,
+            layout: Layout::Array,
         };
-        self.parse(dataset, file, Layout::Array, chunk, record)
+        self.parse(dataset, file, chunk, record)
     }
 
     /// Parses a chunk. `bytes` are the bytes `chunk.start..chunk.end` of the file. Never fails: a
@@ -142,7 +145,6 @@ impl Parser {
         &mut self,
         dataset: &Arc<Dataset>,
         file: SourceFile,
-        layout: Layout,
         chunk: Chunk,
         bytes: &[u8],
     ) -> Batch {
@@ -160,11 +162,14 @@ impl Parser {
         let source = Source {
             bytes,
             origin: chunk.start,
-            layout,
+            layout: chunk.layout,
         };
         let new_output = || Output::new(dataset, span, bytes.len());
         let mut output = new_output();
-        if self.read(&shape, &mut output, source).is_none() {
+        if is_one_too_large(&chunk) {
+            let problem = Problem::of_record(RejectCode::TooLarge);
+            output.end_record(source, 0..bytes.len(), Some(problem));
+        } else if self.read(&shape, &mut output, source).is_none() {
             output = new_output();
             self.parse_each(&shape, &mut output, source);
         }
@@ -195,6 +200,9 @@ impl Parser {
         }
         let text = simdutf8::basic::from_utf8(bytes).ok()?;
         let mut direct = Direct::new(&shape.dataset, &shape.fields, layout, text);
+        if layout == Layout::Sequence {
+            return self.read_places(shape, output, source, direct);
+        }
         let mut places = None;
         while output.done < output.span.records {
             if direct
@@ -204,7 +212,8 @@ impl Parser {
                 output.done += 1;
                 continue;
             }
-            let places = places.get_or_insert_with(|| cut::records(bytes, layout));
+            let places =
+                places.get_or_insert_with(|| cut::records(bytes, layout, shape.dataset.pointer()));
             let place = places.get(output.done as usize)?.clone();
             // The direct reader takes an object over several lines for one record; the cut does
             // not.
@@ -217,14 +226,32 @@ impl Parser {
         (direct.at() == bytes.len()).then_some(())
     }
 
+    /// As [`read`](Self::read), but takes the place of each record from the cut: the direct reader
+    /// would take an envelope for a record.
+    fn read_places(
+        &mut self,
+        shape: &Shape,
+        output: &mut Output,
+        source: Source<'_>,
+        mut direct: Direct<'_>,
+    ) -> Option<()> {
+        for place in cut::records(source.bytes, source.layout, shape.dataset.pointer()) {
+            direct.go_to(place.start);
+            let read = direct.next_record(output.next_id(), &mut output.columns);
+            if read.is_none() {
+                self.parse_one(shape, output, source, place);
+            } else if direct.at() == place.end {
+                output.done += 1;
+            } else {
+                return None;
+            }
+        }
+        Some(())
+    }
+
     /// Parses the records of a chunk one by one.
     fn parse_each(&mut self, shape: &Shape, output: &mut Output, source: Source<'_>) {
-        let bytes = source.bytes;
-        if is_one_too_large(output.span.records, bytes.len() as u64) {
-            let problem = Problem::of_record(RejectCode::TooLarge);
-            return output.end_record(source, 0..bytes.len(), Some(problem));
-        }
-        for place in cut::records(bytes, source.layout) {
+        for place in cut::records(source.bytes, source.layout, shape.dataset.pointer()) {
             self.parse_one(shape, output, source, place);
         }
     }

@@ -87,7 +87,7 @@ fn outcome(bytes: &[u8], dataset: &Arc<Dataset>, limits: ChunkLimits) -> String 
     let mut rows = 0;
     for chunk in plan.chunks {
         let bytes = &bytes[chunk.start as usize..chunk.end as usize];
-        let batch = parser.parse(dataset, FILE, plan.layout, chunk, bytes);
+        let batch = parser.parse(dataset, FILE, chunk, bytes);
         rows += batch.rows.num_rows();
         for reject in batch.rejects {
             all[reject.ordinal as usize] = reject.code.as_str();

@@ -1,5 +1,6 @@
 //! Tables of documents and their records, and properties that hold for any bytes.
 
+mod sequence;
 mod shapes;
 
 use std::sync::LazyLock;
@@ -8,6 +9,7 @@ use proptest::prelude::*;
 use serde_json::Value;
 
 use super::*;
+use crate::syntax::trim;
 
 /// The records are in `/data/items`, or are objects with one of the fields `a`, `b` and `id`.
 static ITEMS: LazyLock<Arc<Dataset>> = LazyLock::new(|| defined(""));
@@ -40,7 +42,15 @@ const NO_LIMITS: ChunkLimits = ChunkLimits {
 
 /// Cuts, checks the invariants of every plan, and returns the text of each record.
 fn texts(bytes: &[u8], limits: ChunkLimits) -> Result<Vec<Vec<u8>>, Unreadable> {
-    let plan = cut(bytes, &ITEMS, limits)?;
+    texts_of(&ITEMS, bytes, limits)
+}
+
+fn texts_of(
+    dataset: &Dataset,
+    bytes: &[u8],
+    limits: ChunkLimits,
+) -> Result<Vec<Vec<u8>>, Unreadable> {
+    let plan = cut(bytes, dataset, limits)?;
     let mut all = Vec::new();
     let mut end = 0;
     for chunk in &plan.chunks {
@@ -58,12 +68,12 @@ fn texts(bytes: &[u8], limits: ChunkLimits) -> Result<Vec<Vec<u8>>, Unreadable> 
         let bytes = &bytes[chunk.start as usize..chunk.end as usize];
         assert!(bytes.len() <= limits.bytes || chunk.records == 1);
         let place = trim(bytes, 0..bytes.len());
-        let ends_empty = plan.layout == Layout::Array && bytes[..place.end].ends_with(b",");
+        let ends_empty = chunk.layout == Layout::Array && bytes[..place.end].ends_with(b",");
         assert!(
             place.start == 0 && (place.end == bytes.len() || ends_empty),
             "no blanks around a chunk"
         );
-        let found = records(bytes, plan.layout);
+        let found = records(bytes, chunk.layout, dataset.pointer());
         assert_eq!(
             found.len(),
             chunk.records as usize,
@@ -419,7 +429,7 @@ fn an_empty_record_has_the_same_place_in_any_chunks() {
             let place = |chunk: &Chunk| {
                 let start = chunk.start as usize;
                 let bytes = &text.as_bytes()[start..chunk.end as usize];
-                let found = records(bytes, plan.layout).into_iter();
+                let found = records(bytes, chunk.layout, ITEMS.pointer()).into_iter();
                 found
                     .map(|range| range.start + start..range.end + start)
                     .collect::<Vec<_>>()

@@ -2,20 +2,16 @@
 
 use super::*;
 
-/// The shape of a file, in the words of docs/datasets.md: `document` or `lines` with the number of
-/// records, or the place of the error.
-fn shape(dataset: &Dataset, document: &str) -> String {
+/// The shape of a file, in the words of docs/datasets.md: `document`, `lines` or `sequence` with the
+/// number of records, `nothing` without records, or the place of the error.
+pub(super) fn shape(dataset: &Dataset, document: &str) -> String {
     match cut(document.as_bytes(), dataset, NO_LIMITS) {
-        Ok(Plan {
-            layout: Layout::Array,
-            records,
-            ..
-        }) => format!("document {records}"),
-        Ok(Plan {
-            layout: Layout::Lines,
-            records,
-            ..
-        }) => format!("lines {records}"),
+        Ok(Plan { records, chunks }) => match chunks.first().map(|chunk| chunk.layout) {
+            None => "nothing".to_owned(),
+            Some(Layout::Array) => format!("document {records}"),
+            Some(Layout::Lines) => format!("lines {records}"),
+            Some(Layout::Values | Layout::Sequence) => format!("sequence {records}"),
+        },
         Err(Unreadable::Incomplete { .. }) => "incomplete".to_owned(),
         Err(Unreadable::Malformed { offset, .. }) => format!("refused at {offset}"),
     }
@@ -163,7 +159,7 @@ fn the_format_of_the_dataset_decides_the_shape() {
     assert_eq!(shape(&none, "{\"items\":[],,}"), "document 1");
     for dataset in [&document, &lines, &none, &*ITEMS] {
         for empty in ["", " \r\n\t", "\u{feff}"] {
-            assert_eq!(shape(dataset, empty), "lines 0");
+            assert_eq!(shape(dataset, empty), "nothing");
         }
     }
 }

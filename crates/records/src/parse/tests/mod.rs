@@ -28,8 +28,12 @@ const NO_LIMITS: ChunkLimits = ChunkLimits {
 
 /// A column of each kind, and pointers into members.
 fn all_kinds() -> Arc<Dataset> {
-    let definition = r#"
-        name = "trips"
+    all_kinds_of("auto")
+}
+
+/// As [`all_kinds`], with this format of the files.
+fn all_kinds_of(format: &str) -> Arc<Dataset> {
+    let columns = r#"
         strict = true
         columns = [
             { name = "t", type = "text", max_chars = 5 },
@@ -43,7 +47,9 @@ fn all_kinds() -> Arc<Dataset> {
             { name = "whole", type = "json", required = false, field = "/w" },
             { name = "part", type = "integer", required = false, field = "/w/x" },
         ]"#;
-    dataset(definition)
+    dataset(&format!(
+        "name = \"trips\"\nformat = \"{format}\"\n{columns}"
+    ))
 }
 
 fn dataset(definition: &str) -> Arc<Dataset> {
@@ -77,7 +83,7 @@ fn outcomes(dataset: &Arc<Dataset>, document: &[u8], limits: ChunkLimits) -> Vec
     let mut all = Vec::new();
     for chunk in plan.chunks {
         let bytes = &document[chunk.start as usize..chunk.end as usize];
-        let batch = parser.parse(dataset, FILE, plan.layout, chunk, bytes);
+        let batch = parser.parse(dataset, FILE, chunk, bytes);
         assert_eq!(batch.rows.schema(), dataset.schema());
         let ids = batch.rows.column(0).as_primitive::<UInt64Type>();
         let (mut row, mut rejects) = (0, batch.rejects.iter().peekable());
@@ -186,6 +192,7 @@ fn the_direct_reader_reads_plain_records_only() {
     for record in plain {
         assert!(directly(Layout::Lines, record).is_some(), "{record}");
         assert!(directly(Layout::Array, record).is_some(), "{record}");
+        assert!(directly(Layout::Values, record).is_some(), "{record}");
     }
     let others = [
         r#"{"t":"\ud83e"}"#,
@@ -518,8 +525,9 @@ fn huge_records_are_rejects_and_their_memory_is_freed() {
         end: bytes.len() as u64 + 1,
         first_ordinal: 0,
         records: 3,
+        layout: Layout::Array,
     };
-    parser.parse(&dataset, FILE, Layout::Array, chunk, bytes);
+    parser.parse(&dataset, FILE, chunk, bytes);
     assert!(parser.text.capacity() <= KEEP_BYTES_MAX);
 }
 
@@ -532,9 +540,9 @@ fn a_raw_record_is_kept_up_to_a_limit() {
         end: record.len() as u64 + 1,
         first_ordinal: 3,
         records: 1,
+        layout: Layout::Array,
     };
-    let batch =
-        Parser::default().parse(&all_kinds(), FILE, Layout::Array, chunk, record.as_bytes());
+    let batch = Parser::default().parse(&all_kinds(), FILE, chunk, record.as_bytes());
     assert_eq!(batch.rejects[0].raw.len(), RAW_BYTES_MAX);
     assert_eq!(
         (batch.rejects[0].ordinal, batch.rejects[0].byte_offset),

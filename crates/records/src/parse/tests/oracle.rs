@@ -196,11 +196,47 @@ fn document() -> impl Strategy<Value = (Vec<Vec<Member>>, String)> {
     })
 }
 
+/// The text of a record with these members.
+fn text_of(members: &[Member]) -> String {
+    let members = members
+        .iter()
+        .map(|(key, value, _)| format!("\"{key}\":{value}"));
+    format!("{{{}}}", members.collect::<Vec<_>>().join(","))
+}
+
+/// The members of records, and a sequence that holds these records: each as a value, or some of
+/// them in an array or in an envelope.
+fn sequence() -> impl Strategy<Value = (Vec<Vec<Member>>, String)> {
+    let records = prop::collection::vec(prop::collection::vec(member(), 0..6), 0..4);
+    let values = prop::collection::vec((records, 0..3, "[ ,\n\x1e]{0,2}"), 0..6);
+    (any::<bool>(), values).prop_map(|(only_values, values)| {
+        // A field of the dataset, so that the sequence is certainly of the dataset.
+        let mut all = vec![vec![("t", "\"abc\"", None)]];
+        let mut text = text_of(&all[0]);
+        for (records, form, separators) in values {
+            let texts: Vec<_> = records.iter().map(|members| text_of(members)).collect();
+            let value = match form {
+                1 if !only_values => format!("[{}]", texts.join(" ,")),
+                2 if !only_values => format!("{{\"x\":[{{}}],\"trips\":[{}]}}", texts.join(",\n")),
+                _ => texts.join(&separators),
+            };
+            text += &value;
+            text += &separators;
+            all.extend(records);
+        }
+        (all, text)
+    })
+}
+
 /// A document of which a few bytes have been changed.
 fn mutated_document() -> impl Strategy<Value = Vec<u8>> {
+    mutated(document().prop_map(|(_, text)| text))
+}
+
+fn mutated(text: impl Strategy<Value = String>) -> impl Strategy<Value = Vec<u8>> {
     let mutation = (any::<prop::sample::Index>(), any::<u8>());
     let mutations = prop::collection::vec(mutation, 1..4);
-    (document(), mutations).prop_map(|((_, text), mutations)| {
+    (text, mutations).prop_map(|(text, mutations)| {
         let mut bytes = text.into_bytes();
         for (at, byte) in mutations {
             const STRUCTURE: &[u8; 17] = b"[]{}\",:\\ 1au\n.-0e";
@@ -242,7 +278,7 @@ proptest! {
         let mut all = all.into_iter();
         for chunk in plan.chunks {
             let bytes = &bytes[chunk.start as usize..chunk.end as usize];
-            for range in cut::records(bytes, plan.layout) {
+            for range in cut::records(bytes, chunk.layout, dataset.pointer()) {
                 let record = &bytes[range];
                 let json = serde_json::from_slice::<Value>(record);
                 let shown = String::from_utf8_lossy(record);
@@ -273,13 +309,34 @@ proptest! {
             records.push(other);
         }
         let expected: Vec<_> = records.iter().map(|members| oracle(&dataset, members)).collect();
-        let text = |members: &Vec<Member>| {
-            let members = members.iter().map(|(key, value, _)| format!("\"{key}\":{value}"));
-            format!("{{{}}}", members.collect::<Vec<_>>().join(","))
-        };
-        let texts: Vec<_> = records.iter().map(text).collect();
+        let texts: Vec<_> = records.iter().map(|members| text_of(members)).collect();
         let text = if lines { texts.join("\n") } else { format!("[{}]", texts.join(",")) };
         prop_assert_eq!(outcomes(&dataset, text.as_bytes(), NO_LIMITS), expected, "{}", text);
+    }
+
+    #[test]
+    fn the_rules_hold_for_sequences(
+        (records, text) in sequence(), records_max in 0_u32..6, bytes in 0_usize..400,
+    ) {
+        let dataset = all_kinds_of("sequence");
+        let expected: Vec<_> = records.iter().map(|members| oracle(&dataset, members)).collect();
+        let whole = outcomes(&dataset, text.as_bytes(), NO_LIMITS);
+        prop_assert_eq!(&whole, &expected, "{}", text);
+        let limits = ChunkLimits { records: records_max, bytes };
+        prop_assert_eq!(outcomes(&dataset, text.as_bytes(), limits), whole, "{}", text);
+    }
+
+    #[test]
+    fn chunks_of_a_damaged_sequence_change_no_outcome(
+        bytes in mutated(sequence().prop_map(|(_, text)| text)),
+        records_max in 0_u32..6, bytes_max in 0_usize..400,
+    ) {
+        let dataset = all_kinds_of("sequence");
+        if cut::cut(&bytes, &dataset, NO_LIMITS).is_ok() {
+            let whole = outcomes(&dataset, &bytes, NO_LIMITS);
+            let limits = ChunkLimits { records: records_max, bytes: bytes_max };
+            prop_assert_eq!(outcomes(&dataset, &bytes, limits), whole);
+        }
     }
 
     #[test]
@@ -288,15 +345,16 @@ proptest! {
         let Ok(plan) = cut::cut(&bytes, &dataset, NO_LIMITS) else { return Ok(()) };
         let records = plan.chunks.iter().flat_map(|chunk| {
             let bytes = &bytes[chunk.start as usize..chunk.end as usize];
-            cut::records(bytes, plan.layout).into_iter().map(move |range| &bytes[range])
+            let records = cut::records(bytes, chunk.layout, dataset.pointer()).into_iter();
+            records.map(move |range| (&bytes[range], chunk.layout))
         });
-        for record in records {
+        for (record, layout) in records {
             let Ok(text) = str::from_utf8(record) else { continue };
-            let Some(direct) = read_directly(&dataset, plan.layout, text) else { continue };
+            let Some(direct) = read_directly(&dataset, layout, text) else { continue };
             let mut parser = Parser::default();
             let shape = parser.shape(&dataset);
             let mut walked = Output::new(&dataset, ONE, 0);
-            let source = Source { bytes: record, origin: 0, layout: plan.layout };
+            let source = Source { bytes: record, origin: 0, layout };
             parser.parse_each(&shape, &mut walked, source);
             prop_assert_eq!(&walked.rejects, &[], "{}", text);
             prop_assert_eq!(walked.columns.finish(&shape.schema), direct, "{}", text);

@@ -1,0 +1,438 @@
+//! The records of a sequence: JSON values one after another, with or without separators.
+//!
+//! The cut and [`for_each_record`], which finds the records of a chunk again, take the same walk
+//! from value to value. What a value holds depends only on its own text and on the dataset's
+//! pointer, so a chunk may be any run of whole values.
+
+use std::mem;
+use std::ops::Range;
+
+use super::array::{self, array};
+use super::chunker::{self, Chunker};
+use super::envelope::{Envelope, Target, key_is};
+use super::plan::{
+    Chunk, ChunkLimits, Layout, Plan, Unreadable, found_here, incomplete, malformed,
+};
+use super::scan::{CURLY, Scan};
+use crate::syntax::{self, Stop, after, is_blank, skip_blank};
+
+/// An object that closes within this many bytes is searched for its closing bracket before it is
+/// walked: most of them are records, whose inside the cut need not read as JSON. An object that is
+/// larger may be an envelope larger than memory, and is read only once.
+const SEARCHED_BYTES_MAX: usize = 1 << 20;
+
+/// The byte that RFC 7464 puts before each value.
+pub(super) const RECORD_SEPARATOR: u8 = 0x1e;
+
+/// Whether a byte may be between two values.
+const fn is_separator(byte: u8) -> bool {
+    is_blank(byte) || byte == RECORD_SEPARATOR || byte == b','
+}
+
+/// The place of the first byte from `at` on that does not separate values, or the end.
+#[inline]
+pub(crate) fn skip_separators(bytes: &[u8], mut at: usize) -> usize {
+    while bytes.get(at).is_some_and(|byte| is_separator(*byte)) {
+        at += 1;
+    }
+    at
+}
+
+/// Calls `on_record` with the place of each record in a chunk of a sequence.
+pub(super) fn for_each_record(
+    bytes: &[u8],
+    pointer: &str,
+    mut on_record: impl FnMut(Range<usize>),
+) {
+    let limits = ChunkLimits {
+        records: u32::MAX,
+        bytes: usize::MAX,
+    };
+    let mut sequence = Sequence {
+        bytes,
+        limits,
+        targets: targets(pointer, std::iter::empty()),
+        fields: &[],
+        is_known: true,
+    };
+    let mut at = 0;
+    loop {
+        match sequence.next(at) {
+            Ok(Some(Value::Record(place))) => {
+                at = place.end;
+                on_record(place);
+            }
+            Ok(Some(Value::Records(place, records))) => {
+                at = place.end;
+                for chunk in records.chunks {
+                    let start = chunk.start as usize;
+                    let elements = &bytes[start..chunk.end as usize];
+                    array::for_each_record(elements, |record| {
+                        on_record(start + record.start..start + record.end);
+                    });
+                }
+            }
+            Ok(None) => return,
+            Err(error) => {
+                debug_assert!(false, "the cut has walked these values: {error}");
+                return;
+            }
+        }
+    }
+}
+
+/// What the walk through an object searches: the array at `pointer`, and those of `others`. Empty
+/// if the dataset has no pointer, since then each object is a record.
+pub(super) fn targets<'a>(
+    pointer: &'a str,
+    others: impl Iterator<Item = &'a str>,
+) -> Vec<Target<'a>> {
+    if pointer.is_empty() {
+        return Vec::new();
+    }
+    std::iter::once(pointer)
+        .chain(others)
+        .map(Target::new)
+        .collect()
+}
+
+/// A value of a sequence, and its place.
+enum Value<'a> {
+    /// A record.
+    Record(Range<usize>),
+    /// An array of records, or an envelope that holds one.
+    Records(Range<usize>, Chunker<'a>),
+}
+
+/// The walk from value to value.
+pub(super) struct Sequence<'a> {
+    pub(super) bytes: &'a [u8],
+    pub(super) limits: ChunkLimits,
+    /// The array of the file's own dataset, then those of other datasets. Empty if each object is
+    /// a record.
+    pub(super) targets: Vec<Target<'a>>,
+    /// The keys that a record of the file's own dataset can have.
+    pub(super) fields: &'a [String],
+    /// Whether one of the values so far is certainly of the dataset: an array, an envelope, or a
+    /// record with a field of the dataset.
+    pub(super) is_known: bool,
+}
+
+impl<'a> Sequence<'a> {
+    /// The plan of the values from `start` on.
+    ///
+    /// # Errors
+    /// [`Unreadable::Incomplete`] if the last value does not close; [`Unreadable::Malformed`] if
+    /// something else than a value or a separator is between two values, if an envelope is broken
+    /// or holds records of another dataset, or if no value is certainly of the dataset.
+    pub(super) fn plan(mut self, start: usize) -> Result<Plan, Unreadable> {
+        let mut run = Run {
+            limits: self.limits,
+            chunks: Vec::new(),
+            open: None,
+            is_after_empty: false,
+            count: 0,
+        };
+        let mut at = start;
+        while let Some(value) = self.next(at)? {
+            at = match value {
+                Value::Record(place) => {
+                    let end = place.end;
+                    run.add(place, 1, Layout::Values);
+                    end
+                }
+                Value::Records(place, records) => {
+                    let end = place.end;
+                    run.add_all(place, records);
+                    end
+                }
+            };
+        }
+        if run.count > 0 && !self.is_known {
+            return Err(self.unknown(skip_separators(self.bytes, start)));
+        }
+        run.close();
+        chunker::plan(self.bytes, run.count, run.chunks)
+    }
+
+    /// The first value from `at` on. `None` if only separators follow.
+    fn next(&mut self, at: usize) -> Result<Option<Value<'a>>, Unreadable> {
+        let at = skip_separators(self.bytes, at);
+        let value = match self.bytes.get(at) {
+            None => return Ok(None),
+            Some(b'{') => self.object(at)?,
+            Some(b'[') => {
+                let (records, end) = array(self.bytes, at, self.limits)?;
+                self.is_known = true;
+                Value::Records(at..end, records)
+            }
+            Some(_) => self.scalar(at)?,
+        };
+        Ok(Some(value))
+    }
+
+    /// The object whose `{` is at `open`.
+    fn object(&mut self, open: usize) -> Result<Value<'a>, Unreadable> {
+        let searched = match self.targets[..] {
+            [] => self.bytes,
+            _ => &self.bytes[..self.bytes.len().min(open + SEARCHED_BYTES_MAX)],
+        };
+        match self.members(searched, open) {
+            (Some(close), false) => self.record(open, close),
+            (None, _) if self.targets.is_empty() => Err(self.unclosed(open)),
+            _ => self.walk(open),
+        }
+    }
+
+    /// The object whose `{` is at `open`, after a walk through its members.
+    fn walk(&mut self, open: usize) -> Result<Value<'a>, Unreadable> {
+        let mut envelope = Envelope {
+            bytes: self.bytes,
+            limits: self.limits,
+            targets: mem::take(&mut self.targets),
+            fields: self.fields,
+            has_field: false,
+        };
+        let walked = envelope.walk(open);
+        let has_field = envelope.has_field;
+        self.targets = envelope.targets;
+        let is_open = self.targets.iter().any(|target| target.open.is_some());
+        let take = |target: &mut Target<'a>| {
+            target.open = None;
+            target.found.take()
+        };
+        let found: Vec<_> = self.targets.iter_mut().map(take).collect();
+        match walked {
+            Ok(end) => self.envelope(open..end, found, has_field),
+            // If its brackets close, it may be a record that is not JSON.
+            Err(error @ Unreadable::Malformed { .. }) => match self.members(self.bytes, open) {
+                (None, _) => Err(self.unclosed(open)),
+                (Some(close), leads) => {
+                    let text = &self.bytes[open..=close];
+                    let is_named = || self.targets.iter().any(|target| target.is_named_in(text));
+                    if is_open || leads && is_named() {
+                        Err(error)
+                    } else {
+                        self.record(open, close)
+                    }
+                }
+            },
+            Err(Unreadable::Incomplete { .. }) => Err(self.unclosed(open)),
+        }
+    }
+
+    /// Passes the members of the object at `open`. Returns the place of its closing bracket, `None`
+    /// if it does not close in `text`, and whether a member may lead to an array of records. A
+    /// member without a container cannot.
+    fn members(&mut self, text: &[u8], open: usize) -> (Option<usize>, bool) {
+        let (mut leads, mut start) = (false, open + 1);
+        let Self {
+            targets,
+            fields,
+            is_known,
+            ..
+        } = self;
+        *is_known |= targets.is_empty();
+        let close = Scan::new(text, start).elements(|member| {
+            let may_lead = member.containers > 0 && !leads && !targets.is_empty();
+            if may_lead || !*is_known {
+                let key = key(text, start);
+                let is = |name: &str| key.is_some_and(|key| key_is(key, name));
+                leads |= may_lead && (key.is_none() || targets.iter().any(|t| is(&t.path[0])));
+                *is_known |= fields.iter().any(|field| is(field));
+            }
+            start = member.end + 1;
+        });
+        (close, leads)
+    }
+
+    /// The record whose brackets are at `open` and `close`.
+    fn record(&self, open: usize, close: usize) -> Result<Value<'a>, Unreadable> {
+        if (self.bytes[open] ^ self.bytes[close]) & CURLY != 0 {
+            let detail = "the record that begins here with `{` is closed by `]`, so it is not \
+                          certain where it ends";
+            return Err(malformed(open, detail.to_owned()));
+        }
+        Ok(Value::Record(open..close + 1))
+    }
+
+    /// The object at `place`, in which the walk has found an array, or not, for each target.
+    fn envelope(
+        &mut self,
+        place: Range<usize>,
+        found: Vec<Option<(Chunker<'a>, usize)>>,
+        has_field: bool,
+    ) -> Result<Value<'a>, Unreadable> {
+        let mut found = found.into_iter();
+        let own = found.next().flatten();
+        self.is_known |= own.is_some() || has_field;
+        // A record may have a member of any name.
+        if own.is_some() || !has_field {
+            let others = self.targets[1..].iter().zip(found);
+            for (Target { pointer, .. }, other) in others {
+                if let Some((records, end)) = other
+                    && records.count > 0
+                {
+                    let detail = format!(
+                        "the array at `{pointer}` that ends here holds records of another dataset, \
+                         and a sequence holds records of one: put them in a file of their own"
+                    );
+                    return Err(malformed(end, detail));
+                }
+            }
+        }
+        Ok(match own {
+            Some((records, _)) => Value::Records(place, records),
+            None => Value::Record(place),
+        })
+    }
+
+    /// The value at `at` that is neither an object nor an array: a record that the parser rejects.
+    fn scalar(&self, at: usize) -> Result<Value<'a>, Unreadable> {
+        let bytes = self.bytes;
+        let place = match syntax::value(bytes, at) {
+            Ok(end) => {
+                let ends = match bytes.get(end) {
+                    None | Some(b'{' | b'[' | b'"') => true,
+                    Some(next) => is_separator(*next) || bytes[at] == b'"',
+                };
+                if ends {
+                    return Ok(Value::Record(at..end));
+                }
+                end
+            }
+            Err(Stop::End) => return Err(self.unclosed(at)),
+            Err(Stop::At(place)) => place,
+        };
+        let found = found_here(bytes, place);
+        let detail = format!("not JSON: expected a value of the sequence, found {found}");
+        Err(malformed(place, detail))
+    }
+
+    /// The error of a value at `at` that does not close.
+    #[cold]
+    fn unclosed(&self, at: usize) -> Unreadable {
+        let mut scan = Scan::new(self.bytes, at);
+        let mut last = 0;
+        while let Some((place, byte)) = scan.next() {
+            // No JSON value holds `}{`: more bytes cannot make a record of this one.
+            if (last, byte) == (b'}', b'{') {
+                let detail = format!(
+                    "the record that begins here does not close before the next one (at byte \
+                     {place})"
+                );
+                return malformed(at, detail);
+            }
+            last = byte;
+        }
+        incomplete(self.bytes, "the last value does not close")
+    }
+
+    /// The error of a file of which no value is certainly of the dataset.
+    fn unknown(&self, at: usize) -> Unreadable {
+        let detail = match self.targets.first() {
+            Some(Target { pointer, .. }) => format!(
+                "no value has an array of records at `{pointer}` or a field of a record: `records` \
+                 of the dataset says where its array is"
+            ),
+            None => "no value is an object or an array".to_owned(),
+        };
+        malformed(at, detail)
+    }
+}
+
+/// The key of the member that begins at `at`, without its quotes. `None` if no key with a colon
+/// begins there.
+fn key(bytes: &[u8], at: usize) -> Option<&[u8]> {
+    let quote = skip_blank(bytes, at);
+    let end = syntax::string(bytes, quote).ok()?;
+    after(bytes, skip_blank(bytes, end), b':')?;
+    Some(&bytes[quote + 1..end - 1])
+}
+
+/// The chunks of a sequence while it is walked.
+struct Run {
+    limits: ChunkLimits,
+    chunks: Vec<Chunk>,
+    /// The chunk that the next value may join.
+    open: Option<Open>,
+    /// Whether the last value was an array or an envelope without records, which is in no chunk
+    /// unless another value with records follows in the open one.
+    is_after_empty: bool,
+    /// How many records the values have.
+    count: u64,
+}
+
+/// A chunk that is not yet closed.
+struct Open {
+    place: Range<usize>,
+    records: u64,
+    layout: Layout,
+}
+
+impl Run {
+    /// Adds the value at `place`, which holds `records` records.
+    #[inline]
+    fn add(&mut self, place: Range<usize>, records: u64, layout: Layout) {
+        let records_max = u64::from(self.limits.records.max(1));
+        if let Some(open) = &mut self.open
+            && place.end - open.place.start <= self.limits.bytes
+            && open.records + records <= records_max
+        {
+            open.place.end = place.end;
+            open.records += records;
+            if layout == Layout::Sequence || self.is_after_empty {
+                open.layout = Layout::Sequence;
+            }
+        } else {
+            self.close();
+            self.open = Some(Open {
+                place,
+                records,
+                layout,
+            });
+        }
+        self.is_after_empty = false;
+        self.count += records;
+    }
+
+    /// Adds the array or the envelope at `place`, whole if one chunk takes it. Otherwise the chunks
+    /// of its array become chunks of their own.
+    fn add_all(&mut self, place: Range<usize>, records: Chunker<'_>) {
+        let is_small = place.len() <= self.limits.bytes && records.chunks.len() == 1;
+        if records.count == 0 {
+            self.is_after_empty = true;
+            return;
+        }
+        if is_small {
+            return self.add(place, records.count, Layout::Sequence);
+        }
+        self.close();
+        for chunk in records.chunks {
+            self.chunks.push(Chunk {
+                first_ordinal: (self.count as u32).wrapping_add(chunk.first_ordinal),
+                ..chunk
+            });
+        }
+        self.count += records.count;
+    }
+
+    /// Ends the open chunk. The casts to 32 bits lose nothing: [`chunker::plan`] refuses a file
+    /// with more records.
+    fn close(&mut self) {
+        if let Some(Open {
+            place,
+            records,
+            layout,
+        }) = self.open.take()
+        {
+            self.chunks.push(Chunk {
+                start: place.start as u64,
+                end: place.end as u64,
+                first_ordinal: (self.count - records) as u32,
+                records: records as u32,
+                layout,
+            });
+        }
+    }
+}
