@@ -59,6 +59,8 @@ pub(super) struct Envelope<'a> {
     pub(super) fields: &'a [String],
     /// Whether the document itself has one of these keys.
     pub(super) has_field: bool,
+    /// Which of these keys the document itself has. Empty if only `has_field` is asked.
+    pub(super) seen: Vec<bool>,
 }
 
 impl Envelope<'_> {
@@ -86,8 +88,8 @@ impl Envelope<'_> {
         loop {
             let end = syntax::string(bytes, at).map_err(|stop| self.broken(stop))?;
             let key = &bytes[at + 1..end - 1];
-            if level == 0 && !self.has_field {
-                self.has_field = self.fields.iter().any(|field| key_is(key, field));
+            if level == 0 && (!self.has_field || !self.seen.is_empty()) {
+                self.note_field(key);
             }
             let colon = skip_blank(bytes, end);
             self.expect(colon, b':', "`:` after a key")?;
@@ -100,6 +102,16 @@ impl Envelope<'_> {
             }
             self.expect(at, b',', "`,` or `}` after a member")?;
             at = skip_blank(bytes, at + 1);
+        }
+    }
+
+    /// Notes a key of the document itself.
+    fn note_field(&mut self, key: &[u8]) {
+        for (at, _) in (self.fields.iter().enumerate()).filter(|(_, field)| key_is(key, field)) {
+            self.has_field = true;
+            if let Some(seen) = self.seen.get_mut(at) {
+                *seen = true;
+            }
         }
     }
 

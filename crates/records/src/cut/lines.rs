@@ -56,7 +56,7 @@ pub(super) fn lines(
 }
 
 /// Calls `on_record` with the place of each record of a line, without the blanks around it. A blank
-/// line has no record. A record ends where its outermost bracket closes and an object follows.
+/// line has no record. A record ends where its outermost `}` closes and an object follows.
 #[inline]
 pub(super) fn for_each_record(
     bytes: &[u8],
@@ -78,7 +78,9 @@ pub(super) fn for_each_record(
                         break;
                     };
                     let next = skip_blank(text, close + 1);
-                    if text.get(next) == Some(&b'{') {
+                    // As `has_neighbours`: else the records of a line would depend on where a chunk
+                    // ends.
+                    if text[close] == b'}' && text.get(next) == Some(&b'{') {
                         on_record(start..close + 1);
                         start = next;
                     }

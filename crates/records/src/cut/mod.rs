@@ -20,8 +20,8 @@
 //! * `[]` and `[ ]` have no records; `[1,]` and `[1,,2]` have an empty one, which the parser
 //!   rejects.
 //! * In *lines* (NDJSON), each line is a record; a blank line is none. A JSON string cannot hold a
-//!   raw newline, so a broken line harms no other line. If an object follows another value on the
-//!   same line, with only blanks between them, each of the two is a record.
+//!   raw newline, so a broken line harms no other line. If an object follows a `}` on the same line,
+//!   with only blanks between them, a new record begins with it.
 //! * A *sequence* is any number of JSON values with nothing between them, or *separators*: blanks,
 //!   commas, and the record separator of RFC 7464. Each element of an array, and of the array to
 //!   which the dataset's pointer leads in an object, is a record. Any other value is one record.
@@ -146,9 +146,10 @@ pub fn cut_one(
 }
 
 /// The datasets whose arrays an envelope may hold beside that of `dataset`; `also` are those that
-/// take the file by its name. A dataset of lines has no array, and one of sequences has none in a
-/// document. An array that the pointer of `dataset` leads through is not an array of records. If two
-/// of them have the same pointer, the first one gets the array, so `also` come last.
+/// take the file by its name. If `dataset` has no pointer, no object is an envelope. A dataset of
+/// lines has no array, and one of sequences has none in a document. An array that the pointer of
+/// `dataset` leads through is not an array of records. If two of them have the same pointer, the
+/// first one gets the array, so `also` come last.
 fn others<'a>(
     datasets: &'a Datasets,
     also: impl Iterator<Item = &'a Arc<Dataset>>,
@@ -166,7 +167,8 @@ fn others<'a>(
             Format::Lines => false,
             Format::Sequence => dataset.format == Format::Sequence && !pointer.is_empty(),
         };
-        has_array && !leads_on && other.name != dataset.name
+        let is_envelope = !dataset.pointer().is_empty();
+        is_envelope && has_array && !leads_on && other.name != dataset.name
     })
 }
 
@@ -198,7 +200,7 @@ struct Found {
     own: Option<Plan>,
     /// The plans of other datasets, each with its index in the datasets of the search.
     others: Vec<(usize, Plan)>,
-    /// Whether the file is a document with the array of one of the datasets.
+    /// Whether the file is an object, and not one record of the dataset.
     is_envelope: bool,
 }
 
@@ -219,7 +221,8 @@ enum Role {
     Own,
     /// It takes the file in addition to the file's own dataset, so it need not have records in it.
     Also {
-        /// Whether the file is an envelope: then it is not one record.
+        /// Whether the file is an object, and not one record of its own dataset: then it is not one
+        /// record of this dataset either.
         is_envelope: bool,
     },
 }
@@ -347,7 +350,7 @@ fn object(bytes: &[u8], start: usize, search: &Search<'_>) -> Result<Found, NoDo
         dataset,
         others,
         limits,
-        role,
+        ..
     } = *search;
     let own = Some(dataset.pointer()).filter(|pointer| !pointer.is_empty());
     let fields = dataset.fields();
@@ -361,21 +364,24 @@ fn object(bytes: &[u8], start: usize, search: &Search<'_>) -> Result<Found, NoDo
             .collect(),
         fields: &fields,
         has_field: false,
+        seen: vec![false; fields.len()],
     };
     let walked = envelope.walk(start);
-    let Envelope {
-        mut targets,
-        has_field,
-        ..
-    } = envelope;
-    let has_records = targets.iter().any(|target| target.open.is_some());
+    let has_field = envelope.has_field;
+    let mut is_record = has_field || own.is_none();
+    // A dataset that takes the file as well changes nothing for the others.
+    let arrays = envelope.targets.iter().enumerate().filter(|(at, _)| {
+        let other = at.checked_sub(usize::from(own.is_some()));
+        other.is_none_or(|other| !others[other].also)
+    });
+    let arrays: Vec<&Target<'_>> = arrays.map(|(_, target)| target).collect();
+    let has_records = arrays.iter().any(|target| target.open.is_some());
     let no_document = |error, end| NoDocument {
         error,
         end,
         has_records,
         has_field,
     };
-    let mut is_record = has_field || own.is_none();
     let end = match walked {
         Ok(end) => end,
         // If its brackets close, it may be a single record that is not JSON.
@@ -383,17 +389,16 @@ fn object(bytes: &[u8], start: usize, search: &Search<'_>) -> Result<Found, NoDo
             let error = || malformed(offset as usize, detail.clone());
             let close = Scan::new(bytes, start + 1).elements(|_| ());
             let Some(close) = close else {
-                return Err(no_document(
-                    incomplete(bytes, "the document does not close"),
-                    None,
-                ));
+                let error = incomplete(bytes, "the document does not close");
+                return Err(no_document(error, None));
             };
             if skip_blank(bytes, close + 1) < bytes.len() {
                 return Err(no_document(error(), Some(close + 1)));
             }
             let text = &bytes[start..=close];
             is_record |= fields.iter().any(|field| names(text, field));
-            if !is_record || targets.iter().any(|target| target.is_named_in(text)) {
+            let mut arrays = arrays.iter();
+            if !is_record || arrays.any(|target| target.is_named_in(text)) {
                 return Err(error().into());
             }
             close + 1
@@ -401,36 +406,58 @@ fn object(bytes: &[u8], start: usize, search: &Search<'_>) -> Result<Found, NoDo
         Err(error) => return Err(no_document(error, None)),
     };
     nothing_after(bytes, end).map_err(|error| no_document(error, Some(end)))?;
-    let is_envelope = targets.iter().any(|target| target.found.is_some());
-    let own = own.map(|_| targets.remove(0));
+    records_of(envelope, start..end, search, is_record)
+}
+
+/// The records of an object that was walked. `is_record` says whether it may be one record.
+fn records_of(
+    envelope: Envelope<'_>,
+    place: Range<usize>,
+    search: &Search<'_>,
+    is_record: bool,
+) -> Result<Found, NoDocument> {
+    let Envelope {
+        bytes,
+        limits,
+        mut targets,
+        seen,
+        ..
+    } = envelope;
+    let dataset = search.dataset;
+    let has_pointer = !dataset.pointer().is_empty();
+    let own = has_pointer.then(|| targets.remove(0));
+    let (array, other) = own.map_or((None, None), |target| (target.found, target.other));
+    let mut own = array.map(|(chunker, _)| chunker.plan()).transpose()?;
     let mut found = Vec::new();
     for (at, target) in targets.into_iter().enumerate() {
         if let Some((chunker, _)) = target.found.filter(|(chunker, _)| chunker.count > 0) {
             found.push((at, chunker.plan()?));
         }
     }
-    let (own, other) = own.map_or((None, None), |target| (target.found, target.other));
-    let own = own.map(|(chunker, _)| chunker.plan()).transpose()?;
-    let takes_record = match role {
-        Role::Own => true,
-        Role::Also { is_envelope } => is_record && !is_envelope,
+    // An array of another dataset makes the object an envelope, unless it is certainly a record.
+    let has_required = || {
+        let mut columns = dataset.columns.iter().zip(&seen);
+        columns.all(|(column, seen)| *seen || !column.required)
     };
-    if own.is_some() || !found.is_empty() || !takes_record {
-        return Ok(Found {
-            own,
-            others: found,
-            is_envelope,
-        });
+    let has_array = || found.iter().any(|(at, _)| !search.others[*at].also);
+    let is_one = match search.role {
+        Role::Own => !has_array() || has_required(),
+        Role::Also { is_envelope } => !is_envelope,
+    };
+    let takes_record = own.is_none() && is_record && is_one;
+    if takes_record {
+        let mut chunker = Chunker::new(bytes, place.start, limits, Layout::Array);
+        chunker.end_record(place.end, place.end);
+        chunker.close(place.end);
+        own = Some(chunker.plan()?);
     }
-    if !is_record {
-        return Err(no_array(dataset, other.unwrap_or(start)).into());
+    if own.is_none() && found.is_empty() && matches!(search.role, Role::Own) {
+        return Err(no_array(dataset, other.unwrap_or(place.start)).into());
     }
-    let mut chunker = Chunker::new(bytes, start, limits, Layout::Array);
-    chunker.end_record(end, end);
-    chunker.close(end);
     Ok(Found {
-        is_envelope,
-        ..chunker.plan()?.into()
+        own,
+        others: found,
+        is_envelope: !takes_record,
     })
 }
 

@@ -192,6 +192,7 @@ impl<'a> Sequence<'a> {
             targets: mem::take(&mut self.targets),
             fields: self.fields,
             has_field: false,
+            seen: Vec::new(),
         };
         let walked = envelope.walk(open);
         let has_field = envelope.has_field;

@@ -218,6 +218,11 @@ fn arrays_of_several_datasets_are_all_cut() {
             "one: tru; two: 2,; three: {x}",
         ),
         ("{\"two\":[3]}", "two: 3"),
+        // A record may have a member with the name of another dataset.
+        (
+            "{\"id\":5,\"two\":[3]}",
+            "one: {\"id\":5,\"two\":[3]}; two: 3",
+        ),
         ("{\"id\":5,\"two\":\"x\"}", "one: {\"id\":5,\"two\":\"x\"}"),
         ("[1]", "one: 1"),
     ];
@@ -291,6 +296,11 @@ fn each_dataset_that_takes_a_file_as_well_cuts_it_by_its_own_definition() {
         (r#"{"one":[1],"id":7}"#, "one: 1; same: 1"),
         (r#"{"one":[],"id":7}"#, "one: ; same: "),
         (r#"{"two":[3]}"#, "two: 3"),
+        // One record of each that takes a record, and the array of the one that has it.
+        (
+            r#"{"id":5,"two":[3]}"#,
+            r#"one: {"id":5,"two":[3]}; deep: {"id":5,"two":[3]}; same: {"id":5,"two":[3]}; two: 3"#,
+        ),
         (
             r#"{"one":[1],"two":[{x}],"last":[tru]}"#,
             "one: 1; last: tru; same: 1; two: {x}",
@@ -315,6 +325,10 @@ fn each_dataset_that_takes_a_file_as_well_cuts_it_by_its_own_definition() {
         through.contains("as a file of `deep`: not JSON"),
         "{through}"
     );
+    let plain = datasets("records = ''");
+    let of = plain.of_file(b"last.json", None).unwrap();
+    let plans = cut_each(br#"{"id":5,"one":[1]}"#, &of, NO_LIMITS).unwrap();
+    assert_eq!(plans.len(), 1, "without a pointer no object is an envelope");
     let document = datasets("files = 'one'\nalso = true\nformat = 'document'");
     let refused = found(&document, "{\"id\":1}\n{\"id\":2}")
         .unwrap_err()
@@ -343,4 +357,36 @@ fn a_line_of_many_records_is_cut_at_its_records() {
     let broken = "{\"id\":1}{\"id\":{\"x\":2}{\"id\":3}\n";
     assert_eq!(shape(&ITEMS, &format!("{{}}\n{broken}")), "refused at 11");
     assert_eq!(shape(&ITEMS, "{\"id\":1}{\"id\":2}{\"id\":"), "incomplete");
+}
+
+/// A chunk of the first records of a line had fewer of them than the whole line.
+#[test]
+fn the_records_of_a_line_are_the_same_in_any_chunks() {
+    let lines = defined("format = 'lines'");
+    for (text, expected) in [
+        ("{{]]{}{[[[[[\n\"\"", "{{]]{} {[[[[[ \"\""),
+        ("[1]{}{}\n", "[1]{} {}"),
+        ("[1]{}\n", "[1]{}"),
+        ("{}[1]{} {}{\n{}", "{}[1]{} {} { {}"),
+    ] {
+        for records_max in [1, 2, 3, u32::MAX] {
+            let limits = ChunkLimits {
+                records: records_max,
+                bytes: usize::MAX,
+            };
+            let plan = cut(text.as_bytes(), &lines, limits).unwrap();
+            let mut found = Vec::new();
+            for chunk in &plan.chunks {
+                let part = &text[chunk.start as usize..chunk.end as usize];
+                let places = records(part.as_bytes(), chunk.layout, lines.pointer());
+                assert_eq!(
+                    places.len(),
+                    chunk.records as usize,
+                    "{text:?} {records_max}"
+                );
+                found.extend(places.into_iter().map(|place| &part[place]));
+            }
+            assert_eq!(found.join(" "), expected, "{text:?} {records_max}");
+        }
+    }
 }
