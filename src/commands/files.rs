@@ -31,7 +31,7 @@ pub(super) async fn execute(
         }
         FilesCommand::Show { file_no, json } => show(settings, *file_no, *json).await?,
         FilesCommand::Retry { names, all } => retry(settings, names, *all)?,
-        FilesCommand::Restore { file_nos } => return repair::restore(settings, file_nos).await,
+        FilesCommand::Restore { file_nos, .. } => return repair::restore(settings, file_nos).await,
         FilesCommand::Acknowledge { file_nos, yes } => {
             return verify::acknowledge(settings, file_nos, *yes).await;
         }

@@ -9,66 +9,162 @@ use super::source::Source;
 use super::{Outcome, open_for_repairs, print, wanted_file};
 use crate::batch::Batch;
 use crate::config::Settings;
+use crate::coverage;
+use crate::fault::Fault;
 use crate::inbox;
-use crate::sink::{Database, DifferenceKind, FileState, LedgerFile};
+use crate::sink::{Audit, Database, DifferenceKind, FileState, LedgerFile};
 
 /// Records that are stored again in one transaction.
 const RECORDS_AT_ONCE: usize = 500;
 
-/// Stores the records again that are neither rows nor rejects, with their ids.
+/// Files read from the ledger at a time.
+const PAGE_FILES: usize = 500;
+
+/// What was stored again of a file.
+#[derive(Default)]
+struct Restored {
+    rows: u64,
+    rejects: u64,
+    /// Rows that differ from their records. They stay as they are.
+    others: u64,
+}
+
+/// Stores the records again that are neither rows nor rejects although the ledger covers them, with
+/// their ids. Without numbers: those of every file.
 pub(super) async fn restore(settings: &Settings, file_nos: &[u32]) -> anyhow::Result<Outcome> {
     let database = open_for_repairs(settings).await?;
+    if file_nos.is_empty() {
+        return restore_all(settings, database.as_ref()).await;
+    }
     for file_no in file_nos {
         let file = wanted_file(database.as_ref(), *file_no).await?;
-        if file.entry.state != FileState::Settled {
+        if file.entry.state == FileState::Removing {
             bail!(
-                "file {file_no} is {}: only the records of a settled file can be restored",
-                file.entry.state
+                "file {file_no} is being removed: load its content again, or run `task_runner files \
+                 forget {file_no}`"
             );
         }
-        let (rows, rejects, others) = restore_file(settings, database.as_ref(), &file).await?;
-        print(&format!(
-            "file {file_no}: {rows} rows and {rejects} rejects stored again\n"
-        ))?;
-        if others > 0 {
-            eprintln!(
-                "file {file_no}: {others} rows differ from their records and stay as they are; \
-                 `task_runner verify --content --file {file_no}` names them, `task_runner files reload \
-                 {file_no}` replaces them"
-            );
-        }
+        let restored = restore_file(settings, database.as_ref(), &file).await?;
+        report(*file_no, &restored)?;
     }
     Ok(Outcome::Complete)
 }
 
-/// Returns the numbers of rows and rejects that were stored, and of rows that differ.
+/// Restores every file that lacks records, the newest first. A file that cannot be read does not
+/// end the command.
+async fn restore_all(settings: &Settings, database: &dyn Database) -> anyhow::Result<Outcome> {
+    let (mut files, mut failed, mut below) = (0_u64, 0_u64, u32::MAX);
+    loop {
+        let page = database.files(0..below, None, PAGE_FILES).await?;
+        let Some(last) = page.last() else { break };
+        below = last.entry.file_no;
+        for file in &page {
+            let file_no = file.entry.file_no;
+            if file.entry.state == FileState::Removing || is_whole(settings, database, file).await?
+            {
+                continue;
+            }
+            match restore_file(settings, database, file).await {
+                Ok(restored) => {
+                    files += u64::from(restored.rows + restored.rejects > 0);
+                    report(file_no, &restored)?;
+                }
+                // The database, and not the file, is at fault.
+                Err(error) if error.is::<Fault>() => return Err(error),
+                Err(error) => {
+                    failed += 1;
+                    eprintln!(
+                        "file {file_no} is not restored: {error:#}; bring the file again, or run \
+                         `task_runner files forget {file_no}`, which removes the rest of its rows"
+                    );
+                }
+            }
+        }
+    }
+    print(&format!("{files} files restored, {failed} not\n"))?;
+    Ok(match failed {
+        0 => Outcome::Complete,
+        _ => Outcome::Failed,
+    })
+}
+
+/// Whether a file is settled and has as many rows and rejects as records.
+async fn is_whole(
+    settings: &Settings,
+    database: &dyn Database,
+    file: &LedgerFile,
+) -> anyhow::Result<bool> {
+    let entry = &file.entry;
+    let Some(dataset) = settings.datasets.by_name(&entry.dataset) else {
+        return Ok(false);
+    };
+    if entry.state != FileState::Settled {
+        return Ok(false);
+    }
+    let audits = database.audit(dataset, &[entry.file_no]).await?;
+    let is_whole = |audit: &Audit| {
+        audit.rows + audit.rejects + audit.purged - audit.doubled == u64::from(entry.records)
+    };
+    Ok(audits.first().is_some_and(is_whole))
+}
+
+fn report(file_no: u32, restored: &Restored) -> anyhow::Result<()> {
+    let Restored {
+        rows,
+        rejects,
+        others,
+    } = restored;
+    print(&format!(
+        "file {file_no}: {rows} rows and {rejects} rejects stored again\n"
+    ))?;
+    if *others > 0 {
+        eprintln!(
+            "file {file_no}: {others} rows differ from their records and stay as they are; \
+             `task_runner verify --content --file {file_no}` names them, `task_runner files reload \
+             {file_no}` replaces them"
+        );
+    }
+    Ok(())
+}
+
+/// Restores a file. Of one that is not settled, only the records that the ledger covers: a load
+/// stores the others.
 async fn restore_file(
     settings: &Settings,
     database: &dyn Database,
     file: &LedgerFile,
-) -> anyhow::Result<(u64, u64, u64)> {
+) -> anyhow::Result<Restored> {
+    let mut restored = Restored::default();
+    let covered = database.coverage(&[file.entry.file_no]).await?.remove(0);
+    if covered.is_empty() {
+        return Ok(restored);
+    }
     let comparison = Comparison::open(settings, database, file).await?;
-    let (mut rows, mut rejects, mut others) = (0, 0, 0);
     comparison
         .run(&mut async |wrong| {
             let mut missing = Vec::new();
             for wrong in wrong {
+                let ordinal = u64::from(wrong.difference.ordinal);
                 match (wrong.difference.kind, wrong.record) {
-                    (DifferenceKind::Missing, Some(record)) => missing.push(record),
-                    _ => others += 1,
+                    (DifferenceKind::Missing, Some(record)) => {
+                        if coverage::holds(&covered, &(ordinal..ordinal + 1)) {
+                            missing.push(record);
+                        }
+                    }
+                    _ => restored.others += 1,
                 }
             }
             for records in missing.chunks(RECORDS_AT_ONCE) {
                 let committed = database.commit(records).await?;
-                rows += committed.rows;
+                restored.rows += committed.rows;
                 let of_record = |record: &Batch| record.rejects.len() as u64;
-                rejects += records.iter().map(of_record).sum::<u64>();
-                rejects += committed.refused.len() as u64;
+                restored.rejects += records.iter().map(of_record).sum::<u64>();
+                restored.rejects += committed.refused.len() as u64;
             }
             Ok(())
         })
         .await?;
-    Ok((rows, rejects, others))
+    Ok(restored)
 }
 
 /// Removes the rows, rejects and ledger entries of files.
@@ -78,7 +174,7 @@ pub(super) async fn forget(
     yes: bool,
 ) -> anyhow::Result<Outcome> {
     let database = open_for_repairs(settings).await?;
-    let files = at_rest(database.as_ref(), file_nos).await?;
+    let files = at_rest(settings, database.as_ref(), file_nos).await?;
     if !yes && !is_confirmed(&files, "remove", "files forget")? {
         print("nothing was removed\n")?;
         return Ok(Outcome::Complete);
@@ -102,7 +198,7 @@ pub(super) async fn reload(
     yes: bool,
 ) -> anyhow::Result<Outcome> {
     let database = open_for_repairs(settings).await?;
-    let files = at_rest(database.as_ref(), file_nos).await?;
+    let files = at_rest(settings, database.as_ref(), file_nos).await?;
     let mut sources = Vec::new();
     for file in &files {
         let file_no = file.entry.file_no;
@@ -146,12 +242,17 @@ pub(super) async fn reload(
     Ok(Outcome::Complete)
 }
 
-/// The entries of files. An error if one of them is being loaded.
-async fn at_rest(database: &dyn Database, file_nos: &[u32]) -> anyhow::Result<Vec<LedgerFile>> {
+/// The entries of files. An error if one of them is being loaded: it is pending, and one of the
+/// directories has its content. Without the content, no load can end it.
+async fn at_rest(
+    settings: &Settings,
+    database: &dyn Database,
+    file_nos: &[u32],
+) -> anyhow::Result<Vec<LedgerFile>> {
     let mut files = Vec::new();
     for file_no in file_nos {
         let file = wanted_file(database, *file_no).await?;
-        if file.entry.state == FileState::Pending {
+        if file.entry.state == FileState::Pending && Source::find(settings, &file).is_ok() {
             bail!(
                 "file {file_no} is being loaded: wait until it is settled, or until it is in quarantine"
             );

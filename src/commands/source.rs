@@ -43,7 +43,7 @@ pub(super) struct Source {
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Unavailable {
     /// No directory has a file with this content.
-    #[error("{name} is neither in history nor in work nor in quarantine{}", beside(.archive.as_ref()))]
+    #[error("{name} is neither in history nor in work, quarantine or inbound{}", beside(.archive.as_ref()))]
     NotFound {
         name: String,
         /// The path at which it was loaded from an archive.
@@ -96,8 +96,8 @@ impl Unavailable {
 }
 
 impl Source {
-    /// Opens the file of an entry: the `given` one, or the one in its archive, in history, in work
-    /// or in quarantine that has the entry's content.
+    /// Opens the file of an entry: the `given` one, or the one in its archive, in history, in work,
+    /// in quarantine or in inbound that has the entry's content.
     ///
     /// # Errors
     /// [`Unavailable`].
@@ -160,13 +160,11 @@ impl Source {
             windows: Windows::new(settings.memory_budget_bytes),
             ..ContentOptions::default()
         };
-        let mut paths = candidates(settings, file);
-        paths.extend(names(&settings.dirs.inbound, &file.entry.name));
         let is_it = |path: &PathBuf| {
             let opened = content::open_and(path, &options, |_| ());
             opened.is_ok_and(|(content, ())| content.hash == file.hash)
         };
-        paths
+        candidates(settings, file)
             .into_iter()
             .find(is_it)
             .ok_or_else(|| Unavailable::NotFound {
@@ -308,7 +306,7 @@ fn shown(path: &Path) -> String {
 fn candidates(settings: &Settings, file: &LedgerFile) -> Vec<PathBuf> {
     let dirs = &settings.dirs;
     let mut found: Vec<PathBuf> = file.path.iter().cloned().collect();
-    for dir in [&dirs.history, &dirs.work, &dirs.quarantine] {
+    for dir in [&dirs.history, &dirs.work, &dirs.quarantine, &dirs.inbound] {
         if is_name_inexact(&file.entry.name) {
             let entries = fs::read_dir(dir).into_iter().flatten().flatten();
             found.extend(entries.map(|entry| entry.path()));

@@ -21,16 +21,23 @@ pub fn requeue(directories: &Directories, name: &OsStr) -> io::Result<PathBuf> {
     if Path::new(name).file_name() != Some(name) || !fs::symlink_metadata(&from)?.is_file() {
         return Err(io::ErrorKind::InvalidInput.into());
     }
-    let path = move_into(&from, &directories.inbound, name)?;
-    // The file has moved. A reason that cannot be removed is not a failure.
+    // The reason is removed first: once the file is in inbound, a service may quarantine it again, and
+    // its new reason must stay. After a kill in between, the file has its reason in the ledger alone.
     let reason = reason_path(&from);
+    let text = fs::read(&reason).ok();
     match fs::remove_file(&reason) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             tracing::warn!(path = ?reason, %error, "the reason could not be removed");
         }
         _ => {}
     }
-    Ok(path)
+    let moved = move_into(&from, &directories.inbound, name);
+    if moved.is_err()
+        && let Some(text) = text
+    {
+        fs::write(&reason, text)?;
+    }
+    moved
 }
 
 /// Moves a file of history or quarantine back to inbound, to be loaded again. Removes the reason
@@ -87,4 +94,32 @@ pub(super) fn count_quarantined(quarantine: &Path) -> io::Result<u64> {
     }
     // The directory may change while it is read, so the difference may be below zero.
     Ok(all.saturating_sub(reasons))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_is_removed_with_its_file_and_stays_if_the_file_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        let directories = Directories {
+            inbound: at("inbound"),
+            work: at("work"),
+            history: at("history"),
+            quarantine: at("quarantine"),
+        };
+        fs::create_dir(&directories.quarantine).unwrap();
+        let (file, reason) = (at("quarantine/a"), at("quarantine/a.reason"));
+        fs::write(&file, "a").unwrap();
+        fs::write(&reason, "why").unwrap();
+        let name = OsStr::new("a");
+        requeue(&directories, name).expect_err("inbound is missing");
+        assert_eq!(fs::read_to_string(&reason).unwrap(), "why");
+        fs::create_dir(&directories.inbound).unwrap();
+        let path = requeue(&directories, name).unwrap();
+        assert_eq!(path, at("inbound/a"));
+        assert!(!file.exists() && !reason.exists());
+    }
 }

@@ -65,6 +65,10 @@ impl QuarantineReason {
     }
 }
 
+/// The next step for a file that has changed.
+const REPLACED: &str = ": `task_runner files retry` loads it as another file; run `task_runner files forget` \
+    with that number first if the file now has these records as well";
+
 impl fmt::Display for QuarantineReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let stored = |f: &mut fmt::Formatter<'_>, file_no: u32| {
@@ -83,7 +87,8 @@ impl fmt::Display for QuarantineReason {
             }
             Self::Changed { file_no } => {
                 f.write_str("it changed while it was read")?;
-                stored(f, *file_no)
+                stored(f, *file_no)?;
+                f.write_str(REPLACED)
             }
             Self::ChangedAfterRead { file_nos } => {
                 f.write_str("it changed after it was read")?;
@@ -95,7 +100,7 @@ impl fmt::Display for QuarantineReason {
                     };
                     write!(f, "{before} file {file_no}")?;
                 }
-                f.write_str(": `task_runner files retry` loads it as another file")
+                f.write_str(REPLACED)
             }
             Self::OtherDefinition { file_no } => write!(
                 f,

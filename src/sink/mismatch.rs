@@ -1,11 +1,17 @@
 //! Whether the ledger and the tables of the datasets belong together.
 //!
 //! Rows and ledger entries commit together. So each row of a table has a file number that the
-//! ledger gave, and a table has rows if the ledger has files with rows of it. Otherwise the ledger
-//! or the table was lost, restored from another time, or written by another program, and the
+//! ledger gave, and the table has rows of each file that has rows by the ledger. Otherwise the
+//! ledger or the table was lost, restored from another time, or written by another program, and the
 //! ledger's coverage is wrong.
 //!
+//! A start compares the highest numbers alone, since it cannot read every row: that of the rows
+//! with that of the ledger, and the newest files of the ledger with the rows. `verify` compares
+//! each file.
+//!
 //! Pure: holds the queries, for both dialects, and the meaning of their results.
+
+use std::borrow::Cow;
 
 use crate::batch::row_id;
 use crate::fault::{Fault, Origin};
@@ -19,10 +25,12 @@ pub(super) enum Mismatch {
         /// The table.
         table: String,
     },
-    /// The ledger has files with rows of a table that is empty.
-    Empty {
+    /// The ledger has a file with rows of a table that has none of these rows.
+    Lost {
         /// The table.
         table: String,
+        /// The number of the file.
+        file_no: u32,
     },
     /// The table has rows of files that are not in the ledger.
     Unknown {
@@ -43,10 +51,16 @@ pub(super) const LEDGER: &str = "ingest_files";
 /// The highest number of a file in the ledger, as SQL.
 pub(super) const LAST_FILE: &str = "SELECT COALESCE(MAX(file_no), 0) FROM ingest_files";
 
-/// SQL that returns a row if the ledger has a file with rows of a dataset. Its parameter is the
-/// dataset's name.
-pub(super) const HAS_ROWS: &str = "SELECT 1 FROM ingest_files WHERE dataset = ? AND state = 'settled' \
-                                   AND records > rejects LIMIT 1";
+/// SQL for the newest settled file of a dataset that has rows, and the newest pending or quarantined
+/// file that has rows. Its parameters are the dataset's name, twice.
+pub(super) const FILES_WITH_ROWS: &str = "SELECT file_no FROM (SELECT file_no FROM ingest_files WHERE \
+    dataset = ? AND state = 'settled' AND records > rejects ORDER BY file_no DESC LIMIT 1) s UNION ALL \
+    SELECT file_no FROM (SELECT f.file_no FROM ingest_files f JOIN ingest_frames e ON e.file_no = \
+    f.file_no WHERE f.dataset = ? AND f.state IN ('pending', 'quarantined') AND e.records > (SELECT \
+    COUNT(*) FROM ingest_rejects r WHERE r.file_no = e.file_no AND r.ordinal >= e.first_ordinal AND \
+    r.ordinal < e.first_ordinal + e.records) + (SELECT COUNT(*) FROM ingest_purged p WHERE p.file_no = \
+    e.file_no AND p.ordinal >= e.first_ordinal AND p.ordinal < e.first_ordinal + e.records) ORDER BY \
+    f.file_no DESC LIMIT 1) o";
 
 /// The name of the ledger entry that keeps numbers apart; see [`kept`].
 pub(super) const KEPT_NAME: &str = "(rows of another ledger have the numbers below)";
@@ -62,15 +76,38 @@ pub(super) fn last_in_table(table: &str) -> String {
     )
 }
 
+/// SQL that returns a row if a table has a row of a file.
+pub(super) fn has_row_of(table: &str, file_no: u32) -> String {
+    format!(
+        "SELECT 1 FROM `{table}` WHERE `id` >= {} AND `id` <= {} LIMIT 1",
+        row_id(file_no, 0),
+        row_id(file_no, u32::MAX)
+    )
+}
+
+/// The statement that removes the rows of a table that the ledger does not cover. `last` is the highest
+/// number of the ledger.
+fn remove_uncovered(table: &str, last: u32) -> String {
+    let first = u64::from(last) + 1;
+    format!(
+        "DELETE FROM {table} WHERE id >= (SELECT COALESCE(MIN(o.file_no), {first}) << 32 FROM \
+         ingest_files o WHERE o.state <> 'settled') AND id <= {} AND NOT EXISTS (SELECT 1 FROM \
+         ingest_files f WHERE f.file_no = id >> 32 AND f.state = 'settled') AND NOT EXISTS (SELECT 1 \
+         FROM ingest_frames e WHERE e.file_no = id >> 32 AND (id & 4294967295) >= e.first_ordinal AND \
+         (id & 4294967295) < e.first_ordinal + e.records)",
+        i64::MAX
+    )
+}
+
 impl Mismatch {
     fn problem(&self) -> String {
         match self {
             Self::Missing { table } => {
                 format!("the table `{table}` is missing, but the ledger has files with rows of it")
             }
-            Self::Empty { table } => {
-                format!("the table `{table}` is empty, but the ledger has files with rows of it")
-            }
+            Self::Lost { table, file_no } => format!(
+                "the table `{table}` has no row of file {file_no}, but the ledger has rows of this file"
+            ),
             Self::Unknown {
                 table,
                 in_table,
@@ -82,24 +119,31 @@ impl Mismatch {
         }
     }
 
-    fn next_step(&self) -> &'static str {
+    fn next_step(&self) -> Cow<'static, str> {
         match self {
             Self::Missing { .. } => {
                 "restore the table from a backup; or run `task_runner files forget` for its files, and \
                  load them again; or, to load all files again, drop the ingest_* tables as well and \
                  load the files of history"
+                    .into()
             }
-            Self::Empty { .. } => {
-                "restore the table from a backup; or run `task_runner files restore` for its files, \
-                 which stores their rows again from history; or, to load all files again, drop the \
-                 ingest_* tables as well and load the files of history"
+            Self::Lost { .. } => {
+                "restore the table from a backup; or run `task_runner files restore --all`, which stores \
+                 missing rows again from the files; or, if the rows were removed on purpose, run \
+                 `task_runner files forget` for their files"
+                    .into()
             }
-            Self::Unknown { .. } => {
-                "restore the ingest_* tables that belong to these rows; or remove the rows, if another \
-                 program stores rows with ids of 4294967296 and above; or run `task_runner migrate \
-                 --keep-rows`, which keeps the rows, gives higher numbers to new files, and counts \
-                 files that were loaded before as new"
-            }
+            Self::Unknown {
+                table, in_ledger, ..
+            } => format!(
+                "restore the ingest_* tables that belong to these rows; or, to load the files of these \
+                 rows again, remove the rows that the ledger does not cover with `{}` and run \
+                 `task_runner load PATH` with the path of history; or, if the rows are of another \
+                 program, run `task_runner migrate --keep-rows`, which keeps them, gives higher numbers \
+                 to new files, and counts files that were loaded before as new",
+                remove_uncovered(table, *in_ledger)
+            )
+            .into(),
         }
     }
 
@@ -125,7 +169,7 @@ pub(super) fn kept(mismatches: &[Mismatch]) -> Option<(u32, [u8; 16], &str)> {
         Mismatch::Unknown {
             in_table, dataset, ..
         } => Some((*in_table, dataset.as_str())),
-        Mismatch::Missing { .. } | Mismatch::Empty { .. } => None,
+        Mismatch::Missing { .. } | Mismatch::Lost { .. } => None,
     });
     let (in_table, dataset) = unknown.max()?;
     let file_no = in_table + 1;
@@ -148,11 +192,12 @@ mod tests {
             in_table,
             in_ledger: 0,
         };
-        let empty = Mismatch::Empty {
+        let lost = Mismatch::Lost {
             table: "t".to_owned(),
+            file_no: 9,
         };
-        assert_eq!(kept(std::slice::from_ref(&empty)), None);
-        let mixed = [unknown(3, "a"), empty, unknown(7, "b")];
+        assert_eq!(kept(std::slice::from_ref(&lost)), None);
+        let mixed = [unknown(3, "a"), lost, unknown(7, "b")];
         let (file_no, _, dataset) = kept(&mixed).unwrap();
         assert_eq!((file_no, dataset), (8, "b"));
         assert_eq!(kept(&[unknown(i32::MAX as u32, "a")]), None);

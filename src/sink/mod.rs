@@ -161,8 +161,8 @@ pub trait Schema: Send + Sync {
     /// Fatal if the schema is newer than this binary, or if an existing table does not fit its
     /// dataset; the message names the columns and the statements that change them.
     ///
-    /// Fatal if the ledger and a table contradict each other: the table is empty or missing
-    /// although the ledger has files with rows of it, or it has rows of files that are not in the
+    /// Fatal if the ledger and a table contradict each other: the table is missing or has no row of
+    /// the newest file that has rows by the ledger, or it has rows of files that are not in the
     /// ledger.
     async fn migrate(&self, datasets: &Datasets) -> Result<(), Fault>;
 

@@ -253,7 +253,7 @@ async fn the_text_of_a_reject_is_read_from_its_file_or_reported_as_missing() {
         for ordinal in [0, 1] {
             let why = of(name, ordinal).unwrap_err();
             assert!(
-                why.contains("is neither in history nor in work nor in quarantine"),
+                why.contains("is neither in history nor in work, quarantine or inbound"),
                 "{why}"
             );
         }

@@ -403,3 +403,64 @@ async fn a_truncated_table_is_restored() {
         pair.expect(0, &["load"]);
     }
 }
+
+/// A file that is half loaded when its table loses its rows: what the ledger covers is restored, and
+/// the load stores the rest.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_is_half_loaded_is_restored() {
+    for name in ["memory+sqlite", "memory+mysql"] {
+        let pair = loaded(name).await;
+        // As after a kill: the first 200 records are covered, and the file is in work.
+        for statement in [
+            "UPDATE ingest_files SET state = 'pending', settled_at = NULL WHERE file_no = 1",
+            "DELETE FROM ingest_rejects WHERE ordinal >= 200",
+            "INSERT INTO ingest_frames VALUES (1, 0, 200)",
+            "DELETE FROM vehicle_events",
+        ] {
+            pair.execute(statement).await;
+        }
+        let file = "vehicle_events_1.ndjson";
+        fs::rename(pair.at("history").join(file), pair.at("work").join(file)).unwrap();
+        let said = pair.run(&["load"]);
+        let said = String::from_utf8_lossy(&said.stderr).into_owned();
+        assert!(said.contains("`task_runner files restore --all`"), "{said}");
+        let restored = pair.expect(0, &["files", "restore", "--all"]);
+        for part in [
+            "file 1: 196 rows and 0 rejects stored again",
+            "file 2: 3 rows and 0 rejects stored again",
+            "2 files restored, 0 not",
+        ] {
+            assert!(restored.contains(part), "{restored}");
+        }
+        pair.expect(2, &["load"]);
+        assert_eq!(differences(&pair, 0, &[]), []);
+        // Nothing is missing, so nothing is read.
+        fs::remove_file(pair.at("history").join(file)).unwrap();
+        let again = pair.expect(0, &["files", "restore", "--all"]);
+        assert_eq!(again, "0 files restored, 0 not\n");
+    }
+}
+
+/// A file that grew or was removed while it was loaded: no directory has its content, so no load ends
+/// it. `forget` removes what was stored of it, and only then.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pending_file_whose_content_is_gone_can_be_forgotten() {
+    let pair = loaded("memory+sqlite").await;
+    for statement in [
+        "UPDATE ingest_files SET state = 'pending', settled_at = NULL WHERE file_no = 1",
+        "INSERT INTO ingest_frames VALUES (1, 0, 300)",
+    ] {
+        pair.execute(statement).await;
+    }
+    let file = "vehicle_events_1.ndjson";
+    fs::rename(pair.at("history").join(file), pair.at("inbound").join(file)).unwrap();
+    pair.expect(1, &["files", "forget", "1", "--yes"]);
+    let inbound = pair.at("inbound").join(file);
+    let grown = fs::read_to_string(&inbound).unwrap() + &record(300);
+    fs::write(&inbound, grown).unwrap();
+    pair.expect(0, &["files", "forget", "1", "--yes"]);
+    pair.expect(2, &["load"]);
+    assert_eq!(differences(&pair, 0, &[]), []);
+    let rows = pair.number("SELECT COUNT(*) FROM vehicle_events").await;
+    assert_eq!(rows, 295 + 3);
+}

@@ -198,11 +198,14 @@ pub enum FilesCommand {
         #[arg(long, conflicts_with = "names")]
         all: bool,
     },
-    /// Store missing rows and rejects again, with their ids, from the file in history
+    /// Store missing rows and rejects again, with their ids, from the files in history
     Restore {
         /// The numbers of the files
-        #[arg(value_name = "FILE_NO", required = true)]
+        #[arg(value_name = "FILE_NO", required_unless_present = "all")]
         file_nos: Vec<u32>,
+        /// Every file of the ledger
+        #[arg(long, conflicts_with = "file_nos")]
+        all: bool,
     },
     /// Accept the problems that verify finds in files, as they are now
     Acknowledge {

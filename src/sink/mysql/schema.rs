@@ -163,13 +163,13 @@ async fn mismatches(session: &mut Session, datasets: &Datasets) -> Result<Vec<Mi
     for dataset in datasets.iter() {
         let (table, name) = (dataset.table.clone(), dataset.name.clone());
         // The ledger is read before the rows: a commit in between can only add rows.
-        let has_rows = has_ledger
-            && !session
-                .rows_with::<u64>(mismatch::HAS_ROWS, (&name,))
-                .await?
-                .is_empty();
+        let with_rows = if has_ledger {
+            files_with_rows(session, &name).await?
+        } else {
+            Vec::new()
+        };
         if !has_table(session, &table).await? {
-            if has_rows {
+            if !with_rows.is_empty() {
                 found.push(Mismatch::Missing { table });
             }
             continue;
@@ -197,11 +197,27 @@ async fn mismatches(session: &mut Session, datasets: &Datasets) -> Result<Vec<Mi
                 in_table,
                 in_ledger,
             });
-        } else if in_table == 0 && has_rows {
-            found.push(Mismatch::Empty { table });
+            continue;
+        }
+        for file_no in with_rows {
+            let row = mismatch::has_row_of(&table, file_no);
+            // The ledger is read again: another process may have removed the file in between.
+            if session.rows::<u64>(&row).await?.is_empty()
+                && files_with_rows(session, &name).await?.contains(&file_no)
+            {
+                found.push(Mismatch::Lost { table, file_no });
+                break;
+            }
         }
     }
     Ok(found)
+}
+
+/// See [`mismatch::FILES_WITH_ROWS`].
+async fn files_with_rows(session: &mut Session, dataset: &str) -> Result<Vec<u32>, Failure> {
+    session
+        .rows_with(mismatch::FILES_WITH_ROWS, (dataset, dataset))
+        .await
 }
 
 /// The names of the tables of datasets that are missing, and findings about the existing ones.

@@ -92,9 +92,15 @@ pub(super) fn mismatches(
     let has_ledger = has_table(db, mismatch::LEDGER)?;
     for dataset in datasets.iter() {
         let (table, name) = (dataset.table.clone(), dataset.name.clone());
-        let has_rows = has_ledger && db.prepare(mismatch::HAS_ROWS)?.exists([&name])?;
+        let with_rows: Vec<u32> = if has_ledger {
+            db.prepare(mismatch::FILES_WITH_ROWS)?
+                .query_map([&name, &name], |row| row.get(0))?
+                .collect::<Result<_, _>>()?
+        } else {
+            Vec::new()
+        };
         if !has_table(db, &table)? {
-            if has_rows {
+            if !with_rows.is_empty() {
                 found.push(Mismatch::Missing { table });
             }
             continue;
@@ -118,8 +124,16 @@ pub(super) fn mismatches(
                 in_table,
                 in_ledger,
             });
-        } else if in_table == 0 && has_rows {
-            found.push(Mismatch::Empty { table });
+            continue;
+        }
+        for file_no in with_rows {
+            if !db
+                .prepare(&mismatch::has_row_of(&table, file_no))?
+                .exists([])?
+            {
+                found.push(Mismatch::Lost { table, file_no });
+                break;
+            }
         }
     }
     Ok(found)

@@ -6,8 +6,10 @@
 //! makes the same files.
 
 use std::ffi::OsString;
+use std::fs;
 use std::io::Write as _;
 use std::os::unix::ffi::OsStringExt as _;
+use std::path::Path;
 
 use rand_pcg::Pcg64;
 use rand_pcg::rand_core::Rng as _;
@@ -21,6 +23,9 @@ const KEPT_MAX: usize = 8;
 
 /// Longest file name that Linux takes, in bytes.
 const NAME_BYTES_MAX: usize = 255;
+
+/// The end of the name of a file that may grow. It is plain lines, and has no copies.
+const GROWS: &str = "_grows.ndjson";
 
 /// Random numbers of a seed.
 pub struct Dice(Pcg64);
@@ -157,6 +162,10 @@ impl Maker {
             shape = Shape::Document;
         }
         let (text, worths) = self.text(dataset, file, records, shape);
+        if shape == Shape::Lines && self.dice.percent(40) {
+            let name = format!("{}_{file}{GROWS}", dataset.name());
+            return self.note(dataset, name.into(), text.into_bytes(), Some(worths));
+        }
         let (bytes, ending) = self.stored(text.as_bytes(), shape);
         let name = self.name(dataset, file, &ending);
         if bytes.len() < 100_000 {
@@ -340,6 +349,63 @@ fn gzip(text: &[u8]) -> Vec<u8> {
     let mut gz = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     gz.write_all(text).expect("memory takes it");
     gz.finish().expect("memory takes it")
+}
+
+/// A record that was added to a file in work.
+pub struct Growth {
+    /// The index of the file in the log.
+    file: usize,
+    worth: Worth,
+    /// The hash of the content since then.
+    hash: [u8; 16],
+}
+
+impl Growth {
+    /// Adds a record to a file in work, as a program does that still has it open. `None` if no file
+    /// may grow.
+    pub fn cause(work: &Path, dice: &mut Dice) -> Option<Self> {
+        let entries = fs::read_dir(work).ok()?.flatten();
+        let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+        let mut names: Vec<String> = names.filter(|name| name.ends_with(GROWS)).collect();
+        names.sort();
+        let at = dice.below(names.len().max(1) as u64) as usize;
+        let name = names.get(at)?;
+        let number = name.strip_suffix(GROWS)?.rsplit('_').next()?;
+        let file = number.parse().ok()?;
+        let dataset = if name.starts_with(Dataset::Events.name()) {
+            Dataset::Events
+        } else {
+            Dataset::Status
+        };
+        let mut target = fs::File::options()
+            .append(true)
+            .open(work.join(name))
+            .ok()?;
+        let mut text = fs::read_to_string(work.join(name)).ok()?;
+        let ordinal = text.lines().filter(|line| !line.is_empty()).count();
+        let record = Record::new(dataset, &record_name(file, ordinal), dice);
+        let mut line = String::new();
+        record.write(&mut line);
+        line.push('\n');
+        target.write_all(line.as_bytes()).ok()?;
+        text.push_str(&line);
+        Some(Self {
+            file,
+            worth: Worth::Row(record.checksum()),
+            hash: content_hash(text.as_bytes()),
+        })
+    }
+
+    /// Adds the record to what is expected.
+    pub fn note(&self, log: &mut [Expected]) {
+        let expected = &mut log[self.file];
+        expected.hash = self.hash;
+        expected
+            .records
+            .as_mut()
+            .expect("only whole files grow")
+            .push(self.worth);
+    }
 }
 
 /// A record that is being made.

@@ -6,6 +6,7 @@
 //! files and the faults. Their timing varies, so a run is not exactly repeatable, and a failure
 //! keeps its folder.
 
+mod accidents;
 mod arrivals;
 mod audit;
 mod disk;
@@ -20,6 +21,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::support;
+use accidents::Accident;
 use arrivals::{Places, arrive};
 use audit::{Directories, Findings, audit, queued};
 use disk::Disk;
@@ -35,8 +37,22 @@ const SECONDS_FOR_ALL: u64 = 300;
 /// Time after the last fault in which all work must end.
 const HEAL_WITHIN: Duration = Duration::from_secs(90);
 
+/// Time between two accidents of the database, in seconds.
+const ACCIDENT_EVERY: (u64, u64) = (3, 6);
+
+/// Accidents happen in the first part of a run: later, a repair of all rows would take most of it.
+const ACCIDENTS_UNTIL: Duration = Duration::from_secs(120);
+
+/// Time of a run after the last accident: for its repair, and for faults.
+const AFTER_ACCIDENTS: Duration = Duration::from_secs(8);
+
 /// Interval of checking whether a fault is over, or all work has ended.
 const TICK: Duration = Duration::from_millis(50);
+
+/// Lines of what is wrong in the message of a failure, and characters of a line. The whole is in a
+/// file: where output is cut, the end of a short message is still shown.
+const WRONG_LINES: usize = 25;
+const WRONG_CHARS: usize = 300;
 
 /// A number from the environment.
 fn setting(name: &str, default: u64) -> u64 {
@@ -102,12 +118,24 @@ impl Site {
         audit(world, &directories, log).await
     }
 
-    /// Fails and keeps the folder.
-    fn fail(mut self, why: &str) -> ! {
+    /// Fails and keeps the folder. What is wrong is written there as a whole; the message has its
+    /// beginning, and ends with the seed.
+    fn fail(mut self, seed: u64, wrong: &str) -> ! {
         if let Some(kept) = self.kept.take() {
             let _ = kept.keep();
         }
-        panic!("{why}\nlogs and files are in {}", self.folder.display());
+        let report = self.folder.join("wrong.txt");
+        let _ = fs::write(&report, wrong);
+        let first: Vec<String> = wrong
+            .lines()
+            .take(WRONG_LINES)
+            .map(|line| line.chars().take(WRONG_CHARS).collect())
+            .collect();
+        panic!(
+            "chaos failed with seed {seed}:\n{}\nall of it: {}; repeat it with scripts/chaos --seed {seed}",
+            first.join("\n"),
+            report.display()
+        );
     }
 }
 
@@ -124,32 +152,65 @@ async fn nothing_is_lost_or_doubled_while_everything_fails() {
     let until = Instant::now() + Duration::from_secs(seconds);
     let arrivals = tokio::spawn(arrive(seed, site.places(), until));
     let all = Fault::all(site.history_disk.is_some());
-    let struck = torment(&mut world, &all, &mut Dice::new(seed, 4), until).await;
-    let log = arrivals.await.unwrap();
+    let mut struck = Struck::default();
+    let tormented = torment(
+        &mut world,
+        &all,
+        &mut Dice::new(seed, 4),
+        until,
+        &mut struck,
+    )
+    .await;
+    let mut log = arrivals.await.unwrap();
     print_struck(&struck);
     print_files(&log);
+    world.grown.iter().for_each(|growth| growth.note(&mut log));
     let healing = Instant::now();
-    if let Err(why) = heal(&mut world, &site).await {
-        site.fail(&why);
-    }
+    let healed = match tormented {
+        Ok(()) => recover(&mut world, &site, &struck).await,
+        failed => failed,
+    };
     eprintln!(
         "at rest {} s after the last fault",
         healing.elapsed().as_secs()
     );
-    let findings = finish(&mut world, &site, &log).await;
+    let findings = match healed {
+        Ok(()) => finish(&mut world, &site, &log).await,
+        failed => failed.map(|()| Findings::default()),
+    };
     print_log_summary(&site.folder);
-    let offences = [&world.service, &world.worker]
-        .map(|process| process.offences.join("\n"))
-        .join("\n");
-    if !findings.is_empty() || !offences.trim().is_empty() {
-        site.fail(&format!("seed {seed}\n{findings}\n{offences}"));
+    let mut wrong = match findings {
+        Ok(findings) => findings.to_string(),
+        Err(why) => why,
+    };
+    for process in [&world.service, &world.worker] {
+        wrong.push_str(&process.offences.join("\n"));
+    }
+    if !wrong.is_empty() {
+        site.fail(seed, &wrong);
     }
     assert!(world.redis_link.accepted() > 0 && world.database_link.accepted() > 0);
     if seconds >= SECONDS_FOR_ALL {
         for fault in all {
-            assert!(struck.contains_key(&fault), "{fault:?} never happened");
+            assert!(
+                struck.faults.contains_key(&fault),
+                "{fault:?} never happened"
+            );
+        }
+        for accident in Accident::ALL {
+            assert!(
+                struck.accidents.contains_key(&accident),
+                "{accident:?} never happened"
+            );
         }
     }
+}
+
+/// How often each fault took effect.
+#[derive(Default)]
+struct Struck {
+    faults: BTreeMap<Fault, u64>,
+    accidents: BTreeMap<Accident, u64>,
 }
 
 /// Tests the audit: one that never finds a difference would prove nothing.
@@ -162,7 +223,7 @@ async fn the_audit_is_clean_without_faults_and_finds_what_is_wrong() {
     let until = Instant::now() + Duration::from_secs(4);
     let log = arrive(7, site.places(), until).await;
     heal(&mut world, &site).await.unwrap();
-    let findings = finish(&mut world, &site, &log).await;
+    let findings = finish(&mut world, &site, &log).await.unwrap();
     assert!(findings.is_empty(), "{findings}");
     assert_eq!(world.service.offences, Vec::<String>::new());
 
@@ -218,20 +279,40 @@ async fn the_audit_is_clean_without_faults_and_finds_what_is_wrong() {
     }
 }
 
-/// Causes one fault after the other until that time. Returns how often each took effect.
+/// Causes one fault after the other until that time, and accidents of the database between them.
+///
+/// # Errors
+/// An accident was not noticed or not repaired.
 async fn torment(
     world: &mut World,
     all: &[Fault],
     dice: &mut Dice,
     until: Instant,
-) -> BTreeMap<Fault, u64> {
-    let mut struck = BTreeMap::new();
+    struck: &mut Struck,
+) -> Result<(), String> {
     let mut active: Vec<(Instant, Fault)> = Vec::new();
-    let mut next = Instant::now();
+    let mut accidents = Accident::ALL.iter().cycle();
+    let accident_after = |dice: &mut Dice| {
+        let (first, last) = ACCIDENT_EVERY;
+        Instant::now() + Duration::from_secs(dice.between(first, last))
+    };
+    let began = Instant::now();
+    let (mut next, mut next_accident) = (Instant::now(), accident_after(dice));
     while Instant::now() < until {
         tokio::time::sleep(TICK).await;
         end_due(world, &mut active).await;
         restart_ended(world, &active);
+        let is_time = Instant::now() + AFTER_ACCIDENTS < until && began.elapsed() < ACCIDENTS_UNTIL;
+        if is_time && Instant::now() >= next_accident {
+            end_all(world, &mut active).await;
+            let accident = *accidents.next().expect("a cycle has no end");
+            let struck_at = Instant::now();
+            let repaired = accidents::strike(world, accident, dice).await;
+            repaired.map_err(|why| format!("{accident:?}: {why}"))?;
+            eprintln!("{accident:?} was repaired within {:?}", struck_at.elapsed());
+            *struck.accidents.entry(accident).or_default() += 1;
+            next_accident = accident_after(dice);
+        }
         if Instant::now() < next {
             continue;
         }
@@ -241,18 +322,23 @@ async fn torment(
             continue;
         }
         if let Some(lasts) = world.begin(fault, dice).await {
-            *struck.entry(fault).or_default() += 1;
+            *struck.faults.entry(fault).or_default() += 1;
             active.push((Instant::now() + lasts, fault));
         }
     }
+    end_all(world, &mut active).await;
+    Ok(())
+}
+
+/// Ends all faults.
+async fn end_all(world: &mut World, active: &mut Vec<(Instant, Fault)>) {
     while !active.is_empty() {
-        for (due, _) in &mut active {
+        for (due, _) in &mut *active {
             *due = Instant::now();
         }
-        end_due(world, &mut active).await;
+        end_due(world, active).await;
         tokio::time::sleep(TICK).await;
     }
-    struck
 }
 
 /// Ends the faults whose time is over.
@@ -278,6 +364,22 @@ fn restart_ended(world: &mut World, active: &[(Instant, Fault)]) {
             process.start();
         }
     }
+}
+
+/// Waits until all work has ended, and brings files back from quarantine whose reasons say how.
+///
+/// # Errors
+/// Work does not end, or a command fails.
+async fn recover(world: &mut World, site: &Site, struck: &Struck) -> Result<(), String> {
+    heal(world, site).await?;
+    // The ledger from before has no entry of files that were quarantined since.
+    let is_older = |accident: &Accident| matches!(accident, Accident::Restore { ledger: true, .. });
+    let mut all = struck.accidents.keys().any(is_older);
+    while accidents::retry(world, all).await? > 0 {
+        heal(world, site).await?;
+        all = false;
+    }
+    Ok(())
 }
 
 /// Waits until no file is in progress and the queue is empty.
@@ -321,7 +423,10 @@ async fn gaps(world: &World) -> String {
 }
 
 /// Ends the processes, brings the summary up to date, and audits.
-async fn finish(world: &mut World, site: &Site, log: &[Expected]) -> Findings {
+///
+/// # Errors
+/// A command fails or finds a difference.
+async fn finish(world: &mut World, site: &Site, log: &[Expected]) -> Result<Findings, String> {
     for process in [&mut world.service, &mut world.worker] {
         process.terminate();
         while !process.is_down() {
@@ -333,22 +438,26 @@ async fn finish(world: &mut World, site: &Site, log: &[Expected]) -> Findings {
             process.name, process.slowest_stop
         );
     }
-    let summary = world.run(&["summary"]);
-    assert!(summary.status.success(), "{summary:?}");
-    let compared = world.run(&["verify", "--content"]);
-    assert!(compared.status.success(), "{compared:?}");
+    accidents::correct(world).await?;
+    accidents::expect(world, &[0], &["summary"])?;
+    accidents::expect(world, &[0], &["verify", "--content"])?;
     for name in ["inbound", "history", "quarantine"] {
         let of_worker = site.folder.join(WORKER).join(name);
         let files = fs::read_dir(of_worker).map_or(0, Iterator::count);
-        assert_eq!(files, 0, "a worker has no files: {name}");
+        if files > 0 {
+            return Err(format!("a worker has {files} files in {name}"));
+        }
     }
-    site.audit(world, log).await
+    Ok(site.audit(world, log).await)
 }
 
-fn print_struck(struck: &BTreeMap<Fault, u64>) {
-    eprintln!("faults: {}", struck.values().sum::<u64>());
-    for (fault, times) in struck {
+fn print_struck(struck: &Struck) {
+    eprintln!("faults: {}", struck.faults.values().sum::<u64>());
+    for (fault, times) in &struck.faults {
         eprintln!("{times:8}  {fault:?}");
+    }
+    for (accident, times) in &struck.accidents {
+        eprintln!("{times:8}  {accident:?}");
     }
 }
 

@@ -5,18 +5,20 @@
 //! only the ports of the proxies, and its account is limited to 127.0.0.1, so that it cannot bypass
 //! them. It has no rights beyond its database, so that `read_only` applies to it.
 
+use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use mysql_async::prelude::Queryable as _;
 use mysql_async::{Conn, Opts, OptsBuilder};
 
 use super::disk::Disk;
-use super::files::Dice;
+use super::files::{Dice, Growth};
 use super::process::Process;
 use crate::support::proxy::{Manner, Proxy};
 use crate::support::{self, Private};
@@ -27,6 +29,35 @@ pub const STREAMS: [&str; 2] = [
     "lemonade:{vehicle_status}:frames",
 ];
 pub const GROUP: &str = "workers";
+
+/// The vehicle of the rows of another program.
+pub const FOREIGN: &str = "foreign";
+
+/// The file of the settings with another definition.
+const REDEFINED: &str = "redefined.toml";
+
+/// A definition with another fingerprint, and the same outcome for every record of a run.
+const DEFINITION: &str = r#"
+[[datasets]]
+name = "vehicle_status"
+
+[[datasets.columns]]
+name = "vehicle_id"
+type = "text"
+
+[[datasets.columns]]
+name = "report_time"
+type = "timestamp"
+
+[[datasets.columns]]
+name = "status_source"
+type = "text"
+max_chars = 250
+
+[[datasets.columns]]
+name = "status"
+type = "text"
+"#;
 
 /// How long an administrator waits for a reply. Without a reply, the fault did not take effect; the
 /// test does not fail.
@@ -76,6 +107,8 @@ pub enum OnDatabase {
     /// A transaction locks the rows of the ledger for longer than the engine waits for a lock.
     HeldRows,
     Pause,
+    /// Another program stores a row with an id of a file that is being loaded.
+    ForeignRow,
 }
 
 /// All faults.
@@ -89,6 +122,8 @@ pub enum Fault {
     DatabaseLink(OnLink),
     /// The file system of history is full.
     HistoryFull,
+    /// A file in work becomes longer.
+    FileGrows,
 }
 
 impl Fault {
@@ -119,6 +154,7 @@ impl Fault {
                 OnDatabase::ReadLock,
                 OnDatabase::HeldRows,
                 OnDatabase::Pause,
+                OnDatabase::ForeignRow,
             ]
             .map(Self::Database),
         );
@@ -131,6 +167,7 @@ impl Fault {
         ];
         all.extend(links.map(Self::RedisLink));
         all.extend(links.map(Self::DatabaseLink));
+        all.push(Self::FileGrows);
         all.extend(own_history.then_some(Self::HistoryFull));
         all
     }
@@ -153,6 +190,8 @@ pub struct World {
     history_disk: Option<Arc<Disk>>,
     /// A connection of the administrator that has locks or limits until it ends.
     held: Option<Conn>,
+    /// The files that have grown, in order.
+    pub grown: Vec<Growth>,
     /// The environment of the engine, for commands that end.
     engine: Engine,
 }
@@ -164,6 +203,8 @@ struct Engine {
     history: PathBuf,
     redis_url: String,
     database_url: String,
+    /// Whether the definition is in effect that is not built in.
+    is_redefined: Arc<AtomicBool>,
 }
 
 impl Engine {
@@ -186,6 +227,9 @@ impl Engine {
             .env("LEMONADE_FRAME_RECORDS", "250");
         if data_dir == SERVICE {
             command.env("LEMONADE_HISTORY", &self.history);
+        }
+        if self.is_redefined.load(Relaxed) {
+            command.env("LEMONADE_CONFIG", self.folder.join(REDEFINED));
         }
         command
     }
@@ -211,7 +255,9 @@ impl World {
                 "mysql://engine:secret@127.0.0.1:{}/test_1",
                 database_link.port
             ),
+            is_redefined: Arc::default(),
         };
+        fs::write(folder.join(REDEFINED), DEFINITION).unwrap();
         let process = |name: &'static str, args: &'static [&'static str]| {
             let engine = engine.clone();
             let log = folder.join(format!("{name}.log"));
@@ -228,6 +274,7 @@ impl World {
             database_link,
             history_disk,
             held: None,
+            grown: Vec::new(),
             engine,
         };
         let account = "CREATE USER 'engine'@'127.0.0.1' IDENTIFIED BY 'secret'";
@@ -237,9 +284,27 @@ impl World {
         world
     }
 
-    /// Runs a command of the engine that ends, over the same servers.
+    /// A command of the engine that ends, over the same servers.
+    pub fn command(&self, args: &[&str]) -> Command {
+        self.engine.command(SERVICE, args)
+    }
+
+    /// Runs a command of the engine that ends.
     pub fn run(&self, args: &[&str]) -> std::process::Output {
-        self.engine.command(SERVICE, args).output().unwrap()
+        self.command(args).output().unwrap()
+    }
+
+    /// Changes the definition by which the next processes load files, and back.
+    pub fn redefine(&self) {
+        self.engine.is_redefined.fetch_xor(true, Relaxed);
+    }
+
+    pub fn history(&self) -> String {
+        self.engine.history.to_str().unwrap().to_owned()
+    }
+
+    pub fn quarantine(&self) -> PathBuf {
+        self.engine.folder.join(SERVICE).join("quarantine")
     }
 
     /// An administrator's connection, past the proxy.
@@ -308,7 +373,46 @@ impl World {
                 let full = self.history_disk.as_ref()?.fill();
                 millis(300, 3_000).filter(|_| full)
             }
+            Fault::FileGrows => {
+                let work = self.engine.folder.join(SERVICE).join("work");
+                self.grown.push(Growth::cause(&work, dice)?);
+                Some(Duration::ZERO)
+            }
         }
+    }
+
+    /// Stores a row with an id of a pending file, or one beyond its end. `None` if there is no such
+    /// file, or if the id has a row already.
+    async fn store_foreign_row(&self, dice: &mut Dice) -> Option<()> {
+        let pending = "SELECT CONCAT_WS(' ', file_no, records, dataset) FROM ingest_files WHERE state \
+                       = 'pending' AND records > 0 ORDER BY RAND() LIMIT 1";
+        let pending = self.ask_database(pending).await?;
+        let mut parts = pending.split(' ');
+        let file_no: u64 = parts.next()?.parse().ok()?;
+        let records: u64 = parts.next()?.parse().ok()?;
+        let id = (file_no << 32) + dice.below(records + 3);
+        let (table, columns, values) = match parts.next()? {
+            "vehicle_events" => (
+                "vehicle_events",
+                "event_time, event_source, event_type, event_value, event_extra_data",
+                "'2024-01-01', '', '', '', '{}'",
+            ),
+            _ => (
+                "vehicle_status",
+                "report_time, status_source, status",
+                "'2024-01-01', '', ''",
+            ),
+        };
+        let insert = format!(
+            "INSERT IGNORE INTO {table} (id, vehicle_id, {columns}) VALUES ({id}, '{FOREIGN}', {values})"
+        );
+        let run = async {
+            let mut conn = self.connect().await?;
+            conn.query_drop(insert).await?;
+            mysql_async::Result::Ok(conn.affected_rows())
+        };
+        let stored = tokio::time::timeout(ADMIN_WAIT, run).await.ok()?.ok()?;
+        (stored == 1).then_some(())
     }
 
     async fn begin_redis(
@@ -382,6 +486,10 @@ impl World {
                 self.database.pause();
                 millis(300, 3_000)
             }
+            OnDatabase::ForeignRow => {
+                self.store_foreign_row(dice).await?;
+                Some(Duration::ZERO)
+            }
         }
     }
 
@@ -419,7 +527,7 @@ impl World {
             Fault::HistoryFull => {
                 return self.history_disk.as_ref().is_none_or(|disk| disk.relieve());
             }
-            Fault::Redis(_) | Fault::Database(_) => {}
+            Fault::Redis(_) | Fault::Database(_) | Fault::FileGrows => {}
         }
         true
     }

@@ -4,36 +4,33 @@
 //!
 //! `LEMONADE_SIM_SEEDS` sets how many seeds run (default 300), `LEMONADE_SIM_SEED` a single one.
 
+mod audit;
+mod database;
+mod files;
+mod operator;
 mod world;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::Path;
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use lemonade_task::batch::provenance;
 use lemonade_task::config::Roles;
 use lemonade_task::content::ContentOptions;
 use lemonade_task::cut::ChunkLimits;
 use lemonade_task::dataset::{Column, Dataset, Datasets};
-use lemonade_task::inbox::{Directories, Inbox, Patience, requeue};
+use lemonade_task::inbox::{Directories, Inbox, Patience};
 use lemonade_task::ingest::IngestOptions;
 use lemonade_task::runner::{Engine, EngineOptions};
 use lemonade_task::shutdown::Shutdown;
 
-use crate::support::names;
-use world::{Broken, Random, SimBroker, SimSink, World};
-
-/// The expected outcome of a seed's files.
-#[derive(Default)]
-struct Expected {
-    rows: BTreeSet<String>,
-    rejects: usize,
-    history: usize,
-    quarantine: usize,
-}
+use audit::audit;
+use database::SimSink;
+use files::{Expected, record, replace_namesakes, write_files};
+use operator::Operator;
+use world::{Broken, Random, SimBroker, World};
 
 /// What a value begins with that was stored by the other definition.
 const OTHER: &str = "other ";
@@ -52,67 +49,6 @@ fn datasets(other: bool) -> Datasets {
     Datasets::new(vec![events]).unwrap()
 }
 
-/// A record that becomes a row of this value.
-fn record(value: &str) -> String {
-    format!(
-        r#"{{"vehicle_id":"v","event_time":"2024-01-01T00:00:00Z","event_source":"s","event_type":"t","event_value":"{value}","other":"{OTHER}{value}"}}"#
-    )
-}
-
-/// A second delivery has the same names with other contents.
-fn write_files(random: &mut Random, inbound: &Path, delivery: u64, expected: &mut Expected) {
-    let files = 1 + random.below(6);
-    for file in 0..files {
-        let name = format!("vehicle_events_{file}.json");
-        let copy = format!("copy_of_{name}");
-        // A producer does not overwrite a delivered file.
-        if [&name, &copy]
-            .iter()
-            .any(|name| inbound.join(name).exists())
-        {
-            continue;
-        }
-        let file = format!("{delivery}.{file}");
-        if random.one_in(12) {
-            std::fs::write(inbound.join(name), format!("no JSON {file}")).unwrap();
-            expected.quarantine += 1;
-            continue;
-        }
-        let mut records = Vec::new();
-        for ordinal in 0..random.below(60) {
-            if random.one_in(15) {
-                records.push(format!("{{\"vehicle_id\": \"{file}-{ordinal}\"}}"));
-                expected.rejects += 1;
-                continue;
-            }
-            let value = format!("{file}-{ordinal}");
-            records.push(record(&value));
-            expected.rows.insert(value);
-        }
-        // The file's number makes empty files differ; otherwise they would be duplicates.
-        let document = format!(
-            "{{\"file\": \"{file}\", \"vehicle_events\": [{}]}}",
-            records.join(",")
-        );
-        std::fs::write(inbound.join(&name), &document).unwrap();
-        expected.history += 1;
-        if random.one_in(10) {
-            std::fs::write(inbound.join(copy), &document).unwrap();
-            expected.history += 1;
-        }
-    }
-}
-
-/// Deletes files with a repeated name, as a move that replaces would.
-fn replace_namesakes(root: &Path) {
-    for name in names(&root.join("inbound")) {
-        for dir in ["work", "history"] {
-            // Mostly there is none.
-            let _ = std::fs::remove_file(root.join(dir).join(&name));
-        }
-    }
-}
-
 fn directories(root: &Path) -> Directories {
     let at = |name: &str| root.join(name);
     Directories {
@@ -123,10 +59,10 @@ fn directories(root: &Path) -> Directories {
     }
 }
 
-fn engine(world: &Arc<World>, root: &Path, random: &mut Random, other: bool) -> Engine {
+fn engine(world: &Arc<World>, random: &mut Random, other: bool) -> Engine {
     let datasets = datasets(other);
-    let at = |name: &str| root.join(name);
-    let directories = directories(root);
+    let at = |name: &str| world.root.join(name);
+    let directories = directories(&world.root);
     let patience = Patience {
         quiet_time: Duration::ZERO,
         one_name: false,
@@ -195,7 +131,7 @@ fn finish(engine: &Engine) -> Duration {
     })
 }
 
-/// Runs one seed. Returns the differences from the expected outcome.
+/// Runs one seed. Returns the first difference from the expected outcome, and the faults.
 fn simulate(
     seed: u64,
     broken: Option<Broken>,
@@ -206,116 +142,37 @@ fn simulate(
     std::fs::create_dir(&inbound).unwrap();
     let mut expected = Expected::default();
     write_files(&mut random, &inbound, 0, &mut expected);
-    let world = Arc::new(World {
-        random: Mutex::new(Random(random.next())),
-        healed: Mutex::new(false),
-        database: Mutex::default(),
-        queue: Mutex::default(),
-        broken,
-        query_time: Duration::ZERO,
-        queries: AtomicU32::default(),
-        faults: Mutex::default(),
-    });
+    let world = Arc::new(World::new(dir.path(), Random(random.next()), broken));
+    let result = live(&world, &mut random, &mut expected);
+    let faults = world.faults.lock().unwrap().clone();
+    (result.and_then(|()| audit(&world, &expected)), faults)
+}
+
+/// Runs and crashes the engine, and then lets it finish while no fault happens any more.
+fn live(world: &Arc<World>, random: &mut Random, expected: &mut Expected) -> Result<(), String> {
+    let operator = Operator::new(world);
     for crash in 0..random.below(5) {
         if crash > 0 && random.one_in(2) {
-            write_files(&mut random, &inbound, crash, &mut expected);
+            write_files(random, &world.root.join("inbound"), crash, expected);
         }
-        if broken == Some(Broken::MovesReplace) {
-            replace_namesakes(dir.path());
+        if world.broken == Some(Broken::MovesReplace) {
+            replace_namesakes(&world.root);
         }
+        let accident = (crash > 0).then(|| operator.accident(random)).flatten();
         let other = random.one_in(4);
-        let engine = engine(&world, dir.path(), &mut random, other);
+        operator.start(random, &datasets(other), accident)?;
+        let engine = engine(world, random, other);
         // Long enough now and then for a file to wait until its table takes its rows.
         let limit = if random.one_in(5) { 30_000 } else { 3_000 };
         crash_after(Duration::from_millis(1 + random.below(limit)), engine);
     }
     *world.healed.lock().unwrap() = true;
-    let last = engine(&world, dir.path(), &mut random, false);
-    finish(&last);
-    drop(last);
-    // As the reason of these files advises.
-    if retry_begun_otherwise(dir.path()) > 0 {
-        *world.faults.lock().unwrap().entry(CHANGED).or_default() += 1;
-        finish(&engine(&world, dir.path(), &mut random, false));
+    operator.start(random, &datasets(false), None)?;
+    finish(&engine(world, random, false));
+    while operator.retry()? > 0 {
+        finish(&engine(world, random, false));
     }
-    let faults = world.faults.lock().unwrap().clone();
-    (audit(&world, dir.path(), &expected), faults)
-}
-
-/// The fault that the test itself makes.
-const CHANGED: &str = "the definition changes while a file is half loaded";
-
-/// Moves the files back to inbound that were begun by another definition. Returns how many.
-fn retry_begun_otherwise(root: &Path) -> usize {
-    let quarantine = root.join("quarantine");
-    let begun_otherwise = |name: &String| {
-        let reason = std::fs::read_to_string(quarantine.join(format!("{name}.reason")));
-        reason.is_ok_and(|reason| reason.contains("other_definition"))
-    };
-    let retried: Vec<String> = names(&quarantine)
-        .into_iter()
-        .filter(begun_otherwise)
-        .collect();
-    for name in &retried {
-        requeue(&directories(root), name.as_ref()).unwrap();
-    }
-    retried.len()
-}
-
-fn audit(world: &World, root: &Path, expected: &Expected) -> Result<(), String> {
-    let database = world.database.lock().unwrap();
-    let plain = |value: &String| value.strip_prefix(OTHER).unwrap_or(value).to_owned();
-    let rows: BTreeSet<String> = database.rows.values().map(plain).collect();
-    let check = |right: bool, what: String| if right { Ok(()) } else { Err(what) };
-    let mut by_other: BTreeMap<u32, bool> = BTreeMap::new();
-    for (id, value) in &database.rows {
-        let (file_no, is_other) = (provenance(*id).0, value.starts_with(OTHER));
-        check(
-            *by_other.entry(file_no).or_insert(is_other) == is_other,
-            format!("file {file_no} has rows of two definitions"),
-        )?;
-    }
-    let missing: Vec<_> = expected.rows.difference(&rows).take(5).collect();
-    check(missing.is_empty(), format!("rows are missing: {missing:?}"))?;
-    check(
-        database.rows.len() == expected.rows.len(),
-        "rows are doubled or invented".to_owned(),
-    )?;
-    for (id, value) in &database.rows {
-        let ordinal = value.split('-').nth(1).unwrap();
-        let (_, place) = provenance(*id);
-        check(
-            place.to_string() == ordinal,
-            format!("{value} has the id of ordinal {place}"),
-        )?;
-    }
-    let rejects = database.rejects.len();
-    check(
-        rejects == expected.rejects,
-        format!("{rejects} rejects of {}", expected.rejects),
-    )?;
-    check(
-        database.frames.is_empty(),
-        "ledger entries are left".to_owned(),
-    )?;
-    let unsettled = database
-        .files
-        .values()
-        .filter(|file| file.state == "pending")
-        .count();
-    check(unsettled == 0, format!("{unsettled} files are not settled"))?;
-    for (dir, count) in [("inbound", 0), ("work", 0), ("history", expected.history)] {
-        let found = names(&root.join(dir));
-        check(
-            found.len() == count,
-            format!("{dir} holds {found:?}, not {count} files"),
-        )?;
-    }
-    let quarantined = names(&root.join("quarantine"));
-    check(
-        quarantined.len() == expected.quarantine * 2,
-        format!("quarantine: {quarantined:?}"),
-    )
+    operator.correct(random.one_in(10))
 }
 
 fn seeds() -> Range<u64> {
@@ -345,18 +202,27 @@ fn every_seed_lands_every_record_once() {
     if seeds().end - seeds().start > 100 {
         let kinds = [
             "a call to the database fails before",
+            "a definition changes while a file is half loaded",
+            "a file grows after it was read",
+            "a file grows while no engine runs",
             "a frame is doubled",
             "a frame is lost",
             "a table refuses a file",
             "an ack is lost",
+            "another program takes an id before its commit",
+            "another program takes an id between commits",
+            "another program takes an id of a coming file",
             "depth fails",
             "frames are out of order",
             "no connection to the queue",
             "publish fails, some frames arrived",
             "receive fails",
             "the database's answer is lost",
-            CHANGED,
+            "the ledger and the table are restored from before",
+            "the ledger is restored from before",
             "the queue is wiped",
+            "the table is restored from before",
+            "the table is truncated",
         ];
         assert_eq!(
             faults.keys().copied().collect::<Vec<_>>(),
@@ -374,9 +240,11 @@ fn a_broken_rule_is_noticed() {
         Broken::IdsByArrival,
         Broken::RejectsDropped,
         Broken::DefinitionsMixed,
+        Broken::EveryRowIsOurs,
+        Broken::LedgerTrusted,
         Broken::MovesReplace,
     ] {
-        let noticed = (0..60).any(|seed| simulate(seed, Some(broken)).0.is_err());
+        let noticed = (0..200).any(|seed| simulate(seed, Some(broken)).0.is_err());
         assert!(noticed, "{broken:?} went unnoticed");
     }
 }
@@ -409,18 +277,13 @@ fn a_load_does_not_pause_once_its_last_record_is_committed() {
         expected.rows.insert(value);
         expected.history += 1;
     }
-    let world = Arc::new(World {
-        random: Mutex::new(Random(2)),
-        healed: Mutex::new(true),
-        database: Mutex::default(),
-        queue: Mutex::default(),
-        broken: None,
-        query_time: QUERY_TIME,
-        queries: AtomicU32::default(),
-        faults: Mutex::default(),
-    });
-    let took = finish(&engine(&world, dir.path(), &mut random, false));
-    audit(&world, dir.path(), &expected).unwrap();
+    let mut world = World::new(dir.path(), Random(2), None);
+    world.query_time = QUERY_TIME;
+    *world.healed.lock().unwrap() = true;
+    let world = Arc::new(world);
+    world.database.migrate(&datasets(false)).unwrap();
+    let took = finish(&engine(&world, &mut random, false));
+    audit(&world, &expected).unwrap();
     let queries = world.queries.load(Relaxed);
     assert!(queries >= 2, "one query settled all: {took:?}");
     assert!(

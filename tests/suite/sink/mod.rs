@@ -123,6 +123,7 @@ async fn conformance(target: Target) {
     schema::a_newer_schema_is_refused(target).await;
     schema::a_table_that_does_not_fit_is_refused_with_its_remedy(target).await;
     schema::a_ledger_that_is_not_of_its_tables_is_refused(target).await;
+    schema::rows_that_are_not_in_the_ledger_are_removed_as_the_refusal_says(target).await;
     misfits::statements_that_are_offered_run_and_change_no_value(target).await;
     misfits::a_summary_whose_key_is_compared_by_a_collation_is_refused(target).await;
     schema::tables_of_the_original_fit_after_the_printed_statements(target).await;

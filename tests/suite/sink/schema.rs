@@ -2,10 +2,11 @@
 
 use std::slice;
 
+use lemonade_task::batch::{RejectCode, row_id};
 use lemonade_task::finding::{Finding, Level};
 use lemonade_task::sink::{EarlierState, FileState, NewFile};
 
-use super::fixture::{Fixture, Target, events, new_file};
+use super::fixture::{Fixture, Target, events, new_file, reject};
 
 /// The statements of a refusal.
 pub fn statements(refusal: &str) -> Vec<&str> {
@@ -475,9 +476,12 @@ pub async fn a_ledger_that_is_not_of_its_tables_is_refused(target: Target) {
     assert_eq!(committed.rows, 2);
     assert_eq!(fixture.sink.settle(&[next]).await.unwrap().len(), 1);
 
-    // First the rows are deleted, and then the table.
+    // Restored without the newest file; then the rows are gone, and then the table.
+    let newest = format!("DELETE FROM vehicle_events WHERE id >= {}", row_id(next, 0));
+    fixture.run(&newest).await;
+    refusal(&format!("`vehicle_events` has no row of file {next}")).await;
     fixture.run("DELETE FROM vehicle_events").await;
-    refusal("`vehicle_events` is empty").await;
+    refusal(&format!("`vehicle_events` has no row of file {next}")).await;
     fixture.run("DROP TABLE vehicle_events").await;
     let fault = migrate().await.expect_err("its rows are lost");
     assert!(
@@ -489,4 +493,53 @@ pub async fn a_ledger_that_is_not_of_its_tables_is_refused(target: Target) {
         fixture.run(&format!("DROP TABLE {table}")).await;
     }
     migrate().await.expect("an empty database");
+
+    // Half loaded: its rows are gone, but that of a reject is not missing.
+    let half = fixture.file("vehicle_events", 4).await;
+    let mut batch = events(&fixture, half, 0..2);
+    batch.rejects = vec![reject(0, RejectCode::MissingField)];
+    batch.rows = batch.rows.slice(1, 1);
+    fixture.commit(&[batch]).await;
+    migrate().await.expect("a row and a reject");
+    fixture.run("DELETE FROM vehicle_events").await;
+    refusal(&format!("`vehicle_events` has no row of file {half}")).await;
+    fixture.run("DELETE FROM ingest_frames").await;
+    migrate().await.expect("the ledger covers nothing");
+}
+
+/// The statement of a refusal removes the rows that the ledger does not cover, and no others.
+pub async fn rows_that_are_not_in_the_ledger_are_removed_as_the_refusal_says(target: Target) {
+    let fixture = Fixture::new(target).await;
+    let mut files = Vec::new();
+    for records in [2, 4, 2] {
+        let file_no = fixture.file("vehicle_events", records).await;
+        fixture.commit(&[events(&fixture, file_no, 0..2)]).await;
+        files.push(file_no);
+    }
+    fixture.commit(&[events(&fixture, files[1], 3..4)]).await;
+    fixture.sink.settle(&files).await.unwrap();
+    // The ledger from before: without the newest file and the last frame of the one before.
+    for statement in [
+        format!("DELETE FROM ingest_files WHERE file_no = {}", files[2]),
+        "DELETE FROM ingest_frames WHERE first_ordinal = 3".to_owned(),
+    ] {
+        fixture.run(&statement).await;
+    }
+    let migrate = async || fixture.sink.migrate(&fixture.datasets).await;
+    let said = migrate().await.expect_err("unknown rows").to_string();
+    let statement = said.split('`').find(|part| part.starts_with("DELETE FROM"));
+    fixture.run(statement.expect("a statement")).await;
+    migrate().await.expect("they belong together");
+    let kept = format!(
+        "SELECT COUNT(*) FROM vehicle_events WHERE id IN ({}, {}, {}, {})",
+        row_id(files[0], 0),
+        row_id(files[0], 1),
+        row_id(files[1], 0),
+        row_id(files[1], 1)
+    );
+    assert_eq!(fixture.number(&kept).await, 4);
+    assert_eq!(
+        fixture.number("SELECT COUNT(*) FROM vehicle_events").await,
+        4
+    );
 }
