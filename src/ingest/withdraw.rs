@@ -131,7 +131,7 @@ fn left(item: Item, file_no: u32, dataset: Arc<Dataset>, reason: WaitReason) -> 
 struct Remainder {
     dataset: Arc<Dataset>,
     hash: ContentHash,
-    /// Whether the flight has ended, because it has no copy.
+    /// Whether the flight has ended. It goes on if another file has the same content.
     is_over: bool,
 }
 

@@ -60,7 +60,7 @@ use sequence::{RECORD_SEPARATOR, Sequence};
 ///
 /// # Errors
 /// [`Unreadable::Incomplete`] if the document does not close; [`Unreadable::Malformed`] if it is
-/// not one with records of `dataset`, whatever bytes follow.
+/// not one with records of `dataset`, and more bytes could not change that.
 pub fn cut(bytes: &[u8], dataset: &Dataset, limits: ChunkLimits) -> Result<Plan, Unreadable> {
     let Found { own, .. } = Search::new(dataset, &[], limits).read(bytes)?;
     own.ok_or_else(|| no_array(dataset, 0))
