@@ -106,8 +106,8 @@ impl fmt::Display for QuarantineReason {
                 f,
                 "it was begun as file {file_no} by another definition of its dataset, or with another \
                  number of records (`task_runner files show {file_no}`), and some of it may be \
-                 stored: `task_runner files retry` removes that and loads the file by the present \
-                 definition"
+                 stored: `task_runner files retry` removes its stored records and loads it with the \
+                 current definition"
             ),
         }
     }
