@@ -19,8 +19,8 @@ use crate::config::Settings;
 use crate::config::cli::VerifyArgs;
 use crate::dataset::Dataset;
 use crate::sink::{
-    Audit, Database, Difference, DifferenceKind, FileState, LedgerFile, Operators, ProblemDigest,
-    Standing,
+    Audit, Change, Database, Difference, DifferenceKind, FileState, LedgerFile, Operators,
+    ProblemDigest, Standing,
 };
 
 use super::contents::Comparison;
@@ -244,7 +244,7 @@ async fn examine(
             .run(&mut async |wrong| {
                 different += wrong.len() as u64;
                 for wrong in wrong {
-                    hasher.update(format!("{:?}", wrong.difference).as_bytes());
+                    add_to(&mut hasher, &wrong.difference);
                     if let Some(json) = shown {
                         print_difference(file, &wrong.difference, json)?;
                     }
@@ -264,20 +264,39 @@ async fn examine(
     })
 }
 
+/// The code of a difference, as the JSON has it, and the columns that changed.
+fn code_of(kind: &DifferenceKind) -> (&'static str, &[Change]) {
+    match kind {
+        DifferenceKind::Changed(changes) => ("changed", changes),
+        DifferenceKind::Missing => ("missing", &[]),
+        DifferenceKind::Foreign => ("foreign", &[]),
+    }
+}
+
+/// Adds a difference to a digest, with the values that the table has.
+fn add_to(hasher: &mut blake3::Hasher, difference: &Difference) {
+    let (code, changes) = code_of(&difference.kind);
+    hasher.update(format!("\n{} {code}", difference.ordinal).as_bytes());
+    for change in changes {
+        hasher.update(format!(" {} ", change.column).as_bytes());
+        hasher.update(&change.stored);
+    }
+}
+
 fn print_difference(file: &LedgerFile, difference: &Difference, json: bool) -> anyhow::Result<()> {
     let Difference { ordinal, kind } = difference;
     let file_no = file.entry.file_no;
-    let (code, columns, text) = match kind {
-        DifferenceKind::Changed(columns) => {
-            let text = format!("the row has other values in {}", columns.join(", "));
-            ("changed", columns.as_slice(), text)
+    let (code, changes) = code_of(kind);
+    let columns: Vec<&str> = changes
+        .iter()
+        .map(|change| change.column.as_str())
+        .collect();
+    let text = match kind {
+        DifferenceKind::Changed(_) => {
+            format!("the row has other values in {}", columns.join(", "))
         }
-        DifferenceKind::Missing => ("missing", &[][..], "neither a row nor a reject".to_owned()),
-        DifferenceKind::Foreign => (
-            "foreign",
-            &[][..],
-            "a row that is not of this file".to_owned(),
-        ),
+        DifferenceKind::Missing => "neither a row nor a reject".to_owned(),
+        DifferenceKind::Foreign => "a row that is not of this file".to_owned(),
     };
     let line = if json {
         let line = json!({

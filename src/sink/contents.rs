@@ -69,11 +69,31 @@ pub struct Difference {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DifferenceKind {
     /// The row has other values in these columns.
-    Changed(Vec<String>),
+    Changed(Vec<Change>),
     /// The record is neither a row nor a reject.
     Missing,
     /// The record is a reject, but the table has a row with its id.
     Foreign,
+}
+
+/// A column in which a row differs from its record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// The name of the column.
+    pub column: String,
+    /// A hash of the value in the table: another value there is another change.
+    pub stored: [u8; 16],
+}
+
+impl Change {
+    /// The change of a column in which the table has this value, as text.
+    pub(super) fn new(column: &str, stored: &str) -> Self {
+        let hash = blake3::hash(stored.as_bytes());
+        Self {
+            column: column.to_owned(),
+            stored: hash.as_bytes()[..16].try_into().expect("16 bytes are cut"),
+        }
+    }
 }
 
 /// The rows and rejects that are stored for the records of a span.
@@ -85,12 +105,12 @@ pub(super) struct Stored<R> {
     pub(super) rejects: Vec<(u32, bool)>,
 }
 
-/// Compares a batch with the stored rows and rejects. `changed` returns the names of the columns in
-/// which a stored row differs from the row of the batch at an index.
+/// Compares a batch with the stored rows and rejects. `changed` returns the columns in which
+/// a stored row differs from the row of the batch at an index.
 pub(super) fn differences<R>(
     batch: &Batch,
     stored: Stored<R>,
-    changed: impl Fn(usize, &R) -> Vec<String>,
+    changed: impl Fn(usize, &R) -> Vec<Change>,
 ) -> Vec<Difference> {
     let mut found = Vec::new();
     let mut no_rows = batch.rejects.iter().map(|reject| reject.ordinal).peekable();

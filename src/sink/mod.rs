@@ -40,7 +40,7 @@ pub mod sqlite;
 mod summary;
 mod table;
 
-pub use contents::{Contents, Difference, DifferenceKind, ProblemDigest};
+pub use contents::{Change, Contents, Difference, DifferenceKind, ProblemDigest};
 pub use open::{Database, open};
 pub use operators::{
     Audit, FileEntry, FileState, LedgerFile, OpenReject, Operators, Purge, RejectEntry,

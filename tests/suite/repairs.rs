@@ -357,6 +357,11 @@ async fn an_acknowledged_difference_is_not_counted_until_it_changes() {
             said.contains("the problems of 1 files are acknowledged"),
             "{said}"
         );
+        // The same column of the same record has another value: that was not accepted.
+        correct(3, "by another hand").await;
+        assert_eq!(differences(&pair, 1, &[]), changed);
+        correct(3, "by hand").await;
+        assert_eq!(differences(&pair, 0, &[]), []);
         correct(5, "another").await;
         let both = differences(&pair, 1, &[]);
         assert_eq!(both.iter().map(|(at, ..)| *at).collect::<Vec<_>>(), [3, 5]);

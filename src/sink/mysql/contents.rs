@@ -7,7 +7,8 @@ use crate::batch::{Batch, Span, provenance, row_id};
 use crate::dataset::{Dataset, Datasets};
 use crate::sink::cells::by_dataset;
 use crate::sink::contents::{
-    self, Difference, ProblemDigest, Stored, digest_name, rejects_sql, replayed_sql, rows_sql,
+    self, Change, Difference, ProblemDigest, Stored, digest_name, rejects_sql, replayed_sql,
+    rows_sql,
 };
 use crate::sink::definitions::dataset_of;
 
@@ -41,7 +42,11 @@ pub(super) async fn differences(
     let groups = by_dataset(slice::from_ref(batch));
     let changed = |place: usize, row: &mysql_async::Row| {
         let columns = differing(groups[0].row(place), row);
-        columns.map(|at| schema.field(at).name().clone()).collect()
+        let change = |at: usize| {
+            let stored = row.as_ref(at).map(|value| value.as_sql(true));
+            Change::new(schema.field(at).name(), &stored.unwrap_or_default())
+        };
+        columns.map(change).collect()
     };
     Ok(contents::differences(batch, stored, changed))
 }

@@ -10,7 +10,8 @@ use crate::batch::{Batch, Span, provenance, row_id};
 use crate::dataset::{Dataset, Datasets};
 use crate::sink::cells::{Cell, Rare, by_dataset};
 use crate::sink::contents::{
-    self, Difference, ProblemDigest, Stored, digest_name, rejects_sql, replayed_sql, rows_sql,
+    self, Change, Difference, ProblemDigest, Stored, digest_name, rejects_sql, replayed_sql,
+    rows_sql,
 };
 use crate::sink::definitions::dataset_of;
 use crate::timestamp;
@@ -43,7 +44,7 @@ pub(super) fn differences(db: &Transaction<'_>, batch: &Batch) -> Result<Vec<Dif
         let cells = groups[0].row(place).cells().zip(row).zip(schema.fields());
         cells
             .filter(|((cell, value), _)| !is_same(*cell, value))
-            .map(|(_, field)| field.name().clone())
+            .map(|((_, value), field)| Change::new(field.name(), &format!("{value:?}")))
             .collect()
     };
     Ok(contents::differences(batch, stored, changed))

@@ -314,16 +314,10 @@ fn holds(found: &Existing, kind: Kind) -> bool {
     let blob = !integer && !text && (found.declared.is_empty() || declared(&["BLOB"]));
     let real = !integer && !text && !blob && declared(&["REAL", "FLOA", "DOUB"]);
     let numeric = !(integer || text || blob || real);
-    match kind {
-        Kind::RowId | Kind::Integer | Kind::Boolean => integer || numeric,
-        Kind::Float => real || numeric,
-        Kind::Binary => blob,
-        Kind::Text(_)
-        | Kind::Timestamp
-        | Kind::Day
-        | Kind::Time
-        | Kind::Unsigned
-        | Kind::Decimal(..)
-        | Kind::Json => text || blob,
+    match sql_type(kind) {
+        "INTEGER" => integer || numeric,
+        "REAL" => real || numeric,
+        "BLOB" => blob,
+        _ => text || blob,
     }
 }

@@ -10,17 +10,7 @@ use mysql_async::prelude::Queryable as _;
 
 use super::files::Dice;
 use super::world::{FOREIGN, World};
-
-/// The tables of the ledger.
-const LEDGER: [&str; 7] = [
-    "ingest_files",
-    "ingest_frames",
-    "ingest_rejects",
-    "ingest_purged",
-    "ingest_replays",
-    "ingest_definitions",
-    "ingest_settings",
-];
+use crate::support::LEDGER;
 
 /// The tables of the datasets.
 const TABLES: [&str; 2] = ["vehicle_events", "vehicle_status"];

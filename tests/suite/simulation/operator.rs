@@ -11,18 +11,7 @@ use super::database::FOREIGN;
 use super::directories;
 use super::files::grow_any;
 use super::world::{Broken, Random, World};
-use crate::support::names;
-
-/// The tables of the ledger.
-const LEDGER: [&str; 7] = [
-    "ingest_files",
-    "ingest_frames",
-    "ingest_rejects",
-    "ingest_purged",
-    "ingest_replays",
-    "ingest_definitions",
-    "ingest_settings",
-];
+use crate::support::{LEDGER, names};
 
 /// The tables of the datasets.
 const TABLES: [&str; 2] = ["vehicle_events", "daily_summary"];

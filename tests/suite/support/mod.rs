@@ -29,6 +29,17 @@ pub use redis::Redis;
 pub use server::{Private, program};
 pub use service::{Service, free_addr, page, until};
 
+/// The tables of the ledger.
+pub const LEDGER: [&str; 7] = [
+    "ingest_files",
+    "ingest_frames",
+    "ingest_rejects",
+    "ingest_purged",
+    "ingest_replays",
+    "ingest_definitions",
+    "ingest_settings",
+];
+
 /// The Redis that all tests share; take a database of your own with [`Redis::fresh`].
 pub async fn redis() -> &'static Redis {
     static SHARED: OnceCell<Redis> = OnceCell::const_new();
