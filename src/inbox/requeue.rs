@@ -43,7 +43,8 @@ pub fn requeue(directories: &Directories, name: &OsStr) -> io::Result<PathBuf> {
 /// Moves a file of history or quarantine back to inbound, to be loaded again. Removes the reason
 /// beside it. Returns the path in inbound.
 ///
-/// # Errors A system call fails.
+/// # Errors
+/// A system call fails.
 pub fn return_to_inbound(directories: &Directories, from: &Path) -> io::Result<PathBuf> {
     let name = from.file_name().ok_or(io::ErrorKind::InvalidInput)?;
     if from.parent() == Some(&directories.quarantine) {
