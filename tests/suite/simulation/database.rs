@@ -161,8 +161,11 @@ impl SimSink {
         let file_no = batch.span.file_no;
         let last = database.number("SELECT COALESCE(MAX(file_no), 0) FROM ingest_files");
         let is_coming = self.0.below(8) == 0;
+        let span = batch.span.ordinals();
         let (file_no, ordinal) = if is_coming {
             (last as u32 + 1 + self.0.below(2) as u32, self.0.below(20))
+        } else if self.0.below(2) == 0 && !span.is_empty() {
+            (file_no, span.start + self.0.below(span.end - span.start))
         } else {
             let sql = format!("SELECT records FROM ingest_files WHERE file_no = {file_no}");
             let records = database.column::<u64>(&sql).pop().unwrap_or_default();

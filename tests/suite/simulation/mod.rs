@@ -187,10 +187,39 @@ fn seeds() -> Range<u64> {
     }
 }
 
+/// What the simulation lets happen.
+const KINDS: [&str; 22] = [
+    "a call to the database fails before",
+    "a definition changes while a file is half loaded",
+    "a file grows after it was read",
+    "a file grows while no engine runs",
+    "a frame is doubled",
+    "a frame is lost",
+    "a table refuses a file",
+    "an ack is lost",
+    "another program takes an id before its commit",
+    "another program takes an id between commits",
+    "another program takes an id of a coming file",
+    "depth fails",
+    "frames are out of order",
+    "no connection to the queue",
+    "publish fails, some frames arrived",
+    "receive fails",
+    "the database's answer is lost",
+    "the ledger and the table are restored from before",
+    "the ledger is restored from before",
+    "the queue is wiped",
+    "the table is restored from before",
+    "the table is truncated",
+];
+
+/// Most further seeds until each kind has happened.
+const MORE_SEEDS_MAX: u64 = 3_000;
+
 #[test]
 fn every_seed_lands_every_record_once() {
     let mut faults: BTreeMap<&'static str, u64> = BTreeMap::new();
-    for seed in seeds() {
+    let mut run = |seed| {
         let (result, met) = simulate(seed, None);
         if let Err(wrong) = result {
             panic!("seed {seed}: {wrong}; repeat it with LEMONADE_SIM_SEED={seed}");
@@ -198,37 +227,17 @@ fn every_seed_lands_every_record_once() {
         for (name, count) in met {
             *faults.entry(name).or_default() += count;
         }
-    }
+        faults.len()
+    };
+    let kinds = seeds().map(&mut run).last().unwrap_or(0);
     if seeds().end - seeds().start > 100 {
-        let kinds = [
-            "a call to the database fails before",
-            "a definition changes while a file is half loaded",
-            "a file grows after it was read",
-            "a file grows while no engine runs",
-            "a frame is doubled",
-            "a frame is lost",
-            "a table refuses a file",
-            "an ack is lost",
-            "another program takes an id before its commit",
-            "another program takes an id between commits",
-            "another program takes an id of a coming file",
-            "depth fails",
-            "frames are out of order",
-            "no connection to the queue",
-            "publish fails, some frames arrived",
-            "receive fails",
-            "the database's answer is lost",
-            "the ledger and the table are restored from before",
-            "the ledger is restored from before",
-            "the queue is wiped",
-            "the table is restored from before",
-            "the table is truncated",
-        ];
-        assert_eq!(
-            faults.keys().copied().collect::<Vec<_>>(),
-            kinds,
-            "each kind has happened"
-        );
+        // Some kinds are rare, and depend on the timing of threads: further seeds bring them.
+        let mut more = seeds().end..seeds().end + MORE_SEEDS_MAX;
+        let mut kinds = kinds;
+        while kinds < KINDS.len() {
+            kinds = run(more.next().expect("each kind happens"));
+        }
+        assert_eq!(faults.into_keys().collect::<Vec<_>>(), KINDS);
     }
 }
 
@@ -244,7 +253,8 @@ fn a_broken_rule_is_noticed() {
         Broken::LedgerTrusted,
         Broken::MovesReplace,
     ] {
-        let noticed = (0..200).any(|seed| simulate(seed, Some(broken)).0.is_err());
+        // Some rules matter only after a rare fault.
+        let noticed = (0..2_000).any(|seed| simulate(seed, Some(broken)).0.is_err());
         assert!(noticed, "{broken:?} went unnoticed");
     }
 }
