@@ -52,7 +52,6 @@ pub async fn strike(world: &mut World, accident: Accident, dice: &mut Dice) -> R
     world.worker.kill();
     // A file that has grown may be forgotten, and foreign rows with its number would be unknown.
     remove_foreign(world).await?;
-    let mut ledger_is_older = false;
     match accident {
         Accident::Redefine => world.redefine(),
         Accident::Truncate => {
@@ -60,13 +59,12 @@ pub async fn strike(world: &mut World, accident: Accident, dice: &mut Dice) -> R
             statement(world, &format!("TRUNCATE TABLE {table}")).await?;
         }
         Accident::Restore { ledger, tables } => {
-            ledger_is_older = ledger;
             restore(world, ledger, tables).await?;
         }
     }
     if accident != Accident::Redefine {
         start_is_refused(world, accident).await?;
-        repair(world, ledger_is_older).await?;
+        repair(world).await?;
     }
     if dice.percent(60) || accident == Accident::Redefine {
         back_up(world).await?;
@@ -95,17 +93,15 @@ async fn start_is_refused(world: &World, accident: Accident) -> Result<(), Strin
     ))
 }
 
-/// The steps of docs/repairs.md for a database of which a part is from before.
-async fn repair(world: &World, ledger_is_older: bool) -> Result<(), String> {
-    if ledger_is_older {
-        let page = include_str!("../../../docs/repairs.md");
-        let printed = page
-            .split("```")
-            .find_map(|block| block.strip_prefix("sql\n"));
-        let printed = printed.expect("the page has a statement");
-        for table in TABLES {
-            statement(world, &printed.replace("vehicle_events", table)).await?;
-        }
+/// The steps of docs/repairs.md for a database of which a part is from before, or is empty.
+async fn repair(world: &World) -> Result<(), String> {
+    let page = include_str!("../../../docs/repairs.md");
+    let printed = page
+        .split("```")
+        .find_map(|block| block.strip_prefix("sql\n"));
+    let printed = printed.expect("the page has a statement");
+    for table in TABLES {
+        statement(world, &printed.replace("vehicle_events", table)).await?;
     }
     let restored = expect(world, &[0, 1], &["files", "restore", "--all"])?;
     let said = String::from_utf8_lossy(&restored.stderr).into_owned();

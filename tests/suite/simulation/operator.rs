@@ -131,8 +131,8 @@ impl<'a> Operator<'a> {
             return Ok(());
         }
         let contradiction = self.contradiction(accident);
-        if matches!(accident, Some(Accident::Restored { ledger: true, .. })) {
-            // As docs/repairs.md says for a restored ledger, whether a start refuses it or not.
+        if matches!(accident, Some(Accident::Restored { .. })) {
+            // As docs/repairs.md says, whether a start refuses the database or not.
             let page = include_str!("../../../docs/repairs.md");
             let statement = page.split("```sql").nth(1).unwrap();
             let statement = statement.split("```").next().unwrap();
