@@ -8,7 +8,7 @@ use std::process::Output;
 
 use mysql_async::prelude::Queryable as _;
 
-use super::files::Dice;
+use super::files::{Dice, reason_name};
 use super::world::{FOREIGN, World};
 use crate::support::LEDGER;
 
@@ -135,9 +135,13 @@ pub async fn retry(world: &mut World, all: bool) -> Result<usize, String> {
     let mut names = Vec::new();
     for entry in fs::read_dir(&quarantine).into_iter().flatten().flatten() {
         let name = entry.file_name();
-        let mut reason = name.clone();
-        reason.push(".reason");
-        let reason = fs::read_to_string(quarantine.join(reason)).unwrap_or_default();
+        let reason = reason_name(&name);
+        if reason == name {
+            // It is a reason itself.
+            continue;
+        }
+        let reason = quarantine.join(reason);
+        let reason = fs::read_to_string(reason).unwrap_or_default();
         if reason.starts_with("changed") {
             let number = reason.split("as file ").nth(1).unwrap_or_default();
             let digits: String = number.chars().take_while(char::is_ascii_digit).collect();

@@ -13,7 +13,7 @@ use mysql_async::prelude::Queryable as _;
 use mysql_async::{Conn, Row, Value, from_value};
 
 use super::files::{
-    Dataset, Expected, Worth, checksum, content_hash, parse_record_name, record_name,
+    Dataset, Expected, Worth, checksum, content_hash, parse_record_name, reason_name, record_name,
 };
 use super::world::{FOREIGN, GROUP, STREAMS, World};
 
@@ -349,8 +349,7 @@ fn walk(directories: &Directories<'_>, log: &[Expected], findings: &mut Findings
         .drain(..)
         .partition(|(name, _)| name.as_bytes().ends_with(b".reason"));
     for (name, _) in &kept {
-        let mut reason = name.clone();
-        reason.push(".reason");
+        let reason = reason_name(name);
         if !reasons
             .iter()
             .any(|(name, text)| *name == reason && !text.is_empty())

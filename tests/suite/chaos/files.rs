@@ -5,10 +5,10 @@
 //! `f<file>-<ordinal>`, in its last text column, to identify a lost or doubled row. The same seed
 //! makes the same files.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::Write as _;
-use std::os::unix::ffi::OsStringExt as _;
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::Path;
 
 use rand_pcg::Pcg64;
@@ -23,6 +23,14 @@ const KEPT_MAX: usize = 8;
 
 /// Longest file name that Linux takes, in bytes.
 const NAME_BYTES_MAX: usize = 255;
+
+/// The name of the reason beside a file in quarantine: of at most 255 bytes.
+pub fn reason_name(name: &OsStr) -> OsString {
+    const SUFFIX: &[u8] = b".reason";
+    let name = name.as_bytes();
+    let kept = &name[..name.len().min(255 - SUFFIX.len())];
+    OsString::from_vec([kept, SUFFIX].concat())
+}
 
 /// The end of the name of a file that may grow. It is plain lines, and has no copies.
 const GROWS: &str = "_grows.ndjson";
