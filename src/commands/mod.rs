@@ -36,6 +36,7 @@ mod status_watch;
 mod summary;
 mod systemd;
 mod trace;
+mod uncovered;
 mod verify;
 
 use database::{ledger_file, open_database, open_for_operators, open_for_repairs, wanted_file};

@@ -25,6 +25,7 @@ use crate::sink::{
 
 use super::contents::Comparison;
 use super::source::{InHistory, in_history};
+use super::uncovered::{self, Uncovered};
 use super::{
     INFALLIBLE, Outcome, is_confirmed, open_for_repairs, print, unless_reader_gone, wanted_file,
 };
@@ -61,6 +62,8 @@ struct AuditTotals {
     compared: u64,
     /// Records whose rows differ from the file or are missing, and rows without a record.
     different: u64,
+    /// Rows of no file.
+    uncovered: Uncovered,
     /// Names of the first few files that are not in history.
     names: Vec<String>,
 }
@@ -99,6 +102,12 @@ pub(super) async fn execute(settings: &Settings, args: &VerifyArgs) -> anyhow::R
             .await?;
         }
     }
+    if args.file.is_none() && contradiction.is_none() {
+        let before = args.before.unwrap_or(u32::MAX);
+        let datasets = settings.datasets.iter();
+        audited.uncovered =
+            uncovered::find(operators.as_ref(), datasets, before, args.json).await?;
+    }
     let totals = operators.totals().await?;
     print_sums(
         &audited,
@@ -116,6 +125,15 @@ pub(super) async fn execute(settings: &Settings, args: &VerifyArgs) -> anyhow::R
              shows a missing record",
             audited.wrong,
             audited.files
+        );
+    }
+    if audited.uncovered.rows > 0 {
+        bail!(
+            "{} rows have file numbers that the ledger does not have. If a backup was restored, \
+             docs/repairs.md has the statement that removes them. If another program wrote them, give \
+             them ids below {}",
+            audited.uncovered.rows,
+            row_id(1, 0)
         );
     }
     Ok(Outcome::Complete)
@@ -505,13 +523,15 @@ fn print_sums(
         not_in_history,
         compared,
         different,
+        uncovered,
         names,
     } = audited;
     let text = if json {
         let mut audited = json!({
             "files": files, "wrong": wrong, "records": records, "rows": rows, "rejects": rejects,
             "purged": purged, "not_in_history": not_in_history, "pending": pending,
-            "quarantined": quarantined, "acknowledged": acknowledged
+            "quarantined": quarantined, "acknowledged": acknowledged,
+            "uncovered": uncovered.rows, "kept": uncovered.kept
         });
         if content {
             audited["compared"] = json!(compared);
@@ -534,6 +554,15 @@ fn print_sums(
             writeln!(
                 text,
                 "note: the problems of {acknowledged} files are acknowledged and not counted"
+            )
+            .expect(INFALLIBLE);
+        }
+        if uncovered.kept > 0 {
+            writeln!(
+                text,
+                "note: {} rows have file numbers that the ledger does not have; `migrate --keep-rows` kept \
+                 them",
+                uncovered.kept
             )
             .expect(INFALLIBLE);
         }

@@ -14,6 +14,7 @@ use crate::batch::{Batch, ContentHash, RejectCode};
 use crate::dataset::Dataset;
 use crate::fault::Fault;
 use crate::sink::cells::cut_message;
+use crate::sink::mismatch::KEPT_NAME;
 use crate::timestamp;
 
 /// The reads and repairs of operators. Contract and errors: see [`sink`](super).
@@ -51,6 +52,13 @@ pub trait Operators: Send + Sync {
         dataset: &Arc<Dataset>,
         ids: Range<u64>,
         max: usize,
+    ) -> Result<Vec<u64>, Fault>;
+
+    /// How many rows of a dataset have an id in each of these ranges, in their order.
+    async fn count_ids(
+        &self,
+        dataset: &Arc<Dataset>,
+        ids: &[Range<u64>],
     ) -> Result<Vec<u64>, Fault>;
 
     /// Whether a record is a row, a reject or neither. If the table has a row with the id of a
@@ -203,6 +211,15 @@ pub struct LedgerFile {
     pub registered_at: String,
     /// When the file was settled, in UTC.
     pub settled_at: Option<String>,
+}
+
+impl LedgerFile {
+    /// Whether this entry only marks that rows with lower file numbers are kept, though the ledger
+    /// does not have their files: [`migrate_keeping_rows`](super::Schema::migrate_keeping_rows).
+    #[must_use]
+    pub fn marks_kept_rows(&self) -> bool {
+        self.entry.name == KEPT_NAME
+    }
 }
 
 /// The counts of the stored records of a file.

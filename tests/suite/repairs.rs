@@ -409,6 +409,78 @@ async fn a_truncated_table_is_restored() {
     }
 }
 
+/// Rows under numbers that the ledger lacks, as a restored backup leaves them: between the numbers of
+/// two files, below the first, and under the number of another dataset's file.
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_of_no_file_are_named() {
+    for name in ["memory+sqlite", "memory+mysql"] {
+        let pair = loaded(name).await;
+        // Numbers 3 and 5 are of another dataset, and 4 of this one.
+        let inbound = pair.at("inbound");
+        let status = r#"{"vehicle_id":"v1","report_time":"2026-03-01T10:00:00Z","status_source":"s","status":"V"}"#;
+        for file_no in 3..6 {
+            let (dataset, text) = if file_no == 4 {
+                ("vehicle_events", record(4))
+            } else {
+                ("vehicle_status", status.replace('V', &file_no.to_string()))
+            };
+            fs::write(inbound.join(format!("{dataset}_{file_no}.ndjson")), text).unwrap();
+            pair.expect(0, &["load"]);
+        }
+        let verified = |code| {
+            let lines = pair.expect(code, &["verify", "--json"]);
+            let lines: Vec<Value> = lines
+                .lines()
+                .map(|line| serde_json::from_str(line).unwrap())
+                .collect();
+            let named = lines.iter().filter(|line| line["problem"] == "uncovered");
+            let named: Vec<_> = named
+                .map(|line| {
+                    let number = |name: &str| line[name].as_u64().unwrap();
+                    (
+                        line["table"].as_str().unwrap().to_owned(),
+                        number("first_file_no"),
+                        number("last_file_no"),
+                        number("rows"),
+                    )
+                })
+                .collect();
+            let sums = lines.last().unwrap();
+            let kept = sums["kept"].as_u64().unwrap();
+            (named, sums["uncovered"].as_u64().unwrap(), kept)
+        };
+        assert_eq!(verified(0), (vec![], 0, 0));
+        let copy = async |from: u64, to: u64| {
+            pair.execute(&format!(
+                "INSERT INTO vehicle_events SELECT {to}, vehicle_id, event_time, event_source, \
+                 event_type, event_value, event_extra_data, _rescued FROM vehicle_events WHERE id = {from}"
+            ))
+            .await;
+        };
+        // An id of the time before file numbers belongs to no file.
+        copy(FIRST, 7).await;
+        assert_eq!(verified(0), (vec![], 0, 0));
+        copy(FIRST, (3 << 32) + 9).await;
+        let events = |first, last, rows| ("vehicle_events".to_owned(), first, last, rows);
+        assert_eq!(verified(1), (vec![events(3, 3, 1)], 1, 0));
+        let forgotten = ["files", "forget", "1", "2", "--yes"];
+        pair.expect(0, &forgotten);
+        copy((3 << 32) + 9, FIRST).await;
+        copy((3 << 32) + 9, (2 << 32) + 1).await;
+        assert_eq!(verified(1), (vec![events(1, 3, 3)], 3, 0));
+        let said = pair.expect(1, &["verify"]);
+        assert!(
+            said.contains("table vehicle_events: 3 rows with file numbers 1 to 3"),
+            "{said}"
+        );
+        // Rows above the ledger end a start, until an operator keeps them. Those below are kept, too.
+        copy(FIRST, 9 << 32).await;
+        pair.expect(78, &["verify"]);
+        pair.expect(0, &["migrate", "--keep-rows"]);
+        assert_eq!(verified(0), (vec![], 0, 4));
+    }
+}
+
 /// A file that is half loaded when its table loses its rows: what the ledger covers is restored, and
 /// the load stores the rest.
 #[tokio::test(flavor = "multi_thread")]

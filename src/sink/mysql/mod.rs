@@ -302,6 +302,15 @@ impl Operators for MysqlSink {
         self.control.on_session("reading ids", work).await
     }
 
+    async fn count_ids(
+        &self,
+        dataset: &Arc<Dataset>,
+        ids: &[Range<u64>],
+    ) -> Result<Vec<u64>, Fault> {
+        let work = async |session: &mut Session| operators::count_ids(session, dataset, ids).await;
+        self.control.on_session("counting rows", work).await
+    }
+
     async fn standing(&self, dataset: &Arc<Dataset>, id: u64) -> Result<Standing, Fault> {
         let work = async |session: &mut Session| operators::standing(session, dataset, id).await;
         self.control.on_session("finding a record", work).await

@@ -230,6 +230,32 @@ pub(super) async fn row_ids(
     session.rows(&sql).await
 }
 
+/// See [`Operators::count_ids`](crate::sink::Operators::count_ids).
+pub(super) async fn count_ids(
+    session: &mut Session,
+    dataset: &Dataset,
+    ids: &[Range<u64>],
+) -> Result<Vec<u64>, Failure> {
+    let mut counts = vec![0; ids.len()];
+    if ids.is_empty() {
+        return Ok(counts);
+    }
+    let count = |(place, ids): (usize, &Range<u64>)| {
+        format!(
+            "SELECT {place}, COUNT(*) FROM `{}` WHERE `id` >= {} AND `id` < {}",
+            dataset.table, ids.start, ids.end
+        )
+    };
+    let sql: Vec<String> = ids.iter().enumerate().map(count).collect();
+    for (place, rows) in session
+        .rows::<(usize, u64)>(&sql.join(" UNION ALL "))
+        .await?
+    {
+        counts[place] = rows;
+    }
+    Ok(counts)
+}
+
 /// See [`Operators::standing`](crate::sink::Operators::standing).
 pub(super) async fn standing(
     session: &mut Session,

@@ -406,6 +406,16 @@ impl Operators for SqliteSink {
         self.transact("reading ids", work).await
     }
 
+    async fn count_ids(
+        &self,
+        dataset: &Arc<Dataset>,
+        ids: &[Range<u64>],
+    ) -> Result<Vec<u64>, Fault> {
+        let (dataset, ids) = (dataset.clone(), ids.to_vec());
+        let work = move |db: &Transaction<'_>| operators::count_ids(db, &dataset, &ids);
+        self.transact("counting rows", work).await
+    }
+
     async fn standing(&self, dataset: &Arc<Dataset>, id: u64) -> Result<Standing, Fault> {
         let dataset = dataset.clone();
         let work = move |db: &Transaction<'_>| operators::standing(db, &dataset, id);

@@ -152,6 +152,22 @@ pub(super) fn row_ids(
     Ok(found.collect::<Result<_, _>>()?)
 }
 
+/// See [`Operators::count_ids`](crate::sink::Operators::count_ids).
+pub(super) fn count_ids(
+    db: &Transaction<'_>,
+    dataset: &Dataset,
+    ids: &[Range<u64>],
+) -> Result<Vec<u64>, Failure> {
+    let mut count = db.prepare_cached(&format!(
+        "SELECT COUNT(*) FROM `{}` WHERE `id` >= ? AND `id` < ?",
+        dataset.table
+    ))?;
+    let counts = ids
+        .iter()
+        .map(|ids| count.query_row([ids.start, ids.end], |row| row.get(0)));
+    Ok(counts.collect::<Result<_, _>>()?)
+}
+
 /// See [`Operators::standing`](crate::sink::Operators::standing).
 pub(super) fn standing(
     db: &Transaction<'_>,

@@ -1,0 +1,150 @@
+//! The part of `verify` that finds rows whose file number belongs to no file of their dataset.
+//!
+//! Rows and ledger entries commit together, so such rows were left by a backup that was restored, or
+//! written by another program. The ranges between the numbers of a dataset's files must be empty:
+//! they are counted by the primary key, [`PAGE_FILES`] files at a time.
+
+use std::io;
+use std::ops::Range;
+use std::sync::Arc;
+
+use serde_json::json;
+
+use crate::batch::row_id;
+use crate::dataset::Dataset;
+use crate::sink::{LedgerFile, Operators};
+
+use super::print;
+
+/// Files read from the ledger, and ranges counted, at a time.
+const PAGE_FILES: usize = 500;
+
+/// Rows of no file.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Uncovered {
+    /// Rows that `verify` reports.
+    pub(super) rows: u64,
+    /// Rows with numbers below an entry of `migrate --keep-rows`.
+    pub(super) kept: u64,
+}
+
+/// Finds the rows of these datasets with file numbers from 1 up to the ledger's highest number or
+/// `before`, and prints a line for each range of numbers that has some.
+///
+/// Numbers above the ledger's highest are left to [`migrate`](crate::sink::Schema::migrate), which
+/// compares them first.
+pub(super) async fn find(
+    operators: &dyn Operators,
+    datasets: impl Iterator<Item = &Arc<Dataset>>,
+    before: u32,
+    json: bool,
+) -> anyhow::Result<Uncovered> {
+    let mut found = Uncovered::default();
+    for dataset in datasets {
+        let mut walk = Walk {
+            operators,
+            dataset,
+            json,
+            end: None,
+            keeps: false,
+        };
+        walk.run(before, &mut found).await?;
+    }
+    Ok(found)
+}
+
+struct Walk<'a> {
+    operators: &'a dyn Operators,
+    dataset: &'a Arc<Dataset>,
+    json: bool,
+    /// The number above the gap that is counted next. `None` before the first file.
+    end: Option<u32>,
+    /// Whether an entry above that gap keeps its rows.
+    keeps: bool,
+}
+
+/// File numbers that no file of the dataset has, and whether rows with them are kept.
+type Gap = (Range<u32>, bool);
+
+impl Walk<'_> {
+    /// Reads the ledger from its newest file down to the first.
+    async fn run(&mut self, before: u32, found: &mut Uncovered) -> anyhow::Result<()> {
+        let mut below = before;
+        loop {
+            let page = self.operators.files(0..below, None, PAGE_FILES).await?;
+            let mut gaps: Vec<Gap> = page.iter().filter_map(|file| self.pass(file)).collect();
+            let Some(last) = page.last() else {
+                gaps.extend(self.end.map(|end| (1..end, self.keeps)));
+                return self.count(&gaps, found).await;
+            };
+            below = last.entry.file_no;
+            self.count(&gaps, found).await?;
+        }
+    }
+
+    /// Passes a file on the way down. Returns the gap above it. `None` if there is none.
+    fn pass(&mut self, file: &LedgerFile) -> Option<Gap> {
+        let file_no = file.entry.file_no;
+        let end = *self.end.get_or_insert(file_no + 1);
+        let marks = file.marks_kept_rows();
+        // A number of another dataset's file belongs to the gap.
+        if file.entry.dataset != self.dataset.name && !marks {
+            return None;
+        }
+        let gap = (file_no + 1..end, self.keeps);
+        self.end = Some(file_no);
+        self.keeps |= marks;
+        (!gap.0.is_empty()).then_some(gap)
+    }
+
+    async fn count(&self, gaps: &[Gap], found: &mut Uncovered) -> anyhow::Result<()> {
+        let ids = gaps
+            .iter()
+            .map(|(files, _)| row_id(files.start, 0)..row_id(files.end, 0));
+        let ids: Vec<_> = ids.collect();
+        let counts = self.operators.count_ids(self.dataset, &ids).await?;
+        for ((files, kept), rows) in gaps.iter().zip(counts) {
+            if rows == 0 {
+                continue;
+            }
+            // The service may have registered a file with one of these numbers since.
+            let newer = self
+                .operators
+                .files(files.clone(), None, PAGE_FILES)
+                .await?;
+            if newer
+                .iter()
+                .any(|file| file.entry.dataset == self.dataset.name)
+            {
+                continue;
+            }
+            if *kept {
+                found.kept += rows;
+                continue;
+            }
+            found.rows += rows;
+            self.report(files, rows)?;
+        }
+        Ok(())
+    }
+
+    fn report(&self, files: &Range<u32>, rows: u64) -> io::Result<()> {
+        let (table, first, last) = (&self.dataset.table, files.start, files.end - 1);
+        if self.json {
+            let line = json!({
+                "table": table, "first_file_no": first, "last_file_no": last, "rows": rows,
+                "problem": "uncovered"
+            });
+            return print(&format!("{line}\n"));
+        }
+        let numbers = if first == last {
+            format!("number {first}")
+        } else {
+            format!("numbers {first} to {last}")
+        };
+        print(&format!(
+            "table {table}: {rows} rows with file {numbers}, and the ledger has no such file of this \
+             dataset\n"
+        ))
+    }
+}
