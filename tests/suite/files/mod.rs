@@ -10,6 +10,7 @@ mod formats;
 mod hostile;
 mod room;
 mod sequences;
+mod structure;
 
 use std::ffi::OsStr;
 use std::fs::{self, File};

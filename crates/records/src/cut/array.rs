@@ -60,7 +60,7 @@ pub(super) fn for_each_record(bytes: &[u8], mut on_record: impl FnMut(Range<usiz
 /// Whether the text from `start` to the end of an element is one value, or blank. Compares only
 /// brackets and quotes: whether the value is JSON is decided by the parser.
 #[inline]
-fn is_one_value(bytes: &[u8], start: usize, element: &Element) -> bool {
+pub(super) fn is_one_value(bytes: &[u8], start: usize, element: &Element) -> bool {
     match element.containers {
         1 => {
             skip_blank(bytes, start) == element.open
@@ -109,7 +109,7 @@ fn has_two_objects(value: &[u8]) -> bool {
 
 /// The error of an element that is not one value. Its place is after the first value.
 #[cold]
-fn not_one_value(bytes: &[u8], start: usize, end: usize) -> Unreadable {
+pub(super) fn not_one_value(bytes: &[u8], start: usize, end: usize) -> Unreadable {
     let element = trim(bytes, start..end);
     let text = &bytes[..element.end];
     let first = match syntax::value(text, element.start) {

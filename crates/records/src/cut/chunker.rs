@@ -8,7 +8,7 @@ pub(super) struct Chunker<'a> {
     bytes: &'a [u8],
     limits: ChunkLimits,
     layout: Layout,
-    pub(super) chunks: Vec<Chunk>,
+    chunks: Vec<Chunk>,
     /// Where the open chunk begins, including the whitespace before it.
     start: usize,
     /// Where the next record begins, including the whitespace before it.
@@ -16,7 +16,7 @@ pub(super) struct Chunker<'a> {
     /// Where the last record ended, before its separator.
     record_end: usize,
     /// Ordinal of the first record of the open chunk. 64 bits, since more than 2^32 records are
-    /// refused only at the end, by [`Chunker::plan`].
+    /// refused only at the end, by [`Records::plan`].
     first: u64,
     /// How many records have ended.
     pub(super) count: u64,
@@ -54,7 +54,7 @@ impl<'a> Chunker<'a> {
     }
 
     /// Ends the open chunk before the separator at `end`, if it holds records. The casts to 32 bits
-    /// lose nothing: [`plan`](Self::plan) refuses a file with more records.
+    /// lose nothing: [`Records::plan`] refuses a file with more records.
     pub(super) fn close(&mut self, end: usize) {
         if self.count == self.first {
             return;
@@ -78,19 +78,39 @@ impl<'a> Chunker<'a> {
 
     /// The plan, once the last chunk is closed.
     pub(super) fn plan(self) -> Result<Plan, Unreadable> {
+        let bytes = self.bytes;
+        self.finish().plan(bytes)
+    }
+
+    /// The records, once the last chunk is closed.
+    pub(super) fn finish(self) -> Records {
         assert_eq!(self.first, self.count, "each record is in a chunk");
-        plan(self.bytes, self.count, self.chunks)
+        Records {
+            chunks: self.chunks,
+            count: self.count,
+        }
     }
 }
 
-/// The plan of these chunks with `count` records.
-///
-/// # Errors
-/// [`Unreadable::Malformed`] if a file cannot hold so many records.
-pub(super) fn plan(bytes: &[u8], count: u64, chunks: Vec<Chunk>) -> Result<Plan, Unreadable> {
-    let records = u32::try_from(count).map_err(|_| {
-        let detail = format!("{count} records: a file holds at most {}", u32::MAX);
-        malformed(bytes.len(), detail)
-    })?;
-    Ok(Plan { records, chunks })
+/// The chunks of records that were found, in the order of the file.
+#[derive(Default)]
+pub(super) struct Records {
+    pub(super) chunks: Vec<Chunk>,
+    /// How many records the chunks have.
+    pub(super) count: u64,
+}
+
+impl Records {
+    /// The plan of these chunks; `bytes` is the file.
+    ///
+    /// # Errors
+    /// [`Unreadable::Malformed`] if a file cannot hold so many records.
+    pub(super) fn plan(self, bytes: &[u8]) -> Result<Plan, Unreadable> {
+        let Self { chunks, count } = self;
+        let records = u32::try_from(count).map_err(|_| {
+            let detail = format!("{count} records: a file holds at most {}", u32::MAX);
+            malformed(bytes.len(), detail)
+        })?;
+        Ok(Plan { records, chunks })
+    }
 }

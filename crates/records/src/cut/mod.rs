@@ -17,6 +17,11 @@
 //!   refuses the file. In the array, exactly one value must lie between two commas, since only then
 //!   are the bounds of each record certain: `[{}{}]` refuses the file. A record with certain bounds
 //!   that is not JSON is a reject.
+//! * A `*` in the pointer leads to each element of an array, or member of an object. Each array to
+//!   which the pointer leads holds records. If the last segment is `*`, a value that is not an array
+//!   is a record, whose bounds must be certain like those of an element of an array. A missing or
+//!   null value holds no records. Below a `*`, any other value through which the pointer cannot
+//!   lead refuses the file.
 //! * `[]` and `[ ]` have no records; `[1,]` and `[1,,2]` have an empty one, which the parser
 //!   rejects.
 //! * In *lines* (NDJSON), each line is a record; a blank line is none. A JSON string cannot hold a
@@ -42,19 +47,21 @@ mod lines;
 mod plan;
 mod scan;
 mod sequence;
+mod target;
 
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::dataset::{Dataset, Datasets, FileDatasets, Format};
+use crate::dataset::{Dataset, Datasets, EACH, FileDatasets, Format, segments};
 use crate::syntax::{self, Stop, skip_blank};
 use chunker::Chunker;
-use envelope::{Envelope, Target, names};
+use envelope::Envelope;
 pub use plan::{Chunk, ChunkLimits, Layout, Plan, Unreadable};
 use plan::{found_here, incomplete, malformed};
 use scan::{Lines, Scan};
 pub(crate) use sequence::skip_separators;
 use sequence::{RECORD_SEPARATOR, Sequence};
+use target::{Target, names};
 
 /// Finds the records of a file of `dataset`.
 ///
@@ -158,10 +165,7 @@ fn others<'a>(
     let owners = datasets.iter().filter(|other| !other.also);
     owners.chain(also).filter(|other| {
         let pointer = other.pointer();
-        let leads_on = dataset
-            .pointer()
-            .strip_prefix(pointer)
-            .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+        let leads_on = leads_through(dataset.pointer(), pointer);
         let has_array = match other.format {
             Format::Auto | Format::Document => !pointer.is_empty(),
             Format::Lines => false,
@@ -169,6 +173,15 @@ fn others<'a>(
         };
         let is_envelope = !dataset.pointer().is_empty();
         is_envelope && has_array && !leads_on && other.name != dataset.name
+    })
+}
+
+/// Whether `pointer` may lead through the value at `other`, or to it.
+fn leads_through(pointer: &str, other: &str) -> bool {
+    let mut path = segments(pointer);
+    segments(other).all(|segment| {
+        let is_it = |own: String| own == segment || own == EACH || segment == EACH;
+        path.next().is_some_and(is_it)
     })
 }
 
@@ -189,6 +202,16 @@ pub fn records(bytes: &[u8], layout: Layout, pointer: &str) -> Vec<Range<usize>>
             }
         }
         Layout::Array => array::for_each_record(bytes, |record| found.push(record)),
+        Layout::Elements(_) | Layout::Members(_) => {
+            let arrays = envelope::arrays(bytes, pointer, layout);
+            debug_assert!(arrays.is_ok(), "the cut has walked these values");
+            for chunk in arrays.into_iter().flat_map(|arrays| arrays.chunks) {
+                let start = chunk.start as usize;
+                array::for_each_record(&bytes[start..chunk.end as usize], |record| {
+                    found.push(start + record.start..start + record.end);
+                });
+            }
+        }
     }
     found
 }
@@ -273,6 +296,7 @@ impl<'a> Search<'a> {
                 ),
                 fields: &self.dataset.fields(),
                 is_known: false,
+                joins: true,
             };
             return Ok(sequence.plan(start)?.into());
         }
@@ -314,6 +338,9 @@ impl From<Unreadable> for NoDocument {
 fn document(bytes: &[u8], start: usize, search: &Search<'_>) -> Result<Found, NoDocument> {
     match bytes[start] {
         b'{' => object(bytes, start, search),
+        b'[' if segments(search.dataset.pointer()).next().as_deref() == Some(EACH) => {
+            object(bytes, start, search)
+        }
         b'[' => {
             let no_document = |error, end: usize| NoDocument {
                 error,
@@ -344,7 +371,7 @@ fn document(bytes: &[u8], start: usize, search: &Search<'_>) -> Result<Found, No
     }
 }
 
-/// The records of a document that is an object: an envelope, or one record.
+/// The records of a document that is walked: an envelope, or one record.
 fn object(bytes: &[u8], start: usize, search: &Search<'_>) -> Result<Found, NoDocument> {
     let Search {
         dataset,
@@ -354,18 +381,12 @@ fn object(bytes: &[u8], start: usize, search: &Search<'_>) -> Result<Found, NoDo
     } = *search;
     let own = Some(dataset.pointer()).filter(|pointer| !pointer.is_empty());
     let fields = dataset.fields();
-    let mut envelope = Envelope {
-        bytes,
-        limits,
-        targets: own
-            .into_iter()
-            .chain(others.iter().map(|other| other.pointer()))
-            .map(Target::new)
-            .collect(),
-        fields: &fields,
-        has_field: false,
-        seen: vec![false; fields.len()],
-    };
+    let targets = own
+        .into_iter()
+        .chain(others.iter().map(|other| other.pointer()))
+        .map(Target::new);
+    let mut envelope = Envelope::new(bytes, limits, targets.collect(), own.is_some(), &fields);
+    envelope.seen = vec![false; fields.len()];
     let walked = envelope.walk(start);
     let has_field = envelope.has_field;
     let mut is_record = has_field || own.is_none();
@@ -396,7 +417,8 @@ fn object(bytes: &[u8], start: usize, search: &Search<'_>) -> Result<Found, NoDo
                 return Err(no_document(error(), Some(close + 1)));
             }
             let text = &bytes[start..=close];
-            is_record |= fields.iter().any(|field| names(text, field));
+            let is_object = text[0] == b'{';
+            is_record |= is_object && fields.iter().any(|field| names(text, field));
             let mut arrays = arrays.iter();
             if !is_record || arrays.any(|target| target.is_named_in(text)) {
                 return Err(error().into());
@@ -406,32 +428,31 @@ fn object(bytes: &[u8], start: usize, search: &Search<'_>) -> Result<Found, NoDo
         Err(error) => return Err(no_document(error, None)),
     };
     nothing_after(bytes, end).map_err(|error| no_document(error, Some(end)))?;
-    records_of(envelope, start..end, search, is_record)
+    records_of(bytes, envelope, start..end, search, is_record)
 }
 
 /// The records of an object that was walked. `is_record` says whether it may be one record.
 fn records_of(
+    bytes: &[u8],
     envelope: Envelope<'_>,
     place: Range<usize>,
     search: &Search<'_>,
     is_record: bool,
 ) -> Result<Found, NoDocument> {
     let Envelope {
-        bytes,
-        limits,
-        mut targets,
-        seen,
-        ..
+        mut targets, seen, ..
     } = envelope;
-    let dataset = search.dataset;
+    let Search {
+        dataset, limits, ..
+    } = *search;
     let has_pointer = !dataset.pointer().is_empty();
     let own = has_pointer.then(|| targets.remove(0));
-    let (array, other) = own.map_or((None, None), |target| (target.found, target.other));
-    let mut own = array.map(|(chunker, _)| chunker.plan()).transpose()?;
+    let (array, other) = own.map_or((None, None), |mut own| (own.take(), own.other));
+    let mut own = array.map(|records| records.plan(bytes)).transpose()?;
     let mut found = Vec::new();
-    for (at, target) in targets.into_iter().enumerate() {
-        if let Some((chunker, _)) = target.found.filter(|(chunker, _)| chunker.count > 0) {
-            found.push((at, chunker.plan()?));
+    for (at, mut target) in targets.into_iter().enumerate() {
+        if let Some(records) = target.take().filter(|records| records.count > 0) {
+            found.push((at, records.plan(bytes)?));
         }
     }
     // An array of another dataset makes the object an envelope, unless it is certainly a record.

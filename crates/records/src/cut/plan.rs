@@ -14,6 +14,32 @@ pub enum Layout {
     /// The same, but some of the values are arrays of records, or envelopes that hold such an
     /// array.
     Sequence,
+    /// Elements of an array to which `*` in the dataset's pointer leads, with commas between them.
+    /// Holds the number of the pointer's segments that lead to an element, with this `*`. Each
+    /// element is a record, an array of records, or holds such arrays.
+    Elements(u8),
+    /// The same, but members of an object, with their keys.
+    Members(u8),
+}
+
+impl Layout {
+    /// Whether a chunk may hold more than its records and separators.
+    #[must_use]
+    pub fn has_envelopes(self) -> bool {
+        matches!(self, Self::Sequence | Self::Elements(_) | Self::Members(_))
+    }
+
+    /// The layout of the children of a container. `level` is the number of segments that lead to a
+    /// child.
+    pub(super) fn siblings(is_object: bool, level: usize) -> Self {
+        // The cast loses nothing: `Datasets::new` refuses a pointer with so many segments and `*`.
+        let level = level as u8;
+        if is_object {
+            Self::Members(level)
+        } else {
+            Self::Elements(level)
+        }
+    }
 }
 
 /// A run of whole records of a file.

@@ -8,12 +8,14 @@ use std::mem;
 use std::ops::Range;
 
 use super::array::{self, array};
-use super::chunker::{self, Chunker};
-use super::envelope::{Envelope, Target, key_is};
+use super::chunker::Records;
+use super::envelope::{Envelope, key_is};
 use super::plan::{
     Chunk, ChunkLimits, Layout, Plan, Unreadable, found_here, incomplete, malformed,
 };
 use super::scan::{CURLY, Scan};
+use super::target::Target;
+use crate::dataset::EACH;
 use crate::syntax::{self, Stop, after, is_blank, skip_blank};
 
 /// An object that closes within this many bytes is searched for its closing bracket before it is
@@ -54,6 +56,7 @@ pub(super) fn for_each_record(
         targets: targets(pointer, std::iter::empty()),
         fields: &[],
         is_known: true,
+        joins: false,
     };
     let mut at = 0;
     loop {
@@ -97,11 +100,11 @@ pub(super) fn targets<'a>(
 }
 
 /// A value of a sequence, and its place.
-enum Value<'a> {
+enum Value {
     /// A record.
     Record(Range<usize>),
     /// An array of records, or an envelope that holds one.
-    Records(Range<usize>, Chunker<'a>),
+    Records(Range<usize>, Records),
 }
 
 /// The walk from value to value.
@@ -116,6 +119,8 @@ pub(super) struct Sequence<'a> {
     /// Whether one of the values so far is certainly of the dataset: an array, an envelope, or a
     /// record with a field of the dataset.
     pub(super) is_known: bool,
+    /// As of [`Envelope`].
+    pub(super) joins: bool,
 }
 
 impl<'a> Sequence<'a> {
@@ -152,19 +157,23 @@ impl<'a> Sequence<'a> {
             return Err(self.unknown(skip_separators(self.bytes, start)));
         }
         run.close();
-        chunker::plan(self.bytes, run.count, run.chunks)
+        let (chunks, count) = (run.chunks, run.count);
+        Records { chunks, count }.plan(self.bytes)
     }
 
     /// The first value from `at` on. `None` if only separators follow.
-    fn next(&mut self, at: usize) -> Result<Option<Value<'a>>, Unreadable> {
+    fn next(&mut self, at: usize) -> Result<Option<Value>, Unreadable> {
         let at = skip_separators(self.bytes, at);
         let value = match self.bytes.get(at) {
             None => return Ok(None),
             Some(b'{') => self.object(at)?,
+            Some(b'[') if self.targets.first().is_some_and(|own| own.is_each(0)) => {
+                self.walk(at)?
+            }
             Some(b'[') => {
                 let (records, end) = array(self.bytes, at, self.limits)?;
                 self.is_known = true;
-                Value::Records(at..end, records)
+                Value::Records(at..end, records.finish())
             }
             Some(_) => self.scalar(at)?,
         };
@@ -172,7 +181,7 @@ impl<'a> Sequence<'a> {
     }
 
     /// The object whose `{` is at `open`.
-    fn object(&mut self, open: usize) -> Result<Value<'a>, Unreadable> {
+    fn object(&mut self, open: usize) -> Result<Value, Unreadable> {
         let searched = match self.targets[..] {
             [] => self.bytes,
             _ => &self.bytes[..self.bytes.len().min(open + SEARCHED_BYTES_MAX)],
@@ -184,25 +193,16 @@ impl<'a> Sequence<'a> {
         }
     }
 
-    /// The object whose `{` is at `open`, after a walk through its members.
-    fn walk(&mut self, open: usize) -> Result<Value<'a>, Unreadable> {
-        let mut envelope = Envelope {
-            bytes: self.bytes,
-            limits: self.limits,
-            targets: mem::take(&mut self.targets),
-            fields: self.fields,
-            has_field: false,
-            seen: Vec::new(),
-        };
+    /// The container whose bracket is at `open`, after a walk through its children.
+    fn walk(&mut self, open: usize) -> Result<Value, Unreadable> {
+        let targets = mem::take(&mut self.targets);
+        let mut envelope = Envelope::new(self.bytes, self.limits, targets, true, self.fields);
+        envelope.joins = self.joins;
         let walked = envelope.walk(open);
         let has_field = envelope.has_field;
         self.targets = envelope.targets;
         let is_open = self.targets.iter().any(|target| target.open.is_some());
-        let take = |target: &mut Target<'a>| {
-            target.open = None;
-            target.found.take()
-        };
-        let found: Vec<_> = self.targets.iter_mut().map(take).collect();
+        let found: Vec<_> = self.targets.iter_mut().map(Target::take).collect();
         match walked {
             Ok(end) => self.envelope(open..end, found, has_field),
             // If its brackets close, it may be a record that is not JSON.
@@ -239,7 +239,9 @@ impl<'a> Sequence<'a> {
             if may_lead || !*is_known {
                 let key = key(text, start);
                 let is = |name: &str| key.is_some_and(|key| key_is(key, name));
-                leads |= may_lead && (key.is_none() || targets.iter().any(|t| is(&t.path[0])));
+                let leads_by = |segment: &str| segment == EACH || is(segment);
+                leads |=
+                    may_lead && (key.is_none() || targets.iter().any(|t| leads_by(&t.path[0])));
                 *is_known |= fields.iter().any(|field| is(field));
             }
             start = member.end + 1;
@@ -248,7 +250,7 @@ impl<'a> Sequence<'a> {
     }
 
     /// The record whose brackets are at `open` and `close`.
-    fn record(&self, open: usize, close: usize) -> Result<Value<'a>, Unreadable> {
+    fn record(&self, open: usize, close: usize) -> Result<Value, Unreadable> {
         if (self.bytes[open] ^ self.bytes[close]) & CURLY != 0 {
             let detail = "the record that begins here with `{` is closed by `]`, so it is not \
                           certain where it ends";
@@ -261,9 +263,9 @@ impl<'a> Sequence<'a> {
     fn envelope(
         &mut self,
         place: Range<usize>,
-        found: Vec<Option<(Chunker<'a>, usize)>>,
+        found: Vec<Option<Records>>,
         has_field: bool,
-    ) -> Result<Value<'a>, Unreadable> {
+    ) -> Result<Value, Unreadable> {
         let mut found = found.into_iter();
         let own = found.next().flatten();
         self.is_known |= own.is_some() || has_field;
@@ -271,11 +273,12 @@ impl<'a> Sequence<'a> {
         if own.is_some() || !has_field {
             let others = self.targets[1..].iter().zip(found);
             for (Target { pointer, .. }, other) in others {
-                if let Some((records, end)) = other
-                    && records.count > 0
+                if let Some(records) = other
+                    && let Some(last) = records.chunks.last()
                 {
+                    let end = last.end as usize;
                     let detail = format!(
-                        "the array at `{pointer}` that ends here holds records of another dataset, \
+                        "the array at `{pointer}` whose last record ends here holds records of another dataset, \
                          and a sequence holds records of one: put them in a file of their own"
                     );
                     return Err(malformed(end, detail));
@@ -283,13 +286,13 @@ impl<'a> Sequence<'a> {
             }
         }
         Ok(match own {
-            Some((records, _)) => Value::Records(place, records),
+            Some(records) => Value::Records(place, records),
             None => Value::Record(place),
         })
     }
 
     /// The value at `at` that is neither an object nor an array: a record that the parser rejects.
-    fn scalar(&self, at: usize) -> Result<Value<'a>, Unreadable> {
+    fn scalar(&self, at: usize) -> Result<Value, Unreadable> {
         let bytes = self.bytes;
         let place = match syntax::value(bytes, at) {
             Ok(end) => {
@@ -399,7 +402,7 @@ impl Run {
 
     /// Adds the array or the envelope at `place`, whole if one chunk takes it. Otherwise the chunks
     /// of its array become chunks of their own.
-    fn add_all(&mut self, place: Range<usize>, records: Chunker<'_>) {
+    fn add_all(&mut self, place: Range<usize>, records: Records) {
         let is_small = place.len() <= self.limits.bytes && records.chunks.len() == 1;
         if records.count == 0 {
             self.is_after_empty = true;
@@ -418,7 +421,7 @@ impl Run {
         self.count += records.count;
     }
 
-    /// Ends the open chunk. The casts to 32 bits lose nothing: [`chunker::plan`] refuses a file
+    /// Ends the open chunk. The casts to 32 bits lose nothing: [`Records::plan`] refuses a file
     /// with more records.
     fn close(&mut self) {
         if let Some(Open {

@@ -35,6 +35,9 @@ struct Ordinals<'a> {
     rules: u32,
     format: Format,
     records: &'a str,
+    /// Only where `*` leads to each child: for an earlier release, it was a key.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    each: bool,
 }
 
 #[derive(Serialize)]
@@ -55,6 +58,7 @@ impl Fingerprint {
             rules: CUT_RULES,
             format: dataset.format,
             records: dataset.pointer(),
+            each: dataset.has_each(),
         };
         let columns = Rows {
             rules: CONVERSION_RULES,

@@ -26,6 +26,13 @@ pub const ID_COLUMN: &str = "id";
 /// Name of the column for the fields of a record that no other column takes.
 pub const RESCUE_COLUMN: &str = "_rescued";
 
+/// The segment of the pointer `records` that leads to each element or member.
+pub const EACH: &str = "*";
+
+/// Most segments of a pointer with [`EACH`]: a record has at most 32 levels, and the walk through an
+/// envelope recurses by segments.
+const EACH_SEGMENTS_MAX: usize = 64;
+
 /// Longest identifier that MySQL and MariaDB accept.
 const IDENTIFIER_CHARS_MAX: usize = 64;
 
@@ -43,8 +50,9 @@ pub struct Dataset {
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub also: bool,
     /// Where the array of records is in a document that is an object, as a JSON pointer
-    /// (`/vehicle_events`, `/data/status_changes`, `/data/0/x`). Default: `/` and the name. With an
-    /// empty text, an object is a record and never holds such an array.
+    /// (`/vehicle_events`, `/data/status_changes`, `/data/0/x`). A `*` in it stands for each element
+    /// or member (`/orders/*/items`). Default: `/` and the name. With an empty text, an object is a
+    /// record and never holds such an array.
     #[serde(default)]
     pub records: Option<String>,
     /// How the records of a file are separated. Default: `auto`.
@@ -137,6 +145,11 @@ impl Dataset {
     #[must_use]
     pub fn pointer(&self) -> &str {
         self.records.as_deref().unwrap_or_default()
+    }
+
+    /// Whether the pointer to the records may lead to several arrays.
+    pub(crate) fn has_each(&self) -> bool {
+        segments(self.pointer()).any(|segment| segment == EACH)
     }
 
     /// Whether a value must have the JSON type of its column.
@@ -368,6 +381,19 @@ fn check(dataset: &Dataset) -> Result<(), InvalidDataset> {
             "`records = \"{pointer}\"` must begin with `/`, or be empty if no document holds an \
              array of records"
         ));
+    }
+    if dataset.has_each() {
+        if dataset.format == Format::Lines {
+            return fail(format!(
+                "`records = \"{pointer}\"` has `*`, and with `format = \"lines\"` each line is a \
+                 record: for an envelope on each line, set `format = \"sequence\"`"
+            ));
+        }
+        if segments(pointer).count() > EACH_SEGMENTS_MAX {
+            return fail(format!(
+                "`records` has `*` and more than {EACH_SEGMENTS_MAX} segments"
+            ));
+        }
     }
     for (at, column) in dataset.columns.iter().enumerate() {
         if let Some(problem) = column.problem() {

@@ -90,7 +90,7 @@ impl<'a> Direct<'a> {
             }
             Layout::Values => Some(skip_separators(bytes, next)),
             // The caller knows the places of the records.
-            Layout::Sequence => Some(end),
+            Layout::Sequence | Layout::Elements(_) | Layout::Members(_) => Some(end),
             Layout::Array | Layout::Lines => None,
         }
     }

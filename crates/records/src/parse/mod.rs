@@ -61,7 +61,7 @@ const KEEP_BYTES_MAX: usize = 4 * 1024 * 1024;
 #[must_use]
 pub fn is_one_too_large(chunk: &Chunk) -> bool {
     // With an envelope around it, the record may be smaller than the chunk.
-    let is_one = chunk.records == 1 && chunk.layout != Layout::Sequence;
+    let is_one = chunk.records == 1 && !chunk.layout.has_envelopes();
     is_one && chunk.end - chunk.start > RECORD_BYTES_MAX as u64
 }
 
@@ -200,7 +200,7 @@ impl Parser {
         }
         let text = simdutf8::basic::from_utf8(bytes).ok()?;
         let mut direct = Direct::new(&shape.dataset, &shape.fields, layout, text);
-        if layout == Layout::Sequence {
+        if layout.has_envelopes() {
             return self.read_places(shape, output, source, direct);
         }
         let mut places = None;

@@ -1,5 +1,6 @@
 //! Tables of documents and their records, and properties that hold for any bytes.
 
+mod each;
 mod sequence;
 mod shapes;
 

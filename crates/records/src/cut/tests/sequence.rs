@@ -160,8 +160,8 @@ fn a_sequence_holds_records_of_one_dataset() {
     let of = datasets.of_file(b"name", Some(own)).unwrap();
     for (text, expected) in [
         ("{\"one\":[1],\"two\":[]}{\"one\":[2]}", Ok(2)),
-        ("{\"one\":[1]}{\"one\":[2],\"two\":[3]}", Err(31)),
-        ("{\"one\":[1]}{\"two\":[3]}", Err(21)),
+        ("{\"one\":[1]}{\"one\":[2],\"two\":[3]}", Err(30)),
+        ("{\"one\":[1]}{\"two\":[3]}", Err(20)),
         // A record may have a member of any name.
         ("{\"one\":[1]}{\"id\":2,\"two\":[3,tru]}", Ok(2)),
     ] {

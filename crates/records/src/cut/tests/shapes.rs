@@ -11,6 +11,7 @@ pub(super) fn shape(dataset: &Dataset, document: &str) -> String {
             Some(Layout::Array) => format!("document {records}"),
             Some(Layout::Lines) => format!("lines {records}"),
             Some(Layout::Values | Layout::Sequence) => format!("sequence {records}"),
+            Some(Layout::Elements(_) | Layout::Members(_)) => format!("document {records}"),
         },
         Err(Unreadable::Incomplete { .. }) => "incomplete".to_owned(),
         Err(Unreadable::Malformed { offset, .. }) => format!("refused at {offset}"),
