@@ -204,7 +204,9 @@ async fn a_pointer_that_cannot_work_is_an_error_of_settings() {
     let lines = SETTINGS.replacen("name = \"logs\"", "name = \"logs\"\nformat = \"lines\"", 1);
     for (settings, expected) in [(lines, "with `format = \"lines\"` each line is a record")] {
         fs::write(pair.at("lemonade.toml"), settings).unwrap();
-        let output = pair.expect(78, &["load"]);
-        assert!(output.contains(expected), "{output}");
+        let output = pair.run(&["load"]);
+        let message = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(78), "{message}");
+        assert!(message.contains(expected), "{message}");
     }
 }
