@@ -138,9 +138,10 @@ impl<'a> Envelope<'a> {
     ) -> Result<usize, Unreadable> {
         let bytes = self.bytes;
         let is_end = |at: usize| bytes.get(at).copied() == close;
-        let expected = match is_object {
-            true => "`,` or `}` after a member",
-            false => "`,` or `]` after an element",
+        let expected = if is_object {
+            "`,` or `}` after a member"
+        } else {
+            "`,` or `]` after an element"
         };
         // The targets with `*` that a key has led to: a second key of the same name is ambiguous.
         let mut passed: Vec<usize> = Vec::new();

@@ -123,7 +123,7 @@ pub(super) struct Sequence<'a> {
     pub(super) joins: bool,
 }
 
-impl<'a> Sequence<'a> {
+impl Sequence<'_> {
     /// The plan of the values from `start` on.
     ///
     /// # Errors

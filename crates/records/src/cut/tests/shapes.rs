@@ -8,10 +8,11 @@ pub(super) fn shape(dataset: &Dataset, document: &str) -> String {
     match cut(document.as_bytes(), dataset, NO_LIMITS) {
         Ok(Plan { records, chunks }) => match chunks.first().map(|chunk| chunk.layout) {
             None => "nothing".to_owned(),
-            Some(Layout::Array) => format!("document {records}"),
+            Some(Layout::Array | Layout::Elements(_) | Layout::Members(_)) => {
+                format!("document {records}")
+            }
             Some(Layout::Lines) => format!("lines {records}"),
             Some(Layout::Values | Layout::Sequence) => format!("sequence {records}"),
-            Some(Layout::Elements(_) | Layout::Members(_)) => format!("document {records}"),
         },
         Err(Unreadable::Incomplete { .. }) => "incomplete".to_owned(),
         Err(Unreadable::Malformed { offset, .. }) => format!("refused at {offset}"),
