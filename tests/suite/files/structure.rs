@@ -202,7 +202,11 @@ async fn an_object_of_records_by_key_loads() {
 async fn a_pointer_that_cannot_work_is_an_error_of_settings() {
     let pair = embedded().await;
     let lines = SETTINGS.replacen("name = \"logs\"", "name = \"logs\"\nformat = \"lines\"", 1);
-    for (settings, expected) in [(lines, "with `format = \"lines\"` each line is a record")] {
+    let relative = SETTINGS.replacen("\"/plugins/*\"", "\"plugins/*\"", 1);
+    for (settings, expected) in [
+        (lines, "with `format = \"lines\"` each line is a record"),
+        (relative, "`records = \"plugins/*\"` must begin with `/`"),
+    ] {
         fs::write(pair.at("lemonade.toml"), settings).unwrap();
         let output = pair.run(&["load"]);
         let message = String::from_utf8_lossy(&output.stderr);
