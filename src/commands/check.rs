@@ -8,19 +8,15 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use serde_json::json;
 
-use crate::batch::{Reject, SourceFile};
+use crate::batch::{Batch, Reject};
 use crate::config::Settings;
 use crate::config::cli::CheckArgs;
-use crate::content::{self, Content, ContentError, ContentOptions, Windows};
-use crate::cut::{self, ChunkLimits, Plan};
 use crate::dataset::{Dataset, FileDatasets, NoDataset};
 use crate::inbox::Markers;
 use crate::parse::{self, Parser};
 
+use super::parsed::each_batch;
 use super::{NoInput, Outcome, output, unless_reader_gone};
-
-/// The parser needs a file number for its rows, which `check` discards.
-const FILE_NO: u32 = 1;
 
 /// Totals over all files.
 #[derive(Debug, Default)]
@@ -155,63 +151,23 @@ fn check_file(
     path: &Path,
     of: &FileDatasets<'_>,
 ) -> anyhow::Result<Result<Vec<CheckedPart>, String>> {
-    let limits = ChunkLimits {
-        records: settings.frame_records,
-        bytes: settings.frame_bytes,
+    let mut rejects: Vec<(Arc<Dataset>, Reject)> = Vec::new();
+    let mut visit = |batch: &Batch| {
+        let of_batch = batch.rejects.iter().cloned();
+        rejects.extend(of_batch.map(|reject| (Arc::clone(&batch.dataset), reject)));
     };
-    let options = ContentOptions {
-        windows: Windows::new(settings.memory_budget_bytes),
-        ..ContentOptions::default()
-    };
-    let cut = |bytes: &[u8]| cut::cut_each(bytes, of, limits);
-    let (content, plans) = match content::open_and(path, &options, cut) {
-        Ok((content, Ok(plans))) => (content, plans),
-        Ok((_, Err(unreadable))) => return Ok(Err(unreadable.to_string())),
-        Err(ContentError::Io(error)) => {
-            return Err(anyhow::Error::new(error).context(path.display().to_string()));
-        }
-        Err(error) => return Ok(Err(error.to_string())),
-    };
-    let mut parts = Vec::new();
-    for (dataset, plan) in plans {
-        let rejects = match rejects(parser, &content, &dataset, &plan) {
-            Ok(rejects) => rejects,
-            Err(ContentError::Busy) => return Ok(Err("it changed while it was read".to_owned())),
-            Err(error) => return Err(error).with_context(|| path.display().to_string()),
+    let parts = each_batch(settings, parser, path, of, &mut visit)?;
+    Ok(parts.map(|parts| {
+        let part = |(dataset, records): (Arc<Dataset>, u32)| {
+            let own = rejects.iter().filter(|(of, _)| of.name == dataset.name);
+            CheckedPart {
+                records,
+                rejects: own.map(|(_, reject)| reject.clone()).collect(),
+                dataset,
+            }
         };
-        parts.push(CheckedPart {
-            dataset,
-            records: plan.records,
-            rejects,
-        });
-    }
-    Ok(Ok(parts))
-}
-
-/// Parses the records of one dataset, and returns the rejects among them.
-fn rejects(
-    parser: &mut Parser,
-    content: &Content,
-    dataset: &Arc<Dataset>,
-    plan: &Plan,
-) -> Result<Vec<Reject>, ContentError> {
-    let file = SourceFile {
-        file_no: FILE_NO,
-        hash: content.hash,
-    };
-    let mut rejects = Vec::new();
-    let mut buffer = Vec::new();
-    for chunk in &plan.chunks {
-        let parse = |bytes: &[u8]| parser.parse(dataset, file, *chunk, bytes);
-        let range = chunk.start..chunk.end;
-        let batch = if parse::is_one_too_large(chunk) {
-            content.inspect(range, parse)
-        } else {
-            content.read(range, &mut buffer).map(parse)
-        };
-        rejects.extend(batch?.rejects);
-    }
-    Ok(rejects)
+        parts.into_iter().map(part).collect()
+    }))
 }
 
 fn print_unreadable(path: &Path, reason: &str, json: bool, out: &mut impl Write) -> io::Result<()> {

@@ -1,4 +1,5 @@
-//! `config`: prints the settings in effect, writes an initial settings file, prints its schema.
+//! `config`: prints the settings in effect, writes an initial settings file, prints its schema. The
+//! command `config dataset` is in `propose`.
 
 use std::fs::File;
 use std::io::{ErrorKind, Write as _};
@@ -21,6 +22,7 @@ pub(super) fn execute(settings: &Settings, command: &ConfigCommand) -> anyhow::R
             print(&settings.to_string())?;
             Ok(Outcome::Complete)
         }
+        ConfigCommand::Dataset(args) => super::propose::execute(settings, args),
         ConfigCommand::Init(args) => init(args),
         ConfigCommand::Schema => schema(),
     }

@@ -2,8 +2,9 @@
 //!
 //! [`dataset`] defines a kind of record. [`cut`] finds the records of a file, [`parse`] turns a run
 //! of them into a [`batch`] of rows and rejects, and [`frame`] writes a batch as bytes and reads it
-//! back. [`edit`] changes the text of a record, and [`coverage`] holds sets of ordinals.
-//! [`timestamp`] and [`dates`] parse and print times, [`convert`] parses other values.
+//! back. [`propose`] finds a definition for samples, [`edit`] changes the text of a record, and
+//! [`coverage`] holds sets of ordinals. [`timestamp`] and [`dates`] parse and print times,
+//! [`convert`] parses other values.
 //!
 //! This crate does no I/O, reads no clock, starts no thread and has no async runtime among its
 //! dependencies. The modules are listed in reading order, which is also the import order: a module
@@ -19,4 +20,5 @@ pub mod coverage;
 pub mod cut;
 pub mod edit;
 pub mod parse;
+pub mod propose;
 pub mod frame;

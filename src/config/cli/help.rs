@@ -139,5 +139,15 @@ pub(super) const CONFIG: &str = "\
 Examples:
   task_runner config show                 print the settings in effect
   task_runner config init                 write ./lemonade.toml
+  task_runner config dataset trips_*.json propose the definition of a dataset for these files
   task_runner config schema > lemonade.schema.json
                                           a schema with which an editor checks the file";
+
+pub(super) const DATASET: &str = "\
+Examples:
+  task_runner config dataset trips_1.json trips_2.json.gz
+  task_runner config dataset trips_1.json > trips.toml
+  task_runner config dataset export.json --name orders --records /data/orders
+
+Prints a part of a settings file, with a comment at each doubtful choice. Exit code 2: some of the
+records would be rejects by it.";

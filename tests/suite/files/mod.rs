@@ -6,6 +6,7 @@ mod arrival;
 mod copies;
 mod datasets;
 mod directories;
+mod examples;
 mod formats;
 mod hostile;
 mod room;

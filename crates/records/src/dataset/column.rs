@@ -126,7 +126,7 @@ pub enum OnError {
 
 impl Column {
     /// A required column that takes the field of its name.
-    pub(super) fn new(name: &str, kind: ColumnType) -> Self {
+    pub(crate) fn new(name: &str, kind: ColumnType) -> Self {
         Self {
             name: name.to_owned(),
             field: String::new(),

@@ -34,7 +34,7 @@ pub const EACH: &str = "*";
 const EACH_SEGMENTS_MAX: usize = 64;
 
 /// Longest identifier that MySQL and MariaDB accept.
-const IDENTIFIER_CHARS_MAX: usize = 64;
+pub(crate) const IDENTIFIER_CHARS_MAX: usize = 64;
 
 /// A kind of record, and the table that its rows go to.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
@@ -249,6 +249,12 @@ pub fn segments(pointer: &str) -> impl Iterator<Item = String> {
         .split('/')
         .skip(1)
         .map(|segment| segment.replace("~1", "/").replace("~0", "~"))
+}
+
+/// A key as a segment of a JSON pointer (RFC 6901).
+#[must_use]
+pub fn escaped(key: &str) -> String {
+    key.replace('~', "~0").replace('/', "~1")
 }
 
 fn builtin() -> Vec<Dataset> {

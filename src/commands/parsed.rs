@@ -1,0 +1,86 @@
+//! Parses files as `load` would, batch by batch, and stores nothing.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+
+use crate::batch::{Batch, SourceFile};
+use crate::config::Settings;
+use crate::content::{self, Content, ContentError, ContentOptions, Windows};
+use crate::cut::{self, ChunkLimits, Plan};
+use crate::dataset::{Dataset, FileDatasets};
+use crate::parse::{self, Parser};
+
+/// The parser needs a file number for its rows, which are not stored.
+const FILE_NO: u32 = 1;
+
+/// How a command reads a file without a data directory.
+pub(super) fn options(settings: &Settings) -> ContentOptions {
+    ContentOptions {
+        windows: Windows::new(settings.memory_budget_bytes),
+        ..ContentOptions::default()
+    }
+}
+
+/// The parts of a file that was parsed: each dataset whose records it has, with their number.
+pub(super) type Parts = Vec<(Arc<Dataset>, u32)>;
+
+/// Parses a file and calls `visit` with each batch, in the order of the file for each of its
+/// datasets. The inner error is the reason for which `load` would quarantine the file.
+pub(super) fn each_batch(
+    settings: &Settings,
+    parser: &mut Parser,
+    path: &Path,
+    of: &FileDatasets<'_>,
+    visit: &mut dyn FnMut(&Batch),
+) -> anyhow::Result<Result<Parts, String>> {
+    let limits = ChunkLimits {
+        records: settings.frame_records,
+        bytes: settings.frame_bytes,
+    };
+    let cut = |bytes: &[u8]| cut::cut_each(bytes, of, limits);
+    let (content, plans) = match content::open_and(path, &options(settings), cut) {
+        Ok((content, Ok(plans))) => (content, plans),
+        Ok((_, Err(unreadable))) => return Ok(Err(unreadable.to_string())),
+        Err(ContentError::Io(error)) => {
+            return Err(anyhow::Error::new(error).context(path.display().to_string()));
+        }
+        Err(error) => return Ok(Err(error.to_string())),
+    };
+    let mut parts = Vec::new();
+    for (dataset, plan) in plans {
+        match parse(parser, &content, &dataset, &plan, visit) {
+            Ok(()) => parts.push((dataset, plan.records)),
+            Err(ContentError::Busy) => return Ok(Err("it changed while it was read".to_owned())),
+            Err(error) => return Err(error).with_context(|| path.display().to_string()),
+        }
+    }
+    Ok(Ok(parts))
+}
+
+/// Parses the records of one dataset.
+fn parse(
+    parser: &mut Parser,
+    content: &Content,
+    dataset: &Arc<Dataset>,
+    plan: &Plan,
+    visit: &mut dyn FnMut(&Batch),
+) -> Result<(), ContentError> {
+    let file = SourceFile {
+        file_no: FILE_NO,
+        hash: content.hash,
+    };
+    let mut buffer = Vec::new();
+    for chunk in &plan.chunks {
+        let parse = |bytes: &[u8]| parser.parse(dataset, file, *chunk, bytes);
+        let range = chunk.start..chunk.end;
+        let batch = if parse::is_one_too_large(chunk) {
+            content.inspect(range, parse)
+        } else {
+            content.read(range, &mut buffer).map(parse)
+        };
+        visit(&batch?);
+    }
+    Ok(())
+}

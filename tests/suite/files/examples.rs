@@ -1,0 +1,166 @@
+//! The definitions in `examples/datasets`: each one loads the sample beside it, and `config dataset`
+//! proposes a definition like it.
+//!
+//! `rows.ndjson` has the rows that the sample must become, an array of texts for each.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use super::*;
+
+/// One directory of `examples/datasets`.
+struct Example {
+    definition: String,
+    /// The dataset in the definition.
+    dataset: toml::Table,
+    samples: Vec<PathBuf>,
+    rows: Vec<Vec<Option<String>>>,
+}
+
+impl Example {
+    fn columns(&self) -> impl Iterator<Item = &toml::Table> {
+        let columns = self.dataset["columns"].as_array().unwrap();
+        columns.iter().map(|column| column.as_table().unwrap())
+    }
+
+    fn name(&self) -> &str {
+        text(&self.dataset, "name")
+    }
+}
+
+fn text<'a>(table: &'a toml::Table, key: &str) -> &'a str {
+    table.get(key).map_or("", |value| value.as_str().unwrap())
+}
+
+fn datasets(definition: &str) -> Vec<toml::Table> {
+    let settings: toml::Table = toml::from_str(definition).unwrap();
+    let datasets = settings["datasets"].as_array().unwrap();
+    datasets
+        .iter()
+        .map(|dataset| dataset.as_table().unwrap().clone())
+        .collect()
+}
+
+fn examples() -> Vec<Example> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/datasets");
+    let example = |name: &String| {
+        let dir = root.join(name);
+        let definition = fs::read_to_string(dir.join("dataset.toml")).unwrap();
+        let rows = fs::read_to_string(dir.join("rows.ndjson")).unwrap();
+        let own = ["dataset.toml", "rows.ndjson"];
+        let samples = names(&dir)
+            .into_iter()
+            .filter(|name| !own.contains(&name.as_str()));
+        Example {
+            dataset: datasets(&definition).swap_remove(0),
+            samples: samples.map(|name| dir.join(name)).collect(),
+            rows: rows
+                .lines()
+                .map(|row| serde_json::from_str(row).unwrap())
+                .collect(),
+            definition,
+        }
+    };
+    names(&root).iter().map(example).collect()
+}
+
+/// Copies the samples into a directory, which is loaded in place.
+fn archive<'a>(pair: &Pair, examples: impl IntoIterator<Item = &'a Example>) {
+    let archive = pair.at("archive");
+    fs::create_dir(&archive).unwrap();
+    for sample in examples.into_iter().flat_map(|example| &example.samples) {
+        fs::copy(sample, archive.join(sample.file_name().unwrap())).unwrap();
+    }
+}
+
+/// All definitions in one settings file, as a user might have them.
+async fn each_sample_becomes_its_rows(name: &'static str) {
+    let pair = Pair::new(name).await;
+    let examples = examples();
+    let all: Vec<&str> = examples
+        .iter()
+        .map(|example| example.definition.as_str())
+        .collect();
+    fs::write(pair.at("lemonade.toml"), all.join("\n")).unwrap();
+    archive(&pair, &examples);
+    pair.expect(0, &["load", "archive"]);
+    for example in &examples {
+        assert!(!example.rows.is_empty(), "{}", example.name());
+        let column = |column: &toml::Table| match text(column, "type") {
+            "binary" => format!("LOWER(HEX(`{}`))", text(column, "name")),
+            _ => format!("`{}`", text(column, "name")),
+        };
+        let columns: Vec<String> = example.columns().map(column).collect();
+        let sql = format!(
+            "SELECT {} FROM {} ORDER BY id",
+            columns.join(", "),
+            example.name()
+        );
+        assert_eq!(pair.query(&sql).await, example.rows, "{}", example.name());
+    }
+    pair.expect(0, &["verify", "--content"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_sample_becomes_its_rows_in_sqlite() {
+    each_sample_becomes_its_rows("memory+sqlite").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_sample_becomes_its_rows_in_mariadb() {
+    each_sample_becomes_its_rows("memory+mysql").await;
+}
+
+/// The type of each field, without the digits of a decimal.
+fn types(dataset: &toml::Table) -> BTreeMap<String, String> {
+    let columns = dataset["columns"].as_array().unwrap().iter();
+    columns
+        .map(|column| {
+            let column = column.as_table().unwrap();
+            let pointer = match text(column, "field") {
+                "" => format!("/{}", text(column, "name")),
+                field => field.to_owned(),
+            };
+            let kind = text(column, "type").split('(').next().unwrap();
+            (pointer, kind.to_owned())
+        })
+        .collect()
+}
+
+/// What `config dataset` proposes for the samples loads them without a reject, and has the types of
+/// the definitions that were written by hand in at least 95 % of their columns.
+#[tokio::test(flavor = "multi_thread")]
+async fn proposals_load_the_samples_and_have_the_types_of_the_examples() {
+    let (mut same, mut differ) = (0, Vec::new());
+    for example in examples() {
+        let pair = embedded().await;
+        archive(&pair, [&example]);
+        let samples = example.samples.iter().map(|path| path.to_str().unwrap());
+        let args: Vec<&str> = ["config", "dataset", "--name", "proposed"]
+            .into_iter()
+            .chain(samples)
+            .collect();
+        let definition = pair.expect(0, &args);
+        fs::write(pair.at("lemonade.toml"), &definition).unwrap();
+        pair.expect(0, &["load", "--dataset", "proposed", "archive"]);
+        let rows = pair.number("SELECT COUNT(*) FROM proposed").await;
+        assert_eq!(rows, example.rows.len() as u64, "{}", example.name());
+        pair.expect(0, &["verify", "--content"]);
+        let proposed = types(&datasets(&definition)[0]);
+        for (field, kind) in types(&example.dataset) {
+            // A field that was taken apart, or kept whole, where the other was not, is no other type.
+            match proposed.get(&field) {
+                Some(found) if *found == kind => same += 1,
+                Some(found) => differ.push(format!("{} {field}: {kind}, {found}", example.name())),
+                None => assert!(
+                    proposed
+                        .keys()
+                        .any(|other| other.starts_with(&format!("{field}/"))),
+                    "{} {field}: {definition}",
+                    example.name()
+                ),
+            }
+        }
+    }
+    assert!(differ.len() * 20 <= same, "{same} same, {differ:?}");
+}
