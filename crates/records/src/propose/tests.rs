@@ -214,12 +214,12 @@ fn files_of_one_dataset_are_examined_together() {
         "",
         r#"{"data":[{"a":"x"},{"a":2,"note":null}]}"#,
     ];
-    files
-        .iter()
-        .for_each(|file| samples.look(file.as_bytes()).unwrap());
-    files
-        .iter()
-        .for_each(|file| samples.add(file.as_bytes()).unwrap());
+    for file in files {
+        samples.look(file.as_bytes()).unwrap();
+    }
+    for file in files {
+        samples.add(file.as_bytes()).unwrap();
+    }
     let proposal = samples.proposal().unwrap();
     assert_eq!((proposal.records.as_str(), proposal.examined), ("/data", 3));
     let columns: Vec<String> = proposal.columns.iter().map(short).collect();
