@@ -48,6 +48,7 @@ pub use lemonade_records::{
 };
 
 // The outside: memory, files, queue, database, metrics.
+pub mod version;
 pub mod allocator;
 pub mod contained;
 pub mod fault;

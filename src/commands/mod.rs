@@ -4,8 +4,10 @@
 //! Nothing outlives the `execute` function of a command. Commands do not call each other, except
 //! that `demo` loads its files as `load` does.
 
+use anyhow::Context as _;
+
 use crate::config::Settings;
-use crate::config::cli::{Cli, Command, CompletionsArgs, ConfigArgs, ConfigCommand};
+use crate::config::cli::{Cli, Command, CompletionsArgs, ConfigArgs, ConfigCommand, ManualArgs};
 use crate::fault::Fault;
 
 mod http_client;
@@ -96,6 +98,7 @@ async fn execute(command: Option<Command>, settings: Settings) -> anyhow::Result
         Command::Queue(args) => queue::execute(&settings, &args.command).await,
         Command::Config(args) => config::execute(&settings, &args.command),
         Command::Completions(args) => completions(&args),
+        Command::Manual(args) => manual(&args),
     }
 }
 
@@ -105,6 +108,7 @@ async fn execute(command: Option<Command>, settings: Settings) -> anyhow::Result
 pub fn without_settings(command: Option<&Command>) -> Option<anyhow::Result<Outcome>> {
     match command? {
         Command::Completions(args) => Some(completions(args)),
+        Command::Manual(args) => Some(manual(args)),
         Command::Config(ConfigArgs {
             command: ConfigCommand::Init(args),
         }) => Some(config::init(args)),
@@ -118,6 +122,14 @@ pub fn without_settings(command: Option<&Command>) -> Option<anyhow::Result<Outc
 /// Prints the completion script of a shell.
 fn completions(args: &CompletionsArgs) -> anyhow::Result<Outcome> {
     print(&Cli::completions(args.shell))?;
+    Ok(Outcome::Complete)
+}
+
+/// Writes the manual pages of all commands to a directory.
+fn manual(args: &ManualArgs) -> anyhow::Result<Outcome> {
+    let directory = &args.dir;
+    Cli::write_manual(directory)
+        .with_context(|| format!("writing manual pages to {}", directory.display()))?;
     Ok(Outcome::Complete)
 }
 

@@ -80,7 +80,7 @@ impl Service {
     fn new(settings: &Settings, quiet: CancellationToken) -> Self {
         let roles = settings.roles.names().into_iter();
         let before = Status {
-            version: env!("CARGO_PKG_VERSION").to_owned(),
+            version: crate::version::VERSION.to_owned(),
             running: true,
             reason: Some("connecting".to_owned()),
             roles: roles.map(str::to_owned).collect(),

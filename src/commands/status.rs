@@ -47,7 +47,7 @@ async fn current_status(settings: &Settings) -> anyhow::Result<Status> {
 
 async fn status_without_service(settings: &Settings) -> anyhow::Result<Status> {
     let mut status = Status {
-        version: env!("CARGO_PKG_VERSION").to_owned(),
+        version: crate::version::VERSION.to_owned(),
         inbound: inbox::canonical(&settings.dirs.inbound),
         work: inbox::canonical(&settings.dirs.work),
         database: redacted(&settings.database_url),

@@ -274,7 +274,7 @@ impl StatusSource for Engine {
         let roles = self.options.roles.names().into_iter();
         let directories = self.inbox.directories();
         let mut status = Status {
-            version: env!("CARGO_PKG_VERSION").to_owned(),
+            version: crate::version::VERSION.to_owned(),
             running: true,
             ready: reason.is_none(),
             reason,

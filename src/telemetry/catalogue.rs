@@ -106,7 +106,7 @@ const fn histogram(
 pub const METRICS: &[Metric] = &[
     gauge("lemonade_ready", Unit::Count, &[], "1 while the engine can do its work, else 0"),
     gauge("lemonade_paused", Unit::Count, &[], "1 while an operator has paused the taking of files, else 0"),
-    gauge("lemonade_build_info", Unit::Count, &["version"], "1, with the version as a label"),
+    gauge("lemonade_build_info", Unit::Count, &["version", "commit", "built"], "1, with version, commit and day of the build as labels, as far as they are known"),
 
     counter("lemonade_files_discovered_total", Unit::Count, &["via"], "Files taken, by how they were found: scan (in inbound) or recovered (left in work by an earlier run)"),
     counter("lemonade_files_settled_total", Unit::Count, &["dataset", "outcome"], "Files that left work, by outcome: settled, duplicate or quarantined"),

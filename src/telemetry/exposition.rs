@@ -9,6 +9,7 @@ use metrics_process::Collector;
 
 use super::catalogue::{METRICS, Metric, MetricKind};
 use super::stages;
+use crate::version;
 
 /// Interval of folding the samples of histograms, which the recorder keeps until then. At a few
 /// thousand commits per second, the samples of five seconds take about 100 KB.
@@ -96,7 +97,13 @@ fn describe() {
             MetricKind::Histogram(_) => describe_histogram!(name, unit, help),
         }
     }
-    gauge!("lemonade_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+    gauge!(
+        "lemonade_build_info",
+        "version" => version::VERSION,
+        "commit" => version::COMMIT.unwrap_or_default(),
+        "built" => version::DATE.unwrap_or_default()
+    )
+    .set(1.0);
 }
 
 #[cfg(test)]

@@ -51,6 +51,10 @@ Examples:
   source <(task_runner completions zsh)                     in ~/.zshrc, after compinit
   task_runner completions fish > ~/.config/fish/completions/task_runner.fish";
 
+pub(super) const MANUAL: &str = "\
+Examples:
+  task_runner manual /usr/local/share/man/man1              then: man task_runner";
+
 pub(super) const CORRECTIONS: &str = "\
 Examples:
   task_runner rejects replay --all        after a table or a dataset was changed

@@ -1,6 +1,7 @@
 //! The command line: commands, their arguments, and the help.
 
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
@@ -9,6 +10,7 @@ use super::environment::VARIABLES;
 use super::file::FILE_DEFAULT;
 use super::options::{Options, Period};
 use crate::sample::{FileFormat, RecordType};
+use crate::version;
 
 mod help;
 mod rejects;
@@ -23,7 +25,7 @@ use values::{a_second_at_least, ratio, record_id};
 /// Loads files of JSON records into MySQL or SQLite: every record becomes one row, or one reject
 /// with a reason.
 #[derive(Debug, Parser)]
-#[command(name = "task_runner", version, before_help = EXAMPLES, after_help = AFTER)]
+#[command(name = "task_runner", version = version::long(), before_help = EXAMPLES, after_help = AFTER)]
 #[command(max_term_width = 100, disable_help_subcommand = true)]
 pub struct Cli {
     /// The command; `run` if none is given.
@@ -90,6 +92,9 @@ pub enum Command {
     /// Print the completion script of a shell
     #[command(before_help = help::COMPLETIONS)]
     Completions(CompletionsArgs),
+    /// Write the manual pages of all commands to a directory
+    #[command(before_help = help::MANUAL)]
+    Manual(ManualArgs),
 }
 
 /// Arguments of `load`.
@@ -335,6 +340,14 @@ pub struct CompletionsArgs {
     pub shell: Shell,
 }
 
+/// Arguments of `manual`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct ManualArgs {
+    /// Directory to write to; it must exist
+    #[arg(value_name = "DIR")]
+    pub dir: PathBuf,
+}
+
 /// Arguments of `generate`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct GenerateArgs {
@@ -467,6 +480,35 @@ impl Cli {
         clap_complete::generate(shell, &mut command, name, &mut script);
         String::from_utf8(script).expect("the script is made of the help, which is UTF-8")
     }
+
+    /// Writes the manual pages of the program and of each command to an existing directory, as
+    /// `task_runner.1`, `task_runner-load.1` and so on.
+    ///
+    /// # Errors
+    /// A page cannot be written.
+    pub fn write_manual(directory: &Path) -> io::Result<()> {
+        let command = for_manual(with_variables(Self::command()));
+        clap_mangen::generate_to(command, directory)
+    }
+}
+
+/// The command as its manual pages have it: examples after the options, and help for each option.
+fn for_manual(command: clap::Command) -> clap::Command {
+    let texts = [command.get_before_help(), command.get_after_help()];
+    let texts: Vec<String> = texts
+        .into_iter()
+        .flatten()
+        .map(ToString::to_string)
+        .collect();
+    let command = if texts.is_empty() {
+        command
+    } else {
+        command.after_help(texts.join("\n\n"))
+    };
+    // clap_mangen 0.3.3 leaves out the help of an option that the short help hides.
+    command
+        .mut_args(|arg| arg.hide_short_help(false))
+        .mut_subcommands(for_manual)
 }
 
 /// Adds the environment variables of each option to its help. clap's own `env` is not used, because

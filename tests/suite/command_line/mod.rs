@@ -413,6 +413,35 @@ async fn doctor_checks_real_servers() {
 }
 
 #[test]
+fn manual_pages_have_the_options_and_the_examples_of_each_command() {
+    let shell = Shell::new();
+    shell.write("lemonade.toml", "nonsense = 1\n");
+    let absent = shell.run(&["manual", "absent"]);
+    assert_eq!(absent.code, 66);
+    assert!(
+        absent.stderr.contains("writing manual pages to absent"),
+        "{}",
+        absent.stderr
+    );
+    std::fs::create_dir(shell.path().join("pages")).unwrap();
+    let run = shell.run(&["manual", "pages"]);
+    assert_eq!((run.code, &*run.stderr), (0, ""));
+    let page = |name: &str| std::fs::read_to_string(shell.path().join("pages").join(name)).unwrap();
+    let load = page("task_runner-load.1");
+    for text in [
+        ".TH task_runner-load 1",
+        "max\\-rejects",
+        "LEMONADE_WORKERS",
+        "[LEMONADE_DISK_FLOOR]",
+        "task_runner load",
+    ] {
+        assert!(load.contains(text), "{load}");
+    }
+    assert!(page("task_runner.1").contains("Exit codes:"));
+    assert!(page("task_runner-rejects-purge.1").contains(".SH SYNOPSIS"));
+}
+
+#[test]
 fn each_shell_gets_completions_of_the_commands_with_any_settings() {
     let shell = Shell::new();
     shell.write("lemonade.toml", "nonsense = 1\n");

@@ -21,7 +21,7 @@ const LINES_MAX: usize = 600;
 
 /// Outside crates that one module owns, so that replacing one touches one place: the crate as it
 /// is written in paths, and the files or folders of `src/` that may name it.
-const OWNERS: [(&str, &[&str]); 13] = [
+const OWNERS: [(&str, &[&str]); 14] = [
     ("mimalloc", &["allocator"]),
     ("rayon", &["ingest"]),
     ("memmap2", &["content"]),
@@ -34,6 +34,7 @@ const OWNERS: [(&str, &[&str]); 13] = [
     ("metrics_process", &["telemetry"]),
     ("clap", &["config", "commands", "main"]),
     ("clap_complete", &["config"]),
+    ("clap_mangen", &["config"]),
     ("sd_notify", &["commands/systemd"]),
 ];
 
