@@ -284,7 +284,7 @@ impl Settings {
 
     fn problem(&self) -> Option<String> {
         let database = url::scheme(&self.database_url);
-        if !matches!(database, "mysql" | "sqlite") {
+        if !matches!(database, "mysql" | "mariadb" | "sqlite") {
             return Some(format!(
                 "DATABASE_URL: `{}` has an unknown scheme; write mysql://… or sqlite:PATH",
                 redacted(&self.database_url)

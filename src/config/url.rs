@@ -11,11 +11,21 @@ const RESERVED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'_')
     .remove(b'~');
 
+/// The schemes of a database with a login.
+const DATABASE_SCHEMES: [&str; 2] = ["mysql", "mariadb"];
+
 /// Shown instead of a secret.
 const HIDDEN: &str = "***";
 
 /// Parameters whose values are not secret.
-const SHOWN_PARAMETERS: [&str; 5] = ["allow_public_key", "ca", "node", "require_ssl", "socket"];
+const SHOWN_PARAMETERS: [&str; 6] = [
+    "allow_public_key",
+    "ca",
+    "node",
+    "require_ssl",
+    "socket",
+    "ssl-mode",
+];
 
 /// The parts of a `MySQL` URL, from the variables of the Python original.
 pub(super) struct Mysql<'a> {
@@ -73,7 +83,7 @@ pub(super) fn misread(url: &str) -> Option<&'static str> {
         !name.is_empty()
             && name
                 .bytes()
-                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+                .all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte))
     };
     let is_cut = rest.contains('#')
         || path.contains('@')
@@ -102,7 +112,9 @@ pub fn redacted(url: &str) -> String {
             format!("{scheme}://{usual}")
         }
         // The text before the colon may be the user of a login.
-        _ if scheme != "mysql" && !redis::SCHEMES.contains(&scheme) => HIDDEN.to_owned(),
+        _ if !DATABASE_SCHEMES.contains(&scheme) && !redis::SCHEMES.contains(&scheme) => {
+            HIDDEN.to_owned()
+        }
         _ => format!(
             "{scheme}:{}{HIDDEN}",
             if rest.is_some() { "//" } else { "" }
@@ -128,7 +140,7 @@ fn usual(scheme: &str, rest: &str) -> Option<String> {
     let login = match login.map(|login| (login, login.split_once(':'))) {
         None => String::new(),
         // A password without a user is often written there.
-        Some((_, None)) if scheme != "mysql" => format!("{HIDDEN}@"),
+        Some((_, None)) if !DATABASE_SCHEMES.contains(&scheme) => format!("{HIDDEN}@"),
         Some((user, None)) if is_plain(user, "-._~%") => format!("{user}@"),
         Some((_, Some((user, _)))) if is_plain(user, "-._~%") => format!("{user}:{HIDDEN}@"),
         Some(_) => return None,
@@ -165,7 +177,7 @@ fn is_host(host: &str) -> bool {
 /// A parameter. Its value is shown only if it is known not to be secret.
 fn shown_pair(pair: &str) -> Option<String> {
     let (name, value) = pair.split_once('=')?;
-    if !is_plain(name, "_") {
+    if !is_plain(name, "_-") {
         return None;
     }
     let is_known = SHOWN_PARAMETERS.contains(&name) && is_plain(value, "-._~%/:");
@@ -251,6 +263,11 @@ mod tests {
                 "mysql://u:***@[::1]:3306/v?ca=/etc/ca.pem&require_ssl=true",
             ),
             ("mysql://root@db/v", "mysql://root@db/v"),
+            (
+                "mariadb://root:secret@db/v?ssl-mode=REQUIRED",
+                "mariadb://root:***@db/v?ssl-mode=REQUIRED",
+            ),
+            ("mariadb://root@db/v", "mariadb://root@db/v"),
             ("mysql://db:3306", "mysql://db:3306"),
             ("postgres://root:secret@db/v", "postgres://root:***@db/v"),
             ("sqlite:./a@b.db", "sqlite:./a@b.db"),

@@ -64,7 +64,7 @@ impl Tally {
         self.stuck.lock().values().cloned().collect()
     }
 
-    /// Records that a file cannot go on now. Returns whether it could go on until now.
+    /// Records that a file waits, and why. Returns whether it did not wait before.
     pub(super) fn note_stuck(&self, file: &Claimed, reason: WaitReason) -> bool {
         let mut stuck = self.stuck.lock();
         let since = stuck.get(&file.path).map(|(_, since)| *since);

@@ -11,12 +11,13 @@ pub trait Database: Sink + SummaryStore + Schema + Operators + Contents {}
 impl<T: Sink + SummaryStore + Schema + Operators + Contents> Database for T {}
 
 /// Opens the database of a URL: `mysql://USER:PASSWORD@HOST:PORT/DATABASE` or `sqlite:PATH`.
+/// `mariadb://` means the same as `mysql://`.
 /// Creates no tables: that is [`Schema::migrate`].
 ///
 /// # Errors
 /// Fatal for any other URL, and if the server refuses the login. Transient if it cannot be reached.
 pub async fn open(url: &str, options: &SinkOptions) -> Result<Arc<dyn Database>, Fault> {
-    if url.starts_with("mysql://") {
+    if url.starts_with("mysql://") || url.starts_with("mariadb://") {
         return Ok(Arc::new(mysql::MysqlSink::open(url, options).await?));
     }
     if let Some(path) = url.strip_prefix("sqlite:") {

@@ -44,7 +44,14 @@ fn gaps(rules: &str, runbook: &str, tests: &str) -> Vec<String> {
     let mut gaps = Vec::new();
     for (name, rule) in alerts(rules) {
         let anchor = format!("docs/runbook.md#{}", name.to_lowercase());
-        for part in ["expr:", "severity:", "summary:", "remedy:", &anchor] {
+        for part in [
+            "expr:",
+            "severity:",
+            "summary:",
+            "description:",
+            "runbook_url:",
+            &anchor,
+        ] {
             if !rule.contains(part) {
                 gaps.push(format!("{name}: no {part}"));
             }
@@ -84,8 +91,8 @@ fn each_alert_says_what_to_do_and_is_tested() {
 
 #[test]
 fn an_alert_without_help_is_reported() {
-    let rule = "rules:\n- alert: A\n  expr: up\n  labels: {severity: page}\n  annotations:\n  \
-        summary: s\n  remedy: r\n  runbook: docs/runbook.md#a\n";
+    let rule = "rules:\n- alert: A\n  expr: up\n  labels: {severity: critical}\n  annotations:\n  \
+        summary: s\n  description: d\n  runbook_url: docs/runbook.md#a\n";
     let runbook = "# R\n\n## A\n\n**Means** a. **Look at** b. **Do** c.\n";
     let step = |samples: &str| {
         format!(
@@ -95,7 +102,10 @@ fn an_alert_without_help_is_reported() {
     };
     let tests = step("[]") + &step("[{value: 1}]");
     assert_eq!(gaps(rule, runbook, &tests), [""; 0]);
-    assert_eq!(gaps(&rule.replace("remedy", "x"), runbook, &tests).len(), 1);
+    assert_eq!(
+        gaps(&rule.replace("description", "x"), runbook, &tests).len(),
+        1
+    );
     assert_eq!(
         gaps(rule, &runbook.replace("## A", "## B"), &tests).len(),
         3

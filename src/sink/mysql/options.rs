@@ -32,9 +32,9 @@ const WAIT_TIMEOUT_SECONDS: usize = 28_800;
 
 const FORM: &str = "write the database URL as mysql://USER:PASSWORD@HOST:PORT/DATABASE";
 
-const PARAMETERS: &str = "use only the parameters of a database URL: require_ssl=true, ca=FILE, \
-                          socket=PATH, compression=on, enable_cleartext_plugin=true and \
-                          allow_public_key=true";
+const PARAMETERS: &str = "use only the parameters of a database URL: require_ssl=true (or \
+                          ssl-mode=VERIFY_IDENTITY), ca=FILE, socket=PATH, compression=on, \
+                          enable_cleartext_plugin=true and allow_public_key=true";
 
 const CA: &str = "check the `ca` of the database URL";
 
@@ -72,7 +72,8 @@ pub(super) struct Access {
     pub(super) is_watched: bool,
 }
 
-/// Reads `mysql://USER:PASSWORD@HOST:PORT/DATABASE` with its parameters.
+/// Reads `mysql://USER:PASSWORD@HOST:PORT/DATABASE`, or the same with `mariadb://`, with its
+/// parameters.
 pub(super) fn options(url: &str) -> Result<Access, Failure> {
     let (url, authority) = split_ca(url).map_err(|error| wrong(CA, error.to_string()))?;
     let url = Url::parse(&url)
@@ -134,14 +135,24 @@ impl Parameters {
         for (name, value) in url.query_pairs() {
             match (name.as_ref(), value.as_ref()) {
                 ("require_ssl", "true") => parameters.require_ssl = true,
+                // The modes of the MySQL clients. TLS always verifies the certificate and its name.
+                ("ssl-mode", "REQUIRED" | "VERIFY_CA" | "VERIFY_IDENTITY") => {
+                    parameters.require_ssl = true;
+                }
+                ("ssl-mode", "PREFERRED") => {
+                    let problem = "ssl-mode=PREFERRED does not say whether to use TLS: write \
+                                   REQUIRED or DISABLED";
+                    return Err(wrong(PARAMETERS, problem.to_owned()));
+                }
                 ("socket", path) => parameters.socket = Some(path.to_owned()),
                 ("compression", "on") => parameters.compression = true,
                 ("enable_cleartext_plugin", "true") => parameters.cleartext = true,
                 ("allow_public_key", "true") => parameters.public_key = true,
                 ("require_ssl" | "enable_cleartext_plugin" | "allow_public_key", "false")
-                | ("compression", "off") => {}
+                | ("compression", "off")
+                | ("ssl-mode", "DISABLED") => {}
                 (name, _) => {
-                    let is_name = |byte: u8| byte.is_ascii_lowercase() || byte == b'_';
+                    let is_name = |byte: u8| byte.is_ascii_lowercase() || b"_-".contains(&byte);
                     let problem = if name.bytes().all(is_name) {
                         format!(
                             "the parameter `{name}` of the database URL is unknown or has a wrong value"
@@ -220,11 +231,20 @@ mod tests {
         for (parameters, is_watched) in [
             ("", true),
             ("?require_ssl=true", false),
+            ("?ssl-mode=REQUIRED", false),
+            ("?ssl-mode=VERIFY_CA", false),
+            ("?ssl-mode=VERIFY_IDENTITY", false),
+            ("?ssl-mode=DISABLED", true),
             ("?allow_public_key=true", false),
             ("?allow_public_key=false", true),
         ] {
-            let access = options(&format!("mysql://u@db.example/d{parameters}")).unwrap();
-            assert_eq!(access.is_watched, is_watched, "{parameters}");
+            for scheme in ["mysql", "mariadb"] {
+                let access = options(&format!("{scheme}://u@db.example/d{parameters}")).unwrap();
+                assert_eq!(access.is_watched, is_watched, "{parameters}");
+                let secure = parameters.ends_with("REQUIRED") || parameters.contains("VERIFY");
+                let secure = secure || parameters == "?require_ssl=true";
+                assert_eq!(access.opts.ssl_opts().is_some(), secure, "{parameters}");
+            }
         }
         for host in ["127.0.0.1", "127.9.9.9:3307", "[::1]", "localhost"] {
             let access = options(&format!("mysql://u@{host}/d")).unwrap();
@@ -239,6 +259,8 @@ mod tests {
             ("mysql:///d", FORM),
             ("mysql://h/d?pool_max=3", PARAMETERS),
             ("mysql://h/d?require_ssl=perhaps", PARAMETERS),
+            ("mysql://h/d?ssl-mode=PREFERRED", PARAMETERS),
+            ("mysql://h/d?ssl-mode=required", PARAMETERS),
             ("mysql://h/d?allow_public_key=yes", PARAMETERS),
             ("mysql://h/d?socket=/s&require_ssl=true", PARAMETERS),
             ("mysql://h/d?enable_cleartext_plugin=true", PARAMETERS),
