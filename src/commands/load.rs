@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use indicatif::{HumanBytes, HumanCount, HumanDuration, ProgressBar, ProgressStyle};
 use tokio_util::sync::CancellationToken;
 
+use super::served::Served;
 use super::{INFALLIBLE, KeyValueText, Outcome, print};
 use crate::config::Settings;
 use crate::config::cli::LoadArgs;
@@ -37,9 +38,14 @@ pub(super) async fn execute(settings: Settings, args: LoadArgs) -> anyhow::Resul
         return dry_run(&settings, &args, dataset);
     }
     let shutdown = Shutdown::on_signals(settings.drain_timeout)?;
+    let served = match settings.http_addr_flag() {
+        Some(addr) => Some(Served::bind(&settings, addr, false).await?),
+        None => None,
+    };
     let Some(engine) = runner::open_to_load(&settings, dataset, &shutdown).await? else {
         return Ok(Outcome::Stopped);
     };
+    let engine = Arc::new(engine);
     let archive = if args.move_files {
         ItemOrigin::Mailbox
     } else {
@@ -55,7 +61,14 @@ pub(super) async fn execute(settings: Settings, args: LoadArgs) -> anyhow::Resul
         eprintln!("nothing to load; put files into {inbound}, or name files and directories");
     }
     let began = Instant::now();
-    let outcome = run(&engine, plan, args.max_rejects, args.no_progress, &shutdown).await?;
+    let is_served = served.is_some();
+    let work = async {
+        tokio::select! {
+            ended = run(&engine, plan, args.max_rejects, args.no_progress, &shutdown) => ended,
+            () = engine.observe_load(), if is_served => unreachable!("it never ends"),
+        }
+    };
+    let outcome = Served::beside(served, engine.clone(), work).await?;
     print_totals(&engine.tally, began.elapsed())?;
     Ok(outcome)
 }

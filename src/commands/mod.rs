@@ -34,6 +34,7 @@ mod reload;
 mod repair;
 mod replay;
 mod run;
+mod served;
 mod source;
 mod status;
 mod status_watch;

@@ -1,59 +1,40 @@
 //! `run`: the service.
 
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use parking_lot::{Mutex, MutexGuard};
 use tokio_util::sync::CancellationToken;
 
+use super::served::Served;
 use super::{Outcome, reload, systemd};
 use crate::config::{Settings, redacted};
 use crate::fault::Fault;
-use crate::http::Http;
 use crate::inbox;
 use crate::retry::{GivenUp, until_ok};
 use crate::runner::{self, Engine, Journal};
 use crate::shutdown::Shutdown;
 use crate::status::{Status, StatusSource};
-use crate::telemetry;
 
 /// Runs the command until a signal stops it.
 ///
 /// # Errors
 /// A fatal fault, or an HTTP address that cannot be bound.
 pub(super) async fn execute(settings: Settings) -> anyhow::Result<Outcome> {
-    let http = match settings.http_addr {
+    // Without an address, no program can read metrics, so none are recorded.
+    let served = match settings.http_addr {
         Some(addr) => {
-            let metrics = telemetry::install();
-            telemetry::begin_at_zero(&settings.datasets);
-            let now = SystemTime::now().duration_since(UNIX_EPOCH);
-            let roles = settings.roles;
-            let keeps_summary = roles.summary && settings.summary_every.is_some();
-            telemetry::begin(now.unwrap_or_default(), roles.work, keeps_summary);
-            let http = Http::bind(addr, settings.http_hosts.0.clone()).await?;
-            tracing::info!(addr = %http.addr()?, "http");
-            Some((http, metrics))
+            let keeps_summary = settings.roles.summary && settings.summary_every.is_some();
+            Some(Served::bind(&settings, addr, keeps_summary).await?)
         }
-        // Without an address, no program can read metrics, so none are recorded.
         None => None,
     };
     let shutdown = Shutdown::of_service(settings.drain_timeout)?;
     let hangups = reload::signals()?;
     let service = Arc::new(Service::new(&settings, shutdown.drain.clone()));
-    // HTTP answers until the work has ended, so that users can watch the end.
-    let ended = CancellationToken::new();
-    let page = async {
-        if let Some((http, metrics)) = http {
-            http.serve(metrics, service.clone(), ended.clone()).await;
-        }
-    };
-    let work = async {
-        let result = Box::pin(service.serve(&settings, &shutdown)).await;
-        ended.cancel();
-        result
-    };
-    let work = async { tokio::join!(work, page).0 };
+    let work = Box::pin(service.serve(&settings, &shutdown));
+    let work = Served::beside(served, service.clone(), work);
     let ready = || StatusSource::ready(service.as_ref());
     let turned = |time| service.turned_within(time);
     let reload = reload::on_signals(&settings, hangups, |settings| service.reload(settings));

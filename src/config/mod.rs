@@ -150,6 +150,15 @@ impl Settings {
         "log_level",
     ];
 
+    /// The address of `--http-addr` alone. `None` if the flag is not given, or `off`.
+    ///
+    /// A load uses it: the address of the environment and the settings file is that of the service,
+    /// which may run meanwhile.
+    #[must_use]
+    pub fn http_addr_flag(&self) -> Option<SocketAddr> {
+        self.flags.http_addr.and_then(OrOff::on)
+    }
+
     /// Resolves the settings again, from the same flags and the current environment and files.
     ///
     /// # Errors

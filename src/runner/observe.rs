@@ -28,6 +28,12 @@ impl Engine {
         );
     }
 
+    /// As [`observe`](Self::observe), and checks the health of the engine, as a service does. Runs
+    /// beside a load whose metrics are served.
+    pub async fn observe_load(&self) {
+        tokio::join!(self.observe(), self.check_health());
+    }
+
     async fn observe_stages(&self) {
         let mut ratios = Ratios::default();
         loop {

@@ -3,6 +3,8 @@
 use std::io::Write as _;
 use std::time::{Duration, Instant};
 
+use mysql_async::prelude::Queryable as _;
+
 use super::{EVENTS, STATUS, generate};
 use crate::support;
 use crate::support::{Pair, Service, free_addr, names, page, until};
@@ -415,4 +417,57 @@ async fn status_page_api_and_metrics_count_the_same() {
     for state in ["inbound", "work", "quarantine"] {
         assert_eq!(left["files"][state], api["files"][state], "{state}");
     }
+}
+
+/// `load --http-addr` serves metrics and the page until it ends. The address of the environment is
+/// that of a service, which may use it meanwhile.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_load_is_visible_over_http_if_it_is_asked_for() {
+    let pair = Pair::new("memory+mysql").await;
+    let load = |records: u32| {
+        generate(&pair, &["--files", "1", "--records", &records.to_string()]);
+        ["load"]
+    };
+    let other = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = other.local_addr().unwrap().to_string();
+    let mut beside = pair.command(&load(10));
+    let beside = beside.env("LEMONADE_HTTP_ADDR", &taken).output().unwrap();
+    assert_eq!(beside.status.code(), Some(0), "{beside:?}");
+    pair.expect(1, &["load", "--http-addr", &taken]);
+
+    // Another transaction holds the id of the next file's first row, so the load waits for it.
+    load(3);
+    let mut conn = mysql_async::Conn::from_url(&pair.database_url)
+        .await
+        .unwrap();
+    for sql in [
+        "START TRANSACTION",
+        "INSERT INTO vehicle_events SELECT id + (1 << 32), vehicle_id, event_time, event_source, \
+         event_type, event_value, event_extra_data, _rescued FROM vehicle_events WHERE id = 1 << 32",
+    ] {
+        conn.query_drop(sql).await.unwrap();
+    }
+    let addr = free_addr();
+    let mut service = Service::start_with_http(&pair, &["load", "--http-addr", &addr], "off");
+    let parsed = r#"lemonade_records_total{dataset="vehicle_events",outcome="row"} 3"#;
+    until(
+        "the records are parsed",
+        Duration::from_secs(60),
+        async || page(&addr, "/metrics").is_some_and(|(_, text)| text.contains(parsed)),
+    )
+    .await;
+    until("the load is ready", Duration::from_secs(60), async || {
+        page(&addr, "/readyz").is_some_and(|(code, _)| code == 200)
+    })
+    .await;
+    let (code, text) = page(&addr, "/api/status").unwrap();
+    let status: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(
+        (code, &status["files"]["work"]),
+        (200, &serde_json::json!(1))
+    );
+    conn.query_drop("ROLLBACK").await.unwrap();
+    assert_eq!(service.0.wait().unwrap().code(), Some(0));
+    assert!(page(&addr, "/metrics").is_none());
+    assert_eq!(pair.number("SELECT COUNT(*) FROM vehicle_events").await, 13);
 }
