@@ -153,6 +153,34 @@ fn links_of_pages_lead_somewhere() {
     clean(pages.iter().flat_map(broken_links));
 }
 
+/// A reader of the package on crates.io has the pages that README names.
+#[test]
+fn the_crate_has_the_files_that_the_readme_links_to() {
+    let list = std::process::Command::new(env!("CARGO"))
+        .args([
+            "package",
+            "--list",
+            "--allow-dirty",
+            "--package",
+            "lemonade-task",
+        ])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .unwrap();
+    let list = String::from_utf8(list.stdout).unwrap();
+    let packaged: std::collections::BTreeSet<&str> = list.lines().collect();
+    assert!(packaged.contains("Cargo.toml"), "{list}");
+    let readme = read("README.md");
+    let missing = links(&readme.text)
+        .into_iter()
+        .filter_map(|(line, target)| {
+            let path = target.split('#').next().unwrap_or_default();
+            let is_packaged = path.is_empty() || path.contains("://") || packaged.contains(path);
+            (!is_packaged).then(|| format!("README.md:{line}: the package lacks `{path}`"))
+        });
+    clean(missing);
+}
+
 #[test]
 fn files_that_pages_name_exist() {
     clean(pages().iter().flat_map(missing_files));
