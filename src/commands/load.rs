@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::served::Served;
 use super::{INFALLIBLE, KeyValueText, Outcome, print};
 use crate::config::Settings;
-use crate::config::cli::LoadArgs;
+use crate::config::cli::{DeferIndexes, LoadArgs};
 use crate::dataset::Dataset;
 use crate::inbox::{self, Claimed, Markers};
 use crate::ingest::{ItemOrigin, Tally};
@@ -52,6 +52,7 @@ pub(super) async fn execute(settings: Settings, args: LoadArgs) -> anyhow::Resul
         ItemOrigin::Archive
     };
     let plan = LoadPlan::find(&engine, &settings, &args.paths, archive, args.order)?;
+    let plan = plan.with_deferred_indexes(args.defer_indexes);
     for (path, why) in plan.left() {
         let shown = path.display().to_string();
         eprintln!("{} stays in inbound: {why}", shown.escape_debug());
@@ -70,6 +71,13 @@ pub(super) async fn execute(settings: Settings, args: LoadArgs) -> anyhow::Resul
     };
     let outcome = Served::beside(served, engine.clone(), work).await?;
     print_totals(&engine.tally, began.elapsed())?;
+    if args.defer_indexes == DeferIndexes::Never && outcome != Outcome::Stopped {
+        let rows = engine.tally.rows.load(Relaxed);
+        // A hint is not worth an error.
+        if let Ok(Some(hint)) = engine.deferral_hint(rows).await {
+            eprintln!("{hint}");
+        }
+    }
     Ok(outcome)
 }
 

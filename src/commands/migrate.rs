@@ -1,7 +1,12 @@
-//! `migrate`: creates the tables or brings them up to date.
+//! `migrate`: creates the tables or brings them up to date, and builds missing indexes.
+
+use tokio_util::sync::CancellationToken;
 
 use crate::config::cli::MigrateArgs;
 use crate::config::{Settings, redacted};
+
+use crate::runner::{self, Built};
+use crate::sink::KeptIndex;
 
 use super::{Outcome, open_database, print};
 
@@ -30,6 +35,15 @@ pub(super) async fn execute(settings: &Settings, args: &MigrateArgs) -> anyhow::
         })
         .flatten()
         .collect();
+    match runner::build_missing(database.as_ref(), &CancellationToken::new()).await? {
+        Built::All(built) => {
+            for KeptIndex { table, name, .. } in built {
+                print(&format!("built the index `{name}` of `{table}`\n"))?;
+            }
+        }
+        Built::ByAnother => eprintln!("another process builds the indexes that it has deferred"),
+        Built::Stopped => unreachable!("nothing stops it"),
+    }
     print(&format!(
         "{}: up to date: {}\n",
         redacted(&settings.database_url),

@@ -86,6 +86,9 @@ async fn status_without_service(settings: &Settings) -> anyhow::Result<Status> {
     status.totals = Some(database.totals().await?);
     status.last_files = database.last_files(LAST_FILES).await?;
     status.rejects = by_reason(&database.reject_counts().await?);
+    let mut missing = database.kept_indexes().await?;
+    missing.retain(|index| index.is_missing);
+    status.missing_indexes = missing.iter().map(ToString::to_string).collect();
     let open = status.totals.map_or(0, |totals| totals.pending);
     status.paused = inbox::is_paused(&settings.dirs.work);
     if holder.is_some() {

@@ -98,8 +98,17 @@ pub(super) struct Counted {
 /// The last answer of the ledger, its time, and how long it took.
 #[derive(Debug, Clone, Default)]
 pub(super) struct LedgerView {
-    pub(super) answer: Option<(Instant, Totals, Vec<FileEntry>, Vec<RejectCount>)>,
+    pub(super) answer: Option<(Instant, LedgerAnswer)>,
     pub(super) asked: Option<(Instant, Duration)>,
+}
+
+/// What a status holds from the ledger.
+#[derive(Debug, Clone)]
+pub(super) struct LedgerAnswer {
+    pub(super) totals: Totals,
+    pub(super) files: Vec<FileEntry>,
+    pub(super) rejects: Vec<RejectCount>,
+    pub(super) missing_indexes: Vec<String>,
 }
 
 impl Default for HealthState {

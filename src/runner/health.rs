@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::time::{Instant, MissedTickBehavior};
 
-use super::engine::{Counted, Engine};
+use super::engine::{Counted, Engine, LedgerAnswer};
 use super::journal::{Journal, Problem, SAMPLE_EVERY};
 use crate::fault::{Fault, Origin};
 use crate::inbox::{self, Waiting};
@@ -211,18 +211,24 @@ impl Engine {
                 0 => Vec::new(),
                 _ => database.reject_counts().await?,
             };
-            Ok::<_, Fault>((totals, files, rejects))
+            let mut missing = database.kept_indexes().await?;
+            missing.retain(|index| index.is_missing);
+            Ok::<_, Fault>(LedgerAnswer {
+                totals,
+                files,
+                rejects: status::by_reason(&rejects),
+                missing_indexes: missing.iter().map(ToString::to_string).collect(),
+            })
         };
         // Status answers without the ledger if the database does not answer in time.
         let answer = tokio::time::timeout(STATUS_TIMEOUT, ask).await;
         let mut ledger = self.health.ledger.lock();
         ledger.asked = Some((Instant::now(), now.elapsed()));
-        if let Ok(Ok((totals, mut files, rejects))) = answer {
-            for reason in files.iter_mut().filter_map(|file| file.reason.as_mut()) {
+        if let Ok(Ok(mut answer)) = answer {
+            for reason in answer.files.iter_mut().filter_map(|file| file.reason.as_mut()) {
                 *reason = reason.chars().take(STATUS_REASON_CHARS).collect();
             }
-            let rejects = status::by_reason(&rejects);
-            ledger.answer = Some((Instant::now(), totals, files, rejects));
+            ledger.answer = Some((Instant::now(), answer));
         }
     }
 }
@@ -299,11 +305,12 @@ impl StatusSource for Engine {
             ..Status::default()
         };
         self.health.journal.lock().report(&mut status);
-        if let Some((at, totals, files, rejects)) = self.health.ledger.lock().answer.clone() {
+        if let Some((at, answer)) = self.health.ledger.lock().answer.clone() {
             status.ledger_seconds_ago = Some(at.elapsed().as_secs_f64());
-            status.totals = Some(totals);
-            status.last_files = files;
-            status.rejects = rejects;
+            status.totals = Some(answer.totals);
+            status.last_files = answer.files;
+            status.rejects = answer.rejects;
+            status.missing_indexes = answer.missing_indexes;
         }
         status.conclude();
         status

@@ -2,11 +2,12 @@
 //!
 //! `open` creates an engine from settings, and `engine` holds it. `load`, `serve` and `drain` run
 //! it with `workers`. `plan` finds the files of a load. `health` answers `/readyz` and status, with
-//! the history in `journal`. `observe` updates the metrics.
+//! the history in `journal`. `observe` updates the metrics. `indexes` defers the indexes of a load.
 
 mod drain;
 mod engine;
 mod health;
+mod indexes;
 mod journal;
 mod load;
 mod observe;
@@ -17,6 +18,7 @@ mod workers;
 
 pub use drain::Drain;
 pub use engine::{Engine, EngineOptions};
+pub use indexes::{BUILD_MISSING, Built, build_missing};
 pub use journal::Journal;
 pub use open::{open, open_to_load};
 pub use plan::{LoadPlan, Source, sort, sources};

@@ -3,16 +3,24 @@
 //! Knows nothing of the stages.
 
 use std::cmp::Reverse;
-use std::io;
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::{io, iter};
 use std::path::{Path, PathBuf};
 
 use super::engine::Engine;
 use crate::config::Settings;
-use crate::config::cli::FileOrder;
+use crate::config::cli::{DeferIndexes, FileOrder};
 use crate::fault::Fault;
 use crate::inbox::{self, Archive, Candidate, Claim, Claimed, Markers, WaitReason};
 use crate::ingest::{ItemOrigin, Tally};
 use crate::shutdown::Shutdown;
+
+/// The endings of the names of compressed files.
+const COMPRESSED: [&[u8]; 3] = [b".gz", b".zst", b".zstd"];
+
+/// How much smaller compressed JSON is, about. Only an estimate of the rows to come uses it.
+const COMPRESSION: u64 = 8;
 
 /// The files of a load.
 pub struct LoadPlan {
@@ -21,6 +29,7 @@ pub struct LoadPlan {
     inbound: bool,
     bytes: u64,
     left: Vec<(PathBuf, WaitReason)>,
+    defer: DeferIndexes,
 }
 
 /// The meaning of a path on the command line.
@@ -51,6 +60,7 @@ impl LoadPlan {
             inbound: false,
             bytes: 0,
             left: Vec::new(),
+            defer: DeferIndexes::Never,
         };
         for source in sources(settings, paths)? {
             match source {
@@ -77,6 +87,7 @@ impl LoadPlan {
             inbound: true,
             bytes: 0,
             left: Vec::new(),
+            defer: DeferIndexes::Never,
         };
         plan.count(engine)
     }
@@ -132,11 +143,70 @@ impl LoadPlan {
         &self.left
     }
 
-    /// Loads the files. Returns when all are stored, or when the shutdown ends the load.
+    /// This plan, with the indexes of the tables deferred.
+    #[must_use]
+    pub fn with_deferred_indexes(mut self, defer: DeferIndexes) -> Self {
+        self.defer = defer;
+        self
+    }
+
+    /// Loads the files. Returns when all are stored and no index is missing, or when the shutdown
+    /// ends the load.
     ///
     /// # Errors
     /// A fatal fault.
     pub async fn load(self, engine: &Engine, shutdown: &Shutdown) -> Result<(), Fault> {
+        if self.defer != DeferIndexes::Never && !self.is_empty() {
+            let coming = self.bytes_by_dataset(engine);
+            engine
+                .defer_indexes(self.defer, &coming, &shutdown.drain)
+                .await?;
+        }
+        let loaded = self.load_files(engine, shutdown).await;
+        if loaded.is_err() || shutdown.drain.is_cancelled() {
+            engine.report_missing_indexes().await;
+            return loaded;
+        }
+        engine.build_indexes(&shutdown.drain).await
+    }
+
+    /// The bytes of the files of each dataset, those of compressed files as about inflated.
+    fn bytes_by_dataset(&self, engine: &Engine) -> HashMap<String, u64> {
+        let mut found = HashMap::new();
+        let only = engine.options.ingest.dataset.as_ref();
+        let mut add = |name: &OsStr, bytes: u64| {
+            let name = name.as_encoded_bytes();
+            let Ok(of) = engine.datasets.of_file(name, only) else {
+                return;
+            };
+            let is_compressed = COMPRESSED.iter().any(|ending| name.ends_with(ending));
+            let bytes = bytes * if is_compressed { COMPRESSION } else { 1 };
+            for dataset in iter::once(of.own).chain(of.also) {
+                *found.entry(dataset.name.clone()).or_default() += bytes;
+            }
+        };
+        self.files
+            .iter()
+            .for_each(|(file, _)| add(&file.name, file.bytes));
+        // A directory that cannot be read now counts as empty here: the load reports it.
+        if self.inbound && let Ok(scan) = engine.inbox.scan() {
+            let (ready, all) = (&scan.ready, scan.bytes);
+            let listed: u64 = ready.iter().map(|file| file.bytes).sum();
+            // A scan lists only the first files of a huge directory.
+            let times = all.checked_div(listed).unwrap_or(1);
+            ready
+                .iter()
+                .for_each(|file| add(&file.name, file.bytes * times));
+        }
+        if self.inbound && let Ok(recovered) = engine.inbox.recovered() {
+            recovered
+                .iter()
+                .for_each(|file| add(&file.name, file.bytes));
+        }
+        found
+    }
+
+    async fn load_files(self, engine: &Engine, shutdown: &Shutdown) -> Result<(), Fault> {
         if !self.files.is_empty() {
             engine.load_files(self.files, shutdown).await?;
         }

@@ -37,8 +37,14 @@ impl Engine {
             }
             Ok(())
         };
+        let indexes = async {
+            if roles.work {
+                self.keep_indexes(&shutdown.drain).await;
+            }
+            Ok(())
+        };
         tokio::select! {
-            result = async { tokio::try_join!(ingest, workers.join(), summary) } => {
+            result = async { tokio::try_join!(ingest, workers.join(), summary, indexes) } => {
                 result?;
                 Ok(())
             }

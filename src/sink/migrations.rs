@@ -32,6 +32,11 @@ pub(super) const MYSQL: &[Migration] = &[
         name: "definitions",
         sql: include_str!("../../migrations/mysql/0003_definitions.sql"),
     },
+    Migration {
+        number: 4,
+        name: "indexes",
+        sql: include_str!("../../migrations/mysql/0004_indexes.sql"),
+    },
 ];
 
 pub(super) const SQLITE: &[Migration] = &[
@@ -149,7 +154,7 @@ mod tests {
         let counts = |known: &[Migration]| -> Vec<usize> {
             known.iter().map(|m| m.statements().count()).collect()
         };
-        assert_eq!(counts(MYSQL), [3, 1, 6]);
+        assert_eq!(counts(MYSQL), [3, 1, 6, 1]);
         assert_eq!(counts(SQLITE), [4, 1, 12]);
     }
 

@@ -1,9 +1,9 @@
 //! Seam 2: the database, which holds rows, rejects and the ledger. The ledger is the truth.
 //!
-//! The seam has five traits, one for each caller. [`Sink`] is the contract of exactly-once; ingest
+//! The seam has six traits, one for each caller. [`Sink`] is the contract of exactly-once; ingest
 //! and workers call nothing else. [`SummaryStore`] keeps the daily summary, [`Schema`] creates and
 //! checks the tables, [`Operators`] serves commands and the status page, [`Contents`] compares rows
-//! with their records. A [`Database`] implements all five.
+//! with their records, [`Indexes`] defers secondary indexes. A [`Database`] implements all six.
 //!
 //! # Contract of every method
 //! A method may be called again after any error. After an error whose outcome is unknown (the
@@ -30,6 +30,7 @@ use crate::telemetry;
 mod cells;
 mod contents;
 mod definitions;
+mod indexes;
 mod keys;
 mod migrations;
 mod mismatch;
@@ -41,6 +42,7 @@ mod summary;
 mod table;
 
 pub use contents::{Change, Contents, Difference, DifferenceKind, ProblemDigest};
+pub use indexes::{Charge, IndexedTable, Indexes, KeptIndex};
 pub use open::{Database, open};
 pub use operators::{
     Audit, FileEntry, FileState, LedgerFile, OpenReject, Operators, Purge, RejectEntry,

@@ -70,7 +70,7 @@ impl Status {
         }
     }
 
-    /// The commands that show quarantined files and rejects; `None` if there are none.
+    /// The commands for quarantined files, rejects and missing indexes; `None` if there are none.
     pub(crate) fn needs_attention(&self) -> Option<String> {
         let totals = self.totals.unwrap_or_default();
         let quarantined = (totals.quarantined > 0).then(|| {
@@ -85,7 +85,13 @@ impl Status {
                 counted(totals.rejects, "record", "records")
             )
         });
-        let needs_attention: Vec<String> = quarantined.into_iter().chain(rejects).collect();
+        let indexes = (!self.missing_indexes.is_empty()).then(|| {
+            "`task_runner migrate` builds the missing indexes, unless a load or service that runs \
+             builds them"
+                .to_owned()
+        });
+        let all = quarantined.into_iter().chain(rejects).chain(indexes);
+        let needs_attention: Vec<String> = all.collect();
         (!needs_attention.is_empty()).then(|| needs_attention.join("; "))
     }
 

@@ -77,6 +77,8 @@ pub struct Status {
     pub last_files: Vec<FileEntry>,
     /// The reasons of all rejects, most frequent first.
     pub rejects: Vec<RejectCount>,
+    /// The indexes that a load has dropped and that are not built again yet, as `NAME of TABLE`.
+    pub missing_indexes: Vec<String>,
     /// Records stored per second, over the last seconds.
     pub records_per_second: Option<f64>,
     /// Bytes of finished files per second, over the last seconds.

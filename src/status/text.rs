@@ -58,6 +58,9 @@ impl fmt::Display for Status {
                  {records} records, {rejects} rejects"
             )?;
         }
+        for index in &self.missing_indexes {
+            writeln!(f, "  missing index {}", shown(index))?;
+        }
         if let Some(rate) = self.records_per_second {
             let rate = grouped(rate as u64);
             let sparks = sparks(&self.history.records_per_second);

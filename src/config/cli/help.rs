@@ -78,7 +78,10 @@ Examples:
   task_runner load                        load the files in inbound and move them to history
   task_runner load ./archive              load all files below it in place
   task_runner load ./archive --dry-run    print what would be loaded, and do nothing
-  task_runner load trips.json --dataset trips --max-rejects 100";
+  task_runner load trips.json --dataset trips --max-rejects 100
+  task_runner load ./archive --defer-indexes
+                                          MySQL and MariaDB: if the indexes of a table do not fit into
+                                          the buffer pool, drop them and build them after the load";
 
 pub(super) const CHECK: &str = "\
 Examples:

@@ -118,9 +118,33 @@ pub struct LoadArgs {
     /// Load every file as one of this dataset, whatever its name; arrays of other datasets load, too
     #[arg(long, value_name = "NAME")]
     pub dataset: Option<String>,
+    /// Drop the indexes of the tables, and build them after the load; not unique keys
+    #[arg(
+        long,
+        value_name = "WHEN",
+        value_enum,
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "auto",
+        default_value_t = DeferIndexes::Never
+    )]
+    pub defer_indexes: DeferIndexes,
     /// Show no progress
     #[arg(long)]
     pub no_progress: bool,
+}
+
+/// When a load drops indexes and builds them after its end.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum DeferIndexes {
+    /// If the indexes do not fit into the database's buffer pool, and the rows to come are at least
+    /// half of those in the table.
+    Auto,
+    /// In any case.
+    Always,
+    /// Not at all.
+    #[default]
+    Never,
 }
 
 /// The order of files.

@@ -2,8 +2,10 @@
 
 use crate::dataset::Datasets;
 use crate::finding::Finding;
+use crate::sink::KeptIndex;
 
 use super::errors::Failure;
+use super::indexes;
 use super::schema;
 use super::session::Session;
 
@@ -74,6 +76,17 @@ pub(super) async fn inspect(
                 format!("GRANT {right} on the database to it"),
             ));
         }
+    }
+    let mut missing = indexes::kept_indexes(session).await?;
+    missing.retain(|index| index.is_missing);
+    for index in missing {
+        let KeptIndex { dropped_at, .. } = &index;
+        let what = format!("the index {index} is missing: a load has dropped it at {dropped_at}");
+        findings.push(if index.in_charge {
+            Finding::ok(what + " UTC, and a process that runs builds it")
+        } else {
+            Finding::warn(what + " UTC", "run `task_runner migrate`, which builds it")
+        });
     }
     let (missing, misfits) = schema::inspect(session, datasets).await?;
     findings.extend(misfits);

@@ -9,19 +9,21 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use mysql_async::Value;
+use tokio::sync::Mutex;
 
 use crate::batch::{Batch, RejectCode, Span};
 use crate::dataset::{Dataset, Datasets};
-use crate::fault::Fault;
+use crate::fault::{Fault, Origin};
 use crate::finding::Finding;
 use crate::frame::FrameKey;
 
 use super::cells::by_dataset;
 use super::{
-    Audit, Committed, Contents, Difference, FileState, LastEvent, LedgerFile, NewFile, OpenReject,
-    Operators, ProblemDigest, Purge, Registered, RejectQuery, Replay, Replayed, Schema, Settled,
+    Audit, Charge, Committed, Contents, Difference, FileState, IndexedTable, Indexes, LastEvent,
+    LedgerFile, KeptIndex, NewFile, OpenReject, Operators, ProblemDigest, Purge, Registered, RejectQuery, Replay, Replayed, Schema, Settled,
     Sink, SinkOptions, Standing, SummaryStore, Totals, Unsummarised,
 };
+use errors::Failure;
 use session::{Pool, Session};
 
 mod bind;
@@ -30,6 +32,7 @@ mod contents;
 mod ddl;
 mod errors;
 mod files;
+mod indexes;
 mod inspect;
 mod load_data;
 mod login;
@@ -44,8 +47,13 @@ mod summary;
 /// Connections for everything except commits: one for the stages, one for operators.
 const CONTROL_CONNECTIONS: usize = 2;
 
+/// Most tables whose indexes are built at a time, each on its own connection: a build keeps one core
+/// of the server busy, and more of them would share its disk and its memory.
+const BUILD_CONNECTIONS: usize = 2;
+
 const READING_LEDGER: &str = "reading the ledger";
 const READING_REJECTS: &str = "reading the rejects";
+const DEFERRING: &str = "deferring indexes";
 
 /// The sink of a `mysql://` URL.
 #[derive(Debug)]
@@ -53,6 +61,9 @@ pub struct MysqlSink {
     commits: Pool,
     /// For everything except commits.
     control: Pool,
+    builds: Pool,
+    /// The session with the lock of the deferred indexes.
+    charge: Mutex<Option<Session>>,
     writers: usize,
     rows_per_statement: usize,
 }
@@ -70,12 +81,22 @@ impl MysqlSink {
         let writers = options.connections.max(1);
         let sink = Self {
             commits: Pool::new(access.clone(), writers),
-            control: Pool::new(access, CONTROL_CONNECTIONS),
+            control: Pool::new(access.clone(), CONTROL_CONNECTIONS),
+            builds: Pool::new(access, BUILD_CONNECTIONS),
+            charge: Mutex::default(),
             writers,
             rows_per_statement: options.rows_per_statement,
         };
         sink.control.on_session(DOING, async |_| Ok(())).await?;
         Ok(sink)
+    }
+}
+
+impl Drop for MysqlSink {
+    fn drop(&mut self) {
+        if let Some(session) = self.charge.get_mut().take() {
+            session.close();
+        }
     }
 }
 
@@ -343,6 +364,82 @@ impl Operators for MysqlSink {
     async fn purge(&self, purge: &Purge, max: usize) -> Result<u64, Fault> {
         let work = async |session: &mut Session| operators::purge(session, purge, max).await;
         self.control.on_session("purging rejects", work).await
+    }
+}
+
+#[async_trait]
+impl Indexes for MysqlSink {
+    async fn take_indexes(&self) -> Result<Charge, Fault> {
+        let failed = |failure: Failure| failure.into_fault(DEFERRING);
+        let mut charge = self.charge.lock().await;
+        if let Some(mut session) = charge.take() {
+            if session.run("DO 1").await.is_ok() {
+                *charge = Some(session);
+                return Ok(Charge::Taken);
+            }
+            session.abandon();
+        }
+        let mut session = self.builds.connect().await.map_err(failed)?;
+        let taken = async {
+            Ok(match indexes::unsupported(&mut session).await? {
+                Some(why) => Charge::Unsupported(why),
+                None if indexes::take(&mut session).await? => Charge::Taken,
+                None => Charge::Elsewhere,
+            })
+        };
+        match taken.await {
+            Ok(Charge::Taken) => {
+                *charge = Some(session);
+                Ok(Charge::Taken)
+            }
+            Ok(other) => {
+                session.close();
+                Ok(other)
+            }
+            Err(failure) => {
+                session.abandon();
+                Err(failed(failure))
+            }
+        }
+    }
+
+    async fn leave_indexes(&self) {
+        if let Some(session) = self.charge.lock().await.take() {
+            session.close();
+        }
+    }
+
+    async fn deferrable(&self, datasets: &Datasets) -> Result<Vec<IndexedTable>, Fault> {
+        let work = async |session: &mut Session| indexes::deferrable(session, datasets).await;
+        self.builds.on_session("reading the indexes", work).await
+    }
+
+    async fn defer_indexes(&self, table: &str) -> Result<Option<String>, Fault> {
+        let mut charge = self.charge.lock().await;
+        let Some(mut session) = charge.take() else {
+            let cause = "the connection that reserves the indexes has ended";
+            return Err(Fault::transient(Origin::Sink, DEFERRING, cause));
+        };
+        match indexes::defer(&mut session, table).await {
+            Ok(refusal) => {
+                *charge = Some(session);
+                Ok(refusal)
+            }
+            Err(failure) => {
+                session.abandon();
+                Err(failure.into_fault(DEFERRING))
+            }
+        }
+    }
+
+    async fn kept_indexes(&self) -> Result<Vec<KeptIndex>, Fault> {
+        let work = async |session: &mut Session| indexes::kept_indexes(session).await;
+        self.control.on_session(READING_LEDGER, work).await
+    }
+
+    async fn build_indexes(&self, table: &str) -> Result<(), Fault> {
+        let work = async |session: &mut Session| indexes::build(session, table).await;
+        self.builds.on_session("building indexes", work).await
     }
 }
 

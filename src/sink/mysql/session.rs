@@ -44,6 +44,10 @@ const STATEMENT_WAIT: Duration = Duration::from_secs(60);
 /// Longest wait for a statement over a whole table: an operator's count, or emptying a summary.
 const SCAN_WAIT: Duration = Duration::from_secs(900);
 
+/// Longest wait for a change of a table: the build of an index over a billion rows takes hours.
+/// Keepalives of the connection notice a server that is gone much earlier.
+const BUILD_WAIT: Duration = Duration::from_secs(24 * 3_600);
+
 /// A connection that has been idle for this long is replaced: firewalls and `wait_timeout` end idle
 /// connections without a message, and after a failover it may lead to the former primary.
 const IDLE_MAX: Duration = Duration::from_secs(120);
@@ -83,6 +87,11 @@ impl Pool {
             idle: Mutex::default(),
             permits: Semaphore::new(max),
         }
+    }
+
+    /// A session that does not belong to the pool.
+    pub(super) async fn connect(&self) -> Result<Session, Failure> {
+        Session::connect(&self.access).await
     }
 
     /// Runs `work` on an idle or a new session. Returns the session to the pool if it is usable: no
@@ -145,6 +154,8 @@ impl Drop for Pool {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Server {
     pub(super) mariadb: bool,
+    /// Whether it is neither MariaDB nor MySQL, but has their protocol.
+    pub(super) is_other: bool,
     /// Whether one execution of a statement may have many rows of values (`COM_STMT_BULK_EXECUTE`).
     /// True for MariaDB, but not for every proxy in front of it.
     pub(super) bulk: bool,
@@ -211,6 +222,7 @@ impl Session {
             conn: conn.map_err(Failure::of_connecting)?,
             server: Server {
                 mariadb: false,
+                is_other: false,
                 bulk: false,
                 load_data: false,
                 packet_bytes_max: 0,
@@ -236,13 +248,14 @@ impl Session {
         let mariadb = version.contains("MariaDB");
         // Only on MySQL: MariaDB is faster with prepared statements, and other servers treat LOAD
         // DATA differently in transactions or in their semantics.
-        let other = ["TiDB", "vitess", "Vitess"]
+        let is_other = ["TiDB", "vitess", "Vitess"]
             .iter()
             .any(|name| version.contains(name));
         Ok(Server {
             mariadb,
+            is_other,
             bulk: mariadb && self.takes_bulk().await?,
-            load_data: local_infile && !mariadb && !other,
+            load_data: local_infile && !mariadb && !is_other,
             packet_bytes_max: packet_bytes_max.min(PACKET_BYTES_MAX),
         })
     }
@@ -250,14 +263,14 @@ impl Session {
     /// Closes a connection whose server may send anything. If it were dropped on a thread of the
     /// runtime, the driver would continue to read in a separate task, and a panic there would end
     /// the process.
-    fn abandon(self) {
+    pub(super) fn abandon(self) {
         // If there is no thread for it, the connection is dropped here.
         let _ = thread::Builder::new().spawn(move || drop(self));
     }
 
     /// Ends the connection in the background with `COM_QUIT`. The driver sends none if its
     /// connection is dropped, and the server would count and log the connection as aborted.
-    fn close(self) {
+    pub(super) fn close(self) {
         if let Ok(runtime) = Handle::try_current() {
             runtime.spawn(timeout(CONNECT_WAIT, self.conn.disconnect()));
         }
@@ -292,6 +305,11 @@ impl Session {
     pub(super) async fn run_scan(&mut self, sql: &str) -> Result<u64, Failure> {
         within(SCAN_WAIT, self.conn.query_drop(sql)).await?;
         Ok(self.conn.affected_rows())
+    }
+
+    /// As [`run`](Self::run), for a change of a table that reads all of its rows.
+    pub(super) async fn run_build(&mut self, sql: &str) -> Result<(), Failure> {
+        within(BUILD_WAIT, self.conn.query_drop(sql)).await
     }
 
     /// Runs a statement with parameters. Prepares it for this execution only.

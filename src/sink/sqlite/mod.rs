@@ -26,7 +26,7 @@ use crate::frame::FrameKey;
 
 use super::mismatch::Mismatch;
 use super::{
-    Audit, Committed, Contents, Difference, FileState, LastEvent, LedgerFile, NewFile, OpenReject,
+    Audit, Committed, Contents, Difference, FileState, Indexes, LastEvent, LedgerFile, NewFile, OpenReject,
     Operators, ProblemDigest, Purge, Registered, RejectQuery, Replay, Replayed, Schema, Settled,
     Sink, Standing, SummaryStore, Totals, Unsummarised,
 };
@@ -262,6 +262,8 @@ impl Schema for SqliteSink {
         Ok(findings)
     }
 }
+
+impl Indexes for SqliteSink {}
 
 #[async_trait]
 impl SummaryStore for SqliteSink {
