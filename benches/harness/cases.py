@@ -33,6 +33,11 @@ STORED = (
 )
 
 
+ADD_INDEX = "ALTER TABLE vehicle_events ADD INDEX by_vehicle (vehicle_id, event_time)"
+# The index of two million events has more bytes.
+INDEXED_POOL_BYTES = 128 << 20
+
+
 # Rows of a statement: the number at which a row costs the server least. A transaction has as many
 # rows as one of the engine.
 STATEMENT_ROWS = {"insert": 500, "bulk": 2_000, "local": 1_000, "infile": 1_000}
@@ -48,6 +53,9 @@ class Sizes:
         self.small = (40, 50) if short else (20_000, 50)
         self.packed = (4, 500) if short else (40, 25_000)
         self.hard_vehicles = 500 if short else 20_000
+        # Events of the table with an index, files and events of a file, and files of an archive.
+        self.indexed = (4, 500) if short else (40, 50_000)
+        self.stored = (40, 10) if short else (20_000, 10)
         # Events of the large file, and the number of repetitions.
         self.growth = [(400, 1), (2_000, 1), (2_000, 2)] if short else [
             (100_000, 1), (1_000_000, 1), (1_000_000, 5), (1_000_000, 10),
@@ -117,6 +125,49 @@ class Bench:
             result["rate_to_load"] = result["rate"] / loaded
         shutil.rmtree(data)
         return result
+
+    def indexed(self, database, way, source, events):
+        """Loads a folder into a table with an index, in a buffer pool that is smaller than the index.
+        `way`: the index is in place, deferred by the load, or made by hand after the load."""
+        kept = database.sql("SELECT @@innodb_buffer_pool_size").strip()
+        data = self.data()
+        database.clear()
+        database.resize_pool(INDEXED_POOL_BYTES)
+        environment = self.environment(database.url, "memory:")
+        flags = ["--data-dir", data]
+        subprocess.run(
+            [self.task_runner, "migrate", *flags], env={**os.environ, **environment}, check=True, capture_output=True
+        )
+        if way != "by hand":
+            database.sql(ADD_INDEX, "vehicles")
+        more = ["--defer-indexes=always"] if way == "deferred" else []
+        command = [self.task_runner, "load", source, "--no-progress", *more, *flags]
+        result = measured(command, [database], environment, self.confine)
+        if way == "by hand":
+            before, began = cpu_seconds(database.pid), time.monotonic()
+            database.sql(ADD_INDEX, "vehicles")
+            result["seconds"] += time.monotonic() - began
+            result["cpu"][database.name] += cpu_seconds(database.pid) - before
+        if (stored := database.rows()) != events:
+            sys.exit(f"scripts/bench: {stored} rows of {events}")
+        if "by_vehicle" not in database.sql("SHOW CREATE TABLE vehicle_events", "vehicles"):
+            sys.exit("scripts/bench: the index is missing")
+        database.resize_pool(int(kept))
+        shutil.rmtree(data)
+        return per_event(result, events)
+
+    def load_again(self, source, files, more=()):
+        """Loads a stored archive again. An event of the result is a file."""
+        data = self.data()
+        self.mariadb.clear()
+        environment = self.environment(self.mariadb.url, "memory:")
+        command = [self.task_runner, "load", source, "--no-progress", "--data-dir", data]
+        # A file that was written less than two seconds before its load is not remembered.
+        time.sleep(2.1)
+        measured(command, [self.mariadb], environment)
+        result = measured([*command, *more], [self.mariadb], environment, self.confine)
+        shutil.rmtree(data)
+        return per_event(result, files)
 
     def bare_mysql(self, database, way, connections, events, per_file=1_000, vehicles=2_000, table="engine"):
         """Runs a client that only sends rows, which were made beforehand."""
@@ -298,6 +349,22 @@ def jobs(bench):
     for connections in (1, 2):
         name = f"large: LOAD DATA INFILE, {connections}"
         ceiling("large", mariadb, "infile", connections, count, name, table="auto")
+
+    indexed_files, indexed_records = sizes.indexed
+    to_index = lambda: inputs.files(indexed_files, indexed_records, vehicles=5_000)
+    for database in [mariadb, *([mysql9] if mysql9 else [])]:
+        for way in ("in place", "deferred", "by hand"):
+            job(
+                "indexed", f"indexed, {database.name}: {way}",
+                lambda database=database, way=way: bench.indexed(
+                    database, way, to_index(), indexed_files * indexed_records
+                ),
+            )  # fmt: skip
+
+    stored_files, stored_records = sizes.stored
+    archive = lambda: inputs.files(stored_files, stored_records, prefix="archive")
+    job("again", "again: recognised", lambda: bench.load_again(archive(), stored_files))
+    job("again", "again: --rehash", lambda: bench.load_again(archive(), stored_files, ["--rehash"]))
 
     job("content", "content: verify", lambda: bench.load(large(), count, mariadb, verify=True))
 

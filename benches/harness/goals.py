@@ -104,6 +104,15 @@ GOALS = [
         "… client CPU / that of the Python pipeline", "files,peer", 0.25,
         lambda r: cpu(r, "files: redis", "own") / cpu(r, "peer: python", "own"), at_most=True,
     ),
+    Goal(
+        "index larger than the buffer pool: --defer-indexes / index in place", "indexed", 2.0,
+        ratio("indexed, mariadb: deferred", "indexed, mariadb: in place"),
+    ),
+    Goal(
+        "… / load, then the index by hand", "indexed", 0.95,
+        ratio("indexed, mariadb: deferred", "indexed, mariadb: by hand"),
+    ),
+    Goal("archive of 20,000 stored files again: files/s", "again", 100_000, lambda r: rate(r, "again: recognised"), "{:,.0f}"),
     Goal("through Redis / in-process queue", "large", 0.97, ratio("large: redis", "large: memory")),
     Goal(
         "MySQL 9, LOAD DATA LOCAL on / bare LOAD DATA LOCAL", "mysql9", 0.85,

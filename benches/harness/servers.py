@@ -159,6 +159,17 @@ class Database(Server):
     def dirty_pages(self):
         return int(self.sql("SHOW GLOBAL STATUS LIKE 'Innodb_buffer_pool_pages_dirty'").split()[1])
 
+    def resize_pool(self, size):
+        """Changes the size of the buffer pool, and waits until it has it."""
+        self.sql(f"SET GLOBAL innodb_buffer_pool_size = {size}")
+        deadline = time.monotonic() + READY_SECONDS
+        said = ""
+        while not ("ompleted" in said or "not change" in said):
+            if time.monotonic() > deadline:
+                sys.exit(f"scripts/bench: the buffer pool keeps its size: {said}")
+            time.sleep(0.05)
+            said = self.sql("SHOW GLOBAL STATUS LIKE 'Innodb_buffer_pool_resize_status'")
+
     def rows(self, table="vehicle_events"):
         return int(self.sql(f"SELECT COUNT(*) FROM {table}", "vehicles"))
 

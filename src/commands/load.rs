@@ -42,9 +42,11 @@ pub(super) async fn execute(settings: Settings, args: LoadArgs) -> anyhow::Resul
         Some(addr) => Some(Served::bind(&settings, addr, false).await?),
         None => None,
     };
-    let Some(engine) = runner::open_to_load(&settings, dataset, &shutdown).await? else {
+    let Some(mut engine) = runner::open_to_load(&settings, dataset, &shutdown).await? else {
         return Ok(Outcome::Stopped);
     };
+    engine.options.ingest.rehash = args.rehash;
+    engine.options.ingest.names_stored = args.verbose;
     let engine = Arc::new(engine);
     let archive = if args.move_files {
         ItemOrigin::Mailbox
@@ -70,6 +72,11 @@ pub(super) async fn execute(settings: Settings, args: LoadArgs) -> anyhow::Resul
         }
     };
     let outcome = Served::beside(served, engine.clone(), work).await?;
+    let stored = engine.tally.duplicates.load(Relaxed);
+    if stored > 0 {
+        let files = if stored == 1 { "file" } else { "files" };
+        eprintln!("{} {files} already stored", HumanCount(stored));
+    }
     print_totals(&engine.tally, began.elapsed())?;
     if args.defer_indexes == DeferIndexes::Never && outcome != Outcome::Stopped {
         let rows = engine.tally.rows.load(Relaxed);

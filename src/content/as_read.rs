@@ -27,6 +27,12 @@ impl AsRead {
         self.hash
     }
 
+    /// The state of the file before its first byte was read.
+    #[must_use]
+    pub fn sample(&self) -> Sample {
+        self.sample
+    }
+
     /// Whether the file at `path` still has the content that was read. Equal size, mtime, ctime,
     /// inode and device prove it. If one of them differs, the whole file is hashed, since a new
     /// name of the file changes its ctime as well.

@@ -39,9 +39,8 @@ use format::Format;
 pub use format::NotRead;
 use inflate::Compression;
 pub use options::ContentOptions;
-use regular::Sample;
-pub(crate) use regular::{Stamp, stamp};
-pub use regular::{Writers, free_bytes, open_regular, state, writers};
+pub use regular::{Sample, Stamp, Writers, free_bytes, open_regular, state, writers};
+pub(crate) use regular::{sample, stamp};
 pub use room::{Room, Windows};
 
 use crate::batch::ContentHash;

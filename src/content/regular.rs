@@ -17,7 +17,7 @@ const F_SETSIG: libc::c_int = 10;
 
 /// The state of a file: device, inode, size in bytes, and mtime in seconds and nanoseconds. It
 /// differs after a change of the file.
-pub(crate) type Stamp = (u64, u64, u64, i64, i64);
+pub type Stamp = (u64, u64, u64, i64, i64);
 
 /// Whether a file has writers, as a read lease shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,7 +97,7 @@ pub(crate) fn stamp(metadata: &Metadata) -> Stamp {
 }
 
 /// A stamp, and ctime in seconds and nanoseconds, which no program can set.
-pub(super) type Sample = (Stamp, i64, i64);
+pub type Sample = (Stamp, i64, i64);
 
 /// Size, mtime, ctime, inode and device of a file: as long as they are equal, so is its content.
 #[must_use]
@@ -106,7 +106,7 @@ pub fn state(metadata: &Metadata) -> impl PartialEq + use<> {
 }
 
 /// The sample of the file that `metadata` describes.
-pub(super) fn sample(metadata: &Metadata) -> Sample {
+pub(crate) fn sample(metadata: &Metadata) -> Sample {
     (stamp(metadata), metadata.ctime(), metadata.ctime_nsec())
 }
 

@@ -39,6 +39,8 @@ pub struct Claimed {
     /// When the file arrived in inbound. For a file that an earlier run left in work: when it
     /// arrived in work.
     pub arrived: SystemTime,
+    /// The state of the file when it was found.
+    pub sample: content::Sample,
 }
 
 /// The result of a claim.
@@ -206,6 +208,7 @@ fn claimed(path: PathBuf, metadata: &Metadata) -> io::Result<Claimed> {
         bytes: metadata.len(),
         modified: metadata.modified()?,
         arrived: arrived(metadata),
+        sample: content::sample(metadata),
     })
 }
 

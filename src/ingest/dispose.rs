@@ -13,12 +13,13 @@ use super::disposal::Disposal;
 use super::item::{BadFile, Item, ItemOrigin};
 use super::outcome::{Destination, Outcome};
 use super::reason::QuarantineReason;
-use super::shared::Shared;
+use super::shared::{Ingest, Shared};
 use super::tally::Tally;
 use crate::content::{ContentError, ContentOptions};
 use crate::fault::{Fault, Origin};
 use crate::inbox::{Inbox, WaitReason, affects_every_file};
 use crate::retry::{GivenUp, until_ok};
+use crate::sink::SeenFile;
 use crate::telemetry;
 
 /// The first and the longest pause before failed moves are repeated. Without a pause, the disk
@@ -103,7 +104,14 @@ pub(super) async fn dispose(shared: &Arc<Shared>, disposals: Vec<Disposal>) -> R
     let bytes = disposals.iter().map(|one| one.item.bytes_left()).sum();
     Tally::add(&shared.tally().bytes_done, bytes);
     let whole = disposals.into_iter().filter_map(Disposal::of_whole_file);
-    let failed = move_and_count(shared, whole.collect()).await;
+    let whole: Vec<_> = whole.collect();
+    let stored: Vec<_> = whole
+        .iter()
+        .filter_map(|one| shared.seen.entry(one))
+        .collect();
+    let failed = move_and_count(shared, whole).await;
+    // Files of archives are not moved, so none of `stored` is among the failed ones.
+    remember(shared, &stored).await;
     if failed.is_empty() {
         return Ok(());
     }
@@ -117,6 +125,17 @@ pub(super) async fn dispose(shared: &Arc<Shared>, disposals: Vec<Disposal>) -> R
         }
     };
     until_ok("moving files", &shared.stop, |_| {}, few).await
+}
+
+/// Keeps the states of stored files of archives. A failure costs the next load the time to read
+/// them, so the call is not repeated.
+async fn remember(shared: &Shared, stored: &[SeenFile]) {
+    if stored.is_empty() {
+        return;
+    }
+    if let Err(fault) = shared.sink().remember(stored).await {
+        tracing::debug!(%fault, files = stored.len(), "are not remembered");
+    }
 }
 
 /// Repeats all failed moves. Returns whether one of them succeeded.
@@ -158,7 +177,7 @@ async fn move_and_count(shared: &Arc<Shared>, disposals: Vec<Disposal>) -> Vec<D
                 failed.push(disposal);
             } else {
                 shared.tally().note_unstuck(&disposal.item.file);
-                count(&disposal, shared.tally());
+                count(&disposal, &shared.ingest);
             }
         }
         // Next time, the files after the one that failed are moved before it.
@@ -221,7 +240,7 @@ fn move_file(disposal: &Disposal, inbox: &Inbox) -> io::Result<()> {
 }
 
 /// Counts an item that has been moved, and logs it.
-fn count(disposal: &Disposal, tally: &Tally) {
+fn count(disposal: &Disposal, Ingest { tally, options, .. }: &Ingest) {
     let dataset = disposal.dataset.as_ref();
     let dataset = dataset.map_or("", |dataset| &dataset.name);
     let (file, file_no) = (&disposal.item.file.name, disposal.file_no);
@@ -240,7 +259,11 @@ fn count(disposal: &Disposal, tally: &Tally) {
             telemetry::end_to_end(dataset, took);
             // The ledger has the name of the first file with this content, so only the log names
             // this one.
-            tracing::info!(?file, file_no, seconds, "is a duplicate");
+            if options.names_stored {
+                tracing::info!(?file, file_no, seconds, "is a duplicate");
+            } else {
+                tracing::debug!(?file, file_no, seconds, "is a duplicate");
+            }
         }
         Outcome::Quarantined(code, _) => {
             Tally::add(&tally.quarantined, 1);

@@ -13,16 +13,24 @@ use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
 use super::item::{Item, ItemOrigin};
+use super::seen::Seen;
+use super::shared::IngestOptions;
 use super::tally::Tally;
+use crate::dataset::Datasets;
 use crate::fault::{Fault, Origin};
 use crate::inbox::{self, Claimed, Inbox, Waiting, Waits};
 use crate::retry::{GivenUp, until_ok};
 use crate::shutdown::Shutdown;
+use crate::sink::Sink;
 use crate::telemetry;
 
 /// Files sent on at a time. A claim costs a few system calls (25 µs), so a larger number would
 /// delay the first file, and claim files long before they are loaded.
 const PART_FILES: usize = 256;
+
+/// Files of a list that the ledger is asked about at a time. With fewer, a large archive costs more
+/// round trips; with more, the first file that has to be read waits longer.
+const LISTED_FILES: usize = 4_096;
 
 /// Pause between two checks of the free space while there is too little.
 const ROOM_INTERVAL: Duration = Duration::from_secs(1);
@@ -39,6 +47,12 @@ pub struct Intake {
     pub scan_interval: Arc<Mutex<Duration>>,
     /// Least free bytes on the file system of each directory for a file to be taken.
     pub disk_floor_bytes: u64,
+    /// The database, whose ledger recognises files.
+    pub sink: Arc<dyn Sink>,
+    /// The datasets.
+    pub datasets: Datasets,
+    /// The options of ingest.
+    pub options: IngestOptions,
 }
 
 /// The result of the last scan of inbound, for metrics and status.
@@ -99,7 +113,8 @@ enum ScanCause {
 }
 
 impl Intake {
-    /// Takes files from a list, in its order. Ends early if the shutdown begins.
+    /// Takes files from a list, in its order, without those that the ledger recognises as stored.
+    /// Ends early if the shutdown begins.
     ///
     /// # Errors
     /// A fault of the file system.
@@ -109,14 +124,64 @@ impl Intake {
         items: mpsc::Sender<Vec<Item>>,
         shutdown: &Shutdown,
     ) -> Result<(), Fault> {
-        for part in files.chunks(PART_FILES) {
-            self.wait_for_room(shutdown).await?;
-            if !send(&items, part.to_vec(), shutdown).await {
-                self.tally.cut_short.store(true, Relaxed);
-                break;
+        let mut files = files.into_iter();
+        loop {
+            let listed: Vec<_> = files.by_ref().take(LISTED_FILES).collect();
+            if listed.is_empty() {
+                return Ok(());
+            }
+            let unknown = self.without_stored(listed, shutdown).await?;
+            for part in unknown.chunks(PART_FILES) {
+                self.wait_for_room(shutdown).await?;
+                if !send(&items, part.to_vec(), shutdown).await {
+                    self.tally.cut_short.store(true, Relaxed);
+                    return Ok(());
+                }
             }
         }
-        Ok(())
+    }
+
+    /// The files that have to be read. Counts the others, which the ledger recognises.
+    async fn without_stored(
+        &self,
+        listed: Vec<(Claimed, ItemOrigin)>,
+        shutdown: &Shutdown,
+    ) -> Result<Vec<(Claimed, ItemOrigin)>, Fault> {
+        if self.options.rehash {
+            return Ok(listed);
+        }
+        let seen = Seen::new(&self.datasets, self.options.dataset.as_ref());
+        let in_archive = listed
+            .iter()
+            .filter(|(_, origin)| *origin == ItemOrigin::Archive);
+        let in_archive: Vec<&Claimed> = in_archive.map(|(file, _)| file).collect();
+        let ask = || seen.stored(self.sink.as_ref(), &in_archive);
+        let stored = match until_ok("reading the ledger", &shutdown.drain, |_| {}, ask).await {
+            Ok(stored) => stored,
+            // Nothing is sent on after a stop.
+            Err(GivenUp::Stopped) => return Ok(listed),
+            Err(GivenUp::Fatal(fault)) => return Err(fault),
+        };
+        let mut stored = stored.into_iter();
+        let is_unknown = |(file, origin): &(Claimed, ItemOrigin)| {
+            let is_stored = *origin == ItemOrigin::Archive && stored.next() == Some(true);
+            if is_stored {
+                self.count_stored(file);
+            }
+            !is_stored
+        };
+        Ok(listed.into_iter().filter(is_unknown).collect())
+    }
+
+    /// Counts a file that was recognised.
+    fn count_stored(&self, file: &Claimed) {
+        for count in [&self.tally.files, &self.tally.duplicates] {
+            Tally::add(count, 1);
+        }
+        Tally::add(&self.tally.bytes_done, file.bytes);
+        if self.options.names_stored {
+            tracing::info!(file = ?file.path, "already stored, by its state on the disk");
+        }
     }
 
     /// Takes the files of work and inbound until no file is left that can be taken.

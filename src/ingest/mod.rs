@@ -33,6 +33,7 @@ mod read;
 mod reason;
 mod register;
 mod republish;
+mod seen;
 mod settle;
 mod shared;
 mod tally;

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::disposal::Disposals;
 use super::flight::Flight;
+use super::seen::Seen;
 use super::tally::Tally;
 use crate::broker::Broker;
 use crate::content::ContentOptions;
@@ -38,6 +39,10 @@ pub struct IngestOptions {
     pub dataset: Option<Arc<Dataset>>,
     /// Whether an incomplete file may wait until the rest arrives. If not, it is quarantined.
     pub incomplete_may_wait: bool,
+    /// Whether files of archives are read although the ledger recognises their state.
+    pub rehash: bool,
+    /// Whether the log names each file that was stored before.
+    pub names_stored: bool,
 }
 
 /// Ingest, with all that it uses.
@@ -61,6 +66,7 @@ pub struct Ingest {
 /// State that the tasks of ingest share.
 pub(super) struct Shared {
     pub(super) ingest: Ingest,
+    pub(super) seen: Seen,
     flights: Mutex<HashMap<u32, Flight>>,
     /// Bounds the number of flights.
     pub(super) flight_slots: Arc<Semaphore>,
@@ -83,8 +89,10 @@ impl Shared {
     pub(super) fn new(ingest: Ingest, shutdown: &Shutdown) -> Self {
         let budget_kib = u32::try_from(ingest.options.budget_bytes / 1024).unwrap_or(u32::MAX);
         let budget_kib = budget_kib.max(1);
+        let seen = Seen::new(&ingest.datasets, ingest.options.dataset.as_ref());
         let shared = Self {
             ingest,
+            seen,
             flights: Mutex::default(),
             flight_slots: Arc::new(Semaphore::new(FLIGHTS_MAX)),
             budget: Arc::new(Semaphore::new(budget_kib as usize)),

@@ -161,6 +161,9 @@ impl Engine {
             view: self.inbound.clone(),
             scan_interval: self.scan_interval.clone(),
             disk_floor_bytes: self.options.disk_floor_bytes,
+            sink: self.sink.clone(),
+            datasets: self.datasets.clone(),
+            options: self.options.ingest.clone(),
         }
     }
 

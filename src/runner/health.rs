@@ -225,7 +225,11 @@ impl Engine {
         let mut ledger = self.health.ledger.lock();
         ledger.asked = Some((Instant::now(), now.elapsed()));
         if let Ok(Ok(mut answer)) = answer {
-            for reason in answer.files.iter_mut().filter_map(|file| file.reason.as_mut()) {
+            for reason in answer
+                .files
+                .iter_mut()
+                .filter_map(|file| file.reason.as_mut())
+            {
                 *reason = reason.chars().take(STATUS_REASON_CHARS).collect();
             }
             ledger.answer = Some((Instant::now(), answer));

@@ -74,7 +74,11 @@ impl Engine {
                     "dropped, and built again at the end of the load"
                 ),
                 Some(Some(reason)) => {
-                    tracing::warn!(table, reason, "its indexes stay, since they cannot be dropped");
+                    tracing::warn!(
+                        table,
+                        reason,
+                        "its indexes stay, since they cannot be dropped"
+                    );
                 }
                 None => return Ok(()),
             }
@@ -133,7 +137,7 @@ impl Engine {
     /// # Errors
     /// The database does not answer.
     pub async fn deferral_hint(&self, rows: u64) -> Result<Option<String>, Fault> {
-        let Some(database) = &self.database else {
+        let Some(database) = self.database.as_ref().filter(|_| rows > 0) else {
             return Ok(None);
         };
         let mut tables = database.deferrable(&self.datasets).await?;

@@ -78,6 +78,9 @@ pub async fn open(
             },
             dataset: dataset.cloned(),
             incomplete_may_wait,
+            rehash: false,
+            // A service says what becomes of each file; a load counts what was stored.
+            names_stored: incomplete_may_wait,
         },
         scan_interval: settings.scan_interval,
         summary_every: settings.summary_every,

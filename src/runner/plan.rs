@@ -5,8 +5,8 @@
 use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::ffi::OsStr;
-use std::{io, iter};
 use std::path::{Path, PathBuf};
+use std::{io, iter};
 
 use super::engine::Engine;
 use crate::config::Settings;
@@ -189,7 +189,9 @@ impl LoadPlan {
             .iter()
             .for_each(|(file, _)| add(&file.name, file.bytes));
         // A directory that cannot be read now counts as empty here: the load reports it.
-        if self.inbound && let Ok(scan) = engine.inbox.scan() {
+        if self.inbound
+            && let Ok(scan) = engine.inbox.scan()
+        {
             let (ready, all) = (&scan.ready, scan.bytes);
             let listed: u64 = ready.iter().map(|file| file.bytes).sum();
             // A scan lists only the first files of a huge directory.
@@ -198,7 +200,9 @@ impl LoadPlan {
                 .iter()
                 .for_each(|file| add(&file.name, file.bytes * times));
         }
-        if self.inbound && let Ok(recovered) = engine.inbox.recovered() {
+        if self.inbound
+            && let Ok(recovered) = engine.inbox.recovered()
+        {
             recovered
                 .iter()
                 .for_each(|file| add(&file.name, file.bytes));

@@ -303,9 +303,15 @@ mod tests {
             }
         }
         let text = table(0, 512).why_not(1_000_000);
-        assert!(text.ends_with("61 MiB of indexes fit into the buffer pool of 512 MiB"), "{text}");
+        assert!(
+            text.ends_with("61 MiB of indexes fit into the buffer pool of 512 MiB"),
+            "{text}"
+        );
         let text = table(100_000_000, 64).why_not(1_000);
-        assert!(text.starts_with("about 1000 rows to come are few"), "{text}");
+        assert!(
+            text.starts_with("about 1000 rows to come are few"),
+            "{text}"
+        );
     }
 
     #[test]

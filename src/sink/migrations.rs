@@ -37,6 +37,11 @@ pub(super) const MYSQL: &[Migration] = &[
         name: "indexes",
         sql: include_str!("../../migrations/mysql/0004_indexes.sql"),
     },
+    Migration {
+        number: 5,
+        name: "seen",
+        sql: include_str!("../../migrations/mysql/0005_seen.sql"),
+    },
 ];
 
 pub(super) const SQLITE: &[Migration] = &[
@@ -54,6 +59,11 @@ pub(super) const SQLITE: &[Migration] = &[
         number: 3,
         name: "definitions",
         sql: include_str!("../../migrations/sqlite/0003_definitions.sql"),
+    },
+    Migration {
+        number: 4,
+        name: "seen",
+        sql: include_str!("../../migrations/sqlite/0004_seen.sql"),
     },
 ];
 
@@ -154,8 +164,8 @@ mod tests {
         let counts = |known: &[Migration]| -> Vec<usize> {
             known.iter().map(|m| m.statements().count()).collect()
         };
-        assert_eq!(counts(MYSQL), [3, 1, 6, 1]);
-        assert_eq!(counts(SQLITE), [4, 1, 12]);
+        assert_eq!(counts(MYSQL), [3, 1, 6, 1, 1]);
+        assert_eq!(counts(SQLITE), [4, 1, 12, 2]);
     }
 
     #[test]

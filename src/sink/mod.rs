@@ -15,6 +15,7 @@
 //! now (a deadlock, a full disk). Fatal: the account lacks a right, or the tables are not as the
 //! engine expects them. The documentation of a method adds only its particular errors.
 
+use std::collections::HashMap;
 use std::ops::Range;
 use std::path::PathBuf;
 
@@ -143,6 +144,18 @@ pub trait Sink: Send + Sync {
     /// settled.
     async fn quarantine(&self, file: &NewFile, reason: &str) -> Result<(), Fault>;
 
+    /// Keeps in the ledger that files of archives are stored, as they lie on the disk. Replaces what
+    /// it has of the same paths. A sink that keeps nothing recognises nothing, which is safe.
+    async fn remember(&self, _files: &[SeenFile]) -> Result<(), Fault> {
+        Ok(())
+    }
+
+    /// What [`remember`](Self::remember) has kept of these paths: for each settled file, the state,
+    /// and the hash of the content that the ledger has under its number.
+    async fn remembered(&self, _paths: &[Digest]) -> Result<Remembered, Fault> {
+        Ok(Remembered::new())
+    }
+
     /// Removes a file from the database: its rows, its entries in the summary, its rejects, and at
     /// last its number. Rows of other programs with its ids stay. Returns the number of removed
     /// rows.
@@ -181,6 +194,23 @@ pub trait Schema: Send + Sync {
 
     /// The findings of `doctor` about the server's settings, the account's rights and the tables.
     async fn inspect(&self, datasets: &Datasets) -> Result<Vec<Finding>, Fault>;
+}
+
+/// The first half of a BLAKE3 hash.
+pub type Digest = [u8; 16];
+
+/// The entries of each path: its state, and the hash of the content.
+pub type Remembered = HashMap<Digest, Vec<(Digest, ContentHash)>>;
+
+/// A file of an archive whose records are all stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SeenFile {
+    /// A digest of its path.
+    pub path: Digest,
+    /// A digest of all that must be equal for the file to be recognised.
+    pub state: Digest,
+    /// The numbers under which its records are stored: one for each dataset.
+    pub file_nos: Vec<u32>,
 }
 
 /// A file to be entered into the ledger.

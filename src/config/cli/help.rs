@@ -76,7 +76,7 @@ Examples:
 pub(super) const LOAD: &str = "\
 Examples:
   task_runner load                        load the files in inbound and move them to history
-  task_runner load ./archive              load all files below it in place
+  task_runner load ./archive              load all files below it in place; again: only what is new
   task_runner load ./archive --dry-run    print what would be loaded, and do nothing
   task_runner load trips.json --dataset trips --max-rejects 100
   task_runner load ./archive --defer-indexes

@@ -129,6 +129,12 @@ pub struct LoadArgs {
         default_value_t = DeferIndexes::Never
     )]
     pub defer_indexes: DeferIndexes,
+    /// Read files of an archive that are stored by their path, size and times, too
+    #[arg(long)]
+    pub rehash: bool,
+    /// Name each file that was stored before
+    #[arg(short, long)]
+    pub verbose: bool,
     /// Show no progress
     #[arg(long)]
     pub no_progress: bool,

@@ -116,6 +116,7 @@ fn a_move_across_devices_that_was_killed_before_its_end_leaves_one_file() {
             bytes: file.bytes,
             modified: file.modified,
             arrived: file.modified,
+            sample: Default::default(),
         };
         let target = history.join(with_number("a.json", number));
         fs::copy(&file.path, &target).unwrap();

@@ -265,7 +265,10 @@ pub(super) async fn build(session: &mut Session, table: &str) -> Result<(), Fail
         if due.is_empty() {
             return forget(session, table).await;
         }
-        let adds: Vec<String> = due.iter().map(|kept| format!("ADD {}", kept.text)).collect();
+        let adds: Vec<String> = due
+            .iter()
+            .map(|kept| format!("ADD {}", kept.text))
+            .collect();
         let sql = format!("ALTER TABLE {} {}{way}", quoted([table]), adds.join(", "));
         match session.run_build(&sql).await {
             Ok(()) => {}

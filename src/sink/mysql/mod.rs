@@ -19,9 +19,10 @@ use crate::frame::FrameKey;
 
 use super::cells::by_dataset;
 use super::{
-    Audit, Charge, Committed, Contents, Difference, FileState, IndexedTable, Indexes, LastEvent,
-    LedgerFile, KeptIndex, NewFile, OpenReject, Operators, ProblemDigest, Purge, Registered, RejectQuery, Replay, Replayed, Schema, Settled,
-    Sink, SinkOptions, Standing, SummaryStore, Totals, Unsummarised,
+    Audit, Charge, Committed, Contents, Difference, Digest, FileState, IndexedTable, Indexes,
+    KeptIndex, LastEvent, LedgerFile, NewFile, OpenReject, Operators, ProblemDigest, Purge,
+    Registered, RejectQuery, Remembered, Replay, Replayed, Schema, SeenFile, Settled, Sink,
+    SinkOptions, Standing, SummaryStore, Totals, Unsummarised,
 };
 use errors::Failure;
 use session::{Pool, Session};
@@ -41,6 +42,7 @@ mod operators;
 mod options;
 mod remove;
 mod schema;
+mod seen;
 mod session;
 mod summary;
 
@@ -148,6 +150,16 @@ impl Sink for MysqlSink {
         self.control
             .on_session("recording a quarantined file", work)
             .await
+    }
+
+    async fn remember(&self, files: &[SeenFile]) -> Result<(), Fault> {
+        let work = async |session: &mut Session| seen::remember(session, files).await;
+        self.control.on_session("remembering files", work).await
+    }
+
+    async fn remembered(&self, paths: &[Digest]) -> Result<Remembered, Fault> {
+        let work = async |session: &mut Session| seen::remembered(session, paths).await;
+        self.control.on_session(READING_LEDGER, work).await
     }
 
     async fn remove(&self, file_no: u32, datasets: &Datasets) -> Result<u64, Fault> {

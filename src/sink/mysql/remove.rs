@@ -59,7 +59,12 @@ pub(super) async fn remove(
             }
         }
     }
-    for table in ["ingest_rejects", "ingest_purged", "ingest_replays"] {
+    for table in [
+        "ingest_rejects",
+        "ingest_purged",
+        "ingest_replays",
+        "ingest_seen",
+    ] {
         let sql =
             format!("DELETE FROM {table} WHERE file_no = {file_no} LIMIT {ROWS_PER_STATEMENT}");
         all(session, &sql).await?;

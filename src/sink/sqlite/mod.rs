@@ -26,9 +26,10 @@ use crate::frame::FrameKey;
 
 use super::mismatch::Mismatch;
 use super::{
-    Audit, Committed, Contents, Difference, FileState, Indexes, LastEvent, LedgerFile, NewFile, OpenReject,
-    Operators, ProblemDigest, Purge, Registered, RejectQuery, Replay, Replayed, Schema, Settled,
-    Sink, Standing, SummaryStore, Totals, Unsummarised,
+    Audit, Committed, Contents, Difference, Digest, FileState, Indexes, LastEvent, LedgerFile,
+    NewFile, OpenReject, Operators, ProblemDigest, Purge, Registered, RejectQuery, Remembered,
+    Replay, Replayed, Schema, SeenFile, Settled, Sink, Standing, SummaryStore, Totals,
+    Unsummarised,
 };
 use errors::Failure;
 
@@ -40,6 +41,7 @@ mod now;
 mod operators;
 mod remove;
 mod schema;
+mod seen;
 mod summary;
 
 /// How long a statement waits for another process that writes to the same file.
@@ -214,6 +216,18 @@ impl Sink for SqliteSink {
         let (file, reason) = (file.clone(), reason.to_owned());
         let work = move |db: &Transaction<'_>| files::quarantine(db, &file, &reason);
         self.transact("recording a quarantined file", work).await
+    }
+
+    async fn remember(&self, files: &[SeenFile]) -> Result<(), Fault> {
+        let files = files.to_vec();
+        self.transact("remembering files", move |db| seen::remember(db, &files))
+            .await
+    }
+
+    async fn remembered(&self, paths: &[Digest]) -> Result<Remembered, Fault> {
+        let paths = paths.to_vec();
+        self.transact("reading the ledger", move |db| seen::remembered(db, &paths))
+            .await
     }
 
     async fn remove(&self, file_no: u32, datasets: &Datasets) -> Result<u64, Fault> {

@@ -53,6 +53,7 @@ pub(super) fn remove(
         "ingest_rejects",
         "ingest_purged",
         "ingest_replays",
+        "ingest_seen",
         "ingest_frames",
         "ingest_files",
     ] {

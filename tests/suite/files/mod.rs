@@ -10,6 +10,7 @@ mod examples;
 mod formats;
 mod hostile;
 mod room;
+mod seen;
 mod sequences;
 mod structure;
 

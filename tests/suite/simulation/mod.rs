@@ -91,6 +91,8 @@ fn engine(world: &Arc<World>, random: &mut Random, other: bool) -> Engine {
             },
             dataset: None,
             incomplete_may_wait: false,
+            rehash: false,
+            names_stored: false,
         },
         scan_interval: Duration::from_secs(1),
         summary_every: None,
