@@ -142,9 +142,9 @@ impl Engine {
         };
         let mut tables = database.deferrable(&self.datasets).await?;
         // The rows of the load are in the table now.
-        tables
-            .iter_mut()
-            .for_each(|table| table.rows = table.rows.saturating_sub(rows));
+        for table in &mut tables {
+            table.rows = table.rows.saturating_sub(rows);
+        }
         tables.retain(|table| table.gains(rows));
         Ok(tables.first().map(|table| {
             format!(
@@ -196,22 +196,23 @@ pub async fn build_missing(
     let builds = tables.iter().map(async |(table, indexes)| {
         tracing::info!(table, indexes, "builds indexes");
         let began = Instant::now();
-        let build = || database.build_indexes(table);
-        let built = stopped(until_ok(BUILDING, stop, |_| {}, build).await)?;
+        let work = || database.build_indexes(table);
+        let done = stopped(until_ok(BUILDING, stop, |_| {}, work).await)?;
         let seconds = began.elapsed().as_secs_f64();
-        match built {
-            Some(()) => tracing::info!(table, indexes, seconds, "built"),
-            None => tracing::warn!(
+        if done.is_some() {
+            tracing::info!(table, indexes, seconds, "built");
+        } else {
+            tracing::warn!(
                 table,
                 indexes,
                 "the server goes on building them; `task_runner doctor` reports when that is over"
-            ),
+            );
         }
-        Ok::<_, Fault>(built)
+        Ok::<_, Fault>(done)
     });
-    let built = try_join_all(builds).await;
+    let ended = try_join_all(builds).await;
     database.leave_indexes().await;
-    let is_whole = built?.iter().all(Option::is_some);
+    let is_whole = ended?.iter().all(Option::is_some);
     Ok(if is_whole {
         Built::All(missing)
     } else {

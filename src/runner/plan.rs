@@ -185,9 +185,9 @@ impl LoadPlan {
                 *found.entry(dataset.name.clone()).or_default() += bytes;
             }
         };
-        self.files
-            .iter()
-            .for_each(|(file, _)| add(&file.name, file.bytes));
+        for (file, _) in &self.files {
+            add(&file.name, file.bytes);
+        }
         // A directory that cannot be read now counts as empty here: the load reports it.
         if self.inbound
             && let Ok(scan) = engine.inbox.scan()
@@ -196,16 +196,16 @@ impl LoadPlan {
             let listed: u64 = ready.iter().map(|file| file.bytes).sum();
             // A scan lists only the first files of a huge directory.
             let times = all.checked_div(listed).unwrap_or(1);
-            ready
-                .iter()
-                .for_each(|file| add(&file.name, file.bytes * times));
+            for file in ready {
+                add(&file.name, file.bytes * times);
+            }
         }
         if self.inbound
             && let Ok(recovered) = engine.inbox.recovered()
         {
-            recovered
-                .iter()
-                .for_each(|file| add(&file.name, file.bytes));
+            for file in &recovered {
+                add(&file.name, file.bytes);
+            }
         }
         found
     }

@@ -197,7 +197,6 @@ fn items(create_table: &str) -> Vec<&str> {
             (Some(b'\'' | b'"'), b'\\') => drop(bytes.next()),
             // A doubled quote ends one quoted text and begins the next one.
             (Some(open), byte) if byte == open => quote = None,
-            (Some(_), _) => {}
             (None, b'\'' | b'"' | b'`') => quote = Some(byte),
             (None, b'(') => {
                 depth += 1;

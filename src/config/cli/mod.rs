@@ -99,6 +99,7 @@ pub enum Command {
 
 /// Arguments of `load`.
 #[derive(Debug, Clone, Default, clap::Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag")]
 pub struct LoadArgs {
     /// Files and directories, with all files below; those outside of inbound are read in place
     #[arg(value_name = "PATH")]

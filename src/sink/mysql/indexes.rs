@@ -163,7 +163,7 @@ async fn candidates(session: &mut Session, table: &str) -> Result<Vec<Definition
 }
 
 /// The columns whose indexes the server needs: those of foreign keys from and to the table, and one
-/// with AUTO_INCREMENT. An index that begins with one of them stays.
+/// with `AUTO_INCREMENT`. An index that begins with one of them stays.
 async fn needed(session: &mut Session, table: &str) -> Result<HashSet<String>, Failure> {
     let mut needed = HashSet::new();
     for sql in [

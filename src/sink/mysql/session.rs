@@ -152,6 +152,10 @@ impl Drop for Pool {
 
 /// The kind of the server, and what it supports.
 #[derive(Debug, Clone, Copy)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a fact about the server"
+)]
 pub(super) struct Server {
     pub(super) mariadb: bool,
     /// Whether it is neither MariaDB nor MySQL, but has their protocol.

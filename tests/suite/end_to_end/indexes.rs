@@ -39,7 +39,7 @@ const REFERRED: [&str; 2] = [
 ];
 
 /// Those that a load drops. The others are unique, full-text, of a foreign key, or of a column with
-/// AUTO_INCREMENT.
+/// `AUTO_INCREMENT`.
 const DEFERRED: [&str; 4] = ["by_vehicle", "odd`name, (x", "last_one", "hidden"];
 
 /// A database whose table has all kinds of indexes.
@@ -66,7 +66,7 @@ async fn indexed(name: &'static str) -> Pair {
     pair
 }
 
-/// The lines of the definition of the table, without the counter of its AUTO_INCREMENT column.
+/// The lines of the definition of the table, without the counter of its `AUTO_INCREMENT` column.
 /// Sorted: indexes that were built again are after those that stayed.
 async fn table(pair: &Pair) -> Vec<String> {
     let found = pair.query("SHOW CREATE TABLE vehicle_events").await;
