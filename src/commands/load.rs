@@ -1,15 +1,16 @@
 //! `load`: loads files, then exits. Shows progress while it runs and prints totals at the end.
 
 use std::fmt::Write as _;
-use std::io::{ErrorKind, IsTerminal as _};
+use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use indicatif::{HumanBytes, HumanCount, HumanDuration, ProgressBar, ProgressStyle};
+use indicatif::{HumanBytes, HumanCount};
 use tokio_util::sync::CancellationToken;
 
+use super::progress::{Progress, per_second};
 use super::served::Served;
 use super::{INFALLIBLE, KeyValueText, Outcome, print};
 use crate::config::Settings;
@@ -20,12 +21,8 @@ use crate::ingest::{ItemOrigin, Tally};
 use crate::runner::{self, Engine, LoadPlan, Source};
 use crate::shutdown::Shutdown;
 
-/// Interval of progress lines if stderr is not a terminal.
-const LINE_EVERY: Duration = Duration::from_secs(10);
-
-/// Interval of redrawing the bar and of checking `--max-rejects`. A shorter one costs processor
-/// time and shows no more.
-const DRAW_EVERY: Duration = Duration::from_millis(200);
+/// Interval of checking `--max-rejects`.
+const CHECK_EVERY: Duration = Duration::from_millis(200);
 
 /// Runs the command.
 ///
@@ -97,10 +94,10 @@ pub(super) async fn run(
     shutdown: &Shutdown,
 ) -> anyhow::Result<Outcome> {
     let watched = stop_at_max_rejects(&engine.tally, max_rejects, shutdown);
-    let shown = show_progress(engine, plan.bytes(), no_progress);
+    let shown = (!no_progress).then(|| Progress::show(engine, plan.bytes()));
     let result = plan.load(engine, shutdown).await;
     watched.cancel();
-    shown.end();
+    drop(shown);
     result?;
     Ok(outcome_of(&engine.tally, max_rejects))
 }
@@ -181,90 +178,10 @@ fn stop_at_max_rejects(
                 shutdown.abort.cancel();
                 return;
             }
-            tokio::time::sleep(DRAW_EVERY).await;
+            tokio::time::sleep(CHECK_EVERY).await;
         }
     });
     ended
-}
-
-/// Progress on stderr: a bar on a terminal, lines elsewhere.
-struct ProgressDisplay {
-    ended: CancellationToken,
-    bar: Option<ProgressBar>,
-}
-
-impl ProgressDisplay {
-    fn end(self) {
-        self.ended.cancel();
-        if let Some(bar) = self.bar {
-            bar.finish_and_clear();
-        }
-    }
-}
-
-fn show_progress(engine: &Engine, bytes: u64, hidden: bool) -> ProgressDisplay {
-    let ended = CancellationToken::new();
-    if hidden {
-        return ProgressDisplay { ended, bar: None };
-    }
-    let bar = std::io::stderr().is_terminal().then(|| {
-        let style = "{bar:30} {percent:>3} %  {bytes}/{total_bytes}  {msg}  ETA {eta}";
-        let style = ProgressStyle::with_template(style).expect("the template is valid");
-        ProgressBar::new(bytes).with_style(style)
-    });
-    let (tally, progress) = (engine.tally.clone(), engine.progress.clone());
-    let (until, drawn) = (ended.clone(), bar.clone());
-    tokio::spawn(async move {
-        let every = if drawn.is_some() {
-            DRAW_EVERY
-        } else {
-            LINE_EVERY
-        };
-        let began = Instant::now();
-        let mut last = (began, 0);
-        loop {
-            tokio::select! {
-                () = tokio::time::sleep(every) => {}
-                () = until.cancelled() => return,
-            }
-            let (records, done) = (progress.records(), tally.bytes_done.load(Relaxed));
-            let rate = per_second(records - last.1, last.0.elapsed());
-            match &drawn {
-                Some(bar) => {
-                    let mean = per_second(records, began.elapsed());
-                    bar.set_position(done.min(bytes));
-                    bar.set_message(format!("{} records/s", HumanCount(mean)));
-                }
-                None => eprintln!(
-                    "{}",
-                    progress_line(records, rate, done, bytes, began.elapsed())
-                ),
-            }
-            last = (Instant::now(), records);
-        }
-    });
-    ProgressDisplay { ended, bar }
-}
-
-fn progress_line(records: u64, rate: u64, done: u64, bytes: u64, elapsed: Duration) -> String {
-    let left = bytes.saturating_sub(done);
-    let eta = if done == 0 {
-        "unknown".to_owned()
-    } else {
-        let seconds = elapsed.as_secs_f64() * left as f64 / done as f64;
-        HumanDuration(Duration::from_secs_f64(seconds)).to_string()
-    };
-    format!(
-        "{} records, {} records/s, {} of {}, ETA {eta}",
-        HumanCount(records),
-        HumanCount(rate),
-        HumanBytes(done),
-        HumanBytes(bytes)
-    )
-}
-
-fn per_second(count: u64, time: Duration) -> u64 {
-    (count as f64 / time.as_secs_f64().max(0.001)) as u64
 }
 
 /// Prints the totals of a load.

@@ -26,6 +26,7 @@ mod migrate;
 mod output;
 mod parsed;
 mod pause;
+mod progress;
 mod propose;
 mod queue;
 mod reject_reader;

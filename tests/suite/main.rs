@@ -22,6 +22,7 @@ mod privileges;
 mod operators;
 mod page;
 mod supervision;
+mod terminal;
 mod files;
 mod machine;
 mod metrics;

@@ -259,7 +259,7 @@ fn prometheus_finds_the_engine_after_its_container_is_created_again() {
 }
 
 /// The same arguments and environment for another program.
-fn as_program(command: &std::process::Command, program: &str) -> std::process::Command {
+pub fn as_program(command: &std::process::Command, program: &str) -> std::process::Command {
     let mut other = std::process::Command::new(program);
     other.args(command.get_args()).env_clear();
     for (name, value) in command.get_envs() {

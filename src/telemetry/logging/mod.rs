@@ -8,8 +8,9 @@
 use std::borrow::Cow;
 use std::fmt::{self, Write as _};
 use std::io;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
+use parking_lot::Mutex;
 use tracing::field::Field;
 use tracing::level_filters::LevelFilter;
 use tracing::{Event, Level, Subscriber};
@@ -31,6 +32,38 @@ static REPEATS: OnceLock<Repeats> = OnceLock::new();
 static FILTER: OnceLock<FilterHandle> = OnceLock::new();
 
 type FilterHandle = reload::Handle<EnvFilter, Registry>;
+
+/// What prints a line of the log while something else is drawn on the terminal. `None`: prints it at
+/// once.
+static AROUND: Mutex<Option<Arc<Around>>> = Mutex::new(None);
+
+type Around = dyn Fn(&mut dyn FnMut()) + Send + Sync;
+
+/// Prints each line of the log through `around`, which calls its argument once: a progress bar
+/// removes itself before and draws itself again after. `None` prints them directly.
+pub fn print_around(around: Option<Box<Around>>) {
+    *AROUND.lock() = around.map(Arc::from);
+}
+
+/// Stderr, through [`print_around`].
+struct Stderr;
+
+impl io::Write for Stderr {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let around = AROUND.lock().clone();
+        let mut written = Ok(0);
+        let mut print = || written = io::stderr().write(bytes);
+        match around {
+            Some(around) => around(&mut print),
+            None => print(),
+        }
+        written
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stderr().flush()
+    }
+}
 
 /// The style of the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,7 +92,7 @@ pub struct BadDirectives {
 /// The directives cannot be parsed.
 pub fn init(style: LogStyle, directives: &str) -> Result<(), BadDirectives> {
     let repeats = Repeats::default();
-    let (subscriber, handle) = subscriber(style, directives, repeats.clone(), io::stderr)?;
+    let (subscriber, handle) = subscriber(style, directives, repeats.clone(), || Stderr)?;
     // An error means that a test has started a log.
     if tracing::subscriber::set_global_default(subscriber).is_ok() {
         repeats.start_reporting();
