@@ -11,9 +11,13 @@ use crate::content::{self, Content, ContentError, ContentOptions, Windows};
 use crate::cut::{self, ChunkLimits, Plan};
 use crate::dataset::{Dataset, FileDatasets};
 use crate::parse::{self, Parser};
+use crate::propose::{FoundArray, Shape};
 
 /// The parser needs a file number for its rows, which are not stored.
 const FILE_NO: u32 = 1;
+
+/// Most arrays that a message names.
+const ARRAYS_SHOWN: usize = 10;
 
 /// How a command reads a file without a data directory.
 pub(super) fn options(settings: &Settings) -> ContentOptions {
@@ -23,9 +27,6 @@ pub(super) fn options(settings: &Settings) -> ContentOptions {
     }
 }
 
-/// The parts of a file that was parsed: each dataset whose records it has, with their number.
-pub(super) type Parts = Vec<(Arc<Dataset>, u32)>;
-
 /// Parses a file and calls `visit` with each batch, in the order of the file for each of its
 /// datasets. The inner error is the reason for which `load` would quarantine the file.
 pub(super) fn each_batch(
@@ -34,29 +35,45 @@ pub(super) fn each_batch(
     path: &Path,
     of: &FileDatasets<'_>,
     visit: &mut dyn FnMut(&Batch),
-) -> anyhow::Result<Result<Parts, String>> {
+) -> anyhow::Result<Result<(), String>> {
     let limits = ChunkLimits {
         records: settings.frame_records,
         bytes: settings.frame_bytes,
     };
-    let cut = |bytes: &[u8]| cut::cut_each(bytes, of, limits);
+    let cut = |bytes: &[u8]| {
+        cut::cut_each(bytes, of, limits)
+            .map_err(|unreadable| format!("{unreadable}{}", arrays(bytes)))
+    };
     let (content, plans) = match content::open_and(path, &options(settings), cut) {
         Ok((content, Ok(plans))) => (content, plans),
-        Ok((_, Err(unreadable))) => return Ok(Err(unreadable.to_string())),
+        Ok((_, Err(unreadable))) => return Ok(Err(unreadable)),
         Err(ContentError::Io(error)) => {
             return Err(anyhow::Error::new(error).context(path.display().to_string()));
         }
         Err(error) => return Ok(Err(error.to_string())),
     };
-    let mut parts = Vec::new();
     for (dataset, plan) in plans {
         match parse(parser, &content, &dataset, &plan, visit) {
-            Ok(()) => parts.push((dataset, plan.records)),
+            Ok(()) => {}
             Err(ContentError::Busy) => return Ok(Err("it changed while it was read".to_owned())),
             Err(error) => return Err(error).with_context(|| path.display().to_string()),
         }
     }
-    Ok(Ok(parts))
+    Ok(Ok(()))
+}
+
+/// The arrays of objects in a file, to append to the reason for which it cannot be read; empty if it
+/// has none.
+fn arrays(bytes: &[u8]) -> String {
+    let Ok(shape) = Shape::of(bytes) else {
+        return String::new();
+    };
+    let array = |array: &FoundArray| format!("`{}` ({})", array.pointer, array.elements);
+    let arrays: Vec<String> = shape.arrays.iter().take(ARRAYS_SHOWN).map(array).collect();
+    if arrays.is_empty() {
+        return String::new();
+    }
+    format!("; the file has arrays of objects at {}", arrays.join(", "))
 }
 
 /// Parses the records of one dataset.

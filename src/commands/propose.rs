@@ -13,7 +13,7 @@ use super::{INFALLIBLE, NoInput, Outcome, output, print};
 use crate::config::Settings;
 use crate::config::cli::DatasetArgs;
 use crate::content::{self, ContentError};
-use crate::dataset::{Column, ColumnType, Dataset, Datasets, Encoding, EpochUnit, Format};
+use crate::dataset::{Column, ColumnType, Dataset, Datasets, Encoding, Format};
 use crate::parse::Parser;
 use crate::propose::{NotASample, Proposal, Samples, of_dataset};
 
@@ -186,14 +186,7 @@ fn inline(column: &Column) -> String {
         keys.push(("max_chars", column.max_chars.to_string()));
     }
     if let Some(unit) = column.epoch {
-        let unit = match unit {
-            EpochUnit::S => "s",
-            EpochUnit::Ms => "ms",
-            EpochUnit::Us => "us",
-            EpochUnit::Ns => "ns",
-            EpochUnit::Days => "days",
-        };
-        keys.push(("epoch", text(unit)));
+        keys.push(("epoch", text(unit.as_str())));
     }
     if !column.formats.is_empty() {
         let formats: Vec<String> = column.formats.iter().map(|format| text(format)).collect();

@@ -245,7 +245,7 @@ impl<'a> Rows<'a> {
     ) -> RefusedRow {
         let row = self.row(at);
         let (file_no, ordinal) = provenance(row.id());
-        let mut raw = self.json(row);
+        let mut raw = self.json(row).into_bytes();
         raw.truncate(RAW_BYTES_MAX);
         let reject = Reject {
             ordinal,
@@ -261,43 +261,52 @@ impl<'a> Rows<'a> {
         }
     }
 
-    /// A row as a JSON object with the columns by name. A JSON column is a value, or a string if
-    /// its text is not JSON.
-    fn json(&self, row: Row<'_>) -> Vec<u8> {
-        let names = self
-            .dataset
-            .columns
-            .iter()
-            .map(|column| column.name.as_str());
-        let names = names.chain([crate::dataset::RESCUE_COLUMN]);
-        let json = |at: usize| {
-            let column = self.dataset.columns.get(at);
+    /// A row as a JSON object with the columns by name. A JSON column is its value, with each digit,
+    /// or a string if its text is not JSON.
+    fn json(&self, row: Row<'_>) -> String {
+        let columns = &self.dataset.columns;
+        let names = columns.iter().map(|column| column.name.as_str());
+        let is_json = |at: usize| {
+            let column = columns.get(at);
             column.is_none_or(|column| column.kind == crate::dataset::ColumnType::Json)
         };
-        let object: serde_json::Map<String, serde_json::Value> = names
-            .enumerate()
-            .map(|(at, name)| {
-                let value = match row.cell(at + 1) {
-                    Cell::Null => serde_json::Value::Null,
-                    Cell::Text(text) if json(at) => {
-                        serde_json::from_str(text).unwrap_or_else(|_| text.into())
-                    }
-                    Cell::Text(text) => text.into(),
-                    Cell::Id(number) | Cell::Rare(Rare::Unsigned(number)) => number.into(),
-                    Cell::Integer(number) => number.into(),
-                    Cell::Float(number) => number.into(),
-                    Cell::Boolean(value) => value.into(),
-                    Cell::Timestamp(time_us) => timestamp::text(time_us).into(),
-                    Cell::Rare(Rare::Decimal(decimal)) => decimal.text().into(),
-                    Cell::Rare(Rare::Date(days)) => dates::date_text(days).into(),
-                    Cell::Rare(Rare::Time(micros)) => dates::time_text(micros).into(),
-                    Cell::Rare(Rare::Bytes(bytes)) => convert::hex_text(bytes).into(),
-                };
-                (name.to_owned(), value)
-            })
-            .collect();
-        serde_json::to_vec(&object).expect("a map of JSON values can be written")
+        let members = names.chain([crate::dataset::RESCUE_COLUMN]).enumerate();
+        let members = members.map(|(at, name)| {
+            let value: serde_json::Value = match row.cell(at + 1) {
+                Cell::Null => serde_json::Value::Null,
+                Cell::Text(text) if is_json(at) && is_json_text(text) => {
+                    return format!("\"{name}\":{text}");
+                }
+                Cell::Text(text) => text.into(),
+                Cell::Id(number) | Cell::Rare(Rare::Unsigned(number)) => number.into(),
+                Cell::Integer(number) => number.into(),
+                Cell::Float(number) => number.into(),
+                Cell::Boolean(value) => value.into(),
+                Cell::Timestamp(time_us) => timestamp::text(time_us).into(),
+                Cell::Rare(Rare::Decimal(decimal)) => decimal.text().into(),
+                Cell::Rare(Rare::Date(days)) => dates::date_text(days).into(),
+                Cell::Rare(Rare::Time(micros)) => dates::time_text(micros).into(),
+                Cell::Rare(Rare::Bytes(bytes)) => convert::hex_text(bytes).into(),
+            };
+            format!("\"{name}\":{value}")
+        });
+        format!("{{{}}}", members.collect::<Vec<_>>().join(","))
     }
+}
+
+fn is_json_text(text: &str) -> bool {
+    serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok()
+}
+
+/// The first `most` rows of a batch as JSON objects, with the columns by name.
+#[must_use]
+pub fn rows_as_json(batch: &Batch, most: usize) -> Vec<String> {
+    let rows = by_dataset(std::slice::from_ref(batch));
+    let of = |rows: &Rows<'_>| {
+        let few = 0..rows.len().min(most);
+        few.map(|at| rows.json(rows.row(at))).collect()
+    };
+    rows.first().map(of).unwrap_or_default()
 }
 
 /// A row that became a reject in this commit.

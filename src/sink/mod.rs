@@ -42,6 +42,7 @@ pub mod sqlite;
 mod summary;
 mod table;
 
+pub use cells::rows_as_json;
 pub use contents::{Change, Contents, Difference, DifferenceKind, ProblemDigest};
 pub use indexes::{Charge, IndexedTable, Indexes, KeptIndex};
 pub use open::{Database, open};

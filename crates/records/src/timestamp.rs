@@ -41,6 +41,20 @@ pub enum EpochUnit {
     Days,
 }
 
+impl EpochUnit {
+    /// The unit as a definition names it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::S => "s",
+            Self::Ms => "ms",
+            Self::Us => "us",
+            Self::Ns => "ns",
+            Self::Days => "days",
+        }
+    }
+}
+
 /// Parses an RFC 3339 timestamp: `2022-06-05T21:02:34.546Z`.
 ///
 /// The separator is `T`, `t` or one space. The fraction has one digit or more. The offset is `Z`,

@@ -85,8 +85,10 @@ Examples:
 
 pub(super) const CHECK: &str = "\
 Examples:
-  task_runner check ./archive             print all rejects, change nothing
-  task_runner check new.json --dataset vehicle_events";
+  task_runner check ./archive             print the reasons of rejects, change nothing
+  task_runner check new.json --dataset vehicle_events
+  task_runner check new.json --rows 3     print the first rows as they would be stored
+  task_runner check new.json --json       print each reject as JSON, for programs";
 
 pub(super) const STATUS: &str = "\
 Examples:

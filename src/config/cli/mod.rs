@@ -108,7 +108,10 @@ pub struct CheckArgs {
     /// Check every file as one of this dataset, whatever its name
     #[arg(long, value_name = "NAME")]
     pub dataset: Option<String>,
-    /// Print one JSON object per line
+    /// Print the first rows of each dataset as they would be stored
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub rows: usize,
+    /// Print one JSON object per line: each reject, then the totals
     #[arg(long)]
     pub json: bool,
 }

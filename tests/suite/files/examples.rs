@@ -164,3 +164,61 @@ async fn proposals_load_the_samples_and_have_the_types_of_the_examples() {
     }
     assert!(differ.len() * 20 <= same, "{same} same, {differ:?}");
 }
+
+/// `check` names the reason of each reject with what was expected and found, the columns that no
+/// record fills, the fields without a column, and the arrays of a file that it cannot read.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_check_says_why_a_definition_does_not_fit() {
+    let pair = embedded().await;
+    let settings = "
+        [[datasets]]
+        name = 'trips'
+        columns = [
+            {name = 'trip', type = 'text', max_chars = 5}, {name = 'km', type = 'decimal(4,1)'},
+            {name = 'began', type = 'timestamp', field = '/begin/time', epoch = 'ms'},
+            {name = 'speed', type = 'float', field = '/spd', required = false},
+        ]
+    ";
+    fs::write(pair.at("lemonade.toml"), settings).unwrap();
+    let trip = |more: &str| format!("{{\"trip\":\"t1\",\"speed\":12345678901234567890.5,{more}}}");
+    let lines = [
+        trip("\"km\":\"1.5\",\"begin\":{\"time\":0}"),
+        trip("\"km\":1.25,\"begin\":{\"time\":0}"),
+        trip("\"km\":10000,\"begin\":{\"time\":0}"),
+        trip("\"km\":1,\"begin\":{\"time\":\"01.03.2026\"}"),
+        trip("\"km\":1,\"begin\":{}"),
+        "{\"trip\":\"longer\",\"km\":1,\"begin\":{\"time\":0}}".to_owned(),
+    ];
+    let dir = pair.at("in");
+    fs::create_dir(&dir).unwrap();
+    fs::write(dir.join("trips_1.ndjson"), lines.join("\n")).unwrap();
+    let envelope = r#"{"data":{"rows":[{"trip":"t2"},{"trip":"t3"}]}}"#;
+    fs::write(dir.join("trips_2.json"), envelope).unwrap();
+    let checked = pair.expect(2, &["check", "in", "--rows", "2"]);
+    for words in [
+        "2 rejects of trips: number_range `km`: expected a number of at most 4 digits, 1 of them \
+         after the point, found `1.25`\n    in/trips_1.ndjson: record 1 of trips at byte ",
+        "1 reject of trips: invalid_timestamp `began`: expected a time of RFC 3339 or a number \
+         (epoch = \"ms\"), found `\"01.03.2026\"`",
+        "1 reject of trips: missing_field `began`: expected a time of RFC 3339 or a number (epoch = \
+         \"ms\"), found nothing",
+        "text_too_long `trip`: expected a text of at most 5 characters, found 6 characters: \
+         `\"longer\"…`",
+        "trips: NULL in each of 1 rows: `speed` (/spd)\n",
+        "trips: fields that no column takes, with the number of rows: `/speed` (1)\n",
+        "in/trips_2.json: unreadable: no array of records at `/trips`",
+        "; the file has arrays of objects at `/data/rows` (2)\n",
+        "trips: {\"trip\":\"t1\",\"km\":\"1.5\",\"began\":\"1970-01-01 00:00:00.000000\",\"speed\":null,\
+         \"_rescued\":{\"speed\":12345678901234567890.5}}\n",
+        "2 files, 1 of them unreadable; 6 records: 1 rows, 5 rejects\n",
+    ] {
+        assert!(checked.contains(words), "{words}\n{checked}");
+    }
+    let lines = pair.expect(2, &["check", "in", "--rows", "1", "--json"]);
+    let first = lines.lines().next().unwrap();
+    assert!(
+        first.contains("\"row\":{\"trip\":\"t1\"") && first.contains("567890.5}"),
+        "{lines}"
+    );
+    assert_eq!(lines.matches("\"code\":").count(), 5, "{lines}");
+}

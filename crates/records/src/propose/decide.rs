@@ -276,7 +276,7 @@ fn epoch(
         if !name.is_time {
             notes.push(format!(
                 "could be times: `timestamp` with `epoch = \"{}\"`",
-                written(unit)
+                unit.as_str()
             ));
             return None;
         }
@@ -297,17 +297,6 @@ fn epoch(
         return Some(ColumnType::Date);
     }
     None
-}
-
-/// The name of a unit in a definition.
-pub(super) fn written(unit: EpochUnit) -> &'static str {
-    match unit {
-        EpochUnit::S => "s",
-        EpochUnit::Ms => "ms",
-        EpochUnit::Us => "us",
-        EpochUnit::Ns => "ns",
-        EpochUnit::Days => "days",
-    }
 }
 
 /// The type of a field that holds only numbers, as such or in strings.

@@ -263,7 +263,7 @@ fn the_units_of_an_epoch_are_apart() {
         ("1772370855123", EpochUnit::Ms),
     ] {
         let proposal = propose(&format!("{{\"n\":{number}}}"));
-        let note = format!("`epoch = \"{}\"`", decide::written(unit));
+        let note = format!("`epoch = \"{}\"`", unit.as_str());
         assert!(proposal.columns[0].notes[0].contains(&note), "{proposal:?}");
     }
 }
