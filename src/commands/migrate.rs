@@ -4,6 +4,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::cli::MigrateArgs;
 use crate::config::{Settings, redacted};
+use crate::sink::Migration;
 
 use crate::runner::{self, Built};
 use crate::sink::KeptIndex;
@@ -18,11 +19,11 @@ pub(super) async fn execute(settings: &Settings, args: &MigrateArgs) -> anyhow::
         print(&(statements.join(";\n\n") + ";\n"))?;
         return Ok(Outcome::Complete);
     }
-    if args.keep_rows {
-        database.migrate_keeping_rows(&settings.datasets).await?;
-    } else {
-        database.migrate(&settings.datasets).await?;
-    }
+    let asked = Migration {
+        keep_rows: args.keep_rows,
+        add: args.add,
+    };
+    database.migrate_as(&settings.datasets, asked).await?;
     let tables: Vec<_> = settings
         .datasets
         .iter()

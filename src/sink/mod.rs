@@ -182,9 +182,8 @@ pub trait Schema: Send + Sync {
     /// ledger.
     async fn migrate(&self, datasets: &Datasets) -> Result<(), Fault>;
 
-    /// As [`migrate`](Self::migrate), but keeps rows of files that are not in the ledger: new files
-    /// get higher numbers.
-    async fn migrate_keeping_rows(&self, datasets: &Datasets) -> Result<(), Fault>;
+    /// As [`migrate`](Self::migrate), and does what the user asks for.
+    async fn migrate_as(&self, datasets: &Datasets, asked: Migration) -> Result<(), Fault>;
 
     /// The key of the checksums of frames: random, made by the first call, the same for all
     /// processes. Needs the tables.
@@ -212,6 +211,16 @@ pub struct SeenFile {
     pub state: Digest,
     /// The numbers under which its records are stored: one for each dataset.
     pub file_nos: Vec<u32>,
+}
+
+/// What a migration does only if the user asks for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Migration {
+    /// Keeps rows of files that are not in the ledger: new files get higher numbers.
+    pub keep_rows: bool,
+    /// Adds the columns and the secondary indexes that a definition has and its existing table
+    /// lacks. Rows that exist have NULL in a new column.
+    pub add: bool,
 }
 
 /// A file to be entered into the ledger.

@@ -215,7 +215,7 @@ pub struct LedgerFile {
 
 impl LedgerFile {
     /// Whether this entry only marks that rows with lower file numbers are kept, though the ledger
-    /// does not have their files: [`migrate_keeping_rows`](super::Schema::migrate_keeping_rows).
+    /// does not have their files: [`Migration::keep_rows`](super::Migration::keep_rows).
     #[must_use]
     pub fn marks_kept_rows(&self) -> bool {
         self.entry.name == KEPT_NAME

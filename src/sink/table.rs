@@ -5,6 +5,10 @@
 use std::fmt::Write as _;
 
 use crate::dataset::{ColumnType, Dataset, Datasets, ID_COLUMN, RESCUE_COLUMN, Summary};
+use crate::finding::Finding;
+
+/// Longest name of an index in MySQL. Names of tables and columns are ASCII.
+const NAME_BYTES_MAX: usize = 64;
 
 /// A table that a dataset needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,9 +17,42 @@ pub(super) struct Table {
     pub(super) columns: Vec<TableColumn>,
     /// The columns of the primary key.
     pub(super) key: Vec<String>,
+    /// The secondary indexes.
+    pub(super) indexes: Vec<Index>,
     /// The dataset that the table summarises. Such a table is computed from the dataset's table, so
     /// it can be computed again. `None` for a table of rows.
     pub(super) summary_of: Option<String>,
+}
+
+/// A secondary index. It is not part of what a table must have: rows are stored without it as well.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Index {
+    pub(super) name: String,
+    pub(super) columns: Vec<String>,
+}
+
+impl Index {
+    /// The index over these columns. Its name has the name of the table, because names of indexes
+    /// in SQLite differ in the whole database.
+    fn new(table: &str, columns: &[String]) -> Self {
+        let mut name = format!("ix_{table}_{}", columns.join("_"));
+        if name.len() > NAME_BYTES_MAX {
+            let hash = blake3::hash(name.as_bytes()).to_hex();
+            name.truncate(NAME_BYTES_MAX - 17);
+            name = format!("{name}_{}", &hash[..16]);
+        }
+        Self {
+            name,
+            columns: columns.to_vec(),
+        }
+    }
+
+    /// Whether an index over the columns `found`, in their order, serves as this one.
+    pub(super) fn is_served_by(&self, found: &[String]) -> bool {
+        let mut pairs = self.columns.iter().zip(found);
+        found.len() >= self.columns.len()
+            && pairs.all(|(own, other)| own.eq_ignore_ascii_case(other))
+    }
 }
 
 /// One column of a table.
@@ -88,6 +125,11 @@ pub(super) fn dataset_table(dataset: &Dataset) -> Table {
         name: dataset.table.clone(),
         columns,
         key: vec![ID_COLUMN.to_owned()],
+        indexes: dataset
+            .indexes
+            .iter()
+            .map(|columns| Index::new(&dataset.table, columns))
+            .collect(),
         summary_of: None,
     }
 }
@@ -110,6 +152,7 @@ pub(super) fn summary_table(dataset: &Dataset, summary: &Summary) -> Table {
             column(names.id, Kind::RowId),
         ],
         key: vec![names.key.to_owned(), names.day.to_owned()],
+        indexes: Vec::new(),
         summary_of: Some(dataset.name.clone()),
     }
 }
@@ -144,6 +187,11 @@ pub(super) fn summary_of(dataset: &Dataset) -> &Summary {
         .expect("the contract: called only for a dataset with a summary")
 }
 
+/// The finding for an index that a table lacks, and the statement that adds it.
+pub(super) fn missing_index(what: String, sql: &str) -> Finding {
+    Finding::warn(what, format!("run `task_runner migrate --add`, or: {sql};"))
+}
+
 /// A list of names in backticks, with commas. Both dialects accept it.
 pub(super) fn quoted<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
     let mut list = String::new();
@@ -165,6 +213,20 @@ fn column(name: &str, kind: Kind) -> TableColumn {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_index_is_served_by_a_longer_one() {
+        let columns = |names: &[&str]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let index = Index::new("t", &columns(&["a", "b"]));
+        assert_eq!(index.name, "ix_t_a_b");
+        assert!(index.is_served_by(&columns(&["A", "b", "c"])));
+        assert!(
+            !index.is_served_by(&columns(&["b", "a"])) && !index.is_served_by(&columns(&["a"]))
+        );
+        let long = Index::new("t", &columns(&[&"x".repeat(64)])).name;
+        assert_eq!(long.len(), 64);
+        assert_ne!(long, Index::new("t", &columns(&[&"x".repeat(63)])).name);
+    }
 
     #[test]
     fn the_built_in_tables() {

@@ -132,6 +132,7 @@ Examples:
 pub(super) const MIGRATE: &str = "\
 Examples:
   task_runner migrate
+  task_runner migrate --add               add columns and indexes to existing tables as well
   task_runner migrate --print             print the statements, to run them by hand";
 
 pub(super) const GENERATE: &str = "\

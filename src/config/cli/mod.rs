@@ -264,6 +264,10 @@ pub struct MigrateArgs {
     #[arg(long)]
     pub print: bool,
 
+    /// Add the columns and indexes that the definitions have and existing tables lack
+    #[arg(long, conflicts_with = "print")]
+    pub add: bool,
+
     /// Keep rows of files that are not in the ledger; new files get higher numbers
     #[arg(long, conflicts_with = "print")]
     pub keep_rows: bool,

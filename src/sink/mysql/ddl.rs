@@ -1,6 +1,6 @@
 //! The DDL of a table in MySQL and MariaDB.
 
-use crate::sink::table::{Kind, Table, TableColumn, quoted};
+use crate::sink::table::{Index, Kind, Table, TableColumn, quoted};
 
 /// Most bytes of all VARCHAR columns of a table. MySQL allows 65,535 bytes for a row with all its
 /// columns.
@@ -28,13 +28,44 @@ pub(super) fn create(table: &Table, mariadb: bool) -> String {
         .iter()
         .map(|column| definition(column, wide, mariadb))
         .collect();
+    let is_outside =
+        |column: &TableColumn| sql_type(column.kind, wide, mariadb).starts_with("TEXT");
+    let keys = table.indexes.iter();
+    let keys: String = keys
+        .map(|index| format!(", {}", key(table, index, is_outside)))
+        .collect();
     format!(
-        "CREATE TABLE IF NOT EXISTS `{}` ({}, PRIMARY KEY ({})) ENGINE = InnoDB DEFAULT {}",
+        "CREATE TABLE IF NOT EXISTS `{}` ({}, PRIMARY KEY ({}){keys}) ENGINE = InnoDB DEFAULT {}",
         table.name,
         columns.join(", "),
         quoted(table.key.iter().map(String::as_str)),
         text(mariadb),
     )
+}
+
+/// The clause for a secondary index. `is_outside` says whether a column has a TEXT type, of which an
+/// index needs the number of characters.
+pub(super) fn key(
+    table: &Table,
+    index: &Index,
+    is_outside: impl Fn(&TableColumn) -> bool,
+) -> String {
+    let part = |name: &String| {
+        let column = table.columns.iter().find(|column| column.name == *name);
+        match column {
+            Some(
+                column @ TableColumn {
+                    kind: Kind::Text(chars),
+                    ..
+                },
+            ) if is_outside(column) => {
+                format!("`{name}`({chars})")
+            }
+            _ => format!("`{name}`"),
+        }
+    };
+    let parts: Vec<String> = index.columns.iter().map(part).collect();
+    format!("KEY `{}` ({})", index.name, parts.join(", "))
 }
 
 pub(super) fn definition(column: &TableColumn, wide: bool, mariadb: bool) -> String {
@@ -110,9 +141,14 @@ mod tests {
         let table = Table {
             name: "t".to_owned(),
             columns: (0..80).map(column).collect(),
-            key: vec!["c0".to_owned()],
+            key: vec!["id".to_owned()],
+            indexes: vec![Index {
+                name: "ix".to_owned(),
+                columns: vec!["c0".to_owned()],
+            }],
             summary_of: None,
         };
-        assert!(create(&table, true).contains("`c0` TEXT "));
+        let created = create(&table, true);
+        assert!(created.contains("`c0` TEXT ") && created.contains("KEY `ix` (`c0`(255))"));
     }
 }

@@ -20,8 +20,8 @@ use crate::frame::FrameKey;
 use super::cells::by_dataset;
 use super::{
     Audit, Charge, Committed, Contents, Difference, Digest, FileState, IndexedTable, Indexes,
-    KeptIndex, LastEvent, LedgerFile, NewFile, OpenReject, Operators, ProblemDigest, Purge,
-    Registered, RejectQuery, Remembered, Replay, Replayed, Schema, SeenFile, Settled, Sink,
+    KeptIndex, LastEvent, LedgerFile, Migration, NewFile, OpenReject, Operators, ProblemDigest,
+    Purge, Registered, RejectQuery, Remembered, Replay, Replayed, Schema, SeenFile, Settled, Sink,
     SinkOptions, Standing, SummaryStore, Totals, Unsummarised,
 };
 use errors::Failure;
@@ -172,13 +172,15 @@ impl Sink for MysqlSink {
 impl Schema for MysqlSink {
     async fn migrate(&self, datasets: &Datasets) -> Result<(), Fault> {
         const DOING: &str = "migrating the database";
-        let work = async |session: &mut Session| schema::migrate(session, datasets, false).await;
+        let work = async |session: &mut Session| {
+            schema::migrate(session, datasets, Migration::default()).await
+        };
         self.control.on_session(DOING, work).await
     }
 
-    async fn migrate_keeping_rows(&self, datasets: &Datasets) -> Result<(), Fault> {
+    async fn migrate_as(&self, datasets: &Datasets, asked: Migration) -> Result<(), Fault> {
         const DOING: &str = "migrating the database";
-        let work = async |session: &mut Session| schema::migrate(session, datasets, true).await;
+        let work = async |session: &mut Session| schema::migrate(session, datasets, asked).await;
         self.control.on_session(DOING, work).await
     }
 

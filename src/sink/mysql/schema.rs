@@ -1,19 +1,23 @@
 //! The schema in MySQL: the numbered migrations of the ledger, and the tables of the datasets.
 //!
 //! MySQL commits DDL at once, so each statement must be safe to run twice, and a lock on the server
-//! prevents that several processes migrate at once. An existing table is never changed: it is
-//! compared with the table that its dataset needs.
+//! prevents that several processes migrate at once. An existing table is compared with the table
+//! that its dataset needs. Only if the user asks for it, columns and indexes are added; nothing else
+//! is changed.
+
+use std::collections::BTreeMap;
 
 use mysql_async::Row;
 
 use crate::dataset::{Datasets, ID_COLUMN};
 use crate::fault::{Fault, Origin};
 use crate::finding::Finding;
+use crate::sink::Migration;
 use crate::sink::migrations;
 use crate::sink::mismatch::{self, Mismatch};
-use crate::sink::table::{Table, tables};
+use crate::sink::table::{Table, TableColumn, missing_index, quoted, tables};
 
-use super::ddl::create;
+use super::ddl::{create, key};
 use super::errors::Failure;
 use super::misfit::{Change, Existing, ExistingColumn, Misfit, exact_json, misfit};
 use super::session::Session;
@@ -32,7 +36,7 @@ const MIGRATIONS_DDL: &str = "CREATE TABLE IF NOT EXISTS ingest_migrations (numb
 pub(super) async fn migrate(
     session: &mut Session,
     datasets: &Datasets,
-    keep_rows: bool,
+    asked: Migration,
 ) -> Result<(), Failure> {
     let database = session.rows::<Option<String>>("SELECT DATABASE()").await?;
     let Some(database) = database.into_iter().next().flatten() else {
@@ -58,7 +62,7 @@ pub(super) async fn migrate(
         )
         .into());
     }
-    let outcome = locked(session, datasets, keep_rows).await;
+    let outcome = locked(session, datasets, asked).await;
     // If this fails, the session is closed, which frees the lock as well.
     let freed = session.run(&format!("DO RELEASE_LOCK('{lock}')")).await;
     outcome?;
@@ -79,7 +83,7 @@ pub(super) fn statements(datasets: &Datasets, mariadb: bool) -> Vec<String> {
 async fn locked(
     session: &mut Session,
     datasets: &Datasets,
-    keep_rows: bool,
+    asked: Migration,
 ) -> Result<(), Failure> {
     // The check comes first because CREATE TABLE needs the right to create even if the table
     // exists: once the database is migrated, the account of a service needs no such right.
@@ -106,7 +110,7 @@ async fn locked(
     record(session, datasets).await?;
     let mut misfits = Vec::new();
     let mismatches = mismatches(session, datasets).await?;
-    let kept = mismatch::kept(&mismatches).filter(|_| keep_rows);
+    let kept = mismatch::kept(&mismatches).filter(|_| asked.keep_rows);
     if let Some((file_no, hash, dataset)) = kept {
         let sql = "INSERT INTO ingest_files (file_no, hash, dataset, name, bytes, records, state, \
                    summarised, registered_at, settled_at) VALUES (?, ?, ?, ?, 0, 0, 'settled', 1, \
@@ -126,22 +130,86 @@ async fn locked(
             let ddl = create(&table, session.server.mariadb);
             session.run(&ddl).await?;
         }
-        misfits.extend(check(session, &table).await?);
+        let mut misfit = check(session, &table).await?;
+        if let Some(adds) = misfit.take_if(|misfit| asked.add && misfit.only_adds()) {
+            for statement in adds.statements() {
+                add(session, &statement).await?;
+            }
+            misfit = check(session, &table).await?;
+        }
+        misfits.extend(misfit);
     }
     if misfits.is_empty() {
+        if asked.add {
+            for (_, statement) in missing_indexes(session, datasets).await? {
+                add(session, &statement).await?;
+            }
+        }
         return Ok(());
     }
     // One message has all misfits, with statements that can be pasted.
     let problems: Vec<&str> = misfits.iter().map(|misfit| &*misfit.problem).collect();
     let statements: Vec<String> = misfits.iter().flat_map(Misfit::statements).collect();
+    let how = if misfits.iter().all(Misfit::only_adds) {
+        "run `task_runner migrate --add`, or these statements and then"
+    } else {
+        "run these statements, and then"
+    };
     let next_step = format!(
-        "run these statements, and then `task_runner migrate` again:\n\n{};\n",
+        "{how} `task_runner migrate` again:\n\n{};\n",
         statements.join(";\n")
     );
     let doing = "comparing the tables with their datasets";
     Err(Fault::fatal(Origin::Sink, doing, problems.join("; "))
         .with_next_step(next_step)
         .into())
+}
+
+/// Adds a column or an index, unless another process did.
+async fn add(session: &mut Session, statement: &str) -> Result<(), Failure> {
+    match session.run(statement).await {
+        Err(failure) if failure.is_done_already() => Ok(()),
+        done => done.map(drop),
+    }
+}
+
+/// The indexes of definitions that existing tables lack: a problem, and the statement that adds the
+/// index.
+async fn missing_indexes(
+    session: &mut Session,
+    datasets: &Datasets,
+) -> Result<Vec<(String, String)>, Failure> {
+    let mut missing = Vec::new();
+    for table in tables(datasets) {
+        if table.indexes.is_empty() || !has_table(session, &table.name).await? {
+            continue;
+        }
+        let sql = "SELECT INDEX_NAME, COALESCE(COLUMN_NAME, '') FROM information_schema.STATISTICS \
+                   WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME = ? ORDER BY INDEX_NAME, \
+                   SEQ_IN_INDEX";
+        let mut found: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for (index, column) in session
+            .rows_with::<(String, String)>(sql, (&table.name,))
+            .await?
+        {
+            found.entry(index).or_default().push(column);
+        }
+        let existing = read(session, &table.name).await?;
+        let is_outside = |column: &TableColumn| {
+            let mut same = existing.columns.iter();
+            let same = same.find(|found| found.name.eq_ignore_ascii_case(&column.name));
+            same.is_some_and(|found| found.data_type.ends_with("text"))
+        };
+        for index in &table.indexes {
+            if !found.values().any(|columns| index.is_served_by(columns)) {
+                let columns = quoted(index.columns.iter().map(String::as_str));
+                let what = format!("`{}` has no index on {columns}", table.name);
+                let key = key(&table, index, is_outside);
+                missing.push((what, format!("ALTER TABLE `{}` ADD {key}", table.name)));
+            }
+        }
+    }
+    Ok(missing)
 }
 
 /// Records the definitions with which this process loads files.
@@ -229,6 +297,8 @@ pub(super) async fn inspect(
     let mut findings = Vec::new();
     let mismatches = mismatches(session, datasets).await?;
     findings.extend(mismatches.iter().map(Mismatch::finding));
+    let indexes = missing_indexes(session, datasets).await?.into_iter();
+    findings.extend(indexes.map(|(what, sql)| missing_index(what, &sql)));
     for table in tables(datasets) {
         if !has_table(session, &table.name).await? {
             missing.push(table.name);

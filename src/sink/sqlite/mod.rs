@@ -25,10 +25,11 @@ use crate::finding::Finding;
 use crate::frame::FrameKey;
 
 use super::mismatch::Mismatch;
+use super::table;
 use super::{
     Audit, Committed, Contents, Difference, Digest, FileState, Indexes, LastEvent, LedgerFile,
-    NewFile, OpenReject, Operators, ProblemDigest, Purge, Registered, RejectQuery, Remembered,
-    Replay, Replayed, Schema, SeenFile, Settled, Sink, Standing, SummaryStore, Totals,
+    Migration, NewFile, OpenReject, Operators, ProblemDigest, Purge, Registered, RejectQuery,
+    Remembered, Replay, Replayed, Schema, SeenFile, Settled, Sink, Standing, SummaryStore, Totals,
     Unsummarised,
 };
 use errors::Failure;
@@ -242,15 +243,15 @@ impl Schema for SqliteSink {
     async fn migrate(&self, datasets: &Datasets) -> Result<(), Fault> {
         let datasets = datasets.clone();
         self.transact("migrating the database", move |db| {
-            schema::migrate(db, &datasets, false)
+            schema::migrate(db, &datasets, Migration::default())
         })
         .await
     }
 
-    async fn migrate_keeping_rows(&self, datasets: &Datasets) -> Result<(), Fault> {
+    async fn migrate_as(&self, datasets: &Datasets, asked: Migration) -> Result<(), Fault> {
         let datasets = datasets.clone();
         self.transact("migrating the database", move |db| {
-            schema::migrate(db, &datasets, true)
+            schema::migrate(db, &datasets, asked)
         })
         .await
     }
@@ -266,13 +267,18 @@ impl Schema for SqliteSink {
 
     async fn inspect(&self, datasets: &Datasets) -> Result<Vec<Finding>, Fault> {
         let datasets = datasets.clone();
-        let mismatches = self
-            .transact("reading the ledger", move |db| {
-                schema::mismatches(db, &datasets)
-            })
-            .await?;
+        let work = move |db: &Transaction<'_>| {
+            let mismatches = schema::mismatches(db, &datasets)?;
+            Ok((mismatches, schema::missing_indexes(db, &datasets)?))
+        };
+        let (mismatches, missing) = self.transact("reading the schema", work).await?;
         let mut findings = vec![Finding::ok("SQLite answers")];
         findings.extend(mismatches.iter().map(Mismatch::finding));
+        findings.extend(
+            missing
+                .into_iter()
+                .map(|(what, sql)| table::missing_index(what, &sql)),
+        );
         Ok(findings)
     }
 }

@@ -1,13 +1,16 @@
 //! The schema in SQLite: the numbered migrations of the ledger, and the tables of the datasets, all
-//! in the transaction of the caller. An existing table is never changed: it is compared with the
-//! table that its dataset needs.
+//! in the transaction of the caller. An existing table is compared with the table that its dataset
+//! needs. Only if the user asks for it, columns and indexes are added; nothing else is changed.
+
+use std::collections::BTreeMap;
 
 use rusqlite::{Transaction, params};
 
 use crate::dataset::Datasets;
+use crate::sink::Migration;
 use crate::sink::migrations;
 use crate::sink::mismatch::{self, Mismatch};
-use crate::sink::table::{Kind, Table, quoted, tables};
+use crate::sink::table::{Index, Kind, Table, TableColumn, quoted, tables};
 
 use super::errors::Failure;
 use super::now::now;
@@ -20,7 +23,7 @@ const MIGRATIONS_DDL: &str = "CREATE TABLE IF NOT EXISTS ingest_migrations (numb
 pub(super) fn migrate(
     db: &Transaction<'_>,
     datasets: &Datasets,
-    keep_rows: bool,
+    asked: Migration,
 ) -> Result<(), Failure> {
     db.execute_batch(MIGRATIONS_DDL)?;
     let recorded: Vec<(u32, String)> = db
@@ -54,7 +57,7 @@ pub(super) fn migrate(
         )?;
     }
     let mismatches = mismatches(db, datasets)?;
-    let kept = mismatch::kept(&mismatches).filter(|_| keep_rows);
+    let kept = mismatch::kept(&mismatches).filter(|_| asked.keep_rows);
     if let Some((file_no, hash, dataset)) = kept {
         db.execute(
             "INSERT INTO ingest_files (file_no, hash, dataset, name, bytes, records, state, summarised, \
@@ -67,13 +70,93 @@ pub(super) fn migrate(
     for table in tables(datasets) {
         if !has_table(db, &table.name)? {
             db.execute_batch(&create(&table))?;
+            for index in &table.indexes {
+                db.execute_batch(&create_index(&table, index))?;
+            }
             if let Some(dataset) = &table.summary_of {
                 summary::mark(db, dataset)?;
             }
         }
+        if asked.add {
+            add_columns(db, &table)?;
+        }
         check(db, &table)?;
     }
+    if asked.add {
+        for (_, sql) in missing_indexes(db, datasets)? {
+            db.execute_batch(&sql)?;
+        }
+    }
     Ok(())
+}
+
+/// Adds the columns that a table of rows lacks.
+fn add_columns(db: &Transaction<'_>, table: &Table) -> Result<(), Failure> {
+    if table.summary_of.is_some() {
+        return Ok(());
+    }
+    let found: Vec<String> = db
+        .prepare("SELECT name FROM pragma_table_xinfo(?)")?
+        .query_map([&table.name], |row| row.get(0))?
+        .collect::<Result<_, _>>()?;
+    let is_missing = |column: &&TableColumn| {
+        !found
+            .iter()
+            .any(|found| found.eq_ignore_ascii_case(&column.name))
+    };
+    // The id decides what a row is: without it, the table is another one.
+    let is_new = |column: &&TableColumn| !table.key.contains(&column.name);
+    for column in table.columns.iter().filter(is_missing).filter(is_new) {
+        db.execute_batch(&add_column(&table.name, column))?;
+    }
+    Ok(())
+}
+
+fn add_column(table: &str, column: &TableColumn) -> String {
+    format!(
+        "ALTER TABLE `{table}` ADD COLUMN `{}` {}",
+        column.name,
+        sql_type(column.kind)
+    )
+}
+
+fn create_index(table: &Table, index: &Index) -> String {
+    let columns = quoted(index.columns.iter().map(String::as_str));
+    format!(
+        "CREATE INDEX IF NOT EXISTS `{}` ON `{}` ({columns})",
+        index.name, table.name
+    )
+}
+
+/// The indexes of definitions that existing tables lack: a problem, and the statement that adds the
+/// index.
+pub(super) fn missing_indexes(
+    db: &Transaction<'_>,
+    datasets: &Datasets,
+) -> Result<Vec<(String, String)>, Failure> {
+    let mut missing = Vec::new();
+    for table in tables(datasets) {
+        if table.indexes.is_empty() || !has_table(db, &table.name)? {
+            continue;
+        }
+        let mut found: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        let mut statement = db.prepare(
+            "SELECT l.name, COALESCE(i.name, '') FROM pragma_index_list(?) l JOIN \
+             pragma_index_info(l.name) i WHERE l.partial = 0 ORDER BY l.name, i.seqno",
+        )?;
+        let mut rows = statement.query([&table.name])?;
+        while let Some(row) = rows.next()? {
+            found.entry(row.get(0)?).or_default().push(row.get(1)?);
+        }
+        for index in &table.indexes {
+            if !found.values().any(|columns| index.is_served_by(columns)) {
+                let columns = quoted(index.columns.iter().map(String::as_str));
+                let what = format!("`{}` has no index on {columns}", table.name);
+                missing.push((what, create_index(&table, index)));
+            }
+        }
+    }
+    Ok(missing)
 }
 
 pub(super) fn has_table(db: &Transaction<'_>, name: &str) -> Result<bool, Failure> {
@@ -142,7 +225,15 @@ pub(super) fn mismatches(
 /// See [`Schema::schema`](crate::sink::Schema::schema).
 pub(super) fn statements(datasets: &Datasets) -> Vec<String> {
     let tables = tables(datasets).into_iter();
-    let tables = tables.map(|table| create(&table));
+    let tables = tables.flat_map(|table| {
+        let indexes = table
+            .indexes
+            .iter()
+            .map(|index| create_index(&table, index));
+        std::iter::once(create(&table))
+            .chain(indexes)
+            .collect::<Vec<_>>()
+    });
     let now = "strftime('%Y-%m-%d %H:%M:%f000', 'now')";
     migrations::all(migrations::SQLITE, MIGRATIONS_DDL, now, tables)
 }
@@ -257,9 +348,9 @@ fn misfit(
             .iter()
             .find(|found| found.name.eq_ignore_ascii_case(&needed.name));
         let Some(found) = found else {
-            let column = format!("`{}` {}", needed.name, sql_type(needed.kind));
             let problem = format!("it has no column `{}`", needed.name);
-            return Some((problem, format!("ALTER TABLE `{name}` ADD COLUMN {column}")));
+            let add = add_column(name, needed);
+            return Some((problem, format!("`task_runner migrate --add`, or {add}")));
         };
         if found.generated {
             let name = &needed.name;

@@ -3,6 +3,7 @@
 //! Each test runs the real binary, with a good file beside the difficult one that has to be loaded.
 
 mod arrival;
+mod changes;
 mod copies;
 mod datasets;
 mod directories;

@@ -4,7 +4,7 @@ use std::slice;
 
 use lemonade_task::batch::{RejectCode, row_id};
 use lemonade_task::finding::{Finding, Level};
-use lemonade_task::sink::{EarlierState, FileState, NewFile};
+use lemonade_task::sink::{EarlierState, FileState, Migration, NewFile};
 
 use super::fixture::{Fixture, Target, events, new_file, reject};
 
@@ -466,7 +466,13 @@ pub async fn a_ledger_that_is_not_of_its_tables_is_refused(target: Target) {
     // The operator keeps the rows.
     fixture
         .sink
-        .migrate_keeping_rows(&fixture.datasets)
+        .migrate_as(
+            &fixture.datasets,
+            Migration {
+                keep_rows: true,
+                ..Migration::default()
+            },
+        )
         .await
         .unwrap();
     migrate().await.expect("it is decided");

@@ -20,7 +20,7 @@ const CONVERSION_RULES: u32 = 1;
 
 /// A hash of all parts of a definition that change ordinals or rows.
 ///
-/// The other parts, `files`, `also` and `summary`, are left out.
+/// The other parts, `files`, `also`, `indexes` and `summary`, are left out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub struct Fingerprint {
     /// The hash of the parts that decide the ordinals of records: `format` and `records`.
@@ -168,6 +168,7 @@ mod tests {
         for same in [
             format!("files = \"other\"\n{COLUMN}"),
             format!("also = true\n{COLUMN}"),
+            format!("indexes = [[\"km\"]]\n{COLUMN}"),
             format!("table = \"trips\"\nrecords = \"/trips\"\nformat = \"auto\"\n{COLUMN}"),
             format!("{COLUMN}field = \"/km\"\nrequired = true\nmax_chars = 255\n"),
         ] {

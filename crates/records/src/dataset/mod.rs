@@ -18,6 +18,7 @@ pub use of_file::{FileDatasets, NoDataset};
 
 mod column;
 mod definition;
+mod index;
 mod of_file;
 
 /// Name of the primary key column of each table: `file_no << 32 | ordinal`.
@@ -70,6 +71,9 @@ pub struct Dataset {
     /// string, `10.0` for an integer, and `1` or `0` for a boolean are values as well.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub strict: Option<bool>,
+    /// Secondary indexes of the table: for each one, its columns in order. Default: none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub indexes: Vec<Vec<String>>,
     /// The daily summary of this dataset. Default: no summary.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub summary: Option<Summary>,
@@ -269,6 +273,7 @@ fn builtin() -> Vec<Dataset> {
         columns,
         on_unknown_field: OnUnknownField::Rescue,
         strict: None,
+        indexes: Vec::new(),
         summary,
         fingerprint: Fingerprint::default(),
     };
@@ -414,6 +419,9 @@ fn check(dataset: &Dataset) -> Result<(), InvalidDataset> {
                 column.name
             ));
         }
+    }
+    if let Some(problem) = index::problem(dataset) {
+        return fail(problem);
     }
     match &dataset.summary {
         Some(summary) => check_summary(dataset, summary),

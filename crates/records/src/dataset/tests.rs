@@ -210,6 +210,30 @@ fn definitions_that_cannot_work_are_refused() {
              columns = [{name = 'b', type = 'text'}]",
             "required timestamp",
         ),
+        (
+            "name = 'a'\nindexes = [['c']]\ncolumns = [{name = 'b', type = 'text'}]",
+            "the index [c]: the dataset has no column `c`",
+        ),
+        (
+            "name = 'a'\nindexes = [[]]\ncolumns = [{name = 'b', type = 'text'}]",
+            "1 to 16 columns",
+        ),
+        (
+            "name = 'a'\nindexes = [['b'], ['b']]\ncolumns = [{name = 'b', type = 'text'}]",
+            "defined twice",
+        ),
+        (
+            "name = 'a'\nindexes = [['b', 'b']]\ncolumns = [{name = 'b', type = 'date'}]",
+            "it has `b` twice",
+        ),
+        (
+            "name = 'a'\nindexes = [['b']]\ncolumns = [{name = 'b', type = 'json'}]",
+            "which has no order",
+        ),
+        (
+            "name = 'a'\nindexes = [['b']]\ncolumns = [{name = 'b', type = 'text', max_chars = 769}]",
+            "lower `max_chars`",
+        ),
     ];
     for (definition, expected) in cases {
         let error = user(definition).unwrap_err().to_string();

@@ -68,6 +68,16 @@ impl Misfit {
         }
     }
 
+    /// Whether the table only lacks columns, so that no row of it changes.
+    pub(super) fn only_adds(&self) -> bool {
+        match &self.change {
+            Change::Alter { clauses, .. } => clauses
+                .iter()
+                .all(|clause| clause.starts_with("ADD COLUMN")),
+            Change::Rename { .. } => false,
+        }
+    }
+
     /// The statements, in order. All must run in one session.
     pub(super) fn statements(&self) -> Vec<String> {
         let table = &self.table;
@@ -377,6 +387,7 @@ mod tests {
             name: "t".to_owned(),
             columns: vec![column("id", Kind::RowId, false), column("c", kind, true)],
             key: vec!["id".to_owned()],
+            indexes: Vec::new(),
             summary_of: None,
         }
     }
