@@ -30,15 +30,19 @@ pub(super) fn create(table: &Table, mariadb: bool) -> String {
         .collect();
     let is_outside =
         |column: &TableColumn| sql_type(column.kind, wide, mariadb).starts_with("TEXT");
-    let keys = table.indexes.iter();
-    let keys: String = keys
-        .map(|index| format!(", {}", key(table, index, is_outside)))
-        .collect();
+    let primary = format!(
+        "PRIMARY KEY ({})",
+        quoted(table.key.iter().map(String::as_str))
+    );
+    let keys = table
+        .indexes
+        .iter()
+        .map(|index| key(table, index, is_outside));
+    let parts: Vec<String> = columns.into_iter().chain([primary]).chain(keys).collect();
     format!(
-        "CREATE TABLE IF NOT EXISTS `{}` ({}, PRIMARY KEY ({}){keys}) ENGINE = InnoDB DEFAULT {}",
+        "CREATE TABLE IF NOT EXISTS `{}` ({}) ENGINE = InnoDB DEFAULT {}",
         table.name,
-        columns.join(", "),
-        quoted(table.key.iter().map(String::as_str)),
+        parts.join(", "),
         text(mariadb),
     )
 }

@@ -5,7 +5,7 @@ use super::{ColumnType, Dataset};
 /// Most columns of an index, in MySQL.
 const COLUMNS_MAX: usize = 16;
 
-/// Most bytes of an entry of an index, in InnoDB.
+/// Most bytes of an entry of an index, in `InnoDB`.
 const BYTES_MAX: u64 = 3_072;
 
 /// Most bytes of a character in MySQL's utf8mb4.
