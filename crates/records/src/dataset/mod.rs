@@ -420,7 +420,7 @@ fn check(dataset: &Dataset) -> Result<(), InvalidDataset> {
             ));
         }
     }
-    if let Some(problem) = index::problem(dataset) {
+    if let Some(problem) = dataset.index_problem() {
         return fail(problem);
     }
     match &dataset.summary {
