@@ -17,7 +17,7 @@ use lemonade_task::config::{Environment, Options as Flags, Settings};
 use lemonade_task::coverage;
 use lemonade_task::dataset::Datasets;
 use lemonade_task::fault::Fault;
-use lemonade_task::inbox;
+use lemonade_task::inbox::{Archive, Markers};
 use lemonade_task::ingest::ItemOrigin;
 use lemonade_task::runner;
 use lemonade_task::shutdown::Shutdown;
@@ -62,15 +62,13 @@ pub(super) async fn measure(options: &Options) -> anyhow::Result<()> {
     let mut engine = opened.context("nothing stops it")?;
     let sink = Arc::new(Discard::default());
     engine.sink = sink.clone();
-    let mut files: Vec<_> = inbox::archive(&options.files, &inbox::Markers::default())?
-        .files
+    let (files, _) = Archive::all_of(&options.files, &Markers::default()).list()?;
+    let files = files
         .into_iter()
-        .map(|file| (file, ItemOrigin::Archive))
-        .collect();
-    files.sort_by(|(a, _), (b, _)| a.path.cmp(&b.path));
+        .map(|file| Ok((file, ItemOrigin::Archive)));
 
     let meter = Meter::start(options.server_pid);
-    engine.load_files(files, &shutdown).await?;
+    engine.load_files(Box::new(files), &shutdown).await?;
     let records = sink
         .ledger()
         .files

@@ -16,7 +16,7 @@ use super::{INFALLIBLE, KeyValueText, Outcome, print};
 use crate::config::Settings;
 use crate::config::cli::{DeferIndexes, LoadArgs};
 use crate::dataset::Dataset;
-use crate::inbox::{self, Claimed, Markers};
+use crate::inbox::{Archive, Claimed, Markers};
 use crate::ingest::{ItemOrigin, Tally};
 use crate::runner::{self, Engine, LoadPlan, Source};
 use crate::shutdown::Shutdown;
@@ -116,8 +116,8 @@ fn dry_run(
                 found.extend(directly_in(&settings.dirs.work, &Markers::default())?);
                 found
             }
-            Source::FileInInbound(path) => inbox::archive(&path, &Markers::default())?.files,
-            Source::Archive(found) => found.files,
+            Source::FileInInbound(path) => Archive::all_of(&path, &Markers::default()).list()?.0,
+            Source::Archive(archive) => archive.list()?.0,
         };
         files.extend(found.into_iter().map(|file| (file, ItemOrigin::Archive)));
     }
@@ -152,10 +152,10 @@ fn directly_in(directory: &Path, markers: &Markers) -> std::io::Result<Vec<Claim
         if path.is_dir() {
             continue;
         }
-        match inbox::archive(&path, markers) {
+        match Archive::all_of(&path, markers).list() {
             // The service has taken the file meanwhile.
             Err(error) if error.kind() == ErrorKind::NotFound => {}
-            archive => found.extend(archive?.files),
+            listed => found.extend(listed?.0),
         }
     }
     Ok(found)

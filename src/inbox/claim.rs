@@ -8,14 +8,13 @@ use std::ffi::OsString;
 use std::fs::{self, File, Metadata};
 use std::io;
 use std::os::unix::fs::FileExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::SystemTime;
 
 use rustix::io::Errno;
 
-use super::markers::Markers;
 use super::moving::move_into;
-use super::names::{is_hidden, is_temporary};
+use super::names::is_hidden;
 use super::open::Inbox;
 use super::scan::Candidate;
 use super::times::{age, arrived};
@@ -161,46 +160,8 @@ pub fn affects_every_file(error: &io::Error) -> bool {
     )
 }
 
-/// The files of an archive.
-#[derive(Debug, Default)]
-pub struct Archive {
-    /// The files, without temporary files and markers.
-    pub files: Vec<Claimed>,
-    /// How many marker files the archive has.
-    pub markers: u64,
-}
-
-/// All regular files below `path`, or `path` itself, without following links: an archive.
-///
-/// # Errors
-/// A directory or file cannot be read. The error names it.
-pub fn archive(path: &Path, markers: &Markers) -> io::Result<Archive> {
-    let mut found = Archive::default();
-    let mut open = vec![path.to_owned()];
-    while let Some(path) = open.pop() {
-        let about =
-            |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
-        let metadata = fs::symlink_metadata(&path).map_err(about)?;
-        if metadata.is_dir() {
-            for entry in fs::read_dir(&path).map_err(about)? {
-                open.push(entry.map_err(about)?.path());
-            }
-            continue;
-        }
-        let name = path.file_name().unwrap_or_default();
-        if !metadata.is_file() || is_temporary(name) {
-            continue;
-        }
-        if markers.has(name) {
-            found.markers += 1;
-        } else {
-            found.files.push(claimed(path.clone(), &metadata)?);
-        }
-    }
-    Ok(found)
-}
-
-fn claimed(path: PathBuf, metadata: &Metadata) -> io::Result<Claimed> {
+/// The file that `metadata` describes.
+pub(super) fn claimed(path: PathBuf, metadata: &Metadata) -> io::Result<Claimed> {
     let name = path.file_name().unwrap_or_default().to_owned();
     Ok(Claimed {
         name,

@@ -32,9 +32,10 @@ mod requeue;
 mod scan;
 mod times;
 mod waiting;
+mod walk;
 
 pub use census::{Census, Count, count_files};
-pub use claim::{Archive, Claim, Claimed, affects_every_file, archive};
+pub use claim::{Claim, Claimed, affects_every_file};
 pub use directories::{Directories, canonical};
 pub use distinct::{Overlap, check_distinct};
 pub use free::FreeRoom;
@@ -48,6 +49,7 @@ pub use pause::{is_paused, pause, resume};
 pub use requeue::{quarantined, requeue, return_to_inbound};
 pub use scan::{Candidate, SCAN_FILES_MAX, Scan, missed};
 pub use waiting::{WaitReason, Waiting, Waits};
+pub use walk::{Archive, Found, Walk};
 
 #[cfg(test)]
 mod tests;

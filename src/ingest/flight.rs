@@ -203,7 +203,7 @@ mod tests {
     use super::*;
     use crate::content::{self, ContentOptions};
     use crate::dataset::Datasets;
-    use crate::inbox::{Markers, archive};
+    use crate::inbox::{Archive, Markers};
     use crate::ingest::item::ItemOrigin;
 
     /// The flight of a file of ten bytes and six records, of which the ledger has two.
@@ -211,10 +211,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("file");
         std::fs::write(&path, "0123456789").unwrap();
-        let file = archive(&path, &Markers::default()).unwrap().files.remove(0);
+        let (mut files, _) = Archive::all_of(&path, &Markers::default()).list().unwrap();
         let datasets = Datasets::new(vec![]).unwrap();
         let ready = ReadyPart {
-            item: Item::new(file, ItemOrigin::Mailbox, Instant::now()),
+            item: Item::new(files.remove(0), ItemOrigin::Mailbox, Instant::now()),
             dataset: datasets.by_name("vehicle_status").unwrap().clone(),
             content: Arc::new(content::open(&path, &ContentOptions::default()).unwrap()),
             plan: Arc::new(Plan {

@@ -4,6 +4,7 @@
 //! notifications may be lost. While a disk is nearly full, no file is taken.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, SystemTime};
@@ -34,6 +35,9 @@ const LISTED_FILES: usize = 4_096;
 
 /// Pause between two checks of the free space while there is too little.
 const ROOM_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The files of a list, in the order in which they are loaded. An error ends the load.
+pub type Listed = Box<dyn Iterator<Item = io::Result<(Claimed, ItemOrigin)>> + Send>;
 
 /// Takes files out of inbound, or from a list.
 pub struct Intake {
@@ -120,13 +124,19 @@ impl Intake {
     /// A fault of the file system.
     pub async fn take_listed(
         &self,
-        files: Vec<(Claimed, ItemOrigin)>,
+        mut files: Listed,
         items: mpsc::Sender<Vec<Item>>,
         shutdown: &Shutdown,
     ) -> Result<(), Fault> {
-        let mut files = files.into_iter();
         loop {
-            let listed: Vec<_> = files.by_ref().take(LISTED_FILES).collect();
+            let listed: io::Result<Vec<_>>;
+            (listed, files) = inbox::blocking("listing files", move || {
+                let listed = files.by_ref().take(LISTED_FILES).collect();
+                Ok((listed, files))
+            })
+            .await?;
+            let listed =
+                listed.map_err(|error| Fault::fatal(Origin::Files, "listing files", error))?;
             if listed.is_empty() {
                 return Ok(());
             }

@@ -45,7 +45,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-pub use self::intake::{InboundView, Intake, WaitingFiles};
+pub use self::intake::{InboundView, Intake, Listed, WaitingFiles};
 pub use self::item::{Item, ItemOrigin};
 use self::reason::QuarantineReason;
 use self::shared::Shared;

@@ -5,8 +5,7 @@ use tokio::sync::mpsc;
 use super::engine::Engine;
 use super::workers::Workers;
 use crate::fault::Fault;
-use crate::inbox::Claimed;
-use crate::ingest::{Item, ItemOrigin};
+use crate::ingest::{Item, Listed};
 use crate::shutdown::Shutdown;
 
 impl Engine {
@@ -14,11 +13,7 @@ impl Engine {
     ///
     /// # Errors
     /// A fatal fault.
-    pub async fn load_files(
-        &self,
-        files: Vec<(Claimed, ItemOrigin)>,
-        shutdown: &Shutdown,
-    ) -> Result<(), Fault> {
+    pub async fn load_files(&self, files: Listed, shutdown: &Shutdown) -> Result<(), Fault> {
         let intake = self.intake();
         let take = |items| async move { intake.take_listed(files, items, shutdown).await };
         Box::pin(self.load(take, shutdown)).await

@@ -40,7 +40,10 @@ fn load(pair: &Pair, more: &[&str]) -> (usize, usize) {
     let all = text
         .lines()
         .find_map(|line| line.strip_suffix(" already stored"));
-    let all = all.map_or(0, |files| files.split(' ').next().unwrap().parse().unwrap());
+    let all = all.map_or(0, |files| {
+        let number = files.split(' ').next().unwrap().replace(',', "");
+        number.parse().unwrap()
+    });
     (text.matches(BY_STATE).count(), all)
 }
 
@@ -109,6 +112,33 @@ async fn a_stored_archive_is_recognised_and_what_changed_is_read() {
         assert_eq!(rows(&pair).await, 7, "{name}");
         pair.expect(0, &["verify"]);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_archive_of_more_files_than_a_list_holds_is_loaded() {
+    const FILES: usize = 65_536;
+    let pair = Pair::new("memory+sqlite").await;
+    let dir = pair.at("archive");
+    for part in 0..8 {
+        let part = dir.join(format!("part-{part}"));
+        fs::create_dir_all(&part).unwrap();
+        // All have one content, so that only one of them becomes rows.
+        let first = part.join("vehicle_status_0.json");
+        write(&first, &["same"]);
+        for number in 1..FILES / 8 {
+            let name = format!("vehicle_status_{number}.json");
+            fs::hard_link(&first, part.join(name)).unwrap();
+        }
+    }
+    fs::write(dir.join("_SUCCESS"), "").unwrap();
+    let last = dir.join("vehicle_status_last.json");
+    write(&last, &["last"]);
+    aged(&last).await;
+    assert_eq!(load(&pair, &["--log-level", "warn"]), (0, FILES - 1));
+    assert_eq!(rows(&pair).await, 2);
+    assert_eq!(load(&pair, &["--log-level", "warn"]), (0, FILES + 1));
+    let remembered = "SELECT COUNT(*) FROM ingest_seen";
+    assert_eq!(pair.number(remembered).await, FILES as u64 + 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
