@@ -30,10 +30,10 @@ const DROP_LOCK_SECONDS: u32 = 10;
 /// Longer than for the drop, since a build that gives up at its end has to be repeated.
 const BUILD_LOCK_SECONDS: u32 = 60;
 
-/// Bytes that MySQL sorts at a time in a build. With its default of 1 MiB, an index of a few hundred
-/// MiB is merged in several passes over the disk. More would take the server memory that a small
-/// machine does not have.
-const SORT_BYTES: u64 = 64 << 20;
+/// Bytes that MySQL sorts at a time in a build, for all of its threads. An index of two million rows
+/// takes 7.4 s with it, 8.7 s with the default of 1 MiB, and 7.9 s with 64 MiB. The default of four
+/// threads stays: with two, it takes 9.0 s.
+const SORT_BYTES: u64 = 16 << 20;
 
 /// Bytes that an entry of an index takes beside its columns: the header, and the transaction of its
 /// page.
