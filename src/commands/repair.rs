@@ -216,7 +216,7 @@ pub(super) async fn reload(
         let file_no = file.entry.file_no;
         // From here on, the next load of this content removes its rows and rejects, and begins
         // again.
-        database.begin_removal(file_no).await?;
+        database.begin_removal(file_no, &settings.datasets).await?;
         // Two numbers may belong to one file, which holds the records of two datasets.
         let path = moved.get(&path).unwrap_or(&path).clone();
         let shown = path.display().to_string();

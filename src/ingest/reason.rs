@@ -30,11 +30,14 @@ pub(super) enum QuarantineReason {
     ChangedAfterRead { file_nos: Vec<u32> },
     /// The file is pending with this number, by another definition of its dataset.
     OtherDefinition { file_no: u32 },
+    /// What is stored of the file with this number has to be removed before the file is loaded, and
+    /// the database refuses that. Holds the problem and the next step.
+    NotRemoved { file_no: u32, problem: String },
 }
 
 impl QuarantineReason {
     /// Every code.
-    pub(super) const CODES: [&str; 8] = [
+    pub(super) const CODES: [&str; 9] = [
         "no_dataset",
         "incomplete",
         "malformed",
@@ -43,6 +46,7 @@ impl QuarantineReason {
         "read_failed",
         "changed",
         "other_definition",
+        "not_removed",
     ];
 
     /// The reason as one word for programs, the same in reasons, metrics, log and runbook.
@@ -56,6 +60,7 @@ impl QuarantineReason {
             Self::ReadFailed { .. } => "read_failed",
             Self::Changed { .. } | Self::ChangedAfterRead { .. } => "changed",
             Self::OtherDefinition { .. } => "other_definition",
+            Self::NotRemoved { .. } => "not_removed",
         }
     }
 
@@ -109,6 +114,11 @@ impl fmt::Display for QuarantineReason {
                  stored: `task_runner files retry` removes its stored records and loads it with the \
                  current definition"
             ),
+            Self::NotRemoved { file_no, problem } => write!(
+                f,
+                "its former records, file {file_no}, have to be removed before it is loaded again: \
+                 {problem}"
+            ),
         }
     }
 }
@@ -153,6 +163,13 @@ mod tests {
             (
                 QuarantineReason::OtherDefinition { file_no: 7 },
                 "files show 7",
+            ),
+            (
+                QuarantineReason::NotRemoved {
+                    file_no: 7,
+                    problem: "a trigger".to_owned(),
+                },
+                "file 7, have to be removed before it is loaded again: a trigger",
             ),
         ] {
             let whole = reason.with_code();

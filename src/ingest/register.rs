@@ -67,7 +67,7 @@ async fn register(
             file.item.new_file(Some(&file.dataset), hash, records)
         })
         .collect();
-    let known = enter(shared, &files).await?;
+    let (known, not_removed) = enter(shared, &files).await?;
     let begun = known
         .iter()
         .filter(|file| file.earlier == EarlierState::Pending);
@@ -98,12 +98,20 @@ async fn register(
             flight.add_copy(ready.item);
             continue;
         }
-        if earlier == EarlierState::OtherDefinition {
+        let reason = match earlier {
+            EarlierState::OtherDefinition => Some(QuarantineReason::OtherDefinition { file_no }),
+            EarlierState::BegunOtherwise => {
+                let problem = not_removed.get(&file_no).cloned().unwrap_or_default();
+                Some(QuarantineReason::NotRemoved { file_no, problem })
+            }
+            EarlierState::New | EarlierState::Pending | EarlierState::Settled => None,
+        };
+        if let Some(reason) = reason {
             let file = BadFile {
                 item: ready.item,
                 dataset: Some(ready.dataset),
                 hash: Some(ready.content.hash),
-                reason: QuarantineReason::OtherDefinition { file_no },
+                reason,
             };
             quarantine(shared, file).await?;
             continue;
@@ -117,8 +125,14 @@ async fn register(
 }
 
 /// Enters files into the ledger. What is stored of a file that was begun by another definition, and
-/// quarantined since, is removed first, and the file gets a new number.
-async fn enter(shared: &Arc<Shared>, files: &[NewFile]) -> Result<Vec<Registered>, GivenUp> {
+/// quarantined since, is removed first, and the file gets a new number. Also returns the numbers
+/// whose records the database does not remove, each with the problem: their files stay
+/// [`BegunOtherwise`](EarlierState::BegunOtherwise).
+async fn enter(
+    shared: &Arc<Shared>,
+    files: &[NewFile],
+) -> Result<(Vec<Registered>, HashMap<u32, String>), GivenUp> {
+    let mut not_removed = HashMap::new();
     loop {
         let register = || shared.sink().register(files);
         let known = until_ok("registering files", &shared.stop, |_| {}, register).await?;
@@ -127,13 +141,22 @@ async fn enter(shared: &Arc<Shared>, files: &[NewFile]) -> Result<Vec<Registered
         let otherwise: BTreeMap<u32, &NewFile> = numbered
             .filter(|(_, known)| known.earlier == EarlierState::BegunOtherwise)
             .map(|(file, known)| (known.file_no, file))
+            .filter(|(file_no, _)| !not_removed.contains_key(file_no))
             .collect();
         if otherwise.is_empty() {
-            return Ok(known);
+            return Ok((known, not_removed));
         }
         for (file_no, file) in otherwise {
             let remove = || shared.sink().remove(file_no, &shared.ingest.datasets);
-            let rows = until_ok("removing a file", &shared.stop, |_| {}, remove).await?;
+            let rows = match until_ok("removing a file", &shared.stop, |_| {}, remove).await {
+                Ok(rows) => rows,
+                // The table of this file, and of no other, is at fault.
+                Err(GivenUp::Fatal(fault)) => {
+                    not_removed.insert(file_no, fault.to_string());
+                    continue;
+                }
+                Err(stopped) => return Err(stopped),
+            };
             tracing::info!(
                 file = file.name,
                 file_no,

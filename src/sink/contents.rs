@@ -44,7 +44,9 @@ pub trait Contents: Send + Sync {
 
     /// Sets the state of a file to `removing`: none of its records is stored again with its number,
     /// and when its content is registered, its rows and rejects are [removed](super::Sink::remove).
-    async fn begin_removal(&self, file_no: u32) -> Result<(), Fault>;
+    ///
+    /// Changes nothing, and is fatal, if the table with the file's rows is missing, as for `remove`.
+    async fn begin_removal(&self, file_no: u32, datasets: &Datasets) -> Result<(), Fault>;
 }
 
 /// A digest of the problems that `verify` finds in a file: 16 bytes of its counts, and 16 bytes of

@@ -38,6 +38,7 @@ mod mismatch;
 pub mod mysql;
 mod open;
 mod operators;
+mod removal;
 pub mod sqlite;
 mod summary;
 mod table;
@@ -164,7 +165,11 @@ pub trait Sink: Send + Sync {
     /// It may be killed at any point. From its first step on, the file has the state `removing`:
     /// none of its records is stored again, and another call continues.
     ///
-    /// Fatal if the file was loaded by a definition that neither the ledger nor `datasets` has.
+    /// Fatal if the file was loaded by a definition that neither the ledger nor `datasets` has, if
+    /// the table with its rows is missing, or if a table does not let its rows be removed. If the
+    /// table is missing, and the dataset of this name now has another table with rows of the file,
+    /// they are removed from that one: the table was renamed. A missing table that the dataset still
+    /// has was dropped.
     async fn remove(&self, file_no: u32, datasets: &Datasets) -> Result<u64, Fault>;
 }
 

@@ -114,14 +114,14 @@ pub(super) fn taken_ids(ids: &Range<u64>) -> String {
     )
 }
 
-/// The condition that excludes rows of other programs. The database evaluates it for each row, so a
-/// query has it only if [`taken_ids`] returned a row.
+/// The condition that excludes rows of other programs: those with the id of a reject, purged or not.
+/// The database evaluates it for each row, so a query of the summary has it only if [`taken_ids`]
+/// returned a row.
 pub(super) fn not_taken() -> String {
+    let of_row = format!("o.file_no = `id` >> 32 AND o.ordinal = `id` & {}", u32::MAX);
     format!(
-        " AND NOT EXISTS (SELECT 1 FROM ingest_rejects r WHERE r.file_no = `id` >> 32 AND r.ordinal = \
-         `id` & {} AND r.code = '{}')",
-        u32::MAX,
-        RejectCode::IdTaken.as_str()
+        " AND NOT EXISTS (SELECT 1 FROM ingest_rejects o WHERE {of_row}) AND NOT EXISTS (SELECT 1 FROM \
+         ingest_purged o WHERE {of_row})"
     )
 }
 

@@ -28,6 +28,7 @@ mod machine;
 mod metrics;
 mod prometheus;
 mod rejects;
+mod removals;
 mod repairs;
 mod simulation;
 mod sink;

@@ -292,9 +292,10 @@ impl Contents for MysqlSink {
         self.control.on_session("reading the ledger", work).await
     }
 
-    async fn begin_removal(&self, file_no: u32) -> Result<(), Fault> {
-        let work = async |session: &mut Session| remove::begin(session, file_no).await;
-        self.control.on_session("removing a file", work).await
+    async fn begin_removal(&self, file_no: u32, datasets: &Datasets) -> Result<(), Fault> {
+        let work = async |session: &mut Session| remove::begin(session, file_no, datasets).await;
+        let begun = self.control.on_session("removing a file", work).await;
+        begun.map(drop)
     }
 }
 

@@ -1,14 +1,19 @@
 //! Removes the rows, rejects and entries of a file in steps. The process may be killed after each
 //! step.
 
+use std::ops::Range;
+use std::sync::Arc;
+
 use crate::batch::row_id;
-use crate::dataset::Datasets;
+use crate::dataset::{Dataset, Datasets};
+use crate::sink::mismatch::has_row_of;
+use crate::sink::removal::{self, Instead};
 use crate::sink::summary::not_taken;
 use crate::sink::table::SummaryNames;
 
 use super::contents::loaded_by;
-use super::errors::Failure;
-use super::files::entries;
+use super::errors::{Class, Failure};
+use super::files::{coverage, entries};
 use super::schema::has_table;
 use super::session::Session;
 use super::summary;
@@ -16,47 +21,38 @@ use super::summary;
 /// Most rows of one DELETE. With more, its locks and its undo log would delay other transactions.
 const ROWS_PER_STATEMENT: u64 = 5_000;
 
+/// What the database holds of a file whose removal has begun.
+pub(super) struct Held {
+    /// The dataset by whose definition the file was loaded.
+    dataset: Arc<Dataset>,
+    /// The table that has the file's rows. `None` if it was dropped, or the file has no rows.
+    table: Option<String>,
+}
+
 /// See [`Sink::remove`](crate::sink::Sink::remove).
 pub(super) async fn remove(
     session: &mut Session,
     file_no: u32,
     datasets: &Datasets,
 ) -> Result<u64, Failure> {
-    begin(session, file_no).await?;
+    let mut held = begin(session, file_no, datasets).await?;
     let covered = entries(session, &[file_no]).await?.remove(&file_no);
+    if covered.is_some() && held.is_none() {
+        // A commit has stored the first records in between. Now no other can.
+        held = begin(session, file_no, datasets).await?;
+    }
     let mut removed = 0;
-    if let Some(covered) = covered {
-        let Some(dataset) = loaded_by(session, file_no, datasets).await? else {
-            return Ok(0);
-        };
-        if let Some(of) = &dataset.summary
-            && has_table(session, &of.table).await?
-        {
+    if let (Some(covered), Some(Held { dataset, table })) = (covered, held) {
+        remove_summary(session, file_no, &dataset).await?;
+        for (range, table) in covered.iter().zip(table.iter().cycle()) {
             let sql = format!(
-                "DELETE FROM `{}` WHERE `{}` BETWEEN {} AND {}",
-                of.table,
-                SummaryNames::of(of).id,
-                row_id(file_no, 0),
-                row_id(file_no, u32::MAX)
+                "DELETE FROM `{table}` WHERE `id` >= {} AND `id` < {}{} LIMIT {ROWS_PER_STATEMENT}",
+                row_id(file_no, 0) + range.start,
+                row_id(file_no, 0) + range.end,
+                not_taken(),
             );
-            session.begin().await?;
-            if session.run(&sql).await? > 0 {
-                // Now, the last record of a day may belong to another file.
-                summary::mark(session, &dataset.name).await?;
-            }
-            session.commit().await?;
-        }
-        if has_table(session, &dataset.table).await? {
-            for range in covered {
-                let sql = format!(
-                    "DELETE FROM `{}` WHERE `id` >= {} AND `id` < {}{} LIMIT {ROWS_PER_STATEMENT}",
-                    dataset.table,
-                    row_id(file_no, 0) + range.start,
-                    row_id(file_no, 0) + range.end,
-                    not_taken(),
-                );
-                removed += all(session, &sql).await?;
-            }
+            let done = all(session, &sql).await;
+            removed += done.map_err(|failure| refused(failure, file_no, table))?;
         }
     }
     for table in [
@@ -79,10 +75,109 @@ pub(super) async fn remove(
     Ok(removed)
 }
 
+/// Removes the entries of a file from the summary of its dataset.
+async fn remove_summary(
+    session: &mut Session,
+    file_no: u32,
+    dataset: &Dataset,
+) -> Result<(), Failure> {
+    let Some(of) = &dataset.summary else {
+        return Ok(());
+    };
+    if !has_table(session, &of.table).await? {
+        return Ok(());
+    }
+    let sql = format!(
+        "DELETE FROM `{}` WHERE `{}` BETWEEN {} AND {}",
+        of.table,
+        SummaryNames::of(of).id,
+        row_id(file_no, 0),
+        row_id(file_no, u32::MAX)
+    );
+    session.begin().await?;
+    let done = session.run(&sql).await;
+    if done.map_err(|failure| refused(failure, file_no, &of.table))? > 0 {
+        // Now, the last record of a day may belong to another file.
+        summary::mark(session, &dataset.name).await?;
+    }
+    session.commit().await
+}
+
+/// The failure of removing rows from a table, with the name of the table if a repetition would
+/// fail as well.
+fn refused(failure: Failure, file_no: u32, table: &str) -> Failure {
+    match failure.class() {
+        Class::Retry | Class::Reconnect => failure,
+        _ => Failure::Found {
+            next_step: removal::REFUSED,
+            problem: removal::refused(file_no, table, failure),
+        },
+    }
+}
+
+/// Sets the state of the file to `removing`, unless the table with its rows is missing. Returns what
+/// the database holds of the file. `None` if none of its records is stored.
+pub(super) async fn begin(
+    session: &mut Session,
+    file_no: u32,
+    datasets: &Datasets,
+) -> Result<Option<Held>, Failure> {
+    let covered = coverage(session, &[file_no]).await?.remove(0);
+    let mut held = None;
+    if !covered.is_empty()
+        && let Some(dataset) = loaded_by(session, file_no, datasets).await?
+    {
+        let table = table_of(session, file_no, &covered, &dataset, datasets).await?;
+        held = Some(Held { dataset, table });
+    }
+    set_removing(session, file_no).await?;
+    Ok(held)
+}
+
+/// The table that has the rows of a file. `None` if it was dropped, or the file has no rows.
+async fn table_of(
+    session: &mut Session,
+    file_no: u32,
+    covered: &[Range<u64>],
+    dataset: &Dataset,
+    datasets: &Datasets,
+) -> Result<Option<String>, Failure> {
+    if has_table(session, &dataset.table).await? {
+        return Ok(Some(dataset.table.clone()));
+    }
+    let records: u64 = covered.iter().map(|range| range.end - range.start).sum();
+    if records <= session.one::<u64>(&removal::no_rows(file_no)).await? {
+        return Ok(None);
+    }
+    let instead = removal::instead(dataset, datasets);
+    match &instead {
+        Instead::Dropped => return Ok(None),
+        Instead::Present(table) if has_table(session, table).await? => {
+            // A removal that was killed may have removed all rows.
+            let sql = format!(
+                "SELECT 1 FROM ingest_files WHERE file_no = {file_no} AND state = 'removing'"
+            );
+            if !session
+                .rows::<u64>(&has_row_of(table, file_no))
+                .await?
+                .is_empty()
+                || !session.rows::<u64>(&sql).await?.is_empty()
+            {
+                return Ok(Some((*table).to_owned()));
+            }
+        }
+        Instead::Present(_) | Instead::Nowhere => {}
+    }
+    Err(Failure::Found {
+        next_step: removal::MISSING,
+        problem: removal::missing(file_no, dataset, &instead),
+    })
+}
+
 /// Sets the state of the file to `removing`. The lock waits for running commits, and later commits
 /// find the state. A settled file gets a ledger entry again: if this attempt is killed, the next
 /// one reads from it which records were stored.
-pub(super) async fn begin(session: &mut Session, file_no: u32) -> Result<(), Failure> {
+async fn set_removing(session: &mut Session, file_no: u32) -> Result<(), Failure> {
     session.begin().await?;
     session
         .run(&format!(

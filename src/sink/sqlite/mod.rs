@@ -381,9 +381,10 @@ impl Contents for SqliteSink {
         self.transact("reading the ledger", work).await
     }
 
-    async fn begin_removal(&self, file_no: u32) -> Result<(), Fault> {
-        self.transact("removing a file", move |db| remove::begin(db, file_no))
-            .await
+    async fn begin_removal(&self, file_no: u32, datasets: &Datasets) -> Result<(), Fault> {
+        let datasets = datasets.clone();
+        let work = move |db: &Transaction<'_>| remove::begin(db, file_no, &datasets).map(drop);
+        self.transact("removing a file", work).await
     }
 }
 

@@ -1,0 +1,59 @@
+//! The rules of removing a file that both dialects share: which table has its rows, and what the
+//! operator reads if they cannot be removed. Pure: holds queries and texts.
+
+use crate::dataset::{Dataset, Datasets};
+
+/// The next step if the table with the rows of a file is missing.
+pub(super) const MISSING: &str = "if the table was renamed, rename it back, or give the dataset of \
+    the file its new name as `table`; if it was dropped, create an empty one with its name and a \
+    column `id` of the type BIGINT UNSIGNED; then run this again";
+
+/// The next step if a table does not let its rows be removed.
+pub(super) const REFUSED: &str = "remove the rows of other tables that refer to them, or the trigger \
+    or the missing right that prevents it, and then run `task_runner files retry` for a file in \
+    quarantine, or `task_runner files forget` again";
+
+/// A place where the rows of a file may be if the table of its definition is missing.
+pub(super) enum Instead<'a> {
+    /// The present dataset still has that table, so each start reports that it is missing: it was
+    /// dropped, and its rows with it.
+    Dropped,
+    /// The table that the dataset has now: the table may have been renamed.
+    Present(&'a str),
+    /// There is none.
+    Nowhere,
+}
+
+/// Where the rows of a file of `dataset` may be if the table of its definition is missing.
+pub(super) fn instead<'a>(dataset: &Dataset, datasets: &'a Datasets) -> Instead<'a> {
+    match datasets.by_name(&dataset.name) {
+        Some(present) if present.table == dataset.table => Instead::Dropped,
+        Some(present) => Instead::Present(&present.table),
+        None => Instead::Nowhere,
+    }
+}
+
+/// The problem of a file whose rows are in a table that is missing.
+pub(super) fn missing(file_no: u32, dataset: &Dataset, instead: &Instead<'_>) -> String {
+    let table = &dataset.table;
+    let more = match instead {
+        Instead::Present(present) => {
+            format!("; the table `{present}`, which its dataset has now, has none of them")
+        }
+        Instead::Dropped | Instead::Nowhere => String::new(),
+    };
+    format!("the rows of file {file_no} are in the table `{table}`, which is missing{more}")
+}
+
+/// The problem of a table that does not let its rows be removed.
+pub(super) fn refused(file_no: u32, table: &str, cause: impl std::fmt::Display) -> String {
+    format!("the rows of file {file_no} cannot be removed from the table `{table}`: {cause}")
+}
+
+/// A query, for both dialects, for the number of a file's records that are no rows.
+pub(super) fn no_rows(file_no: u32) -> String {
+    format!(
+        "SELECT COUNT(*) FROM (SELECT ordinal FROM ingest_rejects WHERE file_no = {file_no} UNION \
+         SELECT ordinal FROM ingest_purged WHERE file_no = {file_no}) r"
+    )
+}

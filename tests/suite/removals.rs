@@ -1,0 +1,202 @@
+//! Removing what is stored of a file, by the binary, after its table, its dataset or the settings have
+//! changed: no record is stored twice, and no row of another program is lost.
+
+use std::fs;
+
+use crate::support::Pair;
+
+const FIRST: u64 = 1 << 32;
+
+/// Writes the settings: a dataset with one column, and further lines of its definition.
+fn define(pair: &Pair, name: &str, more: &str) {
+    let text = format!(
+        "[[datasets]]\nname = \"{name}\"\n{more}\ncolumns = [{{ name = \"a\", type = \"integer\" }}]\n"
+    );
+    fs::write(pair.at("lemonade.toml"), text).unwrap();
+}
+
+/// Puts a file of these numbers into inbound.
+fn bring(pair: &Pair, name: &str, numbers: std::ops::Range<u32>) {
+    let lines: Vec<String> = numbers.map(|a| format!("{{\"a\":{a}}}\n")).collect();
+    fs::write(pair.at("inbound").join(name), lines.concat()).unwrap();
+}
+
+async fn rename(pair: &Pair, from: &str, to: &str) {
+    pair.execute(&format!("ALTER TABLE {from} RENAME TO {to}"))
+        .await;
+}
+
+async fn rows(pair: &Pair, table: &str) -> u64 {
+    pair.number(&format!("SELECT COUNT(*) FROM {table}")).await
+}
+
+/// What a command that fails with this exit code reports.
+fn fails(pair: &Pair, code: i32, args: &[&str]) -> String {
+    let output = pair.run(args);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(code), "{args:?}: {said}");
+    said
+}
+
+/// A dataset `m` with one file of three records, in history.
+async fn loaded(name: &'static str) -> Pair {
+    let pair = Pair::new(name).await;
+    define(&pair, "m", "");
+    bring(&pair, "m_1.ndjson", 0..3);
+    pair.expect(0, &["load"]);
+    pair
+}
+
+/// The table was renamed, in the database and in the settings.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_rows_of_a_file_are_removed_from_its_renamed_table() {
+    for name in ["memory+sqlite", "memory+mysql"] {
+        for is_half_loaded in [false, true] {
+            let pair = loaded(name).await;
+            if is_half_loaded {
+                // As after a kill: two records are stored, and the file is in work.
+                for statement in [
+                    "UPDATE ingest_files SET state = 'pending', settled_at = NULL",
+                    "INSERT INTO ingest_frames VALUES (1, 0, 2)",
+                    &format!("DELETE FROM m WHERE id = {}", FIRST + 2),
+                ] {
+                    pair.execute(statement).await;
+                }
+                let file = "m_1.ndjson";
+                fs::rename(pair.at("history").join(file), pair.at("work").join(file)).unwrap();
+            }
+            rename(&pair, "m", "m2").await;
+            define(&pair, "m", "table = \"m2\"");
+            if is_half_loaded {
+                pair.expect(2, &["load"]);
+                pair.expect(0, &["files", "retry", "--all"]);
+            } else {
+                pair.expect(0, &["files", "reload", "1", "--yes"]);
+            }
+            pair.expect(0, &["load"]);
+            assert_eq!(rows(&pair, "m2").await, 3, "half loaded: {is_half_loaded}");
+            let former = format!("SELECT COUNT(*) FROM m2 WHERE id < {}", 2 * FIRST);
+            assert_eq!(pair.number(&former).await, 0);
+            assert_eq!(rows(&pair, "ingest_files").await, 1);
+        }
+    }
+}
+
+/// The table with the rows is missing, and no table of the dataset has them: the ledger entry stays
+/// until the rows are found.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_whose_table_is_missing_is_not_removed_from_the_ledger() {
+    for name in ["memory+sqlite", "memory+mysql"] {
+        for (dataset, more) in [
+            ("m", "table = \"other\""),
+            ("n", "files = \"m\"\ntable = \"other\""),
+        ] {
+            let pair = loaded(name).await;
+            rename(&pair, "m", "elsewhere").await;
+            pair.execute("CREATE TABLE other (id BIGINT PRIMARY KEY)")
+                .await;
+            define(&pair, dataset, more);
+            for command in ["forget", "reload"] {
+                let said = fails(&pair, 78, &["files", command, "1", "--yes"]);
+                for part in [
+                    "the rows of file 1 are in the table `m`, which is missing",
+                    "rename it back",
+                ] {
+                    assert!(said.contains(part), "{command}: {said}");
+                }
+                assert_eq!(said.contains("`other`"), dataset == "m", "{said}");
+                let settled = "SELECT COUNT(*) FROM ingest_files WHERE state = 'settled'";
+                assert_eq!(pair.number(settled).await, 1, "{command}");
+            }
+            rename(&pair, "elsewhere", "m").await;
+            pair.expect(0, &["files", "forget", "1", "--yes"]);
+            assert_eq!(rows(&pair, "m").await, 0);
+            assert_eq!(rows(&pair, "ingest_files").await, 0);
+        }
+        // The table was dropped, and the dataset still has it: each start refuses that, and offers
+        // this command.
+        let pair = loaded(name).await;
+        pair.execute("DROP TABLE m").await;
+        let said = fails(&pair, 78, &["load"]);
+        assert!(said.contains("task_runner files forget"), "{said}");
+        pair.expect(0, &["files", "forget", "1", "--yes"]);
+        assert_eq!(rows(&pair, "ingest_files").await, 0);
+    }
+}
+
+/// Rows that a trigger or another table protects: their file goes to quarantine with the reason, and
+/// the other files are loaded.
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_cannot_be_removed_delay_no_other_file() {
+    const REFUSES: &str = "CREATE TRIGGER keep BEFORE DELETE ON m FOR EACH ROW SIGNAL SQLSTATE \
+                           '45000' SET MESSAGE_TEXT = 'these rows are kept'";
+    const REFUSES_IN_SQLITE: &str = "CREATE TRIGGER keep BEFORE DELETE ON m BEGIN SELECT RAISE(ABORT, \
+                                     'these rows are kept'); END";
+    const REFERS: &str = "CREATE TABLE notes (event BIGINT UNSIGNED NOT NULL, FOREIGN KEY (event) \
+                          REFERENCES m(id)) SELECT id AS event FROM m";
+    let (trigger, keys) = ("DROP TRIGGER keep", "DROP TABLE notes");
+    for (name, harm, message, remedy) in [
+        (
+            "memory+sqlite",
+            REFUSES_IN_SQLITE,
+            "these rows are kept",
+            trigger,
+        ),
+        ("memory+mysql", REFUSES, "these rows are kept", trigger),
+        (
+            "memory+mysql",
+            REFERS,
+            "a foreign key constraint fails",
+            keys,
+        ),
+    ] {
+        let pair = loaded(name).await;
+        pair.execute(harm).await;
+        let said = fails(&pair, 78, &["files", "forget", "1", "--yes"]);
+        let names = |said: &str| {
+            let table = "the rows of file 1 cannot be removed from the table `m`: ";
+            assert!(said.contains(table) && said.contains(message), "{said}");
+        };
+        names(&said);
+        pair.expect(0, &["files", "reload", "1", "--yes"]);
+        bring(&pair, "m_2.ndjson", 7..9);
+        pair.expect(2, &["load"]);
+        let others = format!("SELECT COUNT(*) FROM m WHERE id >= {}", 2 * FIRST);
+        assert_eq!(pair.number(&others).await, 2, "{harm}");
+        let reason = pair.at("quarantine").join("m_1.ndjson.reason");
+        let reason = fs::read_to_string(reason).unwrap();
+        assert!(reason.starts_with("not_removed: "), "{reason}");
+        names(&reason);
+        pair.expect(0, &["load"]);
+
+        pair.execute(remedy).await;
+        pair.expect(0, &["files", "retry", "--all"]);
+        pair.expect(0, &["load"]);
+        assert_eq!(rows(&pair, "m").await, 5);
+        pair.expect(0, &["verify", "--content"]);
+    }
+}
+
+/// A row with the id of a reject belongs to another program, whatever the reject's code, also after the
+/// reject was purged.
+#[tokio::test(flavor = "multi_thread")]
+async fn forgetting_a_file_removes_no_row_under_the_id_of_a_reject() {
+    for name in ["memory+sqlite", "memory+mysql"] {
+        for is_purged in [false, true] {
+            let pair = Pair::new(name).await;
+            define(&pair, "m", "");
+            let inbound = pair.at("inbound");
+            fs::write(inbound.join("m_1.ndjson"), "{\"a\":1}\nbad\n{\"a\":3}\n").unwrap();
+            pair.expect(2, &["load"]);
+            pair.execute(&format!("INSERT INTO m (id, a) VALUES ({}, 9)", FIRST + 1))
+                .await;
+            if is_purged {
+                pair.expect(0, &["rejects", "purge", "--yes"]);
+            }
+            let said = pair.expect(0, &["files", "forget", "1", "--yes"]);
+            assert!(said.contains("2 rows removed"), "{said}");
+            let left = pair.query("SELECT a FROM m").await;
+            assert_eq!(left, [[Some("9".to_owned())]], "purged: {is_purged}");
+        }
+    }
+}
