@@ -11,7 +11,7 @@ use std::sync::Arc;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use lemonade_task::allocator::Allocator;
 use lemonade_task::batch::{Batch, SourceFile};
-use lemonade_task::cut::{Chunk, ChunkLimits, Plan, cut};
+use lemonade_task::cut::{Chunk, ChunkLimits, Outside, Plan, cut};
 use lemonade_task::dataset::{Dataset, Datasets};
 use lemonade_task::frame::{Codec, Encoder, Frame, decode};
 use lemonade_task::parse::Parser;
@@ -78,7 +78,7 @@ fn envelopes(lines: &str) -> String {
     lines.chunks(10).map(envelope).collect()
 }
 
-fn bytes_of(file: &[u8], chunk: Chunk) -> &[u8] {
+fn bytes_of<'a>(file: &'a [u8], chunk: &Chunk) -> &'a [u8] {
     let offset = |at: u64| usize::try_from(at).expect("a chunk is in memory");
     &file[offset(chunk.start)..offset(chunk.end)]
 }
@@ -115,7 +115,7 @@ fn parsing(c: &mut Criterion) {
     group.throughput(Throughput::Elements(u64::from(EVENTS)));
     let (array, lines) = (file(FileFormat::Array), file(FileFormat::Ndjson));
     let plan = plan_of(array.as_bytes(), &dataset);
-    let bracketed = |chunk: &Chunk| [b"[", bytes_of(array.as_bytes(), *chunk), b"]"].concat();
+    let bracketed = |chunk: &Chunk| [b"[", bytes_of(array.as_bytes(), chunk), b"]"].concat();
     let mut texts: Vec<Vec<u8>> = plan.chunks.iter().map(bracketed).collect();
     group.bench_function("to_tape", |b| {
         // Strings are unescaped in place, so each pass needs a new copy of the text.
@@ -154,8 +154,8 @@ fn parsing(c: &mut Criterion) {
             group.bench_function(format!("{name}{suffix}"), |b| {
                 b.iter(|| {
                     for chunk in &plan.chunks {
-                        let bytes = bytes_of(file.as_bytes(), *chunk);
-                        let batch = parse(&mut parser, dataset, *chunk, bytes);
+                        let bytes = bytes_of(file.as_bytes(), chunk);
+                        let batch = parse(&mut parser, dataset, chunk, bytes);
                         match codec {
                             Some(codec) => drop(black_box(encoder.encode(&batch, codec))),
                             None => drop(black_box(batch)),
@@ -168,8 +168,8 @@ fn parsing(c: &mut Criterion) {
     group.finish();
 }
 
-fn parse(parser: &mut Parser, dataset: &Arc<Dataset>, chunk: Chunk, bytes: &[u8]) -> Batch {
-    let batch = parser.parse(dataset, FILE, chunk, bytes);
+fn parse(parser: &mut Parser, dataset: &Arc<Dataset>, chunk: &Chunk, bytes: &[u8]) -> Batch {
+    let batch = parser.parse(dataset, FILE, chunk, bytes, &Outside::default());
     assert!(batch.rejects.is_empty());
     batch
 }
@@ -181,9 +181,9 @@ fn framing(c: &mut Criterion) {
     for records in [10, 30, 100, 300, 1_000, 2_000] {
         let limits = ChunkLimits { records, ..LIMITS };
         let plan = cut(file.as_bytes(), &dataset, limits).expect("a whole file");
-        let chunk = plan.chunks[0];
-        let bytes = bytes_of(file.as_bytes(), chunk);
-        let batch = parse(&mut parser, &dataset, chunk, bytes);
+        let chunk = plan.chunks[0].clone();
+        let bytes = bytes_of(file.as_bytes(), &chunk);
+        let batch = parse(&mut parser, &dataset, &chunk, bytes);
         let mut group = c.benchmark_group(format!("frame/{records}"));
         group.throughput(Throughput::Elements(u64::from(records)));
         for (name, codec) in [("plain", Codec::Plain), ("lz4", Codec::Lz4)] {

@@ -59,6 +59,7 @@ pub mod shutdown;
 mod tls;
 mod directory;
 pub mod content;
+mod chunks;
 pub mod inbox;
 pub mod broker;
 pub mod sink;

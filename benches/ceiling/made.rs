@@ -9,7 +9,7 @@ use arrow_array::Array as _;
 use arrow_array::cast::AsArray;
 use arrow_array::types::{TimestampMicrosecondType, UInt64Type};
 use lemonade_task::batch::{Batch, SourceFile};
-use lemonade_task::cut::{ChunkLimits, cut};
+use lemonade_task::cut::{ChunkLimits, Outside, cut};
 use lemonade_task::dataset::{Dataset, Datasets};
 use lemonade_task::parse::Parser;
 use lemonade_task::sample::Generator;
@@ -83,7 +83,7 @@ pub(super) fn batches(made: &Made) -> Vec<Batch> {
         };
         for chunk in &plan.chunks {
             let bytes = &text[chunk.start as usize..chunk.end as usize];
-            let batch = parser.parse(&dataset, file, *chunk, bytes);
+            let batch = parser.parse(&dataset, file, chunk, bytes, &Outside::default());
             assert!(batch.rejects.is_empty(), "made records are good");
             batches.push(batch);
         }

@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use clap::{Args, ValueEnum};
 use lemonade_task::batch::{Batch, SourceFile};
-use lemonade_task::cut::{Chunk, Plan, cut};
+use lemonade_task::cut::{Chunk, Outside, Plan, cut};
 use lemonade_task::frame::{Codec, Encoder, Frame, decode};
 use lemonade_task::parse::Parser;
 use lemonade_task::sink::mysql::bind;
@@ -74,8 +74,10 @@ pub(super) fn measure(options: &Options) -> anyhow::Result<()> {
         file_no: 1,
         hash: [0; 16],
     };
-    let parsed =
-        |parser: &mut Parser, chunk: &Chunk| parser.parse(&dataset, file, *chunk, bytes(chunk));
+    let outside = Outside::default();
+    let parsed = |parser: &mut Parser, chunk: &Chunk| {
+        parser.parse(&dataset, file, chunk, bytes(chunk), &outside)
+    };
     let framed = |(parser, encoder): &mut (Parser, Encoder), chunk: &Chunk| {
         encoder.encode(&parsed(parser, chunk), Codec::Lz4)
     };

@@ -3,6 +3,7 @@
 //! The last byte of an input chooses dataset and limits. So a JSON document is an input without a
 //! change, and each seed is a readable file.
 
+use std::convert::Infallible;
 use std::sync::{Arc, LazyLock};
 
 use arrow_array::RecordBatch;
@@ -74,7 +75,11 @@ pub fn batches(dataset: &Arc<Dataset>, document: &[u8], plan: &Plan) -> Vec<Batc
     chunks
         .map(|chunk| {
             let bytes = &document[chunk.start as usize..chunk.end as usize];
-            let batch = parser.parse(dataset, FILE, *chunk, bytes);
+            let Ok(outside) = chunk.outside(|place| {
+                let text = &document[place.start as usize..place.end as usize];
+                Ok::<_, Infallible>(String::from_utf8_lossy(text).into_owned())
+            });
+            let batch = parser.parse(dataset, FILE, chunk, bytes, &outside);
             assert_eq!(batch.span.records, chunk.records);
             batch
         })

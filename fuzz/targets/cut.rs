@@ -40,7 +40,7 @@ fn texts(document: &[u8], choice: u8, limits: ChunkLimits) -> Result<Vec<&[u8]>,
         assert!(chunk.records > 0 && chunk.records <= limits.records.max(1));
         let bytes = &document[chunk.start as usize..chunk.end as usize];
         assert!(bytes.len() <= limits.bytes || chunk.records == 1);
-        let found = records(bytes, chunk.layout, dataset.pointer());
+        let found = records(bytes, chunk.layout, dataset);
         assert_eq!(found.len(), chunk.records as usize, "records of a chunk");
         all.extend(found.into_iter().map(|range| &bytes[range]));
     }

@@ -7,7 +7,7 @@ use std::sync::LazyLock;
 
 use lemonade_fuzz::{DATASETS, FILE, KEY, NO_LIMITS, dataset};
 use lemonade_task::batch::Span;
-use lemonade_task::cut::cut;
+use lemonade_task::cut::{Outside, cut};
 use lemonade_task::frame::{Codec, Encoder, Frame, FrameError, decode};
 use lemonade_task::parse::Parser;
 use libfuzzer_sys::fuzz_target;
@@ -138,9 +138,9 @@ static FRAMES: LazyLock<Vec<Frame>> = LazyLock::new(|| {
             let document = format!("[{}{bad}]", vec![record; records].join(","));
             let plan = cut(document.as_bytes(), dataset, NO_LIMITS);
             let plan = plan.expect("the document is right");
-            let chunk = plan.chunks[0];
+            let chunk = &plan.chunks[0];
             let bytes = &document.as_bytes()[chunk.start as usize..chunk.end as usize];
-            let batch = Parser::default().parse(dataset, FILE, chunk, bytes);
+            let batch = Parser::default().parse(dataset, FILE, chunk, bytes, &Outside::default());
             frames.push(Encoder::default().encode(&batch, codec));
         }
     }

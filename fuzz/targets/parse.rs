@@ -26,7 +26,7 @@ fuzz_target!(|data: &[u8]| {
         ([parsed], [chunk]) => {
             assert_same(&parsed.rows, &parsed.rejects, &parts);
             let bytes = &document[chunk.start as usize..chunk.end as usize];
-            let texts = records(bytes, chunk.layout, dataset.pointer());
+            let texts = records(bytes, chunk.layout, dataset);
             let texts: Vec<_> = texts.into_iter().map(|range| &bytes[range]).collect();
             judged_as_serde_json_does(parsed, &texts);
         }

@@ -8,9 +8,9 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use super::source::{Source, Unavailable};
 use crate::batch::{Batch, SourceFile, provenance, row_id};
 use crate::config::Settings;
-use crate::cut::Chunk;
+use crate::cut::Outside;
 use crate::dataset::Dataset;
-use crate::parse::{self, Parser};
+use crate::parse::Parser;
 use crate::sink::{Database, Difference, DifferenceKind, LedgerFile};
 
 /// Chunks that are compared at a time: the database reads some while the next one is parsed.
@@ -35,6 +35,8 @@ pub(super) struct Comparison<'a> {
     dataset: Arc<Dataset>,
     /// The dataset by whose current definition rejects may have been replayed.
     present: Option<Arc<Dataset>>,
+    /// The file, cut by this definition, if it takes values outside of the records.
+    present_source: Option<Source>,
 }
 
 impl<'a> Comparison<'a> {
@@ -55,6 +57,14 @@ impl<'a> Comparison<'a> {
             Source::open(settings, &dataset, file, None).map_err(Unavailable::into_error)?;
         let present = settings.datasets.by_name(&dataset.name);
         let present = present.filter(|present| present.fingerprint != dataset.fingerprint);
+        let takes_outside = |present: &&Arc<Dataset>| {
+            let is_same = present.fingerprint.has_ordinals_of(dataset.fingerprint);
+            present.takes_outside() && is_same
+        };
+        let open = |present: &Arc<Dataset>| {
+            Source::open(settings, present, file, None).map_err(Unavailable::into_error)
+        };
+        let present_source = present.filter(takes_outside).map(open).transpose()?;
         Ok(Self {
             database,
             source,
@@ -63,6 +73,7 @@ impl<'a> Comparison<'a> {
                 hash: file.hash,
             },
             present: present.cloned(),
+            present_source,
             dataset,
         })
     }
@@ -79,13 +90,7 @@ impl<'a> Comparison<'a> {
         let (source, dataset) = (&self.source, &self.dataset);
         let (mut parser, mut buffer) = (Parser::default(), Vec::new());
         let batches = source.plan.chunks.iter().map(|chunk| {
-            let parse = |bytes: &[u8]| parser.parse(dataset, file, *chunk, bytes);
-            let Chunk { start, end, .. } = *chunk;
-            let batch = if parse::is_one_too_large(chunk) {
-                source.inspect(start..end, parse)
-            } else {
-                source.read(start..end, &mut buffer).map(parse)
-            };
+            let batch = source.parse(&mut parser, dataset, file, chunk, &mut buffer);
             batch.map_err(Unavailable::into_error)
         });
         let compared = stream::iter(batches)
@@ -148,15 +153,28 @@ impl<'a> Comparison<'a> {
         };
         // Parsed with the definition of the load and with the current one, since the replay used
         // the definition of its time.
-        let mut record = parser.parse_record(&self.dataset, self.file, ordinal, &text);
+        let outside = self
+            .source
+            .outside(ordinal)
+            .map_err(Unavailable::into_error)?;
+        let mut record = parser.parse_record(&self.dataset, self.file, ordinal, &text, &outside);
         let mut difference = self.database.differences(&record).await?.pop();
         if let Some(present) = self.present.as_ref().filter(|_| difference.is_some()) {
-            let by_present = parser.parse_record(present, self.file, ordinal, &text);
+            let outside = self.outside_by_present(ordinal)?;
+            let by_present = parser.parse_record(present, self.file, ordinal, &text, &outside);
             if self.database.differences(&by_present).await?.is_empty() {
                 (difference, record) = (None, by_present);
             }
         }
         Ok((difference, record))
+    }
+
+    /// The values outside of a record by the current definition.
+    fn outside_by_present(&self, ordinal: u32) -> anyhow::Result<Outside<'static>> {
+        let Some(source) = &self.present_source else {
+            return Ok(Outside::default());
+        };
+        source.outside(ordinal).map_err(Unavailable::into_error)
     }
 
     /// The rows whose ids are beyond the last record of the file.

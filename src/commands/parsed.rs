@@ -6,11 +6,12 @@ use std::sync::Arc;
 use anyhow::Context as _;
 
 use crate::batch::{Batch, SourceFile};
+use crate::chunks;
 use crate::config::Settings;
 use crate::content::{self, Content, ContentError, ContentOptions, Windows};
 use crate::cut::{self, ChunkLimits, Plan};
 use crate::dataset::{Dataset, FileDatasets};
-use crate::parse::{self, Parser};
+use crate::parse::Parser;
 use crate::propose::{FoundArray, Shape};
 
 /// The parser needs a file number for its rows, which are not stored.
@@ -90,14 +91,8 @@ fn parse(
     };
     let mut buffer = Vec::new();
     for chunk in &plan.chunks {
-        let parse = |bytes: &[u8]| parser.parse(dataset, file, *chunk, bytes);
-        let range = chunk.start..chunk.end;
-        let batch = if parse::is_one_too_large(chunk) {
-            content.inspect(range, parse)
-        } else {
-            content.read(range, &mut buffer).map(parse)
-        };
-        visit(&batch?);
+        let batch = chunks::parse(parser, dataset, file, chunk, content, &mut buffer)?;
+        visit(&batch);
     }
     Ok(())
 }

@@ -179,8 +179,8 @@ fn inline(column: &Column) -> String {
         ("type", text(&column.kind.to_string())),
     ];
     let by_name = format!("/{}", crate::dataset::escaped(&column.name));
-    if column.field != by_name {
-        keys.push(("field", text(&column.field)));
+    for field in column.fields().iter().filter(|field| **field != by_name) {
+        keys.push(("field", text(field)));
     }
     if column.kind == ColumnType::Text && column.max_chars != 255 {
         keys.push(("max_chars", column.max_chars.to_string()));

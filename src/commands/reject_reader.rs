@@ -10,6 +10,8 @@ use std::sync::Arc;
 use crate::batch::{RAW_BYTES_MAX, RejectCode};
 use crate::config::Settings;
 use crate::config::cli::RejectFilter;
+use crate::cut::Outside;
+use crate::dataset::Dataset;
 use crate::parse::RECORD_BYTES_MAX;
 use crate::sink::{Database, LedgerFile, OpenReject, Operators, RejectEntry, RejectQuery};
 
@@ -109,6 +111,8 @@ pub(super) struct Texts<'a> {
     settings: &'a Settings,
     database: &'a dyn Database,
     open: Option<(u32, Result<Source, String>)>,
+    /// The file that is open for the values outside of its records, cut by another definition.
+    outside: Option<(u32, Result<Source, String>)>,
     buffer: Vec<u8>,
 }
 
@@ -118,6 +122,7 @@ impl<'a> Texts<'a> {
             settings,
             database,
             open: None,
+            outside: None,
             buffer: Vec::new(),
         }
     }
@@ -144,6 +149,40 @@ impl<'a> Texts<'a> {
     ) -> anyhow::Result<Result<String, String>> {
         self.open(file).await?;
         Ok(self.read(ordinal, None))
+    }
+
+    /// The values outside of a record that the columns of `dataset` take. The inner error is the
+    /// reason why they are not known.
+    pub(super) async fn outside(
+        &mut self,
+        file: &LedgerFile,
+        dataset: &Arc<Dataset>,
+        ordinal: u32,
+    ) -> anyhow::Result<Result<Outside<'static>, String>> {
+        if !dataset.takes_outside() {
+            return Ok(Ok(Outside::default()));
+        }
+        let file_no = file.entry.file_no;
+        if !matches!(self.outside, Some((open, _)) if open == file_no) {
+            let datasets = &self.settings.datasets;
+            let loaded = self.database.loaded_by(file_no, datasets).await?;
+            let is_same = |loaded: Arc<Dataset>| {
+                let print = loaded.fingerprint;
+                print.has_ordinals_of(dataset.fingerprint)
+            };
+            let source = if loaded.is_some_and(is_same) {
+                let opened = Source::open(self.settings, dataset, file, None);
+                opened.map_err(|why| why.to_string())
+            } else {
+                Err("`format` or `records` was changed since the file was loaded".to_owned())
+            };
+            self.outside = Some((file_no, source));
+        }
+        let (_, source) = self.outside.as_ref().expect("set above");
+        Ok(source
+            .as_ref()
+            .map_err(String::clone)
+            .and_then(|source| source.outside(ordinal).map_err(|why| why.to_string())))
     }
 
     /// Opens a file, unless it is open, and cuts it with the definition of its load.

@@ -281,8 +281,15 @@ impl Replay<'_> {
     fn set(&self, dataset: &Dataset, text: &str) -> Result<String, String> {
         let mut text = text.to_owned();
         for set in self.set {
-            text = edit::set(&text, &path(dataset, set), &set.value)
-                .map_err(|error| error.to_string())?;
+            let path = path(dataset, set);
+            if path.is_empty() {
+                return Err(format!(
+                    "the column `{}` takes its value from outside of the record: correct the file, \
+                     and load it again",
+                    set.field
+                ));
+            }
+            text = edit::set(&text, &path, &set.value).map_err(|error| error.to_string())?;
         }
         Ok(text)
     }
@@ -305,9 +312,20 @@ impl Replay<'_> {
             file_no: file.entry.file_no,
             hash: file.hash,
         };
-        let record = self
-            .parser
-            .parse_record(dataset, source, ordinal, text.as_bytes());
+        let outside = match self.texts.outside(file, dataset, ordinal).await? {
+            Ok(outside) => outside,
+            Err(why) => {
+                let problem = format!(
+                    "columns of `{}` take values from the file around the record, and these cannot \
+                     be read: {why}",
+                    dataset.name
+                );
+                return Ok(Err(still(problem)));
+            }
+        };
+        let text = text.as_bytes();
+        let record = (self.parser).parse_record(dataset, source, ordinal, text, &outside);
+        let text = str::from_utf8(text).expect("it is a text");
         if let Some(reject) = record.rejects.first() {
             let field = output::field_suffix(reject.field.as_ref());
             return Ok(Err(still(format!("{}{field}", reject.code.as_str()))));
@@ -381,12 +399,15 @@ fn unavailable(why: &str) -> Refusal {
     Refusal::Unusable(problem)
 }
 
-/// The path of a field, which is given as a JSON pointer, a column, or a member of the record.
+/// The path of a field, which is given as a JSON pointer, a column, or a member of the record. Empty
+/// if it is a column whose value is outside of the record.
 fn path(dataset: &Dataset, set: &FieldValue) -> Vec<String> {
     let field = &set.field;
     match dataset.column(field) {
         _ if field.starts_with('/') => segments(field).collect(),
-        Some((_, column)) => segments(&column.field).collect(),
+        Some((_, column)) => {
+            (column.fields().first()).map_or_else(Vec::new, |pointer| segments(pointer).collect())
+        }
         None => vec![field.clone()],
     }
 }

@@ -6,11 +6,15 @@ use std::fs;
 use std::ops::Range;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use crate::batch::{Batch, SourceFile};
+use crate::chunks;
 use crate::config::Settings;
 use crate::content::{self, Content, ContentError, ContentOptions, Windows};
-use crate::cut::{self, Chunk, ChunkLimits, Plan, Unreadable};
+use crate::cut::{self, Chunk, ChunkLimits, Outside, Plan, Unreadable};
 use crate::dataset::Dataset;
+use crate::parse::Parser;
 use crate::sink::LedgerFile;
 use crate::timestamp;
 
@@ -33,8 +37,8 @@ pub(super) struct Source {
     pub(super) content: Content,
     /// The places of the file's records. There are as many as the ledger has for this file.
     pub(super) plan: Plan,
-    /// The pointer to the records in the definition of the dataset.
-    pointer: String,
+    /// The definition by which the file was cut.
+    dataset: Arc<Dataset>,
     /// The last chunk that was looked up, and the places of its records in the file.
     last: Option<(Chunk, Vec<Range<u64>>)>,
 }
@@ -103,7 +107,7 @@ impl Source {
     /// [`Unavailable`].
     pub(super) fn open(
         settings: &Settings,
-        dataset: &Dataset,
+        dataset: &Arc<Dataset>,
         file: &LedgerFile,
         given: Option<&Path>,
     ) -> Result<Self, Unavailable> {
@@ -177,7 +181,7 @@ impl Source {
         path: PathBuf,
         content: Content,
         plan: Result<Plan, Unreadable>,
-        dataset: &Dataset,
+        dataset: &Arc<Dataset>,
         file: &LedgerFile,
     ) -> Result<Self, Unavailable> {
         let plan = plan.map_err(|cause| Unavailable::NoRecords {
@@ -197,7 +201,7 @@ impl Source {
             path,
             content,
             plan,
-            pointer: dataset.pointer().to_owned(),
+            dataset: Arc::clone(dataset),
             last: None,
         })
     }
@@ -211,14 +215,10 @@ impl Source {
         if ordinal >= self.plan.records {
             return Ok(None);
         }
-        let after = self
-            .plan
-            .chunks
-            .partition_point(|chunk| chunk.first_ordinal <= ordinal);
-        let chunk = self.plan.chunks[after - 1];
-        if self.last.as_ref().is_none_or(|(last, _)| *last != chunk) {
+        let chunk = self.chunk(ordinal);
+        if self.last.as_ref().is_none_or(|(last, _)| last != chunk) {
             let places = |bytes: &[u8]| {
-                let records = cut::records(bytes, chunk.layout, &self.pointer).into_iter();
+                let records = cut::records(bytes, chunk.layout, &self.dataset).into_iter();
                 let place = |record: Range<usize>| {
                     chunk.start + record.start as u64..chunk.start + record.end as u64
                 };
@@ -226,7 +226,7 @@ impl Source {
             };
             let places = self.content.inspect(chunk.start..chunk.end, places);
             self.last = Some((
-                chunk,
+                chunk.clone(),
                 places.map_err(|cause| unreadable(&self.path, cause))?,
             ));
         }
@@ -234,6 +234,47 @@ impl Source {
         Ok(Some(
             places[(ordinal - chunk.first_ordinal) as usize].clone(),
         ))
+    }
+
+    /// The chunk with this ordinal, which the file has.
+    fn chunk(&self, ordinal: u32) -> &Chunk {
+        let chunks = &self.plan.chunks;
+        let after = chunks.partition_point(|chunk| chunk.first_ordinal <= ordinal);
+        &chunks[after - 1]
+    }
+
+    /// The values outside of a record that its columns take. None if the file has no such ordinal.
+    ///
+    /// # Errors
+    /// As of [`place`](Self::place).
+    pub(super) fn outside(&self, ordinal: u32) -> Result<Outside<'static>, Unavailable> {
+        if ordinal >= self.plan.records || !self.dataset.takes_outside() {
+            return Ok(Outside::default());
+        }
+        let chunk = self.chunk(ordinal);
+        let record = (ordinal - chunk.first_ordinal) as usize;
+        let around = chunks::outside(chunk, &self.content);
+        let around = around.map_err(|cause| unreadable(&self.path, cause))?;
+        self.inspect(chunk.start..chunk.end, |bytes| {
+            cut::outside_of(bytes, chunk.layout, &self.dataset, &around, record)
+        })
+    }
+
+    /// Parses a chunk of the file by `dataset`. Its bytes are copied to `buffer` if the file is not
+    /// in memory.
+    ///
+    /// # Errors
+    /// As of [`place`](Self::place).
+    pub(super) fn parse(
+        &self,
+        parser: &mut Parser,
+        dataset: &Arc<Dataset>,
+        file: SourceFile,
+        chunk: &Chunk,
+        buffer: &mut Vec<u8>,
+    ) -> Result<Batch, Unavailable> {
+        let parsed = chunks::parse(parser, dataset, file, chunk, &self.content, buffer);
+        parsed.map_err(|cause| unreadable(&self.path, cause))
     }
 
     /// The bytes of a place. They are copied to `buffer` if the file is not in memory.

@@ -72,8 +72,10 @@ pub(super) async fn execute(settings: &Settings, args: &TraceArgs) -> anyhow::Re
         file_no,
         hash: file.hash,
     };
+    let outside = source.outside(ordinal).map_err(Unavailable::into_error)?;
     let print = |record: &[u8]| {
-        let parsed = Parser::default().parse_record(dataset, origin, ordinal, record);
+        let mut parser = Parser::default();
+        let parsed = parser.parse_record(dataset, origin, ordinal, record, &outside);
         if standing == Standing::Row && !parsed.rejects.is_empty() {
             let why = "with the current definition of its dataset, this record is a reject: the row \
                        was made from a correction, or with an earlier definition";

@@ -39,7 +39,7 @@ pub(super) fn missing_chunks(plan: &Plan, covered: &[Range<u64>]) -> Vec<Chunk> 
         .chunks
         .iter()
         .filter(|chunk| !coverage::holds(covered, &ordinals(chunk)));
-    missing.copied().collect()
+    missing.cloned().collect()
 }
 
 /// The chunks of a file in the order in which they are parsed: the file is divided into `strands`
@@ -76,6 +76,7 @@ mod tests {
             first_ordinal: at * records,
             records,
             layout: Layout::Lines,
+            around: None,
         };
         (0..count).map(chunk).collect()
     }
@@ -93,7 +94,7 @@ mod tests {
         for count in [0, 1, 2, 5, 100] {
             for records in [1, COMMIT_RECORDS / 3, COMMIT_RECORDS, COMMIT_RECORDS + 1] {
                 let chunks = chunks(count, records);
-                assert!(in_strands(&chunks, 1).eq(chunks.iter().copied()));
+                assert!(in_strands(&chunks, 1).eq(chunks.iter().cloned()));
                 for strands in [2, 3, 64] {
                     let mut order: Vec<Chunk> = in_strands(&chunks, strands).collect();
                     order.sort_by_key(|chunk| chunk.start);

@@ -14,10 +14,11 @@ use super::shared::Shared;
 use super::tally::Tally;
 use super::withdraw::{note_unreadable, withdraw_changed};
 use crate::batch::{Batch, RejectCode};
+use crate::chunks;
 use crate::content::ContentError;
 use crate::cut::Chunk;
 use crate::frame::{Codec, Encoder, Frame};
-use crate::parse::{self, Parser};
+use crate::parse::Parser;
 use crate::retry::GivenUp;
 use crate::telemetry::{self, Stage};
 
@@ -90,8 +91,8 @@ fn parse_all(
             return Err(GivenUp::Stopped);
         }
         let busy = telemetry::busy(Stage::Parse);
-        let budget = reserve(shared, chunk, runtime)?;
-        let frame = produce(shared, job, chunk, codec);
+        let budget = reserve(shared, &chunk, runtime)?;
+        let frame = produce(shared, job, &chunk, codec);
         drop(busy);
         let frame = match frame {
             Ok(frame) => frame,
@@ -110,7 +111,7 @@ fn parse_all(
 /// Waits for a share of the byte budget: the bytes of the chunk.
 fn reserve(
     shared: &Shared,
-    chunk: Chunk,
+    chunk: &Chunk,
     runtime: &Handle,
 ) -> Result<OwnedSemaphorePermit, GivenUp> {
     let kib = u32::try_from((chunk.end - chunk.start) / 1024 + 1).unwrap_or(u32::MAX);
@@ -138,7 +139,7 @@ fn reserve(
 /// # Errors
 /// The file has changed since it was cut, or cannot be read. After a change, no chunk makes a
 /// frame, even if its bytes are the same: its plan belongs to the former content.
-fn produce(shared: &Shared, job: &Job, chunk: Chunk, codec: Codec) -> Result<Frame, ContentError> {
+fn produce(shared: &Shared, job: &Job, chunk: &Chunk, codec: Codec) -> Result<Frame, ContentError> {
     thread_local! {
         static PARSER: RefCell<(Parser, Vec<u8>)> = RefCell::default();
         static ENCODER: RefCell<Encoder> = RefCell::default();
@@ -153,16 +154,11 @@ fn produce(shared: &Shared, job: &Job, chunk: Chunk, codec: Codec) -> Result<Fra
     let is_huge = chunk.end - chunk.start > HUGE_CHUNK_BYTES;
     let _alone = is_huge.then(|| shared.huge.lock());
     let batch = PARSER.with_borrow_mut(|(parser, buffer)| {
-        let mut parse = |bytes: &[u8]| parser.parse(&job.dataset, job.source_file(), chunk, bytes);
-        let range = chunk.start..chunk.end;
-        if parse::is_one_too_large(&chunk) {
-            // The reject keeps only the beginning, so the record is not read into memory.
-            return job.content.inspect(range, parse);
-        }
-        let batch = parse(job.content.read(range, buffer)?);
+        let (file, content) = (job.source_file(), &job.content);
+        let batch = chunks::parse(parser, &job.dataset, file, chunk, content, buffer)?;
         buffer.truncate(BUFFER_KEPT_BYTES);
         buffer.shrink_to(BUFFER_KEPT_BYTES);
-        Ok(batch)
+        Ok::<_, ContentError>(batch)
     })?;
     Tally::add(&shared.tally().rejected, batch.rejects.len() as u64);
     count(&batch);

@@ -102,7 +102,7 @@ pub(super) fn dataset_table(dataset: &Dataset) -> Table {
     let mut columns = vec![column(ID_COLUMN, Kind::RowId)];
     columns.extend(dataset.columns.iter().map(|of| TableColumn {
         name: of.name.clone(),
-        nullable: !of.required && of.default.is_none(),
+        nullable: of.is_nullable(),
         kind: match of.kind {
             ColumnType::Text => Kind::Text(of.max_chars),
             ColumnType::Integer => Kind::Integer,

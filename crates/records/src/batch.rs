@@ -145,7 +145,8 @@ pub struct Reject {
 pub enum RejectCode {
     /// The record is not valid JSON (UTF-8 included).
     InvalidJson,
-    /// The record is a JSON value, but not an object.
+    /// The record is a JSON value, but neither an object nor an array of which columns take
+    /// elements.
     NotAnObject,
     /// A required field is absent or null.
     MissingField,

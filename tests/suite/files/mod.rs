@@ -10,6 +10,7 @@ mod directories;
 mod examples;
 mod formats;
 mod hostile;
+mod outside;
 mod room;
 mod seen;
 mod sequences;

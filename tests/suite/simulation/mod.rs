@@ -20,7 +20,7 @@ use std::time::Duration;
 use lemonade_task::config::Roles;
 use lemonade_task::content::ContentOptions;
 use lemonade_task::cut::ChunkLimits;
-use lemonade_task::dataset::{Column, Dataset, Datasets};
+use lemonade_task::dataset::{Column, Dataset, Datasets, Pointers};
 use lemonade_task::inbox::{Directories, Inbox, Patience};
 use lemonade_task::ingest::IngestOptions;
 use lemonade_task::runner::{Engine, EngineOptions};
@@ -45,7 +45,7 @@ fn datasets(other: bool) -> Datasets {
     let mut events = Dataset::clone(builtin.by_name("vehicle_events").unwrap());
     let value = |column: &&mut Column| column.name == "event_value";
     let column = events.columns.iter_mut().find(value).unwrap();
-    "/other".clone_into(&mut column.field);
+    column.field = Pointers::One("/other".to_owned());
     Datasets::new(vec![events]).unwrap()
 }
 

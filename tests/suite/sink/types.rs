@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use lemonade_task::batch::{Batch, SourceFile};
 use lemonade_task::convert;
-use lemonade_task::cut::{self, ChunkLimits};
+use lemonade_task::cut::{self, ChunkLimits, Outside};
 use lemonade_task::dataset::{Dataset, Datasets};
 use lemonade_task::parse::Parser;
 use lemonade_task::sink::{DifferenceKind, NewFile};
@@ -63,7 +63,13 @@ fn parsed(dataset: &Arc<Dataset>, lines: &str) -> (NewFile, impl Fn(u32) -> Vec<
         let mut parser = Parser::default();
         let batch = |chunk: &cut::Chunk| {
             let bytes = &lines.as_bytes()[chunk.start as usize..chunk.end as usize];
-            parser.parse(&dataset, SourceFile { file_no, hash }, *chunk, bytes)
+            parser.parse(
+                &dataset,
+                SourceFile { file_no, hash },
+                chunk,
+                bytes,
+                &Outside::default(),
+            )
         };
         plan.chunks.iter().map(batch).collect()
     };

@@ -1,19 +1,28 @@
 //! docs/datasets.md agrees with the code on definitions and rejects.
 
 use lemonade_task::batch::RejectCode;
-use lemonade_task::dataset::Datasets;
+use lemonade_task::dataset::{Dataset, Datasets};
 
 use super::read;
 
 #[test]
-fn the_example_of_a_dataset_is_one() {
+fn the_examples_of_datasets_are_datasets() {
     let page = read("docs/datasets.md").text;
-    let (_, example) = page.split_once("```toml\n").unwrap();
-    let (example, _) = example.split_once("```").unwrap();
-    let file: toml::Table = toml::from_str(example).unwrap();
-    let trips = file["datasets"][0].clone().try_into().unwrap();
-    let datasets = Datasets::new(vec![trips]).unwrap();
-    assert_eq!(datasets.by_name("trips").unwrap().columns.len(), 5);
+    let mut names = Vec::new();
+    for example in page.split("```toml\n").skip(1) {
+        let (example, _) = example.split_once("```").unwrap();
+        let file: toml::Table = toml::from_str(example).unwrap();
+        let defined: Vec<Dataset> = file["datasets"].clone().try_into().unwrap();
+        names.extend(
+            defined
+                .iter()
+                .map(|it| format!("{} {}", it.name, it.columns.len())),
+        );
+        Datasets::new(defined).unwrap();
+    }
+    for expected in ["logs 4", "plugins 2", "trips 5", "order_items 1"] {
+        assert!(names.iter().any(|name| name == expected), "{names:?}");
+    }
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::chunker::Chunker;
-use super::plan::{ChunkLimits, Layout, Unreadable, found_here, incomplete, malformed};
+use super::plan::{Chunk, ChunkLimits, Layout, Unreadable, found_here, incomplete, malformed};
 use super::scan::{CURLY, Element, Scan};
 use crate::syntax::{self, skip_blank, trim};
 
@@ -55,6 +55,16 @@ pub(super) fn for_each_record(bytes: &[u8], mut on_record: impl FnMut(Range<usiz
     });
     debug_assert_eq!(end, None, "a chunk lies within its array");
     on_record(trim(bytes, start..bytes.len()));
+}
+
+/// The places of the records in a chunk of an array; `bytes` is the text in which the chunk is.
+pub(super) fn records_of(bytes: &[u8], chunk: &Chunk) -> Vec<Range<usize>> {
+    let start = chunk.start as usize;
+    let mut found = Vec::with_capacity(chunk.records as usize);
+    for_each_record(&bytes[start..chunk.end as usize], |record| {
+        found.push(start + record.start..start + record.end);
+    });
+    found
 }
 
 /// Whether the text from `start` to the end of an element is one value, or blank. Compares only

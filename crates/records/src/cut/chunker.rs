@@ -72,6 +72,7 @@ impl<'a> Chunker<'a> {
             first_ordinal: self.first as u32,
             records: (self.count - self.first) as u32,
             layout: self.layout,
+            around: None,
         });
         self.first = self.count;
     }

@@ -6,10 +6,11 @@
 use std::ops::Range;
 
 use super::array::{array, is_one_value, not_one_value};
-use super::plan::{ChunkLimits, Layout, Unreadable, found_here, incomplete, malformed};
+use super::chunker::Records;
+use super::plan::{ChunkLimits, Layout, Place, Unreadable, found_here, incomplete, malformed};
 use super::scan::{Element, Scan};
 use super::target::Target;
-use crate::dataset::EACH;
+use crate::dataset::{EACH, Outer};
 use crate::syntax::{self, Stop, skip_blank, trim};
 
 /// The walk through one document.
@@ -113,6 +114,8 @@ impl<'a> Envelope<'a> {
         if let Some(target) = each.iter().find(is_last) {
             return self.last(open + 1, layout, *target, close);
         }
+        let before = |target: &usize| self.targets[*target].before();
+        let before: Vec<usize> = on_path.iter().map(before).collect();
         for target in &each {
             self.targets[*target].begin_siblings(layout);
         }
@@ -120,7 +123,10 @@ impl<'a> Envelope<'a> {
         let is_empty = self.bytes.get(first).copied() == close;
         let end = self.children(first, is_object, level, on_path, close)?;
         for target in &each {
-            self.targets[*target].end_siblings(is_empty);
+            self.targets[*target].end_siblings(level, is_empty);
+        }
+        for (target, before) in on_path.iter().zip(before) {
+            self.targets[*target].end_container(level, before);
         }
         Ok(end)
     }
@@ -149,6 +155,9 @@ impl<'a> Envelope<'a> {
         while !is_end(at) {
             let start = at;
             let mut next: Vec<usize> = Vec::new();
+            // The fields of the envelope that this child has, each with its target and column.
+            let mut noted: Vec<(usize, usize, &[String])> = Vec::new();
+            let mut place = Place::Index(index as u64);
             if is_object {
                 let end = syntax::string(bytes, at).map_err(|stop| self.broken(stop))?;
                 let key = &bytes[at + 1..end - 1];
@@ -164,6 +173,12 @@ impl<'a> Envelope<'a> {
                 };
                 next.extend(on_path.iter().filter(leads));
                 self.refuse_second(at, level, &next, &mut passed)?;
+                place = Place::Text(start as u64..end as u64);
+                for target in on_path {
+                    let fields = self.targets[*target].fields(level);
+                    let fields = fields.filter(|(_, path)| key_is(key, &path[0]));
+                    noted.extend(fields.map(|(column, path)| (*target, column, path)));
+                }
             } else {
                 let leads = |target: &&usize| {
                     let segment = &self.targets[**target].path[level];
@@ -172,10 +187,21 @@ impl<'a> Envelope<'a> {
                 next.extend(on_path.iter().filter(leads));
             }
             let end = self.value(at, level + 1, &next)?;
+            for (target, column, path) in noted {
+                let target = &mut self.targets[target];
+                let field = field(bytes, at, &path[1..]);
+                let passed = target.note_field(column, field.as_ref().ok().cloned().flatten());
+                if let Some(second) = field.err().or(passed.then_some(at)) {
+                    let name = path.join("/");
+                    let detail = format!("`{name}`, of a column, is in its object a second time");
+                    return Err(malformed(second, detail));
+                }
+            }
             for target in next {
                 let target = &mut self.targets[target];
                 if target.is_each(level) {
-                    target.end_child(start..end, self.joins, self.limits);
+                    let key = (level, place.clone());
+                    target.end_child(start..end, key, self.joins, self.limits);
                 }
             }
             at = skip_blank(bytes, end);
@@ -292,8 +318,11 @@ impl<'a> Envelope<'a> {
         } = *self;
         let target = &mut targets[target];
         target.begin_siblings(layout);
+        let level = target.path.len() - 1;
         let is_object = matches!(layout, Layout::Members(_));
+        let mut index = 0;
         let mut add = |child: Range<usize>, element: Option<&Element>| {
+            let child = trim(bytes, child);
             let place = record_of(bytes, child.clone(), is_object, element)?;
             if bytes[place.start] == b'[' {
                 let (chunker, end) = array(bytes, place.start, limits)?;
@@ -303,7 +332,14 @@ impl<'a> Envelope<'a> {
                 target.add_record(place.clone());
                 text.pass(bytes, place);
             }
-            target.end_child(trim(bytes, child), joins, limits);
+            let key = if is_object {
+                let end = syntax::string(bytes, child.start).unwrap_or(child.start);
+                Place::Text(child.start as u64..end as u64)
+            } else {
+                Place::Index(index)
+            };
+            index += 1;
+            target.end_child(child, (level, key), joins, limits);
             Ok(())
         };
         let mut result = Ok(());
@@ -321,7 +357,7 @@ impl<'a> Envelope<'a> {
             result = add(at..bytes.len(), None);
         }
         result?;
-        target.end_siblings(is_empty);
+        target.end_siblings(level, is_empty);
         match (found, close) {
             (_, None) => Ok(bytes.len()),
             (None, _) => Err(self.broken(Stop::End)),
@@ -391,8 +427,9 @@ impl<'a> Envelope<'a> {
 pub(super) fn arrays(
     bytes: &[u8],
     pointer: &str,
+    outers: &[Outer],
     layout: Layout,
-) -> Result<super::chunker::Records, Unreadable> {
+) -> Result<Records, Unreadable> {
     let (Layout::Elements(level) | Layout::Members(level)) = layout else {
         unreachable!("a chunk of siblings");
     };
@@ -400,7 +437,7 @@ pub(super) fn arrays(
         records: u32::MAX,
         bytes: usize::MAX,
     };
-    let mut envelope = Envelope::new(bytes, limits, vec![Target::new(pointer)], true, &[]);
+    let mut envelope = Envelope::new(bytes, limits, vec![Target::new(pointer, outers)], true, &[]);
     envelope.joins = false;
     let level = usize::from(level);
     let is_object = matches!(layout, Layout::Members(_));
@@ -409,7 +446,7 @@ pub(super) fn arrays(
     } else {
         envelope.targets[0].begin_siblings(layout);
         envelope.children(0, is_object, level - 1, &[0], None)?;
-        envelope.targets[0].end_siblings(false);
+        envelope.targets[0].end_siblings(level - 1, false);
     }
     Ok(envelope.targets[0].take().expect("a chunk has records"))
 }
@@ -425,8 +462,6 @@ fn record_of(
     is_object: bool,
     element: Option<&Element>,
 ) -> Result<Range<usize>, Unreadable> {
-    let end = child.end;
-    let child = trim(bytes, child);
     let mut start = child.start;
     let refuse = |expected: &str, at: usize| {
         let found = found_here(bytes, at);
@@ -447,9 +482,53 @@ fn record_of(
         return Err(refuse("a record", start));
     }
     if element.is_some_and(|element| !is_one_value(bytes, start, element)) {
-        return Err(not_one_value(bytes, start, end));
+        return Err(not_one_value(bytes, start, child.end));
     }
     Ok(start..child.end)
+}
+
+/// The value to which a path leads from the value at `at`, which is JSON. `None` if it is missing or
+/// null.
+///
+/// # Errors
+/// The place of a key of the path that an object has a second time.
+fn field(bytes: &[u8], at: usize, path: &[String]) -> Result<Option<Range<usize>>, usize> {
+    let end = |at: usize| syntax::value(bytes, at).expect("the walk has passed it");
+    let mut at = at;
+    for segment in path {
+        let is_object = bytes[at] == b'{';
+        if !is_object && bytes[at] != b'[' {
+            return Ok(None);
+        }
+        let close = bytes[at] + 2;
+        let mut found = None;
+        let mut index = 0_usize;
+        at = skip_blank(bytes, at + 1);
+        while bytes[at] != close {
+            let leads = if is_object {
+                let end = syntax::string(bytes, at).expect("the walk has passed it");
+                let leads = key_is(&bytes[at + 1..end - 1], segment);
+                // After the colon.
+                at = skip_blank(bytes, skip_blank(bytes, end) + 1);
+                leads
+            } else {
+                index.to_string() == *segment
+            };
+            if leads && found.replace(at).is_some() {
+                return Err(at);
+            }
+            index += 1;
+            at = skip_blank(bytes, end(at));
+            if bytes[at] == b',' {
+                at = skip_blank(bytes, at + 1);
+            }
+        }
+        match found {
+            Some(value) => at = value,
+            None => return Ok(None),
+        }
+    }
+    Ok(Some(at..end(at)).filter(|_| bytes[at] != b'n'))
 }
 
 /// Whether a key is `key`. `raw` is its text between the quotes, which may have escapes.

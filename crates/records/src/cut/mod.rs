@@ -44,6 +44,7 @@ mod array;
 mod chunker;
 mod envelope;
 mod lines;
+mod outside;
 mod plan;
 mod scan;
 mod sequence;
@@ -56,9 +57,11 @@ use crate::dataset::{Dataset, Datasets, EACH, FileDatasets, Format, segments};
 use crate::syntax::{self, Stop, skip_blank};
 use chunker::Chunker;
 use envelope::Envelope;
-pub use plan::{Chunk, ChunkLimits, Layout, Plan, Unreadable};
+pub(crate) use outside::{Group, OuterValue, groups};
+pub use outside::{OUTSIDE_BYTES_MAX, Outside, outside_of, records};
+pub use plan::{Around, Chunk, ChunkLimits, Layout, Plan, Unreadable};
 use plan::{found_here, incomplete, malformed};
-use scan::{Lines, Scan};
+use scan::Scan;
 pub(crate) use sequence::skip_separators;
 use sequence::{RECORD_SEPARATOR, Sequence};
 use target::{Target, names};
@@ -185,37 +188,6 @@ fn leads_through(pointer: &str, other: &str) -> bool {
     })
 }
 
-/// The place of each record in the bytes of a chunk, without the whitespace around it. `pointer` is
-/// that of the chunk's dataset.
-///
-/// Returns as many places as the chunk has records. A record of an array may be empty (see the
-/// rules of [this module](self)).
-#[must_use]
-pub fn records(bytes: &[u8], layout: Layout, pointer: &str) -> Vec<Range<usize>> {
-    let mut found = Vec::new();
-    match layout {
-        Layout::Values => sequence::for_each_record(bytes, "", |record| found.push(record)),
-        Layout::Sequence => sequence::for_each_record(bytes, pointer, |record| found.push(record)),
-        Layout::Lines => {
-            for line in Lines::new(bytes, 0) {
-                lines::for_each_record(bytes, line, |record| found.push(record));
-            }
-        }
-        Layout::Array => array::for_each_record(bytes, |record| found.push(record)),
-        Layout::Elements(_) | Layout::Members(_) => {
-            let arrays = envelope::arrays(bytes, pointer, layout);
-            debug_assert!(arrays.is_ok(), "the cut has walked these values");
-            for chunk in arrays.into_iter().flat_map(|arrays| arrays.chunks) {
-                let start = chunk.start as usize;
-                array::for_each_record(&bytes[start..chunk.end as usize], |record| {
-                    found.push(start + record.start..start + record.end);
-                });
-            }
-        }
-    }
-    found
-}
-
 /// What a search found. At least one plan is present, except for a dataset that takes the file as
 /// well.
 struct Found {
@@ -287,14 +259,17 @@ impl<'a> Search<'a> {
             return Ok(none.into());
         }
         if format == Format::Sequence {
+            let outers = self.dataset.outers();
+            let fields = keys(self.dataset);
             let sequence = Sequence {
                 bytes,
                 limits: self.limits,
                 targets: sequence::targets(
                     self.dataset.pointer(),
+                    &outers,
                     self.others.iter().map(|other| other.pointer()),
                 ),
-                fields: &self.dataset.fields(),
+                fields: &fields,
                 is_known: false,
                 joins: true,
             };
@@ -380,11 +355,11 @@ fn object(bytes: &[u8], start: usize, search: &Search<'_>) -> Result<Found, NoDo
         ..
     } = *search;
     let own = Some(dataset.pointer()).filter(|pointer| !pointer.is_empty());
-    let fields = dataset.fields();
-    let targets = own
-        .into_iter()
-        .chain(others.iter().map(|other| other.pointer()))
-        .map(Target::new);
+    let (fields, outers) = (keys(dataset), dataset.outers());
+    let of_others: Vec<_> = others.iter().map(|other| other.outers()).collect();
+    let targets = own.map(|own| Target::new(own, &outers)).into_iter().chain(
+        (others.iter().zip(&of_others)).map(|(it, outers)| Target::new(it.pointer(), outers)),
+    );
     let mut envelope = Envelope::new(bytes, limits, targets.collect(), own.is_some(), &fields);
     envelope.seen = vec![false; fields.len()];
     let walked = envelope.walk(start);
@@ -457,8 +432,11 @@ fn records_of(
     }
     // An array of another dataset makes the object an envelope, unless it is certainly a record.
     let has_required = || {
-        let mut columns = dataset.columns.iter().zip(&seen);
-        columns.all(|(column, seen)| *seen || !column.required)
+        dataset.columns.iter().enumerate().all(|(at, column)| {
+            let fields = dataset.fields().into_iter().zip(&seen);
+            let mut own = fields.filter(|((_, column), _)| *column == at).peekable();
+            !column.required || own.peek().is_none() || own.any(|(_, seen)| *seen)
+        })
     };
     let has_array = || found.iter().any(|(at, _)| !search.others[*at].also);
     let is_one = match search.role {
@@ -530,6 +508,11 @@ fn no_beginning(bytes: &[u8], start: usize, first: &Range<usize>, has_records: b
     let newline = before.iter().rposition(|byte| *byte == b'\n');
     let line = newline.map_or(0, |at| at + 1);
     stop <= first.end || bytes[stop] == b'{' && skip_blank(bytes, line) == stop
+}
+
+/// The keys of the members of a record that columns take values from.
+fn keys(dataset: &Dataset) -> Vec<String> {
+    dataset.fields().into_iter().map(|(key, _)| key).collect()
 }
 
 fn no_array(dataset: &Dataset, at: usize) -> Unreadable {

@@ -1,5 +1,8 @@
 //! The result of cutting a file: a plan, or the reason why the file has none.
 
+use std::ops::Range;
+use std::sync::Arc;
+
 /// How the records of a chunk are separated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Layout {
@@ -42,8 +45,23 @@ impl Layout {
     }
 }
 
+/// Where a value outside of a record is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Place {
+    /// The bytes of a value of JSON: a field of the envelope, or a key with its quotes.
+    Text(Range<u64>),
+    /// The index of an element.
+    Index(u64),
+}
+
+/// The values outside of a chunk that its records have in common: one for each column whose value is
+/// outside of the record, in the order of the columns. `None` if the value is missing, null, or
+/// within the chunk. The index of an element is that of the first one in the chunk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Around(pub(super) Vec<Option<Place>>);
+
 /// A run of whole records of a file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Chunk {
     /// First byte, from the start of the file.
     pub start: u64,
@@ -57,6 +75,45 @@ pub struct Chunk {
     pub records: u32,
     /// How the records are separated.
     pub layout: Layout,
+    /// The values outside of the chunk. `None` if there are none.
+    pub around: Option<Arc<Around>>,
+}
+
+impl Chunk {
+    /// Notes values outside of these chunks: for each of the `columns` columns whose value is
+    /// outside of the record, by index. A value that was noted before is nearer, and stays.
+    pub(super) fn note(chunks: &mut [Self], columns: usize, values: &[(usize, Place)]) {
+        if values.is_empty() {
+            return;
+        }
+        // Neighbours share what is around them.
+        let mut last: Option<(Option<Arc<Around>>, Arc<Around>)> = None;
+        for chunk in chunks {
+            let before = chunk.around.take();
+            let after = match last {
+                Some((old, new)) if same(old.as_ref(), before.as_ref()) => new,
+                _ => {
+                    let mut around = before
+                        .as_deref()
+                        .map_or(vec![None; columns], |it| it.0.clone());
+                    for (at, value) in values {
+                        around[*at].get_or_insert_with(|| value.clone());
+                    }
+                    Arc::new(Around(around))
+                }
+            };
+            chunk.around = Some(Arc::clone(&after));
+            last = Some((before, after));
+        }
+    }
+}
+
+fn same(one: Option<&Arc<Around>>, other: Option<&Arc<Around>>) -> bool {
+    match (one, other) {
+        (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+        (None, None) => true,
+        _ => false,
+    }
 }
 
 /// Where the records of a whole file are.

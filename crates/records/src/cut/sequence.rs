@@ -11,11 +11,11 @@ use super::array::{self, array};
 use super::chunker::Records;
 use super::envelope::{Envelope, key_is};
 use super::plan::{
-    Chunk, ChunkLimits, Layout, Plan, Unreadable, found_here, incomplete, malformed,
+    Around, Chunk, ChunkLimits, Layout, Plan, Unreadable, found_here, incomplete, malformed,
 };
 use super::scan::{CURLY, Scan};
 use super::target::Target;
-use crate::dataset::EACH;
+use crate::dataset::{EACH, Outer};
 use crate::syntax::{self, Stop, after, is_blank, skip_blank};
 
 /// An object that closes within this many bytes is searched for its closing bracket before it is
@@ -40,11 +40,14 @@ pub(crate) fn skip_separators(bytes: &[u8], mut at: usize) -> usize {
     at
 }
 
-/// Calls `on_record` with the place of each record in a chunk of a sequence.
-pub(super) fn for_each_record(
+/// Calls `on_array` with the places of the records of each array in a chunk of a sequence, and of
+/// the records between two arrays. For an array in an envelope, also with where the values outside
+/// of its records are.
+pub(super) fn each_array(
     bytes: &[u8],
     pointer: &str,
-    mut on_record: impl FnMut(Range<usize>),
+    outers: &[Outer],
+    mut on_array: impl FnMut(Vec<Range<usize>>, Option<&Around>),
 ) {
     let limits = ChunkLimits {
         records: u32::MAX,
@@ -53,50 +56,51 @@ pub(super) fn for_each_record(
     let mut sequence = Sequence {
         bytes,
         limits,
-        targets: targets(pointer, std::iter::empty()),
+        targets: targets(pointer, outers, std::iter::empty()),
         fields: &[],
         is_known: true,
         joins: false,
     };
-    let mut at = 0;
+    let (mut at, mut between) = (0, Vec::new());
     loop {
         match sequence.next(at) {
             Ok(Some(Value::Record(place))) => {
                 at = place.end;
-                on_record(place);
+                between.push(place);
             }
             Ok(Some(Value::Records(place, records))) => {
                 at = place.end;
+                if !between.is_empty() {
+                    on_array(mem::take(&mut between), None);
+                }
                 for chunk in records.chunks {
-                    let start = chunk.start as usize;
-                    let elements = &bytes[start..chunk.end as usize];
-                    array::for_each_record(elements, |record| {
-                        on_record(start + record.start..start + record.end);
-                    });
+                    on_array(array::records_of(bytes, &chunk), chunk.around.as_deref());
                 }
             }
-            Ok(None) => return,
+            Ok(None) => break,
             Err(error) => {
                 debug_assert!(false, "the cut has walked these values: {error}");
-                return;
+                break;
             }
         }
     }
+    on_array(between, None);
 }
 
-/// What the walk through an object searches: the array at `pointer`, and those of `others`. Empty
+/// What the walk through an object searches: the array at `pointer`, whose dataset has the columns
+/// `outers`, and those of `others`. Empty
 /// if the dataset has no pointer, since then each object is a record.
 pub(super) fn targets<'a>(
     pointer: &'a str,
+    outers: &'a [Outer],
     others: impl Iterator<Item = &'a str>,
 ) -> Vec<Target<'a>> {
     if pointer.is_empty() {
         return Vec::new();
     }
-    std::iter::once(pointer)
-        .chain(others)
-        .map(Target::new)
-        .collect()
+    let own = Target::new(pointer, outers);
+    let others = others.map(|other| Target::new(other, &[]));
+    std::iter::once(own).chain(others).collect()
 }
 
 /// A value of a sequence, and its place.
@@ -436,6 +440,7 @@ impl Run {
                 first_ordinal: (self.count - records) as u32,
                 records: records as u32,
                 layout,
+                around: None,
             });
         }
     }

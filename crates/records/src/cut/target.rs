@@ -9,8 +9,8 @@ use std::mem;
 use std::ops::Range;
 
 use super::chunker::Records;
-use super::plan::{Chunk, ChunkLimits, Layout};
-use crate::dataset::{EACH, segments};
+use super::plan::{Chunk, ChunkLimits, Layout, Place};
+use crate::dataset::{EACH, Outer, Part, segments};
 
 /// What a walk searches, and what it has found.
 pub(super) struct Target<'a> {
@@ -28,13 +28,17 @@ pub(super) struct Target<'a> {
     records: Records,
     /// The siblings that the walk is in, the outermost first.
     siblings: Vec<Siblings>,
+    /// The columns whose value is outside of the record.
+    outers: &'a [Outer],
+    /// For each of them: where its field is in the container that the walk is in.
+    fields: Vec<Passed>,
 }
 
 /// The children of a container while the walk passes them.
 struct Siblings {
     layout: Layout,
-    /// The chunk that the next child may join, and the ordinal of its first record.
-    open: Option<(Range<usize>, u64)>,
+    /// The chunk that the next child may join.
+    open: Option<Open>,
     /// How many records the target had where the present child began.
     before: u64,
     /// The closed chunks of all children so far.
@@ -43,9 +47,32 @@ struct Siblings {
     within: Vec<Chunk>,
 }
 
+/// What the walk has passed of a field that a column takes.
+#[derive(Clone, Default)]
+enum Passed {
+    /// Nothing yet.
+    #[default]
+    Nothing,
+    /// The member in which the field would be, and which does not have it, or has null.
+    Missing,
+    Value(Place),
+}
+
+/// A chunk of siblings that is not yet closed.
+struct Open {
+    place: Range<usize>,
+    /// The ordinal of its first record.
+    first: u64,
+    /// The key or index of its first child.
+    key: Place,
+}
+
 impl<'a> Target<'a> {
-    pub(super) fn new(pointer: &'a str) -> Self {
+    /// `outers` are the columns whose value is outside of the record.
+    pub(super) fn new(pointer: &'a str, outers: &'a [Outer]) -> Self {
         Self {
+            outers,
+            fields: vec![Passed::Nothing; outers.len()],
             pointer,
             path: segments(pointer).collect(),
             open: None,
@@ -77,6 +104,7 @@ impl<'a> Target<'a> {
     pub(super) fn take(&mut self) -> Option<Records> {
         self.open = None;
         self.siblings.clear();
+        self.fields.fill(Passed::Nothing);
         let records = mem::take(&mut self.records);
         mem::take(&mut self.is_found).then_some(records)
     }
@@ -89,9 +117,14 @@ impl<'a> Target<'a> {
         let all = &mut self.records;
         // The cast loses nothing: `Records::plan` refuses a file with more records.
         let first = all.count as u32;
-        let chunks = chunks.into_iter().map(|chunk| Chunk {
-            first_ordinal: first.wrapping_add(chunk.first_ordinal),
-            ..chunk
+        let keys = keys(self.outers, self.path.len());
+        let chunks = chunks.into_iter().map(|mut chunk| {
+            // In the array, the ordinal of a record is its index.
+            let index = Place::Index(chunk.first_ordinal.into());
+            let values: Vec<_> = keys.clone().map(|at| (at, index.clone())).collect();
+            Chunk::note(std::slice::from_mut(&mut chunk), self.outers.len(), &values);
+            chunk.first_ordinal = first.wrapping_add(chunk.first_ordinal);
+            chunk
         });
         match self.siblings.last_mut() {
             Some(siblings) => siblings.within.extend(chunks),
@@ -108,9 +141,17 @@ impl<'a> Target<'a> {
             first_ordinal: 0,
             records: 1,
             layout: Layout::Array,
+            around: None,
         };
-        let chunks = vec![chunk];
-        self.add(place.start, Records { chunks, count: 1 });
+        self.open.get_or_insert(place.start);
+        self.is_found = true;
+        let all = &mut self.records;
+        let siblings = self.siblings.last_mut().expect("a child has siblings");
+        siblings.within.push(Chunk {
+            first_ordinal: all.count as u32,
+            ..chunk
+        });
+        all.count += 1;
     }
 
     /// Begins a container whose children are siblings.
@@ -124,9 +165,18 @@ impl<'a> Target<'a> {
         });
     }
 
-    /// Ends the child at `place`. With `joins`, small siblings share a chunk.
-    pub(super) fn end_child(&mut self, place: Range<usize>, joins: bool, limits: ChunkLimits) {
+    /// Ends the child at `place`, which has the key or index `key`. The first `level` segments lead
+    /// to its container. With `joins`, small siblings share a chunk.
+    pub(super) fn end_child(
+        &mut self,
+        place: Range<usize>,
+        (level, key): (usize, Place),
+        joins: bool,
+        limits: ChunkLimits,
+    ) {
         let count = self.records.count;
+        let keys = keys(self.outers, level);
+        let columns = self.outers.len();
         let siblings = self.siblings.last_mut().expect("a child has siblings");
         let first = mem::replace(&mut siblings.before, count);
         if first == count {
@@ -138,43 +188,110 @@ impl<'a> Target<'a> {
         if joins && fits(&place, first) {
             siblings.within.clear();
             match &mut siblings.open {
-                Some((open, first)) if fits(&(open.start..place.end), *first) => {
-                    open.end = place.end;
+                Some(open) if fits(&(open.place.start..place.end), open.first) => {
+                    open.place.end = place.end;
                 }
                 _ => {
-                    siblings.close(first);
-                    siblings.open = Some((place, first));
+                    siblings.close(first, keys, columns);
+                    siblings.open = Some(Open { place, first, key });
                 }
             }
         } else {
-            siblings.close(first);
+            siblings.close(first, keys.clone(), columns);
+            let values: Vec<_> = keys.map(|at| (at, key.clone())).collect();
+            Chunk::note(&mut siblings.within, columns, &values);
             siblings.chunks.append(&mut siblings.within);
         }
     }
 
-    /// Ends the present container of siblings. `is_empty` says whether it has no children.
-    pub(super) fn end_siblings(&mut self, is_empty: bool) {
+    /// Ends the present container of siblings, to which the first `level` segments lead. `is_empty`
+    /// says whether it has no children.
+    pub(super) fn end_siblings(&mut self, level: usize, is_empty: bool) {
         self.is_found |= is_empty;
         let mut siblings = self.siblings.pop().expect("they were begun");
-        siblings.close(self.records.count);
+        let keys = keys(self.outers, level);
+        siblings.close(self.records.count, keys, self.outers.len());
+        self.held().append(&mut siblings.chunks);
+    }
+
+    /// The chunks of the container that the walk is in, and of those before it.
+    fn held(&mut self) -> &mut Vec<Chunk> {
         let parent = self.siblings.last_mut().map(|parent| &mut parent.within);
-        let chunks = parent.unwrap_or(&mut self.records.chunks);
-        chunks.append(&mut siblings.chunks);
+        parent.unwrap_or(&mut self.records.chunks)
+    }
+
+    /// How many chunks there are before a container.
+    pub(super) fn before(&mut self) -> usize {
+        if self.outers.is_empty() {
+            0
+        } else {
+            self.held().len()
+        }
+    }
+
+    /// Ends a container to which the first `level` segments lead. `before` is the number of
+    /// chunks [`before`](Self::before) it.
+    pub(super) fn end_container(&mut self, level: usize, before: usize) {
+        let fields = self.outers.iter().zip(&mut self.fields).enumerate();
+        let here = fields.filter(|(_, (outer, _))| outer.level == level);
+        let values: Vec<_> = here
+            .filter_map(|(at, (_, field))| match mem::take(field) {
+                Passed::Value(place) => Some((at, place)),
+                Passed::Nothing | Passed::Missing => None,
+            })
+            .collect();
+        let columns = self.outers.len();
+        Chunk::note(&mut self.held()[before..], columns, &values);
+    }
+
+    /// The columns that take a field of a container to which the first `level` segments lead, each
+    /// with the segments from there.
+    pub(super) fn fields(&self, level: usize) -> impl Iterator<Item = (usize, &'a [String])> {
+        let outers = self.outers.iter().enumerate();
+        outers.filter_map(move |(at, outer)| match &outer.part {
+            Part::Field(path) if outer.level == level => Some((at, &path[..])),
+            _ => None,
+        })
+    }
+
+    /// Notes the place of a column's field, `None` if it has none. Returns whether the walk has
+    /// passed the field in its container before.
+    pub(super) fn note_field(&mut self, at: usize, place: Option<Range<usize>>) -> bool {
+        let passed = place.map_or(Passed::Missing, |place| {
+            Passed::Value(Place::Text(place.start as u64..place.end as u64))
+        });
+        !matches!(mem::replace(&mut self.fields[at], passed), Passed::Nothing)
     }
 }
 
+/// The columns that take the key or index of a child of a container to which the first `level`
+/// segments lead.
+fn keys(outers: &[Outer], level: usize) -> impl Iterator<Item = usize> + Clone {
+    let outers = outers.iter().enumerate();
+    let keys = outers.filter(move |(_, outer)| outer.level == level && outer.part == Part::Key);
+    keys.map(|(at, _)| at)
+}
+
 impl Siblings {
-    /// Ends the open chunk; `end` is the ordinal after its last record. The casts to 32 bits lose
-    /// nothing: [`Records::plan`] refuses a file with more records.
-    fn close(&mut self, end: u64) {
-        if let Some((place, first)) = self.open.take() {
-            self.chunks.push(Chunk {
+    /// Ends the open chunk; `end` is the ordinal after its last record. `keys` are the columns that
+    /// take the key or index of a child, of `columns` whose value is outside of the record. The
+    /// casts to 32 bits lose nothing: [`Records::plan`] refuses a file with more records.
+    fn close(&mut self, end: u64, keys: impl Iterator<Item = usize>, columns: usize) {
+        if let Some(Open { place, first, key }) = self.open.take() {
+            let mut chunk = Chunk {
                 start: place.start as u64,
                 end: place.end as u64,
                 first_ordinal: first as u32,
                 records: (end - first) as u32,
                 layout: self.layout,
-            });
+                around: None,
+            };
+            // The keys of members are within the chunk.
+            if let Place::Index(_) = key {
+                let values: Vec<_> = keys.map(|at| (at, key.clone())).collect();
+                Chunk::note(std::slice::from_mut(&mut chunk), columns, &values);
+            }
+            self.chunks.push(chunk);
         }
     }
 }

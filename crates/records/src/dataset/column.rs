@@ -25,9 +25,21 @@ const SCALE_MAX: u8 = 30;
 pub struct Column {
     /// The column's name.
     pub name: String,
-    /// The field, as a JSON pointer into the record. Default: `/` and the name.
+    /// The field, as a JSON pointer into the record; or a list of pointers, of which the first that
+    /// leads to a value other than null is taken. Default: `/` and the name.
     #[serde(default)]
-    pub field: String,
+    pub field: Pointers,
+    /// A field of the envelope around the record, as a JSON pointer from the beginning of the
+    /// document. Its `*` are those of `records`, and stand for the same elements.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub envelope: Option<String>,
+    /// The key or index of an element on the way to the record, as the beginning of `records` up to
+    /// the `*` that leads to it; or `records` and `/*`, for the index of the record.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+    /// The value of the column in each row, as the text that a field could have.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub value: Option<String>,
     /// The type of the column.
     #[serde(rename = "type")]
     pub kind: ColumnType,
@@ -57,6 +69,25 @@ pub struct Column {
     /// What becomes of a record whose value the column does not accept. Default: `reject`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_error: Option<OnError>,
+}
+
+/// The fields of a record that a column may take its value from.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(
+    untagged,
+    expecting = "expected a JSON pointer, or a list of JSON pointers"
+)]
+pub enum Pointers {
+    /// One JSON pointer. Empty if the column takes its value from elsewhere.
+    One(String),
+    /// Several JSON pointers: the first that leads to a value is taken.
+    Several(Vec<String>),
+}
+
+impl Default for Pointers {
+    fn default() -> Self {
+        Self::One(String::new())
+    }
 }
 
 const fn default_chars_max() -> u32 {
@@ -129,7 +160,10 @@ impl Column {
     pub(crate) fn new(name: &str, kind: ColumnType) -> Self {
         Self {
             name: name.to_owned(),
-            field: String::new(),
+            field: Pointers::default(),
+            envelope: None,
+            key: None,
+            value: None,
             kind,
             max_chars: default_chars_max(),
             required: true,
@@ -141,6 +175,12 @@ impl Column {
         }
     }
 
+    /// Whether a row may have NULL in the column.
+    #[must_use]
+    pub fn is_nullable(&self) -> bool {
+        !self.required && self.default.is_none() && self.value.is_none()
+    }
+
     /// Whether `strict` of the dataset changes which values the column accepts.
     pub(super) fn is_typed(&self) -> bool {
         match self.kind {
@@ -148,6 +188,54 @@ impl Column {
             ColumnType::Timestamp => self.epoch.is_some(),
             _ => true,
         }
+    }
+
+    /// The fields of a record that the column may take its value from, as JSON pointers. The first
+    /// that leads to a value is taken. None if the value comes from elsewhere.
+    #[must_use]
+    pub fn fields(&self) -> &[String] {
+        match &self.field {
+            Pointers::One(pointer) if pointer.is_empty() => &[],
+            Pointers::One(pointer) => std::slice::from_ref(pointer),
+            Pointers::Several(pointers) => pointers,
+        }
+    }
+
+    /// Fills in the field of a column that names no source of its value.
+    pub(super) fn fill_field(&mut self) {
+        let is_elsewhere = self.envelope.is_some() || self.key.is_some() || self.value.is_some();
+        if !is_elsewhere && self.field == Pointers::default() {
+            self.field = Pointers::One(format!("/{}", self.name));
+        }
+    }
+
+    /// What is wrong with the source of the value. `None` if nothing is.
+    fn source_problem(&self) -> Option<String> {
+        let sources = [
+            ("field", self.field != Pointers::default()),
+            ("envelope", self.envelope.is_some()),
+            ("key", self.key.is_some()),
+            ("value", self.value.is_some()),
+        ];
+        let mut given = sources.iter().filter(|(_, is_given)| *is_given);
+        if let (Some((one, _)), Some((other, _))) = (given.next(), given.next()) {
+            return Some(format!("`{one}` and `{other}` exclude each other"));
+        }
+        if self.field == Pointers::Several(Vec::new()) {
+            return Some("`field = []` names no field".to_owned());
+        }
+        for (at, pointer) in self.fields().iter().enumerate() {
+            if !pointer.starts_with('/') {
+                return Some(format!("`field = \"{pointer}\"` must begin with `/`"));
+            }
+            if self.fields()[..at].contains(pointer) {
+                return Some(format!("`field` has \"{pointer}\" twice"));
+            }
+        }
+        if self.value.is_some() && (self.default.is_some() || self.on_error.is_some()) {
+            return Some("`value` needs no `default` and no `on_error`".to_owned());
+        }
+        None
     }
 
     /// What is wrong with the definition. `None` if nothing is.
@@ -159,8 +247,8 @@ impl Column {
         {
             return Some("the name is reserved".to_owned());
         }
-        if !self.field.starts_with('/') {
-            return Some(format!("`field = \"{}\"` must begin with `/`", self.field));
+        if let Some(problem) = self.source_problem() {
+            return Some(problem);
         }
         if !(1..=CHARS_MAX).contains(&self.max_chars) {
             return Some(format!("`max_chars` must be 1 to {CHARS_MAX}"));
@@ -200,8 +288,11 @@ impl Column {
     }
 
     fn default_problem(&self) -> Option<String> {
-        let text = self.default.as_deref()?;
-        if self.required && self.kind != ColumnType::Json {
+        let (setting, text) = match (&self.value, &self.default) {
+            (Some(value), _) => ("value", value.as_str()),
+            (None, default) => ("default", default.as_deref()?),
+        };
+        if self.value.is_none() && self.required && self.kind != ColumnType::Json {
             return Some("a `default` needs `required = false`".to_owned());
         }
         let is_number = || convert::is_number(text);
@@ -222,8 +313,8 @@ impl Column {
         };
         let kind = self.kind;
         (!fits).then(|| match kind {
-            ColumnType::Json => format!("`default = '{text}'` is not JSON"),
-            _ => format!("`default = \"{text}\"` is no value of the type {kind}"),
+            ColumnType::Json => format!("`{setting} = '{text}'` is not JSON"),
+            _ => format!("`{setting} = \"{text}\"` is no value of the type {kind}"),
         })
     }
 

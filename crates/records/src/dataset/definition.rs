@@ -50,6 +50,9 @@ struct Rows<'a> {
     /// without a mark.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     lenient: bool,
+    /// Only where a record may be an array: for an earlier release, it was a reject.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    by_position: bool,
 }
 
 impl Fingerprint {
@@ -65,6 +68,7 @@ impl Fingerprint {
             table: &dataset.table,
             columns: &dataset.columns,
             on_unknown_field: dataset.on_unknown_field,
+            by_position: dataset.is_by_position(),
             lenient: !dataset.is_strict() && dataset.columns.iter().any(Column::is_typed),
         };
         Self {

@@ -12,14 +12,16 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use crate::timestamp::EpochUnit;
-pub use column::{Column, ColumnType, Encoding, OnError};
+pub use column::{Column, ColumnType, Encoding, OnError, Pointers};
 pub use definition::Fingerprint;
 pub use of_file::{FileDatasets, NoDataset};
+pub(crate) use outer::{Outer, Part};
 
 mod column;
 mod definition;
 mod index;
 mod of_file;
+mod outer;
 
 /// Name of the primary key column of each table: `file_no << 32 | ordinal`.
 pub const ID_COLUMN: &str = "id";
@@ -33,6 +35,10 @@ pub const EACH: &str = "*";
 /// Most segments of a pointer with [`EACH`]: a record has at most 32 levels, and the walk through an
 /// envelope recurses by segments.
 const EACH_SEGMENTS_MAX: usize = 64;
+
+/// Largest index by which a column takes an element of a record that is an array. A record has at
+/// most 16 MiB, and the parser keeps a list of this length.
+const INDEX_MAX: usize = 65_536;
 
 /// Longest identifier that MySQL and MariaDB accept.
 pub(crate) const IDENTIFIER_CHARS_MAX: usize = 64;
@@ -137,10 +143,11 @@ impl Dataset {
     #[must_use]
     pub fn schema(&self) -> SchemaRef {
         let mut fields = vec![Field::new(ID_COLUMN, DataType::UInt64, false)];
-        fields.extend(self.columns.iter().map(|column| {
-            let nullable = !column.required && column.default.is_none();
-            Field::new(&column.name, column.kind.data_type(), nullable)
-        }));
+        fields.extend(
+            self.columns.iter().map(|column| {
+                Field::new(&column.name, column.kind.data_type(), column.is_nullable())
+            }),
+        );
         fields.push(Field::new(RESCUE_COLUMN, DataType::Utf8, true));
         Arc::new(Schema::new(fields))
     }
@@ -151,9 +158,22 @@ impl Dataset {
         self.records.as_deref().unwrap_or_default()
     }
 
+    /// Whether a record may be an array, of which a column takes an element by its index.
+    pub(crate) fn is_by_position(&self) -> bool {
+        self.fields().iter().any(|(key, _)| index(key).is_some())
+    }
+
     /// Whether the pointer to the records may lead to several arrays.
     pub(crate) fn has_each(&self) -> bool {
         segments(self.pointer()).any(|segment| segment == EACH)
+    }
+
+    /// Whether a column takes its value from outside of the record: a field of the envelope, or a
+    /// key or index.
+    #[must_use]
+    pub fn takes_outside(&self) -> bool {
+        let mut columns = self.columns.iter();
+        columns.any(|column| column.envelope.is_some() || column.key.is_some())
     }
 
     /// Whether a value must have the JSON type of its column.
@@ -162,11 +182,15 @@ impl Dataset {
         self.strict.unwrap_or(false)
     }
 
-    /// The keys of the members of a record that columns take values from, one for each column.
-    #[must_use]
-    pub fn fields(&self) -> Vec<String> {
-        let key = |column: &Column| segments(&column.field).next().unwrap_or_default();
-        self.columns.iter().map(key).collect()
+    /// The keys of the members of a record that columns take values from, each with the index of
+    /// the column.
+    pub(crate) fn fields(&self) -> Vec<(String, usize)> {
+        let columns = self.columns.iter().enumerate();
+        let fields =
+            columns.flat_map(|(at, column)| column.fields().iter().map(move |it| (it, at)));
+        fields
+            .filter_map(|(pointer, at)| Some((segments(pointer).next()?, at)))
+            .collect()
     }
 
     /// The column with this name, and its index in `columns`.
@@ -196,7 +220,7 @@ impl Dataset {
         or(&mut self.table, self.name.clone());
         self.strict.get_or_insert(false);
         for column in &mut self.columns {
-            or(&mut column.field, format!("/{}", column.name));
+            column.fill_field();
         }
     }
 }
@@ -259,6 +283,13 @@ pub fn segments(pointer: &str) -> impl Iterator<Item = String> {
 #[must_use]
 pub fn escaped(key: &str) -> String {
     key.replace('~', "~0").replace('/', "~1")
+}
+
+/// The index that a segment of a JSON pointer is in an array. `None` if it is none, or larger than
+/// the elements that a record may have.
+pub(crate) fn index(segment: &str) -> Option<usize> {
+    let index = segment.parse::<usize>().ok()?;
+    (index < INDEX_MAX && index.to_string() == segment).then_some(index)
 }
 
 fn builtin() -> Vec<Dataset> {
@@ -410,8 +441,12 @@ fn check(dataset: &Dataset) -> Result<(), InvalidDataset> {
         if let Some(problem) = column.problem() {
             return fail(format!("column `{}`: {problem}", column.name));
         }
+        if let Some(problem) = column.outside_problem(dataset) {
+            return fail(format!("column `{}`: {problem}", column.name));
+        }
         let same = |other: &Column| {
-            other.name.eq_ignore_ascii_case(&column.name) || other.field == column.field
+            let same_field = || (other.fields().iter()).any(|it| column.fields().contains(it));
+            other.name.eq_ignore_ascii_case(&column.name) || same_field()
         };
         if dataset.columns[..at].iter().any(same) {
             return fail(format!(

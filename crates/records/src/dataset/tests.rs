@@ -240,3 +240,79 @@ fn definitions_that_cannot_work_are_refused() {
         assert!(error.contains(expected), "{definition}: {error}");
     }
 }
+
+#[test]
+fn sources_of_values_that_cannot_work_are_refused() {
+    let records = "/r/*/s/*/l";
+    for (column, expected) in [
+        (
+            "envelope = '/r/*/l', key = '/r/*'",
+            "`envelope` and `key` exclude each other",
+        ),
+        (
+            "field = '/x', value = '1'",
+            "`field` and `value` exclude each other",
+        ),
+        ("field = []", "names no field"),
+        ("field = ['/x', 'y']", "`field = \"y\"` must begin with `/`"),
+        ("field = ['/x', '/x']", "`field` has \"/x\" twice"),
+        (
+            "field = ['/x', '/a']",
+            "another column has the same name or field",
+        ),
+        (
+            "field = 5",
+            "expected a JSON pointer, or a list of JSON pointers",
+        ),
+        (
+            "type = 'integer', value = 'x'",
+            "`value = \"x\"` is no value of the type integer",
+        ),
+        ("value = 'x', default = 'y'", "`value` needs no `default`"),
+        (
+            "envelope = 'r'",
+            "`envelope = \"r\"` must begin with `/`, and `records` is",
+        ),
+        ("envelope = '/r/*'", "leads to the records"),
+        ("envelope = '/r/*/s/*/l/x'", "leads to the records"),
+        (
+            "envelope = '/r/0/x'",
+            "must have `*` where `records` has it",
+        ),
+        ("envelope = '/r/*/x/*'", "may have `*` only where"),
+        ("envelope = '/x/*/y'", "may have `*` only where"),
+        (
+            "key = '/r'",
+            "must be the beginning of `records` up to one of its `*`",
+        ),
+        ("key = '/r/*/s'", "must be the beginning of `records`"),
+        ("key = '/x/*'", "must be the beginning of `records`"),
+        (
+            "key = '/r/*/s/*/l/*/*'",
+            "must be the beginning of `records`",
+        ),
+    ] {
+        let kind = if column.contains("type") {
+            ""
+        } else {
+            "type = 'text', "
+        };
+        let columns = format!("[{{name = 'a', type = 'text'}}, {{name = 'b', {kind}{column}}}]");
+        let definition = format!("name = 'd'\nrecords = '{records}'\ncolumns = {columns}");
+        let error = match toml::from_str::<Dataset>(&definition) {
+            Err(error) => error.to_string(),
+            Ok(dataset) => Datasets::new(vec![dataset]).unwrap_err().to_string(),
+        };
+        assert!(error.contains(expected), "{column}: {error}");
+    }
+    for more in ["records = ''", "format = 'lines'"] {
+        let columns = "columns = [{name = 'b', type = 'text', envelope = '/x'}]";
+        let error = user(&format!("name = 'd'\n{more}\n{columns}"))
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("needs an envelope, but each value is a record"),
+            "{error}"
+        );
+    }
+}

@@ -322,7 +322,7 @@ fn damaged(what: &str) -> FrameError {
 mod tests {
     use super::*;
     use crate::batch::SourceFile;
-    use crate::cut::{ChunkLimits, cut};
+    use crate::cut::{ChunkLimits, Outside, cut};
     use crate::parse::Parser;
     use proptest::prelude::*;
     use write::COMPRESSED_ROWS_MIN;
@@ -348,14 +348,14 @@ mod tests {
             bytes: usize::MAX,
         };
         let plan = cut(document.as_bytes(), dataset, limits).unwrap();
-        let mut chunk = plan.chunks[0];
+        let mut chunk = plan.chunks[0].clone();
         let bytes = &document.as_bytes()[chunk.start as usize..chunk.end as usize];
         chunk.first_ordinal = 5;
         let file = SourceFile {
             file_no: 3,
             hash: *b"0123456789abcdef",
         };
-        Parser::default().parse(dataset, file, chunk, bytes)
+        Parser::default().parse(dataset, file, &chunk, bytes, &Outside::default())
     }
 
     fn encode(batch: &Batch, codec: Codec) -> Frame {

@@ -8,6 +8,7 @@ use std::ops::Range;
 
 use super::columns::Columns;
 use super::fields::Fields;
+use super::fixed::Fixed;
 use super::record::Record;
 use super::value::Json;
 use crate::cut::{Layout, skip_separators};
@@ -30,6 +31,7 @@ impl<'a> Direct<'a> {
     pub(super) fn new(
         dataset: &'a Dataset,
         fields: &'a Fields,
+        fixed: &'a Fixed<'a>,
         layout: Layout,
         text: &'a str,
     ) -> Self {
@@ -37,7 +39,7 @@ impl<'a> Direct<'a> {
             text,
             layout,
             at: 0,
-            record: Record::new(dataset, fields),
+            record: Record::new(dataset, fields, fixed),
         }
     }
 
@@ -116,7 +118,7 @@ impl<'a> Direct<'a> {
             let value = skip_blank(bytes, after(bytes, skip_blank(bytes, colon), b':')?);
             let end = if let Some(at) = field {
                 let field = self.record.first_time(at)?;
-                if !field.inner.is_empty() {
+                if !field.is_plain {
                     return None;
                 }
                 let (json, end) = match self.value(value) {

@@ -2,19 +2,29 @@
 //!
 //! Knows names and nothing of values.
 
-use crate::dataset::{Dataset, segments};
+use crate::dataset::{Column, Dataset, index, segments};
 
 /// The members of a record from which the columns of a dataset take values.
-pub(super) struct Fields(Vec<Field>);
+pub(super) struct Fields {
+    all: Vec<Field>,
+    /// The columns that take the first of several fields, each with the paths to them.
+    several: Vec<(usize, Vec<Vec<String>>)>,
+    /// The field of each element of a record that is an array.
+    by_index: Vec<Option<usize>>,
+}
 
 /// A member of the record from which at least one column takes its value, or a part of it.
 pub(super) struct Field {
     pub(super) key: String,
     /// The key in quotes, as a record has it. `None` if JSON cannot write the key without an
     /// escape.
-    quoted: Option<String>,
+    pub(super) quoted: Option<String>,
     /// The column that takes the member's whole value.
     pub(super) column: Option<usize>,
+    /// Which of the column's pointers leads to the member, from 0.
+    pub(super) rank: usize,
+    /// Whether one column takes the member, and no other.
+    pub(super) is_plain: bool,
     /// The columns that take a part of the member's value.
     pub(super) inner: Vec<Inner>,
 }
@@ -24,13 +34,25 @@ pub(super) struct Inner {
     /// The path from the member to the part: keys of objects, or indices of arrays.
     pub(super) path: Vec<String>,
     pub(super) column: usize,
+    /// Which of the column's pointers leads to the part, from 0.
+    pub(super) rank: usize,
 }
 
 impl Fields {
     pub(super) fn new(dataset: &Dataset) -> Self {
         let mut fields: Vec<Field> = Vec::new();
-        for (column, definition) in dataset.columns.iter().enumerate() {
-            let mut path = segments(&definition.field);
+        let mut several = Vec::new();
+        let columns = dataset.columns.iter().map(Column::fields).enumerate();
+        for (column, pointers) in columns.clone().filter(|(_, pointers)| pointers.len() > 1) {
+            let paths = pointers.iter().map(|pointer| segments(pointer).collect());
+            several.push((column, paths.collect()));
+        }
+        let all = columns.flat_map(|(column, pointers)| {
+            let pointers = pointers.iter().enumerate();
+            pointers.map(move |(rank, pointer)| (column, rank, pointer))
+        });
+        for (column, rank, pointer) in all {
+            let mut path = segments(pointer);
             let key = path.next().expect("a checked pointer begins with `/`");
             let path: Vec<String> = path.collect();
             let at = fields
@@ -41,32 +63,68 @@ impl Fields {
                         quoted: quoted(&key),
                         key,
                         column: None,
+                        rank: 0,
+                        is_plain: true,
                         inner: Vec::new(),
                     });
                     fields.len() - 1
                 });
+            let field = &mut fields[at];
+            let is_one = dataset.columns[column].fields().len() == 1;
+            field.is_plain &= path.is_empty() && is_one;
             if path.is_empty() {
-                fields[at].column = Some(column);
+                (field.column, field.rank) = (Some(column), rank);
             } else {
-                fields[at].inner.push(Inner { path, column });
+                field.inner.push(Inner { path, column, rank });
             }
         }
-        Self(fields)
+        let mut by_index = Vec::new();
+        for (at, field) in fields.iter().enumerate() {
+            if let Some(index) = index(&field.key) {
+                by_index.resize(by_index.len().max(index + 1), None);
+                by_index[index] = Some(at);
+            }
+        }
+        Self {
+            all: fields,
+            several,
+            by_index,
+        }
+    }
+
+    /// The field of the element with this index in a record that is an array. `None` if no column
+    /// takes it or a part of it.
+    #[inline]
+    pub(super) fn at_index(&self, index: usize) -> Option<&Field> {
+        let field = self.by_index.get(index).copied().flatten()?;
+        Some(&self.all[field])
+    }
+
+    /// The columns that take the first of several fields, each with the paths to them.
+    pub(super) fn several(&self) -> impl Iterator<Item = (usize, &[Vec<String>])> {
+        self.several
+            .iter()
+            .map(|(column, paths)| (*column, &paths[..]))
+    }
+
+    /// The number of columns up to the last one that takes the first of several fields.
+    pub(super) fn columns_with_several(&self) -> usize {
+        self.several.last().map_or(0, |(column, _)| column + 1)
     }
 
     pub(super) fn len(&self) -> usize {
-        self.0.len()
+        self.all.len()
     }
 
     pub(super) fn get(&self, at: usize) -> &Field {
-        &self.0[at]
+        &self.all[at]
     }
 
     /// The length of the key of the field `expected`, with its quotes. `None` if `next` does not
     /// begin with this key.
     #[inline]
     pub(super) fn begins(&self, next: &[u8], expected: usize) -> Option<usize> {
-        let quoted = self.0.get(expected)?.quoted.as_ref()?;
+        let quoted = self.all.get(expected)?.quoted.as_ref()?;
         let begins = next
             .get(..quoted.len())
             .is_some_and(|next| same(quoted.as_bytes(), next));
@@ -77,9 +135,9 @@ impl Fields {
     /// have their members in the order of the columns.
     #[inline]
     pub(super) fn find(&self, key: &str, expected: usize) -> Option<usize> {
-        match self.0.get(expected) {
+        match self.all.get(expected) {
             Some(field) if same(field.key.as_bytes(), key.as_bytes()) => Some(expected),
-            _ => self.0.iter().position(|field| field.key == key),
+            _ => self.all.iter().position(|field| field.key == key),
         }
     }
 }

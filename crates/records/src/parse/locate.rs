@@ -21,13 +21,13 @@ pub fn place_of_fault(
 ) -> Option<usize> {
     match code {
         RejectCode::InvalidJson | RejectCode::TooDeep => broken_at(raw, code),
-        RejectCode::DuplicateField => member(raw, &key_of(dataset, field?), 1),
+        RejectCode::DuplicateField => member(raw, &key_of(dataset, raw, field?)?, 1),
         RejectCode::WrongType
         | RejectCode::TextTooLong
         | RejectCode::InvalidTimestamp
         | RejectCode::NumberRange
         | RejectCode::InvalidBinary
-        | RejectCode::UnknownField => member(raw, &key_of(dataset, field?), 0),
+        | RejectCode::UnknownField => member(raw, &key_of(dataset, raw, field?)?, 0),
         _ => None,
     }
 }
@@ -49,12 +49,17 @@ pub(super) fn broken_member(record: &[u8], code: RejectCode) -> Option<String> {
     Some(name.chars().take(FIELD_CHARS_MAX).collect())
 }
 
-/// The key of the member that fills a field: the first segment of the column's pointer, or the
-/// field's name if no column has this name.
-fn key_of(dataset: Option<&Dataset>, field: &str) -> String {
+/// The key of the member that fills a field: the first segment of the column's first pointer that
+/// leads to a member of the record, or the field's name if no column has this name. `None` if the
+/// column's value is outside of the record.
+fn key_of(dataset: Option<&Dataset>, raw: &[u8], field: &str) -> Option<String> {
     let column = dataset.and_then(|dataset| dataset.column(field));
-    let key = column.and_then(|(_, column)| segments(&column.field).next());
-    key.unwrap_or_else(|| field.to_owned())
+    let Some((_, column)) = column else {
+        return Some(field.to_owned());
+    };
+    let keys = column.fields().iter().filter_map(|it| segments(it).next());
+    let mut keys = keys.filter(|key| member(raw, key, 0).is_some());
+    keys.next()
 }
 
 /// The place where a record stops being JSON, or where it exceeds [`DEPTH_MAX`] levels.
@@ -112,6 +117,9 @@ fn member(record: &[u8], name: &str, mut skipped: usize) -> Option<usize> {
 /// returns false, or where the record stops being JSON.
 fn each_member(record: &[u8], mut visit: impl FnMut(&str, usize) -> bool) {
     let mut at = skip_blank(record, 0);
+    if record.get(at) == Some(&b'[') {
+        return each_element(record, at, visit);
+    }
     let mut separator = b'{';
     while record.get(at) == Some(&separator) {
         let key = skip_blank(record, at + 1);
@@ -127,6 +135,26 @@ fn each_member(record: &[u8], mut visit: impl FnMut(&str, usize) -> bool) {
         }
         let value = skip_blank(record, colon + 1);
         if !visit(&name, value) {
+            return;
+        }
+        let Ok(end) = syntax::value(record, value) else {
+            return;
+        };
+        at = skip_blank(record, end);
+        separator = b',';
+    }
+}
+
+/// As [`each_member`], for a record that is an array, whose `[` is at `at`. The key of an element is
+/// its index.
+fn each_element(record: &[u8], mut at: usize, mut visit: impl FnMut(&str, usize) -> bool) {
+    let mut separator = b'[';
+    for index in 0_usize.. {
+        if record.get(at) != Some(&separator) {
+            return;
+        }
+        let value = skip_blank(record, at + 1);
+        if !visit(&index.to_string(), value) {
             return;
         }
         let Ok(end) = syntax::value(record, value) else {
@@ -191,6 +219,7 @@ mod tests {
             ("{\"a\":1,,}", None),
             ("{\"a\":1,\"b\" 2}", None),
             ("{\"a\":NaN", Some("a")),
+            ("[1, tru]", Some("1")),
             ("x", None),
         ] {
             let found = broken_member(raw.as_bytes(), RejectCode::InvalidJson);

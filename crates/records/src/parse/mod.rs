@@ -22,6 +22,7 @@
 mod columns;
 mod direct;
 mod fields;
+mod fixed;
 mod locate;
 mod record;
 mod value;
@@ -35,15 +36,15 @@ use arrow_schema::SchemaRef;
 use simd_json::{Buffers, ErrorType, INPUT_PADDING, Tape};
 
 use crate::batch::{Batch, RAW_BYTES_MAX, Reject, RejectCode, SourceFile, Span, row_id};
-use crate::cut::{self, Chunk, Layout};
-use crate::dataset::Dataset;
+use crate::cut::{self, Chunk, Group, Layout, Outside};
+use crate::dataset::{Dataset, Outer, Part, segments};
 use crate::syntax;
 use columns::Columns;
 use direct::Direct;
 use fields::Fields;
+use fixed::{Fixed, Problem};
 pub use locate::place_of_fault;
 pub use record::DEPTH_MAX;
-use record::Problem;
 use walk::{Document, Walker};
 
 /// Most bytes of a record; a larger record is a reject. Most records have hundreds of bytes. The
@@ -81,6 +82,10 @@ struct Shape {
     dataset: Arc<Dataset>,
     schema: SchemaRef,
     fields: Fields,
+    /// The columns whose value is outside of the record.
+    outers: Vec<Outer>,
+    /// Whether one of them is the index of the record, which differs from record to record.
+    has_index: bool,
 }
 
 /// The bytes of a chunk.
@@ -118,13 +123,15 @@ fn new_buffers() -> Buffers {
 }
 
 impl Parser {
-    /// Parses a single record. `record` holds its bytes and no others.
+    /// Parses a single record. `record` holds its bytes and no others, and `outside` the values
+    /// outside of it.
     pub fn parse_record(
         &mut self,
         dataset: &Arc<Dataset>,
         file: SourceFile,
         ordinal: u32,
         record: &[u8],
+        outside: &Outside<'_>,
     ) -> Batch {
         let chunk = Chunk {
             start: 0,
@@ -132,12 +139,14 @@ impl Parser {
             first_ordinal: ordinal,
             records: 1,
             layout: Layout::Array,
+            around: None,
         };
-        self.parse(dataset, file, chunk, record)
+        self.parse(dataset, file, &chunk, record, outside)
     }
 
-    /// Parses a chunk. `bytes` are the bytes `chunk.start..chunk.end` of the file. Never fails: a
-    /// record that cannot become a row is a reject.
+    /// Parses a chunk. `bytes` are the bytes `chunk.start..chunk.end` of the file, and `outside` are
+    /// the values [`outside`](Chunk::outside) of the chunk. Never fails: a record that cannot become
+    /// a row is a reject.
     ///
     /// # Panics
     /// If `bytes` does not hold the records that [`cut`](crate::cut::cut) found in `chunk`.
@@ -145,8 +154,9 @@ impl Parser {
         &mut self,
         dataset: &Arc<Dataset>,
         file: SourceFile,
-        chunk: Chunk,
+        chunk: &Chunk,
         bytes: &[u8],
+        outside: &Outside<'_>,
     ) -> Batch {
         assert_eq!(
             bytes.len() as u64,
@@ -166,12 +176,22 @@ impl Parser {
         };
         let new_output = || Output::new(dataset, span, bytes.len());
         let mut output = new_output();
-        if is_one_too_large(&chunk) {
+        if is_one_too_large(chunk) {
             let problem = Problem::of_record(RejectCode::TooLarge);
             output.end_record(source, 0..bytes.len(), Some(problem));
-        } else if self.read(&shape, &mut output, source).is_none() {
-            output = new_output();
-            self.parse_each(&shape, &mut output, source);
+        } else if !shape.outers.is_empty() && (shape.has_index || chunk.layout.has_envelopes()) {
+            let (places, groups) =
+                cut::groups(bytes, chunk.layout, dataset, &shape.outers, outside);
+            if (self.read_groups(&shape, &mut output, source, &places, &groups)).is_none() {
+                output = new_output();
+                self.parse_groups(&shape, &mut output, source, &places, &groups);
+            }
+        } else {
+            let fixed = Fixed::new(dataset, &shape.outers, outside);
+            if self.read(&shape, &fixed, &mut output, source).is_none() {
+                output = new_output();
+                self.parse_each(&shape, &fixed, &mut output, source);
+            }
         }
         self.give_back();
         assert_eq!(
@@ -193,16 +213,21 @@ impl Parser {
     /// Reads plain records directly, and parses each other record by itself. `None` if the chunk
     /// must be parsed record by record instead: it is not UTF-8, it is so large that a record may
     /// be too large, or a record does not begin where the cut found it.
-    fn read(&mut self, shape: &Shape, output: &mut Output, source: Source<'_>) -> Option<()> {
+    fn read(
+        &mut self,
+        shape: &Shape,
+        fixed: &Fixed<'_>,
+        output: &mut Output,
+        source: Source<'_>,
+    ) -> Option<()> {
         let Source { bytes, layout, .. } = source;
-        if bytes.len() > RECORD_BYTES_MAX {
-            return None;
-        }
-        let text = simdutf8::basic::from_utf8(bytes).ok()?;
-        let mut direct = Direct::new(&shape.dataset, &shape.fields, layout, text);
+        let text = readable(bytes)?;
+        let dataset = &shape.dataset;
         if layout.has_envelopes() {
-            return self.read_places(shape, output, source, direct);
+            let places = cut::records(bytes, layout, dataset);
+            return self.read_places(shape, fixed, output, source, text, &places);
         }
+        let mut direct = Direct::new(dataset, &shape.fields, fixed, layout, text);
         let mut places = None;
         while output.done < output.span.records {
             if direct
@@ -212,8 +237,7 @@ impl Parser {
                 output.done += 1;
                 continue;
             }
-            let places =
-                places.get_or_insert_with(|| cut::records(bytes, layout, shape.dataset.pointer()));
+            let places = places.get_or_insert_with(|| cut::records(bytes, layout, dataset));
             let place = places.get(output.done as usize)?.clone();
             // The direct reader takes an object over several lines for one record; the cut does
             // not.
@@ -221,7 +245,7 @@ impl Parser {
                 return None;
             }
             direct.pass(place.end)?;
-            self.parse_one(shape, output, source, place);
+            self.parse_one(shape, fixed, output, source, place);
         }
         (direct.at() == bytes.len()).then_some(())
     }
@@ -231,15 +255,20 @@ impl Parser {
     fn read_places(
         &mut self,
         shape: &Shape,
+        fixed: &Fixed<'_>,
         output: &mut Output,
         source: Source<'_>,
-        mut direct: Direct<'_>,
+        text: &str,
+        places: &[Range<usize>],
     ) -> Option<()> {
-        for place in cut::records(source.bytes, source.layout, shape.dataset.pointer()) {
+        // The places are known, whatever separates them.
+        let layout = Layout::Sequence;
+        let mut direct = Direct::new(&shape.dataset, &shape.fields, fixed, layout, text);
+        for place in places {
             direct.go_to(place.start);
             let read = direct.next_record(output.next_id(), &mut output.columns);
             if read.is_none() {
-                self.parse_one(shape, output, source, place);
+                self.parse_one(shape, fixed, output, source, place.clone());
             } else if direct.at() == place.end {
                 output.done += 1;
             } else {
@@ -249,10 +278,50 @@ impl Parser {
         Some(())
     }
 
+    /// As [`read`](Self::read), for records with values outside of them.
+    fn read_groups(
+        &mut self,
+        shape: &Shape,
+        output: &mut Output,
+        source: Source<'_>,
+        places: &[Range<usize>],
+        groups: &[Group<'_>],
+    ) -> Option<()> {
+        let text = readable(source.bytes)?;
+        groups.iter().try_for_each(|group| {
+            let fixed = Fixed::new(&shape.dataset, &shape.outers, &group.outside);
+            let places = &places[group.records.clone()];
+            self.read_places(shape, &fixed, output, source, text, places)
+        })
+    }
+
+    /// Parses the records of a chunk one by one, with the values outside of them.
+    fn parse_groups(
+        &mut self,
+        shape: &Shape,
+        output: &mut Output,
+        source: Source<'_>,
+        places: &[Range<usize>],
+        groups: &[Group<'_>],
+    ) {
+        for group in groups {
+            let fixed = Fixed::new(&shape.dataset, &shape.outers, &group.outside);
+            for place in &places[group.records.clone()] {
+                self.parse_one(shape, &fixed, output, source, place.clone());
+            }
+        }
+    }
+
     /// Parses the records of a chunk one by one.
-    fn parse_each(&mut self, shape: &Shape, output: &mut Output, source: Source<'_>) {
-        for place in cut::records(source.bytes, source.layout, shape.dataset.pointer()) {
-            self.parse_one(shape, output, source, place);
+    fn parse_each(
+        &mut self,
+        shape: &Shape,
+        fixed: &Fixed<'_>,
+        output: &mut Output,
+        source: Source<'_>,
+    ) {
+        for place in cut::records(source.bytes, source.layout, &shape.dataset) {
+            self.parse_one(shape, fixed, output, source, place);
         }
     }
 
@@ -260,6 +329,7 @@ impl Parser {
     fn parse_one(
         &mut self,
         shape: &Shape,
+        fixed: &Fixed<'_>,
         output: &mut Output,
         source: Source<'_>,
         place: Range<usize>,
@@ -269,7 +339,7 @@ impl Parser {
             Some(Problem::of_record(RejectCode::TooLarge))
         } else {
             self.fill(record);
-            let mut walked = self.walk(shape, output, record);
+            let mut walked = self.walk(shape, fixed, output, record);
             if let Err(error) = &walked
                 && is_about_a_number(error)
             {
@@ -277,7 +347,7 @@ impl Parser {
                 // walk takes numbers from the record's own text.
                 self.fill(record);
                 zero_numbers(&mut self.text[1..=record.len()]);
-                walked = self.walk(shape, output, record);
+                walked = self.walk(shape, fixed, output, record);
             }
             walked.unwrap_or_else(|error| Some(invalid(record, &error)))
         };
@@ -299,6 +369,7 @@ impl Parser {
     fn walk(
         &mut self,
         shape: &Shape,
+        fixed: &Fixed<'_>,
         output: &mut Output,
         record: &[u8],
     ) -> Result<Option<Problem>, simd_json::Error> {
@@ -310,7 +381,7 @@ impl Parser {
             if document.records() != 1 {
                 return Some(Problem::of_record(RejectCode::InvalidJson));
             }
-            let mut walker = Walker::new(&shape.dataset, &shape.fields, document);
+            let mut walker = Walker::new(&shape.dataset, &shape.fields, fixed, document);
             walker.record(output.next_id(), &mut output.columns)
         });
         self.tape = tape.reset();
@@ -321,7 +392,12 @@ impl Parser {
         match &self.shape {
             Some(shape) if Arc::ptr_eq(&shape.dataset, dataset) => Arc::clone(shape),
             _ => {
+                let outers = dataset.outers();
+                let levels = segments(dataset.pointer()).count();
+                let is_index = |outer: &Outer| outer.part == Part::Key && outer.level == levels;
                 let shape = Arc::new(Shape {
+                    has_index: outers.iter().any(is_index),
+                    outers,
                     dataset: Arc::clone(dataset),
                     schema: dataset.schema(),
                     fields: Fields::new(dataset),
@@ -340,6 +416,14 @@ impl Parser {
             };
         }
     }
+}
+
+/// The text of a chunk, if its records may be read directly.
+fn readable(bytes: &[u8]) -> Option<&str> {
+    if bytes.len() > RECORD_BYTES_MAX {
+        return None;
+    }
+    simdutf8::basic::from_utf8(bytes).ok()
 }
 
 fn is_about_a_number(error: &simd_json::Error) -> bool {

@@ -7,6 +7,7 @@ use std::mem;
 
 use super::columns::Columns;
 use super::fields::{Field, Fields};
+use super::fixed::{Fixed, Problem};
 use super::value::{Json, Kept, Value, default, read};
 use crate::batch::RejectCode;
 use crate::dataset::{ColumnType, Dataset, OnError, OnUnknownField};
@@ -18,24 +19,12 @@ pub const DEPTH_MAX: usize = 32;
 /// Most characters of a field's name in a reject: the size of its column in the database.
 pub(super) const FIELD_CHARS_MAX: usize = 255;
 
-/// Why a record is a reject.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Problem {
-    pub(super) code: RejectCode,
-    pub(super) field: Option<String>,
-}
-
-impl Problem {
-    /// A problem of the record as a whole, not of one field.
-    pub(super) fn of_record(code: RejectCode) -> Self {
-        Self { code, field: None }
-    }
-}
-
 /// The record that is being read. Reused for one record after the other.
 pub(super) struct Record<'a> {
     pub(super) dataset: &'a Dataset,
     fields: &'a Fields,
+    /// The values that are not in the record's text.
+    fixed: &'a Fixed<'a>,
     /// Whether a value must have the JSON type of its column.
     strict: bool,
     /// A value for each column.
@@ -55,10 +44,11 @@ pub(super) struct Record<'a> {
 }
 
 impl<'a> Record<'a> {
-    pub(super) fn new(dataset: &'a Dataset, fields: &'a Fields) -> Self {
+    pub(super) fn new(dataset: &'a Dataset, fields: &'a Fields, fixed: &'a Fixed<'a>) -> Self {
         Self {
             dataset,
             fields,
+            fixed,
             strict: dataset.is_strict(),
             values: vec![Value::Absent; dataset.columns.len()],
             seen: vec![false; fields.len()],
@@ -73,10 +63,13 @@ impl<'a> Record<'a> {
     /// Begins a record: clears all that belongs to the record before it.
     #[inline]
     pub(super) fn begin(&mut self) {
-        self.values.fill(Value::Absent);
+        self.values.copy_from_slice(&self.fixed.values);
         self.seen.fill(false);
         self.expected = 0;
         self.kept.clear();
+        if !self.fixed.kept.is_empty() {
+            self.kept.clone_from(&self.fixed.kept);
+        }
         self.rescued.clear();
         self.names.clear();
         self.problem = None;
@@ -166,18 +159,41 @@ impl<'a> Record<'a> {
     /// Adds a member to `_rescued`. `key` and `value` are their texts in the file.
     #[cold]
     pub(super) fn rescue(&mut self, name: &'a str, key: &str, value: &str) {
-        let before = if self.names.is_empty() { '{' } else { ',' };
+        self.rescue_text(key, value);
+        self.names.push(name);
+    }
+
+    fn rescue_text(&mut self, key: &str, value: &str) {
+        let before = if self.rescued.is_empty() { '{' } else { ',' };
         self.rescued.push(before);
         self.rescued.push_str(key);
         self.rescued.push(':');
         self.rescued.push_str(value);
-        self.names.push(name);
+    }
+
+    /// As [`unknown`](Self::unknown), for an element of a record that is an array.
+    #[cold]
+    pub(super) fn unknown_element(&mut self, index: usize, value: &str) {
+        match self.dataset.on_unknown_field {
+            OnUnknownField::Ignore => {}
+            OnUnknownField::Reject => {
+                self.problem(RejectCode::UnknownField, &index.to_string());
+            }
+            OnUnknownField::Rescue => self.rescue_text(&format!("\"{index}\""), value),
+        }
     }
 
     /// Ends the record: finds the problems that appear only at its end, and sets defaults.
     #[inline]
     pub(super) fn end(&mut self) {
+        let fixed = self.fixed;
+        for (key, value) in &fixed.rescued {
+            self.rescue(key, key, value);
+        }
         self.end_rescued();
+        if let Some(Problem { code, field }) = &fixed.problem {
+            self.problem(*code, field.as_deref().unwrap_or_default());
+        }
         for (at, column) in self.dataset.columns.iter().enumerate() {
             if matches!(self.values[at], Value::Absent) {
                 if column.required {
@@ -193,7 +209,7 @@ impl<'a> Record<'a> {
     /// each other one would take minutes for a record of a million names.
     #[inline]
     fn end_rescued(&mut self) {
-        if self.names.is_empty() {
+        if self.rescued.is_empty() {
             return;
         }
         self.rescued.push('}');

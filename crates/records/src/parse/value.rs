@@ -54,7 +54,7 @@ impl Value<'_> {
 
 /// Values of a record that are not in its text as the columns hold them. Reused for one record
 /// after the other.
-#[derive(Default)]
+#[derive(Default, Clone)]
 pub(super) struct Kept {
     /// The texts that had escapes, unescaped.
     pub(super) texts: Vec<String>,
@@ -63,6 +63,10 @@ pub(super) struct Kept {
 }
 
 impl Kept {
+    pub(super) fn is_empty(&self) -> bool {
+        self.texts.is_empty() && self.bytes.is_empty()
+    }
+
     #[inline]
     pub(super) fn clear(&mut self) {
         if !self.texts.is_empty() {
@@ -149,7 +153,11 @@ fn from_text<'a>(
 }
 
 /// The value of a column that is neither `text` nor `json` from a number.
-fn from_number<'a>(column: &Column, strict: bool, number: &str) -> Result<Value<'a>, RejectCode> {
+pub(super) fn from_number<'a>(
+    column: &Column,
+    strict: bool,
+    number: &str,
+) -> Result<Value<'a>, RejectCode> {
     let epoch = |unit: Option<EpochUnit>| {
         let unit = unit.ok_or(RejectCode::WrongType)?;
         timestamp::from_epoch(number, unit).ok_or(RejectCode::InvalidTimestamp)

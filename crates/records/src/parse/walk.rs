@@ -12,7 +12,8 @@ use simd_json::{Node, StaticNode};
 
 use super::columns::Columns;
 use super::fields::{Field, Fields};
-use super::record::{Problem, Record};
+use super::fixed::{Fixed, Problem};
+use super::record::Record;
 use super::value::Json;
 use crate::batch::RejectCode;
 use crate::dataset::Dataset;
@@ -201,25 +202,62 @@ enum Inner {
 /// Walks over the record of a document.
 pub(super) struct Walker<'a> {
     document: Document<'a>,
+    fields: &'a Fields,
     record: Record<'a>,
+    /// For each column: which of its pointers is taken.
+    chosen: Vec<usize>,
 }
 
 impl<'a> Walker<'a> {
-    pub(super) fn new(dataset: &'a Dataset, fields: &'a Fields, document: Document<'a>) -> Self {
+    pub(super) fn new(
+        dataset: &'a Dataset,
+        fields: &'a Fields,
+        fixed: &'a Fixed<'a>,
+        document: Document<'a>,
+    ) -> Self {
         Self {
             document,
-            record: Record::new(dataset, fields),
+            fields,
+            chosen: vec![0; fields.columns_with_several()],
+            record: Record::new(dataset, fields, fixed),
         }
     }
 
     /// Appends the record to the columns, or returns the problem that makes it a reject.
     pub(super) fn record(&mut self, id: u64, columns: &mut Columns) -> Option<Problem> {
         let at = At { node: 1, mark: 1 };
-        let Node::Object { len, .. } = self.document.nodes[at.node] else {
-            return Some(Problem::of_record(RejectCode::NotAnObject));
-        };
-        self.members(at, len);
+        match self.document.nodes[at.node] {
+            Node::Object { len, .. } => {
+                self.choose(at);
+                self.members(at, len);
+            }
+            Node::Array { len, .. } if self.record.dataset.is_by_position() => {
+                self.choose(at);
+                self.elements(at, len);
+            }
+            _ => return Some(Problem::of_record(RejectCode::NotAnObject)),
+        }
         self.record.append(id, columns).err()
+    }
+
+    /// Chooses the pointer of each column that has several: the first that leads to a value other
+    /// than null.
+    fn choose(&mut self, record: At) {
+        for (column, paths) in self.fields.several() {
+            let leads = |path: &Vec<String>| match self.document.descend(record, path) {
+                Ok(Some(at)) => self.document.nodes[at.node] != Node::Static(StaticNode::Null),
+                Ok(None) => false,
+                // Taken, so that the record is a reject.
+                Err(Repeated) => true,
+            };
+            self.chosen[column] = paths.iter().position(leads).unwrap_or(0);
+        }
+    }
+
+    /// Whether a column takes its value by the pointer with this rank.
+    #[inline]
+    fn is_chosen(&self, column: usize, rank: usize) -> bool {
+        self.chosen.get(column).is_none_or(|chosen| *chosen == rank)
     }
 
     /// Walks the members of a record.
@@ -240,7 +278,7 @@ impl<'a> Walker<'a> {
             };
             if let Some(at) = self.record.field(name) {
                 if let Some(field) = self.record.first_time(at) {
-                    self.known(field, key, value, after);
+                    self.known(field, Some(key), value, after);
                 }
             } else {
                 self.unknown(name, key, value, after);
@@ -253,21 +291,57 @@ impl<'a> Walker<'a> {
         self.record.end();
     }
 
+    /// Walks the elements of a record that is an array.
+    fn elements(&mut self, record: At, len: usize) {
+        self.record.begin();
+        let mut value = At {
+            node: record.node + 1,
+            mark: record.mark + 1,
+        };
+        for index in 0..len {
+            let after = self.document.after(value);
+            if let Some(field) = self.fields.at_index(index) {
+                self.known(field, None, value, after);
+            } else {
+                let text = self.document.text(self.document.range(value, after));
+                self.record.unknown_element(index, text);
+            }
+            value = At {
+                node: after.node,
+                mark: after.mark + 1,
+            };
+        }
+        self.record.end();
+    }
+
+    /// Stores the value of a field. `key` is the member's key, `None` if the record is an array.
     #[inline]
-    fn known(&mut self, field: &'a Field, key: At, value: At, after: At) {
-        let accepted = field.column.map(|column| self.store(column, value, after));
+    fn known(&mut self, field: &'a Field, key: Option<At>, value: At, after: At) {
+        let taken = field
+            .column
+            .filter(|column| self.is_chosen(*column, field.rank));
+        let accepted = taken.map(|column| self.store(column, value, after));
+        let is_null = || self.document.nodes[value.node] == Node::Static(StaticNode::Null);
         let inner = if field.inner.is_empty() {
-            Inner::AllTaken
+            // Another field of the column is taken.
+            if field.column.is_some() && taken.is_none() && !is_null() {
+                Inner::SomeLeft
+            } else {
+                Inner::AllTaken
+            }
         } else {
             self.inner(field, value)
         };
         match (accepted, inner) {
             (Some(true), _) | (None, Inner::AllTaken) => {}
             (Some(false), _) | (None, Inner::NotAccepted) => {
-                let (key, value) = self.texts(key, value, after);
+                let (key, value) = self.field_texts(field, key, value, after);
                 self.record.rescue(&field.key, key, value);
             }
-            (None, Inner::SomeLeft) => self.unknown(&field.key, key, value, after),
+            (None, Inner::SomeLeft) => {
+                let (key, value) = self.field_texts(field, key, value, after);
+                self.record.unknown(&field.key, key, value);
+            }
         }
     }
 
@@ -277,6 +351,9 @@ impl<'a> Walker<'a> {
         let mut taken = Vec::with_capacity(field.inner.len());
         let mut all_accepted = true;
         for inner in &field.inner {
+            if !self.is_chosen(inner.column, inner.rank) {
+                continue;
+            }
             match self.document.descend(value, &inner.path) {
                 Ok(Some(at)) => {
                     taken.push(at.node);
@@ -321,6 +398,23 @@ impl<'a> Walker<'a> {
     fn unknown(&mut self, name: &'a str, key: At, value: At, after: At) {
         let (key, value) = self.texts(key, value, after);
         self.record.unknown(name, key, value);
+    }
+
+    /// The texts of a field's key and value. An element of an array has its index as the key.
+    #[cold]
+    fn field_texts(
+        &self,
+        field: &'a Field,
+        key: Option<At>,
+        value: At,
+        after: At,
+    ) -> (&'a str, &'a str) {
+        if let Some(key) = key {
+            return self.texts(key, value, after);
+        }
+        let document = self.document;
+        let key = field.quoted.as_deref().unwrap_or_default();
+        (key, document.text(document.range(value, after)))
     }
 
     /// The texts of a member's key and value in the file.

@@ -4,7 +4,7 @@ use super::evidence::{Evidence, Field};
 use super::names;
 use super::numbers::Numbers;
 use super::texts::{Form, Texts};
-use crate::dataset::{Column, ColumnType, Encoding, EpochUnit, escaped};
+use crate::dataset::{Column, ColumnType, Encoding, EpochUnit, Pointers, escaped};
 
 /// Most columns. The limit of a table of MySQL depends on their types: with these, any of them fit.
 const COLUMNS_MAX: usize = 150;
@@ -95,7 +95,7 @@ impl Walk {
             .map(|proposed| proposed.column.name.clone())
             .collect();
         let mut column = Column::new(&names::of_column(path, &taken), ColumnType::Json);
-        column.field = pointer;
+        column.field = Pointers::One(pointer);
         column.required = field.values() == self.records;
         let mut notes = Vec::new();
         choose(field, path, &mut column, &mut notes);

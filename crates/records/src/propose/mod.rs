@@ -153,7 +153,7 @@ impl Samples {
             }
             let place = |at: u64| usize::try_from(at).expect("the bytes have addresses");
             let part = &bytes[place(chunk.start)..place(chunk.end)];
-            for record in cut::records(part, chunk.layout, &pointer) {
+            for record in cut::records(part, chunk.layout, &dataset) {
                 if self.evidence.records >= self.records_max {
                     self.left += 1;
                 } else if record.len() > RECORD_BYTES_MAX || !self.evidence.add(&part[record]) {

@@ -54,7 +54,11 @@ fn rejects(file: &str, proposal: &Proposal) -> usize {
     };
     let batches = plan.chunks.iter().map(|chunk| {
         let bytes = &file.as_bytes()[chunk.start as usize..chunk.end as usize];
-        parser.parse(dataset, source, *chunk, bytes).rejects.len()
+        let outside = cut::Outside::default();
+        parser
+            .parse(dataset, source, chunk, bytes, &outside)
+            .rejects
+            .len()
     });
     batches.sum()
 }

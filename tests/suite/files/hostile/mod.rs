@@ -12,7 +12,7 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use lemonade_task::batch::SourceFile;
-use lemonade_task::cut::{self, ChunkLimits, Unreadable};
+use lemonade_task::cut::{self, ChunkLimits, Outside, Unreadable};
 use lemonade_task::dataset::{Dataset, Datasets};
 use lemonade_task::parse::Parser;
 
@@ -87,7 +87,7 @@ fn outcome(bytes: &[u8], dataset: &Arc<Dataset>, limits: ChunkLimits) -> String 
     let mut rows = 0;
     for chunk in plan.chunks {
         let bytes = &bytes[chunk.start as usize..chunk.end as usize];
-        let batch = parser.parse(dataset, FILE, chunk, bytes);
+        let batch = parser.parse(dataset, FILE, &chunk, bytes, &Outside::default());
         rows += batch.rows.num_rows();
         for reject in batch.rejects {
             all[reject.ordinal as usize] = reject.code.as_str();

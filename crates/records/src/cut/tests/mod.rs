@@ -74,7 +74,7 @@ fn texts_of(
             place.start == 0 && (place.end == bytes.len() || ends_empty),
             "no blanks around a chunk"
         );
-        let found = records(bytes, chunk.layout, dataset.pointer());
+        let found = records(bytes, chunk.layout, dataset);
         assert_eq!(
             found.len(),
             chunk.records as usize,
@@ -430,7 +430,7 @@ fn an_empty_record_has_the_same_place_in_any_chunks() {
             let place = |chunk: &Chunk| {
                 let start = chunk.start as usize;
                 let bytes = &text.as_bytes()[start..chunk.end as usize];
-                let found = records(bytes, chunk.layout, ITEMS.pointer()).into_iter();
+                let found = records(bytes, chunk.layout, &ITEMS).into_iter();
                 found
                     .map(|range| range.start + start..range.end + start)
                     .collect::<Vec<_>>()

@@ -380,7 +380,7 @@ fn the_records_of_a_line_are_the_same_in_any_chunks() {
             let mut found = Vec::new();
             for chunk in &plan.chunks {
                 let part = &text[chunk.start as usize..chunk.end as usize];
-                let places = records(part.as_bytes(), chunk.layout, lines.pointer());
+                let places = records(part.as_bytes(), chunk.layout, &lines);
                 assert_eq!(
                     places.len(),
                     chunk.records as usize,

@@ -2,6 +2,7 @@
 
 mod conversions;
 mod oracle;
+mod outside;
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::{
@@ -83,7 +84,15 @@ fn outcomes(dataset: &Arc<Dataset>, document: &[u8], limits: ChunkLimits) -> Vec
     let mut all = Vec::new();
     for chunk in plan.chunks {
         let bytes = &document[chunk.start as usize..chunk.end as usize];
-        let batch = parser.parse(dataset, FILE, chunk, bytes);
+        let outside = chunk.outside(|place| {
+            let text = &document[place.start as usize..place.end as usize];
+            str::from_utf8(text).map(str::to_owned)
+        });
+        let outside = outside.unwrap();
+        let batch = parser.parse(dataset, FILE, &chunk, bytes, &outside);
+        if dataset.takes_outside() {
+            assert_same_alone(&batch, &chunk, bytes, &outside);
+        }
         assert_eq!(batch.rows.schema(), dataset.schema());
         let ids = batch.rows.column(0).as_primitive::<UInt64Type>();
         let (mut row, mut rejects) = (0, batch.rejects.iter().peekable());
@@ -105,6 +114,32 @@ fn outcomes(dataset: &Arc<Dataset>, document: &[u8], limits: ChunkLimits) -> Vec
         assert_eq!((row, rejects.next()), (batch.rows.num_rows(), None));
     }
     all
+}
+
+/// Each record of a chunk by itself, with the values outside of it, has the same outcome.
+fn assert_same_alone(batch: &Batch, chunk: &Chunk, bytes: &[u8], outside: &Outside<'_>) {
+    let Batch { dataset, rows, .. } = batch;
+    let mut row = 0;
+    for (at, place) in cut::records(bytes, chunk.layout, dataset)
+        .into_iter()
+        .enumerate()
+    {
+        let outside = cut::outside_of(bytes, chunk.layout, dataset, outside, at);
+        let ordinal = chunk.first_ordinal + at as u32;
+        let mut parser = Parser::default();
+        let alone = parser.parse_record(dataset, FILE, ordinal, &bytes[place], &outside);
+        let mut rejects = batch.rejects.iter();
+        if let Some(reject) = rejects.find(|reject| reject.ordinal == ordinal) {
+            let same = Reject {
+                byte_offset: 0,
+                ..reject.clone()
+            };
+            assert_eq!(alone.rejects, [same]);
+        } else {
+            assert_eq!(alone.rows, rows.slice(row, 1));
+            row += 1;
+        }
+    }
 }
 
 fn cells(rows: &RecordBatch, row: usize) -> Vec<Option<String>> {
@@ -168,7 +203,9 @@ const ONE: Span = Span {
 fn read_directly(dataset: &Arc<Dataset>, layout: Layout, record: &str) -> Option<RecordBatch> {
     let shape = Parser::default().shape(dataset);
     let mut output = Output::new(dataset, ONE, 0);
-    let mut direct = Direct::new(dataset, &shape.fields, layout, record);
+    let outside = Outside::default();
+    let fixed = Fixed::new(dataset, &[], &outside);
+    let mut direct = Direct::new(dataset, &shape.fields, &fixed, layout, record);
     direct.next_record(output.next_id(), &mut output.columns)?;
     assert_eq!(direct.at(), record.len(), "{record}");
     Some(output.columns.finish(&shape.schema))
@@ -526,8 +563,9 @@ fn huge_records_are_rejects_and_their_memory_is_freed() {
         first_ordinal: 0,
         records: 3,
         layout: Layout::Array,
+        around: None,
     };
-    parser.parse(&dataset, FILE, chunk, bytes);
+    parser.parse(&dataset, FILE, &chunk, bytes, &Outside::default());
     assert!(parser.text.capacity() <= KEEP_BYTES_MAX);
 }
 
@@ -541,8 +579,15 @@ fn a_raw_record_is_kept_up_to_a_limit() {
         first_ordinal: 3,
         records: 1,
         layout: Layout::Array,
+        around: None,
     };
-    let batch = Parser::default().parse(&all_kinds(), FILE, chunk, record.as_bytes());
+    let batch = Parser::default().parse(
+        &all_kinds(),
+        FILE,
+        &chunk,
+        record.as_bytes(),
+        &Outside::default(),
+    );
     assert_eq!(batch.rejects[0].raw.len(), RAW_BYTES_MAX);
     assert_eq!(
         (batch.rejects[0].ordinal, batch.rejects[0].byte_offset),
