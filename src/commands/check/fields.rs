@@ -25,7 +25,7 @@ pub(super) struct Fields(IndexMap<String, OfDataset>);
 #[derive(Debug, Default)]
 struct OfDataset {
     rows: usize,
-    /// For each column, its name and pointer, and whether a row has a value in it.
+    /// For each column, its name, where its value is, and whether a row has a value in it.
     columns: Vec<(String, String, bool)>,
     /// How many rows have a field that no column takes.
     others: BTreeMap<String, usize>,
@@ -42,7 +42,7 @@ impl Fields {
                 columns: dataset
                     .columns
                     .iter()
-                    .map(|column| (column.name.clone(), column.field.clone(), false))
+                    .map(|column| (column.name.clone(), column.source(), false))
                     .collect(),
                 ..OfDataset::default()
             });

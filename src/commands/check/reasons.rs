@@ -127,9 +127,14 @@ fn expected(column: &Column) -> String {
 /// The value that a record has for a column.
 fn found(column: &Column, code: RejectCode, raw: &[u8]) -> String {
     let text = std::str::from_utf8(raw).unwrap_or_default();
-    let Some(value) = value_at(text, &column.field) else {
+    let value = column
+        .fields()
+        .iter()
+        .find_map(|field| value_at(text, field));
+    let Some(value) = value else {
         return match code {
             RejectCode::MissingField => "nothing".to_owned(),
+            _ if column.fields().is_empty() => format!("another value at {}", column.source()),
             _ => "another value".to_owned(),
         };
     };

@@ -203,7 +203,8 @@ async fn a_bad_value_outside_of_records_names_its_column() {
     fs::write(pair.at("inbound").join("logs.json"), &text).unwrap();
     let checked = pair.expect(2, &["check", "inbound"]);
     assert!(
-        checked.contains("wrong_type") && checked.contains("service"),
+        checked.contains("wrong_type")
+            && checked.contains("found another value at /resourceLogs/*/resource/attributes/0"),
         "{checked}"
     );
     pair.expect(2, &["load"]);

@@ -201,6 +201,17 @@ impl Column {
         }
     }
 
+    /// Where the value of the column is, for messages.
+    #[must_use]
+    pub fn source(&self) -> String {
+        match (&self.envelope, &self.key, &self.value) {
+            (Some(pointer), _, _) => format!("{pointer} of the envelope"),
+            (_, Some(pointer), _) => format!("the key of {pointer}"),
+            (_, _, Some(_)) => "its definition".to_owned(),
+            _ => self.fields().join(" or "),
+        }
+    }
+
     /// Fills in the field of a column that names no source of its value.
     pub(super) fn fill_field(&mut self) {
         let is_elsewhere = self.envelope.is_some() || self.key.is_some() || self.value.is_some();
