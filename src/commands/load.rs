@@ -153,8 +153,9 @@ fn directly_in(directory: &Path, markers: &Markers) -> std::io::Result<Vec<Claim
             continue;
         }
         match Archive::all_of(&path, markers).list() {
-            // The service has taken the file meanwhile.
-            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            // The service has taken the file meanwhile, or it is not one that is loaded.
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::InvalidInput) => {
+            }
             listed => found.extend(listed?.0),
         }
     }

@@ -14,6 +14,10 @@ use super::claim::{Claimed, claimed};
 use super::markers::Markers;
 use super::names::is_temporary;
 
+/// Why a file is not loaded, and the next step.
+const TEMPORARY: &str =
+    "its name is temporary (`.x`, `x~`, `x.tmp`, `x.part`): rename it once it is whole";
+
 /// An archive: a file, or a directory with all files below it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Archive {
@@ -30,8 +34,8 @@ pub struct Archive {
 pub enum Found {
     /// A file of the archive.
     File(Claimed),
-    /// A file that is passed over.
-    Marker,
+    /// A file that is passed over: a marker, one with a temporary name, or no regular file.
+    PassedOver,
 }
 
 impl Archive {
@@ -45,25 +49,26 @@ impl Archive {
         }
     }
 
-    /// The files of the archive as a list, and how many marker files it has.
+    /// The files of the archive as a list, and how many files are passed over.
     ///
     /// # Errors
     /// As [`walk`](Self::walk).
     pub fn list(self) -> io::Result<(Vec<Claimed>, u64)> {
-        let (mut files, mut markers) = (Vec::new(), 0);
+        let (mut files, mut passed_over) = (Vec::new(), 0);
         for found in self.walk() {
             match found? {
                 Found::File(file) => files.push(file),
-                Found::Marker => markers += 1,
+                Found::PassedOver => passed_over += 1,
             }
         }
-        Ok((files, markers))
+        Ok((files, passed_over))
     }
 
     /// All regular files of the archive, without following links, in the order of their paths.
-    /// Temporary files are left out. Files that vanish meanwhile are left out as well.
+    /// Files that vanish meanwhile are left out.
     ///
-    /// An item is an error if a directory or file cannot be read. The error names it.
+    /// An item is an error if a directory or file cannot be read, or if the archive is one file that
+    /// is not loaded: no regular file, or one with a temporary name. The error names it.
     #[must_use]
     pub fn walk(self) -> Walk {
         Walk {
@@ -103,13 +108,13 @@ impl Iterator for Walk {
     fn next(&mut self) -> Option<Self::Item> {
         loop {
             let visited = match self.begin.take() {
-                Some(path) => self.visit(path),
+                Some(path) => self.visit(path, true),
                 None => match self.open.last_mut()?.next() {
                     None => {
                         self.open.pop();
                         continue;
                     }
-                    Some(path) => match self.visit(path) {
+                    Some(path) => match self.visit(path, false) {
                         Err(error) if error.kind() == ErrorKind::NotFound => continue,
                         visited => visited,
                     },
@@ -124,8 +129,8 @@ impl Iterator for Walk {
 
 impl Walk {
     /// What a path is. `None` for a directory, whose entries are visited next, and for all that is
-    /// left out.
-    fn visit(&mut self, path: PathBuf) -> io::Result<Option<Found>> {
+    /// left out. `is_archive` says whether it is the path of the archive.
+    fn visit(&mut self, path: PathBuf, is_archive: bool) -> io::Result<Option<Found>> {
         let about =
             |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
         if self.left_out.contains(&path) {
@@ -138,11 +143,18 @@ impl Walk {
             return Ok(None);
         }
         let name = path.file_name().unwrap_or_default();
-        if !metadata.is_file() || is_temporary(name) {
-            return Ok(None);
+        let why = if !metadata.is_file() {
+            Some("it is no regular file")
+        } else if is_temporary(name) {
+            Some(TEMPORARY)
+        } else {
+            None
+        };
+        if let Some(why) = why.filter(|_| is_archive) {
+            return Err(about(io::Error::new(ErrorKind::InvalidInput, why)));
         }
-        if self.markers.has(name) {
-            return Ok(Some(Found::Marker));
+        if why.is_some() || self.markers.has(name) {
+            return Ok(Some(Found::PassedOver));
         }
         Ok(Some(Found::File(claimed(path, &metadata)?)))
     }
@@ -201,23 +213,28 @@ mod tests {
             markers: Markers::new(&["_SUCCESS".to_owned()]),
         };
         let mut found = Vec::new();
-        let mut markers = 0;
+        let mut passed_over = 0;
         for one in archive.walk() {
             match one.unwrap() {
                 Found::File(file) => found.push(file.path),
-                Found::Marker => markers += 1,
+                Found::PassedOver => passed_over += 1,
             }
         }
         let expected: Vec<_> = ["a/10", "a/2", "a/c/d/1", "a-b/1", "a.json", "z"]
             .map(at)
             .to_vec();
         assert_eq!(found, expected);
-        assert_eq!(markers, 1);
+        // The marker, the hidden and the temporary file, and the link.
+        assert_eq!(passed_over, 4);
         assert!(found.is_sorted());
 
         let only = |name| Archive::all_of(&at(name), &Markers::default());
         let one: Vec<_> = only("z").walk().map(Result::unwrap).collect();
         assert!(matches!(&one[..], [Found::File(file)] if file.path == at("z")));
+        for name in [".hidden", "half.tmp", "a/link"] {
+            let error = only(name).walk().next().unwrap().unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
+        }
         let error = only("gone").walk().next().unwrap().unwrap_err();
         assert!(error.to_string().contains("gone: "), "{error}");
     }

@@ -187,14 +187,16 @@ async fn move_and_count(shared: &Arc<Shared>, disposals: Vec<Disposal>) -> Vec<D
     moving.await.expect("a move does not panic")
 }
 
-/// Compares a file that is about to go to history with its content as it was read. A file that has
-/// changed goes to quarantine instead: its new content is not stored.
+/// Compares a file whose records are stored with its content as it was read, before it goes to
+/// history. A file that has changed goes to quarantine instead, and one of an archive counts as
+/// quarantined: its new content is not stored.
 fn compare(disposal: &mut Disposal, options: &ContentOptions) -> io::Result<()> {
     let Item { file, origin, .. } = &disposal.item;
     let Some(as_read) = disposal.item.as_read else {
         return Ok(());
     };
-    if *origin == ItemOrigin::Archive || disposal.outcome.destination() != Destination::History {
+    let in_place = *origin == ItemOrigin::Archive;
+    if disposal.outcome.destination() != Destination::History {
         return Ok(());
     }
     match as_read.is_at(&file.path, options) {
@@ -207,6 +209,7 @@ fn compare(disposal: &mut Disposal, options: &ContentOptions) -> io::Result<()> 
     }
     let reason = QuarantineReason::ChangedAfterRead {
         file_nos: disposal.file_nos(),
+        in_place,
     };
     let code = reason.code();
     tracing::warn!(file = ?file.path, code, %reason, "quarantined");

@@ -27,7 +27,11 @@ pub(super) enum QuarantineReason {
     Changed { file_no: u32 },
     /// The file changed after all records of its former content were stored with these numbers, one
     /// for each dataset.
-    ChangedAfterRead { file_nos: Vec<u32> },
+    ChangedAfterRead {
+        file_nos: Vec<u32>,
+        /// Whether it is a file of an archive, which is loaded from its place.
+        in_place: bool,
+    },
     /// The file is pending with this number, by another definition of its dataset.
     OtherDefinition { file_no: u32 },
     /// What is stored of the file with this number has to be removed before the file is loaded, and
@@ -70,6 +74,10 @@ impl QuarantineReason {
     }
 }
 
+/// The next step for a file of an archive that has changed.
+const REPLACED_IN_PLACE: &str = ": `task_runner load` with its path loads it as another file; run \
+    `task_runner files forget` with that number first if the file now has these records as well";
+
 /// The next step for a file that has changed.
 const REPLACED: &str = ": `task_runner files retry` loads it as another file; run `task_runner files forget` \
     with that number first if the file now has these records as well";
@@ -95,7 +103,7 @@ impl fmt::Display for QuarantineReason {
                 stored(f, *file_no)?;
                 f.write_str(REPLACED)
             }
-            Self::ChangedAfterRead { file_nos } => {
+            Self::ChangedAfterRead { file_nos, in_place } => {
                 f.write_str("it changed after it was read")?;
                 for (at, file_no) in file_nos.iter().enumerate() {
                     let before = if at == 0 {
@@ -105,7 +113,11 @@ impl fmt::Display for QuarantineReason {
                     };
                     write!(f, "{before} file {file_no}")?;
                 }
-                f.write_str(REPLACED)
+                f.write_str(if *in_place {
+                    REPLACED_IN_PLACE
+                } else {
+                    REPLACED
+                })
             }
             Self::OtherDefinition { file_no } => write!(
                 f,
@@ -188,7 +200,11 @@ mod tests {
                 "read; what was read is stored as file 7 and file 8: ",
             ),
         ] {
-            let whole = QuarantineReason::ChangedAfterRead { file_nos }.with_code();
+            let whole = QuarantineReason::ChangedAfterRead {
+                file_nos,
+                in_place: false,
+            }
+            .with_code();
             assert!(whole.contains(text), "{whole}");
         }
         assert_eq!(read_failed(None).to_string(), "it cannot be read: EIO");

@@ -263,7 +263,7 @@ impl LoadPlan {
             let walked = self.archives.into_iter().flat_map(Archive::walk);
             let walked = walked.filter_map(move |found| match found {
                 Ok(Found::File(file)) => Some(Ok((file, origin))),
-                Ok(Found::Marker) => None,
+                Ok(Found::PassedOver) => None,
                 Err(error) => Some(Err(error)),
             });
             let files = self.files.into_iter().map(Ok).chain(walked);

@@ -419,6 +419,60 @@ async fn status_page_api_and_metrics_count_the_same() {
     }
 }
 
+/// A file of an archive that grows while it is loaded: what was read is stored, and the rest is not
+/// passed over in silence.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_of_an_archive_that_grows_during_its_load_is_told() {
+    let pair = Pair::new("memory+mysql").await;
+    generate(
+        &pair,
+        &["--files", "1", "--records", "3", "--format", "ndjson"],
+    );
+    let name = names(&pair.at("inbound")).remove(0);
+    let archive = pair.at("archive");
+    std::fs::create_dir(&archive).unwrap();
+    let path = archive.join(&name);
+    std::fs::rename(pair.at("inbound").join(&name), &path).unwrap();
+    pair.expect(0, &["migrate"]);
+    // Another transaction holds the id of the first row, so the load waits for it.
+    let mut conn = mysql_async::Conn::from_url(&pair.database_url)
+        .await
+        .unwrap();
+    for sql in [
+        "START TRANSACTION",
+        "INSERT INTO vehicle_events (id, vehicle_id, event_time, event_source, event_type, \
+         event_value, event_extra_data) VALUES (1 << 32, 'v', '2026-01-01', 's', 't', 'x', '{}')",
+    ] {
+        conn.query_drop(sql).await.unwrap();
+    }
+    let addr = free_addr();
+    let mut load = pair.command(&["load", "--http-addr", &addr, archive.to_str().unwrap()]);
+    let load = load.stderr(std::process::Stdio::piped()).spawn().unwrap();
+    let parsed = r#"lemonade_records_total{dataset="vehicle_events",outcome="row"} 3"#;
+    until(
+        "the records are parsed",
+        Duration::from_secs(60),
+        async || page(&addr, "/metrics").is_some_and(|(_, text)| text.contains(parsed)),
+    )
+    .await;
+    let mut file = std::fs::OpenOptions::new()
+        .append(true)
+        .open(&path)
+        .unwrap();
+    file.write_all(b"{\"vehicle_id\":\"late\"}\n").unwrap();
+    drop(file);
+    conn.query_drop("ROLLBACK").await.unwrap();
+    let output = load.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(
+        said.contains("it changed after it was read; what was read is stored as file 1")
+            && said.contains("`task_runner load` with its path loads it as another file"),
+        "{said}"
+    );
+    assert_eq!(pair.number("SELECT COUNT(*) FROM vehicle_events").await, 3);
+}
+
 /// `load --http-addr` serves metrics and the page until it ends. The address of the environment is
 /// that of a service, which may use it meanwhile.
 #[tokio::test(flavor = "multi_thread")]

@@ -95,6 +95,42 @@ async fn a_directory_below_inbound_loads_when_it_is_given() {
     assert_eq!(names(&pair.at("history")), ["vehicle_status_day.json"]);
 }
 
+/// A file that is named and not loaded is an error; those below a directory are counted.
+#[tokio::test(flavor = "multi_thread")]
+async fn files_that_are_not_loaded_are_told() {
+    let pair = embedded().await;
+    let archive = pair.at("archive");
+    fs::create_dir(&archive).unwrap();
+    let text = format!("[{}]", record("good"));
+    let temporary = ["x.json.tmp", "x.json.part", ".x.json", "x.json~"];
+    for name in temporary {
+        let path = archive.join(format!("vehicle_status_{name}"));
+        let path = if name.starts_with('.') {
+            archive.join(".vehicle_status_x")
+        } else {
+            path
+        };
+        fs::write(&path, &text).unwrap();
+        let output = pair.run(&["load", path.to_str().unwrap()]);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.contains("its name is temporary"), "{said}");
+    }
+    let output = pair.run(&["load", "/dev/null"]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("/dev/null: it is no regular file"), "{said}");
+    fs::write(archive.join("vehicle_status_1.json"), &text).unwrap();
+    std::os::unix::fs::symlink("nowhere", archive.join("vehicle_status_link.json")).unwrap();
+    let said = pair.expect(0, &["load", archive.to_str().unwrap()]);
+    assert!(said.lines().any(|line| line == "passed over  5"), "{said}");
+    assert_eq!(rows(&pair).await, 1);
+    // The engine's own directories are no part of an archive around them.
+    fs::write(pair.at("history").join(".hidden"), "x").unwrap();
+    let said = pair.expect(0, &["load", pair.at(".").to_str().unwrap()]);
+    assert!(said.lines().any(|line| line == "passed over  5"), "{said}");
+}
+
 #[tokio::test]
 async fn marker_files_are_passed_over_and_counted() {
     const MARKERS: [&str; 4] = [

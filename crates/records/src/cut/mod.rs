@@ -425,7 +425,10 @@ fn records_of(
     let (array, other) = own.map_or((None, None), |mut own| (own.take(), own.other));
     let mut own = array.map(|records| records.plan(bytes)).transpose()?;
     let mut found = Vec::new();
+    let mut strays: Vec<(usize, &Dataset)> = Vec::new();
     for (at, mut target) in targets.into_iter().enumerate() {
+        let of: &Dataset = &search.others[at];
+        strays.extend(target.other.filter(|_| !of.also).map(|at| (at, of)));
         if let Some(records) = target.take().filter(|records| records.count > 0) {
             found.push((at, records.plan(bytes)?));
         }
@@ -450,14 +453,50 @@ fn records_of(
         chunker.close(place.end);
         own = Some(chunker.plan()?);
     }
-    if own.is_none() && found.is_empty() && matches!(search.role, Role::Own) {
-        return Err(no_array(dataset, other.unwrap_or(place.start)).into());
+    if matches!(search.role, Role::Own) {
+        if own.is_none() && found.is_empty() {
+            return Err(no_array(dataset, other.unwrap_or(place.start)).into());
+        }
+        if !takes_record {
+            refuse_strays(bytes, other.map(|at| (at, dataset)), &strays)?;
+        }
     }
     Ok(Found {
         own,
         others: found,
         is_envelope: !takes_record,
     })
+}
+
+/// Refuses a value that is beside the records of an envelope, where an array of records is expected:
+/// otherwise it would be left out without a word. At the pointer of the file's own dataset (`own`)
+/// this is any value but null. At that of another dataset it is an object with one of its fields,
+/// since an envelope may have members of any name.
+fn refuse_strays(
+    bytes: &[u8],
+    own: Option<(usize, &Dataset)>,
+    others: &[(usize, &Dataset)],
+) -> Result<(), Unreadable> {
+    let is_value = |(at, _): &(usize, &Dataset)| !bytes[*at..].starts_with(b"null");
+    let is_record = |(at, dataset): &&(usize, &Dataset)| {
+        let end = syntax::value(bytes, *at).unwrap_or(*at);
+        let text = &bytes[*at..end];
+        let fields = dataset.fields();
+        text.starts_with(b"{") && fields.iter().any(|field| names(text, field))
+    };
+    let stray = own
+        .filter(is_value)
+        .or_else(|| others.iter().copied().find(|other| is_record(&other)));
+    let Some((at, dataset)) = stray else {
+        return Ok(());
+    };
+    let found = found_here(bytes, at);
+    let detail = format!(
+        "expected an array of records of `{}` at `{}`, found {found}",
+        dataset.name,
+        dataset.pointer()
+    );
+    Err(malformed(at, detail))
 }
 
 /// Whether a file that is not a document is lines.

@@ -1,6 +1,6 @@
 //! Finds rounded numbers: most programs keep a number as a 64-bit float.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::ops::Range;
 
 use crate::syntax;
@@ -24,8 +24,9 @@ pub struct Rounded<'a> {
 }
 
 /// The numbers of `edited` that a program has rounded: each equals a number of the record `own`
-/// after rounding to a 64-bit float, and `own` does not have the rounded number. Numbers within
-/// strings count as well.
+/// after rounding to a 64-bit float, and `own` does not have the rounded number. If `own` has both,
+/// the rounded number counts as often as it has replaced the other one. Numbers within strings
+/// count as well.
 ///
 /// `own` may be any text: in a broken record, the numbers that can be recognised are compared.
 #[must_use]
@@ -42,19 +43,53 @@ pub fn rounded<'a>(own: &'a str, edited: &'a str) -> Vec<Rounded<'a>> {
     if bent.is_empty() {
         return Vec::new();
     }
-    let own: HashSet<Decimal> = numbers(own)
-        .filter_map(|place| Decimal::of(&own[place]))
-        .collect();
-    let rounded = numbers(edited).filter_map(|place| {
-        let decimal = Decimal::of(&edited[place.clone()])?;
-        let expected = bent.get(&decimal).filter(|_| !own.contains(&decimal))?;
-        Some(Rounded {
-            found: &edited[place.clone()],
+    let (before, after) = (counts(own), counts(edited));
+    let count = |counts: &HashMap<Decimal, usize>, decimal: &Decimal| {
+        counts.get(decimal).copied().unwrap_or_default()
+    };
+    // How many times each rounded number has replaced an original one.
+    let mut replaced: HashMap<&Decimal, usize> = HashMap::new();
+    for (kept, original) in &bent {
+        let more = count(&after, kept).saturating_sub(count(&before, kept));
+        let fewer = Decimal::of(original)
+            .map(|original| count(&before, &original).saturating_sub(count(&after, &original)));
+        let is_new = !before.contains_key(kept);
+        let times = if is_new {
+            more
+        } else {
+            more.min(fewer.unwrap_or_default())
+        };
+        replaced.insert(kept, times);
+    }
+    // The numbers at the end of the text count as the new ones.
+    let mut rounded = Vec::new();
+    for place in numbers(edited).collect::<Vec<_>>().into_iter().rev() {
+        let found = &edited[place.clone()];
+        let Some(decimal) = Decimal::of(found) else {
+            continue;
+        };
+        let Some(left) = replaced.get_mut(&decimal).filter(|left| **left > 0) else {
+            continue;
+        };
+        *left -= 1;
+        let expected = bent[&decimal];
+        rounded.push(Rounded {
             place,
+            found,
             expected,
-        })
-    });
-    rounded.collect()
+        });
+    }
+    rounded.reverse();
+    rounded
+}
+
+/// How often each number is in a text.
+fn counts(text: &str) -> HashMap<Decimal, usize> {
+    let mut counts = HashMap::new();
+    for decimal in numbers(text).filter_map(|place| Decimal::of(&text[place])) {
+        *counts.entry(decimal).or_default() += 1;
+    }
+    counts
 }
 
 /// The numbers in a text, including numbers within strings, and except parts of longer words.
@@ -171,6 +206,31 @@ mod tests {
             "{\"n\":12345678901234567890,\"te",
         ] {
             assert_eq!(rounded(own, edited).len(), 1, "{own}");
+        }
+    }
+
+    #[test]
+    fn a_rounded_number_beside_its_rounded_value_is_found() {
+        let (odd, even) = ("9007199254740993", "9007199254740992");
+        for (own, edited, found) in [
+            (format!("[{odd},{even}]"), format!("[{even},{even}]"), 1),
+            (
+                format!("[{odd},{odd},{even}]"),
+                format!("[{even},{even},{even}]"),
+                2,
+            ),
+            (format!("[{odd},{even}]"), format!("[{odd},{even}]"), 0),
+            // The original number is still there, so the other one was added on purpose.
+            (
+                format!("[{odd},{even}]"),
+                format!("[{odd},{even},{even}]"),
+                0,
+            ),
+            // The original number was removed or replaced, and nothing was rounded.
+            (format!("[{odd},{even}]"), format!("[{even}]"), 0),
+            (format!("[{odd},{even}]"), format!("[7,{even}]"), 0),
+        ] {
+            assert_eq!(rounded(&own, &edited).len(), found, "{own} {edited}");
         }
     }
 

@@ -144,6 +144,57 @@ fn text_outside_of_records_is_json_or_refuses_the_file() {
     );
 }
 
+/// A value where an array of records is expected, beside an array of records of another dataset: it
+/// may be a record, so it is not left out.
+#[test]
+fn a_value_in_the_place_of_records_beside_other_records_is_refused() {
+    let dataset = |name: &str, records: &str| {
+        let text = format!(
+            "name = '{name}'\nrecords = '{records}'\n[[columns]]\nname = 'n'\ntype = 'integer'\n"
+        );
+        toml::from_str::<Dataset>(&text).unwrap()
+    };
+    let datasets = Datasets::new(vec![dataset("one", "/one"), dataset("two", "/in/two")]).unwrap();
+    let of = datasets.of_file(b"one.json", None).unwrap();
+    for (document, expected) in [
+        // The file's own dataset: any value but null.
+        (
+            r#"{"one":{"n":1},"in":{"two":[{"n":2}]}}"#,
+            Some("`one` at `/one`, found `{`"),
+        ),
+        (
+            r#"{"one":7,"in":{"two":[{"n":2}]}}"#,
+            Some("`one` at `/one`, found `7`"),
+        ),
+        (
+            r#"{"one":[{"n":1}],"one":{"n":3}}"#,
+            Some("`one` at `/one`, found `{`"),
+        ),
+        (r#"{"one":null,"in":{"two":[{"n":2}]}}"#, None),
+        // Another dataset: an object with one of its fields.
+        (
+            r#"{"one":[{"n":1}],"in":{"two":{"n":2}}}"#,
+            Some("`two` at `/in/two`, found `{`"),
+        ),
+        (
+            r#"{"one":[{"n":1}],"in":{"two":{"x":{"n":2}}}}"#,
+            Some("`two` at `/in/two`"),
+        ),
+        (r#"{"one":[{"n":1}],"in":{"two":{"count":2}}}"#, None),
+        (r#"{"one":[{"n":1}],"in":{"two":"n"}}"#, None),
+        (r#"{"one":[{"n":1}],"in":7}"#, None),
+        // One record is no envelope.
+        (r#"{"n":1,"in":{"two":{"n":2}}}"#, None),
+    ] {
+        let found = cut_each(document.as_bytes(), &of, NO_LIMITS).map(|_| ());
+        match (found, expected) {
+            (Ok(()), None) => {}
+            (Err(error), Some(part)) if error.to_string().contains(part) => {}
+            (found, _) => panic!("{document}: {found:?}, expected {expected:?}"),
+        }
+    }
+}
+
 #[test]
 fn the_format_of_the_dataset_decides_the_shape() {
     let (document, lines) = (defined("format = 'document'"), defined("format = 'lines'"));
