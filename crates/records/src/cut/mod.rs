@@ -482,7 +482,7 @@ fn refuse_strays(
         let end = syntax::value(bytes, *at).unwrap_or(*at);
         let text = &bytes[*at..end];
         let fields = dataset.fields();
-        text.starts_with(b"{") && fields.iter().any(|field| names(text, field))
+        text.starts_with(b"{") && fields.iter().any(|(field, _)| names(text, field))
     };
     let stray = own
         .filter(is_value)
