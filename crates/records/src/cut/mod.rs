@@ -427,7 +427,7 @@ fn records_of(
     let mut found = Vec::new();
     let mut strays: Vec<(usize, &Dataset)> = Vec::new();
     for (at, mut target) in targets.into_iter().enumerate() {
-        let of: &Dataset = &search.others[at];
+        let of: &Dataset = search.others[at];
         strays.extend(target.other.filter(|_| !of.also).map(|at| (at, of)));
         if let Some(records) = target.take().filter(|records| records.count > 0) {
             found.push((at, records.plan(bytes)?));
