@@ -27,6 +27,16 @@ pub(super) enum Destination {
 }
 
 impl Outcome {
+    /// The outcome of a file whose content the ledger had before. All files without records have the
+    /// same content or mean the same, so none of them is reported as a copy of another.
+    pub(super) fn of_copy(records: u32) -> Self {
+        if records == 0 {
+            Self::Settled
+        } else {
+            Self::Duplicate
+        }
+    }
+
     pub(super) fn destination(&self) -> Destination {
         match self {
             Self::Settled | Self::Duplicate => Destination::History,

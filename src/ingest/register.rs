@@ -83,7 +83,7 @@ async fn register(
         if earlier == EarlierState::Settled {
             let outcome = match ready.item.origin {
                 ItemOrigin::Recovered => Outcome::Settled,
-                ItemOrigin::Mailbox | ItemOrigin::Archive => Outcome::Duplicate,
+                ItemOrigin::Mailbox | ItemOrigin::Archive => Outcome::of_copy(ready.plan.records),
             };
             disposals.push(Disposal {
                 item: ready.item,
@@ -134,7 +134,7 @@ async fn enter(
 ) -> Result<(Vec<Registered>, HashMap<u32, String>), GivenUp> {
     let mut not_removed = HashMap::new();
     loop {
-        let register = || shared.sink().register(files);
+        let register = || shared.sink().register(files, &shared.ingest.datasets);
         let known = until_ok("registering files", &shared.stop, |_| {}, register).await?;
         let numbered = files.iter().zip(&known);
         // A copy has the same number.

@@ -165,7 +165,7 @@ async fn settle(shared: &Arc<Shared>, asked: &[u32]) -> Result<Vec<u32>, GivenUp
             };
             disposals.push(disposal(flight.first, Outcome::Settled));
             let copies = flight.copies.into_iter();
-            disposals.extend(copies.map(|copy| disposal(copy, Outcome::Duplicate)));
+            disposals.extend(copies.map(|copy| disposal(copy, Outcome::of_copy(settled.records))));
         }
     }
     dispose(shared, disposals).await?;

@@ -31,6 +31,7 @@ use crate::telemetry;
 mod cells;
 mod contents;
 mod definitions;
+mod elsewhere;
 mod indexes;
 mod keys;
 mod migrations;
@@ -108,7 +109,17 @@ pub trait Sink: Send + Sync {
     /// same content is in quarantine for another dataset, and `files` does not have it for that
     /// dataset, that entry becomes the entry of the file. If a file is given with a path, the
     /// ledger holds this path from then on. After an error, some of the files may be registered.
-    async fn register(&self, files: &[NewFile]) -> Result<Vec<Registered>, Fault>;
+    ///
+    /// `files` has all parts of a file. If the ledger has a file with the same name and content for a
+    /// dataset that is no part of it, the settings have changed: `datasets` are those of now. What
+    /// was begun for the other dataset is not loaded beside it, as with another definition, and what
+    /// was settled for a dataset that no longer exists, in the table of the file's dataset, is
+    /// settled: the dataset was renamed.
+    async fn register(
+        &self,
+        files: &[NewFile],
+        datasets: &Datasets,
+    ) -> Result<Vec<Registered>, Fault>;
 
     /// Stores rows and rejects and, after them in the same transaction, the ledger entries of the
     /// spans. Rows and rejects that are already stored do not change. A row whose values the
@@ -265,9 +276,9 @@ pub enum EarlierState {
     Pending,
     /// All records are stored: the file is a duplicate, or has not been moved to history yet.
     Settled,
-    /// Pending, and registered by another definition or with another number of records: its
-    /// ordinals or rows have another meaning. Some of its records may be stored. `register` changes
-    /// nothing.
+    /// Pending, and registered by another definition, for another dataset or with another number of
+    /// records: its ordinals or rows have another meaning. Some of its records may be stored.
+    /// `register` changes nothing, except that an entry of another dataset goes to quarantine.
     OtherDefinition,
     /// Quarantined after some of its records were stored by another definition, or being removed.
     /// `register` changes nothing: the file has to be [removed](Sink::remove) first.

@@ -7,12 +7,22 @@ use crate::support::Pair;
 
 const FIRST: u64 = 1 << 32;
 
-/// Writes the settings: a dataset with one column, and further lines of its definition.
+/// Writes the settings: datasets with one column, each with further lines of its definition.
+fn define_all(pair: &Pair, datasets: &[(&str, &str)]) {
+    let definitions: Vec<String> = datasets
+        .iter()
+        .map(|(name, more)| {
+            format!(
+                "[[datasets]]\nname = \"{name}\"\n{more}\ncolumns = [{{ name = \"a\", type = \
+                 \"integer\" }}]\n"
+            )
+        })
+        .collect();
+    fs::write(pair.at("lemonade.toml"), definitions.concat()).unwrap();
+}
+
 fn define(pair: &Pair, name: &str, more: &str) {
-    let text = format!(
-        "[[datasets]]\nname = \"{name}\"\n{more}\ncolumns = [{{ name = \"a\", type = \"integer\" }}]\n"
-    );
-    fs::write(pair.at("lemonade.toml"), text).unwrap();
+    define_all(pair, &[(name, more)]);
 }
 
 /// Puts a file of these numbers into inbound.
@@ -47,6 +57,19 @@ async fn loaded(name: &'static str) -> Pair {
     pair
 }
 
+/// Makes file 1, of three records, one that was half loaded when its process was killed: two records
+/// are stored in `table`, and the file is in work.
+async fn halve(pair: &Pair, table: &str, file: &str) {
+    for statement in [
+        "UPDATE ingest_files SET state = 'pending', settled_at = NULL",
+        "INSERT INTO ingest_frames VALUES (1, 0, 2)",
+        &format!("DELETE FROM {table} WHERE id = {}", FIRST + 2),
+    ] {
+        pair.execute(statement).await;
+    }
+    fs::rename(pair.at("history").join(file), pair.at("work").join(file)).unwrap();
+}
+
 /// The table was renamed, in the database and in the settings.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_rows_of_a_file_are_removed_from_its_renamed_table() {
@@ -54,16 +77,7 @@ async fn the_rows_of_a_file_are_removed_from_its_renamed_table() {
         for is_half_loaded in [false, true] {
             let pair = loaded(name).await;
             if is_half_loaded {
-                // As after a kill: two records are stored, and the file is in work.
-                for statement in [
-                    "UPDATE ingest_files SET state = 'pending', settled_at = NULL",
-                    "INSERT INTO ingest_frames VALUES (1, 0, 2)",
-                    &format!("DELETE FROM m WHERE id = {}", FIRST + 2),
-                ] {
-                    pair.execute(statement).await;
-                }
-                let file = "m_1.ndjson";
-                fs::rename(pair.at("history").join(file), pair.at("work").join(file)).unwrap();
+                halve(&pair, "m", "m_1.ndjson").await;
             }
             rename(&pair, "m", "m2").await;
             define(&pair, "m", "table = \"m2\"");
@@ -197,6 +211,78 @@ async fn forgetting_a_file_removes_no_row_under_the_id_of_a_reject() {
             assert!(said.contains("2 rows removed"), "{said}");
             let left = pair.query("SELECT a FROM m").await;
             assert_eq!(left, [[Some("9".to_owned())]], "purged: {is_purged}");
+        }
+    }
+}
+
+/// Another dataset takes a file that was loaded, or half loaded, by a wrong one: no record is in both
+/// tables.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_another_dataset_takes_is_stored_once() {
+    for name in ["memory+sqlite", "memory+mysql"] {
+        for is_half_loaded in [false, true] {
+            let pair = Pair::new(name).await;
+            define(&pair, "wrong", "files = \"trips\"");
+            bring(&pair, "trips_1.ndjson", 0..3);
+            pair.expect(0, &["load"]);
+            let now = [("wrong", "files = \"other\""), ("trips", "")];
+            if is_half_loaded {
+                halve(&pair, "wrong", "trips_1.ndjson").await;
+                define_all(&pair, &now);
+                pair.expect(2, &["load"]);
+                let reason = pair.at("quarantine").join("trips_1.ndjson.reason");
+                let reason = fs::read_to_string(reason).unwrap();
+                assert!(reason.starts_with("other_definition: "), "{reason}");
+                assert_eq!(rows(&pair, "trips").await, 0);
+                pair.expect(0, &["files", "retry", "--all"]);
+            } else {
+                define_all(&pair, &now);
+                pair.expect(0, &["files", "reload", "1", "--yes"]);
+            }
+            pair.expect(0, &["load"]);
+            assert_eq!(rows(&pair, "wrong").await, 0, "half: {is_half_loaded}");
+            assert_eq!(rows(&pair, "trips").await, 3);
+            assert_eq!(rows(&pair, "ingest_files").await, 1);
+            pair.expect(0, &["verify", "--content"]);
+        }
+        // Equal files of two datasets are two files.
+        let pair = Pair::new(name).await;
+        define_all(&pair, &[("a", ""), ("b", "")]);
+        for dataset in ["a", "b"] {
+            bring(&pair, &format!("{dataset}_1.ndjson"), 0..3);
+            pair.expect(0, &["load"]);
+            assert_eq!(rows(&pair, dataset).await, 3);
+        }
+        assert_eq!(rows(&pair, "a").await, 3);
+    }
+}
+
+/// A dataset has another name and the same table: its files are still loaded.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_of_a_renamed_dataset_is_stored_once() {
+    for name in ["memory+sqlite", "memory+mysql"] {
+        for is_half_loaded in [false, true] {
+            let pair = Pair::new(name).await;
+            let more = "files = \"m_\"\ntable = \"t\"";
+            define(&pair, "former", more);
+            bring(&pair, "m_1.ndjson", 0..3);
+            pair.expect(0, &["load"]);
+            if is_half_loaded {
+                halve(&pair, "t", "m_1.ndjson").await;
+            }
+            define(&pair, "latter", more);
+            if is_half_loaded {
+                pair.expect(2, &["load"]);
+                pair.expect(0, &["files", "retry", "--all"]);
+                pair.expect(0, &["load"]);
+            } else {
+                let history = pair.at("history");
+                let said = pair.expect(0, &["load", history.to_str().unwrap()]);
+                let line = said.lines().find(|line| line.starts_with("duplicates"));
+                assert!(line.unwrap().ends_with(" 1"), "{said}");
+            }
+            assert_eq!(rows(&pair, "t").await, 3, "half: {is_half_loaded}");
+            assert_eq!(rows(&pair, "ingest_files").await, 1);
         }
     }
 }

@@ -1,16 +1,13 @@
 //! Reads rows and compares them with their records, in MySQL.
 
 use std::slice;
-use std::sync::Arc;
 
 use crate::batch::{Batch, Span, provenance, row_id};
-use crate::dataset::{Dataset, Datasets};
 use crate::sink::cells::by_dataset;
 use crate::sink::contents::{
     self, Change, Difference, ProblemDigest, Stored, digest_name, rejects_sql, replayed_sql,
     rows_sql,
 };
-use crate::sink::definitions::dataset_of;
 
 use super::commit::differing;
 use super::errors::Failure;
@@ -96,23 +93,4 @@ pub(super) async fn acknowledged(
         .into_iter()
         .next()
         .and_then(|value| value.try_into().ok()))
-}
-
-/// See [`Contents::loaded_by`](crate::sink::Contents::loaded_by).
-pub(super) async fn loaded_by(
-    session: &mut Session,
-    file_no: u32,
-    datasets: &Datasets,
-) -> Result<Option<Arc<Dataset>>, Failure> {
-    let sql = format!(
-        "SELECT f.dataset, d.text FROM ingest_files f LEFT JOIN ingest_definitions d ON d.definition \
-         = f.definition WHERE f.file_no = {file_no}"
-    );
-    let file = session.rows::<(String, Option<String>)>(&sql).await?;
-    let Some((name, text)) = file.into_iter().next() else {
-        return Ok(None);
-    };
-    dataset_of(&name, text.as_deref(), datasets)
-        .map(Some)
-        .map_err(|(next_step, problem)| Failure::Found { next_step, problem })
 }

@@ -14,12 +14,14 @@ use mysql_async::Value;
 
 use crate::batch::ContentHash;
 use crate::coverage;
-use crate::dataset::Fingerprint;
+use crate::dataset::{Datasets, Fingerprint};
 use crate::fault::{Fault, Origin};
 use crate::frame::FrameKey;
+use crate::sink::elsewhere::{self, Elsewhere, Entry};
 use crate::sink::keys::{FRAME_KEY, NO_KEY, NOT_A_KEY, key_of, new_key};
 use crate::sink::{EarlierState, FileState, NUMBERS_USED_UP, NewFile, Registered, Settled};
 
+use super::definitions::has_table_of;
 use super::errors::Failure;
 use super::session::{Insert, Session};
 
@@ -38,6 +40,7 @@ struct Entered {
     file_no: u32,
     state: FileState,
     dataset: String,
+    name: String,
     records: u32,
     /// `None` for a file of an earlier release, or without a dataset.
     definition: Option<Fingerprint>,
@@ -47,6 +50,16 @@ struct Entered {
 }
 
 impl Entered {
+    fn entry(&self) -> Entry<'_> {
+        Entry {
+            file_no: self.file_no,
+            state: self.state,
+            dataset: &self.dataset,
+            name: &self.name,
+            records: self.records,
+        }
+    }
+
     /// Whether the entry has the definition with which `file` is read.
     fn is_like(&self, file: &NewFile) -> bool {
         self.dataset == file.dataset
@@ -81,16 +94,22 @@ fn entry_of<'a>(
 pub(super) async fn register(
     session: &mut Session,
     files: &[NewFile],
+    datasets: &Datasets,
 ) -> Result<Vec<Registered>, Failure> {
     let mut known = Known::new();
     look_up(session, files.iter().map(|file| file.hash), &mut known).await?;
-    let missing = missing(files, &mut known);
+    let elsewhere = of_others(session, files, &known, datasets).await?;
+    let missing = missing(files, &elsewhere, &mut known);
     let mut fresh: HashSet<(ContentHash, &str)> = missing.iter().map(|file| key(file)).collect();
     enter(session, &missing).await?;
     look_up(session, missing.iter().map(|file| file.hash), &mut known).await?;
 
     let mut registered = Vec::with_capacity(files.len());
-    for file in files {
+    for (at, file) in files.iter().enumerate() {
+        if let Some(registered_elsewhere) = elsewhere.get(&at) {
+            registered.push(*registered_elsewhere);
+            continue;
+        }
         // The entry is missing if no file number was left.
         let entered = entry_of(&mut known, file, files).ok_or_else(used_up)?;
         let file_no = entered.file_no;
@@ -115,6 +134,7 @@ pub(super) async fn register(
                     file_no,
                     state: FileState::Pending,
                     dataset: file.dataset.clone(),
+                    name: file.name.clone(),
                     records: file.records,
                     definition: file.definition,
                     path: path_bytes(file).map(<[u8]>::to_vec),
@@ -152,7 +172,11 @@ fn key(file: &NewFile) -> (ContentHash, &str) {
 }
 
 /// The files that are not in the ledger, each content once for each dataset.
-fn missing<'a>(files: &'a [NewFile], known: &mut Known) -> Vec<&'a NewFile> {
+fn missing<'a>(
+    files: &'a [NewFile],
+    elsewhere: &HashMap<usize, Registered>,
+    known: &mut Known,
+) -> Vec<&'a NewFile> {
     let (mut seen, mut taken) = (HashSet::new(), HashSet::new());
     let mut is_missing = |file: &&'a NewFile| {
         // An entry in quarantine of another dataset can become the entry of one file only.
@@ -161,7 +185,46 @@ fn missing<'a>(files: &'a [NewFile], known: &mut Known) -> Vec<&'a NewFile> {
                 entered.dataset != file.dataset && !taken.insert(entered.file_no)
             })
     };
-    files.iter().filter(|file| is_missing(file)).collect()
+    let own = files.iter().enumerate();
+    own.filter(|(at, file)| !elsewhere.contains_key(at) && is_missing(file))
+        .map(|(_, file)| file)
+        .collect()
+}
+
+/// The files of which another dataset has the entry, by their places; see [`elsewhere`]. An entry
+/// that another dataset has begun goes to quarantine.
+async fn of_others(
+    session: &mut Session,
+    files: &[NewFile],
+    known: &Known,
+    datasets: &Datasets,
+) -> Result<HashMap<usize, Registered>, Failure> {
+    let mut found = HashMap::new();
+    for (at, file) in files.iter().enumerate() {
+        // Most contents are new, or have the entry of the file alone.
+        let Some(of_content) = known.get(&file.hash) else {
+            continue;
+        };
+        let entries: Vec<Entry<'_>> = of_content.iter().map(Entered::entry).collect();
+        let (file_no, earlier) = match elsewhere::elsewhere(file, files, &entries, datasets) {
+            None => continue,
+            Some(Elsewhere::Earlier(file_no, earlier)) => (file_no, earlier),
+            Some(Elsewhere::PerhapsRenamed(file_no)) => {
+                if !has_table_of(session, file_no, file, datasets).await? {
+                    continue;
+                }
+                (file_no, EarlierState::Settled)
+            }
+        };
+        if earlier == EarlierState::OtherDefinition {
+            let sql = "UPDATE ingest_files SET state = 'quarantined', reason = ? WHERE file_no = ? AND \
+                       state = 'pending'";
+            let params = (elsewhere::reason(file), file_no);
+            session.run_with(sql, params).await?;
+        }
+        found.insert(at, Registered { file_no, earlier });
+    }
+    Ok(found)
 }
 
 async fn look_up(
@@ -172,6 +235,7 @@ async fn look_up(
     type Found = (
         Vec<u8>,
         u32,
+        String,
         String,
         String,
         u32,
@@ -187,8 +251,8 @@ async fn look_up(
     }
     for hashes in hashes.chunks(FILES_PER_STATEMENT) {
         let mut sql = String::from(
-            "SELECT hash, file_no, state, dataset, records, definition, path, reason IS NOT NULL FROM \
-             ingest_files WHERE hash IN (",
+            "SELECT hash, file_no, state, dataset, name, records, definition, path, reason IS NOT NULL \
+             FROM ingest_files WHERE hash IN (",
         );
         for (at, hash) in hashes.iter().enumerate() {
             let comma = if at == 0 { "" } else { "," };
@@ -197,11 +261,12 @@ async fn look_up(
         }
         sql.push(')');
         for row in session.rows::<Found>(&sql).await? {
-            let (hash, file_no, state, dataset, records, definition, path, waits) = row;
+            let (hash, file_no, state, dataset, name, records, definition, path, waits) = row;
             let entered = Entered {
                 file_no,
                 state: file_state(&state)?,
                 dataset,
+                name,
                 records,
                 definition: definition.map(|bytes| Fingerprint::from_bytes(identity(bytes))),
                 path,

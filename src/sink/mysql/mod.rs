@@ -30,6 +30,7 @@ use session::{Pool, Session};
 mod bind;
 mod commit;
 mod contents;
+mod definitions;
 mod ddl;
 mod errors;
 mod files;
@@ -117,8 +118,12 @@ impl Sink for MysqlSink {
         self.writers
     }
 
-    async fn register(&self, files: &[NewFile]) -> Result<Vec<Registered>, Fault> {
-        let work = async |session: &mut Session| files::register(session, files).await;
+    async fn register(
+        &self,
+        files: &[NewFile],
+        datasets: &Datasets,
+    ) -> Result<Vec<Registered>, Fault> {
+        let work = async |session: &mut Session| files::register(session, files, datasets).await;
         self.control.on_session("registering files", work).await
     }
 
@@ -277,7 +282,7 @@ impl Contents for MysqlSink {
         datasets: &Datasets,
     ) -> Result<Option<Arc<Dataset>>, Fault> {
         let work =
-            async |session: &mut Session| contents::loaded_by(session, file_no, datasets).await;
+            async |session: &mut Session| definitions::loaded_by(session, file_no, datasets).await;
         self.control.on_session(READING_LEDGER, work).await
     }
 

@@ -11,7 +11,7 @@ use crate::sink::removal::{self, Instead};
 use crate::sink::summary::not_taken;
 use crate::sink::table::SummaryNames;
 
-use super::contents::loaded_by;
+use super::definitions::loaded_by;
 use super::errors::{Class, Failure};
 use super::files::{coverage, entries};
 use super::schema::has_table;

@@ -1,19 +1,16 @@
 //! Reads rows and compares them with their records, in SQLite.
 
 use std::slice;
-use std::sync::Arc;
 
 use rusqlite::types::Value;
 use rusqlite::{OptionalExtension, Transaction, params};
 
 use crate::batch::{Batch, Span, provenance, row_id};
-use crate::dataset::{Dataset, Datasets};
 use crate::sink::cells::{Cell, Rare, by_dataset};
 use crate::sink::contents::{
     self, Change, Difference, ProblemDigest, Stored, digest_name, rejects_sql, replayed_sql,
     rows_sql,
 };
-use crate::sink::definitions::dataset_of;
 use crate::timestamp;
 
 use super::commit::rare_text;
@@ -109,29 +106,4 @@ pub(super) fn acknowledged(
         .query_row([digest_name(file_no)], |row| row.get(0))
         .optional()?;
     Ok(value.and_then(|value| value.try_into().ok()))
-}
-
-/// See [`Contents::loaded_by`](crate::sink::Contents::loaded_by).
-pub(super) fn loaded_by(
-    db: &Transaction<'_>,
-    file_no: u32,
-    datasets: &Datasets,
-) -> Result<Option<Arc<Dataset>>, Failure> {
-    let file: Option<(String, Option<String>)> = db
-        .query_row(
-            "SELECT f.dataset, d.text FROM ingest_files f LEFT JOIN ingest_definitions d ON \
-             d.definition = f.definition WHERE f.file_no = ?",
-            [file_no],
-            |row| Ok((row.get(0)?, row.get(1)?)),
-        )
-        .optional()?;
-    let Some((name, text)) = file else {
-        return Ok(None);
-    };
-    dataset_of(&name, text.as_deref(), datasets)
-        .map(Some)
-        .map_err(|(next_step, problem)| Failure::Found {
-            next_step: next_step.to_owned(),
-            problem,
-        })
 }

@@ -8,12 +8,14 @@ use rusqlite::{OptionalExtension, Transaction, params};
 
 use crate::batch::ContentHash;
 use crate::coverage;
-use crate::dataset::Fingerprint;
+use crate::dataset::{Datasets, Fingerprint};
 use crate::fault::{Fault, Origin};
 use crate::frame::FrameKey;
+use crate::sink::elsewhere::{self, Elsewhere, Entry};
 use crate::sink::keys::{FRAME_KEY, NO_KEY, NOT_A_KEY, key_of, new_key};
 use crate::sink::{EarlierState, FileState, NUMBERS_USED_UP, NewFile, Registered, Settled};
 
+use super::definitions::has_table_of;
 use super::errors::Failure;
 use super::now::now;
 
@@ -23,6 +25,7 @@ pub(super) const NEWER: &str = "install the newer release that wrote to this dat
 pub(super) fn register(
     db: &Transaction<'_>,
     files: &[NewFile],
+    datasets: &Datasets,
 ) -> Result<Vec<Registered>, Failure> {
     let mut find = db.prepare_cached(
         "SELECT file_no, state, dataset, records = ?3 AND (definition IS NULL OR definition IS ?4), \
@@ -46,6 +49,10 @@ pub(super) fn register(
     )?;
     let mut registered = Vec::with_capacity(files.len());
     for file in files {
+        if let Some(of_other) = of_other(db, file, files, datasets)? {
+            registered.push(of_other);
+            continue;
+        }
         let NewFile {
             hash,
             dataset,
@@ -115,6 +122,53 @@ pub(super) fn register(
         registered.push(Registered { file_no, earlier });
     }
     Ok(registered)
+}
+
+/// The result for a file of which another dataset has the entry; see [`elsewhere`]. `None` if there is
+/// none. An entry that another dataset has begun goes to quarantine.
+fn of_other(
+    db: &Transaction<'_>,
+    file: &NewFile,
+    files: &[NewFile],
+    datasets: &Datasets,
+) -> Result<Option<Registered>, Failure> {
+    let mut find = db.prepare_cached(
+        "SELECT file_no, state, dataset, name, records FROM ingest_files WHERE hash = ?",
+    )?;
+    let found = find.query_map([file.hash], |row| {
+        let texts: (String, String, String) = (row.get(1)?, row.get(2)?, row.get(3)?);
+        Ok((row.get(0)?, texts, row.get(4)?))
+    })?;
+    let found: Vec<(u32, (String, String, String), u32)> = found.collect::<Result<_, _>>()?;
+    let entries = found
+        .iter()
+        .map(|(file_no, (state, dataset, name), records)| {
+            Ok(Entry {
+                file_no: *file_no,
+                state: file_state(state)?,
+                dataset,
+                name,
+                records: *records,
+            })
+        });
+    let entries: Vec<Entry<'_>> = entries.collect::<Result<_, Failure>>()?;
+    let (file_no, earlier) = match elsewhere::elsewhere(file, files, &entries, datasets) {
+        None => return Ok(None),
+        Some(Elsewhere::Earlier(file_no, earlier)) => (file_no, earlier),
+        Some(Elsewhere::PerhapsRenamed(file_no)) => {
+            if !has_table_of(db, file_no, file, datasets)? {
+                return Ok(None);
+            }
+            (file_no, EarlierState::Settled)
+        }
+    };
+    if earlier == EarlierState::OtherDefinition {
+        db.execute(
+            "UPDATE ingest_files SET state = 'quarantined', reason = ? WHERE file_no = ?",
+            params![elsewhere::reason(file), file_no],
+        )?;
+    }
+    Ok(Some(Registered { file_no, earlier }))
 }
 
 /// See [`Sink::coverage`](crate::sink::Sink::coverage).

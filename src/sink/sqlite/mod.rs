@@ -36,6 +36,7 @@ use errors::Failure;
 
 mod commit;
 mod contents;
+mod definitions;
 mod errors;
 mod files;
 mod now;
@@ -179,10 +180,14 @@ impl Sink for SqliteSink {
         1
     }
 
-    async fn register(&self, files: &[NewFile]) -> Result<Vec<Registered>, Fault> {
-        let files = files.to_vec();
-        self.transact("registering files", move |db| files::register(db, &files))
-            .await
+    async fn register(
+        &self,
+        files: &[NewFile],
+        datasets: &Datasets,
+    ) -> Result<Vec<Registered>, Fault> {
+        let (files, datasets) = (files.to_vec(), datasets.clone());
+        let work = move |db: &Transaction<'_>| files::register(db, &files, &datasets);
+        self.transact("registering files", work).await
     }
 
     async fn commit(&self, batches: &[Batch]) -> Result<Committed, Fault> {
@@ -367,7 +372,7 @@ impl Contents for SqliteSink {
         datasets: &Datasets,
     ) -> Result<Option<Arc<Dataset>>, Fault> {
         let datasets = datasets.clone();
-        let work = move |db: &Transaction<'_>| contents::loaded_by(db, file_no, &datasets);
+        let work = move |db: &Transaction<'_>| definitions::loaded_by(db, file_no, &datasets);
         self.transact("reading the ledger", work).await
     }
 

@@ -12,7 +12,7 @@ use crate::sink::removal::{self, Instead};
 use crate::sink::summary::not_taken;
 use crate::sink::table::SummaryNames;
 
-use super::contents::loaded_by;
+use super::definitions::loaded_by;
 use super::errors::{Class, Failure, classify};
 use super::schema::has_table;
 use super::{files, summary};

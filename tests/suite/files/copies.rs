@@ -2,6 +2,13 @@
 
 use super::*;
 
+/// The number of duplicates in the report of a load.
+fn duplicates(report: &str) -> u32 {
+    let line = report.lines().find(|line| line.contains("duplicates"));
+    let (_, count) = line.unwrap().rsplit_once(' ').unwrap();
+    count.parse().unwrap()
+}
+
 /// Three files with the same content, in inbound at the same time and again later: one is stored,
 /// the others are reported as duplicates and go to history.
 #[tokio::test]
@@ -13,11 +20,6 @@ async fn the_same_content_twice_is_stored_once_and_reported() {
     for name in ["vehicle_status_a.json", "vehicle_status_b.json"] {
         put(name);
     }
-    let duplicates = |report: &str| {
-        let line = report.lines().find(|line| line.contains("duplicates"));
-        let (_, count) = line.unwrap().rsplit_once(' ').unwrap();
-        count.parse::<u32>().unwrap()
-    };
     let report = pair.expect(0, &["load"]);
     assert_eq!(duplicates(&report), 1, "{report}");
     put("vehicle_status_c.json");
@@ -32,6 +34,25 @@ async fn the_same_content_twice_is_stored_once_and_reported() {
     for name in &all[..3] {
         let kept = fs::read_to_string(pair.at("history").join(name)).unwrap();
         assert_eq!(kept, text, "{name}");
+    }
+}
+
+/// A file that holds nothing is loaded, as often as one arrives.
+#[tokio::test]
+async fn a_file_without_records_is_no_duplicate() {
+    for content in ["", "\n \n", "[]", "{\"vehicle_status\":[]}"] {
+        let pair = embedded().await;
+        let put = |number: u32| {
+            let name = format!("vehicle_status_{number}.json");
+            fs::write(pair.at("inbound").join(name), content).unwrap();
+        };
+        // Two at the same time, and another one later.
+        for numbers in [1..3, 3..4] {
+            numbers.for_each(put);
+            let report = pair.expect(0, &["load"]);
+            assert_eq!(duplicates(&report), 0, "{content:?}: {report}");
+        }
+        assert_eq!(names(&pair.at("history")).len(), 3, "{content:?}");
     }
 }
 

@@ -235,13 +235,17 @@ impl Sink for SimSink {
         3
     }
 
-    async fn register(&self, files: &[NewFile]) -> Result<Vec<Registered>, Fault> {
+    async fn register(
+        &self,
+        files: &[NewFile],
+        datasets: &Datasets,
+    ) -> Result<Vec<Registered>, Fault> {
         self.call().await?;
         if self.is_broken(Broken::DefinitionsMixed) {
             let sql = "UPDATE ingest_files SET definition = NULL WHERE state = 'pending'";
             self.database().run(sql);
         }
-        let registered = at_once(self.database().sink.register(files))?;
+        let registered = at_once(self.database().sink.register(files, datasets))?;
         for file in &registered {
             self.database()
                 .waiting

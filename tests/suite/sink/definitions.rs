@@ -16,11 +16,11 @@ use super::fixture::{
 pub async fn a_file_that_was_begun_with_another_definition_is_recognised(target: Target) {
     let fixture = Fixture::new(target).await;
     let mut file = new_file("vehicle_events", 3);
-    let registered = fixture.sink.register(slice::from_ref(&file)).await.unwrap();
+    let registered = fixture.register(slice::from_ref(&file)).await.unwrap();
     let file_no = registered[0].file_no;
     file.hash = fixture.adopt(file_no).await;
     let as_now = async |file: &NewFile| {
-        let registered = fixture.sink.register(slice::from_ref(file)).await.unwrap();
+        let registered = fixture.register(slice::from_ref(file)).await.unwrap();
         assert_eq!(registered[0].file_no, file_no);
         registered[0].earlier
     };
@@ -82,7 +82,7 @@ pub async fn a_number_is_one_content_in_one_dataset(target: Target) {
     let both = [events, status];
     let mut numbers = [0; 2];
     for earlier in [EarlierState::New, EarlierState::Pending] {
-        let registered = fixture.sink.register(&both).await.unwrap();
+        let registered = fixture.register(&both).await.unwrap();
         assert!(registered.iter().all(|file| file.earlier == earlier));
         assert_ne!(registered[0].file_no, registered[1].file_no);
         numbers = [0, 1].map(|at| registered[at].file_no);
@@ -91,7 +91,7 @@ pub async fn a_number_is_one_content_in_one_dataset(target: Target) {
     for (aside, order) in [(0, [0, 1]), (0, [1, 0]), (1, [0, 1]), (1, [1, 0])] {
         fixture.sink.quarantine(&both[aside], "why").await.unwrap();
         let files = order.map(|at| both[at].clone());
-        let registered = fixture.sink.register(&files).await.unwrap();
+        let registered = fixture.register(&files).await.unwrap();
         for (at, file) in order.into_iter().zip(registered) {
             assert_eq!(file.file_no, numbers[at]);
             assert_eq!(file.earlier == EarlierState::New, at == aside);
@@ -105,7 +105,7 @@ pub async fn a_number_is_one_content_in_one_dataset(target: Target) {
         ..file
     });
     let copies = [&both[0], &both[1], &both[0], &both[1]].map(Clone::clone);
-    let registered = fixture.sink.register(&copies).await.unwrap();
+    let registered = fixture.register(&copies).await.unwrap();
     let numbers: Vec<u32> = registered.iter().map(|file| file.file_no).collect();
     assert_eq!(numbers[..2], numbers[2..]);
     assert_ne!(numbers[0], numbers[1]);
@@ -145,7 +145,7 @@ pub async fn the_stored_records_of_a_file_can_be_removed(target: Target) {
     fixture.commit(&[events(&fixture, other, 0..2)]).await;
     for is_settled in [false, true] {
         let mut file = new_file("vehicle_events", 7);
-        let registered = fixture.sink.register(slice::from_ref(&file)).await.unwrap();
+        let registered = fixture.register(slice::from_ref(&file)).await.unwrap();
         let file_no = registered[0].file_no;
         file.hash = fixture.adopt(file_no).await;
         // A row of another program has the id of record 5.
@@ -179,7 +179,7 @@ pub async fn the_stored_records_of_a_file_can_be_removed(target: Target) {
         let committed = fixture.commit(slice::from_ref(&first)).await;
         assert_eq!((committed.rows, committed.foreign), (0, vec![first.file()]));
         assert_eq!(fixture.sink.remove(file_no, &datasets).await.unwrap(), 0);
-        let again = fixture.sink.register(&[file]).await.unwrap();
+        let again = fixture.register(&[file]).await.unwrap();
         assert_eq!(again[0].earlier, EarlierState::New);
         assert!(again[0].file_no > file_no);
         fixture

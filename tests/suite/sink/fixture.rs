@@ -11,8 +11,9 @@ use arrow_array::{
 use arrow_schema::DataType;
 use lemonade_task::batch::{Batch, ContentHash, Reject, RejectCode, Span, row_id};
 use lemonade_task::dataset::{Dataset, Datasets};
+use lemonade_task::fault::Fault;
 use lemonade_task::sink::{
-    Committed, Database, NewFile, RejectEntry, RejectQuery, Replay, SinkOptions, open,
+    Committed, Database, NewFile, Registered, RejectEntry, RejectQuery, Replay, SinkOptions, open,
 };
 use mysql_async::prelude::Queryable;
 
@@ -157,6 +158,11 @@ impl Fixture {
         self.datasets.by_name(name).expect("it is defined")
     }
 
+    /// Registers files, with the datasets of the fixture.
+    pub async fn register(&self, files: &[NewFile]) -> Result<Vec<Registered>, Fault> {
+        self.sink.register(files, &self.datasets).await
+    }
+
     /// Registers a new file with this number of records.
     pub async fn file(&self, dataset: &str, records: u32) -> u32 {
         self.file_by(&self.sink, dataset, records).await
@@ -164,7 +170,8 @@ impl Fixture {
 
     /// The same by another process.
     pub async fn file_by(&self, sink: &Arc<dyn Database>, dataset: &str, records: u32) -> u32 {
-        let registered = sink.register(&[new_file(dataset, records)]).await;
+        let file = new_file(dataset, records);
+        let registered = sink.register(&[file], &self.datasets).await;
         let file_no = registered.expect("the database answers")[0].file_no;
         self.adopt(file_no).await;
         file_no

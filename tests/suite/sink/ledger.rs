@@ -11,11 +11,7 @@ use super::fixture::{Fixture, Target, Val, batch, event, events, new_file, rejec
 pub async fn a_file_keeps_its_number(target: Target) {
     let fixture = Fixture::new(target).await;
     let (mut one, two) = (new_file("vehicle_events", 2), new_file("vehicle_status", 0));
-    let first = fixture
-        .sink
-        .register(&[one.clone(), two.clone()])
-        .await
-        .unwrap();
+    let first = fixture.register(&[one.clone(), two.clone()]).await.unwrap();
     assert!(
         first
             .iter()
@@ -26,7 +22,7 @@ pub async fn a_file_keeps_its_number(target: Target) {
     // Numbers come in the order of the call, and the same content twice in one call is one file.
     let third = new_file("vehicle_events", 9);
     let files = [two.clone(), third.clone(), one.clone(), third];
-    let again = fixture.sink.register(&files).await.unwrap();
+    let again = fixture.register(&files).await.unwrap();
     let pending = |file_no| Registered {
         file_no,
         earlier: EarlierState::Pending,
@@ -41,7 +37,7 @@ pub async fn a_file_keeps_its_number(target: Target) {
         .commit(&[events(&fixture, first[0].file_no, 0..2)])
         .await;
     fixture.sink.settle(&[first[0].file_no]).await.unwrap();
-    let settled = fixture.sink.register(&[one]).await.unwrap();
+    let settled = fixture.register(&[one]).await.unwrap();
     assert_eq!(
         settled,
         [Registered {
@@ -49,14 +45,14 @@ pub async fn a_file_keeps_its_number(target: Target) {
             earlier: EarlierState::Settled
         }]
     );
-    assert!(fixture.sink.register(&[]).await.unwrap().is_empty());
+    assert!(fixture.register(&[]).await.unwrap().is_empty());
 }
 
 pub async fn many_files_are_registered_in_one_call(target: Target) {
     let fixture = Fixture::new(target).await;
     let files: Vec<NewFile> = (0..1_201).map(|_| new_file("vehicle_events", 1)).collect();
-    let first = fixture.sink.register(&files[..700]).await.unwrap();
-    let all = fixture.sink.register(&files).await.unwrap();
+    let first = fixture.register(&files[..700]).await.unwrap();
+    let all = fixture.register(&files).await.unwrap();
     for (at, file) in all.iter().enumerate() {
         let before = if at < 700 {
             EarlierState::Pending
@@ -78,11 +74,12 @@ pub async fn processes_agree_on_numbers(target: Target) {
     let mut processes = Vec::new();
     for process in 0..4 {
         let sink = fixture.another().await;
+        let datasets = fixture.datasets.clone();
         let mut files = files.clone();
         files.rotate_left(process * 70);
         processes.push(tokio::spawn(async move {
             loop {
-                match sink.register(&files).await {
+                match sink.register(&files, &datasets).await {
                     Ok(registered) => {
                         let numbers = registered.iter().map(|file| file.file_no);
                         break files.iter().map(|file| file.hash).zip(numbers).collect();
@@ -121,7 +118,6 @@ pub async fn a_quarantined_file_becomes_pending(target: Target) {
     file.definition = Some(fixture.dataset("vehicle_events").fingerprint);
     (file.records, file.name) = (2, "renamed.json".to_owned());
     let registered = fixture
-        .sink
         .register(&[file.clone(), file.clone()])
         .await
         .unwrap();
@@ -146,7 +142,7 @@ pub async fn a_quarantined_file_becomes_pending(target: Target) {
     // A pending file is quarantined; a settled one stays settled.
     fixture.sink.quarantine(&file, "later").await.unwrap();
     assert_eq!(fixture.sink.totals().await.unwrap().quarantined, 1);
-    fixture.sink.register(slice::from_ref(&file)).await.unwrap();
+    fixture.register(slice::from_ref(&file)).await.unwrap();
     file.hash = fixture.adopt(entry.file_no).await;
     fixture
         .commit(&[events(&fixture, entry.file_no, 0..2)])
@@ -158,7 +154,7 @@ pub async fn a_quarantined_file_becomes_pending(target: Target) {
         .await
         .unwrap();
     assert_eq!(
-        fixture.sink.register(&[file]).await.unwrap()[0].earlier,
+        fixture.register(&[file]).await.unwrap()[0].earlier,
         EarlierState::Settled
     );
 }
@@ -248,7 +244,7 @@ pub async fn a_file_that_is_one_batch_is_settled_by_its_commit(target: Target) {
     let [whole, part, known, aside] =
         [4, 5, 5, 5].map(|records| new_file("vehicle_events", records));
     let files = [whole, part, known, aside.clone()];
-    let registered = fixture.sink.register(&files).await.unwrap();
+    let registered = fixture.register(&files).await.unwrap();
     let [whole, part, known, aside_no] = [0, 1, 2, 3].map(|at: usize| registered[at].file_no);
     fixture.sink.quarantine(&aside, "it changed").await.unwrap();
     for file_no in [whole, part, known, aside_no] {
@@ -425,7 +421,7 @@ pub async fn file_numbers_at_their_limit_end_with_advice(target: Target) {
     for next in [i32::MAX.unsigned_abs() + 1, u32::MAX] {
         let fixture = Fixture::new(target).await;
         let file = new_file("vehicle_events", 1);
-        let known = fixture.sink.register(slice::from_ref(&file)).await.unwrap();
+        let known = fixture.register(slice::from_ref(&file)).await.unwrap();
         let set = if target.is_sqlite() {
             let last = next - 1;
             format!("UPDATE sqlite_sequence SET seq = {last} WHERE name = 'ingest_files'")
@@ -435,7 +431,7 @@ pub async fn file_numbers_at_their_limit_end_with_advice(target: Target) {
         fixture.run(&set).await;
         for _ in 0..2 {
             let files = [new_file("vehicle_events", 1), new_file("vehicle_events", 1)];
-            let fault = fixture.sink.register(&files).await.unwrap_err();
+            let fault = fixture.register(&files).await.unwrap_err();
             assert!(!fault.is_transient(), "{fault}");
             assert!(
                 fault.to_string().contains("set its counter back"),
@@ -443,7 +439,7 @@ pub async fn file_numbers_at_their_limit_end_with_advice(target: Target) {
             );
         }
         // Files that are registered already are still stored.
-        let again = fixture.sink.register(&[file]).await.unwrap();
+        let again = fixture.register(&[file]).await.unwrap();
         assert_eq!(again[0].file_no, known[0].file_no);
     }
 }

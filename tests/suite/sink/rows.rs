@@ -137,7 +137,7 @@ pub async fn values_come_back_as_they_went_in(target: Target) {
         expected.push((row_id(0, ordinal), back));
     }
     let file = new_file("all_types", u32::try_from(values.len()).unwrap());
-    let file_no = fixture.sink.register(&[file]).await.unwrap()[0].file_no;
+    let file_no = fixture.register(&[file]).await.unwrap()[0].file_no;
     fixture.adopt(file_no).await;
     let len = u32::try_from(values.len()).unwrap();
     let batch = batch(

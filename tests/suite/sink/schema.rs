@@ -160,7 +160,7 @@ pub async fn a_ledger_of_an_earlier_release_is_brought_up_to_date(target: Target
         ..new_file("vehicle_events", 0)
     };
     for _ in 0..2 {
-        let registered = fixture.sink.register(slice::from_ref(&pending)).await;
+        let registered = fixture.register(slice::from_ref(&pending)).await;
         let registered = registered.unwrap()[0];
         assert_eq!(registered.earlier, EarlierState::Pending);
         assert_eq!(registered.file_no, 2);

@@ -90,7 +90,7 @@ pub async fn rare_types_come_back_as_they_went_in(target: Target) {
     let dataset = datasets.by_name("rare_types").unwrap();
     for count in [4, 1_500] {
         let (file, batches) = parsed(dataset, &records(count));
-        let file_no = fixture.sink.register(slice::from_ref(&file)).await.unwrap()[0].file_no;
+        let file_no = fixture.register(slice::from_ref(&file)).await.unwrap()[0].file_no;
         let batches = batches(file_no);
         assert!(batches.iter().all(|batch| batch.rejects.is_empty()));
         let committed = fixture.commit(&batches).await;

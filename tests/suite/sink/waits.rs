@@ -177,17 +177,13 @@ pub async fn a_table_that_takes_no_rows_makes_its_files_wait(target: Target) {
             fixture.run(large).await;
         }
         let file = new_file("vehicle_events", 3);
-        let registered = fixture.sink.register(std::slice::from_ref(&file)).await;
+        let registered = fixture.register(std::slice::from_ref(&file)).await;
         let file_no = registered.unwrap()[0].file_no;
         let mut batch = events(&fixture, file_no, 0..3);
         batch.hash = file.hash;
         let mut with_definition = file;
         with_definition.definition = Some(fixture.dataset("vehicle_events").fingerprint);
-        let register = || {
-            fixture
-                .sink
-                .register(std::slice::from_ref(&with_definition))
-        };
+        let register = || fixture.register(std::slice::from_ref(&with_definition));
         assert_eq!(register().await.unwrap()[0].earlier, EarlierState::Pending);
 
         let committed = fixture.commit(std::slice::from_ref(&batch)).await;
