@@ -122,7 +122,7 @@ impl Sink for Discard {
         1
     }
 
-    async fn register(&self, files: &[NewFile]) -> Result<Vec<Registered>, Fault> {
+    async fn register(&self, files: &[NewFile], _: &Datasets) -> Result<Vec<Registered>, Fault> {
         let mut ledger = self.ledger();
         let mut registered = Vec::with_capacity(files.len());
         for file in files {

@@ -10,6 +10,7 @@ use crate::config::Settings;
 use crate::config::cli::{Cli, Command, CompletionsArgs, ConfigArgs, ConfigCommand, ManualArgs};
 use crate::fault::Fault;
 
+mod audit;
 mod http_client;
 mod check;
 mod config;

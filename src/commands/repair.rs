@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use anyhow::{Context as _, bail};
 
+use super::audit;
 use super::contents::Comparison;
 use super::source::Source;
 use super::{Outcome, open_for_repairs, print, wanted_file};
@@ -69,8 +70,10 @@ async fn restore_all(settings: &Settings, database: &dyn Database) -> anyhow::Re
                     files += u64::from(restored.rows + restored.rejects > 0);
                     report(file_no, &restored)?;
                 }
-                // The database, and not the file, is at fault.
-                Err(error) if error.is::<Fault>() => return Err(error),
+                // The database, and not the file or its table, is at fault.
+                Err(error) if error.downcast_ref().is_some_and(Fault::is_transient) => {
+                    return Err(error);
+                }
                 Err(error) => {
                     failed += 1;
                     eprintln!(
@@ -94,18 +97,14 @@ async fn is_whole(
     database: &dyn Database,
     file: &LedgerFile,
 ) -> anyhow::Result<bool> {
-    let entry = &file.entry;
-    let Some(dataset) = settings.datasets.by_name(&entry.dataset) else {
-        return Ok(false);
-    };
-    if entry.state != FileState::Settled {
+    if file.entry.state != FileState::Settled {
         return Ok(false);
     }
-    let audits = database.audit(dataset, &[entry.file_no]).await?;
+    let counted = audit::count(settings, database, &[file]).await?;
     let is_whole = |audit: &Audit| {
-        audit.rows + audit.rejects + audit.purged - audit.doubled == u64::from(entry.records)
+        audit.rows + audit.rejects + audit.purged - audit.doubled == u64::from(file.entry.records)
     };
-    Ok(audits.first().is_some_and(is_whole))
+    Ok(counted.iter().all(|(_, counted)| is_whole(&counted.audit)))
 }
 
 fn report(file_no: u32, restored: &Restored) -> anyhow::Result<()> {

@@ -315,20 +315,35 @@ pub(super) enum InHistory {
     Changed(PathBuf),
 }
 
-/// Looks for the bytes of a settled file in history. A file of the same size that was not written
-/// since it was settled is believed; of any other, the hash decides.
+/// How long after it was settled a file may be moved to history, and how much earlier the move may
+/// seem to be, in microseconds. The hash decides about a file that was moved outside of this time:
+/// with a larger time, a file that replaced it shortly after would be believed.
+const MOVED_WITHIN_US: [i64; 2] = [1_000_000, 2_000_000];
+
+/// Looks for the bytes of a settled file in history, under its name and the names with a suffix. A
+/// file of the same size is believed if it was moved there when the file was settled, by its ctime,
+/// which no program can set, and if it was not written later. Of any other, the hash decides.
 pub(super) fn in_history(settings: &Settings, file: &LedgerFile) -> InHistory {
-    let path = settings.dirs.history.join(&file.entry.name);
-    let Ok(found) = fs::symlink_metadata(&path) else {
+    let paths = names(&settings.dirs.history, &file.entry.name);
+    let Some(first) = paths.first() else {
         return InHistory::Absent;
     };
     let settled = file.settled_at.as_deref().and_then(timestamp::parse);
-    let written = found.mtime() * 1_000_000 + found.mtime_nsec() / 1_000;
-    let is_unwritten = settled.is_none_or(|settled| written <= settled);
-    if found.len() == file.entry.bytes && is_unwritten || Source::find(settings, file).is_ok() {
+    let is_believed = |path: &PathBuf| {
+        let (Some(settled), Ok(found)) = (settled, fs::symlink_metadata(path)) else {
+            return false;
+        };
+        let written = found.mtime() * 1_000_000 + found.mtime_nsec() / 1_000;
+        let changed = found.ctime() * 1_000_000 + found.ctime_nsec() / 1_000;
+        let [before, after] = MOVED_WITHIN_US;
+        found.len() == file.entry.bytes
+            && written <= settled
+            && (settled - before..=settled + after).contains(&changed)
+    };
+    if paths.iter().any(is_believed) || Source::find(settings, file).is_ok() {
         InHistory::AsRead
     } else {
-        InHistory::Changed(path)
+        InHistory::Changed(first.clone())
     }
 }
 

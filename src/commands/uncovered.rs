@@ -12,7 +12,7 @@ use serde_json::json;
 
 use crate::batch::row_id;
 use crate::dataset::Dataset;
-use crate::sink::{LedgerFile, Operators};
+use crate::sink::{Database, LedgerFile, Operators};
 
 use super::print;
 
@@ -34,16 +34,21 @@ pub(super) struct Uncovered {
 /// Numbers above the ledger's highest are left to [`migrate`](crate::sink::Schema::migrate), which
 /// compares them first.
 pub(super) async fn find(
-    operators: &dyn Operators,
+    operators: &dyn Database,
     datasets: impl Iterator<Item = &Arc<Dataset>>,
     before: u32,
     json: bool,
 ) -> anyhow::Result<Uncovered> {
     let mut found = Uncovered::default();
+    let tables = operators.tables().await?;
     for dataset in datasets {
+        let of_table = tables.iter().filter(|(_, table)| *table == dataset.table);
+        let mut names: Vec<&str> = of_table.map(|(name, _)| name.as_str()).collect();
+        names.push(&dataset.name);
         let mut walk = Walk {
             operators,
             dataset,
+            names,
             json,
             end: None,
             keeps: false,
@@ -56,6 +61,8 @@ pub(super) async fn find(
 struct Walk<'a> {
     operators: &'a dyn Operators,
     dataset: &'a Arc<Dataset>,
+    /// The names of the datasets that have or had its table.
+    names: Vec<&'a str>,
     json: bool,
     /// The number above the gap that is counted next. `None` before the first file.
     end: Option<u32>,
@@ -88,7 +95,7 @@ impl Walk<'_> {
         let end = *self.end.get_or_insert(file_no + 1);
         let marks = file.marks_kept_rows();
         // A number of another dataset's file belongs to the gap.
-        if file.entry.dataset != self.dataset.name && !marks {
+        if !self.names.contains(&&*file.entry.dataset) && !marks {
             return None;
         }
         let gap = (file_no + 1..end, self.keeps);
@@ -114,7 +121,7 @@ impl Walk<'_> {
                 .await?;
             if newer
                 .iter()
-                .any(|file| file.entry.dataset == self.dataset.name)
+                .any(|file| self.names.contains(&&*file.entry.dataset))
             {
                 continue;
             }

@@ -9,22 +9,22 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
-use std::sync::Arc;
+use std::ops::Range;
 
 use anyhow::bail;
 use serde_json::json;
 
-use crate::batch::{provenance, row_id};
+use crate::batch::row_id;
 use crate::config::Settings;
 use crate::config::cli::VerifyArgs;
-use crate::dataset::Dataset;
+use crate::fault::Fault;
 use crate::sink::{
-    Audit, Change, Database, Difference, DifferenceKind, FileState, LedgerFile, Operators,
-    ProblemDigest, Standing,
+    Change, Database, Difference, DifferenceKind, FileState, LedgerFile, Operators, ProblemDigest,
 };
 
+use super::audit;
 use super::contents::Comparison;
-use super::source::{InHistory, in_history};
+use super::source::{InHistory, Unavailable, in_history};
 use super::uncovered::{self, Uncovered};
 use super::{
     INFALLIBLE, Outcome, is_confirmed, open_for_repairs, print, unless_reader_gone, wanted_file,
@@ -32,16 +32,6 @@ use super::{
 
 /// Files read from the ledger at a time.
 const PAGE_FILES: usize = 500;
-
-/// Records counted in one statement, unless one file has more. Scanning them takes a second or two,
-/// during which SQLite blocks writers.
-const AUDIT_RECORDS: u64 = 2_000_000;
-
-/// Ids read at a time to find the first missing record.
-const IDS_PAGE: usize = 10_000;
-
-/// Most records queried one by one to find the first missing record.
-const PROBES_MAX: u32 = 1_000;
 
 /// Most names in the note about files that are not in history.
 const NAMES_SHOWN: usize = 3;
@@ -77,11 +67,27 @@ pub(super) async fn execute(settings: &Settings, args: &VerifyArgs) -> anyhow::R
         Err(fault) if fault.is_transient() => return Err(fault.into()),
         migrated => migrated.err(),
     };
+    if let Some(file_no) = args.file {
+        let file = wanted_file(operators.as_ref(), file_no).await?;
+        if !matches!(file.entry.state, FileState::Settled | FileState::Removing) {
+            bail!(
+                "file {file_no} is {}: only a settled file has all of its records stored",
+                file.entry.state
+            );
+        }
+    }
     let mut audited = AuditTotals::default();
     let mut file_nos = match (args.file, args.before) {
         (Some(file_no), _) => file_no..file_no.saturating_add(1),
         (None, before) => 0..before.unwrap_or(u32::MAX),
     };
+    name_removals(
+        operators.as_ref(),
+        file_nos.clone(),
+        args.json,
+        &mut audited,
+    )
+    .await?;
     loop {
         let page = operators
             .files(file_nos.clone(), Some(FileState::Settled), PAGE_FILES)
@@ -137,6 +143,35 @@ pub(super) async fn execute(settings: &Settings, args: &VerifyArgs) -> anyhow::R
         );
     }
     Ok(Outcome::Complete)
+}
+
+/// Names the files whose removal has begun and not ended: some of their rows may be in the tables.
+async fn name_removals(
+    operators: &dyn Operators,
+    mut file_nos: Range<u32>,
+    json: bool,
+    audited: &mut AuditTotals,
+) -> anyhow::Result<()> {
+    loop {
+        let page = operators
+            .files(file_nos.clone(), Some(FileState::Removing), PAGE_FILES)
+            .await?;
+        let Some(last) = page.last() else {
+            return Ok(());
+        };
+        file_nos.end = last.entry.file_no;
+        for file in &page {
+            audited.files += 1;
+            audited.wrong += 1;
+            let file_no = file.entry.file_no;
+            let problem = format!(
+                "it is being removed, and some of its rows may be left: a load of the file continues, \
+                 `task_runner files reload {file_no}` brings it to inbound for that, and `task_runner files \
+                 forget {file_no}` removes it without loading it"
+            );
+            print_problems(file, &[problem], json)?;
+        }
+    }
 }
 
 /// Checks a file of which the counts have these problems, and prints them unless the operator has
@@ -257,8 +292,7 @@ async fn examine(
     }
     hasher.update(problems.join("\n").as_bytes());
     if let Some(comparison) = comparison {
-        compared = u64::from(file.entry.records);
-        comparison
+        let run = comparison
             .run(&mut async |wrong| {
                 different += wrong.len() as u64;
                 for wrong in wrong {
@@ -269,7 +303,19 @@ async fn examine(
                 }
                 Ok(())
             })
-            .await?;
+            .await;
+        match run {
+            Ok(()) => compared = u64::from(file.entry.records),
+            Err(error) if is_of_the_file(&error) => {
+                let problem = format!("its records cannot be compared: {error:#}");
+                hasher.update(problem.as_bytes());
+                if let Some(json) = shown {
+                    print_problems(file, std::slice::from_ref(&problem), json)?;
+                }
+                problems.push(problem);
+            }
+            Err(error) => return Err(error),
+        }
     }
     let mut digest = [0; 32];
     digest[..16].copy_from_slice(&counts.as_bytes()[..16]);
@@ -280,6 +326,13 @@ async fn examine(
         different,
         digest,
     })
+}
+
+/// Whether an error concerns one file or its table, and not the database: the next file may be
+/// compared.
+fn is_of_the_file(error: &anyhow::Error) -> bool {
+    let fault = error.downcast_ref::<Fault>();
+    fault.is_some_and(|fault| !fault.is_transient()) || error.is::<Unavailable>()
 }
 
 /// The code of a difference, as the JSON has it, and the columns that changed.
@@ -367,122 +420,15 @@ async fn audit_page(
             .or_default()
             .push(file);
     }
-    for (name, files) in by_dataset {
-        let Some(dataset) = settings.datasets.by_name(name) else {
-            let problem = "its dataset is not in the settings, so its table is unknown";
-            for file in files {
-                note(file, vec![problem.to_owned()]);
-            }
-            continue;
-        };
-        for files in groups(&files) {
-            let file_nos: Vec<u32> = files.iter().map(|file| file.entry.file_no).collect();
-            let audits = operators.audit(dataset, &file_nos).await?;
-            for (file, audit) in files.iter().zip(audits) {
-                audited.rows += audit.rows;
-                audited.rejects += audit.rejects;
-                audited.purged += audit.purged;
-                let problems = problems(operators, dataset, file, audit).await?;
-                note(file, problems);
-            }
+    for files in by_dataset.values() {
+        for (file, counted) in audit::count(settings, operators, files).await? {
+            audited.rows += counted.audit.rows;
+            audited.rejects += counted.audit.rejects;
+            audited.purged += counted.audit.purged;
+            note(file, counted.problems);
         }
     }
     Ok(wrong)
-}
-
-/// Groups the files. One statement counts the rows of a group.
-fn groups<'a>(files: &[&'a LedgerFile]) -> Vec<Vec<&'a LedgerFile>> {
-    let mut groups: Vec<Vec<&LedgerFile>> = Vec::new();
-    let mut records = 0;
-    for file in files {
-        records += u64::from(file.entry.records);
-        match groups.last_mut() {
-            Some(group) if records <= AUDIT_RECORDS => group.push(file),
-            _ => {
-                records = u64::from(file.entry.records);
-                groups.push(vec![file]);
-            }
-        }
-    }
-    groups
-}
-
-/// The problems of a file. Empty if its stored records match the ledger.
-async fn problems(
-    operators: &dyn Operators,
-    dataset: &Arc<Dataset>,
-    file: &LedgerFile,
-    audit: Audit,
-) -> anyhow::Result<Vec<String>> {
-    let records = u64::from(file.entry.records);
-    let stored = audit.rows + audit.rejects + audit.purged - audit.doubled;
-    let mut problems = Vec::new();
-    if stored != records {
-        let purged = match audit.purged {
-            0 => String::new(),
-            purged => format!(" + {purged} purged"),
-        };
-        problems.push(format!(
-            "{} rows + {} rejects{purged} of {records} records",
-            audit.rows, audit.rejects
-        ));
-    }
-    if stored < records {
-        let missing = first_missing(operators, dataset, file).await?;
-        problems.extend(missing.map(|ordinal| format!("the first missing ordinal is {ordinal}")));
-    }
-    if audit.doubled > 0 {
-        problems.push(format!(
-            "{} rows have the ids of rejects: another program wrote them, and `task_runner rejects list \
-             --code id_taken` shows the records",
-            audit.doubled
-        ));
-    }
-    if let Some(last) = audit
-        .last_ordinal
-        .filter(|last| u64::from(*last) >= records)
-    {
-        problems.push(format!("ordinal {last} is beyond the end of the file"));
-    }
-    if audit.entries > 0 {
-        problems.push(format!(
-            "{} entries are left in ingest_frames, but a settled file has none",
-            audit.entries
-        ));
-    }
-    Ok(problems)
-}
-
-/// The first ordinal that is neither row nor reject. `None` if it is not among the first
-/// [`PROBES_MAX`] records without a row: the answer helps the operator and is not part of the
-/// audit.
-async fn first_missing(
-    operators: &dyn Operators,
-    dataset: &Arc<Dataset>,
-    file: &LedgerFile,
-) -> anyhow::Result<Option<u32>> {
-    let mut next = row_id(file.entry.file_no, 0);
-    let end = next + u64::from(file.entry.records);
-    let mut probes = 0;
-    while next < end {
-        let mut ids = operators.row_ids(dataset, next..end, IDS_PAGE).await?;
-        if ids.len() < IDS_PAGE {
-            ids.push(end);
-        }
-        for id in ids {
-            for id in next..id {
-                if operators.standing(dataset, id).await? == Standing::Absent {
-                    return Ok(Some(provenance(id).1));
-                }
-                probes += 1;
-                if probes == PROBES_MAX {
-                    return Ok(None);
-                }
-            }
-            next = id + 1;
-        }
-    }
-    Ok(None)
 }
 
 fn print_problems(file: &LedgerFile, problems: &[String], json: bool) -> anyhow::Result<()> {

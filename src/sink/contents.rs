@@ -35,6 +35,10 @@ pub trait Contents: Send + Sync {
         datasets: &Datasets,
     ) -> Result<Option<Arc<Dataset>>, Fault>;
 
+    /// The tables that datasets have or had, by the definitions of the ledger: each with the name of
+    /// its dataset.
+    async fn tables(&self) -> Result<Vec<(String, String)>, Fault>;
+
     /// Keeps the digest of the problems of a file that an operator accepts, in the place of an
     /// earlier one.
     async fn acknowledge(&self, file_no: u32, digest: ProblemDigest) -> Result<(), Fault>;

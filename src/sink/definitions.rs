@@ -29,3 +29,37 @@ pub(super) fn dataset_of(
         )),
     }
 }
+
+/// The dataset's name and the table of each definition of the ledger. A text that this release cannot
+/// read is left out.
+pub(super) fn tables_of(texts: &[String]) -> Vec<(String, String)> {
+    let parsed = texts
+        .iter()
+        .filter_map(|text| Dataset::from_definition(text).ok());
+    let mut tables: Vec<_> = parsed
+        .map(|dataset| (dataset.name.clone(), dataset.table.clone()))
+        .collect();
+    tables.sort_unstable();
+    tables.dedup();
+    tables
+}
+
+/// SQL for the definitions of a dataset, each with its text. Its parameter is the dataset's name.
+pub(super) const DEFINITIONS: &str =
+    "SELECT definition, text FROM ingest_definitions WHERE dataset = ?";
+
+/// A condition for `ingest_files`, as SQL: the file was not loaded by one of these definitions with
+/// a table other than `table`.
+pub(super) fn not_of_other_tables(definitions: &[(Vec<u8>, String)], table: &str) -> String {
+    let is_other = |text: &str| Dataset::from_definition(text).is_ok_and(|of| of.table != table);
+    let others = definitions.iter().filter(|(_, text)| is_other(text));
+    let list: Vec<String> = others
+        .filter_map(|(definition, _)| <[u8; 16]>::try_from(definition.as_slice()).ok())
+        .map(|definition| format!("x'{:032x}'", u128::from_be_bytes(definition)))
+        .collect();
+    if list.is_empty() {
+        return String::new();
+    }
+    let list = list.join(",");
+    format!(" AND (definition IS NULL OR definition NOT IN ({list}))")
+}

@@ -52,15 +52,19 @@ pub(super) const LEDGER: &str = "ingest_files";
 pub(super) const LAST_FILE: &str = "SELECT COALESCE(MAX(file_no), 0) FROM ingest_files";
 
 /// SQL for the newest settled file of a dataset that has rows, and the newest pending or quarantined
-/// file that has rows. Its parameters are the dataset's name, twice.
-pub(super) const FILES_WITH_ROWS: &str = "SELECT file_no FROM (SELECT file_no FROM ingest_files WHERE \
-    dataset = ? AND state = 'settled' AND records > rejects ORDER BY file_no DESC LIMIT 1) s UNION ALL \
-    SELECT file_no FROM (SELECT f.file_no FROM ingest_files f JOIN ingest_frames e ON e.file_no = \
-    f.file_no WHERE f.dataset = ? AND f.state IN ('pending', 'quarantined') AND e.records > (SELECT \
-    COUNT(*) FROM ingest_rejects r WHERE r.file_no = e.file_no AND r.ordinal >= e.first_ordinal AND \
-    r.ordinal < e.first_ordinal + e.records) + (SELECT COUNT(*) FROM ingest_purged p WHERE p.file_no = \
-    e.file_no AND p.ordinal >= e.first_ordinal AND p.ordinal < e.first_ordinal + e.records) ORDER BY \
-    f.file_no DESC LIMIT 1) o";
+/// file that has rows, with a further condition. Its parameters are the dataset's name, twice.
+pub(super) fn files_with_rows(condition: &str) -> String {
+    format!(
+        "SELECT file_no FROM (SELECT file_no FROM ingest_files WHERE dataset = ? AND state = 'settled' \
+         AND records > rejects{condition} ORDER BY file_no DESC LIMIT 1) s UNION ALL SELECT file_no FROM \
+         (SELECT f.file_no FROM ingest_files f JOIN ingest_frames e ON e.file_no = f.file_no WHERE \
+         f.dataset = ? AND f.state IN ('pending', 'quarantined'){condition} AND e.records > (SELECT \
+         COUNT(*) FROM ingest_rejects r WHERE r.file_no = e.file_no AND r.ordinal >= e.first_ordinal AND \
+         r.ordinal < e.first_ordinal + e.records) + (SELECT COUNT(*) FROM ingest_purged p WHERE p.file_no \
+         = e.file_no AND p.ordinal >= e.first_ordinal AND p.ordinal < e.first_ordinal + e.records) ORDER \
+         BY f.file_no DESC LIMIT 1) o"
+    )
+}
 
 /// The name of the ledger entry that keeps numbers apart; see [`kept`].
 pub(super) const KEPT_NAME: &str = "(rows of another ledger have the numbers below)";

@@ -70,7 +70,8 @@ impl Status {
         }
     }
 
-    /// The commands for quarantined files, rejects and missing indexes; `None` if there are none.
+    /// The commands for quarantined files, files that are being removed, rejects and missing indexes;
+    /// `None` if there are none.
     pub(crate) fn needs_attention(&self) -> Option<String> {
         let totals = self.totals.unwrap_or_default();
         let quarantined = (totals.quarantined > 0).then(|| {
@@ -85,12 +86,20 @@ impl Status {
                 counted(totals.rejects, "record", "records")
             )
         });
+        let removing = (totals.removing > 0).then(|| {
+            format!(
+                "`task_runner files list --state removing` shows {} whose rows are being removed: a load \
+                 of the file or `task_runner files forget` continues",
+                counted(totals.removing, "file", "files")
+            )
+        });
         let indexes = (!self.missing_indexes.is_empty()).then(|| {
             "`task_runner migrate` builds the missing indexes, unless a load or service that runs \
              builds them"
                 .to_owned()
         });
-        let all = quarantined.into_iter().chain(rejects).chain(indexes);
+        let all = quarantined.into_iter().chain(removing).chain(rejects);
+        let all = all.chain(indexes);
         let needs_attention: Vec<String> = all.collect();
         (!needs_attention.is_empty()).then(|| needs_attention.join("; "))
     }
@@ -251,6 +260,11 @@ mod tests {
         );
         assert!(next(totals(1, 0, 3)).starts_with("`task_runner rejects list` shows 3 records"));
         assert_eq!(next(totals(1, 0, 0)), "");
+        let mut removing = totals(1, 0, 0);
+        removing.totals.as_mut().unwrap().removing = 1;
+        assert!(
+            next(removing).starts_with("`task_runner files list --state removing` shows 1 file")
+        );
         assert_eq!(concluded(totals(1, 0, 0)).1, "Idle: nothing waits");
         let waiting = |waiting_files| {
             concluded(Status {

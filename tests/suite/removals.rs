@@ -286,3 +286,113 @@ async fn a_file_of_a_renamed_dataset_is_stored_once() {
         }
     }
 }
+
+/// The setting `table` of a dataset changes: it applies to later files, and the earlier ones are found
+/// in their table.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_table_of_a_dataset_may_change() {
+    for name in ["memory+sqlite", "memory+mysql"] {
+        let pair = loaded(name).await;
+        define(&pair, "m", "table = \"m2\"");
+        bring(&pair, "m_2.ndjson", 7..9);
+        pair.expect(0, &["load"]);
+        assert_eq!((rows(&pair, "m").await, rows(&pair, "m2").await), (3, 2));
+        for command in [&["verify"][..], &["verify", "--content"]] {
+            let said = pair.expect(0, command);
+            assert!(
+                said.contains("2 files, 0 of them wrong; 5 records: 5 rows"),
+                "{said}"
+            );
+        }
+        let restored = pair.expect(0, &["files", "restore", "--all"]);
+        assert_eq!(restored, "0 files restored, 0 not\n");
+        // The present table is missed, as before.
+        pair.execute("DELETE FROM m2").await;
+        let said = fails(&pair, 78, &["load"]);
+        assert!(
+            said.contains("the table `m2` has no row of file 2"),
+            "{said}"
+        );
+        pair.expect(0, &["files", "restore", "--all"]);
+        // A former table that is missing is a problem of its files, and of no others.
+        rename(&pair, "m", "elsewhere").await;
+        let said = pair.expect(1, &["verify", "--content"]);
+        assert!(
+            said.contains("file 1 m_1.ndjson: its rows cannot be counted: "),
+            "{said}"
+        );
+        assert!(said.contains("2 files, 1 of them wrong"), "{said}");
+        pair.expect(0, &["verify", "--file", "2"]);
+    }
+}
+
+/// A column was dropped from the table and from the definition: earlier files cannot be compared, and
+/// the later ones are.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_whose_column_was_dropped_ends_no_check_of_others() {
+    for name in ["memory+sqlite", "memory+mysql"] {
+        let pair = Pair::new(name).await;
+        let columns = |more: &str| {
+            let text = format!(
+                "[[datasets]]\nname = \"m\"\ncolumns = [{{ name = \"a\", type = \"integer\" }}{more}]\n"
+            );
+            fs::write(pair.at("lemonade.toml"), text).unwrap();
+        };
+        columns(", { name = \"b\", type = \"text\", required = false }");
+        bring(&pair, "m_1.ndjson", 0..3);
+        pair.expect(0, &["load"]);
+        columns("");
+        pair.execute("ALTER TABLE m DROP COLUMN b").await;
+        bring(&pair, "m_2.ndjson", 7..9);
+        pair.expect(0, &["load"]);
+        let said = pair.expect(1, &["verify", "--content"]);
+        assert!(
+            said.contains("file 1 m_1.ndjson: its records cannot be compared: "),
+            "{said}"
+        );
+        assert!(said.contains("2 files, 1 of them wrong"), "{said}");
+        assert!(
+            said.contains("2 records compared with their files: 0 differ"),
+            "{said}"
+        );
+        // A row is missing in each file: the one that can be compared is restored.
+        pair.execute(&format!(
+            "DELETE FROM m WHERE id IN ({FIRST}, {})",
+            2 * FIRST
+        ))
+        .await;
+        let said = pair.expect(1, &["files", "restore", "--all"]);
+        assert!(said.contains("1 files restored, 1 not"), "{said}");
+        assert_eq!(rows(&pair, "m").await, 4);
+    }
+}
+
+/// A removal that has begun and not ended is named, with the command that continues it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_removal_that_has_not_ended_is_named() {
+    for name in ["memory+sqlite", "memory+mysql"] {
+        let pair = loaded(name).await;
+        pair.expect(0, &["verify", "--file", "1"]);
+        fails(&pair, 1, &["verify", "--file", "99"]);
+        // As after a kill of `files reload` before it moves the file.
+        pair.execute("UPDATE ingest_files SET state = 'removing'")
+            .await;
+        pair.execute("INSERT INTO ingest_frames VALUES (1, 0, 3)")
+            .await;
+        for command in [&["verify"][..], &["verify", "--file", "1"]] {
+            let said = pair.expect(1, command);
+            assert!(said.contains("1 files, 1 of them wrong"), "{said}");
+            assert!(
+                said.contains("file 1 m_1.ndjson: it is being removed"),
+                "{said}"
+            );
+            assert!(said.contains("`task_runner files reload 1`"), "{said}");
+        }
+        let status = pair.expect(0, &["status"]);
+        assert!(status.contains("files list --state removing"), "{status}");
+        pair.expect(0, &["files", "reload", "1", "--yes"]);
+        pair.expect(0, &["load"]);
+        pair.expect(0, &["verify"]);
+        assert_eq!(rows(&pair, "m").await, 3);
+    }
+}

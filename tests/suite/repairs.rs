@@ -324,6 +324,8 @@ async fn a_file_of_history_that_was_edited_is_named() {
     audit(0);
     // Removed: users may do that.
     fs::remove_file(&first).unwrap();
+    audit(0);
+    fs::remove_file(history.join("vehicle_events_1.ndjson.1")).unwrap();
     assert!(audit(0).contains("1 files are not in history under their name"));
 }
 
@@ -540,4 +542,38 @@ async fn a_pending_file_whose_content_is_gone_can_be_forgotten() {
     assert_eq!(differences(&pair, 0, &[]), []);
     let rows = pair.number("SELECT COUNT(*) FROM vehicle_events").await;
     assert_eq!(rows, 295 + 3);
+}
+
+/// The second file of a name has a suffix in history. An edit, a removal or a replacement shows, even by
+/// a file of the same size with an older mtime.
+#[tokio::test(flavor = "multi_thread")]
+async fn each_name_of_history_is_checked_whatever_its_mtime() {
+    let pair = Pair::new("memory+sqlite").await;
+    let name = "vehicle_events.ndjson";
+    for at in [1, 9] {
+        fs::write(pair.at("inbound").join(name), record(at)).unwrap();
+        pair.expect(0, &["load"]);
+    }
+    let files = [name.to_owned(), format!("{name}.1")].map(|name| pair.at("history").join(name));
+    let bytes = files.each_ref().map(|file| fs::read(file).unwrap());
+    assert_eq!(bytes[0].len(), bytes[1].len());
+    pair.expect(0, &["verify"]);
+    // Settled an hour before the harm.
+    pair.execute("UPDATE ingest_files SET settled_at = '2026-01-01 00:00:00.000000'")
+        .await;
+    pair.expect(0, &["verify"]);
+    for (file, bytes) in files.iter().zip(&bytes) {
+        let mut edited = bytes.clone();
+        edited[20] ^= 1;
+        fs::write(file, edited).unwrap();
+        let old = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1);
+        fs::File::open(file).unwrap().set_modified(old).unwrap();
+        let said = pair.expect(1, &["verify"]);
+        assert!(said.contains("2 files, 1 of them wrong"), "{said}");
+        fs::remove_file(file).unwrap();
+        let said = pair.expect(1, &["verify"]);
+        assert!(said.contains("2 files, 1 of them wrong"), "{said}");
+        fs::write(file, bytes).unwrap();
+        pair.expect(0, &["verify"]);
+    }
 }

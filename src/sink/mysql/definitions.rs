@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::dataset::{Dataset, Datasets};
 use crate::sink::NewFile;
-use crate::sink::definitions::dataset_of;
+use crate::sink::definitions::{dataset_of, tables_of};
 
 use super::errors::Failure;
 use super::session::Session;
@@ -44,4 +44,12 @@ pub(super) async fn has_table_of(
         Err(Failure::Found { .. }) => Ok(false),
         Err(failure) => Err(failure),
     }
+}
+
+/// See [`Contents::tables`](crate::sink::Contents::tables).
+pub(super) async fn tables(session: &mut Session) -> Result<Vec<(String, String)>, Failure> {
+    let texts = session
+        .rows::<String>("SELECT text FROM ingest_definitions")
+        .await?;
+    Ok(tables_of(&texts))
 }

@@ -286,6 +286,11 @@ impl Contents for MysqlSink {
         self.control.on_session(READING_LEDGER, work).await
     }
 
+    async fn tables(&self) -> Result<Vec<(String, String)>, Fault> {
+        let work = async |session: &mut Session| definitions::tables(session).await;
+        self.control.on_session(READING_LEDGER, work).await
+    }
+
     async fn acknowledge(&self, file_no: u32, digest: ProblemDigest) -> Result<(), Fault> {
         let work =
             async |session: &mut Session| contents::acknowledge(session, file_no, digest).await;

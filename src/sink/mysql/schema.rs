@@ -9,10 +9,11 @@ use std::collections::BTreeMap;
 
 use mysql_async::Row;
 
-use crate::dataset::{Datasets, ID_COLUMN};
+use crate::dataset::{Dataset, Datasets, ID_COLUMN};
 use crate::fault::{Fault, Origin};
 use crate::finding::Finding;
 use crate::sink::Migration;
+use crate::sink::definitions::{DEFINITIONS, not_of_other_tables};
 use crate::sink::migrations;
 use crate::sink::mismatch::{self, Mismatch};
 use crate::sink::table::{Table, TableColumn, missing_index, quoted, tables};
@@ -232,7 +233,7 @@ async fn mismatches(session: &mut Session, datasets: &Datasets) -> Result<Vec<Mi
         let (table, name) = (dataset.table.clone(), dataset.name.clone());
         // The ledger is read before the rows: a commit in between can only add rows.
         let with_rows = if has_ledger {
-            files_with_rows(session, &name).await?
+            files_with_rows(session, dataset).await?
         } else {
             Vec::new()
         };
@@ -271,7 +272,7 @@ async fn mismatches(session: &mut Session, datasets: &Datasets) -> Result<Vec<Mi
             let row = mismatch::has_row_of(&table, file_no);
             // The ledger is read again: another process may have removed the file in between.
             if session.rows::<u64>(&row).await?.is_empty()
-                && files_with_rows(session, &name).await?.contains(&file_no)
+                && files_with_rows(session, dataset).await?.contains(&file_no)
             {
                 found.push(Mismatch::Lost { table, file_no });
                 break;
@@ -281,10 +282,18 @@ async fn mismatches(session: &mut Session, datasets: &Datasets) -> Result<Vec<Mi
     Ok(found)
 }
 
-/// See [`mismatch::FILES_WITH_ROWS`].
-async fn files_with_rows(session: &mut Session, dataset: &str) -> Result<Vec<u32>, Failure> {
+/// See [`mismatch::files_with_rows`]. Files that were loaded while the dataset had another table are
+/// left out.
+async fn files_with_rows(session: &mut Session, dataset: &Dataset) -> Result<Vec<u32>, Failure> {
+    // The ledger of an early release, which `doctor` may read, has no definitions.
+    let mut definitions = Vec::new();
+    if has_table(session, "ingest_definitions").await? {
+        let name = (&dataset.name,);
+        definitions = session.rows_with(DEFINITIONS, name).await?;
+    }
+    let sql = mismatch::files_with_rows(&not_of_other_tables(&definitions, &dataset.table));
     session
-        .rows_with(mismatch::FILES_WITH_ROWS, (dataset, dataset))
+        .rows_with(&sql, (&dataset.name, &dataset.name))
         .await
 }
 

@@ -53,7 +53,10 @@ fn is_same(cell: Cell<'_>, value: &Value) -> bool {
         (Cell::Id(id), Value::Integer(stored)) => i64::try_from(id) == Ok(*stored),
         (Cell::Text(text), Value::Text(stored)) => text == stored,
         (Cell::Integer(number), Value::Integer(stored)) => number == *stored,
-        (Cell::Float(number), Value::Real(stored)) => number.to_bits() == stored.to_bits(),
+        // SQLite does not keep the sign of a zero.
+        (Cell::Float(number), Value::Real(stored)) => {
+            number.to_bits() == stored.to_bits() || number == 0.0 && *stored == 0.0
+        }
         (Cell::Boolean(value), Value::Integer(stored)) => i64::from(value) == *stored,
         (Cell::Timestamp(time_us), Value::Text(stored)) => timestamp::text(time_us) == *stored,
         (Cell::Rare(Rare::Bytes(bytes)), Value::Blob(stored)) => bytes == stored.as_slice(),

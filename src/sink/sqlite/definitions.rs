@@ -6,7 +6,7 @@ use rusqlite::{OptionalExtension, Transaction};
 
 use crate::dataset::{Dataset, Datasets};
 use crate::sink::NewFile;
-use crate::sink::definitions::dataset_of;
+use crate::sink::definitions::{dataset_of, tables_of};
 
 use super::errors::Failure;
 
@@ -51,4 +51,11 @@ pub(super) fn has_table_of(
         Err(Failure::Found { .. }) => Ok(false),
         Err(failure) => Err(failure),
     }
+}
+
+/// See [`Contents::tables`](crate::sink::Contents::tables).
+pub(super) fn tables(db: &Transaction<'_>) -> Result<Vec<(String, String)>, Failure> {
+    let mut find = db.prepare("SELECT text FROM ingest_definitions")?;
+    let texts = find.query_map([], |row| row.get(0))?;
+    Ok(tables_of(&texts.collect::<Result<Vec<_>, _>>()?))
 }

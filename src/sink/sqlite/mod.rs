@@ -376,6 +376,11 @@ impl Contents for SqliteSink {
         self.transact("reading the ledger", work).await
     }
 
+    async fn tables(&self) -> Result<Vec<(String, String)>, Fault> {
+        self.transact("reading the ledger", definitions::tables)
+            .await
+    }
+
     async fn acknowledge(&self, file_no: u32, digest: ProblemDigest) -> Result<(), Fault> {
         let work = move |db: &Transaction<'_>| contents::acknowledge(db, file_no, digest);
         self.transact("acknowledging a file", work).await

@@ -6,8 +6,9 @@ use std::collections::BTreeMap;
 
 use rusqlite::{Transaction, params};
 
-use crate::dataset::Datasets;
+use crate::dataset::{Dataset, Datasets};
 use crate::sink::Migration;
+use crate::sink::definitions::{DEFINITIONS, not_of_other_tables};
 use crate::sink::migrations;
 use crate::sink::mismatch::{self, Mismatch};
 use crate::sink::table::{Index, Kind, Table, TableColumn, quoted, tables};
@@ -175,10 +176,8 @@ pub(super) fn mismatches(
     let has_ledger = has_table(db, mismatch::LEDGER)?;
     for dataset in datasets.iter() {
         let (table, name) = (dataset.table.clone(), dataset.name.clone());
-        let with_rows: Vec<u32> = if has_ledger {
-            db.prepare(mismatch::FILES_WITH_ROWS)?
-                .query_map([&name, &name], |row| row.get(0))?
-                .collect::<Result<_, _>>()?
+        let with_rows = if has_ledger {
+            files_with_rows(db, dataset)?
         } else {
             Vec::new()
         };
@@ -220,6 +219,23 @@ pub(super) fn mismatches(
         }
     }
     Ok(found)
+}
+
+/// See [`mismatch::files_with_rows`]. Files that were loaded while the dataset had another table are
+/// left out.
+fn files_with_rows(db: &Transaction<'_>, dataset: &Dataset) -> Result<Vec<u32>, Failure> {
+    // The ledger of an early release, which `doctor` may read, has no definitions.
+    let mut definitions: Vec<(Vec<u8>, String)> = Vec::new();
+    if has_table(db, "ingest_definitions")? {
+        definitions = db
+            .prepare(DEFINITIONS)?
+            .query_map([&dataset.name], |row| Ok((row.get(0)?, row.get(1)?)))?
+            .collect::<Result<_, _>>()?;
+    }
+    let sql = mismatch::files_with_rows(&not_of_other_tables(&definitions, &dataset.table));
+    let mut find = db.prepare(&sql)?;
+    let file_nos = find.query_map([&dataset.name, &dataset.name], |row| row.get(0))?;
+    Ok(file_nos.collect::<Result<_, _>>()?)
 }
 
 /// See [`Schema::schema`](crate::sink::Schema::schema).
