@@ -94,7 +94,7 @@ pub(super) fn has_row_of(table: &str, file_no: u32) -> String {
 fn remove_uncovered(table: &str, last: u32) -> String {
     let first = u64::from(last) + 1;
     format!(
-        "DELETE FROM {table} WHERE id >= (SELECT COALESCE(MIN(o.file_no), {first}) << 32 FROM \
+        "DELETE FROM `{table}` WHERE id >= (SELECT COALESCE(MIN(o.file_no), {first}) << 32 FROM \
          ingest_files o WHERE o.state <> 'settled') AND id <= {} AND NOT EXISTS (SELECT 1 FROM \
          ingest_files f WHERE f.file_no = id >> 32 AND f.state = 'settled') AND NOT EXISTS (SELECT 1 \
          FROM ingest_frames e WHERE e.file_no = id >> 32 AND (id & 4294967295) >= e.first_ordinal AND \
@@ -138,16 +138,26 @@ impl Mismatch {
                     .into()
             }
             Self::Unknown {
-                table, in_ledger, ..
-            } => format!(
-                "restore the ingest_* tables that belong to these rows; or, to load the files of these \
-                 rows again, remove the rows that the ledger does not cover with `{}` and run \
-                 `task_runner load PATH` with the path of history; or, if the rows are of another \
-                 program, run `task_runner migrate --keep-rows`, which keeps them, gives higher numbers \
-                 to new files, and counts files that were loaded before as new",
-                remove_uncovered(table, *in_ledger)
-            )
-            .into(),
+                table,
+                in_table,
+                in_ledger,
+                ..
+            } => {
+                let otherwise = if above(*in_table).is_some() {
+                    "run `task_runner migrate --keep-rows`, which keeps them, gives higher numbers to \
+                     new files, and counts files that were loaded before as new"
+                } else {
+                    "give the dataset another `table`: these rows have the highest number of a file"
+                };
+                format!(
+                    "restore the ingest_* tables that belong to these rows; or, to load the files of \
+                     these rows again, remove the rows that the ledger does not cover with \"{}\" and \
+                     run `task_runner load PATH` with the path of history; or, if the rows are of \
+                     another program, {otherwise}",
+                    remove_uncovered(table, *in_ledger)
+                )
+                .into()
+            }
         }
     }
 
@@ -176,12 +186,16 @@ pub(super) fn kept(mismatches: &[Mismatch]) -> Option<(u32, [u8; 16], &str)> {
         Mismatch::Missing { .. } | Mismatch::Lost { .. } => None,
     });
     let (in_table, dataset) = unknown.max()?;
-    let file_no = in_table + 1;
+    let file_no = above(in_table)?;
     let hash = blake3::hash(format!("{KEPT_NAME} {file_no}").as_bytes());
     let identity = hash.as_bytes()[..16].try_into().expect("16 bytes are cut");
-    i32::try_from(file_no)
-        .is_ok()
-        .then_some((file_no, identity, dataset))
+    Some((file_no, identity, dataset))
+}
+
+/// The number after this number of a file. `None` if no file can have it.
+fn above(file_no: u32) -> Option<u32> {
+    let next = file_no.checked_add(1)?;
+    i32::try_from(next).is_ok().then_some(next)
 }
 
 #[cfg(test)]
@@ -204,6 +218,9 @@ mod tests {
         let mixed = [unknown(3, "a"), lost, unknown(7, "b")];
         let (file_no, _, dataset) = kept(&mixed).unwrap();
         assert_eq!((file_no, dataset), (8, "b"));
-        assert_eq!(kept(&[unknown(i32::MAX as u32, "a")]), None);
+        let highest = unknown(i32::MAX as u32, "a");
+        assert!(!highest.next_step().contains("--keep-rows"));
+        assert!(unknown(7, "a").next_step().contains("--keep-rows"));
+        assert_eq!(kept(&[highest]), None);
     }
 }

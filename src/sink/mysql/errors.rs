@@ -78,9 +78,10 @@ pub(super) fn classify(code: u16, state: &str) -> Class {
         // Bad values, some with a state that does not show it: out of range and truncated (1264,
         // 1265, 1292, 1366, 1406), NULL (1048), larger than max_allowed_packet (1153, 1301), check
         // (3819, and 4025 in MariaDB), JSON (3140, 3141, 3143), view (1369), row too long for its
-        // page (1118), character set (1300, 3854), foreign key (1216, 1452).
-        1048 | 1118 | 1153 | 1216 | 1264 | 1265 | 1292 | 1300 | 1301 | 1366 | 1369 | 1406
-        | 1452 | 3140 | 3141 | 3143 | 3819 | 3854 | 4025 => Class::Data,
+        // page (1118), character set (1300, 3854), foreign key (1216, 1452), more than one row for a
+        // single value in a trigger (1172, 1242).
+        1048 | 1118 | 1153 | 1172 | 1216 | 1242 | 1264 | 1265 | 1292 | 1300 | 1301 | 1366
+        | 1369 | 1406 | 1452 | 3140 | 3141 | 3143 | 3819 | 3854 | 4025 => Class::Data,
         // Lock wait and deadlock, row changed since it was read (1020, MariaDB), statement killed
         // or too slow (1317, 3024, 1969 of MariaDB), too many transactions (1637), certification
         // (3101); disk or memory full, or an I/O error of the server.
@@ -176,6 +177,10 @@ pub(super) enum Failure {
     Panicked(#[from] Panicked),
     #[error("no answer within {} s", .0.as_secs())]
     Timeout(Duration),
+    /// The server refuses a statement with rows because of an object that a trigger of the table
+    /// names.
+    #[error("{0}")]
+    Dependent(Box<Failure>),
     /// An error that was classified before.
     #[error(transparent)]
     Fault(#[from] Fault),
@@ -228,6 +233,7 @@ impl Failure {
     pub(super) fn code(&self) -> Option<u16> {
         match self {
             Self::Driver(Error::Server(error)) => Some(error.code),
+            Self::Dependent(failure) => failure.code(),
             _ => None,
         }
     }
@@ -236,6 +242,7 @@ impl Failure {
         match self {
             Self::Driver(Error::Server(error)) => classify(error.code, &error.state),
             Self::Found { next_step, .. } => Class::Fatal(next_step),
+            Self::Dependent(_) => Class::Table(TableFault::Dependent),
             Self::Driver(Error::Driver(DriverError::NoClientSslFlagFromServer)) => Class::Fatal(
                 "give the server a certificate, since it offers no TLS, or remove `require_ssl` \
                  and `ca` from the database URL",
@@ -291,7 +298,9 @@ mod tests {
         let cases: &[Case<'_>] = &[
             (&[1062], "23000", |class| class == Class::Duplicate),
             (
-                &[1366, 1406, 1292, 1264, 1048, 3140, 4025, 1153, 3819],
+                &[
+                    1366, 1406, 1292, 1264, 1048, 3140, 4025, 1153, 3819, 1172, 1242,
+                ],
                 "HY000",
                 |class| class == Class::Data,
             ),

@@ -25,6 +25,9 @@ use super::definitions::has_table_of;
 use super::errors::Failure;
 use super::session::{Insert, Session};
 
+/// The highest number of a file: an id has 63 bits in SQLite.
+const FILE_NO_MAX: u32 = i32::MAX.unsigned_abs();
+
 /// Most files of one statement: 500 hashes are 18 KiB of text.
 const FILES_PER_STATEMENT: usize = 500;
 
@@ -113,7 +116,10 @@ pub(super) async fn register(
         // The entry is missing if no file number was left.
         let entered = entry_of(&mut known, file, files).ok_or_else(used_up)?;
         let file_no = entered.file_no;
-        if !(1..=i32::MAX.unsigned_abs()).contains(&file_no) {
+        if !(1..=FILE_NO_MAX).contains(&file_no) {
+            // With these entries, the counter cannot be set back.
+            let sql = format!("DELETE FROM ingest_files WHERE file_no > {FILE_NO_MAX}");
+            session.run(&sql).await?;
             return Err(used_up());
         }
         if path_bytes(file).is_some_and(|path| entered.path.as_deref() != Some(path)) {

@@ -46,6 +46,7 @@ mod schema;
 mod seen;
 mod session;
 mod summary;
+mod trial;
 
 /// Connections for everything except commits: one for the stages, one for operators.
 const CONTROL_CONNECTIONS: usize = 2;

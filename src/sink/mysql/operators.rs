@@ -21,7 +21,7 @@ use crate::sink::{
 };
 
 use super::bind::{self, limits};
-use super::commit::{Found, Strategy, compare, row_insert};
+use super::commit::{Found, compare, row_insert};
 use super::errors::{Class, Failure};
 use super::files::{NEWER, file_state, list};
 use super::session::Session;
@@ -429,7 +429,7 @@ async fn replay_one(session: &mut Session, replay: &Replay) -> Result<Replayed, 
 async fn insert(session: &mut Session, record: &Batch) -> Result<Replayed, Failure> {
     let groups = by_dataset(slice::from_ref(record));
     let rows = groups.first().expect("a replay is of one row");
-    let insert = row_insert(rows, Strategy::Plain);
+    let insert = row_insert(rows);
     let limits = limits(&insert, session.server, 1);
     if bind::first(rows, 0..1, limits).is_none() {
         let code = RejectCode::RefusedByDatabase;

@@ -22,7 +22,7 @@ use super::ddl::{create, key};
 use super::errors::Failure;
 use super::misfit::{Change, Existing, ExistingColumn, Misfit, exact_json, misfit};
 use super::session::Session;
-use super::summary;
+use super::{summary, trial};
 
 /// How many seconds one process waits for the migration of another one.
 const LOCK_WAIT_SECONDS: u32 = 30;
@@ -140,6 +140,7 @@ async fn locked(
         }
         misfits.extend(misfit);
     }
+    trial::clean_up(session).await?;
     if misfits.is_empty() {
         if asked.add {
             for (_, statement) in missing_indexes(session, datasets).await? {
@@ -347,11 +348,16 @@ async fn check(session: &mut Session, table: &Table) -> Result<Option<Misfit>, F
         return Ok(None);
     };
     let mut must_rename = true;
-    if let Change::Alter { hazards, .. } = &misfit.change {
+    if let Change::Alter {
+        hazards, clauses, ..
+    } = &misfit.change
+    {
         must_rename = false;
         for hazard in hazards {
             must_rename |= !session.rows::<u64>(hazard).await?.is_empty();
         }
+        must_rename =
+            must_rename || trial::runs(session, &table.name, clauses).await? == Some(false);
     }
     if must_rename {
         let to = free_name(session, &table.name).await?;

@@ -21,6 +21,10 @@ use super::errors::{Class, Failure, classify};
 use super::files;
 use super::now::now;
 
+/// The message for a row that SQLite did not store, without an error and without a row of this id:
+/// a trigger has raised IGNORE.
+pub(super) const IGNORED: &str = "a trigger of the table ignores the row";
+
 /// See [`Sink::commit`](crate::sink::Sink::commit).
 pub(super) fn commit(db: &Transaction<'_>, batches: &[Batch]) -> Result<Committed, Failure> {
     let foreign = foreign(db, batches)?;
@@ -117,6 +121,30 @@ impl Ours<'_> {
         let ordinal = u64::from(ordinal);
         Ok(holds(&self.covered[&file_no], &(ordinal..ordinal + 1)))
     }
+
+    /// Searches the table for a row that an INSERT did not store. A trigger can refuse a row before
+    /// SQLite compares its id, and the row may be stored all the same, by an earlier delivery.
+    fn find(&mut self, rows: &Rows<'_>, at: usize) -> Result<Found, Failure> {
+        let row = rows.row(at);
+        let sql = format!("SELECT 1 FROM `{}` WHERE `id` = ?", rows.dataset.table);
+        if !self.db.prepare_cached(&sql)?.exists([row.id()])? {
+            return Ok(Found::Nothing);
+        }
+        // A frame that was published twice may be twice in one commit.
+        let ours = self.covers(row.id())?
+            || equals(self.db, rows, row)?
+            || rows.range(0..at).any(|earlier| earlier.id() == row.id());
+        Ok(if ours { Found::Ours } else { Found::Other })
+    }
+}
+
+/// The row that a table has with the id of a record.
+enum Found {
+    Nothing,
+    /// The row of the record.
+    Ours,
+    /// A row of another program.
+    Other,
 }
 
 /// Whether the row of the table with the id of `row` equals it in every column.
@@ -149,24 +177,31 @@ fn store(
             committed.duplicates += 1;
             continue;
         }
-        let (code, message) = match insert_row(&mut insert, row) {
+        let (code, error) = match insert_row(&mut insert, row) {
             Ok(1) => {
                 committed.rows += 1;
                 continue;
             }
-            Ok(_) if ours.covers(row.id())? || equals(ours.db, rows, row)? => {
-                committed.duplicates += 1;
-                continue;
-            }
-            Ok(_) => (RejectCode::IdTaken, None),
+            Ok(_) => (RejectCode::RefusedByDatabase, None),
             Err(error) => match classify(&error) {
                 Class::Duplicate => (RejectCode::DuplicateKeyInTable, Some(error)),
                 Class::Data => (RejectCode::RefusedByDatabase, Some(error)),
                 _ => return Err(error.into()),
             },
         };
+        let message: &dyn Display = match &error {
+            Some(error) => error,
+            None => &IGNORED,
+        };
+        let (code, message) = match ours.find(rows, at)? {
+            Found::Ours => {
+                committed.duplicates += 1;
+                continue;
+            }
+            Found::Other => (RejectCode::IdTaken, None),
+            Found::Nothing => (code, Some(message)),
+        };
         committed.refused.push(code);
-        let message = message.as_ref().map(|error| error as &dyn Display);
         refused.push(rows.refused(at, code, message));
     }
     Ok(())

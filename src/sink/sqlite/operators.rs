@@ -17,7 +17,7 @@ use crate::sink::{
     Replayed, Standing, Totals,
 };
 
-use super::commit::{equals, insert_row, row_insert};
+use super::commit::{IGNORED, equals, insert_row, row_insert};
 use super::errors::{Class, Failure, classify};
 use super::files::{NEWER, file_state};
 use super::now::now;
@@ -304,7 +304,11 @@ fn insert(db: &Transaction<'_>, record: &Batch) -> Result<Replayed, Failure> {
     let mut insert = db.prepare_cached(&row_insert(rows))?;
     match insert_row(&mut insert, rows.row(0)) {
         Ok(1) => Ok(Replayed::Stored),
-        Ok(_) => Ok(Replayed::AlreadyThere),
+        // The table was searched before.
+        Ok(_) => Ok(Replayed::refused(
+            RejectCode::RefusedByDatabase,
+            Some(&IGNORED),
+        )),
         Err(error) => match classify(&error) {
             Class::Duplicate => {
                 let code = RejectCode::DuplicateKeyInTable;

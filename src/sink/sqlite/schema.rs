@@ -93,7 +93,9 @@ pub(super) fn migrate(
 
 /// Adds the columns that a table of rows lacks.
 fn add_columns(db: &Transaction<'_>, table: &Table) -> Result<(), Failure> {
-    if table.summary_of.is_some() {
+    let is_table = "SELECT 1 FROM pragma_table_list WHERE schema = 'main' AND type = 'table' AND name = ? \
+                    COLLATE NOCASE";
+    if table.summary_of.is_some() || !db.prepare(is_table)?.exists([&table.name])? {
         return Ok(());
     }
     let found: Vec<String> = db
@@ -309,11 +311,35 @@ struct Existing {
     key: u32,
 }
 
+/// A table as SQLite has it.
+struct Found {
+    /// `table`, `view` or `virtual`.
+    kind: String,
+    columns: Vec<Existing>,
+    /// A collation of the key that does not compare byte by byte.
+    collation: Option<String>,
+    /// What the table does with a row that violates a constraint, if that is not ABORT.
+    conflict: Option<String>,
+    /// A name that no table has.
+    free: String,
+}
+
 /// Compares an existing table with the one that is needed.
 fn check(db: &Transaction<'_>, table: &Table) -> Result<(), Failure> {
-    let existing: Vec<Existing> = db
+    let found = read(db, &table.name)?;
+    match misfit(table, &found) {
+        None => Ok(()),
+        Some((problem, correction)) => Err(Failure::Found {
+            next_step: format!("correct it with {correction}"),
+            problem: format!("table `{}` does not fit its dataset: {problem}", table.name),
+        }),
+    }
+}
+
+fn read(db: &Transaction<'_>, name: &str) -> Result<Found, Failure> {
+    let columns: Vec<Existing> = db
         .prepare("SELECT name, type, `notnull`, dflt_value, pk, hidden FROM pragma_table_xinfo(?)")?
-        .query_map([&table.name], |row| {
+        .query_map([name], |row| {
             Ok(Existing {
                 name: row.get(0)?,
                 declared: row.get::<_, String>(1)?.to_uppercase(),
@@ -325,35 +351,106 @@ fn check(db: &Transaction<'_>, table: &Table) -> Result<(), Failure> {
             })
         })?
         .collect::<Result<_, _>>()?;
-    // A collation of the key that does not compare byte by byte.
     let collation: Option<String> = db
         .prepare(
             "SELECT x.coll FROM pragma_index_list(?) i JOIN pragma_index_xinfo(i.name) x WHERE i.origin \
              = 'pk' AND x.key = 1 AND x.coll <> 'BINARY'",
         )?
-        .query_map([&table.name], |row| row.get(0))?
+        .query_map([name], |row| row.get(0))?
         .next()
         .transpose()?;
-    match misfit(table, &existing, collation.as_deref()) {
-        None => Ok(()),
-        Some((problem, correction)) => Err(Failure::Found {
-            next_step: format!("correct it with {correction}"),
-            problem: format!("table `{}` does not fit its dataset: {problem}", table.name),
-        }),
+    let (kind, sql): (String, String) = db.query_row(
+        "SELECT t.type, COALESCE(m.sql, '') FROM pragma_table_list t JOIN sqlite_master m ON m.name = \
+         t.name AND m.type IN ('table', 'view') WHERE t.schema = 'main' AND t.name = ? COLLATE NOCASE",
+        [name],
+        |row| Ok((row.get(0)?, row.get(1)?)),
+    )?;
+    Ok(Found {
+        kind,
+        columns,
+        collation,
+        conflict: conflict_clause(&sql),
+        free: free_name(db, name)?,
+    })
+}
+
+/// A name that no table has, for a table that is renamed: `NAME_old`, or `NAME_old` and a number.
+fn free_name(db: &Transaction<'_>, name: &str) -> Result<String, Failure> {
+    let mut free = format!("{name}_old");
+    let mut number = 2;
+    while has_table(db, &free)? {
+        free = format!("{name}_old{number}");
+        number += 1;
     }
+    Ok(free)
+}
+
+/// The action of the first ON CONFLICT clause in the SQL of a table that is not ABORT. With any
+/// other, SQLite skips a row, or removes another one, without an error.
+fn conflict_clause(sql: &str) -> Option<String> {
+    let words = words(sql);
+    let clauses = words
+        .windows(3)
+        .filter(|of| of[0] == "ON" && of[1] == "CONFLICT");
+    clauses
+        .map(|of| of[2].clone())
+        .find(|action| action != "ABORT")
+}
+
+/// The words of a statement in upper case, without quoted texts, quoted names and comments.
+fn words(sql: &str) -> Vec<String> {
+    let mut words = vec![String::new()];
+    let mut rest = sql;
+    while let Some(first) = rest.chars().next() {
+        let closing = match first {
+            '\'' | '"' | '`' => Some((1, first.to_string())),
+            '[' => Some((1, "]".to_owned())),
+            '-' if rest.starts_with("--") => Some((2, "\n".to_owned())),
+            '/' if rest.starts_with("/*") => Some((2, "*/".to_owned())),
+            _ => None,
+        };
+        let last = words.last_mut().expect("it begins with one word");
+        if closing.is_none() && (first.is_alphanumeric() || first == '_') {
+            last.extend(first.to_uppercase());
+        } else if !last.is_empty() {
+            words.push(String::new());
+        }
+        rest = match closing {
+            None => &rest[first.len_utf8()..],
+            Some((opening, closing)) => {
+                let inner = &rest[opening..];
+                let end = inner.find(&closing).map(|at| at + closing.len());
+                &inner[end.unwrap_or(inner.len())..]
+            }
+        };
+    }
+    words
 }
 
 /// The problem of a table, and the statement that corrects it.
-fn misfit(
-    table: &Table,
-    existing: &[Existing],
-    collation: Option<&str>,
-) -> Option<(String, String)> {
+fn misfit(table: &Table, found: &Found) -> Option<(String, String)> {
     let name = &table.name;
+    let existing = &found.columns;
     // SQLite cannot change a column, so the correction is a new table.
-    let replace =
-        || format!("ALTER TABLE `{name}` RENAME TO `{name}_old`, and migrate and copy its rows");
-    if let Some(collation) = collation {
+    let replace = || {
+        let free = &found.free;
+        format!("ALTER TABLE `{name}` RENAME TO `{free}`, and migrate and copy its rows")
+    };
+    if found.kind == "view" {
+        // SQLite cannot rename a view.
+        let correction = format!("another `table` in the dataset, or with DROP VIEW `{name}`");
+        return Some(("it is a view".to_owned(), correction));
+    }
+    if found.kind == "virtual" {
+        return Some(("it is a virtual table".to_owned(), replace()));
+    }
+    if let Some(action) = &found.conflict {
+        let problem = format!(
+            "a constraint of it has ON CONFLICT {action}, so that rows would be lost without an error"
+        );
+        return Some((problem, replace()));
+    }
+    if let Some(collation) = &found.collation {
         let problem = format!(
             "its key is compared by the collation {collation}, by which different keys are equal"
         );
@@ -365,8 +462,14 @@ fn misfit(
             .find(|found| found.name.eq_ignore_ascii_case(&needed.name));
         let Some(found) = found else {
             let problem = format!("it has no column `{}`", needed.name);
-            let add = add_column(name, needed);
-            return Some((problem, format!("`task_runner migrate --add`, or {add}")));
+            // SQLite adds no column to a key.
+            let correction = if table.key.contains(&needed.name) {
+                replace()
+            } else {
+                let add = add_column(name, needed);
+                format!("`task_runner migrate --add`, or {add}")
+            };
+            return Some((problem, correction));
         };
         if found.generated {
             let name = &needed.name;
@@ -426,5 +529,37 @@ fn holds(found: &Existing, kind: Kind) -> bool {
         "REAL" => real || numeric,
         "BLOB" => blob,
         _ => text || blob,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn conflict_clauses_are_found_in_the_sql_of_a_table() {
+        let lossy = [
+            "CREATE TABLE t (id INTEGER PRIMARY KEY, a TEXT UNIQUE ON CONFLICT REPLACE)",
+            "create table t (a text unique on  conflict\n replace)",
+            "CREATE TABLE t (a TEXT UNIQUE ON/* */CONFLICT--\nREPLACE)",
+            "CREATE TABLE t (a TEXT UNIQUE ON CONFLICT ABORT, b TEXT UNIQUE ON CONFLICT REPLACE)",
+            "CREATE TABLE t (a TEXT NOT NULL ON CONFLICT REPLACE DEFAULT 'it''s')",
+            "CREATE TABLE t (a TEXT DEFAULT 'x', UNIQUE (a)ON CONFLICT REPLACE)",
+        ];
+        for sql in lossy {
+            assert_eq!(conflict_clause(sql).as_deref(), Some("REPLACE"), "{sql}");
+        }
+        let harmless = [
+            "",
+            "CREATE TABLE t (id INTEGER PRIMARY KEY)",
+            "CREATE TABLE t (a TEXT UNIQUE ON CONFLICT ABORT)",
+            "CREATE TABLE t (a TEXT DEFAULT 'x'' ON CONFLICT REPLACE')",
+            "CREATE TABLE t ([a ON CONFLICT REPLACE] TEXT, `b ON CONFLICT IGNORE` TEXT)",
+            "CREATE TABLE t (a TEXT -- ON CONFLICT REPLACE\n, b /* ON CONFLICT FAIL */ TEXT)",
+            "CREATE TABLE t (a TEXT) /* ON CONFLICT REPLACE",
+        ];
+        for sql in harmless {
+            assert_eq!(conflict_clause(sql), None, "{sql}");
+        }
     }
 }

@@ -441,5 +441,15 @@ pub async fn file_numbers_at_their_limit_end_with_advice(target: Target) {
         // Files that are registered already are still stored.
         let again = fixture.register(&[file]).await.unwrap();
         assert_eq!(again[0].file_no, known[0].file_no);
+        // The advice works.
+        fixture
+            .run(if target.is_sqlite() {
+                "DELETE FROM sqlite_sequence WHERE name = 'ingest_files'"
+            } else {
+                "ALTER TABLE ingest_files AUTO_INCREMENT = 1"
+            })
+            .await;
+        let next = fixture.file("vehicle_events", 1).await;
+        assert!(next > known[0].file_no && next < 100, "{next}");
     }
 }

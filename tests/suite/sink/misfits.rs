@@ -3,7 +3,8 @@
 
 use mysql_async::prelude::Queryable as _;
 
-use super::fixture::{Fixture, Target};
+use super::fixture::{Fixture, SOME_TIME_US, Target, Val, batch, span, text};
+use super::rows::stored;
 use super::schema::statements;
 
 /// A table of the user, and the statement that is offered for it: `MODIFY` or another clause of an
@@ -158,6 +159,47 @@ const TABLES: &[(&str, &[&str], &str, &str)] = &[
         "RENAME",
     ),
     (
+        "an index that would be too long for its row format",
+        &[
+            "CREATE TABLE vehicle_status (id BIGINT UNSIGNED NOT NULL PRIMARY KEY, vehicle_id \
+             VARCHAR(255) CHARACTER SET latin1 NOT NULL, report_time DATETIME(6) NOT NULL, \
+             status_source VARCHAR(255) NOT NULL, status VARCHAR(255) NOT NULL, _rescued LONGTEXT NULL, \
+             KEY (vehicle_id)) ROW_FORMAT = COMPACT",
+        ],
+        "INSERT INTO vehicle_status VALUES (1, 'v', '2026-03-01', 's', 'x', NULL)",
+        "RENAME",
+    ),
+    (
+        "an index of several columns that would be too long",
+        &[
+            "CREATE TABLE vehicle_status (id BIGINT UNSIGNED NOT NULL PRIMARY KEY, vehicle_id \
+             VARCHAR(999) NOT NULL, report_time DATETIME(6) NOT NULL, status_source VARCHAR(999) NOT \
+             NULL, status VARCHAR(999) NOT NULL, _rescued LONGTEXT NULL, KEY (vehicle_id, \
+             status_source, status)) CHARACTER SET latin1",
+        ],
+        "INSERT INTO vehicle_status VALUES (1, 'v', '2026-03-01', 's', 'x', NULL)",
+        "RENAME",
+    ),
+    (
+        "a column of another program with a spatial index",
+        &[
+            "CREATE TABLE vehicle_status (id BIGINT UNSIGNED NOT NULL PRIMARY KEY, {c}, g POINT NOT \
+             NULL, SPATIAL INDEX (g))",
+        ],
+        "INSERT INTO vehicle_status VALUES (1, 'v', '2026-03-01', 's', 'x', NULL, POINT(1, 2))",
+        "RENAME",
+    ),
+    (
+        "a table of MyISAM that numbers its rows in groups",
+        &[
+            "CREATE TABLE vehicle_status (g INT NOT NULL DEFAULT 0, n INT NOT NULL AUTO_INCREMENT, id \
+             BIGINT UNSIGNED NOT NULL PRIMARY KEY, {c}, KEY (g, n)) ENGINE = MyISAM",
+        ],
+        "INSERT INTO vehicle_status (id, vehicle_id, report_time, status_source, status) VALUES (1, \
+         'v', '2026-03-01', 's', 'x')",
+        "RENAME",
+    ),
+    (
         "a long text of another character set, nearly full",
         &[
             "CREATE TABLE vehicle_status (id BIGINT UNSIGNED NOT NULL PRIMARY KEY, vehicle_id TEXT NOT \
@@ -241,6 +283,29 @@ pub async fn statements_that_are_offered_run_and_change_no_value(target: Target)
         session.disconnect().await.unwrap();
     }
 
+    if target == Target::Mariadb {
+        let versioned = format!(
+            "CREATE TABLE vehicle_status (id BIGINT UNSIGNED NOT NULL PRIMARY KEY, {}) WITH SYSTEM \
+             VERSIONING",
+            fits.replacen("255", "36", 1)
+        );
+        fixture.run(&versioned).await;
+        let refused = fixture.sink.migrate(&fixture.datasets).await;
+        let text = refused.expect_err("a short column").to_string();
+        for sql in statements(&text) {
+            fixture.run(sql).await;
+        }
+        fixture.sink.migrate(&fixture.datasets).await.unwrap();
+        fixture.run("DROP TABLE vehicle_status").await;
+    }
+    // A copy that a killed process has left is removed.
+    fixture.run("CREATE TABLE ingest_trial (a INT)").await;
+    fixture.sink.migrate(&fixture.datasets).await.unwrap();
+    let copies = "SELECT COUNT(*) FROM information_schema.TABLES WHERE TABLE_SCHEMA = DATABASE() AND \
+                  TABLE_NAME = 'ingest_trial'";
+    assert_eq!(fixture.number(copies).await, 0);
+    fixture.run("DROP TABLE IF EXISTS vehicle_status").await;
+
     // A table that is partitioned by time and has the time in its key is used as it is.
     let ddl = format!(
         "CREATE TABLE vehicle_status (id BIGINT UNSIGNED NOT NULL, {fits}, PRIMARY KEY (id, \
@@ -253,6 +318,238 @@ pub async fn statements_that_are_offered_run_and_change_no_value(target: Target)
         .migrate(&fixture.datasets)
         .await
         .expect("it fits");
+}
+
+/// Types of the columns of `all_types`, and whether a column of the type is used as it is. Any
+/// other would change a value without an error.
+const TYPES: &[(&str, &str, bool)] = &[
+    ("a_text", "VARCHAR(300)", true),
+    ("a_text", "VARCHAR(300) COLLATE utf8mb4_general_ci", true),
+    ("a_text", "TEXT", true),
+    ("a_text", "VARCHAR(299)", false),
+    ("a_text", "CHAR(255)", false),
+    ("a_text", "TINYTEXT", false),
+    ("a_text", "ENUM('a ', 'b')", false),
+    ("a_text", "SET('a ', 'b')", false),
+    ("a_text", "VARBINARY(1200)", false),
+    ("a_text", "VARCHAR(300) CHARACTER SET latin1", false),
+    ("an_integer", "BIGINT", true),
+    ("an_integer", "BIGINT(5)", true),
+    ("an_integer", "BIGINT UNSIGNED", false),
+    ("an_integer", "BIGINT(30) ZEROFILL", false),
+    ("an_integer", "INT", false),
+    ("an_integer", "DECIMAL(20,0)", false),
+    ("an_integer", "DOUBLE", false),
+    ("an_integer", "BIT(64)", false),
+    ("a_float", "DOUBLE", true),
+    ("a_float", "FLOAT(53)", true),
+    ("a_float", "REAL", true),
+    ("a_float", "DOUBLE(10,2)", false),
+    ("a_float", "DOUBLE(30,6)", false),
+    ("a_float", "FLOAT(10,2)", false),
+    ("a_float", "FLOAT", false),
+    ("a_float", "DECIMAL(20,6)", false),
+    ("a_boolean", "BOOLEAN", true),
+    ("a_boolean", "BIGINT UNSIGNED", true),
+    ("a_boolean", "TINYINT(3) ZEROFILL", true),
+    ("a_boolean", "BIT(1)", false),
+    ("a_boolean", "YEAR", false),
+    ("a_boolean", "POINT", false),
+    ("a_time", "DATETIME(6)", true),
+    (
+        "a_time",
+        "DATETIME(6) NULL ON UPDATE CURRENT_TIMESTAMP(6)",
+        true,
+    ),
+    ("a_time", "DATETIME", false),
+    ("a_time", "DATETIME(3)", false),
+    ("a_time", "DATE", false),
+    ("a_time", "TIMESTAMP(6) NULL", false),
+    ("a_json", "LONGTEXT", true),
+    ("a_json", "TEXT", true),
+    ("a_json", "VARCHAR(300)", false),
+    ("a_json", "LONGBLOB", false),
+];
+
+/// A column of any type returns each value as it was stored, at once or after the offered
+/// statements.
+pub async fn a_column_keeps_every_value_or_is_refused(target: Target) {
+    if target.is_sqlite() {
+        return; // `a_table_of_sqlite_that_does_not_fit_is_refused` has its types.
+    }
+    let fixture = Fixture::new(target).await;
+    let dataset = fixture.dataset("all_types");
+    let fitting = [
+        ("a_text", "VARCHAR(300)"),
+        ("an_integer", "BIGINT"),
+        ("a_float", "DOUBLE"),
+        ("a_boolean", "BOOLEAN"),
+        ("a_time", "DATETIME(6)"),
+        ("a_json", "LONGTEXT"),
+    ];
+    for (column, sql_type, is_used) in TYPES {
+        let what = format!("{column} {sql_type}");
+        let columns: Vec<String> = (fitting.iter())
+            .map(|(name, fits)| format!("{name} {}", if name == column { sql_type } else { fits }))
+            .collect();
+        for sql in [
+            "DROP TABLE IF EXISTS all_types".to_owned(),
+            "DROP TABLE IF EXISTS all_types_old".to_owned(),
+            format!(
+                "CREATE TABLE all_types (id BIGINT UNSIGNED PRIMARY KEY, {}, _rescued LONGTEXT) \
+                 CHARACTER SET utf8mb4",
+                columns.join(", ")
+            ),
+        ] {
+            fixture.run(&sql).await;
+        }
+        let migrated = fixture.sink.migrate(&fixture.datasets).await;
+        assert_eq!(migrated.is_ok(), *is_used, "{what}: {migrated:?}");
+        if let Err(fault) = migrated {
+            for sql in statements(&fault.to_string()) {
+                fixture.run(sql).await;
+            }
+            fixture.sink.migrate(&fixture.datasets).await.expect(&what);
+        }
+        let rows = [
+            (-1.234_567_890_123_456_7, i64::MIN, "a ", true),
+            (1e300, i64::MAX, " \u{1F600}", false),
+            (0.1, -1, "", true),
+        ];
+        let rows = rows.into_iter().zip(0..).map(|((a, b, c, d), at)| {
+            let time = Val::Time(SOME_TIME_US + i64::from(at) + 1);
+            let json = text(r#"{"a":1.10,"big":12345678901234567890,"a":2}"#);
+            (
+                at,
+                vec![
+                    text(c),
+                    Val::Int(b),
+                    Val::Float(a),
+                    Val::Bool(d),
+                    time,
+                    json,
+                ],
+            )
+        });
+        let file_no = fixture.file("all_types", 3).await;
+        let batch = batch(dataset, span(file_no, 0, 3), &rows.collect(), vec![]);
+        let committed = fixture.commit(std::slice::from_ref(&batch)).await;
+        assert_eq!(committed, stored(3, 0, 0), "{what}");
+        let differences = fixture.sink.differences(&batch).await.unwrap();
+        assert!(differences.is_empty(), "{what}: {differences:?}");
+        // The next table has no rows, so the ledger must not have the file.
+        let removed = fixture.sink.remove(file_no, &fixture.datasets).await;
+        assert_eq!(removed.unwrap(), 3, "{what}");
+    }
+}
+
+/// Tables of SQLite, the problem that is reported, and the statement that is offered.
+const TABLES_OF_SQLITE: &[(&str, &str, &str)] = &[
+    (
+        "{id}, {v} UNIQUE ON CONFLICT REPLACE, {c}",
+        "REPLACE",
+        "RENAME",
+    ),
+    (
+        "{id}, {v} UNIQUE on\nconflict /* */ ignore, {c}",
+        "IGNORE",
+        "RENAME",
+    ),
+    ("{id}, {v} UNIQUE ON CONFLICT FAIL, {c}", "FAIL", "RENAME"),
+    (
+        "{id}, {v}, {c}, UNIQUE (status) ON CONFLICT ROLLBACK",
+        "ROLLBACK",
+        "RENAME",
+    ),
+    (
+        "{id}, {v} ON CONFLICT REPLACE DEFAULT 'x', {c}",
+        "REPLACE",
+        "RENAME",
+    ),
+    ("{id} ON CONFLICT IGNORE, {v}, {c}", "IGNORE", "RENAME"),
+    ("{id}, {v}", "`report_time`", "ADD COLUMN"),
+    ("{v}, {c}", "`id`", "RENAME"),
+    ("{id}, vehicle_id NUMERIC, {c}", "NUMERIC", "RENAME"),
+    (
+        "{id}, vehicle_id TEXT AS (status), {c}",
+        "generated",
+        "RENAME",
+    ),
+];
+
+/// A table of the user in SQLite that would lose or change rows is refused, and the offered
+/// statement runs, also if the table `NAME_old` exists.
+pub async fn a_table_of_sqlite_that_does_not_fit_is_refused(target: Target) {
+    if !target.is_sqlite() {
+        return;
+    }
+    for (columns, problem, offered) in TABLES_OF_SQLITE {
+        let fixture = Fixture::empty(target).await;
+        let columns = columns
+            .replace("{id}", "id INTEGER PRIMARY KEY")
+            .replace("{v}", "vehicle_id TEXT NOT NULL")
+            .replace(
+                "{c}",
+                "report_time TEXT NOT NULL, status_source TEXT NOT NULL, status TEXT NOT NULL, _rescued \
+                 TEXT",
+            );
+        fixture.run("CREATE TABLE vehicle_status_old (a)").await;
+        let sql = format!("CREATE TABLE vehicle_status ({columns})");
+        fixture.run(&sql).await;
+        let mut refusals = 0;
+        // Several columns may be missing, and one statement is offered at a time.
+        while let Err(fault) = fixture.sink.migrate(&fixture.datasets).await {
+            assert!(!fault.is_transient(), "{columns}: {fault}");
+            let fault = fault.to_string();
+            refusals += 1;
+            if refusals == 1 {
+                assert!(fault.contains(problem), "{columns}: {fault}");
+                assert!(fault.contains(offered), "{columns}: {fault}");
+            }
+            assert!(refusals < 6, "{columns}: {fault}");
+            let statement = fault.find("ALTER TABLE").expect(&fault);
+            let statement = fault[statement..].split(',').next().unwrap_or_default();
+            fixture.run(statement).await;
+        }
+        assert!(refusals > 0, "{columns}");
+    }
+    let fits = [
+        "ON CONFLICT ABORT",
+        "DEFAULT 'ON CONFLICT REPLACE'",
+        "/* ON CONFLICT REPLACE */",
+    ];
+    for clause in fits {
+        let fixture = Fixture::empty(target).await;
+        let sql = format!(
+            "CREATE TABLE vehicle_status (id INTEGER PRIMARY KEY, vehicle_id TEXT NOT NULL {clause}, \
+             report_time TEXT NOT NULL, status_source TEXT NOT NULL, status TEXT NOT NULL, _rescued TEXT)"
+        );
+        fixture.run(&sql).await;
+        fixture.sink.migrate(&fixture.datasets).await.expect(clause);
+    }
+
+    // SQLite cannot rename a view, or add a column to it.
+    let fixture = Fixture::empty(target).await;
+    fixture
+        .run("CREATE TABLE base (id INTEGER PRIMARY KEY)")
+        .await;
+    fixture
+        .run("CREATE VIEW vehicle_status AS SELECT * FROM base")
+        .await;
+    let refused = fixture.sink.migrate(&fixture.datasets).await;
+    let fault = refused.expect_err("a view").to_string();
+    assert!(!fault.contains("ALTER"), "{fault}");
+    let statement = "DROP VIEW `vehicle_status`";
+    assert!(
+        fault.contains("it is a view") && fault.contains(statement),
+        "{fault}"
+    );
+    fixture.run(statement).await;
+    fixture
+        .sink
+        .migrate(&fixture.datasets)
+        .await
+        .expect("a new table");
 }
 
 /// A summary can be computed again, so if the collation of its key treats two keys as equal, the

@@ -19,6 +19,7 @@ mod misfits;
 mod schema;
 mod summary;
 mod taken;
+mod triggers;
 mod types;
 mod waits;
 mod workers;
@@ -125,6 +126,8 @@ async fn conformance(target: Target) {
     schema::a_ledger_that_is_not_of_its_tables_is_refused(target).await;
     schema::rows_that_are_not_in_the_ledger_are_removed_as_the_refusal_says(target).await;
     misfits::statements_that_are_offered_run_and_change_no_value(target).await;
+    misfits::a_column_keeps_every_value_or_is_refused(target).await;
+    misfits::a_table_of_sqlite_that_does_not_fit_is_refused(target).await;
     misfits::a_summary_whose_key_is_compared_by_a_collation_is_refused(target).await;
     schema::tables_of_the_original_fit_after_the_printed_statements(target).await;
 
@@ -156,8 +159,11 @@ async fn conformance(target: Target) {
     rows::another_unique_key_makes_a_reject(target).await;
     taken::a_row_of_another_writer_costs_no_record(target).await;
     taken::a_row_counts_as_a_record_only_if_all_values_are_equal(target).await;
+    triggers::a_stored_row_never_becomes_a_reject(target).await;
+    triggers::one_refused_row_costs_one_record(target).await;
     waits::files_without_a_partition_wait_and_the_others_are_stored(target).await;
     waits::a_table_that_takes_no_rows_makes_its_files_wait(target).await;
+    waits::a_table_that_was_changed_ends_the_engine(target).await;
     rows::large_rows_are_stored_or_refused(target).await;
     rows::a_lost_connection_is_transient(target).await;
 

@@ -533,7 +533,7 @@ pub async fn rows_that_are_not_in_the_ledger_are_removed_as_the_refusal_says(tar
     }
     let migrate = async || fixture.sink.migrate(&fixture.datasets).await;
     let said = migrate().await.expect_err("unknown rows").to_string();
-    let statement = said.split('`').find(|part| part.starts_with("DELETE FROM"));
+    let statement = said.split('"').find(|part| part.starts_with("DELETE FROM"));
     fixture.run(statement.expect("a statement")).await;
     migrate().await.expect("they belong together");
     let kept = format!(

@@ -27,7 +27,7 @@ pub(in crate::sink::mysql) enum Found {
     Nothing,
     /// A row that equals the record in every column.
     Equal,
-    /// A row that differs from the record.
+    /// Only a row that differs from the record.
     Other,
 }
 
@@ -58,7 +58,7 @@ pub(in crate::sink::mysql) async fn compare(
         }
         found.extend(rows.range(some).map(|row| match by_id.get(&row.id()) {
             None => Found::Nothing,
-            Some(stored) if stored.iter().all(|stored| is_equal(row, stored)) => Found::Equal,
+            Some(stored) if stored.iter().any(|stored| is_equal(row, stored)) => Found::Equal,
             Some(_) => Found::Other,
         }));
     }
@@ -89,6 +89,7 @@ pub(in crate::sink::mysql) fn differing<'a>(
             (Cell::Integer(number), Value::UInt(stored)) => u64::try_from(number) == Ok(*stored),
             (Cell::Float(number), Value::Double(stored)) => number.to_bits() == stored.to_bits(),
             (Cell::Boolean(value), Value::Int(stored)) => i64::from(value) == *stored,
+            (Cell::Boolean(value), Value::UInt(stored)) => u64::from(value) == *stored,
             (Cell::Timestamp(time_us), Value::Date(year, month, day, hour, minute, second, us)) => {
                 civil(time_us)
                     == Civil {

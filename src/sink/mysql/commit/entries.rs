@@ -71,9 +71,12 @@ impl Transaction<'_> {
 
     /// Stores the rejects of the batches and of the refused rows. A reject that is already stored
     /// does not change, and a record that is already a row does not become a reject.
-    pub(super) async fn rejects(&mut self, batches: &[Batch]) -> Result<Rejects, Failure> {
-        let refused = std::mem::take(&mut self.refused);
-        let due = self.due(&refused, batches).await?;
+    pub(super) async fn rejects(
+        &mut self,
+        refused: &[RefusedRow],
+        batches: &[Batch],
+    ) -> Result<Rejects, Failure> {
+        let due = self.due(refused, batches).await?;
         let insert = reject_insert();
         let limits = limits(&insert, self.session.server, REJECTS_PER_STATEMENT);
         let mut rest = due.as_slice();

@@ -3,18 +3,19 @@
 //! A commit tries up to three strategies. The last one always works:
 //! 1. LOAD DATA LOCAL, on MySQL servers that allow it. It behaves like IGNORE even in strict mode,
 //!    so its rows count as stored only if all of them were stored and the server gave no warning.
-//! 2. Plain multi-row INSERT: the fast path. It fails on a duplicate key.
-//! 3. The idempotent form: an INSERT that skips rows that are already stored, and no others. It
-//!    also finds the rows that another unique key of the table refuses.
+//! 2. Plain multi-row INSERT: the fast path. It fails on a duplicate key, and on a refused row.
+//! 3. The idempotent form: it searches the table for the rows, and sends the same INSERT with those
+//!    that the table lacks. No trigger runs for a row that is already stored.
 //!
 //! A row of the table counts as that of a record if the ledger covers the record, or if it equals
 //! the record in every column. Any other row belongs to another program, and the record becomes a
 //! reject.
 //!
-//! In 2 and 3, a statement whose values the database refuses is halved until the row is found,
-//! which becomes a reject with the same id. If the table refuses rows whatever they hold, the
-//! batches are committed in halves. A batch that is refused alone is left out, and its file waits.
-//! After any other error, the transaction is rolled back, and the caller calls again.
+//! In 3, a statement whose values or keys the database refuses is halved until the row is found,
+//! which becomes a reject with the same id if the table still lacks it. If the table refuses rows
+//! whatever they hold, the batches are committed in halves. A batch that is refused alone is left
+//! out, and its file waits. After any other error, the transaction is rolled back, and the caller
+//! calls again.
 //!
 //! Only the idempotent form finds batches of files that this ledger does not have. The other
 //! strategies fail and fall back to it, since no ledger entry can be written for such a batch.
@@ -22,7 +23,6 @@
 //! node may have registered the files, so this node first applies the commits of the other nodes.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
 
 use crate::batch::Batch;
 use crate::sink::Committed;
@@ -33,8 +33,7 @@ use super::session::Session;
 
 pub(super) use compare::{Found, compare, differing};
 pub(super) use rows::row_insert;
-pub(super) use transaction::Strategy;
-use transaction::{LoadedFile, Transaction, Unfinished};
+use transaction::{LoadedFile, Strategy, Transaction, Unfinished};
 
 mod compare;
 mod entries;
@@ -90,8 +89,6 @@ async fn commit_all(
             rows_per_statement,
             strategy,
             committed: Committed::default(),
-            refused: Vec::new(),
-            covered: HashMap::new(),
         };
         match transaction.run(&by_dataset(&batches), &batches).await {
             Ok(committed) => {
@@ -150,10 +147,12 @@ impl Transaction<'_> {
                 return Err(Unfinished::Foreign(foreign));
             }
         }
+        let mut refusals = Vec::with_capacity(groups.len());
         for rows in groups {
-            self.rows(rows, batches).await?;
+            refusals.push(self.rows(rows, batches).await?);
         }
-        let rejects = self.rejects(batches).await?;
+        let refused = self.confirmed(groups, refusals).await?;
+        let rejects = self.rejects(&refused, batches).await?;
         if self.strategy != Strategy::Idempotent {
             // Fast path: if this commit has every record of a pending file, settles the file
             // without an entry that settle would remove later.

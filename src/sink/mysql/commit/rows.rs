@@ -1,15 +1,16 @@
 //! Sends and counts the rows of a commit, one dataset after the other. A statement that the
-//! database refuses is halved until the row is found.
+//! database refuses is halved until the row is found. No row becomes a reject before the table has
+//! been searched for it.
 
 use std::borrow::Cow;
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt::Display;
 use std::iter::once;
 use std::ops::Range;
 
 use crate::batch::{Batch, RejectCode, provenance};
 use crate::coverage::holds;
-use crate::sink::cells::{RECORD_TOO_LARGE, RefusedRow, Row, Rows};
+use crate::sink::cells::{RECORD_TOO_LARGE, RefusedRow, Row, Rows, cut_message};
 use crate::sink::mysql::errors::{Class, Failure};
 use crate::sink::mysql::files::{coverage, list};
 use crate::sink::mysql::session::Insert;
@@ -19,6 +20,7 @@ use crate::sink::table::quoted;
 use super::compare::{Found, compare};
 use super::entries::entries_of;
 use super::transaction::{Strategy, Transaction, Unfinished};
+use super::waits::of_rows;
 
 /// Fewer rows than this are sent as INSERT even if the server takes LOAD DATA LOCAL, which needs
 /// one more round trip.
@@ -27,119 +29,203 @@ const LOAD_DATA_ROWS_MIN: usize = 500;
 /// Most ids of one `IN (...)` list: 20 KiB of text.
 const IDS_PER_QUERY: usize = 1_000;
 
-const SKIP_ROWS: &str = " ON DUPLICATE KEY UPDATE `id` = `id`";
+/// A row that the table does not take.
+pub(super) struct Refusal {
+    /// The index among the rows of its dataset.
+    at: usize,
+    code: RejectCode,
+    /// The message of the database. `None` if it has none.
+    message: Option<String>,
+}
+
+impl Refusal {
+    fn new(at: usize, code: RejectCode, message: Option<&dyn Display>) -> Self {
+        let message = message.map(cut_message);
+        Self { at, code, message }
+    }
+}
 
 impl Transaction<'_> {
-    /// Stores the rows of a dataset.
+    /// Stores the rows of a dataset. Returns those that the table refuses.
     pub(super) async fn rows(
         &mut self,
         rows: &Rows<'_>,
         batches: &[Batch],
-    ) -> Result<(), Unfinished> {
+    ) -> Result<Vec<Refusal>, Unfinished> {
         if self.strategy == Strategy::LoadData && rows.len() >= LOAD_DATA_ROWS_MIN {
-            if !load_data::rows(self.session, rows).await? {
-                return Err(Unfinished::NeedsIdempotent);
+            match load_data::rows(self.session, rows).await {
+                Ok(true) => {}
+                Ok(false) => return Err(Unfinished::NeedsIdempotent),
+                Err(failure) => return Err(of_rows(self.session, rows, failure).await.into()),
             }
             self.committed.rows += rows.len() as u64;
-            return Ok(());
+            return Ok(Vec::new());
         }
-        Ok(self.insert(rows, batches).await?)
+        self.insert(rows, batches).await
     }
 
     /// Stores the rows by multi-row INSERT.
-    async fn insert(&mut self, rows: &Rows<'_>, batches: &[Batch]) -> Result<(), Failure> {
-        let insert = row_insert(rows, self.strategy);
+    async fn insert(
+        &mut self,
+        rows: &Rows<'_>,
+        batches: &[Batch],
+    ) -> Result<Vec<Refusal>, Unfinished> {
+        let insert = row_insert(rows);
         let limits = bind::limits(&insert, self.session.server, self.rows_per_statement);
+        let mut refusals = Vec::new();
         // A stack of the pieces that are not stored yet, with the first rows on top.
         let mut pieces = match self.strategy {
-            Strategy::Idempotent => self.without_rejected(rows, batches).await?,
+            Strategy::Idempotent => self.due_rows(rows, batches, &mut refusals).await?,
             Strategy::LoadData | Strategy::Plain => once(0..rows.len()).collect(),
         };
         while let Some(piece) = pieces.pop() {
             let Some(now) = bind::first(rows, piece.clone(), limits) else {
+                if self.strategy != Strategy::Idempotent {
+                    return Err(Unfinished::NeedsIdempotent);
+                }
                 let code = RejectCode::RefusedByDatabase;
-                self.refuse(rows.refused(piece.start, code, Some(&RECORD_TOO_LARGE)));
+                refusals.push(Refusal::new(piece.start, code, Some(&RECORD_TOO_LARGE)));
                 pieces.extend(non_empty(piece.start + 1..piece.end));
                 continue;
             };
             pieces.extend(non_empty(now.end..piece.end));
             let values = rows.range(now.clone()).map(bind::values);
             match self.session.insert(&insert, now.len(), values).await {
-                Ok(stored) => self.tally(rows, now, stored).await?,
-                Err(failure) => pieces.extend(self.narrow(rows, now, failure)?),
+                Ok(stored) => self.committed.rows += stored,
+                Err(failure) => {
+                    pieces.extend(self.narrow(rows, now, failure, &mut refusals).await?);
+                }
             }
         }
-        Ok(())
+        Ok(refusals)
     }
 
-    /// Counts the result of a statement for its rows. If it stored fewer rows than it has, the
-    /// table already had, for each row that was not stored, one of these: the same row, another row
-    /// with its id, or a row with the same value of another unique key.
-    async fn tally(
+    /// Halves a statement whose rows were refused, and returns both halves, the first one last. A
+    /// single row is refused instead. If a key of the table refused the statement, only the rows
+    /// that the table still lacks are tried again.
+    async fn narrow(
         &mut self,
         rows: &Rows<'_>,
         sent: Range<usize>,
-        stored: u64,
-    ) -> Result<(), Failure> {
-        self.committed.rows += stored;
-        let mut others = (sent.len() as u64).saturating_sub(stored);
-        if others == 0 {
-            return Ok(());
-        }
-        let ids: Vec<u64> = rows.range(sent.clone()).map(Row::id).collect();
-        let covered = self.covers(&ids).await?;
-        let found = if covered.contains(&false) {
-            compare(self.session, rows, sent.clone()).await?
-        } else {
-            let there = self.stored(&rows.dataset.table, &ids).await?;
-            let found = |id: &u64| {
-                if there.contains(id) {
-                    Found::Equal
-                } else {
-                    Found::Nothing
-                }
-            };
-            ids.iter().map(found).collect()
+        failure: Failure,
+        refusals: &mut Vec<Refusal>,
+    ) -> Result<Vec<Range<usize>>, Failure> {
+        let code = match (failure.class(), self.strategy) {
+            (Class::Data, Strategy::Idempotent) => RejectCode::RefusedByDatabase,
+            (Class::Duplicate, Strategy::Idempotent) => RejectCode::DuplicateKeyInTable,
+            _ => return Err(of_rows(self.session, rows, failure).await),
         };
-        let mut refused = 0;
-        for (at, (found, covered)) in sent.zip(found.into_iter().zip(covered)) {
-            let code = match found {
-                Found::Nothing => RejectCode::DuplicateKeyInTable,
-                Found::Other if !covered => RejectCode::IdTaken,
-                Found::Equal | Found::Other => continue,
-            };
-            let mut message = None;
-            if code == RejectCode::DuplicateKeyInTable {
-                message = self.insert_plainly(rows, at).await?;
-                if message.is_none() {
-                    // The row with this key was removed meanwhile.
-                    self.committed.rows += 1;
-                    others -= 1;
-                    continue;
-                }
+        if code == RejectCode::DuplicateKeyInTable {
+            // Another transaction may have stored some of these rows meanwhile.
+            let due = self.not_stored(rows, sent.clone(), refusals).await?;
+            if due != [sent.clone()] {
+                return Ok(due);
             }
-            refused += 1;
-            let message = message.as_ref().map(|message| message as &dyn Display);
-            self.refuse(rows.refused(at, code, message));
         }
-        self.committed.duplicates += others - refused;
-        Ok(())
+        if sent.len() == 1 {
+            refusals.push(Refusal::new(sent.start, code, Some(&failure)));
+            return Ok(Vec::new());
+        }
+        let middle = sent.start + sent.len() / 2;
+        Ok(vec![middle..sent.end, sent.start..middle])
     }
 
-    /// Inserts a row that the idempotent form skipped although its id is not in the table: the
-    /// plain INSERT reports the key that refuses it. `None` if the row is stored now.
-    async fn insert_plainly(
+    /// The rejects for refused rows.
+    ///
+    /// A trigger can refuse a row before the server compares its key, and the row may be stored all
+    /// the same, by an earlier delivery. So the files are locked, which waits for the transactions
+    /// that store rows of them, and the table is searched again. A transaction that has not locked
+    /// its files yet finds these rejects when it does, and is repeated.
+    pub(super) async fn confirmed(
+        &mut self,
+        groups: &[Rows<'_>],
+        refusals: Vec<Vec<Refusal>>,
+    ) -> Result<Vec<RefusedRow>, Failure> {
+        let files: BTreeSet<u32> = (groups.iter().zip(&refusals))
+            .flat_map(|(rows, refusals)| refusals.iter().map(|refusal| rows.row(refusal.at).id()))
+            .map(|id| provenance(id).0)
+            .collect();
+        self.lock(files.into_iter(), "FOR UPDATE").await?;
+        let mut refused = Vec::new();
+        for (rows, mut refusals) in groups.iter().zip(refusals) {
+            refusals.sort_unstable_by_key(|refusal| refusal.at);
+            for run in refusals.chunk_by(|a, b| a.at + 1 == b.at) {
+                let found = self.find(rows, run[0].at..run[0].at + run.len()).await?;
+                for (refusal, found) in run.iter().zip(found) {
+                    let message = refusal.message.as_ref();
+                    let (code, message) = match found {
+                        Found::Nothing => (refusal.code, message.map(|text| text as &dyn Display)),
+                        Found::Other => (RejectCode::IdTaken, None),
+                        Found::Equal => {
+                            self.committed.duplicates += 1;
+                            continue;
+                        }
+                    };
+                    self.committed.refused.push(code);
+                    refused.push(rows.refused(refusal.at, code, message));
+                }
+            }
+        }
+        Ok(refused)
+    }
+
+    /// The rows that must be stored: neither rejects nor in the table. The last range is the first.
+    async fn due_rows(
         &mut self,
         rows: &Rows<'_>,
-        at: usize,
-    ) -> Result<Option<Failure>, Failure> {
-        let insert = row_insert(rows, Strategy::Plain);
-        let values = rows.range(at..at + 1).map(bind::values);
-        match self.session.insert(&insert, 1, values).await {
-            Ok(_) => Ok(None),
-            Err(failure) if failure.class() == Class::Duplicate => Ok(Some(failure)),
-            Err(failure) => Err(failure),
+        batches: &[Batch],
+        refusals: &mut Vec<Refusal>,
+    ) -> Result<Vec<Range<usize>>, Failure> {
+        let mut due = Vec::new();
+        for piece in self.without_rejected(rows, batches).await? {
+            due.extend(self.not_stored(rows, piece, refusals).await?);
         }
+        Ok(due)
+    }
+
+    /// The rows at these indexes that the table does not have, the last range first. Of the others,
+    /// those of the engine are duplicates, and those of other programs are refused.
+    ///
+    /// The table is searched before the INSERT, and no form of INSERT skips rows: ON DUPLICATE KEY
+    /// UPDATE would run the triggers of an UPDATE, and those of an INSERT once more.
+    async fn not_stored(
+        &mut self,
+        rows: &Rows<'_>,
+        places: Range<usize>,
+        refusals: &mut Vec<Refusal>,
+    ) -> Result<Vec<Range<usize>>, Failure> {
+        let found = self.find(rows, places.clone()).await?;
+        let mut due = Vec::new();
+        let mut start = places.start;
+        for (at, found) in places.clone().zip(found) {
+            match found {
+                Found::Nothing => continue,
+                Found::Equal => self.committed.duplicates += 1,
+                Found::Other => refusals.push(Refusal::new(at, RejectCode::IdTaken, None)),
+            }
+            due.extend(non_empty(start..at));
+            start = at + 1;
+        }
+        due.extend(non_empty(start..places.end));
+        due.reverse();
+        Ok(due)
+    }
+
+    /// Searches the table for the rows at these indexes. A row that the ledger covers is equal,
+    /// whatever a trigger has made of it.
+    async fn find(&mut self, rows: &Rows<'_>, places: Range<usize>) -> Result<Vec<Found>, Failure> {
+        let mut found = compare(self.session, rows, places.clone()).await?;
+        if found.contains(&Found::Other) {
+            // Read after the rows: a transaction that commits in between adds entries, and its rows
+            // were not found.
+            let ids: Vec<u64> = rows.range(places).map(Row::id).collect();
+            for (found, is_covered) in found.iter_mut().zip(self.covers(&ids).await?) {
+                if *found == Found::Other && is_covered {
+                    *found = Found::Equal;
+                }
+            }
+        }
+        Ok(found)
     }
 
     /// Whether the ledger covers the record, for each of these ids.
@@ -147,63 +233,33 @@ impl Transaction<'_> {
         let mut files: Vec<u32> = ids.iter().map(|id| provenance(*id).0).collect();
         files.sort_unstable();
         files.dedup();
-        files.retain(|file_no| !self.covered.contains_key(file_no));
-        let covered = coverage(self.session, &files).await?;
-        self.covered.extend(files.into_iter().zip(covered));
+        let coverage = coverage(self.session, &files).await?;
+        let covered: HashMap<u32, Vec<Range<u64>>> = files.into_iter().zip(coverage).collect();
         let is_covered = |id: &u64| {
             let (file_no, ordinal) = provenance(*id);
             let ordinal = u64::from(ordinal);
-            holds(&self.covered[&file_no], &(ordinal..ordinal + 1))
+            holds(&covered[&file_no], &(ordinal..ordinal + 1))
         };
         Ok(ids.iter().map(is_covered).collect())
     }
 
-    /// Halves a statement whose rows were refused, and puts both halves on the stack, the first one
-    /// on top. A single row becomes a reject instead.
-    fn narrow(
-        &mut self,
-        rows: &Rows<'_>,
-        sent: Range<usize>,
-        failure: Failure,
-    ) -> Result<Vec<Range<usize>>, Failure> {
-        let code = match (failure.class(), self.strategy) {
-            (Class::Data, _) => RejectCode::RefusedByDatabase,
-            // The idempotent form skips duplicates. If it reports a duplicate key, that is from
-            // another table, such as one that a trigger writes to.
-            (Class::Duplicate, Strategy::Idempotent) => RejectCode::DuplicateKeyInTable,
-            _ => return Err(failure),
-        };
-        if sent.len() == 1 {
-            self.refuse(rows.refused(sent.start, code, Some(&failure)));
-            return Ok(Vec::new());
-        }
-        let middle = sent.start + sent.len() / 2;
-        Ok(vec![middle..sent.end, sent.start..middle])
-    }
-
-    fn refuse(&mut self, row: RefusedRow) {
-        self.committed.refused.push(row.reject.code);
-        self.refused.push(row);
-    }
-
-    /// The ranges of the rows whose records are not stored as rejects, the last range first. A
-    /// record is a row or a reject, even if a table or a definition was changed between two
-    /// deliveries.
+    /// The ranges of the rows whose records are not stored as rejects, the last range first, each
+    /// row once. A record is a row or a reject, even if a table or a definition was changed between
+    /// two deliveries.
     async fn without_rejected(
         &mut self,
         rows: &Rows<'_>,
         batches: &[Batch],
     ) -> Result<Vec<Range<usize>>, Failure> {
-        let rejected: HashSet<u64> = self.rejected(&entries_of(batches)).await?;
+        // A frame that was published twice may be twice in one commit.
+        let mut passed: HashSet<u64> = self.rejected(&entries_of(batches)).await?;
         let mut pieces = Vec::new();
         let mut start = 0;
-        if !rejected.is_empty() {
-            for (at, row) in rows.range(0..rows.len()).enumerate() {
-                if rejected.contains(&row.id()) {
-                    self.committed.duplicates += 1;
-                    pieces.extend(non_empty(start..at));
-                    start = at + 1;
-                }
+        for (at, row) in rows.range(0..rows.len()).enumerate() {
+            if !passed.insert(row.id()) {
+                self.committed.duplicates += 1;
+                pieces.extend(non_empty(start..at));
+                start = at + 1;
             }
         }
         pieces.extend(non_empty(start..rows.len()));
@@ -227,7 +283,7 @@ impl Transaction<'_> {
 }
 
 /// The INSERT into the table of a dataset.
-pub(in crate::sink::mysql) fn row_insert(rows: &Rows<'_>, strategy: Strategy) -> Insert {
+pub(in crate::sink::mysql) fn row_insert(rows: &Rows<'_>) -> Insert {
     let schema = rows.dataset.schema();
     let columns = schema.fields().len();
     let names = quoted(schema.fields().iter().map(|field| field.name().as_str()));
@@ -235,11 +291,7 @@ pub(in crate::sink::mysql) fn row_insert(rows: &Rows<'_>, strategy: Strategy) ->
         head: format!("INSERT INTO `{}` ({names})", rows.dataset.table),
         group: Cow::Owned(format!("({})", vec!["?"; columns].join(","))),
         columns,
-        tail: Cow::Borrowed(if strategy == Strategy::Idempotent {
-            SKIP_ROWS
-        } else {
-            ""
-        }),
+        tail: Cow::Borrowed(""),
     }
 }
 

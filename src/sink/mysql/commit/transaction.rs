@@ -1,18 +1,14 @@
 //! An open transaction of a commit, and why it did not reach its COMMIT.
 
-use std::collections::HashMap;
-use std::ops::Range;
-
 use crate::batch::SourceFile;
 use crate::dataset::Fingerprint;
 use crate::sink::Committed;
-use crate::sink::cells::RefusedRow;
 use crate::sink::mysql::errors::{Class, Failure};
 use crate::sink::mysql::session::Session;
 
 /// How a transaction writes its rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::sink::mysql) enum Strategy {
+pub(super) enum Strategy {
     LoadData,
     Plain,
     Idempotent,
@@ -23,8 +19,8 @@ pub(super) type LoadedFile = (SourceFile, Fingerprint);
 
 /// Why a transaction did not reach its COMMIT. It is still open and must be rolled back.
 pub(super) enum Unfinished {
-    /// Some rows may be stored already, which only the idempotent form can handle. The idempotent
-    /// form never returns it.
+    /// Some rows may be stored already, or the database refuses some. Only the idempotent form can
+    /// handle both, and it never returns this.
     NeedsIdempotent,
     /// The ledger does not have these files of the batches with this content and definition. Only
     /// the idempotent form returns it.
@@ -39,9 +35,6 @@ pub(super) struct Transaction<'a> {
     pub(super) rows_per_statement: usize,
     pub(super) strategy: Strategy,
     pub(super) committed: Committed,
-    pub(super) refused: Vec<RefusedRow>,
-    /// The coverage of the files that have been looked up.
-    pub(super) covered: HashMap<u32, Vec<Range<u64>>>,
 }
 
 impl Unfinished {
@@ -57,7 +50,8 @@ impl Unfinished {
             }
             Self::Foreign(_) => Ok(strategy),
             Self::Failed(failure) => match (failure.class(), strategy) {
-                (Class::Duplicate, Strategy::LoadData | Strategy::Plain) => {
+                // A refused row may be stored: a trigger refuses it before its key is compared.
+                (Class::Duplicate | Class::Data, Strategy::LoadData | Strategy::Plain) => {
                     Ok(Strategy::Idempotent)
                 }
                 (Class::LocalRefused, Strategy::LoadData) => Ok(Strategy::Plain),

@@ -4,12 +4,17 @@
 use std::collections::BTreeSet;
 
 use crate::batch::Batch;
-use crate::sink::mysql::errors::{Failure, TableFault};
+use crate::sink::cells::Rows;
+use crate::sink::mysql::errors::{Class, Failure, TableFault};
 use crate::sink::mysql::session::Session;
+use crate::sink::table::quoted;
 use crate::sink::{Committed, WaitingFile};
 
 /// Most characters of a reason that the ledger holds. Messages of servers have a few hundred.
 const REASON_CHARS_MAX: usize = 1_000;
+
+/// Unknown database, column and table; a number of values that is not that of the columns.
+const MISSING: [u16; 4] = [1049, 1054, 1146, 1136];
 
 /// Leaves a batch out, and writes into the ledger why its file waits.
 pub(super) async fn leave_out(
@@ -51,6 +56,27 @@ pub(super) async fn is_disk_full(
     Ok(false)
 }
 
+/// This failure of a statement with rows, classified: if the table takes the columns of the
+/// statement, the server reports another object, which a trigger of the table names.
+pub(super) async fn of_rows(session: &mut Session, rows: &Rows<'_>, failure: Failure) -> Failure {
+    let (Class::Fatal(_), Some(code)) = (failure.class(), failure.code()) else {
+        return failure;
+    };
+    let schema = rows.dataset.schema();
+    let columns = quoted(schema.fields().iter().map(|field| field.name().as_str()));
+    let table = &rows.dataset.table;
+    let mut probe = format!("SELECT {columns} FROM `{table}` LIMIT 0");
+    // An INSERT of no rows runs no trigger. But it opens the tables of the triggers, so it cannot
+    // find out which table is missing.
+    if !MISSING.contains(&code) {
+        probe = format!("INSERT INTO `{table}` ({columns}) {probe}");
+    }
+    match session.run(&probe).await {
+        Ok(_) => Failure::Dependent(Box::new(failure)),
+        Err(_) => failure,
+    }
+}
+
 /// The next step for the operator.
 async fn next_step(
     session: &mut Session,
@@ -81,9 +107,18 @@ async fn no_partition(session: &mut Session, table: &str) -> Result<String, Fail
         Some((method, columns)) if method == "RANGE COLUMNS" => columns.split(',').count(),
         _ => return Ok(format!("add a partition for its values to `{table}`")),
     };
+    let sql = "SELECT LOWER(PARTITION_NAME) FROM information_schema.PARTITIONS WHERE TABLE_SCHEMA = \
+               DATABASE() AND TABLE_NAME = ? AND PARTITION_NAME IS NOT NULL";
+    let taken: Vec<String> = session.rows_with(sql, (table,)).await?;
+    let mut name = "p_later".to_owned();
+    let mut number = 2;
+    while taken.contains(&name) {
+        name = format!("p_later{number}");
+        number += 1;
+    }
     Ok(format!(
         "add a partition for its values, for example ALTER TABLE `{table}` ADD PARTITION (PARTITION \
-         p_later VALUES LESS THAN ({}))",
+         {name} VALUES LESS THAN ({}))",
         vec!["MAXVALUE"; columns].join(", ")
     ))
 }

@@ -55,7 +55,15 @@ impl ExistingColumn {
     }
 
     fn is_integer(&self) -> bool {
-        self.data_type.ends_with("int")
+        matches!(
+            self.data_type.as_str(),
+            "tinyint" | "smallint" | "mediumint" | "int" | "bigint"
+        )
+    }
+
+    /// Whether the type has digits, as DOUBLE(10,2), to which the server rounds each value.
+    fn rounds(&self) -> bool {
+        self.data_type == "double" && self.column_type.contains('(')
     }
 
     /// The digits of a decimal before and after the point. `None` for another type.
@@ -208,6 +216,12 @@ pub(super) fn column_misfit(
                 "has AUTO_INCREMENT, so that rows of other programs would take the ids of records"
                     .to_owned(),
             );
+        }
+        Kind::Float if found.rounds() => {
+            return Some(format!(
+                "has the type {}, which rounds its values",
+                found.column_type
+            ));
         }
         Kind::Text(_) | Kind::Json if data_type != "json" && found.charset() != "utf8mb4" => {
             return Some(format!("has the character set {}", found.charset()));

@@ -2,9 +2,9 @@
 //! fit.
 //!
 //! Pure. A statement is offered only if it runs and changes no value of the table. If that depends
-//! on the rows, a [`Change::Alter`] has queries that find such rows ("hazards"). If no ALTER TABLE
-//! can do it, the table is renamed, which always works and keeps its rows, and `migrate` creates a
-//! new one.
+//! on the rows, a [`Change::Alter`] has queries that find such rows ("hazards"), and `trial` tries
+//! the statement on a copy without rows. If no ALTER TABLE can do it, the table is renamed, which
+//! always works and keeps its rows, and `migrate` creates a new one.
 
 use crate::sink::table::{Kind, Table, TableColumn, quoted};
 
@@ -426,6 +426,8 @@ mod tests {
             (Kind::Binary, "varbinary", "varbinary(20)", true),
             (Kind::Binary, "varchar", "varchar(20)", false),
             (Kind::Float, "float", "float", false),
+            (Kind::Float, "double", "double(10,2)", true),
+            (Kind::Boolean, "point", "point", false),
             (Kind::Float, "int", "int(11)", true),
             (Kind::Float, "bigint", "bigint(20)", false),
             (Kind::Text(255), "char", "char(36)", true),
