@@ -185,13 +185,13 @@ impl<'a> Operator<'a> {
 
     /// Does what a refusal to start says.
     fn follow(&self, random: &mut Random, said: &str) -> Result<(), String> {
-        if let Some((_, statement)) = said.split_once("`DELETE FROM") {
+        if let Some((_, statement)) = said.split_once("\"DELETE FROM") {
             let ours = format!(" AND event_value <> '{FOREIGN}'");
             if self.unknown_rows(&ours) == 0 && random.one_in(2) {
                 self.expect(&[0], &["migrate", "--keep-rows"])?;
                 return Ok(());
             }
-            let statement = statement.split('`').next().unwrap_or_default();
+            let statement = statement.split('"').next().unwrap_or_default();
             self.world.database.run(&format!("DELETE FROM{statement}"));
             return Ok(());
         }
