@@ -18,6 +18,7 @@ mod rows;
 mod misfits;
 mod schema;
 mod summary;
+mod tables_of_sqlite;
 mod taken;
 mod triggers;
 mod types;
@@ -127,7 +128,7 @@ async fn conformance(target: Target) {
     schema::rows_that_are_not_in_the_ledger_are_removed_as_the_refusal_says(target).await;
     misfits::statements_that_are_offered_run_and_change_no_value(target).await;
     misfits::a_column_keeps_every_value_or_is_refused(target).await;
-    misfits::a_table_of_sqlite_that_does_not_fit_is_refused(target).await;
+    tables_of_sqlite::a_table_of_sqlite_that_does_not_fit_is_refused(target).await;
     misfits::a_summary_whose_key_is_compared_by_a_collation_is_refused(target).await;
     schema::tables_of_the_original_fit_after_the_printed_statements(target).await;
 
