@@ -2,6 +2,7 @@
 //! and one refused row costs one record.
 
 use std::collections::BTreeMap;
+use std::slice;
 
 use lemonade_task::batch::RejectCode;
 use lemonade_task::sink::Committed;
@@ -138,7 +139,7 @@ pub async fn a_stored_row_never_becomes_a_reject(target: Target) {
         let other = fixture.file("vehicle_events", 3).await;
         let first = events(&fixture, file_no, 0..600);
         assert_eq!(
-            fixture.commit(&[first.clone()]).await,
+            fixture.commit(slice::from_ref(&first)).await,
             stored(600, 0, 0),
             "{what}"
         );
@@ -262,7 +263,7 @@ pub async fn one_refused_row_costs_one_record(target: Target) {
             },
         ] {
             assert_eq!(
-                fixture.commit(&[batch.clone()]).await,
+                fixture.commit(slice::from_ref(&batch)).await,
                 committed,
                 "{change}"
             );
