@@ -107,7 +107,7 @@ fn dry_run(
     args: &LoadArgs,
     dataset: Option<&Arc<Dataset>>,
 ) -> anyhow::Result<Outcome> {
-    let markers = Markers::new(&settings.marker_files.0);
+    let markers = settings.markers();
     let mut files = Vec::new();
     for source in runner::sources(settings, &args.paths)? {
         let found = match source {
@@ -124,8 +124,8 @@ fn dry_run(
     runner::sort(&mut files, args.order);
     let mut text = String::new();
     for (file, _) in &files {
-        let name = file.name.as_encoded_bytes();
-        let dataset = match settings.datasets.of_file(name, dataset) {
+        let path = file.path.as_os_str().as_encoded_bytes();
+        let dataset = match settings.datasets.of_file(path, dataset) {
             Ok(of) => of.to_string(),
             Err(_) => "(no dataset: quarantine)".to_owned(),
         };

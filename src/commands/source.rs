@@ -122,7 +122,11 @@ impl Source {
             bytes: settings.frame_bytes,
         };
         let open = |path: &Path| {
-            let (datasets, name) = (&settings.datasets, file.entry.name.as_bytes());
+            let datasets = &settings.datasets;
+            let name = match &file.path {
+                Some(path) => path.as_os_str().as_encoded_bytes(),
+                None => file.entry.name.as_bytes(),
+            };
             let cut = |bytes: &[u8]| cut::cut_one(bytes, dataset, datasets, name, limits);
             content::open_and(path, &options, cut)
         };

@@ -64,7 +64,7 @@ async fn status_without_service(settings: &Settings) -> anyhow::Result<Status> {
     status
         .headline
         .clone_from(status.reason.as_ref().expect("it was set above"));
-    let markers = Markers::new(&settings.marker_files.0);
+    let markers = settings.markers();
     let (census, quarantine) = inbox::count_files(&settings.dirs, &markers)?;
     status.files.inbound = census.inbound.files;
     status.files.work = census.work.files;

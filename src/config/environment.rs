@@ -36,6 +36,7 @@ pub(super) const VARIABLES: &[(&str, &[&str])] = &[
     ("incomplete-after", &["LEMONADE_INCOMPLETE_AFTER"]),
     ("hard-links", &["LEMONADE_HARD_LINKS"]),
     ("marker-files", &["LEMONADE_MARKER_FILES"]),
+    ("temporary-files", &["LEMONADE_TEMPORARY_FILES"]),
     ("scan-interval", &["LEMONADE_SCAN_INTERVAL"]),
     ("drain-timeout", &["LEMONADE_DRAIN_TIMEOUT"]),
     ("disk-floor", &["LEMONADE_DISK_FLOOR"]),

@@ -16,7 +16,7 @@ use bytesize::ByteSize;
 
 use crate::broker::redis;
 use crate::dataset::{Dataset, Datasets};
-use crate::inbox::Directories;
+use crate::inbox::{Directories, Markers, TEMPORARY};
 
 pub mod cli;
 mod environment;
@@ -117,6 +117,8 @@ pub struct Settings {
     pub hard_links: HardLinks,
     /// Patterns for names of files that are ignored: markers of the programs that write the data.
     pub marker_files: Names,
+    /// Patterns for names of files that their writers have not finished.
+    pub temporary_files: Names,
     /// Interval of scanning inbound, in addition to notifications.
     pub scan_interval: Duration,
     /// Time to finish frames in flight after the first signal to stop.
@@ -146,6 +148,7 @@ impl Settings {
         "incomplete_after",
         "hard_links",
         "marker_files",
+        "temporary_files",
         "scan_interval",
         "log_level",
     ];
@@ -271,6 +274,9 @@ impl Settings {
             incomplete_after: time(given.incomplete_after, INCOMPLETE_AFTER_DEFAULT),
             hard_links: given.hard_links.unwrap_or(HardLinks::Take),
             marker_files: given.marker_files.unwrap_or_else(default_markers),
+            temporary_files: given
+                .temporary_files
+                .unwrap_or_else(|| Names(TEMPORARY.map(str::to_owned).to_vec())),
             scan_interval: time(given.scan_interval, SCAN_INTERVAL_DEFAULT),
             drain_timeout: time(given.drain_timeout, DRAIN_TIMEOUT_DEFAULT),
             disk_floor_bytes: bytes(given.disk_floor, DISK_FLOOR_DEFAULT),
@@ -334,10 +340,15 @@ impl Settings {
             return Some("frame_bytes, queue_bytes and scan_interval must not be 0".to_owned());
         }
         let stars = |pattern: &&String| pattern.matches('*').count() > 1 || *pattern == "*";
-        if let Some(pattern) = self.marker_files.0.iter().find(stars) {
-            return Some(format!(
-                "marker files: `{pattern}`: write a name, with one * for any characters"
-            ));
+        for (setting, names) in [
+            ("marker files", &self.marker_files),
+            ("temporary files", &self.temporary_files),
+        ] {
+            if let Some(pattern) = names.0.iter().find(stars) {
+                return Some(format!(
+                    "{setting}: `{pattern}`: write a name, with one * for any characters"
+                ));
+            }
         }
         // Roles in different processes exchange frames through the queue, which must be in Redis.
         if queue == "memory" && (self.roles.ingest != self.roles.work) {
@@ -394,6 +405,12 @@ impl Settings {
         })
     }
 
+    /// The names of files that are passed over.
+    #[must_use]
+    pub fn markers(&self) -> Markers {
+        Markers::new(&self.marker_files.0, &self.temporary_files.0)
+    }
+
     /// The path of the `SQLite` database. `None` if the database is not `SQLite`.
     #[must_use]
     pub fn sqlite_path(&self) -> Option<&Path> {
@@ -434,6 +451,7 @@ impl fmt::Display for Settings {
         line("incomplete_after", time(self.incomplete_after))?;
         line("hard_links", text(&self.hard_links.as_str()))?;
         line("marker_files", text(&self.marker_files))?;
+        line("temporary_files", text(&self.temporary_files))?;
         line("scan_interval", time(self.scan_interval))?;
         line("drain_timeout", time(self.drain_timeout))?;
         line("disk_floor", size(self.disk_floor_bytes))?;
@@ -443,11 +461,8 @@ impl fmt::Display for Settings {
         for dataset in self.datasets.iter() {
             let (name, table) = (&dataset.name, &dataset.table);
             let also = if dataset.also { "also " } else { "" };
-            let files = &dataset.files;
-            writeln!(
-                out,
-                "# dataset {name}: {also}files *{files}*, table {table}"
-            )?;
+            let files = dataset.files_as_glob();
+            writeln!(out, "# dataset {name}: {also}files {files}, table {table}")?;
         }
         f.write_str(&out)
     }

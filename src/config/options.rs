@@ -110,6 +110,12 @@ pub struct Options {
     #[schemars(with = "Option<String>")]
     pub marker_files: Option<Names>,
 
+    /// Names of files that are not finished, separated by commas; * matches any characters
+    /// (default: *.tmp,*.part,*~)
+    #[arg(long, global = true, value_name = "NAMES", hide_short_help = true)]
+    #[schemars(with = "Option<String>")]
+    pub temporary_files: Option<Names>,
+
     /// Interval of scanning inbound, in addition to notifications (default: 5s)
     #[arg(long, global = true, value_name = "TIME", hide_short_help = true)]
     #[schemars(with = "Option<String>")]
@@ -174,6 +180,7 @@ impl Options {
             incomplete_after: self.incomplete_after.or(below.incomplete_after),
             hard_links: self.hard_links.or(below.hard_links),
             marker_files: self.marker_files.or(below.marker_files),
+            temporary_files: self.temporary_files.or(below.temporary_files),
             scan_interval: self.scan_interval.or(below.scan_interval),
             drain_timeout: self.drain_timeout.or(below.drain_timeout),
             disk_floor: self.disk_floor.or(below.disk_floor),

@@ -8,7 +8,6 @@ use std::time::SystemTime;
 use super::directories::Directories;
 use super::markers::Markers;
 use super::moving::is_copy;
-use super::names::is_temporary;
 use super::open::Inbox;
 use super::requeue::count_quarantined;
 use super::times::arrived;
@@ -101,7 +100,7 @@ fn count(directory: &Path, markers: &Markers) -> io::Result<Count> {
         // In work, it is the lock or the pause. A copy of a move counts: it takes the room of a
         // file.
         let name = entry.file_name();
-        if (is_temporary(&name) && !is_copy(&name)) || markers.has(&name) {
+        if (markers.is_temporary(&name) && !is_copy(&name)) || markers.has(&name) {
             continue;
         }
         // A file may have been removed since the directory was read.
@@ -126,7 +125,7 @@ mod tests {
     fn files_are_counted_with_the_time_of_arrival_and_not_with_mtime() {
         let dir = tempfile::tempdir().unwrap();
         let made = SystemTime::now() - Duration::from_secs(1);
-        let markers = Markers::new(&["*.crc".to_owned()]);
+        let markers = Markers::new(&["*.crc".to_owned()], &["*.tmp".to_owned()]);
         assert_eq!(count(dir.path(), &markers).unwrap(), Count::default());
         for name in ["a", "b", ".hidden", "c.tmp", "a.crc"] {
             let file = fs::File::create(dir.path().join(name)).unwrap();

@@ -1,26 +1,60 @@
-//! Marker files: files that other programs put beside their data, such as `_SUCCESS` and checksums.
-//! They hold no records, so the engine neither loads nor moves them.
+//! Names of files that are passed over: marker files, which other programs put beside their data
+//! (`_SUCCESS`, checksums) and which hold no records, and temporary files, which their writers have
+//! not finished. The engine neither loads nor moves them.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::sync::Arc;
 
-/// Patterns for names of marker files. Each has at most one `*`, which matches any characters.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Markers(Arc<[String]>);
+use super::names::is_hidden;
+
+/// Patterns for names of temporary files, unless a setting replaces them.
+pub const TEMPORARY: [&str; 3] = ["*.tmp", "*.part", "*~"];
+
+/// Patterns for names of files that are passed over. Each has at most one `*`, which matches any
+/// characters.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Markers {
+    markers: Arc<[String]>,
+    temporary: Arc<[String]>,
+}
+
+impl Default for Markers {
+    /// No markers, and the usual temporary files.
+    fn default() -> Self {
+        Self::new(&[], &TEMPORARY.map(str::to_owned))
+    }
+}
 
 impl Markers {
-    /// Markers by these patterns.
+    /// Markers and temporary files by these patterns.
     #[must_use]
-    pub fn new(patterns: &[String]) -> Self {
-        Self(patterns.into())
+    pub fn new(markers: &[String], temporary: &[String]) -> Self {
+        Self {
+            markers: markers.into(),
+            temporary: temporary.into(),
+        }
     }
 
     /// Whether a file with this name is a marker.
     #[must_use]
     pub fn has(&self, name: &OsStr) -> bool {
-        let name = name.as_bytes();
-        self.0.iter().any(|pattern| match pattern.split_once('*') {
+        fits_any(&self.markers, name)
+    }
+
+    /// Whether the name of a file shows that its writer has not finished it: it fits a pattern, or
+    /// begins with a point.
+    #[must_use]
+    pub fn is_temporary(&self, name: &OsStr) -> bool {
+        is_hidden(name) || fits_any(&self.temporary, name)
+    }
+}
+
+fn fits_any(patterns: &[String], name: &OsStr) -> bool {
+    let name = name.as_bytes();
+    patterns
+        .iter()
+        .any(|pattern| match pattern.split_once('*') {
             None => name == pattern.as_bytes(),
             Some((begin, end)) => {
                 name.len() >= begin.len() + end.len()
@@ -28,7 +62,6 @@ impl Markers {
                     && name.ends_with(end.as_bytes())
             }
         })
-    }
 }
 
 #[cfg(test)]
@@ -37,7 +70,8 @@ mod tests {
 
     #[test]
     fn a_pattern_must_match_the_whole_name() {
-        let markers = Markers::new(&["_SUCCESS", "*.crc", "_part_*", "a*a"].map(str::to_owned));
+        let patterns = ["_SUCCESS", "*.crc", "_part_*", "a*a"].map(str::to_owned);
+        let markers = Markers::new(&patterns, &[]);
         let cases = [
             ("_SUCCESS", true),
             ("_SUCCESS.json", false),
@@ -55,5 +89,18 @@ mod tests {
         }
         assert!(markers.has(OsStr::from_bytes(b"\xff.crc")));
         assert!(!Markers::default().has(OsStr::new("_SUCCESS")));
+        let own = Markers::new(&[], &["*.writing".to_owned()]);
+        for (name, usual, by_pattern) in [
+            (".x", true, true),
+            ("x.tmp", true, false),
+            ("x.part", true, false),
+            ("x~", true, false),
+            ("x.writing", false, true),
+            ("x.tmp.json", false, false),
+        ] {
+            let name = OsStr::new(name);
+            assert_eq!(Markers::default().is_temporary(name), usual, "{name:?}");
+            assert_eq!(own.is_temporary(name), by_pattern, "{name:?}");
+        }
     }
 }

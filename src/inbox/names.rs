@@ -1,5 +1,4 @@
-//! Names of files: recognises temporary names, and adds a number or a suffix within the limit of
-//! 255 bytes.
+//! Names of files: adds a number or a suffix within the limit of 255 bytes.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt as _;
@@ -10,15 +9,6 @@ pub(super) const NAME_BYTES_MAX: usize = 255;
 
 /// The end of the name of a reason in quarantine, after the name of its file.
 const REASON_SUFFIX: &str = ".reason";
-
-/// Whether the name of a file shows that its writer has not finished it.
-#[must_use]
-pub fn is_temporary(name: &OsStr) -> bool {
-    is_hidden(name)
-        || [&b".tmp"[..], b".part", b"~"]
-            .iter()
-            .any(|end| name.as_bytes().ends_with(end))
-}
 
 pub(super) fn is_hidden(name: &OsStr) -> bool {
     name.as_bytes().starts_with(b".")

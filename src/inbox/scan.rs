@@ -6,7 +6,6 @@ use std::fs::{self, Metadata};
 use std::io;
 use std::time::{Duration, SystemTime};
 
-use super::names::is_temporary;
 use super::open::Inbox;
 use super::times::arrived;
 use super::waiting::{WaitReason, Waits};
@@ -63,7 +62,7 @@ impl Inbox {
             let Ok(metadata) = entry.metadata() else {
                 continue;
             };
-            if !metadata.is_file() || is_temporary(&name) {
+            if !metadata.is_file() || markers.is_temporary(&name) {
                 continue;
             }
             if markers.has(&name) {

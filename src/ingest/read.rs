@@ -194,8 +194,12 @@ async fn next_retried<F: Future>(retried: &mut FuturesUnordered<F>) -> Option<F:
 fn read(shared: &Shared, item: Item, attempt: u32) -> Result<ReadOutcome, Fault> {
     let _file = tracing::debug_span!("file", name = ?item.file.name).entered();
     let ingest = &shared.ingest;
-    let name = item.file.name.as_encoded_bytes();
-    let of = (ingest.datasets).of_file(name, ingest.options.dataset.as_ref());
+    // In work, a file has only its name.
+    let path = match item.origin {
+        ItemOrigin::Archive => item.file.path.as_os_str(),
+        ItemOrigin::Mailbox | ItemOrigin::Recovered => &item.file.name,
+    };
+    let of = (ingest.datasets).of_file(path.as_encoded_bytes(), ingest.options.dataset.as_ref());
     let cut = |bytes: &[u8]| {
         let of = of.as_ref().ok()?;
         Some(cut::cut_each(bytes, of, ingest.options.chunk))

@@ -37,7 +37,7 @@ pub async fn open(
         patience.incomplete_after = Duration::ZERO;
     }
     let inbox = Inbox::open(settings.dirs.clone(), patience)?;
-    inbox.set_markers(Markers::new(&settings.marker_files.0));
+    inbox.set_markers(settings.markers());
     // A queue in this process takes memory of the same budget as the stages.
     let queue_bytes_max = if settings.broker_url.starts_with("memory:") {
         settings
@@ -109,8 +109,7 @@ impl Engine {
     /// Applies the settings that can change while a service runs: [`Settings::RELOADED`].
     pub fn reload(&self, settings: &Settings) {
         self.inbox.set_patience(patience(settings));
-        self.inbox
-            .set_markers(Markers::new(&settings.marker_files.0));
+        self.inbox.set_markers(settings.markers());
         *self.scan_interval.lock() = settings.scan_interval;
     }
 }

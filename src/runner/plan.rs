@@ -228,7 +228,7 @@ impl LoadPlan {
             }
         };
         for (file, _) in &self.files {
-            add(&file.name, file.bytes);
+            add(file.path.as_os_str(), file.bytes);
         }
         for found in self.archives.iter().cloned().flat_map(Archive::walk) {
             if let Ok(Found::File(file)) = found {
@@ -298,7 +298,7 @@ pub fn sources(settings: &Settings, paths: &[PathBuf]) -> io::Result<Vec<Source>
         .into_iter()
         .chain(database.into_iter().flatten());
     let own: Vec<_> = own.filter_map(|path| path.canonicalize().ok()).collect();
-    let markers = Markers::new(&settings.marker_files.0);
+    let markers = settings.markers();
     let source_of = |path: &PathBuf| {
         let full = canonical(path)?;
         if Some(&full) == inbound.as_ref() {

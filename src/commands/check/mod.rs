@@ -42,7 +42,7 @@ pub(super) fn execute(settings: &Settings, args: &CheckArgs) -> anyhow::Result<O
         .as_deref()
         .map(|name| settings.dataset(name))
         .transpose()?;
-    let markers = Markers::new(&settings.marker_files.0);
+    let markers = settings.markers();
     let mut files = Vec::new();
     for path in &args.paths {
         find_files(path, &mut files)?;
@@ -114,10 +114,6 @@ impl<W: Write> Check<'_, W> {
     ) -> anyhow::Result<()> {
         let mut parser = Parser::default();
         for path in files {
-            let name = path
-                .file_name()
-                .map(std::ffi::OsStr::as_encoded_bytes)
-                .unwrap_or_default();
             self.tally.files += 1;
             let file = path.display().to_string();
             let mut printed = Ok(());
@@ -126,7 +122,8 @@ impl<W: Write> Check<'_, W> {
                     printed = self.batch(&file, batch);
                 }
             };
-            let found = match settings.datasets.of_file(name, dataset) {
+            let bytes = path.as_os_str().as_encoded_bytes();
+            let found = match settings.datasets.of_file(bytes, dataset) {
                 Err(NoDataset::None(_)) => {
                     Err("no dataset matches its name; name one with --dataset".to_owned())
                 }

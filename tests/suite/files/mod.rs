@@ -12,6 +12,7 @@ mod formats;
 mod hostile;
 mod outside;
 mod room;
+mod selection;
 mod seen;
 mod sequences;
 mod structure;

@@ -49,7 +49,12 @@ pub(crate) const IDENTIFIER_CHARS_MAX: usize = 64;
 pub struct Dataset {
     /// The name, as the ledger, a metric label and the key of the Redis stream hold it.
     pub name: String,
-    /// A file belongs to this dataset if its name contains this text. Default: the name.
+    /// Whether the dataset exists. `false` takes a built-in dataset away. Default: yes.
+    #[serde(default = "yes", skip_serializing_if = "is_yes")]
+    pub enabled: bool,
+    /// A file belongs to this dataset if its name contains this text. A text with `*`, `?`, `[` or
+    /// `/` is a glob for the whole name, or for the end of the path if it has a `/`. Default: the
+    /// name.
     #[serde(default)]
     pub files: String,
     /// Whether this dataset takes the files whose name contains `files` in addition to the dataset
@@ -69,6 +74,7 @@ pub struct Dataset {
     #[serde(default)]
     pub table: String,
     /// The columns, in the order of the table.
+    #[serde(default)]
     pub columns: Vec<Column>,
     /// What the parser does with a field that no column takes. Default: `rescue`.
     #[serde(default)]
@@ -117,6 +123,18 @@ pub enum OnUnknownField {
     Ignore,
     /// Rejects the record.
     Reject,
+}
+
+const fn yes() -> bool {
+    true
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde passes a reference"
+)]
+const fn is_yes(value: &bool) -> bool {
+    *value
 }
 
 /// The daily summary of a dataset: the last record of each key on each UTC day.
@@ -250,6 +268,7 @@ impl Datasets {
         let mut all: Vec<Dataset> = builtin();
         all.retain(|dataset| !users.iter().any(|user| user.name == dataset.name));
         all.extend(users);
+        all.retain(|dataset| dataset.enabled);
         for at in 0..all.len() {
             all[at].fill_defaults();
             check(&all[at])?;
@@ -296,6 +315,7 @@ fn builtin() -> Vec<Dataset> {
     let column = Column::new;
     let dataset = |name: &str, columns, summary| Dataset {
         name: name.to_owned(),
+        enabled: true,
         files: String::new(),
         also: false,
         records: None,
@@ -406,6 +426,9 @@ fn check(dataset: &Dataset) -> Result<(), InvalidDataset> {
                 "`{table}`: SQLite reserves names that begin with `sqlite_`"
             ));
         }
+    }
+    if let Some(problem) = dataset.glob_problem() {
+        return fail(problem);
     }
     if dataset.columns.is_empty() {
         return fail("it has no columns".to_owned());

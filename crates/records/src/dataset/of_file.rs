@@ -1,7 +1,13 @@
-//! Which datasets a file belongs to, by its name.
+//! Which datasets a file belongs to, by its name, and by the directories that its path ends with.
+//!
+//! A glob for directories is compared with the end of a path. So it means the same for a file
+//! whether the path is relative, absolute, or that of the ledger.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
+
+use glob::{MatchOptions, Pattern};
 
 use super::{Dataset, Datasets};
 
@@ -46,18 +52,18 @@ pub enum NoDataset {
 }
 
 impl Datasets {
-    /// The datasets that take the file with this name (without directories). `own` is the dataset
-    /// that it belongs to; `None` if its name decides.
+    /// The datasets that take the file with this path, which may be its name alone. `own` is the
+    /// dataset that it belongs to; `None` if the path decides.
     ///
     /// # Errors
     /// As [`for_file_name`](Self::for_file_name).
     pub fn of_file<'a>(
         &'a self,
-        file_name: &[u8],
+        path: &[u8],
         own: Option<&'a Arc<Dataset>>,
     ) -> Result<FileDatasets<'a>, NoDataset> {
-        let own = own.map_or_else(|| self.for_file_name(file_name), Ok)?;
-        let also = self.also_of_file(file_name);
+        let own = own.map_or_else(|| self.for_file_name(path), Ok)?;
+        let also = self.also_of_file(path);
         Ok(FileDatasets {
             own,
             also: also.filter(|also| also.name != own.name).collect(),
@@ -65,16 +71,16 @@ impl Datasets {
         })
     }
 
-    /// The dataset whose pattern this file name (without directories) contains. The longest pattern
-    /// decides, so that `trips_eu` gets its files although they also contain `trips`. A dataset with
-    /// `also = true` is never the answer.
+    /// The dataset whose pattern fits the file with this path, which may be its name alone. The
+    /// pattern with the most characters that are no wildcards decides, so that `trips_eu` gets its
+    /// files although they also contain `trips`. A dataset with `also = true` is never the answer.
     ///
     /// # Errors
     /// The name contains no pattern, or its longest patterns belong to two datasets.
     pub fn for_file_name(&self, file_name: &[u8]) -> Result<&Arc<Dataset>, NoDataset> {
         let owners = || self.iter().filter(|dataset| !dataset.also);
         let fits = |dataset: &&Arc<Dataset>| dataset.fits(file_name);
-        let length = |dataset: &&Arc<Dataset>| dataset.files.len();
+        let length = |dataset: &&Arc<Dataset>| dataset.literal_bytes();
         let longest = owners().filter(fits).map(|dataset| length(&dataset)).max();
         let is_longest = |dataset: &&Arc<Dataset>| Some(length(dataset)) == longest;
         let mut found = owners().filter(fits).filter(is_longest);
@@ -102,9 +108,51 @@ impl Datasets {
 }
 
 impl Dataset {
-    /// Whether a file name contains the pattern of this dataset.
-    fn fits(&self, file_name: &[u8]) -> bool {
-        let pattern = self.files.as_bytes();
-        file_name.windows(pattern.len()).any(|part| part == pattern)
+    /// Whether the pattern of this dataset fits the file with this path.
+    fn fits(&self, path: &[u8]) -> bool {
+        const OPTIONS: MatchOptions = MatchOptions {
+            case_sensitive: true,
+            require_literal_separator: true,
+            require_literal_leading_dot: false,
+        };
+        let name = path.rsplit(|byte| *byte == b'/').next().unwrap_or(path);
+        if !self.is_glob() {
+            let pattern = self.files.as_bytes();
+            return name.windows(pattern.len()).any(|part| part == pattern);
+        }
+        let pattern = Pattern::new(&self.files).expect("the definition is checked");
+        let path = String::from_utf8_lossy(path);
+        // Each end of the path that begins after a `/`, and the path itself.
+        let ends = path.match_indices('/').map(|(at, _)| &path[at + 1..]);
+        std::iter::once(&*path)
+            .chain(ends)
+            .any(|end| pattern.matches_with(end, OPTIONS))
+    }
+
+    fn is_glob(&self) -> bool {
+        self.files.contains(['*', '?', '[', '/'])
+    }
+
+    /// How many bytes of the pattern are no wildcards.
+    fn literal_bytes(&self) -> usize {
+        let is_wildcard = |byte: &u8| self.is_glob() && matches!(byte, b'*' | b'?');
+        self.files.bytes().filter(|byte| !is_wildcard(byte)).count()
+    }
+
+    /// The pattern of this dataset as a glob.
+    #[must_use]
+    pub fn files_as_glob(&self) -> Cow<'_, str> {
+        if self.is_glob() {
+            Cow::Borrowed(&self.files)
+        } else {
+            Cow::Owned(format!("*{}*", self.files))
+        }
+    }
+
+    /// What is wrong with the pattern. `None` if nothing is.
+    pub(super) fn glob_problem(&self) -> Option<String> {
+        let error = Pattern::new(&self.files).err().filter(|_| self.is_glob())?;
+        let (files, what) = (&self.files, error.msg);
+        Some(format!("`files = \"{files}\"` is no glob: {what}"))
     }
 }

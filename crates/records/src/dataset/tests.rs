@@ -145,6 +145,48 @@ fn datasets_with_also_take_files_in_addition_to_their_own_dataset() {
 }
 
 #[test]
+fn a_glob_takes_files_by_name_and_by_the_end_of_their_path() {
+    let definition = |name: &str, files: &str| {
+        let columns = "columns = [{name = 'a', type = 'text'}]";
+        toml::from_str(&format!("name = '{name}'\nfiles = '{files}'\n{columns}")).unwrap()
+    };
+    let datasets = Datasets::new(vec![
+        definition("plain", "part-"),
+        definition("named", "part-*.log"),
+        definition("orders", "orders/day=*/part-*"),
+        definition("items", "items/**/part-?.json"),
+    ])
+    .unwrap();
+    for (path, expected) in [
+        ("part-1.json", "plain"),
+        ("part-1.log", "named"),
+        ("x/part-1.log", "named"),
+        ("/data/orders/day=1/part-1.json", "orders"),
+        ("orders/day=1/part-1.log", "orders"),
+        ("orders/part-1.json", "plain"),
+        ("items/a/b/part-1.json", "items"),
+        ("items/part-1.json", "items"),
+        ("items/part-12.json", "plain"),
+        ("part-/x.json", ""),
+    ] {
+        let found = datasets.for_file_name(path.as_bytes());
+        let found = found.map_or("", |dataset| dataset.name.as_str());
+        assert_eq!(found, expected, "{path}");
+    }
+    assert!(datasets.for_file_name(b"orders/day=\xff/part-1").is_ok());
+}
+
+#[test]
+fn a_built_in_dataset_can_be_taken_away() {
+    let datasets = Datasets::new(vec![
+        toml::from_str("name = 'vehicle_events'\nenabled = false").unwrap(),
+    ]);
+    let datasets = datasets.unwrap();
+    assert!(datasets.by_name("vehicle_events").is_none());
+    assert!(datasets.by_name("vehicle_status").is_some());
+}
+
+#[test]
 fn definitions_that_cannot_work_are_refused() {
     let cases = [
         (
@@ -156,6 +198,11 @@ fn definitions_that_cannot_work_are_refused() {
             "reserved",
         ),
         ("name = 'a'\ncolumns = []", "no columns"),
+        ("name = 'a'", "no columns"),
+        (
+            "name = 'a'\nfiles = 'a***b'\ncolumns = [{name = 'a', type = 'text'}]",
+            "`files = \"a***b\"` is no glob",
+        ),
         (
             "name = 'a'\ntable = 'ingest_files'\ncolumns = [{name = 'b', type = 'text'}]",
             "ledger",
