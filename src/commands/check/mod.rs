@@ -47,7 +47,8 @@ pub(super) fn execute(settings: &Settings, args: &CheckArgs) -> anyhow::Result<O
     for path in &args.paths {
         find_files(path, &mut files)?;
     }
-    files.retain(|file| !file.file_name().is_some_and(|name| markers.has(name)));
+    let is_passed_over = |name| markers.has(name) || markers.is_temporary(name);
+    files.retain(|file| !file.file_name().is_some_and(is_passed_over));
     let mut out = BufWriter::new(io::stdout().lock());
     let mut tally = Tally::default();
     let mut check = Check {

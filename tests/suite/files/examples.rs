@@ -136,8 +136,12 @@ async fn proposals_load_the_samples_and_have_the_types_of_the_examples() {
         let pair = embedded().await;
         archive(&pair, [&example]);
         let samples = example.samples.iter().map(|path| path.to_str().unwrap());
+        // Arrays within arrays are not searched: the user names them.
+        let records = text(&example.dataset, "records");
+        let named = records.contains('*').then_some(["--records", records]);
         let args: Vec<&str> = ["config", "dataset", "--name", "proposed"]
             .into_iter()
+            .chain(named.into_iter().flatten())
             .chain(samples)
             .collect();
         let definition = pair.expect(0, &args);
