@@ -3,7 +3,7 @@
 
 use crate::config::cli::StatusArgs;
 use crate::config::{Settings, redacted};
-use crate::inbox::{self, Markers};
+use crate::inbox;
 use crate::status::{Status, by_reason};
 
 use super::{Outcome, http_client, open_database, print, status_watch};

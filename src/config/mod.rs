@@ -143,7 +143,7 @@ pub struct Settings {
 
 impl Settings {
     /// The settings that a reload applies to a running service.
-    pub const RELOADED: [&str; 6] = [
+    pub const RELOADED: [&str; 7] = [
         "quiet_time",
         "incomplete_after",
         "hard_links",

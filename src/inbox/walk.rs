@@ -12,11 +12,10 @@ use std::{fs, mem};
 
 use super::claim::{Claimed, claimed};
 use super::markers::Markers;
-use super::names::is_temporary;
 
 /// Why a file is not loaded, and the next step.
 const TEMPORARY: &str =
-    "its name is temporary (`.x`, `x~`, `x.tmp`, `x.part`): rename it once it is whole";
+    "its name is hidden, or temporary by `temporary_files`: rename it once it is whole";
 
 /// An archive: a file, or a directory with all files below it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -145,7 +144,7 @@ impl Walk {
         let name = path.file_name().unwrap_or_default();
         let why = if !metadata.is_file() {
             Some("it is no regular file")
-        } else if is_temporary(name) {
+        } else if self.markers.is_temporary(name) {
             Some(TEMPORARY)
         } else {
             None

@@ -11,7 +11,7 @@ use crate::content::{ContentOptions, Windows};
 use crate::cut::ChunkLimits;
 use crate::dataset::Dataset;
 use crate::fault::Fault;
-use crate::inbox::{Inbox, Markers, Patience};
+use crate::inbox::{Inbox, Patience};
 use crate::ingest::IngestOptions;
 use crate::shutdown::Shutdown;
 use crate::sink::{self, SinkOptions};

@@ -12,7 +12,7 @@ use super::engine::Engine;
 use crate::config::Settings;
 use crate::config::cli::{DeferIndexes, FileOrder};
 use crate::fault::Fault;
-use crate::inbox::{Archive, Candidate, Claim, Claimed, Found, Markers, WaitReason};
+use crate::inbox::{Archive, Candidate, Claim, Claimed, Found, WaitReason};
 use crate::ingest::{ItemOrigin, Tally};
 use crate::shutdown::Shutdown;
 

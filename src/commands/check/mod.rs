@@ -4,6 +4,7 @@
 mod fields;
 mod reasons;
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io::{self, BufWriter, ErrorKind, Write};
 use std::path::{Path, PathBuf};
@@ -17,7 +18,6 @@ use crate::batch::{Batch, Reject};
 use crate::config::Settings;
 use crate::config::cli::CheckArgs;
 use crate::dataset::{Dataset, NoDataset};
-use crate::inbox::Markers;
 use crate::parse::{self, Parser};
 use crate::sink::rows_as_json;
 
@@ -47,7 +47,7 @@ pub(super) fn execute(settings: &Settings, args: &CheckArgs) -> anyhow::Result<O
     for path in &args.paths {
         find_files(path, &mut files)?;
     }
-    let is_passed_over = |name| markers.has(name) || markers.is_temporary(name);
+    let is_passed_over = |name: &OsStr| markers.has(name) || markers.is_temporary(name);
     files.retain(|file| !file.file_name().is_some_and(is_passed_over));
     let mut out = BufWriter::new(io::stdout().lock());
     let mut tally = Tally::default();

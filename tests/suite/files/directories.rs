@@ -114,7 +114,7 @@ async fn files_that_are_not_loaded_are_told() {
         let output = pair.run(&["load", path.to_str().unwrap()]);
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), Some(1), "{said}");
-        assert!(said.contains("its name is temporary"), "{said}");
+        assert!(said.contains("temporary by `temporary_files`"), "{said}");
     }
     let output = pair.run(&["load", "/dev/null"]);
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
