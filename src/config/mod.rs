@@ -16,7 +16,7 @@ use bytesize::ByteSize;
 
 use crate::broker::redis;
 use crate::dataset::{Dataset, Datasets};
-use crate::inbox::{Directories, Markers, TEMPORARY};
+use crate::inbox::{Directories, Markers};
 
 pub mod cli;
 mod environment;
@@ -273,10 +273,8 @@ impl Settings {
             quiet_time: time(given.quiet_time, QUIET_TIME_DEFAULT),
             incomplete_after: time(given.incomplete_after, INCOMPLETE_AFTER_DEFAULT),
             hard_links: given.hard_links.unwrap_or(HardLinks::Take),
-            marker_files: given.marker_files.unwrap_or_else(default_markers),
-            temporary_files: given
-                .temporary_files
-                .unwrap_or_else(|| Names(TEMPORARY.map(str::to_owned).to_vec())),
+            marker_files: given.marker_files.unwrap_or_else(Names::markers),
+            temporary_files: given.temporary_files.unwrap_or_else(Names::temporary),
             scan_interval: time(given.scan_interval, SCAN_INTERVAL_DEFAULT),
             drain_timeout: time(given.drain_timeout, DRAIN_TIMEOUT_DEFAULT),
             disk_floor_bytes: bytes(given.disk_floor, DISK_FLOOR_DEFAULT),
@@ -466,15 +464,6 @@ impl fmt::Display for Settings {
         }
         f.write_str(&out)
     }
-}
-
-/// Markers that Spark, Hadoop and Databricks put beside their data.
-fn default_markers() -> Names {
-    Names(
-        ["_SUCCESS", "_started_*", "_committed_*", "*.crc"]
-            .map(str::to_owned)
-            .to_vec(),
-    )
 }
 
 /// A size in the largest unit that needs no fraction, so that parsing it returns the same size.

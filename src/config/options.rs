@@ -16,6 +16,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer};
 
 use crate::dataset::Dataset;
+use crate::inbox::TEMPORARY;
 
 /// A layer of settings. `None` leaves a setting to the layer below.
 #[derive(Debug, Clone, Default, PartialEq, clap::Args, Deserialize, JsonSchema)]
@@ -276,6 +277,22 @@ impl<'de, T: FromStr<Err: fmt::Display>> Deserialize<'de> for OrOff<T> {
 /// A list of names, separated by commas; may be empty.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Names(pub Vec<String>);
+
+impl Names {
+    /// Markers that Spark, Hadoop and Databricks put beside their data.
+    pub(super) fn markers() -> Self {
+        Self(
+            ["_SUCCESS", "_started_*", "_committed_*", "*.crc"]
+                .map(str::to_owned)
+                .to_vec(),
+        )
+    }
+
+    /// Names of files that are not finished, by the usual endings.
+    pub(super) fn temporary() -> Self {
+        Self(TEMPORARY.map(str::to_owned).to_vec())
+    }
+}
 
 impl FromStr for Names {
     type Err = String;
