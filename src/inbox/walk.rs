@@ -209,7 +209,7 @@ mod tests {
         let archive = Archive {
             path: dir.path().to_owned(),
             left_out: vec![at("own")],
-            markers: Markers::new(&["_SUCCESS".to_owned()]),
+            markers: Markers::new(&["_SUCCESS".to_owned()], &["*.tmp".to_owned()]),
         };
         let mut found = Vec::new();
         let mut passed_over = 0;
