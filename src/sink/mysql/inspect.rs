@@ -95,7 +95,7 @@ pub(super) async fn inspect(
         (true, missing) => Finding::ok(format!("the first start creates {missing}")),
         (false, missing) => Finding::fail(
             format!("the account may not create tables, and {missing} do not exist"),
-            "run `task_runner migrate` once with an account that may",
+            "run `task_runner migrate` once with an account that may create tables",
         ),
     });
     Ok(findings)

@@ -345,8 +345,8 @@ impl<'a> Walker<'a> {
         }
     }
 
-    /// Fills the columns that take a part of a value. Returns what is left of the value: if it is
-    /// anything, the whole member is kept, so that no part is lost.
+    /// Fills the columns that take a part of a value, and returns whether a part is left that no
+    /// column takes. Then the whole member is kept in the rescue column.
     fn inner(&mut self, field: &'a Field, value: At) -> Inner {
         let mut taken = Vec::with_capacity(field.inner.len());
         let mut all_accepted = true;

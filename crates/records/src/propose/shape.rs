@@ -102,7 +102,8 @@ impl Shape {
             // A record on a line often has a list; an envelope has little beside its array.
             _ => array.bytes * 3 >= first.len() * 2 && member_count(first) <= 3,
         });
-        // Arrays of records on lines are no lines of records.
+        // Lines that each hold an array or an envelope are a sequence: as lines, each would be one
+        // record.
         let format = if format == Format::Lines && (is_array || is_envelope) {
             Format::Sequence
         } else {
