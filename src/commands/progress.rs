@@ -224,7 +224,7 @@ mod tests {
         assert_eq!(rate.add(at(9), 500), 50);
         assert_eq!(rate.add(at(10), 500), 0);
         assert_eq!(rate.add(at(11), 500), 0);
-        assert_eq!(rate.samples.len(), 3);
+        assert_eq!(rate.samples.len(), 4);
     }
 
     #[test]
