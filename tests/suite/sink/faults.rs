@@ -194,7 +194,7 @@ async fn a_killed_statement_is_tried_again_on_its_connection() {
         holder.query_drop("ROLLBACK").await.unwrap();
         let again = fixture.commit(&[batch]).await;
         assert_eq!(again, stored(600, 0, 0));
-        assert!(connections(&fixture).await.contains(&id), "it was good");
+        assert!(fixture.connections().await.contains(&id), "it was good");
         stored_once(&fixture).await;
     }
 }
@@ -212,7 +212,7 @@ async fn a_connection_killed_in_a_commit_is_replaced() {
         holder.query_drop("ROLLBACK").await.unwrap();
         let again = fixture.commit(&[batch]).await;
         assert_eq!(again, stored(600, 0, 0));
-        assert!(!connections(&fixture).await.contains(&id));
+        assert!(!fixture.connections().await.contains(&id));
         stored_once(&fixture).await;
     }
 }
@@ -227,15 +227,22 @@ async fn a_server_without_free_connections_is_waited_for() {
         let server = Served::start(target).await;
         let sink = server.service().await;
         let batch = frame(&server.fixture).await;
+        let mut watcher = server.fixture.session().await;
         server.fixture.run("SET GLOBAL max_connections = 10").await;
         let mut taken = Vec::new();
-        let full = loop {
+        let until = Instant::now() + AT_MOST;
+        loop {
             match Conn::from_url(&server.service_url).await {
                 Ok(conn) => taken.push(conn),
-                Err(error) => break error,
+                Err(error) => {
+                    assert!(error.to_string().contains("1040"), "{error}");
+                    if is_full(&mut watcher, 10).await {
+                        break;
+                    }
+                    assert!(Instant::now() < until, "the server does not become full");
+                }
             }
-        };
-        assert!(full.to_string().contains("1040"), "{full}");
+        }
         let fault = refused(sink.commit(slice::from_ref(&batch)).await);
         assert!(fault.to_string().contains("1040"), "{fault}");
         let opened = open(&server.service_url, &SinkOptions::default()).await;
@@ -282,7 +289,7 @@ async fn a_server_that_became_read_only_is_left_for_a_new_connection() {
         sink.commit(&[events(fixture, file_no, 0..5)])
             .await
             .unwrap();
-        let before = connections(fixture).await;
+        let before = fixture.connections().await;
         fixture.run("SET GLOBAL read_only = 1").await;
         let fault = refused(sink.commit(slice::from_ref(&batch)).await);
         assert!(fault.to_string().contains("1290"), "{fault}");
@@ -292,7 +299,7 @@ async fn a_server_that_became_read_only_is_left_for_a_new_connection() {
             stored(595, 5, 0)
         );
         // After a failover, the address leads elsewhere.
-        let after = connections(fixture).await;
+        let after = fixture.connections().await;
         assert!(after.iter().any(|id| !before.contains(id)), "{after:?}");
         stored_once(fixture).await;
     }
@@ -461,6 +468,22 @@ impl Served {
     }
 }
 
+/// Whether the server has `max` connections, and none of them is ending. A connection that ends
+/// leaves the server's list first; once it is not counted either, another one can take its place.
+async fn is_full(conn: &mut Conn, max: usize) -> bool {
+    let counted: Option<(String, usize)> = conn
+        .query_first("SHOW GLOBAL STATUS LIKE 'Threads_connected'")
+        .await
+        .unwrap();
+    let listed: Vec<mysql_async::Row> = conn.query("SHOW PROCESSLIST").await.unwrap();
+    let of_clients = listed.iter().filter(|row| {
+        let user: String = row.get("User").unwrap();
+        user == "root" || user == "service"
+    });
+    let listed = of_clients.count();
+    listed >= max && counted.is_some_and(|(_, counted)| counted == listed)
+}
+
 /// A sink that speaks to the fixture's database through a proxy.
 async fn through_proxy(fixture: &Fixture) -> (Proxy, Arc<dyn Database>) {
     let (_, rest) = fixture.url.rsplit_once(':').unwrap();
@@ -548,7 +571,7 @@ async fn blocked(fixture: &Fixture) -> u64 {
     let until = Instant::now() + AT_MOST;
     let mut conn = Conn::from_url(&fixture.url).await.unwrap();
     loop {
-        let ours = connections(fixture).await;
+        let ours = fixture.connections().await;
         // Not `information_schema.innodb_trx`, which is stale while other sessions read it.
         let monitor = "SHOW ENGINE INNODB STATUS";
         let (_, _, status): (String, String, String) =
@@ -566,18 +589,6 @@ async fn blocked(fixture: &Fixture) -> u64 {
         assert!(Instant::now() < until, "no session waits for a lock");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-}
-
-/// The ids of all connections to this database except this one.
-async fn connections(fixture: &Fixture) -> Vec<u64> {
-    let others = "SELECT id FROM information_schema.processlist WHERE db = DATABASE() AND id <> \
-                  CONNECTION_ID()";
-    let ids = fixture.query(others).await;
-    let id = |row: &Vec<Val>| match row[0] {
-        Val::Int(id) => id.try_into().unwrap(),
-        _ => panic!("an id is a number: {row:?}"),
-    };
-    ids.iter().map(id).collect()
 }
 
 async fn rows(fixture: &Fixture) -> i64 {

@@ -247,14 +247,20 @@ impl Fixture {
             .collect()
     }
 
+    /// The ids of all connections to this database except this one.
+    pub async fn connections(&self) -> Vec<u64> {
+        let mut conn = self.session().await;
+        let ids = others(&mut conn).await;
+        conn.disconnect().await.expect("the server answers");
+        ids
+    }
+
     /// Kills every connection to the database, the sink's among them.
     pub async fn kill_connections(&self) {
         let mut conn = mysql_async::Conn::from_url(&self.url)
             .await
             .expect("the server answers");
-        let others = "SELECT id FROM information_schema.processlist WHERE db = DATABASE() AND id <> \
-                      CONNECTION_ID()";
-        let ids: Vec<u64> = conn.query(others).await.expect("root may see them");
+        let ids = others(&mut conn).await;
         assert!(!ids.is_empty(), "the sink has connections");
         for id in ids {
             match conn.query_drop(format!("KILL {id}")).await {
@@ -299,6 +305,21 @@ impl Fixture {
         rows.map(|row| row.unwrap_or_else(|error| panic!("{sql}: {error}")))
             .collect()
     }
+}
+
+/// The ids of the other connections to the database of `conn`.
+///
+/// MySQL 9 fails with error 3854 if `information_schema.processlist` is read while another session
+/// runs a statement whose text holds bytes that are not UTF-8, so this asks with `SHOW`.
+async fn others(conn: &mut mysql_async::Conn) -> Vec<u64> {
+    let database = conn.opts().db_name().map(String::from);
+    let own = u64::from(conn.id());
+    let all: Vec<mysql_async::Row> = conn.query("SHOW PROCESSLIST").await.expect("root may");
+    let of_database = all
+        .iter()
+        .filter(|row| row.get("db") == Some(database.clone()));
+    let ids = of_database.map(|row| row.get("Id").expect("each connection has an id"));
+    ids.filter(|id| *id != own).collect()
 }
 
 fn from_mysql(value: mysql_async::Value) -> Val {
