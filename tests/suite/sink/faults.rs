@@ -228,21 +228,18 @@ async fn a_server_without_free_connections_is_waited_for() {
         let sink = server.service().await;
         let batch = frame(&server.fixture).await;
         let mut watcher = server.fixture.session().await;
-        server.fixture.run("SET GLOBAL max_connections = 10").await;
+        // The watcher, and one idle connection of each of the two sinks.
+        only(&mut watcher, 3).await;
+        let limit = "SET GLOBAL max_connections = 10";
+        watcher.query_drop(limit).await.unwrap();
         let mut taken = Vec::new();
-        let until = Instant::now() + AT_MOST;
-        loop {
+        let full = loop {
             match Conn::from_url(&server.service_url).await {
                 Ok(conn) => taken.push(conn),
-                Err(error) => {
-                    assert!(error.to_string().contains("1040"), "{error}");
-                    if is_full(&mut watcher, 10).await {
-                        break;
-                    }
-                    assert!(Instant::now() < until, "the server does not become full");
-                }
+                Err(error) => break error,
             }
-        }
+        };
+        assert!(full.to_string().contains("1040"), "{full}");
         let fault = refused(sink.commit(slice::from_ref(&batch)).await);
         assert!(fault.to_string().contains("1040"), "{fault}");
         let opened = open(&server.service_url, &SinkOptions::default()).await;
@@ -468,20 +465,25 @@ impl Served {
     }
 }
 
-/// Whether the server has `max` connections, and none of them is ending. A connection that ends
-/// leaves the server's list first; once it is not counted either, another one can take its place.
-async fn is_full(conn: &mut Conn, max: usize) -> bool {
-    let counted: Option<(String, usize)> = conn
-        .query_first("SHOW GLOBAL STATUS LIKE 'Threads_connected'")
-        .await
-        .unwrap();
-    let listed: Vec<mysql_async::Row> = conn.query("SHOW PROCESSLIST").await.unwrap();
-    let of_clients = listed.iter().filter(|row| {
-        let user: String = row.get("User").unwrap();
-        user == "root" || user == "service"
-    });
-    let listed = of_clients.count();
-    listed >= max && counted.is_some_and(|(_, counted)| counted == listed)
+/// Waits until this many connections are left: a connection that was closed counts until the server
+/// has ended it.
+async fn only(conn: &mut Conn, left: usize) {
+    let until = Instant::now() + AT_MOST;
+    loop {
+        let counted: Option<(String, usize)> = conn
+            .query_first("SHOW GLOBAL STATUS LIKE 'Threads_connected'")
+            .await
+            .unwrap();
+        let counted = counted.expect("both servers count it").1;
+        if counted == left {
+            return;
+        }
+        assert!(
+            Instant::now() < until,
+            "{counted} connections, and not {left}"
+        );
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 /// A sink that speaks to the fixture's database through a proxy.
