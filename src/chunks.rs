@@ -6,10 +6,11 @@ use std::sync::Arc;
 use crate::batch::{Batch, SourceFile};
 use crate::content::{Content, ContentError};
 use crate::cut::{Chunk, Outside};
-use crate::dataset::Dataset;
+use crate::dataset::{Dataset, FileValues};
 use crate::parse::{self, Parser};
 
-/// Parses a chunk of `content`. Its bytes are copied to `buffer` if the file is not in memory.
+/// Parses a chunk of `content`. `values` are those that columns take from the file besides its bytes;
+/// `None` if no column takes one. Its bytes are copied to `buffer` if the file is not in memory.
 ///
 /// # Errors
 /// The file was changed since it was opened, or cannot be read.
@@ -18,10 +19,10 @@ pub(crate) fn parse(
     dataset: &Arc<Dataset>,
     file: SourceFile,
     chunk: &Chunk,
-    content: &Content,
+    (content, values): (&Content, Option<&Arc<FileValues>>),
     buffer: &mut Vec<u8>,
 ) -> Result<Batch, ContentError> {
-    let outside = outside(chunk, content)?;
+    let outside = outside(chunk, content)?.of_file(values.cloned());
     let parse = |bytes: &[u8]| parser.parse(dataset, file, chunk, bytes, &outside);
     let range = chunk.start..chunk.end;
     if parse::is_one_too_large(chunk) {
@@ -31,7 +32,7 @@ pub(crate) fn parse(
     content.read(range, buffer).map(parse)
 }
 
-/// The values outside of a chunk of `content`.
+/// The values outside of a chunk of `content`, without those of the file.
 ///
 /// # Errors
 /// As [`parse`].

@@ -141,7 +141,11 @@ impl Sink for Discard {
             } else {
                 EarlierState::New
             };
-            registered.push(Registered { file_no, earlier });
+            registered.push(Registered {
+                file_no,
+                earlier,
+                registered_at_us: 0,
+            });
         }
         Ok(registered)
     }

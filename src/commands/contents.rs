@@ -9,7 +9,7 @@ use super::source::{Source, Unavailable};
 use crate::batch::{Batch, SourceFile, provenance, row_id};
 use crate::config::Settings;
 use crate::cut::Outside;
-use crate::dataset::Dataset;
+use crate::dataset::{Dataset, FileValues};
 use crate::parse::Parser;
 use crate::sink::{Database, Difference, DifferenceKind, LedgerFile};
 
@@ -35,8 +35,10 @@ pub(super) struct Comparison<'a> {
     dataset: Arc<Dataset>,
     /// The dataset by whose current definition rejects may have been replayed.
     present: Option<Arc<Dataset>>,
-    /// The file, cut by this definition, if it takes values outside of the records.
+    /// The file, cut by this definition, if it takes values around the records.
     present_source: Option<Source>,
+    /// What this definition takes from the file besides its bytes.
+    present_values: Option<Arc<FileValues>>,
 }
 
 impl<'a> Comparison<'a> {
@@ -57,14 +59,14 @@ impl<'a> Comparison<'a> {
             Source::open(settings, &dataset, file, None).map_err(Unavailable::into_error)?;
         let present = settings.datasets.by_name(&dataset.name);
         let present = present.filter(|present| present.fingerprint != dataset.fingerprint);
-        let takes_outside = |present: &&Arc<Dataset>| {
+        let takes_around = |present: &&Arc<Dataset>| {
             let is_same = present.fingerprint.has_ordinals_of(dataset.fingerprint);
-            present.takes_outside() && is_same
+            present.takes_around() && is_same
         };
         let open = |present: &Arc<Dataset>| {
             Source::open(settings, present, file, None).map_err(Unavailable::into_error)
         };
-        let present_source = present.filter(takes_outside).map(open).transpose()?;
+        let present_source = present.filter(takes_around).map(open).transpose()?;
         Ok(Self {
             database,
             source,
@@ -72,6 +74,7 @@ impl<'a> Comparison<'a> {
                 file_no,
                 hash: file.hash,
             },
+            present_values: present.and_then(|present| file.values(present)),
             present: present.cloned(),
             present_source,
             dataset,
@@ -87,10 +90,10 @@ impl<'a> Comparison<'a> {
         found: &mut impl AsyncFnMut(Vec<Wrong>) -> anyhow::Result<()>,
     ) -> anyhow::Result<()> {
         let (database, file) = (self.database, self.file);
-        let (source, dataset) = (&self.source, &self.dataset);
+        let source = &self.source;
         let (mut parser, mut buffer) = (Parser::default(), Vec::new());
         let batches = source.plan.chunks.iter().map(|chunk| {
-            let batch = source.parse(&mut parser, dataset, file, chunk, &mut buffer);
+            let batch = source.parse(&mut parser, file, chunk, &mut buffer);
             batch.map_err(Unavailable::into_error)
         });
         let compared = stream::iter(batches)
@@ -172,7 +175,7 @@ impl<'a> Comparison<'a> {
     /// The values outside of a record by the current definition.
     fn outside_by_present(&self, ordinal: u32) -> anyhow::Result<Outside<'static>> {
         let Some(source) = &self.present_source else {
-            return Ok(Outside::default());
+            return Ok(Outside::default().of_file(self.present_values.clone()));
         };
         source.outside(ordinal).map_err(Unavailable::into_error)
     }

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Context as _;
 
@@ -10,8 +11,8 @@ use crate::chunks;
 use crate::config::Settings;
 use crate::content::{self, Content, ContentError, ContentOptions, Windows};
 use crate::cut::{self, ChunkLimits, Plan};
-use crate::dataset::{Dataset, FileDatasets};
-use crate::parse::Parser;
+use crate::dataset::{Dataset, FileDatasets, FileValues};
+use crate::parse::{self, Parser};
 use crate::propose::{FoundArray, Shape};
 
 /// The parser needs a file number for its rows, which are not stored.
@@ -45,7 +46,8 @@ pub(super) fn each_batch(
         cut::cut_each(bytes, of, limits)
             .map_err(|unreadable| format!("{unreadable}{}", arrays(bytes)))
     };
-    let (content, plans) = match content::open_and(path, &options(settings), cut) {
+    let opened = content::open_and(path, &options(settings), cut);
+    let (content, plans) = match opened {
         Ok((content, Ok(plans))) => (content, plans),
         Ok((_, Err(unreadable))) => return Ok(Err(unreadable)),
         Err(ContentError::Io(error)) => {
@@ -53,14 +55,31 @@ pub(super) fn each_batch(
         }
         Err(error) => return Ok(Err(error.to_string())),
     };
+    let place = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     for (dataset, plan) in plans {
-        match parse(parser, &content, &dataset, &plan, visit) {
+        let values = dataset.path_values(place.as_os_str().as_encoded_bytes());
+        if let Some(problem) = parse::path_problem(&dataset, &place, &values) {
+            return Ok(Err(problem.to_string()));
+        }
+        let values = dataset.takes_of_file().then(|| {
+            Arc::new(FileValues {
+                path: values,
+                loaded_at_us: dataset.takes_time().then(now_us),
+            })
+        });
+        match parse(parser, (&content, values.as_ref()), &dataset, &plan, visit) {
             Ok(()) => {}
             Err(ContentError::Busy) => return Ok(Err("it changed while it was read".to_owned())),
             Err(error) => return Err(error).with_context(|| path.display().to_string()),
         }
     }
     Ok(Ok(()))
+}
+
+/// The current time, which a load would take for the time of loading.
+fn now_us() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    i64::try_from(since.unwrap_or_default().as_micros()).unwrap_or(i64::MAX)
 }
 
 /// The arrays of objects in a file, to append to the reason for which it cannot be read; empty if it
@@ -80,18 +99,18 @@ fn arrays(bytes: &[u8]) -> String {
 /// Parses the records of one dataset.
 fn parse(
     parser: &mut Parser,
-    content: &Content,
+    of: (&Content, Option<&Arc<FileValues>>),
     dataset: &Arc<Dataset>,
     plan: &Plan,
     visit: &mut dyn FnMut(&Batch),
 ) -> Result<(), ContentError> {
     let file = SourceFile {
         file_no: FILE_NO,
-        hash: content.hash,
+        hash: of.0.hash,
     };
     let mut buffer = Vec::new();
     for chunk in &plan.chunks {
-        let batch = chunks::parse(parser, dataset, file, chunk, content, &mut buffer)?;
+        let batch = chunks::parse(parser, dataset, file, chunk, of, &mut buffer)?;
         visit(&batch);
     }
     Ok(())

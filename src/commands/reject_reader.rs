@@ -159,8 +159,8 @@ impl<'a> Texts<'a> {
         dataset: &Arc<Dataset>,
         ordinal: u32,
     ) -> anyhow::Result<Result<Outside<'static>, String>> {
-        if !dataset.takes_outside() {
-            return Ok(Ok(Outside::default()));
+        if !dataset.takes_around() {
+            return Ok(Ok(Outside::default().of_file(file.values(dataset))));
         }
         let file_no = file.entry.file_no;
         if !matches!(self.outside, Some((open, _)) if open == file_no) {

@@ -13,7 +13,7 @@ use crate::chunks;
 use crate::config::Settings;
 use crate::content::{self, Content, ContentError, ContentOptions, Windows};
 use crate::cut::{self, Chunk, ChunkLimits, Outside, Plan, Unreadable};
-use crate::dataset::Dataset;
+use crate::dataset::{Dataset, FileValues};
 use crate::parse::Parser;
 use crate::sink::LedgerFile;
 use crate::timestamp;
@@ -39,6 +39,8 @@ pub(super) struct Source {
     pub(super) plan: Plan,
     /// The definition by which the file was cut.
     dataset: Arc<Dataset>,
+    /// What its columns take from the file besides its bytes. `None` if they take nothing.
+    values: Option<Arc<FileValues>>,
     /// The last chunk that was looked up, and the places of its records in the file.
     last: Option<(Chunk, Vec<Range<u64>>)>,
 }
@@ -132,7 +134,7 @@ impl Source {
         };
         if let Some(path) = given {
             let (content, plan) = open(path).map_err(|cause| unreadable(path, cause))?;
-            if content.hash != file.hash {
+            if content.hash != file.content() {
                 return Err(Unavailable::OtherContent {
                     path: shown(path),
                     name: file.entry.name.escape_debug().to_string(),
@@ -144,7 +146,7 @@ impl Source {
         let mut failed = None;
         for path in candidates(settings, file) {
             match open(&path) {
-                Ok((content, plan)) if content.hash == file.hash => {
+                Ok((content, plan)) if content.hash == file.content() => {
                     return Self::new(path, content, plan, dataset, file);
                 }
                 Ok(_) | Err(ContentError::NotRegular) => {}
@@ -170,7 +172,7 @@ impl Source {
         };
         let is_it = |path: &PathBuf| {
             let opened = content::open_and(path, &options, |_| ());
-            opened.is_ok_and(|(content, ())| content.hash == file.hash)
+            opened.is_ok_and(|(content, ())| content.hash == file.content())
         };
         candidates(settings, file)
             .into_iter()
@@ -206,6 +208,7 @@ impl Source {
             content,
             plan,
             dataset: Arc::clone(dataset),
+            values: file.values(dataset),
             last: None,
         })
     }
@@ -252,19 +255,21 @@ impl Source {
     /// # Errors
     /// As of [`place`](Self::place).
     pub(super) fn outside(&self, ordinal: u32) -> Result<Outside<'static>, Unavailable> {
-        if ordinal >= self.plan.records || !self.dataset.takes_outside() {
-            return Ok(Outside::default());
+        let of_file = Outside::default().of_file(self.values.clone());
+        if ordinal >= self.plan.records || !self.dataset.takes_around() {
+            return Ok(of_file);
         }
         let chunk = self.chunk(ordinal);
         let record = (ordinal - chunk.first_ordinal) as usize;
         let around = chunks::outside(chunk, &self.content);
         let around = around.map_err(|cause| unreadable(&self.path, cause))?;
+        let around = around.of_file(self.values.clone());
         self.inspect(chunk.start..chunk.end, |bytes| {
             cut::outside_of(bytes, chunk.layout, &self.dataset, &around, record)
         })
     }
 
-    /// Parses a chunk of the file by `dataset`. Its bytes are copied to `buffer` if the file is not
+    /// Parses a chunk of the file by the definition by which it was cut. Its bytes are copied to `buffer` if the file is not
     /// in memory.
     ///
     /// # Errors
@@ -272,12 +277,12 @@ impl Source {
     pub(super) fn parse(
         &self,
         parser: &mut Parser,
-        dataset: &Arc<Dataset>,
         file: SourceFile,
         chunk: &Chunk,
         buffer: &mut Vec<u8>,
     ) -> Result<Batch, Unavailable> {
-        let parsed = chunks::parse(parser, dataset, file, chunk, &self.content, buffer);
+        let of = (&self.content, self.values.as_ref());
+        let parsed = chunks::parse(parser, &self.dataset, file, chunk, of, buffer);
         parsed.map_err(|cause| unreadable(&self.path, cause))
     }
 

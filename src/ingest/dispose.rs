@@ -61,13 +61,13 @@ pub(super) async fn quarantine(shared: &Arc<Shared>, file: BadFile) -> Result<()
     let BadFile {
         item,
         dataset,
-        hash,
+        identity,
         reason,
     } = file;
     tracing::warn!(file = ?item.file.path, code = reason.code(), %reason, "quarantined");
     let (code, reason) = (reason.code(), reason.with_code());
-    if let Some(hash) = hash {
-        let file = item.new_file(dataset.as_deref(), hash, 0);
+    if let Some(identity) = identity {
+        let file = item.new_file(dataset.as_deref(), &identity, 0);
         let note = || shared.sink().quarantine(&file, &reason);
         until_ok("writing to the ledger", &shared.stop, |_| {}, note).await?;
     }

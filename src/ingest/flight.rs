@@ -14,11 +14,11 @@ use std::time::Duration;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
-use super::item::{Item, ReadyPart};
+use super::item::{Identity, Item, ReadyPart};
 use crate::batch::ContentHash;
 use crate::coverage;
 use crate::cut::Plan;
-use crate::dataset::Dataset;
+use crate::dataset::{Dataset, FileValues};
 use crate::fault::{Fault, Origin};
 use crate::retry::GivenUp;
 
@@ -37,7 +37,9 @@ use crate::retry::GivenUp;
 pub(super) struct Flight {
     pub(super) dataset: Arc<Dataset>,
     pub(super) plan: Arc<Plan>,
-    pub(super) hash: ContentHash,
+    pub(super) identity: Identity,
+    /// What columns take from the file besides its bytes. `None` if they take nothing.
+    pub(super) values: Option<Arc<FileValues>>,
     /// The file that is read.
     pub(super) first: Item,
     /// Files with the same content that arrived later.
@@ -65,6 +67,7 @@ impl Flight {
     /// be published.
     pub(super) fn begin(
         ready: ReadyPart,
+        values: Option<Arc<FileValues>>,
         covered: &[Range<u64>],
         chunks: usize,
         slot: OwnedSemaphorePermit,
@@ -76,7 +79,8 @@ impl Flight {
         Self {
             dataset: ready.dataset,
             plan: ready.plan,
-            hash: ready.content.hash,
+            identity: ready.identity,
+            values,
             first: ready.item,
             copies: VecDeque::new(),
             unpublished: chunks,
@@ -90,14 +94,14 @@ impl Flight {
         }
     }
 
-    /// Checks that this flight's number belongs to its content in the ledger.
+    /// Checks that this flight's number belongs to the file with this identity in the ledger.
     ///
     /// # Errors
     /// Fatal if not: the ledger was restored, or failed over to a server that lacked some of its
     /// entries, and has given the number a second time. Frames with this number are still told
     /// apart by the identity of their file. A new start registers all files again.
-    pub(super) fn check_content(&self, file_no: u32, hash: ContentHash) -> Result<(), GivenUp> {
-        if self.hash == hash {
+    pub(super) fn check_identity(&self, file_no: u32, hash: ContentHash) -> Result<(), GivenUp> {
+        if self.identity.hash == hash {
             return Ok(());
         }
         let fault = Fault::fatal(
@@ -202,7 +206,7 @@ mod tests {
 
     use super::*;
     use crate::content::{self, ContentOptions};
-    use crate::dataset::Datasets;
+    use crate::dataset::{Datasets, PathValues};
     use crate::inbox::{Archive, Markers};
     use crate::ingest::item::ItemOrigin;
 
@@ -213,17 +217,19 @@ mod tests {
         std::fs::write(&path, "0123456789").unwrap();
         let (mut files, _) = Archive::all_of(&path, &Markers::default()).list().unwrap();
         let datasets = Datasets::new(vec![]).unwrap();
+        let content = content::open(&path, &ContentOptions::default()).unwrap();
         let ready = ReadyPart {
             item: Item::new(files.remove(0), ItemOrigin::Mailbox, Instant::now()),
+            identity: Identity::new(content.hash, PathValues::default()),
             dataset: datasets.by_name("vehicle_status").unwrap().clone(),
-            content: Arc::new(content::open(&path, &ContentOptions::default()).unwrap()),
+            content: Arc::new(content),
             plan: Arc::new(Plan {
                 records: 6,
                 chunks: Vec::new(),
             }),
         };
         let slot = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
-        Flight::begin(ready, &[0..1, 2..3], 2, slot)
+        Flight::begin(ready, None, &[0..1, 2..3], 2, slot)
     }
 
     #[test]

@@ -10,9 +10,9 @@ use super::reason::QuarantineReason;
 use crate::batch::ContentHash;
 use crate::content::{AsRead, Content};
 use crate::cut::Plan;
-use crate::dataset::Dataset;
+use crate::dataset::{Dataset, FileValues, PathValues};
 use crate::inbox::{Claimed, WaitReason};
-use crate::sink::NewFile;
+use crate::sink::{NewFile, Taken};
 
 /// Longest file name in the ledger, in bytes: the width of the column `name`.
 const NAME_BYTES_MAX: usize = 255;
@@ -79,7 +79,7 @@ impl Item {
     pub(super) fn new_file(
         &self,
         dataset: Option<&Dataset>,
-        hash: ContentHash,
+        identity: &Identity,
         records: u32,
     ) -> NewFile {
         let mut name = self.file.name.to_string_lossy().into_owned();
@@ -92,7 +92,8 @@ impl Item {
             .then(|| std::path::absolute(&self.file.path).ok())
             .flatten();
         NewFile {
-            hash,
+            hash: identity.hash,
+            taken: identity.taken.clone(),
             dataset: dataset.map_or(String::new(), |dataset| dataset.name.clone()),
             definition: dataset.map(|dataset| dataset.fingerprint),
             name,
@@ -100,6 +101,45 @@ impl Item {
             bytes: self.file.bytes,
             records,
         }
+    }
+}
+
+/// The identity of a file, or of its records of one dataset.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Identity {
+    /// The identity.
+    pub(super) hash: ContentHash,
+    /// What it consists of. `None` if it is the hash of the file's bytes.
+    pub(super) taken: Option<Taken>,
+}
+
+impl Identity {
+    /// The identity of a file whose bytes have the hash `content`.
+    pub(super) fn new(content: ContentHash, values: PathValues) -> Self {
+        Self {
+            hash: values.identity(content),
+            taken: (!values.is_empty()).then_some(Taken { content, values }),
+        }
+    }
+
+    /// The hash of the file's bytes.
+    pub(super) fn content(&self) -> ContentHash {
+        self.taken.as_ref().map_or(self.hash, |taken| taken.content)
+    }
+
+    /// The values that the columns of `dataset` take from the file. `None` if they take none.
+    pub(super) fn values(
+        &self,
+        dataset: &Dataset,
+        registered_at_us: i64,
+    ) -> Option<Arc<FileValues>> {
+        let path = || self.taken.as_ref().map(|taken| taken.values.clone());
+        dataset.takes_of_file().then(|| {
+            Arc::new(FileValues {
+                path: path().unwrap_or_default(),
+                loaded_at_us: dataset.takes_time().then_some(registered_at_us),
+            })
+        })
     }
 }
 
@@ -118,13 +158,14 @@ pub(super) struct ReadyFile {
     pub(super) item: Item,
     pub(super) content: Arc<Content>,
     /// The datasets whose records the file holds, at least one, each with their places.
-    pub(super) plans: Vec<(Arc<Dataset>, Plan)>,
+    pub(super) plans: Vec<(Arc<Dataset>, Identity, Plan)>,
 }
 
 /// The records of one dataset in a file that was read: all of the file, or a part of it.
 pub(super) struct ReadyPart {
     pub(super) item: Item,
     pub(super) dataset: Arc<Dataset>,
+    pub(super) identity: Identity,
     pub(super) content: Arc<Content>,
     pub(super) plan: Arc<Plan>,
 }
@@ -140,16 +181,17 @@ impl ReadyFile {
         // Most files have one dataset, and cost no allocation here.
         let mut parts = Vec::new();
         if plans.len() > 1 {
-            let records: Vec<u32> = plans.iter().map(|(_, plan)| plan.records).collect();
+            let records: Vec<u32> = plans.iter().map(|(.., plan)| plan.records).collect();
             parts = Part::divide(item.file.bytes, &records);
         }
         let parts = parts.into_iter().map(Some).chain(iter::repeat(None));
         let items = iter::repeat_n(item, plans.len()).zip(parts);
         items
             .zip(plans)
-            .map(move |((item, part), (dataset, plan))| ReadyPart {
+            .map(move |((item, part), (dataset, identity, plan))| ReadyPart {
                 item: Item { part, ..item },
                 dataset,
+                identity,
                 content: content.clone(),
                 plan: Arc::new(plan),
             })
@@ -162,6 +204,6 @@ pub(super) struct BadFile {
     /// `None` if no dataset takes it.
     pub(super) dataset: Option<Arc<Dataset>>,
     /// The identity of the file. `None` if the ledger gets no entry of it.
-    pub(super) hash: Option<ContentHash>,
+    pub(super) identity: Option<Identity>,
     pub(super) reason: QuarantineReason,
 }

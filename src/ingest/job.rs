@@ -4,16 +4,20 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::batch::SourceFile;
+use crate::batch::{ContentHash, SourceFile};
 use crate::content::Content;
 use crate::coverage;
 use crate::cut::{Chunk, Plan};
-use crate::dataset::Dataset;
+use crate::dataset::{Dataset, FileValues};
 use crate::worker::COMMIT_RECORDS;
 
 /// Chunks of a file that must be parsed and published.
 pub(super) struct Job {
     pub(super) file_no: u32,
+    /// The identity of the file.
+    pub(super) hash: ContentHash,
+    /// What columns take from the file besides its bytes. `None` if they take nothing.
+    pub(super) values: Option<Arc<FileValues>>,
     pub(super) dataset: Arc<Dataset>,
     pub(super) content: Arc<Content>,
     pub(super) chunks: Vec<Chunk>,
@@ -24,7 +28,7 @@ impl Job {
     pub(super) fn source_file(&self) -> SourceFile {
         SourceFile {
             file_no: self.file_no,
-            hash: self.content.hash,
+            hash: self.hash,
         }
     }
 }

@@ -154,8 +154,8 @@ fn produce(shared: &Shared, job: &Job, chunk: &Chunk, codec: Codec) -> Result<Fr
     let is_huge = chunk.end - chunk.start > HUGE_CHUNK_BYTES;
     let _alone = is_huge.then(|| shared.huge.lock());
     let batch = PARSER.with_borrow_mut(|(parser, buffer)| {
-        let (file, content) = (job.source_file(), &job.content);
-        let batch = chunks::parse(parser, &job.dataset, file, chunk, content, buffer)?;
+        let (file, of) = (job.source_file(), (&*job.content, job.values.as_ref()));
+        let batch = chunks::parse(parser, &job.dataset, file, chunk, of, buffer)?;
         buffer.truncate(BUFFER_KEPT_BYTES);
         buffer.shrink_to(BUFFER_KEPT_BYTES);
         Ok::<_, ContentError>(batch)

@@ -5,6 +5,7 @@
 
 use std::cell::Cell;
 use std::io::ErrorKind;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -16,7 +17,7 @@ use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::{Mutex, mpsc};
 use tokio_util::sync::CancellationToken;
 
-use super::item::{BadFile, Item, ItemOrigin, ReadOutcome, ReadyFile};
+use super::item::{BadFile, Identity, Item, ItemOrigin, ReadOutcome, ReadyFile};
 use super::job::Job;
 use super::reason::QuarantineReason;
 use super::register::start;
@@ -24,9 +25,10 @@ use super::shared::{Ingest, Shared};
 use super::tally::Tally;
 use crate::content::{self, ContentError};
 use crate::cut::{self, Unreadable};
-use crate::dataset::Dataset;
+use crate::dataset::{Dataset, PathValues};
 use crate::fault::{Fault, Origin};
 use crate::inbox::WaitReason;
+use crate::parse;
 use crate::retry::{GivenUp, until_ok};
 use crate::telemetry::{self, Stage};
 
@@ -215,33 +217,65 @@ fn read(shared: &Shared, item: Item, attempt: u32) -> Result<ReadOutcome, Fault>
         as_read: Some(content.as_read()),
         ..item
     };
-    let hash = Some(content.hash);
-    let bad = |item, dataset, reason| {
+    let bad = |item, (dataset, identity), reason| {
         Ok(ReadOutcome::Bad(BadFile {
             item,
             dataset,
-            hash,
+            identity: Some(identity),
             reason,
         }))
     };
+    let hash = content.hash;
+    let path = path_of(&item);
+    let identity = |dataset: &Dataset| {
+        let values = dataset.path_values(path.as_os_str().as_encoded_bytes());
+        Identity::new(hash, values)
+    };
     let dataset = match dataset {
         Ok(dataset) => dataset,
-        Err(no_dataset) => return bad(item, None, QuarantineReason::NoDataset(no_dataset)),
+        Err(no_dataset) => {
+            let of_bytes = Identity::new(hash, PathValues::default());
+            let reason = QuarantineReason::NoDataset(no_dataset);
+            return bad(item, (None, of_bytes), reason);
+        }
     };
     match plans.expect("with a dataset, the file was cut") {
-        Ok(plans) => Ok(ReadOutcome::Ready(ReadyFile {
-            item,
-            content: Arc::new(content),
-            plans,
-        })),
+        Ok(plans) => {
+            let mut identified = Vec::with_capacity(plans.len());
+            for (dataset, plan) in plans {
+                let identity = identity(&dataset);
+                let values = identity.taken.as_ref().map(|taken| &taken.values);
+                if let Some(problem) = values.and_then(|it| parse::path_problem(&dataset, &path, it)) {
+                    let reason = QuarantineReason::PathValue(problem);
+                    return bad(item, (Some(dataset), identity), reason);
+                }
+                identified.push((dataset, identity, plan));
+            }
+            Ok(ReadOutcome::Ready(ReadyFile {
+                item,
+                content: Arc::new(content),
+                plans: identified,
+            }))
+        }
         Err(Unreadable::Incomplete { .. }) if ingest.may_wait(&item) => {
             let reason = WaitReason::Incomplete;
             Ok(ReadOutcome::Later { item, reason })
         }
         Err(unreadable) => {
             let reason = QuarantineReason::Unreadable(unreadable);
-            bad(item, Some(dataset), reason)
+            let identity = identity(&dataset);
+            bad(item, (Some(dataset), identity), reason)
         }
+    }
+}
+
+/// The path of a file, of which columns may take parts: that of an archive is absolute, so that the
+/// parts do not depend on the current directory. A file of inbound has only its name.
+fn path_of(item: &Item) -> PathBuf {
+    let path = &item.file.path;
+    match item.origin {
+        ItemOrigin::Archive => std::path::absolute(path).unwrap_or_else(|_| path.clone()),
+        ItemOrigin::Mailbox | ItemOrigin::Recovered => PathBuf::from(&item.file.name),
     }
 }
 
@@ -284,7 +318,7 @@ fn not_opened(
     Ok(ReadOutcome::Bad(BadFile {
         item,
         dataset,
-        hash,
+        identity: hash.map(|hash| Identity::new(hash, PathValues::default())),
         reason,
     }))
 }

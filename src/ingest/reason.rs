@@ -4,6 +4,7 @@ use std::fmt;
 
 use crate::cut::Unreadable;
 use crate::dataset::NoDataset;
+use crate::parse::PathProblem;
 
 /// Why a file is quarantined.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -12,6 +13,8 @@ pub(super) enum QuarantineReason {
     NoDataset(NoDataset),
     /// The document does not close, or holds no records of the dataset.
     Unreadable(Unreadable),
+    /// A part of the path that a column takes is missing, or no value of the column.
+    PathValue(PathProblem),
     /// The compressed data is damaged, or inflates to more than the limit.
     Damaged(String),
     /// The file has a format that the engine does not read. Holds the format and the next step.
@@ -41,10 +44,11 @@ pub(super) enum QuarantineReason {
 
 impl QuarantineReason {
     /// Every code.
-    pub(super) const CODES: [&str; 9] = [
+    pub(super) const CODES: [&str; 10] = [
         "no_dataset",
         "incomplete",
         "malformed",
+        "path_value",
         "damaged",
         "unsupported_format",
         "read_failed",
@@ -59,6 +63,7 @@ impl QuarantineReason {
             Self::NoDataset(_) => "no_dataset",
             Self::Unreadable(Unreadable::Incomplete { .. }) => "incomplete",
             Self::Unreadable(Unreadable::Malformed { .. }) => "malformed",
+            Self::PathValue(_) => "path_value",
             Self::Damaged(_) => "damaged",
             Self::UnsupportedFormat(_) => "unsupported_format",
             Self::ReadFailed { .. } => "read_failed",
@@ -93,6 +98,7 @@ impl fmt::Display for QuarantineReason {
         match self {
             Self::NoDataset(no_dataset) => no_dataset.fmt(f),
             Self::Unreadable(unreadable) => unreadable.fmt(f),
+            Self::PathValue(problem) => problem.fmt(f),
             Self::Damaged(detail) | Self::UnsupportedFormat(detail) => f.write_str(detail),
             Self::ReadFailed { error, file_no } => {
                 write!(f, "it cannot be read: {error}")?;

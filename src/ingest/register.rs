@@ -63,8 +63,8 @@ async fn register(
     let files: Vec<_> = ready
         .iter()
         .map(|file| {
-            let (hash, records) = (file.content.hash, file.plan.records);
-            file.item.new_file(Some(&file.dataset), hash, records)
+            let (identity, records) = (&file.identity, file.plan.records);
+            file.item.new_file(Some(&file.dataset), identity, records)
         })
         .collect();
     let (known, not_removed) = enter(shared, &files).await?;
@@ -79,7 +79,10 @@ async fn register(
     fold_settled(shared, &known).await?;
     let mut jobs = Vec::new();
     let mut disposals = Vec::new();
-    for (ready, Registered { file_no, earlier }) in ready.into_iter().zip(known) {
+    for (ready, known) in ready.into_iter().zip(known) {
+        let Registered {
+            file_no, earlier, ..
+        } = known;
         if earlier == EarlierState::Settled {
             let outcome = match ready.item.origin {
                 ItemOrigin::Recovered => Outcome::Settled,
@@ -94,7 +97,7 @@ async fn register(
             continue;
         }
         if let Some(flight) = shared.flights().get_mut(&file_no) {
-            flight.check_content(file_no, ready.content.hash)?;
+            flight.check_identity(file_no, ready.identity.hash)?;
             flight.add_copy(ready.item);
             continue;
         }
@@ -110,7 +113,7 @@ async fn register(
             let file = BadFile {
                 item: ready.item,
                 dataset: Some(ready.dataset),
-                hash: Some(ready.content.hash),
+                identity: Some(ready.identity),
                 reason,
             };
             quarantine(shared, file).await?;
@@ -118,7 +121,7 @@ async fn register(
         }
         let covered = covered.remove(&file_no).unwrap_or_default();
         let slot = free_slot(shared, &mut jobs, sender).await?;
-        jobs.extend(begin(shared, ready, file_no, &covered, slot));
+        jobs.extend(begin(shared, ready, known, &covered, slot));
     }
     dispose(shared, disposals).await?;
     Ok(jobs)
@@ -205,20 +208,26 @@ async fn free_slot(
 fn begin(
     shared: &Shared,
     ready: ReadyPart,
-    file_no: u32,
+    known: Registered,
     covered: &[Range<u64>],
     slot: OwnedSemaphorePermit,
 ) -> Option<Job> {
+    let file_no = known.file_no;
     let (file, records) = (&ready.item.file.name, ready.plan.records);
     let dataset = &ready.dataset.name;
     tracing::debug!(?file, dataset, file_no, records, "registered");
+    let values = ready
+        .identity
+        .values(&ready.dataset, known.registered_at_us);
     let job = Job {
         file_no,
+        hash: ready.identity.hash,
+        values: values.clone(),
         dataset: ready.dataset.clone(),
         content: ready.content.clone(),
         chunks: missing_chunks(&ready.plan, covered),
     };
-    let flight = Flight::begin(ready, covered, job.chunks.len(), slot);
+    let flight = Flight::begin(ready, values, covered, job.chunks.len(), slot);
     shared.flights().insert(file_no, flight);
     if job.chunks.is_empty() {
         shared.settle_soon.notify_one();

@@ -95,14 +95,15 @@ async fn reopen(
     file_no: u32,
     covered: &[Range<u64>],
 ) -> Result<Option<Job>, GivenUp> {
-    let (path, plan, dataset, hash) = {
+    let (path, plan, dataset, identity, values) = {
         let flights = shared.flights();
         let Some(flight) = flights.get(&file_no) else {
             return Ok(None);
         };
         let path = flight.first.file.path.clone();
         let (plan, dataset) = (flight.plan.clone(), flight.dataset.clone());
-        (path, plan, dataset, flight.hash)
+        let (identity, values) = (flight.identity.clone(), flight.values.clone());
+        (path, plan, dataset, identity, values)
     };
     let chunks = missing_chunks(&plan, covered);
     let options = shared.ingest.options.content.clone();
@@ -111,7 +112,7 @@ async fn reopen(
         tokio::task::spawn_blocking(move || content::open(&path, &options))
     };
     let content = match opened.await.expect("reading does not panic") {
-        Ok(content) if content.hash == hash => content,
+        Ok(content) if content.hash == identity.content() => content,
         Ok(_) | Err(ContentError::Corrupt { .. } | ContentError::NotRegular) => {
             withdraw_changed(shared, file_no).await?;
             return Ok(None);
@@ -133,6 +134,8 @@ async fn reopen(
     flight.publish_again(chunks.len());
     Ok(Some(Job {
         file_no,
+        hash: identity.hash,
+        values,
         dataset,
         content: Arc::new(content),
         chunks,

@@ -113,6 +113,9 @@ impl Seen {
 
 fn path_digest(path: &Path) -> Digest {
     let mut hasher = blake3::Hasher::new();
+    // Columns may take parts of the absolute path.
+    let absolute = std::path::absolute(path);
+    let path = absolute.as_deref().unwrap_or(path);
     hasher.update(path.as_os_str().as_bytes());
     digest(&hasher)
 }

@@ -154,7 +154,7 @@ async fn settle(shared: &Arc<Shared>, asked: &[u32]) -> Result<Vec<u32>, GivenUp
             let Some(flight) = flights.remove(&settled.file_no) else {
                 continue;
             };
-            flight.check_content(settled.file_no, settled.hash)?;
+            flight.check_identity(settled.file_no, settled.hash)?;
             count(shared, &flight, u64::from(settled.rejects));
             let dataset = flight.dataset;
             let disposal = |item, outcome| Disposal {

@@ -6,12 +6,11 @@ use std::sync::Arc;
 
 use super::disposal::Disposal;
 use super::dispose::{dispose, quarantine};
-use super::item::{BadFile, Item, ItemOrigin};
+use super::item::{BadFile, Identity, Item, ItemOrigin};
 use super::outcome::Outcome;
 use super::read::{DEVICE_ATTEMPTS, is_device_error};
 use super::reason::QuarantineReason;
 use super::shared::Shared;
-use crate::batch::ContentHash;
 use crate::content::ContentError;
 use crate::dataset::Dataset;
 use crate::inbox::WaitReason;
@@ -78,7 +77,7 @@ async fn withdraw_bad(
         dataset: Some(rest.dataset),
         // If the flight goes on with a copy, the ledger entry stays, and only this file is
         // quarantined.
-        hash: rest.is_over.then_some(rest.hash),
+        identity: rest.is_over.then_some(rest.identity),
         reason,
     };
     quarantine(shared, file).await
@@ -130,7 +129,7 @@ fn left(item: Item, file_no: u32, dataset: Arc<Dataset>, reason: WaitReason) -> 
 /// The rest of a flight that has lost its first file.
 struct Remainder {
     dataset: Arc<Dataset>,
-    hash: ContentHash,
+    identity: Identity,
     /// Whether the flight has ended. It goes on if another file has the same content.
     is_over: bool,
 }
@@ -139,14 +138,14 @@ struct Remainder {
 fn take_first(shared: &Shared, file_no: u32) -> Option<(Item, Remainder)> {
     let mut flights = shared.flights();
     let flight = flights.get_mut(&file_no)?;
-    let (dataset, hash) = (flight.dataset.clone(), flight.hash);
+    let (dataset, identity) = (flight.dataset.clone(), flight.identity.clone());
     let (item, is_over) = match flight.lose_first() {
         Some(item) => (item, false),
         None => (flights.remove(&file_no)?.first, true),
     };
     let rest = Remainder {
         dataset,
-        hash,
+        identity,
         is_over,
     };
     Some((item, rest))

@@ -8,7 +8,7 @@ use crate::dataset::Datasets;
 
 use super::{EarlierState, FileState, NewFile};
 
-/// An entry with the content of a file.
+/// An entry that is the file, by its [likeness](super::identities).
 #[derive(Debug, Clone)]
 pub(super) struct Entry<'a> {
     pub(super) file_no: u32,
@@ -30,8 +30,8 @@ pub(super) enum Elsewhere {
     PerhapsRenamed(u32),
 }
 
-/// What the entries of other datasets mean for a file of `files`. `entries` are those with its
-/// content. `None` if the file is independent of them.
+/// What the entries of other datasets mean for a file of `files`. `entries` are those that are the
+/// file. `None` if the file is independent of them.
 pub(super) fn elsewhere(
     file: &NewFile,
     files: &[NewFile],
@@ -39,7 +39,8 @@ pub(super) fn elsewhere(
     datasets: &Datasets,
 ) -> Option<Elsewhere> {
     let is_part = |entry: &Entry<'_>| {
-        let mut parts = files.iter().filter(|part| part.hash == file.hash);
+        let content = file.content();
+        let mut parts = files.iter().filter(|part| part.content() == content);
         entry.dataset == file.dataset || parts.any(|part| part.dataset == entry.dataset)
     };
     let has_own = entries.iter().any(|entry| entry.dataset == file.dataset);
@@ -83,6 +84,7 @@ mod tests {
     fn file(dataset: &str) -> NewFile {
         NewFile {
             hash: [7; 16],
+            taken: None,
             dataset: dataset.to_owned(),
             name: "a_1.json".to_owned(),
             path: None,

@@ -42,6 +42,11 @@ pub(super) const MYSQL: &[Migration] = &[
         name: "seen",
         sql: include_str!("../../migrations/mysql/0005_seen.sql"),
     },
+    Migration {
+        number: 6,
+        name: "identities",
+        sql: include_str!("../../migrations/mysql/0006_identities.sql"),
+    },
 ];
 
 pub(super) const SQLITE: &[Migration] = &[
@@ -64,6 +69,11 @@ pub(super) const SQLITE: &[Migration] = &[
         number: 4,
         name: "seen",
         sql: include_str!("../../migrations/sqlite/0004_seen.sql"),
+    },
+    Migration {
+        number: 5,
+        name: "identities",
+        sql: include_str!("../../migrations/sqlite/0005_identities.sql"),
     },
 ];
 
@@ -164,8 +174,8 @@ mod tests {
         let counts = |known: &[Migration]| -> Vec<usize> {
             known.iter().map(|m| m.statements().count()).collect()
         };
-        assert_eq!(counts(MYSQL), [3, 1, 6, 1, 1]);
-        assert_eq!(counts(SQLITE), [4, 1, 12, 2]);
+        assert_eq!(counts(MYSQL), [3, 1, 6, 1, 1, 1]);
+        assert_eq!(counts(SQLITE), [4, 1, 12, 2, 2]);
     }
 
     #[test]

@@ -22,7 +22,7 @@ use std::path::PathBuf;
 use async_trait::async_trait;
 
 use crate::batch::{Batch, ContentHash, RejectCode, SourceFile};
-use crate::dataset::{Datasets, Fingerprint};
+use crate::dataset::{Datasets, Fingerprint, PathValues};
 use crate::fault::Fault;
 use crate::finding::Finding;
 use crate::frame::FrameKey;
@@ -32,6 +32,7 @@ mod cells;
 mod contents;
 mod definitions;
 mod elsewhere;
+mod identities;
 mod indexes;
 mod keys;
 mod migrations;
@@ -114,7 +115,9 @@ pub trait Sink: Send + Sync {
     /// dataset that is no part of it, the settings have changed: `datasets` are those of now. What
     /// was begun for the other dataset is not loaded beside it, as with another definition, and what
     /// was settled for a dataset that no longer exists, in the table of the file's dataset, is
-    /// settled: the dataset was renamed.
+    /// settled: the dataset was renamed. The same holds if the definition of the file's dataset took
+    /// other values from its path, or none: the entry of the same content, name and path is the
+    /// file's.
     async fn register(
         &self,
         files: &[NewFile],
@@ -244,6 +247,8 @@ pub struct Migration {
 pub struct NewFile {
     /// The identity of the file.
     pub hash: ContentHash,
+    /// What the identity consists of. `None` if it is the hash of the file's bytes.
+    pub taken: Option<Taken>,
     /// The dataset's name. Empty for a quarantined file that no dataset takes.
     pub dataset: String,
     /// The file's name, as text: bytes that are not UTF-8 are replaced. At most 255 bytes.
@@ -258,6 +263,15 @@ pub struct NewFile {
     pub definition: Option<Fingerprint>,
 }
 
+/// The identity of a file whose definition takes values from its path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Taken {
+    /// The hash of the file's bytes.
+    pub content: ContentHash,
+    /// The values.
+    pub values: PathValues,
+}
+
 /// The result of `register` for one file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Registered {
@@ -265,6 +279,9 @@ pub struct Registered {
     pub file_no: u32,
     /// The state of the file before this call made it pending.
     pub earlier: EarlierState,
+    /// When the file was entered into the ledger for the first time, in microseconds since the
+    /// epoch.
+    pub registered_at_us: i64,
 }
 
 /// The state of a file in the ledger before `register`.

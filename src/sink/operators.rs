@@ -11,9 +11,10 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 use crate::batch::{Batch, ContentHash, RejectCode};
-use crate::dataset::Dataset;
+use crate::dataset::{Dataset, FileValues};
 use crate::fault::Fault;
 use crate::sink::cells::cut_message;
+use crate::sink::Taken;
 use crate::sink::mismatch::KEPT_NAME;
 use crate::timestamp;
 
@@ -205,6 +206,8 @@ pub struct LedgerFile {
     pub entry: FileEntry,
     /// The identity of the file.
     pub hash: ContentHash,
+    /// What the identity consists of. `None` if it is the hash of the file's bytes.
+    pub taken: Option<Taken>,
     /// The path of the file in an archive. `None` for a file of inbound.
     pub path: Option<PathBuf>,
     /// When the file was registered for the first time, in UTC.
@@ -214,6 +217,35 @@ pub struct LedgerFile {
 }
 
 impl LedgerFile {
+    /// The hash of the file's bytes.
+    #[must_use]
+    pub fn content(&self) -> ContentHash {
+        self.taken.as_ref().map_or(self.hash, |taken| taken.content)
+    }
+
+    /// The values that the columns of `dataset` take from the file besides its bytes: those of its
+    /// load. A part of the path that its load did not take is that of the path in the ledger. `None`
+    /// if no column takes a value.
+    #[must_use]
+    pub fn values(&self, dataset: &Dataset) -> Option<Arc<FileValues>> {
+        if !dataset.takes_of_file() {
+            return None;
+        }
+        let path = match &self.path {
+            Some(path) => path.as_os_str().as_encoded_bytes(),
+            None => self.entry.name.as_bytes(),
+        };
+        let mut values = dataset.path_values(path);
+        if let Some(taken) = &self.taken {
+            values.update(&taken.values);
+        }
+        let loaded_at_us = timestamp::parse(&self.registered_at);
+        Some(Arc::new(FileValues {
+            path: values,
+            loaded_at_us: loaded_at_us.filter(|_| dataset.takes_time()),
+        }))
+    }
+
     /// Whether this entry only marks that rows with lower file numbers are kept, though the ledger
     /// does not have their files: [`Migration::keep_rows`](super::Migration::keep_rows).
     #[must_use]

@@ -9,15 +9,17 @@ use std::fmt::Write as _;
 use std::iter::once;
 use std::ops::Range;
 use std::os::unix::ffi::OsStrExt as _;
+use std::slice;
 
 use mysql_async::Value;
 
 use crate::batch::ContentHash;
 use crate::coverage;
-use crate::dataset::{Datasets, Fingerprint};
+use crate::dataset::{Datasets, Fingerprint, PathValues};
 use crate::fault::{Fault, Origin};
 use crate::frame::FrameKey;
 use crate::sink::elsewhere::{self, Elsewhere, Entry};
+use crate::sink::identities::{Identified, Likeness, likeness};
 use crate::sink::keys::{FRAME_KEY, NO_KEY, NOT_A_KEY, key_of, new_key};
 use crate::sink::{EarlierState, FileState, NUMBERS_USED_UP, NewFile, Registered, Settled};
 
@@ -36,11 +38,16 @@ const REASON_CHARS_MAX: usize = 1_000;
 
 pub(super) const NEWER: &str = "install the newer release that wrote to this database";
 
-/// Files of the ledger by content. The ledger may have the same content for several datasets.
+/// Files of the ledger by content. The ledger may have the same content for several datasets, and with
+/// several values of the path.
 type Known = HashMap<ContentHash, Vec<Entered>>;
 
 struct Entered {
     file_no: u32,
+    hash: ContentHash,
+    /// What its definition took from the path. `None` if nothing.
+    values: Option<PathValues>,
+    registered_at_us: i64,
     state: FileState,
     dataset: String,
     name: String,
@@ -63,9 +70,28 @@ impl Entered {
         }
     }
 
+    fn registered(&self, earlier: EarlierState) -> Registered {
+        Registered {
+            file_no: self.file_no,
+            earlier,
+            registered_at_us: self.registered_at_us,
+        }
+    }
+
+    fn likeness(&self, file: &NewFile) -> Likeness {
+        let identified = Identified {
+            hash: self.hash,
+            values: self.values.as_ref(),
+            name: &self.name,
+            path: self.path.as_deref(),
+        };
+        likeness(&identified, file)
+    }
+
     /// Whether the entry has the definition with which `file` is read.
     fn is_like(&self, file: &NewFile) -> bool {
         self.dataset == file.dataset
+            && self.hash == file.hash
             && self.records == file.records
             && self
                 .definition
@@ -80,15 +106,22 @@ fn entry_of<'a>(
     file: &NewFile,
     files: &[NewFile],
 ) -> Option<&'a mut Entered> {
-    let entries = known.get_mut(&file.hash)?;
-    let of_dataset = |entered: &Entered| entered.dataset == file.dataset;
-    let is_free = |entered: &Entered| {
-        let is_its = |other: &NewFile| other.hash == file.hash && other.dataset == entered.dataset;
-        entered.state == FileState::Quarantined && !files.iter().any(is_its)
+    let entries = known.get_mut(&file.content())?;
+    let of_dataset = |likeness: Likeness| {
+        let mut entries = entries.iter();
+        entries.position(|it| it.dataset == file.dataset && it.likeness(file) == likeness)
     };
-    let at = entries
-        .iter()
-        .position(of_dataset)
+    let is_free = |entered: &Entered| {
+        let is_its = |other: &NewFile| {
+            other.content() == file.content() && other.dataset == entered.dataset
+        };
+        entered.state == FileState::Quarantined
+            && entered.dataset != file.dataset
+            && entered.likeness(file) != Likeness::Other
+            && !files.iter().any(is_its)
+    };
+    let at = of_dataset(Likeness::Same)
+        .or_else(|| of_dataset(Likeness::Retaken))
         .or_else(|| entries.iter().position(is_free))?;
     entries.get_mut(at)
 }
@@ -100,12 +133,13 @@ pub(super) async fn register(
     datasets: &Datasets,
 ) -> Result<Vec<Registered>, Failure> {
     let mut known = Known::new();
-    look_up(session, files.iter().map(|file| file.hash), &mut known).await?;
+    note_identities(session, files).await?;
+    look_up(session, files.iter(), &mut known).await?;
     let elsewhere = of_others(session, files, &known, datasets).await?;
     let missing = missing(files, &elsewhere, &mut known);
     let mut fresh: HashSet<(ContentHash, &str)> = missing.iter().map(|file| key(file)).collect();
     enter(session, &missing).await?;
-    look_up(session, missing.iter().map(|file| file.hash), &mut known).await?;
+    look_up(session, missing.iter().copied(), &mut known).await?;
 
     let mut registered = Vec::with_capacity(files.len());
     for (at, file) in files.iter().enumerate() {
@@ -138,6 +172,9 @@ pub(super) async fn register(
                 reopen(session, file_no, file).await?;
                 *entered = Entered {
                     file_no,
+                    hash: file.hash,
+                    values: file.taken.as_ref().map(|taken| taken.values.clone()),
+                    registered_at_us: entered.registered_at_us,
                     state: FileState::Pending,
                     dataset: file.dataset.clone(),
                     name: file.name.clone(),
@@ -161,7 +198,7 @@ pub(super) async fn register(
                 EarlierState::Pending
             }
         };
-        registered.push(Registered { file_no, earlier });
+        registered.push(entered.registered(earlier));
     }
     Ok(registered)
 }
@@ -208,10 +245,13 @@ async fn of_others(
     let mut found = HashMap::new();
     for (at, file) in files.iter().enumerate() {
         // Most contents are new, or have the entry of the file alone.
-        let Some(of_content) = known.get(&file.hash) else {
+        let Some(of_content) = known.get(&file.content()) else {
             continue;
         };
-        let entries: Vec<Entry<'_>> = of_content.iter().map(Entered::entry).collect();
+        let its = of_content
+            .iter()
+            .filter(|entered| entered.likeness(file).is_same_file());
+        let entries: Vec<Entry<'_>> = its.map(Entered::entry).collect();
         let (file_no, earlier) = match elsewhere::elsewhere(file, files, &entries, datasets) {
             None => continue,
             Some(Elsewhere::Earlier(file_no, earlier)) => (file_no, earlier),
@@ -228,18 +268,23 @@ async fn of_others(
             let params = (elsewhere::reason(file), file_no);
             session.run_with(sql, params).await?;
         }
-        found.insert(at, Registered { file_no, earlier });
+        let entry = of_content.iter().find(|it| it.file_no == file_no);
+        found.extend(entry.map(|entry| (at, entry.registered(earlier))));
     }
     Ok(found)
 }
 
-async fn look_up(
+/// Reads the entries with the contents of files.
+async fn look_up<'a>(
     session: &mut Session,
-    hashes: impl Iterator<Item = ContentHash>,
+    files: impl Iterator<Item = &'a NewFile>,
     known: &mut Known,
 ) -> Result<(), Failure> {
     type Found = (
         Vec<u8>,
+        Option<Vec<u8>>,
+        Option<String>,
+        i64,
         u32,
         String,
         String,
@@ -249,27 +294,47 @@ async fn look_up(
         Option<Vec<u8>>,
         bool,
     );
-    let mut hashes: Vec<ContentHash> = hashes.collect();
-    hashes.sort_unstable();
-    hashes.dedup();
-    for hash in &hashes {
-        known.remove(hash);
+    let mut contents: Vec<ContentHash> = files.map(NewFile::content).collect();
+    contents.sort_unstable();
+    contents.dedup();
+    for content in &contents {
+        known.remove(content);
     }
-    for hashes in hashes.chunks(FILES_PER_STATEMENT) {
-        let mut sql = String::from(
-            "SELECT hash, file_no, state, dataset, name, records, definition, path, reason IS NOT NULL \
-             FROM ingest_files WHERE hash IN (",
-        );
-        for (at, hash) in hashes.iter().enumerate() {
+    for contents in contents.chunks(FILES_PER_STATEMENT) {
+        let mut list = String::new();
+        for (at, content) in contents.iter().enumerate() {
             let comma = if at == 0 { "" } else { "," };
-            let hash = u128::from_be_bytes(*hash);
-            write!(sql, "{comma}x'{hash:032x}'").expect("writing to a string does not fail");
+            let content = u128::from_be_bytes(*content);
+            write!(list, "{comma}x'{content:032x}'").expect("writing to a string does not fail");
         }
-        sql.push(')');
+        // Without values of the path, the identity is the content's hash.
+        let columns = "TIMESTAMPDIFF(MICROSECOND, '1970-01-01', registered_at), file_no, state, \
+                       dataset, name, records, definition, path, reason IS NOT NULL";
+        let sql = format!(
+            "SELECT hash, NULL, NULL, {columns} FROM ingest_files WHERE hash IN ({list}) UNION ALL \
+             SELECT f.hash, i.content, i.path_values, {columns} FROM ingest_identities i JOIN \
+             ingest_files f ON f.hash = i.hash WHERE i.content IN ({list})"
+        );
         for row in session.rows::<Found>(&sql).await? {
-            let (hash, file_no, state, dataset, name, records, definition, path, waits) = row;
+            let (
+                hash,
+                content,
+                values,
+                registered_at_us,
+                file_no,
+                state,
+                dataset,
+                name,
+                records,
+                definition,
+                path,
+                waits,
+            ) = row;
             let entered = Entered {
                 file_no,
+                hash: identity(hash),
+                values: values.and_then(|text| PathValues::from_text(&text)),
+                registered_at_us,
                 state: file_state(&state)?,
                 dataset,
                 name,
@@ -278,8 +343,38 @@ async fn look_up(
                 path,
                 waits,
             };
-            known.entry(identity(hash)).or_default().push(entered);
+            let content = content.map_or(entered.hash, identity);
+            known.entry(content).or_default().push(entered);
         }
+    }
+    Ok(())
+}
+
+/// Notes what the identities of files consist of, before the files are entered.
+async fn note_identities(session: &mut Session, files: &[NewFile]) -> Result<(), Failure> {
+    let taken: Vec<_> = files
+        .iter()
+        .filter_map(|file| Some((file.hash, file.taken.as_ref()?)))
+        .collect();
+    let insert = Insert {
+        head: "INSERT INTO ingest_identities (hash, content, path_values)".to_owned(),
+        group: Cow::Borrowed("(?,?,?)"),
+        columns: 3,
+        tail: Cow::Borrowed(" ON DUPLICATE KEY UPDATE hash = hash"),
+    };
+    let mut rest = &taken[..];
+    while !rest.is_empty() {
+        let (now, later) = rest.split_at(1 << rest.len().min(FILES_PER_STATEMENT).ilog2());
+        let rows = now.iter().map(|(hash, taken)| {
+            let values: [Value; 3] = [
+                hash.as_slice().into(),
+                taken.content.as_slice().into(),
+                taken.values.to_text().into(),
+            ];
+            values.into_iter()
+        });
+        session.insert(&insert, now.len(), rows).await?;
+        rest = later;
     }
     Ok(())
 }
@@ -361,10 +456,11 @@ fn path_bytes(file: &NewFile) -> Option<&[u8]> {
 
 /// Makes a quarantined file pending, with its current name, dataset, size and definition.
 async fn reopen(session: &mut Session, file_no: u32, file: &NewFile) -> Result<(), Failure> {
-    let sql = "UPDATE ingest_files SET state = 'pending', reason = NULL, dataset = ?, name = ?, \
-               path = ?, bytes = ?, records = ?, definition = ? WHERE file_no = ? AND state = \
+    let sql = "UPDATE ingest_files SET state = 'pending', reason = NULL, hash = ?, dataset = ?, name \
+               = ?, path = ?, bytes = ?, records = ?, definition = ? WHERE file_no = ? AND state = \
                'quarantined'";
     let params = (
+        file.hash.as_slice(),
         &file.dataset,
         &file.name,
         path_bytes(file),
@@ -524,6 +620,7 @@ pub(super) async fn quarantine(
     file: &NewFile,
     reason: &str,
 ) -> Result<(), Failure> {
+    note_identities(session, slice::from_ref(file)).await?;
     let reason: String = reason.chars().take(REASON_CHARS_MAX).collect();
     // The reason is assigned before the state: the server assigns from left to right, and both
     // conditions need the old state.

@@ -16,6 +16,7 @@ use crate::sink::cells::{RECORD_TOO_LARGE, by_dataset};
 use crate::sink::operators::assert_one_row;
 use crate::sink::summary::candidates;
 use crate::sink::{
+    Taken,
     Audit, FileEntry, FileState, LastEvent, LedgerFile, OpenReject, Purge, RejectEntry,
     RejectQuery, Replay, Replayed, Standing, Totals,
 };
@@ -23,7 +24,7 @@ use crate::sink::{
 use super::bind::{self, limits};
 use super::commit::{Found, compare, row_insert};
 use super::errors::{Class, Failure};
-use super::files::{NEWER, file_state, list};
+use super::files::{NEWER, file_state, identity, list};
 use super::session::Session;
 use super::summary;
 
@@ -78,6 +79,7 @@ pub(super) async fn files(
         file_nos.start, file_nos.end
     );
     let rows = session.rows::<Row>(&sql).await?;
+    let mut taken = taken(session, rows.iter().map(|row| row.0)).await?;
     let file = |row: Row| {
         let (
             file_no,
@@ -93,6 +95,7 @@ pub(super) async fn files(
             at,
             settled_at,
         ) = row;
+        let taken = taken.remove(&file_no);
         let entry = FileEntry {
             file_no,
             name,
@@ -105,13 +108,36 @@ pub(super) async fn files(
         };
         Ok(LedgerFile {
             entry,
-            hash: hash.try_into().expect("the column is BINARY(16)"),
+            hash: identity(hash),
+            taken,
             path: path.map(|path| OsString::from_vec(path).into()),
             registered_at: at,
             settled_at,
         })
     };
     rows.into_iter().map(file).collect()
+}
+
+/// What the identities of files consist of, for those that have values of the path.
+async fn taken(
+    session: &mut Session,
+    file_nos: impl Iterator<Item = u32>,
+) -> Result<HashMap<u32, Taken>, Failure> {
+    let file_nos: Vec<u32> = file_nos.collect();
+    if file_nos.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let sql = format!(
+        "SELECT f.file_no, i.content, i.path_values FROM ingest_files f JOIN ingest_identities i ON \
+         i.hash = f.hash WHERE f.file_no IN ({})",
+        list(&file_nos)
+    );
+    let rows = session.rows::<(u32, Vec<u8>, String)>(&sql).await?;
+    let taken = |(file_no, content, values): (u32, Vec<u8>, String)| {
+        let taken = Taken::from_columns(Some(identity(content)), Some(&values))?;
+        Some((file_no, taken))
+    };
+    Ok(rows.into_iter().filter_map(taken).collect())
 }
 
 /// See [`Operators::count_rows`](crate::sink::Operators::count_rows).

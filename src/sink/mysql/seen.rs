@@ -48,8 +48,9 @@ pub(super) async fn remembered(
     let mut found: HashMap<Digest, Vec<(Digest, ContentHash)>> = HashMap::new();
     for paths in paths.chunks(PATHS_PER_STATEMENT) {
         let sql = format!(
-            "SELECT s.path, s.state, f.hash FROM ingest_seen s JOIN ingest_files f ON f.file_no = \
-             s.file_no WHERE s.path IN ({}) AND f.state = 'settled'",
+            "SELECT s.path, s.state, COALESCE(i.content, f.hash) FROM ingest_seen s JOIN ingest_files \
+             f ON f.file_no = s.file_no LEFT JOIN ingest_identities i ON i.hash = f.hash WHERE s.path \
+             IN ({}) AND f.state = 'settled'",
             list(paths.iter().copied())
         );
         for (path, state, hash) in session.rows::<Found>(&sql).await? {

@@ -8,12 +8,14 @@ use rusqlite::{OptionalExtension, Transaction, params};
 
 use crate::batch::ContentHash;
 use crate::coverage;
-use crate::dataset::{Datasets, Fingerprint};
+use crate::dataset::{Datasets, Fingerprint, PathValues};
 use crate::fault::{Fault, Origin};
 use crate::frame::FrameKey;
 use crate::sink::elsewhere::{self, Elsewhere, Entry};
+use crate::sink::identities::{Identified, Likeness, likeness};
 use crate::sink::keys::{FRAME_KEY, NO_KEY, NOT_A_KEY, key_of, new_key};
 use crate::sink::{EarlierState, FileState, NUMBERS_USED_UP, NewFile, Registered, Settled};
+use crate::timestamp;
 
 use super::definitions::has_table_of;
 use super::errors::Failure;
@@ -21,107 +23,207 @@ use super::now::now;
 
 pub(super) const NEWER: &str = "install the newer release that wrote to this database";
 
+/// An entry of the ledger with the content of a file.
+struct Found {
+    file_no: u32,
+    state: FileState,
+    dataset: String,
+    name: String,
+    records: u32,
+    hash: ContentHash,
+    registered_at_us: i64,
+    /// Whether its definition is unknown, or that of the file.
+    has_definition: bool,
+    has_entries: bool,
+    likeness: Likeness,
+}
+
+impl Found {
+    fn registered(&self, earlier: EarlierState) -> Registered {
+        Registered {
+            file_no: self.file_no,
+            earlier,
+            registered_at_us: self.registered_at_us,
+        }
+    }
+
+    /// Whether the entry has the definition with which `file` is read.
+    fn is_like(&self, file: &NewFile) -> bool {
+        self.dataset == file.dataset
+            && self.hash == file.hash
+            && self.records == file.records
+            && self.has_definition
+    }
+}
+
 /// See [`Sink::register`](crate::sink::Sink::register).
 pub(super) fn register(
     db: &Transaction<'_>,
     files: &[NewFile],
     datasets: &Datasets,
 ) -> Result<Vec<Registered>, Failure> {
-    let mut find = db.prepare_cached(
-        "SELECT file_no, state, dataset, records = ?3 AND (definition IS NULL OR definition IS ?4), \
-         EXISTS (SELECT 1 FROM ingest_frames e WHERE e.file_no = f.file_no) FROM ingest_files f \
-         WHERE hash = ?1 AND (dataset = ?2 OR state = 'quarantined') ORDER BY dataset = ?2 DESC",
-    )?;
-    let mut enter = db.prepare_cached(
-        "INSERT INTO ingest_files (hash, dataset, name, path, bytes, records, definition, state, \
-         registered_at) VALUES (?, ?, ?, ?, ?, ?, ?, 'pending', ?)",
-    )?;
-    let mut note = db.prepare_cached(
-        "UPDATE ingest_files SET definition = ? WHERE file_no = ? AND definition IS NULL",
-    )?;
-    let mut reopen = db.prepare_cached(
-        "UPDATE ingest_files SET state = 'pending', reason = NULL, dataset = ?, name = ?, path = ?, \
-         bytes = ?, records = ?, definition = ? WHERE file_no = ?",
-    )?;
-    // A file of an archive may have been moved since it was registered.
-    let mut note_path = db.prepare_cached(
-        "UPDATE ingest_files SET path = ?1 WHERE file_no = ?2 AND path IS NOT ?1",
-    )?;
     let mut registered = Vec::with_capacity(files.len());
     for file in files {
-        if let Some(of_other) = of_other(db, file, files, datasets)? {
+        note_identity(db, file)?;
+        let found = find(db, file)?;
+        if let Some(of_other) = of_other(db, file, files, &found, datasets)? {
             registered.push(of_other);
             continue;
         }
-        let NewFile {
-            hash,
-            dataset,
-            name,
-            bytes,
-            records,
-            ..
-        } = file;
-        let (path, definition) = (path_bytes(file), definition(file));
-        // The entry of a file for its dataset. If it has none: the entry of the same content in
-        // quarantine for another dataset, unless `files` has the content for that dataset.
-        let mut found = find.query(params![hash, dataset, records, definition])?;
-        let mut known: Option<(u32, String, bool, bool)> = None;
-        while let Some(row) = found.next()? {
-            let of: String = row.get(2)?;
-            let is_own = of == *dataset;
-            if is_own || !has(files, *hash, &of) {
-                known = Some((row.get(0)?, row.get(1)?, is_own && row.get(3)?, row.get(4)?));
-                break;
-            }
-        }
-        let (file_no, earlier) = match known {
-            None => {
-                let number = enter.insert(params![
-                    hash,
-                    dataset,
-                    name,
-                    path,
-                    bytes,
-                    records,
-                    definition,
-                    now()
-                ])?;
-                (u32::try_from(number).unwrap_or(u32::MAX), EarlierState::New)
-            }
-            Some((file_no, state, is_alike, has_entries)) => {
-                if path.is_some() {
-                    note_path.execute(params![path, file_no])?;
-                }
-                let earlier = match file_state(&state)? {
-                    FileState::Pending if is_alike => {
-                        note.execute(params![definition, file_no])?;
-                        EarlierState::Pending
-                    }
-                    FileState::Pending => EarlierState::OtherDefinition,
-                    FileState::Settled => EarlierState::Settled,
-                    FileState::Removing => EarlierState::BegunOtherwise,
-                    FileState::Quarantined if has_entries && !is_alike => {
-                        EarlierState::BegunOtherwise
-                    }
-                    FileState::Quarantined => {
-                        reopen.execute(params![
-                            dataset, name, path, bytes, records, definition, file_no
-                        ])?;
-                        EarlierState::New
-                    }
-                };
-                (file_no, earlier)
-            }
+        let known = match entry_of(&found, file, files) {
+            None => enter(db, file)?,
+            Some(known) => known.registered(go_on(db, known, file)?),
         };
-        if i32::try_from(file_no).is_err() {
+        if i32::try_from(known.file_no).is_err() {
             return Err(Failure::Found {
                 next_step: NUMBERS_USED_UP.to_owned(),
                 problem: "the ledger has no file number left".to_owned(),
             });
         }
-        registered.push(Registered { file_no, earlier });
+        registered.push(known);
     }
     Ok(registered)
+}
+
+/// Notes what the identity of a file consists of.
+fn note_identity(db: &Transaction<'_>, file: &NewFile) -> Result<(), Failure> {
+    let Some(taken) = &file.taken else {
+        return Ok(());
+    };
+    let mut note = db.prepare_cached(
+        "INSERT OR IGNORE INTO ingest_identities (hash, content, path_values) VALUES (?, ?, ?)",
+    )?;
+    note.execute(params![file.hash, taken.content, taken.values.to_text()])?;
+    Ok(())
+}
+
+/// The entries with the content of a file.
+fn find(db: &Transaction<'_>, file: &NewFile) -> Result<Vec<Found>, Failure> {
+    let mut find = db.prepare_cached(
+        "SELECT f.file_no, f.state, f.dataset, f.name, f.path, f.records, f.hash, f.registered_at, \
+         f.definition IS NULL OR f.definition IS ?3, EXISTS (SELECT 1 FROM ingest_frames e WHERE \
+         e.file_no = f.file_no), i.path_values FROM (SELECT ?1 AS hash UNION SELECT ?2 UNION SELECT \
+         hash FROM ingest_identities WHERE content = ?2) c JOIN ingest_files f ON f.hash = c.hash \
+         LEFT JOIN ingest_identities i ON i.hash = f.hash ORDER BY f.file_no",
+    )?;
+    let params = params![file.hash, file.content(), definition(file)];
+    let found = find.query_and_then(params, |row| {
+        let (name, path): (String, Option<Vec<u8>>) = (row.get(3)?, row.get(4)?);
+        let hash = row.get(6)?;
+        let values: Option<String> = row.get(10)?;
+        let values = values.and_then(|text| PathValues::from_text(&text));
+        let identified = Identified {
+            hash,
+            values: values.as_ref(),
+            name: &name,
+            path: path.as_deref(),
+        };
+        let likeness = likeness(&identified, file);
+        let registered_at: String = row.get(7)?;
+        Ok(Found {
+            file_no: row.get(0)?,
+            state: file_state(&row.get::<_, String>(1)?)?,
+            dataset: row.get(2)?,
+            records: row.get(5)?,
+            registered_at_us: timestamp::parse(&registered_at).unwrap_or_default(),
+            has_definition: row.get(8)?,
+            has_entries: row.get(9)?,
+            name,
+            hash,
+            likeness,
+        })
+    })?;
+    found.collect()
+}
+
+/// The entry of a file for its dataset. If it has none: the entry of the same content in quarantine
+/// for another dataset, unless `files` has the content for that dataset.
+fn entry_of<'a>(found: &'a [Found], file: &NewFile, files: &[NewFile]) -> Option<&'a Found> {
+    let of_dataset = |likeness: Likeness| {
+        let is_it = move |found: &&Found| {
+            found.likeness == likeness && found.dataset == file.dataset
+        };
+        found.iter().find(is_it)
+    };
+    let is_free = |found: &&Found| {
+        let is_its = |other: &NewFile| {
+            other.content() == file.content() && other.dataset == found.dataset
+        };
+        found.state == FileState::Quarantined
+            && found.likeness != Likeness::Other
+            && found.dataset != file.dataset
+            && !files.iter().any(is_its)
+    };
+    of_dataset(Likeness::Same)
+        .or_else(|| of_dataset(Likeness::Retaken))
+        .or_else(|| found.iter().find(is_free))
+}
+
+/// Enters a new file.
+fn enter(db: &Transaction<'_>, file: &NewFile) -> Result<Registered, Failure> {
+    let mut enter = db.prepare_cached(
+        "INSERT INTO ingest_files (hash, dataset, name, path, bytes, records, definition, state, \
+         registered_at) VALUES (?, ?, ?, ?, ?, ?, ?, 'pending', ?)",
+    )?;
+    let now = now();
+    let number = enter.insert(params![
+        file.hash,
+        file.dataset,
+        file.name,
+        path_bytes(file),
+        file.bytes,
+        file.records,
+        definition(file),
+        now
+    ])?;
+    Ok(Registered {
+        file_no: u32::try_from(number).unwrap_or(u32::MAX),
+        earlier: EarlierState::New,
+        registered_at_us: timestamp::parse(&now).unwrap_or_default(),
+    })
+}
+
+/// Makes a known file pending where it may go on. Returns its state before.
+fn go_on(db: &Transaction<'_>, known: &Found, file: &NewFile) -> Result<EarlierState, Failure> {
+    let (path, definition) = (path_bytes(file), definition(file));
+    if path.is_some() {
+        // A file of an archive may have been moved since it was registered.
+        let mut note_path = db.prepare_cached(
+            "UPDATE ingest_files SET path = ?1 WHERE file_no = ?2 AND path IS NOT ?1",
+        )?;
+        note_path.execute(params![path, known.file_no])?;
+    }
+    let is_alike = known.is_like(file);
+    Ok(match known.state {
+        FileState::Pending if is_alike => {
+            let mut note = db.prepare_cached(
+                "UPDATE ingest_files SET definition = ? WHERE file_no = ? AND definition IS NULL",
+            )?;
+            note.execute(params![definition, known.file_no])?;
+            EarlierState::Pending
+        }
+        FileState::Pending => EarlierState::OtherDefinition,
+        FileState::Settled => EarlierState::Settled,
+        FileState::Removing => EarlierState::BegunOtherwise,
+        FileState::Quarantined if known.has_entries && !is_alike => EarlierState::BegunOtherwise,
+        FileState::Quarantined => {
+            let mut reopen = db.prepare_cached(
+                "UPDATE ingest_files SET state = 'pending', reason = NULL, hash = ?, dataset = ?, \
+                 name = ?, path = ?, bytes = ?, records = ?, definition = ? WHERE file_no = ?",
+            )?;
+            reopen.execute(params![
+                file.hash,
+                file.dataset,
+                file.name,
+                path,
+                file.bytes,
+                file.records,
+                definition,
+                known.file_no
+            ])?;
+            EarlierState::New
+        }
+    })
 }
 
 /// The result for a file of which another dataset has the entry; see [`elsewhere`]. `None` if there is
@@ -130,28 +232,19 @@ fn of_other(
     db: &Transaction<'_>,
     file: &NewFile,
     files: &[NewFile],
+    found: &[Found],
     datasets: &Datasets,
 ) -> Result<Option<Registered>, Failure> {
-    let mut find = db.prepare_cached(
-        "SELECT file_no, state, dataset, name, records FROM ingest_files WHERE hash = ?",
-    )?;
-    let found = find.query_map([file.hash], |row| {
-        let texts: (String, String, String) = (row.get(1)?, row.get(2)?, row.get(3)?);
-        Ok((row.get(0)?, texts, row.get(4)?))
-    })?;
-    let found: Vec<(u32, (String, String, String), u32)> = found.collect::<Result<_, _>>()?;
-    let entries = found
-        .iter()
-        .map(|(file_no, (state, dataset, name), records)| {
-            Ok(Entry {
-                file_no: *file_no,
-                state: file_state(state)?,
-                dataset,
-                name,
-                records: *records,
-            })
-        });
-    let entries: Vec<Entry<'_>> = entries.collect::<Result<_, Failure>>()?;
+    let its = found.iter().filter(|found| found.likeness.is_same_file());
+    let entries: Vec<Entry<'_>> = its
+        .map(|found| Entry {
+            file_no: found.file_no,
+            state: found.state,
+            dataset: &found.dataset,
+            name: &found.name,
+            records: found.records,
+        })
+        .collect();
     let (file_no, earlier) = match elsewhere::elsewhere(file, files, &entries, datasets) {
         None => return Ok(None),
         Some(Elsewhere::Earlier(file_no, earlier)) => (file_no, earlier),
@@ -168,7 +261,8 @@ fn of_other(
             params![elsewhere::reason(file), file_no],
         )?;
     }
-    Ok(Some(Registered { file_no, earlier }))
+    let entry = found.iter().find(|found| found.file_no == file_no);
+    Ok(entry.map(|entry| entry.registered(earlier)))
 }
 
 /// See [`Sink::coverage`](crate::sink::Sink::coverage).
@@ -252,6 +346,7 @@ pub(super) fn quarantine(
         ..
     } = file;
     let (path, definition) = (path_bytes(file), definition(file));
+    note_identity(db, file)?;
     db.execute(
         "INSERT INTO ingest_files (hash, dataset, name, path, bytes, records, definition, state, \
          reason, registered_at) VALUES (?, ?, ?, ?, ?, ?, ?, 'quarantined', ?, ?) ON CONFLICT (hash, dataset) DO \
@@ -262,13 +357,6 @@ pub(super) fn quarantine(
         ],
     )?;
     Ok(())
-}
-
-/// Whether `files` has this content for this dataset.
-fn has(files: &[NewFile], hash: ContentHash, dataset: &str) -> bool {
-    files
-        .iter()
-        .any(|file| file.hash == hash && file.dataset == dataset)
 }
 
 fn path_bytes(file: &NewFile) -> Option<&[u8]> {

@@ -13,6 +13,7 @@ use crate::sink::cells::by_dataset;
 use crate::sink::operators::assert_one_row;
 use crate::sink::summary::candidates;
 use crate::sink::{
+    Taken,
     Audit, FileEntry, FileState, LedgerFile, OpenReject, Purge, RejectEntry, RejectQuery, Replay,
     Replayed, Standing, Totals,
 };
@@ -56,9 +57,10 @@ pub(super) fn files(
     max: usize,
 ) -> Result<Vec<LedgerFile>, Failure> {
     let mut find = db.prepare_cached(
-        "SELECT file_no, name, dataset, state, bytes, records, rejects, reason, hash, \
-         path, registered_at, settled_at FROM ingest_files WHERE file_no >= ?1 AND file_no < ?2 AND \
-         (?3 IS NULL OR state = ?3) ORDER BY file_no DESC LIMIT ?4",
+        "SELECT file_no, name, dataset, state, bytes, records, rejects, reason, f.hash, path, \
+         registered_at, settled_at, content, path_values FROM ingest_files f LEFT JOIN \
+         ingest_identities i ON i.hash = f.hash WHERE file_no >= ?1 AND file_no < ?2 AND (?3 IS NULL \
+         OR state = ?3) ORDER BY file_no DESC LIMIT ?4",
     )?;
     let state = state.map(FileState::as_str);
     find.query_and_then(params![file_nos.start, file_nos.end, state, max], file)?
@@ -76,9 +78,11 @@ fn file(row: &Row<'_>) -> Result<LedgerFile, Failure> {
         rejects: row.get(6)?,
         reason: row.get(7)?,
     };
+    let values: Option<String> = row.get(13)?;
     Ok(LedgerFile {
         entry,
         hash: row.get(8)?,
+        taken: Taken::from_columns(row.get(12)?, values.as_deref()),
         path: row
             .get::<_, Option<Vec<u8>>>(9)?
             .map(|path| OsString::from_vec(path).into()),

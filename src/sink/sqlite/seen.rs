@@ -26,8 +26,9 @@ pub(super) fn remember(db: &Transaction<'_>, files: &[SeenFile]) -> Result<(), F
 pub(super) fn remembered(db: &Transaction<'_>, paths: &[Digest]) -> Result<Remembered, Failure> {
     let mut found = Remembered::new();
     let mut select = db.prepare_cached(
-        "SELECT s.state, f.hash FROM ingest_seen s JOIN ingest_files f ON f.file_no = s.file_no WHERE \
-         s.path = ? AND f.state = 'settled'",
+        "SELECT s.state, COALESCE(i.content, f.hash) FROM ingest_seen s JOIN ingest_files f ON \
+         f.file_no = s.file_no LEFT JOIN ingest_identities i ON i.hash = f.hash WHERE s.path = ? AND \
+         f.state = 'settled'",
     )?;
     for path in paths {
         let mut rows = select.query([path])?;

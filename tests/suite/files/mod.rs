@@ -11,6 +11,7 @@ mod examples;
 mod formats;
 mod hostile;
 mod outside;
+mod paths;
 mod room;
 mod selection;
 mod seen;

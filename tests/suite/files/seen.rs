@@ -72,6 +72,29 @@ async fn rows(pair: &Pair) -> u64 {
     super::rows(pair).await + pair.number("SELECT COUNT(*) FROM vehicle_events").await
 }
 
+/// Files whose identity has values of their path are recognised as well. In a directory of another
+/// name, the same file is another one.
+#[tokio::test(flavor = "multi_thread")]
+async fn files_with_values_of_their_path_are_recognised_at_it() {
+    for name in ["memory+sqlite", "memory+mysql"] {
+        let pair = Pair::new(name).await;
+        let settings = "[[datasets]]\nname = 'trips'\nfiles = 'day=*/a'\ncolumns = [{name = 'day', \
+                        path = 'day={}', type = 'integer'}]\n";
+        fs::write(pair.at("lemonade.toml"), settings).unwrap();
+        let day = |day: u32| pair.at("archive").join(format!("day={day}"));
+        fs::create_dir_all(day(1)).unwrap();
+        fs::write(day(1).join("a"), "[{\"day\": null}]").unwrap();
+        aged(&day(1).join("a")).await;
+        assert_eq!(load(&pair, &[]), (0, 0), "{name}");
+        assert_eq!(load(&pair, &[]), (1, 1), "{name}");
+        fs::rename(day(1), day(2)).unwrap();
+        assert_eq!(load(&pair, &[]), (0, 0), "{name}");
+        let days = pair.query("SELECT day FROM trips ORDER BY id").await;
+        let days: Vec<_> = days.into_iter().flatten().flatten().collect();
+        assert_eq!(days, ["1", "2"], "{name}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stored_archive_is_recognised_and_what_changed_is_read() {
     for name in ["memory+sqlite", "memory+mysql"] {

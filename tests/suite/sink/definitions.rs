@@ -4,8 +4,8 @@
 use std::slice;
 
 use lemonade_task::batch::{RejectCode, row_id};
-use lemonade_task::dataset::Dataset;
-use lemonade_task::sink::{EarlierState, NewFile};
+use lemonade_task::dataset::{Dataset, PathValues};
+use lemonade_task::sink::{EarlierState, NewFile, Taken};
 use lemonade_task::timestamp;
 
 use super::fixture::{
@@ -116,6 +116,80 @@ pub async fn a_number_is_one_content_in_one_dataset(target: Target) {
             .map(|file| file.entry.file_no)
             .eq([numbers[1], numbers[0]])
     );
+}
+
+/// Values of the path make one content several files. Other patterns, or none, make it no other file.
+pub async fn values_of_the_path_belong_to_the_identity(target: Target) {
+    let fixture = Fixture::new(target).await;
+    let plain = NewFile {
+        path: Some("/archive/day=1/a".into()),
+        ..new_file("vehicle_events", 1)
+    };
+    let with = |values: &str, path: &str| {
+        let values = PathValues::from_text(values).unwrap();
+        let content = plain.hash;
+        NewFile {
+            hash: values.identity(content),
+            taken: Some(Taken { content, values }),
+            path: Some(path.into()),
+            // Other columns are another definition.
+            definition: Some(fixture.dataset("vehicle_status").fingerprint),
+            ..plain.clone()
+        }
+    };
+    let one = with(r#"{"day={}": "1"}"#, "/archive/day=1/a");
+    let two = with(r#"{"day={}": "2"}"#, "/archive/day=2/a");
+    let register = async |file: &NewFile| {
+        let registered = fixture.register(slice::from_ref(file)).await.unwrap()[0];
+        (registered.file_no, registered.earlier)
+    };
+    let both = [one.clone(), two.clone()];
+    let numbers = fixture.register(&both).await.unwrap();
+    let (first, second) = (numbers[0].file_no, numbers[1].file_no);
+    assert_ne!(first, second);
+    for file in numbers {
+        assert_eq!(file.earlier, EarlierState::New);
+    }
+    assert_eq!(register(&two).await, (second, EarlierState::Pending));
+    let files = fixture.sink.files(0..u32::MAX, None, 9).await.unwrap();
+    let taken: Vec<_> = files.iter().rev().map(|file| file.taken.clone()).collect();
+    assert_eq!(taken, [one.taken.clone(), two.taken.clone()]);
+    assert!(files.iter().all(|file| file.content() == plain.hash));
+
+    // Begun by other patterns, or none: the file is the one that the ledger has.
+    let by_hour = with(r#"{"hour={}": null}"#, "/archive/day=1/a");
+    for same in [&plain, &by_hour] {
+        assert_eq!(register(same).await, (first, EarlierState::OtherDefinition));
+    }
+    let elsewhere = with(r#"{"hour={}": null}"#, "/archive/hour/a");
+    let (third, earlier) = register(&elsewhere).await;
+    assert!(earlier == EarlierState::New && ![first, second].contains(&third));
+
+    // In quarantine with no stored record, it takes the new identity.
+    fixture.sink.quarantine(&one, "why").await.unwrap();
+    assert_eq!(register(&by_hour).await, (first, EarlierState::New));
+    assert_eq!(register(&by_hour).await, (first, EarlierState::Pending));
+    assert_eq!(register(&one).await, (first, EarlierState::OtherDefinition));
+
+    // An entry without a dataset, which has no values, becomes the entry of one file.
+    let none = new_file("", 0);
+    fixture.sink.quarantine(&none, "no dataset").await.unwrap();
+    let entry = fixture.sink.last_files(1).await.unwrap().remove(0);
+    let of_none = both.map(|file| {
+        let values = file.taken.unwrap().values;
+        NewFile {
+            hash: values.identity(none.hash),
+            taken: Some(Taken {
+                content: none.hash,
+                values,
+            }),
+            ..plain.clone()
+        }
+    });
+    let registered = fixture.register(&of_none).await.unwrap();
+    assert_eq!(registered[0].file_no, entry.file_no);
+    assert!(registered[1].file_no > entry.file_no);
+    assert!(registered.iter().all(|it| it.earlier == EarlierState::New));
 }
 
 /// The sink leaves out a frame whose definition is not the one with which its file was registered.

@@ -345,6 +345,7 @@ pub fn new_file(dataset: &str, records: u32) -> NewFile {
     hash[3..7].copy_from_slice(&NEXT.fetch_add(1, Ordering::Relaxed).to_be_bytes());
     NewFile {
         hash,
+        taken: None,
         dataset: dataset.to_owned(),
         definition: datasets()
             .by_name(dataset)

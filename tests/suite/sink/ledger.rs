@@ -23,14 +23,14 @@ pub async fn a_file_keeps_its_number(target: Target) {
     let third = new_file("vehicle_events", 9);
     let files = [two.clone(), third.clone(), one.clone(), third];
     let again = fixture.register(&files).await.unwrap();
-    let pending = |file_no| Registered {
-        file_no,
+    let pending = |file: Registered| Registered {
         earlier: EarlierState::Pending,
+        ..file
     };
-    assert_eq!(again[0], pending(first[1].file_no));
-    assert_eq!(again[2], pending(first[0].file_no));
+    assert_eq!(again[0], pending(first[1]));
+    assert_eq!(again[2], pending(first[0]));
     assert_eq!(again[1].earlier, EarlierState::New);
-    assert_eq!(again[3], pending(again[1].file_no));
+    assert_eq!(again[3], pending(again[1]));
 
     one.hash = fixture.adopt(first[0].file_no).await;
     fixture
@@ -41,8 +41,8 @@ pub async fn a_file_keeps_its_number(target: Target) {
     assert_eq!(
         settled,
         [Registered {
-            file_no: first[0].file_no,
-            earlier: EarlierState::Settled
+            earlier: EarlierState::Settled,
+            ..first[0]
         }]
     );
     assert!(fixture.register(&[]).await.unwrap().is_empty());
@@ -121,20 +121,13 @@ pub async fn a_quarantined_file_becomes_pending(target: Target) {
         .register(&[file.clone(), file.clone()])
         .await
         .unwrap();
-    assert_eq!(
-        registered[0],
-        Registered {
-            file_no: entry.file_no,
-            earlier: EarlierState::New
-        }
-    );
-    assert_eq!(
-        registered[1],
-        Registered {
-            file_no: entry.file_no,
-            earlier: EarlierState::Pending
-        }
-    );
+    let states = [EarlierState::New, EarlierState::Pending];
+    for (registered, earlier) in registered.iter().zip(states) {
+        assert_eq!(
+            (registered.file_no, registered.earlier),
+            (entry.file_no, earlier)
+        );
+    }
     let entry = fixture.sink.last_files(1).await.unwrap().remove(0);
     assert_eq!((entry.state.as_str(), entry.reason), ("pending", None));
     assert_eq!((entry.records, entry.name.as_str()), (2, "renamed.json"));

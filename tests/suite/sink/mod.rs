@@ -143,6 +143,7 @@ async fn conformance(target: Target) {
     ledger::a_batch_that_is_delivered_twice_counts_once(target).await;
     definitions::a_file_that_was_begun_with_another_definition_is_recognised(target).await;
     definitions::a_number_is_one_content_in_one_dataset(target).await;
+    definitions::values_of_the_path_belong_to_the_identity(target).await;
     definitions::a_batch_of_another_definition_is_left_out(target).await;
     definitions::the_stored_records_of_a_file_can_be_removed(target).await;
     ledger::batches_of_another_ledger_are_left_out(target).await;

@@ -30,7 +30,7 @@ pub use server::{Private, program};
 pub use service::{Service, free_addr, page, until};
 
 /// The tables of the ledger.
-pub const LEDGER: [&str; 7] = [
+pub const LEDGER: [&str; 8] = [
     "ingest_files",
     "ingest_frames",
     "ingest_rejects",
@@ -38,6 +38,7 @@ pub const LEDGER: [&str; 7] = [
     "ingest_replays",
     "ingest_definitions",
     "ingest_settings",
+    "ingest_identities",
 ];
 
 /// The Redis that all tests share; take a database of your own with [`Redis::fresh`].

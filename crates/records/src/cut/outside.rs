@@ -2,21 +2,27 @@
 
 use std::borrow::Cow;
 use std::ops::Range;
+use std::sync::Arc;
 
 use super::array;
 use super::envelope;
 use super::plan::{Around, Chunk, Layout, Place};
 use super::sequence;
-use crate::dataset::{Dataset, Outer, Part, segments};
+use crate::dataset::{Dataset, FileValues, Outer, Part, segments};
 
 /// Most bytes of a value outside of a record. Each row of a frame holds the value again: with no
 /// limit, a frame of 1 MiB could become gigabytes of rows.
 pub const OUTSIDE_BYTES_MAX: u64 = 8 * 1024;
 
-/// The values outside of a record that its columns take: one for each such column, in the order of
-/// the columns. Empty if no value is known.
+/// The values outside of a record that its columns take.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Outside<'a>(Vec<OuterValue<'a>>);
+pub struct Outside<'a> {
+    /// Those around the record in the file: one for each such column, in the order of the columns.
+    /// Empty if no value is known.
+    around: Vec<OuterValue<'a>>,
+    /// Those of the file. `None` if no column takes one.
+    file: Option<Arc<FileValues>>,
+}
 
 /// A value outside of a record.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,9 +38,20 @@ pub(crate) enum OuterValue<'a> {
 }
 
 impl<'a> Outside<'a> {
-    /// The value of the column with this index among those whose value is outside of the record.
+    /// These values with those of the file.
+    #[must_use]
+    pub fn of_file(self, file: Option<Arc<FileValues>>) -> Self {
+        Self { file, ..self }
+    }
+
+    /// The value of the column with this index among those whose value is around the record.
     pub(crate) fn get(&self, at: usize) -> &OuterValue<'a> {
-        self.0.get(at).unwrap_or(&OuterValue::Absent)
+        self.around.get(at).unwrap_or(&OuterValue::Absent)
+    }
+
+    /// The values of the file.
+    pub(crate) fn file(&self) -> Option<&FileValues> {
+        self.file.as_deref()
     }
 
     fn into_owned(self) -> Outside<'static> {
@@ -44,7 +61,10 @@ impl<'a> Outside<'a> {
             OuterValue::Index(index) => OuterValue::Index(index),
             OuterValue::TooLarge => OuterValue::TooLarge,
         };
-        Outside(self.0.into_iter().map(owned).collect())
+        Outside {
+            around: self.around.into_iter().map(owned).collect(),
+            file: self.file,
+        }
     }
 
     /// The values with those that are in the chunk. `here` says where in `bytes` they are.
@@ -68,12 +88,15 @@ impl<'a> Outside<'a> {
                 }
             }
         };
-        Outside((0..columns).map(value).collect())
+        Outside {
+            around: (0..columns).map(value).collect(),
+            file: self.file.clone(),
+        }
     }
 }
 
 impl Chunk {
-    /// The values outside of the chunk. `read` returns the text of a range of the file, which has at
+    /// The values outside of the chunk, without those of the file. `read` returns the text of a range of the file, which has at
     /// most [`OUTSIDE_BYTES_MAX`].
     ///
     /// # Errors
@@ -91,7 +114,10 @@ impl Chunk {
             }
             Some(Place::Text(place)) => Ok(OuterValue::Json(read(place.clone())?.into())),
         });
-        Ok(Outside(values.collect::<Result<_, E>>()?))
+        Ok(Outside {
+            around: values.collect::<Result<_, E>>()?,
+            file: None,
+        })
     }
 }
 
@@ -139,7 +165,7 @@ pub(crate) fn groups<'a>(
         for start in all.clone().step_by(step.max(1)) {
             let mut outside = outside.clone();
             for at in &indices {
-                if let OuterValue::Index(index) = &mut outside.0[*at] {
+                if let OuterValue::Index(index) = &mut outside.around[*at] {
                     *index += (start - first) as u64;
                 }
             }

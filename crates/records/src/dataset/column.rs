@@ -8,7 +8,7 @@ use arrow_schema::{DataType, TimeUnit};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
-use super::{ID_COLUMN, RESCUE_COLUMN};
+use super::{ID_COLUMN, RESCUE_COLUMN, of_path};
 use crate::convert;
 use crate::dates::{self, Part};
 use crate::timestamp::{self, EpochUnit};
@@ -40,6 +40,13 @@ pub struct Column {
     /// The value of the column in each row, as the text that a field could have.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub value: Option<String>,
+    /// A part of the file's path, as a pattern for whole segments of the path: the part for which
+    /// `{}` stands (`day={}`, `trips_{}_*.json`). The part belongs to the file's identity.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    /// What the engine knows of the file: `loaded_at`, when the ledger got it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<FileFact>,
     /// The type of the column.
     #[serde(rename = "type")]
     pub kind: ColumnType,
@@ -144,6 +151,14 @@ pub enum Encoding {
     Hex,
 }
 
+/// What the engine knows of a file, the same for all of its records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum FileFact {
+    /// When the ledger got the file.
+    LoadedAt,
+}
+
 /// What becomes of a record whose value a column does not accept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
@@ -164,6 +179,8 @@ impl Column {
             envelope: None,
             key: None,
             value: None,
+            path: None,
+            file: None,
             kind,
             max_chars: default_chars_max(),
             required: true,
@@ -204,30 +221,49 @@ impl Column {
     /// Where the value of the column is, for messages.
     #[must_use]
     pub fn source(&self) -> String {
-        match (&self.envelope, &self.key, &self.value) {
-            (Some(pointer), _, _) => format!("{pointer} of the envelope"),
-            (_, Some(pointer), _) => format!("the key of {pointer}"),
-            (_, _, Some(_)) => "its definition".to_owned(),
+        match self {
+            Self {
+                envelope: Some(pointer),
+                ..
+            } => format!("{pointer} of the envelope"),
+            Self {
+                key: Some(pointer), ..
+            } => format!("the key of {pointer}"),
+            Self { value: Some(_), .. } => "its definition".to_owned(),
+            Self {
+                path: Some(pattern),
+                ..
+            } => format!("{pattern} of the path"),
+            Self {
+                file: Some(FileFact::LoadedAt),
+                ..
+            } => "the time of loading".to_owned(),
             _ => self.fields().join(" or "),
         }
     }
 
+    /// The settings that say where the value is, each with whether it is given.
+    fn sources(&self) -> [(&'static str, bool); 6] {
+        [
+            ("field", self.field != Pointers::default()),
+            ("envelope", self.envelope.is_some()),
+            ("key", self.key.is_some()),
+            ("value", self.value.is_some()),
+            ("path", self.path.is_some()),
+            ("file", self.file.is_some()),
+        ]
+    }
+
     /// Fills in the field of a column that names no source of its value.
     pub(super) fn fill_field(&mut self) {
-        let is_elsewhere = self.envelope.is_some() || self.key.is_some() || self.value.is_some();
-        if !is_elsewhere && self.field == Pointers::default() {
+        if self.sources().iter().all(|(_, is_given)| !is_given) {
             self.field = Pointers::One(format!("/{}", self.name));
         }
     }
 
     /// What is wrong with the source of the value. `None` if nothing is.
     fn source_problem(&self) -> Option<String> {
-        let sources = [
-            ("field", self.field != Pointers::default()),
-            ("envelope", self.envelope.is_some()),
-            ("key", self.key.is_some()),
-            ("value", self.value.is_some()),
-        ];
+        let sources = self.sources();
         let mut given = sources.iter().filter(|(_, is_given)| *is_given);
         if let (Some((one, _)), Some((other, _))) = (given.next(), given.next()) {
             return Some(format!("`{one}` and `{other}` exclude each other"));
@@ -246,7 +282,24 @@ impl Column {
         if self.value.is_some() && (self.default.is_some() || self.on_error.is_some()) {
             return Some("`value` needs no `default` and no `on_error`".to_owned());
         }
-        None
+        self.of_file_problem()
+    }
+
+    /// What is wrong with a value that is taken from the file. `None` if nothing is.
+    fn of_file_problem(&self) -> Option<String> {
+        if self.file.is_some() {
+            let is_plain = self.required && self.default.is_none() && self.on_error.is_none();
+            return (self.kind != ColumnType::Timestamp || !is_plain).then(|| {
+                "`file = \"loaded_at\"` needs the type timestamp, and no `required`, `default` or \
+                 `on_error`: each file has this time"
+                    .to_owned()
+            });
+        }
+        let pattern = self.path.as_ref()?;
+        if self.kind == ColumnType::Json {
+            return Some("a part of the path is no JSON: use the type text".to_owned());
+        }
+        of_path::problem(pattern)
     }
 
     /// What is wrong with the definition. `None` if nothing is.

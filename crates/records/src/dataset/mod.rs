@@ -12,15 +12,17 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use crate::timestamp::EpochUnit;
-pub use column::{Column, ColumnType, Encoding, OnError, Pointers};
+pub use column::{Column, ColumnType, Encoding, FileFact, OnError, Pointers};
 pub use definition::Fingerprint;
 pub use of_file::{FileDatasets, NoDataset};
+pub use of_path::{FileValues, PathValues};
 pub(crate) use outer::{Outer, Part};
 
 mod column;
 mod definition;
 mod index;
 mod of_file;
+mod of_path;
 mod outer;
 
 /// Name of the primary key column of each table: `file_no << 32 | ordinal`.
@@ -186,10 +188,10 @@ impl Dataset {
         segments(self.pointer()).any(|segment| segment == EACH)
     }
 
-    /// Whether a column takes its value from outside of the record: a field of the envelope, or a
-    /// key or index.
+    /// Whether a column takes its value from the file around the record: a field of the envelope, or
+    /// a key or index.
     #[must_use]
-    pub fn takes_outside(&self) -> bool {
+    pub fn takes_around(&self) -> bool {
         let mut columns = self.columns.iter();
         columns.any(|column| column.envelope.is_some() || column.key.is_some())
     }

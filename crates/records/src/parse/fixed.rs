@@ -1,9 +1,15 @@
-//! The values of a record that are not in its text: constants, and values outside of the record.
+//! The values of a record that are not in its text: constants, values outside of the record, and
+//! those of its file.
+
+use std::fmt;
+use std::path::Path;
 
 use super::value::{Json, Kept, Value, default, from_number, read};
 use crate::batch::RejectCode;
 use crate::cut::{OuterValue, Outside};
-use crate::dataset::{Column, ColumnType, Dataset, OnError, Outer};
+use crate::dataset::{
+    Column, ColumnType, Dataset, FileFact, FileValues, OnError, Outer, PathValues,
+};
 
 /// Why a record is a reject.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,7 +65,34 @@ impl<'a> Fixed<'a> {
                 }
             }
         }
+        if let Some(file) = outside.file() {
+            fixed.take_of_file(dataset, file);
+        }
         fixed
+    }
+
+    /// Takes the values of the columns that take them from the file.
+    fn take_of_file(&mut self, dataset: &'a Dataset, file: &'a FileValues) {
+        for (at, column) in dataset.columns.iter().enumerate() {
+            if let (Some(FileFact::LoadedAt), Some(time)) = (column.file, file.loaded_at_us) {
+                self.values[at] = Value::Timestamp(time);
+            }
+            let Some(text) = (column.path.as_ref()).and_then(|pattern| file.path.get(pattern))
+            else {
+                continue;
+            };
+            match of_path(column, text, &mut self.kept) {
+                Ok(value) => self.values[at] = value,
+                Err(_) if column.on_error == Some(OnError::Null) => {
+                    let key = column.path.as_ref().expect("it has the value");
+                    self.rescued.push((quoted(key), quoted(text)));
+                }
+                Err(code) => {
+                    let field = Some(column.name.clone());
+                    self.problem.get_or_insert(Problem { code, field });
+                }
+            }
+        }
     }
 
     /// The value of a column from a value outside of the record.
@@ -94,15 +127,81 @@ impl<'a> Fixed<'a> {
             OuterValue::Index(index) => index.to_string(),
             OuterValue::Absent | OuterValue::TooLarge => return,
         };
-        let key = serde_json::to_string(
-            column
-                .envelope
-                .as_ref()
-                .or(column.key.as_ref())
-                .unwrap_or(&column.name),
-        )
-        .expect("a text is JSON");
-        self.rescued.push((key, text));
+        let pointer = column.envelope.as_ref().or(column.key.as_ref());
+        self.rescued
+            .push((quoted(pointer.unwrap_or(&column.name)), text));
+    }
+}
+
+/// The value of a column from a part of a path, which has no type of JSON.
+fn of_path<'a>(column: &Column, text: &'a str, kept: &mut Kept) -> Result<Value<'a>, RejectCode> {
+    read(column, false, Json::Text(text), || text, kept)
+}
+
+fn quoted(text: &str) -> String {
+    serde_json::to_string(text).expect("a text is JSON")
+}
+
+/// The first problem of the values that a dataset takes from the path of a file. `None` if each
+/// record may become a row.
+#[must_use]
+pub fn path_problem(dataset: &Dataset, path: &Path, values: &PathValues) -> Option<PathProblem> {
+    let mut kept = Kept::default();
+    dataset.columns.iter().find_map(|column| {
+        let pattern = column.path.as_ref()?;
+        let found = values.get(pattern);
+        let code = match found {
+            None if column.required => RejectCode::MissingField,
+            None => return None,
+            Some(_) if column.on_error == Some(OnError::Null) => return None,
+            Some(text) => of_path(column, text, &mut kept).err()?,
+        };
+        Some(PathProblem {
+            path: path.display().to_string(),
+            column: column.name.clone(),
+            pattern: pattern.clone(),
+            expected: column.kind.to_string(),
+            found: found.map(str::to_owned),
+            code,
+        })
+    })
+}
+
+/// Why no record of a file can become a row: a part of its path is missing, or no value of the column
+/// that takes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PathProblem {
+    path: String,
+    column: String,
+    pattern: String,
+    /// The type of the column.
+    expected: String,
+    /// `None` if the path does not fit the pattern.
+    found: Option<String>,
+    code: RejectCode,
+}
+
+impl fmt::Display for PathProblem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (path, expected) = (self.path.escape_debug(), &self.expected);
+        write!(
+            f,
+            "the column `{}` takes `{}` of the path, ",
+            self.column, self.pattern
+        )?;
+        match &self.found {
+            None => write!(
+                f,
+                "and {path} has no such part: move the file to such a path, or set `required = false`"
+            ),
+            Some(found) => write!(
+                f,
+                "and expects the type {expected}: in {path} it is `{}` ({}): correct the path, or the \
+                 column",
+                found.escape_debug(),
+                self.code.as_str()
+            ),
+        }
     }
 }
 

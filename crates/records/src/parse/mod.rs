@@ -43,6 +43,7 @@ use columns::Columns;
 use direct::Direct;
 use fields::Fields;
 use fixed::{Fixed, Problem};
+pub use fixed::{PathProblem, path_problem};
 pub use locate::place_of_fault;
 pub use record::DEPTH_MAX;
 use walk::{Document, Walker};

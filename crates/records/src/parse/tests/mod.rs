@@ -90,7 +90,7 @@ fn outcomes(dataset: &Arc<Dataset>, document: &[u8], limits: ChunkLimits) -> Vec
         });
         let outside = outside.unwrap();
         let batch = parser.parse(dataset, FILE, &chunk, bytes, &outside);
-        if dataset.takes_outside() {
+        if dataset.takes_around() {
             assert_same_alone(&batch, &chunk, bytes, &outside);
         }
         assert_eq!(batch.rows.schema(), dataset.schema());
