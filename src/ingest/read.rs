@@ -245,7 +245,9 @@ fn read(shared: &Shared, item: Item, attempt: u32) -> Result<ReadOutcome, Fault>
             for (dataset, plan) in plans {
                 let identity = identity(&dataset);
                 let values = identity.taken.as_ref().map(|taken| &taken.values);
-                if let Some(problem) = values.and_then(|it| parse::path_problem(&dataset, &path, it)) {
+                if let Some(problem) =
+                    values.and_then(|it| parse::path_problem(&dataset, &path, it))
+                {
                     let reason = QuarantineReason::PathValue(problem);
                     return bad(item, (Some(dataset), identity), reason);
                 }

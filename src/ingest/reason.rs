@@ -143,7 +143,11 @@ impl fmt::Display for QuarantineReason {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
+    use crate::dataset::Dataset;
+    use crate::parse;
 
     #[test]
     fn every_reason_has_a_code_and_a_text_with_the_file_that_may_be_stored() {
@@ -160,6 +164,12 @@ mod tests {
             detail: "not JSON".to_owned(),
         };
         let none = NoDataset::None("a, b".to_owned());
+        let definition = r#"{"name": "trips", "columns": [{"name": "day", "path": "day={}", "type":
+            "date"}]}"#;
+        let dataset = Dataset::from_definition(definition).unwrap();
+        let path = Path::new("/a/day=x/trips.json");
+        let values = dataset.path_values(path.as_os_str().as_encoded_bytes());
+        let problem = parse::path_problem(&dataset, path, &values).unwrap();
         let mut codes = Vec::new();
         for (reason, text) in [
             (QuarantineReason::NoDataset(none), "none of a, b"),
@@ -167,6 +177,10 @@ mod tests {
             (
                 QuarantineReason::Unreadable(malformed),
                 "not JSON (at byte 0)",
+            ),
+            (
+                QuarantineReason::PathValue(problem),
+                "in /a/day=x/trips.json it is `x` (invalid_timestamp)",
             ),
             (QuarantineReason::Damaged("a bomb".to_owned()), "a bomb"),
             (QuarantineReason::UnsupportedFormat("xz".to_owned()), "xz"),

@@ -86,6 +86,7 @@ impl Taken {
 
 #[cfg(test)]
 mod tests {
+    use super::Likeness::{Elsewhere, Other, Retaken, Same};
     use super::*;
 
     #[test]
@@ -93,7 +94,6 @@ mod tests {
         let day = |day: &str| PathValues::from_text(&format!(r#"{{"day={{}}": "{day}"}}"#));
         let hour = || PathValues::from_text(r#"{"hour={}": null}"#);
         let at = |path: &str| Some(path.to_owned());
-        use Likeness::{Elsewhere, Other, Retaken, Same};
         for (entry, entry_at, file, file_at, expected) in [
             (None, None, None, None, Same),
             (day("1"), at("/day=1/a"), day("1"), at("/x/day=1/b"), Same),
@@ -113,7 +113,10 @@ mod tests {
             let new_file = NewFile {
                 hash: identity(&file),
                 dataset: "trips".to_owned(),
-                name: file_at.as_deref().map_or("a", |it| &it[it.len() - 1..]).to_owned(),
+                name: file_at
+                    .as_deref()
+                    .map_or("a", |it| &it[it.len() - 1..])
+                    .to_owned(),
                 path: file_at.clone().map(Into::into),
                 bytes: 1,
                 records: 1,

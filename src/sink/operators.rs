@@ -13,8 +13,8 @@ use serde::{Deserialize, Serialize};
 use crate::batch::{Batch, ContentHash, RejectCode};
 use crate::dataset::{Dataset, FileValues};
 use crate::fault::Fault;
-use crate::sink::cells::cut_message;
 use crate::sink::Taken;
+use crate::sink::cells::cut_message;
 use crate::sink::mismatch::KEPT_NAME;
 use crate::timestamp;
 

