@@ -19,14 +19,12 @@ use tokio::time::{Instant, timeout};
 
 use super::fixture::{Fixture, SOME_TIME_US, Target, Val, batch, event, events, span, text};
 use super::rows::stored;
+use super::served::Served;
+use crate::support;
 use crate::support::proxy::{Proxy, Strike};
-use crate::support::{self, Private};
 
 /// Longest wait for an expected event; after it the test fails.
 const AT_MOST: Duration = Duration::from_secs(60);
-
-/// The rights of a service's account.
-const SERVICE: &str = "SELECT, INSERT, UPDATE, DELETE";
 
 /// The bytes of the request. The word alone would also match the statements that set up a session.
 pub const COMMIT: &str = "\x03COMMIT";
@@ -433,39 +431,6 @@ async fn a_full_disk_is_waited_for() {
 // ---------------------------------------------------------------------------------------------
 // Steps
 // ---------------------------------------------------------------------------------------------
-
-/// A server for one test, with a migrated database and an account without special rights.
-struct Served {
-    fixture: Fixture,
-    service_url: String,
-    _server: Private,
-}
-
-impl Served {
-    async fn start(target: Target) -> Self {
-        let server = match target {
-            Target::Mysql => support::private_mysql9().await,
-            _ => support::private_mariadb().await,
-        };
-        let fixture = Fixture::at(target, &server.url).await;
-        fixture.run("CREATE USER 'service'@'%'").await;
-        fixture
-            .run(&format!("GRANT {SERVICE} ON *.* TO 'service'@'%'"))
-            .await;
-        let service_url = server.url.replace("root@", "service@");
-        Self {
-            fixture,
-            service_url,
-            _server: server,
-        }
-    }
-
-    async fn service(&self) -> Arc<dyn Database> {
-        open(&self.service_url, &SinkOptions::default())
-            .await
-            .expect("the account is there")
-    }
-}
 
 /// Waits until this many connections are left: a connection that was closed counts until the server
 /// has ended it.

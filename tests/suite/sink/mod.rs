@@ -17,6 +17,7 @@ mod operators;
 mod rows;
 mod misfits;
 mod schema;
+mod served;
 mod summary;
 mod tables_of_sqlite;
 mod taken;
