@@ -69,6 +69,7 @@ pub mod summary;
 pub mod worker;
 pub mod ingest;
 pub mod status;
+pub mod console;
 pub mod http;
 
 // Assembly.

@@ -25,13 +25,18 @@ pub(super) async fn open_database(settings: &Settings) -> Result<Arc<dyn Databas
     sink::open(&settings.database_url, &one_connection()).await
 }
 
-/// Connects to the database of the settings and migrates its tables. Fails if it is a SQLite file
-/// that does not exist: if it were created, a wrong path would give an empty list.
-pub(super) async fn open_for_operators(settings: &Settings) -> anyhow::Result<Arc<dyn Database>> {
+/// Connects to the database of the settings. Fails if it is a SQLite file that does not exist: if
+/// it were created, a wrong path would give an empty list.
+pub(super) async fn open_existing(settings: &Settings) -> anyhow::Result<Arc<dyn Database>> {
     if let Some(path) = settings.sqlite_path().filter(|path| !path.exists()) {
         return Err(anyhow::Error::new(NoInput(path.display().to_string())).context(NO_DATABASE));
     }
-    let database = open_database(settings).await?;
+    Ok(open_database(settings).await?)
+}
+
+/// Connects to the database of the settings, as [`open_existing`] does, and migrates its tables.
+pub(super) async fn open_for_operators(settings: &Settings) -> anyhow::Result<Arc<dyn Database>> {
+    let database = open_existing(settings).await?;
     database.migrate(&settings.datasets).await?;
     Ok(database)
 }

@@ -13,8 +13,8 @@ use crate::inbox;
 use crate::sink::{FileState, LedgerFile};
 
 use super::{
-    INFALLIBLE, KeyValueText, NoInput, Outcome, UsageError, open_for_operators, print, repair,
-    verify, wanted_file,
+    INFALLIBLE, KeyValueText, NoInput, Outcome, UsageError, note, open_for_operators, print,
+    repair, verify, wanted_file,
 };
 
 /// Files read from the ledger at a time.
@@ -165,7 +165,7 @@ async fn show(settings: &Settings, file_no: u32, json: bool) -> anyhow::Result<(
 
 /// Moves files from quarantine back to inbound. Their ledger entries change when they are
 /// registered again.
-fn retry(settings: &Settings, names: &[OsString], all: bool) -> anyhow::Result<()> {
+pub(super) fn retry(settings: &Settings, names: &[OsString], all: bool) -> anyhow::Result<()> {
     let quarantine = &settings.dirs.quarantine;
     let names = if all {
         quarantined(settings)?
@@ -188,10 +188,10 @@ fn retry(settings: &Settings, names: &[OsString], all: bool) -> anyhow::Result<(
         let path = path.display().to_string();
         print(&format!("{} is in inbound again\n", path.escape_debug()))?;
     }
-    eprintln!(
+    note(&format!(
         "{} files moved; the service or `task_runner load` loads them",
         names.len()
-    );
+    ));
     Ok(())
 }
 

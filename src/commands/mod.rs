@@ -14,6 +14,7 @@ mod audit;
 mod http_client;
 mod check;
 mod config;
+mod console;
 mod contents;
 mod database;
 mod demo;
@@ -48,7 +49,7 @@ mod verify;
 
 use database::{ledger_file, open_database, open_for_operators, open_for_repairs, wanted_file};
 pub use exit::{Exit, NoInput, Outcome, UsageError};
-use output::{INFALLIBLE, KeyValueText, is_confirmed, print, unless_reader_gone};
+use output::{INFALLIBLE, KeyValueText, is_confirmed, note, print, unless_reader_gone};
 
 /// Runs the command of the command line; `run` if it names none.
 ///

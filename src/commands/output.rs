@@ -1,5 +1,6 @@
 //! How commands write to stdout, and ask on the terminal.
 
+use std::cell::RefCell;
 use std::fmt::{Display, Write as _};
 use std::io::{self, BufRead as _, ErrorKind, IsTerminal as _, Write as _};
 
@@ -64,10 +65,51 @@ pub(super) fn excerpt(raw: &[u8]) -> String {
     escaped + more
 }
 
-/// Writes text to stdout, with control characters escaped: servers and files may contain any text.
+tokio::task_local! {
+    /// What commands print while the console runs them.
+    static CAPTURED: RefCell<String>;
+}
+
+/// Most bytes that are captured. More is cut, as a page would not be read to its end.
+const CAPTURED_BYTES_MAX: usize = 16 << 10;
+
+/// Runs a command, and returns what it prints, to stdout and to stderr, with its result.
+pub(super) async fn captured<T>(command: impl Future<Output = T>) -> (String, T) {
+    CAPTURED
+        .scope(RefCell::default(), async {
+            let result = command.await;
+            (CAPTURED.with(RefCell::take), result)
+        })
+        .await
+}
+
+/// Adds a text to what is captured. `false` if nothing is.
+fn capture(text: &str) -> bool {
+    let add = |captured: &RefCell<String>| {
+        let mut captured = captured.borrow_mut();
+        let room = CAPTURED_BYTES_MAX
+            .saturating_sub(captured.len())
+            .min(text.len());
+        let end = (0..=room).rev().find(|end| text.is_char_boundary(*end));
+        captured.push_str(&text[..end.unwrap_or(0)]);
+    };
+    CAPTURED.try_with(add).is_ok()
+}
+
+/// Writes a message to stderr, or to the console that runs the command.
+pub(super) fn note(message: &str) {
+    if !capture(&format!("{message}\n")) {
+        eprintln!("{message}");
+    }
+}
+
+/// Writes text to stdout, or to the console that runs the command, with control characters escaped: servers and files may contain any text.
 /// A closed stdout is not an error.
 pub(super) fn print(text: &str) -> io::Result<()> {
     let text = shown(text);
+    if capture(&text) {
+        return Ok(());
+    }
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Err(error) if is_reader_gone(&error) => Ok(()),
@@ -91,6 +133,21 @@ fn is_reader_gone(error: &io::Error) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn what_the_console_runs_prints_to_it_and_not_to_stdout() {
+        let (said, result) = captured(async {
+            print("one\n").unwrap();
+            note("two");
+            3
+        })
+        .await;
+        assert_eq!((&*said, result), ("one\ntwo\n", 3));
+        let long = "é".repeat(CAPTURED_BYTES_MAX);
+        let (said, _) = captured(async { print(&long) }).await;
+        assert_eq!(said.len(), CAPTURED_BYTES_MAX);
+        assert!(!capture("outside"));
+    }
 
     #[test]
     fn the_beginning_of_a_record_is_one_line_that_a_terminal_can_show() {

@@ -9,6 +9,11 @@ use crate::inbox;
 /// Makes the service take no files, even after a restart.
 pub(super) async fn pause(settings: &Settings) -> anyhow::Result<Outcome> {
     http_client::check_engine(settings).await?;
+    pause_here(settings)
+}
+
+/// As [`pause`], for the service of these settings, which need not be checked.
+pub(super) fn pause_here(settings: &Settings) -> anyhow::Result<Outcome> {
     let work = &settings.dirs.work;
     let is_new = inbox::pause(work).with_context(|| format!("pausing in {}", work.display()))?;
     print(if is_new {
@@ -23,6 +28,11 @@ pub(super) async fn pause(settings: &Settings) -> anyhow::Result<Outcome> {
 /// Makes the service take files again.
 pub(super) async fn resume(settings: &Settings) -> anyhow::Result<Outcome> {
     http_client::check_engine(settings).await?;
+    resume_here(settings)
+}
+
+/// As [`resume`], for the service of these settings, which need not be checked.
+pub(super) fn resume_here(settings: &Settings) -> anyhow::Result<Outcome> {
     let work = &settings.dirs.work;
     let was = inbox::resume(work).with_context(|| format!("resuming in {}", work.display()))?;
     print(if was {

@@ -7,7 +7,7 @@ use anyhow::{Context as _, bail};
 use super::audit;
 use super::contents::Comparison;
 use super::source::Source;
-use super::{Outcome, open_for_repairs, print, wanted_file};
+use super::{Outcome, note, open_for_repairs, print, wanted_file};
 use crate::batch::Batch;
 use crate::config::Settings;
 use crate::coverage;
@@ -237,7 +237,7 @@ pub(super) async fn reload(
             ))?;
         }
     }
-    eprintln!("the service or `task_runner load` removes what is stored of them and loads them");
+    note("the service or `task_runner load` removes what is stored of them and loads them");
     Ok(Outcome::Complete)
 }
 

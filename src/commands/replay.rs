@@ -13,6 +13,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use backon::{ExponentialBuilder, Retryable as _};
 use serde::Deserialize;
+use serde_json::json;
 use serde_json::value::RawValue;
 
 use crate::batch::{SourceFile, provenance};
@@ -84,23 +85,34 @@ struct Replay<'a> {
     tally: Tally,
 }
 
+/// Replays one record: by a corrected text of it, or by its own.
+pub(super) async fn one(
+    settings: &Settings,
+    operators: &dyn Database,
+    id: u64,
+    text: Option<&str>,
+) -> anyhow::Result<Outcome> {
+    let mut replay = Replay::new(settings, operators, &[]);
+    match text {
+        None => replay.ids(&[id]).await?,
+        Some(text) => {
+            let (file_no, ordinal) = provenance(id);
+            let line = json!({"file_no": file_no, "ordinal": ordinal, "raw": text});
+            let result = replay.correction(line.to_string().as_bytes()).await?;
+            replay.note(result, "")?;
+        }
+    }
+    replay.store().await?;
+    print_totals(&replay.tally)
+}
+
 /// Runs the command. The path `-` means stdin.
 pub(super) async fn execute(
     settings: &Settings,
     operators: &dyn Database,
     args: &ReplayArgs,
 ) -> anyhow::Result<Outcome> {
-    let mut replay = Replay {
-        settings,
-        operators,
-        set: &args.set,
-        parser: Parser::default(),
-        files: KnownFiles::default(),
-        texts: Texts::new(settings, operators),
-        group: Vec::new(),
-        group_bytes: 0,
-        tally: Tally::default(),
-    };
+    let mut replay = Replay::new(settings, operators, &args.set);
     let filter = &args.filter;
     let is_filtered = filter.code.is_some() || filter.field.is_some() || filter.file.is_some();
     if let Some(path) = &args.path {
@@ -126,7 +138,21 @@ pub(super) async fn execute(
     print_totals(&replay.tally)
 }
 
-impl Replay<'_> {
+impl<'a> Replay<'a> {
+    fn new(settings: &'a Settings, operators: &'a dyn Database, set: &'a [FieldValue]) -> Self {
+        Self {
+            settings,
+            operators,
+            set,
+            parser: Parser::default(),
+            files: KnownFiles::default(),
+            texts: Texts::new(settings, operators),
+            group: Vec::new(),
+            group_bytes: 0,
+            tally: Tally::default(),
+        }
+    }
+
     /// Replays the lines of a file.
     async fn corrections(&mut self, path: &Path) -> anyhow::Result<()> {
         let mut lines: Box<dyn BufRead> = if path == Path::new("-") {

@@ -4,16 +4,19 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use anyhow::Context as _;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::Settings;
-use crate::http::Http;
+use super::console::OperatorConsole;
+use crate::config::{ConfigError, Settings};
+use crate::http::{Allowed, Http};
 use crate::status::StatusSource;
 use crate::telemetry::{self, Handle};
 
 /// A bound address, and the metrics that it will serve.
 pub(super) struct Served {
     http: Http,
+    console: Arc<OperatorConsole>,
     metrics: Handle,
 }
 
@@ -31,9 +34,18 @@ impl Served {
         telemetry::begin_at_zero(&settings.datasets);
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
         telemetry::begin(now.unwrap_or_default(), settings.roles.work, keeps_summary);
-        let http = Http::bind(addr, settings.http_hosts.0.clone()).await?;
-        tracing::info!(addr = %http.addr()?, "http");
-        Ok(Self { http, metrics })
+        let allowed = Allowed {
+            actions: settings.http_actions,
+            secret: secret(settings)?,
+        };
+        let http = Http::bind(addr, settings.http_hosts.0.clone(), allowed).await?;
+        tracing::info!(addr = %http.addr()?, actions = settings.http_actions, "http");
+        let console = Arc::new(OperatorConsole::new(settings));
+        Ok(Self {
+            http,
+            console,
+            metrics,
+        })
     }
 
     /// Runs the work and answers until it ends, so that users can watch the end. Without an address
@@ -43,11 +55,16 @@ impl Served {
         source: Arc<dyn StatusSource>,
         work: impl Future<Output = T>,
     ) -> T {
-        let Some(Self { http, metrics }) = served else {
+        let Some(Self {
+            http,
+            console,
+            metrics,
+        }) = served
+        else {
             return work.await;
         };
         let ended = CancellationToken::new();
-        let page = http.serve(metrics, source, ended.clone());
+        let page = http.serve(metrics, source, console, ended.clone());
         let work = async {
             let result = work.await;
             ended.cancel();
@@ -55,4 +72,27 @@ impl Served {
         };
         tokio::join!(work, page).0
     }
+}
+
+/// Fewest bytes of a secret. A shorter one can be guessed by trying.
+const SECRET_BYTES_MIN: usize = 16;
+
+/// The secret of `http_token_file`, without the blanks around it.
+fn secret(settings: &Settings) -> anyhow::Result<Option<String>> {
+    let Some(path) = &settings.http_token_file else {
+        return Ok(None);
+    };
+    let read = std::fs::read_to_string(path);
+    let text = read.with_context(|| format!("http_token_file: {}", path.display()))?;
+    let secret = text.trim();
+    if secret.len() < SECRET_BYTES_MIN {
+        let problem = format!(
+            "http_token_file: {} has {} bytes: write a random text of at least {SECRET_BYTES_MIN}, \
+             for example by `openssl rand -hex 16`",
+            path.display(),
+            secret.len()
+        );
+        return Err(ConfigError::new(problem).into());
+    }
+    Ok(Some(secret.to_owned()))
 }

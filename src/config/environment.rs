@@ -26,6 +26,8 @@ pub(super) const VARIABLES: &[(&str, &[&str])] = &[
     ("quarantine", &["LEMONADE_QUARANTINE"]),
     ("http-addr", &["LEMONADE_HTTP_ADDR"]),
     ("http-hosts", &["LEMONADE_HTTP_HOSTS"]),
+    ("http-actions", &["LEMONADE_HTTP_ACTIONS"]),
+    ("http-token-file", &["LEMONADE_HTTP_TOKEN_FILE"]),
     ("workers", &["LEMONADE_WORKERS"]),
     ("queue-bytes", &["LEMONADE_QUEUE_BYTES"]),
     ("memory-budget", &["LEMONADE_MEMORY_BUDGET"]),

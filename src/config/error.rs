@@ -6,7 +6,7 @@
 pub struct ConfigError(String);
 
 impl ConfigError {
-    pub(super) fn new(message: String) -> Self {
+    pub(crate) fn new(message: String) -> Self {
         Self(message)
     }
 }

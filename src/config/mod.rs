@@ -5,7 +5,6 @@
 //! directories differ, the limits are within the range that the engine supports, the URLs have a
 //! known scheme, and printing the settings shows no password.
 
-use std::fmt::{self, Write as _};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -23,6 +22,7 @@ mod environment;
 mod error;
 mod file;
 mod options;
+mod show;
 mod template;
 mod url;
 
@@ -129,6 +129,10 @@ pub struct Settings {
     pub http_addr: Option<SocketAddr>,
     /// Names under which HTTP answers, besides those of this machine and the address.
     pub http_hosts: Names,
+    /// Whether the pages may change anything.
+    pub http_actions: bool,
+    /// File with the secret for actions and for texts of records.
+    pub http_token_file: Option<PathBuf>,
     /// The parts of the service that this process runs.
     pub roles: Roles,
     /// The format of the log.
@@ -280,6 +284,8 @@ impl Settings {
             disk_floor_bytes: bytes(given.disk_floor, DISK_FLOOR_DEFAULT),
             http_addr: given.http_addr.map_or(Some(local), OrOff::on),
             http_hosts: given.http_hosts.unwrap_or_default(),
+            http_actions: given.http_actions.unwrap_or(false),
+            http_token_file: given.http_token_file.and_then(OrOff::on),
             roles: given.role.unwrap_or(Roles::ALL),
             log_format: given.log_format.unwrap_or(LogFormat::Auto),
             log_level: given
@@ -355,7 +361,18 @@ impl Settings {
                 self.roles
             ));
         }
-        self.shared_directory()
+        self.reachable_actions().or_else(|| self.shared_directory())
+    }
+
+    /// Actions without a secret, at an address that other machines can reach.
+    fn reachable_actions(&self) -> Option<String> {
+        let addr = self.http_addr.filter(|addr| !addr.ip().is_loopback())?;
+        (self.http_actions && self.http_token_file.is_none()).then(|| {
+            format!(
+                "http_actions: other machines can reach {addr}; set http_token_file to a file with a \
+                 secret, or http_addr to 127.0.0.1:{HTTP_PORT_DEFAULT}"
+            )
+        })
     }
 
     fn shared_directory(&self) -> Option<String> {
@@ -414,73 +431,6 @@ impl Settings {
     pub fn sqlite_path(&self) -> Option<&Path> {
         let path = self.database_url.strip_prefix("sqlite:")?;
         Some(Path::new(path.strip_prefix("//").unwrap_or(path)))
-    }
-}
-
-impl fmt::Display for Settings {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let text = |value: &dyn fmt::Display| toml::Value::String(value.to_string()).to_string();
-        let time = |value: Duration| text(&Period(value));
-        let size = |value: u64| text(&exact_size(value));
-        let mut out = String::new();
-        let mut line = |key: &str, value: String| writeln!(out, "{key} = {value}");
-        line("database_url", text(&redacted(&self.database_url)))?;
-        line("redis_url", text(&redacted(&self.broker_url)))?;
-        line("data_dir", text(&self.data_dir.display()))?;
-        for (name, path) in self.dirs.named() {
-            line(name, text(&path.display()))?;
-        }
-        line(
-            "http_addr",
-            self.http_addr
-                .map_or_else(|| text(&"off"), |addr| text(&addr)),
-        )?;
-        line("http_hosts", text(&self.http_hosts))?;
-        line("workers", self.workers.to_string())?;
-        line("queue_bytes", size(self.queue_bytes_max))?;
-        line("memory_budget", size(self.memory_budget_bytes))?;
-        line("frame_records", self.frame_records.to_string())?;
-        line("frame_bytes", size(self.frame_bytes as u64))?;
-        line(
-            "summary_every",
-            self.summary_every.map_or_else(|| text(&"off"), time),
-        )?;
-        line("quiet_time", time(self.quiet_time))?;
-        line("incomplete_after", time(self.incomplete_after))?;
-        line("hard_links", text(&self.hard_links.as_str()))?;
-        line("marker_files", text(&self.marker_files))?;
-        line("temporary_files", text(&self.temporary_files))?;
-        line("scan_interval", time(self.scan_interval))?;
-        line("drain_timeout", time(self.drain_timeout))?;
-        line("disk_floor", size(self.disk_floor_bytes))?;
-        line("role", text(&self.roles))?;
-        line("log_format", text(&self.log_format.as_str()))?;
-        line("log_level", text(&self.log_level))?;
-        for dataset in self.datasets.iter() {
-            let (name, table) = (&dataset.name, &dataset.table);
-            let also = if dataset.also { "also " } else { "" };
-            let files = dataset.files_as_glob();
-            writeln!(out, "# dataset {name}: {also}files {files}, table {table}")?;
-        }
-        f.write_str(&out)
-    }
-}
-
-/// A size in the largest unit that needs no fraction, so that parsing it returns the same size.
-fn exact_size(bytes: u64) -> String {
-    let units = [("GiB", 30), ("MiB", 20), ("KiB", 10)];
-    match units
-        .iter()
-        .find(|(_, shift)| bytes.trailing_zeros() >= *shift && bytes > 0)
-    {
-        Some((unit, shift)) => format!("{}{unit}", bytes >> shift),
-        None => format!("{bytes}B"),
-    }
-}
-
-impl fmt::Debug for Settings {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
     }
 }
 

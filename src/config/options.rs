@@ -62,6 +62,15 @@ pub struct Options {
     #[schemars(with = "Option<String>")]
     pub http_hosts: Option<Names>,
 
+    /// Whether the pages may change anything: retry, replay, pause (default: false)
+    #[arg(long, global = true, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true, hide_short_help = true)]
+    pub http_actions: Option<bool>,
+
+    /// File with the secret for actions and for texts of records (default: off)
+    #[arg(long, global = true, value_name = "FILE", hide_short_help = true)]
+    #[schemars(with = "Option<String>")]
+    pub http_token_file: Option<OrOff<PathBuf>>,
+
     /// Concurrent commits, each with a connection (default: cores + 1)
     #[arg(long, global = true, value_name = "N")]
     pub workers: Option<NonZeroUsize>,
@@ -171,6 +180,8 @@ impl Options {
             quarantine: self.quarantine.or(below.quarantine),
             http_addr: self.http_addr.or(below.http_addr),
             http_hosts: self.http_hosts.or(below.http_hosts),
+            http_actions: self.http_actions.or(below.http_actions),
+            http_token_file: self.http_token_file.or(below.http_token_file),
             workers: self.workers.or(below.workers),
             queue_bytes: self.queue_bytes.or(below.queue_bytes),
             memory_budget: self.memory_budget.or(below.memory_budget),

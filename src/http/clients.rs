@@ -5,6 +5,7 @@
 //! not keep other clients out.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,6 +38,10 @@ pub(super) const FAREWELL: Duration = Duration::from_secs(2);
 /// Most bytes of the head of a request, and of the buffered data of a connection. A browser sends
 /// about one KiB. With this limit, 64 clients take at most 1 MiB.
 const BUFFER_BYTES: usize = 16 << 10;
+
+/// The address of the client of a request.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Peer(pub(super) SocketAddr);
 
 /// The clients, in the order of their last requests.
 #[derive(Debug, Default)]
@@ -115,13 +120,15 @@ impl Drop for Place {
 /// Answers the requests of one client until it leaves, loses its place, or the service stops.
 pub(super) async fn converse(
     stream: TcpStream,
+    peer: SocketAddr,
     router: Router,
     place: Place,
     stop: CancellationToken,
 ) {
     let answers = TowerToHyperService::new(router);
-    let service = service_fn(|request| {
+    let service = service_fn(|mut request: hyper::Request<hyper::body::Incoming>| {
         place.note_request();
+        request.extensions_mut().insert(Peer(peer));
         answers.call(request)
     });
     let connection = http1::Builder::new()

@@ -50,7 +50,7 @@ pub use contents::{Change, Contents, Difference, DifferenceKind, ProblemDigest};
 pub use indexes::{Charge, IndexedTable, Indexes, KeptIndex};
 pub use open::{Database, open};
 pub use operators::{
-    Audit, FileEntry, FileState, LedgerFile, OpenReject, Operators, Purge, RejectEntry,
+    Audit, FieldCount, FileEntry, FileState, LedgerFile, OpenReject, Operators, Purge, RejectEntry,
     RejectQuery, Replay, Replayed, Standing, Totals,
 };
 pub use summary::{LastEvent, SummaryStore, Unsummarised};

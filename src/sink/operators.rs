@@ -69,6 +69,13 @@ pub trait Operators: Send + Sync {
     /// The number of rejects by reason. Reads all rejects.
     async fn reject_counts(&self) -> Result<Vec<(RejectCode, u64)>, Fault>;
 
+    /// The newest `newest` rejects by reason and field, most frequent first, at most `max` groups.
+    async fn newest_rejects_by_field(
+        &self,
+        newest: usize,
+        max: usize,
+    ) -> Result<Vec<FieldCount>, Fault>;
+
     /// The rejects that match the query, newest first (by file, then ordinal), at most `max`.
     async fn find_rejects(&self, query: &RejectQuery, max: usize)
     -> Result<Vec<OpenReject>, Fault>;
@@ -210,9 +217,9 @@ pub struct LedgerFile {
     pub taken: Option<Taken>,
     /// The path of the file in an archive. `None` for a file of inbound.
     pub path: Option<PathBuf>,
-    /// When the file was registered for the first time, in UTC.
+    /// When the file was registered for the first time, in UTC, by RFC 3339.
     pub registered_at: String,
-    /// When the file was settled, in UTC.
+    /// When the file was settled, in UTC, by RFC 3339.
     pub settled_at: Option<String>,
 }
 
@@ -318,8 +325,28 @@ impl RejectQuery {
 pub struct OpenReject {
     /// The reject.
     pub entry: RejectEntry,
-    /// When the reject was stored, in UTC.
+    /// When the reject was stored, in UTC, by RFC 3339.
     pub rejected_at: String,
+}
+
+/// The number of rejects with one reason and one field.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FieldCount {
+    /// The reason.
+    pub code: RejectCode,
+    /// The field that has the problem.
+    pub field: Option<String>,
+    /// Their number.
+    pub rejects: u64,
+}
+
+/// The statement of [`Operators::newest_rejects_by_field`], the same in both dialects.
+pub(super) fn by_field(newest: usize, max: usize) -> String {
+    format!(
+        "SELECT code, field, COUNT(*) FROM (SELECT code, field FROM ingest_rejects ORDER BY file_no \
+         DESC, ordinal DESC LIMIT {newest}) newest GROUP BY code, field ORDER BY COUNT(*) DESC, code, \
+         field LIMIT {max}"
+    )
 }
 
 /// A corrected record that replaces its reject.

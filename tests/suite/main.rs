@@ -16,6 +16,7 @@ mod alerts;
 mod broker;
 mod chaos;
 mod command_line;
+mod console;
 mod dashboard;
 mod end_to_end;
 mod privileges;

@@ -304,14 +304,14 @@ async fn the_page_needs_neither_script_nor_mouse() {
     scene.browser.open(&format!("http://{}/", scene.addr));
     scene.shows("#live", "live").await;
     let focus: Vec<String> = (0..4).map(|_| scene.browser.tab()).collect();
-    let expected = ["Skip to the state", "as JSON", "for Prometheus", "ready?"];
+    let expected = ["Skip to the content", "Status", "Files", "Rejects"];
     assert_eq!(focus, expected);
     // The focus stays on its element while the page is updated.
     let uptime = scene.browser.text("#about");
     let browser = &mut scene.browser;
     until("news", LIMIT, async || browser.text("#about") != uptime).await;
     let focus = browser.evaluate("document.activeElement.textContent");
-    assert_eq!(focus, "ready?");
+    assert_eq!(focus, "Rejects");
 
     assert_eq!(browser.complaints(), Vec::<String>::new());
     // The policy refuses inline code, and the console would report a violation.

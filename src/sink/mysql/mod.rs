@@ -19,10 +19,10 @@ use crate::frame::FrameKey;
 
 use super::cells::by_dataset;
 use super::{
-    Audit, Charge, Committed, Contents, Difference, Digest, FileState, IndexedTable, Indexes,
-    KeptIndex, LastEvent, LedgerFile, Migration, NewFile, OpenReject, Operators, ProblemDigest,
-    Purge, Registered, RejectQuery, Remembered, Replay, Replayed, Schema, SeenFile, Settled, Sink,
-    SinkOptions, Standing, SummaryStore, Totals, Unsummarised,
+    Audit, Charge, Committed, Contents, Difference, Digest, FieldCount, FileState, IndexedTable,
+    Indexes, KeptIndex, LastEvent, LedgerFile, Migration, NewFile, OpenReject, Operators,
+    ProblemDigest, Purge, Registered, RejectQuery, Remembered, Replay, Replayed, Schema, SeenFile,
+    Settled, Sink, SinkOptions, Standing, SummaryStore, Totals, Unsummarised,
 };
 use errors::Failure;
 use session::{Pool, Session};
@@ -367,6 +367,17 @@ impl Operators for MysqlSink {
     async fn reject_counts(&self) -> Result<Vec<(RejectCode, u64)>, Fault> {
         let work = async |session: &mut Session| operators::reject_counts(session).await;
         self.control.on_session(READING_REJECTS, work).await
+    }
+
+    async fn newest_rejects_by_field(
+        &self,
+        newest: usize,
+        max: usize,
+    ) -> Result<Vec<FieldCount>, Fault> {
+        let work = async |session: &mut Session| {
+            operators::newest_rejects_by_field(session, newest, max).await
+        };
+        self.control.on_session("counting the rejects", work).await
     }
 
     async fn find_rejects(

@@ -13,10 +13,10 @@ use std::slice;
 use crate::batch::{Batch, RejectCode, provenance, row_id};
 use crate::dataset::Dataset;
 use crate::sink::cells::{RECORD_TOO_LARGE, by_dataset};
-use crate::sink::operators::assert_one_row;
+use crate::sink::operators::{assert_one_row, by_field};
 use crate::sink::summary::candidates;
 use crate::sink::{
-    Audit, FileEntry, FileState, LastEvent, LedgerFile, OpenReject, Purge, RejectEntry,
+    Audit, FieldCount, FileEntry, FileState, LastEvent, LedgerFile, OpenReject, Purge, RejectEntry,
     RejectQuery, Replay, Replayed, Standing, Taken, Totals,
 };
 
@@ -29,6 +29,9 @@ use super::summary;
 
 /// Bytes of a packet that are left for everything except the text of a replay.
 const TEXT_BYTES_SPARE: usize = 1_024;
+
+/// The format of times in UTC for people and programs: RFC 3339, in microseconds.
+const RFC3339: &str = "'%Y-%m-%dT%H:%i:%s.%fZ'";
 
 /// See [`Operators::totals`](crate::sink::Operators::totals).
 pub(super) async fn totals(session: &mut Session) -> Result<Totals, Failure> {
@@ -73,7 +76,7 @@ pub(super) async fn files(
     });
     let sql = format!(
         "SELECT file_no, name, dataset, state, bytes, records, rejects, reason, hash, path, \
-         CAST(registered_at AS CHAR), CAST(settled_at AS CHAR) FROM ingest_files WHERE file_no >= \
+         DATE_FORMAT(registered_at, {RFC3339}), DATE_FORMAT(settled_at, {RFC3339}) FROM ingest_files WHERE file_no >= \
          {} AND file_no < {}{state} ORDER BY file_no DESC LIMIT {max}",
         file_nos.start, file_nos.end
     );
@@ -316,6 +319,24 @@ pub(super) async fn reject_counts(
     counts.iter().map(parsed).collect()
 }
 
+/// See [`Operators::newest_rejects_by_field`](crate::sink::Operators::newest_rejects_by_field).
+pub(super) async fn newest_rejects_by_field(
+    session: &mut Session,
+    newest: usize,
+    max: usize,
+) -> Result<Vec<FieldCount>, Failure> {
+    let sql = by_field(newest, max);
+    let counts = session.rows::<(String, Option<String>, u64)>(&sql).await?;
+    let parsed = |(code, field, rejects): (String, Option<String>, u64)| {
+        Ok(FieldCount {
+            code: reject_code(&code)?,
+            field,
+            rejects,
+        })
+    };
+    counts.into_iter().map(parsed).collect()
+}
+
 /// See [`Operators::find_rejects`](crate::sink::Operators::find_rejects).
 pub(super) async fn rejects(
     session: &mut Session,
@@ -333,7 +354,8 @@ pub(super) async fn rejects(
         String,
     );
     let sql = format!(
-        "SELECT file_no, ordinal, code, field, byte_offset, raw, message, CAST(rejected_at AS CHAR) \
+        "SELECT file_no, ordinal, code, field, byte_offset, raw, message, \
+         DATE_FORMAT(rejected_at, {RFC3339}) \
          FROM ingest_rejects WHERE {} ORDER BY file_no DESC, ordinal DESC LIMIT {max}",
         query.condition()
     );

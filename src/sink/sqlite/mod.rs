@@ -27,10 +27,10 @@ use crate::frame::FrameKey;
 use super::mismatch::Mismatch;
 use super::table;
 use super::{
-    Audit, Committed, Contents, Difference, Digest, FileState, Indexes, LastEvent, LedgerFile,
-    Migration, NewFile, OpenReject, Operators, ProblemDigest, Purge, Registered, RejectQuery,
-    Remembered, Replay, Replayed, Schema, SeenFile, Settled, Sink, Standing, SummaryStore, Totals,
-    Unsummarised,
+    Audit, Committed, Contents, Difference, Digest, FieldCount, FileState, Indexes, LastEvent,
+    LedgerFile, Migration, NewFile, OpenReject, Operators, ProblemDigest, Purge, Registered,
+    RejectQuery, Remembered, Replay, Replayed, Schema, SeenFile, Settled, Sink, Standing,
+    SummaryStore, Totals, Unsummarised,
 };
 use errors::Failure;
 
@@ -458,6 +458,17 @@ impl Operators for SqliteSink {
     async fn reject_counts(&self) -> Result<Vec<(RejectCode, u64)>, Fault> {
         self.transact("counting the rejects", operators::reject_counts)
             .await
+    }
+
+    async fn newest_rejects_by_field(
+        &self,
+        newest: usize,
+        max: usize,
+    ) -> Result<Vec<FieldCount>, Fault> {
+        self.transact("counting the rejects", move |db| {
+            operators::newest_rejects_by_field(db, newest, max)
+        })
+        .await
     }
 
     async fn find_rejects(

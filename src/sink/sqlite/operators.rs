@@ -10,11 +10,11 @@ use rusqlite::{Row, Transaction, params};
 use crate::batch::{Batch, RejectCode, provenance, row_id};
 use crate::dataset::Dataset;
 use crate::sink::cells::by_dataset;
-use crate::sink::operators::assert_one_row;
+use crate::sink::operators::{assert_one_row, by_field};
 use crate::sink::summary::candidates;
 use crate::sink::{
-    Audit, FileEntry, FileState, LedgerFile, OpenReject, Purge, RejectEntry, RejectQuery, Replay,
-    Replayed, Standing, Taken, Totals,
+    Audit, FieldCount, FileEntry, FileState, LedgerFile, OpenReject, Purge, RejectEntry,
+    RejectQuery, Replay, Replayed, Standing, Taken, Totals,
 };
 
 use super::commit::{IGNORED, equals, insert_row, row_insert};
@@ -66,6 +66,11 @@ pub(super) fn files(
         .collect()
 }
 
+/// A time of the tables, as [`now`] writes it, by RFC 3339.
+fn rfc3339(text: &str) -> String {
+    format!("{}Z", text.replace(' ', "T"))
+}
+
 fn file(row: &Row<'_>) -> Result<LedgerFile, Failure> {
     let entry = FileEntry {
         file_no: row.get(0)?,
@@ -85,8 +90,10 @@ fn file(row: &Row<'_>) -> Result<LedgerFile, Failure> {
         path: row
             .get::<_, Option<Vec<u8>>>(9)?
             .map(|path| OsString::from_vec(path).into()),
-        registered_at: row.get(10)?,
-        settled_at: row.get(11)?,
+        registered_at: rfc3339(&row.get::<_, String>(10)?),
+        settled_at: row
+            .get::<_, Option<String>>(11)?
+            .map(|settled_at| rfc3339(&settled_at)),
     })
 }
 
@@ -208,6 +215,23 @@ pub(super) fn reject_counts(db: &Transaction<'_>) -> Result<Vec<(RejectCode, u64
     Ok(counts)
 }
 
+/// See [`Operators::newest_rejects_by_field`](crate::sink::Operators::newest_rejects_by_field).
+pub(super) fn newest_rejects_by_field(
+    db: &Transaction<'_>,
+    newest: usize,
+    max: usize,
+) -> Result<Vec<FieldCount>, Failure> {
+    let mut counts = db.prepare(&by_field(newest, max))?;
+    let count = |row: &Row<'_>| {
+        Ok(FieldCount {
+            code: reject_code(&row.get::<_, String>(0)?)?,
+            field: row.get(1)?,
+            rejects: row.get(2)?,
+        })
+    };
+    counts.query_and_then([], count)?.collect()
+}
+
 /// See [`Operators::find_rejects`](crate::sink::Operators::find_rejects).
 pub(super) fn rejects(
     db: &Transaction<'_>,
@@ -233,7 +257,7 @@ pub(super) fn rejects(
         };
         found.push(OpenReject {
             entry,
-            rejected_at: row.get(7)?,
+            rejected_at: rfc3339(&row.get::<_, String>(7)?),
         });
     }
     Ok(found)

@@ -153,13 +153,40 @@ impl Browser {
         text.as_str().unwrap().to_owned()
     }
 
+    /// Presses a key. `modifiers`: 1 is Alt, 2 is Ctrl, 8 is Shift.
+    pub fn press(&mut self, key: &str, text: &str, code: u32, modifiers: u32) {
+        for kind in ["keyDown", "keyUp"] {
+            let text = if kind == "keyDown" { text } else { "" };
+            let commands = if (key, modifiers) == ("a", 2) {
+                json!(["selectAll"])
+            } else {
+                json!([])
+            };
+            let event = json!({"type": kind, "key": key, "code": key, "text": text,
+                "windowsVirtualKeyCode": code, "modifiers": modifiers, "commands": commands});
+            self.ask("Input.dispatchKeyEvent", &event);
+        }
+    }
+
+    /// Types a text into the focused element.
+    pub fn type_text(&mut self, text: &str) {
+        self.ask("Input.insertText", &json!({"text": text}));
+    }
+
+    /// The value of a promise in the page.
+    pub fn resolve(&mut self, expression: &str) -> Value {
+        let params = json!({"expression": expression, "returnByValue": true, "awaitPromise": true});
+        let mut answer = self.ask("Runtime.evaluate", &params);
+        assert!(
+            answer["exceptionDetails"].is_null(),
+            "{expression}: {answer}"
+        );
+        answer["result"]["value"].take()
+    }
+
     /// Presses the Tab key. Returns the element that has the focus then.
     pub fn tab(&mut self) -> String {
-        for kind in ["keyDown", "keyUp"] {
-            let key =
-                json!({"type": kind, "key": "Tab", "code": "Tab", "windowsVirtualKeyCode": 9});
-            self.ask("Input.dispatchKeyEvent", &key);
-        }
+        self.press("Tab", "", 9, 0);
         let focus = self.evaluate("document.activeElement.textContent");
         focus.as_str().unwrap().to_owned()
     }

@@ -1,10 +1,11 @@
-// Keeps the page up to date: fetches it every second and copies the differences, node by node, so
-// that focus, selection and scroll position are kept. It knows nothing of the page's content, and
-// makes no markup: the server renders all of it. Without this script the page is complete, as of
-// page load.
+// Keeps a page up to date that says so: fetches it at the interval that the page names and copies
+// the differences, node by node, so that focus, selection and scroll position are kept. It knows
+// nothing of the page's content, and makes no markup: the server renders all of it. Without this
+// script the page is complete, as of page load.
 "use strict";
 
-const EVERY_MS = 1000;
+// A page without an interval has a form that its user may be filling in.
+const EVERY_MS = Number(document.documentElement.dataset.every);
 const ANSWER_WITHIN_MS = 5000;
 
 function carryOver(to, from) {
@@ -41,7 +42,7 @@ function say(text, lost) {
 
 async function refresh() {
   try {
-    const answer = await fetch(location.pathname, {
+    const answer = await fetch(location.pathname + location.search, {
       cache: "no-store",
       signal: AbortSignal.timeout(ANSWER_WITHIN_MS),
     });
@@ -59,8 +60,9 @@ async function refresh() {
 }
 
 async function keepFresh() {
-  if (!document.hidden) await refresh();
+  const isTyping = document.activeElement.matches("input, select, textarea");
+  if (!document.hidden && !isTyping) await refresh();
   setTimeout(keepFresh, EVERY_MS);
 }
 
-keepFresh();
+if (EVERY_MS > 0) keepFresh();

@@ -1,0 +1,80 @@
+//! The settings as a settings file, with passwords hidden.
+
+use std::fmt::{self, Write as _};
+use std::time::Duration;
+
+use super::{Period, Settings, redacted};
+
+impl fmt::Display for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = |value: &dyn fmt::Display| toml::Value::String(value.to_string()).to_string();
+        let time = |value: Duration| text(&Period(value));
+        let size = |value: u64| text(&exact_size(value));
+        let mut out = String::new();
+        let mut line = |key: &str, value: String| writeln!(out, "{key} = {value}");
+        line("database_url", text(&redacted(&self.database_url)))?;
+        line("redis_url", text(&redacted(&self.broker_url)))?;
+        line("data_dir", text(&self.data_dir.display()))?;
+        for (name, path) in self.dirs.named() {
+            line(name, text(&path.display()))?;
+        }
+        line(
+            "http_addr",
+            self.http_addr
+                .map_or_else(|| text(&"off"), |addr| text(&addr)),
+        )?;
+        line("http_hosts", text(&self.http_hosts))?;
+        line("http_actions", self.http_actions.to_string())?;
+        line(
+            "http_token_file",
+            self.http_token_file
+                .as_ref()
+                .map_or_else(|| text(&"off"), |path| text(&path.display())),
+        )?;
+        line("workers", self.workers.to_string())?;
+        line("queue_bytes", size(self.queue_bytes_max))?;
+        line("memory_budget", size(self.memory_budget_bytes))?;
+        line("frame_records", self.frame_records.to_string())?;
+        line("frame_bytes", size(self.frame_bytes as u64))?;
+        line(
+            "summary_every",
+            self.summary_every.map_or_else(|| text(&"off"), time),
+        )?;
+        line("quiet_time", time(self.quiet_time))?;
+        line("incomplete_after", time(self.incomplete_after))?;
+        line("hard_links", text(&self.hard_links.as_str()))?;
+        line("marker_files", text(&self.marker_files))?;
+        line("temporary_files", text(&self.temporary_files))?;
+        line("scan_interval", time(self.scan_interval))?;
+        line("drain_timeout", time(self.drain_timeout))?;
+        line("disk_floor", size(self.disk_floor_bytes))?;
+        line("role", text(&self.roles))?;
+        line("log_format", text(&self.log_format.as_str()))?;
+        line("log_level", text(&self.log_level))?;
+        for dataset in self.datasets.iter() {
+            let (name, table) = (&dataset.name, &dataset.table);
+            let also = if dataset.also { "also " } else { "" };
+            let files = dataset.files_as_glob();
+            writeln!(out, "# dataset {name}: {also}files {files}, table {table}")?;
+        }
+        f.write_str(&out)
+    }
+}
+
+/// A size in the largest unit that needs no fraction, so that parsing it returns the same size.
+fn exact_size(bytes: u64) -> String {
+    let units = [("GiB", 30), ("MiB", 20), ("KiB", 10)];
+    match units
+        .iter()
+        .find(|(_, shift)| bytes.trailing_zeros() >= *shift && bytes > 0)
+    {
+        Some((unit, shift)) => format!("{}{unit}", bytes >> shift),
+        None => format!("{bytes}B"),
+    }
+}
+
+impl fmt::Debug for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
