@@ -9,7 +9,7 @@ use super::source::{Source, Unavailable};
 use crate::batch::{Batch, SourceFile, provenance, row_id};
 use crate::config::Settings;
 use crate::cut::Outside;
-use crate::dataset::{Dataset, FileValues};
+use crate::dataset::{Dataset, Fingerprint};
 use crate::parse::Parser;
 use crate::sink::{Database, Difference, DifferenceKind, LedgerFile};
 
@@ -26,19 +26,24 @@ pub(super) struct Wrong {
     pub(super) record: Option<Batch>,
 }
 
-/// The file of a ledger entry, and the definitions with which its records may have become rows.
+/// The file of a ledger entry, and the definition by which it was loaded.
 pub(super) struct Comparison<'a> {
+    settings: &'a Settings,
     database: &'a dyn Database,
+    entry: &'a LedgerFile,
     source: Source,
     file: SourceFile,
     /// The dataset by whose definition the file was loaded.
     dataset: Arc<Dataset>,
-    /// The dataset by whose current definition rejects may have been replayed.
-    present: Option<Arc<Dataset>>,
-    /// The file, cut by this definition, if it takes values around the records.
-    present_source: Option<Source>,
-    /// What this definition takes from the file besides its bytes.
-    present_values: Option<Arc<FileValues>>,
+}
+
+/// Parses the texts of replays.
+#[derive(Default)]
+struct Replays {
+    parser: Parser,
+    /// The file, cut by the definition of the last replay whose columns take values outside of the
+    /// records.
+    source: Option<(Fingerprint, Source)>,
 }
 
 impl<'a> Comparison<'a> {
@@ -47,36 +52,25 @@ impl<'a> Comparison<'a> {
     /// # Errors
     /// The definition is not known, or the file cannot be found or read.
     pub(super) async fn open(
-        settings: &Settings,
+        settings: &'a Settings,
         database: &'a dyn Database,
-        file: &LedgerFile,
+        entry: &'a LedgerFile,
     ) -> anyhow::Result<Self> {
-        let file_no = file.entry.file_no;
+        let file_no = entry.entry.file_no;
         let Some(dataset) = database.loaded_by(file_no, &settings.datasets).await? else {
             bail!("file {file_no} is no longer in the ledger");
         };
         let source =
-            Source::open(settings, &dataset, file, None).map_err(Unavailable::into_error)?;
-        let present = settings.datasets.by_name(&dataset.name);
-        let present = present.filter(|present| present.fingerprint != dataset.fingerprint);
-        let takes_around = |present: &&Arc<Dataset>| {
-            let is_same = present.fingerprint.has_ordinals_of(dataset.fingerprint);
-            present.takes_around() && is_same
-        };
-        let open = |present: &Arc<Dataset>| {
-            Source::open(settings, present, file, None).map_err(Unavailable::into_error)
-        };
-        let present_source = present.filter(takes_around).map(open).transpose()?;
+            Source::open(settings, &dataset, entry, None).map_err(Unavailable::into_error)?;
         Ok(Self {
+            settings,
             database,
+            entry,
             source,
             file: SourceFile {
                 file_no,
-                hash: file.hash,
+                hash: entry.hash,
             },
-            present_values: present.and_then(|present| file.values(present)),
-            present: present.cloned(),
-            present_source,
             dataset,
         })
     }
@@ -104,10 +98,11 @@ impl<'a> Comparison<'a> {
             })
             .buffered(CHUNKS_AT_ONCE);
         let mut compared = std::pin::pin!(compared);
-        let mut replays = Parser::default();
+        let mut replays = Replays::default();
         while let Some((batch, differences)) = compared.try_next().await? {
-            if !differences.is_empty() {
-                found(self.wrong(&mut replays, &batch, differences).await?).await?;
+            let wrong = self.wrong(&mut replays, &batch, differences).await?;
+            if !wrong.is_empty() {
+                found(wrong).await?;
             }
         }
         let beyond = self.beyond().await?;
@@ -121,62 +116,90 @@ impl<'a> Comparison<'a> {
     /// the text of the replay.
     async fn wrong(
         &self,
-        parser: &mut Parser,
+        replays: &mut Replays,
         batch: &Batch,
         differences: Vec<Difference>,
     ) -> anyhow::Result<Vec<Wrong>> {
         let replayed = self.database.replayed(batch.span).await?;
-        let mut wrong = Vec::new();
-        for difference in differences {
-            let ordinal = difference.ordinal;
-            let (difference, record) = if replayed.binary_search(&ordinal).is_ok() {
-                self.by_replay(parser, ordinal).await?
-            } else {
-                (Some(difference), one_record(batch, ordinal))
-            };
-            wrong.extend(difference.map(|difference| Wrong {
+        let is_replayed = |ordinal: &u32| replayed.binary_search(ordinal).is_ok();
+        let own = differences
+            .into_iter()
+            .filter(|difference| !is_replayed(&difference.ordinal));
+        let mut wrong: Vec<Wrong> = own
+            .map(|difference| Wrong {
+                record: Some(one_record(batch, difference.ordinal)),
                 difference,
-                record: Some(record),
-            }));
+            })
+            .collect();
+        for ordinal in replayed {
+            wrong.extend(self.by_replay(replays, ordinal).await?);
         }
+        wrong.sort_by_key(|wrong| wrong.difference.ordinal);
         Ok(wrong)
     }
 
     /// How the row of a replayed record differs from the text of the replay, and the record parsed
-    /// from that text.
+    /// from that text. `None` if it does not differ.
     async fn by_replay(
         &self,
-        parser: &mut Parser,
+        replays: &mut Replays,
         ordinal: u32,
-    ) -> anyhow::Result<(Option<Difference>, Batch)> {
+    ) -> anyhow::Result<Option<Wrong>> {
         let file_no = self.file.file_no;
-        let text = self.database.replayed_text(file_no, ordinal).await?;
-        let Some(text) = text else {
+        let Some(replay) = self.database.replay_of(file_no, ordinal).await? else {
             bail!("the replay of record {file_no}:{ordinal} was removed meanwhile: run this again");
         };
-        // Parsed with the definition of the load and with the current one, since the replay used
-        // the definition of its time.
-        let outside = self
-            .source
-            .outside(ordinal)
-            .map_err(Unavailable::into_error)?;
-        let mut record = parser.parse_record(&self.dataset, self.file, ordinal, &text, &outside);
-        let mut difference = self.database.differences(&record).await?.pop();
-        if let Some(present) = self.present.as_ref().filter(|_| difference.is_some()) {
-            let outside = self.outside_by_present(ordinal)?;
-            let by_present = parser.parse_record(present, self.file, ordinal, &text, &outside);
-            if self.database.differences(&by_present).await?.is_empty() {
-                (difference, record) = (None, by_present);
+        let present = self.settings.datasets.by_name(&self.dataset.name);
+        // An earlier release did not record the definition of a replay. It was that of the file, or
+        // a later one.
+        let definitions = match replay.dataset {
+            Some(dataset) => vec![dataset],
+            None => [Some(&self.dataset), present]
+                .into_iter()
+                .flatten()
+                .cloned()
+                .collect(),
+        };
+        let mut wrong = None;
+        for dataset in definitions {
+            let outside = self.outside(replays, &dataset, ordinal)?;
+            let text = &replay.text;
+            let parser = &mut replays.parser;
+            let mut record = parser.parse_record(&dataset, self.file, ordinal, text, &outside);
+            let Some(difference) = self.database.differences(&record).await?.pop() else {
+                return Ok(None);
+            };
+            // A commit takes only records by the definition of their file.
+            if dataset.fingerprint != self.dataset.fingerprint {
+                let mut dataset = Dataset::clone(&dataset);
+                dataset.fingerprint = self.dataset.fingerprint;
+                record.dataset = Arc::new(dataset);
             }
+            wrong.get_or_insert(Wrong {
+                difference,
+                record: Some(record),
+            });
         }
-        Ok((difference, record))
+        Ok(wrong)
     }
 
-    /// The values outside of a record by the current definition.
-    fn outside_by_present(&self, ordinal: u32) -> anyhow::Result<Outside<'static>> {
-        let Some(source) = &self.present_source else {
-            return Ok(Outside::default().of_file(self.present_values.clone()));
-        };
+    /// The values outside of a record that the columns of a definition take.
+    fn outside(
+        &self,
+        replays: &mut Replays,
+        dataset: &Arc<Dataset>,
+        ordinal: u32,
+    ) -> anyhow::Result<Outside<'static>> {
+        let print = dataset.fingerprint;
+        if !dataset.takes_around() || !print.has_ordinals_of(self.dataset.fingerprint) {
+            return Ok(Outside::default().of_file(self.entry.values(dataset)));
+        }
+        let opened = &mut replays.source;
+        if opened.as_ref().is_none_or(|(opened, _)| *opened != print) {
+            let source = Source::open(self.settings, dataset, self.entry, None);
+            *opened = Some((print, source.map_err(Unavailable::into_error)?));
+        }
+        let (_, source) = opened.as_ref().expect("set above");
         source.outside(ordinal).map_err(Unavailable::into_error)
     }
 

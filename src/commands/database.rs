@@ -7,7 +7,7 @@ use anyhow::anyhow;
 use super::exit::NoInput;
 use crate::config::Settings;
 use crate::fault::Fault;
-use crate::sink::{self, Database, LedgerFile, Operators, SinkOptions};
+use crate::sink::{self, Database, LedgerFile, Migration, Operators, SinkOptions};
 
 const NO_DATABASE: &str = "there is no database yet: load a file first, or name another database with \
     DATABASE_URL or --data-dir";
@@ -41,13 +41,18 @@ pub(super) async fn open_for_operators(settings: &Settings) -> anyhow::Result<Ar
     Ok(database)
 }
 
-/// Connects to the database of the settings for a repair. Does not migrate its tables: `migrate`
-/// refuses a table that lost its rows, and a repair restores them.
+/// Connects to the database of the settings for a repair. Migrates only the ledger: a complete
+/// migration refuses a table that lost its rows, and a repair restores them.
 pub(super) async fn open_for_repairs(settings: &Settings) -> anyhow::Result<Arc<dyn Database>> {
     if let Some(path) = settings.sqlite_path().filter(|path| !path.exists()) {
         return Err(anyhow::Error::new(NoInput(path.display().to_string())).context(NO_DATABASE));
     }
     let database = sink::open(&settings.database_url, &SinkOptions::default()).await?;
+    let ledger_only = Migration {
+        ledger_only: true,
+        ..Migration::default()
+    };
+    database.migrate_as(&settings.datasets, ledger_only).await?;
     Ok(database)
 }
 

@@ -22,6 +22,7 @@ pub(super) async fn execute(settings: &Settings, args: &MigrateArgs) -> anyhow::
     let asked = Migration {
         keep_rows: args.keep_rows,
         add: args.add,
+        ..Migration::default()
     };
     database.migrate_as(&settings.datasets, asked).await?;
     let tables: Vec<_> = settings

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use anyhow::{Context as _, bail};
 
 use super::audit;
-use super::contents::Comparison;
+use super::contents::{Comparison, Wrong};
 use super::source::Source;
 use super::{Outcome, note, open_for_repairs, print, wanted_file};
 use crate::batch::Batch;
@@ -153,12 +153,16 @@ async fn restore_file(
                     _ => restored.others += 1,
                 }
             }
-            for records in missing.chunks(RECORDS_AT_ONCE) {
-                let committed = database.commit(records).await?;
-                restored.rows += committed.rows;
-                let of_record = |record: &Batch| record.rejects.len() as u64;
-                restored.rejects += records.iter().map(of_record).sum::<u64>();
-                restored.rejects += committed.refused.len() as u64;
+            // A commit takes the columns of a dataset from its first batch, and replays may have
+            // others.
+            for alike in missing.chunk_by(|a, b| a.dataset == b.dataset) {
+                for records in alike.chunks(RECORDS_AT_ONCE) {
+                    let committed = database.commit(records).await?;
+                    restored.rows += committed.rows;
+                    let of_record = |record: &Batch| record.rejects.len() as u64;
+                    restored.rejects += records.iter().map(of_record).sum::<u64>();
+                    restored.rejects += committed.refused.len() as u64;
+                }
             }
             Ok(())
         })
@@ -180,6 +184,7 @@ pub(super) async fn forget(
     }
     for file in files {
         let file_no = file.entry.file_no;
+        separate(settings, database.as_ref(), &file).await?;
         let rows = database.remove(file_no, &settings.datasets).await?;
         let name = file.entry.name.escape_debug();
         print(&format!(
@@ -213,6 +218,7 @@ pub(super) async fn reload(
     let mut moved = HashMap::new();
     for (file, path) in files.iter().zip(sources) {
         let file_no = file.entry.file_no;
+        separate(settings, database.as_ref(), file).await?;
         // From here on, the next load of this content removes its rows and rejects, and begins
         // again.
         database.begin_removal(file_no, &settings.datasets).await?;
@@ -239,6 +245,69 @@ pub(super) async fn reload(
     }
     note("the service or `task_runner load` removes what is stored of them and loads them");
     Ok(Outcome::Complete)
+}
+
+/// Removes the own row of each record whose id another row has, too, and names the record. The row
+/// of the other program stays.
+///
+/// # Errors
+/// A record's own row cannot be recognised: its file is gone, or none of the rows equals the record.
+async fn separate(
+    settings: &Settings,
+    database: &dyn Database,
+    file: &LedgerFile,
+) -> anyhow::Result<()> {
+    let file_no = file.entry.file_no;
+    loop {
+        let doubled = database.doubled(file_no, &settings.datasets).await?;
+        let Some(first) = doubled.first() else {
+            return Ok(());
+        };
+        let compare = async || {
+            let opened = Comparison::open(settings, database, file).await;
+            opened.with_context(|| {
+                format!("several rows have the id of record {file_no}:{first}, and one is its own")
+            })
+        };
+        let is_doubled = |wrong: &Wrong| doubled.binary_search(&wrong.difference.ordinal).is_ok();
+        // All of them are checked before the first row is removed.
+        let (mut own, mut unknown) = (0, None);
+        let check = async |wrong: Vec<Wrong>| {
+            for wrong in wrong.iter().filter(|wrong| is_doubled(wrong)) {
+                match wrong.difference.kind {
+                    DifferenceKind::Foreign => own += 1,
+                    _ => unknown = unknown.or(Some(wrong.difference.ordinal)),
+                }
+            }
+            Ok(())
+        };
+        compare().await?.run(&mut { check }).await?;
+        if let Some(ordinal) = unknown.or((own == 0).then_some(*first)) {
+            bail!(
+                "several rows have the id of record {file_no}:{ordinal}, and none of them equals the \
+                 record: remove the rows of the other program, or give them other ids, and then run \
+                 this again"
+            );
+        }
+        let mut separated = 0;
+        let separate = async |wrong: Vec<Wrong>| {
+            for wrong in wrong.into_iter().filter(is_doubled) {
+                let Some(record) = wrong.record else { continue };
+                if database.separate(&record).await? {
+                    separated += 1;
+                    print(&format!(
+                        "record {file_no}:{}: the row of another program with the same id stays\n",
+                        wrong.difference.ordinal
+                    ))?;
+                }
+            }
+            Ok(())
+        };
+        compare().await?.run(&mut { separate }).await?;
+        if separated == 0 {
+            bail!("the rows of file {file_no} were changed meanwhile: run this again");
+        }
+    }
 }
 
 /// The entries of files. An error if one of them is being loaded: it is pending, and one of the

@@ -326,12 +326,13 @@ pub(super) enum InHistory {
 
 /// How long after it was settled a file may be moved to history, and how much earlier the move may
 /// seem to be, in microseconds. The hash decides about a file that was moved outside of this time:
-/// with a larger time, a file that replaced it shortly after would be believed.
+/// with a larger time, more edits whose mtime was set back would be believed.
 const MOVED_WITHIN_US: [i64; 2] = [1_000_000, 2_000_000];
 
 /// Looks for the bytes of a settled file in history, under its name and the names with a suffix. A
-/// file of the same size is believed if it was moved there when the file was settled, by its ctime,
-/// which no program can set, and if it was not written later. Of any other, the hash decides.
+/// file of the same size is believed if it is the file that was read, by inode and mtime, and if it
+/// was moved there when the file was settled, by its ctime, which no program can set. Of any other,
+/// the hash decides.
 pub(super) fn in_history(settings: &Settings, file: &LedgerFile) -> InHistory {
     let paths = names(&settings.dirs.history, &file.entry.name);
     let Some(first) = paths.first() else {
@@ -345,7 +346,9 @@ pub(super) fn in_history(settings: &Settings, file: &LedgerFile) -> InHistory {
         let written = found.mtime() * 1_000_000 + found.mtime_nsec() / 1_000;
         let changed = found.ctime() * 1_000_000 + found.ctime_nsec() / 1_000;
         let [before, after] = MOVED_WITHIN_US;
+        let mark = content::mark(&content::sample(&found));
         found.len() == file.entry.bytes
+            && file.mark.is_none_or(|as_read| as_read == mark)
             && written <= settled
             && (settled - before..=settled + after).contains(&changed)
     };

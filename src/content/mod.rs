@@ -39,7 +39,7 @@ use format::Format;
 pub use format::NotRead;
 use inflate::Compression;
 pub use options::ContentOptions;
-pub use regular::{Sample, Stamp, Writers, free_bytes, open_regular, state, writers};
+pub use regular::{Sample, Stamp, Writers, free_bytes, mark, open_regular, state, writers};
 pub(crate) use regular::{sample, stamp};
 pub use room::{Room, Windows};
 

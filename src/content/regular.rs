@@ -110,6 +110,20 @@ pub(crate) fn sample(metadata: &Metadata) -> Sample {
     (stamp(metadata), metadata.ctime(), metadata.ctime_nsec())
 }
 
+/// A hash of inode and mtime. A rename keeps both, so it recognises a file under another name; a file
+/// with other bytes that replaces it later has another inode or another mtime.
+#[must_use]
+pub fn mark(sample: &Sample) -> u64 {
+    let (_, inode, _, seconds, nanos) = sample.0;
+    let numbers = [
+        inode.to_le_bytes(),
+        seconds.to_le_bytes(),
+        nanos.to_le_bytes(),
+    ];
+    let hash = blake3::hash(numbers.as_flattened());
+    u64::from_le_bytes(hash.as_bytes()[..8].try_into().expect("8 bytes are cut"))
+}
+
 /// Ends a lease, as the kernel does after a writer has waited for the lease break time.
 #[cfg(test)]
 pub(super) fn give_up_lease(file: &File) {

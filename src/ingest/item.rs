@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::part::Part;
 use super::reason::QuarantineReason;
 use crate::batch::ContentHash;
-use crate::content::{AsRead, Content};
+use crate::content::{self, AsRead, Content};
 use crate::cut::Plan;
 use crate::dataset::{Dataset, FileValues, PathValues};
 use crate::inbox::{Claimed, WaitReason};
@@ -100,6 +100,7 @@ impl Item {
             path,
             bytes: self.file.bytes,
             records,
+            mark: self.as_read.map(|as_read| content::mark(&as_read.sample())),
         }
     }
 }

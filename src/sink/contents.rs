@@ -22,8 +22,10 @@ pub trait Contents: Send + Sync {
     /// The ordinals of the records of a span that were replayed, ascending.
     async fn replayed(&self, span: Span) -> Result<Vec<u32>, Fault>;
 
-    /// The text of the replay of a record. `None` if the record was not replayed.
-    async fn replayed_text(&self, file_no: u32, ordinal: u32) -> Result<Option<Vec<u8>>, Fault>;
+    /// The replay of a record. `None` if the record was not replayed.
+    ///
+    /// Fatal if this release cannot read the definition in the ledger.
+    async fn replay_of(&self, file_no: u32, ordinal: u32) -> Result<Option<KeptReplay>, Fault>;
 
     /// The dataset by whose definition a file was loaded. `None` if the ledger does not have the
     /// file. A file of an earlier release counts as loaded by the definition in `datasets`.
@@ -46,11 +48,29 @@ pub trait Contents: Send + Sync {
     /// The digest of the problems of a file that an operator accepts. `None` if there is none.
     async fn acknowledged(&self, file_no: u32) -> Result<Option<ProblemDigest>, Fault>;
 
+    /// The ordinals of a file's records whose ids several rows of its table have, ascending, at most
+    /// 1,000. Without rejects, which have no row of their own.
+    async fn doubled(&self, file_no: u32, datasets: &Datasets) -> Result<Vec<u32>, Fault>;
+
+    /// If several rows have the id of this record: removes the one that equals the record, and makes
+    /// the record a reject `id_taken`, in one transaction. Returns whether it did.
+    async fn separate(&self, record: &Batch) -> Result<bool, Fault>;
+
     /// Sets the state of a file to `removing`: none of its records is stored again with its number,
     /// and when its content is registered, its rows and rejects are [removed](super::Sink::remove).
     ///
     /// Changes nothing, and is fatal, if the table with the file's rows is missing, as for `remove`.
     async fn begin_removal(&self, file_no: u32, datasets: &Datasets) -> Result<(), Fault>;
+}
+
+/// A replay as the ledger keeps it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct KeptReplay {
+    /// The text that the record was stored from.
+    pub text: Vec<u8>,
+    /// The dataset by whose definition the text became a row. `None` for a replay of an earlier
+    /// release, which did not record it.
+    pub dataset: Option<Arc<Dataset>>,
 }
 
 /// A digest of the problems that `verify` finds in a file: 16 bytes of its counts, and 16 bytes of
@@ -78,7 +98,7 @@ pub enum DifferenceKind {
     Changed(Vec<Change>),
     /// The record is neither a row nor a reject.
     Missing,
-    /// The record is a reject, but the table has a row with its id.
+    /// Another program's row has the id of the record, which is a reject or has a row of its own.
     Foreign,
 }
 
@@ -127,12 +147,15 @@ pub(super) fn differences<R>(
         let ordinal = u32::try_from(ordinal).expect("an ordinal has 32 bits");
         let is_row = no_rows.next_if_eq(&ordinal).is_none();
         let reject = rejects.next_if(|(at, _)| *at == ordinal);
-        let mut is_stored = false;
+        let (mut is_stored, mut is_doubled, mut is_equal) = (false, false, false);
         let mut columns = Vec::new();
         while let Some((_, row)) = rows.next_if(|(at, _)| *at == ordinal) {
+            is_doubled = is_stored;
             is_stored = true;
             if is_row {
-                columns.extend(changed(place, &row));
+                let changed = changed(place, &row);
+                is_equal |= changed.is_empty();
+                columns.extend(changed);
             }
         }
         place += usize::from(is_row);
@@ -141,6 +164,8 @@ pub(super) fn differences<R>(
             (true, Some((_, true))) | (false, Some(_)) => continue,
             (false, None) => DifferenceKind::Missing,
             (true, reject) if reject.is_some() || !is_row => DifferenceKind::Foreign,
+            // One row is that of the record, and another one has its id.
+            (true, _) if is_doubled && is_equal => DifferenceKind::Foreign,
             (true, _) if columns.is_empty() => continue,
             (true, _) => DifferenceKind::Changed(columns),
         };
@@ -168,6 +193,14 @@ pub(super) fn replayed_sql(span: Span) -> String {
         "SELECT ordinal FROM ingest_replays WHERE file_no = {file_no} AND ordinal >= {} AND ordinal < \
          {} ORDER BY ordinal",
         ordinals.start, ordinals.end
+    )
+}
+
+/// The query, for both dialects, for the replay of a record: its text, and that of its definition.
+pub(super) fn replay_sql(file_no: u32, ordinal: u32) -> String {
+    format!(
+        "SELECT r.text, d.text FROM ingest_replays r LEFT JOIN ingest_definitions d ON d.definition = \
+         r.definition WHERE r.file_no = {file_no} AND r.ordinal = {ordinal}"
     )
 }
 

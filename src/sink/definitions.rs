@@ -15,19 +15,27 @@ pub(super) fn dataset_of(
     datasets: &Datasets,
 ) -> Result<Arc<Dataset>, (&'static str, String)> {
     match (text, datasets.by_name(name)) {
-        (Some(text), _) => Dataset::from_definition(text).map_err(|error| {
-            let problem = format!("the definition of `{name}` in the ledger: {error}");
-            (
-                "use the release that loaded the file, or a newer one",
-                problem,
-            )
-        }),
+        (Some(text), _) => recorded(text),
         (None, Some(dataset)) => Ok(dataset.clone()),
         (None, None) => Err((
             "define the dataset again as it was when the file was loaded",
             format!("the file is of the dataset `{name}`, which is not defined"),
         )),
     }
+}
+
+/// The dataset of a definition in the ledger.
+///
+/// # Errors
+/// This release cannot read it. Holds the next step and the problem.
+pub(super) fn recorded(text: &str) -> Result<Arc<Dataset>, (&'static str, String)> {
+    Dataset::from_definition(text).map_err(|error| {
+        let problem = format!("a definition in the ledger cannot be read: {error}");
+        (
+            "use the release that loaded the file, or a newer one",
+            problem,
+        )
+    })
 }
 
 /// The dataset's name and the table of each definition of the ledger. A text that this release cannot

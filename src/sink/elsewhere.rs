@@ -91,6 +91,7 @@ mod tests {
             bytes: 1,
             records: 2,
             definition: None,
+            mark: None,
         }
     }
 

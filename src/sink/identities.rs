@@ -120,6 +120,7 @@ mod tests {
                 path: file_at.clone().map(Into::into),
                 bytes: 1,
                 records: 1,
+                mark: None,
                 definition: None,
                 taken: file.clone().map(|values| Taken { content, values }),
             };

@@ -47,6 +47,16 @@ pub(super) const MYSQL: &[Migration] = &[
         name: "identities",
         sql: include_str!("../../migrations/mysql/0006_identities.sql"),
     },
+    Migration {
+        number: 7,
+        name: "replayed_by",
+        sql: include_str!("../../migrations/mysql/0007_replayed_by.sql"),
+    },
+    Migration {
+        number: 8,
+        name: "mark",
+        sql: include_str!("../../migrations/mysql/0008_mark.sql"),
+    },
 ];
 
 pub(super) const SQLITE: &[Migration] = &[
@@ -74,6 +84,16 @@ pub(super) const SQLITE: &[Migration] = &[
         number: 5,
         name: "identities",
         sql: include_str!("../../migrations/sqlite/0005_identities.sql"),
+    },
+    Migration {
+        number: 6,
+        name: "replayed_by",
+        sql: include_str!("../../migrations/sqlite/0006_replayed_by.sql"),
+    },
+    Migration {
+        number: 7,
+        name: "mark",
+        sql: include_str!("../../migrations/sqlite/0007_mark.sql"),
     },
 ];
 
@@ -174,8 +194,8 @@ mod tests {
         let counts = |known: &[Migration]| -> Vec<usize> {
             known.iter().map(|m| m.statements().count()).collect()
         };
-        assert_eq!(counts(MYSQL), [3, 1, 6, 1, 1, 1]);
-        assert_eq!(counts(SQLITE), [4, 1, 12, 2, 2]);
+        assert_eq!(counts(MYSQL), [3, 1, 6, 1, 1, 1, 1, 1]);
+        assert_eq!(counts(SQLITE), [4, 1, 12, 2, 2, 1, 1]);
     }
 
     #[test]

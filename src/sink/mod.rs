@@ -41,12 +41,13 @@ pub mod mysql;
 mod open;
 mod operators;
 mod removal;
+mod same;
 pub mod sqlite;
 mod summary;
 mod table;
 
 pub use cells::rows_as_json;
-pub use contents::{Change, Contents, Difference, DifferenceKind, ProblemDigest};
+pub use contents::{Change, Contents, Difference, DifferenceKind, KeptReplay, ProblemDigest};
 pub use indexes::{Charge, IndexedTable, Indexes, KeptIndex};
 pub use open::{Database, open};
 pub use operators::{
@@ -240,6 +241,8 @@ pub struct Migration {
     /// Adds the columns and the secondary indexes that a definition has and its existing table
     /// lacks. Rows that exist have NULL in a new column.
     pub add: bool,
+    /// Ends after the tables of the ledger: compares neither them nor the tables of the datasets.
+    pub ledger_only: bool,
 }
 
 /// A file to be entered into the ledger.
@@ -259,6 +262,8 @@ pub struct NewFile {
     pub bytes: u64,
     /// How many records the file holds. 0 for a file that goes to quarantine.
     pub records: u32,
+    /// The [mark](crate::content::mark) of the file as it was read. `None` if it was not read.
+    pub mark: Option<u64>,
     /// What its dataset's definition means; `None` without a dataset.
     pub definition: Option<Fingerprint>,
 }

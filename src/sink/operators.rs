@@ -217,6 +217,9 @@ pub struct LedgerFile {
     pub taken: Option<Taken>,
     /// The path of the file in an archive. `None` for a file of inbound.
     pub path: Option<PathBuf>,
+    /// The [mark](crate::content::mark) of the file as it was read. `None` for a file of an earlier
+    /// release.
+    pub mark: Option<u64>,
     /// When the file was registered for the first time, in UTC, by RFC 3339.
     pub registered_at: String,
     /// When the file was settled, in UTC, by RFC 3339.

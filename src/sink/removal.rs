@@ -13,6 +13,11 @@ pub(super) const REFUSED: &str = "remove the rows of other tables that refer to 
     or the missing right that prevents it, and then run `task_runner files retry` for a file in \
     quarantine, or `task_runner files forget` again";
 
+/// The next step if several rows have the ids of records.
+pub(super) const DOUBLED: &str = "run `task_runner files forget`, which finds the row of each record by \
+    its file; if no directory has the file, remove the rows of the other program, or give them other \
+    ids, and then run this again";
+
 /// A place where the rows of a file may be if the table of its definition is missing.
 pub(super) enum Instead<'a> {
     /// The present dataset still has that table, so each start reports that it is missing: it was
@@ -48,6 +53,16 @@ pub(super) fn missing(file_no: u32, dataset: &Dataset, instead: &Instead<'_>) ->
 /// The problem of a table that does not let its rows be removed.
 pub(super) fn refused(file_no: u32, table: &str, cause: impl std::fmt::Display) -> String {
     format!("the rows of file {file_no} cannot be removed from the table `{table}`: {cause}")
+}
+
+/// The problem of a table with several rows for an id.
+pub(super) fn doubled(file_no: u32, table: &str, ordinals: &[u32]) -> String {
+    let first = ordinals.first().copied().unwrap_or_default();
+    format!(
+        "the table `{table}` has several rows with the id of record {file_no}:{first}, and of {} more; \
+         only one of them is that of the record",
+        ordinals.len().saturating_sub(1)
+    )
 }
 
 /// A query, for both dialects, for the number of a file's records that are no rows.

@@ -532,3 +532,38 @@ async fn a_file_waits_for_its_table_and_is_loaded_without_a_restart() {
         );
     }
 }
+
+/// A trigger that names a missing object makes the files of its table wait. Files of other datasets
+/// are loaded, and the waiting ones after the trigger was corrected.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broken_trigger_delays_only_the_files_of_its_table() {
+    for name in ["memory+sqlite", "memory+mysql"] {
+        for broken in [
+            "INSERT INTO missing VALUES (1)",
+            "DELETE FROM vehicle_status WHERE missing = 1",
+        ] {
+            let pair = Pair::new(name).await;
+            pair.expect(0, &["migrate"]);
+            let trigger = if name.ends_with("sqlite") {
+                format!("CREATE TRIGGER t BEFORE INSERT ON vehicle_events BEGIN {broken}; END")
+            } else {
+                format!("CREATE TRIGGER t BEFORE INSERT ON vehicle_events FOR EACH ROW {broken}")
+            };
+            pair.execute(&trigger).await;
+            let event = r#"{"vehicle_id":"v","event_time":"2026-03-01T10:00:00Z","event_source":"s","event_type":"t","event_value":"1"}"#;
+            let status = r#"{"vehicle_id":"v","report_time":"2026-03-01T10:00:00Z","status_source":"s","status":"on"}"#;
+            put(&pair, "vehicle_events_1.ndjson", event);
+            put(&pair, "vehicle_status_2.ndjson", status);
+            let output = pair.run(&["load"]);
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert_eq!(output.status.code(), Some(75), "{name} {said}");
+            assert!(said.contains("`vehicle_events` refuses its rows"), "{said}");
+            let rows = "SELECT COUNT(*) FROM vehicle_status";
+            assert_eq!(pair.number(rows).await, 1, "{name} {broken}");
+            assert_eq!(names(&pair.at("inbound")), ["vehicle_events_1.ndjson"]);
+            pair.execute("DROP TRIGGER t").await;
+            pair.expect(0, &["load"]);
+            pair.expect(0, &["verify", "--content"]);
+        }
+    }
+}

@@ -396,3 +396,83 @@ async fn a_removal_that_has_not_ended_is_named() {
         assert_eq!(rows(&pair, "m").await, 3);
     }
 }
+
+/// A partitioned table may hold an id twice. The row that equals the record is removed, and the row of
+/// another program stays and is named. If it is unknown which row is which, nothing is removed.
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_rows_with_one_id_only_that_of_the_record_is_removed() {
+    for name in ["memory+mysql", "memory+mysql9"] {
+        let pair = Pair::new(name).await;
+        let event = |at: u32| {
+            format!(
+                "{{\"vehicle_id\":\"v{at}\",\"event_time\":\"2026-03-01T10:00:00Z\",\"event_source\":\"s\",\
+                 \"event_type\":\"t\",\"event_value\":\"{at}\"}}\n"
+            )
+        };
+        let load = |name: &str, events: std::ops::Range<u32>| {
+            let text: String = events.map(event).collect();
+            fs::write(pair.at("inbound").join(name), text).unwrap();
+            pair.expect(0, &["load"]);
+        };
+        load("vehicle_events_1.ndjson", 0..4);
+        pair.execute(
+            "ALTER TABLE vehicle_events DROP PRIMARY KEY, ADD PRIMARY KEY (id, event_time) PARTITION BY \
+             RANGE COLUMNS(event_time) (PARTITION p VALUES LESS THAN (MAXVALUE))",
+        )
+        .await;
+        load("vehicle_events_2.ndjson", 10..13);
+        // Before and after the own row in the order of the key, and one that differs only in its time.
+        let foreign = async |file_no: u64| {
+            for (ordinal, time, id) in [
+                (0, "2020-01-01", "foreign"),
+                (2, "2030-01-01", "foreign"),
+                (1, "2026-03-01 10:00:00.000001", "v1"),
+            ] {
+                let id_of_row = file_no * FIRST + ordinal;
+                pair.execute(&format!(
+                    "INSERT INTO vehicle_events VALUES ({id_of_row}, '{id}', '{time}', 's', 't', '1', \
+                     '{{}}', NULL)"
+                ))
+                .await;
+            }
+        };
+        let foreign_rows = "SELECT COUNT(*) FROM vehicle_events WHERE event_time <> '2026-03-01 \
+                            10:00:00'";
+        let all = "SELECT COUNT(*) FROM vehicle_events";
+        foreign(1).await;
+        foreign(2).await;
+        let said = pair.expect(1, &["verify", "--content"]);
+        for record in ["1:0", "1:1", "1:2", "2:0", "2:1", "2:2"] {
+            assert!(said.contains(&format!("record {record}: ")), "{said}");
+        }
+
+        // Nothing is removed while the own row of a record is not known.
+        pair.execute("UPDATE vehicle_events SET event_value = 'x' WHERE vehicle_id = 'v2'")
+            .await;
+        let history = pair.at("history").join("vehicle_events_1.ndjson");
+        fs::rename(&history, pair.at("elsewhere")).unwrap();
+        let said = fails(&pair, 1, &["files", "forget", "1", "--yes"]);
+        assert!(said.contains("the id of record 1:0"), "{said}");
+        fs::rename(pair.at("elsewhere"), &history).unwrap();
+        let said = fails(&pair, 1, &["files", "forget", "1", "--yes"]);
+        assert!(said.contains("none of them equals the record"), "{said}");
+        assert_eq!(pair.number(foreign_rows).await, 6, "{name}");
+        pair.execute("UPDATE vehicle_events SET event_value = '2' WHERE vehicle_id = 'v2'")
+            .await;
+
+        let said = pair.expect(0, &["files", "forget", "1", "--yes"]);
+        assert!(
+            said.contains("record 1:2: the row of another program"),
+            "{said}"
+        );
+        assert_eq!(pair.number(foreign_rows).await, 6, "{name}");
+        assert_eq!(pair.number(all).await, 6 + 3, "{name}");
+        assert_eq!(pair.number("SELECT COUNT(*) FROM ingest_files").await, 1);
+
+        pair.expect(0, &["files", "reload", "2", "--yes"]);
+        pair.expect(0, &["load"]);
+        assert_eq!(pair.number(foreign_rows).await, 6, "{name}");
+        assert_eq!(pair.number(all).await, 6 + 3, "{name}");
+        assert_eq!(pair.number("SELECT COUNT(*) FROM ingest_rejects").await, 0);
+    }
+}

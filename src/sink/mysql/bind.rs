@@ -118,7 +118,7 @@ fn value(cell: Cell<'_>) -> Value {
     }
 }
 
-pub(super) fn rare_value(rare: Rare<'_>) -> Value {
+fn rare_value(rare: Rare<'_>) -> Value {
     match rare {
         Rare::Bytes(bytes) => bytes.into(),
         Rare::Unsigned(number) => Value::UInt(number),

@@ -5,9 +5,10 @@ use std::slice;
 use crate::batch::{Batch, Span, provenance, row_id};
 use crate::sink::cells::by_dataset;
 use crate::sink::contents::{
-    self, Change, Difference, ProblemDigest, Stored, digest_name, rejects_sql, replayed_sql,
-    rows_sql,
+    self, Change, Difference, KeptReplay, ProblemDigest, Stored, digest_name, rejects_sql,
+    replay_sql, replayed_sql, rows_sql,
 };
+use crate::sink::definitions::recorded;
 
 use super::commit::differing;
 use super::errors::Failure;
@@ -53,17 +54,20 @@ pub(super) async fn replayed(session: &mut Session, span: Span) -> Result<Vec<u3
     session.rows::<u32>(&replayed_sql(span)).await
 }
 
-/// See [`Contents::replayed_text`](crate::sink::Contents::replayed_text).
-pub(super) async fn replayed_text(
+/// See [`Contents::replay_of`](crate::sink::Contents::replay_of).
+pub(super) async fn replay_of(
     session: &mut Session,
     file_no: u32,
     ordinal: u32,
-) -> Result<Option<Vec<u8>>, Failure> {
-    let sql = format!(
-        "SELECT text FROM ingest_replays WHERE file_no = {file_no} AND ordinal = {ordinal}"
-    );
-    let texts = session.rows::<Vec<u8>>(&sql).await?;
-    Ok(texts.into_iter().next())
+) -> Result<Option<KeptReplay>, Failure> {
+    let sql = replay_sql(file_no, ordinal);
+    let replays = session.rows::<(Vec<u8>, Option<String>)>(&sql).await?;
+    let Some((text, definition)) = replays.into_iter().next() else {
+        return Ok(None);
+    };
+    let dataset = definition.as_deref().map(recorded).transpose();
+    let dataset = dataset.map_err(|(next_step, problem)| Failure::Found { next_step, problem })?;
+    Ok(Some(KeptReplay { text, dataset }))
 }
 
 /// See [`Contents::acknowledge`](crate::sink::Contents::acknowledge).

@@ -20,9 +20,9 @@ use crate::frame::FrameKey;
 use super::cells::by_dataset;
 use super::{
     Audit, Charge, Committed, Contents, Difference, Digest, FieldCount, FileState, IndexedTable,
-    Indexes, KeptIndex, LastEvent, LedgerFile, Migration, NewFile, OpenReject, Operators,
-    ProblemDigest, Purge, Registered, RejectQuery, Remembered, Replay, Replayed, Schema, SeenFile,
-    Settled, Sink, SinkOptions, Standing, SummaryStore, Totals, Unsummarised,
+    Indexes, KeptIndex, KeptReplay, LastEvent, LedgerFile, Migration, NewFile, OpenReject,
+    Operators, ProblemDigest, Purge, Registered, RejectQuery, Remembered, Replay, Replayed, Schema,
+    SeenFile, Settled, Sink, SinkOptions, Standing, SummaryStore, Totals, Unsummarised,
 };
 use errors::Failure;
 use session::{Pool, Session};
@@ -31,6 +31,7 @@ mod bind;
 mod commit;
 mod contents;
 mod definitions;
+mod doubled;
 mod ddl;
 mod errors;
 mod files;
@@ -272,10 +273,20 @@ impl Contents for MysqlSink {
         self.control.on_session(READING_LEDGER, work).await
     }
 
-    async fn replayed_text(&self, file_no: u32, ordinal: u32) -> Result<Option<Vec<u8>>, Fault> {
+    async fn replay_of(&self, file_no: u32, ordinal: u32) -> Result<Option<KeptReplay>, Fault> {
         let work =
-            async |session: &mut Session| contents::replayed_text(session, file_no, ordinal).await;
+            async |session: &mut Session| contents::replay_of(session, file_no, ordinal).await;
         self.control.on_session(READING_LEDGER, work).await
+    }
+
+    async fn doubled(&self, file_no: u32, datasets: &Datasets) -> Result<Vec<u32>, Fault> {
+        let work = async |session: &mut Session| doubled::doubled(session, file_no, datasets).await;
+        self.control.on_session("reading rows", work).await
+    }
+
+    async fn separate(&self, record: &Batch) -> Result<bool, Fault> {
+        let work = async |session: &mut Session| doubled::separate(session, record).await;
+        self.control.on_session("removing a row", work).await
     }
 
     async fn loaded_by(

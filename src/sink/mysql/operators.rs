@@ -10,6 +10,8 @@ use std::ops::Range;
 use std::os::unix::ffi::OsStringExt as _;
 use std::slice;
 
+use mysql_async::prelude::FromValue;
+
 use crate::batch::{Batch, RejectCode, provenance, row_id};
 use crate::dataset::Dataset;
 use crate::sink::cells::{RECORD_TOO_LARGE, by_dataset};
@@ -57,89 +59,53 @@ pub(super) async fn files(
     state: Option<FileState>,
     max: usize,
 ) -> Result<Vec<LedgerFile>, Failure> {
-    type Row = (
-        u32,
-        String,
-        String,
-        String,
-        u64,
-        u32,
-        u32,
-        Option<String>,
-        Vec<u8>,
-        Option<Vec<u8>>,
-        String,
-        Option<String>,
-    );
     let state = state.map_or(String::new(), |state| {
         format!(" AND state = '{}'", state.as_str())
     });
     let sql = format!(
-        "SELECT file_no, name, dataset, state, bytes, records, rejects, reason, hash, path, \
-         DATE_FORMAT(registered_at, {RFC3339}), DATE_FORMAT(settled_at, {RFC3339}) FROM ingest_files WHERE file_no >= \
-         {} AND file_no < {}{state} ORDER BY file_no DESC LIMIT {max}",
+        "SELECT file_no, name, dataset, state, bytes, records, rejects, reason, f.hash, path, \
+         DATE_FORMAT(registered_at, {RFC3339}), DATE_FORMAT(settled_at, {RFC3339}), content, \
+         path_values, mark FROM ingest_files f LEFT JOIN ingest_identities i ON i.hash = f.hash WHERE \
+         file_no >= {} AND file_no < {}{state} ORDER BY file_no DESC LIMIT {max}",
         file_nos.start, file_nos.end
     );
-    let rows = session.rows::<Row>(&sql).await?;
-    let mut taken = taken(session, rows.iter().map(|row| row.0)).await?;
-    let file = |row: Row| {
-        let (
-            file_no,
-            name,
-            dataset,
-            state,
-            bytes,
-            records,
-            rejects,
-            reason,
-            hash,
-            path,
-            at,
-            settled_at,
-        ) = row;
-        let taken = taken.remove(&file_no);
-        let entry = FileEntry {
-            file_no,
-            name,
-            dataset,
-            state: file_state(&state)?,
-            bytes,
-            records,
-            rejects,
-            reason,
-        };
-        Ok(LedgerFile {
-            entry,
-            hash: identity(hash),
-            taken,
-            path: path.map(|path| OsString::from_vec(path).into()),
-            registered_at: at,
-            settled_at,
-        })
-    };
-    rows.into_iter().map(file).collect()
+    let rows = session.rows::<mysql_async::Row>(&sql).await?;
+    rows.iter().map(file).collect()
 }
 
-/// What the identities of files consist of, for those that have values of the path.
-async fn taken(
-    session: &mut Session,
-    file_nos: impl Iterator<Item = u32>,
-) -> Result<HashMap<u32, Taken>, Failure> {
-    let file_nos: Vec<u32> = file_nos.collect();
-    if file_nos.is_empty() {
-        return Ok(HashMap::new());
-    }
-    let sql = format!(
-        "SELECT f.file_no, i.content, i.path_values FROM ingest_files f JOIN ingest_identities i ON \
-         i.hash = f.hash WHERE f.file_no IN ({})",
-        list(&file_nos)
-    );
-    let rows = session.rows::<(u32, Vec<u8>, String)>(&sql).await?;
-    let taken = |(file_no, content, values): (u32, Vec<u8>, String)| {
-        let taken = Taken::from_columns(Some(identity(content)), Some(&values))?;
-        Some((file_no, taken))
+fn file(row: &mysql_async::Row) -> Result<LedgerFile, Failure> {
+    let entry = FileEntry {
+        file_no: column(row, 0)?,
+        name: column(row, 1)?,
+        dataset: column(row, 2)?,
+        state: file_state(&column::<String>(row, 3)?)?,
+        bytes: column(row, 4)?,
+        records: column(row, 5)?,
+        rejects: column(row, 6)?,
+        reason: column(row, 7)?,
     };
-    Ok(rows.into_iter().filter_map(taken).collect())
+    let path: Option<Vec<u8>> = column(row, 9)?;
+    let content: Option<Vec<u8>> = column(row, 12)?;
+    let values: Option<String> = column(row, 13)?;
+    Ok(LedgerFile {
+        entry,
+        hash: identity(column(row, 8)?),
+        taken: Taken::from_columns(content.map(identity), values.as_deref()),
+        path: path.map(|path| OsString::from_vec(path).into()),
+        registered_at: column(row, 10)?,
+        settled_at: column(row, 11)?,
+        mark: column(row, 14)?,
+    })
+}
+
+/// A column of a row of `ingest_files`.
+fn column<T: FromValue>(row: &mysql_async::Row, at: usize) -> Result<T, Failure> {
+    row.get_opt(at)
+        .and_then(Result::ok)
+        .ok_or_else(|| Failure::Found {
+            next_step: NEWER,
+            problem: format!("column {at} of ingest_files has another type"),
+        })
 }
 
 /// See [`Operators::count_rows`](crate::sink::Operators::count_rows).
@@ -462,11 +428,14 @@ async fn replay_one(session: &mut Session, replay: &Replay) -> Result<Replayed, 
                  {file_no} AND state = 'settled'"
             );
             session.run(&sql).await?;
-            let sql = "INSERT INTO ingest_replays (file_no, ordinal, text, replayed_at) VALUES (?, ?, \
-                       ?, UTC_TIMESTAMP(6)) ON DUPLICATE KEY UPDATE text = VALUES(text), replayed_at \
-                       = VALUES(replayed_at)";
+            let sql = "INSERT INTO ingest_replays (file_no, ordinal, text, definition, replayed_at) \
+                       VALUES (?, ?, ?, ?, UTC_TIMESTAMP(6)) ON DUPLICATE KEY UPDATE text = \
+                       VALUES(text), definition = VALUES(definition), replayed_at = \
+                       VALUES(replayed_at)";
             let text = replay.text.as_bytes();
-            session.run_with(sql, (file_no, ordinal, text)).await?;
+            let definition = record.dataset.fingerprint.to_bytes().to_vec();
+            let params = (file_no, ordinal, text, definition);
+            session.run_with(sql, params).await?;
         }
         _ => {}
     }

@@ -370,10 +370,10 @@ async fn note_identities(session: &mut Session, files: &[NewFile]) -> Result<(),
 async fn enter(session: &mut Session, files: &[&NewFile]) -> Result<(), Failure> {
     let insert = Insert {
         head: "INSERT INTO ingest_files (hash, dataset, name, path, bytes, records, definition, \
-               state, registered_at)"
+               mark, state, registered_at)"
             .to_owned(),
-        group: Cow::Borrowed("(?,?,?,?,?,?,?,'pending',UTC_TIMESTAMP(6))"),
-        columns: 7,
+        group: Cow::Borrowed("(?,?,?,?,?,?,?,?,'pending',UTC_TIMESTAMP(6))"),
+        columns: 8,
         tail: Cow::Borrowed(" ON DUPLICATE KEY UPDATE file_no = file_no"),
     };
     let mut rest = files;
@@ -381,7 +381,7 @@ async fn enter(session: &mut Session, files: &[&NewFile]) -> Result<(), Failure>
         // Powers of two, so that few statements have to be prepared.
         let (now, later) = rest.split_at(1 << rest.len().min(FILES_PER_STATEMENT).ilog2());
         let rows = now.iter().map(|file| {
-            let values: [Value; 7] = [
+            let values: [Value; 8] = [
                 file.hash.as_slice().into(),
                 file.dataset.as_str().into(),
                 file.name.as_str().into(),
@@ -389,6 +389,7 @@ async fn enter(session: &mut Session, files: &[&NewFile]) -> Result<(), Failure>
                 file.bytes.into(),
                 file.records.into(),
                 definition(file),
+                file.mark.into(),
             ];
             values.into_iter()
         });
@@ -457,8 +458,8 @@ fn path_bytes(file: &NewFile) -> Option<&[u8]> {
 /// Makes a quarantined file pending, with its current name, dataset, size and definition.
 async fn reopen(session: &mut Session, file_no: u32, file: &NewFile) -> Result<(), Failure> {
     let sql = "UPDATE ingest_files SET state = 'pending', reason = NULL, hash = ?, dataset = ?, name \
-               = ?, path = ?, bytes = ?, records = ?, definition = ? WHERE file_no = ? AND state = \
-               'quarantined'";
+               = ?, path = ?, bytes = ?, records = ?, definition = ?, mark = ? WHERE file_no = ? AND \
+               state = 'quarantined'";
     let params = (
         file.hash.as_slice(),
         &file.dataset,
@@ -467,6 +468,7 @@ async fn reopen(session: &mut Session, file_no: u32, file: &NewFile) -> Result<(
         file.bytes,
         file.records,
         definition(file),
+        file.mark,
         file_no,
     );
     session.run_with(sql, params).await.map(drop)

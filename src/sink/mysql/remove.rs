@@ -16,7 +16,7 @@ use super::errors::{Class, Failure};
 use super::files::{coverage, entries};
 use super::schema::has_table;
 use super::session::Session;
-use super::summary;
+use super::{doubled, summary};
 
 /// Most rows of one DELETE. With more, its locks and its undo log would delay other transactions.
 const ROWS_PER_STATEMENT: u64 = 5_000;
@@ -43,6 +43,15 @@ pub(super) async fn remove(
     }
     let mut removed = 0;
     if let (Some(covered), Some(Held { dataset, table })) = (covered, held) {
+        if let Some(table) = &table {
+            let ordinals = doubled::in_table(session, file_no, table).await?;
+            if !ordinals.is_empty() {
+                return Err(Failure::Found {
+                    next_step: removal::DOUBLED,
+                    problem: removal::doubled(file_no, table, &ordinals),
+                });
+            }
+        }
         remove_summary(session, file_no, &dataset).await?;
         for (range, table) in covered.iter().zip(table.iter().cycle()) {
             let sql = format!(

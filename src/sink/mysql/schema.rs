@@ -108,6 +108,9 @@ async fn locked(
         let params = (migration.number, migration.name, migration.checksum());
         session.run_with(sql, params).await?;
     }
+    if asked.ledger_only {
+        return Ok(());
+    }
     record(session, datasets).await?;
     let mut misfits = Vec::new();
     let mismatches = mismatches(session, datasets).await?;
@@ -379,9 +382,7 @@ async fn read(session: &mut Session, name: &str) -> Result<Existing, Failure> {
                TABLE_SCHEMA = DATABASE() AND TABLE_NAME = ?";
     let table = session.rows_with::<Found>(sql, (name,)).await?;
     let (engine, kind, options) = table.into_iter().next().unwrap_or_default();
-    let sql = "SELECT COLUMN_NAME FROM information_schema.STATISTICS WHERE TABLE_SCHEMA = DATABASE() \
-               AND TABLE_NAME = ? AND INDEX_NAME = 'PRIMARY' ORDER BY SEQ_IN_INDEX";
-    let key = session.rows_with::<String>(sql, (name,)).await?;
+    let key = primary_key(session, name).await?;
     Ok(Existing {
         columns: columns.iter().map(column).collect(),
         key,
@@ -389,6 +390,13 @@ async fn read(session: &mut Session, name: &str) -> Result<Existing, Failure> {
         is_view: kind.to_uppercase().contains("VIEW"),
         partitioned: options.unwrap_or_default().contains("partitioned"),
     })
+}
+
+/// The columns of the primary key of a table, in its order.
+pub(super) async fn primary_key(session: &mut Session, name: &str) -> Result<Vec<String>, Failure> {
+    let sql = "SELECT COLUMN_NAME FROM information_schema.STATISTICS WHERE TABLE_SCHEMA = DATABASE() \
+               AND TABLE_NAME = ? AND INDEX_NAME = 'PRIMARY' ORDER BY SEQ_IN_INDEX";
+    session.rows_with::<String>(sql, (name,)).await
 }
 
 fn column(row: &Row) -> ExistingColumn {

@@ -17,16 +17,38 @@ use crate::sink::cells::{Cell, Rare, RefusedRow, Row, Rows, by_dataset};
 use crate::sink::table::quoted;
 use crate::{convert, dates, timestamp};
 
-use super::errors::{Class, Failure, classify};
+use super::errors::{Class, Failure};
 use super::files;
 use super::now::now;
+use super::waits::{self, Refusal, refusal};
 
 /// The message for a row that SQLite did not store, without an error and without a row of this id:
 /// a trigger has raised IGNORE.
 pub(super) const IGNORED: &str = "a trigger of the table ignores the row";
 
-/// See [`Sink::commit`](crate::sink::Sink::commit).
+/// Commits batches, and leaves out those that a table refuses now; see
+/// [`Sink::commit`](crate::sink::Sink::commit).
 pub(super) fn commit(db: &Transaction<'_>, batches: &[Batch]) -> Result<Committed, Failure> {
+    db.execute_batch("SAVEPOINT batches")?;
+    let error = match commit_all(db, batches) {
+        Err(Failure::Table(error)) => error,
+        committed => {
+            db.execute_batch("RELEASE batches")?;
+            return committed;
+        }
+    };
+    db.execute_batch("ROLLBACK TO batches; RELEASE batches")?;
+    if let [batch] = batches {
+        return waits::leave_out(db, batch, &error);
+    }
+    // Halves, until each batch that is refused is alone: the table may take the others.
+    let (first, second) = batches.split_at(batches.len() / 2);
+    let mut committed = commit(db, first)?;
+    committed.add(commit(db, second)?);
+    Ok(committed)
+}
+
+fn commit_all(db: &Transaction<'_>, batches: &[Batch]) -> Result<Committed, Failure> {
     let foreign = foreign(db, batches)?;
     let mut batches = Cow::Borrowed(batches);
     if !foreign.is_empty() {
@@ -66,7 +88,7 @@ pub(super) fn commit(db: &Transaction<'_>, batches: &[Batch]) -> Result<Committe
     // This commit has all records of the file: it is settled without an entry.
     let mut whole = db.prepare_cached(
         "UPDATE ingest_files SET rejects = (SELECT COUNT(*) FROM ingest_rejects r WHERE r.file_no = \
-         ?1), state = 'settled', settled_at = ?3 WHERE file_no = ?1 AND records = ?2 AND state = \
+         ?1), state = 'settled', reason = NULL, settled_at = ?3 WHERE file_no = ?1 AND records = ?2 AND state = \
          'pending' AND NOT EXISTS (SELECT 1 FROM ingest_frames e WHERE e.file_no = ?1)",
     )?;
     // A settled file gets no entry, so that a late redelivery leaves none.
@@ -171,7 +193,15 @@ fn store(
     committed: &mut Committed,
     refused: &mut Vec<RefusedRow>,
 ) -> Result<(), Failure> {
-    let mut insert = ours.db.prepare_cached(&row_insert(rows))?;
+    let db = ours.db;
+    let sql = row_insert(rows);
+    let mut insert = match db.prepare_cached(&sql) {
+        Ok(insert) => insert,
+        Err(error) => match refusal(db, rows, &sql, error) {
+            Refusal::Failure(failure) => return Err(failure),
+            Refusal::Row(_, error) => return Err(error.into()),
+        },
+    };
     for (at, row) in rows.range(0..rows.len()).enumerate() {
         if !rejected.is_empty() && rejected.contains(&row.id()) {
             committed.duplicates += 1;
@@ -183,10 +213,12 @@ fn store(
                 continue;
             }
             Ok(_) => (RejectCode::RefusedByDatabase, None),
-            Err(error) => match classify(&error) {
-                Class::Duplicate => (RejectCode::DuplicateKeyInTable, Some(error)),
-                Class::Data => (RejectCode::RefusedByDatabase, Some(error)),
-                _ => return Err(error.into()),
+            Err(error) => match refusal(db, rows, &sql, error) {
+                Refusal::Row(Class::Duplicate, error) => {
+                    (RejectCode::DuplicateKeyInTable, Some(error))
+                }
+                Refusal::Row(_, error) => (RejectCode::RefusedByDatabase, Some(error)),
+                Refusal::Failure(failure) => return Err(failure),
             },
         };
         let message: &dyn Display = match &error {
@@ -250,7 +282,7 @@ impl ToSql for Cell<'_> {
 
 /// The text of a value for which SQLite has no exact type. Its integers have 63 bits, and its
 /// decimals are floats.
-pub(super) fn rare_text(rare: Rare<'_>) -> String {
+fn rare_text(rare: Rare<'_>) -> String {
     match rare {
         Rare::Bytes(bytes) => convert::hex_text(bytes),
         Rare::Unsigned(number) => number.to_string(),

@@ -6,14 +6,14 @@ use rusqlite::types::Value;
 use rusqlite::{OptionalExtension, Transaction, params};
 
 use crate::batch::{Batch, Span, provenance, row_id};
-use crate::sink::cells::{Cell, Rare, by_dataset};
+use crate::sink::cells::by_dataset;
 use crate::sink::contents::{
-    self, Change, Difference, ProblemDigest, Stored, digest_name, rejects_sql, replayed_sql,
-    rows_sql,
+    self, Change, Difference, KeptReplay, ProblemDigest, Stored, digest_name, rejects_sql,
+    replay_sql, replayed_sql, rows_sql,
 };
-use crate::timestamp;
+use crate::sink::definitions::recorded;
+use crate::sink::same::{StoredValue, is_same};
 
-use super::commit::rare_text;
 use super::errors::Failure;
 
 /// See [`Contents::differences`](crate::sink::Contents::differences).
@@ -40,29 +40,20 @@ pub(super) fn differences(db: &Transaction<'_>, batch: &Batch) -> Result<Vec<Dif
     let changed = |place: usize, row: &Vec<Value>| {
         let cells = groups[0].row(place).cells().zip(row).zip(schema.fields());
         cells
-            .filter(|((cell, value), _)| !is_same(*cell, value))
+            .filter(|((cell, value), _)| !is_same(*cell, by_type(value)))
             .map(|((_, value), field)| Change::new(field.name(), &format!("{value:?}")))
             .collect()
     };
     Ok(contents::differences(batch, stored, changed))
 }
 
-fn is_same(cell: Cell<'_>, value: &Value) -> bool {
-    match (cell, value) {
-        (Cell::Null, Value::Null) => true,
-        (Cell::Id(id), Value::Integer(stored)) => i64::try_from(id) == Ok(*stored),
-        (Cell::Text(text), Value::Text(stored)) => text == stored,
-        (Cell::Integer(number), Value::Integer(stored)) => number == *stored,
-        // SQLite does not keep the sign of a zero.
-        (Cell::Float(number), Value::Real(stored)) => {
-            number.to_bits() == stored.to_bits() || number == 0.0 && *stored == 0.0
-        }
-        (Cell::Boolean(value), Value::Integer(stored)) => i64::from(value) == *stored,
-        (Cell::Timestamp(time_us), Value::Text(stored)) => timestamp::text(time_us) == *stored,
-        (Cell::Rare(Rare::Bytes(bytes)), Value::Blob(stored)) => bytes == stored.as_slice(),
-        (Cell::Rare(Rare::Decimal(decimal)), Value::Text(stored)) => decimal.equals(stored),
-        (Cell::Rare(rare), Value::Text(stored)) => rare_text(rare) == *stored,
-        _ => false,
+fn by_type(value: &Value) -> StoredValue<'_> {
+    match value {
+        Value::Null => StoredValue::Null,
+        Value::Integer(number) => StoredValue::Integer((*number).into()),
+        Value::Real(number) => StoredValue::Float(*number),
+        Value::Text(text) => StoredValue::Text(text.as_bytes()),
+        Value::Blob(bytes) => StoredValue::Blob(bytes),
     }
 }
 
@@ -73,18 +64,26 @@ pub(super) fn replayed(db: &Transaction<'_>, span: Span) -> Result<Vec<u32>, Fai
     Ok(ordinals.collect::<Result<_, _>>()?)
 }
 
-/// See [`Contents::replayed_text`](crate::sink::Contents::replayed_text).
-pub(super) fn replayed_text(
+/// See [`Contents::replay_of`](crate::sink::Contents::replay_of).
+pub(super) fn replay_of(
     db: &Transaction<'_>,
     file_no: u32,
     ordinal: u32,
-) -> Result<Option<Vec<u8>>, Failure> {
-    let sql = "SELECT text FROM ingest_replays WHERE file_no = ? AND ordinal = ?";
-    let bytes = |row: &rusqlite::Row<'_>| Ok(row.get_ref(0)?.as_bytes()?.to_vec());
-    let text = db
-        .query_row(sql, params![file_no, ordinal], bytes)
-        .optional()?;
-    Ok(text)
+) -> Result<Option<KeptReplay>, Failure> {
+    let texts = |row: &rusqlite::Row<'_>| {
+        let text = row.get_ref(0)?.as_bytes()?.to_vec();
+        Ok((text, row.get::<_, Option<String>>(1)?))
+    };
+    let replay = db.query_row(&replay_sql(file_no, ordinal), [], texts);
+    let Some((text, definition)) = replay.optional()? else {
+        return Ok(None);
+    };
+    let dataset = definition.as_deref().map(recorded).transpose();
+    let dataset = dataset.map_err(|(next_step, problem)| Failure::Found {
+        next_step: next_step.to_owned(),
+        problem,
+    })?;
+    Ok(Some(KeptReplay { text, dataset }))
 }
 
 /// See [`Contents::acknowledge`](crate::sink::Contents::acknowledge).

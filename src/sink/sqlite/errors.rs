@@ -19,6 +19,9 @@ pub(super) enum Class {
     Duplicate,
     /// SQLite refuses the values of the row.
     Data,
+    /// Fatal, unless it is of a table that refuses rows: SQLite does not know an object of the
+    /// statement, or cannot compute a value.
+    Schema,
     /// Transient: the statement may succeed later.
     Transient,
     /// Fatal. Holds the next step.
@@ -30,6 +33,9 @@ pub(super) enum Class {
 pub(super) enum Failure {
     #[error(transparent)]
     Sqlite(#[from] rusqlite::Error),
+    /// SQLite refuses every row of a table that fits its dataset.
+    #[error("{0}")]
+    Table(rusqlite::Error),
     /// The engine found a problem in the values that the database returned.
     #[error("{problem}")]
     Found { next_step: String, problem: String },
@@ -41,7 +47,7 @@ pub(super) enum Failure {
 /// The class of an error.
 pub(super) fn classify(error: &rusqlite::Error) -> Class {
     let rusqlite::Error::SqliteFailure(error, _) = error else {
-        return Class::Fatal(SCHEMA);
+        return Class::Schema;
     };
     match error.code {
         ErrorCode::ConstraintViolation if KEY_TAKEN.contains(&error.extended_code) => {
@@ -69,7 +75,7 @@ pub(super) fn classify(error: &rusqlite::Error) -> Class {
         ErrorCode::NotADatabase => {
             Class::Fatal("name another file, or a new one: this one is not a SQLite database")
         }
-        _ => Class::Fatal(SCHEMA),
+        _ => Class::Schema,
     }
 }
 
@@ -81,8 +87,11 @@ impl Failure {
             Self::Found { next_step, problem } => {
                 Fault::fatal(Origin::Sink, doing, problem).with_next_step(next_step)
             }
+            // Of a replay: a commit leaves the rows out.
+            Self::Table(error) => Fault::transient(Origin::Sink, doing, error),
             Self::Sqlite(error) => match classify(&error) {
                 Class::Transient => Fault::transient(Origin::Sink, doing, error),
+                Class::Schema => Fault::fatal(Origin::Sink, doing, error).with_next_step(SCHEMA),
                 Class::Fatal(next_step) => {
                     Fault::fatal(Origin::Sink, doing, error).with_next_step(next_step)
                 }
@@ -124,11 +133,11 @@ mod tests {
         ] {
             assert_eq!(class(code), Class::Data, "{code}");
         }
+        assert_eq!(class(ffi::SQLITE_ERROR), Class::Schema);
         for code in [
             ffi::SQLITE_READONLY,
             ffi::SQLITE_CORRUPT,
             ffi::SQLITE_NOTADB,
-            ffi::SQLITE_ERROR,
         ] {
             assert!(matches!(class(code), Class::Fatal(_)), "{code}");
         }

@@ -160,8 +160,8 @@ fn entry_of<'a>(found: &'a [Found], file: &NewFile, files: &[NewFile]) -> Option
 /// Enters a new file.
 fn enter(db: &Transaction<'_>, file: &NewFile) -> Result<Registered, Failure> {
     let mut enter = db.prepare_cached(
-        "INSERT INTO ingest_files (hash, dataset, name, path, bytes, records, definition, state, \
-         registered_at) VALUES (?, ?, ?, ?, ?, ?, ?, 'pending', ?)",
+        "INSERT INTO ingest_files (hash, dataset, name, path, bytes, records, definition, mark, state, \
+         registered_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, 'pending', ?)",
     )?;
     let now = now();
     let number = enter.insert(params![
@@ -172,6 +172,7 @@ fn enter(db: &Transaction<'_>, file: &NewFile) -> Result<Registered, Failure> {
         file.bytes,
         file.records,
         definition(file),
+        file.mark.map(u64::cast_signed),
         now
     ])?;
     Ok(Registered {
@@ -195,7 +196,8 @@ fn go_on(db: &Transaction<'_>, known: &Found, file: &NewFile) -> Result<EarlierS
     Ok(match known.state {
         FileState::Pending if is_alike => {
             let mut note = db.prepare_cached(
-                "UPDATE ingest_files SET definition = ? WHERE file_no = ? AND definition IS NULL",
+                "UPDATE ingest_files SET definition = ?, reason = NULL WHERE file_no = ? AND \
+                 (definition IS NULL OR reason IS NOT NULL)",
             )?;
             note.execute(params![definition, known.file_no])?;
             EarlierState::Pending
@@ -207,7 +209,7 @@ fn go_on(db: &Transaction<'_>, known: &Found, file: &NewFile) -> Result<EarlierS
         FileState::Quarantined => {
             let mut reopen = db.prepare_cached(
                 "UPDATE ingest_files SET state = 'pending', reason = NULL, hash = ?, dataset = ?, \
-                 name = ?, path = ?, bytes = ?, records = ?, definition = ? WHERE file_no = ?",
+                 name = ?, path = ?, bytes = ?, records = ?, definition = ?, mark = ? WHERE file_no = ?",
             )?;
             reopen.execute(params![
                 file.hash,
@@ -217,6 +219,7 @@ fn go_on(db: &Transaction<'_>, known: &Found, file: &NewFile) -> Result<EarlierS
                 file.bytes,
                 file.records,
                 definition,
+                file.mark.map(u64::cast_signed),
                 known.file_no
             ])?;
             EarlierState::New

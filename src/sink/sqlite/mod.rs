@@ -27,10 +27,10 @@ use crate::frame::FrameKey;
 use super::mismatch::Mismatch;
 use super::table;
 use super::{
-    Audit, Committed, Contents, Difference, Digest, FieldCount, FileState, Indexes, LastEvent,
-    LedgerFile, Migration, NewFile, OpenReject, Operators, ProblemDigest, Purge, Registered,
-    RejectQuery, Remembered, Replay, Replayed, Schema, SeenFile, Settled, Sink, Standing,
-    SummaryStore, Totals, Unsummarised,
+    Audit, Committed, Contents, Difference, Digest, FieldCount, FileState, Indexes, KeptReplay,
+    LastEvent, LedgerFile, Migration, NewFile, OpenReject, Operators, ProblemDigest, Purge,
+    Registered, RejectQuery, Remembered, Replay, Replayed, Schema, SeenFile, Settled, Sink,
+    Standing, SummaryStore, Totals, Unsummarised,
 };
 use errors::Failure;
 
@@ -45,6 +45,7 @@ mod remove;
 mod schema;
 mod seen;
 mod summary;
+mod waits;
 
 /// How long a statement waits for another process that writes to the same file.
 const BUSY_WAIT: Duration = Duration::from_secs(5);
@@ -207,9 +208,10 @@ impl Sink for SqliteSink {
         .await
     }
 
-    /// None: SQLite refuses rows only for reasons that affect all tables.
-    async fn waiting(&self, _file_nos: &[u32]) -> Result<Vec<(u32, String)>, Fault> {
-        Ok(Vec::new())
+    async fn waiting(&self, file_nos: &[u32]) -> Result<Vec<(u32, String)>, Fault> {
+        let file_nos = file_nos.to_vec();
+        let work = move |db: &Transaction<'_>| waits::waiting(db, &file_nos);
+        self.transact("reading the ledger", work).await
     }
 
     async fn settle(&self, file_nos: &[u32]) -> Result<Vec<Settled>, Fault> {
@@ -361,9 +363,18 @@ impl Contents for SqliteSink {
             .await
     }
 
-    async fn replayed_text(&self, file_no: u32, ordinal: u32) -> Result<Option<Vec<u8>>, Fault> {
-        let work = move |db: &Transaction<'_>| contents::replayed_text(db, file_no, ordinal);
+    async fn replay_of(&self, file_no: u32, ordinal: u32) -> Result<Option<KeptReplay>, Fault> {
+        let work = move |db: &Transaction<'_>| contents::replay_of(db, file_no, ordinal);
         self.transact("reading the ledger", work).await
+    }
+
+    /// None: the id is the only key of a table that the migration accepts.
+    async fn doubled(&self, _file_no: u32, _datasets: &Datasets) -> Result<Vec<u32>, Fault> {
+        Ok(Vec::new())
+    }
+
+    async fn separate(&self, _record: &Batch) -> Result<bool, Fault> {
+        Ok(false)
     }
 
     async fn loaded_by(

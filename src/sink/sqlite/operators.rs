@@ -18,10 +18,11 @@ use crate::sink::{
 };
 
 use super::commit::{IGNORED, equals, insert_row, row_insert};
-use super::errors::{Class, Failure, classify};
+use super::errors::{Class, Failure};
 use super::files::{NEWER, file_state};
 use super::now::now;
 use super::summary;
+use super::waits::{Refusal, refusal};
 
 /// See [`Operators::totals`](crate::sink::Operators::totals).
 pub(super) fn totals(db: &Transaction<'_>) -> Result<Totals, Failure> {
@@ -57,7 +58,7 @@ pub(super) fn files(
 ) -> Result<Vec<LedgerFile>, Failure> {
     let mut find = db.prepare_cached(
         "SELECT file_no, name, dataset, state, bytes, records, rejects, reason, f.hash, path, \
-         registered_at, settled_at, content, path_values FROM ingest_files f LEFT JOIN \
+         registered_at, settled_at, content, path_values, mark FROM ingest_files f LEFT JOIN \
          ingest_identities i ON i.hash = f.hash WHERE file_no >= ?1 AND file_no < ?2 AND (?3 IS NULL \
          OR state = ?3) ORDER BY file_no DESC LIMIT ?4",
     )?;
@@ -94,6 +95,7 @@ fn file(row: &Row<'_>) -> Result<LedgerFile, Failure> {
         settled_at: row
             .get::<_, Option<String>>(11)?
             .map(|settled_at| rfc3339(&settled_at)),
+        mark: row.get::<_, Option<i64>>(14)?.map(i64::cast_unsigned),
     })
 }
 
@@ -314,10 +316,17 @@ fn replay_one(db: &Transaction<'_>, replay: &Replay) -> Result<Replayed, Failure
             )?
             .execute([place.0])?;
             db.prepare_cached(
-                "INSERT INTO ingest_replays (file_no, ordinal, text, replayed_at) VALUES (?1, ?2, \
-                 ?3, ?4) ON CONFLICT (file_no, ordinal) DO UPDATE SET text = ?3, replayed_at = ?4",
+                "INSERT INTO ingest_replays (file_no, ordinal, text, definition, replayed_at) VALUES \
+                 (?1, ?2, ?3, ?4, ?5) ON CONFLICT (file_no, ordinal) DO UPDATE SET text = ?3, \
+                 definition = ?4, replayed_at = ?5",
             )?
-            .execute(params![place.0, place.1, replay.text.as_bytes(), now()])?;
+            .execute(params![
+                place.0,
+                place.1,
+                replay.text.as_bytes(),
+                record.dataset.fingerprint.to_bytes(),
+                now()
+            ])?;
         }
         _ => {}
     }
@@ -328,24 +337,27 @@ fn replay_one(db: &Transaction<'_>, replay: &Replay) -> Result<Replayed, Failure
 fn insert(db: &Transaction<'_>, record: &Batch) -> Result<Replayed, Failure> {
     let groups = by_dataset(slice::from_ref(record));
     let rows = groups.first().expect("a replay is of one row");
-    let mut insert = db.prepare_cached(&row_insert(rows))?;
-    match insert_row(&mut insert, rows.row(0)) {
+    let sql = row_insert(rows);
+    let stored = db
+        .prepare_cached(&sql)
+        .and_then(|mut insert| insert_row(&mut insert, rows.row(0)));
+    match stored {
         Ok(1) => Ok(Replayed::Stored),
         // The table was searched before.
         Ok(_) => Ok(Replayed::refused(
             RejectCode::RefusedByDatabase,
             Some(&IGNORED),
         )),
-        Err(error) => match classify(&error) {
-            Class::Duplicate => {
+        Err(error) => match refusal(db, rows, &sql, error) {
+            Refusal::Row(Class::Duplicate, error) => {
                 let code = RejectCode::DuplicateKeyInTable;
                 Ok(Replayed::refused(code, Some(&error)))
             }
-            Class::Data => Ok(Replayed::refused(
+            Refusal::Row(_, error) => Ok(Replayed::refused(
                 RejectCode::RefusedByDatabase,
                 Some(&error),
             )),
-            _ => Err(error.into()),
+            Refusal::Failure(failure) => Err(failure),
         },
     }
 }

@@ -354,6 +354,7 @@ pub fn new_file(dataset: &str, records: u32) -> NewFile {
         path: None,
         bytes: 1 << 40,
         records,
+        mark: Some(u64::MAX),
     }
 }
 

@@ -6,7 +6,7 @@ use lemonade_task::sink::{Committed, EarlierState};
 use lemonade_task::timestamp;
 use mysql_async::prelude::Queryable as _;
 
-use super::fixture::{Fixture, SOME_TIME_US, Target, events, new_file};
+use super::fixture::{Fixture, SOME_TIME_US, Target, Val, batch, events, new_file, span, text};
 
 /// Events of this ordinal and later have no partition.
 const BOUNDARY: u32 = 100;
@@ -238,6 +238,87 @@ pub async fn a_table_that_takes_no_rows_makes_its_files_wait(target: Target) {
         let rows = format!("SELECT COUNT(*) FROM vehicle_events WHERE id >= {id}");
         assert_eq!(fixture.number(&rows).await, 3);
     }
+}
+
+/// The causes in SQLite: the statement cannot be compiled for any row. Files of other tables are stored
+/// from the same commit, and a row for which a trigger or an index fails is a reject.
+pub async fn a_table_of_sqlite_that_takes_no_rows_makes_its_files_wait(target: Target) {
+    if !target.is_sqlite() {
+        return;
+    }
+    let trigger = "CREATE TRIGGER audit BEFORE INSERT ON vehicle_events BEGIN";
+    for (broken, named) in [
+        (
+            format!("{trigger} INSERT INTO missing VALUES (1); END"),
+            "missing",
+        ),
+        (
+            format!("{trigger} SELECT missing FROM vehicle_status; END"),
+            "missing",
+        ),
+        (
+            format!("{trigger} INSERT INTO vehicle_status VALUES (1); END"),
+            "vehicle_status",
+        ),
+        (format!("{trigger} SELECT missing(NEW.id); END"), "missing"),
+        (
+            format!("{trigger} UPDATE missing SET a = 1; END"),
+            "missing",
+        ),
+    ] {
+        // The statement is prepared for the first time, or was before the trigger existed.
+        for is_prepared in [false, true] {
+            let fixture = Fixture::new(target).await;
+            if is_prepared {
+                let before = fixture.file("vehicle_events", 1).await;
+                fixture.commit(&[events(&fixture, before, 0..1)]).await;
+            }
+            fixture.run(&broken).await;
+            let whole = fixture.file("vehicle_events", 3).await;
+            let half = fixture.file("vehicle_events", 9).await;
+            let other = fixture.file("vehicle_status", 2).await;
+            let status = fixture.dataset("vehicle_status");
+            let row = vec![text("v"), Val::Time(SOME_TIME_US), text("s"), text("on")];
+            let statuses = [(0, row.clone()), (1, row)].into();
+            let batches = [
+                events(&fixture, whole, 0..3),
+                events(&fixture, half, 0..4),
+                batch(status, span(other, 0, 2), &statuses, vec![]),
+            ];
+            let committed = fixture.commit(&batches).await;
+            assert_eq!(committed.rows, 2, "{broken}");
+            let waiting: Vec<u32> = committed.waiting.iter().map(|it| it.file.file_no).collect();
+            assert_eq!(waiting, [whole, half], "{broken}");
+            let reason = &committed.waiting[0].reason;
+            assert!(
+                reason.contains("`vehicle_events` refuses its rows") && reason.contains(named),
+                "{reason}"
+            );
+            let waits = fixture.sink.waiting(&[whole, half, other]).await.unwrap();
+            assert_eq!(waits, [(whole, reason.clone()), (half, reason.clone())]);
+
+            fixture.run("DROP TRIGGER audit").await;
+            let committed = fixture.commit(&batches[..2]).await;
+            assert_eq!((committed.rows, committed.waiting), (7, vec![]), "{broken}");
+            let waits = fixture.sink.waiting(&[whole]).await.unwrap();
+            assert_eq!(waits, [], "the whole file is settled");
+            assert_eq!(
+                fixture.number("SELECT COUNT(*) FROM ingest_rejects").await,
+                0
+            );
+        }
+    }
+    // An error that depends on the values is one of the row.
+    let fixture = Fixture::new(target).await;
+    fixture
+        .run(&format!(
+            "{trigger} SELECT abs(-9223372036854775807 - (NEW.id % 4 = 1)); END"
+        ))
+        .await;
+    let file = fixture.file("vehicle_events", 4).await;
+    let committed = fixture.commit(&[events(&fixture, file, 0..4)]).await;
+    assert_eq!((committed.rows, committed.refused.len()), (3, 1));
+    assert_eq!(committed.waiting, []);
 }
 
 /// A column or a table of the dataset itself that is missing ends the engine, which names it: no

@@ -10,12 +10,12 @@ use mysql_async::Value;
 use mysql_async::consts::ColumnType;
 
 use crate::sink::cells::{Cell, Rare, Row, Rows};
-use crate::sink::mysql::bind::rare_value;
 use crate::sink::mysql::errors::Failure;
 use crate::sink::mysql::files::list;
 use crate::sink::mysql::session::Session;
+use crate::sink::same::{StoredValue, is_same};
 use crate::sink::table::quoted;
-use crate::timestamp::{Civil, civil};
+use crate::timestamp::Civil;
 
 /// Rows that are read at a time: about 2 MB with texts of full length.
 const ROWS_PER_QUERY: usize = 500;
@@ -69,63 +69,55 @@ fn is_equal(row: Row<'_>, stored: &mysql_async::Row) -> bool {
     differing(row, stored).next().is_none()
 }
 
-/// The places of the columns in which a stored row differs.
+/// The places of the columns in which a stored row differs from that of a record.
 pub(in crate::sink::mysql) fn differing<'a>(
     row: Row<'a>,
     stored: &'a mysql_async::Row,
 ) -> impl Iterator<Item = usize> + 'a {
     let columns = stored.columns_ref();
-    let is_same = move |at: usize, cell: Cell<'_>| {
-        let value = stored.as_ref(at).unwrap_or(&Value::NULL);
-        match (cell, value) {
-            (Cell::Null, Value::NULL) => true,
-            (Cell::Id(id), Value::UInt(stored)) => id == *stored,
-            (Cell::Id(id), Value::Int(stored)) => i64::try_from(id) == Ok(*stored),
-            (Cell::Text(text), Value::Bytes(stored)) => {
-                let native = columns[at].column_type() == ColumnType::MYSQL_TYPE_JSON;
-                text.as_bytes() == stored.as_slice() || (native && is_same_json(text, stored))
-            }
-            (Cell::Integer(number), Value::Int(stored)) => number == *stored,
-            (Cell::Integer(number), Value::UInt(stored)) => u64::try_from(number) == Ok(*stored),
-            (Cell::Float(number), Value::Double(stored)) => number.to_bits() == stored.to_bits(),
-            (Cell::Boolean(value), Value::Int(stored)) => i64::from(value) == *stored,
-            (Cell::Boolean(value), Value::UInt(stored)) => u64::from(value) == *stored,
-            (Cell::Timestamp(time_us), Value::Date(year, month, day, hour, minute, second, us)) => {
-                civil(time_us)
-                    == Civil {
-                        year: *year,
-                        month: *month,
-                        day: *day,
-                        hour: *hour,
-                        minute: *minute,
-                        second: *second,
-                        micros: *us,
-                    }
-            }
-            (Cell::Rare(rare), stored) => is_same_rare(rare, stored),
-            _ => false,
-        }
-    };
     let cells = row.cells().enumerate();
-    cells.filter_map(move |(at, cell)| (!is_same(at, cell)).then_some(at))
+    cells.filter_map(move |(at, cell)| {
+        let value = stored.as_ref(at).unwrap_or(&Value::NULL);
+        let stored = by_type(cell, value, columns[at].column_type());
+        (!is_same(cell, stored)).then_some(at)
+    })
 }
 
-fn is_same_rare(rare: Rare<'_>, stored: &Value) -> bool {
-    match (rare, stored) {
-        (Rare::Bytes(bytes), Value::Bytes(stored)) => bytes == stored.as_slice(),
-        (Rare::Unsigned(number), Value::UInt(stored)) => number == *stored,
-        (Rare::Unsigned(number), Value::Int(stored)) => i64::try_from(number) == Ok(*stored),
-        // A column may have more digits after the point than the dataset.
-        (Rare::Decimal(decimal), Value::Bytes(stored)) => {
-            std::str::from_utf8(stored).is_ok_and(|stored| decimal.equals(stored))
+/// A value of the server by the type of its column. A BLOB that was made a TEXT, and a TEXT that was
+/// made a BLOB, has the same bytes.
+fn by_type<'a>(cell: Cell<'_>, value: &'a Value, column_type: ColumnType) -> StoredValue<'a> {
+    match (value, column_type) {
+        (Value::NULL, _) => StoredValue::Null,
+        (Value::Int(number), _) => StoredValue::Integer((*number).into()),
+        (Value::UInt(number), _) => StoredValue::Integer((*number).into()),
+        (Value::Double(number), _) => StoredValue::Float(*number),
+        (Value::Float(number), _) => StoredValue::Float((*number).into()),
+        (Value::Bytes(bytes), ColumnType::MYSQL_TYPE_JSON) => StoredValue::Json(bytes),
+        (Value::Bytes(bytes), ColumnType::MYSQL_TYPE_NEWDECIMAL) => StoredValue::Decimal(bytes),
+        (Value::Bytes(bytes), ColumnType::MYSQL_TYPE_BIT) => StoredValue::Integer(
+            bytes
+                .iter()
+                .fold(0, |all, byte| all << 8 | i128::from(*byte)),
+        ),
+        (Value::Bytes(bytes), _) if matches!(cell, Cell::Rare(Rare::Bytes(_))) => {
+            StoredValue::Blob(bytes)
         }
-        (Rare::Date(_) | Rare::Time(_), stored) => rare_value(rare) == *stored,
-        _ => false,
+        (Value::Bytes(bytes), _) => StoredValue::Text(bytes),
+        (Value::Date(year, month, day, hour, minute, second, micros), _) => {
+            StoredValue::Moment(Civil {
+                year: *year,
+                month: *month,
+                day: *day,
+                hour: *hour,
+                minute: *minute,
+                second: *second,
+                micros: *micros,
+            })
+        }
+        (Value::Time(false, 0, hour, minute, second, micros), _) => {
+            let seconds = i64::from(*hour) * 3_600 + i64::from(*minute) * 60 + i64::from(*second);
+            StoredValue::Time(seconds * 1_000_000 + i64::from(*micros))
+        }
+        (Value::Time(..), _) => StoredValue::Other,
     }
-}
-
-/// Whether two texts are the same JSON value: MySQL's JSON type stores the value and not its text.
-fn is_same_json(text: &str, stored: &[u8]) -> bool {
-    let value = |text| serde_json::from_slice::<serde_json::Value>(text).ok();
-    value(text.as_bytes()) == value(stored)
 }
