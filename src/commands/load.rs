@@ -113,7 +113,8 @@ fn dry_run(
         let found = match source {
             Source::Inbound => {
                 let mut found = directly_in(&settings.dirs.inbound, &markers)?;
-                found.extend(directly_in(&settings.dirs.work, &Markers::default())?);
+                let own = Markers::default().with_directories(true);
+                found.extend(directly_in(&settings.dirs.work, &own)?);
                 found
             }
             Source::FileInInbound(path) => Archive::all_of(&path, &Markers::default()).list()?.0,
@@ -140,7 +141,8 @@ fn dry_run(
     Ok(Outcome::Complete)
 }
 
-/// The files directly in a directory. Empty if the directory does not exist.
+/// The files directly in a directory, and those of directories below it if `markers` takes these. Empty
+/// if the directory does not exist.
 fn directly_in(directory: &Path, markers: &Markers) -> std::io::Result<Vec<Claimed>> {
     let entries = match directory.read_dir() {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
@@ -149,6 +151,9 @@ fn directly_in(directory: &Path, markers: &Markers) -> std::io::Result<Vec<Claim
     let mut found = Vec::new();
     for entry in entries {
         let path = entry?.path();
+        if path.is_dir() && !path.is_symlink() && markers.enters(&path) {
+            found.extend(directly_in(&path, markers)?);
+        }
         if path.is_dir() {
             continue;
         }

@@ -1,12 +1,13 @@
 //! The repairs of `files`: `restore`, `forget` and `reload`.
 
 use std::collections::HashMap;
+use std::ffi::OsStr;
 
 use anyhow::{Context as _, bail};
 
 use super::audit;
 use super::contents::{Comparison, Wrong};
-use super::source::Source;
+use super::source::{self, Source};
 use super::{Outcome, note, open_for_repairs, print, wanted_file};
 use crate::batch::Batch;
 use crate::config::Settings;
@@ -226,10 +227,11 @@ pub(super) async fn reload(
         let path = moved.get(&path).unwrap_or(&path).clone();
         let shown = path.display().to_string();
         let shown = shown.escape_debug();
-        if path.parent() == Some(&dirs.inbound) {
+        if path.starts_with(&dirs.inbound) {
             print(&format!("file {file_no}: {shown} is in inbound\n"))?;
-        } else if path.parent() == Some(&dirs.history) || path.parent() == Some(&dirs.quarantine) {
-            let to = inbox::return_to_inbound(dirs, &path)
+        } else if path.starts_with(&dirs.history) || path.starts_with(&dirs.quarantine) {
+            let name = source::exact_name(file);
+            let to = inbox::return_to_inbound(dirs, &path, name.map(OsStr::new))
                 .with_context(|| format!("cannot move {shown} to inbound"))?;
             let shown_to = to.display().to_string();
             print(&format!(

@@ -14,6 +14,7 @@ use crate::config::Settings;
 use crate::content::{self, Content, ContentError, ContentOptions, Windows};
 use crate::cut::{self, Chunk, ChunkLimits, Outside, Plan, Unreadable};
 use crate::dataset::{Dataset, FileValues};
+use crate::inbox::{self, Archive, Found, Markers};
 use crate::parse::Parser;
 use crate::sink::LedgerFile;
 use crate::timestamp;
@@ -374,12 +375,17 @@ fn shown(path: &Path) -> String {
 fn candidates(settings: &Settings, file: &LedgerFile) -> Vec<PathBuf> {
     let dirs = &settings.dirs;
     let mut found: Vec<PathBuf> = file.path.iter().cloned().collect();
-    for dir in [&dirs.history, &dirs.work, &dirs.quarantine, &dirs.inbound] {
-        if is_name_inexact(&file.entry.name) {
-            let entries = fs::read_dir(dir).into_iter().flatten().flatten();
-            found.extend(entries.map(|entry| entry.path()));
+    let again = inbox::again(&dirs.work);
+    let places = [&dirs.history, &dirs.work, &dirs.quarantine, &dirs.inbound];
+    for dir in places.into_iter().chain(&again) {
+        if let Some(name) = exact_name(file) {
+            found.extend(names(dir, name));
         } else {
-            found.extend(names(dir, &file.entry.name));
+            let files = Archive::all_of(dir, &Markers::new(&[], &[])).walk();
+            found.extend(files.filter_map(|found| match found {
+                Ok(Found::File(file)) => Some(file.path),
+                _ => None,
+            }));
         }
     }
     // Only a file of the same size can have the same hash.
@@ -389,9 +395,12 @@ fn candidates(settings: &Settings, file: &LedgerFile) -> Vec<PathBuf> {
     found
 }
 
-/// Whether the name in the ledger may differ from the file's name: it was not UTF-8, or was cut.
-fn is_name_inexact(name: &str) -> bool {
-    name.contains(char::REPLACEMENT_CHARACTER) || name.len() >= LONG_NAME_BYTES
+/// The name with which a file was delivered: its path below inbound. `None` if the name in the ledger
+/// may be another one, because it was not UTF-8 or was cut.
+pub(super) fn exact_name(file: &LedgerFile) -> Option<&str> {
+    let name = file.entry.name.as_str();
+    let is_exact = !name.contains(char::REPLACEMENT_CHARACTER) && name.len() < LONG_NAME_BYTES;
+    is_exact.then_some(name)
 }
 
 /// The paths in a directory that a file with this name may have: the name itself, and the name with

@@ -37,6 +37,7 @@ pub(super) const VARIABLES: &[(&str, &[&str])] = &[
     ("quiet-time", &["LEMONADE_QUIET_TIME"]),
     ("incomplete-after", &["LEMONADE_INCOMPLETE_AFTER"]),
     ("hard-links", &["LEMONADE_HARD_LINKS"]),
+    ("inbound-recursive", &["LEMONADE_INBOUND_RECURSIVE"]),
     ("marker-files", &["LEMONADE_MARKER_FILES"]),
     ("temporary-files", &["LEMONADE_TEMPORARY_FILES"]),
     ("scan-interval", &["LEMONADE_SCAN_INTERVAL"]),

@@ -115,6 +115,8 @@ pub struct Settings {
     pub incomplete_after: Duration,
     /// What to do with a file in inbound that has a second hard link.
     pub hard_links: HardLinks,
+    /// Whether the files of directories below inbound are taken as well.
+    pub inbound_recursive: bool,
     /// Patterns for names of files that are ignored: markers of the programs that write the data.
     pub marker_files: Names,
     /// Patterns for names of files that their writers have not finished.
@@ -147,10 +149,11 @@ pub struct Settings {
 
 impl Settings {
     /// The settings that a reload applies to a running service.
-    pub const RELOADED: [&str; 7] = [
+    pub const RELOADED: [&str; 8] = [
         "quiet_time",
         "incomplete_after",
         "hard_links",
+        "inbound_recursive",
         "marker_files",
         "temporary_files",
         "scan_interval",
@@ -277,6 +280,7 @@ impl Settings {
             quiet_time: time(given.quiet_time, QUIET_TIME_DEFAULT),
             incomplete_after: time(given.incomplete_after, INCOMPLETE_AFTER_DEFAULT),
             hard_links: given.hard_links.unwrap_or(HardLinks::Take),
+            inbound_recursive: given.inbound_recursive.unwrap_or(false),
             marker_files: given.marker_files.unwrap_or_else(Names::markers),
             temporary_files: given.temporary_files.unwrap_or_else(Names::temporary),
             scan_interval: time(given.scan_interval, SCAN_INTERVAL_DEFAULT),
@@ -424,6 +428,7 @@ impl Settings {
     #[must_use]
     pub fn markers(&self) -> Markers {
         Markers::new(&self.marker_files.0, &self.temporary_files.0)
+            .with_directories(self.inbound_recursive)
     }
 
     /// The path of the `SQLite` database. `None` if the database is not `SQLite`.

@@ -114,6 +114,10 @@ pub struct Options {
     #[arg(long, global = true, value_name = "WHAT", hide_short_help = true)]
     pub hard_links: Option<HardLinks>,
 
+    /// Take the files of directories below inbound as well: true or false (default: false)
+    #[arg(long, global = true, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_short_help = true)]
+    pub inbound_recursive: Option<bool>,
+
     /// Names of files to ignore, separated by commas; * matches any characters (default:
     /// _SUCCESS,_started_*,_committed_*,*.crc)
     #[arg(long, global = true, value_name = "NAMES", hide_short_help = true)]
@@ -191,6 +195,7 @@ impl Options {
             quiet_time: self.quiet_time.or(below.quiet_time),
             incomplete_after: self.incomplete_after.or(below.incomplete_after),
             hard_links: self.hard_links.or(below.hard_links),
+            inbound_recursive: self.inbound_recursive.or(below.inbound_recursive),
             marker_files: self.marker_files.or(below.marker_files),
             temporary_files: self.temporary_files.or(below.temporary_files),
             scan_interval: self.scan_interval.or(below.scan_interval),

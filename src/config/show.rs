@@ -43,6 +43,7 @@ impl fmt::Display for Settings {
         line("quiet_time", time(self.quiet_time))?;
         line("incomplete_after", time(self.incomplete_after))?;
         line("hard_links", text(&self.hard_links.as_str()))?;
+        line("inbound_recursive", self.inbound_recursive.to_string())?;
         line("marker_files", text(&self.marker_files))?;
         line("temporary_files", text(&self.temporary_files))?;
         line("scan_interval", time(self.scan_interval))?;

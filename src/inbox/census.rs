@@ -1,6 +1,6 @@
 //! Counts the files and bytes in the directories, for metrics and status. Moves no file.
 
-use std::fs::{self, Metadata};
+use std::fs::Metadata;
 use std::io;
 use std::path::Path;
 use std::time::SystemTime;
@@ -11,6 +11,7 @@ use super::moving::is_copy;
 use super::open::Inbox;
 use super::requeue::count_quarantined;
 use super::times::arrived;
+use super::tree::each_file;
 
 /// The number, bytes and age of the files in a directory.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -40,8 +41,8 @@ impl Inbox {
     /// A directory cannot be read.
     pub fn census(&self) -> io::Result<Census> {
         Ok(Census {
-            inbound: count(&self.directories.inbound, &self.markers())?,
-            work: count(&self.directories.work, &Markers::default())?,
+            inbound: count(&self.directories.inbound, Some(&self.markers()))?,
+            work: count(&self.directories.work, None)?,
         })
     }
 
@@ -50,7 +51,7 @@ impl Inbox {
     /// # Errors
     /// The directory cannot be read.
     pub fn history(&self) -> io::Result<Count> {
-        count(&self.directories.history, &Markers::default())
+        count(&self.directories.history, None)
     }
 
     /// Counts the files of quarantine, without the reasons beside them.
@@ -85,38 +86,44 @@ pub fn count_files(directories: &Directories, markers: &Markers) -> io::Result<(
         ..
     } = directories;
     let census = Census {
-        inbound: about(inbound, count(inbound, markers))?,
-        work: about(work, count(work, &Markers::default()))?,
+        inbound: about(inbound, count(inbound, Some(markers)))?,
+        work: about(work, count(work, None))?,
     };
     let quarantined = about(quarantine, count_quarantined(quarantine))?;
     Ok((census, quarantined))
 }
 
-fn count(directory: &Path, markers: &Markers) -> io::Result<Count> {
+/// Counts the files of inbound, or without `markers` those of another directory, which are the engine's
+/// own.
+fn count(directory: &Path, markers: Option<&Markers>) -> io::Result<Count> {
     let mut count = Count::default();
-    for entry in fs::read_dir(directory)? {
-        let entry = entry?;
+    let enters = |directory: &Path| markers.is_none_or(|markers| markers.enters(directory));
+    let usual = Markers::default();
+    let markers = markers.unwrap_or(&usual);
+    each_file(directory, enters, |_, entry| {
         // A hidden or temporary file in inbound has not arrived yet, or belongs to another program.
         // In work, it is the lock or the pause. A copy of a move counts: it takes the room of a
         // file.
         let name = entry.file_name();
         if (markers.is_temporary(&name) && !is_copy(&name)) || markers.has(&name) {
-            continue;
+            return Ok(());
         }
         // A file may have been removed since the directory was read.
         let Some(metadata) = entry.metadata().ok().filter(Metadata::is_file) else {
-            continue;
+            return Ok(());
         };
         let arrived = arrived(&metadata);
         count.files += 1;
         count.bytes += metadata.len();
         count.oldest = Some(count.oldest.map_or(arrived, |then| then.min(arrived)));
-    }
+        Ok(())
+    })?;
     Ok(count)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::time::{Duration, UNIX_EPOCH};
 
     use super::*;
@@ -126,14 +133,14 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let made = SystemTime::now() - Duration::from_secs(1);
         let markers = Markers::new(&["*.crc".to_owned()], &["*.tmp".to_owned()]);
-        assert_eq!(count(dir.path(), &markers).unwrap(), Count::default());
+        assert_eq!(count(dir.path(), Some(&markers)).unwrap(), Count::default());
         for name in ["a", "b", ".hidden", "c.tmp", "a.crc"] {
             let file = fs::File::create(dir.path().join(name)).unwrap();
             file.set_len(10).unwrap();
             file.set_modified(UNIX_EPOCH).unwrap();
         }
         fs::create_dir(dir.path().join("d")).unwrap();
-        let count = count(dir.path(), &markers).unwrap();
+        let count = count(dir.path(), Some(&markers)).unwrap();
         assert_eq!((count.files, count.bytes), (2, 20));
         assert!(count.oldest.unwrap() > made);
     }

@@ -4,20 +4,21 @@
 //! not delay other files. A claim of many files ends early only if the error would affect every
 //! file.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, Metadata};
 use std::io;
 use std::os::unix::fs::FileExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use rustix::io::Errno;
 
-use super::moving::move_into;
-use super::names::is_hidden;
+use super::moving::rename_new;
+use super::names::{is_hidden, name_in_work, work_for};
 use super::open::Inbox;
 use super::scan::Candidate;
 use super::times::{age, arrived};
+use super::tree::{each_file, remove_empty};
 use super::waiting::{WaitReason, Waits};
 use crate::content::{self, ContentError, Writers};
 
@@ -27,7 +28,8 @@ const TAIL_BYTES: usize = 4096;
 /// A file in work, or of an archive.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Claimed {
-    /// The file's name in work. In history it has the same name, unless that is taken.
+    /// The file's name in inbound: its path below it, also while it is in work. In history it has the
+    /// same name, unless that is taken. For a file of an archive: the last segment of its path.
     pub name: OsString,
     /// The file's path.
     pub path: PathBuf,
@@ -83,13 +85,31 @@ impl Inbox {
             self.note_incomplete(&candidate.name, &metadata);
             return Ok(Claim::Waits(WaitReason::Incomplete));
         }
-        match move_into(&from, &self.directories.work, &candidate.name) {
-            Ok(path) => Ok(Claim::Taken(claimed(path, &metadata)?)),
+        match self.move_into_work(&from, &candidate.name) {
+            Ok(path) => Ok(Claim::Taken(Claimed {
+                name: candidate.name.clone(),
+                ..claimed(path, &metadata)?
+            })),
             Err(error) if error.kind() == io::ErrorKind::NotFound && !from.exists() => {
                 Ok(Claim::Waits(WaitReason::Gone))
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// Moves a file into work under its name; if that is taken, into another directory in it.
+    fn move_into_work(&self, from: &Path, name: &OsStr) -> io::Result<PathBuf> {
+        for attempt in 0..u32::MAX {
+            let to = work_for(&self.directories.work, attempt).join(name);
+            if attempt > 0 || Path::new(name).parent() != Some(Path::new("")) {
+                fs::create_dir_all(to.parent().expect("it is below work"))?;
+            }
+            match rename_new(from, &to, None) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                moved => return moved.map(|()| to),
+            }
+        }
+        Err(io::ErrorKind::AlreadyExists.into())
     }
 
     /// Claims files in order. A file that must wait, or whose claim fails, is added to `waits`.
@@ -122,19 +142,28 @@ impl Inbox {
         (claimed, None)
     }
 
-    /// The files of work, which an earlier run claimed.
+    /// The files of work, which an earlier run claimed. Removes empty directories, which it left.
     ///
     /// # Errors
     /// The directory cannot be read.
     pub fn recovered(&self) -> io::Result<Vec<Claimed>> {
         let mut found = Vec::new();
-        for entry in fs::read_dir(&self.directories.work)? {
-            let entry = entry?;
-            let metadata = entry.metadata()?;
-            if metadata.is_file() && !is_hidden(&entry.file_name()) {
-                found.push(claimed(entry.path(), &metadata)?);
-            }
-        }
+        let work = &self.directories.work;
+        remove_empty(work);
+        each_file(
+            work,
+            |_| true,
+            |path, entry| {
+                let metadata = entry.metadata()?;
+                if metadata.is_file() && !is_hidden(&entry.file_name()) {
+                    found.push(Claimed {
+                        name: name_in_work(Path::new(&path)).to_owned(),
+                        ..claimed(entry.path(), &metadata)?
+                    });
+                }
+                Ok(())
+            },
+        )?;
         found.sort_by(|a, b| (a.modified, &a.name).cmp(&(b.modified, &b.name)));
         Ok(found)
     }

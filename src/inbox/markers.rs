@@ -4,9 +4,11 @@
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
 use std::sync::Arc;
 
 use super::names::is_hidden;
+use super::tree::last;
 
 /// Patterns for names of temporary files, unless a setting replaces them.
 pub const TEMPORARY: [&str; 3] = ["*.tmp", "*.part", "*~"];
@@ -17,6 +19,8 @@ pub const TEMPORARY: [&str; 3] = ["*.tmp", "*.part", "*~"];
 pub struct Markers {
     markers: Arc<[String]>,
     temporary: Arc<[String]>,
+    /// Whether the files of directories below inbound are taken.
+    pub(super) directories: bool,
 }
 
 impl Default for Markers {
@@ -33,7 +37,24 @@ impl Markers {
         Self {
             markers: markers.into(),
             temporary: temporary.into(),
+            directories: false,
         }
+    }
+
+    /// The same, and whether the files of directories below inbound are taken. Directories with the
+    /// name of a temporary file are passed over.
+    #[must_use]
+    pub fn with_directories(self, directories: bool) -> Self {
+        Self {
+            directories,
+            ..self
+        }
+    }
+
+    /// Whether the files of this directory below inbound are taken.
+    #[must_use]
+    pub fn enters(&self, directory: &Path) -> bool {
+        self.directories && !self.is_temporary(last(directory.as_os_str()))
     }
 
     /// Whether a file with this name is a marker.

@@ -13,6 +13,9 @@
 //! lists inbound, `claim` moves files to work, `release` moves them out of work, `requeue` moves
 //! files from quarantine to inbound. `held` holds back files whose table refuses their rows.
 //! `moving` does each move, with names from `names`.
+//!
+//! The name of a file is its path below its directory: with [`Markers::with_directories`], files of
+//! directories below inbound are taken as well, and keep this path.
 
 mod census;
 mod claim;
@@ -31,6 +34,7 @@ mod release;
 mod requeue;
 mod scan;
 mod times;
+mod tree;
 mod waiting;
 mod walk;
 
@@ -42,6 +46,7 @@ pub use free::FreeRoom;
 pub use lock::holder;
 pub use markers::{Markers, TEMPORARY};
 pub use moving::try_move;
+pub use names::again;
 pub use notifications::Watch;
 pub use open::{Inbox, Patience, blocking};
 pub use pause::{is_paused, pause, resume};

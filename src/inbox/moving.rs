@@ -20,6 +20,7 @@ use rustix::io::Errno;
 use tempfile::NamedTempFile;
 
 use super::names::{NAME_BYTES_MAX, numbered, numbered_with_reason, reason_path};
+use super::tree::{each_file, last};
 use crate::batch::ContentHash;
 use crate::content::{self, Hasher};
 
@@ -49,6 +50,7 @@ pub(super) fn move_content_into(
     name: &OsStr,
     hash: Option<ContentHash>,
 ) -> io::Result<PathBuf> {
+    let (to, name) = directory_of(to, name)?;
     for attempt in 0..u32::MAX {
         let target = to.join(numbered(name, attempt));
         match rename_new(from, &target, hash) {
@@ -58,6 +60,29 @@ pub(super) fn move_content_into(
         }
     }
     Err(io::ErrorKind::AlreadyExists.into())
+}
+
+/// The directory for a file with this name, which is a path below `to`, and the last segment of the
+/// name. Creates the directory. If a file has the name of a directory, the directory gets a number.
+fn directory_of<'a>(to: &Path, name: &'a OsStr) -> io::Result<(PathBuf, &'a OsStr)> {
+    let mut directory = to.to_owned();
+    let last = last(name);
+    let parents = Path::new(name).parent().unwrap_or(Path::new(""));
+    for parent in parents {
+        directory = (0..u32::MAX)
+            .map(|attempt| directory.join(numbered(parent, attempt)))
+            .find_map(|directory| match fs::create_dir(&directory) {
+                Ok(()) => Some(Ok(directory)),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                    // Not a link, which may lead out of the directory.
+                    let is_directory = fs::symlink_metadata(&directory).is_ok_and(|it| it.is_dir());
+                    is_directory.then_some(Ok(directory))
+                }
+                Err(error) => Some(Err(error)),
+            })
+            .ok_or(io::ErrorKind::AlreadyExists)??;
+    }
+    Ok((directory, last))
 }
 
 /// Moves a file like [`move_into`], and writes a text beside it to `NAME.reason`. The text is
@@ -71,6 +96,7 @@ pub(super) fn move_with_reason(
 ) -> io::Result<PathBuf> {
     // No reason is written if the file was removed before.
     fs::symlink_metadata(from)?;
+    let (to, name) = directory_of(to, name)?;
     for attempt in 0..u32::MAX {
         let target = to.join(numbered_with_reason(name, attempt));
         let beside = reason_path(&target);
@@ -111,7 +137,7 @@ fn write_reason(beside: &Path, text: &str) -> io::Result<bool> {
 
 /// Renames without replacing. If the file system cannot do that, moves by a second name. To another
 /// device, copies the file if its content has the hash `hash`.
-fn rename_new(from: &Path, to: &Path, hash: Option<ContentHash>) -> io::Result<()> {
+pub(super) fn rename_new(from: &Path, to: &Path, hash: Option<ContentHash>) -> io::Result<()> {
     match rename_within(from, to) {
         Err(error) if Errno::from_io_error(&error) == Some(Errno::XDEV) => {
             copy_across(from, to, hash)
@@ -349,38 +375,41 @@ pub(super) fn is_copy(name: &OsStr) -> bool {
     })
 }
 
-/// Cleans up after killed processes in a directory: removes unfinished copies, and gives files that
-/// were set aside their names back. Both are regular files that no process has locked.
-pub(super) fn clear_up(dir: &Path) -> io::Result<()> {
-    for entry in fs::read_dir(dir)? {
-        let entry = entry?;
-        let name = entry.file_name();
-        let aside = name.as_bytes().strip_prefix(ASIDE_PREFIX.as_bytes());
-        if !is_copy(&name) && aside.is_none_or(<[u8]>::is_empty) {
-            continue;
-        }
-        let path = entry.path();
-        // Another process that uses the same directory may be copying the file, or has just renamed
-        // it.
-        let Ok((file, _)) = content::open_regular(&path) else {
-            continue;
-        };
-        if file.try_lock().is_err() {
-            continue;
-        }
-        let cleared = if let Some(name) = aside {
-            tracing::warn!(?path, "gives the file of a killed move its name back");
-            move_within(&path, dir, OsStr::from_bytes(name)).map(drop)
-        } else {
-            tracing::warn!(?path, "removes the copy that a killed move left");
-            fs::remove_file(&path)
-        };
-        match cleared {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-    }
-    Ok(())
+/// Cleans up after killed processes in a directory and, if `below`, in those below it: removes
+/// unfinished copies, and gives files that were set aside their names back. Both are regular files
+/// that no process has locked.
+pub(super) fn clear_up(dir: &Path, below: bool) -> io::Result<()> {
+    each_file(
+        dir,
+        |_| below,
+        |_, entry| {
+            let name = entry.file_name();
+            let aside = name.as_bytes().strip_prefix(ASIDE_PREFIX.as_bytes());
+            if !is_copy(&name) && aside.is_none_or(<[u8]>::is_empty) {
+                return Ok(());
+            }
+            let path = entry.path();
+            // Another process that uses the same directory may be copying the file, or has just renamed
+            // it.
+            let Ok((file, _)) = content::open_regular(&path) else {
+                return Ok(());
+            };
+            if file.try_lock().is_err() {
+                return Ok(());
+            }
+            let cleared = if let Some(name) = aside {
+                tracing::warn!(?path, "gives the file of a killed move its name back");
+                move_within(&path, parent(&path), OsStr::from_bytes(name)).map(drop)
+            } else {
+                tracing::warn!(?path, "removes the copy that a killed move left");
+                fs::remove_file(&path)
+            };
+            match cleared {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+                _ => Ok(()),
+            }
+        },
+    )
 }
 
 #[cfg(test)]
@@ -537,7 +566,7 @@ mod tests {
         fs::write(at("a"), "2").unwrap();
         let (moving, _) = opened(&at(".lemonade-moved-moving"));
         moving.lock().unwrap();
-        clear_up(dir.path()).unwrap();
+        clear_up(dir.path(), false).unwrap();
         let cut = &long[..NAME_BYTES_MAX - ASIDE_PREFIX.len()];
         assert_eq!(
             names(dir.path()),

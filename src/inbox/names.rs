@@ -14,6 +14,45 @@ pub(super) fn is_hidden(name: &OsStr) -> bool {
     name.as_bytes().starts_with(b".")
 }
 
+/// The beginning of the name of a directory in work, for files whose name in work is taken. So a
+/// file in work has the name that it had in inbound.
+const AGAIN_PREFIX: &str = ".again-";
+
+/// The directory in work for this attempt to claim a file, from 0.
+pub(super) fn work_for(work: &Path, attempt: u32) -> PathBuf {
+    match attempt {
+        0 => work.to_owned(),
+        attempt => work.join(format!("{AGAIN_PREFIX}{attempt}")),
+    }
+}
+
+/// The directories in work for files whose name in work is taken.
+#[must_use]
+pub fn again(work: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(work).into_iter().flatten().flatten();
+    let again = entries.filter(|entry| is_again(&entry.file_name()));
+    again.map(|entry| entry.path()).collect()
+}
+
+/// Whether a name is that of a directory of [`work_for`].
+fn is_again(name: &OsStr) -> bool {
+    name.as_bytes().starts_with(AGAIN_PREFIX.as_bytes())
+}
+
+/// The name of a file in work, from its path below work.
+pub(super) fn name_in_work(path: &Path) -> &OsStr {
+    let mut components = path.components();
+    let is_again = components
+        .next()
+        .is_some_and(|first| is_again(first.as_os_str()));
+    let rest = components.as_path();
+    if is_again && rest != Path::new("") {
+        rest.as_os_str()
+    } else {
+        path.as_os_str()
+    }
+}
+
 /// The name for this attempt, from 0: first the name itself, then the name with a number.
 pub(super) fn numbered(name: &OsStr, attempt: u32) -> OsString {
     if attempt == 0 {
@@ -32,10 +71,17 @@ pub(super) fn numbered_with_reason(name: &OsStr, attempt: u32) -> OsString {
     with_suffix(name, &format!(".{attempt}"), bytes_max)
 }
 
-/// A name with a suffix. The name is cut so that both together have at most `bytes_max` bytes.
+/// A name with a suffix. The name is cut so that its last segment has at most `bytes_max` bytes with
+/// the suffix.
 fn with_suffix(name: &OsStr, suffix: &str, bytes_max: usize) -> OsString {
-    let kept = name.len().min(bytes_max - suffix.len());
-    let mut name = OsStr::from_bytes(&name.as_bytes()[..kept]).to_owned();
+    let bytes = name.as_bytes();
+    // The limit is that of the last segment.
+    let last = bytes
+        .iter()
+        .rposition(|byte| *byte == b'/')
+        .map_or(0, |at| at + 1);
+    let kept = bytes.len().min(last + bytes_max - suffix.len());
+    let mut name = OsStr::from_bytes(&bytes[..kept]).to_owned();
     name.push(suffix);
     name
 }

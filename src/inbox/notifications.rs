@@ -17,6 +17,8 @@ pub struct Watch {
     _watcher: notify::RecommendedWatcher,
     /// Kept open, so that no new directory can get the same inode number.
     directory: File,
+    /// Whether the directories below inbound are watched.
+    below: bool,
 }
 
 impl Inbox {
@@ -39,19 +41,27 @@ impl Inbox {
             }
             wake.notify_one();
         };
-        let mut watcher = notify::recommended_watcher(on_event)?;
-        watcher.watch(
-            &self.directories.inbound,
-            notify::RecursiveMode::NonRecursive,
-        )?;
+        // Directories that links lead to are not scanned either.
+        let config = notify::Config::default().with_follow_symlinks(false);
+        let mut watcher = notify::RecommendedWatcher::new(on_event, config)?;
+        let below = self.markers().directories;
+        let mode = if below {
+            notify::RecursiveMode::Recursive
+        } else {
+            notify::RecursiveMode::NonRecursive
+        };
+        watcher.watch(&self.directories.inbound, mode)?;
         let directory = File::open(&self.directories.inbound).map_err(notify::Error::io)?;
         Ok(Watch {
             _watcher: watcher,
             directory,
+            below,
         })
     }
 
-    /// Whether `watch` watches the current directory of inbound. If the directory was removed and
+    /// Whether `watch` watches the current directory of inbound, and what a setting says of the
+    /// directories below it. A new one of these is watched a moment after it was created: the
+    /// periodic scan finds the files of that moment. If the directory was removed and
     /// created again, it needs a new watch.
     #[must_use]
     pub fn is_watched_by(&self, watch: &Watch) -> bool {
@@ -61,7 +71,7 @@ impl Inbox {
             fs::metadata(&self.directories.inbound),
             watch.directory.metadata(),
         ) {
-            (Ok(now), Ok(then)) => same(now, then),
+            (Ok(now), Ok(then)) => same(now, then) && watch.below == self.markers().directories,
             _ => false,
         }
     }

@@ -70,7 +70,8 @@ impl Inbox {
         }
         let lock = Lock::take(work)?;
         for (_, dir) in directories.named() {
-            clear_up(dir).map_err(|error| {
+            // Directories below inbound may be those of other programs.
+            clear_up(dir, dir != directories.inbound).map_err(|error| {
                 let doing = format!("cannot clean up {} after a killed move", dir.display());
                 Fault::fatal(Origin::Files, doing, error)
             })?;
@@ -85,8 +86,13 @@ impl Inbox {
         })
     }
 
-    /// Sets the patterns of marker files, which scans ignore from now on.
+    /// Sets which files of inbound scans pass over from now on, and whether they enter directories.
     pub fn set_markers(&self, markers: Markers) {
+        if markers.directories
+            && let Err(error) = clear_up(&self.directories.inbound, true)
+        {
+            tracing::warn!(%error, "inbound is not cleaned up after a killed move");
+        }
         *self.markers.write() = markers;
     }
 

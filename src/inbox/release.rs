@@ -39,11 +39,12 @@ impl Inbox {
     /// A system call fails. Then the file is still in work.
     pub fn put_back(&self, file: &Claimed, reason: &WaitReason) -> io::Result<()> {
         // A file of an archive is not in work, and stays in its place.
-        if file.path.parent() != Some(self.directories.work.as_path()) {
+        if !file.path.starts_with(&self.directories.work) {
             return Ok(());
         }
         let path = move_into(&file.path, &self.directories.inbound, &file.name)?;
-        let name = path.file_name().expect("a moved file has a name");
+        let name = path.strip_prefix(&self.directories.inbound);
+        let name = name.expect("it was moved there").as_os_str();
         let metadata = fs::metadata(&path)?;
         match reason {
             WaitReason::TableRefuses(reason) => self.held.lock().hold(name, &metadata, reason),

@@ -4,11 +4,12 @@ use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use super::directories::Directories;
 use super::moving::move_into;
 use super::names::{is_hidden, reason_name, reason_path};
+use super::tree::{each_file, last};
 
 /// Moves a file of quarantine back to inbound, to be loaded again, and removes its reason. Safe
 /// beside a running service, which only adds files to quarantine. Returns the path in inbound.
@@ -18,7 +19,9 @@ use super::names::{is_hidden, reason_name, reason_path};
 /// be the name of a file in it.
 pub fn requeue(directories: &Directories, name: &OsStr) -> io::Result<PathBuf> {
     let from = directories.quarantine.join(name);
-    if Path::new(name).file_name() != Some(name) || !fs::symlink_metadata(&from)?.is_file() {
+    let mut segments = Path::new(name).components();
+    let is_below = segments.all(|segment| matches!(segment, Component::Normal(_)));
+    if !is_below || !fs::symlink_metadata(&from)?.is_file() {
         return Err(io::ErrorKind::InvalidInput.into());
     }
     // The reason is removed first: once the file is in inbound, a service may quarantine it again, and
@@ -40,32 +43,41 @@ pub fn requeue(directories: &Directories, name: &OsStr) -> io::Result<PathBuf> {
     moved
 }
 
-/// Moves a file of history or quarantine back to inbound, to be loaded again. Removes the reason
-/// beside it. Returns the path in inbound.
+/// Moves a file of history or quarantine back to inbound, to be loaded again, under the name with
+/// which it was delivered, if that is known. Removes the reason beside it. Returns the path in
+/// inbound.
 ///
 /// # Errors
 /// A system call fails.
-pub fn return_to_inbound(directories: &Directories, from: &Path) -> io::Result<PathBuf> {
-    let name = from.file_name().ok_or(io::ErrorKind::InvalidInput)?;
-    if from.parent() == Some(&directories.quarantine) {
-        return requeue(directories, name);
+pub fn return_to_inbound(
+    directories: &Directories,
+    from: &Path,
+    delivered: Option<&OsStr>,
+) -> io::Result<PathBuf> {
+    if let Ok(name) = from.strip_prefix(&directories.quarantine) {
+        return requeue(directories, name.as_os_str());
     }
-    move_into(from, &directories.inbound, name)
+    let name = from.strip_prefix(&directories.history);
+    let name = name.map_err(|_| io::ErrorKind::InvalidInput)?.as_os_str();
+    move_into(from, &directories.inbound, delivered.unwrap_or(name))
 }
 
-/// The names of the files in quarantine, in order, without the reasons beside them.
+/// The names of the files in quarantine, which are paths below it, in order, without the reasons beside them.
 ///
 /// # Errors
 /// The directory cannot be read.
 pub fn quarantined(quarantine: &Path) -> io::Result<Vec<OsString>> {
     let mut names = Vec::new();
-    for entry in fs::read_dir(quarantine)? {
-        let entry = entry?;
-        let name = entry.file_name();
-        if !is_hidden(&name) && entry.file_type()?.is_file() {
-            names.push(name);
-        }
-    }
+    each_file(
+        quarantine,
+        |_| true,
+        |name, entry| {
+            if !is_hidden(last(&name)) && entry.file_type()?.is_file() {
+                names.push(name);
+            }
+            Ok(())
+        },
+    )?;
     // `x.reason` is a reason only if quarantine has the file `x`. Otherwise it is a file itself.
     let reasons: HashSet<OsString> = names.iter().filter_map(|name| reason_name(name)).collect();
     names.retain(|name| !reasons.contains(name));
@@ -84,15 +96,17 @@ pub(super) fn count_quarantined(quarantine: &Path) -> io::Result<u64> {
         metadata.is_ok_and(|metadata| metadata.is_file())
     };
     let (mut all, mut reasons) = (0_u64, 0);
-    for entry in fs::read_dir(quarantine)? {
-        let entry = entry?;
-        let name = entry.file_name();
-        if is_hidden(&name) || !entry.file_type().is_ok_and(|kind| kind.is_file()) {
-            continue;
-        }
-        all += 1;
-        reasons += u64::from(reason_name(&name).is_some_and(is_file));
-    }
+    each_file(
+        quarantine,
+        |_| true,
+        |name, entry| {
+            if !is_hidden(last(&name)) && entry.file_type().is_ok_and(|kind| kind.is_file()) {
+                all += 1;
+                reasons += u64::from(reason_name(&name).is_some_and(is_file));
+            }
+            Ok(())
+        },
+    )?;
     // The directory may change while it is read, so the difference may be below zero.
     Ok(all.saturating_sub(reasons))
 }

@@ -2,12 +2,14 @@
 
 use std::collections::BinaryHeap;
 use std::ffi::{OsStr, OsString};
-use std::fs::{self, Metadata};
+use std::fs::Metadata;
 use std::io;
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use super::open::Inbox;
 use super::times::arrived;
+use super::tree::{each_file, last};
 use super::waiting::{WaitReason, Waits};
 use crate::content::stamp;
 
@@ -36,7 +38,7 @@ pub struct Scan {
 /// A file of inbound that can be claimed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Candidate {
-    /// The file's name.
+    /// The file's path below inbound.
     pub name: OsString,
     /// The file's size in bytes.
     pub bytes: u64,
@@ -55,32 +57,32 @@ impl Inbox {
         let markers = self.markers();
         let mut scan = Scan::default();
         let mut oldest_first = BinaryHeap::new();
-        for entry in fs::read_dir(&self.directories.inbound)? {
-            let entry = entry?;
-            let name = entry.file_name();
+        let enters = |directory: &Path| markers.enters(directory);
+        each_file(&self.directories.inbound, enters, |name, entry| {
             // A file may have been removed since the directory was read.
             let Ok(metadata) = entry.metadata() else {
-                continue;
+                return Ok(());
             };
-            if !metadata.is_file() || markers.is_temporary(&name) {
-                continue;
+            if !metadata.is_file() || markers.is_temporary(last(&name)) {
+                return Ok(());
             }
-            if markers.has(&name) {
+            if markers.has(last(&name)) {
                 scan.markers += 1;
-                continue;
+                return Ok(());
             }
             let modified = metadata.modified()?;
             scan.files += 1;
             scan.bytes += metadata.len();
             if let Some(reason) = self.must_wait(&name, &metadata) {
                 scan.waiting.add(name, reason);
-                continue;
+                return Ok(());
             }
             oldest_first.push((modified, name, metadata.len(), arrived(&metadata)));
             if oldest_first.len() > SCAN_FILES_MAX {
                 oldest_first.pop();
             }
-        }
+            Ok(())
+        })?;
         let ready = oldest_first.into_sorted_vec().into_iter();
         scan.ready = ready
             .map(|(modified, name, bytes, arrived)| Candidate {

@@ -196,12 +196,9 @@ async fn next_retried<F: Future>(retried: &mut FuturesUnordered<F>) -> Option<F:
 fn read(shared: &Shared, item: Item, attempt: u32) -> Result<ReadOutcome, Fault> {
     let _file = tracing::debug_span!("file", name = ?item.file.name).entered();
     let ingest = &shared.ingest;
-    // In work, a file has only its name.
-    let path = match item.origin {
-        ItemOrigin::Archive => item.file.path.as_os_str(),
-        ItemOrigin::Mailbox | ItemOrigin::Recovered => &item.file.name,
-    };
-    let of = (ingest.datasets).of_file(path.as_encoded_bytes(), ingest.options.dataset.as_ref());
+    let path = path_of(ingest, &item);
+    let path_bytes = path.as_os_str().as_encoded_bytes();
+    let of = (ingest.datasets).of_file(path_bytes, ingest.options.dataset.as_ref());
     let cut = |bytes: &[u8]| {
         let of = of.as_ref().ok()?;
         Some(cut::cut_each(bytes, of, ingest.options.chunk))
@@ -226,11 +223,7 @@ fn read(shared: &Shared, item: Item, attempt: u32) -> Result<ReadOutcome, Fault>
         }))
     };
     let hash = content.hash;
-    let path = path_of(&item);
-    let identity = |dataset: &Dataset| {
-        let values = dataset.path_values(path.as_os_str().as_encoded_bytes());
-        Identity::new(hash, values)
-    };
+    let identity = |dataset: &Dataset| Identity::new(hash, dataset.path_values(path_bytes));
     let dataset = match dataset {
         Ok(dataset) => dataset,
         Err(no_dataset) => {
@@ -271,14 +264,15 @@ fn read(shared: &Shared, item: Item, attempt: u32) -> Result<ReadOutcome, Fault>
     }
 }
 
-/// The path of a file, of which columns may take parts: that of an archive is absolute, so that the
-/// parts do not depend on the current directory. A file of inbound has only its name.
-fn path_of(item: &Item) -> PathBuf {
+/// The path of a file, by which it belongs to a dataset, and of which columns may take parts: that of
+/// an archive is absolute, so that the parts do not depend on the current directory. A file of inbound,
+/// which is in work now, has its path below inbound.
+fn path_of(ingest: &Ingest, item: &Item) -> PathBuf {
     let path = &item.file.path;
-    match item.origin {
-        ItemOrigin::Archive => std::path::absolute(path).unwrap_or_else(|_| path.clone()),
-        ItemOrigin::Mailbox | ItemOrigin::Recovered => PathBuf::from(&item.file.name),
+    if path.starts_with(&ingest.inbox.directories().work) {
+        return PathBuf::from(&item.file.name);
     }
+    std::path::absolute(path).unwrap_or_else(|_| path.clone())
 }
 
 /// The outcome of a file that could not be opened as a whole.

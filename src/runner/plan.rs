@@ -44,7 +44,7 @@ pub struct LoadPlan {
 pub enum Source {
     /// The directory inbound: all files in it, and in work.
     Inbound,
-    /// One file in inbound.
+    /// One file in inbound, or of a directory below it whose files are taken.
     FileInInbound(PathBuf),
     /// Files outside of inbound.
     Archive(Archive),
@@ -147,8 +147,11 @@ impl LoadPlan {
     fn claim(&mut self, engine: &Engine, path: PathBuf) -> io::Result<()> {
         let metadata = path.metadata()?;
         let modified = metadata.modified()?;
+        // Both paths are without links.
+        let inbound = engine.inbox.directories().inbound.canonicalize()?;
+        let name = path.strip_prefix(inbound).unwrap_or(&path);
         let candidate = Candidate {
-            name: path.file_name().unwrap_or_default().to_owned(),
+            name: name.as_os_str().to_owned(),
             bytes: metadata.len(),
             modified,
             // `load` does not measure how long a file waited in inbound.
@@ -304,7 +307,10 @@ pub fn sources(settings: &Settings, paths: &[PathBuf]) -> io::Result<Vec<Source>
         if Some(&full) == inbound.as_ref() {
             return Ok(Source::Inbound);
         }
-        let is_in_inbound = inbound.is_some() && full.parent() == inbound.as_deref();
+        let is_in_inbound = inbound.as_ref().is_some_and(|inbound| {
+            let below = settings.inbound_recursive && full.starts_with(inbound);
+            below || full.parent() == Some(inbound)
+        });
         if is_in_inbound && !full.is_dir() {
             return Ok(Source::FileInInbound(full));
         }

@@ -12,6 +12,7 @@ mod formats;
 mod hostile;
 mod outside;
 mod paths;
+mod recursive;
 mod room;
 mod selection;
 mod seen;
