@@ -2,8 +2,12 @@
 
 use std::path::Path;
 
+use serde::Deserialize;
+use toml::Spanned;
+
 use super::error::ConfigError;
 use super::options::Options;
+use crate::dataset::{Datasets, InvalidDataset};
 
 /// The settings file in the current directory, read if no other is named.
 pub(super) const FILE_DEFAULT: &str = "lemonade.toml";
@@ -23,18 +27,53 @@ pub(super) fn read(path: &Path) -> Result<Options, ConfigError> {
     parse(&format!("settings file {}", path.display()), &text)
 }
 
-/// Reads the text of a settings file. Errors name it as `source`.
+/// Reads the text of a settings file, and checks its datasets. Errors name it as `source`.
 pub(super) fn parse(source: &str, text: &str) -> Result<Options, ConfigError> {
-    toml::from_str(text).map_err(|error| ConfigError::new(describe(source, text, &error)))
+    let options: Options =
+        toml::from_str(text).map_err(|error| ConfigError::new(describe(source, text, &error)))?;
+    Datasets::new(options.datasets.clone()).map_err(|error| {
+        let line = place_of(text, &error).map_or_else(String::new, |at| line(text, at));
+        ConfigError::new(format!("{source}{line}: {error}"))
+    })?;
+    Ok(options)
+}
+
+/// The place of the name of the dataset or column that has a problem. Of several with the name, the
+/// last one. `None` if it is a built-in dataset.
+fn place_of(text: &str, error: &InvalidDataset) -> Option<usize> {
+    #[derive(Deserialize)]
+    struct Places {
+        datasets: Vec<Place>,
+    }
+    #[derive(Deserialize)]
+    struct Place {
+        name: Spanned<String>,
+        #[serde(default)]
+        columns: Vec<Named>,
+    }
+    #[derive(Deserialize)]
+    struct Named {
+        name: Spanned<String>,
+    }
+    let places: Places = toml::from_str(text).ok()?;
+    let datasets = places.datasets.iter().rev();
+    let mut datasets = datasets.filter(|it| *it.name.get_ref() == error.dataset);
+    let dataset = datasets.next()?;
+    let is_it = |column: &&Named| Some(column.name.get_ref()) == error.column.as_ref();
+    let column = dataset.columns.iter().rev().find(is_it);
+    let name = column.map_or(&dataset.name, |column| &column.name);
+    Some(name.span().start)
+}
+
+/// `:` and the number of the line of a place.
+fn line(text: &str, at: usize) -> String {
+    let before = text.get(..at).unwrap_or(text);
+    format!(":{}", before.matches('\n').count() + 1)
 }
 
 fn describe(source: &str, text: &str, error: &toml::de::Error) -> String {
-    let line = error
-        .span()
-        .and_then(|span| text.get(..span.start))
-        .map_or_else(String::new, |before| {
-            format!(":{}", before.matches('\n').count() + 1)
-        });
+    let span = error.span();
+    let line = span.map_or_else(String::new, |span| line(text, span.start));
     let message = without_urls(&error.message().replace('\n', " "));
     match meant(&message) {
         Some((unknown, close)) => {
@@ -146,6 +185,57 @@ mod tests {
                 let (_, said) = error.split_once("lemonade.toml").unwrap();
                 assert!(!shows_a_secret(said), "{text}: {said}");
             }
+        }
+    }
+
+    /// What is wrong with a definition, each with its line: unknown members, wrong types, and what
+    /// cannot work together.
+    #[test]
+    fn what_is_wrong_with_a_definition_names_its_line() {
+        let head = "workers = 1\n\n[[datasets]]\nname = 'trips'\n";
+        let column = "\n[[datasets.columns]]\nname = 'no'\ntype = 'text'\n";
+        for (text, line, problem) in [
+            (format!("{head}colums = []\n"), 5, "did you mean `columns`"),
+            (
+                format!("{head}{column}tpye = 'text'\n"),
+                9,
+                "did you mean `type`",
+            ),
+            (format!("{head}also = 'yes'\n{column}"), 5, "boolean"),
+            (format!("{head}format = 'csv'\n{column}"), 5, "csv"),
+            (format!("{head}{column}max_chars = 'many'\n"), 9, "u32"),
+            (format!("{head}{column}field = 3\n"), 9, "JSON pointer"),
+            (
+                format!("{head}{}", column.replace("'text'", "'txt'")),
+                8,
+                "txt",
+            ),
+            (format!("{head}columns = [\n {{name = 'no'}}]\n"), 6, "type"),
+            (format!("{head}indexes = 'no'\n{column}"), 5, "sequence"),
+            (head.to_owned(), 4, "has no columns"),
+            (
+                format!("{head}records = 'x'\n{column}"),
+                4,
+                "must begin with `/`",
+            ),
+            (format!("{head}{column}path = 'day=*'\n"), 7, "`{}` once"),
+            (
+                format!("{head}{column}{column}"),
+                11,
+                "another column has the same",
+            ),
+            (
+                format!("{head}{column}[[datasets]]\nname = 'trips'\n{column}"),
+                10,
+                "two datasets",
+            ),
+        ] {
+            let error = read_text(&text).unwrap_err();
+            let place = format!("lemonade.toml:{line}: ");
+            assert!(
+                error.contains(&place) && error.contains(problem),
+                "{text}\n{error}"
+            );
         }
     }
 

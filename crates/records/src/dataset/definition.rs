@@ -128,6 +128,7 @@ impl Dataset {
     pub fn from_definition(text: &str) -> Result<std::sync::Arc<Self>, InvalidDataset> {
         let mut dataset: Self = serde_json::from_str(text).map_err(|error| InvalidDataset {
             dataset: String::new(),
+            column: None,
             problem: error.to_string(),
         })?;
         dataset.strict.get_or_insert(true);

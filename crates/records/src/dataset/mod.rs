@@ -255,6 +255,8 @@ pub struct Datasets(Vec<Arc<Dataset>>);
 pub struct InvalidDataset {
     /// The dataset's name as the user wrote it.
     pub dataset: String,
+    /// The name of the column that has the problem. `None` if the dataset as a whole has it.
+    pub column: Option<String>,
     /// What is wrong, and how to correct it.
     pub problem: String,
 }
@@ -367,6 +369,7 @@ fn builtin() -> Vec<Dataset> {
 fn invalid(dataset: &Dataset, problem: impl Into<String>) -> InvalidDataset {
     InvalidDataset {
         dataset: dataset.name.clone(),
+        column: None,
         problem: problem.into(),
     }
 }
@@ -463,21 +466,21 @@ fn check(dataset: &Dataset) -> Result<(), InvalidDataset> {
         }
     }
     for (at, column) in dataset.columns.iter().enumerate() {
-        if let Some(problem) = column.problem() {
-            return fail(format!("column `{}`: {problem}", column.name));
-        }
-        if let Some(problem) = column.outside_problem(dataset) {
-            return fail(format!("column `{}`: {problem}", column.name));
+        let fail = |problem: &str| {
+            Err(InvalidDataset {
+                column: Some(column.name.clone()),
+                ..invalid(dataset, format!("column `{}`: {problem}", column.name))
+            })
+        };
+        if let Some(problem) = column.problem().or_else(|| column.outside_problem(dataset)) {
+            return fail(&problem);
         }
         let same = |other: &Column| {
             let same_field = || (other.fields().iter()).any(|it| column.fields().contains(it));
             other.name.eq_ignore_ascii_case(&column.name) || same_field()
         };
         if dataset.columns[..at].iter().any(same) {
-            return fail(format!(
-                "column `{}`: another column has the same name or field",
-                column.name
-            ));
+            return fail("another column has the same name or field");
         }
     }
     if let Some(problem) = dataset.index_problem() {
