@@ -122,3 +122,111 @@ async fn sequences_load_record_by_record_or_are_refused_with_the_place() {
         rows.len()
     );
 }
+
+/// Orders and their items in one sequence: each value is an order, and its array has items. Each
+/// reader of an item finds it, and its order around it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sequence_feeds_two_datasets() {
+    const SETTINGS: &str = "
+frame_records = 50
+frame_bytes = '1KB'
+
+[[datasets]]
+name = 'orders'
+format = 'sequence'
+records = ''
+on_unknown_field = 'ignore'
+columns = [{ name = 'no', type = 'integer' }]
+
+[[datasets]]
+name = 'items'
+files = 'orders'
+also = true
+format = 'sequence'
+columns = [
+    { name = 'item', type = 'text', max_chars = 9 },
+    { name = 'of_order', envelope = '/no', type = 'integer' },
+]
+";
+    for name in ["memory+sqlite", "redis+mysql"] {
+        let pair = Pair::new(name).await;
+        fs::write(pair.at("lemonade.toml"), SETTINGS).unwrap();
+        let (mut text, mut expected) = (String::new(), Vec::new());
+        for no in 0..60_u32 {
+            // Every tenth array is larger than a frame.
+            let items = if no % 10 == 7 { 120 } else { no % 3 };
+            let item = |at: u32| {
+                expected.push(format!("{no} {no}-{at}"));
+                format!("{{\"item\": \"{no}-{at}\"}}")
+            };
+            let items: Vec<String> = (0..items).map(item).collect();
+            let items = match no % 5 {
+                // None, and not an array: these have no item.
+                3 if items.is_empty() => String::new(),
+                4 if items.is_empty() => ", \"items\": null".to_owned(),
+                _ => format!(", \"items\": [{}]", items.join(",")),
+            };
+            text += &format!(
+                "{{\"no\": {no}{items}}}{}",
+                ["", "\n", ","][no as usize % 3]
+            );
+        }
+        text += "{\"no\": 60, \"items\": [{\"item\": \"a long item\"}, 5]}";
+        fs::write(pair.at("inbound").join("orders.json"), &text).unwrap();
+        pair.expect(2, &["load"]);
+        let orders = "SELECT COUNT(*), MIN(no), MAX(no) FROM orders";
+        assert_eq!(texts(&pair, orders).await, ["61 0 60"], "{name}");
+        let items = "SELECT of_order, item FROM items ORDER BY id";
+        assert_eq!(texts(&pair, items).await, expected, "{name}");
+        let rejects = "SELECT code FROM ingest_rejects ORDER BY ordinal";
+        assert_eq!(
+            texts(&pair, rejects).await,
+            ["text_too_long", "not_an_object"]
+        );
+        let exported = pair.expect(0, &["rejects", "export"]);
+        assert!(exported.contains("a long item"), "{exported}");
+        pair.expect(0, &["verify", "--content"]);
+
+        // The state after a kill: the orders and some of the items are stored.
+        let first_lost = (2_u64 << 32) + 100;
+        for sql in [
+            format!("DELETE FROM items WHERE id >= {first_lost}"),
+            "DELETE FROM ingest_rejects WHERE ordinal >= 100".to_owned(),
+            "INSERT INTO ingest_frames (file_no, first_ordinal, records) VALUES (2, 0, 100)"
+                .to_owned(),
+            "UPDATE ingest_files SET state = 'pending', settled_at = NULL WHERE file_no = 2"
+                .to_owned(),
+        ] {
+            pair.execute(&sql).await;
+        }
+        fs::rename(
+            pair.at("history").join("orders.json"),
+            pair.at("work").join("orders.json"),
+        )
+        .unwrap();
+        pair.expect(2, &["load"]);
+        assert_eq!(texts(&pair, items).await, expected, "{name}");
+        assert_eq!(names(&pair.at("history")), ["orders.json"]);
+        pair.expect(0, &["verify", "--content"]);
+        pair.expect(
+            0,
+            &[
+                "rejects",
+                "replay",
+                "--code",
+                "text_too_long",
+                "--set",
+                "item=short",
+            ],
+        );
+        let replayed = "SELECT of_order, item FROM items WHERE of_order = 60";
+        assert_eq!(texts(&pair, replayed).await, ["60 short"], "{name}");
+        pair.expect(0, &["verify", "--content"]);
+    }
+}
+
+async fn texts(pair: &Pair, sql: &str) -> Vec<String> {
+    let rows = pair.query(sql).await.into_iter();
+    let text = |row: Vec<Option<String>>| row.into_iter().flatten().collect::<Vec<_>>().join(" ");
+    rows.map(text).collect()
+}

@@ -82,7 +82,7 @@ pub fn cut(bytes: &[u8], dataset: &Dataset, limits: ChunkLimits) -> Result<Plan,
 /// 1. The file's own dataset. Absent if the file holds only records of others.
 /// 2. In an envelope, each other dataset whose pointer leads to an array with records.
 /// 3. The datasets that take the file as well, each by its own definition. Absent if the file is an
-///    envelope without their array.
+///    envelope without their array, or a sequence without one.
 ///
 /// # Errors
 /// As [`cut`], for the file's own dataset, or for one that takes it as well.
@@ -261,19 +261,25 @@ impl<'a> Search<'a> {
         if format == Format::Sequence {
             let outers = self.dataset.outers();
             let fields = keys(self.dataset);
+            let only_arrays = self.dataset.takes_only_arrays();
+            // A dataset that takes the file as well changes nothing for the others.
+            let others = self.others.iter().filter(|it| !it.also && !only_arrays);
             let sequence = Sequence {
                 bytes,
                 limits: self.limits,
                 targets: sequence::targets(
                     self.dataset.pointer(),
                     &outers,
-                    self.others.iter().map(|other| other.pointer()),
+                    others.map(|other| other.pointer()),
                 ),
                 fields: &fields,
                 is_known: false,
                 joins: true,
+                only_arrays,
             };
-            return Ok(sequence.plan(start)?.into());
+            let mut found = Found::from(sequence.plan(start)?);
+            found.own = found.own.filter(|plan| !only_arrays || plan.records > 0);
+            return Ok(found);
         }
         if format == Format::Lines {
             return as_lines();

@@ -135,7 +135,7 @@ pub(crate) struct Group<'a> {
 #[must_use]
 pub fn records(bytes: &[u8], layout: Layout, dataset: &Dataset) -> Vec<Range<usize>> {
     let mut found = Vec::new();
-    each_array(bytes, layout, dataset.pointer(), &[], |records, _| {
+    each_array(bytes, layout, dataset, &[], |records, _| {
         found.extend(records);
     });
     found
@@ -155,7 +155,7 @@ pub(crate) fn groups<'a>(
         .map(|(at, _)| at)
         .collect();
     let (mut places, mut groups) = (Vec::new(), Vec::new());
-    each_array(bytes, layout, dataset.pointer(), outers, |records, here| {
+    each_array(bytes, layout, dataset, outers, |records, here| {
         let outside = outside.with(here, bytes, outers.len());
         let first = places.len();
         places.extend(records);
@@ -198,14 +198,18 @@ pub fn outside_of(
 fn each_array(
     bytes: &[u8],
     layout: Layout,
-    pointer: &str,
+    dataset: &Dataset,
     outers: &[Outer],
     mut on_array: impl FnMut(Vec<Range<usize>>, Option<&Around>),
 ) {
     let mut found = Vec::new();
+    let pointer = dataset.pointer();
     match layout {
-        Layout::Values => sequence::each_array(bytes, "", &[], on_array),
-        Layout::Sequence => sequence::each_array(bytes, pointer, outers, on_array),
+        Layout::Values => sequence::each_array(bytes, "", &[], false, on_array),
+        Layout::Sequence => {
+            let only_arrays = dataset.takes_only_arrays();
+            sequence::each_array(bytes, pointer, outers, only_arrays, on_array);
+        }
         Layout::Lines => {
             for line in super::scan::Lines::new(bytes, 0) {
                 super::lines::for_each_record(bytes, line, |record| found.push(record));

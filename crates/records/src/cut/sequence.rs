@@ -47,6 +47,7 @@ pub(super) fn each_array(
     bytes: &[u8],
     pointer: &str,
     outers: &[Outer],
+    only_arrays: bool,
     mut on_array: impl FnMut(Vec<Range<usize>>, Option<&Around>),
 ) {
     let limits = ChunkLimits {
@@ -60,6 +61,7 @@ pub(super) fn each_array(
         fields: &[],
         is_known: true,
         joins: false,
+        only_arrays,
     };
     let (mut at, mut between) = (0, Vec::new());
     loop {
@@ -125,6 +127,8 @@ pub(super) struct Sequence<'a> {
     pub(super) is_known: bool,
     /// As of [`Envelope`].
     pub(super) joins: bool,
+    /// Whether a value without an array of the dataset has no record of it, instead of being one.
+    pub(super) only_arrays: bool,
 }
 
 impl Sequence<'_> {
@@ -260,7 +264,16 @@ impl Sequence<'_> {
                           certain where it ends";
             return Err(malformed(open, detail.to_owned()));
         }
-        Ok(Value::Record(open..close + 1))
+        Ok(self.whole(open..close + 1))
+    }
+
+    /// The value at `place`, which has no array of records.
+    fn whole(&self, place: Range<usize>) -> Value {
+        if self.only_arrays {
+            let (chunks, count) = (Vec::new(), 0);
+            return Value::Records(place, Records { chunks, count });
+        }
+        Value::Record(place)
     }
 
     /// The object at `place`, in which the walk has found an array, or not, for each target.
@@ -291,7 +304,7 @@ impl Sequence<'_> {
         }
         Ok(match own {
             Some(records) => Value::Records(place, records),
-            None => Value::Record(place),
+            None => self.whole(place),
         })
     }
 
@@ -305,7 +318,7 @@ impl Sequence<'_> {
                     Some(next) => is_separator(*next) || bytes[at] == b'"',
                 };
                 if ends {
-                    return Ok(Value::Record(at..end));
+                    return Ok(self.whole(at..end));
                 }
                 end
             }

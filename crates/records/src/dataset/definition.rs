@@ -20,7 +20,7 @@ const CONVERSION_RULES: u32 = 1;
 
 /// A hash of all parts of a definition that change ordinals or rows.
 ///
-/// The other parts, `files`, `also`, `indexes` and `summary`, are left out.
+/// The other parts, `files`, `also` (but of a sequence), `indexes` and `summary`, are left out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub struct Fingerprint {
     /// The hash of the parts that decide the ordinals of records: `format` and `records`.
@@ -38,6 +38,9 @@ struct Ordinals<'a> {
     /// Only where `*` leads to each child: for an earlier release, it was a key.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     each: bool,
+    /// Only where a value of a sequence is not a record itself.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    only_arrays: bool,
 }
 
 #[derive(Serialize)]
@@ -62,6 +65,7 @@ impl Fingerprint {
             format: dataset.format,
             records: dataset.pointer(),
             each: dataset.has_each(),
+            only_arrays: dataset.takes_only_arrays(),
         };
         let columns = Rows {
             rules: CONVERSION_RULES,

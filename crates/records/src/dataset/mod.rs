@@ -196,6 +196,12 @@ impl Dataset {
         columns.any(|column| column.envelope.is_some() || column.key.is_some())
     }
 
+    /// Whether a value of a sequence holds records only in the array at `records`. By itself, a value
+    /// does not show whether it is a record of this dataset or an envelope of the file's own one.
+    pub(crate) fn takes_only_arrays(&self) -> bool {
+        self.also && self.format == Format::Sequence && !self.pointer().is_empty()
+    }
+
     /// Whether a value must have the JSON type of its column.
     #[must_use]
     pub fn is_strict(&self) -> bool {
@@ -437,13 +443,6 @@ fn check(dataset: &Dataset) -> Result<(), InvalidDataset> {
     }
     if dataset.columns.is_empty() {
         return fail("it has no columns".to_owned());
-    }
-    if dataset.also && dataset.format == Format::Sequence {
-        return fail(
-            "`also = true` and `format = \"sequence\"` exclude each other: a sequence holds records \
-             of one dataset"
-                .to_owned(),
-        );
     }
     let pointer = dataset.pointer();
     if !pointer.is_empty() && !pointer.starts_with('/') {

@@ -245,8 +245,9 @@ fn definitions_that_cannot_work_are_refused() {
             "must begin",
         ),
         (
-            "name = 'a'\nalso = true\nformat = 'sequence'\ncolumns = [{name = 'b', type = 'text'}]",
-            "exclude each other",
+            "name = 'a'\nalso = true\nformat = 'lines'\nrecords = '/*'\ncolumns = [{name = 'b', type = \
+             'text'}]",
+            "has `*`",
         ),
         (
             "name = 'a'\ncolumns = [{name = 'b', type = 'text'}, {name = 'B', type = 'text'}]",
