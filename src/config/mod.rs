@@ -108,8 +108,7 @@ pub struct Settings {
     pub frame_bytes: usize,
     /// Interval of refreshing the daily summary. `None`: only at the start.
     pub summary_every: Option<Duration>,
-    /// If the file system does not report writers, a file is taken after this long without a
-    /// change.
+    /// A file is taken after this long without a change, if the file system reports no writers.
     pub quiet_time: Duration,
     /// A document that is still incomplete after this long goes to quarantine.
     pub incomplete_after: Duration,
