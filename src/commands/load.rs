@@ -141,8 +141,8 @@ fn dry_run(
     Ok(Outcome::Complete)
 }
 
-/// The files directly in a directory, and those of directories below it if `markers` takes these. Empty
-/// if the directory does not exist.
+/// The files directly in a directory, and those of directories below it if `markers` takes these.
+/// Empty if the directory does not exist.
 fn directly_in(directory: &Path, markers: &Markers) -> std::io::Result<Vec<Claimed>> {
     let entries = match directory.read_dir() {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),

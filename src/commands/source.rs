@@ -395,8 +395,8 @@ fn candidates(settings: &Settings, file: &LedgerFile) -> Vec<PathBuf> {
     found
 }
 
-/// The name with which a file was delivered: its path below inbound. `None` if the name in the ledger
-/// may be another one, because it was not UTF-8 or was cut.
+/// The name with which a file was delivered: its path below inbound. `None` if the name in the
+/// ledger may be another one, because it was not UTF-8 or was cut.
 pub(super) fn exact_name(file: &LedgerFile) -> Option<&str> {
     let name = file.entry.name.as_str();
     let is_exact = !name.contains(char::REPLACEMENT_CHARACTER) && name.len() < LONG_NAME_BYTES;

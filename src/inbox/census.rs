@@ -93,8 +93,8 @@ pub fn count_files(directories: &Directories, markers: &Markers) -> io::Result<(
     Ok((census, quarantined))
 }
 
-/// Counts the files of inbound, or without `markers` those of another directory, which are the engine's
-/// own.
+/// Counts the files of inbound, or without `markers` those of another directory, which are the
+/// engine's own.
 fn count(directory: &Path, markers: Option<&Markers>) -> io::Result<Count> {
     let mut count = Count::default();
     let enters = |directory: &Path| markers.is_none_or(|markers| markers.enters(directory));

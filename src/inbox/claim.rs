@@ -28,8 +28,8 @@ const TAIL_BYTES: usize = 4096;
 /// A file in work, or of an archive.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Claimed {
-    /// The file's name in inbound: its path below it, also while it is in work. In history it has the
-    /// same name, unless that is taken. For a file of an archive: the last segment of its path.
+    /// The file's name in inbound: its path below it, also while it is in work. In history it has
+    /// the same name, unless that is taken. For a file of an archive: the last segment of its path.
     pub name: OsString,
     /// The file's path.
     pub path: PathBuf,

@@ -389,8 +389,8 @@ pub(super) fn clear_up(dir: &Path, below: bool) -> io::Result<()> {
                 return Ok(());
             }
             let path = entry.path();
-            // Another process that uses the same directory may be copying the file, or has just renamed
-            // it.
+            // Another process that uses the same directory may be copying the file, or has just
+            // renamed it.
             let Ok((file, _)) = content::open_regular(&path) else {
                 return Ok(());
             };

@@ -71,8 +71,8 @@ pub(super) fn numbered_with_reason(name: &OsStr, attempt: u32) -> OsString {
     with_suffix(name, &format!(".{attempt}"), bytes_max)
 }
 
-/// A name with a suffix. The name is cut so that its last segment has at most `bytes_max` bytes with
-/// the suffix.
+/// A name with a suffix. The name is cut so that its last segment has at most `bytes_max` bytes
+/// with the suffix.
 fn with_suffix(name: &OsStr, suffix: &str, bytes_max: usize) -> OsString {
     let bytes = name.as_bytes();
     // The limit is that of the last segment.

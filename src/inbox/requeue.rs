@@ -62,7 +62,8 @@ pub fn return_to_inbound(
     move_into(from, &directories.inbound, delivered.unwrap_or(name))
 }
 
-/// The names of the files in quarantine, which are paths below it, in order, without the reasons beside them.
+/// The names of the files in quarantine, which are paths below it, in order, without the reasons
+/// beside them.
 ///
 /// # Errors
 /// The directory cannot be read.

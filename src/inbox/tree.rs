@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 /// Most levels of directories. Each holds an open directory, and a deeper tree is hardly meant.
 const LEVELS_MAX: usize = 32;
 
-/// Calls `visit` with each entry below `root` that is no directory, and its path below `root`. Links
-/// are not followed. `enter` decides by its path below `root` whether a directory is entered. One
+/// Calls `visit` with each entry below `root` that is no directory, and its path below `root`.
+/// Links are not followed. `enter` decides by its path below `root` whether a directory is entered. One
 /// that cannot be read is passed over, with a warning.
 ///
 /// # Errors

@@ -264,9 +264,9 @@ fn read(shared: &Shared, item: Item, attempt: u32) -> Result<ReadOutcome, Fault>
     }
 }
 
-/// The path of a file, by which it belongs to a dataset, and of which columns may take parts: that of
-/// an archive is absolute, so that the parts do not depend on the current directory. A file of inbound,
-/// which is in work now, has its path below inbound.
+/// The path of a file, by which it belongs to a dataset, and of which columns may take parts: that
+/// of an archive is absolute, so that the parts do not depend on the current directory. A file of
+/// inbound, which is in work now, has its path below inbound.
 fn path_of(ingest: &Ingest, item: &Item) -> PathBuf {
     let path = &item.file.path;
     if path.starts_with(&ingest.inbox.directories().work) {
