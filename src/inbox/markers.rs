@@ -17,7 +17,7 @@ pub const TEMPORARY: [&str; 3] = ["*.tmp", "*.part", "*~"];
 /// characters.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Markers {
-    markers: Arc<[String]>,
+    passed_over: Arc<[String]>,
     temporary: Arc<[String]>,
     /// Whether the files of directories below inbound are taken.
     pub(super) directories: bool,
@@ -35,7 +35,7 @@ impl Markers {
     #[must_use]
     pub fn new(markers: &[String], temporary: &[String]) -> Self {
         Self {
-            markers: markers.into(),
+            passed_over: markers.into(),
             temporary: temporary.into(),
             directories: false,
         }
@@ -60,7 +60,7 @@ impl Markers {
     /// Whether a file with this name is a marker.
     #[must_use]
     pub fn has(&self, name: &OsStr) -> bool {
-        fits_any(&self.markers, name)
+        fits_any(&self.passed_over, name)
     }
 
     /// Whether the name of a file shows that its writer has not finished it: it fits a pattern, or

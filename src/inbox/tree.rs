@@ -20,16 +20,20 @@ pub(super) fn each_file(
     mut visit: impl FnMut(OsString, &DirEntry) -> io::Result<()>,
 ) -> io::Result<()> {
     let mut open: Vec<(PathBuf, ReadDir)> = vec![(PathBuf::new(), fs::read_dir(root)?)];
-    while let Some((below, entries)) = open.last_mut() {
+    loop {
+        let levels = open.len();
+        let Some((below, entries)) = open.last_mut() else {
+            return Ok(());
+        };
         let Some(entry) = entries.next() else {
             open.pop();
             continue;
         };
         let entry = match entry {
-            Err(error) if open.len() == 1 => return Err(error),
+            Err(error) if levels == 1 => return Err(error),
             Err(error) => {
-                let (below, _) = open.pop().expect("it is the last one");
                 warn(&root.join(below), &error);
+                open.pop();
                 continue;
             }
             Ok(entry) => entry,
@@ -39,7 +43,7 @@ pub(super) fn each_file(
         if !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
             visit(path.into_os_string(), &entry)?;
         } else if enter(&path) {
-            if open.len() == LEVELS_MAX {
+            if levels == LEVELS_MAX {
                 let why = io::Error::other(format!("it has more than {LEVELS_MAX} levels"));
                 warn(&root.join(path), &why);
                 continue;
@@ -51,7 +55,6 @@ pub(super) fn each_file(
             }
         }
     }
-    Ok(())
 }
 
 fn warn(path: &Path, error: &io::Error) {
