@@ -166,10 +166,8 @@ columns = [
                 4 if items.is_empty() => ", \"items\": null".to_owned(),
                 _ => format!(", \"items\": [{}]", items.join(",")),
             };
-            text += &format!(
-                "{{\"no\": {no}{items}}}{}",
-                ["", "\n", ","][no as usize % 3]
-            );
+            let separator = ["", "\n", ","][no as usize % 3];
+            text.extend(["{\"no\": ", &no.to_string(), &items, "}", separator]);
         }
         text += "{\"no\": 60, \"items\": [{\"item\": \"a long item\"}, 5]}";
         fs::write(pair.at("inbound").join("orders.json"), &text).unwrap();
