@@ -377,11 +377,13 @@ fn a_kill_between_link_and_removal_leaves_a_copy_and_delays_no_file() {
     .unwrap();
     let recovered = place.inbox.recovered().unwrap();
     let claimed = place.claim_all();
-    assert_eq!(names(&directories.work), ["a.json", "a.json.1"]);
+    assert_eq!(names(&directories.work), [".again-1", "a.json"]);
     for file in recovered.iter().chain(&claimed) {
         place.inbox.to_history(file, None).unwrap();
     }
     assert_eq!(names(&directories.history), ["a.json", "a.json.1"]);
+    // The next start removes the empty directory.
+    assert_eq!(place.inbox.recovered().unwrap(), []);
     assert!(names(&directories.inbound).is_empty() && names(&directories.work).is_empty());
 }
 
