@@ -13,6 +13,7 @@ use lemonade_task::allocator::Allocator;
 
 mod cores;
 mod discard;
+mod inflate;
 mod made;
 mod meter;
 mod mysql;
@@ -44,6 +45,8 @@ enum Part {
     Redis(redis::Options),
     /// Cut, parse and encode on one core and on all, beside simd-json alone
     Parse(parse::Options),
+    /// Compressed files, beside each codec alone
+    Inflate(inflate::Options),
     /// How far two cores are from each other
     Cores,
     /// Files through the whole engine into a sink that stores nothing
@@ -76,6 +79,7 @@ fn main() -> anyhow::Result<()> {
         Some(Part::Sqlite(options)) => runtime.block_on(sqlite::measure(&options)),
         Some(Part::Redis(options)) => redis::measure(&options),
         Some(Part::Parse(options)) => parse::measure(&options),
+        Some(Part::Inflate(options)) => inflate::measure(&options),
         Some(Part::Cores) => {
             cores::measure();
             Ok(())
@@ -97,6 +101,7 @@ async fn small() -> anyhow::Result<()> {
     let files: PathBuf = folder.path().join("files");
     made::write_files(&made, &files)?;
     parse::measure(&parse::Options::of(made.clone()))?;
+    inflate::measure(&inflate::Options::of(made.clone()))?;
     sqlite::measure(&sqlite::Options::of(made, folder.path().join("rows.db"))).await?;
     discard::measure(&discard::Options::of(files)).await
 }

@@ -52,6 +52,8 @@ class Sizes:
         self.files = (4, 500) if short else (1_000, 1_000)
         self.small = (40, 50) if short else (20_000, 50)
         self.packed = (4, 500) if short else (40, 25_000)
+        # xz and bzip2 compress a few MB a second.
+        self.codecs = 500 if short else 200_000
         self.hard_vehicles = 500 if short else 20_000
         # Events of the table with an index, files and events of a file, and files of an archive.
         self.indexed = (4, 500) if short else (40, 50_000)
@@ -389,10 +391,10 @@ def jobs(bench):
 
     packed_files, packed_records = sizes.packed
     job("ndjson", "ndjson: redis", lambda: bench.load(inputs.large(count, "ndjson"), count, mariadb, redis.url))
-    for compress in ("gzip", "zstd"):
+    for compress in ("none", "gzip", "zstd"):
         packed = lambda compress=compress: inputs.files(packed_files, packed_records, compress=compress)
         run_it = lambda packed=packed: bench.load(packed(), packed_files * packed_records, mariadb, redis.url)
-        job(compress, f"{compress}: redis", run_it)
+        job("packed", f"packed, {compress}: redis", run_it)
 
     vehicles = sizes.hard_vehicles
     hard = lambda: many(vehicles=vehicles)
@@ -442,6 +444,8 @@ def jobs(bench):
 
     job("redis", "redis: bare", through_redis)
     job("parse", "parse", lambda: stages(bench.bare("parse", "--events", str(count), "--rounds", "3")))
+    codec_events = str(sizes.codecs)
+    job("codecs", "codecs", lambda: codecs(bench.bare("inflate", "--events", codec_events, "--rounds", "3")))
     job("latency", "latency", bench.latency, once=True)
 
     for events, repeat in sizes.growth:
@@ -465,6 +469,15 @@ def jobs(bench):
 
     job("huge", "huge", huge, once=True)
     return found
+
+
+def codecs(lines):
+    """The best rate of each codec in bytes/s, alone and as a file of the engine."""
+    best = {}
+    for line in lines:
+        rates = best.setdefault(line["codec"], {})
+        rates[line["way"]] = max(rates.get(line["way"], 0), line["bytes_rate"])
+    return {"codecs": best}
 
 
 def stages(lines):

@@ -45,6 +45,15 @@ def stage(results, name, key):
     return results["parse"]["stages"][name][key]
 
 
+def codec(name):
+    """The rate of a compressed file, divided by that of its codec alone."""
+    def value(results):
+        rates = results["codecs"]["codecs"][name]
+        return rates["file"] / rates["alone"]
+
+    return value
+
+
 def all_cores(results):
     several = [name for name in results["parse"]["stages"] if re.fullmatch(r"parse\+frame, (?!1$)\d+", name)]
     return stage(results, several[0], "rate") / stage(results, "parse+frame, 1", "rate")
@@ -134,6 +143,10 @@ GOALS = [
         lambda r: stage(r, "parse+frame, 1", "rate") / stage(r, "to_tape, 1", "rate"),
     ),
     Goal("parse + frame, all cores / one", "parse", 1.8, all_cores),
+    Goal("bzip2: file to inflated bytes / the codec alone", "codecs", 0.80, codec("bzip2")),
+    Goal("xz: file to inflated bytes / the codec alone", "codecs", 0.80, codec("xz")),
+    Goal("gzip / plain, the same events", "packed", 0.95, ratio("packed, gzip: redis", "packed, none: redis")),
+    Goal("zstd / plain, the same events", "packed", 1.0, ratio("packed, zstd: redis", "packed, none: redis")),
     Goal("embedded (in-process queue, SQLite) / bare rusqlite", "sqlite", 0.6, ratio("sqlite: embedded", "sqlite: bare")),
     Goal(
         "Redis memory: bytes an event in flight", "redis", 100,

@@ -89,7 +89,7 @@ impl Body {
         &'a self,
         buffer: &'a mut Vec<u8>,
     ) -> Result<&'a [u8], ContentError> {
-        self.read(0..self.bytes().min(format::BEGINNING_BYTES), buffer)
+        self.read(0..self.bytes().min(format::BEGINNING_BYTES as u64), buffer)
     }
 
     pub(super) fn inspect<T>(&self, inspect: impl FnOnce(&[u8]) -> T) -> Result<T, ContentError> {

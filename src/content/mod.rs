@@ -7,7 +7,7 @@
 //! or a page that the device does not return, is an error and does not end the process (see
 //! `mapping`).
 //!
-//! gzip and zstd are recognised by their magic bytes and inflated up to a limit. Large results go
+//! Compressed files are recognised by their magic bytes and inflated up to a limit. Large results go
 //! to an unlinked file in the work directory, which stops at the disk floor. Memory does not grow
 //! with the file.
 //!
@@ -35,9 +35,9 @@ pub use as_read::AsRead;
 pub use body::Hasher;
 use body::{Body, identity, in_memory, read_or_hold};
 pub use error::ContentError;
+pub(crate) use format::BEGINNING_BYTES;
 use format::Format;
-pub use format::NotRead;
-use inflate::Compression;
+pub use format::{Compression, NotRead};
 pub use options::ContentOptions;
 pub use regular::{Sample, Stamp, Writers, free_bytes, mark, open_regular, state, writers};
 pub(crate) use regular::{sample, stamp};
@@ -85,8 +85,7 @@ pub fn open_and<T: Send>(
     let mut buffer = Vec::new();
     let compression = match Format::of(stored.beginning(&mut buffer)?) {
         Format::Plain => None,
-        Format::Gzip => Some(Compression::Gzip),
-        Format::Zstd => Some(Compression::Zstd),
+        Format::Compressed(compression) => Some(compression),
         Format::NotRead(format) => {
             let hash = stored.inspect(identity)?;
             return Err(ContentError::NotRead { hash, format });
@@ -190,8 +189,8 @@ impl Content {
     }
 }
 
-/// Whether the first four bytes of a file show that it is not text: the file is compressed, or has
-/// a format that the engine does not read.
+/// Whether the first bytes of a file show that it is not text: the file is compressed, or has a
+/// format that the engine does not read. [`BEGINNING_BYTES`] bytes are enough.
 #[must_use]
 pub fn is_compressed(beginning: &[u8]) -> bool {
     Format::of(beginning) != Format::Plain

@@ -1,4 +1,4 @@
-//! Limits on memory for inflated data, and for the windows of zstd.
+//! Limits on memory for inflated data, and for the windows of decoders.
 //!
 //! The inflated size of a compressed file is known only after it is inflated, so a group of small
 //! files could take gigabytes. All files share one room; data that does not fit in it goes to the
@@ -62,7 +62,8 @@ impl Drop for Taken {
 /// that zstd uses at its highest levels.
 const WINDOWS_BYTES_DEFAULT: u64 = 128 << 20;
 
-/// Memory for the windows of zstd. Clones share it.
+/// Memory for windows: what decoders keep of the data, such as dictionaries and blocks. Clones share
+/// it.
 #[derive(Debug, Clone)]
 pub struct Windows(Arc<WindowsLeft>);
 

@@ -205,7 +205,7 @@ pub(super) fn claimed(path: PathBuf, metadata: &Metadata) -> io::Result<Claimed>
 /// Whether a file could be a whole document, by its last characters. Compressed data always could.
 fn seems_closed(file: &File, bytes: u64) -> io::Result<bool> {
     let mut tail = [0; TAIL_BYTES];
-    let head = file.read_at(&mut tail[..4], 0)?;
+    let head = file.read_at(&mut tail[..content::BEGINNING_BYTES], 0)?;
     if content::is_compressed(&tail[..head]) {
         return Ok(true);
     }

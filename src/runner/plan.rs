@@ -17,7 +17,7 @@ use crate::ingest::{ItemOrigin, Tally};
 use crate::shutdown::Shutdown;
 
 /// The endings of the names of compressed files.
-const COMPRESSED: [&[u8]; 3] = [b".gz", b".zst", b".zstd"];
+const COMPRESSED: [&[u8]; 7] = [b".gz", b".zst", b".zstd", b".bz2", b".xz", b".lz4", b".sz"];
 
 /// How much smaller compressed JSON is, about. Only an estimate of the rows to come uses it.
 const COMPRESSION: u64 = 8;

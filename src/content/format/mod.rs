@@ -6,22 +6,63 @@
 use std::fmt;
 
 /// How many first bytes of a file decide its format. The magic of tar is at byte 257.
-pub(super) const BEGINNING_BYTES: u64 = 265;
+pub(crate) const BEGINNING_BYTES: usize = 265;
 
 /// The format of a file, by its first bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Format {
     /// No known magic bytes: probably text.
     Plain,
-    Gzip,
-    Zstd,
+    Compressed(Compression),
     NotRead(NotRead),
+}
+
+/// A compression that the engine reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Compression {
+    /// RFC 1952.
+    Gzip,
+    /// RFC 8878.
+    Zstd,
+    /// `.bz2`.
+    Bzip2,
+    /// `.xz`, but not `.lzma`.
+    Xz,
+    /// The frame format of lz4, but not the legacy one.
+    Lz4,
+    /// The framing format of snappy.
+    Snappy,
+}
+
+impl Compression {
+    /// The name of the format.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Gzip => "gzip",
+            Self::Zstd => "zstd",
+            Self::Bzip2 => "bzip2",
+            Self::Xz => "xz",
+            Self::Lz4 => "lz4",
+            Self::Snappy => "snappy",
+        }
+    }
+
+    /// How to recompress a file so that inflating it takes little memory.
+    const fn smaller(self) -> &'static str {
+        match self {
+            Self::Zstd => "recompress it without --long and --ultra",
+            Self::Xz => "recompress it with `xz -6`",
+            Self::Lz4 => "recompress it with `lz4 -B4`",
+            Self::Gzip | Self::Bzip2 | Self::Snappy => "recompress it as gzip",
+        }
+    }
 }
 
 /// A format that the engine recognises but does not read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NotRead {
-    /// A compression that is neither gzip nor zstd, by name.
+    /// A compression that the engine does not read, by name.
     Compression(&'static str),
     /// An archive of files, by name, and the compression around it.
     Archive(&'static str, Option<&'static str>),
@@ -33,15 +74,22 @@ pub enum NotRead {
     Tables(&'static str),
     /// A pointer: the text that Git LFS stores in place of a file.
     LfsPointer,
-    /// gzip or zstd within gzip or zstd.
+    /// Compressed data within compressed data.
     CompressedTwice,
-    /// zstd that needs a dictionary, with the number of that dictionary.
-    ZstdDictionary(u32),
-    /// zstd whose window is larger than the memory budget, both in bytes.
-    ZstdWindow {
-        /// The window of the file.
+    /// Data that is inflated with a dictionary, which is in another file.
+    Dictionary {
+        /// The compression of the file.
+        compression: Compression,
+        /// The number of the dictionary. 0 if the file does not hold it.
+        number: u32,
+    },
+    /// Data that takes more memory to inflate than the memory budget, both in bytes.
+    Window {
+        /// The compression of the file.
+        compression: Compression,
+        /// The memory that the file takes.
         bytes: u64,
-        /// The largest window that the budget allows.
+        /// The most that the budget allows.
         bytes_max: u64,
     },
 }
@@ -75,15 +123,25 @@ impl fmt::Display for NotRead {
             Self::CompressedTwice => {
                 f.write_str("it is compressed twice, which is not read: decompress it once")
             }
-            Self::ZstdDictionary(number) => write!(
+            Self::Dictionary {
+                compression,
+                number,
+            } => write!(
                 f,
-                "it is zstd with the dictionary {number}, which is not read: recompress it without \
-                 a dictionary"
+                "it is {} with the dictionary {number}, which is not read: recompress it without a \
+                 dictionary",
+                compression.name()
             ),
-            Self::ZstdWindow { bytes, bytes_max } => write!(
+            Self::Window {
+                compression,
+                bytes,
+                bytes_max,
+            } => write!(
                 f,
-                "it is zstd with a window of {bytes} bytes, and the memory budget has {bytes_max}: \
-                 raise memory_budget, or recompress it without --long and --ultra"
+                "it is {} with a window of {bytes} bytes, and the memory budget has {bytes_max}: \
+                 raise memory_budget, or {}",
+                compression.name(),
+                compression.smaller()
             ),
         }
     }
@@ -91,20 +149,29 @@ impl fmt::Display for NotRead {
 
 impl std::error::Error for NotRead {}
 
-const GZIP: &[u8] = b"\x1f\x8b";
 const ZSTD: &[u8] = b"\x28\xb5\x2f\xfd";
+const LZ4: &[u8] = b"\x04\x22\x4d\x18";
+
+/// Compressions by the first bytes of a file. bzip2 has no fixed magic.
+const READ: [(&[u8], Compression); 5] = [
+    (b"\x1f\x8b", Compression::Gzip),
+    (ZSTD, Compression::Zstd),
+    (b"\xfd7zXZ\0", Compression::Xz),
+    (LZ4, Compression::Lz4),
+    (b"\xff\x06\0\0sNaPpY", Compression::Snappy),
+];
 
 /// Formats by their first bytes. Of two beginnings where one begins with the other, the longer one
 /// comes first.
-const NOT_READ: [(&[u8], NotRead); 31] = [
-    (b"\xfd7zXZ\0", NotRead::Compression("xz")),
-    (b"\x04\x22\x4d\x18", NotRead::Compression("lz4")),
-    (b"\x02\x21\x4c\x18", NotRead::Compression("lz4")),
+const NOT_READ: [(&[u8], NotRead); 28] = [
+    (
+        b"\x02\x21\x4c\x18",
+        NotRead::Compression("lz4 in its legacy format"),
+    ),
     (b"\x5d\0\0", NotRead::Compression("lzma")),
     (b"LZIP", NotRead::Compression("lzip")),
     (b"\x89LZO\0\r\n\x1a\n", NotRead::Compression("lzop")),
     (b"\x1f\x9d", NotRead::Compression("compress (.Z)")),
-    (b"\xff\x06\0\0sNaPpY", NotRead::Compression("snappy")),
     (b"\x78\x01", NotRead::Compression("zlib")),
     (b"\x78\x9c", NotRead::Compression("zlib")),
     (b"\x78\xda", NotRead::Compression("zlib")),
@@ -143,11 +210,8 @@ impl Format {
     /// The format of a file from its first [`BEGINNING_BYTES`] bytes, or all of them if it is
     /// shorter.
     pub(super) fn of(beginning: &[u8]) -> Self {
-        if beginning.starts_with(GZIP) {
-            return Self::Gzip;
-        }
-        if beginning.starts_with(ZSTD) || is_skippable_frame(beginning) {
-            return Self::Zstd;
+        if let Some(compression) = compression(beginning) {
+            return Self::Compressed(compression);
         }
         let mut table = NOT_READ.iter();
         let known = table.find(|(magic, _)| beginning.starts_with(magic));
@@ -158,11 +222,27 @@ impl Format {
     }
 }
 
+fn compression(beginning: &[u8]) -> Option<Compression> {
+    if let Some(rest) = beginning.strip_prefix(b"BZh") {
+        // The size of a block, then the magic of the first block or of the end.
+        let blocks = [b"\x31\x41\x59\x26\x53\x59", b"\x17\x72\x45\x38\x50\x90"];
+        let is_one = matches!(rest, [b'1'..=b'9', rest @ ..] if blocks.iter().any(|block| rest.starts_with(*block)));
+        return is_one.then_some(Compression::Bzip2);
+    }
+    // Frames that hold no data may be in front of zstd and lz4.
+    if is_skippable_frame(beginning) {
+        return Some(Compression::Zstd);
+    }
+    let mut table = READ.iter();
+    let known = table.find(|(magic, _)| beginning.starts_with(magic));
+    known.map(|(_, compression)| *compression)
+}
+
 /// The format within a compressed file, by the first inflated bytes. `None` if the engine reads it.
 pub(super) fn not_read_within(compression: &'static str, beginning: &[u8]) -> Option<NotRead> {
     match Format::of(beginning) {
         Format::Plain => None,
-        Format::Gzip | Format::Zstd => Some(NotRead::CompressedTwice),
+        Format::Compressed(_) => Some(NotRead::CompressedTwice),
         Format::NotRead(NotRead::Archive(name, None)) => {
             Some(NotRead::Archive(name, Some(compression)))
         }
@@ -172,12 +252,6 @@ pub(super) fn not_read_within(compression: &'static str, beginning: &[u8]) -> Op
 
 /// Formats that have no fixed first bytes.
 fn by_structure(beginning: &[u8]) -> Option<NotRead> {
-    if let Some(rest) = beginning.strip_prefix(b"BZh") {
-        // The size of a block, then the magic of the first block or of the end.
-        let blocks = [b"\x31\x41\x59\x26\x53\x59", b"\x17\x72\x45\x38\x50\x90"];
-        let is_one = matches!(rest, [b'1'..=b'9', rest @ ..] if blocks.iter().any(|block| rest.starts_with(*block)));
-        return is_one.then_some(NotRead::Compression("bzip2"));
-    }
     // The magic of POSIX, and of GNU. Text has no zero byte there.
     let tar: [&[u8]; 2] = [b"ustar\0", b"ustar  \0"];
     let at_257 = beginning.get(257..).unwrap_or_default();
@@ -203,11 +277,6 @@ pub(super) fn is_skippable_frame(bytes: &[u8]) -> bool {
     matches!(bytes, [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..])
 }
 
-/// Whether `bytes` begins with a frame of zstd that holds data.
-pub(super) fn is_zstd_frame(bytes: &[u8]) -> bool {
-    bytes.starts_with(ZSTD)
-}
-
 /// The header of a zstd frame (RFC 8878, section 3.1.1.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct ZstdHeader {
@@ -217,8 +286,30 @@ pub(super) struct ZstdHeader {
     pub(super) dictionary: u32,
 }
 
-/// Longest header of a zstd frame, in bytes.
-pub(super) const ZSTD_HEADER_BYTES: usize = 18;
+/// Bytes that hold what the engine reads of the header of a frame of zstd or lz4.
+pub(super) const FRAME_HEADER_BYTES: usize = 19;
+
+/// The size of the largest block of an lz4 frame in bytes, and the number of its dictionary, or 0.
+/// `None` if the frame ends within its header.
+///
+/// Source: "LZ4 Frame Format Description", version 1.6.
+pub(super) fn lz4_header(frame: &[u8]) -> Option<(u64, u32)> {
+    let [flags, block, rest @ ..] = frame.get(LZ4.len()..)? else {
+        return None;
+    };
+    // The decoder refuses other sizes of blocks.
+    let size = (block >> 4 & 7).clamp(4, 7);
+    let block_bytes = 1 << (8 + 2 * size);
+    let (has_size, has_dictionary) = (flags & 8 != 0, flags & 1 != 0);
+    let at = if has_size { 8 } else { 0 };
+    let dictionary = if has_dictionary {
+        let bytes = rest.get(at..at + 4)?;
+        u32::from_le_bytes(bytes.try_into().expect("it has four bytes"))
+    } else {
+        0
+    };
+    Some((block_bytes, dictionary))
+}
 
 impl ZstdHeader {
     /// Reads the header of a frame. `None` if the frame ends within its header.

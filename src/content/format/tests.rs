@@ -8,7 +8,8 @@ fn at_257(magic: &[u8]) -> Vec<u8> {
 
 #[test]
 fn formats_are_known_by_their_first_bytes() {
-    let compression = |name| Format::NotRead(NotRead::Compression(name));
+    let not_read = |name| Format::NotRead(NotRead::Compression(name));
+    let read = Format::Compressed;
     let encoding = |name| Format::NotRead(NotRead::Encoding(name));
     let tar = Format::NotRead(NotRead::Archive("a tar archive", None));
     let pgp = Format::NotRead(NotRead::Encrypted("OpenPGP"));
@@ -18,17 +19,20 @@ fn formats_are_known_by_their_first_bytes() {
         (b"\xef\xbb\xbf{}", Format::Plain),
         (b"{\"a\": 1}", Format::Plain),
         (b"[\n", Format::Plain),
-        (b"\x1f\x8b\x08", Format::Gzip),
-        (b"\x28\xb5\x2f\xfd\x04", Format::Zstd),
-        (b"\x50\x2a\x4d\x18\0\0\0\0", Format::Zstd),
-        (b"\x5f\x2a\x4d\x18\0\0\0\0", Format::Zstd),
-        (b"BZh91AY&SY", compression("bzip2")),
-        (b"BZh9\x17\x72\x45\x38\x50\x90", compression("bzip2")),
+        (b"\x1f\x8b\x08", read(Compression::Gzip)),
+        (b"\x28\xb5\x2f\xfd\x04", read(Compression::Zstd)),
+        (b"\x50\x2a\x4d\x18\0\0\0\0", read(Compression::Zstd)),
+        (b"\x5f\x2a\x4d\x18\0\0\0\0", read(Compression::Zstd)),
+        (b"BZh91AY&SY", read(Compression::Bzip2)),
+        (b"BZh9\x17\x72\x45\x38\x50\x90", read(Compression::Bzip2)),
         (b"BZh is a name", Format::Plain),
-        (b"\xfd7zXZ\0", compression("xz")),
-        (b"\x5d\0\0\x80\0", compression("lzma")),
+        (b"\xfd7zXZ\0", read(Compression::Xz)),
+        (b"\x04\x22\x4d\x18\x64", read(Compression::Lz4)),
+        (b"\xff\x06\0\0sNaPpY", read(Compression::Snappy)),
+        (b"\x02\x21\x4c\x18", not_read("lz4 in its legacy format")),
+        (b"\x5d\0\0\x80\0", not_read("lzma")),
         (b"]\n", Format::Plain),
-        (b"x\x9c", compression("zlib")),
+        (b"x\x9c", not_read("zlib")),
         (b"x = 1", Format::Plain),
         (b"\xff\xfe{\0", encoding("UTF-16")),
         (b"\xfe\xff\0{", encoding("UTF-16")),
@@ -54,7 +58,7 @@ fn formats_are_known_by_their_first_bytes() {
 #[test]
 fn each_magic_is_found() {
     for (magic, format) in NOT_READ {
-        assert!(magic.len() as u64 <= BEGINNING_BYTES);
+        assert!(magic.len() <= BEGINNING_BYTES);
         assert_eq!(Format::of(magic), Format::NotRead(format), "{magic:?}");
         let text = format.to_string();
         assert!(text.contains("read") || text.contains("Git LFS"), "{text}");

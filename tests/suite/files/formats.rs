@@ -9,7 +9,7 @@ use crate::support::program;
 
 /// The command that writes a file, and the outcome of the file: the number of rows, or words of the
 /// reason. `all` holds ten records, `split_*` is ten files of one record.
-const TABLE: [(&str, Result<u64, &str>); 24] = [
+const TABLE: [(&str, Result<u64, &str>); 32] = [
     ("cat all", Ok(10)),
     ("gzip -c all", Ok(10)),
     ("gzip -c all; head -c 512 /dev/zero", Ok(10)),
@@ -26,10 +26,20 @@ const TABLE: [(&str, Result<u64, &str>); 24] = [
         Err("a window of 2147483648 bytes"),
     ),
     ("zstd -q -D dictionary -c all", Err("with the dictionary")),
-    ("bzip2 -c all", Err("it is bzip2")),
-    ("xz -c all", Err("it is xz")),
+    ("bzip2 -c all", Ok(10)),
+    ("head -n 4 all | bzip2; tail -n 6 all | bzip2", Ok(10)),
+    ("bzip2 -c all; head -c 512 /dev/zero", Ok(10)),
+    ("xz -c all", Ok(10)),
+    ("xz -9e --check=sha256 -c all", Ok(10)),
+    ("xz --threads=2 --block-size=500 -c all", Ok(10)),
+    (
+        "xz --lzma2=dict=1GiB -c all",
+        Err("raise memory_budget, or recompress it with `xz -6`"),
+    ),
     ("xz --format=lzma -c all", Err("it is lzma")),
-    ("lz4 -q -c all", Err("it is lz4")),
+    ("lz4 -q -c all", Ok(10)),
+    ("lz4 -q -9 -B7 -BD -BX --content-size -c all", Ok(10)),
+    ("lz4 -q -l -c all", Err("it is lz4 in its legacy format")),
     ("zip -q - all", Err("it is a zip archive")),
     ("tar -cf - all", Err("it is a tar archive, ")),
     (
@@ -40,6 +50,7 @@ const TABLE: [(&str, Result<u64, &str>); 24] = [
         "tar -cf - all | zstd -q",
         Err("it is a tar archive in zstd, "),
     ),
+    ("tar -cJf - all", Err("it is a tar archive in xz, ")),
     ("gzip -c all | gzip -c", Err("compressed twice")),
     ("iconv -t UTF-16 all", Err("it is UTF-16")),
     ("iconv -t UTF-16LE all", Err("it is UTF-16LE")),

@@ -33,9 +33,13 @@ pub(super) fn of_column(path: &[String], taken: &[String]) -> String {
 }
 
 /// Ends of file names that say how the file is written.
-const EXTENSIONS: [&str; 9] = [
+const EXTENSIONS: [&str; 13] = [
     ".gz",
     ".zst",
+    ".bz2",
+    ".xz",
+    ".lz4",
+    ".sz",
     ".json",
     ".ndjson",
     ".jsonl",
