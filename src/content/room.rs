@@ -9,6 +9,8 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use parking_lot::{Condvar, Mutex};
 
+use super::format::{Compression, NotRead};
+
 /// Bytes that all inflated files together may take in memory: room for one large file on each of a
 /// few cores, and for the inflated files that wait to be parsed, which are mostly small. More would
 /// exceed the memory budget; with less, ordinary files would be written to the disk.
@@ -91,8 +93,28 @@ impl Windows {
         }))
     }
 
-    pub(super) fn bytes_max(&self) -> u64 {
+    fn bytes_max(&self) -> u64 {
         self.0.bytes_max
+    }
+
+    /// Takes room for what a decoder of `compression` keeps in memory. Waits as [`Self::take`].
+    ///
+    /// # Errors
+    /// [`NotRead::Window`] if it is larger than all of the room.
+    pub(super) fn take_for(
+        &self,
+        compression: Compression,
+        bytes: u64,
+    ) -> Result<TakenWindow, NotRead> {
+        let bytes_max = self.bytes_max();
+        if bytes <= bytes_max {
+            return Ok(self.take(bytes));
+        }
+        Err(NotRead::Window {
+            compression,
+            bytes,
+            bytes_max,
+        })
     }
 
     /// Takes room for a window. Blocks the thread until other files have returned enough. A thread
@@ -100,7 +122,7 @@ impl Windows {
     ///
     /// # Panics
     /// If the window is larger than all of the room.
-    pub(super) fn take(&self, bytes: u64) -> TakenWindow {
+    fn take(&self, bytes: u64) -> TakenWindow {
         assert!(bytes <= self.0.bytes_max, "a window that fits");
         let mut left = self.0.left.lock();
         self.0.returned.wait_while(&mut left, |left| *left < bytes);

@@ -24,7 +24,7 @@ const INPUT_BYTES: usize = 128 * 1024;
 
 /// The decoders read copies of the bytes: the file may change while it is mapped, and a decoder
 /// that reads a byte twice must not get two values.
-pub(super) type Input<'a> = BufReader<&'a [u8]>;
+type Input<'a> = BufReader<&'a [u8]>;
 
 /// Reads the inflated bytes of all members of a file. The error holds a [`NotRead`] if the engine
 /// does not read the format of a member.
@@ -48,7 +48,7 @@ enum Decoder<'a> {
     Gzip(Box<GzDecoder<Input<'a>>>),
     Zstd(ZstdDecoder<'static, Input<'a>>),
     Bzip2(BzDecoder<Input<'a>>),
-    Xz(Box<XzStream<'a>>),
+    Xz(Box<XzStream<'a, Input<'a>>>),
     Lz4(Box<Lz4Decoder<Endless<'a>>>),
     Snappy(Box<SnappyDecoder<Input<'a>>>),
 }
@@ -246,29 +246,9 @@ impl<'a> Members<'a> {
     /// # Errors
     /// [`NotRead`] if it is larger than all of the room.
     fn window(&self, bytes: u64) -> io::Result<TakenWindow> {
-        window(self.windows, self.compression, bytes)
+        let window = self.windows.take_for(self.compression, bytes);
+        window.map_err(io::Error::other)
     }
-}
-
-/// Takes room for what a decoder of `compression` keeps in memory.
-///
-/// # Errors
-/// [`NotRead`] if it is larger than all of the room.
-pub(super) fn window(
-    windows: &Windows,
-    compression: Compression,
-    bytes: u64,
-) -> io::Result<TakenWindow> {
-    let bytes_max = windows.bytes_max();
-    if bytes > bytes_max {
-        let not_read = NotRead::Window {
-            compression,
-            bytes,
-            bytes_max,
-        };
-        return Err(io::Error::other(not_read));
-    }
-    Ok(windows.take(bytes))
 }
 
 /// Checks that a snappy file holds no chunk of a type that a reader skips without knowing it: one

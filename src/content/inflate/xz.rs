@@ -1,17 +1,16 @@
 //! A stream of xz. Each of its blocks says how much memory it takes, which is known only while the
 //! stream is read: the stream begins with no memory, and takes room for each block that needs more.
 
-use std::io::{self, BufRead as _, Read};
+use std::io::{self, BufRead, Read};
 
 use liblzma::stream::{Action, Error, Status, Stream, TELL_UNSUPPORTED_CHECK};
 
-use super::members::{Input, window};
 use crate::content::format::Compression;
 use crate::content::room::{TakenWindow, Windows};
 
 /// One stream: an xz file has one or several of them.
-pub(super) struct XzStream<'a> {
-    input: Input<'a>,
+pub(super) struct XzStream<'a, I> {
+    input: I,
     stream: Stream,
     has_ended: bool,
     windows: &'a Windows,
@@ -19,8 +18,8 @@ pub(super) struct XzStream<'a> {
     window: Option<TakenWindow>,
 }
 
-impl<'a> XzStream<'a> {
-    pub(super) fn new(input: Input<'a>, windows: &'a Windows) -> io::Result<Self> {
+impl<'a, I> XzStream<'a, I> {
+    pub(super) fn new(input: I, windows: &'a Windows) -> io::Result<Self> {
         Ok(Self {
             input,
             // The smallest limit. A check that the decoder cannot verify is an error.
@@ -32,7 +31,7 @@ impl<'a> XzStream<'a> {
     }
 
     /// The input behind the stream.
-    pub(super) fn into_input(self) -> Input<'a> {
+    pub(super) fn into_input(self) -> I {
         self.input
     }
 
@@ -42,7 +41,8 @@ impl<'a> XzStream<'a> {
         // Returned before it waits: two streams that hold a part and wait for more would wait for
         // ever.
         self.window = None;
-        self.window = Some(window(self.windows, Compression::Xz, bytes)?);
+        let window = self.windows.take_for(Compression::Xz, bytes);
+        self.window = Some(window.map_err(io::Error::other)?);
         Ok(())
     }
 }
@@ -62,7 +62,7 @@ fn memory_needed(stream: &mut Stream) -> u64 {
     enough
 }
 
-impl Read for XzStream<'_> {
+impl<I: BufRead> Read for XzStream<'_, I> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         while !self.has_ended && !buffer.is_empty() {
             let stored = self.input.fill_buf()?;
