@@ -104,7 +104,8 @@ pub fn open_and<T: Send>(
         return Ok((content, inspected));
     };
     let inflate = |bytes: &[u8]| inflate::inflate(bytes, compression, options);
-    let (hash, inflated) = stored.inspect(|bytes| (identity(bytes), inflate(bytes)))?;
+    let (hash, inflated) =
+        stored.inspect(|bytes| both(bytes.len(), || identity(bytes), || inflate(bytes)))?;
     let body = inflated.map_err(|error| error.about(hash))?;
     let beginning = body.beginning(&mut buffer)?;
     if let Some(format) = format::not_read_within(compression.name(), beginning) {

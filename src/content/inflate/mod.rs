@@ -7,6 +7,8 @@ mod members;
 mod xz;
 
 use std::io::{self, Read};
+use std::sync::mpsc;
+use std::thread;
 
 use members::Members;
 
@@ -33,6 +35,10 @@ const RATIO_FREE_BYTES: u64 = 64 * 1024 * 1024;
 
 /// Bytes that are inflated and written at a time.
 const PIECE: usize = 256 * 1024;
+
+/// Pieces that are inflated and not yet written. They cover the pauses of a disk and of a decoder
+/// that inflates a block of a megabyte at once; more would only take memory.
+const PIECES_AHEAD: usize = 4;
 
 /// Why data was not inflated: the data itself, or the disk that the result should go to.
 pub(super) enum InflateError {
@@ -99,7 +105,7 @@ impl Limit {
 
 /// Reads all of `source` into memory or, if it does not fit there, into a spill.
 fn read_whole(
-    mut source: impl Read,
+    mut source: impl Read + Send,
     format: &str,
     limit: Limit,
     options: &ContentOptions,
@@ -133,18 +139,51 @@ fn read_whole(
     spill.write(&memory)?;
     let mut written = memory.len() as u64;
     drop(memory);
-    let mut piece = vec![0; PIECE];
-    loop {
-        let filled = fill(&mut source, &mut piece).map_err(damaged)?;
-        if filled == 0 {
-            return Ok(Body::Stored(spill.end()));
-        }
-        written += filled as u64;
+    ahead(source, |piece| {
+        let piece = piece.map_err(damaged)?;
+        written += piece.len() as u64;
         if written > limit.bytes {
             return Err(too_much());
         }
-        spill.write(&piece[..filled])?;
-    }
+        spill.write(&piece)?;
+        Ok(piece)
+    })?;
+    Ok(Body::Stored(spill.end()))
+}
+
+/// Passes the bytes of `source`, or its error, to `take` in pieces, until the end or an error of
+/// `take`. `take` returns the piece, to be filled again. Another thread inflates up to
+/// [`PIECES_AHEAD`] pieces ahead, so that the decoder and the disk do not wait for each other.
+fn ahead(
+    mut source: impl Read + Send,
+    mut take: impl FnMut(io::Result<Vec<u8>>) -> Result<Vec<u8>, InflateError>,
+) -> Result<(), InflateError> {
+    let (filled, pieces) = mpsc::sync_channel(PIECES_AHEAD);
+    let (used, empty) = mpsc::channel::<Vec<u8>>();
+    let inflate = move || {
+        loop {
+            let mut piece = empty.try_recv().unwrap_or_default();
+            piece.resize(PIECE, 0);
+            let read = fill(&mut source, &mut piece);
+            let is_last = !matches!(read, Ok(1..));
+            let read = read.map(|bytes| {
+                piece.truncate(bytes);
+                piece
+            });
+            // The receiver is gone if a piece was not taken.
+            if filled.send(read).is_err() || is_last {
+                return;
+            }
+        }
+    };
+    thread::scope(|scope| {
+        thread::Builder::new().spawn_scoped(scope, inflate)?;
+        for piece in pieces {
+            // The thread is gone if this was the last piece.
+            used.send(take(piece)?).ok();
+        }
+        Ok(())
+    })
 }
 
 /// Reads until the piece is full or the source ends. Decoders return a few KiB at a time, and each
