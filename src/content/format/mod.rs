@@ -6,7 +6,7 @@
 use std::fmt;
 
 /// How many first bytes of a file decide its format. The magic of tar is at byte 257.
-pub(crate) const BEGINNING_BYTES: usize = 265;
+pub const BEGINNING_BYTES: usize = 265;
 
 /// The format of a file, by its first bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
