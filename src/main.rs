@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use lemonade_task::allocator::Allocator;
 use lemonade_task::commands::{self, Exit};
-use lemonade_task::config::cli::Cli;
+use lemonade_task::config::cli::{Cli, Colour, Command};
 use lemonade_task::config::{self, Environment, LogFormat, Settings};
 use lemonade_task::contained;
 use lemonade_task::telemetry::logging::{self, LogStyle};
@@ -30,13 +30,21 @@ fn main() -> ExitCode {
         .into()
 }
 
-fn run(cli: Cli) -> anyhow::Result<Exit> {
+fn run(mut cli: Cli) -> anyhow::Result<Exit> {
     if let Some(done) = commands::without_settings(cli.command.as_ref()) {
         return done.map(Exit::from);
     }
     let environment = Environment::read(Path::new(config::DOTENV))?;
     let settings = Settings::resolve(cli.options, &environment)?;
-    logging::init(log_style(settings.log_format), &settings.log_level)?;
+    let level = if cli.quiet {
+        "error"
+    } else {
+        &*settings.log_level
+    };
+    logging::init(log_style(settings.log_format, cli.color), level)?;
+    if let Some(Command::Load(args)) = &mut cli.command {
+        args.no_progress |= cli.quiet;
+    }
     for note in &settings.notes {
         tracing::warn!("{note}");
     }
@@ -78,14 +86,18 @@ fn print_usage(message: &clap::Error) -> ExitCode {
     }
 }
 
-fn log_style(format: LogFormat) -> LogStyle {
+fn log_style(format: LogFormat, colour: Colour) -> LogStyle {
     let terminal = io::stderr().is_terminal();
     let no_colour = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     match format {
         LogFormat::Json => LogStyle::Json,
         LogFormat::Auto if !terminal => LogStyle::Json,
         LogFormat::Text | LogFormat::Auto => LogStyle::Text {
-            colour: terminal && !no_colour,
+            colour: match colour {
+                Colour::Auto => terminal && !no_colour,
+                Colour::Always => true,
+                Colour::Never => false,
+            },
         },
     }
 }

@@ -6,9 +6,12 @@ use std::io::{self, ErrorKind};
 use std::path::Path;
 
 use rustix::fs::statfs;
+use serde_json::{Value, json};
 
+use super::output::JSON_VERSION;
 use super::{Outcome, print};
 use crate::broker::{self, BrokerOptions};
+use crate::config::cli::DoctorArgs;
 use crate::config::{Settings, redacted};
 use crate::content::{self, Writers};
 use crate::fault::Fault;
@@ -30,11 +33,14 @@ const NETWORK_FILE_SYSTEMS: [i64; 6] = [
 const INOTIFY_INSTANCES_MIN: u64 = 16;
 
 /// Runs the command. [`Outcome::Complete`] if no check failed.
-pub(super) async fn execute(settings: &Settings) -> anyhow::Result<Outcome> {
+pub(super) async fn execute(settings: &Settings, args: DoctorArgs) -> anyhow::Result<Outcome> {
     let mut all = vec![("settings", vec![settings_in_effect(settings)])];
     all.push(("directories", directories(settings)));
     all.push(("queue", queue(settings).await));
     all.push(("database", database(settings).await));
+    if args.json {
+        return as_json(&all);
+    }
     let mut text = String::new();
     let mut worst = Level::Ok;
     for (section, findings) in all {
@@ -52,11 +58,37 @@ pub(super) async fn execute(settings: &Settings) -> anyhow::Result<Outcome> {
         }
     }
     print(&text)?;
-    Ok(if worst == Level::Fail {
-        Outcome::Failed
-    } else {
-        Outcome::Complete
-    })
+    Ok(outcome(worst))
+}
+
+fn outcome(worst: Level) -> Outcome {
+    match worst {
+        Level::Ok | Level::Warn => Outcome::Complete,
+        Level::Fail => Outcome::Failed,
+    }
+}
+
+/// Prints the findings of all sections as JSON.
+fn as_json(all: &[(&str, Vec<Finding>)]) -> anyhow::Result<Outcome> {
+    let of_section = |(section, findings): &(&str, Vec<Finding>)| -> Vec<Value> {
+        let one = |Finding { level, what, fix }: &Finding| {
+            let level = match level {
+                Level::Ok => "ok",
+                Level::Warn => "warn",
+                Level::Fail => "fail",
+            };
+            json!({"level": level, "section": section, "what": what, "fix": fix})
+        };
+        findings.iter().map(one).collect()
+    };
+    let findings: Vec<Value> = all.iter().flat_map(of_section).collect();
+    let report = json!({"version": JSON_VERSION, "findings": findings});
+    print(&format!("{report}\n"))?;
+    let levels = all
+        .iter()
+        .flat_map(|(_, findings)| findings)
+        .map(|finding| finding.level);
+    Ok(outcome(levels.max().unwrap_or(Level::Ok)))
 }
 
 fn settings_in_effect(settings: &Settings) -> Finding {

@@ -8,11 +8,13 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use indicatif::{HumanBytes, HumanCount};
+use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
+use super::output::JSON_VERSION;
 use super::progress::{Progress, per_second};
 use super::served::Served;
-use super::{INFALLIBLE, KeyValueText, Outcome, print};
+use super::{INFALLIBLE, KeyValueText, Outcome, print, stdin};
 use crate::config::Settings;
 use crate::config::cli::{DeferIndexes, LoadArgs};
 use crate::dataset::Dataset;
@@ -31,6 +33,7 @@ const CHECK_EVERY: Duration = Duration::from_millis(200);
 pub(super) async fn execute(settings: Settings, args: LoadArgs) -> anyhow::Result<Outcome> {
     let dataset = args.dataset.as_deref();
     let dataset = dataset.map(|name| settings.dataset(name)).transpose()?;
+    let stdin = stdin::name(&args)?;
     if args.dry_run {
         return dry_run(&settings, &args, dataset);
     }
@@ -50,7 +53,14 @@ pub(super) async fn execute(settings: Settings, args: LoadArgs) -> anyhow::Resul
     } else {
         ItemOrigin::Archive
     };
-    let plan = LoadPlan::find(&engine, &settings, &args.paths, archive, args.order)?;
+    let paths = match stdin {
+        None => args.paths.clone(),
+        Some(name) => match stdin::spool(&settings, name, &shutdown).await? {
+            Some(path) => vec![path],
+            None => return Ok(Outcome::Stopped),
+        },
+    };
+    let plan = LoadPlan::find(&engine, &settings, &paths, archive, args.order)?;
     let plan = plan.with_deferred_indexes(args.defer_indexes);
     for (path, why) in plan.left() {
         let shown = path.display().to_string();
@@ -74,7 +84,14 @@ pub(super) async fn execute(settings: Settings, args: LoadArgs) -> anyhow::Resul
         let files = if stored == 1 { "file" } else { "files" };
         eprintln!("{} {files} already stored", HumanCount(stored));
     }
-    print_totals(&engine.tally, began.elapsed())?;
+    if args.json {
+        print(&format!(
+            "{}\n",
+            totals_as_json(&engine.tally, began.elapsed())
+        ))?;
+    } else {
+        print_totals(&engine.tally, began.elapsed())?;
+    }
     if args.defer_indexes == DeferIndexes::Never && outcome != Outcome::Stopped {
         let rows = engine.tally.rows.load(Relaxed);
         // A hint is not worth an error.
@@ -188,6 +205,25 @@ fn stop_at_max_rejects(
         }
     });
     ended
+}
+
+/// The totals of a load as JSON. Fields are only added.
+fn totals_as_json(tally: &Tally, took: Duration) -> Value {
+    let number = |counter: &AtomicU64| counter.load(Relaxed);
+    json!({
+        "version": JSON_VERSION,
+        "files": number(&tally.files),
+        "records": number(&tally.records),
+        "rows": number(&tally.rows),
+        "rejects": number(&tally.rejects),
+        "quarantined": number(&tally.quarantined),
+        "duplicates": number(&tally.duplicates),
+        "waiting": number(&tally.left),
+        "passed_over": number(&tally.passed_over),
+        "unfinished": tally.unfinished(),
+        "bytes": number(&tally.bytes),
+        "seconds": took.as_secs_f64(),
+    })
 }
 
 /// Prints the totals of a load.

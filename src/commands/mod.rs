@@ -41,6 +41,7 @@ mod served;
 mod source;
 mod status;
 mod status_watch;
+mod stdin;
 mod summary;
 mod systemd;
 mod trace;
@@ -86,7 +87,7 @@ async fn execute(command: Option<Command>, settings: Settings) -> anyhow::Result
         Command::Run => Box::pin(run::execute(settings)).await,
         Command::Load(args) => load::execute(settings, args).await,
         Command::Demo(args) => demo::execute(settings, args).await,
-        Command::Doctor => doctor::execute(&settings).await,
+        Command::Doctor(args) => doctor::execute(&settings, args).await,
         Command::Check(args) => check::execute(&settings, &args),
         Command::Generate(args) => generate::execute(&settings, &args),
         Command::Status(args) => status::execute(&settings, &args).await,

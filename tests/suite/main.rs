@@ -38,3 +38,4 @@ mod simulation;
 mod sink;
 mod support;
 mod tidy;
+mod tutorial;

@@ -79,6 +79,7 @@ Examples:
   task_runner load ./archive              load all files below it in place; again: only what is new
   task_runner load ./archive --dry-run    print what would be loaded, and do nothing
   task_runner load trips.json --dataset trips --max-rejects 100
+  curl … | task_runner load - --as trips_1.json
   task_runner load ./archive --defer-indexes
                                           MySQL and MariaDB: if the indexes of a table do not fit into
                                           the buffer pool, drop them and build them after the load";

@@ -1,5 +1,6 @@
 //! The arguments of `load`.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::ValueEnum;
@@ -8,9 +9,13 @@ use clap::ValueEnum;
 #[derive(Debug, Clone, Default, clap::Args)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag")]
 pub struct LoadArgs {
-    /// Files and directories, with all files below; those outside of inbound are read in place
+    /// Files and directories, with all files below; those outside of inbound are read in place;
+    /// - is standard input
     #[arg(value_name = "PATH")]
     pub paths: Vec<PathBuf>,
+    /// Name of the file that standard input becomes
+    #[arg(long = "as", value_name = "NAME")]
+    pub as_name: Option<OsString>,
     /// Move files from outside of inbound to history, too
     #[arg(long = "move")]
     pub move_files: bool,
@@ -46,6 +51,9 @@ pub struct LoadArgs {
     /// Show no progress
     #[arg(long)]
     pub no_progress: bool,
+    /// Print the totals as one JSON object
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// When a load drops indexes and builds them after its end.

@@ -20,7 +20,7 @@ mod values;
 use help::{AFTER, EXAMPLES};
 pub use load::{DeferIndexes, FileOrder, LoadArgs};
 pub use rejects::{RejectFilter, RejectsArgs, RejectsCommand, ReplayArgs};
-pub use values::FieldValue;
+pub use values::{Colour, FieldValue};
 use values::{a_second_at_least, ratio, record_id};
 
 // Help is plain text: backticks would be printed.
@@ -34,10 +34,29 @@ pub struct Cli {
     #[command(subcommand)]
     pub command: Option<Command>,
 
+    /// Print only errors and results: no progress, no log below error
+    #[arg(short, long, global = true)]
+    pub quiet: bool,
+
+    /// When messages have colours.
+    #[arg(long, global = true, value_enum, value_name = "WHEN", default_value_t, hide_short_help = true, help = COLOUR)]
+    pub color: Colour,
+
     /// Settings, which may come before or after the command.
     #[command(flatten)]
     pub options: Options,
 }
+
+/// Arguments of `doctor`.
+#[derive(Debug, Clone, Copy, Default, clap::Args)]
+pub struct DoctorArgs {
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// A text of its own: in a comment, the name of the variable would need backticks.
+const COLOUR: &str = "Colours in messages; auto: on a terminal, unless NO_COLOR is set";
 
 /// The commands.
 #[derive(Debug, Subcommand)]
@@ -52,7 +71,7 @@ pub enum Command {
     #[command(before_help = help::CHECK)]
     Check(CheckArgs),
     /// Check settings, directories, queue and database; print a fix for each problem
-    Doctor,
+    Doctor(DoctorArgs),
     /// Show what the service does, and which files wait and why
     #[command(before_help = help::STATUS)]
     Status(StatusArgs),

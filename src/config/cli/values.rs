@@ -112,6 +112,18 @@ pub(super) fn ratio(text: &str) -> Result<f64, String> {
     }
 }
 
+/// When messages have colours.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum Colour {
+    /// On a terminal, unless `NO_COLOR` is set.
+    #[default]
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 
 use tempfile::TempDir;
 
+mod messages;
 mod settings;
 
 /// A directory in which the binary runs.
