@@ -231,8 +231,7 @@ async fn find_files(database: &dyn Database, query: &FilesQuery) -> anyhow::Resu
             below = file.entry.file_no;
             let entry = &file.entry;
             let is_wanted = (query.dataset.is_empty() || entry.dataset == query.dataset)
-                && entry.name.contains(&query.name)
-                && !file.marks_kept_rows();
+                && entry.name.contains(&query.name);
             if is_wanted {
                 page.files.push(file);
             }

@@ -239,11 +239,19 @@ async fn database(settings: &Settings) -> Vec<Finding> {
     }
     let inspected = async {
         let database = super::open_database(settings).await?;
-        database.inspect(&settings.datasets).await
+        let mut findings = database.inspect(&settings.datasets).await?;
+        // Without tables of the ledger, the findings say so.
+        if let Ok(Some(orphans)) = super::orphans::advice(settings, database.as_ref()).await {
+            findings.push(Finding::warn(
+                orphans,
+                "bring the content back, or forget the file",
+            ));
+        }
+        Ok(findings)
     };
     let mut findings = inspected
         .await
-        .unwrap_or_else(|fault| vec![failed_check(&fault)]);
+        .unwrap_or_else(|fault: Fault| vec![failed_check(&fault)]);
     findings.extend(settings.sqlite_path().and_then(shared_database));
     findings
 }

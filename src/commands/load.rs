@@ -99,6 +99,14 @@ pub(super) async fn execute(settings: Settings, args: LoadArgs) -> anyhow::Resul
             eprintln!("{hint}");
         }
     }
+    if let Some(database) = engine
+        .database
+        .as_deref()
+        .filter(|_| outcome != Outcome::Stopped)
+        && let Ok(Some(orphans)) = super::orphans::advice(&settings, database).await
+    {
+        eprintln!("{orphans}");
+    }
     Ok(outcome)
 }
 
@@ -275,8 +283,8 @@ fn outcome_of(tally: &Tally, max_rejects: Option<u64>) -> Outcome {
     }
     if number(&tally.left) > 0 {
         eprintln!(
-            "some files are incomplete, still being written, or wait for their table, as the log says; \
-             run it again when that is over"
+            "some files are incomplete, still being written, or wait for their table or for `files \
+             forget`, as the log says; run it again when that is over"
         );
         return Outcome::Stopped;
     }

@@ -25,6 +25,7 @@ mod generate;
 mod health;
 mod load;
 mod migrate;
+mod orphans;
 mod output;
 mod parsed;
 mod pause;

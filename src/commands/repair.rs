@@ -7,7 +7,7 @@ use anyhow::{Context as _, bail};
 
 use super::audit;
 use super::contents::{Comparison, Wrong};
-use super::source::{self, Source};
+use super::source::Source;
 use super::{Outcome, note, open_for_repairs, print, wanted_file};
 use crate::batch::Batch;
 use crate::config::Settings;
@@ -230,7 +230,7 @@ pub(super) async fn reload(
         if path.starts_with(&dirs.inbound) {
             print(&format!("file {file_no}: {shown} is in inbound\n"))?;
         } else if path.starts_with(&dirs.history) || path.starts_with(&dirs.quarantine) {
-            let name = source::exact_name(file);
+            let name = inbox::exact_name(&file.entry.name);
             let to = inbox::return_to_inbound(dirs, &path, name.map(OsStr::new))
                 .with_context(|| format!("cannot move {shown} to inbound"))?;
             let shown_to = to.display().to_string();

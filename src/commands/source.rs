@@ -14,21 +14,10 @@ use crate::config::Settings;
 use crate::content::{self, Content, ContentError, ContentOptions, Windows};
 use crate::cut::{self, Chunk, ChunkLimits, Outside, Plan, Unreadable};
 use crate::dataset::{Dataset, FileValues};
-use crate::inbox::{self, Archive, Found, Markers};
+use crate::inbox;
 use crate::parse::Parser;
 use crate::sink::LedgerFile;
 use crate::timestamp;
-
-/// Most names to try in a directory. A file whose name is taken gets a suffix: `.1`, `.2` and so
-/// on.
-const SUFFIXES_MAX: u32 = 1_000;
-
-/// The search ends after this many unused names. More than one, because users may have removed
-/// files.
-const FREE_SUFFIXES_MAX: u32 = 8;
-
-/// A name of at least this many bytes may have been cut, so that a suffix fits within 255 bytes.
-const LONG_NAME_BYTES: usize = 250;
 
 /// The file of a ledger entry, open and cut.
 #[derive(Debug)]
@@ -184,6 +173,13 @@ impl Source {
             })
     }
 
+    /// Whether a directory or the archive has a file with the name and the size of an entry. Faster
+    /// than [`find`](Self::find), which reads the file: one with other bytes of the same size is
+    /// believed.
+    pub(super) fn may_exist(settings: &Settings, file: &LedgerFile) -> bool {
+        !candidates(settings, file).is_empty()
+    }
+
     fn new(
         path: PathBuf,
         content: Content,
@@ -335,7 +331,7 @@ const MOVED_WITHIN_US: [i64; 2] = [1_000_000, 2_000_000];
 /// was moved there when the file was settled, by its ctime, which no program can set. Of any other,
 /// the hash decides.
 pub(super) fn in_history(settings: &Settings, file: &LedgerFile) -> InHistory {
-    let paths = names(&settings.dirs.history, &file.entry.name);
+    let paths = inbox::with_suffixes(&settings.dirs.history, &file.entry.name);
     let Some(first) = paths.first() else {
         return InHistory::Absent;
     };
@@ -373,54 +369,6 @@ fn shown(path: &Path) -> String {
 
 /// The files that may be the file of an entry, by their name and size.
 fn candidates(settings: &Settings, file: &LedgerFile) -> Vec<PathBuf> {
-    let dirs = &settings.dirs;
-    let mut found: Vec<PathBuf> = file.path.iter().cloned().collect();
-    let again = inbox::again(&dirs.work);
-    let places = [&dirs.history, &dirs.work, &dirs.quarantine, &dirs.inbound];
-    for dir in places.into_iter().chain(&again) {
-        if let Some(name) = exact_name(file) {
-            found.extend(names(dir, name));
-        } else {
-            let files = Archive::all_of(dir, &Markers::new(&[], &[])).walk();
-            found.extend(files.filter_map(|found| match found {
-                Ok(Found::File(file)) => Some(file.path),
-                _ => None,
-            }));
-        }
-    }
-    // Only a file of the same size can have the same hash.
-    found.retain(|path| {
-        fs::symlink_metadata(path).is_ok_and(|found| found.len() == file.entry.bytes)
-    });
-    found
-}
-
-/// The name with which a file was delivered: its path below inbound. `None` if the name in the
-/// ledger may be another one, because it was not UTF-8 or was cut.
-pub(super) fn exact_name(file: &LedgerFile) -> Option<&str> {
-    let name = file.entry.name.as_str();
-    let is_exact = !name.contains(char::REPLACEMENT_CHARACTER) && name.len() < LONG_NAME_BYTES;
-    is_exact.then_some(name)
-}
-
-/// The paths in a directory that a file with this name may have: the name itself, and the name with
-/// each suffix that later files got.
-fn names(dir: &Path, name: &str) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    let mut free = 0;
-    for suffix in 0..SUFFIXES_MAX {
-        let path = match suffix {
-            0 => dir.join(name),
-            suffix => dir.join(format!("{name}.{suffix}")),
-        };
-        if fs::symlink_metadata(&path).is_ok() {
-            found.push(path);
-            continue;
-        }
-        free += 1;
-        if free > FREE_SUFFIXES_MAX {
-            break;
-        }
-    }
-    found
+    let (name, bytes) = (&file.entry.name, file.entry.bytes);
+    inbox::candidates(&settings.dirs, name, bytes, file.path.as_deref())
 }

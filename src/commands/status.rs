@@ -6,7 +6,7 @@ use crate::config::{Settings, redacted};
 use crate::inbox;
 use crate::status::{Status, by_reason};
 
-use super::{Outcome, http_client, open_database, print, status_watch};
+use super::{Outcome, http_client, open_database, orphans, print, status_watch};
 
 /// Files listed if no service runs.
 const LAST_FILES: usize = 10;
@@ -90,9 +90,15 @@ async fn status_without_service(settings: &Settings) -> anyhow::Result<Status> {
     missing.retain(|index| index.is_missing);
     status.missing_indexes = missing.iter().map(ToString::to_string).collect();
     let open = status.totals.map_or(0, |totals| totals.pending);
+    let orphans = match holder {
+        None if open > 0 => orphans::advice(settings, database.as_ref()).await?,
+        _ => None,
+    };
     status.paused = inbox::is_paused(&settings.dirs.work);
     if holder.is_some() {
         status.next = Some("run this again with the --http-addr of that process".to_owned());
+    } else if orphans.is_some() {
+        status.next = orphans;
     } else if status.files.inbound + status.files.work + open > 0 {
         status.next = Some(
             "`task_runner load` continues with inbound and work; to continue an \

@@ -51,7 +51,7 @@ pub(super) async fn find(
             names,
             json,
             end: None,
-            keeps: false,
+            kept_below: operators.kept_below().await?,
         };
         walk.run(before, &mut found).await?;
     }
@@ -66,12 +66,12 @@ struct Walk<'a> {
     json: bool,
     /// The number above the gap that is counted next. `None` before the first file.
     end: Option<u32>,
-    /// Whether an entry above that gap keeps its rows.
-    keeps: bool,
+    /// Rows with lower file numbers are kept.
+    kept_below: u32,
 }
 
-/// File numbers that no file of the dataset has, and whether rows with them are kept.
-type Gap = (Range<u32>, bool);
+/// File numbers that no file of the dataset has.
+type Gap = Range<u32>;
 
 impl Walk<'_> {
     /// Reads the ledger from its newest file down to the first.
@@ -79,9 +79,10 @@ impl Walk<'_> {
         let mut below = before;
         loop {
             let page = self.operators.files(0..below, None, PAGE_FILES).await?;
-            let mut gaps: Vec<Gap> = page.iter().filter_map(|file| self.pass(file)).collect();
+            let gaps = page.iter().filter_map(|file| self.pass(file, before));
+            let mut gaps: Vec<Gap> = gaps.collect();
             let Some(last) = page.last() else {
-                gaps.extend(self.end.map(|end| (1..end, self.keeps)));
+                gaps.push(1..self.end.unwrap_or(self.kept_below.min(before)));
                 return self.count(&gaps, found).await;
             };
             below = last.entry.file_no;
@@ -90,27 +91,38 @@ impl Walk<'_> {
     }
 
     /// Passes a file on the way down. Returns the gap above it. `None` if there is none.
-    fn pass(&mut self, file: &LedgerFile) -> Option<Gap> {
+    fn pass(&mut self, file: &LedgerFile, before: u32) -> Option<Gap> {
         let file_no = file.entry.file_no;
-        let end = *self.end.get_or_insert(file_no + 1);
-        let marks = file.marks_kept_rows();
+        let end = self
+            .end
+            .unwrap_or_else(|| self.kept_below.min(before).max(file_no + 1));
+        self.end = Some(end);
         // A number of another dataset's file belongs to the gap.
-        if !self.names.contains(&&*file.entry.dataset) && !marks {
+        if !self.names.contains(&&*file.entry.dataset) {
             return None;
         }
-        let gap = (file_no + 1..end, self.keeps);
+        let gap = file_no + 1..end;
         self.end = Some(file_no);
-        self.keeps |= marks;
-        (!gap.0.is_empty()).then_some(gap)
+        (!gap.is_empty()).then_some(gap)
     }
 
     async fn count(&self, gaps: &[Gap], found: &mut Uncovered) -> anyhow::Result<()> {
+        // A gap has kept rows below a number, and others from that number on.
+        let parts = |gap: &Gap| {
+            let between = self.kept_below.clamp(gap.start, gap.end.max(gap.start));
+            [gap.start..between, between..gap.end]
+        };
+        let gaps: Vec<Gap> = gaps
+            .iter()
+            .flat_map(parts)
+            .filter(|gap| !gap.is_empty())
+            .collect();
         let ids = gaps
             .iter()
-            .map(|(files, _)| row_id(files.start, 0)..row_id(files.end, 0));
+            .map(|files| row_id(files.start, 0)..row_id(files.end, 0));
         let ids: Vec<_> = ids.collect();
         let counts = self.operators.count_ids(self.dataset, &ids).await?;
-        for ((files, kept), rows) in gaps.iter().zip(counts) {
+        for (files, rows) in gaps.iter().zip(counts) {
             if rows == 0 {
                 continue;
             }
@@ -125,7 +137,7 @@ impl Walk<'_> {
             {
                 continue;
             }
-            if *kept {
+            if files.end <= self.kept_below {
                 found.kept += rows;
                 continue;
             }

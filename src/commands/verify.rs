@@ -24,6 +24,7 @@ use crate::sink::{
 
 use super::audit;
 use super::contents::Comparison;
+use super::orphans::{self, Search};
 use super::source::{InHistory, Unavailable, in_history};
 use super::uncovered::{self, Uncovered};
 use super::{
@@ -86,6 +87,22 @@ pub(super) async fn execute(settings: &Settings, args: &VerifyArgs) -> anyhow::R
         file_nos.clone(),
         args.json,
         &mut audited,
+    )
+    .await?;
+    let json = args.json;
+    let mut name_orphan = |file: &LedgerFile, stored| {
+        audited.files += 1;
+        audited.wrong += 1;
+        print_problems(file, &[orphans::problem(file, stored)], json)
+    };
+    let pending = file_nos.clone();
+    let search = Search::ByHash;
+    orphans::find(
+        settings,
+        operators.as_ref(),
+        pending,
+        search,
+        &mut name_orphan,
     )
     .await?;
     loop {

@@ -13,7 +13,8 @@ use std::path::{Path, PathBuf};
 use super::directories::Directories;
 use crate::fault::{Fault, Origin};
 
-/// Two directories are the same, or one lies in the other. Holds a sentence that names both.
+/// Two directories are the same, or one lies in the other, or one is a link that leads nowhere. Holds
+/// a sentence that names them.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct Overlap(String);
@@ -38,8 +39,15 @@ impl Place {
                         below,
                     });
                 }
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => return Err(error),
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                Err(_) if ancestor.is_symlink() => {
+                    let link = ancestor.display();
+                    let why = format!(
+                        "the link {link} leads nowhere: create the directory that it names"
+                    );
+                    return Err(io::Error::other(Overlap(why)));
+                }
+                Err(_) => {}
             }
             let name = ancestor.file_name().unwrap_or_default();
             below = if below.as_os_str().is_empty() {
@@ -85,7 +93,10 @@ pub fn check_distinct(directories: &Directories) -> Result<(), Fault> {
     for (name, path) in named {
         let place = Place::of(path).map_err(|error| {
             let doing = format!("cannot read the metadata of {name} {}", path.display());
-            Fault::fatal(Origin::Files, doing, error)
+            match error.downcast::<Overlap>() {
+                Ok(dangling) => Fault::fatal(Origin::Files, doing, dangling),
+                Err(error) => Fault::fatal(Origin::Files, doing, error),
+            }
         })?;
         places.push((name, path, place));
     }
@@ -145,6 +156,7 @@ mod tests {
         symlink("a", dir.join("link")).unwrap();
         symlink(dir.join("a/inner"), dir.join("deep")).unwrap();
         symlink(".", dir.join("here")).unwrap();
+        symlink("a/none", dir.join("dangling")).unwrap();
         for good in [
             ["a", "b", "c", "d"],
             ["a", "b", "new", "newer"],
@@ -156,6 +168,8 @@ mod tests {
         }
         for (bad, what) in [
             (["a", "b", "a", "d"], "are the same"),
+            (["a", "b", "dangling", "d"], "leads nowhere"),
+            (["a", "b", "dangling/below", "d"], "leads nowhere"),
             (["a", "b", "link", "d"], "are the same"),
             (["a", "link", "c", "d"], "are the same"),
             (["here/new", "b", "c", "new"], "are the same"),

@@ -1,15 +1,15 @@
-//! Files that are back in inbound because their table refuses their rows. Each is tried again after
-//! a pause, which doubles.
+//! Files that are back in inbound because their table refuses their rows, or because a file that was
+//! begun in their place has to be removed first. Each is tried again after a pause, which doubles.
 
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::fs::Metadata;
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::waiting::WaitReason;
 use crate::content::{Stamp, stamp};
 
 /// The first pause and the longest. Each try reads the file and sends its rows to the database, so
@@ -34,19 +34,20 @@ struct HeldFile {
     stamp: Stamp,
     until: Instant,
     pause: Duration,
-    reason: Arc<str>,
+    reason: WaitReason,
 }
 
 impl Held {
     /// Holds a file of inbound for a pause, twice as long as the last one.
-    pub(super) fn hold(&mut self, name: &OsStr, metadata: &Metadata, reason: &Arc<str>) {
+    pub(super) fn hold(&mut self, name: &OsStr, metadata: &Metadata, reason: &WaitReason) {
         let stamp = stamp(metadata);
         let last = self.0.get(name).filter(|file| file.stamp == stamp);
         let pause = last.map_or(PAUSE[0], |file| PAUSE[1].min(file.pause * 2));
-        let reason = if self.0.len() < REASONS_MAX {
-            reason.clone()
-        } else {
-            REASON_IN_LEDGER.into()
+        let reason = match reason {
+            WaitReason::TableRefuses(_) if self.0.len() >= REASONS_MAX => {
+                WaitReason::table_refuses(REASON_IN_LEDGER)
+            }
+            reason => reason.clone(),
         };
         let file = HeldFile {
             stamp,
@@ -58,7 +59,7 @@ impl Held {
     }
 
     /// Why a file is held. `None` if it is not held, or has changed since.
-    pub(super) fn reason(&self, name: &OsStr, metadata: &Metadata) -> Option<Arc<str>> {
+    pub(super) fn reason(&self, name: &OsStr, metadata: &Metadata) -> Option<WaitReason> {
         let file = self.0.get(name)?;
         let is_held = file.stamp == stamp(metadata) && Instant::now() < file.until;
         is_held.then(|| file.reason.clone())
@@ -86,7 +87,7 @@ mod tests {
         let metadata = std::fs::metadata(&path).unwrap();
         let mut held = Held::default();
         assert_eq!(held.reason(name, &metadata), None);
-        let full: Arc<str> = "full".into();
+        let full = WaitReason::table_refuses("full");
         for seconds in [5, 10, 20, 40, 80, 120, 120] {
             held.hold(name, &metadata, &full);
             tokio::time::advance(Duration::from_millis(seconds * 1_000 - 1)).await;
@@ -116,10 +117,15 @@ mod tests {
         let mut held = Held::default();
         for number in 0..=REASONS_MAX {
             let name = number.to_string();
-            held.hold(OsStr::new(&name), &metadata, &"full".into());
+            held.hold(
+                OsStr::new(&name),
+                &metadata,
+                &WaitReason::table_refuses("full"),
+            );
         }
         let reason = |number: usize| held.reason(OsStr::new(&number.to_string()), &metadata);
-        assert_eq!(reason(REASONS_MAX - 1).as_deref(), Some("full"));
-        assert_eq!(reason(REASONS_MAX).as_deref(), Some(REASON_IN_LEDGER));
+        let refuses = |text: &str| Some(WaitReason::table_refuses(text));
+        assert_eq!(reason(REASONS_MAX - 1), refuses("full"));
+        assert_eq!(reason(REASONS_MAX), refuses(REASON_IN_LEDGER));
     }
 }

@@ -11,7 +11,8 @@
 //!
 //! In the order of the flow: `open` locks the directories, `notifications` wakes intake, `scan`
 //! lists inbound, `claim` moves files to work, `release` moves them out of work, `requeue` moves
-//! files from quarantine to inbound. `held` holds back files whose table refuses their rows.
+//! files from quarantine to inbound. `held` holds back files whose table refuses their rows,
+//! or whose place belongs to a file that was begun. `whereabouts` says where the bytes of a file may be.
 //! `moving` does each move, with names from `names`.
 //!
 //! The name of a file is its path below its directory: with [`Markers::with_directories`], files of
@@ -37,6 +38,7 @@ mod times;
 mod tree;
 mod waiting;
 mod walk;
+mod whereabouts;
 
 pub use census::{Census, Count, count_files};
 pub use claim::{Claim, Claimed, affects_every_file};
@@ -46,7 +48,6 @@ pub use free::FreeRoom;
 pub use lock::holder;
 pub use markers::{Markers, TEMPORARY};
 pub use moving::try_move;
-pub use names::again;
 pub use notifications::Watch;
 pub use open::{Inbox, Patience, blocking};
 pub use pause::{is_paused, pause, resume};
@@ -54,6 +55,7 @@ pub use requeue::{quarantined, requeue, return_to_inbound};
 pub use scan::{Candidate, SCAN_FILES_MAX, Scan, missed};
 pub use waiting::{WaitReason, Waiting, Waits};
 pub use walk::{Archive, Found, Walk};
+pub use whereabouts::{candidates, exact_name, with_suffixes};
 
 #[cfg(test)]
 mod tests;

@@ -28,7 +28,7 @@ pub(super) fn work_for(work: &Path, attempt: u32) -> PathBuf {
 
 /// The directories in work for files whose name in work is taken.
 #[must_use]
-pub fn again(work: &Path) -> Vec<PathBuf> {
+pub(super) fn again(work: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(work).into_iter().flatten().flatten();
     let again = entries.filter(|entry| is_again(&entry.file_name()));
     again.map(|entry| entry.path()).collect()

@@ -47,7 +47,9 @@ impl Inbox {
         let name = name.expect("it was moved there").as_os_str();
         let metadata = fs::metadata(&path)?;
         match reason {
-            WaitReason::TableRefuses(reason) => self.held.lock().hold(name, &metadata, reason),
+            WaitReason::TableRefuses(_) | WaitReason::EarlierContent(_) => {
+                self.held.lock().hold(name, &metadata, reason);
+            }
             _ => self.note_incomplete(name, &metadata),
         }
         Ok(())

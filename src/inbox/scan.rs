@@ -98,14 +98,14 @@ impl Inbox {
     }
 
     /// Why a file must wait. `None` if it need not wait. A file waits if it has a second name and
-    /// `one_name` is set; if its table refused its rows a moment ago; or if it was incomplete, has
+    /// `one_name` is set; if it was held a moment ago; or if it was incomplete, has
     /// not changed since, and may still grow.
     fn must_wait(&self, name: &OsStr, metadata: &Metadata) -> Option<WaitReason> {
         if self.has_other_name(metadata) {
             return Some(WaitReason::OtherName);
         }
         if let Some(reason) = self.held.lock().reason(name, metadata) {
-            return Some(WaitReason::TableRefuses(reason));
+            return Some(reason);
         }
         let incomplete = self.incomplete.lock();
         let unchanged = incomplete

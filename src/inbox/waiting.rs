@@ -37,11 +37,14 @@ pub enum WaitReason {
     MoveFailed(String),
     /// Its table refuses its rows now. Holds the message of the database and the next step.
     TableRefuses(Arc<str>),
+    /// A file with other content was begun in its place, and has this number. Its bytes are gone, and
+    /// some of its records are stored.
+    EarlierContent(u32),
 }
 
 impl WaitReason {
     /// Every code.
-    pub const CODES: [&str; 10] = [
+    pub const CODES: [&str; 11] = [
         "other_name",
         "being_written",
         "just_written",
@@ -52,6 +55,7 @@ impl WaitReason {
         "read_failed",
         "move_failed",
         "table_refuses",
+        "earlier_content",
     ];
 
     /// The reason of a file whose claim failed.
@@ -96,6 +100,7 @@ impl WaitReason {
             Self::ReadFailed(_) => "read_failed",
             Self::MoveFailed(_) => "move_failed",
             Self::TableRefuses(_) => "table_refuses",
+            Self::EarlierContent(_) => "earlier_content",
         }
     }
 }
@@ -116,6 +121,14 @@ impl fmt::Display for WaitReason {
             Self::ClaimFailed(error) => return write!(f, "it cannot be claimed: {error}"),
             Self::ReadFailed(fault) => return f.write_str(fault),
             Self::TableRefuses(reason) => return f.write_str(reason),
+            Self::EarlierContent(file_no) => {
+                return write!(
+                    f,
+                    "file {file_no} was begun here with other content, which no directory has any more: \
+                     `task_runner files forget {file_no}` removes what is stored of it, and then this \
+                     file is loaded; if this is not a later version of it, give it another name"
+                );
+            }
             Self::MoveFailed(error) => {
                 return write!(f, "it cannot be moved out of work: {error}");
             }
@@ -187,6 +200,7 @@ mod tests {
             WaitReason::read_failed(error()),
             WaitReason::move_failed(error()),
             WaitReason::table_refuses("full"),
+            WaitReason::EarlierContent(7),
         ];
         let codes: Vec<&str> = reasons.iter().map(WaitReason::code).collect();
         assert_eq!(codes, WaitReason::CODES);

@@ -19,6 +19,7 @@
 //! A start after a crash is like any other start: each file is registered, and the records that the
 //! ledger lacks are published. No stage waits for a frame to return: settle asks the ledger.
 
+mod begun;
 mod disposal;
 mod dispose;
 mod flight;

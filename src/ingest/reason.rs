@@ -40,11 +40,14 @@ pub(super) enum QuarantineReason {
     /// What is stored of the file with this number has to be removed before the file is loaded, and
     /// the database refuses that. Holds the problem and the next step.
     NotRemoved { file_no: u32, problem: String },
+    /// The file was stored with this number, and some of its rows or rejects are missing from the
+    /// database.
+    NotStored { file_no: u32 },
 }
 
 impl QuarantineReason {
     /// Every code.
-    pub(super) const CODES: [&str; 10] = [
+    pub(super) const CODES: [&str; 11] = [
         "no_dataset",
         "incomplete",
         "malformed",
@@ -55,6 +58,7 @@ impl QuarantineReason {
         "changed",
         "other_definition",
         "not_removed",
+        "not_stored",
     ];
 
     /// The reason as one word for programs, the same in reasons, metrics, log and runbook.
@@ -70,6 +74,7 @@ impl QuarantineReason {
             Self::Changed { .. } | Self::ChangedAfterRead { .. } => "changed",
             Self::OtherDefinition { .. } => "other_definition",
             Self::NotRemoved { .. } => "not_removed",
+            Self::NotStored { .. } => "not_stored",
         }
     }
 
@@ -137,6 +142,13 @@ impl fmt::Display for QuarantineReason {
                 "its former records, file {file_no}, have to be removed before it is loaded again: \
                  {problem}"
             ),
+            Self::NotStored { file_no } => write!(
+                f,
+                "it was loaded as file {file_no}, and rows or rejects of that file are missing from the \
+                 database (`task_runner verify --file {file_no}`): `task_runner files restore {file_no}` \
+                 stores them again; if they were removed on purpose, `task_runner files acknowledge \
+                 {file_no}` accepts that; then load it again (`task_runner files retry`)"
+            ),
         }
     }
 }
@@ -202,6 +214,10 @@ mod tests {
                     problem: "a trigger".to_owned(),
                 },
                 "file 7, have to be removed before it is loaded again: a trigger",
+            ),
+            (
+                QuarantineReason::NotStored { file_no: 7 },
+                "files restore 7",
             ),
         ] {
             let whole = reason.with_code();

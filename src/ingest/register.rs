@@ -1,22 +1,27 @@
 //! Enters files into the ledger, many at once, and begins their flights.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::io::ErrorKind;
 use std::mem;
 use std::ops::Range;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
+use super::begun::BEGUN_MAX;
 use super::disposal::Disposal;
 use super::dispose::{dispose, leave, quarantine};
 use super::flight::Flight;
-use super::item::{BadFile, ItemOrigin, ReadOutcome, ReadyPart};
+use super::item::{BadFile, ItemOrigin, ReadOutcome, ReadyFile, ReadyPart};
 use super::job::{Job, missing_chunks};
 use super::outcome::Outcome;
 use super::reason::QuarantineReason;
 use super::shared::Shared;
+use crate::content::{self, ContentError, ContentOptions};
+use crate::inbox::{self, Directories, WaitReason};
 use crate::retry::{GivenUp, until_ok};
-use crate::sink::{EarlierState, NewFile, Registered};
+use crate::sink::{Begun, EarlierState, NewFile, Registered};
 
 /// Registers files that were read, and sends on the chunks that must be parsed.
 pub(super) async fn start(
@@ -27,7 +32,12 @@ pub(super) async fn start(
     let mut ready = Vec::new();
     for outcome in outcomes {
         match outcome {
-            ReadOutcome::Ready(file) => ready.extend(file.into_parts()),
+            ReadOutcome::Ready(file) => match begun_otherwise(shared, &file).await? {
+                None => ready.extend(file.into_parts()),
+                Some(file_no) => {
+                    leave(shared, file.item, &WaitReason::EarlierContent(file_no)).await?;
+                }
+            },
             ReadOutcome::Bad(file) => quarantine(shared, file).await?,
             ReadOutcome::Later { item, reason } => leave(shared, item, &reason).await?,
         }
@@ -37,6 +47,67 @@ pub(super) async fn start(
     }
     let started = register(shared, ready, jobs).await?;
     send(shared, started, jobs).await
+}
+
+/// The number of a file that was begun in the place of this file with other content, which no
+/// directory has any more. The two may be versions of one file, so both would be stored. `None` if
+/// there is none.
+///
+/// The former content is not removed here: another engine with other directories may be loading a
+/// file with the same name.
+async fn begun_otherwise(shared: &Arc<Shared>, file: &ReadyFile) -> Result<Option<u32>, GivenUp> {
+    if shared.begun.is_unknown() {
+        read_begun(shared).await?;
+    }
+    let in_place = || {
+        let plans = file.plans.iter();
+        let found = plans.flat_map(|(dataset, identity, plan)| {
+            let new = file.item.new_file(Some(dataset), identity, plan.records);
+            shared.begun.with_other_content(&new, identity.content())
+        });
+        found.collect::<Vec<Begun>>()
+    };
+    if shared.begun.is_empty() || in_place().is_empty() {
+        return Ok(None);
+    }
+    // Some of them may have been settled since.
+    read_begun(shared).await?;
+    for begun in in_place() {
+        let file_no = begun.file_no;
+        let directories = shared.ingest.inbox.directories().clone();
+        let options = shared.ingest.options.content.clone();
+        let lookup =
+            tokio::task::spawn_blocking(move || has_content(&directories, &options, &begun));
+        if !lookup.await.expect("a lookup does not panic") {
+            return Ok(Some(file_no));
+        }
+    }
+    Ok(None)
+}
+
+/// Reads from the ledger which files were begun and not ended.
+async fn read_begun(shared: &Arc<Shared>) -> Result<(), GivenUp> {
+    // Only this stage begins flights, so a file without one now, and not settled in the list, has
+    // left its flight or belongs to an earlier run.
+    let flights: HashSet<u32> = shared.flights().keys().copied().collect();
+    let read = || shared.sink().begun(BEGUN_MAX);
+    let found = until_ok("reading the ledger", &shared.stop, |_| {}, read).await?;
+    shared.begun.set(found, &flights);
+    Ok(())
+}
+
+/// Whether a directory, or the archive, has the content of a file.
+fn has_content(directories: &Directories, options: &ContentOptions, begun: &Begun) -> bool {
+    let (name, path) = (&begun.name, begun.path.as_deref());
+    let is_it = |path: &PathBuf| match content::open_and(path, options, |_| ()) {
+        Ok((content, ())) => content.hash == begun.content,
+        // It may be the content. A file that was removed, or is none, is not.
+        Err(ContentError::Io(error)) => error.kind() != ErrorKind::NotFound,
+        Err(_) => false,
+    };
+    inbox::candidates(directories, name, begun.bytes, path)
+        .iter()
+        .any(is_it)
 }
 
 /// Sends on jobs, unless there are none. A shutdown that drains closes the channel first: the next
@@ -76,14 +147,14 @@ async fn register(
     let covered = until_ok("reading the ledger", &shared.stop, |_| {}, covered).await?;
     let mut covered: HashMap<u32, _> = begun.into_iter().zip(covered).collect();
 
-    fold_settled(shared, &known).await?;
+    let lacking = fold_settled(shared, &known).await?;
     let mut jobs = Vec::new();
     let mut disposals = Vec::new();
     for (ready, known) in ready.into_iter().zip(known) {
         let Registered {
             file_no, earlier, ..
         } = known;
-        if earlier == EarlierState::Settled {
+        if earlier == EarlierState::Settled && !lacking.contains(&file_no) {
             let outcome = match ready.item.origin {
                 ItemOrigin::Recovered => Outcome::Settled,
                 ItemOrigin::Mailbox | ItemOrigin::Archive => Outcome::of_copy(ready.plan.records),
@@ -107,13 +178,15 @@ async fn register(
                 let problem = not_removed.get(&file_no).cloned().unwrap_or_default();
                 Some(QuarantineReason::NotRemoved { file_no, problem })
             }
-            EarlierState::New | EarlierState::Pending | EarlierState::Settled => None,
+            EarlierState::Settled => Some(QuarantineReason::NotStored { file_no }),
+            EarlierState::New | EarlierState::Pending => None,
         };
         if let Some(reason) = reason {
             let file = BadFile {
                 item: ready.item,
                 dataset: Some(ready.dataset),
-                identity: Some(ready.identity),
+                // The entry of a settled file stays as it is.
+                identity: (earlier != EarlierState::Settled).then_some(ready.identity),
                 reason,
             };
             quarantine(shared, file).await?;
@@ -171,19 +244,20 @@ async fn enter(
 }
 
 /// Removes the ledger entries that a settled file may still have after a kill between its last
-/// commit and its settling.
-async fn fold_settled(shared: &Arc<Shared>, known: &[Registered]) -> Result<(), GivenUp> {
+/// commit and its settling. Returns the settled files of which records are missing from the tables.
+async fn fold_settled(shared: &Arc<Shared>, known: &[Registered]) -> Result<HashSet<u32>, GivenUp> {
     let settled = known
         .iter()
         .filter(|known| known.earlier == EarlierState::Settled);
     let settled: Vec<u32> = settled.map(|known| known.file_no).collect();
     if settled.is_empty() {
-        return Ok(());
+        return Ok(HashSet::new());
     }
     let settle = || shared.sink().settle(&settled);
-    until_ok("settling files", &shared.stop, |_| {}, settle)
-        .await
-        .map(drop)
+    until_ok("settling files", &shared.stop, |_| {}, settle).await?;
+    let ask = || shared.sink().lacking(&settled, &shared.ingest.datasets);
+    let lacking = until_ok("reading the ledger", &shared.stop, |_| {}, ask).await?;
+    Ok(lacking.into_iter().collect())
 }
 
 /// A slot for a flight. If none is free, sends the jobs on before it waits: a group of files may have

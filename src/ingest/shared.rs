@@ -8,6 +8,7 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 
+use super::begun::BegunFiles;
 use super::disposal::Disposals;
 use super::flight::Flight;
 use super::seen::Seen;
@@ -67,6 +68,7 @@ pub struct Ingest {
 pub(super) struct Shared {
     pub(super) ingest: Ingest,
     pub(super) seen: Seen,
+    pub(super) begun: BegunFiles,
     flights: Mutex<HashMap<u32, Flight>>,
     /// Bounds the number of flights.
     pub(super) flight_slots: Arc<Semaphore>,
@@ -93,6 +95,7 @@ impl Shared {
         let shared = Self {
             ingest,
             seen,
+            begun: BegunFiles::default(),
             flights: Mutex::default(),
             flight_slots: Arc::new(Semaphore::new(FLIGHTS_MAX)),
             budget: Arc::new(Semaphore::new(budget_kib as usize)),

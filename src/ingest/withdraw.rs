@@ -107,6 +107,7 @@ pub(super) async fn withdraw_waiting(
     let Some(flight) = shared.flights().remove(&file_no) else {
         return Ok(());
     };
+    shared.begun.forget();
     let reason = WaitReason::table_refuses(reason);
     let (dataset, code) = (flight.dataset, reason.code());
     let disposal = |item: Item| {
@@ -136,6 +137,7 @@ struct Remainder {
 
 /// Takes the first file out of its flight, and ends the flight if it has no copy.
 fn take_first(shared: &Shared, file_no: u32) -> Option<(Item, Remainder)> {
+    shared.begun.forget();
     let mut flights = shared.flights();
     let flight = flights.get_mut(&file_no)?;
     let (dataset, identity) = (flight.dataset.clone(), flight.identity.clone());

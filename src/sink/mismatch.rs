@@ -69,6 +69,20 @@ pub(super) fn files_with_rows(condition: &str) -> String {
 /// The name of the ledger entry that keeps numbers apart; see [`kept`].
 pub(super) const KEPT_NAME: &str = "(rows of another ledger have the numbers below)";
 
+/// A condition, as SQL, that an entry of the ledger is a file, and not the one that keeps numbers
+/// apart. All that lists or counts files for operators has it.
+pub(super) fn is_file() -> String {
+    format!("NOT (name = '{KEPT_NAME}' AND bytes = 0 AND records = 0)")
+}
+
+/// SQL for the highest number of an entry that keeps numbers apart. 0 if there is none.
+pub(super) fn last_kept() -> String {
+    format!(
+        "SELECT COALESCE(MAX(file_no), 0) FROM ingest_files WHERE NOT ({})",
+        is_file()
+    )
+}
+
 /// The highest number of a file among the rows of a table, as SQL. 0 if no row belongs to a file.
 /// Rows with ids above those of the largest file number are left out: no record can have such an
 /// id.

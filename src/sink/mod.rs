@@ -35,6 +35,7 @@ mod elsewhere;
 mod identities;
 mod indexes;
 mod keys;
+mod lost;
 mod migrations;
 mod mismatch;
 pub mod mysql;
@@ -43,6 +44,7 @@ mod operators;
 mod removal;
 mod same;
 pub mod sqlite;
+mod stored;
 mod summary;
 mod table;
 
@@ -173,6 +175,22 @@ pub trait Sink: Send + Sync {
         Ok(Remembered::new())
     }
 
+    /// Those of these settled files of which rows or rejects are missing from the tables. Of a file with
+    /// more than 1,000 records, only the first and the last are looked up. Without files whose table is
+    /// missing, and without those whose problems an operator has accepted. A sink that finds none counts
+    /// their content as stored.
+    async fn lacking(&self, _file_nos: &[u32], _datasets: &Datasets) -> Result<Vec<u32>, Fault> {
+        Ok(Vec::new())
+    }
+
+    /// The files that were begun and not ended: pending or quarantined, with some records stored.
+    /// Newest first, at most `max`. Without those that were quarantined because they changed: their
+    /// reason says what is stored. A sink that finds none lets a file be loaded beside the remains of
+    /// its former content.
+    async fn begun(&self, _max: usize) -> Result<Vec<Begun>, Fault> {
+        Ok(Vec::new())
+    }
+
     /// Removes a file from the database: its rows, its entries in the summary, its rejects, and at
     /// last its number. Rows of other programs with its ids stay. Returns the number of removed
     /// rows.
@@ -231,6 +249,33 @@ pub struct SeenFile {
     pub state: Digest,
     /// The numbers under which its records are stored: one for each dataset.
     pub file_nos: Vec<u32>,
+}
+
+/// A file that was begun and not ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Begun {
+    /// The number of the file.
+    pub file_no: u32,
+    /// The hash of the file's bytes.
+    pub content: ContentHash,
+    /// The file's dataset.
+    pub dataset: String,
+    /// The file's name.
+    pub name: String,
+    /// The path of the file in an archive. `None` for a file of inbound.
+    pub path: Option<PathBuf>,
+    /// Size of the file on the disk, in bytes.
+    pub bytes: u64,
+}
+
+/// The query for [`Sink::begun`], the same in both dialects.
+fn begun(max: usize) -> String {
+    format!(
+        "SELECT f.file_no, COALESCE(i.content, f.hash), f.dataset, f.name, f.path, f.bytes FROM (SELECT \
+         DISTINCT file_no FROM ingest_frames) e JOIN ingest_files f ON f.file_no = e.file_no LEFT JOIN \
+         ingest_identities i ON i.hash = f.hash WHERE f.state IN ('pending', 'quarantined') AND \
+         COALESCE(f.reason, '') NOT LIKE 'changed:%' ORDER BY f.file_no DESC LIMIT {max}"
+    )
 }
 
 /// What a migration does only if the user asks for it.

@@ -15,7 +15,6 @@ use crate::dataset::{Dataset, FileValues};
 use crate::fault::Fault;
 use crate::sink::Taken;
 use crate::sink::cells::cut_message;
-use crate::sink::mismatch::KEPT_NAME;
 use crate::timestamp;
 
 /// The reads and repairs of operators. Contract and errors: see [`sink`](super).
@@ -32,6 +31,11 @@ pub trait Operators: Send + Sync {
         state: Option<FileState>,
         max: usize,
     ) -> Result<Vec<LedgerFile>, Fault>;
+
+    /// Rows with a lower file number than this are kept, though the ledger does not have their files:
+    /// [`Migration::keep_rows`](super::Migration::keep_rows). 0 if none are. The entry that holds the
+    /// number is no file: no other method returns or counts it.
+    async fn kept_below(&self) -> Result<u32, Fault>;
 
     /// The last `max` files of the ledger, newest first.
     async fn last_files(&self, max: usize) -> Result<Vec<FileEntry>, Fault> {
@@ -254,13 +258,6 @@ impl LedgerFile {
             path: values,
             loaded_at_us: loaded_at_us.filter(|_| dataset.takes_time()),
         }))
-    }
-
-    /// Whether this entry only marks that rows with lower file numbers are kept, though the ledger
-    /// does not have their files: [`Migration::keep_rows`](super::Migration::keep_rows).
-    #[must_use]
-    pub fn marks_kept_rows(&self) -> bool {
-        self.entry.name == KEPT_NAME
     }
 }
 

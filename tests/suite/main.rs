@@ -27,6 +27,7 @@ mod supervision;
 mod terminal;
 mod files;
 mod history;
+mod lost_tables;
 mod machine;
 mod metrics;
 mod prometheus;

@@ -480,6 +480,13 @@ async fn rows_of_no_file_are_named() {
         pair.expect(78, &["verify"]);
         pair.expect(0, &["migrate", "--keep-rows"]);
         assert_eq!(verified(0), (vec![], 0, 4));
+        // The entry that keeps their numbers apart is no file, and cannot be forgotten.
+        let mark = pair.number("SELECT MAX(file_no) FROM ingest_files").await;
+        let listed = pair.expect(0, &["files", "list"]);
+        assert!(!listed.contains("another ledger"), "{listed}");
+        pair.expect(1, &["files", "forget", &mark.to_string(), "--yes"]);
+        pair.expect(0, &["verify", "--content"]);
+        assert_eq!(verified(0), (vec![], 0, 4));
     }
 }
 

@@ -76,7 +76,7 @@ impl RedisBroker {
         options: &BrokerOptions,
         datasets: &Datasets,
     ) -> Result<Self, Fault> {
-        let config = config_of(url).map_err(|error| fault("reading the URL of redis", error))?;
+        let config = config_of(url).map_err(|error| bad_url(&error))?;
         check_namespace(&options.namespace)?;
         let address = |server: &Server| match server.port {
             0 => server.host.to_string(),
@@ -168,6 +168,19 @@ impl Broker for RedisBroker {
     }
 }
 
+/// The fault of a URL that cannot be read. The client has no kind for some of these errors, such as a
+/// database that is no number.
+fn bad_url(error: &Error) -> Fault {
+    let next_step = "check the URL of the broker: redis://HOST:PORT/DATABASE, where DATABASE is the \
+                     number of a database of the server, or nothing";
+    let known = fault("reading the URL of redis", error.clone());
+    if known.is_transient() {
+        let (doing, cause) = ("reading the URL of redis failed", error.clone());
+        return Fault::fatal(Origin::Broker, doing, cause).with_next_step(next_step);
+    }
+    known
+}
+
 /// The client's configuration for a URL, including the trusted certificates.
 fn config_of(url: &str) -> Result<Config, Error> {
     fn wrong(error: impl Display) -> Error {
@@ -210,4 +223,21 @@ fn check_namespace(namespace: &str) -> Result<(), Fault> {
         Fault::fatal(Origin::Broker, "naming the keys of the queue", cause)
             .with_next_step("use letters, digits and `-`, `_`, `.`, `:`"),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_that_cannot_be_read_is_fatal() {
+        for url in ["redis://h:1/abc", "redis://h:1/-1", "redis://h:99999"] {
+            let Err(error) = config_of(url) else {
+                panic!("{url} is read");
+            };
+            let fault = bad_url(&error);
+            assert!(!fault.is_transient(), "{url}: {fault}");
+            assert!(fault.to_string().contains("URL of the broker"), "{fault}");
+        }
+    }
 }

@@ -4,15 +4,17 @@
 //! statement need not be prepared. All values from outside are bound as parameters.
 
 use std::collections::{HashMap, HashSet};
+use std::ffi::OsString;
 use std::iter::once;
 use std::ops::Range;
+use std::os::unix::ffi::OsStringExt as _;
 
 use crate::batch::ContentHash;
 use crate::coverage;
 use crate::fault::{Fault, Origin};
 use crate::frame::FrameKey;
 use crate::sink::keys::{FRAME_KEY, NO_KEY, NOT_A_KEY, key_of, new_key};
-use crate::sink::{FileState, Settled};
+use crate::sink::{Begun, FileState, Settled};
 
 use super::errors::Failure;
 use super::session::Session;
@@ -180,6 +182,21 @@ pub(super) fn list<T: Copy + Ord + ToString>(numbers: &[T]) -> String {
     numbers.sort_unstable();
     let texts: Vec<String> = numbers.iter().map(ToString::to_string).collect();
     texts.join(",")
+}
+
+/// See [`Sink::begun`](crate::sink::Sink::begun).
+pub(super) async fn begun(session: &mut Session, max: usize) -> Result<Vec<Begun>, Failure> {
+    type Found = (u32, Vec<u8>, String, String, Option<Vec<u8>>, u64);
+    let begun = |(file_no, content, dataset, name, path, bytes): Found| Begun {
+        file_no,
+        content: identity(content),
+        dataset,
+        name,
+        path: path.map(|path| OsString::from_vec(path).into()),
+        bytes,
+    };
+    let found = session.rows::<Found>(&crate::sink::begun(max)).await?;
+    Ok(found.into_iter().map(begun).collect())
 }
 
 /// The key of the checksums of frames. If several processes make a key at the same time, the first

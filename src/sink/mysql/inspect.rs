@@ -3,6 +3,7 @@
 use crate::dataset::Datasets;
 use crate::finding::Finding;
 use crate::sink::KeptIndex;
+use crate::sink::lost::Missing;
 
 use super::errors::Failure;
 use super::indexes;
@@ -76,6 +77,12 @@ pub(super) async fn inspect(
                 format!("GRANT {right} on the database to it"),
             ));
         }
+    }
+    let of_ledger = schema::missing_of_ledger(session).await?;
+    findings.extend(of_ledger.findings());
+    if of_ledger != Missing::default() {
+        // The other checks read these tables.
+        return Ok(findings);
     }
     let mut missing = indexes::kept_indexes(session).await?;
     missing.retain(|index| index.is_missing);

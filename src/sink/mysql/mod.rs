@@ -19,10 +19,11 @@ use crate::frame::FrameKey;
 
 use super::cells::by_dataset;
 use super::{
-    Audit, Charge, Committed, Contents, Difference, Digest, FieldCount, FileState, IndexedTable,
-    Indexes, KeptIndex, KeptReplay, LastEvent, LedgerFile, Migration, NewFile, OpenReject,
-    Operators, ProblemDigest, Purge, Registered, RejectQuery, Remembered, Replay, Replayed, Schema,
-    SeenFile, Settled, Sink, SinkOptions, Standing, SummaryStore, Totals, Unsummarised,
+    Audit, Begun, Charge, Committed, Contents, Difference, Digest, FieldCount, FileState,
+    IndexedTable, Indexes, KeptIndex, KeptReplay, LastEvent, LedgerFile, Migration, NewFile,
+    OpenReject, Operators, ProblemDigest, Purge, Registered, RejectQuery, Remembered, Replay,
+    Replayed, Schema, SeenFile, Settled, Sink, SinkOptions, Standing, SummaryStore, Totals,
+    Unsummarised,
 };
 use errors::Failure;
 use session::{Pool, Session};
@@ -47,6 +48,7 @@ mod remove;
 mod schema;
 mod seen;
 mod session;
+mod settled;
 mod summary;
 mod trial;
 
@@ -167,6 +169,17 @@ impl Sink for MysqlSink {
 
     async fn remembered(&self, paths: &[Digest]) -> Result<Remembered, Fault> {
         let work = async |session: &mut Session| seen::remembered(session, paths).await;
+        self.control.on_session(READING_LEDGER, work).await
+    }
+
+    async fn lacking(&self, file_nos: &[u32], datasets: &Datasets) -> Result<Vec<u32>, Fault> {
+        let work =
+            async |session: &mut Session| settled::lacking(session, file_nos, datasets).await;
+        self.control.on_session(READING_LEDGER, work).await
+    }
+
+    async fn begun(&self, max: usize) -> Result<Vec<Begun>, Fault> {
+        let work = async |session: &mut Session| files::begun(session, max).await;
         self.control.on_session(READING_LEDGER, work).await
     }
 
@@ -337,6 +350,11 @@ impl Operators for MysqlSink {
     ) -> Result<Vec<LedgerFile>, Fault> {
         let work =
             async |session: &mut Session| operators::files(session, &file_nos, state, max).await;
+        self.control.on_session(READING_LEDGER, work).await
+    }
+
+    async fn kept_below(&self) -> Result<u32, Fault> {
+        let work = async |session: &mut Session| operators::kept_below(session).await;
         self.control.on_session(READING_LEDGER, work).await
     }
 

@@ -15,6 +15,7 @@ use mysql_async::prelude::FromValue;
 use crate::batch::{Batch, RejectCode, provenance, row_id};
 use crate::dataset::Dataset;
 use crate::sink::cells::{RECORD_TOO_LARGE, by_dataset};
+use crate::sink::mismatch::{is_file, last_kept};
 use crate::sink::operators::{assert_one_row, by_field};
 use crate::sink::summary::candidates;
 use crate::sink::{
@@ -38,9 +39,12 @@ const RFC3339: &str = "'%Y-%m-%dT%H:%i:%s.%fZ'";
 /// See [`Operators::totals`](crate::sink::Operators::totals).
 pub(super) async fn totals(session: &mut Session) -> Result<Totals, Failure> {
     let mut totals = Totals::default();
-    let sql = "SELECT state, COUNT(*), CAST(SUM(records) AS UNSIGNED) FROM ingest_files GROUP BY \
-               state";
-    for (state, files, records) in session.rows::<(String, u64, u64)>(sql).await? {
+    let sql = format!(
+        "SELECT state, COUNT(*), CAST(SUM(records) AS UNSIGNED) FROM ingest_files WHERE {} GROUP BY \
+         state",
+        is_file()
+    );
+    for (state, files, records) in session.rows::<(String, u64, u64)>(&sql).await? {
         match file_state(&state)? {
             FileState::Pending => totals.pending = files,
             FileState::Settled => (totals.settled, totals.records) = (files, records),
@@ -50,6 +54,11 @@ pub(super) async fn totals(session: &mut Session) -> Result<Totals, Failure> {
     }
     totals.rejects = session.one("SELECT COUNT(*) FROM ingest_rejects").await?;
     Ok(totals)
+}
+
+/// See [`Operators::kept_below`](crate::sink::Operators::kept_below).
+pub(super) async fn kept_below(session: &mut Session) -> Result<u32, Failure> {
+    session.one(&last_kept()).await
 }
 
 /// See [`Operators::files`](crate::sink::Operators::files).
@@ -66,8 +75,10 @@ pub(super) async fn files(
         "SELECT file_no, name, dataset, state, bytes, records, rejects, reason, f.hash, path, \
          DATE_FORMAT(registered_at, {RFC3339}), DATE_FORMAT(settled_at, {RFC3339}), content, \
          path_values, mark FROM ingest_files f LEFT JOIN ingest_identities i ON i.hash = f.hash WHERE \
-         file_no >= {} AND file_no < {}{state} ORDER BY file_no DESC LIMIT {max}",
-        file_nos.start, file_nos.end
+         file_no >= {} AND file_no < {}{state} AND {} ORDER BY file_no DESC LIMIT {max}",
+        file_nos.start,
+        file_nos.end,
+        is_file()
     );
     let rows = session.rows::<mysql_async::Row>(&sql).await?;
     rows.iter().map(file).collect()

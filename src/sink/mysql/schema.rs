@@ -5,7 +5,7 @@
 //! that its dataset needs. Only if the user asks for it, columns and indexes are added; nothing else
 //! is changed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use mysql_async::Row;
 
@@ -14,6 +14,7 @@ use crate::fault::{Fault, Origin};
 use crate::finding::Finding;
 use crate::sink::Migration;
 use crate::sink::definitions::{DEFINITIONS, not_of_other_tables};
+use crate::sink::lost::{self, Missing};
 use crate::sink::migrations;
 use crate::sink::mismatch::{self, Mismatch};
 use crate::sink::table::{Table, TableColumn, missing_index, quoted, tables};
@@ -94,6 +95,13 @@ async fn locked(
     let recorded = session
         .rows::<(u32, String)>("SELECT number, checksum FROM ingest_migrations")
         .await?;
+    let missing = missing_of_ledger(session).await?;
+    if let Some(fault) = missing.fault() {
+        return Err(fault.into());
+    }
+    for statement in missing.made_again.iter().flat_map(|(_, it)| it) {
+        session.run(statement).await?;
+    }
     for migration in migrations::due(migrations::MYSQL, &recorded)? {
         for statement in migration.statements() {
             match session.run(statement).await {
@@ -142,6 +150,9 @@ async fn locked(
             misfit = check(session, &table).await?;
         }
         misfits.extend(misfit);
+        if let Some((problem, statement)) = normalised_json(session, &table).await? {
+            tracing::warn!("{problem}; \"{statement}\" keeps each value as it is in the record");
+        }
     }
     trial::clean_up(session).await?;
     if misfits.is_empty() {
@@ -168,6 +179,20 @@ async fn locked(
     Err(Fault::fatal(Origin::Sink, doing, problems.join("; "))
         .with_next_step(next_step)
         .into())
+}
+
+/// The tables of the ledger that migrations have made and that are missing.
+pub(super) async fn missing_of_ledger(session: &mut Session) -> Result<Missing, Failure> {
+    let sql = "SELECT TABLE_NAME FROM information_schema.TABLES WHERE TABLE_SCHEMA = DATABASE() AND \
+               TABLE_NAME LIKE 'ingest\\_%'";
+    let existing: BTreeSet<String> = session.rows::<String>(sql).await?.into_iter().collect();
+    if !existing.contains(MIGRATIONS) {
+        return Ok(Missing::default());
+    }
+    let recorded = session
+        .rows::<(u32, String)>("SELECT number, checksum FROM ingest_migrations")
+        .await?;
+    Ok(lost::missing(migrations::MYSQL, &recorded, &existing))
 }
 
 /// Adds a column or an index, unless another process did.
@@ -215,6 +240,26 @@ async fn missing_indexes(
         }
     }
     Ok(missing)
+}
+
+/// The problem of a table in which MySQL does not keep JSON as it is in the record, and the statement
+/// that corrects it. `None` if it has none.
+async fn normalised_json(
+    session: &mut Session,
+    table: &Table,
+) -> Result<Option<(String, String)>, Failure> {
+    if session.server.mariadb {
+        return Ok(None);
+    }
+    let statement = exact_json(table, &read(session, &table.name).await?);
+    Ok(statement.map(|statement| {
+        let problem = format!(
+            "`{}` has columns of the type JSON, in which MySQL normalises what it stores: digits of \
+             numbers and doubled keys are lost, and `verify --content` does not find that",
+            table.name
+        );
+        (problem, statement)
+    }))
 }
 
 /// Records the definitions with which this process loads files.
@@ -317,15 +362,8 @@ pub(super) async fn inspect(
             missing.push(table.name);
             continue;
         }
-        if !session.server.mariadb
-            && let Some(statement) = exact_json(&table, &read(session, &table.name).await?)
-        {
-            let what = format!(
-                "`{}` has columns of the type JSON, in which MySQL normalises what it stores: digits \
-                 of numbers and doubled keys are lost",
-                table.name
-            );
-            findings.push(Finding::expect(false, what, format!("{statement};")));
+        if let Some((problem, statement)) = normalised_json(session, &table).await? {
+            findings.push(Finding::expect(false, problem, format!("{statement};")));
         }
         if let Some(misfit) = check(session, &table).await? {
             let what = format!("a table does not fit its dataset: {}", misfit.problem);

@@ -1,8 +1,9 @@
 //! The ledger in SQLite: the files and their entries, as the engine writes and reads them.
 
+use std::ffi::OsString;
 use std::iter::once;
 use std::ops::Range;
-use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 
 use rusqlite::{OptionalExtension, Transaction, params};
 
@@ -14,7 +15,7 @@ use crate::frame::FrameKey;
 use crate::sink::elsewhere::{self, Elsewhere, Entry};
 use crate::sink::identities::{Identified, Likeness, likeness};
 use crate::sink::keys::{FRAME_KEY, NO_KEY, NOT_A_KEY, key_of, new_key};
-use crate::sink::{EarlierState, FileState, NUMBERS_USED_UP, NewFile, Registered, Settled};
+use crate::sink::{Begun, EarlierState, FileState, NUMBERS_USED_UP, NewFile, Registered, Settled};
 use crate::timestamp;
 
 use super::definitions::has_table_of;
@@ -329,6 +330,23 @@ pub(super) fn settle(db: &Transaction<'_>, file_nos: &[u32]) -> Result<Vec<Settl
         }
     }
     Ok(settled)
+}
+
+/// See [`Sink::begun`](crate::sink::Sink::begun).
+pub(super) fn begun(db: &Transaction<'_>, max: usize) -> Result<Vec<Begun>, Failure> {
+    let mut find = db.prepare_cached(&crate::sink::begun(max))?;
+    let begun = find.query_map([], |row| {
+        let path: Option<Vec<u8>> = row.get(4)?;
+        Ok(Begun {
+            file_no: row.get(0)?,
+            content: row.get(1)?,
+            dataset: row.get(2)?,
+            name: row.get(3)?,
+            path: path.map(|path| OsString::from_vec(path).into()),
+            bytes: row.get(5)?,
+        })
+    })?;
+    Ok(begun.collect::<Result<_, _>>()?)
 }
 
 /// See [`Sink::quarantine`](crate::sink::Sink::quarantine). A settled file stays settled: its

@@ -27,9 +27,9 @@ use crate::frame::FrameKey;
 use super::mismatch::Mismatch;
 use super::table;
 use super::{
-    Audit, Committed, Contents, Difference, Digest, FieldCount, FileState, Indexes, KeptReplay,
-    LastEvent, LedgerFile, Migration, NewFile, OpenReject, Operators, ProblemDigest, Purge,
-    Registered, RejectQuery, Remembered, Replay, Replayed, Schema, SeenFile, Settled, Sink,
+    Audit, Begun, Committed, Contents, Difference, Digest, FieldCount, FileState, Indexes,
+    KeptReplay, LastEvent, LedgerFile, Migration, NewFile, OpenReject, Operators, ProblemDigest,
+    Purge, Registered, RejectQuery, Remembered, Replay, Replayed, Schema, SeenFile, Settled, Sink,
     Standing, SummaryStore, Totals, Unsummarised,
 };
 use errors::Failure;
@@ -44,6 +44,7 @@ mod operators;
 mod remove;
 mod schema;
 mod seen;
+mod settled;
 mod summary;
 mod waits;
 
@@ -238,6 +239,17 @@ impl Sink for SqliteSink {
             .await
     }
 
+    async fn lacking(&self, file_nos: &[u32], datasets: &Datasets) -> Result<Vec<u32>, Fault> {
+        let (file_nos, datasets) = (file_nos.to_vec(), datasets.clone());
+        let work = move |db: &Transaction<'_>| settled::lacking(db, &file_nos, &datasets);
+        self.transact("reading the ledger", work).await
+    }
+
+    async fn begun(&self, max: usize) -> Result<Vec<Begun>, Fault> {
+        self.transact("reading the ledger", move |db| files::begun(db, max))
+            .await
+    }
+
     async fn remove(&self, file_no: u32, datasets: &Datasets) -> Result<u64, Fault> {
         let datasets = datasets.clone();
         let work = move |db: &Transaction<'_>| remove::remove(db, file_no, &datasets);
@@ -275,11 +287,18 @@ impl Schema for SqliteSink {
     async fn inspect(&self, datasets: &Datasets) -> Result<Vec<Finding>, Fault> {
         let datasets = datasets.clone();
         let work = move |db: &Transaction<'_>| {
+            let of_ledger = schema::missing_of_ledger(db)?.findings();
+            if !of_ledger.is_empty() {
+                // The other checks read these tables.
+                return Ok((of_ledger, Vec::new(), Vec::new()));
+            }
             let mismatches = schema::mismatches(db, &datasets)?;
-            Ok((mismatches, schema::missing_indexes(db, &datasets)?))
+            let indexes = schema::missing_indexes(db, &datasets)?;
+            Ok((of_ledger, mismatches, indexes))
         };
-        let (mismatches, missing) = self.transact("reading the schema", work).await?;
+        let (of_ledger, mismatches, missing) = self.transact("reading the schema", work).await?;
         let mut findings = vec![Finding::ok("SQLite answers")];
+        findings.extend(of_ledger);
         findings.extend(mismatches.iter().map(Mismatch::finding));
         findings.extend(
             missing
@@ -423,6 +442,11 @@ impl Operators for SqliteSink {
     ) -> Result<Vec<LedgerFile>, Fault> {
         let work = move |db: &Transaction<'_>| operators::files(db, &file_nos, state, max);
         self.transact("reading the ledger", work).await
+    }
+
+    async fn kept_below(&self) -> Result<u32, Fault> {
+        self.transact("reading the ledger", operators::kept_below)
+            .await
     }
 
     async fn count_rows(&self, dataset: &Arc<Dataset>) -> Result<u64, Fault> {

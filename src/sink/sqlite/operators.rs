@@ -10,6 +10,7 @@ use rusqlite::{Row, Transaction, params};
 use crate::batch::{Batch, RejectCode, provenance, row_id};
 use crate::dataset::Dataset;
 use crate::sink::cells::by_dataset;
+use crate::sink::mismatch::{is_file, last_kept};
 use crate::sink::operators::{assert_one_row, by_field};
 use crate::sink::summary::candidates;
 use crate::sink::{
@@ -27,8 +28,10 @@ use super::waits::{Refusal, refusal};
 /// See [`Operators::totals`](crate::sink::Operators::totals).
 pub(super) fn totals(db: &Transaction<'_>) -> Result<Totals, Failure> {
     let mut totals = Totals::default();
-    let mut sums =
-        db.prepare_cached("SELECT state, COUNT(*), SUM(records) FROM ingest_files GROUP BY state")?;
+    let mut sums = db.prepare_cached(&format!(
+        "SELECT state, COUNT(*), SUM(records) FROM ingest_files WHERE {} GROUP BY state",
+        is_file()
+    ))?;
     let sums = sums.query_map([], |row| {
         Ok((
             row.get::<_, String>(0)?,
@@ -49,6 +52,11 @@ pub(super) fn totals(db: &Transaction<'_>) -> Result<Totals, Failure> {
     Ok(totals)
 }
 
+/// See [`Operators::kept_below`](crate::sink::Operators::kept_below).
+pub(super) fn kept_below(db: &Transaction<'_>) -> Result<u32, Failure> {
+    Ok(db.query_row(&last_kept(), [], |row| row.get(0))?)
+}
+
 /// See [`Operators::files`](crate::sink::Operators::files).
 pub(super) fn files(
     db: &Transaction<'_>,
@@ -56,12 +64,13 @@ pub(super) fn files(
     state: Option<FileState>,
     max: usize,
 ) -> Result<Vec<LedgerFile>, Failure> {
-    let mut find = db.prepare_cached(
+    let mut find = db.prepare_cached(&format!(
         "SELECT file_no, name, dataset, state, bytes, records, rejects, reason, f.hash, path, \
          registered_at, settled_at, content, path_values, mark FROM ingest_files f LEFT JOIN \
          ingest_identities i ON i.hash = f.hash WHERE file_no >= ?1 AND file_no < ?2 AND (?3 IS NULL \
-         OR state = ?3) ORDER BY file_no DESC LIMIT ?4",
-    )?;
+         OR state = ?3) AND {} ORDER BY file_no DESC LIMIT ?4",
+        is_file()
+    ))?;
     let state = state.map(FileState::as_str);
     find.query_and_then(params![file_nos.start, file_nos.end, state, max], file)?
         .collect()

@@ -2,13 +2,14 @@
 //! in the transaction of the caller. An existing table is compared with the table that its dataset
 //! needs. Only if the user asks for it, columns and indexes are added; nothing else is changed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use rusqlite::{Transaction, params};
 
 use crate::dataset::{Dataset, Datasets};
 use crate::sink::Migration;
 use crate::sink::definitions::{DEFINITIONS, not_of_other_tables};
+use crate::sink::lost::{self, Missing};
 use crate::sink::migrations;
 use crate::sink::mismatch::{self, Mismatch};
 use crate::sink::table::{Index, Kind, Table, TableColumn, quoted, tables};
@@ -31,6 +32,13 @@ pub(super) fn migrate(
         .prepare("SELECT number, checksum FROM ingest_migrations")?
         .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
         .collect::<Result<_, _>>()?;
+    let missing = missing_of_ledger(db)?;
+    if let Some(fault) = missing.fault() {
+        return Err(fault.into());
+    }
+    for statement in missing.made_again.iter().flat_map(|(_, it)| it) {
+        db.execute_batch(statement)?;
+    }
     for migration in migrations::due(migrations::SQLITE, &recorded)? {
         for statement in migration.statements() {
             match db.execute_batch(statement) {
@@ -92,6 +100,22 @@ pub(super) fn migrate(
         }
     }
     Ok(())
+}
+
+/// The tables of the ledger that migrations have made and that are missing.
+pub(super) fn missing_of_ledger(db: &Transaction<'_>) -> Result<Missing, Failure> {
+    let existing: BTreeSet<String> = db
+        .prepare("SELECT name FROM sqlite_master WHERE type = 'table' AND name LIKE 'ingest_%'")?
+        .query_map([], |row| row.get(0))?
+        .collect::<Result<_, _>>()?;
+    if !existing.contains("ingest_migrations") {
+        return Ok(Missing::default());
+    }
+    let recorded: Vec<(u32, String)> = db
+        .prepare("SELECT number, checksum FROM ingest_migrations")?
+        .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .collect::<Result<_, _>>()?;
+    Ok(lost::missing(migrations::SQLITE, &recorded, &existing))
 }
 
 /// Adds the columns that a table of rows lacks.

@@ -3,12 +3,14 @@
 //! Each test runs the real binary, with a good file beside the difficult one that has to be loaded.
 
 mod arrival;
+mod begun;
 mod changes;
 mod copies;
 mod datasets;
 mod directories;
 mod examples;
 mod formats;
+mod lacking;
 mod hostile;
 mod outside;
 mod paths;

@@ -151,8 +151,48 @@ impl Dataset {
 
     /// What is wrong with the pattern. `None` if nothing is.
     pub(super) fn glob_problem(&self) -> Option<String> {
-        let error = Pattern::new(&self.files).err().filter(|_| self.is_glob())?;
-        let (files, what) = (&self.files, error.msg);
-        Some(format!("`files = \"{files}\"` is no glob: {what}"))
+        let files = &self.files;
+        if !self.is_glob() {
+            return None;
+        }
+        if let Err(error) = Pattern::new(files) {
+            return Some(format!("`files = \"{files}\"` is no glob: {}", error.msg));
+        }
+        let class = empty_class(files)?;
+        Some(format!(
+            "`files = \"{files}\"` fits no file: `{class}` is no character, since its first is after its \
+             last"
+        ))
     }
+}
+
+/// The first class of characters of a glob, such as `[z-a]`, that no character belongs to. The glob
+/// must be one.
+fn empty_class(glob: &str) -> Option<&str> {
+    let mut rest = glob;
+    while let Some(start) = rest.find('[') {
+        let class = &rest[start..];
+        // As the parser of globs: a `]` at the first place belongs to the class.
+        let inner = class[1..].trim_start_matches('!');
+        let first = inner.chars().next().map_or(0, char::len_utf8);
+        let end = first + inner[first..].find(']')?;
+        let is_negated = class[1..].starts_with('!');
+        let length = class.len() - inner.len() + end + 1;
+        let mut chars = &inner.chars().collect::<Vec<_>>()[..inner[..end].chars().count()];
+        let mut is_empty = !is_negated;
+        while let Some((first, others)) = chars.split_first() {
+            if let ['-', last, others @ ..] = others {
+                is_empty &= first > last;
+                chars = others;
+            } else {
+                is_empty = false;
+                chars = others;
+            }
+        }
+        if is_empty {
+            return Some(&class[..length]);
+        }
+        rest = &class[length..];
+    }
+    None
 }

@@ -204,6 +204,10 @@ fn definitions_that_cannot_work_are_refused() {
             "`files = \"a***b\"` is no glob",
         ),
         (
+            "name = 'a'\nfiles = '[a-c]?[!z-a][z-ay-x].json'\ncolumns = [{name = 'a', type = 'text'}]",
+            "fits no file: `[z-ay-x]` is no character",
+        ),
+        (
             "name = 'a'\ntable = 'ingest_files'\ncolumns = [{name = 'b', type = 'text'}]",
             "ledger",
         ),

@@ -36,7 +36,8 @@ struct Member {
 
 /// The text of a record in which the member at `path` is `value`, which must be JSON. Every other
 /// byte stays. A missing member is added at the end of its object, and missing objects on the path
-/// are added as well. If the object has the member more than once, only one remains.
+/// are added as well; an object also replaces a `null` on the path. The element after the last one is
+/// added to an array. If the object has the member more than once, only one remains.
 ///
 /// # Errors
 /// [`EditError`].
@@ -50,13 +51,23 @@ pub fn set(record: &str, path: &[String], value: &str) -> Result<String, EditErr
     }
     let mut at = start;
     for (depth, segment) in path.iter().enumerate() {
+        if depth > 0 && bytes[at] == b'n' {
+            let place = at..syntax::value(bytes, at).unwrap_or(end);
+            return Ok(replace(record, place, &nested(&path[depth..], value), &[]));
+        }
         if !matches!(bytes[at], b'{' | b'[') {
             return Err(EditError::NotAContainer(pointer(&path[..depth])));
         }
         let members = members(bytes, at);
         if bytes[at] == b'[' {
-            let element = segment.parse().ok().and_then(|at: usize| members.get(at));
-            let Some(element) = element else {
+            let index: Option<usize> = segment.parse().ok();
+            if index == Some(members.len()) {
+                let place = members.last().map_or(at + 1, |last| last.value.end);
+                let comma = if members.is_empty() { "" } else { "," };
+                let text = comma.to_owned() + &nested(&path[depth + 1..], value);
+                return Ok(replace(record, place..place, &text, &[]));
+            }
+            let Some(element) = index.and_then(|at| members.get(at)) else {
                 let parent = pointer(&path[..depth]);
                 let segment = segment.clone();
                 return Err(EditError::NoElement(parent, members.len(), segment));
@@ -159,18 +170,23 @@ fn with_separator(bytes: &[u8], member: &Member) -> Range<usize> {
 /// The record with a new member at a place, after the text `comma`. The first segment of `path` is
 /// its key, and each other segment is an object around the value.
 fn insert(record: &str, place: usize, comma: &str, path: &[String], value: &str) -> String {
-    let quoted = |segment: &String| serde_json::to_string(segment).expect("a text can be quoted");
-    let mut text = record[..place].to_owned() + comma;
-    for (depth, segment) in path.iter().enumerate() {
-        if depth > 0 {
-            text.push('{');
-        }
-        text += &quoted(segment);
-        text.push(':');
+    let member = quoted(&path[0]) + ":" + &nested(&path[1..], value);
+    replace(record, place..place, &(comma.to_owned() + &member), &[])
+}
+
+/// The value in an object for each segment of `path`.
+fn nested(path: &[String], value: &str) -> String {
+    let mut objects = String::new();
+    for segment in path {
+        objects.push('{');
+        objects += &quoted(segment);
+        objects.push(':');
     }
-    text += value;
-    text += &"}".repeat(path.len() - 1);
-    text + &record[place..]
+    objects + value + &"}".repeat(path.len())
+}
+
+fn quoted(segment: &str) -> String {
+    serde_json::to_string(segment).expect("a text can be quoted")
 }
 
 /// The record with another value at a place, and without the later places `removed`.
@@ -236,6 +252,22 @@ mod tests {
                 "{\"a\":6, \"b\":2 ,\"c\":4}",
             ),
             ("[1]", "", "{}", "{}"),
+            (
+                "{\"a\":null,\"b\":1e2}",
+                "/a/c",
+                "1",
+                "{\"a\":{\"c\":1},\"b\":1e2}",
+            ),
+            (
+                "{\"a\": null }",
+                "/a/c/d",
+                "1",
+                "{\"a\": {\"c\":{\"d\":1}} }",
+            ),
+            ("{\"a\":[1]}", "/a/1", "2", "{\"a\":[1,2]}"),
+            ("{\"a\":[ ]}", "/a/0", "2", "{\"a\":[2 ]}"),
+            ("{\"a\":[1 ]}", "/a/1/b", "2", "{\"a\":[1,{\"b\":2} ]}"),
+            ("{\"a\":[null]}", "/a/0/b", "2", "{\"a\":[{\"b\":2}]}"),
         ] {
             assert_eq!(
                 edited(record, pointer, value).as_deref(),
@@ -253,7 +285,8 @@ mod tests {
             ("", "/a", "not JSON (at byte 0)"),
             ("{\"a\":1}", "/a/b", "`/a` is neither"),
             ("7", "/a", "`` is neither"),
-            ("{\"a\":[1]}", "/a/1", "`/a` is an array of 1 elements"),
+            ("null", "/a", "`` is neither"),
+            ("{\"a\":[1]}", "/a/2", "`/a` is an array of 1 elements"),
             ("{\"a\":[1]}", "/a/b", "no element `b`"),
         ] {
             let error = edited(record, pointer, "1").unwrap_err();

@@ -1,0 +1,90 @@
+//! Where the bytes of a file of the ledger may be: the paths in the four directories and in its
+//! archive that have its name and its size.
+//!
+//! Reads no content: a hash decides whether a file at one of these paths is the file.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::directories::Directories;
+use super::markers::Markers;
+use super::names::again;
+use super::walk::{Archive, Found};
+
+/// Most names to try in a directory. A file whose name is taken gets a suffix: `.1`, `.2` and so
+/// on.
+const SUFFIXES_MAX: u32 = 1_000;
+
+/// The search ends after this many unused names. More than one, because users may have removed
+/// files.
+const FREE_SUFFIXES_MAX: u32 = 8;
+
+/// A name of at least this many bytes may have been cut, so that a suffix fits within 255 bytes.
+const LONG_NAME_BYTES: usize = 250;
+
+/// The paths of files that may be the file with this name and size: at its path in an archive, if
+/// it has one, and in history, work, quarantine and inbound.
+#[must_use]
+pub fn candidates(
+    directories: &Directories,
+    name: &str,
+    bytes: u64,
+    archive: Option<&Path>,
+) -> Vec<PathBuf> {
+    let mut found: Vec<PathBuf> = archive.into_iter().map(Path::to_owned).collect();
+    let Directories {
+        inbound,
+        work,
+        history,
+        quarantine,
+    } = directories;
+    let again = again(work);
+    for dir in [history, work, quarantine, inbound]
+        .into_iter()
+        .chain(&again)
+    {
+        if let Some(name) = exact_name(name) {
+            found.extend(with_suffixes(dir, name));
+        } else {
+            let files = Archive::all_of(dir, &Markers::new(&[], &[])).walk();
+            found.extend(files.filter_map(|found| match found {
+                Ok(Found::File(file)) => Some(file.path),
+                _ => None,
+            }));
+        }
+    }
+    // Only a file of the same size can have the same hash.
+    found.retain(|path| fs::symlink_metadata(path).is_ok_and(|found| found.len() == bytes));
+    found
+}
+
+/// The name with which a file was delivered: its path below inbound. `None` if the name in the
+/// ledger may be another one, because it was not UTF-8 or was cut.
+#[must_use]
+pub fn exact_name(name: &str) -> Option<&str> {
+    let is_exact = !name.contains(char::REPLACEMENT_CHARACTER) && name.len() < LONG_NAME_BYTES;
+    is_exact.then_some(name)
+}
+
+/// The paths in a directory that a file with this name may have: the name itself, and the name with
+/// each suffix that later files got.
+#[must_use]
+pub fn with_suffixes(dir: &Path, name: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut free = 0;
+    for suffix in 0..SUFFIXES_MAX {
+        let path = match suffix {
+            0 => dir.join(name),
+            suffix => dir.join(format!("{name}.{suffix}")),
+        };
+        if fs::symlink_metadata(&path).is_ok() {
+            found.push(path);
+            continue;
+        }
+        free += 1;
+        if free > FREE_SUFFIXES_MAX {
+            break;
+        }
+    }
+    found
+}
