@@ -9,7 +9,7 @@ use super::array::{array, is_one_value, not_one_value};
 use super::chunker::Records;
 use super::plan::{ChunkLimits, Layout, Place, Unreadable, found_here, incomplete, malformed};
 use super::scan::{Element, Scan};
-use super::target::Target;
+use super::target::{Target, is_index, key_is};
 use crate::dataset::{EACH, Outer};
 use crate::syntax::{self, Stop, skip_blank, trim};
 
@@ -268,7 +268,7 @@ impl<'a> Envelope<'a> {
             (Some(b'['), None, false) => {
                 let has_no_key = |target: &usize| {
                     let segment = &self.targets[*target].path[level];
-                    segment != EACH && segment.parse::<usize>().is_err()
+                    segment != EACH && !is_index(segment)
                 };
                 let elsewhere: Vec<usize> = further.iter().copied().filter(has_no_key).collect();
                 self.leads_elsewhere(at, level, &elsewhere)?;
@@ -529,13 +529,4 @@ fn field(bytes: &[u8], at: usize, path: &[String]) -> Result<Option<Range<usize>
         }
     }
     Ok(Some(at..end(at)).filter(|_| bytes[at] != b'n'))
-}
-
-/// Whether a key is `key`. `raw` is its text between the quotes, which may have escapes.
-pub(super) fn key_is(raw: &[u8], key: &str) -> bool {
-    if !raw.contains(&b'\\') {
-        return raw == key.as_bytes();
-    }
-    let quoted = [b"\"", raw, b"\""].concat();
-    serde_json::from_slice::<String>(&quoted).is_ok_and(|text| text == key)
 }

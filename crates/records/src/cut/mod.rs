@@ -64,7 +64,7 @@ use plan::{found_here, incomplete, malformed};
 use scan::Scan;
 pub(crate) use sequence::skip_separators;
 use sequence::{RECORD_SEPARATOR, Sequence};
-use target::{Target, names};
+use target::{Target, is_index, names};
 
 /// Finds the records of a file of `dataset`.
 ///
@@ -319,9 +319,7 @@ impl From<Unreadable> for NoDocument {
 fn document(bytes: &[u8], start: usize, search: &Search<'_>) -> Result<Found, NoDocument> {
     match bytes[start] {
         b'{' => object(bytes, start, search),
-        b'[' if segments(search.dataset.pointer()).next().as_deref() == Some(EACH) => {
-            object(bytes, start, search)
-        }
+        b'[' if leads_into_array(search.dataset) => object(bytes, start, search),
         b'[' => {
             let no_document = |error, end: usize| NoDocument {
                 error,
@@ -377,11 +375,16 @@ fn object(bytes: &[u8], start: usize, search: &Search<'_>) -> Result<Found, NoDo
         other.is_none_or(|other| !others[other].also)
     });
     let arrays: Vec<&Target<'_>> = arrays.map(|(_, target)| target).collect();
-    let has_records = arrays.iter().any(|target| target.open.is_some());
+    let begin = record_begin(dataset);
+    // An object with a field of the dataset and an array without records is rather a record.
+    let has_records = || {
+        let mut arrays = arrays.iter();
+        arrays.any(|it| it.open.is_some() && (!has_field || it.may_hold(bytes, begin)))
+    };
     let no_document = |error, end| NoDocument {
         error,
         end,
-        has_records,
+        has_records: has_records(),
         has_field,
     };
     let end = match walked {
@@ -401,7 +404,8 @@ fn object(bytes: &[u8], start: usize, search: &Search<'_>) -> Result<Found, NoDo
             let is_object = text[0] == b'{';
             is_record |= is_object && fields.iter().any(|field| names(text, field));
             let mut arrays = arrays.iter();
-            if !is_record || arrays.any(|target| target.is_named_in(text)) {
+            let has_array = arrays.any(|target| target.open.is_some() || target.is_named_in(text));
+            if !is_record || has_array {
                 return Err(error().into());
             }
             close + 1
@@ -410,6 +414,17 @@ fn object(bytes: &[u8], start: usize, search: &Search<'_>) -> Result<Found, NoDo
     };
     nothing_after(bytes, end).map_err(|error| no_document(error, Some(end)))?;
     records_of(bytes, envelope, start..end, search, is_record)
+}
+
+/// Whether the pointer of a dataset leads to an element of an array that is the document itself.
+fn leads_into_array(dataset: &Dataset) -> bool {
+    let first = segments(dataset.pointer()).next();
+    first.is_some_and(|segment| segment == EACH || is_index(&segment))
+}
+
+/// The first byte of each record of a dataset.
+fn record_begin(dataset: &Dataset) -> u8 {
+    if dataset.is_by_position() { b'[' } else { b'{' }
 }
 
 /// The records of an object that was walked. `is_record` says whether it may be one record.
@@ -429,6 +444,7 @@ fn records_of(
     let has_pointer = !dataset.pointer().is_empty();
     let own = has_pointer.then(|| targets.remove(0));
     let (array, other) = own.map_or((None, None), |mut own| (own.take(), own.other));
+    let is_empty = array.as_ref().is_some_and(|records| records.count == 0);
     let mut own = array.map(|records| records.plan(bytes)).transpose()?;
     let mut found = Vec::new();
     let mut strays: Vec<(usize, &Dataset)> = Vec::new();
@@ -439,7 +455,8 @@ fn records_of(
             found.push((at, records.plan(bytes)?));
         }
     }
-    // An array of another dataset makes the object an envelope, unless it is certainly a record.
+    // An array of another dataset makes the object an envelope, unless it is certainly a record, and
+    // so does an empty array of its own.
     let has_required = || {
         dataset.columns.iter().enumerate().all(|(at, column)| {
             let fields = dataset.fields().into_iter().zip(&seen);
@@ -449,10 +466,10 @@ fn records_of(
     };
     let has_array = || found.iter().any(|(at, _)| !search.others[*at].also);
     let is_one = match search.role {
-        Role::Own => !has_array() || has_required(),
+        Role::Own => !has_array() && !is_empty || has_required(),
         Role::Also { is_envelope } => !is_envelope,
     };
-    let takes_record = own.is_none() && is_record && is_one;
+    let takes_record = (own.is_none() || is_empty) && is_record && is_one;
     if takes_record {
         let mut chunker = Chunker::new(bytes, place.start, limits, Layout::Array);
         chunker.end_record(place.end, place.end);

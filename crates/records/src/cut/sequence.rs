@@ -9,12 +9,12 @@ use std::ops::Range;
 
 use super::array::{self, array};
 use super::chunker::Records;
-use super::envelope::{Envelope, key_is};
+use super::envelope::Envelope;
 use super::plan::{
     Around, Chunk, ChunkLimits, Layout, Plan, Unreadable, found_here, incomplete, malformed,
 };
 use super::scan::{CURLY, Scan};
-use super::target::Target;
+use super::target::{Target, key_is};
 use crate::dataset::{EACH, Outer};
 use crate::syntax::{self, Stop, after, is_blank, skip_blank};
 

@@ -11,6 +11,7 @@ use std::ops::Range;
 use super::chunker::Records;
 use super::plan::{Chunk, ChunkLimits, Layout, Place};
 use crate::dataset::{EACH, Outer, Part, segments};
+use crate::syntax;
 
 /// What a walk searches, and what it has found.
 pub(super) struct Target<'a> {
@@ -93,11 +94,20 @@ impl<'a> Target<'a> {
         self.path[..level].iter().any(|segment| segment == EACH)
     }
 
-    /// Whether a text holds the last key of the pointer, in quotes. Compares bytes, since the text
-    /// is not JSON.
+    /// Whether a text, which is not JSON, has the last key of the pointer. An index is no key.
     pub(super) fn is_named_in(&self, text: &[u8]) -> bool {
-        let last = self.path.last();
+        let mut keys = self.path.iter().rev();
+        let last = keys.find(|segment| !is_index(segment));
         last.is_some_and(|key| key == EACH || names(text, key))
+    }
+
+    /// Whether the arrays may hold a record, which begins with the byte `begin`. True for an array
+    /// that the walk has not passed.
+    pub(super) fn may_hold(&self, bytes: &[u8], begin: u8) -> bool {
+        let mut chunks = self.records.chunks.iter();
+        let mut in_chunk =
+            || chunks.any(|chunk| bytes[chunk.start as usize..chunk.end as usize].contains(&begin));
+        !self.is_found || in_chunk()
     }
 
     /// Returns what was found, and forgets it. `None` if no array was found.
@@ -296,9 +306,23 @@ impl Siblings {
     }
 }
 
-/// Whether a text holds `key` in quotes. Compares bytes, since the text is not JSON.
+/// Whether a text, which is not JSON, has a string that is `key`.
 pub(super) fn names(text: &[u8], key: &str) -> bool {
-    let quoted = format!("\"{key}\"");
-    text.windows(quoted.len())
-        .any(|part| part == quoted.as_bytes())
+    let quotes = (text.iter().enumerate()).filter(|(_, byte)| **byte == b'"');
+    let mut ends = quotes.map(|(at, _)| (at, syntax::string(text, at)));
+    ends.any(|(at, end)| end.is_ok_and(|end| key_is(&text[at + 1..end - 1], key)))
+}
+
+/// Whether a segment of a pointer may be the index of an element.
+pub(super) fn is_index(segment: &str) -> bool {
+    segment.parse::<usize>().is_ok()
+}
+
+/// Whether a key is `key`. `raw` is its text between the quotes, which may have escapes.
+pub(super) fn key_is(raw: &[u8], key: &str) -> bool {
+    if !raw.contains(&b'\\') {
+        return raw == key.as_bytes();
+    }
+    let quoted = [b"\"", raw, b"\""].concat();
+    serde_json::from_slice::<String>(&quoted).is_ok_and(|text| text == key)
 }

@@ -221,9 +221,8 @@ fn searched(bytes: &[u8], format: Format, pointer: &str) -> Result<Arc<Dataset>,
         .enumerate()
         .map(|(at, key)| column(at, key))
         .collect();
-    if columns.is_empty() {
-        columns.push(column(0, "c"));
-    }
+    // Without this field no object with an empty array is a record.
+    columns.push(column(columns.len(), "\0"));
     let definition =
         json!({"name": NAME, "records": pointer, "format": format, "columns": columns});
     let dataset = serde_json::from_value(definition).expect("it has the keys of a dataset");

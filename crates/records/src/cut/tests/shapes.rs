@@ -218,20 +218,95 @@ fn the_format_of_the_dataset_decides_the_shape() {
 }
 
 #[test]
-fn a_pointer_may_have_an_index() {
-    let dataset = defined("records = '/data/1/x'");
-    for (document, expected) in [
+fn one_line_is_the_record_that_it_is_among_more_lines() {
+    let columns = "columns = [{name = 'x', field = '/id', type = 'integer'}]";
+    let definition = &format!("name = 'items'\nrecords = '/m'\n{columns}");
+    let datasets = Datasets::new(vec![toml::from_str(definition).unwrap()]).unwrap();
+    let dataset = datasets.by_name("items").unwrap();
+    for (line, alone, twice, with_bad) in [
+        (r#"{"id":1}"#, "document 1", "lines 2", "lines 2"),
+        (r#"{"id":1}{"id":"#, "incomplete", "lines 4", "lines 3"),
+        (r#"{"id":1,"m":[]}"#, "document 1", "lines 2", "lines 2"),
+        (r#"{"id":1,"m":5}"#, "document 1", "lines 2", "lines 2"),
+        // Each element of the array becomes a row or a reject.
+        (r#"{"id":1,"m":[1]}"#, "document 1", "lines 2", "lines 2"),
+        // An envelope with records, or without a field of the dataset.
         (
-            "{\"data\":[{\"x\":[9]},{\"x\":[{},{}]},{\"x\":[7]}]}",
+            r#"{"id":1,"m":[{}]}"#,
+            "document 1",
+            "lines 2",
+            "refused at 18",
+        ),
+        (
+            r#"{"x":1,"m":[]}"#,
+            "nothing",
+            "refused at 15",
+            "refused at 15",
+        ),
+    ] {
+        assert_eq!(shape(dataset, line), alone, "{line}");
+        let lines = format!("{line}\n{line}\n");
+        assert_eq!(shape(dataset, &lines), twice, "{lines}");
+        let lines = format!("{line}\nbad\n");
+        assert_eq!(shape(dataset, &lines), with_bad, "{lines}");
+    }
+}
+
+#[test]
+fn a_pointer_may_have_an_index() {
+    let mut wrong = Vec::new();
+    for (pointer, document, expected) in [
+        (
+            "/data/1/x",
+            r#"{"data":[{"x":[9]},{"x":[{},{}]},{"x":[7]}]}"#,
             "document 2",
         ),
-        ("{\"data\":{\"1\":{\"x\":[{},{},{}]}}}", "document 3"),
-        ("{\"data\":[{\"x\":[9]}]}", "refused at 0"),
-        ("{\"data\":[{},{\"x\":{}}]}", "refused at 17"),
-        ("{\"data\":[{},{\"x\":[1]} 2]}", "refused at 22"),
+        (
+            "/data/1/x",
+            r#"{"data":{"1":{"x":[{},{},{}]}}}"#,
+            "document 3",
+        ),
+        ("/data/1/x", r#"{"data":[{"x":[9]}]}"#, "refused at 0"),
+        ("/data/1/x", r#"{"data":[{},{"x":{}}]}"#, "refused at 17"),
+        ("/data/1/x", r#"{"data":[{},{"x":[1]} 2]}"#, "refused at 22"),
+        // The index is the last segment.
+        ("/d/0", r#"{"d":[[{"id":4}],1],"x":[]}"#, "document 1"),
+        ("/d/1", r#"{"d":[{"id":4},[{},{}]]}"#, "document 2"),
+        ("/d/0", r#"{"d":[[{"id":4}],tru]}"#, "refused at 17"),
+        ("/d/1", r#"{"d":[tru,[{"id":4}]]}"#, "refused at 6"),
+        ("/d/0", r#"{"d":[[{"id":4}]],"z":tru}"#, "refused at 22"),
+        ("/d/0", r#"{"z":tru,"d":[[{"id":4}]]}"#, "refused at 5"),
+        ("/d/0", r#"{"d":[[{"id":4}] [1]]}"#, "refused at 17"),
+        ("/d/0", r#"{"d":[[{"id":4}],]}"#, "refused at 17"),
+        (
+            "/d/0",
+            r#"{"d":[[{"id":4}]],"d":[[{"id":5}]]}"#,
+            "refused at 23",
+        ),
+        (
+            "/d/0",
+            r#"{"\u0064":[[{"id":4}]],"z":tru}"#,
+            "refused at 27",
+        ),
+        ("/d/0", r#"{"z":tru,"\u0064":[[{"id":4}]]}"#, "refused at 5"),
+        ("/d/0/x", r#"{"d":[{"x":[{"id":4}]},tru]}"#, "refused at 23"),
+        // The index is the first segment.
+        ("/0", r#"[[{"id":4},{"id":5}]]"#, "document 2"),
+        ("/1", r#"[{"id":3},[{"id":4},{"id":5}],7]"#, "document 2"),
+        ("/0/x", r#"[{"x":[{"id":4}]}, {"x":[]}]"#, "document 1"),
+        ("/0", r#"[[{"id":4}],tru]"#, "refused at 12"),
+        ("/0", r#"[tru,[{"id":4}]]"#, "refused at 1"),
+        ("/0", r#"[{"id":4}]"#, "refused at 1"),
+        ("/1", r#"[[{"id":4}]]"#, "refused at 0"),
+        ("/0", r#"{"id":4}"#, "document 1"),
     ] {
-        assert_eq!(shape(&dataset, document), expected, "{document}");
+        let dataset = defined(&format!("records = '{pointer}'"));
+        let found = shape(&dataset, document);
+        if found != expected {
+            wrong.push(format!("{pointer} {document}: {found}, not {expected}"));
+        }
     }
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
 }
 
 #[test]
@@ -345,9 +420,14 @@ fn each_dataset_that_takes_a_file_as_well_cuts_it_by_its_own_definition() {
             r#"{"one":[1,{"x":[{"id":7}]}]}"#,
             r#"one: 1,{"x":[{"id":7}]}; deep: {"id":7}; same: 1,{"x":[{"id":7}]}"#,
         ),
-        // Of an envelope only arrays are parts, whatever fields it has.
+        // Of an envelope only arrays are parts, whatever fields it has. With an empty array and all
+        // required fields, it is a record.
         (r#"{"one":[1],"id":7}"#, "one: 1; same: 1"),
-        (r#"{"one":[],"id":7}"#, "one: ; same: "),
+        (r#"{"one":[],"ID":7}"#, "one: ; same: "),
+        (
+            r#"{"one":[],"id":7}"#,
+            r#"one: {"one":[],"id":7}; deep: {"one":[],"id":7}; same: {"one":[],"id":7}; two: {"one":[],"id":7}"#,
+        ),
         (r#"{"two":[3]}"#, "two: 3"),
         // One record of each that takes a record, and the array of the one that has it.
         (
