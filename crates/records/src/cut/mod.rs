@@ -53,7 +53,7 @@ mod target;
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::dataset::{Dataset, Datasets, EACH, FileDatasets, Format, segments};
+use crate::dataset::{Dataset, Datasets, FileDatasets, Format};
 use crate::syntax::{self, Stop, skip_blank};
 use chunker::Chunker;
 use envelope::Envelope;
@@ -64,7 +64,7 @@ use plan::{found_here, incomplete, malformed};
 use scan::Scan;
 pub(crate) use sequence::skip_separators;
 use sequence::{RECORD_SEPARATOR, Sequence};
-use target::{Target, is_index, names};
+use target::{Target, leads_into_array, names, record_begin};
 
 /// Finds the records of a file of `dataset`.
 ///
@@ -414,17 +414,6 @@ fn object(bytes: &[u8], start: usize, search: &Search<'_>) -> Result<Found, NoDo
     };
     nothing_after(bytes, end).map_err(|error| no_document(error, Some(end)))?;
     records_of(bytes, envelope, start..end, search, is_record)
-}
-
-/// Whether the pointer of a dataset leads to an element of an array that is the document itself.
-fn leads_into_array(dataset: &Dataset) -> bool {
-    let first = segments(dataset.pointer()).next();
-    first.is_some_and(|segment| segment == EACH || is_index(&segment))
-}
-
-/// The first byte of each record of a dataset.
-fn record_begin(dataset: &Dataset) -> u8 {
-    if dataset.is_by_position() { b'[' } else { b'{' }
 }
 
 /// The records of an object that was walked. `is_record` says whether it may be one record.

@@ -10,7 +10,7 @@ use std::ops::Range;
 
 use super::chunker::Records;
 use super::plan::{Chunk, ChunkLimits, Layout, Place};
-use crate::dataset::{EACH, Outer, Part, segments};
+use crate::dataset::{Dataset, EACH, Outer, Part, segments};
 use crate::syntax;
 
 /// What a walk searches, and what it has found.
@@ -325,4 +325,15 @@ pub(super) fn key_is(raw: &[u8], key: &str) -> bool {
     }
     let quoted = [b"\"", raw, b"\""].concat();
     serde_json::from_slice::<String>(&quoted).is_ok_and(|text| text == key)
+}
+
+/// Whether the pointer of a dataset leads to an element of an array that is the document itself.
+pub(super) fn leads_into_array(dataset: &Dataset) -> bool {
+    let first = segments(dataset.pointer()).next();
+    first.is_some_and(|segment| segment == EACH || is_index(&segment))
+}
+
+/// The first byte of each record of a dataset.
+pub(super) fn record_begin(dataset: &Dataset) -> u8 {
+    if dataset.is_by_position() { b'[' } else { b'{' }
 }
