@@ -53,7 +53,7 @@ mod target;
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::dataset::{Dataset, Datasets, FileDatasets, Format};
+use crate::dataset::{Dataset, Datasets, EACH, FileDatasets, Format, segments};
 use crate::syntax::{self, Stop, skip_blank};
 use chunker::Chunker;
 use envelope::Envelope;
