@@ -77,8 +77,11 @@ struct Replay<'a> {
     settings: &'a Settings,
     operators: &'a dyn Database,
     set: &'a [FieldValue],
+    unset: &'a [String],
     parser: Parser,
     files: KnownFiles,
+    /// The last file that was looked up, and the table into which it was loaded.
+    table: Option<(u32, String)>,
     texts: Texts<'a>,
     group: Vec<sink::Replay>,
     group_bytes: usize,
@@ -92,7 +95,7 @@ pub(super) async fn one(
     id: u64,
     text: Option<&str>,
 ) -> anyhow::Result<Outcome> {
-    let mut replay = Replay::new(settings, operators, &[]);
+    let mut replay = Replay::new(settings, operators, &[], &[]);
     match text {
         None => replay.ids(&[id]).await?,
         Some(text) => {
@@ -112,7 +115,7 @@ pub(super) async fn execute(
     operators: &dyn Database,
     args: &ReplayArgs,
 ) -> anyhow::Result<Outcome> {
-    let mut replay = Replay::new(settings, operators, &args.set);
+    let mut replay = Replay::new(settings, operators, &args.set, &args.unset);
     let filter = &args.filter;
     let is_filtered = filter.code.is_some() || filter.field.is_some() || filter.file.is_some();
     if let Some(path) = &args.path {
@@ -139,13 +142,20 @@ pub(super) async fn execute(
 }
 
 impl<'a> Replay<'a> {
-    fn new(settings: &'a Settings, operators: &'a dyn Database, set: &'a [FieldValue]) -> Self {
+    fn new(
+        settings: &'a Settings,
+        operators: &'a dyn Database,
+        set: &'a [FieldValue],
+        unset: &'a [String],
+    ) -> Self {
         Self {
             settings,
             operators,
             set,
+            unset,
             parser: Parser::default(),
             files: KnownFiles::default(),
+            table: None,
             texts: Texts::new(settings, operators),
             group: Vec::new(),
             group_bytes: 0,
@@ -271,7 +281,31 @@ impl<'a> Replay<'a> {
             let problem = format!("the settings do not define the dataset `{name}`");
             return Ok(Err(problem));
         };
+        let table = self.table(file_no).await?;
+        if table.as_ref().is_some_and(|table| *table != dataset.table) {
+            let problem = format!(
+                "the rows of file {file_no} are in the table `{}`, and its dataset has the table `{}` \
+                 now; `task_runner files reload {file_no}` loads the whole file into it",
+                table.unwrap_or_default(),
+                dataset.table
+            );
+            return Ok(Err(problem));
+        }
         Ok(Ok((file, Arc::clone(dataset))))
+    }
+
+    /// The table into which a file was loaded: all rows of a file are in one table. `None` if the
+    /// ledger does not have the file.
+    async fn table(&mut self, file_no: u32) -> anyhow::Result<Option<String>> {
+        if let Some((known, table)) = &self.table
+            && *known == file_no
+        {
+            return Ok(Some(table.clone()));
+        }
+        let datasets = &self.settings.datasets;
+        let loaded = self.operators.loaded_by(file_no, datasets).await?;
+        self.table = loaded.map(|loaded| (file_no, loaded.table.clone()));
+        Ok(self.table.as_ref().map(|(_, table)| table.clone()))
     }
 
     /// The text of an edited record with the fields of `--set`, if no number of it was rounded. It
@@ -285,7 +319,11 @@ impl<'a> Replay<'a> {
     ) -> Result<String, String> {
         let text = self.set(dataset, edited)?;
         let own = own.as_deref().ok().or(kept).unwrap_or("");
-        let set: Vec<Vec<String>> = self.set.iter().map(|set| path(dataset, set)).collect();
+        let set: Vec<Vec<String>> = self
+            .set
+            .iter()
+            .map(|set| path(dataset, &set.field))
+            .collect();
         for rounded in edit::rounded(own, &text) {
             let pointer = edit::pointer_at(&text, rounded.place.start);
             let found: Vec<String> = segments(&pointer).collect();
@@ -303,19 +341,23 @@ impl<'a> Replay<'a> {
         Ok(text)
     }
 
-    /// A text with the fields of `--set`.
+    /// A text with the fields of `--set` and without those of `--unset`.
     fn set(&self, dataset: &Dataset, text: &str) -> Result<String, String> {
         let mut text = text.to_owned();
+        let path = |field: &str| match path(dataset, field) {
+            path if path.is_empty() => Err(format!(
+                "the column `{field}` takes its value from outside of the record: correct the file, and \
+                 load it again"
+            )),
+            path => Ok(path),
+        };
         for set in self.set {
-            let path = path(dataset, set);
-            if path.is_empty() {
-                return Err(format!(
-                    "the column `{}` takes its value from outside of the record: correct the file, \
-                     and load it again",
-                    set.field
-                ));
-            }
-            text = edit::set(&text, &path, &set.value).map_err(|error| error.to_string())?;
+            let edited = edit::set(&text, &path(&set.field)?, &set.value);
+            text = edited.map_err(|error| error.to_string())?;
+        }
+        for field in self.unset {
+            let edited = edit::remove(&text, &path(field)?);
+            text = edited.map_err(|error| error.to_string())?;
         }
         Ok(text)
     }
@@ -427,14 +469,13 @@ fn unavailable(why: &str) -> Refusal {
 
 /// The path of a field, which is given as a JSON pointer, a column, or a member of the record. Empty
 /// if it is a column whose value is outside of the record.
-fn path(dataset: &Dataset, set: &FieldValue) -> Vec<String> {
-    let field = &set.field;
+fn path(dataset: &Dataset, field: &str) -> Vec<String> {
     match dataset.column(field) {
         _ if field.starts_with('/') => segments(field).collect(),
         Some((_, column)) => {
             (column.fields().first()).map_or_else(Vec::new, |pointer| segments(pointer).collect())
         }
-        None => vec![field.clone()],
+        None => vec![field.to_owned()],
     }
 }
 

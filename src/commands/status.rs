@@ -85,7 +85,7 @@ async fn status_without_service(settings: &Settings) -> anyhow::Result<Status> {
     let database = open_database(settings).await?;
     status.totals = Some(database.totals().await?);
     status.last_files = database.last_files(LAST_FILES).await?;
-    status.rejects = by_reason(&database.reject_counts().await?);
+    status.rejects = by_reason(database.reject_reasons().await?);
     let mut missing = database.kept_indexes().await?;
     missing.retain(|index| index.is_missing);
     status.missing_indexes = missing.iter().map(ToString::to_string).collect();

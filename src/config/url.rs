@@ -78,6 +78,14 @@ pub(super) fn misread(url: &str) -> Option<&'static str> {
     }
     let (before, query) = rest.split_once('?').unwrap_or((rest, ""));
     let (authority, path) = before.split_once('/').unwrap_or((before, ""));
+    let user = authority.rsplit_once('@').map_or("", |(login, _)| login);
+    let user = user.split_once(':').map_or(user, |(user, _)| user);
+    if holds_login(user) || holds_login(path) || path.to_ascii_lowercase().contains("%40") {
+        return Some(
+            "its user or database has an encoded colon, @ or %; write USER:PASSWORD@HOST with a plain \
+             colon and a plain @, and encode only the characters within user and password",
+        );
+    }
     let is_pair = |pair: &str| {
         let name = pair.split_once('=').map_or("", |(name, _)| name);
         !name.is_empty()
@@ -134,13 +142,16 @@ fn usual(scheme: &str, rest: &str) -> Option<String> {
         None => (None, before),
     };
     let (host, path) = place.split_once('/').unwrap_or((place, ""));
-    if !is_host(host) || !is_plain(path, "-._~%/") {
+    if !is_host(host) || !is_plain(path, "-._~%/") || holds_login(path) {
         return None;
     }
     let login = match login.map(|login| (login, login.split_once(':'))) {
         None => String::new(),
         // A password without a user is often written there.
         Some((_, None)) if !DATABASE_SCHEMES.contains(&scheme) => format!("{HIDDEN}@"),
+        Some((user, _)) if holds_login(user.split(':').next().unwrap_or_default()) => {
+            format!("{HIDDEN}@")
+        }
         Some((user, None)) if is_plain(user, "-._~%") => format!("{user}@"),
         Some((_, Some((user, _)))) if is_plain(user, "-._~%") => format!("{user}:{HIDDEN}@"),
         Some(_) => return None,
@@ -156,6 +167,13 @@ fn usual(scheme: &str, rest: &str) -> Option<String> {
         None => String::new(),
     };
     Some(format!("{login}{place}{query}"))
+}
+
+/// Whether the name of a user or a database has an encoded colon: a login that was encoded as a whole
+/// is such a name, also if it was encoded twice.
+fn holds_login(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    name.contains("%3a") || name.contains("%25")
 }
 
 /// A host with or without a port; empty for a socket, which has only a path.
@@ -180,7 +198,8 @@ fn shown_pair(pair: &str) -> Option<String> {
     if !is_plain(name, "_-") {
         return None;
     }
-    let is_known = SHOWN_PARAMETERS.contains(&name) && is_plain(value, "-._~%/:");
+    let is_known =
+        SHOWN_PARAMETERS.contains(&name) && is_plain(value, "-._~%/:") && !holds_login(value);
     Some(format!("{name}={}", if is_known { value } else { HIDDEN }))
 }
 
@@ -194,7 +213,7 @@ pub(super) mod malformed {
     //! Invalid URLs, for the tests of all code that shows a setting.
 
     /// Each has a password. No two adjacent letters of it may be shown.
-    pub(in crate::config) const MALFORMED: [&str; 30] = [
+    pub(in crate::config) const MALFORMED: [&str; 38] = [
         "mysql://root:QXZJ/KVWY@db/v",
         "mysql://root:QXZJ?KVWY@db/v",
         "mysql://root:QXZJ#KVWY@db/v",
@@ -225,6 +244,14 @@ pub(super) mod malformed {
         "redis://:QXZJ/KVWY@queue",
         "redis://queue:6379/1?sentinelPassword=QXZJ@KVWY",
         "redis://queue:QXZJKVWY/1",
+        "mysql://u%3AQXZJ@db/v",
+        "mysql://u%3aQXZJ:KVWY@db/v",
+        "mysql://u%253AQXZJ@db/v",
+        "mysql://u%3AQXZJ%40db/v",
+        "mysql://db/u%3AQXZJ%40db%2Fv",
+        "mysql://db/v?socket=u%3AQXZJ",
+        "redis://u%3AQXZJ:KVWY@queue",
+        "redis://queue/u%3AQXZJ%40queue",
     ];
 
     /// Whether a text contains a part of the passwords of [`MALFORMED`].
@@ -290,6 +317,29 @@ mod tests {
             );
             let why = misread(url).unwrap_or_default();
             assert!(!shows_a_secret(why), "{why}");
+        }
+    }
+
+    /// A server prints the names of users and databases.
+    #[test]
+    fn a_login_that_was_encoded_as_a_whole_is_refused() {
+        for url in [
+            "mysql://u%3AQXZJ@db/v",
+            "mysql://u%3aQXZJ:KVWY@db/v",
+            "mysql://u%253AQXZJ@db/v",
+            "mysql://db/u%3AQXZJ%40db%2Fv",
+            "mysql://db/QXZJ%40db",
+            "redis://u%3AQXZJ:KVWY@queue",
+        ] {
+            let why = misread(url).unwrap_or_default();
+            assert!(why.contains("USER:PASSWORD@HOST"), "{url}: {why}");
+        }
+        // An at sign belongs to the user of some services.
+        for url in [
+            "mysql://user%40server:p%3Aw@db/v",
+            "mysql://u:p%25@db/v%2Fw",
+        ] {
+            assert_eq!(misread(url), None, "{url}");
         }
     }
 

@@ -209,14 +209,14 @@ impl Engine {
             let files = database.last_files(STATUS_FILES).await?;
             let rejects = match totals.rejects {
                 0 => Vec::new(),
-                _ => database.reject_counts().await?,
+                _ => database.reject_reasons().await?,
             };
             let mut missing = database.kept_indexes().await?;
             missing.retain(|index| index.is_missing);
             Ok::<_, Fault>(LedgerAnswer {
                 totals,
                 files,
-                rejects: status::by_reason(&rejects),
+                rejects: status::by_reason(rejects),
                 missing_indexes: missing.iter().map(ToString::to_string).collect(),
             })
         };

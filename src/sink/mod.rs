@@ -47,14 +47,16 @@ pub mod sqlite;
 mod stored;
 mod summary;
 mod table;
+mod triggers;
 
 pub use cells::rows_as_json;
 pub use contents::{Change, Contents, Difference, DifferenceKind, KeptReplay, ProblemDigest};
 pub use indexes::{Charge, IndexedTable, Indexes, KeptIndex};
 pub use open::{Database, open};
 pub use operators::{
-    Audit, FieldCount, FileEntry, FileState, LedgerFile, OpenReject, Operators, Purge, RejectEntry,
-    RejectQuery, Replay, Replayed, Standing, Totals,
+    Audit, FieldCount, FileEntry, FileState, LedgerFile, OpenReject, Operators, Purge,
+    REASON_MESSAGE_CHARS, RejectEntry, RejectQuery, RejectReason, Replay, Replayed, Standing,
+    Totals,
 };
 pub use summary::{LastEvent, SummaryStore, Unsummarised};
 

@@ -80,6 +80,30 @@ pub trait Operators: Send + Sync {
         max: usize,
     ) -> Result<Vec<FieldCount>, Fault>;
 
+    /// The number of rejects by reason. A reason of the database has the message of its newest reject,
+    /// with at most [`REASON_MESSAGE_CHARS`] characters.
+    async fn reject_reasons(&self) -> Result<Vec<RejectReason>, Fault> {
+        let mut reasons = Vec::new();
+        for (code, records) in self.reject_counts().await? {
+            let query = RejectQuery {
+                code: Some(code),
+                ..RejectQuery::default()
+            };
+            let newest = if code.is_of_database() {
+                self.find_rejects(&query, 1).await?.pop()
+            } else {
+                None
+            };
+            let message = newest.and_then(|newest| newest.entry.message);
+            reasons.push(RejectReason {
+                code,
+                records,
+                message: message.map(|text| text.chars().take(REASON_MESSAGE_CHARS).collect()),
+            });
+        }
+        Ok(reasons)
+    }
+
     /// The rejects that match the query, newest first (by file, then ordinal), at most `max`.
     async fn find_rejects(&self, query: &RejectQuery, max: usize)
     -> Result<Vec<OpenReject>, Fault>;
@@ -105,10 +129,25 @@ pub trait Operators: Send + Sync {
     async fn purge(&self, purge: &Purge, max: usize) -> Result<u64, Fault>;
 }
 
+/// Most characters of a message that [`Operators::reject_reasons`] returns: two lines of a page.
+pub const REASON_MESSAGE_CHARS: usize = 200;
+
+/// A reason of rejects.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RejectReason {
+    /// The reason.
+    pub code: RejectCode,
+    /// The number of rejects.
+    pub records: u64,
+    /// The database's message about the newest of them. `None` if the database did not refuse a row.
+    pub message: Option<String>,
+}
+
 /// Sums over the ledger.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Totals {
-    /// Files registered and not settled.
+    /// Files registered and not settled. A file of several datasets counts once in each state that one
+    /// of its parts has.
     pub pending: u64,
     /// Files settled.
     pub settled: u64,
@@ -121,6 +160,31 @@ pub struct Totals {
     pub records: u64,
     /// Rejects, all of them.
     pub rejects: u64,
+}
+
+/// The query, in a dialect in which `file` is one file of the aliases `f` and `i`, for the entries of
+/// each state that are further parts of files of several datasets. Reads the index of the hashes, and
+/// the entries of such files.
+pub(super) fn further_parts(file: &str) -> String {
+    format!(
+        "SELECT f.state, COUNT(*) - COUNT(DISTINCT {file}) FROM (SELECT hash FROM ingest_files GROUP BY \
+         hash HAVING COUNT(*) > 1 UNION SELECT hash FROM ingest_identities UNION SELECT content FROM \
+         ingest_identities) p JOIN ingest_files f ON f.hash = p.hash LEFT JOIN ingest_identities i ON \
+         i.hash = f.hash GROUP BY f.state"
+    )
+}
+
+impl Totals {
+    /// Takes the further entries of files of several datasets away from a state.
+    pub(super) fn count_once(&mut self, state: FileState, more: u64) {
+        let files = match state {
+            FileState::Pending => &mut self.pending,
+            FileState::Settled => &mut self.settled,
+            FileState::Quarantined => &mut self.quarantined,
+            FileState::Removing => &mut self.removing,
+        };
+        *files = files.saturating_sub(more);
+    }
 }
 
 /// The states of a file in the ledger.

@@ -7,8 +7,7 @@
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-use crate::batch::RejectCode;
-use crate::sink::{FileEntry, Totals};
+use crate::sink::{FileEntry, RejectReason, Totals};
 
 mod advice;
 mod text;
@@ -241,6 +240,9 @@ pub struct RejectCount {
     pub code: String,
     /// Their number.
     pub records: u64,
+    /// What the database said of the newest of them. `None` if the database did not refuse a row.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
 }
 
 impl Status {
@@ -254,12 +256,13 @@ impl Status {
 
 /// Counts rejects by code, most frequent first.
 #[must_use]
-pub fn by_reason(counts: &[(RejectCode, u64)]) -> Vec<RejectCount> {
-    let count = |(code, records): &(RejectCode, u64)| RejectCount {
-        code: code.as_str().to_owned(),
-        records: *records,
+pub fn by_reason(reasons: Vec<RejectReason>) -> Vec<RejectCount> {
+    let count = |reason: RejectReason| RejectCount {
+        code: reason.code.as_str().to_owned(),
+        records: reason.records,
+        message: reason.message,
     };
-    let mut counts: Vec<RejectCount> = counts.iter().map(count).collect();
+    let mut counts: Vec<RejectCount> = reasons.into_iter().map(count).collect();
     counts.sort_by_key(|count| std::cmp::Reverse(count.records));
     counts
 }

@@ -85,8 +85,11 @@ impl fmt::Display for Status {
                 trouble.as_text()
             )?;
         }
-        for RejectCount { code, records } in &self.rejects {
-            writeln!(f, "  reject  {code}: {records}")?;
+        for reject in &self.rejects {
+            let RejectCount { code, records, .. } = reject;
+            let said = reject.message.as_ref();
+            let said = said.map_or(String::new(), |said| format!(", such as: {}", shown(said)));
+            writeln!(f, "  reject  {code}: {records}{said}")?;
         }
         for file in &self.last_files {
             let FileEntry {

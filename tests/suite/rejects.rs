@@ -158,6 +158,15 @@ async fn a_replay_after_the_table_was_changed_stores_what_a_first_load_stores() 
             assert_eq!(reject["raw"], records[at % records.len()]);
             assert_eq!(reject.get("unavailable"), None);
         }
+        // Where reasons are counted, the database's message is shown.
+        let said = pair.expect(0, &["status"]);
+        let line = said
+            .lines()
+            .find(|line| line.contains("refused_by_database"));
+        assert!(line.unwrap().contains("not today"), "{said}");
+        let json: Value = serde_json::from_str(&pair.expect(0, &["status", "--json"])).unwrap();
+        let message = json["rejects"][0]["message"].as_str().unwrap();
+        assert!(message.contains("not today"), "{json}");
         // The table still refuses them.
         let said = pair.expect(2, &["rejects", "replay", "--id", "2:0"]);
         assert!(

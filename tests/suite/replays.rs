@@ -149,3 +149,53 @@ async fn a_replay_of_an_earlier_release_is_compared_by_both_definitions() {
         assert_eq!(pair.number(number).await, 1, "{name}");
     }
 }
+
+/// `--unset` removes a field of each record, however it is named.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_field_that_is_too_much_is_removed_by_a_replay() {
+    let pair = Pair::new("memory+sqlite").await;
+    let settings = "[[datasets]]\nname = \"m\"\non_unknown_field = \"reject\"\ncolumns = [{ name = \"a\", \
+                    type = \"integer\", field = \"/in/a\" }]\n";
+    fs::write(pair.at("lemonade.toml"), settings).unwrap();
+    let file = "{\"x\":1,\"in\":{\"a\":1}}\n{\"in\":{\"b\":1,\"a\":2}}\n{\"in\":{\"a\":3},\"x\":[],\"x\":2}\n";
+    fs::write(pair.at("inbound").join("m.ndjson"), file).unwrap();
+    pair.expect(2, &["load"]);
+    let replay = |code, more: &[&str]| {
+        let args = [&["rejects", "replay", "--all"], more].concat();
+        pair.expect(code, &args)
+    };
+    let said = replay(2, &["--unset", "x"]);
+    assert!(said.contains("2 stored"), "{said}");
+    let said = replay(0, &["--unset", "/in/b", "--unset", "/in/missing"]);
+    assert!(said.contains("1 stored"), "{said}");
+    assert_eq!(pair.number("SELECT SUM(a) FROM m").await, 1 + 2 + 3);
+    pair.expect(0, &["verify", "--content"]);
+}
+
+/// All rows of a file are in one table: after the dataset got another one, a reject is not replayed into
+/// it, where `verify` and `files forget` would not find the row.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reject_is_not_replayed_into_another_table_than_its_file() {
+    for name in ["memory+sqlite", "memory+mysql"] {
+        let pair = Pair::new(name).await;
+        define(&pair, DEFINITIONS[0]);
+        fs::write(pair.at("inbound").join("m.json"), FILE).unwrap();
+        pair.expect(2, &["load"]);
+        let settings = format!(
+            "[[datasets]]\nname = \"m\"\ntable = \"m2\"\nrecords = \"/m\"\ncolumns = [{}]\n",
+            DEFINITIONS[1]
+        );
+        fs::write(pair.at("lemonade.toml"), settings).unwrap();
+        let said = pair.expect(2, &["rejects", "replay", "--all"]);
+        assert!(
+            said.contains("the rows of file 1 are in the table `m`"),
+            "{said}"
+        );
+        assert_eq!(pair.number("SELECT COUNT(*) FROM m2").await, 0);
+        pair.expect(0, &["verify", "--content"]);
+        pair.expect(0, &["files", "reload", "1", "--yes"]);
+        pair.expect(2, &["load"]);
+        assert_eq!(pair.number("SELECT COUNT(*) FROM m2").await, 1);
+        pair.expect(0, &["verify", "--content"]);
+    }
+}

@@ -109,6 +109,7 @@ Examples:
   task_runner rejects list --file 17
   task_runner rejects show 17:160         one reject, by the name that the list shows
   task_runner rejects replay --field status --set status=unknown
+  task_runner rejects replay --field extra --unset extra
   task_runner rejects export --out bad.ndjson
   task_runner rejects replay corrected.ndjson";
 

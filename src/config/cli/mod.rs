@@ -181,6 +181,9 @@ pub enum FilesCommand {
         json: bool,
     },
     /// Move files from quarantine back to inbound, to be loaded again
+    #[command(
+        override_usage = "task_runner files retry NAME...\n       task_runner files retry --all"
+    )]
     Retry {
         /// Names of files in quarantine
         #[arg(value_name = "NAME", required_unless_present = "all")]
@@ -190,6 +193,9 @@ pub enum FilesCommand {
         all: bool,
     },
     /// Store missing rows and rejects again, with their ids, from the files in history
+    #[command(
+        override_usage = "task_runner files restore FILE_NO...\n       task_runner files restore --all"
+    )]
     Restore {
         /// The numbers of the files
         #[arg(value_name = "FILE_NO", required_unless_present = "all")]
@@ -577,6 +583,22 @@ mod tests {
     fn a_ratio_is_from_0_to_1() {
         assert!(parse("task_runner generate --bad 1.5").is_err());
         assert!(parse("task_runner generate --bad 0.25").is_ok());
+    }
+
+    /// The usage names both forms, and no form that the command refuses.
+    #[test]
+    fn names_and_all_are_two_forms_of_a_command() {
+        for command in ["files retry", "files restore"] {
+            for wrong in ["", " --all 1"] {
+                let error = parse(&format!("task_runner {command}{wrong}")).unwrap_err();
+                let said = error.to_string();
+                assert!(
+                    said.contains(&format!("task_runner {command} --all\n")),
+                    "{said}"
+                );
+                assert!(!said.contains(&format!("{command} --all [")), "{said}");
+            }
+        }
     }
 
     #[test]

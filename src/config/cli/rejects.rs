@@ -99,4 +99,8 @@ pub struct ReplayArgs {
     /// pointer such as /data/0/speed; VALUE is JSON, or else a string. May be given more than once
     #[arg(long, value_name = "FIELD=VALUE", value_parser = field_value)]
     pub set: Vec<FieldValue>,
+    /// Remove a field of each record first, after --set. FIELD is as for --set. May be given more than
+    /// once
+    #[arg(long, value_name = "FIELD", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    pub unset: Vec<String>,
 }

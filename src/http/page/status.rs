@@ -243,6 +243,9 @@ fn rejects(status: &Status) -> Markup {
                                     a href=(address("rejects", &[("code", &reject.code)])) {
                                         code { (seen(&reject.code)) }
                                     }
+                                    @if let Some(said) = &reject.message {
+                                        br; small { (seen(said)) }
+                                    }
                                 }
                                 td.n { (grouped(reject.records)) }
                                 td.share {
@@ -403,6 +406,7 @@ mod tests {
             rejects: vec![RejectCount {
                 code: text(),
                 records: 1,
+                message: Some(text()),
             }],
             outages: vec![Outage {
                 trouble: Trouble::Database,
@@ -419,9 +423,9 @@ mod tests {
         let html = render(&hostile());
         assert!(!html.contains("<script>"), "{html}");
         assert!(!html.contains(['\u{202e}', '\u{1b}']), "{html}");
-        // Version, headline (twice), role, waiting (twice), file, its reason, code, outage (twice).
-        // The next step has its backtick taken for code.
-        assert_eq!(html.matches(HARMLESS).count(), 11, "{html}");
+        // Version, headline (twice), role, waiting (twice), file, its reason, code and message, outage
+        // (twice). The next step has its backtick taken for code.
+        assert_eq!(html.matches(HARMLESS).count(), 12, "{html}");
         assert!(html.contains("&lt;/script&gt;<code>&lt;b&gt;"), "{html}");
     }
 

@@ -4,6 +4,7 @@ use crate::dataset::Datasets;
 use crate::finding::Finding;
 use crate::sink::KeptIndex;
 use crate::sink::lost::Missing;
+use crate::sink::triggers::{self, sets_new};
 
 use super::errors::Failure;
 use super::indexes;
@@ -95,6 +96,7 @@ pub(super) async fn inspect(
             Finding::warn(what + " UTC", "run `task_runner migrate`, which builds it")
         });
     }
+    findings.extend(changing_triggers(session, datasets).await?);
     let (missing, misfits) = schema::inspect(session, datasets).await?;
     findings.extend(misfits);
     findings.push(match (may("CREATE"), missing.join(", ")) {
@@ -106,4 +108,21 @@ pub(super) async fn inspect(
         ),
     });
     Ok(findings)
+}
+
+/// The triggers that change the values of rows before they are stored.
+async fn changing_triggers(
+    session: &mut Session,
+    datasets: &Datasets,
+) -> Result<Vec<Finding>, Failure> {
+    let sql = "SELECT TRIGGER_NAME, EVENT_OBJECT_TABLE, ACTION_STATEMENT FROM \
+               information_schema.TRIGGERS WHERE EVENT_OBJECT_SCHEMA = DATABASE() AND ACTION_TIMING = \
+               'BEFORE' AND EVENT_MANIPULATION = 'INSERT' ORDER BY TRIGGER_NAME";
+    let mut found = session.rows::<(String, String, String)>(sql).await?;
+    found.retain(|(_, table, statement)| {
+        let is_of_dataset = |of: &str| of.eq_ignore_ascii_case(table);
+        datasets.iter().any(|dataset| is_of_dataset(&dataset.table)) && sets_new(statement)
+    });
+    let finding = |(name, table, _): &(String, String, String)| triggers::finding(name, table);
+    Ok(found.iter().map(finding).collect())
 }

@@ -16,7 +16,7 @@ use crate::batch::{Batch, RejectCode, provenance, row_id};
 use crate::dataset::Dataset;
 use crate::sink::cells::{RECORD_TOO_LARGE, by_dataset};
 use crate::sink::mismatch::{is_file, last_kept};
-use crate::sink::operators::{assert_one_row, by_field};
+use crate::sink::operators::{assert_one_row, by_field, further_parts};
 use crate::sink::summary::candidates;
 use crate::sink::{
     Audit, FieldCount, FileEntry, FileState, LastEvent, LedgerFile, OpenReject, Purge, RejectEntry,
@@ -51,6 +51,11 @@ pub(super) async fn totals(session: &mut Session) -> Result<Totals, Failure> {
             FileState::Quarantined => totals.quarantined = files,
             FileState::Removing => totals.removing = files,
         }
+    }
+    // A file of several datasets has an entry for each of them.
+    let sql = further_parts("COALESCE(i.content, f.hash), COALESCE(f.path, f.name)");
+    for (state, more) in session.rows::<(String, u64)>(&sql).await? {
+        totals.count_once(file_state(&state)?, more);
     }
     totals.rejects = session.one("SELECT COUNT(*) FROM ingest_rejects").await?;
     Ok(totals)

@@ -290,16 +290,19 @@ impl Schema for SqliteSink {
             let of_ledger = schema::missing_of_ledger(db)?.findings();
             if !of_ledger.is_empty() {
                 // The other checks read these tables.
-                return Ok((of_ledger, Vec::new(), Vec::new()));
+                return Ok((of_ledger, Vec::new(), Vec::new(), Vec::new()));
             }
             let mismatches = schema::mismatches(db, &datasets)?;
-            let indexes = schema::missing_indexes(db, &datasets)?;
-            Ok((of_ledger, mismatches, indexes))
+            let missing = schema::missing_indexes(db, &datasets)?;
+            let triggers = schema::changing_triggers(db, &datasets)?;
+            Ok((of_ledger, mismatches, missing, triggers))
         };
-        let (of_ledger, mismatches, missing) = self.transact("reading the schema", work).await?;
+        let (of_ledger, mismatches, missing, triggers) =
+            self.transact("reading the schema", work).await?;
         let mut findings = vec![Finding::ok("SQLite answers")];
         findings.extend(of_ledger);
         findings.extend(mismatches.iter().map(Mismatch::finding));
+        findings.extend(triggers);
         findings.extend(
             missing
                 .into_iter()

@@ -11,7 +11,7 @@ use crate::batch::{Batch, RejectCode, provenance, row_id};
 use crate::dataset::Dataset;
 use crate::sink::cells::by_dataset;
 use crate::sink::mismatch::{is_file, last_kept};
-use crate::sink::operators::{assert_one_row, by_field};
+use crate::sink::operators::{assert_one_row, by_field, further_parts};
 use crate::sink::summary::candidates;
 use crate::sink::{
     Audit, FieldCount, FileEntry, FileState, LedgerFile, OpenReject, Purge, RejectEntry,
@@ -47,6 +47,16 @@ pub(super) fn totals(db: &Transaction<'_>) -> Result<Totals, Failure> {
             FileState::Quarantined => totals.quarantined = files,
             FileState::Removing => totals.removing = files,
         }
+    }
+    // A file of several datasets has an entry for each of them.
+    let file = "hex(COALESCE(i.content, f.hash)) || COALESCE(f.path, f.name)";
+    let mut parts = db.prepare_cached(&further_parts(file))?;
+    let parts = parts.query_map([], |row| {
+        Ok((row.get::<_, String>(0)?, row.get::<_, u64>(1)?))
+    })?;
+    for part in parts {
+        let (state, more) = part?;
+        totals.count_once(file_state(&state)?, more);
     }
     totals.rejects = db.query_row("SELECT COUNT(*) FROM ingest_rejects", [], |row| row.get(0))?;
     Ok(totals)

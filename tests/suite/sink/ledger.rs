@@ -446,3 +446,26 @@ pub async fn file_numbers_at_their_limit_end_with_advice(target: Target) {
         assert!(next > known[0].file_no && next < 100, "{next}");
     }
 }
+
+/// A file of several datasets has an entry for each of them, and is one file in the totals.
+pub async fn a_file_of_several_datasets_counts_once(target: Target) {
+    let fixture = Fixture::new(target).await;
+    let whole = new_file("vehicle_events", 2);
+    let mut part = new_file("vehicle_status", 2);
+    (part.hash, part.name) = (whole.hash, whole.name.clone());
+    let other = new_file("vehicle_events", 2);
+    // The same content under another name is another file.
+    let mut copy = new_file("vehicle_status", 2);
+    copy.hash = other.hash;
+    let files = [whole, part, other, copy];
+    fixture.register(&files).await.unwrap();
+    let totals = fixture.sink.totals().await.unwrap();
+    let names = files[2].name == files[3].name;
+    assert_eq!((totals.pending, names), (3, false));
+    fixture
+        .run("UPDATE ingest_files SET state = 'settled' WHERE dataset = 'vehicle_status'")
+        .await;
+    let totals = fixture.sink.totals().await.unwrap();
+    assert_eq!((totals.pending, totals.settled), (2, 2));
+    assert_eq!(totals.records, 4, "the records of each part count");
+}

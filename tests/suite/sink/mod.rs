@@ -166,6 +166,8 @@ async fn conformance(target: Target) {
     triggers::one_refused_row_costs_one_record(target).await;
     waits::files_without_a_partition_wait_and_the_others_are_stored(target).await;
     waits::a_table_that_takes_no_rows_makes_its_files_wait(target).await;
+    triggers::a_trigger_that_changes_values_is_named(target).await;
+    ledger::a_file_of_several_datasets_counts_once(target).await;
     waits::a_table_of_sqlite_that_takes_no_rows_makes_its_files_wait(target).await;
     waits::a_table_that_was_changed_ends_the_engine(target).await;
     rows::large_rows_are_stored_or_refused(target).await;

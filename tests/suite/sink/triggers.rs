@@ -118,6 +118,17 @@ async fn create(fixture: &Fixture, when: &str, body: &str) {
     session.disconnect().await.unwrap();
 }
 
+/// Drops the trigger that [`create`] has created. Sent as text, as there.
+async fn drop_trigger(fixture: &Fixture) {
+    if fixture.target.is_sqlite() {
+        fixture.run("DROP TRIGGER tr").await;
+        return;
+    }
+    let mut session = fixture.session().await;
+    session.query_drop("DROP TRIGGER tr").await.unwrap();
+    session.disconnect().await.unwrap();
+}
+
 /// Rows that are delivered again, in the same frames or in others, with or without their ledger
 /// entry, stay rows.
 pub async fn a_stored_row_never_becomes_a_reject(target: Target) {
@@ -279,4 +290,40 @@ pub async fn one_refused_row_costs_one_record(target: Target) {
         let is_named = |number: &u16| message.contains(&format!("ERROR {number} "));
         assert!(numbers.iter().any(is_named), "{change}: {message}");
     }
+}
+
+/// `doctor` names a trigger that changes values of rows, and no other one.
+pub async fn a_trigger_that_changes_values_is_named(target: Target) {
+    let fixture = Fixture::new(target).await;
+    let found = async || {
+        let findings = fixture.sink.inspect(&fixture.datasets).await.unwrap();
+        let of_triggers = findings
+            .iter()
+            .filter(|it| it.what.contains("the trigger "));
+        of_triggers.map(|it| it.what.clone()).collect::<Vec<_>>()
+    };
+    create(
+        &fixture,
+        "AFTER INSERT",
+        "UPDATE vehicle_status SET status = 'x' WHERE id = NEW.id;",
+    )
+    .await;
+    assert_eq!(found().await, Vec::<String>::new());
+    drop_trigger(&fixture).await;
+    if target.is_sqlite() {
+        let body = "UPDATE vehicle_events SET event_type = 'x' WHERE id = NEW.id;";
+        create(&fixture, "AFTER INSERT", body).await;
+    } else {
+        create(
+            &fixture,
+            "BEFORE INSERT",
+            "SET NEW.event_type = UPPER(NEW.event_type)",
+        )
+        .await;
+    }
+    let named = found().await;
+    assert!(
+        named.len() == 1 && named[0].contains("`tr` changes values of rows of `vehicle_events`"),
+        "{named:?}"
+    );
 }

@@ -1,5 +1,5 @@
-//! Edits the text of a record: sets one member and keeps every other byte, and finds numbers that a
-//! program has rounded.
+//! Edits the text of a record: sets or removes one member and keeps every other byte, and finds
+//! numbers that a program has rounded.
 //!
 //! Works on text, since a JSON value in memory loses parts of the text: the digits of a number, the
 //! order of members, and repeated members.
@@ -25,6 +25,9 @@ pub enum EditError {
     /// An array has no such element.
     #[error("`{0}` is an array of {1} elements, which has no element `{2}`")]
     NoElement(String, usize, String),
+    /// The elements after a removed one would get other indexes.
+    #[error("`{0}` is an element of an array, which cannot be removed: set it to null instead")]
+    IsElement(String),
 }
 
 /// A member of an object, or an element of an array, as places in the text.
@@ -43,12 +46,7 @@ struct Member {
 /// [`EditError`].
 pub fn set(record: &str, path: &[String], value: &str) -> Result<String, EditError> {
     let bytes = record.as_bytes();
-    let start = skip_blank(bytes, 0);
-    let end = syntax::value(bytes, start).map_err(|stop| EditError::NotJson(stop.place(bytes)))?;
-    let after = skip_blank(bytes, end);
-    if after < bytes.len() {
-        return Err(EditError::NotJson(after));
-    }
+    let Range { start, end } = value_of(bytes)?;
     let mut at = start;
     for (depth, segment) in path.iter().enumerate() {
         if depth > 0 && bytes[at] == b'n' {
@@ -91,6 +89,72 @@ pub fn set(record: &str, path: &[String], value: &str) -> Result<String, EditErr
     }
     let end = syntax::value(bytes, at).unwrap_or(end);
     Ok(replace(record, at..end, value, &[]))
+}
+
+/// The text of a record without the member at `path`, however often its object has it. Every other
+/// byte stays, but for the commas beside it. The record stays as it is if it has no such member.
+///
+/// # Errors
+/// [`EditError`].
+pub fn remove(record: &str, path: &[String]) -> Result<String, EditError> {
+    let bytes = record.as_bytes();
+    let mut at = value_of(bytes)?.start;
+    for (depth, segment) in path.iter().enumerate() {
+        let is_last = depth + 1 == path.len();
+        let members = match bytes[at] {
+            b'{' | b'[' => members(bytes, at),
+            _ => break,
+        };
+        if bytes[at] == b'[' {
+            let element = segment.parse().ok().and_then(|at: usize| members.get(at));
+            match element {
+                Some(_) if is_last => return Err(EditError::IsElement(pointer(path))),
+                Some(element) => at = element.value.start,
+                None => break,
+            }
+            continue;
+        }
+        let is_named = |member: &Member| key(record, &member.key) == *segment;
+        match members.iter().find(|member| is_named(member)) {
+            Some(_) if is_last => return Ok(without(record, &members, is_named)),
+            Some(first) => at = first.value.start,
+            None => break,
+        }
+    }
+    Ok(record.to_owned())
+}
+
+/// The record without those of these members, which are all of an object, that `is_removed` selects.
+fn without(record: &str, members: &[Member], is_removed: impl Fn(&Member) -> bool) -> String {
+    let bytes = record.as_bytes();
+    let mut text = String::new();
+    let (mut from, mut has_kept) = (0, false);
+    for (at, member) in members.iter().enumerate() {
+        if !is_removed(member) {
+            has_kept = true;
+            continue;
+        }
+        let gap = match members.get(at + 1) {
+            // The comma before it goes with it, or else the one after it.
+            _ if has_kept => with_separator(bytes, member),
+            Some(next) => member.key.start..next.key.start,
+            None => member.key.start..member.value.end,
+        };
+        text += &record[from..gap.start];
+        from = gap.end;
+    }
+    text + &record[from..]
+}
+
+/// The place of the record's value.
+fn value_of(bytes: &[u8]) -> Result<Range<usize>, EditError> {
+    let start = skip_blank(bytes, 0);
+    let end = syntax::value(bytes, start).map_err(|stop| EditError::NotJson(stop.place(bytes)))?;
+    let after = skip_blank(bytes, end);
+    if after < bytes.len() {
+        return Err(EditError::NotJson(after));
+    }
+    Ok(start..end)
 }
 
 /// The JSON pointer (RFC 6901) of the value that holds the byte at a place. The record must be
@@ -290,6 +354,47 @@ mod tests {
             ("{\"a\":[1]}", "/a/b", "no element `b`"),
         ] {
             let error = edited(record, pointer, "1").unwrap_err();
+            assert!(error.contains(said), "{record}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_member_is_removed_and_every_other_byte_stays() {
+        let removed = |record: &str, pointer: &str| {
+            let path: Vec<String> = segments(pointer).collect();
+            remove(record, &path).map_err(|error| error.to_string())
+        };
+        for (record, pointer, expected) in [
+            ("{}", "/a", "{}"),
+            ("7", "/a", "7"),
+            ("{\"a\":1}", "/a", "{}"),
+            (" { \"a\" : 1 } ", "/a", " {  } "),
+            ("{\"a\":1, \"b\":1e2}", "/a", "{\"b\":1e2}"),
+            ("{\"a\":1 , \"b\":2 ,\"c\":3}", "/b", "{\"a\":1 ,\"c\":3}"),
+            ("{\"a\":1,\"b\":2}", "/b", "{\"a\":1}"),
+            // However often the object has it.
+            ("{\"a\":1,\"a\":2}", "/a", "{}"),
+            ("{\"a\":1,\"a\":2, \"b\":3,\"a\":4}", "/a", "{\"b\":3}"),
+            ("{\"b\":[{\"a\":1}]}", "/b/0/a", "{\"b\":[{}]}"),
+            (
+                "{\"b\":{\"\\u0061\":1,\"c\":[]}}",
+                "/b/a",
+                "{\"b\":{\"c\":[]}}",
+            ),
+            ("{\"b\":[1]}", "/b/1", "{\"b\":[1]}"),
+            ("{\"b\":1}", "/b/c", "{\"b\":1}"),
+        ] {
+            assert_eq!(
+                removed(record, pointer).as_deref(),
+                Ok(expected),
+                "{record}"
+            );
+        }
+        for (record, pointer, said) in [
+            ("{\"b\":[1]}", "/b/0", "`/b/0` is an element"),
+            ("{} x", "/a", "not JSON (at byte 3)"),
+        ] {
+            let error = removed(record, pointer).unwrap_err();
             assert!(error.contains(said), "{record}: {error}");
         }
     }
