@@ -46,6 +46,7 @@ mod schema;
 mod seen;
 mod settled;
 mod summary;
+mod triggers;
 mod waits;
 
 /// How long a statement waits for another process that writes to the same file.
@@ -294,7 +295,7 @@ impl Schema for SqliteSink {
             }
             let mismatches = schema::mismatches(db, &datasets)?;
             let missing = schema::missing_indexes(db, &datasets)?;
-            let triggers = schema::changing_triggers(db, &datasets)?;
+            let triggers = triggers::changing(db, &datasets)?;
             Ok((of_ledger, mismatches, missing, triggers))
         };
         let (of_ledger, mismatches, missing, triggers) =

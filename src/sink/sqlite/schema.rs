@@ -7,14 +7,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use rusqlite::{Transaction, params};
 
 use crate::dataset::{Dataset, Datasets};
-use crate::finding::Finding;
 use crate::sink::Migration;
 use crate::sink::definitions::{DEFINITIONS, not_of_other_tables};
 use crate::sink::lost::{self, Missing};
 use crate::sink::migrations;
 use crate::sink::mismatch::{self, Mismatch};
 use crate::sink::table::{Index, Kind, Table, TableColumn, quoted, tables};
-use crate::sink::triggers::{self, updates};
 
 use super::errors::Failure;
 use super::now::now;
@@ -196,26 +194,6 @@ pub(super) fn has_table(db: &Transaction<'_>, name: &str) -> Result<bool, Failur
         .prepare("SELECT 1 FROM pragma_table_info(?)")?
         .exists([name])?;
     Ok(found)
-}
-
-/// The triggers that change the values of rows after they were stored, as findings of `doctor`.
-pub(super) fn changing_triggers(
-    db: &Transaction<'_>,
-    datasets: &Datasets,
-) -> Result<Vec<Finding>, Failure> {
-    let mut find = db.prepare(
-        "SELECT name, tbl_name, sql FROM sqlite_master WHERE type = 'trigger' ORDER BY name",
-    )?;
-    let found = find.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
-    let mut findings = Vec::new();
-    for trigger in found {
-        let (name, table, sql): (String, String, String) = trigger?;
-        let is_of_dataset = |of: &str| of.eq_ignore_ascii_case(&table);
-        if datasets.iter().any(|dataset| is_of_dataset(&dataset.table)) && updates(&sql, &table) {
-            findings.push(triggers::finding(&name, &table));
-        }
-    }
-    Ok(findings)
 }
 
 /// How the ledger and the tables of the datasets contradict each other.
