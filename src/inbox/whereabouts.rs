@@ -67,24 +67,55 @@ pub fn exact_name(name: &str) -> Option<&str> {
 }
 
 /// The paths in a directory that a file with this name may have: the name itself, and the name with
-/// each suffix that later files got.
+/// each suffix that later files got. A file that waited in inbound beside one of its name came again
+/// with a suffix, and may have got another one in history: `NAME.1.1`.
 #[must_use]
 pub fn with_suffixes(dir: &Path, name: &str) -> Vec<PathBuf> {
+    let exists = |name: &str| fs::symlink_metadata(dir.join(name)).is_ok();
     let mut found = Vec::new();
-    let mut free = 0;
-    for suffix in 0..SUFFIXES_MAX {
-        let path = match suffix {
-            0 => dir.join(name),
-            suffix => dir.join(format!("{name}.{suffix}")),
-        };
-        if fs::symlink_metadata(&path).is_ok() {
-            found.push(path);
-            continue;
-        }
-        free += 1;
-        if free > FREE_SUFFIXES_MAX {
-            break;
+    if exists(name) {
+        found.push(dir.join(name));
+    }
+    let mut names = vec![name.to_owned()];
+    while let Some(name) = names.pop() {
+        let mut free = 0;
+        for suffix in 1..SUFFIXES_MAX {
+            let next = format!("{name}.{suffix}");
+            if exists(&next) {
+                found.push(dir.join(&next));
+                names.push(next);
+                continue;
+            }
+            free += 1;
+            if free == FREE_SUFFIXES_MAX {
+                break;
+            }
         }
     }
     found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_with_any_suffixes_are_found() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in [
+            "a", "a.1", "a.1.1", "a.1.3", "a.2.1", "a.9", "a.1.x", "ab.1", "b.1",
+        ] {
+            fs::write(dir.path().join(name), "").unwrap();
+        }
+        let names = |name: &str| {
+            let paths = with_suffixes(dir.path(), name);
+            let name = |path: PathBuf| path.file_name().unwrap().to_str().unwrap().to_owned();
+            let mut names: Vec<String> = paths.into_iter().map(name).collect();
+            names.sort();
+            names
+        };
+        assert_eq!(names("a"), ["a", "a.1", "a.1.1", "a.1.3", "a.9"]);
+        assert_eq!(names("b"), ["b.1"]);
+        assert!(names("c").is_empty());
+    }
 }
