@@ -3,6 +3,7 @@
 //!
 //! The operator then does what the engine and docs/repairs.md say, with the real commands.
 
+use std::ffi::OsString;
 use std::fs;
 use std::process::Output;
 
@@ -179,6 +180,27 @@ pub async fn retry(world: &mut World, all: bool) -> Result<usize, String> {
         }
     }
     Ok(0)
+}
+
+/// Forgets what was stored of grown files in inbound before they grew: they wait until then.
+///
+/// # Errors
+/// The database does not answer.
+pub async fn forget_grown(world: &World, inbound: &[OsString]) -> Result<(), String> {
+    let grown = |name: &&OsString| name.to_string_lossy().contains("grows");
+    for name in inbound.iter().filter(grown) {
+        let name = name.to_string_lossy();
+        let begun = format!(
+            "SELECT COALESCE(MAX(file_no), 0) FROM ingest_files WHERE name = '{name}' AND state IN \
+             ('pending', 'quarantined')"
+        );
+        let file_no = number(world, &begun).await?;
+        if file_no > 0 {
+            // The command refuses a file that is taken up meanwhile; the next round asks again.
+            world.run(&["files", "forget", &file_no.to_string(), "--yes"]);
+        }
+    }
+    Ok(())
 }
 
 /// Removes the rows of other programs, and replays the records whose ids they took. Forgets what was

@@ -382,14 +382,18 @@ async fn recover(world: &mut World, site: &Site, struck: &Struck) -> Result<(), 
     Ok(())
 }
 
-/// Waits until no file is in progress and the queue is empty.
+/// Waits until no file is in progress and the queue is empty. Once only grown files wait, forgets what
+/// was stored of them before they grew.
 async fn heal(world: &mut World, site: &Site) -> Result<(), String> {
     let deadline = Instant::now() + HEAL_WITHIN;
     loop {
         restart_ended(world, &[]);
         let visible = |dir: PathBuf| -> Vec<_> {
-            let entries = fs::read_dir(dir).into_iter().flatten();
-            let names = entries.map(|entry| entry.unwrap().file_name());
+            let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+            // A directory for names that were taken in work stays there, empty.
+            let is_empty = |path: PathBuf| fs::read_dir(path).is_ok_and(|it| it.count() == 0);
+            let names = entries.filter(|entry| !is_empty(entry.path()));
+            let names = names.map(|entry| entry.file_name());
             names.filter(|name| name != ".lemonade.lock").collect()
         };
         let (inbound, work) = (
@@ -399,6 +403,9 @@ async fn heal(world: &mut World, site: &Site) -> Result<(), String> {
         let queue = queued(world);
         if inbound.is_empty() && work.is_empty() && queue.is_empty() {
             return Ok(());
+        }
+        if work.is_empty() && queue.is_empty() {
+            accidents::forget_grown(world, &inbound).await?;
         }
         if Instant::now() >= deadline {
             let pending = gaps(world).await;
