@@ -221,7 +221,8 @@ fn searched(bytes: &[u8], format: Format, pointer: &str) -> Result<Arc<Dataset>,
         .enumerate()
         .map(|(at, key)| column(at, key))
         .collect();
-    // Without this field no object with an empty array is a record.
+    // A required field that no file has: an object whose array of records is empty is an envelope here,
+    // and a record only if it has all required fields.
     columns.push(column(columns.len(), "\0"));
     let definition =
         json!({"name": NAME, "records": pointer, "format": format, "columns": columns});
