@@ -275,10 +275,11 @@ impl Accumulator {
     }
 
     /// Merges the candidates of a dataset into the database once they have reached their limit in
-    /// memory.
+    /// memory. If the table of the summary refuses them, drops them: a refresh reads their rows from
+    /// the table, and reports the fault.
     ///
     /// # Errors
-    /// As [`until_ok`].
+    /// The engine is stopping.
     pub async fn relieve(
         &self,
         dataset: &Arc<Dataset>,
@@ -296,9 +297,22 @@ impl Accumulator {
         // Another worker may have done it while this one waited.
         if is_full() {
             let reduced = self.take(&dataset.name);
-            merge(&self.store, dataset, reduced, &[], stop).await?;
+            match merge(&self.store, dataset, reduced, &[], stop).await {
+                Err(GivenUp::Fatal(fault)) => {
+                    tracing::debug!(%fault, "candidates of the summary are dropped");
+                    self.lose(&dataset.name);
+                }
+                merged => merged?,
+            }
         }
         Ok(())
+    }
+
+    /// Candidates of the dataset are lost: a refresh reads the rows of all files from the table.
+    fn lose(&self, dataset: &str) {
+        if let Some(state) = self.states.lock().get_mut(dataset) {
+            state.coverage.clear();
+        }
     }
 
     /// Removes and returns the candidates.
@@ -348,7 +362,16 @@ pub async fn refresh(
     let mut done = Refreshed::default();
     for dataset in datasets.iter().filter(|dataset| dataset.summary.is_some()) {
         let _merging = accumulator.merging.lock().await;
-        while round(accumulator, dataset, &mut done, stop).await? {}
+        loop {
+            match round(accumulator, dataset, &mut done, stop).await {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(given_up) => {
+                    accumulator.lose(&dataset.name);
+                    return Err(given_up);
+                }
+            }
+        }
     }
     let now = SystemTime::now()
         .duration_since(UNIX_EPOCH)

@@ -4,7 +4,9 @@ use tokio::sync::mpsc;
 
 use super::engine::Engine;
 use super::workers::Workers;
+use crate::config::Roles;
 use crate::fault::Fault;
+use crate::retry::Struggle;
 use crate::shutdown::Shutdown;
 
 impl Engine {
@@ -33,7 +35,7 @@ impl Engine {
         };
         let summary = async {
             if roles.summary {
-                self.keep_summary(shutdown).await?;
+                self.keep_summary(roles, shutdown).await?;
             }
             Ok(())
         };
@@ -52,9 +54,26 @@ impl Engine {
         }
     }
 
-    async fn keep_summary(&self, shutdown: &Shutdown) -> Result<(), Fault> {
+    /// Refreshes the summary at its interval.
+    ///
+    /// # Errors
+    /// A fatal fault, in a process that stores no rows. In another one, storing rows goes on, and
+    /// the next refresh tries again.
+    async fn keep_summary(&self, roles: Roles, shutdown: &Shutdown) -> Result<(), Fault> {
+        let mut failing: Option<Struggle> = None;
         loop {
-            self.refresh_summary(&shutdown.drain).await?;
+            match self.refresh_summary(&shutdown.drain).await {
+                Ok(()) => failing = None,
+                Err(fault) if !roles.work => return Err(fault),
+                Err(fault) => {
+                    if failing.is_none() {
+                        tracing::error!(%fault, "the summary is not refreshed; tries again");
+                    }
+                    failing
+                        .get_or_insert_with(|| Struggle::begin(fault.origin))
+                        .note(fault.to_string());
+                }
+            }
             let next = async {
                 match self.options.summary_every {
                     Some(every) => tokio::time::sleep(every).await,

@@ -13,6 +13,15 @@ use crate::dataset::Dataset;
 use crate::fault::Fault;
 use crate::timestamp;
 
+/// The next step if the table of a summary refuses values.
+pub(super) const REFUSED: &str = "correct the trigger or constraint that was added to it; all rows are \
+    stored, and the next refresh of the summary includes them";
+
+/// The error of a summary's table that refuses values.
+pub(super) fn refused(table: &str, cause: impl std::fmt::Display) -> String {
+    format!("the table `{table}` refuses its values: {cause}")
+}
+
 /// The stored summaries: the last event of each key on each UTC day. Contract and errors: see
 /// [`sink`](super).
 ///

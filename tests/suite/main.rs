@@ -23,6 +23,7 @@ mod end_to_end;
 mod privileges;
 mod operators;
 mod page;
+mod summaries;
 mod supervision;
 mod terminal;
 mod files;

@@ -9,13 +9,13 @@ use std::ops::Range;
 use mysql_async::Value;
 
 use crate::dataset::Dataset;
-use crate::sink::summary::{not_taken, other_mark, reduce, taken_ids};
+use crate::sink::summary::{self, not_taken, other_mark, reduce, taken_ids};
 use crate::sink::table::{SummaryNames, quoted, summary_of};
 use crate::sink::{LastEvent, Unsummarised};
 use crate::timestamp::{self, Civil};
 
 use super::bind::{datetime, limits};
-use super::errors::Failure;
+use super::errors::{Class, Failure};
 use super::files::list;
 use super::session::{Insert, Session};
 
@@ -113,10 +113,22 @@ pub(super) async fn upsert(
             ];
             values.into_iter()
         });
-        session.insert(&insert, rows, values).await?;
+        let inserted = session.insert(&insert, rows, values).await;
+        inserted.map_err(|failure| refused(failure, dataset))?;
         rest = later;
     }
     Ok(())
+}
+
+/// The failure of an upsert, with the name of the table if it refuses the values.
+fn refused(failure: Failure, dataset: &Dataset) -> Failure {
+    match failure.class() {
+        Class::Duplicate | Class::Data => Failure::Found {
+            next_step: summary::REFUSED,
+            problem: summary::refused(&summary_of(dataset).table, failure),
+        },
+        _ => failure,
+    }
 }
 
 /// The upsert that keeps the larger pair of time and id. The server assigns from left to right, and

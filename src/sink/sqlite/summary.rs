@@ -5,12 +5,12 @@ use std::ops::Range;
 use rusqlite::{Row, Transaction, params};
 
 use crate::dataset::Dataset;
-use crate::sink::summary::{not_taken, other_mark, reduce, taken_ids};
+use crate::sink::summary::{self, not_taken, other_mark, reduce, taken_ids};
 use crate::sink::table::{SummaryNames, quoted, summary_of};
 use crate::sink::{LastEvent, Unsummarised};
 use crate::timestamp;
 
-use super::errors::Failure;
+use super::errors::{Class, Failure, classify};
 
 /// Length of `YYYY-MM-DD`, the beginning of a timestamp.
 const DAY_CHARS: usize = 10;
@@ -98,15 +98,22 @@ pub(super) fn upsert(
     let mut upsert = db.prepare_cached(&sql)?;
     for event in reduce(candidates) {
         let time = timestamp::text(event.time_us);
-        upsert.execute(params![
-            event.key,
-            &time[..DAY_CHARS],
-            time,
-            event.value,
-            event.id
-        ])?;
+        let values = params![event.key, &time[..DAY_CHARS], time, event.value, event.id];
+        let upserted = upsert.execute(values);
+        upserted.map_err(|error| refused(error, &summary.table))?;
     }
     Ok(())
+}
+
+/// The failure of an upsert, with the name of the table if it refuses the values.
+fn refused(error: rusqlite::Error, table: &str) -> Failure {
+    match classify(&error) {
+        Class::Duplicate | Class::Data => Failure::Found {
+            next_step: summary::REFUSED.to_owned(),
+            problem: summary::refused(table, error),
+        },
+        _ => error.into(),
+    }
 }
 
 /// See [`SummaryStore::summary_reset`](crate::sink::SummaryStore::summary_reset).

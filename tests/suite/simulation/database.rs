@@ -21,7 +21,9 @@ use lemonade_task::batch::{Batch, provenance, row_id};
 use lemonade_task::dataset::Datasets;
 use lemonade_task::fault::{Fault, Origin};
 use lemonade_task::sink::sqlite::SqliteSink;
-use lemonade_task::sink::{Committed, NewFile, Registered, Schema, Settled, Sink, WaitingFile};
+use lemonade_task::sink::{
+    Begun, Committed, NewFile, Registered, Schema, Settled, Sink, WaitingFile,
+};
 
 use super::files;
 use super::world::{Broken, World};
@@ -319,6 +321,16 @@ impl Sink for SimSink {
         self.call().await?;
         at_once(self.database().sink.quarantine(file, reason))?;
         self.answer(())
+    }
+
+    async fn lacking(&self, file_nos: &[u32], datasets: &Datasets) -> Result<Vec<u32>, Fault> {
+        self.call().await?;
+        at_once(self.database().sink.lacking(file_nos, datasets))
+    }
+
+    async fn begun(&self, max: usize) -> Result<Vec<Begun>, Fault> {
+        self.call().await?;
+        at_once(self.database().sink.begun(max))
     }
 
     async fn remove(&self, file_no: u32, datasets: &Datasets) -> Result<u64, Fault> {

@@ -150,6 +150,9 @@ fn simulate(
     (result.and_then(|()| audit(&world, &expected)), faults)
 }
 
+/// Most rounds of the operator after the last fault.
+const RETRIES_MAX: u32 = 10;
+
 /// Runs and crashes the engine, and then lets it finish while no fault happens any more.
 fn live(world: &Arc<World>, random: &mut Random, expected: &mut Expected) -> Result<(), String> {
     let operator = Operator::new(world);
@@ -171,7 +174,12 @@ fn live(world: &Arc<World>, random: &mut Random, expected: &mut Expected) -> Res
     *world.healed.lock().unwrap() = true;
     operator.start(random, &datasets(false), None)?;
     finish(&engine(world, random, false));
+    let mut retries = 0;
     while operator.retry()? > 0 {
+        retries += 1;
+        if retries > RETRIES_MAX {
+            return Err("files stay in inbound".to_owned());
+        }
         finish(&engine(world, random, false));
     }
     operator.correct(random.one_in(10))

@@ -237,7 +237,7 @@ impl<'a> Operator<'a> {
     }
 
     /// Follows the reasons of files in quarantine, and forgets files that no directory has. Returns
-    /// how many files are in inbound again.
+    /// how many files are in inbound.
     pub fn retry(&self) -> Result<usize, String> {
         let quarantine = self.world.root.join("quarantine");
         let mut moved = 0;
@@ -273,7 +273,8 @@ impl<'a> Operator<'a> {
                 self.expect(&[0], &["files", "forget", &file_no.to_string(), "--yes"])?;
             }
         }
-        Ok(0)
+        // A file waits in inbound until what is stored of its former content is forgotten.
+        Ok(names(&self.world.root.join("inbound")).len())
     }
 
     /// Removes the rows of other programs and replays the records whose ids they took. Then
