@@ -1,9 +1,11 @@
-//! Bytes and events per second of each pure stage on one core: cut, parse, encode, decode, bind.
+//! Bytes and events per second of each pure stage on one core: cut, parse, encode, decode, bind; and
+//! of parsing by a definition of a user.
 //!
 //! The inputs are those of `task_runner generate`: vehicle events of about 260 bytes. `to_tape` is
 //! simd-json alone on the same bytes, for comparison with `parse`. Compare only figures of one run,
 //! because the speed of machines varies.
 
+use std::convert::Infallible;
 use std::hint::black_box;
 use std::slice;
 use std::sync::Arc;
@@ -24,6 +26,9 @@ static ALLOCATOR: Allocator = Allocator;
 
 /// Events in a file: more bytes than the processor caches.
 const EVENTS: u32 = 100_000;
+
+/// Readings of a site, for the datasets of users.
+const SITE_READINGS: u32 = 100;
 
 /// Events in a chunk, and so in a frame.
 const CHUNK_EVENTS: u32 = 2_000;
@@ -174,6 +179,90 @@ fn parse(parser: &mut Parser, dataset: &Arc<Dataset>, chunk: &Chunk, bytes: &[u8
     batch
 }
 
+/// A dataset of a user whose rows have the same columns whatever the files look like: `records` leads
+/// to the records, and the column `site` takes its value `from` there.
+fn readings(records: &str, from: &str) -> Arc<Dataset> {
+    let text = format!(
+        r#"
+        name = "readings"
+        records = "{records}"
+        columns = [
+            {{ name = "sensor", type = "text" }},
+            {{ name = "at", type = "timestamp", epoch = "ms" }},
+            {{ name = "count", type = "integer" }},
+            {{ name = "value", type = "float" }},
+            {{ name = "price", type = "decimal(12,4)" }},
+            {{ name = "ok", type = "boolean" }},
+            {{ name = "site", type = "text", {from} }},
+        ]"#
+    );
+    let defined = toml::from_str(&text).expect("a definition");
+    let datasets = Datasets::new(vec![defined]).expect("a right definition");
+    Arc::clone(datasets.by_name("readings").expect("defined above"))
+}
+
+/// The records of one site, with `quote` around each number and boolean, and `site` at the end of each.
+fn of_site(first: u32, quote: &str, site: &str) -> String {
+    let reading = |at: u32| {
+        format!(
+            "{{\"sensor\": \"s{}\", \"at\": {quote}{}{quote}, \"count\": {quote}{at}{quote}, \"value\": \
+             {quote}{}.25{quote}, \"price\": {quote}{}.4975{quote}, \"ok\": {quote}true{quote}{site}}}",
+            at % 500,
+            1_700_000_000_000_u64 + u64::from(at) * 1_003,
+            at % 90,
+            at % 10_000
+        )
+    };
+    let records: Vec<String> = (first..first + SITE_READINGS).map(reading).collect();
+    records.join(", ")
+}
+
+/// Readings in a flat array, the same with numbers in strings, and the same below their sites.
+fn of_datasets(c: &mut Criterion) {
+    let sites = |site: &dyn Fn(u32) -> String| {
+        let all: Vec<String> = (0..EVENTS).step_by(SITE_READINGS as usize).map(site).collect();
+        all.join(", ")
+    };
+    let flat = |quote: &'static str| {
+        let site = |first| of_site(first, quote, &format!(", \"site\": \"site {first}\""));
+        format!("{{\"readings\": [{}]}}", sites(&site))
+    };
+    let below = |first| {
+        let readings = of_site(first, "", "");
+        format!("{{\"name\": \"site {first}\", \"readings\": [{readings}]}}")
+    };
+    let in_record = readings("/readings", "field = '/site'");
+    let mut group = c.benchmark_group("datasets");
+    group.throughput(Throughput::Elements(u64::from(EVENTS)));
+    for (name, dataset, file) in [
+        ("numbers", &in_record, flat("")),
+        ("numbers in strings", &in_record, flat("\"")),
+        (
+            "elements with a parent",
+            &readings("/sites/*/readings", "envelope = '/sites/*/name'"),
+            format!("{{\"sites\": [{}]}}", sites(&below)),
+        ),
+    ] {
+        let plan = plan_of(file.as_bytes(), dataset);
+        let mut parser = Parser::default();
+        group.bench_function(name, |b| {
+            b.iter(|| {
+                for chunk in &plan.chunks {
+                    let Ok(outside) = chunk.outside(|place| {
+                        let text = &file[place.start as usize..place.end as usize];
+                        Ok::<_, Infallible>(text.to_owned())
+                    });
+                    let bytes = bytes_of(file.as_bytes(), chunk);
+                    let batch = parser.parse(dataset, FILE, chunk, bytes, &outside);
+                    assert!(batch.rejects.is_empty());
+                    black_box(batch);
+                }
+            });
+        });
+    }
+    group.finish();
+}
+
 fn framing(c: &mut Criterion) {
     let (datasets, dataset) = dataset();
     let file = file(FileFormat::Array);
@@ -203,5 +292,5 @@ fn framing(c: &mut Criterion) {
     }
 }
 
-criterion_group!(stages, cutting, parsing, framing);
+criterion_group!(stages, cutting, parsing, of_datasets, framing);
 criterion_main!(stages);

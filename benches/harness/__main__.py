@@ -5,6 +5,7 @@
     scripts/bench --short               the same with few events: it must work, its figures mean nothing
     scripts/bench --baseline            engine, Redis and MariaDB within 2 GB of memory and 10 GB of disk
     scripts/bench --profile             where the engine's processor time goes, by perf
+    scripts/bench --long                30 million events as an archive, and two services; an hour
     scripts/bench --instructions        instructions of each stage, beside simd-json alone: fails above limits
     scripts/bench --json FILE           the results as JSON as well
     scripts/bench --render FILE...      docs/performance-results.md and docs/performance.svg from such files
@@ -31,8 +32,9 @@ import render
 import servers
 from baseline import baseline
 from cores import Cores
-from inputs import Inputs
 from hotspots import hotspots
+from inputs import Inputs
+from long import long_run
 
 ROOT = os.getcwd()
 
@@ -66,6 +68,8 @@ def main():
             results["baseline"] = baseline(programs, sizes, folder)
         elif arguments.profile:
             results["servers"], results["profile"] = one_profile(programs, sizes, folder)
+        elif arguments.long:
+            results["long"] = long_run(programs, folder, *cases.long_sizes(arguments))
         else:
             results["servers"], results["results"] = all_cases(programs, sizes, folder, arguments)
     finally:
@@ -89,6 +93,9 @@ def parse():
     parser.add_argument("--only", metavar="CASE,...", help="these cases")
     parser.add_argument("--baseline", action="store_true", help="2 GB of memory and 10 GB of disk for everything")
     parser.add_argument("--profile", action="store_true", help="where the engine's processor time goes, by perf")
+    parser.add_argument("--long", action="store_true", help="an archive as large as the disk allows, and two services")
+    parser.add_argument("--events", type=int, help="events of the archive of --long (30,000,000)")
+    parser.add_argument("--seconds", type=int, help="how long the slower service of --long runs (3600)")
     parser.add_argument("--instructions", action="store_true", help="instructions of each stage, by callgrind")
     parser.add_argument("--json", metavar="FILE", help="write the results there")
     parser.add_argument("--render", metavar="FILE", nargs="+", help="write docs/performance-results.md and docs/performance.svg")
@@ -100,7 +107,9 @@ def parse():
 def command(arguments):
     """The command to repeat the run, without the files of results."""
     flags = ["--short"] * arguments.short + ["--baseline"] * arguments.baseline
-    flags += ["--profile"] * arguments.profile
+    flags += ["--profile"] * arguments.profile + ["--long"] * arguments.long
+    flags += ["--events", str(arguments.events)] if arguments.events else []
+    flags += ["--seconds", str(arguments.seconds)] if arguments.seconds else []
     flags += ["--only", arguments.only] if arguments.only else []
     return " ".join(["scripts/bench", *flags, "--rounds", str(arguments.rounds)])
 

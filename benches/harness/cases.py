@@ -26,6 +26,29 @@ name = "vehicle_events"
     )
 )
 
+# The columns of the built-in dataset, as a user would define them, for the same files.
+EVENTS_OF_A_USER = NO_SUMMARY.replace(
+    'name = "vehicle_events"\n', 'name = "events"\nfiles = "vehicle_events_large*"\nrecords = "/vehicle_events"\n', 1
+)
+
+
+def readings(name, records, site):
+    """A dataset with a column of each usual type. `site`: where the last column takes its value from."""
+    columns = (
+        ("sensor", "text", ""), ("at", "timestamp", 'epoch = "ms"'), ("count", "integer", ""), ("value", "float", ""),
+        ("price", "decimal(12,4)", ""), ("ok", "boolean", ""), ("site", "text", site),
+    )  # fmt: skip
+    return f'\n[[datasets]]\nname = "{name}"\ntable = "readings"\nrecords = "{records}"\n' + "".join(
+        f'\n[[datasets.columns]]\nname = "{name}"\ntype = "{kind}"\n{more}\n' for name, kind, more in columns
+    )
+
+
+READINGS = {
+    "numbers": readings("numbers", "/readings", ""),
+    "strings": readings("strings", "/readings", ""),
+    "elements": readings("elements", "/sites/*/readings", 'envelope = "/sites/*/name"'),
+}
+
 # The number of stored records, of settled and of pending files.
 STORED = (
     "SELECT (SELECT COALESCE(SUM(records), 0) FROM ingest_frames) + "
@@ -67,6 +90,15 @@ class Sizes:
         self.baseline_repeat = 2 if short else 5
 
 
+def long_sizes(arguments):
+    """Events of the archive of a long run; rates of its services with the part of the seconds that each
+    runs; seconds."""
+    if arguments.short:
+        return arguments.events or 50_000, [(2_000, 1)], arguments.seconds or 2
+    # An hour and three minutes.
+    return arguments.events or 30_000_000, [(10_000, 1), (100_000, 1 / 20)], arguments.seconds or 3600
+
+
 class Bench:
     """Everything that a case needs."""
 
@@ -75,9 +107,7 @@ class Bench:
         self.inputs, self.sizes, self.folder = inputs, sizes, folder
         self.redis, self.mariadb, self.mysql9 = redis, mariadb, mysql9
         self.confine = None
-        self.no_summary = os.path.join(folder, "no-summary.toml")
-        with open(self.no_summary, "w") as file:
-            file.write(NO_SUMMARY)
+        self.no_summary = self.config("no-summary", NO_SUMMARY)
 
     def environment(self, database_url, queue_url):
         """The environment of the engine, without the settings of the calling shell."""
@@ -92,7 +122,14 @@ class Bench:
         os.makedirs(os.path.join(folder, "inbound"), mode=0o700)
         return folder
 
-    def load(self, source, events, database=None, queue=None, config=None, verify=False):
+    def config(self, name, text):
+        """A file of settings with this text."""
+        path = os.path.join(self.folder, f"{name}.toml")
+        with open(path, "w") as file:
+            file.write(text)
+        return path
+
+    def load(self, source, events, database=None, queue=None, config=None, verify=False, table="vehicle_events"):
         """Copies the files of a folder to inbound and loads them."""
         data = self.data()
         inbound = os.path.join(data, "inbound")
@@ -116,7 +153,7 @@ class Bench:
         )
         in_history = sum(len(names) for _, _, names in os.walk(os.path.join(data, "history")))
         if database:
-            stored = database.rows()
+            stored = database.rows(table)
             if (stored, in_history) != (events, len(names)):
                 sys.exit(f"scripts/bench: {stored} rows of {events}, {in_history} files in history: {done.stdout}")
             result["disk_mb"] = database.disk_bytes() / 1e6
@@ -307,7 +344,7 @@ class Bench:
 
 def percentile(values, part):
     values = sorted(values)
-    return values[min(len(values) - 1, len(values) * part // 100)]
+    return values[min(len(values) - 1, int(len(values) * part / 100))]
 
 
 def cpu_named(line, server):
@@ -369,6 +406,15 @@ def jobs(bench):
     job("again", "again: --rehash", lambda: bench.load_again(archive(), stored_files, ["--rehash"]))
 
     job("content", "content: verify", lambda: bench.load(large(), count, mariadb, verify=True))
+
+    def of_dataset(name, config, source, table):
+        job("datasets", f"datasets: {name}", lambda: bench.load(source(), count, mariadb, redis.url, config, table=table))
+
+    of_dataset("built-in", bench.no_summary, large, "vehicle_events")
+    of_dataset("a user's", bench.config("events", EVENTS_OF_A_USER), large, "events")
+    for name, text in READINGS.items():
+        source = lambda name=name: inputs.readings(count, name)
+        of_dataset(name, bench.config(name, text), source, "readings")
 
     files, records = sizes.files
     many = lambda **more: inputs.files(files, records, **more)

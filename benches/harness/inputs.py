@@ -9,6 +9,8 @@ from servers import run
 # files, so that its events are of thirty days.
 PARTS = 40
 DAYS = 30
+# Readings of a site.
+SITE_READINGS = 100
 HEAD, BETWEEN, TAIL = b'{"vehicle_events": [', b", ", b"]}"
 
 
@@ -50,4 +52,27 @@ class Inputs:
             if shape == "document":
                 out.write(TAIL)
         shutil.rmtree(parts)
+        return folder
+
+    def readings(self, count, shape):
+        """A folder with one file of readings: with numbers, with numbers in strings, or below their sites."""
+        folder = os.path.join(self.folder, f"readings-{count}-{shape}")
+        if os.path.exists(folder):
+            return folder
+        os.makedirs(folder)
+        quote = '"' if shape == "strings" else ""
+        with open(os.path.join(folder, f"{shape}.json"), "w") as out:
+            out.write('{"sites": [' if shape == "elements" else '{"readings": [')
+            for first in range(0, count, SITE_READINGS):
+                in_record = "" if shape == "elements" else f', "site": "site {first}"'
+                texts = ", ".join(
+                    f'{{"sensor": "s{at % 500}", "at": {quote}{1_700_000_000_000 + at * 1_003}{quote}, '
+                    f'"count": {quote}{at}{quote}, "value": {quote}{at % 90}.25{quote}, '
+                    f'"price": {quote}{at % 10_000}.4975{quote}, "ok": {quote}true{quote}{in_record}}}'
+                    for at in range(first, min(first + SITE_READINGS, count))
+                )
+                if shape == "elements":
+                    texts = f'{{"name": "site {first}", "readings": [{texts}]}}'
+                out.write((", " if first else "") + texts)
+            out.write("]}")
         return folder

@@ -29,7 +29,7 @@ def goal_rows(runs):
 
 def missing(run, only):
     """The goals for which a run should have figures, but has none."""
-    if only or "profile" in run:
+    if only or "profile" in run or "long" in run:
         return []
     asked = [goal for goal in GOALS if (goal.only == "baseline") == ("baseline" in run)]
     measured = {what for what, _, value, _, _ in goal_rows([run]) if value is not None}
@@ -67,6 +67,9 @@ def text(run):
             lines.append(f"  latency, {name}: p50 {latency[name]['p50']:.1f}, p99 {latency[name]['p99']:.1f}")
     if "profile" in run:
         lines += [f"  {' '.join(row)}" for row in profile_rows(run["profile"])]
+    if "long" in run:
+        for rows in (long_rows(run["long"]), service_rows(run["long"])):
+            lines += ["", *("  " + " | ".join(row) for row in rows)]
     if "baseline" in run:
         lines.append("")
         lines += ["  " + " | ".join(row) for row in baseline_rows(run["baseline"])]
@@ -92,6 +95,42 @@ def baseline_rows(baseline):
         )  # fmt: skip
 
 
+def long_rows(found):
+    """A header, and a row for each load of the archive."""
+    yield (
+        "", "events", "events/s", "the whole / the first 10 M, until stored", "events/s of each tenth, thousands",
+        "engine, anonymous MB", "Redis, peak MB", "MariaDB, peak MB", "disk: MariaDB MB", "verify --content, s",
+    )  # fmt: skip
+    for name in ("without an index", "index deferred"):
+        run = found[name]
+        verify = run.get("verify_seconds")
+        yield (
+            name, f"{run['events']:,}", f"{run['rate']:,.0f}", f"{run['rate_to_first']:.2f}",
+            " ".join(f"{rate / 1000:.0f}" for rate in run["rates"]), f"{run['engine_mb']:.0f}",
+            f"{run['redis_mb']:.0f}", f"{run['mariadb_mb']:.0f}", f"{run['disk_mb']:.0f}",
+            "" if verify is None else f"{verify:.0f}",
+        )  # fmt: skip
+
+
+def service_rows(found):
+    """A header, and a row for each service."""
+    yield "events/s delivered", "files", "p50 ms to history", "p99", "p99.9", "engine, anonymous MB"
+    for run in found["services"]:
+        times = run["history_ms"]
+        yield (
+            f"{run['asked_rate']:,}", f"{run['files']:,}", f"{times['p50']:.0f}", f"{times['p99']:.0f}",
+            f"{times['p99.9']:.0f}", f"{run['engine_mb']:.0f}",
+        )  # fmt: skip
+
+
+def long_tables(runs):
+    for run in runs:
+        if "long" in run:
+            tables = [long_rows(run["long"]), service_rows(run["long"])]
+            return f"`{run['command']}`\n\n" + "\n".join(table(next(rows), rows) for rows in tables)
+    return "Not measured.\n"
+
+
 def write_docs(runs):
     """Replaces the tables between the marks of the page, and draws the plot."""
     with open(PAGE) as file:
@@ -100,6 +139,7 @@ def write_docs(runs):
         "goals": goals_table(runs),
         "profile": profile_table(runs),
         "baseline": baseline_table(runs),
+        "long": long_tables(runs),
         "results": results_table(runs),
     }
     for name, table in parts.items():

@@ -28,8 +28,9 @@ pub const FILE: SourceFile = SourceFile {
 /// The key of the frames.
 pub const KEY: FrameKey = FrameKey::new([3; FrameKey::BYTES]);
 
-/// The built-in datasets, and two with a column of each kind: `trips`, and `stops`, whose files are
-/// sequences.
+/// The built-in datasets, two with a column of each kind: `trips`, and `stops`, whose files are
+/// sequences; and two whose rows have values from outside of their records: `logs` by elements and
+/// keys, and `fixes`, whose records are arrays.
 pub static DATASETS: LazyLock<Datasets> = LazyLock::new(|| {
     let columns = r#"
         records = "/data/trips"
@@ -48,13 +49,41 @@ pub static DATASETS: LazyLock<Datasets> = LazyLock::new(|| {
     let defined = |head: &str| toml::from_str(&format!("{head}\n{columns}")).expect("it is TOML");
     let trips = defined("name = \"trips\"");
     let stops = defined("name = \"stops\"\nformat = \"sequence\"");
-    Datasets::new(vec![trips, stops]).expect("the definitions are right")
+    let logs = r#"
+        name = "logs"
+        records = "/data/*/trips/*"
+        columns = [
+            { name = "of", type = "text", required = false, envelope = "/data/*/name", max_chars = 3 },
+            { name = "whole", type = "integer", required = false, envelope = "/mark" },
+            { name = "key", type = "text", key = "/data/*" },
+            { name = "at", type = "integer", key = "/data/*/trips/*", required = false, on_error = "null" },
+            { name = "first", type = "decimal(6,2)", required = false, field = ["/d", "/p/d"] },
+            { name = "bytes", type = "binary", required = false, on_error = "null", field = "/t" },
+        ]"#;
+    let fixes = r#"
+        name = "fixes"
+        format = "lines"
+        columns = [
+            { name = "time", type = "time", required = false, field = "/0" },
+            { name = "day", type = "date", required = false, field = "/1" },
+            { name = "large", type = "unsigned", required = false, field = "/2/n" },
+        ]"#;
+    let rest = [logs, fixes].map(|text| toml::from_str(text).expect("it is TOML"));
+    let all = [trips, stops].into_iter().chain(rest).collect();
+    Datasets::new(all).expect("the definitions are right")
 });
 
 /// The dataset that a byte chooses.
 #[must_use]
 pub fn dataset(choice: u8) -> &'static Arc<Dataset> {
-    let name = ["trips", "stops", "vehicle_events", "vehicle_status"][choice as usize % 4];
+    let name = [
+        "trips",
+        "stops",
+        "logs",
+        "fixes",
+        "vehicle_events",
+        "vehicle_status",
+    ][choice as usize % 6];
     DATASETS.by_name(name).expect("the dataset is defined")
 }
 

@@ -1,8 +1,8 @@
-//! A file with any bytes is opened (plain, gzip, zstd), cut, parsed, framed, and decoded as by a
+//! A file with any bytes is opened (plain, or in each compression), cut, parsed, framed, and decoded as by a
 //! worker. Every record is a row or a reject.
 #![no_main]
 
-use std::io::Write as _;
+use std::io::{self, Write as _};
 use std::sync::LazyLock;
 
 use lemonade_fuzz::{DATASETS, KEY, batches, dataset, limits};
@@ -14,16 +14,28 @@ use libfuzzer_sys::fuzz_target;
 static DIR: LazyLock<tempfile::TempDir> =
     LazyLock::new(|| tempfile::tempdir().expect("a directory for the files"));
 
+/// How the document is stored: the three highest bits of the last byte decide.
+const COMPRESS: [Option<fn(&[u8]) -> io::Result<Vec<u8>>>; 8] = [
+    None,
+    None,
+    Some(gzip),
+    Some(zstd),
+    Some(bzip2),
+    Some(xz),
+    Some(lz4),
+    Some(snappy),
+];
+
 fuzz_target!(|data: &[u8]| {
     let Some((&choice, document)) = data.split_last() else {
         return;
     };
-    let stored = match choice >> 6 {
-        2 => gzip(document),
-        3 => zstd::encode_all(document, 1).expect("writing to memory cannot fail"),
-        // The bytes as they are: a document, or damaged compressed data.
-        _ => document.to_vec(),
-    };
+    let compress = COMPRESS[choice as usize / 32];
+    // Without one: the bytes as they are, a document or damaged compressed data.
+    let stored = compress.map_or_else(
+        || document.to_vec(),
+        |compress| compress(document).expect("writing to memory cannot fail"),
+    );
     let path = DIR.path().join("file");
     std::fs::write(&path, &stored).expect("the directory takes it");
     let options = ContentOptions {
@@ -34,7 +46,7 @@ fuzz_target!(|data: &[u8]| {
     let content = match content::open(&path, &options) {
         Ok(content) => content,
         Err(ContentError::Corrupt { .. }) => {
-            assert!(choice >> 6 < 2, "what was compressed here is not corrupt");
+            assert!(compress.is_none(), "what was compressed here is not corrupt");
             return;
         }
         // The bytes begin like another format, perhaps like compressed data, and are compressed
@@ -44,7 +56,7 @@ fuzz_target!(|data: &[u8]| {
     };
     assert_eq!(content.stored_bytes, stored.len() as u64);
     let inspected = content.inspect(0..content.bytes(), |bytes| {
-        if choice >> 6 >= 2 {
+        if compress.is_some() {
             assert_eq!(bytes, document);
         }
         arrives(bytes, choice);
@@ -73,10 +85,36 @@ fn arrives(content: &[u8], choice: u8) {
     assert_eq!(records, plan.records as usize);
 }
 
-fn gzip(document: &[u8]) -> Vec<u8> {
+fn gzip(document: &[u8]) -> io::Result<Vec<u8>> {
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-    encoder
-        .write_all(document)
-        .expect("writing to memory cannot fail");
-    encoder.finish().expect("writing to memory cannot fail")
+    encoder.write_all(document)?;
+    encoder.finish()
+}
+
+fn zstd(document: &[u8]) -> io::Result<Vec<u8>> {
+    zstd::encode_all(document, 1)
+}
+
+fn bzip2(document: &[u8]) -> io::Result<Vec<u8>> {
+    let mut encoder = bzip2::write::BzEncoder::new(Vec::new(), bzip2::Compression::fast());
+    encoder.write_all(document)?;
+    encoder.finish()
+}
+
+fn xz(document: &[u8]) -> io::Result<Vec<u8>> {
+    let mut encoder = liblzma::write::XzEncoder::new(Vec::new(), 0);
+    encoder.write_all(document)?;
+    encoder.finish()
+}
+
+fn lz4(document: &[u8]) -> io::Result<Vec<u8>> {
+    let mut encoder = lz4_flex::frame::FrameEncoder::new(Vec::new());
+    encoder.write_all(document)?;
+    encoder.finish().map_err(io::Error::other)
+}
+
+fn snappy(document: &[u8]) -> io::Result<Vec<u8>> {
+    let mut encoder = snap::write::FrameEncoder::new(Vec::new());
+    encoder.write_all(document)?;
+    encoder.into_inner().map_err(io::Error::other)
 }

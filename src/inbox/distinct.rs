@@ -1,12 +1,15 @@
 //! The check that no two of the four directories overlap: no two are the same directory, and none
 //! lies in another.
 //!
-//! Compares device and inode, so that links, bind mounts and `..` do not hide an overlap. For a
-//! directory that does not exist yet, it compares the nearest existing directory above it, and the
-//! path from there.
+//! Compares device and inode, so that links and `..` do not hide an overlap. For a directory that
+//! does not exist yet, it compares the nearest existing directory above it, and the path from there.
+//! Compares paths within their file systems as well: a directory that is mounted elsewhere, such as
+//! a `subPath` of a volume in Kubernetes, has no parent in common with the directory around it.
 
+use std::ffi::OsString;
 use std::fs;
 use std::io;
+use std::os::unix::ffi::OsStringExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
@@ -25,6 +28,50 @@ struct Place {
     existing: Vec<(u64, u64)>,
     /// The rest of the path, below the last existing directory. Empty if the directory exists.
     below: PathBuf,
+    /// The place in its file system. `None` if the system does not tell its mounts.
+    mounted: Option<Mounted>,
+}
+
+/// The place of a directory in its file system.
+#[derive(Debug, PartialEq, Eq)]
+struct Mounted {
+    /// The device of the file system, as in `8:1`.
+    device: String,
+    /// The path from the root of the file system.
+    path: PathBuf,
+}
+
+impl Mounted {
+    /// The place of a path without links. `mounts` has the form of `/proc/self/mountinfo`.
+    fn of(path: &Path, mounts: &[u8]) -> Option<Self> {
+        let lines = mounts.split(|byte| *byte == b'\n');
+        let around = lines.filter_map(|line| {
+            let mut fields = line.split(|byte| *byte == b' ');
+            let device = fields.nth(2)?;
+            let (root, point) = (unescaped(fields.next()?), unescaped(fields.next()?));
+            let below = path.strip_prefix(&point).ok()?;
+            Some((point, device, root.join(below)))
+        });
+        // Of several mounts on one directory, the last one is seen.
+        let (_, device, path) = around.max_by_key(|(point, ..)| point.components().count())?;
+        let device = String::from_utf8_lossy(device).into_owned();
+        Some(Self { device, path })
+    }
+}
+
+/// A path of `mountinfo`, which has a blank, tab, newline or backslash as three octal digits.
+fn unescaped(field: &[u8]) -> PathBuf {
+    let mut path = Vec::new();
+    let mut rest = field;
+    while let [first, after @ ..] = rest {
+        let octal = (*first == b'\\').then(|| after.get(..3)).flatten();
+        let byte = octal
+            .and_then(|digits| std::str::from_utf8(digits).ok())
+            .and_then(|digits| u8::from_str_radix(digits, 8).ok());
+        path.push(byte.unwrap_or(*first));
+        rest = &after[if byte.is_some() { 3 } else { 0 }..];
+    }
+    OsString::from_vec(path).into()
 }
 
 impl Place {
@@ -34,8 +81,10 @@ impl Place {
         for ancestor in path.ancestors() {
             match ancestor.canonicalize() {
                 Ok(real) => {
+                    let mounts = fs::read("/proc/self/mountinfo").unwrap_or_default();
                     return Ok(Self {
                         existing: ids(&real)?,
+                        mounted: Mounted::of(&real.join(&below), &mounts),
                         below,
                     });
                 }
@@ -61,6 +110,12 @@ impl Place {
 
     /// Whether this place is the other one, or lies below it.
     fn is_in(&self, other: &Self) -> bool {
+        if let (Some(this), Some(other)) = (&self.mounted, &other.mounted)
+            && this.device == other.device
+            && this.path.starts_with(&other.path)
+        {
+            return true;
+        }
         let Some(last) = other.existing.last() else {
             return false;
         };
@@ -143,6 +198,30 @@ mod tests {
             assert!(fault.cause.is::<Overlap>(), "{fault}");
             fault.to_string()
         })
+    }
+
+    #[test]
+    fn the_place_in_a_file_system_is_that_of_the_nearest_mount() {
+        let mounts = b"1 0 8:1 / / rw - ext4 /dev/sda1 rw\n\
+            2 1 8:2 / /data rw shared:1 - ext4 /dev/sdb rw\n\
+            3 1 8:2 /in/history /history rw - ext4 /dev/sdb rw\n\
+            4 1 0:9 / /a\\040b\\134 rw - tmpfs tmpfs rw\n\
+            5 1 8:2 /other /history rw - ext4 /dev/sdb rw\nbroken\n";
+        for (path, device, within) in [
+            ("/srv/x", "8:1", "/srv/x"),
+            ("/data/in", "8:2", "/in"),
+            ("/database", "8:1", "/database"),
+            ("/data", "8:2", "/"),
+            ("/history/2026", "8:2", "/other/2026"),
+            ("/a b\\/c", "0:9", "/c"),
+        ] {
+            let expected = Mounted {
+                device: device.to_owned(),
+                path: within.into(),
+            };
+            assert_eq!(Mounted::of(path.as_ref(), mounts), Some(expected), "{path}");
+        }
+        assert_eq!(Mounted::of("/x".as_ref(), b""), None);
     }
 
     /// The paths exist or do not exist yet, and lead through links.

@@ -75,3 +75,30 @@ fn through(mut command: Command, engine: &Command) -> Command {
 fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
+
+/// A directory below inbound that is mounted elsewhere, where no path shows that it lies in inbound.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_history_that_is_mounted_out_of_inbound_is_refused() {
+    let pair = Pair::new("memory+sqlite").await;
+    let (inner, mounted) = (pair.at("inbound").join("done"), pair.at("mounted"));
+    for dir in [&inner, &mounted] {
+        fs::create_dir(dir).unwrap();
+    }
+    let run = |command: &mut Command| {
+        let status = command.status().unwrap();
+        assert!(status.success(), "{command:?}, which needs root: {status}");
+    };
+    run(Command::new("mount").arg("--bind").args([&inner, &mounted]));
+    let outputs = ["load", "doctor"].map(|command| {
+        let mut command = pair.command(&[command]);
+        command.env("LEMONADE_HISTORY", mounted.join("2026"));
+        command.output().unwrap()
+    });
+    run(Command::new("umount").arg(&mounted));
+    for (output, code) in outputs.iter().zip([78, 1]) {
+        let said = [&output.stdout, &output.stderr].map(|text| String::from_utf8_lossy(text));
+        let said = said.concat();
+        assert_eq!(output.status.code(), Some(code), "{said}");
+        assert!(said.contains("lies in inbound"), "{said}");
+    }
+}
