@@ -220,7 +220,10 @@ fn of_site(first: u32, quote: &str, site: &str) -> String {
 /// Readings in a flat array, the same with numbers in strings, and the same below their sites.
 fn of_datasets(c: &mut Criterion) {
     let sites = |site: &dyn Fn(u32) -> String| {
-        let all: Vec<String> = (0..EVENTS).step_by(SITE_READINGS as usize).map(site).collect();
+        let all: Vec<String> = (0..EVENTS)
+            .step_by(SITE_READINGS as usize)
+            .map(site)
+            .collect();
         all.join(", ")
     };
     let flat = |quote: &'static str| {

@@ -14,8 +14,10 @@ use libfuzzer_sys::fuzz_target;
 static DIR: LazyLock<tempfile::TempDir> =
     LazyLock::new(|| tempfile::tempdir().expect("a directory for the files"));
 
+type Compress = fn(&[u8]) -> io::Result<Vec<u8>>;
+
 /// How the document is stored: the three highest bits of the last byte decide.
-const COMPRESS: [Option<fn(&[u8]) -> io::Result<Vec<u8>>>; 8] = [
+const COMPRESS: [Option<Compress>; 8] = [
     None,
     None,
     Some(gzip),
@@ -46,7 +48,10 @@ fuzz_target!(|data: &[u8]| {
     let content = match content::open(&path, &options) {
         Ok(content) => content,
         Err(ContentError::Corrupt { .. }) => {
-            assert!(compress.is_none(), "what was compressed here is not corrupt");
+            assert!(
+                compress.is_none(),
+                "what was compressed here is not corrupt"
+            );
             return;
         }
         // The bytes begin like another format, perhaps like compressed data, and are compressed

@@ -116,6 +116,22 @@ enum ScanCause {
     },
 }
 
+/// The next files of a list, and the rest of it. None at its end.
+///
+/// # Errors
+/// A fatal fault of the file system.
+async fn list(mut files: Listed) -> Result<(Vec<(Claimed, ItemOrigin)>, Listed), Fault> {
+    const DOING: &str = "listing files";
+    let listed: io::Result<Vec<_>>;
+    (listed, files) = inbox::blocking(DOING, move || {
+        let listed = files.by_ref().take(LISTED_FILES).collect();
+        Ok((listed, files))
+    })
+    .await?;
+    let listed = listed.map_err(|error| Fault::fatal(Origin::Files, DOING, error))?;
+    Ok((listed, files))
+}
+
 impl Intake {
     /// Takes files from a list, in its order, without those that the ledger recognises as stored.
     /// Ends early if the shutdown begins.
@@ -124,31 +140,24 @@ impl Intake {
     /// A fault of the file system.
     pub async fn take_listed(
         &self,
-        mut files: Listed,
+        files: Listed,
         items: mpsc::Sender<Vec<Item>>,
         shutdown: &Shutdown,
     ) -> Result<(), Fault> {
-        loop {
-            let listed: io::Result<Vec<_>>;
-            (listed, files) = inbox::blocking("listing files", move || {
-                let listed = files.by_ref().take(LISTED_FILES).collect();
-                Ok((listed, files))
-            })
-            .await?;
-            let listed =
-                listed.map_err(|error| Fault::fatal(Origin::Files, "listing files", error))?;
-            if listed.is_empty() {
-                return Ok(());
-            }
-            let unknown = self.without_stored(listed, shutdown).await?;
-            for part in unknown.chunks(PART_FILES) {
+        let (mut listed, mut files) = list(files).await?;
+        while !listed.is_empty() {
+            // The next files are listed while the ledger is asked for these.
+            let (next, unknown) = tokio::join!(list(files), self.without_stored(listed, shutdown));
+            for part in unknown?.chunks(PART_FILES) {
                 self.wait_for_room(shutdown).await?;
                 if !send(&items, part.to_vec(), shutdown).await {
                     self.tally.cut_short.store(true, Relaxed);
                     return Ok(());
                 }
             }
+            (listed, files) = next?;
         }
+        Ok(())
     }
 
     /// The files that have to be read. Counts the others, which the ledger recognises.
