@@ -57,6 +57,8 @@ pub mod telemetry;
 pub mod retry;
 pub mod shutdown;
 mod tls;
+mod hosts;
+pub mod reread;
 mod directory;
 pub mod content;
 mod chunks;

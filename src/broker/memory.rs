@@ -147,6 +147,10 @@ impl Broker for MemoryBroker {
         Ok(vec![(Arc::clone(&self.queue.stream), age)])
     }
 
+    async fn unread_for(&self) -> Result<Duration, Fault> {
+        Ok(Duration::ZERO)
+    }
+
     async fn peek(&self, max: usize) -> Result<Vec<Queued>, Fault> {
         let state = self.queue.lock();
         let delivered = state

@@ -13,6 +13,7 @@ use crate::batch::Span;
 use crate::fault::Fault;
 use crate::finding::Finding;
 use crate::frame::{Codec, Frame, FrameKey};
+use crate::reread::Reread;
 
 pub mod memory;
 mod open;
@@ -20,8 +21,11 @@ pub mod redis;
 
 pub use open::open;
 
+/// The prefix of the keys in Redis, if no other is set.
+pub const PREFIX: &str = "lemonade";
+
 /// The options of a broker.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct BrokerOptions {
     /// Bytes of frames in the queue above which publishers wait.
     pub queue_bytes_max: u64,
@@ -35,6 +39,8 @@ pub struct BrokerOptions {
     /// shorter than a slow commit, work is done twice, but never a row stored twice. If longer, the
     /// frames of a dead worker wait longer.
     pub claim_idle: Duration,
+    /// Where the URL is read again if the server refuses the login. `None` if it is in no file.
+    pub reread: Option<Reread>,
 }
 
 impl Default for BrokerOptions {
@@ -42,9 +48,10 @@ impl Default for BrokerOptions {
         Self {
             // Seconds of work for a fast database, and little memory for any server.
             queue_bytes_max: 256 << 20,
-            namespace: "lemonade".to_owned(),
+            namespace: PREFIX.to_owned(),
             key: None,
             claim_idle: Duration::from_secs(60),
+            reread: None,
         }
     }
 }
@@ -90,6 +97,13 @@ pub trait Broker: Send + Sync {
     /// # Errors
     /// A fault of the connection.
     async fn oldest(&self) -> Result<Vec<(Arc<str>, Duration)>, Fault>;
+
+    /// How long frames have waited while no worker of any process has read the queue. Zero if the
+    /// queue is empty, or is in this process.
+    ///
+    /// # Errors
+    /// A fault of the connection.
+    async fn unread_for(&self) -> Result<Duration, Fault>;
 
     /// The oldest `max` entries of each stream, stream by stream. The entries stay in the queue,
     /// and nothing changes. Each entry is reported as of some moment during the call.

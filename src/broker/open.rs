@@ -33,7 +33,7 @@ pub async fn open(
     Err(
         Fault::fatal(Origin::Broker, "reading the URL of the queue", cause).with_next_step(
             "use `memory:`, `redis://host:6379` (`rediss://` with TLS), \
-             `redis-cluster://host:6379?node=host:6379` or `redis+unix:///path`",
+             `redis-cluster://host:6379,host:6379` or `redis+unix:///path`",
         ),
     )
 }

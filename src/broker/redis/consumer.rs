@@ -108,7 +108,7 @@ impl Consumer for RedisConsumer {
 impl RedisConsumer {
     pub(super) async fn new(queue: Arc<Queue>, name: &str) -> Result<Self, Error> {
         queue.make_groups().await?;
-        let link = Link::new(&queue.config, BLOCK + REPLY_TIMEOUT);
+        let link = Link::new(queue.login.clone(), BLOCK + REPLY_TIMEOUT);
         link.client().await?;
         Ok(Self {
             queue,
@@ -306,8 +306,7 @@ impl RedisConsumer {
         tracing::warn!(
             entries = self.damaged.len(),
             "deleting entries in redis that are not frames of this ledger: damaged ones, or those of \
-             another program; give each database its own queue (another number at the end of \
-             REDIS_URL)"
+             another program; give each database a redis_prefix of its own"
         );
         self.queue
             .forget(&self.damaged.iter().collect::<Vec<_>>())

@@ -6,6 +6,7 @@
 //! one. This costs a few round trips, is correct (callers treat every error as an unknown outcome),
 //! and reports the true cause if the new connection fails, too.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
@@ -16,10 +17,15 @@ use fred::types::config::{
     Config, ConnectionConfig, PerformanceConfig, ReconnectPolicy, Server, TcpConfig,
     UnresponsiveConfig,
 };
-use fred::types::{ConnectHandle, RespVersion, Value};
+use fred::types::{ConnectHandle, Value};
 use tokio::sync::Mutex;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::TryRecvError;
+
+use crate::reread::{Login, Refused};
+
+use super::address::config_of;
+use super::verdict::is_refused_login;
 
 /// Timeout of connecting, and of each step of the set-up.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -44,7 +50,7 @@ const QUEUED_COMMANDS_MAX: usize = 256;
 
 /// A connection that is made when it is first used.
 pub(super) struct Link {
-    config: Config,
+    login: Arc<Login<Config>>,
     reply_timeout: Duration,
     live: Mutex<Option<Live>>,
     /// Number of connections so far, including reconnections by the client.
@@ -67,14 +73,9 @@ impl Drop for Live {
 }
 
 impl Link {
-    pub(super) fn new(config: &Config, reply_timeout: Duration) -> Self {
-        let mut config = config.clone();
-        // The first connection reports its error at once. Later failures reconnect.
-        config.fail_fast = true;
-        // The code and its tests parse the replies of RESP2.
-        config.version = RespVersion::RESP2;
+    pub(super) fn new(login: Arc<Login<Config>>, reply_timeout: Duration) -> Self {
         Self {
-            config,
+            login,
             reply_timeout,
             live: Mutex::new(None),
             connections: AtomicU64::new(0),
@@ -95,9 +96,36 @@ impl Link {
             return Ok(live.client.clone());
         }
         *slot = None;
-        let live = connect(&self.config, self.reply_timeout).await?;
+        let live = self.connect().await?;
         self.connections.fetch_add(1, Relaxed);
         Ok(slot.insert(live).client.clone())
+    }
+
+    /// Connects. If the server refuses the login, the URL is read again from its file, if there is
+    /// one.
+    async fn connect(&self) -> Result<Live, Error> {
+        loop {
+            let config = self.login.meaning();
+            let error = match connect(&config, self.reply_timeout).await {
+                Ok(live) => {
+                    self.login.accepted();
+                    return Ok(live);
+                }
+                Err(error) if is_refused_login(&error) => error,
+                Err(error) => return Err(error),
+            };
+            match self.login.refused(&config, |url| config_of(url).ok()) {
+                Refused::Again => {
+                    tracing::info!("redis refused the login; the URL in its file is new");
+                }
+                Refused::Wait => {
+                    let text =
+                        format!("waiting for a new password in the file of the URL: {error}");
+                    return Err(Error::new(ErrorKind::Unknown, text));
+                }
+                Refused::Stop => return Err(error),
+            }
+        }
     }
 
     /// The number of connections at the last call of [`client`](Self::client). It changes with each
@@ -195,8 +223,10 @@ async fn connect(config: &Config, reply_timeout: Duration) -> Result<Live, Error
             },
         }
     };
-    // Longer than both steps together, which have their own timeouts.
-    match tokio::time::timeout(CONNECT_TIMEOUT * 3, connected).await {
+    // Longer than both steps together, which have their own timeouts, for each seed of a cluster.
+    let hosts = u32::try_from(config.server.hosts().len()).unwrap_or(u32::MAX);
+    let limit = CONNECT_TIMEOUT.saturating_mul(hosts.saturating_mul(2).saturating_add(1));
+    match tokio::time::timeout(limit, connected).await {
         Ok(connected) => connected.map(|()| live),
         Err(_) => Err(Error::new(
             ErrorKind::Timeout,

@@ -9,19 +9,16 @@
 //! Publishing, acks and queries are pipelined over one connection. Each consumer has its own,
 //! because a blocked read delays all later commands.
 
-use std::fmt::Display;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use fred::error::{Error, ErrorKind};
-use fred::rustls::pki_types::CertificateDer;
-use fred::rustls::pki_types::pem::PemObject;
-use fred::rustls::{ClientConfig, RootCertStore};
-use fred::types::config::{Config, Server, TlsConnector};
+use fred::error::Error;
+use fred::types::config::Server;
 use parking_lot::Mutex;
 
+use self::address::config_of;
 use self::consumer::RedisConsumer;
 use self::link::{Link, REPLY_TIMEOUT};
 use self::queue::{Queue, Stream};
@@ -31,8 +28,9 @@ use crate::dataset::Datasets;
 use crate::fault::{Fault, Origin};
 use crate::finding::Finding;
 use crate::frame::{Codec, Frame};
-use crate::tls::split_ca;
+use crate::reread::Login;
 
+mod address;
 mod consumer;
 mod entry;
 mod link;
@@ -40,6 +38,7 @@ mod oldest;
 mod orphans;
 mod peek;
 mod queue;
+mod readers;
 mod refused;
 mod replace;
 mod verdict;
@@ -89,19 +88,18 @@ impl RedisBroker {
             length: AtomicU64::new(0),
             weight: Mutex::default(),
         });
+        let is_clustered = config.server.is_clustered();
+        let hosts = config.server.hosts();
+        let hosts = hosts.iter().map(address).collect::<Vec<_>>().join(", ");
+        let login = Arc::new(Login::new(url, config, options.reread.clone()));
         let queue = Queue {
-            link: Link::new(&config, REPLY_TIMEOUT),
+            link: Link::new(login.clone(), REPLY_TIMEOUT),
             streams: streams.collect(),
             options: options.clone(),
             is_unsure: AtomicBool::new(false),
-            address: config
-                .server
-                .hosts()
-                .iter()
-                .map(address)
-                .collect::<Vec<_>>()
-                .join(", "),
-            config,
+            address: hosts,
+            is_clustered,
+            login,
         };
         let doing = || format!("connecting to redis at {}", queue.address);
         queue
@@ -161,6 +159,12 @@ impl Broker for RedisBroker {
         oldest.map_err(|error| fault("reading the age of the queue in redis", error))
     }
 
+    /// Redis before 7.2 counts only reads that returned frames. Where frames wait, each read does.
+    async fn unread_for(&self) -> Result<Duration, Fault> {
+        let unread = self.queue.unread_for().await;
+        unread.map_err(|error| fault("asking redis for the readers of the queue", error))
+    }
+
     /// Ages are measured as in [`oldest`](Broker::oldest).
     async fn peek(&self, max: usize) -> Result<Vec<Queued>, Fault> {
         let queued = self.queue.peek(max).await;
@@ -181,28 +185,6 @@ fn bad_url(error: &Error) -> Fault {
     known
 }
 
-/// The client's configuration for a URL, including the trusted certificates.
-fn config_of(url: &str) -> Result<Config, Error> {
-    fn wrong(error: impl Display) -> Error {
-        Error::new(ErrorKind::Tls, error.to_string())
-    }
-    let (url, authority) = split_ca(url).map_err(wrong)?;
-    let mut config = Config::from_url(&url)?;
-    let Some(certificates) = authority else {
-        return Ok(config);
-    };
-    if config.tls.is_none() {
-        return Err(Error::new(ErrorKind::Config, "`ca` needs TLS: `rediss://`"));
-    }
-    let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_slice_iter(&certificates) {
-        roots.add(certificate.map_err(wrong)?)?;
-    }
-    let client = ClientConfig::builder().with_root_certificates(roots);
-    config.tls = Some(TlsConnector::from(client.with_no_client_auth()).into());
-    Ok(config)
-}
-
 /// The number of frames for the next round trip; at least one.
 fn round_trip(frames: &[Frame], bytes_max: u64) -> usize {
     let mut bytes = 0;
@@ -213,9 +195,16 @@ fn round_trip(frames: &[Frame], bytes_max: u64) -> usize {
     fit.count().max(1)
 }
 
-fn check_namespace(namespace: &str) -> Result<(), Fault> {
+/// Whether a text can begin the keys of a queue. Braces and blanks would change what a key means to
+/// a cluster or an ACL.
+#[must_use]
+pub fn is_prefix(text: &str) -> bool {
     let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:".contains(&byte);
-    if !namespace.is_empty() && namespace.bytes().all(fits) {
+    !text.is_empty() && text.bytes().all(fits)
+}
+
+fn check_namespace(namespace: &str) -> Result<(), Fault> {
+    if is_prefix(namespace) {
         return Ok(());
     }
     let cause = format!("`{namespace}` is not a valid namespace");

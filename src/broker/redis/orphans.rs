@@ -67,7 +67,7 @@ impl Queue {
 }
 
 /// The value of a field in a RESP2 map: `[name, value, …]`.
-fn field<'a>(map: &'a Value, name: &str) -> Option<&'a Value> {
+pub(super) fn field<'a>(map: &'a Value, name: &str) -> Option<&'a Value> {
     let Value::Array(parts) = map else {
         return None;
     };

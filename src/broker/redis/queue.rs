@@ -18,6 +18,7 @@ use crate::broker::{BrokerOptions, Depth, Tag};
 use crate::fault::Origin;
 use crate::finding::Finding;
 use crate::frame::{Frame, FrameKey};
+use crate::reread::Login;
 use crate::retry::Struggle;
 use crate::telemetry::{self, Stage};
 
@@ -34,7 +35,8 @@ const MEAN_FRAMES_MAX: u64 = 1024;
 
 /// The state that publishers and consumers share.
 pub(super) struct Queue {
-    pub(super) config: Config,
+    pub(super) login: Arc<Login<Config>>,
+    pub(super) is_clustered: bool,
     pub(super) link: Link,
     pub(super) streams: Vec<Stream>,
     pub(super) options: BrokerOptions,
@@ -77,7 +79,7 @@ impl Queue {
     }
 
     pub(super) fn is_cluster(&self) -> bool {
-        self.config.server.is_clustered()
+        self.is_clustered
     }
 
     /// Queries the server once, to check its address, the credentials, and whether it may evict

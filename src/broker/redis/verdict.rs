@@ -92,6 +92,11 @@ pub(super) fn classify(error: &Error) -> Verdict {
     }
 }
 
+/// Whether the server refuses the login.
+pub(super) fn is_refused_login(error: &Error) -> bool {
+    classify(error) == Verdict::Fatal(CREDENTIALS)
+}
+
 /// Counts the error and returns it as a fault.
 pub(super) fn fault(doing: &str, error: Error) -> Fault {
     telemetry::broker_error();

@@ -18,6 +18,7 @@ use crate::support;
 
 mod accidents;
 mod cluster;
+mod hosts;
 mod faults;
 
 /// Longest wait for an expected event: reconnecting takes seconds, and the machine may be busy.
