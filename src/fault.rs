@@ -19,7 +19,7 @@ pub enum Class {
 }
 
 /// The part of the outside that failed. Decides the exit code.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Origin {
     /// The queue between ingest and workers.
     Broker,

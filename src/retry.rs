@@ -1,5 +1,5 @@
 //! Retries an operation while its faults are transient: without limit, with backoff and jitter, and
-//! with one log line per change of state.
+//! with one log line for all operations that fail at the same time.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -15,16 +15,84 @@ use crate::fault::{Fault, Origin};
 /// First wait. Short, because a deadlock ends at once.
 const DELAY_MIN: Duration = Duration::from_millis(20);
 
-/// Longest wait. A longer one would leave a recovered database idle; a shorter one would burden an
-/// overloaded one.
-const DELAY_MAX: Duration = Duration::from_secs(5);
+/// Longest wait, to which up to as much is added by chance. A longer one would leave a recovered
+/// database idle for more than a second; a shorter one would burden an overloaded one.
+const DELAY_MAX: Duration = Duration::from_millis(500);
 
-/// A fault is logged once it has lasted this long. Without this delay, each deadlock would be
-/// logged.
-const LOG_AFTER: Duration = Duration::from_secs(1);
+/// A part of the outside that fails is logged once it has failed for this long. Without this delay,
+/// each failover of a few seconds would leave two lines and not one.
+pub const LOG_AFTER: Duration = Duration::from_secs(10);
 
-/// The operations that fail now, and since when.
-static STRUGGLES: Mutex<BTreeMap<u64, Failing>> = Mutex::new(BTreeMap::new());
+/// A part that has failed for less than this leaves no line. Otherwise each deadlock would.
+const LOG_MIN: Duration = Duration::from_secs(1);
+
+/// What fails now, and since when.
+static STRUGGLES: Mutex<Struggles> = Mutex::new(Struggles {
+    failing: BTreeMap::new(),
+    events: BTreeMap::new(),
+});
+
+/// The operations that fail, and the events that they belong to.
+#[derive(Debug, Default)]
+struct Struggles {
+    failing: BTreeMap<u64, Failing>,
+    events: BTreeMap<Origin, Event>,
+}
+
+/// A time during which operations on a part of the outside fail. However many fail, it leaves one
+/// line at its end, and one more after [`LOG_AFTER`] if it is that long.
+#[derive(Debug)]
+struct Event {
+    began: Instant,
+    failures: u64,
+    is_logged: bool,
+}
+
+impl Struggles {
+    fn begin(&mut self, id: u64, origin: Origin) {
+        let since = Instant::now();
+        let detail = String::new();
+        self.events.entry(origin).or_insert(Event {
+            began: since,
+            failures: 0,
+            is_logged: false,
+        });
+        self.failing.insert(
+            id,
+            Failing {
+                origin,
+                detail,
+                since,
+            },
+        );
+    }
+
+    /// Counts a failure. Returns whether to log it.
+    fn note(&mut self, id: u64, detail: String) -> bool {
+        let Some(failing) = self.failing.get_mut(&id) else {
+            return false;
+        };
+        failing.detail = detail;
+        let Some(event) = self.events.get_mut(&failing.origin) else {
+            return false;
+        };
+        event.failures += 1;
+        let is_due = !event.is_logged && event.began.elapsed() >= LOG_AFTER;
+        event.is_logged |= is_due;
+        is_due
+    }
+
+    /// Returns the event that ends with this operation, and the text of its last fault. `None` if
+    /// other operations still fail.
+    fn end(&mut self, id: u64) -> Option<(Event, String)> {
+        let ended = self.failing.remove(&id)?;
+        let goes_on = |failing: &Failing| failing.origin == ended.origin;
+        if self.failing.values().any(goes_on) {
+            return None;
+        }
+        Some((self.events.remove(&ended.origin)?, ended.detail))
+    }
+}
 
 /// An operation that fails and is tried again.
 #[derive(Debug, Clone)]
@@ -40,7 +108,11 @@ pub struct Failing {
 /// Lists an operation of this process as failing until it is dropped. One list holds all operations
 /// of the process, since most of them fail for the same reason.
 #[derive(Debug)]
-pub struct Struggle(u64);
+pub struct Struggle {
+    id: u64,
+    /// Whether the operation has succeeded.
+    is_over: bool,
+}
 
 impl Struggle {
     /// The operation has failed for the first time.
@@ -48,26 +120,35 @@ impl Struggle {
     pub fn begin(origin: Origin) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
-        let failing = Failing {
-            origin,
-            detail: String::new(),
-            since: Instant::now(),
-        };
-        STRUGGLES.lock().insert(id, failing);
-        Self(id)
+        STRUGGLES.lock().begin(id, origin);
+        Self { id, is_over: false }
     }
 
     /// The operation has failed again, with this text.
     pub fn note(&self, detail: String) {
-        if let Some(failing) = STRUGGLES.lock().get_mut(&self.0) {
-            failing.detail = detail;
+        let fault = detail.clone();
+        if STRUGGLES.lock().note(self.id, detail) {
+            tracing::warn!(fault, "failed; retries until it works");
         }
+    }
+
+    /// The operation has succeeded.
+    pub fn end(mut self) {
+        self.is_over = true;
     }
 }
 
 impl Drop for Struggle {
     fn drop(&mut self) {
-        STRUGGLES.lock().remove(&self.0);
+        let Some((event, fault)) = STRUGGLES.lock().end(self.id) else {
+            return;
+        };
+        let lasted = event.began.elapsed();
+        if self.is_over && lasted >= LOG_MIN {
+            let seconds = (lasted.as_secs_f64() * 10.0).round() / 10.0;
+            let failures = event.failures;
+            tracing::info!(seconds, failures, fault, "works again after a fault");
+        }
     }
 }
 
@@ -77,6 +158,7 @@ impl Drop for Struggle {
 pub fn failing_for(time: Duration) -> Option<Failing> {
     let struggles = STRUGGLES.lock();
     let servers = struggles
+        .failing
         .values()
         .filter(|failing| failing.origin != Origin::Files);
     let oldest = servers.min_by_key(|failing| failing.since)?;
@@ -93,8 +175,8 @@ pub enum GivenUp {
 }
 
 /// Runs `operation` until it succeeds, returns a fatal fault, or `stop` is cancelled. Calls
-/// `failed` with each fault, for a counter. Logs one line when the fault has lasted for a second,
-/// and one when it is over.
+/// `failed` with each fault, for a counter. All operations that fail at the same time for the same
+/// [`Origin`] leave one line in the log, and one more if it lasts.
 ///
 /// # Errors
 /// [`GivenUp`].
@@ -108,9 +190,7 @@ where
     F: Future<Output = Result<T, Fault>>,
 {
     let mut delays = None;
-    let mut struggle = None;
-    let began = Instant::now();
-    let mut logged = false;
+    let mut struggle: Option<Struggle> = None;
     loop {
         // A stop cancels an attempt, which may otherwise take as long as its timeouts. This is as
         // safe as a lost connection: the ledger shows whether the attempt took effect.
@@ -120,24 +200,21 @@ where
         };
         let fault = match attempt {
             Ok(value) => {
-                if logged {
-                    tracing::info!(doing, seconds = began.elapsed().as_secs(), "works again");
+                if let Some(struggle) = struggle {
+                    struggle.end();
                 }
                 return Ok(value);
             }
             Err(fault) => fault,
         };
         failed(&fault);
+        tracing::debug!(doing, %fault, "failed");
         if !fault.is_transient() {
             return Err(GivenUp::Fatal(fault));
         }
         struggle
             .get_or_insert_with(|| Struggle::begin(fault.origin))
             .note(fault.to_string());
-        if !logged && began.elapsed() >= LOG_AFTER {
-            tracing::warn!(doing, %fault, "failed; retries until it works");
-            logged = true;
-        }
         let delays = delays.get_or_insert_with(|| {
             ExponentialBuilder::default()
                 .with_min_delay(DELAY_MIN)
@@ -192,6 +269,31 @@ mod tests {
         let transient = || async { Err::<(), _>(Fault::transient(Origin::Sink, "x", "y")) };
         let result = until_ok("testing", &stop, |_| {}, transient).await;
         assert!(matches!(result, Err(GivenUp::Stopped)));
+    }
+
+    /// However many operations fail, there is one event, which ends with the last of them.
+    #[test]
+    fn operations_that_fail_at_the_same_time_are_one_event() {
+        let mut struggles = Struggles::default();
+        for (id, origin) in [(1, Origin::Sink), (2, Origin::Sink), (3, Origin::Broker)] {
+            struggles.begin(id, origin);
+            assert!(
+                !struggles.note(id, format!("fault {id}")),
+                "too early for a line"
+            );
+        }
+        assert!(struggles.end(1).is_none(), "the other one still fails");
+        assert!(!struggles.note(2, "fault 4".to_owned()));
+        let (event, fault) = struggles.end(2).unwrap();
+        assert_eq!((event.failures, &*fault), (3, "fault 4"));
+        assert_eq!(struggles.end(3).unwrap().0.failures, 1);
+        assert!(struggles.end(3).is_none());
+
+        struggles.begin(4, Origin::Sink);
+        let event = struggles.events.get_mut(&Origin::Sink).unwrap();
+        event.began = Instant::now().checked_sub(LOG_AFTER).unwrap();
+        let logged = [(); 3].map(|()| struggles.note(4, "fault".to_owned()));
+        assert_eq!(logged, [true, false, false]);
     }
 
     #[tokio::test]

@@ -246,9 +246,8 @@ impl Worker {
             telemetry::frames_foreign(foreign);
             tracing::error!(
                 frames = foreign,
-                "dropped frames of files that are not in this ledger: give each database its own \
-                 queue (another number at the end of REDIS_URL); frames of a deleted ledger are gone \
-                 now"
+                "dropped frames of files that are not in this ledger: give each database a \
+                 redis_prefix of its own; frames of a deleted ledger are gone now"
             );
         }
         // These frames are dropped. Ingest reads the reason in the ledger, puts the file aside for a

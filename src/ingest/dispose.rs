@@ -4,6 +4,7 @@
 //! it succeeds, and status lists the file until then.
 
 use std::io::{self, ErrorKind};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -162,24 +163,26 @@ async fn move_and_count(shared: &Arc<Shared>, disposals: Vec<Disposal>) -> Vec<D
     let moving = tokio::task::spawn_blocking(move || {
         let (mut failed, mut untried) = (Vec::new(), Vec::new());
         let mut closed = Vec::new();
+        let mut stuck = Stuck::default();
         for mut disposal in disposals {
             let compared = compare(&mut disposal, &shared.ingest.options.content);
             let destination = disposal.outcome.destination();
             let moved = || move_file(&disposal, &shared.ingest.inbox);
             if closed.contains(&destination) {
-                note_stuck(&shared, &disposal, "another file could not be moved there");
+                stuck.note(&shared, &disposal, "another file could not be moved there");
                 untried.push(disposal);
             } else if let Err(error) = compared.and_then(|()| moved()) {
                 if affects_every_file(&error) {
                     closed.push(destination);
                 }
-                note_stuck(&shared, &disposal, &error.to_string());
+                stuck.note(&shared, &disposal, &error.to_string());
                 failed.push(disposal);
             } else {
                 shared.tally().note_unstuck(&disposal.item.file);
                 count(&disposal, &shared.ingest);
             }
         }
+        stuck.log();
         // Next time, the files after the one that failed are moved before it.
         untried.extend(failed);
         untried
@@ -277,18 +280,35 @@ fn count(disposal: &Disposal, Ingest { tally, options, .. }: &Ingest) {
     }
 }
 
-/// Lists a file as stuck in status, and logs it the first time.
-fn note_stuck(shared: &Shared, disposal: &Disposal, error: &str) {
-    let file = &disposal.item.file;
-    if shared
-        .tally()
-        .note_stuck(file, WaitReason::move_failed(error))
-    {
-        let file = &file.path;
-        tracing::warn!(
-            ?file,
-            error,
-            "cannot be moved; waits, and tries again until it works"
-        );
+/// The files that could not be moved for the first time: one line of the log has their number.
+#[derive(Debug, Default)]
+struct Stuck {
+    files: u64,
+    /// The first of them, and why it could not be moved.
+    first: Option<(PathBuf, String)>,
+}
+
+impl Stuck {
+    /// Lists a file as stuck in status.
+    fn note(&mut self, shared: &Shared, disposal: &Disposal, error: &str) {
+        let file = &disposal.item.file;
+        let reason = WaitReason::move_failed(error);
+        if shared.tally().note_stuck(file, reason) {
+            self.files += 1;
+            let first = || (file.path.clone(), error.to_owned());
+            self.first.get_or_insert_with(first);
+        }
+    }
+
+    fn log(self) {
+        if let Some((first, error)) = self.first {
+            let files = self.files;
+            tracing::warn!(
+                files,
+                ?first,
+                error,
+                "cannot be moved; waits, and tries again until it works"
+            );
+        }
     }
 }

@@ -66,15 +66,17 @@ pub(super) async fn republish_lost(
     let covered = || shared.sink().coverage(&lost);
     let covered = until_ok("reading the ledger", &shared.stop, |_| {}, covered).await?;
     let covered: HashMap<u32, _> = lost.into_iter().zip(covered).collect();
+    if let Some(first) = covered.keys().min() {
+        tracing::warn!(
+            files = covered.len(),
+            first,
+            "files have frames that are in neither queue nor ledger; they are published again"
+        );
+    }
     for (file_no, covered) in covered {
         let Some(job) = reopen(shared, file_no, &covered).await? else {
             continue;
         };
-        tracing::warn!(
-            file_no,
-            frames = job.chunks.len(),
-            "frames are in neither queue nor ledger; they are published again"
-        );
         telemetry::frames_lost(&job.dataset.name, job.chunks.len() as u64);
         if jobs.send(vec![job]).await.is_err() && !shared.drain.is_cancelled() {
             return Err(GivenUp::Stopped);

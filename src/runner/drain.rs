@@ -13,7 +13,7 @@ use crate::config::Settings;
 use crate::fault::Fault;
 use crate::retry::{GivenUp, until_ok};
 use crate::shutdown::Shutdown;
-use crate::sink::{self, Database, SinkOptions};
+use crate::sink::{self, Database};
 use crate::worker::{Progress, Worker};
 
 /// Pause between two checks whether the queue is empty.
@@ -41,15 +41,11 @@ impl Drain {
     /// # Errors
     /// Transient if a server cannot be reached now. Fatal if a new attempt would fail as well.
     pub async fn open(settings: &Settings, take_over_after: Duration) -> Result<Self, Fault> {
-        let sink_options = SinkOptions {
-            connections: settings.workers,
-            ..SinkOptions::default()
-        };
-        let database = sink::open(&settings.database_url, &sink_options).await?;
+        let database = sink::open(&settings.database_url, &settings.sink_options()).await?;
         let broker_options = BrokerOptions {
             claim_idle: take_over_after,
             key: Some(database.frame_key().await?),
-            ..BrokerOptions::default()
+            ..settings.broker_options()
         };
         let broker =
             broker::open(&settings.broker_url, &broker_options, &settings.datasets).await?;

@@ -74,6 +74,8 @@ pub struct EngineOptions {
 pub(super) struct HealthState {
     /// The size of the queue at the last check.
     pub(super) depth: Mutex<Depth>,
+    /// How long frames have waited at the last check while no worker read the queue.
+    pub(super) unread: Mutex<Duration>,
     /// The result of the last check. `None` before the first.
     pub(super) checked: Mutex<Option<Result<(), Problem>>>,
     pub(super) journal: Mutex<Journal>,
@@ -114,6 +116,7 @@ pub(super) struct LedgerAnswer {
 impl Default for HealthState {
     fn default() -> Self {
         Self {
+            unread: Mutex::default(),
             depth: Mutex::default(),
             checked: Mutex::default(),
             journal: Mutex::default(),

@@ -25,6 +25,10 @@ const CHECK_TIMEOUT: Duration = Duration::from_secs(10);
 /// database answer. Most failovers and other transient faults end earlier.
 const FAILING_TIME: Duration = Duration::from_secs(60);
 
+/// If frames have waited for this long and no worker of any process has read the queue, there is
+/// none. Longer than a statement may take: until then, the workers may be waiting for the database.
+const UNREAD_TIME: Duration = Duration::from_secs(75);
+
 /// Heartbeat for systemd's watchdog, and refresh interval of the journal. One second: the shortest
 /// change that a person notices.
 const BEAT_EVERY: Duration = Duration::from_secs(1);
@@ -63,21 +67,27 @@ impl Engine {
     }
 
     async fn check_servers(&self) {
-        let mut before = Ok(());
+        let mut is_logged = false;
         loop {
             let began = Instant::now();
             let check = self.check().await;
             let checked = check.map_err(|fault| Problem::new(&fault, began));
             *self.health.checked.lock() = Some(checked);
             self.note_problem();
-            let now = self.ready();
-            telemetry::ready(now.is_ok());
-            match (&before, &now) {
-                (Ok(()), Err(reason)) => tracing::warn!(reason, "not ready"),
-                (Err(_), Ok(())) => tracing::info!("ready again"),
+            let problem = self.health.journal.lock().lasting().cloned();
+            telemetry::ready(problem.is_none());
+            match problem {
+                // A shorter one leaves the line of the operations that failed.
+                Some(problem) if !is_logged && problem.since.elapsed() >= retry::LOG_AFTER => {
+                    tracing::warn!(reason = problem.reason(), "not ready");
+                    is_logged = true;
+                }
+                None if is_logged => {
+                    tracing::info!("ready again");
+                    is_logged = false;
+                }
                 _ => {}
             }
-            before = now;
             tokio::time::sleep(CHECK_INTERVAL).await;
         }
     }
@@ -133,7 +143,18 @@ impl Engine {
             let since = Instant::now() - failing.since.elapsed();
             Some(Problem::of(failing.origin, &failing.detail, since))
         };
+        let unread = || {
+            let time = *self.health.unread.lock();
+            (time >= UNREAD_TIME).then(|| Problem {
+                trouble: Trouble::Workers,
+                detail: format!("frames have waited for {} s", time.as_secs()),
+                since: Instant::now()
+                    .checked_sub(time)
+                    .unwrap_or_else(Instant::now),
+            })
+        };
         let problem = checked.err().or(no_room).or_else(inbound).or_else(failing);
+        let problem = problem.or_else(unread);
         self.health.journal.lock().note(problem);
     }
 
@@ -144,6 +165,14 @@ impl Engine {
         let oldest = within(CHECK_TIMEOUT, Origin::Broker, self.broker.oldest());
         for (stream, age) in oldest.await? {
             telemetry::queue_oldest(&stream, age);
+        }
+        if !self.options.roles.work {
+            let unread = match depth.frames {
+                0 => Duration::ZERO,
+                _ => within(CHECK_TIMEOUT, Origin::Broker, self.broker.unread_for()).await?,
+            };
+            telemetry::queue_unread(unread);
+            *self.health.unread.lock() = unread;
         }
         if let Some(database) = &self.database {
             within(CHECK_TIMEOUT, Origin::Sink, database.last_files(1)).await?;

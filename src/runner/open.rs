@@ -14,7 +14,7 @@ use crate::fault::Fault;
 use crate::inbox::{Inbox, Patience};
 use crate::ingest::IngestOptions;
 use crate::shutdown::Shutdown;
-use crate::sink::{self, SinkOptions};
+use crate::sink;
 
 /// Opens the directories, connects to the database of the settings, creates or updates its tables, and
 /// connects to the queue. If `dataset` is given, all files are loaded as this dataset.
@@ -46,16 +46,12 @@ pub async fn open(
     } else {
         settings.queue_bytes_max
     };
-    let sink_options = SinkOptions {
-        connections: settings.workers,
-        ..SinkOptions::default()
-    };
-    let database = sink::open(&settings.database_url, &sink_options).await?;
+    let database = sink::open(&settings.database_url, &settings.sink_options()).await?;
     database.migrate(&settings.datasets).await?;
     let broker_options = BrokerOptions {
         queue_bytes_max,
         key: Some(database.frame_key().await?),
-        ..BrokerOptions::default()
+        ..settings.broker_options()
     };
     let broker = broker::open(&settings.broker_url, &broker_options, &settings.datasets).await?;
     let options = EngineOptions {

@@ -118,6 +118,9 @@ impl Status {
                          `--disk-floor`; {BY_ITSELF}"
                     )
                 }
+                Trouble::Workers => {
+                    format!("start a process with the role `work`; {BY_ITSELF}")
+                }
                 Trouble::Files => {
                     format!("`task_runner doctor` checks the directories; {BY_ITSELF}")
                 }

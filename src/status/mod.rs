@@ -151,6 +151,8 @@ pub enum Trouble {
     Files,
     /// A file system has too little free space.
     Disk,
+    /// Frames wait in the queue, and no worker reads it.
+    Workers,
 }
 
 impl Trouble {
@@ -162,6 +164,7 @@ impl Trouble {
             Self::Queue => "queue unavailable",
             Self::Files => "a directory cannot be used",
             Self::Disk => "a disk is full, so no file is taken",
+            Self::Workers => "no worker reads the queue",
         }
     }
 }

@@ -136,6 +136,7 @@ mod tests {
             telemetry::summary_refreshed(second, second);
             telemetry::begin(second, true, true);
             telemetry::queue_oldest("memory", second);
+            telemetry::queue_unread(second);
             telemetry::history(1);
             telemetry::rejects_open(1);
             telemetry::Ratios::default().export(|_| 1);

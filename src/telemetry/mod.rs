@@ -142,6 +142,11 @@ pub fn queue(frames: u64, bytes: u64, pending: u64) {
     gauge!("lemonade_queue_pending_frames").set(pending as f64);
 }
 
+/// How long frames have waited while no worker reads the queue.
+pub fn queue_unread(time: Duration) {
+    gauge!("lemonade_queue_unread_seconds").set(time.as_secs_f64());
+}
+
 /// The age of the oldest frame of a stream; zero if the stream is empty.
 pub fn queue_oldest(stream: &str, age: Duration) {
     gauge!("lemonade_queue_oldest_age_seconds", "stream" => stream.to_owned())

@@ -137,7 +137,7 @@ fn hasty_rules() -> String {
         })
         .collect();
     let hasty = hasty.join("\n");
-    assert_eq!(hasty.matches("for: 1s").count(), 9);
+    assert_eq!(hasty.matches("for: 1s").count(), 10);
     assert_eq!(hasty.matches("_timestamp_seconds) > 3\n").count(), 1);
     assert_eq!(hasty.matches("[3s])").count(), 3);
     hasty

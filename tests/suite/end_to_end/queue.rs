@@ -15,7 +15,7 @@ use super::generate;
 use crate::broker::raw;
 use crate::support;
 use crate::support::Private;
-use crate::support::{Pair, Service, names, until};
+use crate::support::{Pair, Service, free_addr, names, page, until};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -316,6 +316,77 @@ async fn two_databases_on_one_queue_store_their_own_files_only() {
         assert_eq!(names(&pair.at("history")).len(), 8);
         pair.expect(0, &["verify"]);
     }
+}
+
+/// A process without workers reports that frames wait and no other process reads them.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_queue_that_no_worker_reads_is_reported() {
+    let (pair, redis) = pair_with_redis("redis+mysql").await;
+    // An entry that has waited for long. It is no frame: a worker deletes it.
+    raw(redis.port, &[&format!("XADD {KEY} 1000-1 not aframe")]);
+    let addr = free_addr();
+    let _ingest = Service::start_with_http(&pair, &["run", "--role", "ingest"], &addr);
+    let is = |code: u16, part: &'static str| {
+        let addr = addr.clone();
+        async move || {
+            page(&addr, "/readyz").is_some_and(|(now, why)| now == code && why.contains(part))
+        }
+    };
+    until(
+        "not ready, and why",
+        LIMIT,
+        is(503, "no worker reads the queue"),
+    )
+    .await;
+    let status = page(&addr, "/api/status").unwrap().1;
+    assert!(
+        status.contains("start a process with the role `work`"),
+        "{status}"
+    );
+    let metrics = page(&addr, "/metrics").unwrap().1;
+    let unread = metrics
+        .lines()
+        .find(|line| line.starts_with("lemonade_queue_unread_seconds "));
+    let seconds = unread.and_then(|line| line.split(' ').nth(1)?.parse::<f64>().ok());
+    assert!(seconds.is_some_and(|seconds| seconds > 75.0), "{unread:?}");
+
+    let work = pair.at("work-of-worker");
+    let work = ["run", "--role", "work", "--work", work.to_str().unwrap()];
+    let _work = Service::start(&pair, &work);
+    until("ready again", LIMIT, is(200, "")).await;
+}
+
+/// With prefixes of their own, two engines share a Redis and see nothing of each other.
+#[tokio::test(flavor = "multi_thread")]
+async fn engines_with_prefixes_share_a_redis() {
+    let (one, redis) = pair_with_redis("redis+mysql").await;
+    let mut other = Pair::new("redis+mysql").await;
+    other.redis_url = Some(redis.url.clone());
+    let mut loads = Vec::new();
+    for (pair, prefix) in [(&one, "one"), (&other, "two:b")] {
+        generate(pair, &["--files", "8", "--records", "3000"]);
+        let mut load = pair.command(&["load", "--redis-prefix", prefix]);
+        load.stdout(Stdio::null()).stderr(Stdio::null());
+        loads.push(Service(load.spawn().unwrap()));
+    }
+    for load in &mut loads {
+        assert_eq!(ended(load).await, Some(0));
+    }
+    for (pair, prefix) in [(&one, "one"), (&other, "two:b")] {
+        is_loaded_once(pair, 24_000, 8, prefix).await;
+        let stream = format!("XINFO STREAM {prefix}:{{vehicle_events}}:frames");
+        assert!(
+            raw(redis.port, &[&stream]).contains("entries-added"),
+            "{prefix}"
+        );
+        pair.expect(0, &["queue", "peek", "--redis-prefix", prefix]);
+    }
+    // Each frame was published once: no engine dropped one of the other.
+    assert_eq!(published(redis.port), 2 * 16);
+    assert_eq!(
+        raw(redis.port, &[&format!("EXISTS {KEY}")]).lines().next(),
+        Some(":0")
+    );
 }
 
 /// Frames in Redis for a deleted database belong to no file of the new one.

@@ -225,6 +225,10 @@ impl Broker for SimBroker {
         Ok(Vec::new())
     }
 
+    async fn unread_for(&self) -> Result<Duration, Fault> {
+        Ok(Duration::ZERO)
+    }
+
     async fn peek(&self, _max: usize) -> Result<Vec<Queued>, Fault> {
         Ok(Vec::new())
     }
