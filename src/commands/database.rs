@@ -12,17 +12,14 @@ use crate::sink::{self, Database, LedgerFile, Migration, Operators, SinkOptions}
 const NO_DATABASE: &str = "there is no database yet: load a file first, or name another database with \
     DATABASE_URL or --data-dir";
 
-/// Options for a command, which sends one query at a time.
-fn one_connection() -> SinkOptions {
-    SinkOptions {
-        connections: 1,
-        ..SinkOptions::default()
-    }
-}
-
 /// Connects to the database of the settings.
 pub(super) async fn open_database(settings: &Settings) -> Result<Arc<dyn Database>, Fault> {
-    sink::open(&settings.database_url, &one_connection()).await
+    // A command sends one query at a time.
+    let options = SinkOptions {
+        connections: 1,
+        ..settings.sink_options()
+    };
+    sink::open(&settings.database_url, &options).await
 }
 
 /// Connects to the database of the settings. Fails if it is a SQLite file that does not exist: if
@@ -47,7 +44,7 @@ pub(super) async fn open_for_repairs(settings: &Settings) -> anyhow::Result<Arc<
     if let Some(path) = settings.sqlite_path().filter(|path| !path.exists()) {
         return Err(anyhow::Error::new(NoInput(path.display().to_string())).context(NO_DATABASE));
     }
-    let database = sink::open(&settings.database_url, &SinkOptions::default()).await?;
+    let database = sink::open(&settings.database_url, &settings.sink_options()).await?;
     let ledger_only = Migration {
         ledger_only: true,
         ..Migration::default()

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::output::JSON_VERSION;
 use super::{Outcome, print};
-use crate::broker::{self, BrokerOptions};
+use crate::broker;
 use crate::config::cli::DoctorArgs;
 use crate::config::{Settings, redacted};
 use crate::content::{self, Writers};
@@ -223,7 +223,7 @@ fn inotify() -> Finding {
 }
 
 async fn queue(settings: &Settings) -> Vec<Finding> {
-    let options = BrokerOptions::default();
+    let options = settings.broker_options();
     let inspected = async {
         let broker = broker::open(&settings.broker_url, &options, &settings.datasets).await?;
         broker.inspect().await

@@ -42,7 +42,7 @@ pub(super) async fn execute(
 }
 
 async fn peek(settings: &Settings, limit: usize, json: bool) -> anyhow::Result<Outcome> {
-    let options = BrokerOptions::default();
+    let options = settings.broker_options();
     let broker = broker::open(&settings.broker_url, &options, &settings.datasets).await?;
     let queued = broker.peek(limit).await?;
     let depth = broker.depth().await?;

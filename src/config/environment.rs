@@ -15,6 +15,7 @@ use clap::{Args, Command, FromArgMatches};
 use super::error::ConfigError;
 use super::options::Options;
 use super::url;
+use crate::reread::Reread;
 
 /// Each flag and its variables. The first variable that is set is used.
 pub(super) const VARIABLES: &[(&str, &[&str])] = &[
@@ -30,6 +31,7 @@ pub(super) const VARIABLES: &[(&str, &[&str])] = &[
     ("http-token-file", &["LEMONADE_HTTP_TOKEN_FILE"]),
     ("workers", &["LEMONADE_WORKERS"]),
     ("queue-bytes", &["LEMONADE_QUEUE_BYTES"]),
+    ("redis-prefix", &["LEMONADE_REDIS_PREFIX"]),
     ("memory-budget", &["LEMONADE_MEMORY_BUDGET"]),
     ("frame-records", &["LEMONADE_FRAME_RECORDS"]),
     ("frame-bytes", &["LEMONADE_FRAME_BYTES"]),
@@ -150,16 +152,46 @@ impl Environment {
         }
     }
 
+    fn database_url(&self) -> Result<Option<String>, ConfigError> {
+        match self.secret(DATABASE_URL)? {
+            Some(url) => Ok(Some(url)),
+            None => self.old_database(),
+        }
+    }
+
+    /// Reads the URL of the database again. `None` if neither it nor its password is in a file that
+    /// a `_FILE` variable names.
+    pub(super) fn database_again(&self) -> Option<Reread> {
+        let by_file = self.is_set("DATABASE_URL_FILE")
+            || (!self.is_set(DATABASE_URL) && self.is_set("DB_PASSWORD_FILE"));
+        by_file.then(|| self.again(Self::database_url))
+    }
+
+    /// The same for the URL of the queue.
+    pub(super) fn broker_again(&self) -> Option<Reread> {
+        let read = |environment: &Self| environment.secret(REDIS_URL);
+        self.is_set("REDIS_URL_FILE").then(|| self.again(read))
+    }
+
+    fn again(&self, read: fn(&Self) -> Result<Option<String>, ConfigError>) -> Reread {
+        let environment = self.clone();
+        Reread::new(move || {
+            let url = read(&environment).ok().flatten()?;
+            url::misread(&url).is_none().then_some(url)
+        })
+    }
+
+    fn is_set(&self, name: &str) -> bool {
+        self.0.get(name).is_some_and(|value| !value.is_empty())
+    }
+
     /// The environment as a layer of settings.
     pub(super) fn options(&self) -> Result<EnvironmentLayer, ConfigError> {
         let mut layer = EnvironmentLayer {
             options: self.flags()?,
             notes: Vec::new(),
         };
-        layer.options.database_url = match self.secret(DATABASE_URL)? {
-            Some(url) => Some(url),
-            None => self.old_database()?,
-        };
+        layer.options.database_url = self.database_url()?;
         layer.options.redis_url = match self.secret(REDIS_URL)? {
             Some(url) => Some(url),
             None => self.old_redis()?,

@@ -13,15 +13,17 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 
-use crate::broker::redis;
+use crate::broker::{PREFIX, redis};
 use crate::dataset::{Dataset, Datasets};
 use crate::inbox::{Directories, Markers};
+use crate::reread::Reread;
 
 pub mod cli;
 mod environment;
 mod error;
 mod file;
 mod options;
+mod servers;
 mod show;
 mod template;
 mod url;
@@ -87,9 +89,15 @@ pub fn schema() -> schemars::Schema {
 pub struct Settings {
     /// `mysql://…` or `sqlite:PATH`. Holds a password: show it through [`redacted`].
     pub database_url: String,
+    /// Reads `database_url` again. `None` if neither it nor its password is in a file of its own.
+    pub database_again: Option<Reread>,
     /// `redis://…` (or another scheme for clusters, TLS and Unix sockets) or `memory:`. May hold a
     /// password.
     pub broker_url: String,
+    /// Reads `broker_url` again. `None` if it is not in a file of its own.
+    pub broker_again: Option<Reread>,
+    /// The prefix of the keys in Redis.
+    pub redis_prefix: String,
     /// Directory of all files that have no separate setting.
     pub data_dir: PathBuf,
     /// The four directories.
@@ -221,7 +229,12 @@ impl Settings {
             None => Options::default(),
         };
         let settings = Self::finish(given.over(file), notes)?;
-        Ok(Self { flags, ..settings })
+        Ok(Self {
+            flags,
+            database_again: environment.database_again(),
+            broker_again: environment.broker_again(),
+            ..settings
+        })
     }
 
     /// The settings of a program that uses this crate as a library. A setting that `options` leaves
@@ -254,7 +267,10 @@ impl Settings {
             database_url: given
                 .database_url
                 .unwrap_or_else(|| format!("sqlite:{}", data_dir.join("lemonade.db").display())),
+            database_again: None,
             broker_url: given.redis_url.unwrap_or_else(|| "memory:".to_owned()),
+            broker_again: None,
+            redis_prefix: given.redis_prefix.unwrap_or_else(|| PREFIX.to_owned()),
             dirs: Directories {
                 inbound: place(given.inbound, "inbound"),
                 work: place(given.work, "work"),
@@ -326,6 +342,12 @@ impl Settings {
             if let Some(why) = url::misread(url) {
                 return Some(format!("{name}: `{}`: {why}", redacted(url)));
             }
+        }
+        if !redis::is_prefix(&self.redis_prefix) {
+            return Some(format!(
+                "redis_prefix: `{}`: write letters, digits and `-`, `_`, `.`, `:`",
+                self.redis_prefix
+            ));
         }
         if self.workers > WORKERS_MAX {
             return Some(format!(
@@ -492,7 +514,12 @@ mod tests {
 
     #[test]
     fn unusable_settings_are_refused() {
-        let cases: [(&[&str], (&str, &str), &str); 8] = [
+        let cases: [(&[&str], (&str, &str), &str); 9] = [
+            (
+                &["--redis-prefix", "a{b}"],
+                ("X", ""),
+                "redis_prefix: `a{b}`",
+            ),
             (
                 &[],
                 ("DATABASE_URL", "postgres://u:secret@h/d"),

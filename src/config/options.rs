@@ -80,6 +80,10 @@ pub struct Options {
     #[schemars(with = "Option<Size>")]
     pub queue_bytes: Option<ByteSize>,
 
+    /// Prefix of the keys in Redis, with which several databases share it (default: lemonade)
+    #[arg(long, global = true, value_name = "PREFIX", hide_short_help = true)]
+    pub redis_prefix: Option<String>,
+
     /// Memory for records in flight, a quarter of it between parse and queue (default: 128MiB)
     #[arg(long, global = true, value_name = "SIZE")]
     #[schemars(with = "Option<Size>")]
@@ -188,6 +192,7 @@ impl Options {
             http_token_file: self.http_token_file.or(below.http_token_file),
             workers: self.workers.or(below.workers),
             queue_bytes: self.queue_bytes.or(below.queue_bytes),
+            redis_prefix: self.redis_prefix.or(below.redis_prefix),
             memory_budget: self.memory_budget.or(below.memory_budget),
             frame_records: self.frame_records.or(below.frame_records),
             frame_bytes: self.frame_bytes.or(below.frame_bytes),

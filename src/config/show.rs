@@ -33,6 +33,7 @@ impl fmt::Display for Settings {
         )?;
         line("workers", self.workers.to_string())?;
         line("queue_bytes", size(self.queue_bytes_max))?;
+        line("redis_prefix", text(&self.redis_prefix))?;
         line("memory_budget", size(self.memory_budget_bytes))?;
         line("frame_records", self.frame_records.to_string())?;
         line("frame_bytes", size(self.frame_bytes as u64))?;

@@ -141,8 +141,15 @@ fn usual(scheme: &str, rest: &str) -> Option<String> {
         Some((login, place)) => (Some(login), place),
         None => (None, before),
     };
-    let (host, path) = place.split_once('/').unwrap_or((place, ""));
-    if !is_host(host) || !is_plain(path, "-._~%/") || holds_login(path) {
+    let (hosts, path) = place.split_once('/').unwrap_or((place, ""));
+    // Without a login, a text after a comma that has no port may be a part of a password.
+    let is_list = hosts.contains(',');
+    let has_port = |host: &str| !host.ends_with(']') && host.contains(':');
+    let is_unsure = is_list && login.is_none() && !hosts.split(',').all(has_port);
+    if is_unsure || !hosts.split(',').all(is_host) {
+        return None;
+    }
+    if !is_plain(path, "-._~%/") || holds_login(path) {
         return None;
     }
     let login = match login.map(|login| (login, login.split_once(':'))) {
@@ -213,7 +220,7 @@ pub(super) mod malformed {
     //! Invalid URLs, for the tests of all code that shows a setting.
 
     /// Each has a password. No two adjacent letters of it may be shown.
-    pub(in crate::config) const MALFORMED: [&str; 38] = [
+    pub(in crate::config) const MALFORMED: [&str; 43] = [
         "mysql://root:QXZJ/KVWY@db/v",
         "mysql://root:QXZJ?KVWY@db/v",
         "mysql://root:QXZJ#KVWY@db/v",
@@ -228,6 +235,11 @@ pub(super) mod malformed {
         "mysql://root:QXZJ/KVWY",
         "mysql://root:12?QXZJKVWY",
         "mysql://QXZJ/KVWY@db/v",
+        "mysql://root:12,QXZJKVWY",
+        "mysql://root:12,QXZJ/KVWY@db,db2/v",
+        "mysql://root:QXZJ@KVWY,db2/v#x",
+        "mysql://u:QXZJ@db,db2:KVWY/v",
+        "mysql://db,db2/root:QXZJKVWY",
         "mysql://db/root:QXZJKVWY",
         "mysql://db/v?password=QXZJKVWY",
         "mysql://db/v?QXZJKVWY",
@@ -288,6 +300,16 @@ mod tests {
             (
                 "mysql://u:secret@[::1]:3306/v?ca=/etc/ca.pem&require_ssl=true",
                 "mysql://u:***@[::1]:3306/v?ca=/etc/ca.pem&require_ssl=true",
+            ),
+            (
+                "mysql://root:sec,ret@db1,db2:3307,[::1]:3308/v",
+                "mysql://root:***@db1,db2:3307,[::1]:3308/v",
+            ),
+            ("redis-cluster://h1:1,h2:2", "redis-cluster://h1:1,h2:2"),
+            ("mysql://db1,db2/v", "mysql://***"),
+            (
+                "redis-cluster://:secret@h1:1,h2:2,h3:3",
+                "redis-cluster://:***@h1:1,h2:2,h3:3",
             ),
             ("mysql://root@db/v", "mysql://root@db/v"),
             (
@@ -351,6 +373,7 @@ mod tests {
         for url in [
             "mysql://u:p@ss:word@db:3306/v?ca=/etc/a@b.pem&require_ssl=true",
             "mysql://u:p%23%2F%3F%40@[::1]/v",
+            "mysql://u:p,w@db1,db2:3307/v?require_ssl=true",
             "redis://queue",
             "redis+unix:///run/redis.sock",
             "sqlite:///a#b?c@d",

@@ -26,6 +26,7 @@ use crate::dataset::{Datasets, Fingerprint, PathValues};
 use crate::fault::Fault;
 use crate::finding::Finding;
 use crate::frame::FrameKey;
+use crate::reread::Reread;
 use crate::telemetry;
 
 mod cells;
@@ -74,13 +75,15 @@ const NUMBERS_USED_UP: &str = "if the highest file_no of ingest_files is below 2
     number, set its counter back (MySQL: ALTER TABLE ingest_files AUTO_INCREMENT = 1; SQLite: DELETE \
     FROM sqlite_sequence WHERE name = 'ingest_files'); else load into another database";
 
-/// How a database is used. SQLite, which has one writer, ignores both options.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// How a database is used. SQLite, which has one writer and no login, ignores all options.
+#[derive(Debug, Clone)]
 pub struct SinkOptions {
     /// Most commits at a time, each on its own connection. At least one.
     pub connections: usize,
     /// Most rows of one INSERT statement. At least one.
     pub rows_per_statement: usize,
+    /// Where the URL is read again if the server refuses the login. `None` if it is in no file.
+    pub reread: Option<Reread>,
 }
 
 impl Default for SinkOptions {
@@ -88,6 +91,7 @@ impl Default for SinkOptions {
         Self {
             connections: CONNECTIONS,
             rows_per_statement: ROWS_PER_STATEMENT,
+            reread: None,
         }
     }
 }

@@ -181,6 +181,25 @@ pub(super) enum Failure {
     /// names.
     #[error("{0}")]
     Dependent(Box<Failure>),
+    /// The connection was lost without a message from the server or the system.
+    #[error("{0}")]
+    Lost(String),
+    /// The server does not take writes now.
+    #[error("{0}")]
+    NotWritable(String),
+    /// No server of the URL takes writes.
+    #[error("{text}")]
+    NoHost {
+        /// The failures of all servers.
+        text: String,
+        /// The failure that decides the class.
+        decides: Box<Failure>,
+        /// Whether a server refuses the login.
+        is_refused: bool,
+    },
+    /// The server refuses the login, and the file of the URL is read again for a while.
+    #[error("{0}; waiting for a new password in the file of the URL")]
+    Rotating(Box<Failure>),
     /// An error that was classified before.
     #[error(transparent)]
     Fault(#[from] Fault),
@@ -229,11 +248,24 @@ impl Failure {
         matches!(self.code(), Some(1060 | 1061 | 1091))
     }
 
+    /// Whether the server refuses the login: the password is wrong or has expired, or the account
+    /// is locked.
+    pub(super) fn is_refused_login(&self) -> bool {
+        match self {
+            Self::NoHost { is_refused, .. } => *is_refused,
+            _ => matches!(self.code(), Some(1045 | 1698 | 1820 | 1862 | 3118)),
+        }
+    }
+
     /// The number of the server's error. `None` if the error is not from the server.
     pub(super) fn code(&self) -> Option<u16> {
         match self {
             Self::Driver(Error::Server(error)) => Some(error.code),
-            Self::Dependent(failure) => failure.code(),
+            Self::Dependent(failure)
+            | Self::Rotating(failure)
+            | Self::NoHost {
+                decides: failure, ..
+            } => failure.code(),
             _ => None,
         }
     }
@@ -243,6 +275,7 @@ impl Failure {
             Self::Driver(Error::Server(error)) => classify(error.code, &error.state),
             Self::Found { next_step, .. } => Class::Fatal(next_step),
             Self::Dependent(_) => Class::Table(TableFault::Dependent),
+            Self::NoHost { decides, .. } => decides.class(),
             Self::Driver(Error::Driver(DriverError::NoClientSslFlagFromServer)) => Class::Fatal(
                 "give the server a certificate, since it offers no TLS, or remove `require_ssl` \
                  and `ca` from the database URL",
@@ -259,9 +292,13 @@ impl Failure {
             )) => Class::Fatal(SCHEMA),
             // Usually a lost connection. After a failed migration, the session may hold its lock.
             // If a server violates the protocol, its answers may belong to earlier statements.
-            Self::Driver(_) | Self::Panicked(_) | Self::Timeout(_) | Self::Fault(_) => {
-                Class::Reconnect
-            }
+            Self::Driver(_)
+            | Self::Panicked(_)
+            | Self::Timeout(_)
+            | Self::Lost(_)
+            | Self::NotWritable(_)
+            | Self::Rotating(_)
+            | Self::Fault(_) => Class::Reconnect,
         }
     }
 

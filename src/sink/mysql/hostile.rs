@@ -3,15 +3,17 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 
 use super::errors::Class;
+use super::hosts::Hosts;
 use super::login::{connect, must_be_watched};
 use super::options::{KEEPALIVE, options};
-use super::session::Pool;
+use super::pool::Pool;
 
 /// How long a server waits for a packet before it ends the connection.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -212,7 +214,7 @@ async fn what_a_hostile_server_sends_is_an_error() {
     ];
     for (what, sends) in cases {
         let (url, serving) = server(sends);
-        let pool = Pool::new(options(&url).unwrap(), 1);
+        let pool = Pool::new(Arc::new(Hosts::new(&url, None).unwrap()), 1);
         let opened = pool.on_session("connecting", async |_| Ok(())).await;
         let fault = opened
             .err()
@@ -282,7 +284,7 @@ async fn a_login_over_plain_tcp_sends_no_password_under_a_public_key() {
     ];
     for (what, (sends, refused_after)) in cases {
         let (url, serving) = server(sends);
-        let access = options(&url).unwrap();
+        let access = options(&url).unwrap().remove(0);
         let connected = connect(&access.opts, KEEPALIVE).await;
         match (connected, refused_after) {
             (Ok(conn), None) => drop(conn),

@@ -26,7 +26,9 @@ use super::{
     Unsummarised,
 };
 use errors::Failure;
-use session::{Pool, Session};
+use hosts::Hosts;
+use pool::Pool;
+use session::Session;
 
 mod bind;
 mod commit;
@@ -36,6 +38,7 @@ mod doubled;
 mod ddl;
 mod errors;
 mod files;
+mod hosts;
 mod indexes;
 mod inspect;
 mod load_data;
@@ -43,12 +46,14 @@ mod login;
 mod misfit;
 mod operators;
 mod options;
+mod pool;
 mod register;
 mod remove;
 mod schema;
 mod seen;
 mod session;
 mod settled;
+mod standing;
 mod summary;
 mod trial;
 
@@ -66,6 +71,7 @@ const DEFERRING: &str = "deferring indexes";
 /// The sink of a `mysql://` URL.
 #[derive(Debug)]
 pub struct MysqlSink {
+    hosts: Arc<Hosts>,
     commits: Pool,
     /// For everything except commits.
     control: Pool,
@@ -85,12 +91,14 @@ impl MysqlSink {
     /// cannot be reached.
     pub async fn open(url: &str, options: &SinkOptions) -> Result<Self, Fault> {
         const DOING: &str = "connecting to the database";
-        let access = options::options(url).map_err(|failure| failure.into_fault(DOING))?;
+        let hosts = Hosts::new(url, options.reread.clone());
+        let hosts = Arc::new(hosts.map_err(|failure| failure.into_fault(DOING))?);
         let writers = options.connections.max(1);
         let sink = Self {
-            commits: Pool::new(access.clone(), writers),
-            control: Pool::new(access.clone(), CONTROL_CONNECTIONS),
-            builds: Pool::new(access, BUILD_CONNECTIONS),
+            commits: Pool::new(hosts.clone(), writers),
+            control: Pool::new(hosts.clone(), CONTROL_CONNECTIONS),
+            builds: Pool::new(hosts.clone(), BUILD_CONNECTIONS),
+            hosts,
             charge: Mutex::default(),
             writers,
             rows_per_statement: options.rows_per_statement,
@@ -222,7 +230,9 @@ impl Schema for MysqlSink {
     async fn inspect(&self, datasets: &Datasets) -> Result<Vec<Finding>, Fault> {
         const DOING: &str = "asking the database for its settings";
         let work = async |session: &mut Session| inspect::inspect(session, datasets).await;
-        self.control.on_session(DOING, work).await
+        let mut findings = self.hosts.inspect().await;
+        findings.extend(self.control.on_session(DOING, work).await?);
+        Ok(findings)
     }
 }
 

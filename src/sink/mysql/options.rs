@@ -1,4 +1,4 @@
-//! A database URL as options of the driver: the server, the login, and the certificates that TLS
+//! A database URL as options of the driver: the servers, the login, and the certificates that TLS
 //! trusts.
 //!
 //! This module parses the URL, since the errors of the driver quote its parameters, which may be
@@ -11,6 +11,7 @@ use percent_encoding::percent_decode_str;
 use rustls::RootCertStore;
 use url::{Host, Url};
 
+use crate::hosts::split_hosts;
 use crate::tls::{Certificates, split_ca};
 
 use super::errors::Failure;
@@ -22,15 +23,18 @@ const PORT: u16 = 3306;
 /// larger one is closed, so that it cannot fill the memory.
 pub(super) const PACKET_BYTES_MAX: usize = 64 << 20;
 
-/// After this time, TCP probes an idle connection, and ends it if the server does not answer.
-pub(super) const KEEPALIVE: Duration = Duration::from_secs(30);
+/// After this time, TCP probes an idle connection, and ends it if the server does not answer. The
+/// probes also keep the connection in the tables of balancers and firewalls, of which the strictest
+/// forget an idle one after 30 s.
+pub(super) const KEEPALIVE: Duration = Duration::from_secs(10);
 
 /// Saves a query: without this option, the driver asks each server for its `wait_timeout`, to
 /// discard idle connections from the driver's pool. The engine uses `session::Pool`, which discards
 /// them earlier.
 const WAIT_TIMEOUT_SECONDS: usize = 28_800;
 
-const FORM: &str = "write the database URL as mysql://USER:PASSWORD@HOST:PORT/DATABASE";
+const FORM: &str = "write the database URL as mysql://USER:PASSWORD@HOST:PORT/DATABASE, with \
+                    commas between several HOST:PORT";
 
 const PARAMETERS: &str = "use only the parameters of a database URL: require_ssl=true (or \
                           ssl-mode=VERIFY_IDENTITY), ca=FILE, socket=PATH, compression=on, \
@@ -64,19 +68,36 @@ struct Parameters {
     public_key: bool,
 }
 
-/// Where the database is, and how to get there.
+/// A server of a database URL, and how to log in there.
 #[derive(Clone)]
-pub(super) struct Access {
+pub(super) struct Endpoint {
+    /// `HOST:PORT`, for messages.
+    pub(super) name: String,
     pub(super) opts: Opts,
     /// Whether its logins go through [`login::connect`](super::login::connect).
     pub(super) is_watched: bool,
 }
 
 /// Reads `mysql://USER:PASSWORD@HOST:PORT/DATABASE`, or the same with `mariadb://`, with its
-/// parameters.
-pub(super) fn options(url: &str) -> Result<Access, Failure> {
+/// parameters. There may be several `HOST:PORT` with commas between them. Login, database and
+/// parameters are the same for all. Returns one server for each, in their order.
+pub(super) fn options(url: &str) -> Result<Vec<Endpoint>, Failure> {
     let (url, authority) = split_ca(url).map_err(|error| wrong(CA, error.to_string()))?;
-    let url = Url::parse(&url)
+    let (before, hosts, after) = split_hosts(&url);
+    let endpoints = hosts
+        .split(',')
+        .map(|host| endpoint(&format!("{before}{host}{after}"), authority.clone()));
+    let endpoints: Vec<Endpoint> = endpoints.collect::<Result<_, _>>()?;
+    if endpoints.len() > 1 && endpoints.iter().any(|one| one.opts.socket().is_some()) {
+        let problem = "the database URL has a socket and several hosts";
+        return Err(wrong(PARAMETERS, problem.to_owned()));
+    }
+    Ok(endpoints)
+}
+
+/// The server of a URL that names one host.
+fn endpoint(url: &str, authority: Option<Certificates>) -> Result<Endpoint, Failure> {
+    let url = Url::parse(url)
         .map_err(|error| wrong(FORM, format!("the database URL is malformed: {error}")))?;
     let host = match url.host() {
         Some(Host::Domain(name)) => decoded(name)?,
@@ -101,9 +122,15 @@ pub(super) fn options(url: &str) -> Result<Access, Failure> {
     let database = decoded(url.path().trim_start_matches('/'))?;
     let compression = parameters.compression.then(Compression::fast);
     let tls = secure.then(|| trust(authority));
+    let port = url.port().unwrap_or(PORT);
+    let name = if host.contains(':') {
+        format!("[{host}]:{port}")
+    } else {
+        format!("{host}:{port}")
+    };
     let opts = OptsBuilder::default()
         .ip_or_hostname(host)
-        .tcp_port(url.port().unwrap_or(PORT))
+        .tcp_port(port)
         .socket(parameters.socket)
         // Else the driver would switch to the server's socket on a loopback address, and bypass a
         // proxy there.
@@ -123,7 +150,8 @@ pub(super) fn options(url: &str) -> Result<Access, Failure> {
         // `session` keeps prepared statements: the driver's cache would hash their text each time.
         .stmt_cache_size(0)
         .init(SETUP.to_vec());
-    Ok(Access {
+    Ok(Endpoint {
+        name,
         opts: opts.into(),
         is_watched,
     })
@@ -202,9 +230,35 @@ fn wrong(next_step: &'static str, problem: String) -> Failure {
 mod tests {
     use super::*;
 
+    /// The server of a URL that names one.
+    fn one(url: &str) -> Result<Endpoint, Failure> {
+        let mut endpoints = options(url)?;
+        assert_eq!(endpoints.len(), 1, "{url}");
+        Ok(endpoints.remove(0))
+    }
+
+    #[test]
+    fn a_url_may_name_several_hosts() {
+        let url = "mysql://u,v:p,w@db1,db2:3307,[::1],127.0.0.1:3308/d?compression=on";
+        let endpoints = options(url).unwrap();
+        let names: Vec<_> = endpoints.iter().map(|one| &*one.name).collect();
+        assert_eq!(
+            names,
+            ["db1:3306", "db2:3307", "[::1]:3306", "127.0.0.1:3308"]
+        );
+        for endpoint in &endpoints {
+            let opts = &endpoint.opts;
+            assert_eq!((opts.user(), opts.pass()), (Some("u,v"), Some("p,w")));
+            assert_eq!(opts.db_name(), Some("d"));
+            assert!(opts.compression().is_some());
+        }
+        let watched: Vec<_> = endpoints.iter().map(|one| one.is_watched).collect();
+        assert_eq!(watched, [true, true, false, false]);
+    }
+
     #[test]
     fn a_url_is_read() {
-        let access = options("mysql://a%20b:p%40ss%2F@[::1]:3307/d_e%2Ff").unwrap();
+        let access = one("mysql://a%20b:p%40ss%2F@[::1]:3307/d_e%2Ff").unwrap();
         let opts = access.opts;
         assert!(!access.is_watched);
         assert_eq!((opts.ip_or_hostname(), opts.tcp_port()), ("::1", 3307));
@@ -212,7 +266,7 @@ mod tests {
         assert_eq!(opts.db_name(), Some("d_e/f"));
         assert!(opts.ssl_opts().is_none() && !opts.prefer_socket());
 
-        let access = options("mysql://root@db.example?require_ssl=true&compression=on").unwrap();
+        let access = one("mysql://root@db.example?require_ssl=true&compression=on").unwrap();
         let opts = access.opts;
         assert!(!access.is_watched);
         assert_eq!(
@@ -223,7 +277,7 @@ mod tests {
         assert!(opts.ssl_opts().is_some_and(SslOpts::disable_built_in_roots));
         assert!(opts.compression().is_some());
 
-        let access = options("mysql://u@h/d?socket=/run/my%20sql.sock").unwrap();
+        let access = one("mysql://u@h/d?socket=/run/my%20sql.sock").unwrap();
         let opts = access.opts;
         assert!(!access.is_watched);
         assert_eq!(opts.socket(), Some("/run/my sql.sock"));
@@ -239,7 +293,7 @@ mod tests {
             ("?allow_public_key=false", true),
         ] {
             for scheme in ["mysql", "mariadb"] {
-                let access = options(&format!("{scheme}://u@db.example/d{parameters}")).unwrap();
+                let access = one(&format!("{scheme}://u@db.example/d{parameters}")).unwrap();
                 assert_eq!(access.is_watched, is_watched, "{parameters}");
                 let secure = parameters.ends_with("REQUIRED") || parameters.contains("VERIFY");
                 let secure = secure || parameters == "?require_ssl=true";
@@ -247,7 +301,7 @@ mod tests {
             }
         }
         for host in ["127.0.0.1", "127.9.9.9:3307", "[::1]", "localhost"] {
-            let access = options(&format!("mysql://u@{host}/d")).unwrap();
+            let access = one(&format!("mysql://u@{host}/d")).unwrap();
             assert!(!access.is_watched, "{host}");
         }
     }
@@ -257,6 +311,10 @@ mod tests {
         for (url, expected) in [
             ("mysql://h:port/d", FORM),
             ("mysql:///d", FORM),
+            ("mysql://h,/d", FORM),
+            ("mysql://u:secret@,h/d", FORM),
+            ("mysql://u:secret@h,i:port/d", FORM),
+            ("mysql://u:secret@h,i/d?socket=/s", PARAMETERS),
             ("mysql://h/d?pool_max=3", PARAMETERS),
             ("mysql://h/d?require_ssl=perhaps", PARAMETERS),
             ("mysql://h/d?ssl-mode=PREFERRED", PARAMETERS),

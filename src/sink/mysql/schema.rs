@@ -6,6 +6,7 @@
 //! is changed.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
 
 use mysql_async::Row;
 
@@ -20,13 +21,20 @@ use crate::sink::mismatch::{self, Mismatch};
 use crate::sink::table::{Table, TableColumn, missing_index, quoted, tables};
 
 use super::ddl::{create, key};
-use super::errors::Failure;
+use super::errors::{Class, Failure};
 use super::misfit::{Change, Existing, ExistingColumn, Misfit, exact_json, misfit};
 use super::session::Session;
 use super::{summary, trial};
 
 /// How many seconds one process waits for the migration of another one.
 const LOCK_WAIT_SECONDS: u32 = 30;
+
+/// How long a migration is repeated. One on another node takes a few seconds, and up to this long
+/// if it adds a column to a large table.
+const REPEAT_FOR: Duration = Duration::from_secs(60);
+
+/// Shortest pause before a migration is repeated.
+const REPEAT_AFTER: Duration = Duration::from_millis(50);
 
 const MIGRATIONS: &str = "ingest_migrations";
 
@@ -64,7 +72,7 @@ pub(super) async fn migrate(
         )
         .into());
     }
-    let outcome = locked(session, datasets, asked).await;
+    let outcome = repeated(session, datasets, asked).await;
     // If this fails, the session is closed, which frees the lock as well.
     let freed = session.run(&format!("DO RELEASE_LOCK('{lock}')")).await;
     outcome?;
@@ -80,6 +88,31 @@ pub(super) fn statements(datasets: &Datasets, mariadb: bool) -> Vec<String> {
         "UTC_TIMESTAMP(6)",
         tables.map(|table| create(&table, mariadb)),
     )
+}
+
+/// Repeats a migration that another one stopped: the lock belongs to one server, so processes on
+/// other nodes of a cluster may migrate at the same time, and a statement or COMMIT of one of them
+/// fails by a deadlock or at certification.
+async fn repeated(
+    session: &mut Session,
+    datasets: &Datasets,
+    asked: Migration,
+) -> Result<(), Failure> {
+    let began = Instant::now();
+    loop {
+        let outcome = locked(session, datasets, asked).await;
+        let Err(failure) = &outcome else {
+            return outcome;
+        };
+        if failure.class() != Class::Retry || began.elapsed() >= REPEAT_FOR {
+            return outcome;
+        }
+        tracing::debug!(%failure, "repeating the migration");
+        session.rollback().await?;
+        // By chance, so that two processes do not stop each other again in the same rhythm.
+        let chance = u64::from(began.elapsed().subsec_nanos() % 200);
+        tokio::time::sleep(REPEAT_AFTER + Duration::from_millis(chance)).await;
+    }
 }
 
 async fn locked(

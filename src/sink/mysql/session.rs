@@ -1,17 +1,13 @@
-//! One connection with the settings that the statements of this sink rely on, and the pool of
-//! connections.
+//! One connection with the settings that the statements of this sink rely on.
 //!
 //! Invariants:
 //! * Every wait for the server has a limit. The driver has none, so a connection to a host that
 //!   drops packets would hang for ever.
-//! * A connection returns to the pool only if it is usable. If a statement failed in a way that
-//!   makes its state unknown, or the future that used it was dropped, the connection is closed, and
-//!   the server rolls back its transaction.
 //! * Each connection keeps prepared statements up to a number of placeholders, since placeholders
 //!   cost the server memory.
 
 use std::borrow::Cow;
-use std::fmt;
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -23,18 +19,16 @@ use mysql_async::{
 };
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
-use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use crate::contained::contained;
-use crate::fault::Fault;
 
-use super::errors::{Class, Failure};
+use super::errors::Failure;
 use super::login;
-use super::options::{Access, KEEPALIVE, PACKET_BYTES_MAX};
+use super::options::{Endpoint, KEEPALIVE, PACKET_BYTES_MAX};
 
 /// Longest wait for a connection. A server that accepts none for this long is down.
-const CONNECT_WAIT: Duration = Duration::from_secs(10);
+pub(super) const CONNECT_WAIT: Duration = Duration::from_secs(10);
 
 /// Longest wait for a statement over a bounded number of rows. Well above the server's lock wait (5
 /// s), so that the server reports that first. Even on a slow disk, such a statement takes seconds
@@ -48,10 +42,6 @@ const SCAN_WAIT: Duration = Duration::from_secs(900);
 /// Keepalives of the connection notice a server that is gone much earlier.
 const BUILD_WAIT: Duration = Duration::from_secs(24 * 3_600);
 
-/// A connection that has been idle for this long is replaced: firewalls and `wait_timeout` end idle
-/// connections without a message, and after a failover it may lead to the former primary.
-const IDLE_MAX: Duration = Duration::from_secs(120);
-
 /// Most placeholders of all prepared statements of a connection. A full statement has 1,000
 /// placeholders, which cost the server a few hundred KiB. The smaller statements for the last rows
 /// together have as many. So this limit holds the statements of sixteen datasets. A higher one
@@ -64,91 +54,6 @@ const FILE_PACKET_BYTES: usize = 256 * 1024;
 
 /// The number of the server's error for a statement that bulk execution does not support.
 const UNSUPPORTED_PS: u16 = 1295;
-
-/// Connections to one database.
-pub(super) struct Pool {
-    access: Access,
-    idle: Mutex<Vec<Session>>,
-    permits: Semaphore,
-}
-
-impl fmt::Debug for Pool {
-    /// Does not show the options, which hold the password.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Pool").finish_non_exhaustive()
-    }
-}
-
-impl Pool {
-    /// A pool of at most `max` connections. A caller waits until one of them is free.
-    pub(super) fn new(access: Access, max: usize) -> Self {
-        Self {
-            access,
-            idle: Mutex::default(),
-            permits: Semaphore::new(max),
-        }
-    }
-
-    /// A session that does not belong to the pool.
-    pub(super) async fn connect(&self) -> Result<Session, Failure> {
-        Session::connect(&self.access).await
-    }
-
-    /// Runs `work` on an idle or a new session. Returns the session to the pool if it is usable: no
-    /// transaction is open, and the server has answered every statement. If the future is dropped,
-    /// the session is dropped as well.
-    pub(super) async fn on_session<T>(
-        &self,
-        doing: &str,
-        work: impl AsyncFnOnce(&mut Session) -> Result<T, Failure>,
-    ) -> Result<T, Fault> {
-        let _permit = self
-            .permits
-            .acquire()
-            .await
-            .expect("the semaphore is never closed");
-        let mut session = match self.take_idle() {
-            Some(session) => session,
-            None => Session::connect(&self.access)
-                .await
-                .map_err(|failure| failure.into_fault(doing))?,
-        };
-        match work(&mut session).await {
-            Ok(value) => {
-                self.put_back(session);
-                Ok(value)
-            }
-            Err(failure) => {
-                let is_usable = !matches!(failure.class(), Class::Reconnect);
-                // After a lock wait the transaction is still open, with its earlier rows.
-                if is_usable && session.rollback().await.is_ok() {
-                    self.put_back(session);
-                } else {
-                    session.abandon();
-                }
-                Err(failure.into_fault(doing))
-            }
-        }
-    }
-
-    fn take_idle(&self) -> Option<Session> {
-        let mut idle = self.idle.lock();
-        let is_old = |session: &mut Session| session.idle_since.elapsed() >= IDLE_MAX;
-        idle.extract_if(.., is_old).for_each(Session::close);
-        idle.pop()
-    }
-
-    fn put_back(&self, mut session: Session) {
-        session.idle_since = Instant::now();
-        self.idle.lock().push(session);
-    }
-}
-
-impl Drop for Pool {
-    fn drop(&mut self) {
-        self.idle.get_mut().drain(..).for_each(Session::close);
-    }
-}
 
 /// The kind of the server, and what it supports.
 #[derive(Debug, Clone, Copy)]
@@ -204,20 +109,62 @@ struct Prepared {
     statement: Statement,
 }
 
+/// Since when a session waits for an answer. Another task reads it while a statement runs.
+#[derive(Debug, Default)]
+pub(super) struct Pulse(Mutex<Option<Instant>>);
+
+impl Pulse {
+    /// The time at which the wait began. `None` if the session does not wait, or waits for a change
+    /// of a table, which may take hours.
+    pub(super) fn waits_since(&self) -> Option<Instant> {
+        *self.0.lock()
+    }
+
+    /// As the function `within`; meanwhile the session waits.
+    async fn within<T, E>(
+        &self,
+        limit: Duration,
+        answer: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, Failure>
+    where
+        Failure: From<E>,
+    {
+        *self.0.lock() = (limit < BUILD_WAIT).then(Instant::now);
+        let answer = within(limit, answer).await;
+        *self.0.lock() = None;
+        answer
+    }
+}
+
+/// A thread of a server, which runs the statements of one connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct ServerThread {
+    /// Which server: its host name, port and data directory.
+    pub(super) server: String,
+    pub(super) id: u32,
+}
+
 /// One connection.
 #[derive(Debug)]
 pub(super) struct Session {
     conn: Conn,
     pub(super) server: Server,
+    /// The index of its server among those of the URL.
+    pub(super) place: usize,
+    /// `None` if the server does not tell, or a proxy answers in its place.
+    pub(super) thread: Option<ServerThread>,
+    pub(super) pulse: Arc<Pulse>,
     /// The least recently used statement is the first.
     prepared: Vec<Prepared>,
-    idle_since: Instant,
+    /// When it returned to the pool.
+    pub(super) idle_since: Instant,
 }
 
 impl Session {
-    async fn connect(access: &Access) -> Result<Self, Failure> {
-        let opts = &access.opts;
-        let conn = if access.is_watched {
+    /// Connects to a server of the URL, and queries what it supports.
+    pub(super) async fn connect(endpoint: &Endpoint, place: usize) -> Result<Self, Failure> {
+        let opts = &endpoint.opts;
+        let conn = if endpoint.is_watched {
             within(CONNECT_WAIT, login::connect(opts, KEEPALIVE)).await
         } else {
             within(CONNECT_WAIT, Conn::new(opts.clone())).await
@@ -231,11 +178,14 @@ impl Session {
                 load_data: false,
                 packet_bytes_max: 0,
             },
+            place,
+            thread: None,
+            pulse: Arc::default(),
             prepared: Vec::new(),
             idle_since: Instant::now(),
         };
-        match session.learn().await {
-            Ok(server) => session.server = server,
+        match within(CONNECT_WAIT, session.learn()).await {
+            Ok(()) => {}
             Err(failure) => {
                 session.abandon();
                 return Err(failure);
@@ -245,7 +195,7 @@ impl Session {
     }
 
     /// Queries the kind of the server, and what it supports.
-    async fn learn(&mut self) -> Result<Server, Failure> {
+    async fn learn(&mut self) -> Result<(), Failure> {
         type Facts = (String, bool, usize);
         let sql = "SELECT VERSION(), @@GLOBAL.local_infile, @@max_allowed_packet";
         let (version, local_infile, packet_bytes_max) = self.one::<Facts>(sql).await?;
@@ -255,13 +205,22 @@ impl Session {
         let is_other = ["TiDB", "vitess", "Vitess"]
             .iter()
             .any(|name| version.contains(name));
-        Ok(Server {
+        self.server = Server {
             mariadb,
             is_other,
             bulk: mariadb && self.takes_bulk().await?,
             load_data: local_infile && !mariadb && !is_other,
             packet_bytes_max: packet_bytes_max.min(PACKET_BYTES_MAX),
-        })
+        };
+        if !is_other {
+            let sql = "SELECT CONCAT_WS(' ', @@hostname, @@port, @@datadir), CONNECTION_ID()";
+            let (server, id) = self.one::<(String, u64)>(sql).await?;
+            // A proxy has numbers of its own.
+            let is_direct = id == u64::from(self.conn.id());
+            let id = self.conn.id();
+            self.thread = is_direct.then_some(ServerThread { server, id });
+        }
+        Ok(())
     }
 
     /// Closes a connection whose server may send anything. If it were dropped on a thread of the
@@ -301,19 +260,25 @@ impl Session {
 
     /// Runs a statement as text. Returns the number of affected rows.
     pub(super) async fn run(&mut self, sql: &str) -> Result<u64, Failure> {
-        within(STATEMENT_WAIT, self.conn.query_drop(sql)).await?;
+        self.pulse
+            .within(STATEMENT_WAIT, self.conn.query_drop(sql))
+            .await?;
         Ok(self.conn.affected_rows())
     }
 
     /// As [`run`](Self::run), for a statement over a whole table.
     pub(super) async fn run_scan(&mut self, sql: &str) -> Result<u64, Failure> {
-        within(SCAN_WAIT, self.conn.query_drop(sql)).await?;
+        self.pulse
+            .within(SCAN_WAIT, self.conn.query_drop(sql))
+            .await?;
         Ok(self.conn.affected_rows())
     }
 
     /// As [`run`](Self::run), for a change of a table that reads all of its rows.
     pub(super) async fn run_build(&mut self, sql: &str) -> Result<(), Failure> {
-        within(BUILD_WAIT, self.conn.query_drop(sql)).await
+        self.pulse
+            .within(BUILD_WAIT, self.conn.query_drop(sql))
+            .await
     }
 
     /// Runs a statement with parameters. Prepares it for this execution only.
@@ -322,20 +287,28 @@ impl Session {
         sql: &str,
         params: impl Into<Params>,
     ) -> Result<u64, Failure> {
-        let statement = within(STATEMENT_WAIT, self.conn.prep(sql)).await?;
+        let statement = self
+            .pulse
+            .within(STATEMENT_WAIT, self.conn.prep(sql))
+            .await?;
         let params: Params = params.into();
-        within(STATEMENT_WAIT, self.conn.exec_drop(&statement, params)).await?;
+        self.pulse
+            .within(STATEMENT_WAIT, self.conn.exec_drop(&statement, params))
+            .await?;
         let affected = self.conn.affected_rows();
-        within(STATEMENT_WAIT, self.conn.close(statement)).await?;
+        self.pulse
+            .within(STATEMENT_WAIT, self.conn.close(statement))
+            .await?;
         Ok(affected)
     }
 
     /// The rows of a query, sent as text.
     pub(super) async fn rows<T: FromRow>(&mut self, sql: &str) -> Result<Vec<T>, Failure> {
-        within(SCAN_WAIT, async {
-            collect(self.conn.query_iter(sql).await?).await
-        })
-        .await
+        self.pulse
+            .within(SCAN_WAIT, async {
+                collect(self.conn.query_iter(sql).await?).await
+            })
+            .await
     }
 
     /// The row of a query that always returns one, sent as text.
@@ -353,13 +326,20 @@ impl Session {
         sql: &str,
         params: impl Into<Params>,
     ) -> Result<Vec<T>, Failure> {
-        let statement = within(STATEMENT_WAIT, self.conn.prep(sql)).await?;
+        let statement = self
+            .pulse
+            .within(STATEMENT_WAIT, self.conn.prep(sql))
+            .await?;
         let params: Params = params.into();
-        let rows = within(SCAN_WAIT, async {
-            collect(self.conn.exec_iter(&statement, params).await?).await
-        })
-        .await?;
-        within(STATEMENT_WAIT, self.conn.close(statement)).await?;
+        let rows = self
+            .pulse
+            .within(SCAN_WAIT, async {
+                collect(self.conn.exec_iter(&statement, params).await?).await
+            })
+            .await?;
+        self.pulse
+            .within(STATEMENT_WAIT, self.conn.close(statement))
+            .await?;
         Ok(rows)
     }
 
@@ -384,7 +364,9 @@ impl Session {
         let mut values = Vec::with_capacity(count * insert.columns);
         rows.for_each(|row| values.extend(row));
         let params = Params::Positional(values);
-        within(STATEMENT_WAIT, self.conn.exec_drop(&statement, params)).await?;
+        self.pulse
+            .within(STATEMENT_WAIT, self.conn.exec_drop(&statement, params))
+            .await?;
         Ok(self.conn.affected_rows())
     }
 
@@ -407,7 +389,9 @@ impl Session {
             values.extend(row);
             Params::Positional(values)
         });
-        within(STATEMENT_WAIT, self.conn.exec_batch(&statement, rows)).await?;
+        self.pulse
+            .within(STATEMENT_WAIT, self.conn.exec_batch(&statement, rows))
+            .await?;
         Ok(self.conn.affected_rows())
     }
 
@@ -422,9 +406,14 @@ impl Session {
         let needed = rows * insert.columns;
         while self.placeholders() + needed > KEPT_PLACEHOLDERS_MAX && !self.prepared.is_empty() {
             let oldest = self.prepared.remove(0);
-            within(STATEMENT_WAIT, self.conn.close(oldest.statement)).await?;
+            self.pulse
+                .within(STATEMENT_WAIT, self.conn.close(oldest.statement))
+                .await?;
         }
-        let statement = within(STATEMENT_WAIT, self.conn.prep(insert.sql(rows))).await?;
+        let statement = self
+            .pulse
+            .within(STATEMENT_WAIT, self.conn.prep(insert.sql(rows)))
+            .await?;
         self.prepared.push(Prepared {
             insert: insert.clone(),
             rows,
@@ -455,7 +444,10 @@ impl Session {
             });
             Ok(Box::pin(stream::iter(packets)) as InfileData)
         });
-        let ran = within(STATEMENT_WAIT, self.conn.query_drop(sql)).await;
+        let ran = self
+            .pulse
+            .within(STATEMENT_WAIT, self.conn.query_drop(sql))
+            .await;
         // If the server did not ask for the file, no later request may get it.
         let nothing = async { Err(LocalInfileError::NoHandler.into()) };
         self.conn.set_infile_handler(nothing);

@@ -12,6 +12,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 mod failover;
 mod faults;
+mod hosts;
 mod indexes;
 mod queue;
 mod service;

@@ -454,7 +454,7 @@ async fn only(conn: &mut Conn, left: usize) {
 }
 
 /// A sink that speaks to the fixture's database through a proxy.
-async fn through_proxy(fixture: &Fixture) -> (Proxy, Arc<dyn Database>) {
+pub async fn through_proxy(fixture: &Fixture) -> (Proxy, Arc<dyn Database>) {
     let (_, rest) = fixture.url.rsplit_once(':').unwrap();
     let (port, database) = rest.split_once('/').unwrap();
     let proxy = Proxy::start(port.parse().unwrap()).await;
@@ -464,7 +464,7 @@ async fn through_proxy(fixture: &Fixture) -> (Proxy, Arc<dyn Database>) {
 }
 
 /// A batch of a new file, with enough rows for LOAD DATA.
-async fn frame(fixture: &Fixture) -> Batch {
+pub async fn frame(fixture: &Fixture) -> Batch {
     let file_no = fixture.file("vehicle_events", 600).await;
     let ballast = "CREATE TABLE IF NOT EXISTS ballast (id INT PRIMARY KEY) ENGINE = InnoDB";
     fixture.run(ballast).await;
@@ -494,7 +494,7 @@ async fn in_the_end(sink: &Arc<dyn Database>, batch: &Batch) -> Committed {
 }
 
 #[track_caller]
-fn refused(outcome: Result<Committed, Fault>) -> Fault {
+pub fn refused(outcome: Result<Committed, Fault>) -> Fault {
     let fault = outcome.expect_err("the fault has struck");
     assert!(fault.is_transient(), "{fault}");
     fault

@@ -12,6 +12,7 @@
 pub mod faults;
 mod definitions;
 mod fixture;
+mod hosts;
 mod ledger;
 mod operators;
 mod rows;

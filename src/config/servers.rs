@@ -1,0 +1,28 @@
+//! The settings as options of the queue and the database.
+
+use super::Settings;
+use crate::broker::BrokerOptions;
+use crate::sink::SinkOptions;
+
+impl Settings {
+    /// How the database is used, with as many connections as workers.
+    #[must_use]
+    pub fn sink_options(&self) -> SinkOptions {
+        SinkOptions {
+            connections: self.workers,
+            reread: self.database_again.clone(),
+            ..SinkOptions::default()
+        }
+    }
+
+    /// How the queue is used. Without a key for frames, which is in the database.
+    #[must_use]
+    pub fn broker_options(&self) -> BrokerOptions {
+        BrokerOptions {
+            queue_bytes_max: self.queue_bytes_max,
+            namespace: self.redis_prefix.clone(),
+            reread: self.broker_again.clone(),
+            ..BrokerOptions::default()
+        }
+    }
+}

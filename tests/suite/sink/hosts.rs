@@ -1,0 +1,225 @@
+//! Several hosts in a database URL, and connections that are lost without a message.
+
+use std::slice;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use lemonade_task::dataset::Datasets;
+use lemonade_task::fault::Fault;
+use lemonade_task::finding::{Finding, Level};
+use lemonade_task::reread::Reread;
+use lemonade_task::sink::{Database, SinkOptions, open};
+use mysql_async::Conn;
+use mysql_async::prelude::Queryable;
+
+use super::faults::{COMMIT, frame, refused, through_proxy};
+use super::fixture::{Fixture, Target};
+use super::rows::stored;
+use crate::broker::address;
+use crate::support::proxy::Strike;
+use crate::support::{self, Private};
+
+/// A URL with two hosts: nothing listens on the first.
+fn beside_nothing(server: &Private) -> String {
+    let nothing = support::free_addr();
+    server
+        .url
+        .replace("127.0.0.1", &format!("{nothing},127.0.0.1"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_that_takes_writes_is_found_and_one_that_does_not_is_waited_for() {
+    for server in [
+        support::private_mariadb().await,
+        support::private_mysql9().await,
+    ] {
+        let open = async |url: &str| open(url, &SinkOptions::default()).await;
+        let url = beside_nothing(&server);
+        let sink = open(&url).await.unwrap();
+        let findings = sink
+            .inspect(&Datasets::new(Vec::new()).unwrap())
+            .await
+            .unwrap();
+        let level = |what: &str| {
+            let mut found = findings
+                .iter()
+                .filter(|finding| finding.what.contains(what));
+            found.next().map(|finding| finding.level)
+        };
+        let port = server.port;
+        assert_eq!(
+            level(&format!("127.0.0.1:{port}: it takes writes")),
+            Some(Level::Ok)
+        );
+        assert_eq!(level("refused"), Some(Level::Warn), "{findings:?}");
+        let mut conn = Conn::from_url(&server.url).await.unwrap();
+        conn.query_drop("SET GLOBAL read_only = 1").await.unwrap();
+        let fault = open(&url).await.err().unwrap();
+        assert!(fault.is_transient(), "{fault}");
+        let text = fault.to_string();
+        assert!(
+            text.contains("it is read only") && text.contains("refused"),
+            "{text}"
+        );
+        conn.query_drop("SET GLOBAL read_only = 0").await.unwrap();
+        open(&url).await.unwrap();
+        conn.disconnect().await.unwrap();
+
+        // One host refuses the login. The other may accept it, once it answers.
+        let wrong = url.replace("root@", "stranger:secret@");
+        let fault = open(&wrong).await.err().unwrap();
+        assert!(fault.is_transient(), "{fault}");
+        // Both refuse it.
+        let host = format!("127.0.0.1:{}", server.port);
+        let wrong = format!("mysql://stranger:secret@{host},{host}/test_1");
+        let fault = open(&wrong).await.err().unwrap();
+        assert!(!fault.is_transient(), "{fault}");
+        assert!(!fault.to_string().contains("secret"), "{fault}");
+    }
+}
+
+/// As a balancer does that forgot the connection: it stays open, and no byte passes.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_was_lost_without_a_message_costs_seconds() {
+    let lost = async |strike| {
+        let fixture = Fixture::new(Target::Mariadb).await;
+        let (proxy, sink) = through_proxy(&fixture).await;
+        let batch = frame(&fixture).await;
+        proxy.strike(COMMIT, strike);
+        let began = Instant::now();
+        let fault = refused(sink.commit(slice::from_ref(&batch)).await);
+        let took = began.elapsed();
+        assert!(took < Duration::from_secs(30), "{strike:?}: {took:?}");
+        let why = "its server does not run the statement";
+        assert!(fault.to_string().contains(why), "{fault}");
+        let (new, old) = if strike == Strike::HoldReply {
+            (0, 600)
+        } else {
+            (600, 0)
+        };
+        proxy.cut();
+        assert_eq!(sink.commit(&[batch]).await.unwrap(), stored(new, old, 0));
+    };
+    tokio::join!(lost(Strike::HoldRequest), lost(Strike::HoldReply));
+}
+
+/// A statement that runs for longer than it takes to notice a lost connection is not given up.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_statement_that_runs_for_long_is_waited_for() {
+    let fixture = Fixture::new(Target::Mariadb).await;
+    // Each row waits: 15 s together.
+    fixture
+        .run(
+            "CREATE TRIGGER slow BEFORE INSERT ON vehicle_events FOR EACH ROW SET NEW.event_type = \
+             IF(SLEEP(0.025) = 0, NEW.event_type, '')",
+        )
+        .await;
+    let batch = frame(&fixture).await;
+    let began = Instant::now();
+    assert_eq!(fixture.commit(&[batch]).await, stored(600, 0, 0));
+    assert!(began.elapsed() > Duration::from_secs(13), "it was slow");
+}
+
+/// The lock of a migration belongs to one node of a cluster.
+#[tokio::test(flavor = "multi_thread")]
+async fn processes_on_two_nodes_of_a_cluster_may_migrate_at_once() {
+    for _ in 0..6 {
+        let fixture = Fixture::empty(Target::Galera).await;
+        let other: Arc<dyn Database> = fixture.another().await;
+        let (one, two) = tokio::join!(
+            fixture.sink.migrate(&fixture.datasets),
+            other.migrate(&fixture.datasets)
+        );
+        one.unwrap();
+        two.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nodes_of_a_cluster_that_are_synced_take_writes() {
+    let fixture = Fixture::new(Target::Galera).await;
+    let second = support::galera().await.on_second(&fixture.url);
+    let (first, second) = (address(&fixture.url).0, address(&second).0);
+    let both = format!(":{first},127.0.0.1:{second}/");
+    let url = fixture.url.replace(&format!(":{first}/"), &both);
+    let sink = open(&url, &SinkOptions::default()).await.unwrap();
+    let findings = sink.inspect(&fixture.datasets).await.unwrap();
+    let takes_writes = |finding: &&Finding| finding.what.ends_with(": it takes writes");
+    assert_eq!(
+        findings.iter().filter(takes_writes).count(),
+        2,
+        "{findings:?}"
+    );
+}
+
+/// An account whose password can be replaced, and the URL in a file.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replaced_password_is_read_again() {
+    let server = support::private_mariadb().await;
+    let mut admin = Conn::from_url(&server.url).await.unwrap();
+    for sql in [
+        "CREATE USER 'rotating'@'%' IDENTIFIED BY 'secret1'",
+        "GRANT ALL ON test_1.* TO 'rotating'@'%'",
+    ] {
+        admin.query_drop(sql).await.unwrap();
+    }
+    let with = |password: &str| {
+        server
+            .url
+            .replace("root@", &format!("rotating:{password}@"))
+    };
+    let file = support::folder();
+    let file = file.path().join("url");
+    let write = |password: &str| std::fs::write(&file, with(password)).unwrap();
+    write("secret1");
+    let path = file.clone();
+    let options = SinkOptions {
+        reread: Some(Reread::new(move || std::fs::read_to_string(&path).ok())),
+        ..SinkOptions::default()
+    };
+    // The settings were read before the file had the password.
+    let stale = with("secret0");
+    let sink = open(&stale, &options).await.unwrap();
+    let datasets = Datasets::new(Vec::new()).unwrap();
+    sink.migrate(&datasets).await.unwrap();
+
+    let change = "ALTER USER 'rotating'@'%' IDENTIFIED BY 'secret2'";
+    admin.query_drop(change).await.unwrap();
+    admin.query_drop("KILL USER rotating").await.unwrap();
+    // The first call may have one of the ended connections.
+    let waits = until_fault(&*sink, |text| text.contains("a new password")).await;
+    assert!(waits.is_transient(), "{waits}");
+    assert!(!waits.to_string().contains("secret"), "{waits}");
+    write("secret2");
+    sink.totals().await.expect("the login is read again");
+
+    // The file stays the same.
+    admin
+        .query_drop(change.replace("secret2", "secret3"))
+        .await
+        .unwrap();
+    admin.query_drop("KILL USER rotating").await.unwrap();
+    let began = Instant::now();
+    let ends = until_fault(&*sink, |text| text.contains("check the user")).await;
+    assert!(!ends.is_transient(), "{ends}");
+    let took = began.elapsed();
+    assert!(took >= Duration::from_secs(30), "{took:?}");
+
+    // A login that never worked is reported at once.
+    let fault = open(&stale, &options).await.err().unwrap();
+    assert!(!fault.is_transient(), "{fault}");
+}
+
+/// Calls the sink until it fails with a text that fits.
+async fn until_fault(sink: &dyn Database, fits: impl Fn(&str) -> bool) -> Fault {
+    let limit = Instant::now() + Duration::from_secs(60);
+    loop {
+        if let Err(fault) = sink.totals().await
+            && fits(&fault.to_string())
+        {
+            return fault;
+        }
+        assert!(Instant::now() < limit, "no such fault");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
