@@ -134,10 +134,17 @@ pub enum Action {
     Pause,
     /// `resume`.
     Resume,
+    /// `status --acknowledge`.
+    AcknowledgeAll,
     /// `files retry NAME`.
     Retry {
         /// The name in quarantine.
         name: String,
+    },
+    /// `files release FILE`.
+    Release {
+        /// The number of the file.
+        file_no: u32,
     },
     /// `files acknowledge FILE`.
     Acknowledge {
@@ -165,7 +172,9 @@ impl Action {
         match self {
             Self::Pause => "pause".to_owned(),
             Self::Resume => "resume".to_owned(),
+            Self::AcknowledgeAll => "status --acknowledge".to_owned(),
             Self::Retry { name } => format!("files retry {name}"),
+            Self::Release { file_no } => format!("files release {file_no}"),
             Self::Acknowledge { file_no } => format!("files acknowledge {file_no}"),
             Self::Reload { file_no } => format!("files reload {file_no}"),
             Self::Replay { id, text: None } => format!("rejects replay --id {id}"),

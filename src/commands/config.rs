@@ -5,12 +5,16 @@ use std::fs::File;
 use std::io::{ErrorKind, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::Context as _;
+use serde_json::{Value, json};
 
+use super::output::JSON_VERSION;
 use super::{Outcome, print};
 use crate::config::cli::{ConfigCommand, InitArgs};
 use crate::config::{self, Settings};
+use crate::dataset::Dataset;
 
 /// Runs the command.
 ///
@@ -18,14 +22,31 @@ use crate::config::{self, Settings};
 /// Stdout fails, or the file exists or cannot be written.
 pub(super) fn execute(settings: &Settings, command: &ConfigCommand) -> anyhow::Result<Outcome> {
     match command {
-        ConfigCommand::Show => {
-            print(&settings.to_string())?;
+        ConfigCommand::Show { json } => {
+            if *json {
+                print(&format!("{}\n", as_json(settings)?))?;
+            } else {
+                print(&settings.to_string())?;
+            }
             Ok(Outcome::Complete)
         }
         ConfigCommand::Dataset(args) => super::propose::execute(settings, args),
         ConfigCommand::Init(args) => init(args),
         ConfigCommand::Schema => schema(),
     }
+}
+
+/// The settings in effect: the keys and values of a settings file, and the datasets.
+fn as_json(settings: &Settings) -> anyhow::Result<Value> {
+    let file: toml::Table = toml::from_str(&settings.to_string())?;
+    let dataset = |dataset: &Arc<Dataset>| {
+        json!({
+            "name": dataset.name, "files": dataset.files_as_glob(), "also": dataset.also,
+            "table": dataset.table
+        })
+    };
+    let datasets: Vec<Value> = settings.datasets.iter().map(dataset).collect();
+    Ok(json!({"version": JSON_VERSION, "settings": file, "datasets": datasets}))
 }
 
 /// Writes an initial settings file. Needs no valid settings: the user may be about to correct them.

@@ -16,7 +16,7 @@ use tokio::task::spawn_blocking;
 
 use super::output::captured;
 use super::reject_reader::{KnownFiles, Texts, find_reject};
-use super::{Outcome, database, files, pause, repair, replay, verify};
+use super::{Outcome, database, files, pause, repair, replay, status, verify};
 use crate::batch::provenance;
 use crate::config::Settings;
 use crate::console::{
@@ -206,10 +206,12 @@ async fn run(settings: &Settings, action: &Action) -> anyhow::Result<Outcome> {
     match action {
         Action::Pause => pause::pause_here(settings),
         Action::Resume => pause::resume_here(settings),
+        Action::AcknowledgeAll => status::acknowledge(settings).await,
         Action::Retry { name } => {
             files::retry(settings, &[OsString::from(name)], false)?;
             Ok(Outcome::Complete)
         }
+        Action::Release { file_no } => repair::release(settings, &[*file_no]).await,
         Action::Acknowledge { file_no } => verify::acknowledge(settings, &[*file_no], true).await,
         Action::Reload { file_no } => repair::reload(settings, &[*file_no], true).await,
         Action::Replay { id, text } => {

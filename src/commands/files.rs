@@ -1,4 +1,5 @@
 //! `files`: lists the files of the ledger, shows one, moves files from quarantine back to inbound.
+//! Its repairs are in `repair`.
 
 use std::ffi::OsString;
 use std::fmt::Write as _;
@@ -31,6 +32,7 @@ pub(super) async fn execute(
         }
         FilesCommand::Show { file_no, json } => show(settings, *file_no, *json).await?,
         FilesCommand::Retry { names, all } => retry(settings, names, *all)?,
+        FilesCommand::Release { file_nos } => return repair::release(settings, file_nos).await,
         FilesCommand::Restore { file_nos, .. } => return repair::restore(settings, file_nos).await,
         FilesCommand::Acknowledge { file_nos, yes } => {
             return verify::acknowledge(settings, file_nos, *yes).await;

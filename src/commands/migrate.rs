@@ -1,5 +1,6 @@
 //! `migrate`: creates the tables or brings them up to date, and builds missing indexes.
 
+use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::cli::MigrateArgs;
@@ -9,6 +10,7 @@ use crate::sink::Migration;
 use crate::runner::{self, Built};
 use crate::sink::KeptIndex;
 
+use super::output::JSON_VERSION;
 use super::{Outcome, open_database, print};
 
 /// Runs the command: migrates the database, or prints the statements that create a new one.
@@ -16,7 +18,12 @@ pub(super) async fn execute(settings: &Settings, args: &MigrateArgs) -> anyhow::
     let database = open_database(settings).await?;
     if args.print {
         let statements = database.schema(&settings.datasets).await?;
-        print(&(statements.join(";\n\n") + ";\n"))?;
+        if args.json {
+            let statements = json!({"version": JSON_VERSION, "statements": statements});
+            print(&format!("{statements}\n"))?;
+        } else {
+            print(&(statements.join(";\n\n") + ";\n"))?;
+        }
         return Ok(Outcome::Complete);
     }
     let asked = Migration {
@@ -37,19 +44,30 @@ pub(super) async fn execute(settings: &Settings, args: &MigrateArgs) -> anyhow::
         })
         .flatten()
         .collect();
-    match runner::build_missing(database.as_ref(), &CancellationToken::new()).await? {
-        Built::All(built) => {
-            for KeptIndex { table, name, .. } in built {
-                print(&format!("built the index `{name}` of `{table}`\n"))?;
-            }
-        }
-        Built::ByAnother => eprintln!("another process builds the indexes that it has deferred"),
+    let built = runner::build_missing(database.as_ref(), &CancellationToken::new()).await?;
+    let by_another = matches!(built, Built::ByAnother);
+    let built = match built {
+        Built::All(built) => built,
+        Built::ByAnother => Vec::new(),
         Built::Stopped => unreachable!("nothing stops it"),
+    };
+    if by_another {
+        eprintln!("another process builds the indexes that it has deferred");
     }
-    print(&format!(
-        "{}: up to date: {}\n",
-        redacted(&settings.database_url),
-        tables.join(", ")
-    ))?;
+    let database = redacted(&settings.database_url);
+    if args.json {
+        let index = |index: &KeptIndex| json!({"table": index.table, "name": index.name});
+        let built: Vec<Value> = built.iter().map(index).collect();
+        let report = json!({
+            "version": JSON_VERSION, "database": database, "tables": tables, "built_indexes": built,
+            "indexes_built_by_another": by_another
+        });
+        print(&format!("{report}\n"))?;
+        return Ok(Outcome::Complete);
+    }
+    for KeptIndex { table, name, .. } in built {
+        print(&format!("built the index `{name}` of `{table}`\n"))?;
+    }
+    print(&format!("{database}: up to date: {}\n", tables.join(", ")))?;
     Ok(Outcome::Complete)
 }

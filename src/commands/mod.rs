@@ -92,7 +92,7 @@ async fn execute(command: Option<Command>, settings: Settings) -> anyhow::Result
         Command::Check(args) => check::execute(&settings, &args),
         Command::Generate(args) => generate::execute(&settings, &args),
         Command::Status(args) => status::execute(&settings, &args).await,
-        Command::Health => health::execute(&settings).await,
+        Command::Health(args) => health::execute(&settings, &args).await,
         Command::Files(args) => files::execute(&settings, &args.command).await,
         Command::Rejects(args) => rejects::execute(&settings, &args.command).await,
         Command::Trace(args) => trace::execute(&settings, &args).await,

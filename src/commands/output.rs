@@ -10,7 +10,7 @@ use crate::telemetry::logging::shown;
 /// The message of `expect` after writing to a `String`.
 pub(super) const INFALLIBLE: &str = "writing to a String cannot fail";
 
-/// The version of the JSON of `load` and `doctor`. It grows if a field changes its meaning.
+/// The version of the objects of docs/json.md that have one. It grows if a field changes its meaning.
 pub(super) const JSON_VERSION: u32 = 1;
 
 /// Most characters that a list shows of a raw record.

@@ -1,7 +1,8 @@
-//! The repairs of `files`: `restore`, `forget` and `reload`.
+//! The repairs of `files`: `release`, `restore`, `forget` and `reload`.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 
@@ -215,7 +216,6 @@ pub(super) async fn reload(
         print("nothing was changed\n")?;
         return Ok(Outcome::Complete);
     }
-    let dirs = &settings.dirs;
     let mut moved = HashMap::new();
     for (file, path) in files.iter().zip(sources) {
         let file_no = file.entry.file_no;
@@ -223,30 +223,70 @@ pub(super) async fn reload(
         // From here on, the next load of this content removes its rows and rejects, and begins
         // again.
         database.begin_removal(file_no, &settings.datasets).await?;
-        // Two numbers may belong to one file, which holds the records of two datasets.
-        let path = moved.get(&path).unwrap_or(&path).clone();
-        let shown = path.display().to_string();
-        let shown = shown.escape_debug();
-        if path.starts_with(&dirs.inbound) {
-            print(&format!("file {file_no}: {shown} is in inbound\n"))?;
-        } else if path.starts_with(&dirs.history) || path.starts_with(&dirs.quarantine) {
-            let name = inbox::exact_name(&file.entry.name);
-            let to = inbox::return_to_inbound(dirs, &path, name.map(OsStr::new))
-                .with_context(|| format!("cannot move {shown} to inbound"))?;
-            let shown_to = to.display().to_string();
-            print(&format!(
-                "file {file_no}: {} is in inbound again\n",
-                shown_to.escape_debug()
-            ))?;
-            moved.insert(path.clone(), to);
-        } else {
-            print(&format!(
-                "file {file_no}: load {shown} with `task_runner load PATH`\n"
-            ))?;
-        }
+        bring_back(settings, file, &path, &mut moved)?;
     }
     note("the service or `task_runner load` removes what is stored of them and loads them");
     Ok(Outcome::Complete)
+}
+
+/// Lets files be loaded that are beyond a limit of their dataset, and moves those of quarantine back to
+/// inbound.
+pub(super) async fn release(settings: &Settings, file_nos: &[u32]) -> anyhow::Result<Outcome> {
+    let database = open_for_repairs(settings).await?;
+    let mut files = Vec::new();
+    for file_no in file_nos {
+        let file = wanted_file(database.as_ref(), *file_no).await?;
+        if !file.entry.is_held() {
+            bail!(
+                "file {file_no} is not held because of a limit (`task_runner files show {file_no}`): \
+                 nothing was changed; `task_runner files retry` brings back other files of quarantine"
+            );
+        }
+        let path = Source::find(settings, &file)
+            .with_context(|| format!("file {file_no} cannot be loaded"))?;
+        files.push((file, path));
+    }
+    let mut moved = HashMap::new();
+    for (file, path) in files {
+        // Before the move: a service loads the file as soon as it is in inbound.
+        database.release(file.entry.file_no).await?;
+        bring_back(settings, &file, &path, &mut moved)?;
+    }
+    note("the service or `task_runner load` loads them, whatever the limits of their dataset");
+    Ok(Outcome::Complete)
+}
+
+/// Moves a file of history or quarantine to inbound, and prints where it is. `moved` has the files of
+/// this run that were moved: two numbers may belong to one file, which holds the records of two
+/// datasets.
+fn bring_back(
+    settings: &Settings,
+    file: &LedgerFile,
+    path: &Path,
+    moved: &mut HashMap<PathBuf, PathBuf>,
+) -> anyhow::Result<()> {
+    let (dirs, file_no) = (&settings.dirs, file.entry.file_no);
+    let path = moved.get(path).map_or(path, PathBuf::as_path).to_owned();
+    let shown = path.display().to_string();
+    let shown = shown.escape_debug();
+    if path.starts_with(&dirs.inbound) {
+        print(&format!("file {file_no}: {shown} is in inbound\n"))?;
+    } else if path.starts_with(&dirs.history) || path.starts_with(&dirs.quarantine) {
+        let name = inbox::exact_name(&file.entry.name);
+        let to = inbox::return_to_inbound(dirs, &path, name.map(OsStr::new))
+            .with_context(|| format!("cannot move {shown} to inbound"))?;
+        let shown_to = to.display().to_string();
+        print(&format!(
+            "file {file_no}: {} is in inbound again\n",
+            shown_to.escape_debug()
+        ))?;
+        moved.insert(path, to);
+    } else {
+        print(&format!(
+            "file {file_no}: load {shown} with `task_runner load PATH`\n"
+        ))?;
+    }
+    Ok(())
 }
 
 /// Removes the own row of each record whose id another row has, too, and names the record. The row

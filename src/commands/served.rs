@@ -33,7 +33,17 @@ impl Served {
         let metrics = telemetry::install();
         telemetry::begin_at_zero(&settings.datasets);
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
-        telemetry::begin(now.unwrap_or_default(), settings.roles.work, keeps_summary);
+        let now = now.unwrap_or_default();
+        telemetry::begin(now, settings.roles.work, keeps_summary);
+        // Before the ledger is read, the newest file counts as settled now: else no alert would report a
+        // dataset whose first file never comes.
+        for dataset in settings.datasets.iter() {
+            if let Some(every) = dataset.expected_every {
+                telemetry::expected_every(&dataset.name, every.length());
+                let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
+                telemetry::last_settled(&dataset.name, now);
+            }
+        }
         let allowed = Allowed {
             actions: settings.http_actions,
             secret: secret(settings)?,

@@ -4,8 +4,10 @@
 use crate::config::cli::StatusArgs;
 use crate::config::{Settings, redacted};
 use crate::inbox;
-use crate::status::{Status, by_reason};
+use crate::sink::Acknowledged;
+use crate::status::{Status, by_reason, grouped};
 
+use super::database::open_existing;
 use super::{Outcome, http_client, open_database, orphans, print, status_watch};
 
 /// Files listed if no service runs.
@@ -13,6 +15,9 @@ const LAST_FILES: usize = 10;
 
 /// Runs the command: prints the status once, or repeatedly with `--watch`.
 pub(super) async fn execute(settings: &Settings, args: &StatusArgs) -> anyhow::Result<Outcome> {
+    if args.acknowledge {
+        return acknowledge(settings).await;
+    }
     if args.watch {
         let get = async || current_status(settings).await;
         status_watch::until_quit(get, args.interval.0, args.json).await?;
@@ -25,6 +30,23 @@ pub(super) async fn execute(settings: &Settings, args: &StatusArgs) -> anyhow::R
         status.to_string()
     };
     print(&text)?;
+    Ok(Outcome::Complete)
+}
+
+/// Acknowledges the quarantined files and rejects of now: from then on, only new ones are something to
+/// do.
+pub(super) async fn acknowledge(settings: &Settings) -> anyhow::Result<Outcome> {
+    let database = open_existing(settings).await?;
+    let totals = database.totals().await?;
+    database
+        .acknowledge_totals(Acknowledged::all_of(totals))
+        .await?;
+    print(&format!(
+        "acknowledged: {} files in quarantine and {} rejects; from now on, status asks to look at new \
+         ones only\n",
+        grouped(totals.quarantined),
+        grouped(totals.rejects)
+    ))?;
     Ok(Outcome::Complete)
 }
 
@@ -84,6 +106,7 @@ async fn status_without_service(settings: &Settings) -> anyhow::Result<Status> {
     }
     let database = open_database(settings).await?;
     status.totals = Some(database.totals().await?);
+    status.acknowledged = database.acknowledged_totals().await?;
     status.last_files = database.last_files(LAST_FILES).await?;
     status.rejects = by_reason(database.reject_reasons().await?);
     let mut missing = database.kept_indexes().await?;

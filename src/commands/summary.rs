@@ -2,6 +2,9 @@
 
 use std::sync::Arc;
 
+use serde_json::json;
+
+use super::output::JSON_VERSION;
 use super::{Outcome, open_database, print};
 use crate::config::Settings;
 use crate::config::cli::SummaryArgs;
@@ -36,9 +39,12 @@ pub(super) async fn execute(settings: &Settings, args: &SummaryArgs) -> anyhow::
     match refreshed {
         Ok(done) => {
             let (files, rows) = (done.files, done.rows_read);
-            print(&format!(
-                "summary: up to date; {files} new files, {rows} rows read\n"
-            ))?;
+            let said = if args.json {
+                json!({"version": JSON_VERSION, "files": files, "rows_read": rows}).to_string()
+            } else {
+                format!("summary: up to date; {files} new files, {rows} rows read")
+            };
+            print(&format!("{said}\n"))?;
             Ok(Outcome::Complete)
         }
         Err(GivenUp::Stopped) => Ok(Outcome::Stopped),

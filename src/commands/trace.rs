@@ -2,34 +2,68 @@
 //!
 //! The ledger names the file and the record. The file, checked by its hash, contains the JSON.
 
+use std::fmt::Display;
 use std::io::{self, Write as _};
 use std::sync::Arc;
 
 use anyhow::{anyhow, bail};
+use serde_json::{Map, Value};
 
-use crate::batch::{SourceFile, provenance};
+use crate::batch::{RAW_BYTES_MAX, SourceFile, provenance};
 use crate::config::Settings;
 use crate::config::cli::TraceArgs;
 use crate::dataset::Dataset;
 use crate::parse::{self, Parser};
 use crate::sink::{FileState, LedgerFile, OpenReject, Operators, RejectQuery, Standing};
 
+use super::output::JSON_VERSION;
 use super::source::{Source, Unavailable};
-use super::{KeyValueText, Outcome, open_for_operators, output, unless_reader_gone, wanted_file};
+use super::{
+    KeyValueText, Outcome, open_for_operators, output, print, unless_reader_gone, wanted_file,
+};
 
-/// Runs the command. The last line of its output is the record as it is written in the file.
+/// What the command prints: lines of text, or one JSON object.
+struct Facts {
+    lines: KeyValueText,
+    /// `None` without `--json`.
+    object: Option<Map<String, Value>>,
+}
+
+impl Facts {
+    /// Adds a line, and its value as a field of the object.
+    fn add(&mut self, name: &str, line: impl Display, field: &str, value: impl Into<Value>) {
+        match &mut self.object {
+            Some(object) => drop(object.insert(field.to_owned(), value.into())),
+            None => self.lines.add(name, line),
+        }
+    }
+
+    /// Adds a field to the object, for which the lines have no line of its own.
+    fn add_field(&mut self, field: &str, value: impl Into<Value>) {
+        if let Some(object) = &mut self.object {
+            object.insert(field.to_owned(), value.into());
+        }
+    }
+}
+
+/// Runs the command. Without `--json`, the last line of its output is the record as it is written in
+/// the file.
 pub(super) async fn execute(settings: &Settings, args: &TraceArgs) -> anyhow::Result<Outcome> {
     let (file_no, ordinal) = provenance(args.id);
     let operators = open_for_operators(settings).await?;
     let file = wanted_file(operators.as_ref(), file_no).await?;
     let entry = &file.entry;
-    let mut lines = KeyValueText::default();
-    lines.add("id", args.id);
-    lines.add("file", file_no);
-    lines.add("ordinal", ordinal);
-    lines.add("name", entry.name.escape_debug());
-    lines.add("dataset", &entry.dataset);
-    lines.add("state", entry.state);
+    let mut facts = Facts {
+        lines: KeyValueText::default(),
+        object: args.json.then(Map::new),
+    };
+    facts.add_field("version", JSON_VERSION);
+    facts.add("id", args.id, "id", args.id);
+    facts.add("file", file_no, "file_no", file_no);
+    facts.add("ordinal", ordinal, "ordinal", ordinal);
+    facts.add("name", entry.name.escape_debug(), "name", &*entry.name);
+    facts.add("dataset", &entry.dataset, "dataset", &*entry.dataset);
+    facts.add("state", entry.state, "state", entry.state.as_str());
     let dataset = settings
         .dataset(&entry.dataset)
         .map_err(|_| no_dataset(&file))?;
@@ -41,15 +75,15 @@ pub(super) async fn execute(settings: &Settings, args: &TraceArgs) -> anyhow::Re
         );
     }
     let standing = operators.standing(dataset, args.id).await?;
-    let what = describe_outcome(operators.as_ref(), dataset, args.id, standing).await?;
-    lines.add("record", what);
+    describe_outcome(operators.as_ref(), dataset, (args.id, standing), &mut facts).await?;
     // The ordinals follow from the definition with which the file was loaded.
     let loaded_by = operators.loaded_by(file_no, &settings.datasets).await?;
     let loaded_by = loaded_by.as_ref().unwrap_or(dataset);
     let mut source = match Source::open(settings, loaded_by, &file, args.file.as_deref()) {
         Ok(source) => source,
         Err(error) => {
-            print_record(lines, b"")?;
+            facts.add_field("unavailable", error.to_string());
+            print_facts(facts, None)?;
             let error = error.into_error();
             return Err(match args.file {
                 Some(_) => error,
@@ -65,32 +99,34 @@ pub(super) async fn execute(settings: &Settings, args: &TraceArgs) -> anyhow::Re
             source.plan.records
         );
     };
-    lines.add("path", source.path.display().to_string().escape_debug());
-    lines.add("byte offset", place.start);
-    lines.add("bytes", place.end - place.start);
+    let path = source.path.display().to_string();
+    facts.add("path", path.escape_debug(), "path", &*path);
+    facts.add("byte offset", place.start, "byte_offset", place.start);
+    let bytes = place.end - place.start;
+    facts.add("bytes", bytes, "bytes", bytes);
     let origin = SourceFile {
         file_no,
         hash: file.hash,
     };
     let outside = source.outside(ordinal).map_err(Unavailable::into_error)?;
-    let print = |record: &[u8]| {
+    let report = |record: &[u8]| {
         let mut parser = Parser::default();
         let parsed = parser.parse_record(dataset, origin, ordinal, record, &outside);
         if standing == Standing::Row && !parsed.rejects.is_empty() {
             let why = "with the current definition of its dataset, this record is a reject: the row \
                        was made from a correction, or with an earlier definition";
-            lines.add("note", why);
+            facts.add("note", why, "note", why);
         }
-        print_record(lines, record)
+        print_facts(facts, Some(record))
     };
-    if place.end - place.start > parse::RECORD_BYTES_MAX as u64 {
+    if bytes > parse::RECORD_BYTES_MAX as u64 {
         // Not copied: the parser rejects it unread, and it may be larger than memory.
-        let printed = source.inspect(place, print);
+        let printed = source.inspect(place, report);
         printed.map_err(Unavailable::into_error)??;
     } else {
         let mut buffer = Vec::new();
         let record = source.read(place, &mut buffer);
-        print(record.map_err(Unavailable::into_error)?)?;
+        report(record.map_err(Unavailable::into_error)?)?;
     }
     Ok(Outcome::Complete)
 }
@@ -111,18 +147,18 @@ fn no_dataset(file: &LedgerFile) -> anyhow::Error {
     )
 }
 
-/// Describes what became of a record.
+/// Adds what became of a record.
 async fn describe_outcome(
     operators: &dyn Operators,
     dataset: &Arc<Dataset>,
-    id: u64,
-    standing: Standing,
-) -> anyhow::Result<String> {
+    (id, standing): (u64, Standing),
+    facts: &mut Facts,
+) -> anyhow::Result<()> {
     let (file_no, ordinal) = provenance(id);
-    Ok(match standing {
-        Standing::Row => format!("row of {}", dataset.table),
-        Standing::Purged => "reject, purged".to_owned(),
-        Standing::Absent => "neither row nor reject".to_owned(),
+    let (line, outcome) = match standing {
+        Standing::Row => (format!("row of {}", dataset.table), "row"),
+        Standing::Purged => ("reject, purged".to_owned(), "purged"),
+        Standing::Absent => ("neither row nor reject".to_owned(), "absent"),
         Standing::Reject => {
             let query = RejectQuery {
                 file_no: Some(file_no),
@@ -130,20 +166,50 @@ async fn describe_outcome(
                 ..RejectQuery::default()
             };
             let reject = operators.find_rejects(&query, 1).await?.into_iter().next();
-            reject.map_or("reject".to_owned(), |OpenReject { entry, .. }| {
-                let field = output::field_suffix(entry.field.as_ref());
-                format!("reject: {}{field}", entry.code.as_str())
-            })
+            let line = reject.map_or("reject".to_owned(), |OpenReject { entry, .. }| {
+                let (code, field) = (
+                    entry.code.as_str(),
+                    output::field_suffix(entry.field.as_ref()),
+                );
+                facts.add_field("code", code);
+                facts.add_field("field", entry.field);
+                format!("reject: {code}{field}")
+            });
+            (line, "reject")
         }
-    })
+    };
+    facts.add("record", line, "outcome", outcome);
+    if standing == Standing::Row {
+        facts.add_field("table", &*dataset.table);
+    }
+    Ok(())
 }
 
-/// Writes the record byte for byte, because it may not be UTF-8.
-fn print_record(lines: KeyValueText, record: &[u8]) -> anyhow::Result<()> {
+/// Prints the facts and, after the lines, the record byte for byte, because it may not be UTF-8. In the
+/// object, a record larger than any that is parsed is cut.
+fn print_facts(mut facts: Facts, record: Option<&[u8]>) -> anyhow::Result<()> {
+    if let (Some(object), Some(record)) = (&mut facts.object, record) {
+        let is_cut = record.len() > parse::RECORD_BYTES_MAX;
+        let raw = if is_cut {
+            &record[..RAW_BYTES_MAX]
+        } else {
+            record
+        };
+        object.insert("raw".to_owned(), String::from_utf8_lossy(raw).into());
+        if is_cut {
+            object.insert("raw_is_cut".to_owned(), true.into());
+        }
+        if str::from_utf8(record).is_err() {
+            object.insert("raw_is_not_utf8".to_owned(), true.into());
+        }
+    }
+    if let Some(object) = facts.object {
+        return Ok(print(&format!("{}\n", Value::from(object)))?);
+    }
     let mut out = io::stdout().lock();
     let write = || -> io::Result<()> {
-        out.write_all(lines.into_text().as_bytes())?;
-        if !record.is_empty() {
+        out.write_all(facts.lines.into_text().as_bytes())?;
+        if let Some(record) = record {
             out.write_all(record)?;
             out.write_all(b"\n")?;
         }

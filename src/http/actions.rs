@@ -67,9 +67,14 @@ fn action(form: &Form) -> Option<Action> {
     Some(match form.get("do") {
         "pause" => Action::Pause,
         "resume" => Action::Resume,
+        "acknowledge-all" => Action::AcknowledgeAll,
         "retry" => {
             let name = form.get("name").to_owned();
             Action::Retry { name }
+        }
+        "release" => {
+            let file_no = file_no()?;
+            Action::Release { file_no }
         }
         "acknowledge" => {
             let file_no = file_no()?;
@@ -93,8 +98,8 @@ fn action(form: &Form) -> Option<Action> {
 /// that gets another number.
 fn page_after(action: &Action, done: bool) -> String {
     match action {
-        Action::Pause | Action::Resume => "./".to_owned(),
-        Action::Retry { .. } | Action::Reload { .. } => "files".to_owned(),
+        Action::Pause | Action::Resume | Action::AcknowledgeAll => "./".to_owned(),
+        Action::Retry { .. } | Action::Release { .. } | Action::Reload { .. } => "files".to_owned(),
         Action::Acknowledge { file_no } => format!("file?no={file_no}"),
         Action::Replay { id, .. } if done => format!("file?no={}", provenance(*id).0),
         Action::Replay { id, .. } => format!("reject?id={id}"),
@@ -135,6 +140,7 @@ mod tests {
         let text = "do=replay&id=7&text=%7B%22a%22%3A+1%2C%0D%0A%22b%22%3A+2%7D";
         assert_eq!(parsed(text), Some(replay));
         assert_eq!(parsed("do=pause"), Some(Action::Pause));
+        assert_eq!(parsed("do=acknowledge-all"), Some(Action::AcknowledgeAll));
         let retry = Action::Retry {
             name: "a b.json".to_owned(),
         };

@@ -203,9 +203,10 @@ fn frame<'a>(site: &'a Site, headers: &HeaderMap, uri: &Uri) -> Frame<'a> {
 
 async fn show_status(State(site): State<Arc<Site>>, headers: HeaderMap, uri: Uri) -> Response {
     let status = site.status.status().await;
+    let range = page::Range::parse(query(&uri).get("range"));
     shown(
         StatusCode::OK,
-        page::status(&frame(&site, &headers, &uri), &status),
+        page::status(&frame(&site, &headers, &uri), &status, range),
     )
 }
 

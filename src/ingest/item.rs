@@ -160,6 +160,8 @@ pub(super) struct ReadyFile {
     pub(super) content: Arc<Content>,
     /// The datasets whose records the file holds, at least one, each with their places.
     pub(super) plans: Vec<(Arc<Dataset>, Identity, Plan)>,
+    /// The datasets with a limit that the file is beyond, by their place in `plans`.
+    pub(super) beyond: Vec<(usize, QuarantineReason)>,
 }
 
 /// The records of one dataset in a file that was read: all of the file, or a part of it.
@@ -178,6 +180,7 @@ impl ReadyFile {
             item,
             content,
             plans,
+            beyond: _,
         } = self;
         // Most files have one dataset, and cost no allocation here.
         let mut parts = Vec::new();

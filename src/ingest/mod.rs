@@ -26,6 +26,7 @@ mod flight;
 mod intake;
 mod item;
 mod job;
+mod limits;
 mod outcome;
 mod part;
 mod produce;

@@ -27,11 +27,6 @@ use crate::telemetry::{self, Stage};
 /// thread lives.
 const BUFFER_KEPT_BYTES: usize = 4 * 1024 * 1024;
 
-/// Chunks of more bytes are parsed one at a time. The tables of the parser take up to 16 times the
-/// record, which the byte budget does not count: parsing large records on several threads would
-/// take several times the memory budget.
-const HUGE_CHUNK_BYTES: u64 = 2 * 1024 * 1024;
-
 /// A frame on its way to the broker, with its share of the byte budget.
 pub(super) struct Produced {
     pub(super) frame: Frame,
@@ -151,8 +146,7 @@ fn produce(shared: &Shared, job: &Job, chunk: &Chunk, codec: Codec) -> Result<Fr
         records = chunk.records
     )
     .entered();
-    let is_huge = chunk.end - chunk.start > HUGE_CHUNK_BYTES;
-    let _alone = is_huge.then(|| shared.huge.lock());
+    let _alone = shared.alone(chunk);
     let batch = PARSER.with_borrow_mut(|(parser, buffer)| {
         let (file, of) = (job.source_file(), (&*job.content, job.values.as_ref()));
         let batch = chunks::parse(parser, &job.dataset, file, chunk, of, buffer)?;
@@ -160,6 +154,7 @@ fn produce(shared: &Shared, job: &Job, chunk: &Chunk, codec: Codec) -> Result<Fr
         buffer.shrink_to(BUFFER_KEPT_BYTES);
         Ok::<_, ContentError>(batch)
     })?;
+    Tally::add(&shared.tally().read, u64::from(batch.span.records));
     Tally::add(&shared.tally().rejected, batch.rejects.len() as u64);
     count(&batch);
     Ok(ENCODER.with_borrow_mut(|encoder| encoder.encode(&batch, codec)))

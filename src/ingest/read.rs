@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::item::{BadFile, Identity, Item, ItemOrigin, ReadOutcome, ReadyFile};
 use super::job::Job;
+use super::limits::{self, CutShort};
 use super::reason::QuarantineReason;
 use super::register::start;
 use super::shared::{Ingest, Shared};
@@ -235,6 +236,7 @@ fn read(shared: &Shared, item: Item, attempt: u32) -> Result<ReadOutcome, Fault>
     match plans.expect("with a dataset, the file was cut") {
         Ok(plans) => {
             let mut identified = Vec::with_capacity(plans.len());
+            let mut beyond = Vec::new();
             for (dataset, plan) in plans {
                 let identity = identity(&dataset);
                 let values = identity.taken.as_ref().map(|taken| &taken.values);
@@ -244,12 +246,24 @@ fn read(shared: &Shared, item: Item, attempt: u32) -> Result<ReadOutcome, Fault>
                     let reason = QuarantineReason::PathValue(problem);
                     return bad(item, (Some(dataset), identity), reason);
                 }
+                match limits::beyond(shared, &content, (&dataset, &identity), &plan) {
+                    Ok(limit) => beyond.extend(limit.map(|reason| (identified.len(), reason))),
+                    Err(CutShort::Unread(error)) => {
+                        return not_opened(item, Some(dataset), error, attempt);
+                    }
+                    // The next run begins with the file again.
+                    Err(CutShort::Stopped) => {
+                        let doing = format!("checking {}", item.file.path.display());
+                        return Err(Fault::transient(Origin::Files, doing, "the run ends"));
+                    }
+                }
                 identified.push((dataset, identity, plan));
             }
             Ok(ReadOutcome::Ready(ReadyFile {
                 item,
                 content: Arc::new(content),
                 plans: identified,
+                beyond,
             }))
         }
         Err(Unreadable::Incomplete { .. }) if ingest.may_wait(&item) => {

@@ -3,8 +3,9 @@
 use std::fmt;
 
 use crate::cut::Unreadable;
-use crate::dataset::NoDataset;
+use crate::dataset::{NoDataset, Ratio};
 use crate::parse::PathProblem;
+use crate::sink::LIMIT_CODES;
 
 /// Why a file is quarantined.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,11 +44,24 @@ pub(super) enum QuarantineReason {
     /// The file was stored with this number, and some of its rows or rejects are missing from the
     /// database.
     NotStored { file_no: u32 },
+    /// More of its records would be rejects than `max_reject_ratio` of its dataset allows.
+    TooManyRejects {
+        /// The rejects that were found before the check ended.
+        rejects: u64,
+        records: u32,
+        /// The limit of the dataset, and the rejects that the file may have by it.
+        ratio: Ratio,
+        most: u64,
+        /// The most frequent cause.
+        cause: String,
+    },
+    /// It has fewer records than `min_records` of its dataset.
+    TooFewRecords { records: u32, least: u32 },
 }
 
 impl QuarantineReason {
     /// Every code.
-    pub(super) const CODES: [&str; 11] = [
+    pub(super) const CODES: [&str; 13] = [
         "no_dataset",
         "incomplete",
         "malformed",
@@ -59,6 +73,8 @@ impl QuarantineReason {
         "other_definition",
         "not_removed",
         "not_stored",
+        LIMIT_CODES[0],
+        LIMIT_CODES[1],
     ];
 
     /// The reason as one word for programs, the same in reasons, metrics, log and runbook.
@@ -75,6 +91,8 @@ impl QuarantineReason {
             Self::OtherDefinition { .. } => "other_definition",
             Self::NotRemoved { .. } => "not_removed",
             Self::NotStored { .. } => "not_stored",
+            Self::TooManyRejects { .. } => LIMIT_CODES[0],
+            Self::TooFewRecords { .. } => LIMIT_CODES[1],
         }
     }
 
@@ -83,6 +101,10 @@ impl QuarantineReason {
         format!("{}: {self}", self.code())
     }
 }
+
+/// The next step for a file that is beyond a limit of its dataset.
+const RELEASE: &str =
+    "nothing of it is stored; `task_runner files release` with its number loads it as it is";
 
 /// The next step for a file of an archive that has changed.
 const REPLACED_IN_PLACE: &str = ": `task_runner load` with its path loads it as another file; run \
@@ -148,6 +170,21 @@ impl fmt::Display for QuarantineReason {
                  database (`task_runner verify --file {file_no}`): `task_runner files restore {file_no}` \
                  stores them again; if they were removed on purpose, `task_runner files acknowledge \
                  {file_no}` accepts that; then load it again (`task_runner files retry`)"
+            ),
+            Self::TooManyRejects {
+                rejects,
+                records,
+                ratio,
+                most,
+                cause,
+            } => write!(
+                f,
+                "at least {rejects} of its {records} records would be rejects, most of them {cause}, and \
+                 `max_reject_ratio = {ratio}` allows {most}: `task_runner check` shows them; {RELEASE}"
+            ),
+            Self::TooFewRecords { records, least } => write!(
+                f,
+                "it has {records} records, and `min_records = {least}`: it may be cut short; {RELEASE}"
             ),
         }
     }
@@ -218,6 +255,23 @@ mod tests {
             (
                 QuarantineReason::NotStored { file_no: 7 },
                 "files restore 7",
+            ),
+            (
+                QuarantineReason::TooManyRejects {
+                    rejects: 6,
+                    records: 100,
+                    ratio: 0.05_f64.try_into().unwrap(),
+                    most: 5,
+                    cause: "`missing` in `a`".to_owned(),
+                },
+                "at least 6 of its 100 records would be rejects, most of them `missing` in `a`, and",
+            ),
+            (
+                QuarantineReason::TooFewRecords {
+                    records: 3,
+                    least: 10,
+                },
+                "3 records, and `min_records = 10`: it may be cut short; ",
             ),
         ] {
             let whole = reason.with_code();

@@ -15,6 +15,7 @@ use super::dispose::{dispose, leave, quarantine};
 use super::flight::Flight;
 use super::item::{BadFile, ItemOrigin, ReadOutcome, ReadyFile, ReadyPart};
 use super::job::{Job, missing_chunks};
+use super::limits;
 use super::outcome::Outcome;
 use super::reason::QuarantineReason;
 use super::shared::Shared;
@@ -33,7 +34,10 @@ pub(super) async fn start(
     for outcome in outcomes {
         match outcome {
             ReadOutcome::Ready(file) => match begun_otherwise(shared, &file).await? {
-                None => ready.extend(file.into_parts()),
+                None => match limits::hold(shared, file).await? {
+                    Ok(file) => ready.extend(file.into_parts()),
+                    Err(file) => quarantine(shared, file).await?,
+                },
                 Some(file_no) => {
                     leave(shared, file.item, &WaitReason::EarlierContent(file_no)).await?;
                 }

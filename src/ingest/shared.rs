@@ -15,7 +15,7 @@ use super::seen::Seen;
 use super::tally::Tally;
 use crate::broker::Broker;
 use crate::content::ContentOptions;
-use crate::cut::ChunkLimits;
+use crate::cut::{Chunk, ChunkLimits};
 use crate::dataset::{Dataset, Datasets};
 use crate::inbox::Inbox;
 use crate::shutdown::Shutdown;
@@ -26,6 +26,11 @@ use crate::worker::Progress;
 /// Most files that are registered and not settled at a time. Each keeps its plan in memory, so more
 /// would cost memory; fewer would make tens of thousands of small files wait for each other.
 const FLIGHTS_MAX: usize = 8_192;
+
+/// Chunks of more bytes are parsed one at a time. The tables of the parser take up to 16 times the
+/// record, which the byte budget does not count: parsing large records on several threads would
+/// take several times the memory budget.
+const HUGE_CHUNK_BYTES: u64 = 2 * 1024 * 1024;
 
 /// The options of ingest.
 #[derive(Debug, Clone)]
@@ -76,7 +81,7 @@ pub(super) struct Shared {
     pub(super) budget: Arc<Semaphore>,
     pub(super) budget_kib: u32,
     /// Held while a huge chunk is parsed: one at a time.
-    pub(super) huge: Mutex<()>,
+    huge: Mutex<()>,
     pub(super) disposals: Disposals,
     /// Wakes settle: a flight has nothing left to publish, or a stuck file was moved.
     pub(super) settle_soon: Notify,
@@ -114,6 +119,13 @@ impl Shared {
     /// The open flights, by the number of their file.
     pub(super) fn flights(&self) -> MutexGuard<'_, HashMap<u32, Flight>> {
         self.flights.lock()
+    }
+
+    /// Waits until no other huge chunk is parsed. `None` if the chunk is not huge. Hold it while the
+    /// chunk is parsed.
+    pub(super) fn alone(&self, chunk: &Chunk) -> Option<MutexGuard<'_, ()>> {
+        let is_huge = chunk.end - chunk.start > HUGE_CHUNK_BYTES;
+        is_huge.then(|| self.huge.lock())
     }
 
     pub(super) fn sink(&self) -> &dyn Sink {

@@ -30,6 +30,8 @@ pub struct Tally {
     pub rows: AtomicU64,
     /// Rejects of settled files.
     pub rejects: AtomicU64,
+    /// Records read by this process so far, of files settled or not.
+    pub read: AtomicU64,
     /// Rejects found by this process so far, of files settled or not.
     pub rejected: AtomicU64,
     /// Bytes of files whose records are committed, for a progress bar. Part of a file counts when

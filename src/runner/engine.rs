@@ -15,7 +15,7 @@ use crate::fault::Fault;
 use crate::inbox::{Census, Inbox};
 use crate::ingest::{InboundView, Ingest, IngestOptions, Intake, Tally};
 use crate::retry::GivenUp;
-use crate::sink::{Database, FileEntry, Sink, Totals};
+use crate::sink::{Acknowledged, Database, FileEntry, Sink, Totals};
 use crate::status::RejectCount;
 use crate::summary::{self, Accumulator};
 use crate::worker::{Progress, Worker};
@@ -108,6 +108,7 @@ pub(super) struct LedgerView {
 #[derive(Debug, Clone)]
 pub(super) struct LedgerAnswer {
     pub(super) totals: Totals,
+    pub(super) acknowledged: Acknowledged,
     pub(super) files: Vec<FileEntry>,
     pub(super) rejects: Vec<RejectCount>,
     pub(super) missing_indexes: Vec<String>,

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::engine::{Counted, Engine, LedgerAnswer};
-use super::journal::{Journal, Problem, SAMPLE_EVERY};
+use super::journal::{Counts, Journal, Problem, SAMPLE_EVERY};
 use crate::fault::{Fault, Origin};
 use crate::inbox::{self, Waiting};
 use crate::retry;
@@ -106,8 +106,13 @@ impl Engine {
                 drop(self.progress.take());
             }
             if now - sampled >= SAMPLE_EVERY {
-                let bytes = self.tally.bytes_done.load(Relaxed);
-                self.health.journal.lock().sample(self.stored(), bytes);
+                let counts = Counts {
+                    read: self.tally.read.load(Relaxed),
+                    stored: self.stored(),
+                    rejected: self.tally.rejected.load(Relaxed),
+                    bytes: self.tally.bytes_done.load(Relaxed),
+                };
+                self.health.journal.lock().sample(counts);
                 sampled = now;
             }
         }
@@ -235,6 +240,12 @@ impl Engine {
         }
         let ask = async {
             let totals = database.totals().await?;
+            let acknowledged = database.acknowledged_totals().await?;
+            if acknowledged != acknowledged.at_most(totals) {
+                database
+                    .acknowledge_totals(acknowledged.at_most(totals))
+                    .await?;
+            }
             let files = database.last_files(STATUS_FILES).await?;
             let rejects = match totals.rejects {
                 0 => Vec::new(),
@@ -244,6 +255,7 @@ impl Engine {
             missing.retain(|index| index.is_missing);
             Ok::<_, Fault>(LedgerAnswer {
                 totals,
+                acknowledged: acknowledged.at_most(totals),
                 files,
                 rejects: status::by_reason(rejects),
                 missing_indexes: missing.iter().map(ToString::to_string).collect(),
@@ -341,6 +353,7 @@ impl StatusSource for Engine {
         if let Some((at, answer)) = self.health.ledger.lock().answer.clone() {
             status.ledger_seconds_ago = Some(at.elapsed().as_secs_f64());
             status.totals = Some(answer.totals);
+            status.acknowledged = answer.acknowledged;
             status.last_files = answer.files;
             status.rejects = answer.rejects;
             status.missing_indexes = answer.missing_indexes;

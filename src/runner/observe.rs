@@ -11,7 +11,8 @@ use crate::telemetry::{self, Ratios, Stage};
 /// Pause between two observations of inbound, work and the stages.
 const OBSERVE_INTERVAL: Duration = Duration::from_secs(2);
 
-/// Pause between two of the expensive counts: files of history and quarantine, and rejects.
+/// Pause between two of the expensive counts: files of history, rejects, and the newest file of each
+/// dataset.
 const COUNT_INTERVAL: Duration = Duration::from_secs(30);
 
 /// A slow observation is repeated less often: it takes at most one part in this many of the time.
@@ -85,6 +86,16 @@ impl Engine {
                 && let Ok(totals) = database.totals().await
             {
                 telemetry::rejects_open(totals.rejects);
+            }
+            if let Some(database) = &self.database
+                && let Ok(newest) = database.last_settled().await
+            {
+                // The ledger may have datasets that no longer exist.
+                for (dataset, unix_seconds) in newest {
+                    if self.datasets.by_name(&dataset).is_some() {
+                        telemetry::last_settled(&dataset, unix_seconds);
+                    }
+                }
             }
             rest(COUNT_INTERVAL, began).await;
         }

@@ -55,9 +55,9 @@ pub use contents::{Change, Contents, Difference, DifferenceKind, KeptReplay, Pro
 pub use indexes::{Charge, IndexedTable, Indexes, KeptIndex};
 pub use open::{Database, open};
 pub use operators::{
-    Audit, FieldCount, FileEntry, FileState, LedgerFile, OpenReject, Operators, Purge,
-    REASON_MESSAGE_CHARS, RejectEntry, RejectQuery, RejectReason, Replay, Replayed, Standing,
-    Totals,
+    Acknowledged, Audit, FieldCount, FileEntry, FileState, LedgerFile, OpenReject, Operators,
+    Purge, REASON_MESSAGE_CHARS, RejectEntry, RejectQuery, RejectReason, Replay, Replayed,
+    Standing, Totals,
 };
 pub use summary::{LastEvent, SummaryStore, Unsummarised};
 
@@ -169,6 +169,13 @@ pub trait Sink: Send + Sync {
     /// settled.
     async fn quarantine(&self, file: &NewFile, reason: &str) -> Result<(), Fault>;
 
+    /// Whether the limits of its dataset do not hold back a file: the ledger has it in another state
+    /// than quarantined, or an operator has [released](Operators::release) it. A sink that keeps
+    /// nothing holds back each file that is beyond a limit.
+    async fn is_past_limits(&self, _file: &NewFile) -> Result<bool, Fault> {
+        Ok(false)
+    }
+
     /// Keeps in the ledger that files of archives are stored, as they lie on the disk. Replaces what
     /// it has of the same paths. A sink that keeps nothing recognises nothing, which is safe.
     async fn remember(&self, _files: &[SeenFile]) -> Result<(), Fault> {
@@ -272,6 +279,20 @@ pub struct Begun {
     pub path: Option<PathBuf>,
     /// Size of the file on the disk, in bytes.
     pub bytes: u64,
+}
+
+/// The codes of files that are beyond a limit of their dataset. An operator may release them.
+pub const LIMIT_CODES: [&str; 2] = ["too_many_rejects", "too_few_records"];
+
+/// The reason in the ledger of a file that an operator has released.
+const RELEASED: &str = "released: the next load of it ignores the limits of its dataset";
+
+/// The query for [`Sink::is_past_limits`], the same in both dialects.
+fn past_limits() -> String {
+    format!(
+        "SELECT COUNT(*) FROM ingest_files WHERE hash = ? AND dataset = ? AND (state <> 'quarantined' OR \
+         reason = '{RELEASED}')"
+    )
 }
 
 /// The query for [`Sink::begun`], the same in both dialects.

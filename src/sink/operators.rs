@@ -13,8 +13,8 @@ use serde::{Deserialize, Serialize};
 use crate::batch::{Batch, ContentHash, RejectCode};
 use crate::dataset::{Dataset, FileValues};
 use crate::fault::Fault;
-use crate::sink::Taken;
 use crate::sink::cells::cut_message;
+use crate::sink::{LIMIT_CODES, RELEASED, Taken};
 use crate::timestamp;
 
 /// The reads and repairs of operators. Contract and errors: see [`sink`](super).
@@ -36,6 +36,20 @@ pub trait Operators: Send + Sync {
     /// [`Migration::keep_rows`](super::Migration::keep_rows). 0 if none are. The entry that holds the
     /// number is no file: no other method returns or counts it.
     async fn kept_below(&self) -> Result<u32, Fault>;
+
+    /// The newest time at which a file of each dataset was settled, in seconds since the epoch. Without
+    /// datasets that have no such file. Reads the entry of every file.
+    async fn last_settled(&self) -> Result<Vec<(String, i64)>, Fault>;
+
+    /// The numbers of files and rejects that an operator has acknowledged.
+    async fn acknowledged_totals(&self) -> Result<Acknowledged, Fault>;
+
+    /// Keeps the numbers of files and rejects that an operator acknowledges.
+    async fn acknowledge_totals(&self, totals: Acknowledged) -> Result<(), Fault>;
+
+    /// Lets a file of quarantine be loaded although it is beyond the limits of its dataset, until it
+    /// is settled or quarantined for another reason. A file in another state does not change.
+    async fn release(&self, file_no: u32) -> Result<(), Fault>;
 
     /// The last `max` files of the ledger, newest first.
     async fn last_files(&self, max: usize) -> Result<Vec<FileEntry>, Fault> {
@@ -162,6 +176,50 @@ pub struct Totals {
     pub rejects: u64,
 }
 
+/// What of the totals an operator has acknowledged: status asks to look only at what is above these
+/// numbers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Acknowledged {
+    /// Files in quarantine.
+    pub quarantined: u64,
+    /// Rejects.
+    pub rejects: u64,
+}
+
+/// The name of [`Acknowledged`] in `ingest_settings`.
+pub(super) const ACKNOWLEDGED: &str = "acknowledged_totals";
+
+impl Acknowledged {
+    /// Everything that there is now.
+    #[must_use]
+    pub fn all_of(totals: Totals) -> Self {
+        Self {
+            quarantined: totals.quarantined,
+            rejects: totals.rejects,
+        }
+    }
+
+    /// At most what there is now. If a file left quarantine, the next one that goes there is new.
+    #[must_use]
+    pub fn at_most(self, totals: Totals) -> Self {
+        Self {
+            quarantined: self.quarantined.min(totals.quarantined),
+            rejects: self.rejects.min(totals.rejects),
+        }
+    }
+
+    pub(super) fn to_bytes(self) -> Vec<u8> {
+        serde_json::to_vec(&self).expect("its keys are texts")
+    }
+
+    /// Nothing if the value is missing or unreadable.
+    pub(super) fn from_bytes(value: Option<&[u8]>) -> Self {
+        let parsed = value.and_then(|value| serde_json::from_slice(value).ok());
+        parsed.unwrap_or_default()
+    }
+}
+
 /// The query, in a dialect in which `file` is one file of the aliases `f` and `i`, for the entries of
 /// each state that are further parts of files of several datasets. Reads the index of the hashes, and
 /// the entries of such files.
@@ -253,6 +311,17 @@ pub struct FileEntry {
     pub rejects: u32,
     /// Why the file is in quarantine.
     pub reason: Option<String>,
+}
+
+impl FileEntry {
+    /// Whether the file is in quarantine because it is beyond a limit of its dataset, or was released
+    /// and is not loaded yet.
+    #[must_use]
+    pub fn is_held(&self) -> bool {
+        let reason = self.reason.as_deref().unwrap_or_default();
+        let code = reason.split(':').next().unwrap_or_default();
+        self.state == FileState::Quarantined && (LIMIT_CODES.contains(&code) || reason == RELEASED)
+    }
 }
 
 /// A reject in the database.

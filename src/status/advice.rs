@@ -1,6 +1,7 @@
 //! Derives state, headline and next step of a status, for the page, `status` and its JSON.
 
 use super::{EngineState, Status, Trouble, grouped};
+use crate::sink::Acknowledged;
 
 /// Samples without a stored record after which unfinished work counts as stalled.
 const STALLED_SAMPLES: usize = 5;
@@ -70,20 +71,31 @@ impl Status {
         }
     }
 
-    /// The commands for quarantined files, files that are being removed, rejects and missing indexes;
-    /// `None` if there are none.
+    /// Whether there are quarantined files or rejects that no operator has acknowledged.
+    pub(crate) fn has_news(&self) -> bool {
+        let totals = self.totals.unwrap_or_default();
+        self.acknowledged.at_most(totals) != Acknowledged::all_of(totals)
+    }
+
+    /// The commands for quarantined files and rejects that no operator has acknowledged, for files
+    /// that are being removed, and for missing indexes; `None` if there are none.
     pub(crate) fn needs_attention(&self) -> Option<String> {
         let totals = self.totals.unwrap_or_default();
-        let quarantined = (totals.quarantined > 0).then(|| {
+        let known = self.acknowledged.at_most(totals);
+        let of_new = |all: u64, known: u64, one: &str, many: &str| match known {
+            0 => counted(all, one, many),
+            _ => counted(all - known, &format!("new {one}"), &format!("new {many}")),
+        };
+        let quarantined = (totals.quarantined > known.quarantined).then(|| {
             format!(
                 "`task_runner files list --state quarantined` shows what is wrong with {}",
-                counted(totals.quarantined, "file", "files")
+                of_new(totals.quarantined, known.quarantined, "file", "files")
             )
         });
-        let rejects = (totals.rejects > 0).then(|| {
+        let rejects = (totals.rejects > known.rejects).then(|| {
             format!(
                 "`task_runner rejects list` shows {} that could not become rows",
-                counted(totals.rejects, "record", "records")
+                of_new(totals.rejects, known.rejects, "record", "records")
             )
         });
         let removing = (totals.removing > 0).then(|| {
@@ -215,6 +227,40 @@ mod tests {
             ..Status::default()
         });
         assert_eq!(state, EngineState::Idle);
+    }
+
+    #[test]
+    fn what_was_acknowledged_is_not_asked_for_again() {
+        let next = |quarantined, rejects, acknowledged| {
+            let totals = Totals {
+                settled: 1,
+                quarantined,
+                rejects,
+                ..Totals::default()
+            };
+            let status = Status {
+                totals: Some(totals),
+                acknowledged,
+                ..Status::default()
+            };
+            (status.has_news(), concluded(status).2.unwrap_or_default())
+        };
+        let known = |quarantined, rejects| Acknowledged {
+            quarantined,
+            rejects,
+        };
+        let (has_news, all) = next(2, 3, known(0, 0));
+        assert!(has_news && all.contains("with 2 files") && all.contains("shows 3 records"));
+        assert_eq!(next(2, 3, known(2, 3)), (false, String::new()));
+        // Some were corrected since.
+        assert_eq!(next(1, 0, known(2, 3)), (false, String::new()));
+        let (has_news, one) = next(3, 3, known(2, 3));
+        assert!(has_news && one.ends_with("with 1 new file"), "{one}");
+        let (has_news, some) = next(2, 1_005, known(2, 3));
+        assert!(
+            has_news && some.contains("shows 1,002 new records"),
+            "{some}"
+        );
     }
 
     #[test]

@@ -7,7 +7,7 @@
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-use crate::sink::{FileEntry, RejectReason, Totals};
+use crate::sink::{Acknowledged, FileEntry, RejectReason, Totals};
 
 mod advice;
 mod text;
@@ -67,11 +67,13 @@ pub struct Status {
     pub queue: Option<Queue>,
     /// The files that are not settled.
     pub files: Files,
-    /// Age in seconds of the next three fields, which come from the ledger. It grows while the
+    /// Age in seconds of the next four fields, which come from the ledger. It grows while the
     /// database does not answer.
     pub ledger_seconds_ago: Option<f64>,
     /// Totals of the ledger.
     pub totals: Option<Totals>,
+    /// What of the totals an operator has acknowledged: `next` leaves it out.
+    pub acknowledged: Acknowledged,
     /// The last files of the ledger, newest first.
     pub last_files: Vec<FileEntry>,
     /// The reasons of all rejects, most frequent first.
@@ -84,6 +86,8 @@ pub struct Status {
     pub bytes_per_second: Option<f64>,
     /// The rates and the readiness of the last minutes.
     pub history: History,
+    /// The same of the last hour, in longer intervals.
+    pub last_hour: History,
     /// The latest outages, newest first. The first one may be going on.
     pub outages: Vec<Outage>,
     /// The next step for the operator; `None` if there is nothing to do.
@@ -127,14 +131,19 @@ impl EngineState {
     }
 }
 
-/// Samples of the last minutes at a fixed interval, oldest first. Both lists have the same length.
+/// Samples at a fixed interval, oldest first. All lists have the same length, but for those that an
+/// older release does not report.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct History {
     /// The interval in seconds.
     pub every_seconds: f64,
-    /// Records stored per second.
+    /// Records stored per second, as rows or rejects.
     pub records_per_second: Vec<u64>,
+    /// Records read from files per second.
+    pub read_per_second: Vec<u64>,
+    /// Records per second that became rejects when they were read.
+    pub rejected_per_second: Vec<u64>,
     /// Whether the engine was ready.
     pub ready: Vec<bool>,
 }

@@ -113,6 +113,8 @@ pub const METRICS: &[Metric] = &[
     gauge("lemonade_files", Unit::Count, &["state"], "Current files by state: inbound, work, quarantine, and waiting: those in inbound that cannot be taken, and those in work that cannot be read or moved"),
     gauge("lemonade_files_waiting", Unit::Count, &["reason"], "Files that wait in inbound, or in work because they cannot be read or moved, by reason"),
     counter("lemonade_files_quarantined_total", Unit::Count, &["reason"], "Files quarantined, by reason"),
+    gauge("lemonade_last_settled_timestamp_seconds", Unit::Seconds, &["dataset"], "Time at which the newest file of a dataset was settled, since the epoch, by the ledger; before the first file of a dataset with expected_every, the start of the engine"),
+    gauge("lemonade_expected_every_seconds", Unit::Seconds, &["dataset"], "How often at least a file of a dataset comes: its expected_every; absent without this setting"),
     gauge("lemonade_backlog_files", Unit::Count, &[], "Files in inbound and work, which are not completely stored"),
     gauge("lemonade_backlog_bytes", Unit::Bytes, &[], "Bytes of the files in inbound and work"),
     gauge("lemonade_backlog_oldest_age_seconds", Unit::Seconds, &[], "Age of the oldest file in inbound or work, since it arrived there"),

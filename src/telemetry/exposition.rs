@@ -139,6 +139,8 @@ mod tests {
             telemetry::queue_unread(second);
             telemetry::history(1);
             telemetry::rejects_open(1);
+            telemetry::last_settled("vehicle_events", 1);
+            telemetry::expected_every("vehicle_events", second);
             telemetry::Ratios::default().export(|_| 1);
         });
         let mut text = handle.render();

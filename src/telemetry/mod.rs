@@ -233,6 +233,18 @@ pub fn begin(now_unix: Duration, commits: bool, keeps_summary: bool) {
     }
 }
 
+/// The time at which the newest file of a dataset was settled, in seconds since the epoch.
+pub fn last_settled(dataset: &str, unix_seconds: i64) {
+    gauge!("lemonade_last_settled_timestamp_seconds", "dataset" => dataset.to_owned())
+        .set(unix_seconds as f64);
+}
+
+/// How often at least a file of a dataset comes.
+pub fn expected_every(dataset: &str, every: Duration) {
+    gauge!("lemonade_expected_every_seconds", "dataset" => dataset.to_owned())
+        .set(every.as_secs_f64());
+}
+
 /// Creates every counter with a closed set of labels, at zero. A series that appears with its first
 /// event hides that event from `rate()` and leaves panels empty until then.
 pub fn begin_at_zero(datasets: &Datasets) {

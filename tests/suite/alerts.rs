@@ -16,6 +16,7 @@ const ALERTS: [&str; 14] = [
     "LemonadeForeignFrames",
     "LemonadeIdTaken",
     "LemonadeMemoryNearBudget",
+    "LemonadeNoFile",
     "LemonadeNotReady",
     "LemonadeQueueNotRead",
     "LemonadeRejectRatioHigh",

@@ -221,8 +221,14 @@ async fn an_operator_corrects_a_record_and_retries_a_file_with_the_keyboard_alon
     })
     .await;
 
-    // The service is paused, and goes on.
+    // What was seen is not asked for again.
     scene.follow("Status").await;
+    scene.shows(".next", "rejects list").await;
+    scene.follow("Acknowledge").await;
+    scene.shows(".outcome", "from now on").await;
+    scene.shows(".next", "nothing").await;
+
+    // The service is paused, and goes on.
     scene.follow("Pause").await;
     scene.shows(".says", "Paused").await;
     scene.put(

@@ -25,9 +25,9 @@ additions; a single row costs none.
 Page on `lemonade_backlog_oldest_age_seconds`: it grows whatever the fault is. The
 [runbook](runbook.md) explains the alerts. Free bytes, `lemonade_paused` and the gauges of stages
 are updated every 2 seconds. So are the numbers of files and the backlog, but after each count the
-engine waits a hundred times as long as the count took. History, quarantine and open rejects are
-updated in the same way, at most every 30 seconds. All waiting files are counted; `status` names the
-first of them.
+engine waits a hundred times as long as the count took. History, quarantine, open rejects and the
+newest file of each dataset are updated in the same way, at most every 30 seconds. All waiting files
+are counted; `status` names the first of them.
 ";
 
 fn page() -> String {

@@ -242,6 +242,36 @@ async fn lines_that_are_not_corrections_are_named_and_affect_no_other_line() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_was_acknowledged_is_not_asked_for_again() {
+    for pair in pairs().await {
+        let next = || {
+            let status = pair.expect(0, &["status", "--json"]);
+            let status: Value = serde_json::from_str(&status).unwrap();
+            status["next"].as_str().unwrap_or_default().to_owned()
+        };
+        put(&pair, "vehicle_status_a.json", &document(&[GOOD, BAD]));
+        put(&pair, "vehicle_status_b.json", b"[{");
+        pair.expect(2, &["load"]);
+        let asks = next();
+        assert!(
+            asks.contains("with 1 file;") && asks.contains("shows 1 record "),
+            "{asks}"
+        );
+        let said = pair.expect(0, &["status", "--acknowledge"]);
+        assert!(
+            said.contains("1 files in quarantine and 1 rejects"),
+            "{said}"
+        );
+        assert_eq!(next(), "", "{}", pair.name);
+        put(&pair, "vehicle_status_c.json", &document(&[BAD, GOOD, "7"]));
+        pair.expect(2, &["load"]);
+        let asks = next();
+        assert!(asks.contains("shows 2 new records that"), "{asks}");
+        assert!(!asks.contains("quarantined"), "{asks}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn verify_names_the_file_that_was_broken() {
     for pair in pairs().await {
         put(&pair, "vehicle_status_good.json", &document(&[GOOD]));

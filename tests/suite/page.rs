@@ -260,7 +260,11 @@ async fn the_page_needs_neither_script_nor_mouse() {
         LIMIT,
         async || {
             page(&addr, "/").is_some_and(|(_, html)| {
-                let signs = ["id=\"stored\">4<", "class=\"curve\"", "Idle: nothing waits"];
+                let signs = [
+                    "id=\"stored\">4<",
+                    "class=\"curve stored\"",
+                    "Idle: nothing waits",
+                ];
                 signs.iter().all(|sign| html.contains(sign))
             })
         },
@@ -290,7 +294,7 @@ async fn the_page_needs_neither_script_nor_mouse() {
           document.querySelectorAll('h1').length, \
           [...document.querySelectorAll('section')].filter((s) => \
             !document.getElementById(s.getAttribute('aria-labelledby'))).length, \
-          document.querySelectorAll('.chart path.curve').length]",
+          document.querySelectorAll('.chart path.curve.stored').length]",
     );
     assert_eq!(
         parts,

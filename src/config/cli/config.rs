@@ -19,7 +19,11 @@ pub struct ConfigArgs {
 #[derive(Debug, Clone, Subcommand)]
 pub enum ConfigCommand {
     /// Print the settings in effect as a settings file, with passwords hidden
-    Show,
+    Show {
+        /// Print one JSON object
+        #[arg(long)]
+        json: bool,
+    },
     /// Write an initial settings file: every setting with its meaning and default, as comments
     Init(InitArgs),
     /// Print the JSON Schema of a settings file, for editors that complete and check it

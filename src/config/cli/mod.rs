@@ -77,7 +77,7 @@ pub enum Command {
     #[command(before_help = help::STATUS)]
     Status(StatusArgs),
     /// Ask the running service whether it is ready: exit code 0 if so, else 1
-    Health,
+    Health(HealthArgs),
     /// List the files of the ledger, or retry those in quarantine
     #[command(before_help = help::FILES)]
     Files(FilesArgs),
@@ -145,9 +145,20 @@ pub struct StatusArgs {
     /// Repeat until q or Ctrl-C
     #[arg(long)]
     pub watch: bool,
+    /// Acknowledge the quarantined files and rejects of now: "next" then names new ones only
+    #[arg(long, conflicts_with_all = ["json", "watch"])]
+    pub acknowledge: bool,
     /// Interval of --watch
     #[arg(long, value_name = "TIME", default_value = "1s", requires = "watch")]
     pub interval: Period,
+}
+
+/// Arguments of `health`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct HealthArgs {
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Arguments of `files`.
@@ -192,6 +203,12 @@ pub enum FilesCommand {
         /// Every file in quarantine
         #[arg(long, conflicts_with = "names")]
         all: bool,
+    },
+    /// Load files that are held because they are beyond a limit of their dataset
+    Release {
+        /// The numbers of the files
+        #[arg(value_name = "FILE_NO", required = true)]
+        file_nos: Vec<u32>,
     },
     /// Store missing rows and rejects again, with their ids, from the files in history
     #[command(
@@ -256,6 +273,9 @@ pub struct TraceArgs {
     /// Path of the file, if it is not in history, work or quarantine
     #[arg(long, value_name = "PATH")]
     pub file: Option<PathBuf>,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Arguments of `verify`.
@@ -281,10 +301,14 @@ pub struct SummaryArgs {
     /// Empty the summary and rebuild it from the rows of all files in the ledger
     #[arg(long)]
     pub rebuild: bool,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Arguments of `migrate`.
 #[derive(Debug, Clone, Default, clap::Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag")]
 pub struct MigrateArgs {
     /// Print the SQL and do nothing
     #[arg(long)]
@@ -297,6 +321,10 @@ pub struct MigrateArgs {
     /// Keep rows of files that are not in the ledger; new files get higher numbers
     #[arg(long, conflicts_with = "print")]
     pub keep_rows: bool,
+
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Arguments of `queue`.

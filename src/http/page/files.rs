@@ -183,6 +183,9 @@ fn actions(frame: &Frame<'_>, file: &LedgerFile) -> Markup {
                     (button(frame, "retry", &[("file", &number), ("name", &entry.name)],
                         "Retry: move it back to inbound"))
                 }
+                @if entry.is_held() {
+                    (button(frame, "release", &of_file, "Release: load it as it is"))
+                }
                 @if entry.state == FileState::Settled {
                     (button(frame, "reload", &of_file,
                         "Reload: remove its rows and rejects, and load it again"))

@@ -5,11 +5,13 @@ use maud::html;
 use crate::console::{FileView, FilesPage, FilesQuery, RejectView, RejectsPage, RejectsQuery};
 use crate::status::Status;
 
+mod chart;
 mod files;
 mod frame;
 mod rejects;
 mod status;
 
+pub(super) use chart::Range;
 pub(super) use frame::Frame;
 use frame::{Content, whole, with_code};
 
@@ -22,8 +24,8 @@ pub(super) const POLICY: &str = "default-src 'none'; style-src 'self'; script-sr
     connect-src 'self'; img-src data:; base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
 
 /// The page of the status.
-pub(super) fn status(frame: &Frame<'_>, status: &Status) -> String {
-    whole(frame, &status::content(frame, status))
+pub(super) fn status(frame: &Frame<'_>, status: &Status, range: Range) -> String {
+    whole(frame, &status::content(frame, status, range))
 }
 
 /// The list of files.

@@ -1,27 +1,19 @@
 //! The page of the [`Status`]: what flows, what waits and why, the last files, rejects, outages.
 
-use std::fmt::Write as _;
-
 use maud::{Markup, html};
 
+use super::chart::{Range, chart};
 use super::frame::{Content, Frame, STATUS_EVERY_MS, address, button, seen, with_code};
 use crate::sink::{FileEntry, Totals};
-use crate::status::{EngineState, History, Outage, Status, bytes, grouped, length};
+use crate::status::{EngineState, Outage, Status, bytes, grouped, length};
 
-/// Size of the chart in units of the SVG, which the browser scales.
-const WIDTH: f64 = 600.0;
-const HEIGHT: f64 = 100.0;
-
-/// Most samples in the chart. Fewer samples fill it from the right.
-const SAMPLES: usize = 150;
-
-pub(super) fn content(frame: &Frame<'_>, status: &Status) -> Content {
+pub(super) fn content(frame: &Frame<'_>, status: &Status, range: Range) -> Content {
     let uptime = status.uptime_seconds.map(length);
     let uptime = uptime.map_or(String::new(), |up| format!(", up {up}"));
     let main = html! {
         (state(frame, status))
         (flow(status))
-        (chart(&status.history, status.records_per_second))
+        (chart(status, range))
         div.pair { (waiting(status)) (rejects(status)) }
         (last_files(status))
         (outages(status))
@@ -59,6 +51,9 @@ fn state(frame: &Frame<'_>, status: &Status) -> Markup {
                 }
             }
             p.next { strong { "To do:" } " " (next.map_or_else(|| html! { "nothing" }, with_code)) }
+            @if status.has_news() {
+                (button(frame, "acknowledge-all", &[], "Acknowledge: ask for new ones only"))
+            }
             @if status.paused {
                 (button(frame, "resume", &[], "Resume: take files again"))
             } @else {
@@ -124,63 +119,6 @@ fn about_stored(status: &Status, totals: Totals) -> String {
         "files, {} records{quarantined}{age}",
         grouped(totals.records)
     )
-}
-
-/// A chart of the last minutes: records stored per second, and marks where the engine was not
-/// ready.
-fn chart(history: &History, now: Option<f64>) -> Markup {
-    let samples = &history.records_per_second;
-    let highest = samples.iter().copied().max().unwrap_or(0);
-    let minutes = SAMPLES as f64 * history.every_seconds.max(1.0) / 60.0;
-    let mean = grouped(samples.iter().sum::<u64>() / (samples.len() as u64).max(1));
-    let now = grouped(now.unwrap_or_default() as u64);
-    let highest_text = grouped(highest);
-    let label = format!(
-        "Records stored per second over the last {minutes:.0} minutes: now {now}, mean {mean}, \
-         highest {highest_text}"
-    );
-    let step = WIDTH / (SAMPLES - 1) as f64;
-    let skipped = samples.len().saturating_sub(SAMPLES);
-    let first = SAMPLES - samples.len().min(SAMPLES);
-    let x = |at: usize| step * (first + at) as f64;
-    let y = |sample: u64| HEIGHT - sample as f64 / highest.max(1) as f64 * (HEIGHT - 4.0);
-    let ready = history.ready.iter().skip(skipped).enumerate();
-    let down = ready.filter(|(_, ready)| !**ready).map(|(at, _)| {
-        let left = (x(at) - step).max(0.0);
-        (format!("{left:.1}"), format!("{:.1}", x(at) - left))
-    });
-    let top = y(highest.max(1));
-    let lines = [top, f64::midpoint(top, HEIGHT), HEIGHT].map(|y| format!("M0 {y:.1}H{WIDTH}"));
-    let mut curve = String::new();
-    for (at, sample) in samples.iter().skip(skipped).enumerate() {
-        write!(curve, " {:.1},{:.1}", x(at), y(*sample)).expect("writing to a String cannot fail");
-    }
-    html! {
-        section aria-labelledby="chart" {
-            div.heading {
-                h2 id="chart" { "Records stored per second" }
-                small { "highest " (highest_text) ", mean " (mean) }
-            }
-            div.chart {
-                svg viewBox=(format!("0 0 {WIDTH} {HEIGHT}")) preserveAspectRatio="none" role="img"
-                    aria-label=(label) {
-                    @for (left, width) in down {
-                        rect.down x=(left) y="0" width=(width) height=(HEIGHT) {}
-                    }
-                    @for line in lines { path.grid d=(line) {} }
-                    @if !curve.is_empty() {
-                        path.area d=(format!("M{:.1},{HEIGHT}L{curve} {WIDTH},{HEIGHT}Z", x(0))) {}
-                        path.curve d=(format!("M{curve}")) {}
-                    }
-                }
-            }
-            div.ends {
-                small { (format!("{minutes:.0} min ago")) }
-                @if history.ready.contains(&false) { small { "marked: not ready" } }
-                small { "now" }
-            }
-        }
-    }
 }
 
 fn waiting(status: &Status) -> Markup {
@@ -373,7 +311,7 @@ mod tests {
             sees_records: false,
             can_sign_in: false,
         };
-        page::status(&frame, status)
+        page::status(&frame, status, Range::Minutes)
     }
 
     fn hostile() -> Status {
@@ -435,29 +373,5 @@ mod tests {
         assert!(render(&status).contains("files, 1 listed below"));
         status.files.waiting_files = 1_234;
         assert!(render(&status).contains("files, 1,234 wait, 1 listed below"));
-    }
-
-    #[test]
-    fn the_chart_has_a_point_for_each_sample_and_marks_outages() {
-        let history = History {
-            every_seconds: 2.0,
-            records_per_second: vec![0, 50, 100],
-            ready: vec![true, false, true],
-        };
-        let html = chart(&history, Some(100.0)).into_string();
-        assert!(
-            html.contains("d=\"M 591.9,100.0 596.0,52.0 600.0,4.0\""),
-            "{html}"
-        );
-        assert_eq!(html.matches("class=\"down\"").count(), 1, "{html}");
-        assert!(
-            html.contains("over the last 5 minutes: now 100, mean 50, highest 100"),
-            "{html}"
-        );
-        assert!(
-            !chart(&History::default(), None)
-                .into_string()
-                .contains("curve")
-        );
     }
 }

@@ -5,8 +5,7 @@ use std::slice;
 use crate::batch::{Batch, Span, provenance, row_id};
 use crate::sink::cells::by_dataset;
 use crate::sink::contents::{
-    self, Change, Difference, KeptReplay, ProblemDigest, Stored, digest_name, rejects_sql,
-    replay_sql, replayed_sql, rows_sql,
+    self, Change, Difference, KeptReplay, Stored, rejects_sql, replay_sql, replayed_sql, rows_sql,
 };
 use crate::sink::definitions::recorded;
 
@@ -70,31 +69,16 @@ pub(super) async fn replay_of(
     Ok(Some(KeptReplay { text, dataset }))
 }
 
-/// See [`Contents::acknowledge`](crate::sink::Contents::acknowledge).
-pub(super) async fn acknowledge(
-    session: &mut Session,
-    file_no: u32,
-    digest: ProblemDigest,
-) -> Result<(), Failure> {
+/// Keeps a value in `ingest_settings`, in the place of an earlier one of this name.
+pub(super) async fn keep(session: &mut Session, name: &str, value: Vec<u8>) -> Result<(), Failure> {
     let insert = "INSERT INTO ingest_settings (name, value) VALUES (?, ?) ON DUPLICATE KEY UPDATE \
                   value = VALUES(value)";
-    let digest = digest.to_vec();
-    session
-        .run_with(insert, (digest_name(file_no), digest))
-        .await?;
-    Ok(())
+    session.run_with(insert, (name, value)).await.map(drop)
 }
 
-/// See [`Contents::acknowledged`](crate::sink::Contents::acknowledged).
-pub(super) async fn acknowledged(
-    session: &mut Session,
-    file_no: u32,
-) -> Result<Option<ProblemDigest>, Failure> {
-    let name = digest_name(file_no);
-    let sql = format!("SELECT value FROM ingest_settings WHERE name = '{name}'");
-    let values = session.rows::<Vec<u8>>(&sql).await?;
-    Ok(values
-        .into_iter()
-        .next()
-        .and_then(|value| value.try_into().ok()))
+/// The value of this name in `ingest_settings`. `None` if there is none.
+pub(super) async fn kept(session: &mut Session, name: &str) -> Result<Option<Vec<u8>>, Failure> {
+    let sql = "SELECT value FROM ingest_settings WHERE name = ?";
+    let values = session.rows_with::<Vec<u8>>(sql, (name,)).await?;
+    Ok(values.into_iter().next())
 }

@@ -14,7 +14,8 @@ use crate::coverage;
 use crate::fault::{Fault, Origin};
 use crate::frame::FrameKey;
 use crate::sink::keys::{FRAME_KEY, NO_KEY, NOT_A_KEY, key_of, new_key};
-use crate::sink::{Begun, FileState, Settled};
+use crate::sink::mismatch::is_file;
+use crate::sink::{Begun, FileState, NewFile, RELEASED, Settled, past_limits};
 
 use super::errors::Failure;
 use super::session::Session;
@@ -217,4 +218,30 @@ pub(super) async fn frame_key(session: &mut Session) -> Result<FrameKey, Failure
         next_step: NO_KEY,
         problem: NOT_A_KEY.to_owned(),
     })
+}
+
+/// See [`Sink::is_past_limits`](crate::sink::Sink::is_past_limits).
+pub(super) async fn is_past_limits(session: &mut Session, file: &NewFile) -> Result<bool, Failure> {
+    let params = (file.hash.as_slice(), &file.dataset);
+    let entries = session.rows_with::<u64>(&past_limits(), params).await?;
+    Ok(entries.first().is_some_and(|entries| *entries > 0))
+}
+
+/// See [`Operators::release`](crate::sink::Operators::release).
+pub(super) async fn release(session: &mut Session, file_no: u32) -> Result<(), Failure> {
+    let sql = format!(
+        "UPDATE ingest_files SET reason = '{RELEASED}' WHERE file_no = {file_no} AND state = \
+         'quarantined'"
+    );
+    session.run(&sql).await.map(drop)
+}
+
+/// See [`Operators::last_settled`](crate::sink::Operators::last_settled).
+pub(super) async fn last_settled(session: &mut Session) -> Result<Vec<(String, i64)>, Failure> {
+    let sql = format!(
+        "SELECT dataset, TIMESTAMPDIFF(SECOND, '1970-01-01', MAX(settled_at)) FROM ingest_files WHERE \
+         state = 'settled' AND settled_at IS NOT NULL AND {} GROUP BY dataset",
+        is_file()
+    );
+    session.rows(&sql).await
 }

@@ -18,11 +18,13 @@ use crate::finding::Finding;
 use crate::frame::FrameKey;
 
 use super::cells::by_dataset;
+use super::contents::digest_name;
+use super::operators::ACKNOWLEDGED;
 use super::{
-    Audit, Begun, Charge, Committed, Contents, Difference, Digest, FieldCount, FileState,
-    IndexedTable, Indexes, KeptIndex, KeptReplay, LastEvent, LedgerFile, Migration, NewFile,
-    OpenReject, Operators, ProblemDigest, Purge, Registered, RejectQuery, Remembered, Replay,
-    Replayed, Schema, SeenFile, Settled, Sink, SinkOptions, Standing, SummaryStore, Totals,
+    Acknowledged, Audit, Begun, Charge, Committed, Contents, Difference, Digest, FieldCount,
+    FileState, IndexedTable, Indexes, KeptIndex, KeptReplay, LastEvent, LedgerFile, Migration,
+    NewFile, OpenReject, Operators, ProblemDigest, Purge, Registered, RejectQuery, Remembered,
+    Replay, Replayed, Schema, SeenFile, Settled, Sink, SinkOptions, Standing, SummaryStore, Totals,
     Unsummarised,
 };
 use errors::Failure;
@@ -168,6 +170,11 @@ impl Sink for MysqlSink {
         self.control
             .on_session("recording a quarantined file", work)
             .await
+    }
+
+    async fn is_past_limits(&self, file: &NewFile) -> Result<bool, Fault> {
+        let work = async |session: &mut Session| files::is_past_limits(session, file).await;
+        self.control.on_session(READING_LEDGER, work).await
     }
 
     async fn remember(&self, files: &[SeenFile]) -> Result<(), Fault> {
@@ -328,14 +335,17 @@ impl Contents for MysqlSink {
     }
 
     async fn acknowledge(&self, file_no: u32, digest: ProblemDigest) -> Result<(), Fault> {
+        let name = digest_name(file_no);
         let work =
-            async |session: &mut Session| contents::acknowledge(session, file_no, digest).await;
+            async |session: &mut Session| contents::keep(session, &name, digest.to_vec()).await;
         self.control.on_session("acknowledging a file", work).await
     }
 
     async fn acknowledged(&self, file_no: u32) -> Result<Option<ProblemDigest>, Fault> {
-        let work = async |session: &mut Session| contents::acknowledged(session, file_no).await;
-        self.control.on_session("reading the ledger", work).await
+        let name = digest_name(file_no);
+        let work = async |session: &mut Session| contents::kept(session, &name).await;
+        let kept = self.control.on_session(READING_LEDGER, work).await?;
+        Ok(kept.and_then(|value| value.try_into().ok()))
     }
 
     async fn begin_removal(&self, file_no: u32, datasets: &Datasets) -> Result<(), Fault> {
@@ -350,6 +360,30 @@ impl Operators for MysqlSink {
     async fn totals(&self) -> Result<Totals, Fault> {
         let work = async |session: &mut Session| operators::totals(session).await;
         self.control.on_session(READING_LEDGER, work).await
+    }
+
+    async fn last_settled(&self) -> Result<Vec<(String, i64)>, Fault> {
+        let work = async |session: &mut Session| files::last_settled(session).await;
+        self.control.on_session(READING_LEDGER, work).await
+    }
+
+    async fn acknowledged_totals(&self) -> Result<Acknowledged, Fault> {
+        let work = async |session: &mut Session| contents::kept(session, ACKNOWLEDGED).await;
+        let kept = self.control.on_session(READING_LEDGER, work).await?;
+        Ok(Acknowledged::from_bytes(kept.as_deref()))
+    }
+
+    async fn acknowledge_totals(&self, totals: Acknowledged) -> Result<(), Fault> {
+        let value = totals.to_bytes();
+        let work = async |session: &mut Session| {
+            contents::keep(session, ACKNOWLEDGED, value.clone()).await
+        };
+        self.control.on_session("acknowledging", work).await
+    }
+
+    async fn release(&self, file_no: u32) -> Result<(), Fault> {
+        let work = async |session: &mut Session| files::release(session, file_no).await;
+        self.control.on_session("releasing a file", work).await
     }
 
     async fn files(

@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, HashMap};
 
 use crate::dataset::Datasets;
+use crate::sink::contents::digest_name;
 use crate::sink::stored::{FILES_PER_QUERY, counts, lacks};
 
-use super::contents::acknowledged;
+use super::contents::kept;
 use super::definitions::loaded_by;
 use super::errors::Failure;
 use super::files::{FILES_PER_STATEMENT, list};
@@ -25,7 +26,7 @@ pub(super) async fn lacking(
             for files in files.chunks(FILES_PER_QUERY) {
                 for (file_no, stored) in session.rows::<(u32, u64)>(&counts(files, &table)).await? {
                     if lacks(records[&file_no], stored)
-                        && acknowledged(session, file_no).await?.is_none()
+                        && kept(session, &digest_name(file_no)).await?.is_none()
                     {
                         lacking.push(file_no);
                     }

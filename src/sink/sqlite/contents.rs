@@ -8,8 +8,7 @@ use rusqlite::{OptionalExtension, Transaction, params};
 use crate::batch::{Batch, Span, provenance, row_id};
 use crate::sink::cells::by_dataset;
 use crate::sink::contents::{
-    self, Change, Difference, KeptReplay, ProblemDigest, Stored, digest_name, rejects_sql,
-    replay_sql, replayed_sql, rows_sql,
+    self, Change, Difference, KeptReplay, Stored, rejects_sql, replay_sql, replayed_sql, rows_sql,
 };
 use crate::sink::definitions::recorded;
 use crate::sink::same::{StoredValue, is_same};
@@ -86,26 +85,16 @@ pub(super) fn replay_of(
     Ok(Some(KeptReplay { text, dataset }))
 }
 
-/// See [`Contents::acknowledge`](crate::sink::Contents::acknowledge).
-pub(super) fn acknowledge(
-    db: &Transaction<'_>,
-    file_no: u32,
-    digest: ProblemDigest,
-) -> Result<(), Failure> {
+/// Keeps a value in `ingest_settings`, in the place of an earlier one of this name.
+pub(super) fn keep(db: &Transaction<'_>, name: &str, value: &[u8]) -> Result<(), Failure> {
     let insert = "INSERT INTO ingest_settings (name, value) VALUES (?, ?) ON CONFLICT (name) DO \
                   UPDATE SET value = excluded.value";
-    db.execute(insert, params![digest_name(file_no), digest])?;
+    db.execute(insert, params![name, value])?;
     Ok(())
 }
 
-/// See [`Contents::acknowledged`](crate::sink::Contents::acknowledged).
-pub(super) fn acknowledged(
-    db: &Transaction<'_>,
-    file_no: u32,
-) -> Result<Option<ProblemDigest>, Failure> {
+/// The value of this name in `ingest_settings`. `None` if there is none.
+pub(super) fn kept(db: &Transaction<'_>, name: &str) -> Result<Option<Vec<u8>>, Failure> {
     let mut find = db.prepare_cached("SELECT value FROM ingest_settings WHERE name = ?")?;
-    let value: Option<Vec<u8>> = find
-        .query_row([digest_name(file_no)], |row| row.get(0))
-        .optional()?;
-    Ok(value.and_then(|value| value.try_into().ok()))
+    Ok(find.query_row([name], |row| row.get(0)).optional()?)
 }

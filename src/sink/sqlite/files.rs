@@ -15,7 +15,11 @@ use crate::frame::FrameKey;
 use crate::sink::elsewhere::{self, Elsewhere, Entry};
 use crate::sink::identities::{Identified, Likeness, likeness};
 use crate::sink::keys::{FRAME_KEY, NO_KEY, NOT_A_KEY, key_of, new_key};
-use crate::sink::{Begun, EarlierState, FileState, NUMBERS_USED_UP, NewFile, Registered, Settled};
+use crate::sink::mismatch::is_file;
+use crate::sink::{
+    Begun, EarlierState, FileState, NUMBERS_USED_UP, NewFile, RELEASED, Registered, Settled,
+    past_limits,
+};
 use crate::timestamp;
 
 use super::definitions::has_table_of;
@@ -411,4 +415,34 @@ pub(super) fn frame_key(db: &Transaction<'_>) -> Result<FrameKey, Failure> {
         next_step: NO_KEY.to_owned(),
         problem: NOT_A_KEY.to_owned(),
     })
+}
+
+/// See [`Sink::is_past_limits`](crate::sink::Sink::is_past_limits).
+pub(super) fn is_past_limits(db: &Transaction<'_>, file: &NewFile) -> Result<bool, Failure> {
+    let mut entries = db.prepare_cached(&past_limits())?;
+    let entries: u64 = entries.query_row(params![file.hash, file.dataset], |row| row.get(0))?;
+    Ok(entries > 0)
+}
+
+/// See [`Operators::release`](crate::sink::Operators::release).
+pub(super) fn release(db: &Transaction<'_>, file_no: u32) -> Result<(), Failure> {
+    let sql = "UPDATE ingest_files SET reason = ? WHERE file_no = ? AND state = 'quarantined'";
+    db.execute(sql, params![RELEASED, file_no])?;
+    Ok(())
+}
+
+/// See [`Operators::last_settled`](crate::sink::Operators::last_settled).
+pub(super) fn last_settled(db: &Transaction<'_>) -> Result<Vec<(String, i64)>, Failure> {
+    let sql = format!(
+        "SELECT dataset, MAX(settled_at) FROM ingest_files WHERE state = 'settled' AND settled_at IS NOT \
+         NULL AND {} GROUP BY dataset",
+        is_file()
+    );
+    let mut newest = db.prepare_cached(&sql)?;
+    let newest = newest.query_and_then([], |row| {
+        let (dataset, settled_at): (String, String) = (row.get(0)?, row.get(1)?);
+        let us = timestamp::parse(&settled_at).unwrap_or_default();
+        Ok((dataset, us.div_euclid(1_000_000)))
+    })?;
+    newest.collect()
 }

@@ -24,13 +24,15 @@ use crate::fault::{Fault, Origin};
 use crate::finding::Finding;
 use crate::frame::FrameKey;
 
+use super::contents::digest_name;
 use super::mismatch::Mismatch;
+use super::operators::ACKNOWLEDGED;
 use super::table;
 use super::{
-    Audit, Begun, Committed, Contents, Difference, Digest, FieldCount, FileState, Indexes,
-    KeptReplay, LastEvent, LedgerFile, Migration, NewFile, OpenReject, Operators, ProblemDigest,
-    Purge, Registered, RejectQuery, Remembered, Replay, Replayed, Schema, SeenFile, Settled, Sink,
-    Standing, SummaryStore, Totals, Unsummarised,
+    Acknowledged, Audit, Begun, Committed, Contents, Difference, Digest, FieldCount, FileState,
+    Indexes, KeptReplay, LastEvent, LedgerFile, Migration, NewFile, OpenReject, Operators,
+    ProblemDigest, Purge, Registered, RejectQuery, Remembered, Replay, Replayed, Schema, SeenFile,
+    Settled, Sink, Standing, SummaryStore, Totals, Unsummarised,
 };
 use errors::Failure;
 
@@ -228,6 +230,12 @@ impl Sink for SqliteSink {
         self.transact("recording a quarantined file", work).await
     }
 
+    async fn is_past_limits(&self, file: &NewFile) -> Result<bool, Fault> {
+        let file = file.clone();
+        let work = move |db: &Transaction<'_>| files::is_past_limits(db, &file);
+        self.transact("reading the ledger", work).await
+    }
+
     async fn remember(&self, files: &[SeenFile]) -> Result<(), Fault> {
         let files = files.to_vec();
         self.transact("remembering files", move |db| seen::remember(db, &files))
@@ -416,13 +424,14 @@ impl Contents for SqliteSink {
     }
 
     async fn acknowledge(&self, file_no: u32, digest: ProblemDigest) -> Result<(), Fault> {
-        let work = move |db: &Transaction<'_>| contents::acknowledge(db, file_no, digest);
+        let work = move |db: &Transaction<'_>| contents::keep(db, &digest_name(file_no), &digest);
         self.transact("acknowledging a file", work).await
     }
 
     async fn acknowledged(&self, file_no: u32) -> Result<Option<ProblemDigest>, Fault> {
-        let work = move |db: &Transaction<'_>| contents::acknowledged(db, file_no);
-        self.transact("reading the ledger", work).await
+        let work = move |db: &Transaction<'_>| contents::kept(db, &digest_name(file_no));
+        let kept = self.transact("reading the ledger", work).await?;
+        Ok(kept.and_then(|value| value.try_into().ok()))
     }
 
     async fn begin_removal(&self, file_no: u32, datasets: &Datasets) -> Result<(), Fault> {
@@ -436,6 +445,28 @@ impl Contents for SqliteSink {
 impl Operators for SqliteSink {
     async fn totals(&self) -> Result<Totals, Fault> {
         self.transact("reading the ledger", operators::totals).await
+    }
+
+    async fn last_settled(&self) -> Result<Vec<(String, i64)>, Fault> {
+        self.transact("reading the ledger", files::last_settled)
+            .await
+    }
+
+    async fn acknowledged_totals(&self) -> Result<Acknowledged, Fault> {
+        let work = |db: &Transaction<'_>| contents::kept(db, ACKNOWLEDGED);
+        let kept = self.transact("reading the ledger", work).await?;
+        Ok(Acknowledged::from_bytes(kept.as_deref()))
+    }
+
+    async fn acknowledge_totals(&self, totals: Acknowledged) -> Result<(), Fault> {
+        let value = totals.to_bytes();
+        let work = move |db: &Transaction<'_>| contents::keep(db, ACKNOWLEDGED, &value);
+        self.transact("acknowledging", work).await
+    }
+
+    async fn release(&self, file_no: u32) -> Result<(), Fault> {
+        let work = move |db: &Transaction<'_>| files::release(db, file_no);
+        self.transact("releasing a file", work).await
     }
 
     async fn files(

@@ -5,9 +5,10 @@ use std::collections::{BTreeMap, HashMap};
 use rusqlite::{OptionalExtension, Transaction};
 
 use crate::dataset::Datasets;
+use crate::sink::contents::digest_name;
 use crate::sink::stored::{FILES_PER_QUERY, counts, lacks};
 
-use super::contents::acknowledged;
+use super::contents::kept;
 use super::definitions::loaded_by;
 use super::errors::Failure;
 use super::schema::has_table;
@@ -26,7 +27,7 @@ pub(super) fn lacking(
             let mut rows = find.query([])?;
             while let Some(row) = rows.next()? {
                 let (file_no, stored): (u32, u64) = (row.get(0)?, row.get(1)?);
-                if lacks(records[&file_no], stored) && acknowledged(db, file_no)?.is_none() {
+                if lacks(records[&file_no], stored) && kept(db, &digest_name(file_no))?.is_none() {
                     lacking.push(file_no);
                 }
             }

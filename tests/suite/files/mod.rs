@@ -11,6 +11,7 @@ mod directories;
 mod examples;
 mod formats;
 mod lacking;
+mod limits;
 mod hostile;
 mod outside;
 mod paths;

@@ -20,7 +20,8 @@ const CONVERSION_RULES: u32 = 1;
 
 /// A hash of all parts of a definition that change ordinals or rows.
 ///
-/// The other parts, `files`, `also` (but of a sequence), `indexes` and `summary`, are left out.
+/// The other parts, `files`, `also` (but of a sequence), `indexes`, `summary` and the limits of a
+/// file, are left out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub struct Fingerprint {
     /// The hash of the parts that decide the ordinals of records: `format` and `records`.
@@ -178,6 +179,9 @@ mod tests {
             format!("files = \"other\"\n{COLUMN}"),
             format!("also = true\n{COLUMN}"),
             format!("indexes = [[\"km\"]]\n{COLUMN}"),
+            format!(
+                "max_reject_ratio = 0.05\nmin_records = 10\nexpected_every = \"24h\"\n{COLUMN}"
+            ),
             format!("table = \"trips\"\nrecords = \"/trips\"\nformat = \"auto\"\n{COLUMN}"),
             format!("{COLUMN}field = \"/km\"\nrequired = true\nmax_chars = 255\n"),
         ] {
@@ -225,6 +229,15 @@ mod tests {
             assert_eq!(Fingerprint::from_bytes(bytes), dataset.fingerprint);
         }
         assert!(Dataset::from_definition("{}").is_err());
+    }
+
+    /// A ledger may be read by an earlier release, which does not know them.
+    #[test]
+    fn the_text_for_the_ledger_has_no_limits_of_a_file() {
+        let limits = "max_reject_ratio = 1\nmin_records = 10\nexpected_every = \"24h\"\n";
+        let limited = dataset(&format!("{limits}{COLUMN}"));
+        assert!(limited.max_reject_ratio.is_some() && limited.min_records == Some(10));
+        assert_eq!(limited.definition(), dataset(COLUMN).definition());
     }
 
     /// Of a definition that does not mention `strict`, the release that wrote it was strict.

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 pub use crate::timestamp::EpochUnit;
 pub use column::{Column, ColumnType, Encoding, FileFact, OnError, Pointers};
 pub use definition::Fingerprint;
+pub use limits::{Every, Ratio};
 pub use of_file::{FileDatasets, NoDataset};
 pub use of_path::{FileValues, PathValues};
 pub(crate) use outer::{Outer, Part};
@@ -21,6 +22,7 @@ pub(crate) use outer::{Outer, Part};
 mod column;
 mod definition;
 mod index;
+mod limits;
 mod of_file;
 mod of_path;
 mod outer;
@@ -88,6 +90,20 @@ pub struct Dataset {
     /// Secondary indexes of the table: for each one, its columns in order. Default: none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub indexes: Vec<Vec<String>>,
+    /// Most rejects of a file, as a part of its records from 0 to 1. A file with more goes to
+    /// quarantine before any of it is stored. Default: any part.
+    #[serde(default, skip_serializing)]
+    #[schemars(with = "Option<f64>")]
+    pub max_reject_ratio: Option<Ratio>,
+    /// Fewest records of a file. A file with fewer goes to quarantine before any of it is stored.
+    /// Default: any number.
+    #[serde(default, skip_serializing)]
+    pub min_records: Option<u32>,
+    /// How often at least a file comes, such as `24h`. An alert fires if none came for that long.
+    /// Default: no alert.
+    #[serde(default, skip_serializing)]
+    #[schemars(with = "Option<String>")]
+    pub expected_every: Option<Every>,
     /// The daily summary of this dataset. Default: no summary.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub summary: Option<Summary>,
@@ -335,6 +351,9 @@ fn builtin() -> Vec<Dataset> {
         on_unknown_field: OnUnknownField::Rescue,
         strict: None,
         indexes: Vec::new(),
+        max_reject_ratio: None,
+        min_records: None,
+        expected_every: None,
         summary,
         fingerprint: Fingerprint::default(),
     };
