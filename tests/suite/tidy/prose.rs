@@ -200,6 +200,22 @@ fn every_decision_is_in_their_index() {
     clean(missing);
 }
 
+/// The table of contents of the book has each page of docs/ once.
+#[test]
+fn every_page_is_in_the_book_once() {
+    let contents = read("docs/SUMMARY.md");
+    let linked = links(&contents.text);
+    let pages = files(&["docs"], &["md"]);
+    assert!(pages.len() > 20, "the pages were not found");
+    let wrong = pages.iter().filter_map(|page| {
+        let name = page.path.strip_prefix("docs/")?;
+        let times = linked.iter().filter(|(_, target)| target == name).count();
+        let expected = usize::from(page.path != contents.path);
+        (times != expected).then(|| format!("{}: `{name}` {times} times", contents.path))
+    });
+    clean(wrong);
+}
+
 #[test]
 fn lines_of_pages_are_short() {
     clean(pages().iter().flat_map(long_lines));
