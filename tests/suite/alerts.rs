@@ -7,7 +7,7 @@ use std::process::Command;
 
 use crate::support;
 
-const ALERTS: [&str; 14] = [
+const ALERTS: [&str; 15] = [
     "LemonadeBacklogTooOld",
     "LemonadeCrashLooping",
     "LemonadeDiskLow",
@@ -131,7 +131,7 @@ fn promtool(args: &[&str]) -> String {
 #[test]
 fn promtool_takes_the_rules_and_the_configuration() {
     let said = promtool(&["check", "rules", "deploy/alerts.yml"]);
-    assert!(said.contains("14 rules found"), "{said}");
+    assert!(said.contains("15 rules found"), "{said}");
     for config in ["deploy/prometheus.yml", "deploy/prometheus.compose.yml"] {
         promtool(&["check", "config", config]);
     }
