@@ -31,7 +31,7 @@ const PART_FILES: usize = 256;
 
 /// Files of a list that the ledger is asked about at a time. With fewer, a large archive costs more
 /// round trips; with more, the first file that has to be read waits longer.
-const LISTED_FILES: usize = 4_096;
+const LISTED_FILES: usize = 2_000;
 
 /// Pause between two checks of the free space while there is too little.
 const ROOM_INTERVAL: Duration = Duration::from_secs(1);

@@ -46,6 +46,9 @@ pub(super) async fn remembered(
 ) -> Result<Remembered, Failure> {
     type Found = (Vec<u8>, Vec<u8>, Vec<u8>);
     let mut found: HashMap<Digest, Vec<(Digest, ContentHash)>> = HashMap::new();
+    // In the order of the key, the server reads each page once.
+    let mut paths = paths.to_vec();
+    paths.sort_unstable();
     for paths in paths.chunks(PATHS_PER_STATEMENT) {
         let sql = format!(
             "SELECT s.path, s.state, COALESCE(i.content, f.hash) FROM ingest_seen s JOIN ingest_files \
