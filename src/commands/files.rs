@@ -176,7 +176,7 @@ pub(super) fn retry(settings: &Settings, names: &[OsString], all: bool) -> anyho
     };
     for name in &names {
         let shown = quarantine.join(name).display().to_string();
-        let path = match inbox::requeue(&settings.dirs, name) {
+        let path = match inbox::requeue(&settings.dirs, name, settings.inbound_recursive) {
             Ok(path) => path,
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 return Err(anyhow::Error::new(NoInput(shown)));

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use super::output::JSON_VERSION;
+use super::parsed::files_at;
 use super::progress::{Progress, per_second};
 use super::served::Served;
 use super::{INFALLIBLE, KeyValueText, Outcome, print, stdin};
@@ -149,17 +150,27 @@ fn dry_run(
     }
     runner::sort(&mut files, args.order);
     let mut text = String::new();
-    for (file, _) in &files {
-        let path = file.path.as_os_str().as_encoded_bytes();
-        let dataset = match settings.datasets.of_file(path, dataset) {
+    let of = |path: &Path| {
+        settings
+            .datasets
+            .of_file(path.as_os_str().as_encoded_bytes(), dataset)
+    };
+    // Only files without a dataset are opened: their members may have one.
+    let members = files.iter().flat_map(|(file, _)| match of(&file.path) {
+        Ok(_) => vec![(file.path.clone(), file.bytes)],
+        Err(_) => files_at(settings, &file.path, file.bytes),
+    });
+    let members: Vec<_> = members.collect();
+    for (path, bytes) in &members {
+        let dataset = match of(path) {
             Ok(of) => of.to_string(),
             Err(_) => "(no dataset: quarantine)".to_owned(),
         };
-        let path = file.path.display().to_string();
-        let (path, bytes) = (path.escape_debug(), HumanBytes(file.bytes));
+        let path = path.display().to_string();
+        let (path, bytes) = (path.escape_debug(), HumanBytes(*bytes));
         writeln!(text, "{path}\t{bytes}\t{dataset}").expect(INFALLIBLE);
     }
-    let files = files.len();
+    let files = members.len();
     print(&format!(
         "{text}{files} files would be loaded; those that are stored already would be skipped\n"
     ))?;

@@ -8,6 +8,7 @@ use anyhow::Context as _;
 
 use crate::config::Settings;
 use crate::config::cli::{Cli, Command, CompletionsArgs, ConfigArgs, ConfigCommand, ManualArgs};
+use crate::content::Keeping;
 use crate::fault::Fault;
 
 mod audit;
@@ -84,7 +85,13 @@ fn name_server(error: anyhow::Error, database: &str, queue: &str) -> anyhow::Err
 }
 
 async fn execute(command: Option<Command>, settings: Settings) -> anyhow::Result<Outcome> {
-    match command.unwrap_or(Command::Run) {
+    let command = command.unwrap_or(Command::Run);
+    let reads_members = matches!(
+        command,
+        Command::Check(_) | Command::Files(_) | Command::Rejects(_) | Command::Verify(_)
+    );
+    let _keeping = reads_members.then(Keeping::begin);
+    match command {
         Command::Run => Box::pin(run::execute(settings)).await,
         Command::Load(args) => load::execute(settings, args).await,
         Command::Demo(args) => demo::execute(settings, args).await,

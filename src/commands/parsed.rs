@@ -1,6 +1,6 @@
 //! Parses files as `load` would, batch by batch, and stores nothing.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use crate::batch::{Batch, SourceFile};
 use crate::chunks;
 use crate::config::Settings;
-use crate::content::{self, Content, ContentError, ContentOptions, Windows};
+use crate::content::{self, Content, ContentError, ContentOptions, Member, Windows};
 use crate::cut::{self, ChunkLimits, Plan};
 use crate::dataset::{Dataset, FileDatasets, FileValues};
 use crate::parse::{self, Parser};
@@ -26,6 +26,19 @@ pub(super) fn options(settings: &Settings) -> ContentOptions {
     ContentOptions {
         windows: Windows::new(settings.memory_budget_bytes),
         ..ContentOptions::default()
+    }
+}
+
+/// The path itself; of a container, the paths of its members with their sizes. A file that cannot be
+/// read is returned as it is: reading it reports why.
+pub(super) fn files_at(settings: &Settings, path: &Path, bytes: u64) -> Vec<(PathBuf, u64)> {
+    match content::container(path, &options(settings)) {
+        Ok(Some(container)) => {
+            let members = container.members().iter();
+            let place = |member: &Member| (path.join(&member.name), member.bytes());
+            members.map(place).collect()
+        }
+        _ => vec![(path.to_owned(), bytes)],
     }
 }
 

@@ -1,7 +1,6 @@
 //! The repairs of `files`: `release`, `restore`, `forget` and `reload`.
 
 use std::collections::HashMap;
-use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
@@ -12,6 +11,7 @@ use super::source::Source;
 use super::{Outcome, note, open_for_repairs, print, wanted_file};
 use crate::batch::Batch;
 use crate::config::Settings;
+use crate::content;
 use crate::coverage;
 use crate::fault::Fault;
 use crate::inbox;
@@ -210,20 +210,20 @@ pub(super) async fn reload(
         let file_no = file.entry.file_no;
         let path = Source::find(settings, file)
             .with_context(|| format!("file {file_no} cannot be loaded again"))?;
-        sources.push(path);
+        sources.push(Place::of(path));
     }
     if !yes && !is_confirmed(&files, "remove and load again", "files reload")? {
         print("nothing was changed\n")?;
         return Ok(Outcome::Complete);
     }
     let mut moved = HashMap::new();
-    for (file, path) in files.iter().zip(sources) {
+    for (file, place) in files.iter().zip(sources) {
         let file_no = file.entry.file_no;
         separate(settings, database.as_ref(), file).await?;
         // From here on, the next load of this content removes its rows and rejects, and begins
         // again.
         database.begin_removal(file_no, &settings.datasets).await?;
-        bring_back(settings, file, &path, &mut moved)?;
+        bring_back(settings, file, &place, &mut moved)?;
     }
     note("the service or `task_runner load` removes what is stored of them and loads them");
     Ok(Outcome::Complete)
@@ -244,16 +244,42 @@ pub(super) async fn release(settings: &Settings, file_nos: &[u32]) -> anyhow::Re
         }
         let path = Source::find(settings, &file)
             .with_context(|| format!("file {file_no} cannot be loaded"))?;
-        files.push((file, path));
+        let mut place = Place::of(path);
+        let copy = settings.dirs.quarantine.join(&file.entry.name);
+        if place.member.is_some() && copy.is_file() {
+            place = Place::of(copy);
+        }
+        files.push((file, place));
     }
     let mut moved = HashMap::new();
-    for (file, path) in files {
+    for (file, place) in files {
         // Before the move: a service loads the file as soon as it is in inbound.
         database.release(file.entry.file_no).await?;
-        bring_back(settings, &file, &path, &mut moved)?;
+        bring_back(settings, &file, &place, &mut moved)?;
     }
     note("the service or `task_runner load` loads them, whatever the limits of their dataset");
     Ok(Outcome::Complete)
+}
+
+/// Where the bytes of a file are.
+struct Place {
+    /// The path of the file, or of the container that it is a member of.
+    path: PathBuf,
+    /// The name of the member. A member is loaded again with its container, whose other members are
+    /// known.
+    member: Option<PathBuf>,
+}
+
+impl Place {
+    fn of(path: PathBuf) -> Self {
+        match content::located(&path) {
+            Some((path, member)) => Self {
+                path,
+                member: Some(member.into()),
+            },
+            None => Self { path, member: None },
+        }
+    }
 }
 
 /// Moves a file of history or quarantine to inbound, and prints where it is. `moved` has the files of
@@ -262,18 +288,22 @@ pub(super) async fn release(settings: &Settings, file_nos: &[u32]) -> anyhow::Re
 fn bring_back(
     settings: &Settings,
     file: &LedgerFile,
-    path: &Path,
+    place: &Place,
     moved: &mut HashMap<PathBuf, PathBuf>,
 ) -> anyhow::Result<()> {
     let (dirs, file_no) = (&settings.dirs, file.entry.file_no);
-    let path = moved.get(path).map_or(path, PathBuf::as_path).to_owned();
+    let path = moved.get(&place.path).unwrap_or(&place.path).clone();
     let shown = path.display().to_string();
     let shown = shown.escape_debug();
     if path.starts_with(&dirs.inbound) {
         print(&format!("file {file_no}: {shown} is in inbound\n"))?;
     } else if path.starts_with(&dirs.history) || path.starts_with(&dirs.quarantine) {
-        let name = inbox::exact_name(&file.entry.name);
-        let to = inbox::return_to_inbound(dirs, &path, name.map(OsStr::new))
+        let name = inbox::exact_name(&file.entry.name).map(Path::new);
+        let member = place.member.as_deref();
+        let levels = member.map_or(0, |member| member.components().count());
+        let name = name.and_then(|name| name.ancestors().nth(levels));
+        let recursive = settings.inbound_recursive;
+        let to = inbox::return_to_inbound(dirs, &path, name.map(Path::as_os_str), recursive)
             .with_context(|| format!("cannot move {shown} to inbound"))?;
         let shown_to = to.display().to_string();
         print(&format!(

@@ -326,25 +326,31 @@ pub(super) enum InHistory {
 /// with a larger time, more edits whose mtime was set back would be believed.
 const MOVED_WITHIN_US: [i64; 2] = [1_000_000, 2_000_000];
 
-/// Looks for the bytes of a settled file in history, under its name and the names with a suffix. A
-/// file of the same size is believed if it is the file that was read, by inode and mtime, and if it
-/// was moved there when the file was settled, by its ctime, which no program can set. Of any other,
-/// the hash decides.
+/// Looks for the bytes of a settled file in history, under its name and the names with a suffix, and
+/// in the containers on its path. A file of the same size, or the container of a member, is believed
+/// if it is the file that was read, by inode and mtime, and if it was moved there when the file was
+/// settled, by its ctime, which no program can set. Of any other, the hash decides.
 pub(super) fn in_history(settings: &Settings, file: &LedgerFile) -> InHistory {
-    let paths = inbox::with_suffixes(&settings.dirs.history, &file.entry.name);
+    let mut paths = inbox::with_suffixes(&settings.dirs.history, &file.entry.name);
+    paths.extend(inbox::in_containers(
+        &settings.dirs.history,
+        &file.entry.name,
+    ));
     let Some(first) = paths.first() else {
         return InHistory::Absent;
     };
     let settled = file.settled_at.as_deref().and_then(timestamp::parse);
     let is_believed = |path: &PathBuf| {
-        let (Some(settled), Ok(found)) = (settled, fs::symlink_metadata(path)) else {
+        let container = content::located(path).map(|(container, _)| container);
+        let on_disk = container.as_ref().unwrap_or(path);
+        let (Some(settled), Ok(found)) = (settled, fs::symlink_metadata(on_disk)) else {
             return false;
         };
         let written = found.mtime() * 1_000_000 + found.mtime_nsec() / 1_000;
         let changed = found.ctime() * 1_000_000 + found.ctime_nsec() / 1_000;
         let [before, after] = MOVED_WITHIN_US;
         let mark = content::mark(&content::sample(&found));
-        found.len() == file.entry.bytes
+        (container.is_some() || found.len() == file.entry.bytes)
             && file.mark.is_none_or(|as_read| as_read == mark)
             && written <= settled
             && (settled - before..=settled + after).contains(&changed)

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{self, Read as _};
 use std::ops::Range;
 use std::path::Path;
+use std::sync::Arc;
 
 use super::error::ContentError;
 use super::format;
@@ -20,7 +21,7 @@ const PARALLEL_BYTES_MIN: usize = 1 << 20;
 
 /// Files up to this size, in bytes, are read; larger ones are mapped. A map costs page faults and
 /// some system calls, so below about one megabyte a read is faster.
-const READ_BYTES_MAX: u64 = 2 * 1024 * 1024;
+pub(super) const READ_BYTES_MAX: u64 = 2 * 1024 * 1024;
 
 #[derive(Debug)]
 pub(super) enum Body {
@@ -31,6 +32,8 @@ pub(super) enum Body {
         _taken: Taken,
     },
     Stored(Stored),
+    /// The bytes of a member, at their place in the body of its container.
+    Member(Arc<Body>, Range<u64>),
 }
 
 /// The bytes of a file on the disk: in memory, or to be read from the file or a copy of it. The
@@ -81,6 +84,7 @@ impl Body {
         match self {
             Self::Memory(bytes) | Self::Inflated { bytes, .. } => bytes.len() as u64,
             Self::Stored(stored) => stored.bytes(),
+            Self::Member(_, place) => place.end - place.start,
         }
     }
 
@@ -93,9 +97,17 @@ impl Body {
     }
 
     pub(super) fn inspect<T>(&self, inspect: impl FnOnce(&[u8]) -> T) -> Result<T, ContentError> {
-        match self {
-            Self::Memory(bytes) | Self::Inflated { bytes, .. } => Ok(inspect(bytes)),
-            Self::Stored(stored) => stored.inspect(inspect),
+        let (mut body, mut place) = (self, 0..self.bytes());
+        // A loop, since each level of a recursion would be another type of `inspect`.
+        while let Self::Member(container, within) = body {
+            place = within.start + place.start..within.start + place.end;
+            body = container;
+        }
+        let place = in_memory(place);
+        match body {
+            Self::Memory(bytes) | Self::Inflated { bytes, .. } => Ok(inspect(&bytes[place])),
+            Self::Stored(stored) => stored.inspect(|bytes| inspect(&bytes[place])),
+            Self::Member(..) => unreachable!("the loop has left all containers"),
         }
     }
 
@@ -107,6 +119,10 @@ impl Body {
         match self {
             Self::Memory(bytes) | Self::Inflated { bytes, .. } => Ok(&bytes[in_memory(range)]),
             Self::Stored(stored) => stored.read(range, buffer),
+            Self::Member(container, place) => {
+                let range = place.start + range.start..place.start + range.end;
+                container.read(range, buffer)
+            }
         }
     }
 }

@@ -31,6 +31,14 @@ pub enum ContentError {
         /// The format of the file.
         format: NotRead,
     },
+    /// The file is a container with a member that is not read as a file, or without a member.
+    #[error("{detail}")]
+    NotPacked {
+        /// The identity of the container.
+        hash: ContentHash,
+        /// The member, why it is not read, and the next step.
+        detail: String,
+    },
     /// A system call failed. EIO if the device did not return all bytes and no process changed the
     /// file.
     #[error("{0}")]

@@ -16,49 +16,35 @@
 
 mod as_read;
 mod body;
+mod container;
 mod error;
 mod format;
 mod inflate;
 mod mapping;
+mod opened;
 mod options;
 mod regular;
 mod room;
 mod spill;
 mod stored;
 
-use std::ops::Range;
-use std::panic::resume_unwind;
+use std::io::{ErrorKind, Read as _};
 use std::path::Path;
-use std::thread;
+use std::sync::Arc;
 
 pub use as_read::AsRead;
 pub use body::Hasher;
-use body::{Body, identity, in_memory, read_or_hold};
+use body::read_or_hold;
+pub use container::{Container, Keeping, Member, located};
 pub use error::ContentError;
 use format::Format;
-pub use format::{BEGINNING_BYTES, Compression, NotRead};
+pub use format::{BEGINNING_BYTES, Compression, NotRead, Packing};
+pub use opened::Content;
+use opened::{Found, of_body};
 pub use options::ContentOptions;
 pub use regular::{Sample, Stamp, Writers, free_bytes, mark, open_regular, state, writers};
 pub(crate) use regular::{sample, stamp};
 pub use room::{Room, Windows};
-
-use crate::batch::ContentHash;
-
-/// Files from this size on, in bytes, are hashed by one thread and inspected by another. Each takes
-/// about 10 ms then; for less work, a thread costs more than it saves.
-const THREAD_BYTES_MIN: usize = 32 << 20;
-
-/// An open file. If the file is compressed, its bytes are inflated.
-#[derive(Debug)]
-pub struct Content {
-    /// Identity: the hash of the bytes on the disk, before they are inflated.
-    pub hash: ContentHash,
-    /// Size of the file on the disk, in bytes.
-    pub stored_bytes: u64,
-    /// The state of the file before its first byte was read.
-    sample: Sample,
-    body: Body,
-}
 
 /// Opens a file and computes its identity.
 ///
@@ -70,123 +56,74 @@ pub fn open(path: &Path, options: &ContentOptions) -> Result<Content, ContentErr
 
 /// Opens a file, computes its identity, and passes all of its inflated bytes to `inspect`. A large
 /// file is inspected while it is hashed. The result of `inspect` is dropped if the file changed
-/// meanwhile.
+/// meanwhile. The path may lead to a member of a container: see [`located`].
 ///
 /// # Errors
-/// [`ContentError`].
+/// [`ContentError`]; [`ContentError::NotRead`] if the file is a container.
 pub fn open_and<T: Send>(
     path: &Path,
     options: &ContentOptions,
     inspect: impl FnOnce(&[u8]) -> T + Send,
 ) -> Result<(Content, T), ContentError> {
-    let (stored, sample) = read_or_hold(path, options)?;
-    let stored_bytes = stored.bytes();
-    let mut buffer = Vec::new();
-    let compression = match Format::of(stored.beginning(&mut buffer)?) {
-        Format::Plain => None,
-        Format::Compressed(compression) => Some(compression),
-        Format::NotRead(format) => {
-            let hash = stored.inspect(identity)?;
-            return Err(ContentError::NotRead { hash, format });
+    match open_any(path, options, inspect)? {
+        Opened::File(content, inspected) => Ok((content, inspected)),
+        Opened::Container(container) => Err(ContentError::NotRead {
+            hash: container.as_read().hash(),
+            format: NotRead::Packed(container.packing()),
+        }),
+    }
+}
+
+/// A file that was opened: what is in it.
+#[derive(Debug)]
+pub enum Opened<T> {
+    /// A file of records, and the result of its inspection.
+    File(Content, T),
+    /// A container, whose members are files of their own.
+    Container(Arc<Container>),
+}
+
+/// As [`open_and`], but a container is opened as such.
+///
+/// # Errors
+/// [`ContentError`].
+pub fn open_any<T: Send>(
+    path: &Path,
+    options: &ContentOptions,
+    inspect: impl FnOnce(&[u8]) -> T + Send,
+) -> Result<Opened<T>, ContentError> {
+    let (stored, sample) = match read_or_hold(path, options) {
+        Err(ContentError::Io(error)) if error.kind() == ErrorKind::NotADirectory => {
+            let (content, inspected) = container::open_member(path, options, inspect)?;
+            return Ok(Opened::File(content, inspected));
         }
+        held => held?,
     };
-    let Some(compression) = compression else {
-        let hash_and_inspect =
-            |bytes: &[u8]| both(bytes.len(), || identity(bytes), || inspect(bytes));
-        let (hash, inspected) = stored.inspect(hash_and_inspect)?;
-        let content = Content {
-            hash,
-            stored_bytes,
-            sample,
-            body: stored,
-        };
-        return Ok((content, inspected));
-    };
-    let inflate = |bytes: &[u8]| inflate::inflate(bytes, compression, options);
-    let (hash, inflated) =
-        stored.inspect(|bytes| both(bytes.len(), || identity(bytes), || inflate(bytes)))?;
-    let body = inflated.map_err(|error| error.about(hash))?;
-    let beginning = body.beginning(&mut buffer)?;
-    if let Some(format) = format::not_read_within(compression.name(), beginning) {
-        return Err(ContentError::NotRead { hash, format });
+    match of_body(stored, sample, options, inspect)? {
+        Found::File(content, inspected) => Ok(Opened::File(content, inspected)),
+        Found::Packed(packed) => {
+            let container = Container::of(packed, options)?;
+            Ok(Opened::Container(Arc::new(container)))
+        }
     }
-    let inspected = body.inspect(inspect)?;
-    let content = Content {
-        hash,
-        stored_bytes,
-        sample,
-        body,
-    };
-    Ok((content, inspected))
 }
 
-/// Calls `one` and `other`: in two threads if there are enough bytes and the system gives a thread.
-fn both<A, B: Send>(
-    bytes: usize,
-    one: impl FnOnce() -> A,
-    other: impl FnOnce() -> B + Send,
-) -> (A, B) {
-    if bytes < THREAD_BYTES_MIN {
-        return (one(), other());
+/// The container at a path. `None` if the file is none. A file of plain text is not read.
+///
+/// # Errors
+/// [`ContentError`].
+pub fn container(
+    path: &Path,
+    options: &ContentOptions,
+) -> Result<Option<Arc<Container>>, ContentError> {
+    let (file, _) = open_regular(path)?;
+    let mut beginning = Vec::new();
+    file.take(BEGINNING_BYTES as u64)
+        .read_to_end(&mut beginning)?;
+    if !is_compressed(&beginning) {
+        return Ok(None);
     }
-    let mut other = Some(other);
-    let mut beside = || other.take().map(|other| other());
-    let (one, done) = thread::scope(|scope| {
-        let beside = thread::Builder::new().spawn_scoped(scope, &mut beside);
-        let one = one();
-        let joined =
-            beside.map(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic)));
-        (one, joined.ok().flatten())
-    });
-    let done = done.or_else(beside);
-    (one, done.expect("either the thread or this one called it"))
-}
-
-impl Content {
-    /// The state of the file as it was read, to be compared with the file at its path later.
-    #[must_use]
-    pub fn as_read(&self) -> AsRead {
-        AsRead::new(self.hash, self.sample)
-    }
-
-    /// How many inflated bytes the file has.
-    #[must_use]
-    pub fn bytes(&self) -> u64 {
-        self.body.bytes()
-    }
-
-    /// Passes the inflated bytes of a range to `inspect`. A large file is mapped until `inspect`
-    /// returns, so the range may be larger than memory. The result of `inspect` is dropped if the
-    /// file changed meanwhile.
-    ///
-    /// # Errors
-    /// [`ContentError::Busy`] if the file was changed since it was opened; [`ContentError::Io`].
-    ///
-    /// # Panics
-    /// If the range is not within the file.
-    pub fn inspect<T>(
-        &self,
-        range: Range<u64>,
-        inspect: impl FnOnce(&[u8]) -> T,
-    ) -> Result<T, ContentError> {
-        self.body.inspect(|bytes| inspect(&bytes[in_memory(range)]))
-    }
-
-    /// The inflated bytes of a range, which can no longer change. They are copied to `buffer` if
-    /// the file is not in memory.
-    ///
-    /// # Errors
-    /// [`ContentError::Busy`] if the file was changed since it was opened; [`ContentError::Io`].
-    ///
-    /// # Panics
-    /// If the range is not within the file.
-    pub fn read<'a>(
-        &'a self,
-        range: Range<u64>,
-        buffer: &'a mut Vec<u8>,
-    ) -> Result<&'a [u8], ContentError> {
-        self.body.read(range, buffer)
-    }
+    container::opened(path.to_owned(), options)
 }
 
 /// Whether the first bytes of a file show that it is not text: the file is compressed, or has a

@@ -5,7 +5,7 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::{OpenOptionsExt as _, symlink};
 use std::process::Command;
 
-use super::body::private_copy;
+use super::body::{Body, identity, private_copy};
 use super::*;
 
 fn options(dir: &Path) -> ContentOptions {

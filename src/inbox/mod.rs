@@ -12,7 +12,8 @@
 //! In the order of the flow: `open` locks the directories, `notifications` wakes intake, `scan`
 //! lists inbound, `claim` moves files to work, `release` moves them out of work, `requeue` moves
 //! files from quarantine to inbound. `held` holds back files whose table refuses their rows,
-//! or whose place belongs to a file that was begun. `whereabouts` says where the bytes of a file may be.
+//! or whose place belongs to a file that was begun. `copying` copies members of containers to
+//! quarantine. `whereabouts` says where the bytes of a file may be.
 //! `moving` does each move, with names from `names`.
 //!
 //! The name of a file is its path below its directory: with [`Markers::with_directories`], files of
@@ -20,6 +21,7 @@
 
 mod census;
 mod claim;
+mod copying;
 mod directories;
 mod distinct;
 mod free;
@@ -55,7 +57,7 @@ pub use requeue::{quarantined, requeue, return_to_inbound};
 pub use scan::{Candidate, SCAN_FILES_MAX, Scan, missed};
 pub use waiting::{WaitReason, Waiting, Waits};
 pub use walk::{Archive, Found, Walk};
-pub use whereabouts::{candidates, exact_name, with_suffixes};
+pub use whereabouts::{candidates, exact_name, in_containers, with_suffixes};
 
 #[cfg(test)]
 mod tests;

@@ -64,7 +64,7 @@ pub(super) fn move_content_into(
 
 /// The directory for a file with this name, which is a path below `to`, and the last segment of the
 /// name. Creates the directory. If a file has the name of a directory, the directory gets a number.
-fn directory_of<'a>(to: &Path, name: &'a OsStr) -> io::Result<(PathBuf, &'a OsStr)> {
+pub(super) fn directory_of<'a>(to: &Path, name: &'a OsStr) -> io::Result<(PathBuf, &'a OsStr)> {
     let mut directory = to.to_owned();
     let last = last(name);
     let parents = Path::new(name).parent().unwrap_or(Path::new(""));
@@ -118,7 +118,7 @@ pub(super) fn move_with_reason(
 ///
 /// # Errors
 /// A system call fails, for example because the disk is full. Then the file is not moved.
-fn write_reason(beside: &Path, text: &str) -> io::Result<bool> {
+pub(super) fn write_reason(beside: &Path, text: &str) -> io::Result<bool> {
     let made = File::create_new(beside);
     let written = made.and_then(|mut file| {
         // Removes a half-written reason, which would take the name that the next attempt needs.
@@ -264,6 +264,18 @@ fn copy_across(from: &Path, to: &Path, hash: Option<ContentHash>) -> io::Result<
     }
 }
 
+/// Creates an empty copy under a temporary name.
+pub(super) fn begin_copy(dir: &Path) -> io::Result<NamedTempFile> {
+    let copy = tempfile::Builder::new()
+        .prefix(COPY_PREFIX)
+        .rand_bytes(COPY_SUFFIX_CHARS)
+        .tempfile_in(dir)?;
+    // The lock prevents that `clear_up` removes an unfinished copy. If the file system has no
+    // locks, `clear_up` gets none, and removes nothing.
+    let _ = copy.as_file().lock();
+    Ok(copy)
+}
+
 /// Makes a copy under a temporary name, and syncs it.
 fn copy_into(
     dir: &Path,
@@ -271,13 +283,7 @@ fn copy_into(
     opened: &Metadata,
     hash: Option<ContentHash>,
 ) -> io::Result<NamedTempFile> {
-    let mut copy = tempfile::Builder::new()
-        .prefix(COPY_PREFIX)
-        .rand_bytes(COPY_SUFFIX_CHARS)
-        .tempfile_in(dir)?;
-    // The lock prevents that `clear_up` removes an unfinished copy. If the file system has no
-    // locks, `clear_up` gets none, and removes nothing.
-    let _ = copy.as_file().lock();
+    let mut copy = begin_copy(dir)?;
     let mut copied = Hasher::default();
     let mut piece = vec![0; PIECE_BYTES];
     loop {
@@ -342,7 +348,7 @@ fn busy(why: &'static str) -> io::Error {
 }
 
 /// Whether `path` is a regular file with the same bytes. If so, the file is synced to the disk.
-fn is_equal(source: &File, path: &Path) -> io::Result<bool> {
+pub(super) fn is_equal(source: &File, path: &Path) -> io::Result<bool> {
     let Ok((there, metadata)) = content::open_regular(path) else {
         return Ok(false);
     };

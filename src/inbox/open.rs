@@ -109,6 +109,13 @@ impl Inbox {
         self.markers.read().clone()
     }
 
+    /// Whether a file with this name, its last segment, is passed over.
+    #[must_use]
+    pub fn passes_over(&self, name: &OsStr) -> bool {
+        let markers = self.markers.read();
+        markers.is_temporary(name) || markers.has(name)
+    }
+
     /// The directories.
     #[must_use]
     pub fn directories(&self) -> &Directories {

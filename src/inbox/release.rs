@@ -1,10 +1,12 @@
 //! The moves of a file out of work: to history, to quarantine, or back to inbound.
 
-use std::fs;
+use std::ffi::OsStr;
+use std::fs::{self, File};
 use std::io;
 use std::path::PathBuf;
 
 use super::claim::Claimed;
+use super::copying::write_with_reason;
 use super::directories::Directories;
 use super::moving::{move_content_into, move_into, move_with_reason};
 use super::open::Inbox;
@@ -31,6 +33,21 @@ impl Inbox {
     pub fn to_quarantine(&self, file: &Claimed, reason: &str) -> io::Result<PathBuf> {
         let text = format!("{reason}\n");
         move_with_reason(&file.path, &self.directories.quarantine, &file.name, &text)
+    }
+
+    /// Writes a member of a container that cannot be loaded to quarantine with `write`, under `name`,
+    /// with its reason beside it. Does nothing if quarantine has this file.
+    ///
+    /// # Errors
+    /// A system call fails, or the error of `write`. Then quarantine has no half of the file.
+    pub fn copy_to_quarantine(
+        &self,
+        name: &OsStr,
+        reason: &str,
+        write: impl FnOnce(&mut File) -> io::Result<()>,
+    ) -> io::Result<PathBuf> {
+        let text = format!("{reason}\n");
+        write_with_reason(&self.directories.quarantine, name, &text, write)
     }
 
     /// Moves a claimed file back to inbound, where it waits for the reason given.

@@ -14,10 +14,17 @@ use super::tree::{each_file, last};
 /// Moves a file of quarantine back to inbound, to be loaded again, and removes its reason. Safe
 /// beside a running service, which only adds files to quarantine. Returns the path in inbound.
 ///
+/// `keeps_directories` says whether the files of directories below inbound are taken. If not, the
+/// file moves to inbound itself: it was a member of a container.
+///
 /// # Errors
 /// A system call fails. `NotFound` if quarantine has no such file; `InvalidInput` if `name` cannot
 /// be the name of a file in it.
-pub fn requeue(directories: &Directories, name: &OsStr) -> io::Result<PathBuf> {
+pub fn requeue(
+    directories: &Directories,
+    name: &OsStr,
+    keeps_directories: bool,
+) -> io::Result<PathBuf> {
     let from = directories.quarantine.join(name);
     let mut segments = Path::new(name).components();
     let is_below = segments.all(|segment| matches!(segment, Component::Normal(_)));
@@ -34,7 +41,8 @@ pub fn requeue(directories: &Directories, name: &OsStr) -> io::Result<PathBuf> {
         }
         _ => {}
     }
-    let moved = move_into(&from, &directories.inbound, name);
+    let to = if keeps_directories { name } else { last(name) };
+    let moved = move_into(&from, &directories.inbound, to);
     if moved.is_err()
         && let Some(text) = text
     {
@@ -53,9 +61,10 @@ pub fn return_to_inbound(
     directories: &Directories,
     from: &Path,
     delivered: Option<&OsStr>,
+    keeps_directories: bool,
 ) -> io::Result<PathBuf> {
     if let Ok(name) = from.strip_prefix(&directories.quarantine) {
-        return requeue(directories, name.as_os_str());
+        return requeue(directories, name.as_os_str(), keeps_directories);
     }
     let name = from.strip_prefix(&directories.history);
     let name = name.map_err(|_| io::ErrorKind::InvalidInput)?.as_os_str();
@@ -131,10 +140,10 @@ mod tests {
         fs::write(&file, "a").unwrap();
         fs::write(&reason, "why").unwrap();
         let name = OsStr::new("a");
-        requeue(&directories, name).expect_err("inbound is missing");
+        requeue(&directories, name, false).expect_err("inbound is missing");
         assert_eq!(fs::read_to_string(&reason).unwrap(), "why");
         fs::create_dir(&directories.inbound).unwrap();
-        let path = requeue(&directories, name).unwrap();
+        let path = requeue(&directories, name, false).unwrap();
         assert_eq!(path, at("inbound/a"));
         assert!(!file.exists() && !reason.exists());
     }

@@ -1,5 +1,5 @@
 //! Where the bytes of a file of the ledger may be: the paths in the four directories and in its
-//! archive that have its name and its size.
+//! archive that have its name and its size, and the paths of members of containers with its name.
 //!
 //! Reads no content: a hash decides whether a file at one of these paths is the file.
 
@@ -10,6 +10,7 @@ use super::directories::Directories;
 use super::markers::Markers;
 use super::names::again;
 use super::walk::{Archive, Found};
+use crate::content;
 
 /// Most names to try in a directory. A file whose name is taken gets a suffix: `.1`, `.2` and so
 /// on.
@@ -23,7 +24,8 @@ const FREE_SUFFIXES_MAX: u32 = 8;
 const LONG_NAME_BYTES: usize = 250;
 
 /// The paths of files that may be the file with this name and size: at its path in an archive, if
-/// it has one, and in history, work, quarantine and inbound.
+/// it has one, and in history, work, quarantine and inbound. The size of a member of a container is
+/// not known here.
 #[must_use]
 pub fn candidates(
     directories: &Directories,
@@ -32,6 +34,7 @@ pub fn candidates(
     archive: Option<&Path>,
 ) -> Vec<PathBuf> {
     let mut found: Vec<PathBuf> = archive.into_iter().map(Path::to_owned).collect();
+    let mut members: Vec<PathBuf> = archive.into_iter().filter_map(in_container).collect();
     let Directories {
         inbound,
         work,
@@ -45,6 +48,7 @@ pub fn candidates(
     {
         if let Some(name) = exact_name(name) {
             found.extend(with_suffixes(dir, name));
+            members.extend(in_containers(dir, name));
         } else {
             let files = Archive::all_of(dir, &Markers::new(&[], &[])).walk();
             found.extend(files.filter_map(|found| match found {
@@ -55,7 +59,28 @@ pub fn candidates(
     }
     // Only a file of the same size can have the same hash.
     found.retain(|path| fs::symlink_metadata(path).is_ok_and(|found| found.len() == bytes));
+    found.extend(members);
     found
+}
+
+/// The path itself if it leads to a member of a container.
+fn in_container(path: &Path) -> Option<PathBuf> {
+    content::located(path).map(|_| path.to_owned())
+}
+
+/// The paths of members of containers in a directory that a file with this name may be. A container
+/// has its name, or the name with a suffix.
+#[must_use]
+pub fn in_containers(dir: &Path, name: &str) -> Vec<PathBuf> {
+    let ends = name.match_indices('/').map(|(at, _)| at);
+    let member_of = |at: usize| {
+        let containers = with_suffixes(dir, &name[..at]).into_iter();
+        containers.map(move |container| container.join(&name[at + 1..]))
+    };
+    let paths = ends.flat_map(member_of);
+    paths
+        .filter(|path| content::located(path).is_some())
+        .collect()
 }
 
 /// The name with which a file was delivered: its path below inbound. `None` if the name in the

@@ -46,6 +46,19 @@ impl Disposal {
         })
     }
 
+    /// The disposal of the container of this item, which has ended. `None` if the item is no member,
+    /// and while other members have not ended.
+    pub(super) fn of_container(&self) -> Option<Self> {
+        let member = self.item.member.as_ref()?;
+        let outcome = member.end(&self.outcome)?;
+        Some(Self {
+            item: self.item.container()?,
+            file_no: None,
+            dataset: None,
+            outcome,
+        })
+    }
+
     /// The numbers in the ledger under which the file's records are stored.
     pub(super) fn file_nos(&self) -> Vec<u32> {
         match &self.item.part {

@@ -3,7 +3,9 @@
 //! A move that fails does not delay other files. The file stays in work, the move is repeated until
 //! it succeeds, and status lists the file until then.
 
-use std::io::{self, ErrorKind};
+use std::collections::VecDeque;
+use std::ffi::OsStr;
+use std::io::{self, ErrorKind, Write as _};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::disposal::Disposal;
 use super::item::{BadFile, Item, ItemOrigin};
+use super::member::Member;
 use super::outcome::{Destination, Outcome};
 use super::reason::QuarantineReason;
 use super::shared::{Ingest, Shared};
@@ -164,7 +167,8 @@ async fn move_and_count(shared: &Arc<Shared>, disposals: Vec<Disposal>) -> Vec<D
         let (mut failed, mut untried) = (Vec::new(), Vec::new());
         let mut closed = Vec::new();
         let mut stuck = Stuck::default();
-        for mut disposal in disposals {
+        let mut disposals = VecDeque::from(disposals);
+        while let Some(mut disposal) = disposals.pop_front() {
             let compared = compare(&mut disposal, &shared.ingest.options.content);
             let destination = disposal.outcome.destination();
             let moved = || move_file(&disposal, &shared.ingest.inbox);
@@ -180,6 +184,7 @@ async fn move_and_count(shared: &Arc<Shared>, disposals: Vec<Disposal>) -> Vec<D
             } else {
                 shared.tally().note_unstuck(&disposal.item.file);
                 count(&disposal, &shared.ingest);
+                disposals.extend(disposal.of_container());
             }
         }
         stuck.log();
@@ -199,7 +204,9 @@ fn compare(disposal: &mut Disposal, options: &ContentOptions) -> io::Result<()> 
         return Ok(());
     };
     let in_place = *origin == ItemOrigin::Archive;
-    if disposal.outcome.destination() != Destination::History {
+    // A member is in its container, which is compared at its own end.
+    let is_member = disposal.item.member.is_some();
+    if is_member || disposal.outcome.destination() != Destination::History {
         return Ok(());
     }
     match as_read.is_at(&file.path, options) {
@@ -220,11 +227,18 @@ fn compare(disposal: &mut Disposal, options: &ContentOptions) -> io::Result<()> 
     Ok(())
 }
 
-/// Moves the file of an item, unless it is part of an archive.
+/// Moves the file of an item, unless it is part of an archive. A member stays in its container; one
+/// that cannot be loaded is copied.
 fn move_file(disposal: &Disposal, inbox: &Inbox) -> io::Result<()> {
     let Item { file, origin, .. } = &disposal.item;
     if *origin == ItemOrigin::Archive {
         return Ok(());
+    }
+    if let Some(member) = &disposal.item.member {
+        let Outcome::Quarantined(_, reason) = &disposal.outcome else {
+            return Ok(());
+        };
+        return copy_member(member, &file.name, reason, inbox);
     }
     let read = disposal.item.as_read.map(|as_read| as_read.hash());
     let moved = match &disposal.outcome {
@@ -245,8 +259,34 @@ fn move_file(disposal: &Disposal, inbox: &Inbox) -> io::Result<()> {
     }
 }
 
-/// Counts an item that has been moved, and logs it.
+/// Copies a member to quarantine. If the container was changed since it was read, there is no such
+/// member any more, and the container itself goes to quarantine.
+fn copy_member(member: &Member, name: &OsStr, reason: &str, inbox: &Inbox) -> io::Result<()> {
+    let mut is_changed = false;
+    let copied = inbox.copy_to_quarantine(name, reason, |file| {
+        let write = |piece: &[u8]| file.write_all(piece);
+        let copied = member.container.copy(member.index, write);
+        copied.map_err(|error| match error {
+            ContentError::Io(error) => error,
+            other => {
+                is_changed = true;
+                io::Error::new(ErrorKind::ResourceBusy, other)
+            }
+        })
+    });
+    match copied {
+        Err(_) if is_changed => Ok(()),
+        copied => copied.map(drop),
+    }
+}
+
+/// Counts an item that has been moved, and logs it. Of a container, its members are counted.
 fn count(disposal: &Disposal, Ingest { tally, options, .. }: &Ingest) {
+    if disposal.item.is_container && disposal.outcome.destination() != Destination::Quarantine {
+        let file = &disposal.item.file.name;
+        tracing::debug!(?file, outcome = ?disposal.outcome, "all members of the container have ended");
+        return;
+    }
     let dataset = disposal.dataset.as_ref();
     let dataset = dataset.map_or("", |dataset| &dataset.name);
     let (file, file_no) = (&disposal.item.file.name, disposal.file_no);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
+use super::member::Member;
 use super::part::Part;
 use super::reason::QuarantineReason;
 use crate::batch::ContentHash;
@@ -30,6 +31,10 @@ pub struct Item {
     pub found_at: Instant,
     /// The state of the file as it was read. `None` before it is read.
     pub as_read: Option<AsRead>,
+    /// The member of a container that this item is. `None` if it is a file itself.
+    pub(super) member: Option<Member>,
+    /// Whether the file is a container, whose members are other items.
+    pub(super) is_container: bool,
     /// The part of the file that this item is. `None` if it is the whole file.
     pub(super) part: Option<Part>,
     /// How many of its bytes the tally has counted.
@@ -57,16 +62,41 @@ impl Item {
             origin,
             found_at,
             as_read: None,
+            member: None,
+            is_container: false,
             part: None,
             bytes_done: 0,
         }
     }
 
-    /// The bytes of the file, or of its part.
+    /// The items of the members of this item, which is a container.
+    pub(super) fn of_members(&self, members: Vec<(Claimed, Member)>) -> Vec<Self> {
+        let item = |(file, member)| Self {
+            member: Some(member),
+            ..Self::new(file, self.origin, self.found_at)
+        };
+        members.into_iter().map(item).collect()
+    }
+
+    /// The container of this item at its end. `None` if the item is no member.
+    pub(super) fn container(&self) -> Option<Self> {
+        let member = self.member.as_ref()?;
+        let file = Claimed::clone(&member.file);
+        Some(Self {
+            as_read: Some(member.container.as_read()),
+            is_container: true,
+            ..Self::new(file, self.origin, self.found_at)
+        })
+    }
+
+    /// The bytes of the file, of the member in its container, or of the part of either. The bytes of
+    /// a member are its share of the container on the disk.
     pub(super) fn bytes(&self) -> u64 {
-        self.part
-            .as_ref()
-            .map_or(self.file.bytes, |part| part.bytes)
+        match (&self.part, &self.member) {
+            (Some(part), _) => part.bytes,
+            (None, Some(member)) => member.bytes,
+            (None, None) => self.file.bytes,
+        }
     }
 
     /// The bytes that the tally has not counted.
@@ -152,6 +182,8 @@ pub(super) enum ReadOutcome {
     Bad(BadFile),
     /// The file goes back to its source, and is read again later.
     Later { item: Item, reason: WaitReason },
+    /// The file is a container. Its members are read instead of it.
+    Members(Vec<Item>),
 }
 
 /// A file that was read, identified and cut.
@@ -186,7 +218,7 @@ impl ReadyFile {
         let mut parts = Vec::new();
         if plans.len() > 1 {
             let records: Vec<u32> = plans.iter().map(|(.., plan)| plan.records).collect();
-            parts = Part::divide(item.file.bytes, &records);
+            parts = Part::divide(item.bytes(), &records);
         }
         let parts = parts.into_iter().map(Some).chain(iter::repeat(None));
         let items = iter::repeat_n(item, plans.len()).zip(parts);

@@ -13,7 +13,7 @@
 //!
 //! The stages pass on an `item`, a `job`, a `flight` or a `disposal`, and use the state in
 //! `shared`. A file that holds the records of several datasets becomes one item for each of them
-//! after it is read (`part`). An item ends by an `outcome`. `tally` has the sums, and `reason` why
+//! after it is read (`part`), and a container one for each `member`. An item ends by an `outcome`. `tally` has the sums, and `reason` why
 //! a file is quarantined.
 //!
 //! A start after a crash is like any other start: each file is registered, and the records that the
@@ -27,6 +27,7 @@ mod intake;
 mod item;
 mod job;
 mod limits;
+mod member;
 mod outcome;
 mod part;
 mod produce;

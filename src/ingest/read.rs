@@ -4,6 +4,7 @@
 //! of the file, is read again by a separate task while other files go on.
 
 use std::cell::Cell;
+use std::ffi::OsStr;
 use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -20,11 +21,12 @@ use tokio_util::sync::CancellationToken;
 use super::item::{BadFile, Identity, Item, ItemOrigin, ReadOutcome, ReadyFile};
 use super::job::Job;
 use super::limits::{self, CutShort};
+use super::member::Members;
 use super::reason::QuarantineReason;
 use super::register::start;
 use super::shared::{Ingest, Shared};
 use super::tally::Tally;
-use crate::content::{self, ContentError};
+use crate::content::{self, Container, ContentError, Opened};
 use crate::cut::{self, Unreadable};
 use crate::dataset::{Dataset, PathValues};
 use crate::fault::{Fault, Origin};
@@ -72,7 +74,8 @@ pub(super) async fn run(
             }
             arrived = items.recv() => arrived,
             Some(outcome) = retried.next() => {
-                Box::pin(start(&shared, vec![outcome?], &jobs)).await?;
+                let not_read = go_on(&shared, vec![outcome?], &jobs).await?;
+                retried.extend(not_read.into_iter().map(|item| retry_in_turn(&shared, item, &turn)));
                 continue;
             }
             () = shared.stop.cancelled() => return Err(GivenUp::Stopped),
@@ -90,29 +93,71 @@ pub(super) async fn run(
                 note_cut_short(&shared, &mut items);
                 return Ok(());
             }
-            // Boxed, since the future is large and is awaited in several places.
-            Box::pin(start(&shared, outcomes, &jobs)).await?;
+            let of_members = go_on(&shared, outcomes, &jobs).await?;
             // After the other files have gone on, since they may hold the disk space or descriptors
             // that are missing.
             retried.extend(
                 not_read
                     .into_iter()
+                    .chain(of_members)
                     .map(|item| retry_in_turn(&shared, item, &turn)),
             );
             while let Some(outcome) = next_retried(&mut retried).await {
-                Box::pin(start(&shared, vec![outcome?], &jobs)).await?;
+                let not_read = go_on(&shared, vec![outcome?], &jobs).await?;
+                retried.extend(
+                    not_read
+                        .into_iter()
+                        .map(|item| retry_in_turn(&shared, item, &turn)),
+                );
             }
         }
     }
     loop {
         tokio::select! {
             outcome = retried.next() => match outcome {
-                Some(outcome) => Box::pin(start(&shared, vec![outcome?], &jobs)).await?,
+                Some(outcome) => {
+                    let not_read = go_on(&shared, vec![outcome?], &jobs).await?;
+                    let again = not_read.into_iter();
+                    retried.extend(again.map(|item| retry_in_turn(&shared, item, &turn)));
+                }
                 None => return Ok(()),
             },
             () = shared.drain.cancelled() => return Ok(()),
         }
     }
+}
+
+/// Starts files that were read, and reads and starts the members of containers, group by group.
+/// Returns the members that cannot be read now.
+async fn go_on(
+    shared: &Arc<Shared>,
+    outcomes: Vec<ReadOutcome>,
+    jobs: &mpsc::Sender<Vec<Job>>,
+) -> Result<Vec<Item>, GivenUp> {
+    let (mut containers, mut files) = (Vec::new(), Vec::new());
+    for outcome in outcomes {
+        match outcome {
+            ReadOutcome::Members(members) => containers.push(members),
+            file => files.push(file),
+        }
+    }
+    // Boxed, since the future is large and is awaited in several places.
+    Box::pin(start(shared, files, jobs)).await?;
+    let mut not_read = Vec::new();
+    for members in containers {
+        // The container itself was counted.
+        Tally::add(&shared.tally().files, members.len() as u64 - 1);
+        for group in groups(members) {
+            let (outcomes, again) = read_all(shared, group).await;
+            if shared.drain.is_cancelled() {
+                shared.tally().cut_short.store(true, Relaxed);
+                return Ok(Vec::new());
+            }
+            Box::pin(start(shared, outcomes, jobs)).await?;
+            not_read.extend(again);
+        }
+    }
+    Ok(not_read)
 }
 
 /// Records that files were not taken. If all have been taken, the channel is closed.
@@ -204,13 +249,23 @@ fn read(shared: &Shared, item: Item, attempt: u32) -> Result<ReadOutcome, Fault>
         let of = of.as_ref().ok()?;
         Some(cut::cut_each(bytes, of, ingest.options.chunk))
     };
-    let opened = content::open_and(&item.file.path, &ingest.options.content, cut);
+    let options = &ingest.options.content;
+    let opened = match &item.member {
+        None => content::open_any(&item.file.path, options, cut),
+        Some(member) => {
+            let opened = member.container.open_and(member.index, options, cut);
+            opened.map(|(content, plans)| Opened::File(content, plans))
+        }
+    };
     let dataset = of.map(|of| Arc::clone(of.own));
     let (content, plans) = match opened {
-        Ok(opened) => opened,
+        Ok(Opened::File(content, plans)) => (content, plans),
+        Ok(Opened::Container(container)) => return Ok(members(ingest, item, &container)),
         Err(error) => return not_opened(item, dataset.ok(), error, attempt),
     };
-    telemetry::read_bytes(content.stored_bytes);
+    if item.member.is_none() {
+        telemetry::read_bytes(content.stored_bytes);
+    }
     let item = Item {
         as_read: Some(content.as_read()),
         ..item
@@ -278,6 +333,33 @@ fn read(shared: &Shared, item: Item, attempt: u32) -> Result<ReadOutcome, Fault>
     }
 }
 
+/// The members of a container, as items of their own.
+fn members(ingest: &Ingest, item: Item, container: &Arc<Container>) -> ReadOutcome {
+    telemetry::read_bytes(item.file.bytes);
+    let is_passed_over = |name: &OsStr| ingest.inbox.passes_over(name);
+    match Members::of(container, &item.file, is_passed_over) {
+        Ok(Members {
+            members,
+            passed_over,
+        }) => {
+            Tally::add(&ingest.tally.passed_over, passed_over.len() as u64);
+            for name in passed_over {
+                tracing::info!(member = ?name, "is passed over: its name is hidden, temporary or a marker's");
+            }
+            ReadOutcome::Members(item.of_members(members))
+        }
+        Err(reason) => ReadOutcome::Bad(BadFile {
+            item,
+            dataset: None,
+            identity: Some(Identity::new(
+                container.as_read().hash(),
+                PathValues::default(),
+            )),
+            reason: QuarantineReason::UnsupportedFormat(reason),
+        }),
+    }
+}
+
 /// The path of a file, by which it belongs to a dataset, and of which columns may take parts: that
 /// of an archive is absolute, so that the parts do not depend on the current directory. A file of
 /// inbound, which is in work now, has its path below inbound.
@@ -315,6 +397,9 @@ fn not_opened(
             return Ok(ReadOutcome::Later { item, reason });
         }
         ContentError::Corrupt { hash, detail } => (Some(hash), QuarantineReason::Damaged(detail)),
+        ContentError::NotPacked { hash, detail } => {
+            (Some(hash), QuarantineReason::UnsupportedFormat(detail))
+        }
         ContentError::NotRead { hash, format } => {
             let reason = QuarantineReason::UnsupportedFormat(format.to_string());
             (Some(hash), reason)
@@ -362,6 +447,7 @@ impl Ingest {
     fn may_wait(&self, item: &Item) -> bool {
         self.options.incomplete_may_wait
             && item.origin != ItemOrigin::Archive
+            && item.member.is_none()
             && self.inbox.may_grow(&item.file)
     }
 }

@@ -44,6 +44,7 @@ pub(super) async fn start(
             },
             ReadOutcome::Bad(file) => quarantine(shared, file).await?,
             ReadOutcome::Later { item, reason } => leave(shared, item, &reason).await?,
+            ReadOutcome::Members(_) => unreachable!("read goes on with the members"),
         }
     }
     if ready.is_empty() {

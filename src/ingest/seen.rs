@@ -81,7 +81,8 @@ impl Seen {
         let item = &disposal.item;
         let as_read = item.as_read?;
         let is_stored = disposal.outcome.destination() == Destination::History;
-        if item.origin != ItemOrigin::Archive || !is_stored {
+        // Nothing is remembered of a container: its members are recognised by their content.
+        if item.origin != ItemOrigin::Archive || !is_stored || item.member.is_some() {
             return None;
         }
         let sample = as_read.sample();

@@ -21,7 +21,7 @@ use crate::dataset::{Dataset, NoDataset};
 use crate::parse::{self, Parser};
 use crate::sink::rows_as_json;
 
-use super::parsed::each_batch;
+use super::parsed::{each_batch, files_at};
 use super::{NoInput, Outcome, unless_reader_gone};
 use fields::Fields;
 use reasons::Reasons;
@@ -48,6 +48,9 @@ pub(super) fn execute(settings: &Settings, args: &CheckArgs) -> anyhow::Result<O
         find_files(path, &mut files)?;
     }
     let is_passed_over = |name: &OsStr| markers.has(name) || markers.is_temporary(name);
+    files.retain(|file| !file.file_name().is_some_and(is_passed_over));
+    let found = files.iter().flat_map(|file| files_at(settings, file, 0));
+    files = found.map(|(file, _)| file).collect();
     files.retain(|file| !file.file_name().is_some_and(is_passed_over));
     let mut out = BufWriter::new(io::stdout().lock());
     let mut tally = Tally::default();

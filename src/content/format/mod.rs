@@ -14,7 +14,36 @@ pub(super) enum Format {
     /// No known magic bytes: probably text.
     Plain,
     Compressed(Compression),
+    Container(Packing),
     NotRead(NotRead),
+}
+
+/// How a container holds its members.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Packing {
+    /// POSIX, PAX and GNU, but not the format before POSIX.
+    Tar,
+    /// PKZIP, with members stored or deflated.
+    Zip,
+}
+
+impl Packing {
+    /// The name of the format.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Tar => "a tar archive",
+            Self::Zip => "a zip archive",
+        }
+    }
+
+    /// The archive, as the subject of a sentence.
+    pub(super) const fn subject(self) -> &'static str {
+        match self {
+            Self::Tar => "the tar archive",
+            Self::Zip => "the zip archive",
+        }
+    }
 }
 
 /// A compression that the engine reads.
@@ -64,8 +93,12 @@ impl Compression {
 pub enum NotRead {
     /// A compression that the engine does not read, by name.
     Compression(&'static str),
-    /// An archive of files, by name, and the compression around it.
+    /// An archive of files that is not read, by name, and the compression around it.
     Archive(&'static str, Option<&'static str>),
+    /// A container where a single file is read.
+    Packed(Packing),
+    /// A container that is a member of another one.
+    Nested(Packing),
     /// Text in another encoding than UTF-8, by the name of the encoding.
     Encoding(&'static str),
     /// An encrypted file, by the name of its format.
@@ -108,6 +141,17 @@ impl fmt::Display for NotRead {
             Self::Archive(name, Some(compression)) => write!(
                 f,
                 "it is {name} in {compression}, which is not read: unpack it and load the files in it"
+            ),
+            Self::Packed(packing) => write!(
+                f,
+                "it is {}, whose members are files of their own: load it, or unpack it and name one \
+                 of its members",
+                packing.name()
+            ),
+            Self::Nested(packing) => write!(
+                f,
+                "it is {} within an archive, which is not read: load it as a file of its own",
+                packing.name()
             ),
             Self::Encoding(name) => write!(
                 f,
@@ -163,7 +207,7 @@ const READ: [(&[u8], Compression); 5] = [
 
 /// Formats by their first bytes. Of two beginnings where one begins with the other, the longer one
 /// comes first.
-const NOT_READ: [(&[u8], NotRead); 28] = [
+const NOT_READ: [(&[u8], NotRead); 26] = [
     (
         b"\x02\x21\x4c\x18",
         NotRead::Compression("lz4 in its legacy format"),
@@ -175,12 +219,10 @@ const NOT_READ: [(&[u8], NotRead); 28] = [
     (b"\x78\x01", NotRead::Compression("zlib")),
     (b"\x78\x9c", NotRead::Compression("zlib")),
     (b"\x78\xda", NotRead::Compression("zlib")),
-    (b"PK\x03\x04", NotRead::Archive("a zip archive", None)),
     (
-        b"PK\x05\x06",
-        NotRead::Archive("an empty zip archive", None),
+        b"PK\x07\x08",
+        NotRead::Archive("a zip archive in several parts", None),
     ),
-    (b"PK\x07\x08", NotRead::Archive("a zip archive", None)),
     (
         b"7z\xbc\xaf\x27\x1c",
         NotRead::Archive("a 7z archive", None),
@@ -213,6 +255,9 @@ impl Format {
         if let Some(compression) = compression(beginning) {
             return Self::Compressed(compression);
         }
+        if let Some(packing) = packing(beginning) {
+            return Self::Container(packing);
+        }
         let mut table = NOT_READ.iter();
         let known = table.find(|(magic, _)| beginning.starts_with(magic));
         known
@@ -220,6 +265,19 @@ impl Format {
             .or_else(|| by_structure(beginning))
             .map_or(Self::Plain, Self::NotRead)
     }
+}
+
+/// The kind of container. An empty zip archive has only its end.
+fn packing(beginning: &[u8]) -> Option<Packing> {
+    let zip: [&[u8]; 2] = [b"PK\x03\x04", b"PK\x05\x06"];
+    // The magic of POSIX, and of GNU. Text has no zero byte there.
+    let tar: [&[u8]; 2] = [b"ustar\0", b"ustar  \0"];
+    let at_257 = beginning.get(257..).unwrap_or_default();
+    if zip.iter().any(|magic| beginning.starts_with(magic)) {
+        return Some(Packing::Zip);
+    }
+    let is_tar = tar.iter().any(|magic| at_257.starts_with(magic));
+    is_tar.then_some(Packing::Tar)
 }
 
 fn compression(beginning: &[u8]) -> Option<Compression> {
@@ -238,26 +296,20 @@ fn compression(beginning: &[u8]) -> Option<Compression> {
     known.map(|(_, compression)| *compression)
 }
 
-/// The format within a compressed file, by the first inflated bytes. `None` if the engine reads it.
-pub(super) fn not_read_within(compression: &'static str, beginning: &[u8]) -> Option<NotRead> {
+/// The format within a compressed file, by the first inflated bytes: plain, a container, or one that
+/// the engine does not read.
+pub(super) fn within(compression: &'static str, beginning: &[u8]) -> Format {
     match Format::of(beginning) {
-        Format::Plain => None,
-        Format::Compressed(_) => Some(NotRead::CompressedTwice),
+        Format::Compressed(_) => Format::NotRead(NotRead::CompressedTwice),
         Format::NotRead(NotRead::Archive(name, None)) => {
-            Some(NotRead::Archive(name, Some(compression)))
+            Format::NotRead(NotRead::Archive(name, Some(compression)))
         }
-        Format::NotRead(other) => Some(other),
+        other => other,
     }
 }
 
 /// Formats that have no fixed first bytes.
 fn by_structure(beginning: &[u8]) -> Option<NotRead> {
-    // The magic of POSIX, and of GNU. Text has no zero byte there.
-    let tar: [&[u8]; 2] = [b"ustar\0", b"ustar  \0"];
-    let at_257 = beginning.get(257..).unwrap_or_default();
-    if tar.iter().any(|magic| at_257.starts_with(magic)) {
-        return Some(NotRead::Archive("a tar archive", None));
-    }
     match *beginning {
         // A document without a byte order mark.
         [b'{' | b'[', 0, byte, 0, ..] if byte != 0 => Some(NotRead::Encoding("UTF-16LE")),

@@ -11,7 +11,10 @@ fn formats_are_known_by_their_first_bytes() {
     let not_read = |name| Format::NotRead(NotRead::Compression(name));
     let read = Format::Compressed;
     let encoding = |name| Format::NotRead(NotRead::Encoding(name));
-    let tar = Format::NotRead(NotRead::Archive("a tar archive", None));
+    let (tar, zip) = (
+        Format::Container(Packing::Tar),
+        Format::Container(Packing::Zip),
+    );
     let pgp = Format::NotRead(NotRead::Encrypted("OpenPGP"));
     let table: &[(&[u8], Format)] = &[
         (b"", Format::Plain),
@@ -45,6 +48,8 @@ fn formats_are_known_by_their_first_bytes() {
         (&at_257(b"ustar\0"), tar),
         (&at_257(b"ustar  \0"), tar),
         (&at_257(b"ustard is yellow"), Format::Plain),
+        (b"PK\x03\x04", zip),
+        (b"PK\x05\x06\0", zip),
         (b"\x8c\x0d\x04\x09", pgp),
         (b"\x85\x01\x0c\x03", pgp),
         (b"\x85 is no UTF-8", Format::Plain),
@@ -67,15 +72,20 @@ fn each_magic_is_found() {
 
 #[test]
 fn the_format_within_a_compressed_file_is_named() {
-    let within = |bytes: &[u8]| not_read_within("gzip", bytes).map(|format| format.to_string());
-    assert_eq!(within(b"{}"), None);
-    let tar = within(&at_257(b"ustar\0")).unwrap();
+    let of = |bytes: &[u8]| within("gzip", bytes);
+    assert_eq!(of(b"{}"), Format::Plain);
+    assert_eq!(of(&at_257(b"ustar\0")), Format::Container(Packing::Tar));
+    let not_read = |bytes: &[u8]| match of(bytes) {
+        Format::NotRead(format) => format.to_string(),
+        other => panic!("{other:?}"),
+    };
+    let archive = not_read(b"7z\xbc\xaf\x27\x1c");
     assert!(
-        tar.starts_with("it is a tar archive in gzip, which is not read"),
-        "{tar}"
+        archive.starts_with("it is a 7z archive in gzip, which is not read"),
+        "{archive}"
     );
-    assert!(within(b"\x1f\x8b").unwrap().contains("compressed twice"));
-    assert!(within(b"\xff\xfe[\0").unwrap().contains("UTF-16"));
+    assert!(not_read(b"\x1f\x8b").contains("compressed twice"));
+    assert!(not_read(b"\xff\xfe[\0").contains("UTF-16"));
 }
 
 #[test]

@@ -76,14 +76,14 @@ pub(super) fn inflate(
 
 /// How many bytes a file may inflate to.
 #[derive(Clone, Copy)]
-struct Limit {
+pub(super) struct Limit {
     bytes: u64,
     /// Whether `bytes` follows from the size of the file. Else it is `inflated_bytes_max`.
     is_by_ratio: bool,
 }
 
 impl Limit {
-    fn of(stored_bytes: u64, options: &ContentOptions) -> Self {
+    pub(super) fn of(stored_bytes: u64, options: &ContentOptions) -> Self {
         let by_ratio = stored_bytes.saturating_mul(RATIO_MAX).max(RATIO_FREE_BYTES);
         Self {
             bytes: by_ratio.min(options.inflated_bytes_max),
@@ -104,7 +104,7 @@ impl Limit {
 }
 
 /// Reads all of `source` into memory or, if it does not fit there, into a spill.
-fn read_whole(
+pub(super) fn read_whole(
     mut source: impl Read + Send,
     format: &str,
     limit: Limit,

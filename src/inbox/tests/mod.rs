@@ -270,7 +270,7 @@ fn a_file_of_quarantine_goes_back_without_its_reason() {
     place.inbox.to_quarantine(&claimed[0], "not JSON").unwrap();
     place.put("a.json", b"[2]");
     let directories = place.inbox.directories.clone();
-    let back = requeue(&directories, OsStr::new("a.json")).unwrap();
+    let back = requeue(&directories, OsStr::new("a.json"), false).unwrap();
     // The way back does not replace a file, either.
     assert_eq!(back, directories.inbound.join("a.json.1"));
     assert_eq!(fs::read(back).unwrap(), b"[1]");
@@ -281,7 +281,10 @@ fn a_file_of_quarantine_goes_back_without_its_reason() {
     assert!(names(&directories.quarantine).is_empty());
     fs::write(directories.history.join("b.json"), b"[3]").unwrap();
     for name in ["a.json", "../history/b.json", "..", ""] {
-        assert!(requeue(&directories, OsStr::new(name)).is_err(), "{name}");
+        assert!(
+            requeue(&directories, OsStr::new(name), false).is_err(),
+            "{name}"
+        );
     }
     assert!(directories.history.join("b.json").exists());
 }
@@ -315,7 +318,7 @@ fn a_file_with_the_longest_name_has_its_reason_beside_it_and_goes_back() {
     assert_eq!(files, [OsString::from(other), name("a")]);
     assert_eq!(place.inbox.quarantine().unwrap(), 2);
     for name in &files {
-        requeue(&directories, name).unwrap();
+        requeue(&directories, name, false).unwrap();
     }
     assert!(names(&directories.quarantine).is_empty());
 }
@@ -348,7 +351,7 @@ fn a_file_goes_back_although_its_reason_cannot_be_removed() {
     let directories = place.inbox.directories.clone();
     fs::write(directories.quarantine.join("a.json"), "[1]").unwrap();
     fs::create_dir(directories.quarantine.join("a.json.reason")).unwrap();
-    let back = requeue(&directories, OsStr::new("a.json")).unwrap();
+    let back = requeue(&directories, OsStr::new("a.json"), false).unwrap();
     assert_eq!(fs::read(back).unwrap(), b"[1]");
 }
 

@@ -5,6 +5,7 @@
 mod arrival;
 mod begun;
 mod changes;
+mod containers;
 mod copies;
 mod datasets;
 mod directories;

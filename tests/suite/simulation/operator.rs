@@ -259,7 +259,7 @@ impl<'a> Operator<'a> {
             } else {
                 continue;
             }
-            requeue(&directories(&self.world.root), name.as_ref()).unwrap();
+            requeue(&directories(&self.world.root), name.as_ref(), false).unwrap();
             moved += 1;
         }
         if moved > 0 {

@@ -21,13 +21,15 @@ const LINES_MAX: usize = 600;
 
 /// Outside crates that one module owns, so that replacing one touches one place: the crate as it
 /// is written in paths, and the files or folders of `src/` that may name it.
-const OWNERS: [(&str, &[&str]); 17] = [
+const OWNERS: [(&str, &[&str]); 19] = [
     ("mimalloc", &["allocator"]),
     ("rayon", &["ingest"]),
     ("memmap2", &["content"]),
     ("bzip2", &["content"]),
     ("liblzma", &["content"]),
     ("snap", &["content"]),
+    ("tar", &["content/container"]),
+    ("rawzip", &["content/container"]),
     ("notify", &["inbox"]),
     ("fred", &["broker/redis"]),
     ("mysql_async", &["sink/mysql"]),
