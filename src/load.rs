@@ -19,8 +19,10 @@ use crate::shutdown::Shutdown;
 pub struct Loaded {
     /// Files whose records are all stored, without duplicates.
     pub files: u64,
-    /// Rows of these files.
+    /// Rows of these files, less the rows that were superseded.
     pub rows: u64,
+    /// Records that have no row, or none any more, since the row of another record has the same key.
+    pub superseded: u64,
     /// Rejects of these files: in the table `ingest_rejects`, with reason, place and text.
     pub rejects: u64,
     /// Files whose content was already in the ledger. They add no rows.
@@ -71,7 +73,8 @@ pub async fn load(
     let tally = &engine.tally;
     Ok(Loaded {
         files: tally.settled.load(Relaxed),
-        rows: tally.rows.load(Relaxed),
+        rows: engine.rows(),
+        superseded: engine.superseded(),
         rejects: tally.rejects.load(Relaxed),
         duplicates: tally.duplicates.load(Relaxed),
         quarantined: tally.quarantined.load(Relaxed),

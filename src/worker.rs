@@ -53,6 +53,8 @@ pub struct Progress {
     records: AtomicU64,
     rows: AtomicU64,
     duplicates: AtomicU64,
+    superseded: AtomicU64,
+    replaced: AtomicU64,
     foreign: AtomicU64,
 }
 
@@ -61,6 +63,8 @@ impl Progress {
         self.frames.fetch_add(spans.len() as u64, Relaxed);
         self.rows.fetch_add(by.rows, Relaxed);
         self.duplicates.fetch_add(by.duplicates, Relaxed);
+        self.superseded.fetch_add(by.superseded, Relaxed);
+        self.replaced.fetch_add(by.replaced, Relaxed);
         self.foreign.fetch_add(by.foreign.len() as u64, Relaxed);
         let mut committed = self.committed.lock();
         for span in spans {
@@ -87,6 +91,13 @@ impl Progress {
     #[must_use]
     pub fn rows(&self) -> (u64, u64) {
         (self.rows.load(Relaxed), self.duplicates.load(Relaxed))
+    }
+
+    /// Records that were superseded instead of stored since the start, and stored rows that were
+    /// superseded.
+    #[must_use]
+    pub fn superseded(&self) -> (u64, u64) {
+        (self.superseded.load(Relaxed), self.replaced.load(Relaxed))
     }
 
     /// Dropped frames of other ledgers.
@@ -238,6 +249,10 @@ impl Worker {
             .collect();
         telemetry::frames_committed(name, spans.len() as u64);
         telemetry::commit(name, committed.rows, committed.duplicates);
+        let superseded = committed.superseded + committed.replaced;
+        if superseded > 0 {
+            telemetry::superseded(name, superseded);
+        }
         for code in &committed.refused {
             telemetry::rejects(name, *code, 1);
         }

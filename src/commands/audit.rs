@@ -131,15 +131,19 @@ async fn problems(
     audit: Audit,
 ) -> anyhow::Result<Vec<String>> {
     let records = u64::from(file.entry.records);
-    let stored = audit.rows + audit.rejects + audit.purged - audit.doubled;
+    let stored = audit.stored();
     let mut problems = Vec::new();
     if stored != records {
         let purged = match audit.purged {
             0 => String::new(),
             purged => format!(" + {purged} purged"),
         };
+        let superseded = match audit.superseded {
+            0 => String::new(),
+            superseded => format!(" + {superseded} superseded"),
+        };
         problems.push(format!(
-            "{} rows + {} rejects{purged} of {records} records",
+            "{} rows + {} rejects{purged}{superseded} of {records} records",
             audit.rows, audit.rejects
         ));
     }
@@ -149,7 +153,7 @@ async fn problems(
     }
     if audit.doubled > 0 {
         problems.push(format!(
-            "{} rows have the ids of rejects: another program wrote them, and `task_runner rejects list \
+            "{} rows have the ids of rejects or of superseded records: another program wrote them, and `task_runner rejects list \
              --code id_taken` shows the records",
             audit.doubled
         ));
@@ -169,7 +173,7 @@ async fn problems(
     Ok(problems)
 }
 
-/// The first ordinal that is neither row nor reject. `None` if it is not among the first
+/// The first ordinal that is neither row nor reject nor superseded. `None` if it is not among the first
 /// [`PROBES_MAX`] records without a row: the answer helps the operator and is not part of the
 /// audit.
 async fn first_missing(

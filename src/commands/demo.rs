@@ -57,7 +57,7 @@ pub(super) async fn execute(mut settings: Settings, args: DemoArgs) -> anyhow::R
     };
     let began = Instant::now();
     let outcome = load::run(&engine, LoadPlan::inbound(&engine)?, None, false, &shutdown).await?;
-    load::print_totals(&engine.tally, began.elapsed())?;
+    load::print_totals(&engine, began.elapsed())?;
     if outcome == Outcome::Stopped {
         return Ok(outcome);
     }

@@ -135,7 +135,8 @@ async fn show(settings: &Settings, file_no: u32, json: bool) -> anyhow::Result<(
         let mut object = as_json(&file);
         if let Some(audit) = audit {
             object["stored"] = json!({
-                "rows": audit.rows, "rejects": audit.rejects, "purged": audit.purged
+                "rows": audit.rows, "rejects": audit.rejects, "purged": audit.purged,
+                "superseded": audit.superseded
             });
         }
         return Ok(print(&format!("{object}\n"))?);
@@ -160,6 +161,9 @@ async fn show(settings: &Settings, file_no: u32, json: bool) -> anyhow::Result<(
         lines.add("rejects", audit.rejects);
         if audit.purged > 0 {
             lines.add("purged", audit.purged);
+        }
+        if audit.superseded > 0 {
+            lines.add("superseded", audit.superseded);
         }
     }
     Ok(print(&lines.into_text())?)

@@ -86,12 +86,9 @@ pub(super) async fn execute(settings: Settings, args: LoadArgs) -> anyhow::Resul
         eprintln!("{} {files} already stored", HumanCount(stored));
     }
     if args.json {
-        print(&format!(
-            "{}\n",
-            totals_as_json(&engine.tally, began.elapsed())
-        ))?;
+        print(&format!("{}\n", totals_as_json(&engine, began.elapsed())))?;
     } else {
-        print_totals(&engine.tally, began.elapsed())?;
+        print_totals(&engine, began.elapsed())?;
     }
     if args.defer_indexes == DeferIndexes::Never && outcome != Outcome::Stopped {
         let rows = engine.tally.rows.load(Relaxed);
@@ -227,13 +224,15 @@ fn stop_at_max_rejects(
 }
 
 /// The totals of a load as JSON. Fields are only added.
-fn totals_as_json(tally: &Tally, took: Duration) -> Value {
+fn totals_as_json(engine: &Engine, took: Duration) -> Value {
+    let tally = &engine.tally;
     let number = |counter: &AtomicU64| counter.load(Relaxed);
     json!({
         "version": JSON_VERSION,
         "files": number(&tally.files),
         "records": number(&tally.records),
-        "rows": number(&tally.rows),
+        "rows": engine.rows(),
+        "superseded": engine.superseded(),
         "rejects": number(&tally.rejects),
         "quarantined": number(&tally.quarantined),
         "duplicates": number(&tally.duplicates),
@@ -246,20 +245,24 @@ fn totals_as_json(tally: &Tally, took: Duration) -> Value {
 }
 
 /// Prints the totals of a load.
-pub(super) fn print_totals(tally: &Tally, took: Duration) -> std::io::Result<()> {
+pub(super) fn print_totals(engine: &Engine, took: Duration) -> std::io::Result<()> {
+    let tally = &engine.tally;
     let number = |counter: &AtomicU64| counter.load(Relaxed);
     let records = number(&tally.records);
     let mut lines = KeyValueText::default();
-    for (name, counter) in [
-        ("files", &tally.files),
-        ("records", &tally.records),
-        ("rows", &tally.rows),
-        ("rejects", &tally.rejects),
-        ("quarantined", &tally.quarantined),
-        ("duplicates", &tally.duplicates),
-        ("waiting", &tally.left),
+    for (name, count) in [
+        ("files", number(&tally.files)),
+        ("records", records),
+        ("rows", engine.rows()),
+        ("rejects", number(&tally.rejects)),
+        ("quarantined", number(&tally.quarantined)),
+        ("duplicates", number(&tally.duplicates)),
+        ("waiting", number(&tally.left)),
     ] {
-        lines.add(name, HumanCount(number(counter)));
+        lines.add(name, HumanCount(count));
+    }
+    if engine.superseded() > 0 {
+        lines.add("superseded", HumanCount(engine.superseded()));
     }
     if number(&tally.passed_over) > 0 {
         lines.add("passed over", HumanCount(number(&tally.passed_over)));

@@ -147,13 +147,17 @@ fn print_totals(drain: &Drain, took: Duration) -> std::io::Result<()> {
     let progress = &drain.progress;
     let records = progress.records();
     let (rows, duplicates) = progress.rows();
+    let (superseded, _) = progress.superseded();
     let mut lines = KeyValueText::default();
     for (name, number) in [
         ("files", progress.take().len() as u64),
         ("frames", progress.frames()),
         ("records", records),
         ("rows", rows),
-        ("rejects", records.saturating_sub(rows + duplicates)),
+        (
+            "rejects",
+            records.saturating_sub(rows + duplicates + superseded),
+        ),
         ("duplicates", duplicates),
     ] {
         lines.add(name, grouped(number));

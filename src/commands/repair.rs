@@ -28,6 +28,8 @@ const PAGE_FILES: usize = 500;
 struct Restored {
     rows: u64,
     rejects: u64,
+    /// Records that the row of another record supersedes.
+    superseded: u64,
     /// Rows that differ from their records. They stay as they are.
     others: u64,
 }
@@ -103,9 +105,7 @@ async fn is_whole(
         return Ok(false);
     }
     let counted = audit::count(settings, database, &[file]).await?;
-    let is_whole = |audit: &Audit| {
-        audit.rows + audit.rejects + audit.purged - audit.doubled == u64::from(file.entry.records)
-    };
+    let is_whole = |audit: &Audit| audit.stored() == u64::from(file.entry.records);
     Ok(counted.iter().all(|(_, counted)| is_whole(&counted.audit)))
 }
 
@@ -113,10 +113,15 @@ fn report(file_no: u32, restored: &Restored) -> anyhow::Result<()> {
     let Restored {
         rows,
         rejects,
+        superseded,
         others,
     } = restored;
+    let more = match superseded {
+        0 => String::new(),
+        superseded => format!(", {superseded} records superseded"),
+    };
     print(&format!(
-        "file {file_no}: {rows} rows and {rejects} rejects stored again\n"
+        "file {file_no}: {rows} rows and {rejects} rejects stored again{more}\n"
     ))?;
     if *others > 0 {
         eprintln!(
@@ -161,6 +166,7 @@ async fn restore_file(
                 for records in alike.chunks(RECORDS_AT_ONCE) {
                     let committed = database.commit(records).await?;
                     restored.rows += committed.rows;
+                    restored.superseded += committed.superseded;
                     let of_record = |record: &Batch| record.rejects.len() as u64;
                     restored.rejects += records.iter().map(of_record).sum::<u64>();
                     restored.rejects += committed.refused.len() as u64;
@@ -187,13 +193,46 @@ pub(super) async fn forget(
     for file in files {
         let file_no = file.entry.file_no;
         separate(settings, database.as_ref(), &file).await?;
+        let superseded = database.superseded_by(file_no).await?;
         let rows = database.remove(file_no, &settings.datasets).await?;
         let name = file.entry.name.escape_debug();
         print(&format!(
             "file {file_no} {name}: {rows} rows removed; the same content counts as new from now on\n"
         ))?;
+        for (of_file, records) in superseded {
+            store_superseded(settings, database.as_ref(), of_file, records).await?;
+        }
     }
     Ok(Outcome::Complete)
+}
+
+/// Stores the records of a file again that were superseded by rows which are removed now. If the file
+/// cannot be read, prints what is missing.
+async fn store_superseded(
+    settings: &Settings,
+    database: &dyn Database,
+    file_no: u32,
+    records: u64,
+) -> anyhow::Result<()> {
+    let Some(file) = database
+        .files(file_no..file_no.saturating_add(1), None, 1)
+        .await?
+        .pop()
+        .filter(|file| file.entry.state != FileState::Removing)
+    else {
+        return Ok(());
+    };
+    match restore_file(settings, database, &file).await {
+        Ok(restored) => report(file_no, &restored),
+        Err(error) if error.downcast_ref().is_some_and(Fault::is_transient) => Err(error),
+        Err(error) => {
+            eprintln!(
+                "{records} records of file {file_no} were superseded by these rows, and are missing \
+                 now: {error:#}; bring the file again and run `task_runner files restore {file_no}`"
+            );
+            Ok(())
+        }
+    }
 }
 
 /// Removes the rows and rejects of files, and loads the files again by the current definition of
@@ -220,6 +259,16 @@ pub(super) async fn reload(
     for (file, place) in files.iter().zip(sources) {
         let file_no = file.entry.file_no;
         separate(settings, database.as_ref(), file).await?;
+        let superseded = database.superseded_by(file_no).await?;
+        if !superseded.is_empty() {
+            let others: Vec<String> = superseded.iter().map(|(no, _)| no.to_string()).collect();
+            let records: u64 = superseded.iter().map(|(_, records)| records).sum();
+            let others = others.join(" ");
+            note(&format!(
+                "rows of file {file_no} supersede {records} records of other files: after the load, \
+                 run `task_runner files restore {others}`, which decides about these again"
+            ));
+        }
         // From here on, the next load of this content removes its rows and rejects, and begins
         // again.
         database.begin_removal(file_no, &settings.datasets).await?;

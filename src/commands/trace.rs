@@ -158,6 +158,10 @@ async fn describe_outcome(
     let (line, outcome) = match standing {
         Standing::Row => (format!("row of {}", dataset.table), "row"),
         Standing::Purged => ("reject, purged".to_owned(), "purged"),
+        Standing::Superseded(winner) => (
+            format!("superseded by row {winner}, which has the same key"),
+            "superseded",
+        ),
         Standing::Absent => ("neither row nor reject".to_owned(), "absent"),
         Standing::Reject => {
             let query = RejectQuery {

@@ -1,5 +1,5 @@
-//! `verify`: checks each settled file against the tables: records = rows + rejects, with each
-//! ordinal once and within the file.
+//! `verify`: checks each settled file against the tables: records = rows + rejects + superseded
+//! records, with each ordinal once and within the file.
 //!
 //! With `--content` it also compares each row, column by column, with its record in the file.
 //!
@@ -48,6 +48,8 @@ struct AuditTotals {
     rows: u64,
     rejects: u64,
     purged: u64,
+    /// Records that the row of another record with the same key supersedes.
+    superseded: u64,
     not_in_history: u64,
     /// Records of files that were compared with their rows.
     compared: u64,
@@ -442,6 +444,7 @@ async fn audit_page(
             audited.rows += counted.audit.rows;
             audited.rejects += counted.audit.rejects;
             audited.purged += counted.audit.purged;
+            audited.superseded += counted.audit.superseded;
             note(file, counted.problems);
         }
     }
@@ -483,6 +486,7 @@ fn print_sums(
         rows,
         rejects,
         purged,
+        superseded,
         not_in_history,
         compared,
         different,
@@ -492,7 +496,7 @@ fn print_sums(
     let text = if json {
         let mut audited = json!({
             "files": files, "wrong": wrong, "records": records, "rows": rows, "rejects": rejects,
-            "purged": purged, "not_in_history": not_in_history, "pending": pending,
+            "purged": purged, "superseded": superseded, "not_in_history": not_in_history, "pending": pending,
             "quarantined": quarantined, "acknowledged": acknowledged,
             "uncovered": uncovered.rows, "kept": uncovered.kept
         });
@@ -504,8 +508,12 @@ fn print_sums(
     } else {
         let mut text = format!(
             "{files} files, {wrong} of them wrong; {records} records: {rows} rows, {rejects} \
-             rejects, {purged} purged\n"
+             rejects, {purged} purged"
         );
+        if *superseded > 0 {
+            write!(text, ", {superseded} superseded").expect(INFALLIBLE);
+        }
+        text.push('\n');
         if content {
             writeln!(
                 text,

@@ -1,6 +1,7 @@
 //! The engine: its connections and directories, and the state that its tasks share.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -193,6 +194,22 @@ impl Engine {
             progress: self.progress.clone(),
             summaries: self.summaries.clone(),
         }
+    }
+
+    /// Rows of the files that this run has settled, without the rows that this process's workers
+    /// superseded.
+    #[must_use]
+    pub fn rows(&self) -> u64 {
+        let rows = self.tally.rows.load(Relaxed);
+        rows.saturating_sub(self.superseded())
+    }
+
+    /// Records that this process's workers superseded: of the files of this run, or of rows that were
+    /// stored before.
+    #[must_use]
+    pub fn superseded(&self) -> u64 {
+        let (superseded, replaced) = self.progress.superseded();
+        superseded + replaced
     }
 
     /// Adds the files that were settled since the last refresh to the daily summary.

@@ -18,7 +18,7 @@ use arrow_array::{
 };
 use arrow_schema::DataType;
 
-use crate::batch::{Batch, RAW_BYTES_MAX, Reject, RejectCode, provenance};
+use crate::batch::{Batch, ContentHash, RAW_BYTES_MAX, Reject, RejectCode, provenance};
 use crate::dataset::Dataset;
 use crate::{convert, dates, timestamp};
 
@@ -107,6 +107,8 @@ struct Part<'a> {
     /// How many rows the earlier parts have.
     start: usize,
     len: usize,
+    /// The identity of the file.
+    hash: ContentHash,
     columns: Vec<Values<'a>>,
 }
 
@@ -171,6 +173,7 @@ impl<'a> Rows<'a> {
                 Part {
                     start,
                     len: batch.rows.num_rows(),
+                    hash: batch.hash,
                     columns: columns(&batch.rows),
                 }
             })
@@ -188,14 +191,24 @@ impl<'a> Rows<'a> {
 
     /// The row at index `at`.
     pub(super) fn row(&self, at: usize) -> Row<'_> {
-        assert!(at < self.len, "row {at} of {}", self.len);
-        let part = self.parts.partition_point(|part| part.start <= at) - 1;
-        let part = &self.parts[part];
-        debug_assert!(at - part.start < part.len);
+        let part = self.part(at);
         Row {
             columns: &part.columns,
             at: at - part.start,
         }
+    }
+
+    /// The identity of the file of the row at index `at`.
+    pub(super) fn hash(&self, at: usize) -> ContentHash {
+        self.part(at).hash
+    }
+
+    fn part(&self, at: usize) -> &Part<'a> {
+        assert!(at < self.len, "row {at} of {}", self.len);
+        let part = self.parts.partition_point(|part| part.start <= at) - 1;
+        let part = &self.parts[part];
+        debug_assert!(at - part.start < part.len);
+        part
     }
 
     /// The rows of a range of indexes.

@@ -16,7 +16,7 @@ use super::table::quoted;
 pub trait Contents: Send + Sync {
     /// The differences between the tables and a batch of a settled file, by ascending ordinal. A
     /// record does not differ if it is a row that equals it in every column, a reject with a code
-    /// of the database, or a purged reject. Reads the rows by the primary key.
+    /// of the database, a purged reject, or superseded by a row of the table. Reads the rows by the primary key.
     async fn differences(&self, batch: &Batch) -> Result<Vec<Difference>, Fault>;
 
     /// The ordinals of the records of a span that were replayed, ascending.
@@ -96,7 +96,7 @@ pub struct Difference {
 pub enum DifferenceKind {
     /// The row has other values in these columns.
     Changed(Vec<Change>),
-    /// The record is neither a row nor a reject.
+    /// The record is neither a row nor a reject, nor superseded by a row.
     Missing,
     /// Another program's row has the id of the record, which is a reject or has a row of its own.
     Foreign,
@@ -126,8 +126,8 @@ impl Change {
 pub(super) struct Stored<R> {
     /// Rows by ascending ordinal. A table that is partitioned by time may hold an ordinal twice.
     pub(super) rows: Vec<(u32, R)>,
-    /// Rejects and purged rejects, by ascending ordinal. The flag says whether a row of another
-    /// program has the record's id.
+    /// Rejects, purged rejects and superseded records, by ascending ordinal. The flag says whether a
+    /// row of another program has the record's id.
     pub(super) rejects: Vec<(u32, bool)>,
 }
 
@@ -204,9 +204,9 @@ pub(super) fn replay_sql(file_no: u32, ordinal: u32) -> String {
     )
 }
 
-/// The query, for both dialects, for the rejects and purged rejects of a span, each with whether
-/// another program's row has its id.
-pub(super) fn rejects_sql(span: Span) -> String {
+/// The query, for both dialects, for the rejects, purged rejects and superseded records of a span, each
+/// with whether another program's row has its id.
+pub(super) fn rejects_sql(table: &str, span: Span) -> String {
     let (file_no, ordinals) = (span.file_no, span.ordinals());
     let of_span = format!(
         "file_no = {file_no} AND ordinal >= {} AND ordinal < {}",
@@ -216,6 +216,7 @@ pub(super) fn rejects_sql(span: Span) -> String {
     format!(
         "SELECT ordinal, MAX(taken) FROM (SELECT ordinal, code = '{taken}' AS taken FROM \
          ingest_rejects WHERE {of_span} UNION ALL SELECT ordinal, 0 FROM ingest_purged WHERE \
-         {of_span}) r GROUP BY ordinal ORDER BY ordinal"
+         {of_span} UNION ALL SELECT ordinal, 0 FROM ingest_superseded s WHERE {of_span} AND EXISTS (SELECT \
+         1 FROM `{table}` w WHERE w.`id` = s.winner)) r GROUP BY ordinal ORDER BY ordinal"
     )
 }

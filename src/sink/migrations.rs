@@ -57,6 +57,11 @@ pub(super) const MYSQL: &[Migration] = &[
         name: "mark",
         sql: include_str!("../../migrations/mysql/0008_mark.sql"),
     },
+    Migration {
+        number: 9,
+        name: "superseded",
+        sql: include_str!("../../migrations/mysql/0009_superseded.sql"),
+    },
 ];
 
 pub(super) const SQLITE: &[Migration] = &[
@@ -94,6 +99,11 @@ pub(super) const SQLITE: &[Migration] = &[
         number: 7,
         name: "mark",
         sql: include_str!("../../migrations/sqlite/0007_mark.sql"),
+    },
+    Migration {
+        number: 8,
+        name: "superseded",
+        sql: include_str!("../../migrations/sqlite/0008_superseded.sql"),
     },
 ];
 
@@ -194,8 +204,8 @@ mod tests {
         let counts = |known: &[Migration]| -> Vec<usize> {
             known.iter().map(|m| m.statements().count()).collect()
         };
-        assert_eq!(counts(MYSQL), [3, 1, 6, 1, 1, 1, 1, 1]);
-        assert_eq!(counts(SQLITE), [4, 1, 12, 2, 2, 1, 1]);
+        assert_eq!(counts(MYSQL), [3, 1, 6, 1, 1, 1, 1, 1, 1]);
+        assert_eq!(counts(SQLITE), [4, 1, 12, 2, 2, 1, 1, 2]);
     }
 
     #[test]

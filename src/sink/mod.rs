@@ -30,6 +30,7 @@ use crate::reread::Reread;
 use crate::telemetry;
 
 mod cells;
+mod conflict;
 mod contents;
 mod definitions;
 mod elsewhere;
@@ -140,6 +141,12 @@ pub trait Sink: Send + Sync {
     /// A row of the table counts as already stored if the ledger covers its record, or if it equals
     /// the record in every column. Any other row with the id belongs to another program: it stays,
     /// and the record becomes a reject ([`RejectCode::IdTaken`]).
+    ///
+    /// If the dataset has a key, and a row of another record has the key of a record: with
+    /// `on_conflict = "reject"`, the row stays, and the record becomes a reject
+    /// ([`RejectCode::KeyTaken`]). Else the better of the two is the row, and the other one is
+    /// superseded: it has no row, and the ledger has the id of the row that has its key. The result
+    /// does not depend on the order of the calls.
     ///
     /// If one call stores all records of a pending file, it may settle the file.
     ///
@@ -386,6 +393,10 @@ pub struct Committed {
     pub rows: u64,
     /// How many rows were already stored.
     pub duplicates: u64,
+    /// How many records of the batches this call superseded: they have no row.
+    pub superseded: u64,
+    /// How many rows that were stored this call superseded: each has a row in its place.
+    pub replaced: u64,
     /// The code of each row that became a reject in this call.
     pub refused: Vec<RejectCode>,
     /// The files of batches that were left out because the table refuses their rows now.
@@ -399,6 +410,8 @@ impl Committed {
     fn add(&mut self, other: Self) {
         self.rows += other.rows;
         self.duplicates += other.duplicates;
+        self.superseded += other.superseded;
+        self.replaced += other.replaced;
         self.refused.extend(other.refused);
         self.waiting.extend(other.waiting);
         self.foreign.extend(other.foreign);

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-use crate::batch::{Batch, ContentHash, RejectCode};
+use crate::batch::{Batch, ContentHash, RejectCode, row_id};
 use crate::dataset::{Dataset, FileValues};
 use crate::fault::Fault;
 use crate::sink::cells::cut_message;
@@ -80,8 +80,8 @@ pub trait Operators: Send + Sync {
         ids: &[Range<u64>],
     ) -> Result<Vec<u64>, Fault>;
 
-    /// Whether a record is a row, a reject or neither. If the table has a row with the id of a
-    /// reject, the record is a reject, and the row belongs to another program.
+    /// Whether a record is a row, a reject, superseded or none of these. If the table has a row with
+    /// the id of a reject, the record is a reject, and the row belongs to another program.
     async fn standing(&self, dataset: &Arc<Dataset>, id: u64) -> Result<Standing, Fault>;
 
     /// The number of rejects by reason. Reads all rejects.
@@ -135,6 +135,9 @@ pub trait Operators: Send + Sync {
     /// If a batch does not have exactly one row.
     async fn replay(&self, records: &[Replay]) -> Result<Vec<Replayed>, Fault>;
 
+    /// The files with records that rows of this file supersede, each with the number of these records.
+    async fn superseded_by(&self, file_no: u32) -> Result<Vec<(u32, u64)>, Fault>;
+
     /// How many rejects a purge would remove.
     async fn count_purge(&self, purge: &Purge) -> Result<u64, Fault>;
 
@@ -174,6 +177,19 @@ pub struct Totals {
     pub records: u64,
     /// Rejects, all of them.
     pub rejects: u64,
+    /// Records that are superseded by the row of another record with the same key.
+    #[serde(default)]
+    pub superseded: u64,
+}
+
+/// The query, for both dialects, for [`Operators::superseded_by`].
+pub(super) fn superseded_by(file_no: u32) -> String {
+    format!(
+        "SELECT file_no, COUNT(*) FROM ingest_superseded WHERE winner BETWEEN {} AND {} AND file_no <> \
+         {file_no} GROUP BY file_no ORDER BY file_no",
+        row_id(file_no, 0),
+        row_id(file_no, u32::MAX)
+    )
 }
 
 /// What of the totals an operator has acknowledged: status asks to look only at what is above these
@@ -405,12 +421,22 @@ pub struct Audit {
     pub rejects: u64,
     /// Purged rejects that did not become rejects again.
     pub purged: u64,
-    /// Records that are more than one of these: row, reject, purged reject.
+    /// Records that the row of another record with the same key supersedes.
+    pub superseded: u64,
+    /// Records that are more than one of these: row, reject, purged reject, superseded record.
     pub doubled: u64,
-    /// The largest ordinal of these rows and rejects.
+    /// The largest ordinal of these records.
     pub last_ordinal: Option<u32>,
     /// Ledger entries. A settled file must have none.
     pub entries: u64,
+}
+
+impl Audit {
+    /// How many records of the file are a row, a reject, a purged reject or superseded.
+    #[must_use]
+    pub fn stored(&self) -> u64 {
+        self.rows + self.rejects + self.purged + self.superseded - self.doubled
+    }
 }
 
 /// Where a record is stored.
@@ -422,6 +448,8 @@ pub enum Standing {
     Reject,
     /// The record was a reject that has been purged.
     Purged,
+    /// The row with this id has the key of the record, and the record has none.
+    Superseded(u64),
     /// The record is not stored yet, or was lost.
     Absent,
 }
@@ -564,8 +592,7 @@ mod tests {
     fn each_state_is_parsed_from_its_text() {
         for state in FileState::ALL {
             assert_eq!(FileState::parse(state.as_str()), Some(state));
-            let json = serde_json::to_value(state).unwrap();
-            assert_eq!(json, state.as_str());
+            assert_eq!(serde_json::to_value(state).unwrap(), state.as_str());
             assert_eq!(format!("{state:<12}|").len(), 13);
         }
         assert_eq!(FileState::parse("other"), None);

@@ -69,6 +69,7 @@ pub(super) fn doubled(file_no: u32, table: &str, ordinals: &[u32]) -> String {
 pub(super) fn no_rows(file_no: u32) -> String {
     format!(
         "SELECT COUNT(*) FROM (SELECT ordinal FROM ingest_rejects WHERE file_no = {file_no} UNION \
-         SELECT ordinal FROM ingest_purged WHERE file_no = {file_no}) r"
+         SELECT ordinal FROM ingest_purged WHERE file_no = {file_no} UNION SELECT ordinal FROM \
+         ingest_superseded WHERE file_no = {file_no}) r"
     )
 }

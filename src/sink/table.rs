@@ -17,6 +17,9 @@ pub(super) struct Table {
     pub(super) columns: Vec<TableColumn>,
     /// The columns of the primary key.
     pub(super) key: Vec<String>,
+    /// The unique key over the columns by which a dataset knows its events. The table must have it,
+    /// or another one over the same columns.
+    pub(super) unique: Option<Index>,
     /// The secondary indexes.
     pub(super) indexes: Vec<Index>,
     /// The dataset that the table summarises. Such a table is computed from the dataset's table, so
@@ -34,8 +37,8 @@ pub(super) struct Index {
 impl Index {
     /// The index over these columns. Its name has the name of the table, because names of indexes
     /// in SQLite differ in the whole database.
-    fn new(table: &str, columns: &[String]) -> Self {
-        let mut name = format!("ix_{table}_{}", columns.join("_"));
+    fn new(prefix: &str, table: &str, columns: &[String]) -> Self {
+        let mut name = format!("{prefix}_{table}_{}", columns.join("_"));
         if name.len() > NAME_BYTES_MAX {
             let hash = blake3::hash(name.as_bytes()).to_hex();
             name.truncate(NAME_BYTES_MAX - 17);
@@ -45,6 +48,12 @@ impl Index {
             name,
             columns: columns.to_vec(),
         }
+    }
+
+    /// Whether a unique key over the columns `found` serves as this one: in any order.
+    pub(super) fn is_unique_by(&self, found: &[String]) -> bool {
+        let is_found = |own: &String| found.iter().any(|other| own.eq_ignore_ascii_case(other));
+        found.len() == self.columns.len() && self.columns.iter().all(is_found)
     }
 
     /// Whether an index over the columns `found`, in their order, serves as this one.
@@ -125,10 +134,11 @@ pub(super) fn dataset_table(dataset: &Dataset) -> Table {
         name: dataset.table.clone(),
         columns,
         key: vec![ID_COLUMN.to_owned()],
+        unique: (!dataset.key.is_empty()).then(|| Index::new("uk", &dataset.table, &dataset.key)),
         indexes: dataset
             .indexes
             .iter()
-            .map(|columns| Index::new(&dataset.table, columns))
+            .map(|columns| Index::new("ix", &dataset.table, columns))
             .collect(),
         summary_of: None,
     }
@@ -152,6 +162,7 @@ pub(super) fn summary_table(dataset: &Dataset, summary: &Summary) -> Table {
             column(names.id, Kind::RowId),
         ],
         key: vec![names.key.to_owned(), names.day.to_owned()],
+        unique: None,
         indexes: Vec::new(),
         summary_of: Some(dataset.name.clone()),
     }
@@ -217,15 +228,21 @@ mod tests {
     #[test]
     fn an_index_is_served_by_a_longer_one() {
         let columns = |names: &[&str]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
-        let index = Index::new("t", &columns(&["a", "b"]));
+        let index = Index::new("ix", "t", &columns(&["a", "b"]));
         assert_eq!(index.name, "ix_t_a_b");
         assert!(index.is_served_by(&columns(&["A", "b", "c"])));
         assert!(
             !index.is_served_by(&columns(&["b", "a"])) && !index.is_served_by(&columns(&["a"]))
         );
-        let long = Index::new("t", &columns(&[&"x".repeat(64)])).name;
+        assert!(index.is_unique_by(&columns(&["B", "a"])));
+        assert!(!index.is_unique_by(&columns(&["a", "b", "c"])));
+        assert!(!index.is_unique_by(&columns(&["a"])));
+        let long = Index::new("ix", "t", &columns(&[&"x".repeat(64)])).name;
         assert_eq!(long.len(), 64);
-        assert_ne!(long, Index::new("t", &columns(&[&"x".repeat(63)])).name);
+        assert_ne!(
+            long,
+            Index::new("ix", "t", &columns(&[&"x".repeat(63)])).name
+        );
     }
 
     #[test]

@@ -46,7 +46,13 @@ impl fmt::Display for Status {
                 removing,
                 records,
                 rejects,
+                superseded,
             } = totals;
+            let superseded = if superseded > 0 {
+                format!(", {superseded} superseded")
+            } else {
+                String::new()
+            };
             let removing = if removing > 0 {
                 format!(", {removing} being removed")
             } else {
@@ -55,7 +61,7 @@ impl fmt::Display for Status {
             writeln!(
                 f,
                 "ledger    {settled} settled, {pending} pending, {quarantined} quarantined{removing}; \
-                 {records} records, {rejects} rejects"
+                 {records} records, {rejects} rejects{superseded}"
             )?;
         }
         for index in &self.missing_indexes {

@@ -160,6 +160,12 @@ pub fn commit(dataset: &str, rows: u64, duplicates: u64) {
     counter!("lemonade_rows_duplicate_total", "dataset" => dataset()).increment(duplicates);
 }
 
+/// Records that the row of another record with the same key superseded.
+pub fn superseded(dataset: &str, records: u64) {
+    let dataset = dataset.to_owned();
+    counter!("lemonade_records_superseded_total", "dataset" => dataset).increment(records);
+}
+
 /// Duration and number of rows of a commit, and the time of the last commit.
 pub fn commit_took(took: Duration, rows: u64, now_unix: Duration) {
     histogram!("lemonade_commit_duration_seconds").record(took.as_secs_f64());

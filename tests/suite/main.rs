@@ -28,6 +28,7 @@ mod supervision;
 mod terminal;
 mod files;
 mod history;
+mod keys;
 mod lost_tables;
 mod machine;
 mod metrics;

@@ -172,13 +172,16 @@ pub enum RejectCode {
     RefusedByDatabase,
     /// The table has a unique key beside `id`, and another row has the same value in it.
     DuplicateKeyInTable,
+    /// The row of another record has the same key, and the dataset has `on_conflict = "reject"`. Or
+    /// another program wrote the row with this key.
+    KeyTaken,
     /// The table has a row with this record's `id` and other values: another program wrote it.
     IdTaken,
 }
 
 impl RejectCode {
     /// Every code, for documentation and metrics.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::InvalidJson,
         Self::NotAnObject,
         Self::MissingField,
@@ -193,6 +196,7 @@ impl RejectCode {
         Self::TooLarge,
         Self::RefusedByDatabase,
         Self::DuplicateKeyInTable,
+        Self::KeyTaken,
         Self::IdTaken,
     ];
 
@@ -214,6 +218,7 @@ impl RejectCode {
             Self::TooLarge => "too_large",
             Self::RefusedByDatabase => "refused_by_database",
             Self::DuplicateKeyInTable => "duplicate_key_in_table",
+            Self::KeyTaken => "key_taken",
             Self::IdTaken => "id_taken",
         }
     }
@@ -224,7 +229,7 @@ impl RejectCode {
     pub const fn is_of_database(self) -> bool {
         matches!(
             self,
-            Self::RefusedByDatabase | Self::DuplicateKeyInTable | Self::IdTaken
+            Self::RefusedByDatabase | Self::DuplicateKeyInTable | Self::KeyTaken | Self::IdTaken
         )
     }
 

@@ -105,7 +105,8 @@ pub(super) fn values(row: Row<'_>) -> impl Iterator<Item = Value> {
     row.cells().map(value)
 }
 
-fn value(cell: Cell<'_>) -> Value {
+/// The value of a cell.
+pub(super) fn value(cell: Cell<'_>) -> Value {
     match cell {
         Cell::Null => Value::NULL,
         Cell::Id(id) => Value::UInt(id),

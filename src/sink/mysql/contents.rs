@@ -29,7 +29,7 @@ pub(super) async fn differences(
         provenance(id).1
     };
     let rejects = session
-        .rows::<(u32, bool)>(&rejects_sql(batch.span))
+        .rows::<(u32, bool)>(&rejects_sql(&batch.dataset.table, batch.span))
         .await?;
     let stored = Stored {
         rows: rows.into_iter().map(|row| (ordinal(&row), row)).collect(),

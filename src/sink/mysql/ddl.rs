@@ -34,17 +34,31 @@ pub(super) fn create(table: &Table, mariadb: bool) -> String {
         "PRIMARY KEY ({})",
         quoted(table.key.iter().map(String::as_str))
     );
+    let unique = table
+        .unique
+        .iter()
+        .map(|index| unique(table, index, is_outside));
     let keys = table
         .indexes
         .iter()
         .map(|index| key(table, index, is_outside));
-    let parts: Vec<String> = columns.into_iter().chain([primary]).chain(keys).collect();
+    let keys = [primary].into_iter().chain(unique).chain(keys);
+    let parts: Vec<String> = columns.into_iter().chain(keys).collect();
     format!(
         "CREATE TABLE IF NOT EXISTS `{}` ({}) ENGINE = InnoDB DEFAULT {}",
         table.name,
         parts.join(", "),
         text(mariadb),
     )
+}
+
+/// The clause for a unique key; see [`key`].
+pub(super) fn unique(
+    table: &Table,
+    index: &Index,
+    is_outside: impl Fn(&TableColumn) -> bool,
+) -> String {
+    format!("UNIQUE {}", key(table, index, is_outside))
 }
 
 /// The clause for a secondary index. `is_outside` says whether a column has a TEXT type, of which an
@@ -146,6 +160,7 @@ mod tests {
             name: "t".to_owned(),
             columns: (0..80).map(column).collect(),
             key: vec!["id".to_owned()],
+            unique: None,
             indexes: vec![Index {
                 name: "ix".to_owned(),
                 columns: vec!["c0".to_owned()],

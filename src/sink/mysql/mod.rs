@@ -437,6 +437,11 @@ impl Operators for MysqlSink {
         self.control.on_session("finding a record", work).await
     }
 
+    async fn superseded_by(&self, file_no: u32) -> Result<Vec<(u32, u64)>, Fault> {
+        let work = async |session: &mut Session| operators::superseded_by(session, file_no).await;
+        self.control.on_session("reading the ledger", work).await
+    }
+
     async fn reject_counts(&self) -> Result<Vec<(RejectCode, u64)>, Fault> {
         let work = async |session: &mut Session| operators::reject_counts(session).await;
         self.control.on_session(READING_REJECTS, work).await

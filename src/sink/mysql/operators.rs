@@ -15,8 +15,9 @@ use mysql_async::prelude::FromValue;
 use crate::batch::{Batch, RejectCode, provenance, row_id};
 use crate::dataset::Dataset;
 use crate::sink::cells::{RECORD_TOO_LARGE, by_dataset};
+use crate::sink::conflict::{span_of, superseded_sql};
 use crate::sink::mismatch::{is_file, last_kept};
-use crate::sink::operators::{assert_one_row, by_field, further_parts};
+use crate::sink::operators::{self, assert_one_row, by_field, further_parts};
 use crate::sink::summary::candidates;
 use crate::sink::{
     Audit, FieldCount, FileEntry, FileState, LastEvent, LedgerFile, OpenReject, Purge, RejectEntry,
@@ -58,6 +59,9 @@ pub(super) async fn totals(session: &mut Session) -> Result<Totals, Failure> {
         totals.count_once(file_state(&state)?, more);
     }
     totals.rejects = session.one("SELECT COUNT(*) FROM ingest_rejects").await?;
+    totals.superseded = session
+        .one("SELECT COUNT(*) FROM ingest_superseded")
+        .await?;
     Ok(totals)
 }
 
@@ -206,9 +210,21 @@ async fn audit_others(
         }
     }
     let sql = format!(
+        "SELECT s.file_no, COUNT(*), MAX(s.ordinal) FROM ingest_superseded s JOIN `{table}` w ON \
+         w.`id` = s.winner WHERE s.file_no IN ({numbers}) GROUP BY s.file_no"
+    );
+    for (file_no, superseded, last) in session.rows::<(u32, u64, u32)>(&sql).await? {
+        if let Some(audit) = found.get_mut(&file_no) {
+            audit.superseded = superseded;
+            audit.last_ordinal = audit.last_ordinal.max(Some(last));
+        }
+    }
+    let sql = format!(
         "SELECT e.file_no, COUNT(*) FROM (SELECT file_no, ordinal FROM ingest_rejects WHERE file_no \
-         IN ({numbers}) UNION SELECT file_no, ordinal FROM ingest_purged WHERE file_no IN ({numbers})) e \
-         JOIN `{table}` t ON t.`id` = (e.file_no << 32 | e.ordinal) GROUP BY e.file_no"
+         IN ({numbers}) UNION SELECT file_no, ordinal FROM ingest_purged WHERE file_no IN ({numbers}) \
+         UNION SELECT s.file_no, s.ordinal FROM ingest_superseded s JOIN `{table}` w ON w.`id` = s.winner \
+         WHERE s.file_no IN ({numbers})) e JOIN `{table}` t ON t.`id` = (e.file_no << 32 | e.ordinal) \
+         GROUP BY e.file_no"
     );
     for (file_no, doubled) in session.rows::<(u32, u64)>(&sql).await? {
         if let Some(audit) = found.get_mut(&file_no) {
@@ -287,8 +303,22 @@ pub(super) async fn standing(
         (_, true, _) => Standing::Reject,
         (true, false, _) => Standing::Row,
         (false, false, true) => Standing::Purged,
-        (false, false, false) => Standing::Absent,
+        (false, false, false) => {
+            let sql = superseded_sql(&dataset.table, span_of(id));
+            match session.rows::<(u32, bool, u64)>(&sql).await?.as_slice() {
+                [(_, true, winner)] => Standing::Superseded(*winner),
+                _ => Standing::Absent,
+            }
+        }
     })
+}
+
+/// See [`Operators::superseded_by`](crate::sink::Operators::superseded_by).
+pub(super) async fn superseded_by(
+    session: &mut Session,
+    file_no: u32,
+) -> Result<Vec<(u32, u64)>, Failure> {
+    session.rows(&operators::superseded_by(file_no)).await
 }
 
 /// See [`Operators::reject_counts`](crate::sink::Operators::reject_counts).

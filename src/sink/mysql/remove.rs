@@ -67,6 +67,7 @@ pub(super) async fn remove(
     for table in [
         "ingest_rejects",
         "ingest_purged",
+        "ingest_superseded",
         "ingest_replays",
         "ingest_seen",
     ] {

@@ -457,6 +457,7 @@ async fn read(session: &mut Session, name: &str) -> Result<Existing, Failure> {
     Ok(Existing {
         columns: columns.iter().map(column).collect(),
         key,
+        unique: unique_keys(session, name).await?,
         engine: engine.unwrap_or_default(),
         is_view: kind.to_uppercase().contains("VIEW"),
         partitioned: options.unwrap_or_default().contains("partitioned"),
@@ -468,6 +469,24 @@ pub(super) async fn primary_key(session: &mut Session, name: &str) -> Result<Vec
     let sql = "SELECT COLUMN_NAME FROM information_schema.STATISTICS WHERE TABLE_SCHEMA = DATABASE() \
                AND TABLE_NAME = ? AND INDEX_NAME = 'PRIMARY' ORDER BY SEQ_IN_INDEX";
     session.rows_with::<String>(sql, (name,)).await
+}
+
+/// The unique keys of a table except the primary one.
+async fn unique_keys(
+    session: &mut Session,
+    name: &str,
+) -> Result<Vec<Vec<(String, Option<u64>)>>, Failure> {
+    let sql = "SELECT INDEX_NAME, COALESCE(COLUMN_NAME, ''), SUB_PART FROM \
+               information_schema.STATISTICS WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME = ? AND \
+               NON_UNIQUE = 0 AND INDEX_NAME <> 'PRIMARY' ORDER BY INDEX_NAME, SEQ_IN_INDEX";
+    let found: Vec<(String, String, Option<u64>)> = session.rows_with(sql, (name,)).await?;
+    let keys = found.chunk_by(|a, b| a.0 == b.0).map(|key| {
+        let columns = key
+            .iter()
+            .map(|(_, column, prefix)| (column.clone(), *prefix));
+        columns.collect()
+    });
+    Ok(keys.collect())
 }
 
 fn column(row: &Row) -> ExistingColumn {

@@ -14,11 +14,13 @@ use crate::batch::{Batch, Reject, RejectCode, SourceFile, Span, provenance, row_
 use crate::coverage::holds;
 use crate::sink::Committed;
 use crate::sink::cells::{Cell, Rare, RefusedRow, Row, Rows, by_dataset};
+use crate::sink::conflict::taken;
 use crate::sink::table::quoted;
 use crate::{convert, dates, timestamp};
 
-use super::errors::{Class, Failure};
+use super::errors::{Class, Failure, classify};
 use super::files;
+use super::keyed::{self, Decided};
 use super::now::now;
 use super::waits::{self, Refusal, refusal};
 
@@ -62,13 +64,16 @@ fn commit_all(db: &Transaction<'_>, batches: &[Batch]) -> Result<Committed, Fail
         ..Committed::default()
     };
     let mut refused = Vec::new();
-    let rejected = rejected(db, batches)?;
+    let mut without_row = rejected(db, batches)?;
+    for batch in batches {
+        without_row.extend(keyed::superseded(db, batch)?);
+    }
     let mut ours = Ours {
         db,
         covered: HashMap::new(),
     };
     for rows in by_dataset(batches) {
-        store(&mut ours, &rows, &rejected, &mut committed, &mut refused)?;
+        store(&mut ours, &rows, &without_row, &mut committed, &mut refused)?;
     }
     for batch in batches {
         let table = &batch.dataset.table;
@@ -186,10 +191,11 @@ pub(super) fn equals(db: &Transaction<'_>, rows: &Rows<'_>, row: Row<'_>) -> Res
     Ok(find.raw_query().next()?.is_some())
 }
 
+/// Stores the rows of a dataset. `without_row` has the ids of records that are rejects or superseded.
 fn store(
     ours: &mut Ours<'_>,
     rows: &Rows<'_>,
-    rejected: &HashSet<u64>,
+    without_row: &HashSet<u64>,
     committed: &mut Committed,
     refused: &mut Vec<RefusedRow>,
 ) -> Result<(), Failure> {
@@ -203,27 +209,45 @@ fn store(
         },
     };
     for (at, row) in rows.range(0..rows.len()).enumerate() {
-        if !rejected.is_empty() && rejected.contains(&row.id()) {
+        if !without_row.is_empty() && without_row.contains(&row.id()) {
             committed.duplicates += 1;
             continue;
         }
-        let (code, error) = match insert_row(&mut insert, row) {
+        let mut result = insert_row(&mut insert, row);
+        if is_duplicate(&result) {
+            match keyed::decide(db, rows, at, |row| insert_row(&mut insert, row))? {
+                Decided::Stored => {
+                    committed.rows += 1;
+                    committed.replaced += 1;
+                    continue;
+                }
+                Decided::Superseded => {
+                    committed.superseded += 1;
+                    continue;
+                }
+                Decided::Taken(id) => {
+                    let (code, message) = (RejectCode::KeyTaken, taken(id));
+                    committed.refused.push(code);
+                    refused.push(rows.refused(at, code, Some(&message)));
+                    continue;
+                }
+                Decided::NotStored(other) => result = other,
+                Decided::OfAnotherKey => {}
+            }
+        }
+        let (code, message) = match result {
             Ok(1) => {
                 committed.rows += 1;
                 continue;
             }
-            Ok(_) => (RejectCode::RefusedByDatabase, None),
+            Ok(_) => (RejectCode::RefusedByDatabase, IGNORED.to_owned()),
             Err(error) => match refusal(db, rows, &sql, error) {
                 Refusal::Row(Class::Duplicate, error) => {
-                    (RejectCode::DuplicateKeyInTable, Some(error))
+                    (RejectCode::DuplicateKeyInTable, error.to_string())
                 }
-                Refusal::Row(_, error) => (RejectCode::RefusedByDatabase, Some(error)),
+                Refusal::Row(_, error) => (RejectCode::RefusedByDatabase, error.to_string()),
                 Refusal::Failure(failure) => return Err(failure),
             },
-        };
-        let message: &dyn Display = match &error {
-            Some(error) => error,
-            None => &IGNORED,
         };
         let (code, message) = match ours.find(rows, at)? {
             Found::Ours => {
@@ -234,9 +258,14 @@ fn store(
             Found::Nothing => (code, Some(message)),
         };
         committed.refused.push(code);
+        let message = message.as_ref().map(|text| text as &dyn Display);
         refused.push(rows.refused(at, code, message));
     }
     Ok(())
+}
+
+fn is_duplicate(result: &Result<usize, rusqlite::Error>) -> bool {
+    matches!(result, Err(error) if classify(error) == Class::Duplicate)
 }
 
 /// The INSERT of one row; one whose id is there already stays as it is.

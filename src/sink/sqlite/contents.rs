@@ -29,7 +29,7 @@ pub(super) fn differences(db: &Transaction<'_>, batch: &Batch) -> Result<Vec<Dif
         Ok((provenance(row.get(0)?).1, values?))
     })?;
     let rows = rows.collect::<Result<_, _>>()?;
-    let mut rejects = db.prepare_cached(&rejects_sql(batch.span))?;
+    let mut rejects = db.prepare_cached(&rejects_sql(&batch.dataset.table, batch.span))?;
     let rejects = rejects.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
     let stored = Stored {
         rows,

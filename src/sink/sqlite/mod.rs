@@ -41,6 +41,8 @@ mod contents;
 mod definitions;
 mod errors;
 mod files;
+mod indexes;
+mod keyed;
 mod now;
 mod operators;
 mod remove;
@@ -523,6 +525,11 @@ impl Operators for SqliteSink {
         let dataset = dataset.clone();
         let work = move |db: &Transaction<'_>| operators::standing(db, &dataset, id);
         self.transact("finding a record", work).await
+    }
+
+    async fn superseded_by(&self, file_no: u32) -> Result<Vec<(u32, u64)>, Fault> {
+        let work = move |db: &Transaction<'_>| operators::superseded_by(db, file_no);
+        self.transact("reading the ledger", work).await
     }
 
     async fn reject_counts(&self) -> Result<Vec<(RejectCode, u64)>, Fault> {

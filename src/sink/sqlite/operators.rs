@@ -5,13 +5,14 @@ use std::ops::Range;
 use std::os::unix::ffi::OsStringExt as _;
 use std::slice;
 
-use rusqlite::{Row, Transaction, params};
+use rusqlite::{OptionalExtension, Row, Transaction, params};
 
 use crate::batch::{Batch, RejectCode, provenance, row_id};
 use crate::dataset::Dataset;
 use crate::sink::cells::by_dataset;
+use crate::sink::conflict::{span_of, superseded_sql};
 use crate::sink::mismatch::{is_file, last_kept};
-use crate::sink::operators::{assert_one_row, by_field, further_parts};
+use crate::sink::operators::{self, assert_one_row, by_field, further_parts};
 use crate::sink::summary::candidates;
 use crate::sink::{
     Audit, FieldCount, FileEntry, FileState, LedgerFile, OpenReject, Purge, RejectEntry,
@@ -58,7 +59,12 @@ pub(super) fn totals(db: &Transaction<'_>) -> Result<Totals, Failure> {
         let (state, more) = part?;
         totals.count_once(file_state(&state)?, more);
     }
-    totals.rejects = db.query_row("SELECT COUNT(*) FROM ingest_rejects", [], |row| row.get(0))?;
+    let count = |table: &str| {
+        let sql = format!("SELECT COUNT(*) FROM {table}");
+        db.query_row(&sql, [], |row| row.get(0))
+    };
+    totals.rejects = count("ingest_rejects")?;
+    totals.superseded = count("ingest_superseded")?;
     Ok(totals)
 }
 
@@ -142,8 +148,13 @@ pub(super) fn audit(
     )?;
     let mut doubled = db.prepare_cached(&format!(
         "SELECT COUNT(*) FROM (SELECT file_no, ordinal FROM ingest_rejects WHERE file_no = ?1 \
-         UNION SELECT file_no, ordinal FROM ingest_purged WHERE file_no = ?1) r JOIN `{table}` t \
-         ON t.`id` = (r.file_no << 32 | r.ordinal)"
+         UNION SELECT file_no, ordinal FROM ingest_purged WHERE file_no = ?1 UNION SELECT \
+         s.file_no, s.ordinal FROM ingest_superseded s JOIN `{table}` w ON w.`id` = s.winner WHERE \
+         s.file_no = ?1) r JOIN `{table}` t ON t.`id` = (r.file_no << 32 | r.ordinal)"
+    ))?;
+    let mut superseded = db.prepare_cached(&format!(
+        "SELECT COUNT(*), MAX(s.ordinal) FROM ingest_superseded s JOIN `{table}` w ON w.`id` = \
+         s.winner WHERE s.file_no = ?"
     ))?;
     let mut entries = db.prepare_cached("SELECT COUNT(*) FROM ingest_frames WHERE file_no = ?")?;
     let counted = |row: &Row<'_>| Ok((row.get::<_, u64>(0)?, row.get::<_, Option<u64>>(1)?));
@@ -154,14 +165,19 @@ pub(super) fn audit(
         let (reject_count, reject_last) = rejects.query_row([file_no], counted)?;
         let (purged_count, purged_last) = purged.query_row([file_no], counted)?;
         let row_last = row_last.map(|id| provenance(id).1);
-        let others = [reject_last, purged_last].map(|last| last.map(|ordinal| ordinal as u32));
+        let (superseded_count, superseded_last) = superseded.query_row([file_no], counted)?;
+        let others = [reject_last, purged_last, superseded_last]
+            .into_iter()
+            .flatten();
+        let other_last = others.max().map(|ordinal| ordinal as u32);
         audits.push(Audit {
             file_no,
             rows: row_count,
             rejects: reject_count,
             purged: purged_count,
+            superseded: superseded_count,
             doubled: doubled.query_row([file_no], |row| row.get(0))?,
-            last_ordinal: row_last.max(others[0]).max(others[1]),
+            last_ordinal: row_last.max(other_last),
             entries: entries.query_row([file_no], |row| row.get(0))?,
         });
     }
@@ -220,8 +236,23 @@ pub(super) fn standing(
     } else if there("ingest_purged")? {
         Standing::Purged
     } else {
-        Standing::Absent
+        let sql = superseded_sql(&dataset.table, span_of(id));
+        let winner = db.query_row(&sql, [], |row| Ok((row.get(1)?, row.get(2)?)));
+        match winner.optional()? {
+            Some((true, winner)) => Standing::Superseded(winner),
+            _ => Standing::Absent,
+        }
     })
+}
+
+/// See [`Operators::superseded_by`](crate::sink::Operators::superseded_by).
+pub(super) fn superseded_by(
+    db: &Transaction<'_>,
+    file_no: u32,
+) -> Result<Vec<(u32, u64)>, Failure> {
+    let mut find = db.prepare_cached(&operators::superseded_by(file_no))?;
+    let files = find.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    Ok(files.collect::<Result<_, _>>()?)
 }
 
 /// See [`Operators::reject_counts`](crate::sink::Operators::reject_counts).

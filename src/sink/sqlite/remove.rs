@@ -47,6 +47,7 @@ pub(super) fn remove(
     for table in [
         "ingest_rejects",
         "ingest_purged",
+        "ingest_superseded",
         "ingest_replays",
         "ingest_seen",
         "ingest_frames",

@@ -12,9 +12,10 @@ use crate::sink::definitions::{DEFINITIONS, not_of_other_tables};
 use crate::sink::lost::{self, Missing};
 use crate::sink::migrations;
 use crate::sink::mismatch::{self, Mismatch};
-use crate::sink::table::{Index, Kind, Table, TableColumn, quoted, tables};
+use crate::sink::table::{Kind, Table, TableColumn, quoted, tables};
 
 use super::errors::Failure;
+use super::indexes;
 use super::now::now;
 use super::summary;
 
@@ -82,8 +83,8 @@ pub(super) fn migrate(
     for table in tables(datasets) {
         if !has_table(db, &table.name)? {
             db.execute_batch(&create(&table))?;
-            for index in &table.indexes {
-                db.execute_batch(&create_index(&table, index))?;
+            for statement in indexes::statements(&table) {
+                db.execute_batch(&statement)?;
             }
             if let Some(dataset) = &table.summary_of {
                 summary::mark(db, dataset)?;
@@ -91,6 +92,7 @@ pub(super) fn migrate(
         }
         if asked.add {
             add_columns(db, &table)?;
+            indexes::add_unique(db, &table)?;
         }
         check(db, &table)?;
     }
@@ -150,14 +152,6 @@ fn add_column(table: &str, column: &TableColumn) -> String {
     )
 }
 
-fn create_index(table: &Table, index: &Index) -> String {
-    let columns = quoted(index.columns.iter().map(String::as_str));
-    format!(
-        "CREATE INDEX IF NOT EXISTS `{}` ON `{}` ({columns})",
-        index.name, table.name
-    )
-}
-
 /// The indexes of definitions that existing tables lack: a problem, and the statement that adds the
 /// index.
 pub(super) fn missing_indexes(
@@ -182,7 +176,7 @@ pub(super) fn missing_indexes(
             if !found.values().any(|columns| index.is_served_by(columns)) {
                 let columns = quoted(index.columns.iter().map(String::as_str));
                 let what = format!("`{}` has no index on {columns}", table.name);
-                missing.push((what, create_index(&table, index)));
+                missing.push((what, indexes::create_index(&table, index)));
             }
         }
     }
@@ -271,13 +265,8 @@ fn files_with_rows(db: &Transaction<'_>, dataset: &Dataset) -> Result<Vec<u32>, 
 pub(super) fn statements(datasets: &Datasets) -> Vec<String> {
     let tables = tables(datasets).into_iter();
     let tables = tables.flat_map(|table| {
-        let indexes = table
-            .indexes
-            .iter()
-            .map(|index| create_index(&table, index));
-        std::iter::once(create(&table))
-            .chain(indexes)
-            .collect::<Vec<_>>()
+        let indexes = indexes::statements(&table);
+        std::iter::once(create(&table)).chain(indexes)
     });
     let now = "strftime('%Y-%m-%d %H:%M:%f000', 'now')";
     migrations::all(migrations::SQLITE, MIGRATIONS_DDL, now, tables)
@@ -355,7 +344,7 @@ struct Found {
 pub(super) fn check(db: &Transaction<'_>, table: &Table) -> Result<(), Failure> {
     let found = read(db, &table.name)?;
     match misfit(table, &found) {
-        None => Ok(()),
+        None => indexes::check_unique(db, table),
         Some((problem, correction)) => Err(Failure::Found {
             next_step: format!("correct it with {correction}"),
             problem: format!("table `{}` does not fit its dataset: {problem}", table.name),

@@ -47,6 +47,7 @@ pub fn audit(world: &World, expected: &Expected) -> Result<(), String> {
             wanted.len()
         ),
     )?;
+    audit_keyed(world, expected)?;
     let rejects = database.number("SELECT COUNT(*) FROM ingest_rejects");
     check(
         rejects == expected.rejects as u64,
@@ -69,4 +70,61 @@ pub fn audit(world: &World, expected: &Expected) -> Result<(), String> {
         quarantined.len() == expected.quarantine * 2,
         format!("quarantine: {quarantined:?}"),
     )
+}
+
+/// Of all records with a key, the row is that of the largest value, hash and ordinal, and supersedes
+/// each other one.
+fn audit_keyed(world: &World, expected: &Expected) -> Result<(), String> {
+    let database = &world.database;
+    let files: BTreeMap<u32, String> = database
+        .pairs("SELECT file_no, name FROM ingest_files")
+        .into_iter()
+        .collect();
+    let hashes: BTreeMap<String, String> = database
+        .pairs("SELECT name, hex(hash) FROM ingest_files")
+        .into_iter()
+        .collect();
+    let record = |id: u64| {
+        let ordinal = (id & u64::from(u32::MAX)) as u32;
+        let name = files.get(&file_of(id)).cloned().unwrap_or_default();
+        let record = expected.keyed.get(&(name.clone(), ordinal));
+        let record = record.ok_or(format!("{id} is no record of {name}"))?;
+        Ok::<_, String>((record.key, (record.time, hashes[&name].clone(), ordinal)))
+    };
+    let mut rows = BTreeMap::new();
+    for (id, value) in database.pairs::<u64, String>("SELECT id, v FROM keyed") {
+        let (key, rank) = record(id)?;
+        if !value.ends_with(&format!("-{}", rank.2)) {
+            return Err(format!("{value} has the id {id}"));
+        }
+        if rows.insert(key, (id, rank)).is_some() {
+            return Err(format!("two rows have the key {key}"));
+        }
+    }
+    let superseded: BTreeMap<u64, u64> = database
+        .pairs("SELECT file_no << 32 | ordinal, winner FROM ingest_superseded")
+        .into_iter()
+        .collect();
+    let ids: BTreeMap<&String, u32> = files.iter().map(|(no, name)| (name, *no)).collect();
+    for (name, ordinal) in expected.keyed.keys() {
+        let Some(file_no) = ids.get(name) else {
+            return Err(format!("the ledger lacks {name}"));
+        };
+        let id = u64::from(*file_no) << 32 | u64::from(*ordinal);
+        let (key, rank) = record(id)?;
+        let Some((winner, best)) = rows.get(&key) else {
+            return Err(format!("no row has the key {key}"));
+        };
+        let right = match superseded.get(&id) {
+            Some(by) => by == winner && rank < *best,
+            None => id == *winner,
+        };
+        if !right {
+            let by = superseded.get(&id);
+            return Err(format!(
+                "record {id} has the key of row {winner}, entry {by:?}"
+            ));
+        }
+    }
+    Ok(())
 }

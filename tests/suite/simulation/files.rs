@@ -1,6 +1,7 @@
 //! The files of a seed, and what must become of them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
 use std::io::Write as _;
 use std::path::Path;
 
@@ -16,9 +17,18 @@ const LINES: &str = "vehicle_events_lines_";
 #[derive(Default)]
 pub struct Expected {
     pub rows: BTreeSet<String>,
+    /// The records of the dataset with a key, by file and ordinal.
+    pub keyed: BTreeMap<(String, u32), KeyedRecord>,
     pub rejects: usize,
     pub history: usize,
     pub quarantine: usize,
+}
+
+/// A record of the dataset with a key.
+pub struct KeyedRecord {
+    pub key: u64,
+    /// The value that orders the records of a key.
+    pub time: u64,
 }
 
 /// A record that becomes a row of this value.
@@ -30,6 +40,7 @@ pub fn record(value: &str) -> String {
 
 /// A second delivery has the same names with other contents.
 pub fn write_files(random: &mut Random, inbound: &Path, delivery: u64, expected: &mut Expected) {
+    write_keyed(random, inbound, delivery, expected);
     let files = 1 + random.below(6);
     for file in 0..files {
         let name = format!("vehicle_events_{file}.json");
@@ -80,6 +91,23 @@ pub fn write_files(random: &mut Random, inbound: &Path, delivery: u64, expected:
             std::fs::write(inbound.join(copy), &document).unwrap();
             expected.history += 1;
         }
+    }
+}
+
+/// Files whose records share keys. Some have equal values in the column that orders them.
+fn write_keyed(random: &mut Random, inbound: &Path, delivery: u64, expected: &mut Expected) {
+    for file in 0..random.below(3) {
+        let name = format!("keyed_{delivery}.{file}.ndjson");
+        let mut text = String::new();
+        for ordinal in 0..=random.below(30) as u32 {
+            let (key, time) = (random.below(12), random.below(4));
+            let value = format!("{delivery}.{file}-{ordinal}");
+            writeln!(text, "{{\"k\":{key},\"t\":{time},\"v\":\"{value}\"}}").unwrap();
+            let record = KeyedRecord { key, time };
+            expected.keyed.insert((name.clone(), ordinal), record);
+        }
+        std::fs::write(inbound.join(name), text).unwrap();
+        expected.history += 1;
     }
 }
 

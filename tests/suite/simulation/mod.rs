@@ -35,10 +35,16 @@ use world::{Broken, Random, SimBroker, World};
 /// What a value begins with that was stored by the other definition.
 const OTHER: &str = "other ";
 
-/// The built-in datasets; or, with `other`, a definition of `vehicle_events` that takes the value from
+/// A dataset whose events may be delivered more than once.
+const KEYED: &str = "name = \"keyed\"\nkey = [\"k\"]\non_conflict = \"last\"\norder_by = \"t\"\n\
+    columns = [\n  { name = \"k\", type = \"integer\" },\n  { name = \"t\", type = \"integer\" },\n  \
+    { name = \"v\", type = \"text\" },\n]\n";
+
+/// The built-in datasets and [`KEYED`]; or, with `other`, a definition of `vehicle_events` that takes the value from
 /// another field.
 fn datasets(other: bool) -> Datasets {
-    let builtin = Datasets::new(vec![]).unwrap();
+    let keyed: Dataset = toml::from_str(KEYED).unwrap();
+    let builtin = Datasets::new(vec![keyed.clone()]).unwrap();
     if !other {
         return builtin;
     }
@@ -46,7 +52,7 @@ fn datasets(other: bool) -> Datasets {
     let value = |column: &&mut Column| column.name == "event_value";
     let column = events.columns.iter_mut().find(value).unwrap();
     column.field = Pointers::One("/other".to_owned());
-    Datasets::new(vec![events]).unwrap()
+    Datasets::new(vec![events, keyed]).unwrap()
 }
 
 fn directories(root: &Path) -> Directories {
@@ -142,6 +148,9 @@ fn simulate(
     let dir = tempfile::tempdir_in("/dev/shm").unwrap();
     let inbound = dir.path().join("inbound");
     std::fs::create_dir(&inbound).unwrap();
+    // For the commands of the operator.
+    let definition = format!("[[datasets]]\n{KEYED}");
+    std::fs::write(dir.path().join("lemonade.toml"), definition).unwrap();
     let mut expected = Expected::default();
     write_files(&mut random, &inbound, 0, &mut expected);
     let world = Arc::new(World::new(dir.path(), Random(random.next()), broken));

@@ -14,7 +14,7 @@ use super::world::{Broken, Random, World};
 use crate::support::{LEDGER, names};
 
 /// The tables of the datasets.
-const TABLES: [&str; 2] = ["vehicle_events", "daily_summary"];
+const TABLES: [&str; 3] = ["vehicle_events", "keyed", "daily_summary"];
 
 /// An accident of the database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -138,6 +138,7 @@ impl<'a> Operator<'a> {
             let statement = statement.split("```").next().unwrap();
             if contradiction.is_none() {
                 database.run(statement);
+                database.run(&statement.replace("vehicle_events", "keyed"));
             }
         }
         let mut refusals = 0;
@@ -170,15 +171,16 @@ impl<'a> Operator<'a> {
         if accident == Some(Accident::Truncated) && database.number(with_rows) > 0 {
             return Some("the table was truncated");
         }
-        (self.unknown_rows("") > 0).then_some("rows have numbers above those of the ledger")
+        (self.unknown_rows("vehicle_events", "") > 0)
+            .then_some("rows have numbers above those of the ledger")
     }
 
     /// The number of rows with a file number above those of the ledger.
-    fn unknown_rows(&self, and: &str) -> u64 {
+    fn unknown_rows(&self, table: &str, and: &str) -> u64 {
         let database = &self.world.database;
         let last = database.number("SELECT COALESCE(MAX(file_no), 0) FROM ingest_files");
         database.number(&format!(
-            "SELECT COUNT(*) FROM vehicle_events WHERE id >= {}{and}",
+            "SELECT COUNT(*) FROM {table} WHERE id >= {}{and}",
             row_id(last as u32 + 1, 0)
         ))
     }
@@ -187,7 +189,9 @@ impl<'a> Operator<'a> {
     fn follow(&self, random: &mut Random, said: &str) -> Result<(), String> {
         if let Some((_, statement)) = said.split_once("\"DELETE FROM") {
             let ours = format!(" AND event_value <> '{FOREIGN}'");
-            if self.unknown_rows(&ours) == 0 && random.one_in(2) {
+            let unknown =
+                self.unknown_rows("vehicle_events", &ours) + self.unknown_rows("keyed", "");
+            if unknown == 0 && random.one_in(2) {
                 self.expect(&[0], &["migrate", "--keep-rows"])?;
                 return Ok(());
             }

@@ -371,6 +371,7 @@ pub async fn operators_see_what_the_ledger_says(target: Target) {
         removing: 0,
         records: 4,
         rejects: 2,
+        superseded: 0,
     };
     assert_eq!(totals, expected);
     let files = fixture.sink.last_files(2).await.unwrap();

@@ -10,9 +10,11 @@
 )]
 
 pub mod faults;
+mod conflicts;
 mod definitions;
 mod fixture;
 mod hosts;
+mod keyed;
 mod ledger;
 mod operators;
 mod rows;
@@ -180,6 +182,13 @@ async fn conformance(target: Target) {
     operators::a_corrected_record_takes_the_place_of_its_reject(target).await;
     operators::what_the_database_refuses_stays_a_reject(target).await;
     operators::purged_rejects_stay_accounted_for(target).await;
+
+    keyed::one_of_several_records_with_a_key_is_the_row(target).await;
+    keyed::workers_agree_on_the_row_of_a_key(target).await;
+    keyed::a_key_that_is_taken_makes_a_reject(target).await;
+    keyed::a_refused_record_supersedes_none(target).await;
+    keyed::rows_that_come_and_go(target).await;
+    keyed::a_table_without_its_key_is_refused(target).await;
 
     summary::the_last_event_stays_in_any_order(target).await;
     summary::the_way_of_a_file_into_the_summary(target).await;

@@ -18,8 +18,7 @@ pub fn stored(rows: u64, duplicates: u64, refused: u64) -> Committed {
         rows,
         duplicates,
         refused: vec![RejectCode::RefusedByDatabase; refused as usize],
-        waiting: Vec::new(),
-        foreign: Vec::new(),
+        ..Committed::default()
     }
 }
 

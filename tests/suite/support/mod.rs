@@ -30,11 +30,12 @@ pub use server::{Private, program};
 pub use service::{Service, free_addr, page, until};
 
 /// The tables of the ledger.
-pub const LEDGER: [&str; 8] = [
+pub const LEDGER: [&str; 9] = [
     "ingest_files",
     "ingest_frames",
     "ingest_rejects",
     "ingest_purged",
+    "ingest_superseded",
     "ingest_replays",
     "ingest_definitions",
     "ingest_settings",

@@ -8,6 +8,7 @@ use std::fmt;
 use serde::Serialize;
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::key::KeyRules;
 use super::{Column, Dataset, Datasets, Format, InvalidDataset, OnUnknownField};
 
 /// Version of the rules by which a file is cut into records. Raise it with every change by which an
@@ -27,7 +28,7 @@ pub struct Fingerprint {
     /// The hash of the parts that decide the ordinals of records: `format` and `records`.
     ordinals: [u8; 8],
     /// The hash of the parts that decide the row of a record, and its table: `table`, `columns`,
-    /// `on_unknown_field`.
+    /// `on_unknown_field`, `key`.
     columns: [u8; 8],
 }
 
@@ -57,6 +58,9 @@ struct Rows<'a> {
     /// Only where a record may be an array: for an earlier release, it was a reject.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     by_position: bool,
+    /// Only with a key, which earlier releases do not have.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key: Option<KeyRules<'a>>,
 }
 
 impl Fingerprint {
@@ -74,6 +78,7 @@ impl Fingerprint {
             columns: &dataset.columns,
             on_unknown_field: dataset.on_unknown_field,
             by_position: dataset.is_by_position(),
+            key: dataset.key_rules(),
             lenient: !dataset.is_strict() && dataset.columns.iter().any(Column::is_typed),
         };
         Self {
@@ -201,6 +206,7 @@ mod tests {
             format!("table = \"other\"\n{COLUMN}"),
             format!("on_unknown_field = \"reject\"\n{COLUMN}"),
             format!("{COLUMN}field = \"/miles\"\n"),
+            format!("key = [\"km\"]\n{}", COLUMN.replace("float", "integer")),
             format!("{COLUMN}required = false\n"),
             COLUMN.replace("float", "text"),
             format!("{}max_chars = 9\n", COLUMN.replace("float", "text")),

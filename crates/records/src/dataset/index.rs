@@ -16,35 +16,42 @@ impl Dataset {
     pub(super) fn index_problem(&self) -> Option<String> {
         for (at, index) in self.indexes.iter().enumerate() {
             let name = index.join(", ");
-            let wrong = |problem: &str| Some(format!("the index [{name}]: {problem}"));
-            if index.is_empty() || index.len() > COLUMNS_MAX {
-                return wrong("an index has 1 to 16 columns");
-            }
-            if self.indexes[..at].contains(index) {
-                return wrong("it is defined twice");
-            }
-            let mut bytes = 0;
-            for (at, column) in index.iter().enumerate() {
-                let Some((_, found)) = self.column(column) else {
-                    return wrong(&format!("the dataset has no column `{column}`"));
-                };
-                if index[..at].contains(column) {
-                    return wrong(&format!("it has `{column}` twice"));
-                }
-                bytes += match found.kind {
-                    ColumnType::Json | ColumnType::Binary => {
-                        return wrong(&format!("`{column}` is {}, which has no order", found.kind));
-                    }
-                    ColumnType::Text => u64::from(found.max_chars) * CHAR_BYTES,
-                    _ => 20,
-                };
-            }
-            if bytes > BYTES_MAX {
-                return wrong(
-                    "its texts are too long for an index, which holds 768 characters: lower `max_chars`",
-                );
+            let problem = if self.indexes[..at].contains(index) {
+                Some("it is defined twice".to_owned())
+            } else {
+                columns_problem(self, index)
+            };
+            if let Some(problem) = problem {
+                return Some(format!("the index [{name}]: {problem}"));
             }
         }
         None
     }
+}
+
+/// What makes an index over these columns impossible. `None` if nothing does.
+pub(super) fn columns_problem(dataset: &Dataset, columns: &[String]) -> Option<String> {
+    if columns.is_empty() || columns.len() > COLUMNS_MAX {
+        return Some("an index has 1 to 16 columns".to_owned());
+    }
+    let mut bytes = 0;
+    for (at, column) in columns.iter().enumerate() {
+        let Some((_, found)) = dataset.column(column) else {
+            return Some(format!("the dataset has no column `{column}`"));
+        };
+        if columns[..at].contains(column) {
+            return Some(format!("it has `{column}` twice"));
+        }
+        bytes += match found.kind {
+            ColumnType::Json | ColumnType::Binary => {
+                return Some(format!("`{column}` is {}, which has no order", found.kind));
+            }
+            ColumnType::Text => u64::from(found.max_chars) * CHAR_BYTES,
+            _ => 20,
+        };
+    }
+    (bytes > BYTES_MAX).then(|| {
+        "its texts are too long for an index, which holds 768 characters: lower `max_chars`"
+            .to_owned()
+    })
 }

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 pub use crate::timestamp::EpochUnit;
 pub use column::{Column, ColumnType, Encoding, FileFact, OnError, Pointers};
 pub use definition::Fingerprint;
+pub use key::OnConflict;
 pub use limits::{Every, Ratio};
 pub use of_file::{FileDatasets, NoDataset};
 pub use of_path::{FileValues, PathValues};
@@ -22,6 +23,7 @@ pub(crate) use outer::{Outer, Part};
 mod column;
 mod definition;
 mod index;
+mod key;
 mod limits;
 mod of_file;
 mod of_path;
@@ -104,6 +106,18 @@ pub struct Dataset {
     #[serde(default, skip_serializing)]
     #[schemars(with = "Option<String>")]
     pub expected_every: Option<Every>,
+    /// The columns that name an event, if producers may deliver it more than once: of several
+    /// records with the same values, one is the row. Default: each record is an event of its own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub key: Vec<String>,
+    /// Which of several records with the same key is the row. Default: `reject`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_conflict: Option<OnConflict>,
+    /// The column by which `first` and `last` order records with the same key: a required integer,
+    /// unsigned, timestamp or date column. Of records with equal values, the hash of the file
+    /// decides, then the ordinal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub order_by: Option<String>,
     /// The daily summary of this dataset. Default: no summary.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub summary: Option<Summary>,
@@ -354,6 +368,9 @@ fn builtin() -> Vec<Dataset> {
         max_reject_ratio: None,
         min_records: None,
         expected_every: None,
+        key: Vec::new(),
+        on_conflict: None,
+        order_by: None,
         summary,
         fingerprint: Fingerprint::default(),
     };
@@ -504,6 +521,7 @@ fn check(dataset: &Dataset) -> Result<(), InvalidDataset> {
     if let Some(problem) = dataset.index_problem() {
         return fail(problem);
     }
+    dataset.check_key()?;
     match &dataset.summary {
         Some(summary) => check_summary(dataset, summary),
         None => Ok(()),

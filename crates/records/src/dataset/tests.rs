@@ -368,3 +368,53 @@ fn sources_of_values_that_cannot_work_are_refused() {
         );
     }
 }
+
+#[test]
+fn keys_that_cannot_work_are_refused() {
+    let columns = "columns = [{name = 'a', type = 'text'}, {name = 'n', type = 'integer'}, {name = 't', \
+                   type = 'timestamp'}, {name = 'f', type = 'float'}, {name = 'o', type = 'integer', \
+                   required = false}, {name = 'd', type = 'integer', required = false, default = '0'}]";
+    let define = |more: &str| user(&format!("name = 'd'\n{more}\n{columns}"));
+    for more in [
+        "key = ['a']",
+        "key = ['a', 'n', 't', 'd']\non_conflict = 'reject'",
+        "key = ['a']\non_conflict = 'first'\norder_by = 'n'",
+        "key = ['n']\non_conflict = 'last'\norder_by = 'd'",
+    ] {
+        let datasets = define(more).unwrap();
+        let dataset = datasets.by_name("d").unwrap();
+        assert!(dataset.conflict().is_some(), "{more}");
+        let again = Dataset::from_definition(&dataset.definition()).unwrap();
+        assert_eq!(*again, **dataset);
+    }
+    for (more, expected) in [
+        ("key = ['x']", "has no column `x`"),
+        ("key = ['a', 'a']", "it has `a` twice"),
+        ("key = ['o']", "`o`, which may be null"),
+        ("key = ['f']", "`f`, which is float"),
+        ("key = ['a']\non_conflict = 'last'", "with `order_by`"),
+        ("key = ['a']\norder_by = 'n'", "`order_by` is only for"),
+        (
+            "key = ['a']\non_conflict = 'last'\norder_by = 'x'",
+            "has no column `x`",
+        ),
+        (
+            "key = ['a']\non_conflict = 'last'\norder_by = 'a'",
+            "of the type integer",
+        ),
+        (
+            "key = ['a']\non_conflict = 'last'\norder_by = 'o'",
+            "must be a required column",
+        ),
+        ("on_conflict = 'last'", "need a `key`"),
+        ("order_by = 'n'", "need a `key`"),
+        (
+            "key = ['a']\non_conflict = 'last'\norder_by = 'n'\nsummary = {table = 's', key = 'a', time \
+             = 't', value = 'a'}",
+            "it has a `summary` and supersedes rows",
+        ),
+    ] {
+        let error = define(more).unwrap_err().to_string();
+        assert!(error.contains(expected), "{more}: {error}");
+    }
+}

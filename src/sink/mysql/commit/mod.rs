@@ -17,6 +17,10 @@
 //! out, and its file waits. After any other error, the transaction is rolled back, and the caller
 //! calls again.
 //!
+//! Of records with the same key of their dataset, one is the row. A commit without a conflict takes
+//! the fast path, since the table has a unique key. The idempotent form reads the rows that have the
+//! keys, locks them, and decides (`keyed`).
+//!
 //! Only the idempotent form finds batches of files that this ledger does not have. The other
 //! strategies fail and fall back to it, since no ledger entry can be written for such a batch.
 //! These batches are left out, and the other batches are committed. In a Galera cluster, another
@@ -37,6 +41,7 @@ use transaction::{LoadedFile, Strategy, Transaction, Unfinished};
 
 mod compare;
 mod entries;
+mod keyed;
 mod rows;
 mod transaction;
 mod waits;

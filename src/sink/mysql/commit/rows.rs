@@ -10,7 +10,7 @@ use std::ops::Range;
 
 use crate::batch::{Batch, RejectCode, provenance};
 use crate::coverage::holds;
-use crate::sink::cells::{RECORD_TOO_LARGE, RefusedRow, Row, Rows, cut_message};
+use crate::sink::cells::{RECORD_TOO_LARGE, RefusedRow, Row, Rows};
 use crate::sink::mysql::errors::{Class, Failure};
 use crate::sink::mysql::files::{coverage, list};
 use crate::sink::mysql::session::Insert;
@@ -19,7 +19,8 @@ use crate::sink::table::quoted;
 
 use super::compare::{Found, compare};
 use super::entries::entries_of;
-use super::transaction::{Strategy, Transaction, Unfinished};
+use super::keyed::Keyed;
+use super::transaction::{Refusal, Strategy, Transaction, Unfinished};
 use super::waits::of_rows;
 
 /// Fewer rows than this are sent as INSERT even if the server takes LOAD DATA LOCAL, which needs
@@ -28,22 +29,6 @@ const LOAD_DATA_ROWS_MIN: usize = 500;
 
 /// Most ids of one `IN (...)` list: 20 KiB of text.
 const IDS_PER_QUERY: usize = 1_000;
-
-/// A row that the table does not take.
-pub(super) struct Refusal {
-    /// The index among the rows of its dataset.
-    at: usize,
-    code: RejectCode,
-    /// The message of the database. `None` if it has none.
-    message: Option<String>,
-}
-
-impl Refusal {
-    fn new(at: usize, code: RejectCode, message: Option<&dyn Display>) -> Self {
-        let message = message.map(cut_message);
-        Self { at, code, message }
-    }
-}
 
 impl Transaction<'_> {
     /// Stores the rows of a dataset. Returns those that the table refuses.
@@ -73,12 +58,25 @@ impl Transaction<'_> {
         let insert = row_insert(rows);
         let limits = bind::limits(&insert, self.session.server, self.rows_per_statement);
         let mut refusals = Vec::new();
+        let mut keyed = Keyed::new(&insert, limits);
         // A stack of the pieces that are not stored yet, with the first rows on top.
         let mut pieces = match self.strategy {
-            Strategy::Idempotent => self.due_rows(rows, batches, &mut refusals).await?,
+            Strategy::Idempotent => {
+                let due = self.due_rows(rows, batches, &mut refusals).await?;
+                self.decide(rows, due, &mut keyed, &mut refusals).await?
+            }
             Strategy::LoadData | Strategy::Plain => once(0..rows.len()).collect(),
         };
-        while let Some(piece) = pieces.pop() {
+        loop {
+            let Some(piece) = pieces.pop() else {
+                // The database refused the better ones of these rows.
+                let again = keyed.without_winner(rows, &refusals);
+                if again.is_empty() {
+                    break;
+                }
+                pieces = self.decide(rows, again, &mut keyed, &mut refusals).await?;
+                continue;
+            };
             let Some(now) = bind::first(rows, piece.clone(), limits) else {
                 if self.strategy != Strategy::Idempotent {
                     return Err(Unfinished::NeedsIdempotent);
@@ -93,10 +91,12 @@ impl Transaction<'_> {
             match self.session.insert(&insert, now.len(), values).await {
                 Ok(stored) => self.committed.rows += stored,
                 Err(failure) => {
-                    pieces.extend(self.narrow(rows, now, failure, &mut refusals).await?);
+                    let narrowed = self.narrow(rows, now, failure, &mut keyed, &mut refusals);
+                    pieces.extend(narrowed.await?);
                 }
             }
         }
+        self.supersede(rows, keyed, &mut refusals).await?;
         Ok(refusals)
     }
 
@@ -108,6 +108,7 @@ impl Transaction<'_> {
         rows: &Rows<'_>,
         sent: Range<usize>,
         failure: Failure,
+        keyed: &mut Keyed<'_>,
         refusals: &mut Vec<Refusal>,
     ) -> Result<Vec<Range<usize>>, Failure> {
         let code = match (failure.class(), self.strategy) {
@@ -116,8 +117,9 @@ impl Transaction<'_> {
             _ => return Err(of_rows(self.session, rows, failure).await),
         };
         if code == RejectCode::DuplicateKeyInTable {
-            // Another transaction may have stored some of these rows meanwhile.
+            // Another transaction may have stored some of these rows meanwhile, or their keys.
             let due = self.not_stored(rows, sent.clone(), refusals).await?;
+            let due = self.decide(rows, due, keyed, refusals).await?;
             if due != [sent.clone()] {
                 return Ok(due);
             }
@@ -253,6 +255,9 @@ impl Transaction<'_> {
     ) -> Result<Vec<Range<usize>>, Failure> {
         // A frame that was published twice may be twice in one commit.
         let mut passed: HashSet<u64> = self.rejected(&entries_of(batches)).await?;
+        if rows.dataset.supersedes() {
+            passed.extend(self.superseded(rows, batches).await?);
+        }
         let mut pieces = Vec::new();
         let mut start = 0;
         for (at, row) in rows.range(0..rows.len()).enumerate() {

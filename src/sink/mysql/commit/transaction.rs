@@ -1,8 +1,11 @@
 //! An open transaction of a commit, and why it did not reach its COMMIT.
 
-use crate::batch::SourceFile;
+use std::fmt::Display;
+
+use crate::batch::{RejectCode, SourceFile};
 use crate::dataset::Fingerprint;
 use crate::sink::Committed;
+use crate::sink::cells::cut_message;
 use crate::sink::mysql::errors::{Class, Failure};
 use crate::sink::mysql::session::Session;
 
@@ -27,6 +30,22 @@ pub(super) enum Unfinished {
     Foreign(Vec<LoadedFile>),
     /// A statement failed.
     Failed(Failure),
+}
+
+/// A row that the table does not take.
+pub(super) struct Refusal {
+    /// The index among the rows of its dataset.
+    pub(super) at: usize,
+    pub(super) code: RejectCode,
+    /// The message of the database. `None` if it has none.
+    pub(super) message: Option<String>,
+}
+
+impl Refusal {
+    pub(super) fn new(at: usize, code: RejectCode, message: Option<&dyn Display>) -> Self {
+        let message = message.map(cut_message);
+        Self { at, code, message }
+    }
 }
 
 /// An open transaction.

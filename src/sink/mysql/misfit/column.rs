@@ -189,7 +189,7 @@ pub(super) fn fitting(
 pub(super) fn column_misfit(
     needed: &TableColumn,
     found: &ExistingColumn,
-    in_summary_key: bool,
+    must_be_exact: bool,
 ) -> Option<String> {
     let data_type = found.data_type.as_str();
     let text_type = found.is_text();
@@ -229,7 +229,7 @@ pub(super) fn column_misfit(
         Kind::Text(chars) if found.text_bytes < u64::from(chars) * u64::from(CHAR_BYTES) => {
             return Some(format!("is too short for {chars} characters"));
         }
-        Kind::Text(_) if in_summary_key && !is_exact(&found.collation) => {
+        Kind::Text(_) if must_be_exact && !is_exact(&found.collation) => {
             return Some(format!(
                 "is compared by the collation {}, by which different keys are equal",
                 found.collation

@@ -8,7 +8,7 @@
 
 use crate::sink::table::{Kind, Table, TableColumn, quoted};
 
-use super::ddl::{CHAR_BYTES, VARCHAR_CHARS_MAX, definition, sql_type};
+use super::ddl::{CHAR_BYTES, VARCHAR_CHARS_MAX, definition, sql_type, unique};
 
 mod column;
 
@@ -24,6 +24,9 @@ pub(super) struct Existing {
     pub(super) columns: Vec<ExistingColumn>,
     /// The columns of the primary key, in its order.
     pub(super) key: Vec<String>,
+    /// The unique keys except the primary one: their columns, each with the number of characters of
+    /// its prefix. `None` for a whole column.
+    pub(super) unique: Vec<Vec<(String, Option<u64>)>>,
     /// Empty for a view.
     pub(super) engine: String,
     pub(super) is_view: bool,
@@ -68,12 +71,10 @@ impl Misfit {
         }
     }
 
-    /// Whether the table only lacks columns, so that no row of it changes.
+    /// Whether the table only lacks columns and keys, so that no row of it changes.
     pub(super) fn only_adds(&self) -> bool {
         match &self.change {
-            Change::Alter { clauses, .. } => clauses
-                .iter()
-                .all(|clause| clause.starts_with("ADD COLUMN")),
+            Change::Alter { clauses, .. } => clauses.iter().all(|clause| only_adds(clause)),
             Change::Rename { .. } => false,
         }
     }
@@ -95,6 +96,11 @@ impl Misfit {
             }
         }
     }
+}
+
+/// Whether a clause adds a column or a unique key.
+fn only_adds(clause: &str) -> bool {
+    clause.starts_with("ADD COLUMN") || clause.starts_with("ADD UNIQUE")
 }
 
 /// An ALTER TABLE while its clauses are collected.
@@ -131,6 +137,7 @@ pub(super) fn misfit(table: &Table, found: &Existing, mariadb: bool) -> Option<M
             alter.column(needed);
         }
         alter.key();
+        alter.unique();
         alter.other_columns();
     }
     alter.into_misfit()
@@ -194,8 +201,10 @@ impl Alter<'_> {
             ));
             return;
         }
-        let is_summary = self.table.summary_of.is_some();
-        let Some(problem) = column_misfit(needed, found, is_summary && in_key) else {
+        let in_summary_key = in_key && self.table.summary_of.is_some();
+        let unique = self.table.unique.as_ref();
+        let in_unique = unique.is_some_and(|index| index.columns.contains(name));
+        let Some(problem) = column_misfit(needed, found, in_summary_key || in_unique) else {
             return;
         };
         let problem = format!("column `{name}` {problem}");
@@ -264,6 +273,39 @@ impl Alter<'_> {
         self.wrong(problem, format!("{drop}ADD PRIMARY KEY ({wanted})"));
     }
 
+    /// The unique key of the dataset. If rows have the same key, the server refuses the statement and
+    /// names the key.
+    fn unique(&mut self) {
+        let Some(index) = &self.table.unique else {
+            return;
+        };
+        let chars = |name: &str| {
+            let mut columns = self.table.columns.iter();
+            let column = columns.find(|column| column.name.eq_ignore_ascii_case(name));
+            match column.map(|column| column.kind) {
+                Some(Kind::Text(chars)) => u64::from(chars),
+                _ => 0,
+            }
+        };
+        let serves = |found: &Vec<(String, Option<u64>)>| {
+            let names: Vec<String> = found.iter().map(|(name, _)| name.clone()).collect();
+            let is_whole = |(name, prefix): &(String, Option<u64>)| {
+                prefix.is_none_or(|prefix| prefix >= chars(name))
+            };
+            index.is_unique_by(&names) && found.iter().all(is_whole)
+        };
+        if self.found.unique.iter().any(serves) {
+            return;
+        }
+        let is_outside = |column: &TableColumn| {
+            self.find(&column.name)
+                .is_some_and(|found| found.data_type.ends_with("text"))
+        };
+        let clause = format!("ADD {}", unique(self.table, index, is_outside));
+        let columns = quoted(index.columns.iter().map(String::as_str));
+        self.wrong(format!("it has no unique key ({columns})"), clause);
+    }
+
     /// Columns that no record fills.
     fn other_columns(&mut self) {
         let is_needed = |found: &ExistingColumn| {
@@ -309,11 +351,7 @@ impl Alter<'_> {
             return Some(misfit(Change::Rename { to: String::new() }));
         }
         let mut hazards = self.hazards;
-        if self
-            .clauses
-            .iter()
-            .any(|clause| !clause.starts_with("ADD COLUMN"))
-        {
+        if self.clauses.iter().any(|clause| !only_adds(clause)) {
             // The server refuses to change a column of a foreign key.
             hazards.push(format!(
                 "SELECT 1 FROM information_schema.KEY_COLUMN_USAGE WHERE REFERENCED_TABLE_NAME IS NOT \
@@ -387,6 +425,7 @@ mod tests {
             name: "t".to_owned(),
             columns: vec![column("id", Kind::RowId, false), column("c", kind, true)],
             key: vec!["id".to_owned()],
+            unique: None,
             indexes: Vec::new(),
             summary_of: None,
         }
