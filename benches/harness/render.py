@@ -7,6 +7,7 @@ import textwrap
 from goals import GOALS, growth_times
 
 PAGE, PLOT = "docs/performance-results.md", "docs/performance.svg"
+NOT_MEASURED = "Not measured.\n"
 
 
 def goal_rows(runs):
@@ -128,11 +129,12 @@ def long_tables(runs):
         if "long" in run:
             tables = [long_rows(run["long"]), service_rows(run["long"])]
             return f"`{run['command']}`\n\n" + "\n".join(table(next(rows), rows) for rows in tables)
-    return "Not measured.\n"
+    return NOT_MEASURED
 
 
 def write_docs(runs):
-    """Replaces the tables between the marks of the page, and draws the plot."""
+    """Replaces the tables between the marks of the page, and draws the plot. A table for which no run has
+    a result stays as it is."""
     with open(PAGE) as file:
         page = file.read()
     parts = {
@@ -143,6 +145,8 @@ def write_docs(runs):
         "results": results_table(runs),
     }
     for name, table in parts.items():
+        if table == NOT_MEASURED:
+            continue
         marks = re.compile(f"(<!-- {name} -->\n).*?(<!-- end of {name} -->)", re.DOTALL)
         page, found = marks.subn(lambda match: match[1] + table + match[2], page)
         assert found == 1, f"{PAGE} has no marks for {name}"
@@ -190,7 +194,7 @@ def baseline_table(runs):
         if "baseline" in run:
             header, *rows = baseline_rows(run["baseline"])
             return table(header, rows)
-    return "Not measured.\n"
+    return NOT_MEASURED
 
 
 PROFILE = ("what for", "µs an event", "of it kernel", "of it allocator and copies", "")
@@ -209,7 +213,7 @@ def profile_table(runs):
     for run in runs:
         if "profile" in run:
             return table(PROFILE, profile_rows(run["profile"]))
-    return "Not measured.\n"
+    return NOT_MEASURED
 
 
 # The plot.
