@@ -191,13 +191,14 @@ pub async fn forget_grown(world: &World, inbound: &[OsString]) -> Result<(), Str
     for name in inbound.iter().filter(grown) {
         let name = name.to_string_lossy();
         let begun = format!(
-            "SELECT COALESCE(MAX(file_no), 0) FROM ingest_files WHERE name = '{name}' AND state IN \
-             ('pending', 'quarantined')"
+            "SELECT COALESCE(GROUP_CONCAT(file_no), '') FROM ingest_files WHERE name = '{name}' AND \
+             state IN ('pending', 'quarantined')"
         );
-        let file_no = number(world, &begun).await?;
-        if file_no > 0 {
-            // The command refuses a file that is taken up meanwhile; the next round asks again.
-            world.run(&["files", "forget", &file_no.to_string(), "--yes"]);
+        let begun = world.ask_database(&begun).await;
+        let begun = begun.ok_or("no answer about the files that were begun")?;
+        for file_no in begun.split(',').filter(|file_no| !file_no.is_empty()) {
+            // The command refuses the file whose content is in inbound, which may have been begun too.
+            world.run(&["files", "forget", file_no, "--yes"]);
         }
     }
     Ok(())
