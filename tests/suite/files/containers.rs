@@ -1,7 +1,6 @@
 //! Containers: tar and zip archives, as real tools make them. Each member is a file of its own.
 
 use std::fs;
-use std::process::Command;
 
 use super::*;
 use crate::support::program;
@@ -75,37 +74,9 @@ const TABLE: [(&str, Result<u64, &str>); 34] = [
     ),
 ];
 
-fn shell(dir: &Path, script: &str) -> Vec<u8> {
-    let mut shell = Command::new("sh");
-    shell.args(["-c", script]).current_dir(dir);
-    let output = shell.output().unwrap();
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{script}: {said}");
-    output.stdout
-}
-
 fn records(prefix: &str, count: usize) -> String {
     let record = |n| record(format!("{prefix}-{n}")) + "\n";
     (0..count).map(record).collect()
-}
-
-/// All files below a directory, by their paths below it, sorted.
-fn tree(dir: &Path) -> Vec<String> {
-    let mut found = Vec::new();
-    let mut open = vec![dir.to_owned()];
-    while let Some(next) = open.pop() {
-        for entry in fs::read_dir(next).into_iter().flatten() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                open.push(path);
-            } else {
-                found.push(path.strip_prefix(dir).unwrap().display().to_string());
-            }
-        }
-    }
-    found.retain(|path| !path.starts_with('.'));
-    found.sort();
-    found
 }
 
 #[tokio::test(flavor = "multi_thread")]

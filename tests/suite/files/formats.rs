@@ -2,7 +2,6 @@
 //! is named.
 
 use std::fs;
-use std::process::Command;
 
 use super::*;
 use crate::support::program;
@@ -57,14 +56,7 @@ const TABLE: [(&str, Result<u64, &str>); 27] = [
 #[tokio::test(flavor = "multi_thread")]
 async fn files_of_other_tools_load_or_their_format_is_named() {
     let made = tempfile::tempdir().unwrap();
-    let shell = |script: &str| {
-        let mut shell = Command::new("sh");
-        shell.args(["-c", script]).current_dir(made.path());
-        let output = shell.output().unwrap();
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{script}: {said}");
-        output.stdout
-    };
+    let shell = |script: &str| shell(made.path(), script);
     for tool in [
         "zstd", "pzstd", "bzip2", "xz", "lz4", "iconv", "openssl", "gpg",
     ] {

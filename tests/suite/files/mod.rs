@@ -45,6 +45,35 @@ fn record(status: impl std::fmt::Display) -> String {
     )
 }
 
+/// All files below a directory, by their paths below it, sorted.
+fn tree(dir: &Path) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut open = vec![dir.to_owned()];
+    while let Some(next) = open.pop() {
+        for entry in fs::read_dir(next).into_iter().flatten() {
+            let path = entry.unwrap().path();
+            if path.is_dir() && !path.is_symlink() {
+                open.push(path);
+            } else {
+                found.push(path.strip_prefix(dir).unwrap().display().to_string());
+            }
+        }
+    }
+    found.retain(|path| !path.starts_with('.'));
+    found.sort();
+    found
+}
+
+/// The output of a script of the shell that runs in a directory.
+fn shell(dir: &Path, script: &str) -> Vec<u8> {
+    let mut shell = Command::new("sh");
+    shell.args(["-c", script]).current_dir(dir);
+    let output = shell.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{script}: {said}");
+    output.stdout
+}
+
 /// Puts the good file into inbound.
 fn put_good(pair: &Pair) {
     let text = format!("[{}]", record("good"));

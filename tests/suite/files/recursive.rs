@@ -16,25 +16,6 @@ columns = [
 ]
 ";
 
-/// All files below a directory, by their paths below it, sorted.
-fn tree(dir: &Path) -> Vec<String> {
-    let mut found = Vec::new();
-    let mut open = vec![dir.to_owned()];
-    while let Some(next) = open.pop() {
-        for entry in fs::read_dir(next).into_iter().flatten() {
-            let path = entry.unwrap().path();
-            if path.is_dir() && !path.is_symlink() {
-                open.push(path);
-            } else {
-                found.push(path.strip_prefix(dir).unwrap().display().to_string());
-            }
-        }
-    }
-    found.retain(|path| !path.starts_with('.'));
-    found.sort();
-    found
-}
-
 fn write(path: &Path, no: u32) {
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     fs::write(path, format!("[{{\"no\": {no}}}]")).unwrap();
