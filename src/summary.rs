@@ -352,7 +352,8 @@ impl Accumulator {
 /// Brings the summaries of all datasets up to date with the settled files.
 ///
 /// # Errors
-/// As [`until_ok`]. Merged candidates stay merged, and the next refresh continues.
+/// As [`until_ok`], once the summaries of the other datasets are up to date. Merged candidates stay
+/// merged, and the next refresh continues.
 pub async fn refresh(
     accumulator: &Accumulator,
     datasets: &Datasets,
@@ -360,6 +361,7 @@ pub async fn refresh(
 ) -> Result<Refreshed, GivenUp> {
     let began = Instant::now();
     let mut done = Refreshed::default();
+    let mut failed = None;
     for dataset in datasets.iter().filter(|dataset| dataset.summary.is_some()) {
         let _merging = accumulator.merging.lock().await;
         loop {
@@ -368,10 +370,14 @@ pub async fn refresh(
                 Ok(false) => break,
                 Err(given_up) => {
                     accumulator.lose(&dataset.name);
-                    return Err(given_up);
+                    failed.get_or_insert(given_up);
+                    break;
                 }
             }
         }
+    }
+    if let Some(given_up) = failed {
+        return Err(given_up);
     }
     let now = SystemTime::now()
         .duration_since(UNIX_EPOCH)

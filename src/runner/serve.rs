@@ -6,7 +6,6 @@ use super::engine::Engine;
 use super::workers::Workers;
 use crate::config::Roles;
 use crate::fault::Fault;
-use crate::retry::Struggle;
 use crate::shutdown::Shutdown;
 
 impl Engine {
@@ -60,18 +59,21 @@ impl Engine {
     /// A fatal fault, in a process that stores no rows. In another one, storing rows goes on, and
     /// the next refresh tries again.
     async fn keep_summary(&self, roles: Roles, shutdown: &Shutdown) -> Result<(), Fault> {
-        let mut failing: Option<Struggle> = None;
+        let mut has_failed = false;
         loop {
             match self.refresh_summary(&shutdown.drain).await {
-                Ok(()) => failing = None,
+                Ok(()) => {
+                    if has_failed {
+                        tracing::info!("the summary is refreshed again");
+                    }
+                    has_failed = false;
+                }
                 Err(fault) if !roles.work => return Err(fault),
                 Err(fault) => {
-                    if failing.is_none() {
+                    if !has_failed {
                         tracing::error!(%fault, "the summary is not refreshed; tries again");
                     }
-                    failing
-                        .get_or_insert_with(|| Struggle::begin(fault.origin))
-                        .note(fault.to_string());
+                    has_failed = true;
                 }
             }
             let next = async {

@@ -8,14 +8,26 @@ use crate::support::{Pair, Service, names, until};
 
 const WITHIN: Duration = Duration::from_secs(20);
 
-/// A trigger on the table of the summary that refuses each value.
-fn refusing(pair: &Pair) -> &'static str {
-    if pair.name.ends_with("sqlite") {
-        "CREATE TRIGGER closed BEFORE INSERT ON daily_summary BEGIN SELECT RAISE(ABORT, 'closed'); END"
+/// Two datasets with a summary: the built-in one, and another.
+const ZONES: &str = "
+[[datasets]]
+name = 'zones'
+columns = [
+    { name = 'zone', type = 'text' },
+    { name = 'at', type = 'timestamp' },
+    { name = 'state', type = 'text' },
+]
+summary = { table = 'zones_daily', key = 'zone', time = 'at', value = 'state' }
+";
+
+/// A trigger on the table of a summary that refuses each value.
+fn refusing(pair: &Pair, table: &str) -> String {
+    let action = if pair.name.ends_with("sqlite") {
+        "BEGIN SELECT RAISE(ABORT, 'closed'); END"
     } else {
-        "CREATE TRIGGER closed BEFORE INSERT ON daily_summary FOR EACH ROW SIGNAL SQLSTATE '45000' \
-         SET MESSAGE_TEXT = 'closed'"
-    }
+        "FOR EACH ROW SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'closed'"
+    };
+    format!("CREATE TRIGGER closed BEFORE INSERT ON {table} {action}")
 }
 
 /// Puts a file with one event of a vehicle into inbound.
@@ -28,28 +40,37 @@ fn deliver(pair: &Pair, vehicle: &str) {
     fs::write(pair.at("inbound").join(name), document).unwrap();
 }
 
-async fn entries(pair: &Pair) -> u64 {
-    pair.number("SELECT COUNT(*) FROM daily_summary").await
+async fn entries(pair: &Pair, table: &str) -> u64 {
+    pair.number(&format!("SELECT COUNT(*) FROM {table}")).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_load_stores_its_rows_and_names_the_summary_that_refuses_its_values() {
-    for name in ["memory+sqlite", "memory+mysql"] {
+    for (name, refused, other) in [
+        ("memory+sqlite", "daily_summary", "zones_daily"),
+        ("memory+sqlite", "zones_daily", "daily_summary"),
+        ("memory+mysql", "daily_summary", "zones_daily"),
+        ("memory+mysql", "zones_daily", "daily_summary"),
+    ] {
         let pair = Pair::new(name).await;
+        fs::write(pair.at("lemonade.toml"), ZONES).unwrap();
         pair.expect(0, &["migrate"]);
-        pair.execute(refusing(&pair)).await;
+        pair.execute(&refusing(&pair, refused)).await;
         deliver(&pair, "a");
+        let zone = r#"{"zone":"z","at":"2024-01-01T00:00:00Z","state":"open"}"#;
+        fs::write(pair.at("inbound").join("zones_1.ndjson"), zone).unwrap();
         let output = pair.run(&["load"]);
         let said = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(78), "{name}: {said}");
-        for part in ["`daily_summary`", "closed", "trigger"] {
+        for part in [&format!("`{refused}`"), "closed", "trigger"] {
             assert!(said.contains(part), "{name}: no {part} in {said}");
         }
-        assert_eq!(names(&pair.at("history")).len(), 1, "{name}");
-        assert_eq!(entries(&pair).await, 0, "{name}");
+        assert_eq!(names(&pair.at("history")).len(), 2, "{name}");
+        assert_eq!(entries(&pair, refused).await, 0, "{name}");
+        assert_eq!(entries(&pair, other).await, 1, "{name}");
         pair.execute("DROP TRIGGER closed").await;
         pair.expect(0, &["load"]);
-        assert_eq!(entries(&pair).await, 1, "{name}");
+        assert_eq!(entries(&pair, refused).await, 1, "{name}");
         pair.expect(0, &["verify", "--content"]);
     }
 }
@@ -59,7 +80,7 @@ async fn a_service_stores_on_while_the_summary_refuses_its_values() {
     for name in ["memory+sqlite", "redis+mysql"] {
         let pair = Pair::new(name).await;
         pair.expect(0, &["migrate"]);
-        pair.execute(refusing(&pair)).await;
+        pair.execute(&refusing(&pair, "daily_summary")).await;
         let settings = "summary_every = \"200ms\"\n";
         fs::write(pair.at("lemonade.toml"), settings).unwrap();
         let mut service = Service::start(&pair, &["run"]);
@@ -68,9 +89,12 @@ async fn a_service_stores_on_while_the_summary_refuses_its_values() {
             let settled = async || names(&pair.at("history")).len() == at + 1;
             until("the file in history", WITHIN, settled).await;
         }
-        assert_eq!(entries(&pair).await, 0, "{name}");
+        assert_eq!(entries(&pair, "daily_summary").await, 0, "{name}");
         pair.execute("DROP TRIGGER closed").await;
-        until("the summary", WITHIN, async || entries(&pair).await == 3).await;
+        until("the summary", WITHIN, async || {
+            entries(&pair, "daily_summary").await == 3
+        })
+        .await;
         assert_eq!(service.terminate(), Some(0), "{name}");
         pair.expect(0, &["verify", "--content"]);
     }
