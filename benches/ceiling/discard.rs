@@ -21,7 +21,7 @@ use lemonade_task::inbox::{Archive, Markers};
 use lemonade_task::ingest::ItemOrigin;
 use lemonade_task::runner;
 use lemonade_task::shutdown::Shutdown;
-use lemonade_task::sink::{Committed, EarlierState, NewFile, Registered, Settled, Sink};
+use lemonade_task::sink::{Committed, EarlierState, NewFile, Registered, Removed, Settled, Sink};
 
 use super::made;
 use super::meter::Meter;
@@ -196,7 +196,7 @@ impl Sink for Discard {
         panic!("{} is a made file without a fault: {reason}", file.name);
     }
 
-    async fn remove(&self, file_no: u32, _: &Datasets) -> Result<u64, Fault> {
+    async fn remove(&self, file_no: u32, _: &Datasets) -> Result<Removed, Fault> {
         panic!("file {file_no} has only one definition");
     }
 }

@@ -15,7 +15,7 @@ use crate::content;
 use crate::coverage;
 use crate::fault::Fault;
 use crate::inbox;
-use crate::sink::{Audit, Database, DifferenceKind, FileState, LedgerFile};
+use crate::sink::{Audit, Database, DifferenceKind, FileState, LedgerFile, Removed};
 
 /// Records that are stored again in one transaction.
 const RECORDS_AT_ONCE: usize = 500;
@@ -193,8 +193,7 @@ pub(super) async fn forget(
     for file in files {
         let file_no = file.entry.file_no;
         separate(settings, database.as_ref(), &file).await?;
-        let superseded = database.superseded_by(file_no).await?;
-        let rows = database.remove(file_no, &settings.datasets).await?;
+        let Removed { rows, superseded } = database.remove(file_no, &settings.datasets).await?;
         let name = file.entry.name.escape_debug();
         print(&format!(
             "file {file_no} {name}: {rows} rows removed; the same content counts as new from now on\n"
@@ -259,16 +258,6 @@ pub(super) async fn reload(
     for (file, place) in files.iter().zip(sources) {
         let file_no = file.entry.file_no;
         separate(settings, database.as_ref(), file).await?;
-        let superseded = database.superseded_by(file_no).await?;
-        if !superseded.is_empty() {
-            let others: Vec<String> = superseded.iter().map(|(no, _)| no.to_string()).collect();
-            let records: u64 = superseded.iter().map(|(_, records)| records).sum();
-            let others = others.join(" ");
-            note(&format!(
-                "rows of file {file_no} supersede {records} records of other files: after the load, \
-                 run `task_runner files restore {others}`, which decides about these again"
-            ));
-        }
         // From here on, the next load of this content removes its rows and rejects, and begins
         // again.
         database.begin_removal(file_no, &settings.datasets).await?;

@@ -229,8 +229,8 @@ async fn enter(
         }
         for (file_no, file) in otherwise {
             let remove = || shared.sink().remove(file_no, &shared.ingest.datasets);
-            let rows = match until_ok("removing a file", &shared.stop, |_| {}, remove).await {
-                Ok(rows) => rows,
+            let removed = match until_ok("removing a file", &shared.stop, |_| {}, remove).await {
+                Ok(removed) => removed,
                 // The table of this file, and of no other, is at fault.
                 Err(GivenUp::Fatal(fault)) => {
                     not_removed.insert(file_no, fault.to_string());
@@ -241,9 +241,17 @@ async fn enter(
             tracing::info!(
                 file = file.name,
                 file_no,
-                rows,
+                rows = removed.rows,
                 "removed what was stored of the file by another definition; it is loaded anew"
             );
+            for (other, records) in removed.superseded {
+                tracing::warn!(
+                    file_no = other,
+                    records,
+                    "records of this file are missing: rows of the removed file had their keys; run \
+                     `task_runner files restore` with this number once that file is loaded"
+                );
+            }
         }
     }
 }

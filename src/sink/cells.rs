@@ -198,6 +198,18 @@ impl<'a> Rows<'a> {
         }
     }
 
+    /// Whether one of the rows before index `end` has this id.
+    pub(super) fn has(&self, id: u64, end: usize) -> bool {
+        let is_in = |part: &Part<'_>| match &part.columns[0] {
+            Values::Id(ids) => {
+                let found = ids.values().binary_search(&id);
+                found.is_ok_and(|at| part.start + at < end)
+            }
+            other => unreachable!("the first column is the id, not {other:?}"),
+        };
+        self.parts.iter().any(is_in)
+    }
+
     /// The identity of the file of the row at index `at`.
     pub(super) fn hash(&self, at: usize) -> ContentHash {
         self.part(at).hash

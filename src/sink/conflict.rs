@@ -139,11 +139,19 @@ pub(super) fn is_key(dataset: &Dataset) -> String {
 }
 
 /// A query, for both dialects, for the files of these rows (at most a few hundred): id and identity.
-/// Without rows that another program wrote, which are those of no file, and those with the id of a
-/// reject.
-pub(super) fn owners(ids: &[u64]) -> String {
+/// Without rows that another program wrote: those of no file, those with the id of a reject, and
+/// those whose record is neither in the ledger nor stored by this commit, as `is_of_commit` tells.
+pub(super) fn owners(ids: &[u64], is_of_commit: impl Fn(u64) -> bool) -> String {
     let owner = |id: &u64| {
         let (file_no, ordinal) = provenance(*id);
+        let is_stored = if is_of_commit(*id) {
+            "1 = 1".to_owned()
+        } else {
+            format!(
+                "(state = 'settled' OR EXISTS (SELECT 1 FROM ingest_frames e WHERE e.file_no = {file_no} \
+                 AND e.first_ordinal <= {ordinal} AND e.first_ordinal + e.records > {ordinal}))"
+            )
+        };
         let is_none_of = |table: &str| {
             format!(
                 "NOT EXISTS (SELECT 1 FROM {table} r WHERE r.file_no = {file_no} AND r.ordinal = \
@@ -151,7 +159,8 @@ pub(super) fn owners(ids: &[u64]) -> String {
             )
         };
         format!(
-            "SELECT {id}, hash FROM ingest_files WHERE file_no = {file_no} AND {} AND {} AND {}",
+            "SELECT {id}, hash FROM ingest_files WHERE file_no = {file_no} AND {is_stored} AND {} AND {} \
+             AND {}",
             is_file(),
             is_none_of("ingest_rejects"),
             is_none_of("ingest_purged")

@@ -212,8 +212,7 @@ pub trait Sink: Send + Sync {
     }
 
     /// Removes a file from the database: its rows, its entries in the summary, its rejects, and at
-    /// last its number. Rows of other programs with its ids stay. Returns the number of removed
-    /// rows.
+    /// last its number. Rows of other programs with its ids stay.
     ///
     /// It may be killed at any point. From its first step on, the file has the state `removing`:
     /// none of its records is stored again, and another call continues.
@@ -223,7 +222,7 @@ pub trait Sink: Send + Sync {
     /// table is missing, and the dataset of this name now has another table with rows of the file,
     /// they are removed from that one: the table was renamed. A missing table that the dataset still
     /// has was dropped.
-    async fn remove(&self, file_no: u32, datasets: &Datasets) -> Result<u64, Fault>;
+    async fn remove(&self, file_no: u32, datasets: &Datasets) -> Result<Removed, Fault>;
 }
 
 /// The tables: of the ledger, of the datasets, of their summaries.
@@ -269,6 +268,15 @@ pub struct SeenFile {
     pub state: Digest,
     /// The numbers under which its records are stored: one for each dataset.
     pub file_nos: Vec<u32>,
+}
+
+/// What was removed of a file.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Removed {
+    /// Its rows.
+    pub rows: u64,
+    /// Records of other files that its rows superseded, by file: they are missing now.
+    pub superseded: Vec<(u32, u64)>,
 }
 
 /// A file that was begun and not ended.

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-use crate::batch::{Batch, ContentHash, RejectCode, row_id};
+use crate::batch::{Batch, ContentHash, RejectCode};
 use crate::dataset::{Dataset, FileValues};
 use crate::fault::Fault;
 use crate::sink::cells::cut_message;
@@ -135,9 +135,6 @@ pub trait Operators: Send + Sync {
     /// If a batch does not have exactly one row.
     async fn replay(&self, records: &[Replay]) -> Result<Vec<Replayed>, Fault>;
 
-    /// The files with records that rows of this file supersede, each with the number of these records.
-    async fn superseded_by(&self, file_no: u32) -> Result<Vec<(u32, u64)>, Fault>;
-
     /// How many rejects a purge would remove.
     async fn count_purge(&self, purge: &Purge) -> Result<u64, Fault>;
 
@@ -180,16 +177,6 @@ pub struct Totals {
     /// Records that are superseded by the row of another record with the same key.
     #[serde(default)]
     pub superseded: u64,
-}
-
-/// The query, for both dialects, for [`Operators::superseded_by`].
-pub(super) fn superseded_by(file_no: u32) -> String {
-    format!(
-        "SELECT file_no, COUNT(*) FROM ingest_superseded WHERE winner BETWEEN {} AND {} AND file_no <> \
-         {file_no} GROUP BY file_no ORDER BY file_no",
-        row_id(file_no, 0),
-        row_id(file_no, u32::MAX)
-    )
 }
 
 /// What of the totals an operator has acknowledged: status asks to look only at what is above these

@@ -1,6 +1,7 @@
 //! The rules of removing a file that both dialects share: which table has its rows, and what the
 //! operator reads if they cannot be removed. Pure: holds queries and texts.
 
+use crate::batch::row_id;
 use crate::dataset::{Dataset, Datasets};
 
 /// The next step if the table with the rows of a file is missing.
@@ -17,6 +18,16 @@ pub(super) const REFUSED: &str = "remove the rows of other tables that refer to 
 pub(super) const DOUBLED: &str = "run `task_runner files forget`, which finds the row of each record by \
     its file; if no directory has the file, remove the rows of the other program, or give them other \
     ids, and then run this again";
+
+/// The query, for both dialects, for [`Removed::superseded`](super::Removed::superseded).
+pub(super) fn superseded_by(file_no: u32) -> String {
+    format!(
+        "SELECT file_no, COUNT(*) FROM ingest_superseded WHERE winner BETWEEN {} AND {} AND file_no <> \
+         {file_no} GROUP BY file_no ORDER BY file_no",
+        row_id(file_no, 0),
+        row_id(file_no, u32::MAX)
+    )
+}
 
 /// A place where the rows of a file may be if the table of its definition is missing.
 pub(super) enum Instead<'a> {

@@ -116,10 +116,11 @@ async fn each_command_says_what_is_superseded() {
         // A file that is loaded again leaves what it superseded to `files restore`.
         let file_no = pair.number("SELECT MAX(file_no) FROM ingest_files").await;
         let number = file_no.to_string();
-        let said = pair.run(&["files", "reload", &number, "--yes"]);
-        let said = String::from_utf8_lossy(&said.stderr).into_owned();
-        assert!(said.contains("`task_runner files restore "), "{said}");
-        pair.expect(0, &["load"]);
+        pair.expect(0, &["files", "reload", &number, "--yes"]);
+        let load = pair.run(&["load"]);
+        let said = String::from_utf8_lossy(&load.stderr).into_owned();
+        assert!(load.status.success(), "{said}");
+        assert!(said.contains("`task_runner files restore` with"), "{said}");
         pair.expect(1, &["verify"]);
         pair.expect(0, &["files", "restore", "--all"]);
         pair.expect(0, &["verify", "--content"]);

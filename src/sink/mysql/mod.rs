@@ -24,8 +24,8 @@ use super::{
     Acknowledged, Audit, Begun, Charge, Committed, Contents, Difference, Digest, FieldCount,
     FileState, IndexedTable, Indexes, KeptIndex, KeptReplay, LastEvent, LedgerFile, Migration,
     NewFile, OpenReject, Operators, ProblemDigest, Purge, Registered, RejectQuery, Remembered,
-    Replay, Replayed, Schema, SeenFile, Settled, Sink, SinkOptions, Standing, SummaryStore, Totals,
-    Unsummarised,
+    Removed, Replay, Replayed, Schema, SeenFile, Settled, Sink, SinkOptions, Standing,
+    SummaryStore, Totals, Unsummarised,
 };
 use errors::Failure;
 use hosts::Hosts;
@@ -198,7 +198,7 @@ impl Sink for MysqlSink {
         self.control.on_session(READING_LEDGER, work).await
     }
 
-    async fn remove(&self, file_no: u32, datasets: &Datasets) -> Result<u64, Fault> {
+    async fn remove(&self, file_no: u32, datasets: &Datasets) -> Result<Removed, Fault> {
         let work = async |session: &mut Session| remove::remove(session, file_no, datasets).await;
         self.control.on_session("removing a file", work).await
     }
@@ -435,11 +435,6 @@ impl Operators for MysqlSink {
     async fn standing(&self, dataset: &Arc<Dataset>, id: u64) -> Result<Standing, Fault> {
         let work = async |session: &mut Session| operators::standing(session, dataset, id).await;
         self.control.on_session("finding a record", work).await
-    }
-
-    async fn superseded_by(&self, file_no: u32) -> Result<Vec<(u32, u64)>, Fault> {
-        let work = async |session: &mut Session| operators::superseded_by(session, file_no).await;
-        self.control.on_session("reading the ledger", work).await
     }
 
     async fn reject_counts(&self) -> Result<Vec<(RejectCode, u64)>, Fault> {

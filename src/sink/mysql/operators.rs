@@ -17,7 +17,7 @@ use crate::dataset::Dataset;
 use crate::sink::cells::{RECORD_TOO_LARGE, by_dataset};
 use crate::sink::conflict::{span_of, superseded_sql};
 use crate::sink::mismatch::{is_file, last_kept};
-use crate::sink::operators::{self, assert_one_row, by_field, further_parts};
+use crate::sink::operators::{assert_one_row, by_field, further_parts};
 use crate::sink::summary::candidates;
 use crate::sink::{
     Audit, FieldCount, FileEntry, FileState, LastEvent, LedgerFile, OpenReject, Purge, RejectEntry,
@@ -311,14 +311,6 @@ pub(super) async fn standing(
             }
         }
     })
-}
-
-/// See [`Operators::superseded_by`](crate::sink::Operators::superseded_by).
-pub(super) async fn superseded_by(
-    session: &mut Session,
-    file_no: u32,
-) -> Result<Vec<(u32, u64)>, Failure> {
-    session.rows(&operators::superseded_by(file_no)).await
 }
 
 /// See [`Operators::reject_counts`](crate::sink::Operators::reject_counts).

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::batch::row_id;
 use crate::dataset::{Dataset, Datasets};
+use crate::sink::Removed;
 use crate::sink::mismatch::has_row_of;
 use crate::sink::removal::{self, Instead};
 use crate::sink::summary::not_taken;
@@ -34,14 +35,14 @@ pub(super) async fn remove(
     session: &mut Session,
     file_no: u32,
     datasets: &Datasets,
-) -> Result<u64, Failure> {
+) -> Result<Removed, Failure> {
     let mut held = begin(session, file_no, datasets).await?;
     let covered = entries(session, &[file_no]).await?.remove(&file_no);
     if covered.is_some() && held.is_none() {
         // A commit has stored the first records in between. Now no other can.
         held = begin(session, file_no, datasets).await?;
     }
-    let mut removed = 0;
+    let mut rows = 0;
     if let (Some(covered), Some(Held { dataset, table })) = (covered, held) {
         if let Some(table) = &table {
             let ordinals = doubled::in_table(session, file_no, table).await?;
@@ -61,7 +62,7 @@ pub(super) async fn remove(
                 not_taken(),
             );
             let done = all(session, &sql).await;
-            removed += done.map_err(|failure| refused(failure, file_no, table))?;
+            rows += done.map_err(|failure| refused(failure, file_no, table))?;
         }
     }
     for table in [
@@ -82,7 +83,9 @@ pub(super) async fn remove(
             .await?;
     }
     session.commit().await?;
-    Ok(removed)
+    // After the removal, since a commit may let a row of the file supersede others until then.
+    let superseded = session.rows(&removal::superseded_by(file_no)).await?;
+    Ok(Removed { rows, superseded })
 }
 
 /// Removes the entries of a file from the summary of its dataset.

@@ -215,7 +215,7 @@ fn store(
         }
         let mut result = insert_row(&mut insert, row);
         if is_duplicate(&result) {
-            match keyed::decide(db, rows, at, |row| insert_row(&mut insert, row))? {
+            match keyed::decide(db, rows, at, refused, |row| insert_row(&mut insert, row))? {
                 Decided::Stored => {
                     committed.rows += 1;
                     committed.replaced += 1;

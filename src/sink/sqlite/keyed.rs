@@ -5,7 +5,7 @@ use rusqlite::{OptionalExtension, Transaction, params};
 
 use crate::batch::{Batch, provenance, row_id};
 use crate::dataset::OnConflict;
-use crate::sink::cells::{Row, Rows};
+use crate::sink::cells::{RefusedRow, Row, Rows};
 use crate::sink::conflict::{Rank, StoredRow, is_key, owners, select_keys, superseded_sql};
 
 use super::errors::Failure;
@@ -25,22 +25,27 @@ pub(super) enum Decided {
     OfAnotherKey,
 }
 
-/// Decides about the row at index `at`, which `insert` did not store because of a unique key.
+/// Decides about the row at index `at`, which `insert` did not store because of a unique key. `refused`
+/// has the rejects of this commit.
 pub(super) fn decide(
     db: &Transaction<'_>,
     rows: &Rows<'_>,
     at: usize,
+    refused: &[RefusedRow],
     mut insert: impl FnMut(Row<'_>) -> Result<usize, rusqlite::Error>,
 ) -> Result<Decided, Failure> {
     let (dataset, row) = (rows.dataset, rows.row(at));
     let Some(conflict) = dataset.conflict() else {
         return Ok(Decided::OfAnotherKey);
     };
-    let Some(stored) = row_of_key(db, rows, row)?.filter(|stored| stored.id != row.id()) else {
+    let Some(stored) = row_of_key(db, rows, at)?.filter(|stored| stored.id != row.id()) else {
         return Ok(Decided::OfAnotherKey);
     };
-    let Some(theirs) = Rank::of_stored(dataset, &stored).filter(|_| conflict != OnConflict::Reject)
-    else {
+    // The row with the id of a refused record is that of another program.
+    let is_refused =
+        |refused: &RefusedRow| row_id(refused.file_no, refused.reject.ordinal) == stored.id;
+    let theirs = Rank::of_stored(dataset, &stored).filter(|_| !refused.iter().any(is_refused));
+    let Some(theirs) = theirs.filter(|_| conflict != OnConflict::Reject) else {
         return Ok(Decided::Taken(stored.id));
     };
     if !Rank::of_row(dataset, row, rows.hash(at)).wins(dataset, &theirs) {
@@ -49,8 +54,9 @@ pub(super) fn decide(
     }
     db.execute_batch("SAVEPOINT replaced")?;
     let delete = format!("DELETE FROM `{}` WHERE `id` = ?", dataset.table);
-    db.prepare_cached(&delete)?.execute([stored.id])?;
-    let result = insert(row);
+    // The table may refuse the removal as well: a trigger, or rows that refer to the row.
+    let deleted = db.prepare_cached(&delete)?.execute([stored.id]);
+    let result = deleted.and_then(|_| insert(row));
     if !matches!(result, Ok(1)) {
         db.execute_batch("ROLLBACK TO replaced; RELEASE replaced")?;
         return Ok(Decided::NotStored(result));
@@ -63,25 +69,27 @@ pub(super) fn decide(
     Ok(Decided::Stored)
 }
 
-/// The row of the table that has the key of a row.
+/// The row of the table that has the key of the row at index `at`.
 fn row_of_key(
     db: &Transaction<'_>,
     rows: &Rows<'_>,
-    row: Row<'_>,
+    at: usize,
 ) -> Result<Option<StoredRow>, Failure> {
-    let dataset = rows.dataset;
+    let (dataset, row) = (rows.dataset, rows.row(at));
     let (select, condition) = (select_keys(dataset, "TEXT"), is_key(dataset));
     let mut find = db.prepare_cached(&format!("{select} WHERE {condition}"))?;
-    for (at, column) in dataset.key_columns().enumerate() {
-        find.raw_bind_parameter(at + 1, row.cell(column + 1))?;
+    for (parameter, column) in dataset.key_columns().enumerate() {
+        find.raw_bind_parameter(parameter + 1, row.cell(column + 1))?;
     }
     let mut found = find.raw_query();
     let Some(found) = found.next()? else {
         return Ok(None);
     };
     let id: u64 = found.get(0)?;
+    // The rows are stored one by one.
+    let is_of_commit = |id| rows.has(id, at);
     let hash = db
-        .query_row(&owners(&[id]), [], |row| row.get(1))
+        .query_row(&owners(&[id], is_of_commit), [], |row| row.get(1))
         .optional()?;
     Ok(Some(StoredRow {
         id,

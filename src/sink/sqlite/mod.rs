@@ -31,8 +31,8 @@ use super::table;
 use super::{
     Acknowledged, Audit, Begun, Committed, Contents, Difference, Digest, FieldCount, FileState,
     Indexes, KeptReplay, LastEvent, LedgerFile, Migration, NewFile, OpenReject, Operators,
-    ProblemDigest, Purge, Registered, RejectQuery, Remembered, Replay, Replayed, Schema, SeenFile,
-    Settled, Sink, Standing, SummaryStore, Totals, Unsummarised,
+    ProblemDigest, Purge, Registered, RejectQuery, Remembered, Removed, Replay, Replayed, Schema,
+    SeenFile, Settled, Sink, Standing, SummaryStore, Totals, Unsummarised,
 };
 use errors::Failure;
 
@@ -261,7 +261,7 @@ impl Sink for SqliteSink {
             .await
     }
 
-    async fn remove(&self, file_no: u32, datasets: &Datasets) -> Result<u64, Fault> {
+    async fn remove(&self, file_no: u32, datasets: &Datasets) -> Result<Removed, Fault> {
         let datasets = datasets.clone();
         let work = move |db: &Transaction<'_>| remove::remove(db, file_no, &datasets);
         self.transact("removing a file", work).await
@@ -525,11 +525,6 @@ impl Operators for SqliteSink {
         let dataset = dataset.clone();
         let work = move |db: &Transaction<'_>| operators::standing(db, &dataset, id);
         self.transact("finding a record", work).await
-    }
-
-    async fn superseded_by(&self, file_no: u32) -> Result<Vec<(u32, u64)>, Fault> {
-        let work = move |db: &Transaction<'_>| operators::superseded_by(db, file_no);
-        self.transact("reading the ledger", work).await
     }
 
     async fn reject_counts(&self) -> Result<Vec<(RejectCode, u64)>, Fault> {

@@ -12,7 +12,7 @@ use crate::dataset::Dataset;
 use crate::sink::cells::by_dataset;
 use crate::sink::conflict::{span_of, superseded_sql};
 use crate::sink::mismatch::{is_file, last_kept};
-use crate::sink::operators::{self, assert_one_row, by_field, further_parts};
+use crate::sink::operators::{assert_one_row, by_field, further_parts};
 use crate::sink::summary::candidates;
 use crate::sink::{
     Audit, FieldCount, FileEntry, FileState, LedgerFile, OpenReject, Purge, RejectEntry,
@@ -243,16 +243,6 @@ pub(super) fn standing(
             _ => Standing::Absent,
         }
     })
-}
-
-/// See [`Operators::superseded_by`](crate::sink::Operators::superseded_by).
-pub(super) fn superseded_by(
-    db: &Transaction<'_>,
-    file_no: u32,
-) -> Result<Vec<(u32, u64)>, Failure> {
-    let mut find = db.prepare_cached(&operators::superseded_by(file_no))?;
-    let files = find.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
-    Ok(files.collect::<Result<_, _>>()?)
 }
 
 /// See [`Operators::reject_counts`](crate::sink::Operators::reject_counts).

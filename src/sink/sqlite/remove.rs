@@ -7,6 +7,7 @@ use rusqlite::{Transaction, params};
 
 use crate::batch::row_id;
 use crate::dataset::{Dataset, Datasets};
+use crate::sink::Removed;
 use crate::sink::mismatch::has_row_of;
 use crate::sink::removal::{self, Instead};
 use crate::sink::summary::not_taken;
@@ -30,9 +31,9 @@ pub(super) fn remove(
     db: &Transaction<'_>,
     file_no: u32,
     datasets: &Datasets,
-) -> Result<u64, Failure> {
+) -> Result<Removed, Failure> {
     let held = begin(db, file_no, datasets)?;
-    let mut removed = 0;
+    let mut rows = 0;
     if let Some(Held { dataset, table }) = held {
         remove_summary(db, file_no, &dataset)?;
         let covered = files::coverage(db, &[file_no])?.remove(0);
@@ -41,7 +42,7 @@ pub(super) fn remove(
             let sql = format!("DELETE FROM `{table}` WHERE `id` >= ? AND `id` < ?{ours}");
             let base = row_id(file_no, 0);
             let done = db.execute(&sql, params![base + range.start, base + range.end]);
-            removed += done.map_err(|error| refused(error, file_no, table))? as u64;
+            rows += done.map_err(|error| refused(error, file_no, table))? as u64;
         }
     }
     for table in [
@@ -56,7 +57,10 @@ pub(super) fn remove(
         let sql = format!("DELETE FROM {table} WHERE file_no = ?");
         db.execute(&sql, [file_no])?;
     }
-    Ok(removed)
+    let mut find = db.prepare_cached(&removal::superseded_by(file_no))?;
+    let superseded = find.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let superseded = superseded.collect::<Result<_, _>>()?;
+    Ok(Removed { rows, superseded })
 }
 
 /// Removes the entries of a file from the summary of its dataset.

@@ -22,7 +22,7 @@ use lemonade_task::dataset::Datasets;
 use lemonade_task::fault::{Fault, Origin};
 use lemonade_task::sink::sqlite::SqliteSink;
 use lemonade_task::sink::{
-    Begun, Committed, NewFile, Registered, Schema, Settled, Sink, WaitingFile,
+    Begun, Committed, NewFile, Registered, Removed, Schema, Settled, Sink, WaitingFile,
 };
 
 use super::files;
@@ -336,10 +336,10 @@ impl Sink for SimSink {
         at_once(self.database().sink.begun(max))
     }
 
-    async fn remove(&self, file_no: u32, datasets: &Datasets) -> Result<u64, Fault> {
+    async fn remove(&self, file_no: u32, datasets: &Datasets) -> Result<Removed, Fault> {
         self.call().await?;
-        let rows = at_once(self.database().sink.remove(file_no, datasets))?;
-        self.answer(rows)
+        let removed = at_once(self.database().sink.remove(file_no, datasets))?;
+        self.answer(removed)
     }
 }
 

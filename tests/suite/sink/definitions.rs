@@ -5,7 +5,7 @@ use std::slice;
 
 use lemonade_task::batch::{RejectCode, row_id};
 use lemonade_task::dataset::{Dataset, PathValues};
-use lemonade_task::sink::{EarlierState, NewFile, Taken};
+use lemonade_task::sink::{EarlierState, NewFile, Removed, Taken};
 use lemonade_task::timestamp;
 
 use super::fixture::{
@@ -242,7 +242,7 @@ pub async fn the_stored_records_of_a_file_can_be_removed(target: Target) {
         }
         let rows = if is_settled { 5 } else { 4 };
         let removed = fixture.sink.remove(file_no, &datasets).await.unwrap();
-        assert_eq!(removed, rows, "settled: {is_settled}");
+        assert_eq!(removed.rows, rows, "settled: {is_settled}");
         let left = fixture
             .query("SELECT id FROM vehicle_events ORDER BY id")
             .await;
@@ -252,7 +252,8 @@ pub async fn the_stored_records_of_a_file_can_be_removed(target: Target) {
         // A late redelivery stores nothing, and the same content gets a new number.
         let committed = fixture.commit(slice::from_ref(&first)).await;
         assert_eq!((committed.rows, committed.foreign), (0, vec![first.file()]));
-        assert_eq!(fixture.sink.remove(file_no, &datasets).await.unwrap(), 0);
+        let removed = fixture.sink.remove(file_no, &datasets).await;
+        assert_eq!(removed.unwrap(), Removed::default());
         let again = fixture.register(&[file]).await.unwrap();
         assert_eq!(again[0].earlier, EarlierState::New);
         assert!(again[0].file_no > file_no);

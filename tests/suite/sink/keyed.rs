@@ -356,22 +356,30 @@ pub async fn a_key_that_is_taken_makes_a_reject(target: Target) {
 /// A record that the database refuses supersedes none.
 pub async fn a_refused_record_supersedes_none(target: Target) {
     let fixture = fixture(target).await;
-    let refuses = if target.is_sqlite() {
-        "CREATE TRIGGER picky BEFORE INSERT ON last_wins WHEN NEW.v = 'bad' BEGIN SELECT RAISE(ABORT, \
-         'not this one'); END"
-    } else {
-        "CREATE TRIGGER picky BEFORE INSERT ON last_wins FOR EACH ROW IF NEW.v = 'bad' THEN SIGNAL \
-         SQLSTATE '45000' SET MESSAGE_TEXT = 'not this one'; END IF"
-    };
-    if target.is_sqlite() {
-        fixture.run(refuses).await;
-    } else {
-        use mysql_async::prelude::Queryable as _;
-        let mut session = fixture.session().await;
-        session.query_drop(refuses).await.unwrap();
+    // The table takes no row with one value, and gives none away that has another.
+    for (name, event, value) in [
+        ("picky", "INSERT", "NEW.v = 'bad'"),
+        ("keeping", "DELETE", "OLD.v = 'kept'"),
+    ] {
+        let trigger = format!("CREATE TRIGGER {name} BEFORE {event} ON last_wins");
+        if target.is_sqlite() {
+            let refuses = "BEGIN SELECT RAISE(ABORT, 'not this one'); END";
+            fixture
+                .run(&format!("{trigger} WHEN {value} {refuses}"))
+                .await;
+        } else {
+            use mysql_async::prelude::Queryable as _;
+            let refuses = "SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'not this one'";
+            let refuses = format!("{trigger} FOR EACH ROW IF {value} THEN {refuses}; END IF");
+            let mut session = fixture.session().await;
+            session.query_drop(refuses).await.unwrap();
+        }
     }
     let files = [
-        file(1, &[("a", 1, 5, "x"), ("b", 1, 1, "x")]),
+        file(
+            1,
+            &[("a", 1, 5, "x"), ("b", 1, 1, "x"), ("d", 1, 1, "kept")],
+        ),
         file(
             2,
             &[
@@ -381,6 +389,7 @@ pub async fn a_refused_record_supersedes_none(target: Target) {
                 ("c", 1, 2, "y"),
                 ("c", 1, 9, "bad"),
                 ("b", 1, 2, "y"),
+                ("d", 1, 9, "y"),
             ],
         ),
     ];
@@ -392,7 +401,7 @@ pub async fn a_refused_record_supersedes_none(target: Target) {
             .await;
         all.push(loaded);
     }
-    let rows = BTreeSet::from([(1, 0), (2, 3), (2, 5)]);
+    let rows = BTreeSet::from([(1, 0), (1, 2), (2, 3), (2, 5)]);
     let superseded = BTreeMap::from([((1, 1), (2, 5)), ((2, 0), (1, 0)), ((2, 2), (2, 3))]);
     assert_eq!(state(&fixture, "last_wins", &all).await, (rows, superseded));
     let rejects: Vec<u32> = fixture
@@ -401,8 +410,44 @@ pub async fn a_refused_record_supersedes_none(target: Target) {
         .iter()
         .map(|reject| reject.ordinal)
         .collect();
-    assert_eq!(rejects, [4, 1]);
+    assert_eq!(rejects, [6, 4, 1]);
     check(&fixture, "last_wins", &all).await;
+}
+
+/// A row of another program that has the id of a record and the key of others stays, whether the record
+/// is in this commit or comes later, and whether the others would win or lose.
+pub async fn a_row_with_the_id_of_a_record_stays(target: Target) {
+    let fixture = fixture(target).await;
+    let records = [("a", 1, 1, "x"), ("a", 1, 9, "x")];
+    for (hash, name, at) in [
+        (1, "last_wins", "2000-01-01 00:00:00.000000"),
+        (2, "last_wins", "2200-01-01 00:00:00.000000"),
+        (3, "first_wins", "2000-01-01 00:00:00.000000"),
+        (4, "first_wins", "2200-01-01 00:00:00.000000"),
+        (5, "stays", "2000-01-01 00:00:00.000000"),
+    ] {
+        for of_commit in [2, 1] {
+            let about = format!("{name}, {at}, {of_commit} records in a commit");
+            let loaded = register(&fixture, name, &file(hash, &records)).await;
+            let foreign = row_id(loaded.file_no, 1);
+            let columns = format!("({foreign}, 'a', 1, '{at}', 'foreign')");
+            let insert = format!("INSERT INTO {name} (id, k, n, at, v) VALUES {columns}");
+            fixture.run(&insert).await;
+            let mut refused = Vec::new();
+            for batch in batches(&fixture, name, &loaded, of_commit) {
+                let committed = fixture.commit(std::slice::from_ref(&batch)).await;
+                assert_eq!((committed.rows, committed.superseded), (0, 0), "{about}");
+                refused.extend(committed.refused);
+            }
+            refused.sort_unstable_by_key(|code| code.as_str());
+            let codes = [RejectCode::IdTaken, RejectCode::KeyTaken];
+            assert_eq!(refused, codes, "{about}");
+            let rows = fixture.query(&format!("SELECT id FROM {name}")).await;
+            assert_eq!(rows, [vec![Val::Int(foreign.cast_signed())]], "{about}");
+            remove_all(&fixture, &[loaded]).await;
+            fixture.run(&format!("DELETE FROM {name}")).await;
+        }
+    }
 }
 
 /// The row of another program stays, and a record that a removed row superseded can be stored again.
@@ -432,14 +477,8 @@ pub async fn rows_that_come_and_go(target: Target) {
     assert_eq!((committed.rows, committed.superseded), (0, 2));
     assert_eq!(committed.refused, [RejectCode::KeyTaken]);
     let file_no = winner.file_no;
-    let by = fixture.sink.superseded_by(file_no).await.unwrap();
-    assert_eq!(by, [(loser.file_no, 2)]);
-
-    fixture
-        .sink
-        .remove(file_no, &fixture.datasets)
-        .await
-        .unwrap();
+    let removed = fixture.sink.remove(file_no, &fixture.datasets).await;
+    assert_eq!(removed.unwrap().superseded, [(loser.file_no, 2)]);
     fixture.sink.settle(&[loser.file_no]).await.unwrap();
     let dataset = fixture.dataset("last_wins");
     let audit = fixture.sink.audit(dataset, &[loser.file_no]).await.unwrap()[0];

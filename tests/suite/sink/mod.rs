@@ -187,6 +187,7 @@ async fn conformance(target: Target) {
     keyed::workers_agree_on_the_row_of_a_key(target).await;
     keyed::a_key_that_is_taken_makes_a_reject(target).await;
     keyed::a_refused_record_supersedes_none(target).await;
+    keyed::a_row_with_the_id_of_a_record_stays(target).await;
     keyed::rows_that_come_and_go(target).await;
     keyed::a_table_without_its_key_is_refused(target).await;
 

@@ -94,6 +94,10 @@ impl Transaction<'_> {
             places.push(at);
         }
         let stored = self.rows_of_keys(rows, &by_key).await?;
+        let refused: HashSet<u64> = refusals
+            .iter()
+            .map(|refusal| rows.row(refusal.at).id())
+            .collect();
         let rank = |at: usize| Rank::of_row(dataset, rows.row(at), rows.hash(at));
         let (mut to_insert, mut to_replace) = (Vec::new(), Vec::new());
         for (key, mut places) in by_key {
@@ -110,7 +114,9 @@ impl Transaction<'_> {
             });
             let mut winner = best.map_or(0, id);
             if let Some(stored) = stored {
-                let theirs = Rank::of_stored(dataset, stored);
+                // The row with the id of a refused record is that of another program.
+                let theirs =
+                    Rank::of_stored(dataset, stored).filter(|_| !refused.contains(&stored.id));
                 let (Some(best), Some(theirs)) = (best, theirs) else {
                     // The row of another program stays. A record whose row was stored meanwhile is
                     // found by its id.
@@ -179,7 +185,10 @@ impl Transaction<'_> {
         let ids: Vec<u64> = found.values().map(|stored| stored.id).collect();
         let mut hashes = HashMap::new();
         for ids in ids.chunks(KEYS_PER_QUERY) {
-            let found = self.session.rows::<(u64, Vec<u8>)>(&owners(ids)).await?;
+            let found = self
+                .session
+                .rows::<(u64, Vec<u8>)>(&owners(ids, |id| rows.has(id, rows.len())))
+                .await?;
             hashes.extend(found.into_iter().map(|(id, hash)| (id, identity(hash))));
         }
         for stored in found.values_mut() {
@@ -218,9 +227,14 @@ impl Transaction<'_> {
             self.session.run("SAVEPOINT replaced").await?;
             let table = &rows.dataset.table;
             let delete = format!("DELETE FROM `{table}` WHERE `id` IN ({})", list(&olds));
-            self.session.run(&delete).await?;
             let values = now.iter().map(|(at, _)| bind::values(rows.row(*at)));
-            match self.session.insert(keyed.insert, now.len(), values).await {
+            // The table may refuse the removal as well: a trigger, or rows that refer to the row.
+            let deleted = self.session.run(&delete).await;
+            let stored = match deleted {
+                Ok(_) => self.session.insert(keyed.insert, now.len(), values).await,
+                Err(failure) => Err(failure),
+            };
+            match stored {
                 Ok(stored) => {
                     self.committed.rows += stored;
                     let pairs: Vec<(u64, u64)> = now
