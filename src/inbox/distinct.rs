@@ -28,9 +28,14 @@ struct Place {
     existing: Vec<(u64, u64)>,
     /// The rest of the path, below the last existing directory. Empty if the directory exists.
     below: PathBuf,
-    /// The place in its file system. `None` if the system does not tell its mounts.
+    /// The place in its file system. `None` if the system does not tell it.
     mounted: Option<Mounted>,
 }
+
+/// File systems of the network beside the versions of NFS, by their names in `mountinfo`.
+const REMOTE: [&[u8]; 8] = [
+    b"9p", b"afs", b"beegfs", b"ceph", b"cifs", b"gpfs", b"lustre", b"smb3",
+];
 
 /// The place of a directory in its file system.
 #[derive(Debug, PartialEq, Eq)]
@@ -42,7 +47,10 @@ struct Mounted {
 }
 
 impl Mounted {
-    /// The place of a path without links. `mounts` has the form of `/proc/self/mountinfo`.
+    /// The place of a path without links. `mounts` has the form of `/proc/self/mountinfo`. `None` for a
+    /// file system of the network: mounts of several of its directories may have the same device and
+    /// the same root there. NFS names `/` as the root of each mount (`nfs_show_path` in
+    /// fs/nfs/super.c), and mounts of one export share the device.
     fn of(path: &Path, mounts: &[u8]) -> Option<Self> {
         let lines = mounts.split(|byte| *byte == b'\n');
         let around = lines.filter_map(|line| {
@@ -50,10 +58,14 @@ impl Mounted {
             let device = fields.nth(2)?;
             let (root, point) = (unescaped(fields.next()?), unescaped(fields.next()?));
             let below = path.strip_prefix(&point).ok()?;
-            Some((point, device, root.join(below)))
+            // Optional fields lie before the separator.
+            let kind = fields.skip_while(|field| *field != b"-").nth(1)?;
+            let is_remote = kind.starts_with(b"nfs") || REMOTE.contains(&kind);
+            Some((point, (!is_remote).then(|| (device, root.join(below)))))
         });
         // Of several mounts on one directory, the last one is seen.
-        let (_, device, path) = around.max_by_key(|(point, ..)| point.components().count())?;
+        let (_, place) = around.max_by_key(|(point, _)| point.components().count())?;
+        let (device, path) = place?;
         let device = String::from_utf8_lossy(device).into_owned();
         Some(Self { device, path })
     }
@@ -222,6 +234,26 @@ mod tests {
             assert_eq!(Mounted::of(path.as_ref(), mounts), Some(expected), "{path}");
         }
         assert_eq!(Mounted::of("/x".as_ref(), b""), None);
+    }
+
+    #[test]
+    fn two_mounts_of_the_network_are_not_taken_for_the_same_directory() {
+        let mounts = b"1 0 8:1 / / rw - ext4 /dev/sda1 rw\n\
+            2 1 0:50 / /in rw shared:3 master:1 - nfs4 server:/export/in rw\n\
+            3 1 0:50 / /history rw - nfs server:/export/history rw\n\
+            4 3 8:1 /b /history/disk rw - ext4 /dev/sda1 rw\n\
+            5 1 0:51 / /share rw - cifs //server/share rw\n";
+        for (path, is_known) in [
+            ("/in", false),
+            ("/in/a", false),
+            ("/history", false),
+            ("/history/disk/a", true),
+            ("/inner", true),
+            ("/share/in", false),
+        ] {
+            let place = Mounted::of(path.as_ref(), mounts);
+            assert_eq!(place.is_some(), is_known, "{path}");
+        }
     }
 
     /// The paths exist or do not exist yet, and lead through links.
