@@ -11,7 +11,7 @@
 //!
 //! In the order of the flow: `open` locks the directories, `notifications` wakes intake, `scan`
 //! lists inbound, `claim` moves files to work, `release` moves them out of work, `requeue` moves
-//! files from quarantine to inbound. `held` holds back files whose table refuses their rows,
+//! files from quarantine to inbound. `postponed` lets files wait whose table refuses their rows,
 //! or whose place belongs to a file that was begun. `copying` copies members of containers to
 //! quarantine. `whereabouts` says where the bytes of a file may be.
 //! `moving` does each move, with names from `names`.
@@ -25,7 +25,6 @@ mod copying;
 mod directories;
 mod distinct;
 mod free;
-mod held;
 mod lock;
 mod markers;
 mod moving;
@@ -33,6 +32,7 @@ mod names;
 mod notifications;
 mod open;
 mod pause;
+mod postponed;
 mod release;
 mod requeue;
 mod scan;

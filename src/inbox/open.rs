@@ -12,11 +12,11 @@ use parking_lot::{Mutex, RwLock};
 use super::directories::Directories;
 use super::distinct::check_distinct;
 use super::free::FreeRoom;
-use super::held::Held;
 use super::lock::Lock;
 use super::markers::Markers;
 use super::moving::clear_up;
 use super::pause::is_paused;
+use super::postponed::Postponed;
 use super::times::age;
 use crate::content::{Stamp, stamp};
 use crate::directory;
@@ -43,7 +43,7 @@ pub struct Inbox {
     /// The stamps of files that were read and are incomplete.
     pub(super) incomplete: Mutex<HashMap<OsString, Stamp>>,
     /// Files whose table refused their rows.
-    pub(super) held: Mutex<Held>,
+    pub(super) postponed: Mutex<Postponed>,
     _lock: Lock,
 }
 
@@ -81,7 +81,7 @@ impl Inbox {
             patience: RwLock::new(patience),
             markers: RwLock::default(),
             incomplete: Mutex::default(),
-            held: Mutex::default(),
+            postponed: Mutex::default(),
             _lock: lock,
         })
     }

@@ -65,7 +65,7 @@ impl Inbox {
         let metadata = fs::metadata(&path)?;
         match reason {
             WaitReason::TableRefuses(_) | WaitReason::EarlierContent(_) => {
-                self.held.lock().hold(name, &metadata, reason);
+                self.postponed.lock().postpone(name, &metadata, reason);
             }
             _ => self.note_incomplete(name, &metadata),
         }

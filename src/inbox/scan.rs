@@ -93,18 +93,18 @@ impl Inbox {
             })
             .collect();
         self.forget_incomplete(&scan);
-        self.held.lock().forget(&self.directories.inbound);
+        self.postponed.lock().forget(&self.directories.inbound);
         Ok(scan)
     }
 
     /// Why a file must wait. `None` if it need not wait. A file waits if it has a second name and
-    /// `one_name` is set; if it was held a moment ago; or if it was incomplete, has
+    /// `one_name` is set; if it was postponed a moment ago; or if it was incomplete, has
     /// not changed since, and may still grow.
     fn must_wait(&self, name: &OsStr, metadata: &Metadata) -> Option<WaitReason> {
         if self.has_other_name(metadata) {
             return Some(WaitReason::OtherName);
         }
-        if let Some(reason) = self.held.lock().reason(name, metadata) {
+        if let Some(reason) = self.postponed.lock().reason(name, metadata) {
             return Some(reason);
         }
         let incomplete = self.incomplete.lock();

@@ -3,7 +3,7 @@
 //!
 //! The list is read from the ledger before the first file is registered, and again after a file
 //! left its flight without being settled. It may have files that were settled since, so the ledger
-//! is asked again before a file is held back.
+//! is asked again before a file has to wait.
 
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;

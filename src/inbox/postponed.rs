@@ -25,21 +25,21 @@ const REASONS_MAX: usize = 1_000;
 const REASON_IN_LEDGER: &str =
     "its table refuses its rows; `task_runner files list` has the reason";
 
-/// The files that are held.
+/// The files that are postponed.
 #[derive(Debug, Default)]
-pub(super) struct Held(HashMap<OsString, HeldFile>);
+pub(super) struct Postponed(HashMap<OsString, PostponedFile>);
 
 #[derive(Debug)]
-struct HeldFile {
+struct PostponedFile {
     stamp: Stamp,
     until: Instant,
     pause: Duration,
     reason: WaitReason,
 }
 
-impl Held {
-    /// Holds a file of inbound for a pause, twice as long as the last one.
-    pub(super) fn hold(&mut self, name: &OsStr, metadata: &Metadata, reason: &WaitReason) {
+impl Postponed {
+    /// Postpones a file of inbound for a pause, twice as long as the last one.
+    pub(super) fn postpone(&mut self, name: &OsStr, metadata: &Metadata, reason: &WaitReason) {
         let stamp = stamp(metadata);
         let last = self.0.get(name).filter(|file| file.stamp == stamp);
         let pause = last.map_or(PAUSE[0], |file| PAUSE[1].min(file.pause * 2));
@@ -49,7 +49,7 @@ impl Held {
             }
             reason => reason.clone(),
         };
-        let file = HeldFile {
+        let file = PostponedFile {
             stamp,
             until: Instant::now() + pause,
             pause,
@@ -58,15 +58,15 @@ impl Held {
         self.0.insert(name.to_owned(), file);
     }
 
-    /// Why a file is held. `None` if it is not held, or has changed since.
+    /// Why a file is postponed. `None` if it need not wait, or has changed since.
     pub(super) fn reason(&self, name: &OsStr, metadata: &Metadata) -> Option<WaitReason> {
         let file = self.0.get(name)?;
-        let is_held = file.stamp == stamp(metadata) && Instant::now() < file.until;
-        is_held.then(|| file.reason.clone())
+        let is_postponed = file.stamp == stamp(metadata) && Instant::now() < file.until;
+        is_postponed.then(|| file.reason.clone())
     }
 
-    /// Forgets files that left inbound and were not held again for the longest pause: they are stored
-    /// or were removed.
+    /// Forgets files that left inbound and were not postponed again for the longest pause: they are
+    /// stored or were removed.
     pub(super) fn forget(&mut self, inbound: &Path) {
         let now = Instant::now();
         self.0.retain(|name, file| {
@@ -85,45 +85,45 @@ mod tests {
         let (name, path) = (OsStr::new("file"), dir.path().join("file"));
         std::fs::write(&path, "1").unwrap();
         let metadata = std::fs::metadata(&path).unwrap();
-        let mut held = Held::default();
-        assert_eq!(held.reason(name, &metadata), None);
+        let mut postponed = Postponed::default();
+        assert_eq!(postponed.reason(name, &metadata), None);
         let full = WaitReason::table_refuses("full");
         for seconds in [5, 10, 20, 40, 80, 120, 120] {
-            held.hold(name, &metadata, &full);
+            postponed.postpone(name, &metadata, &full);
             tokio::time::advance(Duration::from_millis(seconds * 1_000 - 1)).await;
-            let reason = held.reason(name, &metadata);
+            let reason = postponed.reason(name, &metadata);
             assert_eq!(reason, Some(full.clone()), "{seconds}");
             tokio::time::advance(Duration::from_millis(1)).await;
-            assert_eq!(held.reason(name, &metadata), None, "{seconds}");
-            held.forget(Path::new("/none"));
+            assert_eq!(postponed.reason(name, &metadata), None, "{seconds}");
+            postponed.forget(Path::new("/none"));
         }
         tokio::time::advance(PAUSE[1]).await;
-        held.forget(dir.path());
-        assert_eq!(held.0.len(), 1);
+        postponed.forget(dir.path());
+        assert_eq!(postponed.0.len(), 1);
         std::fs::write(&path, "12").unwrap();
         let changed = std::fs::metadata(&path).unwrap();
-        held.hold(name, &metadata, &full);
-        assert_eq!(held.reason(name, &changed), None);
-        held.hold(name, &changed, &full);
-        assert_eq!(held.0[name].pause, PAUSE[0]);
+        postponed.postpone(name, &metadata, &full);
+        assert_eq!(postponed.reason(name, &changed), None);
+        postponed.postpone(name, &changed, &full);
+        assert_eq!(postponed.0[name].pause, PAUSE[0]);
         tokio::time::advance(PAUSE[0] + PAUSE[1]).await;
-        held.forget(Path::new("/none"));
-        assert!(held.0.is_empty());
+        postponed.forget(Path::new("/none"));
+        assert!(postponed.0.is_empty());
     }
 
     #[tokio::test(start_paused = true)]
     async fn the_reasons_of_many_files_are_in_the_ledger() {
         let metadata = std::fs::metadata(".").unwrap();
-        let mut held = Held::default();
+        let mut postponed = Postponed::default();
         for number in 0..=REASONS_MAX {
             let name = number.to_string();
-            held.hold(
+            postponed.postpone(
                 OsStr::new(&name),
                 &metadata,
                 &WaitReason::table_refuses("full"),
             );
         }
-        let reason = |number: usize| held.reason(OsStr::new(&number.to_string()), &metadata);
+        let reason = |number: usize| postponed.reason(OsStr::new(&number.to_string()), &metadata);
         let refuses = |text: &str| Some(WaitReason::table_refuses(text));
         assert_eq!(reason(REASONS_MAX - 1), refuses("full"));
         assert_eq!(reason(REASONS_MAX), refuses(REASON_IN_LEDGER));
