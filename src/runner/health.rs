@@ -239,12 +239,12 @@ impl Engine {
             return;
         }
         let ask = async {
-            let totals = database.totals().await?;
+            // Before the totals: an operator acknowledges at most what is there now.
             let acknowledged = database.acknowledged_totals().await?;
-            if acknowledged != acknowledged.at_most(totals) {
-                database
-                    .acknowledge_totals(acknowledged.at_most(totals))
-                    .await?;
+            let totals = database.totals().await?;
+            let known = acknowledged.at_most(totals);
+            if acknowledged != known {
+                database.lower_acknowledged(acknowledged, known).await?;
             }
             let files = database.last_files(STATUS_FILES).await?;
             let rejects = match totals.rejects {
@@ -255,7 +255,7 @@ impl Engine {
             missing.retain(|index| index.is_missing);
             Ok::<_, Fault>(LedgerAnswer {
                 totals,
-                acknowledged: acknowledged.at_most(totals),
+                acknowledged: known,
                 files,
                 rejects: status::by_reason(rejects),
                 missing_indexes: missing.iter().map(ToString::to_string).collect(),

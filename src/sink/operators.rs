@@ -47,6 +47,10 @@ pub trait Operators: Send + Sync {
     /// Keeps the numbers of files and rejects that an operator acknowledges.
     async fn acknowledge_totals(&self, totals: Acknowledged) -> Result<(), Fault>;
 
+    /// Replaces the acknowledged numbers `from` by the lower ones `to`. Does nothing if they are no
+    /// longer `from`: an operator has acknowledged others.
+    async fn lower_acknowledged(&self, from: Acknowledged, to: Acknowledged) -> Result<(), Fault>;
+
     /// Lets a file of quarantine be loaded although it is beyond the limits of its dataset, until it
     /// is settled or quarantined for another reason. A file in another state does not change.
     async fn release(&self, file_no: u32) -> Result<(), Fault>;

@@ -76,6 +76,17 @@ pub(super) async fn keep(session: &mut Session, name: &str, value: Vec<u8>) -> R
     session.run_with(insert, (name, value)).await.map(drop)
 }
 
+/// Replaces the value of this name in `ingest_settings`. Does nothing if it is not `from`.
+pub(super) async fn replace(
+    session: &mut Session,
+    name: &str,
+    from: Vec<u8>,
+    to: Vec<u8>,
+) -> Result<(), Failure> {
+    let update = "UPDATE ingest_settings SET value = ? WHERE name = ? AND value = ?";
+    session.run_with(update, (to, name, from)).await.map(drop)
+}
+
 /// The value of this name in `ingest_settings`. `None` if there is none.
 pub(super) async fn kept(session: &mut Session, name: &str) -> Result<Option<Vec<u8>>, Failure> {
     let sql = "SELECT value FROM ingest_settings WHERE name = ?";

@@ -381,6 +381,15 @@ impl Operators for MysqlSink {
         self.control.on_session("acknowledging", work).await
     }
 
+    async fn lower_acknowledged(&self, from: Acknowledged, to: Acknowledged) -> Result<(), Fault> {
+        let work = async |session: &mut Session| {
+            contents::replace(session, ACKNOWLEDGED, from.to_bytes(), to.to_bytes()).await
+        };
+        self.control
+            .on_session("lowering what is acknowledged", work)
+            .await
+    }
+
     async fn release(&self, file_no: u32) -> Result<(), Fault> {
         let work = async |session: &mut Session| files::release(session, file_no).await;
         self.control.on_session("releasing a file", work).await

@@ -93,6 +93,18 @@ pub(super) fn keep(db: &Transaction<'_>, name: &str, value: &[u8]) -> Result<(),
     Ok(())
 }
 
+/// Replaces the value of this name in `ingest_settings`. Does nothing if it is not `from`.
+pub(super) fn replace(
+    db: &Transaction<'_>,
+    name: &str,
+    from: &[u8],
+    to: &[u8],
+) -> Result<(), Failure> {
+    let update = "UPDATE ingest_settings SET value = ? WHERE name = ? AND value = ?";
+    db.execute(update, params![to, name, from])?;
+    Ok(())
+}
+
 /// The value of this name in `ingest_settings`. `None` if there is none.
 pub(super) fn kept(db: &Transaction<'_>, name: &str) -> Result<Option<Vec<u8>>, Failure> {
     let mut find = db.prepare_cached("SELECT value FROM ingest_settings WHERE name = ?")?;

@@ -466,6 +466,12 @@ impl Operators for SqliteSink {
         self.transact("acknowledging", work).await
     }
 
+    async fn lower_acknowledged(&self, from: Acknowledged, to: Acknowledged) -> Result<(), Fault> {
+        let (from, to) = (from.to_bytes(), to.to_bytes());
+        let work = move |db: &Transaction<'_>| contents::replace(db, ACKNOWLEDGED, &from, &to);
+        self.transact("lowering what is acknowledged", work).await
+    }
+
     async fn release(&self, file_no: u32) -> Result<(), Fault> {
         let work = move |db: &Transaction<'_>| files::release(db, file_no);
         self.transact("releasing a file", work).await

@@ -178,6 +178,7 @@ async fn conformance(target: Target) {
 
     operators::files_are_listed_by_state_and_page(target).await;
     operators::an_audit_counts_what_is_stored(target).await;
+    operators::newer_acknowledged_numbers_are_not_lowered(target).await;
     operators::rejects_are_found_by_their_query(target).await;
     operators::a_corrected_record_takes_the_place_of_its_reject(target).await;
     operators::what_the_database_refuses_stays_a_reject(target).await;

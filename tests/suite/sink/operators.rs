@@ -2,7 +2,7 @@
 
 use lemonade_task::batch::{RejectCode, row_id};
 use lemonade_task::sink::{
-    Audit, FileState, LedgerFile, Purge, RejectQuery, Replay, Replayed, Standing,
+    Acknowledged, Audit, FileState, LedgerFile, Purge, RejectQuery, Replay, Replayed, Standing,
 };
 
 use super::fixture::{
@@ -70,6 +70,29 @@ pub async fn files_are_listed_by_state_and_page(target: Target) {
     );
     let one = fixture.sink.files(pending..pending + 1, None, 9).await;
     assert_eq!(numbers(&one.unwrap()), [pending]);
+}
+
+pub async fn newer_acknowledged_numbers_are_not_lowered(target: Target) {
+    let fixture = Fixture::new(target).await;
+    let sink = &fixture.sink;
+    let numbers = |quarantined, rejects| Acknowledged {
+        quarantined,
+        rejects,
+    };
+    let known = async || sink.acknowledged_totals().await.unwrap();
+    sink.lower_acknowledged(numbers(3, 4), numbers(1, 1))
+        .await
+        .unwrap();
+    assert_eq!(known().await, Acknowledged::default());
+    sink.acknowledge_totals(numbers(3, 4)).await.unwrap();
+    for (from, to, expected) in [
+        (numbers(2, 4), numbers(1, 1), numbers(3, 4)),
+        (numbers(3, 4), numbers(3, 2), numbers(3, 2)),
+        (numbers(3, 4), numbers(0, 0), numbers(3, 2)),
+    ] {
+        sink.lower_acknowledged(from, to).await.unwrap();
+        assert_eq!(known().await, expected, "{from:?} {to:?}");
+    }
 }
 
 pub async fn an_audit_counts_what_is_stored(target: Target) {
