@@ -282,12 +282,7 @@ pub(super) async fn release(settings: &Settings, file_nos: &[u32]) -> anyhow::Re
         }
         let path = Source::find(settings, &file)
             .with_context(|| format!("file {file_no} cannot be loaded"))?;
-        let mut place = Place::of(path);
-        let copy = settings.dirs.quarantine.join(&file.entry.name);
-        if place.member.is_some() && copy.is_file() {
-            place = Place::of(copy);
-        }
-        files.push((file, place));
+        files.push((file, Place::of(path)));
     }
     let mut moved = HashMap::new();
     for (file, place) in files {

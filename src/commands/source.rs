@@ -150,7 +150,9 @@ impl Source {
         }))
     }
 
-    /// The path of the file of an entry, in history, work, quarantine or inbound.
+    /// The path of the file of an entry, in history, work, quarantine or inbound. A copy of a member
+    /// of a container may lose its path on the way to inbound. If its dataset or its values depend on
+    /// the path, the path in the container comes first.
     ///
     /// # Errors
     /// [`Unavailable`].
@@ -164,7 +166,11 @@ impl Source {
             let opened = content::open_and(path, &options, |_| ());
             opened.is_ok_and(|(content, ())| content.hash == file.content())
         };
-        candidates(settings, file)
+        let mut paths = candidates(settings, file);
+        if file.taken.is_some() || !has_dataset_by_name(settings, file) {
+            paths.sort_by_key(|path| content::located(path).is_none());
+        }
+        paths
             .into_iter()
             .find(is_it)
             .ok_or_else(|| Unavailable::NotFound {
@@ -371,6 +377,13 @@ fn unreadable(path: &Path, cause: ContentError) -> Unavailable {
 
 fn shown(path: &Path) -> String {
     path.display().to_string().escape_debug().to_string()
+}
+
+/// Whether a file belongs to its dataset by the last segment of its name alone.
+fn has_dataset_by_name(settings: &Settings, file: &LedgerFile) -> bool {
+    let last = file.entry.name.rsplit('/').next().unwrap_or_default();
+    let dataset = settings.datasets.for_file_name(last.as_bytes());
+    dataset.is_ok_and(|dataset| dataset.name == file.entry.dataset)
 }
 
 /// The files that may be the file of an entry, by their name and size.

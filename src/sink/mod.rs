@@ -177,8 +177,8 @@ pub trait Sink: Send + Sync {
     async fn quarantine(&self, file: &NewFile, reason: &str) -> Result<(), Fault>;
 
     /// Whether the limits of its dataset do not hold back a file: the ledger has it in another state
-    /// than quarantined, or an operator has [released](Operators::release) it. A sink that keeps
-    /// nothing holds back each file that is beyond a limit.
+    /// than quarantined, or covers a part of it, or an operator has [released](Operators::release) it.
+    /// A sink that keeps nothing holds back each file that is beyond a limit.
     async fn is_past_limits(&self, _file: &NewFile) -> Result<bool, Fault> {
         Ok(false)
     }
@@ -306,7 +306,8 @@ const RELEASED: &str = "released: the next load of it ignores the limits of its 
 fn past_limits() -> String {
     format!(
         "SELECT COUNT(*) FROM ingest_files WHERE hash = ? AND dataset = ? AND (state <> 'quarantined' OR \
-         reason = '{RELEASED}')"
+         reason = '{RELEASED}' OR EXISTS (SELECT 1 FROM ingest_frames e WHERE e.file_no = \
+         ingest_files.file_no))"
     )
 }
 

@@ -177,6 +177,98 @@ async fn a_file_that_was_begun_is_not_held() {
     }
 }
 
+/// Its load began, and it went to quarantine then, for example because it was changed.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_of_which_a_part_is_stored_is_not_held() {
+    for name in DATABASES {
+        let pair = limited(name).await;
+        write(&pair.at("inbound").join("m_1.ndjson"), 6, 3);
+        pair.expect(2, &["load"]);
+        assert_eq!(stored(&pair).await, (0, 0), "{name}");
+        let first = 1_u64 << 32;
+        for statement in [
+            "INSERT INTO ingest_frames VALUES (1, 0, 2)",
+            "UPDATE ingest_files SET records = 9",
+            &format!("INSERT INTO m (id, a) VALUES ({first}, 0), ({first} + 1, 1)"),
+        ] {
+            pair.execute(statement).await;
+        }
+        pair.expect(0, &["files", "retry", "m_1.ndjson"]);
+        pair.expect(2, &["load"]);
+        assert_eq!(stored(&pair).await, (6, 3), "{name}");
+        pair.expect(0, &["verify", "--content"]);
+    }
+}
+
+/// Delivers a container with one good file and one that is held.
+fn deliver(pair: &Pair, name: &str, good: u32) {
+    let made = tempfile::tempdir().unwrap();
+    write(&made.path().join("m_1.ndjson"), good, 3);
+    write(&made.path().join("m_2.ndjson"), 30 + good, 0);
+    let bytes = shell(made.path(), "tar -cf - m_1.ndjson m_2.ndjson");
+    fs::write(pair.at("inbound").join(name), bytes).unwrap();
+}
+
+/// Two containers have the same name, and so have their members. Without a copy in quarantine, the
+/// container comes back.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_held_member_is_released_by_its_content() {
+    for name in DATABASES {
+        let pair = limited(name).await;
+        for good in [4, 5] {
+            deliver(&pair, "m.tar", good);
+            pair.expect(2, &["load"]);
+        }
+        assert_eq!(stored(&pair).await, (34 + 35, 0), "{name}");
+        let number = async |bytes: u32| {
+            let sql = format!(
+                "SELECT file_no FROM ingest_files WHERE name = 'm.tar/m_1.ndjson' AND bytes = {bytes}"
+            );
+            pair.number(&sql).await.to_string()
+        };
+        // Each record has eight bytes with its newline.
+        let (first, second) = (number(7 * 8).await, number(8 * 8).await);
+        pair.expect(0, &["files", "release", &second]);
+        assert_eq!(tree(&pair.at("inbound")), ["m_1.ndjson.1"], "{name}");
+        pair.expect(2, &["load"]);
+        assert_eq!(stored(&pair).await, (34 + 35 + 5, 3), "{name}");
+        fs::remove_dir_all(pair.at("quarantine").join("m.tar")).unwrap();
+        pair.expect(0, &["files", "release", &first]);
+        assert_eq!(tree(&pair.at("inbound")), ["m.tar"], "{name}");
+        pair.expect(2, &["load"]);
+        assert_eq!(stored(&pair).await, (34 + 35 + 5 + 4, 6), "{name}");
+        pair.expect(0, &["verify", "--content"]);
+    }
+}
+
+/// The dataset of the member, or a value of it, is in its path, which a copy in inbound would not
+/// have: the container comes back.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_held_member_is_released_with_its_path() {
+    let column = |more: &str| format!("{{ name = \"a\", type = \"integer\" }}{more}");
+    let day = ", { name = \"day\", path = \"day={}\", type = \"integer\" }";
+    for (files, columns) in [("day=*/m*", column("")), ("m", column(day))] {
+        let pair = Pair::new("memory+sqlite").await;
+        let definition = format!(
+            "[[datasets]]\nname = \"m\"\nfiles = \"{files}\"\nmax_reject_ratio = 0.25\n\
+             columns = [{columns}]\n"
+        );
+        fs::write(pair.at("lemonade.toml"), definition).unwrap();
+        let made = tempfile::tempdir().unwrap();
+        write(&made.path().join("day=7/m_1.ndjson"), 4, 3);
+        pair.expect(0, &["migrate"]);
+        let bytes = shell(made.path(), "tar -cf - day=7");
+        fs::write(pair.at("inbound").join("box.tar"), bytes).unwrap();
+        pair.expect(2, &["load"]);
+        assert_eq!(stored(&pair).await, (0, 0), "{files}");
+        pair.expect(0, &["files", "release", "1"]);
+        assert_eq!(tree(&pair.at("inbound")), ["box.tar"], "{files}");
+        pair.expect(2, &["load"]);
+        assert_eq!(stored(&pair).await, (4, 3), "{files}");
+        pair.expect(0, &["verify", "--content"]);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_service_holds_a_file_over_a_kill_and_loads_it_after_a_release() {
     for name in DATABASES {
