@@ -26,8 +26,8 @@ pub(super) const READ_BYTES_MAX: u64 = 2 * 1024 * 1024;
 #[derive(Debug)]
 pub(super) enum Body {
     Memory(Vec<u8>),
-    /// In memory, with the part of the room that it takes.
-    Inflated {
+    /// In memory, with the part of the room that it takes: inflated bytes, or those of a container.
+    InRoom {
         bytes: Vec<u8>,
         _taken: Taken,
     },
@@ -82,10 +82,27 @@ pub(super) fn private_copy(
 impl Body {
     pub(super) fn bytes(&self) -> u64 {
         match self {
-            Self::Memory(bytes) | Self::Inflated { bytes, .. } => bytes.len() as u64,
+            Self::Memory(bytes) | Self::InRoom { bytes, .. } => bytes.len() as u64,
             Self::Stored(stored) => stored.bytes(),
             Self::Member(_, place) => place.end - place.start,
         }
+    }
+
+    /// These bytes with their part of the room, or in a spill if no room is left: a container is kept
+    /// until its last member is stored, and thousands of files may be in flight.
+    pub(super) fn in_room(self, options: &ContentOptions) -> io::Result<Self> {
+        let Self::Memory(bytes) = self else {
+            return Ok(self);
+        };
+        if let Some(taken) = options.room.take(bytes.len()) {
+            return Ok(Self::InRoom {
+                bytes,
+                _taken: taken,
+            });
+        }
+        let mut spill = Spill::begin(options)?;
+        spill.write(&bytes)?;
+        Ok(Self::Stored(spill.end()))
     }
 
     /// The first bytes, which decide the format.
@@ -105,7 +122,7 @@ impl Body {
         }
         let place = in_memory(place);
         match body {
-            Self::Memory(bytes) | Self::Inflated { bytes, .. } => Ok(inspect(&bytes[place])),
+            Self::Memory(bytes) | Self::InRoom { bytes, .. } => Ok(inspect(&bytes[place])),
             Self::Stored(stored) => stored.inspect(|bytes| inspect(&bytes[place])),
             Self::Member(..) => unreachable!("the loop has left all containers"),
         }
@@ -117,7 +134,7 @@ impl Body {
         buffer: &'a mut Vec<u8>,
     ) -> Result<&'a [u8], ContentError> {
         match self {
-            Self::Memory(bytes) | Self::Inflated { bytes, .. } => Ok(&bytes[in_memory(range)]),
+            Self::Memory(bytes) | Self::InRoom { bytes, .. } => Ok(&bytes[in_memory(range)]),
             Self::Stored(stored) => stored.read(range, buffer),
             Self::Member(container, place) => {
                 let range = place.start + range.start..place.start + range.end;

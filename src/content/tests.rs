@@ -379,7 +379,7 @@ fn inflated_files_share_a_room_in_memory_and_the_others_go_to_disk() {
             content
         })
         .collect();
-    let in_memory = |content: &&Content| matches!(content.body, Body::Inflated { .. });
+    let in_memory = |content: &&Content| matches!(content.body, Body::InRoom { .. });
     // Each takes 8 MiB while it is inflated, and 6 MiB after that.
     assert_eq!(all.iter().filter(in_memory).count(), 5);
     let none = dir.path().join("none");

@@ -7,6 +7,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::item::Item;
+use super::member::CountedMembers;
 use super::outcome::Outcome;
 use super::part::PartEnd;
 use crate::dataset::Dataset;
@@ -48,9 +49,9 @@ impl Disposal {
 
     /// The disposal of the container of this item, which has ended. `None` if the item is no member,
     /// and while other members have not ended.
-    pub(super) fn of_container(&self) -> Option<Self> {
+    pub(super) fn of_container(&self, counted: &CountedMembers) -> Option<Self> {
         let member = self.item.member.as_ref()?;
-        let outcome = member.end(&self.outcome)?;
+        let outcome = member.end(&self.outcome, counted)?;
         Some(Self {
             item: self.item.container()?,
             file_no: None,

@@ -68,7 +68,11 @@ pub(super) async fn quarantine(shared: &Arc<Shared>, file: BadFile) -> Result<()
         identity,
         reason,
     } = file;
-    tracing::warn!(file = ?item.file.path, code = reason.code(), %reason, "quarantined");
+    if item.is_counted() {
+        tracing::debug!(file = ?item.file.path, code = reason.code(), %reason, "quarantined before");
+    } else {
+        tracing::warn!(file = ?item.file.path, code = reason.code(), %reason, "quarantined");
+    }
     let (code, reason) = (reason.code(), reason.with_code());
     if let Some(identity) = identity {
         let file = item.new_file(dataset.as_deref(), &identity, 0);
@@ -184,7 +188,7 @@ async fn move_and_count(shared: &Arc<Shared>, disposals: Vec<Disposal>) -> Vec<D
             } else {
                 shared.tally().note_unstuck(&disposal.item.file);
                 count(&disposal, &shared.ingest);
-                disposals.extend(disposal.of_container());
+                disposals.extend(disposal.of_container(&shared.counted));
             }
         }
         stuck.log();
@@ -280,11 +284,22 @@ fn copy_member(member: &Member, name: &OsStr, reason: &str, inbox: &Inbox) -> io
     }
 }
 
-/// Counts an item that has been moved, and logs it. Of a container, its members are counted.
+/// Counts an item that has been moved, and logs it. Of a container, its members are counted, each of
+/// them once in the metrics if it waits and is read again.
 fn count(disposal: &Disposal, Ingest { tally, options, .. }: &Ingest) {
     if disposal.item.is_container && disposal.outcome.destination() != Destination::Quarantine {
         let file = &disposal.item.file.name;
         tracing::debug!(?file, outcome = ?disposal.outcome, "all members of the container have ended");
+        return;
+    }
+    let counter = match &disposal.outcome {
+        Outcome::Settled => &tally.settled,
+        Outcome::Duplicate => &tally.duplicates,
+        Outcome::Quarantined(..) => &tally.quarantined,
+        Outcome::Left(_) => &tally.left,
+    };
+    Tally::add(counter, 1);
+    if disposal.item.is_counted() {
         return;
     }
     let dataset = disposal.dataset.as_ref();
@@ -294,13 +309,11 @@ fn count(disposal: &Disposal, Ingest { tally, options, .. }: &Ingest) {
     let seconds = took.as_secs_f64();
     match &disposal.outcome {
         Outcome::Settled => {
-            Tally::add(&tally.settled, 1);
             telemetry::file_settled(dataset, "settled");
             telemetry::end_to_end(dataset, took);
             tracing::debug!(?file, file_no, seconds, "settled");
         }
         Outcome::Duplicate => {
-            Tally::add(&tally.duplicates, 1);
             telemetry::file_settled(dataset, "duplicate");
             telemetry::end_to_end(dataset, took);
             // The ledger has the name of the first file with this content, so only the log names
@@ -312,11 +325,10 @@ fn count(disposal: &Disposal, Ingest { tally, options, .. }: &Ingest) {
             }
         }
         Outcome::Quarantined(code, _) => {
-            Tally::add(&tally.quarantined, 1);
             telemetry::files_quarantined(code, 1);
             telemetry::file_settled(dataset, "quarantined");
         }
-        Outcome::Left(_) => Tally::add(&tally.left, 1),
+        Outcome::Left(_) => {}
     }
 }
 

@@ -99,6 +99,11 @@ impl Item {
         }
     }
 
+    /// Whether this is a member that was counted when its container was read before.
+    pub(super) fn is_counted(&self) -> bool {
+        self.member.as_ref().is_some_and(|member| member.is_counted)
+    }
+
     /// The bytes that the tally has not counted.
     pub(super) fn bytes_left(&self) -> u64 {
         self.bytes().saturating_sub(self.bytes_done)

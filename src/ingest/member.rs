@@ -2,17 +2,48 @@
 //!
 //! The container has one end: after the last of its members, it moves once. A member that cannot be
 //! loaded is copied to quarantine and does not keep the container from history. If a member is left
-//! for later, so is the container: members that are stored are recognised by their content then.
+//! for later, so is the container. It is read again then as a whole: members that are stored are
+//! recognised by their content, and those that had ended before are not counted again.
 
+use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
+use std::mem;
 use std::path::Path;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 
 use super::outcome::Outcome;
+use crate::batch::ContentHash;
 use crate::content::Container;
 use crate::inbox::{self, Claimed};
+
+/// Most members in [`CountedMembers`]. Each takes a byte.
+const COUNTED_MAX: usize = 1 << 20;
+
+/// The members of containers that were left for later, by the hash of the container: whether each
+/// has ended otherwise than for later. A container that waits is read again every few minutes, and
+/// metrics and log would show a bad member as many. This process alone knows them, and containers
+/// that were removed from inbound stay here. With more than [`COUNTED_MAX`] members, those of further
+/// containers are counted again.
+#[derive(Debug, Default)]
+pub(super) struct CountedMembers(Mutex<HashMap<ContentHash, Vec<bool>>>);
+
+impl CountedMembers {
+    /// Takes the members of a container out. None is counted if the container was not left before.
+    fn take(&self, container: &Container) -> Vec<bool> {
+        let known = self.0.lock().remove(&container.as_read().hash());
+        known.unwrap_or_else(|| vec![false; container.members().len()])
+    }
+
+    fn keep(&self, container: &Container, counted: Vec<bool>) {
+        let mut known = self.0.lock();
+        let all: usize = known.values().map(Vec::len).sum();
+        if all + counted.len() <= COUNTED_MAX {
+            known.insert(container.as_read().hash(), counted);
+        }
+    }
+}
 
 /// A member of a container.
 #[derive(Debug, Clone)]
@@ -24,6 +55,8 @@ pub(super) struct Member {
     pub(super) bytes: u64,
     /// The file that is the container.
     pub(super) file: Arc<Claimed>,
+    /// Whether it ended, and was counted, when its container was read before and left for later.
+    pub(super) is_counted: bool,
     ends: Arc<Mutex<Ends>>,
 }
 
@@ -34,6 +67,8 @@ struct Ends {
     open: usize,
     /// The outcome of the container if no other member ends.
     outcome: Outcome,
+    /// Whether each member was counted, by its index in the container.
+    counted: Vec<bool>,
 }
 
 /// The members of a container, each as a file of its own.
@@ -53,6 +88,7 @@ impl Members {
         container: &Arc<Container>,
         file: &Claimed,
         is_passed_over: impl Fn(&OsStr) -> bool,
+        counted: &CountedMembers,
     ) -> Result<Self, String> {
         let (mut listed, mut passed_over) = (Vec::new(), Vec::new());
         for (index, member) in container.members().iter().enumerate() {
@@ -76,9 +112,11 @@ impl Members {
             let share = u128::from(file.bytes) * u128::from(bytes) / u128::from(all.max(1));
             u64::try_from(share).expect("at most the bytes of the container")
         };
+        let counted = counted.take(container);
         let ends = Arc::new(Mutex::new(Ends {
             open: listed.len(),
             outcome: Outcome::Settled,
+            counted: counted.clone(),
         }));
         let whole = Arc::new(file.clone());
         let mut before = 0;
@@ -97,6 +135,7 @@ impl Members {
                 index,
                 bytes,
                 file: whole.clone(),
+                is_counted: counted[index],
                 ends: ends.clone(),
             };
             (claimed, member)
@@ -118,14 +157,20 @@ impl Members {
 
 impl Member {
     /// Notes the end of this member. Returns the outcome of the container if this was its last one.
-    pub(super) fn end(&self, outcome: &Outcome) -> Option<Outcome> {
+    pub(super) fn end(&self, outcome: &Outcome, counted: &CountedMembers) -> Option<Outcome> {
         let mut ends = self.ends.lock();
         ends.open -= 1;
-        if let Outcome::Left(reason) = outcome
-            && ends.outcome == Outcome::Settled
-        {
-            ends.outcome = Outcome::Left(reason.clone());
+        match outcome {
+            Outcome::Left(_) if ends.outcome == Outcome::Settled => ends.outcome = outcome.clone(),
+            Outcome::Left(_) => {}
+            _ => ends.counted[self.index] = true,
         }
-        (ends.open == 0).then(|| ends.outcome.clone())
+        if ends.open > 0 {
+            return None;
+        }
+        if ends.outcome != Outcome::Settled {
+            counted.keep(&self.container, mem::take(&mut ends.counted));
+        }
+        Some(ends.outcome.clone())
     }
 }

@@ -4,15 +4,15 @@
 //! of the file, is read again by a separate task while other files go on.
 
 use std::cell::Cell;
+use std::collections::VecDeque;
 use std::ffi::OsStr;
 use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt as _, StreamExt as _};
-use rayon::iter::Either;
 use rayon::prelude::*;
 use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::{Mutex, mpsc};
@@ -83,10 +83,11 @@ pub(super) async fn run(
         let Some(arrived) = arrived else {
             break;
         };
-        for group in groups(arrived) {
-            Tally::add(&shared.tally().files, group.len() as u64);
+        Tally::add(&shared.tally().files, arrived.len() as u64);
+        let mut groups = groups(arrived);
+        while let Some(group) = groups.pop_front() {
             let busy = telemetry::busy(Stage::Read);
-            let (outcomes, not_read) = read_all(&shared, group).await;
+            let (outcomes, not_read) = read_all(&shared, group, &mut groups).await;
             drop(busy);
             if shared.drain.is_cancelled() {
                 // The files stay in their place, where the next run finds them.
@@ -147,8 +148,9 @@ async fn go_on(
     for members in containers {
         // The container itself was counted.
         Tally::add(&shared.tally().files, members.len() as u64 - 1);
-        for group in groups(members) {
-            let (outcomes, again) = read_all(shared, group).await;
+        let mut groups = groups(members);
+        while let Some(group) = groups.pop_front() {
+            let (outcomes, again) = read_all(shared, group, &mut groups).await;
             if shared.drain.is_cancelled() {
                 shared.tally().cut_short.store(true, Relaxed);
                 return Ok(Vec::new());
@@ -167,34 +169,70 @@ fn note_cut_short(shared: &Shared, items: &mut mpsc::Receiver<Vec<Item>>) {
     }
 }
 
-fn groups(items: Vec<Item>) -> Vec<Vec<Item>> {
-    let mut groups: Vec<Vec<Item>> = Vec::new();
+fn groups(items: Vec<Item>) -> VecDeque<Vec<Item>> {
+    let mut groups: VecDeque<Vec<Item>> = VecDeque::new();
     let mut bytes = 0;
     for item in items {
         bytes += item.file.bytes;
-        match groups.last_mut() {
+        match groups.back_mut() {
             Some(group) if group.len() < GROUP_FILES && bytes <= GROUP_BYTES => group.push(item),
             _ => {
                 bytes = item.file.bytes;
-                groups.push(vec![item]);
+                groups.push_back(vec![item]);
             }
         }
     }
     groups
 }
 
+/// What became of an item of a group.
+enum Attempt {
+    Read(ReadOutcome),
+    /// The item cannot be read now.
+    NotRead(Item),
+    /// A container ended the group before the item was begun.
+    NotBegun(Item),
+}
+
 /// Reads a group of files. Returns the outcomes, and the items that cannot be read now.
-async fn read_all(shared: &Arc<Shared>, group: Vec<Item>) -> (Vec<ReadOutcome>, Vec<Item>) {
+///
+/// A container ends its group, and the items that were not begun become the next one of `groups`. A
+/// group of small containers could else hold 256 lists of members, and the bytes of all of them, at
+/// a time; so it holds one for each thread.
+async fn read_all(
+    shared: &Arc<Shared>,
+    group: Vec<Item>,
+    groups: &mut VecDeque<Vec<Item>>,
+) -> (Vec<ReadOutcome>, Vec<Item>) {
     let shared = shared.clone();
     let reading = tokio::task::spawn_blocking(move || {
-        group
-            .into_par_iter()
-            .partition_map(|item| match read(&shared, item.clone(), 1) {
-                Ok(outcome) => Either::Left(outcome),
-                Err(_) => Either::Right(item),
-            })
+        let has_ended = AtomicBool::new(false);
+        let attempt = |item: Item| {
+            if has_ended.load(Relaxed) {
+                return Attempt::NotBegun(item);
+            }
+            match read(&shared, item.clone(), 1) {
+                Ok(outcome) => {
+                    has_ended.fetch_or(matches!(outcome, ReadOutcome::Members(_)), Relaxed);
+                    Attempt::Read(outcome)
+                }
+                Err(_) => Attempt::NotRead(item),
+            }
+        };
+        group.into_par_iter().map(attempt).collect::<Vec<_>>()
     });
-    reading.await.expect("reading does not panic")
+    let (mut outcomes, mut not_read, mut not_begun) = (Vec::new(), Vec::new(), Vec::new());
+    for attempt in reading.await.expect("reading does not panic") {
+        match attempt {
+            Attempt::Read(outcome) => outcomes.push(outcome),
+            Attempt::NotRead(item) => not_read.push(item),
+            Attempt::NotBegun(item) => not_begun.push(item),
+        }
+    }
+    if !not_begun.is_empty() {
+        groups.push_front(not_begun);
+    }
+    (outcomes, not_read)
 }
 
 /// Reads a file again until it succeeds. One file at a time: several large files would use up the
@@ -260,7 +298,7 @@ fn read(shared: &Shared, item: Item, attempt: u32) -> Result<ReadOutcome, Fault>
     let dataset = of.map(|of| Arc::clone(of.own));
     let (content, plans) = match opened {
         Ok(Opened::File(content, plans)) => (content, plans),
-        Ok(Opened::Container(container)) => return Ok(members(ingest, item, &container)),
+        Ok(Opened::Container(container)) => return Ok(members(shared, item, &container)),
         Err(error) => return not_opened(item, dataset.ok(), error, attempt),
     };
     if item.member.is_none() {
@@ -334,10 +372,11 @@ fn read(shared: &Shared, item: Item, attempt: u32) -> Result<ReadOutcome, Fault>
 }
 
 /// The members of a container, as items of their own.
-fn members(ingest: &Ingest, item: Item, container: &Arc<Container>) -> ReadOutcome {
+fn members(shared: &Shared, item: Item, container: &Arc<Container>) -> ReadOutcome {
+    let ingest = &shared.ingest;
     telemetry::read_bytes(item.file.bytes);
     let is_passed_over = |name: &OsStr| ingest.inbox.passes_over(name);
-    match Members::of(container, &item.file, is_passed_over) {
+    match Members::of(container, &item.file, is_passed_over, &shared.counted) {
         Ok(Members {
             members,
             passed_over,

@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 
 use super::flight::Flight;
 use super::job::{Job, missing_chunks};
+use super::member::Member;
 use super::shared::Shared;
 use super::withdraw::{note_unreadable, withdraw_changed, withdraw_gone, withdraw_waiting};
 use crate::content::{self, ContentError};
@@ -97,21 +98,30 @@ async fn reopen(
     file_no: u32,
     covered: &[Range<u64>],
 ) -> Result<Option<Job>, GivenUp> {
-    let (path, plan, dataset, identity, values) = {
+    let (path, member, plan, dataset, identity, values) = {
         let flights = shared.flights();
         let Some(flight) = flights.get(&file_no) else {
             return Ok(None);
         };
         let path = flight.first.file.path.clone();
+        let member = flight.first.member.clone();
         let (plan, dataset) = (flight.plan.clone(), flight.dataset.clone());
         let (identity, values) = (flight.identity.clone(), flight.values.clone());
-        (path, plan, dataset, identity, values)
+        (path, member, plan, dataset, identity, values)
     };
     let chunks = missing_chunks(&plan, covered);
     let options = shared.ingest.options.content.clone();
     let opened = {
         let path = path.clone();
-        tokio::task::spawn_blocking(move || content::open(&path, &options))
+        tokio::task::spawn_blocking(move || {
+            // The container is open. Through its path, it would be read as a whole for each member.
+            let open = |member: Member| member.container.open_and(member.index, &options, |_| ());
+            match member.map(open) {
+                Some(Ok((content, ()))) => Ok(content),
+                // The container may have changed on the disk, which its path tells.
+                Some(Err(_)) | None => content::open(&path, &options),
+            }
+        })
     };
     let content = match opened.await.expect("reading does not panic") {
         Ok(content) if content.hash == identity.content() => content,

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::begun::BegunFiles;
 use super::disposal::Disposals;
 use super::flight::Flight;
+use super::member::CountedMembers;
 use super::seen::Seen;
 use super::tally::Tally;
 use crate::broker::Broker;
@@ -74,6 +75,7 @@ pub(super) struct Shared {
     pub(super) ingest: Ingest,
     pub(super) seen: Seen,
     pub(super) begun: BegunFiles,
+    pub(super) counted: CountedMembers,
     flights: Mutex<HashMap<u32, Flight>>,
     /// Bounds the number of flights.
     pub(super) flight_slots: Arc<Semaphore>,
@@ -101,6 +103,7 @@ impl Shared {
             ingest,
             seen,
             begun: BegunFiles::default(),
+            counted: CountedMembers::default(),
             flights: Mutex::default(),
             flight_slots: Arc::new(Semaphore::new(FLIGHTS_MAX)),
             budget: Arc::new(Semaphore::new(budget_kib as usize)),

@@ -16,6 +16,9 @@ const NAME_BYTES_MAX: usize = 249;
 /// Most segments of a name: a member that cannot be loaded is copied to quarantine under its name.
 const SEGMENTS_MAX: usize = 16;
 
+/// The next step if an archive is not all of its file.
+pub(super) const IF_JOINED: &str = "if archives were joined, deliver each on its own";
+
 /// A member of a container: a regular file in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Member {

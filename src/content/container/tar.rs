@@ -10,7 +10,7 @@ use std::os::unix::ffi::OsStrExt as _;
 
 use tar::{Archive, EntryType};
 
-use super::member::{Member, Refusal, check_count, name_of, refused};
+use super::member::{IF_JOINED, Member, Refusal, check_count, name_of, refused};
 
 /// The size of a header, and the unit of all sizes in an archive, in bytes.
 const BLOCK_BYTES: u64 = 512;
@@ -104,7 +104,7 @@ fn check_end(bytes: &[u8], end: u64) -> Result<(), Refusal> {
     match rest.iter().position(|byte| *byte != 0) {
         None => Ok(()),
         Some(at) => Err(Refusal::Damaged(format!(
-            "data follows its end at byte {}: if archives were joined, deliver each on its own",
+            "data follows its end at byte {}: {IF_JOINED}",
             end + at as u64
         ))),
     }

@@ -235,6 +235,7 @@ fn a_damaged_container_is_refused() {
     let mut header = whole.clone();
     header[1024] ^= 1;
     let zipped = zip(&[("a", b"{}", CompressionMethod::STORE)]);
+    let other = zip(&[("other", b"[{}]", CompressionMethod::DEFLATE)]);
     let mut huge = Builder::new(Vec::new());
     let name = vec![b'x'; 2 << 20];
     entry(&mut huge, EntryType::GNULongName, b"././@LongLink", &name);
@@ -255,6 +256,24 @@ fn a_damaged_container_is_refused() {
         ),
         (zipped[..zipped.len() - 1].to_vec(), ""),
         (zipped[..20].to_vec(), ""),
+        // The offset of the second directory is that of the first one.
+        (
+            [&zipped[..], &zipped].concat(),
+            "if archives were joined, deliver each on its own",
+        ),
+        (
+            [&zipped[..], &other].concat(),
+            "its first member begins at byte",
+        ),
+        (
+            [&other[..], &zipped].concat(),
+            "its first member begins at byte",
+        ),
+        ([&zipped[..], b"x"].concat(), "data follows its end at byte"),
+        (
+            [&zipped[..4], &zipped].concat(),
+            "its first member begins at byte 4, and not at byte 0",
+        ),
     ] {
         match opened(&packed) {
             Err(ContentError::Corrupt { detail, .. }) => {
@@ -267,6 +286,48 @@ fn a_damaged_container_is_refused() {
             other => panic!("{words}: {other:?}"),
         }
     }
+}
+
+#[test]
+fn containers_share_a_room_in_memory_and_the_others_go_to_disk() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = ContentOptions {
+        spill_dir: dir.path().to_owned(),
+        ..ContentOptions::default()
+    };
+    let path = dir.path().join("a.tar");
+    let member = vec![b'x'; 1_000_000];
+    fs::write(&path, tar(&[(EntryType::Regular, b"x", &member)])).unwrap();
+    let open = || match open_any(&path, &options, |_| ()).unwrap() {
+        Opened::Container(container) => container,
+        Opened::File(..) => panic!("no container"),
+    };
+    let is_in_memory = |container: &Arc<Container>| {
+        let (content, ()) = container.open_and(0, &options, |_| ()).unwrap();
+        assert_eq!(content.bytes(), 1_000_000);
+        container.is_in_memory()
+    };
+    let all: Vec<_> = (0..40).map(|_| open()).collect();
+    let in_memory = all.iter().filter(|one| is_in_memory(one)).count();
+    assert_eq!(in_memory, 33, "of 1,002,496 bytes each");
+    drop(all);
+    assert!(is_in_memory(&open()), "there is room again");
+}
+
+#[test]
+fn a_zip_archive_with_a_comment_is_read_and_one_behind_other_bytes_is_no_container() {
+    let zipped = zip(&[("a", b"{}", CompressionMethod::STORE)]);
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a");
+    fs::write(&path, [b"x", &zipped[..]].concat()).unwrap();
+    let opened_any = open_any(&path, &ContentOptions::default(), |_| ()).unwrap();
+    assert!(matches!(opened_any, Opened::File(..)), "{opened_any:?}");
+    // The length of the comment is in the last two bytes of the end record.
+    let mut commented = zipped;
+    let length = commented.len() - 2;
+    commented[length] = 3;
+    commented.extend(b"why");
+    assert_eq!(opened(&commented).unwrap().members().len(), 1);
 }
 
 /// Each cut of a container is noticed, and none of them is a panic.

@@ -59,7 +59,7 @@ impl Container {
         let (body, members) = match packing {
             Packing::Tar => {
                 let members = body.inspect(tar::list)?.map_err(refused)?;
-                (body, members)
+                (body.in_room(options)?, members)
             }
             Packing::Zip => {
                 let unpacked = body.inspect(|bytes| zip::unpack(bytes, options))?;
@@ -84,6 +84,12 @@ impl Container {
     #[must_use]
     pub fn as_read(&self) -> AsRead {
         self.as_read
+    }
+
+    /// Whether its bytes are in memory, for a test.
+    #[cfg(test)]
+    pub(super) fn is_in_memory(&self) -> bool {
+        matches!(*self.body, Body::InRoom { .. })
     }
 
     /// The kind of container.

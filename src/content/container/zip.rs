@@ -1,7 +1,9 @@
 //! The members of a zip archive, stored or deflated, and their bytes one after the other.
 //!
-//! The central directory decides which members there are. Each member is checked by its size and its
-//! checksum: a damaged one does not affect the others.
+//! The central directory decides which members there are. The archive has to be all of the file: if
+//! two archives were joined, the directory names the members of one of them, and those of the other
+//! would be lost. Each member is checked by its size and its checksum: a damaged one does not affect
+//! the others.
 
 use std::ffi::OsStr;
 use std::io::{self, Read};
@@ -12,7 +14,7 @@ use rawzip::{
     CompressionMethod, RECOMMENDED_BUFFER_SIZE, ZipArchive, ZipArchiveEntryWayfinder, ZipLocator,
 };
 
-use super::member::{Member, Refusal, check_count, name_of, refused};
+use super::member::{IF_JOINED, Member, Refusal, check_count, name_of, refused};
 use crate::content::body::Body;
 use crate::content::inflate::{InflateError, Limit, read_whole};
 use crate::content::options::ContentOptions;
@@ -38,7 +40,7 @@ pub(super) fn unpack(bytes: &[u8], options: &ContentOptions) -> Result<(Body, Ve
     let located = ZipLocator::new().locate_in_reader(bytes, &mut buffer, bytes.len() as u64);
     let archive = located.map_err(|(_, error)| damaged(&error))?;
     let mut unpacking = Unpacking {
-        entries: list(&archive, &mut buffer)?.into_iter(),
+        entries: list(&archive, bytes, &mut buffer)?.into_iter(),
         archive: &archive,
         current: None,
         written: 0,
@@ -61,11 +63,20 @@ struct Entry {
 }
 
 /// The members that the central directory names, without directories.
-fn list(archive: &Archive<'_>, buffer: &mut [u8]) -> Result<Vec<Entry>, Refusal> {
+///
+/// # Errors
+/// A member is not read, or the archive is damaged or not all of `bytes`.
+fn list(archive: &Archive<'_>, bytes: &[u8], buffer: &mut [u8]) -> Result<Vec<Entry>, Refusal> {
     let (mut found, mut listed) = (Vec::new(), 0);
+    let mut first = archive.directory_offset();
     let mut entries = archive.entries(buffer);
-    while let Some(entry) = entries.next_entry().map_err(|error| damaged(&error))? {
+    // An error also if other bytes than entries are between the beginning of the directory and its
+    // end, as in two archives of which each has the offset of its own directory.
+    let of_directory =
+        |error| Refusal::Damaged(format!("its directory is damaged: {error}: {IF_JOINED}"));
+    while let Some(entry) = entries.next_entry().map_err(of_directory)? {
         listed += 1;
+        first = first.min(entry.local_header_offset());
         let path = entry.file_path();
         let raw = path.as_bytes();
         let name = OsStr::from_bytes(raw);
@@ -98,10 +109,24 @@ fn list(archive: &Archive<'_>, buffer: &mut [u8]) -> Result<Vec<Entry>, Refusal>
     }
     let told = archive.entries_hint();
     if listed != told {
-        let what = format!("its directory has {listed} entries, and tells of {told}");
+        let what = format!("its directory has {listed} entries, and its end says {told}");
         return Err(Refusal::Damaged(what));
     }
+    check_whole(archive, bytes, first)?;
     Ok(found)
+}
+
+/// Checks that an archive is all of `bytes`. `first` is the offset of its first member.
+fn check_whole(archive: &Archive<'_>, bytes: &[u8], first: u64) -> Result<(), Refusal> {
+    let end = archive.end_offset();
+    let what = if first != 0 {
+        format!("its first member begins at byte {first}, and not at byte 0")
+    } else if end != bytes.len() as u64 {
+        format!("data follows its end at byte {end}")
+    } else {
+        return Ok(());
+    };
+    Err(Refusal::Damaged(format!("{what}: {IF_JOINED}")))
 }
 
 /// Reads the bytes of all members one after the other, and notes the place of each.

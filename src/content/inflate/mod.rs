@@ -129,7 +129,7 @@ pub(super) fn read_whole(
         if memory.len() < INFLATED_IN_MEMORY_MAX {
             memory.shrink_to_fit();
             taken.shrink_to(memory.len());
-            return Ok(Body::Inflated {
+            return Ok(Body::InRoom {
                 bytes: memory,
                 _taken: taken,
             });

@@ -3,11 +3,11 @@
 use std::fs;
 
 use super::*;
-use crate::support::program;
+use crate::support::{free_addr, page, program};
 
 /// The command that writes a container, and the outcome: the number of rows, or words of the reason.
 /// `one` and `d/two` have ten records each, and `NAME` stands before the names of all files.
-const TABLE: [(&str, Result<u64, &str>); 34] = [
+const TABLE: [(&str, Result<u64, &str>); 41] = [
     ("tar -cf - one d", Ok(20)),
     ("tar --format=ustar -cf - ./one ./d", Ok(20)),
     ("tar --format=posix -cf - one d", Ok(20)),
@@ -28,6 +28,31 @@ const TABLE: [(&str, Result<u64, &str>); 34] = [
     ("python3 -m zipfile -c x.zip one d; cat x.zip", Ok(20)),
     ("python3 -m tarfile -c x.tar one d; cat x.tar", Ok(20)),
     ("zip -q -r x.zip one d; gzip -c x.zip", Ok(20)),
+    (
+        "zip -q -r x.zip one d; echo why | zip -q -z x.zip; cat x.zip",
+        Ok(20),
+    ),
+    ("zip -q -fz -r x.zip one d; cat x.zip", Ok(20)),
+    (
+        "zip -q x.zip one; zip -q -r y.zip d; cat x.zip y.zip",
+        Err("its first member begins at byte"),
+    ),
+    (
+        "zip -q x.zip one; cat x.zip x.zip",
+        Err("if archives were joined, deliver each on its own"),
+    ),
+    (
+        "zip -q -fz x.zip one; cat x.zip x.zip",
+        Err("Invalid end of central directory"),
+    ),
+    (
+        "zip -q x.zip one; echo x >>x.zip; cat x.zip",
+        Err("data follows its end at byte"),
+    ),
+    (
+        "zip -q x.zip one; (head -c 4 x.zip; cat x.zip) >y.zip; zip -q -A y.zip; cat y.zip",
+        Err("its first member begins at byte 4, and not at byte 0"),
+    ),
     ("zip -q -P x - one", Err("its member `one` is encrypted")),
     ("zip -q -Z bzip2 - one", Err("compressed by the method 12")),
     (
@@ -355,6 +380,65 @@ async fn the_service_loads_containers_as_they_arrive() {
     service.terminate();
     assert!(tree(&pair.at("work")).is_empty());
     pair.expect(0, &["verify", "--content"]);
+}
+
+/// A member of another content was begun, so the container waits for an operator, and is read again
+/// after a pause.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_container_that_waits_counts_each_member_once() {
+    let pair = embedded().await;
+    let deliver = |files: &[(&str, String)]| {
+        let made = tempfile::tempdir().unwrap();
+        for (name, text) in files {
+            fs::write(made.path().join(name), text).unwrap();
+        }
+        // Renamed, so that the service takes it once as a whole.
+        let path = pair.at("quarantine").with_file_name("m.tar");
+        fs::write(&path, shell(made.path(), "tar -cf - *")).unwrap();
+        fs::rename(path, pair.at("inbound").join("m.tar")).unwrap();
+    };
+    let waits = "vehicle_status_1.json";
+    deliver(&[(waits, records("former", 3))]);
+    pair.expect(0, &["load"]);
+    fs::remove_file(pair.at("history").join("m.tar")).unwrap();
+    for statement in [
+        "UPDATE ingest_files SET state = 'pending', settled_at = NULL",
+        "INSERT INTO ingest_frames VALUES (1, 0, 3)",
+    ] {
+        pair.execute(statement).await;
+    }
+    let addr = free_addr();
+    let service = Service::start_with_http(&pair, &["run"], &addr);
+    deliver(&[
+        (waits, records("new", 3)),
+        ("vehicle_status_2.json", records("good", 5)),
+        ("vehicle_status_bad.json", "[1, 2".to_owned()),
+    ]);
+    let mut metrics = String::new();
+    until("the container to be read again", LIMIT, async || {
+        metrics = page(&addr, "/metrics").map_or(String::new(), |(_, text)| text);
+        let is_back = tree(&pair.at("inbound")) == ["m.tar"];
+        is_back && metrics.contains("lemonade_files_discovered_total{via=\"scan\"} 2\n")
+    })
+    .await;
+    drop(service);
+    assert_eq!(rows(&pair).await, 3 + 5);
+    let counted = |name: &str| -> Vec<&str> {
+        let lines = metrics.lines().filter(|line| line.starts_with(name));
+        lines.filter(|line| !line.ends_with(" 0")).collect()
+    };
+    assert_eq!(
+        counted("lemonade_files_quarantined_total"),
+        ["lemonade_files_quarantined_total{reason=\"incomplete\"} 1"]
+    );
+    let mut ends = counted("lemonade_files_settled_total");
+    ends.sort_unstable();
+    let of = |outcome: &str| {
+        format!(
+            "lemonade_files_settled_total{{dataset=\"vehicle_status\",outcome=\"{outcome}\"}} 1"
+        )
+    };
+    assert_eq!(ends, [of("quarantined"), of("settled")]);
 }
 
 /// A container of an archive stays in its place, and its members are found there.
