@@ -86,11 +86,8 @@ impl Seen {
             return None;
         }
         let sample = as_read.sample();
-        let (_, seconds, nanos) = sample;
-        let since = Duration::new(seconds.try_into().ok()?, nanos.try_into().ok()?);
-        let changed = UNIX_EPOCH.checked_add(since)?;
         let read_after = SystemTime::now().checked_sub(item.found_at.elapsed())?;
-        if changed + CTIME_MARGIN > read_after {
+        if !is_old(&sample, read_after) {
             return None;
         }
         let file_nos = disposal.file_nos();
@@ -114,6 +111,16 @@ impl Seen {
         hasher.update(&self.definitions);
         digest(&hasher)
     }
+}
+
+/// Whether a file that was read after `read_after` was last changed so long before that its ctime
+/// shows each later change.
+fn is_old((_, seconds, nanos): &Sample, read_after: SystemTime) -> bool {
+    let changed = || {
+        let since = Duration::new((*seconds).try_into().ok()?, (*nanos).try_into().ok()?);
+        UNIX_EPOCH.checked_add(since)?.checked_add(CTIME_MARGIN)
+    };
+    changed().is_some_and(|changed| changed <= read_after)
 }
 
 fn path_digest(path: &Path) -> Digest {
@@ -161,6 +168,25 @@ mod tests {
             definitions: [2; 16],
         };
         assert_ne!(other.state(&sample, 1, &[9; 16]), same);
+    }
+
+    #[test]
+    fn a_file_that_was_changed_just_before_it_was_read_is_not_old() {
+        let is_old = |seconds: i64, nanos: i64| {
+            let sample: Sample = ((1, 2, 3, 4, 5), seconds, nanos);
+            is_old(&sample, UNIX_EPOCH + Duration::from_secs(1_000))
+        };
+        for (seconds, nanos, expected) in [
+            (0, 0, true),
+            (998, 0, true),
+            (998, 1, false),
+            (1_000, 0, false),
+            (2_000, 0, false),
+            (i64::MAX, 0, false),
+            (-1, 0, false),
+        ] {
+            assert_eq!(is_old(seconds, nanos), expected, "{seconds} {nanos}");
+        }
     }
 
     #[test]

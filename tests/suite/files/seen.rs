@@ -119,10 +119,14 @@ async fn a_stored_archive_is_recognised_and_what_changed_is_read() {
         drop(file);
         assert_eq!(load(&pair, &[]), (2, 2), "{name}");
         assert_eq!(rows(&pair).await, 7, "{name}");
-        // It was written shortly before it was read, so its hash decides once more.
-        assert_eq!(load(&pair, &[]), (2, 3), "{name}");
+        // Its hash decides once more if less than two seconds passed from the write to the read. No
+        // test can promise that.
         aged(&files[0]).await;
-        assert_eq!(load(&pair, &[]), (2, 3), "{name}");
+        let (by_state, stored) = load(&pair, &[]);
+        assert!(
+            (2..=3).contains(&by_state) && stored == 3,
+            "{name}: {by_state} {stored}"
+        );
         assert_eq!(load(&pair, &[]), (3, 3), "{name}");
 
         // A copy and a new name are read once.
