@@ -36,33 +36,81 @@ static STRUGGLES: Mutex<Struggles> = Mutex::new(Struggles {
 #[derive(Debug, Default)]
 struct Struggles {
     failing: BTreeMap<u64, Failing>,
-    events: BTreeMap<Origin, Event>,
+    /// By the number of the operation that failed first.
+    events: BTreeMap<u64, Event>,
 }
 
 /// A time during which operations on a part of the outside fail. However many fail, it leaves one
 /// line at its end, and one more after [`LOG_AFTER`] if it is that long.
+///
+/// An event of which only one operation has failed for [`LOG_AFTER`] takes no further operations:
+/// its cause is probably the operation's own, such as an index that cannot be built. The next
+/// operation that fails begins another event, and so a later outage is logged.
 #[derive(Debug)]
 struct Event {
+    origin: Origin,
     began: Instant,
+    /// The number of its operations that fail now.
+    operations: usize,
+    /// The time since which only one fails.
+    alone_since: Option<Instant>,
     failures: u64,
     is_logged: bool,
+}
+
+impl Event {
+    fn takes(&self, origin: Origin) -> bool {
+        let is_closed = |since: Instant| since.elapsed() >= LOG_AFTER;
+        self.origin == origin && !self.alone_since.is_some_and(is_closed)
+    }
+
+    fn count(&mut self, operations: usize) {
+        self.operations = operations;
+        self.alone_since = (operations == 1).then(Instant::now);
+    }
+
+    /// The line of its end. `None` if it was too short for one. `is_over` is whether its last
+    /// operation has succeeded.
+    fn last_line(&self, is_over: bool) -> Option<&'static str> {
+        match (is_over, self.is_logged) {
+            (true, false) if self.began.elapsed() < LOG_MIN => None,
+            (true, _) => Some("works again after a fault"),
+            (false, true) => Some("given up after a fault"),
+            (false, false) => None,
+        }
+    }
 }
 
 impl Struggles {
     fn begin(&mut self, id: u64, origin: Origin) {
         let since = Instant::now();
         let detail = String::new();
-        self.events.entry(origin).or_insert(Event {
-            began: since,
-            failures: 0,
-            is_logged: false,
-        });
+        let joined = self
+            .events
+            .iter_mut()
+            .find(|(_, event)| event.takes(origin));
+        let event_id = if let Some((event_id, event)) = joined {
+            event.count(event.operations + 1);
+            *event_id
+        } else {
+            let event = Event {
+                origin,
+                began: since,
+                operations: 1,
+                alone_since: Some(since),
+                failures: 0,
+                is_logged: false,
+            };
+            self.events.insert(id, event);
+            id
+        };
         self.failing.insert(
             id,
             Failing {
                 origin,
                 detail,
                 since,
+                event_id,
             },
         );
     }
@@ -73,7 +121,7 @@ impl Struggles {
             return false;
         };
         failing.detail = detail;
-        let Some(event) = self.events.get_mut(&failing.origin) else {
+        let Some(event) = self.events.get_mut(&failing.event_id) else {
             return false;
         };
         event.failures += 1;
@@ -83,14 +131,15 @@ impl Struggles {
     }
 
     /// Returns the event that ends with this operation, and the text of its last fault. `None` if
-    /// other operations still fail.
+    /// other operations of the event still fail.
     fn end(&mut self, id: u64) -> Option<(Event, String)> {
         let ended = self.failing.remove(&id)?;
-        let goes_on = |failing: &Failing| failing.origin == ended.origin;
-        if self.failing.values().any(goes_on) {
+        let event = self.events.get_mut(&ended.event_id)?;
+        if event.operations > 1 {
+            event.count(event.operations - 1);
             return None;
         }
-        Some((self.events.remove(&ended.origin)?, ended.detail))
+        Some((self.events.remove(&ended.event_id)?, ended.detail))
     }
 }
 
@@ -103,6 +152,7 @@ pub struct Failing {
     pub detail: String,
     /// The time of the first fault after the last success.
     pub since: Instant,
+    event_id: u64,
 }
 
 /// Lists an operation of this process as failing until it is dropped. One list holds all operations
@@ -143,11 +193,11 @@ impl Drop for Struggle {
         let Some((event, fault)) = STRUGGLES.lock().end(self.id) else {
             return;
         };
-        let lasted = event.began.elapsed();
-        if self.is_over && lasted >= LOG_MIN {
+        if let Some(line) = event.last_line(self.is_over) {
+            let lasted = event.began.elapsed();
             let seconds = (lasted.as_secs_f64() * 10.0).round() / 10.0;
             let failures = event.failures;
-            tracing::info!(seconds, failures, fault, "works again after a fault");
+            tracing::info!(seconds, failures, fault, "{line}");
         }
     }
 }
@@ -290,10 +340,55 @@ mod tests {
         assert!(struggles.end(3).is_none());
 
         struggles.begin(4, Origin::Sink);
-        let event = struggles.events.get_mut(&Origin::Sink).unwrap();
+        let event = struggles.events.get_mut(&4).unwrap();
         event.began = Instant::now().checked_sub(LOG_AFTER).unwrap();
         let logged = [(); 3].map(|()| struggles.note(4, "fault".to_owned()));
         assert_eq!(logged, [true, false, false]);
+    }
+
+    /// An operation that has failed alone for long does not hide a later outage.
+    #[test]
+    fn an_event_of_one_operation_takes_no_further_ones_after_a_while() {
+        let mut struggles = Struggles::default();
+        let is_other = |struggles: &Struggles, id| struggles.events.contains_key(&id);
+        for id in [1, 2] {
+            struggles.begin(id, Origin::Sink);
+        }
+        let past = Instant::now().checked_sub(LOG_AFTER).unwrap();
+        assert!(struggles.end(2).is_none());
+        struggles.events.get_mut(&1).unwrap().alone_since = Some(past);
+        for id in [3, 4] {
+            struggles.begin(id, Origin::Sink);
+        }
+        assert!(is_other(&struggles, 3) && !is_other(&struggles, 4));
+        struggles.events.get_mut(&3).unwrap().began = past;
+        assert!(struggles.note(3, "outage".to_owned()));
+        assert!(struggles.end(4).is_none());
+        assert_eq!(struggles.end(3).unwrap().0.failures, 1);
+        assert_eq!(struggles.end(1).unwrap().0.failures, 0);
+    }
+
+    #[test]
+    fn an_event_that_was_logged_has_a_last_line() {
+        let now = Instant::now();
+        let past = now.checked_sub(LOG_MIN).unwrap();
+        for (began, is_logged, is_over, expected) in [
+            (now, false, true, None),
+            (past, false, true, Some("works again after a fault")),
+            (past, false, false, None),
+            (past, true, true, Some("works again after a fault")),
+            (past, true, false, Some("given up after a fault")),
+        ] {
+            let event = Event {
+                origin: Origin::Sink,
+                began,
+                operations: 1,
+                alone_since: None,
+                failures: 1,
+                is_logged,
+            };
+            assert_eq!(event.last_line(is_over), expected, "{is_logged} {is_over}");
+        }
     }
 
     #[tokio::test]
