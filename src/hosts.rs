@@ -10,6 +10,11 @@ pub(crate) fn split_hosts(url: &str) -> (&str, &str, &str) {
     (&url[..start], &url[start..end], &url[end..])
 }
 
+/// Whether a host of a URL has a port behind it. The colons of an IPv6 address are in brackets.
+pub(crate) fn has_port(host: &str) -> bool {
+    !host.ends_with(']') && host.contains(':')
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

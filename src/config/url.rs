@@ -3,6 +3,7 @@
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use crate::broker::redis;
+use crate::hosts::has_port;
 
 /// Characters to encode: all but the unreserved ones (RFC 3986, section 2.3).
 const RESERVED: &AsciiSet = &NON_ALPHANUMERIC
@@ -144,7 +145,6 @@ fn usual(scheme: &str, rest: &str) -> Option<String> {
     let (hosts, path) = place.split_once('/').unwrap_or((place, ""));
     // Without a login, a text after a comma that has no port may be a part of a password.
     let is_list = hosts.contains(',');
-    let has_port = |host: &str| !host.ends_with(']') && host.contains(':');
     let is_unsure = is_list && login.is_none() && !hosts.split(',').all(has_port);
     if is_unsure || !hosts.split(',').all(is_host) {
         return None;

@@ -1,17 +1,20 @@
 //! A URL of Redis as configuration of the client: the server or the seeds of a cluster, the login,
 //! and the certificates that TLS trusts.
 
-use std::fmt::{Display, Write as _};
+use std::fmt::Display;
 
 use fred::error::{Error, ErrorKind};
 use fred::rustls::pki_types::CertificateDer;
 use fred::rustls::pki_types::pem::PemObject;
 use fred::rustls::{ClientConfig, RootCertStore};
 use fred::types::RespVersion;
-use fred::types::config::{Config, TlsConnector};
+use fred::types::config::{Config, Server, ServerConfig, TlsConnector};
 
-use crate::hosts::split_hosts;
+use crate::hosts::{has_port, split_hosts};
 use crate::tls::split_ca;
+
+/// The port of a server whose URL names none.
+const PORT: u16 = 6379;
 
 /// The client's configuration for a URL, including the trusted certificates.
 pub(super) fn config_of(url: &str) -> Result<Config, Error> {
@@ -19,7 +22,7 @@ pub(super) fn config_of(url: &str) -> Result<Config, Error> {
         Error::new(ErrorKind::Tls, error.to_string())
     }
     let (url, authority) = split_ca(url).map_err(wrong)?;
-    let mut config = Config::from_url(&with_seeds(&url)?)?;
+    let mut config = with_seeds(&url)?;
     // The first connection reports its error at once. Later failures reconnect.
     config.fail_fast = true;
     // The code and its tests parse the replies of RESP2.
@@ -39,30 +42,35 @@ pub(super) fn config_of(url: &str) -> Result<Config, Error> {
     Ok(config)
 }
 
-/// The URL in the form of the client, in which all hosts of a cluster but the first are parameters.
-fn with_seeds(url: &str) -> Result<String, Error> {
+/// The configuration for a URL without `ca`. The client reads the first host. The others of a
+/// cluster are added here: the form that the client has for them takes no IPv6 address.
+fn with_seeds(url: &str) -> Result<Config, Error> {
+    let wrong = |problem| Error::new(ErrorKind::Config, problem);
     let (before, hosts, after) = split_hosts(url);
     let Some((first, others)) = hosts.split_once(',') else {
-        return Ok(url.to_owned());
+        return Config::from_url(url);
     };
-    let scheme = before.split(':').next().unwrap_or_default();
-    if !scheme.ends_with("-cluster") {
-        let problem = "only `redis-cluster://` has several hosts";
-        return Err(Error::new(ErrorKind::Config, problem));
+    if first.is_empty() {
+        return Err(wrong("a host is missing beside a comma"));
     }
-    if hosts.split(',').any(str::is_empty) {
-        let problem = "a host is missing beside a comma";
-        return Err(Error::new(ErrorKind::Config, problem));
+    let mut config = Config::from_url(&format!("{before}{first}{after}"))?;
+    let ServerConfig::Clustered { hosts, .. } = &mut config.server else {
+        return Err(wrong("only `redis-cluster://` has several hosts"));
+    };
+    for other in others.split(',') {
+        let (host, port) = match other.rsplit_once(':') {
+            Some((host, port)) if has_port(other) => (host, port.parse().ok()),
+            _ => (other, Some(PORT)),
+        };
+        let Some(port) = port else {
+            return Err(wrong("the port of a host after a comma is not a number"));
+        };
+        if host.is_empty() {
+            return Err(wrong("a host is missing beside a comma"));
+        }
+        hosts.push(Server::new(host, port));
     }
-    let mut url = format!("{before}{first}{after}");
-    let mut separator = if after.contains('?') { '&' } else { '?' };
-    for host in others.split(',') {
-        let has_port = !host.ends_with(']') && host.contains(':');
-        let port = if has_port { "" } else { ":6379" };
-        write!(url, "{separator}node={host}{port}").expect("writing to a String cannot fail");
-        separator = '&';
-    }
-    Ok(url)
+    Ok(config)
 }
 
 #[cfg(test)]
@@ -84,10 +92,17 @@ mod tests {
             ["r1:1", "r2:6379", "r3:3"]
         );
         assert_eq!(seeds("redis-cluster://:p,w@r1"), ["r1:6379"]);
+        assert_eq!(
+            seeds("redis-cluster://:p,w@[::1]:1,[::2]:2,[::3]"),
+            ["[::1]:1", "[::2]:2", "[::3]:6379"]
+        );
         for url in [
             "redis://r1,r2",
             "rediss://u:secret@r1:1,r2:2",
             "redis-cluster://r1,",
+            "redis-cluster://,r1",
+            "redis-cluster://r1,:7",
+            "redis-cluster://r1,r2:secret",
         ] {
             let error = config_of(url)
                 .err()
