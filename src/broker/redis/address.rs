@@ -73,6 +73,11 @@ fn with_seeds(url: &str) -> Result<Config, Error> {
     Ok(config)
 }
 
+/// Whether two configurations lead to the same servers and the same database.
+pub(super) fn leads_to_same(one: &Config, other: &Config) -> bool {
+    one.server == other.server && one.database == other.database
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -109,5 +114,22 @@ mod tests {
                 .unwrap_or_else(|| panic!("{url} is read"));
             assert!(!error.to_string().contains("secret"), "{error}");
         }
+    }
+
+    #[test]
+    fn another_login_leads_to_the_same_servers() {
+        let url = "redis-cluster://u:1@r1:1,r2:2";
+        for (other, same) in [
+            ("redis-cluster://v:2@r1:1,r2:2", true),
+            ("redis-cluster://u:1@r2:2,r1:1", false),
+            ("redis-cluster://u:1@r1:1", false),
+            ("redis-cluster://u:1@r1:1,r2:3", false),
+            ("redis://u:1@r1:1", false),
+        ] {
+            let [one, other] = [url, other].map(|url| config_of(url).unwrap());
+            assert_eq!(leads_to_same(&one, &other), same, "{:?}", other.server);
+        }
+        let [one, other] = ["redis://h/1", "redis://h/2"].map(|url| config_of(url).unwrap());
+        assert!(!leads_to_same(&one, &other));
     }
 }

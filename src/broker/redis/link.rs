@@ -24,7 +24,7 @@ use tokio::sync::broadcast::error::TryRecvError;
 
 use crate::reread::{Login, Refused};
 
-use super::address::config_of;
+use super::address::{config_of, leads_to_same};
 use super::verdict::is_refused_login;
 
 /// Timeout of connecting, and of each step of the set-up.
@@ -102,9 +102,12 @@ impl Link {
     }
 
     /// Connects. If the server refuses the login, the URL is read again from its file, if there is
-    /// one.
+    /// one. For 2 s after that, the refusal is the answer, unless the file changes.
     async fn connect(&self) -> Result<Live, Error> {
         loop {
+            if let Some(text) = self.login.pause() {
+                return Err(Error::new(ErrorKind::Unknown, text));
+            }
             let config = self.login.meaning();
             let error = match connect(&config, self.reply_timeout).await {
                 Ok(live) => {
@@ -112,17 +115,18 @@ impl Link {
                     return Ok(live);
                 }
                 Err(error) if is_refused_login(&error) => error,
-                Err(error) => return Err(error),
+                Err(error) => {
+                    self.login.failed();
+                    return Err(error);
+                }
             };
-            match self.login.refused(&config, |url| config_of(url).ok()) {
+            let text = format!("waiting for a new password in the file of the URL: {error}");
+            let parse = |url: &str| config_of(url).ok();
+            match self.login.refused(&config, &text, parse, leads_to_same) {
                 Refused::Again => {
                     tracing::info!("redis refused the login; the URL in its file is new");
                 }
-                Refused::Wait => {
-                    let text =
-                        format!("waiting for a new password in the file of the URL: {error}");
-                    return Err(Error::new(ErrorKind::Unknown, text));
-                }
+                Refused::Wait => return Err(Error::new(ErrorKind::Unknown, text)),
                 Refused::Stop => return Err(error),
             }
         }

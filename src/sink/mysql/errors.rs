@@ -197,9 +197,9 @@ pub(super) enum Failure {
         /// Whether a server refuses the login.
         is_refused: bool,
     },
-    /// The server refuses the login, and the file of the URL is read again for a while.
-    #[error("{0}; waiting for a new password in the file of the URL")]
-    Rotating(Box<Failure>),
+    /// A server refuses the login, which is tried again after a pause.
+    #[error("{0}")]
+    Refused(String),
     /// An error that was classified before.
     #[error(transparent)]
     Fault(#[from] Fault),
@@ -257,12 +257,20 @@ impl Failure {
         }
     }
 
+    /// Whether this failure of connecting is the answer of a server, which may be running
+    /// statements: an error with a number, or a login that the engine cannot make.
+    pub(super) fn is_answer(&self) -> bool {
+        match self {
+            Self::NotWritable(_) | Self::Refused(_) => true,
+            _ => self.code().is_some() || matches!(self.class(), Class::Fatal(_)),
+        }
+    }
+
     /// The number of the server's error. `None` if the error is not from the server.
     pub(super) fn code(&self) -> Option<u16> {
         match self {
             Self::Driver(Error::Server(error)) => Some(error.code),
             Self::Dependent(failure)
-            | Self::Rotating(failure)
             | Self::NoHost {
                 decides: failure, ..
             } => failure.code(),
@@ -297,7 +305,7 @@ impl Failure {
             | Self::Timeout(_)
             | Self::Lost(_)
             | Self::NotWritable(_)
-            | Self::Rotating(_)
+            | Self::Refused(_)
             | Self::Fault(_) => Class::Reconnect,
         }
     }

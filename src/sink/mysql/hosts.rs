@@ -2,40 +2,26 @@
 //! connection was lost without a message.
 //!
 //! With one server, a login is all: a server that is read only answers statements with an error,
-//! which is retried. With several, they are asked in the order of the URL, first the one that took
-//! writes before, and a server that does not answer delays the next one for a moment only.
+//! which is retried. With several, `search` asks them.
 
-use std::collections::BTreeMap;
 use std::fmt;
-use std::iter;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
-use futures_util::StreamExt as _;
 use futures_util::future::join_all;
-use futures_util::stream::FuturesUnordered;
 use mysql_async::Row;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::sync::Mutex;
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::finding::Finding;
 use crate::reread::{Login, Refused, Reread};
 
 use super::errors::{Class, Failure};
-use super::options::{Endpoint, options};
+use super::options::{Endpoint, leads_to_same, options};
+use super::search::{Answer, ask, find};
 use super::session::{CONNECT_WAIT, Pulse, ServerThread, Session};
-use super::standing::{Standing, standing};
-
-/// How long a server may take before the next one is asked as well. A login over a slow network
-/// takes less. A longer wait adds to every failover from a host that has lost its power.
-const STAGGER: Duration = Duration::from_millis(500);
-
-/// Pause before a server that does not take writes is asked again, while another one has not
-/// answered yet.
-const AGAIN: Duration = Duration::from_millis(500);
-
-/// How long other servers may take to answer once one is found that takes writes but may lag.
-const SPARE_WAIT: Duration = Duration::from_secs(1);
+use super::standing::Standing;
 
 /// A statement without an answer for this long is checked. Most take milliseconds; a check costs a
 /// login.
@@ -48,12 +34,40 @@ const MEASURE_EVERY: Duration = Duration::from_secs(1);
 /// time would give up a statement of 1 MiB that is still on its way over a slow network.
 const LOST_AFTER: Duration = Duration::from_secs(10);
 
+/// How long the server of a statement may take for the login that checks it. A healthy one takes
+/// milliseconds. A longer wait adds twice to the time after which a server that hangs is given up.
+const CHECK_WAIT: Duration = Duration::from_secs(4);
+
 /// The servers of one URL.
 pub(super) struct Hosts {
     /// The servers in the order of the URL; at least one.
     login: Login<Vec<Endpoint>>,
     /// The place of the server that took writes at the last login.
     preferred: AtomicUsize,
+    /// Locked during a check, so that there is one at a time: each costs a login.
+    checked: Mutex<Checked>,
+}
+
+/// What earlier checks of statements without an answer have found.
+#[derive(Default)]
+struct Checked {
+    /// The last server whose statements were lost, and why.
+    lost: Option<(Moment, String)>,
+    /// The server that did not answer the last check.
+    timed_out: Option<Moment>,
+}
+
+/// A check of a server. What it finds holds for all statements that waited for that server then.
+#[derive(Debug, Clone, Copy)]
+struct Moment {
+    place: usize,
+    at: Instant,
+}
+
+impl Moment {
+    fn holds_for(&self, place: usize, waits_since: std::time::Instant) -> bool {
+        self.place == place && self.at.into_std() >= waits_since
+    }
 }
 
 impl fmt::Debug for Hosts {
@@ -68,6 +82,7 @@ impl Hosts {
         Ok(Self {
             login: Login::new(url, options(url)?, reread),
             preferred: AtomicUsize::new(0),
+            checked: Mutex::default(),
         })
     }
 
@@ -77,33 +92,58 @@ impl Hosts {
     }
 
     /// A session on the server that takes writes. If a server refuses the login, the URL is read
-    /// again from its file, if there is one.
+    /// again from its file, if there is one. For 2 s after that, the refusal is the answer, unless
+    /// the file changes.
     ///
     /// # Errors
-    /// Once each server has answered that it does not take writes, or has failed, or after 10 s.
-    /// The class is that of the server that took writes before, unless that one is fatal and
-    /// another is not. A login that worked before, and is refused, is fatal only after 30 s.
+    /// Of one server: its error, or after 10 s. Of several: once each has answered that it takes no
+    /// writes, or has failed, and after 10 s at the latest. The class is that of a refused login if
+    /// all servers that answered refuse it. Else it is that of the server that took writes before,
+    /// unless that one is fatal and another is not. A login from a file that worked before, and is
+    /// refused, is fatal only after 30 s.
     pub(super) async fn connect(&self) -> Result<Session, Failure> {
+        let (session, _) = self.log_in(None).await?;
+        Ok(session)
+    }
+
+    /// As [`connect`](Self::connect), with the standing of the server. Asks only the server at
+    /// `place` if one is given, for at most 4 s.
+    async fn log_in(&self, place: Option<usize>) -> Answer {
         loop {
+            if let Some(text) = self.login.pause() {
+                return Err(Failure::Refused(text));
+            }
             let endpoints = self.login.meaning();
-            let connected = match endpoints.as_slice() {
-                [only] => Box::pin(Session::connect(only, 0)).await,
-                _ => Box::pin(self.find(&endpoints)).await,
+            let answer = match place {
+                Some(place) => Box::pin(check_in(&endpoints, place)).await,
+                None if endpoints.len() == 1 => Box::pin(sole(&endpoints[0])).await,
+                None => Box::pin(self.find(&endpoints)).await,
             };
-            let failure = match connected {
-                Ok(session) => {
+            let failure = match answer {
+                Ok(answer) => {
                     self.login.accepted();
-                    return Ok(session);
+                    return Ok(answer);
                 }
                 Err(failure) if failure.is_refused_login() => failure,
-                Err(failure) => return Err(failure),
+                Err(failure) => {
+                    self.login.failed();
+                    return Err(failure);
+                }
             };
-            match self.login.refused(&endpoints, |url| options(url).ok()) {
+            let text = format!("{failure}; waiting for a new password in the file of the URL");
+            let parse = |url: &str| options(url).ok();
+            let is_same = |one: &Vec<_>, other: &Vec<_>| leads_to_same(one, other);
+            match self.login.refused(&endpoints, &text, parse, is_same) {
                 Refused::Again => {
                     tracing::info!("the database refused the login; the URL in its file is new");
                 }
-                Refused::Wait => return Err(Failure::Rotating(Box::new(failure))),
-                Refused::Stop => return Err(failure),
+                Refused::Wait => return Err(Failure::Refused(text)),
+                Refused::Stop => {
+                    if !matches!(failure.class(), Class::Fatal(_)) {
+                        self.login.rest(failure.to_string());
+                    }
+                    return Err(failure);
+                }
             }
         }
     }
@@ -118,10 +158,8 @@ impl Hosts {
             .iter()
             .enumerate()
             .map(|(place, endpoint)| async move {
-                let asked = ask(endpoint, place, Duration::ZERO);
-                let (_, answer) = timeout(CONNECT_WAIT, asked)
-                    .await
-                    .unwrap_or((place, Err(Failure::Timeout(CONNECT_WAIT))));
+                let answer = timeout(CONNECT_WAIT, ask(endpoint, place)).await;
+                let answer = answer.unwrap_or(Err(Failure::Timeout(CONNECT_WAIT)));
                 let name = &endpoint.name;
                 match answer {
                     Ok((session, standing)) => {
@@ -137,64 +175,15 @@ impl Hosts {
         join_all(asked).await
     }
 
-    async fn find(&self, endpoints: &[Endpoint]) -> Result<Session, Failure> {
-        let mut deadline = Instant::now() + CONNECT_WAIT;
-        let first = self.preferred.load(Relaxed).min(endpoints.len() - 1);
-        let others = (0..endpoints.len()).filter(|place| *place != first);
-        let mut others = others.peekable();
-        let asking = |place: usize, delay| ask(&endpoints[place], place, delay);
-        let mut asked: FuturesUnordered<_> = iter::once(asking(first, Duration::ZERO)).collect();
-        let mut failures = BTreeMap::new();
-        let mut spare: Option<Session> = None;
-        loop {
-            tokio::select! {
-                Some((place, answer)) = asked.next() => {
-                    match answer {
-                        Ok((session, Standing::Writable)) => {
-                            return Ok(self.prefer(endpoints, session));
-                        }
-                        Ok((session, Standing::Lagging(why))) => {
-                            deadline = deadline.min(Instant::now() + SPARE_WAIT);
-                            failures.insert(place, Failure::NotWritable(why));
-                            if let Some(other) = spare.replace(session) {
-                                other.close();
-                            }
-                        }
-                        Ok((session, Standing::Refuses(why))) => {
-                            failures.insert(place, Failure::NotWritable(why));
-                            session.close();
-                        }
-                        Err(failure) => {
-                            failures.insert(place, failure);
-                        }
-                    }
-                    if failures.len() == endpoints.len() {
-                        break;
-                    }
-                    asked.push(match others.next() {
-                        Some(next) => asking(next, Duration::ZERO),
-                        None => asking(place, AGAIN),
-                    });
-                }
-                () = sleep(STAGGER), if others.peek().is_some() => {
-                    asked.extend(others.next().map(|next| asking(next, Duration::ZERO)));
-                }
-                () = sleep_until(deadline) => break,
-            }
-        }
-        match spare {
-            Some(session) => Ok(self.prefer(endpoints, session)),
-            None => Err(none_of(endpoints, first, failures)),
-        }
-    }
-
-    fn prefer(&self, endpoints: &[Endpoint], session: Session) -> Session {
-        let before = self.preferred.swap(session.place, Relaxed);
-        if before != session.place {
+    /// Finds a server, which is the preferred one from now on.
+    async fn find(&self, endpoints: &[Endpoint]) -> Answer {
+        let before = self.preferred.load(Relaxed);
+        let (session, standing) = find(endpoints, before).await?;
+        if self.preferred.swap(session.place, Relaxed) != session.place {
             let now = endpoints[session.place].name.as_str();
             tracing::debug!(now, "another database server takes the writes");
         }
-        session
+        Ok((session, standing))
     }
 
     /// Waits until a statement gets no answer because its connection was lost without a message:
@@ -207,92 +196,120 @@ impl Hosts {
             let Some(since) = since.filter(|since| since.elapsed() >= SILENCE) else {
                 continue;
             };
-            let why = self.check(&session, since.elapsed()).await;
+            let Ok(mut checked) = self.checked.try_lock() else {
+                continue;
+            };
+            let why = match &checked.lost {
+                Some((found, why)) if found.holds_for(session.place, since) => Some(why.clone()),
+                _ => self.check(&session, since, &mut checked).await,
+            };
+            let pause = checked.timed_out.map_or(SILENCE, |_| Duration::ZERO);
+            drop(checked);
             // The answer may have come meanwhile.
             let still_waits = session.pulse.waits_since() == Some(since);
             if let Some(why) = why.filter(|_| still_waits) {
                 let seconds = since.elapsed().as_secs();
                 return Failure::Lost(format!("no answer for {seconds} s, and {why}"));
             }
-            sleep(SILENCE).await;
+            sleep(pause).await;
         }
     }
 
-    /// Why a session that has waited this long is lost. `None` if it may be waiting for a statement
-    /// that runs.
-    async fn check(&self, session: &Watched, waits: Duration) -> Option<String> {
-        let mut other = match self.connect().await {
-            Ok(other) => other,
-            // A server that refuses a login is alive.
-            Err(failure) if failure.code().is_some() => return None,
-            Err(failure) => return Some(format!("a new connection fails: {failure}")),
+    /// Why the statement that a session waits for is lost. `None` if its server may be running it.
+    async fn check(
+        &self,
+        session: &Watched,
+        since: std::time::Instant,
+        checked: &mut Checked,
+    ) -> Option<String> {
+        let place = session.place;
+        let this = Moment {
+            place,
+            at: Instant::now(),
         };
-        let why = if other.place != session.place {
-            Some("another server takes the writes".to_owned())
-        } else if waits >= LOST_AFTER && is_idle(&mut other, session.thread.as_ref()).await {
-            Some("its server does not run the statement".to_owned())
-        } else {
-            None
-        };
-        other.close();
-        why
-    }
-}
-
-/// Connects to a server after a pause, and asks it whether it takes writes.
-async fn ask(
-    endpoint: &Endpoint,
-    place: usize,
-    delay: Duration,
-) -> (usize, Result<(Session, Standing), Failure>) {
-    sleep(delay).await;
-    let asking = async {
-        let mut session = Session::connect(endpoint, place).await?;
-        match standing(&mut session).await {
-            Ok(standing) => Ok((session, standing)),
-            Err(failure) => {
-                session.abandon();
-                Err(failure)
+        let before = checked.timed_out.take();
+        let has_timed_out = before.is_some_and(|before| before.holds_for(place, since));
+        let failure = match self.log_in(Some(place)).await {
+            Ok((own, Standing::Refuses(why))) => {
+                own.close();
+                Failure::NotWritable(why)
             }
+            Ok((own, _)) if since.elapsed() < LOST_AFTER => {
+                own.close();
+                return None;
+            }
+            Ok((own, _)) => {
+                let is_idle = is_idle(own, session.thread.as_deref()).await;
+                return is_idle.then(|| "its server does not run the statement".to_owned());
+            }
+            Err(failure) => failure,
+        };
+        if matches!(failure, Failure::Timeout(_)) {
+            checked.timed_out = Some(this);
         }
-    };
-    (place, asking.await)
+        let why = match sign(&failure, has_timed_out) {
+            Sign::Runs => return None,
+            Sign::LostIfElsewhere if !self.is_elsewhere(place).await => return None,
+            Sign::LostIfElsewhere => "another server takes the writes".to_owned(),
+            Sign::Lost => format!("a new connection fails: {failure}"),
+        };
+        checked.lost = Some((this, why.clone()));
+        Some(why)
+    }
+
+    /// Whether another server than the one at this place takes the writes.
+    async fn is_elsewhere(&self, place: usize) -> bool {
+        let Ok(other) = self.connect().await else {
+            return false;
+        };
+        let is_elsewhere = other.place != place;
+        other.close();
+        is_elsewhere
+    }
 }
 
-/// The failure of all servers, of which `first` was asked first.
-fn none_of(
-    endpoints: &[Endpoint],
-    first: usize,
-    mut failures: BTreeMap<usize, Failure>,
-) -> Failure {
-    for place in 0..endpoints.len() {
-        let silent = || Failure::Timeout(CONNECT_WAIT);
-        failures.entry(place).or_insert_with(silent);
-    }
-    let texts = failures
-        .iter()
-        .map(|(place, failure)| format!("{}: {failure}", endpoints[*place].name));
-    let text = texts.collect::<Vec<_>>().join("; ");
-    let may_end = |failure: &Failure| !matches!(failure.class(), Class::Fatal(_));
-    let decides = if failures.get(&first).is_some_and(may_end) {
-        first
-    } else {
-        let other = failures.iter().find(|(_, failure)| may_end(failure));
-        other.map_or(first, |(place, _)| *place)
+/// The session of the only server of a URL. Whether it takes writes is not asked.
+async fn sole(endpoint: &Endpoint) -> Answer {
+    Ok((Session::connect(endpoint, 0).await?, Standing::Writable))
+}
+
+/// Asks the server at a place, for at most 4 s.
+async fn check_in(endpoints: &[Endpoint], place: usize) -> Answer {
+    let asking = async {
+        match endpoints {
+            [only] => sole(only).await,
+            _ => ask(&endpoints[place], place).await,
+        }
     };
-    let is_refused = failures.values().any(Failure::is_refused_login);
-    let decides = failures.remove(&decides).expect("each server has one");
-    Failure::NoHost {
-        text,
-        decides: Box::new(decides),
-        is_refused,
+    let answer = timeout(CHECK_WAIT, asking).await;
+    answer.unwrap_or(Err(Failure::Timeout(CHECK_WAIT)))
+}
+
+/// What a login that fails shows of a statement that waits for the same server.
+#[derive(Debug, PartialEq, Eq)]
+enum Sign {
+    /// The server may be running it.
+    Runs,
+    /// It is lost if another server takes the writes: its commit may wait for ever.
+    LostIfElsewhere,
+    Lost,
+}
+
+/// `has_timed_out` is whether the login before has timed out as well, during the same statement.
+fn sign(failure: &Failure, has_timed_out: bool) -> Sign {
+    match failure {
+        // A busy server may be slow once.
+        Failure::Timeout(_) if !has_timed_out => Sign::Runs,
+        Failure::NotWritable(_) => Sign::LostIfElsewhere,
+        failure if failure.is_answer() => Sign::Runs,
+        _ => Sign::Lost,
     }
 }
 
 /// A session, as [`Hosts::lost`] watches it.
 pub(super) struct Watched {
     place: usize,
-    thread: Option<ServerThread>,
+    thread: Option<Arc<ServerThread>>,
     pulse: Arc<Pulse>,
 }
 
@@ -306,17 +323,21 @@ impl From<&Session> for Watched {
     }
 }
 
-/// Whether the thread is on the server of this session, and has ended or waits for a statement.
-async fn is_idle(session: &mut Session, thread: Option<&ServerThread>) -> bool {
-    let (Some(thread), Some(own)) = (thread, &session.thread) else {
+/// Whether the thread is on the server of this session, and has ended or waits for a statement. Ends
+/// the session.
+async fn is_idle(mut session: Session, thread: Option<&ServerThread>) -> bool {
+    let server = |thread: &ServerThread| thread.server.clone();
+    let own = session.thread.as_deref().map(server);
+    let Some(thread) = thread.filter(|thread| own.as_ref() == Some(&thread.server)) else {
+        session.close();
         return false;
     };
-    if thread.server != own.server {
-        return false;
-    }
-    let Ok(rows) = session.rows::<Row>("SHOW PROCESSLIST").await else {
+    let listing = session.rows::<Row>("SHOW PROCESSLIST");
+    let Ok(Ok(rows)) = timeout(CONNECT_WAIT, listing).await else {
+        session.abandon();
         return false;
     };
+    session.close();
     let of_thread = |row: &&Row| {
         let id = row.get_opt::<u64, _>("Id").and_then(Result::ok);
         id == Some(u64::from(thread.id))
@@ -326,4 +347,70 @@ async fn is_idle(session: &mut Session, thread: Option<&ServerThread>) -> bool {
         .find(of_thread)
         .and_then(|row| row.get_opt::<String, _>("Command")?.ok());
     command.is_none_or(|command| command == "Sleep")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mysql_async::{DriverError, Error, ServerError};
+
+    fn of_server(code: u16) -> Failure {
+        Failure::Driver(Error::Server(ServerError {
+            code,
+            message: String::new(),
+            state: "HY000".to_owned(),
+        }))
+    }
+
+    fn refused_connection() -> Failure {
+        let refused = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
+        Failure::Driver(refused.into())
+    }
+
+    #[test]
+    fn a_statement_is_lost_only_if_its_server_does_not_answer() {
+        let silent = || Failure::Timeout(CHECK_WAIT);
+        let untrusted = Failure::Found {
+            next_step: "",
+            problem: String::new(),
+        };
+        let plugin = DriverError::UnknownAuthPlugin {
+            name: String::new(),
+        };
+        for (failure, has_timed_out, expected) in [
+            (refused_connection(), false, Sign::Lost),
+            (
+                Failure::Driver(DriverError::ConnectionClosed.into()),
+                false,
+                Sign::Lost,
+            ),
+            (silent(), false, Sign::Runs),
+            (silent(), true, Sign::Lost),
+            (of_server(1040), true, Sign::Runs),
+            (of_server(1045), true, Sign::Runs),
+            (Failure::Refused("no".to_owned()), true, Sign::Runs),
+            (untrusted, true, Sign::Runs),
+            (Failure::Driver(plugin.into()), true, Sign::Runs),
+            (
+                Failure::NotWritable("it is read only".to_owned()),
+                true,
+                Sign::LostIfElsewhere,
+            ),
+        ] {
+            let sign = sign(&failure, has_timed_out);
+            assert_eq!(sign, expected, "{failure:?} {has_timed_out}");
+        }
+    }
+
+    #[test]
+    fn what_a_check_finds_holds_for_statements_of_its_server_that_waited_then() {
+        let earlier = Instant::now().into_std();
+        let at = Instant::now() + SILENCE;
+        let found = Moment { place: 1, at };
+        let later = at.into_std() + SILENCE;
+        let cases = [(1, earlier, true), (0, earlier, false), (1, later, false)];
+        for (place, since, expected) in cases {
+            assert_eq!(found.holds_for(place, since), expected, "{place} {since:?}");
+        }
+    }
 }

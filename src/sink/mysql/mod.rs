@@ -52,6 +52,7 @@ mod pool;
 mod register;
 mod remove;
 mod schema;
+mod search;
 mod seen;
 mod session;
 mod settled;
@@ -493,7 +494,8 @@ impl Indexes for MysqlSink {
         let failed = |failure: Failure| failure.into_fault(DEFERRING);
         let mut charge = self.charge.lock().await;
         if let Some(mut session) = charge.take() {
-            if session.run("DO 1").await.is_ok() {
+            // On another server, the reservation would not hold against other processes.
+            if self.hosts.prefers(&session) && session.run("DO 1").await.is_ok() {
                 *charge = Some(session);
                 return Ok(Charge::Taken);
             }

@@ -84,6 +84,11 @@ pub(super) struct Endpoint {
 pub(super) fn options(url: &str) -> Result<Vec<Endpoint>, Failure> {
     let (url, authority) = split_ca(url).map_err(|error| wrong(CA, error.to_string()))?;
     let (before, hosts, after) = split_hosts(&url);
+    if hosts.contains(',') && !before.ends_with('@') {
+        // Else a part of the password would be shown as a host.
+        let problem = "the database URL has a comma and no USER:PASSWORD@ before its hosts";
+        return Err(wrong(FORM, problem.to_owned()));
+    }
     let endpoints = hosts
         .split(',')
         .map(|host| endpoint(&format!("{before}{host}{after}"), authority.clone()));
@@ -93,6 +98,17 @@ pub(super) fn options(url: &str) -> Result<Vec<Endpoint>, Failure> {
         return Err(wrong(PARAMETERS, problem.to_owned()));
     }
     Ok(endpoints)
+}
+
+/// Whether two URLs lead to the same servers, in the same order, and to the same database.
+pub(super) fn leads_to_same(one: &[Endpoint], other: &[Endpoint]) -> bool {
+    let place = |endpoint: &Endpoint| {
+        let opts = &endpoint.opts;
+        let (database, socket) = (opts.db_name(), opts.socket());
+        let text = |text: Option<&str>| text.map(str::to_owned);
+        (endpoint.name.clone(), text(database), text(socket))
+    };
+    one.iter().map(place).eq(other.iter().map(place))
 }
 
 /// The server of a URL that names one host.
@@ -257,6 +273,23 @@ mod tests {
     }
 
     #[test]
+    fn another_login_leads_to_the_same_servers() {
+        let url = "mysql://u:1@h,i:2/d";
+        for (other, same) in [
+            ("mysql://v:2@h:3306,i:2/d?require_ssl=true", true),
+            ("mysql://u:1@i:2,h/d", false),
+            ("mysql://u:1@h/d", false),
+            ("mysql://u:1@h,i:2/e", false),
+            ("mysql://u:1@h,i:2", false),
+        ] {
+            let [one, two] = [url, other].map(|url| options(url).unwrap());
+            assert_eq!(leads_to_same(&one, &two), same, "{other}");
+        }
+        let socket = |path| options(&format!("mysql://u@h/d?socket={path}")).unwrap();
+        assert!(!leads_to_same(&socket("/a"), &socket("/b")));
+    }
+
+    #[test]
     fn a_url_is_read() {
         let access = one("mysql://a%20b:p%40ss%2F@[::1]:3307/d_e%2Ff").unwrap();
         let opts = access.opts;
@@ -312,6 +345,9 @@ mod tests {
             ("mysql://h:port/d", FORM),
             ("mysql:///d", FORM),
             ("mysql://h,/d", FORM),
+            ("mysql://h,i/d", FORM),
+            ("mysql://root:12,secret", FORM),
+            ("mysql://root:12,secret/d", FORM),
             ("mysql://u:secret@,h/d", FORM),
             ("mysql://u:secret@h,i:port/d", FORM),
             ("mysql://u:secret@h,i/d?socket=/s", PARAMETERS),

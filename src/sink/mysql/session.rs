@@ -139,7 +139,8 @@ impl Pulse {
 /// A thread of a server, which runs the statements of one connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct ServerThread {
-    /// Which server: its host name, port and data directory.
+    /// Which server, and for whom it runs: the server's host name, port and data directory, and the
+    /// account. The threads of another account may be hidden.
     pub(super) server: String,
     pub(super) id: u32,
 }
@@ -152,7 +153,7 @@ pub(super) struct Session {
     /// The index of its server among those of the URL.
     pub(super) place: usize,
     /// `None` if the server does not tell, or a proxy answers in its place.
-    pub(super) thread: Option<ServerThread>,
+    pub(super) thread: Option<Arc<ServerThread>>,
     pub(super) pulse: Arc<Pulse>,
     /// The least recently used statement is the first.
     prepared: Vec<Prepared>,
@@ -213,12 +214,13 @@ impl Session {
             packet_bytes_max: packet_bytes_max.min(PACKET_BYTES_MAX),
         };
         if !is_other {
-            let sql = "SELECT CONCAT_WS(' ', @@hostname, @@port, @@datadir), CONNECTION_ID()";
+            let sql = "SELECT CONCAT_WS(' ', @@hostname, @@port, @@datadir, CURRENT_USER()), \
+                       CONNECTION_ID()";
             let (server, id) = self.one::<(String, u64)>(sql).await?;
             // A proxy has numbers of its own.
             let is_direct = id == u64::from(self.conn.id());
             let id = self.conn.id();
-            self.thread = is_direct.then_some(ServerThread { server, id });
+            self.thread = is_direct.then(|| Arc::new(ServerThread { server, id }));
         }
         Ok(())
     }

@@ -8,16 +8,18 @@ use lemonade_task::dataset::Datasets;
 use lemonade_task::fault::Fault;
 use lemonade_task::finding::{Finding, Level};
 use lemonade_task::reread::Reread;
-use lemonade_task::sink::{Database, SinkOptions, open};
-use mysql_async::Conn;
+use lemonade_task::sink::{Charge, Database, SinkOptions, open};
 use mysql_async::prelude::Queryable;
+use mysql_async::{Conn, Error};
 
 use super::faults::{COMMIT, frame, refused, through_proxy};
 use super::fixture::{Fixture, Target};
 use super::rows::stored;
 use crate::broker::address;
-use crate::support::proxy::Strike;
-use crate::support::{self, Private};
+use crate::support::proxy::{Manner, Proxy, Strike};
+use crate::support::{self, Private, until};
+
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// A URL with two hosts: nothing listens on the first.
 fn beside_nothing(server: &Private) -> String {
@@ -65,17 +67,155 @@ async fn a_host_that_takes_writes_is_found_and_one_that_does_not_is_waited_for()
         open(&url).await.unwrap();
         conn.disconnect().await.unwrap();
 
-        // One host refuses the login. The other may accept it, once it answers.
-        let wrong = url.replace("root@", "stranger:secret@");
-        let fault = open(&wrong).await.err().unwrap();
-        assert!(fault.is_transient(), "{fault}");
-        // Both refuse it.
+        // The login is wrong, whether all hosts refuse it or some do not answer.
         let host = format!("127.0.0.1:{}", server.port);
-        let wrong = format!("mysql://stranger:secret@{host},{host}/test_1");
-        let fault = open(&wrong).await.err().unwrap();
-        assert!(!fault.is_transient(), "{fault}");
-        assert!(!fault.to_string().contains("secret"), "{fault}");
+        for wrong in [
+            url.replace("root@", "stranger:secret@"),
+            format!("mysql://stranger:secret@{host},{host}/test_1"),
+        ] {
+            let fault = open(&wrong).await.err().unwrap();
+            assert!(!fault.is_transient(), "{fault}");
+            assert!(!fault.to_string().contains("secret"), "{fault}");
+        }
     }
+}
+
+/// The URL of two servers with the same login and database.
+fn both(first: &str, second: &str) -> String {
+    let (port, _) = address(second);
+    let (before, database) = first.rsplit_once('/').unwrap();
+    format!("{before},127.0.0.1:{port}/{database}")
+}
+
+/// The number of a query's only row.
+async fn number(server: &Private, sql: &str) -> u64 {
+    let mut conn = Conn::from_url(&server.url).await.unwrap();
+    let found: Option<Option<u64>> = conn.query_first(sql).await.unwrap();
+    conn.disconnect().await.unwrap();
+    found.flatten().unwrap_or_default()
+}
+
+async fn run(server: &Private, sql: &str) {
+    let mut conn = Conn::from_url(&server.url).await.unwrap();
+    conn.query_drop(sql).await.unwrap();
+    conn.disconnect().await.unwrap();
+}
+
+/// Logins that a MariaDB has refused so far.
+async fn refusals(server: &Private) -> u64 {
+    let sql = "SELECT CAST(VARIABLE_VALUE AS UNSIGNED) FROM information_schema.GLOBAL_STATUS WHERE \
+               VARIABLE_NAME = 'ACCESS_DENIED_ERRORS'";
+    number(server, sql).await
+}
+
+/// The first host is busy for a moment, and the second takes writes as well. The session on the
+/// second is closed.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_that_is_slow_keeps_the_writes() {
+    let (first, second) = tokio::join!(support::private_mariadb(), support::private_mariadb());
+    let slow = Proxy::start(first.port).await;
+    let other = Proxy::start(second.port).await;
+    slow.set(Manner::Blackhole);
+    let url = format!(
+        "mysql://root@127.0.0.1:{},127.0.0.1:{}/test_1",
+        slow.port, other.port
+    );
+    let opening = tokio::spawn(async move { open(&url, &SinkOptions::default()).await });
+    until("the second host is asked", LIMIT, async || {
+        other.accepted() > 0
+    })
+    .await;
+    slow.set(Manner::Pass);
+    let sink = opening.await.unwrap().unwrap();
+    let sessions = "SELECT COUNT(*) FROM information_schema.PROCESSLIST WHERE DB = 'test_1' AND ID <> \
+                    CONNECTION_ID()";
+    assert!(number(&first, sessions).await > 0, "it is used");
+    until("the session of the second ends", LIMIT, async || {
+        number(&second, sessions).await == 0
+    })
+    .await;
+    let aborted = "SELECT CAST(VARIABLE_VALUE AS UNSIGNED) FROM information_schema.GLOBAL_STATUS WHERE \
+                   VARIABLE_NAME = 'ABORTED_CLIENTS'";
+    assert_eq!(number(&second, aborted).await, 0);
+    drop(sink);
+}
+
+/// One host lacks the account, and the other is read only: the login may be accepted later.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_that_refuses_the_login_is_asked_every_two_seconds() {
+    let (first, second) = tokio::join!(support::private_mariadb(), support::private_mariadb());
+    let account = "CREATE USER 'lonely'@'%' IDENTIFIED BY 'secret'";
+    run(&first, account).await;
+    run(&first, "GRANT ALL ON test_1.* TO 'lonely'@'%'").await;
+    let url = both(&first.url, &second.url).replace("root@", "lonely:secret@");
+    let sink = open(&url, &SinkOptions::default()).await.unwrap();
+    sink.migrate(&Datasets::new(Vec::new()).unwrap())
+        .await
+        .unwrap();
+    run(&first, "SET GLOBAL read_only = 1").await;
+    run(&first, "KILL USER lonely").await;
+    let before = refusals(&second).await;
+    let began = Instant::now();
+    let limit = began + Duration::from_secs(7);
+    while Instant::now() < limit {
+        if let Err(fault) = sink.totals().await {
+            assert!(fault.is_transient(), "{fault}");
+            assert!(!fault.to_string().contains("secret"), "{fault}");
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let refused = refusals(&second).await - before;
+    let most = began.elapsed().as_secs() / 2 + 1;
+    assert!((2..=most).contains(&refused), "{refused} of {most}");
+    run(&first, "SET GLOBAL read_only = 0").await;
+    until("the first is found again", LIMIT, async || {
+        sink.totals().await.is_ok()
+    })
+    .await;
+}
+
+/// The reservation of the deferred indexes is a lock of one server.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_charge_of_the_indexes_follows_the_writes() {
+    let (first, second) = tokio::join!(support::private_mariadb(), support::private_mariadb());
+    let datasets = Datasets::new(Vec::new()).unwrap();
+    let sink = open(&second.url, &SinkOptions::default()).await.unwrap();
+    sink.migrate(&datasets).await.unwrap();
+    let url = both(&first.url, &second.url);
+    let sink = open(&url, &SinkOptions::default()).await.unwrap();
+    sink.migrate(&datasets).await.unwrap();
+    let hash = blake3::hash(b"test_1").to_hex();
+    let holder = format!("SELECT IS_USED_LOCK('lemonade-indexes-{}')", &hash[..32]);
+    assert_eq!(sink.take_indexes().await.unwrap(), Charge::Taken);
+    let charged = number(&first, &holder).await;
+    assert_ne!(charged, 0);
+    assert_eq!(sink.take_indexes().await.unwrap(), Charge::Taken);
+    assert_eq!(number(&first, &holder).await, charged, "it is kept");
+
+    run(&first, "SET GLOBAL read_only = 1").await;
+    let mut admin = Conn::from_url(&first.url).await.unwrap();
+    let others = format!(
+        "SELECT ID FROM information_schema.PROCESSLIST WHERE DB = 'test_1' AND ID NOT IN \
+         (CONNECTION_ID(), {charged})"
+    );
+    for id in admin.query::<u64, _>(others).await.unwrap() {
+        let killed = admin.query_drop(format!("KILL {id}")).await;
+        // A connection of this test may have ended meanwhile.
+        let is_gone = matches!(&killed, Err(Error::Server(error)) if error.code == 1094);
+        assert!(killed.is_ok() || is_gone, "{killed:?}");
+    }
+    until("the second host is used", LIMIT, async || {
+        sink.totals().await.is_ok()
+    })
+    .await;
+    assert_eq!(number(&first, &holder).await, charged, "it is still open");
+    assert_eq!(sink.take_indexes().await.unwrap(), Charge::Taken);
+    assert_ne!(number(&second, &holder).await, 0);
+    until("the first is released", LIMIT, async || {
+        number(&first, &holder).await == 0
+    })
+    .await;
+    admin.disconnect().await.unwrap();
 }
 
 /// As a balancer does that forgot the connection: it stays open, and no byte passes.
@@ -199,11 +339,16 @@ async fn a_replaced_password_is_read_again() {
         .await
         .unwrap();
     admin.query_drop("KILL USER rotating").await.unwrap();
+    let refused = refusals(&server).await;
     let began = Instant::now();
     let ends = until_fault(&*sink, |text| text.contains("check the user")).await;
     assert!(!ends.is_transient(), "{ends}");
     let took = began.elapsed();
     assert!(took >= Duration::from_secs(30), "{took:?}");
+    // Many could make the server lock the account.
+    let refused = refusals(&server).await - refused;
+    let most = took.as_secs() / 2 + 2;
+    assert!((2..=most).contains(&refused), "{refused} of {most}");
 
     // A login that never worked is reported at once.
     let fault = open(&stale, &options).await.err().unwrap();
