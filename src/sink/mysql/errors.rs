@@ -248,11 +248,12 @@ impl Failure {
         matches!(self.code(), Some(1060 | 1061 | 1091))
     }
 
-    /// Whether the server refuses the login: the password is wrong or has expired, or the account
-    /// is locked.
+    /// Whether the server refuses the login: the account is unknown or locked, or the password is
+    /// wrong or has expired. To an unknown account, MySQL offers a plugin by chance.
     pub(super) fn is_refused_login(&self) -> bool {
         match self {
             Self::NoHost { is_refused, .. } => *is_refused,
+            Self::Driver(Error::Driver(DriverError::UnknownAuthPlugin { .. })) => true,
             _ => matches!(self.code(), Some(1045 | 1698 | 1820 | 1862 | 3118)),
         }
     }

@@ -206,7 +206,7 @@ fn none_of(
 mod tests {
     use super::*;
     use crate::sink::mysql::options::options;
-    use mysql_async::{Error, ServerError};
+    use mysql_async::{DriverError, Error, ServerError};
 
     fn of_server(code: u16) -> Failure {
         Failure::Driver(Error::Server(ServerError {
@@ -246,9 +246,15 @@ mod tests {
         let endpoints = options("mysql://u@a,b,c/d").unwrap();
         let silent = || Failure::Timeout(CONNECT_WAIT);
         let read_only = || Failure::NotWritable("it is read only".to_owned());
+        let plugin = || {
+            let name = String::new();
+            Failure::Driver(DriverError::UnknownAuthPlugin { name }.into())
+        };
         for (failures, is_fatal) in [
             (vec![refused_connection(), of_server(1045), silent()], true),
             (vec![of_server(1045), of_server(1045)], true),
+            (vec![refused_connection(), plugin()], true),
+            (vec![plugin(), read_only()], false),
             (vec![of_server(1045), read_only()], false),
             (vec![of_server(1045), of_server(1040)], false),
             (vec![refused_connection(), silent()], false),
