@@ -45,6 +45,8 @@ pub(super) const VARIABLES: &[(&str, &[&str])] = &[
     ("scan-interval", &["LEMONADE_SCAN_INTERVAL"]),
     ("drain-timeout", &["LEMONADE_DRAIN_TIMEOUT"]),
     ("disk-floor", &["LEMONADE_DISK_FLOOR"]),
+    ("history-max-age", &["LEMONADE_HISTORY_MAX_AGE"]),
+    ("history-max-bytes", &["LEMONADE_HISTORY_MAX_BYTES"]),
     ("role", &["LEMONADE_ROLE"]),
     ("log-format", &["LEMONADE_LOG_FORMAT"]),
     ("log-level", &["LEMONADE_LOG", "RUST_LOG"]),

@@ -15,7 +15,7 @@ use bytesize::ByteSize;
 
 use crate::broker::{PREFIX, redis};
 use crate::dataset::{Dataset, Datasets};
-use crate::inbox::{Directories, Markers};
+use crate::inbox::{Directories, HistoryLimits, Markers};
 use crate::reread::Reread;
 
 pub mod cli;
@@ -134,6 +134,8 @@ pub struct Settings {
     pub drain_timeout: Duration,
     /// No file is taken while the file system of a directory has fewer free bytes.
     pub disk_floor_bytes: u64,
+    /// What a service leaves in history.
+    pub history_limits: HistoryLimits,
     /// Address of the HTTP server. `None`: HTTP is off.
     pub http_addr: Option<SocketAddr>,
     /// Names under which HTTP answers, besides those of this machine and the address.
@@ -301,6 +303,13 @@ impl Settings {
             scan_interval: time(given.scan_interval, SCAN_INTERVAL_DEFAULT),
             drain_timeout: time(given.drain_timeout, DRAIN_TIMEOUT_DEFAULT),
             disk_floor_bytes: bytes(given.disk_floor, DISK_FLOOR_DEFAULT),
+            history_limits: HistoryLimits {
+                age: given.history_max_age.and_then(OrOff::on).map(|age| age.0),
+                bytes: given
+                    .history_max_bytes
+                    .and_then(OrOff::on)
+                    .map(|size| size.as_u64()),
+            },
             http_addr: given.http_addr.map_or(Some(local), OrOff::on),
             http_hosts: given.http_hosts.unwrap_or_default(),
             http_actions: given.http_actions.unwrap_or(false),

@@ -149,6 +149,16 @@ pub struct Options {
     #[schemars(with = "Option<Size>")]
     pub disk_floor: Option<ByteSize>,
 
+    /// Remove a file from history this long after it was moved there (default: off)
+    #[arg(long, global = true, value_name = "TIME", hide_short_help = true)]
+    #[schemars(with = "Option<String>")]
+    pub history_max_age: Option<OrOff<Period>>,
+
+    /// Remove the oldest files from history while it has more bytes (default: off)
+    #[arg(long, global = true, value_name = "SIZE", hide_short_help = true)]
+    #[schemars(with = "Option<String>")]
+    pub history_max_bytes: Option<OrOff<ByteSize>>,
+
     /// Parts of the service in this process: any of ingest,work,summary (default: all)
     #[arg(long, global = true, value_name = "ROLES", hide_short_help = true)]
     #[schemars(with = "Option<String>")]
@@ -206,6 +216,8 @@ impl Options {
             scan_interval: self.scan_interval.or(below.scan_interval),
             drain_timeout: self.drain_timeout.or(below.drain_timeout),
             disk_floor: self.disk_floor.or(below.disk_floor),
+            history_max_age: self.history_max_age.or(below.history_max_age),
+            history_max_bytes: self.history_max_bytes.or(below.history_max_bytes),
             role: self.role.or(below.role),
             log_format: self.log_format.or(below.log_format),
             log_level: self.log_level.or(below.log_level),

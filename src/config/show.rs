@@ -4,6 +4,7 @@ use std::fmt::{self, Write as _};
 use std::time::Duration;
 
 use super::{Period, Settings, redacted};
+use crate::inbox::HistoryLimits;
 
 impl fmt::Display for Settings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -50,6 +51,12 @@ impl fmt::Display for Settings {
         line("scan_interval", time(self.scan_interval))?;
         line("drain_timeout", time(self.drain_timeout))?;
         line("disk_floor", size(self.disk_floor_bytes))?;
+        let HistoryLimits { age, bytes } = self.history_limits;
+        line("history_max_age", age.map_or_else(|| text(&"off"), time))?;
+        line(
+            "history_max_bytes",
+            bytes.map_or_else(|| text(&"off"), size),
+        )?;
         line("role", text(&self.roles))?;
         line("log_format", text(&self.log_format.as_str()))?;
         line("log_level", text(&self.log_level))?;

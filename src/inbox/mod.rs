@@ -13,8 +13,8 @@
 //! lists inbound, `claim` moves files to work, `release` moves them out of work, `requeue` moves
 //! files from quarantine to inbound. `postponed` lets files wait whose table refuses their rows,
 //! or whose place belongs to a file that was begun. `copying` copies members of containers to
-//! quarantine. `whereabouts` says where the bytes of a file may be.
-//! `moving` does each move, with names from `names`.
+//! quarantine. `retention` removes the oldest files of history. `whereabouts` says where the bytes
+//! of a file may be. `moving` does each move, with names from `names`.
 //!
 //! The name of a file is its path below its directory: with [`Markers::with_directories`], files of
 //! directories below inbound are taken as well, and keep this path.
@@ -35,6 +35,7 @@ mod pause;
 mod postponed;
 mod release;
 mod requeue;
+mod retention;
 mod scan;
 mod times;
 mod tree;
@@ -54,6 +55,7 @@ pub use notifications::Watch;
 pub use open::{Inbox, Patience, blocking};
 pub use pause::{is_paused, pause, resume};
 pub use requeue::{quarantined, requeue, return_to_inbound};
+pub use retention::{HistoryLimits, Pruned};
 pub use scan::{Candidate, SCAN_FILES_MAX, Scan, missed};
 pub use waiting::{WaitReason, Waiting, Waits};
 pub use walk::{Archive, Found, Walk};

@@ -50,12 +50,20 @@ pub(super) fn move_content_into(
     name: &OsStr,
     hash: Option<ContentHash>,
 ) -> io::Result<PathBuf> {
-    let (to, name) = directory_of(to, name)?;
+    let (mut directory, last) = directory_of(to, name)?;
     for attempt in 0..u32::MAX {
-        let target = to.join(numbered(name, attempt));
+        let target = directory.join(numbered(last, attempt));
         match rename_new(from, &target, hash) {
             Ok(()) => return Ok(target),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            // The limits of history, or another program, have removed the empty directory.
+            Err(error)
+                if error.kind() == io::ErrorKind::NotFound
+                    && directory != to
+                    && fs::symlink_metadata(&directory).is_err() =>
+            {
+                (directory, _) = directory_of(to, name)?;
+            }
             Err(error) => return Err(error),
         }
     }

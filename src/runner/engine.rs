@@ -13,7 +13,7 @@ use crate::broker::{Broker, Depth};
 use crate::config::Roles;
 use crate::dataset::Datasets;
 use crate::fault::Fault;
-use crate::inbox::{Census, Inbox};
+use crate::inbox::{Census, HistoryLimits, Inbox};
 use crate::ingest::{InboundView, Ingest, IngestOptions, Intake, Tally};
 use crate::retry::GivenUp;
 use crate::sink::{Acknowledged, Database, FileEntry, Sink, Totals};
@@ -66,6 +66,8 @@ pub struct EngineOptions {
     pub scan_interval: Duration,
     /// How often the daily summary is refreshed. `None`: once, at the start.
     pub summary_every: Option<Duration>,
+    /// What a service leaves in history.
+    pub history_limits: HistoryLimits,
     /// Least free bytes on the file system of each directory for a file to be taken.
     pub disk_floor_bytes: u64,
 }

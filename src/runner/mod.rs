@@ -2,11 +2,13 @@
 //!
 //! `open` creates an engine from settings, and `engine` holds it. `load`, `serve` and `drain` run
 //! it with `workers`. `plan` finds the files of a load. `health` answers `/readyz` and status, with
-//! the history in `journal`. `observe` updates the metrics. `indexes` defers the indexes of a load.
+//! the history in `journal`. `observe` updates the metrics. `indexes` defers the indexes of a load,
+//! and `history` keeps history within its limits.
 
 mod drain;
 mod engine;
 mod health;
+mod history;
 mod indexes;
 mod journal;
 mod load;

@@ -80,6 +80,7 @@ pub async fn open(
         },
         scan_interval: settings.scan_interval,
         summary_every: settings.summary_every,
+        history_limits: settings.history_limits,
         disk_floor_bytes: settings.disk_floor_bytes,
     };
     Ok(Engine::new(

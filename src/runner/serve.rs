@@ -44,8 +44,14 @@ impl Engine {
             }
             Ok(())
         };
+        let history = async {
+            if roles.ingest && self.options.history_limits.is_any() {
+                self.keep_history(&shutdown.drain).await;
+            }
+            Ok(())
+        };
         tokio::select! {
-            result = async { tokio::try_join!(ingest, workers.join(), summary, indexes) } => {
+            result = async { tokio::try_join!(ingest, workers.join(), summary, indexes, history) } => {
                 result?;
                 Ok(())
             }

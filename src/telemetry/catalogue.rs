@@ -157,6 +157,7 @@ pub const METRICS: &[Metric] = &[
     gauge("lemonade_memory_inflight_bytes", Unit::Bytes, &[], "Bytes of chunks between parse and queue"),
     gauge("lemonade_disk_free_bytes", Unit::Bytes, &["path"], "Free bytes of the file system of a directory"),
     gauge("lemonade_history_bytes", Unit::Bytes, &[], "Bytes of the files in history"),
+    counter("lemonade_history_removed_files_total", Unit::Count, &[], "Files that were removed from history by history_max_age and history_max_bytes"),
 
     gauge("lemonade_summary_duration_seconds", Unit::Seconds, &[], "Duration of the last refresh of the daily summary"),
     gauge("lemonade_summary_last_success_timestamp_seconds", Unit::Seconds, &[], "Time of the last refresh of the daily summary, since the epoch; before the first refresh, the start of the engine"),

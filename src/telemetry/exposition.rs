@@ -139,6 +139,7 @@ mod tests {
             telemetry::queue_oldest("memory", second);
             telemetry::queue_unread(second);
             telemetry::history(1);
+            telemetry::history_removed(1);
             telemetry::rejects_open(1);
             telemetry::last_settled("vehicle_events", 1);
             telemetry::expected_every("vehicle_events", second);

@@ -78,6 +78,11 @@ pub fn history(bytes: u64) {
     gauge!("lemonade_history_bytes").set(bytes as f64);
 }
 
+/// Files that were removed from history by its limits.
+pub fn history_removed(files: u64) {
+    counter!("lemonade_history_removed_files_total").increment(files);
+}
+
 /// Rejects in the database that are neither corrected nor purged.
 pub fn rejects_open(rejects: u64) {
     gauge!("lemonade_rejects_open").set(rejects as f64);

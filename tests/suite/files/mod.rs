@@ -17,6 +17,7 @@ mod hostile;
 mod outside;
 mod paths;
 mod recursive;
+mod retention;
 mod room;
 mod selection;
 mod seen;

@@ -21,7 +21,7 @@ use lemonade_task::config::Roles;
 use lemonade_task::content::ContentOptions;
 use lemonade_task::cut::ChunkLimits;
 use lemonade_task::dataset::{Column, Dataset, Datasets, Pointers};
-use lemonade_task::inbox::{Directories, Inbox, Patience};
+use lemonade_task::inbox::{Directories, HistoryLimits, Inbox, Patience};
 use lemonade_task::ingest::IngestOptions;
 use lemonade_task::runner::{Engine, EngineOptions};
 use lemonade_task::shutdown::Shutdown;
@@ -102,6 +102,7 @@ fn engine(world: &Arc<World>, random: &mut Random, other: bool) -> Engine {
         },
         scan_interval: Duration::from_secs(1),
         summary_every: None,
+        history_limits: HistoryLimits::default(),
         disk_floor_bytes: 0,
     };
     let broker = Arc::new(SimBroker(world.clone()));
