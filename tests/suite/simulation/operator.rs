@@ -166,8 +166,8 @@ impl<'a> Operator<'a> {
         if database.number(tables) == 0 {
             return None;
         }
-        let with_rows =
-            "SELECT COUNT(*) FROM ingest_files WHERE state = 'settled' AND records > rejects";
+        let with_rows = "SELECT COUNT(*) FROM ingest_files WHERE dataset = 'vehicle_events' AND state \
+                         = 'settled' AND records > rejects";
         if accident == Some(Accident::Truncated) && database.number(with_rows) > 0 {
             return Some("the table was truncated");
         }
