@@ -142,12 +142,17 @@ async fn problems(
             0 => String::new(),
             superseded => format!(" + {superseded} superseded"),
         };
+        let retired = match audit.retired {
+            0 => String::new(),
+            retired => format!(" + {retired} retired"),
+        };
         problems.push(format!(
-            "{} rows + {} rejects{purged}{superseded} of {records} records",
+            "{} rows + {} rejects{purged}{superseded}{retired} of {records} records",
             audit.rows, audit.rejects
         ));
     }
-    if stored < records {
+    // Of a file with retired rows, a missing record is not told from a retired one.
+    if stored < records && audit.retired == 0 {
         let missing = first_missing(operators, dataset, file).await?;
         problems.extend(missing.map(|ordinal| format!("the first missing ordinal is {ordinal}")));
     }

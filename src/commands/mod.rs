@@ -38,6 +38,7 @@ mod rejects;
 mod reload;
 mod repair;
 mod replay;
+mod retain;
 mod run;
 mod served;
 mod source;
@@ -105,6 +106,7 @@ async fn execute(command: Option<Command>, settings: Settings) -> anyhow::Result
         Command::Trace(args) => trace::execute(&settings, &args).await,
         Command::Verify(args) => verify::execute(&settings, &args).await,
         Command::Summary(args) => summary::execute(&settings, &args).await,
+        Command::Retain(args) => retain::execute(&settings, &args).await,
         Command::Migrate(args) => migrate::execute(&settings, &args).await,
         Command::Pause => pause::pause(&settings).await,
         Command::Resume => pause::resume(&settings).await,

@@ -162,6 +162,7 @@ async fn describe_outcome(
             format!("superseded by row {winner}, which has the same key"),
             "superseded",
         ),
+        Standing::Retired => ("row, retired with its partition".to_owned(), "retired"),
         Standing::Absent => ("neither row nor reject".to_owned(), "absent"),
         Standing::Reject => {
             let query = RejectQuery {

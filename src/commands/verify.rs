@@ -1,5 +1,5 @@
 //! `verify`: checks each settled file against the tables: records = rows + rejects + superseded
-//! records, with each ordinal once and within the file.
+//! + retired records, with each ordinal once and within the file.
 //!
 //! With `--content` it also compares each row, column by column, with its record in the file.
 //!
@@ -50,6 +50,8 @@ struct AuditTotals {
     purged: u64,
     /// Records that the row of another record with the same key supersedes.
     superseded: u64,
+    /// Records whose rows were removed with their partition.
+    retired: u64,
     not_in_history: u64,
     /// Records of files that were compared with their rows.
     compared: u64,
@@ -445,6 +447,7 @@ async fn audit_page(
             audited.rejects += counted.audit.rejects;
             audited.purged += counted.audit.purged;
             audited.superseded += counted.audit.superseded;
+            audited.retired += counted.audit.retired;
             note(file, counted.problems);
         }
     }
@@ -487,6 +490,7 @@ fn print_sums(
         rejects,
         purged,
         superseded,
+        retired,
         not_in_history,
         compared,
         different,
@@ -496,8 +500,8 @@ fn print_sums(
     let text = if json {
         let mut audited = json!({
             "files": files, "wrong": wrong, "records": records, "rows": rows, "rejects": rejects,
-            "purged": purged, "superseded": superseded, "not_in_history": not_in_history, "pending": pending,
-            "quarantined": quarantined, "acknowledged": acknowledged,
+            "purged": purged, "superseded": superseded, "retired": retired,
+            "not_in_history": not_in_history, "pending": pending, "quarantined": quarantined, "acknowledged": acknowledged,
             "uncovered": uncovered.rows, "kept": uncovered.kept
         });
         if content {
@@ -512,6 +516,9 @@ fn print_sums(
         );
         if *superseded > 0 {
             write!(text, ", {superseded} superseded").expect(INFALLIBLE);
+        }
+        if *retired > 0 {
+            write!(text, ", {retired} retired").expect(INFALLIBLE);
         }
         text.push('\n');
         if content {

@@ -212,6 +212,21 @@ mod tests {
             ),
             (format!("{head}columns = [\n {{name = 'no'}}]\n"), 6, "type"),
             (format!("{head}indexes = 'no'\n{column}"), 5, "sequence"),
+            (
+                format!("{head}retain = '24h'\n{column}"),
+                5,
+                "such as \"400 days\"",
+            ),
+            (
+                format!("{head}partition_every = 'week'\n{column}"),
+                5,
+                "week",
+            ),
+            (
+                format!("{head}partition_by = 'no'\n{column}"),
+                8,
+                "of the type timestamp or date",
+            ),
             (head.to_owned(), 4, "has no columns"),
             (
                 format!("{head}records = 'x'\n{column}"),

@@ -51,6 +51,12 @@ impl Engine {
         if shutdown.drain.is_cancelled() {
             return Ok(());
         }
-        self.refresh_summary(&shutdown.drain).await
+        self.refresh_summary(&shutdown.drain).await?;
+        tokio::select! {
+            _ = self.keep_partitions() => {}
+            // The next run continues.
+            () = shutdown.drain.cancelled() => {}
+        }
+        Ok(())
     }
 }

@@ -3,7 +3,7 @@
 //! `open` creates an engine from settings, and `engine` holds it. `load`, `serve` and `drain` run
 //! it with `workers`. `plan` finds the files of a load. `health` answers `/readyz` and status, with
 //! the history in `journal`. `observe` updates the metrics. `indexes` defers the indexes of a load,
-//! and `history` keeps history within its limits.
+//! `history` keeps history within its limits, and `partitions` the partitions of tables.
 
 mod drain;
 mod engine;
@@ -14,6 +14,7 @@ mod journal;
 mod load;
 mod observe;
 mod open;
+mod partitions;
 mod plan;
 mod serve;
 mod workers;

@@ -38,6 +38,12 @@ impl Engine {
             }
             Ok(())
         };
+        let partitions = async {
+            if roles.summary {
+                self.go_on_keeping_partitions(&shutdown.drain).await;
+            }
+            Ok(())
+        };
         let indexes = async {
             if roles.work {
                 self.keep_indexes(&shutdown.drain).await;
@@ -50,8 +56,9 @@ impl Engine {
             }
             Ok(())
         };
+        let kept = async { tokio::try_join!(indexes, partitions, history) };
         tokio::select! {
-            result = async { tokio::try_join!(ingest, workers.join(), summary, indexes, history) } => {
+            result = async { tokio::try_join!(ingest, workers.join(), summary, kept) } => {
                 result?;
                 Ok(())
             }

@@ -16,7 +16,9 @@ use super::table::quoted;
 pub trait Contents: Send + Sync {
     /// The differences between the tables and a batch of a settled file, by ascending ordinal. A
     /// record does not differ if it is a row that equals it in every column, a reject with a code
-    /// of the database, a purged reject, or superseded by a row of the table. Reads the rows by the primary key.
+    /// of the database, a purged reject, or superseded by a row of the table. Nor
+    /// does a record without a row whose time is before the bound of what is kept: whether such rows
+    /// are retired, [`audit`](super::Operators::audit) counts. Reads the rows by the primary key.
     async fn differences(&self, batch: &Batch) -> Result<Vec<Difference>, Fault>;
 
     /// The ordinals of the records of a span that were replayed, ascending.

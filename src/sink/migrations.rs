@@ -62,6 +62,11 @@ pub(super) const MYSQL: &[Migration] = &[
         name: "superseded",
         sql: include_str!("../../migrations/mysql/0009_superseded.sql"),
     },
+    Migration {
+        number: 10,
+        name: "retired",
+        sql: include_str!("../../migrations/mysql/0010_retired.sql"),
+    },
 ];
 
 pub(super) const SQLITE: &[Migration] = &[
@@ -104,6 +109,11 @@ pub(super) const SQLITE: &[Migration] = &[
         number: 8,
         name: "superseded",
         sql: include_str!("../../migrations/sqlite/0008_superseded.sql"),
+    },
+    Migration {
+        number: 9,
+        name: "retired",
+        sql: include_str!("../../migrations/sqlite/0009_retired.sql"),
     },
 ];
 
@@ -204,8 +214,8 @@ mod tests {
         let counts = |known: &[Migration]| -> Vec<usize> {
             known.iter().map(|m| m.statements().count()).collect()
         };
-        assert_eq!(counts(MYSQL), [3, 1, 6, 1, 1, 1, 1, 1, 1]);
-        assert_eq!(counts(SQLITE), [4, 1, 12, 2, 2, 1, 1, 2]);
+        assert_eq!(counts(MYSQL), [3, 1, 6, 1, 1, 1, 1, 1, 1, 2]);
+        assert_eq!(counts(SQLITE), [4, 1, 12, 2, 2, 1, 1, 2, 1]);
     }
 
     #[test]

@@ -57,9 +57,11 @@ pub(super) fn files_with_rows(condition: &str) -> String {
     format!(
         "SELECT file_no FROM (SELECT file_no FROM ingest_files WHERE dataset = ? AND state = 'settled' \
          AND records > rejects + (SELECT COUNT(*) FROM ingest_superseded u WHERE u.file_no = \
-         ingest_files.file_no){condition} ORDER BY file_no DESC LIMIT 1) s UNION ALL SELECT file_no FROM \
+         ingest_files.file_no) + (SELECT COALESCE(MAX(t.records), 0) FROM ingest_retired t WHERE t.file_no \
+         = ingest_files.file_no){condition} ORDER BY file_no DESC LIMIT 1) s UNION ALL SELECT file_no FROM \
          (SELECT f.file_no FROM ingest_files f JOIN ingest_frames e ON e.file_no = f.file_no WHERE \
-         f.dataset = ? AND f.state IN ('pending', 'quarantined'){condition} AND e.records > (SELECT \
+         f.dataset = ? AND f.state IN ('pending', 'quarantined'){condition} AND NOT EXISTS (SELECT 1 FROM \
+         ingest_retired t WHERE t.file_no = f.file_no) AND e.records > (SELECT \
          COUNT(*) FROM ingest_rejects r WHERE r.file_no = e.file_no AND r.ordinal >= e.first_ordinal AND \
          r.ordinal < e.first_ordinal + e.records) + (SELECT COUNT(*) FROM ingest_purged p WHERE p.file_no \
          = e.file_no AND p.ordinal >= e.first_ordinal AND p.ordinal < e.first_ordinal + e.records) + (SELECT \

@@ -1,9 +1,10 @@
 //! Seam 2: the database, which holds rows, rejects and the ledger. The ledger is the truth.
 //!
-//! The seam has six traits, one for each caller. [`Sink`] is the contract of exactly-once; ingest
+//! The seam has seven traits, one for each caller. [`Sink`] is the contract of exactly-once; ingest
 //! and workers call nothing else. [`SummaryStore`] keeps the daily summary, [`Schema`] creates and
 //! checks the tables, [`Operators`] serves commands and the status page, [`Contents`] compares rows
-//! with their records, [`Indexes`] defers secondary indexes. A [`Database`] implements all six.
+//! with their records, [`Indexes`] defers secondary indexes, [`Retention`] keeps
+//! partitions. A [`Database`] implements all seven.
 //!
 //! # Contract of every method
 //! A method may be called again after any error. After an error whose outcome is unknown (the
@@ -29,6 +30,7 @@ use crate::frame::FrameKey;
 use crate::reread::Reread;
 use crate::telemetry;
 
+mod audit;
 mod cells;
 mod conflict;
 mod contents;
@@ -43,7 +45,9 @@ mod mismatch;
 pub mod mysql;
 mod open;
 mod operators;
+mod partitions;
 mod removal;
+mod retention;
 mod same;
 pub mod sqlite;
 mod stored;
@@ -51,15 +55,16 @@ mod summary;
 mod table;
 mod triggers;
 
+pub use audit::{Audit, Standing};
 pub use cells::rows_as_json;
 pub use contents::{Change, Contents, Difference, DifferenceKind, KeptReplay, ProblemDigest};
 pub use indexes::{Charge, IndexedTable, Indexes, KeptIndex};
 pub use open::{Database, open};
 pub use operators::{
-    Acknowledged, Audit, FieldCount, FileEntry, FileState, LedgerFile, OpenReject, Operators,
-    Purge, REASON_MESSAGE_CHARS, RejectEntry, RejectQuery, RejectReason, Replay, Replayed,
-    Standing, Totals,
+    Acknowledged, FieldCount, FileEntry, FileState, LedgerFile, OpenReject, Operators, Purge,
+    REASON_MESSAGE_CHARS, RejectEntry, RejectQuery, RejectReason, Replay, Replayed, Totals,
 };
+pub use retention::{Kept, ROWS_MOVED_MAX, Retention, RetiredPartition};
 pub use summary::{LastEvent, SummaryStore, Unsummarised};
 
 /// Rows of one INSERT, on servers where a statement takes any number. All values of a statement are

@@ -14,7 +14,7 @@ use crate::batch::{Batch, ContentHash, RejectCode};
 use crate::dataset::{Dataset, FileValues};
 use crate::fault::Fault;
 use crate::sink::cells::cut_message;
-use crate::sink::{LIMIT_CODES, RELEASED, Taken};
+use crate::sink::{Audit, LIMIT_CODES, RELEASED, Standing, Taken};
 use crate::timestamp;
 
 /// The reads and repairs of operators. Contract and errors: see [`sink`](super).
@@ -399,50 +399,6 @@ impl LedgerFile {
             loaded_at_us: loaded_at_us.filter(|_| dataset.takes_time()),
         }))
     }
-}
-
-/// The counts of the stored records of a file.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Audit {
-    /// The number of the file.
-    pub file_no: u32,
-    /// Rows with an id of this file.
-    pub rows: u64,
-    /// Rejects of this file.
-    pub rejects: u64,
-    /// Purged rejects that did not become rejects again.
-    pub purged: u64,
-    /// Records that the row of another record with the same key supersedes.
-    pub superseded: u64,
-    /// Records that are more than one of these: row, reject, purged reject, superseded record.
-    pub doubled: u64,
-    /// The largest ordinal of these records.
-    pub last_ordinal: Option<u32>,
-    /// Ledger entries. A settled file must have none.
-    pub entries: u64,
-}
-
-impl Audit {
-    /// How many records of the file are a row, a reject, a purged reject or superseded.
-    #[must_use]
-    pub fn stored(&self) -> u64 {
-        self.rows + self.rejects + self.purged + self.superseded - self.doubled
-    }
-}
-
-/// Where a record is stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Standing {
-    /// The record is a row of its dataset's table.
-    Row,
-    /// The record is a reject.
-    Reject,
-    /// The record was a reject that has been purged.
-    Purged,
-    /// The row with this id has the key of the record, and the record has none.
-    Superseded(u64),
-    /// The record is not stored yet, or was lost.
-    Absent,
 }
 
 /// Selects rejects. A field that is `None` excludes no reject.

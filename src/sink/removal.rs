@@ -76,10 +76,12 @@ pub(super) fn doubled(file_no: u32, table: &str, ordinals: &[u32]) -> String {
     )
 }
 
-/// A query, for both dialects, for the number of a file's records that are no rows.
+/// A query, for both dialects, for the number of a file's records that are no rows, with those whose
+/// rows are retired.
 pub(super) fn no_rows(file_no: u32) -> String {
     format!(
-        "SELECT COUNT(*) FROM (SELECT ordinal FROM ingest_rejects WHERE file_no = {file_no} UNION \
+        "SELECT COUNT(*) + (SELECT COALESCE(MAX(records), 0) FROM ingest_retired WHERE file_no = \
+         {file_no}) FROM (SELECT ordinal FROM ingest_rejects WHERE file_no = {file_no} UNION \
          SELECT ordinal FROM ingest_purged WHERE file_no = {file_no} UNION SELECT ordinal FROM \
          ingest_superseded WHERE file_no = {file_no}) r"
     )

@@ -29,7 +29,8 @@ pub(super) fn counts(files: &[(u32, u32)], table: &str) -> String {
             "SELECT {file_no}, (SELECT COUNT(*) FROM `{table}` WHERE id {ids}) + (SELECT COUNT(*) FROM \
              ingest_rejects WHERE file_no = {file_no}{ordinals}) + (SELECT COUNT(*) FROM ingest_purged \
              WHERE file_no = {file_no}{ordinals}) + (SELECT COUNT(*) FROM ingest_superseded s WHERE \
-             file_no = {file_no}{ordinals} AND EXISTS (SELECT 1 FROM `{table}` w WHERE w.id = s.winner))"
+             file_no = {file_no}{ordinals} AND EXISTS (SELECT 1 FROM `{table}` w WHERE w.id = s.winner)) + \
+             (SELECT COALESCE(SUM(records), 0) FROM ingest_retired WHERE file_no = {file_no})"
         )
     };
     files

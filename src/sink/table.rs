@@ -7,6 +7,8 @@ use std::fmt::Write as _;
 use crate::dataset::{ColumnType, Dataset, Datasets, ID_COLUMN, RESCUE_COLUMN, Summary};
 use crate::finding::Finding;
 
+use super::partitions::Partitions;
+
 /// Longest name of an index in MySQL. Names of tables and columns are ASCII.
 const NAME_BYTES_MAX: usize = 64;
 
@@ -22,6 +24,8 @@ pub(super) struct Table {
     pub(super) unique: Option<Index>,
     /// The secondary indexes.
     pub(super) indexes: Vec<Index>,
+    /// How the table is partitioned. `None` if the definition does not say.
+    pub(super) partitions: Option<Partitions>,
     /// The dataset that the table summarises. Such a table is computed from the dataset's table, so
     /// it can be computed again. `None` for a table of rows.
     pub(super) summary_of: Option<String>,
@@ -133,7 +137,11 @@ pub(super) fn dataset_table(dataset: &Dataset) -> Table {
     Table {
         name: dataset.table.clone(),
         columns,
-        key: vec![ID_COLUMN.to_owned()],
+        // The primary key of a partitioned table must have the column that it is partitioned by.
+        key: std::iter::once(ID_COLUMN.to_owned())
+            .chain(dataset.partition_by.clone())
+            .collect(),
+        partitions: Partitions::of(dataset),
         unique: (!dataset.key.is_empty()).then(|| Index::new("uk", &dataset.table, &dataset.key)),
         indexes: dataset
             .indexes
@@ -164,6 +172,7 @@ pub(super) fn summary_table(dataset: &Dataset, summary: &Summary) -> Table {
         key: vec![names.key.to_owned(), names.day.to_owned()],
         unique: None,
         indexes: Vec::new(),
+        partitions: None,
         summary_of: Some(dataset.name.clone()),
     }
 }

@@ -143,6 +143,7 @@ pub const METRICS: &[Metric] = &[
     counter("lemonade_rows_committed_total", Unit::Count, &["dataset"], "Rows stored"),
     counter("lemonade_rows_duplicate_total", Unit::Count, &["dataset"], "Rows that were stored already"),
     counter("lemonade_records_superseded_total", Unit::Count, &["dataset"], "Records that have no row, or none any more, since the row of another record has the same key"),
+    counter("lemonade_rows_retired_total", Unit::Count, &["dataset"], "Rows that were removed with their partition, since they are no longer kept"),
     histogram("lemonade_commit_duration_seconds", Unit::Seconds, &[], COMMIT_SECONDS, "Duration of a commit, including its retries"),
     histogram("lemonade_commit_rows", Unit::Count, &[], COMMIT_ROWS, "Rows in a commit"),
     gauge("lemonade_last_commit_timestamp_seconds", Unit::Seconds, &[], "Time of the last commit, since the epoch; before the first commit, the start of the engine; absent without the role work"),

@@ -132,6 +132,7 @@ mod tests {
             telemetry::commit_took(Duration::from_millis(3), 1_000, second);
             telemetry::rejects("vehicle_events", RejectCode::MissingField, 7);
             telemetry::superseded("vehicle_events", 1);
+            telemetry::retired("vehicle_events", 1);
             telemetry::memory(1, 2);
             telemetry::disk_free("inbound", 1);
             telemetry::summary_refreshed(second, second);

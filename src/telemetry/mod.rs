@@ -171,6 +171,12 @@ pub fn superseded(dataset: &str, records: u64) {
     counter!("lemonade_records_superseded_total", "dataset" => dataset).increment(records);
 }
 
+/// Rows that were removed with their partition, since they are no longer kept.
+pub fn retired(dataset: &str, rows: u64) {
+    let dataset = dataset.to_owned();
+    counter!("lemonade_rows_retired_total", "dataset" => dataset).increment(rows);
+}
+
 /// Duration and number of rows of a commit, and the time of the last commit.
 pub fn commit_took(took: Duration, rows: u64, now_unix: Duration) {
     histogram!("lemonade_commit_duration_seconds").record(took.as_secs_f64());

@@ -22,6 +22,7 @@ mod dashboard;
 mod end_to_end;
 mod privileges;
 mod operators;
+mod partitions;
 mod page;
 mod summaries;
 mod supervision;

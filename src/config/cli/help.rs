@@ -131,6 +131,11 @@ Examples:
   task_runner summary                     add the rows stored since the last refresh
   task_runner summary --rebuild           rebuild it from the tables";
 
+pub(super) const RETAIN: &str = "\
+Examples:
+  task_runner retain --dry-run            print which rows are no longer kept
+  task_runner retain                      remove them now; the service does so every hour";
+
 pub(super) const MIGRATE: &str = "\
 Examples:
   task_runner migrate

@@ -15,12 +15,14 @@ mod config;
 mod help;
 mod load;
 mod rejects;
+mod retain;
 mod values;
 
 pub use config::{ConfigArgs, ConfigCommand, DatasetArgs, InitArgs};
 use help::{AFTER, EXAMPLES};
 pub use load::{DeferIndexes, FileOrder, LoadArgs};
 pub use rejects::{RejectFilter, RejectsArgs, RejectsCommand, ReplayArgs};
+pub use retain::RetainArgs;
 pub use values::{Colour, FieldValue};
 use values::{a_second_at_least, ratio, record_id};
 
@@ -93,6 +95,9 @@ pub enum Command {
     /// Bring the daily summary up to date
     #[command(before_help = help::SUMMARY)]
     Summary(SummaryArgs),
+    /// Make partitions ahead, and remove those whose rows are no longer kept
+    #[command(before_help = help::RETAIN)]
+    Retain(RetainArgs),
     /// Create the tables, or bring them up to date
     #[command(before_help = help::MIGRATE)]
     Migrate(MigrateArgs),

@@ -1,16 +1,19 @@
 //! Reads rows and compares them with their records, in MySQL.
 
+use std::collections::HashSet;
 use std::slice;
 
 use crate::batch::{Batch, Span, provenance, row_id};
 use crate::sink::cells::by_dataset;
 use crate::sink::contents::{
-    self, Change, Difference, KeptReplay, Stored, rejects_sql, replay_sql, replayed_sql, rows_sql,
+    self, Change, Difference, DifferenceKind, KeptReplay, Stored, rejects_sql, replay_sql,
+    replayed_sql, rows_sql,
 };
 use crate::sink::definitions::recorded;
 
 use super::commit::differing;
 use super::errors::Failure;
+use super::retired::bound;
 use super::session::Session;
 
 /// See [`Contents::differences`](crate::sink::Contents::differences).
@@ -45,7 +48,20 @@ pub(super) async fn differences(
         };
         columns.map(change).collect()
     };
-    Ok(contents::differences(batch, stored, changed))
+    let mut found = contents::differences(batch, stored, changed);
+    let is_missing = |it: &Difference| it.kind == DifferenceKind::Missing;
+    if let Some(rows) = groups.first().filter(|_| found.iter().any(is_missing))
+        && let Some(bound) = bound(session, &batch.dataset.table).await?
+    {
+        let old: HashSet<u32> = rows
+            .range(0..rows.len())
+            .filter(|row| bound.is_before(&batch.dataset, *row))
+            .map(|row| provenance(row.id()).1)
+            .collect();
+        // How many of them are retired, the counts of the file say.
+        found.retain(|it| !(is_missing(it) && old.contains(&it.ordinal)));
+    }
+    Ok(found)
 }
 
 /// See [`Contents::replayed`](crate::sink::Contents::replayed).

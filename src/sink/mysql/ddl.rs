@@ -1,5 +1,7 @@
 //! The DDL of a table in MySQL and MariaDB.
 
+use jiff::civil::DateTime;
+
 use crate::sink::table::{Index, Kind, Table, TableColumn, quoted};
 
 /// Most bytes of all VARCHAR columns of a table. MySQL allows 65,535 bytes for a row with all its
@@ -16,8 +18,8 @@ const VARCHAR_CHARS_SHORT: u32 = 64;
 /// Most bytes of a character in utf8mb4.
 pub(super) const CHAR_BYTES: u32 = 4;
 
-/// The DDL of a table.
-pub(super) fn create(table: &Table, mariadb: bool) -> String {
+/// The DDL of a table, with the partitions of this time.
+pub(super) fn create(table: &Table, mariadb: bool, now: DateTime) -> String {
     let texts = table.columns.iter().map(|column| match column.kind {
         Kind::Text(chars) if chars <= VARCHAR_CHARS_MAX => chars * CHAR_BYTES,
         _ => 0,
@@ -44,11 +46,14 @@ pub(super) fn create(table: &Table, mariadb: bool) -> String {
         .map(|index| key(table, index, is_outside));
     let keys = [primary].into_iter().chain(unique).chain(keys);
     let parts: Vec<String> = columns.into_iter().chain(keys).collect();
+    let partitions = table.partitions.as_ref();
+    let partitions = partitions.map(|it| format!(" {}", it.clause(now)));
     format!(
-        "CREATE TABLE IF NOT EXISTS `{}` ({}) ENGINE = InnoDB DEFAULT {}",
+        "CREATE TABLE IF NOT EXISTS `{}` ({}) ENGINE = InnoDB DEFAULT {}{}",
         table.name,
         parts.join(", "),
         text(mariadb),
+        partitions.unwrap_or_default(),
     )
 }
 
@@ -134,19 +139,20 @@ pub(super) fn sql_type(kind: Kind, wide: bool, mariadb: bool) -> String {
 mod tests {
     use super::*;
     use crate::dataset::Datasets;
+    use crate::sink::partitions::now;
     use crate::sink::table::tables;
 
     #[test]
     fn ddl_of_the_built_in_tables() {
         let tables = tables(&Datasets::new(vec![]).unwrap());
-        let events = create(&tables[0], true);
+        let events = create(&tables[0], true, now());
         assert!(events.starts_with(
             "CREATE TABLE IF NOT EXISTS `vehicle_events` (`id` BIGINT UNSIGNED NOT NULL, \
              `vehicle_id` VARCHAR(255) CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin NOT NULL, \
              `event_time` DATETIME(6) NOT NULL"
         ));
         assert!(events.contains("`_rescued` JSON NULL, PRIMARY KEY (`id`)) ENGINE = InnoDB"));
-        assert!(create(&tables[2], false).contains("PRIMARY KEY (`vehicle_id`, `day`)"));
+        assert!(create(&tables[2], false, now()).contains("PRIMARY KEY (`vehicle_id`, `day`)"));
     }
 
     #[test]
@@ -165,9 +171,10 @@ mod tests {
                 name: "ix".to_owned(),
                 columns: vec!["c0".to_owned()],
             }],
+            partitions: None,
             summary_of: None,
         };
-        let created = create(&table, true);
+        let created = create(&table, true, now());
         assert!(created.contains("`c0` TEXT ") && created.contains("KEY `ix` (`c0`(255))"));
     }
 }

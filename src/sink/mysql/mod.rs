@@ -22,16 +22,17 @@ use super::contents::digest_name;
 use super::operators::ACKNOWLEDGED;
 use super::{
     Acknowledged, Audit, Begun, Charge, Committed, Contents, Difference, Digest, FieldCount,
-    FileState, IndexedTable, Indexes, KeptIndex, KeptReplay, LastEvent, LedgerFile, Migration,
-    NewFile, OpenReject, Operators, ProblemDigest, Purge, Registered, RejectQuery, Remembered,
-    Removed, Replay, Replayed, Schema, SeenFile, Settled, Sink, SinkOptions, Standing,
-    SummaryStore, Totals, Unsummarised,
+    FileState, IndexedTable, Indexes, Kept, KeptIndex, KeptReplay, LastEvent, LedgerFile,
+    Migration, NewFile, OpenReject, Operators, ProblemDigest, Purge, Registered, RejectQuery,
+    Remembered, Removed, Replay, Replayed, Retention, Schema, SeenFile, Settled, Sink, SinkOptions,
+    Standing, SummaryStore, Totals, Unsummarised,
 };
 use errors::Failure;
 use hosts::Hosts;
 use pool::Pool;
 use session::Session;
 
+mod audit;
 mod bind;
 mod commit;
 mod contents;
@@ -51,6 +52,8 @@ mod options;
 mod pool;
 mod register;
 mod remove;
+mod retention;
+mod retired;
 mod schema;
 mod search;
 mod seen;
@@ -418,7 +421,7 @@ impl Operators for MysqlSink {
     }
 
     async fn audit(&self, dataset: &Arc<Dataset>, file_nos: &[u32]) -> Result<Vec<Audit>, Fault> {
-        let work = async |session: &mut Session| operators::audit(session, dataset, file_nos).await;
+        let work = async |session: &mut Session| audit::audit(session, dataset, file_nos).await;
         self.control.on_session("auditing files", work).await
     }
 
@@ -443,7 +446,7 @@ impl Operators for MysqlSink {
     }
 
     async fn standing(&self, dataset: &Arc<Dataset>, id: u64) -> Result<Standing, Fault> {
-        let work = async |session: &mut Session| operators::standing(session, dataset, id).await;
+        let work = async |session: &mut Session| audit::standing(session, dataset, id).await;
         self.control.on_session("finding a record", work).await
     }
 
@@ -562,6 +565,14 @@ impl Indexes for MysqlSink {
     async fn build_indexes(&self, table: &str) -> Result<(), Fault> {
         let work = async |session: &mut Session| indexes::build(session, table).await;
         self.builds.on_session("building indexes", work).await
+    }
+}
+
+#[async_trait]
+impl Retention for MysqlSink {
+    async fn keep_partitions(&self, dataset: &Arc<Dataset>, dry_run: bool) -> Result<Kept, Fault> {
+        let work = async |session: &mut Session| retention::keep(session, dataset, dry_run).await;
+        self.builds.on_session("keeping partitions", work).await
     }
 }
 

@@ -3,7 +3,6 @@
 //! Statements contain numbers, reject codes, states and times as text. This module formats them, so
 //! they cannot change the meaning of a statement. All values from outside are bound as parameters.
 
-use std::collections::HashMap;
 use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::ops::Range;
@@ -12,16 +11,15 @@ use std::slice;
 
 use mysql_async::prelude::FromValue;
 
-use crate::batch::{Batch, RejectCode, provenance, row_id};
+use crate::batch::{Batch, RejectCode, row_id};
 use crate::dataset::Dataset;
 use crate::sink::cells::{RECORD_TOO_LARGE, by_dataset};
-use crate::sink::conflict::{span_of, superseded_sql};
 use crate::sink::mismatch::{is_file, last_kept};
 use crate::sink::operators::{assert_one_row, by_field, further_parts};
 use crate::sink::summary::candidates;
 use crate::sink::{
-    Audit, FieldCount, FileEntry, FileState, LastEvent, LedgerFile, OpenReject, Purge, RejectEntry,
-    RejectQuery, Replay, Replayed, Standing, Taken, Totals,
+    FieldCount, FileEntry, FileState, LastEvent, LedgerFile, OpenReject, Purge, RejectEntry,
+    RejectQuery, Replay, Replayed, Taken, Totals,
 };
 
 use super::bind::{self, limits};
@@ -134,114 +132,6 @@ pub(super) async fn count_rows(session: &mut Session, dataset: &Dataset) -> Resu
     session.one(&sql).await
 }
 
-/// See [`Operators::audit`](crate::sink::Operators::audit).
-pub(super) async fn audit(
-    session: &mut Session,
-    dataset: &Dataset,
-    file_nos: &[u32],
-) -> Result<Vec<Audit>, Failure> {
-    let (Some(&first), Some(&last)) = (file_nos.iter().min(), file_nos.iter().max()) else {
-        return Ok(Vec::new());
-    };
-    let nothing = |&file_no: &u32| {
-        let audit = Audit {
-            file_no,
-            ..Audit::default()
-        };
-        (file_no, audit)
-    };
-    let mut found: HashMap<u32, Audit> = file_nos.iter().map(nothing).collect();
-    // All counts are of the same moment: a record that is being replayed must not count as row and
-    // as reject.
-    session
-        .run("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-        .await?;
-    session
-        .run("START TRANSACTION WITH CONSISTENT SNAPSHOT")
-        .await?;
-
-    // A range of the primary key instead of a list of files: the table has only rows of files of
-    // this dataset.
-    let table = &dataset.table;
-    let sql = format!(
-        "SELECT `id` >> 32, COUNT(*), MAX(`id`) FROM `{table}` WHERE `id` BETWEEN {} AND {} GROUP \
-         BY 1",
-        row_id(first, 0),
-        row_id(last, u32::MAX)
-    );
-    for (file_no, rows, last) in session.rows::<(u32, u64, u64)>(&sql).await? {
-        if let Some(audit) = found.get_mut(&file_no) {
-            audit.rows = rows;
-            audit.last_ordinal = audit.last_ordinal.max(Some(provenance(last).1));
-        }
-    }
-    audit_others(session, table, file_nos, &mut found).await?;
-    session.commit().await?;
-    Ok(file_nos.iter().map(|file_no| found[file_no]).collect())
-}
-
-/// The counts of an audit except those of rows.
-async fn audit_others(
-    session: &mut Session,
-    table: &str,
-    file_nos: &[u32],
-    found: &mut HashMap<u32, Audit>,
-) -> Result<(), Failure> {
-    let numbers = list(file_nos);
-    let sql = format!(
-        "SELECT file_no, COUNT(*), MAX(ordinal) FROM ingest_rejects WHERE file_no IN ({numbers}) GROUP \
-         BY file_no"
-    );
-    for (file_no, rejects, last) in session.rows::<(u32, u64, u32)>(&sql).await? {
-        if let Some(audit) = found.get_mut(&file_no) {
-            audit.rejects = rejects;
-            audit.last_ordinal = audit.last_ordinal.max(Some(last));
-        }
-    }
-    let sql = format!(
-        "SELECT p.file_no, COUNT(*), MAX(p.ordinal) FROM ingest_purged p LEFT JOIN ingest_rejects r \
-         ON r.file_no = p.file_no AND r.ordinal = p.ordinal WHERE p.file_no IN ({numbers}) AND \
-         r.file_no IS NULL GROUP BY p.file_no"
-    );
-    for (file_no, purged, last) in session.rows::<(u32, u64, u32)>(&sql).await? {
-        if let Some(audit) = found.get_mut(&file_no) {
-            audit.purged = purged;
-            audit.last_ordinal = audit.last_ordinal.max(Some(last));
-        }
-    }
-    let sql = format!(
-        "SELECT s.file_no, COUNT(*), MAX(s.ordinal) FROM ingest_superseded s JOIN `{table}` w ON \
-         w.`id` = s.winner WHERE s.file_no IN ({numbers}) GROUP BY s.file_no"
-    );
-    for (file_no, superseded, last) in session.rows::<(u32, u64, u32)>(&sql).await? {
-        if let Some(audit) = found.get_mut(&file_no) {
-            audit.superseded = superseded;
-            audit.last_ordinal = audit.last_ordinal.max(Some(last));
-        }
-    }
-    let sql = format!(
-        "SELECT e.file_no, COUNT(*) FROM (SELECT file_no, ordinal FROM ingest_rejects WHERE file_no \
-         IN ({numbers}) UNION SELECT file_no, ordinal FROM ingest_purged WHERE file_no IN ({numbers}) \
-         UNION SELECT s.file_no, s.ordinal FROM ingest_superseded s JOIN `{table}` w ON w.`id` = s.winner \
-         WHERE s.file_no IN ({numbers})) e JOIN `{table}` t ON t.`id` = (e.file_no << 32 | e.ordinal) \
-         GROUP BY e.file_no"
-    );
-    for (file_no, doubled) in session.rows::<(u32, u64)>(&sql).await? {
-        if let Some(audit) = found.get_mut(&file_no) {
-            audit.doubled = doubled;
-        }
-    }
-    let sql = format!(
-        "SELECT file_no, COUNT(*) FROM ingest_frames WHERE file_no IN ({numbers}) GROUP BY file_no"
-    );
-    for (file_no, entries) in session.rows::<(u32, u64)>(&sql).await? {
-        if let Some(audit) = found.get_mut(&file_no) {
-            audit.entries = entries;
-        }
-    }
-    Ok(())
-}
-
 /// See [`Operators::row_ids`](crate::sink::Operators::row_ids).
 pub(super) async fn row_ids(
     session: &mut Session,
@@ -280,37 +170,6 @@ pub(super) async fn count_ids(
         counts[place] = rows;
     }
     Ok(counts)
-}
-
-/// See [`Operators::standing`](crate::sink::Operators::standing).
-pub(super) async fn standing(
-    session: &mut Session,
-    dataset: &Dataset,
-    id: u64,
-) -> Result<Standing, Failure> {
-    let (file_no, ordinal) = provenance(id);
-    let there = |table: &str| {
-        format!("EXISTS (SELECT 1 FROM {table} WHERE file_no = {file_no} AND ordinal = {ordinal})")
-    };
-    let sql = format!(
-        "SELECT EXISTS (SELECT 1 FROM `{}` WHERE `id` = {id}), {}, {}",
-        dataset.table,
-        there("ingest_rejects"),
-        there("ingest_purged")
-    );
-    Ok(match session.one(&sql).await? {
-        // A row of another program may have the id of a reject.
-        (_, true, _) => Standing::Reject,
-        (true, false, _) => Standing::Row,
-        (false, false, true) => Standing::Purged,
-        (false, false, false) => {
-            let sql = superseded_sql(&dataset.table, span_of(id));
-            match session.rows::<(u32, bool, u64)>(&sql).await?.as_slice() {
-                [(_, true, winner)] => Standing::Superseded(*winner),
-                _ => Standing::Absent,
-            }
-        }
-    })
 }
 
 /// See [`Operators::reject_counts`](crate::sink::Operators::reject_counts).

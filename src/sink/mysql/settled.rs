@@ -10,6 +10,7 @@ use super::contents::kept;
 use super::definitions::loaded_by;
 use super::errors::Failure;
 use super::files::{FILES_PER_STATEMENT, list};
+use super::retired::bound;
 use super::schema::has_table;
 use super::session::Session;
 
@@ -68,7 +69,8 @@ async fn by_table(
     Ok(files)
 }
 
-/// The table with the rows of a file. `None` if it is missing or not known.
+/// The table with the rows of a file. `None` if it is missing or not known, or if some of its rows are
+/// on their way out.
 async fn table_of(
     session: &mut Session,
     file_no: u32,
@@ -76,7 +78,9 @@ async fn table_of(
 ) -> Result<Option<String>, Failure> {
     match loaded_by(session, file_no, datasets).await {
         Ok(Some(dataset)) if has_table(session, &dataset.table).await? => {
-            Ok(Some(dataset.table.clone()))
+            let bound = bound(session, &dataset.table).await?;
+            let is_whole = bound.is_none_or(|bound| bound.taken.is_none());
+            Ok(is_whole.then(|| dataset.table.clone()))
         }
         Ok(_) | Err(Failure::Found { .. }) => Ok(None),
         Err(failure) => Err(failure),

@@ -17,6 +17,7 @@ use crate::timestamp::{self, Civil};
 use super::bind::{datetime, limits};
 use super::errors::{Class, Failure};
 use super::files::list;
+use super::retired::bound;
 use super::session::{Insert, Session};
 
 /// Entries of one upsert.
@@ -164,9 +165,13 @@ fn upsert_sql(dataset: &Dataset) -> Insert {
 /// See [`SummaryStore::summary_reset`](crate::sink::SummaryStore::summary_reset).
 pub(super) async fn reset(session: &mut Session, dataset: &Dataset) -> Result<(), Failure> {
     let summary = summary_of(dataset);
+    let bound = bound(session, &dataset.table).await?;
+    let kept = bound.and_then(|it| it.kept_days(&summary.time, SummaryNames::of(summary).day));
+    // Entries of days whose rows are retired cannot be computed again, and stay.
+    let condition = kept.map_or(String::new(), |days| format!(" WHERE {days}"));
     session.begin().await?;
     session
-        .run_scan(&format!("DELETE FROM `{}`", summary.table))
+        .run_scan(&format!("DELETE FROM `{}`{condition}", summary.table))
         .await?;
     mark(session, &dataset.name).await?;
     session.commit().await

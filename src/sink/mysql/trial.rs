@@ -5,6 +5,7 @@
 //! keys, which have queries of their own.
 
 use super::errors::{Class, Failure};
+use super::misfit::joined;
 use super::session::Session;
 
 /// The name of the copy. All processes use the same, so that each removes the copy of one that was
@@ -29,7 +30,7 @@ pub(super) async fn runs(
             Ok(_) => {}
         }
     }
-    let sql = format!("ALTER TABLE `{COPY}` {}", clauses.join(", "));
+    let sql = format!("ALTER TABLE `{COPY}` {}", joined(clauses));
     let tried = session.run(&sql).await;
     clean_up(session).await?;
     match tried {

@@ -31,8 +31,8 @@ use super::table;
 use super::{
     Acknowledged, Audit, Begun, Committed, Contents, Difference, Digest, FieldCount, FileState,
     Indexes, KeptReplay, LastEvent, LedgerFile, Migration, NewFile, OpenReject, Operators,
-    ProblemDigest, Purge, Registered, RejectQuery, Remembered, Removed, Replay, Replayed, Schema,
-    SeenFile, Settled, Sink, Standing, SummaryStore, Totals, Unsummarised,
+    ProblemDigest, Purge, Registered, RejectQuery, Remembered, Removed, Replay, Replayed,
+    Retention, Schema, SeenFile, Settled, Sink, Standing, SummaryStore, Totals, Unsummarised,
 };
 use errors::Failure;
 
@@ -292,6 +292,7 @@ impl Schema for SqliteSink {
     }
 
     async fn schema(&self, datasets: &Datasets) -> Result<Vec<String>, Fault> {
+        schema::without_partitions(datasets)?;
         Ok(schema::statements(datasets))
     }
 
@@ -324,6 +325,8 @@ impl Schema for SqliteSink {
 }
 
 impl Indexes for SqliteSink {}
+
+impl Retention for SqliteSink {}
 
 #[async_trait]
 impl SummaryStore for SqliteSink {

@@ -176,6 +176,7 @@ pub(super) fn audit(
             rejects: reject_count,
             purged: purged_count,
             superseded: superseded_count,
+            retired: 0,
             doubled: doubled.query_row([file_no], |row| row.get(0))?,
             last_ordinal: row_last.max(other_last),
             entries: entries.query_row([file_no], |row| row.get(0))?,

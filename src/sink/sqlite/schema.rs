@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use rusqlite::{Transaction, params};
 
 use crate::dataset::{Dataset, Datasets};
+use crate::fault::{Fault, Origin};
 use crate::sink::Migration;
 use crate::sink::definitions::{DEFINITIONS, not_of_other_tables};
 use crate::sink::lost::{self, Missing};
@@ -57,6 +58,7 @@ pub(super) fn migrate(
     if asked.ledger_only {
         return Ok(());
     }
+    without_partitions(datasets)?;
     for dataset in datasets.iter() {
         db.execute(
             "INSERT OR IGNORE INTO ingest_definitions (definition, dataset, text, recorded_at) VALUES \
@@ -102,6 +104,22 @@ pub(super) fn migrate(
         }
     }
     Ok(())
+}
+
+/// Refuses definitions with partitions, which SQLite does not have.
+pub(super) fn without_partitions(datasets: &Datasets) -> Result<(), Fault> {
+    let mut partitioned = datasets.iter().filter(|it| it.partition_by.is_some());
+    let Some(dataset) = partitioned.next() else {
+        return Ok(());
+    };
+    let cause = format!(
+        "the dataset `{}` has `partition_by`, and SQLite has no partitions",
+        dataset.name
+    );
+    Err(Fault::fatal(Origin::Sink, "creating the tables", cause).with_next_step(
+        "remove `partition_by`, `partition_every` and `retain` from it, or use a database of MySQL or \
+         MariaDB",
+    ))
 }
 
 /// The tables of the ledger that migrations have made and that are missing.

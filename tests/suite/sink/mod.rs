@@ -17,6 +17,7 @@ mod hosts;
 mod keyed;
 mod ledger;
 mod operators;
+mod partitions;
 mod rows;
 mod misfits;
 mod schema;

@@ -21,8 +21,8 @@ const CONVERSION_RULES: u32 = 1;
 
 /// A hash of all parts of a definition that change ordinals or rows.
 ///
-/// The other parts, `files`, `also` (but of a sequence), `indexes`, `summary` and the limits of a
-/// file, are left out.
+/// The other parts, `files`, `also` (but of a sequence), `indexes`, `summary`, the partitions and the
+/// limits of a file, are left out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub struct Fingerprint {
     /// The hash of the parts that decide the ordinals of records: `format` and `records`.
@@ -239,11 +239,18 @@ mod tests {
 
     /// A ledger may be read by an earlier release, which does not know them.
     #[test]
-    fn the_text_for_the_ledger_has_no_limits_of_a_file() {
-        let limits = "max_reject_ratio = 1\nmin_records = 10\nexpected_every = \"24h\"\n";
-        let limited = dataset(&format!("{limits}{COLUMN}"));
-        assert!(limited.max_reject_ratio.is_some() && limited.min_records == Some(10));
-        assert_eq!(limited.definition(), dataset(COLUMN).definition());
+    fn the_text_for_the_ledger_has_neither_limits_nor_partitions() {
+        let column = COLUMN.replace("float", "timestamp");
+        for more in [
+            "max_reject_ratio = 1\nmin_records = 10\nexpected_every = \"24h\"\n",
+            "partition_by = \"km\"\npartition_every = \"day\"\nretain = \"400 days\"\n",
+        ] {
+            let limited = dataset(&format!("{more}{column}"));
+            let plain = dataset(&column);
+            assert_ne!(limited, plain);
+            assert_eq!(limited.fingerprint, plain.fingerprint);
+            assert_eq!(limited.definition(), plain.definition());
+        }
     }
 
     /// Of a definition that does not mention `strict`, the release that wrote it was strict.

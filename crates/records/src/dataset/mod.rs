@@ -19,6 +19,7 @@ pub use limits::{Every, Ratio};
 pub use of_file::{FileDatasets, NoDataset};
 pub use of_path::{FileValues, PathValues};
 pub(crate) use outer::{Outer, Part};
+pub use partitions::{PartitionEvery, Retain};
 
 mod column;
 mod definition;
@@ -28,6 +29,7 @@ mod limits;
 mod of_file;
 mod of_path;
 mod outer;
+mod partitions;
 
 /// Name of the primary key column of each table: `file_no << 32 | ordinal`.
 pub const ID_COLUMN: &str = "id";
@@ -118,6 +120,18 @@ pub struct Dataset {
     /// decides, then the ordinal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub order_by: Option<String>,
+    /// The column by whose time the table is partitioned, in MySQL and MariaDB: a required timestamp
+    /// or date column. Default: the table has no partitions.
+    #[serde(default, skip_serializing)]
+    pub partition_by: Option<String>,
+    /// How long a partition lasts. Default: `month`.
+    #[serde(default, skip_serializing)]
+    pub partition_every: Option<PartitionEvery>,
+    /// How long rows are kept, such as `400 days`: a partition whose rows are all older is removed.
+    /// Default: for ever.
+    #[serde(default, skip_serializing)]
+    #[schemars(with = "Option<String>")]
+    pub retain: Option<Retain>,
     /// The daily summary of this dataset. Default: no summary.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub summary: Option<Summary>,
@@ -371,6 +385,9 @@ fn builtin() -> Vec<Dataset> {
         key: Vec::new(),
         on_conflict: None,
         order_by: None,
+        partition_by: None,
+        partition_every: None,
+        retain: None,
         summary,
         fingerprint: Fingerprint::default(),
     };
@@ -522,6 +539,7 @@ fn check(dataset: &Dataset) -> Result<(), InvalidDataset> {
         return fail(problem);
     }
     dataset.check_key()?;
+    dataset.check_partitions()?;
     match &dataset.summary {
         Some(summary) => check_summary(dataset, summary),
         None => Ok(()),

@@ -370,6 +370,43 @@ fn sources_of_values_that_cannot_work_are_refused() {
 }
 
 #[test]
+fn partitions_that_cannot_work_are_refused() {
+    let columns = "columns = [{name = 'a', type = 'text'}, {name = 't', type = 'timestamp'}, {name = 'd', \
+                   type = 'date', required = false, default = '2026-01-01'}, {name = 'o', type = \
+                   'timestamp', required = false}]";
+    let define = |more: &str| user(&format!("name = 'e'\n{more}\n{columns}"));
+    let summary = "summary = {table = 's', key = 'a', time = 't', value = 'a'}";
+    for more in [
+        "partition_by = 't'",
+        "partition_by = 'd'\npartition_every = 'day'\nretain = '1000 days'",
+        "partition_by = 't'\nretain = '10 years'",
+        "partition_by = 't'\nkey = ['a', 't']",
+        &format!("partition_by = 't'\nretain = '400 days'\n{summary}"),
+    ] {
+        assert!(define(more).is_ok(), "{more}");
+    }
+    for (more, expected) in [
+        ("partition_by = 'x'", "no column `x`"),
+        ("partition_by = 'a'", "of the type timestamp or date"),
+        ("partition_by = 'o'", "must be a required column"),
+        ("partition_every = 'day'", "need `partition_by`"),
+        ("retain = '1 day'", "need `partition_by`"),
+        ("partition_by = 't'\nkey = ['a']", "add it to `key`"),
+        (
+            "partition_by = 't'\npartition_every = 'day'\nretain = '1001 days'",
+            "more than 1000 partitions of a day",
+        ),
+        (
+            &format!("partition_by = 'd'\nretain = '400 days'\n{summary}"),
+            "both must be by the same column, `d`",
+        ),
+    ] {
+        let error = define(more).unwrap_err().to_string();
+        assert!(error.contains(expected), "{more}: {error}");
+    }
+}
+
+#[test]
 fn keys_that_cannot_work_are_refused() {
     let columns = "columns = [{name = 'a', type = 'text'}, {name = 'n', type = 'integer'}, {name = 't', \
                    type = 'timestamp'}, {name = 'f', type = 'float'}, {name = 'o', type = 'integer', \

@@ -13,6 +13,7 @@ use crate::sink::cells::RefusedRow;
 use crate::sink::mysql::bind::{VALUE_BYTES, fitting, limits};
 use crate::sink::mysql::errors::Failure;
 use crate::sink::mysql::files::{identity, list};
+use crate::sink::mysql::retired::NEVER_TAKEN;
 use crate::sink::mysql::session::Insert;
 
 use super::transaction::{LoadedFile, Strategy, Transaction, Unfinished};
@@ -44,8 +45,10 @@ enum Entries {
     /// The entries of files without rejects, which most files are. The server finds this by one
     /// lookup in an index.
     OfFilesWithoutRejects,
-    /// All entries that do not exist yet.
+    /// All entries that do not exist yet, of files of which no row was retired.
     Any,
+    /// All entries that do not exist yet. Their records were compared with what is stored.
+    AfterComparison,
 }
 
 impl Transaction<'_> {
@@ -166,8 +169,8 @@ impl Transaction<'_> {
     /// list, since settle would only remove it from the ledger later. No row of these files was
     /// stored before: the INSERT would have failed with a duplicate key.
     ///
-    /// Needs the idempotent form if one of the files was settled meanwhile, or has other rejects
-    /// than these.
+    /// Needs the idempotent form if one of the files was settled meanwhile, has other rejects than
+    /// these, or is so old that its rows may have been retired.
     pub(super) async fn settle_whole(
         &mut self,
         entries: &mut Vec<Entry>,
@@ -183,7 +186,7 @@ impl Transaction<'_> {
             .run(&format!(
                 "UPDATE ingest_files f SET rejects = {counts}, state = 'settled', reason = NULL, \
                  settled_at = UTC_TIMESTAMP(6) WHERE file_no IN ({}) AND state = 'pending' AND {counts} = (SELECT \
-                 COUNT(*) FROM ingest_rejects r WHERE r.file_no = f.file_no)",
+                 COUNT(*) FROM ingest_rejects r WHERE r.file_no = f.file_no) AND {NEVER_TAKEN}",
                 list(&whole)
             ))
             .await?;
@@ -231,8 +234,9 @@ impl Transaction<'_> {
     /// Writes the entries.
     ///
     /// Needs the idempotent form if a file is already settled (after a late redelivery), if some of
-    /// the records are rejects by another definition of their dataset, or if a file is not in this
-    /// ledger. In the first two cases, even rows that seem new must be compared with the rejects.
+    /// the records are rejects by another definition of their dataset, if rows of the file may have
+    /// been retired, or if a file is not in this ledger. In the first three cases, even rows that seem
+    /// new must be compared with what is stored.
     pub(super) async fn entries(
         &mut self,
         entries: &[Entry],
@@ -240,7 +244,7 @@ impl Transaction<'_> {
     ) -> Result<(), Unfinished> {
         if self.strategy == Strategy::Idempotent {
             self.session
-                .run(&entries_sql(entries, Entries::Any))
+                .run(&entries_sql(entries, Entries::AfterComparison))
                 .await?;
             return Ok(());
         }
@@ -384,12 +388,16 @@ fn entries_sql(entries: &[Entry], which: Entries) -> String {
         ") e STRAIGHT_JOIN ingest_files f ON f.file_no = e.file_no AND f.hash = e.hash AND \
          f.definition = e.definition WHERE f.state NOT IN ('settled', 'removing')",
     );
+    if which != Entries::AfterComparison {
+        sql.push_str(" AND ");
+        sql.push_str(NEVER_TAKEN);
+    }
     sql.push_str(match which {
         Entries::OfFilesWithoutRejects => {
             " AND NOT EXISTS (SELECT 1 FROM ingest_rejects r WHERE r.file_no = f.file_no) LOCK IN SHARE \
              MODE"
         }
-        Entries::Any => {
+        Entries::Any | Entries::AfterComparison => {
             " LOCK IN SHARE MODE ON DUPLICATE KEY UPDATE records = ingest_frames.records"
         }
     });

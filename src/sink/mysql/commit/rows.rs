@@ -14,7 +14,7 @@ use crate::sink::cells::{RECORD_TOO_LARGE, RefusedRow, Row, Rows};
 use crate::sink::mysql::errors::{Class, Failure};
 use crate::sink::mysql::files::{coverage, list};
 use crate::sink::mysql::session::Insert;
-use crate::sink::mysql::{bind, load_data};
+use crate::sink::mysql::{bind, load_data, retired};
 use crate::sink::table::quoted;
 
 use super::compare::{Found, compare};
@@ -217,6 +217,9 @@ impl Transaction<'_> {
     /// whatever a trigger has made of it.
     async fn find(&mut self, rows: &Rows<'_>, places: Range<usize>) -> Result<Vec<Found>, Failure> {
         let mut found = compare(self.session, rows, places.clone()).await?;
+        if found.contains(&Found::Nothing) {
+            self.find_retired(rows, places.clone(), &mut found).await?;
+        }
         if found.contains(&Found::Other) {
             // Read after the rows: a transaction that commits in between adds entries, and its rows
             // were not found.
@@ -228,6 +231,33 @@ impl Transaction<'_> {
             }
         }
         Ok(found)
+    }
+
+    /// A row that the table does not have counts as found if the ledger covers its record and its time
+    /// is before the bound of the table: it was retired. The bound is read after the table.
+    async fn find_retired(
+        &mut self,
+        rows: &Rows<'_>,
+        places: Range<usize>,
+        found: &mut [Found],
+    ) -> Result<(), Failure> {
+        let Some(bound) = retired::bound(self.session, &rows.dataset.table).await? else {
+            return Ok(());
+        };
+        let is_old = |at: usize| bound.is_before(rows.dataset, rows.row(at));
+        let due: Vec<usize> = places
+            .clone()
+            .zip(found.iter())
+            .filter(|(at, found)| **found == Found::Nothing && is_old(*at))
+            .map(|(at, _)| at)
+            .collect();
+        let ids: Vec<u64> = due.iter().map(|at| rows.row(*at).id()).collect();
+        for (at, is_covered) in due.iter().zip(self.covers(&ids).await?) {
+            if is_covered {
+                found[at - places.start] = Found::Equal;
+            }
+        }
+        Ok(())
     }
 
     /// Whether the ledger covers the record, for each of these ids.

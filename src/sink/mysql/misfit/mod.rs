@@ -6,6 +6,8 @@
 //! the statement on a copy without rows. If no ALTER TABLE can do it, the table is renamed, which
 //! always works and keeps its rows, and `migrate` creates a new one.
 
+use jiff::civil::DateTime;
+
 use crate::sink::table::{Kind, Table, TableColumn, quoted};
 
 use super::ddl::{CHAR_BYTES, VARCHAR_CHARS_MAX, definition, sql_type, unique};
@@ -31,6 +33,8 @@ pub(super) struct Existing {
     pub(super) engine: String,
     pub(super) is_view: bool,
     pub(super) partitioned: bool,
+    /// The method of the partitions and what it is applied to. Empty without partitions.
+    pub(super) partitions: (String, String),
 }
 
 /// The problem of a table, and the change that makes it fit.
@@ -87,7 +91,7 @@ impl Misfit {
             Change::Alter {
                 clauses, in_utc, ..
             } => {
-                let alter = format!("ALTER TABLE `{table}` {}", clauses.join(", "));
+                let alter = format!("ALTER TABLE `{table}` {}", joined(clauses));
                 if *in_utc {
                     vec!["SET time_zone = '+00:00'".to_owned(), alter]
                 } else {
@@ -96,6 +100,13 @@ impl Misfit {
             }
         }
     }
+}
+
+/// The clauses of one ALTER TABLE. That of the partitions is the last, without a comma.
+pub(super) fn joined(clauses: &[String]) -> String {
+    clauses
+        .join(", ")
+        .replace(", PARTITION BY ", " PARTITION BY ")
 }
 
 /// Whether a clause adds a column or a unique key.
@@ -108,6 +119,7 @@ struct Alter<'a> {
     table: &'a Table,
     found: &'a Existing,
     mariadb: bool,
+    now: DateTime,
     problems: Vec<String>,
     clauses: Vec<String>,
     hazards: Vec<String>,
@@ -117,11 +129,17 @@ struct Alter<'a> {
 }
 
 /// Compares an existing table with the one that is needed. `None` if it fits.
-pub(super) fn misfit(table: &Table, found: &Existing, mariadb: bool) -> Option<Misfit> {
+pub(super) fn misfit(
+    table: &Table,
+    found: &Existing,
+    mariadb: bool,
+    now: DateTime,
+) -> Option<Misfit> {
     let mut alter = Alter {
         table,
         found,
         mariadb,
+        now,
         problems: Vec::new(),
         clauses: Vec::new(),
         hazards: Vec::new(),
@@ -139,6 +157,7 @@ pub(super) fn misfit(table: &Table, found: &Existing, mariadb: bool) -> Option<M
         alter.key();
         alter.unique();
         alter.other_columns();
+        alter.partitions();
     }
     alter.into_misfit()
 }
@@ -306,6 +325,26 @@ impl Alter<'_> {
         self.wrong(format!("it has no unique key ({columns})"), clause);
     }
 
+    /// The partitions by time. Existing ones by the same column are taken as they are.
+    fn partitions(&mut self) {
+        let Some(wanted) = &self.table.partitions else {
+            return;
+        };
+        let (method, of) = &self.found.partitions;
+        let is_by_column = of.replace('`', "").eq_ignore_ascii_case(&wanted.column);
+        if method == "RANGE COLUMNS" && is_by_column {
+            return;
+        }
+        let column = &wanted.column;
+        let problem = if method.is_empty() {
+            format!("it is not partitioned by `{column}`")
+        } else {
+            format!("it is partitioned by {method}({of}), not by RANGE COLUMNS(`{column}`)")
+        };
+        let clause = wanted.clause(self.now);
+        self.wrong(problem, clause);
+    }
+
     /// Columns that no record fills.
     fn other_columns(&mut self) {
         let is_needed = |found: &ExistingColumn| {
@@ -414,6 +453,7 @@ pub(super) fn exact_json(table: &Table, found: &Existing) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sink::partitions::now;
 
     fn id(kind: Kind) -> Table {
         let column = |name: &str, kind, nullable| TableColumn {
@@ -427,6 +467,7 @@ mod tests {
             key: vec!["id".to_owned()],
             unique: None,
             indexes: Vec::new(),
+            partitions: None,
             summary_of: None,
         }
     }
@@ -489,7 +530,7 @@ mod tests {
                 optional: true,
                 ..ExistingColumn::default()
             };
-            let misfit = misfit(&id(*kind), &with(column), true).expect(column_type);
+            let misfit = misfit(&id(*kind), &with(column), true, now()).expect(column_type);
             let is_alter = matches!(misfit.change, Change::Alter { .. });
             assert_eq!(
                 is_alter, *offered,

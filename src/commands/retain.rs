@@ -1,0 +1,81 @@
+//! `retain`: makes partitions ahead and removes those whose rows are no longer kept, as the service
+//! does. Or prints what it would do.
+
+use serde_json::{Value, json};
+
+use crate::config::Settings;
+use crate::config::cli::RetainArgs;
+use crate::sink::{Kept, ROWS_MOVED_MAX};
+
+use super::output::JSON_VERSION;
+use super::{Outcome, open_database, print};
+
+/// Runs the command.
+pub(super) async fn execute(settings: &Settings, args: &RetainArgs) -> anyhow::Result<Outcome> {
+    let database = open_database(settings).await?;
+    database.migrate(&settings.datasets).await?;
+    let mut all: Vec<Value> = Vec::new();
+    let mut text = String::new();
+    for dataset in settings
+        .datasets
+        .iter()
+        .filter(|it| it.partition_by.is_some())
+    {
+        let kept = database.keep_partitions(dataset, args.dry_run).await?;
+        text += &describe(&dataset.table, &kept, args.dry_run);
+        let retired: Vec<Value> = kept
+            .retired
+            .iter()
+            .map(|it| json!({"partition": it.name, "rows": it.rows}))
+            .collect();
+        all.push(json!({
+            "table": dataset.table, "made": kept.made, "retired": retired, "waiting": kept.waiting,
+            "rows_in_last": kept.in_last, "is_crowded": kept.is_crowded, "elsewhere": kept.elsewhere
+        }));
+    }
+    if args.json {
+        let report = json!({"version": JSON_VERSION, "dry_run": args.dry_run, "tables": all});
+        text = format!("{report}\n");
+    } else if text.is_empty() {
+        text.push_str("no dataset has `partition_by`\n");
+    }
+    print(&text)?;
+    Ok(Outcome::Complete)
+}
+
+/// The lines about a table.
+fn describe(table: &str, kept: &Kept, dry_run: bool) -> String {
+    if kept.elsewhere {
+        return format!("{table}: another process keeps the partitions now\n");
+    }
+    let would = if dry_run { "would be " } else { "" };
+    let mut lines = Vec::new();
+    for partition in &kept.retired {
+        let (name, rows) = (&partition.name, partition.rows);
+        lines.push(format!("{rows} rows of partition {name} {would}retired"));
+    }
+    for name in &kept.waiting {
+        lines.push(format!(
+            "partition {name} stays until its rows are in the summary"
+        ));
+    }
+    if let Some(made) = &kept.made {
+        lines.push(format!("partitions {would}made: {made}"));
+    }
+    if kept.is_crowded {
+        lines.push(format!(
+            "no partitions made: the last one has more than {ROWS_MOVED_MAX} rows; divide it with ALTER \
+             TABLE … REORGANIZE PARTITION, or correct the times of its rows"
+        ));
+    } else if kept.in_last > 0 {
+        lines.push(format!("{} rows in the last partition", kept.in_last));
+    }
+    if lines.is_empty() {
+        lines.push("nothing to do".to_owned());
+    }
+    let head = format!("{table}: ");
+    lines
+        .iter()
+        .flat_map(|line| [&head, line.as_str(), "\n"])
+        .collect()
+}

@@ -1,0 +1,87 @@
+//! Keeps the partitions of the datasets' tables: at the end of a load, and in the process with the role
+//! `summary` while it runs.
+
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use super::engine::Engine;
+use crate::dataset::Dataset;
+use crate::sink::{Kept, ROWS_MOVED_MAX};
+use crate::telemetry;
+
+/// Pause between two rounds. Partitions are days or months long, and are made three ahead.
+const INTERVAL: Duration = Duration::from_secs(3_600);
+
+/// Pause before the next round if a table was in use, or the database did not answer.
+const AGAIN_AFTER: Duration = Duration::from_secs(60);
+
+impl Engine {
+    /// Keeps the partitions of all datasets once. A failure is logged, since nothing waits for it.
+    /// Returns whether the next round is due soon.
+    pub(super) async fn keep_partitions(&self) -> bool {
+        let Some(database) = self.database.as_deref() else {
+            return false;
+        };
+        let mut is_due = false;
+        for dataset in self.datasets.iter().filter(|it| it.partition_by.is_some()) {
+            let table = &dataset.table;
+            match database.keep_partitions(dataset, false).await {
+                Ok(kept) => log(dataset, &kept),
+                Err(fault) if fault.is_transient() => {
+                    is_due = true;
+                    tracing::warn!(table, %fault, "its partitions are not kept yet; tries again");
+                }
+                Err(fault) => {
+                    let next_step = fault.next_step.as_deref().unwrap_or_default();
+                    tracing::error!(table, %fault, next_step, "its partitions are not kept");
+                }
+            }
+        }
+        is_due
+    }
+
+    /// Keeps the partitions until the service stops.
+    pub(super) async fn go_on_keeping_partitions(&self, stop: &CancellationToken) {
+        loop {
+            let is_due = tokio::select! {
+                is_due = self.keep_partitions() => is_due,
+                // The next process continues.
+                () = stop.cancelled() => return,
+            };
+            let pause = if is_due { AGAIN_AFTER } else { INTERVAL };
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = stop.cancelled() => return,
+            }
+        }
+    }
+}
+
+/// Logs and counts what was done for a dataset.
+fn log(dataset: &Dataset, kept: &Kept) {
+    let table = &dataset.table;
+    if let Some(made) = &kept.made {
+        tracing::info!(table, made, "partitions made");
+    }
+    for partition in &kept.retired {
+        let (partition, rows) = (&partition.name, partition.rows);
+        tracing::info!(
+            table,
+            partition,
+            rows,
+            "rows retired: they are no longer kept"
+        );
+        telemetry::retired(&dataset.name, rows);
+    }
+    if kept.is_crowded {
+        tracing::error!(
+            table,
+            "its last partition has more than {ROWS_MOVED_MAX} rows, so no partitions are made: divide it \
+             with ALTER TABLE … REORGANIZE PARTITION, or correct the times of its rows"
+        );
+    } else if kept.in_last > 0 {
+        let rows = kept.in_last;
+        tracing::warn!(table, rows, "its last partition has rows of a far future");
+    }
+}

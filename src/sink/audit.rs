@@ -1,0 +1,49 @@
+//! The counts of the stored records of a file, and where a record is stored.
+
+/// The counts of the stored records of a file.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Audit {
+    /// The number of the file.
+    pub file_no: u32,
+    /// Rows with an id of this file.
+    pub rows: u64,
+    /// Rejects of this file.
+    pub rejects: u64,
+    /// Purged rejects that did not become rejects again.
+    pub purged: u64,
+    /// Records that the row of another record with the same key supersedes.
+    pub superseded: u64,
+    /// Records whose rows are no longer kept: they were removed with their partition.
+    pub retired: u64,
+    /// Records that are more than one of these: row, reject, purged reject, superseded record.
+    pub doubled: u64,
+    /// The largest ordinal of these records.
+    pub last_ordinal: Option<u32>,
+    /// Ledger entries. A settled file must have none.
+    pub entries: u64,
+}
+
+impl Audit {
+    /// How many records of the file are a row, a reject, a purged reject, superseded or retired.
+    #[must_use]
+    pub fn stored(&self) -> u64 {
+        self.rows + self.rejects + self.purged + self.superseded + self.retired - self.doubled
+    }
+}
+
+/// Where a record is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// The record is a row of its dataset's table.
+    Row,
+    /// The record is a reject.
+    Reject,
+    /// The record was a reject that has been purged.
+    Purged,
+    /// The row with this id has the key of the record, and the record has none.
+    Superseded(u64),
+    /// The row of the record is no longer kept: it was removed with its partition.
+    Retired,
+    /// The record is not stored yet, or was lost.
+    Absent,
+}

@@ -1,0 +1,360 @@
+//! Keeps the partitions of a table: makes them ahead, and takes out those whose rows are no longer
+//! kept, in steps. The process may be killed after each step.
+//!
+//! How a partition is taken out, so that each of its rows is counted, while commits go on:
+//! 1. The ledger gets the bound and the name of the partition.
+//! 2. EXCHANGE PARTITION swaps the partition with an empty table, which no commit knows. No row is
+//!    copied. Rows that arrive late for the partition go into it as before.
+//! 3. One transaction counts the rows of each file into the ledger, and removes the name.
+//! 4. The table with the rows is dropped.
+//! 5. The partitions of the time before the bound become one, with the rows that arrived late. They
+//!    are taken out in the same way, at the next call.
+//!
+//! A partition is never dropped: a row that arrives between the count and the drop would be lost.
+
+use jiff::civil::DateTime;
+
+use crate::batch::row_id;
+use crate::dataset::Dataset;
+use crate::sink::partitions::{Partition, Partitions, literal, merged, now};
+use crate::sink::retention::{Kept, ROWS_MOVED_MAX, RetiredPartition};
+
+use super::errors::{Class, Failure};
+use super::retired::{Taken, bound, side};
+use super::schema::has_table;
+use super::session::Session;
+
+/// How many seconds a statement waits for others that use the table. Others queue behind it, so it is
+/// short; the next call tries again.
+const LOCK_SECONDS: u32 = 3;
+
+/// The server's error if a partition cannot be exchanged since columns were added to its table without
+/// a rebuild.
+const DIFFERENT: u16 = 1731;
+
+const REBUILD: &str = "MySQL exchanges no partition of a table to which columns were added without a \
+    rebuild: run ALTER TABLE … FORCE for it, during which it can be read and written";
+
+const OTHERWISE: &str =
+    "run `task_runner migrate`, which prints the statement that partitions the table";
+
+/// See [`Retention::keep_partitions`](crate::sink::Retention::keep_partitions).
+pub(super) async fn keep(
+    session: &mut Session,
+    dataset: &Dataset,
+    dry_run: bool,
+) -> Result<Kept, Failure> {
+    let Some(partitions) = Partitions::of(dataset) else {
+        return Ok(Kept::default());
+    };
+    let database: Option<String> = session.one("SELECT DATABASE()").await?;
+    let hash = blake3::hash(database.unwrap_or_default().as_bytes()).to_hex();
+    let lock = format!("lemonade-retain-{}", &hash[..32]);
+    let got: Option<i64> = session
+        .one(&format!("SELECT GET_LOCK('{lock}', 0)"))
+        .await?;
+    if got != Some(1) {
+        return Ok(Kept {
+            elsewhere: true,
+            ..Kept::default()
+        });
+    }
+    let outcome = locked(session, dataset, &partitions, dry_run).await;
+    if outcome.is_err() {
+        session.rollback().await?;
+    }
+    // If this fails, the session is closed, which frees the lock as well.
+    let freed = session.run(&format!("DO RELEASE_LOCK('{lock}')")).await;
+    let kept = outcome?;
+    freed.map(|_| kept)
+}
+
+async fn locked(
+    session: &mut Session,
+    dataset: &Dataset,
+    partitions: &Partitions,
+    dry_run: bool,
+) -> Result<Kept, Failure> {
+    let table = &dataset.table;
+    let mut kept = Kept::default();
+    if !has_table(session, table).await? {
+        return Ok(kept);
+    }
+    let sql = format!("SET SESSION lock_wait_timeout = {LOCK_SECONDS}");
+    session.run(&sql).await?;
+    if !dry_run {
+        kept.retired.extend(go_on(session, table).await?);
+    }
+    let now = time(session).await?;
+    ahead(session, table, partitions, now, dry_run, &mut kept).await?;
+    let existing = existing(session, table).await?;
+    let due = partitions.due(&existing, now);
+    for partition in &due {
+        let name = &partition.name;
+        let rows = rows_in(session, table, name, 1).await?;
+        if rows == 0 {
+            continue;
+        }
+        if is_unsummarised(session, dataset, name).await? {
+            kept.waiting.push(name.clone());
+        } else if dry_run {
+            let sql = format!("SELECT COUNT(*) FROM `{table}` PARTITION (`{name}`)");
+            kept.retired.push(RetiredPartition {
+                name: name.clone(),
+                rows: session.one(&sql).await?,
+            });
+        } else {
+            begin(session, table, partitions, partition).await?;
+            kept.retired.extend(go_on(session, table).await?);
+        }
+    }
+    if let Some(clause) = merged(&due).filter(|_| kept.waiting.is_empty() && !dry_run) {
+        let sql = format!("ALTER TABLE `{table}` {clause}");
+        session.run_build(&sql).await?;
+    }
+    Ok(kept)
+}
+
+/// The time by the clock that is behind: that of the server, or that of this process. A clock that is
+/// ahead removes no row.
+async fn time(session: &mut Session) -> Result<DateTime, Failure> {
+    let text: String = session
+        .one("SELECT DATE_FORMAT(UTC_TIMESTAMP(), '%Y-%m-%d %H:%i:%s')")
+        .await?;
+    let theirs: Option<DateTime> = text.parse().ok();
+    Ok(theirs.map_or_else(now, |theirs| theirs.min(now())))
+}
+
+/// The partitions of a table, in its order.
+async fn existing(session: &mut Session, table: &str) -> Result<Vec<Partition>, Failure> {
+    let sql = "SELECT DISTINCT PARTITION_NAME, PARTITION_DESCRIPTION, PARTITION_ORDINAL_POSITION FROM \
+               information_schema.PARTITIONS WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME = ? AND \
+               PARTITION_METHOD = 'RANGE COLUMNS' ORDER BY PARTITION_ORDINAL_POSITION";
+    let found = session
+        .rows_with::<(String, String, u64)>(sql, (table,))
+        .await?;
+    let parsed: Option<Vec<Partition>> = found
+        .into_iter()
+        .map(|(name, description, _)| Partition::parse(name, &description))
+        .collect();
+    parsed
+        .filter(|all| !all.is_empty())
+        .ok_or_else(|| Failure::Found {
+            next_step: OTHERWISE,
+            problem: format!("the table `{table}` has no partitions by time"),
+        })
+}
+
+/// Makes the partitions that are missing.
+async fn ahead(
+    session: &mut Session,
+    table: &str,
+    partitions: &Partitions,
+    now: DateTime,
+    dry_run: bool,
+    kept: &mut Kept,
+) -> Result<(), Failure> {
+    let existing = existing(session, table).await?;
+    if let Some(last) = existing.iter().find(|it| it.below.is_none()) {
+        kept.in_last = rows_in(session, table, &last.name, ROWS_MOVED_MAX + 1).await?;
+    }
+    let Some(clause) = partitions.ahead(&existing, now) else {
+        return Ok(());
+    };
+    if kept.in_last > ROWS_MOVED_MAX {
+        kept.is_crowded = true;
+        return Ok(());
+    }
+    if !dry_run {
+        let sql = format!("ALTER TABLE `{table}` {clause}");
+        session.run_build(&sql).await?;
+        if let Some(last) = existing.iter().find(|it| it.below.is_none()) {
+            kept.in_last = rows_in(session, table, &last.name, ROWS_MOVED_MAX + 1).await?;
+        }
+    }
+    kept.made = Some(clause);
+    Ok(())
+}
+
+/// The number of rows of a partition, counted up to `max`.
+async fn rows_in(
+    session: &mut Session,
+    table: &str,
+    partition: &str,
+    max: u64,
+) -> Result<u64, Failure> {
+    let sql = format!(
+        "SELECT COUNT(*) FROM (SELECT 1 FROM `{table}` PARTITION (`{partition}`) LIMIT {max}) r"
+    );
+    session.one(&sql).await
+}
+
+/// Whether a partition has rows of a file that is not in the summary of the dataset yet.
+async fn is_unsummarised(
+    session: &mut Session,
+    dataset: &Dataset,
+    partition: &str,
+) -> Result<bool, Failure> {
+    if dataset.summary.is_none() {
+        return Ok(false);
+    }
+    let sql = format!(
+        "SELECT 1 FROM ingest_files f WHERE f.dataset = ? AND (f.state = 'pending' OR (f.state = \
+         'settled' AND f.summarised <> 1)) AND EXISTS (SELECT 1 FROM `{}` PARTITION (`{partition}`) r \
+         WHERE r.`id` BETWEEN f.file_no << 32 AND (f.file_no << 32 | 4294967295)) LIMIT 1",
+        dataset.table
+    );
+    let found = session.rows_with::<u64>(&sql, (&dataset.name,)).await?;
+    Ok(!found.is_empty())
+}
+
+/// Writes into the ledger that the rows of a partition are being taken out. From now on, each commit
+/// compares its records with the table.
+async fn begin(
+    session: &mut Session,
+    table: &str,
+    partitions: &Partitions,
+    partition: &Partition,
+) -> Result<(), Failure> {
+    let (column, name) = (&partitions.column, &partition.name);
+    let below = partition.below.map(literal).unwrap_or_default();
+    let sql = "INSERT INTO ingest_retentions (table_name, time_column, rows_before, taken, side, \
+               last_file) VALUES (?, ?, ?, ?, 1, 4294967295) ON DUPLICATE KEY UPDATE rows_before = \
+               IF(time_column = VALUES(time_column), GREATEST(rows_before, VALUES(rows_before)), \
+               VALUES(rows_before)), time_column = VALUES(time_column), taken = VALUES(taken), side = \
+               side + 1, last_file = VALUES(last_file)";
+    let params = (table, column, below, name);
+    session.run_with(sql, params).await.map(drop)
+}
+
+/// Takes out the partition that the ledger names, from whatever step. `None` if it names none.
+async fn go_on(session: &mut Session, table: &str) -> Result<Option<RetiredPartition>, Failure> {
+    let Some(bound) = bound(session, table).await? else {
+        return Ok(None);
+    };
+    let Some(Taken { partition, side }) = bound.taken else {
+        drop_last(session, table).await?;
+        return Ok(None);
+    };
+    let is_out = has_table(session, &side).await? && !is_empty(session, &side).await?;
+    if !is_out && let Err(failure) = exchange(session, table, &partition, &side).await {
+        // The server has refused it, so that the rows are where they were.
+        if failure.code().is_some() && failure.class() != Class::Reconnect {
+            stay(session, table, &side).await?;
+        }
+        return Err(refused(failure, table));
+    }
+    // Transactions that began before the exchange have ended. Files that are new from now on have no
+    // row that was taken.
+    let sql = format!(
+        "UPDATE ingest_retentions SET last_file = (SELECT COALESCE(MAX(file_no), 0) FROM ingest_files) \
+         WHERE table_name = '{table}'"
+    );
+    session.run(&sql).await?;
+    let rows = count(session, table, &side).await?;
+    drop_last(session, table).await?;
+    Ok(Some(RetiredPartition {
+        name: partition,
+        rows,
+    }))
+}
+
+/// Swaps a partition with an empty table.
+async fn exchange(
+    session: &mut Session,
+    table: &str,
+    partition: &str,
+    side: &str,
+) -> Result<(), Failure> {
+    for sql in [
+        format!("DROP TABLE IF EXISTS `{side}`"),
+        format!("CREATE TABLE `{side}` LIKE `{table}`"),
+        format!("ALTER TABLE `{side}` REMOVE PARTITIONING"),
+        format!("ALTER TABLE `{table}` EXCHANGE PARTITION `{partition}` WITH TABLE `{side}`"),
+    ] {
+        session.run_build(&sql).await?;
+    }
+    Ok(())
+}
+
+/// The failure of an exchange, with its own next step if a repetition would fail as well.
+fn refused(failure: Failure, table: &str) -> Failure {
+    if failure.code() == Some(DIFFERENT) {
+        return Failure::Found {
+            next_step: REBUILD,
+            problem: format!("the partitions of `{table}` cannot be taken out: {failure}"),
+        };
+    }
+    failure
+}
+
+/// Ends the removal of a partition that the server refused.
+async fn stay(session: &mut Session, table: &str, side: &str) -> Result<(), Failure> {
+    if has_table(session, side).await? && !is_empty(session, side).await? {
+        return Ok(());
+    }
+    session.run(&give_back(table)).await?;
+    session
+        .run(&format!("DROP TABLE IF EXISTS `{side}`"))
+        .await
+        .map(drop)
+}
+
+fn give_back(table: &str) -> String {
+    format!(
+        "UPDATE ingest_retentions SET taken = NULL, last_file = (SELECT COALESCE(MAX(file_no), 0) FROM \
+         ingest_files) WHERE table_name = '{table}'"
+    )
+}
+
+/// Counts the rows of a table that was swapped, and the records that they supersede, into the ledger.
+/// Returns the number of rows.
+async fn count(session: &mut Session, table: &str, side: &str) -> Result<u64, Failure> {
+    let rows = session
+        .one(&format!("SELECT COUNT(*) FROM `{side}`"))
+        .await?;
+    let (first, last) = (row_id(1, 0), i64::MAX);
+    let counted = |of: &str| {
+        format!(
+            "INSERT INTO ingest_retired (file_no, records, retired_at) SELECT g.file_no, g.n, \
+             UTC_TIMESTAMP(6) FROM ({of}) g JOIN ingest_files f ON f.file_no = g.file_no ON DUPLICATE KEY \
+             UPDATE records = ingest_retired.records + VALUES(records), retired_at = VALUES(retired_at)"
+        )
+    };
+    let of_rows = format!(
+        "SELECT `id` >> 32 AS file_no, COUNT(*) AS n FROM `{side}` WHERE `id` BETWEEN {first} AND {last} \
+         GROUP BY `id` >> 32"
+    );
+    let superseded = format!(
+        "SELECT s.file_no AS file_no, COUNT(*) AS n FROM ingest_superseded s JOIN `{side}` w ON w.`id` = \
+         s.winner GROUP BY s.file_no"
+    );
+    session.begin().await?;
+    for sql in [
+        counted(&of_rows),
+        counted(&superseded),
+        format!("DELETE s FROM ingest_superseded s JOIN `{side}` w ON w.`id` = s.winner"),
+        format!("UPDATE ingest_retentions SET taken = NULL WHERE table_name = '{table}'"),
+    ] {
+        session.run_build(&sql).await?;
+    }
+    session.commit().await?;
+    Ok(rows)
+}
+
+/// Drops the table that the last partition was taken to, if it exists. Its rows are counted.
+async fn drop_last(session: &mut Session, table: &str) -> Result<(), Failure> {
+    let sql = format!("SELECT side FROM ingest_retentions WHERE table_name = '{table}'");
+    let number: u32 = session.one(&sql).await?;
+    let side = side(table, number);
+    if has_table(session, &side).await? {
+        let sql = format!("DROP TABLE IF EXISTS `{side}`");
+        session.run_build(&sql).await?;
+    }
+    Ok(())
+}
+
+async fn is_empty(session: &mut Session, table: &str) -> Result<bool, Failure> {
+    let sql = format!("SELECT 1 FROM `{table}` LIMIT 1");
+    Ok(session.rows::<u64>(&sql).await?.is_empty())
+}
