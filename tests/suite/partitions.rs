@@ -271,6 +271,41 @@ async fn killed_at_any_step_the_next_process_goes_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn partitions_of_days_by_a_date_and_rows_of_the_far_future() {
+    for name in SERVERS {
+        let pair = Pair::new(name).await;
+        let define = |days: u32| {
+            let definition = format!(
+                "[[datasets]]\nname = \"trips\"\nrecords = \"\"\npartition_by = \"on\"\npartition_every = \
+                 \"day\"\nretain = \"{days} days\"\ncolumns = [{{ name = \"on\", type = \"date\" }}]\n"
+            );
+            fs::write(pair.at("lemonade.toml"), definition).unwrap();
+        };
+        define(30);
+        let lines =
+            [20, 12, 2, 0, -400].map(|days| format!("{{\"on\":\"{}\"}}\n", ago(days).date()));
+        fs::write(pair.at("inbound").join("trips_1.ndjson"), lines.concat()).unwrap();
+        pair.expect(0, &["load"]);
+        let before = partitions(&pair).await;
+        assert!((35..=36).contains(&before.len()), "{before:?}");
+        assert_eq!(
+            said(&pair, 0, &["retain"]),
+            "trips: 1 rows in the last partition\n"
+        );
+        define(5);
+        let text = said(&pair, 0, &["retain"]);
+        assert_eq!(text.matches("1 rows of partition p2").count(), 2, "{text}");
+        let text = pair.expect(0, &["verify", "--content"]);
+        assert!(
+            text.contains("3 rows, 0 rejects, 0 purged, 2 retired"),
+            "{text}"
+        );
+        let after = partitions(&pair).await;
+        assert!((10..=12).contains(&after.len()), "{after:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_table_without_the_partitions_is_refused_with_the_statement() {
     for name in SERVERS {
         let pair = Pair::new(name).await;

@@ -88,30 +88,41 @@ async fn a_frame_that_is_delivered_again_brings_back_no_retired_row() {
         let pending = register(&fixture, sink, 2, 1_800).await;
         let first = |count| records(&dataset, 2, pending, 0, count);
         let whole = || records(&dataset, 1, settled, 0, 6);
-        for batch in [whole(), first(900)] {
+        // All of its records are old: no row is left that a second INSERT could hit.
+        let small = register(&fixture, sink, 3, 2).await;
+        let of_small = |count| records(&dataset, 3, small, 0, count);
+        for batch in [whole(), first(900), of_small(1)] {
             sink.commit(&[batch]).await.unwrap();
         }
-        assert_eq!(retire(&fixture).await, 4 + 600, "{target:?}");
+        assert_eq!(retire(&fixture).await, 4 + 600 + 1, "{target:?}");
         let rows = async || fixture.number("SELECT COUNT(*) FROM trips").await;
         assert_eq!(rows().await, 2 + 300);
-        for again in [
+        let again = [
             whole(),
             first(900),
             first(600),
+            first(2),
             records(&dataset, 2, pending, 300, 600),
-        ] {
+            of_small(1),
+        ];
+        for again in again {
             let committed = sink.commit(&[again]).await.unwrap();
             assert_eq!(committed.rows, 0, "{target:?} {committed:?}");
         }
         assert_eq!(rows().await, 302);
+        // The other half of the small file, in one frame with the retired half.
+        assert_eq!(sink.commit(&[of_small(2)]).await.unwrap().rows, 1);
+        assert_eq!(sink.settle(&[small]).await.unwrap().len(), 1);
+        let audit = sink.audit(&dataset, &[small]).await.unwrap()[0];
+        assert_eq!((audit.rows, audit.retired, audit.stored()), (1, 1, 2));
         // A frame that overlaps what is covered adds the other records only.
         let last = records(&dataset, 2, pending, 600, 1_200);
         assert_eq!(sink.commit(&[last]).await.unwrap().rows, 900);
-        assert_eq!(rows().await, 302 + 900);
+        assert_eq!(rows().await, 303 + 900);
         // As one frame with all records of the file.
         assert_eq!(sink.commit(&[first(1_800)]).await.unwrap().rows, 0);
         assert_eq!(sink.settle(&[pending]).await.unwrap().len(), 1);
-        assert_eq!(rows().await, 302 + 900);
+        assert_eq!(rows().await, 303 + 900);
         let audits = sink.audit(&dataset, &[settled, pending]).await.unwrap();
         let counts: Vec<_> = audits
             .iter()
@@ -126,7 +137,7 @@ async fn a_frame_that_is_delivered_again_brings_back_no_retired_row() {
         assert_eq!(standing(2).await, Standing::Row);
         assert_eq!(standing(900).await, Standing::Row);
         // Late rows are retired in their turn, and nothing is left to do.
-        assert_eq!(retire(&fixture).await, 600);
+        assert_eq!(retire(&fixture).await, 600 + 1);
         assert_eq!(retire(&fixture).await, 0);
         let audit = sink.audit(&dataset, &[pending]).await.unwrap()[0];
         assert_eq!((audit.rows, audit.retired), (600, 1_200));
