@@ -152,7 +152,8 @@ async fn problems(
         ));
     }
     // Of a file with retired rows, a missing record is not told from a retired one.
-    if stored < records && audit.retired == 0 {
+    let beyond = audit.beyond(file.entry.records);
+    if (stored < records || beyond.is_some()) && audit.retired == 0 {
         let missing = first_missing(operators, dataset, file).await?;
         problems.extend(missing.map(|ordinal| format!("the first missing ordinal is {ordinal}")));
     }
@@ -163,10 +164,7 @@ async fn problems(
             audit.doubled
         ));
     }
-    if let Some(last) = audit
-        .last_ordinal
-        .filter(|last| u64::from(*last) >= records)
-    {
+    if let Some(last) = beyond {
         problems.push(format!("ordinal {last} is beyond the end of the file"));
     }
     if audit.entries > 0 {

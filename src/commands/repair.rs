@@ -95,7 +95,7 @@ async fn restore_all(settings: &Settings, database: &dyn Database) -> anyhow::Re
     })
 }
 
-/// Whether a file is settled and has as many rows and rejects as records.
+/// Whether a file is settled and has as many rows and rejects as records, and none beyond its end.
 async fn is_whole(
     settings: &Settings,
     database: &dyn Database,
@@ -105,7 +105,9 @@ async fn is_whole(
         return Ok(false);
     }
     let counted = audit::count(settings, database, &[file]).await?;
-    let is_whole = |audit: &Audit| audit.stored() == u64::from(file.entry.records);
+    let records = file.entry.records;
+    let is_whole =
+        |audit: &Audit| audit.stored() == u64::from(records) && audit.beyond(records).is_none();
     Ok(counted.iter().all(|(_, counted)| is_whole(&counted.audit)))
 }
 

@@ -29,6 +29,13 @@ impl Audit {
     pub fn stored(&self) -> u64 {
         self.rows + self.rejects + self.purged + self.superseded + self.retired - self.doubled
     }
+
+    /// An ordinal beyond the end of a file with this many records. Another program wrote its row, which
+    /// counts as a record, so that one may be missing whatever the sum is.
+    #[must_use]
+    pub fn beyond(&self, records: u32) -> Option<u32> {
+        self.last_ordinal.filter(|last| *last >= records)
+    }
 }
 
 /// Where a record is stored.

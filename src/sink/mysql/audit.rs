@@ -240,5 +240,6 @@ async fn is_retired(
     }
     let records: u64 = covered.iter().map(|range| range.end - range.start).sum();
     let counted = audit(session, dataset, &[file_no]).await?;
-    Ok(counted.iter().all(|audit| audit.stored() >= records))
+    let is_all = |audit: &Audit| audit.retired > 0 && audit.stored() >= records;
+    Ok(counted.iter().all(is_all))
 }

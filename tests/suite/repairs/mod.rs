@@ -1,5 +1,7 @@
 //! `verify --content` and the repairs of `files`, by the binary.
 
+mod beyond;
+
 use std::fmt::Write as _;
 use std::fs;
 
