@@ -67,6 +67,7 @@ pub mod broker;
 pub mod sink;
 
 // Stages.
+pub mod pace;
 pub mod summary;
 pub mod worker;
 pub mod ingest;

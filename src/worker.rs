@@ -18,6 +18,7 @@ use crate::broker::{Broker, Consumer, Delivery};
 use crate::dataset::{Dataset, Datasets};
 use crate::fault::Fault;
 use crate::frame;
+use crate::pace::Pace;
 use crate::retry::{GivenUp, until_ok};
 use crate::sink::{Committed, Sink};
 use crate::summary::Accumulator;
@@ -132,6 +133,8 @@ pub struct Worker {
     pub datasets: Datasets,
     /// Updated after each commit.
     pub progress: Arc<Progress>,
+    /// Limits the records of all workers of this process.
+    pub pace: Arc<Pace>,
     /// Receives the rows of each commit.
     pub summaries: Option<Arc<Accumulator>>,
 }
@@ -167,8 +170,12 @@ impl Worker {
         .await?;
         let mut take = 1;
         while !drain.is_cancelled() {
+            let receiving = async {
+                self.pace.wait().await;
+                consumer.receive(take).await
+            };
             let received = tokio::select! {
-                received = consumer.receive(take) => received,
+                received = receiving => received,
                 () = drain.cancelled() => break,
             };
             let deliveries = match received {
@@ -205,6 +212,8 @@ impl Worker {
         stop: &CancellationToken,
     ) -> Result<(), GivenUp> {
         let mut batches = self.decode(deliveries);
+        let records = batches.iter().map(|batch| u64::from(batch.span.records));
+        self.pace.count(records.sum());
         batches.sort_by(|a, b| a.dataset.name.cmp(&b.dataset.name));
         for batches in batches.chunk_by(|a, b| a.dataset.name == b.dataset.name) {
             let dataset = &batches[0].dataset;

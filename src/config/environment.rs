@@ -35,6 +35,10 @@ pub(super) const VARIABLES: &[(&str, &[&str])] = &[
     ("memory-budget", &["LEMONADE_MEMORY_BUDGET"]),
     ("frame-records", &["LEMONADE_FRAME_RECORDS"]),
     ("frame-bytes", &["LEMONADE_FRAME_BYTES"]),
+    (
+        "max-records-per-second",
+        &["LEMONADE_MAX_RECORDS_PER_SECOND"],
+    ),
     ("summary-every", &["LEMONADE_SUMMARY_EVERY"]),
     ("quiet-time", &["LEMONADE_QUIET_TIME"]),
     ("incomplete-after", &["LEMONADE_INCOMPLETE_AFTER"]),

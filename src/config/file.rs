@@ -117,6 +117,8 @@ pub(super) fn nearest<'a>(unknown: &str, known: impl Iterator<Item = &'a str>) -
 
 #[cfg(test)]
 mod tests {
+    use std::num::NonZeroU32;
+
     use super::super::url::malformed::{MALFORMED, shows_a_secret};
     use super::*;
     use crate::config::HardLinks;
@@ -262,5 +264,27 @@ mod tests {
             "{error}"
         );
         assert!(read_text("workers = 0\n").is_err());
+    }
+
+    #[test]
+    fn a_number_that_may_be_off_is_written_with_or_without_quotes() {
+        for (text, expected) in [
+            ("max_records_per_second = 20000", Ok(Some(20_000))),
+            ("max_records_per_second = '20000'", Ok(Some(20_000))),
+            ("max_records_per_second = 'off'", Ok(None)),
+            ("max_records_per_second = 0", Err("zero")),
+            ("max_records_per_second = -1", Err("a text or a number")),
+            ("max_records_per_second = 'many'", Err("or write off")),
+        ] {
+            let options = read_text(&format!("{text}\n"));
+            let read = options.map(|options| options.max_records_per_second.unwrap().on());
+            match (read, expected) {
+                (Ok(read), Ok(expected)) => {
+                    assert_eq!(read.map(NonZeroU32::get), expected, "{text}");
+                }
+                (Err(error), Err(part)) => assert!(error.contains(part), "{text}: {error}"),
+                (read, _) => panic!("{text}: {read:?}"),
+            }
+        }
     }
 }

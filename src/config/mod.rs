@@ -6,6 +6,7 @@
 //! known scheme, and printing the settings shows no password.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::available_parallelism;
@@ -13,11 +14,12 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 
-use crate::broker::{PREFIX, redis};
+use crate::broker::PREFIX;
 use crate::dataset::{Dataset, Datasets};
 use crate::inbox::{Directories, HistoryLimits, Markers};
 use crate::reread::Reread;
 
+mod checks;
 pub mod cli;
 mod environment;
 mod error;
@@ -64,6 +66,9 @@ const FRAME_BYTES_DEFAULT: ByteSize = ByteSize::mib(1);
 
 /// More connections help no database, and each one takes memory there.
 const WORKERS_MAX: usize = 256;
+
+/// With a longer wait for each transaction, the queue would seem to have no reader.
+const PACE_SECONDS_MAX: u32 = 10;
 
 const SUMMARY_EVERY_DEFAULT: Duration = Duration::from_secs(24 * 60 * 60);
 const QUIET_TIME_DEFAULT: Duration = Duration::from_secs(2);
@@ -114,6 +119,8 @@ pub struct Settings {
     pub frame_records: u32,
     /// Most bytes of JSON in a frame.
     pub frame_bytes: usize,
+    /// Most records a second that the workers of this process commit. `None`: any number.
+    pub max_records_per_second: Option<u32>,
     /// Interval of refreshing the daily summary. `None`: only at the start.
     pub summary_every: Option<Duration>,
     /// A file is taken after this long without a change, if the file system reports no writers.
@@ -158,7 +165,7 @@ pub struct Settings {
 
 impl Settings {
     /// The settings that a reload applies to a running service.
-    pub const RELOADED: [&str; 8] = [
+    pub const RELOADED: [&str; 9] = [
         "quiet_time",
         "incomplete_after",
         "hard_links",
@@ -166,6 +173,7 @@ impl Settings {
         "marker_files",
         "temporary_files",
         "scan_interval",
+        "max_records_per_second",
         "log_level",
     ];
 
@@ -289,6 +297,10 @@ impl Settings {
                 .frame_records
                 .map_or(FRAME_RECORDS_DEFAULT, std::num::NonZero::get),
             frame_bytes: usize::try_from(frame_bytes).unwrap_or(usize::MAX),
+            max_records_per_second: given
+                .max_records_per_second
+                .and_then(OrOff::on)
+                .map(NonZeroU32::get),
             summary_every: given
                 .summary_every
                 .map_or(Some(SUMMARY_EVERY_DEFAULT), |every| {
@@ -327,99 +339,6 @@ impl Settings {
             Some(problem) => Err(ConfigError::new(problem)),
             None => Ok(settings),
         }
-    }
-
-    fn problem(&self) -> Option<String> {
-        let database = url::scheme(&self.database_url);
-        if !matches!(database, "mysql" | "mariadb" | "sqlite") {
-            return Some(format!(
-                "DATABASE_URL: `{}` has an unknown scheme; write mysql://… or sqlite:PATH",
-                redacted(&self.database_url)
-            ));
-        }
-        let queue = url::scheme(&self.broker_url);
-        if queue != "memory" && !redis::SCHEMES.contains(&queue) {
-            return Some(format!(
-                "REDIS_URL: `{}` has an unknown scheme; write redis://… or memory:",
-                redacted(&self.broker_url)
-            ));
-        }
-        for (name, url) in [
-            ("DATABASE_URL", &self.database_url),
-            ("REDIS_URL", &self.broker_url),
-        ] {
-            if let Some(why) = url::misread(url) {
-                return Some(format!("{name}: `{}`: {why}", redacted(url)));
-            }
-        }
-        if !redis::is_prefix(&self.redis_prefix) {
-            return Some(format!(
-                "redis_prefix: `{}`: write letters, digits and `-`, `_`, `.`, `:`",
-                self.redis_prefix
-            ));
-        }
-        if self.workers > WORKERS_MAX {
-            return Some(format!(
-                "workers: {} is too many; at most {WORKERS_MAX}",
-                self.workers
-            ));
-        }
-        if self.memory_budget_bytes < MEMORY_BUDGET_MIN.as_u64() {
-            return Some(format!(
-                "memory_budget: too small; at least {MEMORY_BUDGET_MIN}"
-            ));
-        }
-        if self.frame_records > FRAME_RECORDS_MAX {
-            return Some(format!(
-                "frame_records: too many; at most {FRAME_RECORDS_MAX}"
-            ));
-        }
-        if self.frame_bytes == 0 || self.queue_bytes_max == 0 || self.scan_interval.is_zero() {
-            return Some("frame_bytes, queue_bytes and scan_interval must not be 0".to_owned());
-        }
-        let stars = |pattern: &&String| pattern.matches('*').count() > 1 || *pattern == "*";
-        for (setting, names) in [
-            ("marker files", &self.marker_files),
-            ("temporary files", &self.temporary_files),
-        ] {
-            if let Some(pattern) = names.0.iter().find(stars) {
-                return Some(format!(
-                    "{setting}: `{pattern}`: write a name, with one * for any characters"
-                ));
-            }
-        }
-        // Roles in different processes exchange frames through the queue, which must be in Redis.
-        if queue == "memory" && (self.roles.ingest != self.roles.work) {
-            return Some(format!(
-                "role {}: another process cannot reach the in-process queue; set REDIS_URL",
-                self.roles
-            ));
-        }
-        self.reachable_actions().or_else(|| self.shared_directory())
-    }
-
-    /// Actions without a secret, at an address that other machines can reach.
-    fn reachable_actions(&self) -> Option<String> {
-        let addr = self.http_addr.filter(|addr| !addr.ip().is_loopback())?;
-        (self.http_actions && self.http_token_file.is_none()).then(|| {
-            format!(
-                "http_actions: other machines can reach {addr}; set http_token_file to a file with a \
-                 secret, or http_addr to 127.0.0.1:{HTTP_PORT_DEFAULT}"
-            )
-        })
-    }
-
-    fn shared_directory(&self) -> Option<String> {
-        let named = self.dirs.named();
-        for (at, (name, path)) in named.iter().enumerate() {
-            if let Some((other, _)) = named[..at].iter().find(|(_, earlier)| earlier == path) {
-                return Some(format!(
-                    "{other} and {name} are both {}: give each a directory of its own",
-                    path.display()
-                ));
-            }
-        }
-        None
     }
 
     /// Whether the database is `SQLite` and the queue is in this process, which is the default.

@@ -98,6 +98,11 @@ pub struct Options {
     #[schemars(with = "Option<Size>")]
     pub frame_bytes: Option<ByteSize>,
 
+    /// Most records a second that this process commits; with off, any number (default: off)
+    #[arg(long, global = true, value_name = "N", hide_short_help = true)]
+    #[schemars(with = "Option<Count>")]
+    pub max_records_per_second: Option<OrOff<NonZeroU32>>,
+
     /// Interval of refreshing the daily summary; off: only at the start (default: 24h)
     #[arg(long, global = true, value_name = "TIME", hide_short_help = true)]
     #[schemars(with = "Option<String>")]
@@ -156,7 +161,7 @@ pub struct Options {
 
     /// Remove the oldest files from history while it has more bytes (default: off)
     #[arg(long, global = true, value_name = "SIZE", hide_short_help = true)]
-    #[schemars(with = "Option<String>")]
+    #[schemars(with = "Option<Size>")]
     pub history_max_bytes: Option<OrOff<ByteSize>>,
 
     /// Parts of the service in this process: any of ingest,work,summary (default: all)
@@ -206,6 +211,7 @@ impl Options {
             memory_budget: self.memory_budget.or(below.memory_budget),
             frame_records: self.frame_records.or(below.frame_records),
             frame_bytes: self.frame_bytes.or(below.frame_bytes),
+            max_records_per_second: self.max_records_per_second.or(below.max_records_per_second),
             summary_every: self.summary_every.or(below.summary_every),
             quiet_time: self.quiet_time.or(below.quiet_time),
             incomplete_after: self.incomplete_after.or(below.incomplete_after),
@@ -241,6 +247,17 @@ enum Size {
     Text(String),
     /// Bytes.
     Bytes(u64),
+}
+
+/// The schema of a number that may be `off`.
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+#[expect(dead_code, reason = "only its schema is used")]
+enum Count {
+    /// `off`.
+    Off(String),
+    /// A number.
+    Number(NonZeroU32),
 }
 
 /// A length of time, written like `500ms`, `30s` or `1h 30m`.
@@ -303,7 +320,17 @@ impl<T: FromStr<Err: fmt::Display>> FromStr for OrOff<T> {
 
 impl<'de, T: FromStr<Err: fmt::Display>> Deserialize<'de> for OrOff<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        from_text(deserializer)
+        #[derive(Deserialize)]
+        #[serde(untagged, expecting = "expected a text or a number")]
+        enum Written {
+            Number(u64),
+            Text(String),
+        }
+        let text = match Written::deserialize(deserializer)? {
+            Written::Number(number) => number.to_string(),
+            Written::Text(text) => text,
+        };
+        text.parse().map_err(serde::de::Error::custom)
     }
 }
 

@@ -38,6 +38,11 @@ impl fmt::Display for Settings {
         line("memory_budget", size(self.memory_budget_bytes))?;
         line("frame_records", self.frame_records.to_string())?;
         line("frame_bytes", size(self.frame_bytes as u64))?;
+        let pace = self.max_records_per_second;
+        line(
+            "max_records_per_second",
+            pace.map_or_else(|| text(&"off"), |pace| pace.to_string()),
+        )?;
         line(
             "summary_every",
             self.summary_every.map_or_else(|| text(&"off"), time),

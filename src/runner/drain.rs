@@ -57,6 +57,7 @@ impl Drain {
             sink: database.clone(),
             datasets: settings.datasets.clone(),
             progress: progress.clone(),
+            pace: Arc::default(),
             summaries: None,
         };
         Ok(Self {

@@ -15,6 +15,7 @@ use crate::dataset::Datasets;
 use crate::fault::Fault;
 use crate::inbox::{Census, HistoryLimits, Inbox};
 use crate::ingest::{InboundView, Ingest, IngestOptions, Intake, Tally};
+use crate::pace::Pace;
 use crate::retry::GivenUp;
 use crate::sink::{Acknowledged, Database, FileEntry, Sink, Totals};
 use crate::status::RejectCount;
@@ -41,6 +42,7 @@ pub struct Engine {
     pub tally: Arc<Tally>,
     /// The commits of this process's workers.
     pub progress: Arc<Progress>,
+    pub(super) pace: Arc<Pace>,
     summaries: Option<Arc<Accumulator>>,
     pub(super) scan_interval: Arc<Mutex<Duration>>,
     pub(super) inbound: Arc<InboundView>,
@@ -155,6 +157,7 @@ impl Engine {
             scan_interval,
             tally: Arc::default(),
             progress: Arc::default(),
+            pace: Arc::default(),
             summaries: summaries.map(Arc::new),
             inbound: Arc::default(),
             health: Arc::default(),
@@ -194,6 +197,7 @@ impl Engine {
             sink: self.sink.clone(),
             datasets: self.datasets.clone(),
             progress: self.progress.clone(),
+            pace: self.pace.clone(),
             summaries: self.summaries.clone(),
         }
     }

@@ -83,14 +83,16 @@ pub async fn open(
         history_limits: settings.history_limits,
         disk_floor_bytes: settings.disk_floor_bytes,
     };
-    Ok(Engine::new(
+    let engine = Engine::new(
         broker,
         database.clone(),
         Some(database),
         settings.datasets.clone(),
         Arc::new(inbox),
         options,
-    ))
+    );
+    engine.pace.set(settings.max_records_per_second);
+    Ok(engine)
 }
 
 /// How long files wait, by the settings.
@@ -107,6 +109,7 @@ impl Engine {
     pub fn reload(&self, settings: &Settings) {
         self.inbox.set_patience(patience(settings));
         self.inbox.set_markers(settings.markers());
+        self.pace.set(settings.max_records_per_second);
         *self.scan_interval.lock() = settings.scan_interval;
     }
 }

@@ -381,6 +381,31 @@ fn generate(pair: &Pair, args: &[&str]) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_load_keeps_the_pace_that_is_set() {
+    for name in ["memory+sqlite", "redis+mysql"] {
+        let pair = Pair::new(name).await;
+        generate(&pair, &["--files", "10", "--records", "4000"]);
+        let limit = [
+            "load",
+            "--workers",
+            "2",
+            "--max-records-per-second",
+            "10000",
+        ];
+        let began = std::time::Instant::now();
+        pair.expect(0, &limit);
+        // Of 40,000 records, each worker commits 4,000 before the first wait, and the last 4,000 of
+        // each are not waited for.
+        assert!(
+            began.elapsed() > std::time::Duration::from_millis(2_300),
+            "{name}"
+        );
+        let stored = pair.number("SELECT COUNT(*) FROM vehicle_events").await;
+        assert_eq!(stored, 40_000, "{name}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_load_stops_at_too_many_rejects_and_says_so() {
     let pair = Pair::new("memory+sqlite").await;
     generate(

@@ -46,6 +46,7 @@ async fn a_frame_that_is_taken_over_from_a_slow_worker_is_stored_once() {
                 sink: fixture.sink.clone(),
                 datasets: fixture.datasets.clone(),
                 progress: Arc::default(),
+                pace: Arc::default(),
                 summaries: None,
             };
             tokio::spawn(worker.run(quiet.clone(), now.clone()))
@@ -105,6 +106,7 @@ async fn a_refused_row_is_in_no_summary_however_often_its_frame_is_delivered() {
         sink: fixture.sink.clone(),
         datasets: fixture.datasets.clone(),
         progress: Arc::default(),
+        pace: Arc::default(),
         summaries: Some(summaries.clone()),
     };
     let (quiet, now) = (CancellationToken::new(), CancellationToken::new());
