@@ -43,7 +43,8 @@ impl<'a> Operator<'a> {
         } else {
             None
         };
-        if random.one_in(2) {
+        // A backup has a ledger and tables that belong together.
+        if accident.is_none() && random.one_in(2) {
             for table in LEDGER.iter().chain(&TABLES) {
                 database.run(&format!(
                     "DROP TABLE IF EXISTS before_{table}; CREATE TABLE before_{table} AS SELECT * \
