@@ -4,55 +4,71 @@
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use tokio::sync::{MutexGuard, Notify};
 use tokio::time::{Instant, sleep_until};
 
 /// The pace that the workers of a process share. By default there is no limit.
 #[derive(Debug)]
-pub struct Pace(Mutex<State>);
+pub struct Pace {
+    state: Mutex<State>,
+    /// Held by the worker that waits or receives.
+    turn: tokio::sync::Mutex<()>,
+    changed: Notify,
+}
 
 #[derive(Debug)]
 struct State {
     /// Most records a second. `None`: any number.
     per_second: Option<u32>,
-    /// When the records that were committed so far are within the limit.
+    /// When the records that were received so far are within the limit.
     due: Instant,
 }
 
 impl Default for Pace {
     fn default() -> Self {
-        Self(Mutex::new(State {
-            per_second: None,
-            due: Instant::now(),
-        }))
+        Self {
+            state: Mutex::new(State {
+                per_second: None,
+                due: Instant::now(),
+            }),
+            turn: tokio::sync::Mutex::default(),
+            changed: Notify::new(),
+        }
     }
 }
 
 impl Pace {
     /// Sets the most records a second from now on. `None`: any number.
     pub fn set(&self, per_second: Option<u32>) {
-        let mut state = self.0.lock();
+        let mut state = self.state.lock();
         if state.per_second != per_second {
             state.per_second = per_second;
             state.due = Instant::now();
+            self.changed.notify_one();
         }
     }
 
-    /// Waits until the records that were committed so far are within the limit. A worker waits before
-    /// it receives frames, so that none is idle in its hands. It then commits one transaction, so
-    /// the first second may have one for each worker more.
-    pub async fn wait(&self) {
+    /// Waits until the records that were received so far are within the limit, and lets one worker
+    /// after the other receive: until it drops its turn, the others wait. `None` without a limit. A
+    /// worker waits before it receives frames, so none are idle in its hands.
+    pub async fn turn(&self) -> Option<MutexGuard<'_, ()>> {
+        self.state.lock().per_second?;
+        let turn = self.turn.lock().await;
         loop {
-            let due = self.0.lock().due;
+            let due = self.state.lock().due;
             if due <= Instant::now() {
-                return;
+                return Some(turn);
             }
-            sleep_until(due).await;
+            tokio::select! {
+                () = sleep_until(due) => {}
+                () = self.changed.notified() => {}
+            }
         }
     }
 
-    /// Counts committed records.
+    /// Counts received records.
     pub fn count(&self, records: u64) {
-        let mut state = self.0.lock();
+        let mut state = self.state.lock();
         if let Some(per_second) = state.per_second {
             let now = Instant::now();
             let takes = Duration::from_secs_f64(records as f64 / f64::from(per_second));
@@ -67,23 +83,24 @@ mod tests {
 
     use super::*;
 
-    /// Seconds in which workers commit transactions of 4,000 records each.
+    /// Seconds in which workers receive 4,000 records at a time, and commit them within 50 ms.
     async fn seconds(pace: Arc<Pace>, workers: u64, transactions: u64) -> u64 {
         let began = Instant::now();
         let work = (0..workers).map(|_| {
             let pace = pace.clone();
             tokio::spawn(async move {
                 for _ in 0..transactions {
-                    pace.wait().await;
-                    sleep_until(Instant::now() + Duration::from_millis(50)).await;
+                    let turn = pace.turn().await;
                     pace.count(4_000);
+                    drop(turn);
+                    sleep_until(Instant::now() + Duration::from_millis(50)).await;
                 }
             })
         });
         for worker in work.collect::<Vec<_>>() {
             worker.await.unwrap();
         }
-        pace.wait().await;
+        pace.turn().await;
         began.elapsed().as_secs()
     }
 
@@ -108,21 +125,42 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn workers_receive_one_after_the_other() {
+        let pace = Pace::default();
+        pace.set(Some(4_000));
+        let began = Instant::now();
+        for second in 0..16 {
+            let turn = pace.turn().await;
+            assert_eq!(began.elapsed().as_secs(), second);
+            pace.count(4_000);
+            drop(turn);
+        }
+        let _turn = pace.turn().await;
+        let other = tokio::time::timeout(Duration::from_secs(60), pace.turn());
+        assert!(other.await.is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_new_limit_holds_at_once() {
         let pace = Arc::new(Pace::default());
         pace.set(Some(1));
         pace.count(1_000_000);
-        pace.set(Some(1_000));
+        let waiting = {
+            let pace = pace.clone();
+            tokio::spawn(async move { pace.turn().await.is_some() })
+        };
+        tokio::time::sleep(Duration::from_secs(1)).await;
         let began = Instant::now();
-        pace.wait().await;
+        pace.set(Some(1_000));
+        assert!(waiting.await.unwrap());
+        assert_eq!(began.elapsed(), Duration::ZERO);
         pace.count(5_000);
         // The same limit again, as a reload sets it, changes nothing.
         pace.set(Some(1_000));
-        pace.wait().await;
+        drop(pace.turn().await);
         assert_eq!(began.elapsed(), Duration::from_secs(5));
         pace.set(None);
         pace.count(u64::MAX);
-        pace.wait().await;
-        assert_eq!(began.elapsed(), Duration::from_secs(5));
+        assert!(pace.turn().await.is_none());
     }
 }

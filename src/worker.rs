@@ -171,8 +171,12 @@ impl Worker {
         let mut take = 1;
         while !drain.is_cancelled() {
             let receiving = async {
-                self.pace.wait().await;
-                consumer.receive(take).await
+                let _turn = self.pace.turn().await;
+                let received = consumer.receive(take).await;
+                if let Ok(deliveries) = &received {
+                    self.pace.count(records_of(deliveries));
+                }
+                received
             };
             let received = tokio::select! {
                 received = receiving => received,
@@ -212,8 +216,6 @@ impl Worker {
         stop: &CancellationToken,
     ) -> Result<(), GivenUp> {
         let mut batches = self.decode(deliveries);
-        let records = batches.iter().map(|batch| u64::from(batch.span.records));
-        self.pace.count(records.sum());
         batches.sort_by(|a, b| a.dataset.name.cmp(&b.dataset.name));
         for batches in batches.chunk_by(|a, b| a.dataset.name == b.dataset.name) {
             let dataset = &batches[0].dataset;
@@ -322,6 +324,16 @@ impl Worker {
             tracing::debug!(%fault, "an ack was lost");
         }
     }
+}
+
+/// The records of frames. A frame of another program may claim any number, and a record has at least one
+/// byte.
+fn records_of(deliveries: &[Delivery]) -> u64 {
+    let records = |delivery: &Delivery| {
+        let frame = &delivery.frame;
+        u64::from(frame.span.records).min(frame.weight() as u64)
+    };
+    deliveries.iter().map(records).sum()
 }
 
 /// Waits until no other large commit runs, if this is one.

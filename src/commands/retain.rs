@@ -16,12 +16,23 @@ pub(super) async fn execute(settings: &Settings, args: &RetainArgs) -> anyhow::R
     database.migrate(&settings.datasets).await?;
     let mut all: Vec<Value> = Vec::new();
     let mut text = String::new();
+    // The other tables do not wait for one that fails.
+    let mut failed = None;
     for dataset in settings
         .datasets
         .iter()
         .filter(|it| it.partition_by.is_some())
     {
-        let kept = database.keep_partitions(dataset, args.dry_run).await?;
+        let kept = match database.keep_partitions(dataset, args.dry_run).await {
+            Ok(kept) => kept,
+            Err(fault) => {
+                let table = &dataset.table;
+                text.push_str(&[table, ": not done: ", &fault.to_string(), "\n"].concat());
+                all.push(json!({"table": table, "error": fault.to_string()}));
+                failed.get_or_insert(fault);
+                continue;
+            }
+        };
         text += &describe(&dataset.table, &kept, args.dry_run);
         let retired: Vec<Value> = kept
             .retired
@@ -40,7 +51,7 @@ pub(super) async fn execute(settings: &Settings, args: &RetainArgs) -> anyhow::R
         text.push_str("no dataset has `partition_by`\n");
     }
     print(&text)?;
-    Ok(Outcome::Complete)
+    failed.map_or(Ok(Outcome::Complete), |fault| Err(fault.into()))
 }
 
 /// The lines about a table.

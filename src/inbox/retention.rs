@@ -12,8 +12,9 @@ use super::open::Inbox;
 use super::times::arrived;
 use super::tree::{each_file, remove_empty};
 
-/// Paths that a pass over history holds: the oldest ones. At most 16 MB, with paths of 4 KiB.
-const FILES_AT_ONCE: usize = 4_000;
+/// Paths that a pass over history holds: the oldest ones. One or two MB with usual paths, 40 MB with
+/// the longest.
+const FILES_AT_ONCE: usize = 10_000;
 
 /// What history may hold. `None`: any.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

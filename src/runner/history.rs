@@ -26,8 +26,13 @@ impl Engine {
             let pruning = blocking("removing files from history", move || {
                 inbox.prune_history(limits)
             });
-            let mut pause = INTERVAL;
-            match pruning.await {
+            let mut is_behind = false;
+            let pruned = tokio::select! {
+                pruned = pruning => pruned,
+                // The pass ends by itself.
+                () = stop.cancelled() => return,
+            };
+            match pruned {
                 Ok(Pruned {
                     files,
                     bytes,
@@ -37,9 +42,7 @@ impl Engine {
                         tracing::info!(files, bytes, "removed the oldest files of history");
                         telemetry::history_removed(files);
                     }
-                    if is_partial {
-                        pause = Duration::ZERO;
-                    }
+                    is_behind = is_partial;
                     has_failed = false;
                 }
                 Err(fault) => {
@@ -49,8 +52,13 @@ impl Engine {
                     has_failed = true;
                 }
             }
+            let pause = if is_behind {
+                Duration::ZERO
+            } else {
+                INTERVAL.max(began.elapsed() * SHARE)
+            };
             tokio::select! {
-                () = tokio::time::sleep(pause.max(began.elapsed() * SHARE)) => {}
+                () = tokio::time::sleep(pause) => {}
                 () = stop.cancelled() => return,
             }
         }

@@ -74,6 +74,14 @@ fn log(dataset: &Dataset, kept: &Kept) {
         );
         telemetry::retired(&dataset.name, rows);
     }
+    for partition in &kept.waiting {
+        tracing::warn!(
+            table,
+            partition,
+            "rows stay until their files are in the summary; `task_runner files list --state pending` \
+             shows files that are not loaded to their end"
+        );
+    }
     if kept.is_crowded {
         tracing::error!(
             table,

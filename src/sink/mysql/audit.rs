@@ -15,8 +15,9 @@ use super::retired::{Taken, bound, rows_of_files};
 use super::schema::has_table;
 use super::session::Session;
 
-/// The server's errors if a table was dropped, or made after the transaction began.
-const CHANGED: [u16; 2] = [1146, 1412];
+/// The server's errors if a table was dropped, or made after the transaction began, or if a partition
+/// is being swapped by a session that waits for this one.
+const CHANGED: [u16; 3] = [1146, 1412, 1213];
 
 /// Pause before an audit is repeated.
 const REPEAT_AFTER: Duration = Duration::from_millis(100);

@@ -13,7 +13,7 @@ use crate::sink::definitions::recorded;
 
 use super::commit::differing;
 use super::errors::Failure;
-use super::retired::bound;
+use super::retired::{bound, with_retired};
 use super::session::Session;
 
 /// See [`Contents::differences`](crate::sink::Contents::differences).
@@ -52,6 +52,9 @@ pub(super) async fn differences(
     let is_missing = |it: &Difference| it.kind == DifferenceKind::Missing;
     if let Some(rows) = groups.first().filter(|_| found.iter().any(is_missing))
         && let Some(bound) = bound(session, &batch.dataset.table).await?
+        && !with_retired(session, &bound, &[batch.span.file_no])
+            .await?
+            .is_empty()
     {
         let old: HashSet<u32> = rows
             .range(0..rows.len())

@@ -53,10 +53,16 @@ pub(super) async fn unsupported(session: &mut Session) -> Result<Option<&'static
     if session.server.is_other {
         return Ok(Some("only MySQL and MariaDB defer indexes"));
     }
+    let is_node = is_galera(session).await?;
+    Ok(is_node.then_some("a build on a node of a Galera cluster stops the writes of all nodes"))
+}
+
+/// Whether the server is a node of a Galera cluster. Locks by name belong to one node, and a change of
+/// a table stops the writes of all.
+pub(super) async fn is_galera(session: &mut Session) -> Result<bool, Failure> {
     let sql = "SHOW GLOBAL VARIABLES LIKE 'wsrep_on'";
     let wsrep = session.rows::<(String, String)>(sql).await?;
-    let is_node = wsrep.iter().any(|(_, value)| value == "ON");
-    Ok(is_node.then_some("a build on a node of a Galera cluster stops the writes of all nodes"))
+    Ok(wsrep.iter().any(|(_, value)| value == "ON"))
 }
 
 /// The name of the lock of the charge of a database: as for migrations, a hash, since a lock

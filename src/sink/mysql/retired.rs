@@ -4,11 +4,14 @@
 //! written the table keeps its partitions as they are until its end. So whoever reads the table first,
 //! and the bound after it, in one transaction, sees the row, or the bound.
 
+use std::collections::HashSet;
+
 use crate::batch::row_id;
 use crate::dataset::Dataset;
 use crate::sink::cells::{Cell, Rare, Row};
 
 use super::errors::Failure;
+use super::files::list;
 use super::session::Session;
 
 /// Microseconds of a day.
@@ -83,9 +86,26 @@ impl Bound {
 }
 
 /// A condition, as SQL, for a file `f` of which a commit may store records without a comparison with
-/// the table: none of its rows were ever taken from a table.
-pub(super) const NEVER_TAKEN: &str =
-    "f.file_no > (SELECT COALESCE(MAX(t.last_file), 0) FROM ingest_retentions t)";
+/// the table: none of its rows were ever taken from a table, or are being taken now.
+pub(super) const NEVER_TAKEN: &str = "f.file_no > (SELECT COALESCE(MAX(IF(t.taken IS NULL, t.last_file, \
+    4294967295)), 0) FROM ingest_retentions t)";
+
+/// Which of these files have retired rows, or may have: while a partition is being taken out, all of them.
+/// Read after the table and its bound.
+pub(super) async fn with_retired(
+    session: &mut Session,
+    bound: &Bound,
+    files: &[u32],
+) -> Result<HashSet<u32>, Failure> {
+    if bound.taken.is_some() || files.is_empty() {
+        return Ok(files.iter().copied().collect());
+    }
+    let sql = format!(
+        "SELECT file_no FROM ingest_retired WHERE file_no IN ({})",
+        list(files)
+    );
+    Ok(session.rows::<u32>(&sql).await?.into_iter().collect())
+}
 
 /// A query for the number of rows of each of these files in a table: number, rows, largest id.
 pub(super) fn rows_of_files(table: &str, first: u32, last: u32) -> String {

@@ -9,12 +9,7 @@ use lemonade_task::sink::{Database, NewFile, SinkOptions, Standing, open};
 
 use super::fixture::{Fixture, Target, Val, batch, span, text};
 
-const TARGETS: [Target; 4] = [
-    Target::Mariadb,
-    Target::Mysql,
-    Target::MysqlLoadData,
-    Target::Galera,
-];
+const TARGETS: [Target; 3] = [Target::Mariadb, Target::Mysql, Target::MysqlLoadData];
 
 const DAY_US: i64 = 86_400_000_000;
 

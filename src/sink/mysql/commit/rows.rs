@@ -233,8 +233,9 @@ impl Transaction<'_> {
         Ok(found)
     }
 
-    /// A row that the table does not have counts as found if the ledger covers its record and its time
-    /// is before the bound of the table: it was retired. The bound is read after the table.
+    /// A row that the table does not have counts as found if the ledger covers its record, its time is
+    /// before the bound of the table, and rows of its file were retired. The bound is read after the
+    /// table.
     async fn find_retired(
         &mut self,
         rows: &Rows<'_>,
@@ -245,12 +246,17 @@ impl Transaction<'_> {
             return Ok(());
         };
         let is_old = |at: usize| bound.is_before(rows.dataset, rows.row(at));
-        let due: Vec<usize> = places
+        let mut due: Vec<usize> = places
             .clone()
             .zip(found.iter())
             .filter(|(at, found)| **found == Found::Nothing && is_old(*at))
             .map(|(at, _)| at)
             .collect();
+        let file = |at: &usize| provenance(rows.row(*at).id()).0;
+        let mut files: Vec<u32> = due.iter().map(file).collect();
+        files.dedup();
+        let with_retired = retired::with_retired(self.session, &bound, &files).await?;
+        due.retain(|at| with_retired.contains(&file(at)));
         let ids: Vec<u64> = due.iter().map(|at| rows.row(*at).id()).collect();
         for (at, is_covered) in due.iter().zip(self.covers(&ids).await?) {
             if is_covered {
