@@ -2,7 +2,6 @@
 //! between, and each record stays accounted for.
 
 use std::fs;
-use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use jiff::civil::DateTime;
@@ -10,6 +9,7 @@ use jiff::tz::TimeZone;
 use jiff::{Timestamp, ToSpan as _};
 
 use crate::broker::address;
+use crate::end_to_end::indexes::through;
 use crate::support::Pair;
 use crate::support::proxy::{Proxy, Strike};
 
@@ -200,19 +200,6 @@ const STEPS: [&str; 8] = [
     "SET taken = NULL",
     "REORGANIZE PARTITION",
 ];
-
-fn through(pair: &Pair, proxy: &Proxy, args: &[&str]) -> Command {
-    let (port, _) = address(&pair.database_url);
-    let url = pair
-        .database_url
-        .replace(&format!(":{port}/"), &format!(":{}/", proxy.port));
-    let mut command = pair.command(args);
-    command
-        .env("DATABASE_URL", url)
-        .stdout(Stdio::null())
-        .stderr(Stdio::null());
-    command
-}
 
 async fn killed_at(name: &'static str, step: &'static str, strike: Strike) {
     let when = format!("{name} {step:?} {strike:?}");

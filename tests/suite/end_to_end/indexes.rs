@@ -102,7 +102,7 @@ async fn existing(pair: &Pair) -> Vec<String> {
 }
 
 /// A command that connects to the database through a proxy. Its log is of the level `info`.
-fn through(pair: &Pair, proxy: &Proxy, args: &[&str]) -> Command {
+pub fn through(pair: &Pair, proxy: &Proxy, args: &[&str]) -> Command {
     let (port, _) = address(&pair.database_url);
     let url = pair
         .database_url

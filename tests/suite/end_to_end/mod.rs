@@ -13,7 +13,7 @@ use xxhash_rust::xxh3::xxh3_64;
 mod failover;
 mod faults;
 mod hosts;
-mod indexes;
+pub mod indexes;
 mod queue;
 mod service;
 mod stopping;

@@ -155,6 +155,34 @@ async fn a_frame_that_is_delivered_again_brings_back_no_retired_row() {
     }
 }
 
+/// Two nodes have no lock in common: no row is removed there, and the answer says so.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_rows_are_retired_on_a_node_of_galera() {
+    let fixture = fixture(Target::Galera).await;
+    let dataset = fixture.dataset("trips").clone();
+    let file_no = register(&fixture, &fixture.sink, 1, 6).await;
+    fixture
+        .sink
+        .commit(&[records(&dataset, 1, file_no, 0, 6)])
+        .await
+        .unwrap();
+    let datasets = datasets(60);
+    let dataset = datasets.by_name("trips").unwrap();
+    let fault = fixture.sink.keep_partitions(dataset, false).await;
+    let fault = fault.unwrap_err();
+    assert!(
+        !fault.is_transient() && fault.to_string().contains("Galera"),
+        "{fault}"
+    );
+    assert_eq!(fixture.number("SELECT COUNT(*) FROM trips").await, 6);
+    assert_eq!(
+        fixture
+            .number("SELECT COUNT(*) FROM ingest_retentions")
+            .await,
+        0
+    );
+}
+
 /// Processes commit, deliver again, audit and retire at the same time.
 #[tokio::test(flavor = "multi_thread")]
 async fn commits_go_on_while_partitions_are_taken_out_and_each_audit_is_exact() {
