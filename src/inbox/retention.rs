@@ -34,7 +34,7 @@ impl HistoryLimits {
 }
 
 /// What a pass over history removed.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Default)]
 pub struct Pruned {
     /// How many files.
     pub files: u64,
@@ -42,6 +42,8 @@ pub struct Pruned {
     pub bytes: u64,
     /// Whether history may still be beyond a limit: the pass removed as many files as it can.
     pub is_partial: bool,
+    /// The first file that could not be removed. The others were removed all the same.
+    pub failed: Option<io::Error>,
 }
 
 impl Inbox {
@@ -51,8 +53,7 @@ impl Inbox {
     /// many files.
     ///
     /// # Errors
-    /// History cannot be read, or a file cannot be removed; the error names it. The others are
-    /// removed all the same.
+    /// History cannot be read.
     pub fn prune_history(&self, limits: HistoryLimits) -> io::Result<Pruned> {
         let remove = |path: &Path| fs::remove_file(path);
         self.prune(limits, SystemTime::now(), FILES_AT_ONCE, remove)
@@ -89,7 +90,7 @@ impl Inbox {
             let age = now.duration_since(arrived).unwrap_or_default();
             limits.age.is_some_and(|limit| age > limit)
         };
-        let (mut pruned, mut failed) = (Pruned::default(), None);
+        let mut pruned = Pruned::default();
         let may_be_more = oldest.len() == at_once;
         let mut all_removed = true;
         for (arrived, below, bytes) in oldest.into_sorted_vec() {
@@ -105,7 +106,9 @@ impl Inbox {
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
                 Err(error) => {
                     let text = format!("{}: {error}", history.join(below).display());
-                    failed.get_or_insert(io::Error::new(error.kind(), text));
+                    pruned
+                        .failed
+                        .get_or_insert(io::Error::new(error.kind(), text));
                     // Another file has to make room.
                     continue;
                 }
@@ -115,8 +118,8 @@ impl Inbox {
         if pruned.files > 0 {
             remove_empty(history);
         }
-        pruned.is_partial = may_be_more && all_removed && failed.is_none();
-        failed.map_or(Ok(pruned), Err)
+        pruned.is_partial = may_be_more && all_removed && pruned.failed.is_none();
+        Ok(pruned)
     }
 }
 
@@ -229,9 +232,9 @@ mod tests {
                 fs::remove_file(path)
             }
         };
-        let error = inbox
-            .prune(limits, SystemTime::now(), 100, remove)
-            .unwrap_err();
+        let pruned = inbox.prune(limits, SystemTime::now(), 100, remove).unwrap();
+        assert_eq!((pruned.files, pruned.bytes), (1, 10));
+        let error = pruned.failed.unwrap();
         assert!(error.to_string().contains("history/a: "), "{error}");
         let left = ["a", "b", "c"].map(|name| history.join(name).exists());
         assert_eq!(left, [true, false, true]);

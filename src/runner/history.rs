@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::engine::Engine;
-use crate::inbox::{Pruned, blocking};
+use crate::fault::{Fault, Origin};
+use crate::inbox::blocking;
 use crate::telemetry;
 
 /// Pause between two passes over history.
@@ -13,6 +14,8 @@ const INTERVAL: Duration = Duration::from_secs(60);
 
 /// A slow pass is repeated less often: it takes at most one part in this many of the time.
 const SHARE: u32 = 20;
+
+const REMOVING: &str = "removing files from history";
 
 impl Engine {
     /// Removes files of history beyond its limits, at the start and then at intervals, until `stop`.
@@ -23,35 +26,30 @@ impl Engine {
         loop {
             let began = Instant::now();
             let inbox = self.inbox.clone();
-            let pruning = blocking("removing files from history", move || {
-                inbox.prune_history(limits)
-            });
-            let mut is_behind = false;
+            let pruning = blocking(REMOVING, move || inbox.prune_history(limits));
             let pruned = tokio::select! {
                 pruned = pruning => pruned,
                 // The pass ends by itself.
                 () = stop.cancelled() => return,
             };
-            match pruned {
-                Ok(Pruned {
-                    files,
-                    bytes,
-                    is_partial,
-                }) => {
+            let mut is_behind = false;
+            let failed = match pruned {
+                Ok(pruned) => {
+                    let (files, bytes) = (pruned.files, pruned.bytes);
                     if files > 0 {
                         tracing::info!(files, bytes, "removed the oldest files of history");
                         telemetry::history_removed(files);
                     }
-                    is_behind = is_partial;
-                    has_failed = false;
+                    is_behind = pruned.is_partial;
+                    let fault = |error| Fault::transient(Origin::Files, REMOVING, error);
+                    pruned.failed.map(fault)
                 }
-                Err(fault) => {
-                    if !has_failed {
-                        tracing::warn!(%fault, "history is not within its limits; tries again");
-                    }
-                    has_failed = true;
-                }
+                Err(fault) => Some(fault),
+            };
+            if let Some(fault) = failed.as_ref().filter(|_| !has_failed) {
+                tracing::warn!(%fault, "history is not within its limits; tries again");
             }
+            has_failed = failed.is_some();
             let pause = if is_behind {
                 Duration::ZERO
             } else {

@@ -332,6 +332,31 @@ impl Failure {
     }
 }
 
+/// Failures for the tests of this module and of its users.
+#[cfg(test)]
+pub(super) mod made {
+    use std::io::ErrorKind;
+
+    use mysql_async::{Error, ServerError};
+
+    use super::Failure;
+
+    /// The answer of a server with this code.
+    pub(in crate::sink::mysql) fn of_server(code: u16) -> Failure {
+        Failure::Driver(Error::Server(ServerError {
+            code,
+            message: String::new(),
+            state: "HY000".to_owned(),
+        }))
+    }
+
+    /// No server listens at the address.
+    pub(in crate::sink::mysql) fn refused_connection() -> Failure {
+        let refused = std::io::Error::from(ErrorKind::ConnectionRefused);
+        Failure::Driver(refused.into())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

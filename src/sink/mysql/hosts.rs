@@ -352,20 +352,8 @@ async fn is_idle(mut session: Session, thread: Option<&ServerThread>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use mysql_async::{DriverError, Error, ServerError};
-
-    fn of_server(code: u16) -> Failure {
-        Failure::Driver(Error::Server(ServerError {
-            code,
-            message: String::new(),
-            state: "HY000".to_owned(),
-        }))
-    }
-
-    fn refused_connection() -> Failure {
-        let refused = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
-        Failure::Driver(refused.into())
-    }
+    use crate::sink::mysql::errors::made::{of_server, refused_connection};
+    use mysql_async::DriverError;
 
     #[test]
     fn a_statement_is_lost_only_if_its_server_does_not_answer() {

@@ -205,21 +205,9 @@ fn none_of(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sink::mysql::errors::made::{of_server, refused_connection};
     use crate::sink::mysql::options::options;
-    use mysql_async::{DriverError, Error, ServerError};
-
-    fn of_server(code: u16) -> Failure {
-        Failure::Driver(Error::Server(ServerError {
-            code,
-            message: String::new(),
-            state: "HY000".to_owned(),
-        }))
-    }
-
-    fn refused_connection() -> Failure {
-        let refused = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
-        Failure::Driver(refused.into())
-    }
+    use mysql_async::DriverError;
 
     #[test]
     fn another_server_is_used_only_after_the_preferred_one_has_failed() {
