@@ -332,18 +332,12 @@ impl Failure {
     }
 }
 
-/// Failures for the tests of this module and of its users.
+/// Failures for tests.
 #[cfg(test)]
-pub(super) mod made {
-    use std::io::ErrorKind;
-
-    use mysql_async::{Error, ServerError};
-
-    use super::Failure;
-
+impl Failure {
     /// The answer of a server with this code.
-    pub(in crate::sink::mysql) fn of_server(code: u16) -> Failure {
-        Failure::Driver(Error::Server(ServerError {
+    pub(super) fn of_server(code: u16) -> Self {
+        Self::Driver(Error::Server(mysql_async::ServerError {
             code,
             message: String::new(),
             state: "HY000".to_owned(),
@@ -351,9 +345,9 @@ pub(super) mod made {
     }
 
     /// No server listens at the address.
-    pub(in crate::sink::mysql) fn refused_connection() -> Failure {
-        let refused = std::io::Error::from(ErrorKind::ConnectionRefused);
-        Failure::Driver(refused.into())
+    pub(super) fn refused_connection() -> Self {
+        let refused = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
+        Self::Driver(refused.into())
     }
 }
 

@@ -352,7 +352,6 @@ async fn is_idle(mut session: Session, thread: Option<&ServerThread>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sink::mysql::errors::made::{of_server, refused_connection};
     use mysql_async::DriverError;
 
     #[test]
@@ -366,7 +365,7 @@ mod tests {
             name: String::new(),
         };
         for (failure, has_timed_out, expected) in [
-            (refused_connection(), false, Sign::Lost),
+            (Failure::refused_connection(), false, Sign::Lost),
             (
                 Failure::Driver(DriverError::ConnectionClosed.into()),
                 false,
@@ -374,8 +373,8 @@ mod tests {
             ),
             (silent(), false, Sign::Runs),
             (silent(), true, Sign::Lost),
-            (of_server(1040), true, Sign::Runs),
-            (of_server(1045), true, Sign::Runs),
+            (Failure::of_server(1040), true, Sign::Runs),
+            (Failure::of_server(1045), true, Sign::Runs),
             (Failure::Refused("no".to_owned()), true, Sign::Runs),
             (untrusted, true, Sign::Runs),
             (Failure::Driver(plugin.into()), true, Sign::Runs),

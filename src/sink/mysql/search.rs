@@ -205,7 +205,6 @@ fn none_of(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sink::mysql::errors::made::{of_server, refused_connection};
     use crate::sink::mysql::options::options;
     use mysql_async::DriverError;
 
@@ -239,14 +238,30 @@ mod tests {
             Failure::Driver(DriverError::UnknownAuthPlugin { name }.into())
         };
         for (failures, is_fatal) in [
-            (vec![refused_connection(), of_server(1045), silent()], true),
-            (vec![of_server(1045), of_server(1045)], true),
-            (vec![refused_connection(), plugin()], true),
+            (
+                vec![
+                    Failure::refused_connection(),
+                    Failure::of_server(1045),
+                    silent(),
+                ],
+                true,
+            ),
+            (
+                vec![Failure::of_server(1045), Failure::of_server(1045)],
+                true,
+            ),
+            (vec![Failure::refused_connection(), plugin()], true),
             (vec![plugin(), read_only()], false),
-            (vec![of_server(1045), read_only()], false),
-            (vec![of_server(1045), of_server(1040)], false),
-            (vec![refused_connection(), silent()], false),
-            (vec![of_server(1049), refused_connection()], false),
+            (vec![Failure::of_server(1045), read_only()], false),
+            (
+                vec![Failure::of_server(1045), Failure::of_server(1040)],
+                false,
+            ),
+            (vec![Failure::refused_connection(), silent()], false),
+            (
+                vec![Failure::of_server(1049), Failure::refused_connection()],
+                false,
+            ),
         ] {
             let failure = none_of(&endpoints, 0, failures.into_iter().enumerate().collect());
             let class = failure.class();
