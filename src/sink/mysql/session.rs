@@ -222,6 +222,8 @@ impl Session {
             let id = self.conn.id();
             self.thread = is_direct.then(|| Arc::new(ServerThread { server, id }));
         }
+        // Another node may have made the tables a moment ago.
+        self.catch_up().await;
         Ok(())
     }
 
@@ -466,12 +468,12 @@ impl Session {
         self.run("COMMIT").await.map(drop)
     }
 
-    /// Waits until a node of a Galera cluster has applied the commits of the other nodes. Must be
-    /// called outside of a transaction. Any other server returns an error, which changes nothing.
+    /// Waits until a node of a Galera cluster has applied the commits and changes of tables of the
+    /// other nodes. Must be called outside of a transaction. On any other server, an error or no
+    /// wait, neither of which changes anything.
     pub(super) async fn catch_up(&mut self) {
         if self.server.mariadb {
-            let sql =
-                "SET STATEMENT wsrep_sync_wait = 1 FOR SELECT COUNT(*) FROM ingest_migrations";
+            let sql = "SET STATEMENT wsrep_sync_wait = 1 FOR SELECT 1";
             if let Err(failure) = self.rows::<u64>(sql).await {
                 tracing::debug!(?failure, "the server is not a node of a Galera cluster");
             }

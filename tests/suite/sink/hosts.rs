@@ -13,7 +13,7 @@ use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Error};
 
 use super::faults::{COMMIT, frame, refused, through_proxy};
-use super::fixture::{Fixture, Target};
+use super::fixture::{Fixture, Target, events};
 use super::rows::stored;
 use crate::broker::address;
 use crate::support::proxy::{Manner, Proxy, Strike};
@@ -290,6 +290,31 @@ async fn nodes_of_a_cluster_that_are_synced_take_writes() {
         2,
         "{findings:?}"
     );
+}
+
+/// A node of a cluster applies the statements of the other nodes later. Here it applies none until
+/// it is unlocked.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_is_behind_is_used_once_it_has_the_tables() {
+    let fixture = Fixture::empty(Target::Galera).await;
+    let second = support::galera().await.on_second(&fixture.url);
+    let mut behind = Conn::from_url(&second).await.unwrap();
+    let lock = "FLUSH TABLES WITH READ LOCK";
+    behind.query_drop(lock).await.unwrap();
+    let fixture = fixture.migrated().await;
+    let file_no = fixture.file("vehicle_events", 10).await;
+    let tables = "SELECT COUNT(*) FROM information_schema.TABLES WHERE TABLE_SCHEMA = DATABASE()";
+    let there: Option<u64> = behind.query_first(tables).await.unwrap();
+    assert_eq!(there, Some(0), "the node is behind");
+    let unlock = tokio::spawn(async move {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        behind.query_drop("UNLOCK TABLES").await.unwrap();
+        behind.disconnect().await.unwrap();
+    });
+    let sink = open(&second, &SinkOptions::default()).await.unwrap();
+    let batches = [events(&fixture, file_no, 0..10)];
+    assert_eq!(sink.commit(&batches).await.unwrap(), stored(10, 0, 0));
+    unlock.await.unwrap();
 }
 
 /// An account whose password can be replaced, and the URL in a file.
