@@ -135,7 +135,7 @@ impl Fixture {
         Self::empty(target).await.migrated().await
     }
 
-    pub async fn migrated(self) -> Self {
+    async fn migrated(self) -> Self {
         self.sink
             .migrate(&self.datasets)
             .await

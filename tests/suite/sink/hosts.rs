@@ -293,15 +293,16 @@ async fn nodes_of_a_cluster_that_are_synced_take_writes() {
 }
 
 /// A node of a cluster applies the statements of the other nodes later. Here it applies none until
-/// it is unlocked.
+/// it is unlocked, and meanwhile does not count as synced.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_is_behind_is_used_once_it_has_the_tables() {
-    let fixture = Fixture::empty(Target::Galera).await;
-    let second = support::galera().await.on_second(&fixture.url);
+    let cluster = support::private_galera().await;
+    let first = cluster.fresh().await;
+    let second = cluster.on_second(&first);
     let mut behind = Conn::from_url(&second).await.unwrap();
     let lock = "FLUSH TABLES WITH READ LOCK";
     behind.query_drop(lock).await.unwrap();
-    let fixture = fixture.migrated().await;
+    let fixture = Fixture::at(Target::Galera, &first).await;
     let file_no = fixture.file("vehicle_events", 10).await;
     let tables = "SELECT COUNT(*) FROM information_schema.TABLES WHERE TABLE_SCHEMA = DATABASE()";
     let there: Option<u64> = behind.query_first(tables).await.unwrap();

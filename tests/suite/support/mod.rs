@@ -70,6 +70,11 @@ pub async fn galera() -> &'static Galera {
     SHARED.get_or_init(database::start_galera).await
 }
 
+/// A Galera cluster for one test, which may stop its nodes. It ends with the value.
+pub async fn private_galera() -> Galera {
+    database::start_galera().await
+}
+
 /// A Redis for one test, which may kill, flush or stop it. It ends with the value.
 pub async fn private_redis() -> Private {
     redis::start_private(&[]).await
