@@ -260,10 +260,20 @@ pub(super) async fn reload(
     for (file, place) in files.iter().zip(sources) {
         let file_no = file.entry.file_no;
         separate(settings, database.as_ref(), file).await?;
+        // The limits of history must not remove the content before it is in inbound.
+        let aside = if place.is_in_history(settings) && !moved.contains_key(&place.path) {
+            let shown = || format!("file {file_no} cannot be loaded again: {}", place.shown());
+            Some(inbox::Aside::set(&place.path).with_context(shown)?)
+        } else {
+            None
+        };
         // From here on, the next load of this content removes its rows and rejects, and begins
         // again.
-        database.begin_removal(file_no, &settings.datasets).await?;
-        bring_back(settings, file, &place, &mut moved)?;
+        if let Err(fault) = database.begin_removal(file_no, &settings.datasets).await {
+            aside.map_or(Ok(()), inbox::Aside::give_back)?;
+            return Err(fault.into());
+        }
+        bring_back(settings, file, &place, aside, &mut moved)?;
     }
     note("the service or `task_runner load` removes what is stored of them and loads them");
     Ok(Outcome::Complete)
@@ -290,7 +300,9 @@ pub(super) async fn release(settings: &Settings, file_nos: &[u32]) -> anyhow::Re
     for (file, place) in files {
         // Before the move: a service loads the file as soon as it is in inbound.
         database.release(file.entry.file_no).await?;
-        bring_back(settings, &file, &place, &mut moved)?;
+        let is_there = place.is_in_history(settings) && !moved.contains_key(&place.path);
+        let aside = is_there.then(|| inbox::Aside::set(&place.path));
+        bring_back(settings, &file, &place, aside.transpose()?, &mut moved)?;
     }
     note("the service or `task_runner load` loads them, whatever the limits of their dataset");
     Ok(Outcome::Complete)
@@ -315,42 +327,58 @@ impl Place {
             None => Self { path, member: None },
         }
     }
+
+    fn is_in_history(&self, settings: &Settings) -> bool {
+        self.path.starts_with(&settings.dirs.history)
+    }
+
+    fn shown(&self) -> String {
+        shown(&self.path)
+    }
 }
 
-/// Moves a file of history or quarantine to inbound, and prints where it is. `moved` has the files of
-/// this run that were moved: two numbers may belong to one file, which holds the records of two
-/// datasets.
+fn shown(path: &Path) -> String {
+    path.display().to_string().escape_debug().to_string()
+}
+
+/// Moves a file of history (which is set aside) or quarantine to inbound, and prints where it is. `moved`
+/// has the files of this run that were moved: two numbers may belong to one file, which holds the records
+/// of two datasets.
 fn bring_back(
     settings: &Settings,
     file: &LedgerFile,
     place: &Place,
+    aside: Option<inbox::Aside>,
     moved: &mut HashMap<PathBuf, PathBuf>,
 ) -> anyhow::Result<()> {
     let (dirs, file_no) = (&settings.dirs, file.entry.file_no);
     let path = moved.get(&place.path).unwrap_or(&place.path).clone();
-    let shown = path.display().to_string();
-    let shown = shown.escape_debug();
     if path.starts_with(&dirs.inbound) {
-        print(&format!("file {file_no}: {shown} is in inbound\n"))?;
-    } else if path.starts_with(&dirs.history) || path.starts_with(&dirs.quarantine) {
+        print(&format!("file {file_no}: {} is in inbound\n", shown(&path)))?;
+        return Ok(());
+    }
+    let recursive = settings.inbound_recursive;
+    let to = if let Some(aside) = aside {
         let name = inbox::exact_name(&file.entry.name).map(Path::new);
         let member = place.member.as_deref();
         let levels = member.map_or(0, |member| member.components().count());
         let name = name.and_then(|name| name.ancestors().nth(levels));
-        let recursive = settings.inbound_recursive;
-        let to = inbox::return_to_inbound(dirs, &path, name.map(Path::as_os_str), recursive)
-            .with_context(|| format!("cannot move {shown} to inbound"))?;
-        let shown_to = to.display().to_string();
-        print(&format!(
-            "file {file_no}: {} is in inbound again\n",
-            shown_to.escape_debug()
-        ))?;
-        moved.insert(path, to);
+        inbox::return_from_history(dirs, aside, name.map(Path::as_os_str))
+    } else if let Ok(name) = path.strip_prefix(&dirs.quarantine) {
+        inbox::requeue(dirs, name.as_os_str(), recursive)
     } else {
         print(&format!(
-            "file {file_no}: load {shown} with `task_runner load PATH`\n"
+            "file {file_no}: load {} with `task_runner load PATH`\n",
+            shown(&path)
         ))?;
-    }
+        return Ok(());
+    };
+    let to = to.with_context(|| format!("cannot move {} to inbound", shown(&path)))?;
+    print(&format!(
+        "file {file_no}: {} is in inbound again\n",
+        shown(&to)
+    ))?;
+    moved.insert(path, to);
     Ok(())
 }
 

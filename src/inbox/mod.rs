@@ -19,6 +19,7 @@
 //! The name of a file is its path below its directory: with [`Markers::with_directories`], files of
 //! directories below inbound are taken as well, and keep this path.
 
+mod aside;
 mod census;
 mod claim;
 mod copying;
@@ -43,6 +44,7 @@ mod waiting;
 mod walk;
 mod whereabouts;
 
+pub use aside::Aside;
 pub use census::{Census, Count, count_files};
 pub use claim::{Claim, Claimed, affects_every_file};
 pub use directories::{Directories, canonical};
@@ -54,7 +56,7 @@ pub use moving::try_move;
 pub use notifications::Watch;
 pub use open::{Inbox, Patience, blocking};
 pub use pause::{is_paused, pause, resume};
-pub use requeue::{quarantined, requeue, return_to_inbound};
+pub use requeue::{quarantined, requeue, return_from_history};
 pub use retention::{HistoryLimits, Pruned};
 pub use scan::{Candidate, SCAN_FILES_MAX, Scan, missed};
 pub use waiting::{WaitReason, Waiting, Waits};

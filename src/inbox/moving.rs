@@ -237,14 +237,7 @@ pub fn try_move(file: &Path) -> io::Result<()> {
 /// killed in the last step: then only the file is removed.
 fn copy_across(from: &Path, to: &Path, hash: Option<ContentHash>) -> io::Result<()> {
     let dir = to.parent().expect("a target in a directory");
-    let (mut source, opened) = content::open_regular(from).map_err(|error| match error {
-        content::ContentError::Io(error) => error,
-        other => io::Error::other(other),
-    })?;
-    // If the file system has no locks, step 3 alone ensures that one process moves the file.
-    if let Err(TryLockError::WouldBlock) = source.try_lock() {
-        return Err(busy("another process is moving it"));
-    }
+    let (mut source, opened) = open_to_move(from)?;
     let copy = if fs::symlink_metadata(to).is_ok() {
         if !is_equal(&source, to)? {
             return Err(io::ErrorKind::AlreadyExists.into());
@@ -270,6 +263,19 @@ fn copy_across(from: &Path, to: &Path, hash: Option<ContentHash>) -> io::Result<
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }
+}
+
+/// Opens and locks a file that is to be moved.
+pub(super) fn open_to_move(from: &Path) -> io::Result<(File, Metadata)> {
+    let (source, opened) = content::open_regular(from).map_err(|error| match error {
+        content::ContentError::Io(error) => error,
+        other => io::Error::other(other),
+    })?;
+    // If the file system has no locks, a rename alone ensures that one process moves the file.
+    if let Err(TryLockError::WouldBlock) = source.try_lock() {
+        return Err(busy("another process is moving it"));
+    }
+    Ok((source, opened))
 }
 
 /// Creates an empty copy under a temporary name.
@@ -312,11 +318,11 @@ fn copy_into(
     Ok(copy)
 }
 
-/// Renames a file that was copied to a hidden name in its directory. Returns the new path.
+/// Renames an opened file to a hidden name in its directory. Returns the new path.
 ///
 /// # Errors
 /// The file was removed, or another file has its name; that file keeps the name.
-fn set_aside(from: &Path, copied: &Metadata) -> io::Result<PathBuf> {
+pub(super) fn set_aside(from: &Path, copied: &Metadata) -> io::Result<PathBuf> {
     let name = from.file_name().unwrap_or_default();
     let mut hidden = OsString::from(ASIDE_PREFIX);
     hidden.push(name);
@@ -331,7 +337,7 @@ fn set_aside(from: &Path, copied: &Metadata) -> io::Result<PathBuf> {
 }
 
 /// As [`move_into`], within a device.
-fn move_within(from: &Path, to: &Path, name: &OsStr) -> io::Result<PathBuf> {
+pub(super) fn move_within(from: &Path, to: &Path, name: &OsStr) -> io::Result<PathBuf> {
     for attempt in 0..u32::MAX {
         let target = to.join(numbered(cut(name), attempt));
         match rename_within(from, &target) {

@@ -6,6 +6,7 @@ use std::fs;
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
+use super::aside::Aside;
 use super::directories::Directories;
 use super::moving::move_into;
 use super::names::{is_hidden, reason_name, reason_path};
@@ -51,24 +52,19 @@ pub fn requeue(
     moved
 }
 
-/// Moves a file of history or quarantine back to inbound, to be loaded again, under the name with
-/// which it was delivered, if that is known. Removes the reason beside it. Returns the path in
-/// inbound.
+/// Moves a file of history back to inbound, to be loaded again, under the name with which it was
+/// delivered, if that is known. Returns the path in inbound.
 ///
 /// # Errors
-/// A system call fails.
-pub fn return_to_inbound(
+/// A system call fails. Then the file is in history.
+pub fn return_from_history(
     directories: &Directories,
-    from: &Path,
+    aside: Aside,
     delivered: Option<&OsStr>,
-    keeps_directories: bool,
 ) -> io::Result<PathBuf> {
-    if let Ok(name) = from.strip_prefix(&directories.quarantine) {
-        return requeue(directories, name.as_os_str(), keeps_directories);
-    }
-    let name = from.strip_prefix(&directories.history);
-    let name = name.map_err(|_| io::ErrorKind::InvalidInput)?.as_os_str();
-    move_into(from, &directories.inbound, delivered.unwrap_or(name))
+    let name = aside.former().strip_prefix(&directories.history);
+    let name = name.map_err(|_| io::ErrorKind::InvalidInput)?.to_owned();
+    aside.move_into(&directories.inbound, delivered.unwrap_or(name.as_os_str()))
 }
 
 /// The names of the files in quarantine, which are paths below it, in order, without the reasons

@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio_util::task::AbortOnDropHandle;
 
 /// Bytes that are read at a time. Small enough that a fault strikes in the middle of a large
@@ -43,6 +43,8 @@ pub enum Strike {
     HoldRequest,
     /// The server executes the request, and no reply arrives.
     HoldReply,
+    /// The request arrives once [`Proxy::release`] is called.
+    WaitRequest,
 }
 
 impl Strike {
@@ -71,6 +73,7 @@ struct Shared {
     /// The bytes that select a request, and its fault.
     trap: Mutex<Option<(&'static [u8], Strike)>>,
     struck: watch::Sender<u32>,
+    release: Notify,
     accepted: AtomicU64,
 }
 
@@ -88,6 +91,7 @@ impl Proxy {
             drop_reply: AtomicBool::new(false),
             trap: Mutex::default(),
             struck: watch::Sender::new(0),
+            release: Notify::new(),
             accepted: AtomicU64::new(0),
         });
         let accepts = tokio::spawn(accept(Arc::clone(&shared), listener));
@@ -127,6 +131,11 @@ impl Proxy {
     /// The next request that contains these bytes, on any connection, gets this fault, once.
     pub fn strike(&self, request: &'static str, strike: Strike) {
         *self.shared.trap.lock().unwrap() = Some((request.as_bytes(), strike));
+    }
+
+    /// Passes on the request that waits.
+    pub fn release(&self) {
+        self.shared.release.notify_one();
     }
 
     /// Number of requests with a fault so far.
@@ -201,6 +210,10 @@ async fn carry_requests(
         let bytes = &buffer[..read];
         match shared.strike_for(bytes) {
             Some(strike) if strike.is_of_replies() => *due.lock().unwrap() = Some(strike),
+            Some(Strike::WaitRequest) => {
+                shared.struck.send_modify(|times| *times += 1);
+                shared.release.notified().await;
+            }
             Some(strike) => return shared.execute(strike).await,
             None => {}
         }
@@ -405,5 +418,17 @@ mod tests {
             let mut stream = connect(&proxy).await;
             ask(&mut stream, b"COMMIT").await.unwrap();
         }
+        let mut stream = connect(&proxy).await;
+        proxy.strike("COMMIT", Strike::WaitRequest);
+        let answer = async {
+            let answer = ask(&mut stream, b"x COMMIT").await;
+            (answer, proxy.strikes())
+        };
+        let release = async {
+            proxy.struck(5).await;
+            proxy.release();
+        };
+        let (answer, ()) = tokio::join!(answer, release);
+        assert_eq!(answer, (Some(()), 5));
     }
 }

@@ -1,0 +1,92 @@
+//! A file of history under a hidden name, so that the limits of history do not remove it before it is
+//! in inbound again.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::moving::{move_into, move_within, open_to_move, set_aside};
+
+/// A file under a hidden name in its directory. If the process dies, the next start of an engine gives
+/// the file its name back.
+#[derive(Debug)]
+pub struct Aside {
+    now: PathBuf,
+    former: PathBuf,
+    /// Its lock tells a start that this process lives.
+    locked: File,
+}
+
+impl Aside {
+    /// Gives a file a hidden name.
+    ///
+    /// # Errors
+    /// It is no regular file, another process moves it, or a system call fails.
+    pub fn set(file: &Path) -> io::Result<Self> {
+        let (locked, opened) = open_to_move(file)?;
+        Ok(Self {
+            now: set_aside(file, &opened)?,
+            former: file.to_owned(),
+            locked,
+        })
+    }
+
+    /// Moves it like [`move_into`]. If that fails, it has its name again.
+    pub(super) fn move_into(self, to: &Path, name: &OsStr) -> io::Result<PathBuf> {
+        let Self {
+            now,
+            former,
+            locked,
+        } = self;
+        // A copy to another device takes the lock itself.
+        drop(locked);
+        move_into(&now, to, name).inspect_err(|_| drop(give_back(&now, &former)))
+    }
+
+    /// Where it was.
+    pub(super) fn former(&self) -> &Path {
+        &self.former
+    }
+
+    /// Gives it its name back.
+    ///
+    /// # Errors
+    /// A system call fails.
+    pub fn give_back(self) -> io::Result<()> {
+        give_back(&self.now, &self.former)
+    }
+}
+
+fn give_back(now: &Path, former: &Path) -> io::Result<()> {
+    let directory = former.parent().expect("a file in a directory");
+    move_within(now, directory, former.file_name().unwrap_or_default()).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn a_file_that_is_set_aside_moves_or_has_its_name_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("a.json");
+        fs::write(&file, "1").unwrap();
+        let aside = Aside::set(&file).unwrap();
+        assert!(!file.exists());
+        aside.give_back().unwrap();
+        assert_eq!(fs::read(&file).unwrap(), b"1");
+        let aside = Aside::set(&file).unwrap();
+        let nowhere = folder.path().join("none");
+        aside.move_into(&nowhere, OsStr::new("b.json")).unwrap_err();
+        assert_eq!(fs::read(&file).unwrap(), b"1");
+        let to = folder.path().join("to");
+        fs::create_dir(&to).unwrap();
+        let aside = Aside::set(&file).unwrap();
+        let moved = aside.move_into(&to, OsStr::new("b.json")).unwrap();
+        assert_eq!(moved, to.join("b.json"));
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+}
