@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::config::Settings;
 use crate::config::cli::RetainArgs;
-use crate::sink::{Kept, ROWS_MOVED_MAX};
+use crate::sink::{Kept, PARTITIONS_FULL, ROWS_MOVED_MAX};
 
 use super::output::JSON_VERSION;
 use super::{Outcome, open_database, print};
@@ -34,15 +34,18 @@ pub(super) async fn execute(settings: &Settings, args: &RetainArgs) -> anyhow::R
             }
         };
         text += &describe(&dataset.table, &kept, args.dry_run);
-        let retired: Vec<Value> = kept
-            .retired
-            .iter()
-            .map(|it| json!({"partition": it.name, "rows": it.rows}))
-            .collect();
-        all.push(json!({
-            "table": dataset.table, "made": kept.made, "retired": retired, "waiting": kept.waiting,
-            "rows_in_last": kept.in_last, "is_crowded": kept.is_crowded, "elsewhere": kept.elsewhere
-        }));
+        all.push(report(&dataset.table, &kept));
+    }
+    if !args.dry_run {
+        match database.end_removals(&settings.datasets).await {
+            Ok(ended) => {
+                for (table, kept) in ended {
+                    text += &describe(&table, &kept, false);
+                    all.push(report(&table, &kept));
+                }
+            }
+            Err(fault) => drop(failed.get_or_insert(fault)),
+        }
     }
     if args.json {
         let report = json!({"version": JSON_VERSION, "dry_run": args.dry_run, "tables": all});
@@ -52,6 +55,19 @@ pub(super) async fn execute(settings: &Settings, args: &RetainArgs) -> anyhow::R
     }
     print(&text)?;
     failed.map_or(Ok(Outcome::Complete), |fault| Err(fault.into()))
+}
+
+fn report(table: &str, kept: &Kept) -> Value {
+    let retired: Vec<Value> = kept
+        .retired
+        .iter()
+        .map(|it| json!({"partition": it.name, "rows": it.rows}))
+        .collect();
+    json!({
+        "table": table, "made": kept.made, "retired": retired, "waiting": kept.waiting,
+        "rows_in_last": kept.in_last, "is_crowded": kept.is_crowded, "is_full": kept.is_full,
+        "elsewhere": kept.elsewhere
+    })
 }
 
 /// The lines about a table.
@@ -67,11 +83,14 @@ fn describe(table: &str, kept: &Kept, dry_run: bool) -> String {
     }
     for name in &kept.waiting {
         lines.push(format!(
-            "partition {name} stays until its rows are in the summary"
+            "partition {name} is not retired until its rows are in the summary"
         ));
     }
     if let Some(made) = &kept.made {
         lines.push(format!("partitions {would}made: {made}"));
+    }
+    if kept.is_full {
+        lines.push(PARTITIONS_FULL.to_owned());
     }
     if kept.is_crowded {
         lines.push(format!(

@@ -7,13 +7,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::engine::Engine;
 use crate::dataset::Dataset;
-use crate::sink::{Kept, ROWS_MOVED_MAX};
+use crate::sink::{Kept, PARTITIONS_FULL, ROWS_MOVED_MAX};
 use crate::telemetry;
 
 /// Pause between two rounds. Partitions are days or months long, and are made three ahead.
 const INTERVAL: Duration = Duration::from_secs(3_600);
 
-/// Pause before the next round if a table was in use, or the database did not answer.
+/// Pause before the next round if a table was in use, the database did not answer, or rows were not in
+/// the summary yet.
 const AGAIN_AFTER: Duration = Duration::from_secs(60);
 
 impl Engine {
@@ -24,10 +25,25 @@ impl Engine {
             return false;
         };
         let mut is_due = false;
+        match database.end_removals(&self.datasets).await {
+            Ok(ended) => {
+                for (table, kept) in ended {
+                    is_due |= !kept.waiting.is_empty();
+                    log(&table, None, &kept);
+                }
+            }
+            Err(fault) => {
+                is_due |= fault.is_transient();
+                tracing::warn!(%fault, "removals that were begun are not ended yet; tries again");
+            }
+        }
         for dataset in self.datasets.iter().filter(|it| it.partition_by.is_some()) {
             let table = &dataset.table;
             match database.keep_partitions(dataset, false).await {
-                Ok(kept) => log(dataset, &kept),
+                Ok(kept) => {
+                    is_due |= !kept.waiting.is_empty();
+                    log(table, Some(dataset), &kept);
+                }
                 Err(fault) if fault.is_transient() => {
                     is_due = true;
                     tracing::warn!(table, %fault, "its partitions are not kept yet; tries again");
@@ -58,9 +74,8 @@ impl Engine {
     }
 }
 
-/// Logs and counts what was done for a dataset.
-fn log(dataset: &Dataset, kept: &Kept) {
-    let table = &dataset.table;
+/// Logs and counts what was done for a table.
+fn log(table: &str, dataset: Option<&Dataset>, kept: &Kept) {
     if let Some(made) = &kept.made {
         tracing::info!(table, made, "partitions made");
     }
@@ -72,15 +87,20 @@ fn log(dataset: &Dataset, kept: &Kept) {
             rows,
             "rows retired: they are no longer kept"
         );
-        telemetry::retired(&dataset.name, rows);
+        if let Some(dataset) = dataset {
+            telemetry::retired(&dataset.name, rows);
+        }
     }
     for partition in &kept.waiting {
         tracing::warn!(
             table,
             partition,
-            "rows stay until their files are in the summary; `task_runner files list --state pending` \
+            "rows are not retired until their files are in the summary; `task_runner files list --state pending` \
              shows files that are not loaded to their end"
         );
+    }
+    if kept.is_full {
+        tracing::error!(table, "{PARTITIONS_FULL}");
     }
     if kept.is_crowded {
         tracing::error!(

@@ -64,7 +64,7 @@ pub use operators::{
     Acknowledged, FieldCount, FileEntry, FileState, LedgerFile, OpenReject, Operators, Purge,
     REASON_MESSAGE_CHARS, RejectEntry, RejectQuery, RejectReason, Replay, Replayed, Totals,
 };
-pub use retention::{Kept, ROWS_MOVED_MAX, Retention, RetiredPartition};
+pub use retention::{Kept, PARTITIONS_FULL, ROWS_MOVED_MAX, Retention, RetiredPartition};
 pub use summary::{LastEvent, SummaryStore, Unsummarised};
 
 /// Rows of one INSERT, on servers where a statement takes any number. All values of a statement are

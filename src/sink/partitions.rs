@@ -4,6 +4,8 @@
 //! A table has partitions by RANGE COLUMNS of one column. The first takes all that is older, and the
 //! last (MAXVALUE) what fits no other.
 
+use std::collections::VecDeque;
+
 use jiff::civil::{Date, DateTime};
 use jiff::{Timestamp, tz::TimeZone};
 
@@ -12,6 +14,13 @@ use crate::dataset::{Dataset, PartitionEvery, Retain};
 /// Partitions that are made ahead of the present one: the service may be down for a while, and rows
 /// with a wrong clock are not far in the future.
 const AHEAD: usize = 3;
+
+/// Most partitions that are made at once: those of the time that rows may be kept, and those ahead. If
+/// more are missing, since a table was not kept for years, one partition takes all of the older time.
+const MADE_MAX: usize = 1_024;
+
+/// Most partitions that a table may have, in MySQL and MariaDB.
+const PARTITIONS_MAX: usize = 8_192;
 
 /// The name of the partition that takes what fits no other.
 const LATER: &str = "p_later";
@@ -31,6 +40,17 @@ pub(super) struct Partition {
     pub(super) name: String,
     /// The time below which its rows are. `None` for MAXVALUE.
     pub(super) below: Option<DateTime>,
+}
+
+/// The partitions that are missing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Ahead {
+    /// None.
+    Nothing,
+    /// The clause of an ALTER TABLE that makes them.
+    Make(String),
+    /// With them, the table would have too many.
+    Full,
 }
 
 /// The time in UTC.
@@ -70,28 +90,31 @@ impl Partitions {
         )
     }
 
-    /// The clause of an ALTER TABLE that makes partitions ahead. It divides the partition with
-    /// MAXVALUE, if there is one. `None` if the table has them.
-    pub(super) fn ahead(&self, existing: &[Partition], now: DateTime) -> Option<String> {
+    /// The partitions that are to be made ahead. They divide the partition with MAXVALUE, if there is
+    /// one.
+    pub(super) fn ahead(&self, existing: &[Partition], now: DateTime) -> Ahead {
         let mut all = self.missing(existing, now);
         let last = existing.iter().find(|it| it.below.is_none());
+        if all.is_empty() && last.is_some() {
+            return Ahead::Nothing;
+        }
+        if existing.len() + all.len() + usize::from(last.is_none()) > PARTITIONS_MAX {
+            return Ahead::Full;
+        }
         let Some(last) = last else {
             all.push(max_value(&free(LATER, existing)));
-            return Some(format!("ADD PARTITION ({})", all.join(", ")));
+            return Ahead::Make(format!("ADD PARTITION ({})", all.join(", ")));
         };
-        if all.is_empty() {
-            return None;
-        }
         all.push(max_value(&last.name));
-        Some(format!(
+        Ahead::Make(format!(
             "REORGANIZE PARTITION `{}` INTO ({})",
             last.name,
             all.join(", ")
         ))
     }
 
-    /// The partitions that are missing up to [`AHEAD`] of the present one. Without any, those of the
-    /// time that rows are kept, too.
+    /// The last [`MADE_MAX`] of the partitions that are missing up to [`AHEAD`] of the present one.
+    /// Without any, those of the time that rows are kept, too.
     fn missing(&self, existing: &[Partition], now: DateTime) -> Vec<String> {
         let present = self.every.first_day(now);
         let kept = self
@@ -107,16 +130,22 @@ impl Partitions {
         for _ in 0..=AHEAD {
             end = self.every.next(end).unwrap_or(end);
         }
-        let mut missing = Vec::new();
+        let mut missing = VecDeque::new();
         while first < end {
             let Some(next) = self.every.next(first) else {
                 break;
             };
-            let name = free(&self.every.name(first), existing);
-            missing.push(format!("PARTITION `{name}` VALUES LESS THAN ('{next}')"));
+            if missing.len() == MADE_MAX {
+                missing.pop_front();
+            }
+            missing.push_back((first, next));
             first = next;
         }
-        missing
+        let clause = |(first, next): (Date, Date)| {
+            let name = free(&self.every.name(first), existing);
+            format!("PARTITION `{name}` VALUES LESS THAN ('{next}')")
+        };
+        missing.into_iter().map(clause).collect()
     }
 
     /// The first day of a partition that begins at this bound, or of the first one after it.
@@ -230,7 +259,7 @@ mod tests {
     fn partitions_are_made_ahead_of_those_that_exist() {
         let ahead = |all: &[(&str, &str)]| monthly(None).ahead(&existing(all), now());
         let whole = [("a", "'2027-03-01'"), ("z", "MAXVALUE")];
-        assert_eq!(ahead(&whole), None);
+        assert_eq!(ahead(&whole), Ahead::Nothing);
         // Bounds of other programs: with a time, between two months, without MAXVALUE.
         for (all, clause) in [
             (
@@ -248,9 +277,33 @@ mod tests {
                 "ADD PARTITION (PARTITION `p_later` VALUES LESS THAN (MAXVALUE))",
             ),
         ] {
-            assert_eq!(ahead(&all).as_deref(), Some(clause), "{all:?}");
+            assert_eq!(ahead(&all), Ahead::Make(clause.to_owned()), "{all:?}");
         }
         assert_eq!(Partition::parse("a".to_owned(), "'x'"), None);
+    }
+
+    /// A table of days that was not kept for years, and one with as many partitions as there may be.
+    #[test]
+    fn no_more_partitions_are_made_than_a_server_takes() {
+        let daily = Partitions {
+            every: PartitionEvery::Day,
+            ..monthly(None)
+        };
+        let old = existing(&[("a", "'2000-01-01'"), ("z", "MAXVALUE")]);
+        let Ahead::Make(clause) = daily.ahead(&old, now()) else {
+            panic!("partitions are missing");
+        };
+        assert_eq!(clause.matches("VALUES LESS THAN").count(), MADE_MAX + 1);
+        assert!(clause.starts_with(
+            "REORGANIZE PARTITION `z` INTO (PARTITION `p20240212` VALUES LESS THAN ('2024-02-13'), "
+        ));
+        assert!(clause.contains("PARTITION `p20261201` VALUES LESS THAN ('2026-12-02'), "));
+        let mut many = vec![old[0].clone(); PARTITIONS_MAX - 4];
+        many[0].below = Some(date(2026, 11, 28).at(0, 0, 0, 0));
+        many.push(old[1].clone());
+        assert_eq!(daily.ahead(&many, now()), Ahead::Full);
+        many.swap_remove(1);
+        assert!(matches!(daily.ahead(&many, now()), Ahead::Make(_)));
     }
 
     #[test]

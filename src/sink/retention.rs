@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use crate::dataset::Dataset;
+use crate::dataset::{Dataset, Datasets};
 use crate::fault::Fault;
 
 /// The operations for partitions. Contract and errors: see [`sink`](super).
@@ -30,6 +30,15 @@ pub trait Retention: Send + Sync {
     ) -> Result<Kept, Fault> {
         Ok(Kept::default())
     }
+
+    /// Ends removals that were begun for tables which no dataset with partitions has any more: its
+    /// settings were changed, or it was removed. What is still in the table stays. What was taken out
+    /// of it is counted as retired. Returns the tables about which there is something to say.
+    ///
+    /// Errors and kills: as for [`keep_partitions`](Self::keep_partitions).
+    async fn end_removals(&self, _datasets: &Datasets) -> Result<Vec<(String, Kept)>, Fault> {
+        Ok(Vec::new())
+    }
 }
 
 /// What [`Retention::keep_partitions`] did.
@@ -41,11 +50,13 @@ pub struct Kept {
     pub made: Option<String>,
     /// Whether partitions ahead were not made, since the last one has too many rows to be divided.
     pub is_crowded: bool,
+    /// Whether partitions ahead were not made, since the table would have more than a server allows.
+    pub is_full: bool,
     /// Rows of the last partition, which takes what fits no other: at most [`ROWS_MOVED_MAX`] + 1.
     pub in_last: u64,
     /// Partitions whose rows were removed.
     pub retired: Vec<RetiredPartition>,
-    /// Partitions that stay until rows of them are in the summary.
+    /// Partitions that are not retired until rows of them are in the summary.
     pub waiting: Vec<String>,
 }
 
@@ -61,3 +72,8 @@ pub struct RetiredPartition {
 /// Most rows of the last partition that are copied when it is divided: with more, statements would wait
 /// for the copy.
 pub const ROWS_MOVED_MAX: u64 = 10_000;
+
+/// What to do about [`Kept::is_full`].
+pub const PARTITIONS_FULL: &str = "no partitions made: it would have more than 8192, which the server \
+    refuses; make one of several old ones with ALTER TABLE … REORGANIZE PARTITION, or set \
+    `partition_every = \"month\"`";

@@ -13,8 +13,8 @@ const COUNTED_MAX: u32 = 1_000;
 pub(super) const FILES_PER_QUERY: usize = 50;
 
 /// A query for these files, each with its number of records (at least one), whose rows are in
-/// `table`: the number of each file, and how many of the records that are asked about are stored.
-pub(super) fn counts(files: &[(u32, u32)], table: &str) -> String {
+/// `tables`: the number of each file, and how many of the records that are asked about are stored.
+pub(super) fn counts(files: &[(u32, u32)], tables: &[String]) -> String {
     let count = |&(file_no, records): &(u32, u32)| {
         let (first, last) = (row_id(file_no, 0), row_id(file_no, records - 1));
         let (ids, ordinals) = if records > COUNTED_MAX {
@@ -25,12 +25,19 @@ pub(super) fn counts(files: &[(u32, u32)], table: &str) -> String {
         } else {
             (format!("BETWEEN {first} AND {last}"), String::new())
         };
+        let of_table = |table: &String| {
+            format!(
+                "(SELECT COUNT(*) FROM `{table}` WHERE id {ids}) + (SELECT COUNT(*) FROM \
+                 ingest_superseded s WHERE file_no = {file_no}{ordinals} AND EXISTS (SELECT 1 FROM \
+                 `{table}` w WHERE w.id = s.winner)) + "
+            )
+        };
+        let of_tables: String = tables.iter().map(of_table).collect();
         format!(
-            "SELECT {file_no}, (SELECT COUNT(*) FROM `{table}` WHERE id {ids}) + (SELECT COUNT(*) FROM \
-             ingest_rejects WHERE file_no = {file_no}{ordinals}) + (SELECT COUNT(*) FROM ingest_purged \
-             WHERE file_no = {file_no}{ordinals}) + (SELECT COUNT(*) FROM ingest_superseded s WHERE \
-             file_no = {file_no}{ordinals} AND EXISTS (SELECT 1 FROM `{table}` w WHERE w.id = s.winner)) + \
-             (SELECT COALESCE(SUM(records), 0) FROM ingest_retired WHERE file_no = {file_no})"
+            "SELECT {file_no}, {of_tables}(SELECT COUNT(*) FROM ingest_rejects WHERE file_no = \
+             {file_no}{ordinals}) + (SELECT COUNT(*) FROM ingest_purged WHERE file_no = \
+             {file_no}{ordinals}) + (SELECT COALESCE(SUM(records), 0) FROM ingest_retired WHERE file_no = \
+             {file_no})"
         )
     };
     files
@@ -58,13 +65,12 @@ mod tests {
             (1_001, "IN (4294967296, 4294968296)", 2, false),
             (1_001, "ordinal IN (0, 1000)", 1, true),
         ] {
-            let sql = counts(&[(1, records)], "t");
+            let sql = counts(&[(1, records)], &["t".to_owned()]);
             assert!(sql.contains(condition), "{sql}");
             assert_eq!(lacks(records, stored), expected, "{records}");
         }
-        assert_eq!(
-            counts(&[(1, 1), (2, 1)], "t").matches("UNION ALL").count(),
-            1
-        );
+        let two = counts(&[(1, 1), (2, 1)], &["t".to_owned(), "u".to_owned()]);
+        assert_eq!(two.matches("UNION ALL").count(), 1);
+        assert_eq!(two.matches("FROM `u` WHERE id").count(), 2);
     }
 }

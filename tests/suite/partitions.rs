@@ -333,3 +333,46 @@ async fn a_table_without_the_partitions_is_refused_with_the_statement() {
     let text = said(&pair, 78, &["load"]);
     assert!(text.contains("SQLite has no partitions"), "{text}");
 }
+
+/// A table is renamed, in the database and in the settings, while a partition is taken out of it: the
+/// rows stay accounted for, and the summary keeps the entries of retired days.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_renamed_table_keeps_its_retired_rows() {
+    for name in SERVERS {
+        let pair = Pair::new(name).await;
+        define(&pair, &kept(400, SUMMARY));
+        bring(&pair, "trips_1.ndjson", &[200, 200, 5]);
+        bring(&pair, "trips_2.ndjson", &[100, 5]);
+        pair.expect(0, &["load"]);
+        define(&pair, &kept(150, SUMMARY));
+        pair.expect(0, &["retain"]);
+        define(&pair, &kept(60, SUMMARY));
+        let proxy = Proxy::start(address(&pair.database_url).0).await;
+        proxy.strike("SET last_file", Strike::LoseRequest);
+        let retain = through(&pair, &proxy, &["retain"]).status().unwrap();
+        assert_eq!((retain.code(), proxy.strikes()), (Some(69), 1));
+        pair.execute("RENAME TABLE trips TO journeys").await;
+        define(
+            &pair,
+            &kept(60, &format!("table = \"journeys\"\n{SUMMARY}")),
+        );
+        pair.expect(0, &["migrate"]);
+        let text = pair.expect(0, &["verify"]);
+        assert!(
+            text.contains("3 rows, 0 rejects, 0 purged, 2 retired"),
+            "{text}"
+        );
+        let text = said(&pair, 0, &["retain"]);
+        assert!(text.contains("journeys: 1 rows of partition p"), "{text}");
+        pair.expect(0, &["summary", "--rebuild"]);
+        let days = pair.number("SELECT COUNT(*) FROM trips_daily").await;
+        assert_eq!(days, 5, "{name}");
+        let text = pair.expect(0, &["verify"]);
+        assert!(
+            text.contains("2 rows, 0 rejects, 0 purged, 3 retired"),
+            "{text}"
+        );
+        let known = "SELECT COUNT(*) FROM ingest_retentions WHERE table_name = 'journeys'";
+        assert_eq!(pair.number(known).await, 1);
+    }
+}

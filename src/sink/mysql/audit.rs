@@ -1,7 +1,6 @@
 //! The counts of `verify` in MySQL, and where a record is stored.
 
 use std::collections::HashMap;
-use std::time::Duration;
 
 use crate::batch::provenance;
 use crate::coverage::holds;
@@ -11,16 +10,8 @@ use crate::sink::{Audit, Standing};
 
 use super::errors::Failure;
 use super::files::{coverage, list};
-use super::retired::{Taken, bound, rows_of_files};
-use super::schema::has_table;
+use super::retired::{Moment, rows_of_files};
 use super::session::Session;
-
-/// The server's errors if a table was dropped, or made after the transaction began, or if a partition
-/// is being swapped by a session that waits for this one.
-const CHANGED: [u16; 3] = [1146, 1412, 1213];
-
-/// Pause before an audit is repeated.
-const REPEAT_AFTER: Duration = Duration::from_millis(100);
 
 /// See [`Operators::audit`](crate::sink::Operators::audit).
 pub(super) async fn audit(
@@ -32,20 +23,22 @@ pub(super) async fn audit(
         return Ok(Vec::new());
     }
     loop {
-        if let Some(found) = at_one_moment(session, &dataset.table, file_nos).await? {
+        // All counts are of the same moment: a record that is being replayed must not count as row and
+        // as reject.
+        let moment = Moment::begin(session, &dataset.table).await?;
+        let found = counts(session, &moment.tables, file_nos).await;
+        if let Some(found) = moment.end(session, found).await? {
             return Ok(file_nos.iter().map(|file_no| found[file_no]).collect());
         }
-        session.rollback().await?;
-        tokio::time::sleep(REPEAT_AFTER).await;
     }
 }
 
-/// The counts of files. `None` if a partition was taken out of the table meanwhile.
-async fn at_one_moment(
+/// The counts of files in these tables, of which the first is that of their dataset.
+async fn counts(
     session: &mut Session,
-    table: &str,
+    tables: &[String],
     file_nos: &[u32],
-) -> Result<Option<HashMap<u32, Audit>>, Failure> {
+) -> Result<HashMap<u32, Audit>, Failure> {
     let nothing = |&file_no: &u32| {
         let audit = Audit {
             file_no,
@@ -54,45 +47,12 @@ async fn at_one_moment(
         (file_no, audit)
     };
     let mut found: HashMap<u32, Audit> = file_nos.iter().map(nothing).collect();
-    // All counts are of the same moment: a record that is being replayed must not count as row and
-    // as reject. The moment is that of the first query, which also keeps the table's partitions as
-    // they are until the end.
-    session
-        .run("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-        .await?;
-    session.begin().await?;
-    rows(session, table, file_nos, &mut found).await?;
-    audit_others(session, table, file_nos, &mut found).await?;
-    let bound = bound(session, table).await?;
-    if let Some(Taken { side, .. }) = bound.and_then(|bound| bound.taken) {
-        // They are in this table until they are counted as retired, or still in the other one.
-        if !has_table(session, &side).await? {
-            let is_begun = is_taken(session, table).await?;
-            session.commit().await?;
-            return Ok(is_begun.then_some(found));
-        }
-        let counted = async {
-            rows(session, &side, file_nos, &mut found).await?;
-            superseded(session, &side, &list(file_nos), &mut found).await
-        };
-        match counted.await {
-            Err(failure) if failure.code().is_some_and(|code| CHANGED.contains(&code)) => {
-                return Ok(None);
-            }
-            counted => counted?,
-        }
+    for table in tables {
+        rows(session, table, file_nos, &mut found).await?;
+        superseded(session, table, &list(file_nos), &mut found).await?;
     }
-    session.commit().await?;
-    Ok(Some(found))
-}
-
-/// Whether a partition is being taken out of a table now, and not at the moment of the transaction.
-async fn is_taken(session: &mut Session, table: &str) -> Result<bool, Failure> {
-    let sql = format!(
-        "SELECT 1 FROM ingest_retentions WHERE table_name = '{table}' AND taken IS NOT NULL LOCK IN \
-         SHARE MODE"
-    );
-    Ok(!session.rows::<u64>(&sql).await?.is_empty())
+    audit_others(session, &tables[0], file_nos, &mut found).await?;
+    Ok(found)
 }
 
 /// Adds the rows of files in a table. A range of the primary key instead of a list of files: the table
@@ -135,7 +95,7 @@ async fn superseded(
     Ok(())
 }
 
-/// The counts of an audit except those of rows.
+/// The counts of an audit except those of rows and of the records that they supersede.
 async fn audit_others(
     session: &mut Session,
     table: &str,
@@ -164,7 +124,6 @@ async fn audit_others(
             audit.last_ordinal = audit.last_ordinal.max(Some(last));
         }
     }
-    superseded(session, table, &numbers, found).await?;
     let sql = format!("SELECT file_no, records FROM ingest_retired WHERE file_no IN ({numbers})");
     for (file_no, retired) in session.rows::<(u32, u64)>(&sql).await? {
         if let Some(audit) = found.get_mut(&file_no) {
@@ -219,28 +178,40 @@ pub(super) async fn standing(
             let sql = superseded_sql(&dataset.table, span_of(id));
             match session.rows::<(u32, bool, u64)>(&sql).await?.as_slice() {
                 [(_, true, winner)] => Standing::Superseded(*winner),
-                _ if is_retired(session, dataset, file_no, ordinal).await? => Standing::Retired,
+                _ if is_retired(session, dataset, id).await? => Standing::Retired,
                 _ => Standing::Absent,
             }
         }
     })
 }
 
-/// Whether a record that is not stored is retired: it is one of the covered records of its file, and as
-/// many of these are retired as are not stored.
-async fn is_retired(
-    session: &mut Session,
-    dataset: &Dataset,
-    file_no: u32,
-    ordinal: u32,
-) -> Result<bool, Failure> {
+/// Whether a record that is not stored is retired: its row is on its way out of the table; or it is one
+/// of the covered records of its file, and as many of these are retired as are not stored.
+async fn is_retired(session: &mut Session, dataset: &Dataset, id: u64) -> Result<bool, Failure> {
+    let (file_no, ordinal) = provenance(id);
     let covered = coverage(session, &[file_no]).await?.remove(0);
     let ordinal = u64::from(ordinal);
     if !holds(&covered, &(ordinal..ordinal + 1)) {
         return Ok(false);
     }
+    loop {
+        let moment = Moment::begin(session, &dataset.table).await?;
+        let has_row = has_row(session, &moment.tables, id).await;
+        match moment.end(session, has_row).await? {
+            Some(true) => return Ok(true),
+            Some(false) => break,
+            None => {}
+        }
+    }
     let records: u64 = covered.iter().map(|range| range.end - range.start).sum();
     let counted = audit(session, dataset, &[file_no]).await?;
     let is_all = |audit: &Audit| audit.retired > 0 && audit.stored() >= records;
     Ok(counted.iter().all(is_all))
+}
+
+async fn has_row(session: &mut Session, tables: &[String], id: u64) -> Result<bool, Failure> {
+    let of_table = |table: &String| format!("SELECT 1 FROM `{table}` WHERE `id` = {id}");
+    let of_tables: Vec<String> = tables.iter().map(of_table).collect();
+    let rows = session.rows::<u64>(&of_tables.join(" UNION ALL ")).await?;
+    Ok(!rows.is_empty())
 }

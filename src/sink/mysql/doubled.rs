@@ -14,7 +14,7 @@ use crate::sink::table::quoted;
 use super::commit::differing;
 use super::definitions::loaded_by;
 use super::errors::Failure;
-use super::schema::{has_table, primary_key};
+use super::schema::primary_key;
 use super::session::Session;
 
 /// Most ordinals that are returned at once.
@@ -29,7 +29,7 @@ pub(super) async fn doubled(
     let Some(dataset) = loaded_by(session, file_no, datasets).await? else {
         return Ok(Vec::new());
     };
-    if !has_table(session, &dataset.table).await? {
+    if !session.has_table(&dataset.table).await? {
         return Ok(Vec::new());
     }
     in_table(session, file_no, &dataset.table).await

@@ -13,7 +13,6 @@ use crate::sink::indexes::{Definition, IndexedTable, KeptIndex, definitions};
 use crate::sink::table::quoted;
 
 use super::errors::{Class, Failure};
-use super::schema::has_table;
 use super::session::Session;
 
 const TABLE: &str = "ingest_indexes";
@@ -153,7 +152,7 @@ async fn entry_bytes(
 
 /// The indexes of a table that can be dropped. Empty if the table does not exist.
 async fn candidates(session: &mut Session, table: &str) -> Result<Vec<Definition>, Failure> {
-    if !has_table(session, table).await? {
+    if !session.has_table(table).await? {
         return Ok(Vec::new());
     }
     session.run("SET SESSION sql_quote_show_create = 1").await?;
@@ -221,7 +220,7 @@ pub(super) async fn defer(session: &mut Session, table: &str) -> Result<Option<S
 
 /// See [`Indexes::kept_indexes`](crate::sink::Indexes::kept_indexes).
 pub(super) async fn kept_indexes(session: &mut Session) -> Result<Vec<KeptIndex>, Failure> {
-    if !has_table(session, TABLE).await? {
+    if !session.has_table(TABLE).await? {
         return Ok(Vec::new());
     }
     let all = kept(session).await?;

@@ -574,6 +574,11 @@ impl Retention for MysqlSink {
         let work = async |session: &mut Session| retention::keep(session, dataset, dry_run).await;
         self.builds.on_session("keeping partitions", work).await
     }
+
+    async fn end_removals(&self, datasets: &Datasets) -> Result<Vec<(String, Kept)>, Fault> {
+        let work = async |session: &mut Session| retention::end_removals(session, datasets).await;
+        self.builds.on_session("retiring rows", work).await
+    }
 }
 
 #[cfg(test)]

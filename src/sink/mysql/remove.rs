@@ -15,7 +15,6 @@ use crate::sink::table::SummaryNames;
 use super::definitions::loaded_by;
 use super::errors::{Class, Failure};
 use super::files::{coverage, entries};
-use super::schema::has_table;
 use super::session::Session;
 use super::{doubled, summary};
 
@@ -97,7 +96,7 @@ async fn remove_summary(
     let Some(of) = &dataset.summary else {
         return Ok(());
     };
-    if !has_table(session, &of.table).await? {
+    if !session.has_table(&of.table).await? {
         return Ok(());
     }
     let sql = format!(
@@ -155,7 +154,7 @@ async fn table_of(
     dataset: &Dataset,
     datasets: &Datasets,
 ) -> Result<Option<String>, Failure> {
-    if has_table(session, &dataset.table).await? {
+    if session.has_table(&dataset.table).await? {
         return Ok(Some(dataset.table.clone()));
     }
     let records: u64 = covered.iter().map(|range| range.end - range.start).sum();
@@ -165,7 +164,7 @@ async fn table_of(
     let instead = removal::instead(dataset, datasets);
     match &instead {
         Instead::Dropped => return Ok(None),
-        Instead::Present(table) if has_table(session, table).await? => {
+        Instead::Present(table) if session.has_table(table).await? => {
             // A removal that was killed may have removed all rows.
             let sql = format!(
                 "SELECT 1 FROM ingest_files WHERE file_no = {file_no} AND state = 'removing'"

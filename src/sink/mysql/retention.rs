@@ -15,14 +15,13 @@
 use jiff::civil::DateTime;
 
 use crate::batch::row_id;
-use crate::dataset::Dataset;
-use crate::sink::partitions::{Partition, Partitions, literal, merged, now};
+use crate::dataset::{Dataset, Datasets};
+use crate::sink::partitions::{Ahead, Partition, Partitions, literal, merged, now};
 use crate::sink::retention::{Kept, ROWS_MOVED_MAX, RetiredPartition};
 
 use super::errors::{Class, Failure};
 use super::indexes::is_galera;
 use super::retired::{Taken, bound, side};
-use super::schema::has_table;
 use super::session::Session;
 
 /// How many seconds a statement waits for others that use the table. Others queue behind it, so it is
@@ -48,26 +47,70 @@ pub(super) async fn keep(
     let Some(partitions) = Partitions::of(dataset) else {
         return Ok(Kept::default());
     };
-    let database: Option<String> = session.one("SELECT DATABASE()").await?;
-    let hash = blake3::hash(database.unwrap_or_default().as_bytes()).to_hex();
-    let lock = format!("lemonade-retain-{}", &hash[..32]);
-    let got: Option<i64> = session
-        .one(&format!("SELECT GET_LOCK('{lock}', 0)"))
-        .await?;
-    if got != Some(1) {
+    let Some(lock) = take_lock(session).await? else {
         return Ok(Kept {
             elsewhere: true,
             ..Kept::default()
         });
-    }
+    };
     let outcome = locked(session, dataset, &partitions, dry_run).await;
+    free(session, &lock, outcome).await
+}
+
+/// See [`Retention::end_removals`](crate::sink::Retention::end_removals).
+pub(super) async fn end_removals(
+    session: &mut Session,
+    datasets: &Datasets,
+) -> Result<Vec<(String, Kept)>, Failure> {
+    let all = "SELECT table_name FROM ingest_retentions ORDER BY table_name";
+    let mut tables = session.rows::<String>(all).await?;
+    let of = |table: &str| datasets.iter().find(|it| it.table == table);
+    tables.retain(|table| of(table).is_none_or(|it| it.partition_by.is_none()));
+    if tables.is_empty() || is_galera(session).await? {
+        return Ok(Vec::new());
+    }
+    let Some(lock) = take_lock(session).await? else {
+        return Ok(Vec::new());
+    };
+    let ended = async {
+        let mut ended = Vec::new();
+        for table in tables {
+            let (mut kept, dataset) = (Kept::default(), of(&table).map(AsRef::as_ref));
+            go_on(session, &table, dataset, &[], &mut kept).await?;
+            ended.push((table, kept));
+        }
+        ended.retain(|(_, kept)| *kept != Kept::default());
+        Ok(ended)
+    };
+    let ended = ended.await;
+    free(session, &lock, ended).await
+}
+
+/// Takes the lock of the process that takes out partitions. `None` if another process has it.
+async fn take_lock(session: &mut Session) -> Result<Option<String>, Failure> {
+    let database: Option<String> = session.one("SELECT DATABASE()").await?;
+    let hash = blake3::hash(database.unwrap_or_default().as_bytes()).to_hex();
+    let lock = format!("lemonade-retain-{}", &hash[..32]);
+    let sql = format!("SELECT GET_LOCK('{lock}', 0)");
+    if session.one::<Option<i64>>(&sql).await? != Some(1) {
+        return Ok(None);
+    }
+    let sql = format!("SET SESSION lock_wait_timeout = {LOCK_SECONDS}");
+    session.run(&sql).await.map(|_| Some(lock))
+}
+
+/// Frees the lock. If this fails, the session is closed, which frees it as well.
+async fn free<T>(
+    session: &mut Session,
+    lock: &str,
+    outcome: Result<T, Failure>,
+) -> Result<T, Failure> {
     if outcome.is_err() {
         session.rollback().await?;
     }
-    // If this fails, the session is closed, which frees the lock as well.
     let freed = session.run(&format!("DO RELEASE_LOCK('{lock}')")).await;
-    let kept = outcome?;
-    freed.map(|_| kept)
+    let done = outcome?;
+    freed.map(|_| done)
 }
 
 async fn locked(
@@ -78,11 +121,9 @@ async fn locked(
 ) -> Result<Kept, Failure> {
     let table = &dataset.table;
     let mut kept = Kept::default();
-    if !has_table(session, table).await? {
+    if !session.has_table(table).await? {
         return Ok(kept);
     }
-    let sql = format!("SET SESSION lock_wait_timeout = {LOCK_SECONDS}");
-    session.run(&sql).await?;
     let now = time(session).await?;
     // First, so that rows have their partitions whatever becomes of the older ones.
     ahead(session, table, partitions, now, dry_run, &mut kept).await?;
@@ -96,26 +137,28 @@ async fn locked(
         }
         return Ok(kept);
     }
-    if !dry_run {
-        kept.retired.extend(go_on(session, table).await?);
-    }
+    // One partition is taken out at a time.
+    let mut is_free = dry_run || go_on(session, table, Some(dataset), &due, &mut kept).await?;
     for partition in &due {
         let name = &partition.name;
-        let rows = rows_in(session, table, name, 1).await?;
-        if rows == 0 {
+        if !is_free {
+            break;
+        }
+        if rows_in(session, table, name, 1).await? == 0 {
             continue;
         }
-        if is_unsummarised(session, dataset, name).await? {
+        let of = format!("`{table}` PARTITION (`{name}`)");
+        if is_unsummarised(session, Some(dataset), &of).await? {
             kept.waiting.push(name.clone());
         } else if dry_run {
             let sql = format!("SELECT COUNT(*) FROM `{table}` PARTITION (`{name}`)");
             kept.retired.push(RetiredPartition {
                 name: name.clone(),
-                rows: session.one(&sql).await?,
+                rows: session.count_all(&sql).await?,
             });
         } else {
             begin(session, table, partitions, partition).await?;
-            kept.retired.extend(go_on(session, table).await?);
+            is_free = go_on(session, table, Some(dataset), &due, &mut kept).await?;
         }
     }
     // These rows arrived late. With more of them, commits would wait for the copy; the next call takes
@@ -183,8 +226,13 @@ async fn ahead(
     if let Some(last) = existing.iter().find(|it| it.below.is_none()) {
         kept.in_last = rows_in(session, table, &last.name, ROWS_MOVED_MAX + 1).await?;
     }
-    let Some(clause) = partitions.ahead(&existing, now) else {
-        return Ok(());
+    let clause = match partitions.ahead(&existing, now) {
+        Ahead::Make(clause) => clause,
+        Ahead::Nothing => return Ok(()),
+        Ahead::Full => {
+            kept.is_full = true;
+            return Ok(());
+        }
     };
     if kept.in_last > ROWS_MOVED_MAX {
         kept.is_crowded = true;
@@ -214,22 +262,30 @@ async fn rows_in(
     session.one(&sql).await
 }
 
-/// Whether a partition has rows of a file that is not in the summary of the dataset yet.
+/// Whether rows are of a file that is not in the summary of its dataset yet. The rows are those of a
+/// table or partition, as SQL. Waits for a summary that is being emptied.
+///
+/// Without the dataset, which another process may have in its settings, a dataset of which files were in
+/// a summary has one.
 async fn is_unsummarised(
     session: &mut Session,
-    dataset: &Dataset,
-    partition: &str,
+    dataset: Option<&Dataset>,
+    of: &str,
 ) -> Result<bool, Failure> {
-    if dataset.summary.is_none() {
+    if dataset.is_some_and(|it| it.summary.is_none()) {
         return Ok(false);
     }
+    let of_dataset = match dataset {
+        Some(_) => "= ?",
+        None => "IN (SELECT s.dataset FROM ingest_files s WHERE s.summarised <> 0) AND '' = ?",
+    };
     let sql = format!(
-        "SELECT 1 FROM ingest_files f WHERE f.dataset = ? AND (f.state = 'pending' OR (f.state = \
-         'settled' AND f.summarised <> 1)) AND EXISTS (SELECT 1 FROM `{}` PARTITION (`{partition}`) r \
-         WHERE r.`id` BETWEEN f.file_no << 32 AND (f.file_no << 32 | 4294967295)) LIMIT 1",
-        dataset.table
+        "SELECT 1 FROM ingest_files f WHERE f.dataset {of_dataset} AND (f.state = 'pending' OR (f.state = \
+         'settled' AND f.summarised <> 1)) AND EXISTS (SELECT 1 FROM {of} r WHERE r.`id` BETWEEN \
+         f.file_no << 32 AND (f.file_no << 32 | 4294967295)) LIMIT 1 LOCK IN SHARE MODE"
     );
-    let found = session.rows_with::<u64>(&sql, (&dataset.name,)).await?;
+    let name = dataset.map_or("", |it| it.name.as_str());
+    let found = session.rows_with::<u64>(&sql, (name,)).await?;
     Ok(!found.is_empty())
 }
 
@@ -252,22 +308,37 @@ async fn begin(
     session.run_with(sql, params).await.map(drop)
 }
 
-/// Takes out the partition that the ledger names, from whatever step. `None` if it names none.
-async fn go_on(session: &mut Session, table: &str) -> Result<Option<RetiredPartition>, Failure> {
+/// Takes out the partition that the ledger names, from whatever step. Returns whether none is being
+/// taken out any more.
+///
+/// A partition that is still in the table and is no longer due stays: `retain` is longer now or left
+/// out, or the table has another name.
+async fn go_on(
+    session: &mut Session,
+    table: &str,
+    dataset: Option<&Dataset>,
+    due: &[&Partition],
+    kept: &mut Kept,
+) -> Result<bool, Failure> {
     let Some(bound) = bound(session, table).await? else {
-        return Ok(None);
+        return Ok(true);
     };
     let Some(Taken { partition, side }) = bound.taken else {
         drop_last(session, table).await?;
-        return Ok(None);
+        return Ok(true);
     };
-    let is_out = has_table(session, &side).await? && !is_empty(session, &side).await?;
-    if !is_out && let Err(failure) = exchange(session, table, &partition, &side).await {
-        // The server has refused it, so that the rows are where they were.
-        if failure.code().is_some() && failure.class() != Class::Reconnect {
+    if !session.has_table(&side).await? || is_empty(session, &side).await? {
+        if due.iter().all(|it| it.name != partition) {
             stay(session, table, &side).await?;
+            return Ok(true);
         }
-        return Err(refused(failure, table));
+        if let Err(failure) = exchange(session, table, &partition, &side).await {
+            // The server has refused it, so that the rows are where they were.
+            if failure.code().is_some() && failure.class() != Class::Reconnect {
+                stay(session, table, &side).await?;
+            }
+            return Err(refused(failure, table));
+        }
     }
     // Transactions that began before the exchange have ended. Files that are new from now on have no
     // row that was taken.
@@ -276,12 +347,16 @@ async fn go_on(session: &mut Session, table: &str) -> Result<Option<RetiredParti
          WHERE table_name = '{table}'"
     );
     session.run(&sql).await?;
-    let rows = count(session, table, &side).await?;
+    let Some(rows) = count(session, table, &side, dataset).await? else {
+        kept.waiting.push(partition);
+        return Ok(false);
+    };
     drop_last(session, table).await?;
-    Ok(Some(RetiredPartition {
+    kept.retired.push(RetiredPartition {
         name: partition,
         rows,
-    }))
+    });
+    Ok(true)
 }
 
 /// Swaps a partition with an empty table.
@@ -315,7 +390,7 @@ fn refused(failure: Failure, table: &str) -> Failure {
 
 /// Ends the removal of a partition that the server refused.
 async fn stay(session: &mut Session, table: &str, side: &str) -> Result<(), Failure> {
-    if has_table(session, side).await? && !is_empty(session, side).await? {
+    if session.has_table(side).await? && !is_empty(session, side).await? {
         return Ok(());
     }
     session.run(&give_back(table)).await?;
@@ -330,11 +405,14 @@ fn give_back(table: &str) -> String {
 }
 
 /// Counts the rows of a table that was swapped, and the records that they supersede, into the ledger.
-/// Returns the number of rows.
-async fn count(session: &mut Session, table: &str, side: &str) -> Result<u64, Failure> {
-    let rows = session
-        .one(&format!("SELECT COUNT(*) FROM `{side}`"))
-        .await?;
+/// Returns the number of rows. `None` if some are of a file that is not in the summary yet: a commit
+/// may have added rows just before the swap. The summary reads them from this table.
+async fn count(
+    session: &mut Session,
+    table: &str,
+    side: &str,
+    dataset: Option<&Dataset>,
+) -> Result<Option<u64>, Failure> {
     let (first, last) = (row_id(1, 0), i64::MAX);
     let counted = |of: &str| {
         format!(
@@ -351,12 +429,24 @@ async fn count(session: &mut Session, table: &str, side: &str) -> Result<u64, Fa
         "SELECT s.file_no AS file_no, COUNT(*) AS n FROM ingest_superseded s JOIN `{side}` w ON w.`id` = \
          s.winner GROUP BY s.file_no"
     );
+    let of_side = format!("`{side}`");
+    if is_unsummarised(session, dataset, &of_side).await? {
+        return Ok(None);
+    }
+    let rows = session
+        .count_all(&format!("SELECT COUNT(*) FROM `{side}`"))
+        .await?;
     session.begin().await?;
     // Rows are counted once, whoever else goes on with this partition.
     let named = format!("{} AND taken IS NOT NULL", give_back(table));
     if session.run(&named).await? != 1 {
         session.rollback().await?;
-        return Ok(0);
+        return Ok(Some(0));
+    }
+    // Again, since a rebuild of the summary may have begun.
+    if is_unsummarised(session, dataset, &of_side).await? {
+        session.rollback().await?;
+        return Ok(None);
     }
     for sql in [
         counted(&of_rows),
@@ -366,7 +456,7 @@ async fn count(session: &mut Session, table: &str, side: &str) -> Result<u64, Fa
         session.run_build(&sql).await?;
     }
     session.commit().await?;
-    Ok(rows)
+    Ok(Some(rows))
 }
 
 /// Drops the table that the last partition was taken to, if it exists. Its rows are counted.
@@ -374,7 +464,7 @@ async fn drop_last(session: &mut Session, table: &str) -> Result<(), Failure> {
     let sql = format!("SELECT side FROM ingest_retentions WHERE table_name = '{table}'");
     let number: u32 = session.one(&sql).await?;
     let side = side(table, number);
-    if has_table(session, &side).await? {
+    if session.has_table(&side).await? {
         let sql = format!("DROP TABLE IF EXISTS `{side}`");
         session.run_build(&sql).await?;
     }

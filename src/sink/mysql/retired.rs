@@ -5,10 +5,12 @@
 //! and the bound after it, in one transaction, sees the row, or the bound.
 
 use std::collections::HashSet;
+use std::time::Duration;
 
 use crate::batch::row_id;
-use crate::dataset::Dataset;
+use crate::dataset::{Dataset, Datasets};
 use crate::sink::cells::{Cell, Rare, Row};
+use crate::sink::definitions::{DEFINITIONS, tables_of};
 
 use super::errors::Failure;
 use super::files::list;
@@ -16,6 +18,13 @@ use super::session::Session;
 
 /// Microseconds of a day.
 const DAY_US: i64 = 86_400_000_000;
+
+/// The server's errors if a table was dropped, or made after the transaction began, or if a partition
+/// is being swapped by a session that waits for this one.
+const CHANGED: [u16; 3] = [1146, 1412, 1213];
+
+/// Pause before tables are read again.
+const REPEAT_AFTER: Duration = Duration::from_millis(100);
 
 /// The bound of a table.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,6 +44,68 @@ pub(super) struct Taken {
     pub(super) partition: String,
     /// The table that has its rows, or does not exist yet.
     pub(super) side: String,
+}
+
+/// A transaction in which a table, and the rows that are on their way out of it, are read as they are at
+/// one moment.
+pub(super) struct Moment {
+    /// The tables with the rows: the table and, while a partition is taken out of it, the other one.
+    pub(super) tables: Vec<String>,
+}
+
+impl Moment {
+    pub(super) async fn begin(session: &mut Session, table: &str) -> Result<Self, Failure> {
+        loop {
+            // The moment is that of the first query, which also keeps the table's partitions as they
+            // are until the end.
+            session
+                .run("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+                .await?;
+            session.begin().await?;
+            let sql = format!("SELECT 1 FROM `{table}` LIMIT 1");
+            session.rows::<u64>(&sql).await?;
+            let mut tables = vec![table.to_owned()];
+            let Some(taken) = bound(session, table).await?.and_then(|it| it.taken) else {
+                return Ok(Self { tables });
+            };
+            if session.has_table(&taken.side).await? {
+                tables.push(taken.side);
+                return Ok(Self { tables });
+            }
+            // It is not made yet, or was dropped. The answer of a locking read is of now.
+            let sql = format!(
+                "SELECT side FROM ingest_retentions WHERE table_name = '{table}' AND taken IS NOT NULL \
+                 LOCK IN SHARE MODE"
+            );
+            let now = session.rows::<u32>(&sql).await?;
+            if now.iter().any(|now| side(table, *now) == taken.side) {
+                return Ok(Self { tables });
+            }
+            session.rollback().await?;
+            tokio::time::sleep(REPEAT_AFTER).await;
+        }
+    }
+
+    /// Ends the transaction. `None` if rows were counted as retired meanwhile, so that the tables have
+    /// to be read again.
+    pub(super) async fn end<T>(
+        self,
+        session: &mut Session,
+        found: Result<T, Failure>,
+    ) -> Result<Option<T>, Failure> {
+        let is_changed = |code: u16| self.tables.len() > 1 && CHANGED.contains(&code);
+        match found {
+            Err(failure) if failure.code().is_some_and(is_changed) => {
+                session.rollback().await?;
+                tokio::time::sleep(REPEAT_AFTER).await;
+                Ok(None)
+            }
+            found => {
+                let found = found?;
+                session.commit().await.map(|()| Some(found))
+            }
+        }
+    }
 }
 
 /// The name of the table that the rows of a partition are taken to.
@@ -61,6 +132,46 @@ pub(super) async fn bound(session: &mut Session, table: &str) -> Result<Option<B
     }))
 }
 
+/// Gives what the ledger knows of the retired rows of a table to the table's new name: the table of a
+/// dataset was renamed, in the database and in the settings.
+pub(super) async fn follow_renames(
+    session: &mut Session,
+    datasets: &Datasets,
+) -> Result<(), Failure> {
+    let known = "SELECT table_name, side FROM ingest_retentions";
+    let known = session.rows::<(String, u32)>(known).await?;
+    let has = |table: &str| known.iter().any(|(name, _)| name == table);
+    for (former, number) in &known {
+        if session.has_table(former).await? {
+            continue;
+        }
+        for dataset in datasets.iter().filter(|it| !has(&it.table)) {
+            let definitions: Vec<(Vec<u8>, String)> =
+                session.rows_with(DEFINITIONS, (&dataset.name,)).await?;
+            let (table, texts) = (
+                &dataset.table,
+                definitions.into_iter().map(|(_, text)| text),
+            );
+            let tables = tables_of(&texts.collect::<Vec<_>>());
+            if !tables.iter().any(|(_, table)| table == former) || !session.has_table(table).await?
+            {
+                continue;
+            }
+            let (from, to) = (side(former, *number), side(table, *number));
+            if session.has_table(&from).await? {
+                let sql = format!("RENAME TABLE `{from}` TO `{to}`");
+                session.run(&sql).await?;
+            }
+            let sql = format!(
+                "UPDATE ingest_retentions SET table_name = '{table}' WHERE table_name = '{former}'"
+            );
+            session.run(&sql).await?;
+            break;
+        }
+    }
+    Ok(())
+}
+
 impl Bound {
     /// Whether the time of a row of this dataset is before the bound.
     pub(super) fn is_before(&self, dataset: &Dataset, row: Row<'_>) -> bool {
@@ -85,10 +196,16 @@ impl Bound {
     }
 }
 
-/// A condition, as SQL, for a file `f` of which a commit may store records without a comparison with
-/// the table: none of its rows were ever taken from a table, or are being taken now.
-pub(super) const NEVER_TAKEN: &str = "f.file_no > (SELECT COALESCE(MAX(IF(t.taken IS NULL, t.last_file, \
-    4294967295)), 0) FROM ingest_retentions t)";
+/// A condition, as SQL, for a file `f` of which a commit to these tables may store records without a
+/// comparison with them: none of its rows were ever taken from one of them, or are being taken now.
+pub(super) fn never_taken<'a>(tables: impl Iterator<Item = &'a str>) -> String {
+    let names: Vec<String> = tables.map(|table| format!("'{table}'")).collect();
+    format!(
+        "f.file_no > (SELECT COALESCE(MAX(IF(t.taken IS NULL, t.last_file, 4294967295)), 0) FROM \
+         ingest_retentions t WHERE t.table_name IN ({}))",
+        names.join(",")
+    )
+}
 
 /// Which of these files have retired rows, or may have: while a partition is being taken out, all of them.
 /// Read after the table and its bound.

@@ -24,7 +24,7 @@ use crate::sink::table::{Table, TableColumn, missing_index, quoted, tables};
 use super::ddl::{create, key};
 use super::errors::{Class, Failure};
 use super::misfit::{Change, Existing, ExistingColumn, Misfit, exact_json, misfit};
-use super::retired::bound;
+use super::retired::{Moment, follow_renames};
 use super::session::Session;
 use super::{summary, trial};
 
@@ -124,7 +124,7 @@ async fn locked(
 ) -> Result<(), Failure> {
     // The check comes first because CREATE TABLE needs the right to create even if the table
     // exists: once the database is migrated, the account of a service needs no such right.
-    if !has_table(session, MIGRATIONS).await? {
+    if !session.has_table(MIGRATIONS).await? {
         session.run(MIGRATIONS_DDL).await?;
     }
     let recorded = session
@@ -155,6 +155,7 @@ async fn locked(
         return Ok(());
     }
     record(session, datasets).await?;
+    follow_renames(session, datasets).await?;
     let mut misfits = Vec::new();
     let mismatches = mismatches(session, datasets).await?;
     let kept = mismatch::kept(&mismatches).filter(|_| asked.keep_rows);
@@ -168,7 +169,7 @@ async fn locked(
         return Err(fault.into());
     }
     for table in tables(datasets) {
-        if !has_table(session, &table.name).await? {
+        if !session.has_table(&table.name).await? {
             // The files are marked before the table is created, since a later run that finds the
             // table does not mark them.
             if let Some(dataset) = &table.summary_of {
@@ -246,7 +247,7 @@ async fn missing_indexes(
 ) -> Result<Vec<(String, String)>, Failure> {
     let mut missing = Vec::new();
     for table in tables(datasets) {
-        if table.indexes.is_empty() || !has_table(session, &table.name).await? {
+        if table.indexes.is_empty() || !session.has_table(&table.name).await? {
             continue;
         }
         let sql = "SELECT INDEX_NAME, COALESCE(COLUMN_NAME, '') FROM information_schema.STATISTICS \
@@ -312,17 +313,15 @@ async fn record(session: &mut Session, datasets: &Datasets) -> Result<(), Failur
 /// How the ledger and the tables of the datasets contradict each other.
 async fn mismatches(session: &mut Session, datasets: &Datasets) -> Result<Vec<Mismatch>, Failure> {
     let mut found = Vec::new();
-    let has_ledger = has_table(session, mismatch::LEDGER).await?;
+    let has_ledger = session.has_table(mismatch::LEDGER).await?;
+    // The ledger of an early release, which `doctor` may read, knows nothing of retired rows.
+    let is_whole = has_ledger && session.has_table("ingest_retentions").await?;
     for dataset in datasets.iter() {
         let (table, name) = (dataset.table.clone(), dataset.name.clone());
         // The ledger is read before the rows: a commit in between can only add rows.
-        let with_rows = if has_ledger {
-            files_with_rows(session, dataset).await?
-        } else {
-            Vec::new()
-        };
-        if !has_table(session, &table).await? {
-            if !with_rows.is_empty() {
+        let has_files = is_whole && !files_with_rows(session, dataset).await?.is_empty();
+        if !session.has_table(&table).await? {
+            if has_files {
                 found.push(Mismatch::Missing { table });
             }
             continue;
@@ -352,27 +351,38 @@ async fn mismatches(session: &mut Session, datasets: &Datasets) -> Result<Vec<Mi
             });
             continue;
         }
-        // Rows that are on their way out are neither in the table nor counted.
-        let bound = if has_ledger && has_table(session, "ingest_retentions").await? {
-            bound(session, &table).await?
-        } else {
-            None
-        };
-        if bound.is_some_and(|bound| bound.taken.is_some()) {
-            continue;
-        }
-        for file_no in with_rows {
-            let row = mismatch::has_row_of(&table, file_no);
-            // The ledger is read again: another process may have removed the file in between.
-            if session.rows::<u64>(&row).await?.is_empty()
-                && files_with_rows(session, dataset).await?.contains(&file_no)
-            {
-                found.push(Mismatch::Lost { table, file_no });
-                break;
-            }
+        if has_files && let Some(file_no) = lost_file(session, dataset).await? {
+            found.push(Mismatch::Lost { table, file_no });
         }
     }
     Ok(found)
+}
+
+/// A file of which the table of a dataset has no row, although the ledger has rows of it.
+async fn lost_file(session: &mut Session, dataset: &Dataset) -> Result<Option<u32>, Failure> {
+    loop {
+        let moment = Moment::begin(session, &dataset.table).await?;
+        let lost = first_lost(session, dataset, &moment.tables).await;
+        if let Some(lost) = moment.end(session, lost).await? {
+            return Ok(lost);
+        }
+    }
+}
+
+async fn first_lost(
+    session: &mut Session,
+    dataset: &Dataset,
+    tables: &[String],
+) -> Result<Option<u32>, Failure> {
+    for file_no in files_with_rows(session, dataset).await? {
+        let of_table = |table: &String| format!("({})", mismatch::has_row_of(table, file_no));
+        let of_tables: Vec<String> = tables.iter().map(of_table).collect();
+        let sql = of_tables.join(" UNION ALL ");
+        if session.rows::<u64>(&sql).await?.is_empty() {
+            return Ok(Some(file_no));
+        }
+    }
+    Ok(None)
 }
 
 /// See [`mismatch::files_with_rows`]. Files that were loaded while the dataset had another table are
@@ -380,7 +390,7 @@ async fn mismatches(session: &mut Session, datasets: &Datasets) -> Result<Vec<Mi
 async fn files_with_rows(session: &mut Session, dataset: &Dataset) -> Result<Vec<u32>, Failure> {
     // The ledger of an early release, which `doctor` may read, has no definitions.
     let mut definitions = Vec::new();
-    if has_table(session, "ingest_definitions").await? {
+    if session.has_table("ingest_definitions").await? {
         let name = (&dataset.name,);
         definitions = session.rows_with(DEFINITIONS, name).await?;
     }
@@ -402,7 +412,7 @@ pub(super) async fn inspect(
     let indexes = missing_indexes(session, datasets).await?.into_iter();
     findings.extend(indexes.map(|(what, sql)| missing_index(what, &sql)));
     for table in tables(datasets) {
-        if !has_table(session, &table.name).await? {
+        if !session.has_table(&table.name).await? {
             missing.push(table.name);
             continue;
         }
@@ -418,12 +428,6 @@ pub(super) async fn inspect(
         }
     }
     Ok((missing, findings))
-}
-
-pub(super) async fn has_table(session: &mut Session, name: &str) -> Result<bool, Failure> {
-    let sql = "SELECT 1 FROM information_schema.TABLES WHERE TABLE_SCHEMA = DATABASE() AND \
-               TABLE_NAME = ?";
-    Ok(!session.rows_with::<u64>(sql, (name,)).await?.is_empty())
 }
 
 /// Compares an existing table with the one that is needed. `None` if it fits.
@@ -545,7 +549,7 @@ async fn free_name(session: &mut Session, name: &str) -> Result<String, Failure>
     let stem: String = name.chars().take(56).collect();
     let mut free = format!("{stem}_old");
     for number in 2.. {
-        if !has_table(session, &free).await? {
+        if !session.has_table(&free).await? {
             break;
         }
         free = format!("{stem}_old{number}");

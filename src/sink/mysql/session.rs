@@ -324,6 +324,19 @@ impl Session {
         })
     }
 
+    /// Whether the database has a table of this name.
+    pub(super) async fn has_table(&mut self, name: &str) -> Result<bool, Failure> {
+        let sql = "SELECT 1 FROM information_schema.TABLES WHERE TABLE_SCHEMA = DATABASE() AND \
+                   TABLE_NAME = ?";
+        Ok(!self.rows_with::<u64>(sql, (name,)).await?.is_empty())
+    }
+
+    /// The result of a query that counts the rows of a table of any size.
+    pub(super) async fn count_all(&mut self, sql: &str) -> Result<u64, Failure> {
+        let count = self.pulse.within(BUILD_WAIT, self.conn.query_first(sql));
+        Ok(count.await?.unwrap_or_default())
+    }
+
     /// The rows of a query with parameters. Prepares it for this execution only.
     pub(super) async fn rows_with<T: FromRow>(
         &mut self,

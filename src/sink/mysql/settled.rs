@@ -10,8 +10,7 @@ use super::contents::kept;
 use super::definitions::loaded_by;
 use super::errors::Failure;
 use super::files::{FILES_PER_STATEMENT, list};
-use super::retired::bound;
-use super::schema::has_table;
+use super::retired::Moment;
 use super::session::Session;
 
 /// See [`Sink::lacking`](crate::sink::Sink::lacking).
@@ -25,7 +24,7 @@ pub(super) async fn lacking(
         for (table, files) in by_table(session, file_nos, datasets).await? {
             let records: HashMap<u32, u32> = files.iter().copied().collect();
             for files in files.chunks(FILES_PER_QUERY) {
-                for (file_no, stored) in session.rows::<(u32, u64)>(&counts(files, &table)).await? {
+                for (file_no, stored) in counted(session, files, &table).await? {
                     if lacks(records[&file_no], stored)
                         && kept(session, &digest_name(file_no)).await?.is_none()
                     {
@@ -36,6 +35,21 @@ pub(super) async fn lacking(
         }
     }
     Ok(lacking)
+}
+
+/// How many of the records that are asked about are stored, for each file.
+async fn counted(
+    session: &mut Session,
+    files: &[(u32, u32)],
+    table: &str,
+) -> Result<Vec<(u32, u64)>, Failure> {
+    loop {
+        let moment = Moment::begin(session, table).await?;
+        let counted = session.rows(&counts(files, &moment.tables)).await;
+        if let Some(counted) = moment.end(session, counted).await? {
+            return Ok(counted);
+        }
+    }
 }
 
 /// The settled files that have records, each with their number, by the table that has their rows.
@@ -69,18 +83,15 @@ async fn by_table(
     Ok(files)
 }
 
-/// The table with the rows of a file. `None` if it is missing or not known, or if some of its rows are
-/// on their way out.
+/// The table with the rows of a file. `None` if it is missing or not known.
 async fn table_of(
     session: &mut Session,
     file_no: u32,
     datasets: &Datasets,
 ) -> Result<Option<String>, Failure> {
     match loaded_by(session, file_no, datasets).await {
-        Ok(Some(dataset)) if has_table(session, &dataset.table).await? => {
-            let bound = bound(session, &dataset.table).await?;
-            let is_whole = bound.is_none_or(|bound| bound.taken.is_none());
-            Ok(is_whole.then(|| dataset.table.clone()))
+        Ok(Some(dataset)) if session.has_table(&dataset.table).await? => {
+            Ok(Some(dataset.table.clone()))
         }
         Ok(_) | Err(Failure::Found { .. }) => Ok(None),
         Err(failure) => Err(failure),

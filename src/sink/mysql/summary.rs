@@ -17,7 +17,7 @@ use crate::timestamp::{self, Civil};
 use super::bind::{datetime, limits};
 use super::errors::{Class, Failure};
 use super::files::list;
-use super::retired::bound;
+use super::retired::{Moment, bound};
 use super::session::{Insert, Session};
 
 /// Entries of one upsert.
@@ -60,14 +60,45 @@ pub(super) async fn scan(
         not_taken()
     };
     let columns = quoted(["id", &summary.key, &summary.time, &summary.value]);
-    let sql = format!(
-        "SELECT {columns} FROM `{}` WHERE `id` >= ? AND `id` < ?{condition} ORDER BY `id` LIMIT {max}",
-        dataset.table
-    );
-    let rows = session
-        .rows_with::<Read>(&sql, (ids.start, ids.end))
-        .await?;
+    let of = |table: &str| {
+        format!(
+            "SELECT {columns} FROM `{table}` WHERE `id` >= ? AND `id` < ?{condition} ORDER BY `id` LIMIT \
+             {max}"
+        )
+    };
+    let (table, between) = (&dataset.table, (ids.start, ids.end));
+    let mut rows = session.rows_with::<Read>(&of(table), between).await?;
+    // Read after the rows: if no partition is being taken out, rows that the table does not have are in
+    // the summary, since their files are before they are counted as retired.
+    if bound(session, table)
+        .await?
+        .is_some_and(|it| it.taken.is_some())
+    {
+        rows = loop {
+            let moment = Moment::begin(session, table).await?;
+            let found = rows_of(session, &moment.tables, of, between).await;
+            if let Some(found) = moment.end(session, found).await? {
+                break found;
+            }
+        };
+        rows.sort_unstable_by_key(|(id, ..)| *id);
+        rows.truncate(max);
+    }
     rows.into_iter().map(event).collect()
+}
+
+/// The rows of several tables.
+async fn rows_of(
+    session: &mut Session,
+    tables: &[String],
+    query: impl Fn(&str) -> String,
+    between: (u64, u64),
+) -> Result<Vec<Read>, Failure> {
+    let mut rows = Vec::new();
+    for table in tables {
+        rows.extend(session.rows_with(&query(table), between).await?);
+    }
+    Ok(rows)
 }
 
 /// See [`SummaryStore::summary_merge`](crate::sink::SummaryStore::summary_merge).
@@ -165,15 +196,17 @@ fn upsert_sql(dataset: &Dataset) -> Insert {
 /// See [`SummaryStore::summary_reset`](crate::sink::SummaryStore::summary_reset).
 pub(super) async fn reset(session: &mut Session, dataset: &Dataset) -> Result<(), Failure> {
     let summary = summary_of(dataset);
+    session.begin().await?;
+    // First, so that rows which are being retired are read again before they are counted. If they were
+    // counted before, the bound is known.
+    mark(session, &dataset.name).await?;
     let bound = bound(session, &dataset.table).await?;
     let kept = bound.and_then(|it| it.kept_days(&summary.time, SummaryNames::of(summary).day));
     // Entries of days whose rows are retired cannot be computed again, and stay.
     let condition = kept.map_or(String::new(), |days| format!(" WHERE {days}"));
-    session.begin().await?;
     session
         .run_scan(&format!("DELETE FROM `{}`{condition}", summary.table))
         .await?;
-    mark(session, &dataset.name).await?;
     session.commit().await
 }
 

@@ -1,6 +1,7 @@
 //! Finds settled files of which records are missing from the tables, in the transaction of the caller.
 
 use std::collections::{BTreeMap, HashMap};
+use std::slice;
 
 use rusqlite::{OptionalExtension, Transaction};
 
@@ -23,7 +24,7 @@ pub(super) fn lacking(
     for (table, files) in by_table(db, file_nos, datasets)? {
         let records: HashMap<u32, u32> = files.iter().copied().collect();
         for files in files.chunks(FILES_PER_QUERY) {
-            let mut find = db.prepare(&counts(files, &table))?;
+            let mut find = db.prepare(&counts(files, slice::from_ref(&table)))?;
             let mut rows = find.query([])?;
             while let Some(row) = rows.next()? {
                 let (file_no, stored): (u32, u64) = (row.get(0)?, row.get(1)?);

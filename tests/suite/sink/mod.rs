@@ -18,6 +18,7 @@ mod keyed;
 mod ledger;
 mod operators;
 mod partitions;
+mod retiring;
 mod rows;
 mod misfits;
 mod schema;

@@ -11,9 +11,9 @@ use super::fixture::{Fixture, Target, Val, batch, span, text};
 
 const TARGETS: [Target; 3] = [Target::Mariadb, Target::Mysql, Target::MysqlLoadData];
 
-const DAY_US: i64 = 86_400_000_000;
+pub(super) const DAY_US: i64 = 86_400_000_000;
 
-fn datasets(days: u32) -> Datasets {
+pub(super) fn datasets(days: u32) -> Datasets {
     let definition = format!(
         "name = 'trips'\npartition_by = 'at'\nretain = '{days} days'\ncolumns = [{{name = 'k', type = \
          'text'}}, {{name = 'at', type = 'timestamp'}}]"
@@ -21,7 +21,7 @@ fn datasets(days: u32) -> Datasets {
     Datasets::new(vec![toml::from_str(&definition).expect("a definition")]).expect("it is valid")
 }
 
-async fn fixture(target: Target) -> Fixture {
+pub(super) async fn fixture(target: Target) -> Fixture {
     let mut fixture = Fixture::empty(target).await;
     fixture.datasets = datasets(400);
     fixture.sink.migrate(&fixture.datasets).await.unwrap();
@@ -29,7 +29,12 @@ async fn fixture(target: Target) -> Fixture {
 }
 
 /// Registers a file of this number of records.
-async fn register(fixture: &Fixture, sink: &Arc<dyn Database>, hash: u8, records: u32) -> u32 {
+pub(super) async fn register(
+    fixture: &Fixture,
+    sink: &Arc<dyn Database>,
+    hash: u8,
+    records: u32,
+) -> u32 {
     let new = NewFile {
         hash: [hash; 16],
         taken: None,
@@ -46,7 +51,13 @@ async fn register(fixture: &Fixture, sink: &Arc<dyn Database>, hash: u8, records
 }
 
 /// A batch of records that are 100 days old. Each third is a day old.
-fn records(dataset: &Arc<Dataset>, hash: u8, file_no: u32, first: u32, count: u32) -> Batch {
+pub(super) fn records(
+    dataset: &Arc<Dataset>,
+    hash: u8,
+    file_no: u32,
+    first: u32,
+    count: u32,
+) -> Batch {
     let now_us = jiff::Timestamp::now().as_microsecond();
     let row = |ordinal: u32| {
         let days = if ordinal % 3 == 2 { 1 } else { 100 };

@@ -13,7 +13,6 @@ use crate::sink::cells::RefusedRow;
 use crate::sink::mysql::bind::{VALUE_BYTES, fitting, limits};
 use crate::sink::mysql::errors::Failure;
 use crate::sink::mysql::files::{identity, list};
-use crate::sink::mysql::retired::NEVER_TAKEN;
 use crate::sink::mysql::session::Insert;
 
 use super::transaction::{LoadedFile, Strategy, Transaction, Unfinished};
@@ -180,13 +179,13 @@ impl Transaction<'_> {
         if whole.is_empty() {
             return Ok(());
         }
-        let counts = rejects.counts_sql(&whole);
+        let (counts, never_taken) = (rejects.counts_sql(&whole), self.never_taken);
         let settled = self
             .session
             .run(&format!(
                 "UPDATE ingest_files f SET rejects = {counts}, state = 'settled', reason = NULL, \
                  settled_at = UTC_TIMESTAMP(6) WHERE file_no IN ({}) AND state = 'pending' AND {counts} = (SELECT \
-                 COUNT(*) FROM ingest_rejects r WHERE r.file_no = f.file_no) AND {NEVER_TAKEN}",
+                 COUNT(*) FROM ingest_rejects r WHERE r.file_no = f.file_no) AND {never_taken}",
                 list(&whole)
             ))
             .await?;
@@ -244,16 +243,20 @@ impl Transaction<'_> {
     ) -> Result<(), Unfinished> {
         if self.strategy == Strategy::Idempotent {
             self.session
-                .run(&entries_sql(entries, Entries::AfterComparison))
+                .run(&entries_sql(
+                    entries,
+                    Entries::AfterComparison,
+                    self.never_taken,
+                ))
                 .await?;
             return Ok(());
         }
-        let sql = entries_sql(entries, Entries::OfFilesWithoutRejects);
+        let sql = entries_sql(entries, Entries::OfFilesWithoutRejects, self.never_taken);
         let mut stored = self.session.run(&sql).await?;
         if stored < entries.len() as u64 {
             stored += self
                 .session
-                .run(&entries_sql(entries, Entries::Any))
+                .run(&entries_sql(entries, Entries::Any, self.never_taken))
                 .await?;
             // Read after the files are locked, so that no other transaction can add rejects.
             let ours: HashSet<u64> = rejects.0.iter().copied().collect();
@@ -359,7 +362,7 @@ fn loaded_file((file_no, hash, definition): FileRow) -> Option<LoadedFile> {
 /// The statement that writes ledger entries. By its shared lock on the file's row, a settle waits
 /// for this transaction, or this transaction waits for the settle and sees the settled file. So a
 /// late redelivery leaves no entry.
-fn entries_sql(entries: &[Entry], which: Entries) -> String {
+fn entries_sql(entries: &[Entry], which: Entries, never_taken: &str) -> String {
     let mut sql = String::from(
         "INSERT INTO ingest_frames (file_no, first_ordinal, records) \
          SELECT e.file_no, e.first_ordinal, e.records FROM (",
@@ -390,7 +393,7 @@ fn entries_sql(entries: &[Entry], which: Entries) -> String {
     );
     if which != Entries::AfterComparison {
         sql.push_str(" AND ");
-        sql.push_str(NEVER_TAKEN);
+        sql.push_str(never_taken);
     }
     sql.push_str(match which {
         Entries::OfFilesWithoutRejects => {

@@ -27,12 +27,14 @@
 //! node may have registered the files, so this node first applies the commits of the other nodes.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 
 use crate::batch::Batch;
 use crate::sink::Committed;
 use crate::sink::cells::{Rows, by_dataset};
 
 use super::errors::{Class, Failure, TableFault};
+use super::retired;
 use super::session::Session;
 
 pub(super) use compare::{Found, compare, differing};
@@ -81,6 +83,8 @@ async fn commit_all(
     batches: &[Batch],
     rows_per_statement: usize,
 ) -> Result<Committed, Failure> {
+    let tables: BTreeSet<&str> = batches.iter().map(|it| it.dataset.table.as_str()).collect();
+    let never_taken = retired::never_taken(tables.into_iter());
     let mut batches = Cow::Borrowed(batches);
     let (mut foreign, mut caught_up) = (Vec::new(), false);
     let mut strategy = if session.server.load_data {
@@ -93,6 +97,7 @@ async fn commit_all(
             session: &mut *session,
             rows_per_statement,
             strategy,
+            never_taken: &never_taken,
             committed: Committed::default(),
         };
         match transaction.run(&by_dataset(&batches), &batches).await {

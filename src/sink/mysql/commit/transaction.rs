@@ -53,6 +53,8 @@ pub(super) struct Transaction<'a> {
     pub(super) session: &'a mut Session,
     pub(super) rows_per_statement: usize,
     pub(super) strategy: Strategy,
+    /// See [`never_taken`](crate::sink::mysql::retired::never_taken), for the tables of the commit.
+    pub(super) never_taken: &'a str,
     pub(super) committed: Committed,
 }
 
