@@ -1,5 +1,5 @@
-//! How many records a second the workers of a process may commit, so that a backfill spares a
-//! database that serves others.
+//! How many records a second the workers of a process may commit, and whether they may commit at
+//! all, so that a backfill spares a database that serves others, and its replicas.
 
 use std::time::Duration;
 
@@ -22,6 +22,8 @@ struct State {
     per_second: Option<u32>,
     /// When the records that were received so far are within the limit.
     due: Instant,
+    /// Whether the workers wait whatever the limit.
+    is_held: bool,
 }
 
 impl Default for Pace {
@@ -30,6 +32,7 @@ impl Default for Pace {
             state: Mutex::new(State {
                 per_second: None,
                 due: Instant::now(),
+                is_held: false,
             }),
             turn: tokio::sync::Mutex::default(),
             changed: Notify::new(),
@@ -48,22 +51,43 @@ impl Pace {
         }
     }
 
-    /// Waits until the records that were received so far are within the limit, and lets one worker
-    /// after the other receive: until it drops its turn, the others wait. `None` without a limit. A
-    /// worker waits before it receives frames, so none are idle in its hands.
+    /// From now on, the workers wait before they receive, or no longer wait.
+    pub fn hold(&self, is_held: bool) {
+        self.state.lock().is_held = is_held;
+        self.changed.notify_one();
+    }
+
+    /// Waits while the workers are held, and until the records that were received so far are within
+    /// the limit. With a limit, lets one worker after the other receive: until it drops its turn, the
+    /// others wait. `None` without a limit. A worker waits before it receives frames, so none are
+    /// idle in its hands.
     pub async fn turn(&self) -> Option<MutexGuard<'_, ()>> {
-        self.state.lock().per_second?;
+        if self.is_free() {
+            return None;
+        }
         let turn = self.turn.lock().await;
         loop {
-            let due = self.state.lock().due;
-            if due <= Instant::now() {
+            if self.is_free() {
+                return None;
+            }
+            let (due, is_held) = {
+                let state = self.state.lock();
+                (state.due, state.is_held)
+            };
+            if !is_held && due <= Instant::now() {
                 return Some(turn);
             }
             tokio::select! {
-                () = sleep_until(due) => {}
+                () = sleep_until(due), if !is_held => {}
                 () = self.changed.notified() => {}
             }
         }
+    }
+
+    /// Whether a worker may receive without a turn.
+    fn is_free(&self) -> bool {
+        let state = self.state.lock();
+        state.per_second.is_none() && !state.is_held
     }
 
     /// Counts received records.
@@ -162,5 +186,28 @@ mod tests {
         pace.set(None);
         pace.count(u64::MAX);
         assert!(pace.turn().await.is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn held_workers_wait_with_and_without_a_limit() {
+        for per_second in [None, Some(4_000)] {
+            let pace = Arc::new(Pace::default());
+            pace.set(per_second);
+            pace.hold(true);
+            let began = Instant::now();
+            let waiting: Vec<_> = (0..3)
+                .map(|_| {
+                    let pace = pace.clone();
+                    tokio::spawn(async move { drop(pace.turn().await) })
+                })
+                .collect();
+            tokio::time::sleep(Duration::from_secs(60)).await;
+            assert!(waiting.iter().all(|worker| !worker.is_finished()));
+            pace.hold(false);
+            for worker in waiting {
+                worker.await.unwrap();
+            }
+            assert_eq!(began.elapsed(), Duration::from_secs(60), "{per_second:?}");
+        }
     }
 }

@@ -17,6 +17,7 @@ use crate::content::{self, Writers};
 use crate::fault::Fault;
 use crate::finding::{Finding, Level};
 use crate::inbox::{self, FreeRoom};
+use crate::sink::{Lag, Replicas};
 
 /// Magic numbers (`statfs(2)`) of network file systems, on which notifications and leases do not
 /// work: NFS, SMB, SMB2, CIFS, FUSE, 9P.
@@ -38,6 +39,9 @@ pub(super) async fn execute(settings: &Settings, args: DoctorArgs) -> anyhow::Re
     all.push(("directories", directories(settings)));
     all.push(("queue", queue(settings).await));
     all.push(("database", database(settings).await));
+    if let Some(url) = &settings.replica_url {
+        all.push(("replicas", replicas(settings, url).await));
+    }
     if args.json {
         return as_json(&all);
     }
@@ -231,6 +235,28 @@ async fn queue(settings: &Settings) -> Vec<Finding> {
     inspected
         .await
         .unwrap_or_else(|fault| vec![failed_check(&fault)])
+}
+
+/// How far each replica is behind. A service goes on without a replica that does not answer.
+async fn replicas(settings: &Settings, url: &str) -> Vec<Finding> {
+    let replicas = match Replicas::new(url) {
+        Ok(replicas) => replicas,
+        Err(fault) => return vec![failed_check(&fault)],
+    };
+    let max = settings.max_replica_lag;
+    let finding = |(replica, lag): (&str, Result<Lag, Fault>)| match lag {
+        Ok(lag) => Finding::expect(
+            lag <= Lag::Behind(max),
+            format!("{replica}: {lag}"),
+            "the service commits nothing meanwhile; repair its replication, or raise max_replica_lag",
+        ),
+        Err(fault) => Finding::warn(
+            format!("{replica}: {fault}"),
+            "the service goes on without this replica; its account needs REPLICA MONITOR (MariaDB) or \
+             REPLICATION CLIENT (MySQL)",
+        ),
+    };
+    replicas.lags().await.into_iter().map(finding).collect()
 }
 
 async fn database(settings: &Settings) -> Vec<Finding> {

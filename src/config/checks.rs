@@ -24,13 +24,30 @@ impl Settings {
                 redacted(&self.broker_url)
             ));
         }
-        for (name, url) in [
+        let replicas = self.replica_url.as_ref();
+        let urls = [
             ("DATABASE_URL", &self.database_url),
             ("REDIS_URL", &self.broker_url),
-        ] {
+        ];
+        for (name, url) in urls
+            .into_iter()
+            .chain(replicas.map(|url| ("REPLICA_URL", url)))
+        {
             if let Some(why) = url::misread(url) {
                 return Some(format!("{name}: `{}`: {why}", redacted(url)));
             }
+        }
+        if let Some(url) = replicas
+            && let of = [database, url::scheme(url)]
+            && !of
+                .iter()
+                .all(|scheme| matches!(*scheme, "mysql" | "mariadb"))
+        {
+            return Some(format!(
+                "REPLICA_URL: `{}`: write mysql://USER:PASSWORD@HOST,HOST/DATABASE, the replicas of a \
+                 MySQL database, or off",
+                redacted(url)
+            ));
         }
         if !redis::is_prefix(&self.redis_prefix) {
             return Some(format!(

@@ -13,7 +13,7 @@ use std::path::Path;
 use clap::{Args, Command, FromArgMatches};
 
 use super::error::ConfigError;
-use super::options::Options;
+use super::options::{Options, OrOff};
 use super::url;
 use crate::reread::Reread;
 
@@ -39,6 +39,7 @@ pub(super) const VARIABLES: &[(&str, &[&str])] = &[
         "max-records-per-second",
         &["LEMONADE_MAX_RECORDS_PER_SECOND"],
     ),
+    ("max-replica-lag", &["LEMONADE_MAX_REPLICA_LAG"]),
     ("summary-every", &["LEMONADE_SUMMARY_EVERY"]),
     ("quiet-time", &["LEMONADE_QUIET_TIME"]),
     ("incomplete-after", &["LEMONADE_INCOMPLETE_AFTER"]),
@@ -58,6 +59,7 @@ pub(super) const VARIABLES: &[(&str, &[&str])] = &[
 
 const DATABASE_URL: &str = "DATABASE_URL";
 const REDIS_URL: &str = "REDIS_URL";
+const REPLICA_URL: &str = "REPLICA_URL";
 const LOG_DIR: &str = "LOG_DIR";
 
 /// Variables of the Python original that set its database.
@@ -202,6 +204,11 @@ impl Environment {
             Some(url) => Some(url),
             None => self.old_redis()?,
         };
+        let replica_url = self.secret(REPLICA_URL)?;
+        layer.options.replica_url = replica_url.map(|url| match &*url {
+            "off" => OrOff::Off,
+            _ => OrOff::On(url),
+        });
         if self.get(LOG_DIR)?.is_some() {
             layer
                 .notes

@@ -70,6 +70,10 @@ const WORKERS_MAX: usize = 256;
 /// With a longer wait for each transaction, the queue would seem to have no reader.
 const PACE_SECONDS_MAX: u32 = 10;
 
+/// Readers of a replica seldom notice so much, and replicas of a healthy server are that far behind
+/// for moments only.
+const MAX_REPLICA_LAG_DEFAULT: Duration = Duration::from_secs(10);
+
 const SUMMARY_EVERY_DEFAULT: Duration = Duration::from_secs(24 * 60 * 60);
 const QUIET_TIME_DEFAULT: Duration = Duration::from_secs(2);
 const INCOMPLETE_AFTER_DEFAULT: Duration = Duration::from_secs(60);
@@ -121,6 +125,10 @@ pub struct Settings {
     pub frame_bytes: usize,
     /// Most records a second that the workers of this process commit. `None`: any number.
     pub max_records_per_second: Option<u32>,
+    /// The replicas that must keep up. Holds a password. `None`: no replica is asked.
+    pub replica_url: Option<String>,
+    /// While a replica is further behind, nothing is committed.
+    pub max_replica_lag: Duration,
     /// Interval of refreshing the daily summary. `None`: only at the start.
     pub summary_every: Option<Duration>,
     /// A file is taken after this long without a change, if the file system reports no writers.
@@ -165,7 +173,7 @@ pub struct Settings {
 
 impl Settings {
     /// The settings that a reload applies to a running service.
-    pub const RELOADED: [&str; 9] = [
+    pub const RELOADED: [&str; 10] = [
         "quiet_time",
         "incomplete_after",
         "hard_links",
@@ -174,6 +182,7 @@ impl Settings {
         "temporary_files",
         "scan_interval",
         "max_records_per_second",
+        "max_replica_lag",
         "log_level",
     ];
 
@@ -213,6 +222,7 @@ impl Settings {
         let urls = [
             ("database_url", self.database_url == others.database_url),
             ("redis_url", self.broker_url == others.broker_url),
+            ("replica_url", self.replica_url == others.replica_url),
         ];
         for (name, is_same) in urls {
             if !is_same && !changed.iter().any(|known| known == name) {
@@ -301,6 +311,8 @@ impl Settings {
                 .max_records_per_second
                 .and_then(OrOff::on)
                 .map(NonZeroU32::get),
+            replica_url: given.replica_url.and_then(OrOff::on),
+            max_replica_lag: time(given.max_replica_lag, MAX_REPLICA_LAG_DEFAULT),
             summary_every: given
                 .summary_every
                 .map_or(Some(SUMMARY_EVERY_DEFAULT), |every| {
@@ -442,7 +454,7 @@ mod tests {
 
     #[test]
     fn unusable_settings_are_refused() {
-        let cases: [(&[&str], (&str, &str), &str); 9] = [
+        let cases: [(&[&str], (&str, &str), &str); 10] = [
             (
                 &["--redis-prefix", "a{b}"],
                 ("X", ""),
@@ -454,6 +466,12 @@ mod tests {
                 "mysql://… or sqlite:",
             ),
             (&[], ("REDIS_URL", "amqp://h"), "redis://… or memory:"),
+            // The default database is SQLite.
+            (
+                &[],
+                ("REPLICA_URL", "mysql://u:secret@h/d"),
+                "a MySQL database, or off",
+            ),
             (&["--workers", "999"], ("X", ""), "at most 256"),
             (&["--memory-budget", "1KiB"], ("X", ""), "at least 16"),
             (&["--frame-records", "999999"], ("X", ""), "at most 100000"),

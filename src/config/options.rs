@@ -103,6 +103,11 @@ pub struct Options {
     #[schemars(with = "Option<Count>")]
     pub max_records_per_second: Option<OrOff<NonZeroU32>>,
 
+    /// Commit nothing while a replica is further behind than this (default: 10s)
+    #[arg(long, global = true, value_name = "TIME", hide_short_help = true)]
+    #[schemars(with = "Option<String>")]
+    pub max_replica_lag: Option<Period>,
+
     /// Interval of refreshing the daily summary; off: only at the start (default: 24h)
     #[arg(long, global = true, value_name = "TIME", hide_short_help = true)]
     #[schemars(with = "Option<String>")]
@@ -185,6 +190,12 @@ pub struct Options {
     #[arg(skip)]
     pub redis_url: Option<String>,
 
+    /// The replicas that must keep up: `mysql://…`, with commas between several hosts. Not a flag,
+    /// for the same reason.
+    #[arg(skip)]
+    #[schemars(with = "Option<String>")]
+    pub replica_url: Option<OrOff<String>>,
+
     /// The user's datasets. Only a settings file can define them.
     #[arg(skip)]
     pub datasets: Vec<Dataset>,
@@ -212,6 +223,7 @@ impl Options {
             frame_records: self.frame_records.or(below.frame_records),
             frame_bytes: self.frame_bytes.or(below.frame_bytes),
             max_records_per_second: self.max_records_per_second.or(below.max_records_per_second),
+            max_replica_lag: self.max_replica_lag.or(below.max_replica_lag),
             summary_every: self.summary_every.or(below.summary_every),
             quiet_time: self.quiet_time.or(below.quiet_time),
             incomplete_after: self.incomplete_after.or(below.incomplete_after),
@@ -229,6 +241,7 @@ impl Options {
             log_level: self.log_level.or(below.log_level),
             database_url: self.database_url.or(below.database_url),
             redis_url: self.redis_url.or(below.redis_url),
+            replica_url: self.replica_url.or(below.replica_url),
             datasets: if self.datasets.is_empty() {
                 below.datasets
             } else {

@@ -15,6 +15,11 @@ impl fmt::Display for Settings {
         let mut line = |key: &str, value: String| writeln!(out, "{key} = {value}");
         line("database_url", text(&redacted(&self.database_url)))?;
         line("redis_url", text(&redacted(&self.broker_url)))?;
+        let replicas = self.replica_url.as_ref().map(|url| redacted(url));
+        line(
+            "replica_url",
+            replicas.map_or_else(|| text(&"off"), |url| text(&url)),
+        )?;
         line("data_dir", text(&self.data_dir.display()))?;
         for (name, path) in self.dirs.named() {
             line(name, text(&path.display()))?;
@@ -43,6 +48,7 @@ impl fmt::Display for Settings {
             "max_records_per_second",
             pace.map_or_else(|| text(&"off"), |pace| pace.to_string()),
         )?;
+        line("max_replica_lag", time(self.max_replica_lag))?;
         line(
             "summary_every",
             self.summary_every.map_or_else(|| text(&"off"), time),

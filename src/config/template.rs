@@ -17,12 +17,16 @@ const HEAD: &str = "\
 ";
 
 /// The settings without a flag.
-const URLS: [(&str, &str); 2] = [
+const URLS: [(&str, &str); 3] = [
     (
         "database_url",
         "The database: mysql://user:password@host:3306/vehicles, or sqlite:PATH",
     ),
     ("redis_url", "The queue: redis://host:6379, or memory:"),
+    (
+        "replica_url",
+        "Replicas that must keep up: mysql://user:password@replica1,replica2/vehicles, or off",
+    ),
 ];
 
 const DATASETS: &str = r#"

@@ -17,7 +17,7 @@ use crate::inbox::{Census, HistoryLimits, Inbox};
 use crate::ingest::{InboundView, Ingest, IngestOptions, Intake, Tally};
 use crate::pace::Pace;
 use crate::retry::GivenUp;
-use crate::sink::{Acknowledged, Database, FileEntry, Sink, Totals};
+use crate::sink::{Acknowledged, Database, FileEntry, Replicas, Sink, Totals};
 use crate::status::RejectCount;
 use crate::summary::{self, Accumulator};
 use crate::worker::{Progress, Worker};
@@ -43,6 +43,8 @@ pub struct Engine {
     /// The commits of this process's workers.
     pub progress: Arc<Progress>,
     pub(super) pace: Arc<Pace>,
+    /// While a replica is further behind, the workers wait.
+    pub(super) max_replica_lag: Arc<Mutex<Duration>>,
     summaries: Option<Arc<Accumulator>>,
     pub(super) scan_interval: Arc<Mutex<Duration>>,
     pub(super) inbound: Arc<InboundView>,
@@ -66,6 +68,8 @@ pub struct EngineOptions {
     pub ingest: IngestOptions,
     /// Longest pause between two scans of inbound.
     pub scan_interval: Duration,
+    /// The replicas that must keep up with the commits. `None`: no replica is asked.
+    pub replicas: Option<Arc<Replicas>>,
     /// How often the daily summary is refreshed. `None`: once, at the start.
     pub summary_every: Option<Duration>,
     /// What a service leaves in history.
@@ -146,6 +150,9 @@ impl Engine {
         options: EngineOptions,
     ) -> Self {
         let scan_interval = Arc::new(Mutex::new(options.scan_interval));
+        let pace = Pace::default();
+        // Until the replicas have answered once.
+        pace.hold(options.replicas.is_some());
         let summaries = database.clone().map(|store| Accumulator::new(store));
         Self {
             broker,
@@ -157,7 +164,8 @@ impl Engine {
             scan_interval,
             tally: Arc::default(),
             progress: Arc::default(),
-            pace: Arc::default(),
+            pace: Arc::new(pace),
+            max_replica_lag: Arc::new(Mutex::new(Duration::MAX)),
             summaries: summaries.map(Arc::new),
             inbound: Arc::default(),
             health: Arc::default(),

@@ -46,7 +46,10 @@ impl Engine {
             stop_workers.cancel();
             Ok(())
         };
-        tokio::try_join!(ingest, workers.join())?;
+        tokio::select! {
+            stored = async { tokio::try_join!(ingest, workers.join()) } => drop(stored?),
+            () = Box::pin(self.spare_replicas()) => unreachable!("it never ends"),
+        }
         // After a shutdown, the next run refreshes the summary.
         if shutdown.drain.is_cancelled() {
             return Ok(());

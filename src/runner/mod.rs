@@ -16,6 +16,7 @@ mod observe;
 mod open;
 mod partitions;
 mod plan;
+mod replicas;
 mod serve;
 mod workers;
 

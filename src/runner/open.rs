@@ -14,7 +14,7 @@ use crate::fault::Fault;
 use crate::inbox::{Inbox, Patience};
 use crate::ingest::IngestOptions;
 use crate::shutdown::Shutdown;
-use crate::sink;
+use crate::sink::{self, Replicas};
 
 /// Opens the directories, connects to the database of the settings, creates or updates its tables, and
 /// connects to the queue. If `dataset` is given, all files are loaded as this dataset.
@@ -46,6 +46,8 @@ pub async fn open(
     } else {
         settings.queue_bytes_max
     };
+    let replicas = settings.replica_url.as_deref().map(Replicas::new);
+    let replicas = replicas.transpose()?.map(Arc::new);
     let database = sink::open(&settings.database_url, &settings.sink_options()).await?;
     database.migrate(&settings.datasets).await?;
     let broker_options = BrokerOptions {
@@ -79,6 +81,7 @@ pub async fn open(
             names_stored: incomplete_may_wait,
         },
         scan_interval: settings.scan_interval,
+        replicas,
         summary_every: settings.summary_every,
         history_limits: settings.history_limits,
         disk_floor_bytes: settings.disk_floor_bytes,
@@ -91,7 +94,7 @@ pub async fn open(
         Arc::new(inbox),
         options,
     );
-    engine.pace.set(settings.max_records_per_second);
+    engine.set_limits(settings);
     Ok(engine)
 }
 
@@ -109,8 +112,13 @@ impl Engine {
     pub fn reload(&self, settings: &Settings) {
         self.inbox.set_patience(patience(settings));
         self.inbox.set_markers(settings.markers());
-        self.pace.set(settings.max_records_per_second);
+        self.set_limits(settings);
         *self.scan_interval.lock() = settings.scan_interval;
+    }
+
+    fn set_limits(&self, settings: &Settings) {
+        self.pace.set(settings.max_records_per_second);
+        *self.max_replica_lag.lock() = settings.max_replica_lag;
     }
 }
 

@@ -63,6 +63,7 @@ impl Engine {
                 Ok(())
             }
             () = Box::pin(self.check_health()) => unreachable!("it never ends"),
+            () = Box::pin(self.spare_replicas()), if roles.work => unreachable!("it never ends"),
         }
     }
 

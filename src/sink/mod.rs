@@ -59,6 +59,7 @@ pub use audit::{Audit, Standing};
 pub use cells::rows_as_json;
 pub use contents::{Change, Contents, Difference, DifferenceKind, KeptReplay, ProblemDigest};
 pub use indexes::{Charge, IndexedTable, Indexes, KeptIndex};
+pub use mysql::{Lag, Replicas};
 pub use open::{Database, open};
 pub use operators::{
     Acknowledged, FieldCount, FileEntry, FileState, LedgerFile, OpenReject, Operators, Purge,

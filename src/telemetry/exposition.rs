@@ -139,6 +139,7 @@ mod tests {
             telemetry::begin(second, true, true);
             telemetry::queue_oldest("memory", second);
             telemetry::queue_unread(second);
+            telemetry::replica_lag("h:3306", 1.0);
             telemetry::history(1);
             telemetry::history_removed(1);
             telemetry::rejects_open(1);

@@ -152,6 +152,11 @@ pub fn queue_unread(time: Duration) {
     gauge!("lemonade_queue_unread_seconds").set(time.as_secs_f64());
 }
 
+/// How many seconds a replica of the database is behind.
+pub fn replica_lag(replica: &str, seconds: f64) {
+    gauge!("lemonade_replica_lag_seconds", "replica" => replica.to_owned()).set(seconds);
+}
+
 /// The age of the oldest frame of a stream; zero if the stream is empty.
 pub fn queue_oldest(stream: &str, age: Duration) {
     gauge!("lemonade_queue_oldest_age_seconds", "stream" => stream.to_owned())

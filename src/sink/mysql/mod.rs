@@ -52,6 +52,7 @@ mod options;
 mod pool;
 mod register;
 mod remove;
+mod replicas;
 mod retention;
 mod retired;
 mod schema;
@@ -62,6 +63,8 @@ mod settled;
 mod standing;
 mod summary;
 mod trial;
+
+pub use replicas::{Lag, Replicas};
 
 /// Connections for everything except commits: one for the stages, one for operators.
 const CONTROL_CONNECTIONS: usize = 2;

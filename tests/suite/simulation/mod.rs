@@ -101,6 +101,7 @@ fn engine(world: &Arc<World>, random: &mut Random, other: bool) -> Engine {
             names_stored: false,
         },
         scan_interval: Duration::from_secs(1),
+        replicas: None,
         summary_every: None,
         history_limits: HistoryLimits::default(),
         disk_floor_bytes: 0,

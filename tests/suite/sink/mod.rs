@@ -19,6 +19,7 @@ mod ledger;
 mod operators;
 mod partitions;
 mod retiring;
+mod replicas;
 mod rows;
 mod misfits;
 mod schema;
