@@ -142,12 +142,16 @@ async fn problems(
             0 => String::new(),
             superseded => format!(" + {superseded} superseded"),
         };
+        let erased = match audit.erased {
+            0 => String::new(),
+            erased => format!(" + {erased} erased"),
+        };
         let retired = match audit.retired {
             0 => String::new(),
             retired => format!(" + {retired} retired"),
         };
         problems.push(format!(
-            "{} rows + {} rejects{purged}{superseded}{retired} of {records} records",
+            "{} rows + {} rejects{purged}{superseded}{erased}{retired} of {records} records",
             audit.rows, audit.rejects
         ));
     }
@@ -159,7 +163,7 @@ async fn problems(
     }
     if audit.doubled > 0 {
         problems.push(format!(
-            "{} rows have the ids of rejects or of superseded records: another program wrote them, and `task_runner rejects list \
+            "{} rows have the ids of rejects, or of superseded or erased records: another program wrote them, and `task_runner rejects list \
              --code id_taken` shows the records",
             audit.doubled
         ));

@@ -136,7 +136,7 @@ async fn show(settings: &Settings, file_no: u32, json: bool) -> anyhow::Result<(
         if let Some(audit) = audit {
             object["stored"] = json!({
                 "rows": audit.rows, "rejects": audit.rejects, "purged": audit.purged,
-                "superseded": audit.superseded, "retired": audit.retired
+                "superseded": audit.superseded, "erased": audit.erased, "retired": audit.retired
             });
         }
         return Ok(print(&format!("{object}\n"))?);
@@ -164,6 +164,9 @@ async fn show(settings: &Settings, file_no: u32, json: bool) -> anyhow::Result<(
         }
         if audit.superseded > 0 {
             lines.add("superseded", audit.superseded);
+        }
+        if audit.erased > 0 {
+            lines.add("erased", audit.erased);
         }
         if audit.retired > 0 {
             lines.add("retired", audit.retired);

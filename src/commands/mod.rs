@@ -20,6 +20,7 @@ mod contents;
 mod database;
 mod demo;
 mod doctor;
+mod erase;
 mod exit;
 mod files;
 mod generate;
@@ -89,7 +90,11 @@ async fn execute(command: Option<Command>, settings: Settings) -> anyhow::Result
     let command = command.unwrap_or(Command::Run);
     let reads_members = matches!(
         command,
-        Command::Check(_) | Command::Files(_) | Command::Rejects(_) | Command::Verify(_)
+        Command::Check(_)
+            | Command::Erase(_)
+            | Command::Files(_)
+            | Command::Rejects(_)
+            | Command::Verify(_)
     );
     let _keeping = reads_members.then(Keeping::begin);
     match command {
@@ -104,6 +109,7 @@ async fn execute(command: Option<Command>, settings: Settings) -> anyhow::Result
         Command::Files(args) => files::execute(&settings, &args.command).await,
         Command::Rejects(args) => rejects::execute(&settings, &args.command).await,
         Command::Trace(args) => trace::execute(&settings, &args).await,
+        Command::Erase(args) => erase::execute(&settings, &args).await,
         Command::Verify(args) => verify::execute(&settings, &args).await,
         Command::Summary(args) => summary::execute(&settings, &args).await,
         Command::Retain(args) => retain::execute(&settings, &args).await,

@@ -209,7 +209,7 @@ pub(super) async fn forget(
 
 /// Stores the records of a file again that were superseded by rows which are removed now. If the file
 /// cannot be read, prints what is missing.
-async fn store_superseded(
+pub(super) async fn store_superseded(
     settings: &Settings,
     database: &dyn Database,
     file_no: u32,
@@ -248,6 +248,13 @@ pub(super) async fn reload(
     let mut sources = Vec::new();
     for file in &files {
         let file_no = file.entry.file_no;
+        if file.erased.is_blank.is_some() {
+            bail!(
+                "records of file {file_no} were erased, and each of them would be loaded as an empty record: \
+                 nothing was changed; `task_runner files forget {file_no}`, and `task_runner load` with the \
+                 path of the file in history, load it as another file"
+            );
+        }
         let path = Source::find(settings, file)
             .with_context(|| format!("file {file_no} cannot be loaded again"))?;
         sources.push(Place::of(path));

@@ -103,28 +103,10 @@ impl Source {
         file: &LedgerFile,
         given: Option<&Path>,
     ) -> Result<Self, Unavailable> {
-        let options = ContentOptions {
-            spill_dir: settings.dirs.work.clone(),
-            windows: Windows::new(settings.memory_budget_bytes),
-            ..ContentOptions::default()
-        };
-        // The limits of chunks need not be those of the load: the records are the same.
-        let limits = ChunkLimits {
-            records: settings.frame_records,
-            bytes: settings.frame_bytes,
-        };
-        let open = |path: &Path| {
-            let datasets = &settings.datasets;
-            let name = match &file.path {
-                Some(path) => path.as_os_str().as_encoded_bytes(),
-                None => file.entry.name.as_bytes(),
-            };
-            let cut = |bytes: &[u8]| cut::cut_one(bytes, dataset, datasets, name, limits);
-            content::open_and(path, &options, cut)
-        };
+        let open = |path: &Path| open_and_cut(settings, dataset, file, path);
         if let Some(path) = given {
             let (content, plan) = open(path).map_err(|cause| unreadable(path, cause))?;
-            if content.hash != file.content() {
+            if !file.has_bytes(content.hash) {
                 return Err(Unavailable::OtherContent {
                     path: shown(path),
                     name: file.entry.name.escape_debug().to_string(),
@@ -136,7 +118,7 @@ impl Source {
         let mut failed = None;
         for path in candidates(settings, file) {
             match open(&path) {
-                Ok((content, plan)) if content.hash == file.content() => {
+                Ok((content, plan)) if file.has_bytes(content.hash) => {
                     return Self::new(path, content, plan, dataset, file);
                 }
                 Ok(_) | Err(ContentError::NotRegular) => {}
@@ -150,6 +132,21 @@ impl Source {
         }))
     }
 
+    /// Opens the file at a path as that of an entry, whatever its bytes are.
+    ///
+    /// # Errors
+    /// [`Unavailable`].
+    pub(super) fn at(
+        settings: &Settings,
+        dataset: &Arc<Dataset>,
+        file: &LedgerFile,
+        path: &Path,
+    ) -> Result<Self, Unavailable> {
+        let (content, plan) =
+            open_and_cut(settings, dataset, file, path).map_err(|cause| unreadable(path, cause))?;
+        Self::new(path.to_owned(), content, plan, dataset, file)
+    }
+
     /// The path of the file of an entry, in history, work, quarantine or inbound. A copy of a member
     /// of a container may lose its path on the way to inbound. If its dataset or its values depend on
     /// the path, the path in the container comes first.
@@ -157,14 +154,10 @@ impl Source {
     /// # Errors
     /// [`Unavailable`].
     pub(super) fn find(settings: &Settings, file: &LedgerFile) -> Result<PathBuf, Unavailable> {
-        let options = ContentOptions {
-            spill_dir: settings.dirs.work.clone(),
-            windows: Windows::new(settings.memory_budget_bytes),
-            ..ContentOptions::default()
-        };
+        let options = options(settings);
         let is_it = |path: &PathBuf| {
             let opened = content::open_and(path, &options, |_| ());
-            opened.is_ok_and(|(content, ())| content.hash == file.content())
+            opened.is_ok_and(|(content, ())| file.has_bytes(content.hash))
         };
         let mut paths = candidates(settings, file);
         if file.taken.is_some() || !has_dataset_by_name(settings, file) {
@@ -227,23 +220,39 @@ impl Source {
         }
         let chunk = self.chunk(ordinal);
         if self.last.as_ref().is_none_or(|(last, _)| last != chunk) {
-            let places = |bytes: &[u8]| {
-                let records = cut::records(bytes, chunk.layout, &self.dataset).into_iter();
-                let place = |record: Range<usize>| {
-                    chunk.start + record.start as u64..chunk.start + record.end as u64
-                };
-                records.map(place).collect()
-            };
-            let places = self.content.inspect(chunk.start..chunk.end, places);
-            self.last = Some((
-                chunk.clone(),
-                places.map_err(|cause| unreadable(&self.path, cause))?,
-            ));
+            self.last = Some((chunk.clone(), self.places(chunk)?));
         }
         let (chunk, places) = self.last.as_ref().expect("set above");
         Ok(Some(
             places[(ordinal - chunk.first_ordinal) as usize].clone(),
         ))
+    }
+
+    /// The records that have a byte of this range, each with its ordinal and its place.
+    ///
+    /// # Errors
+    /// As of [`place`](Self::place).
+    pub(super) fn within(&self, range: &Range<u64>) -> Result<Vec<(u32, Range<u64>)>, Unavailable> {
+        let mut found = Vec::new();
+        let chunks = self.plan.chunks.iter();
+        for chunk in chunks.filter(|chunk| chunk.start < range.end && chunk.end > range.start) {
+            let records = (chunk.first_ordinal..).zip(self.places(chunk)?);
+            found.extend(records.filter(|(_, at)| at.start < range.end && at.end > range.start));
+        }
+        Ok(found)
+    }
+
+    /// The places of the records of a chunk.
+    fn places(&self, chunk: &Chunk) -> Result<Vec<Range<u64>>, Unavailable> {
+        let places = |bytes: &[u8]| {
+            let records = cut::records(bytes, chunk.layout, &self.dataset).into_iter();
+            let place = |record: Range<usize>| {
+                chunk.start + record.start as u64..chunk.start + record.end as u64
+            };
+            records.map(place).collect()
+        };
+        let places = self.content.inspect(chunk.start..chunk.end, places);
+        places.map_err(|cause| unreadable(&self.path, cause))
     }
 
     /// The chunk with this ordinal, which the file has.
@@ -317,6 +326,36 @@ impl Source {
     }
 }
 
+/// How commands open the files of the ledger.
+pub(super) fn options(settings: &Settings) -> ContentOptions {
+    ContentOptions {
+        spill_dir: settings.dirs.work.clone(),
+        windows: Windows::new(settings.memory_budget_bytes),
+        ..ContentOptions::default()
+    }
+}
+
+type OpenedAndCut = Result<(Content, Result<Plan, Unreadable>), ContentError>;
+
+fn open_and_cut(
+    settings: &Settings,
+    dataset: &Arc<Dataset>,
+    file: &LedgerFile,
+    path: &Path,
+) -> OpenedAndCut {
+    // The limits of chunks need not be those of the load: the records are the same.
+    let limits = ChunkLimits {
+        records: settings.frame_records,
+        bytes: settings.frame_bytes,
+    };
+    let name = match &file.path {
+        Some(path) => path.as_os_str().as_encoded_bytes(),
+        None => file.entry.name.as_bytes(),
+    };
+    let cut = |bytes: &[u8]| cut::cut_one(bytes, dataset, &settings.datasets, name, limits);
+    content::open_and(path, &options(settings), cut)
+}
+
 /// Whether history has the bytes of a file that was loaded.
 pub(super) enum InHistory {
     /// History has no file of this name: it belongs to an archive, or was removed.
@@ -325,6 +364,8 @@ pub(super) enum InHistory {
     AsRead,
     /// It has a file of this name, and none with these bytes.
     Changed(PathBuf),
+    /// It has a file of this name with records that were erased.
+    NotBlank(PathBuf),
 }
 
 /// How long after it was settled a file may be moved to history, and how much earlier the move may
@@ -345,6 +386,9 @@ pub(super) fn in_history(settings: &Settings, file: &LedgerFile) -> InHistory {
     let Some(first) = paths.first() else {
         return InHistory::Absent;
     };
+    if file.erased.is_blank.is_some() {
+        return without_erased(settings, file, &paths);
+    }
     let settled = file.settled_at.as_deref().and_then(timestamp::parse);
     let is_believed = |path: &PathBuf| {
         let container = content::located(path).map(|(container, _)| container);
@@ -368,6 +412,27 @@ pub(super) fn in_history(settings: &Settings, file: &LedgerFile) -> InHistory {
     }
 }
 
+/// Looks for the bytes of a file of which records were erased: each of these files is read.
+fn without_erased(settings: &Settings, file: &LedgerFile, paths: &[PathBuf]) -> InHistory {
+    let options = options(settings);
+    let blank = file.erased.blank();
+    let mut found = None;
+    for path in paths {
+        let Ok((content, ())) = content::open_and(path, &options, |_| ()) else {
+            continue;
+        };
+        if Some(content.hash) == blank {
+            found = Some(InHistory::AsRead);
+        } else if file.has_bytes(content.hash) {
+            return InHistory::NotBlank(path.clone());
+        }
+    }
+    found.unwrap_or_else(|| match paths.first() {
+        Some(first) => InHistory::Changed(first.clone()),
+        None => InHistory::Absent,
+    })
+}
+
 fn unreadable(path: &Path, cause: ContentError) -> Unavailable {
     Unavailable::Unreadable {
         path: shown(path),
@@ -388,6 +453,6 @@ fn has_dataset_by_name(settings: &Settings, file: &LedgerFile) -> bool {
 
 /// The files that may be the file of an entry, by their name and size.
 fn candidates(settings: &Settings, file: &LedgerFile) -> Vec<PathBuf> {
-    let (name, bytes) = (&file.entry.name, file.entry.bytes);
-    inbox::candidates(&settings.dirs, name, bytes, file.path.as_deref())
+    let (name, sizes) = (&file.entry.name, file.sizes());
+    inbox::candidates(&settings.dirs, name, &sizes, file.path.as_deref())
 }

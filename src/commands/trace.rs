@@ -76,6 +76,11 @@ pub(super) async fn execute(settings: &Settings, args: &TraceArgs) -> anyhow::Re
     }
     let standing = operators.standing(dataset, args.id).await?;
     describe_outcome(operators.as_ref(), dataset, (args.id, standing), &mut facts).await?;
+    if standing == Standing::Erased {
+        // Its bytes are not printed, wherever a copy may still have them.
+        print_facts(facts, None)?;
+        return Ok(Outcome::Complete);
+    }
     // The ordinals follow from the definition with which the file was loaded.
     let loaded_by = operators.loaded_by(file_no, &settings.datasets).await?;
     let loaded_by = loaded_by.as_ref().unwrap_or(dataset);
@@ -162,6 +167,7 @@ async fn describe_outcome(
             format!("superseded by row {winner}, which has the same key"),
             "superseded",
         ),
+        Standing::Erased => ("erased".to_owned(), "erased"),
         Standing::Retired => ("row, retired with its partition".to_owned(), "retired"),
         Standing::Absent => ("neither row nor reject".to_owned(), "absent"),
         Standing::Reject => {

@@ -1,5 +1,5 @@
 //! `verify`: checks each settled file against the tables: records = rows + rejects + superseded
-//! + retired records, with each ordinal once and within the file.
+//! + erased + retired records, with each ordinal once and within the file.
 //!
 //! With `--content` it also compares each row, column by column, with its record in the file.
 //!
@@ -50,6 +50,8 @@ struct AuditTotals {
     purged: u64,
     /// Records that the row of another record with the same key supersedes.
     superseded: u64,
+    /// Records that were erased.
+    erased: u64,
     /// Records whose rows were removed with their partition.
     retired: u64,
     not_in_history: u64,
@@ -430,6 +432,14 @@ async fn audit_page(
                     audited.names.push(file.entry.name.clone());
                 }
             }
+            InHistory::NotBlank(path) => {
+                let path = path.display();
+                let problem = format!(
+                    "{path} still has records that were erased: `task_runner erase` with one of them \
+                     erases all of them there"
+                );
+                note(file, vec![problem]);
+            }
             InHistory::Changed(path) => {
                 let path = path.display();
                 let problem = format!("{path} does not have the bytes that were loaded");
@@ -447,6 +457,7 @@ async fn audit_page(
             audited.rejects += counted.audit.rejects;
             audited.purged += counted.audit.purged;
             audited.superseded += counted.audit.superseded;
+            audited.erased += counted.audit.erased;
             audited.retired += counted.audit.retired;
             note(file, counted.problems);
         }
@@ -490,6 +501,7 @@ fn print_sums(
         rejects,
         purged,
         superseded,
+        erased,
         retired,
         not_in_history,
         compared,
@@ -500,7 +512,7 @@ fn print_sums(
     let text = if json {
         let mut audited = json!({
             "files": files, "wrong": wrong, "records": records, "rows": rows, "rejects": rejects,
-            "purged": purged, "superseded": superseded, "retired": retired,
+            "purged": purged, "superseded": superseded, "erased": erased, "retired": retired,
             "not_in_history": not_in_history, "pending": pending, "quarantined": quarantined, "acknowledged": acknowledged,
             "uncovered": uncovered.rows, "kept": uncovered.kept
         });
@@ -516,6 +528,9 @@ fn print_sums(
         );
         if *superseded > 0 {
             write!(text, ", {superseded} superseded").expect(INFALLIBLE);
+        }
+        if *erased > 0 {
+            write!(text, ", {erased} erased").expect(INFALLIBLE);
         }
         if *retired > 0 {
             write!(text, ", {retired} retired").expect(INFALLIBLE);

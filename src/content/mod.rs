@@ -15,6 +15,7 @@
 //! records, and moves no file.
 
 mod as_read;
+mod blank;
 mod body;
 mod container;
 mod error;
@@ -33,6 +34,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 pub use as_read::AsRead;
+pub use blank::{is_blank, write_blank};
 pub use body::Hasher;
 use body::read_or_hold;
 pub use container::{Container, Keeping, Member, located};

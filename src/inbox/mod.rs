@@ -13,7 +13,8 @@
 //! lists inbound, `claim` moves files to work, `release` moves them out of work, `requeue` moves
 //! files from quarantine to inbound. `postponed` lets files wait whose table refuses their rows,
 //! or whose place belongs to a file that was begun. `copying` copies members of containers to
-//! quarantine. `retention` removes the oldest files of history. `whereabouts` says where the bytes
+//! quarantine. `retention` removes the oldest files of history, and `replacing` replaces one by other
+//! bytes. `whereabouts` says where the bytes
 //! of a file may be. `moving` does each move, with names from `names`.
 //!
 //! The name of a file is its path below its directory: with [`Markers::with_directories`], files of
@@ -35,6 +36,7 @@ mod open;
 mod pause;
 mod postponed;
 mod release;
+mod replacing;
 mod requeue;
 mod retention;
 mod scan;
@@ -56,6 +58,7 @@ pub use moving::try_move;
 pub use notifications::Watch;
 pub use open::{Inbox, Patience, blocking};
 pub use pause::{is_paused, pause, resume};
+pub use replacing::{Replacement, with_size};
 pub use requeue::{quarantined, requeue, return_from_history};
 pub use retention::{HistoryLimits, Pruned};
 pub use scan::{Candidate, SCAN_FILES_MAX, Scan, missed};

@@ -23,14 +23,14 @@ const FREE_SUFFIXES_MAX: u32 = 8;
 /// A name of at least this many bytes may have been cut, so that a suffix fits within 255 bytes.
 const LONG_NAME_BYTES: usize = 250;
 
-/// The paths of files that may be the file with this name and size: at its path in an archive, if
+/// The paths of files that may be the file with this name and one of these sizes: at its path in an archive, if
 /// it has one, and in history, work, quarantine and inbound. The size of a member of a container is
 /// not known here.
 #[must_use]
 pub fn candidates(
     directories: &Directories,
     name: &str,
-    bytes: u64,
+    sizes: &[u64],
     archive: Option<&Path>,
 ) -> Vec<PathBuf> {
     let mut found: Vec<PathBuf> = archive.into_iter().map(Path::to_owned).collect();
@@ -58,7 +58,7 @@ pub fn candidates(
         }
     }
     // Only a file of the same size can have the same hash.
-    found.retain(|path| fs::symlink_metadata(path).is_ok_and(|found| found.len() == bytes));
+    found.retain(|path| fs::symlink_metadata(path).is_ok_and(|found| sizes.contains(&found.len())));
     found.extend(members);
     found
 }

@@ -22,6 +22,7 @@
 mod begun;
 mod disposal;
 mod dispose;
+mod erased;
 mod flight;
 mod intake;
 mod item;

@@ -44,6 +44,8 @@ pub(super) enum QuarantineReason {
     /// The file was stored with this number, and some of its rows or rejects are missing from the
     /// database.
     NotStored { file_no: u32 },
+    /// Records of its content were erased, and it still has them.
+    Erased,
     /// More of its records would be rejects than `max_reject_ratio` of its dataset allows.
     TooManyRejects {
         /// The rejects that were found before the check ended.
@@ -61,7 +63,7 @@ pub(super) enum QuarantineReason {
 
 impl QuarantineReason {
     /// Every code.
-    pub(super) const CODES: [&str; 13] = [
+    pub(super) const CODES: [&str; 14] = [
         "no_dataset",
         "incomplete",
         "malformed",
@@ -73,6 +75,7 @@ impl QuarantineReason {
         "other_definition",
         "not_removed",
         "not_stored",
+        "erased",
         LIMIT_CODES[0],
         LIMIT_CODES[1],
     ];
@@ -91,6 +94,7 @@ impl QuarantineReason {
             Self::OtherDefinition { .. } => "other_definition",
             Self::NotRemoved { .. } => "not_removed",
             Self::NotStored { .. } => "not_stored",
+            Self::Erased => "erased",
             Self::TooManyRejects { .. } => LIMIT_CODES[0],
             Self::TooFewRecords { .. } => LIMIT_CODES[1],
         }
@@ -170,6 +174,10 @@ impl fmt::Display for QuarantineReason {
                  database (`task_runner verify --file {file_no}`): `task_runner files restore {file_no}` \
                  stores them again; if they were removed on purpose, `task_runner files acknowledge \
                  {file_no}` accepts that; then load it again (`task_runner files retry`)"
+            ),
+            Self::Erased => f.write_str(
+                "it is a copy of a file of which records were erased, and still has them: its other records \
+                 are stored, so remove it",
             ),
             Self::TooManyRejects {
                 rejects,
@@ -256,6 +264,7 @@ mod tests {
                 QuarantineReason::NotStored { file_no: 7 },
                 "files restore 7",
             ),
+            (QuarantineReason::Erased, "records were erased"),
             (
                 QuarantineReason::TooManyRejects {
                     rejects: 6,

@@ -12,6 +12,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use super::begun::BEGUN_MAX;
 use super::disposal::Disposal;
 use super::dispose::{dispose, leave, quarantine};
+use super::erased;
 use super::flight::Flight;
 use super::item::{BadFile, ItemOrigin, ReadOutcome, ReadyFile, ReadyPart};
 use super::job::{Job, missing_chunks};
@@ -31,7 +32,7 @@ pub(super) async fn start(
     jobs: &mpsc::Sender<Vec<Job>>,
 ) -> Result<(), GivenUp> {
     let mut ready = Vec::new();
-    for outcome in outcomes {
+    for outcome in erased::without(shared, outcomes).await? {
         match outcome {
             ReadOutcome::Ready(file) => match begun_otherwise(shared, &file).await? {
                 None => match limits::hold(shared, file).await? {
@@ -110,7 +111,7 @@ fn has_content(directories: &Directories, options: &ContentOptions, begun: &Begu
         Err(ContentError::Io(error)) => error.kind() != ErrorKind::NotFound,
         Err(_) => false,
     };
-    inbox::candidates(directories, name, begun.bytes, path)
+    inbox::candidates(directories, name, &[begun.bytes], path)
         .iter()
         .any(is_it)
 }

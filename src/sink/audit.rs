@@ -13,9 +13,11 @@ pub struct Audit {
     pub purged: u64,
     /// Records that the row of another record with the same key supersedes.
     pub superseded: u64,
+    /// Records that were erased.
+    pub erased: u64,
     /// Records whose rows are no longer kept: they were removed with their partition.
     pub retired: u64,
-    /// Records that are more than one of these: row, reject, purged reject, superseded record.
+    /// Records that are more than one of these: row, reject, purged reject, superseded or erased record.
     pub doubled: u64,
     /// The largest ordinal of these records.
     pub last_ordinal: Option<u32>,
@@ -24,10 +26,11 @@ pub struct Audit {
 }
 
 impl Audit {
-    /// How many records of the file are a row, a reject, a purged reject, superseded or retired.
+    /// How many records of the file are a row, a reject, a purged reject, superseded, erased or retired.
     #[must_use]
     pub fn stored(&self) -> u64 {
-        self.rows + self.rejects + self.purged + self.superseded + self.retired - self.doubled
+        let others = self.purged + self.superseded + self.erased + self.retired;
+        self.rows + self.rejects + others - self.doubled
     }
 
     /// An ordinal beyond the end of a file with this many records. Another program wrote its row, which
@@ -51,6 +54,8 @@ pub enum Standing {
     Superseded(u64),
     /// The row of the record is no longer kept: it was removed with its partition.
     Retired,
+    /// The record was erased.
+    Erased,
     /// The record is not stored yet, or was lost.
     Absent,
 }

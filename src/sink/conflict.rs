@@ -160,10 +160,11 @@ pub(super) fn owners(ids: &[u64], is_of_commit: impl Fn(u64) -> bool) -> String 
         };
         format!(
             "SELECT {id}, hash FROM ingest_files WHERE file_no = {file_no} AND {is_stored} AND {} AND {} \
-             AND {}",
+             AND {} AND {}",
             is_file(),
             is_none_of("ingest_rejects"),
-            is_none_of("ingest_purged")
+            is_none_of("ingest_purged"),
+            is_none_of("ingest_erased")
         )
     };
     ids.iter()

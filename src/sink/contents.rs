@@ -16,8 +16,7 @@ use super::table::quoted;
 pub trait Contents: Send + Sync {
     /// The differences between the tables and a batch of a settled file, by ascending ordinal. A
     /// record does not differ if it is a row that equals it in every column, a reject with a code
-    /// of the database, a purged reject, or superseded by a row of the table. Nor
-    /// does a record without a row whose time is before the bound of what is kept: whether such rows
+    /// of the database, a purged reject, erased, or superseded by a row of the table. Nor does a record without a row whose time is before the bound of what is kept: whether such rows
     /// are retired, [`audit`](super::Operators::audit) counts. Reads the rows by the primary key.
     async fn differences(&self, batch: &Batch) -> Result<Vec<Difference>, Fault>;
 
@@ -128,7 +127,7 @@ impl Change {
 pub(super) struct Stored<R> {
     /// Rows by ascending ordinal. A table that is partitioned by time may hold an ordinal twice.
     pub(super) rows: Vec<(u32, R)>,
-    /// Rejects, purged rejects and superseded records, by ascending ordinal. The flag says whether a
+    /// Rejects, purged rejects, erased and superseded records, by ascending ordinal. The flag says whether a
     /// row of another program has the record's id.
     pub(super) rejects: Vec<(u32, bool)>,
 }
@@ -206,8 +205,8 @@ pub(super) fn replay_sql(file_no: u32, ordinal: u32) -> String {
     )
 }
 
-/// The query, for both dialects, for the rejects, purged rejects and superseded records of a span, each
-/// with whether another program's row has its id.
+/// The query, for both dialects, for the rejects, purged rejects, erased and superseded records of a
+/// span, each with whether another program's row has its id.
 pub(super) fn rejects_sql(table: &str, span: Span) -> String {
     let (file_no, ordinals) = (span.file_no, span.ordinals());
     let of_span = format!(
@@ -218,7 +217,8 @@ pub(super) fn rejects_sql(table: &str, span: Span) -> String {
     format!(
         "SELECT ordinal, MAX(taken) FROM (SELECT ordinal, code = '{taken}' AS taken FROM \
          ingest_rejects WHERE {of_span} UNION ALL SELECT ordinal, 0 FROM ingest_purged WHERE \
-         {of_span} UNION ALL SELECT ordinal, 0 FROM ingest_superseded s WHERE {of_span} AND EXISTS (SELECT \
+         {of_span} UNION ALL SELECT ordinal, 0 FROM ingest_erased WHERE {of_span} UNION ALL SELECT \
+         ordinal, 0 FROM ingest_superseded s WHERE {of_span} AND EXISTS (SELECT \
          1 FROM `{table}` w WHERE w.`id` = s.winner)) r GROUP BY ordinal ORDER BY ordinal"
     )
 }

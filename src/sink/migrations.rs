@@ -67,6 +67,11 @@ pub(super) const MYSQL: &[Migration] = &[
         name: "retired",
         sql: include_str!("../../migrations/mysql/0010_retired.sql"),
     },
+    Migration {
+        number: 11,
+        name: "erased",
+        sql: include_str!("../../migrations/mysql/0011_erased.sql"),
+    },
 ];
 
 pub(super) const SQLITE: &[Migration] = &[
@@ -114,6 +119,11 @@ pub(super) const SQLITE: &[Migration] = &[
         number: 9,
         name: "retired",
         sql: include_str!("../../migrations/sqlite/0009_retired.sql"),
+    },
+    Migration {
+        number: 10,
+        name: "erased",
+        sql: include_str!("../../migrations/sqlite/0010_erased.sql"),
     },
 ];
 

@@ -57,6 +57,7 @@ pub(super) fn files_with_rows(condition: &str) -> String {
     format!(
         "SELECT file_no FROM (SELECT file_no FROM ingest_files WHERE dataset = ? AND state = 'settled' \
          AND records > rejects + (SELECT COUNT(*) FROM ingest_superseded u WHERE u.file_no = \
+         ingest_files.file_no) + (SELECT COUNT(*) FROM ingest_erased z WHERE z.file_no = \
          ingest_files.file_no) + (SELECT COALESCE(MAX(t.records), 0) FROM ingest_retired t WHERE t.file_no \
          = ingest_files.file_no){condition} ORDER BY file_no DESC LIMIT 1) s UNION ALL SELECT file_no FROM \
          (SELECT f.file_no FROM ingest_files f JOIN ingest_frames e ON e.file_no = f.file_no WHERE \

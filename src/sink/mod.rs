@@ -1,10 +1,10 @@
 //! Seam 2: the database, which holds rows, rejects and the ledger. The ledger is the truth.
 //!
-//! The seam has seven traits, one for each caller. [`Sink`] is the contract of exactly-once; ingest
+//! The seam has eight traits, one for each caller. [`Sink`] is the contract of exactly-once; ingest
 //! and workers call nothing else. [`SummaryStore`] keeps the daily summary, [`Schema`] creates and
 //! checks the tables, [`Operators`] serves commands and the status page, [`Contents`] compares rows
-//! with their records, [`Indexes`] defers secondary indexes, [`Retention`] keeps
-//! partitions. A [`Database`] implements all seven.
+//! with their records, [`Erasures`] erases single records, [`Indexes`] defers secondary indexes,
+//! [`Retention`] keeps partitions. A [`Database`] implements all eight.
 //!
 //! # Contract of every method
 //! A method may be called again after any error. After an error whose outcome is unknown (the
@@ -36,6 +36,7 @@ mod conflict;
 mod contents;
 mod definitions;
 mod elsewhere;
+mod erasures;
 mod identities;
 mod indexes;
 mod keys;
@@ -58,6 +59,7 @@ mod triggers;
 pub use audit::{Audit, Standing};
 pub use cells::rows_as_json;
 pub use contents::{Change, Contents, Difference, DifferenceKind, KeptReplay, ProblemDigest};
+pub use erasures::{Blank, ErasedBytes, Erasure, Erasures, KnownBytes};
 pub use indexes::{Charge, IndexedTable, Indexes, KeptIndex};
 pub use mysql::{Lag, Replicas};
 pub use open::{Database, open};
@@ -206,6 +208,13 @@ pub trait Sink: Send + Sync {
     /// missing, and without those whose problems an operator has accepted. A sink that finds none counts
     /// their content as stored.
     async fn lacking(&self, _file_nos: &[u32], _datasets: &Datasets) -> Result<Vec<u32>, Fault> {
+        Ok(Vec::new())
+    }
+
+    /// What the ledger knows of bytes with these hashes because records were erased: an entry for each
+    /// content that has one of them, or for which bytes with one of them stand. A sink that erases
+    /// nothing knows nothing.
+    async fn known_bytes(&self, _hashes: &[ContentHash]) -> Result<Vec<KnownBytes>, Fault> {
         Ok(Vec::new())
     }
 

@@ -3,17 +3,21 @@
 use std::sync::Arc;
 
 use super::{
-    Contents, Indexes, Operators, Retention, Schema, Sink, SinkOptions, SummaryStore, mysql, sqlite,
+    Contents, Erasures, Indexes, Operators, Retention, Schema, Sink, SinkOptions, SummaryStore,
+    mysql, sqlite,
 };
 use crate::fault::{Fault, Origin};
 
 /// Everything that the engine and its commands need from a database.
 pub trait Database:
-    Sink + SummaryStore + Schema + Operators + Contents + Indexes + Retention
+    Sink + SummaryStore + Schema + Operators + Contents + Erasures + Indexes + Retention
 {
 }
 
-impl<T: Sink + SummaryStore + Schema + Operators + Contents + Indexes + Retention> Database for T {}
+impl<T: Sink + SummaryStore + Schema + Operators + Contents + Erasures + Indexes + Retention>
+    Database for T
+{
+}
 
 /// Opens the database of a URL: `mysql://USER:PASSWORD@HOST:PORT/DATABASE` or `sqlite:PATH`.
 /// `mariadb://` means the same as `mysql://`.

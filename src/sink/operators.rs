@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::fmt::Write as _;
+use std::iter;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use crate::batch::{Batch, ContentHash, RejectCode};
 use crate::dataset::{Dataset, FileValues};
 use crate::fault::Fault;
 use crate::sink::cells::cut_message;
-use crate::sink::{Audit, LIMIT_CODES, RELEASED, Standing, Taken};
+use crate::sink::{Audit, ErasedBytes, LIMIT_CODES, RELEASED, Standing, Taken};
 use crate::timestamp;
 
 /// The reads and repairs of operators. Contract and errors: see [`sink`](super).
@@ -359,6 +360,8 @@ pub struct LedgerFile {
     pub hash: ContentHash,
     /// What the identity consists of. `None` if it is the hash of the file's bytes.
     pub taken: Option<Taken>,
+    /// What stands for its bytes, if records of it were erased.
+    pub erased: ErasedBytes,
     /// The path of the file in an archive. `None` for a file of inbound.
     pub path: Option<PathBuf>,
     /// The [mark](crate::content::mark) of the file as it was read. `None` for a file of an earlier
@@ -375,6 +378,21 @@ impl LedgerFile {
     #[must_use]
     pub fn content(&self) -> ContentHash {
         self.taken.as_ref().map_or(self.hash, |taken| taken.content)
+    }
+
+    /// Whether bytes with this hash are those of the file: as delivered, or with records blank that were
+    /// erased.
+    #[must_use]
+    pub fn has_bytes(&self, hash: ContentHash) -> bool {
+        let stand_ins = || self.erased.stand_ins.iter();
+        hash == self.content() || stand_ins().any(|(stand_in, _)| *stand_in == hash)
+    }
+
+    /// The sizes on the disk that its bytes may have.
+    #[must_use]
+    pub fn sizes(&self) -> Vec<u64> {
+        let stand_ins = self.erased.stand_ins.iter().map(|(_, bytes)| *bytes);
+        iter::once(self.entry.bytes).chain(stand_ins).collect()
     }
 
     /// The values that the columns of `dataset` take from the file besides its bytes: those of its

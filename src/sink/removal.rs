@@ -83,6 +83,6 @@ pub(super) fn no_rows(file_no: u32) -> String {
         "SELECT COUNT(*) + (SELECT COALESCE(MAX(records), 0) FROM ingest_retired WHERE file_no = \
          {file_no}) FROM (SELECT ordinal FROM ingest_rejects WHERE file_no = {file_no} UNION \
          SELECT ordinal FROM ingest_purged WHERE file_no = {file_no} UNION SELECT ordinal FROM \
-         ingest_superseded WHERE file_no = {file_no}) r"
+         ingest_erased WHERE file_no = {file_no} UNION SELECT ordinal FROM ingest_superseded WHERE file_no = {file_no}) r"
     )
 }

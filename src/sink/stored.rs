@@ -36,6 +36,7 @@ pub(super) fn counts(files: &[(u32, u32)], tables: &[String]) -> String {
         format!(
             "SELECT {file_no}, {of_tables}(SELECT COUNT(*) FROM ingest_rejects WHERE file_no = \
              {file_no}{ordinals}) + (SELECT COUNT(*) FROM ingest_purged WHERE file_no = \
+             {file_no}{ordinals}) + (SELECT COUNT(*) FROM ingest_erased WHERE file_no = \
              {file_no}{ordinals}) + (SELECT COALESCE(SUM(records), 0) FROM ingest_retired WHERE file_no = \
              {file_no})"
         )

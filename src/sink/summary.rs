@@ -123,14 +123,15 @@ pub(super) fn taken_ids(ids: &Range<u64>) -> String {
     )
 }
 
-/// The condition that excludes rows of other programs: those with the id of a reject, purged or not.
+/// The condition that excludes rows of other programs: those with the id of a reject, purged or not, or
+/// of an erased record.
 /// The database evaluates it for each row, so a query of the summary has it only if [`taken_ids`]
 /// returned a row.
 pub(super) fn not_taken() -> String {
     let of_row = format!("o.file_no = `id` >> 32 AND o.ordinal = `id` & {}", u32::MAX);
     format!(
         " AND NOT EXISTS (SELECT 1 FROM ingest_rejects o WHERE {of_row}) AND NOT EXISTS (SELECT 1 FROM \
-         ingest_purged o WHERE {of_row})"
+         ingest_purged o WHERE {of_row}) AND NOT EXISTS (SELECT 1 FROM ingest_erased o WHERE {of_row})"
     )
 }
 

@@ -30,6 +30,8 @@ async fn each_table_of_the_ledger_is_missed_and_can_be_made_again() {
             ("ingest_frames", false),
             ("ingest_rejects", false),
             ("ingest_purged", false),
+            ("ingest_erased", false),
+            ("ingest_erased_contents", false),
             ("ingest_superseded", false),
             ("ingest_definitions", false),
             ("ingest_replays", false),

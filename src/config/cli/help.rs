@@ -118,6 +118,11 @@ Examples:
   task_runner trace 4294967299            the id of a row
   task_runner trace 1:3                   the same as file number and ordinal";
 
+pub(super) const ERASE: &str = "\
+Examples:
+  task_runner erase 4294967299            the id of a row
+  task_runner erase 1:3 1:7 --yes         file number and ordinal; does not ask";
+
 pub(super) const VERIFY: &str = "\
 Examples:
   task_runner verify                      audit every stored file

@@ -14,6 +14,7 @@ use crate::version;
 mod config;
 mod help;
 mod load;
+mod records;
 mod rejects;
 mod retain;
 mod values;
@@ -21,10 +22,11 @@ mod values;
 pub use config::{ConfigArgs, ConfigCommand, DatasetArgs, InitArgs};
 use help::{AFTER, EXAMPLES};
 pub use load::{DeferIndexes, FileOrder, LoadArgs};
+pub use records::{EraseArgs, TraceArgs, VerifyArgs};
 pub use rejects::{RejectFilter, RejectsArgs, RejectsCommand, ReplayArgs};
 pub use retain::RetainArgs;
 pub use values::{Colour, FieldValue};
-use values::{a_second_at_least, ratio, record_id};
+use values::{a_second_at_least, ratio};
 
 // Help is plain text: backticks would be printed.
 /// Loads files of JSON records into MySQL or SQLite: every record becomes one row, or one reject
@@ -89,6 +91,9 @@ pub enum Command {
     /// Find the file, the position and the original JSON of a row or reject
     #[command(before_help = help::TRACE)]
     Trace(TraceArgs),
+    /// Erase records for good: rows, rejects, and their bytes in history; the audit still counts them
+    #[command(before_help = help::ERASE)]
+    Erase(EraseArgs),
     /// Audit stored files against the tables: records = rows + rejects
     #[command(before_help = help::VERIFY)]
     Verify(VerifyArgs),
@@ -267,37 +272,6 @@ pub enum StateFilter {
     Quarantined,
     /// Its rows and rejects are being removed.
     Removing,
-}
-
-/// Arguments of `trace`.
-#[derive(Debug, Clone, clap::Args)]
-pub struct TraceArgs {
-    /// The id of a row or reject, or its file and ordinal, such as 1:160
-    #[arg(value_name = "ID", value_parser = record_id)]
-    pub id: u64,
-    /// Path of the file, if it is not in history, work or quarantine
-    #[arg(long, value_name = "PATH")]
-    pub file: Option<PathBuf>,
-    /// Print one JSON object
-    #[arg(long)]
-    pub json: bool,
-}
-
-/// Arguments of `verify`.
-#[derive(Debug, Clone, Default, clap::Args)]
-pub struct VerifyArgs {
-    /// Compare each row, column by column, with its record in the file
-    #[arg(long)]
-    pub content: bool,
-    /// Only this file
-    #[arg(long, value_name = "FILE_NO")]
-    pub file: Option<u32>,
-    /// Only files with a lower number: continues an earlier run
-    #[arg(long, value_name = "FILE_NO", conflicts_with = "file")]
-    pub before: Option<u32>,
-    /// Print one JSON object per line: each wrong file, then the totals
-    #[arg(long)]
-    pub json: bool,
 }
 
 /// Arguments of `summary`.

@@ -124,6 +124,16 @@ async fn audit_others(
             audit.last_ordinal = audit.last_ordinal.max(Some(last));
         }
     }
+    let sql = format!(
+        "SELECT file_no, COUNT(*), MAX(ordinal) FROM ingest_erased WHERE file_no IN ({numbers}) GROUP BY \
+         file_no"
+    );
+    for (file_no, erased, last) in session.rows::<(u32, u64, u32)>(&sql).await? {
+        if let Some(audit) = found.get_mut(&file_no) {
+            audit.erased = erased;
+            audit.last_ordinal = audit.last_ordinal.max(Some(last));
+        }
+    }
     let sql = format!("SELECT file_no, records FROM ingest_retired WHERE file_no IN ({numbers})");
     for (file_no, retired) in session.rows::<(u32, u64)>(&sql).await? {
         if let Some(audit) = found.get_mut(&file_no) {
@@ -133,7 +143,7 @@ async fn audit_others(
     let sql = format!(
         "SELECT e.file_no, COUNT(*) FROM (SELECT file_no, ordinal FROM ingest_rejects WHERE file_no \
          IN ({numbers}) UNION SELECT file_no, ordinal FROM ingest_purged WHERE file_no IN ({numbers}) \
-         UNION SELECT s.file_no, s.ordinal FROM ingest_superseded s JOIN `{table}` w ON w.`id` = s.winner \
+         UNION SELECT file_no, ordinal FROM ingest_erased WHERE file_no IN ({numbers}) UNION SELECT s.file_no, s.ordinal FROM ingest_superseded s JOIN `{table}` w ON w.`id` = s.winner \
          WHERE s.file_no IN ({numbers})) e JOIN `{table}` t ON t.`id` = (e.file_no << 32 | e.ordinal) \
          GROUP BY e.file_no"
     );
@@ -164,17 +174,19 @@ pub(super) async fn standing(
         format!("EXISTS (SELECT 1 FROM {table} WHERE file_no = {file_no} AND ordinal = {ordinal})")
     };
     let sql = format!(
-        "SELECT EXISTS (SELECT 1 FROM `{}` WHERE `id` = {id}), {}, {}",
+        "SELECT EXISTS (SELECT 1 FROM `{}` WHERE `id` = {id}), {}, {}, {}",
         dataset.table,
         there("ingest_rejects"),
-        there("ingest_purged")
+        there("ingest_purged"),
+        there("ingest_erased")
     );
     Ok(match session.one(&sql).await? {
         // A row of another program may have the id of a reject.
-        (_, true, _) => Standing::Reject,
-        (true, false, _) => Standing::Row,
-        (false, false, true) => Standing::Purged,
-        (false, false, false) => {
+        (_, true, _, _) => Standing::Reject,
+        (_, false, _, true) => Standing::Erased,
+        (true, false, _, false) => Standing::Row,
+        (false, false, true, false) => Standing::Purged,
+        (false, false, false, false) => {
             let sql = superseded_sql(&dataset.table, span_of(id));
             match session.rows::<(u32, bool, u64)>(&sql).await?.as_slice() {
                 [(_, true, winner)] => Standing::Superseded(*winner),

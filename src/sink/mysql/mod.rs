@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use mysql_async::Value;
 use tokio::sync::Mutex;
 
-use crate::batch::{Batch, RejectCode, Span};
+use crate::batch::{Batch, ContentHash, RejectCode, Span};
 use crate::dataset::{Dataset, Datasets};
 use crate::fault::{Fault, Origin};
 use crate::finding::Finding;
@@ -22,10 +22,10 @@ use super::contents::digest_name;
 use super::operators::ACKNOWLEDGED;
 use super::{
     Acknowledged, Audit, Begun, Charge, Committed, Contents, Difference, Digest, FieldCount,
-    FileState, IndexedTable, Indexes, Kept, KeptIndex, KeptReplay, LastEvent, LedgerFile,
-    Migration, NewFile, OpenReject, Operators, ProblemDigest, Purge, Registered, RejectQuery,
-    Remembered, Removed, Replay, Replayed, Retention, Schema, SeenFile, Settled, Sink, SinkOptions,
-    Standing, SummaryStore, Totals, Unsummarised,
+    FileState, IndexedTable, Indexes, Kept, KeptIndex, KeptReplay, KnownBytes, LastEvent,
+    LedgerFile, Migration, NewFile, OpenReject, Operators, ProblemDigest, Purge, Registered,
+    RejectQuery, Remembered, Removed, Replay, Replayed, Retention, Schema, SeenFile, Settled, Sink,
+    SinkOptions, Standing, SummaryStore, Totals, Unsummarised,
 };
 use errors::Failure;
 use hosts::Hosts;
@@ -38,6 +38,7 @@ mod commit;
 mod contents;
 mod definitions;
 mod doubled;
+mod erase;
 mod ddl;
 mod errors;
 mod files;
@@ -197,6 +198,11 @@ impl Sink for MysqlSink {
     async fn lacking(&self, file_nos: &[u32], datasets: &Datasets) -> Result<Vec<u32>, Fault> {
         let work =
             async |session: &mut Session| settled::lacking(session, file_nos, datasets).await;
+        self.control.on_session(READING_LEDGER, work).await
+    }
+
+    async fn known_bytes(&self, hashes: &[ContentHash]) -> Result<Vec<KnownBytes>, Fault> {
+        let work = async |session: &mut Session| erase::known_bytes(session, hashes).await;
         self.control.on_session(READING_LEDGER, work).await
     }
 

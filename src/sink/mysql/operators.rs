@@ -14,12 +14,13 @@ use mysql_async::prelude::FromValue;
 use crate::batch::{Batch, RejectCode, row_id};
 use crate::dataset::Dataset;
 use crate::sink::cells::{RECORD_TOO_LARGE, by_dataset};
+use crate::sink::erasures;
 use crate::sink::mismatch::{is_file, last_kept};
 use crate::sink::operators::{assert_one_row, by_field, further_parts};
 use crate::sink::summary::candidates;
 use crate::sink::{
-    FieldCount, FileEntry, FileState, LastEvent, LedgerFile, OpenReject, Purge, RejectEntry,
-    RejectQuery, Replay, Replayed, Taken, Totals,
+    ErasedBytes, FieldCount, FileEntry, FileState, LastEvent, LedgerFile, OpenReject, Purge,
+    RejectEntry, RejectQuery, Replay, Replayed, Taken, Totals,
 };
 
 use super::bind::{self, limits};
@@ -81,8 +82,9 @@ pub(super) async fn files(
     let sql = format!(
         "SELECT file_no, name, dataset, state, bytes, records, rejects, reason, f.hash, path, \
          DATE_FORMAT(registered_at, {RFC3339}), DATE_FORMAT(settled_at, {RFC3339}), content, \
-         path_values, mark FROM ingest_files f LEFT JOIN ingest_identities i ON i.hash = f.hash WHERE \
+         path_values, mark, {} FROM ingest_files f LEFT JOIN ingest_identities i ON i.hash = f.hash WHERE \
          file_no >= {} AND file_no < {}{state} AND {} ORDER BY file_no DESC LIMIT {max}",
+        erasures::columns("CONCAT(HEX(c.hash), ':', c.bytes)"),
         file_nos.start,
         file_nos.end,
         is_file()
@@ -105,10 +107,12 @@ fn file(row: &mysql_async::Row) -> Result<LedgerFile, Failure> {
     let path: Option<Vec<u8>> = column(row, 9)?;
     let content: Option<Vec<u8>> = column(row, 12)?;
     let values: Option<String> = column(row, 13)?;
+    let stand_ins: Option<String> = column(row, 15)?;
     Ok(LedgerFile {
         entry,
         hash: identity(column(row, 8)?),
         taken: Taken::from_columns(content.map(identity), values.as_deref()),
+        erased: ErasedBytes::from_columns(stand_ins.as_deref(), column(row, 16)?),
         path: path.map(|path| OsString::from_vec(path).into()),
         registered_at: column(row, 10)?,
         settled_at: column(row, 11)?,

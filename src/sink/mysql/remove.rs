@@ -52,7 +52,10 @@ pub(super) async fn remove(
                 });
             }
         }
-        remove_summary(session, file_no, &dataset).await?;
+        let ids = [row_id(file_no, 0), row_id(file_no, u32::MAX)];
+        session.begin().await?;
+        remove_from_summary(session, file_no, ids, &dataset).await?;
+        session.commit().await?;
         for (range, table) in covered.iter().zip(table.iter().cycle()) {
             let sql = format!(
                 "DELETE FROM `{table}` WHERE `id` >= {} AND `id` < {}{} LIMIT {ROWS_PER_STATEMENT}",
@@ -67,6 +70,7 @@ pub(super) async fn remove(
     for table in [
         "ingest_rejects",
         "ingest_purged",
+        "ingest_erased",
         "ingest_superseded",
         "ingest_replays",
         "ingest_seen",
@@ -87,10 +91,12 @@ pub(super) async fn remove(
     Ok(Removed { rows, superseded })
 }
 
-/// Removes the entries of a file from the summary of its dataset.
-async fn remove_summary(
+/// Removes the entries of a file's rows from the first to the last of these ids from the summary of its
+/// dataset, in the transaction of the caller.
+pub(super) async fn remove_from_summary(
     session: &mut Session,
     file_no: u32,
+    [first, last]: [u64; 2],
     dataset: &Dataset,
 ) -> Result<(), Failure> {
     let Some(of) = &dataset.summary else {
@@ -100,24 +106,21 @@ async fn remove_summary(
         return Ok(());
     }
     let sql = format!(
-        "DELETE FROM `{}` WHERE `{}` BETWEEN {} AND {}",
+        "DELETE FROM `{}` WHERE `{}` BETWEEN {first} AND {last}",
         of.table,
         SummaryNames::of(of).id,
-        row_id(file_no, 0),
-        row_id(file_no, u32::MAX)
     );
-    session.begin().await?;
     let done = session.run(&sql).await;
     if done.map_err(|failure| refused(failure, file_no, &of.table))? > 0 {
         // Now, the last record of a day may belong to another file.
         summary::mark(session, &dataset.name).await?;
     }
-    session.commit().await
+    Ok(())
 }
 
 /// The failure of removing rows from a table, with the name of the table if a repetition would
 /// fail as well.
-fn refused(failure: Failure, file_no: u32, table: &str) -> Failure {
+pub(super) fn refused(failure: Failure, file_no: u32, table: &str) -> Failure {
     match failure.class() {
         Class::Retry | Class::Reconnect => failure,
         _ => Failure::Found {

@@ -17,7 +17,7 @@ use async_trait::async_trait;
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 use tokio::sync::oneshot;
 
-use crate::batch::{Batch, RejectCode, Span};
+use crate::batch::{Batch, ContentHash, RejectCode, Span};
 use crate::dataset::{Dataset, Datasets};
 use crate::directory;
 use crate::fault::{Fault, Origin};
@@ -30,15 +30,17 @@ use super::operators::ACKNOWLEDGED;
 use super::table;
 use super::{
     Acknowledged, Audit, Begun, Committed, Contents, Difference, Digest, FieldCount, FileState,
-    Indexes, KeptReplay, LastEvent, LedgerFile, Migration, NewFile, OpenReject, Operators,
-    ProblemDigest, Purge, Registered, RejectQuery, Remembered, Removed, Replay, Replayed,
-    Retention, Schema, SeenFile, Settled, Sink, Standing, SummaryStore, Totals, Unsummarised,
+    Indexes, KeptReplay, KnownBytes, LastEvent, LedgerFile, Migration, NewFile, OpenReject,
+    Operators, ProblemDigest, Purge, Registered, RejectQuery, Remembered, Removed, Replay,
+    Replayed, Retention, Schema, SeenFile, Settled, Sink, Standing, SummaryStore, Totals,
+    Unsummarised,
 };
 use errors::Failure;
 
 mod commit;
 mod contents;
 mod definitions;
+mod erase;
 mod errors;
 mod files;
 mod indexes;
@@ -253,6 +255,12 @@ impl Sink for SqliteSink {
     async fn lacking(&self, file_nos: &[u32], datasets: &Datasets) -> Result<Vec<u32>, Fault> {
         let (file_nos, datasets) = (file_nos.to_vec(), datasets.clone());
         let work = move |db: &Transaction<'_>| settled::lacking(db, &file_nos, &datasets);
+        self.transact("reading the ledger", work).await
+    }
+
+    async fn known_bytes(&self, hashes: &[ContentHash]) -> Result<Vec<KnownBytes>, Fault> {
+        let hashes = hashes.to_vec();
+        let work = move |db: &Transaction<'_>| erase::known_bytes(db, &hashes);
         self.transact("reading the ledger", work).await
     }
 

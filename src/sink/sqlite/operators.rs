@@ -11,12 +11,13 @@ use crate::batch::{Batch, RejectCode, provenance, row_id};
 use crate::dataset::Dataset;
 use crate::sink::cells::by_dataset;
 use crate::sink::conflict::{span_of, superseded_sql};
+use crate::sink::erasures;
 use crate::sink::mismatch::{is_file, last_kept};
 use crate::sink::operators::{assert_one_row, by_field, further_parts};
 use crate::sink::summary::candidates;
 use crate::sink::{
-    Audit, FieldCount, FileEntry, FileState, LedgerFile, OpenReject, Purge, RejectEntry,
-    RejectQuery, Replay, Replayed, Standing, Taken, Totals,
+    Audit, ErasedBytes, FieldCount, FileEntry, FileState, LedgerFile, OpenReject, Purge,
+    RejectEntry, RejectQuery, Replay, Replayed, Standing, Taken, Totals,
 };
 
 use super::commit::{IGNORED, equals, insert_row, row_insert};
@@ -82,9 +83,10 @@ pub(super) fn files(
 ) -> Result<Vec<LedgerFile>, Failure> {
     let mut find = db.prepare_cached(&format!(
         "SELECT file_no, name, dataset, state, bytes, records, rejects, reason, f.hash, path, \
-         registered_at, settled_at, content, path_values, mark FROM ingest_files f LEFT JOIN \
+         registered_at, settled_at, content, path_values, mark, {} FROM ingest_files f LEFT JOIN \
          ingest_identities i ON i.hash = f.hash WHERE file_no >= ?1 AND file_no < ?2 AND (?3 IS NULL \
          OR state = ?3) AND {} ORDER BY file_no DESC LIMIT ?4",
+        erasures::columns("hex(c.hash) || ':' || c.bytes"),
         is_file()
     ))?;
     let state = state.map(FileState::as_str);
@@ -109,10 +111,12 @@ fn file(row: &Row<'_>) -> Result<LedgerFile, Failure> {
         reason: row.get(7)?,
     };
     let values: Option<String> = row.get(13)?;
+    let stand_ins: Option<String> = row.get(15)?;
     Ok(LedgerFile {
         entry,
         hash: row.get(8)?,
         taken: Taken::from_columns(row.get(12)?, values.as_deref()),
+        erased: ErasedBytes::from_columns(stand_ins.as_deref(), row.get(16)?),
         path: row
             .get::<_, Option<Vec<u8>>>(9)?
             .map(|path| OsString::from_vec(path).into()),
@@ -146,9 +150,12 @@ pub(super) fn audit(
         "SELECT COUNT(*), MAX(ordinal) FROM ingest_purged p WHERE file_no = ? AND NOT EXISTS \
          (SELECT 1 FROM ingest_rejects r WHERE r.file_no = p.file_no AND r.ordinal = p.ordinal)",
     )?;
+    let mut erased =
+        db.prepare_cached("SELECT COUNT(*), MAX(ordinal) FROM ingest_erased WHERE file_no = ?")?;
     let mut doubled = db.prepare_cached(&format!(
         "SELECT COUNT(*) FROM (SELECT file_no, ordinal FROM ingest_rejects WHERE file_no = ?1 \
-         UNION SELECT file_no, ordinal FROM ingest_purged WHERE file_no = ?1 UNION SELECT \
+         UNION SELECT file_no, ordinal FROM ingest_purged WHERE file_no = ?1 UNION SELECT file_no, \
+         ordinal FROM ingest_erased WHERE file_no = ?1 UNION SELECT \
          s.file_no, s.ordinal FROM ingest_superseded s JOIN `{table}` w ON w.`id` = s.winner WHERE \
          s.file_no = ?1) r JOIN `{table}` t ON t.`id` = (r.file_no << 32 | r.ordinal)"
     ))?;
@@ -166,7 +173,8 @@ pub(super) fn audit(
         let (purged_count, purged_last) = purged.query_row([file_no], counted)?;
         let row_last = row_last.map(|id| provenance(id).1);
         let (superseded_count, superseded_last) = superseded.query_row([file_no], counted)?;
-        let others = [reject_last, purged_last, superseded_last]
+        let (erased_count, erased_last) = erased.query_row([file_no], counted)?;
+        let others = [reject_last, purged_last, superseded_last, erased_last]
             .into_iter()
             .flatten();
         let other_last = others.max().map(|ordinal| ordinal as u32);
@@ -176,6 +184,7 @@ pub(super) fn audit(
             rejects: reject_count,
             purged: purged_count,
             superseded: superseded_count,
+            erased: erased_count,
             retired: 0,
             doubled: doubled.query_row([file_no], |row| row.get(0))?,
             last_ordinal: row_last.max(other_last),
@@ -232,6 +241,8 @@ pub(super) fn standing(
     // A row of another program may have the id of a reject.
     Ok(if there("ingest_rejects")? {
         Standing::Reject
+    } else if there("ingest_erased")? {
+        Standing::Erased
     } else if is_row(db, dataset, id)? {
         Standing::Row
     } else if there("ingest_purged")? {

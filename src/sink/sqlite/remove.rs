@@ -35,7 +35,8 @@ pub(super) fn remove(
     let held = begin(db, file_no, datasets)?;
     let mut rows = 0;
     if let Some(Held { dataset, table }) = held {
-        remove_summary(db, file_no, &dataset)?;
+        let ids = [row_id(file_no, 0), row_id(file_no, u32::MAX)];
+        remove_from_summary(db, file_no, ids, &dataset)?;
         let covered = files::coverage(db, &[file_no])?.remove(0);
         for (range, table) in covered.iter().zip(table.iter().cycle()) {
             let ours = not_taken();
@@ -48,6 +49,7 @@ pub(super) fn remove(
     for table in [
         "ingest_rejects",
         "ingest_purged",
+        "ingest_erased",
         "ingest_superseded",
         "ingest_replays",
         "ingest_seen",
@@ -63,8 +65,14 @@ pub(super) fn remove(
     Ok(Removed { rows, superseded })
 }
 
-/// Removes the entries of a file from the summary of its dataset.
-fn remove_summary(db: &Transaction<'_>, file_no: u32, dataset: &Dataset) -> Result<(), Failure> {
+/// Removes the entries of a file's rows from the first to the last of these ids from the summary of its
+/// dataset.
+pub(super) fn remove_from_summary(
+    db: &Transaction<'_>,
+    file_no: u32,
+    ids: [u64; 2],
+    dataset: &Dataset,
+) -> Result<(), Failure> {
     let Some(of) = &dataset.summary else {
         return Ok(());
     };
@@ -76,7 +84,6 @@ fn remove_summary(db: &Transaction<'_>, file_no: u32, dataset: &Dataset) -> Resu
         of.table,
         SummaryNames::of(of).id
     );
-    let ids = params![row_id(file_no, 0), row_id(file_no, u32::MAX)];
     let done = db.execute(&sql, ids);
     if done.map_err(|error| refused(error, file_no, &of.table))? > 0 {
         // Now, the last record of a day may belong to another file.
@@ -87,7 +94,7 @@ fn remove_summary(db: &Transaction<'_>, file_no: u32, dataset: &Dataset) -> Resu
 
 /// The failure of removing rows from a table, with the name of the table if a repetition would
 /// fail as well.
-fn refused(error: rusqlite::Error, file_no: u32, table: &str) -> Failure {
+pub(super) fn refused(error: rusqlite::Error, file_no: u32, table: &str) -> Failure {
     match classify(&error) {
         Class::Transient => Failure::Sqlite(error),
         _ => Failure::Found {

@@ -30,11 +30,13 @@ pub use server::{Private, program};
 pub use service::{Service, free_addr, page, until};
 
 /// The tables of the ledger.
-pub const LEDGER: [&str; 9] = [
+pub const LEDGER: [&str; 11] = [
     "ingest_files",
     "ingest_frames",
     "ingest_rejects",
     "ingest_purged",
+    "ingest_erased",
+    "ingest_erased_contents",
     "ingest_superseded",
     "ingest_replays",
     "ingest_definitions",

@@ -11,6 +11,7 @@ use crate::batch::{Batch, ContentHash, Reject, SourceFile, Span, row_id};
 use crate::dataset::Fingerprint;
 use crate::sink::cells::RefusedRow;
 use crate::sink::mysql::bind::{VALUE_BYTES, fitting, limits};
+use crate::sink::mysql::erase;
 use crate::sink::mysql::errors::Failure;
 use crate::sink::mysql::files::{identity, list};
 use crate::sink::mysql::session::Insert;
@@ -136,6 +137,12 @@ impl Transaction<'_> {
                 reject,
                 message: None,
             }));
+        }
+        if self.strategy == Strategy::Idempotent && !due.is_empty() {
+            // Records are erased in settled files only, which the fast forms do not take.
+            let files: Vec<u32> = due.iter().map(|due| due.file_no).collect();
+            let erased = erase::ids(self.session, &files).await?;
+            due.retain(|due| !erased.contains(&due.id()));
         }
         due.sort_unstable_by_key(Due::id);
         // A frame that was published twice may be twice in one commit.

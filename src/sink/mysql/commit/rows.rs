@@ -14,7 +14,7 @@ use crate::sink::cells::{RECORD_TOO_LARGE, RefusedRow, Row, Rows};
 use crate::sink::mysql::errors::{Class, Failure};
 use crate::sink::mysql::files::{coverage, list};
 use crate::sink::mysql::session::Insert;
-use crate::sink::mysql::{bind, load_data, retired};
+use crate::sink::mysql::{bind, erase, load_data, retired};
 use crate::sink::table::quoted;
 
 use super::compare::{Found, compare};
@@ -281,8 +281,8 @@ impl Transaction<'_> {
         Ok(ids.iter().map(is_covered).collect())
     }
 
-    /// The ranges of the rows whose records are not stored as rejects, the last range first, each
-    /// row once. A record is a row or a reject, even if a table or a definition was changed between
+    /// The ranges of the rows whose records are not stored as rejects, and not erased, the last range
+    /// first, each row once. A record is a row or a reject, even if a table or a definition was changed between
     /// two deliveries.
     async fn without_rejected(
         &mut self,
@@ -291,6 +291,8 @@ impl Transaction<'_> {
     ) -> Result<Vec<Range<usize>>, Failure> {
         // A frame that was published twice may be twice in one commit.
         let mut passed: HashSet<u64> = self.rejected(&entries_of(batches)).await?;
+        let files: Vec<u32> = batches.iter().map(|batch| batch.span.file_no).collect();
+        passed.extend(erase::ids(self.session, &files).await?);
         if rows.dataset.supersedes() {
             passed.extend(self.superseded(rows, batches).await?);
         }

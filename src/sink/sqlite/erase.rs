@@ -1,0 +1,200 @@
+//! Erases single records in SQLite: [`Erasures`](crate::sink::Erasures).
+//!
+//! SQLite keeps deleted values in the pages of its file and of its log until it writes over them. So
+//! the pages are overwritten at once (`secure_delete`), and the log is emptied, unless another process
+//! reads it just then.
+
+use async_trait::async_trait;
+use rusqlite::{OptionalExtension, Transaction, params};
+use tokio::sync::oneshot;
+
+use crate::batch::{ContentHash, Span, provenance, row_id};
+use crate::dataset::Datasets;
+use crate::fault::Fault;
+use crate::sink::erasures::{self, NOT_SETTLED, literal};
+use crate::sink::{Blank, Erasure, Erasures, KnownBytes, Standing};
+
+use super::definitions::loaded_by;
+use super::errors::Failure;
+use super::now::now;
+use super::remove::{refused, remove_from_summary};
+use super::schema::has_table;
+use super::{SqliteSink, operators};
+
+/// Hashes of one query.
+const HASHES_PER_QUERY: usize = 500;
+
+#[async_trait]
+impl Erasures for SqliteSink {
+    async fn erase(&self, id: u64, datasets: &Datasets) -> Result<Erasure, Fault> {
+        let datasets = datasets.clone();
+        let work = move |db: &Transaction<'_>| erase(db, id, &datasets);
+        let erasure = self.transact("erasing a record", work).await?;
+        self.empty_log().await;
+        Ok(erasure)
+    }
+
+    async fn erased(&self, file_no: u32) -> Result<Vec<u32>, Fault> {
+        let work = move |db: &Transaction<'_>| numbers(db, &erasures::erased(file_no));
+        self.transact("reading the ledger", work).await
+    }
+
+    async fn with_content(&self, content: ContentHash) -> Result<Vec<u32>, Fault> {
+        let sql = erasures::with_content(&literal(content));
+        let work = move |db: &Transaction<'_>| numbers(db, &sql);
+        self.transact("reading the ledger", work).await
+    }
+
+    async fn begin_blank(&self, blank: Blank) -> Result<(), Fault> {
+        let work = move |db: &Transaction<'_>| insert(db, &blank);
+        self.transact("erasing a record", work).await
+    }
+
+    async fn end_blank(&self, blank: Blank, file_nos: &[u32]) -> Result<(), Fault> {
+        let file_nos = file_nos.to_vec();
+        let work = move |db: &Transaction<'_>| end_blank(db, &blank, &file_nos);
+        self.transact("erasing a record", work).await
+    }
+}
+
+impl SqliteSink {
+    /// Moves what is in the log to the file, and empties the log. Does less while another process
+    /// reads.
+    async fn empty_log(&self) {
+        let (done, outcome) = oneshot::channel();
+        let work = move |connection: &mut rusqlite::Connection| {
+            let emptied = connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)");
+            if let Err(error) = emptied {
+                tracing::debug!(%error, "the log of the database is not emptied");
+            }
+            done.send(()).ok();
+        };
+        self.jobs
+            .send(Box::new(work))
+            .expect("the thread ends only by a panic, or when this is dropped");
+        outcome.await.ok();
+    }
+}
+
+fn numbers(db: &Transaction<'_>, sql: &str) -> Result<Vec<u32>, Failure> {
+    let mut find = db.prepare(sql)?;
+    let found = find.query_map([], |row| row.get(0))?;
+    Ok(found.collect::<Result<_, _>>()?)
+}
+
+fn erase(db: &Transaction<'_>, id: u64, datasets: &Datasets) -> Result<Erasure, Failure> {
+    let (file_no, ordinal) = provenance(id);
+    let not_settled = || Failure::Found {
+        next_step: NOT_SETTLED.to_owned(),
+        problem: erasures::not_settled(file_no),
+    };
+    let settled = db
+        .query_row(
+            "SELECT COALESCE(i.content, f.hash), f.bytes FROM ingest_files f LEFT JOIN ingest_identities i \
+             ON i.hash = f.hash WHERE f.file_no = ? AND f.state = 'settled'",
+            [file_no],
+            |row| Ok((row.get::<_, ContentHash>(0)?, row.get::<_, u64>(1)?)),
+        )
+        .optional()?;
+    let (content, bytes) = settled.ok_or_else(not_settled)?;
+    let dataset = loaded_by(db, file_no, datasets)?.ok_or_else(not_settled)?;
+    let table = &dataset.table;
+    db.execute_batch("PRAGMA secure_delete = ON")?;
+    let has_table = has_table(db, table)?;
+    let mut was = Standing::Absent;
+    if has_table {
+        was = operators::standing(db, &dataset, id)?;
+    }
+    let delete = |of: &str| {
+        let sql = format!("DELETE FROM {of} WHERE file_no = ? AND ordinal = ?");
+        db.execute(&sql, [file_no, ordinal])
+    };
+    let rejects = delete("ingest_rejects")? + delete("ingest_purged")?;
+    if rejects > 0 {
+        db.execute(
+            "UPDATE ingest_files SET rejects = MAX(rejects, 1) - 1 WHERE file_no = ?",
+            [file_no],
+        )?;
+    } else if has_table && was != Standing::Erased {
+        // Without a reject, the row with the id is that of the record.
+        let sql = format!("DELETE FROM `{table}` WHERE `id` = ?");
+        db.execute(&sql, [id])
+            .map_err(|error| refused(error, file_no, table))?;
+        remove_from_summary(db, file_no, [id, id], &dataset)?;
+    }
+    delete("ingest_superseded")?;
+    delete("ingest_replays")?;
+    db.execute(
+        "INSERT INTO ingest_erased (file_no, ordinal, erased_at) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
+        params![file_no, ordinal, now()],
+    )?;
+    db.execute(
+        "INSERT INTO ingest_erased_contents (content, hash, bytes) SELECT ?1, ?1, ?2 WHERE NOT EXISTS \
+         (SELECT 1 FROM ingest_erased_contents WHERE content = ?1)",
+        params![content, bytes],
+    )?;
+    let mut find = db.prepare(&erasures::superseded_by(id))?;
+    let superseded = find.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let superseded = superseded.collect::<Result<_, _>>()?;
+    Ok(Erasure { was, superseded })
+}
+
+fn insert(db: &Transaction<'_>, blank: &Blank) -> Result<(), Failure> {
+    db.execute(
+        "INSERT INTO ingest_erased_contents (content, hash, bytes) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
+        params![blank.content, blank.hash, blank.bytes],
+    )?;
+    Ok(())
+}
+
+fn end_blank(db: &Transaction<'_>, blank: &Blank, file_nos: &[u32]) -> Result<(), Failure> {
+    insert(db, blank)?;
+    db.execute(
+        "DELETE FROM ingest_erased_contents WHERE content = ? AND hash <> ?",
+        params![blank.content, blank.hash],
+    )?;
+    for file_no in file_nos {
+        db.execute(
+            "UPDATE ingest_erased SET blanked_at = ? WHERE blanked_at IS NULL AND file_no = ?",
+            params![now(), file_no],
+        )?;
+    }
+    Ok(())
+}
+
+/// See [`Sink::known_bytes`](crate::sink::Sink::known_bytes).
+pub(super) fn known_bytes(
+    db: &Transaction<'_>,
+    hashes: &[ContentHash],
+) -> Result<Vec<KnownBytes>, Failure> {
+    let mut known = Vec::new();
+    for hashes in hashes.chunks(HASHES_PER_QUERY) {
+        let hashes: Vec<String> = hashes.iter().map(|hash| literal(*hash)).collect();
+        let mut find = db.prepare(&erasures::known_bytes(&hashes.join(",")))?;
+        let mut rows = find.query([])?;
+        while let Some(row) = rows.next()? {
+            let blank = Blank {
+                content: row.get(0)?,
+                hash: row.get(1)?,
+                bytes: row.get(2)?,
+            };
+            known.push(KnownBytes {
+                blank,
+                is_settled: row.get(3)?,
+            });
+        }
+    }
+    Ok(known)
+}
+
+/// The ids of the erased records of a span.
+pub(super) fn ids(db: &Transaction<'_>, span: Span) -> Result<Vec<u64>, Failure> {
+    let mut find = db.prepare_cached(
+        "SELECT ordinal FROM ingest_erased WHERE file_no = ?1 AND ordinal >= ?2 AND ordinal < ?3",
+    )?;
+    let ordinals = span.ordinals();
+    let found = find.query_map(params![span.file_no, ordinals.start, ordinals.end], |row| {
+        Ok(row_id(span.file_no, row.get(0)?))
+    })?;
+    Ok(found.collect::<Result<_, _>>()?)
+}
