@@ -20,6 +20,7 @@ mod comparing;
 mod console;
 mod dashboard;
 mod end_to_end;
+mod erasures;
 mod privileges;
 mod operators;
 mod partitions;

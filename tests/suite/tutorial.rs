@@ -95,6 +95,13 @@ fn the_commands_for_a_reload_work_as_written() {
     assert_eq!(tried.count("SELECT COUNT(*) FROM trips"), 1);
 }
 
+#[test]
+fn the_commands_to_erase_a_record_work_as_written() {
+    let tried = tried(include_str!("../../docs/erase.md"), &[], |_| {});
+    assert_eq!(tried.count("SELECT COUNT(*) FROM trips"), 2);
+    assert_eq!(tried.count("SELECT COUNT(*) FROM ingest_erased"), 1);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_commands_for_an_upgrade_work_as_written() {
     let redis = support::redis().await.fresh();

@@ -12,6 +12,7 @@
 pub mod faults;
 mod conflicts;
 mod definitions;
+mod erasures;
 mod fixture;
 mod hosts;
 mod keyed;
@@ -186,6 +187,9 @@ async fn conformance(target: Target) {
     operators::a_corrected_record_takes_the_place_of_its_reject(target).await;
     operators::what_the_database_refuses_stays_a_reject(target).await;
     operators::purged_rejects_stay_accounted_for(target).await;
+
+    erasures::no_commit_brings_an_erased_record_back(target).await;
+    erasures::the_bytes_of_erased_records_are_known(target).await;
 
     keyed::one_of_several_records_with_a_key_is_the_row(target).await;
     keyed::workers_agree_on_the_row_of_a_key(target).await;
