@@ -9,6 +9,7 @@
 //! in quarantine.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -307,9 +308,8 @@ async fn make_blank(
             bytes: source.content.stored_bytes,
         });
     }
-    let mut new = Replacement::begin(path).with_context(shown)?;
-    let (hash, bytes) =
-        content::write_blank(path, &source.content, &ranges, new.file()).with_context(shown)?;
+    let write = |file: &mut File| content::write_blank(path, &source.content, &ranges, file);
+    let (new, (hash, bytes)) = Replacement::write(path, write).with_context(shown)?;
     for of in &plan.files {
         let mut written = open(settings, of, new.path())?;
         let own = erased.iter().filter(|(file, ..)| std::ptr::eq(*file, of));

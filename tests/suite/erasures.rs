@@ -371,7 +371,7 @@ async fn each_file_with_the_same_bytes_is_asked_about() {
         let pair = Pair::new(name).await;
         define(
             &pair,
-            "inbound_recursive = true\n[[datasets]]\nname = \"trips\"\nfiles = \"**trips*\"\ncolumns = [{ name \
+            "inbound_recursive = true\n[[datasets]]\nname = \"trips\"\ncolumns = [{ name \
              = \"k\", type = \"text\" }, { name = \"day\", path = \"day={}\", type = \"date\" }]\n",
         );
         let text = format!("{{\"k\":\"a\"}}\n{{\"k\":\"{SECRET}\"}}\n");

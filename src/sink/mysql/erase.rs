@@ -2,13 +2,10 @@
 
 use std::collections::HashSet;
 
-use async_trait::async_trait;
-
 use crate::batch::{ContentHash, provenance, row_id};
 use crate::dataset::Datasets;
-use crate::fault::Fault;
 use crate::sink::erasures::{self, BEING_RETIRED, NOT_SETTLED, literal};
-use crate::sink::{Blank, Erasure, Erasures, KnownBytes, Standing, removal};
+use crate::sink::{Blank, Erasure, KnownBytes, Standing, removal};
 
 use super::definitions::loaded_by;
 use super::errors::Failure;
@@ -16,38 +13,14 @@ use super::files::{FILES_PER_STATEMENT, identity, list};
 use super::remove::{refused, remove_from_summary};
 use super::schema::has_table;
 use super::session::Session;
-use super::{MysqlSink, READING_LEDGER, audit, retired};
+use super::{audit, retired};
 
-#[async_trait]
-impl Erasures for MysqlSink {
-    async fn erase(&self, id: u64, datasets: &Datasets) -> Result<Erasure, Fault> {
-        let work = async |session: &mut Session| erase(session, id, datasets).await;
-        self.control.on_session("erasing a record", work).await
-    }
-
-    async fn erased(&self, file_no: u32) -> Result<Vec<u32>, Fault> {
-        let work = async |session: &mut Session| session.rows(&erasures::erased(file_no)).await;
-        self.control.on_session(READING_LEDGER, work).await
-    }
-
-    async fn with_content(&self, content: ContentHash) -> Result<Vec<u32>, Fault> {
-        let sql = erasures::with_content(&literal(content));
-        let work = async |session: &mut Session| session.rows(&sql).await;
-        self.control.on_session(READING_LEDGER, work).await
-    }
-
-    async fn begin_blank(&self, blank: Blank) -> Result<(), Fault> {
-        let work = async |session: &mut Session| session.run(&insert(&blank)).await.map(drop);
-        self.control.on_session("erasing a record", work).await
-    }
-
-    async fn end_blank(&self, blank: Blank, file_nos: &[u32]) -> Result<(), Fault> {
-        let work = async |session: &mut Session| end_blank(session, &blank, file_nos).await;
-        self.control.on_session("erasing a record", work).await
-    }
-}
-
-async fn erase(session: &mut Session, id: u64, datasets: &Datasets) -> Result<Erasure, Failure> {
+/// See [`Erasures::erase`](crate::sink::Erasures::erase).
+pub(super) async fn erase(
+    session: &mut Session,
+    id: u64,
+    datasets: &Datasets,
+) -> Result<Erasure, Failure> {
     let (file_no, ordinal) = provenance(id);
     let not_settled = || Failure::Found {
         next_step: NOT_SETTLED,
@@ -138,7 +111,8 @@ async fn erase(session: &mut Session, id: u64, datasets: &Datasets) -> Result<Er
     Ok(Erasure { was, superseded })
 }
 
-fn insert(blank: &Blank) -> String {
+/// The statement that makes bytes stand for a content.
+pub(super) fn insert(blank: &Blank) -> String {
     format!(
         "INSERT INTO ingest_erased_contents (content, hash, bytes) VALUES ({}, {}, {}) ON DUPLICATE KEY \
          UPDATE bytes = VALUES(bytes)",
@@ -148,7 +122,12 @@ fn insert(blank: &Blank) -> String {
     )
 }
 
-async fn end_blank(session: &mut Session, blank: &Blank, file_nos: &[u32]) -> Result<(), Failure> {
+/// See [`Erasures::end_blank`](crate::sink::Erasures::end_blank).
+pub(super) async fn end_blank(
+    session: &mut Session,
+    blank: &Blank,
+    file_nos: &[u32],
+) -> Result<(), Failure> {
     session.begin().await?;
     session.run(&insert(blank)).await?;
     session

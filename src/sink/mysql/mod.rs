@@ -39,6 +39,7 @@ mod contents;
 mod definitions;
 mod doubled;
 mod erase;
+mod erasures;
 mod ddl;
 mod errors;
 mod files;

@@ -4,85 +4,36 @@
 //! the pages are overwritten at once (`secure_delete`), and the log is emptied, unless another process
 //! reads it just then.
 
-use async_trait::async_trait;
 use rusqlite::{OptionalExtension, Transaction, params};
-use tokio::sync::oneshot;
 
 use crate::batch::{ContentHash, Span, provenance, row_id};
 use crate::dataset::Datasets;
-use crate::fault::Fault;
 use crate::sink::erasures::{self, NOT_SETTLED, literal};
-use crate::sink::{Blank, Erasure, Erasures, KnownBytes, Standing};
+use crate::sink::{Blank, Erasure, KnownBytes, Standing};
 
 use super::definitions::loaded_by;
 use super::errors::Failure;
 use super::now::now;
+use super::operators;
 use super::remove::{refused, remove_from_summary};
 use super::schema::has_table;
-use super::{SqliteSink, operators};
 
 /// Hashes of one query.
 const HASHES_PER_QUERY: usize = 500;
 
-#[async_trait]
-impl Erasures for SqliteSink {
-    async fn erase(&self, id: u64, datasets: &Datasets) -> Result<Erasure, Fault> {
-        let datasets = datasets.clone();
-        let work = move |db: &Transaction<'_>| erase(db, id, &datasets);
-        let erasure = self.transact("erasing a record", work).await?;
-        self.empty_log().await;
-        Ok(erasure)
-    }
-
-    async fn erased(&self, file_no: u32) -> Result<Vec<u32>, Fault> {
-        let work = move |db: &Transaction<'_>| numbers(db, &erasures::erased(file_no));
-        self.transact("reading the ledger", work).await
-    }
-
-    async fn with_content(&self, content: ContentHash) -> Result<Vec<u32>, Fault> {
-        let sql = erasures::with_content(&literal(content));
-        let work = move |db: &Transaction<'_>| numbers(db, &sql);
-        self.transact("reading the ledger", work).await
-    }
-
-    async fn begin_blank(&self, blank: Blank) -> Result<(), Fault> {
-        let work = move |db: &Transaction<'_>| insert(db, &blank);
-        self.transact("erasing a record", work).await
-    }
-
-    async fn end_blank(&self, blank: Blank, file_nos: &[u32]) -> Result<(), Fault> {
-        let file_nos = file_nos.to_vec();
-        let work = move |db: &Transaction<'_>| end_blank(db, &blank, &file_nos);
-        self.transact("erasing a record", work).await
-    }
-}
-
-impl SqliteSink {
-    /// Moves what is in the log to the file, and empties the log. Does less while another process
-    /// reads.
-    async fn empty_log(&self) {
-        let (done, outcome) = oneshot::channel();
-        let work = move |connection: &mut rusqlite::Connection| {
-            let emptied = connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)");
-            if let Err(error) = emptied {
-                tracing::debug!(%error, "the log of the database is not emptied");
-            }
-            done.send(()).ok();
-        };
-        self.jobs
-            .send(Box::new(work))
-            .expect("the thread ends only by a panic, or when this is dropped");
-        outcome.await.ok();
-    }
-}
-
-fn numbers(db: &Transaction<'_>, sql: &str) -> Result<Vec<u32>, Failure> {
+/// The numbers that a query returns.
+pub(super) fn numbers(db: &Transaction<'_>, sql: &str) -> Result<Vec<u32>, Failure> {
     let mut find = db.prepare(sql)?;
     let found = find.query_map([], |row| row.get(0))?;
     Ok(found.collect::<Result<_, _>>()?)
 }
 
-fn erase(db: &Transaction<'_>, id: u64, datasets: &Datasets) -> Result<Erasure, Failure> {
+/// See [`Erasures::erase`](crate::sink::Erasures::erase).
+pub(super) fn erase(
+    db: &Transaction<'_>,
+    id: u64,
+    datasets: &Datasets,
+) -> Result<Erasure, Failure> {
     let (file_no, ordinal) = provenance(id);
     let not_settled = || Failure::Found {
         next_step: NOT_SETTLED.to_owned(),
@@ -139,7 +90,8 @@ fn erase(db: &Transaction<'_>, id: u64, datasets: &Datasets) -> Result<Erasure, 
     Ok(Erasure { was, superseded })
 }
 
-fn insert(db: &Transaction<'_>, blank: &Blank) -> Result<(), Failure> {
+/// Makes bytes stand for a content.
+pub(super) fn insert(db: &Transaction<'_>, blank: &Blank) -> Result<(), Failure> {
     db.execute(
         "INSERT INTO ingest_erased_contents (content, hash, bytes) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
         params![blank.content, blank.hash, blank.bytes],
@@ -147,7 +99,12 @@ fn insert(db: &Transaction<'_>, blank: &Blank) -> Result<(), Failure> {
     Ok(())
 }
 
-fn end_blank(db: &Transaction<'_>, blank: &Blank, file_nos: &[u32]) -> Result<(), Failure> {
+/// See [`Erasures::end_blank`](crate::sink::Erasures::end_blank).
+pub(super) fn end_blank(
+    db: &Transaction<'_>,
+    blank: &Blank,
+    file_nos: &[u32],
+) -> Result<(), Failure> {
     insert(db, blank)?;
     db.execute(
         "DELETE FROM ingest_erased_contents WHERE content = ? AND hash <> ?",

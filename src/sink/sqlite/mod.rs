@@ -41,6 +41,7 @@ mod commit;
 mod contents;
 mod definitions;
 mod erase;
+mod erasures;
 mod errors;
 mod files;
 mod indexes;
