@@ -18,7 +18,7 @@ use crate::sink::conflict::taken;
 use crate::sink::table::quoted;
 use crate::{convert, dates, timestamp};
 
-use super::erase;
+use super::erased;
 use super::errors::{Class, Failure, classify};
 use super::files;
 use super::keyed::{self, Decided};
@@ -66,12 +66,12 @@ fn commit_all(db: &Transaction<'_>, batches: &[Batch]) -> Result<Committed, Fail
     };
     let mut refused = Vec::new();
     let mut without_row = rejected(db, batches)?;
-    let mut erased = HashSet::new();
+    let mut are_erased = HashSet::new();
     for batch in batches {
         without_row.extend(keyed::superseded(db, batch)?);
-        erased.extend(erase::ids(db, batch.span)?);
+        are_erased.extend(erased::ids(db, batch.span)?);
     }
-    without_row.extend(&erased);
+    without_row.extend(&are_erased);
     let mut ours = Ours {
         db,
         covered: HashMap::new(),
@@ -86,7 +86,7 @@ fn commit_all(db: &Transaction<'_>, batches: &[Batch]) -> Result<Committed, Fail
             // A record is a row or a reject, even if its dataset was changed in between. A row that
             // the ledger does not cover belongs to another program.
             let id = row_id(batch.span.file_no, reject.ordinal);
-            if !erased.contains(&id) && !(is_row.exists([id])? && ours.covers(id)?) {
+            if !are_erased.contains(&id) && !(is_row.exists([id])? && ours.covers(id)?) {
                 insert_reject(db, batch.span.file_no, reject, None)?;
             }
         }

@@ -41,6 +41,7 @@ mod commit;
 mod contents;
 mod definitions;
 mod erase;
+mod erased;
 mod erasures;
 mod errors;
 mod files;
