@@ -86,7 +86,8 @@ fn commit_all(db: &Transaction<'_>, batches: &[Batch]) -> Result<Committed, Fail
             // A record is a row or a reject, even if its dataset was changed in between. A row that
             // the ledger does not cover belongs to another program.
             let id = row_id(batch.span.file_no, reject.ordinal);
-            if !are_erased.contains(&id) && !(is_row.exists([id])? && ours.covers(id)?) {
+            let is_stored = is_row.exists([id])? && ours.covers(id)?;
+            if !is_stored && !are_erased.contains(&id) {
                 insert_reject(db, batch.span.file_no, reject, None)?;
             }
         }
