@@ -457,3 +457,30 @@ async fn what_an_erased_row_has_superseded_is_stored() {
         assert_eq!(pair.number(sum).await, 2, "{name}");
     }
 }
+
+/// The rows of a file may be in a table that was renamed since.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_of_a_renamed_table_is_erased() {
+    for name in DATABASES {
+        let pair = Pair::new(name).await;
+        let with_table = |table: &str| {
+            let columns = "columns = [{ name = \"k\", type = \"text\" }]";
+            format!("[[datasets]]\nname = \"trips\"\ntable = \"{table}\"\n{columns}\n")
+        };
+        define(&pair, &with_table("trips"));
+        let text = format!("{{\"k\":\"a\"}}\n{{\"k\":\"{SECRET}\"}}\n");
+        fs::write(pair.at("inbound").join("trips_1.ndjson"), text).unwrap();
+        pair.expect(0, &["load"]);
+        pair.execute("ALTER TABLE trips RENAME TO journeys").await;
+        define(&pair, &with_table("journeys"));
+        let text = said(&pair, 0, &["erase", "1:1", "--yes"]);
+        assert!(text.contains("1:1: was a row"), "{name}: {text}");
+        let rows = "SELECT COUNT(*) FROM journeys";
+        assert_eq!(pair.number(rows).await, 1, "{name}");
+        let text = pair.expect(0, &["verify"]);
+        assert!(
+            text.contains("1 rows, 0 rejects, 0 purged, 1 erased"),
+            "{text}"
+        );
+    }
+}

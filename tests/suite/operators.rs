@@ -473,7 +473,7 @@ async fn a_quarantined_file_is_listed_and_goes_back_to_inbound() {
         let shown = objects(&pair.expect(0, &["files", "show", &number, "--json"])).remove(0);
         assert_eq!(
             shown["stored"],
-            json!({"rows": 1, "rejects": 1, "purged": 0, "superseded": 0, "retired": 0})
+            json!({"rows": 1, "rejects": 1, "purged": 0, "superseded": 0, "erased": 0, "retired": 0})
         );
         assert_eq!(
             (&shown["state"], &shown["records"]),

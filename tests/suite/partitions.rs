@@ -376,3 +376,27 @@ async fn a_renamed_table_keeps_its_retired_rows() {
         assert_eq!(pair.number(known).await, 1);
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_retired_record_can_be_erased() {
+    for name in SERVERS {
+        let pair = Pair::new(name).await;
+        define(&pair, &kept(400, ""));
+        bring(&pair, "trips_1.ndjson", &[100, 100, 5]);
+        pair.expect(0, &["load"]);
+        define(&pair, &kept(60, ""));
+        pair.expect(0, &["retain"]);
+        assert_eq!(rows(&pair).await, 1);
+        let text = said(&pair, 0, &["erase", "1:0", "1:2", "--yes"]);
+        assert!(text.contains("1:0: was retired"), "{name}: {text}");
+        assert!(text.contains("1:2: was a row"), "{name}: {text}");
+        for again in [["files", "restore", "--all"], ["erase", "1:0", "--yes"]] {
+            let text = pair.expect(0, &["verify", "--content"]);
+            let all = "3 records: 0 rows, 0 rejects, 0 purged, 2 erased, 1 retired";
+            assert!(text.contains(all), "{name}: {text}");
+            pair.expect(0, &again);
+        }
+        assert!(said(&pair, 0, &["trace", "1:1"]).contains("retired"));
+        pair.expect(0, &["doctor"]);
+    }
+}

@@ -3,15 +3,14 @@
 use std::collections::HashSet;
 
 use crate::batch::{ContentHash, provenance, row_id};
-use crate::dataset::Datasets;
+use crate::dataset::{Dataset, Datasets};
 use crate::sink::erasures::{self, BEING_RETIRED, NOT_SETTLED, literal};
 use crate::sink::{Blank, Erasure, KnownBytes, Standing, removal};
 
 use super::definitions::loaded_by;
 use super::errors::Failure;
-use super::files::{FILES_PER_STATEMENT, identity, list};
-use super::remove::{refused, remove_from_summary};
-use super::schema::has_table;
+use super::files::{FILES_PER_STATEMENT, coverage, identity, list};
+use super::remove::{refused, remove_from_summary, table_of};
 use super::session::Session;
 use super::{audit, retired};
 
@@ -29,12 +28,16 @@ pub(super) async fn erase(
     let Some(dataset) = loaded_by(session, file_no, datasets).await? else {
         return Err(not_settled());
     };
-    let table = &dataset.table;
-    let has_table = has_table(session, table).await?;
+    let covered = coverage(session, &[file_no]).await?.remove(0);
+    let table = table_of(session, file_no, &covered, &dataset, datasets).await?;
+    let mut dataset = Dataset::clone(&dataset);
     let mut was = Standing::Absent;
-    if has_table {
+    let has_table = table.is_some();
+    if let Some(table) = table {
+        dataset.table = table;
         was = audit::standing(session, &dataset, id).await?;
     }
+    let table = &dataset.table;
     session.begin().await?;
     // Commits of this file wait, and then find the mark.
     let sql = format!(

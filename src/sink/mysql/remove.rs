@@ -150,7 +150,7 @@ pub(super) async fn begin(
 }
 
 /// The table that has the rows of a file. `None` if it was dropped, or the file has no rows.
-async fn table_of(
+pub(super) async fn table_of(
     session: &mut Session,
     file_no: u32,
     covered: &[Range<u64>],

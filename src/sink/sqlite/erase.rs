@@ -7,16 +7,15 @@
 use rusqlite::{OptionalExtension, Transaction, params};
 
 use crate::batch::{ContentHash, provenance};
-use crate::dataset::Datasets;
+use crate::dataset::{Dataset, Datasets};
 use crate::sink::erasures::{self, NOT_SETTLED, literal};
 use crate::sink::{Blank, Erasure, KnownBytes, Standing};
 
 use super::definitions::loaded_by;
 use super::errors::Failure;
 use super::now::now;
-use super::operators;
-use super::remove::{refused, remove_from_summary};
-use super::schema::has_table;
+use super::remove::{refused, remove_from_summary, table_of};
+use super::{files, operators};
 
 /// Hashes of one query.
 const HASHES_PER_QUERY: usize = 500;
@@ -49,13 +48,17 @@ pub(super) fn erase(
         .optional()?;
     let (content, bytes) = settled.ok_or_else(not_settled)?;
     let dataset = loaded_by(db, file_no, datasets)?.ok_or_else(not_settled)?;
-    let table = &dataset.table;
+    let covered = files::coverage(db, &[file_no])?.remove(0);
+    let table = table_of(db, file_no, &covered, &dataset, datasets)?;
     db.execute_batch("PRAGMA secure_delete = ON")?;
-    let has_table = has_table(db, table)?;
+    let mut dataset = Dataset::clone(&dataset);
     let mut was = Standing::Absent;
-    if has_table {
+    let has_table = table.is_some();
+    if let Some(table) = table {
+        dataset.table = table;
         was = operators::standing(db, &dataset, id)?;
     }
+    let table = &dataset.table;
     let delete = |of: &str| {
         let sql = format!("DELETE FROM {of} WHERE file_no = ? AND ordinal = ?");
         db.execute(&sql, [file_no, ordinal])

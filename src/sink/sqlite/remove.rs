@@ -133,7 +133,7 @@ pub(super) fn begin(
 }
 
 /// The table that has the rows of a file. `None` if it was dropped, or the file has no rows.
-fn table_of(
+pub(super) fn table_of(
     db: &Transaction<'_>,
     file_no: u32,
     covered: &[Range<u64>],
