@@ -17,6 +17,12 @@ impl Settings {
                 redacted(&self.database_url)
             ));
         }
+        if database != "sqlite" && url::names_no_database(&self.database_url) {
+            return Some(format!(
+                "DATABASE_URL: `{}` names no database; write mysql://USER:PASSWORD@HOST:PORT/DATABASE",
+                redacted(&self.database_url)
+            ));
+        }
         let queue = url::scheme(&self.broker_url);
         if queue != "memory" && !redis::SCHEMES.contains(&queue) {
             return Some(format!(

@@ -16,6 +16,9 @@ pub(super) const FILE_DEFAULT: &str = "lemonade.toml";
 /// suggests nonsense; higher misses two swapped letters in a short name.
 const SIMILARITY_MIN: f64 = 0.7;
 
+/// Most characters of a line of the file in an error.
+const WRITTEN_CHARS_MAX: usize = 80;
+
 /// Reads a settings file.
 ///
 /// # Errors
@@ -72,15 +75,53 @@ fn line(text: &str, at: usize) -> String {
 }
 
 fn describe(source: &str, text: &str, error: &toml::de::Error) -> String {
-    let span = error.span();
-    let line = span.map_or_else(String::new, |span| line(text, span.start));
+    let at = error.span().map(|span| span.start);
+    let line = at.map_or_else(String::new, |at| line(text, at));
     let message = without_urls(&error.message().replace('\n', " "));
-    match meant(&message) {
-        Some((unknown, close)) => {
-            format!("{source}{line}: unknown setting `{unknown}`; did you mean `{close}`?")
-        }
-        None => format!("{source}{line}: {message}"),
+    if let Some((unknown, close)) = meant(&message) {
+        return format!("{source}{line}: unknown setting `{unknown}`; did you mean `{close}`?");
     }
+    if let Some(name) = unknown(&message).filter(|name| Options::has(name)) {
+        return format!(
+            "{source}{line}: `{name}` is no setting of a dataset; write it above the first \
+             [[datasets]]"
+        );
+    }
+    let written = at.and_then(|at| written_at(text, at)).unwrap_or_default();
+    if written == "[datasets]" {
+        return format!("{source}{line}: write `[[datasets]]`, since there may be several");
+    }
+    let place = match written.split_once('=') {
+        _ if message.starts_with("unknown field") => String::new(),
+        _ if message.starts_with("missing field") => format!(" in `{written}`"),
+        Some((key, _)) if !message.contains(key.trim()) => format!(" (`{}`)", key.trim()),
+        _ => String::new(),
+    };
+    // The words of serde for what every reader of a settings file calls otherwise.
+    let message = [
+        (
+            "expected a sequence",
+            "expected a list, such as [\"a\", \"b\"]",
+        ),
+        (
+            "expected a nonzero usize",
+            "expected a whole number above 0",
+        ),
+        ("expected a nonzero u32", "expected a whole number above 0"),
+    ]
+    .into_iter()
+    .fold(message, |message, (jargon, plain)| {
+        message.replace(jargon, plain)
+    });
+    format!("{source}{line}: {message}{place}")
+}
+
+/// What a line of the file has at a place, up to its end. `None` if it contains a URL, which may
+/// contain a password, or is long.
+fn written_at(text: &str, at: usize) -> Option<&str> {
+    let start = text.get(..at)?.rfind('\n').map_or(0, |end| end + 1);
+    let line = text.get(start..)?.lines().next()?.trim();
+    (line.chars().count() <= WRITTEN_CHARS_MAX && !line.contains("://")).then_some(line)
 }
 
 /// The message with its quoted parts hidden if it contains a URL, which may contain a password.
@@ -97,12 +138,15 @@ fn without_urls(message: &str) -> String {
 /// The unknown name in serde's message, and the most similar of the known names that it lists. If
 /// serde changes its wording, only this suggestion is lost.
 fn meant(message: &str) -> Option<(&str, &str)> {
-    if !message.starts_with("unknown field") {
-        return None;
-    }
-    let mut quoted = message.split('`').skip(1).step_by(2);
-    let unknown = quoted.next()?;
-    Some((unknown, nearest(unknown, quoted)?))
+    let unknown = unknown(message)?;
+    let known = message.split('`').skip(3).step_by(2);
+    Some((unknown, nearest(unknown, known)?))
+}
+
+/// The unknown name in serde's message.
+fn unknown(message: &str) -> Option<&str> {
+    let named = message.strip_prefix("unknown field `")?;
+    Some(named.split_once('`')?.0)
 }
 
 /// The known name that is most similar to `unknown`; `None` if none is similar enough.
@@ -156,6 +200,39 @@ mod tests {
         );
         let nested = read_text("[[datasets]]\nname = 'a'\ncolums = []\n").unwrap_err();
         assert!(nested.contains("did you mean `columns`?"), "{nested}");
+    }
+
+    #[test]
+    fn a_wrong_value_names_its_setting_and_what_is_expected() {
+        for (text, expected) in [
+            ("workers = '4'\n", "a whole number above 0 (`workers`)"),
+            ("quiet_time = 'x'\n", "(`quiet_time`)"),
+            ("[datasets]\nname = 'a'\n", "write `[[datasets]]`"),
+            (
+                "[[datasets]]\nname = 'a'\nindexes = ['at']\n",
+                "expected a list, such as",
+            ),
+            (
+                "[[datasets]]\nname = 'a'\nkey = 'x'\n",
+                "such as [\"a\", \"b\"] (`key`)",
+            ),
+            (
+                "[[datasets]]\nname = 'a'\ncolumns = [{ name = 'x' }]\n",
+                "missing field `type` in `columns = [{ name = 'x' }]`",
+            ),
+            (
+                "[[datasets]]\nname = 'a'\nhttp_addr = 'off'\n",
+                "write it above the first [[datasets]]",
+            ),
+            (
+                "[[datasets]]\nname = 'a'\ncolumns = [{ name = 'mysql://u:p@h' }]\n",
+                ":3: missing field `type`",
+            ),
+        ] {
+            let error = read_text(text).unwrap_err();
+            assert!(error.contains(expected), "{text}: {error}");
+            assert!(!error.contains("u:p"), "{error}");
+        }
     }
 
     #[test]
@@ -213,7 +290,11 @@ mod tests {
                 "txt",
             ),
             (format!("{head}columns = [\n {{name = 'no'}}]\n"), 6, "type"),
-            (format!("{head}indexes = 'no'\n{column}"), 5, "sequence"),
+            (
+                format!("{head}indexes = 'no'\n{column}"),
+                5,
+                "expected a list",
+            ),
             (
                 format!("{head}retain = '24h'\n{column}"),
                 5,

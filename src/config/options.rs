@@ -12,6 +12,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use bytesize::ByteSize;
+use clap::{Args as _, Command};
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer};
 
@@ -202,6 +203,13 @@ pub struct Options {
 }
 
 impl Options {
+    /// Whether there is a setting with this name, in a settings file.
+    pub(super) fn has(name: &str) -> bool {
+        let flags = Self::augment_args(Command::new("settings"));
+        let is_flag = flags.get_arguments().any(|flag| flag.get_id() == name);
+        is_flag || ["database_url", "redis_url", "replica_url"].contains(&name)
+    }
+
     /// Merges two layers: `below` supplies the settings that this layer leaves open.
     #[must_use]
     pub fn over(self, below: Self) -> Self {

@@ -3,7 +3,7 @@
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use crate::broker::redis;
-use crate::hosts::has_port;
+use crate::hosts::{has_port, split_hosts};
 
 /// Characters to encode: all but the unreserved ones (RFC 3986, section 2.3).
 const RESERVED: &AsciiSet = &NON_ALPHANUMERIC
@@ -65,6 +65,13 @@ pub(super) fn host(name: &str) -> String {
 /// The text before the first colon; empty if there is none.
 pub(super) fn scheme(url: &str) -> &str {
     url.split_once(':').map_or("", |(scheme, _)| scheme)
+}
+
+/// Whether a URL of a server with databases names none of them.
+pub(super) fn names_no_database(url: &str) -> bool {
+    let (_, _, path) = split_hosts(url);
+    let path = path.split(['?', '#']).next().unwrap_or(path);
+    path.trim_matches('/').is_empty()
 }
 
 /// Why the URL probably does not mean what its author intended, with the next step. Shows no part

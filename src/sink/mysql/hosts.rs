@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use mysql_async::Row;
+use mysql_async::{Error, Row};
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -270,7 +270,18 @@ impl Hosts {
 
 /// The session of the only server of a URL. Whether it takes writes is not asked.
 async fn sole(endpoint: &Endpoint) -> Answer {
-    Ok((Session::connect(endpoint, 0).await?, Standing::Writable))
+    match Session::connect(endpoint, 0).await {
+        Ok(session) => Ok((session, Standing::Writable)),
+        // The system's error does not name the host.
+        Err(failure @ (Failure::Driver(Error::Io(_)) | Failure::Timeout(_))) => {
+            Err(Failure::NoHost {
+                text: format!("{}: {failure}", endpoint.name),
+                decides: Box::new(failure),
+                is_refused: false,
+            })
+        }
+        Err(failure) => Err(failure),
+    }
 }
 
 /// Asks the server at a place, for at most 4 s.
