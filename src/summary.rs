@@ -24,7 +24,7 @@ use crate::coverage;
 use crate::dataset::{Dataset, Datasets};
 use crate::fault::Fault;
 use crate::retry::{GivenUp, until_ok};
-use crate::sink::{LastEvent, SummaryStore, Unsummarised};
+use crate::sink::{LastEvent, NodeId, SummaryStore, Unsummarised};
 use crate::telemetry;
 use crate::timestamp;
 
@@ -297,7 +297,7 @@ impl Accumulator {
         // Another worker may have done it while this one waited.
         if is_full() {
             let reduced = self.take(&dataset.name);
-            match merge(&self.store, dataset, reduced, &[], stop).await {
+            match merge(&self.store, dataset, reduced, &[], None, stop).await {
                 Err(GivenUp::Fatal(fault)) => {
                     tracing::debug!(%fault, "candidates of the summary are dropped");
                     self.lose(&dataset.name);
@@ -349,7 +349,8 @@ impl Accumulator {
     }
 }
 
-/// Brings the summaries of all datasets up to date with the settled files.
+/// Brings the summaries of all datasets up to date with the settled files. If `leader` is given, it
+/// ends as if it was stopped once another process leads.
 ///
 /// # Errors
 /// As [`until_ok`], once the summaries of the other datasets are up to date. Merged candidates stay
@@ -357,6 +358,7 @@ impl Accumulator {
 pub async fn refresh(
     accumulator: &Accumulator,
     datasets: &Datasets,
+    leader: Option<&NodeId>,
     stop: &CancellationToken,
 ) -> Result<Refreshed, GivenUp> {
     let began = Instant::now();
@@ -365,7 +367,7 @@ pub async fn refresh(
     for dataset in datasets.iter().filter(|dataset| dataset.summary.is_some()) {
         let _merging = accumulator.merging.lock().await;
         loop {
-            match round(accumulator, dataset, &mut done, stop).await {
+            match round(accumulator, dataset, &mut done, leader, stop).await {
                 Ok(true) => {}
                 Ok(false) => break,
                 Err(given_up) => {
@@ -401,7 +403,7 @@ pub async fn rebuild(
         })
         .await?;
     }
-    refresh(&Accumulator::new(store.clone()), datasets, stop).await
+    refresh(&Accumulator::new(store.clone()), datasets, None, stop).await
 }
 
 /// Adds some of the pending files. Returns whether there may be more.
@@ -409,6 +411,7 @@ async fn round(
     accumulator: &Accumulator,
     dataset: &Arc<Dataset>,
     done: &mut Refreshed,
+    leader: Option<&NodeId>,
     stop: &CancellationToken,
 ) -> Result<bool, GivenUp> {
     let store = &accumulator.store;
@@ -426,12 +429,12 @@ async fn round(
     let (mut reduced, passed) = accumulator.take_with(&dataset.name, &files);
     for (file, passed) in files.iter().zip(passed) {
         if !passed {
-            done.rows_read += read(store, dataset, file, &mut reduced, done, stop).await?;
+            done.rows_read += read(store, dataset, file, &mut reduced, done, leader, stop).await?;
         }
     }
     done.files += files.len() as u64;
     done.pairs += reduced.pairs.len() as u64;
-    Box::pin(merge(store, dataset, reduced, &files, stop)).await?;
+    Box::pin(merge(store, dataset, reduced, &files, leader, stop)).await?;
     accumulator.forget(&dataset.name, &files);
     Ok(!is_last)
 }
@@ -443,6 +446,7 @@ async fn read(
     file: &Unsummarised,
     reduced: &mut Reduced,
     done: &mut Refreshed,
+    leader: Option<&NodeId>,
     stop: &CancellationToken,
 ) -> Result<u64, GivenUp> {
     let mut ids = row_id(file.file_no, 0)..row_id(file.file_no, 0) + file.records;
@@ -458,7 +462,8 @@ async fn read(
         }
         if reduced.is_full() {
             done.pairs += reduced.pairs.len() as u64;
-            Box::pin(merge(store, dataset, std::mem::take(reduced), &[], stop)).await?;
+            let full = std::mem::take(reduced);
+            Box::pin(merge(store, dataset, full, &[], leader, stop)).await?;
         }
     }
     Ok(rows)
@@ -470,13 +475,16 @@ async fn merge(
     dataset: &Arc<Dataset>,
     reduced: Reduced,
     files: &[Unsummarised],
+    leader: Option<&NodeId>,
     stop: &CancellationToken,
 ) -> Result<(), GivenUp> {
     let one = |part: Vec<LastEvent>, files: Vec<Unsummarised>| {
         let (store, dataset, stop) = (Arc::clone(store), Arc::clone(dataset), stop.clone());
+        let leader = leader.cloned();
         async move {
-            let merge = || store.summary_merge(&dataset, &part, &files);
-            until_ok("merging into the summary", &stop, ignore, merge).await
+            let merge = || store.summary_merge(&dataset, &part, &files, leader.as_ref());
+            let leads = until_ok("merging into the summary", &stop, ignore, merge).await?;
+            if leads { Ok(()) } else { Err(GivenUp::Stopped) }
         }
     };
     // The parts have different pairs, so they do not wait for each other's locks.

@@ -35,10 +35,10 @@ pub struct BrokerOptions {
     /// The key of the checksums of frames. A queue on a server needs it to publish and to receive.
     /// `None` if frames are only counted and listed, or for the in-process queue.
     pub key: Option<FrameKey>,
-    /// How long a delivered frame may stay unacked before another consumer takes it over. If
-    /// shorter than a slow commit, work is done twice, but never a row stored twice. If longer, the
-    /// frames of a dead worker wait longer.
-    pub claim_idle: Duration,
+    /// A consumer that gives no sign of life for this long is dead, and another one takes over its
+    /// frames, at most 1.6 times as long after the last sign. If shorter than a pause of a host, work
+    /// is done twice, but never a row stored twice. If longer, the frames of a dead worker wait longer.
+    pub dead_after: Duration,
     /// Where the URL is read again if the server refuses the login. `None` if it is in no file.
     pub reread: Option<Reread>,
 }
@@ -50,7 +50,7 @@ impl Default for BrokerOptions {
             queue_bytes_max: 256 << 20,
             namespace: PREFIX.to_owned(),
             key: None,
-            claim_idle: Duration::from_secs(60),
+            dead_after: Duration::from_secs(5),
             reread: None,
         }
     }
@@ -72,7 +72,8 @@ pub trait Broker: Send + Sync {
     async fn publish(&self, frames: &[Frame]) -> Result<(), Fault>;
 
     /// Opens a consumer. It first receives the frames that an earlier consumer of this name
-    /// received and did not ack.
+    /// received and did not ack. Until it is dropped, it gives signs of life, however long its owner
+    /// works on a frame: no other consumer takes over its frames.
     ///
     /// # Errors
     /// A fault of the connection.

@@ -35,7 +35,7 @@ pub(super) async fn execute(
     match command {
         QueueCommand::Peek { limit, json } => peek(settings, *limit, *json).await,
         QueueCommand::Drain { take_over_after } => {
-            let default = BrokerOptions::default().claim_idle;
+            let default = BrokerOptions::default().dead_after;
             drain(settings, take_over_after.map_or(default, |period| period.0)).await
         }
     }

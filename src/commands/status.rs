@@ -1,14 +1,20 @@
 //! `status`: prints the status of the running service. If none runs, reads the database and the
 //! directories.
 
+use std::time::Duration;
+
 use crate::config::cli::StatusArgs;
 use crate::config::{Settings, redacted};
 use crate::inbox;
+use crate::runner::nodes_as_status;
 use crate::sink::Acknowledged;
 use crate::status::{Status, by_reason, grouped};
 
 use super::database::open_existing;
 use super::{Outcome, http_client, open_database, orphans, print, status_watch};
+
+/// Processes listed if this one does not run.
+const NODES: usize = 100;
 
 /// Files listed if no service runs.
 const LAST_FILES: usize = 10;
@@ -112,6 +118,9 @@ async fn status_without_service(settings: &Settings) -> anyhow::Result<Status> {
     let mut missing = database.kept_indexes().await?;
     missing.retain(|index| index.is_missing);
     status.missing_indexes = missing.iter().map(ToString::to_string).collect();
+    // The ledger of an earlier release has no nodes.
+    let nodes = database.nodes(NODES).await.unwrap_or_default();
+    status.nodes = nodes_as_status(&nodes, Duration::ZERO);
     let open = status.totals.map_or(0, |totals| totals.pending);
     let orphans = match holder {
         None if open > 0 => orphans::advice(settings, database.as_ref()).await?,

@@ -32,6 +32,7 @@ pub(super) async fn execute(settings: &Settings, args: &SummaryArgs) -> anyhow::
         summary::refresh(
             &Accumulator::new(store),
             &settings.datasets,
+            None,
             &shutdown.drain,
         )
         .await

@@ -35,15 +35,15 @@ pub struct Drain {
 }
 
 impl Drain {
-    /// Connects to the queue and the database of the settings. A frame that another consumer has
-    /// had for `take_over_after` counts as abandoned.
+    /// Connects to the queue and the database of the settings. A consumer that has given no sign of
+    /// life for `take_over_after` counts as dead.
     ///
     /// # Errors
     /// Transient if a server cannot be reached now. Fatal if a new attempt would fail as well.
     pub async fn open(settings: &Settings, take_over_after: Duration) -> Result<Self, Fault> {
         let database = sink::open(&settings.database_url, &settings.sink_options()).await?;
         let broker_options = BrokerOptions {
-            claim_idle: take_over_after,
+            dead_after: take_over_after,
             key: Some(database.frame_key().await?),
             ..settings.broker_options()
         };

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::journal::{Journal, Problem};
+use super::membership::Membership;
 use crate::broker::{Broker, Depth};
 use crate::config::Roles;
 use crate::dataset::Datasets;
@@ -17,7 +18,7 @@ use crate::inbox::{Census, HistoryLimits, Inbox};
 use crate::ingest::{InboundView, Ingest, IngestOptions, Intake, Tally};
 use crate::pace::Pace;
 use crate::retry::GivenUp;
-use crate::sink::{Acknowledged, Database, FileEntry, Replicas, Sink, Totals};
+use crate::sink::{Acknowledged, Database, FileEntry, NodeId, Replicas, Sink, Totals};
 use crate::status::RejectCount;
 use crate::summary::{self, Accumulator};
 use crate::worker::{Progress, Worker};
@@ -49,12 +50,14 @@ pub struct Engine {
     pub(super) scan_interval: Arc<Mutex<Duration>>,
     pub(super) inbound: Arc<InboundView>,
     pub(super) health: Arc<HealthState>,
+    pub(super) membership: Arc<Membership>,
 }
 
 /// How an engine runs.
 #[derive(Debug, Clone)]
 pub struct EngineOptions {
-    /// The beginning of the names of this process's consumers. The same after a restart.
+    /// The name of this process, with which the names of its consumers begin. The same after a
+    /// restart.
     pub node: String,
     /// The parts of the service that this process runs.
     pub roles: Roles,
@@ -169,6 +172,7 @@ impl Engine {
             summaries: summaries.map(Arc::new),
             inbound: Arc::default(),
             health: Arc::default(),
+            membership: Arc::default(),
         }
     }
 
@@ -226,19 +230,24 @@ impl Engine {
         superseded + replaced
     }
 
-    /// Adds the files that were settled since the last refresh to the daily summary.
+    /// Adds the files that were settled since the last refresh to the daily summary. Returns whether
+    /// it came to its end: it was not stopped, and no other process than `leader`, if given, leads.
     ///
     /// # Errors
     /// A fatal fault.
-    pub async fn refresh_summary(&self, stop: &CancellationToken) -> Result<(), Fault> {
+    pub async fn refresh_summary(
+        &self,
+        leader: Option<&NodeId>,
+        stop: &CancellationToken,
+    ) -> Result<bool, Fault> {
         let Some(summaries) = &self.summaries else {
-            return Ok(());
+            return Ok(true);
         };
-        match summary::refresh(summaries, &self.datasets, stop).await {
+        match summary::refresh(summaries, &self.datasets, leader, stop).await {
             Ok(done) => tracing::debug!(?done, "summary refreshed"),
-            Err(GivenUp::Stopped) => {}
+            Err(GivenUp::Stopped) => return Ok(false),
             Err(GivenUp::Fatal(fault)) => return Err(fault),
         }
-        Ok(())
+        Ok(true)
     }
 }

@@ -25,9 +25,12 @@ const CHECK_TIMEOUT: Duration = Duration::from_secs(10);
 /// database answer. Most failovers and other transient faults end earlier.
 const FAILING_TIME: Duration = Duration::from_secs(60);
 
-/// If frames have waited for this long and no worker of any process has read the queue, there is
-/// none. Longer than a statement may take: until then, the workers may be waiting for the database.
+/// If frames have waited for this long and no worker of any process has given a sign of life in the
+/// queue, there is none. Longer than a restart of a worker.
 const UNREAD_TIME: Duration = Duration::from_secs(75);
+
+/// If no process anywhere has taken files for this long, there is none. Longer than a restart.
+const NO_INGEST_TIME: Duration = Duration::from_secs(60);
 
 /// Heartbeat for systemd's watchdog, and refresh interval of the journal. One second: the shortest
 /// change that a person notices.
@@ -159,7 +162,19 @@ impl Engine {
             })
         };
         let problem = checked.err().or(no_room).or_else(inbound).or_else(failing);
-        let problem = problem.or_else(unread);
+        let no_ingest = || {
+            let since = self.membership.no_ingest_since()?;
+            let time = since.elapsed();
+            (!self.options.roles.ingest && time >= NO_INGEST_TIME).then(|| Problem {
+                trouble: Trouble::Ingest,
+                detail: format!(
+                    "no process with the role `ingest` has lived for {} s",
+                    time.as_secs()
+                ),
+                since,
+            })
+        };
+        let problem = problem.or_else(unread).or_else(no_ingest);
         self.health.journal.lock().note(problem);
     }
 
@@ -347,6 +362,7 @@ impl StatusSource for Engine {
                 waiting: named.map(waiting).collect(),
             },
             paused: self.inbox.is_paused(),
+            nodes: self.membership.as_status(),
             ..Status::default()
         };
         self.health.journal.lock().report(&mut status);

@@ -54,7 +54,7 @@ impl Engine {
         if shutdown.drain.is_cancelled() {
             return Ok(());
         }
-        self.refresh_summary(&shutdown.drain).await?;
+        self.refresh_summary(None, &shutdown.drain).await?;
         tokio::select! {
             _ = self.keep_partitions() => {}
             // The next run continues.

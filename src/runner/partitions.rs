@@ -1,5 +1,5 @@
-//! Keeps the partitions of the datasets' tables: at the end of a load, and in the process with the role
-//! `summary` while it runs.
+//! Keeps the partitions of the datasets' tables: at the end of a load, and in the process that leads the
+//! summary.
 
 use std::time::Duration;
 
@@ -57,9 +57,9 @@ impl Engine {
         is_due
     }
 
-    /// Keeps the partitions until the service stops.
+    /// Keeps the partitions while this process leads the summary, until the service stops.
     pub(super) async fn go_on_keeping_partitions(&self, stop: &CancellationToken) {
-        loop {
+        while self.until_leading(stop).await.is_some() {
             let is_due = tokio::select! {
                 is_due = self.keep_partitions() => is_due,
                 // The next process continues.

@@ -3,6 +3,7 @@
 use tokio::sync::mpsc;
 
 use super::engine::Engine;
+use super::nodes::BEAT_EVERY;
 use super::workers::Workers;
 use crate::config::Roles;
 use crate::fault::Fault;
@@ -57,17 +58,17 @@ impl Engine {
             Ok(())
         };
         let kept = async { tokio::try_join!(indexes, partitions, history) };
-        tokio::select! {
-            result = async { tokio::try_join!(ingest, workers.join(), summary, kept) } => {
-                result?;
-                Ok(())
-            }
+        let result = tokio::select! {
+            result = async { tokio::try_join!(ingest, workers.join(), summary, kept) } => result,
             () = Box::pin(self.check_health()) => unreachable!("it never ends"),
             () = Box::pin(self.spare_replicas()), if roles.work => unreachable!("it never ends"),
-        }
+            () = Box::pin(self.keep_node()) => unreachable!("it never ends"),
+        };
+        self.leave().await;
+        result.map(drop)
     }
 
-    /// Refreshes the summary at its interval.
+    /// Refreshes the summary at its interval, while this process leads it.
     ///
     /// # Errors
     /// A fatal fault, in a process that stores no rows. In another one, storing rows goes on, and
@@ -75,8 +76,13 @@ impl Engine {
     async fn keep_summary(&self, roles: Roles, shutdown: &Shutdown) -> Result<(), Fault> {
         let mut has_failed = false;
         loop {
-            match self.refresh_summary(&shutdown.drain).await {
-                Ok(()) => {
+            let Some(leader) = self.until_leading(&shutdown.drain).await else {
+                return Ok(());
+            };
+            let mut is_whole = true;
+            match self.refresh_summary(Some(&leader), &shutdown.drain).await {
+                Ok(whole) => {
+                    is_whole = whole;
                     if has_failed {
                         tracing::info!("the summary is refreshed again");
                     }
@@ -92,12 +98,15 @@ impl Engine {
             }
             let next = async {
                 match self.options.summary_every {
+                    // Another process leads, as the next beat shows.
+                    _ if !is_whole => tokio::time::sleep(BEAT_EVERY).await,
                     Some(every) => tokio::time::sleep(every).await,
                     None => std::future::pending().await,
                 }
             };
             tokio::select! {
                 () = next => {}
+                () = self.until_deposed(&leader) => {}
                 () = shutdown.drain.cancelled() => return Ok(()),
             }
         }

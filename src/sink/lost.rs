@@ -12,8 +12,14 @@ use super::mismatch::LEDGER;
 /// Tables whose loss costs no record: what they hold is made again. `ingest_seen`: a file of an archive
 /// is read once more. `ingest_settings`: a new key, with which the frames in the queue are published
 /// again; problems that were acknowledged are named again. `ingest_indexes`: `doctor` names an index
-/// that the definitions have.
-const MADE_AGAIN: [&str; 3] = ["ingest_indexes", "ingest_seen", "ingest_settings"];
+/// that the definitions have. `ingest_nodes`, `ingest_leases`: each process enters itself again.
+const MADE_AGAIN: [&str; 5] = [
+    "ingest_indexes",
+    "ingest_leases",
+    "ingest_nodes",
+    "ingest_seen",
+    "ingest_settings",
+];
 
 /// Tables that are missing.
 #[derive(Debug, Default, PartialEq, Eq)]

@@ -72,6 +72,11 @@ pub(super) const MYSQL: &[Migration] = &[
         name: "erased",
         sql: include_str!("../../migrations/mysql/0011_erased.sql"),
     },
+    Migration {
+        number: 12,
+        name: "nodes",
+        sql: include_str!("../../migrations/mysql/0012_nodes.sql"),
+    },
 ];
 
 pub(super) const SQLITE: &[Migration] = &[
@@ -124,6 +129,11 @@ pub(super) const SQLITE: &[Migration] = &[
         number: 10,
         name: "erased",
         sql: include_str!("../../migrations/sqlite/0010_erased.sql"),
+    },
+    Migration {
+        number: 11,
+        name: "nodes",
+        sql: include_str!("../../migrations/sqlite/0011_nodes.sql"),
     },
 ];
 
@@ -224,8 +234,8 @@ mod tests {
         let counts = |known: &[Migration]| -> Vec<usize> {
             known.iter().map(|m| m.statements().count()).collect()
         };
-        assert_eq!(counts(MYSQL), [3, 1, 6, 1, 1, 1, 1, 1, 1, 2]);
-        assert_eq!(counts(SQLITE), [4, 1, 12, 2, 2, 1, 1, 2, 1]);
+        assert_eq!(counts(MYSQL), [3, 1, 6, 1, 1, 1, 1, 1, 1, 2, 2]);
+        assert_eq!(counts(SQLITE), [4, 1, 12, 2, 2, 1, 1, 2, 1, 2]);
     }
 
     #[test]

@@ -1,10 +1,11 @@
 //! Seam 2: the database, which holds rows, rejects and the ledger. The ledger is the truth.
 //!
-//! The seam has eight traits, one for each caller. [`Sink`] is the contract of exactly-once; ingest
+//! The seam has nine traits, one for each caller. [`Sink`] is the contract of exactly-once; ingest
 //! and workers call nothing else. [`SummaryStore`] keeps the daily summary, [`Schema`] creates and
 //! checks the tables, [`Operators`] serves commands and the status page, [`Contents`] compares rows
 //! with their records, [`Erasures`] erases single records, [`Indexes`] defers secondary indexes,
-//! [`Retention`] keeps partitions. A [`Database`] implements all eight.
+//! [`Retention`] keeps partitions, [`Nodes`] knows the processes of the service. A [`Database`]
+//! implements all nine.
 //!
 //! # Contract of every method
 //! A method may be called again after any error. After an error whose outcome is unknown (the
@@ -44,6 +45,7 @@ mod lost;
 mod migrations;
 mod mismatch;
 pub mod mysql;
+mod nodes;
 mod open;
 mod operators;
 mod partitions;
@@ -62,6 +64,7 @@ pub use contents::{Change, Contents, Difference, DifferenceKind, KeptReplay, Pro
 pub use erasures::{Blank, ErasedBytes, Erasure, Erasures, KnownBytes};
 pub use indexes::{Charge, IndexedTable, Indexes, KeptIndex};
 pub use mysql::{Lag, Replicas};
+pub use nodes::{Beat, NewNode, NodeEntry, NodeId, Nodes};
 pub use open::{Database, open};
 pub use operators::{
     Acknowledged, FieldCount, FileEntry, FileState, LedgerFile, OpenReject, Operators, Purge,

@@ -3,19 +3,19 @@
 use std::sync::Arc;
 
 use super::{
-    Contents, Erasures, Indexes, Operators, Retention, Schema, Sink, SinkOptions, SummaryStore,
-    mysql, sqlite,
+    Contents, Erasures, Indexes, Nodes, Operators, Retention, Schema, Sink, SinkOptions,
+    SummaryStore, mysql, sqlite,
 };
 use crate::fault::{Fault, Origin};
 
 /// Everything that the engine and its commands need from a database.
 pub trait Database:
-    Sink + SummaryStore + Schema + Operators + Contents + Erasures + Indexes + Retention
+    Sink + SummaryStore + Schema + Operators + Contents + Erasures + Indexes + Retention + Nodes
 {
 }
 
-impl<T: Sink + SummaryStore + Schema + Operators + Contents + Erasures + Indexes + Retention>
-    Database for T
+impl<T> Database for T where
+    T: Sink + SummaryStore + Schema + Operators + Contents + Erasures + Indexes + Retention + Nodes
 {
 }
 

@@ -13,6 +13,8 @@ use crate::dataset::Dataset;
 use crate::fault::Fault;
 use crate::timestamp;
 
+use super::NodeId;
+
 /// The next step if the table of a summary refuses values.
 pub(super) const REFUSED: &str = "correct the trigger or constraint that was added to it; all rows are \
     stored, and the next refresh of the summary includes them";
@@ -48,12 +50,16 @@ pub trait SummaryStore: Send + Sync {
     /// time stays, and with equal times the one with the larger id. Then, in the same transaction,
     /// marks the files as summarised, except those whose mark has changed since it was read.
     /// Merging is idempotent, and its result does not depend on the order.
+    ///
+    /// If `leader` is given, and another process has the lease of the summary, nothing is written,
+    /// and the result is `false`.
     async fn summary_merge(
         &self,
         dataset: &Arc<Dataset>,
         candidates: &[LastEvent],
         files: &[Unsummarised],
-    ) -> Result<(), Fault>;
+        leader: Option<&NodeId>,
+    ) -> Result<bool, Fault>;
 
     /// Empties the summary of a dataset, and marks all of its files, settled or not, so that their
     /// rows are read from the table again. Otherwise entries would be missing that a process has

@@ -133,6 +133,9 @@ impl Status {
                 Trouble::Workers => {
                     format!("start a process with the role `work`; {BY_ITSELF}")
                 }
+                Trouble::Ingest => {
+                    format!("start a process with the role `ingest`; {BY_ITSELF}")
+                }
                 Trouble::Files => {
                     format!("`task_runner doctor` checks the directories; {BY_ITSELF}")
                 }

@@ -65,6 +65,8 @@ pub struct Status {
     pub broker: String,
     /// The size of the queue.
     pub queue: Option<Queue>,
+    /// The processes of the service that the ledger knows, living ones first.
+    pub nodes: Vec<Node>,
     /// The files that are not settled.
     pub files: Files,
     /// Age in seconds of the next four fields, which come from the ledger. It grows while the
@@ -162,6 +164,8 @@ pub enum Trouble {
     Disk,
     /// Frames wait in the queue, and no worker reads it.
     Workers,
+    /// No process takes files.
+    Ingest,
 }
 
 impl Trouble {
@@ -174,6 +178,7 @@ impl Trouble {
             Self::Files => "a directory cannot be used",
             Self::Disk => "a disk is full, so no file is taken",
             Self::Workers => "no worker reads the queue",
+            Self::Ingest => "no process takes files",
         }
     }
 }
@@ -200,6 +205,28 @@ pub struct Queue {
     pub bytes: u64,
     /// Of these frames, those that workers have received and not acked.
     pub pending: u64,
+}
+
+/// A process of the service.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Node {
+    /// Its name.
+    pub name: String,
+    /// Its roles: `ingest`, `work`, `summary`.
+    pub roles: Vec<String>,
+    /// The version of its binary.
+    pub version: String,
+    /// Grows with each process of this name.
+    pub epoch: u64,
+    /// Seconds since it joined the others.
+    pub up_seconds: f64,
+    /// Seconds since its last sign of life in the ledger.
+    pub beat_seconds_ago: f64,
+    /// Whether that was a short time ago.
+    pub alive: bool,
+    /// Whether it refreshes the summary and keeps the partitions.
+    pub leads_summary: bool,
 }
 
 /// The files that are not settled.

@@ -4,8 +4,11 @@ use std::fmt::{self, Write as _};
 
 use bytesize::ByteSize;
 
-use super::{EngineState, Files, Outage, Queue, RejectCount, Status, WaitingFile};
+use super::{EngineState, Files, Node, Outage, Queue, RejectCount, Status, WaitingFile};
 use crate::sink::{FileEntry, Totals};
+
+/// Most processes in the text.
+const NODES_SHOWN: usize = 20;
 
 /// Most samples in the line of blocks.
 const SPARKS: usize = 60;
@@ -16,6 +19,13 @@ impl fmt::Display for Status {
         writeln!(f, "database  {}", shown(&self.database))?;
         let queue = self.queue.map_or(String::new(), in_queue);
         writeln!(f, "queue     {}{queue}", shown(&self.broker))?;
+        if self.has_other_nodes() {
+            let alive = self.nodes.iter().filter(|node| node.alive).count();
+            writeln!(f, "nodes     {alive} of {} alive", self.nodes.len())?;
+            for node in self.nodes.iter().take(NODES_SHOWN) {
+                writeln!(f, "  node    {}", of_node(node))?;
+            }
+        }
         let Files {
             inbound,
             work,
@@ -123,7 +133,26 @@ impl fmt::Display for Status {
     }
 }
 
+impl Node {
+    /// Whether it lives, in words.
+    #[must_use]
+    pub fn life(&self) -> String {
+        if self.alive {
+            let (up, beat) = (length(self.up_seconds), length(self.beat_seconds_ago));
+            format!("up {up}, beat {beat} ago")
+        } else {
+            format!("DEAD, no beat for {}", length(self.beat_seconds_ago))
+        }
+    }
+}
+
 impl Status {
+    /// Whether there is more to see than this process, which lives.
+    #[must_use]
+    pub fn has_other_nodes(&self) -> bool {
+        self.nodes.len() > 1 || self.nodes.iter().any(|node| !node.alive || !self.running)
+    }
+
     fn engine(&self) -> String {
         let roles = self.roles.join(", ");
         if !self.running {
@@ -138,6 +167,20 @@ impl Status {
         let reason = shown(self.reason.as_deref().unwrap_or("reason unknown"));
         format!("running, not ready{lasts}: {reason}")
     }
+}
+
+fn of_node(node: &Node) -> String {
+    let leads = if node.leads_summary {
+        ", leads the summary"
+    } else {
+        ""
+    };
+    format!(
+        "{} {}: {}{leads}",
+        shown(&node.name),
+        shown(&node.roles.join(", ")),
+        node.life()
+    )
 }
 
 fn in_queue(

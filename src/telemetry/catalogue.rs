@@ -107,6 +107,7 @@ pub const METRICS: &[Metric] = &[
     gauge("lemonade_ready", Unit::Count, &[], "1 while the engine can do its work, else 0"),
     gauge("lemonade_paused", Unit::Count, &[], "1 while an operator has paused the taking of files, else 0"),
     gauge("lemonade_build_info", Unit::Count, &["version", "commit", "built"], "1, with version, commit and day of the build as labels, as far as they are known"),
+    gauge("lemonade_nodes", Unit::Count, &["role", "state"], "Processes of the service by role and state, by the ledger: alive, or dead since less than a day; absent before the first answer of the ledger"),
 
     counter("lemonade_files_discovered_total", Unit::Count, &["via"], "Files taken, by how they were found: scan (in inbound) or recovered (left in work by an earlier run)"),
     counter("lemonade_files_settled_total", Unit::Count, &["dataset", "outcome"], "Files that left work, by outcome: settled, duplicate or quarantined"),
@@ -163,6 +164,7 @@ pub const METRICS: &[Metric] = &[
 
     gauge("lemonade_summary_duration_seconds", Unit::Seconds, &[], "Duration of the last refresh of the daily summary"),
     gauge("lemonade_summary_last_success_timestamp_seconds", Unit::Seconds, &[], "Time of the last refresh of the daily summary, since the epoch; before the first refresh, the start of the engine"),
+    gauge("lemonade_leader", Unit::Count, &[], "1 while this process leads the summary: refreshes it and keeps the partitions, else 0"),
     counter("lemonade_log_messages_total", Unit::Count, &["level"], "Warnings and errors in the log, including suppressed repetitions"),
 ];
 

@@ -163,6 +163,17 @@ pub fn queue_oldest(stream: &str, age: Duration) {
         .set(age.as_secs_f64());
 }
 
+/// The processes with a role, by the ledger.
+pub fn nodes(role: &'static str, alive: usize, dead: usize) {
+    gauge!("lemonade_nodes", "role" => role, "state" => "alive").set(alive as f64);
+    gauge!("lemonade_nodes", "role" => role, "state" => "dead").set(dead as f64);
+}
+
+/// Whether this process leads the summary.
+pub fn leads_summary(leads: bool) {
+    gauge!("lemonade_leader").set(f64::from(u8::from(leads)));
+}
+
 /// One commit: rows stored, and rows that were stored already.
 pub fn commit(dataset: &str, rows: u64, duplicates: u64) {
     let dataset = || dataset.to_owned();

@@ -7,7 +7,7 @@ use std::process::Command;
 
 use crate::support;
 
-const ALERTS: [&str; 15] = [
+const ALERTS: [&str; 16] = [
     "LemonadeBacklogTooOld",
     "LemonadeCrashLooping",
     "LemonadeDiskLow",
@@ -17,6 +17,7 @@ const ALERTS: [&str; 15] = [
     "LemonadeIdTaken",
     "LemonadeMemoryNearBudget",
     "LemonadeNoFile",
+    "LemonadeNoIngest",
     "LemonadeNotReady",
     "LemonadeQueueNotRead",
     "LemonadeRejectRatioHigh",
@@ -131,7 +132,7 @@ fn promtool(args: &[&str]) -> String {
 #[test]
 fn promtool_takes_the_rules_and_the_configuration() {
     let said = promtool(&["check", "rules", "deploy/alerts.yml"]);
-    assert!(said.contains("15 rules found"), "{said}");
+    assert!(said.contains("16 rules found"), "{said}");
     for config in ["deploy/prometheus.yml", "deploy/prometheus.compose.yml"] {
         promtool(&["check", "config", config]);
     }

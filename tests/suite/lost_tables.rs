@@ -39,6 +39,8 @@ async fn each_table_of_the_ledger_is_missed_and_can_be_made_again() {
             ("ingest_files", false),
             ("ingest_settings", true),
             ("ingest_seen", true),
+            ("ingest_nodes", true),
+            ("ingest_leases", true),
         ] {
             let pair = loaded(name).await;
             let about = format!("{name} {table}");

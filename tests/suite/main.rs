@@ -34,6 +34,7 @@ mod keys;
 mod lost_tables;
 mod machine;
 mod metrics;
+mod nodes;
 mod prometheus;
 mod rejects;
 mod replays;

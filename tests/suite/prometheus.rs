@@ -116,7 +116,7 @@ async fn every_panel_has_data_and_every_rule_is_evaluated() {
         for rule in rules {
             assert!(rule["lastError"].is_null(), "{rule}");
         }
-        rules.len() == 15 && rules.iter().all(|rule| rule["health"] == "ok")
+        rules.len() == 16 && rules.iter().all(|rule| rule["health"] == "ok")
     })
     .await;
     lint(&page(&addr, "/metrics").unwrap().1);
@@ -137,7 +137,7 @@ fn hasty_rules() -> String {
         })
         .collect();
     let hasty = hasty.join("\n");
-    assert_eq!(hasty.matches("for: 1s").count(), 11);
+    assert_eq!(hasty.matches("for: 1s").count(), 12);
     assert_eq!(hasty.matches("_timestamp_seconds) > 3\n").count(), 1);
     assert_eq!(hasty.matches("[3s])").count(), 3);
     hasty

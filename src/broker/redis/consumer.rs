@@ -14,9 +14,11 @@ use fred::error::Error;
 use fred::interfaces::{ClientLike, StreamsInterface};
 use fred::types::Value;
 
+use super::alive::Signs;
 use super::entry::{self, Entry};
 use super::link::{Link, REPLY_TIMEOUT};
 use super::queue::{GROUP, Queue};
+use super::silence::Held;
 use super::verdict::{Verdict, classify, fault};
 use crate::broker::{Consumer, Delivery, Tag};
 use crate::fault::Fault;
@@ -50,11 +52,12 @@ pub(super) struct RedisConsumer {
     /// The streams whose pending entries of this consumer have to be read, and the id to start
     /// after.
     pending: Vec<(Arc<str>, String)>,
-    /// The streams to search for entries of dead consumers in this round, and the id to start at.
-    sweep: Vec<(Arc<str>, String)>,
-    sweep_due: Instant,
+    /// The dead consumers whose entries it takes over.
+    dead: Vec<Held>,
     /// In a cluster: the index of the stream to wait for next.
     turn: usize,
+    /// Given until this is dropped.
+    _signs: Signs,
 }
 
 /// Why the server returned entries.
@@ -62,7 +65,7 @@ pub(super) struct RedisConsumer {
 enum Source {
     /// They are pending for this consumer. Entries that it has already received are among them.
     Own,
-    /// They were pending for too long for another consumer.
+    /// They were pending for a dead consumer.
     Abandoned,
     /// They were not delivered before.
     New,
@@ -111,6 +114,7 @@ impl RedisConsumer {
         let link = Link::new(queue.login.clone(), BLOCK + REPLY_TIMEOUT);
         link.client().await?;
         Ok(Self {
+            _signs: queue.give_signs(name),
             queue,
             link,
             name: name.to_owned(),
@@ -121,8 +125,7 @@ impl RedisConsumer {
             torn: true,
             connection: 0,
             pending: Vec::new(),
-            sweep: Vec::new(),
-            sweep_due: Instant::now(),
+            dead: Vec::new(),
             turn: 0,
         })
     }
@@ -150,7 +153,7 @@ impl RedisConsumer {
     async fn fill_from(&mut self, client: &Client, max: u64) -> Result<(), Error> {
         self.read_pending(client, max).await?;
         if self.ready.is_empty() {
-            self.take_over(client, max).await?;
+            self.take_over(max).await?;
         }
         if self.ready.is_empty() {
             self.read_new(client, max).await?;
@@ -187,32 +190,25 @@ impl RedisConsumer {
         Ok(())
     }
 
-    /// Searches all streams for abandoned entries, twice within the time after which an entry
-    /// counts as abandoned. Also finds entries of this consumer: a caller that lost a delivery gets
-    /// it again.
-    async fn take_over(&mut self, client: &Client, max: u64) -> Result<(), Error> {
-        let idle = self.queue.options.claim_idle;
-        if self.sweep.is_empty() && Instant::now() >= self.sweep_due {
-            self.sweep = self.all_from_start();
-            self.sweep_due = Instant::now() + idle / 2;
+    /// Takes over entries of dead consumers, and has those without a consumer delivered again.
+    async fn take_over(&mut self, max: u64) -> Result<(), Error> {
+        let queue = Arc::clone(&self.queue);
+        if self.dead.is_empty() {
+            self.dead = queue.dead_consumers().await?;
+            if queue.is_time_for_orphans() {
+                queue.adopt_orphans().await?;
+            }
         }
-        let idle_ms = u64::try_from(idle.as_millis()).unwrap_or(u64::MAX);
         while self.ready.is_empty() {
-            let Some((key, from)) = self.sweep.pop() else {
+            let Some(held) = self.dead.pop() else {
                 break;
             };
-            let reply = client
-                .xautoclaim(&*key, GROUP, &*self.name, idle_ms, &*from, Some(max), false)
-                .await?;
-            let (next, entries) = entry::claimed(reply, Some(self.queue.key()));
-            if next != START {
-                self.sweep.push((Arc::clone(&key), next));
+            let (entries, more) = queue.inherit(&self.name, &held, max).await?;
+            if more && !entries.is_empty() {
+                self.dead.push(held.clone());
             }
-            self.absorb(&key, entries, Source::Abandoned);
+            self.absorb(&held.0, entries, Source::Abandoned);
             self.forget_damaged().await?;
-            if self.sweep.is_empty() && self.ready.is_empty() {
-                self.queue.adopt_orphans().await?;
-            }
         }
         Ok(())
     }

@@ -39,21 +39,6 @@ pub(super) fn by_key(reply: Value, key: Option<&FrameKey>) -> Vec<(String, Vec<E
         .collect()
 }
 
-/// An XAUTOCLAIM reply: `[cursor, [entry, …], [deleted id, …]]`; the third part exists since Redis
-/// 7 and is ignored. The cursor `0-0` says that the end was reached.
-pub(super) fn claimed(reply: Value, key: Option<&FrameKey>) -> (String, Vec<Entry>) {
-    let mut parts = match reply {
-        Value::Array(parts) => parts.into_iter(),
-        _ => Vec::new().into_iter(),
-    };
-    let cursor = parts
-        .next()
-        .and_then(Value::into_string)
-        .unwrap_or_else(|| "0-0".to_owned());
-    let entries = parts.next().map(|list| entries(list, key));
-    (cursor, entries.unwrap_or_default())
-}
-
 /// `[[id, [field, value, …]], …]`, as XRANGE replies and others hold it. Redis 6.2 returns nil for
 /// a claimed entry that was deleted. It has no id, so it is skipped.
 pub(super) fn entries(list: Value, key: Option<&FrameKey>) -> Vec<Entry> {

@@ -22,6 +22,7 @@ use self::address::config_of;
 use self::consumer::RedisConsumer;
 use self::link::{Link, REPLY_TIMEOUT};
 use self::queue::{Queue, Stream};
+use self::silence::Searches;
 use self::verdict::fault;
 use super::{Broker, BrokerOptions, Consumer, Depth, Queued};
 use crate::dataset::Datasets;
@@ -31,6 +32,7 @@ use crate::frame::{Codec, Frame};
 use crate::reread::Login;
 
 mod address;
+mod alive;
 mod consumer;
 mod entry;
 mod link;
@@ -41,6 +43,7 @@ mod queue;
 mod readers;
 mod refused;
 mod replace;
+mod silence;
 mod verdict;
 
 /// The URL schemes of this broker.
@@ -100,6 +103,7 @@ impl RedisBroker {
             address: hosts,
             is_clustered,
             login,
+            searches: Searches::default(),
         };
         let doing = || format!("connecting to redis at {}", queue.address);
         queue
@@ -159,7 +163,7 @@ impl Broker for RedisBroker {
         oldest.map_err(|error| fault("reading the age of the queue in redis", error))
     }
 
-    /// Redis before 7.2 counts only reads that returned frames. Where frames wait, each read does.
+    /// A worker that lives reads the queue, also while it waits for the database.
     async fn unread_for(&self) -> Result<Duration, Fault> {
         let unread = self.queue.unread_for().await;
         unread.map_err(|error| fault("asking redis for the readers of the queue", error))

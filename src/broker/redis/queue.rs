@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use super::entry;
 use super::link::Link;
 use super::refused::{Refused, length_of};
+use super::silence::Searches;
 use super::verdict::{Verdict, classify};
 use crate::broker::{BrokerOptions, Depth, Tag};
 use crate::fault::Origin;
@@ -45,6 +46,7 @@ pub(super) struct Queue {
     pub(super) is_unsure: AtomicBool,
     /// The address of the server for messages, without credentials.
     pub(super) address: String,
+    pub(super) searches: Searches,
 }
 
 pub(super) struct Stream {

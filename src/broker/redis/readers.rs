@@ -14,8 +14,8 @@ use super::verdict::{Verdict, classify};
 const NO_STREAM: &str = "ERR no such key";
 
 impl Queue {
-    /// The longest time for which frames of a stream have waited and no consumer has read or
-    /// claimed any of that stream.
+    /// The longest time for which frames of a stream have waited and no consumer has read that stream
+    /// or given a sign of life.
     pub(super) async fn unread_for(&self) -> Result<Duration, Error> {
         let oldest = self.oldest().await?;
         if oldest.iter().all(|(_, age)| age.is_zero()) {

@@ -177,7 +177,7 @@ mod tests {
         fatal("database", "ERR DB index is out of range");
         fatal(
             "6.2",
-            "ERR unknown command 'XAUTOCLAIM', with args beginning with:",
+            "ERR unknown command 'XGROUP', with args beginning with:",
         );
     }
 

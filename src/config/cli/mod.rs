@@ -330,7 +330,7 @@ pub enum QueueCommand {
     /// Commit all frames in the queue, then exit
     #[command(before_help = help::DRAIN)]
     Drain {
-        /// Take over frames that another worker has had for this long, at least 1s (default: 60s)
+        /// Take over the frames of a worker that gave no sign of life for this long, at least 1s (default: 5s)
         #[arg(long, value_name = "TIME", value_parser = a_second_at_least)]
         take_over_after: Option<Period>,
     },

@@ -17,6 +17,7 @@ pub(super) fn content(frame: &Frame<'_>, status: &Status, range: Range) -> Conte
         div.pair { (waiting(status)) (rejects(status)) }
         (last_files(status))
         (outages(status))
+        (nodes(status))
         (places(status))
     };
     Content {
@@ -275,6 +276,38 @@ fn outages(status: &Status) -> Markup {
     }
 }
 
+/// The processes of the service, if there are several.
+fn nodes(status: &Status) -> Markup {
+    html! {
+        @if status.has_other_nodes() {
+            section aria-labelledby="nodes" {
+                h2 id="nodes" { "Processes" }
+                table {
+                    thead { tr {
+                        th scope="col" { "Name" }
+                        th scope="col" { "Roles" }
+                        th scope="col" { "State" }
+                        th scope="col" { "Version" }
+                    } }
+                    tbody {
+                        @for node in &status.nodes {
+                            tr {
+                                th.name scope="row" { (seen(&node.name)) }
+                                td {
+                                    (seen(&node.roles.join(", ")))
+                                    @if node.leads_summary { "; leads the summary" }
+                                }
+                                td { (node.life()) }
+                                td { (seen(&node.version)) }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
 /// Where the engine works: its directories and servers.
 fn places(status: &Status) -> Markup {
     let places = [
@@ -298,7 +331,7 @@ mod tests {
     use super::*;
     use crate::http::page;
     use crate::sink::FileState;
-    use crate::status::{Files, RejectCount, Trouble, WaitingFile};
+    use crate::status::{Files, Node, RejectCount, Trouble, WaitingFile};
 
     const HOSTILE: &str = "\"><script>alert('x')</script>`<b>\u{202e}\u{1b}[2J&amp;.json";
     const HARMLESS: &str = "&quot;&gt;&lt;script&gt;alert('x')&lt;/script&gt;`&lt;b&gt;\
@@ -346,6 +379,12 @@ mod tests {
                 records: 1,
                 message: Some(text()),
             }],
+            nodes: vec![Node {
+                name: text(),
+                roles: vec![text()],
+                version: text(),
+                ..Node::default()
+            }],
             outages: vec![Outage {
                 trouble: Trouble::Database,
                 detail: text(),
@@ -362,8 +401,8 @@ mod tests {
         assert!(!html.contains("<script>"), "{html}");
         assert!(!html.contains(['\u{202e}', '\u{1b}']), "{html}");
         // Version, headline (twice), role, waiting (twice), file, its reason, code and message, outage
-        // (twice). The next step has its backtick taken for code.
-        assert_eq!(html.matches(HARMLESS).count(), 12, "{html}");
+        // (twice), process (three times). The next step has its backtick taken for code.
+        assert_eq!(html.matches(HARMLESS).count(), 15, "{html}");
         assert!(html.contains("&lt;/script&gt;<code>&lt;b&gt;"), "{html}");
     }
 

@@ -23,9 +23,9 @@ use super::operators::ACKNOWLEDGED;
 use super::{
     Acknowledged, Audit, Begun, Charge, Committed, Contents, Difference, Digest, FieldCount,
     FileState, IndexedTable, Indexes, Kept, KeptIndex, KeptReplay, KnownBytes, LastEvent,
-    LedgerFile, Migration, NewFile, OpenReject, Operators, ProblemDigest, Purge, Registered,
-    RejectQuery, Remembered, Removed, Replay, Replayed, Retention, Schema, SeenFile, Settled, Sink,
-    SinkOptions, Standing, SummaryStore, Totals, Unsummarised,
+    LedgerFile, Migration, NewFile, NodeId, OpenReject, Operators, ProblemDigest, Purge,
+    Registered, RejectQuery, Remembered, Removed, Replay, Replayed, Retention, Schema, SeenFile,
+    Settled, Sink, SinkOptions, Standing, SummaryStore, Totals, Unsummarised,
 };
 use errors::Failure;
 use hosts::Hosts;
@@ -46,9 +46,11 @@ mod files;
 mod hosts;
 mod indexes;
 mod inspect;
+mod lease;
 mod load_data;
 mod login;
 mod misfit;
+mod nodes;
 mod operators;
 mod options;
 mod pool;
@@ -87,6 +89,8 @@ pub struct MysqlSink {
     /// For everything except commits.
     control: Pool,
     builds: Pool,
+    /// For the beats of this process.
+    beats: Pool,
     /// The session with the lock of the deferred indexes.
     charge: Mutex<Option<Session>>,
     writers: usize,
@@ -109,6 +113,7 @@ impl MysqlSink {
             commits: Pool::new(hosts.clone(), writers),
             control: Pool::new(hosts.clone(), CONTROL_CONNECTIONS),
             builds: Pool::new(hosts.clone(), BUILD_CONNECTIONS),
+            beats: Pool::new(hosts.clone(), 1),
             hosts,
             charge: Mutex::default(),
             writers,
@@ -284,9 +289,11 @@ impl SummaryStore for MysqlSink {
         dataset: &Arc<Dataset>,
         candidates: &[LastEvent],
         files: &[Unsummarised],
-    ) -> Result<(), Fault> {
-        let work =
-            async |session: &mut Session| summary::merge(session, dataset, candidates, files).await;
+        leader: Option<&NodeId>,
+    ) -> Result<bool, Fault> {
+        let work = async |session: &mut Session| {
+            summary::merge(session, dataset, candidates, files, leader).await
+        };
         self.control.on_session("writing the summary", work).await
     }
 

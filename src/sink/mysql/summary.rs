@@ -11,12 +11,13 @@ use mysql_async::Value;
 use crate::dataset::Dataset;
 use crate::sink::summary::{self, not_taken, other_mark, reduce, taken_ids};
 use crate::sink::table::{SummaryNames, quoted, summary_of};
-use crate::sink::{LastEvent, Unsummarised};
+use crate::sink::{LastEvent, NodeId, Unsummarised};
 use crate::timestamp::{self, Civil};
 
 use super::bind::{datetime, limits};
 use super::errors::{Class, Failure};
 use super::files::list;
+use super::lease::still_leads;
 use super::retired::{Moment, bound};
 use super::session::{Insert, Session};
 
@@ -107,7 +108,8 @@ pub(super) async fn merge(
     dataset: &Dataset,
     candidates: &[LastEvent],
     files: &[Unsummarised],
-) -> Result<(), Failure> {
+    leader: Option<&NodeId>,
+) -> Result<bool, Failure> {
     session.begin().await?;
     upsert(session, dataset, candidates).await?;
     for files in files.chunk_by(|a, b| a.mark == b.mark) {
@@ -118,7 +120,14 @@ pub(super) async fn merge(
         );
         session.run(&sql).await?;
     }
-    session.commit().await
+    if let Some(leader) = leader
+        && !still_leads(session, leader).await?
+    {
+        session.rollback().await?;
+        return Ok(false);
+    }
+    session.commit().await?;
+    Ok(true)
 }
 
 /// Merges candidates within the transaction of the caller.

@@ -30,7 +30,7 @@ use super::operators::ACKNOWLEDGED;
 use super::table;
 use super::{
     Acknowledged, Audit, Begun, Committed, Contents, Difference, Digest, FieldCount, FileState,
-    Indexes, KeptReplay, KnownBytes, LastEvent, LedgerFile, Migration, NewFile, OpenReject,
+    Indexes, KeptReplay, KnownBytes, LastEvent, LedgerFile, Migration, NewFile, NodeId, OpenReject,
     Operators, ProblemDigest, Purge, Registered, RejectQuery, Remembered, Removed, Replay,
     Replayed, Retention, Schema, SeenFile, Settled, Sink, Standing, SummaryStore, Totals,
     Unsummarised,
@@ -47,6 +47,8 @@ mod errors;
 mod files;
 mod indexes;
 mod keyed;
+mod lease;
+mod nodes;
 mod now;
 mod operators;
 mod remove;
@@ -368,10 +370,13 @@ impl SummaryStore for SqliteSink {
         dataset: &Arc<Dataset>,
         candidates: &[LastEvent],
         files: &[Unsummarised],
-    ) -> Result<(), Fault> {
+        leader: Option<&NodeId>,
+    ) -> Result<bool, Fault> {
         let (dataset, candidates) = (dataset.clone(), candidates.to_vec());
-        let files = files.to_vec();
-        let work = move |db: &Transaction<'_>| summary::merge(db, &dataset, &candidates, &files);
+        let (files, leader) = (files.to_vec(), leader.cloned());
+        let work = move |db: &Transaction<'_>| {
+            summary::merge(db, &dataset, &candidates, &files, leader.as_ref())
+        };
         self.transact("writing the summary", work).await
     }
 

@@ -7,10 +7,11 @@ use rusqlite::{Row, Transaction, params};
 use crate::dataset::Dataset;
 use crate::sink::summary::{self, not_taken, other_mark, reduce, taken_ids};
 use crate::sink::table::{SummaryNames, quoted, summary_of};
-use crate::sink::{LastEvent, Unsummarised};
+use crate::sink::{LastEvent, NodeId, Unsummarised};
 use crate::timestamp;
 
 use super::errors::{Class, Failure, classify};
+use super::lease::still_leads;
 
 /// Length of `YYYY-MM-DD`, the beginning of a timestamp.
 const DAY_CHARS: usize = 10;
@@ -63,7 +64,13 @@ pub(super) fn merge(
     dataset: &Dataset,
     candidates: &[LastEvent],
     files: &[Unsummarised],
-) -> Result<(), Failure> {
+    leader: Option<&NodeId>,
+) -> Result<bool, Failure> {
+    if let Some(leader) = leader
+        && !still_leads(db, leader)?
+    {
+        return Ok(false);
+    }
     upsert(db, dataset, candidates)?;
     let mut mark = db.prepare_cached(
         "UPDATE ingest_files SET summarised = 1 WHERE file_no = ? AND summarised = ?",
@@ -71,7 +78,7 @@ pub(super) fn merge(
     for file in files {
         mark.execute(params![file.file_no, file.mark])?;
     }
-    Ok(())
+    Ok(true)
 }
 
 /// Merges candidates within the transaction of the caller.

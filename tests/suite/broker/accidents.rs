@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use lemonade_task::broker::{self, BrokerOptions, Depth};
 use lemonade_task::dataset::Datasets;
@@ -133,11 +133,11 @@ async fn entries_that_are_deleted_or_are_not_frames_are_dropped() {
 async fn entries_of_a_deleted_consumer_are_delivered_again() {
     let url = support::redis().await.fresh();
     let (port, select) = address(&url);
-    let claim_idle = Duration::from_millis(100);
+    let dead_after = Duration::from_millis(100);
     let broker = open(
         &url,
         BrokerOptions {
-            claim_idle,
+            dead_after,
             ..BrokerOptions::default()
         },
     )
@@ -159,6 +159,27 @@ async fn entries_of_a_deleted_consumer_are_delivered_again() {
     assert_eq!(ordinals(&received), [0, 1]);
     heir.ack(&received).await.unwrap();
     assert_eq!(broker.depth().await.unwrap(), Depth::default());
+}
+
+/// With the settings of a service. A consumer that was long gone is no longer listed.
+#[tokio::test(flavor = "multi_thread")]
+async fn frames_of_a_dead_consumer_wait_for_less_than_ten_seconds() {
+    let url = support::redis().await.fresh();
+    let broker = open(&url, BrokerOptions::default()).await;
+    publish(&*broker, &[events(0, 10), events(1, 10)]).await;
+    let mut dead = broker.consumer("dead").await.unwrap();
+    assert_eq!(ordinals(&receive(&mut *dead, 2).await), [0, 1]);
+    let mut heir = broker.consumer("heir").await.unwrap();
+    assert!(heir.receive(2).await.unwrap().is_empty());
+    drop(dead);
+    let died = Instant::now();
+    let received = receive_in_the_end(&mut *heir, 2).await;
+    let waited = died.elapsed();
+    assert_eq!(ordinals(&received), [0, 1]);
+    assert!(
+        waited > Duration::from_secs(3) && waited < Duration::from_secs(10),
+        "{waited:?}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

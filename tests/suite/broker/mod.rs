@@ -20,6 +20,7 @@ mod accidents;
 mod cluster;
 mod hosts;
 mod faults;
+mod taking_over;
 
 /// Longest wait for an expected event: reconnecting takes seconds, and the machine may be busy.
 const AT_MOST: Duration = Duration::from_secs(40);
@@ -64,7 +65,8 @@ async fn contract(fresh: impl Fn() -> String) {
     an_idle_queue_gives_nothing_after_a_while(&fresh()).await;
     a_full_queue_makes_publishers_wait(&fresh()).await;
     a_frame_larger_than_the_queue_passes_alone(&fresh()).await;
-    frames_of_a_dead_consumer_come_to_another(&fresh()).await;
+    taking_over::frames_of_a_dead_consumer_come_to_another(&fresh()).await;
+    taking_over::frames_of_a_living_consumer_stay_with_it(&fresh()).await;
     a_consumer_of_the_same_name_begins_with_what_was_left(&fresh()).await;
     a_dropped_receive_loses_nothing(&fresh()).await;
     delivered_frames_are_not_delivered_again_and_acks_may_be_repeated(&fresh()).await;
@@ -259,31 +261,6 @@ async fn a_frame_larger_than_the_queue_passes_alone(url: &str) {
     assert_eq!(ordinals(&receive(&mut *consumer, 2).await), [1]);
 }
 
-async fn frames_of_a_dead_consumer_come_to_another(url: &str) {
-    let options = BrokerOptions {
-        claim_idle: Duration::from_millis(100),
-        ..BrokerOptions::default()
-    };
-    let broker = open(url, options).await;
-    publish(&*broker, &[events(0, 10), events(1, 10), events(2, 10)]).await;
-    let mut dead = broker.consumer("dead").await.unwrap();
-    let lost = receive(&mut *dead, 3).await;
-    assert_eq!(ordinals(&lost), [0, 1, 2]);
-    drop(dead);
-    let mut heir = broker.consumer("heir").await.unwrap();
-    let mut inherited: BTreeMap<Span, Delivery> = BTreeMap::new();
-    while inherited.len() < 3 {
-        for delivery in receive(&mut *heir, 2).await {
-            assert!(delivery.redelivered);
-            inherited.insert(delivery.frame.span, delivery);
-        }
-    }
-    heir.ack(&inherited.into_values().collect::<Vec<_>>())
-        .await
-        .unwrap();
-    assert_eq!(broker.depth().await.unwrap(), Depth::default());
-}
-
 async fn a_consumer_of_the_same_name_begins_with_what_was_left(url: &str) {
     let broker = open(url, BrokerOptions::default()).await;
     publish(&*broker, &[events(0, 10), events(1, 10), events(2, 10)]).await;
@@ -407,7 +384,7 @@ async fn a_wrong_password_is_fatal_and_an_absent_server_is_not() {
 
     // A user with only the rights that the engine needs, and a password that a URL has to escape.
     let url = format!("redis://loader:pass%40word%3A%2F1@127.0.0.1:{port}");
-    frames_of_a_dead_consumer_come_to_another(&url).await;
+    taking_over::frames_of_a_dead_consumer_come_to_another(&url).await;
     let broker = open(&url, BrokerOptions::default()).await;
     publish(&*broker, &[events(0, 1000)]).await;
     let other = open(&url, BrokerOptions::default()).await;

@@ -368,7 +368,7 @@ async fn compressed_files_and_other_layouts_load() {
 }
 
 /// Generates files of events into inbound.
-fn generate(pair: &Pair, args: &[&str]) {
+pub fn generate(pair: &Pair, args: &[&str]) {
     let dir = pair.at("inbound");
     let common = [
         "generate",

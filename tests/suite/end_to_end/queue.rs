@@ -4,7 +4,7 @@
 use std::process::Stdio;
 use std::time::Duration;
 
-use lemonade_task::broker::{self, BrokerOptions};
+use lemonade_task::broker::{self, BrokerOptions, Consumer};
 use lemonade_task::dataset::Datasets;
 use lemonade_task::sink::{self, SinkOptions};
 use rustix::process::Signal;
@@ -49,8 +49,8 @@ async fn is_published(port: u16, frames: u64) {
     .await;
 }
 
-/// Delivers this many frames to a consumer that does nothing with them.
-async fn hold(pair: &Pair, url: &str, frames: usize) {
+/// Delivers this many frames to a consumer that does nothing with them. It lives until it is dropped.
+async fn hold(pair: &Pair, url: &str, frames: usize) -> Box<dyn Consumer> {
     let datasets = Datasets::new(Vec::new()).unwrap();
     let sink_options = SinkOptions::default();
     let database = sink::open(&pair.database_url, &sink_options).await.unwrap();
@@ -64,6 +64,7 @@ async fn hold(pair: &Pair, url: &str, frames: usize) {
     while held < frames {
         held += consumer.receive(frames - held).await.unwrap().len();
     }
+    consumer
 }
 
 /// The number of frames published so far.
@@ -161,7 +162,7 @@ async fn a_drain_waits_for_what_others_hold_says_who_publishes_and_is_stopped_by
     let (pair, redis) = pair_with_redis("redis+mysql").await;
     six_frames(&pair);
     let _service = ingest(&pair, redis.port, 6).await;
-    hold(&pair, &redis.url, 2).await;
+    let other = hold(&pair, &redis.url, 2).await;
     let mut command = pair.command(&["queue", "drain"]);
     let errors = pair.at("errors");
     command.stdout(Stdio::null());
@@ -206,6 +207,7 @@ async fn a_drain_waits_for_what_others_hold_says_who_publishes_and_is_stopped_by
         assert_eq!(entry["consumer"], "other");
     }
 
+    drop(other);
     pair.expect(0, &["queue", "drain", "--take-over-after", "1s"]);
     until("all files in history", LIMIT, async || {
         names(&pair.at("history")).len() == 4
@@ -227,7 +229,7 @@ async fn queue_peek_shows_each_frame_its_consumer_and_damaged_entries() {
     let mut service = ingest(&pair, redis.port, 6).await;
     service.0.kill().unwrap();
     service.0.wait().unwrap();
-    hold(&pair, &redis.url, 1).await;
+    let _other = hold(&pair, &redis.url, 1).await;
     raw(redis.port, &[&format!("XADD {KEY} * h junk rows junk")]);
     let before = raw(redis.port, &[&format!("XPENDING {KEY} workers - + 9")]);
     let shown = peek(&pair);

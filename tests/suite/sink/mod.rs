@@ -23,6 +23,7 @@ mod retiring;
 mod replicas;
 mod rows;
 mod misfits;
+mod nodes;
 mod schema;
 mod served;
 mod summary;
@@ -203,4 +204,6 @@ async fn conformance(target: Target) {
     summary::the_way_of_a_file_into_the_summary(target).await;
     summary::a_file_is_summarised_once_its_commit_is_over(target).await;
     summary::a_summary_is_made_again_beside_a_load(target).await;
+    nodes::each_process_has_a_row_until_it_leaves_or_is_long_dead(target).await;
+    nodes::one_process_leads_and_a_deposed_one_writes_nothing(target).await;
 }

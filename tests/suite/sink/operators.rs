@@ -234,7 +234,7 @@ pub async fn a_corrected_record_takes_the_place_of_its_reject(target: Target) {
     let lacking = fixture.sink.summary_pending(dataset, 9).await.unwrap();
     fixture
         .sink
-        .summary_merge(dataset, &[], &lacking)
+        .summary_merge(dataset, &[], &lacking, None)
         .await
         .unwrap();
     assert!(

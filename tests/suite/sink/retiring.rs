@@ -88,7 +88,9 @@ async fn rows_that_are_committed_before_the_exchange_are_retired_once_they_are_i
         let stop = CancellationToken::new();
         let refresh = async || {
             let summaries = summary::Accumulator::new(fixture.sink.clone());
-            summary::refresh(&summaries, &short, &stop).await.unwrap();
+            summary::refresh(&summaries, &short, None, &stop)
+                .await
+                .unwrap();
         };
         store(&fixture, &fixture.sink, 1).await;
         refresh().await;

@@ -75,14 +75,14 @@ pub async fn the_last_event_stays_in_any_order(target: Target) {
         for part in order.chunks(701 + turn * 600) {
             fixture
                 .sink
-                .summary_merge(dataset, part, &[])
+                .summary_merge(dataset, part, &[], None)
                 .await
                 .unwrap();
         }
         // Merging again changes nothing.
         fixture
             .sink
-            .summary_merge(dataset, &order[..900], &[])
+            .summary_merge(dataset, &order[..900], &[], None)
             .await
             .unwrap();
         let head = fixture.sink.summary_head(dataset, 1_000).await.unwrap();
@@ -103,7 +103,7 @@ pub async fn the_last_event_stays_in_any_order(target: Target) {
         .collect();
     fixture
         .sink
-        .summary_merge(dataset, &many, &[])
+        .summary_merge(dataset, &many, &[], None)
         .await
         .unwrap();
     assert_eq!(
@@ -166,7 +166,7 @@ pub async fn the_way_of_a_file_into_the_summary(target: Target) {
 
     fixture
         .sink
-        .summary_merge(dataset, &scanned, &lacking[..1])
+        .summary_merge(dataset, &scanned, &lacking[..1], None)
         .await
         .unwrap();
     let pending = async || {
@@ -193,7 +193,10 @@ pub async fn the_way_of_a_file_into_the_summary(target: Target) {
         // read their rows again.
         let before = fixture.sink.summary_pending(dataset, 9).await.unwrap();
         fixture.sink.summary_reset(dataset).await.unwrap();
-        let marked = fixture.sink.summary_merge(dataset, &[], &before).await;
+        let marked = fixture
+            .sink
+            .summary_merge(dataset, &[], &before, None)
+            .await;
         marked.unwrap();
         let (mut found, read) = pending().await;
         found.sort_unstable();
@@ -209,7 +212,7 @@ pub async fn a_summary_is_made_again_beside_a_load(target: Target) {
     let stop = CancellationToken::new();
     let service = Accumulator::new(store.clone());
     let refresh = async || {
-        let done = summary::refresh(&service, &datasets, &stop).await;
+        let done = summary::refresh(&service, &datasets, None, &stop).await;
         let done = done.map_err(drop).expect("the database answers");
         (done.files, done.rows_read)
     };
@@ -250,7 +253,7 @@ pub async fn a_file_is_summarised_once_its_commit_is_over(target: Target) {
     let stop = CancellationToken::new();
     let accumulator = Accumulator::new(fixture.sink.clone());
     let refresh = async || {
-        let done = summary::refresh(&accumulator, &datasets, &stop).await;
+        let done = summary::refresh(&accumulator, &datasets, None, &stop).await;
         let done = done.map_err(drop).expect("the database answers");
         (done.files, done.rows_read)
     };

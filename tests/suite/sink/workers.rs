@@ -19,12 +19,19 @@ use crate::support;
 async fn a_frame_that_is_taken_over_from_a_slow_worker_is_stored_once() {
     let fixture = Fixture::new(Target::Mariadb).await;
     let options = BrokerOptions {
-        claim_idle: Duration::from_millis(50),
         key: Some(fixture.sink.frame_key().await.unwrap()),
         ..BrokerOptions::default()
     };
+    let hasty = BrokerOptions {
+        // The others give a sign of life less often.
+        dead_after: Duration::from_millis(50),
+        ..options.clone()
+    };
     let redis = support::redis().await.fresh();
     let broker = broker::open(&redis, &options, &fixture.datasets)
+        .await
+        .unwrap();
+    let hasty = broker::open(&redis, &hasty, &fixture.datasets)
         .await
         .unwrap();
     let file_no = fixture.file("vehicle_events", 800).await;
@@ -38,11 +45,11 @@ async fn a_frame_that_is_taken_over_from_a_slow_worker_is_stored_once() {
         holder.query_drop(sql).await.unwrap();
     }
     let (quiet, now) = (CancellationToken::new(), CancellationToken::new());
-    let workers: Vec<_> = ["one", "two", "three"]
-        .map(|name| {
+    let workers: Vec<_> = [("one", &broker), ("two", &broker), ("three", &hasty)]
+        .map(|(name, broker)| {
             let worker = Worker {
                 name: name.to_owned(),
-                broker: Arc::clone(&broker),
+                broker: Arc::clone(broker),
                 sink: fixture.sink.clone(),
                 datasets: fixture.datasets.clone(),
                 progress: Arc::default(),
@@ -125,7 +132,7 @@ async fn a_refused_row_is_in_no_summary_however_often_its_frame_is_delivered() {
 
     fixture.sink.settle(&[file_no]).await.unwrap();
     let stop = CancellationToken::new();
-    let done = summary::refresh(&summaries, &fixture.datasets, &stop).await;
+    let done = summary::refresh(&summaries, &fixture.datasets, None, &stop).await;
     let done = done.map_err(drop).expect("the database answers");
     assert_eq!((done.files, done.rows_read), (1, 4));
     let rows = "SELECT COUNT(*) FROM daily_summary s JOIN vehicle_events e ON e.id = s.last_id";

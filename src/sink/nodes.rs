@@ -1,0 +1,94 @@
+//! The part of the seam that knows the processes of the service, and which of them leads.
+//!
+//! Each process has a row, and says every few seconds that it lives. All times are by the clock of the
+//! database, since the clocks of hosts may be minutes apart. A file in SQLite has the clock of its
+//! host.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use crate::fault::Fault;
+
+/// How long the row of a process that ended without leaving stays for operators to see.
+pub(super) const KEPT_FOR: Duration = Duration::from_secs(24 * 3_600);
+
+/// Most rows of such processes that a process removes when it joins.
+pub(super) const REMOVED_MAX: u32 = 1_000;
+
+/// The name of the lease of the daily summary.
+pub(super) const SUMMARY: &str = "summary";
+
+/// The processes of the service. Contract and errors: see [`sink`](super).
+#[async_trait]
+pub trait Nodes: Send + Sync {
+    /// Enters a process, in the place of an earlier one with the same name. Removes the rows of
+    /// processes that have been dead for a day.
+    async fn join(&self, node: &NewNode) -> Result<NodeId, Fault>;
+
+    /// Records that the process lives. If `lapse` is given, it wants to lead: it keeps the lease of the
+    /// summary, or takes it if its holder has not renewed it for `lapse`.
+    async fn beat(&self, node: &NodeId, lapse: Option<Duration>) -> Result<Beat, Fault>;
+
+    /// Removes the process and gives up its lease, so that another process leads at its next beat.
+    async fn leave(&self, node: &NodeId) -> Result<(), Fault>;
+
+    /// The processes, those with the newest beat first, at most `max`.
+    async fn nodes(&self, max: usize) -> Result<Vec<NodeEntry>, Fault>;
+}
+
+/// A process that joins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewNode {
+    /// Its name: the same after a restart, and that of no other process. At most 190 characters.
+    pub name: String,
+    /// Its roles, separated by commas.
+    pub roles: String,
+    /// The version of its binary.
+    pub version: String,
+}
+
+/// A process that has joined. No two processes are equal, also if they have the same name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeId {
+    /// Its name.
+    pub name: String,
+    /// Grows with each process of this name.
+    pub epoch: u64,
+}
+
+/// What a beat found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Beat {
+    /// The process lives by the ledger. `true` if it has the lease of the summary.
+    Lives(bool),
+    /// The row of the process is gone, or belongs to a later process of this name: join again.
+    Replaced,
+}
+
+/// A process of the service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeEntry {
+    /// Its name and epoch.
+    pub id: NodeId,
+    /// Its roles, separated by commas.
+    pub roles: String,
+    /// The version of its binary.
+    pub version: String,
+    /// Time since it joined.
+    pub up: Duration,
+    /// Time since its last beat.
+    pub beat_age: Duration,
+    /// Whether it has the lease of the summary.
+    pub leads: bool,
+}
+
+/// A number of microseconds that a database has computed. A clock that was set back makes it negative.
+pub(super) fn time(us: i64) -> Duration {
+    Duration::from_micros(u64::try_from(us).unwrap_or_default())
+}
+
+/// A time in whole microseconds.
+pub(super) fn microseconds(time: Duration) -> i64 {
+    i64::try_from(time.as_micros()).unwrap_or(i64::MAX)
+}
