@@ -89,7 +89,6 @@ pub struct MysqlSink {
     /// For everything except commits.
     control: Pool,
     builds: Pool,
-    /// For the beats of this process.
     beats: Pool,
     /// The session with the lock of the deferred indexes.
     charge: Mutex<Option<Session>>,
@@ -291,9 +290,8 @@ impl SummaryStore for MysqlSink {
         files: &[Unsummarised],
         leader: Option<&NodeId>,
     ) -> Result<bool, Fault> {
-        let work = async |session: &mut Session| {
-            summary::merge(session, dataset, candidates, files, leader).await
-        };
+        let work =
+            async |s: &mut Session| summary::merge(s, dataset, candidates, files, leader).await;
         self.control.on_session("writing the summary", work).await
     }
 
