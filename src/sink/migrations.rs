@@ -235,7 +235,7 @@ mod tests {
             known.iter().map(|m| m.statements().count()).collect()
         };
         assert_eq!(counts(MYSQL), [3, 1, 6, 1, 1, 1, 1, 1, 1, 2, 2, 2]);
-        assert_eq!(counts(SQLITE), [4, 1, 12, 2, 2, 1, 1, 2, 1, 2, 2]);
+        assert_eq!(counts(SQLITE), [4, 1, 12, 2, 2, 1, 1, 2, 1, 3, 2]);
     }
 
     #[test]
