@@ -78,6 +78,7 @@ pub mod http;
 // Assembly.
 pub mod sample;
 pub mod config;
+mod restore;
 pub mod runner;
 pub mod load;
 pub mod commands;

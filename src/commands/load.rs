@@ -238,6 +238,8 @@ fn totals_as_json(engine: &Engine, took: Duration) -> Value {
         "duplicates": number(&tally.duplicates),
         "waiting": number(&tally.left),
         "passed_over": number(&tally.passed_over),
+        "restored": number(&tally.restored),
+        "missing": number(&tally.missing),
         "unfinished": tally.unfinished(),
         "bytes": number(&tally.bytes),
         "seconds": took.as_secs_f64(),
@@ -263,6 +265,14 @@ pub(super) fn print_totals(engine: &Engine, took: Duration) -> std::io::Result<(
     }
     if engine.superseded() > 0 {
         lines.add("superseded", HumanCount(engine.superseded()));
+    }
+    for (name, count) in [
+        ("restored", number(&tally.restored)),
+        ("missing", number(&tally.missing)),
+    ] {
+        if count > 0 {
+            lines.add(name, HumanCount(count));
+        }
     }
     if number(&tally.passed_over) > 0 {
         lines.add("passed over", HumanCount(number(&tally.passed_over)));
@@ -315,7 +325,15 @@ fn outcome_of(tally: &Tally, max_rejects: Option<u64>) -> Outcome {
              to inbound"
         );
     }
-    if number(&tally.rejects) + number(&tally.quarantined) > 0 {
+    let missing = number(&tally.missing);
+    if missing > 0 {
+        eprintln!(
+            "{missing} records of other files are missing, since rows with their keys were removed and \
+             their files cannot be read: `task_runner verify` names the files; bring each of them again, \
+             and run `task_runner files restore --all`"
+        );
+    }
+    if number(&tally.rejects) + number(&tally.quarantined) + missing > 0 {
         return Outcome::Rejected;
     }
     Outcome::Complete

@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use super::source::Source;
+use crate::restore::Source;
 use crate::config::Settings;
 use crate::sink::{Database, FileState, LedgerFile};
 

@@ -16,7 +16,7 @@ use crate::parse::RECORD_BYTES_MAX;
 use crate::sink::{Database, LedgerFile, OpenReject, Operators, RejectEntry, RejectQuery};
 
 use super::ledger_file;
-use super::source::Source;
+use crate::restore::Source;
 
 /// Rejects read at a time. Each holds at most 8 KiB of its record, so a page is at most 4 MB.
 const PAGE_REJECTS: usize = 500;

@@ -6,33 +6,16 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, bail};
 
 use super::audit;
-use super::contents::{Comparison, Wrong};
-use super::source::Source;
 use super::{Outcome, note, open_for_repairs, print, wanted_file};
-use crate::batch::Batch;
 use crate::config::Settings;
 use crate::content;
-use crate::coverage;
 use crate::fault::Fault;
 use crate::inbox;
+use crate::restore::{self, Comparison, Restored, Source, Wrong};
 use crate::sink::{Audit, Database, DifferenceKind, FileState, LedgerFile, Removed};
-
-/// Records that are stored again in one transaction.
-const RECORDS_AT_ONCE: usize = 500;
 
 /// Files read from the ledger at a time.
 const PAGE_FILES: usize = 500;
-
-/// What was stored again of a file.
-#[derive(Default)]
-struct Restored {
-    rows: u64,
-    rejects: u64,
-    /// Records that the row of another record supersedes.
-    superseded: u64,
-    /// Rows that differ from their records. They stay as they are.
-    others: u64,
-}
 
 /// Stores the records again that are neither rows nor rejects although the ledger covers them, with
 /// their ids. Without numbers: those of every file.
@@ -49,7 +32,7 @@ pub(super) async fn restore(settings: &Settings, file_nos: &[u32]) -> anyhow::Re
                  forget {file_no}`"
             );
         }
-        let restored = restore_file(settings, database.as_ref(), &file).await?;
+        let restored = restore::missing(settings, database.as_ref(), &file).await?;
         report(*file_no, &restored)?;
     }
     Ok(Outcome::Complete)
@@ -69,9 +52,9 @@ async fn restore_all(settings: &Settings, database: &dyn Database) -> anyhow::Re
             {
                 continue;
             }
-            match restore_file(settings, database, file).await {
+            match restore::missing(settings, database, file).await {
                 Ok(restored) => {
-                    files += u64::from(restored.rows + restored.rejects > 0);
+                    files += u64::from(restored.records() > 0);
                     report(file_no, &restored)?;
                 }
                 // The database, and not the file or its table, is at fault.
@@ -135,51 +118,6 @@ fn report(file_no: u32, restored: &Restored) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Restores a file. Of one that is not settled, only the records that the ledger covers: a load
-/// stores the others.
-async fn restore_file(
-    settings: &Settings,
-    database: &dyn Database,
-    file: &LedgerFile,
-) -> anyhow::Result<Restored> {
-    let mut restored = Restored::default();
-    let covered = database.coverage(&[file.entry.file_no]).await?.remove(0);
-    if covered.is_empty() {
-        return Ok(restored);
-    }
-    let comparison = Comparison::open(settings, database, file).await?;
-    comparison
-        .run(&mut async |wrong| {
-            let mut missing = Vec::new();
-            for wrong in wrong {
-                let ordinal = u64::from(wrong.difference.ordinal);
-                match (wrong.difference.kind, wrong.record) {
-                    (DifferenceKind::Missing, Some(record)) => {
-                        if coverage::holds(&covered, &(ordinal..ordinal + 1)) {
-                            missing.push(record);
-                        }
-                    }
-                    _ => restored.others += 1,
-                }
-            }
-            // A commit takes the columns of a dataset from its first batch, and replays may have
-            // others.
-            for alike in missing.chunk_by(|a, b| a.dataset == b.dataset) {
-                for records in alike.chunks(RECORDS_AT_ONCE) {
-                    let committed = database.commit(records).await?;
-                    restored.rows += committed.rows;
-                    restored.superseded += committed.superseded;
-                    let of_record = |record: &Batch| record.rejects.len() as u64;
-                    restored.rejects += records.iter().map(of_record).sum::<u64>();
-                    restored.rejects += committed.refused.len() as u64;
-                }
-            }
-            Ok(())
-        })
-        .await?;
-    Ok(restored)
-}
-
 /// Removes the rows, rejects and ledger entries of files.
 pub(super) async fn forget(
     settings: &Settings,
@@ -200,36 +138,29 @@ pub(super) async fn forget(
         print(&format!(
             "file {file_no} {name}: {rows} rows removed; the same content counts as new from now on\n"
         ))?;
+        // Before its number is removed: until then, another `forget` continues after a kill.
         for (of_file, records) in superseded {
             store_superseded(settings, database.as_ref(), of_file, records).await?;
         }
+        database.end_removal(file_no).await?;
     }
     Ok(Outcome::Complete)
 }
 
-/// Stores the records of a file again that were superseded by rows which are removed now. If the file
-/// cannot be read, prints what is missing.
+/// Decides again about the records of a file that were superseded by rows which are removed now. If
+/// the file cannot be read, prints what is missing.
 pub(super) async fn store_superseded(
     settings: &Settings,
     database: &dyn Database,
     file_no: u32,
     records: u64,
 ) -> anyhow::Result<()> {
-    let Some(file) = database
-        .files(file_no..file_no.saturating_add(1), None, 1)
-        .await?
-        .pop()
-        .filter(|file| file.entry.state != FileState::Removing)
-    else {
-        return Ok(());
-    };
-    match restore_file(settings, database, &file).await {
+    match restore::superseded(settings, database, file_no).await? {
         Ok(restored) => report(file_no, &restored),
-        Err(error) if error.downcast_ref().is_some_and(Fault::is_transient) => Err(error),
-        Err(error) => {
+        Err(problem) => {
             eprintln!(
                 "{records} records of file {file_no} were superseded by these rows, and are missing \
-                 now: {error:#}; bring the file again and run `task_runner files restore {file_no}`"
+                 now: {problem}; bring the file again and run `task_runner files restore {file_no}`"
             );
             Ok(())
         }

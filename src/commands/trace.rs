@@ -17,7 +17,7 @@ use crate::parse::{self, Parser};
 use crate::sink::{FileState, LedgerFile, OpenReject, Operators, RejectQuery, Standing};
 
 use super::output::JSON_VERSION;
-use super::source::{Source, Unavailable};
+use crate::restore::{Source, Unavailable};
 use super::{
     KeyValueText, Outcome, open_for_operators, output, print, unless_reader_gone, wanted_file,
 };

@@ -23,9 +23,9 @@ use crate::sink::{
 };
 
 use super::audit;
-use super::contents::Comparison;
+use crate::restore::Comparison;
 use super::orphans::{self, Search};
-use super::source::{InHistory, Unavailable, in_history};
+use crate::restore::{InHistory, Unavailable, in_history};
 use super::uncovered::{self, Uncovered};
 use super::{
     INFALLIBLE, Outcome, is_confirmed, open_for_repairs, print, unless_reader_gone, wanted_file,

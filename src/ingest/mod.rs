@@ -29,6 +29,7 @@ mod item;
 mod job;
 mod limits;
 mod member;
+mod neighbours;
 mod outcome;
 mod part;
 mod produce;
@@ -51,6 +52,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::intake::{InboundView, Intake, Listed, WaitingFiles};
 pub use self::item::{Item, ItemOrigin};
+pub use self::neighbours::{Again, Neighbours};
 use self::reason::QuarantineReason;
 use self::shared::Shared;
 pub use self::shared::{Ingest, IngestOptions};

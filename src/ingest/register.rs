@@ -17,6 +17,7 @@ use super::flight::Flight;
 use super::item::{BadFile, ItemOrigin, ReadOutcome, ReadyFile, ReadyPart};
 use super::job::{Job, missing_chunks};
 use super::limits;
+use super::neighbours::{make_whole, restore};
 use super::outcome::Outcome;
 use super::reason::QuarantineReason;
 use super::shared::Shared;
@@ -245,14 +246,10 @@ async fn enter(
                 rows = removed.rows,
                 "removed what was stored of the file by another definition; it is loaded anew"
             );
-            for (other, records) in removed.superseded {
-                tracing::warn!(
-                    file_no = other,
-                    records,
-                    "records of this file are missing: rows of the removed file had their keys; run \
-                     `task_runner files restore` with this number once that file is loaded"
-                );
-            }
+            // Before its number is removed: until then, the next registration continues after a kill.
+            make_whole(shared, removed.superseded).await?;
+            let end = || shared.sink().end_removal(file_no);
+            until_ok("removing a file", &shared.stop, |_| {}, end).await?;
         }
     }
 }
@@ -270,7 +267,15 @@ async fn fold_settled(shared: &Arc<Shared>, known: &[Registered]) -> Result<Hash
     let settle = || shared.sink().settle(&settled);
     until_ok("settling files", &shared.stop, |_| {}, settle).await?;
     let ask = || shared.sink().lacking(&settled, &shared.ingest.datasets);
-    let lacking = until_ok("reading the ledger", &shared.stop, |_| {}, ask).await?;
+    let mut lacking = until_ok("reading the ledger", &shared.stop, |_| {}, ask).await?;
+    let mut again = 0;
+    for file_no in &lacking {
+        // Its file was missing when rows that had its keys were removed, and is here now.
+        again += restore(shared, *file_no).await?.map_or(0, |again| again.records);
+    }
+    if again > 0 {
+        lacking = until_ok("reading the ledger", &shared.stop, |_| {}, ask).await?;
+    }
     Ok(lacking.into_iter().collect())
 }
 

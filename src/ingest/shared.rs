@@ -12,6 +12,7 @@ use super::begun::BegunFiles;
 use super::disposal::Disposals;
 use super::flight::Flight;
 use super::member::CountedMembers;
+use super::neighbours::Neighbours;
 use super::seen::Seen;
 use super::tally::Tally;
 use crate::broker::Broker;
@@ -66,6 +67,9 @@ pub struct Ingest {
     pub progress: Arc<Progress>,
     /// Sums over the run.
     pub tally: Arc<Tally>,
+    /// Stores records of other files again whose superseding rows are removed. `None`: they stay
+    /// missing, and the log names their files.
+    pub neighbours: Option<Arc<dyn Neighbours>>,
     /// The options.
     pub options: IngestOptions,
 }

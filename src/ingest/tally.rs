@@ -30,6 +30,10 @@ pub struct Tally {
     pub rows: AtomicU64,
     /// Rejects of settled files.
     pub rejects: AtomicU64,
+    /// Rows of other files that were stored again, because rows with their keys were removed.
+    pub restored: AtomicU64,
+    /// Records of other files that are missing since, because their files cannot be read.
+    pub missing: AtomicU64,
     /// Records read by this process so far, of files settled or not.
     pub read: AtomicU64,
     /// Rejects found by this process so far, of files settled or not.

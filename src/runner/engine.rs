@@ -15,7 +15,7 @@ use crate::config::Roles;
 use crate::dataset::Datasets;
 use crate::fault::Fault;
 use crate::inbox::{Census, HistoryLimits, Inbox};
-use crate::ingest::{InboundView, Ingest, IngestOptions, Intake, Tally};
+use crate::ingest::{InboundView, Ingest, IngestOptions, Intake, Neighbours, Tally};
 use crate::pace::Pace;
 use crate::retry::GivenUp;
 use crate::sink::{Acknowledged, Database, FileEntry, NodeId, Replicas, Sink, Totals};
@@ -37,6 +37,8 @@ pub struct Engine {
     pub datasets: Datasets,
     /// The directories.
     pub inbox: Arc<Inbox>,
+    /// Stores records again whose superseding rows are removed; see [`Ingest`].
+    pub neighbours: Option<Arc<dyn Neighbours>>,
     /// The options.
     pub options: EngineOptions,
     /// Sums over the run.
@@ -163,6 +165,7 @@ impl Engine {
             database,
             datasets,
             inbox,
+            neighbours: None,
             options,
             scan_interval,
             tally: Arc::default(),
@@ -197,6 +200,7 @@ impl Engine {
             inbox: self.inbox.clone(),
             progress: self.progress.clone(),
             tally: self.tally.clone(),
+            neighbours: self.neighbours.clone(),
             options: self.options.ingest.clone(),
         }
     }

@@ -13,6 +13,7 @@ use crate::dataset::Dataset;
 use crate::fault::Fault;
 use crate::inbox::{Inbox, Patience};
 use crate::ingest::IngestOptions;
+use crate::restore::Neighbours;
 use crate::shutdown::Shutdown;
 use crate::sink::{self, Replicas};
 
@@ -86,14 +87,18 @@ pub async fn open(
         history_limits: settings.history_limits,
         disk_floor_bytes: settings.disk_floor_bytes,
     };
-    let engine = Engine::new(
+    let mut engine = Engine::new(
         broker,
         database.clone(),
-        Some(database),
+        Some(database.clone()),
         settings.datasets.clone(),
         Arc::new(inbox),
         options,
     );
+    engine.neighbours = Some(Arc::new(Neighbours {
+        settings: settings.clone(),
+        database,
+    }));
     engine.set_limits(settings);
     Ok(engine)
 }

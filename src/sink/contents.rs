@@ -28,6 +28,10 @@ pub trait Contents: Send + Sync {
     /// Fatal if this release cannot read the definition in the ledger.
     async fn replay_of(&self, file_no: u32, ordinal: u32) -> Result<Option<KeptReplay>, Fault>;
 
+    /// The ordinals of the records of a span that were superseded by a row which the table no longer
+    /// has, ascending: they are missing.
+    async fn unsuperseded(&self, dataset: &Dataset, span: Span) -> Result<Vec<u32>, Fault>;
+
     /// The dataset by whose definition a file was loaded. `None` if the ledger does not have the
     /// file. A file of an earlier release counts as loaded by the definition in `datasets`.
     ///

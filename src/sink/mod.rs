@@ -206,8 +206,9 @@ pub trait Sink: Send + Sync {
         Ok(Remembered::new())
     }
 
-    /// Those of these settled files of which rows or rejects are missing from the tables. Of a file with
-    /// more than 1,000 records, only the first and the last are looked up. Without files whose table is
+    /// Those of these settled files of which rows or rejects are missing from the tables. A record whose
+    /// superseding row belongs to a file that is being removed is not missing: the end of the removal
+    /// decides about it again. Of a file with more than 1,000 records, only the first and the last are looked up. Without files whose table is
     /// missing, and without those whose problems an operator has accepted. A sink that finds none counts
     /// their content as stored.
     async fn lacking(&self, _file_nos: &[u32], _datasets: &Datasets) -> Result<Vec<u32>, Fault> {
@@ -229,11 +230,12 @@ pub trait Sink: Send + Sync {
         Ok(Vec::new())
     }
 
-    /// Removes a file from the database: its rows, its entries in the summary, its rejects, and at
-    /// last its number. Rows of other programs with its ids stay.
+    /// Removes what the database holds of a file, except its number: its rows, its entries in the
+    /// summary and its rejects. Rows of other programs with its ids stay.
     ///
     /// It may be killed at any point. From its first step on, the file has the state `removing`:
-    /// none of its records is stored again, and another call continues.
+    /// none of its records is stored again, and another call continues. It keeps this state until
+    /// [`end_removal`](Self::end_removal), so that the caller can make other files whole first.
     ///
     /// Fatal if the file was loaded by a definition that neither the ledger nor `datasets` has, if
     /// the table with its rows is missing, or if a table does not let its rows be removed. If the
@@ -241,6 +243,10 @@ pub trait Sink: Send + Sync {
     /// they are removed from that one: the table was renamed. A missing table that the dataset still
     /// has was dropped.
     async fn remove(&self, file_no: u32, datasets: &Datasets) -> Result<Removed, Fault>;
+
+    /// Removes the number of a file of which [`remove`](Self::remove) has removed the rest. Its content
+    /// counts as new from then on.
+    async fn end_removal(&self, file_no: u32) -> Result<(), Fault>;
 }
 
 /// The tables: of the ledger, of the datasets, of their summaries.
@@ -293,7 +299,8 @@ pub struct SeenFile {
 pub struct Removed {
     /// Its rows.
     pub rows: u64,
-    /// Records of other files that its rows superseded, by file: they are missing now.
+    /// Records of other files that its rows superseded, by file: they are missing until they are stored
+    /// again. Another call returns those that are still missing.
     pub superseded: Vec<(u32, u64)>,
 }
 

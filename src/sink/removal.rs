@@ -29,6 +29,11 @@ pub(super) fn superseded_by(file_no: u32) -> String {
     )
 }
 
+/// The statement, for both dialects, for [`Sink::end_removal`](super::Sink::end_removal).
+pub(super) fn end(file_no: u32) -> String {
+    format!("DELETE FROM ingest_files WHERE file_no = {file_no} AND state = 'removing'")
+}
+
 /// A place where the rows of a file may be if the table of its definition is missing.
 pub(super) enum Instead<'a> {
     /// The present dataset still has that table, so each start reports that it is missing: it was

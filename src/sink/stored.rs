@@ -12,6 +12,11 @@ const COUNTED_MAX: u32 = 1_000;
 /// Most files of one query. Each adds some 300 bytes, and SQLite takes at most 500 in one.
 pub(super) const FILES_PER_QUERY: usize = 50;
 
+/// A condition, as SQL, that the file of a row that supersedes the record of the entry `s` is being
+/// removed: the end of the removal decides about the record again.
+const REMOVING: &str = "EXISTS (SELECT 1 FROM ingest_files g WHERE g.file_no = s.winner >> 32 AND \
+     g.state = 'removing')";
+
 /// A query for these files, each with its number of records (at least one), whose rows are in
 /// `tables`: the number of each file, and how many of the records that are asked about are stored.
 pub(super) fn counts(files: &[(u32, u32)], tables: &[String]) -> String {
@@ -29,7 +34,7 @@ pub(super) fn counts(files: &[(u32, u32)], tables: &[String]) -> String {
             format!(
                 "(SELECT COUNT(*) FROM `{table}` WHERE id {ids}) + (SELECT COUNT(*) FROM \
                  ingest_superseded s WHERE file_no = {file_no}{ordinals} AND EXISTS (SELECT 1 FROM \
-                 `{table}` w WHERE w.id = s.winner)) + "
+                 `{table}` w WHERE w.id = s.winner) AND NOT {REMOVING}) + "
             )
         };
         let of_tables: String = tables.iter().map(of_table).collect();
@@ -37,8 +42,9 @@ pub(super) fn counts(files: &[(u32, u32)], tables: &[String]) -> String {
             "SELECT {file_no}, {of_tables}(SELECT COUNT(*) FROM ingest_rejects WHERE file_no = \
              {file_no}{ordinals}) + (SELECT COUNT(*) FROM ingest_purged WHERE file_no = \
              {file_no}{ordinals}) + (SELECT COUNT(*) FROM ingest_erased WHERE file_no = \
-             {file_no}{ordinals}) + (SELECT COALESCE(SUM(records), 0) FROM ingest_retired WHERE file_no = \
-             {file_no})"
+             {file_no}{ordinals}) + (SELECT COUNT(*) FROM ingest_superseded s WHERE file_no = \
+             {file_no}{ordinals} AND {REMOVING}) + (SELECT COALESCE(SUM(records), 0) FROM ingest_retired \
+             WHERE file_no = {file_no})"
         )
     };
     files

@@ -4,7 +4,9 @@ use std::collections::HashSet;
 use std::slice;
 
 use crate::batch::{Batch, Span, provenance, row_id};
+use crate::dataset::Dataset;
 use crate::sink::cells::by_dataset;
+use crate::sink::conflict::superseded_sql;
 use crate::sink::contents::{
     self, Change, Difference, DifferenceKind, KeptReplay, Stored, rejects_sql, replay_sql,
     replayed_sql, rows_sql,
@@ -70,6 +72,18 @@ pub(super) async fn differences(
 /// See [`Contents::replayed`](crate::sink::Contents::replayed).
 pub(super) async fn replayed(session: &mut Session, span: Span) -> Result<Vec<u32>, Failure> {
     session.rows::<u32>(&replayed_sql(span)).await
+}
+
+/// See [`Contents::unsuperseded`](crate::sink::Contents::unsuperseded).
+pub(super) async fn unsuperseded(
+    session: &mut Session,
+    dataset: &Dataset,
+    span: Span,
+) -> Result<Vec<u32>, Failure> {
+    let sql = superseded_sql(&dataset.table, span);
+    let found = session.rows::<(u32, bool, u64)>(&sql).await?;
+    let gone = found.into_iter().filter(|(_, is_valid, _)| !is_valid);
+    Ok(gone.map(|(ordinal, ..)| ordinal).collect())
 }
 
 /// See [`Contents::replay_of`](crate::sink::Contents::replay_of).

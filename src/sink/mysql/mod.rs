@@ -20,6 +20,7 @@ use crate::frame::FrameKey;
 use super::cells::by_dataset;
 use super::contents::digest_name;
 use super::operators::ACKNOWLEDGED;
+use super::removal;
 use super::{
     Acknowledged, Audit, Begun, Charge, Committed, Contents, Difference, Digest, FieldCount,
     FileState, IndexedTable, Indexes, Kept, KeptIndex, KeptReplay, KnownBytes, LastEvent,
@@ -220,6 +221,12 @@ impl Sink for MysqlSink {
         let work = async |session: &mut Session| remove::remove(session, file_no, datasets).await;
         self.control.on_session("removing a file", work).await
     }
+
+    async fn end_removal(&self, file_no: u32) -> Result<(), Fault> {
+        let work = async |session: &mut Session| session.run(&removal::end(file_no)).await;
+        let ended = self.control.on_session("removing a file", work).await;
+        ended.map(drop)
+    }
 }
 
 #[async_trait]
@@ -319,6 +326,12 @@ impl Contents for MysqlSink {
 
     async fn replayed(&self, span: Span) -> Result<Vec<u32>, Fault> {
         let work = async |session: &mut Session| contents::replayed(session, span).await;
+        self.control.on_session(READING_LEDGER, work).await
+    }
+
+    async fn unsuperseded(&self, dataset: &Dataset, span: Span) -> Result<Vec<u32>, Fault> {
+        let work =
+            async |session: &mut Session| contents::unsuperseded(session, dataset, span).await;
         self.control.on_session(READING_LEDGER, work).await
     }
 

@@ -80,7 +80,7 @@ pub(super) async fn remove(
         all(session, &sql).await?;
     }
     session.begin().await?;
-    for table in ["ingest_retired", "ingest_frames", "ingest_files"] {
+    for table in ["ingest_retired", "ingest_frames"] {
         session
             .run(&format!("DELETE FROM {table} WHERE file_no = {file_no}"))
             .await?;

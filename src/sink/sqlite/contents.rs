@@ -7,6 +7,7 @@ use rusqlite::{OptionalExtension, Transaction, params};
 
 use crate::batch::{Batch, Span, provenance, row_id};
 use crate::sink::cells::by_dataset;
+use crate::sink::conflict::superseded_sql;
 use crate::sink::contents::{
     self, Change, Difference, KeptReplay, Stored, rejects_sql, replay_sql, replayed_sql, rows_sql,
 };
@@ -61,6 +62,19 @@ pub(super) fn replayed(db: &Transaction<'_>, span: Span) -> Result<Vec<u32>, Fai
     let mut find = db.prepare_cached(&replayed_sql(span))?;
     let ordinals = find.query_map([], |row| row.get(0))?;
     Ok(ordinals.collect::<Result<_, _>>()?)
+}
+
+/// See [`Contents::unsuperseded`](crate::sink::Contents::unsuperseded).
+pub(super) fn unsuperseded(
+    db: &Transaction<'_>,
+    table: &str,
+    span: Span,
+) -> Result<Vec<u32>, Failure> {
+    let mut find = db.prepare_cached(&superseded_sql(table, span))?;
+    let found = find.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let found: Vec<(u32, bool)> = found.collect::<Result<_, _>>()?;
+    let gone = found.into_iter().filter(|(_, is_valid)| !is_valid);
+    Ok(gone.map(|(ordinal, _)| ordinal).collect())
 }
 
 /// See [`Contents::replay_of`](crate::sink::Contents::replay_of).

@@ -27,6 +27,7 @@ use crate::frame::FrameKey;
 use super::contents::digest_name;
 use super::mismatch::Mismatch;
 use super::operators::ACKNOWLEDGED;
+use super::removal;
 use super::table;
 use super::{
     Acknowledged, Audit, Begun, Committed, Contents, Difference, Digest, FieldCount, FileState,
@@ -278,6 +279,11 @@ impl Sink for SqliteSink {
         let work = move |db: &Transaction<'_>| remove::remove(db, file_no, &datasets);
         self.transact("removing a file", work).await
     }
+
+    async fn end_removal(&self, file_no: u32) -> Result<(), Fault> {
+        let work = move |db: &Transaction<'_>| Ok(db.execute(&removal::end(file_no), [])?);
+        self.transact("removing a file", work).await.map(drop)
+    }
 }
 
 #[async_trait]
@@ -412,6 +418,12 @@ impl Contents for SqliteSink {
     async fn replayed(&self, span: Span) -> Result<Vec<u32>, Fault> {
         self.transact("reading the ledger", move |db| contents::replayed(db, span))
             .await
+    }
+
+    async fn unsuperseded(&self, dataset: &Dataset, span: Span) -> Result<Vec<u32>, Fault> {
+        let table = dataset.table.clone();
+        let work = move |db: &Transaction<'_>| contents::unsuperseded(db, &table, span);
+        self.transact("reading the ledger", work).await
     }
 
     async fn replay_of(&self, file_no: u32, ordinal: u32) -> Result<Option<KeptReplay>, Fault> {

@@ -54,7 +54,6 @@ pub(super) fn remove(
         "ingest_replays",
         "ingest_seen",
         "ingest_frames",
-        "ingest_files",
     ] {
         let sql = format!("DELETE FROM {table} WHERE file_no = ?");
         db.execute(&sql, [file_no])?;

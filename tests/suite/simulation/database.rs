@@ -341,6 +341,12 @@ impl Sink for SimSink {
         let removed = at_once(self.database().sink.remove(file_no, datasets))?;
         self.answer(removed)
     }
+
+    async fn end_removal(&self, file_no: u32) -> Result<(), Fault> {
+        self.call().await?;
+        at_once(self.database().sink.end_removal(file_no))?;
+        self.answer(())
+    }
 }
 
 /// The number of the file of a row, by its id.

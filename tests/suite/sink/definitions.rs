@@ -254,6 +254,9 @@ pub async fn the_stored_records_of_a_file_can_be_removed(target: Target) {
         assert_eq!((committed.rows, committed.foreign), (0, vec![first.file()]));
         let removed = fixture.sink.remove(file_no, &datasets).await;
         assert_eq!(removed.unwrap(), Removed::default());
+        let begun = fixture.register(std::slice::from_ref(&file)).await.unwrap();
+        assert_eq!(begun[0].earlier, EarlierState::BegunOtherwise);
+        fixture.sink.end_removal(file_no).await.unwrap();
         let again = fixture.register(&[file]).await.unwrap();
         assert_eq!(again[0].earlier, EarlierState::New);
         assert!(again[0].file_no > file_no);
@@ -265,5 +268,6 @@ pub async fn the_stored_records_of_a_file_can_be_removed(target: Target) {
             .remove(again[0].file_no, &datasets)
             .await
             .unwrap();
+        fixture.sink.end_removal(again[0].file_no).await.unwrap();
     }
 }

@@ -440,6 +440,7 @@ pub async fn a_column_keeps_every_value_or_is_refused(target: Target) {
         // The next table has no rows, so the ledger must not have the file.
         let removed = fixture.sink.remove(file_no, &fixture.datasets).await;
         assert_eq!(removed.unwrap().rows, 3, "{what}");
+        fixture.sink.end_removal(file_no).await.unwrap();
     }
 }
 

@@ -21,12 +21,12 @@ use crate::timestamp;
 
 /// The file of a ledger entry, open and cut.
 #[derive(Debug)]
-pub(super) struct Source {
-    pub(super) path: PathBuf,
+pub(crate) struct Source {
+    pub(crate) path: PathBuf,
     /// The file's bytes, whose hash is that of the entry.
-    pub(super) content: Content,
+    pub(crate) content: Content,
     /// The places of the file's records. There are as many as the ledger has for this file.
-    pub(super) plan: Plan,
+    pub(crate) plan: Plan,
     /// The definition by which the file was cut.
     dataset: Arc<Dataset>,
     /// What its columns take from the file besides its bytes. `None` if they take nothing.
@@ -37,7 +37,7 @@ pub(super) struct Source {
 
 /// Why the records of a ledger entry cannot be read.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Unavailable {
+pub(crate) enum Unavailable {
     /// No directory has a file with this content.
     #[error("{name} is neither in history nor in work, quarantine or inbound{}", beside(.archive.as_ref()))]
     NotFound {
@@ -80,7 +80,7 @@ fn beside(archive: Option<&PathBuf>) -> String {
 impl Unavailable {
     /// This error for a command that needs the file. The kind of an I/O error decides the exit
     /// code.
-    pub(super) fn into_error(self) -> anyhow::Error {
+    pub(crate) fn into_error(self) -> anyhow::Error {
         match self {
             Self::Unreadable {
                 path,
@@ -97,7 +97,7 @@ impl Source {
     ///
     /// # Errors
     /// [`Unavailable`].
-    pub(super) fn open(
+    pub(crate) fn open(
         settings: &Settings,
         dataset: &Arc<Dataset>,
         file: &LedgerFile,
@@ -136,7 +136,7 @@ impl Source {
     ///
     /// # Errors
     /// [`Unavailable`].
-    pub(super) fn at(
+    pub(crate) fn at(
         settings: &Settings,
         dataset: &Arc<Dataset>,
         file: &LedgerFile,
@@ -153,7 +153,7 @@ impl Source {
     ///
     /// # Errors
     /// [`Unavailable`].
-    pub(super) fn find(settings: &Settings, file: &LedgerFile) -> Result<PathBuf, Unavailable> {
+    pub(crate) fn find(settings: &Settings, file: &LedgerFile) -> Result<PathBuf, Unavailable> {
         let options = options(settings);
         let is_it = |path: &PathBuf| {
             let opened = content::open_and(path, &options, |_| ());
@@ -175,7 +175,7 @@ impl Source {
     /// Whether a directory or the archive has a file with the name and the size of an entry. Faster
     /// than [`find`](Self::find), which reads the file: one with other bytes of the same size is
     /// believed.
-    pub(super) fn may_exist(settings: &Settings, file: &LedgerFile) -> bool {
+    pub(crate) fn may_exist(settings: &Settings, file: &LedgerFile) -> bool {
         !candidates(settings, file).is_empty()
     }
 
@@ -214,7 +214,7 @@ impl Source {
     ///
     /// # Errors
     /// The file was changed since it was opened, or cannot be read.
-    pub(super) fn place(&mut self, ordinal: u32) -> Result<Option<Range<u64>>, Unavailable> {
+    pub(crate) fn place(&mut self, ordinal: u32) -> Result<Option<Range<u64>>, Unavailable> {
         if ordinal >= self.plan.records {
             return Ok(None);
         }
@@ -232,7 +232,7 @@ impl Source {
     ///
     /// # Errors
     /// As of [`place`](Self::place).
-    pub(super) fn within(&self, range: &Range<u64>) -> Result<Vec<(u32, Range<u64>)>, Unavailable> {
+    pub(crate) fn within(&self, range: &Range<u64>) -> Result<Vec<(u32, Range<u64>)>, Unavailable> {
         let mut found = Vec::new();
         let chunks = self.plan.chunks.iter();
         for chunk in chunks.filter(|chunk| chunk.start < range.end && chunk.end > range.start) {
@@ -266,7 +266,7 @@ impl Source {
     ///
     /// # Errors
     /// As of [`place`](Self::place).
-    pub(super) fn outside(&self, ordinal: u32) -> Result<Outside<'static>, Unavailable> {
+    pub(crate) fn outside(&self, ordinal: u32) -> Result<Outside<'static>, Unavailable> {
         let of_file = Outside::default().of_file(self.values.clone());
         if ordinal >= self.plan.records || !self.dataset.takes_around() {
             return Ok(of_file);
@@ -286,7 +286,7 @@ impl Source {
     ///
     /// # Errors
     /// As of [`place`](Self::place).
-    pub(super) fn parse(
+    pub(crate) fn parse(
         &self,
         parser: &mut Parser,
         file: SourceFile,
@@ -302,7 +302,7 @@ impl Source {
     ///
     /// # Errors
     /// As of [`place`](Self::place).
-    pub(super) fn read<'a>(
+    pub(crate) fn read<'a>(
         &'a self,
         place: Range<u64>,
         buffer: &'a mut Vec<u8>,
@@ -316,7 +316,7 @@ impl Source {
     ///
     /// # Errors
     /// As of [`place`](Self::place).
-    pub(super) fn inspect<T>(
+    pub(crate) fn inspect<T>(
         &self,
         place: Range<u64>,
         inspect: impl FnOnce(&[u8]) -> T,
@@ -327,7 +327,7 @@ impl Source {
 }
 
 /// How commands open the files of the ledger.
-pub(super) fn options(settings: &Settings) -> ContentOptions {
+pub(crate) fn options(settings: &Settings) -> ContentOptions {
     ContentOptions {
         spill_dir: settings.dirs.work.clone(),
         windows: Windows::new(settings.memory_budget_bytes),
@@ -357,7 +357,7 @@ fn open_and_cut(
 }
 
 /// Whether history has the bytes of a file that was loaded.
-pub(super) enum InHistory {
+pub(crate) enum InHistory {
     /// History has no file of this name: it belongs to an archive, or was removed.
     Absent,
     /// It has them.
@@ -377,7 +377,7 @@ const MOVED_WITHIN_US: [i64; 2] = [1_000_000, 2_000_000];
 /// in the containers on its path. A file of the same size, or the container of a member, is believed
 /// if it is the file that was read, by inode and mtime, and if it was moved there when the file was
 /// settled, by its ctime, which no program can set. Of any other, the hash decides.
-pub(super) fn in_history(settings: &Settings, file: &LedgerFile) -> InHistory {
+pub(crate) fn in_history(settings: &Settings, file: &LedgerFile) -> InHistory {
     let mut paths = inbox::with_suffixes(&settings.dirs.history, &file.entry.name);
     paths.extend(inbox::in_containers(
         &settings.dirs.history,

@@ -6,7 +6,7 @@ use anyhow::bail;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
 use super::source::{Source, Unavailable};
-use crate::batch::{Batch, SourceFile, provenance, row_id};
+use crate::batch::{Batch, SourceFile, Span, provenance, row_id};
 use crate::config::Settings;
 use crate::cut::Outside;
 use crate::dataset::{Dataset, Fingerprint};
@@ -20,14 +20,14 @@ const CHUNKS_AT_ONCE: usize = 3;
 const ROWS_BEYOND_MAX: usize = 1_000;
 
 /// A record whose row differs from the file or is missing.
-pub(super) struct Wrong {
-    pub(super) difference: Difference,
+pub(crate) struct Wrong {
+    pub(crate) difference: Difference,
     /// The record as it would be stored. `None` for a row beyond the end of the file.
-    pub(super) record: Option<Batch>,
+    pub(crate) record: Option<Batch>,
 }
 
 /// The file of a ledger entry, and the definition by which it was loaded.
-pub(super) struct Comparison<'a> {
+pub(crate) struct Comparison<'a> {
     settings: &'a Settings,
     database: &'a dyn Database,
     entry: &'a LedgerFile,
@@ -51,7 +51,7 @@ impl<'a> Comparison<'a> {
     ///
     /// # Errors
     /// The definition is not known, or the file cannot be found or read.
-    pub(super) async fn open(
+    pub(crate) async fn open(
         settings: &'a Settings,
         database: &'a dyn Database,
         entry: &'a LedgerFile,
@@ -75,11 +75,35 @@ impl<'a> Comparison<'a> {
         })
     }
 
+    /// Leaves out the chunks without records that rows superseded which are gone. Returns the ordinals
+    /// of these records, ascending.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub(crate) async fn keep_superseded(&mut self) -> anyhow::Result<Vec<u32>> {
+        let mut ordinals = Vec::new();
+        let mut kept = Vec::new();
+        for chunk in std::mem::take(&mut self.source.plan.chunks) {
+            let span = Span {
+                file_no: self.file.file_no,
+                first_ordinal: chunk.first_ordinal,
+                records: chunk.records,
+            };
+            let of_chunk = self.database.unsuperseded(&self.dataset, span).await?;
+            if !of_chunk.is_empty() {
+                ordinals.extend(of_chunk);
+                kept.push(chunk);
+            }
+        }
+        self.source.plan.chunks = kept;
+        Ok(ordinals)
+    }
+
     /// Calls `found` with the records that differ, those of a chunk at a time, by ascending ordinal.
     ///
     /// # Errors
     /// The database or the file cannot be read, or `found` fails.
-    pub(super) async fn run(
+    pub(crate) async fn run(
         self,
         found: &mut impl AsyncFnMut(Vec<Wrong>) -> anyhow::Result<()>,
     ) -> anyhow::Result<()> {
