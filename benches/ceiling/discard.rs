@@ -199,4 +199,8 @@ impl Sink for Discard {
     async fn remove(&self, file_no: u32, _: &Datasets) -> Result<Removed, Fault> {
         panic!("file {file_no} has only one definition");
     }
+
+    async fn end_removal(&self, _file_no: u32) -> Result<(), Fault> {
+        Ok(())
+    }
 }

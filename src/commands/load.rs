@@ -320,8 +320,8 @@ fn outcome_of(tally: &Tally, max_rejects: Option<u64>) -> Outcome {
     }
     if number(&tally.quarantined) > 0 {
         eprintln!(
-            "`task_runner files list --state quarantined` shows the reason of each file in \
-             quarantine, as does NAME.reason beside it; `task_runner files retry` moves files back \
+            "NAME.reason beside each file in quarantine has its reason; `task_runner files list --state \
+             quarantined` shows it as well, unless the content is stored already; `task_runner files retry` moves files back \
              to inbound"
         );
     }

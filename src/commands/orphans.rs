@@ -3,8 +3,8 @@
 
 use std::ops::Range;
 
-use crate::restore::Source;
 use crate::config::Settings;
+use crate::restore::Source;
 use crate::sink::{Database, FileState, LedgerFile};
 
 /// Files read from the ledger at a time.

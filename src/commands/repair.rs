@@ -7,6 +7,7 @@ use anyhow::{Context as _, bail};
 
 use super::audit;
 use super::{Outcome, note, open_for_repairs, print, wanted_file};
+use crate::batch::Span;
 use crate::config::Settings;
 use crate::content;
 use crate::fault::Fault;
@@ -190,6 +191,10 @@ pub(super) async fn reload(
             .with_context(|| format!("file {file_no} cannot be loaded again"))?;
         sources.push(Place::of(path));
     }
+    let corrected = corrected(database.as_ref(), &files).await?;
+    if !corrected.is_empty() {
+        note(&corrected);
+    }
     if !yes && !is_confirmed(&files, "remove and load again", "files reload")? {
         print("nothing was changed\n")?;
         return Ok(Outcome::Complete);
@@ -215,6 +220,27 @@ pub(super) async fn reload(
     }
     note("the service or `task_runner load` removes what is stored of them and loads them");
     Ok(Outcome::Complete)
+}
+
+/// What a reload of files removes beside their own records. Empty if there is nothing.
+async fn corrected(database: &dyn Database, files: &[LedgerFile]) -> anyhow::Result<String> {
+    let mut records = 0;
+    for file in files {
+        let span = Span {
+            file_no: file.entry.file_no,
+            first_ordinal: 0,
+            records: file.entry.records,
+        };
+        records += database.replayed(span).await?.len();
+    }
+    Ok(match records {
+        0 => String::new(),
+        _ => format!(
+            "{records} records of these files were corrected by `rejects replay`: a reload removes the \
+             corrections, so these records are rejects again unless the current definition takes them \
+             as they are; replay them again after the load"
+        ),
+    })
 }
 
 /// Lets files be loaded that are beyond a limit of their dataset, and moves those of quarantine back to

@@ -16,14 +16,14 @@ use serde::Deserialize;
 use serde_json::json;
 use serde_json::value::RawValue;
 
-use crate::batch::{SourceFile, provenance};
+use crate::batch::{SourceFile, provenance, row_id};
 use crate::config::Settings;
 use crate::config::cli::{FieldValue, ReplayArgs};
 use crate::dataset::{Dataset, segments};
 use crate::edit;
 use crate::fault::Fault;
 use crate::parse::{Parser, RECORD_BYTES_MAX};
-use crate::sink::{self, Database, LedgerFile, OpenReject, Replayed};
+use crate::sink::{self, Database, LedgerFile, OpenReject, Replayed, Standing};
 
 use super::reject_reader::{KnownFiles, Pages, Texts, find_reject};
 use super::{NoInput, Outcome, UsageError, output, print};
@@ -206,6 +206,7 @@ impl<'a> Replay<'a> {
             Err(problem) => return Ok(Err(Refusal::Unusable(problem))),
         };
         let reject = find_reject(self.operators, file_no, ordinal).await?;
+        let is_reject = reject.is_some();
         let own = match &reject {
             Some(reject) => self.texts.of_reject(&file, &reject.entry).await?,
             None => self.texts.of_record(&file, ordinal).await?,
@@ -227,10 +228,19 @@ impl<'a> Replay<'a> {
                 _ => self.edited(&dataset, &own, kept, raw),
             },
         };
-        match text {
-            Ok(text) => self.replay(&file, &dataset, ordinal, &text).await,
-            Err(why) => Ok(Err(Refusal::StillRejected((file_no, ordinal), why))),
+        let result = match text {
+            Ok(text) => self.replay(&file, &dataset, ordinal, &text).await?,
+            Err(why) => Err(Refusal::StillRejected((file_no, ordinal), why)),
+        };
+        if let (Err(Refusal::StillRejected(..)), false) = (&result, is_reject) {
+            // An export of before: the record has become a row since.
+            let id = row_id(file_no, ordinal);
+            if self.operators.standing(&dataset, id).await? == Standing::Row {
+                self.tally.already_there += 1;
+                return Ok(Ok(()));
+            }
         }
+        Ok(result)
     }
 
     /// Replays records by their own text.

@@ -17,10 +17,10 @@ use crate::parse::{self, Parser};
 use crate::sink::{FileState, LedgerFile, OpenReject, Operators, RejectQuery, Standing};
 
 use super::output::JSON_VERSION;
-use crate::restore::{Source, Unavailable};
 use super::{
     KeyValueText, Outcome, open_for_operators, output, print, unless_reader_gone, wanted_file,
 };
+use crate::restore::{Source, Unavailable};
 
 /// What the command prints: lines of text, or one JSON object.
 struct Facts {

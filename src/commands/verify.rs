@@ -23,13 +23,13 @@ use crate::sink::{
 };
 
 use super::audit;
-use crate::restore::Comparison;
 use super::orphans::{self, Search};
-use crate::restore::{InHistory, Unavailable, in_history};
 use super::uncovered::{self, Uncovered};
 use super::{
     INFALLIBLE, Outcome, is_confirmed, open_for_repairs, print, unless_reader_gone, wanted_file,
 };
+use crate::restore::Comparison;
+use crate::restore::{InHistory, Unavailable, in_history};
 
 /// Files read from the ledger at a time.
 const PAGE_FILES: usize = 500;

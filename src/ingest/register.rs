@@ -271,7 +271,9 @@ async fn fold_settled(shared: &Arc<Shared>, known: &[Registered]) -> Result<Hash
     let mut again = 0;
     for file_no in &lacking {
         // Its file was missing when rows that had its keys were removed, and is here now.
-        again += restore(shared, *file_no).await?.map_or(0, |again| again.records);
+        again += restore(shared, *file_no)
+            .await?
+            .map_or(0, |again| again.records);
     }
     if again > 0 {
         lacking = until_ok("reading the ledger", &shared.stop, |_| {}, ask).await?;

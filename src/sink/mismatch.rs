@@ -146,8 +146,9 @@ impl Mismatch {
     fn next_step(&self) -> Cow<'static, str> {
         match self {
             Self::Missing { .. } => {
-                "restore the table from a backup; or run `task_runner files forget` for its files, and \
-                 load them again; or, to load all files again, drop the ingest_* tables as well and \
+                "restore the table from a backup; or run `task_runner files reload` with the numbers of \
+                 its files (`task_runner files list` has them) and load them, which makes the table \
+                 again, also after it was renamed; or, to load all files again, drop the ingest_* tables as well and \
                  load the files of history"
                     .into()
             }

@@ -54,6 +54,11 @@ impl Index {
         }
     }
 
+    /// Whether a unique key of a table is one that `migrate` made for these columns, by its name.
+    pub(super) fn is_made_for(name: &str, table: &str, columns: &[String]) -> bool {
+        Self::new("uk", table, columns).name == name
+    }
+
     /// Whether a unique key over the columns `found` serves as this one: in any order.
     pub(super) fn is_unique_by(&self, found: &[String]) -> bool {
         let is_found = |own: &String| found.iter().any(|other| own.eq_ignore_ascii_case(other));

@@ -113,18 +113,101 @@ async fn each_command_says_what_is_superseded() {
         assert_eq!(rows, 4);
         pair.expect(0, &["verify", "--content"]);
 
-        // A file that is loaded again leaves what it superseded to `files restore`.
+        // A load of a file again decides anew about what its rows superseded.
         let file_no = pair.number("SELECT MAX(file_no) FROM ingest_files").await;
-        let number = file_no.to_string();
-        pair.expect(0, &["files", "reload", &number, "--yes"]);
-        let load = pair.run(&["load"]);
-        let said = String::from_utf8_lossy(&load.stderr).into_owned();
-        assert!(load.status.success(), "{said}");
-        assert!(said.contains("`task_runner files restore` with"), "{said}");
-        pair.expect(1, &["verify"]);
-        pair.expect(0, &["files", "restore", "--all"]);
+        pair.expect(0, &["files", "reload", &file_no.to_string(), "--yes"]);
+        pair.expect(0, &["load"]);
         pair.expect(0, &["verify", "--content"]);
         assert_eq!(pair.number("SELECT COUNT(*) FROM readings").await, 4);
+    }
+}
+
+/// A reload removes a row that superseded a record of another file.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reload_leaves_the_files_of_superseded_records_whole() {
+    for name in DATABASES {
+        let pair = Pair::new(name).await;
+        define(&pair, LAST);
+        bring(&pair, "readings_1.ndjson", &lines([("a", 1), ("b", 1)]));
+        pair.expect(0, &["load"]);
+        bring(&pair, "readings_2.ndjson", &lines([("a", 2), ("b", 2)]));
+        pair.expect(0, &["load"]);
+
+        // As a kill during the reload leaves it: the rows are gone, and the number is not.
+        pair.expect(0, &["files", "reload", "2", "--yes"]);
+        let first = 2_u64 << 32;
+        pair.execute(&format!("DELETE FROM readings WHERE id = {first}"))
+            .await;
+        // The other file is no bad one meanwhile, and the status names what goes on.
+        fs::rename(pair.at("inbound/readings_2.ndjson"), pair.at("kept")).unwrap();
+        bring(&pair, "readings_3.ndjson", &lines([("a", 1), ("b", 1)]));
+        let said = pair.expect(0, &["load", "--json"]);
+        assert!(said.contains("\"duplicates\":1"), "{said}");
+        let said = pair.expect(0, &["status"]);
+        assert!(said.contains("files list --state removing"), "{said}");
+
+        fs::rename(pair.at("kept"), pair.at("inbound/readings_2.ndjson")).unwrap();
+        let said = pair.expect(0, &["load", "--json"]);
+        assert!(said.contains("\"restored\":2"), "{said}");
+        assert!(said.contains("\"missing\":0"), "{said}");
+        let said = pair.expect(0, &["verify", "--content"]);
+        assert!(
+            said.contains("2 rows") && said.contains("2 superseded"),
+            "{said}"
+        );
+
+        // A file that cannot be read is named, and is whole once it arrives again.
+        let file_no = pair.number("SELECT MAX(file_no) FROM ingest_files").await;
+        pair.expect(0, &["files", "reload", &file_no.to_string(), "--yes"]);
+        for entry in fs::read_dir(pair.at("history")).unwrap() {
+            fs::remove_file(entry.unwrap().path()).unwrap();
+        }
+        let output = pair.run(&["load"]);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(
+            said.contains("2 records of other files are missing"),
+            "{said}"
+        );
+        pair.expect(1, &["verify"]);
+        bring(&pair, "readings_1.ndjson", &lines([("a", 1), ("b", 1)]));
+        let said = pair.expect(0, &["load", "--json"]);
+        assert!(said.contains("\"quarantined\":0"), "{said}");
+        pair.expect(0, &["verify", "--content"]);
+    }
+}
+
+/// `migrate` names the unique key of an earlier `key`, and the statement that drops it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_changed_key_leaves_no_former_one() {
+    for name in DATABASES {
+        let pair = Pair::new(name).await;
+        define(&pair, LAST);
+        bring(&pair, "readings_1.ndjson", &lines([("a", 1)]));
+        pair.expect(0, &["load"]);
+        let text = fs::read_to_string(pair.at("lemonade.toml")).unwrap();
+        let text = text.replace("key = [\"k\"]", "key = [\"k\", \"t\"]");
+        fs::write(pair.at("lemonade.toml"), text).unwrap();
+        let output = pair.run(&["migrate", "--add"]);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(78), "{said}");
+        assert!(said.contains("`uk_readings_k` of an earlier"), "{said}");
+        let statement = if name.ends_with("sqlite") {
+            assert!(said.contains("DROP INDEX `uk_readings_k`"), "{said}");
+            "DROP INDEX `uk_readings_k`"
+        } else {
+            let lines = said.lines();
+            let mut found = lines.filter(|line| line.starts_with("ALTER TABLE"));
+            found
+                .next()
+                .expect("it has the statement")
+                .trim_end_matches(';')
+        };
+        pair.execute(statement).await;
+        pair.expect(0, &["migrate", "--add"]);
+        bring(&pair, "readings_2.ndjson", &lines([("a", 2)]));
+        pair.expect(0, &["load"]);
+        assert_eq!(pair.number("SELECT COUNT(*) FROM readings").await, 2);
     }
 }
 

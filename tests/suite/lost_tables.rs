@@ -101,3 +101,25 @@ async fn json_columns_of_mysql_are_named() {
         );
     }
 }
+
+/// A column has another type: what `migrate` prints is followed, one step after the other.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_renamed_table_is_made_again_from_its_files() {
+    let pair = loaded("memory+mysql").await;
+    let settings = std::fs::read_to_string(pair.at("lemonade.toml")).unwrap();
+    let settings = settings.replace("\"integer\"", "\"text\"");
+    std::fs::write(pair.at("lemonade.toml"), settings).unwrap();
+    pair.execute("RENAME TABLE m TO m_old").await;
+    let said = pair.run(&["migrate"]);
+    let said = String::from_utf8_lossy(&said.stderr).into_owned();
+    assert!(said.contains("run `task_runner files reload`"), "{said}");
+    pair.expect(0, &["files", "reload", "1", "--yes"]);
+    pair.expect(0, &["migrate"]);
+    pair.run(&["load"]);
+    assert_eq!(
+        pair.number("SELECT COUNT(*) FROM ingest_files WHERE file_no = 2")
+            .await,
+        1
+    );
+    pair.expect(0, &["verify", "--content"]);
+}

@@ -199,3 +199,33 @@ async fn a_reject_is_not_replayed_into_another_table_than_its_file() {
         pair.expect(0, &["verify", "--content"]);
     }
 }
+
+/// An export is replayed after its record was corrected, and the file is loaded again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_correction_is_known_to_a_later_replay_and_named_by_a_reload() {
+    let pair = Pair::new("memory+sqlite").await;
+    let settings = "[[datasets]]\nname = \"m\"\ncolumns = [{name=\"a\",type=\"integer\"}]\n";
+    fs::write(pair.at("lemonade.toml"), settings).unwrap();
+    fs::write(pair.at("inbound").join("m_1.ndjson"), "{\"a\":\"x\"}\n").unwrap();
+    pair.expect(2, &["load"]);
+    let export = pair.at("export.ndjson");
+    let export = export.to_str().unwrap();
+    pair.expect(0, &["rejects", "export", "--out", export]);
+    pair.expect(0, &["rejects", "replay", "--all", "--set", "a=5"]);
+    let said = pair.expect(0, &["rejects", "replay", export]);
+    assert!(
+        said.contains("0 stored, 1 stored already, 0 still"),
+        "{said}"
+    );
+
+    let output = pair.run(&["files", "reload", "1"]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(
+        said.contains("1 records of these files were corrected"),
+        "{said}"
+    );
+    pair.expect(0, &["files", "reload", "1", "--yes"]);
+    pair.expect(2, &["load"]);
+    pair.expect(0, &["rejects", "replay", "--all", "--set", "a=5"]);
+    pair.expect(0, &["verify", "--content"]);
+}

@@ -500,7 +500,7 @@ pub(super) async fn primary_key(session: &mut Session, name: &str) -> Result<Vec
 async fn unique_keys(
     session: &mut Session,
     name: &str,
-) -> Result<Vec<Vec<(String, Option<u64>)>>, Failure> {
+) -> Result<Vec<(String, Vec<(String, Option<u64>)>)>, Failure> {
     let sql = "SELECT INDEX_NAME, COALESCE(COLUMN_NAME, ''), SUB_PART FROM \
                information_schema.STATISTICS WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME = ? AND \
                NON_UNIQUE = 0 AND INDEX_NAME <> 'PRIMARY' ORDER BY INDEX_NAME, SEQ_IN_INDEX";
@@ -509,7 +509,7 @@ async fn unique_keys(
         let columns = key
             .iter()
             .map(|(_, column, prefix)| (column.clone(), *prefix));
-        columns.collect()
+        (key[0].0.clone(), columns.collect())
     });
     Ok(keys.collect())
 }

@@ -41,8 +41,22 @@ pub(super) fn add_unique(db: &Transaction<'_>, table: &Table) -> Result<(), Fail
     }
 }
 
-/// Checks that a table has the unique key that it needs.
+/// Checks that a table has the unique key that it needs, and none of an earlier `key` of its dataset,
+/// which would refuse rows that have another key now.
 pub(super) fn check_unique(db: &Transaction<'_>, table: &Table) -> Result<(), Failure> {
+    for (name, (columns, _)) in unique_indexes(db, table)? {
+        let serves = (table.unique.as_ref()).is_some_and(|index| index.is_unique_by(&columns));
+        if !serves && Index::is_made_for(&name, &table.name, &columns) {
+            return Err(Failure::Found {
+                next_step: format!("run DROP INDEX `{name}`, and then `task_runner migrate --add`"),
+                problem: format!(
+                    "table `{}` does not fit its dataset: it still has the unique key `{name}` of an \
+                     earlier `key`",
+                    table.name
+                ),
+            });
+        }
+    }
     let Some(index) = &table.unique else {
         return Ok(());
     };
@@ -64,6 +78,17 @@ pub(super) fn check_unique(db: &Transaction<'_>, table: &Table) -> Result<(), Fa
 
 /// Whether a table has a unique key over these columns that compares them byte by byte.
 fn has_unique(db: &Transaction<'_>, table: &Table, index: &Index) -> Result<bool, Failure> {
+    let found = unique_indexes(db, table)?;
+    let mut found = found.values();
+    Ok(found.any(|(columns, is_exact)| *is_exact && index.is_unique_by(columns)))
+}
+
+/// The unique indexes of a table by their names: their columns, and whether they compare them byte by
+/// byte.
+fn unique_indexes(
+    db: &Transaction<'_>,
+    table: &Table,
+) -> Result<BTreeMap<String, (Vec<String>, bool)>, Failure> {
     let mut find = db.prepare(
         "SELECT l.name, COALESCE(x.name, ''), x.coll FROM pragma_index_list(?) l JOIN \
          pragma_index_xinfo(l.name) x WHERE l.\"unique\" = 1 AND l.partial = 0 AND x.key = 1 ORDER BY \
@@ -76,6 +101,5 @@ fn has_unique(db: &Transaction<'_>, table: &Table, index: &Index) -> Result<bool
         columns.push(row.get(1)?);
         *is_exact &= row.get::<_, String>(2)? == "BINARY";
     }
-    let mut found = found.values();
-    Ok(found.any(|(columns, is_exact)| *is_exact && index.is_unique_by(columns)))
+    Ok(found)
 }

@@ -8,7 +8,7 @@
 
 use jiff::civil::DateTime;
 
-use crate::sink::table::{Kind, Table, TableColumn, quoted};
+use crate::sink::table::{Index, Kind, Table, TableColumn, quoted};
 
 use super::ddl::{CHAR_BYTES, VARCHAR_CHARS_MAX, definition, sql_type, unique};
 
@@ -26,9 +26,9 @@ pub(super) struct Existing {
     pub(super) columns: Vec<ExistingColumn>,
     /// The columns of the primary key, in its order.
     pub(super) key: Vec<String>,
-    /// The unique keys except the primary one: their columns, each with the number of characters of
-    /// its prefix. `None` for a whole column.
-    pub(super) unique: Vec<Vec<(String, Option<u64>)>>,
+    /// The unique keys except the primary one: their names and columns, each column with the number of
+    /// characters of its prefix. `None` for a whole column.
+    pub(super) unique: Vec<(String, Vec<(String, Option<u64>)>)>,
     /// Empty for a view.
     pub(super) engine: String,
     pub(super) is_view: bool,
@@ -155,6 +155,7 @@ pub(super) fn misfit(
             alter.column(needed);
         }
         alter.key();
+        alter.former_unique();
         alter.unique();
         alter.other_columns();
         alter.partitions();
@@ -292,6 +293,22 @@ impl Alter<'_> {
         self.wrong(problem, format!("{drop}ADD PRIMARY KEY ({wanted})"));
     }
 
+    /// A unique key that was made for an earlier key of the dataset. It would refuse rows that have
+    /// another key now.
+    fn former_unique(&mut self) {
+        let (table, found) = (self.table, self.found);
+        for (name, columns) in &found.unique {
+            let columns: Vec<String> = columns.iter().map(|(name, _)| name.clone()).collect();
+            let serves = (table.unique.as_ref()).is_some_and(|index| index.is_unique_by(&columns));
+            if !serves && Index::is_made_for(name, &table.name, &columns) {
+                self.wrong(
+                    format!("it still has the unique key `{name}` of an earlier `key`"),
+                    format!("DROP KEY `{name}`"),
+                );
+            }
+        }
+    }
+
     /// The unique key of the dataset. If rows have the same key, the server refuses the statement and
     /// names the key.
     fn unique(&mut self) {
@@ -306,7 +323,7 @@ impl Alter<'_> {
                 _ => 0,
             }
         };
-        let serves = |found: &Vec<(String, Option<u64>)>| {
+        let serves = |(_, found): &(String, Vec<(String, Option<u64>)>)| {
             let names: Vec<String> = found.iter().map(|(name, _)| name.clone()).collect();
             let is_whole = |(name, prefix): &(String, Option<u64>)| {
                 prefix.is_none_or(|prefix| prefix >= chars(name))
