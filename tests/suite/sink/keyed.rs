@@ -205,6 +205,7 @@ async fn remove_all(fixture: &Fixture, all: &[Loaded]) {
             .remove(loaded.file_no, &fixture.datasets)
             .await
             .unwrap();
+        fixture.sink.end_removal(loaded.file_no).await.unwrap();
     }
     assert_eq!(
         fixture
