@@ -42,6 +42,7 @@ mod seen;
 mod settle;
 mod shared;
 mod tally;
+mod whole;
 mod withdraw;
 
 use std::sync::Arc;

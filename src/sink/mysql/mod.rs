@@ -223,9 +223,9 @@ impl Sink for MysqlSink {
     }
 
     async fn end_removal(&self, file_no: u32) -> Result<(), Fault> {
-        let work = async |session: &mut Session| session.run(&removal::end(file_no)).await;
-        let ended = self.control.on_session("removing a file", work).await;
-        ended.map(drop)
+        let work =
+            async |session: &mut Session| session.run(&removal::end(file_no)).await.map(drop);
+        self.control.on_session("removing a file", work).await
     }
 }
 
