@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
 
-use super::source::{Source, Unavailable, options};
+use crate::restore::{Source, Unavailable, options};
 use super::{Outcome, is_confirmed, note, open_for_repairs, print, repair, wanted_file};
 use crate::batch::{provenance, row_id};
 use crate::config::Settings;

@@ -10,4 +10,4 @@ mod source;
 
 pub(crate) use contents::{Comparison, Wrong};
 pub(crate) use missing::{Neighbours, Restored, missing, superseded};
-pub(crate) use source::{InHistory, Source, Unavailable, in_history};
+pub(crate) use source::{InHistory, Source, Unavailable, in_history, options};

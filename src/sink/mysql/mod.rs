@@ -20,7 +20,6 @@ use crate::frame::FrameKey;
 use super::cells::by_dataset;
 use super::contents::digest_name;
 use super::operators::ACKNOWLEDGED;
-use super::removal;
 use super::{
     Acknowledged, Audit, Begun, Charge, Committed, Contents, Difference, Digest, FieldCount,
     FileState, IndexedTable, Indexes, Kept, KeptIndex, KeptReplay, KnownBytes, LastEvent,
@@ -223,8 +222,7 @@ impl Sink for MysqlSink {
     }
 
     async fn end_removal(&self, file_no: u32) -> Result<(), Fault> {
-        let work =
-            async |session: &mut Session| session.run(&removal::end(file_no)).await.map(drop);
+        let work = async |session: &mut Session| remove::end(session, file_no).await;
         self.control.on_session("removing a file", work).await
     }
 }

@@ -91,6 +91,11 @@ pub(super) async fn remove(
     Ok(Removed { rows, superseded })
 }
 
+/// See [`Sink::end_removal`](crate::sink::Sink::end_removal).
+pub(super) async fn end(session: &mut Session, file_no: u32) -> Result<(), Failure> {
+    session.run(&removal::end(file_no)).await.map(drop)
+}
+
 /// Removes the entries of a file's rows from the first to the last of these ids from the summary of its
 /// dataset, in the transaction of the caller.
 pub(super) async fn remove_from_summary(

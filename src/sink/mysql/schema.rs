@@ -500,7 +500,7 @@ pub(super) async fn primary_key(session: &mut Session, name: &str) -> Result<Vec
 async fn unique_keys(
     session: &mut Session,
     name: &str,
-) -> Result<Vec<(String, Vec<(String, Option<u64>)>)>, Failure> {
+) -> Result<Vec<(String, KeyColumns)>, Failure> {
     let sql = "SELECT INDEX_NAME, COALESCE(COLUMN_NAME, ''), SUB_PART FROM \
                information_schema.STATISTICS WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME = ? AND \
                NON_UNIQUE = 0 AND INDEX_NAME <> 'PRIMARY' ORDER BY INDEX_NAME, SEQ_IN_INDEX";

@@ -20,15 +20,17 @@ use column::{Fitting, column_misfit, fitting};
 /// Most bytes of a row in MySQL, without columns of TEXT types.
 const ROW_BYTES_MAX: u64 = 65_535;
 
+/// The columns of a key, each with the number of characters of its prefix. `None` for a whole column.
+pub(super) type KeyColumns = Vec<(String, Option<u64>)>;
+
 /// A table as `information_schema` has it.
 #[derive(Debug, Default)]
 pub(super) struct Existing {
     pub(super) columns: Vec<ExistingColumn>,
     /// The columns of the primary key, in its order.
     pub(super) key: Vec<String>,
-    /// The unique keys except the primary one: their names and columns, each column with the number of
-    /// characters of its prefix. `None` for a whole column.
-    pub(super) unique: Vec<(String, Vec<(String, Option<u64>)>)>,
+    /// The unique keys except the primary one, with their names.
+    pub(super) unique: Vec<(String, KeyColumns)>,
     /// Empty for a view.
     pub(super) engine: String,
     pub(super) is_view: bool,
@@ -323,7 +325,7 @@ impl Alter<'_> {
                 _ => 0,
             }
         };
-        let serves = |(_, found): &(String, Vec<(String, Option<u64>)>)| {
+        let serves = |(_, found): &(String, KeyColumns)| {
             let names: Vec<String> = found.iter().map(|(name, _)| name.clone()).collect();
             let is_whole = |(name, prefix): &(String, Option<u64>)| {
                 prefix.is_none_or(|prefix| prefix >= chars(name))
