@@ -16,7 +16,6 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
 
-use crate::restore::{Source, Unavailable, options};
 use super::{Outcome, is_confirmed, note, open_for_repairs, print, repair, wanted_file};
 use crate::batch::{provenance, row_id};
 use crate::config::Settings;
@@ -24,6 +23,7 @@ use crate::config::cli::EraseArgs;
 use crate::content;
 use crate::dataset::Dataset;
 use crate::inbox::{self, Replacement};
+use crate::restore::{Source, Unavailable, options};
 use crate::sink::{Blank, Database, Erasure, FileState, LedgerFile, Standing};
 
 /// A file of the ledger, and the definition by which it was loaded.

@@ -9,7 +9,8 @@ use std::ops::Range;
 
 use mysql_async::Value;
 
-use crate::sink::cells::{Cell, Rare, Row, Rows};
+use crate::batch::Batch;
+use crate::sink::cells::{Cell, Rare, Row, Rows, by_dataset};
 use crate::timestamp::{self, Civil, MICROS_A_DAY};
 
 use super::session::{Insert, Server};
@@ -27,6 +28,15 @@ pub(super) const VALUE_BYTES: usize = 12;
 
 /// Bytes of a packet that are left for everything except the values.
 const PACKET_BYTES_SPARE: usize = 1_024;
+
+/// Converts the rows of batches to the driver's values, as a commit does. For benchmarks without a
+/// server.
+#[must_use]
+pub fn bind(batches: &[Batch]) -> Vec<Vec<Value>> {
+    let rows = by_dataset(batches);
+    let rows = rows.iter().flat_map(|rows| rows.range(0..rows.len()));
+    rows.map(|row| values(row).collect()).collect()
+}
 
 /// How large a statement may be.
 #[derive(Debug, Clone, Copy)]

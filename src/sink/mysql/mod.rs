@@ -8,7 +8,6 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use mysql_async::Value;
 use tokio::sync::Mutex;
 
 use crate::batch::{Batch, ContentHash, RejectCode, Span};
@@ -17,7 +16,6 @@ use crate::fault::{Fault, Origin};
 use crate::finding::Finding;
 use crate::frame::FrameKey;
 
-use super::cells::by_dataset;
 use super::contents::digest_name;
 use super::operators::ACKNOWLEDGED;
 use super::{
@@ -68,6 +66,7 @@ mod standing;
 mod summary;
 mod trial;
 
+pub use bind::bind;
 pub use replicas::{Lag, Replicas};
 
 /// Connections for everything except commits: one for the stages, one for operators.
@@ -129,15 +128,6 @@ impl Drop for MysqlSink {
             session.close();
         }
     }
-}
-
-/// Converts the rows of batches to the driver's values, as a commit does. For benchmarks without a
-/// server.
-#[must_use]
-pub fn bind(batches: &[Batch]) -> Vec<Vec<Value>> {
-    let rows = by_dataset(batches);
-    let rows = rows.iter().flat_map(|rows| rows.range(0..rows.len()));
-    rows.map(|row| bind::values(row).collect()).collect()
 }
 
 #[async_trait]

@@ -23,7 +23,7 @@ use crate::sink::table::{Table, TableColumn, missing_index, quoted, tables};
 
 use super::ddl::{create, key};
 use super::errors::{Class, Failure};
-use super::misfit::{Change, Existing, ExistingColumn, Misfit, exact_json, misfit};
+use super::misfit::{Change, Existing, ExistingColumn, KeyColumns, Misfit, exact_json, misfit};
 use super::retired::{Moment, follow_renames};
 use super::session::Session;
 use super::{summary, trial};
