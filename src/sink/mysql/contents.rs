@@ -75,7 +75,7 @@ pub(super) async fn replayed(session: &mut Session, span: Span) -> Result<Vec<u3
 }
 
 /// See [`Contents::unsuperseded`](crate::sink::Contents::unsuperseded).
-pub(super) async fn unsuperseded(
+pub(super) async fn gone(
     session: &mut Session,
     dataset: &Dataset,
     span: Span,

@@ -318,8 +318,7 @@ impl Contents for MysqlSink {
     }
 
     async fn unsuperseded(&self, dataset: &Dataset, span: Span) -> Result<Vec<u32>, Fault> {
-        let work =
-            async |session: &mut Session| contents::unsuperseded(session, dataset, span).await;
+        let work = async |session: &mut Session| contents::gone(session, dataset, span).await;
         self.control.on_session(READING_LEDGER, work).await
     }
 

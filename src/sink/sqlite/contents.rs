@@ -65,11 +65,7 @@ pub(super) fn replayed(db: &Transaction<'_>, span: Span) -> Result<Vec<u32>, Fai
 }
 
 /// See [`Contents::unsuperseded`](crate::sink::Contents::unsuperseded).
-pub(super) fn unsuperseded(
-    db: &Transaction<'_>,
-    table: &str,
-    span: Span,
-) -> Result<Vec<u32>, Failure> {
+pub(super) fn gone(db: &Transaction<'_>, table: &str, span: Span) -> Result<Vec<u32>, Failure> {
     let mut find = db.prepare_cached(&superseded_sql(table, span))?;
     let found = find.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
     let found: Vec<(u32, bool)> = found.collect::<Result<_, _>>()?;

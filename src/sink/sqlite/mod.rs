@@ -370,7 +370,7 @@ impl Contents for SqliteSink {
 
     async fn unsuperseded(&self, dataset: &Dataset, span: Span) -> Result<Vec<u32>, Fault> {
         let table = dataset.table.clone();
-        let work = move |db: &Transaction<'_>| contents::unsuperseded(db, &table, span);
+        let work = move |db: &Transaction<'_>| contents::gone(db, &table, span);
         self.transact("reading the ledger", work).await
     }
 
