@@ -140,6 +140,8 @@ mod tests {
             telemetry::queue_oldest("memory", second);
             telemetry::queue_unread(second);
             telemetry::replica_lag("h:3306", 1.0);
+            telemetry::nodes("work", 1, 0);
+            telemetry::leads_summary(true);
             telemetry::history(1);
             telemetry::history_removed(1);
             telemetry::rejects_open(1);
