@@ -127,12 +127,12 @@ async fn a_file_whose_table_is_missing_is_not_removed_from_the_ledger() {
             assert_eq!(rows(&pair, "m").await, 0);
             assert_eq!(rows(&pair, "ingest_files").await, 0);
         }
-        // The table was dropped, and the dataset still has it: each start refuses that, and offers
-        // this command.
+        // The table was dropped, and the dataset still has it: each start refuses that, and offers to
+        // load its files again. To forget them is possible as well.
         let pair = loaded(name).await;
         pair.execute("DROP TABLE m").await;
         let said = fails(&pair, 78, &["load"]);
-        assert!(said.contains("task_runner files forget"), "{said}");
+        assert!(said.contains("task_runner files reload"), "{said}");
         pair.expect(0, &["files", "forget", "1", "--yes"]);
         assert_eq!(rows(&pair, "ingest_files").await, 0);
     }
