@@ -23,9 +23,9 @@ const FREE_SUFFIXES_MAX: u32 = 8;
 /// A name of at least this many bytes may have been cut, so that a suffix fits within 255 bytes.
 const LONG_NAME_BYTES: usize = 250;
 
-/// The paths of files that may be the file with this name and one of these sizes: at its path in an archive, if
-/// it has one, and in history, work, quarantine and inbound. The size of a member of a container is
-/// not known here.
+/// The paths of files that may be the file with this name and one of these sizes: at its path in an
+/// archive, if it has one, and in history, work, quarantine and inbound. The size of a member of a
+/// container is not known here.
 #[must_use]
 pub fn candidates(
     directories: &Directories,

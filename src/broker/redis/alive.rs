@@ -1,10 +1,10 @@
 //! Which consumers live: each gives a sign of life every second, and the frames of one that gives none
 //! are taken over.
 //!
-//! The sign is a read of this consumer's pending entries after any id. It returns
-//! nothing, changes nothing, and sets the idle time of the consumer in the group back to zero. So the
-//! sign is beside the entries: it needs no other key, no further right of the account, and no clock
-//! but that of Redis. See docs/decisions/signs-of-life.md.
+//! The sign is a read of this consumer's pending entries after an id that no entry has. It returns
+//! nothing, and changes nothing but the idle time of the consumer in the group, which begins again
+//! from zero. So the sign is beside the entries: it needs no other key, no further right of the
+//! account, and no clock but that of Redis. See docs/decisions/signs-of-life.md.
 
 use std::sync::Arc;
 use std::time::Duration;
