@@ -219,8 +219,9 @@ fn places(
         }
         kept.push((path, "a file in quarantine"));
     }
-    let members = inbox::in_containers(&dirs.history, &file.entry.name);
-    let members = members.into_iter().filter(is_it);
+    // No file has none of the sizes, so only members are found.
+    let members = inbox::candidates(dirs, &file.entry.name, &[], None).into_iter();
+    let members = members.filter(|path| path.starts_with(&dirs.history) && is_it(path));
     kept.extend(members.map(|path| (path, "a member of a container")));
     let archive = file.path.iter().filter(|path| is_it(path));
     kept.extend(archive.map(|path| (path.clone(), "a file of an archive")));

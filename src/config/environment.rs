@@ -15,47 +15,8 @@ use clap::{Args, Command, FromArgMatches};
 use super::error::ConfigError;
 use super::options::{Options, OrOff};
 use super::url;
+use super::variables::VARIABLES;
 use crate::reread::Reread;
-
-/// Each flag and its variables. The first variable that is set is used.
-pub(super) const VARIABLES: &[(&str, &[&str])] = &[
-    ("config", &["LEMONADE_CONFIG"]),
-    ("data-dir", &["LEMONADE_DATA_DIR"]),
-    ("inbound", &["LEMONADE_INBOUND", "SRC_PATH"]),
-    ("work", &["LEMONADE_WORK"]),
-    ("history", &["LEMONADE_HISTORY", "HISTORY_PATH"]),
-    ("quarantine", &["LEMONADE_QUARANTINE"]),
-    ("http-addr", &["LEMONADE_HTTP_ADDR"]),
-    ("http-hosts", &["LEMONADE_HTTP_HOSTS"]),
-    ("http-actions", &["LEMONADE_HTTP_ACTIONS"]),
-    ("http-token-file", &["LEMONADE_HTTP_TOKEN_FILE"]),
-    ("workers", &["LEMONADE_WORKERS"]),
-    ("queue-bytes", &["LEMONADE_QUEUE_BYTES"]),
-    ("redis-prefix", &["LEMONADE_REDIS_PREFIX"]),
-    ("memory-budget", &["LEMONADE_MEMORY_BUDGET"]),
-    ("frame-records", &["LEMONADE_FRAME_RECORDS"]),
-    ("frame-bytes", &["LEMONADE_FRAME_BYTES"]),
-    (
-        "max-records-per-second",
-        &["LEMONADE_MAX_RECORDS_PER_SECOND"],
-    ),
-    ("max-replica-lag", &["LEMONADE_MAX_REPLICA_LAG"]),
-    ("summary-every", &["LEMONADE_SUMMARY_EVERY"]),
-    ("quiet-time", &["LEMONADE_QUIET_TIME"]),
-    ("incomplete-after", &["LEMONADE_INCOMPLETE_AFTER"]),
-    ("hard-links", &["LEMONADE_HARD_LINKS"]),
-    ("inbound-recursive", &["LEMONADE_INBOUND_RECURSIVE"]),
-    ("marker-files", &["LEMONADE_MARKER_FILES"]),
-    ("temporary-files", &["LEMONADE_TEMPORARY_FILES"]),
-    ("scan-interval", &["LEMONADE_SCAN_INTERVAL"]),
-    ("drain-timeout", &["LEMONADE_DRAIN_TIMEOUT"]),
-    ("disk-floor", &["LEMONADE_DISK_FLOOR"]),
-    ("history-max-age", &["LEMONADE_HISTORY_MAX_AGE"]),
-    ("history-max-bytes", &["LEMONADE_HISTORY_MAX_BYTES"]),
-    ("role", &["LEMONADE_ROLE"]),
-    ("log-format", &["LEMONADE_LOG_FORMAT"]),
-    ("log-level", &["LEMONADE_LOG", "RUST_LOG"]),
-];
 
 const DATABASE_URL: &str = "DATABASE_URL";
 const REDIS_URL: &str = "REDIS_URL";

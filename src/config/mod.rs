@@ -24,15 +24,18 @@ pub mod cli;
 mod environment;
 mod error;
 mod file;
+mod history;
 mod options;
 mod servers;
 mod show;
 mod template;
 mod url;
+mod variables;
 
 pub use environment::Environment;
 pub use error::ConfigError;
 use file::FILE_DEFAULT;
+pub use history::HistoryLayout;
 pub use options::{HardLinks, LogFormat, Names, Options, OrOff, Period, Roles};
 pub use template::template;
 pub use url::redacted;
@@ -149,6 +152,8 @@ pub struct Settings {
     pub drain_timeout: Duration,
     /// No file is taken while the file system of a directory has fewer free bytes.
     pub disk_floor_bytes: u64,
+    /// The directories of history.
+    pub history_layout: HistoryLayout,
     /// What a service leaves in history.
     pub history_limits: HistoryLimits,
     /// Address of the HTTP server. `None`: HTTP is off.
@@ -327,6 +332,7 @@ impl Settings {
             scan_interval: time(given.scan_interval, SCAN_INTERVAL_DEFAULT),
             drain_timeout: time(given.drain_timeout, DRAIN_TIMEOUT_DEFAULT),
             disk_floor_bytes: bytes(given.disk_floor, DISK_FLOOR_DEFAULT),
+            history_layout: given.history_layout.unwrap_or(HistoryLayout::Flat),
             history_limits: HistoryLimits {
                 age: given.history_max_age.and_then(OrOff::on).map(|age| age.0),
                 bytes: given

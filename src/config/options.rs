@@ -16,6 +16,7 @@ use clap::{Args as _, Command};
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer};
 
+use super::history::HistoryLayout;
 use crate::dataset::Dataset;
 use crate::inbox::TEMPORARY;
 
@@ -160,6 +161,10 @@ pub struct Options {
     #[schemars(with = "Option<Size>")]
     pub disk_floor: Option<ByteSize>,
 
+    /// Directories of history: flat (as in inbound) or day (that, below YYYY/MM/DD) (default: flat)
+    #[arg(long, global = true, value_name = "LAYOUT", hide_short_help = true)]
+    pub history_layout: Option<HistoryLayout>,
+
     /// Remove a file from history this long after it was moved there (default: off)
     #[arg(long, global = true, value_name = "TIME", hide_short_help = true)]
     #[schemars(with = "Option<String>")]
@@ -242,6 +247,7 @@ impl Options {
             scan_interval: self.scan_interval.or(below.scan_interval),
             drain_timeout: self.drain_timeout.or(below.drain_timeout),
             disk_floor: self.disk_floor.or(below.disk_floor),
+            history_layout: self.history_layout.or(below.history_layout),
             history_max_age: self.history_max_age.or(below.history_max_age),
             history_max_bytes: self.history_max_bytes.or(below.history_max_bytes),
             role: self.role.or(below.role),

@@ -15,7 +15,7 @@
 //! or whose place belongs to a file that was begun. `copying` copies members of containers to
 //! quarantine. `retention` removes the oldest files of history, and `replacing` replaces one by other
 //! bytes. `whereabouts` says where the bytes
-//! of a file may be. `moving` does each move, with names from `names`.
+//! of a file may be, and `days` which directories history has for days. `moving` does each move, with names from `names`.
 //!
 //! The name of a file is its path below its directory: with [`Markers::with_directories`], files of
 //! directories below inbound are taken as well, and keep this path.
@@ -24,6 +24,7 @@ mod aside;
 mod census;
 mod claim;
 mod copying;
+mod days;
 mod directories;
 mod distinct;
 mod free;
@@ -49,6 +50,7 @@ mod whereabouts;
 pub use aside::Aside;
 pub use census::{Census, Count, count_files};
 pub use claim::{Claim, Claimed, affects_every_file};
+pub use days::days_of;
 pub use directories::{Directories, canonical};
 pub use distinct::{Overlap, check_distinct};
 pub use free::FreeRoom;
@@ -64,7 +66,7 @@ pub use retention::{HistoryLimits, Pruned};
 pub use scan::{Candidate, SCAN_FILES_MAX, Scan, missed};
 pub use waiting::{WaitReason, Waiting, Waits};
 pub use walk::{Archive, Found, Walk};
-pub use whereabouts::{candidates, exact_name, in_containers, with_suffixes};
+pub use whereabouts::{candidates, exact_name, in_days, named};
 
 #[cfg(test)]
 mod tests;

@@ -5,6 +5,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs::Metadata;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
@@ -40,6 +41,8 @@ pub struct Inbox {
     pub(super) directories: Directories,
     patience: RwLock<Patience>,
     markers: RwLock<Markers>,
+    /// Whether files are moved to the directory of the day in history.
+    by_day: AtomicBool,
     /// The stamps of files that were read and are incomplete.
     pub(super) incomplete: Mutex<HashMap<OsString, Stamp>>,
     /// Files whose table refused their rows.
@@ -80,6 +83,7 @@ impl Inbox {
             directories,
             patience: RwLock::new(patience),
             markers: RwLock::default(),
+            by_day: AtomicBool::new(false),
             incomplete: Mutex::default(),
             postponed: Mutex::default(),
             _lock: lock,
@@ -94,6 +98,15 @@ impl Inbox {
             tracing::warn!(%error, "inbound is not cleaned up after a killed move");
         }
         *self.markers.write() = markers;
+    }
+
+    /// Sets whether files are moved to the directory of the day in history from now on.
+    pub fn set_by_day(&self, by_day: bool) {
+        self.by_day.store(by_day, Relaxed);
+    }
+
+    pub(super) fn is_by_day(&self) -> bool {
+        self.by_day.load(Relaxed)
     }
 
     /// Sets how long files wait from now on.

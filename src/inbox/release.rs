@@ -4,9 +4,11 @@ use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io;
 use std::path::PathBuf;
+use std::time::SystemTime;
 
 use super::claim::Claimed;
 use super::copying::write_with_reason;
+use super::days::directory_of_day;
 use super::directories::Directories;
 use super::moving::{move_content_into, move_into, move_with_reason};
 use super::open::Inbox;
@@ -22,7 +24,22 @@ impl Inbox {
     /// A system call fails, or the content differs. Then the file is still in work.
     pub fn to_history(&self, file: &Claimed, hash: Option<ContentHash>) -> io::Result<PathBuf> {
         let Directories { history, .. } = &self.directories;
-        move_content_into(&file.path, history, &file.name, hash)
+        loop {
+            let to = if self.is_by_day() {
+                directory_of_day(history, SystemTime::now())?
+            } else {
+                history.clone()
+            };
+            match move_content_into(&file.path, &to, &file.name, hash) {
+                // It was empty, and the limits of history have removed it.
+                Err(error)
+                    if error.kind() == io::ErrorKind::NotFound
+                        && to != *history
+                        && history.is_dir()
+                        && !to.is_dir() => {}
+                moved => return moved,
+            }
+        }
     }
 
     /// Moves a file that cannot be loaded to quarantine, with its reason beside it in

@@ -7,6 +7,7 @@ use std::io;
 use std::path::{Component, Path, PathBuf};
 
 use super::aside::Aside;
+use super::days::without_day;
 use super::directories::Directories;
 use super::moving::move_into;
 use super::names::{is_hidden, reason_name, reason_path};
@@ -53,7 +54,7 @@ pub fn requeue(
 }
 
 /// Moves a file of history back to inbound, to be loaded again, under the name with which it was
-/// delivered, if that is known. Returns the path in inbound.
+/// delivered, if that is known, and removes the directories of history that are empty then. Returns the path in inbound.
 ///
 /// # Errors
 /// A system call fails. Then the file is in history.
@@ -62,9 +63,21 @@ pub fn return_from_history(
     aside: Aside,
     delivered: Option<&OsStr>,
 ) -> io::Result<PathBuf> {
-    let name = aside.former().strip_prefix(&directories.history);
-    let name = name.map_err(|_| io::ErrorKind::InvalidInput)?.to_owned();
-    aside.move_into(&directories.inbound, delivered.unwrap_or(name.as_os_str()))
+    let Directories {
+        inbound, history, ..
+    } = directories;
+    let former = aside.former().to_owned();
+    let name = former.strip_prefix(history);
+    let name = without_day(name.map_err(|_| io::ErrorKind::InvalidInput)?);
+    let moved = aside.move_into(inbound, delivered.unwrap_or(name.as_os_str()))?;
+    let below = former.ancestors().skip(1);
+    for emptied in below.take_while(|parent| *parent != history) {
+        // Fails if it is not empty.
+        if fs::remove_dir(emptied).is_err() {
+            break;
+        }
+    }
+    Ok(moved)
 }
 
 /// The names of the files in quarantine, which are paths below it, in order, without the reasons

@@ -6,6 +6,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use super::days::all_days;
 use super::directories::Directories;
 use super::markers::Markers;
 use super::names::again;
@@ -42,11 +43,17 @@ pub fn candidates(
         quarantine,
     } = directories;
     let again = again(work);
+    let days = all_days(history);
     for dir in [history, work, quarantine, inbound]
         .into_iter()
         .chain(&again)
     {
         if let Some(name) = exact_name(name) {
+            let of_days = days.iter().filter(|_| dir == history);
+            for day in of_days {
+                found.extend(with_suffixes(day, name));
+                members.extend(in_containers(day, name));
+            }
             found.extend(with_suffixes(dir, name));
             members.extend(in_containers(dir, name));
         } else {
@@ -63,6 +70,26 @@ pub fn candidates(
     found
 }
 
+/// The paths in a directory that a file with this name may have, also as the member of a container.
+#[must_use]
+pub fn named(dir: &Path, name: &str) -> Vec<PathBuf> {
+    let mut found = with_suffixes(dir, name);
+    found.extend(in_containers(dir, name));
+    found
+}
+
+/// As [`named`], in the directories that history has for days. A day in which no file has the name
+/// without a suffix is left out: most files that are looked for here were removed from history, and
+/// there may be thousands of days.
+#[must_use]
+pub fn in_days(directories: &Directories, name: &str) -> Vec<PathBuf> {
+    let first = name.split('/').next().unwrap_or(name);
+    let days = all_days(&directories.history).into_iter();
+    days.filter(|day| fs::symlink_metadata(day.join(first)).is_ok())
+        .flat_map(|day| named(&day, name))
+        .collect()
+}
+
 /// The path itself if it leads to a member of a container.
 fn in_container(path: &Path) -> Option<PathBuf> {
     content::located(path).map(|_| path.to_owned())
@@ -70,8 +97,7 @@ fn in_container(path: &Path) -> Option<PathBuf> {
 
 /// The paths of members of containers in a directory that a file with this name may be. A container
 /// has its name, or the name with a suffix.
-#[must_use]
-pub fn in_containers(dir: &Path, name: &str) -> Vec<PathBuf> {
+fn in_containers(dir: &Path, name: &str) -> Vec<PathBuf> {
     let ends = name.match_indices('/').map(|(at, _)| at);
     let member_of = |at: usize| {
         let containers = with_suffixes(dir, &name[..at]).into_iter();
@@ -94,8 +120,7 @@ pub fn exact_name(name: &str) -> Option<&str> {
 /// The paths in a directory that a file with this name may have: the name itself, and the name with
 /// each suffix that later files got. A file that waited in inbound beside one of its name came again
 /// with a suffix, and may have got another one in history: `NAME.1.1`.
-#[must_use]
-pub fn with_suffixes(dir: &Path, name: &str) -> Vec<PathBuf> {
+fn with_suffixes(dir: &Path, name: &str) -> Vec<PathBuf> {
     let exists = |name: &str| fs::symlink_metadata(dir.join(name)).is_ok();
     let mut found = Vec::new();
     if exists(name) {

@@ -7,6 +7,7 @@ use std::ops::Range;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use crate::batch::{Batch, SourceFile};
 use crate::chunks;
@@ -378,18 +379,20 @@ const MOVED_WITHIN_US: [i64; 2] = [1_000_000, 2_000_000];
 /// if it is the file that was read, by inode and mtime, and if it was moved there when the file was
 /// settled, by its ctime, which no program can set. Of any other, the hash decides.
 pub(crate) fn in_history(settings: &Settings, file: &LedgerFile) -> InHistory {
-    let mut paths = inbox::with_suffixes(&settings.dirs.history, &file.entry.name);
-    paths.extend(inbox::in_containers(
-        &settings.dirs.history,
-        &file.entry.name,
-    ));
-    let Some(first) = paths.first() else {
-        return InHistory::Absent;
-    };
+    let (dirs, name) = (&settings.dirs, &file.entry.name);
+    let settled = file.settled_at.as_deref().and_then(timestamp::parse);
+    let mut paths = inbox::named(&dirs.history, name);
+    // A file of an archive with the same name may belong into a directory of inbound.
+    if let (None, Some(settled)) = (&file.path, settled) {
+        let since_epoch = Duration::from_micros(settled.unsigned_abs());
+        let days = inbox::days_of(dirs, SystemTime::UNIX_EPOCH + since_epoch);
+        paths.extend(days.iter().flat_map(|day| inbox::named(day, name)));
+    }
+    let first = paths.first().cloned();
     if file.erased.is_blank.is_some() {
+        paths.extend(inbox::in_days(dirs, name));
         return without_erased(settings, file, &paths);
     }
-    let settled = file.settled_at.as_deref().and_then(timestamp::parse);
     let is_believed = |path: &PathBuf| {
         let container = content::located(path).map(|(container, _)| container);
         let on_disk = container.as_ref().unwrap_or(path);
@@ -405,11 +408,15 @@ pub(crate) fn in_history(settings: &Settings, file: &LedgerFile) -> InHistory {
             && written <= settled
             && (settled - before..=settled + after).contains(&changed)
     };
-    if paths.iter().any(is_believed) || Source::find(settings, file).is_ok() {
-        InHistory::AsRead
-    } else {
-        InHistory::Changed(first.clone())
+    if paths.iter().any(is_believed) {
+        return InHistory::AsRead;
     }
+    // A move that failed for a while leads to the directory of a later day.
+    let is_elsewhere = || !inbox::in_days(dirs, name).is_empty();
+    if (first.is_some() || is_elsewhere()) && Source::find(settings, file).is_ok() {
+        return InHistory::AsRead;
+    }
+    first.map_or(InHistory::Absent, InHistory::Changed)
 }
 
 /// Looks for the bytes of a file of which records were erased: each of these files is read.

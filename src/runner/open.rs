@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::engine::{Engine, EngineOptions};
 use crate::broker::{self, BrokerOptions};
-use crate::config::{HardLinks, Settings, redacted};
+use crate::config::{HardLinks, HistoryLayout, Settings, redacted};
 use crate::content::{ContentOptions, Windows};
 use crate::cut::ChunkLimits;
 use crate::dataset::Dataset;
@@ -39,6 +39,7 @@ pub async fn open(
     }
     let inbox = Inbox::open(settings.dirs.clone(), patience)?;
     inbox.set_markers(settings.markers());
+    inbox.set_by_day(settings.history_layout == HistoryLayout::Day);
     // A queue in this process takes memory of the same budget as the stages.
     let queue_bytes_max = if settings.broker_url.starts_with("memory:") {
         settings

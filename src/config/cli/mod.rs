@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
-use super::environment::VARIABLES;
 use super::options::{Options, Period};
+use super::variables::VARIABLES;
 use crate::sample::{FileFormat, RecordType};
 use crate::version;
 

@@ -12,6 +12,7 @@ mod directories;
 mod examples;
 mod formats;
 mod lacking;
+mod layouts;
 mod limits;
 mod hostile;
 mod outside;
