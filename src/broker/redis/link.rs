@@ -18,6 +18,7 @@ use fred::types::config::{
     UnresponsiveConfig,
 };
 use fred::types::{ConnectHandle, Value};
+use futures_util::FutureExt as _;
 use tokio::sync::Mutex;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::TryRecvError;
@@ -212,6 +213,12 @@ async fn connect(config: &Config, reply_timeout: Duration) -> Result<Live, Error
         Some(policy),
     );
     let reconnects = client.reconnect_rx();
+    // The client tells only those that wait already (fred 10.1.0): a wait that begins after a quick
+    // connection lasts for ever. It begins with its first poll, so that comes before.
+    let waiting = client.clone();
+    let mut made = Box::pin(async move { waiting.wait_for_connect().await });
+    let early = made.as_mut().now_or_never();
+    debug_assert!(early.is_none(), "nothing connects yet");
     let task = client.connect();
     let mut live = Live {
         client,
@@ -220,7 +227,7 @@ async fn connect(config: &Config, reply_timeout: Duration) -> Result<Live, Error
     };
     let connected = async {
         tokio::select! {
-            connected = live.client.wait_for_connect() => connected,
+            connected = &mut made => connected,
             ended = &mut live.task => match ended {
                 Ok(Err(error)) => Err(error),
                 _ => Err(Error::new(ErrorKind::Canceled, "the connection ended while connecting")),

@@ -2,7 +2,7 @@
 //! concern the server and not the queue.
 
 use std::collections::BTreeSet;
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpStream};
 use std::time::{Duration, Instant};
 
@@ -67,6 +67,14 @@ async fn a_server_that_is_busy_with_a_script_is_waited_for() {
     script
         .write_all(b"EVAL \"while true do end\" 0\r\n")
         .unwrap();
+    let says_busy = || {
+        let mut other = TcpStream::connect((Ipv4Addr::LOCALHOST, redis.port)).unwrap();
+        other.write_all(b"PING\r\n").unwrap();
+        let mut reply = [0; 5];
+        other.read_exact(&mut reply).unwrap();
+        reply == *b"-BUSY"
+    };
+    until(says_busy).await;
     let fault = refused(&*broker, 0).await;
     assert!(fault.to_string().contains("BUSY"), "{fault}");
     raw(redis.port, &["SCRIPT KILL"]);
