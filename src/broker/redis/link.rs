@@ -237,11 +237,13 @@ async fn connect(config: &Config, reply_timeout: Duration) -> Result<Live, Error
     // Longer than both steps together, which have their own timeouts, for each seed of a cluster.
     let hosts = u32::try_from(config.server.hosts().len()).unwrap_or(u32::MAX);
     let limit = CONNECT_TIMEOUT.saturating_mul(hosts.saturating_mul(2).saturating_add(1));
-    match tokio::time::timeout(limit, connected).await {
+    let connected = tokio::time::timeout(limit, connected).await;
+    match connected {
         Ok(connected) => connected.map(|()| live),
-        Err(_) => Err(Error::new(
-            ErrorKind::Timeout,
-            "the server did not accept a connection in time",
-        )),
+        Err(_) => {
+            let state = live.client.state();
+            let text = format!("the server did not accept a connection in time ({state:?})");
+            Err(Error::new(ErrorKind::Timeout, text))
+        }
     }
 }
