@@ -36,6 +36,7 @@ mod machine;
 mod metrics;
 mod nodes;
 mod prometheus;
+mod reference;
 mod rejects;
 mod replays;
 mod removals;

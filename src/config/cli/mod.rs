@@ -423,9 +423,14 @@ impl Cli {
     pub fn from_command_line(
         arguments: impl IntoIterator<Item = std::ffi::OsString>,
     ) -> Result<Self, clap::Error> {
-        let command = with_variables(Self::command());
-        let mut matches = command.try_get_matches_from(arguments)?;
+        let mut matches = Self::described().try_get_matches_from(arguments)?;
         Self::from_arg_matches_mut(&mut matches)
+    }
+
+    /// The commands and their arguments, as the help shows them: each setting with its variables.
+    #[must_use]
+    pub fn described() -> clap::Command {
+        with_variables(Self::command())
     }
 
     /// The completion script of a shell.
@@ -444,7 +449,7 @@ impl Cli {
     /// # Errors
     /// A page cannot be written.
     pub fn write_manual(directory: &Path) -> io::Result<()> {
-        let command = for_manual(with_variables(Self::command()));
+        let command = for_manual(Self::described());
         clap_mangen::generate_to(command, directory)
     }
 }
