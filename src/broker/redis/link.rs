@@ -237,13 +237,10 @@ async fn connect(config: &Config, reply_timeout: Duration) -> Result<Live, Error
     // Longer than both steps together, which have their own timeouts, for each seed of a cluster.
     let hosts = u32::try_from(config.server.hosts().len()).unwrap_or(u32::MAX);
     let limit = CONNECT_TIMEOUT.saturating_mul(hosts.saturating_mul(2).saturating_add(1));
-    let connected = tokio::time::timeout(limit, connected).await;
-    match connected {
-        Ok(connected) => connected.map(|()| live),
-        Err(_) => {
-            let state = live.client.state();
-            let text = format!("the server did not accept a connection in time ({state:?})");
-            Err(Error::new(ErrorKind::Timeout, text))
-        }
-    }
+    let Ok(connected) = tokio::time::timeout(limit, connected).await else {
+        let state = live.client.state();
+        let text = format!("the server did not accept a connection in time ({state:?})");
+        return Err(Error::new(ErrorKind::Timeout, text));
+    };
+    connected.map(|()| live)
 }
