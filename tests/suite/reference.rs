@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 
+use clap::builder::PossibleValue;
 use clap::{Arg, Command};
 use lemonade_task::config::cli::Cli;
 
@@ -122,7 +123,7 @@ fn describe(command: &Command, page: &mut String) {
     for arg in command.get_arguments().filter(own) {
         let mut help = cell(&arg.get_help().unwrap().to_string());
         let values = arg.get_possible_values();
-        let values: Vec<_> = values.iter().map(|value| value.get_name()).collect();
+        let values: Vec<_> = values.iter().map(PossibleValue::get_name).collect();
         if !values.is_empty() && arg.get_action().takes_values() {
             write!(help, " (one of: `{}`)", values.join("`, `")).unwrap();
         }
