@@ -134,6 +134,13 @@ fn directories(settings: &Settings) -> Vec<Finding> {
             "put both on one file system: a move between two copies every byte",
         ));
     }
+    if let Some(parent) = settings.dirs.missing_parent(&settings.data_dir) {
+        findings.push(Finding::fail(
+            format!("inbound: there is no directory {}", parent.display()),
+            "correct the path of inbound, or create the directory: the engine does not start \
+             otherwise",
+        ));
+    }
     if let Err(fault) = inbox::check_distinct(&settings.dirs) {
         findings.push(Finding::fail(
             fault.to_string(),

@@ -1,6 +1,7 @@
 //! `files`: lists the files of the ledger, shows one, moves files from quarantine back to inbound.
 //! Its repairs are in `repair`.
 
+use std::collections::HashSet;
 use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::io::ErrorKind;
@@ -14,12 +15,15 @@ use crate::inbox;
 use crate::sink::{FileState, LedgerFile};
 
 use super::{
-    INFALLIBLE, KeyValueText, NoInput, Outcome, UsageError, note, open_for_operators, print,
-    repair, verify, wanted_file,
+    INFALLIBLE, KeyValueText, NoInput, Outcome, UsageError, note, open_for_operators, output,
+    print, repair, verify, wanted_file,
 };
 
 /// Files read from the ledger at a time.
 const PAGE_FILES: usize = 500;
+
+/// Most files of quarantine that are named beside those of the ledger.
+const NAMES_SHOWN: usize = 10;
 
 /// Runs the command.
 pub(super) async fn execute(
@@ -64,6 +68,7 @@ async fn list(
 ) -> anyhow::Result<()> {
     let operators = open_for_operators(settings).await?;
     let (mut left, mut below, mut first) = (limit, u32::MAX, true);
+    let mut listed = HashSet::new();
     while left > 0 {
         let page = operators
             .files(0..below, state, left.min(PAGE_FILES))
@@ -71,6 +76,9 @@ async fn list(
         let Some(last) = page.last() else { break };
         below = last.entry.file_no;
         left -= page.len();
+        if state == Some(FileState::Quarantined) {
+            listed.extend(page.iter().map(|file| file.entry.name.clone()));
+        }
         let mut text = String::new();
         if first && !json {
             text += "   FILE  STATE        RECORDS  REJECTS  DATASET           NAME\n";
@@ -90,7 +98,7 @@ async fn list(
             )
             .expect(INFALLIBLE);
             if let Some(reason) = &entry.reason {
-                writeln!(text, "         {}", reason.escape_debug()).expect(INFALLIBLE);
+                writeln!(text, "         {}", output::on_one_line(&reason)).expect(INFALLIBLE);
             }
         }
         print(&text)?;
@@ -98,7 +106,35 @@ async fn list(
     if first {
         eprintln!("the ledger has no such files");
     }
+    if state == Some(FileState::Quarantined) && left > 0 {
+        note_others(settings, &listed);
+    }
     Ok(())
+}
+
+/// Says which files of quarantine the ledger does not list as such.
+fn note_others(settings: &Settings, listed: &HashSet<String>) {
+    // A list of the ledger needs no right to read quarantine.
+    let in_quarantine = quarantined(settings).unwrap_or_default();
+    let names = in_quarantine.iter().map(|name| name.to_string_lossy());
+    let others: Vec<String> = names
+        .filter(|name| !listed.contains(&**name))
+        .map(|name| name.escape_debug().to_string())
+        .collect();
+    if others.is_empty() {
+        return;
+    }
+    let more = others.len().saturating_sub(NAMES_SHOWN);
+    let mut shown = others[..others.len() - more].join(", ");
+    if more > 0 {
+        write!(shown, " and {more} more").expect(INFALLIBLE);
+    }
+    let directory = settings.dirs.quarantine.display();
+    eprintln!(
+        "{} more in {directory} that the ledger does not list by name, for example since their \
+         content is stored already: {shown}; NAME.reason beside each has its reason",
+        others.len()
+    );
 }
 
 fn as_json(file: &LedgerFile) -> Value {
@@ -147,7 +183,7 @@ async fn show(settings: &Settings, file_no: u32, json: bool) -> anyhow::Result<(
     lines.add("dataset", &entry.dataset);
     lines.add("state", entry.state);
     if let Some(reason) = &entry.reason {
-        lines.add("reason", reason.escape_debug());
+        lines.add("reason", output::on_one_line(&reason));
     }
     lines.add("hash", hex(&file.hash));
     lines.add("bytes", entry.bytes);

@@ -20,7 +20,7 @@ use crate::config::Settings;
 use crate::config::cli::{DeferIndexes, LoadArgs};
 use crate::dataset::Dataset;
 use crate::inbox::{Archive, Claimed, Markers};
-use crate::ingest::{ItemOrigin, Tally};
+use crate::ingest::{ItemOrigin, Tally, Unmet};
 use crate::runner::{self, Engine, LoadPlan, Source};
 use crate::shutdown::Shutdown;
 
@@ -84,6 +84,10 @@ pub(super) async fn execute(settings: Settings, args: LoadArgs) -> anyhow::Resul
     if stored > 0 {
         let files = if stored == 1 { "file" } else { "files" };
         eprintln!("{} {files} already stored", HumanCount(stored));
+    }
+    for unmet in engine.tally.unmet() {
+        let history = &engine.inbox.directories().history;
+        eprintln!("{}", without_array(&unmet, history));
     }
     if args.json {
         print(&format!("{}\n", totals_as_json(&engine, began.elapsed())))?;
@@ -223,10 +227,39 @@ fn stop_at_max_rejects(
     ended
 }
 
+/// What a load says of a dataset that has nothing in files that it takes by their name.
+fn without_array(unmet: &Unmet, history: &Path) -> String {
+    let Unmet {
+        dataset,
+        pointer,
+        files,
+        first,
+    } = unmet;
+    let have = if *files == 1 {
+        "file has"
+    } else {
+        "files have"
+    };
+    // An absolute path stays as it is.
+    let first = history.join(first).display().to_string();
+    format!(
+        "{dataset}: {} {have} no array at `{}`, although the dataset takes them by name; `task_runner \
+         check {}` names the arrays that are there",
+        HumanCount(*files),
+        pointer.escape_debug(),
+        first.escape_debug()
+    )
+}
+
 /// The totals of a load as JSON. Fields are only added.
 fn totals_as_json(engine: &Engine, took: Duration) -> Value {
     let tally = &engine.tally;
     let number = |counter: &AtomicU64| counter.load(Relaxed);
+    let unmet = tally.unmet().into_iter().map(|of| {
+        let first = of.first.display().to_string();
+        json!({"dataset": of.dataset, "records": of.pointer, "files": of.files, "first": first})
+    });
+    let unmet: Vec<Value> = unmet.collect();
     json!({
         "version": JSON_VERSION,
         "files": number(&tally.files),
@@ -241,6 +274,7 @@ fn totals_as_json(engine: &Engine, took: Duration) -> Value {
         "restored": number(&tally.restored),
         "missing": number(&tally.missing),
         "unfinished": tally.unfinished(),
+        "unmet": unmet,
         "bytes": number(&tally.bytes),
         "seconds": took.as_secs_f64(),
     })
@@ -321,8 +355,7 @@ fn outcome_of(tally: &Tally, max_rejects: Option<u64>) -> Outcome {
     if number(&tally.quarantined) > 0 {
         eprintln!(
             "NAME.reason beside each file in quarantine has its reason; `task_runner files list --state \
-             quarantined` shows it as well, unless the content is stored already; `task_runner files retry` moves files back \
-             to inbound"
+             quarantined` lists them; `task_runner files retry` moves files back to inbound"
         );
     }
     let missing = number(&tally.missing);

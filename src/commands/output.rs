@@ -54,7 +54,7 @@ pub(super) fn field_suffix(field: Option<&String>) -> String {
 /// The message of a database, to append to another message; empty if there is none.
 pub(super) fn message_suffix(message: Option<&String>) -> String {
     message.map_or(String::new(), |message| {
-        format!(": {}", message.escape_debug())
+        format!(": {}", on_one_line(message))
     })
 }
 
@@ -63,9 +63,14 @@ pub(super) fn excerpt(raw: &[u8]) -> String {
     let raw = String::from_utf8_lossy(raw);
     let shown: String = raw.chars().take(RAW_CHARS_SHOWN).collect();
     let more = if shown.len() < raw.len() { "…" } else { "" };
-    // JSON is full of quotes, and a terminal shows them safely.
-    let escaped = shown.escape_debug().to_string().replace("\\\"", "\"");
-    escaped + more
+    on_one_line(&shown) + more
+}
+
+/// A text that comes from outside, on one line: control characters are escaped. Quotes, of which JSON
+/// and messages of databases are full, stay as they are, since a terminal shows them safely.
+pub(super) fn on_one_line(text: &str) -> String {
+    let escaped = text.escape_debug().to_string();
+    escaped.replace("\\\"", "\"").replace("\\'", "'")
 }
 
 tokio::task_local! {

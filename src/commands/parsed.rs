@@ -42,6 +42,15 @@ pub(super) fn files_at(settings: &Settings, path: &Path, bytes: u64) -> Vec<(Pat
     }
 }
 
+/// The datasets that have nothing in a file which they take by its name.
+#[derive(Debug, Default)]
+pub(super) struct NothingOf {
+    pub(super) datasets: Vec<Arc<Dataset>>,
+    /// The arrays of objects in the file, with the number of their elements. Empty if there are none
+    /// such datasets.
+    pub(super) arrays: Vec<FoundArray>,
+}
+
 /// Parses a file and calls `visit` with each batch, in the order of the file for each of its
 /// datasets. The inner error is the reason for which `load` would quarantine the file.
 pub(super) fn each_batch(
@@ -50,18 +59,25 @@ pub(super) fn each_batch(
     path: &Path,
     of: &FileDatasets<'_>,
     visit: &mut dyn FnMut(&Batch),
-) -> anyhow::Result<Result<(), String>> {
+) -> anyhow::Result<Result<NothingOf, String>> {
     let limits = ChunkLimits {
         records: settings.frame_records,
         bytes: settings.frame_bytes,
     };
     let cut = |bytes: &[u8]| {
-        cut::cut_each(bytes, of, limits)
-            .map_err(|unreadable| format!("{unreadable}{}", arrays(bytes)))
+        let plans = cut::cut_each(bytes, of, limits)
+            .map_err(|unreadable| format!("{unreadable}{}", named(&arrays(bytes))))?;
+        let datasets = of.unmet(&plans);
+        let arrays = if datasets.is_empty() {
+            Vec::new()
+        } else {
+            arrays(bytes)
+        };
+        Ok((plans, NothingOf { datasets, arrays }))
     };
     let opened = content::open_and(path, &options(settings), cut);
-    let (content, plans) = match opened {
-        Ok((content, Ok(plans))) => (content, plans),
+    let (content, plans, nothing) = match opened {
+        Ok((content, Ok((plans, nothing)))) => (content, plans, nothing),
         Ok((_, Err(unreadable))) => return Ok(Err(unreadable)),
         Err(ContentError::Io(error)) => {
             return Err(anyhow::Error::new(error).context(path.display().to_string()));
@@ -86,7 +102,7 @@ pub(super) fn each_batch(
             Err(error) => return Err(error).with_context(|| path.display().to_string()),
         }
     }
-    Ok(Ok(()))
+    Ok(Ok(nothing))
 }
 
 /// The current time, which a load would take for the time of loading.
@@ -95,18 +111,25 @@ fn now_us() -> i64 {
     i64::try_from(since.unwrap_or_default().as_micros()).unwrap_or(i64::MAX)
 }
 
-/// The arrays of objects in a file, to append to the reason for which it cannot be read; empty if it
-/// has none.
-fn arrays(bytes: &[u8]) -> String {
-    let Ok(shape) = Shape::of(bytes) else {
-        return String::new();
-    };
-    let array = |array: &FoundArray| format!("`{}` ({})", array.pointer, array.elements);
-    let arrays: Vec<String> = shape.arrays.iter().take(ARRAYS_SHOWN).map(array).collect();
+/// The first of the arrays of objects in a file.
+fn arrays(bytes: &[u8]) -> Vec<FoundArray> {
+    let arrays = Shape::of(bytes).map_or(Vec::new(), |shape| shape.arrays);
+    arrays.into_iter().take(ARRAYS_SHOWN).collect()
+}
+
+/// The arrays, to append to the reason for which a file cannot be read; empty if there are none.
+fn named(arrays: &[FoundArray]) -> String {
     if arrays.is_empty() {
         return String::new();
     }
-    format!("; the file has arrays of objects at {}", arrays.join(", "))
+    format!("; the file has arrays of objects at {}", listed(arrays))
+}
+
+/// The pointers of arrays with the numbers of their elements.
+pub(super) fn listed(arrays: &[FoundArray]) -> String {
+    let array = |array: &FoundArray| format!("`{}` ({})", array.pointer, array.elements);
+    let arrays: Vec<String> = arrays.iter().map(array).collect();
+    arrays.join(", ")
 }
 
 /// Parses the records of one dataset.

@@ -15,10 +15,13 @@ use crate::config::cli::DatasetArgs;
 use crate::content::{self, ContentError};
 use crate::dataset::{Column, ColumnType, Dataset, Datasets, Encoding, Format};
 use crate::parse::Parser;
-use crate::propose::{NotASample, Proposal, Samples, of_dataset};
+use crate::propose::{NotASample, Proposal, ProposedColumn, Samples, of_dataset};
 
 /// Longest line of a comment, in characters.
 const COMMENT_CHARS: usize = 96;
+
+/// Most samples that a proposed command names.
+const FILES_SHOWN: usize = 3;
 
 /// Runs the command. Prints the definition to stdout, and what it could not do to stderr.
 pub(super) fn execute(settings: &Settings, args: &DatasetArgs) -> anyhow::Result<Outcome> {
@@ -32,7 +35,7 @@ pub(super) fn execute(settings: &Settings, args: &DatasetArgs) -> anyhow::Result
         read(settings, path, |bytes| samples.look(bytes))?;
     }
     for path in &args.files {
-        read(settings, path, |bytes| samples.add(bytes))?;
+        read(settings, path, |bytes| samples.add(&file_name(path), bytes))?;
     }
     let Some(proposal) = samples.proposal() else {
         bail!("the samples have no record that is an object with a value: give other files");
@@ -44,7 +47,7 @@ pub(super) fn execute(settings: &Settings, args: &DatasetArgs) -> anyhow::Result
         (None, Some(found)) => found,
         (None, None) => bail!("the names of the files have nothing in common: add --name NAME"),
     };
-    let definition = written(&name, &files, &proposal, args.files.len());
+    let definition = written(&name, &files, &proposal, &args.files);
     let outcome = check(settings, &definition, &args.files)?;
     print(&definition)?;
     Ok(outcome)
@@ -129,13 +132,13 @@ fn note_owner(settings: &Settings, name: &str, path: &Path) {
 }
 
 /// The definition as a part of a settings file, with a comment at each doubtful choice.
-fn written(name: &str, files: &str, proposal: &Proposal, count: usize) -> String {
+fn written(name: &str, files: &str, proposal: &Proposal, samples: &[PathBuf]) -> String {
     let mut out = String::new();
     let mut line = |line: &str| writeln!(out, "{line}").expect(INFALLIBLE);
     let from = format!(
         "Proposed from {} in {}. A field that each of them has is required.",
         counted(proposal.examined, "record"),
-        counted(count as u64, "file")
+        counted(samples.len() as u64, "file")
     );
     for comment in std::iter::once(&from).chain(&proposal.notes) {
         for comment in wrapped(comment) {
@@ -156,15 +159,42 @@ fn written(name: &str, files: &str, proposal: &Proposal, count: usize) -> String
     }
     line("columns = [");
     for proposed in &proposal.columns {
-        for note in &proposed.notes {
-            for comment in wrapped(note) {
-                line(&format!("    {comment}"));
-            }
+        let mut comments: Vec<String> = proposed.notes.iter().flat_map(|it| wrapped(it)).collect();
+        if let Some(records) = &proposed.records {
+            comments.extend(of_elements(name, records, proposed, samples));
+        }
+        for comment in comments {
+            line(&format!("    {comment}"));
         }
         line(&format!("    {{ {} }},", inline(&proposed.column)));
     }
     line("]");
     out
+}
+
+/// The comments that say how the elements of a column's arrays become a dataset of their own. The
+/// command is on a line of its own, so that it can be copied.
+fn of_elements(name: &str, records: &str, of: &ProposedColumn, samples: &[PathBuf]) -> Vec<String> {
+    let quoted = |text: &str| format!("'{}'", text.replace('\'', "'\\''"));
+    let paths = samples.iter().take(FILES_SHOWN);
+    let paths: Vec<String> = paths
+        .map(|path| quoted(&path.display().to_string()))
+        .collect();
+    let parent = records
+        .strip_suffix(&of.column.source())
+        .unwrap_or_default();
+    let command = format!(
+        "task_runner config dataset {} --records {} --name {name}_{}",
+        paths.join(" "),
+        quoted(records),
+        of.column.name
+    );
+    let note = format!(
+        "proposes it; add `also = true`, since the files belong to `{name}`, and a column with \
+         `envelope = \"{parent}/…\"` for each field of the record around its elements"
+    );
+    let command = format!("#   {}", output::on_one_line(&command));
+    std::iter::once(command).chain(wrapped(&note)).collect()
 }
 
 fn counted(count: u64, what: &str) -> String {
@@ -219,7 +249,7 @@ fn text(text: &str) -> String {
 fn wrapped(comment: &str) -> Vec<String> {
     let mut lines = vec!["#".to_owned()];
     for word in comment.split(' ') {
-        let word = word.escape_debug().to_string().replace("\\\"", "\"");
+        let word = output::on_one_line(word);
         let last = lines.last_mut().expect("it has one");
         if last.chars().count() + 1 + word.chars().count() > COMMENT_CHARS && last.len() > 1 {
             lines.push(format!("# {word}"));

@@ -198,7 +198,7 @@ async fn show(
         lines.add("field", field.escape_debug());
     }
     if let Some(message) = &entry.message {
-        lines.add("message", message.escape_debug());
+        lines.add("message", output::on_one_line(message));
     }
     if !entry.code.is_of_database() {
         lines.add("byte offset", entry.byte_offset);
@@ -217,7 +217,7 @@ async fn show(
         } else {
             "the part that the database keeps, since the record cannot be read as a whole"
         };
-        lines.add("text", format!("{kept}: {}", why.escape_debug()));
+        lines.add("text", format!("{kept}: {}", output::on_one_line(&why)));
         String::from_utf8_lossy(&entry.raw).into_owned()
     });
     Ok(print(&format!("{}{text}\n", lines.into_text()))?)

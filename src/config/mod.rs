@@ -197,7 +197,7 @@ impl Settings {
     /// which may run meanwhile.
     #[must_use]
     pub fn http_addr_flag(&self) -> Option<SocketAddr> {
-        self.flags.http_addr.and_then(OrOff::on)
+        self.flags.http_addr.and_then(OrOff::on).map(|addr| addr.0)
     }
 
     /// Resolves the settings again, from the same flags and the current environment and files.
@@ -340,7 +340,9 @@ impl Settings {
                     .and_then(OrOff::on)
                     .map(|size| size.as_u64()),
             },
-            http_addr: given.http_addr.map_or(Some(local), OrOff::on),
+            http_addr: given
+                .http_addr
+                .map_or(Some(local), |addr| addr.on().map(|addr| addr.0)),
             http_hosts: given.http_hosts.unwrap_or_default(),
             http_actions: given.http_actions.unwrap_or(false),
             http_token_file: given.http_token_file.and_then(OrOff::on),

@@ -57,7 +57,7 @@ pub struct Options {
     /// Address of /metrics, health and the status page, or off (default: 127.0.0.1:9464)
     #[arg(long, global = true, value_name = "ADDR")]
     #[schemars(with = "Option<String>")]
-    pub http_addr: Option<OrOff<SocketAddr>>,
+    pub http_addr: Option<OrOff<Address>>,
 
     /// More host names for HTTP, separated by commas: those of a proxy or a container
     #[arg(long, global = true, value_name = "NAMES", hide_short_help = true)]
@@ -310,6 +310,20 @@ impl fmt::Display for Period {
 impl<'de> Deserialize<'de> for Period {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         from_text(deserializer)
+    }
+}
+
+/// An address with a port, on which a server listens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Address(pub SocketAddr);
+
+impl FromStr for Address {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, &'static str> {
+        let expected = "expected an IP address and a port, such as 127.0.0.1:9464, 0.0.0.0:9464 or \
+                        [::1]:9464";
+        text.parse().map(Self).map_err(|_| expected)
     }
 }
 

@@ -197,6 +197,8 @@ pub(super) struct ReadyFile {
     pub(super) content: Arc<Content>,
     /// The datasets whose records the file holds, at least one, each with their places.
     pub(super) plans: Vec<(Arc<Dataset>, Identity, Plan)>,
+    /// The datasets that take the file by its name and have nothing in it.
+    pub(super) unmet: Vec<Arc<Dataset>>,
     /// The datasets with a limit that the file is beyond, by their place in `plans`.
     pub(super) beyond: Vec<(usize, QuarantineReason)>,
 }
@@ -217,6 +219,7 @@ impl ReadyFile {
             item,
             content,
             plans,
+            unmet: _,
             beyond: _,
         } = self;
         // Most files have one dataset, and cost no allocation here.

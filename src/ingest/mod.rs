@@ -42,6 +42,7 @@ mod seen;
 mod settle;
 mod shared;
 mod tally;
+mod unmet;
 mod whole;
 mod withdraw;
 
@@ -58,6 +59,7 @@ use self::reason::QuarantineReason;
 use self::shared::Shared;
 pub use self::shared::{Ingest, IngestOptions};
 pub use self::tally::Tally;
+pub use self::unmet::Unmet;
 use crate::fault::Fault;
 use crate::retry::GivenUp;
 use crate::shutdown::Shutdown;

@@ -285,7 +285,8 @@ fn read(shared: &Shared, item: Item, attempt: u32) -> Result<ReadOutcome, Fault>
     let of = (ingest.datasets).of_file(path_bytes, ingest.options.dataset.as_ref());
     let cut = |bytes: &[u8]| {
         let of = of.as_ref().ok()?;
-        Some(cut::cut_each(bytes, of, ingest.options.chunk))
+        let plans = cut::cut_each(bytes, of, ingest.options.chunk);
+        Some(plans.map(|plans| (of.unmet(&plans), plans)))
     };
     let options = &ingest.options.content;
     let opened = match &item.member {
@@ -327,7 +328,7 @@ fn read(shared: &Shared, item: Item, attempt: u32) -> Result<ReadOutcome, Fault>
         }
     };
     match plans.expect("with a dataset, the file was cut") {
-        Ok(plans) => {
+        Ok((unmet, plans)) => {
             let mut identified = Vec::with_capacity(plans.len());
             let mut beyond = Vec::new();
             for (dataset, plan) in plans {
@@ -356,6 +357,7 @@ fn read(shared: &Shared, item: Item, attempt: u32) -> Result<ReadOutcome, Fault>
                 item,
                 content: Arc::new(content),
                 plans: identified,
+                unmet,
                 beyond,
             }))
         }

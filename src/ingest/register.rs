@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::ErrorKind;
 use std::mem;
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
@@ -22,7 +22,7 @@ use super::reason::QuarantineReason;
 use super::shared::Shared;
 use super::whole::{make_whole, restore};
 use crate::content::{self, ContentError, ContentOptions};
-use crate::inbox::{self, Directories, WaitReason};
+use crate::inbox::{self, Claimed, Directories, WaitReason};
 use crate::retry::{GivenUp, until_ok};
 use crate::sink::{Begun, EarlierState, NewFile, Registered};
 
@@ -37,7 +37,10 @@ pub(super) async fn start(
         match outcome {
             ReadOutcome::Ready(file) => match begun_otherwise(shared, &file).await? {
                 None => match limits::hold(shared, file).await? {
-                    Ok(file) => ready.extend(file.into_parts()),
+                    Ok(file) => {
+                        note_unmet(shared, &file);
+                        ready.extend(file.into_parts());
+                    }
                     Err(file) => quarantine(shared, file).await?,
                 },
                 Some(file_no) => {
@@ -52,8 +55,40 @@ pub(super) async fn start(
     if ready.is_empty() {
         return Ok(());
     }
+    if shared.ingest.options.tells_unmet {
+        tell_unmet(shared);
+    }
     let started = register(shared, ready, jobs).await?;
     send(shared, started, jobs).await
+}
+
+/// Counts the datasets that have nothing in a file, once for a member that is read several times.
+fn note_unmet(shared: &Shared, file: &ReadyFile) {
+    if file.item.is_counted() {
+        return;
+    }
+    let Claimed { name, path, .. } = &file.item.file;
+    let place = match file.item.origin {
+        ItemOrigin::Archive => path,
+        // It is in work only until it is stored.
+        ItemOrigin::Mailbox | ItemOrigin::Recovered => Path::new(name),
+    };
+    for dataset in &file.unmet {
+        shared.tally().unmet.note(dataset, place);
+    }
+}
+
+fn tell_unmet(shared: &Shared) {
+    for unmet in shared.tally().unmet.to_tell() {
+        tracing::warn!(
+            dataset = unmet.dataset,
+            files = unmet.files,
+            first = ?unmet.first,
+            "files have no array at `{}`, although a dataset takes them by their name; `task_runner \
+             check FILE` names the arrays that are there",
+            unmet.pointer
+        );
+    }
 }
 
 /// The number of a file that was begun in the place of this file with other content, which no

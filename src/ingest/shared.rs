@@ -51,6 +51,8 @@ pub struct IngestOptions {
     pub rehash: bool,
     /// Whether the log names each file that was stored before.
     pub names_stored: bool,
+    /// Whether the log tells of datasets that have nothing in the files that they take by name.
+    pub tells_unmet: bool,
 }
 
 /// Ingest, with all that it uses.

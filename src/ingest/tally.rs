@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
+use super::unmet::{Unmet, UnmetFiles};
 use crate::inbox::{Claimed, WaitReason, Waiting};
 
 /// Sums over a run, readable at any time.
@@ -45,6 +46,7 @@ pub struct Tally {
     pub bytes: AtomicU64,
     /// Whether files were not taken because the run was stopped.
     pub cut_short: AtomicBool,
+    pub(super) unmet: UnmetFiles,
     stuck: Mutex<HashMap<PathBuf, (Waiting, Instant)>>,
 }
 
@@ -68,6 +70,12 @@ impl Tally {
     #[must_use]
     pub fn stuck(&self) -> Vec<(Waiting, Instant)> {
         self.stuck.lock().values().cloned().collect()
+    }
+
+    /// The files in which a dataset that takes them by their name has nothing, for each such dataset.
+    #[must_use]
+    pub fn unmet(&self) -> Vec<Unmet> {
+        self.unmet.all()
     }
 
     /// Records that a file waits, and why. Returns whether it did not wait before.

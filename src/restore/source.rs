@@ -43,8 +43,9 @@ pub(crate) enum Unavailable {
     #[error("{name} is neither in history nor in work, quarantine or inbound{}", beside(.archive.as_ref()))]
     NotFound {
         name: String,
-        /// The path at which it was loaded from an archive.
-        archive: Option<PathBuf>,
+        /// The path at which it was loaded from an archive, and whether there is a file, whose
+        /// content is another one.
+        archive: Option<(PathBuf, bool)>,
     },
     /// The file that the user named has another content.
     #[error("{path} is not {name}, which was loaded as file {file_no}: its content differs")]
@@ -72,9 +73,14 @@ pub(crate) enum Unavailable {
     },
 }
 
-fn beside(archive: Option<&PathBuf>) -> String {
-    archive.map_or(String::new(), |path| {
-        format!(" nor at {}", path.display().to_string().escape_debug())
+fn beside(archive: Option<&(PathBuf, bool)>) -> String {
+    archive.map_or(String::new(), |(path, is_other)| {
+        let path = shown(path);
+        if *is_other {
+            format!(", and {path} has other content than when it was loaded")
+        } else {
+            format!(" nor at {path}")
+        }
     })
 }
 
@@ -129,7 +135,10 @@ impl Source {
         }
         Err(failed.unwrap_or_else(|| Unavailable::NotFound {
             name: file.entry.name.escape_debug().to_string(),
-            archive: file.path.clone(),
+            archive: file.path.clone().map(|path| {
+                let is_other = path.is_file();
+                (path, is_other)
+            }),
         }))
     }
 

@@ -1,5 +1,6 @@
 //! Creates an engine from settings: connects to queue and database, and opens the directories.
 
+use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +11,7 @@ use crate::config::{HardLinks, HistoryLayout, Settings, redacted};
 use crate::content::{ContentOptions, Windows};
 use crate::cut::ChunkLimits;
 use crate::dataset::Dataset;
-use crate::fault::Fault;
+use crate::fault::{Fault, Origin};
 use crate::inbox::{Inbox, Patience};
 use crate::ingest::IngestOptions;
 use crate::restore::Neighbours;
@@ -37,7 +38,12 @@ pub async fn open(
         // A load does not wait for the rest of an incomplete document.
         patience.incomplete_after = Duration::ZERO;
     }
+    let is_new = expect_inbound(settings)?;
     let inbox = Inbox::open(settings.dirs.clone(), patience)?;
+    if is_new {
+        let inbound = settings.dirs.inbound.display();
+        tracing::info!("{inbound} did not exist and is created: files arrive there");
+    }
     inbox.set_markers(settings.markers());
     inbox.set_by_day(settings.history_layout == HistoryLayout::Day);
     // A queue in this process takes memory of the same budget as the stages.
@@ -81,6 +87,8 @@ pub async fn open(
             rehash: false,
             // A service says what becomes of each file; a load counts what was stored.
             names_stored: incomplete_may_wait,
+            // A load tells of them at its end.
+            tells_unmet: incomplete_may_wait,
         },
         scan_interval: settings.scan_interval,
         replicas,
@@ -102,6 +110,24 @@ pub async fn open(
     }));
     engine.set_limits(settings);
     Ok(engine)
+}
+
+/// Whether inbound, which the settings name outside of the data directory, does not exist yet.
+///
+/// # Errors
+/// Fatal: the directory above it does not exist either.
+fn expect_inbound(settings: &Settings) -> Result<bool, Fault> {
+    let Settings { dirs, data_dir, .. } = settings;
+    if let Some(parent) = dirs.missing_parent(data_dir) {
+        let doing = format!("inbound is {}", dirs.inbound.display());
+        let why = format!("there is no directory {}", parent.display());
+        let why = std::io::Error::new(ErrorKind::NotFound, why);
+        return Err(Fault::fatal(Origin::Files, doing, why).with_next_step(
+            "correct the path (--inbound, LEMONADE_INBOUND, SRC_PATH, or `inbound` in the settings \
+             file), or create the directory",
+        ));
+    }
+    Ok(!dirs.has_inbound_in(data_dir) && !dirs.inbound.exists())
 }
 
 /// How long files wait, by the settings.

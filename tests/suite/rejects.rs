@@ -269,7 +269,12 @@ async fn the_text_of_a_reject_is_read_from_its_file_or_reported_as_missing() {
         // The database keeps all of this one.
         assert_eq!(of(name, 2).as_ref(), Ok(&records[2]));
     }
+    let why = of(files[1], 0).unwrap_err();
+    let other = format!(", and {} has other content", archived.display());
+    assert!(why.contains(&other), "{why}");
+    fs::rename(&archived, pair.at("aside")).unwrap();
     assert!(of(files[1], 0).unwrap_err().contains("nor at /"));
+    fs::rename(pair.at("aside"), &archived).unwrap();
     let output = pair.run(&["rejects", "export"]);
     let said = String::from_utf8(output.stderr).unwrap();
     assert!(

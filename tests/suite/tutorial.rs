@@ -102,6 +102,50 @@ fn the_commands_to_erase_a_record_work_as_written() {
     assert_eq!(tried.count("SELECT COUNT(*) FROM ingest_erased"), 1);
 }
 
+/// The blocks of a page in this language.
+fn blocks<'a>(page: &'a str, language: &str) -> Vec<&'a str> {
+    let begin = format!("```{language}\n");
+    let blocks = page.split(begin.as_str()).skip(1);
+    blocks
+        .map(|rest| rest.split("```").next().unwrap())
+        .collect()
+}
+
+/// The query of the page returns the rows of the page.
+#[test]
+fn the_example_of_nested_records_works_as_written() {
+    let page = include_str!("../../docs/orders.md");
+    let tried = tried(page, &[], |home| {
+        let [file] = blocks(page, "json")[..] else {
+            panic!("one file");
+        };
+        std::fs::write(home.join("orders_1.json"), file).unwrap();
+        let [definition] = blocks(page, "toml")[..] else {
+            panic!("one settings file");
+        };
+        std::fs::write(home.join("lemonade.toml"), definition).unwrap();
+    });
+    let db = tried.dir.path().join("lemonade-data/lemonade.db");
+    let db = rusqlite::Connection::open(db).unwrap();
+    let mut query = db.prepare(blocks(page, "sql")[0]).unwrap();
+    let columns = query.column_count();
+    let line = |row: &rusqlite::Row<'_>| {
+        let text = |at| {
+            Ok(match row.get(at)? {
+                rusqlite::types::Value::Integer(number) => number.to_string(),
+                rusqlite::types::Value::Text(text) => text,
+                other => panic!("{other:?}"),
+            })
+        };
+        let texts: rusqlite::Result<Vec<String>> = (0..columns).map(text).collect();
+        Ok(texts?.join(" | ") + "\n")
+    };
+    let rows: rusqlite::Result<String> = query.query_map([], line).unwrap().collect();
+    assert_eq!(rows.unwrap(), blocks(page, "text")[0]);
+    assert_eq!(tried.count("SELECT COUNT(*) FROM order_items"), 3);
+    assert_eq!(tried.count("SELECT COUNT(*) FROM ingest_rejects"), 0);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_commands_for_an_upgrade_work_as_written() {
     let redis = support::redis().await.fresh();

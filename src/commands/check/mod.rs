@@ -1,6 +1,7 @@
 //! `check`: parses and validates files as `load` would, prints the rejects by reason, and writes
 //! nothing.
 
+mod by_name;
 mod fields;
 mod reasons;
 
@@ -11,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use indexmap::IndexMap;
 use serde_json::json;
 use serde_json::value::RawValue;
 
@@ -21,8 +23,10 @@ use crate::dataset::{Dataset, NoDataset};
 use crate::parse::{self, Parser};
 use crate::sink::rows_as_json;
 
+use super::output::on_one_line;
 use super::parsed::{each_batch, files_at};
 use super::{NoInput, Outcome, unless_reader_gone};
+use by_name::ByName;
 use fields::Fields;
 use reasons::Reasons;
 
@@ -60,14 +64,15 @@ pub(super) fn execute(settings: &Settings, args: &CheckArgs) -> anyhow::Result<O
         tally: &mut tally,
         reasons: Reasons::default(),
         fields: Fields::default(),
+        by_name: ByName::default(),
+        unnamed: IndexMap::new(),
         shown: Vec::new(),
     };
-    let result = check
-        .all(settings, &files, dataset)
-        .and_then(|()| out.flush().map_err(Into::into));
-    unless_reader_gone(result)?;
+    let result = check.all(settings, &files, dataset);
+    let has_wrong_pointer = check.by_name.has_wrong_pointer();
+    unless_reader_gone(result.and_then(|()| out.flush().map_err(Into::into)))?;
     Ok(match tally.rejects + tally.unreadable {
-        0 => Outcome::Complete,
+        0 if !has_wrong_pointer => Outcome::Complete,
         _ => Outcome::Rejected,
     })
 }
@@ -105,6 +110,9 @@ struct Check<'a, W> {
     tally: &'a mut Tally,
     reasons: Reasons,
     fields: Fields,
+    by_name: ByName,
+    /// The reasons for which files belong to no dataset: the first file of each, and how many.
+    unnamed: IndexMap<String, (String, u64)>,
     /// How many rows of each dataset were printed.
     shown: Vec<(Arc<Dataset>, usize)>,
 }
@@ -127,17 +135,27 @@ impl<W: Write> Check<'_, W> {
                 }
             };
             let bytes = path.as_os_str().as_encoded_bytes();
-            let found = match settings.datasets.of_file(bytes, dataset) {
+            let of = settings.datasets.of_file(bytes, dataset);
+            let found = match &of {
                 Err(NoDataset::None(_)) => {
                     Err("no dataset matches its name; name one with --dataset".to_owned())
                 }
                 Err(other) => Err(other.to_string()),
-                Ok(of) => each_batch(settings, &mut parser, path, &of, &mut visit)?,
+                Ok(of) => each_batch(settings, &mut parser, path, of, &mut visit)?,
             };
             printed?;
-            if let Err(reason) = found {
-                self.tally.unreadable += 1;
-                self.unreadable(&file, &reason)?;
+            match (of, found) {
+                (Ok(of), Ok(nothing)) => self.by_name.add_file(&file, &of, &nothing),
+                (Err(_), Err(reason)) if !self.args.json => {
+                    self.tally.unreadable += 1;
+                    let (_, files) = self.unnamed.entry(reason).or_insert((file, 0));
+                    *files += 1;
+                }
+                (_, Err(reason)) => {
+                    self.tally.unreadable += 1;
+                    self.unreadable(&file, &reason)?;
+                }
+                (Err(_), Ok(_)) => unreachable!("without a dataset, no file is read"),
             }
         }
         self.totals()?;
@@ -149,6 +167,7 @@ impl<W: Write> Check<'_, W> {
         self.tally.rejects += batch.rejects.len() as u64;
         self.rows(file, batch)?;
         self.fields.add(batch);
+        self.by_name.add(batch);
         for reject in &batch.rejects {
             if self.args.json {
                 self.reject(file, &batch.dataset, reject)?;
@@ -209,7 +228,7 @@ impl<W: Write> Check<'_, W> {
         if self.args.json {
             writeln!(self.out, "{}", json!({"file": file, "unreadable": reason}))
         } else {
-            let (file, reason) = (file.escape_debug(), reason.escape_debug());
+            let (file, reason) = (file.escape_debug(), on_one_line(reason));
             writeln!(self.out, "{file}: unreadable: {reason}")
         }
     }
@@ -224,12 +243,21 @@ impl<W: Write> Check<'_, W> {
         } = *self.tally;
         if self.args.json {
             let sum = json!({
-                "files": files, "unreadable": unreadable, "records": records, "rejects": rejects
+                "files": files, "unreadable": unreadable, "records": records, "rejects": rejects,
+                "datasets": self.by_name.as_json()
             });
             return writeln!(self.out, "{sum}");
         }
+        for (reason, (file, files)) in &self.unnamed {
+            let (file, reason) = (file.escape_debug(), on_one_line(reason));
+            match files - 1 {
+                0 => writeln!(self.out, "{file}: unreadable: {reason}")?,
+                more => writeln!(self.out, "{file} and {more} more: unreadable: {reason}")?,
+            }
+        }
         self.reasons.print(self.out)?;
         self.fields.print(self.out)?;
+        self.by_name.print(self.out)?;
         let rows = records - rejects;
         writeln!(
             self.out,

@@ -10,8 +10,8 @@ use serde_json::value::RawValue;
 
 use crate::batch::{Reject, RejectCode};
 use crate::commands::INFALLIBLE;
-use crate::commands::output::{excerpt, field_suffix};
-use crate::dataset::{Column, ColumnType, Dataset, Encoding, segments};
+use crate::commands::output::{excerpt, field_suffix, on_one_line};
+use crate::dataset::{Column, ColumnType, Dataset, Encoding, EpochUnit, escaped, segments};
 use crate::parse;
 
 /// Most reasons that are told apart. A field name of `unknown_field` comes from the data, so there
@@ -78,7 +78,8 @@ fn example(file: &str, dataset: &Dataset, reject: &Reject) -> String {
     let column = field.as_ref().and_then(|field| dataset.column(field));
     if let Some((_, column)) = column {
         let found = found(column, *code, raw);
-        write!(text, ": expected {}, found {found}", expected(column)).expect(INFALLIBLE);
+        let hint = hint(dataset, column, *code, raw).unwrap_or_default();
+        write!(text, ": expected {}, found {found}{hint}", expected(column)).expect(INFALLIBLE);
     }
     let place = parse::place_of_fault(Some(dataset), raw, *code, field.as_deref());
     let place = place.map_or(String::new(), |place| {
@@ -124,15 +125,57 @@ fn expected(column: &Column) -> String {
     text
 }
 
+/// What the definition could say instead, to append to what was found. `None` if nothing is likely.
+fn hint(dataset: &Dataset, column: &Column, code: RejectCode, raw: &[u8]) -> Option<String> {
+    if code == RejectCode::MissingField && !column.fields().is_empty() {
+        // Of nested records, what a record lacks is often a field of its parent.
+        let (parent, _) = dataset.pointer().rsplit_once("/*")?;
+        return Some(format!(
+            "; if a parent of the record has it: `envelope = \"{parent}/*/{}\"`",
+            escaped(&column.name)
+        ));
+    }
+    if column.kind != ColumnType::Timestamp {
+        return None;
+    }
+    let value = value_of(column, std::str::from_utf8(raw).ok()?)?;
+    let number: i64 = value.trim_matches('"').split('.').next()?.parse().ok()?;
+    let unit = likely_unit(number).filter(|unit| column.epoch != Some(*unit))?;
+    Some(format!(
+        "; with `epoch = \"{}\"` it is a time of our days",
+        unit.as_str()
+    ))
+}
+
+/// The unit by which a number is a time between 2001 and 2100.
+fn likely_unit(number: i64) -> Option<EpochUnit> {
+    const SECONDS: std::ops::Range<i64> = 1_000_000_000..4_102_444_800;
+    let units = [
+        (EpochUnit::S, 1),
+        (EpochUnit::Ms, 1_000),
+        (EpochUnit::Us, 1_000_000),
+        (EpochUnit::Ns, 1_000_000_000),
+    ];
+    let found = units
+        .into_iter()
+        .find(|(_, per_second)| SECONDS.contains(&(number / per_second)));
+    found.map(|(unit, _)| unit)
+}
+
+/// The value that a column takes from the text of a record.
+fn value_of<'a>(column: &Column, record: &'a str) -> Option<&'a str> {
+    let mut fields = column.fields().iter();
+    fields.find_map(|field| value_at(record, field))
+}
+
 /// The value that a record has for a column.
 fn found(column: &Column, code: RejectCode, raw: &[u8]) -> String {
-    let text = std::str::from_utf8(raw).unwrap_or_default();
-    let value = column
-        .fields()
-        .iter()
-        .find_map(|field| value_at(text, field));
+    let value = value_of(column, std::str::from_utf8(raw).unwrap_or_default());
     let Some(value) = value else {
         return match code {
+            RejectCode::MissingField if column.fields().is_empty() => {
+                format!("nothing at {}", column.source())
+            }
             RejectCode::MissingField => "nothing".to_owned(),
             _ if column.fields().is_empty() => format!("another value at {}", column.source()),
             _ => "another value".to_owned(),
@@ -140,7 +183,7 @@ fn found(column: &Column, code: RejectCode, raw: &[u8]) -> String {
     };
     let chars = value.chars().count();
     let shown: String = value.chars().take(VALUE_CHARS).collect();
-    let shown = shown.escape_debug().to_string().replace("\\\"", "\"");
+    let shown = on_one_line(&shown);
     match code {
         RejectCode::TextTooLong => {
             let text = serde_json::from_str::<String>(value);

@@ -29,12 +29,108 @@ fn an_unusable_setting_exits_with_78() {
         ("REDIS_URL_FILE", "not-there"),
         ("LEMONADE_LOG", "loud=very"),
         ("DB_PORT", "99999"),
+        ("LEMONADE_HTTP_ADDR", "localhost"),
     ] {
         let run = shell.run_with(&["config", "show"], &[variable]);
         assert_eq!(run.code, 78, "{variable:?}: {run:?}");
         let name = variable.0.trim_end_matches("_FILE");
         let named = run.stderr.contains(name) || run.stderr.contains(variable.1);
         assert!(named, "{variable:?}: {}", run.stderr);
+    }
+}
+
+/// The path of inbound, wherever it is set: without the directory above it, it is most likely
+/// mistyped.
+#[test]
+fn a_mistyped_inbound_is_refused_and_a_missing_one_is_created() {
+    let no_file = "";
+    let in_file = "inbound = 'nowhere/in'\n";
+    for (args, variables, file, code, expected) in [
+        (
+            &["load", "--inbound", "nowhere/in"][..],
+            &[][..],
+            no_file,
+            66,
+            "/nowhere; correct the path",
+        ),
+        (
+            &["run", "--inbound", "nowhere/in"],
+            &[],
+            no_file,
+            66,
+            "/nowhere; correct the path",
+        ),
+        (
+            &["load"],
+            &[("LEMONADE_INBOUND", "nowhere/in")],
+            no_file,
+            66,
+            "/nowhere; correct",
+        ),
+        (
+            &["load"],
+            &[("SRC_PATH", "nowhere/a/in")],
+            no_file,
+            66,
+            "/nowhere/a; correct",
+        ),
+        (&["load"], &[], in_file, 66, "/nowhere; correct the path"),
+        (
+            &["load", "--inbound", "in"],
+            &[],
+            no_file,
+            0,
+            "in did not exist and is created",
+        ),
+        (
+            &["load", "--inbound", "d/x/in", "--data-dir", "./d"],
+            &[],
+            no_file,
+            0,
+            "nothing to load",
+        ),
+        (
+            &["load", "--data-dir", "nowhere/d"],
+            &[],
+            no_file,
+            0,
+            "nothing to load",
+        ),
+    ] {
+        let shell = Shell::new();
+        shell.write("lemonade.toml", file);
+        let variables = [variables, &[("LEMONADE_HTTP_ADDR", "off")]].concat();
+        let run = shell.run_with(args, &variables);
+        assert_eq!(run.code, code, "{args:?} {variables:?}: {run:?}");
+        assert!(run.stderr.contains(expected), "{args:?}: {}", run.stderr);
+        assert_eq!(
+            run.stderr.contains("is created"),
+            args.contains(&"in"),
+            "{}",
+            run.stderr
+        );
+        let inbound = shell.path().join("nowhere/in");
+        assert!(!inbound.exists(), "{args:?}");
+    }
+    let shell = Shell::new();
+    let report = shell.run(&["doctor", "--inbound", "nowhere/in"]).stdout;
+    assert!(
+        report.contains("FAIL  directories: inbound: there is no directory "),
+        "{report}"
+    );
+}
+
+#[test]
+fn an_address_without_its_form_is_answered_with_an_example() {
+    let shell = Shell::new();
+    for addr in ["9464", "localhost:9464", "127.0.0.1", ":9464", ""] {
+        let run = shell.run(&["config", "show", "--http-addr", addr]);
+        assert_eq!(run.code, 64, "{addr}: {run:?}");
+        assert!(
+            run.stderr.contains("such as 127.0.0.1:9464"),
+            "{}",
+            run.stderr
+        );
     }
 }
 

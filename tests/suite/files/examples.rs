@@ -218,6 +218,7 @@ async fn a_check_says_why_a_definition_does_not_fit() {
     ] {
         assert!(checked.contains(words), "{words}\n{checked}");
     }
+    hints_at_the_definition(&pair);
     let lines = pair.expect(2, &["check", "in", "--rows", "1", "--json"]);
     let first = lines.lines().next().unwrap();
     assert!(
@@ -225,4 +226,95 @@ async fn a_check_says_why_a_definition_does_not_fit() {
         "{lines}"
     );
     assert_eq!(lines.matches("\"code\":").count(), 5, "{lines}");
+}
+
+/// What a check says of values for which another definition is likely.
+fn hints_at_the_definition(pair: &Pair) {
+    let dir = pair.at("hints");
+    fs::create_dir(&dir).unwrap();
+    let item = |columns: &str| {
+        format!(
+            "[[datasets]]\nname = 'orders'\nrecords = '/orders'\n\
+             columns = [{{name = 'no', type = 'integer', required = false}}]\n\
+             [[datasets]]\nname = 'items'\nfiles = 'orders'\nalso = true\n\
+             records = '/orders/*/items'\ncolumns = [{columns}]\n\
+             [[datasets]]\nname = 'one'\nfiles = 'same'\n\
+             columns = [{{name = 'x', type = 'text'}}]\n\
+             [[datasets]]\nname = 'two'\nfiles = 'same'\ncolumns = [{{name = 'x', type = 'text'}}]\n"
+        )
+    };
+    let seconds = "{name = 't', type = 'timestamp', epoch = 's'}";
+    let none = "{name = 't', type = 'timestamp'}";
+    let text = "{name = 't', type = 'text'}";
+    let envelope = "{name = 't', type = 'text', envelope = '/orders/*/t'}";
+    let of = |value: &str| format!("{{\"orders\":[{{\"items\":[{value}]}}]}}");
+    let time = |value: &str| of(&format!("{{\"t\":{value}}}"));
+    let file = "orders.json";
+    for (columns, file, document, expected) in [
+        (
+            seconds,
+            file,
+            time("1772370855123"),
+            "found `1772370855123`; with `epoch = \"ms\"` it is a time of our days\n",
+        ),
+        (
+            seconds,
+            file,
+            time("\"1772370855123456\""),
+            "found `\"1772370855123456\"`; with `epoch = \"us\"` it",
+        ),
+        (
+            none,
+            file,
+            time("1772370855"),
+            "; with `epoch = \"s\"` it is a time",
+        ),
+        (none, file, time("12"), "found `12`\n"),
+        (
+            none,
+            file,
+            time("\"it's \\\"late\\\"\""),
+            "found `\"it's \\\\\"late\\\\\"\"`\n",
+        ),
+        (
+            text,
+            file,
+            of("{\"u\":1}"),
+            "found nothing; if a parent of the record has it: `envelope = \"/orders/*/t\"`\n",
+        ),
+        (
+            envelope,
+            file,
+            of("{\"u\":1}"),
+            "found nothing at /orders/*/t of the envelope\n",
+        ),
+        (
+            text,
+            file,
+            "t,u\n1,2\n".to_owned(),
+            "it looks like CSV, and only JSON is read",
+        ),
+        (
+            text,
+            file,
+            "t\n1,2\n".to_owned(),
+            "as the first character, found `t` (at byte 0)",
+        ),
+        (
+            text,
+            "same_1.json",
+            of("{}"),
+            "hints/same_1.json and 1 more: unreadable: its name fits the datasets `one` and `two`",
+        ),
+    ] {
+        fs::write(pair.at("hints.toml"), item(columns)).unwrap();
+        let at = dir.join(file);
+        fs::write(&at, &document).unwrap();
+        if file.starts_with("same") {
+            fs::write(dir.join("same_2.json"), document).unwrap();
+            fs::remove_file(dir.join("orders.json")).unwrap();
+        }
+        let checked = pair.expect(2, &["check", "hints", "--config", "hints.toml"]);
+        assert!(checked.contains(expected), "{expected}\n{checked}");
+    }
 }

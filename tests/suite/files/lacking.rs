@@ -48,6 +48,11 @@ async fn a_file_whose_records_are_gone_is_no_duplicate() {
             let reason = fs::read_to_string(reason).unwrap();
             assert!(reason.starts_with("not_stored: "), "{about}: {reason}");
             assert!(reason.contains("files restore 1`"), "{about}: {reason}");
+            // The ledger has the file as settled.
+            let listed = pair.run(&["files", "list", "--state", "quarantined"]);
+            let said = String::from_utf8(listed.stderr).unwrap();
+            assert!(said.contains("1 more in "), "{about}: {said}");
+            assert!(said.contains(": again_m.ndjson; "), "{about}: {said}");
             pair.expect(1, &["verify"]);
             pair.expect(0, &["files", "restore", "1"]);
             pair.expect(0, &["files", "retry", "--all"]);

@@ -24,6 +24,7 @@ mod selection;
 mod seen;
 mod sequences;
 mod structure;
+mod unmet;
 
 use std::ffi::OsStr;
 use std::fs::{self, File};

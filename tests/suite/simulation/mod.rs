@@ -99,6 +99,7 @@ fn engine(world: &Arc<World>, random: &mut Random, other: bool) -> Engine {
             incomplete_may_wait: false,
             rehash: false,
             names_stored: false,
+            tells_unmet: false,
         },
         scan_interval: Duration::from_secs(1),
         replicas: None,

@@ -55,6 +55,18 @@ pub(super) fn lines(
     Ok(chunker)
 }
 
+/// Whether the first two lines have equally many commas, semicolons or tabs, as lines of CSV have.
+pub(super) fn is_of_csv(bytes: &[u8], start: usize) -> bool {
+    let mut lines = Lines::new(bytes, start).map(|line| &bytes[line]);
+    let (Some(header), Some(row)) = (lines.next(), lines.next()) else {
+        return false;
+    };
+    [b',', b';', b'\t'].into_iter().any(|separator| {
+        let count = |line: &[u8]| line.iter().filter(|byte| **byte == separator).count();
+        count(header) > 0 && count(header) == count(row)
+    })
+}
+
 /// Calls `on_record` with the place of each record of a line, without the blanks around it. A blank
 /// line has no record. A record ends where its outermost `}` closes and an object follows.
 #[inline]

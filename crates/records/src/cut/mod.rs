@@ -264,7 +264,7 @@ impl<'a> Search<'a> {
             let only_arrays = self.dataset.takes_only_arrays();
             // A dataset that takes the file as well changes nothing for the others.
             let others = self.others.iter().filter(|it| !it.also && !only_arrays);
-            let sequence = Sequence {
+            let mut sequence = Sequence {
                 bytes,
                 limits: self.limits,
                 targets: sequence::targets(
@@ -274,11 +274,12 @@ impl<'a> Search<'a> {
                 ),
                 fields: &fields,
                 is_known: false,
+                has_array: false,
                 joins: true,
                 only_arrays,
             };
             let mut found = Found::from(sequence.plan(start)?);
-            found.own = found.own.filter(|plan| !only_arrays || plan.records > 0);
+            found.own = found.own.filter(|_| !only_arrays || sequence.has_array);
             return Ok(found);
         }
         if format == Format::Lines {
@@ -344,6 +345,9 @@ fn document(bytes: &[u8], start: usize, search: &Search<'_>) -> Result<Found, No
             if bytes[start] == RECORD_SEPARATOR {
                 detail +=
                     ", which begins a sequence: `format = \"sequence\"` of the dataset says so";
+            } else if lines::is_of_csv(bytes, start) {
+                detail += "; it looks like CSV, and only JSON is read: convert it, for example with \
+                           `mlr --icsv --ojsonl cat`";
             }
             Err(malformed(start, detail).into())
         }

@@ -60,6 +60,7 @@ pub(super) fn each_array(
         targets: targets(pointer, outers, std::iter::empty()),
         fields: &[],
         is_known: true,
+        has_array: false,
         joins: false,
         only_arrays,
     };
@@ -125,6 +126,8 @@ pub(super) struct Sequence<'a> {
     /// Whether one of the values so far is certainly of the dataset: an array, an envelope, or a
     /// record with a field of the dataset.
     pub(super) is_known: bool,
+    /// Whether one of the values so far is an array or has one, which may be empty.
+    pub(super) has_array: bool,
     /// As of [`Envelope`].
     pub(super) joins: bool,
     /// Whether a value without an array of the dataset has no record of it, instead of being one.
@@ -138,7 +141,7 @@ impl Sequence<'_> {
     /// [`Unreadable::Incomplete`] if the last value does not close; [`Unreadable::Malformed`] if
     /// something else than a value or a separator is between two values, if an envelope is broken
     /// or holds records of another dataset, or if no value is certainly of the dataset.
-    pub(super) fn plan(mut self, start: usize) -> Result<Plan, Unreadable> {
+    pub(super) fn plan(&mut self, start: usize) -> Result<Plan, Unreadable> {
         let mut run = Run {
             limits: self.limits,
             chunks: Vec::new(),
@@ -180,7 +183,7 @@ impl Sequence<'_> {
             }
             Some(b'[') => {
                 let (records, end) = array(self.bytes, at, self.limits)?;
-                self.is_known = true;
+                (self.is_known, self.has_array) = (true, true);
                 Value::Records(at..end, records.finish())
             }
             Some(_) => self.scalar(at)?,
@@ -286,6 +289,7 @@ impl Sequence<'_> {
         let mut found = found.into_iter();
         let own = found.next().flatten();
         self.is_known |= own.is_some() || has_field;
+        self.has_array |= own.is_some();
         // A record may have a member of any name.
         if own.is_some() || !has_field {
             let others = self.targets[1..].iter().zip(found);

@@ -31,6 +31,21 @@ impl fmt::Display for FileDatasets<'_> {
     }
 }
 
+impl<'a> FileDatasets<'a> {
+    /// The datasets that take the file by its name: its own, then the others.
+    pub fn by_name(&self) -> impl Iterator<Item = &'a Arc<Dataset>> {
+        std::iter::once(self.own).chain(self.also.iter().copied())
+    }
+
+    /// Those of [`by_name`](Self::by_name) whose `records` lead to nothing in the file. `found` are
+    /// the datasets that have an array or a record in it; an array may be empty.
+    pub fn unmet<T>(&self, found: &[(Arc<Dataset>, T)]) -> Vec<Arc<Dataset>> {
+        let is_found = |it: &Dataset| found.iter().any(|(dataset, _)| dataset.name == it.name);
+        let unmet = self.by_name().filter(|it| !is_found(it));
+        unmet.cloned().collect()
+    }
+}
+
 /// Why a file name belongs to no dataset.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NoDataset {

@@ -3,7 +3,7 @@
 use super::evidence::{Evidence, Field};
 use super::names;
 use super::numbers::Numbers;
-use super::texts::{Form, Texts};
+use super::texts::{FEW, Form, Place, Texts};
 use crate::dataset::{Column, ColumnType, Encoding, EpochUnit, Pointers, escaped};
 
 /// Most columns. The limit of a table of MySQL depends on their types: with these, any of them fit.
@@ -30,11 +30,26 @@ pub struct ProposedColumn {
     pub column: Column,
     /// Why a user may want to change it. Empty if the choice is not in doubt.
     pub notes: Vec<String>,
+    /// The `records` of a dataset that takes the elements of its arrays as records. `None` if they
+    /// could not be records.
+    pub records: Option<String>,
+}
+
+/// What the columns depend on besides the records.
+pub(super) struct Around<'a> {
+    /// The pointer that leads to a record. `None` if there are several.
+    pub(super) record: Option<&'a str>,
+    /// The names of the samples.
+    pub(super) files: &'a [String],
 }
 
 /// The columns for the records so far, and notes about what has no column.
-pub(super) fn columns(evidence: &Evidence) -> (Vec<ProposedColumn>, Vec<String>) {
+pub(super) fn columns(
+    evidence: &Evidence,
+    around: &Around<'_>,
+) -> (Vec<ProposedColumn>, Vec<String>) {
     let mut walk = Walk {
+        around,
         records: evidence.records,
         columns: Vec::new(),
         notes: Vec::new(),
@@ -57,14 +72,15 @@ pub(super) fn columns(evidence: &Evidence) -> (Vec<ProposedColumn>, Vec<String>)
     (walk.columns, walk.notes)
 }
 
-struct Walk {
+struct Walk<'a> {
+    around: &'a Around<'a>,
     records: u64,
     columns: Vec<ProposedColumn>,
     notes: Vec<String>,
     omitted: u64,
 }
 
-impl Walk {
+impl Walk<'_> {
     fn members(&mut self, object: &Field, path: &mut Vec<String>) {
         for (key, field) in &object.members {
             path.push(key.clone());
@@ -95,11 +111,55 @@ impl Walk {
             .map(|proposed| proposed.column.name.clone())
             .collect();
         let mut column = Column::new(&names::of_column(path, &taken), ColumnType::Json);
+        let record = self.around.record.filter(|_| are_records(field));
+        let records = record.map(|record| format!("{record}{pointer}"));
         column.field = Pointers::One(pointer);
         column.required = field.values() == self.records;
         let mut notes = Vec::new();
         choose(field, path, &mut column, &mut notes);
-        self.columns.push(ProposedColumn { column, notes });
+        if column.kind == ColumnType::Text {
+            notes.extend(self.almost(field, path));
+        }
+        self.columns.push(ProposedColumn {
+            column,
+            notes,
+            records,
+        });
+    }
+
+    /// What a column of texts would be without a few of them. `None` if it would be text as well.
+    fn almost(&self, field: &Field, path: &[String]) -> Option<String> {
+        let Field { texts, numbers, .. } = field;
+        let (odd, others) = if texts.numbers.count + numbers.count > 0 {
+            (&texts.no_numbers, texts.only_numbers())
+        } else {
+            (&texts.no_forms, texts.only_forms())
+        };
+        let values = texts.count + numbers.count;
+        if odd.count > values / FEW || field.booleans > 0 {
+            return None;
+        }
+        let (text, at) = odd.first.as_ref()?;
+        let others = Field {
+            texts: others,
+            numbers: numbers.clone(),
+            ..Field::default()
+        };
+        let mut typed = Column::new("typed", ColumnType::Json);
+        choose(&others, path, &mut typed, &mut Vec::new());
+        if typed.kind == ColumnType::Text {
+            return None;
+        }
+        let Place { file, ordinal } = *at;
+        let file = &self.around.files[file];
+        let are = if odd.count == 1 { "is" } else { "are" };
+        Some(format!(
+            "text, since {} of {values} values {are} no {}: \"{text}\" in {file}, record {ordinal}; \
+             `{}, required = false, on_error = \"null\"` keeps the others typed",
+            odd.count,
+            typed.kind,
+            keys(&typed)
+        ))
     }
 }
 
@@ -123,13 +183,31 @@ fn is_map(field: &Field) -> bool {
     field.members.len() >= MAP_KEYS_MIN && rare.count() * 2 > field.members.len()
 }
 
+/// The type of a column and what belongs to it, as a definition has them.
+fn keys(column: &Column) -> String {
+    let mut keys = format!("type = \"{}\"", column.kind);
+    if let Some(unit) = column.epoch {
+        keys += &format!(", epoch = \"{}\"", unit.as_str());
+    }
+    if !column.formats.is_empty() {
+        keys += &format!(", formats = {:?}", column.formats);
+    }
+    keys
+}
+
+/// Whether a field holds arrays of objects, which could be records of their own.
+fn are_records(field: &Field) -> bool {
+    let arrays = &field.arrays;
+    arrays.count == field.values() && arrays.objects > 0 && arrays.others == 0
+}
+
 /// Sets the type of a column, and what belongs to the type.
 fn choose(field: &Field, path: &[String], column: &mut Column, notes: &mut Vec<String>) {
     let containers = field.arrays.count + field.objects;
     if containers > 0 {
         if containers < field.values() {
             notes.push("an object or array in some records, a single value in others".to_owned());
-        } else if field.arrays.objects > 0 && field.arrays.others == 0 {
+        } else if are_records(field) {
             notes.push(format!(
                 "objects in arrays, up to {} in one: a dataset of their own could take them as \
                  records",

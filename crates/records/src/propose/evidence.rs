@@ -6,11 +6,11 @@ use serde_json::value::RawValue;
 
 use super::json::{self, Kind};
 use super::numbers::Numbers;
-use super::texts::Texts;
+use super::texts::{Place, Texts};
 use crate::syntax;
 
 /// Most different fields of all levels that are kept. Further ones are counted: records whose keys
-/// are values would have any number of fields. Each takes about 700 bytes.
+/// are values would have any number of fields. Each takes about 800 bytes.
 const FIELDS_MAX: usize = 10_000;
 
 /// Most levels of objects whose members are fields of their own.
@@ -55,13 +55,22 @@ pub(super) struct Evidence {
     pub(super) records: u64,
     /// The record itself.
     pub(super) root: Field,
+    seen: Seen,
+}
+
+/// What the walk through a record needs.
+#[derive(Debug, Default)]
+struct Seen {
+    /// How many fields are kept.
     fields: usize,
+    /// The present record.
+    at: Place,
 }
 
 impl Evidence {
-    /// Adds a record. Returns whether it is an object of JSON; anything else would be a reject of
-    /// any dataset.
-    pub(super) fn add(&mut self, record: &[u8]) -> bool {
+    /// Adds the record at a place. Returns whether it is an object of JSON; anything else would be a
+    /// reject of any dataset.
+    pub(super) fn add(&mut self, record: &[u8], at: Place) -> bool {
         let Ok(text) = std::str::from_utf8(record) else {
             return false;
         };
@@ -70,32 +79,33 @@ impl Evidence {
             return false;
         }
         self.records += 1;
-        add_members(&mut self.root, text, LEVELS_MAX, &mut self.fields);
+        self.seen.at = at;
+        add_members(&mut self.root, text, LEVELS_MAX, &mut self.seen);
         true
     }
 }
 
-fn add_members(field: &mut Field, object: &str, levels: usize, fields: &mut usize) {
+fn add_members(field: &mut Field, object: &str, levels: usize, seen: &mut Seen) {
     field.objects += 1;
     if levels == 0 {
         field.is_cut = true;
         return;
     }
     let visit = |key: String, value: &RawValue| {
-        if *fields >= FIELDS_MAX && !field.members.contains_key(&key) {
+        if seen.fields >= FIELDS_MAX && !field.members.contains_key(&key) {
             field.is_cut = true;
             return;
         }
         let member = field.members.entry(key).or_insert_with(|| {
-            *fields += 1;
+            seen.fields += 1;
             Field::default()
         });
-        add_value(member, value, levels - 1, fields);
+        add_value(member, value, levels - 1, seen);
     };
     json::members(object, visit).expect("the record is JSON");
 }
 
-fn add_value(field: &mut Field, value: &RawValue, levels: usize, fields: &mut usize) {
+fn add_value(field: &mut Field, value: &RawValue, levels: usize, seen: &mut Seen) {
     let text = value.get();
     match Kind::of_raw(value) {
         Kind::Null => field.nulls += 1,
@@ -103,7 +113,7 @@ fn add_value(field: &mut Field, value: &RawValue, levels: usize, fields: &mut us
         Kind::Number => field.numbers.add(text),
         Kind::Text => {
             let text: String = serde_json::from_str(text).expect("the record is JSON");
-            field.texts.add(&text);
+            field.texts.add(&text, seen.at);
         }
         Kind::Array => {
             let arrays = &mut field.arrays;
@@ -121,6 +131,6 @@ fn add_value(field: &mut Field, value: &RawValue, levels: usize, fields: &mut us
             arrays.count += 1;
             arrays.elements_max = arrays.elements_max.max(count);
         }
-        Kind::Object => add_members(field, text, levels, fields),
+        Kind::Object => add_members(field, text, levels, seen),
     }
 }

@@ -20,13 +20,15 @@ use std::sync::Arc;
 
 use serde_json::json;
 
+use decide::Around;
 pub use decide::ProposedColumn;
 use evidence::Evidence;
 pub use names::of_dataset;
 pub use shape::{FoundArray, NoRecords, Shape};
+use texts::Place;
 
 use crate::cut::{self, ChunkLimits, Unreadable};
-use crate::dataset::{Dataset, Datasets, Format, InvalidDataset, escaped};
+use crate::dataset::{Dataset, Datasets, EACH, Format, InvalidDataset, escaped};
 use crate::parse::RECORD_BYTES_MAX;
 
 /// Chunks of this size are searched for records at a time.
@@ -47,6 +49,10 @@ pub struct Samples {
     /// `auto` as long as no file has a value, and for files of several formats.
     format: Format,
     arrays: Vec<FoundArray>,
+    /// Whether the first value of a file is no array, and whether that of a file is one.
+    are_arrays: [bool; 2],
+    /// The names of the files whose records were added.
+    files: Vec<String>,
     evidence: Evidence,
     skipped: u64,
     left: u64,
@@ -98,6 +104,8 @@ impl Samples {
             records_max,
             format: Format::Auto,
             arrays: Vec::new(),
+            are_arrays: [false; 2],
+            files: Vec::new(),
             evidence: Evidence::default(),
             skipped: 0,
             left: 0,
@@ -111,8 +119,16 @@ impl Samples {
     /// # Errors
     /// [`NotASample`].
     pub fn look(&mut self, bytes: &[u8]) -> Result<(), NotASample> {
-        let shape = Shape::of(bytes)?;
+        let mut shape = Shape::of(bytes)?;
+        // A line is one record; the values of a sequence may be envelopes.
+        let has_pointer = self.records.as_ref().is_some_and(|it| !it.is_empty());
+        if self.is_named && has_pointer && shape.format == Format::Lines {
+            shape.format = Format::Sequence;
+        }
         self.format = both(self.format, shape.format);
+        if shape.format != Format::Auto {
+            self.are_arrays[usize::from(shape.is_array)] = true;
+        }
         let found = shape
             .arrays
             .first()
@@ -138,14 +154,16 @@ impl Samples {
         Ok(())
     }
 
-    /// Adds the records of a file.
+    /// Adds the records of the file with this name.
     ///
     /// # Errors
     /// [`NotASample`].
-    pub fn add(&mut self, bytes: &[u8]) -> Result<(), NotASample> {
+    pub fn add(&mut self, file: &str, bytes: &[u8]) -> Result<(), NotASample> {
         let pointer = self.records.clone().unwrap_or_default();
         let dataset = searched(bytes, self.format, &pointer)?;
         let plan = cut::cut(bytes, &dataset, LIMITS)?;
+        self.files.push(file.to_owned());
+        let file = self.files.len() - 1;
         for chunk in &plan.chunks {
             if self.evidence.records >= self.records_max {
                 self.left += u64::from(chunk.records);
@@ -153,10 +171,12 @@ impl Samples {
             }
             let place = |at: u64| usize::try_from(at).expect("the bytes have addresses");
             let part = &bytes[place(chunk.start)..place(chunk.end)];
-            for record in cut::records(part, chunk.layout, &dataset) {
+            let records = cut::records(part, chunk.layout, &dataset);
+            for (record, ordinal) in records.into_iter().zip(u64::from(chunk.first_ordinal)..) {
+                let at = Place { file, ordinal };
                 if self.evidence.records >= self.records_max {
                     self.left += 1;
-                } else if record.len() > RECORD_BYTES_MAX || !self.evidence.add(&part[record]) {
+                } else if record.len() > RECORD_BYTES_MAX || !self.evidence.add(&part[record], at) {
                     self.skipped += 1;
                 }
             }
@@ -171,7 +191,12 @@ impl Samples {
         if self.evidence.records == 0 {
             return None;
         }
-        let (columns, mut notes) = decide::columns(&self.evidence);
+        let record = self.record(&records);
+        let around = Around {
+            record: record.as_deref(),
+            files: &self.files,
+        };
+        let (columns, mut notes) = decide::columns(&self.evidence, &around);
         for array in &self.arrays {
             if array.pointer != records && !records.starts_with(&format!("{}/", array.pointer)) {
                 notes.push(format!(
@@ -197,6 +222,20 @@ impl Samples {
             notes,
             examined: self.evidence.records,
         })
+    }
+}
+
+impl Samples {
+    /// The pointer that leads to a record, if `records` leads to the array of them; empty if a record
+    /// is the value itself. `None` if the samples differ.
+    fn record(&self, records: &str) -> Option<String> {
+        let each = format!("/{EACH}");
+        match self.are_arrays {
+            [true, true] => None,
+            [_, true] if records.is_empty() => Some(each),
+            _ if records.is_empty() || records.ends_with(&each) => Some(records.to_owned()),
+            _ => Some(format!("{records}{each}")),
+        }
     }
 }
 

@@ -22,6 +22,8 @@ pub struct Shape {
     pub arrays: Vec<FoundArray>,
     /// Whether the first of `arrays` most likely holds the records: the value is an envelope.
     pub is_envelope: bool,
+    /// Whether the first value is an array.
+    pub is_array: bool,
 }
 
 /// An array of objects.
@@ -60,6 +62,7 @@ impl Shape {
                 format: Format::Auto,
                 arrays: Vec::new(),
                 is_envelope: false,
+                is_array: false,
             });
         }
         let fail = |offset, detail: &str| {
@@ -113,6 +116,7 @@ impl Shape {
             format,
             arrays,
             is_envelope,
+            is_array,
         })
     }
 }

@@ -9,7 +9,7 @@ use crate::parse::Parser;
 fn propose(file: &str) -> Proposal {
     let mut samples = Samples::new(None, u64::MAX);
     samples
-        .add(file.as_bytes())
+        .add("a.json", file.as_bytes())
         .unwrap_or_else(|error| panic!("{file}: {error}"));
     samples.proposal().unwrap_or_else(|| panic!("{file}"))
 }
@@ -222,7 +222,7 @@ fn files_of_one_dataset_are_examined_together() {
         samples.look(file.as_bytes()).unwrap();
     }
     for file in files {
-        samples.add(file.as_bytes()).unwrap();
+        samples.add("a.json", file.as_bytes()).unwrap();
     }
     let proposal = samples.proposal().unwrap();
     assert_eq!((proposal.records.as_str(), proposal.examined), ("/data", 3));
@@ -252,11 +252,11 @@ fn records_that_no_definition_takes_are_counted_and_left_out() {
     );
     let mut few = Samples::new(None, 1);
     few.look(file.as_bytes()).unwrap();
-    few.add(file.as_bytes()).unwrap();
+    few.add("a.json", file.as_bytes()).unwrap();
     let few = few.proposal().unwrap();
     assert_eq!(few.notes, ["4 more records were not examined"]);
     let mut none = Samples::new(None, u64::MAX);
-    none.add(b"[]").unwrap();
+    none.add("a.json", b"[]").unwrap();
     assert_eq!(none.proposal(), None);
 }
 
@@ -269,5 +269,115 @@ fn the_units_of_an_epoch_are_apart() {
         let proposal = propose(&format!("{{\"n\":{number}}}"));
         let note = format!("`epoch = \"{}\"`", unit.as_str());
         assert!(proposal.columns[0].notes[0].contains(&note), "{proposal:?}");
+    }
+}
+
+/// What a proposal says of a column that is text because of a few values.
+#[test]
+fn a_few_values_of_another_type_are_named() {
+    let values = |usual: &str, odd: &[(usize, &str)]| {
+        let value = |at: usize| {
+            let odd = odd.iter().find(|(odd, _)| *odd == at);
+            odd.map_or(usual, |(_, value)| value).to_owned()
+        };
+        let record = |at| format!("{{\"f\":{}}}", value(at));
+        (0..40).map(record).collect::<Vec<_>>().join("\n")
+    };
+    let null = "required = false, on_error = \"null\"` keeps the others typed";
+    for (usual, odd, expected) in [
+        (
+            "\"9.90\"",
+            &[(12, "\"n/a\""), (30, "\"\"")][..],
+            Some(format!(
+                "text, since 2 of 40 values are no decimal(7,2): \"n/a\" in a.json, record 12; \
+                 `type = \"decimal(7,2)\", {null}"
+            )),
+        ),
+        (
+            "7",
+            &[(0, "\"none\"")],
+            Some(format!(
+                "text, since 1 of 40 values is no integer: \"none\" in a.json, record 0; \
+                 `type = \"integer\", {null}"
+            )),
+        ),
+        (
+            "\"2026-03-01T13:14:15Z\"",
+            &[(39, "\"\"")],
+            Some(format!(
+                "text, since 1 of 40 values is no timestamp: \"\" in a.json, record 39; \
+                 `type = \"timestamp\", {null}"
+            )),
+        ),
+        (
+            "\"29.02.2024\"",
+            &[(1, "\"-\"")],
+            Some(format!(
+                "text, since 1 of 40 values is no date: \"-\" in a.json, record 1; \
+                 `type = \"date\", formats = [\"%d.%m.%Y\"], {null}"
+            )),
+        ),
+        // Texts are texts, whatever some of them look like.
+        ("\"red\"", &[(3, "\"7\""), (4, "\"2026-03-01\"")], None),
+        ("\"7\"", &[], None),
+    ] {
+        let file = values(usual, odd);
+        let proposal = propose(&file);
+        let notes = &proposal.columns[0].notes;
+        let note = notes.iter().find(|note| note.starts_with("text, since"));
+        assert_eq!(note, expected.as_ref(), "{usual} {odd:?}");
+        assert_eq!(rejects(&file, &proposal), 0, "{usual} {odd:?}");
+        let Some(note) = note else { continue };
+        // The column as the note has it takes all of them.
+        let (_, keys) = note.split_once("; `").unwrap();
+        let (keys, _) = keys.split_once('`').unwrap();
+        let mut typed = proposal.clone();
+        typed.columns[0].column = toml::from_str(&format!(
+            "name = \"f\"\nfield = \"/f\"\n{}",
+            keys.replace(", formats", "\nformats")
+                .replace(", required", "\nrequired")
+                .replace(", on_error", "\non_error")
+        ))
+        .unwrap();
+        assert_eq!(rejects(&file, &typed), 0, "{note}");
+    }
+    // More than a quarter.
+    let few = "{\"f\":1}\n{\"f\":\"x\"}\n{\"f\":2}";
+    assert_eq!(propose(few).columns[0].notes, [""; 0]);
+}
+
+/// Where the arrays of a field are, if their elements could be records.
+#[test]
+fn arrays_that_could_be_records_are_found() {
+    let order = r#"{"no":1,"note":"as long as the items","items":[{"sku":"a"}]}"#;
+    for (file, expected) in [
+        (order.to_owned(), Some("/items")),
+        (format!("[{order},{order}]"), Some("/*/items")),
+        (format!("{order}\n{order}"), Some("/items")),
+        (
+            format!("{{\"data\":{{\"orders\":[{order},{order}]}}}}"),
+            Some("/data/orders/*/items"),
+        ),
+        (order.replace("{\"sku\":\"a\"}", "1"), None),
+    ] {
+        let mut samples = Samples::new(None, u64::MAX);
+        samples.look(file.as_bytes()).unwrap();
+        samples.add("a.json", file.as_bytes()).unwrap();
+        let proposal = samples.proposal().unwrap();
+        let items = proposal
+            .columns
+            .iter()
+            .find(|it| it.column.name == "items")
+            .unwrap();
+        assert_eq!(items.records.as_deref(), expected, "{file}");
+        let Some(records) = expected else { continue };
+        // The command that is proposed finds them.
+        let mut items = Samples::new(Some(records.to_owned()), u64::MAX);
+        items.look(file.as_bytes()).unwrap();
+        items.add("a.json", file.as_bytes()).unwrap();
+        let proposal = items.proposal().unwrap();
+        let columns: Vec<String> = proposal.columns.iter().map(short).collect();
+        assert_eq!(columns, ["sku text"], "{file}");
+        assert_eq!(rejects(&file, &proposal), 0, "{file}");
     }
 }

@@ -13,6 +13,39 @@ const TIME_BYTES_MAX: usize = 48;
 /// Fewest characters of a text that counts as evidence for base64: shorter ones are often words.
 const BASE64_CHARS_MIN: usize = 12;
 
+/// Texts without a form are looked at as long as they are fewer than this, or than one in
+/// [`FEW`]: the texts of most fields have none, and each of them would be tried by each form.
+const FORMLESS_MIN: u64 = 16;
+
+/// One value in so many is few.
+pub(super) const FEW: u64 = 4;
+
+/// Most characters that are kept of an example.
+const EXAMPLE_CHARS: usize = 40;
+
+/// Where a record is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Place {
+    /// The index of the sample.
+    pub(super) file: usize,
+    pub(super) ordinal: u64,
+}
+
+/// Texts that are not what the others are: how many, and the first of them with its place.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Odd {
+    pub(super) count: u64,
+    pub(super) first: Option<(String, Place)>,
+}
+
+impl Odd {
+    fn add(&mut self, text: &str, at: Place) {
+        self.count += 1;
+        let example = || (text.chars().take(EXAMPLE_CHARS).collect(), at);
+        self.first.get_or_insert_with(example);
+    }
+}
+
 /// What a text can be read as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Form {
@@ -86,8 +119,14 @@ pub(super) struct Texts {
     pub(super) all_hex: bool,
     /// Whether one of them has a letter or a sign that only base64 has, and not a plain word.
     any_base64_sign: bool,
-    /// Each set of [`FORMS`] that some of the texts fit, as bits. Empty once a text fits no form.
+    /// Each set of [`FORMS`] that some of the texts fit, as bits. Incomplete once `is_formless`.
     sets: Vec<u64>,
+    /// Whether the texts have no form in common, so that they are not looked at any more.
+    is_formless: bool,
+    /// The texts that fit no form.
+    pub(super) no_forms: Odd,
+    /// The texts that are no numbers.
+    pub(super) no_numbers: Odd,
     /// Whether a text is cut after the microsecond.
     pub(super) any_cut: bool,
 }
@@ -104,35 +143,46 @@ impl Default for Texts {
             all_hex: true,
             any_base64_sign: false,
             sets: Vec::new(),
+            is_formless: false,
+            no_forms: Odd::default(),
+            no_numbers: Odd::default(),
             any_cut: false,
         }
     }
 }
 
 impl Texts {
-    /// Adds an unescaped text.
-    pub(super) fn add(&mut self, text: &str) {
+    /// Adds an unescaped text of the record at a place.
+    pub(super) fn add(&mut self, text: &str, at: Place) {
         let chars = text.chars().count() as u64;
         self.chars_min = self.chars_min.min(chars);
         self.chars_max = self.chars_max.max(chars);
         if convert::is_number(text) {
             self.numbers.add(text);
+        } else {
+            self.no_numbers.add(text, at);
         }
         self.all_booleans =
             self.all_booleans && convert::boolean(text).is_some() && !convert::is_number(text);
         self.all_base64 = self.all_base64 && is_base64(text);
         self.all_hex = self.all_hex && !text.is_empty() && convert::hex(text).is_some();
         self.any_base64_sign |= text.ends_with('=') || text.contains(['+', '/']);
-        if self.count == 0 || !self.sets.is_empty() {
-            self.add_forms(text);
-        }
         self.count += 1;
+        if !self.is_formless {
+            self.add_forms(text, at);
+        }
     }
 
-    fn add_forms(&mut self, text: &str) {
+    fn add_forms(&mut self, text: &str, at: Place) {
         let set = forms_of(text);
-        if set == 0 || self.sets.len() == SETS_MAX && !self.sets.contains(&set) {
-            self.sets.clear();
+        if set == 0 {
+            self.no_forms.add(text, at);
+            let odd = self.no_forms.count;
+            self.is_formless = odd >= FORMLESS_MIN && odd > self.count / FEW;
+            return;
+        }
+        if self.sets.len() == SETS_MAX && !self.sets.contains(&set) {
+            self.is_formless = true;
             return;
         }
         let digits = text.split(['.', ',']).nth(1).map_or(0, |fraction| {
@@ -154,7 +204,7 @@ impl Texts {
     /// a text has none of these forms.
     pub(super) fn forms(&self, is_given: impl Fn(Form) -> bool) -> Option<Vec<Form>> {
         let mut open = self.sets.clone();
-        if open.is_empty() {
+        if open.is_empty() || !self.have_forms() {
             return None;
         }
         let mut chosen = Vec::new();
@@ -177,7 +227,38 @@ impl Texts {
     pub(super) fn all_have(&self, form: Form) -> bool {
         let at = FORMS.iter().position(|known| *known == form);
         let has = |set: &u64| at.is_some_and(|at| set & (1 << at) != 0);
-        !self.sets.is_empty() && self.sets.iter().all(has)
+        !self.sets.is_empty() && self.have_forms() && self.sets.iter().all(has)
+    }
+
+    /// Whether each text has a form.
+    fn have_forms(&self) -> bool {
+        !self.is_formless && self.no_forms.count == 0
+    }
+
+    /// These texts without those that are no numbers.
+    pub(super) fn only_numbers(&self) -> Self {
+        Self {
+            sets: Vec::new(),
+            ..self.only(self.numbers.count)
+        }
+    }
+
+    /// These texts without those that fit no form.
+    pub(super) fn only_forms(&self) -> Self {
+        Self {
+            no_forms: Odd::default(),
+            ..self.only(self.count - self.no_forms.count)
+        }
+    }
+
+    fn only(&self, count: u64) -> Self {
+        Self {
+            count,
+            all_booleans: false,
+            all_base64: false,
+            all_hex: false,
+            ..self.clone()
+        }
     }
 }
 
@@ -218,7 +299,7 @@ mod tests {
     fn of(texts: &[&str]) -> Texts {
         let mut found = Texts::default();
         for text in texts {
-            found.add(text);
+            found.add(text, Place::default());
         }
         found
     }

@@ -3,6 +3,7 @@
 mod each;
 mod sequence;
 mod shapes;
+mod unmet;
 
 use std::sync::LazyLock;
 
