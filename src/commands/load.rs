@@ -233,20 +233,17 @@ fn without_array(unmet: &Unmet, history: &Path) -> String {
         dataset,
         pointer,
         files,
+        met,
         first,
     } = unmet;
-    let have = if *files == 1 {
-        "file has"
-    } else {
-        "files have"
-    };
     // An absolute path stays as it is.
     let first = history.join(first).display().to_string();
     format!(
-        "{dataset}: {} {have} no array at `{}`, although the dataset takes them by name; `task_runner \
-         check {}` names the arrays that are there",
-        HumanCount(*files),
+        "{dataset}: no array at `{}` in {} of {} files that it takes; `task_runner check {}` names the \
+         arrays that are there",
         pointer.escape_debug(),
+        HumanCount(*files),
+        HumanCount(files + met),
         first.escape_debug()
     )
 }
@@ -257,7 +254,10 @@ fn totals_as_json(engine: &Engine, took: Duration) -> Value {
     let number = |counter: &AtomicU64| counter.load(Relaxed);
     let unmet = tally.unmet().into_iter().map(|of| {
         let first = of.first.display().to_string();
-        json!({"dataset": of.dataset, "records": of.pointer, "files": of.files, "first": first})
+        json!({
+            "dataset": of.dataset, "records": of.pointer, "files": of.files, "met": of.met,
+            "first": first
+        })
     });
     let unmet: Vec<Value> = unmet.collect();
     json!({

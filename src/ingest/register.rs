@@ -20,6 +20,7 @@ use super::limits;
 use super::outcome::Outcome;
 use super::reason::QuarantineReason;
 use super::shared::Shared;
+use super::unmet::Unmet;
 use super::whole::{make_whole, restore};
 use crate::content::{self, ContentError, ContentOptions};
 use crate::inbox::{self, Claimed, Directories, WaitReason};
@@ -73,21 +74,32 @@ fn note_unmet(shared: &Shared, file: &ReadyFile) {
         // It is in work only until it is stored.
         ItemOrigin::Mailbox | ItemOrigin::Recovered => Path::new(name),
     };
-    for dataset in &file.unmet {
-        shared.tally().unmet.note(dataset, place);
-    }
+    let met = file.plans.iter().map(|(dataset, ..)| dataset);
+    shared.tally().unmet.note(place, met, &file.unmet);
 }
 
+/// Logs the datasets that have nothing in files. As long as a dataset has nothing in any file, its
+/// `records` are most likely wrong.
 fn tell_unmet(shared: &Shared) {
     for unmet in shared.tally().unmet.to_tell() {
-        tracing::warn!(
-            dataset = unmet.dataset,
-            files = unmet.files,
-            first = ?unmet.first,
-            "files have no array at `{}`, although a dataset takes them by their name; `task_runner \
-             check FILE` names the arrays that are there",
-            unmet.pointer
-        );
+        let Unmet {
+            dataset,
+            pointer,
+            files,
+            met,
+            first,
+        } = unmet;
+        if met > 0 {
+            tracing::info!(dataset, files, ?first, "files have no array at `{pointer}`");
+        } else {
+            tracing::warn!(
+                dataset,
+                files,
+                ?first,
+                "files have no array at `{pointer}`, although a dataset takes them by their name; \
+                 `task_runner check FILE` names the arrays that are there"
+            );
+        }
     }
 }
 

@@ -111,18 +111,23 @@ impl fmt::Display for Status {
             let FileEntry {
                 file_no,
                 name,
+                dataset,
                 state,
                 records,
                 rejects,
                 reason,
                 ..
             } = file;
+            let of = match &**dataset {
+                "" => String::new(),
+                dataset => format!(" ({dataset})"),
+            };
             let why = reason
                 .as_ref()
                 .map_or(String::new(), |why| format!(": {}", shown(why)));
             writeln!(
                 f,
-                "  file    {file_no} {} {state}, {records} records, {rejects} rejects{why}",
+                "  file    {file_no} {}{of} {state}, {records} records, {rejects} rejects{why}",
                 shown(name)
             )?;
         }

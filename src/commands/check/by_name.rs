@@ -53,11 +53,11 @@ impl ByName {
         self.0.entry(dataset.name.clone()).or_insert_with(new)
     }
 
-    /// Whether a dataset has nothing in any of the files that it takes: its `records` are most likely
-    /// wrong.
+    /// Whether a dataset has nothing in any of the files that it takes, and none in others: its
+    /// `records` are most likely wrong.
     pub(super) fn has_wrong_pointer(&self) -> bool {
         let mut all = self.0.values();
-        all.any(|of| of.unmet > 0 && of.unmet == of.files)
+        all.any(|of| of.unmet > 0 && of.unmet == of.files && of.records == 0)
     }
 
     /// Prints a line for each dataset, if there are several, or one of them has nothing in a file.

@@ -54,7 +54,7 @@ async fn a_pointer_that_meets_nothing_is_told() {
             0,
             "order_items: 2 files by name, 1 records; in 1 of them no array at \
              `/data/orders/*/items`; inbound/orders_1.json has arrays of objects at `/data/orders` (1)\n",
-            Some("order_items: 1 file has no array at `/data/orders/*/items`"),
+            Some("order_items: no array at `/data/orders/*/items` in 1 of 2 files that it takes; "),
         ),
         (
             wrong,
@@ -62,7 +62,7 @@ async fn a_pointer_that_meets_nothing_is_told() {
             2,
             "order_items: 2 files by name, no array at `/data/order/*/items`; \
              inbound/orders_0.json has arrays of objects at `/data/orders` (2)\n",
-            Some("order_items: 2 files have no array at `/data/order/*/items`"),
+            Some("order_items: no array at `/data/order/*/items` in 2 of 2 files that it takes; "),
         ),
     ] {
         let pair = Pair::new("memory+sqlite").await;
