@@ -98,7 +98,7 @@ async fn list(
             )
             .expect(INFALLIBLE);
             if let Some(reason) = &entry.reason {
-                writeln!(text, "         {}", output::on_one_line(&reason)).expect(INFALLIBLE);
+                writeln!(text, "         {}", output::on_one_line(reason)).expect(INFALLIBLE);
             }
         }
         print(&text)?;
@@ -183,7 +183,7 @@ async fn show(settings: &Settings, file_no: u32, json: bool) -> anyhow::Result<(
     lines.add("dataset", &entry.dataset);
     lines.add("state", entry.state);
     if let Some(reason) = &entry.reason {
-        lines.add("reason", output::on_one_line(&reason));
+        lines.add("reason", output::on_one_line(reason));
     }
     lines.add("hash", hex(&file.hash));
     lines.add("bytes", entry.bytes);

@@ -19,7 +19,7 @@ use super::{INFALLIBLE, KeyValueText, Outcome, print, stdin};
 use crate::config::Settings;
 use crate::config::cli::{DeferIndexes, LoadArgs};
 use crate::dataset::Dataset;
-use crate::inbox::{Archive, Claimed, Markers};
+use crate::inbox::{self, Archive, Claimed, Directories, Markers};
 use crate::ingest::{ItemOrigin, Tally, Unmet};
 use crate::runner::{self, Engine, LoadPlan, Source};
 use crate::shutdown::Shutdown;
@@ -86,8 +86,7 @@ pub(super) async fn execute(settings: Settings, args: LoadArgs) -> anyhow::Resul
         eprintln!("{} {files} already stored", HumanCount(stored));
     }
     for unmet in engine.tally.unmet() {
-        let history = &engine.inbox.directories().history;
-        eprintln!("{}", without_array(&unmet, history));
+        eprintln!("{}", without_array(&unmet, engine.inbox.directories()));
     }
     if args.json {
         print(&format!("{}\n", totals_as_json(&engine, began.elapsed())))?;
@@ -228,7 +227,7 @@ fn stop_at_max_rejects(
 }
 
 /// What a load says of a dataset that has nothing in files that it takes by their name.
-fn without_array(unmet: &Unmet, history: &Path) -> String {
+fn without_array(unmet: &Unmet, directories: &Directories) -> String {
     let Unmet {
         dataset,
         pointer,
@@ -236,8 +235,13 @@ fn without_array(unmet: &Unmet, history: &Path) -> String {
         met,
         first,
     } = unmet;
-    // An absolute path stays as it is.
-    let first = history.join(first).display().to_string();
+    // An absolute path is that of an archive, and stays as it is.
+    let name = first.to_string_lossy();
+    let mut found = inbox::named(&directories.history, &name);
+    found.extend(inbox::in_days(directories, &name));
+    let found = found.into_iter().next();
+    let first = found.unwrap_or_else(|| directories.history.join(first));
+    let first = first.display().to_string();
     format!(
         "{dataset}: no array at `{}` in {} of {} files that it takes; `task_runner check {}` names the \
          arrays that are there",

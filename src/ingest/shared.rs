@@ -36,6 +36,10 @@ const HUGE_CHUNK_BYTES: u64 = 2 * 1024 * 1024;
 
 /// The options of ingest.
 #[derive(Debug, Clone)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a question of its own"
+)]
 pub struct IngestOptions {
     /// Largest chunk, and so largest frame.
     pub chunk: ChunkLimits,

@@ -16,7 +16,7 @@ use crate::dataset::Dataset;
 
 /// How often the log tells of a dataset. More often, a dataset whose array is optional would fill
 /// the log.
-const TOLD_EVERY: Duration = Duration::from_mins(10);
+const TOLD_EVERY: Duration = Duration::from_secs(600);
 
 /// The files in which one dataset has nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -120,7 +120,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_log_tells_of_many_files_in_one_line() {
-        let datasets = Datasets::default();
+        let datasets = Datasets::new(Vec::new()).unwrap();
         let dataset = datasets.iter().next().unwrap().clone();
         let unmet = UnmetFiles::default();
         let counts = |all: Vec<Unmet>| {

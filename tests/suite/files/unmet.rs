@@ -114,9 +114,8 @@ async fn a_file_that_only_another_dataset_has_records_in_is_told() {
         .filter_map(|line| serde_json::from_str(line).ok())
         .next_back()
         .unwrap();
-    let of_orders = sums["datasets"].as_array().unwrap().iter();
-    let of_orders = of_orders.filter(|of| of["dataset"] == "orders").next_back();
-    let of_orders = of_orders.unwrap();
+    let mut datasets = sums["datasets"].as_array().unwrap().iter();
+    let of_orders = datasets.find(|of| of["dataset"] == "orders").unwrap();
     assert_eq!(of_orders["unmet"], 1, "{json}");
     assert_eq!(of_orders["arrays"][0], "/data/orders", "{json}");
     // From an archive, the line of `load` has the path of the file.

@@ -62,8 +62,8 @@ pub(super) fn is_of_csv(bytes: &[u8], start: usize) -> bool {
         return false;
     };
     [b',', b';', b'\t'].into_iter().any(|separator| {
-        let count = |line: &[u8]| line.iter().filter(|byte| **byte == separator).count();
-        count(header) > 0 && count(header) == count(row)
+        let parts = |line: &[u8]| line.split(|byte| *byte == separator).count();
+        parts(header) > 1 && parts(header) == parts(row)
     })
 }
 

@@ -115,6 +115,10 @@ enum Value {
 }
 
 /// The walk from value to value.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a question of its own"
+)]
 pub(super) struct Sequence<'a> {
     pub(super) bytes: &'a [u8],
     pub(super) limits: ChunkLimits,

@@ -185,14 +185,14 @@ fn is_map(field: &Field) -> bool {
 
 /// The type of a column and what belongs to it, as a definition has them.
 fn keys(column: &Column) -> String {
-    let mut keys = format!("type = \"{}\"", column.kind);
+    let mut keys = vec![format!("type = \"{}\"", column.kind)];
     if let Some(unit) = column.epoch {
-        keys += &format!(", epoch = \"{}\"", unit.as_str());
+        keys.push(format!("epoch = \"{}\"", unit.as_str()));
     }
     if !column.formats.is_empty() {
-        keys += &format!(", formats = {:?}", column.formats);
+        keys.push(format!("formats = {:?}", column.formats));
     }
-    keys
+    keys.join(", ")
 }
 
 /// Whether a field holds arrays of objects, which could be records of their own.
