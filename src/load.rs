@@ -70,6 +70,7 @@ pub async fn load(
     let (archive, order) = (ItemOrigin::Archive, FileOrder::default());
     let plan = LoadPlan::find(&engine, settings, paths, archive, order)?;
     plan.load(&engine, shutdown).await?;
+    engine.compact_history(&shutdown.drain).await;
     let tally = &engine.tally;
     Ok(Loaded {
         files: tally.settled.load(Relaxed),

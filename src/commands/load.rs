@@ -93,6 +93,7 @@ pub(super) async fn execute(settings: Settings, args: LoadArgs) -> anyhow::Resul
     } else {
         print_totals(&engine, began.elapsed())?;
     }
+    engine.compact_history(&shutdown.drain).await;
     if args.defer_indexes == DeferIndexes::Never && outcome != Outcome::Stopped {
         let rows = engine.tally.rows.load(Relaxed);
         // A hint is not worth an error.

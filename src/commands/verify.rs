@@ -424,7 +424,7 @@ async fn audit_page(
     for file in page {
         audited.files += 1;
         audited.records += u64::from(file.entry.records);
-        match in_history(settings, file) {
+        match in_history(settings, operators, file).await? {
             InHistory::AsRead => {}
             InHistory::Absent => {
                 audited.not_in_history += 1;

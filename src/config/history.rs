@@ -23,3 +23,24 @@ impl HistoryLayout {
         }
     }
 }
+
+/// The compression of files in history.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum HistoryCompression {
+    /// Files stay as they were delivered.
+    None,
+    /// Files that were delivered as text are compressed with zstd.
+    Zstd,
+}
+
+impl HistoryCompression {
+    /// The value as it is written in settings.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Zstd => "zstd",
+        }
+    }
+}

@@ -35,7 +35,7 @@ mod variables;
 pub use environment::Environment;
 pub use error::ConfigError;
 use file::FILE_DEFAULT;
-pub use history::HistoryLayout;
+pub use history::{HistoryCompression, HistoryLayout};
 pub use options::{HardLinks, LogFormat, Names, Options, OrOff, Period, Roles};
 pub use template::template;
 pub use url::redacted;
@@ -154,6 +154,8 @@ pub struct Settings {
     pub disk_floor_bytes: u64,
     /// The directories of history.
     pub history_layout: HistoryLayout,
+    /// The compression of files in history.
+    pub history_compression: HistoryCompression,
     /// What a service leaves in history.
     pub history_limits: HistoryLimits,
     /// Address of the HTTP server. `None`: HTTP is off.
@@ -333,6 +335,9 @@ impl Settings {
             drain_timeout: time(given.drain_timeout, DRAIN_TIMEOUT_DEFAULT),
             disk_floor_bytes: bytes(given.disk_floor, DISK_FLOOR_DEFAULT),
             history_layout: given.history_layout.unwrap_or(HistoryLayout::Flat),
+            history_compression: given
+                .history_compression
+                .unwrap_or(HistoryCompression::None),
             history_limits: HistoryLimits {
                 age: given.history_max_age.and_then(OrOff::on).map(|age| age.0),
                 bytes: given

@@ -16,7 +16,7 @@ use clap::{Args as _, Command};
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer};
 
-use super::history::HistoryLayout;
+use super::history::{HistoryCompression, HistoryLayout};
 use crate::dataset::Dataset;
 use crate::inbox::TEMPORARY;
 
@@ -165,6 +165,10 @@ pub struct Options {
     #[arg(long, global = true, value_name = "LAYOUT", hide_short_help = true)]
     pub history_layout: Option<HistoryLayout>,
 
+    /// Compress files in history that were delivered as text: none or zstd (default: none)
+    #[arg(long, global = true, value_name = "FORMAT", hide_short_help = true)]
+    pub history_compression: Option<HistoryCompression>,
+
     /// Remove a file from history this long after it was moved there (default: off)
     #[arg(long, global = true, value_name = "TIME", hide_short_help = true)]
     #[schemars(with = "Option<String>")]
@@ -248,6 +252,7 @@ impl Options {
             drain_timeout: self.drain_timeout.or(below.drain_timeout),
             disk_floor: self.disk_floor.or(below.disk_floor),
             history_layout: self.history_layout.or(below.history_layout),
+            history_compression: self.history_compression.or(below.history_compression),
             history_max_age: self.history_max_age.or(below.history_max_age),
             history_max_bytes: self.history_max_bytes.or(below.history_max_bytes),
             role: self.role.or(below.role),

@@ -63,6 +63,10 @@ impl fmt::Display for Settings {
         line("drain_timeout", time(self.drain_timeout))?;
         line("disk_floor", size(self.disk_floor_bytes))?;
         line("history_layout", text(&self.history_layout.as_str()))?;
+        line(
+            "history_compression",
+            text(&self.history_compression.as_str()),
+        )?;
         let HistoryLimits { age, bytes } = self.history_limits;
         line("history_max_age", age.map_or_else(|| text(&"off"), time))?;
         line(

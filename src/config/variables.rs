@@ -34,6 +34,7 @@ pub(super) const VARIABLES: &[(&str, &[&str])] = &[
     ("drain-timeout", &["LEMONADE_DRAIN_TIMEOUT"]),
     ("disk-floor", &["LEMONADE_DISK_FLOOR"]),
     ("history-layout", &["LEMONADE_HISTORY_LAYOUT"]),
+    ("history-compression", &["LEMONADE_HISTORY_COMPRESSION"]),
     ("history-max-age", &["LEMONADE_HISTORY_MAX_AGE"]),
     ("history-max-bytes", &["LEMONADE_HISTORY_MAX_BYTES"]),
     ("role", &["LEMONADE_ROLE"]),

@@ -13,12 +13,24 @@ use crate::batch::ContentHash;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AsRead {
     hash: ContentHash,
+    /// The hash of the bytes on the disk: another one, if the engine has compressed the file.
+    on_disk: ContentHash,
     sample: Sample,
 }
 
 impl AsRead {
-    pub(super) fn new(hash: ContentHash, sample: Sample) -> Self {
-        Self { hash, sample }
+    pub(super) fn new(hash: ContentHash, on_disk: ContentHash, sample: Sample) -> Self {
+        Self {
+            hash,
+            on_disk,
+            sample,
+        }
+    }
+
+    /// The hash of the bytes on the disk.
+    #[must_use]
+    pub fn on_disk(&self) -> ContentHash {
+        self.on_disk
     }
 
     /// The identity of the bytes that were read.
@@ -44,6 +56,6 @@ impl AsRead {
             return Ok(true);
         }
         let (body, _) = read_or_hold(path, options)?;
-        Ok(body.inspect(identity)? == self.hash)
+        Ok(body.inspect(identity)? == self.on_disk)
     }
 }

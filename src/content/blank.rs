@@ -10,6 +10,7 @@ use std::ops::Range;
 use std::path::Path;
 
 use super::body::Hasher;
+use super::compact::{Compacted, LEVEL, compacted, now_us};
 use super::error::ContentError;
 use super::format::{BEGINNING_BYTES, Compression, Format};
 use super::opened::Content;
@@ -86,7 +87,8 @@ pub fn is_blank(content: &Content, ranges: &[Range<u64>]) -> Result<bool, Conten
 }
 
 /// Writes the bytes of a file to `out` with these ranges blank, in the compression of the file at
-/// `path`, from which `content` was read. Returns hash and size of what was written.
+/// `path`, from which `content` was read. Returns hash and size of what was written, without the
+/// compression by the engine.
 ///
 /// # Errors
 /// [`ContentError::Busy`] if the file was changed since it was opened; [`ContentError::Io`].
@@ -105,6 +107,25 @@ pub fn write_blank(
         hasher: Hasher::default(),
         bytes: 0,
     };
+    if let Some(former) = compacted(path) {
+        // Its identity is that of the bytes that are compressed.
+        let frame = Compacted {
+            // As any file of which records are erased: it counts as moved to history now.
+            moved_us: now_us(),
+            ..former
+        };
+        out.out.write_all(&frame.frame())?;
+        let mut to = zstd::stream::write::Encoder::new(out.out, LEVEL)?;
+        to.include_checksum(true)?;
+        let mut plain = Hashed {
+            out: to,
+            hasher: Hasher::default(),
+            bytes: 0,
+        };
+        write_pieces(content, &blanks, &mut plain)?;
+        plain.out.finish()?.flush()?;
+        return Ok((plain.hasher.finish(), plain.bytes));
+    }
     write_compressed(compression(path)?, content, &blanks, &mut out)?;
     out.out.flush()?;
     Ok((out.hasher.finish(), out.bytes))

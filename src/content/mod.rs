@@ -17,6 +17,7 @@
 mod as_read;
 mod blank;
 mod body;
+mod compact;
 mod container;
 mod error;
 mod format;
@@ -37,6 +38,10 @@ pub use as_read::AsRead;
 pub use blank::{is_blank, write_blank};
 pub use body::Hasher;
 use body::read_or_hold;
+pub use compact::{
+    Compacted, compacted, identity_of_compacted, is_text, may_shrink, write_compacted,
+    write_inflated,
+};
 pub use container::{Container, Keeping, Member, located};
 pub use error::ContentError;
 use format::Format;

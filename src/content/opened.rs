@@ -6,6 +6,7 @@ use std::thread;
 
 use super::as_read::AsRead;
 use super::body::{Body, identity, in_memory};
+use super::compact::Compacted;
 use super::error::ContentError;
 use super::format::{self, Format, Packing};
 use super::inflate;
@@ -20,10 +21,13 @@ const THREAD_BYTES_MIN: usize = 32 << 20;
 /// An open file. If the file is compressed, its bytes are inflated.
 #[derive(Debug)]
 pub struct Content {
-    /// Identity: the hash of the bytes on the disk, before they are inflated.
+    /// Identity: the hash of the bytes as they were delivered, before they are inflated. These are the
+    /// bytes on the disk, unless the engine has compressed the file.
     pub hash: ContentHash,
-    /// Size of the file on the disk, in bytes.
+    /// Size of the file as it was delivered, in bytes.
     pub stored_bytes: u64,
+    /// The hash of the bytes on the disk.
+    on_disk: ContentHash,
     /// The state of the file before its first byte was read.
     sample: Sample,
     pub(super) body: Body,
@@ -33,7 +37,7 @@ impl Content {
     /// The state of the file as it was read, to be compared with the file at its path later.
     #[must_use]
     pub fn as_read(&self) -> AsRead {
-        AsRead::new(self.hash, self.sample)
+        AsRead::new(self.hash, self.on_disk, self.sample)
     }
 
     /// How many inflated bytes the file has.
@@ -102,6 +106,7 @@ pub(super) fn of_body<T: Send>(
     let content = |hash, body| Content {
         hash,
         stored_bytes,
+        on_disk: hash,
         sample,
         body,
     };
@@ -112,7 +117,9 @@ pub(super) fn of_body<T: Send>(
         body,
     };
     let mut buffer = Vec::new();
-    let compression = match Format::of(stored.beginning(&mut buffer)?) {
+    let beginning = stored.beginning(&mut buffer)?;
+    let is_compacted = Compacted::parse(beginning).is_some();
+    let compression = match Format::of(beginning) {
         Format::Plain => {
             let hash_and_inspect =
                 |bytes: &[u8]| both(bytes.len(), || identity(bytes), || inspect(bytes));
@@ -136,6 +143,16 @@ pub(super) fn of_body<T: Send>(
     match format::within(compression.name(), body.beginning(&mut buffer)?) {
         Format::NotRead(format) => Err(ContentError::NotRead { hash, format }),
         Format::Container(packing) => Ok(Found::Packed(packed(packing, hash, body))),
+        Format::Plain | Format::Compressed(_) if is_compacted => {
+            let delivered = |bytes: &[u8]| both(bytes.len(), || identity(bytes), || inspect(bytes));
+            let (delivered, inspected) = body.inspect(delivered)?;
+            let content = Content {
+                hash: delivered,
+                stored_bytes: body.bytes(),
+                ..content(hash, body)
+            };
+            Ok(Found::File(content, inspected))
+        }
         Format::Plain | Format::Compressed(_) => {
             let inspected = body.inspect(inspect)?;
             Ok(Found::File(content(hash, body), inspected))

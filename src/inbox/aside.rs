@@ -2,11 +2,14 @@
 //! in inbound again.
 
 use std::ffi::OsStr;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::moving::{move_into, move_within, open_to_move, set_aside};
+use super::moving::{begin_copy, directory_of, move_into, move_within, open_to_move, set_aside};
+use super::names::{numbered, without_ending};
+use super::replacing::become_like;
+use crate::content;
 
 /// A file under a hidden name in its directory. If the process dies, the next start of an engine gives
 /// the file its name back.
@@ -32,21 +35,29 @@ impl Aside {
         })
     }
 
-    /// Moves it like [`move_into`]. If that fails, it has its name again.
+    /// Moves it like [`move_into`], as it was delivered. If that fails, it has its name again.
     pub(super) fn move_into(self, to: &Path, name: &OsStr) -> io::Result<PathBuf> {
         let Self {
             now,
             former,
             locked,
         } = self;
+        if content::compacted(&now).is_some() {
+            let moved = inflate_into(&now, to, name);
+            return moved.inspect_err(|_| drop(give_back(&now, &former)));
+        }
         // A copy to another device takes the lock itself.
         drop(locked);
         move_into(&now, to, name).inspect_err(|_| drop(give_back(&now, &former)))
     }
 
-    /// Where it was.
+    /// Where it was, without the ending that its compression in history gave it.
     pub(super) fn former(&self) -> &Path {
-        &self.former
+        if content::compacted(&self.now).is_some() {
+            without_ending(&self.former)
+        } else {
+            &self.former
+        }
     }
 
     /// Gives it its name back.
@@ -58,6 +69,33 @@ impl Aside {
     }
 }
 
+/// Writes a compressed file of history into a directory as it was delivered, and removes it. A kill in
+/// between leaves both.
+fn inflate_into(from: &Path, to: &Path, name: &OsStr) -> io::Result<PathBuf> {
+    let mut file = File::open(from)?;
+    let metadata = file.metadata()?;
+    let (directory, last) = directory_of(to, name)?;
+    let mut copy = begin_copy(&directory)?;
+    content::write_inflated(&mut file, copy.as_file_mut())?;
+    become_like(copy.as_file(), &metadata)?;
+    copy.as_file().sync_all()?;
+    // A file that is open for writing would count as one that is still being written.
+    let mut copy = copy.into_temp_path();
+    for attempt in 0..u32::MAX {
+        let target = directory.join(numbered(last, attempt));
+        match copy.persist_noclobber(&target) {
+            Ok(()) => {
+                File::open(&directory)?.sync_all()?;
+                fs::remove_file(from)?;
+                return Ok(target);
+            }
+            Err(taken) if taken.error.kind() == io::ErrorKind::AlreadyExists => copy = taken.path,
+            Err(failed) => return Err(failed.error),
+        }
+    }
+    Err(io::ErrorKind::AlreadyExists.into())
+}
+
 fn give_back(now: &Path, former: &Path) -> io::Result<()> {
     let directory = former.parent().expect("a file in a directory");
     move_within(now, directory, former.file_name().unwrap_or_default()).map(drop)
@@ -65,8 +103,6 @@ fn give_back(now: &Path, former: &Path) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-
     use super::*;
 
     #[test]

@@ -13,8 +13,8 @@
 //! lists inbound, `claim` moves files to work, `release` moves them out of work, `requeue` moves
 //! files from quarantine to inbound. `postponed` lets files wait whose table refuses their rows,
 //! or whose place belongs to a file that was begun. `copying` copies members of containers to
-//! quarantine. `retention` removes the oldest files of history, and `replacing` replaces one by other
-//! bytes. `whereabouts` says where the bytes
+//! quarantine. `retention` removes the oldest files of history, `replacing` replaces one by other
+//! bytes, and `compacting` compresses them. `whereabouts` says where the bytes
 //! of a file may be, and `days` which directories history has for days. `moving` does each move, with names from `names`.
 //!
 //! The name of a file is its path below its directory: with [`Markers::with_directories`], files of
@@ -23,6 +23,7 @@
 mod aside;
 mod census;
 mod claim;
+mod compacting;
 mod copying;
 mod days;
 mod directories;
@@ -50,6 +51,7 @@ mod whereabouts;
 pub use aside::Aside;
 pub use census::{Census, Count, count_files};
 pub use claim::{Claim, Claimed, affects_every_file};
+pub use compacting::Compacting;
 pub use days::days_of;
 pub use directories::{Directories, canonical};
 pub use distinct::{Overlap, check_distinct};
@@ -66,7 +68,7 @@ pub use retention::{HistoryLimits, Pruned};
 pub use scan::{Candidate, SCAN_FILES_MAX, Scan, missed};
 pub use waiting::{WaitReason, Waiting, Waits};
 pub use walk::{Archive, Found, Walk};
-pub use whereabouts::{candidates, exact_name, in_days, named};
+pub use whereabouts::{as_delivered, beside, candidates, exact_name, in_days, named};
 
 #[cfg(test)]
 mod tests;

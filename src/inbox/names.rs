@@ -10,6 +10,16 @@ pub(super) const NAME_BYTES_MAX: usize = 255;
 /// The end of the name of a reason in quarantine, after the name of its file.
 const REASON_SUFFIX: &str = ".reason";
 
+/// The end of the name of a file that the engine has compressed, after the name of the file.
+pub(super) const COMPACTED_ENDING: &str = ".zst";
+
+/// A path without the ending of a compressed file.
+pub(super) fn without_ending(path: &Path) -> &Path {
+    let bytes = path.as_os_str().as_bytes();
+    let stem = bytes.strip_suffix(COMPACTED_ENDING.as_bytes());
+    stem.map_or(path, |stem| Path::new(OsStr::from_bytes(stem)))
+}
+
 pub(super) fn is_hidden(name: &OsStr) -> bool {
     name.as_bytes().starts_with(b".")
 }

@@ -10,14 +10,20 @@ use tempfile::TempPath;
 
 use super::directories::Directories;
 use super::markers::Markers;
-use super::moving::begin_copy;
+use super::moving::{begin_copy, open_to_move, set_aside};
+use super::names::{COMPACTED_ENDING, numbered};
 use super::walk::{Archive, Found};
+use super::whereabouts::has_size;
+use crate::batch::ContentHash;
+use crate::content;
 
 /// A file that was written beside the one that it replaces, under a hidden name. A start removes it if a
 /// kill has left it.
 pub struct Replacement {
     path: PathBuf,
     former: Metadata,
+    /// Holds the lock of the former file.
+    _locked: File,
     new: TempPath,
     /// Holds the lock that keeps other processes from removing the new file.
     _held: File,
@@ -34,16 +40,12 @@ impl Replacement {
         write: impl FnOnce(&mut File) -> Result<T, E>,
     ) -> Result<(Self, T), E> {
         let directory = path.parent().ok_or_else(no_directory)?;
-        let former = fs::symlink_metadata(path)?;
+        // Of two processes that replace a file, the second one fails.
+        let (locked, former) = open_to_move(path)?;
         let mut copy = begin_copy(directory)?;
         let written = write(copy.as_file_mut())?;
         let file = copy.as_file();
-        file.set_permissions(former.permissions())?;
-        let own = file.metadata()?;
-        if (own.uid(), own.gid()) != (former.uid(), former.gid()) {
-            fchown(file, Some(former.uid()), Some(former.gid()))?;
-        }
-        file.set_times(FileTimes::new().set_modified(former.modified()?))?;
+        become_like(file, &former)?;
         file.sync_all()?;
         // A file that is open for writing would count as one that is still being written.
         let held = File::open(copy.path())?;
@@ -52,6 +54,7 @@ impl Replacement {
         let replacement = Self {
             path: path.to_owned(),
             former,
+            _locked: locked,
             new,
             _held: held,
         };
@@ -62,6 +65,48 @@ impl Replacement {
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.new
+    }
+
+    /// The size of the new file.
+    pub(super) fn bytes(&self) -> io::Result<u64> {
+        Ok(fs::symlink_metadata(&self.new)?.len())
+    }
+
+    /// Gives the new file, which is the compressed former one, the name of the former one with `.zst`,
+    /// syncs the directory, and removes the former one. `hash` is the identity of both, and `source` the
+    /// state of the former one when it was opened to be compressed. A name that is taken gets a number
+    /// before `.zst`. If a kill has left the compressed file, that is kept.
+    ///
+    /// # Errors
+    /// A system call fails, or the former file was changed or replaced meanwhile. Then it stays.
+    pub(super) fn finish_compacted(self, source: &Metadata, hash: ContentHash) -> io::Result<()> {
+        let now = fs::symlink_metadata(&self.path)?;
+        if content::state(&now) != content::state(source) {
+            return Err(ErrorKind::ResourceBusy.into());
+        }
+        let directory = self.path.parent().ok_or_else(no_directory)?;
+        let name = self.path.file_name().unwrap_or_default();
+        let mut new = self.new;
+        for attempt in 0..u32::MAX {
+            let mut target = numbered(name, attempt);
+            target.push(COMPACTED_ENDING);
+            let target = directory.join(target);
+            let Err(taken) = new.persist_noclobber(&target) else {
+                break;
+            };
+            if taken.error.kind() != ErrorKind::AlreadyExists {
+                return Err(taken.error);
+            }
+            if matches!(content::identity_of_compacted(&target), Ok(Some(it)) if it == hash) {
+                break;
+            }
+            new = taken.path;
+        }
+        File::open(directory)?.sync_all()?;
+        match set_aside(&self.path, source).and_then(fs::remove_file) {
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
     }
 
     /// Gives the new file the name of the former one, and syncs the directory: the former bytes must not
@@ -80,11 +125,21 @@ impl Replacement {
     }
 }
 
+/// Gives a file the rights, the owner and the mtime of another one.
+pub(super) fn become_like(file: &File, former: &Metadata) -> io::Result<()> {
+    file.set_permissions(former.permissions())?;
+    let own = file.metadata()?;
+    if (own.uid(), own.gid()) != (former.uid(), former.gid()) {
+        fchown(file, Some(former.uid()), Some(former.gid()))?;
+    }
+    file.set_times(FileTimes::new().set_modified(former.modified()?))
+}
+
 fn no_directory() -> io::Error {
     ErrorKind::InvalidInput.into()
 }
 
-/// The files with one of these sizes in history, and those in the other directories of the engine.
+/// The files that were delivered with one of these sizes in history, and those in the other directories of the engine.
 #[must_use]
 pub fn with_size(directories: &Directories, sizes: &[u64]) -> [Vec<PathBuf>; 2] {
     let Directories {
@@ -100,7 +155,7 @@ pub fn with_size(directories: &Directories, sizes: &[u64]) -> [Vec<PathBuf>; 2] 
                 Ok(Found::File(file)) => Some(file.path),
                 _ => None,
             })
-            .filter(|path| fs::symlink_metadata(path).is_ok_and(|it| sizes.contains(&it.len())))
+            .filter(|path| has_size(path, sizes))
             .collect()
     };
     let others = [inbound, work, quarantine].into_iter().flat_map(below);

@@ -69,7 +69,8 @@ pub fn return_from_history(
     let former = aside.former().to_owned();
     let name = former.strip_prefix(history);
     let name = without_day(name.map_err(|_| io::ErrorKind::InvalidInput)?);
-    let moved = aside.move_into(inbound, delivered.unwrap_or(name.as_os_str()))?;
+    let name = delivered.unwrap_or(name.as_os_str());
+    let moved = aside.move_into(inbound, name)?;
     let below = former.ancestors().skip(1);
     for emptied in below.take_while(|parent| *parent != history) {
         // Fails if it is not empty.

@@ -2,15 +2,16 @@
 //! is removed.
 
 use std::collections::BinaryHeap;
-use std::fs::{self, Metadata};
+use std::fs::{self, DirEntry, Metadata};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use super::names::is_hidden;
+use super::names::{is_hidden, without_ending};
 use super::open::Inbox;
 use super::times::arrived;
 use super::tree::{each_file, remove_empty};
+use crate::content;
 
 /// Paths that a pass over history holds: the oldest ones. One or two MB with usual paths, 40 MB with
 /// the longest.
@@ -79,7 +80,7 @@ impl Inbox {
                     return Ok(());
                 };
                 total += metadata.len();
-                oldest.push((arrived(&metadata), below.into(), metadata.len()));
+                oldest.push((moved(entry, &metadata), below.into(), metadata.len()));
                 if oldest.len() > at_once {
                     oldest.pop();
                 }
@@ -121,6 +122,14 @@ impl Inbox {
         pruned.is_partial = may_be_more && all_removed && pruned.failed.is_none();
         Ok(pruned)
     }
+}
+
+/// When a file was moved to history. One that was compressed since tells it.
+fn moved(entry: &DirEntry, metadata: &Metadata) -> SystemTime {
+    let path = entry.path();
+    let compacted = (without_ending(&path) != path).then(|| content::compacted(&path));
+    let moved = compacted.flatten().map(|it| it.moved());
+    moved.unwrap_or_else(|| arrived(metadata))
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use super::days::all_days;
 use super::directories::Directories;
 use super::markers::Markers;
-use super::names::again;
+use super::names::{COMPACTED_ENDING, again, without_ending};
 use super::walk::{Archive, Found};
 use crate::content;
 
@@ -65,7 +65,7 @@ pub fn candidates(
         }
     }
     // Only a file of the same size can have the same hash.
-    found.retain(|path| fs::symlink_metadata(path).is_ok_and(|found| sizes.contains(&found.len())));
+    found.retain(|path| has_size(path, sizes));
     found.extend(members);
     found
 }
@@ -85,9 +85,37 @@ pub fn named(dir: &Path, name: &str) -> Vec<PathBuf> {
 pub fn in_days(directories: &Directories, name: &str) -> Vec<PathBuf> {
     let first = name.split('/').next().unwrap_or(name);
     let days = all_days(&directories.history).into_iter();
-    days.filter(|day| fs::symlink_metadata(day.join(first)).is_ok())
+    let exists = |path: PathBuf| fs::symlink_metadata(path).is_ok();
+    let compacted = format!("{first}{COMPACTED_ENDING}");
+    days.filter(|day| exists(day.join(first)) || exists(day.join(&compacted)))
         .flat_map(|day| named(&day, name))
         .collect()
+}
+
+/// Whether a file has one of these sizes, or had one before the engine compressed it.
+pub(super) fn has_size(path: &Path, sizes: &[u64]) -> bool {
+    let has = |bytes: u64| sizes.contains(&bytes);
+    fs::symlink_metadata(path).is_ok_and(|found| has(found.len()))
+        || (!sizes.is_empty() && content::compacted(path).is_some_and(|it| has(it.bytes)))
+}
+
+/// The file in a directory that has this name with the ending of a compressed file, and was not
+/// compressed by the engine.
+#[must_use]
+pub fn beside(dir: &Path, name: &str) -> Option<PathBuf> {
+    let path = dir.join(format!("{name}{COMPACTED_ENDING}"));
+    let is_file = fs::symlink_metadata(&path).is_ok_and(|found| found.is_file());
+    (is_file && content::compacted(&path).is_none()).then_some(path)
+}
+
+/// A name of the file at a path, without the ending that it has if the engine has compressed it.
+#[must_use]
+pub fn as_delivered(path: &Path, name: PathBuf) -> PathBuf {
+    let stem = without_ending(&name);
+    if stem != name && content::compacted(path).is_some() {
+        return stem.to_owned();
+    }
+    name
 }
 
 /// The path itself if it leads to a member of a container.
@@ -118,21 +146,25 @@ pub fn exact_name(name: &str) -> Option<&str> {
 }
 
 /// The paths in a directory that a file with this name may have: the name itself, and the name with
-/// each suffix that later files got. A file that waited in inbound beside one of its name came again
+/// each suffix that later files got, each also with the ending of a file that the engine has compressed. A file that waited in inbound beside one of its name came again
 /// with a suffix, and may have got another one in history: `NAME.1.1`.
 fn with_suffixes(dir: &Path, name: &str) -> Vec<PathBuf> {
-    let exists = |name: &str| fs::symlink_metadata(dir.join(name)).is_ok();
-    let mut found = Vec::new();
-    if exists(name) {
-        found.push(dir.join(name));
-    }
+    let of = |name: &str| -> Vec<PathBuf> {
+        let plain = dir.join(name);
+        let compacted = dir.join(format!("{name}{COMPACTED_ENDING}"));
+        let plain = fs::symlink_metadata(&plain).is_ok().then_some(plain);
+        let compacted = content::compacted(&compacted).map(|_| compacted);
+        plain.into_iter().chain(compacted).collect()
+    };
+    let mut found = of(name);
     let mut names = vec![name.to_owned()];
     while let Some(name) = names.pop() {
         let mut free = 0;
         for suffix in 1..SUFFIXES_MAX {
             let next = format!("{name}.{suffix}");
-            if exists(&next) {
-                found.push(dir.join(&next));
+            let paths = of(&next);
+            if !paths.is_empty() {
+                found.extend(paths);
                 names.push(next);
                 continue;
             }

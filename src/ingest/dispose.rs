@@ -244,7 +244,7 @@ fn move_file(disposal: &Disposal, inbox: &Inbox) -> io::Result<()> {
         };
         return copy_member(member, &file.name, reason, inbox);
     }
-    let read = disposal.item.as_read.map(|as_read| as_read.hash());
+    let read = disposal.item.as_read.map(|as_read| as_read.on_disk());
     let moved = match &disposal.outcome {
         Outcome::Settled | Outcome::Duplicate => inbox.to_history(file, read).map(drop),
         Outcome::Quarantined(_, reason) => inbox.to_quarantine(file, reason).map(drop),

@@ -30,7 +30,7 @@ use crate::content::{self, Container, ContentError, Opened};
 use crate::cut::{self, Unreadable};
 use crate::dataset::{Dataset, PathValues};
 use crate::fault::{Fault, Origin};
-use crate::inbox::WaitReason;
+use crate::inbox::{self, WaitReason};
 use crate::parse;
 use crate::retry::{GivenUp, until_ok};
 use crate::telemetry::{self, Stage};
@@ -406,10 +406,12 @@ fn members(shared: &Shared, item: Item, container: &Arc<Container>) -> ReadOutco
 /// inbound, which is in work now, has its path below inbound.
 fn path_of(ingest: &Ingest, item: &Item) -> PathBuf {
     let path = &item.file.path;
-    if path.starts_with(&ingest.inbox.directories().work) {
-        return PathBuf::from(&item.file.name);
-    }
-    std::path::absolute(path).unwrap_or_else(|_| path.clone())
+    let named = if path.starts_with(&ingest.inbox.directories().work) {
+        PathBuf::from(&item.file.name)
+    } else {
+        std::path::absolute(path).unwrap_or_else(|_| path.clone())
+    };
+    inbox::as_delivered(path, named)
 }
 
 /// The outcome of a file that could not be opened as a whole.

@@ -2,7 +2,10 @@
 //!
 //! Only the file has the text of its records. All commands that need this text use this module.
 
+use std::collections::VecDeque;
 use std::fs;
+use std::io::ErrorKind;
+use std::mem;
 use std::ops::Range;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -15,9 +18,10 @@ use crate::config::Settings;
 use crate::content::{self, Content, ContentError, ContentOptions, Windows};
 use crate::cut::{self, Chunk, ChunkLimits, Outside, Plan, Unreadable};
 use crate::dataset::{Dataset, FileValues};
+use crate::fault::Fault;
 use crate::inbox;
 use crate::parse::Parser;
-use crate::sink::LedgerFile;
+use crate::sink::{Database, LedgerFile};
 use crate::timestamp;
 
 /// The file of a ledger entry, open and cut.
@@ -123,7 +127,14 @@ impl Source {
             return Self::new(path.to_owned(), content, plan, dataset, file);
         }
         let mut failed = None;
-        for path in candidates(settings, file) {
+        let mut paths = VecDeque::from(candidates(settings, file));
+        let mut is_again = false;
+        while let Some(path) = paths.pop_front() {
+            if is_gone(&path) && !mem::replace(&mut is_again, true) {
+                // It was compressed meanwhile.
+                paths = candidates(settings, file).into();
+                continue;
+            }
             match open(&path) {
                 Ok((content, plan)) if file.has_bytes(content.hash) => {
                     return Self::new(path, content, plan, dataset, file);
@@ -170,6 +181,10 @@ impl Source {
             opened.is_ok_and(|(content, ())| file.has_bytes(content.hash))
         };
         let mut paths = candidates(settings, file);
+        if paths.iter().any(|path| is_gone(path)) {
+            // It was compressed meanwhile.
+            paths = candidates(settings, file);
+        }
         if file.taken.is_some() || !has_dataset_by_name(settings, file) {
             paths.sort_by_key(|path| content::located(path).is_none());
         }
@@ -386,18 +401,71 @@ const MOVED_WITHIN_US: [i64; 2] = [1_000_000, 2_000_000];
 /// Looks for the bytes of a settled file in history, under its name and the names with a suffix, and
 /// in the containers on its path. A file of the same size, or the container of a member, is believed
 /// if it is the file that was read, by inode and mtime, and if it was moved there when the file was
-/// settled, by its ctime, which no program can set. Of any other, the hash decides.
-pub(crate) fn in_history(settings: &Settings, file: &LedgerFile) -> InHistory {
-    let (dirs, name) = (&settings.dirs, &file.entry.name);
+/// settled, by its ctime, which no program can set. A file that the engine has compressed tells these,
+/// and is believed if it was not changed since. Of any other, the hash decides.
+///
+/// # Errors
+/// Those of the database.
+pub(crate) async fn in_history(
+    settings: &Settings,
+    database: &dyn Database,
+    file: &LedgerFile,
+) -> Result<InHistory, Fault> {
+    loop {
+        match look(settings, file) {
+            // It was compressed meanwhile.
+            InHistory::Changed(path) if is_gone(&path) => {}
+            InHistory::Absent if file.path.is_none() => {
+                return edited_or_absent(settings, database, file).await;
+            }
+            found => return Ok(found),
+        }
+    }
+}
+
+/// Looks for a file with the name that a missing file has when it is compressed, and that the engine has
+/// not compressed: another file that was delivered so, or this one, edited.
+async fn edited_or_absent(
+    settings: &Settings,
+    database: &dyn Database,
+    file: &LedgerFile,
+) -> Result<InHistory, Fault> {
+    let dirs = near(settings, file);
+    let Some(path) = (dirs.iter()).find_map(|dir| inbox::beside(dir, &file.entry.name)) else {
+        return Ok(InHistory::Absent);
+    };
+    let opened = content::open_and(&path, &options(settings), |_| ());
+    Ok(match opened {
+        Ok((content, ())) if !database.with_content(content.hash).await?.is_empty() => {
+            InHistory::Absent
+        }
+        _ => InHistory::Changed(path),
+    })
+}
+
+/// The directories of history in which a file is expected.
+fn near(settings: &Settings, file: &LedgerFile) -> Vec<PathBuf> {
+    let dirs = &settings.dirs;
+    let mut near = vec![dirs.history.clone()];
     let settled = file.settled_at.as_deref().and_then(timestamp::parse);
-    let mut paths = inbox::named(&dirs.history, name);
     // A file of an archive with the same name may belong into a directory of inbound.
     if let (None, Some(settled)) = (&file.path, settled) {
         let since_epoch = Duration::from_micros(settled.unsigned_abs());
-        let days = inbox::days_of(dirs, SystemTime::UNIX_EPOCH + since_epoch);
-        paths.extend(days.iter().flat_map(|day| inbox::named(day, name)));
+        near.extend(inbox::days_of(dirs, SystemTime::UNIX_EPOCH + since_epoch));
     }
-    let first = paths.first().cloned();
+    near
+}
+
+fn is_gone(path: &Path) -> bool {
+    let found = fs::symlink_metadata(path);
+    found.is_err_and(|error| error.kind() == ErrorKind::NotFound)
+}
+
+fn look(settings: &Settings, file: &LedgerFile) -> InHistory {
+    let (dirs, name) = (&settings.dirs, &file.entry.name);
+    let settled = file.settled_at.as_deref().and_then(timestamp::parse);
+    let named = |dir: &PathBuf| inbox::named(dir, name);
+    let mut paths: Vec<PathBuf> = near(settings, file).iter().flat_map(named).collect();
     if file.erased.is_blank.is_some() {
         paths.extend(inbox::in_days(dirs, name));
         return without_erased(settings, file, &paths);
@@ -408,18 +476,38 @@ pub(crate) fn in_history(settings: &Settings, file: &LedgerFile) -> InHistory {
         let (Some(settled), Ok(found)) = (settled, fs::symlink_metadata(on_disk)) else {
             return false;
         };
-        let written = found.mtime() * 1_000_000 + found.mtime_nsec() / 1_000;
-        let changed = found.ctime() * 1_000_000 + found.ctime_nsec() / 1_000;
+        let micros = |seconds: i64, nanos: i64| seconds * 1_000_000 + nanos / 1_000;
+        let written = micros(found.mtime(), found.mtime_nsec());
+        let as_it_is = (
+            found.len(),
+            content::mark(&content::sample(&found)),
+            micros(found.ctime(), found.ctime_nsec()),
+        );
+        let is_as_delivered = container.is_some() || found.len() == file.entry.bytes;
+        let as_delivered = if is_as_delivered {
+            Some(as_it_is)
+        } else {
+            let compacted = content::compacted(path).filter(|it| it.is_unchanged(&found));
+            compacted.map(|it| (it.bytes, it.mark, it.moved_us))
+        };
+        let Some((bytes, mark, moved)) = as_delivered else {
+            return false;
+        };
         let [before, after] = MOVED_WITHIN_US;
-        let mark = content::mark(&content::sample(&found));
-        (container.is_some() || found.len() == file.entry.bytes)
+        (container.is_some() || bytes == file.entry.bytes)
             && file.mark.is_none_or(|as_read| as_read == mark)
             && written <= settled
-            && (settled - before..=settled + after).contains(&changed)
+            && (settled - before..=settled + after).contains(&moved)
     };
     if paths.iter().any(is_believed) {
         return InHistory::AsRead;
     }
+    // A compressed file of another size has the name of this one, and is another one.
+    let is_other = |path: &&PathBuf| {
+        let compacted = content::compacted(path);
+        compacted.is_some_and(|it| it.bytes != file.entry.bytes)
+    };
+    let first = paths.iter().find(|path| !is_other(path)).cloned();
     // A move that failed for a while leads to the directory of a later day.
     let is_elsewhere = || !inbox::in_days(dirs, name).is_empty();
     if (first.is_some() || is_elsewhere()) && Source::find(settings, file).is_ok() {

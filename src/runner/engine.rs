@@ -77,6 +77,8 @@ pub struct EngineOptions {
     pub replicas: Option<Arc<Replicas>>,
     /// How often the daily summary is refreshed. `None`: once, at the start.
     pub summary_every: Option<Duration>,
+    /// Whether files of history are compressed.
+    pub compacts_history: bool,
     /// What a service leaves in history.
     pub history_limits: HistoryLimits,
     /// Least free bytes on the file system of each directory for a file to be taken.

@@ -1,12 +1,12 @@
-//! Keeps history within its limits while a service runs.
+//! Keeps history within its limits, and compresses its files.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio_util::sync::CancellationToken;
 
 use super::engine::Engine;
 use crate::fault::{Fault, Origin};
-use crate::inbox::blocking;
+use crate::inbox::{Compacting, blocking};
 use crate::telemetry;
 
 /// Pause between two passes over history.
@@ -14,6 +14,11 @@ const INTERVAL: Duration = Duration::from_secs(60);
 
 /// A slow pass is repeated less often: it takes at most one part in this many of the time.
 const SHARE: u32 = 20;
+
+/// Longest time by which the clock of a file system may be behind that of this machine.
+const CLOCKS_DIFFER: Duration = Duration::from_secs(600);
+
+const COMPACTING: &str = "compressing files of history";
 
 const REMOVING: &str = "removing files from history";
 
@@ -60,5 +65,69 @@ impl Engine {
                 () = stop.cancelled() => return,
             }
         }
+    }
+
+    /// Compresses the files of history, at the start and then at intervals, until `stop`. If that fails,
+    /// it logs once, and tries again.
+    pub(super) async fn go_on_compacting(&self, stop: &CancellationToken) {
+        // The files that were there before are visited until all of them were compressed.
+        let (mut since, mut has_failed) = (None, false);
+        loop {
+            let began = (Instant::now(), SystemTime::now());
+            let failed = self.compact_since(since, stop).await;
+            if stop.is_cancelled() {
+                return;
+            }
+            if let Some(fault) = failed.as_ref().filter(|_| !has_failed) {
+                tracing::warn!(%fault, "files of history are not compressed; tries again");
+            }
+            has_failed = failed.is_some();
+            if !has_failed {
+                since = began.1.checked_sub(CLOCKS_DIFFER);
+            }
+            let pause = INTERVAL.max(began.0.elapsed() * SHARE);
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = stop.cancelled() => return,
+            }
+        }
+    }
+
+    /// Compresses the files of history once, if the settings say so.
+    pub async fn compact_history(&self, stop: &CancellationToken) {
+        if !self.options.compacts_history {
+            return;
+        }
+        if let Some(fault) = self.compact_since(None, stop).await {
+            tracing::warn!(%fault, "files of history are not compressed; the next run tries again");
+        }
+    }
+
+    async fn compact_since(
+        &self,
+        since: Option<SystemTime>,
+        stop: &CancellationToken,
+    ) -> Option<Fault> {
+        let (inbox, stop) = (self.inbox.clone(), stop.clone());
+        let floor_bytes = self.options.disk_floor_bytes;
+        let pass = move || inbox.compact_history(since, floor_bytes, &|| stop.is_cancelled());
+        let Compacting {
+            files,
+            bytes_before,
+            bytes_now,
+            failed,
+        } = match blocking(COMPACTING, pass).await {
+            Ok(done) => done,
+            Err(fault) => return Some(fault),
+        };
+        if files > 0 {
+            tracing::info!(
+                files,
+                bytes_before,
+                bytes_now,
+                "compressed files of history"
+            );
+        }
+        failed.map(|error| Fault::transient(Origin::Files, COMPACTING, error))
     }
 }

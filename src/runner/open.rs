@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::engine::{Engine, EngineOptions};
 use crate::broker::{self, BrokerOptions};
-use crate::config::{HardLinks, HistoryLayout, Settings, redacted};
+use crate::config::{HardLinks, HistoryCompression, HistoryLayout, Settings, redacted};
 use crate::content::{ContentOptions, Windows};
 use crate::cut::ChunkLimits;
 use crate::dataset::Dataset;
@@ -93,6 +93,7 @@ pub async fn open(
         scan_interval: settings.scan_interval,
         replicas,
         summary_every: settings.summary_every,
+        compacts_history: settings.history_compression == HistoryCompression::Zstd,
         history_limits: settings.history_limits,
         disk_floor_bytes: settings.disk_floor_bytes,
     };

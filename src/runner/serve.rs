@@ -57,7 +57,13 @@ impl Engine {
             }
             Ok(())
         };
-        let kept = async { tokio::try_join!(indexes, partitions, history) };
+        let compacting = async {
+            if roles.ingest && self.options.compacts_history {
+                self.go_on_compacting(&shutdown.drain).await;
+            }
+            Ok(())
+        };
+        let kept = async { tokio::try_join!(indexes, partitions, history, compacting) };
         let result = tokio::select! {
             result = async { tokio::try_join!(ingest, workers.join(), summary, kept) } => result,
             () = Box::pin(self.check_health()) => unreachable!("it never ends"),

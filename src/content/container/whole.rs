@@ -69,7 +69,7 @@ impl Container {
                 })?
             }
         };
-        let as_read = AsRead::new(hash, sample);
+        let as_read = AsRead::new(hash, hash, sample);
         let indexes = indexes(&members).map_err(refused)?;
         Ok(Self {
             packing,

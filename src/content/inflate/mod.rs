@@ -84,11 +84,15 @@ pub(super) struct Limit {
 
 impl Limit {
     pub(super) fn of(stored_bytes: u64, options: &ContentOptions) -> Self {
-        let by_ratio = stored_bytes.saturating_mul(RATIO_MAX).max(RATIO_FREE_BYTES);
+        let by_ratio = Self::by_ratio(stored_bytes);
         Self {
             bytes: by_ratio.min(options.inflated_bytes_max),
             is_by_ratio: by_ratio < options.inflated_bytes_max,
         }
+    }
+
+    fn by_ratio(stored_bytes: u64) -> u64 {
+        stored_bytes.saturating_mul(RATIO_MAX).max(RATIO_FREE_BYTES)
     }
 
     /// The reason that data of this format which inflates to more is refused.
@@ -101,6 +105,11 @@ impl Limit {
         };
         format!("the {format} data inflates to more than {bytes} bytes, {why}")
     }
+}
+
+/// Whether a compressed file may inflate to this many bytes by its size.
+pub(super) fn is_within_ratio(stored_bytes: u64, inflated_bytes: u64) -> bool {
+    inflated_bytes <= Limit::by_ratio(stored_bytes)
 }
 
 /// Reads all of `source` into memory or, if it does not fit there, into a spill.

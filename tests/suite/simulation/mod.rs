@@ -104,6 +104,7 @@ fn engine(world: &Arc<World>, random: &mut Random, other: bool) -> Engine {
         scan_interval: Duration::from_secs(1),
         replicas: None,
         summary_every: None,
+        compacts_history: false,
         history_limits: HistoryLimits::default(),
         disk_floor_bytes: 0,
     };
