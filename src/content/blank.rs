@@ -107,7 +107,7 @@ pub fn write_blank(
         hasher: Hasher::default(),
         bytes: 0,
     };
-    if let Some(former) = compacted(path) {
+    if let Some(former) = compacted(path).filter(|it| it.bytes == content.bytes()) {
         // Its identity is that of the bytes that are compressed.
         let frame = Compacted {
             // As any file of which records are erased: it counts as moved to history now.

@@ -23,8 +23,8 @@ const BEGINNING: [u8; 16] = *b"\x5c\x2a\x4d\x18\x28\0\0\0lemonade";
 /// Bytes of the frame: its beginning, and four numbers.
 const FRAME_BYTES: usize = 48;
 
-/// The usual level. Events become a tenth of their size; level 9 takes four times as long to save a
-/// tenth of that.
+/// The usual level. Generated events become a tenth of their size, at 490 MB/s on one core. Level 9 takes
+/// seven times as long to save a sixth of that, and level 1 is a quarter faster and leaves a tenth more.
 pub(super) const LEVEL: i32 = 3;
 
 /// Bytes that are compressed at a time.
@@ -204,12 +204,12 @@ pub fn identity_of_compacted(path: &Path) -> Result<Option<ContentHash>, Content
     Ok(Some(inflated(&mut file)?))
 }
 
-/// Writes the file that was compressed to `file` to `out`.
+/// Writes the file that was compressed to `file` to `out`, and not more than `bytes_max`.
 ///
 /// # Errors
 /// It cannot be inflated, or `out` cannot be written.
-pub fn write_inflated(file: &mut File, out: &mut impl Write) -> io::Result<()> {
-    let mut from = zstd::stream::read::Decoder::new(file)?;
+pub fn write_inflated(file: &mut File, bytes_max: u64, out: &mut impl Write) -> io::Result<()> {
+    let mut from = zstd::stream::read::Decoder::new(file)?.take(bytes_max);
     each_piece(&mut from, &mut vec![0; PIECE_BYTES], |piece| {
         out.write_all(piece)
     })
@@ -227,7 +227,7 @@ fn inflated(file: &mut File) -> io::Result<ContentHash> {
         }
     }
     let mut to = ToHash(Hasher::default());
-    write_inflated(file, &mut to)?;
+    write_inflated(file, u64::MAX, &mut to)?;
     Ok(to.0.finish())
 }
 
@@ -317,6 +317,12 @@ mod tests {
             let found = opened("blank");
             assert_eq!((found.hash, found.stored_bytes), expected);
             assert_eq!(compacted(&at("blank")).unwrap().bytes, frame.bytes);
+            // A frame that names another size is not that of the engine.
+            let mut other = stored.clone();
+            other[16] ^= 1;
+            fs::write(at("other"), &other).unwrap();
+            assert_eq!(opened("other").stored_bytes, other.len() as u64);
+            assert_ne!(opened("other").hash, hash);
             // A damaged one is no other file.
             fs::write(at("cut"), &stored[..stored.len() - 9]).unwrap();
             open(&at("cut"), &options(dir.path())).unwrap_err();

@@ -118,7 +118,7 @@ pub(super) fn of_body<T: Send>(
     };
     let mut buffer = Vec::new();
     let beginning = stored.beginning(&mut buffer)?;
-    let is_compacted = Compacted::parse(beginning).is_some();
+    let compacted = Compacted::parse(beginning);
     let compression = match Format::of(beginning) {
         Format::Plain => {
             let hash_and_inspect =
@@ -143,7 +143,10 @@ pub(super) fn of_body<T: Send>(
     match format::within(compression.name(), body.beginning(&mut buffer)?) {
         Format::NotRead(format) => Err(ContentError::NotRead { hash, format }),
         Format::Container(packing) => Ok(Found::Packed(packed(packing, hash, body))),
-        Format::Plain | Format::Compressed(_) if is_compacted => {
+        // A frame that names another size was not written by the engine.
+        Format::Plain | Format::Compressed(_)
+            if compacted.is_some_and(|it| it.bytes == body.bytes()) =>
+        {
             let delivered = |bytes: &[u8]| both(bytes.len(), || identity(bytes), || inspect(bytes));
             let (delivered, inspected) = body.inspect(delivered)?;
             let content = Content {

@@ -42,9 +42,11 @@ impl Aside {
             former,
             locked,
         } = self;
-        if content::compacted(&now).is_some() {
-            let moved = inflate_into(&now, to, name);
-            return moved.inspect_err(|_| drop(give_back(&now, &former)));
+        if let Some(compacted) = content::compacted(&now) {
+            let moved = inflate_into(&now, compacted.bytes, to, name);
+            if let Some(path) = moved.inspect_err(|_| drop(give_back(&now, &former)))? {
+                return Ok(path);
+            }
         }
         // A copy to another device takes the lock itself.
         drop(locked);
@@ -70,13 +72,17 @@ impl Aside {
 }
 
 /// Writes a compressed file of history into a directory as it was delivered, and removes it. A kill in
-/// between leaves both.
-fn inflate_into(from: &Path, to: &Path, name: &OsStr) -> io::Result<PathBuf> {
+/// between leaves both. `None` if it does not have this size: it was delivered as it is.
+fn inflate_into(from: &Path, bytes: u64, to: &Path, name: &OsStr) -> io::Result<Option<PathBuf>> {
     let mut file = File::open(from)?;
     let metadata = file.metadata()?;
     let (directory, last) = directory_of(to, name)?;
     let mut copy = begin_copy(&directory)?;
-    content::write_inflated(&mut file, copy.as_file_mut())?;
+    // One byte more than expected shows that there are more.
+    content::write_inflated(&mut file, bytes.saturating_add(1), copy.as_file_mut())?;
+    if copy.as_file().metadata()?.len() != bytes {
+        return Ok(None);
+    }
     become_like(copy.as_file(), &metadata)?;
     copy.as_file().sync_all()?;
     // A file that is open for writing would count as one that is still being written.
@@ -87,7 +93,7 @@ fn inflate_into(from: &Path, to: &Path, name: &OsStr) -> io::Result<PathBuf> {
             Ok(()) => {
                 File::open(&directory)?.sync_all()?;
                 fs::remove_file(from)?;
-                return Ok(target);
+                return Ok(Some(target));
             }
             Err(taken) if taken.error.kind() == io::ErrorKind::AlreadyExists => copy = taken.path,
             Err(failed) => return Err(failed.error),

@@ -47,7 +47,7 @@ settings file may also define [datasets](datasets.md).
 ";
 
 /// The pages that say more about a setting.
-const MORE: [(&str, &str); 9] = [
+const MORE: [(&str, &str); 10] = [
     ("http_hosts", "security.md"),
     ("http_actions", "console.md#actions"),
     ("http_token_file", "security.md"),
@@ -55,6 +55,7 @@ const MORE: [(&str, &str); 9] = [
     ("max_replica_lag", "backfill.md#spare-the-database"),
     ("hard_links", "security.md"),
     ("history_layout", "retention.md#history-by-day"),
+    ("history_compression", "retention.md#compressed-history"),
     ("history_max_age", "retention.md#history"),
     ("role", "deploy.md#several-processes"),
 ];

@@ -84,7 +84,7 @@ fn the_commands_for_a_backfill_work_as_written() {
 #[test]
 fn the_commands_for_retention_work_as_written() {
     let tried = tried(include_str!("../../docs/retention.md"), &[], |_| {});
-    assert_eq!(tried.count("SELECT COUNT(*) FROM ingest_files"), 2);
+    assert_eq!(tried.count("SELECT COUNT(*) FROM ingest_files"), 5);
     assert_eq!(tried.count("SELECT COUNT(*) FROM ingest_rejects"), 0);
 }
 

@@ -20,6 +20,7 @@ use crate::batch::{Batch, Reject};
 use crate::config::Settings;
 use crate::config::cli::CheckArgs;
 use crate::dataset::{Dataset, NoDataset};
+use crate::inbox;
 use crate::parse::{self, Parser};
 use crate::sink::rows_as_json;
 
@@ -134,7 +135,8 @@ impl<W: Write> Check<'_, W> {
                     printed = self.batch(&file, batch);
                 }
             };
-            let bytes = path.as_os_str().as_encoded_bytes();
+            let name = inbox::as_delivered(path, path.clone());
+            let bytes = name.as_os_str().as_encoded_bytes();
             let of = settings.datasets.of_file(bytes, dataset);
             let found = match &of {
                 Err(NoDataset::None(_)) => {

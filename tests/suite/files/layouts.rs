@@ -352,6 +352,34 @@ async fn a_load_that_is_killed_while_it_compresses_loses_nothing() {
     assert!(fs::read(pair.at("inbound").join(name)).unwrap() == all.as_bytes());
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn events_shrink_to_a_fifth() {
+    let pair = embedded().await;
+    set(&pair, COMPACTED[0]);
+    let inbound = pair.at("inbound").display().to_string();
+    pair.expect(
+        0,
+        &[
+            "generate",
+            "--dir",
+            &inbound,
+            "--files",
+            "3",
+            "--records",
+            "500",
+        ],
+    );
+    let bytes = |name: &str| -> u64 {
+        let dir = pair.at(name);
+        let size = |path: &String| fs::metadata(dir.join(path)).unwrap().len();
+        tree(&dir).iter().map(size).sum()
+    };
+    let before = bytes("inbound");
+    pair.expect(0, &["load"]);
+    let now = bytes("history");
+    assert!(now > 0 && now * 5 < before, "{before} bytes, now {now}");
+}
+
 /// A service compresses the files that were there before, and goes on loading.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_service_compresses_the_files_that_are_in_history() {
