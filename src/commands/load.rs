@@ -85,15 +85,15 @@ pub(super) async fn execute(settings: Settings, args: LoadArgs) -> anyhow::Resul
         let files = if stored == 1 { "file" } else { "files" };
         eprintln!("{} {files} already stored", HumanCount(stored));
     }
-    for unmet in engine.tally.unmet() {
-        eprintln!("{}", without_array(&unmet, engine.inbox.directories()));
-    }
     if args.json {
         print(&format!("{}\n", totals_as_json(&engine, began.elapsed())))?;
     } else {
         print_totals(&engine, began.elapsed())?;
     }
     engine.compact_history(&shutdown.drain).await;
+    for unmet in engine.tally.unmet() {
+        eprintln!("{}", without_array(&unmet, engine.inbox.directories()));
+    }
     if args.defer_indexes == DeferIndexes::Never && outcome != Outcome::Stopped {
         let rows = engine.tally.rows.load(Relaxed);
         // A hint is not worth an error.

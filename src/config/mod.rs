@@ -20,11 +20,11 @@ use crate::inbox::{Directories, HistoryLimits, Markers};
 use crate::reread::Reread;
 
 mod checks;
+mod choices;
 pub mod cli;
 mod environment;
 mod error;
 mod file;
-mod history;
 mod options;
 mod servers;
 mod show;
@@ -32,11 +32,11 @@ mod template;
 mod url;
 mod variables;
 
+pub use choices::{HardLinks, HistoryCompression, HistoryLayout, LogFormat};
 pub use environment::Environment;
 pub use error::ConfigError;
 use file::FILE_DEFAULT;
-pub use history::{HistoryCompression, HistoryLayout};
-pub use options::{HardLinks, LogFormat, Names, Options, OrOff, Period, Roles};
+pub use options::{Names, Options, OrOff, Period, Roles};
 pub use template::template;
 pub use url::redacted;
 

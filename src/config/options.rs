@@ -16,7 +16,7 @@ use clap::{Args as _, Command};
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer};
 
-use super::history::{HistoryCompression, HistoryLayout};
+use super::choices::{HardLinks, HistoryCompression, HistoryLayout, LogFormat};
 use crate::dataset::Dataset;
 use crate::inbox::TEMPORARY;
 
@@ -496,51 +496,6 @@ impl fmt::Display for Roles {
 impl<'de> Deserialize<'de> for Roles {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         from_text(deserializer)
-    }
-}
-
-/// What to do with a file in inbound that has a second hard link.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum HardLinks {
-    /// Take it like any other file.
-    Take,
-    /// Let it wait until the other link is removed.
-    Wait,
-}
-
-impl HardLinks {
-    /// The value as it is written in settings.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Take => "take",
-            Self::Wait => "wait",
-        }
-    }
-}
-
-/// The format of the log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum LogFormat {
-    /// Lines for people.
-    Text,
-    /// One JSON object per line.
-    Json,
-    /// Text if stderr is a terminal, else JSON.
-    Auto,
-}
-
-impl LogFormat {
-    /// The value as it is written in settings.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Text => "text",
-            Self::Json => "json",
-            Self::Auto => "auto",
-        }
     }
 }
 

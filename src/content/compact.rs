@@ -47,7 +47,7 @@ pub struct Compacted {
     /// Its ctime: when it was moved to history. In microseconds since the epoch.
     pub moved_us: i64,
     /// When it was compressed, in microseconds since the epoch.
-    pub(super) compacted_us: i64,
+    pub(super) done_us: i64,
 }
 
 impl Compacted {
@@ -56,7 +56,7 @@ impl Compacted {
             bytes: metadata.len(),
             mark: mark(&sample(metadata)),
             moved_us: ctime_us(metadata),
-            compacted_us: 0,
+            done_us: 0,
         }
     }
 
@@ -73,12 +73,12 @@ impl Compacted {
             bytes: number(0),
             mark: number(1),
             moved_us: number(2).cast_signed(),
-            compacted_us: number(3).cast_signed(),
+            done_us: number(3).cast_signed(),
         })
     }
 
     pub(super) fn frame(&self) -> [u8; FRAME_BYTES] {
-        let times = [self.moved_us, self.compacted_us].map(i64::cast_unsigned);
+        let times = [self.moved_us, self.done_us].map(i64::cast_unsigned);
         let numbers = [self.bytes, self.mark, times[0], times[1]].map(u64::to_le_bytes);
         let mut frame = [0; FRAME_BYTES];
         frame[..BEGINNING.len()].copy_from_slice(&BEGINNING);
@@ -97,7 +97,7 @@ impl Compacted {
     #[must_use]
     pub fn is_unchanged(&self, found: &Metadata) -> bool {
         let [before, after] = NAMED_WITHIN_US;
-        let within = self.compacted_us - before..=self.compacted_us + after;
+        let within = self.done_us - before..=self.done_us + after;
         within.contains(&ctime_us(found))
     }
 }
@@ -167,7 +167,7 @@ pub fn write_compacted(
     }
     // All of it is on the disk before it says when it was compressed.
     out.sync_all()?;
-    compacted.compacted_us = now_us();
+    compacted.done_us = now_us();
     out.rewind()?;
     out.write_all(&compacted.frame())?;
     Ok(Some(hash))

@@ -142,10 +142,10 @@ impl Inbox {
 
 fn may_be_compacted(name: &OsStr, metadata: &Metadata) -> bool {
     let bytes = name.as_bytes();
-    let has_ending = |ending: &&str| bytes.ends_with(ending.as_bytes());
+    let has_ending = |ending: &str| bytes.ends_with(ending.as_bytes());
     !is_hidden(name)
         && bytes.len() <= NAME_BYTES_MAX - ENDING_BYTES_MAX
-        && !COMPRESSED.iter().any(|ending| has_ending(&ending))
+        && !COMPRESSED.iter().any(|ending| has_ending(ending))
         && content::may_shrink(metadata.len())
         && metadata.len() <= FILE_BYTES_MAX
 }
