@@ -57,6 +57,7 @@ mod stored;
 mod summary;
 mod table;
 mod triggers;
+mod view;
 
 pub use audit::{Audit, Standing};
 pub use cells::rows_as_json;

@@ -20,6 +20,7 @@ use crate::sink::migrations;
 use crate::sink::mismatch::{self, Mismatch};
 use crate::sink::partitions::now;
 use crate::sink::table::{Table, TableColumn, missing_index, quoted, tables};
+use crate::sink::view;
 
 use super::ddl::{create, key};
 use super::errors::{Class, Failure};
@@ -88,7 +89,9 @@ pub(super) fn statements(datasets: &Datasets, mariadb: bool) -> Vec<String> {
         migrations::MYSQL,
         MIGRATIONS_DDL,
         "UTC_TIMESTAMP(6)",
-        tables.map(|table| create(&table, mariadb, now())),
+        tables
+            .map(|table| create(&table, mariadb, now()))
+            .chain(view::statements(datasets)),
     )
 }
 
@@ -197,7 +200,7 @@ async fn locked(
                 add(session, &statement).await?;
             }
         }
-        return Ok(());
+        return make_views(session, datasets, asked.add).await;
     }
     // One message has all misfits, with statements that can be pasted.
     let problems: Vec<&str> = misfits.iter().map(|misfit| &*misfit.problem).collect();
@@ -237,6 +240,26 @@ async fn add(session: &mut Session, statement: &str) -> Result<(), Failure> {
         Err(failure) if failure.is_done_already() => Ok(()),
         done => done.map(drop),
     }
+}
+
+/// Creates the views that do not exist. With `again`, those that exist are made again.
+async fn make_views(
+    session: &mut Session,
+    datasets: &Datasets,
+    again: bool,
+) -> Result<(), Failure> {
+    for view in view::views(datasets) {
+        let sql = "SELECT 1 FROM information_schema.VIEWS WHERE TABLE_SCHEMA = DATABASE() AND \
+                   TABLE_NAME = ?";
+        let found: Vec<u8> = session.rows_with(sql, (view.name,)).await?;
+        if found.is_empty() {
+            session.run(&view.create()).await?;
+        } else if again {
+            let replace = view.create().replacen("CREATE", "CREATE OR REPLACE", 1);
+            session.run(&replace).await?;
+        }
+    }
+    Ok(())
 }
 
 /// The indexes of definitions that existing tables lack: a problem, and the statement that adds the

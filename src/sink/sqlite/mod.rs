@@ -55,6 +55,7 @@ mod seen;
 mod settled;
 mod summary;
 mod triggers;
+mod views;
 mod waits;
 
 type Job = Box<dyn FnOnce(&mut Connection) + Send>;

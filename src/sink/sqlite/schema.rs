@@ -14,11 +14,12 @@ use crate::sink::lost::{self, Missing};
 use crate::sink::migrations;
 use crate::sink::mismatch::{self, Mismatch};
 use crate::sink::table::{Kind, Table, TableColumn, quoted, tables};
+use crate::sink::view;
 
 use super::errors::Failure;
-use super::indexes;
 use super::now::now;
-use super::summary;
+use super::views::make_views;
+use super::{indexes, summary};
 
 const MIGRATIONS_DDL: &str = "CREATE TABLE IF NOT EXISTS ingest_migrations (number INTEGER PRIMARY \
     KEY, name TEXT NOT NULL, checksum TEXT NOT NULL, applied_at TEXT NOT NULL)";
@@ -103,7 +104,7 @@ pub(super) fn migrate(
             db.execute_batch(&sql)?;
         }
     }
-    Ok(())
+    make_views(db, datasets, asked.add)
 }
 
 /// Refuses definitions with partitions, which SQLite does not have.
@@ -281,13 +282,13 @@ fn files_with_rows(db: &Transaction<'_>, dataset: &Dataset) -> Result<Vec<u32>, 
 
 /// See [`Schema::schema`](crate::sink::Schema::schema).
 pub(super) fn statements(datasets: &Datasets) -> Vec<String> {
-    let tables = tables(datasets).into_iter();
-    let tables = tables.flat_map(|table| {
+    let tables = tables(datasets).into_iter().flat_map(|table| {
         let indexes = indexes::statements(&table);
         std::iter::once(create(&table)).chain(indexes)
     });
+    let all = tables.chain(view::statements(datasets));
     let now = "strftime('%Y-%m-%d %H:%M:%f000', 'now')";
-    migrations::all(migrations::SQLITE, MIGRATIONS_DDL, now, tables)
+    migrations::all(migrations::SQLITE, MIGRATIONS_DDL, now, all)
 }
 
 /// The DDL of a table. A key of one column is the row id itself; with several columns, the table is

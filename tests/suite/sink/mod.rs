@@ -31,6 +31,7 @@ mod tables_of_sqlite;
 mod taken;
 mod triggers;
 mod types;
+mod views;
 mod waits;
 mod workers;
 
@@ -140,6 +141,8 @@ async fn conformance(target: Target) {
     tables_of_sqlite::a_table_of_sqlite_that_does_not_fit_is_refused(target).await;
     misfits::a_summary_whose_key_is_compared_by_a_collation_is_refused(target).await;
     schema::tables_of_the_original_fit_after_the_printed_statements(target).await;
+    views::a_view_shows_the_rows_of_settled_files_with_their_time(target).await;
+    views::a_view_replaces_no_table(target).await;
 
     ledger::a_file_keeps_its_number(target).await;
     ledger::many_files_are_registered_in_one_call(target).await;

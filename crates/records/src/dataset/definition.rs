@@ -239,10 +239,11 @@ mod tests {
 
     /// A ledger may be read by an earlier release, which does not know them.
     #[test]
-    fn the_text_for_the_ledger_has_neither_limits_nor_partitions() {
+    fn the_text_for_the_ledger_has_no_limits_partitions_and_views() {
         let column = COLUMN.replace("float", "timestamp");
         for more in [
             "max_reject_ratio = 1\nmin_records = 10\nexpected_every = \"24h\"\n",
+            "settled_view = \"done\"\n",
             "partition_by = \"km\"\npartition_every = \"day\"\nretain = \"400 days\"\n",
         ] {
             let limited = dataset(&format!("{more}{column}"));

@@ -132,6 +132,9 @@ pub struct Dataset {
     #[serde(default, skip_serializing)]
     #[schemars(with = "Option<String>")]
     pub retain: Option<Retain>,
+    /// A view of the rows of settled files, with the time in a column `settled_at`. Default: none.
+    #[serde(default, skip_serializing)]
+    pub settled_view: Option<String>,
     /// The daily summary of this dataset. Default: no summary.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub summary: Option<Summary>,
@@ -140,6 +143,9 @@ pub struct Dataset {
     #[schemars(skip)]
     pub fingerprint: Fingerprint,
 }
+
+/// The column that [`Dataset::settled_view`] adds.
+pub const SETTLED_AT: &str = "settled_at";
 
 /// How the records of a file are separated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize, JsonSchema)]
@@ -272,10 +278,13 @@ impl Dataset {
             .find(|(_, column)| column.name == name)
     }
 
-    /// The tables of the dataset: its own, and that of its summary.
+    /// The tables of the dataset: its own, that of its summary, and its view.
     fn tables(&self) -> impl Iterator<Item = &str> {
         let summary = self.summary.iter().map(|summary| summary.table.as_str());
-        std::iter::once(self.table.as_str()).chain(summary)
+        let view = self.settled_view.as_deref();
+        std::iter::once(self.table.as_str())
+            .chain(summary)
+            .chain(view)
     }
 
     fn fill_defaults(&mut self) {
@@ -388,6 +397,7 @@ fn builtin() -> Vec<Dataset> {
         partition_by: None,
         partition_every: None,
         retain: None,
+        settled_view: None,
         summary,
         fingerprint: Fingerprint::default(),
     };
@@ -537,6 +547,11 @@ fn check(dataset: &Dataset) -> Result<(), InvalidDataset> {
     }
     if let Some(problem) = dataset.index_problem() {
         return fail(problem);
+    }
+    if dataset.settled_view.is_some() && dataset.column(SETTLED_AT).is_some() {
+        return fail(format!(
+            "`settled_view` adds a column `{SETTLED_AT}`, which the dataset has: rename the column"
+        ));
     }
     dataset.check_key()?;
     dataset.check_partitions()?;
