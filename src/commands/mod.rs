@@ -26,6 +26,7 @@ mod generate;
 mod health;
 mod load;
 mod migrate;
+mod never_met;
 mod orphans;
 mod output;
 mod parsed;

@@ -23,6 +23,7 @@ use crate::sink::{
 };
 
 use super::audit;
+use super::never_met::NeverMet;
 use super::orphans::{self, Search};
 use super::uncovered::{self, Uncovered};
 use super::{
@@ -111,12 +112,14 @@ pub(super) async fn execute(settings: &Settings, args: &VerifyArgs) -> anyhow::R
         &mut name_orphan,
     )
     .await?;
+    let mut never_met = NeverMet::default();
     loop {
         let page = operators
             .files(file_nos.clone(), Some(FileState::Settled), PAGE_FILES)
             .await?;
         let Some(last) = page.last() else { break };
         file_nos.end = last.entry.file_no;
+        never_met.add(settings, &page);
         let mut problems = audit_page(settings, operators.as_ref(), &page, &mut audited).await?;
         for file in &page {
             let problems = problems.remove(&file.entry.file_no).unwrap_or_default();
@@ -145,6 +148,9 @@ pub(super) async fn execute(settings: &Settings, args: &VerifyArgs) -> anyhow::R
         args.content,
         args.json,
     )?;
+    if args.file.or(args.before).is_none() && !args.json {
+        print(&never_met.notes())?;
+    }
     if let Some(fault) = contradiction {
         return Err(fault.into());
     }

@@ -88,6 +88,9 @@ async fn a_pointer_that_meets_nothing_is_told() {
             }
             _ => panic!("{pointer}: {report}"),
         }
+        let verified = pair.expect(0, &["verify"]);
+        let is_noted = verified.contains("note: no file has an array of `order_items`, ");
+        assert_eq!(is_noted, pointer == wrong, "{pointer}: {verified}");
     }
 }
 
