@@ -17,6 +17,7 @@ mod limits;
 mod hostile;
 mod outside;
 mod paths;
+mod producers;
 mod recursive;
 mod retention;
 mod room;

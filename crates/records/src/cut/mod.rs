@@ -275,6 +275,7 @@ impl<'a> Search<'a> {
                 fields: &fields,
                 is_known: false,
                 has_array: false,
+                has_reached: false,
                 joins: true,
                 only_arrays,
             };

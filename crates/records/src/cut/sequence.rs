@@ -61,6 +61,7 @@ pub(super) fn each_array(
         fields: &[],
         is_known: true,
         has_array: false,
+        has_reached: false,
         joins: false,
         only_arrays,
     };
@@ -132,6 +133,9 @@ pub(super) struct Sequence<'a> {
     pub(super) is_known: bool,
     /// Whether one of the values so far is an array or has one, which may be empty.
     pub(super) has_array: bool,
+    /// Whether one of the values so far has containers for a `*` of the dataset, and no array below
+    /// them.
+    pub(super) has_reached: bool,
     /// As of [`Envelope`].
     pub(super) joins: bool,
     /// Whether a value without an array of the dataset has no record of it, instead of being one.
@@ -168,7 +172,8 @@ impl Sequence<'_> {
                 }
             };
         }
-        if run.count > 0 && !self.is_known {
+        let has_values = run.count > 0 || self.has_reached && !self.only_arrays;
+        if has_values && !self.is_known {
             return Err(self.unknown(skip_separators(self.bytes, start)));
         }
         run.close();
@@ -217,9 +222,11 @@ impl Sequence<'_> {
         let has_field = envelope.has_field;
         self.targets = envelope.targets;
         let is_open = self.targets.iter().any(|target| target.open.is_some());
+        let own = self.targets.first_mut();
+        let is_reached = own.is_some_and(Target::take_reached);
         let found: Vec<_> = self.targets.iter_mut().map(Target::take).collect();
         match walked {
-            Ok(end) => self.envelope(open..end, found, has_field),
+            Ok(end) => self.envelope(open..end, found, has_field, is_reached),
             // If its brackets close, it may be a record that is not JSON.
             Err(error @ Unreadable::Malformed { .. }) => match self.members(self.bytes, open) {
                 (None, _) => Err(self.unclosed(open)),
@@ -284,11 +291,13 @@ impl Sequence<'_> {
     }
 
     /// The object at `place`, in which the walk has found an array, or not, for each target.
+    /// `is_reached`: it has passed a container for a `*` of the dataset.
     fn envelope(
         &mut self,
         place: Range<usize>,
         found: Vec<Option<Records>>,
         has_field: bool,
+        is_reached: bool,
     ) -> Result<Value, Unreadable> {
         let mut found = found.into_iter();
         let own = found.next().flatten();
@@ -312,6 +321,12 @@ impl Sequence<'_> {
         }
         Ok(match own {
             Some(records) => Value::Records(place, records),
+            // The containers of an envelope without its arrays, which a producer may leave out if they
+            // are empty.
+            None if is_reached && !has_field => {
+                self.has_reached = true;
+                Value::Records(place, Records::default())
+            }
             None => self.whole(place),
         })
     }

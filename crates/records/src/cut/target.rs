@@ -25,6 +25,8 @@ pub(super) struct Target<'a> {
     pub(super) other: Option<usize>,
     /// Whether the walk has passed an array of records, or a container for `*` without children.
     is_found: bool,
+    /// Whether the walk has passed a container for `*`.
+    is_reached: bool,
     /// The records of the arrays that the walk has passed.
     records: Records,
     /// The siblings that the walk is in, the outermost first.
@@ -79,6 +81,7 @@ impl<'a> Target<'a> {
             open: None,
             other: None,
             is_found: false,
+            is_reached: false,
             records: Records::default(),
             siblings: Vec::new(),
         }
@@ -117,6 +120,12 @@ impl<'a> Target<'a> {
         self.fields.fill(Passed::Nothing);
         let records = mem::take(&mut self.records);
         mem::take(&mut self.is_found).then_some(records)
+    }
+
+    /// Whether the walk has passed a container for `*`, with an array of records below it or not. Forgets
+    /// it.
+    pub(super) fn take_reached(&mut self) -> bool {
+        mem::take(&mut self.is_reached)
     }
 
     /// Adds the records of an array that begins at `open`.
@@ -166,6 +175,7 @@ impl<'a> Target<'a> {
 
     /// Begins a container whose children are siblings.
     pub(super) fn begin_siblings(&mut self, layout: Layout) {
+        self.is_reached = true;
         self.siblings.push(Siblings {
             layout,
             open: None,

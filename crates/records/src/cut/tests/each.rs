@@ -266,6 +266,37 @@ fn a_sequence_may_hold_envelopes_with_each() {
     );
 }
 
+/// As the JSON of Protocol Buffers leaves out arrays without elements.
+#[test]
+fn an_envelope_of_a_sequence_may_lack_its_arrays() {
+    let dataset = |pointer| defined(&format!("format = 'sequence'\nrecords = '{pointer}'"));
+    let full = r#"{"r":[{"s":[{"l":[1,2]}]}]}"#;
+    for (text, expected) in [
+        (r#"{"r":[{"s":[{}]}]}"#, "sequence 4"),
+        (r#"{"r":[{}]}"#, "sequence 4"),
+        (r#"{"r":[{},{"s":null},{"s":[{"l":null}]}]}"#, "sequence 4"),
+        // No container of the pointer.
+        ("{}", "sequence 5"),
+        (r#"{"r":null}"#, "sequence 5"),
+        (r#"{"t":[{"s":[{}]}]}"#, "sequence 5"),
+        // A field of a record.
+        (r#"{"a":1,"r":[{}]}"#, "sequence 5"),
+    ] {
+        let file = format!("{full}{text}{full}");
+        assert_eq!(shape(&dataset("/r/*/s/*/l"), &file), expected, "{text}");
+        // Nothing in the file is certainly of the dataset.
+        let alone = shape(&dataset("/r/*/s/*/l"), text);
+        let is_record = text.contains("\"a\"");
+        assert_eq!(
+            alone.starts_with("refused at 0"),
+            !is_record,
+            "{text}: {alone}"
+        );
+    }
+    let lone = r#"[{"j":[]}][{"i":[1]}]"#;
+    assert_eq!(shape(&dataset("/*/i"), lone), "sequence 1");
+}
+
 #[test]
 fn arrays_of_other_datasets_lie_beside_those_of_each() {
     let dataset = |more: &str| {
