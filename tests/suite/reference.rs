@@ -1,4 +1,5 @@
-//! docs/commands.md and docs/settings.md list exactly the commands and the settings of the engine.
+//! docs/commands.md, docs/settings.md and docs/tables.md list exactly the commands, the settings and
+//! the tables of the engine.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -7,6 +8,8 @@ use std::path::Path;
 use clap::builder::PossibleValue;
 use clap::{Arg, Command};
 use lemonade_task::config::cli::Cli;
+
+use crate::support::Pair;
 
 /// If this variable is set, the pages are written instead of compared.
 const BLESS: &str = "LEMONADE_BLESS";
@@ -100,6 +103,66 @@ fn the_page_of_settings_is_that_of_the_help() {
         writeln!(page, "| {key} | `{variables}` | {default} | {meaning} |").unwrap();
     }
     is_written("docs/settings.md", &page);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_page_of_tables_has_the_columns_of_the_ledger() {
+    let page = include_str!("../../docs/tables.md");
+    let mut documented = Vec::new();
+    for section in page.split("\n### `").skip(1) {
+        let (table, section) = section.split_once('`').unwrap();
+        let rows = section.lines().filter_map(|line| line.strip_prefix("| `"));
+        for row in rows {
+            let (column, row) = row.split_once("` | ").unwrap();
+            let (kind, _) = row.split_once(" | ").unwrap();
+            documented.push((table, column, kind));
+        }
+    }
+    documented.sort_unstable();
+    // SQLite has neither partitions nor deferred indexes.
+    let only_mysql = ["ingest_indexes", "ingest_retentions"];
+    let row = |of: &[&str]| of.iter().map(|text| Some((*text).to_owned())).collect();
+    for name in ["memory+sqlite", "memory+mysql"] {
+        let pair = Pair::new(name).await;
+        pair.expect(0, &["migrate"]);
+        let expected = documented.iter();
+        let (sql, expected): (_, Vec<Vec<_>>) = if name == "memory+mysql" {
+            let sql = "SELECT TABLE_NAME, COLUMN_NAME, REGEXP_REPLACE(COLUMN_TYPE, '(int)[(][0-9]+[)]', \
+                       '\\\\1') FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = DATABASE() AND \
+                       TABLE_NAME LIKE 'ingest\\_%' ORDER BY TABLE_NAME, COLUMN_NAME";
+            (
+                sql,
+                expected
+                    .map(|(table, column, kind)| row(&[table, column, kind]))
+                    .collect(),
+            )
+        } else {
+            let sql = "SELECT t.name, c.name FROM sqlite_master t JOIN pragma_table_info(t.name) c WHERE \
+                       t.type = 'table' AND t.name LIKE 'ingest%' ORDER BY t.name, c.name";
+            let expected = expected.filter(|(table, ..)| !only_mysql.contains(table));
+            (
+                sql,
+                expected
+                    .map(|(table, column, _)| row(&[table, column]))
+                    .collect(),
+            )
+        };
+        assert_eq!(pair.query(sql).await, expected, "{name}");
+
+        let (_, sql) = page.split_once("```sql\n").unwrap();
+        let (sql, _) = sql.split_once("```").unwrap();
+        pair.expect(0, &["generate", "--files", "1", "--records", "3"]);
+        pair.expect(0, &["load"]);
+        let found = pair.query(sql.trim_end_matches([';', '\n'])).await;
+        let [name, ordinal] = &found[0][..] else {
+            panic!("{found:?}");
+        };
+        assert!(
+            name.as_ref().is_some_and(|name| name.ends_with(".json")),
+            "{found:?}"
+        );
+        assert_eq!(ordinal.as_deref(), Some("0"));
+    }
 }
 
 /// The section of a command, and those of its commands.

@@ -514,12 +514,13 @@ async fn a_load_is_visible_over_http_if_it_is_asked_for() {
         page(&addr, "/readyz").is_some_and(|(code, _)| code == 200)
     })
     .await;
-    let (code, text) = page(&addr, "/api/status").unwrap();
-    let status: serde_json::Value = serde_json::from_str(&text).unwrap();
-    assert_eq!(
-        (code, &status["files"]["work"]),
-        (200, &serde_json::json!(1))
-    );
+    // Files are counted at intervals.
+    until("the file is counted", Duration::from_secs(60), async || {
+        let (code, text) = page(&addr, "/api/status").unwrap();
+        let status: serde_json::Value = serde_json::from_str(&text).unwrap();
+        code == 200 && status["files"]["work"] == 1
+    })
+    .await;
     conn.query_drop("ROLLBACK").await.unwrap();
     assert_eq!(service.0.wait().unwrap().code(), Some(0));
     assert!(page(&addr, "/metrics").is_none());
