@@ -158,7 +158,8 @@ async fn the_page_of_tables_has_the_columns_of_the_ledger() {
             panic!("{found:?}");
         };
         assert!(
-            name.as_ref().is_some_and(|name| name.ends_with(".json")),
+            name.as_ref()
+                .is_some_and(|name| name.starts_with("vehicle_events_")),
             "{found:?}"
         );
         assert_eq!(ordinal.as_deref(), Some("0"));
