@@ -35,12 +35,24 @@ pub struct BrokerOptions {
     /// The key of the checksums of frames. A queue on a server needs it to publish and to receive.
     /// `None` if frames are only counted and listed, or for the in-process queue.
     pub key: Option<FrameKey>,
+    /// The ledger whose queue this is. A queue on a server is refused if it is of another ledger.
+    /// `None` if frames are only counted and listed, or for the in-process queue.
+    pub claim: Option<Claim>,
     /// A consumer that gives no sign of life for this long is dead, and another one takes over its
     /// frames, at most 1.6 times as long after the last sign. If shorter than a pause of a host, work
     /// is done twice, but never a row stored twice. If longer, the frames of a dead worker wait longer.
     pub dead_after: Duration,
     /// Where the URL is read again if the server refuses the login. `None` if it is in no file.
     pub reread: Option<Reread>,
+}
+
+/// The ledger that a queue belongs to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claim {
+    /// What tells it from any other ledger.
+    pub ledger: String,
+    /// The database that it is in, for messages, without a login.
+    pub database: String,
 }
 
 impl Default for BrokerOptions {
@@ -50,6 +62,7 @@ impl Default for BrokerOptions {
             queue_bytes_max: 256 << 20,
             namespace: PREFIX.to_owned(),
             key: None,
+            claim: None,
             dead_after: Duration::from_secs(5),
             reread: None,
         }

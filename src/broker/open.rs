@@ -24,9 +24,9 @@ pub async fn open(
         return Ok(Arc::new(memory::MemoryBroker::new(options.queue_bytes_max)));
     }
     if redis::SCHEMES.contains(&scheme) {
-        return Ok(Arc::new(
-            redis::RedisBroker::open(url, options, datasets).await?,
-        ));
+        // On the heap, because it is large.
+        let opening = Box::pin(redis::RedisBroker::open(url, options, datasets));
+        return Ok(Arc::new(opening.await?));
     }
     // Only the scheme: the rest of a URL may contain a password.
     let cause = format!("`{scheme}:` is not a scheme of a queue");

@@ -1,7 +1,9 @@
 //! The settings as options of the queue and the database.
 
 use super::Settings;
-use crate::broker::BrokerOptions;
+use super::url::place;
+use crate::broker::{BrokerOptions, Claim};
+use crate::frame::FrameKey;
 use crate::sink::SinkOptions;
 
 impl Settings {
@@ -23,6 +25,19 @@ impl Settings {
             namespace: self.redis_prefix.clone(),
             reread: self.broker_again.clone(),
             ..BrokerOptions::default()
+        }
+    }
+
+    /// The same to publish and to receive, for the ledger that has this key.
+    #[must_use]
+    pub fn queue_options(&self, key: FrameKey) -> BrokerOptions {
+        BrokerOptions {
+            claim: Some(Claim {
+                ledger: key.ledger(),
+                database: place(&self.database_url),
+            }),
+            key: Some(key),
+            ..self.broker_options()
         }
     }
 }

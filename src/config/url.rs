@@ -138,6 +138,19 @@ pub fn redacted(url: &str) -> String {
     }
 }
 
+/// The place that a URL leads to: without login and parameters, for messages.
+pub(super) fn place(url: &str) -> String {
+    let shown = redacted(url);
+    let shown = shown.split('?').next().unwrap_or_default();
+    match shown.split_once("://") {
+        Some((scheme, rest)) => {
+            let place = rest.rsplit_once('@').map_or(rest, |(_, place)| place);
+            format!("{scheme}://{place}")
+        }
+        None => shown.to_owned(),
+    }
+}
+
 /// The part after the scheme of a URL of the usual form, with secrets hidden. `None` for any other
 /// form.
 fn usual(scheme: &str, rest: &str) -> Option<String> {
@@ -285,6 +298,21 @@ pub(super) mod malformed {
 mod tests {
     use super::malformed::{MALFORMED, shows_a_secret};
     use super::*;
+
+    #[test]
+    fn a_place_has_no_login_and_no_parameters() {
+        for (url, expected) in [
+            (
+                "mysql://root:s@c:t@db:3306/v?ssl-mode=REQUIRED",
+                "mysql://db:3306/v",
+            ),
+            ("mysql://root@db1,db2:3307/v", "mysql://db1,db2:3307/v"),
+            ("sqlite:/data/test.db", "sqlite:/data/test.db"),
+            ("mysql://secret", "mysql://secret"),
+        ] {
+            assert_eq!(place(url), expected, "{url}");
+        }
+    }
 
     #[test]
     fn no_password_is_shown() {

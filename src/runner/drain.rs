@@ -44,8 +44,7 @@ impl Drain {
         let database = sink::open(&settings.database_url, &settings.sink_options()).await?;
         let broker_options = BrokerOptions {
             dead_after: take_over_after,
-            key: Some(database.frame_key().await?),
-            ..settings.broker_options()
+            ..settings.queue_options(database.frame_key().await?)
         };
         let broker =
             broker::open(&settings.broker_url, &broker_options, &settings.datasets).await?;

@@ -60,8 +60,7 @@ pub async fn open(
     database.migrate(&settings.datasets).await?;
     let broker_options = BrokerOptions {
         queue_bytes_max,
-        key: Some(database.frame_key().await?),
-        ..settings.broker_options()
+        ..settings.queue_options(database.frame_key().await?)
     };
     let broker = broker::open(&settings.broker_url, &broker_options, &settings.datasets).await?;
     let options = EngineOptions {

@@ -75,12 +75,14 @@ enum Source {
 impl Consumer for RedisConsumer {
     async fn receive(&mut self, max: usize) -> Result<Vec<Delivery>, Fault> {
         if self.ready.is_empty() && max > 0 {
+            self.queue.claim_if_reconnected().await?;
             match self.fill(max as u64).await {
                 Ok(()) => {}
                 Err(error) if classify(&error) == Verdict::GroupMissing => {
                     tracing::info!(
                         "the queue in redis is new or was deleted: creating its streams"
                     );
+                    self.queue.claim().await?;
                     let made = self.queue.make_groups().await;
                     made.map_err(|error| fault("creating the streams in redis", error))?;
                 }

@@ -38,6 +38,7 @@ mod entry;
 mod link;
 mod oldest;
 mod orphans;
+mod owner;
 mod peek;
 mod queue;
 mod readers;
@@ -104,12 +105,20 @@ impl RedisBroker {
             is_clustered,
             login,
             searches: Searches::default(),
+            claimed: AtomicU64::new(0),
         };
         let doing = || format!("connecting to redis at {}", queue.address);
         queue
             .check_server()
             .await
             .map_err(|error| fault(&doing(), error))?;
+        // A lost request or reply costs a second attempt, as it does in all that follows.
+        if let Err(fault) = queue.claim().await {
+            if !fault.is_transient() {
+                return Err(fault);
+            }
+            queue.claim().await?;
+        }
         Ok(Self {
             queue: Arc::new(queue),
         })
@@ -127,6 +136,7 @@ impl Broker for RedisBroker {
     /// exceed the bound by one round trip. A server that is out of memory counts as a full queue.
     async fn publish(&self, frames: &[Frame]) -> Result<(), Fault> {
         let part = self.queue.options.queue_bytes_max / ROUND_TRIP_QUEUE_PART;
+        self.queue.claim_if_reconnected().await?;
         let mut rest = frames;
         while !rest.is_empty() {
             let (now, later) = rest.split_at(round_trip(rest, part.min(ROUND_TRIP_BYTES_MAX)));

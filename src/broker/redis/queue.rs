@@ -47,6 +47,8 @@ pub(super) struct Queue {
     /// The address of the server for messages, without credentials.
     pub(super) address: String,
     pub(super) searches: Searches,
+    /// The number of connections at the last claim of the prefix.
+    pub(super) claimed: AtomicU64,
 }
 
 pub(super) struct Stream {
@@ -121,8 +123,16 @@ impl Queue {
         let version = of("redis_version");
         let policy = of("maxmemory_policy");
         let maxmemory = of("maxmemory");
+        let owner = match self.owner().await {
+            Ok(Some(owner)) => format!("the ledger in {}", owner.database.escape_debug()),
+            Ok(None) => "no ledger yet".to_owned(),
+            Err(error) if classify(&error) == Verdict::Unusable => "no ledger yet".to_owned(),
+            Err(error) => return Err(error),
+        };
+        let prefix = &self.options.namespace;
         Ok(vec![
             Finding::ok(format!("redis {version} at {}", self.address)),
+            Finding::ok(format!("redis_prefix `{prefix}` is of {owner}")),
             Finding::expect(
                 policy == "noeviction",
                 format!("maxmemory-policy is {policy}"),

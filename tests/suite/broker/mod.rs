@@ -20,6 +20,7 @@ mod accidents;
 mod cluster;
 mod hosts;
 mod faults;
+mod owners;
 mod taking_over;
 
 /// Longest wait for an expected event: reconnecting takes seconds, and the machine may be busy.
@@ -415,12 +416,17 @@ async fn a_node_of_a_cluster_is_not_taken_for_a_server() {
 // ---------------------------------------------------------------------------------------------
 
 async fn open(url: &str, options: BrokerOptions) -> Arc<dyn Broker> {
+    open_as(url, options).await.expect("the server answers")
+}
+
+async fn open_as(
+    url: &str,
+    options: BrokerOptions,
+) -> Result<Arc<dyn Broker>, lemonade_task::fault::Fault> {
     let key = Some(FrameKey::new([1; FrameKey::BYTES]));
     let options = BrokerOptions { key, ..options };
     let datasets = Datasets::new(Vec::new()).unwrap();
-    broker::open(url, &options, &datasets)
-        .await
-        .expect("the server answers")
+    broker::open(url, &options, &datasets).await
 }
 
 async fn refused(url: &str) -> lemonade_task::fault::Fault {

@@ -15,6 +15,9 @@ use crate::support::{Pair, Service, names, until};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
+/// A frame that is published, and not the claim of the prefix.
+const PUBLISH: &str = "XADD\r\n$32\r\nlemonade:{vehicle_events}:frames";
+
 /// Redis and MariaDB with a proxy in front of each.
 struct Behind {
     pair: Pair,
@@ -100,8 +103,8 @@ async fn killed_at_any_step_the_next_load_finishes() {
     // it is prepared.
     let steps = [
         (IN_DATABASE, "INSERT INTO ingest_files", Strike::HoldRequest),
-        (IN_REDIS, "XADD", Strike::HoldRequest),
-        (IN_REDIS, "XADD", Strike::HoldReply),
+        (IN_REDIS, PUBLISH, Strike::HoldRequest),
+        (IN_REDIS, PUBLISH, Strike::HoldReply),
         (IN_REDIS, "XREADGROUP", Strike::HoldReply),
         (
             IN_DATABASE,
@@ -194,6 +197,7 @@ async fn lost_requests_and_replies_cost_a_load_nothing() {
     for strike in [Strike::LoseRequest, Strike::LoseReply] {
         for (in_redis, request) in [
             (true, "XADD"),
+            (true, PUBLISH),
             (true, "XDEL"),
             (false, "INSERT INTO ingest_files"),
             (false, COMMIT),

@@ -67,13 +67,18 @@ async fn hold(pair: &Pair, url: &str, frames: usize) -> Box<dyn Consumer> {
     consumer
 }
 
+/// The entries that are no frames: the claim of the prefix.
+const CLAIMS: u64 = 1;
+
 /// The number of frames published so far.
 pub(super) fn published(port: u16) -> u64 {
     let info = raw(port, &["INFO commandstats"]);
     let calls = info.split_once("cmdstat_xadd:calls=");
-    calls.map_or(0, |(_, after)| {
+    let calls: u64 = calls.map_or(0, |(_, after)| {
         after.split_once(',').unwrap().0.parse().unwrap()
-    })
+    });
+    // One is the claim of the prefix.
+    calls.saturating_sub(CLAIMS)
 }
 
 /// The output of `queue peek --json`.
@@ -288,36 +293,57 @@ async fn queue_peek_shows_each_frame_its_consumer_and_damaged_entries() {
     assert!(groups.starts_with("*1\r\n"), "{groups}");
 }
 
-/// Two databases share one queue, which is an easy mistake: both ledgers begin with file 1. Frames
-/// that workers of the wrong database receive are published again.
+/// Two databases with one prefix, which is an easy mistake: the second engine does not start.
 #[tokio::test(flavor = "multi_thread")]
-async fn two_databases_on_one_queue_store_their_own_files_only() {
-    let (mut one, redis) = pair_with_redis("redis+mysql").await;
+async fn another_database_with_the_same_prefix_is_refused() {
+    let (one, redis) = pair_with_redis("redis+mysql").await;
     let mut other = Pair::new("redis+sqlite").await;
     other.redis_url = Some(redis.url.clone());
-    generate(
-        &one,
-        &["--files", "8", "--records", "3000", "--vehicles", "500"],
-    );
-    generate(
-        &other,
-        &["--files", "8", "--records", "3000", "--vehicles", "7"],
-    );
-    let mut loads = [&one, &other].map(|pair| Service::start(pair, &["load"]));
-    for load in &mut loads {
-        assert_eq!(ended(load).await, Some(0));
+    for pair in [&one, &other] {
+        generate(pair, &["--files", "8", "--records", "3000"]);
     }
-    let vehicles = "SELECT COUNT(DISTINCT vehicle_id) FROM vehicle_events";
-    assert_eq!(one.number(vehicles).await, 500);
-    assert_eq!(other.number(vehicles).await, 7);
-    for pair in [&mut one, &mut other] {
-        assert_eq!(
-            pair.number("SELECT COUNT(*) FROM vehicle_events").await,
-            24_000
-        );
-        assert_eq!(names(&pair.at("history")).len(), 8);
-        pair.expect(0, &["verify"]);
-    }
+    let mut service = Service::start(&one, &["run"]);
+    let owner = async || raw(redis.port, &["EXISTS lemonade:owner"]).starts_with(":1");
+    until("the prefix is claimed", LIMIT, owner).await;
+    let refused = |args: &[&str]| {
+        let output = other.run(args);
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(78), "{args:?}: {said}");
+        let (_, place) = one.database_url.rsplit_once('@').unwrap();
+        for part in [
+            "redis_prefix `lemonade`",
+            &format!("in mysql://{place},"),
+            &format!("in {};", other.database_url),
+            "a redis_prefix of its own",
+            "`redis-cli -c DEL lemonade:owner`",
+        ] {
+            assert!(said.contains(part), "{part}: {said}");
+        }
+    };
+    refused(&["load"]);
+    refused(&["run"]);
+    refused(&["queue", "drain"]);
+    assert_eq!(names(&other.at("inbound")).len(), 8, "no file was taken");
+
+    // Redis loses everything: the service, which reads the queue, claims it again at once.
+    raw(redis.port, &["FLUSHALL"]);
+    until("the prefix is claimed again", LIMIT, owner).await;
+    refused(&["load"]);
+    let shown = one.expect(0, &["doctor"]);
+    assert!(
+        shown.contains("redis_prefix `lemonade` is of the ledger in mysql://"),
+        "{shown}"
+    );
+    other.expect(0, &["load", "--redis-prefix", "other"]);
+    let rows = "SELECT COUNT(*) FROM vehicle_events";
+    assert_eq!(other.number(rows).await, 24_000, "with a prefix of its own");
+    other.expect(0, &["verify"]);
+    until("all files in history", LIMIT, async || {
+        names(&one.at("history")).len() == 8
+    })
+    .await;
+    assert_eq!(service.terminate(), Some(0));
+    is_loaded_once(&one, 24_000, 8, "beside a refused one").await;
 }
 
 /// A process without workers reports that frames wait and no other process reads them.
@@ -384,7 +410,7 @@ async fn engines_with_prefixes_share_a_redis() {
         pair.expect(0, &["queue", "peek", "--redis-prefix", prefix]);
     }
     // Each frame was published once: no engine dropped one of the other.
-    assert_eq!(published(redis.port), 2 * 16);
+    assert_eq!(published(redis.port), 2 * 16 + 1, "and one more claim");
     assert_eq!(
         raw(redis.port, &[&format!("EXISTS {KEY}")]).lines().next(),
         Some(":0")
@@ -407,8 +433,15 @@ async fn frames_for_a_database_that_was_created_again_are_dropped() {
     }
     let new = ["--files", "3", "--records", "3000", "--seed", "2"];
     generate(&pair, &[&new[..], &["--vehicles", "7"]].concat());
+    let refused = pair.run(&["load"]);
+    let said = String::from_utf8(refused.stderr).unwrap();
+    assert_eq!(refused.status.code(), Some(78), "{said}");
+    assert!(said.contains("database of the same name"), "{said}");
+    let (_, command) = said.split_once("`redis-cli -c ").expect(&said);
+    let (command, _) = command.split_once('`').unwrap();
+    raw(redis.port, &[command]);
     pair.expect(0, &["load"]);
-    assert_eq!(published(redis.port), 12, "each frame once");
+    assert_eq!(published(redis.port), 12 + 1, "each once, and a claim");
     let vehicles = "SELECT COUNT(DISTINCT vehicle_id) FROM vehicle_events";
     assert_eq!(pair.number(vehicles).await, 7);
     assert_eq!(

@@ -20,6 +20,14 @@ impl FrameKey {
         Self(bytes)
     }
 
+    /// A name for the ledger that has this key: 32 hexadecimal digits, from which nobody can compute
+    /// the key.
+    #[must_use]
+    pub fn ledger(&self) -> String {
+        let name = blake3::derive_key("lemonade-task: the name of a ledger", &self.0);
+        blake3::Hash::from_bytes(name).to_hex()[..32].to_owned()
+    }
+
     pub(super) fn checksum(&self, provenance: &str, rows: &[u8], rejects: &[u8]) -> Checksum {
         let mut hash = blake3::Hasher::new_keyed(&self.0);
         // The lengths, so that the checksum differs if bytes move from one part to another.
