@@ -1,11 +1,11 @@
 """scripts/bench: what the engine does beside what its parts can do, in one run.
 
-    scripts/bench                       all cases, three rounds: half an hour on an idle machine
+    scripts/bench                       all cases, three rounds: forty minutes on an idle machine
     scripts/bench --only large,peer     these cases
     scripts/bench --short               the same with few events: it must work, its figures mean nothing
     scripts/bench --baseline            engine, Redis and MariaDB within 2 GB of memory and 10 GB of disk
     scripts/bench --profile             where the engine's processor time goes, by perf
-    scripts/bench --long                30 million events as an archive, and two services; an hour
+    scripts/bench --long                30 million events as an archive, and two services; an hour and a half
     scripts/bench --instructions        instructions of each stage, beside simd-json alone: fails above limits
     scripts/bench --json FILE           the results as JSON as well
     scripts/bench --render FILE...      docs/performance-results.md and docs/performance.svg from such files

@@ -1,5 +1,5 @@
-"""A long run: an archive of many millions of events through Redis into MariaDB, without an index and
-with one; then a service that takes files at a steady rate."""
+"""A long run: an archive of many millions of events through Redis into MariaDB, without an index, with
+one that the load defers, and with one in place; then services that take files at a steady rate."""
 
 import os
 import shutil
@@ -17,6 +17,8 @@ EVENTS_A_FILE = 25_000
 # Disk of an event with an index, in bytes: table and index, the index once more while it is built,
 # redo log, and the compressed archive.
 DISK_BYTES_AN_EVENT = 450
+# The ways to load the archive, each with its options of `load`.
+WAYS = {"without an index": (), "index deferred": ("--defer-indexes",), "index in place": ()}
 # The rate of the whole is compared with that of the first events.
 FIRST_EVENTS = 10_000_000
 PARTS = 10
@@ -47,8 +49,8 @@ def long_run(programs, folder, events, rates, seconds):
         bench = Bench(programs, inputs, None, folder, redis, mariadb)
         source = inputs.files(events // EVENTS_A_FILE, EVENTS_A_FILE, vehicles=5_000, compress="zstd", prefix="long")
         found = {"archive_mb": sum(entry.stat().st_size for entry in os.scandir(source)) / 1e6}
-        for name in ("without an index", "index deferred"):
-            found[name] = archive(bench, source, events, indexed=name != "without an index")
+        for name, options in WAYS.items():
+            found[name] = archive(bench, source, events, name.startswith("index"), options)
             report(name, found[name])
         shutil.rmtree(source)
         mariadb.clear()
@@ -104,7 +106,7 @@ class Progress(threading.Thread):
         return before[0]
 
 
-def archive(bench, source, events, indexed):
+def archive(bench, source, events, indexed, options):
     """Loads an archive, then compares all rows with it."""
     data = bench.data()
     mariadb = bench.mariadb
@@ -118,7 +120,7 @@ def archive(bench, source, events, indexed):
     if indexed:
         mariadb.sql(ADD_INDEX, "vehicles")
     progress = Progress(bench)
-    command = [bench.task_runner, "load", source, "--no-progress", *(["--defer-indexes"] if indexed else []), *flags]
+    command = [bench.task_runner, "load", source, "--no-progress", *options, *flags]
     result = per_event(measured(command, [bench.redis, mariadb], environment), events)
     progress.end()
     if (stored := mariadb.rows()) != events:

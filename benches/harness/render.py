@@ -5,6 +5,7 @@ import re
 import textwrap
 
 from goals import GOALS, growth_times
+from long import WAYS
 
 PAGE, PLOT = "docs/performance-results.md", "docs/performance.svg"
 NOT_MEASURED = "Not measured.\n"
@@ -102,7 +103,7 @@ def long_rows(found):
         "", "events", "events/s", "the whole / the first 10 M, until stored", "events/s of each tenth, thousands",
         "engine, anonymous MB", "Redis, peak MB", "MariaDB, peak MB", "disk: MariaDB MB", "verify --content, s",
     )  # fmt: skip
-    for name in ("without an index", "index deferred"):
+    for name in WAYS:
         run = found[name]
         verify = run.get("verify_seconds")
         yield (
