@@ -24,7 +24,9 @@ fn main() -> ExitCode {
     run(cli)
         .unwrap_or_else(|error| {
             // `:#` prints the error and its causes on one line.
-            print_error(&format!("task_runner: {error:#}"));
+            let message = format!("{error:#}");
+            print_error(&format!("task_runner: {message}"));
+            commands::report_end(&message);
             Exit::of(&error)
         })
         .into()

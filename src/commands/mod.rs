@@ -54,6 +54,7 @@ mod verify;
 use database::{ledger_file, open_database, open_for_operators, open_for_repairs, wanted_file};
 pub use exit::{Exit, NoInput, Outcome, UsageError};
 use output::{INFALLIBLE, KeyValueText, is_confirmed, note, print, unless_reader_gone};
+pub use systemd::report_end;
 
 /// Runs the command of the command line; `run` if it names none.
 ///

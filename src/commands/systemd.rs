@@ -43,7 +43,7 @@ pub(super) async fn report_state(
         let status = match ready {
             _ if stopping => "stopping: finishes the frames in flight".to_owned(),
             Ok(()) => "ready".to_owned(),
-            Err(reason) => format!("not ready: {reason}").replace(char::is_control, " "),
+            Err(reason) => line(&format!("not ready: {reason}")),
         };
         if status != reported {
             notify(NotifyState::Status(&status));
@@ -57,6 +57,16 @@ pub(super) async fn report_state(
             () = quiet.cancelled(), if !stopping => {}
         }
     }
+}
+
+/// Reports why the process ends, so that `systemctl status` shows it until the next start.
+pub fn report_end(message: &str) {
+    notify(NotifyState::Status(&line(message)));
+}
+
+/// A report is one line: the next line would be another field.
+fn line(text: &str) -> String {
+    text.replace(char::is_control, " ")
 }
 
 fn notify(state: NotifyState<'_>) {

@@ -106,6 +106,19 @@ async fn readiness_waits_for_the_database_and_a_stopped_process_sends_no_heartbe
     messages_until(&socket, "WATCHDOG=1");
 }
 
+/// `systemctl status` shows it while systemd waits for the next start.
+#[tokio::test(flavor = "multi_thread")]
+async fn systemd_is_told_why_a_service_cannot_start() {
+    let mut pair = Pair::new("memory+sqlite").await;
+    pair.database_url = "nosuch://host/vehicles".to_owned();
+    let (mut service, socket) = supervised(&pair, "off");
+    let messages = messages_until(&socket, "STATUS=DATABASE_URL:");
+    assert!(!messages.iter().any(|it| it.starts_with("READY")));
+    let why = messages.last().unwrap();
+    assert!(why.contains("nosuch"), "{why}");
+    assert_eq!(service.0.wait().unwrap().code(), Some(78));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn health_reports_that_no_service_answers() {
     let pair = Pair::new("memory+sqlite").await;
