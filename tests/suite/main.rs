@@ -46,3 +46,4 @@ mod sink;
 mod support;
 mod tidy;
 mod tutorial;
+mod upgrades;
