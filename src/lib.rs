@@ -59,6 +59,7 @@ pub mod shutdown;
 mod tls;
 mod hosts;
 pub mod reread;
+pub mod otlp;
 mod directory;
 pub mod content;
 mod chunks;

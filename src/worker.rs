@@ -296,6 +296,10 @@ impl Worker {
             summaries.add(batches);
             summaries.relieve(dataset, stop).await?;
         }
+        let files = batches.iter().filter(is_ours).map(Batch::file);
+        let frames = spans.len() as u64;
+        let (rows, duplicates) = (committed.rows, committed.duplicates);
+        telemetry::traces::committed(began, name, frames, rows, duplicates, files);
         self.progress.add(&spans, &committed);
         Ok(())
     }

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::output::JSON_VERSION;
 use super::parsed::files_at;
 use super::progress::{Progress, per_second};
-use super::served::Served;
+use super::served::Reported;
 use super::{INFALLIBLE, KeyValueText, Outcome, print, stdin};
 use crate::config::Settings;
 use crate::config::cli::{DeferIndexes, LoadArgs};
@@ -39,10 +39,7 @@ pub(super) async fn execute(settings: Settings, args: LoadArgs) -> anyhow::Resul
         return dry_run(&settings, &args, dataset);
     }
     let shutdown = Shutdown::on_signals(settings.drain_timeout)?;
-    let served = match settings.http_addr_flag() {
-        Some(addr) => Some(Served::bind(&settings, addr, false).await?),
-        None => None,
-    };
+    let reported = Reported::begin(&settings, settings.http_addr_flag(), false).await?;
     let Some(mut engine) = runner::open_to_load(&settings, dataset, &shutdown).await? else {
         return Ok(Outcome::Stopped);
     };
@@ -72,14 +69,16 @@ pub(super) async fn execute(settings: Settings, args: LoadArgs) -> anyhow::Resul
         eprintln!("nothing to load; put files into {inbound}, or name files and directories");
     }
     let began = Instant::now();
-    let is_served = served.is_some();
+    let is_reported = reported.is_on();
     let work = async {
         tokio::select! {
             ended = run(&engine, plan, args.max_rejects, args.no_progress, &shutdown) => ended,
-            () = engine.observe_load(), if is_served => unreachable!("it never ends"),
+            () = engine.observe_load(), if is_reported => unreachable!("it never ends"),
         }
     };
-    let outcome = Served::beside(served, engine.clone(), work).await?;
+    let outcome = reported
+        .beside(engine.clone(), &shutdown.abort, work)
+        .await?;
     let stored = engine.tally.duplicates.load(Relaxed);
     if stored > 0 {
         let files = if stored == 1 { "file" } else { "files" };

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use parking_lot::{Mutex, MutexGuard};
 use tokio_util::sync::CancellationToken;
 
-use super::served::Served;
+use super::served::Reported;
 use super::{Outcome, reload, systemd};
 use crate::config::{Settings, redacted};
 use crate::fault::Fault;
@@ -22,19 +22,13 @@ use crate::status::{Status, StatusSource};
 /// # Errors
 /// A fatal fault, or an HTTP address that cannot be bound.
 pub(super) async fn execute(settings: Settings) -> anyhow::Result<Outcome> {
-    // Without an address, no program can read metrics, so none are recorded.
-    let served = match settings.http_addr {
-        Some(addr) => {
-            let keeps_summary = settings.roles.summary && settings.summary_every.is_some();
-            Some(Served::bind(&settings, addr, keeps_summary).await?)
-        }
-        None => None,
-    };
+    let keeps_summary = settings.roles.summary && settings.summary_every.is_some();
+    let reported = Reported::begin(&settings, settings.http_addr, keeps_summary).await?;
     let shutdown = Shutdown::of_service(settings.drain_timeout)?;
     let hangups = reload::signals()?;
     let service = Arc::new(Service::new(&settings, shutdown.drain.clone()));
     let work = Box::pin(service.serve(&settings, &shutdown));
-    let work = Served::beside(served, service.clone(), work);
+    let work = reported.beside(service.clone(), &shutdown.abort, work);
     let ready = || StatusSource::ready(service.as_ref());
     let turned = |time| service.turned_within(time);
     let reload = reload::on_signals(&settings, hangups, |settings| service.reload(settings));
@@ -114,7 +108,7 @@ impl Service {
         };
         tracing::info!(inbound = %settings.dirs.inbound.display(), "ready");
         let observe = async {
-            if settings.http_addr.is_none() {
+            if settings.http_addr.is_none() && settings.otlp_url.is_none() {
                 std::future::pending::<()>().await;
             }
             engine.observe().await;

@@ -10,8 +10,83 @@ use tokio_util::sync::CancellationToken;
 use super::console::OperatorConsole;
 use crate::config::{ConfigError, Settings};
 use crate::http::{Allowed, Http};
+use crate::otlp::Otlp;
+use crate::runner;
 use crate::status::StatusSource;
 use crate::telemetry::{self, Handle};
+
+/// Begins to record metrics.
+pub(super) fn record(settings: &Settings, keeps_summary: bool) -> Handle {
+    let metrics = telemetry::install();
+    telemetry::begin_at_zero(&settings.datasets);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    let now = now.unwrap_or_default();
+    telemetry::begin(now, settings.roles.work, keeps_summary);
+    // Before the ledger is read, the newest file counts as settled now: else no alert would report a
+    // dataset whose first file never comes.
+    for dataset in settings.datasets.iter() {
+        if let Some(every) = dataset.expected_every {
+            telemetry::expected_every(&dataset.name, every.length());
+            let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
+            telemetry::last_settled(&dataset.name, now);
+        }
+    }
+    metrics
+}
+
+/// What a command reports to other programs while it works.
+pub(super) struct Reported {
+    served: Option<Served>,
+    sent: Option<Otlp>,
+}
+
+impl Reported {
+    /// Binds `addr`, and reads the settings of the receiver of metrics and traces. Begins to record
+    /// metrics if one of the two is set.
+    ///
+    /// # Errors
+    /// The address cannot be bound, or the receiver cannot be used.
+    pub(super) async fn begin(
+        settings: &Settings,
+        addr: Option<SocketAddr>,
+        keeps_summary: bool,
+    ) -> anyhow::Result<Self> {
+        if addr.is_none() && settings.otlp_url.is_none() {
+            return Ok(Self {
+                served: None,
+                sent: None,
+            });
+        }
+        let metrics = record(settings, keeps_summary);
+        let sent = settings.otlp_url.as_ref().map(|url| {
+            let headers = settings.otlp_headers_file.as_deref();
+            let node = runner::node(&settings.dirs.work);
+            Otlp::new(url, headers, &node, metrics.clone()).map_err(ConfigError::new)
+        });
+        let sent = sent.transpose()?;
+        let served = match addr {
+            Some(addr) => Some(Served::bind(settings, addr, metrics).await?),
+            None => None,
+        };
+        Ok(Self { served, sent })
+    }
+
+    /// Whether metrics are recorded.
+    pub(super) fn is_on(&self) -> bool {
+        self.served.is_some() || self.sent.is_some()
+    }
+
+    /// Runs the work, and reports until it ends.
+    pub(super) async fn beside<T>(
+        self,
+        source: Arc<dyn StatusSource>,
+        abort: &CancellationToken,
+        work: impl Future<Output = T>,
+    ) -> T {
+        let work = Served::beside(self.served, source, work);
+        Otlp::beside(self.sent, abort, work).await
+    }
+}
 
 /// A bound address, and the metrics that it will serve.
 pub(super) struct Served {
@@ -21,29 +96,15 @@ pub(super) struct Served {
 }
 
 impl Served {
-    /// Begins to record metrics, and binds the address.
+    /// Binds the address, at which these metrics will be served.
     ///
     /// # Errors
     /// The address cannot be bound.
     pub(super) async fn bind(
         settings: &Settings,
         addr: SocketAddr,
-        keeps_summary: bool,
+        metrics: Handle,
     ) -> anyhow::Result<Self> {
-        let metrics = telemetry::install();
-        telemetry::begin_at_zero(&settings.datasets);
-        let now = SystemTime::now().duration_since(UNIX_EPOCH);
-        let now = now.unwrap_or_default();
-        telemetry::begin(now, settings.roles.work, keeps_summary);
-        // Before the ledger is read, the newest file counts as settled now: else no alert would report a
-        // dataset whose first file never comes.
-        for dataset in settings.datasets.iter() {
-            if let Some(every) = dataset.expected_every {
-                telemetry::expected_every(&dataset.name, every.length());
-                let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
-                telemetry::last_settled(&dataset.name, now);
-            }
-        }
         let allowed = Allowed {
             actions: settings.http_actions,
             secret: secret(settings)?,

@@ -5,6 +5,7 @@ use super::{
     WORKERS_MAX, redacted, url,
 };
 use crate::broker::redis;
+use crate::otlp;
 use crate::worker::COMMIT_RECORDS;
 
 impl Settings {
@@ -54,6 +55,9 @@ impl Settings {
                  MySQL database, or off",
                 redacted(url)
             ));
+        }
+        if let Some(problem) = self.otlp_url.as_deref().and_then(otlp::problem) {
+            return Some(format!("otlp_url: {problem}"));
         }
         if !redis::is_prefix(&self.redis_prefix) {
             return Some(format!(

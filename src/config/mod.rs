@@ -166,6 +166,10 @@ pub struct Settings {
     pub http_actions: bool,
     /// File with the secret for actions and for texts of records.
     pub http_token_file: Option<PathBuf>,
+    /// The receiver of metrics and traces. `None`: nothing is sent.
+    pub otlp_url: Option<String>,
+    /// File with headers for the receiver.
+    pub otlp_headers_file: Option<PathBuf>,
     /// The parts of the service that this process runs.
     pub roles: Roles,
     /// The format of the log.
@@ -351,6 +355,8 @@ impl Settings {
             http_hosts: given.http_hosts.unwrap_or_default(),
             http_actions: given.http_actions.unwrap_or(false),
             http_token_file: given.http_token_file.and_then(OrOff::on),
+            otlp_url: given.otlp_url.and_then(OrOff::on),
+            otlp_headers_file: given.otlp_headers_file.and_then(OrOff::on),
             roles: given.role.unwrap_or(Roles::ALL),
             log_format: given.log_format.unwrap_or(LogFormat::Auto),
             log_level: given
@@ -467,7 +473,12 @@ mod tests {
 
     #[test]
     fn unusable_settings_are_refused() {
-        let cases: [(&[&str], (&str, &str), &str); 10] = [
+        let cases: [(&[&str], (&str, &str), &str); 11] = [
+            (
+                &[],
+                ("LEMONADE_OTLP_URL", "http://u:secret@h"),
+                "otlp_url: write the login",
+            ),
             (
                 &["--redis-prefix", "a{b}"],
                 ("X", ""),

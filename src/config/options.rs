@@ -73,6 +73,16 @@ pub struct Options {
     #[schemars(with = "Option<String>")]
     pub http_token_file: Option<OrOff<PathBuf>>,
 
+    /// Where metrics and traces are sent by OTLP: http://HOST:4318, or off (default: off)
+    #[arg(long, global = true, value_name = "URL", hide_short_help = true)]
+    #[schemars(with = "Option<String>")]
+    pub otlp_url: Option<OrOff<String>>,
+
+    /// File with headers for otlp_url, such as a token: name: value in each line (default: off)
+    #[arg(long, global = true, value_name = "FILE", hide_short_help = true)]
+    #[schemars(with = "Option<String>")]
+    pub otlp_headers_file: Option<OrOff<PathBuf>>,
+
     /// Concurrent commits, each with a connection (default: cores + 1)
     #[arg(long, global = true, value_name = "N")]
     pub workers: Option<NonZeroUsize>,
@@ -233,6 +243,8 @@ impl Options {
             http_hosts: self.http_hosts.or(below.http_hosts),
             http_actions: self.http_actions.or(below.http_actions),
             http_token_file: self.http_token_file.or(below.http_token_file),
+            otlp_url: self.otlp_url.or(below.otlp_url),
+            otlp_headers_file: self.otlp_headers_file.or(below.otlp_headers_file),
             workers: self.workers.or(below.workers),
             queue_bytes: self.queue_bytes.or(below.queue_bytes),
             redis_prefix: self.redis_prefix.or(below.redis_prefix),

@@ -37,6 +37,14 @@ impl fmt::Display for Settings {
                 .as_ref()
                 .map_or_else(|| text(&"off"), |path| text(&path.display())),
         )?;
+        let otlp_url = self.otlp_url.as_deref().unwrap_or("off");
+        line("otlp_url", text(&otlp_url))?;
+        line(
+            "otlp_headers_file",
+            self.otlp_headers_file
+                .as_ref()
+                .map_or_else(|| text(&"off"), |path| text(&path.display())),
+        )?;
         line("workers", self.workers.to_string())?;
         line("queue_bytes", size(self.queue_bytes_max))?;
         line("redis_prefix", text(&self.redis_prefix))?;

@@ -12,6 +12,8 @@ pub(super) const VARIABLES: &[(&str, &[&str])] = &[
     ("http-hosts", &["LEMONADE_HTTP_HOSTS"]),
     ("http-actions", &["LEMONADE_HTTP_ACTIONS"]),
     ("http-token-file", &["LEMONADE_HTTP_TOKEN_FILE"]),
+    ("otlp-url", &["LEMONADE_OTLP_URL"]),
+    ("otlp-headers-file", &["LEMONADE_OTLP_HEADERS_FILE"]),
     ("workers", &["LEMONADE_WORKERS"]),
     ("queue-bytes", &["LEMONADE_QUEUE_BYTES"]),
     ("redis-prefix", &["LEMONADE_REDIS_PREFIX"]),

@@ -24,7 +24,10 @@ use crate::fault::{Fault, Origin};
 use crate::inbox::{Inbox, WaitReason, affects_every_file};
 use crate::retry::{GivenUp, until_ok};
 use crate::sink::SeenFile;
-use crate::telemetry;
+use crate::telemetry::{
+    self,
+    traces::{self, Ended},
+};
 
 /// The first and the longest pause before failed moves are repeated. Without a pause, the disk
 /// would be busy with copies of large files that fail at their end.
@@ -63,7 +66,7 @@ pub(super) async fn run(shared: Arc<Shared>, settled: CancellationToken) -> Resu
 /// Quarantines a file: the reason with its code is written to the ledger and beside the file.
 pub(super) async fn quarantine(shared: &Arc<Shared>, file: BadFile) -> Result<(), GivenUp> {
     let BadFile {
-        item,
+        mut item,
         dataset,
         identity,
         reason,
@@ -76,6 +79,9 @@ pub(super) async fn quarantine(shared: &Arc<Shared>, file: BadFile) -> Result<()
     let (code, reason) = (reason.code(), reason.with_code());
     if let Some(identity) = identity {
         let file = item.new_file(dataset.as_deref(), &identity, 0);
+        if let Some(trail) = &mut item.trail {
+            trail.hash = Some(identity.hash);
+        }
         let note = || shared.sink().quarantine(&file, &reason);
         until_ok("writing to the ledger", &shared.stop, |_| {}, note).await?;
     }
@@ -307,6 +313,7 @@ fn count(disposal: &Disposal, Ingest { tally, options, .. }: &Ingest) {
     let (file, file_no) = (&disposal.item.file.name, disposal.file_no);
     let took = disposal.item.found_at.elapsed();
     let seconds = took.as_secs_f64();
+    trace(disposal, dataset);
     match &disposal.outcome {
         Outcome::Settled => {
             telemetry::file_settled(dataset, "settled");
@@ -330,6 +337,27 @@ fn count(disposal: &Disposal, Ingest { tally, options, .. }: &Ingest) {
         }
         Outcome::Left(_) => {}
     }
+}
+
+/// Keeps the spans of a file that has ended. A file that is left for later has not.
+fn trace(disposal: &Disposal, dataset: &str) {
+    let (outcome, reason) = match &disposal.outcome {
+        Outcome::Settled => ("settled", None),
+        Outcome::Duplicate => ("duplicate", None),
+        Outcome::Quarantined(code, reason) => ("quarantined", Some((*code, &**reason))),
+        Outcome::Left(_) => return,
+    };
+    let item = &disposal.item;
+    let Some(trail) = &item.trail else { return };
+    let ended = Ended {
+        name: &item.file.name.to_string_lossy(),
+        file_no: disposal.file_no,
+        dataset,
+        bytes: item.file.bytes,
+        outcome,
+        reason,
+    };
+    traces::file_ended(trail, ended);
 }
 
 /// The files that could not be moved for the first time: one line of the log has their number.

@@ -21,6 +21,7 @@ use crate::cut::Plan;
 use crate::dataset::{Dataset, FileValues};
 use crate::fault::{Fault, Origin};
 use crate::retry::GivenUp;
+use crate::telemetry::traces::Step;
 
 /// A file that is registered and not settled.
 ///
@@ -66,7 +67,7 @@ impl Flight {
     /// The flight of a file of which the ledger covers `covered` records and `chunks` chunks must
     /// be published.
     pub(super) fn begin(
-        ready: ReadyPart,
+        mut ready: ReadyPart,
         values: Option<Arc<FileValues>>,
         covered: &[Range<u64>],
         chunks: usize,
@@ -76,6 +77,9 @@ impl Flight {
         // The ledger may cover more records than the file has by the current definition of its
         // dataset.
         let missing = u64::from(ready.plan.records).saturating_sub(covered);
+        if let Some(trail) = &mut ready.item.trail {
+            trail.frames = Some(chunks);
+        }
         Self {
             dataset: ready.dataset,
             plan: ready.plan,
@@ -122,6 +126,11 @@ impl Flight {
     pub(super) fn note_published(&mut self) -> bool {
         self.unpublished = self.unpublished.saturating_sub(1);
         self.moved = Instant::now();
+        if let Some(trail) = &mut self.first.trail
+            && self.unpublished == 0
+        {
+            trail.end(Step::Publish);
+        }
         self.unpublished == 0
     }
 

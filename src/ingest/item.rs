@@ -14,6 +14,7 @@ use crate::cut::Plan;
 use crate::dataset::{Dataset, FileValues, PathValues};
 use crate::inbox::{Claimed, WaitReason};
 use crate::sink::{NewFile, Taken};
+use crate::telemetry::traces::Trail;
 
 /// Longest file name in the ledger, in bytes: the width of the column `name`.
 const NAME_BYTES_MAX: usize = 255;
@@ -39,6 +40,8 @@ pub struct Item {
     pub(super) part: Option<Part>,
     /// How many of its bytes the tally has counted.
     pub(super) bytes_done: u64,
+    /// What its spans will say. `None` before it is read, and if no spans are kept.
+    pub(super) trail: Option<Box<Trail>>,
 }
 
 /// The source of an item, which decides where its file goes at its end.
@@ -66,6 +69,7 @@ impl Item {
             is_container: false,
             part: None,
             bytes_done: 0,
+            trail: None,
         }
     }
 
@@ -232,12 +236,19 @@ impl ReadyFile {
         let items = iter::repeat_n(item, plans.len()).zip(parts);
         items
             .zip(plans)
-            .map(move |((item, part), (dataset, identity, plan))| ReadyPart {
-                item: Item { part, ..item },
-                dataset,
-                identity,
-                content: content.clone(),
-                plan: Arc::new(plan),
+            .map(move |((mut item, part), (dataset, identity, plan))| {
+                item.part = part;
+                if let Some(trail) = &mut item.trail {
+                    trail.hash = Some(identity.hash);
+                    trail.records = Some(plan.records);
+                }
+                ReadyPart {
+                    item,
+                    dataset,
+                    identity,
+                    content: content.clone(),
+                    plan: Arc::new(plan),
+                }
             })
     }
 }

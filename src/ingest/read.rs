@@ -33,6 +33,7 @@ use crate::fault::{Fault, Origin};
 use crate::inbox::{self, WaitReason};
 use crate::parse;
 use crate::retry::{GivenUp, until_ok};
+use crate::telemetry::traces::{Step, Trail};
 use crate::telemetry::{self, Stage};
 
 /// Files read and registered in one group, with one round trip to the ledger. More gain little, and
@@ -280,6 +281,10 @@ async fn next_retried<F: Future>(retried: &mut FuturesUnordered<F>) -> Option<F:
 fn read(shared: &Shared, item: Item, attempt: u32) -> Result<ReadOutcome, Fault> {
     let _file = tracing::debug_span!("file", name = ?item.file.name).entered();
     let ingest = &shared.ingest;
+    let item = Item {
+        trail: Trail::begin(item.found_at),
+        ..item
+    };
     let path = path_of(ingest, &item);
     let path_bytes = path.as_os_str().as_encoded_bytes();
     let of = (ingest.datasets).of_file(path_bytes, ingest.options.dataset.as_ref());
@@ -352,6 +357,10 @@ fn read(shared: &Shared, item: Item, attempt: u32) -> Result<ReadOutcome, Fault>
                     }
                 }
                 identified.push((dataset, identity, plan));
+            }
+            let mut item = item;
+            if let Some(trail) = &mut item.trail {
+                trail.end(Step::Read);
             }
             Ok(ReadOutcome::Ready(ReadyFile {
                 item,

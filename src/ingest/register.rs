@@ -26,6 +26,7 @@ use crate::content::{self, ContentError, ContentOptions};
 use crate::inbox::{self, Claimed, Directories, WaitReason};
 use crate::retry::{GivenUp, until_ok};
 use crate::sink::{Begun, EarlierState, NewFile, Registered};
+use crate::telemetry::traces::Step;
 
 /// Registers files that were read, and sends on the chunks that must be parsed.
 pub(super) async fn start(
@@ -204,7 +205,10 @@ async fn register(
     let lacking = fold_settled(shared, &known).await?;
     let mut jobs = Vec::new();
     let mut disposals = Vec::new();
-    for (ready, known) in ready.into_iter().zip(known) {
+    for (mut ready, known) in ready.into_iter().zip(known) {
+        if let Some(trail) = &mut ready.item.trail {
+            trail.end(Step::Register);
+        }
         let Registered {
             file_no, earlier, ..
         } = known;

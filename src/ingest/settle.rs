@@ -19,6 +19,7 @@ use super::republish::{LOST_AFTER, republish_lost};
 use super::shared::Shared;
 use super::tally::Tally;
 use crate::retry::{GivenUp, until_ok};
+use crate::telemetry::traces::Step;
 use crate::telemetry::{self, Stage};
 
 /// Files asked about in one statement.
@@ -144,6 +145,7 @@ fn note_covered(shared: &Shared, asked: &[u32], covered: &[Vec<Range<u64>>], sti
 /// Settles the files that the ledger covers as a whole, and hands them to dispose. Returns the
 /// other files.
 async fn settle(shared: &Arc<Shared>, asked: &[u32]) -> Result<Vec<u32>, GivenUp> {
+    let began = Instant::now();
     let settle = || shared.sink().settle(asked);
     let settled = until_ok("settling files", &shared.stop, |_| {}, settle).await?;
     let done: HashSet<u32> = settled.iter().map(|file| file.file_no).collect();
@@ -151,11 +153,16 @@ async fn settle(shared: &Arc<Shared>, asked: &[u32]) -> Result<Vec<u32>, GivenUp
     {
         let mut flights = shared.flights();
         for settled in settled {
-            let Some(flight) = flights.remove(&settled.file_no) else {
+            let Some(mut flight) = flights.remove(&settled.file_no) else {
                 continue;
             };
             flight.check_identity(settled.file_no, settled.hash)?;
             count(shared, &flight, u64::from(settled.rejects));
+            if let Some(trail) = &mut flight.first.trail {
+                trail.rejects = Some(settled.rejects);
+                trail.end_at(Step::Commit, began);
+                trail.end(Step::Settle);
+            }
             let dataset = flight.dataset;
             let disposal = |item, outcome| Disposal {
                 item,

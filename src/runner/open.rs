@@ -169,9 +169,12 @@ pub async fn open_to_load(
 
 /// A name for this process that is unique and stays the same after a restart: the host and the work
 /// directory, which only one process can lock.
-pub(super) fn node(work: &Path) -> String {
+pub(crate) fn node(work: &Path) -> String {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let work = work.canonicalize().unwrap_or_else(|_| work.to_owned());
+    let work = work
+        .canonicalize()
+        .or_else(|_| std::path::absolute(work))
+        .unwrap_or_default();
     let place = blake3::hash(work.as_os_str().as_encoded_bytes()).to_hex();
     format!("{}-{}", host.trim(), &place[..8])
 }

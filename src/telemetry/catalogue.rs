@@ -165,6 +165,8 @@ pub const METRICS: &[Metric] = &[
     gauge("lemonade_summary_duration_seconds", Unit::Seconds, &[], "Duration of the last refresh of the daily summary"),
     gauge("lemonade_summary_last_success_timestamp_seconds", Unit::Seconds, &[], "Time of the last refresh of the daily summary, since the epoch; before the first refresh, the start of the engine"),
     gauge("lemonade_leader", Unit::Count, &[], "1 while this process leads the summary: refreshes it and keeps the partitions, else 0"),
+    counter("lemonade_otlp_failures_total", Unit::Count, &["signal"], "Exports to otlp_url that failed, by signal: metrics or traces"),
+    counter("lemonade_spans_dropped_total", Unit::Count, &[], "Spans that the receiver of otlp_url did not get, since it was away for too long or refused them"),
     counter("lemonade_log_messages_total", Unit::Count, &["level"], "Warnings and errors in the log, including suppressed repetitions"),
 ];
 

@@ -15,6 +15,7 @@ pub mod catalogue;
 mod exposition;
 pub mod logging;
 mod stages;
+pub mod traces;
 
 pub use exposition::{Handle, install};
 pub use stages::{BackpressureTimer, BusyTimer, Ratios, Stage};
@@ -247,6 +248,11 @@ pub fn disk_free(path: &'static str, bytes: u64) {
     gauge!("lemonade_disk_free_bytes", "path" => path).set(bytes as f64);
 }
 
+/// An export of `metrics` or `traces` failed.
+pub fn otlp_failed(signal: &'static str) {
+    counter!("lemonade_otlp_failures_total", "signal" => signal).increment(1);
+}
+
 /// A warning or error was logged, or suppressed as a repetition.
 fn logged(level: &'static str) {
     counter!("lemonade_log_messages_total", "level" => level).increment(1);
@@ -290,6 +296,10 @@ pub fn begin_at_zero(datasets: &Datasets) {
     for level in ["warn", "error"] {
         counter!("lemonade_log_messages_total", "level" => level).increment(0);
     }
+    for signal in ["metrics", "traces"] {
+        counter!("lemonade_otlp_failures_total", "signal" => signal).increment(0);
+    }
+    traces::dropped(0);
     counter!("lemonade_watcher_overflows_total").increment(0);
     rescan_missed(0);
     counter!("lemonade_sink_retries_total").increment(0);

@@ -23,6 +23,7 @@ mod end_to_end;
 mod erasures;
 mod privileges;
 mod operators;
+mod otlp;
 mod partitions;
 mod page;
 mod summaries;

@@ -10,7 +10,7 @@ use mysql_async::prelude::Queryable;
 use super::STATUS;
 use crate::broker::raw;
 use crate::support;
-use crate::support::{Pair, names};
+use crate::support::{Pair, collector, names};
 
 const SECRET: &str = "s3cret/of:all@them";
 const SECRET_IN_URL: &str = "s3cret%2Fof%3Aall%40them";
@@ -232,4 +232,34 @@ async fn a_database_without_tls_is_reported_if_the_url_requires_tls() {
     let pair = Pair::new("memory+mysql").await;
     let url = format!("{}?require_ssl=true", pair.database_url);
     distrusted(&load(&pair, "memory:", &url), "offers no TLS");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_collector_over_tls_is_trusted_by_its_authority_alone() {
+    let (ours, other) = (Authority::new(), Authority::new());
+    let identity = (ours.at("server.pem"), ours.at("server.key"));
+    let collector = collector::start(Some((&identity.0, &identity.1))).await;
+    let load = async |url: String| {
+        let pair = Pair::new("memory+sqlite").await;
+        fs::write(pair.at("inbound").join("vehicle_status.json"), STATUS).unwrap();
+        let load = pair
+            .command(&["load"])
+            .env("LEMONADE_OTLP_URL", url)
+            .output();
+        let output = load.unwrap();
+        loaded(&pair, &output);
+        said(&output)
+    };
+    let addr = collector.addr();
+    for url in [
+        format!("https://{addr}"),
+        format!("https://{addr}?ca={}", other.ca()),
+    ] {
+        let said = load(url).await;
+        assert!(said.contains("does not take what is sent"), "{said}");
+        assert!(said.contains("certificate"), "{said}");
+    }
+    assert_eq!(collector.exports(), 0);
+    load(format!("https://{addr}?ca={}", ours.ca())).await;
+    assert_eq!(collector.exports(), 1);
 }

@@ -12,6 +12,7 @@
 //! counters, never a connection or a task.
 
 pub mod browser;
+pub mod collector;
 mod database;
 mod pair;
 pub mod prometheus;
