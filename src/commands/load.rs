@@ -70,12 +70,12 @@ pub(super) async fn execute(settings: Settings, args: LoadArgs) -> anyhow::Resul
     }
     let began = Instant::now();
     let is_reported = reported.is_on();
-    let work = async {
+    let work = Box::pin(async {
         tokio::select! {
             ended = run(&engine, plan, args.max_rejects, args.no_progress, &shutdown) => ended,
             () = engine.observe_load(), if is_reported => unreachable!("it never ends"),
         }
-    };
+    });
     let outcome = reported
         .beside(engine.clone(), &shutdown.abort, work)
         .await?;

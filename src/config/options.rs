@@ -73,12 +73,12 @@ pub struct Options {
     #[schemars(with = "Option<String>")]
     pub http_token_file: Option<OrOff<PathBuf>>,
 
-    /// Where metrics and traces are sent by OTLP: http://HOST:4318, or off (default: off)
+    /// Receiver of metrics and traces by OTLP over HTTP: its URL, or off (default: off)
     #[arg(long, global = true, value_name = "URL", hide_short_help = true)]
     #[schemars(with = "Option<String>")]
     pub otlp_url: Option<OrOff<String>>,
 
-    /// File with headers for otlp_url, such as a token: name: value in each line (default: off)
+    /// File with headers for this receiver, such as a token, one in each line (default: off)
     #[arg(long, global = true, value_name = "FILE", hide_short_help = true)]
     #[schemars(with = "Option<String>")]
     pub otlp_headers_file: Option<OrOff<PathBuf>>,

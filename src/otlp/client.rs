@@ -132,16 +132,14 @@ impl Client {
     /// # Errors
     /// The receiver has not taken it, or has not answered within [`REQUEST_TIMEOUT`].
     pub(super) async fn send(&self, signal: Signal, message: Vec<u8>) -> Result<Bytes, Failure> {
-        match timeout(REQUEST_TIMEOUT, self.exchange(signal, message)).await {
-            Ok(answered) => answered,
-            Err(_) => {
-                let seconds = REQUEST_TIMEOUT.as_secs();
-                Err(Failure::Later(
-                    format!("no answer within {seconds} s"),
-                    None,
-                ))
-            }
-        }
+        let exchange = timeout(REQUEST_TIMEOUT, self.exchange(signal, message));
+        exchange.await.unwrap_or_else(|_| {
+            let seconds = REQUEST_TIMEOUT.as_secs();
+            Err(Failure::Later(
+                format!("no answer within {seconds} s"),
+                None,
+            ))
+        })
     }
 
     async fn exchange(&self, signal: Signal, message: Vec<u8>) -> Result<Bytes, Failure> {

@@ -33,17 +33,17 @@ pub(super) fn resource(instance: &str) -> Resource {
 /// The name of the service, and of the scope of its metrics and spans.
 const NAME: &str = "lemonade-task";
 
-fn scope() -> Option<InstrumentationScope> {
-    Some(InstrumentationScope {
+fn scope() -> InstrumentationScope {
+    InstrumentationScope {
         name: NAME.to_owned(),
         version: version::VERSION.to_owned(),
         ..InstrumentationScope::default()
-    })
+    }
 }
 
 pub(super) fn of_metrics(resource: &Resource, metrics: Vec<Metric>) -> Vec<u8> {
     let scope_metrics = vec![ScopeMetrics {
-        scope: scope(),
+        scope: Some(scope()),
         metrics,
         schema_url: String::new(),
     }];
@@ -57,7 +57,7 @@ pub(super) fn of_metrics(resource: &Resource, metrics: Vec<Metric>) -> Vec<u8> {
 
 pub(super) fn of_spans(resource: &Resource, spans: &[Span]) -> Vec<u8> {
     let scope_spans = vec![ScopeSpans {
-        scope: scope(),
+        scope: Some(scope()),
         spans: spans.iter().map(of_span).collect(),
         schema_url: String::new(),
     }];

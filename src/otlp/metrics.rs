@@ -34,7 +34,7 @@ pub(super) fn metrics(exposition: &str, window: Window) -> Vec<Metric> {
                 data: Some(empty(kind)),
             });
         } else if let Some((metric, sample)) = metrics.last_mut().zip(Sample::read(line)) {
-            add(metric, sample, window);
+            add(metric, &sample, window);
         }
     }
     metrics
@@ -75,7 +75,7 @@ fn empty(kind: &str) -> Data {
     }
 }
 
-fn add(metric: &mut Metric, sample: Sample<'_>, window: Window) {
+fn add(metric: &mut Metric, sample: &Sample<'_>, window: Window) {
     match &mut metric.data {
         Some(Data::Sum(sum)) => sum
             .data_points
@@ -94,9 +94,9 @@ fn add(metric: &mut Metric, sample: Sample<'_>, window: Window) {
     }
 }
 
-fn number(sample: Sample<'_>, begin: u64, now: u64) -> NumberDataPoint {
+fn number(sample: &Sample<'_>, begin: u64, now: u64) -> NumberDataPoint {
     NumberDataPoint {
-        attributes: attributes(&sample),
+        attributes: attributes(sample),
         start_time_unix_nano: begin,
         time_unix_nano: now,
         value: Some(number_data_point::Value::AsDouble(sample.value)),
@@ -105,11 +105,11 @@ fn number(sample: Sample<'_>, begin: u64, now: u64) -> NumberDataPoint {
 }
 
 /// Adds a line of a histogram: its buckets come first, in order, then its sum, then its count.
-fn add_part(points: &mut Vec<HistogramDataPoint>, part: &str, sample: Sample<'_>, window: Window) {
+fn add_part(points: &mut Vec<HistogramDataPoint>, part: &str, sample: &Sample<'_>, window: Window) {
     let is_new = points.last().is_none_or(|last| last.count != UNKNOWN);
     if is_new {
         points.push(HistogramDataPoint {
-            attributes: attributes(&sample),
+            attributes: attributes(sample),
             start_time_unix_nano: window.begin,
             time_unix_nano: window.now,
             count: UNKNOWN,
