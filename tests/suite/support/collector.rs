@@ -52,7 +52,7 @@ impl Receiver {
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 let (kept, answer) = (kept.clone(), answer.clone());
-                std::thread::spawn(move || serve(stream, &kept, &*answer));
+                std::thread::spawn(move || serve(&stream, &kept, &*answer));
             }
         });
         Self { addr, got }
@@ -69,7 +69,7 @@ impl Receiver {
     }
 }
 
-fn serve(stream: TcpStream, kept: &Mutex<Vec<Got>>, answer: &dyn Fn(&str, usize) -> Answer) {
+fn serve(mut stream: &TcpStream, kept: &Mutex<Vec<Got>>, answer: &dyn Fn(&str, usize) -> Answer) {
     let mut reader = BufReader::new(stream.try_clone().unwrap());
     let mut line = String::new();
     while reader.read_line(&mut line).is_ok_and(|bytes| bytes > 0) {
@@ -100,7 +100,7 @@ fn serve(stream: TcpStream, kept: &Mutex<Vec<Got>>, answer: &dyn Fn(&str, usize)
         };
         let kind = "Content-Type: application/json";
         let answer = format!("HTTP/1.1 {status}\r\n{kind}\r\nContent-Length: 2\r\n\r\n{{}}");
-        if (&stream).write_all(answer.as_bytes()).is_err() {
+        if stream.write_all(answer.as_bytes()).is_err() {
             return;
         }
         line.clear();
