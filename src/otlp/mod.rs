@@ -14,10 +14,10 @@ use tokio_util::sync::CancellationToken;
 
 mod client;
 mod messages;
-mod metrics;
+mod series;
 
 use client::{Client, Failure, Signal};
-use metrics::Window;
+use series::Window;
 
 use crate::telemetry::traces::{self, Span};
 use crate::telemetry::{self, Handle};
@@ -140,7 +140,7 @@ impl Otlp {
             begin: self.begin,
             now: now_unix_ns(),
         };
-        let message = messages::of_metrics(&self.resource, metrics::metrics(&text, window));
+        let message = messages::of_metrics(&self.resource, series::metrics(&text, window));
         if self.send(Signal::Metrics, message).await == Sent::Later {
             return;
         }
