@@ -162,6 +162,7 @@ impl Broker for MemoryBroker {
         entries.sort_unstable_by_key(|(entry, _)| entry.number);
         let queued = |(entry, delivered): (&Entry, Option<&Delivered>)| Queued {
             dataset: Arc::clone(&entry.frame.dataset),
+            stream: Arc::clone(&self.queue.stream),
             entry: entry.number.to_string(),
             frame: Some((entry.frame.span, entry.frame.weight() as u64)),
             age: entry.arrived.elapsed(),

@@ -32,6 +32,10 @@ pub struct BrokerOptions {
     /// The prefix of each key, so that engines can share a server. Letters, digits, `-`, `_`, `.`,
     /// `:`.
     pub namespace: String,
+    /// Streams into which the frames of a dataset are published, from 1 to
+    /// [`redis::SHARDS_MAX`]: in a Redis Cluster, each is on the server of its slot. Frames in
+    /// streams of another number are received as well. Not used by the in-process queue.
+    pub shards: u16,
     /// The key of the checksums of frames. A queue on a server needs it to publish and to receive.
     /// `None` if frames are only counted and listed, or for the in-process queue.
     pub key: Option<FrameKey>,
@@ -61,6 +65,7 @@ impl Default for BrokerOptions {
             // Seconds of work for a fast database, and little memory for any server.
             queue_bytes_max: 256 << 20,
             namespace: PREFIX.to_owned(),
+            shards: 1,
             key: None,
             claim: None,
             dead_after: Duration::from_secs(5),
@@ -105,7 +110,7 @@ pub trait Broker: Send + Sync {
     /// A fault of the connection.
     async fn depth(&self) -> Result<Depth, Fault>;
 
-    /// The age of the oldest frame of each stream, zero if the stream is empty. The name is that of
+    /// The age of the oldest frame of each dataset, zero if none is in the queue. The name is that of
     /// the dataset, or `memory` for the in-process queue.
     ///
     /// # Errors
@@ -119,7 +124,7 @@ pub trait Broker: Send + Sync {
     /// A fault of the connection.
     async fn unread_for(&self) -> Result<Duration, Fault>;
 
-    /// The oldest `max` entries of each stream, stream by stream. The entries stay in the queue,
+    /// The oldest `max` entries of each dataset, dataset by dataset. The entries stay in the queue,
     /// and nothing changes. Each entry is reported as of some moment during the call.
     ///
     /// # Errors
@@ -170,6 +175,8 @@ pub struct Tag {
 pub struct Queued {
     /// The dataset of its stream.
     pub dataset: Arc<str>,
+    /// The key of its stream, `memory` for the in-process queue.
+    pub stream: Arc<str>,
     /// The broker's name of the entry.
     pub entry: String,
     /// Its records, and its weight in bytes. `None` if the entry is not a frame and will be

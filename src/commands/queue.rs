@@ -103,7 +103,7 @@ fn as_json(queued: &Queued) -> Value {
     let (span, bytes) = queued.frame.unzip();
     let owner = queued.owner.as_ref();
     json!({
-        "dataset": *queued.dataset, "entry": queued.entry, "damaged": span.is_none(),
+        "dataset": *queued.dataset, "stream": *queued.stream, "entry": queued.entry, "damaged": span.is_none(),
         "file_no": span.map(|span| span.file_no),
         "first_ordinal": span.map(|span| span.first_ordinal),
         "records": span.map(|span| span.records), "bytes": bytes,

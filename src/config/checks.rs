@@ -65,6 +65,13 @@ impl Settings {
                 self.redis_prefix
             ));
         }
+        if self.queue_shards > redis::SHARDS_MAX {
+            return Some(format!(
+                "queue_shards: {} is too many; at most {}",
+                self.queue_shards,
+                redis::SHARDS_MAX
+            ));
+        }
         if self.workers > WORKERS_MAX {
             return Some(format!(
                 "workers: {} is too many; at most {WORKERS_MAX}",

@@ -6,7 +6,7 @@
 //! known scheme, and printing the settings shows no password.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::num::NonZeroU32;
+use std::num::{NonZeroU16, NonZeroU32};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::available_parallelism;
@@ -110,6 +110,8 @@ pub struct Settings {
     pub broker_again: Option<Reread>,
     /// The prefix of the keys in Redis.
     pub redis_prefix: String,
+    /// Streams of each dataset in Redis.
+    pub queue_shards: u16,
     /// Directory of all files that have no separate setting.
     pub data_dir: PathBuf,
     /// The four directories.
@@ -302,6 +304,7 @@ impl Settings {
             broker_url: given.redis_url.unwrap_or_else(|| "memory:".to_owned()),
             broker_again: None,
             redis_prefix: given.redis_prefix.unwrap_or_else(|| PREFIX.to_owned()),
+            queue_shards: given.queue_shards.map_or(1, NonZeroU16::get),
             dirs: Directories {
                 inbound: place(given.inbound, "inbound"),
                 work: place(given.work, "work"),
@@ -473,7 +476,7 @@ mod tests {
 
     #[test]
     fn unusable_settings_are_refused() {
-        let cases: [(&[&str], (&str, &str), &str); 11] = [
+        let cases: [(&[&str], (&str, &str), &str); 12] = [
             (
                 &[],
                 ("LEMONADE_OTLP_URL", "http://u:secret@h"),
@@ -496,6 +499,7 @@ mod tests {
                 ("REPLICA_URL", "mysql://u:secret@h/d"),
                 "a MySQL database, or off",
             ),
+            (&["--queue-shards", "65"], ("X", ""), "at most 64"),
             (&["--workers", "999"], ("X", ""), "at most 256"),
             (&["--memory-budget", "1KiB"], ("X", ""), "at least 16"),
             (&["--frame-records", "999999"], ("X", ""), "at most 100000"),

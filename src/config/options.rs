@@ -6,7 +6,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::num::{NonZeroU32, NonZeroUsize};
+use std::num::{NonZeroU16, NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -95,6 +95,10 @@ pub struct Options {
     /// Prefix of the keys in Redis, with which several databases share it (default: lemonade)
     #[arg(long, global = true, value_name = "PREFIX", hide_short_help = true)]
     pub redis_prefix: Option<String>,
+
+    /// Streams of each dataset in Redis, up to 64: as many as masters of a cluster (default: 1)
+    #[arg(long, global = true, value_name = "N", hide_short_help = true)]
+    pub queue_shards: Option<NonZeroU16>,
 
     /// Memory for records in flight, a quarter of it between parse and queue (default: 128MiB)
     #[arg(long, global = true, value_name = "SIZE")]
@@ -248,6 +252,7 @@ impl Options {
             workers: self.workers.or(below.workers),
             queue_bytes: self.queue_bytes.or(below.queue_bytes),
             redis_prefix: self.redis_prefix.or(below.redis_prefix),
+            queue_shards: self.queue_shards.or(below.queue_shards),
             memory_budget: self.memory_budget.or(below.memory_budget),
             frame_records: self.frame_records.or(below.frame_records),
             frame_bytes: self.frame_bytes.or(below.frame_bytes),

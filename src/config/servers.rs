@@ -23,6 +23,7 @@ impl Settings {
         BrokerOptions {
             queue_bytes_max: self.queue_bytes_max,
             namespace: self.redis_prefix.clone(),
+            shards: self.queue_shards,
             reread: self.broker_again.clone(),
             ..BrokerOptions::default()
         }

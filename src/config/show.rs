@@ -48,6 +48,7 @@ impl fmt::Display for Settings {
         line("workers", self.workers.to_string())?;
         line("queue_bytes", size(self.queue_bytes_max))?;
         line("redis_prefix", text(&self.redis_prefix))?;
+        line("queue_shards", self.queue_shards.to_string())?;
         line("memory_budget", size(self.memory_budget_bytes))?;
         line("frame_records", self.frame_records.to_string())?;
         line("frame_bytes", size(self.frame_bytes as u64))?;

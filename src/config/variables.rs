@@ -17,6 +17,7 @@ pub(super) const VARIABLES: &[(&str, &[&str])] = &[
     ("workers", &["LEMONADE_WORKERS"]),
     ("queue-bytes", &["LEMONADE_QUEUE_BYTES"]),
     ("redis-prefix", &["LEMONADE_REDIS_PREFIX"]),
+    ("queue-shards", &["LEMONADE_QUEUE_SHARDS"]),
     ("memory-budget", &["LEMONADE_MEMORY_BUDGET"]),
     ("frame-records", &["LEMONADE_FRAME_RECORDS"]),
     ("frame-bytes", &["LEMONADE_FRAME_BYTES"]),

@@ -50,12 +50,13 @@ settings file may also define [datasets](datasets.md).
 ";
 
 /// The pages that say more about a setting.
-const MORE: [(&str, &str); 12] = [
+const MORE: [(&str, &str); 13] = [
     ("http_hosts", "security.md"),
     ("http_actions", "console.md#actions"),
     ("http_token_file", "security.md"),
     ("otlp_url", "otlp.md"),
     ("otlp_headers_file", "otlp.md"),
+    ("queue_shards", "deploy.md#a-redis-cluster"),
     ("max_records_per_second", "backfill.md#spare-the-database"),
     ("max_replica_lag", "backfill.md#spare-the-database"),
     ("hard_links", "security.md"),

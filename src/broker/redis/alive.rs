@@ -71,15 +71,16 @@ impl Queue {
     }
 
     async fn give_sign(&self, consumer: &str) -> Result<(), Error> {
+        let streams = self.streams.in_use();
         let pipeline = self.link.client().await?.pipeline();
-        for stream in &self.streams {
+        for stream in &*streams {
             let (keys, ids) = (vec![&*stream.key], vec![AFTER_ALL]);
             let () = pipeline
                 .xreadgroup(GROUP, consumer, Some(1), None, false, keys, ids)
                 .await?;
         }
         // A stream that does not exist has no group.
-        self.link.run(pipeline, self.streams.len()).await.map(drop)
+        self.link.run(pipeline, streams.len()).await.map(drop)
     }
 
     /// Searches for the dead consumers that have entries, unless another consumer of this process has
@@ -89,13 +90,14 @@ impl Queue {
         if !self.searches.begin(dead_after / SIGNS) {
             return Ok(Vec::new());
         }
+        let streams = self.streams.in_use();
         let pipeline = self.link.client().await?.pipeline();
-        for stream in &self.streams {
+        for stream in &*streams {
             let () = pipeline.xinfo_consumers(&*stream.key, GROUP).await?;
         }
-        let replies = self.link.run(pipeline, self.streams.len()).await?;
+        let replies = self.link.run(pipeline, streams.len()).await?;
         let mut silent = Vec::new();
-        for (stream, reply) in self.streams.iter().zip(replies) {
+        for (stream, reply) in streams.iter().zip(replies) {
             for shown in reply.map_or_else(|_| Vec::new(), |reply| consumers(&reply)) {
                 if shown.pending > 0 && shown.idle >= dead_after {
                     silent.push((Arc::clone(&stream.key), shown.name));

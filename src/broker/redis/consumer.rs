@@ -19,6 +19,7 @@ use super::entry::{self, Entry};
 use super::link::{Link, REPLY_TIMEOUT};
 use super::queue::{GROUP, Queue};
 use super::silence::Held;
+use super::streams::InUse;
 use super::verdict::{Verdict, classify, fault};
 use crate::broker::{Consumer, Delivery, Tag};
 use crate::fault::Fault;
@@ -54,7 +55,9 @@ pub(super) struct RedisConsumer {
     pending: Vec<(Arc<str>, String)>,
     /// The dead consumers whose entries it takes over.
     dead: Vec<Held>,
-    /// In a cluster: the index of the stream to wait for next.
+    /// The streams at the last read.
+    streams: InUse,
+    /// In a cluster: the index of the stream to read next.
     turn: usize,
     /// Given until this is dropped.
     _signs: Signs,
@@ -117,6 +120,9 @@ impl RedisConsumer {
         link.client().await?;
         Ok(Self {
             _signs: queue.give_signs(name),
+            streams: queue.streams.in_use(),
+            // Another one than that of the next consumer.
+            turn: queue.streams.turn(),
             queue,
             link,
             name: name.to_owned(),
@@ -128,13 +134,17 @@ impl RedisConsumer {
             connection: 0,
             pending: Vec::new(),
             dead: Vec::new(),
-            turn: 0,
         })
     }
 
     /// Adds at least one delivery to `ready`, unless none arrives in time.
     async fn fill(&mut self, max: u64) -> Result<(), Error> {
         let torn = std::mem::replace(&mut self.torn, true);
+        self.queue.look_around().await?;
+        let streams = self.queue.streams.in_use();
+        let before = std::mem::replace(&mut self.streams, streams);
+        // One that was empty and has entries again may be that of a promoted replica, too.
+        let torn = torn || !Arc::ptr_eq(&before, &self.streams);
         let client = self.link.client().await?;
         // A new connection may lead to another server: a promoted replica that lacks the latest
         // acks. The entries of those acks are still pending there, and no other consumer takes them
@@ -164,7 +174,7 @@ impl RedisConsumer {
     }
 
     fn all_from_start(&self) -> Vec<(Arc<str>, String)> {
-        let streams = self.queue.streams.iter();
+        let streams = self.streams.iter();
         streams
             .map(|stream| (Arc::clone(&stream.key), START.to_owned()))
             .collect()
@@ -216,25 +226,41 @@ impl RedisConsumer {
     }
 
     async fn read_new(&mut self, client: &Client, max: u64) -> Result<(), Error> {
-        let queue = Arc::clone(&self.queue);
-        let keys: Vec<&str> = queue.streams.iter().map(|stream| &*stream.key).collect();
-        if !queue.is_cluster() {
-            return self.read_new_of(client, max, Some(BLOCK), keys).await;
+        let keys: Vec<Arc<str>> = self.streams.iter().map(|it| Arc::clone(&it.key)).collect();
+        if !self.queue.is_cluster() {
+            let datasets = self
+                .streams
+                .chunk_by(|one, next| one.dataset == next.dataset);
+            // Of each stream, so that all shards of a dataset together return about `max`.
+            let shards = keys.len() / datasets.count().max(1);
+            let share = max.div_ceil(shards.max(1) as u64);
+            return self.read_new_of(client, share, Some(BLOCK), &keys).await;
         }
-        // In a cluster, one read cannot cover streams on several servers.
+        // In a cluster, one read cannot cover streams on several servers. So they are read in turn,
+        // each by one read.
         let until = Instant::now() + BLOCK;
         while self.ready.is_empty() && Instant::now() < until {
-            for key in &keys {
-                self.read_new_of(client, max, None, vec![*key]).await?;
+            for _ in 0..keys.len() {
+                let left = max.saturating_sub(self.ready.len() as u64);
+                if left == 0 {
+                    return Ok(());
+                }
+                let key = self.next_of(&keys);
+                self.read_new_of(client, left, None, key).await?;
             }
             if self.ready.is_empty() {
-                self.turn = (self.turn + 1) % keys.len();
-                let key = keys[self.turn];
-                self.read_new_of(client, max, Some(BLOCK_CLUSTER), vec![key])
+                let key = self.next_of(&keys);
+                self.read_new_of(client, max, Some(BLOCK_CLUSTER), key)
                     .await?;
             }
         }
         Ok(())
+    }
+
+    /// The key whose turn it is.
+    fn next_of<'a>(&mut self, keys: &'a [Arc<str>]) -> &'a [Arc<str>] {
+        self.turn = (self.turn + 1) % keys.len();
+        std::slice::from_ref(&keys[self.turn])
     }
 
     async fn read_new_of(
@@ -242,16 +268,15 @@ impl RedisConsumer {
         client: &Client,
         max: u64,
         block: Option<Duration>,
-        keys: Vec<&str>,
+        keys: &[Arc<str>],
     ) -> Result<(), Error> {
         let ids = vec![">"; keys.len()];
-        let reply = self.read(client, max, block, keys, ids).await?;
-        for (key, entries) in entry::by_key(reply, Some(self.queue.key())) {
-            let stream = self.queue.streams.iter().find(|stream| *stream.key == *key);
-            let Some(key) = stream.map(|stream| Arc::clone(&stream.key)) else {
-                continue;
-            };
-            self.absorb(&key, entries, Source::New);
+        let names = keys.iter().map(|key| &**key).collect();
+        let reply = self.read(client, max, block, names, ids).await?;
+        for (name, entries) in entry::by_key(reply, Some(self.queue.key())) {
+            if let Some(key) = keys.iter().find(|key| ***key == *name) {
+                self.absorb(key, entries, Source::New);
+            }
         }
         self.forget_damaged().await
     }
@@ -272,8 +297,8 @@ impl RedisConsumer {
 
     /// Turns entries into deliveries.
     fn absorb(&mut self, key: &Arc<str>, entries: Vec<Entry>, source: Source) {
-        let stream = self.queue.streams.iter().find(|stream| stream.key == *key);
-        let stream = stream.expect("keys come from this list");
+        let streams = Arc::clone(&self.streams);
+        let stream = streams.iter().find(|stream| stream.key == *key);
         for (id, frame) in entries {
             let tag = Tag {
                 stream: Arc::clone(key),
@@ -287,7 +312,9 @@ impl RedisConsumer {
             if source == Source::Own && self.held.contains(&tag) {
                 continue;
             }
-            stream.note_weight(&frame);
+            if let Some(stream) = stream {
+                stream.note_weight(&frame);
+            }
             self.held.insert(tag.clone());
             self.ready.push_back(Delivery {
                 tag,

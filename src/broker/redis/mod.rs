@@ -1,4 +1,4 @@
-//! Redis Streams: one stream per dataset, one consumer group over all of them.
+//! Redis Streams: one stream per dataset and shard, one consumer group over all of them.
 //!
 //! An entry is a frame. It is deleted when it is acked, so the length of a stream is the number of
 //! its frames that are not committed. The length bounds the queue: publishers wait, and nothing is
@@ -16,13 +16,14 @@ use std::time::Duration;
 use async_trait::async_trait;
 use fred::error::Error;
 use fred::types::config::Server;
-use parking_lot::Mutex;
 
 use self::address::config_of;
 use self::consumer::RedisConsumer;
 use self::link::{Link, REPLY_TIMEOUT};
-use self::queue::{Queue, Stream};
+use self::queue::Queue;
+pub use self::shards::SHARDS_MAX;
 use self::silence::Searches;
+use self::streams::Streams;
 use self::verdict::fault;
 use super::{Broker, BrokerOptions, Consumer, Depth, Queued};
 use crate::dataset::Datasets;
@@ -36,6 +37,7 @@ mod alive;
 mod consumer;
 mod entry;
 mod link;
+mod look;
 mod oldest;
 mod orphans;
 mod owner;
@@ -44,7 +46,9 @@ mod queue;
 mod readers;
 mod refused;
 mod replace;
+mod shards;
 mod silence;
+mod streams;
 mod verdict;
 
 /// The URL schemes of this broker.
@@ -85,20 +89,22 @@ impl RedisBroker {
             0 => server.host.to_string(),
             port => format!("{}:{port}", server.host),
         };
-        let streams = datasets.iter().map(|dataset| Stream {
-            dataset: dataset.name.as_str().into(),
-            // A cluster assigns the key to a server by the part in braces.
-            key: format!("{}:{{{}}}:frames", options.namespace, dataset.name).into(),
-            length: AtomicU64::new(0),
-            weight: Mutex::default(),
-        });
+        if !(1..=SHARDS_MAX).contains(&options.shards) {
+            let cause = format!("{} is not a number from 1 to {SHARDS_MAX}", options.shards);
+            return Err(
+                Fault::fatal(Origin::Broker, "dividing the queue into shards", cause)
+                    .with_next_step("correct queue_shards"),
+            );
+        }
+        let names = datasets.iter().map(|dataset| dataset.name.as_str());
+        let streams = Streams::new(&options.namespace, names, options.shards);
         let is_clustered = config.server.is_clustered();
         let hosts = config.server.hosts();
         let hosts = hosts.iter().map(address).collect::<Vec<_>>().join(", ");
         let login = Arc::new(Login::new(url, config, options.reread.clone()));
         let queue = Queue {
             link: Link::new(login.clone(), REPLY_TIMEOUT),
-            streams: streams.collect(),
+            streams,
             options: options.clone(),
             is_unsure: AtomicBool::new(false),
             address: hosts,
@@ -119,6 +125,8 @@ impl RedisBroker {
             }
             queue.claim().await?;
         }
+        let looked = queue.look_around().await;
+        looked.map_err(|error| fault(&doing(), error))?;
         Ok(Self {
             queue: Arc::new(queue),
         })

@@ -8,21 +8,37 @@ use fred::error::Error;
 use fred::interfaces::StreamsInterface;
 use fred::types::Value;
 
-use super::queue::{GROUP, Queue, Stream};
+use super::queue::{GROUP, Queue};
+use super::streams::Stream;
 use super::verdict::{Verdict, classify};
 
 impl Queue {
-    /// The age of the oldest entry of each stream.
+    /// The age of the oldest entry of each dataset.
     pub(super) async fn oldest(&self) -> Result<Vec<(Arc<str>, Duration)>, Error> {
+        let streams = self.streams.in_use();
+        let ages = self.ages(&streams).await?;
+        let mut oldest: Vec<(Arc<str>, Duration)> = Vec::new();
+        for (stream, age) in streams.iter().zip(ages) {
+            match oldest.last_mut() {
+                // The streams of a dataset are next to each other.
+                Some((dataset, oldest)) if *dataset == stream.dataset => *oldest = age.max(*oldest),
+                _ => oldest.push((Arc::clone(&stream.dataset), age)),
+            }
+        }
+        Ok(oldest)
+    }
+
+    /// The age of the oldest entry of each of these streams, zero for an empty one.
+    pub(super) async fn ages(&self, streams: &[Arc<Stream>]) -> Result<Vec<Duration>, Error> {
         let pipeline = self.link.client().await?.pipeline();
-        for stream in &self.streams {
+        for stream in streams {
             let () = pipeline.xpending(&*stream.key, GROUP, ()).await?;
         }
-        let pending = self.link.run(pipeline, self.streams.len()).await?;
+        let pending = self.link.run(pipeline, streams.len()).await?;
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
         let now = now.unwrap_or_default();
-        let mut oldest = Vec::with_capacity(self.streams.len());
-        for (stream, pending) in self.streams.iter().zip(pending) {
+        let mut ages = Vec::with_capacity(streams.len());
+        for (stream, pending) in streams.iter().zip(pending) {
             // The lowest pending id. If there is none, no worker is busy, and reading a whole entry
             // delays no other command.
             let mut first = match pending {
@@ -34,10 +50,9 @@ impl Queue {
                 first = self.first(stream).await?;
             }
             let arrived = first.as_deref().and_then(time_of);
-            let age = arrived.map_or(Duration::ZERO, |arrived| now.saturating_sub(arrived));
-            oldest.push((Arc::clone(&stream.dataset), age));
+            ages.push(arrived.map_or(Duration::ZERO, |arrived| now.saturating_sub(arrived)));
         }
-        Ok(oldest)
+        Ok(ages)
     }
 
     /// The id of the first entry of a stream.

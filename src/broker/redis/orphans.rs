@@ -10,12 +10,13 @@ use fred::error::Error;
 use fred::interfaces::StreamsInterface;
 use fred::types::Value;
 
-use super::queue::{GROUP, Queue, Stream};
+use super::queue::{GROUP, Queue};
+use super::streams::Stream;
 
 impl Queue {
     /// Makes the group deliver orphaned entries of all streams again.
     pub(super) async fn adopt_orphans(&self) -> Result<(), Error> {
-        for stream in &self.streams {
+        for stream in &*self.streams.in_use() {
             let Some(last_delivered) = self.all_delivered_none_pending(stream).await? else {
                 continue;
             };

@@ -11,7 +11,8 @@ use fred::types::Value;
 
 use super::entry::{self, Entry};
 use super::oldest::time_of;
-use super::queue::{GROUP, Queue, Stream};
+use super::queue::{GROUP, Queue};
+use super::streams::Stream;
 use super::verdict::{Verdict, classify};
 use crate::broker::{Owner, Queued};
 use crate::frame::Frame;
@@ -21,20 +22,35 @@ use crate::frame::Frame;
 const PAGE_ENTRIES: usize = 16;
 
 impl Queue {
-    /// The oldest `max` entries of each stream.
+    /// The oldest `max` entries of each dataset.
     pub(super) async fn peek(&self, max: usize) -> Result<Vec<Queued>, Error> {
+        self.look_around().await?;
         let mut queued = Vec::new();
-        for stream in &self.streams {
-            let (mut from, mut left) = ("-".to_owned(), max);
-            while left > 0 {
-                let page = self.page(stream, &from, left.min(PAGE_ENTRIES)).await?;
-                let Some((last, _)) = page.last() else { break };
-                from = format!("({last}");
-                left -= page.len();
-                let owners = self.owners(stream, &page).await?;
-                let entries = page.into_iter().zip(owners);
-                queued.extend(entries.map(|(entry, owner)| as_queued(stream, entry, owner)));
+        let streams = self.streams.in_use();
+        for of_dataset in streams.chunk_by(|one, next| one.dataset == next.dataset) {
+            let mut entries = Vec::new();
+            for stream in of_dataset {
+                entries.extend(self.peek_into(stream, max).await?);
             }
+            entries.sort_by_key(|entry| place_of(&entry.entry));
+            entries.truncate(max);
+            queued.extend(entries);
+        }
+        Ok(queued)
+    }
+
+    /// The oldest `max` entries of a stream.
+    async fn peek_into(&self, stream: &Stream, max: usize) -> Result<Vec<Queued>, Error> {
+        let mut queued = Vec::new();
+        let (mut from, mut left) = ("-".to_owned(), max);
+        while left > 0 {
+            let page = self.page(stream, &from, left.min(PAGE_ENTRIES)).await?;
+            let Some((last, _)) = page.last() else { break };
+            from = format!("({last}");
+            left -= page.len();
+            let owners = self.owners(stream, &page).await?;
+            let entries = page.into_iter().zip(owners);
+            queued.extend(entries.map(|(entry, owner)| as_queued(stream, entry, owner)));
         }
         Ok(queued)
     }
@@ -71,12 +87,19 @@ impl Queue {
     }
 }
 
+/// The two numbers of an id: the time, and the place among the entries of this time.
+fn place_of(id: &str) -> Option<(u64, u64)> {
+    let (time, place) = id.split_once('-')?;
+    Some((time.parse().ok()?, place.parse().ok()?))
+}
+
 fn as_queued(stream: &Stream, (id, frame): Entry, owner: Option<Owner>) -> Queued {
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     let arrived = time_of(&id);
     let weighed = |frame: Frame| (frame.span, frame.weight() as u64);
     Queued {
         dataset: stream.dataset.clone(),
+        stream: stream.key.clone(),
         frame: frame.map(weighed),
         age: arrived.map_or(Duration::ZERO, |arrived| {
             now.unwrap_or_default().saturating_sub(arrived)

@@ -1,5 +1,6 @@
 //! The queue over its streams: publish, depth, groups, and the deletion of entries.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -8,12 +9,12 @@ use fred::error::{Error, ErrorKind};
 use fred::interfaces::{ClientLike, StreamsInterface};
 use fred::types::config::Config;
 use fred::types::{ClusterHash, CustomCommand, Value};
-use parking_lot::Mutex;
 
 use super::entry;
 use super::link::Link;
 use super::refused::{Refused, length_of};
 use super::silence::Searches;
+use super::streams::{Stream, Streams};
 use super::verdict::{Verdict, classify};
 use crate::broker::{BrokerOptions, Depth, Tag};
 use crate::fault::Origin;
@@ -30,16 +31,12 @@ pub(super) const GROUP: &str = "workers";
 /// end at any moment; never so long that workers run out of frames.
 const FULL_WAIT: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(50));
 
-/// Frames after which a mean weight halves the weight of older frames: enough to be steady, few
-/// enough to follow a change of files.
-const MEAN_FRAMES_MAX: u64 = 1024;
-
 /// The state that publishers and consumers share.
 pub(super) struct Queue {
     pub(super) login: Arc<Login<Config>>,
     pub(super) is_clustered: bool,
     pub(super) link: Link,
-    pub(super) streams: Vec<Stream>,
+    pub(super) streams: Streams,
     pub(super) options: BrokerOptions,
     /// Whether the outcome of an XADD is unknown. If so, the lengths of the streams are queried
     /// before the next one.
@@ -51,25 +48,10 @@ pub(super) struct Queue {
     pub(super) claimed: AtomicU64,
 }
 
-pub(super) struct Stream {
-    pub(super) dataset: Arc<str>,
-    pub(super) key: Arc<str>,
-    /// Its length at the last reply.
-    pub(super) length: AtomicU64,
-    pub(super) weight: Mutex<Mean>,
-}
-
 /// The value of a setting in the reply to INFO.
 fn setting<'a>(info: &'a str, name: &str) -> Option<&'a str> {
     let of = |line: &'a str| line.strip_prefix(name)?.strip_prefix(':');
     info.lines().find_map(of).map(str::trim)
-}
-
-/// The sums for a mean over the latest frames.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Mean {
-    pub(super) frames: u64,
-    pub(super) bytes: u64,
 }
 
 impl Queue {
@@ -130,7 +112,7 @@ impl Queue {
             Err(error) => return Err(error),
         };
         let prefix = &self.options.namespace;
-        Ok(vec![
+        let mut findings = vec![
             Finding::ok(format!("redis {version} at {}", self.address)),
             Finding::ok(format!("redis_prefix `{prefix}` is of {owner}")),
             Finding::expect(
@@ -145,21 +127,16 @@ impl Queue {
                 "set a limit well above `queue_bytes`, so that another program cannot use up all \
                  memory",
             ),
-        ])
-    }
-
-    pub(super) fn stream_of(&self, dataset: &str) -> &Stream {
-        let stream = self
-            .streams
-            .iter()
-            .find(|stream| *stream.dataset == *dataset);
-        stream.expect("frames are of the datasets that the broker was opened with")
+        ];
+        findings.extend(self.spread_over_masters().await?);
+        Ok(findings)
     }
 
     pub(super) async fn publish(&self, frames: &[Frame]) -> Result<(), Error> {
+        self.look_around().await?;
         let mut left: Vec<&Frame> = frames.iter().collect();
         for frame in frames {
-            self.stream_of(&frame.dataset).note_weight(frame);
+            self.streams.one_of(&frame.dataset).note_weight(frame);
         }
         let mut pause = Pause::default();
         let mut struggle = None;
@@ -170,11 +147,12 @@ impl Queue {
                 self.is_unsure.store(true, Ordering::Relaxed);
             }
             let Refused { full, unusable } = added?;
-            for frame in &unusable {
-                self.replace(self.stream_of(&frame.dataset)).await?;
-            }
             let is_full = !full.is_empty();
-            left = [full, unusable].concat();
+            left = full;
+            for (frame, stream) in unusable {
+                self.replace(&stream).await?;
+                left.push(frame);
+            }
             if left.is_empty() {
                 return Ok(());
             }
@@ -217,7 +195,8 @@ impl Queue {
 
     /// Frames and bytes in the queue at the last reply.
     pub(super) fn estimate(&self) -> (u64, u64) {
-        let streams = self.streams.iter().map(|stream| {
+        let in_use = self.streams.in_use();
+        let streams = in_use.iter().map(|stream| {
             let length = stream.length.load(Ordering::Relaxed);
             (length, length * stream.mean())
         });
@@ -227,32 +206,35 @@ impl Queue {
     /// Adds the frames in one round trip. Returns those that the server refused.
     pub(super) async fn add<'a>(&self, frames: &[&'a Frame]) -> Result<Refused<'a>, Error> {
         let pipeline = self.link.client().await?.pipeline();
-        for frame in frames {
-            let key = &*self.stream_of(&frame.dataset).key;
+        let places = self.streams.spread(frames);
+        let streams = self.streams.in_use();
+        for (frame, stream) in frames.iter().zip(&places) {
             let fields = entry::fields(frame, self.key());
             // Without a maximum length, which would delete unread entries.
-            let () = pipeline.xadd(key, false, None::<()>, "*", fields).await?;
+            let () = pipeline
+                .xadd(&*stream.key, false, None::<()>, "*", fields)
+                .await?;
         }
-        for stream in &self.streams {
+        for stream in &*streams {
             let () = pipeline.xlen(&*stream.key).await?;
         }
         let mut results = self
             .link
-            .run(pipeline, frames.len() + self.streams.len())
+            .run(pipeline, frames.len() + streams.len())
             .await?
             .into_iter();
         let mut refused = Refused::default();
-        for (frame, result) in frames.iter().zip(&mut results) {
+        for ((frame, stream), result) in frames.iter().zip(places).zip(&mut results) {
             match result {
                 Ok(_) => {}
                 Err(error) => match classify(&error) {
                     Verdict::Full => refused.full.push(*frame),
-                    Verdict::Unusable => refused.unusable.push(*frame),
+                    Verdict::Unusable => refused.unusable.push((*frame, stream)),
                     _ => return Err(error),
                 },
             }
         }
-        for (stream, length) in self.streams.iter().zip(results) {
+        for (stream, length) in streams.iter().zip(results) {
             stream.length.store(length_of(length)?, Ordering::Relaxed);
         }
         Ok(refused)
@@ -260,27 +242,30 @@ impl Queue {
 
     /// Queries the lengths of the streams.
     pub(super) async fn update_lengths(&self) -> Result<(), Error> {
+        let streams = self.streams.in_use();
         let pipeline = self.link.client().await?.pipeline();
-        for stream in &self.streams {
+        for stream in &*streams {
             let () = pipeline.xlen(&*stream.key).await?;
         }
-        let lengths = self.link.run(pipeline, self.streams.len()).await?;
-        for (stream, length) in self.streams.iter().zip(lengths) {
+        let lengths = self.link.run(pipeline, streams.len()).await?;
+        for (stream, length) in streams.iter().zip(lengths) {
             stream.length.store(length_of(length)?, Ordering::Relaxed);
         }
         Ok(())
     }
 
     pub(super) async fn depth(&self) -> Result<Depth, Error> {
+        self.look_around().await?;
+        let streams = self.streams.in_use();
         let pipeline = self.link.client().await?.pipeline();
-        for stream in &self.streams {
+        for stream in &*streams {
             let () = pipeline.xlen(&*stream.key).await?;
             let () = pipeline.xpending(&*stream.key, GROUP, ()).await?;
         }
-        let results = self.link.run(pipeline, self.streams.len() * 2).await?;
+        let results = self.link.run(pipeline, streams.len() * 2).await?;
         let mut results = results.into_iter();
         let mut depth = Depth::default();
-        for stream in &self.streams {
+        for stream in &*streams {
             let length = results
                 .next()
                 .transpose()?
@@ -316,14 +301,15 @@ impl Queue {
     /// Creates missing streams and groups. A group starts at the beginning of its stream, so that
     /// frames published before it are delivered.
     pub(super) async fn make_groups(&self) -> Result<(), Error> {
+        let streams = self.streams.in_use();
         let pipeline = self.link.client().await?.pipeline();
-        for stream in &self.streams {
+        for stream in &*streams {
             let () = pipeline
                 .xgroup_create(&*stream.key, GROUP, "0", true)
                 .await?;
         }
-        let made = self.link.run(pipeline, self.streams.len()).await?;
-        for (stream, made) in self.streams.iter().zip(made) {
+        let made = self.link.run(pipeline, streams.len()).await?;
+        for (stream, made) in streams.iter().zip(made) {
             match made {
                 Err(error) if classify(&error) == Verdict::Unusable => self.replace(stream).await?,
                 Err(error) if !error.details().starts_with("BUSYGROUP") => return Err(error),
@@ -338,45 +324,23 @@ impl Queue {
     /// ack took effect, the entry would count as queued for ever.
     pub(super) async fn forget(&self, tags: &[&Tag]) -> Result<(), Error> {
         let pipeline = self.link.client().await?.pipeline();
-        let mut commands = 0;
-        for stream in &self.streams {
-            let of_stream = tags.iter().filter(|tag| tag.stream == stream.key);
-            let ids: Vec<&str> = of_stream.map(|tag| tag.entry.as_str()).collect();
-            if ids.is_empty() {
-                continue;
-            }
-            let () = pipeline.xdel(&*stream.key, ids.clone()).await?;
-            let () = pipeline.xack(&*stream.key, GROUP, ids).await?;
-            commands += 2;
+        let mut ids: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+        for tag in tags {
+            ids.entry(&*tag.stream).or_default().push(&*tag.entry);
         }
-        if commands == 0 {
+        if ids.is_empty() {
             return Ok(());
+        }
+        let commands = ids.len() * 2;
+        for (key, ids) in ids {
+            let () = pipeline.xdel(key, ids.clone()).await?;
+            let () = pipeline.xack(key, GROUP, ids).await?;
         }
         self.link
             .run(pipeline, commands)
             .await?
             .into_iter()
             .try_for_each(|result| result.map(drop))
-    }
-}
-
-impl Stream {
-    pub(super) fn note_weight(&self, frame: &Frame) {
-        let mut mean = self.weight.lock();
-        if mean.frames == MEAN_FRAMES_MAX {
-            *mean = Mean {
-                frames: mean.frames / 2,
-                bytes: mean.bytes / 2,
-            };
-        }
-        mean.frames += 1;
-        mean.bytes += frame.weight() as u64;
-    }
-
-    /// The mean weight of the stream's frames in bytes; 0 if no frame was seen.
-    pub(super) fn mean(&self) -> u64 {
-        let mean = *self.weight.lock();
-        mean.bytes.checked_div(mean.frames).unwrap_or(0)
     }
 }
 

@@ -17,17 +17,18 @@ impl Queue {
     /// The longest time for which frames of a stream have waited and no consumer has read that stream
     /// or given a sign of life.
     pub(super) async fn unread_for(&self) -> Result<Duration, Error> {
-        let oldest = self.oldest().await?;
-        if oldest.iter().all(|(_, age)| age.is_zero()) {
+        let streams = self.streams.in_use();
+        let ages = self.ages(&streams).await?;
+        if ages.iter().all(Duration::is_zero) {
             return Ok(Duration::ZERO);
         }
         let pipeline = self.link.client().await?.pipeline();
-        for stream in &self.streams {
+        for stream in &*streams {
             let () = pipeline.xinfo_consumers(&*stream.key, GROUP).await?;
         }
-        let replies = self.link.run(pipeline, self.streams.len()).await?;
+        let replies = self.link.run(pipeline, streams.len()).await?;
         let mut longest = Duration::ZERO;
-        for ((_, age), reply) in oldest.into_iter().zip(replies) {
+        for (age, reply) in ages.into_iter().zip(replies) {
             longest = longest.max(unread(age, reply)?);
         }
         Ok(longest)

@@ -1,18 +1,21 @@
 //! Frames that the server refuses, and the length of a stream whose key may be unusable.
 
+use std::sync::Arc;
+
 use fred::error::Error;
 use fred::types::Value;
 
+use super::streams::Stream;
 use super::verdict::{Verdict, classify};
 use crate::frame::Frame;
 
 /// The frames of a publish that the server refused.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Refused<'a> {
     /// Refused because the server is out of memory.
     pub(super) full: Vec<&'a Frame>,
     /// Refused because their key is not a stream, or its ids are used up.
-    pub(super) unusable: Vec<&'a Frame>,
+    pub(super) unusable: Vec<(&'a Frame, Arc<Stream>)>,
 }
 
 /// The length of a stream. 0 if the key is not a stream: the next publisher replaces it.

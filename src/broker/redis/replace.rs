@@ -7,7 +7,8 @@ use std::sync::atomic::Ordering;
 use fred::error::Error;
 use fred::interfaces::{KeysInterface, StreamsInterface};
 
-use super::queue::{GROUP, Queue, Stream};
+use super::queue::{GROUP, Queue};
+use super::streams::Stream;
 use super::verdict::{Verdict, classify};
 
 impl Queue {
@@ -33,12 +34,13 @@ impl Queue {
 
     /// Replaces each key of a stream that has another type.
     pub(super) async fn replace_unusable(&self) -> Result<(), Error> {
+        let streams = self.streams.in_use();
         let pipeline = self.link.client().await?.pipeline();
-        for stream in &self.streams {
+        for stream in &*streams {
             let () = pipeline.xlen(&*stream.key).await?;
         }
-        let lengths = self.link.run(pipeline, self.streams.len()).await?;
-        for (stream, length) in self.streams.iter().zip(lengths) {
+        let lengths = self.link.run(pipeline, streams.len()).await?;
+        for (stream, length) in streams.iter().zip(lengths) {
             match length {
                 Err(error) if classify(&error) == Verdict::Unusable => self.replace(stream).await?,
                 length => drop(length?),

@@ -56,7 +56,8 @@ impl Searches {
     }
 }
 
-fn is_due(due: &mut Option<Instant>, pause: Duration) -> bool {
+/// Whether something is due that is done again after `pause`.
+pub(super) fn is_due(due: &mut Option<Instant>, pause: Duration) -> bool {
     let now = Instant::now();
     if due.is_some_and(|due| now < due) {
         return false;

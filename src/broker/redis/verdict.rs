@@ -30,8 +30,8 @@ const CREDENTIALS: &str = "check the user and the password in the URL of the bro
 const UNTRUSTED: &str = "the server's certificate is not trusted: name its authority with `ca=FILE` \
                          in the URL of the broker, and use a host name that the certificate \
                          contains";
-const PERMISSIONS: &str =
-    "give the ACL user `~PREFIX:*` and `+@stream +@connection +info +memory|usage +del`";
+const PERMISSIONS: &str = "give the ACL user `~PREFIX:*` and `+@stream +@connection +info +memory|usage +del`, and in a \
+     cluster `+cluster|slots +cluster|info`";
 const CLUSTER: &str = "the server is part of a cluster: use `redis-cluster://`";
 const NO_CLUSTER: &str = "the server is not part of a cluster: use `redis://`";
 const DATABASE: &str = "choose a database that the server has, at the end of the URL";

@@ -17,10 +17,11 @@ use tokio::time::{Instant, timeout};
 use crate::support;
 
 mod accidents;
-mod cluster;
+pub mod cluster;
 mod hosts;
 mod faults;
 mod owners;
+mod shards;
 mod taking_over;
 
 /// Longest wait for an expected event: reconnecting takes seconds, and the machine may be busy.

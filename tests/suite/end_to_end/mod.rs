@@ -16,6 +16,7 @@ mod hosts;
 pub mod indexes;
 mod queue;
 mod service;
+mod shards;
 mod stopping;
 mod tls;
 
