@@ -9,13 +9,14 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 /// The rows in the order of an operator's questions: is it well, what flows, what waits, why.
-const ROWS: [&str; 6] = [
+const ROWS: [&str; 7] = [
     "Overview",
     "Flow",
     "Lag",
     "Bottleneck",
     "Quality",
     "Resources",
+    "Nodes",
 ];
 
 /// Grafana's grid.

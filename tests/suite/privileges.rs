@@ -48,6 +48,70 @@ async fn loads_without_ddl(database: &support::Database) {
     assert!(!message.contains("wrong-secret"), "{message}");
 }
 
+/// An account that may do all that tables need, and create no view.
+async fn is_told_to_create_views(database: &support::Database) {
+    let admin_url = database.fresh().await;
+    let name = admin_url.rsplit('/').next().unwrap().to_owned();
+    let user = format!("no_ddl_{name}");
+    let mut pair = Pair::new("memory+mysql").await;
+    pair.database_url.clone_from(&admin_url);
+    let definition = "[[datasets]]\nname = 'trips'\nsettled_view = 'settled_trips'\n\
+                      columns = [{name = 'trip', type = 'text'}]\n";
+    std::fs::write(pair.at("lemonade.toml"), definition).unwrap();
+    for sql in [
+        format!("CREATE USER '{user}'@'%' IDENTIFIED BY 'p'"),
+        format!("GRANT {SERVICE}, CREATE, ALTER, DROP ON `{name}`.* TO '{user}'@'%'"),
+    ] {
+        pair.execute(&sql).await;
+    }
+    let of_user = admin_url.replace("root@", &format!("{user}:p@"));
+
+    pair.database_url.clone_from(&of_user);
+    let refused = pair.run(&["migrate"]);
+    let message = String::from_utf8(refused.stderr).unwrap();
+    assert_eq!(refused.status.code(), Some(78), "{message}");
+    assert!(message.contains("CREATE VIEW command denied"), "{message}");
+    assert!(
+        message.contains("and CREATE VIEW for a `settled_view`"),
+        "{message}"
+    );
+    let found = pair.expect(1, &["doctor"]);
+    assert!(
+        found.contains(
+            "FAIL  database: the account may not create views, and the view settled_trips"
+        ),
+        "{found}"
+    );
+    assert!(found.contains("GRANT CREATE VIEW"), "{found}");
+
+    // Once another account has created it, the service needs no such right.
+    pair.database_url.clone_from(&admin_url);
+    pair.expect(0, &["migrate"]);
+    pair.database_url = of_user;
+    assert!(!pair.expect(0, &["doctor"]).contains("settled_trips"));
+    std::fs::write(pair.at("inbound").join("trips_1.json"), r#"{"trip":"t-1"}"#).unwrap();
+    pair.expect(0, &["load"]);
+    assert_eq!(pair.number("SELECT COUNT(*) FROM settled_trips").await, 1);
+
+    pair.database_url = admin_url;
+    pair.execute(&format!("GRANT CREATE VIEW ON `{name}`.* TO '{user}'@'%'"))
+        .await;
+    pair.execute("DROP VIEW settled_trips").await;
+    pair.database_url = pair.database_url.replace("root@", &format!("{user}:p@"));
+    let found = pair.expect(0, &["doctor"]);
+    assert!(
+        found.contains("OK    database: the first start creates the view settled_trips"),
+        "{found}"
+    );
+    pair.expect(0, &["migrate"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_account_that_may_not_create_views_is_told_so() {
+    is_told_to_create_views(support::mariadb().await).await;
+    is_told_to_create_views(support::mysql9(true).await).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_migrated_mariadb_needs_no_right_to_create() {
     loads_without_ddl(support::mariadb().await).await;

@@ -53,8 +53,8 @@ pub(super) enum TableFault {
 }
 
 const RIGHTS: &str = "check the user, the password and the rights in the database URL: it needs \
-                      SELECT, INSERT, UPDATE and DELETE on its database, and CREATE and ALTER to \
-                      migrate it";
+                      SELECT, INSERT, UPDATE and DELETE on its database, and to migrate it CREATE \
+                      and ALTER, and CREATE VIEW for a `settled_view`";
 const PLUGIN: &str = "give the account caching_sha2_password or mysql_native_password: task_runner \
                       does not support its authentication plugin";
 const KEY: &str = "add `require_ssl=true` (and `ca=FILE`) to the database URL, or give the account \

@@ -107,6 +107,18 @@ pub(super) async fn inspect(
             "run `task_runner migrate` once with an account that may create tables",
         ),
     });
+    let views = schema::missing_views(session, datasets).await?.join(", ");
+    if !views.is_empty() {
+        findings.push(if may("CREATE VIEW") {
+            Finding::ok(format!("the first start creates the view {views}"))
+        } else {
+            Finding::fail(
+                format!("the account may not create views, and the view {views} does not exist"),
+                "GRANT CREATE VIEW on the database to it, or run `task_runner migrate` once with an \
+                 account that has this right",
+            )
+        });
+    }
     Ok(findings)
 }
 

@@ -249,10 +249,7 @@ async fn make_views(
     again: bool,
 ) -> Result<(), Failure> {
     for view in view::views(datasets) {
-        let sql = "SELECT 1 FROM information_schema.VIEWS WHERE TABLE_SCHEMA = DATABASE() AND \
-                   TABLE_NAME = ?";
-        let found: Vec<u8> = session.rows_with(sql, (view.name,)).await?;
-        if found.is_empty() {
+        if !has_view(session, view.name).await? {
             session.run(&view.create()).await?;
         } else if again {
             let replace = view.create().replacen("CREATE", "CREATE OR REPLACE", 1);
@@ -260,6 +257,27 @@ async fn make_views(
         }
     }
     Ok(())
+}
+
+async fn has_view(session: &mut Session, name: &str) -> Result<bool, Failure> {
+    let sql = "SELECT 1 FROM information_schema.VIEWS WHERE TABLE_SCHEMA = DATABASE() AND \
+               TABLE_NAME = ?";
+    let found: Vec<u8> = session.rows_with(sql, (name,)).await?;
+    Ok(!found.is_empty())
+}
+
+/// The names of the views of definitions that do not exist.
+pub(super) async fn missing_views(
+    session: &mut Session,
+    datasets: &Datasets,
+) -> Result<Vec<String>, Failure> {
+    let mut missing = Vec::new();
+    for view in view::views(datasets) {
+        if !has_view(session, view.name).await? {
+            missing.push(view.name.to_owned());
+        }
+    }
+    Ok(missing)
 }
 
 /// The indexes of definitions that existing tables lack: a problem, and the statement that adds the
