@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use crate::config::ConfigError;
 use crate::fault::{Fault, Origin};
 use crate::inbox::Overlap;
+use crate::sink::TakenOver;
 use crate::telemetry::logging::BadDirectives;
 
 /// The outcome of a command that returned no error.
@@ -83,6 +84,7 @@ impl Exit {
     /// A server that does not answer may answer at the next start. A refused login stays refused.
     fn of_fault(fault: &Fault) -> Self {
         match fault.origin {
+            _ if fault.cause.is::<TakenOver>() => Self::Stopped,
             Origin::Broker | Origin::Sink if fault.is_transient() => Self::Unavailable,
             Origin::Broker | Origin::Sink => Self::Config,
             Origin::Files if fault.cause.is::<Overlap>() => Self::Config,

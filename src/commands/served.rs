@@ -11,7 +11,6 @@ use super::console::OperatorConsole;
 use crate::config::{ConfigError, Settings};
 use crate::http::{Allowed, Http};
 use crate::otlp::Otlp;
-use crate::runner;
 use crate::status::StatusSource;
 use crate::telemetry::{self, Handle};
 
@@ -60,7 +59,7 @@ impl Reported {
         let metrics = record(settings, keeps_summary);
         let sent = settings.otlp_url.as_ref().map(|url| {
             let headers = settings.otlp_headers_file.as_deref();
-            let node = runner::node(&settings.dirs.work);
+            let node = settings.node_name();
             Otlp::new(url, headers, &node, metrics.clone()).map_err(ConfigError::new)
         });
         let sent = sent.transpose()?;

@@ -72,6 +72,9 @@ impl Settings {
                 redis::SHARDS_MAX
             ));
         }
+        if let Some(bad) = self.bad_node() {
+            return Some(bad);
+        }
         if self.workers > WORKERS_MAX {
             return Some(format!(
                 "workers: {} is too many; at most {WORKERS_MAX}",

@@ -25,6 +25,7 @@ pub mod cli;
 mod environment;
 mod error;
 mod file;
+mod node;
 mod options;
 mod servers;
 mod show;
@@ -116,6 +117,8 @@ pub struct Settings {
     pub data_dir: PathBuf,
     /// The four directories.
     pub dirs: Directories,
+    /// The name of this process. `None`: [`node_name`](Self::node_name) has the default.
+    pub node: Option<String>,
     /// The datasets, built in and the user's.
     pub datasets: Datasets,
     /// Number of concurrent commits, each with its own connection.
@@ -311,6 +314,7 @@ impl Settings {
                 history: place(given.history, "history"),
                 quarantine: place(given.quarantine, "quarantine"),
             },
+            node: given.node,
             datasets: Datasets::new(given.datasets)
                 .map_err(|error| ConfigError::new(error.to_string()))?,
             // Measured: more connections than cores + 1 are slower.

@@ -54,6 +54,10 @@ pub struct Options {
     #[arg(long, global = true, value_name = "DIR", hide_short_help = true)]
     pub quarantine: Option<PathBuf>,
 
+    /// Name of this process among those that share work and database (default: from the host and work)
+    #[arg(long, global = true, value_name = "NAME", hide_short_help = true)]
+    pub node: Option<String>,
+
     /// Address of /metrics, health and the status page, or off (default: 127.0.0.1:9464)
     #[arg(long, global = true, value_name = "ADDR")]
     #[schemars(with = "Option<String>")]
@@ -243,6 +247,7 @@ impl Options {
             work: self.work.or(below.work),
             history: self.history.or(below.history),
             quarantine: self.quarantine.or(below.quarantine),
+            node: self.node.or(below.node),
             http_addr: self.http_addr.or(below.http_addr),
             http_hosts: self.http_hosts.or(below.http_hosts),
             http_actions: self.http_actions.or(below.http_actions),

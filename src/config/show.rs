@@ -24,6 +24,7 @@ impl fmt::Display for Settings {
         for (name, path) in self.dirs.named() {
             line(name, text(&path.display()))?;
         }
+        line("node", text(&self.node_name()))?;
         line(
             "http_addr",
             self.http_addr

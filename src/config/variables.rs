@@ -8,6 +8,7 @@ pub(super) const VARIABLES: &[(&str, &[&str])] = &[
     ("work", &["LEMONADE_WORK"]),
     ("history", &["LEMONADE_HISTORY", "HISTORY_PATH"]),
     ("quarantine", &["LEMONADE_QUARANTINE"]),
+    ("node", &["LEMONADE_NODE"]),
     ("http-addr", &["LEMONADE_HTTP_ADDR"]),
     ("http-hosts", &["LEMONADE_HTTP_HOSTS"]),
     ("http-actions", &["LEMONADE_HTTP_ACTIONS"]),

@@ -11,9 +11,10 @@ use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::io::Errno;
 
-use super::moving::rename_new;
+use super::moving::{copy_across, lacks_noreplace};
 use super::names::{is_hidden, name_in_work, work_for};
 use super::open::Inbox;
 use super::scan::Candidate;
@@ -98,13 +99,12 @@ impl Inbox {
     }
 
     /// Moves a file into work under its name; if that is taken, into another directory in it.
-    fn move_into_work(&self, from: &Path, name: &OsStr) -> io::Result<PathBuf> {
+    pub(super) fn move_into_work(&self, from: &Path, name: &OsStr) -> io::Result<PathBuf> {
+        let claims = self.node.claims();
         for attempt in 0..u32::MAX {
-            let to = work_for(&self.directories.work, attempt).join(name);
-            if attempt > 0 || Path::new(name).parent() != Some(Path::new("")) {
-                fs::create_dir_all(to.parent().expect("it is below work"))?;
-            }
-            match rename_new(from, &to, None) {
+            let to = work_for(&claims, attempt).join(name);
+            create_below(&claims, to.parent().expect("it is below work"))?;
+            match claim_by_rename(from, &to) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 moved => return moved.map(|()| to),
             }
@@ -127,6 +127,8 @@ impl Inbox {
             let name = || file.name.clone();
             match self.claim(file) {
                 Ok(Claim::Taken(file)) => claimed.push(file),
+                // Mostly, another node has taken it.
+                Ok(Claim::Waits(WaitReason::Gone)) => {}
                 Ok(Claim::Waits(reason)) => {
                     waits.add(name(), reason);
                 }
@@ -142,16 +144,17 @@ impl Inbox {
         (claimed, None)
     }
 
-    /// The files of work, which an earlier run claimed. Removes empty directories, which it left.
+    /// The files of this node in work, which an earlier run claimed. Removes empty directories, which it
+    /// left.
     ///
     /// # Errors
     /// The directory cannot be read.
     pub fn recovered(&self) -> io::Result<Vec<Claimed>> {
         let mut found = Vec::new();
-        let work = &self.directories.work;
-        remove_empty(work);
+        let claims = self.node.claims();
+        remove_empty(&claims);
         each_file(
-            work,
+            &claims,
             |_| true,
             |path, entry| {
                 let metadata = entry.metadata()?;
@@ -187,6 +190,51 @@ pub fn affects_every_file(error: &io::Error) -> bool {
         Errno::from_io_error(error),
         Some(Errno::MFILE | Errno::NFILE)
     )
+}
+
+/// Creates the directories from `root`, which must exist, to `path`: if this process was taken over,
+/// `root` is gone, and nothing is claimed into it.
+fn create_below(root: &Path, path: &Path) -> io::Result<()> {
+    let mut directory = root.to_owned();
+    for name in path.strip_prefix(root).into_iter().flatten() {
+        directory.push(name);
+        match fs::create_dir(&directory) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            created => created?,
+        }
+    }
+    Ok(())
+}
+
+/// Moves a file into the directory of this process, in which no other process creates names. If the
+/// file system has no rename that never replaces a file, the name is looked up first: a second name
+/// (a hard link) could be made by several nodes at once, and each would take the file for its own.
+fn claim_by_rename(from: &Path, to: &Path) -> io::Result<()> {
+    let renamed = match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+        Err(error) if lacks_noreplace(error) => claim_by_lookup(from, to),
+        renamed => renamed.map_err(Into::into),
+    };
+    match renamed {
+        Err(error) if Errno::from_io_error(&error) == Some(Errno::XDEV) => {
+            copy_across(from, to, None)
+        }
+        renamed => renamed,
+    }
+}
+
+fn claim_by_lookup(from: &Path, to: &Path) -> io::Result<()> {
+    if fs::symlink_metadata(to).is_ok() {
+        return Err(io::ErrorKind::AlreadyExists.into());
+    }
+    match fs::rename(from, to) {
+        // A file server has received the request twice.
+        Err(error)
+            if error.kind() == io::ErrorKind::NotFound && fs::symlink_metadata(to).is_ok() =>
+        {
+            Ok(())
+        }
+        renamed => renamed,
+    }
 }
 
 /// The file that `metadata` describes.
@@ -225,6 +273,27 @@ fn seems_closed(file: &File, bytes: u64) -> io::Result<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn without_the_flag_a_claim_replaces_no_file_and_only_one_of_several_succeeds() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        fs::write(at("a"), "1").unwrap();
+        fs::write(at("taken"), "2").unwrap();
+        let taken = claim_by_lookup(&at("a"), &at("taken")).unwrap_err();
+        assert_eq!(taken.kind(), io::ErrorKind::AlreadyExists);
+        for _ in 0..200 {
+            fs::write(at("a"), "1").unwrap();
+            let claims = std::thread::scope(|scope| {
+                let claim = |to| scope.spawn(move || claim_by_lookup(&at("a"), &at(to)).is_ok());
+                [claim("b"), claim("c")].map(|claim| claim.join().unwrap())
+            });
+            assert_eq!(claims.iter().filter(|claimed| **claimed).count(), 1);
+            let there = [at("b"), at("c")].map(|to| fs::remove_file(to).is_ok());
+            assert_eq!(there, claims);
+        }
+        assert_eq!(fs::read(at("taken")).unwrap(), b"2");
+    }
 
     #[test]
     fn only_errors_that_each_file_would_meet_affect_every_file() {

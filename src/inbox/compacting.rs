@@ -203,7 +203,7 @@ mod tests {
             incomplete_after: Duration::ZERO,
             one_name: false,
         };
-        Inbox::open(directories(root), patience).unwrap()
+        Inbox::open(directories(root), patience, "a").unwrap()
     }
 
     fn text(of: &str) -> String {

@@ -1,10 +1,15 @@
-//! The lock on work, which one process holds from its start to its end.
+//! The lock of a node, which one process holds from its start to its end.
 
-use std::fs::{File, TryLockError};
+use std::fs::{self, File, Metadata, TryLockError};
 use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
+use crate::directory::create_private;
 use crate::fault::{Fault, Origin};
+
+/// Attempts to open the lock file while other processes remove its directory.
+const OPEN_ATTEMPTS: u32 = 100;
 
 pub(super) const LOCK_FILE: &str = ".lemonade.lock";
 
@@ -13,51 +18,102 @@ pub(super) const LOCK_FILE: &str = ".lemonade.lock";
 pub(super) struct Lock(File);
 
 impl Lock {
-    /// Takes the lock of a work directory.
+    /// Takes the lock of the directory of a node. Creates the directory.
     ///
     /// # Errors
-    /// Fatal: the lock file cannot be created or locked, or another process holds the lock.
-    pub(super) fn take(work: &Path) -> Result<Self, Fault> {
-        let path = work.join(LOCK_FILE);
-        let cannot = |error: io::Error| {
-            Fault::fatal(
-                Origin::Files,
-                format!("cannot open {}", path.display()),
-                error,
-            )
-        };
-        let mut file = File::options()
-            .create(true)
-            .truncate(false)
-            .read(true)
-            .write(true)
-            .open(&path)
-            .map_err(cannot)?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                let mut holder = String::new();
-                file.read_to_string(&mut holder).map_err(cannot)?;
-                let doing = format!("locking {}", work.display());
-                let cause = format!("process {} has it", process_id(&holder));
-                return Err(Fault::fatal(Origin::Files, doing, cause)
-                    .with_next_step("stop that process, or use another --work directory"));
-            }
-            Err(TryLockError::Error(error)) => {
-                let doing = format!("locking {}", path.display());
-                return Err(Fault::fatal(Origin::Files, doing, error)
-                    .with_next_step("use a file system with locks for --work"));
+    /// Fatal: the lock file cannot be created or locked, or another process holds the lock. Transient:
+    /// the disk is full.
+    pub(super) fn take(place: &Path) -> Result<Self, Fault> {
+        loop {
+            let mut file = open(place)?;
+            locked(&mut file, place, File::try_lock)?;
+            // A process that removes the directory of a dead node has the lock meanwhile.
+            if is_at(&file, &place.join(LOCK_FILE)) {
+                note_process(&mut file, place);
+                return Ok(Self(file));
             }
         }
-        // The process id is only for messages. If the disk is full, the engine must start without
-        // it, and waits for room later.
-        let noted = file
-            .set_len(0)
-            .and_then(|()| write!(file, "{}", std::process::id()));
-        if let Err(error) = noted {
-            tracing::warn!(?path, %error, "the process id could not be written");
-        }
+    }
+
+    /// Takes a lock of work that any number of processes may have at once, but no process of a release
+    /// in which one process uses work.
+    ///
+    /// # Errors
+    /// As [`take`](Self::take).
+    pub(super) fn share(work: &Path) -> Result<Self, Fault> {
+        let mut file = open(work)?;
+        locked(&mut file, work, File::try_lock_shared)?;
         Ok(Self(file))
+    }
+}
+
+fn open(place: &Path) -> Result<File, Fault> {
+    let path = place.join(LOCK_FILE);
+    let mut attempts = 0;
+    loop {
+        let opened = create_private(place).and_then(|()| {
+            let mut options = File::options();
+            options.create(true).truncate(false).read(true).write(true);
+            options.open(&path)
+        });
+        attempts += 1;
+        match opened {
+            // Another process has just removed the empty directory.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && attempts < OPEN_ATTEMPTS => {}
+            opened => return opened.map_err(|error| cannot_open(&path, error)),
+        }
+    }
+}
+
+fn cannot_open(path: &Path, error: io::Error) -> Fault {
+    let doing = format!("cannot open {}", path.display());
+    if error.kind() == io::ErrorKind::StorageFull {
+        return Fault::transient(Origin::Files, doing, error);
+    }
+    Fault::fatal(Origin::Files, doing, error)
+}
+
+fn locked(
+    file: &mut File,
+    place: &Path,
+    lock: impl Fn(&File) -> Result<(), TryLockError>,
+) -> Result<(), Fault> {
+    let path = place.join(LOCK_FILE);
+    match lock(file) {
+        Ok(()) => Ok(()),
+        Err(TryLockError::WouldBlock) => {
+            let mut holder = String::new();
+            file.read_to_string(&mut holder)
+                .map_err(|error| cannot_open(&path, error))?;
+            let doing = format!("locking {}", place.display());
+            let cause = format!("process {} has it", process_id(&holder));
+            Err(Fault::fatal(Origin::Files, doing, cause).with_next_step(
+                "stop that process, or give this one a name of its own (--node NAME)",
+            ))
+        }
+        Err(TryLockError::Error(error)) => {
+            let doing = format!("locking {}", path.display());
+            Err(Fault::fatal(Origin::Files, doing, error)
+                .with_next_step("use a file system with locks for --work"))
+        }
+    }
+}
+
+/// Whether a path leads to an open file.
+fn is_at(file: &File, path: &Path) -> bool {
+    let place = |metadata: Metadata| (metadata.dev(), metadata.ino());
+    let open = file.metadata().map(place);
+    matches!((open, fs::symlink_metadata(path).map(place)), (Ok(one), Ok(other)) if one == other)
+}
+
+/// Writes the process id into the lock file, for messages. If the disk is full, the engine must start
+/// without it, and waits for room later.
+fn note_process(file: &mut File, place: &Path) {
+    let noted = file
+        .set_len(0)
+        .and_then(|()| write!(file, "{}", std::process::id()));
+    if let Err(error) = noted {
+        tracing::warn!(?place, %error, "the process id could not be written");
     }
 }
 
@@ -69,10 +125,9 @@ fn process_id(holder: &str) -> String {
     }
 }
 
-/// The process that holds the lock of this work directory. `None` if no process holds it.
-#[must_use]
-pub fn holder(work: &Path) -> Option<String> {
-    let mut file = File::open(work.join(LOCK_FILE)).ok()?;
+/// The process that holds the lock of this directory alone. `None` if no process holds it.
+pub(super) fn holder(place: &Path) -> Option<String> {
+    let mut file = File::open(place.join(LOCK_FILE)).ok()?;
     if file.try_lock_shared().is_ok() {
         return None;
     }

@@ -2,14 +2,15 @@
 //!
 //! A file is in exactly one of inbound, work, history and quarantine. It moves by rename, never
 //! replaces another file, and keeps its name; if the name is taken, a number is added. A claim is
-//! the rename into work, which one process at a time has locked. The scan of inbound finds all
+//! the rename into the directory of a process in work. The scan of inbound finds all
 //! files; notifications only make it start earlier.
 //!
 //! No directory is synced after a rename within a device: a rename that a power cut undoes is
 //! repeated, since the ledger identifies the file by its content. Knows nothing of records or
 //! datasets.
 //!
-//! In the order of the flow: `open` locks the directories, `notifications` wakes intake, `scan`
+//! In the order of the flow: `open` locks the directories, `place` has those of processes in work,
+//! `takeover` takes what others have left there, `notifications` wakes intake, `scan`
 //! lists inbound, `claim` moves files to work, `release` moves them out of work, `requeue` moves
 //! files from quarantine to inbound. `postponed` lets files wait whose table refuses their rows,
 //! or whose place belongs to a file that was begun. `copying` copies members of containers to
@@ -36,12 +37,14 @@ mod names;
 mod notifications;
 mod open;
 mod pause;
+mod place;
 mod postponed;
 mod release;
 mod replacing;
 mod requeue;
 mod retention;
 mod scan;
+mod takeover;
 mod times;
 mod tree;
 mod waiting;
@@ -56,12 +59,12 @@ pub use days::days_of;
 pub use directories::{Directories, canonical};
 pub use distinct::{Overlap, check_distinct};
 pub use free::FreeRoom;
-pub use lock::holder;
 pub use markers::{Markers, TEMPORARY};
 pub use moving::try_move;
 pub use notifications::Watch;
 pub use open::{Inbox, Patience, blocking};
 pub use pause::{is_paused, pause, resume};
+pub use place::holder;
 pub use replacing::{Replacement, with_size};
 pub use requeue::{quarantined, requeue, return_from_history};
 pub use retention::{HistoryLimits, Pruned};

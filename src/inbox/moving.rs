@@ -166,7 +166,7 @@ fn rename_within(from: &Path, to: &Path) -> io::Result<()> {
 
 /// Whether a rename failed because the file system or the kernel lacks renames that never replace.
 /// NFS, Ceph, some of FUSE and old kernels answer `EINVAL` to the flag.
-fn lacks_noreplace(error: Errno) -> bool {
+pub(super) fn lacks_noreplace(error: Errno) -> bool {
     matches!(error, Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP)
 }
 
@@ -235,7 +235,7 @@ pub fn try_move(file: &Path) -> io::Result<()> {
 ///
 /// A move that fails leaves no copy. If the target exists and is equal byte for byte, a process was
 /// killed in the last step: then only the file is removed.
-fn copy_across(from: &Path, to: &Path, hash: Option<ContentHash>) -> io::Result<()> {
+pub(super) fn copy_across(from: &Path, to: &Path, hash: Option<ContentHash>) -> io::Result<()> {
     let dir = to.parent().expect("a target in a directory");
     let (mut source, opened) = open_to_move(from)?;
     let copy = if fs::symlink_metadata(to).is_ok() {

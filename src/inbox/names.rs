@@ -45,21 +45,22 @@ pub(super) fn again(work: &Path) -> Vec<PathBuf> {
 }
 
 /// Whether a name is that of a directory of [`work_for`].
-fn is_again(name: &OsStr) -> bool {
+pub(super) fn is_again(name: &OsStr) -> bool {
     name.as_bytes().starts_with(AGAIN_PREFIX.as_bytes())
 }
 
-/// The name of a file in work, from its path below work.
+/// The name of a file in work, from its path below the directory of its process. A directory that was
+/// taken over lies in one for files whose name is taken.
 pub(super) fn name_in_work(path: &Path) -> &OsStr {
-    let mut components = path.components();
-    let is_again = components
-        .next()
-        .is_some_and(|first| is_again(first.as_os_str()));
-    let rest = components.as_path();
-    if is_again && rest != Path::new("") {
-        rest.as_os_str()
-    } else {
-        path.as_os_str()
+    let mut name = path;
+    loop {
+        let mut components = name.components();
+        let first = components.next();
+        let rest = components.as_path();
+        if !first.is_some_and(|first| is_again(first.as_os_str())) || rest == Path::new("") {
+            return name.as_os_str();
+        }
+        name = rest;
     }
 }
 

@@ -13,10 +13,10 @@ use parking_lot::{Mutex, RwLock};
 use super::directories::Directories;
 use super::distinct::check_distinct;
 use super::free::FreeRoom;
-use super::lock::Lock;
 use super::markers::Markers;
 use super::moving::clear_up;
 use super::pause::is_paused;
+use super::place::Node;
 use super::postponed::Postponed;
 use super::times::age;
 use crate::content::{Stamp, stamp};
@@ -47,17 +47,18 @@ pub struct Inbox {
     pub(super) incomplete: Mutex<HashMap<OsString, Stamp>>,
     /// Files whose table refused their rows.
     pub(super) postponed: Mutex<Postponed>,
-    _lock: Lock,
+    /// This process in work.
+    pub(super) node: Node,
 }
 
 impl Inbox {
-    /// Creates missing directories, which only this user can use, and locks them against a second
-    /// process.
+    /// Creates missing directories, which only this user can use, and locks the name of this node against
+    /// a second process. Files can be claimed after [`begin`](Self::begin).
     ///
     /// # Errors
     /// Fatal: a directory cannot be created or written, two of them overlap, or another process
     /// holds the lock.
-    pub fn open(directories: Directories, patience: Patience) -> Result<Self, Fault> {
+    pub fn open(directories: Directories, patience: Patience, node: &str) -> Result<Self, Fault> {
         let Directories {
             inbound,
             work,
@@ -71,7 +72,7 @@ impl Inbox {
                 Fault::fatal(Origin::Files, doing, error)
             })?;
         }
-        let lock = Lock::take(work)?;
+        let node = Node::open(work, node)?;
         for (_, dir) in directories.named() {
             // Directories below inbound may be those of other programs.
             clear_up(dir, dir != directories.inbound).map_err(|error| {
@@ -86,7 +87,7 @@ impl Inbox {
             by_day: AtomicBool::new(false),
             incomplete: Mutex::default(),
             postponed: Mutex::default(),
-            _lock: lock,
+            node,
         })
     }
 

@@ -149,7 +149,7 @@ mod tests {
             incomplete_after: Duration::ZERO,
             one_name: false,
         };
-        Inbox::open(directories, patience).unwrap()
+        Inbox::open(directories, patience, "a").unwrap()
     }
 
     /// Files of 10 bytes, by the order of their arrival, some in directories.

@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 use super::days::all_days;
 use super::directories::Directories;
 use super::markers::Markers;
-use super::names::{COMPACTED_ENDING, again, without_ending};
+use super::names::{COMPACTED_ENDING, without_ending};
+use super::place::all_claims;
 use super::walk::{Archive, Found};
 use crate::content;
 
@@ -42,11 +43,12 @@ pub fn candidates(
         history,
         quarantine,
     } = directories;
-    let again = again(work);
+    let claims = all_claims(work);
     let days = all_days(history);
-    for dir in [history, work, quarantine, inbound]
+    for dir in [history]
         .into_iter()
-        .chain(&again)
+        .chain(&claims)
+        .chain([quarantine, inbound])
     {
         if let Some(name) = exact_name(name) {
             let of_days = days.iter().filter(|_| dir == history);

@@ -82,7 +82,10 @@ pub(super) async fn quarantine(shared: &Arc<Shared>, file: BadFile) -> Result<()
         if let Some(trail) = &mut item.trail {
             trail.hash = Some(identity.hash);
         }
-        let note = || shared.sink().quarantine(&file, &reason);
+        let note = async || {
+            shared.check_epoch().await?;
+            shared.sink().quarantine(&file, &reason).await
+        };
         until_ok("writing to the ledger", &shared.stop, |_| {}, note).await?;
     }
     let quarantined = Disposal {

@@ -213,6 +213,7 @@ impl Intake {
         shutdown: &Shutdown,
     ) -> Result<(), Fault> {
         let mut all = false;
+        self.inbox.set_takes_over(true);
         if send(&items, self.recovered()?, shutdown).await {
             let once = || Box::pin(self.scan_and_take(&items, &ScanCause::Load, shutdown));
             loop {
@@ -227,6 +228,21 @@ impl Intake {
                 }
             }
         }
+        // A process that has just died may have left files in work.
+        while all {
+            let has_died = tokio::select! {
+                has_died = self.inbox.others_known() => has_died,
+                () = shutdown.drain.cancelled() => {
+                    all = false;
+                    break;
+                }
+            };
+            if !has_died {
+                break;
+            }
+            all = send(&items, self.take_orphans().await?, shutdown).await;
+        }
+        self.inbox.set_takes_over(false);
         if !all {
             self.tally.cut_short.store(true, Relaxed);
         }
@@ -244,6 +260,7 @@ impl Intake {
         shutdown: &Shutdown,
     ) -> Result<(), Fault> {
         let wake = Arc::new(Notify::new());
+        self.inbox.set_takes_over(true);
         if !send(&items, self.recovered()?, shutdown).await {
             return Ok(());
         }
@@ -269,6 +286,10 @@ impl Intake {
                 };
             }
             let previous = SystemTime::now();
+            let orphans = self.take_orphans().await?;
+            if !send(&items, orphans, shutdown).await {
+                break;
+            }
             let taken = self.scan_and_take(&items, &cause, shutdown).await;
             let fault = match taken {
                 Ok(_) => None,
@@ -283,6 +304,7 @@ impl Intake {
             let interval = *self.scan_interval.lock();
             tokio::select! {
                 () = wake.notified() => cause = ScanCause::Notice,
+                () = self.inbox.orphaned() => cause = ScanCause::Notice,
                 () = tokio::time::sleep(interval) => {
                     cause = ScanCause::Interval { previous };
                 }
@@ -368,6 +390,15 @@ impl Intake {
                 () = shutdown.drain.cancelled() => {}
             }
         }
+    }
+
+    /// The files of dead nodes.
+    async fn take_orphans(&self) -> Result<Vec<(Claimed, ItemOrigin)>, Fault> {
+        let inbox = self.inbox.clone();
+        let take = move || Ok(inbox.take_orphans());
+        let files = inbox::blocking("taking over the files of a dead node", take).await?;
+        telemetry::files_discovered("recovered", files.len() as u64);
+        Ok(with_origin(files, ItemOrigin::Recovered))
     }
 
     /// The files of work, which an earlier run claimed.

@@ -57,7 +57,7 @@ pub use self::item::{Item, ItemOrigin};
 pub use self::neighbours::{Again, Neighbours};
 use self::reason::QuarantineReason;
 use self::shared::Shared;
-pub use self::shared::{Ingest, IngestOptions};
+pub use self::shared::{Epoch, Ingest, IngestOptions};
 pub use self::tally::Tally;
 pub use self::unmet::Unmet;
 use crate::fault::Fault;

@@ -268,7 +268,10 @@ async fn enter(
 ) -> Result<(Vec<Registered>, HashMap<u32, String>), GivenUp> {
     let mut not_removed = HashMap::new();
     loop {
-        let register = || shared.sink().register(files, &shared.ingest.datasets);
+        let register = async || {
+            shared.check_epoch().await?;
+            shared.sink().register(files, &shared.ingest.datasets).await
+        };
         let known = until_ok("registering files", &shared.stop, |_| {}, register).await?;
         let numbered = files.iter().zip(&known);
         // A copy has the same number.
@@ -281,7 +284,10 @@ async fn enter(
             return Ok((known, not_removed));
         }
         for (file_no, file) in otherwise {
-            let remove = || shared.sink().remove(file_no, &shared.ingest.datasets);
+            let remove = async || {
+                shared.check_epoch().await?;
+                shared.sink().remove(file_no, &shared.ingest.datasets).await
+            };
             let removed = match until_ok("removing a file", &shared.stop, |_| {}, remove).await {
                 Ok(removed) => removed,
                 // The table of this file, and of no other, is at fault.

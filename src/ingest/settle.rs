@@ -146,7 +146,10 @@ fn note_covered(shared: &Shared, asked: &[u32], covered: &[Vec<Range<u64>>], sti
 /// other files.
 async fn settle(shared: &Arc<Shared>, asked: &[u32]) -> Result<Vec<u32>, GivenUp> {
     let began = Instant::now();
-    let settle = || shared.sink().settle(asked);
+    let settle = async || {
+        shared.check_epoch().await?;
+        shared.sink().settle(asked).await
+    };
     let settled = until_ok("settling files", &shared.stop, |_| {}, settle).await?;
     let done: HashSet<u32> = settled.iter().map(|file| file.file_no).collect();
     let mut disposals = Vec::new();

@@ -19,9 +19,10 @@ use crate::broker::Broker;
 use crate::content::ContentOptions;
 use crate::cut::{Chunk, ChunkLimits};
 use crate::dataset::{Dataset, Datasets};
+use crate::fault::Fault;
 use crate::inbox::Inbox;
 use crate::shutdown::Shutdown;
-use crate::sink::Sink;
+use crate::sink::{Database, NodeId, Sink, TakenOver};
 use crate::telemetry;
 use crate::worker::Progress;
 
@@ -73,11 +74,22 @@ pub struct Ingest {
     pub progress: Arc<Progress>,
     /// Sums over the run.
     pub tally: Arc<Tally>,
+    /// The process that ingest belongs to in the ledger. `None`: no other one takes files.
+    pub epoch: Option<Epoch>,
     /// Stores records of other files again whose superseding rows are removed. `None`: they stay
     /// missing, and the log names their files.
     pub neighbours: Option<Arc<dyn Neighbours>>,
     /// The options.
     pub options: IngestOptions,
+}
+
+/// The epoch of this process in the ledger.
+#[derive(Clone)]
+pub struct Epoch {
+    /// The ledger.
+    pub nodes: Arc<dyn Database>,
+    /// The process.
+    pub id: NodeId,
 }
 
 /// State that the tasks of ingest share.
@@ -143,6 +155,21 @@ impl Shared {
 
     pub(super) fn sink(&self) -> &dyn Sink {
         self.ingest.sink.as_ref()
+    }
+
+    /// Called before each step that changes the ledger: checks that no other process has ended the epoch
+    /// of this one, and taken over its files.
+    ///
+    /// # Errors
+    /// Fatal if one has. Those of the database.
+    pub(super) async fn check_epoch(&self) -> Result<(), Fault> {
+        let Some(Epoch { nodes, id }) = &self.ingest.epoch else {
+            return Ok(());
+        };
+        if nodes.is_current(id).await? {
+            return Ok(());
+        }
+        Err(TakenOver::fault(&id.name))
     }
 
     pub(super) fn tally(&self) -> &Tally {

@@ -6,7 +6,6 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::open::node;
 use super::workers::Workers;
 use crate::broker::{self, Broker, BrokerOptions, Depth};
 use crate::config::Settings;
@@ -51,7 +50,7 @@ impl Drain {
         let progress = Arc::<Progress>::default();
         let template = Worker {
             // Not the name of the service: its delivered frames would be delivered here again.
-            name: format!("{}-drain", node(&settings.dirs.work)),
+            name: format!("{}-drain", settings.node_name()),
             broker: broker.clone(),
             sink: database.clone(),
             datasets: settings.datasets.clone(),

@@ -15,7 +15,7 @@ use crate::config::Roles;
 use crate::dataset::Datasets;
 use crate::fault::Fault;
 use crate::inbox::{Census, HistoryLimits, Inbox};
-use crate::ingest::{InboundView, Ingest, IngestOptions, Intake, Neighbours, Tally};
+use crate::ingest::{Epoch, InboundView, Ingest, IngestOptions, Intake, Neighbours, Tally};
 use crate::pace::Pace;
 use crate::retry::GivenUp;
 use crate::sink::{Acknowledged, Database, FileEntry, NodeId, Replicas, Sink, Totals};
@@ -202,9 +202,18 @@ impl Engine {
             inbox: self.inbox.clone(),
             progress: self.progress.clone(),
             tally: self.tally.clone(),
+            epoch: self.epoch(),
             neighbours: self.neighbours.clone(),
             options: self.options.ingest.clone(),
         }
+    }
+
+    /// The epoch of this process. `None` if it has not joined others.
+    fn epoch(&self) -> Option<Epoch> {
+        Some(Epoch {
+            nodes: self.database.clone()?,
+            id: self.membership.joined.lock().clone()?,
+        })
     }
 
     /// The template of all workers of this engine.

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use crate::sink::{NodeEntry, NodeId};
 use crate::status;
@@ -20,6 +22,18 @@ pub(super) struct Membership {
     /// This process, while it leads the summary.
     pub(super) leader: watch::Sender<Option<NodeId>>,
     pub(super) seen: Mutex<Option<Seen>>,
+    /// Cancelled when another process has ended the epoch of this one, and it cannot go on.
+    pub(super) replaced: CancellationToken,
+    /// The task of the beats.
+    pub(super) beats: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Drop for Membership {
+    fn drop(&mut self) {
+        if let Some(beats) = self.beats.get_mut().take() {
+            beats.abort();
+        }
+    }
 }
 
 /// The processes at the last beat.

@@ -28,6 +28,5 @@ pub use engine::{Engine, EngineOptions};
 pub use indexes::{BUILD_MISSING, Built, build_missing};
 pub use journal::Journal;
 pub(crate) use membership::as_status as nodes_as_status;
-pub(crate) use open::node;
 pub use open::{open, open_to_load};
 pub use plan::{LoadPlan, Source, sort, sources};

@@ -1,11 +1,11 @@
 //! Creates an engine from settings: connects to queue and database, and opens the directories.
 
 use std::io::ErrorKind;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::engine::{Engine, EngineOptions};
+use super::nodes::{LOAD, Member};
 use crate::broker::{self, BrokerOptions};
 use crate::config::{HardLinks, HistoryCompression, HistoryLayout, Settings, redacted};
 use crate::content::{ContentOptions, Windows};
@@ -39,7 +39,8 @@ pub async fn open(
         patience.incomplete_after = Duration::ZERO;
     }
     let is_new = expect_inbound(settings)?;
-    let inbox = Inbox::open(settings.dirs.clone(), patience)?;
+    let name = settings.node_name();
+    let inbox = Arc::new(Inbox::open(settings.dirs.clone(), patience, &name)?);
     if is_new {
         let inbound = settings.dirs.inbound.display();
         tracing::info!("{inbound} did not exist and is created: files arrive there");
@@ -58,13 +59,21 @@ pub async fn open(
     let replicas = replicas.transpose()?.map(Arc::new);
     let database = sink::open(&settings.database_url, &settings.sink_options()).await?;
     database.migrate(&settings.datasets).await?;
+    // A service without this role only holds its name.
+    let takes_files = !incomplete_may_wait || settings.roles.ingest;
+    let roles = if incomplete_may_wait {
+        settings.roles.to_string()
+    } else {
+        LOAD.to_owned()
+    };
+    let member = Member::join(database.clone(), &inbox, &name, roles, takes_files).await?;
     let broker_options = BrokerOptions {
         queue_bytes_max,
         ..settings.queue_options(database.frame_key().await?)
     };
     let broker = broker::open(&settings.broker_url, &broker_options, &settings.datasets).await?;
     let options = EngineOptions {
-        node: node(&settings.dirs.work),
+        node: name,
         roles: settings.roles,
         database: redacted(&settings.database_url),
         queue: redacted(&settings.broker_url),
@@ -101,7 +110,7 @@ pub async fn open(
         database.clone(),
         Some(database.clone()),
         settings.datasets.clone(),
-        Arc::new(inbox),
+        inbox,
         options,
     );
     engine.neighbours = Some(Arc::new(Neighbours {
@@ -109,6 +118,7 @@ pub async fn open(
         database,
     }));
     engine.set_limits(settings);
+    engine.membership = member.live(settings.roles.summary && incomplete_may_wait);
     Ok(engine)
 }
 
@@ -165,16 +175,4 @@ pub async fn open_to_load(
 ) -> Result<Option<Engine>, Fault> {
     let opening = Box::pin(open(settings, dataset, false));
     shutdown.unless_draining(opening).await
-}
-
-/// A name for this process that is unique and stays the same after a restart: the host and the work
-/// directory, which only one process can lock.
-pub(crate) fn node(work: &Path) -> String {
-    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let work = work
-        .canonicalize()
-        .or_else(|_| std::path::absolute(work))
-        .unwrap_or_default();
-    let place = blake3::hash(work.as_os_str().as_encoded_bytes()).to_hex();
-    format!("{}-{}", host.trim(), &place[..8])
 }

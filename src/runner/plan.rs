@@ -201,6 +201,15 @@ impl LoadPlan {
     /// # Errors
     /// A fatal fault.
     pub async fn load(self, engine: &Engine, shutdown: &Shutdown) -> Result<(), Fault> {
+        let loaded = tokio::select! {
+            loaded = Box::pin(self.load_all(engine, shutdown)) => loaded,
+            fault = engine.until_taken_over() => Err(fault),
+        };
+        engine.leave().await;
+        loaded
+    }
+
+    async fn load_all(self, engine: &Engine, shutdown: &Shutdown) -> Result<(), Fault> {
         if self.defer != DeferIndexes::Never && !self.is_empty() {
             let coming = self.bytes_by_dataset(engine);
             engine

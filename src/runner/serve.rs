@@ -68,7 +68,7 @@ impl Engine {
             result = async { tokio::try_join!(ingest, workers.join(), summary, kept) } => result,
             () = Box::pin(self.check_health()) => unreachable!("it never ends"),
             () = Box::pin(self.spare_replicas()), if roles.work => unreachable!("it never ends"),
-            () = Box::pin(self.keep_node()) => unreachable!("it never ends"),
+            fault = self.until_taken_over() => Err(fault),
         };
         self.leave().await;
         result.map(drop)

@@ -65,7 +65,7 @@ pub use contents::{Change, Contents, Difference, DifferenceKind, KeptReplay, Pro
 pub use erasures::{Blank, ErasedBytes, Erasure, Erasures, KnownBytes};
 pub use indexes::{Charge, IndexedTable, Indexes, KeptIndex};
 pub use mysql::{Lag, Replicas};
-pub use nodes::{Beat, NewNode, NodeEntry, NodeId, Nodes};
+pub use nodes::{Beat, NewNode, NodeEntry, NodeId, Nodes, TakenOver};
 pub use open::{Database, open};
 pub use operators::{
     Acknowledged, FieldCount, FileEntry, FileState, LedgerFile, OpenReject, Operators, Purge,

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use crate::fault::Fault;
+use crate::fault::{Fault, Origin};
 
 /// How long the row of a process that ended without leaving stays for operators to see.
 pub(super) const KEPT_FOR: Duration = Duration::from_secs(24 * 3_600);
@@ -23,8 +23,16 @@ pub(super) const SUMMARY: &str = "summary";
 #[async_trait]
 pub trait Nodes: Send + Sync {
     /// Enters a process, in the place of an earlier one with the same name. Removes the rows of
-    /// processes that have been dead for a day.
-    async fn join(&self, node: &NewNode) -> Result<NodeId, Fault>;
+    /// processes that have been dead for a day. `None` if a process of this name lives: it has beaten
+    /// within `lapse`, and its epoch is not [`NewNode::former`].
+    async fn join(&self, node: &NewNode, lapse: Duration) -> Result<Option<NodeId>, Fault>;
+
+    /// Ends the epoch of the process of this name if it has not beaten for `lapse`: from then on, it is
+    /// [`Replaced`](Beat::Replaced). Returns whether no process of this name lives.
+    async fn fence(&self, name: &str, lapse: Duration) -> Result<bool, Fault>;
+
+    /// Whether the process lives by the ledger: its epoch has not ended.
+    async fn is_current(&self, node: &NodeId) -> Result<bool, Fault>;
 
     /// Records that the process lives. If `lapse` is given, it wants to lead: it keeps the lease of the
     /// summary, or takes it if its holder has not renewed it for `lapse`.
@@ -46,6 +54,22 @@ pub struct NewNode {
     pub roles: String,
     /// The version of its binary.
     pub version: String,
+    /// The epoch of a process of this name that is known to have ended.
+    pub former: Option<u64>,
+}
+
+/// Another process has ended the epoch of this one, which it took for dead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("it gave no sign of life, and another process has taken over its files")]
+pub struct TakenOver;
+
+impl TakenOver {
+    /// The fault that ends the process of the node `name`.
+    #[must_use]
+    pub fn fault(name: &str) -> Fault {
+        Fault::fatal(Origin::Sink, format!("going on as node {name}"), Self)
+            .with_next_step("nothing is lost; start it again, and it takes further files")
+    }
 }
 
 /// A process that has joined. No two processes are equal, also if they have the same name.

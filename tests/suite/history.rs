@@ -76,7 +76,7 @@ async fn the_limits_of_history_remove_no_file_that_is_being_reloaded() {
         one_name: false,
     };
     // As a service that starts now.
-    let inbox = Inbox::open(directories, patience).unwrap();
+    let inbox = Inbox::open(directories, patience, "a").unwrap();
     let limits = HistoryLimits {
         age: Some(Duration::ZERO),
         bytes: Some(0),

@@ -31,6 +31,7 @@ mod supervision;
 mod terminal;
 mod files;
 mod history;
+mod ingest_nodes;
 mod keys;
 mod lost_tables;
 mod machine;

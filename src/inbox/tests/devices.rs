@@ -17,7 +17,8 @@ fn two_devices() -> (Place, tempfile::TempDir) {
     let dir = tempfile::tempdir().unwrap();
     let mut directories = directories(dir.path());
     directories.history = shm.path().join("history");
-    let inbox = Inbox::open(directories, patience(Duration::ZERO)).unwrap();
+    let inbox = Inbox::open(directories, patience(Duration::ZERO), "a").unwrap();
+    inbox.begin(1, true).unwrap();
     let device = |dir: &Path| fs::metadata(dir).unwrap().dev();
     assert_ne!(device(shm.path()), device(dir.path()));
     (Place { _dir: dir, inbox }, shm)
@@ -31,7 +32,7 @@ fn a_move_across_devices_copies_first() {
     let at = place.inbox.to_history(&claimed[0], None).unwrap();
     assert_eq!(fs::read(at).unwrap(), b"[1]");
     assert_eq!(names(&place.inbox.directories.history), ["a.json"]);
-    assert!(names(&place.inbox.directories.work).is_empty());
+    assert!(names(&place.inbox.node.claims()).is_empty());
 }
 
 /// Two engines take files from one inbound: each file is moved by exactly one of them.
@@ -41,9 +42,11 @@ fn two_engines_with_one_inbound_on_another_device_claim_each_file_once() {
     let shm = tempfile::tempdir_in("/dev/shm").unwrap();
     let dir = tempfile::tempdir().unwrap();
     let engine = |name: &str| {
-        let mut directories = directories(&dir.path().join(name));
+        let mut directories = directories(dir.path());
         directories.inbound = shm.path().join("inbound");
-        Inbox::open(directories, patience(Duration::ZERO)).unwrap()
+        let inbox = Inbox::open(directories, patience(Duration::ZERO), name).unwrap();
+        inbox.begin(1, true).unwrap();
+        inbox
     };
     let engines = [engine("a"), engine("b")];
     let inbound = shm.path().join("inbound");
@@ -68,7 +71,7 @@ fn two_engines_with_one_inbound_on_another_device_claim_each_file_once() {
     });
     let mut contents = Vec::new();
     for (inbox, claimed) in engines.iter().zip(&claimed) {
-        let work = names(&inbox.directories.work);
+        let work = names(&inbox.node.claims());
         assert_eq!(
             work.len(),
             claimed.len(),
@@ -89,7 +92,7 @@ fn two_engines_with_one_inbound_on_another_device_claim_each_file_once() {
 #[test]
 fn a_copy_in_work_is_counted() {
     let place = place(Duration::ZERO);
-    let work = place.inbox.directories.work.clone();
+    let work = place.inbox.node.claims();
     fs::write(work.join(format!("{COPY_PREFIX}Abc123")), "half").unwrap();
     let count = place.inbox.census().unwrap().work;
     assert_eq!((count.files, count.bytes), (1, 4));
@@ -108,7 +111,7 @@ fn a_move_across_devices_that_was_killed_before_its_end_leaves_one_file() {
         place.put("a.json", content);
         let file = place.inbox.scan().unwrap().ready.remove(0);
         // Placed in work as a claimed file.
-        let path = place.inbox.directories.work.join("a.json");
+        let path = place.inbox.node.claims().join("a.json");
         fs::rename(place.inbox.directories.inbound.join("a.json"), &path).unwrap();
         let file = Claimed {
             name: file.name,
@@ -151,7 +154,7 @@ fn half_copies_of_a_killed_process_are_removed_and_nothing_else() {
     std::os::unix::fs::symlink(at("a-note"), at("a0link")).unwrap();
     let in_the_making = File::open(at("locked")).unwrap();
     in_the_making.lock().unwrap();
-    let open = || Inbox::open(directories.clone(), patience(Duration::ZERO)).unwrap();
+    let open = || Inbox::open(directories.clone(), patience(Duration::ZERO), "a").unwrap();
     drop(open());
     let left = |rest: &[&str]| {
         let mut expected: Vec<_> = rest.iter().map(|random| at(random)).collect();

@@ -108,8 +108,8 @@ impl MysqlSink {
         let hosts = Arc::new(hosts.map_err(|failure| failure.into_fault(DOING))?);
         let writers = options.connections.max(1);
         let sink = Self {
-            commits: Pool::new(hosts.clone(), writers),
-            control: Pool::new(hosts.clone(), CONTROL_CONNECTIONS),
+            commits: Pool::of_stages(hosts.clone(), writers),
+            control: Pool::of_stages(hosts.clone(), CONTROL_CONNECTIONS),
             builds: Pool::new(hosts.clone(), BUILD_CONNECTIONS),
             beats: Pool::new(hosts.clone(), 1),
             hosts,

@@ -21,9 +21,20 @@ type Row = (String, u64, String, String, i64, i64, bool);
 
 #[async_trait]
 impl Nodes for MysqlSink {
-    async fn join(&self, node: &NewNode) -> Result<NodeId, Fault> {
-        let work = async |session: &mut Session| join(session, node).await;
+    async fn join(&self, node: &NewNode, lapse: Duration) -> Result<Option<NodeId>, Fault> {
+        let work = async |session: &mut Session| join(session, node, lapse).await;
         self.beats.on_session("joining the other nodes", work).await
+    }
+
+    async fn fence(&self, name: &str, lapse: Duration) -> Result<bool, Fault> {
+        let work = async |session: &mut Session| fence(session, name, lapse).await;
+        let doing = "ending the epoch of a dead node";
+        self.beats.on_session(doing, work).await
+    }
+
+    async fn is_current(&self, node: &NodeId) -> Result<bool, Fault> {
+        let work = async |session: &mut Session| is_current(session, node).await;
+        self.control.on_session("reading the nodes", work).await
     }
 
     async fn beat(&self, node: &NodeId, lapse: Option<Duration>) -> Result<Beat, Fault> {
@@ -42,8 +53,24 @@ impl Nodes for MysqlSink {
     }
 }
 
-async fn join(session: &mut Session, node: &NewNode) -> Result<NodeId, Failure> {
-    session.begin().await?;
+/// Ends the epoch of a process that has not beaten for `lapse`. Its row still says since when.
+async fn fence(session: &mut Session, name: &str, lapse: Duration) -> Result<bool, Failure> {
+    let end = "UPDATE ingest_nodes SET epoch = epoch + 1 WHERE node = ? AND beat_at < \
+               UTC_TIMESTAMP(6) - INTERVAL ? MICROSECOND";
+    if session.run_with(end, (name, microseconds(lapse))).await? > 0 {
+        return Ok(true);
+    }
+    let find = "SELECT 1 FROM ingest_nodes WHERE node = ?";
+    Ok(session.rows_with::<u8>(find, (name,)).await?.is_empty())
+}
+
+/// Takes the row of the name if it is as it was read. Without a transaction: nothing is held while this
+/// process may be stopped.
+async fn join(
+    session: &mut Session,
+    node: &NewNode,
+    lapse: Duration,
+) -> Result<Option<NodeId>, Failure> {
     let kept_us = microseconds(KEPT_FOR);
     session
         .run(&format!(
@@ -57,25 +84,47 @@ async fn join(session: &mut Session, node: &NewNode) -> Result<NodeId, Failure> 
              {LONG_AGO}) ON DUPLICATE KEY UPDATE name = VALUES(name)"
         ))
         .await?;
+    let now = "SELECT TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6))";
+    let now: Vec<u64> = session.rows(now).await?;
+    let find = "SELECT epoch, beat_at >= UTC_TIMESTAMP(6) - INTERVAL ? MICROSECOND FROM ingest_nodes WHERE \
+                node = ?";
+    let known = session.rows_with::<(u64, bool)>(find, (microseconds(lapse), &node.name));
+    let known = known.await?.first().copied();
     // The time as the first epoch: it grows also if the row of the name was removed.
-    session
-        .run_with(
-            "INSERT INTO ingest_nodes (node, roles, version, epoch, started_at, beat_at) VALUES (?, ?, ?, \
-             TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6)), UTC_TIMESTAMP(6), \
-             UTC_TIMESTAMP(6)) ON DUPLICATE KEY UPDATE roles = VALUES(roles), version = VALUES(version), \
-             epoch = GREATEST(epoch + 1, VALUES(epoch)), started_at = VALUES(started_at), beat_at = \
-             VALUES(beat_at)",
-            (&node.name, &node.roles, &node.version),
-        )
-        .await?;
-    // This transaction has locked the row.
-    let epoch = "SELECT epoch FROM ingest_nodes WHERE node = ?";
-    let epoch = session.rows_with::<u64>(epoch, (&node.name,)).await?;
-    session.commit().await?;
-    Ok(NodeId {
-        name: node.name.clone(),
-        epoch: epoch.first().copied().unwrap_or_default(),
-    })
+    let mut epoch = now.first().copied().unwrap_or_default();
+    let NewNode {
+        name,
+        roles,
+        version,
+        former,
+    } = node;
+    if let Some((was, lives)) = known {
+        if lives && Some(was) != *former {
+            return Ok(None);
+        }
+        epoch = epoch.max(was + 1);
+        let replace = "UPDATE ingest_nodes SET roles = ?, version = ?, epoch = ?, started_at = \
+                       UTC_TIMESTAMP(6), beat_at = UTC_TIMESTAMP(6) WHERE node = ? AND epoch = ?";
+        let params = (roles, version, epoch, name, was);
+        session.run_with(replace, params).await?;
+    } else {
+        let enter = "INSERT INTO ingest_nodes (node, roles, version, epoch, started_at, beat_at) VALUES (?, \
+                     ?, ?, ?, UTC_TIMESTAMP(6), UTC_TIMESTAMP(6)) ON DUPLICATE KEY UPDATE node = \
+                     VALUES(node)";
+        let params = (name, roles, version, epoch);
+        session.run_with(enter, params).await?;
+    }
+    let id = NodeId {
+        name: name.clone(),
+        epoch,
+    };
+    Ok(is_current(session, &id).await?.then_some(id))
+}
+
+async fn is_current(session: &mut Session, node: &NodeId) -> Result<bool, Failure> {
+    let find = "SELECT 1 FROM ingest_nodes WHERE node = ? AND epoch = ?";
+    let found = session.rows_with::<u8>(find, (&node.name, node.epoch));
+    Ok(!found.await?.is_empty())
 }
 
 async fn beat(

@@ -21,9 +21,15 @@ use super::session::Session;
 /// connections without a message, and after a failover it may lead to the former primary.
 const IDLE_MAX: Duration = Duration::from_secs(120);
 
+/// After this time without a statement, the server ends a connection of the stages: a process that is
+/// stopped within a transaction would keep the rows locked that its heir writes.
+const STAGE_SILENCE: Duration = Duration::from_secs(30);
+
 /// Connections to one database.
 pub(super) struct Pool {
     hosts: Arc<Hosts>,
+    /// The `wait_timeout` of each connection. `None`: that of the server.
+    silence: Option<Duration>,
     idle: Mutex<Vec<Session>>,
     permits: Semaphore,
 }
@@ -40,9 +46,26 @@ impl Pool {
     pub(super) fn new(hosts: Arc<Hosts>, max: usize) -> Self {
         Self {
             hosts,
+            silence: None,
             idle: Mutex::default(),
             permits: Semaphore::new(max),
         }
+    }
+
+    /// As [`new`](Self::new), for transactions of the stages.
+    pub(super) fn of_stages(hosts: Arc<Hosts>, max: usize) -> Self {
+        let mut pool = Self::new(hosts, max);
+        pool.silence = Some(STAGE_SILENCE);
+        pool
+    }
+
+    async fn begin(&self) -> Result<Session, Failure> {
+        let mut session = self.hosts.connect().await?;
+        if let Some(silence) = self.silence {
+            let limit = format!("SET SESSION wait_timeout = {}", silence.as_secs());
+            session.run(&limit).await?;
+        }
+        Ok(session)
     }
 
     /// A session that does not belong to the pool.
@@ -66,8 +89,7 @@ impl Pool {
         let mut session = match self.take_idle() {
             Some(session) => session,
             None => self
-                .hosts
-                .connect()
+                .begin()
                 .await
                 .map_err(|failure| failure.into_fault(doing))?,
         };
@@ -96,8 +118,9 @@ impl Pool {
 
     fn take_idle(&self) -> Option<Session> {
         let mut idle = self.idle.lock();
+        let idle_max = self.silence.map_or(IDLE_MAX, |silence| silence / 2);
         let is_old = |session: &mut Session| {
-            session.idle_since.elapsed() >= IDLE_MAX || !self.hosts.prefers(session)
+            session.idle_since.elapsed() >= idle_max || !self.hosts.prefers(session)
         };
         idle.extract_if(.., is_old).for_each(Session::close);
         idle.pop()

@@ -17,10 +17,27 @@ use super::now::now_us;
 
 #[async_trait]
 impl Nodes for SqliteSink {
-    async fn join(&self, node: &NewNode) -> Result<NodeId, Fault> {
+    async fn join(&self, node: &NewNode, lapse: Duration) -> Result<Option<NodeId>, Fault> {
         let node = node.clone();
-        self.transact("joining the other nodes", move |db| join(db, &node))
+        let join = move |db: &Transaction<'_>| join(db, &node, lapse);
+        self.transact("joining the other nodes", join).await
+    }
+
+    async fn fence(&self, name: &str, lapse: Duration) -> Result<bool, Fault> {
+        let name = name.to_owned();
+        let fence = move |db: &Transaction<'_>| fence(db, &name, lapse);
+        self.transact("ending the epoch of a dead node", fence)
             .await
+    }
+
+    async fn is_current(&self, node: &NodeId) -> Result<bool, Fault> {
+        let node = node.clone();
+        let find = move |db: &Transaction<'_>| {
+            let mut find =
+                db.prepare_cached("SELECT 1 FROM ingest_nodes WHERE node = ? AND epoch = ?")?;
+            Ok(find.exists(params![node.name, node.epoch])?)
+        };
+        self.transact("reading the nodes", find).await
     }
 
     async fn beat(&self, node: &NodeId, lapse: Option<Duration>) -> Result<Beat, Fault> {
@@ -46,7 +63,26 @@ fn before(time: Duration) -> String {
     timestamp::text(now_us().saturating_sub(microseconds(time)).max(0))
 }
 
-fn join(db: &Transaction<'_>, node: &NewNode) -> Result<NodeId, Failure> {
+/// Ends the epoch of a process that has not beaten for `lapse`. Its row still says since when.
+fn fence(db: &Transaction<'_>, name: &str, lapse: Duration) -> Result<bool, Failure> {
+    let mut end = db.prepare_cached(
+        "UPDATE ingest_nodes SET epoch = epoch + 1 WHERE node = ? AND beat_at < ?",
+    )?;
+    if end.execute(params![name, before(lapse)])? > 0 {
+        return Ok(true);
+    }
+    let mut find = db.prepare_cached("SELECT 1 FROM ingest_nodes WHERE node = ?")?;
+    Ok(!find.exists([name])?)
+}
+
+fn join(db: &Transaction<'_>, node: &NewNode, lapse: Duration) -> Result<Option<NodeId>, Failure> {
+    let living = "SELECT 1 FROM ingest_nodes WHERE node = ? AND beat_at >= ? AND epoch IS NOT ?";
+    let living =
+        db.prepare_cached(living)?
+            .exists(params![node.name, before(lapse), node.former])?;
+    if living {
+        return Ok(None);
+    }
     db.execute(
         "DELETE FROM ingest_nodes WHERE node IN (SELECT node FROM ingest_nodes WHERE beat_at < ? LIMIT ?)",
         params![before(KEPT_FOR), REMOVED_MAX],
@@ -66,10 +102,10 @@ fn join(db: &Transaction<'_>, node: &NewNode) -> Result<NodeId, Failure> {
         params![node.name, node.roles, node.version, now_us, timestamp::text(now_us)],
         |row| row.get(0),
     )?;
-    Ok(NodeId {
+    Ok(Some(NodeId {
         name: node.name.clone(),
         epoch,
-    })
+    }))
 }
 
 fn beat(db: &Transaction<'_>, node: &NodeId, lapse: Option<Duration>) -> Result<Beat, Failure> {

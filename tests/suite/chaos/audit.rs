@@ -3,6 +3,7 @@
 //! The database is only read, in key order. Everything else is computed here, so that an error of
 //! the server cannot hide itself, and no query needs disk space.
 
+use crate::support;
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -339,10 +340,8 @@ fn walk(directories: &Directories<'_>, log: &[Expected], findings: &mut Findings
     for entry in entries(directories.inbound) {
         findings.add_file("left in inbound", "inbound", &entry.0);
     }
-    for (name, _) in entries(directories.work) {
-        if name != ".lemonade.lock" {
-            findings.add_file("left in work", "work", &name);
-        }
+    for path in support::files_below(directories.work) {
+        findings.add_file("left in work", "work", path.file_name().unwrap());
     }
     let mut quarantined = entries(directories.quarantine);
     let (reasons, kept): (Vec<_>, Vec<_>) = quarantined

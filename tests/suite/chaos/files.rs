@@ -5,6 +5,7 @@
 //! `f<file>-<ordinal>`, in its last text column, to identify a lost or doubled row. The same seed
 //! makes the same files.
 
+use crate::support;
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::Write as _;
@@ -372,10 +373,8 @@ impl Growth {
     /// Adds a record to a file in work, as a program does that still has it open. `None` if no file
     /// may grow.
     pub fn cause(work: &Path, dice: &mut Dice) -> Option<Self> {
-        let entries = fs::read_dir(work).ok()?.flatten();
-        let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
-        let mut names: Vec<String> = names.filter(|name| name.ends_with(GROWS)).collect();
-        names.sort();
+        let mut names = support::names(work);
+        names.retain(|name| name.ends_with(GROWS));
         let at = dice.below(names.len().max(1) as u64) as usize;
         let name = names.get(at)?;
         let number = name.strip_suffix(GROWS)?.rsplit('_').next()?;
@@ -387,9 +386,9 @@ impl Growth {
         };
         let mut target = fs::File::options()
             .append(true)
-            .open(work.join(name))
+            .open(support::in_work(work, name))
             .ok()?;
-        let mut text = fs::read_to_string(work.join(name)).ok()?;
+        let mut text = fs::read_to_string(support::in_work(work, name)).ok()?;
         let ordinal = text.lines().filter(|line| !line.is_empty()).count();
         let record = Record::new(dataset, &record_name(file, ordinal), dice);
         let mut line = String::new();

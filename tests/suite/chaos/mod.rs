@@ -389,12 +389,10 @@ async fn heal(world: &mut World, site: &Site) -> Result<(), String> {
     loop {
         restart_ended(world, &[]);
         let visible = |dir: PathBuf| -> Vec<_> {
-            let entries = fs::read_dir(dir).into_iter().flatten().flatten();
-            // A directory for names that were taken in work stays there, empty.
-            let is_empty = |path: PathBuf| fs::read_dir(path).is_ok_and(|it| it.count() == 0);
-            let names = entries.filter(|entry| !is_empty(entry.path()));
-            let names = names.map(|entry| entry.file_name());
-            names.filter(|name| name != ".lemonade.lock").collect()
+            let files = support::files_below(&dir).into_iter();
+            files
+                .filter_map(|path| Some(path.file_name()?.to_owned()))
+                .collect()
         };
         let (inbound, work) = (
             visible(site.of_service("inbound")),

@@ -429,7 +429,7 @@ async fn frames_for_a_database_that_was_created_again_are_dropped() {
         let _ = std::fs::remove_file(pair.at(&format!("test.db{ending}")));
     }
     for name in names(&pair.at("work")) {
-        std::fs::remove_file(pair.at("work").join(name)).unwrap();
+        std::fs::remove_file(support::in_work(&pair.at("work"), &name)).unwrap();
     }
     let new = ["--files", "3", "--records", "3000", "--seed", "2"];
     generate(&pair, &[&new[..], &["--vehicles", "7"]].concat());

@@ -39,7 +39,7 @@ use std::time::{Duration, Instant};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 
-use crate::support::{Pair, Service, names, until};
+use crate::support::{Pair, Service, in_work, names, until};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -194,7 +194,7 @@ async fn changed_in_the_middle(how: &str) {
         None,
         "the load is in the middle of the file"
     );
-    let path = pair.at("work").join("vehicle_status_huge.json");
+    let path = in_work(&pair.at("work"), "vehicle_status_huge.json");
     let changed = Command::new("sh")
         .args(["-c", how, "sh"])
         .arg(&path)
@@ -549,12 +549,12 @@ async fn a_file_that_is_removed_while_it_is_loaded_does_not_stop_the_service() {
     let pair = embedded().await;
     pair.expect(0, &["migrate"]);
     let mut service = Service::start(&pair, &["run"]);
-    let path = pair.at("work").join("vehicle_status_good.json");
+    let path = || in_work(&pair.at("work"), "vehicle_status_good.json");
     until("the service", LIMIT, async || pair.at("work").exists()).await;
     let locked = lock(&pair);
     put_good(&pair);
-    until("the claim", LIMIT, async || path.exists()).await;
-    fs::remove_file(&path).unwrap();
+    until("the claim", LIMIT, async || path().exists()).await;
+    fs::remove_file(path()).unwrap();
     drop(locked);
     put_good(&pair);
     until("the good file in history", LIMIT, async || {
@@ -582,7 +582,7 @@ async fn files_that_vanish_do_not_disturb_the_service() {
         // Random delays, from none to the middle of the work.
         tokio::time::sleep(Duration::from_micros(number * 37 % 5_000)).await;
         for place in ["inbound", "work"] {
-            let _ = fs::remove_file(pair.at(place).join(&name));
+            let _ = fs::remove_file(in_work(&pair.at(place), &name));
         }
         number += 1;
     }

@@ -4,7 +4,7 @@ use std::io::Lines;
 use std::process::ChildStderr;
 
 use super::*;
-use crate::support::{free_addr, page};
+use crate::support::{free_addr, in_work, page};
 
 /// Runs a load in a separate mount namespace, in which a directory is a tmpfs of this size in MiB.
 fn start_with_small(pair: &Pair, place: &str, mib: u32) -> Child {
@@ -177,7 +177,7 @@ async fn no_room_in_history_is_waited_out() {
     let (waits, said) = waits(&mut load);
     assert!(waits.contains("cannot be moved"), "{waits}");
     assert_eq!(good_rows(&pair).await, 1);
-    let work = pair.at("work").join("vehicle_status_large.json");
+    let work = in_work(&pair.at("work"), "vehicle_status_large.json");
     assert_eq!(fs::read_to_string(work).unwrap(), text);
     let history = pair.at("history");
     let history = history.to_str().unwrap();
@@ -262,7 +262,7 @@ async fn a_file_that_changes_after_it_was_read_does_not_go_to_history() {
         fs::write(pair.at("inbound").join(name), text).unwrap();
         let mut load = start_with_small(&pair, "history", 1);
         until("the row", LIMIT, async || rows(&pair).await == 1).await;
-        change(&pair.at("work").join(name));
+        change(&in_work(&pair.at("work"), name));
         let history = pair.at("history");
         let history = history.to_str().unwrap();
         beside(&load, &["mount", "-o", "remount,size=100M", history]);

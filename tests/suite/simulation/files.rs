@@ -7,7 +7,7 @@ use std::path::Path;
 
 use super::OTHER;
 use super::world::{Random, World};
-use crate::support::names;
+use crate::support::{in_work, names};
 
 /// What the names of files of lines begin with. Only these grow: they have no copies, and a line
 /// more is a record more.
@@ -116,7 +116,7 @@ pub fn replace_namesakes(root: &Path) {
     for name in names(&root.join("inbound")) {
         for dir in ["work", "history"] {
             // Mostly there is none.
-            let _ = std::fs::remove_file(root.join(dir).join(&name));
+            let _ = std::fs::remove_file(in_work(&root.join(dir), &name));
         }
     }
 }
@@ -140,7 +140,7 @@ pub fn grow_any(world: &World, random: &mut Random) {
 
 /// Adds a record to a file in work, as a program does that still has it open.
 fn grow(world: &World, name: &str, fault: &'static str) {
-    let path = world.root.join("work").join(name);
+    let path = in_work(&world.root.join("work"), name);
     let label = name.strip_prefix(LINES);
     let label = label.and_then(|name| name.strip_suffix(".json"));
     let (Some(label), Ok(text)) = (label, std::fs::read_to_string(&path)) else {

@@ -74,7 +74,9 @@ fn engine(world: &Arc<World>, random: &mut Random, other: bool) -> Engine {
         one_name: false,
         incomplete_after: Duration::ZERO,
     };
-    let inbox = Inbox::open(directories, patience).unwrap();
+    let inbox = Inbox::open(directories, patience, "sim").unwrap();
+    // The same epoch: it finds the files of the former engine in its own directory.
+    inbox.begin(1, true).unwrap();
     let chunk = ChunkLimits {
         records: 1 + u32::try_from(random.below(20)).unwrap(),
         bytes: 1 + usize::try_from(random.below(4_000)).unwrap(),

@@ -18,8 +18,10 @@ async fn join(fixture: &Fixture, name: &str) -> NodeId {
         name: name.to_owned(),
         roles: "work,summary".to_owned(),
         version: "1.2.3".to_owned(),
+        former: None,
     };
-    fixture.sink.join(&node).await.unwrap()
+    let joined = fixture.sink.join(&node, Duration::ZERO).await.unwrap();
+    joined.expect("no process counts as alive")
 }
 
 async fn beat(fixture: &Fixture, node: &NodeId, lapse: Option<Duration>) -> Beat {
@@ -67,6 +69,47 @@ pub async fn each_process_has_a_row_until_it_leaves_or_is_long_dead(target: Targ
     assert_eq!(names(&fixture).await, ["c"]);
     let again = join(&fixture, "a").await;
     assert!(again.epoch > second.epoch, "also without its former row");
+}
+
+pub async fn a_dead_process_is_fenced_and_a_name_belongs_to_one_that_lives(target: Target) {
+    let fixture = Fixture::new(target).await;
+    let long = Duration::from_secs(600);
+    let first = join(&fixture, "a").await;
+    let node = |former| NewNode {
+        name: "a".to_owned(),
+        roles: "ingest".to_owned(),
+        version: "1.2.3".to_owned(),
+        former,
+    };
+    for former in [None, Some(first.epoch - 1)] {
+        let joined = fixture.sink.join(&node(former), long).await.unwrap();
+        assert_eq!(joined, None, "the process lives");
+    }
+    assert!(!fixture.sink.fence("a", long).await.unwrap());
+    assert!(fixture.sink.is_current(&first).await.unwrap());
+    // Its lock is free: it is known to have ended.
+    let second = fixture.sink.join(&node(Some(first.epoch)), long).await;
+    let second = second.unwrap().unwrap();
+    assert!(second.epoch > first.epoch);
+    assert!(!fixture.sink.is_current(&first).await.unwrap());
+
+    tokio::time::sleep(SHORT).await;
+    assert!(fixture.sink.fence("a", SHORT / 2).await.unwrap());
+    assert!(!fixture.sink.is_current(&second).await.unwrap());
+    assert_eq!(beat(&fixture, &second, LONG).await, Beat::Replaced);
+    assert!(fixture.sink.fence("a", SHORT / 2).await.unwrap(), "again");
+    let nodes = fixture.sink.nodes(9).await.unwrap();
+    assert!(
+        nodes[0].beat_age >= SHORT,
+        "it still counts as dead: {nodes:?}"
+    );
+    let third = join(&fixture, "a").await;
+    assert_eq!(beat(&fixture, &third, None).await, Beat::Lives(false));
+    fixture.sink.leave(&third).await.unwrap();
+    assert!(
+        fixture.sink.fence("a", long).await.unwrap(),
+        "none has the name"
+    );
 }
 
 pub async fn one_process_leads_and_a_deposed_one_writes_nothing(target: Target) {

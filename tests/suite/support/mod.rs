@@ -25,7 +25,7 @@ mod service;
 use tokio::sync::OnceCell;
 
 pub use database::{Database, Galera, SYNC_WAIT};
-pub use pair::{Pair, names};
+pub use pair::{Pair, files_below, in_work, names};
 pub use redis::Redis;
 pub use server::{Private, program};
 pub use service::{Service, free_addr, page, until};

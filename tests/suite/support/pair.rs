@@ -163,15 +163,49 @@ fn sqlite_text(value: rusqlite::types::ValueRef<'_>) -> Option<String> {
     }
 }
 
-/// Names of the files in a directory, sorted.
+/// Names of the entries of a directory that are not hidden, sorted. In work, those of its files, which
+/// are in the directories of nodes.
 pub fn names(dir: &Path) -> Vec<String> {
-    let Ok(entries) = std::fs::read_dir(dir) else {
-        return Vec::new();
+    let name = |path: &PathBuf| path.file_name().unwrap().to_str().unwrap().to_owned();
+    let is_work = dir.join(LOCK_FILE).exists();
+    let found = if is_work {
+        files_below(dir)
+    } else {
+        entries(dir)
     };
-    let mut names: Vec<String> = entries
-        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .collect();
+    let mut names: Vec<String> = found.iter().map(name).collect();
     names.retain(|name| !name.starts_with('.'));
     names.sort();
     names
+}
+
+/// The file of work and of the directory of each node that a process locks.
+const LOCK_FILE: &str = ".lemonade.lock";
+
+fn entries(dir: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(dir).into_iter().flatten();
+    // It may have been removed since.
+    entries
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .collect()
+}
+
+/// All files below a directory, except locks.
+pub fn files_below(dir: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for path in entries(dir) {
+        if path.is_dir() && !path.is_symlink() {
+            found.extend(files_below(&path));
+        } else if !path.ends_with(LOCK_FILE) {
+            found.push(path);
+        }
+    }
+    found
+}
+
+/// The path of a file with this name in work; one that leads nowhere if it has none.
+pub fn in_work(work: &Path, name: &str) -> PathBuf {
+    let found = files_below(work).into_iter();
+    let mut found = found.filter(|path| path.ends_with(name));
+    found.next().unwrap_or_else(|| work.join(name))
 }
