@@ -41,7 +41,7 @@ fn some_events(ordinals: std::ops::Range<u32>) -> Vec<Frame> {
     ordinals.map(|n| events(n, 1_000)).collect()
 }
 
-async fn keys(url: &str) -> usize {
+fn keys(url: &str) -> usize {
     let (port, select) = address(url);
     let listed = raw(port, &[&select, "KEYS lemonade:{vehicle_events*"]);
     let keys = listed.lines().filter(|line| line.starts_with("lemonade"));
@@ -60,7 +60,7 @@ async fn shards_carry_each_frame_once_within_one_bound() {
         .map(|n| frame(super::dataset_of(n), n, 500))
         .collect();
     publish(&*broker, &frames).await;
-    assert_eq!(keys(&url).await, 5);
+    assert_eq!(keys(&url), 5);
     let depth = broker.depth().await.unwrap();
     assert_eq!((depth.frames, depth.bytes), (200, 200 * 500));
     let ages = broker.oldest().await.unwrap();
@@ -186,7 +186,7 @@ async fn each_master_of_a_cluster_has_its_part_of_a_dataset_through_failover_and
         let bytes = cluster.bytes("lemonade:{vehicle_events*");
         let sum: u64 = bytes.iter().sum();
         let parts: Vec<u64> = bytes.iter().map(|bytes| bytes * 100 / sum).collect();
-        println!("{shards} shards: {bytes:?} bytes, {parts:?} %");
+        eprintln!("{shards} shards: {bytes:?} bytes, {parts:?} %");
         assert_eq!(parts.len(), 3);
         assert!(
             parts.iter().all(|part| (25..=42).contains(part)),
