@@ -33,6 +33,7 @@ mod files;
 mod history;
 mod ingest_nodes;
 mod keys;
+mod kubernetes;
 mod lost_tables;
 mod machine;
 mod metrics;
