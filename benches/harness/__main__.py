@@ -6,9 +6,10 @@
     scripts/bench --baseline            engine, Redis and MariaDB within 2 GB of memory and 10 GB of disk
     scripts/bench --profile             where the engine's processor time goes, by perf
     scripts/bench --long                30 million events as an archive, and two services; an hour and a half
+    scripts/bench --scaling             rates over tasks, processes, shards and database servers, and a model
     scripts/bench --instructions        instructions of each stage, beside simd-json alone: fails above limits
     scripts/bench --json FILE           the results as JSON as well
-    scripts/bench --render FILE...      docs/performance-results.md and docs/performance.svg from such files
+    scripts/bench --render FILE...      docs/performance-results.md, docs/scaling.md and their plots from such files
 
 The cases of a round run one after the other, so that a drift of the machine meets all of them: compare
 the figures of one run only. Medians count. Servers are private and start empty. Runs are made while the
@@ -35,6 +36,7 @@ from cores import Cores
 from hotspots import hotspots
 from inputs import Inputs
 from long import long_run
+from scaling import scaling
 
 ROOT = os.getcwd()
 
@@ -70,6 +72,8 @@ def main():
             results["servers"], results["profile"] = one_profile(programs, sizes, folder)
         elif arguments.long:
             results["long"] = long_run(programs, folder, *cases.long_sizes(arguments))
+        elif arguments.scaling:
+            results["scaling"] = scaling(programs, folder, *sizes.scaling, arguments.rounds)
         else:
             results["servers"], results["results"] = all_cases(programs, sizes, folder, arguments)
     finally:
@@ -96,9 +100,10 @@ def parse():
     parser.add_argument("--long", action="store_true", help="an archive as large as the disk allows, and two services")
     parser.add_argument("--events", type=int, help="events of the archive of --long (30,000,000)")
     parser.add_argument("--seconds", type=int, help="how long the slower service of --long runs (3600)")
+    parser.add_argument("--scaling", action="store_true", help="rates over processes and servers, and a model of them")
     parser.add_argument("--instructions", action="store_true", help="instructions of each stage, by callgrind")
     parser.add_argument("--json", metavar="FILE", help="write the results there")
-    parser.add_argument("--render", metavar="FILE", nargs="+", help="write docs/performance-results.md and docs/performance.svg")
+    parser.add_argument("--render", metavar="FILE", nargs="+", help="write the tables and plots of the docs")
     arguments = parser.parse_args()
     arguments.rounds = arguments.rounds or (1 if arguments.short else 3)
     return arguments
@@ -107,7 +112,7 @@ def parse():
 def command(arguments):
     """The command to repeat the run, without the files of results."""
     flags = ["--short"] * arguments.short + ["--baseline"] * arguments.baseline
-    flags += ["--profile"] * arguments.profile + ["--long"] * arguments.long
+    flags += ["--profile"] * arguments.profile + ["--long"] * arguments.long + ["--scaling"] * arguments.scaling
     flags += ["--events", str(arguments.events)] if arguments.events else []
     flags += ["--seconds", str(arguments.seconds)] if arguments.seconds else []
     flags += ["--only", arguments.only] if arguments.only else []

@@ -80,6 +80,7 @@ class Sizes:
         self.hard_vehicles = 500 if short else 20_000
         # Events of the table with an index, files and events of a file, and files of an archive.
         self.indexed = (4, 500) if short else (200, 50_000)
+        self.scaling = (20, 100) if short else (2_000, 1_000)
         self.stored = (40, 10) if short else (20_000, 10)
         # Events of the large file, and the number of repetitions.
         self.growth = [(400, 1), (2_000, 1), (2_000, 2)] if short else [

@@ -6,8 +6,10 @@ import textwrap
 
 from goals import GOALS, growth_times
 from long import WAYS
+from scaling import HOST_CORES, PROCESSES_GROUP, WANTED_RATES, hosts, limits
 
 PAGE, PLOT = "docs/performance-results.md", "docs/performance.svg"
+SCALING_PAGE, SCALING_PLOT = "docs/scaling.md", "docs/scaling.svg"
 NOT_MEASURED = "Not measured.\n"
 
 
@@ -31,7 +33,7 @@ def goal_rows(runs):
 
 def missing(run, only):
     """The goals for which a run should have figures, but has none."""
-    if only or "profile" in run or "long" in run:
+    if only or any(kind in run for kind in ("profile", "long", "scaling")):
         return []
     asked = [goal for goal in GOALS if (goal.only == "baseline") == ("baseline" in run)]
     measured = {what for what, _, value, _, _ in goal_rows([run]) if value is not None}
@@ -71,6 +73,9 @@ def text(run):
         lines += [f"  {' '.join(row)}" for row in profile_rows(run["profile"])]
     if "long" in run:
         for rows in (long_rows(run["long"]), service_rows(run["long"])):
+            lines += ["", *("  " + " | ".join(row) for row in rows)]
+    if "scaling" in run:
+        for rows in (scaling_rows(run["scaling"]), hosts_rows(run["scaling"])):
             lines += ["", *("  " + " | ".join(row) for row in rows)]
     if "baseline" in run:
         lines.append("")
@@ -133,11 +138,46 @@ def long_tables(runs):
     return NOT_MEASURED
 
 
+def scaling_rows(found):
+    """A header, and a row for each run."""
+    yield "", "", "events/s", "measured / model", "CPU µs an event"
+    before = None
+    for run in found["runs"]:
+        group = "" if run["group"] == before else run["group"]
+        before = run["group"]
+        cpu = ", ".join(f"{name} {us:.2f}" for name, us in run["cpu_us"].items())
+        yield group, run["name"], f"{run['rate']:,.0f}", f"{run['of_model']:.2f}", cpu.replace("own", "engine")
+
+
+def hosts_rows(found):
+    """A header, a row with the limit of one host of each kind, and a row of hosts for each rate."""
+    kinds = found["costs_us"]
+    yield "", *kinds
+    yield f"events/s of a host with {HOST_CORES} cores", *(f"{limit:,.0f}" for limit in limits(found).values())
+    for rate in WANTED_RATES:
+        yield f"hosts for {rate:,} events/s", *(str(count) for count in hosts(found, rate).values())
+
+
+def scaling_parts(runs):
+    for run in runs:
+        if "scaling" in run:
+            found = run["scaling"]
+            errors = [abs(1 - part["of_model"]) for part in found["runs"]]
+            costs = ", ".join(f"{kind} {us:.2f}" for kind, us in found["costs_us"].items())
+            said = (
+                f"`{run['command']}` on {found['cores']} cores of {run['machine']['processor']}. An event costs, in µs "
+                f"of processor time: {costs}. The runs use {found['used']:.2f} of the cores. The model errs by "
+                f"{sum(errors) / len(errors):.0%} on average, and by {max(errors):.0%} at most."
+            )
+            said = textwrap.fill(said, 100, break_on_hyphens=False, break_long_words=False) + "\n\n"
+            rows, planned = scaling_rows(found), hosts_rows(found)
+            return {"scaling": said + table(next(rows), rows), "hosts": table(next(planned), planned)}
+    return {"scaling": NOT_MEASURED, "hosts": NOT_MEASURED}
+
+
 def write_docs(runs):
-    """Replaces the tables between the marks of the page, and draws the plot. A table for which no run has
+    """Replaces the tables between the marks of the pages, and draws the plots. A table for which no run has
     a result stays as it is."""
-    with open(PAGE) as file:
-        page = file.read()
     parts = {
         "goals": goals_table(runs),
         "profile": profile_table(runs),
@@ -145,18 +185,28 @@ def write_docs(runs):
         "long": long_tables(runs),
         "results": results_table(runs),
     }
+    write_tables(PAGE, parts)
+    write_tables(SCALING_PAGE, scaling_parts(runs))
+    for run in runs:
+        if growth_times(run["results"]):
+            with open(PLOT, "w") as file:
+                file.write(plot(run["results"]))
+        if "scaling" in run:
+            with open(SCALING_PLOT, "w") as file:
+                file.write(scaling_plot(run["scaling"]))
+
+
+def write_tables(path, parts):
+    with open(path) as file:
+        page = file.read()
     for name, table in parts.items():
         if table == NOT_MEASURED:
             continue
         marks = re.compile(f"(<!-- {name} -->\n).*?(<!-- end of {name} -->)", re.DOTALL)
         page, found = marks.subn(lambda match: match[1] + table + match[2], page)
-        assert found == 1, f"{PAGE} has no marks for {name}"
-    with open(PAGE, "w") as file:
+        assert found == 1, f"{path} has no marks for {name}"
+    with open(path, "w") as file:
         file.write(page)
-    for run in runs:
-        if growth_times(run["results"]):
-            with open(PLOT, "w") as file:
-                file.write(plot(run["results"]))
 
 
 def table(header, rows):
@@ -246,19 +296,49 @@ def plot(results):
         name: [found[size]["memory_mb"][key] for size in sizes]
         for name, key in (("engine", "own"), ("MariaDB", "mariadb"), ("Redis", "redis"))
     }
-    body = panel(LEFT, "Events a second, through Redis into MariaDB", sizes, rates, "thousands")
-    body += panel(LEFT + PANEL_WIDTH + GAP, "Memory at its peak, MB (anonymous)", sizes, memory, "")
+    axis = Axis("events in the file", lambda size: f"{size / 1e6:g} M" if size >= 1e5 else f"{size:,}", math.log10)
+    body = panel(LEFT, "Events a second, through Redis into MariaDB", sizes, rates, "thousands", axis)
+    body += panel(LEFT + PANEL_WIDTH + GAP, "Memory at its peak, MB (anonymous)", sizes, memory, "", axis)
+    return picture("Rate and memory over the number of events", body)
+
+
+def scaling_plot(found):
+    """Measured and computed rates over processes, and the limits of each kind of host over their number."""
+    runs = [run for run in found["runs"] if run["group"] == PROCESSES_GROUP]
+    places = list(range(1, len(runs) + 1))
+    measured = {
+        "measured": [run["rate"] for run in runs],
+        "model": [run["rate"] / run["of_model"] for run in runs],
+    }
+    names = Axis("ingest + work processes, on the same cores", lambda place: runs[place - 1]["name"])
+    body = panel(LEFT, "Events a second, as measured", places, measured, "thousands", names)
+    counts = list(range(1, 6))
+    limit = limits(found)
+    series = {kind: [limit[kind] * count for count in counts] for kind in ("redis", "mariadb", "work")}
+    several = Axis(f"hosts of {HOST_CORES} cores", str)
+    body += panel(LEFT + PANEL_WIDTH + GAP, "Events a second, by the model", counts, series, "thousands", several)
+    return picture("Rates over processes, and limits over hosts", body)
+
+
+def picture(label, body):
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
-        f'aria-label="Rate and memory over the number of events">\n<style>{STYLE}</style>\n{body}</svg>\n'
+        f'aria-label="{label}">\n<style>{STYLE}</style>\n{body}</svg>\n'
     )
 
 
-def panel(left, title, sizes, series, unit):
+class Axis:
+    """What the horizontal axis of a panel shows: its title, the text at a place, and its scale."""
+
+    def __init__(self, title, shown, scale=lambda place: place):
+        self.title, self.shown, self.scale = title, shown, scale
+
+
+def panel(left, title, sizes, series, unit, axis):
     top = nice(max(max(values) for values in series.values()))
-    first, last = math.log10(sizes[0]), math.log10(sizes[-1])
+    first, last = axis.scale(sizes[0]), axis.scale(sizes[-1])
     spread = (last - first) or 1.0
-    x = lambda size: left + 14 + (PANEL_WIDTH - 28) * (math.log10(size) - first) / spread
+    x = lambda size: left + 14 + (PANEL_WIDTH - 28) * (axis.scale(size) - first) / spread
     y = lambda value: TOP + PANEL_HEIGHT * (1 - value / top)
     out = [f'<text class="title" x="{left - 46}" y="{TOP - 26}">{title}</text>']
     for step in range(5):
@@ -267,11 +347,10 @@ def panel(left, title, sizes, series, unit):
         out.append(f'<line class="grid" x1="{left}" x2="{left + PANEL_WIDTH}" y1="{y(value):.1f}" y2="{y(value):.1f}"/>')
         out.append(f'<text x="{left - 8}" y="{y(value) + 4:.1f}" text-anchor="end">{shown}</text>')
     for size in sizes:
-        shown = f"{size / 1e6:g} M" if size >= 1e5 else f"{size:,}"
-        out.append(f'<text x="{x(size):.1f}" y="{TOP + PANEL_HEIGHT + 26}" text-anchor="middle">{shown}</text>')
-    out.append(
-        f'<text x="{left + PANEL_WIDTH / 2}" y="{TOP + PANEL_HEIGHT + 48}" text-anchor="middle">events in the file</text>'
-    )
+        place = f'x="{x(size):.1f}" y="{TOP + PANEL_HEIGHT + 26}"'
+        out.append(f'<text {place} text-anchor="middle">{axis.shown(size)}</text>')
+    place = f'x="{left + PANEL_WIDTH / 2}" y="{TOP + PANEL_HEIGHT + 48}"'
+    out.append(f'<text {place} text-anchor="middle">{axis.title}</text>')
     ends = []
     for number, (name, values) in enumerate(series.items()):
         points = [(x(size), y(value)) for size, value in zip(sizes, values)]
