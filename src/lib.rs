@@ -44,7 +44,7 @@
 
 // Pure: records, and how bytes become rows.
 pub use lemonade_records::{
-    batch, convert, coverage, cut, dataset, dates, edit, frame, parse, propose, timestamp,
+    batch, convert, coverage, cut, dataset, dates, edit, frame, parse, propose, timestamp, zone,
 };
 
 // The outside: memory, files, queue, database, metrics.

@@ -1,4 +1,4 @@
-//! The daily summary: the last record of each key on each UTC day, stored in the database.
+//! The daily summary: the last record of each key on each day, stored in the database.
 //!
 //! Incremental, and independent of the order of arrival: a candidate replaces the stored record
 //! only if its time is later, or if its time is equal and its id larger. Merging a candidate twice
@@ -26,7 +26,7 @@ use crate::fault::Fault;
 use crate::retry::{GivenUp, until_ok};
 use crate::sink::{LastEvent, NodeId, SummaryStore, Unsummarised};
 use crate::telemetry;
-use crate::timestamp;
+use crate::zone::Zone;
 
 /// Most entries in memory: pairs of key and day, and their texts. A hash table of 2^20 slots of 25
 /// bytes (26 MB) takes this many before it doubles: 30,000 vehicles for a month. With fewer, a pair
@@ -92,22 +92,28 @@ struct LastOfDay {
 }
 
 impl LastOfDay {
-    fn pair(&self) -> (u32, i32) {
-        (self.key, timestamp::day(self.time_us))
+    fn pair(&self, zone: &Zone) -> (u32, i32) {
+        (self.key, zone.day(self.time_us))
     }
 }
 
 impl Reduced {
-    fn add(&mut self, key: &str, time_us: i64, id: u64, value: &str) {
-        let pair = self.pair(key, time_us);
-        self.add_to(pair, time_us, id, value);
+    fn add(&mut self, event: &LastEvent, zone: &Zone) {
+        let LastEvent {
+            key,
+            time_us,
+            value,
+            id,
+        } = event;
+        let pair = self.pair(key, *time_us, zone);
+        self.add_to(pair, *time_us, *id, value, zone);
     }
 
-    fn pair(&mut self, key: &str, time_us: i64) -> (u32, i32) {
-        (number_of(key, &mut self.keys), timestamp::day(time_us))
+    fn pair(&mut self, key: &str, time_us: i64, zone: &Zone) -> (u32, i32) {
+        (number_of(key, &mut self.keys), zone.day(time_us))
     }
 
-    fn add_to(&mut self, pair: (u32, i32), time_us: i64, id: u64, value: &str) {
+    fn add_to(&mut self, pair: (u32, i32), time_us: i64, id: u64, value: &str, zone: &Zone) {
         let Self {
             values,
             pairs,
@@ -116,8 +122,9 @@ impl Reduced {
         } = self;
         let entry = pairs.entry(
             hasher.hash_one(pair),
-            |last| last.pair() == pair,
-            |last| hasher.hash_one(last.pair()),
+            // Most others have another key, and their day need not be computed.
+            |last| last.key == pair.0 && last.pair(zone) == pair,
+            |last| hasher.hash_one(last.pair(zone)),
         );
         let is_later = |last: &LastOfDay| (time_us, id) > (last.time_us, last.id);
         if matches!(&entry, Entry::Occupied(last) if !is_later(last.get())) {
@@ -137,14 +144,16 @@ impl Reduced {
             keys,
             times,
             values,
+            zone,
         } = columns;
         // Few entries are in the processor's cache. In a loop of their own, several lookups
         // overlap.
         let pairs: Vec<(u32, i32)> = (0..ids.len())
-            .map(|row| self.pair(keys.value(row), times.value(row)))
+            .map(|row| self.pair(keys.value(row), times.value(row), zone))
             .collect();
         for (row, pair) in pairs.into_iter().enumerate() {
-            self.add_to(pair, times.value(row), ids.value(row), values.value(row));
+            let (time_us, id) = (times.value(row), ids.value(row));
+            self.add_to(pair, time_us, id, values.value(row), zone);
         }
     }
 
@@ -449,6 +458,10 @@ async fn read(
     leader: Option<&NodeId>,
     stop: &CancellationToken,
 ) -> Result<u64, GivenUp> {
+    let summary = dataset.summary.as_ref();
+    let zone = &summary
+        .expect("only datasets with a summary are read")
+        .time_zone;
     let mut ids = row_id(file.file_no, 0)..row_id(file.file_no, 0) + file.records;
     let mut rows = 0;
     while !ids.is_empty() {
@@ -458,7 +471,7 @@ async fn read(
         ids.start = last.id + 1;
         rows += page.len() as u64;
         for event in &page {
-            reduced.add(&event.key, event.time_us, event.id, &event.value);
+            reduced.add(event, zone);
         }
         if reduced.is_full() {
             done.pairs += reduced.pairs.len() as u64;
@@ -542,7 +555,8 @@ mod tests {
             let mut expected: BTreeMap<(String, i64), (i64, u64, String)> = BTreeMap::new();
             for (id, (key, day, time, value)) in (0_u64..).zip(events) {
                 let time_us = day * DAY_US + time;
-                reduced.add(&key, time_us, id, &value);
+                let event = LastEvent { key: key.clone(), time_us, value: value.clone(), id };
+                reduced.add(&event, &Zone::default());
                 let last = expected.entry((key, day)).or_insert((time_us, id, value.clone()));
                 if (time_us, id) > (last.0, last.1) {
                     *last = (time_us, id, value);

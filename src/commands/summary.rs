@@ -11,7 +11,7 @@ use crate::config::cli::SummaryArgs;
 use crate::fault::Fault;
 use crate::retry::GivenUp;
 use crate::shutdown::Shutdown;
-use crate::sink::SummaryStore;
+use crate::sink::{Migration, SummaryStore};
 use crate::summary::{self, Accumulator};
 
 /// Runs the command.
@@ -19,7 +19,11 @@ pub(super) async fn execute(settings: &Settings, args: &SummaryArgs) -> anyhow::
     let shutdown = Shutdown::on_signals(settings.drain_timeout)?;
     let opening = async {
         let database = open_database(settings).await?;
-        database.migrate(&settings.datasets).await?;
+        let asked = Migration {
+            any_zone: args.rebuild,
+            ..Migration::default()
+        };
+        database.migrate_as(&settings.datasets, asked).await?;
         Ok::<_, Fault>(database)
     };
     let Some(database) = shutdown.unless_draining(opening).await? else {

@@ -349,6 +349,7 @@ fn begun(max: usize) -> String {
 
 /// What a migration does only if the user asks for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a wish by itself")]
 pub struct Migration {
     /// Keeps rows of files that are not in the ledger: new files get higher numbers.
     pub keep_rows: bool,
@@ -357,6 +358,9 @@ pub struct Migration {
     pub add: bool,
     /// Ends after the tables of the ledger: compares neither them nor the tables of the datasets.
     pub ledger_only: bool,
+    /// Accepts a summary whose days are those of another time zone than its definition has: the
+    /// caller computes them again.
+    pub any_zone: bool,
 }
 
 /// A file to be entered into the ledger.

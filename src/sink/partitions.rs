@@ -9,7 +9,8 @@ use std::collections::VecDeque;
 use jiff::civil::{Date, DateTime};
 use jiff::{Timestamp, tz::TimeZone};
 
-use crate::dataset::{Dataset, PartitionEvery, Retain};
+use crate::dataset::{Dataset, Datasets, PartitionEvery, Retain};
+use crate::fault::{Fault, Origin};
 
 /// Partitions that are made ahead of the present one: the service may be down for a while, and rows
 /// with a wrong clock are not far in the future.
@@ -203,6 +204,22 @@ fn free(name: &str, existing: &[Partition]) -> String {
         number += 1;
     }
     free
+}
+
+/// Refuses definitions with partitions, which SQLite does not have.
+pub(super) fn without_partitions(datasets: &Datasets) -> Result<(), Fault> {
+    let mut partitioned = datasets.iter().filter(|it| it.partition_by.is_some());
+    let Some(dataset) = partitioned.next() else {
+        return Ok(());
+    };
+    let cause = format!(
+        "the dataset `{}` has `partition_by`, and SQLite has no partitions",
+        dataset.name
+    );
+    Err(Fault::fatal(Origin::Sink, "creating the tables", cause).with_next_step(
+        "remove `partition_by`, `partition_every` and `retain` from it, or use a database of MySQL or \
+         MariaDB",
+    ))
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 //! last of its key and day, and how a file is marked. The SQL of the dialects has the first rule as
 //! well.
 
+use std::fmt::Write as _;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -9,9 +10,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use async_trait::async_trait;
 
 use crate::batch::{Batch, RejectCode, provenance};
-use crate::dataset::Dataset;
+use crate::dataset::{Dataset, Datasets, Summary};
 use crate::fault::Fault;
-use crate::timestamp;
+use crate::zone::Zone;
 
 use super::NodeId;
 
@@ -24,7 +25,48 @@ pub(super) fn refused(table: &str, cause: impl std::fmt::Display) -> String {
     format!("the table `{table}` refuses its values: {cause}")
 }
 
-/// The stored summaries: the last event of each key on each UTC day. Contract and errors: see
+/// The next step if the days of a stored summary are those of another time zone.
+pub(super) const OTHER_ZONE: &str = "stop every process of the engine and run `task_runner summary \
+    --rebuild`, which computes all days again, or set `time_zone` of the summary back";
+
+/// The name in `ingest_settings` under which the time zone of a summary's days is kept. For UTC, it
+/// may be missing. A table may have a longer name than a setting.
+pub(super) fn zone_setting(table: &str) -> String {
+    let hash = blake3::hash(table.as_bytes()).to_hex();
+    format!("summary_zone_{}", &hash[..32])
+}
+
+/// The problem if the days of the stored summary are those of another time zone than its definition
+/// has. `kept` is the value of [`zone_setting`].
+pub(super) fn other_zone(summary: &Summary, kept: Option<&[u8]>) -> Option<String> {
+    let utc = Zone::default();
+    let kept = kept.map_or(utc.name().into(), String::from_utf8_lossy);
+    let wanted = summary.time_zone.name();
+    (kept != wanted).then(|| {
+        format!(
+            "the table `{}` has the days of the time zone {kept}, and its definition has {wanted}",
+            summary.table
+        )
+    })
+}
+
+/// The statements that keep the time zones of new summaries.
+pub(super) fn zone_statements(datasets: &Datasets) -> impl Iterator<Item = String> {
+    let summaries = datasets.iter().filter_map(|it| it.summary.as_ref());
+    let zoned = summaries.filter(|summary| !summary.time_zone.is_utc());
+    zoned.map(|summary| {
+        let mut name = String::new();
+        for byte in summary.time_zone.name().bytes() {
+            let _ = write!(name, "{byte:02x}");
+        }
+        format!(
+            "INSERT INTO ingest_settings (name, value) VALUES ('{}', X'{name}')",
+            zone_setting(&summary.table)
+        )
+    })
+}
+
+/// The stored summaries: the last event of each key on each day. Contract and errors: see
 /// [`sink`](super).
 ///
 /// # Panics
@@ -158,8 +200,8 @@ pub(super) fn candidates(batch: &Batch) -> Vec<LastEvent> {
 /// The candidate of each key and day that stays: the one with the latest time, and with equal times
 /// the one with the largest id. Sorted by key and day, as the tables are, so that two processes
 /// that merge lock rows in the same order.
-pub(super) fn reduce(candidates: &[LastEvent]) -> Vec<&LastEvent> {
-    let day_of = |event: &LastEvent| timestamp::day(event.time_us);
+pub(super) fn reduce<'a>(candidates: &'a [LastEvent], zone: &Zone) -> Vec<&'a LastEvent> {
+    let day_of = |event: &LastEvent| zone.day(event.time_us);
     let mut last: Vec<&LastEvent> = candidates.iter().collect();
     // Candidates mostly arrive in this order, which a stable sort detects in one pass.
     last.sort_by(|a, b| (&a.key, a.time_us, a.id).cmp(&(&b.key, b.time_us, b.id)));

@@ -99,3 +99,124 @@ async fn a_service_stores_on_while_the_summary_refuses_its_values() {
         pair.expect(0, &["verify", "--content"]);
     }
 }
+
+/// The last day before, the day of 23 hours on which the clocks of Berlin change, and the next one.
+const EVENTS: [(&str, &str); 4] = [
+    ("2026-03-28T22:59:59.999999Z", "a"),
+    ("2026-03-28T23:00:00Z", "b"),
+    ("2026-03-29T21:59:59.999999Z", "c"),
+    ("2026-03-29T22:00:00Z", "d"),
+];
+const IN_UTC: [(&str, &str); 2] = [("2026-03-28", "b"), ("2026-03-29", "d")];
+const IN_BERLIN: [(&str, &str); 3] = [
+    ("2026-03-28", "a"),
+    ("2026-03-29", "c"),
+    ("2026-03-30", "d"),
+];
+
+fn define_zone(pair: &Pair, time_zone: Option<&str>) {
+    let zone = time_zone.map_or(String::new(), |zone| format!(", time_zone = '{zone}'"));
+    let defined = ZONES.replace("value = 'state'", &format!("value = 'state'{zone}"));
+    fs::write(pair.at("lemonade.toml"), defined).unwrap();
+}
+
+fn deliver_events(pair: &Pair) {
+    let event = |(at, state)| format!(r#"{{"zone":"z","at":"{at}","state":"{state}"}}"#);
+    let document = EVENTS.map(event).join("\n");
+    fs::write(pair.at("inbound").join("zones_1.json"), document).unwrap();
+}
+
+async fn days(pair: &Pair) -> Vec<(String, String)> {
+    let rows = pair.query("SELECT day, last_state FROM zones_daily ORDER BY day");
+    let cells = |row: Vec<Option<String>>| {
+        let [day, state] = <[_; 2]>::try_from(row).unwrap();
+        (day.unwrap(), state.unwrap())
+    };
+    rows.await.into_iter().map(cells).collect()
+}
+
+fn texts(days: &[(&str, &str)]) -> Vec<(String, String)> {
+    let days = days.iter();
+    days.map(|(day, state)| ((*day).to_owned(), (*state).to_owned()))
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn days_of_a_time_zone_are_summed_and_a_change_of_it_is_refused_until_a_rebuild() {
+    for name in ["memory+sqlite", "redis+mysql"] {
+        let pair = Pair::new(name).await;
+        define_zone(&pair, None);
+        deliver_events(&pair);
+        pair.expect(0, &["load"]);
+        assert_eq!(days(&pair).await, texts(&IN_UTC));
+
+        for (zone, named, found) in [
+            (
+                Some("Europe/Berlin"),
+                "UTC, and its definition has Europe/Berlin",
+                &IN_BERLIN[..],
+            ),
+            (
+                None,
+                "Europe/Berlin, and its definition has UTC",
+                &IN_UTC[..],
+            ),
+        ] {
+            let before = days(&pair).await;
+            define_zone(&pair, zone);
+            for command in ["load", "run", "migrate", "summary"] {
+                let refused = pair.run(&[command]);
+                let message = String::from_utf8(refused.stderr).unwrap();
+                assert_eq!(refused.status.code(), Some(78), "{message}");
+                let problem = format!("`zones_daily` has the days of the time zone {named}");
+                assert!(message.contains(&problem), "{message}");
+                assert!(message.contains("summary --rebuild"), "{message}");
+            }
+            assert_eq!(days(&pair).await, before);
+            pair.expect(0, &["summary", "--rebuild"]);
+            assert_eq!(days(&pair).await, texts(found));
+            pair.expect(0, &["load"]);
+        }
+    }
+}
+
+/// By the rows that a process commits, and by rows that it reads from the table.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_summary_has_the_days_of_its_time_zone() {
+    for name in ["memory+sqlite", "memory+mysql"] {
+        let pair = Pair::new(name).await;
+        define_zone(&pair, Some("Europe/Berlin"));
+        let printed = pair.expect(0, &["migrate", "--print"]);
+        let statement = printed
+            .split(";\n")
+            .find(|sql| sql.contains("summary_zone_"));
+        deliver_events(&pair);
+        pair.expect(0, &["load"]);
+        assert_eq!(days(&pair).await, texts(&IN_BERLIN));
+        pair.expect(0, &["summary", "--rebuild"]);
+        assert_eq!(days(&pair).await, texts(&IN_BERLIN));
+
+        // The statement that is printed does the same.
+        pair.execute("DELETE FROM ingest_settings WHERE name LIKE 'summary_zone%'")
+            .await;
+        pair.expect(78, &["load"]);
+        pair.execute(statement.unwrap()).await;
+        pair.expect(0, &["load"]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unknown_time_zone_is_named_with_its_line() {
+    let pair = Pair::new("memory+sqlite").await;
+    define_zone(&pair, Some("Europe/Berln"));
+    let refused = pair.run(&["load"]);
+    let message = String::from_utf8(refused.stderr).unwrap();
+    assert_eq!(refused.status.code(), Some(78), "{message}");
+    for part in [
+        "lemonade.toml:",
+        "unknown time zone `Europe/Berln`",
+        "such as `Europe/Berlin`",
+    ] {
+        assert!(message.contains(part), "{message}");
+    }
+}

@@ -10,6 +10,7 @@ use arrow_array::cast::AsArray as _;
 use arrow_array::{RecordBatch, StringArray, TimestampMicrosecondArray, UInt64Array};
 
 use crate::dataset::Dataset;
+use crate::zone::Zone;
 
 /// Most bytes of a raw record that a reject keeps; the file has the rest, at the reject's place.
 /// With a larger limit, one bad file could fill the database; a smaller limit would cut ordinary
@@ -93,6 +94,8 @@ pub struct SummaryColumns<'a> {
     pub times: &'a TimestampMicrosecondArray,
     /// The column [`Summary::value`](crate::dataset::Summary::value).
     pub values: &'a StringArray,
+    /// The time zone of its days.
+    pub zone: &'a Zone,
 }
 
 impl Batch {
@@ -119,6 +122,7 @@ impl Batch {
             keys: column(&summary.key).as_string(),
             times: column(&summary.time).as_primitive(),
             values: column(&summary.value).as_string(),
+            zone: &summary.time_zone,
         })
     }
 }

@@ -4,7 +4,7 @@
 //! of them into a [`batch`] of rows and rejects, and [`frame`] writes a batch as bytes and reads it
 //! back. [`propose`] finds a definition for samples, [`edit`] changes the text of a record, and
 //! [`coverage`] holds sets of ordinals. [`timestamp`] and [`dates`] parse and print times,
-//! [`convert`] parses other values.
+//! [`zone`] has the days of a time zone, [`convert`] parses other values.
 //!
 //! This crate does no I/O, reads no clock, starts no thread and has no async runtime among its
 //! dependencies. The modules are listed in reading order, which is also the import order: a module
@@ -13,6 +13,7 @@
 mod syntax;
 pub mod timestamp;
 pub mod dates;
+pub mod zone;
 pub mod convert;
 pub mod dataset;
 pub mod batch;

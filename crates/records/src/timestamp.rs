@@ -11,7 +11,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-const MICROS_A_SECOND: i64 = 1_000_000;
+pub(crate) const MICROS_A_SECOND: i64 = 1_000_000;
 const SECONDS_A_DAY: i64 = 86_400;
 /// Microseconds of a day.
 pub const MICROS_A_DAY: i64 = SECONDS_A_DAY * MICROS_A_SECOND;

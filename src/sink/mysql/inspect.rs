@@ -10,6 +10,7 @@ use super::errors::Failure;
 use super::indexes;
 use super::schema;
 use super::session::Session;
+use super::views::missing_views;
 
 /// Smallest `max_allowed_packet` for statements of full size. With less, statements are smaller.
 const PACKET_BYTES_GOOD: u64 = 4 << 20;
@@ -107,7 +108,7 @@ pub(super) async fn inspect(
             "run `task_runner migrate` once with an account that may create tables",
         ),
     });
-    let views = schema::missing_views(session, datasets).await?.join(", ");
+    let views = missing_views(session, datasets).await?.join(", ");
     if !views.is_empty() {
         findings.push(if may("CREATE VIEW") {
             Finding::ok(format!("the first start creates the view {views}"))

@@ -65,6 +65,7 @@ mod settled;
 mod standing;
 mod summary;
 mod trial;
+mod views;
 
 pub use bind::bind;
 pub use replicas::{Lag, Replicas};
@@ -85,7 +86,6 @@ const DEFERRING: &str = "deferring indexes";
 pub struct MysqlSink {
     hosts: Arc<Hosts>,
     commits: Pool,
-    /// For everything except commits.
     control: Pool,
     builds: Pool,
     beats: Pool,

@@ -8,9 +8,10 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use crate::batch::row_id;
-use crate::dataset::{Dataset, Datasets};
+use crate::dataset::{Dataset, Datasets, Summary};
 use crate::sink::cells::{Cell, Rare, Row};
 use crate::sink::definitions::{DEFINITIONS, tables_of};
+use crate::sink::table::SummaryNames;
 
 use super::errors::Failure;
 use super::files::list;
@@ -189,10 +190,12 @@ impl Bound {
 
     /// The condition, as SQL, for the days of a summary whose rows are all kept, if the summary is by
     /// the column of the bound.
-    pub(super) fn kept_days(&self, time: &str, day: &str) -> Option<String> {
-        let days = self.before_us.div_euclid(DAY_US);
-        (self.column == time)
-            .then(|| format!("`{day}` >= DATE_ADD('1970-01-01', INTERVAL {days} DAY)"))
+    pub(super) fn kept_days(&self, summary: &Summary) -> Option<String> {
+        // The first day that begins at the bound or later.
+        let first = summary.time_zone.day(self.before_us - 1) + 1;
+        let day = SummaryNames::of(summary).day;
+        (self.column == summary.time)
+            .then(|| format!("`{day}` >= DATE_ADD('1970-01-01', INTERVAL {first} DAY)"))
     }
 }
 

@@ -19,6 +19,7 @@ use crate::sink::lost::{self, Missing};
 use crate::sink::migrations;
 use crate::sink::mismatch::{self, Mismatch};
 use crate::sink::partitions::now;
+use crate::sink::summary::zone_statements;
 use crate::sink::table::{Table, TableColumn, missing_index, quoted, tables};
 use crate::sink::view;
 
@@ -27,6 +28,7 @@ use super::errors::{Class, Failure};
 use super::misfit::{Change, Existing, ExistingColumn, KeyColumns, Misfit, exact_json, misfit};
 use super::retired::{Moment, follow_renames};
 use super::session::Session;
+use super::views::make_views;
 use super::{summary, trial};
 
 /// How many seconds one process waits for the migration of another one.
@@ -91,7 +93,8 @@ pub(super) fn statements(datasets: &Datasets, mariadb: bool) -> Vec<String> {
         "UTC_TIMESTAMP(6)",
         tables
             .map(|table| create(&table, mariadb, now()))
-            .chain(view::statements(datasets)),
+            .chain(view::statements(datasets))
+            .chain(zone_statements(datasets)),
     )
 }
 
@@ -171,6 +174,7 @@ async fn locked(
     } else if let Some(fault) = mismatch::fault(&mismatches) {
         return Err(fault.into());
     }
+    summary::check_zones(session, datasets, asked.any_zone).await?;
     for table in tables(datasets) {
         if !session.has_table(&table.name).await? {
             // The files are marked before the table is created, since a later run that finds the
@@ -240,44 +244,6 @@ async fn add(session: &mut Session, statement: &str) -> Result<(), Failure> {
         Err(failure) if failure.is_done_already() => Ok(()),
         done => done.map(drop),
     }
-}
-
-/// Creates the views that do not exist. With `again`, those that exist are made again.
-async fn make_views(
-    session: &mut Session,
-    datasets: &Datasets,
-    again: bool,
-) -> Result<(), Failure> {
-    for view in view::views(datasets) {
-        if !has_view(session, view.name).await? {
-            session.run(&view.create()).await?;
-        } else if again {
-            let replace = view.create().replacen("CREATE", "CREATE OR REPLACE", 1);
-            session.run(&replace).await?;
-        }
-    }
-    Ok(())
-}
-
-async fn has_view(session: &mut Session, name: &str) -> Result<bool, Failure> {
-    let sql = "SELECT 1 FROM information_schema.VIEWS WHERE TABLE_SCHEMA = DATABASE() AND \
-               TABLE_NAME = ?";
-    let found: Vec<u8> = session.rows_with(sql, (name,)).await?;
-    Ok(!found.is_empty())
-}
-
-/// The names of the views of definitions that do not exist.
-pub(super) async fn missing_views(
-    session: &mut Session,
-    datasets: &Datasets,
-) -> Result<Vec<String>, Failure> {
-    let mut missing = Vec::new();
-    for view in view::views(datasets) {
-        if !has_view(session, view.name).await? {
-            missing.push(view.name.to_owned());
-        }
-    }
-    Ok(missing)
 }
 
 /// The indexes of definitions that existing tables lack: a problem, and the statement that adds the

@@ -8,13 +8,16 @@ use std::ops::Range;
 
 use mysql_async::Value;
 
-use crate::dataset::Dataset;
-use crate::sink::summary::{self, not_taken, other_mark, reduce, taken_ids};
+use crate::dataset::{Dataset, Datasets, Summary};
+use crate::sink::summary::{
+    self, OTHER_ZONE, not_taken, other_mark, other_zone, reduce, taken_ids, zone_setting,
+};
 use crate::sink::table::{SummaryNames, quoted, summary_of};
 use crate::sink::{LastEvent, NodeId, Unsummarised};
 use crate::timestamp::{self, Civil};
 
 use super::bind::{datetime, limits};
+use super::contents::{keep, kept};
 use super::errors::{Class, Failure};
 use super::files::list;
 use super::lease::still_leads;
@@ -136,8 +139,13 @@ pub(super) async fn upsert(
     dataset: &Dataset,
     candidates: &[LastEvent],
 ) -> Result<(), Failure> {
+    if candidates.is_empty() {
+        return Ok(());
+    }
+    let zone = &summary_of(dataset).time_zone;
+    check_zone(session, summary_of(dataset)).await?;
     let insert = upsert_sql(dataset);
-    let candidates = reduce(candidates);
+    let candidates = reduce(candidates, zone);
     let limits = limits(&insert, session.server, ENTRIES_PER_STATEMENT);
     let mut rest = candidates.as_slice();
     while !rest.is_empty() {
@@ -147,7 +155,7 @@ pub(super) async fn upsert(
             let at = timestamp::civil(event.time_us);
             let values: [Value; 5] = [
                 event.key.as_str().into(),
-                datetime(&at.midnight()),
+                datetime(&timestamp::civil(zone.date(event.time_us))),
                 event.value.as_str().into(),
                 event.id.into(),
                 datetime(&at),
@@ -159,6 +167,41 @@ pub(super) async fn upsert(
         rest = later;
     }
     Ok(())
+}
+
+/// Keeps the time zones of summaries whose tables do not exist yet, and checks those of the others
+/// unless `any_zone`.
+pub(super) async fn check_zones(
+    session: &mut Session,
+    datasets: &Datasets,
+    any_zone: bool,
+) -> Result<(), Failure> {
+    for summary in datasets.iter().filter_map(|it| it.summary.as_ref()) {
+        if !session.has_table(&summary.table).await? {
+            keep_zone(session, summary).await?;
+        } else if !any_zone {
+            check_zone(session, summary).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn check_zone(session: &mut Session, summary: &Summary) -> Result<(), Failure> {
+    let kept = kept(session, &zone_setting(&summary.table)).await?;
+    other_zone(summary, kept.as_deref()).map_or(Ok(()), |problem| {
+        Err(Failure::Found {
+            next_step: OTHER_ZONE,
+            problem,
+        })
+    })
+}
+
+async fn keep_zone(session: &mut Session, summary: &Summary) -> Result<(), Failure> {
+    let name = zone_setting(&summary.table);
+    if summary.time_zone.is_utc() && kept(session, &name).await?.is_none() {
+        return Ok(());
+    }
+    keep(session, &name, summary.time_zone.name().into()).await
 }
 
 /// The failure of an upsert, with the name of the table if it refuses the values.
@@ -209,8 +252,9 @@ pub(super) async fn reset(session: &mut Session, dataset: &Dataset) -> Result<()
     // First, so that rows which are being retired are read again before they are counted. If they were
     // counted before, the bound is known.
     mark(session, &dataset.name).await?;
+    keep_zone(session, summary).await?;
     let bound = bound(session, &dataset.table).await?;
-    let kept = bound.and_then(|it| it.kept_days(&summary.time, SummaryNames::of(summary).day));
+    let kept = bound.and_then(|it| it.kept_days(summary));
     // Entries of days whose rows are retired cannot be computed again, and stay.
     let condition = kept.map_or(String::new(), |days| format!(" WHERE {days}"));
     session

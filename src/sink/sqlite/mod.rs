@@ -22,6 +22,7 @@ use crate::frame::FrameKey;
 use super::contents::digest_name;
 use super::mismatch::Mismatch;
 use super::operators::ACKNOWLEDGED;
+use super::partitions::without_partitions;
 use super::removal;
 use super::table;
 use super::{
@@ -259,7 +260,7 @@ impl Schema for SqliteSink {
     }
 
     async fn schema(&self, datasets: &Datasets) -> Result<Vec<String>, Fault> {
-        schema::without_partitions(datasets)?;
+        without_partitions(datasets)?;
         Ok(schema::statements(datasets))
     }
 

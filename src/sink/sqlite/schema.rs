@@ -7,12 +7,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use rusqlite::{Transaction, params};
 
 use crate::dataset::{Dataset, Datasets};
-use crate::fault::{Fault, Origin};
 use crate::sink::Migration;
 use crate::sink::definitions::{DEFINITIONS, not_of_other_tables};
 use crate::sink::lost::{self, Missing};
 use crate::sink::migrations;
 use crate::sink::mismatch::{self, Mismatch};
+use crate::sink::partitions::without_partitions;
+use crate::sink::summary::zone_statements;
 use crate::sink::table::{Kind, Table, TableColumn, quoted, tables};
 use crate::sink::view;
 
@@ -83,6 +84,7 @@ pub(super) fn migrate(
     } else if let Some(fault) = mismatch::fault(&mismatches) {
         return Err(fault.into());
     }
+    summary::check_zones(db, datasets, asked.any_zone)?;
     for table in tables(datasets) {
         if !has_table(db, &table.name)? {
             db.execute_batch(&create(&table))?;
@@ -105,22 +107,6 @@ pub(super) fn migrate(
         }
     }
     make_views(db, datasets, asked.add)
-}
-
-/// Refuses definitions with partitions, which SQLite does not have.
-pub(super) fn without_partitions(datasets: &Datasets) -> Result<(), Fault> {
-    let mut partitioned = datasets.iter().filter(|it| it.partition_by.is_some());
-    let Some(dataset) = partitioned.next() else {
-        return Ok(());
-    };
-    let cause = format!(
-        "the dataset `{}` has `partition_by`, and SQLite has no partitions",
-        dataset.name
-    );
-    Err(Fault::fatal(Origin::Sink, "creating the tables", cause).with_next_step(
-        "remove `partition_by`, `partition_every` and `retain` from it, or use a database of MySQL or \
-         MariaDB",
-    ))
 }
 
 /// The tables of the ledger that migrations have made and that are missing.
@@ -286,7 +272,9 @@ pub(super) fn statements(datasets: &Datasets) -> Vec<String> {
         let indexes = indexes::statements(&table);
         std::iter::once(create(&table)).chain(indexes)
     });
-    let all = tables.chain(view::statements(datasets));
+    let all = tables
+        .chain(view::statements(datasets))
+        .chain(zone_statements(datasets));
     let now = "strftime('%Y-%m-%d %H:%M:%f000', 'now')";
     migrations::all(migrations::SQLITE, MIGRATIONS_DDL, now, all)
 }

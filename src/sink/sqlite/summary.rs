@@ -4,12 +4,15 @@ use std::ops::Range;
 
 use rusqlite::{Row, Transaction, params};
 
-use crate::dataset::Dataset;
-use crate::sink::summary::{self, not_taken, other_mark, reduce, taken_ids};
+use crate::dataset::{Dataset, Datasets, Summary};
+use crate::sink::summary::{
+    self, OTHER_ZONE, not_taken, other_mark, other_zone, reduce, taken_ids, zone_setting,
+};
 use crate::sink::table::{SummaryNames, quoted, summary_of};
 use crate::sink::{LastEvent, NodeId, Unsummarised};
 use crate::timestamp;
 
+use super::contents::{keep, kept};
 use super::errors::{Class, Failure, classify};
 use super::lease::still_leads;
 
@@ -87,7 +90,11 @@ pub(super) fn upsert(
     dataset: &Dataset,
     candidates: &[LastEvent],
 ) -> Result<(), Failure> {
+    if candidates.is_empty() {
+        return Ok(());
+    }
     let summary = summary_of(dataset);
+    check_zone(db, summary)?;
     let SummaryNames {
         key,
         day,
@@ -103,13 +110,52 @@ pub(super) fn upsert(
         quoted([key, day, time.as_str(), value.as_str(), id]),
     );
     let mut upsert = db.prepare_cached(&sql)?;
-    for event in reduce(candidates) {
+    for event in reduce(candidates, &summary.time_zone) {
         let time = timestamp::text(event.time_us);
-        let values = params![event.key, &time[..DAY_CHARS], time, event.value, event.id];
+        let day = match &summary.time_zone {
+            utc if utc.is_utc() => time.clone(),
+            zone => timestamp::text(zone.date(event.time_us)),
+        };
+        let values = params![event.key, &day[..DAY_CHARS], time, event.value, event.id];
         let upserted = upsert.execute(values);
         upserted.map_err(|error| refused(error, &summary.table))?;
     }
     Ok(())
+}
+
+/// Keeps the time zones of summaries whose tables do not exist yet, and checks those of the others
+/// unless `any_zone`.
+pub(super) fn check_zones(
+    db: &Transaction<'_>,
+    datasets: &Datasets,
+    any_zone: bool,
+) -> Result<(), Failure> {
+    for summary in datasets.iter().filter_map(|it| it.summary.as_ref()) {
+        if !db.table_exists(None::<&str>, summary.table.as_str())? {
+            keep_zone(db, summary)?;
+        } else if !any_zone {
+            check_zone(db, summary)?;
+        }
+    }
+    Ok(())
+}
+
+fn check_zone(db: &Transaction<'_>, summary: &Summary) -> Result<(), Failure> {
+    let kept = kept(db, &zone_setting(&summary.table))?;
+    other_zone(summary, kept.as_deref()).map_or(Ok(()), |problem| {
+        Err(Failure::Found {
+            next_step: OTHER_ZONE.to_owned(),
+            problem,
+        })
+    })
+}
+
+fn keep_zone(db: &Transaction<'_>, summary: &Summary) -> Result<(), Failure> {
+    let name = zone_setting(&summary.table);
+    if summary.time_zone.is_utc() && kept(db, &name)?.is_none() {
+        return Ok(());
+    }
+    keep(db, &name, summary.time_zone.name().as_bytes())
 }
 
 /// The failure of an upsert, with the name of the table if it refuses the values.
@@ -126,6 +172,7 @@ fn refused(error: rusqlite::Error, table: &str) -> Failure {
 /// See [`SummaryStore::summary_reset`](crate::sink::SummaryStore::summary_reset).
 pub(super) fn reset(db: &Transaction<'_>, dataset: &Dataset) -> Result<(), Failure> {
     db.execute(&format!("DELETE FROM `{}`", summary_of(dataset).table), [])?;
+    keep_zone(db, summary_of(dataset))?;
     mark(db, &dataset.name)
 }
 

@@ -7,6 +7,7 @@ use lemonade_task::batch::row_id;
 use lemonade_task::dataset::Datasets;
 use lemonade_task::sink::{LastEvent, SummaryStore, Unsummarised};
 use lemonade_task::summary::{self, Accumulator};
+use lemonade_task::zone::Zone;
 use tokio_util::sync::CancellationToken;
 
 use super::fixture::{Fixture, SOME_TIME_US, Target, events};
@@ -110,6 +111,32 @@ pub async fn the_last_event_stays_in_any_order(target: Target) {
         fixture.sink.summary_head(dataset, 2_345).await.unwrap(),
         many
     );
+    // Nothing is merged into days of another time zone.
+    let mut zoned = (**dataset).clone();
+    zoned.summary.as_mut().unwrap().time_zone = Zone::named("Europe/Berlin").unwrap();
+    let zoned = Arc::new(zoned);
+    let refused = fixture
+        .sink
+        .summary_merge(&zoned, &all[..1], &[], None)
+        .await;
+    let refused = refused.unwrap_err();
+    assert!(!refused.is_transient(), "{refused}");
+    assert_eq!(
+        fixture.sink.summary_head(dataset, 2_345).await.unwrap(),
+        many
+    );
+    // Once the summary is emptied for it, those of the former zone are refused.
+    fixture.sink.summary_reset(&zoned).await.unwrap();
+    let merged = fixture
+        .sink
+        .summary_merge(&zoned, &all[..1], &[], None)
+        .await;
+    assert!(merged.unwrap());
+    let refused = fixture
+        .sink
+        .summary_merge(dataset, &all[..1], &[], None)
+        .await;
+    assert!(!refused.unwrap_err().is_transient());
 }
 
 pub async fn the_way_of_a_file_into_the_summary(target: Target) {

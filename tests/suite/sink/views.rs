@@ -16,6 +16,7 @@ const ADD: Migration = Migration {
     keep_rows: false,
     add: true,
     ledger_only: false,
+    any_zone: false,
 };
 
 pub async fn a_view_shows_the_rows_of_settled_files_with_their_time(target: Target) {

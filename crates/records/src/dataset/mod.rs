@@ -11,6 +11,8 @@ use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::zone::Zone;
+
 pub use crate::timestamp::EpochUnit;
 pub use column::{Column, ColumnType, Encoding, FileFact, OnError, Pointers};
 pub use definition::Fingerprint;
@@ -189,7 +191,7 @@ const fn is_yes(value: &bool) -> bool {
     *value
 }
 
-/// The daily summary of a dataset: the last record of each key on each UTC day.
+/// The daily summary of a dataset: the last record of each key on each day.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Summary {
@@ -202,6 +204,9 @@ pub struct Summary {
     pub time: String,
     /// The column of the last record that the summary keeps: a required text column.
     pub value: String,
+    /// The time zone of its days, by its name in the IANA database. Default: UTC.
+    #[serde(default, skip_serializing_if = "Zone::is_utc")]
+    pub time_zone: Zone,
 }
 
 impl Dataset {
@@ -420,6 +425,7 @@ fn builtin() -> Vec<Dataset> {
                 key: "vehicle_id".to_owned(),
                 time: "event_time".to_owned(),
                 value: "event_type".to_owned(),
+                time_zone: Zone::default(),
             }),
         ),
         dataset(
