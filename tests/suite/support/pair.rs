@@ -166,7 +166,7 @@ fn sqlite_text(value: rusqlite::types::ValueRef<'_>) -> Option<String> {
 /// Names of the entries of a directory that are not hidden, sorted. In work, those of its files, which
 /// are in the directories of nodes.
 pub fn names(dir: &Path) -> Vec<String> {
-    let name = |path: &PathBuf| path.file_name().unwrap().to_str().unwrap().to_owned();
+    let name = |path: &PathBuf| path.file_name().unwrap().to_string_lossy().into_owned();
     let is_work = dir.join(LOCK_FILE).exists();
     let found = if is_work {
         files_below(dir)
