@@ -277,7 +277,7 @@ class Bench:
                 [self.task_runner, "run", *flags], env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
         try:
-            while any(not name.startswith(".") for place in (inbound, work) for name in os.listdir(place)):
+            while has_files(inbound) or has_files(work):
                 if service.poll() is not None or time.monotonic() - began > 300:
                     sys.exit("scripts/bench: the service did not take its files")
                 if pages and time.monotonic() - asked >= 1:
@@ -356,6 +356,11 @@ class Bench:
             "committed_ms": {"p50": percentile(committed, 50), "p99": percentile(committed, 99)},
             "history_ms": {"p50": percentile(moved, 50), "p99": percentile(moved, 99)},
         }
+
+
+def has_files(folder):
+    """Whether a file that is not hidden is below a folder. Each process has a folder in work."""
+    return any(not name.startswith(".") for _, _, names in os.walk(folder) for name in names)
 
 
 def percentile(values, part):
