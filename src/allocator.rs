@@ -31,7 +31,7 @@ const _: () = assert!(PURGE_DELAY + 1 == libmimalloc_sys::mi_option_use_numa_nod
 pub struct Allocator;
 
 impl Allocator {
-    /// Makes mimalloc keep freed pages for [`PURGE_DELAY_MS`], and the system map each large block
+    /// Makes mimalloc keep freed pages for `PURGE_DELAY_MS`, and the system map each large block
     /// separately, including those of SQLite. By default, once a block of up to 32 MiB was freed,
     /// glibc keeps freed blocks up to that size.
     pub fn set_up() {

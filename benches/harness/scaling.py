@@ -23,6 +23,8 @@ SHARDS = (1, 3)
 DATABASES = (1, 2, 3)
 # Cores of a host, and the rates to plan for, in the table of hosts.
 HOST_CORES = 8
+# The clock of processor time shows less than a tick as zero, in a short run.
+COST_MIN_US = 0.01
 WANTED_RATES = (100_000, 250_000, 500_000, 1_000_000)
 TASKS_GROUP, PROCESSES_GROUP = "worker tasks", "ingest + work processes"
 KINDS = ("ingest", "redis", "work", "mariadb")
@@ -175,7 +177,7 @@ def model(runs, cores):
     which the squares of the relative errors are least. All processes of a run share the cores. A worker
     task sends a batch and waits for the server, so one task alone is slower than that."""
     split = next(run for run in runs if run["name"] == "1 + 1" and run["group"] == PROCESSES_GROUP)
-    costs = {kind: split["cpu_us"][kind] for kind in KINDS}
+    costs = {kind: max(split["cpu_us"][kind], COST_MIN_US) for kind in KINDS}
     bound = cores * 1e6 / sum(costs.values())
     one_task = 1e6 / (costs["work"] + costs["mariadb"])
     tasks = lambda run: int(run["name"]) if run["group"] == TASKS_GROUP else None

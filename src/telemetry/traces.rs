@@ -2,8 +2,8 @@
 //!
 //! A file has one trace, whose id is the hash of its content, so that every process knows it without
 //! being told. Spans are made when a file has ended and when a commit has ended, never for a record.
-//! Until [`begin`] is called, nothing is kept. Invariants: the queue has at most [`SPANS_MAX`] spans,
-//! and the spans of at most [`EACH_SECOND`] files, quarantined files and commits enter it in a second.
+//! Until [`begin`] is called, nothing is kept. Invariants: the queue has at most `SPANS_MAX` spans,
+//! and the spans of at most `EACH_SECOND` files, quarantined files and commits enter it in a second.
 
 use std::collections::VecDeque;
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
@@ -82,7 +82,7 @@ pub struct Span {
 /// The value of an attribute.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Value {
-    /// A text of at most [`TEXT_BYTES_MAX`] bytes.
+    /// A text of at most `TEXT_BYTES_MAX` bytes.
     Text(String),
     /// A number.
     Number(u64),
