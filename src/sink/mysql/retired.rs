@@ -15,13 +15,10 @@ use crate::sink::table::SummaryNames;
 
 use super::errors::Failure;
 use super::files::list;
-use super::session::Session;
+use super::session::{NO_TABLE, Session};
 
 /// Microseconds of a day.
 const DAY_US: i64 = 86_400_000_000;
-
-/// The server's error if a table does not exist.
-const NO_TABLE: u16 = 1146;
 
 /// Whether an error says that a table was dropped, or made after the transaction began, or that a
 /// partition is being swapped by a session that waits for this one.
@@ -74,15 +71,12 @@ impl Moment {
             let Some(taken) = bound(session, table).await?.and_then(|it| it.taken) else {
                 return Ok(Self { tables });
             };
-            // The schema of the server leaves out a table whose definition is being changed, also at the
-            // end of an exchange. A query waits for that.
-            let sql = format!("SELECT 1 FROM `{}` LIMIT 1", taken.side);
-            match session.rows::<u64>(&sql).await {
-                Ok(_) => {
+            match session.has_table(&taken.side).await {
+                Ok(true) => {
                     tables.push(taken.side);
                     return Ok(Self { tables });
                 }
-                Err(failure) if failure.code() == Some(NO_TABLE) => {}
+                Ok(false) => {}
                 Err(failure) if failure.code().is_some_and(is_changed) => {
                     session.rollback().await?;
                     tokio::time::sleep(REPEAT_AFTER).await;

@@ -55,6 +55,9 @@ const FILE_PACKET_BYTES: usize = 256 * 1024;
 /// The number of the server's error for a statement that bulk execution does not support.
 const UNSUPPORTED_PS: u16 = 1295;
 
+/// The number of the server's error if a table does not exist.
+pub(super) const NO_TABLE: u16 = 1146;
+
 /// The kind of the server, and what it supports.
 #[derive(Debug, Clone, Copy)]
 #[expect(
@@ -324,11 +327,17 @@ impl Session {
         })
     }
 
-    /// Whether the database has a table of this name.
+    /// Whether the database has a table of this name. Waits for a session that is changing it:
+    /// `information_schema.TABLES` of MariaDB leaves such a table out if this session holds locks.
     pub(super) async fn has_table(&mut self, name: &str) -> Result<bool, Failure> {
-        let sql = "SELECT 1 FROM information_schema.TABLES WHERE TABLE_SCHEMA = DATABASE() AND \
-                   TABLE_NAME = ?";
-        Ok(!self.rows_with::<u64>(sql, (name,)).await?.is_empty())
+        match self
+            .rows::<u64>(&format!("SELECT 1 FROM `{name}` LIMIT 0"))
+            .await
+        {
+            Ok(_) => Ok(true),
+            Err(failure) if failure.code() == Some(NO_TABLE) => Ok(false),
+            Err(failure) => Err(failure),
+        }
     }
 
     /// The result of a query that counts the rows of a table of any size.

@@ -44,9 +44,7 @@ pub(super) async fn runs(
 
 /// Removes the copy that a killed process has left, if there is one.
 pub(super) async fn clean_up(session: &mut Session) -> Result<(), Failure> {
-    let sql = "SELECT 1 FROM information_schema.TABLES WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME = ?";
-    let found: Vec<u64> = session.rows_with(sql, (COPY,)).await?;
-    if !found.is_empty()
+    if session.has_table(COPY).await?
         && let Err(failure) = session.run(&format!("DROP TABLE IF EXISTS `{COPY}`")).await
     {
         tracing::warn!(%failure, "the table {COPY}, which is a copy without rows, stays: remove it");
