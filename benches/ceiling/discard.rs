@@ -39,16 +39,6 @@ pub(super) struct Options {
     server_pid: Option<u32>,
 }
 
-impl Options {
-    pub(super) fn of(files: PathBuf) -> Self {
-        Self {
-            files,
-            broker: "memory:".to_owned(),
-            server_pid: None,
-        }
-    }
-}
-
 pub(super) async fn measure(options: &Options) -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
     let flags = Flags {

@@ -23,12 +23,6 @@ pub(super) struct Options {
     rounds: u32,
 }
 
-impl Options {
-    pub(super) fn of(made: Made) -> Self {
-        Self { made, rounds: 1 }
-    }
-}
-
 /// A codec, as its crate offers it. The levels are the defaults of the commands, but for xz, whose
 /// default takes minutes to compress and as long to inflate as a lower one.
 struct Codec {

@@ -1,10 +1,7 @@
 //! The data to send: events in files, as rows and as frames, made by the stages of the engine.
 
-use std::fs;
-use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::Context as _;
 use arrow_array::Array as _;
 use arrow_array::cast::AsArray;
 use arrow_array::types::{TimestampMicrosecondType, UInt64Type};
@@ -57,17 +54,6 @@ pub(super) fn texts(made: &Made) -> Vec<Vec<u8>> {
             text
         })
         .collect()
-}
-
-/// Writes the texts as files to a folder, and creates the folder.
-pub(super) fn write_files(made: &Made, folder: &Path) -> anyhow::Result<()> {
-    fs::create_dir_all(folder)?;
-    let generator = generator(made);
-    for ((index, _), text) in sizes(made).zip(texts(made)) {
-        let path = folder.join(generator.file_name(index));
-        fs::write(&path, text).with_context(|| path.display().to_string())?;
-    }
-    Ok(())
 }
 
 /// The batches of the files, of at most 2,000 rows each.

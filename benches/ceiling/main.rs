@@ -2,12 +2,8 @@
 //!
 //! Each command measures one part and prints one line of JSON per run, which `scripts/bench`
 //! compares with the figures of the engine. The data is made before the clock starts, by the parser
-//! of the engine, so that rows, keys and frames are those of the engine. Without a command, it runs
-//! the parts that need no server, once and with little data, to check that they work.
+//! of the engine, so that rows, keys and frames are those of the engine.
 
-use std::path::PathBuf;
-
-use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
 use lemonade_task::allocator::Allocator;
 
@@ -28,11 +24,8 @@ static ALLOCATOR: Allocator = Allocator;
 #[derive(Parser)]
 #[command(about = "What the parts can do without the engine")]
 struct Cli {
-    /// Given by `cargo bench`, and ignored
-    #[arg(long, hide = true)]
-    bench: bool,
     #[command(subcommand)]
-    part: Option<Part>,
+    part: Part,
 }
 
 #[derive(Subcommand)]
@@ -75,33 +68,15 @@ fn main() -> anyhow::Result<()> {
         .enable_all()
         .build()?;
     match Cli::parse().part {
-        Some(Part::Mysql(options)) => runtime.block_on(mysql::measure(&options)),
-        Some(Part::Sqlite(options)) => runtime.block_on(sqlite::measure(&options)),
-        Some(Part::Redis(options)) => redis::measure(&options),
-        Some(Part::Parse(options)) => parse::measure(&options),
-        Some(Part::Inflate(options)) => inflate::measure(&options),
-        Some(Part::Cores) => {
+        Part::Mysql(options) => runtime.block_on(mysql::measure(&options)),
+        Part::Sqlite(options) => runtime.block_on(sqlite::measure(&options)),
+        Part::Redis(options) => redis::measure(&options),
+        Part::Parse(options) => parse::measure(&options),
+        Part::Inflate(options) => inflate::measure(&options),
+        Part::Cores => {
             cores::measure();
             Ok(())
         }
-        Some(Part::Discard(options)) => runtime.block_on(discard::measure(&options)),
-        None => runtime.block_on(small()),
+        Part::Discard(options) => runtime.block_on(discard::measure(&options)),
     }
-}
-
-/// All parts that need no server.
-async fn small() -> anyhow::Result<()> {
-    let made = Made {
-        events: 2_000,
-        per_file: 1_000,
-        vehicles: 20,
-        days: 2,
-    };
-    let folder = tempfile::tempdir().context("a folder for the small run")?;
-    let files: PathBuf = folder.path().join("files");
-    made::write_files(&made, &files)?;
-    parse::measure(&parse::Options::of(made.clone()))?;
-    inflate::measure(&inflate::Options::of(made.clone()))?;
-    sqlite::measure(&sqlite::Options::of(made, folder.path().join("rows.db"))).await?;
-    discard::measure(&discard::Options::of(files)).await
 }

@@ -51,16 +51,6 @@ enum Stage {
     Bind,
 }
 
-impl Options {
-    pub(super) fn of(made: Made) -> Self {
-        Self {
-            made,
-            rounds: 1,
-            only: None,
-        }
-    }
-}
-
 pub(super) fn measure(options: &Options) -> anyhow::Result<()> {
     let (datasets, dataset) = made::dataset();
     let one_file = Made {

@@ -25,12 +25,6 @@ pub(super) struct Options {
     path: PathBuf,
 }
 
-impl Options {
-    pub(super) fn of(made: Made, path: PathBuf) -> Self {
-        Self { made, path }
-    }
-}
-
 pub(super) async fn measure(options: &Options) -> anyhow::Result<()> {
     let (datasets, _) = made::dataset();
     make_table(options, &datasets).await?;

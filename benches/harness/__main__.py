@@ -5,7 +5,7 @@
     scripts/bench --short               the same with few events: it must work, its figures mean nothing
     scripts/bench --baseline            engine, Redis and MariaDB within 2 GB of memory and 10 GB of disk
     scripts/bench --profile             where the engine's processor time goes, by perf
-    scripts/bench --long                30 million events as an archive, and two services; an hour and a half
+    scripts/bench --long                30 million events as an archive, a million files, and two services; two hours
     scripts/bench --scaling             rates over tasks, processes, shards and database servers, and a model
     scripts/bench --instructions        instructions of each stage, beside simd-json alone: fails above limits
     scripts/bench --json FILE           the results as JSON as well
@@ -38,7 +38,8 @@ from inputs import Inputs
 from long import long_run
 from scaling import scaling
 
-ROOT = os.getcwd()
+# The package of the bare clients.
+CEILING = "lemonade-ceiling"
 
 
 def main():
@@ -151,7 +152,7 @@ def all_cases(programs, sizes, folder, arguments):
 
 
 def count_instructions():
-    found = instructions.instructions(cargo("bench", "--no-run", "--bench", "ceiling")["ceiling"])
+    found = instructions.instructions(cargo(False, "--package", CEILING)["ceiling"])
     print(f"{'stage':14} {'an event':>10} {'/ to_tape':>10} {'at most':>10}")
     for row in instructions.rows(found):
         print("{:14} {:>10} {:>10} {:>10}".format(*row))
@@ -224,19 +225,16 @@ def machine():
 def build(short):
     """The programs: task_runner, the bare clients, the Python pipeline.
 
-    The short run takes both as the tests build them, so that nothing is built twice. The engine that
-    is measured is the one that is shipped: built by itself, since the features of what only tests and
-    benches need would change it.
+    The engine that is measured is the one that is shipped: without features that only tests need.
     """
-    built = cargo("test" if short else "bench", "--no-run", "--bench", "ceiling")
-    if not short:
-        built |= cargo("build", "--release", "--bin", "task_runner")
+    built = cargo(short, "--package", "lemonade-task", "--package", CEILING, "--bins")
     return built["task_runner"], built["ceiling"], peer()
 
 
-def cargo(*arguments):
+def cargo(short, *arguments):
     """Builds; returns the programs by name."""
-    command = ["cargo", *arguments, "--locked", "--message-format=json-render-diagnostics"]
+    command = ["cargo", "build", *arguments, "--locked", "--message-format=json-render-diagnostics"]
+    command += [] if short else ["--release"]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
     if done.returncode != 0:
         sys.exit(done.returncode)

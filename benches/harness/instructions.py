@@ -9,8 +9,8 @@ from servers import program
 
 EVENTS = 20_000
 # Limits: instructions of a stage, divided by those of bare simd-json. Measured: 0.30, 0.98, 1.35,
-# 0.33 and 0.64. `bind`, which is optimised for size, was 0.56 before, and 0.22 with the engine's former MySQL client, which did not allocate each
-# value as the driver does (docs/decisions/mysql-driver.md).
+# 0.33 and 0.64. `bind`, which is optimised for size, was 0.56 before. It was 0.22 with the engine's
+# former MySQL client, which did not allocate each value (docs/decisions/mysql-driver.md).
 LIMITS = {"cut": 0.30, "parse": 1.25, "parse+frame": 1.7, "decode": 0.41, "bind": 0.66}
 
 
