@@ -59,6 +59,8 @@ STORED = (
 ADD_INDEX = "ALTER TABLE vehicle_events ADD INDEX by_vehicle (vehicle_id, event_time)"
 # The index of ten million events has more bytes.
 INDEXED_POOL_BYTES = 256 << 20
+# That of a million events has fewer.
+FEW_POOL_BYTES = 512 << 20
 
 
 # Rows of a statement: the number at which a row costs the server least. A transaction has as many
@@ -80,8 +82,12 @@ class Sizes:
         self.hard_vehicles = 500 if short else 20_000
         # Events of the table with an index, files and events of a file, and files of an archive.
         self.indexed = (4, 500) if short else (200, 50_000)
-        self.scaling = (20, 100) if short else (2_000, 1_000)
+        # Files and events of a file, and the same of small files.
+        self.indexed_few = (4, 100) if short else (20, 50_000)
+        self.scaling = (20, 100, (60, 10)) if short else (2_000, 1_000, (300_000, 10))
         self.stored = (40, 10) if short else (20_000, 10)
+        self.stored_large = (2, 2_000) if short else (20, 400_000)
+        self.backlog = (1_000, 100) if short else (10_000, 100)
         # Events of the large file, and the number of repetitions.
         self.growth = [(400, 1), (2_000, 1), (2_000, 2)] if short else [
             (100_000, 1), (1_000_000, 1), (1_000_000, 5), (1_000_000, 10),
@@ -92,12 +98,12 @@ class Sizes:
 
 
 def long_sizes(arguments):
-    """Events of the archive of a long run; rates of its services with the part of the seconds that each
-    runs; seconds."""
+    """Events of the archive of a long run; files of its archive of small files; rates of its services with
+    the part of the seconds that each runs; seconds."""
     if arguments.short:
-        return arguments.events or 50_000, [(2_000, 1)], arguments.seconds or 2
+        return arguments.events or 50_000, 100, [(2_000, 1)], arguments.seconds or 2
     # An hour and three minutes.
-    return arguments.events or 30_000_000, [(10_000, 1), (100_000, 1 / 20)], arguments.seconds or 3600
+    return arguments.events or 30_000_000, 1_000_000, [(10_000, 1), (100_000, 1 / 20)], arguments.seconds or 3600
 
 
 class Bench:
@@ -166,23 +172,23 @@ class Bench:
         shutil.rmtree(data)
         return result
 
-    def indexed(self, database, way, source, events):
-        """Loads a folder into a table with an index, in a buffer pool that is smaller than the index.
-        `way`: the index is in place, deferred by the load, or made by hand after the load; or the server
+    def indexed(self, database, way, source, events, pool_bytes):
+        """Loads a folder into a table with an index, with a buffer pool of this size. `way`: the index is in
+        place, deferred by the load, or made by hand after the load; or the load decides (auto); or the server
         reads the same rows from a file of its own, with the index in place."""
         kept = database.sql("SELECT @@innodb_buffer_pool_size").strip()
         data = self.data()
         database.clear()
-        database.resize_pool(INDEXED_POOL_BYTES)
+        database.resize_pool(pool_bytes)
         environment = self.environment(database.url, "memory:")
         flags = ["--data-dir", data]
         subprocess.run(
             [self.task_runner, "migrate", *flags], env={**os.environ, **environment}, check=True, capture_output=True
         )
-        if way in ("in place", "deferred"):
+        more = {"in place": [], "deferred": ["--defer-indexes=always"], "auto": ["--defer-indexes=auto"]}.get(way)
+        if more is not None:
             database.sql(ADD_INDEX, "vehicles")
-        more = ["--defer-indexes=always"] if way == "deferred" else []
-        command = [self.task_runner, "load", source, "--no-progress", *more, *flags]
+        command = [self.task_runner, "load", source, "--no-progress", *(more or []), *flags]
         result = measured(command, [database], environment, self.confine)
         if way == "by hand":
             before, began = cpu_seconds(database.pid), time.monotonic()
@@ -295,6 +301,39 @@ class Bench:
             sys.exit(f"scripts/bench: {stored} rows of {events}")
         shutil.rmtree(data)
         return per_event({"seconds": seconds, "cpu": cpu}, events)
+
+    def stop(self):
+        """Time from SIGTERM to the end of a service that has many files left in inbound."""
+        files, records = self.sizes.backlog
+        source = self.inputs.files(files, records, prefix="backlog")
+        data = self.data()
+        inbound, history = os.path.join(data, "inbound"), os.path.join(data, "history")
+        for name in os.listdir(source):
+            os.link(os.path.join(source, name), os.path.join(inbound, name))
+        self.mariadb.clear()
+        self.redis.clear()
+        environment = {**os.environ, **self.environment(self.mariadb.url, self.redis.url)}
+        flags = ["--data-dir", data]
+        subprocess.run([self.task_runner, "migrate", *flags], env=environment, check=True, capture_output=True)
+        with open(os.path.join(data, "log"), "wb") as log:
+            service = subprocess.Popen(
+                [self.task_runner, "run", *flags], env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            )
+        try:
+            began = time.monotonic()
+            while not has_files(history):
+                if service.poll() is not None or time.monotonic() - began > 60:
+                    sys.exit("scripts/bench: the service did not take its files")
+                time.sleep(0.01)
+        finally:
+            asked = time.monotonic()
+            service.terminate()
+            service.wait()
+        result = {"seconds": time.monotonic() - asked, "left": len(os.listdir(inbound))}
+        if result["left"] == 0:
+            sys.exit("scripts/bench: the service had no backlog when it was stopped")
+        shutil.rmtree(data)
+        return result
 
     def latency(self):
         """Times from the rename of a file into inbound to its last commit, and to its move to history."""
@@ -417,15 +456,28 @@ def jobs(bench):
             job(
                 "indexed", f"indexed, {database.name}: {way}",
                 lambda database=database, way=way: bench.indexed(
-                    database, way, to_index(), indexed_files * indexed_records
+                    database, way, to_index(), indexed_files * indexed_records, INDEXED_POOL_BYTES
                 ),
                 once=True,
             )  # fmt: skip
+    few_files, few_records = sizes.indexed_few
+    few = lambda: inputs.files(few_files, few_records, vehicles=5_000)
+    for way in ("in place", "auto"):
+        job(
+            "indexed", f"indexed, few events: {way}",
+            lambda way=way: bench.indexed(mariadb, way, few(), few_files * few_records, FEW_POOL_BYTES),
+        )  # fmt: skip
 
     stored_files, stored_records = sizes.stored
     archive = lambda: inputs.files(stored_files, stored_records, prefix="archive")
     job("again", "again: recognised", lambda: bench.load_again(archive(), stored_files))
     job("again", "again: --rehash", lambda: bench.load_again(archive(), stored_files, ["--rehash"]))
+
+    large_files, large_records = sizes.stored_large
+    of_large = lambda: inputs.files(large_files, large_records, prefix="archive")
+    job("again", "again, files of 100 MB: recognised", lambda: bench.load_again(of_large(), large_files), once=True)
+    job("again", "again, files of 100 MB: --rehash", lambda: bench.load_again(of_large(), large_files, ["--rehash"]), once=True)
+    job("stop", "stop: backlog", bench.stop)
 
     job("content", "content: verify", lambda: bench.load(large(), count, mariadb, verify=True))
 

@@ -1,5 +1,6 @@
 """A long run: an archive of many millions of events through Redis into MariaDB, without an index, with
-one that the load defers, and with one in place; then services that take files at a steady rate."""
+one that the load defers, and with one in place; an archive of a million files; then services that take
+files at a steady rate."""
 
 import os
 import shutil
@@ -33,7 +34,7 @@ def fitting(events, folder):
     return min(events, int(free * 2 / 3 / DISK_BYTES_AN_EVENT) // EVENTS_A_FILE * EVENTS_A_FILE)
 
 
-def long_run(programs, folder, events, rates, seconds):
+def long_run(programs, folder, events, files, rates, seconds):
     """`rates`: pairs of events/s and the part of `seconds` that a service takes them."""
     wanted, events = events, fitting(events, folder)
     if events == 0:
@@ -53,6 +54,8 @@ def long_run(programs, folder, events, rates, seconds):
             found[name] = archive(bench, source, events, name.startswith("index"), options)
             report(name, found[name])
         shutil.rmtree(source)
+        found["files"] = small_files(bench, files)
+        report(f"{files:,} files", found["files"])
         mariadb.clear()
         found["services"] = []
         for rate, part in rates:
@@ -141,6 +144,27 @@ def archive(bench, source, events, indexed, options):
         result["verify_seconds"] = measured(command, [mariadb], environment)["seconds"]
     shutil.rmtree(data)
     return result
+
+
+def small_files(bench, files):
+    """Loads an archive of files with one event each, and loads it again."""
+    source = bench.inputs.files(files, 1, prefix="small")
+    data = bench.data()
+    bench.mariadb.clear()
+    bench.redis.clear()
+    environment = bench.environment(bench.mariadb.url, bench.redis.url)
+    command = [bench.task_runner, "load", source, "--no-progress", "--data-dir", data]
+    # A file that was written less than two seconds before its load is not remembered.
+    time.sleep(2.1)
+    runs = [measured(command, [bench.redis, bench.mariadb], environment) for _ in range(2)]
+    if (stored := bench.mariadb.rows()) != files:
+        sys.exit(f"scripts/bench: {stored} rows of {files}")
+    shutil.rmtree(data)
+    shutil.rmtree(source)
+    found = {"files": files}
+    for name, run in zip(("first", "again"), runs):
+        found[name] = {"rate": files / run["seconds"], "engine_mb": run["memory_mb"]["own"]}
+    return found
 
 
 def service(bench, rate, seconds):

@@ -4,7 +4,7 @@ import math
 import re
 import textwrap
 
-from goals import GOALS, growth_times
+from goals import GOALS, RUNS, growth_times
 from long import WAYS
 from scaling import HOST_CORES, PROCESSES_GROUP, WANTED_RATES, hosts, limits
 
@@ -21,7 +21,7 @@ def goal_rows(runs):
         for run in runs:
             # Each row is computed from one run: figures of two runs are not compared.
             try:
-                value = goal.value(run["results"] | ({"baseline": run["baseline"]} if "baseline" in run else {}))
+                value = goal.value(run["results"] | {kind: run[kind] for kind in RUNS if kind in run})
             except KeyError:
                 continue
         if value is None:
@@ -33,9 +33,10 @@ def goal_rows(runs):
 
 def missing(run, only):
     """The goals for which a run should have figures, but has none."""
-    if only or any(kind in run for kind in ("profile", "long", "scaling")):
+    if only or "profile" in run:
         return []
-    asked = [goal for goal in GOALS if (goal.only == "baseline") == ("baseline" in run)]
+    kinds = [kind for kind in RUNS if kind in run]
+    asked = [goal for goal in GOALS if [kind for kind in RUNS if kind == goal.only] == kinds]
     measured = {what for what, _, value, _, _ in goal_rows([run]) if value is not None}
     return [goal.what for goal in asked if goal.what not in measured]
 
@@ -72,7 +73,7 @@ def text(run):
     if "profile" in run:
         lines += [f"  {' '.join(row)}" for row in profile_rows(run["profile"])]
     if "long" in run:
-        for rows in (long_rows(run["long"]), service_rows(run["long"])):
+        for rows in (long_rows(run["long"]), file_rows(run["long"]), service_rows(run["long"])):
             lines += ["", *("  " + " | ".join(row) for row in rows)]
     if "scaling" in run:
         for rows in (scaling_rows(run["scaling"]), hosts_rows(run["scaling"])):
@@ -119,6 +120,14 @@ def long_rows(found):
         )  # fmt: skip
 
 
+def file_rows(found):
+    """A header, and a row for the load of an archive of small files and for the load of it again."""
+    yield "archive of files with one event", "files", "files/s", "engine, anonymous MB"
+    for name, what in (("first", "loaded"), ("again", "loaded again")):
+        run = found["files"][name]
+        yield what, f"{found['files']['files']:,}", f"{run['rate']:,.0f}", f"{run['engine_mb']:.0f}"
+
+
 def service_rows(found):
     """A header, and a row for each service."""
     yield "events/s delivered", "files", "p50 ms to history", "p99", "p99.9", "engine, anonymous MB"
@@ -133,7 +142,7 @@ def service_rows(found):
 def long_tables(runs):
     for run in runs:
         if "long" in run:
-            tables = [long_rows(run["long"]), service_rows(run["long"])]
+            tables = [long_rows(run["long"]), file_rows(run["long"]), service_rows(run["long"])]
             return f"`{run['command']}`\n\n" + "\n".join(table(next(rows), rows) for rows in tables)
     return NOT_MEASURED
 
@@ -146,7 +155,7 @@ def scaling_rows(found):
         group = "" if run["group"] == before else run["group"]
         before = run["group"]
         cpu = ", ".join(f"{name} {us:.2f}" for name, us in run["cpu_us"].items())
-        yield group, run["name"], f"{run['rate']:,.0f}", f"{run['of_model']:.2f}", cpu.replace("own", "engine")
+        yield group, run["name"], f"{run['rate']:,.0f}", f"{run['of_model']:.2f}" if "of_model" in run else "", cpu.replace("own", "engine")
 
 
 def hosts_rows(found):
@@ -162,7 +171,7 @@ def scaling_parts(runs):
     for run in runs:
         if "scaling" in run:
             found = run["scaling"]
-            errors = [abs(1 - part["of_model"]) for part in found["runs"]]
+            errors = [abs(1 - part["of_model"]) for part in found["runs"] if "of_model" in part]
             costs = ", ".join(f"{kind} {us:.2f}" for kind, us in found["costs_us"].items())
             said = (
                 f"`{run['command']}` on {found['cores']} cores of {run['machine']['processor']}. An event costs, in µs "

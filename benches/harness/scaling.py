@@ -3,35 +3,41 @@ that is fitted to these runs: each kind of process has a cost for an event, and 
 
 import math
 import os
+import re
 import shutil
 import subprocess
 import sys
 import time
+import urllib.request
 from functools import partial
 
 import servers
 from cases import STORED, Bench
 from inputs import Inputs
 from measure import cpu_seconds, measured, per_event
+from servers import free_port
 
 # Longest time of a run, in seconds.
 RUN_SECONDS = 300
-# Processes of one run: ingest, work.
-PROCESSES = ((1, 1), (2, 1), (1, 2), (2, 2), (3, 3))
+# Processes of one run: ingest, work. In the first, one process has both roles.
+PROCESSES = ((0, 0), (1, 1), (2, 1), (1, 2), (2, 2), (3, 3))
 WORKERS = (1, 2, 3, 4)
 SHARDS = (1, 3)
 DATABASES = (1, 2, 3)
+SMALL_INGEST = (1, 2)
 # Cores of a host, and the rates to plan for, in the table of hosts.
 HOST_CORES = 8
 # The clock of processor time shows less than a tick as zero, in a short run.
 COST_MIN_US = 0.01
 WANTED_RATES = (100_000, 250_000, 500_000, 1_000_000)
 TASKS_GROUP, PROCESSES_GROUP = "worker tasks", "ingest + work processes"
+SMALL_GROUP = "ingest processes, {:,} files of {}"
 KINDS = ("ingest", "redis", "work", "mariadb")
 
 
-def scaling(programs, folder, files, records, rounds):
-    """`rounds`: how often each run is made; the one with the median rate counts."""
+def scaling(programs, folder, files, records, small, rounds):
+    """`small`: how many small files, and events of each. `rounds`: how often each run is made; the one with
+    the median rate counts."""
     started = []
     try:
         redis = servers.Redis(folder)
@@ -44,9 +50,12 @@ def scaling(programs, folder, files, records, rounds):
         bench = Bench(programs, inputs, None, folder, redis, databases[0])
         source = inputs.files(files, records)
         total = files * records
+        small_source = inputs.files(*small, prefix="small")
+        small_group, small_total = SMALL_GROUP.format(*small), math.prod(small)
         runs = [
             *((TASKS_GROUP, str(count), partial(one_load, bench, source, total, count)) for count in WORKERS),
-            *((PROCESSES_GROUP, f"{ingest} + {work}", partial(roles, bench, source, total, ingest, work)) for ingest, work in PROCESSES),
+            *((PROCESSES_GROUP, f"{ingest} + {work}" if ingest else "one", partial(roles, bench, source, total, ingest, work)) for ingest, work in PROCESSES),
+            *((small_group, str(count), partial(roles, bench, small_source, small_total, count, 1)) for count in SMALL_INGEST),
             *(("shards of the queue", str(count), partial(roles, bench, source, total, 1, 1, count)) for count in SHARDS),
             *(("database servers", str(count), partial(spread, bench, databases[:count], source, total)) for count in DATABASES),
         ]  # fmt: skip
@@ -60,7 +69,8 @@ def scaling(programs, folder, files, records, rounds):
         for (group, name), results in taken.items():
             middle = sorted(results, key=lambda result: result["rate"])[(len(results) - 1) // 2]
             found.append({"group": group, "name": name, **middle})
-        return {"runs": found, "cores": os.cpu_count(), **model(found, os.cpu_count())}
+        of_model = [run for run in found if run["group"] != small_group]
+        return {"runs": found, "cores": os.cpu_count(), **model(of_model, os.cpu_count())}
     finally:
         for server in reversed(started):
             server.stop()
@@ -80,7 +90,8 @@ def one_load(bench, source, events, workers):
 
 
 def roles(bench, source, events, ingest, work, shards=1):
-    """Processes of the service that share inbound, queue and database."""
+    """Processes of the service that share inbound, queue and database: so many of each role, or one with all
+    roles. Each file is read once."""
     data = filled(bench, source)
     bench.mariadb.clear()
     bench.redis.clear()
@@ -89,24 +100,29 @@ def roles(bench, source, events, ingest, work, shards=1):
     flags = ["--data-dir", data]
     subprocess.run([bench.task_runner, "migrate", *flags], env=common, check=True, capture_output=True)
     names = [("work", number) for number in range(work)] + [("ingest", number) for number in range(ingest)]
-    processes = []
+    names = names or [("ingest,work", 0)]
+    processes, pages = [], []
     before = {server.name: cpu_seconds(server.pid) for server in (bench.redis, bench.mariadb)}
     began = time.monotonic()
     with open(os.path.join(data, "log"), "wb") as log:
         try:
             for role, number in names:
                 # Only ingest processes share directories.
-                place = data if role == "ingest" else os.path.join(data, f"work-{number}")
+                place = data if role != "work" else os.path.join(data, f"work-{number}")
                 command = [bench.task_runner, "run", "--role", role, "--data-dir", place]
-                environment = {**common, "LEMONADE_NODE": f"{role}-{number}"}
+                environment = {**common, "LEMONADE_NODE": f"{role}-{number}".replace(",", "-")}
+                if role != "work":
+                    environment["LEMONADE_HTTP_ADDR"] = f"127.0.0.1:{free_port()}"
+                    pages.append(f"http://{environment['LEMONADE_HTTP_ADDR']}/metrics")
                 process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
                 processes.append((role, process))
             wait(bench.mariadb, events, data, [process for _, process in processes])
             seconds = time.monotonic() - began
-            cpu = {"ingest": 0.0, "work": 0.0}
+            cpu = dict.fromkeys((role for role, _ in names), 0.0)
             for role, process in processes:
                 cpu[role] += cpu_seconds(process.pid)
             cpu |= {server.name: cpu_seconds(server.pid) - before[server.name] for server in (bench.redis, bench.mariadb)}
+            check_read(source, pages)
         finally:
             for _, process in processes:
                 process.terminate()
@@ -115,6 +131,17 @@ def roles(bench, source, events, ingest, work, shards=1):
     check(bench.mariadb, events)
     shutil.rmtree(data)
     return {"rate": events / seconds, "cpu_us": {name: spent * 1e6 / events for name, spent in cpu.items()}}
+
+
+def check_read(source, pages):
+    """Each byte of the files was read once, by all processes together."""
+    there = sum(entry.stat().st_size for entry in os.scandir(source))
+    read = 0
+    for page in pages:
+        text = urllib.request.urlopen(page, timeout=10).read().decode()
+        read += sum(float(value) for value in re.findall(r"^lemonade_read_bytes_total(?:\{.*\})? (\S+)$", text, re.MULTILINE))
+    if read != there:
+        sys.exit(f"scripts/bench: the files have {there:,} bytes, and {read:,.0f} were read")
 
 
 def wait(database, events, data, processes):
