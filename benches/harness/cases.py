@@ -5,10 +5,8 @@ import shutil
 import subprocess
 import sys
 import time
-import urllib.request
 
 from measure import cpu_seconds, json_lines, measured, per_event
-from servers import free_port
 
 # `vehicle_events` without its summary: a definition of a built-in name replaces the built-in one.
 NO_SUMMARY = """
@@ -258,50 +256,6 @@ class Bench:
             sys.exit(f"scripts/bench: the Python pipeline stored {stored} rows of {events}")
         return result
 
-    def serve(self, source, events, observed):
-        """Runs the service over files that wait in inbound. If observed, requests its metrics and its
-    status page every second."""
-        data = self.data()
-        inbound, work = os.path.join(data, "inbound"), os.path.join(data, "work")
-        for name in os.listdir(source):
-            os.link(os.path.join(source, name), os.path.join(inbound, name))
-        self.mariadb.clear()
-        self.redis.clear()
-        environment = {**os.environ, **self.environment(self.mariadb.url, self.redis.url)}
-        flags = ["--data-dir", data]
-        subprocess.run([self.task_runner, "migrate", *flags], env=environment, check=True, capture_output=True)
-        pages = []
-        if observed:
-            address = f"127.0.0.1:{free_port()}"
-            environment["LEMONADE_HTTP_ADDR"] = address
-            pages = [f"http://{address}/metrics", f"http://{address}/api/status"]
-        servers = [self.redis, self.mariadb]
-        before = {server.name: cpu_seconds(server.pid) for server in servers}
-        began = asked = time.monotonic()
-        with open(os.path.join(data, "log"), "wb") as log:
-            service = subprocess.Popen(
-                [self.task_runner, "run", *flags], env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
-            )
-        try:
-            while has_files(inbound) or has_files(work):
-                if service.poll() is not None or time.monotonic() - began > 300:
-                    sys.exit("scripts/bench: the service did not take its files")
-                if pages and time.monotonic() - asked >= 1:
-                    asked = time.monotonic()
-                    for page in pages:
-                        urllib.request.urlopen(page, timeout=10).read()
-                time.sleep(0.02)
-            seconds = time.monotonic() - began
-            cpu = {"own": cpu_seconds(service.pid)}
-            cpu |= {server.name: cpu_seconds(server.pid) - before[server.name] for server in servers}
-        finally:
-            service.terminate()
-            service.wait()
-        if (stored := self.mariadb.rows()) != events:
-            sys.exit(f"scripts/bench: {stored} rows of {events}")
-        shutil.rmtree(data)
-        return per_event({"seconds": seconds, "cpu": cpu}, events)
-
     def stop(self):
         """Time from SIGTERM to the end of a service that has many files left in inbound."""
         files, records = self.sizes.backlog
@@ -498,11 +452,6 @@ def jobs(bench):
     job("files", "files: memory", lambda: bench.load(many(), total, mariadb))
     job("summary", "summary: without", lambda: bench.load(many(), total, mariadb, redis.url, bench.no_summary))
     job("summary", "summary: with", lambda: bench.load(many(), total, mariadb, redis.url))
-
-    # The difference is smaller than the noise of a machine, so both run often, in turns.
-    for _ in range(3):
-        for word in ("without", "with"):
-            job("observed", f"observed: {word}", lambda word=word: bench.serve(many(), total, word == "with"))
 
     small_files, small_records = sizes.small
     small = lambda: inputs.files(small_files, small_records)
