@@ -85,7 +85,7 @@ class Sizes:
         self.scaling = (20, 100, (60, 10)) if short else (2_000, 1_000, (300_000, 10))
         self.stored = (40, 10) if short else (20_000, 10)
         self.stored_large = (2, 2_000) if short else (20, 400_000)
-        self.backlog = (1_000, 100) if short else (10_000, 100)
+        self.backlog = (2_000, 100) if short else (10_000, 100)
         # Events of the large file, and the number of repetitions.
         self.growth = [(400, 1), (2_000, 1), (2_000, 2)] if short else [
             (100_000, 1), (1_000_000, 1), (1_000_000, 5), (1_000_000, 10),
@@ -261,7 +261,7 @@ class Bench:
         files, records = self.sizes.backlog
         source = self.inputs.files(files, records, prefix="backlog")
         data = self.data()
-        inbound, history = os.path.join(data, "inbound"), os.path.join(data, "history")
+        inbound, work, history = (os.path.join(data, name) for name in ("inbound", "work", "history"))
         for name in os.listdir(source):
             os.link(os.path.join(source, name), os.path.join(inbound, name))
         self.mariadb.clear()
@@ -283,11 +283,12 @@ class Bench:
             asked = time.monotonic()
             service.terminate()
             service.wait()
-        result = {"seconds": time.monotonic() - asked, "left": len(os.listdir(inbound))}
-        if result["left"] == 0:
+        seconds = time.monotonic() - asked
+        left = sum(len(names) for folder in (inbound, work) for _, _, names in os.walk(folder))
+        if left == 0:
             sys.exit("scripts/bench: the service had no backlog when it was stopped")
         shutil.rmtree(data)
-        return result
+        return {"seconds": seconds, "left": left}
 
     def latency(self):
         """Times from the rename of a file into inbound to its last commit, and to its move to history."""
