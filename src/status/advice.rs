@@ -64,6 +64,12 @@ impl Status {
             }
             EngineState::Paused => "Paused: no file is taken".to_owned(),
             EngineState::Waiting => format!("Waiting with {}", files(self.files.waiting_in_all())),
+            EngineState::Idle if self.files_elsewhere() > 0 => {
+                format!(
+                    "Idle, with {} begun elsewhere",
+                    files(self.files_elsewhere())
+                )
+            }
             EngineState::Idle if self.totals.is_some_and(|totals| totals.settled > 0) => {
                 "Idle: nothing waits".to_owned()
             }
@@ -77,8 +83,35 @@ impl Status {
         self.acknowledged.at_most(totals) != Acknowledged::all_of(totals)
     }
 
-    /// The commands for quarantined files and rejects that no operator has acknowledged, for files
-    /// that are being removed, and for missing indexes; `None` if there are none.
+    /// How many files are begun and in no directory that this engine takes files from: after a restore,
+    /// history has them, and after the stop of a load, its archive. Zero while this or another process may
+    /// be loading them.
+    fn files_elsewhere(&self) -> u64 {
+        let takes_files = |roles: &[String]| roles.iter().any(|role| role == "ingest");
+        let taking = self
+            .nodes
+            .iter()
+            .filter(|node| node.alive && takes_files(&node.roles));
+        let samples = &self.history.read_per_second;
+        let is_quiet = samples.len() >= STALLED_SAMPLES
+            && samples
+                .iter()
+                .rev()
+                .take(STALLED_SAMPLES)
+                .all(|read| *read == 0);
+        if self.state != EngineState::Idle
+            || !is_quiet
+            || !takes_files(&self.roles)
+            || taking.count() > 1
+        {
+            return 0;
+        }
+        self.totals.map_or(0, |totals| totals.pending)
+    }
+
+    /// The commands for files that are begun and not here, for quarantined files and rejects that no
+    /// operator has acknowledged, for files that are being removed, and for missing indexes; `None` if
+    /// there are none.
     pub(crate) fn needs_attention(&self) -> Option<String> {
         let totals = self.totals.unwrap_or_default();
         let known = self.acknowledged.at_most(totals);
@@ -110,7 +143,16 @@ impl Status {
              builds them"
                 .to_owned()
         });
-        let all = quarantined.into_iter().chain(removing).chain(rejects);
+        let elsewhere = self.files_elsewhere();
+        let elsewhere = (elsewhere > 0).then(|| {
+            format!(
+                "`task_runner files list --state pending` shows {} that are begun, and in neither inbound \
+                 nor work: `task_runner load PATH` continues them from history, or from their archive",
+                counted(elsewhere, "file", "files")
+            )
+        });
+        let all = elsewhere.into_iter().chain(quarantined);
+        let all = all.chain(removing).chain(rejects);
         let all = all.chain(indexes);
         let needs_attention: Vec<String> = all.collect();
         (!needs_attention.is_empty()).then(|| needs_attention.join("; "))
@@ -175,7 +217,7 @@ fn capitalised(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Files, History, Outage, Queue, WaitingFile};
+    use super::super::{Files, History, Node, Outage, Queue, WaitingFile};
     use super::*;
     use crate::sink::Totals;
 
@@ -292,6 +334,47 @@ mod tests {
             ..Status::default()
         };
         assert_eq!(concluded(queued).1, "Loading records");
+    }
+
+    #[test]
+    fn files_that_are_begun_and_not_here_are_named_once_nothing_is_read() {
+        let with = |read: &[u64], others: &[(&str, bool)]| {
+            let node = |(role, alive): &(&str, bool)| Node {
+                roles: vec![(*role).to_owned()],
+                alive: *alive,
+                ..Node::default()
+            };
+            let mut status = Status {
+                running: true,
+                ready: true,
+                roles: vec!["ingest".to_owned(), "work".to_owned()],
+                nodes: [("ingest", true)].iter().chain(others).map(node).collect(),
+                totals: Some(Totals {
+                    settled: 1,
+                    pending: 8,
+                    ..Totals::default()
+                }),
+                history: History {
+                    read_per_second: read.to_vec(),
+                    ..History::default()
+                },
+                ..Status::default()
+            };
+            status.conclude();
+            (status.headline, status.next.unwrap_or_default())
+        };
+        let (headline, next) = with(&[9, 0, 0, 0, 0, 0], &[("work", true), ("ingest", false)]);
+        assert_eq!(headline, "Idle, with 8 files begun elsewhere");
+        assert!(next.contains("shows 8 files that are begun"), "{next}");
+        assert!(next.contains("`task_runner load PATH`"), "{next}");
+        let quiet = ("Idle: nothing waits".to_owned(), String::new());
+        assert_eq!(with(&[0, 0, 0, 0, 9], &[]), quiet, "read a moment ago");
+        assert_eq!(with(&[0; 4], &[]), quiet, "it has just started");
+        assert_eq!(
+            with(&[0; 5], &[("ingest", true)]),
+            quiet,
+            "another one may load them"
+        );
     }
 
     #[test]
