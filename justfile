@@ -42,8 +42,12 @@ bench *ARGS:
 chaos *ARGS:
     scripts/chaos {{ARGS}}
 
+# Hosts that are killed, paused and cut off, then an audit of every record.
+hosts *ARGS:
+    scripts/hosts {{ARGS}}
+
 # The checks that take too long for each change: ten thousand simulated worlds, twenty minutes of
-# chaos, fuzzing.
+# chaos, faults of hosts, fuzzing.
 nightly *ARGS:
     scripts/nightly {{ARGS}}
 

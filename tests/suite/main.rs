@@ -37,6 +37,7 @@ mod kubernetes;
 mod lost_tables;
 mod machine;
 mod metrics;
+mod namespaces;
 mod nodes;
 mod prometheus;
 mod reference;

@@ -9,8 +9,9 @@ use std::process::Output;
 
 use mysql_async::prelude::Queryable as _;
 
+use super::audit::FOREIGN;
 use super::files::{Dice, reason_name};
-use super::world::{FOREIGN, World};
+use super::world::World;
 use crate::support::LEDGER;
 
 /// The tables of the datasets.

@@ -3,12 +3,13 @@
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::fs::{CWD, RenameFlags};
 use tokio::task::JoinSet;
 
-use super::files::{Dice, Expected, Made, Maker};
+use super::files::{Dice, Expected, Made, Maker, Worth};
+use crate::support::files_below;
 
 /// Files in progress at a time. More would only prolong the end of a run.
 const UNDER_WAY_MAX: usize = 40;
@@ -25,13 +26,13 @@ pub struct Places {
     pub outside: PathBuf,
 }
 
-/// Makes and delivers files until that time. Returns the expected outcome of each.
-pub async fn arrive(seed: u64, places: Places, until: Instant) -> Vec<Expected> {
+/// Makes and delivers files while `goes_on`. Returns the expected outcome of each.
+pub async fn arrive(seed: u64, places: Places, goes_on: impl Fn() -> bool) -> Vec<Expected> {
     let mut maker = Maker::new(seed);
     let mut dice = Dice::new(seed, 2);
     let mut writers = JoinSet::new();
     let mut number = 0_u64;
-    while Instant::now() < until {
+    while goes_on() {
         // Sometimes delivers many at once.
         let burst = if dice.percent(5) { 15 } else { 1 };
         for _ in 0..burst {
@@ -41,7 +42,7 @@ pub async fn arrive(seed: u64, places: Places, until: Instant) -> Vec<Expected> 
             writers.spawn(deliver(made, places.clone(), number, dice));
         }
         tokio::time::sleep(Duration::from_millis(dice.between(20, 500))).await;
-        while under_way(&places) >= UNDER_WAY_MAX && Instant::now() < until {
+        while under_way(&places) >= UNDER_WAY_MAX && goes_on() {
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     }
@@ -52,8 +53,8 @@ pub async fn arrive(seed: u64, places: Places, until: Instant) -> Vec<Expected> 
 }
 
 fn under_way(places: &Places) -> usize {
-    let count = |dir: &Path| fs::read_dir(dir).map_or(0, Iterator::count);
-    count(&places.inbound) + count(&places.work)
+    let inbound = fs::read_dir(&places.inbound).map_or(0, Iterator::count);
+    inbound + files_below(&places.work).len()
 }
 
 async fn deliver(made: Made, places: Places, number: u64, mut dice: Dice) {
@@ -108,4 +109,23 @@ async fn rename(from: &Path, to: &Path) {
             Err(error) => panic!("{}: {error}", to.display()),
         }
     }
+}
+
+/// Prints how much was delivered.
+pub fn print_files(log: &[Expected]) {
+    let records = || log.iter().filter_map(|expected| expected.records.as_ref());
+    let rejects = |records: &Vec<Worth>| {
+        let reject = |worth: &&Worth| matches!(worth, Worth::Reject(_));
+        records.iter().filter(reject).count()
+    };
+    eprintln!(
+        "files: {} of {} contents, {} of them not to be read; {} records, {} of them invalid",
+        log.iter()
+            .map(|expected| expected.names.len())
+            .sum::<usize>(),
+        log.len(),
+        log.len() - records().count(),
+        records().map(Vec::len).sum::<usize>(),
+        records().map(rejects).sum::<usize>(),
+    );
 }

@@ -16,7 +16,9 @@ use mysql_async::{Conn, Row, Value, from_value};
 use super::files::{
     Dataset, Expected, Worth, checksum, content_hash, parse_record_name, reason_name, record_name,
 };
-use super::world::{FOREIGN, GROUP, STREAMS, World};
+
+/// The vehicle of the rows of another program.
+pub const FOREIGN: &str = "foreign";
 
 /// Findings of a kind that are listed.
 const TOLD_MAX: usize = 20;
@@ -91,10 +93,15 @@ fn number(cell: Option<&String>) -> u64 {
         .expect("the column is a number")
 }
 
-/// Audits database, directories and queue. `log` says what was delivered.
-pub async fn audit(world: &World, directories: &Directories<'_>, log: &[Expected]) -> Findings {
+/// Audits database, directories and queue. `queued` says what the queue holds, and `log` what was
+/// delivered.
+pub async fn audit(
+    mut conn: Conn,
+    directories: &Directories<'_>,
+    queued: Vec<String>,
+    log: &[Expected],
+) -> Findings {
     let mut findings = Findings::default();
-    let mut conn = world.connect().await.unwrap();
     let files = ledger(&mut conn, log, &mut findings).await;
     let mut last = LastEvents::new();
     for dataset in [Dataset::Events, Dataset::Status] {
@@ -112,7 +119,9 @@ pub async fn audit(world: &World, directories: &Directories<'_>, log: &[Expected
     summary(&mut conn, last, &mut findings).await;
     conn.disconnect().await.unwrap();
     walk(directories, log, &mut findings);
-    streams(world, &mut findings);
+    for what in queued {
+        findings.add("left in the queue", what);
+    }
     findings
 }
 
@@ -423,30 +432,6 @@ fn entries(directory: &Path) -> Vec<(OsString, Vec<u8>)> {
             (entry.file_name(), bytes)
         })
         .collect()
-}
-
-fn streams(world: &World, findings: &mut Findings) {
-    for problem in queued(world) {
-        findings.add("left in the queue", problem);
-    }
-}
-
-/// The entries that are still in the queue.
-pub fn queued(world: &World) -> Vec<String> {
-    let mut left = Vec::new();
-    for stream in STREAMS {
-        let length = world.ask_redis(&format!("XLEN {stream}"));
-        if length.as_deref() != Some(":0") {
-            left.push(format!("{stream} has {length:?} entries"));
-        }
-        // The first line of the summary says only how many lines follow: ask for the entries.
-        let pending = world.ask_redis(&format!("XPENDING {stream} {GROUP} - + 10"));
-        let pending = pending.unwrap_or_default();
-        if pending != "*0" && !pending.starts_with("-NOGROUP") {
-            left.push(format!("{stream} has pending entries: {pending}"));
-        }
-    }
-    left
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -7,11 +7,11 @@
 //! keeps its folder.
 
 mod accidents;
-mod arrivals;
-mod audit;
+pub mod arrivals;
+pub mod audit;
 mod disk;
-mod files;
-mod process;
+pub mod files;
+pub mod process;
 mod world;
 
 use std::collections::BTreeMap;
@@ -22,11 +22,12 @@ use std::time::{Duration, Instant};
 
 use crate::support;
 use accidents::Accident;
-use arrivals::{Places, arrive};
-use audit::{Directories, Findings, audit, queued};
+use arrivals::{Places, arrive, print_files};
+use audit::{Directories, Findings, audit};
 use disk::Disk;
-use files::{Dice, Expected, Worth};
-use world::{Fault, SERVICE, WORKER, World};
+use files::{Dice, Expected};
+use process::print_log_summary;
+use world::{Fault, GROUP, SERVICE, STREAMS, WORKER, World};
 
 /// The duration of the short run.
 const SECONDS: u64 = 20;
@@ -55,7 +56,7 @@ const WRONG_LINES: usize = 25;
 const WRONG_CHARS: usize = 300;
 
 /// A number from the environment.
-fn setting(name: &str, default: u64) -> u64 {
+pub fn setting(name: &str, default: u64) -> u64 {
     std::env::var(name).map_or(default, |value| value.parse().expect(name))
 }
 
@@ -115,7 +116,8 @@ impl Site {
             history: &self.history,
             quarantine: &self.of_service("quarantine"),
         };
-        audit(world, &directories, log).await
+        let conn = world.connect().await.unwrap();
+        audit(conn, &directories, queued(world), log).await
     }
 
     /// Fails and keeps the folder. What is wrong is written there as a whole; the message has its
@@ -150,7 +152,7 @@ async fn nothing_is_lost_or_doubled_while_everything_fails() {
     world.worker.start();
 
     let until = Instant::now() + Duration::from_secs(seconds);
-    let arrivals = tokio::spawn(arrive(seed, site.places(), until));
+    let arrivals = tokio::spawn(arrive(seed, site.places(), move || Instant::now() < until));
     let all = Fault::all(site.history_disk.is_some());
     let mut struck = Struck::default();
     let tormented = torment(
@@ -178,7 +180,7 @@ async fn nothing_is_lost_or_doubled_while_everything_fails() {
         Ok(()) => finish(&mut world, &site, &log).await,
         failed => failed.map(|()| Findings::default()),
     };
-    print_log_summary(&site.folder);
+    print_log_summary([SERVICE, WORKER].map(|name| site.folder.join(format!("{name}.log"))));
     let mut wrong = match findings {
         Ok(findings) => findings.to_string(),
         Err(why) => why,
@@ -221,7 +223,7 @@ async fn the_audit_is_clean_without_faults_and_finds_what_is_wrong() {
     world.service.start();
     world.worker.start();
     let until = Instant::now() + Duration::from_secs(4);
-    let log = arrive(7, site.places(), until).await;
+    let log = arrive(7, site.places(), || Instant::now() < until).await;
     heal(&mut world, &site).await.unwrap();
     let findings = finish(&mut world, &site, &log).await.unwrap();
     assert!(findings.is_empty(), "{findings}");
@@ -266,7 +268,7 @@ async fn the_audit_is_clean_without_faults_and_finds_what_is_wrong() {
     let file = history.next().unwrap().unwrap().path();
     fs::rename(file, site.of_service("inbound").join("again")).unwrap();
     world
-        .ask_redis(&format!("XADD {} * a b", world::STREAMS[0]))
+        .ask_redis(&format!("XADD {} * a b", STREAMS[0]))
         .unwrap();
     let found = site.audit(&world, &log).await.kinds();
     let expected = harms.map(|(kind, _)| kind).into_iter().chain([
@@ -418,6 +420,24 @@ async fn heal(world: &mut World, site: &Site) -> Result<(), String> {
     }
 }
 
+/// The entries that are still in the queue.
+fn queued(world: &World) -> Vec<String> {
+    let mut left = Vec::new();
+    for stream in STREAMS {
+        let length = world.ask_redis(&format!("XLEN {stream}"));
+        if length.as_deref() != Some(":0") {
+            left.push(format!("{stream} has {length:?} entries"));
+        }
+        // The first line of the summary says only how many lines follow: ask for the entries.
+        let pending = world.ask_redis(&format!("XPENDING {stream} {GROUP} - + 10"));
+        let pending = pending.unwrap_or_default();
+        if pending != "*0" && !pending.starts_with("-NOGROUP") {
+            left.push(format!("{stream} has pending entries: {pending}"));
+        }
+    }
+    left
+}
+
 /// The ledger entries of the files that are not settled.
 async fn gaps(world: &World) -> String {
     let sql = "SELECT GROUP_CONCAT(line SEPARATOR '\n') FROM (SELECT CONCAT_WS(' ', f.file_no, \
@@ -463,43 +483,5 @@ fn print_struck(struck: &Struck) {
     }
     for (accident, times) in &struck.accidents {
         eprintln!("{times:8}  {accident:?}");
-    }
-}
-
-fn print_files(log: &[Expected]) {
-    let records = || log.iter().filter_map(|expected| expected.records.as_ref());
-    let rejects = |records: &Vec<Worth>| {
-        let reject = |worth: &&Worth| matches!(worth, Worth::Reject(_));
-        records.iter().filter(reject).count()
-    };
-    eprintln!(
-        "files: {} of {} contents, {} of them not to be read; {} records, {} of them invalid",
-        log.iter()
-            .map(|expected| expected.names.len())
-            .sum::<usize>(),
-        log.len(),
-        log.len() - records().count(),
-        records().map(Vec::len).sum::<usize>(),
-        records().map(rejects).sum::<usize>(),
-    );
-}
-
-/// Prints the number of log lines of the engine by message.
-fn print_log_summary(folder: &Path) {
-    let mut told: BTreeMap<String, u64> = BTreeMap::new();
-    for name in [SERVICE, WORKER] {
-        let log = fs::read(folder.join(format!("{name}.log"))).unwrap_or_default();
-        for line in String::from_utf8_lossy(&log).lines() {
-            let line: serde_json::Value = serde_json::from_str(line).unwrap_or_default();
-            let message = line.pointer("/message").or(line.pointer("/fields/message"));
-            let level = line["level"].as_str().unwrap_or_default();
-            if let Some(message) = message.and_then(serde_json::Value::as_str) {
-                *told.entry(format!("{level} {message}")).or_default() += 1;
-            }
-        }
-    }
-    eprintln!("log lines of the engine:");
-    for (message, times) in told {
-        eprintln!("{times:8}  {message}");
     }
 }

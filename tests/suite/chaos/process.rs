@@ -1,6 +1,7 @@
-//! A process of the real binary that is killed, stopped and restarted. Ending without a signal is a
-//! failure.
+//! A process that is killed, stopped and restarted. If it ends without a signal, and with a code that
+//! it should not end with, that is a failure.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
@@ -16,13 +17,17 @@ const STOP_WITHIN: Duration = Duration::from_secs(90);
 /// Lines of a log that are shown with a failure.
 const LOG_LINES: usize = 15;
 
-/// A process of the engine, across its restarts.
+/// A process of the engine or of a server, across its restarts.
 pub struct Process {
-    pub name: &'static str,
+    pub name: String,
     /// The command that starts it.
     command: Box<dyn Fn() -> Command + Send>,
     log: PathBuf,
     state: State,
+    /// The exit code with which it may end by itself.
+    may_end_with: Option<i32>,
+    /// How often it did.
+    pub ends: u64,
     /// Its failures.
     pub offences: Vec<String>,
     /// The longest time between SIGTERM and its end.
@@ -39,18 +44,26 @@ enum State {
 impl Process {
     /// A process that is not running yet; its log is appended to.
     pub fn new(
-        name: &'static str,
+        name: impl Into<String>,
         log: PathBuf,
         command: impl Fn() -> Command + Send + 'static,
     ) -> Self {
         Self {
-            name,
+            name: name.into(),
             command: Box::new(command),
             log,
             state: State::Down,
+            may_end_with: None,
+            ends: 0,
             offences: Vec::new(),
             slowest_stop: Duration::ZERO,
         }
+    }
+
+    /// The same process, which may end by itself with this exit code.
+    pub fn may_end_with(mut self, code: i32) -> Self {
+        self.may_end_with = Some(code);
+        self
     }
 
     pub fn start(&mut self) {
@@ -131,7 +144,11 @@ impl Process {
             State::Running(child) => {
                 if let Some(status) = child.try_wait().unwrap() {
                     self.state = State::Down;
-                    self.offend(&format!("ended by itself: {status}"));
+                    if self.may_end_with.is_some() && status.code() == self.may_end_with {
+                        self.ends += 1;
+                    } else {
+                        self.offend(&format!("ended by itself: {status}"));
+                    }
                 }
             }
             State::Ending(child, since) => {
@@ -183,4 +200,24 @@ pub fn log_end(log: &Path, lines: usize) -> String {
     let text = String::from_utf8_lossy(&text);
     let all: Vec<&str> = text.lines().collect();
     all[all.len().saturating_sub(lines)..].join("\n")
+}
+
+/// Prints the number of log lines of the engine by message.
+pub fn print_log_summary(logs: impl IntoIterator<Item = PathBuf>) {
+    let mut told: BTreeMap<String, u64> = BTreeMap::new();
+    for log in logs {
+        let log = fs::read(log).unwrap_or_default();
+        for line in String::from_utf8_lossy(&log).lines() {
+            let line: serde_json::Value = serde_json::from_str(line).unwrap_or_default();
+            let message = line.pointer("/message").or(line.pointer("/fields/message"));
+            let level = line["level"].as_str().unwrap_or_default();
+            if let Some(message) = message.and_then(serde_json::Value::as_str) {
+                *told.entry(format!("{level} {message}")).or_default() += 1;
+            }
+        }
+    }
+    eprintln!("log lines of the engine:");
+    for (message, times) in told {
+        eprintln!("{times:8}  {message}");
+    }
 }

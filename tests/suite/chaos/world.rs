@@ -17,6 +17,7 @@ use std::time::Duration;
 use mysql_async::prelude::Queryable as _;
 use mysql_async::{Conn, Opts, OptsBuilder};
 
+use super::audit::FOREIGN;
 use super::disk::Disk;
 use super::files::{Dice, Growth};
 use super::process::Process;
@@ -29,9 +30,6 @@ pub const STREAMS: [&str; 2] = [
     "lemonade:{vehicle_status}:frames",
 ];
 pub const GROUP: &str = "workers";
-
-/// The vehicle of the rows of another program.
-pub const FOREIGN: &str = "foreign";
 
 /// The file of the settings with another definition.
 const REDEFINED: &str = "redefined.toml";

@@ -213,6 +213,21 @@ pub async fn start_private_mysql9() -> Private {
     Private::new(server, AnyKind::Mysql9(kind), url)
 }
 
+/// Makes the data of a MariaDB in an empty folder.
+pub fn fill_mariadb(folder: &Path) {
+    MariadbKind::default().fill(folder);
+}
+
+/// The command that runs a MariaDB with the data of this folder, and the socket file `sock` in it. The
+/// options come last, and so replace those of all tests.
+pub fn mariadb_command(folder: &Path, port: u16, options: &[String]) -> Vec<OsString> {
+    let kind = MariadbKind {
+        options: options.to_vec(),
+        ..MariadbKind::default()
+    };
+    kind.command(folder, port)
+}
+
 /// Runs MariaDB.
 #[derive(Default)]
 pub struct MariadbKind {

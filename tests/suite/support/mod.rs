@@ -24,7 +24,7 @@ mod service;
 
 use tokio::sync::OnceCell;
 
-pub use database::{Database, Galera, SYNC_WAIT};
+pub use database::{Database, Galera, SYNC_WAIT, fill_mariadb, mariadb_command};
 pub use pair::{Pair, files_below, in_work, names};
 pub use redis::Redis;
 pub use server::{Private, program};
