@@ -18,7 +18,7 @@ const BACK_WITHIN: Duration = Duration::from_secs(120);
 const BEATS_WITHIN: u8 = 5;
 
 /// Pause of a kind after a fault, in milliseconds.
-const BETWEEN: (u64, u64) = (200, 2_000);
+const BETWEEN: (u64, u64) = (200, 1_000);
 
 /// How many of 100 faults of a master or a leader are its own, and not those of any machine.
 const OF_THE_FIRST: u64 = 60;
@@ -47,7 +47,7 @@ impl Kind {
     fn lasts(self, harm: Harm, dice: &mut Dice) -> Duration {
         let (shortest, longest) = match self {
             // Dead after 10 s without a beat, and taken over within 10 s more.
-            Self::Ingest => (21_000, 24_000),
+            Self::Ingest => (20_000, 22_000),
             // Frames of a dead worker are taken over within 8 s.
             Self::Work => (9_000, 12_000),
             // Another one leads within 20 s, by beats of 3 s that are 10 s old.
@@ -56,9 +56,9 @@ impl Kind {
             Self::Redis => (4_000, 8_000),
             // The cluster goes on without a node after 5 s, and the engine leaves a server that does
             // not answer after 15 s.
-            Self::Database => (16_000, 19_000),
+            Self::Database => (15_000, 17_000),
         };
-        let is_short = harm == Harm::Kill && !dice.percent(25);
+        let is_short = harm == Harm::Kill && !dice.percent(20);
         Duration::from_millis(if is_short {
             dice.between(0, 3_000)
         } else {
