@@ -58,12 +58,14 @@ impl Kind {
             // not answer after 15 s.
             Self::Database => (15_000, 17_000),
         };
-        let is_short = harm == Harm::Kill && !dice.percent(20);
-        Duration::from_millis(if is_short {
-            dice.between(0, 3_000)
-        } else {
-            dice.between(shortest, longest)
-        })
+        let (shortest, longest) = match harm {
+            // Before its cluster has noticed, a node that starts again is in the way of itself for half
+            // a minute.
+            Harm::Kill if self == Self::Database => (6_000, 10_000),
+            Harm::Kill if !dice.percent(20) => (0, 3_000),
+            _ => (shortest, longest),
+        };
+        Duration::from_millis(dice.between(shortest, longest))
     }
 
     /// The machine that has the next fault: often the one that has a part that others wait for.

@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::io::{Read as _, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -252,6 +253,10 @@ pub async fn start_databases(network: &mut Network) -> Vec<Machine> {
         let folder = network.folder().join(&name);
         fs::create_dir(&folder).unwrap();
         support::fill_mariadb(&folder);
+        // A node that comes back is told by rsync that it gets what it missed, and the rsync of root
+        // writes as the user nobody.
+        let open = fs::Permissions::from_mode(0o777);
+        fs::set_permissions(folder.join("data"), open).unwrap();
         let servers = Servers::new(&[], &machines);
         if !machines.is_empty() {
             // No data is written yet, so all nodes have equal data. With this setting, a node joins
