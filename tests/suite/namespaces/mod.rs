@@ -32,7 +32,7 @@ use machine::{Machine, TICK, attend};
 use network::{Host, Network};
 use servers::{ACCOUNT, DATABASE, Servers, addresses, start_databases, start_queues};
 
-/// Time after the last fault in which all work must end.
+/// Time after the last fault and the last file in which all work must end.
 const DRAINED_WITHIN: Duration = Duration::from_secs(150);
 
 /// Characters of what is wrong in the message of a failure. The whole is in a file.
@@ -298,7 +298,10 @@ async fn nothing_is_lost_or_doubled_while_hosts_are_killed_paused_and_cut_off() 
     let finished = async {
         eprintln!("{}", counts?);
         world.drain().await?;
-        eprintln!("drained {:.1?} after the last fault", began.elapsed());
+        eprintln!(
+            "drained {:.1?} after the last file arrived",
+            began.elapsed()
+        );
         world.finish(&log).await
     };
     let mut wrong = finished.await.err().unwrap_or_default();
