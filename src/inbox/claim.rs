@@ -6,7 +6,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, Metadata};
-use std::io;
+use std::io::{self, ErrorKind};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -145,7 +145,7 @@ impl Inbox {
     }
 
     /// The files of this node in work, which an earlier run claimed. Removes empty directories, which it
-    /// left.
+    /// left. None if another node has taken over the directory, and with it the files.
     ///
     /// # Errors
     /// The directory cannot be read.
@@ -153,7 +153,7 @@ impl Inbox {
         let mut found = Vec::new();
         let claims = self.node.claims();
         remove_empty(&claims);
-        each_file(
+        let listed = each_file(
             &claims,
             |_| true,
             |path, entry| {
@@ -166,7 +166,11 @@ impl Inbox {
                 }
                 Ok(())
             },
-        )?;
+        );
+        match listed {
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            listed => listed?,
+        }
         found.sort_by(|a, b| (a.modified, &a.name).cmp(&(b.modified, &b.name)));
         Ok(found)
     }

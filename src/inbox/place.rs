@@ -24,8 +24,8 @@ pub(super) struct Node {
     pub(super) path: PathBuf,
     /// `work/NODE/EPOCH`: where this process claims files.
     pub(super) claims: RwLock<PathBuf>,
-    /// The names of nodes whose files are to be taken over.
-    pub(super) orphans: Mutex<Vec<String>>,
+    /// The nodes whose files are to be taken over, each with its epochs that are dead.
+    pub(super) orphans: Mutex<Vec<(String, Vec<u64>)>>,
     pub(super) orphaned: Notify,
     /// Whether intake takes over files.
     pub(super) takes_over: AtomicBool,

@@ -39,7 +39,7 @@ impl Inbox {
         directory::create_private(&claims)?;
         *self.node.claims.write() = claims;
         if takes_files {
-            self.take_epochs(&self.node.name)?;
+            self.take_epochs(&self.node.name, epochs(&self.node.path))?;
             self.adopt()?;
         }
         Ok(())
@@ -97,9 +97,16 @@ impl Inbox {
         }
     }
 
-    /// Lets intake take over the files of a node. Its process must be dead by the ledger.
-    pub fn orphan(&self, name: String) {
-        self.node.orphans.lock().push(name);
+    /// The epochs of a node that have a directory in work.
+    #[must_use]
+    pub fn epochs_of(&self, name: &str) -> Vec<u64> {
+        epochs(&self.directories.work.join(name))
+    }
+
+    /// Lets intake take over the files of these epochs of a node, which must be dead by the ledger. Its
+    /// next process may begin before intake does that: the files of later epochs stay.
+    pub fn orphan(&self, name: String, epochs: Vec<u64>) {
+        self.node.orphans.lock().push((name, epochs));
         self.node.orphaned.notify_one();
     }
 
@@ -113,9 +120,9 @@ impl Inbox {
     #[must_use]
     pub fn take_orphans(&self) -> Vec<Claimed> {
         let mut taken = Vec::new();
-        let names = std::mem::take(&mut *self.node.orphans.lock());
-        for name in names {
-            let files = match self.take_epochs(&name) {
+        let orphans = std::mem::take(&mut *self.node.orphans.lock());
+        for (name, dead) in orphans {
+            let files = match self.take_epochs(&name, dead) {
                 Ok(files) => files,
                 // The next beats find it dead again.
                 Err(error) => {
@@ -153,12 +160,12 @@ impl Inbox {
         }
     }
 
-    /// Takes the directories of all epochs of a node, except the one of this process.
-    fn take_epochs(&self, name: &str) -> io::Result<Vec<Claimed>> {
+    /// Takes the directories of these epochs of a node, except the one of this process.
+    fn take_epochs(&self, name: &str, epochs: Vec<u64>) -> io::Result<Vec<Claimed>> {
         let own = self.node.claims();
         let place = self.directories.work.join(name);
         let mut taken = Vec::new();
-        for epoch in epochs(&place) {
+        for epoch in epochs {
             let from = place.join(epoch.to_string());
             if from == own {
                 continue;

@@ -209,10 +209,13 @@ impl Member {
             if *looks < LOOKS || !inbox.takes_over() {
                 continue;
             }
+            // Read before: the next process of this name may begin right after the end of the epoch.
+            let (listed, of) = (inbox.clone(), name.clone());
+            let epochs = blocking("reading work", move || Ok(listed.epochs_of(&of))).await?;
             if self.database.fence(&name, DEAD_AFTER).await? {
                 dead.remove(&name);
                 suspects = suspects.saturating_sub(1);
-                inbox.orphan(name);
+                inbox.orphan(name, epochs);
             }
         }
         inbox.suspect(Some(suspects));

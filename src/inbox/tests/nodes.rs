@@ -45,6 +45,36 @@ fn named(files: &[Claimed]) -> Vec<String> {
     names
 }
 
+/// As when all processes of a node are dead.
+fn orphan(heir: &Inbox, name: &str) {
+    heir.orphan(name.to_owned(), heir.epochs_of(name));
+}
+
+#[test]
+fn a_process_that_begins_after_its_node_was_found_dead_keeps_its_directory() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path();
+    let victim = open(root, "victim", 7);
+    deliver(root, &["a"]);
+    claim(&victim);
+    let heir = open(root, "heir", 9);
+    orphan(&heir, "victim");
+    drop(victim);
+    let next = open(root, "victim", 8);
+    deliver(root, &["b"]);
+    claim(&next);
+    drop(heir.take_orphans());
+    deliver(root, &["c"]);
+    assert_eq!(named(&claim(&next)), ["c"]);
+    // The next process takes the files of the one before it at its start.
+    assert_eq!(named(&next.recovered().unwrap()), ["a", "b", "c"]);
+
+    // One that was found dead itself has no files, whether it has read them before or not.
+    orphan(&heir, "victim");
+    assert_eq!(named(&heir.take_orphans()), ["a", "b", "c"]);
+    assert!(next.recovered().unwrap().is_empty());
+}
+
 #[test]
 fn the_files_of_a_dead_node_are_taken_over_and_its_process_can_do_nothing_with_them() {
     let dir = tempfile::tempdir().unwrap();
@@ -61,7 +91,7 @@ fn the_files_of_a_dead_node_are_taken_over_and_its_process_can_do_nothing_with_t
     let others = heir.other_nodes().unwrap();
     assert_eq!(others, [("victim".to_owned(), true)]);
 
-    heir.orphan("victim".to_owned());
+    orphan(&heir, "victim");
     let taken = heir.take_orphans();
     assert_eq!(named(&taken), ["a", "a", "d/b", "d/e/c"]);
     assert!(heir.take_orphans().is_empty());
@@ -102,7 +132,7 @@ fn an_heir_removes_the_directory_of_a_process_that_has_ended() {
     let lives = open(root, "lives", 1);
     let heir = open(root, "heir", 1);
     for name in ["gone", "lives", "unknown"] {
-        heir.orphan(name.to_owned());
+        orphan(&heir, name);
     }
     assert!(heir.take_orphans().is_empty());
     assert_eq!(names(&root.join("work")), ["heir", "lives"]);
@@ -128,7 +158,7 @@ fn files_that_are_left_over_and_over_again_keep_their_names_and_lie_no_deeper() 
         let name = ["a", "b"][usize::try_from(epoch % 2).unwrap()];
         first = open(root, name, epoch);
         let other = ["b", "a"][usize::try_from(epoch % 2).unwrap()];
-        first.orphan(other.to_owned());
+        orphan(&first, other);
         drop(first.take_orphans());
         let files = first.recovered().unwrap();
         assert_eq!(named(&files), ["d/y", "x", "x"], "{epoch}");

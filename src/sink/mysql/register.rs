@@ -22,6 +22,10 @@ use super::session::{Insert, Session};
 /// The highest number of a file: an id has 63 bits in SQLite.
 const FILE_NO_MAX: u32 = i32::MAX.unsigned_abs();
 
+/// Attempts to enter a file. While nodes of a Galera cluster come and go, one may give a number that
+/// another one has given: then nothing is entered, and the next attempt gets another number.
+const ENTER_ATTEMPTS: u32 = 3;
+
 /// Most characters of the reason of a quarantine that the ledger keeps.
 const REASON_CHARS_MAX: usize = 1_000;
 
@@ -122,10 +126,16 @@ pub(super) async fn register(
     note_identities(session, files).await?;
     look_up(session, files.iter(), &mut known).await?;
     let elsewhere = of_others(session, files, &known, datasets).await?;
-    let missing = missing(files, &elsewhere, &mut known);
+    let mut missing = missing(files, &elsewhere, &mut known);
     let mut fresh: HashSet<(ContentHash, &str)> = missing.iter().map(|file| key(file)).collect();
-    enter(session, &missing).await?;
-    look_up(session, missing.iter().copied(), &mut known).await?;
+    for _ in 0..ENTER_ATTEMPTS {
+        enter(session, &missing).await?;
+        look_up(session, missing.iter().copied(), &mut known).await?;
+        missing.retain(|file| entry_of(&mut known, file, files).is_none());
+        if missing.is_empty() {
+            break;
+        }
+    }
 
     let mut registered = Vec::with_capacity(files.len());
     for (at, file) in files.iter().enumerate() {

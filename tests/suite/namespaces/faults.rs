@@ -47,7 +47,7 @@ impl Kind {
     fn lasts(self, harm: Harm, dice: &mut Dice) -> Duration {
         let (shortest, longest) = match self {
             // Dead after 10 s without a beat, and taken over within 10 s more.
-            Self::Ingest => (20_000, 22_000),
+            Self::Ingest => (22_000, 25_000),
             // Frames of a dead worker are taken over within 8 s.
             Self::Work => (9_000, 12_000),
             // Another one leads within 20 s, by beats of 3 s that are 10 s old.

@@ -275,6 +275,28 @@ async fn processes_on_two_nodes_of_a_cluster_may_migrate_at_once() {
     }
 }
 
+/// As one node of a cluster does while others come and go: the number that it gives to a new file is
+/// that of another file.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_number_that_another_node_has_given_is_not_the_last_one() {
+    let fixture = Fixture::new(Target::Mariadb).await;
+    let taken = fixture.file("vehicle_events", 1).await;
+    let trigger = format!(
+        "CREATE TRIGGER collides BEFORE INSERT ON ingest_files FOR EACH ROW BEGIN IF EXISTS (SELECT 1 \
+         FROM collisions) THEN DELETE FROM collisions; SET NEW.file_no = {taken}; END IF; END"
+    );
+    for sql in [
+        "CREATE TABLE collisions (id INT)",
+        "INSERT INTO collisions VALUES (1)",
+        &trigger,
+    ] {
+        fixture.run(sql).await;
+    }
+    let next = fixture.file("vehicle_events", 2).await;
+    assert!(next > taken, "{next}, {taken}");
+    assert_eq!(fixture.number("SELECT COUNT(*) FROM collisions").await, 0);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn nodes_of_a_cluster_that_are_synced_take_writes() {
     let fixture = Fixture::new(Target::Galera).await;
