@@ -434,24 +434,33 @@ pub(super) async fn quarantine(
     note_identities(session, slice::from_ref(file)).await?;
     let reason: String = reason.chars().take(REASON_CHARS_MAX).collect();
     // The reason is assigned before the state: the server assigns from left to right, and both
-    // conditions need the old state.
+    // conditions need the old state. The hash is another one if the new number belongs to another file.
     let sql = "INSERT INTO ingest_files (hash, dataset, name, path, bytes, records, definition, \
                state, reason, registered_at) VALUES (?, ?, ?, ?, ?, ?, ?, 'quarantined', ?, \
                UTC_TIMESTAMP(6)) \
-               ON DUPLICATE KEY UPDATE reason = IF(state IN ('settled', 'removing'), reason, \
-               VALUES(reason)), state = IF(state IN ('settled', 'removing'), state, VALUES(state))";
+               ON DUPLICATE KEY UPDATE reason = IF(hash <> VALUES(hash) OR state IN ('settled', \
+               'removing'), reason, VALUES(reason)), state = IF(hash <> VALUES(hash) OR state IN \
+               ('settled', 'removing'), state, VALUES(state))";
     let hash = file.hash.as_slice();
-    let params = (
-        hash,
-        &file.dataset,
-        &file.name,
-        path_bytes(file),
-        file.bytes,
-        file.records,
-        definition(file),
-        reason,
-    );
-    session.run_with(sql, params).await.map(drop)
+    for _ in 0..ENTER_ATTEMPTS {
+        let params = (
+            hash,
+            &file.dataset,
+            &file.name,
+            path_bytes(file),
+            file.bytes,
+            file.records,
+            definition(file),
+            &reason,
+        );
+        session.run_with(sql, params).await?;
+        let entered = "SELECT 1 FROM ingest_files WHERE hash = ? AND dataset = ?";
+        let entered = session.rows_with::<u64>(entered, (hash, &file.dataset));
+        if !entered.await?.is_empty() {
+            return Ok(());
+        }
+    }
+    Err(used_up())
 }
 
 /// Records the current path of a file of an archive, which was moved or copied.

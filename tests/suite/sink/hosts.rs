@@ -13,7 +13,7 @@ use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Error};
 
 use super::faults::{COMMIT, frame, refused, through_proxy};
-use super::fixture::{Fixture, Target, events};
+use super::fixture::{Fixture, Target, events, new_file};
 use super::rows::stored;
 use crate::broker::address;
 use crate::support::proxy::{Manner, Proxy, Strike};
@@ -295,6 +295,14 @@ async fn a_number_that_another_node_has_given_is_not_the_last_one() {
     let next = fixture.file("vehicle_events", 2).await;
     assert!(next > taken, "{next}, {taken}");
     assert_eq!(fixture.number("SELECT COUNT(*) FROM collisions").await, 0);
+
+    // A file that goes to quarantine leaves the other one as it is.
+    fixture.run("INSERT INTO collisions VALUES (1)").await;
+    let damaged = new_file("vehicle_events", 3);
+    fixture.sink.quarantine(&damaged, "damaged").await.unwrap();
+    let files = "SELECT COUNT(*) FROM ingest_files WHERE state = ";
+    assert_eq!(fixture.number(&format!("{files}'pending'")).await, 2);
+    assert_eq!(fixture.number(&format!("{files}'quarantined'")).await, 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
