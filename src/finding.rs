@@ -1,5 +1,7 @@
 //! The findings of `doctor`.
 
+use crate::fault::Fault;
+
 /// The severity of a finding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
@@ -9,6 +11,8 @@ pub enum Level {
     Warn,
     /// It does not work.
     Fail,
+    /// It does not work, and each start is refused for it (exit code 78).
+    Refused,
 }
 
 /// The result of one check.
@@ -47,6 +51,16 @@ impl Finding {
             level: Level::Fail,
             what: what.into(),
             fix: fix.into(),
+        }
+    }
+
+    /// The fault for which each start is refused.
+    #[must_use]
+    pub fn refused(fault: Fault) -> Self {
+        Self {
+            level: Level::Refused,
+            what: format!("{}: {}", fault.doing, fault.cause),
+            fix: fault.next_step.unwrap_or_default().into_owned(),
         }
     }
 

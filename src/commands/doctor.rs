@@ -53,7 +53,7 @@ pub(super) async fn execute(settings: &Settings, args: DoctorArgs) -> anyhow::Re
             let level = match level {
                 Level::Ok => "OK  ",
                 Level::Warn => "WARN",
-                Level::Fail => "FAIL",
+                Level::Fail | Level::Refused => "FAIL",
             };
             writeln!(text, "{level}  {section}: {what}")?;
             if !fix.is_empty() {
@@ -69,6 +69,7 @@ fn outcome(worst: Level) -> Outcome {
     match worst {
         Level::Ok | Level::Warn => Outcome::Complete,
         Level::Fail => Outcome::Failed,
+        Level::Refused => Outcome::Refused,
     }
 }
 
@@ -79,7 +80,7 @@ fn as_json(all: &[(&str, Vec<Finding>)]) -> anyhow::Result<Outcome> {
             let level = match level {
                 Level::Ok => "ok",
                 Level::Warn => "warn",
-                Level::Fail => "fail",
+                Level::Fail | Level::Refused => "fail",
             };
             json!({"level": level, "section": section, "what": what, "fix": fix})
         };

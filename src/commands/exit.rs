@@ -18,6 +18,8 @@ pub enum Outcome {
     Rejected,
     /// Finished, and a check failed.
     Failed,
+    /// Finished, and a check found that each start is refused.
+    Refused,
     /// Stopped before the end. Running the command again continues the work.
     Stopped,
 }
@@ -111,6 +113,7 @@ impl From<Outcome> for Exit {
             Outcome::Complete => Self::Complete,
             Outcome::Rejected => Self::Rejected,
             Outcome::Failed => Self::Failed,
+            Outcome::Refused => Self::Config,
             Outcome::Stopped => Self::Stopped,
         }
     }

@@ -115,6 +115,14 @@ async fn a_release_refuses_the_database_of_a_newer_one_and_changes_nothing() {
             assert!(message.contains("newer than this binary"), "{message}");
             assert!(message.contains("install the newer release"), "{message}");
         }
+        let found = pair.expect(78, &["doctor"]);
+        let refusal = "FAIL  database: checking the migrations of the database: the schema of the \
+                       database is newer than this binary: the database has migration 999";
+        assert!(found.contains(refusal), "{found}");
+        assert!(
+            found.contains("\n      install the newer release\n"),
+            "{found}"
+        );
         assert_eq!(names(&pair.at("inbound")), ["vehicle_events_1.json"]);
         assert_eq!(pair.number("SELECT COUNT(*) FROM ingest_files").await, 0);
     }

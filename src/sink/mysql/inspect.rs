@@ -86,6 +86,11 @@ pub(super) async fn inspect(
         // The other checks read these tables.
         return Ok(findings);
     }
+    if let Some(refusal) = schema::refusal_of_ledger(session).await? {
+        // Another release may have changed what the other checks read.
+        findings.push(Finding::refused(refusal));
+        return Ok(findings);
+    }
     let mut missing = indexes::kept_indexes(session).await?;
     missing.retain(|index| index.is_missing);
     for index in missing {

@@ -133,9 +133,7 @@ async fn locked(
     if !session.has_table(MIGRATIONS).await? {
         session.run(MIGRATIONS_DDL).await?;
     }
-    let recorded = session
-        .rows::<(u32, String)>("SELECT number, checksum FROM ingest_migrations")
-        .await?;
+    let recorded = recorded(session).await?;
     let missing = missing_of_ledger(session).await?;
     if let Some(fault) = missing.fault() {
         return Err(fault.into());
@@ -232,10 +230,27 @@ pub(super) async fn missing_of_ledger(session: &mut Session) -> Result<Missing, 
     if !existing.contains(MIGRATIONS) {
         return Ok(Missing::default());
     }
-    let recorded = session
-        .rows::<(u32, String)>("SELECT number, checksum FROM ingest_migrations")
-        .await?;
-    Ok(lost::missing(migrations::MYSQL, &recorded, &existing))
+    Ok(lost::missing(
+        migrations::MYSQL,
+        &recorded(session).await?,
+        &existing,
+    ))
+}
+
+/// Why the ledger cannot be migrated. `None` if it can be, and if there is none.
+pub(super) async fn refusal_of_ledger(session: &mut Session) -> Result<Option<Fault>, Failure> {
+    if !session.has_table(MIGRATIONS).await? {
+        return Ok(None);
+    }
+    let recorded = recorded(session).await?;
+    Ok(migrations::due(migrations::MYSQL, &recorded).err())
+}
+
+/// Number and checksum of each migration that the database has run.
+async fn recorded(session: &mut Session) -> Result<Vec<(u32, String)>, Failure> {
+    session
+        .rows("SELECT number, checksum FROM ingest_migrations")
+        .await
 }
 
 /// Adds a column or an index, unless another process did.

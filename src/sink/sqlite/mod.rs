@@ -267,9 +267,12 @@ impl Schema for SqliteSink {
     async fn inspect(&self, datasets: &Datasets) -> Result<Vec<Finding>, Fault> {
         let datasets = datasets.clone();
         let work = move |db: &Transaction<'_>| {
-            let of_ledger = schema::missing_of_ledger(db)?.findings();
+            let mut of_ledger = schema::missing_of_ledger(db)?.findings();
+            if of_ledger.is_empty() {
+                of_ledger.extend(schema::refusal_of_ledger(db)?.map(Finding::refused));
+            }
             if !of_ledger.is_empty() {
-                // The other checks read these tables.
+                // The other checks read these tables, which another release may have changed.
                 return Ok((of_ledger, Vec::new(), Vec::new(), Vec::new()));
             }
             let mismatches = schema::mismatches(db, &datasets)?;

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use rusqlite::{Transaction, params};
 
 use crate::dataset::{Dataset, Datasets};
+use crate::fault::Fault;
 use crate::sink::Migration;
 use crate::sink::definitions::{DEFINITIONS, not_of_other_tables};
 use crate::sink::lost::{self, Missing};
@@ -32,10 +33,7 @@ pub(super) fn migrate(
     asked: Migration,
 ) -> Result<(), Failure> {
     db.execute_batch(MIGRATIONS_DDL)?;
-    let recorded: Vec<(u32, String)> = db
-        .prepare("SELECT number, checksum FROM ingest_migrations")?
-        .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
-        .collect::<Result<_, _>>()?;
+    let recorded = recorded(db)?;
     let missing = missing_of_ledger(db)?;
     if let Some(fault) = missing.fault() {
         return Err(fault.into());
@@ -118,11 +116,23 @@ pub(super) fn missing_of_ledger(db: &Transaction<'_>) -> Result<Missing, Failure
     if !existing.contains("ingest_migrations") {
         return Ok(Missing::default());
     }
-    let recorded: Vec<(u32, String)> = db
+    Ok(lost::missing(migrations::SQLITE, &recorded(db)?, &existing))
+}
+
+/// Why the ledger cannot be migrated. `None` if it can be, and if there is none.
+pub(super) fn refusal_of_ledger(db: &Transaction<'_>) -> Result<Option<Fault>, Failure> {
+    if !has_table(db, "ingest_migrations")? {
+        return Ok(None);
+    }
+    Ok(migrations::due(migrations::SQLITE, &recorded(db)?).err())
+}
+
+/// Number and checksum of each migration that the database has run.
+fn recorded(db: &Transaction<'_>) -> Result<Vec<(u32, String)>, Failure> {
+    Ok(db
         .prepare("SELECT number, checksum FROM ingest_migrations")?
         .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
-        .collect::<Result<_, _>>()?;
-    Ok(lost::missing(migrations::SQLITE, &recorded, &existing))
+        .collect::<Result<_, _>>()?)
 }
 
 /// Adds the columns that a table of rows lacks.
