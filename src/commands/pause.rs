@@ -2,7 +2,7 @@
 
 use anyhow::Context as _;
 
-use super::{Outcome, http_client, print};
+use super::{Outcome, UsageError, http_client, print};
 use crate::config::Settings;
 use crate::inbox;
 
@@ -14,6 +14,7 @@ pub(super) async fn pause(settings: &Settings) -> anyhow::Result<Outcome> {
 
 /// As [`pause`], for the service of these settings, which need not be checked.
 pub(super) fn pause_here(settings: &Settings) -> anyhow::Result<Outcome> {
+    check_role(settings, "pause")?;
     let work = &settings.dirs.work;
     let is_new = inbox::pause(work).with_context(|| format!("pausing in {}", work.display()))?;
     print(if is_new {
@@ -33,6 +34,7 @@ pub(super) async fn resume(settings: &Settings) -> anyhow::Result<Outcome> {
 
 /// As [`resume`], for the service of these settings, which need not be checked.
 pub(super) fn resume_here(settings: &Settings) -> anyhow::Result<Outcome> {
+    check_role(settings, "resume")?;
     let work = &settings.dirs.work;
     let was = inbox::resume(work).with_context(|| format!("resuming in {}", work.display()))?;
     print(if was {
@@ -41,4 +43,16 @@ pub(super) fn resume_here(settings: &Settings) -> anyhow::Result<Outcome> {
         "it was not paused\n"
     })?;
     Ok(Outcome::Complete)
+}
+
+/// Checks that a process of the settings takes files: no other one looks for a pause.
+fn check_role(settings: &Settings, command: &str) -> Result<(), UsageError> {
+    let roles = settings.roles;
+    if roles.ingest {
+        return Ok(());
+    }
+    Err(UsageError(format!(
+        "{command}: this process has the roles {roles}, and `{command}` takes effect in the work \
+         directory of a process with the role ingest: run it with the settings of such a process"
+    )))
 }

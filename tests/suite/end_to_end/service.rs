@@ -169,6 +169,21 @@ async fn no_file_is_taken_while_the_disk_is_below_the_floor() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_pause_is_refused_with_the_settings_of_a_process_that_takes_no_files() {
+    let pair = Pair::new("redis+sqlite").await;
+    for command in ["pause", "resume"] {
+        let refused = pair.run(&[command, "--role", "work,summary"]);
+        let said = String::from_utf8(refused.stderr).unwrap();
+        assert_eq!(refused.status.code(), Some(64), "{said}");
+        assert!(said.contains("has the roles work,summary, and"), "{said}");
+        assert!(said.contains("with the role ingest: run it with"), "{said}");
+        assert!(!pair.at("work").exists(), "{command} leaves no marker");
+    }
+    pair.expect(0, &["pause", "--role", "ingest"]);
+    pair.expect(0, &["resume", "--role", "ingest,work"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_paused_service_takes_no_file_until_it_is_resumed() {
     let pair = Pair::new("memory+sqlite").await;
     let limit = Duration::from_secs(30);
