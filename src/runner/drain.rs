@@ -10,6 +10,7 @@ use super::workers::Workers;
 use crate::broker::{self, Broker, BrokerOptions, Depth};
 use crate::config::Settings;
 use crate::fault::Fault;
+use crate::pace::Pace;
 use crate::retry::{GivenUp, until_ok};
 use crate::shutdown::Shutdown;
 use crate::sink::{self, Database};
@@ -48,6 +49,8 @@ impl Drain {
         let broker =
             broker::open(&settings.broker_url, &broker_options, &settings.datasets).await?;
         let progress = Arc::<Progress>::default();
+        let pace = Pace::default();
+        pace.set(settings.max_records_per_second);
         let template = Worker {
             // Not the name of the service: its delivered frames would be delivered here again.
             name: format!("{}-drain", settings.node_name()),
@@ -55,7 +58,7 @@ impl Drain {
             sink: database.clone(),
             datasets: settings.datasets.clone(),
             progress: progress.clone(),
-            pace: Arc::default(),
+            pace: Arc::new(pace),
             summaries: None,
         };
         Ok(Self {

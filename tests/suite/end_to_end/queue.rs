@@ -132,6 +132,21 @@ async fn frames_of_a_dead_service_are_drained_and_the_next_load_publishes_none_o
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_drain_keeps_the_limit_of_records_a_second() {
+    let (pair, redis) = pair_with_redis("redis+mysql").await;
+    six_frames(&pair);
+    let mut service = ingest(&pair, redis.port, 6).await;
+    service.0.kill().unwrap();
+    service.0.wait().unwrap();
+    let report = pair.expect(0, &["queue", "drain", "--max-records-per-second", "1000"]);
+    reports(&report, &[("frames", "6"), ("records", "9,000")]);
+    let took = report.lines().find_map(|line| line.strip_prefix("seconds"));
+    let took: f64 = took.unwrap().trim().parse().unwrap();
+    // The first transaction, of up to 4,000 records, begins at once.
+    assert!(took >= 4.0, "9,000 records in {took} s");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_service_that_only_ingests_settles_what_a_drain_beside_it_commits() {
     let (pair, redis) = pair_with_redis("redis+mysql").await;
     six_frames(&pair);
