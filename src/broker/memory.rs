@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
-use super::{Broker, Consumer, Delivery, Depth, Owner, Queued, Tag};
+use super::{Broker, Claim, Consumer, Delivery, Depth, Owner, Queued, Tag};
 use crate::fault::Fault;
 use crate::finding::Finding;
 use crate::frame::{Codec, Frame};
@@ -118,7 +118,7 @@ impl Broker for MemoryBroker {
         Ok(Box::new(consumer))
     }
 
-    async fn inspect(&self) -> Result<Vec<Finding>, Fault> {
+    async fn inspect(&self, _: Option<&Claim>) -> Result<Vec<Finding>, Fault> {
         Ok(vec![Finding::ok("the queue is in this process")])
     }
 

@@ -53,7 +53,7 @@ pub struct BrokerOptions {
 /// The ledger that a queue belongs to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Claim {
-    /// What tells it from any other ledger.
+    /// What tells it from any other ledger. Empty for one that no start has made yet.
     pub ledger: String,
     /// The database that it is in, for messages, without a login.
     pub database: String,
@@ -97,11 +97,12 @@ pub trait Broker: Send + Sync {
     /// A fault of the connection.
     async fn consumer(&self, name: &str) -> Result<Box<dyn Consumer>, Fault>;
 
-    /// Checks the settings of the server, for `doctor`.
+    /// Checks the settings of the server, for `doctor`, and whether it lets in the ledger of `ours`.
+    /// `None`: it is not known which ledger it is. Claims nothing.
     ///
     /// # Errors
     /// A fault of the connection.
-    async fn inspect(&self) -> Result<Vec<Finding>, Fault>;
+    async fn inspect(&self, ours: Option<&Claim>) -> Result<Vec<Finding>, Fault>;
 
     /// Counts the frames in the queue: published and not acked, delivered or not. So with `frames
     /// == 0`, frames that the ledger lacks are not in the queue.

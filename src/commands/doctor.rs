@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::path::Path;
+use std::sync::Arc;
 
 use rustix::fs::statfs;
 use serde_json::{Value, json};
@@ -17,7 +18,7 @@ use crate::content::{self, Writers};
 use crate::fault::Fault;
 use crate::finding::{Finding, Level};
 use crate::inbox::{self, FreeRoom};
-use crate::sink::{Lag, Replicas};
+use crate::sink::{Database, Lag, Replicas};
 
 /// Magic numbers (`statfs(2)`) of network file systems, on which notifications and leases do not
 /// work: NFS, SMB, SMB2, CIFS, FUSE, 9P.
@@ -37,8 +38,12 @@ const INOTIFY_INSTANCES_MIN: u64 = 16;
 pub(super) async fn execute(settings: &Settings, args: DoctorArgs) -> anyhow::Result<Outcome> {
     let mut all = vec![("settings", vec![settings_in_effect(settings)])];
     all.push(("directories", directories(settings)));
-    all.push(("queue", queue(settings).await));
-    all.push(("database", database(settings).await));
+    let opened = match settings.sqlite_path() {
+        Some(path) if !path.exists() => None,
+        _ => Some(super::open_database(settings).await),
+    };
+    all.push(("queue", queue(settings, &opened).await));
+    all.push(("database", database(settings, opened).await));
     if let Some(url) = &settings.replica_url {
         all.push(("replicas", replicas(settings, url).await));
     }
@@ -234,11 +239,23 @@ fn inotify() -> Finding {
     }
 }
 
-async fn queue(settings: &Settings) -> Vec<Finding> {
+/// A connection to the database. `None`: it is a SQLite file that does not exist yet.
+type Opened = Option<Result<Arc<dyn Database>, Fault>>;
+
+async fn queue(settings: &Settings, opened: &Opened) -> Vec<Finding> {
     let options = settings.broker_options();
+    // If the ledger cannot be read, the findings about the database say so.
+    let ours = match opened {
+        None => Some(settings.claim(None)),
+        Some(Ok(database)) => match database.stored_frame_key().await {
+            Ok(key) => Some(settings.claim(key.as_ref())),
+            Err(_) => None,
+        },
+        Some(Err(_)) => None,
+    };
     let inspected = async {
         let broker = broker::open(&settings.broker_url, &options, &settings.datasets).await?;
-        broker.inspect().await
+        broker.inspect(ours.as_ref()).await
     };
     inspected
         .await
@@ -267,12 +284,12 @@ async fn replicas(settings: &Settings, url: &str) -> Vec<Finding> {
     replicas.lags().await.into_iter().map(finding).collect()
 }
 
-async fn database(settings: &Settings) -> Vec<Finding> {
-    if settings.sqlite_path().is_some_and(|path| !path.exists()) {
+async fn database(settings: &Settings, opened: Opened) -> Vec<Finding> {
+    let Some(opened) = opened else {
         return vec![Finding::ok("SQLite: the first load creates the database")];
-    }
+    };
     let inspected = async {
-        let database = super::open_database(settings).await?;
+        let database = opened?;
         let mut findings = database.inspect(&settings.datasets).await?;
         // Without tables of the ledger, the findings say so.
         if let Ok(Some(orphans)) = super::orphans::advice(settings, database.as_ref()).await {

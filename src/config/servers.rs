@@ -33,12 +33,18 @@ impl Settings {
     #[must_use]
     pub fn queue_options(&self, key: FrameKey) -> BrokerOptions {
         BrokerOptions {
-            claim: Some(Claim {
-                ledger: key.ledger(),
-                database: place(&self.database_url),
-            }),
+            claim: Some(self.claim(Some(&key))),
             key: Some(key),
             ..self.broker_options()
+        }
+    }
+
+    /// The ledger that has this key. `None`: no start has made it yet.
+    #[must_use]
+    pub fn claim(&self, key: Option<&FrameKey>) -> Claim {
+        Claim {
+            ledger: key.map(FrameKey::ledger).unwrap_or_default(),
+            database: place(&self.database_url),
         }
     }
 }

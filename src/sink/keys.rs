@@ -6,6 +6,9 @@ use rustix::rand::{GetRandomFlags, getrandom};
 
 use crate::frame::FrameKey;
 
+/// The table that holds the key.
+pub(super) const SETTINGS: &str = "ingest_settings";
+
 /// The name of the key in `ingest_settings`.
 pub(super) const FRAME_KEY: &str = "frame_key";
 

@@ -271,6 +271,9 @@ pub trait Schema: Send + Sync {
     /// processes. Needs the tables.
     async fn frame_key(&self) -> Result<FrameKey, Fault>;
 
+    /// The same key. `None` if it is not made yet, also without tables.
+    async fn stored_frame_key(&self) -> Result<Option<FrameKey>, Fault>;
+
     /// The statements, in order, that `migrate` runs in an empty database on this server.
     async fn schema(&self, datasets: &Datasets) -> Result<Vec<String>, Fault>;
 

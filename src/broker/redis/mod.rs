@@ -25,7 +25,7 @@ pub use self::shards::SHARDS_MAX;
 use self::silence::Searches;
 use self::streams::Streams;
 use self::verdict::fault;
-use super::{Broker, BrokerOptions, Consumer, Depth, Queued};
+use super::{Broker, BrokerOptions, Claim, Consumer, Depth, Queued};
 use crate::dataset::Datasets;
 use crate::fault::{Fault, Origin};
 use crate::finding::Finding;
@@ -163,8 +163,8 @@ impl Broker for RedisBroker {
         Ok(Box::new(consumer))
     }
 
-    async fn inspect(&self) -> Result<Vec<Finding>, Fault> {
-        let found = self.queue.inspect().await;
+    async fn inspect(&self, ours: Option<&Claim>) -> Result<Vec<Finding>, Fault> {
+        let found = self.queue.inspect(ours).await;
         found.map_err(|error| fault("checking redis", error))
     }
 

@@ -14,6 +14,7 @@ use super::queue::Queue;
 use super::verdict::{Verdict, classify, fault};
 use crate::broker::Claim;
 use crate::fault::{Fault, Origin};
+use crate::finding::Finding;
 
 /// The id of the only entry. A second entry with this id is refused.
 const ID: &str = "1-1";
@@ -39,8 +40,7 @@ impl Queue {
             return Ok(());
         };
         let connections = self.link.connections();
-        let prefix = &self.options.namespace;
-        let doing = format!("claiming the redis_prefix `{prefix}`");
+        let doing = self.claiming();
         let owner = match self.owner_or(claim).await {
             Ok(owner) => owner,
             Err(error) if classify(&error) == Verdict::Full => {
@@ -54,6 +54,36 @@ impl Queue {
             self.claimed.store(connections, Relaxed);
             return Ok(());
         }
+        Err(self.refusal(&owner, claim))
+    }
+
+    /// Whose the prefix is, and whether a start with the ledger of `ours` is refused.
+    pub(super) async fn inspect_owner(&self, ours: Option<&Claim>) -> Result<Finding, Error> {
+        let owner = match self.owner().await {
+            Ok(owner) => owner,
+            Err(error) if classify(&error) == Verdict::Unusable => None,
+            Err(error) => return Err(error),
+        };
+        Ok(match (owner, ours) {
+            (Some(owner), Some(ours)) if owner.ledger != ours.ledger => {
+                Finding::refused(self.refusal(&owner, ours))
+            }
+            (owner, _) => {
+                let of_ledger =
+                    |owner: Claim| format!("the ledger in {}", owner.database.escape_debug());
+                let owner = owner.map_or("no ledger yet".to_owned(), of_ledger);
+                let prefix = &self.options.namespace;
+                Finding::ok(format!("redis_prefix `{prefix}` is of {owner}"))
+            }
+        })
+    }
+
+    fn claiming(&self) -> String {
+        format!("claiming the redis_prefix `{}`", self.options.namespace)
+    }
+
+    /// The fault of a claim while the prefix is of another ledger.
+    fn refusal(&self, owner: &Claim, claim: &Claim) -> Fault {
         let (theirs, ours) = (owner.database.escape_debug(), &claim.database);
         let cause = if owner.database == claim.database {
             format!("it is of another ledger in a database of the same name, {ours}")
@@ -66,7 +96,7 @@ impl Queue {
              and start again",
             self.owner_key()
         );
-        Err(Fault::fatal(Origin::Broker, doing, cause).with_next_step(next_step))
+        Fault::fatal(Origin::Broker, self.claiming(), cause).with_next_step(next_step)
     }
 
     fn owner_key(&self) -> String {

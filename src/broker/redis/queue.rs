@@ -16,7 +16,7 @@ use super::refused::{Refused, length_of};
 use super::silence::Searches;
 use super::streams::{Stream, Streams};
 use super::verdict::{Verdict, classify};
-use crate::broker::{BrokerOptions, Depth, Tag};
+use crate::broker::{BrokerOptions, Claim, Depth, Tag};
 use crate::fault::Origin;
 use crate::finding::Finding;
 use crate::frame::{Frame, FrameKey};
@@ -98,23 +98,16 @@ impl Queue {
         Ok(())
     }
 
-    pub(super) async fn inspect(&self) -> Result<Vec<Finding>, Error> {
+    pub(super) async fn inspect(&self, ours: Option<&Claim>) -> Result<Vec<Finding>, Error> {
         let client = self.link.client().await?;
         let info = self.link.ask(&client, client.info::<String>(None)).await?;
         let of = |name| setting(&info, name).unwrap_or("unknown");
         let version = of("redis_version");
         let policy = of("maxmemory_policy");
         let maxmemory = of("maxmemory");
-        let owner = match self.owner().await {
-            Ok(Some(owner)) => format!("the ledger in {}", owner.database.escape_debug()),
-            Ok(None) => "no ledger yet".to_owned(),
-            Err(error) if classify(&error) == Verdict::Unusable => "no ledger yet".to_owned(),
-            Err(error) => return Err(error),
-        };
-        let prefix = &self.options.namespace;
         let mut findings = vec![
             Finding::ok(format!("redis {version} at {}", self.address)),
-            Finding::ok(format!("redis_prefix `{prefix}` is of {owner}")),
+            self.inspect_owner(ours).await?,
             Finding::expect(
                 policy == "noeviction",
                 format!("maxmemory-policy is {policy}"),

@@ -13,7 +13,7 @@ use crate::batch::ContentHash;
 use crate::coverage;
 use crate::fault::{Fault, Origin};
 use crate::frame::FrameKey;
-use crate::sink::keys::{FRAME_KEY, NO_KEY, NOT_A_KEY, key_of, new_key};
+use crate::sink::keys::{FRAME_KEY, NO_KEY, NOT_A_KEY, SETTINGS, key_of, new_key};
 use crate::sink::mismatch::is_file;
 use crate::sink::{Begun, FileState, NewFile, RELEASED, Settled, past_limits};
 
@@ -203,21 +203,33 @@ pub(super) async fn begun(session: &mut Session, max: usize) -> Result<Vec<Begun
 /// The key of the checksums of frames. If several processes make a key at the same time, the first
 /// one is kept.
 pub(super) async fn frame_key(session: &mut Session) -> Result<FrameKey, Failure> {
-    let sql = format!("SELECT value FROM ingest_settings WHERE name = '{FRAME_KEY}'");
-    let mut values = session.rows::<Vec<u8>>(&sql).await?;
-    if values.is_empty() {
-        let made = new_key()
-            .map_err(|error| Fault::fatal(Origin::Sink, "making the key of the frames", error))?;
-        let insert = "INSERT INTO ingest_settings (name, value) VALUES (?, ?) ON DUPLICATE KEY \
-                      UPDATE name = name";
-        session.run_with(insert, (FRAME_KEY, made.to_vec())).await?;
-        values = session.rows(&sql).await?;
+    if let Some(key) = stored_frame_key(session).await? {
+        return Ok(key);
     }
-    let key = values.first().and_then(|value| key_of(value));
-    key.ok_or_else(|| Failure::Found {
+    let made = new_key()
+        .map_err(|error| Fault::fatal(Origin::Sink, "making the key of the frames", error))?;
+    let insert = "INSERT INTO ingest_settings (name, value) VALUES (?, ?) ON DUPLICATE KEY UPDATE \
+                  name = name";
+    session.run_with(insert, (FRAME_KEY, made.to_vec())).await?;
+    stored_frame_key(session).await?.ok_or_else(not_a_key)
+}
+
+/// See [`Schema::stored_frame_key`](crate::sink::Schema::stored_frame_key).
+pub(super) async fn stored_frame_key(session: &mut Session) -> Result<Option<FrameKey>, Failure> {
+    if !session.has_table(SETTINGS).await? {
+        return Ok(None);
+    }
+    let sql = format!("SELECT value FROM ingest_settings WHERE name = '{FRAME_KEY}'");
+    let values = session.rows::<Vec<u8>>(&sql).await?;
+    let key = |value: &Vec<u8>| key_of(value).ok_or_else(not_a_key);
+    values.first().map(key).transpose()
+}
+
+fn not_a_key() -> Failure {
+    Failure::Found {
         next_step: NO_KEY,
         problem: NOT_A_KEY.to_owned(),
-    })
+    }
 }
 
 /// See [`Sink::is_past_limits`](crate::sink::Sink::is_past_limits).

@@ -78,6 +78,7 @@ const CONTROL_CONNECTIONS: usize = 2;
 const BUILD_CONNECTIONS: usize = 2;
 
 const READING_LEDGER: &str = "reading the ledger";
+const READING_KEY: &str = "reading the key of the frames";
 const READING_REJECTS: &str = "reading the rejects";
 const DEFERRING: &str = "deferring indexes";
 
@@ -220,11 +221,7 @@ impl Sink for MysqlSink {
 #[async_trait]
 impl Schema for MysqlSink {
     async fn migrate(&self, datasets: &Datasets) -> Result<(), Fault> {
-        const DOING: &str = "migrating the database";
-        let work = async |session: &mut Session| {
-            schema::migrate(session, datasets, Migration::default()).await
-        };
-        self.control.on_session(DOING, work).await
+        self.migrate_as(datasets, Migration::default()).await
     }
 
     async fn migrate_as(&self, datasets: &Datasets, asked: Migration) -> Result<(), Fault> {
@@ -235,9 +232,12 @@ impl Schema for MysqlSink {
 
     async fn frame_key(&self) -> Result<FrameKey, Fault> {
         let work = async |session: &mut Session| files::frame_key(session).await;
-        self.control
-            .on_session("reading the key of the frames", work)
-            .await
+        self.control.on_session(READING_KEY, work).await
+    }
+
+    async fn stored_frame_key(&self) -> Result<Option<FrameKey>, Fault> {
+        let work = async |session: &mut Session| files::stored_frame_key(session).await;
+        self.control.on_session(READING_KEY, work).await
     }
 
     async fn schema(&self, datasets: &Datasets) -> Result<Vec<String>, Fault> {

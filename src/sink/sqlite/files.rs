@@ -14,7 +14,7 @@ use crate::fault::{Fault, Origin};
 use crate::frame::FrameKey;
 use crate::sink::elsewhere::{self, Elsewhere, Entry};
 use crate::sink::identities::{Identified, Likeness, likeness};
-use crate::sink::keys::{FRAME_KEY, NO_KEY, NOT_A_KEY, key_of, new_key};
+use crate::sink::keys::{FRAME_KEY, NO_KEY, NOT_A_KEY, SETTINGS, key_of, new_key};
 use crate::sink::mismatch::is_file;
 use crate::sink::{
     Begun, EarlierState, FileState, NUMBERS_USED_UP, NewFile, RELEASED, Registered, Settled,
@@ -25,6 +25,7 @@ use crate::timestamp;
 use super::definitions::has_table_of;
 use super::errors::Failure;
 use super::now::now;
+use super::schema::has_table;
 
 pub(super) const NEWER: &str = "install the newer release that wrote to this database";
 
@@ -400,18 +401,27 @@ pub(super) fn file_state(state: &str) -> Result<FileState, Failure> {
 
 /// The key of the checksums of frames.
 pub(super) fn frame_key(db: &Transaction<'_>) -> Result<FrameKey, Failure> {
+    if let Some(key) = stored_frame_key(db)? {
+        return Ok(key);
+    }
+    let made = new_key()
+        .map_err(|error| Fault::fatal(Origin::Sink, "making the key of the frames", error))?;
+    let insert = "INSERT INTO ingest_settings (name, value) VALUES (?, ?)";
+    db.execute(insert, params![FRAME_KEY, made])?;
+    Ok(FrameKey::new(made))
+}
+
+/// See [`Schema::stored_frame_key`](crate::sink::Schema::stored_frame_key).
+pub(super) fn stored_frame_key(db: &Transaction<'_>) -> Result<Option<FrameKey>, Failure> {
+    if !has_table(db, SETTINGS)? {
+        return Ok(None);
+    }
     let mut find = db.prepare_cached("SELECT value FROM ingest_settings WHERE name = ?")?;
     let stored: Option<Vec<u8>> = find.query_row([FRAME_KEY], |row| row.get(0)).optional()?;
-    let value = if let Some(value) = stored {
-        value
-    } else {
-        let made = new_key()
-            .map_err(|error| Fault::fatal(Origin::Sink, "making the key of the frames", error))?;
-        let insert = "INSERT INTO ingest_settings (name, value) VALUES (?, ?)";
-        db.execute(insert, params![FRAME_KEY, made])?;
-        made.to_vec()
+    let Some(value) = stored else {
+        return Ok(None);
     };
-    key_of(&value).ok_or_else(|| Failure::Found {
+    key_of(&value).map(Some).ok_or_else(|| Failure::Found {
         next_step: NO_KEY.to_owned(),
         problem: NOT_A_KEY.to_owned(),
     })

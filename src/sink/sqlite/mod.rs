@@ -259,6 +259,11 @@ impl Schema for SqliteSink {
             .await
     }
 
+    async fn stored_frame_key(&self) -> Result<Option<FrameKey>, Fault> {
+        self.transact("reading the key of the frames", files::stored_frame_key)
+            .await
+    }
+
     async fn schema(&self, datasets: &Datasets) -> Result<Vec<String>, Fault> {
         without_partitions(datasets)?;
         Ok(schema::statements(datasets))

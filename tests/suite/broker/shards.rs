@@ -192,7 +192,7 @@ async fn each_master_of_a_cluster_has_its_part_of_a_dataset_through_failover_and
             parts.iter().all(|part| (25..=42).contains(part)),
             "{parts:?}"
         );
-        let findings = broker.inspect().await.unwrap();
+        let findings = broker.inspect(None).await.unwrap();
         let of_masters = |what: &str| what.contains("on 3 of 3 masters");
         assert!(
             findings.iter().any(|it| of_masters(&it.what)),

@@ -1,6 +1,7 @@
 //! `queue peek` and `queue drain` over a real Redis: peeking takes no frame, and a drain commits
 //! the frames of a dead or a running process once, without reading a directory.
 
+use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -322,20 +323,27 @@ async fn another_database_with_the_same_prefix_is_refused() {
     until("the prefix is claimed", LIMIT, owner).await;
     let refused = |args: &[&str]| {
         let output = other.run(args);
-        let said = String::from_utf8(output.stderr).unwrap();
+        let said = [output.stdout, output.stderr].concat();
+        let said = String::from_utf8(said).unwrap();
         assert_eq!(output.status.code(), Some(78), "{args:?}: {said}");
         let (_, place) = one.database_url.rsplit_once('@').unwrap();
         for part in [
             "redis_prefix `lemonade`",
             &format!("in mysql://{place},"),
-            &format!("in {};", other.database_url),
+            &format!("this one is in {}", other.database_url),
             "a redis_prefix of its own",
             "`redis-cli -c DEL lemonade:owner`",
         ] {
             assert!(said.contains(part), "{part}: {said}");
         }
+        said
     };
+    let exists = || Path::new(other.database_url.strip_prefix("sqlite:").unwrap()).exists();
+    let as_found = "FAIL  queue: claiming the redis_prefix `lemonade`: it is of the ledger in";
+    assert!(refused(&["doctor"]).contains(as_found), "before a ledger");
+    assert!(!exists(), "doctor makes no database");
     refused(&["load"]);
+    assert!(refused(&["doctor"]).contains(as_found), "with a ledger");
     refused(&["run"]);
     refused(&["queue", "drain"]);
     assert_eq!(names(&other.at("inbound")).len(), 8, "no file was taken");

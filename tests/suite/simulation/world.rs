@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use lemonade_task::broker::{Broker, Consumer, Delivery, Depth, Queued, Tag};
+use lemonade_task::broker::{Broker, Claim, Consumer, Delivery, Depth, Queued, Tag};
 use lemonade_task::fault::{Fault, Origin};
 use lemonade_task::finding::Finding;
 use lemonade_task::frame::{Codec, Frame};
@@ -203,7 +203,7 @@ impl Broker for SimBroker {
         }))
     }
 
-    async fn inspect(&self) -> Result<Vec<Finding>, Fault> {
+    async fn inspect(&self, _: Option<&Claim>) -> Result<Vec<Finding>, Fault> {
         Ok(Vec::new())
     }
 
