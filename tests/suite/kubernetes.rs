@@ -1,5 +1,5 @@
 //! The manifests of `deploy/kubernetes`: they fit the schemas of Kubernetes, and what they say of
-//! the engine is so.
+//! the engine is so. The same of the containers of one of several hosts.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -117,4 +117,50 @@ fn manifests_that_kubernetes_would_refuse_are_reported() {
         let problems = resources(folder.path()).expect_err(to);
         assert!(problems.contains(reported), "{reported}: {problems}");
     }
+}
+
+#[test]
+fn the_containers_of_one_of_several_hosts_fit_the_engine() {
+    let to_json = "import json, sys, yaml; print(json.dumps(yaml.safe_load(open(sys.argv[1]))))";
+    let output = Command::new(root().join("target/kubernetes/bin/python"))
+        .args(["-c", to_json])
+        .arg(root().join("deploy/compose.host.yaml"))
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let compose: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let settings = std::fs::read_to_string(root().join("docs/settings.md")).unwrap();
+    let services = compose["services"].as_object().unwrap();
+    assert_eq!(services.len(), 3);
+    let mut published = Vec::new();
+    for (role, service) in services {
+        let words = service["command"].as_array().unwrap().iter();
+        let words: Vec<&str> = words.map(|word| word.as_str().unwrap()).collect();
+        assert_eq!(words, ["run", "--role", role]);
+        let words = ["task_runner"].iter().chain(&words);
+        if let Err(error) = Cli::described().try_get_matches_from(words) {
+            panic!("{role}: {error}");
+        }
+        assert_eq!(service["profiles"], serde_json::json!([role]));
+        assert_eq!(service["restart"], "unless-stopped");
+        assert!(service["healthcheck"].is_object(), "{role}");
+        let environment = service["environment"].as_object().unwrap();
+        let node = environment["LEMONADE_NODE"].as_str().unwrap();
+        assert!(node.ends_with(&format!("-{role}")), "{node}");
+        for (variable, value) in environment {
+            let is_known = settings.contains(&format!("`{variable}`"));
+            assert!(is_known, "{variable} is no setting of the engine");
+            if let Some(secret) = value.as_str().unwrap().strip_prefix("/run/secrets/") {
+                assert!(compose["secrets"][secret].is_object(), "{secret}");
+            }
+        }
+        // Only processes that take files share their directories.
+        let shares = environment.contains_key("LEMONADE_DATA_DIR");
+        assert_eq!(shares, role == "ingest");
+        published.push(service["ports"][0].as_str().unwrap());
+    }
+    published.sort_unstable();
+    published.dedup();
+    assert_eq!(published.len(), 3, "each has a port of its own");
+    assert!(published.iter().all(|port| port.starts_with("127.0.0.1:")));
 }
