@@ -51,6 +51,13 @@ mod silence;
 mod streams;
 mod verdict;
 
+/// Pauses between attempts to claim the prefix at the start: the client may be reconnecting.
+const CLAIM_PAUSES: [Duration; 3] = [
+    Duration::from_millis(100),
+    Duration::from_millis(300),
+    Duration::from_secs(1),
+];
+
 /// The URL schemes of this broker.
 pub const SCHEMES: [&str; 5] = [
     "redis",
@@ -118,12 +125,13 @@ impl RedisBroker {
             .check_server()
             .await
             .map_err(|error| fault(&doing(), error))?;
-        // A lost request or reply costs a second attempt, as it does in all that follows.
-        if let Err(fault) = queue.claim().await {
-            if !fault.is_transient() {
-                return Err(fault);
+        // A lost request or reply costs further attempts, as it does in all that follows.
+        let mut pauses = CLAIM_PAUSES.into_iter();
+        while let Err(fault) = queue.claim().await {
+            match pauses.next() {
+                Some(pause) if fault.is_transient() => tokio::time::sleep(pause).await,
+                _ => return Err(fault),
             }
-            queue.claim().await?;
         }
         let looked = queue.look_around().await;
         looked.map_err(|error| fault(&doing(), error))?;
