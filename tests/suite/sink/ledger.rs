@@ -7,6 +7,7 @@ use lemonade_task::batch::{Batch, RejectCode};
 use lemonade_task::sink::{Committed, EarlierState, NewFile, Registered, Totals};
 
 use super::fixture::{Fixture, Target, Val, batch, event, events, new_file, reject, span};
+use crate::support;
 
 pub async fn a_file_keeps_its_number(target: Target) {
     let fixture = Fixture::new(target).await;
@@ -469,4 +470,37 @@ pub async fn a_file_of_several_datasets_counts_once(target: Target) {
     let totals = fixture.sink.totals().await.unwrap();
     assert_eq!((totals.pending, totals.settled), (2, 2));
     assert_eq!(totals.records, 4, "the records of each part count");
+}
+
+/// The statistics of a new ledger say that it is empty. A look-up reads only what it looks up
+/// nevertheless: the handlers of the server count the rows of scans.
+#[tokio::test(flavor = "multi_thread")]
+async fn files_are_looked_up_without_a_scan_of_the_ledger() {
+    const GROUP: usize = 200;
+    const GROUPS: usize = 20;
+    let servers = [
+        (Target::Mariadb, support::private_mariadb().await),
+        (Target::Mysql, support::private_mysql9().await),
+    ];
+    for (target, server) in &servers {
+        let fixture = Fixture::at(*target, &server.url).await;
+        let scanned = async || {
+            let status = "SHOW GLOBAL STATUS WHERE Variable_name IN ('Handler_read_rnd_next', \
+                          'Handler_read_next')";
+            let rows = fixture.query(status).await;
+            let count = |row: &Vec<Val>| match &row[1] {
+                Val::Text(count) => count.parse::<usize>().unwrap(),
+                other => panic!("{other:?}"),
+            };
+            rows.iter().map(count).sum::<usize>()
+        };
+        let before = scanned().await;
+        for _ in 0..GROUPS {
+            let files: Vec<NewFile> = (0..GROUP).map(|_| new_file("vehicle_events", 1)).collect();
+            fixture.register(&files).await.unwrap();
+        }
+        let read = scanned().await - before;
+        // Scans would read 80,000: each group is looked up twice.
+        assert!(read < 2 * GROUPS * GROUP, "{target:?}: {read}");
+    }
 }
