@@ -25,8 +25,8 @@ WORKERS = (1, 2, 3, 4)
 SHARDS = (1, 3)
 DATABASES = (1, 2, 3)
 SMALL_INGEST = (1, 2)
-# Cores of a host, and the rates to plan for, in the table of hosts.
-HOST_CORES = 8
+# Cores of a host, as many as were measured, and the rates to plan for, in the table of hosts.
+HOST_CORES = 2
 # The clock of processor time shows less than a tick as zero, in a short run.
 COST_MIN_US = 0.01
 WANTED_RATES = (100_000, 250_000, 500_000, 1_000_000)
