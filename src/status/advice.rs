@@ -1,9 +1,9 @@
 //! Derives state, headline and next step of a status, for the page, `status` and its JSON.
 
-use super::{EngineState, Status, Trouble, grouped};
+use super::{EngineState, Node, Status, Trouble, grouped};
 use crate::sink::Acknowledged;
 
-/// Samples without a stored record after which unfinished work counts as stalled.
+/// Samples that are zero after which unfinished work counts as stalled, and an idle engine as quiet.
 const STALLED_SAMPLES: usize = 5;
 
 impl Status {
@@ -36,12 +36,11 @@ impl Status {
     /// Whether no record was stored in the last samples. False in a process without the role
     /// `work`, which cannot know.
     fn is_stalled(&self) -> bool {
-        if !self.roles.iter().any(|role| role == "work") {
-            return false;
-        }
-        let samples = &self.history.records_per_second;
-        samples.len() >= STALLED_SAMPLES
-            && samples.iter().rev().take(STALLED_SAMPLES).all(|n| *n == 0)
+        self.has_role("work") && were_zero(&self.history.records_per_second)
+    }
+
+    fn has_role(&self, role: &str) -> bool {
+        self.roles.iter().any(|has| has == role)
     }
 
     fn sentence(&self) -> String {
@@ -64,11 +63,8 @@ impl Status {
             }
             EngineState::Paused => "Paused: no file is taken".to_owned(),
             EngineState::Waiting => format!("Waiting with {}", files(self.files.waiting_in_all())),
-            EngineState::Idle if self.files_elsewhere() > 0 => {
-                format!(
-                    "Idle, with {} begun elsewhere",
-                    files(self.files_elsewhere())
-                )
+            EngineState::Idle if self.files_not_here() > 0 => {
+                format!("Idle: {} begun, and not here", files(self.files_not_here()))
             }
             EngineState::Idle if self.totals.is_some_and(|totals| totals.settled > 0) => {
                 "Idle: nothing waits".to_owned()
@@ -83,27 +79,15 @@ impl Status {
         self.acknowledged.at_most(totals) != Acknowledged::all_of(totals)
     }
 
-    /// How many files are begun and in no directory that this engine takes files from: after a restore,
+    /// How many files are begun, and in no directory that this engine takes files from: after a restore,
     /// history has them, and after the stop of a load, its archive. Zero while this or another process may
     /// be loading them.
-    fn files_elsewhere(&self) -> u64 {
-        let takes_files = |roles: &[String]| roles.iter().any(|role| role == "ingest");
-        let taking = self
-            .nodes
-            .iter()
-            .filter(|node| node.alive && takes_files(&node.roles));
-        let samples = &self.history.read_per_second;
-        let is_quiet = samples.len() >= STALLED_SAMPLES
-            && samples
-                .iter()
-                .rev()
-                .take(STALLED_SAMPLES)
-                .all(|read| *read == 0);
-        if self.state != EngineState::Idle
-            || !is_quiet
-            || !takes_files(&self.roles)
-            || taking.count() > 1
-        {
+    fn files_not_here(&self) -> u64 {
+        let takes_files =
+            |node: &&Node| node.alive && node.roles.iter().any(|role| role == "ingest");
+        let is_alone = self.nodes.iter().filter(takes_files).count() <= 1;
+        let is_quiet = self.state == EngineState::Idle && were_zero(&self.history.read_per_second);
+        if !is_quiet || !is_alone || !self.has_role("ingest") {
             return 0;
         }
         self.totals.map_or(0, |totals| totals.pending)
@@ -143,15 +127,15 @@ impl Status {
              builds them"
                 .to_owned()
         });
-        let elsewhere = self.files_elsewhere();
-        let elsewhere = (elsewhere > 0).then(|| {
+        let not_here = self.files_not_here();
+        let not_here = (not_here > 0).then(|| {
             format!(
                 "`task_runner files list --state pending` shows {} that are begun, and in neither inbound \
                  nor work: `task_runner load PATH` continues them from history, or from their archive",
-                counted(elsewhere, "file", "files")
+                counted(not_here, "file", "files")
             )
         });
-        let all = elsewhere.into_iter().chain(quarantined);
+        let all = not_here.into_iter().chain(quarantined);
         let all = all.chain(removing).chain(rejects);
         let all = all.chain(indexes);
         let needs_attention: Vec<String> = all.collect();
@@ -200,6 +184,12 @@ impl Status {
     }
 }
 
+/// Whether the last samples are all zero. False if there are too few.
+fn were_zero(samples: &[u64]) -> bool {
+    let last = samples.iter().rev().take(STALLED_SAMPLES);
+    samples.len() >= STALLED_SAMPLES && last.into_iter().all(|sample| *sample == 0)
+}
+
 fn counted(number: u64, one: &str, many: &str) -> String {
     format!(
         "{} {}",
@@ -217,7 +207,7 @@ fn capitalised(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Files, History, Node, Outage, Queue, WaitingFile};
+    use super::super::{Files, History, Outage, Queue, WaitingFile};
     use super::*;
     use crate::sink::Totals;
 
@@ -364,7 +354,7 @@ mod tests {
             (status.headline, status.next.unwrap_or_default())
         };
         let (headline, next) = with(&[9, 0, 0, 0, 0, 0], &[("work", true), ("ingest", false)]);
-        assert_eq!(headline, "Idle, with 8 files begun elsewhere");
+        assert_eq!(headline, "Idle: 8 files begun, and not here");
         assert!(next.contains("shows 8 files that are begun"), "{next}");
         assert!(next.contains("`task_runner load PATH`"), "{next}");
         let quiet = ("Idle: nothing waits".to_owned(), String::new());
