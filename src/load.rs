@@ -68,7 +68,13 @@ pub async fn load(
         return Ok(Loaded::default());
     };
     let (archive, order) = (ItemOrigin::Archive, FileOrder::default());
-    let plan = LoadPlan::find(&engine, settings, paths, archive, order)?;
+    let plan = match LoadPlan::find(&engine, settings, paths, archive, order) {
+        Ok(plan) => plan,
+        Err(error) => {
+            engine.leave().await;
+            return Err(error.into());
+        }
+    };
     plan.load(&engine, shutdown).await?;
     engine.compact_history(&shutdown.drain).await;
     let tally = &engine.tally;

@@ -1,5 +1,6 @@
 //! `load`: loads files, then exits. Shows progress while it runs and prints totals at the end.
 
+use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::io::ErrorKind;
 use std::path::Path;
@@ -46,20 +47,13 @@ pub(super) async fn execute(settings: Settings, args: LoadArgs) -> anyhow::Resul
     engine.options.ingest.rehash = args.rehash;
     engine.options.ingest.names_stored = args.verbose;
     let engine = Arc::new(engine);
-    let archive = if args.move_files {
-        ItemOrigin::Mailbox
-    } else {
-        ItemOrigin::Archive
+    let plan = match find_files(&engine, &settings, &args, stdin, &shutdown).await {
+        Ok(Some(plan)) => plan,
+        not_found => {
+            engine.leave().await;
+            return not_found.map(|_| Outcome::Stopped);
+        }
     };
-    let paths = match stdin {
-        None => args.paths.clone(),
-        Some(name) => match stdin::spool(&settings, name, &shutdown).await? {
-            Some(path) => vec![path],
-            None => return Ok(Outcome::Stopped),
-        },
-    };
-    let plan = LoadPlan::find(&engine, &settings, &paths, archive, args.order)?;
-    let plan = plan.with_deferred_indexes(args.defer_indexes);
     for (path, why) in plan.left() {
         let shown = path.display().to_string();
         eprintln!("{} stays in inbound: {why}", shown.escape_debug());
@@ -109,6 +103,30 @@ pub(super) async fn execute(settings: Settings, args: LoadArgs) -> anyhow::Resul
         eprintln!("{orphans}");
     }
     Ok(outcome)
+}
+
+/// The files to load, standard input among them. `None` if the shutdown began before its end.
+async fn find_files(
+    engine: &Engine,
+    settings: &Settings,
+    args: &LoadArgs,
+    stdin: Option<&OsStr>,
+    shutdown: &Shutdown,
+) -> anyhow::Result<Option<LoadPlan>> {
+    let archive = if args.move_files {
+        ItemOrigin::Mailbox
+    } else {
+        ItemOrigin::Archive
+    };
+    let paths = match stdin {
+        None => args.paths.clone(),
+        Some(name) => match stdin::spool(settings, name, shutdown).await? {
+            Some(path) => vec![path],
+            None => return Ok(None),
+        },
+    };
+    let plan = LoadPlan::find(engine, settings, &paths, archive, args.order)?;
+    Ok(Some(plan.with_deferred_indexes(args.defer_indexes)))
 }
 
 /// Loads the files of the plan and shows progress.

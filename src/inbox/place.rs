@@ -14,6 +14,7 @@ use tokio::sync::{Notify, watch};
 
 use super::lock::{self, LOCK_FILE, Lock};
 use super::names::again;
+use super::tree::remove_empty;
 use crate::fault::Fault;
 
 /// This node in work.
@@ -66,6 +67,7 @@ impl Node {
 impl Drop for Node {
     /// A process that has nothing in work leaves no directory there.
     fn drop(&mut self) {
+        remove_claims(&self.claims());
         if epochs(&self.path).is_empty() {
             remove_place(&self.path);
         }
@@ -97,6 +99,12 @@ pub(super) fn epochs(place: &Path) -> Vec<u64> {
     let entries = fs::read_dir(place).into_iter().flatten().flatten();
     let named = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
     named.collect()
+}
+
+/// Removes the directory of a process if no file is in it.
+pub(super) fn remove_claims(claims: &Path) {
+    remove_empty(claims);
+    let _ = fs::remove_dir(claims);
 }
 
 /// Removes the directory of a node, whose lock the caller has, and which has no epoch.

@@ -16,8 +16,8 @@ use super::lock::Lock;
 use super::moving::{clear_up, lacks_noreplace};
 use super::names::{is_again, is_hidden, name_in_work, work_for};
 use super::open::Inbox;
-use super::place::{epochs, is_place, places, remove_place};
-use super::tree::{each_file, remove_empty};
+use super::place::{epochs, is_place, places, remove_claims, remove_place};
+use super::tree::each_file;
 use crate::directory;
 
 impl Inbox {
@@ -47,9 +47,7 @@ impl Inbox {
 
     /// Removes the directory of this process if it is empty: it ends in order.
     pub fn end(&self) {
-        let claims = self.node.claims();
-        remove_empty(&claims);
-        let _ = fs::remove_dir(&claims);
+        remove_claims(&self.node.claims());
     }
 
     /// The names of the other nodes with a directory in work, each with whether it has files there.
@@ -200,8 +198,7 @@ impl Inbox {
                 ..claimed(path, &metadata)?
             });
         }
-        remove_empty(taken);
-        let _ = fs::remove_dir(taken);
+        remove_claims(taken);
         Ok(files)
     }
 
@@ -231,8 +228,7 @@ impl Inbox {
         for directory in directories {
             // A node that is starting may have made it: then it has a lock, or will make it again.
             if !is_place(&directory) {
-                remove_empty(&directory);
-                let _ = fs::remove_dir(&directory);
+                remove_claims(&directory);
             }
         }
         Ok(())

@@ -261,7 +261,7 @@ impl Engine {
     }
 
     /// Removes this process from the ledger, so that another one leads at once.
-    pub(super) async fn leave(&self) {
+    pub(crate) async fn leave(&self) {
         let joined = self.membership.joined.lock().take();
         let (Some(database), Some(id)) = (self.database.as_deref(), joined) else {
             return;

@@ -59,6 +59,11 @@ pub async fn open(
     let replicas = replicas.transpose()?.map(Arc::new);
     let database = sink::open(&settings.database_url, &settings.sink_options()).await?;
     database.migrate(&settings.datasets).await?;
+    let broker_options = BrokerOptions {
+        queue_bytes_max,
+        ..settings.queue_options(database.frame_key().await?)
+    };
+    let broker = broker::open(&settings.broker_url, &broker_options, &settings.datasets).await?;
     // A service without this role only holds its name.
     let takes_files = !incomplete_may_wait || settings.roles.ingest;
     let roles = if incomplete_may_wait {
@@ -66,12 +71,8 @@ pub async fn open(
     } else {
         LOAD.to_owned()
     };
+    // Last, so that a start that fails or is stopped seldom leaves a row in the ledger.
     let member = Member::join(database.clone(), &inbox, &name, roles, takes_files).await?;
-    let broker_options = BrokerOptions {
-        queue_bytes_max,
-        ..settings.queue_options(database.frame_key().await?)
-    };
-    let broker = broker::open(&settings.broker_url, &broker_options, &settings.datasets).await?;
     let options = EngineOptions {
         node: name,
         roles: settings.roles,

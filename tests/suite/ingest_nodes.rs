@@ -4,13 +4,14 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::Read as _;
+use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
 use crate::end_to_end::generate;
-use crate::support::{Pair, Service, files_below, names, until};
+use crate::support::{Pair, Service, files_below, free_addr, names, until};
 
 const WITHIN: Duration = Duration::from_secs(240);
 
@@ -81,7 +82,7 @@ fn claimed(pair: &Pair, node: &str) -> usize {
 /// Stops a process. One that is stopped within a transaction of SQLite keeps the whole file locked.
 async fn stop(pair: &Pair, service: &Service) {
     loop {
-        service.signal(Signal::STOP);
+        service.stop();
         let Some(path) = pair.database_url.strip_prefix("sqlite:") else {
             return;
         };
@@ -107,6 +108,23 @@ async fn ended(service: &mut Service) -> Option<i32> {
         assert!(began.elapsed() < Duration::from_secs(15), "it does not end");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+}
+
+/// The paths of everything below a directory.
+fn left_in(directory: &Path) -> Vec<String> {
+    let mut left = Vec::new();
+    let mut directories = vec![directory.to_owned()];
+    while let Some(next) = directories.pop() {
+        for entry in fs::read_dir(next).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.strip_prefix(directory).unwrap();
+            left.push(name.to_str().unwrap().to_owned());
+            if path.is_dir() {
+                directories.push(path);
+            }
+        }
+    }
+    left
 }
 
 async fn audit(pair: &Pair, files: u64, records: u64) {
@@ -165,8 +183,8 @@ async fn several_processes_take_each_file_once_while_one_is_killed_and_one_is_st
         let stored: BTreeSet<String> = names(&pair.at("history")).into_iter().collect();
         assert!(delivered.iter().all(|file| stored.contains(file)), "{name}");
         audit(&pair, FILES + 40, records + 80).await;
-        let nodes = fs::read_dir(pair.at("work")).unwrap().count();
-        assert_eq!(nodes, 1, "{name}: only the lock is left");
+        let left = left_in(&pair.at("work"));
+        assert_eq!(left, [".lemonade.lock"], "{name}");
     }
 }
 
@@ -266,6 +284,33 @@ async fn a_process_whose_epoch_has_ended_registers_no_file() {
         assert_eq!(next.terminate(), Some(0), "{name}");
         audit(&pair, 10, 20).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_that_ends_before_it_works_leaves_no_trace() {
+    let pair = Pair::new("redis+mysql").await;
+    pair.expect(0, &["migrate"]);
+    let ledger = "SELECT COUNT(*) FROM ingest_nodes";
+    let is_clean = async |what: &str| {
+        assert_eq!(left_in(&pair.at("work")), [".lemonade.lock"], "{what}");
+        assert_eq!(pair.number(ledger).await, 0, "{what}");
+    };
+    pair.expect(66, &["load", "no-such-file.json"]);
+    is_clean("a load of a file that does not exist").await;
+    let mut command = pair.command(&["load", "-", "--as", "vehicle_events_a/b.json"]);
+    command.stdin(Stdio::null()).stderr(Stdio::null());
+    assert_ne!(command.status().unwrap().code(), Some(0));
+    is_clean("a load of standard input with a name that no file can have").await;
+    let mut command = pair.command(&["run", "--http-addr", "off"]);
+    command.env("REDIS_URL", format!("redis://{}", free_addr()));
+    let mut service = Service(command.stderr(Stdio::null()).spawn().unwrap());
+    until("it connects", WITHIN, async || {
+        pair.at("work/.lemonade.lock").exists()
+    })
+    .await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(service.terminate(), Some(0));
+    is_clean("a service without a queue").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -78,7 +78,7 @@ async fn a_leader_that_is_stopped_is_replaced_and_waits_once_it_is_resumed() {
         assert!(!leads(&at_second), "{name}: one process leads");
         let first_name = leader(&at_second).expect("the other one leads");
 
-        first.signal(Signal::STOP);
+        first.stop();
         let stopped = Instant::now();
         until("the second one leads", TAKEN_OVER, async || {
             leads(&at_second)

@@ -90,7 +90,7 @@ async fn readiness_waits_for_the_database_and_a_stopped_process_sends_no_heartbe
 
     // A hang, as seen from outside: no watchdog message arrives.
     messages_until(&socket, "WATCHDOG=1");
-    service.signal(rustix::process::Signal::STOP);
+    service.stop();
     socket.set_nonblocking(true).unwrap();
     let mut buffer = [0; 4096];
     while socket.recv(&mut buffer).is_ok() {}

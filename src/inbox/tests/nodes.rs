@@ -119,16 +119,16 @@ fn the_files_of_a_dead_node_are_taken_over_and_its_process_can_do_nothing_with_t
     drop(victim);
     let next = open(root, "victim", 8);
     assert!(next.recovered().unwrap().is_empty());
-    next.end();
     drop(next);
     assert_eq!(names(&root.join("work")), ["heir"]);
 }
 
 #[test]
-fn an_heir_removes_the_directory_of_a_process_that_has_ended() {
+fn an_heir_removes_the_directory_of_a_process_that_was_killed() {
     let dir = tempfile::tempdir().unwrap();
     let root = dir.path();
-    drop(open(root, "gone", 1));
+    fs::create_dir_all(root.join("work/gone/1")).unwrap();
+    fs::write(root.join("work/gone/.lemonade.lock"), "1").unwrap();
     let lives = open(root, "lives", 1);
     let heir = open(root, "heir", 1);
     for name in ["gone", "lives", "unknown"] {

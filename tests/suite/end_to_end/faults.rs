@@ -280,7 +280,7 @@ async fn a_process_that_was_stopped_while_its_connections_ended_continues() {
         !names(&behind.pair.at("history")).is_empty()
     })
     .await;
-    load.signal(Signal::STOP);
+    load.stop();
     behind.redis.cut();
     behind.database.cut();
     load.signal(Signal::CONT);

@@ -77,7 +77,7 @@ async fn dropped_notifications_are_noticed_and_the_scan_finds_the_files() {
     let (mut service, addr) = service(&pair, &["env"], &hourly).await;
     assert_eq!(metric(&addr, "lemonade_watcher_overflows_total"), 0);
     let inbound = pair.at("inbound");
-    service.signal(Signal::STOP);
+    service.stop();
     let queue = fs::read_to_string("/proc/sys/fs/inotify/max_queued_events").unwrap();
     let queue: usize = queue.trim().parse().unwrap();
     // Two names in turn, because the kernel merges an event with an equal one before it.

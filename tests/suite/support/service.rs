@@ -1,5 +1,6 @@
 //! The real binary as a service, and how a test waits for it and asks it.
 
+use std::fs;
 use std::io::{Read as _, Write as _};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
@@ -31,6 +32,26 @@ impl Service {
     pub fn signal(&self, signal: rustix::process::Signal) {
         let pid = rustix::process::Pid::from_child(&self.0);
         rustix::process::kill_process(pid, signal).unwrap();
+    }
+
+    /// Sends SIGSTOP, and returns once no thread of the process runs. Before that, one may still take a
+    /// lock.
+    pub fn stop(&self) {
+        self.signal(rustix::process::Signal::STOP);
+        let threads = format!("/proc/{}/task", self.0.id());
+        let stopped = |stat: String| {
+            // The state follows the name, which is in brackets.
+            let after = stat.rsplit_once(") ").expect("a name");
+            after.1.starts_with('T')
+        };
+        loop {
+            let stats = fs::read_dir(&threads).unwrap();
+            let stats = stats.map(|thread| fs::read_to_string(thread.unwrap().path().join("stat")));
+            if stats.flatten().all(stopped) {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 
     /// Sends SIGTERM and returns the exit code.
