@@ -3,9 +3,12 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::time::{Instant, sleep};
 
 use super::engine::Engine;
+use crate::fault::Fault;
+use crate::pace::Pace;
 use crate::sink::{Lag, Replicas};
 use crate::telemetry;
 
@@ -15,66 +18,72 @@ const ASK_EVERY: Duration = Duration::from_secs(1);
 /// A shorter wait is not logged.
 const LOG_AFTER: Duration = Duration::from_secs(5);
 
-impl Engine {
-    /// Asks the replicas how far they are behind, and holds the workers meanwhile. A replica that
-    /// does not answer holds nobody: it may have been removed. Never returns.
-    pub(super) async fn spare_replicas(&self) {
-        let Some(replicas) = &self.options.replicas else {
-            return std::future::pending().await;
-        };
-        let (mut held_since, mut is_logged) = (None, false);
-        let mut silent = BTreeSet::new();
-        loop {
-            let slow = self.slowest(replicas, &mut silent).await;
-            self.pace.hold(slow.is_some());
-            if let Some((replica, lag)) = slow {
-                let since = held_since.get_or_insert_with(Instant::now);
-                if !is_logged && since.elapsed() >= LOG_AFTER {
-                    let limit = self.max_replica_lag.lock().as_secs();
-                    tracing::warn!(
-                        replica,
-                        "commits nothing while a replica is too far behind: {lag}, and at most \
-                         {limit} s are allowed (max_replica_lag)"
-                    );
-                    is_logged = true;
-                }
-            } else {
-                if is_logged {
-                    tracing::info!("the replicas have caught up; commits again");
-                }
-                (held_since, is_logged) = (None, false);
+/// Asks the replicas how far they are behind, and holds the workers of this pace while one is behind
+/// by more than `max_lag`, which may change meanwhile. A replica that does not answer holds nobody:
+/// it may have been removed. Never returns.
+pub(super) async fn spare(replicas: Option<&Replicas>, pace: &Pace, max_lag: &Mutex<Duration>) {
+    let Some(replicas) = replicas else {
+        return std::future::pending().await;
+    };
+    let (mut held_since, mut is_logged) = (None, false);
+    let mut silent = BTreeSet::new();
+    loop {
+        let lags = known(replicas.lags().await, &mut silent);
+        let max = *max_lag.lock();
+        let slow = lags.into_iter().filter(|(_, lag)| *lag > Lag::Behind(max));
+        let slowest = slow.max_by_key(|(_, lag)| *lag);
+        pace.hold(slowest.is_some());
+        if let Some((replica, lag)) = slowest {
+            let since = held_since.get_or_insert_with(Instant::now);
+            if !is_logged && since.elapsed() >= LOG_AFTER {
+                let limit = max.as_secs();
+                tracing::warn!(
+                    replica,
+                    "commits nothing while a replica is too far behind: {lag}, and at most {limit} s \
+                     are allowed (max_replica_lag)"
+                );
+                is_logged = true;
             }
-            sleep(ASK_EVERY).await;
+        } else {
+            if is_logged {
+                tracing::info!("the replicas have caught up; commits again");
+            }
+            (held_since, is_logged) = (None, false);
         }
+        sleep(ASK_EVERY).await;
     }
+}
 
-    /// The replica that is furthest behind, of those that are too far behind. Logs once which ones
-    /// do not answer.
-    async fn slowest<'a>(
-        &self,
-        replicas: &'a Replicas,
-        silent: &mut BTreeSet<&'a str>,
-    ) -> Option<(&'a str, Lag)> {
-        let mut slow = Vec::new();
-        for (replica, lag) in replicas.lags().await {
-            let lag = match lag {
-                Ok(lag) => lag,
-                Err(fault) => {
-                    if silent.insert(replica) {
-                        tracing::warn!(replica, %fault, "goes on without knowing how far a replica is \
-                                                         behind; asks again");
-                    }
-                    continue;
+/// How far the replicas that answer are behind. Logs once which ones do not answer.
+fn known<'a>(
+    lags: Vec<(&'a str, Result<Lag, Fault>)>,
+    silent: &mut BTreeSet<&'a str>,
+) -> Vec<(&'a str, Lag)> {
+    let mut known = Vec::new();
+    for (replica, lag) in lags {
+        let lag = match lag {
+            Ok(lag) => lag,
+            Err(fault) => {
+                if silent.insert(replica) {
+                    tracing::warn!(replica, %fault, "goes on without knowing how far a replica is \
+                                                     behind; asks again");
                 }
-            };
-            if silent.remove(replica) {
-                tracing::info!(replica, "a replica tells again how far it is behind");
+                continue;
             }
-            telemetry::replica_lag(replica, lag.seconds());
-            slow.push((replica, lag));
+        };
+        if silent.remove(replica) {
+            tracing::info!(replica, "a replica tells again how far it is behind");
         }
-        let max = *self.max_replica_lag.lock();
-        slow.retain(|(_, lag)| *lag > Lag::Behind(max));
-        slow.into_iter().max_by_key(|(_, lag)| *lag)
+        telemetry::replica_lag(replica, lag.seconds());
+        known.push((replica, lag));
+    }
+    known
+}
+
+impl Engine {
+    /// Holds the workers of this engine while a replica is too far behind. Never returns.
+    pub(super) async fn spare_replicas(&self) {
+        let replicas = self.options.replicas.as_deref();
+        spare(replicas, &self.pace, &self.max_replica_lag).await;
     }
 }

@@ -157,3 +157,31 @@ async fn nothing_is_committed_while_a_replica_is_too_far_behind() {
         "{told}"
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drain_commits_nothing_while_a_replica_is_too_far_behind() {
+    let [source, replica] = replicated().await;
+    let mut pair = Pair::new("redis+mysql").await;
+    pair.database_url = source.url.clone();
+    pair.expect(0, &["migrate"]);
+    pair.expect(0, &["generate", "--files", "1", "--records", "500"]);
+    let mut ingest = Service::start(&pair, &["run", "--role", "ingest"]);
+    let registered = "SELECT COUNT(*) FROM ingest_files WHERE state = 'pending'";
+    until("the file is registered", LIMIT, async || {
+        pair.number(registered).await == 1
+    })
+    .await;
+    let settings = format!("replica_url = '{}'\n", replica.url);
+    std::fs::write(pair.at("lemonade.toml"), settings).unwrap();
+    let mut conn = Conn::from_url(&replica.url).await.unwrap();
+    run(&mut conn, &["STOP SLAVE"]).await;
+    let mut drain = pair.command(&["queue", "drain"]).spawn().unwrap();
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let rows = async || pair.number("SELECT COUNT(*) FROM vehicle_events").await;
+    assert_eq!(rows().await, 0, "committed");
+    assert!(drain.try_wait().unwrap().is_none(), "it waits");
+    run(&mut conn, &["START SLAVE"]).await;
+    until("the rows are stored", LIMIT, async || rows().await == 500).await;
+    assert_eq!(drain.wait().unwrap().code(), Some(0));
+    assert_eq!(ingest.terminate(), Some(0));
+}
