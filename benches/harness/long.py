@@ -10,7 +10,7 @@ import threading
 import time
 
 import servers
-from cases import ADD_INDEX, STORED, Bench, percentile
+from cases import ADD_INDEX, INDEXED_POOL_BYTES, STORED, Bench, percentile
 from inputs import HEAD, Inputs
 from measure import cpu_seconds, measured, memory_kb, per_event
 
@@ -110,9 +110,12 @@ class Progress(threading.Thread):
 
 
 def archive(bench, source, events, indexed, options):
-    """Loads an archive, then compares all rows with it."""
+    """Loads an archive, then compares all rows with it. An index is larger than the buffer pool."""
     data = bench.data()
     mariadb = bench.mariadb
+    pool = mariadb.sql("SELECT @@innodb_buffer_pool_size").strip()
+    if indexed:
+        mariadb.resize_pool(INDEXED_POOL_BYTES)
     mariadb.clear()
     bench.redis.clear()
     environment = bench.environment(mariadb.url, bench.redis.url)
@@ -142,6 +145,7 @@ def archive(bench, source, events, indexed, options):
     if not indexed:
         command = [bench.task_runner, "verify", "--content", *flags]
         result["verify_seconds"] = measured(command, [mariadb], environment)["seconds"]
+    mariadb.resize_pool(int(pool))
     shutil.rmtree(data)
     return result
 
