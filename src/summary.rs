@@ -10,6 +10,7 @@ use std::collections::HashMap;
 use std::hash::BuildHasher;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use hashbrown::hash_table::Entry;
@@ -24,7 +25,7 @@ use crate::coverage;
 use crate::dataset::{Dataset, Datasets};
 use crate::fault::Fault;
 use crate::retry::{GivenUp, until_ok};
-use crate::sink::{LastEvent, NodeId, SummaryStore, Unsummarised};
+use crate::sink::{LastEvent, Merged, NodeId, SummaryStore, Unsummarised};
 use crate::telemetry;
 use crate::zone::Zone;
 
@@ -311,7 +312,7 @@ impl Accumulator {
                     tracing::debug!(%fault, "candidates of the summary are dropped");
                     self.lose(&dataset.name);
                 }
-                merged => merged?,
+                merged => drop(merged?),
             }
         }
         Ok(())
@@ -436,23 +437,27 @@ async fn round(
         return Ok(false);
     }
     let (mut reduced, passed) = accumulator.take_with(&dataset.name, &files);
-    for (file, passed) in files.iter().zip(passed) {
-        if !passed {
-            done.rows_read += read(store, dataset, file, &mut reduced, done, leader, stop).await?;
-        }
+    let unread = files.iter().zip(passed).filter(|(_, passed)| !passed);
+    let unread: Vec<&Unsummarised> = unread.map(|(file, _)| file).collect();
+    // The rows of files with consecutive numbers stand together: one query reads those of many small
+    // files.
+    for run in unread.chunk_by(|a, b| a.file_no.checked_add(1) == Some(b.file_no)) {
+        let [first, last] = [run[0], run[run.len() - 1]];
+        let ids = row_id(first.file_no, 0)..row_id(last.file_no, 0) + last.records;
+        done.rows_read += read(store, dataset, ids, &mut reduced, done, leader, stop).await?;
     }
     done.files += files.len() as u64;
     done.pairs += reduced.pairs.len() as u64;
-    Box::pin(merge(store, dataset, reduced, &files, leader, stop)).await?;
+    let is_whole = Box::pin(merge(store, dataset, reduced, &files, leader, stop)).await?;
     accumulator.forget(&dataset.name, &files);
-    Ok(!is_last)
+    Ok(!is_last || !is_whole)
 }
 
-/// Reads the rows of a file. Returns their number.
+/// Reads the rows with these ids. Returns their number.
 async fn read(
     store: &Arc<dyn SummaryStore>,
     dataset: &Arc<Dataset>,
-    file: &Unsummarised,
+    mut ids: Range<u64>,
     reduced: &mut Reduced,
     done: &mut Refreshed,
     leader: Option<&NodeId>,
@@ -462,7 +467,6 @@ async fn read(
     let zone = &summary
         .expect("only datasets with a summary are read")
         .time_zone;
-    let mut ids = row_id(file.file_no, 0)..row_id(file.file_no, 0) + file.records;
     let mut rows = 0;
     while !ids.is_empty() {
         let page = || store.summary_scan(dataset, ids.clone(), SCAN_ROWS);
@@ -482,7 +486,8 @@ async fn read(
     Ok(rows)
 }
 
-/// Merges candidates and then marks the files, in bounded transactions.
+/// Merges candidates and then marks the files, in bounded transactions. Returns whether no candidate
+/// was left out.
 async fn merge(
     store: &Arc<dyn SummaryStore>,
     dataset: &Arc<Dataset>,
@@ -490,20 +495,26 @@ async fn merge(
     files: &[Unsummarised],
     leader: Option<&NodeId>,
     stop: &CancellationToken,
-) -> Result<(), GivenUp> {
+) -> Result<bool, GivenUp> {
+    let is_whole = Arc::new(AtomicBool::new(true));
     let one = |part: Vec<LastEvent>, files: Vec<Unsummarised>| {
         let (store, dataset, stop) = (Arc::clone(store), Arc::clone(dataset), stop.clone());
-        let leader = leader.cloned();
+        let (leader, is_whole) = (leader.cloned(), is_whole.clone());
         async move {
             let merge = || store.summary_merge(&dataset, &part, &files, leader.as_ref());
-            let leads = until_ok("merging into the summary", &stop, ignore, merge).await?;
-            if leads { Ok(()) } else { Err(GivenUp::Stopped) }
+            match until_ok("merging into the summary", &stop, ignore, merge).await? {
+                Merged::All => {}
+                Merged::InPart => is_whole.store(false, Relaxed),
+                Merged::Deposed => return Err(GivenUp::Stopped),
+            }
+            Ok(())
         }
     };
     // The parts have different pairs, so they do not wait for each other's locks.
     all(reduced.into_parts().map(|part| one(part, Vec::new()))).await?;
     let marks = files.chunks(MARK_FILES);
-    all(marks.map(|files| one(Vec::new(), files.to_vec()))).await
+    all(marks.map(|files| one(Vec::new(), files.to_vec()))).await?;
+    Ok(is_whole.load(Relaxed))
 }
 
 /// Runs transactions, a few at a time. Each is a task, so that one binds its values while others

@@ -2,6 +2,8 @@
 //! last of its key and day, and how a file is marked. The SQL of the dialects has the first rule as
 //! well.
 
+use std::borrow::Cow;
+use std::collections::HashSet;
 use std::fmt::Write as _;
 use std::ops::Range;
 use std::sync::Arc;
@@ -93,15 +95,17 @@ pub trait SummaryStore: Send + Sync {
     /// marks the files as summarised, except those whose mark has changed since it was read.
     /// Merging is idempotent, and its result does not depend on the order.
     ///
-    /// If `leader` is given, and another process has the lease of the summary, nothing is written,
-    /// and the result is `false`.
+    /// Candidates whose record was erased or whose file was removed since are left out, and then all
+    /// files of the dataset are marked, so that the next event of each pair is found.
+    ///
+    /// If `leader` is given, and another process has the lease of the summary, nothing is written.
     async fn summary_merge(
         &self,
         dataset: &Arc<Dataset>,
         candidates: &[LastEvent],
         files: &[Unsummarised],
         leader: Option<&NodeId>,
-    ) -> Result<bool, Fault>;
+    ) -> Result<Merged, Fault>;
 
     /// Empties the summary of a dataset, and marks all of its files, settled or not, so that their
     /// rows are read from the table again. Otherwise entries would be missing that a process has
@@ -137,6 +141,17 @@ impl Unsummarised {
     }
 }
 
+/// What became of candidates.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Merged {
+    /// All of them are merged.
+    All,
+    /// Some were left out, and all files of the dataset are marked.
+    InPart,
+    /// Another process leads: nothing was written.
+    Deposed,
+}
+
 /// One row of a summary, or a candidate for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LastEvent {
@@ -148,6 +163,28 @@ pub struct LastEvent {
     pub value: String,
     /// The id of the row.
     pub id: u64,
+}
+
+impl LastEvent {
+    /// The number of the row's file.
+    #[must_use]
+    pub fn file_no(&self) -> u32 {
+        provenance(self.id).0
+    }
+}
+
+/// The candidates of files that are there, whose records were not erased.
+pub(super) fn present<'a>(
+    candidates: &'a [LastEvent],
+    files: &HashSet<u32>,
+    erased: &HashSet<u64>,
+) -> Cow<'a, [LastEvent]> {
+    let is_present =
+        |event: &&LastEvent| files.contains(&event.file_no()) && !erased.contains(&event.id);
+    if candidates.iter().all(|event| is_present(&event)) {
+        return Cow::Borrowed(candidates);
+    }
+    candidates.iter().filter(is_present).cloned().collect()
 }
 
 /// SQL for a new mark of a file: 2 or more, and always different from the current one, so that a

@@ -2,8 +2,14 @@
 //! table takes them.
 
 use std::fs;
+use std::process::Stdio;
 use std::time::Duration;
 
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::broker::address;
+use crate::end_to_end::indexes::through;
+use crate::support::proxy::{Manner, Proxy};
 use crate::support::{Pair, Service, names, until};
 
 const WITHIN: Duration = Duration::from_secs(20);
@@ -100,6 +106,65 @@ async fn a_service_stores_on_while_the_summary_refuses_its_values() {
     }
 }
 
+/// Records of one vehicle and day; the last one is the one to erase.
+fn deliver_two(pair: &Pair, vehicle: &str) {
+    let event = |hour: u32, kind: &str| {
+        format!(
+            r#"{{"vehicle_id":"{vehicle}","event_time":"2024-01-01T{hour:02}:00:00Z","event_source":"s","event_type":"{kind}","event_value":"1"}}"#
+        )
+    };
+    let document = [event(1, "kept"), event(2, "SECRET")].join("\n");
+    let name = format!("vehicle_events_{vehicle}.ndjson");
+    fs::write(pair.at("inbound").join(name), document).unwrap();
+}
+
+/// Between the commit of a record and the refresh that adds it, the summary has no entry of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_erased_or_forgotten_before_a_refresh_does_not_come_back_with_it() {
+    for name in ["memory+sqlite", "redis+mysql"] {
+        let pair = Pair::new(name).await;
+        pair.expect(0, &["migrate"]);
+        fs::write(pair.at("lemonade.toml"), "summary_every = \"6s\"\n").unwrap();
+        let mut service = Service::start(&pair, &["run"]);
+        deliver(&pair, "first");
+        until("a first refresh", WITHIN, async || {
+            entries(&pair, "daily_summary").await == 1
+        })
+        .await;
+        deliver_two(&pair, "erased");
+        deliver_two(&pair, "forgotten");
+        until("the files in history", WITHIN, async || {
+            names(&pair.at("history")).len() == 3
+        })
+        .await;
+        let id =
+            "SELECT id FROM vehicle_events WHERE vehicle_id = 'erased' AND event_type = 'SECRET'";
+        let id = pair.number(id).await.to_string();
+        pair.expect(0, &["erase", &id, "--yes"]);
+        let file_no = "SELECT MAX(id >> 32) FROM vehicle_events WHERE vehicle_id = 'forgotten'";
+        let file_no = pair.number(file_no).await.to_string();
+        pair.expect(0, &["files", "forget", &file_no, "--yes"]);
+        assert_eq!(
+            entries(&pair, "daily_summary").await,
+            1,
+            "{name}: refreshed too early"
+        );
+        let of_erased = "SELECT COUNT(*) FROM daily_summary WHERE vehicle_id = 'erased'";
+        until("the summary", WITHIN, async || {
+            pair.number(of_erased).await == 1
+        })
+        .await;
+        let kinds = pair
+            .query("SELECT vehicle_id, last_event_type FROM daily_summary ORDER BY vehicle_id")
+            .await;
+        let kinds: Vec<Vec<&str>> = (kinds.iter())
+            .map(|row| row.iter().map(|it| it.as_deref().unwrap()).collect())
+            .collect();
+        assert_eq!(kinds, [["erased", "kept"], ["first", "t"]], "{name}");
+        assert_eq!(service.terminate(), Some(0), "{name}");
+    }
+}
+
 /// The last day before, the day of 23 hours on which the clocks of Berlin change, and the next one.
 const EVENTS: [(&str, &str); 4] = [
     ("2026-03-28T22:59:59.999999Z", "a"),
@@ -172,6 +237,8 @@ async fn days_of_a_time_zone_are_summed_and_a_change_of_it_is_refused_until_a_re
                 assert!(message.contains(&problem), "{message}");
                 assert!(message.contains("summary --rebuild"), "{message}");
             }
+            let doctor = pair.expect(78, &["doctor"]);
+            assert!(doctor.contains(named), "{doctor}");
             assert_eq!(days(&pair).await, before);
             pair.expect(0, &["summary", "--rebuild"]);
             assert_eq!(days(&pair).await, texts(found));
@@ -219,4 +286,20 @@ async fn an_unknown_time_zone_is_named_with_its_line() {
     ] {
         assert!(message.contains(part), "{message}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refresh_that_is_stopped_says_how_to_go_on() {
+    let pair = Pair::new("memory+mysql").await;
+    let proxy = Proxy::start(address(&pair.database_url).0).await;
+    proxy.set(Manner::Blackhole);
+    let mut command = through(&pair, &proxy, &["summary"]);
+    let summary = command.stderr(Stdio::piped()).spawn().unwrap();
+    until("a connection", WITHIN, async || proxy.accepted() > 0).await;
+    kill_process(Pid::from_child(&summary), Signal::INT).unwrap();
+    let output = summary.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(75), "{said}");
+    let next_step = "nothing is lost, run it again to continue\n";
+    assert!(said.ends_with(next_step), "{said}");
 }

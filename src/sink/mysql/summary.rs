@@ -4,22 +4,25 @@
 //! more than a gigabyte of the server's memory.
 
 use std::borrow::Cow;
+use std::collections::{BTreeSet, HashSet};
 use std::ops::Range;
 
 use mysql_async::Value;
 
+use crate::batch::row_id;
 use crate::dataset::{Dataset, Datasets, Summary};
+use crate::sink::keys::SETTINGS;
 use crate::sink::summary::{
     self, OTHER_ZONE, not_taken, other_mark, other_zone, reduce, taken_ids, zone_setting,
 };
 use crate::sink::table::{SummaryNames, quoted, summary_of};
-use crate::sink::{LastEvent, NodeId, Unsummarised};
+use crate::sink::{LastEvent, Merged, NodeId, Unsummarised};
 use crate::timestamp::{self, Civil};
 
 use super::bind::{datetime, limits};
 use super::contents::{keep, kept};
 use super::errors::{Class, Failure};
-use super::files::list;
+use super::files::{FILES_PER_STATEMENT, list};
 use super::lease::still_leads;
 use super::retired::{Moment, bound};
 use super::session::{Insert, Session};
@@ -112,9 +115,16 @@ pub(super) async fn merge(
     candidates: &[LastEvent],
     files: &[Unsummarised],
     leader: Option<&NodeId>,
-) -> Result<bool, Failure> {
+) -> Result<Merged, Failure> {
     session.begin().await?;
-    upsert(session, dataset, candidates).await?;
+    let present = present(session, candidates).await?;
+    let mut merged = Merged::All;
+    if present.len() < candidates.len() {
+        merged = Merged::InPart;
+        // An earlier event of the pair may be the last one now.
+        mark(session, &dataset.name).await?;
+    }
+    upsert(session, dataset, &present).await?;
     for files in files.chunk_by(|a, b| a.mark == b.mark) {
         let sql = format!(
             "UPDATE ingest_files SET summarised = 1 WHERE file_no IN ({}) AND summarised = {}",
@@ -127,10 +137,37 @@ pub(super) async fn merge(
         && !still_leads(session, leader).await?
     {
         session.rollback().await?;
-        return Ok(false);
+        return Ok(Merged::Deposed);
     }
     session.commit().await?;
-    Ok(true)
+    Ok(merged)
+}
+
+/// The candidates whose records are there: they may have been erased, or their file may have been
+/// removed, since they were stored. Locks their files: an erasure or a removal that begins later
+/// finds the merged entries.
+async fn present<'a>(
+    session: &mut Session,
+    candidates: &'a [LastEvent],
+) -> Result<Cow<'a, [LastEvent]>, Failure> {
+    let file_nos: BTreeSet<u32> = candidates.iter().map(LastEvent::file_no).collect();
+    let file_nos: Vec<u32> = file_nos.into_iter().collect();
+    let (mut there, mut erased) = (HashSet::new(), HashSet::new());
+    for file_nos in file_nos.chunks(FILES_PER_STATEMENT) {
+        let file_nos = list(file_nos);
+        // The statistics of a table that was just made say that it is empty.
+        let sql = format!(
+            "SELECT file_no FROM ingest_files FORCE INDEX (PRIMARY) WHERE file_no IN ({file_nos}) AND \
+             state <> 'removing' ORDER BY file_no LOCK IN SHARE MODE"
+        );
+        there.extend(session.rows::<u32>(&sql).await?);
+        let sql = format!(
+            "SELECT file_no, ordinal FROM ingest_erased WHERE file_no IN ({file_nos}) LOCK IN SHARE MODE"
+        );
+        let found = session.rows::<(u32, u32)>(&sql).await?.into_iter();
+        erased.extend(found.map(|(file_no, ordinal)| row_id(file_no, ordinal)));
+    }
+    Ok(summary::present(candidates, &there, &erased))
 }
 
 /// Merges candidates within the transaction of the caller.
@@ -171,16 +208,34 @@ pub(super) async fn upsert(
 
 /// Keeps the time zones of summaries whose tables do not exist yet, and checks those of the others
 /// unless `any_zone`.
-pub(super) async fn check_zones(
+pub(super) async fn keep_zones(
     session: &mut Session,
     datasets: &Datasets,
     any_zone: bool,
 ) -> Result<(), Failure> {
+    if !any_zone {
+        check_zones(session, datasets).await?;
+    }
     for summary in datasets.iter().filter_map(|it| it.summary.as_ref()) {
         if !session.has_table(&summary.table).await? {
             keep_zone(session, summary).await?;
-        } else if !any_zone {
+        }
+    }
+    Ok(())
+}
+
+/// Checks the time zones of summaries whose tables exist. The ledger may lack its settings, which
+/// a start makes again.
+pub(super) async fn check_zones(session: &mut Session, datasets: &Datasets) -> Result<(), Failure> {
+    let has_settings = session.has_table(SETTINGS).await?;
+    for summary in datasets.iter().filter_map(|it| it.summary.as_ref()) {
+        if !session.has_table(&summary.table).await? {
+            continue;
+        }
+        if has_settings {
             check_zone(session, summary).await?;
+        } else {
+            compare_zone(summary, None)?;
         }
     }
     Ok(())
@@ -188,7 +243,11 @@ pub(super) async fn check_zones(
 
 async fn check_zone(session: &mut Session, summary: &Summary) -> Result<(), Failure> {
     let kept = kept(session, &zone_setting(&summary.table)).await?;
-    other_zone(summary, kept.as_deref()).map_or(Ok(()), |problem| {
+    compare_zone(summary, kept.as_deref())
+}
+
+fn compare_zone(summary: &Summary, kept: Option<&[u8]>) -> Result<(), Failure> {
+    other_zone(summary, kept).map_or(Ok(()), |problem| {
         Err(Failure::Found {
             next_step: OTHER_ZONE,
             problem,

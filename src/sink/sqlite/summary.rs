@@ -1,15 +1,19 @@
 //! The daily summary in SQLite: read by ranges of the primary key, merged entry by entry.
 
+use std::borrow::Cow;
+use std::collections::{BTreeSet, HashSet};
 use std::ops::Range;
 
 use rusqlite::{Row, Transaction, params};
 
+use crate::batch::row_id;
 use crate::dataset::{Dataset, Datasets, Summary};
+use crate::sink::keys::SETTINGS;
 use crate::sink::summary::{
     self, OTHER_ZONE, not_taken, other_mark, other_zone, reduce, taken_ids, zone_setting,
 };
 use crate::sink::table::{SummaryNames, quoted, summary_of};
-use crate::sink::{LastEvent, NodeId, Unsummarised};
+use crate::sink::{LastEvent, Merged, NodeId, Unsummarised};
 use crate::timestamp;
 
 use super::contents::{keep, kept};
@@ -68,20 +72,50 @@ pub(super) fn merge(
     candidates: &[LastEvent],
     files: &[Unsummarised],
     leader: Option<&NodeId>,
-) -> Result<bool, Failure> {
+) -> Result<Merged, Failure> {
     if let Some(leader) = leader
         && !still_leads(db, leader)?
     {
-        return Ok(false);
+        return Ok(Merged::Deposed);
     }
-    upsert(db, dataset, candidates)?;
+    let present = present(db, candidates)?;
+    let mut merged = Merged::All;
+    if present.len() < candidates.len() {
+        merged = Merged::InPart;
+        // An earlier event of the pair may be the last one now.
+        self::mark(db, &dataset.name)?;
+    }
+    upsert(db, dataset, &present)?;
     let mut mark = db.prepare_cached(
         "UPDATE ingest_files SET summarised = 1 WHERE file_no = ? AND summarised = ?",
     )?;
     for file in files {
         mark.execute(params![file.file_no, file.mark])?;
     }
-    Ok(true)
+    Ok(merged)
+}
+
+/// The candidates whose records are there: they may have been erased, or their file may have been
+/// removed, since they were stored.
+fn present<'a>(
+    db: &Transaction<'_>,
+    candidates: &'a [LastEvent],
+) -> Result<Cow<'a, [LastEvent]>, Failure> {
+    let file_nos: BTreeSet<u32> = candidates.iter().map(LastEvent::file_no).collect();
+    let (mut there, mut erased) = (HashSet::new(), HashSet::new());
+    let mut file =
+        db.prepare_cached("SELECT 1 FROM ingest_files WHERE file_no = ? AND state <> 'removing'")?;
+    let mut of_file = db.prepare_cached("SELECT ordinal FROM ingest_erased WHERE file_no = ?")?;
+    for file_no in file_nos {
+        if file.exists([file_no])? {
+            there.insert(file_no);
+        }
+        let ordinals = of_file.query_map([file_no], |row| row.get::<_, u32>(0))?;
+        for ordinal in ordinals {
+            erased.insert(row_id(file_no, ordinal?));
+        }
+    }
+    Ok(summary::present(candidates, &there, &erased))
 }
 
 /// Merges candidates within the transaction of the caller.
@@ -125,16 +159,34 @@ pub(super) fn upsert(
 
 /// Keeps the time zones of summaries whose tables do not exist yet, and checks those of the others
 /// unless `any_zone`.
-pub(super) fn check_zones(
+pub(super) fn keep_zones(
     db: &Transaction<'_>,
     datasets: &Datasets,
     any_zone: bool,
 ) -> Result<(), Failure> {
+    if !any_zone {
+        check_zones(db, datasets)?;
+    }
     for summary in datasets.iter().filter_map(|it| it.summary.as_ref()) {
         if !db.table_exists(None::<&str>, summary.table.as_str())? {
             keep_zone(db, summary)?;
-        } else if !any_zone {
+        }
+    }
+    Ok(())
+}
+
+/// Checks the time zones of summaries whose tables exist. The ledger may lack its settings, which
+/// a start makes again.
+pub(super) fn check_zones(db: &Transaction<'_>, datasets: &Datasets) -> Result<(), Failure> {
+    let has_settings = db.table_exists(None::<&str>, SETTINGS)?;
+    for summary in datasets.iter().filter_map(|it| it.summary.as_ref()) {
+        if !db.table_exists(None::<&str>, summary.table.as_str())? {
+            continue;
+        }
+        if has_settings {
             check_zone(db, summary)?;
+        } else {
+            compare_zone(summary, None)?;
         }
     }
     Ok(())
@@ -142,7 +194,11 @@ pub(super) fn check_zones(
 
 fn check_zone(db: &Transaction<'_>, summary: &Summary) -> Result<(), Failure> {
     let kept = kept(db, &zone_setting(&summary.table))?;
-    other_zone(summary, kept.as_deref()).map_or(Ok(()), |problem| {
+    compare_zone(summary, kept.as_deref())
+}
+
+fn compare_zone(summary: &Summary, kept: Option<&[u8]>) -> Result<(), Failure> {
+    other_zone(summary, kept).map_or(Ok(()), |problem| {
         Err(Failure::Found {
             next_step: OTHER_ZONE.to_owned(),
             problem,

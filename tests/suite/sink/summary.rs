@@ -5,18 +5,19 @@ use std::sync::Arc;
 
 use lemonade_task::batch::row_id;
 use lemonade_task::dataset::Datasets;
-use lemonade_task::sink::{LastEvent, SummaryStore, Unsummarised};
+use lemonade_task::sink::{LastEvent, Merged, SummaryStore, Unsummarised};
 use lemonade_task::summary::{self, Accumulator};
 use lemonade_task::zone::Zone;
 use tokio_util::sync::CancellationToken;
 
-use super::fixture::{Fixture, SOME_TIME_US, Target, events};
+use super::fixture::{Fixture, SOME_TIME_US, Target, Val, events};
+use crate::support;
 
 const DAY_US: i64 = 86_400_000_000;
 
 /// Candidates with many ties: keys that differ in case, accent or a trailing space only, few times,
 /// days on both sides of the epoch.
-fn candidates() -> Vec<LastEvent> {
+fn candidates(file_no: u32) -> Vec<LastEvent> {
     let keys = ["a", "A", "á", "a ", "b", "日本"];
     let mut seed = 7_u64;
     let mut next = |bound: u64| {
@@ -31,7 +32,7 @@ fn candidates() -> Vec<LastEvent> {
                 key: keys[usize::try_from(next(6)).unwrap()].to_owned(),
                 time_us: day * DAY_US + within.min(DAY_US - 1),
                 value: format!("type {id}"),
-                id: 1 << 32 | id,
+                id: row_id(file_no, id),
             }
         })
         .collect()
@@ -54,7 +55,8 @@ fn brute_force(candidates: &[LastEvent]) -> Vec<LastEvent> {
 pub async fn the_last_event_stays_in_any_order(target: Target) {
     let fixture = Fixture::new(target).await;
     let dataset = fixture.dataset("vehicle_events");
-    let all = candidates();
+    let file_no = fixture.file("vehicle_events", 3_000).await;
+    let all = candidates(file_no);
     let expected = brute_force(&all);
     assert!(expected.len() > 20);
     for turn in 0..3 {
@@ -99,7 +101,7 @@ pub async fn the_last_event_stays_in_any_order(target: Target) {
             key: format!("key {at:05}"),
             time_us: SOME_TIME_US,
             value: String::new(),
-            id: at,
+            id: row_id(file_no, at),
         })
         .collect();
     fixture
@@ -131,7 +133,7 @@ pub async fn the_last_event_stays_in_any_order(target: Target) {
         .sink
         .summary_merge(&zoned, &all[..1], &[], None)
         .await;
-    assert!(merged.unwrap());
+    assert_eq!(merged.unwrap(), Merged::All);
     let refused = fixture
         .sink
         .summary_merge(dataset, &all[..1], &[], None)
@@ -300,4 +302,41 @@ pub async fn a_file_is_summarised_once_its_commit_is_over(target: Target) {
     drop(again);
     assert_eq!(refresh().await, (1, 0), "none of its rows is read");
     assert_eq!(refresh().await, (0, 0));
+}
+
+/// The process that has committed the rows keeps what the summary needs of a limited number of files.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_rows_of_many_small_files_are_read_by_few_queries() {
+    const FILES: u32 = 600;
+    let server = support::private_mariadb().await;
+    let fixture = Fixture::at(Target::Mariadb, &server.url).await;
+    let mut files = Vec::new();
+    for at in 0..FILES {
+        let file_no = fixture.file("vehicle_events", 2).await;
+        // A gap: this file is not settled, and its rows are not read.
+        if at == FILES / 2 {
+            fixture.commit(&[events(&fixture, file_no, 0..1)]).await;
+            continue;
+        }
+        fixture.commit(&[events(&fixture, file_no, 0..2)]).await;
+        files.push(file_no);
+    }
+    fixture.sink.settle(&files).await.unwrap();
+    let statements = async || {
+        let status = "SHOW GLOBAL STATUS LIKE 'Com_stmt_execute'";
+        let rows = fixture.query(status).await;
+        match &rows[0][1] {
+            Val::Text(count) => count.parse::<u64>().unwrap(),
+            other => panic!("{other:?}"),
+        }
+    };
+    let before = statements().await;
+    let datasets = Datasets::new(Vec::new()).unwrap();
+    let stop = CancellationToken::new();
+    let store: Arc<dyn SummaryStore> = fixture.sink.clone();
+    let done = summary::rebuild(&store, &datasets, &stop).await;
+    let done = done.map_err(drop).expect("the database answers");
+    assert_eq!((done.files, done.rows_read), (599, 1_198));
+    let statements = statements().await - before;
+    assert!(statements < 60, "{statements} statements");
 }
