@@ -7,6 +7,7 @@ use anyhow::anyhow;
 use super::exit::NoInput;
 use crate::config::Settings;
 use crate::fault::Fault;
+use crate::inbox;
 use crate::sink::{self, Database, LedgerFile, Migration, Operators, SinkOptions};
 
 const NO_DATABASE: &str = "there is no database yet: load a file first, or name another database with \
@@ -39,7 +40,8 @@ pub(super) async fn open_for_operators(settings: &Settings) -> anyhow::Result<Ar
 }
 
 /// Connects to the database of the settings for a repair. Migrates only the ledger: a complete
-/// migration refuses a table that lost its rows, and a repair restores them.
+/// migration refuses a table that lost its rows, and a repair restores them. Files that a killed
+/// process has hidden in the middle of a move get their names back, so that the repair finds them.
 pub(super) async fn open_for_repairs(settings: &Settings) -> anyhow::Result<Arc<dyn Database>> {
     if let Some(path) = settings.sqlite_path().filter(|path| !path.exists()) {
         return Err(anyhow::Error::new(NoInput(path.display().to_string())).context(NO_DATABASE));
@@ -50,6 +52,7 @@ pub(super) async fn open_for_repairs(settings: &Settings) -> anyhow::Result<Arc<
         ..Migration::default()
     };
     database.migrate_as(&settings.datasets, ledger_only).await?;
+    inbox::clear_up_all(&settings.dirs, settings.inbound_recursive);
     Ok(database)
 }
 

@@ -1,12 +1,12 @@
-//! `load -`: standard input becomes a file of inbound, which is then loaded like any other.
+//! `load -`: standard input becomes a file of work, which is then loaded like any other.
 //!
-//! It is written under a hidden name, which no scan takes, and gets its own name when it is whole. A
-//! load that is stopped before that leaves nothing behind.
+//! It is written under a hidden name, and gets its own name when it is whole. A load that is
+//! stopped before that leaves nothing behind. After a kill, the next start removes the hidden file.
 
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context as _, bail};
 use tokio::task::spawn_blocking;
@@ -14,7 +14,7 @@ use tokio::task::spawn_blocking;
 use super::UsageError;
 use crate::config::Settings;
 use crate::config::cli::LoadArgs;
-use crate::inbox::FreeRoom;
+use crate::inbox::{Arriving, FreeRoom, Inbox};
 use crate::shutdown::Shutdown;
 
 /// The path that means standard input.
@@ -50,25 +50,22 @@ fn is_hidden(name: &OsStr) -> bool {
     name.as_encoded_bytes().starts_with(b".")
 }
 
-/// Copies standard input into inbound, and returns the path. `None` if a signal stopped it.
+/// Copies all of standard input into work. `None` if a signal stopped it.
 ///
 /// # Errors
-/// It cannot be read or written, is empty, or inbound has a file of this name.
+/// It cannot be read or written, or is empty.
 pub(super) async fn spool(
+    inbox: &Inbox,
     settings: &Settings,
     name: &OsStr,
     shutdown: &Shutdown,
-) -> anyhow::Result<Option<PathBuf>> {
-    let inbound = settings.dirs.inbound.clone();
-    let about = || format!("standard input as {}", Path::new(name).display());
-    let hidden = tempfile::Builder::new()
-        .prefix(".lemonade.stdin.")
-        .tempfile_in(&inbound)
-        .with_context(about)?;
-    // The thread may wait for input when the load is stopped: so the path, whose end removes the
-    // file, is kept here.
-    let (file, hidden) = hidden.into_parts();
-    let (dir, floor) = (inbound.clone(), settings.disk_floor_bytes);
+) -> anyhow::Result<Option<Arriving>> {
+    let about = || about(name);
+    // The thread may wait for input when the load is stopped: so the file is kept here, whose end
+    // removes it.
+    let arriving = inbox.begin_file().with_context(about)?;
+    let file = arriving.file().with_context(about)?;
+    let (dir, floor) = (settings.dirs.work.clone(), settings.disk_floor_bytes);
     let copying = spawn_blocking(move || copy(&mut io::stdin().lock(), file, &dir, floor));
     let copied = tokio::select! {
         copied = copying => copied?.with_context(about)?,
@@ -77,17 +74,17 @@ pub(super) async fn spool(
     if copied == 0 {
         bail!("standard input is empty: nothing was loaded");
     }
-    let path = inbound.join(name);
-    match hidden.persist_noclobber(&path) {
-        Ok(()) => Ok(Some(path)),
-        Err(error) if error.error.kind() == ErrorKind::AlreadyExists => {
-            bail!(
-                "inbound has a file {} already: choose another name",
-                path.display()
-            )
-        }
-        Err(error) => Err(error.error).with_context(about),
-    }
+    Ok(Some(arriving))
+}
+
+/// What a load says if it cannot take its whole copy of standard input.
+pub(super) fn not_loaded(name: &OsStr) -> String {
+    let input = about(name);
+    format!("{input} is not loaded: run this again with the same input")
+}
+
+fn about(name: &OsStr) -> String {
+    format!("standard input as {}", Path::new(name).display())
 }
 
 /// Copies all bytes to the disk. Ends with an error before less than `floor` bytes are free there.
@@ -116,6 +113,8 @@ fn copy(from: &mut impl Read, mut to: File, dir: &Path, floor: u64) -> io::Resul
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
     use super::*;
 
     #[test]

@@ -11,8 +11,8 @@ use super::names::{numbered, without_ending};
 use super::replacing::become_like;
 use crate::content;
 
-/// A file under a hidden name in its directory. If the process dies, the next start of an engine gives
-/// the file its name back.
+/// A file under a hidden name in its directory. If the process dies, the next start of an engine or
+/// the next command for repairs gives the file its name back.
 #[derive(Debug)]
 pub struct Aside {
     now: PathBuf,
@@ -85,7 +85,10 @@ fn inflate_into(from: &Path, bytes: u64, to: &Path, name: &OsStr) -> io::Result<
     }
     become_like(copy.as_file(), &metadata)?;
     copy.as_file().sync_all()?;
-    // A file that is open for writing would count as one that is still being written.
+    // A file that is open for writing would count as one that is still being written. This handle
+    // keeps the lock.
+    let held = File::open(copy.path())?;
+    let _ = held.lock_shared();
     let mut copy = copy.into_temp_path();
     for attempt in 0..u32::MAX {
         let target = directory.join(numbered(last, attempt));

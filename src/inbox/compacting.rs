@@ -407,7 +407,8 @@ mod tests {
             age: Some(Duration::from_millis(millis)),
             bytes: None,
         };
-        assert_eq!(inbox.prune_history(limits(60_000)).unwrap().files, 0);
+        let now = SystemTime::now();
+        assert_eq!(inbox.prune_history(limits(60_000), now).unwrap().files, 0);
         let aside = Aside::set(&compacted).unwrap();
         return_from_history(&inbox.directories, aside, None).unwrap();
         let back = inbox.directories.inbound.join("a.json");
@@ -420,7 +421,8 @@ mod tests {
         std::thread::sleep(Duration::from_millis(1_200));
         pass(&inbox);
         // By its ctime, it is younger.
-        assert_eq!(inbox.prune_history(limits(1_000)).unwrap().files, 1);
+        let now = SystemTime::now();
+        assert_eq!(inbox.prune_history(limits(1_000), now).unwrap().files, 1);
         assert!(!history.join("2026").exists());
     }
 }

@@ -4,12 +4,20 @@ use std::fs::{self, File, Metadata, TryLockError};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use crate::directory::create_private;
 use crate::fault::{Fault, Origin};
 
 /// Attempts to open the lock file while other processes remove its directory.
 const OPEN_ATTEMPTS: u32 = 100;
+
+/// How long an attempt to lock goes on. `status` and an heir hold the lock of a node for
+/// microseconds, and a process that uses the name holds it until its end. With a longer wait, the
+/// message about a name in use comes later.
+const LOCK_WAIT: Duration = Duration::from_millis(200);
+const LOCK_PAUSE: Duration = Duration::from_millis(5);
 
 pub(super) const LOCK_FILE: &str = ".lemonade.lock";
 
@@ -33,6 +41,11 @@ impl Lock {
                 return Ok(Self(file));
             }
         }
+    }
+
+    /// Whether this is the lock of a directory, and not that of one that was removed since.
+    pub(super) fn is_of(&self, place: &Path) -> bool {
+        is_at(&self.0, &place.join(LOCK_FILE))
     }
 
     /// Takes a lock of work that any number of processes may have at once, but no process of a release
@@ -79,7 +92,13 @@ fn locked(
     lock: impl Fn(&File) -> Result<(), TryLockError>,
 ) -> Result<(), Fault> {
     let path = place.join(LOCK_FILE);
-    match lock(file) {
+    let began = Instant::now();
+    let mut tried = lock(file);
+    while matches!(tried, Err(TryLockError::WouldBlock)) && began.elapsed() < LOCK_WAIT {
+        thread::sleep(LOCK_PAUSE);
+        tried = lock(file);
+    }
+    match tried {
         Ok(()) => Ok(()),
         Err(TryLockError::WouldBlock) => {
             let mut holder = String::new();
@@ -159,6 +178,23 @@ mod tests {
         drop(lock);
         Lock::take(work.path()).unwrap();
         drop(in_the_child);
+    }
+
+    #[test]
+    fn a_lock_that_is_held_for_a_moment_delays_a_start() {
+        let work = tempfile::tempdir().unwrap();
+        drop(Lock::take(work.path()).unwrap());
+        let held = File::open(work.path().join(LOCK_FILE)).unwrap();
+        // As `status`, and as an heir.
+        for lock in [File::lock_shared, File::lock] {
+            lock(&held).unwrap();
+            thread::scope(|scope| {
+                let begun = scope.spawn(|| Lock::take(work.path()));
+                thread::sleep(LOCK_WAIT / 10);
+                held.unlock().unwrap();
+                drop(begun.join().unwrap().unwrap());
+            });
+        }
     }
 
     #[test]

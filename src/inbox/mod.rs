@@ -16,14 +16,18 @@
 //! or whose place belongs to a file that was begun. `copying` copies members of containers to
 //! quarantine. `retention` removes the oldest files of history, `replacing` replaces one by other
 //! bytes, and `compacting` compresses them. `whereabouts` says where the bytes
-//! of a file may be, and `days` which directories history has for days. `moving` does each move, with names from `names`.
+//! of a file may be, and `days` which directories history has for days. `moving` does each move, with
+//! names from `names`, and `clearing` cleans up after a move that was killed. `arriving` writes a file
+//! into work that comes from elsewhere than inbound.
 //!
 //! The name of a file is its path below its directory: with [`Markers::with_directories`], files of
 //! directories below inbound are taken as well, and keep this path.
 
+mod arriving;
 mod aside;
 mod census;
 mod claim;
+mod clearing;
 mod compacting;
 mod copying;
 mod days;
@@ -51,9 +55,11 @@ mod waiting;
 mod walk;
 mod whereabouts;
 
+pub use arriving::Arriving;
 pub use aside::Aside;
 pub use census::{Census, Count, count_files};
 pub use claim::{Claim, Claimed, affects_every_file};
+pub use clearing::clear_up_all;
 pub use compacting::Compacting;
 pub use days::days_of;
 pub use directories::{Directories, canonical};
@@ -64,7 +70,7 @@ pub use moving::try_move;
 pub use notifications::Watch;
 pub use open::{Inbox, Patience, blocking};
 pub use pause::{is_paused, pause, resume};
-pub use place::holder;
+pub use place::{has_claimed, holder};
 pub use replacing::{Replacement, with_size};
 pub use requeue::{quarantined, requeue, return_from_history};
 pub use retention::{HistoryLimits, Pruned};

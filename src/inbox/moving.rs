@@ -5,8 +5,8 @@
 //! a second name and loses the first ([`move_by_link`]). To another device, the file is copied: see
 //! [`copy_across`]. No half copy ever has a final name, and a file is removed only if its copy has
 //! its current content. A kill in the middle leaves the file in its old directory, possibly under a
-//! hidden name, and possibly with a copy in the new one. [`clear_up`] removes such a copy, and
-//! gives the file its name back.
+//! hidden name, and possibly with a copy in the new one. The module `clearing` removes such a copy,
+//! and gives the file its name back.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, Metadata, TryLockError};
@@ -20,7 +20,7 @@ use rustix::io::Errno;
 use tempfile::NamedTempFile;
 
 use super::names::{NAME_BYTES_MAX, numbered, numbered_with_reason, reason_path};
-use super::tree::{each_file, last};
+use super::tree::last;
 use crate::batch::ContentHash;
 use crate::content::{self, Hasher};
 
@@ -284,9 +284,10 @@ pub(super) fn begin_copy(dir: &Path) -> io::Result<NamedTempFile> {
         .prefix(COPY_PREFIX)
         .rand_bytes(COPY_SUFFIX_CHARS)
         .tempfile_in(dir)?;
-    // The lock prevents that `clear_up` removes an unfinished copy. If the file system has no
-    // locks, `clear_up` gets none, and removes nothing.
-    let _ = copy.as_file().lock();
+    // The lock prevents that `clear_up` removes an unfinished copy. It is a shared one, so that a
+    // handle that only reads can take it over. If the file system has no locks, `clear_up` gets
+    // none, and removes nothing.
+    let _ = copy.as_file().lock_shared();
     Ok(copy)
 }
 
@@ -393,43 +394,6 @@ pub(super) fn is_copy(name: &OsStr) -> bool {
     random.is_some_and(|rest| {
         rest.len() == COPY_SUFFIX_CHARS && rest.iter().all(u8::is_ascii_alphanumeric)
     })
-}
-
-/// Cleans up after killed processes in a directory and, if `below`, in those below it: removes
-/// unfinished copies, and gives files that were set aside their names back. Both are regular files
-/// that no process has locked.
-pub(super) fn clear_up(dir: &Path, below: bool) -> io::Result<()> {
-    each_file(
-        dir,
-        |_| below,
-        |_, entry| {
-            let name = entry.file_name();
-            let aside = name.as_bytes().strip_prefix(ASIDE_PREFIX.as_bytes());
-            if !is_copy(&name) && aside.is_none_or(<[u8]>::is_empty) {
-                return Ok(());
-            }
-            let path = entry.path();
-            // Another process that uses the same directory may be copying the file, or has just
-            // renamed it.
-            let Ok((file, _)) = content::open_regular(&path) else {
-                return Ok(());
-            };
-            if file.try_lock().is_err() {
-                return Ok(());
-            }
-            let cleared = if let Some(name) = aside {
-                tracing::warn!(?path, "gives the file of a killed move its name back");
-                move_within(&path, parent(&path), OsStr::from_bytes(name)).map(drop)
-            } else {
-                tracing::warn!(?path, "removes the copy that a killed move left");
-                fs::remove_file(&path)
-            };
-            match cleared {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-                _ => Ok(()),
-            }
-        },
-    )
 }
 
 #[cfg(test)]
@@ -570,29 +534,5 @@ mod tests {
         drop(other);
         copy_across(&from, &to, Some(hash.finish())).unwrap();
         assert_eq!(names(dir.path()), ["b"]);
-    }
-
-    /// A kill between the renames and the removal leaves these files.
-    #[test]
-    fn a_file_that_was_set_aside_gets_a_name_back() {
-        let dir = tempfile::tempdir().unwrap();
-        let at = |name: &str| dir.path().join(name);
-        let long = "x".repeat(NAME_BYTES_MAX);
-        for name in ["a", "moving", &long] {
-            fs::write(at(name), "1").unwrap();
-            let (_file, copied) = opened(&at(name));
-            set_aside(&at(name), &copied).unwrap();
-        }
-        fs::write(at("a"), "2").unwrap();
-        let (moving, _) = opened(&at(".lemonade-moved-moving"));
-        moving.lock().unwrap();
-        clear_up(dir.path(), false).unwrap();
-        let cut = &long[..NAME_BYTES_MAX - ASIDE_PREFIX.len()];
-        assert_eq!(
-            names(dir.path()),
-            [".lemonade-moved-moving", "a", "a.1", cut]
-        );
-        assert_eq!(fs::read(at("a")).unwrap(), b"2");
-        assert_eq!(fs::read(at("a.1")).unwrap(), b"1");
     }
 }

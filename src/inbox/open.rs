@@ -10,11 +10,11 @@ use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
 
+use super::clearing::clear_up;
 use super::directories::Directories;
 use super::distinct::check_distinct;
 use super::free::FreeRoom;
 use super::markers::Markers;
-use super::moving::clear_up;
 use super::pause::is_paused;
 use super::place::Node;
 use super::postponed::Postponed;
@@ -22,6 +22,10 @@ use super::times::age;
 use crate::content::{Stamp, stamp};
 use crate::directory;
 use crate::fault::{Fault, Origin};
+
+/// The next step where a directory cannot be used.
+const RIGHT: &str =
+    "give this user the right to write there, or name another directory (--data-dir)";
 
 /// How long files of inbound wait before they are taken.
 #[derive(Debug, Clone, Copy)]
@@ -69,7 +73,7 @@ impl Inbox {
         for dir in [inbound, work, history, quarantine] {
             directory::create_private(dir).map_err(|error| {
                 let doing = format!("cannot create the directory {}", dir.display());
-                Fault::fatal(Origin::Files, doing, error)
+                Fault::fatal(Origin::Files, doing, error).with_next_step(RIGHT)
             })?;
         }
         let node = Node::open(work, node)?;
@@ -77,7 +81,7 @@ impl Inbox {
             // Directories below inbound may be those of other programs.
             clear_up(dir, dir != directories.inbound).map_err(|error| {
                 let doing = format!("cannot clean up {} after a killed move", dir.display());
-                Fault::fatal(Origin::Files, doing, error)
+                Fault::fatal(Origin::Files, doing, error).with_next_step(RIGHT)
             })?;
         }
         Ok(Self {

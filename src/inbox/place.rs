@@ -28,11 +28,13 @@ pub(super) struct Node {
     /// The nodes whose files are to be taken over, each with its epochs that are dead.
     pub(super) orphans: Mutex<Vec<(String, Vec<u64>)>>,
     pub(super) orphaned: Notify,
+    /// Directories that were taken over, whose files are not yet in their places.
+    pub(super) taken: Mutex<Vec<PathBuf>>,
     /// Whether intake takes over files.
     pub(super) takes_over: AtomicBool,
     /// How many other nodes have files in work and have not been seen to live. `None`: not known yet.
     pub(super) suspects: watch::Sender<Option<usize>>,
-    _lock: Lock,
+    lock: Mutex<Lock>,
     /// Keeps releases away that lock work as a whole.
     _root: Lock,
 }
@@ -47,15 +49,29 @@ impl Node {
         let path = work.join(name);
         Ok(Self {
             name: name.to_owned(),
-            _lock: Lock::take(&path)?,
+            lock: Mutex::new(Lock::take(&path)?),
             _root: root,
             claims: RwLock::new(path.join("0")),
             path,
             orphans: Mutex::default(),
             orphaned: Notify::new(),
+            taken: Mutex::default(),
             takes_over: AtomicBool::new(false),
             suspects: watch::Sender::new(Some(0)),
         })
+    }
+
+    /// Takes the lock again if the directory of the node was removed: where locks are those of one host,
+    /// an heir on another host may remove it while this process starts.
+    ///
+    /// # Errors
+    /// As [`Lock::take`].
+    pub(super) fn keep_lock(&self) -> Result<(), Fault> {
+        let mut lock = self.lock.lock();
+        if !lock.is_of(&self.path) {
+            *lock = Lock::take(&self.path)?;
+        }
+        Ok(())
     }
 
     /// The directory into which this process claims files.
@@ -122,6 +138,15 @@ pub fn holder(work: &Path) -> Option<String> {
     std::iter::once(work.to_owned())
         .chain(places)
         .find_map(|place| lock::holder(&place))
+}
+
+/// Whether a node has a file with this name, which is its path below inbound, in work.
+#[must_use]
+pub fn has_claimed(work: &Path, node: &str, name: &Path) -> bool {
+    let place = work.join(node);
+    let claims = all_claims(work).into_iter();
+    let mut claims = claims.filter(|claims| claims.starts_with(&place));
+    claims.any(|claims| claims.join(name).is_file())
 }
 
 /// The directories in work in which the names of files begin.

@@ -49,8 +49,8 @@ impl Replacement {
         file.sync_all()?;
         // A file that is open for writing would count as one that is still being written.
         let held = File::open(copy.path())?;
+        let _ = held.lock_shared();
         let new = copy.into_temp_path();
-        let _ = held.lock();
         let replacement = Self {
             path: path.to_owned(),
             former,

@@ -49,15 +49,15 @@ pub struct Pruned {
 
 impl Inbox {
     /// Removes files from history: those older than the limit, and the oldest until the rest has
-    /// at most the bytes of the limit. Files under hidden names stay, since they are in the middle
-    /// of a move. Removes directories that are empty. Reads the whole directory, which may have very
-    /// many files.
+    /// at most the bytes of the limit. The age is that at the time `now`. Files under hidden names
+    /// stay, since they are in the middle of a move. Removes directories that are empty. Reads the
+    /// whole directory, which may have very many files.
     ///
     /// # Errors
     /// History cannot be read.
-    pub fn prune_history(&self, limits: HistoryLimits) -> io::Result<Pruned> {
+    pub fn prune_history(&self, limits: HistoryLimits, now: SystemTime) -> io::Result<Pruned> {
         let remove = |path: &Path| fs::remove_file(path);
-        self.prune(limits, SystemTime::now(), FILES_AT_ONCE, remove)
+        self.prune(limits, now, FILES_AT_ONCE, remove)
     }
 
     fn prune(
@@ -248,7 +248,7 @@ mod tests {
         let left = ["a", "b", "c"].map(|name| history.join(name).exists());
         assert_eq!(left, [true, false, true]);
         fs::remove_dir_all(history).unwrap();
-        let error = inbox.prune_history(limits).unwrap_err();
+        let error = inbox.prune_history(limits, SystemTime::now()).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::NotFound);
     }
 }

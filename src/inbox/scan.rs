@@ -52,8 +52,15 @@ impl Inbox {
     /// Examines every file of inbound. Returns the oldest [`SCAN_FILES_MAX`] that can be claimed.
     ///
     /// # Errors
-    /// The directory cannot be read.
+    /// The directory cannot be read. The error names it.
     pub fn scan(&self) -> io::Result<Scan> {
+        self.scan_inbound().map_err(|error| {
+            let why = format!("{}: {error}", self.directories.inbound.display());
+            io::Error::new(error.kind(), why)
+        })
+    }
+
+    fn scan_inbound(&self) -> io::Result<Scan> {
         let markers = self.markers();
         let mut scan = Scan::default();
         let mut oldest_first = BinaryHeap::new();

@@ -12,8 +12,9 @@ use std::sync::atomic::Ordering::Relaxed;
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
 use super::claim::{Claimed, claimed};
-use super::lock::Lock;
-use super::moving::{clear_up, lacks_noreplace};
+use super::clearing::{clear_up, clear_up_all};
+use super::lock::{LOCK_FILE, Lock};
+use super::moving::lacks_noreplace;
 use super::names::{is_again, is_hidden, name_in_work, work_for};
 use super::open::Inbox;
 use super::place::{epochs, is_place, places, remove_claims, remove_place};
@@ -38,16 +39,46 @@ impl Inbox {
         let claims = self.node.path.join(epoch.to_string());
         directory::create_private(&claims)?;
         *self.node.claims.write() = claims;
+        self.keep_lock()?;
         if takes_files {
-            self.take_epochs(&self.node.name, epochs(&self.node.path))?;
+            let mut files = Vec::new();
+            self.take_epochs(&self.node.name, epochs(&self.node.path), &mut files)?;
             self.adopt()?;
+        } else {
+            // Those of killed processes. Others take over their files.
+            for former in epochs(&self.node.path) {
+                if former != epoch {
+                    remove_claims(&self.node.path.join(former.to_string()));
+                }
+            }
         }
         Ok(())
+    }
+
+    /// Takes the lock of this node again if its directory was removed.
+    ///
+    /// # Errors
+    /// The lock cannot be taken.
+    pub fn keep_lock(&self) -> io::Result<()> {
+        self.node.keep_lock().map_err(io::Error::other)
+    }
+
+    /// The name of this node.
+    #[must_use]
+    pub fn node_name(&self) -> &str {
+        &self.node.name
     }
 
     /// Removes the directory of this process if it is empty: it ends in order.
     pub fn end(&self) {
         remove_claims(&self.node.claims());
+    }
+
+    /// Whether another process has taken over the directory of this one. In a work that is gone as a
+    /// whole, as after a lost mount, it may come back.
+    #[must_use]
+    pub fn is_taken_over(&self) -> bool {
+        self.directories.work.join(LOCK_FILE).exists() && !self.node.claims().exists()
     }
 
     /// The names of the other nodes with a directory in work, each with whether it has files there.
@@ -58,10 +89,15 @@ impl Inbox {
         let mut names = places(&self.directories.work)?;
         names.retain(|name| *name != self.node.name);
         let with_files = |name: String| {
-            let files = files_below(&self.directories.work.join(&name), Path::new(""))?;
-            Ok((name, !files.is_empty()))
+            let files = files_below(&self.directories.work.join(&name), Path::new(""));
+            let files = files.inspect_err(|error| {
+                tracing::warn!(node = name, %error, "the directory of a node in work cannot be read");
+            });
+            // One that cannot be read may have files.
+            let has_files = files.map_or(true, |files| !files.is_empty());
+            (name, has_files)
         };
-        names.into_iter().map(with_files).collect()
+        Ok(names.into_iter().map(with_files).collect())
     }
 
     /// Sets whether intake takes over files from now on.
@@ -113,30 +149,28 @@ impl Inbox {
         self.node.orphaned.notified().await;
     }
 
-    /// Takes over the files of the nodes that were [orphaned](Self::orphan). Returns the files. Those of
-    /// a node that cannot be taken over stay in its directory.
+    /// Takes over the files of the nodes that were [orphaned](Self::orphan). Returns the files. Those
+    /// that cannot be taken over now [wait](Self::has_taken) for the next call, or for the next beats.
     #[must_use]
     pub fn take_orphans(&self) -> Vec<Claimed> {
         let mut taken = Vec::new();
+        if let Err(error) = self.unpack_taken(&mut taken) {
+            tracing::warn!(%error, "files of a dead node wait for a later attempt");
+        }
         let orphans = std::mem::take(&mut *self.node.orphans.lock());
         for (name, dead) in orphans {
-            let files = match self.take_epochs(&name, dead) {
-                Ok(files) => files,
-                // The next beats find it dead again.
-                Err(error) => {
-                    tracing::warn!(node = name, %error, "the files of a dead node wait for a later attempt");
-                    continue;
-                }
-            };
-            if !files.is_empty() {
-                tracing::warn!(
-                    node = name,
-                    files = files.len(),
-                    "takes over the files of a dead node"
-                );
+            let before = taken.len();
+            let result = self.take_epochs(&name, dead, &mut taken);
+            let files = taken.len() - before;
+            if files > 0 {
+                tracing::warn!(node = name, files, "takes over the files of a dead node");
             }
-            taken.extend(files);
-            self.clear_up_others();
+            if let Err(error) = result {
+                // What is still in its directory, the next beats find dead again.
+                tracing::warn!(node = name, %error, "files of a dead node wait for a later attempt");
+                continue;
+            }
+            clear_up_all(&self.directories, self.markers().directories);
             let place = self.directories.work.join(&name);
             // A process of this name that is starting has the lock.
             if epochs(&place).is_empty()
@@ -148,21 +182,22 @@ impl Inbox {
         taken
     }
 
-    /// Gives files that a dead process has set aside in the other directories their names back.
-    fn clear_up_others(&self) {
-        for (_, dir) in self.directories.named() {
-            let below = dir != self.directories.inbound || self.markers().directories;
-            if let Err(error) = clear_up(dir, below) {
-                tracing::warn!(%error, ?dir, "is not cleaned up after a killed move");
-            }
-        }
+    /// Whether this process has taken over directories whose files are not yet in their places.
+    #[must_use]
+    pub fn has_taken(&self) -> bool {
+        !self.node.taken.lock().is_empty()
     }
 
-    /// Takes the directories of these epochs of a node, except the one of this process.
-    fn take_epochs(&self, name: &str, epochs: Vec<u64>) -> io::Result<Vec<Claimed>> {
+    /// Takes the directories of these epochs of a node, except the one of this process, and adds their
+    /// files.
+    fn take_epochs(
+        &self,
+        name: &str,
+        epochs: Vec<u64>,
+        files: &mut Vec<Claimed>,
+    ) -> io::Result<()> {
         let own = self.node.claims();
         let place = self.directories.work.join(name);
-        let mut taken = Vec::new();
         for epoch in epochs {
             let from = place.join(epoch.to_string());
             if from == own {
@@ -170,24 +205,34 @@ impl Inbox {
             }
             // As one: a process that was stopped, and goes on, finds none of its paths.
             match rename_into(&from, &own) {
-                Ok(there) => taken.push(there),
+                Ok(there) => self.node.taken.lock().push(there),
                 // Another node was faster.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(error),
             }
         }
-        let mut files = Vec::new();
+        self.unpack_taken(files)
+    }
+
+    /// Unpacks all directories that were taken. Those that cannot be unpacked now stay for the next
+    /// attempt; the error is that of the last one.
+    fn unpack_taken(&self, files: &mut Vec<Claimed>) -> io::Result<()> {
+        let mut result = Ok(());
+        let taken = std::mem::take(&mut *self.node.taken.lock());
         for there in taken {
-            files.extend(self.unpack(&there)?);
+            if let Err(error) = self.unpack(&there, files) {
+                self.node.taken.lock().push(there);
+                result = Err(error);
+            }
         }
-        Ok(files)
+        result
     }
 
     /// Moves the files of a directory that was taken to their places in the own one, so that directories
-    /// do not nest deeper with each take-over. A file that cannot be moved is claimed where it is.
-    fn unpack(&self, taken: &Path) -> io::Result<Vec<Claimed>> {
+    /// do not nest deeper with each take-over, and adds them. A file that cannot be moved is claimed
+    /// where it is.
+    fn unpack(&self, taken: &Path, files: &mut Vec<Claimed>) -> io::Result<()> {
         clear_up(taken, true)?;
-        let mut files = Vec::new();
         for (path, name) in files_below(taken, Path::new(""))? {
             let path = self.move_into_work(&path, name.as_ref()).unwrap_or(path);
             let Ok(metadata) = fs::symlink_metadata(&path) else {
@@ -199,7 +244,7 @@ impl Inbox {
             });
         }
         remove_claims(taken);
-        Ok(files)
+        Ok(())
     }
 
     /// Takes the files that are in work itself, where an earlier release has claimed them.

@@ -98,7 +98,7 @@ struct Directory {
     /// the memory.
     bytes: Vec<u8>,
     /// The names that were not visited, the next one last.
-    names: Vec<Range<usize>>,
+    names: Vec<Name>,
 }
 
 impl Iterator for Walk {
@@ -159,15 +159,29 @@ impl Walk {
     }
 }
 
+/// The place of a name: where it begins, and in the lowest 16 bits its length. No file system of Linux
+/// has names of more than 4,096 bytes.
+#[derive(Debug, Clone, Copy)]
+struct Name(u64);
+
+impl Name {
+    const fn range(self) -> Range<usize> {
+        let start = (self.0 >> 16) as usize;
+        start..start + (self.0 & 0xffff) as usize
+    }
+}
+
 impl Directory {
     fn list(path: &Path) -> io::Result<Self> {
         let (mut bytes, mut names) = (Vec::new(), Vec::new());
         for entry in fs::read_dir(path)? {
-            let start = bytes.len();
-            bytes.extend_from_slice(entry?.file_name().as_bytes());
-            names.push(start..bytes.len());
+            let name = entry?.file_name();
+            names.push(Name((bytes.len() as u64) << 16 | name.len() as u64));
+            bytes.extend_from_slice(name.as_bytes());
         }
-        let name = |range: &Range<usize>| &bytes[range.clone()];
+        bytes.shrink_to_fit();
+        names.shrink_to_fit();
+        let name = |name: &Name| &bytes[name.range()];
         names.sort_unstable_by(|a, b| name(b).cmp(name(a)));
         Ok(Self {
             path: path.to_owned(),
@@ -178,7 +192,7 @@ impl Directory {
 
     fn next(&mut self) -> Option<PathBuf> {
         let name = self.names.pop()?;
-        let path = self.path.join(OsStr::from_bytes(&self.bytes[name]));
+        let path = self.path.join(OsStr::from_bytes(&self.bytes[name.range()]));
         if self.names.is_empty() {
             // The memory is free while the last entry is visited, which may be a directory.
             drop(mem::take(&mut self.bytes));

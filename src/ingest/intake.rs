@@ -22,7 +22,7 @@ use crate::fault::{Fault, Origin};
 use crate::inbox::{self, Claimed, Inbox, Waiting, Waits};
 use crate::retry::{GivenUp, until_ok};
 use crate::shutdown::Shutdown;
-use crate::sink::Sink;
+use crate::sink::{Sink, TakenOver};
 use crate::telemetry;
 
 /// Files sent on at a time. A claim costs a few system calls (25 µs), so a larger number would
@@ -243,7 +243,8 @@ impl Intake {
             all = send(&items, self.take_orphans().await?, shutdown).await;
         }
         self.inbox.set_takes_over(false);
-        if !all {
+        // Files of dead nodes that cannot be taken now: the next run tries again.
+        if !all || self.inbox.has_taken() {
             self.tally.cut_short.store(true, Relaxed);
         }
         count_left(&self.view.waiting.lock(), &self.tally);
@@ -360,6 +361,9 @@ impl Intake {
                 break;
             }
             if let Some(error) = failed {
+                if error.kind() == io::ErrorKind::NotFound && self.inbox.is_taken_over() {
+                    return Err(TakenOver::fault(self.inbox.node_name()));
+                }
                 return Err(Fault::transient(Origin::Files, "claiming files", error));
             }
         }

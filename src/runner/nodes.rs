@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::time::{Instant, MissedTickBehavior, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -20,16 +21,17 @@ use crate::telemetry;
 pub(super) const BEAT_EVERY: Duration = Duration::from_secs(3);
 
 /// The role of a load in the ledger.
-pub(super) const LOAD: &str = "load";
+pub(crate) const LOAD: &str = "load";
 
 /// Most processes that are listed.
 const NODES_MAX: usize = 100;
 
-/// How long the end of a process waits for the database to remove its row.
-const LEAVE_WAIT: Duration = Duration::from_secs(2);
+/// How long the end of a process waits for the database, as to remove its row.
+pub(super) const LEAVE_WAIT: Duration = Duration::from_secs(2);
 
-/// How many beats in a row must find a process dead before its files are taken over. After a pause of the
-/// database, the beats of all processes are old for a moment.
+/// How many beats in a row must find a process dead before its files are taken over. For a moment,
+/// the beats of all processes are old after a pause of the database, and of the future after its
+/// clock was set back.
 const LOOKS: u32 = 3;
 
 /// Pause between two attempts to join under a name that another process seems to have.
@@ -44,6 +46,8 @@ pub(super) struct Member {
     id: NodeId,
     takes_files: bool,
     began: Instant,
+    /// Since when it cannot join again.
+    refused: Mutex<Option<Instant>>,
 }
 
 impl Member {
@@ -85,7 +89,10 @@ impl Member {
             }
             sleep(NAME_PAUSE).await;
         };
-        begin(inbox, &id, takes_files).await?;
+        if let Err(fault) = begin(inbox, &id, takes_files).await {
+            leave(database.as_ref(), &id).await;
+            return Err(fault);
+        }
         Ok(Self {
             database,
             inbox: Arc::downgrade(inbox),
@@ -93,6 +100,7 @@ impl Member {
             id,
             takes_files,
             began,
+            refused: Mutex::default(),
         })
     }
 
@@ -145,8 +153,10 @@ impl Member {
         };
         membership.lead(leads.then_some(id));
         let nodes = self.database.nodes(NODES_MAX).await?;
-        if self.takes_files {
-            self.take_over(&nodes, dead).await?;
+        if self.takes_files
+            && let Err(fault) = self.take_over(&nodes, dead).await
+        {
+            tracing::warn!(%fault, "looks for the files of dead nodes again");
         }
         membership.look(nodes);
         Ok(true)
@@ -165,17 +175,25 @@ impl Member {
         } else {
             self.database.join(&node, DEAD_AFTER).await?
         };
+        if joined.is_none() && !self.takes_files {
+            // After an answer that was lost, its own row refuses it until the beat there is old.
+            let since = *self.refused.lock().get_or_insert_with(Instant::now);
+            if since.elapsed() < DEAD_AFTER + BEAT_EVERY {
+                return Ok(true);
+            }
+        }
         let (Some(id), Some(inbox)) = (joined, self.inbox.upgrade()) else {
             membership.joined.lock().take();
             membership.replaced.cancel();
             return Ok(false);
         };
+        self.refused.lock().take();
         tracing::warn!(
             node = id.name,
             "its row in the ledger was replaced or removed: it joins again"
         );
+        *membership.joined.lock() = Some(id.clone());
         begin(&inbox, &id, false).await?;
-        *membership.joined.lock() = Some(id);
         Ok(true)
     }
 
@@ -190,7 +208,11 @@ impl Member {
             return Ok(());
         };
         let listed = inbox.clone();
-        let others = blocking("reading work", move || listed.other_nodes()).await?;
+        let others = blocking("reading work", move || {
+            listed.keep_lock()?;
+            listed.other_nodes()
+        })
+        .await?;
         let age = |name: &str| {
             let its = nodes.iter().find(|node| node.id.name == name);
             its.map(|node| node.beat_age)
@@ -199,6 +221,21 @@ impl Member {
         let seen = |name: &str| age(name).is_some_and(|age| age < self.began.elapsed());
         let is_suspect = |(name, has_files): &&(String, bool)| *has_files && !seen(name);
         let mut suspects = others.iter().filter(is_suspect).count();
+        // A process that takes no files leaves those of earlier processes of its name to others.
+        let takes_none = |node: &&NodeEntry| {
+            let takes = |role: &str| role == LOAD || role == "ingest";
+            is_alive(node.beat_age) && !node.roles.split(',').any(takes)
+        };
+        for node in nodes.iter().filter(takes_none) {
+            let has_files =
+                |(name, has_files): &(String, bool)| *has_files && *name == node.id.name;
+            if inbox.takes_over() && others.iter().any(has_files) {
+                let (listed, of) = (inbox.clone(), node.id.name.clone());
+                let epochs = blocking("reading work", move || Ok(listed.epochs_of(&of))).await?;
+                let former = epochs.into_iter().filter(|epoch| *epoch < node.id.epoch);
+                inbox.orphan(node.id.name.clone(), former.collect());
+            }
+        }
         let found = others.into_iter().map(|(name, _)| name);
         let found = found.filter(|name| !age(name).is_some_and(is_alive));
         let found: Vec<String> = found.collect();
@@ -226,6 +263,13 @@ impl Member {
 async fn begin(inbox: &Arc<Inbox>, id: &NodeId, takes_files: bool) -> Result<(), Fault> {
     let (inbox, epoch) = (inbox.clone(), id.epoch);
     blocking("preparing work", move || inbox.begin(epoch, takes_files)).await
+}
+
+/// Removes the row of a process. Without an answer, the row counts as dead in a few seconds.
+async fn leave(database: &dyn Database, id: &NodeId) {
+    if let Ok(Err(fault)) = timeout(LEAVE_WAIT, database.leave(id)).await {
+        tracing::debug!(%fault, "its row stays in the ledger for a day");
+    }
 }
 
 impl Membership {
@@ -267,10 +311,7 @@ impl Engine {
             return;
         };
         self.inbox.end();
-        // Without an answer, the row counts as dead in a few seconds.
-        if let Ok(Err(fault)) = timeout(LEAVE_WAIT, database.leave(&id)).await {
-            tracing::debug!(%fault, "its row stays in the ledger for a day");
-        }
+        leave(database, &id).await;
     }
 
     /// Waits until this process leads the summary. `None` if it is stopped first.

@@ -5,6 +5,7 @@
 use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::ffi::OsStr;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::{io, iter};
 
@@ -12,9 +13,10 @@ use super::engine::Engine;
 use crate::config::Settings;
 use crate::config::cli::{DeferIndexes, FileOrder};
 use crate::fault::Fault;
-use crate::inbox::{Archive, Candidate, Claim, Claimed, Found, WaitReason};
+use crate::inbox::{self, Archive, Arriving, Candidate, Claim, Claimed, Found, WaitReason};
 use crate::ingest::{ItemOrigin, Tally};
 use crate::shutdown::Shutdown;
+use crate::telemetry;
 
 /// The endings of the names of compressed files.
 const COMPRESSED: [&[u8]; 7] = [b".gz", b".zst", b".zstd", b".bz2", b".xz", b".lz4", b".sz"];
@@ -46,13 +48,16 @@ pub enum Source {
     Inbound,
     /// One file in inbound, or of a directory below it whose files are taken.
     FileInInbound(PathBuf),
+    /// A file of inbound that an earlier load of this node has left in work.
+    Claimed,
     /// Files outside of inbound.
     Archive(Archive),
 }
 
 impl LoadPlan {
     /// Finds the files of the paths. Without a path: the files of inbound and work. Files of an
-    /// archive get the origin `archive`. A named file in inbound is claimed at once.
+    /// archive get the origin `archive`. A named file in inbound is claimed at once. The files that an
+    /// earlier load of this node has left in work come with all others.
     ///
     /// # Errors
     /// A path or directory cannot be read. The message names it.
@@ -73,9 +78,14 @@ impl LoadPlan {
             defer: DeferIndexes::Never,
         };
         let mut archives = Vec::new();
-        for source in sources(settings, paths)? {
+        let sources = sources(settings, paths)?;
+        plan.inbound = sources.iter().any(|it| matches!(it, Source::Inbound));
+        if !plan.inbound {
+            plan.go_on(engine)?;
+        }
+        for source in sources {
             match source {
-                Source::Inbound => plan.inbound = true,
+                Source::Inbound | Source::Claimed => {}
                 Source::FileInInbound(path) => plan.claim(engine, path)?,
                 Source::Archive(archive) => archives.push(archive),
             }
@@ -100,6 +110,28 @@ impl LoadPlan {
             defer: DeferIndexes::Never,
         };
         plan.count(engine)
+    }
+
+    /// A file that this process has written into work, and the files that an earlier load of this node
+    /// has left there.
+    ///
+    /// # Errors
+    /// Work cannot be read, or the file cannot be given this name.
+    pub fn arriving(engine: &Engine, arriving: Arriving, name: &OsStr) -> io::Result<Self> {
+        let mut plan = Self {
+            files: Vec::new(),
+            archives: Vec::new(),
+            origin: ItemOrigin::Archive,
+            inbound: false,
+            bytes: 0,
+            left: Vec::new(),
+            defer: DeferIndexes::Never,
+        };
+        plan.go_on(engine)?;
+        let file = engine.inbox.end_file(arriving, name)?;
+        plan.bytes += file.bytes;
+        plan.files.push((file, ItemOrigin::Mailbox));
+        Ok(plan)
     }
 
     /// Lists the files of archives, and holds them, unless they are very many and in the order in
@@ -141,6 +173,23 @@ impl LoadPlan {
             self.bytes += recovered.iter().map(|file| file.bytes).sum::<u64>();
         }
         Ok(self)
+    }
+
+    /// Adds the files that an earlier load has left in work.
+    fn go_on(&mut self, engine: &Engine) -> io::Result<()> {
+        let recovered = engine.inbox.recovered()?;
+        if !recovered.is_empty() {
+            tracing::info!(
+                files = recovered.len(),
+                "goes on with files of an earlier run"
+            );
+        }
+        telemetry::files_discovered("recovered", recovered.len() as u64);
+        for file in recovered {
+            self.bytes += file.bytes;
+            self.files.push((file, ItemOrigin::Recovered));
+        }
+        Ok(())
     }
 
     /// Claims one named file in inbound.
@@ -311,8 +360,19 @@ pub fn sources(settings: &Settings, paths: &[PathBuf]) -> io::Result<Vec<Source>
         .chain(database.into_iter().flatten());
     let own: Vec<_> = own.filter_map(|path| path.canonicalize().ok()).collect();
     let markers = settings.markers();
+    let is_claimed = |path: &Path| {
+        let inbound = inbound.as_deref();
+        let name = inbound.and_then(|inbound| name_below(inbound, path));
+        let (work, node) = (&settings.dirs.work, settings.node_name());
+        name.is_some_and(|name| inbox::has_claimed(work, &node, &name))
+    };
     let source_of = |path: &PathBuf| {
-        let full = canonical(path)?;
+        let full = match canonical(path) {
+            Err(error) if error.kind() == ErrorKind::NotFound && is_claimed(path) => {
+                return Ok(Source::Claimed);
+            }
+            full => full?,
+        };
         if Some(&full) == inbound.as_ref() {
             return Ok(Source::Inbound);
         }
@@ -331,6 +391,19 @@ pub fn sources(settings: &Settings, paths: &[PathBuf]) -> io::Result<Vec<Source>
         }))
     };
     paths.iter().map(source_of).collect()
+}
+
+/// The path of a file that is gone from a directory, relative to it. `None` if its parent is not in the
+/// directory.
+fn name_below(directory: &Path, path: &Path) -> Option<PathBuf> {
+    let parent = path.parent()?;
+    let parent = if parent.as_os_str().is_empty() {
+        Path::new(".")
+    } else {
+        parent
+    };
+    let full = parent.canonicalize().ok()?.join(path.file_name()?);
+    full.strip_prefix(directory).ok().map(Path::to_owned)
 }
 
 fn canonical(path: &Path) -> io::Result<PathBuf> {

@@ -286,6 +286,28 @@ async fn a_process_whose_epoch_has_ended_registers_no_file() {
     }
 }
 
+/// For example after a change of the roles of a host.
+#[tokio::test(flavor = "multi_thread")]
+async fn files_of_a_process_that_comes_back_without_its_role_are_taken_over() {
+    for name in ["redis+mysql", "redis+sqlite"] {
+        let pair = Pair::new(name).await;
+        pair.expect(0, &["migrate"]);
+        deliver(&pair, 9, 5, 1);
+        let mut former = start(&pair, "same", "ingest");
+        in_work(&pair, "same", 9).await;
+        assert_eq!(former.terminate(), Some(0), "{name}");
+        assert_eq!(claimed(&pair, "same"), 9, "{name}");
+        let mut same = start(&pair, "same", "work");
+        let mut other = start(&pair, "other", "ingest");
+        in_history(&pair, 9, TAKEN_OVER).await;
+        for node in [&mut same, &mut other] {
+            assert_eq!(node.terminate(), Some(0), "{name}");
+        }
+        audit(&pair, 9, 45).await;
+        assert_eq!(left_in(&pair.at("work")), [".lemonade.lock"], "{name}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_process_that_ends_before_it_works_leaves_no_trace() {
     let pair = Pair::new("redis+mysql").await;

@@ -2,8 +2,9 @@
 //! changed: no record is stored twice, and no row of another program is lost.
 
 use std::fs;
+use std::time::Duration;
 
-use crate::support::Pair;
+use crate::support::{Pair, Service, names, until};
 
 const FIRST: u64 = 1 << 32;
 
@@ -394,6 +395,39 @@ async fn a_removal_that_has_not_ended_is_named() {
         pair.expect(0, &["load"]);
         pair.expect(0, &["verify"]);
         assert_eq!(rows(&pair, "m").await, 3);
+    }
+}
+
+/// A reload was killed while the file of history had a hidden name, and while its bytes were copied to
+/// inbound.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_a_killed_reload_has_hidden_is_reloaded_beside_a_service() {
+    const WITHIN: Duration = Duration::from_secs(60);
+    for name in ["memory+sqlite", "memory+mysql"] {
+        let pair = loaded(name).await;
+        let mut service = Service::start(&pair, &["run"]);
+        let lives = "SELECT COUNT(*) FROM ingest_nodes";
+        until("its row", WITHIN, async || pair.number(lives).await == 1).await;
+        let (history, inbound) = (pair.at("history"), pair.at("inbound"));
+        let hidden = history.join(".lemonade-moved-m_1.ndjson");
+        fs::rename(history.join("m_1.ndjson"), &hidden).unwrap();
+        let half = inbound.join(".lemonade-moving-Abc123");
+        fs::write(&half, "{\"a\":0}").unwrap();
+        pair.execute("UPDATE ingest_files SET state = 'removing'")
+            .await;
+        pair.execute("INSERT INTO ingest_frames VALUES (1, 0, 3)")
+            .await;
+        let said = pair.expect(0, &["files", "reload", "1", "--yes"]);
+        assert!(said.contains("m_1.ndjson is in inbound again"), "{said}");
+        let settled = "SELECT COUNT(*) FROM ingest_files WHERE state = 'settled'";
+        until("it is in history", WITHIN, async || {
+            pair.number(settled).await == 1 && names(&history) == ["m_1.ndjson"]
+        })
+        .await;
+        assert!(!hidden.exists() && !half.exists(), "{name}");
+        pair.expect(0, &["verify", "--content"]);
+        assert_eq!(rows(&pair, "m").await, 3);
+        assert_eq!(service.terminate(), Some(0));
     }
 }
 

@@ -17,6 +17,7 @@ use super::*;
 
 mod devices;
 mod nodes;
+mod takeover;
 
 struct Place {
     _dir: tempfile::TempDir,

@@ -8,13 +8,13 @@ use std::time::Duration;
 use super::super::*;
 use super::{directories, names, patience};
 
-fn open(root: &Path, name: &str, epoch: u64) -> Inbox {
+pub(super) fn open(root: &Path, name: &str, epoch: u64) -> Inbox {
     let inbox = Inbox::open(directories(root), patience(Duration::ZERO), name).unwrap();
     inbox.begin(epoch, true).unwrap();
     inbox
 }
 
-fn deliver(root: &Path, names: &[&str]) {
+pub(super) fn deliver(root: &Path, names: &[&str]) {
     for name in names {
         let path = root.join("inbound").join(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -22,7 +22,7 @@ fn deliver(root: &Path, names: &[&str]) {
     }
 }
 
-fn claim(inbox: &Inbox) -> Vec<Claimed> {
+pub(super) fn claim(inbox: &Inbox) -> Vec<Claimed> {
     inbox.set_markers(Markers::default().with_directories(true));
     let ready = inbox.scan().unwrap().ready;
     let (claimed, failed) = inbox.claim_all(&ready, &mut Waits::default());
@@ -31,7 +31,7 @@ fn claim(inbox: &Inbox) -> Vec<Claimed> {
 }
 
 /// The names of files, each checked to be that of the file at its path.
-fn named(files: &[Claimed]) -> Vec<String> {
+pub(super) fn named(files: &[Claimed]) -> Vec<String> {
     let mut names: Vec<String> = files
         .iter()
         .map(|file| {

@@ -14,6 +14,7 @@ mod failover;
 mod faults;
 mod hosts;
 pub mod indexes;
+mod named;
 mod queue;
 mod service;
 mod shards;

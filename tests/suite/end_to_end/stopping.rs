@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use super::*;
-use crate::support::{Service, until};
+use crate::support::{self, Service, until};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -68,6 +68,45 @@ async fn a_stop_under_a_backlog_begins_no_file_and_is_quick() {
         assert_eq!(pair.number(rows).await, all, "{name} {command}");
         let history = names(&pair.at("history")).len() as u64;
         assert_eq!(history, SMALL_FILES + 1, "{name} {command}");
+    }
+}
+
+/// As the log says: "signal again to exit now".
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_signal_ends_a_load_within_seconds_and_a_third_at_once() {
+    for (is_third, limit) in [(false, 6), (true, 3)] {
+        let mut database = support::private_mariadb().await;
+        let mut pair = Pair::new("memory+mysql").await;
+        pair.database_url.clone_from(&database.url);
+        pair.expect(0, &["migrate"]);
+        generate(&pair, &["--files", "60", "--records", "2000"]);
+        let mut load = Service::start(&pair, &["load"]);
+        let rows = "SELECT COUNT(*) FROM vehicle_events";
+        until("the first rows", LIMIT, async || {
+            pair.number(rows).await > 0
+        })
+        .await;
+        database.pause();
+        let signalled = Instant::now();
+        // Different signals, because a pending signal is not queued twice.
+        load.signal(Signal::INT);
+        load.signal(Signal::TERM);
+        if is_third {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            load.signal(Signal::INT);
+        }
+        let code = load.0.wait().unwrap().code();
+        let took = signalled.elapsed();
+        assert_eq!(code, Some(75), "third: {is_third}");
+        assert!(
+            took < Duration::from_secs(limit),
+            "third: {is_third}: {took:?}"
+        );
+
+        database.resume();
+        pair.expect(0, &["load"]);
+        assert_eq!(pair.number(rows).await, 120_000);
+        pair.expect(0, &["verify", "--content"]);
     }
 }
 
