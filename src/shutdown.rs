@@ -1,4 +1,4 @@
-//! Ends a run in two steps. Neither loses a record.
+//! Ends a run in two steps, and then the program. No step loses a record.
 //!
 //! The ledger has the stored records, and all other records are still in files of work or an
 //! archive.
@@ -8,6 +8,10 @@ use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+/// How long a run that was aborted by a signal has to end by itself. It waits for up to two seconds
+/// for a database that does not answer.
+const EXIT_AFTER: Duration = Duration::from_secs(3);
+
 /// How a run is ended from outside.
 #[derive(Debug, Clone, Default)]
 pub struct Shutdown {
@@ -15,11 +19,15 @@ pub struct Shutdown {
     pub drain: CancellationToken,
     /// Cancelled second: leave at once.
     pub abort: CancellationToken,
+    /// Cancelled third, by signals only: the program may end the process, whatever still runs. The
+    /// engine takes no notice of it.
+    pub exit: CancellationToken,
 }
 
 impl Shutdown {
     /// A shutdown by SIGINT, SIGTERM, or SIGHUP, which a terminal sends when it closes. The first
-    /// signal drains. A second signal, or the end of `drain_timeout` after the first, aborts.
+    /// signal drains. A second signal, or the end of `drain_timeout` after the first, aborts. A
+    /// third signal, or the end of three seconds after the second one, cancels `exit`.
     ///
     /// # Errors
     /// The signal handlers cannot be installed.
@@ -41,7 +49,7 @@ impl Shutdown {
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut terminate = signal(SignalKind::terminate())?;
         let shutdown = Self::default();
-        let Self { drain, abort } = shutdown.clone();
+        let Self { drain, abort, exit } = shutdown.clone();
         tokio::spawn(async move {
             let mut next = async || {
                 tokio::select! {
@@ -56,11 +64,19 @@ impl Shutdown {
                 "stopping: takes no further file, and finishes the running commits; signal again to exit now"
             );
             drain.cancel();
+            let is_second = tokio::select! {
+                () = next() => true,
+                () = tokio::time::sleep(drain_timeout) => false,
+            };
+            abort.cancel();
+            if !is_second {
+                next().await;
+            }
             tokio::select! {
                 () = next() => {}
-                () = tokio::time::sleep(drain_timeout) => {}
+                () = tokio::time::sleep(EXIT_AFTER) => {}
             }
-            abort.cancel();
+            exit.cancel();
         });
         Ok(shutdown)
     }

@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use indicatif::{HumanBytes, HumanCount, HumanDuration, ProgressBar, ProgressStyle};
+use parking_lot::Mutex;
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 use tokio_util::sync::CancellationToken;
 
@@ -23,11 +24,18 @@ const DRAW_EVERY: Duration = Duration::from_millis(200);
 /// The rate that is shown is the mean of this time.
 const RATE_OVER: Duration = Duration::from_secs(5);
 
+/// The bar of this process, if it shows one.
+static SHOWN: Mutex<Option<Shown>> = Mutex::new(None);
+
+/// A bar, and the state of the terminal before it.
+struct Shown {
+    bar: ProgressBar,
+    terminal: Option<Termios>,
+}
+
 /// Progress that is being shown. Dropping it removes the bar.
 pub(super) struct Progress {
     ended: CancellationToken,
-    bar: Option<ProgressBar>,
-    terminal: Option<Termios>,
 }
 
 impl Progress {
@@ -76,27 +84,33 @@ impl Progress {
                 }
             }
         });
-        let terminal = bar.as_ref().and_then(|_| hide_control_keys());
-        Self {
-            ended,
-            bar,
-            terminal,
+        if let Some(bar) = bar {
+            let terminal = hide_control_keys();
+            *SHOWN.lock() = Some(Shown { bar, terminal });
         }
+        Self { ended }
     }
 }
 
 impl Drop for Progress {
     fn drop(&mut self) {
         self.ended.cancel();
-        if let Some(bar) = &self.bar {
-            // In this order: a line that is logged in between must not be printed beside the bar.
-            bar.finish_and_clear();
-            logging::print_around(None);
-        }
-        if let Some(before) = &self.terminal {
-            // A terminal that is gone needs no restoring.
-            let _ = tcsetattr(std::io::stdin(), OptionalActions::Now, before);
-        }
+        clear();
+    }
+}
+
+/// Removes the bar, and leaves the terminal as it was before.
+pub(super) fn clear() {
+    let shown = SHOWN.lock().take();
+    let Some(Shown { bar, terminal }) = shown else {
+        return;
+    };
+    // In this order: a line that is logged in between must not be printed beside the bar.
+    bar.finish_and_clear();
+    logging::print_around(None);
+    if let Some(before) = terminal {
+        // A terminal that is gone needs no restoring.
+        let _ = tcsetattr(std::io::stdin(), OptionalActions::Now, &before);
     }
 }
 

@@ -144,9 +144,7 @@ pub fn write_compacted(
     to.include_checksum(true)?;
     let mut piece = vec![0; PIECE_BYTES];
     each_piece(source, &mut piece, |piece| {
-        if is_stopped() {
-            return Err(io::ErrorKind::Interrupted.into());
-        }
+        go_on(&is_stopped)?;
         let (dir, floor_bytes) = room;
         if free_bytes(dir)? < floor_bytes {
             return Err(io::ErrorKind::StorageFull.into());
@@ -162,7 +160,7 @@ pub fn write_compacted(
     }
     let hash = hasher.finish();
     out.rewind()?;
-    if inflated(&mut *out)? != hash {
+    if inflated(&mut *out, &is_stopped)? != hash {
         return Err(io::Error::other("what was compressed is not what was read"));
     }
     // All of it is on the disk before it says when it was compressed.
@@ -201,7 +199,7 @@ pub fn identity_of_compacted(path: &Path) -> Result<Option<ContentHash>, Content
         return Ok(None);
     }
     let (mut file, _) = open_regular(path)?;
-    Ok(Some(inflated(&mut file)?))
+    Ok(Some(inflated(&mut file, || false)?))
 }
 
 /// Writes the file that was compressed to `file` to `out`, and not more than `bytes_max`.
@@ -215,20 +213,23 @@ pub fn write_inflated(file: &mut File, bytes_max: u64, out: &mut impl Write) -> 
     })
 }
 
-fn inflated(file: &mut File) -> io::Result<ContentHash> {
-    struct ToHash(Hasher);
-    impl Write for ToHash {
-        fn write(&mut self, piece: &[u8]) -> io::Result<usize> {
-            self.0.update(piece);
-            Ok(piece.len())
-        }
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
+fn inflated(file: &mut File, is_stopped: impl Fn() -> bool) -> io::Result<ContentHash> {
+    let mut hasher = Hasher::default();
+    let mut from = zstd::stream::read::Decoder::new(file)?;
+    each_piece(&mut from, &mut vec![0; PIECE_BYTES], |piece| {
+        go_on(&is_stopped)?;
+        hasher.update(piece);
+        Ok(())
+    })?;
+    Ok(hasher.finish())
+}
+
+/// An error if the work is to end.
+fn go_on(is_stopped: impl Fn() -> bool) -> io::Result<()> {
+    if is_stopped() {
+        return Err(io::ErrorKind::Interrupted.into());
     }
-    let mut to = ToHash(Hasher::default());
-    write_inflated(file, u64::MAX, &mut to)?;
-    Ok(to.0.finish())
+    Ok(())
 }
 
 fn each_piece(
@@ -248,6 +249,7 @@ fn each_piece(
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
     use std::fs;
 
     use super::*;
@@ -368,5 +370,14 @@ mod tests {
         assert!(run(0, false).is_ok());
         assert_eq!(run(u64::MAX, false), Err(io::ErrorKind::StorageFull));
         assert_eq!(run(0, true), Err(io::ErrorKind::Interrupted));
+        // It is asked once while the file is written, and again while it is read back.
+        let asked = Cell::new(0);
+        let (mut source, metadata) = open_regular(&path).unwrap();
+        let mut out = tempfile::tempfile().unwrap();
+        let stop = || asked.replace(asked.get() + 1) > 0;
+        let room = (dir.path(), 0);
+        let ended = write_compacted(&mut source, &metadata, &mut out, room, stop);
+        assert_eq!(ended.unwrap_err().kind(), io::ErrorKind::Interrupted);
+        assert_eq!(asked.get(), 2);
     }
 }

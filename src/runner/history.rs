@@ -6,7 +6,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::engine::Engine;
 use crate::fault::{Fault, Origin};
-use crate::inbox::{Compacting, blocking};
+use crate::inbox::{Compacting, Pruned, blocking};
 use crate::telemetry;
 
 /// Pause between two passes over history.
@@ -18,6 +18,10 @@ const SHARE: u32 = 20;
 /// Longest time by which the clock of a file system may be behind that of this machine.
 const CLOCKS_DIFFER: Duration = Duration::from_secs(600);
 
+/// A wall clock that has gained this much on the monotonic clock has jumped, or the host was
+/// suspended.
+const JUMPED: Duration = Duration::from_secs(3_600);
+
 const COMPACTING: &str = "compressing files of history";
 
 const REMOVING: &str = "removing files from history";
@@ -26,14 +30,12 @@ impl Engine {
     /// Removes files of history beyond its limits, at the start and then at intervals, until `stop`.
     /// If that fails, it logs once, and tries again.
     pub(super) async fn keep_history(&self, stop: &CancellationToken) {
-        let limits = self.options.history_limits;
+        let mut clock = Clock::begin();
         let mut has_failed = false;
         loop {
             let began = Instant::now();
-            let inbox = self.inbox.clone();
-            let pruning = blocking(REMOVING, move || inbox.prune_history(limits));
             let pruned = tokio::select! {
-                pruned = pruning => pruned,
+                pruned = self.prune_history(&mut clock) => pruned,
                 // The pass ends by itself.
                 () = stop.cancelled() => return,
             };
@@ -64,6 +66,27 @@ impl Engine {
                 () = tokio::time::sleep(pause) => {}
                 () = stop.cancelled() => return,
             }
+        }
+    }
+
+    /// Removes files of history once.
+    async fn prune_history(&self, clock: &mut Clock) -> Result<Pruned, Fault> {
+        let limits = self.options.history_limits;
+        let now = match limits.age {
+            Some(_) => self.time_behind(clock).await?,
+            None => SystemTime::now(),
+        };
+        let inbox = self.inbox.clone();
+        blocking(REMOVING, move || inbox.prune_history(limits, now)).await
+    }
+
+    /// The time by the clock that is behind: that of the database, or that of this process. A clock
+    /// that is ahead removes no file.
+    async fn time_behind(&self, clock: &mut Clock) -> Result<SystemTime, Fault> {
+        let ours = clock.now();
+        match self.database.as_deref() {
+            Some(database) => Ok(database.time().await?.min(ours)),
+            None => Ok(ours),
         }
     }
 
@@ -129,5 +152,38 @@ impl Engine {
             );
         }
         failed.map(|error| Fault::transient(Origin::Files, COMPACTING, error))
+    }
+}
+
+/// The time of this process, without the jumps of its wall clock to the future.
+struct Clock {
+    began: (Instant, SystemTime),
+    has_jumped: bool,
+}
+
+impl Clock {
+    fn begin() -> Self {
+        Self {
+            began: (Instant::now(), SystemTime::now()),
+            has_jumped: false,
+        }
+    }
+
+    /// The time by the wall clock, or by the monotonic clock since the start, whichever is behind.
+    /// Logs a jump once.
+    fn now(&mut self) -> SystemTime {
+        let (began, started_at) = self.began;
+        let (wall, steady) = (SystemTime::now(), started_at + began.elapsed());
+        let ahead = wall.duration_since(steady).unwrap_or_default();
+        let has_jumped = ahead > JUMPED;
+        if has_jumped && !self.has_jumped {
+            tracing::warn!(
+                seconds = ahead.as_secs(),
+                "the clock of this host has jumped ahead, or it was suspended; the age of files in \
+                 history counts without this time until the next start"
+            );
+        }
+        self.has_jumped = has_jumped;
+        wall.min(steady)
     }
 }

@@ -5,9 +5,11 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 
 use futures_util::future::try_join_all;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::engine::Engine;
+use super::nodes::LEAVE_WAIT;
 use crate::config::cli::DeferIndexes;
 use crate::fault::Fault;
 use crate::retry::{GivenUp, until_ok};
@@ -125,7 +127,10 @@ impl Engine {
             return;
         };
         // If the database does not answer, that is why the load ends.
-        let mut missing = database.kept_indexes().await.unwrap_or_default();
+        let asked = timeout(LEAVE_WAIT, database.kept_indexes()).await;
+        let Ok(Ok(mut missing)) = asked else {
+            return;
+        };
         missing.retain(|index| index.is_missing);
         for (table, indexes) in by_table(&missing) {
             tracing::warn!(table, indexes, "are missing; {BUILD_MISSING}");

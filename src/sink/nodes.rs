@@ -3,8 +3,11 @@
 //! Each process has a row, and says every few seconds that it lives. All times are by the clock of the
 //! database, since the clocks of hosts may be minutes apart. A file in SQLite has the clock of its
 //! host.
+//!
+//! A clock may be set back, or a failover may lead to a server whose clock is behind. A beat of the
+//! future is no sign of life: a process that lives replaces it within seconds.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 
@@ -24,18 +27,20 @@ pub(super) const SUMMARY: &str = "summary";
 pub trait Nodes: Send + Sync {
     /// Enters a process, in the place of an earlier one with the same name. Removes the rows of
     /// processes that have been dead for a day. `None` if a process of this name lives: it has beaten
-    /// within `lapse`, and its epoch is not [`NewNode::former`].
+    /// within `lapse`, and its epoch is not [`NewNode::former`]. A beat of the future is replaced by
+    /// one of now, so that the answer is another one after `lapse` if the process is dead.
     async fn join(&self, node: &NewNode, lapse: Duration) -> Result<Option<NodeId>, Fault>;
 
-    /// Ends the epoch of the process of this name if it has not beaten for `lapse`: from then on, it is
-    /// [`Replaced`](Beat::Replaced). Returns whether no process of this name lives.
+    /// Ends the epoch of the process of this name if its last beat is more than `lapse` ago, or as far
+    /// in the future: from then on, it is [`Replaced`](Beat::Replaced). Returns whether no process of
+    /// this name lives.
     async fn fence(&self, name: &str, lapse: Duration) -> Result<bool, Fault>;
 
     /// Whether the process lives by the ledger: its epoch has not ended.
     async fn is_current(&self, node: &NodeId) -> Result<bool, Fault>;
 
     /// Records that the process lives. If `lapse` is given, it wants to lead: it keeps the lease of the
-    /// summary, or takes it if its holder has not renewed it for `lapse`.
+    /// summary, or takes it if its holder has not renewed it for `lapse`, or as far in the future.
     async fn beat(&self, node: &NodeId, lapse: Option<Duration>) -> Result<Beat, Fault>;
 
     /// Removes the process and gives up its lease, so that another process leads at its next beat.
@@ -43,6 +48,9 @@ pub trait Nodes: Send + Sync {
 
     /// The processes, those with the newest beat first, at most `max`.
     async fn nodes(&self, max: usize) -> Result<Vec<NodeEntry>, Fault>;
+
+    /// The time by the clock of the database.
+    async fn time(&self) -> Result<SystemTime, Fault>;
 }
 
 /// A process that joins.
@@ -101,15 +109,27 @@ pub struct NodeEntry {
     pub version: String,
     /// Time since it joined.
     pub up: Duration,
-    /// Time since its last beat.
+    /// Time since its last beat, or until it if it is of the future: either shows that the process
+    /// does not beat.
     pub beat_age: Duration,
     /// Whether it has the lease of the summary.
     pub leads: bool,
 }
 
-/// A number of microseconds that a database has computed. A clock that was set back makes it negative.
-pub(super) fn time(us: i64) -> Duration {
+/// The time since a process joined, in microseconds by the database. A clock that was set back makes
+/// it negative.
+pub(super) fn up(us: i64) -> Duration {
     Duration::from_micros(u64::try_from(us).unwrap_or_default())
+}
+
+/// The time since a beat, as [`NodeEntry::beat_age`].
+pub(super) fn beat_age(us: i64) -> Duration {
+    Duration::from_micros(us.unsigned_abs())
+}
+
+/// A time in microseconds since the epoch, by the clock of a database.
+pub(super) fn since_epoch(us: u64) -> SystemTime {
+    UNIX_EPOCH + Duration::from_micros(us)
 }
 
 /// A time in whole microseconds.

@@ -1,7 +1,7 @@
 //! `verify` recognises the files of history without reading them, and names one that was replaced.
 
 use std::fs;
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use lemonade_task::inbox::{Directories, HistoryLimits, Inbox, Patience};
 
@@ -81,7 +81,7 @@ async fn the_limits_of_history_remove_no_file_that_is_being_reloaded() {
         age: Some(Duration::ZERO),
         bytes: Some(0),
     };
-    let pruned = inbox.prune_history(limits).unwrap();
+    let pruned = inbox.prune_history(limits, SystemTime::now()).unwrap();
     drop(inbox);
     assert!(pruned.failed.is_none(), "{pruned:?}");
     proxy.release();

@@ -129,6 +129,46 @@ async fn a_leader_that_is_stopped_is_replaced_and_waits_once_it_is_resumed() {
     }
 }
 
+/// The clock of the database was set back, or a failover has led to a server whose clock is behind.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_process_whose_last_beat_is_of_the_future_is_replaced() {
+    for name in ["redis+mysql", "redis+sqlite"] {
+        let pair = Pair::new(name).await;
+        pair.expect(0, &["migrate"]);
+        let start = |node: &str, role: &str| {
+            let addr = free_addr();
+            let args = ["run", "--role", role, "--node", node];
+            (Service::start_with_http(&pair, &args, &addr), addr)
+        };
+        // Nobody commits, so all files stay in work.
+        let (mut dead, at_dead) = start("dead", "ingest,summary");
+        generate(&pair, &["--files", "9", "--records", "5"]);
+        until("it leads, and has files", WITHIN, async || {
+            leads(&at_dead) && names(&pair.at("work")).len() == 9
+        })
+        .await;
+        dead.0.kill().unwrap();
+        dead.0.wait().unwrap();
+        for sql in [
+            "UPDATE ingest_nodes SET beat_at = '2100-01-01 00:00:00'",
+            "UPDATE ingest_leases SET renewed_at = '2100-01-01 00:00:00'",
+        ] {
+            pair.execute(sql).await;
+        }
+        let text = pair.expect(0, &["status"]);
+        assert!(text.contains("0 of 1 alive"), "{name}: {text}");
+        let (mut heir, at_heir) = start("heir", "ingest,work,summary");
+        until(
+            "the heir has loaded all files, and leads",
+            WITHIN,
+            async || leads(&at_heir) && names(&pair.at("history")).len() == 9,
+        )
+        .await;
+        assert_eq!(heir.terminate(), Some(0), "{name}");
+        pair.expect(0, &["verify", "--content"]);
+    }
+}
+
 /// The name of the consumer of each frame in the queue, and how often it was delivered.
 fn owners(pair: &Pair) -> Vec<(String, u64)> {
     let shown = pair.expect(0, &["queue", "peek", "--json", "--limit", "100"]);

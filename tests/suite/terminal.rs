@@ -1,20 +1,27 @@
 //! What a terminal shows during a load: one line of progress, and whole lines of the log.
 
+use std::io::Write as _;
 use std::num::NonZeroU16;
-use std::process::Output;
+use std::process::{ChildStdin, Output};
+use std::time::Duration;
 
 use crate::supervision::as_program;
-use crate::support::{Pair, names};
+use crate::support::{self, Pair, names};
 
-/// Runs a command on a terminal of this size, with `script`, and returns what it wrote. Sends an
-/// interrupt (Ctrl-C) as soon as the output contains `stop_at`.
-fn on_terminal(pair: &Pair, rows: u16, columns: u16, stop_at: Option<&str>) -> Output {
+/// Runs a load on a terminal of this size, with `script`, and returns what it wrote. Calls `stop` with
+/// the keyboard as soon as a progress bar is shown.
+fn on_terminal(
+    pair: &Pair,
+    rows: u16,
+    columns: u16,
+    stop: Option<&mut dyn FnMut(&mut ChildStdin)>,
+) -> Output {
     let binary = env!("CARGO_BIN_EXE_task_runner");
     let load = format!("stty rows {rows} cols {columns}; exec {binary} load --http-addr off");
     let mut shell = pair.command(&["-qec", &load, "/dev/null"]);
     shell.env("TERM", "xterm").env("LEMONADE_WORKERS", "1");
     let mut shell = as_program(&shell, "script");
-    let Some(stop_at) = stop_at else {
+    let Some(stop) = stop else {
         return shell.output().unwrap();
     };
     let mut child = shell
@@ -32,11 +39,10 @@ fn on_terminal(pair: &Pair, rows: u16, columns: u16, stop_at: Option<&str>) -> O
             break;
         }
         written.extend_from_slice(&piece[..count]);
-        if String::from_utf8_lossy(&written).contains(stop_at)
+        if String::from_utf8_lossy(&written).contains("ETA ")
             && let Some(mut keyboard) = keyboard.take()
         {
-            // The terminal turns this byte into SIGINT.
-            std::io::Write::write_all(&mut keyboard, b"\x03").unwrap();
+            stop(&mut keyboard);
             std::mem::forget(keyboard);
         }
     }
@@ -45,6 +51,11 @@ fn on_terminal(pair: &Pair, rows: u16, columns: u16, stop_at: Option<&str>) -> O
         stdout: written,
         stderr: Vec::new(),
     }
+}
+
+/// The terminal turns this byte into SIGINT.
+fn interrupt(keyboard: &mut ChildStdin) {
+    keyboard.write_all(b"\x03").unwrap();
 }
 
 /// The text that remains on a terminal, with all lines that scrolled away.
@@ -139,7 +150,7 @@ async fn progress_has_one_line_and_tears_no_line_of_the_log() {
 async fn an_interrupt_on_a_terminal_leaves_a_clean_screen_and_the_next_load_continues() {
     let pair = Pair::new("memory+sqlite").await;
     files(&pair, 0..30);
-    let stopped = on_terminal(&pair, 24, 80, Some("ETA "));
+    let stopped = on_terminal(&pair, 24, 80, Some(&mut interrupt));
     let text = remains(&stopped.stdout, 80);
     assert_eq!(stopped.status.code(), Some(75), "{text}");
     assert!(!text.contains("ETA"), "the bar remains:\n{text}");
@@ -151,5 +162,29 @@ async fn an_interrupt_on_a_terminal_leaves_a_clean_screen_and_the_next_load_cont
     assert_eq!(
         pair.number("SELECT COUNT(*) FROM vehicle_events").await,
         60_000
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn interrupts_end_a_load_that_hangs_and_leave_a_clean_screen() {
+    let mut database = support::private_mariadb().await;
+    let mut pair = Pair::new("memory+mysql").await;
+    pair.database_url.clone_from(&database.url);
+    files(&pair, 0..30);
+    let mut thrice = |keyboard: &mut ChildStdin| {
+        database.pause();
+        for _ in 0..3 {
+            interrupt(keyboard);
+            // The terminal would send equal signals as one.
+            std::thread::sleep(Duration::from_millis(300));
+        }
+    };
+    let stopped = on_terminal(&pair, 24, 80, Some(&mut thrice));
+    let text = remains(&stopped.stdout, 80);
+    assert_eq!(stopped.status.code(), Some(75), "{text}");
+    assert!(!text.contains("ETA"), "the bar remains:\n{text}");
+    assert!(
+        text.contains("ends now, in the middle of its work"),
+        "{text}"
     );
 }

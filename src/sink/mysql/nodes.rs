@@ -1,13 +1,14 @@
 //! The processes of the service in MySQL. They have a connection of their own, so that a beat never
 //! waits for a long statement.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 
 use crate::fault::Fault;
 use crate::sink::nodes::{
-    Beat, KEPT_FOR, NewNode, NodeEntry, NodeId, Nodes, REMOVED_MAX, SUMMARY, microseconds, time,
+    Beat, KEPT_FOR, NewNode, NodeEntry, NodeId, Nodes, REMOVED_MAX, SUMMARY, beat_age,
+    microseconds, since_epoch, up,
 };
 
 use super::MysqlSink;
@@ -16,6 +17,9 @@ use super::session::Session;
 
 /// A time at which each lease has lapsed.
 const LONG_AGO: &str = "'1970-01-02'";
+
+/// The time in microseconds since the epoch.
+const NOW: &str = "SELECT TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6))";
 
 type Row = (String, u64, String, String, i64, i64, bool);
 
@@ -51,13 +55,21 @@ impl Nodes for MysqlSink {
         let work = async |session: &mut Session| nodes(session, max).await;
         self.beats.on_session("reading the nodes", work).await
     }
+
+    async fn time(&self) -> Result<SystemTime, Fault> {
+        let work = async |session: &mut Session| session.one::<u64>(NOW).await;
+        let now = self.control.on_session("reading the clock", work).await?;
+        Ok(since_epoch(now))
+    }
 }
 
 /// Ends the epoch of a process that has not beaten for `lapse`. Its row still says since when.
 async fn fence(session: &mut Session, name: &str, lapse: Duration) -> Result<bool, Failure> {
-    let end = "UPDATE ingest_nodes SET epoch = epoch + 1 WHERE node = ? AND beat_at < \
-               UTC_TIMESTAMP(6) - INTERVAL ? MICROSECOND";
-    if session.run_with(end, (name, microseconds(lapse))).await? > 0 {
+    let end = "UPDATE ingest_nodes SET epoch = epoch + 1 WHERE node = ? AND (beat_at < \
+               UTC_TIMESTAMP(6) - INTERVAL ? MICROSECOND OR beat_at > UTC_TIMESTAMP(6) + INTERVAL ? \
+               MICROSECOND)";
+    let lapse = microseconds(lapse);
+    if session.run_with(end, (name, lapse, lapse)).await? > 0 {
         return Ok(true);
     }
     let find = "SELECT 1 FROM ingest_nodes WHERE node = ?";
@@ -84,14 +96,12 @@ async fn join(
              {LONG_AGO}) ON DUPLICATE KEY UPDATE name = VALUES(name)"
         ))
         .await?;
-    let now = "SELECT TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6))";
-    let now: Vec<u64> = session.rows(now).await?;
+    // The time as the first epoch: it grows also if the row of the name was removed.
+    let mut epoch: u64 = session.one(NOW).await?;
     let find = "SELECT epoch, beat_at >= UTC_TIMESTAMP(6) - INTERVAL ? MICROSECOND FROM ingest_nodes WHERE \
                 node = ?";
     let known = session.rows_with::<(u64, bool)>(find, (microseconds(lapse), &node.name));
     let known = known.await?.first().copied();
-    // The time as the first epoch: it grows also if the row of the name was removed.
-    let mut epoch = now.first().copied().unwrap_or_default();
     let NewNode {
         name,
         roles,
@@ -100,6 +110,7 @@ async fn join(
     } = node;
     if let Some((was, lives)) = known {
         if lives && Some(was) != *former {
+            beat_now(session, name, lapse).await?;
             return Ok(None);
         }
         epoch = epoch.max(was + 1);
@@ -119,6 +130,16 @@ async fn join(
         epoch,
     };
     Ok(is_current(session, &id).await?.then_some(id))
+}
+
+/// Replaces a beat of the future by one of now.
+async fn beat_now(session: &mut Session, name: &str, lapse: Duration) -> Result<(), Failure> {
+    let beat = "UPDATE ingest_nodes SET beat_at = UTC_TIMESTAMP(6) WHERE node = ? AND beat_at > \
+                UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND";
+    session
+        .run_with(beat, (name, microseconds(lapse)))
+        .await
+        .map(drop)
 }
 
 async fn is_current(session: &mut Session, node: &NodeId) -> Result<bool, Failure> {
@@ -147,12 +168,14 @@ async fn beat(
         session.rollback().await?;
         return Ok(Beat::Replaced);
     }
+    let lapse = microseconds(lapse);
     // An earlier process of this name has ended, since its row is this one.
     let leads = session
         .run_with(
-            "UPDATE ingest_leases SET node = ?, epoch = ?, renewed_at = UTC_TIMESTAMP(6) WHERE name = ? \
-             AND (node = ? OR renewed_at < UTC_TIMESTAMP(6) - INTERVAL ? MICROSECOND)",
-            (name, epoch, SUMMARY, name, microseconds(lapse)),
+            "UPDATE ingest_leases SET node = ?, epoch = ?, renewed_at = UTC_TIMESTAMP(6) WHERE \
+             name = ? AND (node = ? OR renewed_at < UTC_TIMESTAMP(6) - INTERVAL ? MICROSECOND OR \
+             renewed_at > UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND)",
+            (name, epoch, SUMMARY, name, lapse, lapse),
         )
         .await?;
     session.commit().await?;
@@ -187,12 +210,12 @@ async fn nodes(session: &mut Session, max: usize) -> Result<Vec<NodeEntry>, Fail
          n.beat_at DESC LIMIT {max}"
     );
     let rows = session.rows::<Row>(&sql).await?;
-    let entry = |(name, epoch, roles, version, up, beat_age, leads)| NodeEntry {
+    let entry = |(name, epoch, roles, version, up_us, beat_us, leads)| NodeEntry {
         id: NodeId { name, epoch },
         roles,
         version,
-        up: time(up),
-        beat_age: time(beat_age),
+        up: up(up_us),
+        beat_age: beat_age(beat_us),
         leads,
     };
     Ok(rows.into_iter().map(entry).collect())

@@ -1,13 +1,14 @@
 //! The processes of the service in SQLite: several may share a file on one host.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use rusqlite::{Transaction, params};
 
 use crate::fault::Fault;
 use crate::sink::nodes::{
-    Beat, KEPT_FOR, NewNode, NodeEntry, NodeId, Nodes, REMOVED_MAX, SUMMARY, microseconds, time,
+    Beat, KEPT_FOR, NewNode, NodeEntry, NodeId, Nodes, REMOVED_MAX, SUMMARY, beat_age,
+    microseconds, up,
 };
 use crate::timestamp;
 
@@ -56,6 +57,11 @@ impl Nodes for SqliteSink {
         self.transact("reading the nodes", move |db| nodes(db, max))
             .await
     }
+
+    /// The file has the clock of this host.
+    async fn time(&self) -> Result<SystemTime, Fault> {
+        Ok(SystemTime::now())
+    }
 }
 
 /// The time this long ago, as the ledger writes it.
@@ -63,12 +69,19 @@ fn before(time: Duration) -> String {
     timestamp::text(now_us().saturating_sub(microseconds(time)).max(0))
 }
 
+/// The time this long from now, as the ledger writes it.
+fn after(time: Duration) -> String {
+    let us = now_us().saturating_add(microseconds(time));
+    timestamp::text(us.min(timestamp::MAX))
+}
+
 /// Ends the epoch of a process that has not beaten for `lapse`. Its row still says since when.
 fn fence(db: &Transaction<'_>, name: &str, lapse: Duration) -> Result<bool, Failure> {
     let mut end = db.prepare_cached(
-        "UPDATE ingest_nodes SET epoch = epoch + 1 WHERE node = ? AND beat_at < ?",
+        "UPDATE ingest_nodes SET epoch = epoch + 1 WHERE node = ? AND (beat_at < ? OR \
+         beat_at > ?)",
     )?;
-    if end.execute(params![name, before(lapse)])? > 0 {
+    if end.execute(params![name, before(lapse), after(lapse)])? > 0 {
         return Ok(true);
     }
     let mut find = db.prepare_cached("SELECT 1 FROM ingest_nodes WHERE node = ?")?;
@@ -81,6 +94,11 @@ fn join(db: &Transaction<'_>, node: &NewNode, lapse: Duration) -> Result<Option<
         db.prepare_cached(living)?
             .exists(params![node.name, before(lapse), node.former])?;
     if living {
+        // A beat of the future is replaced by one of now.
+        db.execute(
+            "UPDATE ingest_nodes SET beat_at = ? WHERE node = ? AND beat_at > ?",
+            params![before(Duration::ZERO), node.name, after(lapse)],
+        )?;
         return Ok(None);
     }
     db.execute(
@@ -123,8 +141,8 @@ fn beat(db: &Transaction<'_>, node: &NodeId, lapse: Option<Duration>) -> Result<
     // An earlier process of this name has ended, since its row is this one.
     let leads = db.execute(
         "UPDATE ingest_leases SET node = ?1, epoch = ?2, renewed_at = ?3 WHERE name = ?4 AND (node = ?1 \
-         OR renewed_at < ?5)",
-        params![node.name, node.epoch, now, SUMMARY, before(lapse)],
+         OR renewed_at < ?5 OR renewed_at > ?6)",
+        params![node.name, node.epoch, now, SUMMARY, before(lapse), after(lapse)],
     )?;
     Ok(Beat::Lives(leads > 0))
 }
@@ -144,7 +162,7 @@ fn leave(db: &Transaction<'_>, node: &NodeId) -> Result<(), Failure> {
 
 fn nodes(db: &Transaction<'_>, max: usize) -> Result<Vec<NodeEntry>, Failure> {
     let now_us = now_us();
-    let since = |text: String| time(now_us - timestamp::parse(&text).unwrap_or(now_us));
+    let since = |text: String| now_us - timestamp::parse(&text).unwrap_or(now_us);
     let mut find = db.prepare_cached(
         "SELECT n.node, n.epoch, n.roles, n.version, n.started_at, n.beat_at, EXISTS (SELECT 1 FROM \
          ingest_leases l WHERE l.node = n.node AND l.epoch = n.epoch) FROM ingest_nodes n ORDER BY \
@@ -158,8 +176,8 @@ fn nodes(db: &Transaction<'_>, max: usize) -> Result<Vec<NodeEntry>, Failure> {
             },
             roles: row.get(2)?,
             version: row.get(3)?,
-            up: since(row.get(4)?),
-            beat_age: since(row.get(5)?),
+            up: up(since(row.get(4)?)),
+            beat_age: beat_age(since(row.get(5)?)),
             leads: row.get(6)?,
         })
     })?;
