@@ -1,4 +1,5 @@
-//! `doctor`: checks settings, directories, queue and database, and prints a fix for each problem.
+//! `doctor`: checks settings, directories, queue and database, and prints a fix for each problem. The
+//! worst finding decides the exit code, which is that of a start.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -10,7 +11,7 @@ use rustix::fs::statfs;
 use serde_json::{Value, json};
 
 use super::output::JSON_VERSION;
-use super::{Outcome, print};
+use super::{Exit, INFALLIBLE, Outcome, print, served};
 use crate::broker;
 use crate::config::cli::DoctorArgs;
 use crate::config::{Settings, redacted};
@@ -18,7 +19,7 @@ use crate::content::{self, Writers};
 use crate::fault::Fault;
 use crate::finding::{Finding, Level};
 use crate::inbox::{self, FreeRoom};
-use crate::sink::{Database, Lag, Replicas};
+use crate::sink::{Database, Lag, Replicas, without_partitions};
 
 /// Magic numbers (`statfs(2)`) of network file systems, on which notifications and leases do not
 /// work: NFS, SMB, SMB2, CIFS, FUSE, 9P.
@@ -34,9 +35,12 @@ const NETWORK_FILE_SYSTEMS: [i64; 6] = [
 /// Fewest inotify instances for a user. Each service takes one; the kernel's default is 128.
 const INOTIFY_INSTANCES_MIN: u64 = 16;
 
-/// Runs the command. [`Outcome::Complete`] if no check failed.
+/// The findings of a section.
+type Section = (&'static str, Vec<Finding>);
+
+/// Runs the command.
 pub(super) async fn execute(settings: &Settings, args: DoctorArgs) -> anyhow::Result<Outcome> {
-    let mut all = vec![("settings", vec![settings_in_effect(settings)])];
+    let mut all: Vec<Section> = vec![("settings", settings_in_effect(settings))];
     all.push(("directories", directories(settings)));
     let opened = match settings.sqlite_path() {
         Some(path) if !path.exists() => None,
@@ -47,70 +51,74 @@ pub(super) async fn execute(settings: &Settings, args: DoctorArgs) -> anyhow::Re
     if let Some(url) = &settings.replica_url {
         all.push(("replicas", replicas(settings, url).await));
     }
-    if args.json {
-        return as_json(&all);
-    }
+    let findings = all.iter().flat_map(|(_, findings)| findings);
+    let worst = findings.map(|finding| finding.level).max();
+    let outcome = Outcome::Found(worst.unwrap_or(Level::Ok));
+    let report = if args.json {
+        as_json(&all, outcome.into())
+    } else {
+        as_text(&all)
+    };
+    print(&report)?;
+    Ok(outcome)
+}
+
+/// The findings of all sections as text.
+fn as_text(all: &[Section]) -> String {
     let mut text = String::new();
-    let mut worst = Level::Ok;
     for (section, findings) in all {
         for Finding { level, what, fix } in findings {
-            worst = worst.max(level);
-            let level = match level {
-                Level::Ok => "OK  ",
-                Level::Warn => "WARN",
-                Level::Fail | Level::Refused => "FAIL",
-            };
-            writeln!(text, "{level}  {section}: {what}")?;
+            let level = word(*level).to_uppercase();
+            writeln!(text, "{level:<4}  {section}: {what}").expect(INFALLIBLE);
             if !fix.is_empty() {
-                writeln!(text, "      {fix}")?;
+                writeln!(text, "      {fix}").expect(INFALLIBLE);
             }
         }
     }
-    print(&text)?;
-    Ok(outcome(worst))
+    text
 }
 
-fn outcome(worst: Level) -> Outcome {
-    match worst {
-        Level::Ok | Level::Warn => Outcome::Complete,
-        Level::Fail => Outcome::Failed,
-        Level::Refused => Outcome::Refused,
-    }
-}
-
-/// Prints the findings of all sections as JSON.
-fn as_json(all: &[(&str, Vec<Finding>)]) -> anyhow::Result<Outcome> {
-    let of_section = |(section, findings): &(&str, Vec<Finding>)| -> Vec<Value> {
+/// The findings of all sections as JSON.
+fn as_json(all: &[Section], exit: Exit) -> String {
+    let of_section = |(section, findings): &Section| -> Vec<Value> {
         let one = |Finding { level, what, fix }: &Finding| {
-            let level = match level {
-                Level::Ok => "ok",
-                Level::Warn => "warn",
-                Level::Fail | Level::Refused => "fail",
-            };
+            let level = word(*level);
             json!({"level": level, "section": section, "what": what, "fix": fix})
         };
         findings.iter().map(one).collect()
     };
     let findings: Vec<Value> = all.iter().flat_map(of_section).collect();
-    let report = json!({"version": JSON_VERSION, "findings": findings});
-    print(&format!("{report}\n"))?;
-    let levels = all
-        .iter()
-        .flat_map(|(_, findings)| findings)
-        .map(|finding| finding.level);
-    Ok(outcome(levels.max().unwrap_or(Level::Ok)))
+    let report = json!({"version": JSON_VERSION, "exit_code": exit as u8, "findings": findings});
+    format!("{report}\n")
 }
 
-fn settings_in_effect(settings: &Settings) -> Finding {
+fn word(level: Level) -> &'static str {
+    match level {
+        Level::Ok => "ok",
+        Level::Warn => "warn",
+        _ => "fail",
+    }
+}
+
+fn settings_in_effect(settings: &Settings) -> Vec<Finding> {
     let (database, queue) = (
         redacted(&settings.database_url),
         redacted(&settings.broker_url),
     );
     let names: Vec<_> = settings.datasets.iter().map(|d| d.name.as_str()).collect();
-    Finding::ok(format!(
-        "{database}, {queue}, datasets {}",
-        names.join(", ")
-    ))
+    let names = names.join(", ");
+    let mut findings = vec![Finding::ok(format!(
+        "{database}, {queue}, datasets {names}"
+    ))];
+    let unusable = |error: &anyhow::Error| {
+        Finding::new(
+            Exit::of(error).level(),
+            format!("{error:#}"),
+            "correct the file, or the setting that names it: the service does not start otherwise",
+        )
+    };
+    findings.extend(served::unusable_files(settings).iter().map(unusable));
+    findings
 }
 
 fn directories(settings: &Settings) -> Vec<Finding> {
@@ -122,16 +130,7 @@ fn directories(settings: &Settings) -> Vec<Finding> {
                 findings.extend(found);
                 devices.push((name, device));
             }
-            Err(error) => {
-                let fix = match error.downcast_ref::<io::Error>().map(io::Error::kind) {
-                    Some(ErrorKind::StorageFull | ErrorKind::QuotaExceeded) => {
-                        "make room: remove or move files, or raise the quota"
-                    }
-                    _ => "give this user the right to write there, or name another directory",
-                };
-                let what = format!("{name} {} cannot be used: {error}", path.display());
-                findings.push(Finding::fail(what, fix));
-            }
+            Err(error) => findings.push(unusable_directory(name, path, &error)),
         }
     }
     if let Some((name, _)) = devices.iter().find(|(_, device)| *device != devices[0].1) {
@@ -141,20 +140,41 @@ fn directories(settings: &Settings) -> Vec<Finding> {
         ));
     }
     if let Some(parent) = settings.dirs.missing_parent(&settings.data_dir) {
-        findings.push(Finding::fail(
+        findings.push(Finding::new(
+            Level::NoInput,
             format!("inbound: there is no directory {}", parent.display()),
             "correct the path of inbound, or create the directory: the engine does not start \
              otherwise",
         ));
     }
     if let Err(fault) = inbox::check_distinct(&settings.dirs) {
-        findings.push(Finding::fail(
+        findings.push(Finding::new(
+            Exit::of_fault(&fault).level(),
             fault.to_string(),
             "name four separate directories: the engine does not start otherwise",
         ));
     }
     findings.push(inotify());
     findings
+}
+
+/// The finding about a directory whose check failed. A start creates directories that are missing,
+/// writes into work, and reads the others.
+fn unusable_directory(name: &str, path: &Path, error: &anyhow::Error) -> Finding {
+    let kind = error.downcast_ref::<io::Error>().map(io::Error::kind);
+    let is_enough = name != "work" && path.read_dir().is_ok();
+    let level = match kind {
+        Some(ErrorKind::PermissionDenied) if !is_enough => Level::NotPermitted,
+        _ => Level::Fail,
+    };
+    let fix = match kind {
+        Some(ErrorKind::StorageFull | ErrorKind::QuotaExceeded) => {
+            "make room: remove or move files, or raise the quota"
+        }
+        _ => "give this user the right to write there, or name another directory",
+    };
+    let what = format!("{name} {} cannot be used: {error}", path.display());
+    Finding::new(level, what, fix)
 }
 
 /// Checks a directory without creating it, because `doctor` may run as another user than the
@@ -165,6 +185,9 @@ fn directory(name: &str, path: &Path, floor: u64) -> anyhow::Result<(Vec<Finding
     let is_there = |path: &&Path| path.symlink_metadata().is_ok();
     let there = path.ancestors().find(is_there).unwrap_or(Path::new("."));
     anyhow::ensure!(there.is_dir(), "{} is not a directory", there.display());
+    if there == path {
+        there.read_dir()?;
+    }
     let room = FreeRoom::of(there)?;
     if room.inodes == Some(0) {
         let full = Finding::fail(
@@ -259,14 +282,14 @@ async fn queue(settings: &Settings, opened: &Opened) -> Vec<Finding> {
     };
     inspected
         .await
-        .unwrap_or_else(|fault| vec![failed_check(&fault)])
+        .unwrap_or_else(|fault| vec![failed_check(fault)])
 }
 
 /// How far each replica is behind. A service goes on without a replica that does not answer.
 async fn replicas(settings: &Settings, url: &str) -> Vec<Finding> {
     let replicas = match Replicas::new(url) {
         Ok(replicas) => replicas,
-        Err(fault) => return vec![failed_check(&fault)],
+        Err(fault) => return vec![failed_check(fault)],
     };
     let max = settings.max_replica_lag;
     let finding = |(replica, lag): (&str, Result<Lag, Fault>)| match lag {
@@ -286,7 +309,11 @@ async fn replicas(settings: &Settings, url: &str) -> Vec<Finding> {
 
 async fn database(settings: &Settings, opened: Opened) -> Vec<Finding> {
     let Some(opened) = opened else {
-        return vec![Finding::ok("SQLite: the first load creates the database")];
+        let partitions = without_partitions(&settings.datasets);
+        let refused = partitions.err().map(Finding::refused);
+        return vec![
+            refused.unwrap_or_else(|| Finding::ok("SQLite: the first load creates the database")),
+        ];
     };
     let inspected = async {
         let database = opened?;
@@ -302,7 +329,7 @@ async fn database(settings: &Settings, opened: Opened) -> Vec<Finding> {
     };
     let mut findings = inspected
         .await
-        .unwrap_or_else(|fault: Fault| vec![failed_check(&fault)]);
+        .unwrap_or_else(|fault: Fault| vec![failed_check(fault)]);
     findings.extend(settings.sqlite_path().and_then(shared_database));
     findings
 }
@@ -321,11 +348,14 @@ fn shared_database(path: &Path) -> Option<Finding> {
     })
 }
 
-fn failed_check(fault: &Fault) -> Finding {
+/// The finding for a check that could not be made. A start meets the same fault.
+fn failed_check(fault: Fault) -> Finding {
+    let level = Exit::of_fault(&fault).level();
     let fix = if fault.is_transient() {
         "start the server, or correct the URL"
     } else {
         "correct what the message names; waiting does not help"
     };
-    Finding::fail(fault.to_string(), fix)
+    let what = format!("{}: {}", fault.doing, fault.cause);
+    Finding::new(level, what, fault.next_step.unwrap_or(fix.into()))
 }

@@ -3,8 +3,9 @@
 use std::io::{self, ErrorKind};
 use std::process::ExitCode;
 
-use crate::config::ConfigError;
+use crate::config::{ConfigError, UnknownDataset};
 use crate::fault::{Fault, Origin};
+use crate::finding::Level;
 use crate::inbox::Overlap;
 use crate::sink::TakenOver;
 use crate::telemetry::logging::BadDirectives;
@@ -18,8 +19,8 @@ pub enum Outcome {
     Rejected,
     /// Finished, and a check failed.
     Failed,
-    /// Finished, and a check found that each start is refused.
-    Refused,
+    /// Finished, and this is the worst that was found.
+    Found(Level),
     /// Stopped before the end. Running the command again continues the work.
     Stopped,
 }
@@ -72,7 +73,7 @@ impl Exit {
                     Some(Self::of_fault(fault))
                 } else if cause.is::<ConfigError>() || cause.is::<BadDirectives>() {
                     Some(Self::Config)
-                } else if cause.is::<UsageError>() {
+                } else if cause.is::<UsageError>() || cause.is::<UnknownDataset>() {
                     Some(Self::Usage)
                 } else if cause.is::<NoInput>() {
                     Some(Self::NoInput)
@@ -84,7 +85,7 @@ impl Exit {
     }
 
     /// A server that does not answer may answer at the next start. A refused login stays refused.
-    fn of_fault(fault: &Fault) -> Self {
+    pub(super) fn of_fault(fault: &Fault) -> Self {
         match fault.origin {
             _ if fault.cause.is::<TakenOver>() => Self::Stopped,
             Origin::Broker | Origin::Sink if fault.is_transient() => Self::Unavailable,
@@ -105,6 +106,31 @@ impl Exit {
             _ => None,
         }
     }
+
+    /// The level of a finding for which a start ends with this code.
+    pub(super) fn level(self) -> Level {
+        match self {
+            Self::Unavailable => Level::Unavailable,
+            Self::NoInput => Level::NoInput,
+            Self::Permission => Level::NotPermitted,
+            Self::Config => Level::Refused,
+            _ => Level::Fail,
+        }
+    }
+}
+
+/// The code with which a start ends for a finding of this level.
+impl From<Level> for Exit {
+    fn from(level: Level) -> Self {
+        match level {
+            Level::Ok | Level::Warn => Self::Complete,
+            Level::Fail => Self::Failed,
+            Level::Unavailable => Self::Unavailable,
+            Level::NoInput => Self::NoInput,
+            Level::NotPermitted => Self::Permission,
+            Level::Refused => Self::Config,
+        }
+    }
 }
 
 impl From<Outcome> for Exit {
@@ -113,7 +139,7 @@ impl From<Outcome> for Exit {
             Outcome::Complete => Self::Complete,
             Outcome::Rejected => Self::Rejected,
             Outcome::Failed => Self::Failed,
-            Outcome::Refused => Self::Config,
+            Outcome::Found(worst) => worst.into(),
             Outcome::Stopped => Self::Stopped,
         }
     }
@@ -158,6 +184,10 @@ mod tests {
             (io(ErrorKind::PermissionDenied), Exit::Permission),
             (anyhow::Error::new(NoInput("x".to_owned())), Exit::NoInput),
             (anyhow::Error::new(UsageError("x".to_owned())), Exit::Usage),
+            (
+                anyhow::Error::new(UnknownDataset::new("x".to_owned())),
+                Exit::Usage,
+            ),
             (anyhow::anyhow!("something else"), Exit::Failed),
         ];
         for (error, exit) in cases {
@@ -165,5 +195,24 @@ mod tests {
         }
         let wrapped = Err::<(), _>(Fault::transient(Origin::Sink, "x", "y")).context("status");
         assert_eq!(Exit::of(&wrapped.unwrap_err()), Exit::Unavailable);
+    }
+
+    #[test]
+    fn the_worst_finding_has_the_code_of_a_start() {
+        let ascending = [
+            (Level::Fail, Exit::Failed),
+            (Level::Unavailable, Exit::Unavailable),
+            (Level::NoInput, Exit::NoInput),
+            (Level::NotPermitted, Exit::Permission),
+            (Level::Refused, Exit::Config),
+        ];
+        assert!(ascending.is_sorted_by_key(|(level, _)| *level));
+        for (level, exit) in ascending {
+            assert_eq!(Exit::from(Outcome::Found(level)), exit);
+            assert_eq!(exit.level(), level);
+        }
+        for level in [Level::Ok, Level::Warn] {
+            assert_eq!(Exit::from(Outcome::Found(level)), Exit::Complete);
+        }
     }
 }

@@ -35,7 +35,7 @@ mod variables;
 
 pub use choices::{HardLinks, HistoryCompression, HistoryLayout, LogFormat};
 pub use environment::Environment;
-pub use error::ConfigError;
+pub use error::{ConfigError, UnknownDataset};
 use file::FILE_DEFAULT;
 pub use options::{Names, Options, OrOff, Period, Roles};
 pub use template::template;
@@ -401,10 +401,10 @@ impl Settings {
     ///
     /// # Errors
     /// No dataset has this name. The message lists all names.
-    pub fn dataset(&self, name: &str) -> Result<&Arc<Dataset>, ConfigError> {
+    pub fn dataset(&self, name: &str) -> Result<&Arc<Dataset>, UnknownDataset> {
         self.datasets.by_name(name).ok_or_else(|| {
             let names: Vec<_> = self.datasets.iter().map(|dataset| &*dataset.name).collect();
-            ConfigError::new(format!(
+            UnknownDataset::new(format!(
                 "unknown dataset `{name}`; known are {}",
                 names.join(", ")
             ))

@@ -197,7 +197,7 @@ pub struct Options {
     #[schemars(with = "Option<Size>")]
     pub history_max_bytes: Option<OrOff<ByteSize>>,
 
-    /// Parts of the service in this process: any of ingest,work,summary (default: all)
+    /// Parts of the service in this process: any of ingest,work,summary (default: all three)
     #[arg(long, global = true, value_name = "ROLES", hide_short_help = true)]
     #[schemars(with = "Option<String>")]
     pub role: Option<Roles>,

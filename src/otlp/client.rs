@@ -80,6 +80,14 @@ pub fn problem(url: &str) -> Option<&'static str> {
     None
 }
 
+/// Checks what a start reads: the URL, its certificates, and the file of headers.
+///
+/// # Errors
+/// The URL cannot be used, or a file cannot be read. The message names it.
+pub fn check(url: &str, headers: Option<&Path>) -> Result<(), String> {
+    Client::new(url, headers).map(drop)
+}
+
 /// The receiver, and how to reach it.
 pub(super) struct Client {
     /// The URL without parameters, for messages.

@@ -22,7 +22,7 @@ use series::Window;
 use crate::telemetry::traces::{self, Span};
 use crate::telemetry::{self, Handle};
 
-pub use client::problem;
+pub use client::{check, problem};
 
 /// Pause between two exports.
 const EXPORT_EVERY: Duration = Duration::from_secs(10);

@@ -80,11 +80,9 @@ impl Missing {
         let mut findings = Vec::new();
         if !self.made_again.is_empty() {
             let again = "run `task_runner migrate`, which makes it again, as each start does";
-            findings.push(Finding::fail(problem(&self.made_again), again));
+            findings.push(Finding::warn(problem(&self.made_again), again));
         }
-        if !self.lost.is_empty() {
-            findings.push(Finding::fail(problem(&self.lost), self.next_step()));
-        }
+        findings.extend(self.fault().map(Finding::refused));
         findings
     }
 
@@ -129,6 +127,7 @@ fn without_comments(statement: &str) -> String {
 mod tests {
     use super::super::migrations::{MYSQL, SQLITE};
     use super::*;
+    use crate::finding::Level;
 
     #[test]
     fn each_table_of_a_recorded_migration_is_missed() {
@@ -153,11 +152,10 @@ mod tests {
                 let findings = found.findings();
                 assert_eq!(findings.len(), 1);
                 assert!(findings[0].what.contains(table), "{findings:?}");
-                assert_eq!(
-                    found.fault().is_none(),
-                    MADE_AGAIN.contains(table),
-                    "{table}"
-                );
+                let is_made_again = MADE_AGAIN.contains(table);
+                assert_eq!(found.fault().is_none(), is_made_again, "{table}");
+                let is_refused = findings[0].level == Level::Refused;
+                assert_eq!(is_refused, !is_made_again, "{findings:?}");
                 let made = findings[0]
                     .fix
                     .contains(&format!("CREATE TABLE IF NOT EXISTS {table}"));

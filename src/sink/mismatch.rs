@@ -184,7 +184,7 @@ impl Mismatch {
 
     /// As a finding of `doctor`.
     pub(super) fn finding(&self) -> Finding {
-        Finding::fail(self.problem(), self.next_step())
+        Finding::refused(refusal(self.problem(), self.next_step()))
     }
 }
 
@@ -192,8 +192,12 @@ impl Mismatch {
 pub(super) fn fault(mismatches: &[Mismatch]) -> Option<Fault> {
     let first = mismatches.first()?;
     let problems: Vec<String> = mismatches.iter().map(Mismatch::problem).collect();
+    Some(refusal(problems.join("; "), first.next_step()))
+}
+
+fn refusal(problem: String, next_step: Cow<'static, str>) -> Fault {
     let doing = "comparing the ledger with the tables";
-    Some(Fault::fatal(Origin::Sink, doing, problems.join("; ")).with_next_step(first.next_step()))
+    Fault::fatal(Origin::Sink, doing, problem).with_next_step(next_step)
 }
 
 /// A ledger entry with a number above those of all rows that are not in the ledger: new files get

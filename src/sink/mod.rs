@@ -71,8 +71,9 @@ pub use operators::{
     Acknowledged, FieldCount, FileEntry, FileState, LedgerFile, OpenReject, Operators, Purge,
     REASON_MESSAGE_CHARS, RejectEntry, RejectQuery, RejectReason, Replay, Replayed, Totals,
 };
+pub use partitions::without_partitions;
 pub use retention::{Kept, PARTITIONS_FULL, ROWS_MOVED_MAX, Retention, RetiredPartition};
-pub use summary::{LastEvent, SummaryStore, Unsummarised};
+pub use summary::{LastEvent, Merged, SummaryStore, Unsummarised};
 
 /// Rows of one INSERT, on servers where a statement takes any number. All values of a statement are
 /// in memory at once: with more rows, they do not fit the cache of a core. Fewer rows cost more

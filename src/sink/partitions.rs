@@ -207,7 +207,10 @@ fn free(name: &str, existing: &[Partition]) -> String {
 }
 
 /// Refuses definitions with partitions, which SQLite does not have.
-pub(super) fn without_partitions(datasets: &Datasets) -> Result<(), Fault> {
+///
+/// # Errors
+/// Fatal: a definition has `partition_by`.
+pub fn without_partitions(datasets: &Datasets) -> Result<(), Fault> {
     let mut partitioned = datasets.iter().filter(|it| it.partition_by.is_some());
     let Some(dataset) = partitioned.next() else {
         return Ok(());

@@ -7,6 +7,7 @@ use std::time::Duration;
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, ToSpan as _};
+use serde_json::Value;
 
 use crate::broker::address;
 use crate::end_to_end::indexes::through;
@@ -304,7 +305,7 @@ async fn a_table_without_the_partitions_is_refused_with_the_statement() {
         assert!(text.contains("it is not partitioned by `at`"), "{text}");
         let start = text.find("ALTER TABLE `trips`").expect("a statement");
         let statement = text[start..].split(";\n").next().unwrap().to_owned();
-        let text = said(&pair, 1, &["doctor"]);
+        let text = said(&pair, 78, &["doctor"]);
         assert!(text.contains("ALTER TABLE `trips`"), "{text}");
         pair.execute(&statement).await;
         pair.expect(0, &["load"]);
@@ -375,6 +376,43 @@ async fn a_renamed_table_keeps_its_retired_rows() {
         let known = "SELECT COUNT(*) FROM ingest_retentions WHERE table_name = 'journeys'";
         assert_eq!(pair.number(known).await, 1);
     }
+}
+
+/// The table that has the rows of a removal is not one of the engine.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_removal_that_cannot_be_ended_is_an_entry_of_the_report() {
+    let pair = Pair::new("memory+mysql").await;
+    define(&pair, &kept(400, ""));
+    bring(&pair, "trips_1.ndjson", &[5]);
+    pair.expect(0, &["load"]);
+    let hash = blake3::hash(b"former").to_hex();
+    for sql in [
+        "CREATE TABLE former (id BIGINT)",
+        &format!(
+            "CREATE TABLE ingest_retiring_{}_1 AS SELECT 1 AS other",
+            &hash[..16]
+        ),
+        "INSERT INTO ingest_retentions VALUES ('former', 'at', '2020-01-01', 'p1', 1, 0)",
+    ] {
+        pair.execute(sql).await;
+    }
+    let text = said(&pair, 78, &["retain"]);
+    assert!(
+        text.contains("`partition_by` no longer: not done: "),
+        "{text}"
+    );
+    let report = pair.expect(78, &["retain", "--json"]);
+    let report: Value = serde_json::from_str(&report).unwrap();
+    let tables = report["tables"].as_array().unwrap();
+    assert_eq!(
+        (tables.len(), &tables[0]["table"]),
+        (2, &"trips".into()),
+        "{report}"
+    );
+    assert!(
+        tables[1]["table"].is_null() && tables[1]["error"].is_string(),
+        "{report}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -75,7 +75,7 @@ async fn is_told_to_create_views(database: &support::Database) {
         message.contains("and CREATE VIEW for a `settled_view`"),
         "{message}"
     );
-    let found = pair.expect(1, &["doctor"]);
+    let found = pair.expect(78, &["doctor"]);
     assert!(
         found.contains(
             "FAIL  database: the account may not create views, and the view settled_trips"
@@ -104,6 +104,86 @@ async fn is_told_to_create_views(database: &support::Database) {
         "{found}"
     );
     pair.expect(0, &["migrate"]);
+}
+
+/// An account that may create views, and tables of another database, but none of its own.
+async fn may_create_other_things(database: &support::Database) {
+    let admin_url = database.fresh().await;
+    let name = admin_url.rsplit('/').next().unwrap().to_owned();
+    let user = format!("views_{name}");
+    let mut pair = Pair::new("memory+mysql").await;
+    pair.database_url.clone_from(&admin_url);
+    for sql in [
+        format!("CREATE USER '{user}'@'%' IDENTIFIED BY 'p'"),
+        format!("GRANT {SERVICE}, CREATE VIEW ON `{name}`.* TO '{user}'@'%'"),
+        format!("GRANT ALL PRIVILEGES ON `other_than_{name}`.* TO '{user}'@'%'"),
+    ] {
+        pair.execute(&sql).await;
+    }
+    pair.database_url = admin_url.replace("root@", &format!("{user}:p@"));
+    let found = pair.expect(78, &["doctor"]);
+    for named in [
+        "FAIL  database: the account has no right to ALTER, and the ledger has to be migrated",
+        "FAIL  database: the account has no right to CREATE, and the ledger has to be migrated",
+        "FAIL  database: the account may not create tables, and these do not exist: vehicle_events",
+    ] {
+        assert!(found.contains(named), "{found}");
+    }
+    pair.expect(78, &["load"]);
+    pair.database_url.clone_from(&admin_url);
+    pair.execute(&format!(
+        "GRANT CREATE, ALTER ON `{name}`.* TO '{user}'@'%'"
+    ))
+    .await;
+    pair.database_url = admin_url.replace("root@", &format!("{user}:p@"));
+    pair.expect(0, &["doctor"]);
+    pair.expect(0, &["migrate"]);
+    pair.expect(0, &["doctor"]);
+
+    pair.database_url = admin_url;
+    pair.execute(&format!("REVOKE INSERT ON `{name}`.* FROM '{user}'@'%'"))
+        .await;
+    pair.database_url = pair.database_url.replace("root@", &format!("{user}:p@"));
+    let found = pair.expect(78, &["doctor"]);
+    assert!(
+        found.contains("the account has no right to INSERT"),
+        "{found}"
+    );
+    pair.expect(78, &["load"]);
+}
+
+/// An account whose only rights are those of a role. `to` is the word before the account in the
+/// statement that makes the role the default.
+async fn has_the_rights_of_a_role(database: &support::Database, to: &str) {
+    let admin_url = database.fresh().await;
+    let name = admin_url.rsplit('/').next().unwrap().to_owned();
+    let mut pair = Pair::new("memory+mysql").await;
+    pair.database_url.clone_from(&admin_url);
+    for sql in [
+        format!("CREATE ROLE role_{name}"),
+        format!("GRANT {SERVICE}, CREATE, ALTER ON `{name}`.* TO role_{name}"),
+        format!("CREATE USER 'of_{name}'@'%' IDENTIFIED BY 'p'"),
+        format!("GRANT role_{name} TO 'of_{name}'@'%'"),
+        format!("SET DEFAULT ROLE role_{name} {to} 'of_{name}'@'%'"),
+    ] {
+        pair.execute(&sql).await;
+    }
+    pair.database_url = admin_url.replace("root@", &format!("of_{name}:p@"));
+    for command in ["doctor", "migrate", "doctor", "load"] {
+        pair.expect(0, &[command]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rights_of_a_role_are_rights_of_the_account() {
+    has_the_rights_of_a_role(support::mariadb().await, "FOR").await;
+    has_the_rights_of_a_role(support::mysql9(true).await, "TO").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rights_of_other_names_and_databases_are_not_taken_for_those_of_a_start() {
+    may_create_other_things(support::mariadb().await).await;
+    may_create_other_things(support::mysql9(true).await).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -31,6 +31,9 @@ pub(super) const GROUP: &str = "workers";
 /// end at any moment; never so long that workers run out of frames.
 const FULL_WAIT: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(50));
 
+/// What is said if INFO is not allowed.
+const NO_INFO: &str = "this user of redis may not run INFO: the server's settings are not checked";
+
 /// The state that publishers and consumers share.
 pub(super) struct Queue {
     pub(super) login: Arc<Login<Config>>,
@@ -71,16 +74,9 @@ impl Queue {
     /// Queries the server once, to check its address, the credentials, and whether it may evict
     /// keys.
     pub(super) async fn check_server(&self) -> Result<(), Error> {
-        let client = self.link.client().await?;
-        let info = match self.link.ask(&client, client.info::<String>(None)).await {
-            Ok(info) => info,
-            Err(error) if error.details().starts_with("NOPERM") => {
-                tracing::warn!(
-                    "this user of redis may not run INFO: the server's settings are not checked"
-                );
-                return Ok(());
-            }
-            Err(error) => return Err(error),
+        let Some(info) = self.info().await? else {
+            tracing::warn!("{NO_INFO}");
+            return Ok(());
         };
         let setting = |name| setting(&info, name);
         if setting("cluster_enabled") == Some("1") && !self.is_cluster() {
@@ -98,16 +94,34 @@ impl Queue {
         Ok(())
     }
 
-    pub(super) async fn inspect(&self, ours: Option<&Claim>) -> Result<Vec<Finding>, Error> {
+    /// The reply to INFO. `None` if this user may not run it.
+    async fn info(&self) -> Result<Option<String>, Error> {
         let client = self.link.client().await?;
-        let info = self.link.ask(&client, client.info::<String>(None)).await?;
-        let of = |name| setting(&info, name).unwrap_or("unknown");
+        match self.link.ask(&client, client.info::<String>(None)).await {
+            Ok(info) => Ok(Some(info)),
+            Err(error) if error.details().starts_with("NOPERM") => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    pub(super) async fn inspect(&self, ours: Option<&Claim>) -> Result<Vec<Finding>, Error> {
+        let mut findings = match self.info().await? {
+            Some(info) => self.inspect_settings(&info),
+            None => vec![Finding::warn(NO_INFO, "give the ACL user `+info`")],
+        };
+        findings.push(self.inspect_owner(ours).await?);
+        findings.extend(self.spread_over_masters().await?);
+        Ok(findings)
+    }
+
+    /// The settings of the server by its reply to INFO.
+    fn inspect_settings(&self, info: &str) -> Vec<Finding> {
+        let of = |name| setting(info, name).unwrap_or("unknown");
         let version = of("redis_version");
         let policy = of("maxmemory_policy");
         let maxmemory = of("maxmemory");
-        let mut findings = vec![
+        vec![
             Finding::ok(format!("redis {version} at {}", self.address)),
-            self.inspect_owner(ours).await?,
             Finding::expect(
                 policy == "noeviction",
                 format!("maxmemory-policy is {policy}"),
@@ -120,9 +134,7 @@ impl Queue {
                 "set a limit well above `queue_bytes`, so that another program cannot use up all \
                  memory",
             ),
-        ];
-        findings.extend(self.spread_over_masters().await?);
-        Ok(findings)
+        ]
     }
 
     pub(super) async fn publish(&self, frames: &[Frame]) -> Result<(), Error> {

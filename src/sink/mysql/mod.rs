@@ -21,7 +21,7 @@ use super::operators::ACKNOWLEDGED;
 use super::{
     Acknowledged, Audit, Begun, Charge, Committed, Contents, Difference, Digest, FieldCount,
     FileState, IndexedTable, Indexes, Kept, KeptIndex, KeptReplay, KnownBytes, LastEvent,
-    LedgerFile, Migration, NewFile, NodeId, OpenReject, Operators, ProblemDigest, Purge,
+    LedgerFile, Merged, Migration, NewFile, NodeId, OpenReject, Operators, ProblemDigest, Purge,
     Registered, RejectQuery, Remembered, Removed, Replay, Replayed, Retention, Schema, SeenFile,
     Settled, Sink, SinkOptions, Standing, SummaryStore, Totals, Unsummarised,
 };
@@ -284,7 +284,7 @@ impl SummaryStore for MysqlSink {
         candidates: &[LastEvent],
         files: &[Unsummarised],
         leader: Option<&NodeId>,
-    ) -> Result<bool, Fault> {
+    ) -> Result<Merged, Fault> {
         let work =
             async |s: &mut Session| summary::merge(s, dataset, candidates, files, leader).await;
         self.control.on_session("writing the summary", work).await

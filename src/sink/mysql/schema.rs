@@ -12,7 +12,7 @@ use mysql_async::Row;
 
 use crate::dataset::{Dataset, Datasets, ID_COLUMN};
 use crate::fault::{Fault, Origin};
-use crate::finding::Finding;
+use crate::finding::{Finding, Level};
 use crate::sink::Migration;
 use crate::sink::definitions::{DEFINITIONS, not_of_other_tables};
 use crate::sink::lost::{self, Missing};
@@ -172,7 +172,7 @@ async fn locked(
     } else if let Some(fault) = mismatch::fault(&mismatches) {
         return Err(fault.into());
     }
-    summary::check_zones(session, datasets, asked.any_zone).await?;
+    summary::keep_zones(session, datasets, asked.any_zone).await?;
     for table in tables(datasets) {
         if !session.has_table(&table.name).await? {
             // The files are marked before the table is created, since a later run that finds the
@@ -237,13 +237,28 @@ pub(super) async fn missing_of_ledger(session: &mut Session) -> Result<Missing, 
     ))
 }
 
-/// Why the ledger cannot be migrated. `None` if it can be, and if there is none.
-pub(super) async fn refusal_of_ledger(session: &mut Session) -> Result<Option<Fault>, Failure> {
-    if !session.has_table(MIGRATIONS).await? {
-        return Ok(None);
-    }
-    let recorded = recorded(session).await?;
-    Ok(migrations::due(migrations::MYSQL, &recorded).err())
+/// The rights with which a start migrates the ledger, or why it cannot be migrated.
+pub(super) async fn rights_to_migrate(
+    session: &mut Session,
+) -> Result<Result<BTreeSet<&'static str>, Fault>, Failure> {
+    let recorded = if session.has_table(MIGRATIONS).await? {
+        recorded(session).await?
+    } else {
+        Vec::new()
+    };
+    let due = match migrations::due(migrations::MYSQL, &recorded) {
+        Ok(due) => due,
+        Err(refusal) => return Ok(Err(refusal)),
+    };
+    // A comment may be before the statement.
+    let begins =
+        |statement: &str, right: &str| statement.lines().any(|line| line.starts_with(right));
+    let of_statement = |statement: &'static str| {
+        let rights = ["CREATE", "ALTER"].into_iter();
+        rights.filter(move |right| begins(statement, right))
+    };
+    let statements = due.iter().flat_map(|migration| migration.statements());
+    Ok(Ok(statements.flat_map(of_statement).collect()))
 }
 
 /// Number and checksum of each migration that the database has run.
@@ -443,10 +458,8 @@ pub(super) async fn inspect(
         }
         if let Some(misfit) = check(session, &table).await? {
             let what = format!("a table does not fit its dataset: {}", misfit.problem);
-            findings.push(Finding::fail(
-                what,
-                format!("{};", misfit.statements().join("; ")),
-            ));
+            let fix = format!("{};", misfit.statements().join("; "));
+            findings.push(Finding::new(Level::Refused, what, fix));
         }
     }
     Ok((missing, findings))

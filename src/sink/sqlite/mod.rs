@@ -20,16 +20,14 @@ use crate::finding::Finding;
 use crate::frame::FrameKey;
 
 use super::contents::digest_name;
-use super::mismatch::Mismatch;
 use super::operators::ACKNOWLEDGED;
 use super::partitions::without_partitions;
 use super::removal;
-use super::table;
 use super::{
     Acknowledged, Audit, Begun, Committed, Contents, Difference, Digest, FieldCount, FileState,
-    Indexes, KeptReplay, KnownBytes, LastEvent, LedgerFile, Migration, NewFile, NodeId, OpenReject,
-    Operators, ProblemDigest, Purge, Registered, RejectQuery, Remembered, Removed, Replay,
-    Replayed, Retention, Schema, SeenFile, Settled, Sink, Standing, SummaryStore, Totals,
+    Indexes, KeptReplay, KnownBytes, LastEvent, LedgerFile, Merged, Migration, NewFile, NodeId,
+    OpenReject, Operators, ProblemDigest, Purge, Registered, RejectQuery, Remembered, Removed,
+    Replay, Replayed, Retention, Schema, SeenFile, Settled, Sink, Standing, SummaryStore, Totals,
     Unsummarised,
 };
 use connect::connect;
@@ -45,6 +43,7 @@ mod erasures;
 mod errors;
 mod files;
 mod indexes;
+mod inspect;
 mod keyed;
 mod lease;
 mod nodes;
@@ -271,32 +270,8 @@ impl Schema for SqliteSink {
 
     async fn inspect(&self, datasets: &Datasets) -> Result<Vec<Finding>, Fault> {
         let datasets = datasets.clone();
-        let work = move |db: &Transaction<'_>| {
-            let mut of_ledger = schema::missing_of_ledger(db)?.findings();
-            if of_ledger.is_empty() {
-                of_ledger.extend(schema::refusal_of_ledger(db)?.map(Finding::refused));
-            }
-            if !of_ledger.is_empty() {
-                // The other checks read these tables, which another release may have changed.
-                return Ok((of_ledger, Vec::new(), Vec::new(), Vec::new()));
-            }
-            let mismatches = schema::mismatches(db, &datasets)?;
-            let missing = schema::missing_indexes(db, &datasets)?;
-            let triggers = triggers::changing(db, &datasets)?;
-            Ok((of_ledger, mismatches, missing, triggers))
-        };
-        let (of_ledger, mismatches, missing, triggers) =
-            self.transact("reading the schema", work).await?;
-        let mut findings = vec![Finding::ok("SQLite answers")];
-        findings.extend(of_ledger);
-        findings.extend(mismatches.iter().map(Mismatch::finding));
-        findings.extend(triggers);
-        findings.extend(
-            missing
-                .into_iter()
-                .map(|(what, sql)| table::missing_index(what, &sql)),
-        );
-        Ok(findings)
+        let work = move |db: &Transaction<'_>| inspect::inspect(db, &datasets);
+        self.transact("reading the schema", work).await
     }
 }
 
@@ -335,7 +310,7 @@ impl SummaryStore for SqliteSink {
         candidates: &[LastEvent],
         files: &[Unsummarised],
         leader: Option<&NodeId>,
-    ) -> Result<bool, Fault> {
+    ) -> Result<Merged, Fault> {
         let (dataset, candidates) = (dataset.clone(), candidates.to_vec());
         let (files, leader) = (files.to_vec(), leader.cloned());
         let work = move |db: &Transaction<'_>| {

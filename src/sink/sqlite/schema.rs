@@ -82,7 +82,7 @@ pub(super) fn migrate(
     } else if let Some(fault) = mismatch::fault(&mismatches) {
         return Err(fault.into());
     }
-    summary::check_zones(db, datasets, asked.any_zone)?;
+    summary::keep_zones(db, datasets, asked.any_zone)?;
     for table in tables(datasets) {
         if !has_table(db, &table.name)? {
             db.execute_batch(&create(&table))?;

@@ -2,13 +2,14 @@
 
 use std::fs;
 use std::io::Write as _;
-use std::process::{Command, Stdio};
+use std::path::PathBuf;
+use std::process::{Child, ChildStdin, Command, Stdio};
 use std::time::Duration;
 
 use serde_json::Value;
 
 use super::{NO_HTTP, Run, Shell};
-use crate::support::until;
+use crate::support::{files_below, until};
 
 /// A record that becomes a row, and one that becomes a reject.
 const RECORDS: &str = r#"{"vehicle_status": [{"vehicle_id":"v-1","report_time":"2022-06-05T21:02:34Z","status_source":"mobile","status":"ok"}, 7]}"#;
@@ -92,24 +93,70 @@ fn standard_input_needs_a_name_and_records() {
     assert_eq!(names(&shell, "inbound"), Vec::<String>::new());
 }
 
+/// A load in the middle of its standard input, with the pipe. What it has read is in work.
+async fn slow_load(shell: &Shell) -> (Child, ChildStdin) {
+    let load = ["load", "-", "--as", "vehicle_status_slow.json"];
+    let mut child = command(shell, &load).spawn().unwrap();
+    let mut input = child.stdin.take().unwrap();
+    input.write_all(b"{\"vehicle_status\": [").unwrap();
+    until("the file is written", Duration::from_secs(60), async || {
+        let written = left_in_work(shell).into_iter();
+        let mut written = written.filter_map(|path| fs::metadata(path).ok());
+        written.any(|found| found.len() > 0)
+    })
+    .await;
+    // No service can take it.
+    assert_eq!(names(shell, "inbound"), Vec::<String>::new());
+    (child, input)
+}
+
+fn left_in_work(shell: &Shell) -> Vec<PathBuf> {
+    files_below(&shell.path().join("lemonade-data/work"))
+}
+
 #[tokio::test]
 async fn a_stopped_read_of_standard_input_leaves_nothing_behind() {
     let shell = Shell::new();
-    let load = ["load", "-", "--as", "vehicle_status_slow.json"];
-    let mut child = command(&shell, &load).spawn().unwrap();
-    let mut input = child.stdin.take().unwrap();
-    input.write_all(b"{\"vehicle_status\": [").unwrap();
-    let inbound = shell.path().join("lemonade-data/inbound");
-    until("the file is written", Duration::from_secs(60), async || {
-        let mut written = fs::read_dir(&inbound).into_iter().flatten().flatten();
-        written.any(|entry| entry.metadata().is_ok_and(|found| found.len() > 0))
-    })
-    .await;
+    let (mut child, input) = slow_load(&shell).await;
     let pid = rustix::process::Pid::from_child(&child);
     rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(75));
     drop(input);
     assert_eq!(names(&shell, "inbound"), Vec::<String>::new());
+    assert_eq!(left_in_work(&shell), Vec::<PathBuf>::new());
+}
+
+#[tokio::test]
+async fn what_a_killed_read_of_standard_input_leaves_is_removed_by_the_next_start() {
+    let shell = Shell::new();
+    let (mut child, input) = slow_load(&shell).await;
+    child.kill().unwrap();
+    child.wait().unwrap();
+    drop(input);
+    assert_eq!(left_in_work(&shell).len(), 1);
+    let run = shell.run(&["load"]);
+    assert_eq!(run.code, 0, "{run:?}");
+    assert_eq!(names(&shell, "inbound"), Vec::<String>::new());
+    assert_eq!(left_in_work(&shell), Vec::<PathBuf>::new());
+    assert_eq!(names(&shell, "history"), Vec::<String>::new());
+}
+
+/// The file of inbound stays there for the next load.
+#[test]
+fn standard_input_may_have_the_name_of_another_file() {
+    let shell = Shell::new();
+    let name = "vehicle_status_a.json";
+    assert_eq!(shell.run(&["load"]).code, 0);
+    let inbound = shell.path().join("lemonade-data/inbound");
+    fs::write(inbound.join(name), RECORDS.replace("ok", "other")).unwrap();
+    let run = piped(&shell, &["load", "-", "--as", name], RECORDS);
+    assert_eq!(run.code, 2, "{run:?}");
+    assert_eq!(names(&shell, "inbound"), [name]);
+    assert_eq!(names(&shell, "history"), [name]);
+    let run = shell.run(&["load"]);
+    assert!(run.stdout.contains("rows         1\n"), "{run:?}");
+    assert_eq!(names(&shell, "inbound"), Vec::<String>::new());
+    assert_eq!(names(&shell, "history").len(), 2);
 }
 
 #[test]
@@ -144,6 +191,7 @@ fn doctor_reports_its_findings_as_json() {
     let run = shell.run_with(&["doctor", "--json"], &[NO_HTTP]);
     let report: Value = serde_json::from_str(&run.stdout).unwrap();
     assert_eq!((run.code, &report["version"]), (0, &1.into()), "{run:?}");
+    assert_eq!(report["exit_code"], 0, "{run:?}");
     let findings = report["findings"].as_array().unwrap();
     let sections = ["settings", "directories", "queue", "database"];
     for section in sections {
@@ -154,9 +202,33 @@ fn doctor_reports_its_findings_as_json() {
     }
     let run = shell.run_with(&["doctor", "--json", "--disk-floor", "1PiB"], &[NO_HTTP]);
     let report: Value = serde_json::from_str(&run.stdout).unwrap();
+    assert_eq!((run.code, &report["exit_code"]), (1, &1.into()), "{run:?}");
     let worst = report["findings"].as_array().unwrap().iter();
     assert!(
         worst.clone().any(|finding| finding["fix"] != ""),
         "{report}"
     );
+}
+
+#[test]
+fn a_directory_that_cannot_be_made_is_named_with_the_next_step() {
+    let shell = Shell::new();
+    shell.write("taken", "");
+    for (command, begin, end) in [
+        (
+            "generate",
+            "cannot create taken/a: ",
+            "; choose another --dir",
+        ),
+        (
+            "demo",
+            "cannot write to taken/a: ",
+            "; name another directory with --dir",
+        ),
+    ] {
+        let run = shell.run(&[command, "--dir", "taken/a"]);
+        assert_eq!(run.code, 1, "{run:?}");
+        let said = run.stderr.trim_end();
+        assert!(said.contains(begin) && said.ends_with(end), "{run:?}");
+    }
 }

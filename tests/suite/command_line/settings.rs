@@ -113,7 +113,9 @@ fn a_mistyped_inbound_is_refused_and_a_missing_one_is_created() {
         assert!(!inbound.exists(), "{args:?}");
     }
     let shell = Shell::new();
-    let report = shell.run(&["doctor", "--inbound", "nowhere/in"]).stdout;
+    let report = shell.run(&["doctor", "--inbound", "nowhere/in"]);
+    assert_eq!(report.code, 66, "{report:?}");
+    let report = report.stdout;
     assert!(
         report.contains("FAIL  directories: inbound: there is no directory "),
         "{report}"

@@ -17,7 +17,7 @@ use super::fixture::{Fixture, Target, events, new_file};
 use super::rows::stored;
 use crate::broker::address;
 use crate::support::proxy::{Manner, Proxy, Strike};
-use crate::support::{self, Private, until};
+use crate::support::{self, Pair, Private, Service, until};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -409,6 +409,43 @@ async fn a_replaced_password_is_read_again() {
     // A login that never worked is reported at once.
     let fault = open(&stale, &options).await.err().unwrap();
     assert!(!fault.is_transient(), "{fault}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_without_work_ends_once_its_login_is_refused() {
+    let server = support::private_mariadb().await;
+    let mut admin = Conn::from_url(&server.url).await.unwrap();
+    let mut pair = Pair::new("redis+mysql").await;
+    pair.database_url = server.url.replace("root@", "idle:secret1@");
+    for sql in [
+        "CREATE USER 'idle'@'%' IDENTIFIED BY 'secret1'",
+        "GRANT ALL ON test_1.* TO 'idle'@'%'",
+    ] {
+        admin.query_drop(sql).await.unwrap();
+    }
+    let mut service = Service::start(&pair, &["run", "--role", "work"]);
+    let joined = "SELECT COUNT(*) FROM test_1.ingest_nodes";
+    until("it has joined", Duration::from_secs(30), async || {
+        let rows = admin.query_first::<u64, _>(joined).await;
+        rows.is_ok_and(|rows| rows == Some(1))
+    })
+    .await;
+    let change = "ALTER USER 'idle'@'%' IDENTIFIED BY 'secret2'";
+    admin.query_drop(change).await.unwrap();
+    admin.query_drop("KILL USER idle").await.unwrap();
+    let began = Instant::now();
+    let mut ended = None;
+    until("its end", Duration::from_secs(120), async || {
+        ended = service.0.try_wait().unwrap();
+        ended.is_some()
+    })
+    .await;
+    assert_eq!(ended.unwrap().code(), Some(78));
+    assert!(
+        began.elapsed() >= Duration::from_secs(30),
+        "{:?}",
+        began.elapsed()
+    );
 }
 
 /// Calls the sink until it fails with a text that fits.

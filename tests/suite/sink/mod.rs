@@ -209,5 +209,7 @@ async fn conformance(target: Target) {
     summary::a_summary_is_made_again_beside_a_load(target).await;
     nodes::each_process_has_a_row_until_it_leaves_or_is_long_dead(target).await;
     nodes::a_dead_process_is_fenced_and_a_name_belongs_to_one_that_lives(target).await;
+    nodes::a_beat_of_the_future_is_no_sign_of_life(target).await;
+    nodes::the_time_is_that_of_the_database(target).await;
     nodes::one_process_leads_and_a_deposed_one_writes_nothing(target).await;
 }

@@ -1,9 +1,9 @@
 //! Clauses about the processes of the service.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use lemonade_task::batch::row_id;
-use lemonade_task::sink::{Beat, LastEvent, NewNode, NodeId};
+use lemonade_task::sink::{Beat, LastEvent, Merged, NewNode, NodeId};
 
 use super::fixture::{Fixture, SOME_TIME_US, Target, events};
 
@@ -112,6 +112,54 @@ pub async fn a_dead_process_is_fenced_and_a_name_belongs_to_one_that_lives(targe
     );
 }
 
+/// The clock of the database was set back, or a failover has led to a server whose clock is behind.
+pub async fn a_beat_of_the_future_is_no_sign_of_life(target: Target) {
+    const AHEAD: &str = "UPDATE ingest_nodes SET beat_at = '2100-01-01 00:00:00'";
+    let fixture = Fixture::new(target).await;
+    let long = Duration::from_secs(600);
+    let age = async |name: &str| {
+        let nodes = fixture.sink.nodes(9).await.unwrap().into_iter();
+        let mut its = nodes.filter(|node| node.id.name == name);
+        its.next().unwrap().beat_age
+    };
+    let (a, b) = (join(&fixture, "a").await, join(&fixture, "b").await);
+    assert_eq!(beat(&fixture, &a, LONG).await, Beat::Lives(true));
+    fixture.run(AHEAD).await;
+    let renewed = "UPDATE ingest_leases SET renewed_at = '2100-01-01 00:00:00'";
+    fixture.run(renewed).await;
+    assert!(age("a").await > long);
+    // A process that lives replaces its beat, and takes the lease.
+    assert_eq!(beat(&fixture, &b, LONG).await, Beat::Lives(true));
+    assert!(age("b").await < long);
+    assert!(!fixture.sink.fence("b", long).await.unwrap());
+
+    // Its name is free once it is known that no process replaces the beat.
+    let node = NewNode {
+        name: "a".to_owned(),
+        roles: "ingest".to_owned(),
+        version: "1.2.3".to_owned(),
+        former: None,
+    };
+    assert_eq!(fixture.sink.join(&node, long).await.unwrap(), None);
+    assert!(age("a").await < long);
+    assert_eq!(fixture.sink.join(&node, long).await.unwrap(), None);
+    assert_eq!(beat(&fixture, &a, None).await, Beat::Lives(false));
+    tokio::time::sleep(SHORT).await;
+    let next = fixture.sink.join(&node, SHORT / 2).await.unwrap();
+    let next = next.expect("it has lapsed");
+
+    fixture.run(AHEAD).await;
+    assert!(fixture.sink.fence("a", long).await.unwrap());
+    assert_eq!(beat(&fixture, &next, LONG).await, Beat::Replaced);
+}
+
+pub async fn the_time_is_that_of_the_database(target: Target) {
+    let fixture = Fixture::new(target).await;
+    let before = SystemTime::now() - LONG.unwrap();
+    let theirs = fixture.sink.time().await.unwrap();
+    assert!(before < theirs && theirs < SystemTime::now() + LONG.unwrap());
+}
+
 pub async fn one_process_leads_and_a_deposed_one_writes_nothing(target: Target) {
     let fixture = Fixture::new(target).await;
     let dataset = fixture.dataset("vehicle_events");
@@ -134,7 +182,7 @@ pub async fn one_process_leads_and_a_deposed_one_writes_nothing(target: Target) 
             files,
             Some(leader),
         );
-        merged.await.unwrap()
+        merged.await.unwrap() == Merged::All
     };
     let (a, b) = (join(&fixture, "a").await, join(&fixture, "b").await);
     assert!(!merge("before it leads", &[], &a).await);

@@ -308,7 +308,7 @@ pub async fn a_table_that_does_not_fit_is_refused_with_its_remedy(target: Target
             let statement = statements[0];
             let found = fixture.sink.inspect(&fixture.datasets).await.unwrap();
             let is_said = |finding: &Finding| {
-                finding.level == Level::Fail && finding.fix == format!("{statement};")
+                finding.level == Level::Refused && finding.fix == format!("{statement};")
             };
             assert!(
                 found.iter().any(is_said),
@@ -439,7 +439,7 @@ pub async fn a_ledger_that_is_not_of_its_tables_is_refused(target: Target) {
         assert!(fault.to_string().contains(problem), "{fault}");
         let findings = fixture.sink.inspect(&fixture.datasets).await.unwrap();
         let fails =
-            |finding: &Finding| finding.level == Level::Fail && finding.what.contains(problem);
+            |finding: &Finding| finding.level == Level::Refused && finding.what.contains(problem);
         assert!(
             findings.iter().any(fails),
             "doctor finds it, too: {findings:?}"
